@@ -123,7 +123,7 @@ func TestPagesShareFilesWithAnUnderscoreAndFillTheOptionalBlocks(t *testing.T) {
 		return document(t, rec)
 	}
 	one, two := render("one.html"), render("two.html")
-	if got := one.Find("main.wide li").Text(); got != "AB" {
+	if got := one.Find("body.wide main li").Text(); got != "AB" {
 		t.Errorf("shared item: %q", got)
 	}
 	if one.Find(`head meta[name="robots"]`).Length() != 1 || two.Find(`head meta[name="robots"]`).Length() != 0 {
