@@ -129,15 +129,22 @@ func giveBack(buf *bytes.Buffer) {
 	}
 }
 
-// ID is the path parameter as the id of a row: decimal digits alone, from 1 to the largest bigint. Anything else
-// is a page that does not exist.
+// ID is the path parameter as the id of a row. What ParseID does not take is a page that does not exist.
 func ID(c echo.Context, param string) (int64, error) {
-	text := c.Param(param)
-	id, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || id <= 0 || text[0] == '+' {
+	id, ok := ParseID(c.Param(param))
+	if !ok {
 		return 0, fault.New(fault.NotFound, "There is no such page: its address has no valid number.")
 	}
 	return id, nil
+}
+
+// ParseID reads the id of a row as a client sends it: decimal digits alone, from 1 to the largest bigint.
+func ParseID(text string) (id int64, ok bool) {
+	id, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || id <= 0 || text[0] == '+' {
+		return 0, false
+	}
+	return id, true
 }
 
 // WantsJSON tells whether the client asked for JSON rather than a page: its Accept header names a JSON type, and
