@@ -2,57 +2,190 @@ package db
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"ddtb/config"
 )
 
-// Querier runs SQL without knowing which connection it gets.
+// Querier runs SQL without knowing which connection it gets. A failure to get one, or the loss of it, is a
+// *ConnError; everything else is the driver's own error.
 type Querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// DB is one database through the strategy in force.
-type DB struct{ pool *pgxpool.Pool }
+// ErrClosed is what queries get after DB.Close.
+var ErrClosed = errors.New("the database was closed")
 
-// Open makes a DB; it connects at the first query.
-func Open(ctx context.Context, cfg config.Database) (*DB, error) {
-	pc, err := pgxpool.ParseConfig("")
+// DB is one database, reached through the strategy in force, which may be switched at any time. It is safe
+// for concurrent use.
+type DB struct {
+	now      atomic.Pointer[generation]
+	closed   atomic.Bool
+	switches sync.Mutex      // one switch at a time
+	lifetime context.Context // ends when Close has no more patience with leases that are out
+	cut      context.CancelFunc
+	draining sync.WaitGroup
+}
+
+// generation is a strategy with its configuration, and a count of those who use it.
+type generation struct {
+	Strategy
+	cfg     config.Database
+	users   atomic.Int64 // scopes, and those who are acquiring
+	retired atomic.Bool
+	unused  chan struct{} // buffered: told when users falls to 0 after the retirement
+}
+
+// Open makes a DB with the strategy that cfg names. It connects at the first query.
+func Open(_ context.Context, cfg config.Database) (*DB, error) {
+	g, err := newGeneration(cfg)
 	if err != nil {
 		return nil, err
 	}
-	cc := pc.ConnConfig
-	cc.Host, cc.Port, cc.Database, cc.User, cc.Password = cfg.Host, uint16(cfg.Port), cfg.Name, cfg.User, cfg.Password.Reveal()
-	cc.TLSConfig = nil
-	p, err := pgxpool.NewWithConfig(ctx, pc)
-	return &DB{p}, err
+	d := &DB{}
+	d.lifetime, d.cut = context.WithCancel(context.Background())
+	d.now.Store(g)
+	return d, nil
+}
+
+func newGeneration(cfg config.Database) (*generation, error) {
+	s, err := NewStrategy(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("database %q: %w", cfg.Name, err)
+	}
+	return &generation{Strategy: s, cfg: cfg, unused: make(chan struct{}, 1)}, nil
+}
+
+// Config is the configuration in force.
+func (d *DB) Config() config.Database { return d.now.Load().cfg }
+
+// Stat is that of the strategy in force.
+func (d *DB) Stat() Stat { return d.now.Load().Stat() }
+
+// Holders lists the leases that are out under the strategy in force, oldest first.
+func (d *DB) Holders() []Holder { return d.now.Load().Holders() }
+
+// Switch puts the strategy of cfg in force. Whoever has begun to query finishes on the old one, whose
+// connections are closed as they come back; those that nobody holds are closed before the new one begins, so
+// that a server whose slots are all taken by them has room. Where cfg is the one in force, nothing happens.
+func (d *DB) Switch(ctx context.Context, cfg config.Database) error {
+	d.switches.Lock()
+	defer d.switches.Unlock()
+	old := d.now.Load()
+	if cfg == old.cfg {
+		return nil
+	}
+	g, err := newGeneration(cfg)
+	if err != nil {
+		return err
+	}
+	old.Retire(ctx)
+	d.now.Store(g)
+	old.retired.Store(true)
+	d.draining.Go(func() {
+		old.waitUnused(d.lifetime)
+		_ = old.Close(d.lifetime)
+	})
+	return nil
+}
+
+// Close waits for the leases that are out, and closes every connection. When ctx ends first, leases are taken
+// back from their holders. Queries fail with ErrClosed afterwards. It may be called twice.
+func (d *DB) Close(ctx context.Context) error {
+	d.switches.Lock()
+	defer d.switches.Unlock()
+	d.closed.Store(true)
+	defer d.cut()
+	defer context.AfterFunc(ctx, d.cut)()
+	err := d.now.Load().Close(ctx)
+	d.draining.Wait()
+	return err
+}
+
+// enter pins the generation in force, so that it is not closed before leave.
+func (d *DB) enter() *generation {
+	for {
+		g := d.now.Load()
+		g.users.Add(1)
+		if g == d.now.Load() {
+			return g
+		}
+		g.leave() // switched in between: the old one must not be used any more
+	}
+}
+
+func (g *generation) leave() {
+	if g.users.Add(-1) == 0 && g.retired.Load() {
+		select {
+		case g.unused <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (g *generation) waitUnused(ctx context.Context) {
+	for g.users.Load() > 0 {
+		select {
+		case <-g.unused:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Acquire gives a lease of the strategy in force, which ends with Release and no sooner, whatever the scope.
+func (d *DB) Acquire(ctx context.Context) (*Lease, error) {
+	g := d.enter()
+	defer g.leave()
+	if d.closed.Load() {
+		return nil, ErrClosed
+	}
+	return g.Acquire(ctx)
 }
 
 // Exec is part of Querier.
 func (d *DB) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	return d.pool.Exec(ctx, sql, args...)
+	l, err := d.borrow(ctx)
+	if err != nil {
+		return pgconn.CommandTag{}, err
+	}
+	defer l.giveBack()
+	return l.exec(ctx, l.conn, sql, args)
 }
 
-// Query is part of Querier.
+// Query is part of Querier. The lease is given back when the rows are closed, or read to their end.
 func (d *DB) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	return d.pool.Query(ctx, sql, args...)
+	l, err := d.borrow(ctx)
+	if err != nil {
+		return errRows{err}, err
+	}
+	return l.query(ctx, l.conn, sql, args)
 }
 
-// QueryRow is part of Querier.
+// QueryRow is part of Querier. The lease is given back by Scan.
 func (d *DB) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	return d.pool.QueryRow(ctx, sql, args...)
+	l, err := d.borrow(ctx)
+	if err != nil {
+		return errRows{err}
+	}
+	return l.queryRow(ctx, l.conn, sql, args)
 }
 
-// InTx runs fn in one transaction on one lease: committed when fn returns nil, else rolled back.
-// fn must query through the Querier it is given.
+// InTx runs fn in one transaction on one lease: committed when fn returns nil, else rolled back. fn must query
+// through the Querier it is given: through d it would need a second lease while it holds the first.
 func (d *DB) InTx(ctx context.Context, fn func(Querier) error) error {
-	return pgx.BeginFunc(ctx, d.pool, func(tx pgx.Tx) error { return fn(tx) })
+	l, err := d.borrow(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.giveBack()
+	return l.explain(ctx, l.inTx(ctx, fn))
 }
-
-// Close gives every connection back to the server.
-func (d *DB) Close(context.Context) error { d.pool.Close(); return nil }

@@ -1,25 +1,180 @@
 // Package web is the one place where a page or an error becomes a response: templates, layout, static files.
 // It must not know what a poll is, who is signed in, or where connections come from.
+//
+// A package that has pages embeds its templates and static files, and makes both at start:
+//
+//	var files = web.MustFiles("polls", staticFS)                                   // /static/polls/…
+//	var pages = web.MustTemplates(templateFS, template.FuncMap{"static": files.URL})
+//
+//	return pages.Render(c, http.StatusOK, "detail.html", data)
 package web
 
 import (
+	"bytes"
+	_ "embed" // the layout
+	"errors"
+	"fmt"
 	"html/template"
+	"io"
 	"io/fs"
+	"maps"
+	"path"
+	"strconv"
+	"strings"
+	"sync"
 
 	"github.com/labstack/echo/v4"
+
+	"ddtb/app/fault"
 )
 
-// Templates is a set of pages that share the layout.
-type Templates struct{}
+//go:embed templates/layout.html
+var layout string
 
-// MustTemplates parses every *.html file of fsys as a page. A page defines the blocks "title" and "main", and
-// may define "head" and "nav"; a file whose name begins with "_" is shared by all pages of the set.
-// It panics on a template that does not parse: they are embedded, so that is a bug.
-func MustTemplates(fsys fs.FS, funcs template.FuncMap) *Templates { panic("skeleton") }
+// Templates is a set of pages that share the layout.
+type Templates struct {
+	pages map[string]*template.Template // by the base name of the file
+}
+
+// MustTemplates parses every *.html file of fsys, in whatever folder, as a page. A page defines the blocks
+// "title" and "main", which get the data given to Render, and may define "head" (links and scripts), "nav" (more
+// at the end of the header) and "width" ("wide" for tables). A file whose name begins with "_" is shared by all
+// pages of the set. Pages have the function static "web/…"; a package with static files of its own passes the
+// URL method of its Files under the same name.
+// It panics on a template that does not parse, lacks a block, or can't be escaped: they are embedded, so that is
+// a bug.
+func MustTemplates(fsys fs.FS, funcs template.FuncMap) *Templates {
+	shared, pages, err := sortTemplates(fsys)
+	if err != nil {
+		panic(fmt.Sprintf("web: templates: %v", err))
+	}
+	all := template.FuncMap{"static": own.URL}
+	maps.Copy(all, funcs)
+	base := template.Must(template.New("layout").Funcs(all).Parse(layout))
+	for _, file := range shared {
+		template.Must(base.ParseFS(fsys, file))
+	}
+	t := &Templates{pages: make(map[string]*template.Template, len(pages))}
+	for _, file := range pages {
+		t.pages[path.Base(file)] = mustPage(base, fsys, file)
+	}
+	return t
+}
+
+// sortTemplates finds the *.html files, those that all pages share apart from the pages.
+func sortTemplates(fsys fs.FS) (shared, pages []string, err error) {
+	seen := map[string]string{}
+	err = fs.WalkDir(fsys, ".", func(file string, d fs.DirEntry, err error) error {
+		name := path.Base(file)
+		if err != nil || d.IsDir() || path.Ext(name) != ".html" {
+			return err
+		}
+		if other := seen[name]; other != "" {
+			return fmt.Errorf("%s and %s have the same name", other, file)
+		}
+		seen[name] = file
+		if strings.HasPrefix(name, "_") {
+			shared = append(shared, file)
+		} else {
+			pages = append(pages, file)
+		}
+		return nil
+	})
+	return shared, pages, err
+}
+
+func mustPage(base *template.Template, fsys fs.FS, file string) *template.Template {
+	page := template.Must(template.Must(base.Clone()).ParseFS(fsys, file)).Lookup("layout")
+	// html/template escapes at the first execution. Doing it now finds what can't be escaped, and a missing
+	// block, at start; that there is no data yet does not matter.
+	if e, ok := errors.AsType[*template.Error](page.Execute(io.Discard, view{})); ok {
+		panic(fmt.Sprintf("web: %s: %v", file, e))
+	}
+	return page
+}
+
+// view is what the layout sees; the page's own blocks see Page.
+type view struct {
+	*Site
+	Path string // of the request, to mark where in the header we are
+	Page any
+}
 
 // Render executes the page into a buffer, then writes it whole with its length: an error leaves the response
-// untouched.
-func (t *Templates) Render(c echo.Context, status int, page string, data any) error { panic("skeleton") }
+// untouched. page is the base name of its file.
+func (t *Templates) Render(c echo.Context, status int, page string, data any) error {
+	tmpl, ok := t.pages[page]
+	if !ok {
+		return fmt.Errorf("no page %q", page)
+	}
+	buf := buffers.Get().(*bytes.Buffer)
+	defer giveBack(buf)
+	if err := tmpl.Execute(buf, view{siteOf(c), c.Request().URL.Path, data}); err != nil {
+		return fmt.Errorf("render %s: %w", page, err)
+	}
+	c.Response().Header().Set(echo.HeaderContentLength, strconv.Itoa(buf.Len()))
+	return c.HTMLBlob(status, buf.Bytes())
+}
 
-// WantsJSON tells whether the client asked for JSON rather than a page.
-func WantsJSON(c echo.Context) bool { panic("skeleton") }
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// maxKept bounds a buffer in the pool: one huge page must not stay in memory for ever.
+const maxKept = 256 << 10
+
+func giveBack(buf *bytes.Buffer) {
+	if buf.Cap() <= maxKept {
+		buf.Reset()
+		buffers.Put(buf)
+	}
+}
+
+// ID is the path parameter as the id of a row: decimal digits alone, from 1 to the largest bigint. Anything else
+// is a page that does not exist.
+func ID(c echo.Context, param string) (int64, error) {
+	text := c.Param(param)
+	id, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || id <= 0 || text[0] == '+' {
+		return 0, fault.New(fault.NotFound, "There is no such page: its address has no valid number.")
+	}
+	return id, nil
+}
+
+// WantsJSON tells whether the client asked for JSON rather than a page: its Accept header names a JSON type, and
+// no page with more weight. "*/*" asks for neither, so it gets the page.
+func WantsJSON(c echo.Context) bool {
+	json, html := wants(c)
+	return json > html
+}
+
+// WantsHTML tells whether the client asked for a page, as every browser does and curl does not: the other default,
+// for addresses that are for curl first.
+func WantsHTML(c echo.Context) bool {
+	json, html := wants(c)
+	return html > 0 && html >= json
+}
+
+// wants weighs the Accept header: how much of it is for JSON, and how much for a page.
+func wants(c echo.Context) (json, html float64) {
+	for item := range strings.SplitSeq(c.Request().Header.Get(echo.HeaderAccept), ",") {
+		kind, params, _ := strings.Cut(item, ";")
+		kind = strings.ToLower(strings.TrimSpace(kind))
+		switch {
+		case kind == "application/json" || strings.HasSuffix(kind, "+json"):
+			json = max(json, weight(params))
+		case kind == "text/html" || kind == "application/xhtml+xml":
+			html = max(html, weight(params))
+		}
+	}
+	return json, html
+}
+
+// weight is the q among the parameters of a media range: 1 when it is not there or can't be read.
+func weight(params string) float64 {
+	for p := range strings.SplitSeq(params, ";") {
+		name, value, _ := strings.Cut(strings.TrimSpace(p), "=")
+		if q, err := strconv.ParseFloat(value, 64); err == nil && strings.EqualFold(name, "q") {
+			return q
+		}
+	}
+	return 1
+}

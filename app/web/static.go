@@ -1,0 +1,111 @@
+package web
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"ddtb/app/fault"
+)
+
+//go:embed static
+var staticFS embed.FS
+
+// own holds the files of the layout: the stylesheet and the icon.
+var own = MustFiles("web", staticFS)
+
+// Files are the static files of one package, with addresses below /static/PACKAGE/.
+type Files struct {
+	byPath map[string]file // as in the address, after /static/
+}
+
+type file struct {
+	body        []byte
+	hash        string
+	contentType string
+}
+
+// contentTypes is our own because package mime asks the machine it runs on, and machines differ.
+var contentTypes = map[string]string{
+	".css":  "text/css; charset=utf-8",
+	".js":   "text/javascript; charset=utf-8",
+	".json": "application/json",
+	".png":  "image/png",
+	".svg":  "image/svg+xml",
+	".txt":  "text/plain; charset=utf-8",
+}
+
+// MustFiles reads the files below the folder "static" of fsys. It panics on one that can't be read or whose type
+// is not known: they are embedded, so that is a bug.
+func MustFiles(pkg string, fsys fs.FS) *Files {
+	f := &Files{map[string]file{}}
+	err := fs.WalkDir(fsys, "static", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		body, err := fs.ReadFile(fsys, name)
+		if err != nil {
+			return err
+		}
+		contentType, ok := contentTypes[path.Ext(name)]
+		if !ok {
+			return fmt.Errorf("%s: no content type for %q", name, path.Ext(name))
+		}
+		sum := sha256.Sum256(body)
+		f.byPath[pkg+strings.TrimPrefix(name, "static")] = file{body, hex.EncodeToString(sum[:8]), contentType}
+		return nil
+	})
+	if err != nil {
+		panic(fmt.Sprintf("web: static files of %s: %v", pkg, err))
+	}
+	return f
+}
+
+// URL is the address of a file of this package ("polls/style.css") or of this package's layout ("web/ddtb.css").
+// It changes with the content, so that clients may keep the file for ever.
+func (f *Files) URL(name string) (string, error) {
+	for _, files := range []*Files{f, own} {
+		if file, ok := files.byPath[name]; ok {
+			return "/static/" + name + "?v=" + file.hash, nil
+		}
+	}
+	return "", fmt.Errorf("no static file %q", name)
+}
+
+// Static answers GET and HEAD of /static/* with the files of these packages and of the layout. There are no
+// listings: a folder is not found.
+func Static(packages ...*Files) echo.HandlerFunc {
+	packages = append(packages, own)
+	return func(c echo.Context) error {
+		for _, files := range packages {
+			if file, ok := files.byPath[c.Param("*")]; ok {
+				return file.serve(c)
+			}
+		}
+		return fault.New(fault.NotFound, "There is no such file.")
+	}
+}
+
+// Favicon answers /favicon.ico, for clients that don't read the link in the page.
+func Favicon(c echo.Context) error { return own.byPath["web/favicon.svg"].serve(c) }
+
+func (f file) serve(c echo.Context) error {
+	h := c.Response().Header()
+	h.Set(echo.HeaderContentType, f.contentType)
+	h.Set("ETag", `"`+f.hash+`"`)
+	h.Set(echo.HeaderCacheControl, "no-cache") // keep it, but ask first
+	if c.QueryParam("v") == f.hash {
+		h.Set(echo.HeaderCacheControl, "public, max-age=31536000, immutable")
+	}
+	http.ServeContent(c.Response(), c.Request(), "", time.Time{}, bytes.NewReader(f.body))
+	return nil
+}

@@ -1,0 +1,39 @@
+package db_test
+
+import (
+	"testing"
+	"time"
+
+	"ddtb/config"
+	"ddtb/db/dbtest"
+)
+
+func TestMain(m *testing.M) { dbtest.Run(m) }
+
+func TestEveryStrategyKeepsTheContract(t *testing.T) {
+	for name, s := range map[string]struct {
+		bound int
+		set   func(*config.Database)
+	}{
+		"per-request": {0, func(c *config.Database) { c.Strategy = config.StrategyPerRequest }},
+		"per-request, at most 3": {3, func(c *config.Database) {
+			c.Strategy, c.PerRequest.MaxSize = config.StrategyPerRequest, 3
+		}},
+		"persistent": {0, func(c *config.Database) { c.Strategy = config.StrategyPersistent }},
+		"persistent, reaped": {0, func(c *config.Database) {
+			c.Strategy, c.Persistent.Reap = config.StrategyPersistent, true
+		}},
+		"persistent, 3 workers": {3, func(c *config.Database) {
+			c.Strategy, c.Persistent.Workers = config.StrategyPersistent, 3
+		}},
+		"persistent, for ever": {0, func(c *config.Database) {
+			c.Strategy, c.Persistent.ConnMaxAge = config.StrategyPersistent, config.Forever
+		}},
+		"pool": {3, func(c *config.Database) { c.Strategy, c.Pool.MaxSize = config.StrategyPool, 3 }},
+		"pool, with idle connections": {3, func(c *config.Database) {
+			c.Strategy, c.Pool.MaxSize, c.Pool.MaxIdle = config.StrategyPool, 3, time.Hour
+		}},
+	} {
+		t.Run(name, func(t *testing.T) { dbtest.Conformance(t, s.bound, s.set) })
+	}
+}

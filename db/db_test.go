@@ -1,0 +1,459 @@
+package db_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/goleak"
+
+	"ddtb/config"
+	"ddtb/db"
+	"ddtb/db/dbtest"
+)
+
+// open is a DB with one of the strategies, and a connection that looks at the server.
+func open(t *testing.T, set func(*config.Database)) (*db.DB, *pgx.Conn, config.Database) {
+	t.Helper()
+	cfg := dbtest.Config(t)
+	set(&cfg)
+	d, err := db.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(context.Background()); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	})
+	return d, dbtest.Control(t, cfg), cfg
+}
+
+func perRequest(c *config.Database)  { c.Strategy = config.StrategyPerRequest }
+func persistent(c *config.Database)  { c.Strategy = config.StrategyPersistent }
+func pool(c *config.Database)        { c.Strategy, c.Pool.MaxSize = config.StrategyPool, 3 }
+func poolRequest(c *config.Database) { pool(c); c.Pool.Hold = config.HoldRequest }
+
+func everyStrategy(t *testing.T, test func(t *testing.T, set func(*config.Database))) {
+	for name, set := range map[string]func(*config.Database){
+		"per-request": perRequest, "persistent": persistent, "pool": pool, "pool, for the request": poolRequest,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, set) })
+	}
+}
+
+func one(t *testing.T, q db.Querier, ctx context.Context) (n int) { //nolint:revive // t first, as in every helper here
+	t.Helper()
+	if err := q.QueryRow(ctx, "SELECT 1").Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestARequestThatNeverQueriesTakesNoConnection(t *testing.T) {
+	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+		d, _, _ := open(t, set)
+		_, end := d.Begin(t.Context())
+		end()
+		if s := d.Stat(); s.Acquired != 0 || s.Connects != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+func TestARequestHoldsItsLeaseAsItsStrategySays(t *testing.T) {
+	for name, c := range map[string]struct {
+		set  func(*config.Database)
+		held int // between two queries
+	}{
+		"per-request": {perRequest, 1}, "persistent": {persistent, 1}, "pool": {pool, 0}, "pool, for the request": {poolRequest, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, _, _ := open(t, c.set)
+			ctx, end := d.Begin(t.Context())
+			one(t, d, ctx)
+			one(t, d, ctx)
+			if s := d.Stat(); s.Leases != c.held {
+				t.Errorf("between queries %d leases are out, want %d", s.Leases, c.held)
+			}
+			if s := d.Stat(); c.held == 1 && s.Acquired != 1 {
+				t.Errorf("%d leases for one request", s.Acquired)
+			}
+			end()
+			end()
+			if s := d.Stat(); s.Leases != 0 {
+				t.Errorf("after the request %d leases are out", s.Leases)
+			}
+		})
+	}
+}
+
+func TestReleaseGivesTheLeaseBackBeforeTheRequestEnds(t *testing.T) {
+	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+		d, _, _ := open(t, set)
+		ctx, end := d.Begin(t.Context())
+		defer end()
+		one(t, d, ctx)
+		d.Release(ctx)
+		if s := d.Stat(); s.Leases != 0 {
+			t.Errorf("%+v", s)
+		}
+		one(t, d, ctx)
+	})
+}
+
+func TestALeaseComesBackFromEveryWayToQuery(t *testing.T) {
+	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+		d, _, _ := open(t, set)
+		ctx := t.Context()
+		var n int
+		_ = d.QueryRow(ctx, "SELECT 1 WHERE false").Scan(&n)
+		_ = d.QueryRow(ctx, "SELECT 'x'").Scan(&n)
+		_ = d.QueryRow(ctx, "no SQL").Scan(&n)
+		_, _ = d.Exec(ctx, "no SQL")
+		_, _ = d.Query(ctx, "no SQL")
+		rows, err := d.Query(ctx, "SELECT generate_series(1, 100000)")
+		if err != nil || !rows.Next() {
+			t.Fatal(err)
+		}
+		rows.Close()
+		rows, _ = d.Query(ctx, "SELECT 1/(3-n) FROM generate_series(1, 5) n")
+		if _, err := pgx.CollectRows(rows, pgx.RowTo[int]); err == nil {
+			t.Error("a division by zero was not told")
+		}
+		rows, _ = d.Query(ctx, "SELECT 'x'")
+		for rows.Next() {
+			_ = rows.Scan(&n)
+		}
+		_ = d.InTx(ctx, func(q db.Querier) error { return errors.New("no") })
+		func() {
+			defer func() { _ = recover() }()
+			_ = d.InTx(ctx, func(q db.Querier) error { panic("oh") })
+		}()
+		if s := d.Stat(); s.Leases != 0 {
+			t.Errorf("%+v", s)
+		}
+		one(t, d, ctx)
+	})
+}
+
+func TestATransactionIsAllOrNothing(t *testing.T) {
+	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+		d, control, _ := open(t, set)
+		ctx := t.Context()
+		if _, err := control.Exec(ctx, "CREATE TABLE done (n int UNIQUE)"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := control.Exec(ctx, "GRANT ALL ON done TO PUBLIC"); err != nil {
+			t.Fatal(err)
+		}
+		insert := func(n int, fail error) error {
+			return d.InTx(ctx, func(q db.Querier) error {
+				if _, err := q.Exec(ctx, "INSERT INTO done VALUES ($1)", n); err != nil {
+					return err
+				}
+				return fail
+			})
+		}
+		if err := insert(1, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := insert(2, errors.New("no")); err == nil || err.Error() != "no" {
+			t.Errorf("got %v", err)
+		}
+		if err := insert(1, nil); err == nil || db.CauseOf(err) != "" {
+			t.Errorf("a broken constraint is %v, of cause %q", err, db.CauseOf(err))
+		}
+		gone, cancel := context.WithCancel(ctx)
+		_ = d.InTx(gone, func(q db.Querier) error {
+			_, err := q.Exec(gone, "INSERT INTO done VALUES (3)")
+			cancel()
+			return err
+		})
+		var got string
+		if err := control.QueryRow(ctx, "SELECT string_agg(n::text, ',' ORDER BY n) FROM done").Scan(&got); err != nil || got != "1" {
+			t.Errorf("committed: %q, %v", got, err)
+		}
+	})
+}
+
+func TestASecondQueryOnAHeldLeaseIsRefusedWhileItsRowsAreOpen(t *testing.T) {
+	d, _, _ := open(t, poolRequest)
+	ctx, end := d.Begin(t.Context())
+	defer end()
+	rows, err := d.Query(ctx, "SELECT generate_series(1, 3)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.QueryRow(ctx, "SELECT 1").Scan(new(int)); !errors.Is(err, db.ErrInUse) {
+		t.Errorf("got %v", err)
+	}
+	rows.Close()
+	one(t, d, ctx)
+}
+
+func TestALostConnectionIsToldAsServerUnavailableAndTheRequestGoesOn(t *testing.T) {
+	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+		d, _, _ := open(t, set)
+		ctx, end := d.Begin(t.Context())
+		defer end()
+		_, err := d.Exec(ctx, "SELECT pg_terminate_backend(pg_backend_pid())")
+		if db.CauseOf(err) != db.ServerUnavailable {
+			t.Errorf("cause %q of %v", db.CauseOf(err), err)
+		}
+		one(t, d, ctx)
+	})
+}
+
+func TestAHolderIsNamedByItsLineOfCode(t *testing.T) {
+	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+		d, _, _ := open(t, set)
+		ctx, end := d.Begin(t.Context())
+		defer end()
+		rows, err := d.Query(ctx, "SELECT 1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer rows.Close()
+		hs := d.Holders()
+		if len(hs) != 1 || !strings.HasPrefix(hs[0].Where, "db_test.go:") {
+			t.Errorf("holders: %+v", hs)
+		}
+	})
+}
+
+func TestAPoolTimeoutSpeaksPsycopgsWords(t *testing.T) {
+	d, _, _ := open(t, func(c *config.Database) { pool(c); c.Pool.MaxSize, c.Pool.Timeout = 1, 50*time.Millisecond })
+	l, err := d.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Release()
+	_, err = d.Acquire(t.Context())
+	if db.CauseOf(err) != db.PoolTimeout || err.Error() != "couldn't get a connection after 0.05 sec" {
+		t.Errorf("%q: %v", db.CauseOf(err), err)
+	}
+	ce, ok := errors.AsType[*db.ConnError](err)
+	if !ok || ce.Size != 1 || ce.Leases != 1 || ce.Strategy != "pool" {
+		t.Errorf("%+v", ce)
+	}
+}
+
+func TestAFullQueueRefusesAtOnce(t *testing.T) {
+	d, _, _ := open(t, func(c *config.Database) { pool(c); c.Pool.MaxSize, c.Pool.MaxWaiting = 1, 1 })
+	l, err := d.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	waited := make(chan error)
+	go func() {
+		second, err := d.Acquire(context.Background())
+		if err == nil {
+			second.Release()
+		}
+		waited <- err
+	}()
+	for d.Stat().Waiting == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	_, err = d.Acquire(t.Context())
+	if db.CauseOf(err) != db.QueueFull {
+		t.Errorf("%q: %v", db.CauseOf(err), err)
+	}
+	l.Release()
+	if err := <-waited; err != nil {
+		t.Error(err)
+	}
+}
+
+// The bug of source 000, true to its mechanism: a request for each client connection, one after another.
+func TestAWorkerThatIsGoneLeavesItsConnectionBehindUnlessItIsReaped(t *testing.T) {
+	for name, c := range map[string]struct {
+		set  func(*config.Database)
+		left int
+	}{
+		"persistent":         {persistent, 20},
+		"persistent, reaped": {func(c *config.Database) { persistent(c); c.Persistent.Reap = true }, 0},
+		"persistent, five workers": {func(c *config.Database) {
+			persistent(c)
+			c.Persistent.Workers = 5
+		}, 5},
+		"per-request": {perRequest, 0},
+		"pool":        {pool, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, control, cfg := open(t, c.set)
+			var hold []*db.Lease
+			for range 5 { // five at once first, so that a bounded strategy shows its bound
+				if c.left != 5 {
+					break
+				}
+				l, err := d.Acquire(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				hold = append(hold, l)
+			}
+			for _, l := range hold {
+				l.Release()
+			}
+			for range 20 {
+				client, gone := db.WithWorker(t.Context())
+				request, end := d.Begin(client)
+				one(t, d, request)
+				end()
+				gone()
+			}
+			app := cfg.ApplicationName + "/" + cfg.Strategy
+			for end := time.Now().Add(5 * time.Second); dbtest.Backends(t, control, app) != c.left; time.Sleep(time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatalf("%d backends after 20 clients, want %d", dbtest.Backends(t, control, app), c.left)
+				}
+			}
+		})
+	}
+}
+
+func TestAPersistentConnectionPastItsAgeIsReplacedByItsOwnerOnly(t *testing.T) {
+	d, control, cfg := open(t, func(c *config.Database) { persistent(c); c.Persistent.ConnMaxAge = time.Millisecond })
+	client, gone := db.WithWorker(t.Context())
+	defer gone()
+	var pids []int
+	for range 2 {
+		request, end := d.Begin(client)
+		var pid int
+		if err := d.QueryRow(request, "SELECT pg_backend_pid() FROM pg_sleep(0.002)").Scan(&pid); err != nil {
+			t.Fatal(err)
+		}
+		pids = append(pids, pid)
+		end()
+	}
+	if pids[0] == pids[1] {
+		t.Error("the connection outlived its age although its owner served again")
+	}
+	if n := dbtest.Backends(t, control, cfg.ApplicationName+"/persistent"); n != 0 {
+		t.Errorf("%d backends: the owner closes at the end of the request what is past its age", n)
+	}
+}
+
+func TestASwitchFailsNoRequest(t *testing.T) {
+	d, control, cfg := open(t, pool)
+	ctx, stop := context.WithCancel(t.Context())
+	var done atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				client, gone := db.WithWorker(context.Background())
+				request, end := d.Begin(client)
+				for range 2 {
+					if err := d.QueryRow(request, "SELECT 1").Scan(new(int)); err != nil {
+						t.Errorf("a request failed during a switch: %v", err)
+						stop()
+					}
+				}
+				end()
+				gone()
+				done.Add(1)
+			}
+		})
+	}
+	for i := range 12 {
+		next := cfg
+		next.Persistent.Reap = true
+		[]func(*config.Database){perRequest, persistent, pool, poolRequest}[i%4](&next)
+		before := done.Load()
+		if err := d.Switch(ctx, next); err != nil {
+			t.Fatal(err)
+		}
+		for done.Load() < before+20 && ctx.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	stop()
+	wg.Wait()
+	if err := d.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+	for _, s := range []string{"per-request", "persistent", "pool"} {
+		if n := dbtest.Backends(t, control, cfg.ApplicationName+"/"+s); n != 0 {
+			t.Errorf("%d backends of %s are left", n, s)
+		}
+	}
+	if _, err := d.Exec(t.Context(), "SELECT 1"); !errors.Is(err, db.ErrClosed) {
+		t.Errorf("a query after Close: %v", err)
+	}
+}
+
+func TestASwitchFreesTheSlotsThatTheOldStrategyTook(t *testing.T) {
+	d, control, cfg := open(t, persistent)
+	if _, err := control.Exec(t.Context(), "ALTER DATABASE "+pgx.Identifier{cfg.Name}.Sanitize()+" CONNECTION LIMIT 10"); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	for err == nil {
+		client, gone := db.WithWorker(t.Context())
+		request, end := d.Begin(client)
+		_, err = d.Exec(request, "SELECT 1")
+		end()
+		gone()
+	}
+	if db.CauseOf(err) != db.SlotsExhausted {
+		t.Fatal(err)
+	}
+	next := cfg
+	pool(&next)
+	if err := d.Switch(t.Context(), next); err != nil {
+		t.Fatal(err)
+	}
+	one(t, d, t.Context())
+}
+
+func TestARequestUnderWayFinishesOnTheOldStrategy(t *testing.T) {
+	d, control, cfg := open(t, persistent)
+	request, end := d.Begin(t.Context())
+	one(t, d, request)
+	next := cfg
+	pool(&next)
+	if err := d.Switch(t.Context(), next); err != nil {
+		t.Fatal(err)
+	}
+	var app string
+	if err := d.QueryRow(request, "SHOW application_name").Scan(&app); err != nil || app != "ddtb/persistent" {
+		t.Errorf("application_name %q, %v", app, err)
+	}
+	end()
+	for end := time.Now().Add(5 * time.Second); dbtest.Backends(t, control, "ddtb/persistent") > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the old strategy's connection stays")
+		}
+	}
+}
+
+func TestCloseLeavesNoGoroutine(t *testing.T) {
+	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+		cfg := dbtest.Config(t)
+		set(&cfg)
+		before := goleak.IgnoreCurrent()
+		d, err := db.Open(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, gone := db.WithWorker(t.Context())
+		request, end := d.Begin(client)
+		one(t, d, request)
+		end()
+		gone()
+		for range 2 {
+			if err := d.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		goleak.VerifyNone(t, before)
+	})
+}

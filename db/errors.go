@@ -1,0 +1,126 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Cause is why no connection could be had. It is told by SQLSTATE and error type, never by a message's text,
+// which is translated on many servers.
+type Cause string
+
+// The causes.
+const (
+	PoolTimeout       Cause = "pool timeout"       // this process's leases were all out for too long
+	QueueFull         Cause = "queue full"         // too many waited for a lease already
+	SlotsExhausted    Cause = "slots exhausted"    // the server has no slot left: 53300
+	ServerUnavailable Cause = "server unavailable" // refused, shut down, starting, or lost on the way
+	LoginRejected     Cause = "login rejected"     // the server does not let this role in, or to this database
+	CircuitOpen       Cause = "circuit open"       // not tried: the last attempts failed
+)
+
+// ConnError says that no connection could be had, or that it was lost: the request was not at fault, and may
+// be sent again. A constraint violation, a deadlock or a wrong statement is never a ConnError.
+type ConnError struct {
+	Cause    Cause
+	Strategy string
+	Waited   time.Duration // in the queue
+	Size     int           // the bound on leases; 0: none
+	Leases   int           // out at that moment
+	Waiting  int           // others in the queue at that moment
+	Err      error         // what the driver said, or nil
+}
+
+// Error begins with psycopg_pool's words where there are some, since people search for them.
+func (e *ConnError) Error() string {
+	switch e.Cause {
+	case PoolTimeout:
+		return fmt.Sprintf("couldn't get a connection after %.2f sec", e.Waited.Seconds())
+	case QueueFull:
+		return fmt.Sprintf("couldn't get a connection: %d requests are waiting for one already", e.Waiting)
+	}
+	return fmt.Sprintf("%s: %v", e.Cause, e.Err)
+}
+
+func (e *ConnError) Unwrap() error { return e.Err }
+
+// SQLState is the server's code, or "" when the server did not say one.
+func (e *ConnError) SQLState() string { return sqlState(e.Err) }
+
+// CauseOf is the cause of the first ConnError in err's chain, or "".
+func CauseOf(err error) Cause {
+	if ce, ok := errors.AsType[*ConnError](err); ok {
+		return ce.Cause
+	}
+	return ""
+}
+
+// ErrReclaimed is what a holder gets when it uses a lease that was taken back from it.
+var ErrReclaimed = errors.New("this lease was taken back: it was held for too long")
+
+// ErrInUse is what a request gets when it queries on a lease whose last result it has not closed, or from two
+// goroutines at once: one connection carries one query at a time.
+var ErrInUse = errors.New("this request's connection is in use: close the rows of the last query first")
+
+func sqlState(err error) string {
+	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pe.Code
+	}
+	return ""
+}
+
+// causeOfConnect tells why connecting failed. What the server did not explain is a network error.
+func causeOfConnect(err error) Cause {
+	switch code := sqlState(err); {
+	case code == pgerrcode.TooManyConnections:
+		return SlotsExhausted
+	case pgerrcode.IsInvalidAuthorizationSpecification(code), code == pgerrcode.InvalidCatalogName,
+		code == pgerrcode.InsufficientPrivilege:
+		return LoginRejected
+	}
+	return ServerUnavailable
+}
+
+// lost tells whether err, from a query, means that the connection or its server went away under it.
+func lost(err error, closed bool) bool {
+	switch code := sqlState(err); {
+	case code == pgerrcode.AdminShutdown, code == pgerrcode.CrashShutdown, code == pgerrcode.CannotConnectNow,
+		pgerrcode.IsConnectionException(code):
+		return true
+	case code != "":
+		return false
+	}
+	_, network := errors.AsType[net.Error](err)
+	return closed && (network || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, pgconn.ErrConnClosed))
+}
+
+// connectError wraps a failed attempt to connect. The caller's going away is no failure of the database.
+func connectError(ctx context.Context, strategy string, err error) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return fmt.Errorf("gave up while connecting: %w", context.Canceled)
+	}
+	return &ConnError{Cause: causeOfConnect(err), Strategy: strategy, Err: clean(err)}
+}
+
+// clean drops pgconn's "failed to connect to `user=… database=…`" and its list of the same answer from each
+// address: who reads the message knows where they connect to, and needs the server's sentence.
+func clean(err error) error {
+	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pe
+	}
+	if ce, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		if inner := ce.Unwrap(); inner != nil && !strings.Contains(inner.Error(), "\n") {
+			return inner
+		}
+	}
+	return err
+}

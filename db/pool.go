@@ -1,0 +1,104 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"ddtb/config"
+)
+
+// pool is pgxpool with what it lacks: a bound on the wait and on the queue, first come first served, who
+// waits and who holds, and a reset of what a borrower left behind. As many places as pgxpool has connections
+// stand before it, so that nobody waits inside it, except for a connection that is being made or unmade.
+type pool struct {
+	queue   *queue
+	pgx     *pgxpool.Pool
+	hold    string
+	timeout time.Duration
+	retired atomic.Bool
+}
+
+func newPool(cfg config.Pool, cc *pgx.ConnConfig) (*pool, error) {
+	pc, err := pgxpool.ParseConfig("")
+	if err != nil {
+		return nil, err
+	}
+	q := &queue{strategy: config.StrategyPool, size: cfg.MaxSize, maxWaiting: cfg.MaxWaiting, timeout: cfg.Timeout}
+	pc.ConnConfig = cc
+	pc.MinConns, pc.MaxConns = int32(cfg.MinSize), int32(cfg.MaxSize)
+	pc.MaxConnLifetime, pc.MaxConnLifetimeJitter = cfg.MaxLifetime, cfg.MaxLifetime/10
+	pc.MaxConnIdleTime, pc.HealthCheckPeriod = cfg.MaxIdle, cfg.HealthCheckPeriod
+	pc.PingTimeout = cc.ConnectTimeout
+	pc.BeforeConnect = func(context.Context, *pgx.ConnConfig) error { q.connecting(); return nil }
+	pc.AfterConnect = func(context.Context, *pgx.Conn) error { q.connected(); return nil }
+	pc.BeforeClose = sayGoodbye
+	p, err := pgxpool.NewWithConfig(context.Background(), pc)
+	if err != nil {
+		return nil, err
+	}
+	return &pool{queue: q, pgx: p, hold: cfg.Hold, timeout: cfg.Timeout}, nil
+}
+
+func (p *pool) HoldsForRequest() bool { return p.hold == config.HoldRequest }
+func (p *pool) Holders() []Holder     { return p.queue.holders() }
+
+func (p *pool) Acquire(ctx context.Context) (*Lease, error) {
+	deadline := time.Now().Add(p.timeout)
+	l, err := p.queue.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	within, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	conn, err := p.pgx.Acquire(within)
+	if err != nil {
+		p.queue.leave(l)
+		if within.Err() != nil && ctx.Err() == nil {
+			err = fmt.Errorf("connecting did not end within %v: %w", p.timeout, err)
+		}
+		return nil, connectError(ctx, p.queue.strategy, err)
+	}
+	return l.lend(p, conn.Conn(), conn), nil
+}
+
+func (p *pool) giveBack(l *Lease) {
+	if p.retired.Load() || !l.reuse() {
+		hangUp(l.conn) // Release destroys a closed connection
+	}
+	l.slot.(*pgxpool.Conn).Release()
+}
+
+func (p *pool) detach(l *Lease) { l.slot.(*pgxpool.Conn).Hijack() }
+
+func (p *pool) Stat() Stat {
+	s := p.queue.snapshot()
+	s.Idle = int(p.pgx.Stat().IdleConns())
+	return s
+}
+
+func (p *pool) Retire(ctx context.Context) {
+	p.retired.Store(true)
+	idle := p.pgx.AcquireAllIdle(ctx)
+	conns := make([]*pgx.Conn, len(idle))
+	for i, c := range idle {
+		conns[i] = c.Hijack()
+	}
+	hangUpAll(ctx, conns)
+}
+
+// Close ends with pgxpool's own, which waits for a connection that is still being made.
+func (p *pool) Close(ctx context.Context) error {
+	p.Retire(ctx)
+	err := p.queue.drain(ctx)
+	p.pgx.Close()
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("leases were still out, and were taken back: %w", err)
+	}
+	return err
+}

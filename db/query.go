@@ -1,0 +1,181 @@
+package db
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// exec, query and queryRow run one statement on q, which is the loan's connection or a transaction on it.
+
+func (l loan) exec(ctx context.Context, q Querier, sql string, args []any) (pgconn.CommandTag, error) {
+	l.note(sql)
+	tag, err := q.Exec(ctx, sql, args...)
+	return tag, l.explain(ctx, err)
+}
+
+func (l loan) query(ctx context.Context, q Querier, sql string, args []any) (pgx.Rows, error) {
+	l.note(sql)
+	r, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		err = l.explain(ctx, err)
+		l.giveBack()
+		return errRows{err}, err
+	}
+	return &rows{Rows: r, ctx: ctx, loan: l}, nil
+}
+
+func (l loan) queryRow(ctx context.Context, q Querier, sql string, args []any) pgx.Row {
+	l.note(sql)
+	return &row{Row: q.QueryRow(ctx, sql, args...), ctx: ctx, loan: l}
+}
+
+// note remembers that the statement changes the session.
+func (l *Lease) note(sql string) {
+	if !l.dirty && changesSession(sql) {
+		l.dirty = true
+	}
+}
+
+// explain gives an error its cause, while the lease is still the holder's.
+func (l *Lease) explain(ctx context.Context, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case l.wasReclaimed():
+		return fmt.Errorf("%w (%w)", ErrReclaimed, err)
+	case ctx.Err() == nil && lost(err, l.conn.IsClosed()):
+		return &ConnError{Cause: ServerUnavailable, Strategy: l.queue.strategy, Size: l.queue.size, Err: err}
+	}
+	return err
+}
+
+// rollbackTimeout bounds the rollback of a transaction whose own context may be over.
+const rollbackTimeout = 2 * time.Second
+
+func (l loan) inTx(ctx context.Context, fn func(Querier) error) error {
+	tx, err := l.conn.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	committed := false
+	defer func() {
+		if committed {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+		defer cancel()
+		_ = tx.Rollback(ctx) // where it fails the connection is closed, which rolls back as well
+	}()
+	if err := fn(transaction{loan{Lease: l.Lease}, tx}); err != nil {
+		return err
+	}
+	committed = true // or known to have failed, or unknown: a rollback would not help any of them
+	return tx.Commit(ctx)
+}
+
+// transaction is the Querier of InTx. Its statements don't end the loan.
+type transaction struct {
+	loan loan
+	tx   pgx.Tx
+}
+
+func (t transaction) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	t.loan.note(sql)
+	return t.tx.Exec(ctx, sql, args...)
+}
+
+func (t transaction) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	t.loan.note(sql)
+	return t.tx.Query(ctx, sql, args...)
+}
+
+func (t transaction) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	t.loan.note(sql)
+	return t.tx.QueryRow(ctx, sql, args...)
+}
+
+// rows gives the loan back when the result was read to its end, failed, or was closed. The error is explained
+// before that: afterwards the connection is somebody else's.
+type rows struct {
+	pgx.Rows
+	ctx  context.Context
+	loan loan
+	done bool
+	err  error
+}
+
+func (r *rows) finish() {
+	if r.done {
+		return
+	}
+	r.Rows.Close()
+	r.done, r.err = true, r.loan.explain(r.ctx, r.Rows.Err())
+	r.loan.giveBack()
+}
+
+func (r *rows) Close() { r.finish() }
+
+func (r *rows) Next() bool {
+	if r.done {
+		return false
+	}
+	if r.Rows.Next() {
+		return true
+	}
+	r.finish()
+	return false
+}
+
+func (r *rows) Err() error {
+	if r.done {
+		return r.err
+	}
+	return r.Rows.Err()
+}
+
+func (r *rows) Scan(dest ...any) error {
+	err := r.Rows.Scan(dest...)
+	if err != nil {
+		r.finish()
+	}
+	return err
+}
+
+func (r *rows) Values() ([]any, error) {
+	values, err := r.Rows.Values()
+	if err != nil {
+		r.finish()
+	}
+	return values, err
+}
+
+// row is the one row of QueryRow.
+type row struct {
+	pgx.Row
+	ctx  context.Context
+	loan loan
+}
+
+func (r *row) Scan(dest ...any) error {
+	defer r.loan.giveBack()
+	return r.loan.explain(r.ctx, r.Row.Scan(dest...))
+}
+
+// errRows is the result of a query that got no lease.
+type errRows struct{ err error }
+
+func (errRows) Close()                                       {}
+func (r errRows) Err() error                                 { return r.err }
+func (errRows) CommandTag() pgconn.CommandTag                { return pgconn.CommandTag{} }
+func (errRows) FieldDescriptions() []pgconn.FieldDescription { return nil }
+func (errRows) Next() bool                                   { return false }
+func (r errRows) Scan(...any) error                          { return r.err }
+func (r errRows) Values() ([]any, error)                     { return nil, r.err }
+func (errRows) RawValues() [][]byte                          { return nil }
+func (errRows) Conn() *pgx.Conn                              { return nil }
+func (errRows) TypeMap() *pgtype.Map                         { return nil }
