@@ -11,7 +11,7 @@ import (
 	"ddtb/app/web"
 )
 
-//go:embed templates
+//go:embed templates/*.html
 var templateFS embed.FS
 
 //go:embed static

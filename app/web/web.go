@@ -39,8 +39,9 @@ type Templates struct {
 // MustTemplates parses every *.html file of fsys, in whatever folder, as a page. A page defines the blocks
 // "title" and "main", which get the data given to Render, and may define "head" (links and scripts), "nav" (more
 // at the end of the header) and "width" ("wide" for tables). A file whose name begins with "_" is shared by all
-// pages of the set. Pages have the function static "web/…"; a package with static files of its own passes the
-// URL method of its Files under the same name.
+// pages of the set: embed with a pattern, templates/*.html, since a folder is embedded without such files.
+// Pages have the function static "web/…"; a package with static files of its own passes the URL method of its
+// Files under the same name.
 // It panics on a template that does not parse, lacks a block, or can't be escaped: they are embedded, so that is
 // a bug.
 func MustTemplates(fsys fs.FS, funcs template.FuncMap) *Templates {
