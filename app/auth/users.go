@@ -39,6 +39,19 @@ func (u *User) CanAll(permissions []string) bool {
 	return true
 }
 
+// Includes tells whether the user may do everything that the other may.
+func (u *User) Includes(other *User) bool {
+	if u.Superuser || other.Superuser {
+		return u.Superuser
+	}
+	for permission := range other.permissions {
+		if !u.Can(permission) {
+			return false
+		}
+	}
+	return true
+}
+
 // ShortName is how to address the user.
 func (u *User) ShortName() string {
 	if u.FirstName != "" {
