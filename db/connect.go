@@ -23,6 +23,16 @@ func connector(q *queue, cc *pgx.ConnConfig) connectFunc {
 	}
 }
 
+// Connect makes one connection outside of any strategy, for who looks at the server rather than serves requests.
+// A failure is a *ConnError.
+func Connect(ctx context.Context, cc *pgx.ConnConfig) (*pgx.Conn, error) {
+	conn, err := pgx.ConnectConfig(ctx, cc.Copy())
+	if err != nil {
+		return nil, connectError(ctx, "", err)
+	}
+	return conn, nil
+}
+
 // hangUpAll closes the connections side by side, until ctx ends.
 func hangUpAll(ctx context.Context, conns []*pgx.Conn) {
 	var wg sync.WaitGroup

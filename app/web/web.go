@@ -39,8 +39,9 @@ type Templates struct {
 // MustTemplates parses every *.html file of fsys, in whatever folder, as a page. A page defines the blocks
 // "title" and "main", which get the data given to Render, and may define "head" (links and scripts), "nav" (more
 // at the end of the header) and "width" ("wide" for tables). A file whose name begins with "_" is shared by all
-// pages of the set. Pages have the function static "web/…"; a package with static files of its own passes the
-// URL method of its Files under the same name.
+// pages of the set: embed with a pattern, templates/*.html, since a folder is embedded without such files.
+// Pages have the function static "web/…"; a package with static files of its own passes the URL method of its
+// Files under the same name.
 // It panics on a template that does not parse, lacks a block, or can't be escaped: they are embedded, so that is
 // a bug.
 func MustTemplates(fsys fs.FS, funcs template.FuncMap) *Templates {
@@ -142,7 +143,19 @@ func ID(c echo.Context, param string) (int64, error) {
 // WantsJSON tells whether the client asked for JSON rather than a page: its Accept header names a JSON type, and
 // no page with more weight. "*/*" asks for neither, so it gets the page.
 func WantsJSON(c echo.Context) bool {
-	var json, html float64
+	json, html := wants(c)
+	return json > html
+}
+
+// WantsHTML tells whether the client asked for a page, as every browser does and curl does not: the other default,
+// for addresses that are for curl first.
+func WantsHTML(c echo.Context) bool {
+	json, html := wants(c)
+	return html > 0 && html >= json
+}
+
+// wants weighs the Accept header: how much of it is for JSON, and how much for a page.
+func wants(c echo.Context) (json, html float64) {
 	for item := range strings.SplitSeq(c.Request().Header.Get(echo.HeaderAccept), ",") {
 		kind, params, _ := strings.Cut(item, ";")
 		kind = strings.ToLower(strings.TrimSpace(kind))
@@ -153,7 +166,7 @@ func WantsJSON(c echo.Context) bool {
 			html = max(html, weight(params))
 		}
 	}
-	return json > html
+	return json, html
 }
 
 // weight is the q among the parameters of a media range: 1 when it is not there or can't be read.

@@ -1,0 +1,187 @@
+package web
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/labstack/echo/v4"
+
+	"ddtb/app/fault"
+	"ddtb/db"
+)
+
+//go:embed templates/error.html
+var errorFS embed.FS
+
+var errorPages = MustTemplates(must(fs.Sub(errorFS, "templates")), nil)
+
+// lastResort is answered when not even the error page renders.
+const lastResort = "500: something went wrong here, and again while saying so. It was logged.\n"
+
+// retryAfter is what a client is asked to wait when no connection could be had. A pool that is busy, or a server
+// that restarts, is mostly back by then.
+const retryAfter = time.Second
+
+// Problem is an error as its answer: an RFC 9457 problem document, or a page.
+type Problem struct {
+	Status     int           `json:"status"`
+	Title      string        `json:"title"`
+	Detail     string        `json:"detail"`
+	Cause      db.Cause      `json:"cause,omitempty"`
+	RetryAfter time.Duration `json:"-"` // 0: not said
+}
+
+// statusClientGone is nginx's number for a client that did not wait for its answer. It is only ever logged.
+const statusClientGone = 499
+
+// ProblemOf tells how err is answered. What is not known is a bug: 500, and its text stays in the log.
+func ProblemOf(err error) Problem {
+	if ce, ok := errors.AsType[*db.ConnError](err); ok {
+		return unavailable(ce)
+	}
+	if fe, ok := errors.AsType[*fault.Error](err); ok && fe.Kind != fault.Internal {
+		return plain(statusOf(fe.Kind), fe.Public)
+	}
+	if he, ok := errors.AsType[*echo.HTTPError](err); ok && he.Code < http.StatusInternalServerError {
+		return plain(he.Code, httpSentence(he.Code))
+	}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return plain(http.StatusRequestEntityTooLarge, httpSentence(http.StatusRequestEntityTooLarge))
+	}
+	if pe, ok := errors.AsType[*pgconn.PgError](err); ok && pgerrcode.IsIntegrityConstraintViolation(pe.Code) {
+		return plain(http.StatusConflict, "This does not go with what is stored: somebody may have changed it since. Load the page again.")
+	}
+	return plain(http.StatusInternalServerError, "Something went wrong here. It was logged, and is not your doing.")
+}
+
+func plain(status int, detail string) Problem {
+	return Problem{Status: status, Title: http.StatusText(status), Detail: detail}
+}
+
+func statusOf(k fault.Kind) int {
+	switch k {
+	case fault.Invalid:
+		return http.StatusBadRequest
+	case fault.Forbidden:
+		return http.StatusForbidden
+	case fault.NotFound:
+		return http.StatusNotFound
+	case fault.Conflict:
+		return http.StatusConflict
+	case fault.TooLarge:
+		return http.StatusRequestEntityTooLarge
+	case fault.TooManyTries:
+		return http.StatusTooManyRequests
+	}
+	return http.StatusInternalServerError
+}
+
+func httpSentence(status int) string {
+	switch status {
+	case http.StatusNotFound:
+		return "There is no such page."
+	case http.StatusMethodNotAllowed:
+		return "This page does not take that kind of request."
+	case http.StatusRequestEntityTooLarge:
+		return "That is more than is taken here: the limit is 1 MB."
+	}
+	return "This request can't be answered: " + http.StatusText(status) + "."
+}
+
+func unavailable(ce *db.ConnError) Problem {
+	return Problem{
+		Status: http.StatusServiceUnavailable, Title: "No database connection: " + string(ce.Cause),
+		Detail: causeSentence(ce), Cause: ce.Cause, RetryAfter: retryAfter,
+	}
+}
+
+// causeSentence says in one sentence what is wrong, to a person who only wanted to see a page.
+func causeSentence(ce *db.ConnError) string {
+	switch ce.Cause {
+	case db.PoolTimeout:
+		return fmt.Sprintf("All %d database connections of this application were busy for %.2f seconds.", ce.Size, ce.Waited.Seconds())
+	case db.QueueFull:
+		return fmt.Sprintf("All %d database connections of this application are busy, and %d requests wait for one already.", ce.Size, ce.Waiting)
+	case db.SlotsExhausted:
+		return "The database server has no connection slot left: all are taken."
+	case db.LoginRejected:
+		return "The database does not let this application in: its configuration needs a look."
+	case db.CircuitOpen:
+		return "The database did not answer the last attempts, so this one was not made."
+	}
+	return "The database server does not answer, or is restarting."
+}
+
+// HandleErrors is the one place that answers errors, for echo's HTTPErrorHandler. Each error has one line in the
+// log, with what the client was not told.
+func HandleErrors(log *slog.Logger) echo.HTTPErrorHandler {
+	return func(err error, c echo.Context) {
+		ctx := c.Request().Context()
+		if errors.Is(ctx.Err(), context.Canceled) {
+			log.DebugContext(ctx, "the client went away", logAttrs(c, statusClientGone, err)...)
+			return
+		}
+		if c.Response().Committed {
+			log.ErrorContext(ctx, "the response had begun, and was cut", logAttrs(c, c.Response().Status, err)...)
+			panic(http.ErrAbortHandler) // net/http closes the connection, so that the client sees it is not whole
+		}
+		p := ProblemOf(err)
+		log.Log(ctx, levelOf(p.Status), p.Title, logAttrs(c, p.Status, err)...)
+		if werr := p.write(c); werr != nil {
+			log.ErrorContext(ctx, "could not write the error page", "error", werr)
+			http.Error(c.Response(), lastResort, http.StatusInternalServerError)
+		}
+	}
+}
+
+func levelOf(status int) slog.Level {
+	switch {
+	case status == http.StatusServiceUnavailable:
+		return slog.LevelWarn
+	case status >= http.StatusInternalServerError:
+		return slog.LevelError
+	}
+	return slog.LevelDebug
+}
+
+func logAttrs(c echo.Context, status int, err error) []any {
+	r := c.Request()
+	attrs := []any{
+		"method", r.Method, "path", r.URL.Path, "status", status, "client", c.RealIP(),
+		"request_id", c.Response().Header().Get(echo.HeaderXRequestID), "error", err,
+	}
+	if ce, ok := errors.AsType[*db.ConnError](err); ok {
+		attrs = append(attrs, "cause", ce.Cause, "sqlstate", ce.SQLState(), "strategy", ce.Strategy,
+			"waited", ce.Waited, "leases", ce.Leases, "size", ce.Size, "waiting", ce.Waiting)
+	}
+	return attrs
+}
+
+func (p Problem) write(c echo.Context) error {
+	h := c.Response().Header()
+	h.Set(echo.HeaderCacheControl, "no-store")
+	if p.RetryAfter > 0 {
+		h.Set(echo.HeaderRetryAfter, strconv.Itoa(int(max(1, p.RetryAfter.Round(time.Second).Seconds()))))
+	}
+	if WantsJSON(c) {
+		h.Set(echo.HeaderContentType, "application/problem+json")
+		return c.JSON(p.Status, p)
+	}
+	return errorPages.Render(c, p.Status, "error.html", p)
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}

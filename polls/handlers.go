@@ -1,0 +1,119 @@
+package polls
+
+import (
+	"embed"
+	"html/template"
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"ddtb/app/web"
+)
+
+//go:embed templates/*.html
+var templateFS embed.FS
+
+//go:embed static
+var staticFS embed.FS
+
+// Static is the package's stylesheet, for the route /static/*.
+var Static = web.MustFiles("polls", staticFS)
+
+var pages = web.MustTemplates(templateFS, template.FuncMap{
+	"static": Static.URL,
+	"inc":    func(i int) int { return i + 1 }, // people count from one
+})
+
+// listed is how many questions the list shows.
+const listed = 5
+
+// Handlers are the pages. Errors of the database go through them untouched, for the one place that knows what
+// each of them means.
+type Handlers struct {
+	store *Store
+	now   func() time.Time
+}
+
+// New makes the pages over a store; now decides what is published, time.Now in earnest.
+func New(store *Store, now func() time.Time) *Handlers { return &Handlers{store, now} }
+
+// item is a question in the list.
+type item struct {
+	Question
+	Recent bool
+}
+
+// List shows the newest questions.
+func (h *Handlers) List(c echo.Context) error {
+	now := h.now()
+	questions, err := h.store.Latest(c.Request().Context(), now, listed)
+	if err != nil {
+		return err
+	}
+	items := make([]item, len(questions))
+	for i, q := range questions {
+		items[i] = item{q, q.WasPublishedRecently(now)}
+	}
+	return pages.Render(c, http.StatusOK, "list.html", items)
+}
+
+// detail is a question with its form. Error is what was wrong with the form that was sent.
+type detail struct {
+	Question
+	Error string
+}
+
+// Detail shows the form of one question.
+func (h *Handlers) Detail(c echo.Context) error {
+	return h.form(c, "")
+}
+
+// Results shows how people voted.
+func (h *Handlers) Results(c echo.Context) error {
+	q, err := h.question(c)
+	if err != nil {
+		return err
+	}
+	return pages.Render(c, http.StatusOK, "results.html", q)
+}
+
+// Vote counts the vote and redirects to the results, so that loading them again does not vote again. Without a
+// valid choice it shows the form once more.
+func (h *Handlers) Vote(c echo.Context) error {
+	id, err := web.ID(c, "id")
+	if err != nil {
+		return err
+	}
+	choice, ok, err := readChoice(c.Request())
+	if err != nil {
+		return err
+	}
+	if ok {
+		ok, err = h.store.Vote(c.Request().Context(), h.now(), id, choice)
+	}
+	if err != nil {
+		return err
+	}
+	if !ok { // there may be no such question: the form finds out
+		return h.form(c, "You didn't select a choice.")
+	}
+	return c.Redirect(http.StatusFound, Question{ID: id}.Path()+"results/")
+}
+
+func (h *Handlers) form(c echo.Context, complaint string) error {
+	q, err := h.question(c)
+	if err != nil {
+		return err
+	}
+	return pages.Render(c, http.StatusOK, "detail.html", detail{q, complaint})
+}
+
+// question is the published one that the address names.
+func (h *Handlers) question(c echo.Context) (Question, error) {
+	id, err := web.ID(c, "id")
+	if err != nil {
+		return Question{}, err
+	}
+	return h.store.Published(c.Request().Context(), h.now(), id)
+}

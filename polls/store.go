@@ -1,0 +1,94 @@
+package polls
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"ddtb/app/fault"
+	"ddtb/db"
+)
+
+// Store is the polls in PostgreSQL. A method for a page is one query on one lease. What "now" is, the caller says.
+type Store struct{ db *db.DB }
+
+// NewStore makes a store on a database that has been migrated.
+func NewStore(d *db.DB) *Store { return &Store{d} }
+
+const latestSQL = `
+SELECT id, question_text, pub_date
+FROM polls_question
+WHERE pub_date <= $1
+ORDER BY pub_date DESC, id DESC
+LIMIT $2`
+
+// Latest is the newest n questions that are published, newest first, without their choices.
+func (s *Store) Latest(ctx context.Context, now time.Time, n int) ([]Question, error) {
+	rows, err := s.db.Query(ctx, latestSQL, now, n)
+	if err != nil {
+		return nil, fmt.Errorf("latest polls: %w", err)
+	}
+	questions, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (q Question, err error) {
+		return q, row.Scan(&q.ID, &q.Text, &q.PubDate)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("latest polls: %w", err)
+	}
+	return questions, nil
+}
+
+// The casts keep an id beyond the column's type a question that does not exist: older Django makes the columns
+// integer, and the parameter would take the type of the column. They don't keep an index from being used.
+const publishedSQL = `
+SELECT q.id, q.question_text, q.pub_date, c.id, c.choice_text, c.votes
+FROM polls_question q LEFT JOIN polls_choice c ON c.question_id = q.id
+WHERE q.id = $1::bigint AND q.pub_date <= $2
+ORDER BY c.id`
+
+// Published is the question with its choices. A question that is missing, or not published, is fault.NotFound.
+func (s *Store) Published(ctx context.Context, now time.Time, id int64) (Question, error) {
+	rows, err := s.db.Query(ctx, publishedSQL, id, now)
+	if err != nil {
+		return Question{}, fmt.Errorf("poll %d: %w", id, err)
+	}
+	var (
+		q      Question
+		choice struct { // all NULL when the question has no choices
+			id    *int64
+			text  *string
+			votes *int64
+		}
+	)
+	columns := []any{&q.ID, &q.Text, &q.PubDate, &choice.id, &choice.text, &choice.votes}
+	found, err := pgx.ForEachRow(rows, columns, func() error {
+		if choice.id != nil {
+			q.Choices = append(q.Choices, Choice{*choice.id, *choice.text, *choice.votes})
+		}
+		return nil
+	})
+	if err != nil {
+		return Question{}, fmt.Errorf("poll %d: %w", id, err)
+	}
+	if found.RowsAffected() == 0 {
+		return Question{}, fault.New(fault.NotFound, "There is no poll with the number %d.", id)
+	}
+	return q, nil
+}
+
+// The row is locked and read again by whoever comes second, so that no vote is lost.
+const voteSQL = `
+UPDATE polls_choice SET votes = votes + 1
+WHERE id = $1::bigint AND question_id = $2::bigint
+  AND EXISTS (SELECT FROM polls_question WHERE id = $2::bigint AND pub_date <= $3)`
+
+// Vote adds one vote to the choice, if it is one of the question's and the question is published. It tells
+// whether it did.
+func (s *Store) Vote(ctx context.Context, now time.Time, question, choice int64) (bool, error) {
+	tag, err := s.db.Exec(ctx, voteSQL, choice, question, now)
+	if err != nil {
+		return false, fmt.Errorf("vote for choice %d of poll %d: %w", choice, question, err)
+	}
+	return tag.RowsAffected() == 1, nil
+}
