@@ -1,3 +1,20 @@
+// Package admin is the admin that Django's users know: lists, forms, deletion, history, users and groups, at the
+// same addresses and with the same names of inputs and parameters.
+//
+// A table joins it by a declaration of some twenty lines in models.go; everything else is written once. It promises:
+//   - What a page shows and what a request may do is decided by the permissions of who asks, on the server, each
+//     time: for the row, its inlines, and bulk actions alike. What changes something asks the database who it is.
+//   - SQL is made of constants, quoted identifiers from the declarations, and parameters.
+//   - Nothing typed is lost: a mistake, a conflict and a missing connection all bring the form back filled in.
+//   - Nothing is overwritten unseen: a form knows what it showed, and tells when that has changed since.
+//   - A row, its inlines and the history are saved in one transaction. Each page waits for a lease at most twice.
+//
+// Where it is stricter than Django's: only a superuser touches a superuser or makes one; permissions, and groups,
+// are given and taken only by who has those permissions; setting someone's password takes all permissions they have;
+// nobody deletes the account they are signed in with; and what goes along with a deletion takes the permission to
+// delete it.
+//
+// It must not know the package polls, only names of tables and columns.
 package admin
 
 import (
@@ -22,7 +39,7 @@ const root = "/admin/"
 //go:embed static
 var staticFS embed.FS
 
-//go:embed templates
+//go:embed all:templates
 var templateFS embed.FS
 
 // Files are the admin's static files, for web.Static.

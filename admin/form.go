@@ -257,10 +257,10 @@ const maxInlines = 1000
 func (r *request) postedForm(id int64) *form {
 	f := r.emptyForm(id)
 	f.edited = true
-	f.label = r.form.Get("_label")
 	for _, ff := range f.editable() {
 		ff.post(r.form)
 	}
+	f.label = f.typedLabel()
 	for _, in := range f.inlines {
 		total, err := strconv.Atoi(r.form.Get(in.prefix() + "-TOTAL_FORMS"))
 		if (err != nil && r.form.Has(in.prefix()+"-TOTAL_FORMS")) || total < 0 || total > maxInlines {
@@ -287,7 +287,7 @@ func (r *request) postedRow(in *formInline, i int) *formRow {
 		return nil
 	}
 	row := &formRow{ID: id, Prefix: prefix, Inputs: r.rowInputs(in, prefix, id == 0 || in.canChange), Show: id > 0 && in.canDelete}
-	row.Label = r.form.Get(prefix + "label")
+	row.Label = r.form.Get(prefix + in.Model.Label) // until the stored one is known
 	row.Delete = row.Show && r.form.Get(prefix+"DELETE") != ""
 	blank := id == 0
 	for _, ff := range row.Inputs {
@@ -334,6 +334,9 @@ func (ff *formField) post(form url.Values) {
 		ff.Initial = &initial
 	}
 	ff.Value, ff.Problem = ff.Kind.parse(ff.Raw)
+	for i := range ff.Raw {
+		ff.Raw[i] = strings.ToValidUTF8(ff.Raw[i], "\uFFFD") // the page is UTF-8, whatever was sent
+	}
 	if ff.Problem != "" {
 		return
 	}

@@ -192,7 +192,7 @@ type Many struct {
 	options           optionsQuery
 }
 
-func (*Many) take(form url.Values, name string) []string { return form[name] }
+func (*Many) take(form url.Values, name string) []string { return slices.Clone(form[name]) }
 
 func (*Many) parse(raw []string) (any, string) {
 	ids := []int64{}

@@ -264,7 +264,7 @@ func TestTheListComposesAndSurvivesASave(t *testing.T) {
 	if got := back.column(0); !slices.Equal(got, []string{"Future cats", "Beta tomcats", "Alpha cats"}) {
 		t.Errorf("after the save: %v at %s", got, back.at)
 	}
-	form = form.send(questionForm, "question_text", "Beta cats", "_continue", "x").follow()
+	form = v.get(link).send(questionForm, "question_text", "Beta cats", "_continue", "x").follow()
 	if !strings.Contains(form.Find(questionForm).AttrOr("action", ""), "_changelist_filters=") {
 		t.Error("the list is forgotten after Save and continue")
 	}
