@@ -268,11 +268,15 @@ func (p *page) fields(form string) url.Values {
 	return values
 }
 
-// send submits the page's form with changes: pairs of a name and a value, "" for none.
+// send submits the page's form with changes: pairs of a name and a value; "+name" adds one to those of the name.
 func (p *page) send(form string, changes ...string) *page {
 	p.v.s.t.Helper()
 	values := p.fields(form)
 	for i := 0; i < len(changes); i += 2 {
+		if name, more := strings.CutPrefix(changes[i], "+"); more {
+			values.Add(name, changes[i+1])
+			continue
+		}
 		values.Set(changes[i], changes[i+1])
 	}
 	action := p.Find(form).AttrOr("action", "")
