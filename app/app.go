@@ -13,6 +13,8 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"ddtb/admin"
+	"ddtb/app/auth"
 	"ddtb/app/lab"
 	"ddtb/config"
 	"ddtb/db"
@@ -28,6 +30,8 @@ type App struct {
 	server *activity.Observer
 	lab    *lab.Lab
 	polls  *polls.Handlers
+	users  *auth.Service
+	admin  *admin.Site
 	ready  *readiness
 	echo   *echo.Echo
 }
@@ -44,8 +48,10 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 	if err != nil {
 		return nil, err
 	}
+	users := auth.New(d, cfg.Admin)
 	a := &App{
 		cfg: cfg, log: log, db: d, server: observer,
+		users: users, admin: admin.New(d, users, log),
 		lab:   lab.New(d, observer, cfg.Test, log),
 		polls: polls.New(polls.NewStore(d), time.Now),
 		ready: newReadiness(observer),

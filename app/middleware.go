@@ -24,6 +24,7 @@ func (a *App) middleware() []echo.MiddlewareFunc {
 	if a.cfg.Test.Enabled {
 		site.Nav = append(site.Nav, web.Link{Path: "/test/", Text: "Tests"})
 	}
+	site.Nav = append(site.Nav, web.Link{Path: "/admin/", Text: "Admin"})
 	return []echo.MiddlewareFunc{
 		middleware.RequestID(),
 		secure,

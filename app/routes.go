@@ -8,54 +8,60 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"ddtb/admin"
 	"ddtb/app/web"
 	"ddtb/polls"
 )
 
 const (
-	get  = http.MethodGet // HEAD as well
+	get  = http.MethodGet
 	post = http.MethodPost
 )
 
-// route is one address. Two slashes are two addresses; slash says that the other one redirects here.
+// route is one address. GET answers HEAD as well, and an address that ends in a slash is reached without it too.
 type route struct {
 	method, path string
 	handler      echo.HandlerFunc
-	without      within
+	kind         kind
 }
 
-// within takes a route out of what every other is in.
-type within int
+// kind is what a route is given on its way.
+type kind int
 
 const (
-	noScope within = 1 << iota // it never queries through the strategy
+	page   kind = iota // it queries, so it has a scope of the database
+	staff              // it asks who is there as well, and sees to its slashes itself
+	direct             // it never queries through the strategy
 )
 
 // table is every address there is.
 func (a *App) table() []route {
 	test := a.lab.Guard
-	return []route{
-		{get, "/", a.home, 0},
-		{get, polls.ListRoute, a.polls.List, 0},
-		{get, polls.DetailRoute, a.polls.Detail, 0},
-		{get, polls.ResultsRoute, a.polls.Results, 0},
-		{post, polls.VoteRoute, a.polls.Vote, 0},
+	table := []route{
+		{get, "/", a.home, direct},
+		{get, polls.ListRoute, a.polls.List, page},
+		{get, polls.DetailRoute, a.polls.Detail, page},
+		{get, polls.ResultsRoute, a.polls.Results, page},
+		{post, polls.VoteRoute, a.polls.Vote, page},
 
-		{get, "/test/", test(a.lab.Index), noScope},
-		{get, "/test/pool-stress", test(a.lab.PoolStress), noScope},
-		{get, "/test/pool-stress/", test(a.lab.PoolStress), noScope},
-		{get, "/test/connection-leak", test(a.lab.ConnectionLeak), noScope},
-		{get, "/test/connection-leak/", test(a.lab.ConnectionLeak), noScope},
+		{get, "/test/", test(a.lab.Index), direct},
+		{get, "/test/pool-stress", test(a.lab.PoolStress), direct},
+		{get, "/test/pool-stress/", test(a.lab.PoolStress), direct},
+		{get, "/test/connection-leak", test(a.lab.ConnectionLeak), direct},
+		{get, "/test/connection-leak/", test(a.lab.ConnectionLeak), direct},
 
-		{get, "/healthz", a.healthz, noScope},
-		{get, "/readyz", a.readyz, noScope},
-		{get, "/static/*", web.Static(polls.Static, files), noScope},
-		{get, "/favicon.ico", web.Favicon, noScope},
+		{get, "/healthz", a.healthz, direct},
+		{get, "/readyz", a.readyz, direct},
+		{get, "/static/*", web.Static(polls.Static, admin.Files, files), direct},
+		{get, "/favicon.ico", web.Favicon, direct},
 	}
+	for _, r := range a.admin.Routes() {
+		table = append(table, route{r.Method, r.Path, r.Handler, staff})
+	}
+	return table
 }
 
-// routes binds the table, and for each address that ends in a slash the one without, as Django's APPEND_SLASH
-// does: it redirects, and only what can be asked again.
+// routes binds the table.
 func (a *App) routes() *echo.Echo {
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
@@ -63,33 +69,41 @@ func (a *App) routes() *echo.Echo {
 	e.HTTPErrorHandler = web.HandleErrors(a.log)
 	e.IPExtractor = clientAddress(a.cfg.Server.TrustedProxies)
 	e.Use(a.middleware()...)
+	table := a.table()
 	bound := map[string]bool{}
-	for _, r := range a.table() {
+	for _, r := range table {
 		bound[r.path] = true
+		a.bind(e, r)
 	}
-	for _, r := range a.table() {
-		h := r.handler
-		if r.without&noScope == 0 {
-			h = a.scope(h)
-		}
-		e.Add(r.method, r.path, h)
-		if r.method != get {
-			continue
-		}
-		e.HEAD(r.path, h)
-		if short := strings.TrimSuffix(r.path, "/"); short != r.path && short != "" && !bound[short] {
-			e.GET(short, addSlash)
-			e.HEAD(short, addSlash)
+	for _, r := range table {
+		short := strings.TrimSuffix(r.path, "/")
+		if r.kind != staff && r.method == get && short != "" && !bound[short] {
+			a.bind(e, route{get, short, addSlash, direct})
 		}
 	}
 	return e
 }
 
+func (a *App) bind(e *echo.Echo, r route) {
+	h := r.handler
+	if r.kind == staff {
+		h = a.users.Middleware(h)
+	}
+	if r.kind != direct {
+		h = a.scope(h)
+	}
+	e.Add(r.method, r.path, h)
+	if r.method == get {
+		e.HEAD(r.path, h)
+	}
+}
+
+// addSlash redirects as Django's APPEND_SLASH does, and only what can be asked again.
 func addSlash(c echo.Context) error {
 	u := *c.Request().URL
 	u.Path += "/"
 	u.RawPath = ""
-	return c.Redirect(http.StatusMovedPermanently, u.RequestURI())
+	return c.Redirect(http.StatusMovedPermanently, "/"+strings.TrimLeft(u.RequestURI(), "/"))
 }
 
 // clientAddress believes X-Forwarded-For only from the proxies that are named; echo would believe anybody.

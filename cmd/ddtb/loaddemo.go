@@ -40,22 +40,14 @@ func (c *cli) loaddemoCommand() *cobra.Command {
 
 // loaddemo adds the demo polls where there are none, and many more where they are asked for.
 func (c *cli) loaddemo(ctx context.Context, cfg config.Database, many int) (made int, err error) {
-	d, err := db.Open(ctx, cfg)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = cmpErr(err, d.Close(ctx)) }()
-	store := polls.NewStore(d)
-	if made, err = store.LoadDemo(ctx, time.Now()); err != nil || many <= 0 {
-		return made, err
-	}
-	return made + many, store.LoadMany(ctx, time.Now(), many)
-}
-
-// cmpErr is the first of the two that is one.
-func cmpErr(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
+	err = withDB(ctx, cfg, func(d *db.DB) error {
+		store := polls.NewStore(d)
+		made, err = store.LoadDemo(ctx, time.Now())
+		if err != nil || many <= 0 {
+			return err
+		}
+		made += many
+		return store.LoadMany(ctx, time.Now(), many)
+	})
+	return made, err
 }

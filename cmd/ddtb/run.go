@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -13,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"ddtb/app"
+	"ddtb/app/auth"
+	"ddtb/app/fault"
 	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/localpg"
@@ -22,6 +25,7 @@ import (
 const (
 	demoDatabase = "ddtb"
 	demoRole     = "ddtb"
+	demoAdmin    = "admin"
 )
 
 // stopTimeout bounds the stop of the private PostgreSQL, which follows that of the server.
@@ -134,6 +138,7 @@ func place(login config.Database) []config.Flag {
 	for key, value := range map[string]string{
 		"name": login.Name, "user": login.User, "password_file": login.PasswordFile,
 		"host": login.Host, "port": strconv.Itoa(login.Port), "sslmode": login.SSLMode,
+		"pooler": "", "direct_host": "",
 	} {
 		flags = append(flags, config.Flag{Name: "ddtb run", Key: "databases.default." + key, Value: value})
 	}
@@ -156,13 +161,51 @@ func (c *cli) prepare(ctx context.Context, cfg *config.Config, passwordFile stri
 	if _, err := c.loaddemo(ctx, database, 0); err != nil {
 		return "", err
 	}
-	return "", nil
+	return c.ensureAdmin(ctx, cfg, passwordFile)
+}
+
+// ensureAdmin makes the user admin with a random password, once. The password stays in a file that only the
+// owner reads, for it is shown the first time alone.
+func (c *cli) ensureAdmin(ctx context.Context, cfg *config.Config, passwordFile string) (told string, err error) {
+	err = withDB(ctx, cfg.Databases["default"], func(d *db.DB) error {
+		users := auth.New(d, cfg.Admin)
+		_, err := users.UserByName(ctx, demoAdmin)
+		if fault.KindOf(err) != fault.NotFound {
+			told = "password in " + passwordFile
+			return err
+		}
+		password := rand.Text()
+		told = "password " + password
+		if err := os.WriteFile(passwordFile, []byte(password+"\n"), 0o600); err != nil {
+			return fmt.Errorf("keep the admin's password: %w", err)
+		}
+		_, err = users.CreateSuperuser(ctx, demoAdmin, "", password)
+		return err
+	})
+	return told, err
 }
 
 func (c *cli) welcome(cfg *config.Config, addr net.Addr, pg *localpg.Server, admin string) {
 	at := "http://" + addr.String()
+	file := cfg.File
 	c.say(`
-ddtb runs on %s/ (Ctrl-C stops it)
+ddtb is running. Ctrl-C stops it.
 
-`, at)
+  Polls   %[1]s/polls/
+  Admin   %[1]s/admin/   user %[2]s, %[3]s
+  Tests   %[1]s/test/
+
+PostgreSQL %[4]s is on 127.0.0.1:%[5]d with max_connections = 100. The strategy is "%[6]s".
+
+See it fail, and see it fixed:
+  1. Edit %[7]s:
+     strategy = "persistent", and save. There is no restart.
+  2. ab -n 200 %[1]s/polls/
+     More than 90 of 200 fail: look for "Non-2xx responses".
+  3. Change it back to "pool", or to "per-request", and run ab again: none fails.
+
+Run a pool dry:
+  curl '%[1]s/test/pool-stress?threads=15&strategy=pool&max_size=3&timeout=2s'
+
+`, at, demoAdmin, admin, pg.Version(), pg.Port(), cfg.Databases["default"].Strategy, file)
 }
