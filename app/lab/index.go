@@ -1,0 +1,74 @@
+package lab
+
+import (
+	"embed"
+	"io/fs"
+	"net/http"
+
+	"github.com/labstack/echo/v4"
+
+	"ddtb/app/web"
+)
+
+//go:embed templates
+var templateFS embed.FS
+
+var pages = web.MustTemplates(mustSub(templateFS, "templates"), nil)
+
+func mustSub(fsys fs.FS, dir string) fs.FS {
+	sub, err := fs.Sub(fsys, dir)
+	if err != nil {
+		panic(err)
+	}
+	return sub
+}
+
+// Endpoint is a test endpoint, as the index shows it.
+type Endpoint struct {
+	Path       string      `json:"path"`
+	What       string      `json:"what"`
+	Parameters []Parameter `json:"parameters"`
+	Examples   []string    `json:"examples"`
+}
+
+// Parameter is one of an endpoint's.
+type Parameter struct {
+	Name string `json:"name"`
+	What string `json:"what"`
+}
+
+var endpoints = []Endpoint{
+	{
+		"/test/pool-stress", "Many holders ask for a connection at once, use it and hold it. Those that find none in time are errors, and the peak is counted on the server.",
+		[]Parameter{
+			{"threads", "how many holders (15)"},
+			{"hold", "how long each holds; a little longer than the timeout unless you say otherwise"},
+			{"timeout", "how long each waits; the strategy's own unless you say less"},
+			{"strategy", "pool, persistent or per-request: run on a private instance, and leave the application alone"},
+			{"max_size, min_size, max_waiting", "of the private instance"},
+		},
+		[]string{"/test/pool-stress", "/test/pool-stress?threads=15&strategy=pool&max_size=3&timeout=2s", "/test/pool-stress?threads=100&hold=1s&strategy=per-request"},
+	},
+	{
+		"/test/connection-leak", "Takes connections and forgets to give them back, as code without a deferred release does. Shows who holds them, by line of code.",
+		[]Parameter{
+			{"count", "how many to leak (3)"},
+			{"reclaim", "when they are taken back (30s)"},
+			{"timeout", "how long each attempt waits"},
+		},
+		[]string{"/test/connection-leak", "/test/connection-leak?count=10&reclaim=10s"},
+	},
+}
+
+// Index lists the test endpoints.
+func (l *Lab) Index(c echo.Context) error {
+	cfg := l.db.Config()
+	data := map[string]any{
+		"strategy": cfg.Strategy, "settings": SettingsOf(cfg), "endpoints": endpoints,
+		"limits": map[string]any{"max_threads": l.limits.Load().MaxThreads, "max_hold": l.limits.Load().MaxHold.String()},
+	}
+	if !web.WantsHTML(c) {
+		return c.JSONPretty(http.StatusOK, data, "  ")
+	}
+	return pages.Render(c, http.StatusOK, "index.html", data)
+}

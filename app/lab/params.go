@@ -1,0 +1,120 @@
+package lab
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"ddtb/app/fault"
+	"ddtb/config"
+)
+
+// query reads the parameters of a test endpoint. The first that can't be read, is out of bounds, or is not
+// known is kept, with its bounds, as the error.
+type query struct {
+	values url.Values
+	known  []string
+	err    error
+}
+
+func (q *query) text(name string) string {
+	q.known = append(q.known, name)
+	return strings.TrimSpace(q.values.Get(name))
+}
+
+func (q *query) fail(format string, args ...any) {
+	if q.err == nil {
+		q.err = fault.New(fault.Invalid, format, args...)
+	}
+}
+
+// number reads a whole number from lo to hi.
+func (q *query) number(name string, otherwise, lo, hi int) int {
+	text := q.text(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < lo || n > hi {
+		q.fail("%s=%s: give a whole number from %d to %d.", name, short(text), lo, hi)
+		return otherwise
+	}
+	return n
+}
+
+// duration reads Go's "10s" or a bare number of seconds, from lo to hi.
+func (q *query) duration(name string, otherwise, lo, hi time.Duration) time.Duration {
+	text := q.text(name)
+	if text == "" {
+		return otherwise
+	}
+	d, err := time.ParseDuration(text)
+	if seconds, serr := strconv.ParseFloat(text, 64); serr == nil && seconds >= 0 && seconds < 1e9 {
+		d, err = time.Duration(seconds*float64(time.Second)), nil
+	}
+	if err != nil || d < lo || d > hi {
+		q.fail("%s=%s: give a duration from %v to %v, such as 500ms or 10s.", name, short(text), lo, hi)
+		return otherwise
+	}
+	return d
+}
+
+// choice reads one of the words.
+func (q *query) choice(name string, words ...string) string {
+	text := q.text(name)
+	if text != "" && !slices.Contains(words, text) {
+		q.fail("%s=%s: give one of %s.", name, short(text), strings.Join(words, ", "))
+	}
+	return text
+}
+
+// end refuses a parameter that nobody asked for: it is mostly one that was misspelt.
+func (q *query) end() error {
+	for name := range q.values {
+		if !slices.Contains(q.known, name) {
+			q.fail("There is no parameter %s. There are %s.", short(name), strings.Join(q.known, ", "))
+		}
+	}
+	return q.err
+}
+
+// short keeps what is quoted back within a line.
+func short(text string) string {
+	const most = 40
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return fmt.Sprintf("%q", text)
+}
+
+// private changes the configuration for an instance of its own, and tells whether anything was asked for.
+func (q *query) private(cfg *config.Database, most int) bool {
+	asked := false
+	if s := q.choice("strategy", config.StrategyPool, config.StrategyPersistent, config.StrategyPerRequest); s != "" {
+		cfg.Strategy, asked = s, true
+	}
+	size := q.number("max_size", 0, 1, most)
+	least := q.number("min_size", 0, 0, most)
+	waiting := q.number("max_waiting", -1, 0, 10*most)
+	if asked = asked || size > 0 || q.values.Has("min_size") || waiting >= 0; !asked {
+		return false
+	}
+	if size > 0 {
+		cfg.Pool.MaxSize, cfg.PerRequest.MaxSize, cfg.Persistent.Workers = size, size, size
+	}
+	cfg.Pool.MinSize = min(cfg.Pool.MinSize, cfg.Pool.MaxSize)
+	if q.values.Has("min_size") {
+		cfg.Pool.MinSize = least
+	}
+	if cfg.Pool.MinSize > cfg.Pool.MaxSize {
+		q.fail("min_size=%d is more than max_size=%d.", cfg.Pool.MinSize, cfg.Pool.MaxSize)
+	}
+	if waiting >= 0 {
+		cfg.Pool.MaxWaiting = waiting
+	}
+	cfg.ApplicationName += "-stress"
+	return true
+}

@@ -1,0 +1,240 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"ddtb/config"
+)
+
+// Stress is the answer of /test/pool-stress.
+type Stress struct {
+	Test            string   `json:"test"`
+	Strategy        string   `json:"strategy"`
+	Settings        Settings `json:"settings"`
+	Private         bool     `json:"private"` // on an instance of its own, beside the application's
+	Threads         int      `json:"threads"`
+	Hold            string   `json:"hold"`
+	Successes       int      `json:"successes"`
+	Failures        int      `json:"failures"`
+	Results         []string `json:"results"`
+	Errors          []string `json:"errors"`
+	PeakConnections int      `json:"peak_connections"` // counted on the server
+	PeakError       string   `json:"peak_error,omitempty"`
+	WaitsMS         Waits    `json:"waits_ms"`
+	DurationSeconds float64  `json:"duration_seconds"`
+}
+
+// Settings are those of the strategy that bear on the run; only the strategy's own are there.
+type Settings struct {
+	MinSize    *int   `json:"min_size,omitempty"`
+	MaxSize    *int   `json:"max_size,omitempty"`
+	Timeout    string `json:"timeout,omitempty"`
+	MaxWaiting *int   `json:"max_waiting,omitempty"`
+	Hold       string `json:"hold,omitempty"`
+	ConnMaxAge string `json:"conn_max_age,omitempty"`
+	Workers    *int   `json:"workers,omitempty"`
+	Reap       *bool  `json:"reap,omitempty"`
+}
+
+// Waits are how long the threads waited, those that failed included.
+type Waits struct {
+	P50 float64 `json:"p50"`
+	P99 float64 `json:"p99"`
+	Max float64 `json:"max"`
+}
+
+// SettingsOf are the settings of the strategy that cfg names.
+func SettingsOf(cfg config.Database) Settings {
+	switch cfg.Strategy {
+	case config.StrategyPool:
+		p := cfg.Pool
+		return Settings{MinSize: &p.MinSize, MaxSize: &p.MaxSize, Timeout: p.Timeout.String(), MaxWaiting: &p.MaxWaiting, Hold: p.Hold}
+	case config.StrategyPersistent:
+		p := cfg.Persistent
+		age := p.ConnMaxAge.String()
+		if p.ConnMaxAge == config.Forever {
+			age = "none"
+		}
+		return Settings{ConnMaxAge: age, Workers: &p.Workers, Reap: &p.Reap}
+	}
+	return Settings{MaxSize: &cfg.PerRequest.MaxSize, Timeout: cfg.PerRequest.Timeout.String()}
+}
+
+// params are what a stress run was asked for.
+type params struct {
+	threads       int
+	hold, timeout time.Duration
+	private       bool
+}
+
+const (
+	holdWithoutTimeout = time.Second     // by default, where the strategy has no timeout to go by
+	closeTimeout       = 5 * time.Second // for a private instance whose leases are all back
+)
+
+// readStress reads the parameters against the limits, and changes cfg for a private instance. A thread holds a
+// twentieth longer than the timeout unless told otherwise, so that exactly those fail that found no place.
+func readStress(c echo.Context, limits config.Test, cfg *config.Database) (*params, error) {
+	q := &query{values: c.QueryParams()}
+	p := &params{threads: q.number("threads", min(15, limits.MaxThreads), 1, limits.MaxThreads)}
+	p.private = q.private(cfg, limits.MaxThreads)
+	p.timeout = q.duration("timeout", timeoutOf(*cfg), time.Millisecond, limits.MaxHold)
+	hold := holdWithoutTimeout
+	if p.timeout > 0 {
+		hold = min(p.timeout+p.timeout/20, limits.MaxHold)
+	}
+	p.hold = q.duration("hold", hold, 0, limits.MaxHold)
+	if p.private && p.timeout > 0 {
+		cfg.Pool.Timeout, cfg.PerRequest.Timeout = p.timeout, p.timeout
+	}
+	return p, q.end()
+}
+
+// timeoutOf is how long a holder waits under the strategy; 0 where nobody waits.
+func timeoutOf(cfg config.Database) time.Duration {
+	switch {
+	case cfg.Strategy == config.StrategyPool:
+		return cfg.Pool.Timeout
+	case cfg.Strategy == config.StrategyPerRequest && cfg.PerRequest.MaxSize > 0:
+		return cfg.PerRequest.Timeout
+	}
+	return 0
+}
+
+// PoolStress runs that many holders at once on the live strategy, or with strategy=, max_size= and the like on a
+// private instance, and tells who got a connection.
+func (l *Lab) PoolStress(c echo.Context) error {
+	cfg := l.db.Config()
+	p, err := readStress(c, *l.limits.Load(), &cfg)
+	if err != nil {
+		return err
+	}
+	end, err := l.begin()
+	if err != nil {
+		return err
+	}
+	defer end()
+	strategy, closeIt, err := l.strategyFor(p, cfg)
+	if err != nil {
+		return err
+	}
+	defer closeIt()
+	s := l.stress(c.Request().Context(), strategy, p, cfg)
+	return c.JSONPretty(http.StatusOK, s, "  ")
+}
+
+// thread is what became of one holder.
+type thread struct {
+	waited time.Duration
+	err    error
+}
+
+func (l *Lab) stress(ctx context.Context, strategy acquirer, p *params, cfg config.Database) *Stress {
+	stopCounting := l.countPeak(ctx, cfg.ApplicationName+"/"+cfg.Strategy)
+	began := time.Now()
+	threads := make([]thread, p.threads)
+	var wg sync.WaitGroup
+	for i := range threads {
+		wg.Go(func() { threads[i] = p.run(ctx, strategy) })
+	}
+	wg.Wait()
+	s := &Stress{
+		Test: "pool-stress", Strategy: cfg.Strategy, Settings: SettingsOf(cfg), Private: p.private,
+		Threads: p.threads, Hold: p.hold.String(), DurationSeconds: round(time.Since(began).Seconds(), 3),
+		Results: []string{}, Errors: []string{},
+	}
+	s.PeakConnections, s.PeakError = stopCounting()
+	s.tell(threads)
+	return s
+}
+
+// run is one thread: it gets a connection, uses it, and holds it. Its context ends with the client.
+func (p *params) run(ctx context.Context, strategy acquirer) thread {
+	began := time.Now()
+	acquire := ctx
+	if p.timeout > 0 {
+		var cancel context.CancelFunc
+		acquire, cancel = context.WithTimeout(ctx, p.timeout+p.timeout/100) // the strategy's own comes first
+		defer cancel()
+	}
+	lease, err := strategy.Acquire(acquire)
+	waited := time.Since(began)
+	if err != nil {
+		return thread{waited, err}
+	}
+	defer lease.Release()
+	_, err = lease.Conn().Exec(ctx, "SELECT 1")
+	if err == nil {
+		pause(ctx, p.hold)
+	}
+	return thread{waited, err}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// tell sums the threads up, in the words of the report that the endpoint comes from.
+func (s *Stress) tell(threads []thread) {
+	waits := make([]time.Duration, len(threads))
+	for i, t := range threads {
+		waits[i] = t.waited
+		if t.err != nil {
+			s.Failures++
+			s.Errors = append(s.Errors, fmt.Sprintf("Thread %d: ERROR - %v", i, t.err))
+			continue
+		}
+		s.Successes++
+		s.Results = append(s.Results, fmt.Sprintf("Thread %d: OK - got a connection after %.2f sec", i, t.waited.Seconds()))
+	}
+	slices.Sort(waits)
+	at := func(share float64) float64 {
+		return round(float64(waits[int(share*float64(len(waits)-1)+0.5)].Microseconds())/1000, 2)
+	}
+	s.WaitsMS = Waits{P50: at(0.5), P99: at(0.99), Max: at(1)}
+}
+
+// countEvery is how often the backends are counted: a holder stays for longer in any run that shows something.
+const countEvery = 25 * time.Millisecond
+
+// countPeak counts the application's backends on the server until stop is called, and returns the most there were.
+func (l *Lab) countPeak(ctx context.Context, application string) (stop func() (int, string)) {
+	ctx, cancel := context.WithCancel(ctx)
+	var peak int
+	var why string
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			n, err := l.server.Backends(ctx, application)
+			switch {
+			case err == nil:
+				peak, why = max(peak, n), ""
+			case ctx.Err() == nil:
+				why = err.Error()
+			}
+			pause(ctx, countEvery)
+		}
+	}()
+	return func() (int, string) { cancel(); <-done; return peak, why }
+}
+
+func round(x float64, digits int) float64 {
+	scale := 1.0
+	for range digits {
+		scale *= 10
+	}
+	return float64(int64(x*scale+0.5)) / scale
+}

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ddtb/config"
+	"ddtb/db"
+	"ddtb/polls"
+)
+
+func (c *cli) loaddemoCommand() *cobra.Command {
+	var many int
+	cmd := &cobra.Command{
+		Use:   "loaddemo",
+		Short: "Put a few polls into an empty database",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := c.load(c.options())
+			if err != nil {
+				return err
+			}
+			made, err := c.loaddemo(cmd.Context(), cfg.Databases["default"], many)
+			switch {
+			case err != nil:
+				return err
+			case made == 0:
+				c.say("There are questions already, so nothing was added.\n")
+			default:
+				c.say("Added %d questions.\n", made)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().IntVar(&many, "questions", 0, "also add this many made-up questions, in an instant")
+	return cmd
+}
+
+// loaddemo adds the demo polls where there are none, and many more where they are asked for.
+func (c *cli) loaddemo(ctx context.Context, cfg config.Database, many int) (made int, err error) {
+	d, err := db.Open(ctx, cfg)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = cmpErr(err, d.Close(ctx)) }()
+	store := polls.NewStore(d)
+	if made, err = store.LoadDemo(ctx, time.Now()); err != nil || many <= 0 {
+		return made, err
+	}
+	return made + many, store.LoadMany(ctx, time.Now(), many)
+}
+
+// cmpErr is the first of the two that is one.
+func cmpErr(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
+}

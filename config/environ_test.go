@@ -1,0 +1,192 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestEveryKeyHasAVariableOfItsOwn(t *testing.T) {
+	l := newLoader(Options{})
+	variables := map[string]string{}
+	for _, k := range l.keys {
+		if other, twice := variables[k.variable()]; twice {
+			t.Errorf("%s and %s are both %s", other, k.name, k.variable())
+		}
+		variables[k.variable()] = k.name
+	}
+	for variable, name := range map[string]string{
+		"DDTB_SERVER_ADDR":                           "server.addr",
+		"DDTB_TEST_ENABLED":                          "test.enabled",
+		"DDTB_DATABASES_DEFAULT_POOL_MAX_SIZE":       "databases.default.pool.max_size",
+		"DDTB_DATABASES_REPLICA_KEEPALIVE_COUNT":     "databases.replica.keepalive.count",
+		"DDTB_MAIL_LIMIT_PER_HOUR":                   "mail.limit.per_hour",
+		"DDTB_DATABASES_DEFAULT_PER_REQUEST_TIMEOUT": "databases.default.per_request.timeout",
+	} {
+		equal(t, variable, variables[variable], name)
+	}
+}
+
+func TestVariablesSetKeys(t *testing.T) {
+	want := Default()
+	d := want.Databases["default"]
+	d.Host, d.Port, d.User, d.Password, d.Name = "h", 1, "u", " p", "n"
+	d.SSLMode, d.ApplicationName, d.ConnectTimeout = "require", "a", 7*time.Second
+	d.Pool.MaxSize, d.Persistent.ConnMaxAge, d.Persistent.Reap = 25, Forever, true
+	want.Databases["default"] = d
+	want.Server.TrustedProxies = []string{"10.0.0.1", "10.1.0.0/16"}
+	want.Sentry.TracesSampleRate = 0.5
+	want.Mail.SubjectPrefix = "[x] "
+	c := mustLoad(
+		t, "",
+		"PGHOST=h", "PGPORT=1", "PGUSER=u", "PGPASSWORD= p", "PGDATABASE=n", "PGSSLMODE=require", "PGAPPNAME=a",
+		"PGCONNECT_TIMEOUT=7", "DB_MAX_CONNS=25", "CONN_MAX_AGE=None", "DDTB_SERVER_TRUSTED_PROXIES=10.0.0.1, 10.1.0.0/16,",
+		"DDTB_DATABASES_DEFAULT_PERSISTENT_REAP=True", "DDTB_SENTRY_TRACES_SAMPLE_RATE=0.5", "DDTB_SERVER_REPLICAS=",
+		"DDTB_MAIL_SUBJECT_PREFIX=[x] ", "DDTB_CONFIG=ignored",
+	)
+	equal(t, "the configuration", values(*c), values(want))
+	equal(t, "the warnings", c.Warnings, nil)
+}
+
+func TestMistakesOfTheEnvironment(t *testing.T) {
+	const where = "environment variable "
+	for _, tt := range []struct{ environ, want string }{
+		{
+			"DB_MAX_CONNS=many",
+			`databases.default.pool.max_size: found "many"; allowed is a whole number from 1 to 10000`,
+		},
+		{
+			"DB_MAX_CONNS=0",
+			"databases.default.pool.max_size: found 0; allowed is a whole number from 1 to 10000",
+		},
+		{
+			"DB_MAX_CONNS=1.5",
+			"databases.default.pool.max_size: found 1.5; allowed is a whole number from 1 to 10000",
+		},
+		{
+			"CONN_MAX_AGE=-1",
+			`databases.default.persistent.conn_max_age: found -1; allowed is a duration as "10s", or a number of seconds, "none", or from 0 to 8760h`,
+		},
+		{
+			"PGPORT=5432,5433",
+			`databases.default.port: found "5432,5433"; allowed is a whole number from 1 to 65535`,
+		},
+		{
+			"PGSSLMODE=on",
+			`databases.default.sslmode: found "on"; allowed is "disable", "allow", "prefer", "require", "verify-ca" or "verify-full"`,
+		},
+		{
+			"PGPASSWORD=a\x00b",
+			"databases.default.password: found a value that is not shown here; allowed is a string without NUL characters",
+		},
+		{
+			"DDTB_TEST_ENABLED=maybe",
+			`test.enabled: found "maybe"; allowed is true or false`,
+		},
+		{
+			"DDTB_DATABASES_DEFAULT_POOL_MIN_SIZE=20",
+			"databases.default.pool.min_size: 20 (environment variable DDTB_DATABASES_DEFAULT_POOL_MIN_SIZE) is more than max_size, 10 (default)",
+		},
+		{
+			"DDTB_DATABASES_REPLICA_HOST=r",
+			"databases.replica.name: is missing: the replica takes nothing from [databases.default]",
+		},
+		{
+			"DDTB_SERVER_TRUSTED_PROXIES=10.0.0.1,x",
+			`server.trusted_proxies: found "x"; allowed is a list of addresses and ranges, as "10.0.0.1" and "10.0.0.0/8"`,
+		},
+	} {
+		t.Run(strings.ToValidUTF8(strings.ReplaceAll(tt.environ, "\x00", "NUL"), ""), func(t *testing.T) {
+			_, err := Load(Options{Environ: []string{tt.environ}})
+			name, _, _ := strings.Cut(tt.environ, "=")
+			equal(t, "the message", fmt.Sprint(err), where+name+": "+tt.want)
+		})
+	}
+}
+
+func TestUnknownVariablesAreWarnedOf(t *testing.T) {
+	c := mustLoad(t, "", "DDTB_SERVER_ADRR=x", "DDTB_CONFG=x", "DDTB_FOO=x", "OTHER=x")
+	equal(t, "the warnings", c.Warnings, []string{
+		"environment variable DDTB_CONFG sets nothing: did you mean DDTB_CONFIG?",
+		"environment variable DDTB_FOO sets nothing: see ddtb.toml for the keys",
+		"environment variable DDTB_SERVER_ADRR sets nothing: did you mean DDTB_SERVER_ADDR?",
+	})
+}
+
+func TestDatabaseURLIsTakenApart(t *testing.T) {
+	for text, want := range map[string]string{
+		"postgres://u:p@h:1/n":                              "host=h name=n password=p port=1 user=u",
+		"postgresql://u@h/n":                                "host=h name=n user=u",
+		"postgres://":                                       "",
+		"postgres:///n":                                     "name=n",
+		"postgres://u:p%40%2F%3A%25%20+@h/n%2Fm":            "host=h name=n/m password=p@/:% + user=u",
+		"postgres://u:a@b@h":                                "host=h password=a@b user=u",
+		"postgres://u:p@[::1]:1/n":                          "host=::1 name=n password=p port=1 user=u",
+		"postgres://%2Fvar%2Frun%2Fpostgresql/n":            "host=/var/run/postgresql name=n",
+		"postgres://u@/n?host=/tmp&port=2":                  "host=/tmp name=n port=2 user=u",
+		"postgres://h/n?sslmode=disable&connect_timeout=3&": "connect_timeout=3s host=h name=n sslmode=disable",
+		"postgres://h/n?application_name=a%20b&dbname=m&user=u&password=p": "application_name=a b host=h name=m password=p user=u",
+	} {
+		c := mustLoad(t, "", "DATABASE_URL="+text)
+		equal(t, text, setByURL(c), want)
+	}
+}
+
+// setByURL lists what DATABASE_URL set, with the password.
+func setByURL(c *Config) string {
+	d := c.Databases["default"]
+	var set []string
+	for _, k := range keysOf(c, map[string]*Database{"default": &d}) {
+		if c.Origins[k.name].Variable != "DATABASE_URL" {
+			continue
+		}
+		_, name := split(k.name)
+		text := strings.Trim(k.text(), `"`)
+		if p, is := k.target.(*Secret); is {
+			text = p.Reveal()
+		}
+		set = append(set, name+"="+text)
+	}
+	slices.Sort(set)
+	return strings.Join(set, " ")
+}
+
+func TestMistakesOfDatabaseURL(t *testing.T) {
+	const (
+		where      = "environment variable DATABASE_URL: "
+		parameters = "; allowed are application_name, connect_timeout, dbname, host, password, port, sslmode, user"
+		hidden     = "found a value that is not shown here; allowed is "
+		modes      = `"disable", "allow", "prefer", "require", "verify-ca" or "verify-full"`
+	)
+	for text, want := range map[string]string{
+		"mysql://u:hunter2@h/n":                 "this begins with neither postgres:// nor postgresql://",
+		"host=h password=hunter2":               "this begins with neither postgres:// nor postgresql://",
+		"postgres://u:hunter/2@h/n":             brokenURL,
+		"postgres://u:hunter?2@h/n":             brokenURL,
+		"postgres://u:hunter#2@h/n":             brokenURL,
+		"postgres://u:hunter%2@h/n":             brokenURL,
+		"postgres://u:hunter%zz@h/n":            brokenURL,
+		"postgres://u:12/hunter2@h/n":           brokenURL,
+		"postgres://u:a?hunter=2@h/n":           brokenURL,
+		"postgres://u:hunter2":                  "databases.default.host: " + hidden + formats["host"].says,
+		"postgres://u:p@h1:1,h2:2/n":            "databases.default.host: " + hidden + formats["host"].says,
+		"postgres://u:p@h:70000/n":              "databases.default.port: " + hidden + "a whole number from 1 to 65535",
+		"postgres://u:p@h/n?sslmode=on":         "databases.default.sslmode: " + hidden + modes,
+		"postgres://u:p@h/n?pool_max_conns=3":   "unknown parameter pool_max_conns" + parameters,
+		"postgres://u:p@h/n?Hunter2":            "it has an unknown parameter" + parameters,
+		"postgres://u:p@h/n?connect_timeout=-1": "databases.default.connect_timeout: " + hidden + `a duration as "10s", or a number of seconds, from 100ms to 5m`,
+	} {
+		_, err := Load(Options{Environ: []string{"DATABASE_URL=" + text}})
+		equal(t, text, fmt.Sprint(err), where+want)
+	}
+}
+
+func TestParametersOfAURLAreKeys(t *testing.T) {
+	l := newLoader(Options{})
+	for _, key := range slices.Collect(maps.Values(urlParameters)) {
+		equal(t, key+" is a key", l.byName[defaultDatabasePrefix+key] != nil, true)
+	}
+}

@@ -1,0 +1,335 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"unicode/utf8"
+
+	"github.com/pelletier/go-toml/v2"
+	// Its decoder stops at the first wrong type; its parser lets all mistakes be told at once, with their place.
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// maxFile bounds a configuration, in bytes.
+const maxFile = 1 << 20
+
+// readFile reads a regular file. Its errors go on after the path, and say what to do.
+func readFile(path string) ([]byte, fs.FileMode, error) {
+	info, err := os.Stat(path) // before opening, which waits for ever on a named pipe
+	if err != nil {
+		return nil, 0, unreadable(err)
+	}
+	switch {
+	case info.IsDir():
+		return nil, 0, errors.New("is a directory: name a file in it")
+	case !info.Mode().IsRegular() && path != os.DevNull:
+		return nil, 0, errors.New("is not a regular file: name one")
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, 0, unreadable(err)
+	}
+	defer func() { _ = f.Close() }() // only read
+	content, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, 0, unreadable(err)
+	}
+	if len(content) > maxFile {
+		return nil, 0, fmt.Errorf("is larger than %d bytes: that is no file of ddtb's", maxFile)
+	}
+	return content, info.Mode(), nil
+}
+
+func unreadable(err error) error {
+	reason := err
+	if e, is := errors.AsType[*fs.PathError](err); is {
+		reason = e.Err
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("can't be read by this user: check its owner and mode: %w", reason)
+	}
+	return fmt.Errorf("can't be read: %w", reason)
+}
+
+// readFile is the first layer.
+func (l *loader) readFile() {
+	l.layer++
+	path, named := l.options.Path()
+	if path == "" {
+		return
+	}
+	content, mode, err := readFile(path)
+	if absent := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR); absent && named == "" {
+		return // ENOTDIR is what accounts with the home /dev/null get
+	}
+	l.path, l.cfg.File = path, path
+	if err != nil {
+		l.broken = true
+		l.addUnreadable(path, named, err)
+		return
+	}
+	content = bytes.TrimPrefix(content, []byte("\ufeff"))
+	if problem, offset := notText(content); problem != "" {
+		l.broken = true
+		l.fail(at(path, content, offset), "", "%s", problem)
+		return
+	}
+	t := &tomlFile{loader: l, doc: content, seen: map[string]int{}}
+	t.read()
+	l.warnOfSecrets(path, mode)
+}
+
+func (l *loader) addUnreadable(path, named string, err error) {
+	message := err.Error()
+	if errors.Is(err, fs.ErrNotExist) {
+		message = fmt.Sprintf("there is no such file, though %s names it: "+
+			"write one with \"ddtb config init --config %s\", or leave %s out", named, path, named)
+	}
+	l.add(&Mistake{Origin: Origin{File: path}, Message: message, Err: err})
+}
+
+// warnOfSecrets warns if the file holds a secret and others may read it.
+func (l *loader) warnOfSecrets(path string, mode fs.FileMode) {
+	for _, k := range l.keys {
+		if k.secret() && l.cfg.Origins[k.name].File == path && *k.target.(*Secret) != "" {
+			l.warnReadable(path, mode)
+			return
+		}
+	}
+}
+
+// notText says why content can't be TOML at all, and where.
+func notText(content []byte) (problem string, offset int) {
+	if bytes.HasPrefix(content, []byte("\xff\xfe")) || bytes.HasPrefix(content, []byte("\xfe\xff")) {
+		return "the file is UTF-16: save it as UTF-8", 0
+	}
+	if i := bytes.IndexByte(content, 0); i >= 0 {
+		return "found a NUL character: this is a binary file, not a configuration", i
+	}
+	for i := 0; i < len(content); {
+		r, size := utf8.DecodeRune(content[i:])
+		if r == utf8.RuneError && size == 1 {
+			return "found a character that is not UTF-8: save the file as UTF-8", i
+		}
+		i += size
+	}
+	return "", 0
+}
+
+// at is the place of an offset, with its column in characters.
+func at(path string, doc []byte, offset int) Origin {
+	before := doc[:offset]
+	line := before[bytes.LastIndexByte(before, '\n')+1:]
+	return Origin{File: path, Line: bytes.Count(before, []byte("\n")) + 1, Column: utf8.RuneCount(line) + 1}
+}
+
+// tomlFile reads one document into its loader.
+type tomlFile struct {
+	*loader
+	doc    []byte
+	parser unstable.Parser
+	seen   map[string]int // offset of each key and table that was set, by name
+}
+
+// read takes one expression after the other; a syntax error ends it.
+func (t *tomlFile) read() {
+	t.parser.Reset(t.doc)
+	table, known := "", true
+	for t.parser.NextExpression() {
+		switch e := t.parser.Expression(); e.Kind {
+		case unstable.Table:
+			table, known = t.header(e)
+		case unstable.ArrayTable:
+			table, known = t.header(e)
+			if known {
+				t.failAt(first(e), table, "is a single table: write [%s] instead of [[%s]]", table, table)
+			}
+		case unstable.KeyValue:
+			if known { // else the table is refused already
+				t.keyValue(table, e)
+			}
+		}
+	}
+	if err := t.parser.Error(); err != nil {
+		t.broken = true
+		t.syntaxError(err)
+	} else if len(t.mistakes) == 0 {
+		t.checkRules()
+	}
+}
+
+// full says that nobody will read of more mistakes: a file can hold a hundred thousand.
+func (t *tomlFile) full() bool { return len(t.mistakes) > maxMistakes }
+
+func (t *tomlFile) failAt(offset int, key, format string, args ...any) {
+	if !t.full() {
+		t.fail(at(t.path, t.doc, offset), key, format, args...)
+	}
+}
+
+// aCharacter is how go-toml shows a character of the document, which may be one of a password.
+var aCharacter = regexp.MustCompile(`(:| but got)? U\+[0-9A-F]+( '.*')?`)
+
+// syntaxError tells the place and the rule, not the line: a password may stand in it.
+func (t *tomlFile) syntaxError(err error) {
+	offset, message := len(t.doc), err.Error()
+	if e, is := errors.AsType[*unstable.ParserError](err); is {
+		offset = int(t.parser.Range(e.Highlight).Offset)
+	}
+	message = aCharacter.ReplaceAllString(message, "")
+	t.failAt(offset, "", "this is not TOML: %s; "+
+		"a line is [table], key = \"text\", key = 10, key = true, or a # comment", message)
+}
+
+// checkRules lets go-toml judge what no key by itself shows, such as a table that dotted keys made already.
+func (t *tomlFile) checkRules() {
+	var document map[string]any
+	err := toml.Unmarshal(t.doc, &document)
+	if e, is := errors.AsType[*toml.DecodeError](err); is {
+		line, column := e.Position()
+		message := aCharacter.ReplaceAllString(strings.TrimPrefix(e.Error(), "toml: "), "")
+		t.fail(Origin{File: t.path, Line: line, Column: column}, "", "this is not TOML: %s", message)
+	}
+}
+
+// first is the offset of the key of a table or of a key-value.
+func first(e *unstable.Node) int {
+	it := e.Key()
+	it.Next()
+	return int(it.Node().Raw.Offset)
+}
+
+// header is the table that a [header] opens, if there may be such a table.
+func (t *tomlFile) header(e *unstable.Node) (table string, known bool) {
+	table, known = t.resolve("", e)
+	if !known {
+		return "", false
+	}
+	if t.byName[table] != nil {
+		parent, last := split(table)
+		t.failAt(first(e), table, "is a key, not a table: write %s = … below [%s]", last, parent)
+		return "", false
+	}
+	if e.Kind == unstable.Table {
+		t.once(first(e), table)
+	}
+	return table, true
+}
+
+// once refuses a key or a table that is there twice, and takes note of a replica.
+func (t *tomlFile) once(offset int, name string) bool {
+	if before, twice := t.seen[name]; twice {
+		if !t.full() {
+			t.failAt(offset, name, "is there twice, first on line %d: keep one", at(t.path, t.doc, before).Line)
+		}
+		return false
+	}
+	t.seen[name] = offset
+	if name == "databases.replica" {
+		t.replica = at(t.path, t.doc, offset)
+	}
+	return true
+}
+
+// resolve is the name of the key of e in the table, if there is such a key or table.
+func (t *tomlFile) resolve(table string, e *unstable.Node) (name string, known bool) {
+	name = table
+	for it := e.Key(); it.Next(); {
+		part := string(it.Node().Data)
+		child := join(name, part)
+		// A part with a dot is quoted: it is no path.
+		if strings.Contains(part, ".") || !t.has(child) {
+			t.unknown(e, int(it.Node().Raw.Offset), name, part)
+			return "", false
+		}
+		name = child
+	}
+	return name, true
+}
+
+// unknown says that the table has no such part, and what was meant.
+func (t *tomlFile) unknown(e *unstable.Node, offset int, table, part string) {
+	if t.full() {
+		return
+	}
+	name, kind := join(table, bare(part)), "key"
+	if e.Kind != unstable.KeyValue {
+		kind = "table"
+	}
+	hint := "allowed here: " + strings.Join(t.tables[table], ", ")
+	if t.byName[table] != nil {
+		hint = table + " is a single value"
+	} else if t.has(join(table, part)) {
+		hint = "write it without the quotes"
+	} else if there := t.elsewhere(table, part); there != "" {
+		hint = "it belongs below [" + there + "]"
+	} else if meant := nearest(part, t.tables[table]); meant != "" {
+		hint = "did you mean " + meant + "?"
+	}
+	t.failAt(offset, name, "unknown %s; %s", kind, hint)
+}
+
+var bareKey = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+
+// bare is part as a file would have it.
+func bare(part string) string {
+	if bareKey.MatchString(part) {
+		return shorten(part)
+	}
+	return strconv.Quote(shorten(part))
+}
+
+// keyValue sets a key, or all those of an inline table.
+func (t *tomlFile) keyValue(table string, e *unstable.Node) {
+	name, known := t.resolve(table, e)
+	if !known {
+		return
+	}
+	k, value := t.byName[name], t.valueOffset(e)
+	switch {
+	case !t.once(first(e), name):
+	case k != nil:
+		t.set(k, t.value(e), at(t.path, t.doc, value))
+	case e.Value().Kind == unstable.InlineTable:
+		for it := e.Value().Children(); it.Next(); {
+			t.keyValue(name, it.Node())
+		}
+	default:
+		t.failAt(value, name, "is a table, not a value: write [%s], and its keys below", name)
+	}
+}
+
+// valueOffset is where the value begins. The parser tells it of scalars only; between it and the key there is
+// nothing but spaces and the "=".
+func (t *tomlFile) valueOffset(e *unstable.Node) int {
+	var end uint32
+	for it := e.Key(); it.Next(); {
+		end = it.Node().Raw.Offset + it.Node().Raw.Length
+	}
+	rest := t.doc[end:]
+	value := bytes.TrimLeft(rest[bytes.IndexByte(rest, '=')+1:], " \t")
+	return len(t.doc) - len(value)
+}
+
+// value lets go-toml decode the one key-value by itself.
+func (t *tomlFile) value(e *unstable.Node) any {
+	var v any
+	text := t.parser.Raw(e.Raw)
+	table := map[string]any{}
+	if err := toml.Unmarshal(text, &table); err != nil { // an integer of more than 64 bits, or an impossible date
+		return raw(t.doc[t.valueOffset(e) : e.Raw.Offset+e.Raw.Length])
+	}
+	v = table
+	for it := e.Key(); it.Next(); {
+		v = v.(map[string]any)[string(it.Node().Data)]
+	}
+	return v
+}

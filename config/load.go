@@ -1,0 +1,290 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+)
+
+// Options are the places to look for the configuration; FromOS fills them in. The same Options, loaded again,
+// give the configuration as it is by then.
+type Options struct {
+	File    string   // of --config; "": DDTB_CONFIG, else the default place
+	Environ []string // NAME=VALUE, as os.Environ; a variable that is empty counts as unset
+	Flags   []Flag   // override everything
+}
+
+// Flag is a key set on the command line.
+type Flag struct {
+	Name  string // as it was written, "--addr"
+	Key   string // "server.addr"; one that does not exist is a bug, and panics
+	Value string
+}
+
+// FromOS is the Options of this process, with the file of its --config flag or "".
+func FromOS(file string) Options { return Options{File: file, Environ: os.Environ()} }
+
+// Path is the file that Load reads: File, else DDTB_CONFIG, else ddtb.toml in $XDG_CONFIG_HOME or in ~/.config.
+// named tells who named it, "--config" or "DDTB_CONFIG", and is "" for the default place, where no file need be.
+// Path is "" without a home.
+func (o Options) Path() (path, named string) {
+	env := o.variables()
+	switch xdg, home := env["XDG_CONFIG_HOME"], env["HOME"]; {
+	case o.File != "":
+		return o.File, "--config"
+	case env["DDTB_CONFIG"] != "":
+		return env["DDTB_CONFIG"], "DDTB_CONFIG"
+	case filepath.IsAbs(xdg): // the specification says to ignore a relative one
+		return filepath.Join(xdg, "ddtb.toml"), ""
+	case home != "":
+		return filepath.Join(home, ".config", "ddtb.toml"), ""
+	}
+	return "", ""
+}
+
+// variables is Environ without the empty ones: docker compose passes "" for what its host doesn't set.
+func (o Options) variables() map[string]string {
+	env := map[string]string{}
+	for _, assignment := range o.Environ {
+		if name, value, _ := strings.Cut(assignment, "="); value != "" {
+			env[name] = value
+		}
+	}
+	return env
+}
+
+// Load reads the configuration. The error, if any, is a Mistakes with all of them; the Config is nil then.
+func Load(o Options) (*Config, error) {
+	l := newLoader(o)
+	l.readFile()
+	l.readEnvironment()
+	l.readFlags()
+	l.readPasswordFiles()
+	l.checkCombinations()
+	if err := l.mistakes.orNil(); err != nil {
+		return nil, err
+	}
+	return l.config(), nil
+}
+
+// loader is a Config under way. A later layer sets a key over an earlier one.
+type loader struct {
+	options   Options
+	env       map[string]string
+	path      string // of the file
+	cfg       Config
+	databases map[string]*Database
+	replica   Origin // of the header [databases.replica], which alone makes one
+	broken    bool   // the file could be read in part only
+	schema
+	layers   map[string]int // by key: when it was set
+	layer    int
+	mistakes Mistakes
+}
+
+func newLoader(o Options) *loader {
+	l := &loader{
+		options:   o,
+		env:       o.variables(),
+		cfg:       Default(),
+		databases: map[string]*Database{},
+		layers:    map[string]int{},
+	}
+	for _, name := range databaseNames {
+		d := defaultDatabase()
+		l.databases[name] = &d
+	}
+	l.cfg.Origins = map[string]Origin{}
+	l.schema = newSchema(keysOf(&l.cfg, l.databases))
+	return l
+}
+
+// config is the result: the replica is there if anything speaks of it.
+func (l *loader) config() *Config {
+	l.cfg.Databases = map[string]Database{"default": *l.databases["default"]}
+	if l.hasReplica() {
+		l.cfg.Databases["replica"] = *l.databases["replica"]
+	}
+	return &l.cfg
+}
+
+func (l *loader) hasReplica() bool { return l.replicaOrigin() != Origin{} }
+
+// replicaOrigin is what speaks of a replica first, if anything does.
+func (l *loader) replicaOrigin() Origin {
+	for _, k := range l.keys {
+		if o := l.cfg.Origins[k.name]; strings.HasPrefix(k.name, "databases.replica.") && o != (Origin{}) {
+			return o
+		}
+	}
+	return l.replica
+}
+
+func (l *loader) fail(o Origin, key, format string, args ...any) {
+	l.add(&Mistake{Origin: o, Key: key, Message: fmt.Sprintf(format, args...)})
+}
+
+func (l *loader) add(m *Mistake) { l.mistakes = append(l.mistakes, m) }
+
+func (l *loader) warn(format string, args ...any) {
+	l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf(format, args...))
+}
+
+// set sets the key to what was found in a file.
+func (l *loader) set(k *key, found any, o Origin) {
+	if problem := k.set(found); problem != "" {
+		l.fail(o, k.name, "%s", problem)
+		return
+	}
+	l.cfg.Origins[k.name], l.layers[k.name] = o, l.layer
+	if path, is := k.target.(*string); is && k.allow == "path" {
+		*path = l.expand(*path, k, o)
+	}
+}
+
+// setText sets the key to text from elsewhere.
+func (l *loader) setText(name, text string, o Origin) {
+	if text != "" {
+		l.set(l.byName[name], l.byName[name].parse(text), o)
+	}
+}
+
+// expand makes ~ the home; a relative path in a file begins at the file's folder, any other where we run.
+func (l *loader) expand(path string, k *key, o Origin) string {
+	rest, inHome := strings.CutPrefix(path, "~")
+	switch {
+	case inHome && (rest == "" || rest[0] == '/'):
+		if l.env["HOME"] == "" {
+			l.fail(o, k.name, "found %s, but HOME is not set: write the path out", describe(path))
+		}
+		return filepath.Join(l.env["HOME"], rest)
+	case o.File != "" && path != "" && !filepath.IsAbs(path):
+		return filepath.Join(filepath.Dir(o.File), path)
+	}
+	return path
+}
+
+func (l *loader) readFlags() {
+	l.layer++
+	for _, f := range l.options.Flags {
+		l.setText(f.Key, f.Value, Origin{Flag: f.Name})
+	}
+}
+
+// readPasswordFiles reads what the password_file keys name.
+func (l *loader) readPasswordFiles() {
+	for _, name := range databaseNames {
+		d := l.databases[name]
+		l.readPasswordFile("databases."+name+".password", &d.Password, d.PasswordFile)
+	}
+	l.readPasswordFile("mail.password", &l.cfg.Mail.Password, l.cfg.Mail.PasswordFile)
+}
+
+// readPasswordFile sets the password from the file, unless a later layer set the password itself.
+func (l *loader) readPasswordFile(name string, password *Secret, path string) {
+	direct, byFile := l.cfg.Origins[name], l.cfg.Origins[name+"_file"]
+	if path == "" {
+		return
+	}
+	if *password != "" && l.layers[name] > l.layers[name+"_file"] {
+		l.warn("%s is set (%s) and so is %s_file (%s): the former is used; remove one.", name, direct, name, byFile)
+		return
+	}
+	if *password != "" {
+		l.warn("%s_file is set (%s) and so is %s (%s): the former is used; remove one.", name, byFile, name, direct)
+	}
+	text, err := l.readSecret(path)
+	if err != nil {
+		l.add(&Mistake{Origin: byFile, Key: name + "_file", Message: err.Error(), Err: err})
+		return
+	}
+	*password = text
+	l.cfg.Origins[name] = Origin{File: path}
+}
+
+// readSecret reads a file of one line; its line break is none of the secret's.
+func (l *loader) readSecret(path string) (Secret, error) {
+	content, mode, err := readFile(path)
+	if err != nil {
+		return "", fmt.Errorf("%s %w", path, err)
+	}
+	line := strings.TrimRight(string(content), "\r\n")
+	if line == "" {
+		return "", fmt.Errorf("%s is empty: write the password into it", path)
+	}
+	if strings.ContainsAny(line, "\n\x00") {
+		return "", fmt.Errorf("%s holds more than one line: it must hold the password alone", path)
+	}
+	l.warnReadable(path, mode)
+	return Secret(line), nil
+}
+
+// warnReadable warns of a file with a password that others may read.
+func (l *loader) warnReadable(path string, mode fs.FileMode) {
+	if runtime.GOOS != "windows" && mode.Perm()&0o044 != 0 {
+		l.warn("%s holds a password and can be read by others (mode %04o): chmod 600 %s", path, mode.Perm(), path)
+	}
+}
+
+// checkCombinations refuses values that are right, each by itself, but not together. What it needs may stand in
+// the part of the file that could not be read; then it says nothing.
+func (l *loader) checkCombinations() {
+	if l.broken {
+		return
+	}
+	for _, name := range databaseNames {
+		l.checkDatabase("databases."+name+".", l.databases[name])
+	}
+	if m := l.cfg.Monitor; m.Warn > m.Critical {
+		l.conflict("monitor.warn", "monitor.critical", "%d (%s) is more than critical, %d (%s): the warning must come first",
+			m.Warn, l.cfg.Origins["monitor.warn"], m.Critical, l.cfg.Origins["monitor.critical"])
+	}
+	if name := "databases.replica.name"; l.hasReplica() && l.databases["replica"].Name == "" {
+		l.failUnlessRefused(l.replicaOrigin(), name, "is missing: the replica takes nothing from [databases.default]", name)
+	}
+	l.checkMail(l.cfg.Mail)
+}
+
+func (l *loader) checkDatabase(prefix string, d *Database) {
+	if low, high := prefix+"pool.min_size", prefix+"pool.max_size"; d.Pool.MinSize > d.Pool.MaxSize {
+		l.conflict(low, high, "%d (%s) is more than max_size, %d (%s)",
+			d.Pool.MinSize, l.cfg.Origins[low], d.Pool.MaxSize, l.cfg.Origins[high])
+	}
+	if d.Pooler != "" && d.DirectHost == "" {
+		l.warn("%spooler is set (%s) without direct_host: migrations and monitoring go through the pooler, "+
+			"where advisory locks don't hold; set direct_host and direct_port to PostgreSQL's own.",
+			prefix, l.cfg.Origins[prefix+"pooler"])
+	}
+}
+
+func (l *loader) checkMail(m Mail) {
+	need := func(name string, missing bool) {
+		if missing {
+			l.conflict("mail.backend", name, "is %q, which needs %s: set it, or set backend to \"none\"", m.Backend, name)
+		}
+	}
+	need("mail.host", m.Backend == "smtp" && m.Host == "")
+	need("mail.dir", m.Backend == "file" && m.Dir == "")
+	need("mail.admins", m.Backend != "none" && len(m.Admins) == 0)
+}
+
+// conflict reports that two keys don't go together, at the first of them that was set.
+func (l *loader) conflict(name, other, format string, args ...any) {
+	o := cmp.Or(l.cfg.Origins[name], l.cfg.Origins[other])
+	l.failUnlessRefused(o, name, fmt.Sprintf(format, args...), name, other)
+}
+
+// failUnlessRefused reports a mistake that the keys make; one that is refused already has no value to judge.
+func (l *loader) failUnlessRefused(o Origin, name, message string, keys ...string) {
+	for _, m := range l.mistakes {
+		if slices.Contains(keys, m.Key) {
+			return
+		}
+	}
+	l.fail(o, name, "%s", message)
+}

@@ -1,0 +1,107 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/agnivade/levenshtein" // the nearest name
+)
+
+// Origin tells where a value comes from. At most one of File, Variable and Flag is set; none is the default.
+type Origin struct {
+	File         string
+	Line, Column int    // in File, from 1, the column in characters; 0: all of it
+	Variable     string // of the environment, "DB_MAX_CONNS"
+	Flag         string // "--addr"
+}
+
+// String is "default", "FILE:LINE", "environment variable NAME" or the flag.
+func (o Origin) String() string {
+	switch {
+	case o.Line > 0:
+		return fmt.Sprintf("%s:%d", o.File, o.Line)
+	case o.Variable != "":
+		return "environment variable " + o.Variable
+	}
+	return cmp.Or(o.File, o.Flag, "default")
+}
+
+// Mistake is one thing that is wrong in the configuration. It never holds a secret.
+type Mistake struct {
+	Origin
+	Key     string // "databases.default.pool.max_size", or "" when it is about the file as a whole
+	Message string // what was found, what is allowed, what to do
+	Err     error  // the cause, where there is one: fs.ErrNotExist and the like
+}
+
+func (m *Mistake) Error() string {
+	where := m.String() // of Origin
+	if m.Line > 0 {
+		where = fmt.Sprintf("%s:%d", where, m.Column)
+	}
+	if m.Key == "" {
+		return where + ": " + m.Message
+	}
+	return where + ": " + m.Key + ": " + m.Message
+}
+
+func (m *Mistake) Unwrap() error { return m.Err }
+
+// Mistakes is every mistake that Load found: those of the file by position, then those of the environment.
+type Mistakes []*Mistake
+
+// maxMistakes bounds what a wrong file can cost, in memory and on the screen.
+const maxMistakes = 50
+
+func (ms Mistakes) Error() string {
+	var lines []string
+	for _, m := range ms {
+		lines = append(lines, m.Error())
+	}
+	if len(ms) > maxMistakes {
+		lines = append(lines[:maxMistakes], "there are more mistakes, which are not shown")
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap lets errors.Is and errors.As look at each mistake.
+func (ms Mistakes) Unwrap() []error {
+	errs := make([]error, len(ms))
+	for i, m := range ms {
+		errs[i] = m
+	}
+	return errs
+}
+
+// orNil sorts the mistakes; it is an error only if there is one.
+func (ms Mistakes) orNil() error {
+	if len(ms) == 0 {
+		return nil
+	}
+	elsewhere := func(m *Mistake) int {
+		if m.File == "" {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(ms, func(a, b *Mistake) int {
+		return cmp.Or(elsewhere(a)-elsewhere(b), a.Line-b.Line, a.Column-b.Column)
+	})
+	return ms
+}
+
+// nearest is the one of names that was probably meant by name, or "".
+func nearest(name string, names []string) string {
+	if len(name) > 64 {
+		return ""
+	}
+	best, least := "", max(2, len(name)/3)+1
+	for _, n := range names {
+		if d := levenshtein.ComputeDistance(strings.ToLower(name), strings.ToLower(n)); d < least {
+			best, least = n, d
+		}
+	}
+	return best
+}

@@ -1,0 +1,45 @@
+package config
+
+import (
+	_ "embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+//go:embed ddtb.toml
+var sample string
+
+// Sample is ddtb.toml: a configuration file that sets nothing, with every key, its default, its bounds and why.
+func Sample() string { return sample }
+
+// Init writes Sample to path, which only this user may read, in a folder that it makes if there is none. It
+// refuses to overwrite: errors.Is(err, fs.ErrExist).
+func Init(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("can't make the folder of %s: %w", path, err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%s is left as it is: edit it, or move it away first: %w", path, fs.ErrExist)
+	}
+	if err != nil {
+		return fmt.Errorf("can't write the configuration: %w", err)
+	}
+	_, err = f.WriteString(sample)
+	if err := errors.Join(err, f.Sync(), f.Close(), syncFolder(path)); err != nil {
+		return errors.Join(fmt.Errorf("can't write the configuration: %w", err), os.Remove(path)) // no half of it
+	}
+	return nil
+}
+
+// syncFolder makes the new name last through a power cut.
+func syncFolder(path string) error {
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,71 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// WriteTOML writes every key with the value in force and, as a comment, where it comes from. It can be loaded
+// again; a secret stands in it as a comment, redacted.
+func (c *Config) WriteTOML(w io.Writer) error {
+	databases := map[string]*Database{}
+	for name, d := range c.Databases {
+		databases[name] = &d
+	}
+	out := &strings.Builder{}
+	fmt.Fprintf(out, "# The configuration in force. File: %s\n", cmp.Or(c.File, "none"))
+	table := ""
+	for _, k := range keysOf(c, databases) {
+		parent, name := split(k.name)
+		if parent != table {
+			table = parent
+			fmt.Fprintf(out, "\n[%s]\n", table)
+		}
+		assignment := name + " = " + k.text()
+		if k.secret() && k.text() != `""` {
+			assignment = "# " + assignment
+		}
+		fmt.Fprintf(out, "%-40s # %s\n", assignment, c.Origins[k.name])
+	}
+	_, err := io.WriteString(w, out.String())
+	return err
+}
+
+// text is the value as TOML.
+func (k *key) text() string {
+	switch p := k.target.(type) {
+	case *time.Duration:
+		return strconv.Quote(brief(*p))
+	case *[]string:
+		quoted := make([]string, len(*p))
+		for i, s := range *p {
+			quoted[i] = strconv.Quote(s)
+		}
+		return "[" + strings.Join(quoted, ", ") + "]"
+	case *string:
+		return strconv.Quote(*p) // without control characters, Go's quotes are TOML's
+	case *Secret:
+		return strconv.Quote(p.String())
+	}
+	return fmt.Sprint(reflect.ValueOf(k.target).Elem())
+}
+
+// brief writes an hour "1h", for which Go says "1h0m0s".
+func brief(d time.Duration) string {
+	if d == Forever {
+		return "none"
+	}
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}

@@ -1,0 +1,274 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The tag "allow" bounds a value by its type:
+//
+//	number, duration   values and ranges, "0|1ms..24h"; "none" is Forever
+//	string             the words that it may be, "pool|persistent"; without a "|", the name of a format
+//	list of strings    the format of each
+
+// set stores what was found in a file, or says what is wrong with it; nothing is stored then.
+func (k *key) set(found any) (problem string) {
+	switch p := k.target.(type) {
+	case *bool:
+		if b, is := found.(bool); is {
+			*p = b
+			return ""
+		}
+	case *int:
+		if n, is := found.(int64); is && k.within(float64(n)) {
+			*p = int(n)
+			return ""
+		}
+	case *float64:
+		if x, is := number(found); is && k.within(x) {
+			*p = x
+			return ""
+		}
+	case *time.Duration:
+		if d, is := k.duration(found); is {
+			*p = d
+			return ""
+		}
+	case *string:
+		if s, is := found.(string); is && k.fits(s) {
+			*p = s
+			return ""
+		}
+	case *Secret:
+		if s, is := found.(string); is && k.fits(s) {
+			*p = Secret(s)
+			return ""
+		}
+	case *[]string:
+		list, wrong := k.list(found)
+		if wrong == nil {
+			*p = list
+			return ""
+		}
+		found = wrong
+	}
+	return k.refuse(found)
+}
+
+// parse turns text, of a variable or a flag, into what a file would hold; text that can't be the key's type
+// stays text, for set to refuse.
+func (k *key) parse(text string) any {
+	trimmed := strings.TrimSpace(text)
+	switch k.target.(type) {
+	case *bool:
+		if b, err := strconv.ParseBool(strings.ToLower(trimmed)); err == nil {
+			return b
+		}
+	case *int, *float64, *time.Duration:
+		if n, err := strconv.ParseInt(trimmed, 10, 64); err == nil {
+			return n
+		}
+		if x, err := strconv.ParseFloat(trimmed, 64); err == nil {
+			return x
+		}
+		return trimmed
+	case *[]string:
+		list := []any{}
+		for item := range strings.SplitSeq(text, ",") {
+			if item = strings.TrimSpace(item); item != "" {
+				list = append(list, item)
+			}
+		}
+		return list
+	}
+	return text
+}
+
+func number(found any) (float64, bool) {
+	if n, is := found.(int64); is {
+		return float64(n), true
+	}
+	x, is := found.(float64)
+	return x, is
+}
+
+// duration reads "10s", or a number of seconds. It compares before it converts, so that nothing overflows.
+func (k *key) duration(found any) (time.Duration, bool) {
+	if text, is := found.(string); is {
+		if strings.EqualFold(text, "none") && strings.HasPrefix(k.allow, "none") { // Python's None too
+			return Forever, true
+		}
+		d, err := time.ParseDuration(text)
+		return d, err == nil && k.within(float64(d))
+	}
+	seconds, is := number(found)
+	ns := math.Round(seconds * float64(time.Second))
+	if !is || !k.within(ns) {
+		return 0, false
+	}
+	return time.Duration(ns), true
+}
+
+// within tells whether x, nanoseconds if it is a duration, is in one of the ranges of allow. NaN is in none.
+func (k *key) within(x float64) bool {
+	for alternative := range strings.SplitSeq(k.allow, "|") {
+		low, high, is := strings.Cut(alternative, "..")
+		if !is {
+			high = low
+		}
+		if alternative != "none" && k.measure(low) <= x && x <= k.measure(high) {
+			return true
+		}
+	}
+	return false
+}
+
+// measure is a bound as a number. A tag that can't be read fails the test that goes through all keys.
+func (k *key) measure(bound string) float64 {
+	if _, is := k.target.(*time.Duration); is {
+		d, err := time.ParseDuration(bound)
+		if err != nil {
+			return math.NaN()
+		}
+		return float64(d)
+	}
+	x, err := strconv.ParseFloat(bound, 64)
+	if err != nil {
+		return math.NaN()
+	}
+	return x
+}
+
+// list reads a list of strings; wrong is the list, or the item of it, that is none. The empty list is nil.
+func (k *key) list(found any) (list []string, wrong any) {
+	items, is := found.([]any)
+	if !is {
+		return nil, found
+	}
+	for _, item := range items {
+		s, is := item.(string)
+		if !is || !k.fits(s) {
+			return nil, item
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}
+
+// fits tells whether s is one of the words of allow, or in its format.
+func (k *key) fits(s string) bool {
+	if words, is := k.words(); is {
+		return slices.Contains(words, s)
+	}
+	if k.secret() && strings.ContainsRune(s, 0) || !k.secret() && !plain(s) {
+		return false
+	}
+	return formats[k.allow].is(s)
+}
+
+func (k *key) words() ([]string, bool) {
+	return strings.Split(k.allow, "|"), strings.Contains(k.allow, "|")
+}
+
+// refuse says what was found and what is allowed. It never shows a secret.
+func (k *key) refuse(found any) string {
+	if k.secret() {
+		return "found a value that is not shown here; allowed is " + k.allowed()
+	}
+	message := fmt.Sprintf("found %s; allowed is %s", describe(found), k.allowed())
+	if text, is := found.(string); is {
+		if words, is := k.words(); is {
+			if word := nearest(text, words); word != "" {
+				message += fmt.Sprintf("; did you mean %q?", word)
+			}
+		}
+	}
+	return message
+}
+
+// allowed says what the key may be.
+func (k *key) allowed() string {
+	switch k.target.(type) {
+	case *bool:
+		return "true or false"
+	case *int:
+		return "a whole number " + ranges(k.allow)
+	case *float64:
+		return "a number " + ranges(k.allow)
+	case *time.Duration:
+		return `a duration as "10s", or a number of seconds, ` + ranges(k.allow)
+	case *Secret:
+		if k.allow == "" {
+			return "a string without NUL characters"
+		}
+	case *[]string:
+		if k.allow == "mail" {
+			return "a list of mail addresses, as [\"ops@example.org\"]"
+		}
+	}
+	if words, is := k.words(); is {
+		return oneOf(words)
+	}
+	return formats[k.allow].says
+}
+
+// ranges reads "0|1ms..24h" aloud: "0, or from 1ms to 24h".
+func ranges(allow string) string {
+	var parts []string
+	for alternative := range strings.SplitSeq(allow, "|") {
+		low, high, is := strings.Cut(alternative, "..")
+		switch {
+		case is:
+			alternative = "from " + low + " to " + high
+		case alternative == "none":
+			alternative = `"none"`
+		}
+		parts = append(parts, alternative)
+	}
+	return strings.Join(parts, ", or ")
+}
+
+func oneOf(words []string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		quoted[i] = strconv.Quote(w)
+	}
+	last := len(quoted) - 1
+	return strings.Join(quoted[:last], ", ") + " or " + quoted[last]
+}
+
+// raw is a value that TOML can't read either, such as an integer of more than 64 bits.
+type raw string
+
+// describe shows what was found, briefly.
+func describe(found any) string {
+	switch v := found.(type) {
+	case string:
+		return strconv.Quote(shorten(v))
+	case raw:
+		return shorten(strings.Join(strings.Fields(string(v)), " "))
+	case float64:
+		if s := fmt.Sprint(v); v != math.Trunc(v) || strings.ContainsAny(s, "eIN") {
+			return s
+		}
+		return fmt.Sprintf("%.1f", v) // it is 5.0 that is no whole number
+	case int64, bool:
+		return fmt.Sprint(v)
+	case []any:
+		return "a list"
+	case map[string]any:
+		return "a table"
+	}
+	return "a date or a time"
+}
+
+func shorten(s string) string {
+	if runes := []rune(s); len(runes) > 60 {
+		return string(runes[:60]) + "…"
+	}
+	return s
+}
