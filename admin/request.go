@@ -118,8 +118,11 @@ func (r *request) can(m *Model, action string) bool {
 func (r *request) readForm() error {
 	req := r.Request()
 	req.Body = http.MaxBytesReader(r.Response(), req.Body, maxBody)
-	err := req.ParseMultipartForm(maxBody)
-	if errors.Is(err, http.ErrNotMultipart) { // then it is an ordinary form, and read
+	err := req.ParseForm()
+	if err == nil {
+		err = req.ParseMultipartForm(maxBody)
+	}
+	if errors.Is(err, http.ErrNotMultipart) { // then it was an ordinary form, and is read
 		err = nil
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
