@@ -34,12 +34,6 @@ func (e explainer) Query(ctx context.Context, sql string, args ...any) (pgx.Rows
 	if err != nil {
 		return nil, err
 	}
-	for found.Next() {
-		var line string
-		if err := found.Scan(&line); err != nil {
-			return nil, err
-		}
-		*e.plan = append(*e.plan, line)
-	}
-	return found, found.Err()
+	*e.plan, err = pgx.CollectRows(found, pgx.RowTo[string])
+	return found, err
 }

@@ -76,9 +76,11 @@ func TestHostileParametersAreHarmlessOnEveryList(t *testing.T) {
 	s := newSite(t)
 	s.addQuestion("Q", day("2026-01-01"))
 	v := s.as("ada")
-	names := []string{"q", "o", "p", "all", "e", "_changelist_filters", "pub_date__gte", "pub_date__lt", "pub_date__year", "pub_date__month", "pub_date__day",
+	names := []string{
+		"q", "o", "p", "all", "e", "_changelist_filters", "pub_date__gte", "pub_date__lt", "pub_date__year", "pub_date__month", "pub_date__day",
 		"pub_date__exact", "is_staff__exact", "groups__id__exact", "action_flag__exact", "user_id__id__exact", "password__startswith", "id", "x); --",
-		"content_type_id__id__exact", "action_time__gte", `"><script>`}
+		"content_type_id__id__exact", "action_time__gte", `"><script>`,
+	}
 	for _, list := range []string{"/admin/polls/question/", "/admin/auth/user/", "/admin/auth/group/", "/admin/admin/logentry/"} {
 		for _, name := range names {
 			for _, text := range append(hostile, "99999999999999999999", "-1", "0", "1.1.1.1.1", "9999-12-31", "0001-01-01", "2026-13-01") {

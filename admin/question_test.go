@@ -210,8 +210,10 @@ func TestAQuestionIsDeletedWithItsChoicesByPOSTAlone(t *testing.T) {
 		t.Errorf("%d rows are left", n)
 	}
 	v.get("/admin/").says("Doomed")
-	for _, gone := range []string{path, change(id), strings.Replace(change(id), "change", "history", 1), "/admin/polls/question/x/change/",
-		"/admin/polls/question/99999999999999999999/change/", "/admin/polls/question/9223372036854775807/delete/"} {
+	for _, gone := range []string{
+		path, change(id), strings.Replace(change(id), "change", "history", 1), "/admin/polls/question/x/change/",
+		"/admin/polls/question/99999999999999999999/change/", "/admin/polls/question/9223372036854775807/delete/",
+	} {
 		v.get(gone).want(http.StatusFound).follow().says("doesn’t exist. Perhaps it was deleted?")
 	}
 }
@@ -370,4 +372,18 @@ func TestALongListHasPagesOfAHundred(t *testing.T) {
 		t.Errorf("all are %d", len(rows))
 	}
 	v.get("/admin/polls/question/?p=9").want(http.StatusOK).says("Go to the first page")
+}
+
+func TestAllPagesCanBeSelectedButNotTooMuch(t *testing.T) {
+	s := newSite(t)
+	s.exec(`INSERT INTO polls_question (question_text, pub_date) SELECT 'Q' || n, '2026-01-01' FROM generate_series(1, 1200) n`)
+	v := s.as("ada")
+	all := url.Values{"action": {"delete_selected"}, "select_across": {"1"}, "_selected_action": {"1"}}
+	v.post("/admin/polls/question/", all).want(http.StatusFound).follow().says("At most 1,000 questions can be deleted at once.")
+	v.post("/admin/polls/question/?nonsense=1", all).want(http.StatusBadRequest)
+	confirm := v.post("/admin/polls/question/?q=Q11", all).want(http.StatusOK).says("Questions: 111")
+	confirm.send("main form").want(http.StatusFound).follow().says("Successfully deleted 111 questions.")
+	if n := ask[int](s, `SELECT count(*) FROM polls_question`); n != 1200-111 {
+		t.Errorf("%d are left", n)
+	}
 }
