@@ -306,3 +306,12 @@ func (s *site) mustBeIdle() {
 		return st.Leases == 0 && st.Waiting == 0
 	})
 }
+
+func mustContain(t testing.TB, a answer, status int, words ...string) {
+	t.Helper()
+	for _, w := range words {
+		if a.StatusCode != status || !strings.Contains(a.body, w) {
+			t.Errorf("%s: %s, without %q\n%s", a.Request.URL, a.Status, w, a.body)
+		}
+	}
+}
