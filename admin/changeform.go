@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
+	"time"
 
 	"ddtb/app/fault"
 	"ddtb/app/web"
@@ -142,7 +144,7 @@ func (r *request) fixUntouchable(q db.Querier, f *form) error {
 	}
 	for _, set := range f.sets {
 		for _, ff := range set.Inputs {
-			ff.Fixed = true
+			ff.Fixed, ff.May = true, false
 		}
 	}
 	return nil
@@ -234,17 +236,14 @@ func (r *request) formAgain(err error) error {
 	return r.unsaved(r.postedForm(id), err)
 }
 
-// retryAfter is for clients that come back by themselves.
-const retryAfter = "5"
-
 // unsaved brings a form back, filled in, that could not be saved for want of a connection. It needs none itself.
 func (r *request) unsaved(f *form, err error) error {
 	r.site.options.attach(r, f)
 	r.site.log.WarnContext(r.ctx, "a form could not be saved", "path", r.Request().URL.Path, "cause", db.CauseOf(err), "error", err)
-	f.problems = append(f.problems, fmt.Sprintf("This is not saved, as no connection to the database could be had (%s). "+
-		"What you typed is still here: save again in a moment.", db.CauseOf(err)))
-	r.Response().Header().Set("Retry-After", retryAfter)
-	return r.showForm(http.StatusServiceUnavailable, f)
+	p := web.ProblemOf(err)
+	f.problems = append(f.problems, "This is not saved. "+p.Detail+" What you typed is still here: save again in a moment.")
+	r.Response().Header().Set("Retry-After", strconv.Itoa(int(max(time.Second, p.RetryAfter).Seconds())))
+	return r.showForm(p.Status, f)
 }
 
 // afterSave goes where the button says.

@@ -322,7 +322,7 @@ func (l *lookups) dates(steps []time.Time) *dates {
 // pages are links to the first and last pages and those around this one, "…" between them.
 func (l *lookups) pages(c count) []pageLink {
 	last := min(int((c.n+pageSize-1)/pageSize), maxPage)
-	if l.all || (last <= 1 && l.page == 1) {
+	if l.all || last <= 1 && l.page == 1 {
 		return nil
 	}
 	var links []pageLink

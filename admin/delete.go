@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/jackc/pgx/v5"
+
 	"ddtb/app/fault"
 	"ddtb/db"
 )
@@ -35,8 +37,8 @@ type victimCount struct {
 // maxListed bounds the related rows that a confirmation lists; all are counted.
 const maxListed = 200
 
-// maxBulk is the most that can be selected: what a list shows at once.
-const maxBulk = showAllMax
+// maxBulk is the most that is deleted at once: its history is written row by row, in the one transaction.
+const maxBulk = 1000
 
 // collect finds the rows and what goes with them. Rows that are gone already are left out.
 func (r *request) collect(ctx context.Context, q db.Querier, m *Model, ids []int64, lock string) (*victims, error) {
@@ -252,8 +254,14 @@ func (s *Site) bulk(r *request) error {
 		return fault.New(fault.Forbidden, "You don’t have permission to delete %s. Ask a superuser for it.", r.model.Plural)
 	}
 	ids, err := r.selected()
+	if r.form.Get("select_across") == "1" {
+		ids, err = r.everyMatch()
+	}
 	if err != nil {
 		return err
+	}
+	if len(ids) > maxBulk {
+		return back("warn", fmt.Sprintf("At most %s %s can be deleted at once. Narrow the list down by a search or a filter.", thousands(maxBulk), r.model.Plural))
 	}
 	if len(ids) == 0 {
 		return back("warn", "Items must be selected in order to perform actions on them. No items have been changed.")
@@ -281,8 +289,21 @@ func (r *request) selected() ([]int64, error) {
 		}
 		ids = append(ids, id)
 	}
-	if ids = sortedIDs(ids); len(ids) > maxBulk {
-		return nil, fault.New(fault.Invalid, "At most %d objects can be deleted at once; %d were selected.", maxBulk, len(ids))
+	return sortedIDs(ids), nil
+}
+
+// everyMatch is the ids of all rows that the list's address matches, on whatever page; one more than can be deleted
+// at most.
+func (r *request) everyMatch() ([]int64, error) {
+	l := parseLookups(r.model, r.QueryParams(), r.site.now().UTC())
+	if len(l.notes) > 0 { // a filter that is not understood must not widen what is deleted
+		return nil, fault.New(fault.Invalid, "This list’s address can’t be understood in full. Go back to the list and select again.")
 	}
-	return ids, nil
+	w := l.where.clone()
+	found, err := r.site.db.Query(r.ctx, "SELECT t.id::bigint FROM "+ident(r.model.Table)+" t"+w.String()+
+		" ORDER BY t.id LIMIT "+w.param(maxBulk+1), w.args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(found, pgx.RowTo[int64])
 }

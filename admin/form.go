@@ -41,6 +41,7 @@ type formField struct {
 	Value    any
 	Problem  string
 	Fixed    bool   // shown, not taken
+	May      bool   // the user may change this row
 	Text     string // of a fixed field
 	Options  []option
 	Theirs   string // what someone else saved meanwhile
@@ -158,7 +159,8 @@ func (r *request) inputs(m *Model, names []string, prefix string, may bool) []*f
 	fields := make([]*formField, len(names))
 	for i, name := range names {
 		f := m.field(name)
-		ff := &formField{Field: f, Input: prefix + name, Fixed: f.ReadOnly || !may || (f.SuperuserOnly && !r.user.Superuser)}
+		ff := &formField{Field: f, Input: prefix + name, May: may}
+		ff.Fixed = f.ReadOnly || !may || (f.SuperuserOnly && !r.user.Superuser)
 		if f.Default != nil {
 			ff.Value = f.Default()
 		}

@@ -100,7 +100,8 @@ func (s *Site) passwordForm(r *request) error { return r.showPassword(http.Statu
 // changePassword changes one's own password, and ends one's other sessions.
 func (s *Site) changePassword(r *request) error {
 	text, problem := NewPassword{}.parse(NewPassword{}.take(url.Values{
-		"password1": {r.form.Get("new_password1")}, "password2": {r.form.Get("new_password2")}}, ""))
+		"password1": {r.form.Get("new_password1")}, "password2": {r.form.Get("new_password2")},
+	}, ""))
 	if problem != "" {
 		return r.showPassword(http.StatusOK, passwordPage{New: problem})
 	}

@@ -162,8 +162,10 @@ func (s *Site) setPassword(r *request) error {
 		return err
 	}
 	s.users.Forget()
-	r.tell(message{Class: "good", Before: "Password changed successfully for “", Object: target.Username,
-		Path: user.path(target.ID, "change"), After: "”. Their sessions have ended."})
+	r.tell(message{
+		Class: "good", Before: "Password changed successfully for “", Object: target.Username,
+		Path: user.path(target.ID, "change"), After: "”. Their sessions have ended.",
+	})
 	return r.to(user.path(target.ID, "change"))
 }
 

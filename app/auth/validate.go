@@ -71,7 +71,9 @@ func resembles(password string, owner User) string {
 	}
 	password = strings.ToLower(password)
 	for _, a := range []struct{ name, value string }{
-		{"username", owner.Username}, {"first name", owner.FirstName}, {"last name", owner.LastName},
+		{"username", owner.Username},
+		{"first name", owner.FirstName},
+		{"last name", owner.LastName},
 		{"email address", owner.Email},
 	} {
 		value := strings.ToLower(a.value)

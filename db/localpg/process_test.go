@@ -31,13 +31,16 @@ func TestPsFindsTheProcessesThatProcFinds(t *testing.T) {
 		slices.Sort(byPS[min(1, len(byPS)):])
 		return byPS, byProc
 	}
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) { // processes come and go
+	deadline := time.After(10 * time.Second)
+	for { // processes come and go
 		byPS, byProc := found()
 		if slices.Equal(byPS, byProc) {
 			return
 		}
-		if time.Now().After(end) {
+		select {
+		case <-deadline:
 			t.Fatalf("ps finds %v, /proc %v", byPS, byProc)
+		case <-time.After(time.Millisecond):
 		}
 	}
 }
