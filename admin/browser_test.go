@@ -149,7 +149,7 @@ func TestAPersonWorksInTheBrowser(t *testing.T) {
 	b.do(chromedp.SetValue(chromedp.CSS("#action"), "delete_selected"))
 	b.press(".actionbar button")
 	b.says("Are you sure you want to delete the selected questions?")
-	b.press("main form input[type=submit]")
+	b.press("main form button")
 	b.says("Successfully deleted 2 questions.")
 	b.visit("/admin/")
 	b.says("What's old?")

@@ -278,7 +278,8 @@ func (l *lookups) periods(f *Field, now time.Time) []choiceLink {
 		if !p.from.IsZero() {
 			from, to = p.from.Format(dateForm), p.to.Format(dateForm)
 		}
-		links = append(links, choiceLink{p.text, l.with(gte, from, lt, to), l.params.Get(gte) == from && l.params.Get(lt) == to})
+		selected := l.params.Get(gte) == from && l.params.Get(lt) == to
+		links = append(links, choiceLink{p.text, l.with(gte, from, lt, to), selected})
 	}
 	return links
 }

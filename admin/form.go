@@ -196,7 +196,9 @@ func (r *request) showStored(f *form, stored *row, children [][]row) {
 
 func (r *request) storedRow(in *formInline, child row) *formRow {
 	prefix := fmt.Sprintf("%s-%d-", in.prefix(), len(in.Rows))
-	row := &formRow{ID: child.id, Label: child.label, Prefix: prefix, Inputs: r.rowInputs(in, prefix, in.canChange), Show: in.canDelete}
+	row := &formRow{
+		ID: child.id, Label: child.label, Prefix: prefix, Inputs: r.rowInputs(in, prefix, in.canChange), Show: in.canDelete,
+	}
 	for _, ff := range row.Inputs {
 		ff.store(child.values[ff.Name])
 	}
@@ -288,7 +290,8 @@ func (r *request) postedRow(in *formInline, i int) *formRow {
 	if id == 0 && !in.canAdd {
 		return nil
 	}
-	row := &formRow{ID: id, Prefix: prefix, Inputs: r.rowInputs(in, prefix, id == 0 || in.canChange), Show: id > 0 && in.canDelete}
+	row := &formRow{ID: id, Prefix: prefix, Show: id > 0 && in.canDelete}
+	row.Inputs = r.rowInputs(in, prefix, id == 0 || in.canChange)
 	row.Label = r.form.Get(prefix + in.Model.Label) // until the stored one is known
 	row.Delete = row.Show && r.form.Get(prefix+"DELETE") != ""
 	blank := id == 0

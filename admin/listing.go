@@ -83,7 +83,8 @@ func (l *lookups) complete(got *listing) bool {
 	if l.page > 1 || len(got.rows) >= pageSize {
 		return false
 	}
-	return l.model.Hierarchy == "" || slices.ContainsFunc(l.model.Columns, func(c Column) bool { return c.Field == l.model.Hierarchy })
+	dated := func(c Column) bool { return c.Field == l.model.Hierarchy }
+	return l.model.Hierarchy == "" || slices.ContainsFunc(l.model.Columns, dated)
 }
 
 // unit is what the date hierarchy opens next; "" when nothing is below.
@@ -149,7 +150,8 @@ func countRows(ctx context.Context, q db.Querier, m *Model, w *where) (count, er
 	w = w.clone()
 	from := " FROM " + ident(m.Table) + " t" + w.String()
 	var n int64
-	err := q.QueryRow(ctx, "SELECT count(*) FROM (SELECT"+from+" LIMIT "+w.param(countedUpTo+1)+") counted", w.args...).Scan(&n)
+	counted := "SELECT count(*) FROM (SELECT" + from + " LIMIT " + w.param(countedUpTo+1) + ") counted"
+	err := q.QueryRow(ctx, counted, w.args...).Scan(&n)
 	if err != nil || n <= countedUpTo {
 		return count{n: n}, err
 	}

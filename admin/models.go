@@ -101,7 +101,9 @@ var user = &Model{
 		Help:   "First, enter a username and password. Then you’ll be able to edit more user options.",
 		Fields: []string{"username", newPassword},
 	}},
-	Columns: []Column{{Field: "username"}, {Field: "email"}, {Field: "first_name"}, {Field: "last_name"}, {Field: "is_staff"}},
+	Columns: []Column{
+		{Field: "username"}, {Field: "email"}, {Field: "first_name"}, {Field: "last_name"}, {Field: "is_staff"},
+	},
 	Filters: []string{"is_staff", "is_superuser", "is_active", "groups"},
 	Search:  []string{"username", "first_name", "last_name", "email"},
 	Cascade: []Relation{{Model: logEntry, Column: "user_id"}, {Table: "ddtb_session", Column: "user_id"}},

@@ -67,7 +67,9 @@ func (s *Site) editing(m *Model, action string, next func(*request) error) echo.
 
 // guard lets staff through who have the permission; who is not signed in gets the login, which leads back. A POST
 // is let through by what the database says now, not by what is remembered; where it can't be asked, again answers.
-func (s *Site) guard(m *Model, action string, next func(*request) error, again func(*request, error) error) echo.HandlerFunc {
+func (s *Site) guard(
+	m *Model, action string, next func(*request) error, again func(*request, error) error,
+) echo.HandlerFunc {
 	return s.open(func(c echo.Context) error {
 		r := &request{Context: c, ctx: c.Request().Context(), site: s, model: m}
 		post := c.Request().Method == http.MethodPost
@@ -108,7 +110,8 @@ func (r *request) allowed(action string) error {
 	if r.model == nil || r.user == nil || !r.user.Staff || r.can(r.model, action) {
 		return nil
 	}
-	return fault.New(fault.Forbidden, "You don’t have permission to %s %s. Ask a superuser for it.", action, r.model.Plural)
+	return fault.New(fault.Forbidden,
+		"You don’t have permission to %s %s. Ask a superuser for it.", action, r.model.Plural)
 }
 
 // can tells whether the user may do that to rows of a model, wherever it is asked: pages, inlines, bulk actions.
