@@ -44,7 +44,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 	if err != nil {
 		return nil, fmt.Errorf("database settings: %w", err)
 	}
-	d, err := db.Open(ctx, database)
+	d, err := db.OpenWithLog(database, log)
 	if err != nil {
 		return nil, err
 	}

@@ -24,7 +24,8 @@ type Lease struct {
 	slot  any  // what the lender needs to take the connection back
 	dirty bool // the session was changed, and must be reset before another holder gets it
 
-	pid atomic.Uint32
+	pid  atomic.Uint32
+	late atomic.Bool // it was told that the lease is out for long
 
 	mu        sync.Mutex
 	lender    lender // nil: nothing is lent yet, or not any more
@@ -47,7 +48,7 @@ type Holder struct {
 }
 
 func newLease(q *queue) *Lease {
-	l := &Lease{queue: q, index: -1, since: time.Now()}
+	l := &Lease{queue: q, index: -1}
 	runtime.Callers(4, l.pcs[:]) // 4: whoever called Acquire
 	return l
 }
@@ -82,6 +83,9 @@ func (l *Lease) Release() {
 	l.mu.Unlock()
 	switch {
 	case from != nil:
+		if l.late.Load() {
+			l.queue.onLateReturn(l)
+		}
 		from.giveBack(l)
 		l.queue.leave(l)
 	case reclaimed:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -20,12 +21,13 @@ type pool struct {
 	queue   *queue
 	breaker *breaker
 	pgx     *pgxpool.Pool
+	watch   *watch
 	hold    string
 	timeout time.Duration
 	retired atomic.Bool
 }
 
-func newPool(cfg config.Pool, cc *pgx.ConnConfig) (*pool, error) {
+func newPool(cfg config.Pool, cc *pgx.ConnConfig, log *slog.Logger) (*pool, error) {
 	pc, err := pgxpool.ParseConfig("")
 	if err != nil {
 		return nil, err
@@ -43,7 +45,10 @@ func newPool(cfg config.Pool, cc *pgx.ConnConfig) (*pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &pool{queue: q, breaker: b, pgx: p, hold: cfg.Hold, timeout: cfg.Timeout}, nil
+	return &pool{
+		queue: q, breaker: b, pgx: p, hold: cfg.Hold, timeout: cfg.Timeout,
+		watch: startWatch(q, cfg.LeakAfter, cfg.ReclaimAfter, log),
+	}, nil
 }
 
 func (p *pool) HoldsForRequest() bool { return p.hold == config.HoldRequest }
@@ -110,6 +115,7 @@ func (p *pool) Retire(ctx context.Context) {
 func (p *pool) Close(ctx context.Context) error {
 	p.Retire(ctx)
 	err := p.queue.drain(ctx)
+	p.watch.end()
 	p.pgx.Close()
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("leases were still out, and were taken back: %w", err)

@@ -24,6 +24,8 @@ type queue struct {
 	waiters list.List
 	counts  Stat          // its counters only
 	idle    chan struct{} // closed when the last lease came back, if someone waits for that
+
+	onLateReturn func(*Lease) // set before the first lease; nil: nobody asks
 }
 
 type waiter struct {
@@ -81,7 +83,6 @@ func (q *queue) wait(ctx context.Context, w *waiter, e *list.Element) error {
 		q.counts.Waited++
 		q.counts.WaitTotal += waited
 		w.lease.waited = waited
-		w.lease.since = time.Now()
 		return nil
 	}
 	q.waiters.Remove(e)
@@ -94,7 +95,7 @@ func (q *queue) wait(ctx context.Context, w *waiter, e *list.Element) error {
 
 // hold lists the lease. The lock is held.
 func (q *queue) hold(l *Lease) {
-	l.index = len(q.held)
+	l.index, l.since = len(q.held), time.Now()
 	q.held = append(q.held, l)
 	q.counts.Acquired++
 }

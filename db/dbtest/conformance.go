@@ -75,7 +75,7 @@ type subject struct {
 
 func (s *subject) open() db.Strategy {
 	s.Helper()
-	strategy, err := db.NewStrategy(s.cfg)
+	strategy, err := db.NewStrategy(s.cfg, nil)
 	s.must(err)
 	s.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
