@@ -14,6 +14,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"ddtb/app"
+	"ddtb/app/fault"
 	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/dbtest"
@@ -214,6 +215,9 @@ var panics = map[string]func(*site, echo.Context){
 			_, _ = q.Exec(c.Request().Context(), "UPDATE polls_choice SET votes = 0")
 			panic(errors.New("on purpose"))
 		})
+	},
+	"/panic/with-an-error-that-has-an-answer": func(*site, echo.Context) {
+		panic(fault.New(fault.NotFound, "on purpose"))
 	},
 	"/panic/of-the-runtime": func(*site, echo.Context) {
 		var nothing map[string]int
