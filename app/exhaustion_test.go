@@ -29,7 +29,7 @@ func smallSite(t *testing.T, server *dbtest.Server, set func(*config.Database)) 
 	s := siteOn(t, cfg, func(c *config.Config) { setDatabase(c, set) })
 	control := dbtest.Control(t, cfg)
 	s.loadDemo()
-	eventually(t, "nobody else is on the server", func() bool {
+	dbtest.Eventually(t, "nobody else is on the server", func() bool {
 		var n int
 		if err := control.QueryRow(context.Background(), `SELECT count(*) FROM pg_stat_activity
 			WHERE backend_type = 'client backend' AND application_name <> 'ddtb/monitor'`).Scan(&n); err != nil {
@@ -57,9 +57,16 @@ func (s *site) oneByOne(n int) (served, failed []answer) {
 	return served, failed
 }
 
-func TestRequestsOneAfterAnotherUseUpTheSlotsOfAThreadedServerWithPersistentConnections(t *testing.T) {
+func TestSlotsRunOut(t *testing.T) {
 	t.Parallel()
 	server := dbtest.NewServer(t, dbtest.Options{MaxConnections: smallSlots})
+	t.Run("one request after another uses up those of a threaded server with persistent connections",
+		func(t *testing.T) { oneAfterAnother(t, server) })
+	t.Run("a page says so in one sentence", func(t *testing.T) { saysSoInOneSentence(t, server) })
+	t.Run("more requests at once than slots fail without a bound", func(t *testing.T) { moreThanSlots(t, server) })
+}
+
+func oneAfterAnother(t *testing.T, server *dbtest.Server) {
 	t.Run("persistent", func(t *testing.T) {
 		s, control := smallSite(t, server, persistent)
 		served, failed := s.oneByOne(2 * smallSlots)
@@ -135,9 +142,7 @@ func (s *site) mustStillSeeTheServer() {
 	}
 }
 
-func TestAPageForABrowserSaysInOneSentenceThatTheSlotsAreExhausted(t *testing.T) {
-	t.Parallel()
-	server := dbtest.NewServer(t, dbtest.Options{MaxConnections: smallSlots})
+func saysSoInOneSentence(t *testing.T, server *dbtest.Server) {
 	s, control := smallSite(t, server, persistent)
 	s.oneByOne(smallSlots)
 	a := s.get("/polls/", "Accept", "text/html")
@@ -146,12 +151,13 @@ func TestAPageForABrowserSaysInOneSentenceThatTheSlotsAreExhausted(t *testing.T)
 		t.Errorf("Retry-After: %q", a.header("Retry-After"))
 	}
 	dbtest.KillBackends(t, control, s.application())
-	eventually(t, "it serves again when the slots are free", func() bool { return s.get("/polls/").StatusCode == http.StatusOK })
+	dbtest.Eventually(t, "it serves again when the slots are free", func() bool { return s.get("/polls/").StatusCode == http.StatusOK })
 }
 
 func TestIdleKeepAliveClientsPinABackendEach(t *testing.T) {
 	t.Parallel()
 	const clients = 12
+	database := dbtest.Config(t)
 	for name, c := range map[string]struct {
 		set               func(*config.Database)
 		while, afterwards int
@@ -163,8 +169,8 @@ func TestIdleKeepAliveClientsPinABackendEach(t *testing.T) {
 		"per-request":             {perRequest, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newSite(t, func(cfg *config.Config) { setDatabase(cfg, c.set) })
-			control := dbtest.Control(t, s.cfg.Databases["default"])
+			s := siteOn(t, database, func(cfg *config.Config) { setDatabase(cfg, c.set) })
+			control := dbtest.Control(t, database)
 			idle := make([]*http.Client, clients)
 			for i := range idle {
 				idle[i] = newClient()
@@ -179,15 +185,13 @@ func TestIdleKeepAliveClientsPinABackendEach(t *testing.T) {
 			for _, i := range idle {
 				i.CloseIdleConnections()
 			}
-			eventually(t, fmt.Sprintf("%d backends when all are gone", c.afterwards), func() bool { return s.backends(control) == c.afterwards })
+			dbtest.Eventually(t, fmt.Sprintf("%d backends when all are gone", c.afterwards), func() bool { return s.backends(control) == c.afterwards })
 		})
 	}
 }
 
 // A locked table keeps every request in its query, so that all are there at once.
-func TestMoreRequestsAtOnceThanSlotsFailWithoutABound(t *testing.T) {
-	t.Parallel()
-	server := dbtest.NewServer(t, dbtest.Options{MaxConnections: smallSlots})
+func moreThanSlots(t *testing.T, server *dbtest.Server) {
 	const crowd = 25
 	for name, c := range map[string]struct {
 		set    func(*config.Database)
@@ -200,7 +204,6 @@ func TestMoreRequestsAtOnceThanSlotsFailWithoutABound(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, control := smallSite(t, server, c.set)
-			s.get("/") // the monitoring connection is there from now on, at the latest
 			tx, err := control.Begin(t.Context())
 			if err == nil {
 				_, err = tx.Exec(t.Context(), "LOCK TABLE polls_question IN ACCESS EXCLUSIVE MODE")
@@ -214,7 +217,7 @@ func TestMoreRequestsAtOnceThanSlotsFailWithoutABound(t *testing.T) {
 				mustBeExhausted(t, <-answers)
 				failed++
 			}
-			eventually(t, "the others have a place or wait for one", func() bool {
+			dbtest.Eventually(t, "the others have a place or wait for one", func() bool {
 				st := s.DB().Stat()
 				return st.Leases+st.Waiting == c.served
 			})
