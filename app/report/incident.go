@@ -205,20 +205,21 @@ const (
 
 // line makes s fit for one line of a log, a subject or a header: without control characters, and short.
 func line(s string) string {
-	if len(s) <= maxLine && strings.IndexFunc(s, unprintable) < 0 {
+	s = cut(s, maxLine) // first, since an error's text may be long
+	if strings.IndexFunc(s, unprintable) < 0 {
 		return s
 	}
-	return cut(strings.Map(toSpace, s), maxLine)
+	return strings.Map(toSpace, s)
 }
 
 // text is line for several lines.
 func text(s string) string {
-	return cut(strings.Map(func(r rune) rune {
+	return strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\t' {
 			return r
 		}
 		return toSpace(r)
-	}, s), maxText)
+	}, cut(s, maxText))
 }
 
 func unprintable(r rune) bool { return !unicode.IsPrint(r) }

@@ -71,13 +71,15 @@ func (k *keeper) look(ctx context.Context) (next time.Time) {
 	served := k.served.Swap(0)
 	var due []notice
 	err := k.state.update(func(l *ledger) {
+		now := time.Now()
+		l.tidy(now, k.limit)
 		for _, kind := range kinds {
 			k.enter(l, kind)
 		}
 		if served != 0 {
 			l.served(time.Unix(0, served))
 		}
-		due = l.take(time.Now(), k.limit, k.room())
+		due = l.take(now, k.limit, k.room())
 		next = l.next(k.limit)
 		k.open.Store(l.Outage != nil || !k.pending.empty())
 		k.forget(l)

@@ -12,7 +12,8 @@ type limit struct {
 	perHour int           // over all kinds
 }
 
-// settle is how long requests must have succeeded again before an outage is over: one that flaps is one outage.
+// settle is how long no request may fail, from the first success on, before an outage is over: one that flaps is
+// one outage.
 const settle = 5 * time.Second
 
 // forgetOutage is when an outage that never saw a success is no longer waited for.
@@ -41,7 +42,7 @@ type mark struct {
 type outage struct {
 	Since  time.Time      `json:"since"`
 	Last   time.Time      `json:"last"`   // the last failure
-	Served time.Time      `json:"served"` // the last success that was seen
+	Served time.Time      `json:"served"` // the first success after it; not later: none yet
 	Failed map[string]int `json:"failed"` // requests, by cause
 	Told   bool           `json:"told"`   // somebody knows of it, and is to know of its end
 }
@@ -112,14 +113,13 @@ func (o *outage) total() (n int) {
 
 // served notes that a request got a connection.
 func (l *ledger) served(at time.Time) {
-	if l.Outage != nil {
-		l.Outage.Served = later(l.Outage.Served, at)
+	if o := l.Outage; o != nil && !o.Served.After(o.Last) {
+		o.Served = at
 	}
 }
 
-// take is what is to be told now, at most room notices of it. It counts as told.
+// take is what is to be told now, at most room notices of it. It counts as told. The ledger was tidied before.
 func (l *ledger) take(now time.Time, lim limit, room int) []notice {
-	l.tidy(now, lim)
 	var out []notice
 	if o := l.Outage; o != nil && !now.Before(o.over()) {
 		recovered := o.Told && o.Served.After(o.Last)
@@ -149,7 +149,7 @@ func (o *outage) over() time.Time {
 	if !o.Served.After(o.Last) {
 		return o.Last.Add(forgetOutage)
 	}
-	return o.Last.Add(settle)
+	return o.Served.Add(settle)
 }
 
 func (m *mark) due(now time.Time, lim limit) bool {
@@ -235,7 +235,7 @@ func (l *ledger) next(lim limit) time.Time {
 	return next
 }
 
-// tidy forgets what has passed. Times in the future come from a clock that was set back: they would silence a
+// tidy forgets what has passed, before anything new is entered. Times in the future come from a clock that was set back: they would silence a
 // kind for as long, so they become now.
 func (l *ledger) tidy(now time.Time, lim limit) {
 	for i, t := range l.Told {
