@@ -92,12 +92,14 @@ func (k *keeper) look(ctx context.Context) (next time.Time) {
 }
 
 func (k *keeper) enter(l *ledger, kind *kind) {
-	var errText string
-	if kind.sample != nil {
-		k.samples[kind.fingerprint] = kind.sample
-		errText = line(k.desk.scrub.clean(kind.sample.errText))
+	m := l.failed(kind)
+	if kind.sample == nil {
+		return
 	}
-	l.failed(kind, errText)
+	k.samples[m.fingerprint] = kind.sample
+	if m.Error == "" {
+		m.Error = k.desk.scrub.clean(line(kind.sample.errText))
+	}
 }
 
 // settleUp leaves to the other processes, and to the next one, what this one counted and did not tell.

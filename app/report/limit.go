@@ -30,7 +30,7 @@ type ledger struct {
 type mark struct {
 	fingerprint
 	NoConn bool      `json:"no_conn,omitempty"`
-	Error  string    `json:"error,omitempty"` // of the last one seen, for whoever tells without having seen any
+	Error  string    `json:"error,omitempty"` // of one of them, for a process that tells of them and has seen none
 	Told   time.Time `json:"told"`            // the last time; zero: never
 	Untold int       `json:"untold"`          // failures since then
 	Since  time.Time `json:"since"`           // the first of the untold
@@ -62,8 +62,8 @@ type notice struct {
 	recovered   bool
 }
 
-// failed adds what a process counted.
-func (l *ledger) failed(k *kind, errText string) {
+// failed adds what a process counted, to the mark that it returns.
+func (l *ledger) failed(k *kind) *mark {
 	m := l.mark(k.fingerprint)
 	if m.Untold == 0 {
 		m.Since = k.first
@@ -71,12 +71,10 @@ func (l *ledger) failed(k *kind, errText string) {
 	m.Untold += k.count + k.untold
 	m.NoConn = m.NoConn || k.noConn
 	m.Last = later(m.Last, k.last)
-	if errText != "" {
-		m.Error = errText
-	}
 	if k.noConn && k.count > 0 {
 		l.outageSince(k.first).fail(k)
 	}
+	return m
 }
 
 func (l *ledger) mark(f fingerprint) *mark {
@@ -235,8 +233,8 @@ func (l *ledger) next(lim limit) time.Time {
 	return next
 }
 
-// tidy forgets what has passed, before anything new is entered. Times in the future come from a clock that was set back: they would silence a
-// kind for as long, so they become now.
+// tidy forgets what has passed, before anything new is entered. Times in the future come from a clock that was set
+// back: they would silence a kind for as long, so they become now.
 func (l *ledger) tidy(now time.Time, lim limit) {
 	for i, t := range l.Told {
 		l.Told[i] = earlier(t, now)

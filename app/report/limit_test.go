@@ -88,7 +88,7 @@ func TestTheLimit(t *testing.T) {
 				now := t0.Add(parseDuration(t, s.at))
 				l.tidy(now, lim)
 				for _, k := range parseKinds(t, s.fails, now) {
-					l.failed(k, "")
+					l.failed(k)
 				}
 				if s.served {
 					l.served(now)
@@ -105,7 +105,7 @@ func TestAClockThatIsSetBackSilencesNothing(t *testing.T) {
 	lim := limit{window: 10 * time.Minute, perHour: 3}
 	l := &ledger{Marks: map[string]*mark{}}
 	for _, route := range []string{"/a", "/b", "/c"} {
-		l.failed(&kind{fingerprint: fingerprint{Cause: "bug", Route: route}, count: 2, first: t0, last: t0}, "")
+		l.failed(&kind{fingerprint: fingerprint{Cause: "bug", Route: route}, count: 2, first: t0, last: t0})
 	}
 	equal(t, "told", len(l.take(t0, lim, 10)), 3)
 	before := t0.Add(-365 * 24 * time.Hour)
@@ -118,7 +118,7 @@ func TestAClockThatIsSetBackSilencesNothing(t *testing.T) {
 func TestNothingIsToldWithoutRoomAndNothingIsLost(t *testing.T) {
 	lim := limit{window: time.Minute, perHour: 100}
 	l := &ledger{Marks: map[string]*mark{}}
-	l.failed(&kind{fingerprint: fingerprint{Cause: "bug"}, count: 3, first: t0, last: t0}, "")
+	l.failed(&kind{fingerprint: fingerprint{Cause: "bug"}, count: 3, first: t0, last: t0})
 	equal(t, "without room", describe(l.take(t0, lim, 0)), "")
 	equal(t, "with room", describe(l.take(t0.Add(time.Second), lim, 1)), "bug  3 first held")
 }
@@ -126,7 +126,7 @@ func TestNothingIsToldWithoutRoomAndNothingIsLost(t *testing.T) {
 func TestTheLedgerStaysBoundedAndCountsTheRestTogether(t *testing.T) {
 	l := &ledger{Marks: map[string]*mark{}}
 	for i := range 100_000 {
-		l.failed(&kind{fingerprint: fingerprint{Cause: "bug", Route: fmt.Sprint(i)}, count: 1, first: t0, last: t0}, "")
+		l.failed(&kind{fingerprint: fingerprint{Cause: "bug", Route: fmt.Sprint(i)}, count: 1, first: t0, last: t0})
 	}
 	equal(t, "marks", len(l.Marks), maxKinds+1)
 	equal(t, "counted together", l.Marks[others.key()].Untold, 100_000-maxKinds)

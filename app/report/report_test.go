@@ -21,14 +21,15 @@ func TestTwoHundredFailuresAreOneMailAndThenOneWithTheRest(t *testing.T) {
 		var out console
 		r := open(t, Options{Mail: mailTo("console"), Console: &out})
 		concurrently(200, func(int) { r.Report(busy("/polls/")) })
+		pass(gather)
 		synctest.Wait()
 		equal(t, "at once", strings.Join(out.subjects(), "; "), "[ddtb] pool timeout on /polls/ (web1)")
-		time.Sleep(9 * time.Minute) //nolint:forbidigo // the bubble's time
+		pass(9 * time.Minute)
 		equal(t, "mails within the window", len(out.subjects()), 1)
-		time.Sleep(2 * time.Minute) //nolint:forbidigo // the bubble's time
+		pass(2 * time.Minute)
 		equal(t, "with the window's end", strings.Join(out.subjects()[1:], "; "), "[ddtb] pool timeout on /polls/: 199 more (web1)")
 		contains(t, "the second mail", out.String(), "199 more requests failed since the last mail about it")
-		time.Sleep(time.Hour) //nolint:forbidigo // the bubble's time
+		pass(time.Hour)
 		equal(t, "mails in all", len(out.subjects()), 2)
 	})
 }
@@ -40,16 +41,16 @@ func TestTheEndOfAnOutageIsToldOnceWithItsDurationAndNumber(t *testing.T) {
 		r.Healthy() // without an outage: nothing
 		for range 61 {
 			concurrently(3, func(int) { r.Report(busy("/polls/")) })
-			time.Sleep(time.Second) //nolint:forbidigo // the bubble's time
+			pass(time.Second)
 		}
 		for range 20 {
 			r.Healthy()
-			time.Sleep(time.Second) //nolint:forbidigo // the bubble's time
+			pass(time.Second)
 		}
 		equal(t, "mails", strings.Join(out.subjects(), "; "),
 			"[ddtb] pool timeout on /polls/ (web1); [ddtb] Recovered: connections again after 1m, 183 requests failed (web1)")
 		contains(t, "the recovery", out.String(), "The outage lasted 1m:", "pool timeout: 183 requests", "no restart is needed")
-		time.Sleep(time.Hour) //nolint:forbidigo // the bubble's time
+		pass(time.Hour)
 		equal(t, "mails in all: the recovery told of the rest", len(out.subjects()), 2)
 		equal(t, "still wants to know of successes", r.keeper.open.Load(), false)
 	})
@@ -61,7 +62,7 @@ func TestABugHasNoRecovery(t *testing.T) {
 		r := open(t, Options{Mail: mailTo("console"), Console: &out})
 		r.Report(bug(1))
 		for range 20 {
-			time.Sleep(time.Second) //nolint:forbidigo // the bubble's time
+			pass(time.Second)
 			r.Healthy()
 		}
 		equal(t, "mails", strings.Join(out.subjects(), "; "), "[ddtb] internal error on /polls/:id/ (web1)")
@@ -76,11 +77,11 @@ func TestTheCapHoldsAndLaterTellsTheRest(t *testing.T) {
 		r := open(t, Options{Mail: m, Console: &out})
 		for i := range 5 {
 			r.Report(bug(i))
-			time.Sleep(time.Minute) //nolint:forbidigo // the bubble's time
+			pass(time.Minute)
 		}
 		equal(t, "mails before the cap", len(out.subjects()), 3)
 		contains(t, "the last of them", out.String(), "The cap on mails an hour is reached with this one")
-		time.Sleep(time.Hour) //nolint:forbidigo // the bubble's time
+		pass(time.Hour)
 		equal(t, "mails after an hour", len(out.subjects()), 5)
 		contains(t, "a late one", out.String(), "This mail comes late")
 	})
@@ -151,17 +152,17 @@ func TestTwoReportersShareTheLimitAndTheCounts(t *testing.T) {
 		a := open(t, Options{Mail: mailTo("console"), Console: &out, StateDir: dir})
 		b := open(t, Options{Mail: mailTo("console"), Console: &out, StateDir: dir})
 		concurrently(100, func(int) { a.Report(busy("/polls/")); b.Report(busy("/polls/")) })
-		time.Sleep(11 * time.Minute) //nolint:forbidigo // the bubble's time
+		pass(11 * time.Minute)
 		equal(t, "mails", strings.Join(out.subjects(), "; "),
 			"[ddtb] pool timeout on /polls/ (web1); [ddtb] pool timeout on /polls/: 199 more (web1)")
 		// One of them is served again, the other still fails: no end yet.
 		a.Healthy()
-		time.Sleep(2 * time.Second) //nolint:forbidigo // the bubble's time
+		pass(2 * time.Second)
 		b.Report(busy("/polls/"))
-		time.Sleep(time.Minute) //nolint:forbidigo // the bubble's time
+		pass(time.Minute)
 		equal(t, "mails while one fails", len(out.subjects()), 2)
 		b.Healthy()
-		time.Sleep(time.Minute) //nolint:forbidigo // the bubble's time
+		pass(time.Minute)
 		contains(t, "the end", strings.Join(out.subjects()[2:], "; "), "Recovered", "201 requests failed")
 		equal(t, "mails in all", len(out.subjects()), 3)
 	})
@@ -173,10 +174,9 @@ func TestWhatAProcessDidNotTellTheNextOneTells(t *testing.T) {
 		var out console
 		first := open(t, Options{Mail: mailTo("console"), Console: &out, StateDir: dir})
 		concurrently(50, func(int) { first.Report(busy("/polls/")) })
-		synctest.Wait()
 		shut(t, first)
 		open(t, Options{Mail: mailTo("console"), Console: &out, StateDir: dir})
-		time.Sleep(11 * time.Minute) //nolint:forbidigo // the bubble's time
+		pass(11 * time.Minute)
 		equal(t, "mails", strings.Join(out.subjects(), "; "),
 			"[ddtb] pool timeout on /polls/ (web1); [ddtb] pool timeout on /polls/: 49 more (web1)")
 		contains(t, "the second mail, by who has seen no failure", out.String(), "couldn't get a connection after 10.00 sec")

@@ -270,7 +270,8 @@ func TestNoSecretIsTold(t *testing.T) {
 	m.Password = "mail-pass-1"
 	r := open(t, Options{Mail: m, Sentry: cfg, Secrets: []config.Secret{"db/pass word"}})
 	form := url.Values{"username": {"mallory-0"}, "password": {"form-pass-2"}}
-	req := httptest.NewRequest(http.MethodPost, "/admin/login/?next=/admin/&token=query-tok-3&page=2&pin=4711", strings.NewReader(form.Encode()))
+	req := httptest.NewRequestWithContext(t.Context(), http.MethodPost,
+		"/admin/login/?next=/admin/&token=query-tok-3&page=2&pin=4711", strings.NewReader(form.Encode()))
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Authorization", "Bearer header-tok-4")
 	req.Header.Set("Cookie", "sessionid=cookie-5; csrftoken=cookie-6")
@@ -316,7 +317,8 @@ func TestNothingThatIsTypedChangesAMail(t *testing.T) {
 
 func BenchmarkReportWithAHungSentryAndAHungMailServer(b *testing.B) {
 	_, cfg := sentryAt(b, time.Hour)
-	r, err := New(Options{Mail: mailTo("console"), Console: make(blocked), Sentry: cfg, Log: quiet(b)})
+	stuck := make(blocked)
+	r, err := New(Options{Mail: mailTo("console"), Console: stuck, Sentry: cfg, Log: quiet(b)})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -330,4 +332,6 @@ func BenchmarkReportWithAHungSentryAndAHungMailServer(b *testing.B) {
 	ctx, cancel := context.WithCancel(b.Context())
 	cancel()
 	_ = r.Close(ctx)
+	close(stuck)
+	<-r.courier.done
 }

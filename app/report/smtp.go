@@ -161,8 +161,8 @@ func badCertificate(err error) bool {
 }
 
 func misconfigured(err error) bool {
-	return lacksStartTLS(err) || errors.Is(err, mail.ErrNoSupportedAuthDiscovered) || strings.Contains(err.Error(), noAuth) ||
-		strings.HasPrefix(err.Error(), "mail.")
+	return lacksStartTLS(err) || errors.Is(err, mail.ErrNoSupportedAuthDiscovered) ||
+		strings.Contains(err.Error(), noAuth) || strings.HasPrefix(err.Error(), "mail.")
 }
 
 // What the library says with no error value of its own.

@@ -50,10 +50,7 @@ func startMailServer(t *testing.T, m *mailServer, configure func(*smtp.Server)) 
 	if configure != nil {
 		configure(s)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listen(t)
 	m.host, m.port = "127.0.0.1", l.Addr().(*net.TCPAddr).Port
 	if m.implicitTLS {
 		l = tls.NewListener(l, s.TLSConfig)
@@ -223,15 +220,16 @@ func TestEveryFailingWayOfAServerIsTriedAgainOrGivenUp(t *testing.T) {
 				m.Limit.Window = 24 * time.Hour
 				r := open(t, Options{Mail: m})
 				r.Report(busy("/polls/"))
-				time.Sleep(time.Hour) //nolint:forbidigo // the bubble's time
+				pass(time.Hour)
 				equal(t, "tries", c.server.attempts(), c.tries)
 				equal(t, "mails", c.server.count(), c.mails)
-				if c.mails == 0 {
-					equal(t, "counted again", r.keeper.state.ledger.Marks[busyKey].Untold, 1)
-				}
 				c.server.mu.Lock()
 				c.server.refuse = nil
 				c.server.mu.Unlock()
+				shut(t, r)
+				if c.mails == 0 {
+					equal(t, "counted again", r.keeper.state.ledger.Marks[busyKey].Untold, 1)
+				}
 			})
 		})
 	}
@@ -299,10 +297,7 @@ func TestAServerThatHangsDelaysNeitherReportNorClose(t *testing.T) {
 }
 
 func TestAServerThatNeverGreetsDelaysNeitherReportNorClose(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") // its backlog takes the connection, and nobody answers
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listen(t) // its backlog takes the connection, and nobody answers
 	defer func() { _ = l.Close() }()
 	m := mailTo("smtp")
 	m.Port = l.Addr().(*net.TCPAddr).Port
@@ -461,10 +456,7 @@ func TestTheFileBackendWritesOneFileAMailThatOnlyItsOwnerReads(t *testing.T) {
 }
 
 func closedPort(t *testing.T) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := listen(t)
 	defer func() { _ = l.Close() }()
 	return l.Addr().(*net.TCPAddr).Port
 }
