@@ -1,6 +1,12 @@
 package db
 
 import (
+	"cmp"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -10,17 +16,94 @@ import (
 	"ddtb/config"
 )
 
-// ConnConfig TEMP
+// PgBouncer is the value of config.Database.Pooler for a pooler in transaction mode.
+const PgBouncer = "pgbouncer"
+
+// cancelTimeout is how long a cancelled query may take to end on the server before its connection is given up.
+const cancelTimeout = time.Second
+
+// ConnConfig is cfg as the driver wants it, for connections that name themselves application. It means what
+// libpq means: no host is the machine's own socket, no password looks into ~/.pgpass, sslmode "prefer" falls
+// back. Everything that cfg has a field for comes from cfg alone, though the driver reads the environment too:
+// package config has done that, with the right precedence. What it has no field for, the files of TLS
+// (PGSSLROOTCERT, PGSSLCERT, PGSSLKEY) and PGPASSFILE, works as with any client of PostgreSQL.
+//
+// A query whose context ends is cancelled on the server, rather than left running on a closed connection.
 func ConnConfig(cfg config.Database, application string) (*pgx.ConnConfig, error) {
-	cc, err := pgx.ParseConfig("sslmode=disable")
+	password, err := password(cfg)
 	if err != nil {
 		return nil, err
 	}
-	cc.Host, cc.Port, cc.Database, cc.User, cc.Password = cfg.Host, uint16(cfg.Port), cfg.Name, cfg.User, cfg.Password.Reveal()
+	cc, err := pgx.ParseConfig(keywords(
+		"host", cfg.Host, "port", port(cfg.Port), "dbname", cfg.Name, "user", cfg.User,
+		"password", "", // set below: an error of the parser may quote the string
+		"sslmode", cmp.Or(cfg.SSLMode, "prefer"),
+		"connect_timeout", "0", "target_session_attrs", "any",
+	))
+	if err != nil {
+		return nil, fmt.Errorf("connecting to database %q: %w", cfg.Name, err)
+	}
+	cc.Password = cmp.Or(password, cc.Password)
 	cc.ConnectTimeout = cfg.ConnectTimeout
-	cc.RuntimeParams["application_name"] = application
+	cc.DialFunc = (&net.Dialer{Timeout: cfg.ConnectTimeout, KeepAliveConfig: net.KeepAliveConfig{
+		Enable: true, Idle: cfg.Keepalive.Idle, Interval: cfg.Keepalive.Interval, Count: cfg.Keepalive.Count,
+	}}).DialContext
+	cc.RuntimeParams = runtimeParams(cfg, application)
 	cc.BuildContextWatcherHandler = func(pc *pgconn.PgConn) ctxwatch.Handler {
-		return &pgconn.CancelRequestContextWatcherHandler{Conn: pc, DeadlineDelay: time.Second}
+		return &pgconn.CancelRequestContextWatcherHandler{Conn: pc, DeadlineDelay: cancelTimeout}
+	}
+	if cfg.Pooler == PgBouncer { // the next query may run on another server connection, without our statements
+		cc.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	}
 	return cc, nil
+}
+
+// runtimeParams leave out statement_timeout where a pooler would refuse the login for it: there it belongs
+// into ALTER ROLE.
+func runtimeParams(cfg config.Database, application string) map[string]string {
+	params := map[string]string{"application_name": application}
+	if cfg.StatementTimeout > 0 && cfg.Pooler != PgBouncer {
+		params["statement_timeout"] = strconv.FormatInt(max(1, cfg.StatementTimeout.Milliseconds()), 10)
+	}
+	return params
+}
+
+// Direct is cfg past its pooler, for what a pooler in transaction mode can't carry: locks and settings of a
+// session, LISTEN.
+func Direct(cfg config.Database) config.Database {
+	cfg.Host, cfg.Port = cmp.Or(cfg.DirectHost, cfg.Host), cmp.Or(cfg.DirectPort, cfg.Port)
+	if cfg.DirectHost != "" || cfg.DirectPort != 0 {
+		cfg.Pooler = ""
+	}
+	return cfg
+}
+
+func password(cfg config.Database) (string, error) {
+	if cfg.Password != "" || cfg.PasswordFile == "" {
+		return cfg.Password.Reveal(), nil
+	}
+	text, err := os.ReadFile(cfg.PasswordFile)
+	if err != nil {
+		return "", fmt.Errorf("the password of database %q: %w", cfg.Name, err)
+	}
+	return strings.TrimRight(string(text), "\r\n"), nil
+}
+
+func port(n int) string {
+	if n == 0 {
+		return "" // the default
+	}
+	return strconv.Itoa(n)
+}
+
+var quoteValue = strings.NewReplacer(`\`, `\\`, `'`, `\'`)
+
+// keywords writes keys and values as libpq reads them. An empty value is written too: it keeps the
+// environment's out.
+func keywords(pairs ...string) string {
+	var b strings.Builder
+	for i := 0; i < len(pairs); i += 2 {
+		fmt.Fprintf(&b, "%s='%s' ", pairs[i], quoteValue.Replace(pairs[i+1]))
+	}
+	return b.String()
 }

@@ -1,71 +1,145 @@
-// Package dbtest TEMP
+// Package dbtest gives a test a PostgreSQL of its own: one private server for the test binary, and for each
+// test a database cloned from a migrated template. A test that stops, kills or fills its server takes a server
+// of its own with NewServer.
+//
+// A machine without PostgreSQL fails the tests, with the name of the package to install; nothing is skipped.
+// Nothing is left behind: what a killed test binary leaves, the next one removes.
+//
+// It is for tests alone: nothing but _test files may import it.
 package dbtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"sync/atomic"
+	"path/filepath"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"go.uber.org/goleak"
 
 	"ddtb/config"
 	"ddtb/db"
+	"ddtb/db/localpg"
 )
 
+// timeout bounds what the harness itself does to a server.
+const timeout = time.Minute
+
+// shared is the server of this test binary.
+var shared struct {
+	sync.Mutex
+	running bool // Run is in charge
+	server  *Server
+	err     error
+}
+
+// Run runs the tests, and ends the process. The server starts with the first test that asks for a database. A
+// TestMain calls it:
+//
+//	func TestMain(m *testing.M) { dbtest.Run(m) }
 func Run(m *testing.M) {
-	sh := `set -e; rm -rf /tmp/dbt; mkdir -p /tmp/dbt; chown postgres /tmp/dbt; cd /tmp/dbt; echo pw > pw; chmod 644 pw
-setpriv --reuid=postgres --regid=postgres --clear-groups /usr/lib/postgresql/15/bin/initdb -D /tmp/dbt/d -A scram-sha-256 --pwfile=/tmp/dbt/pw -U postgres --no-sync >/dev/null
-setpriv --reuid=postgres --regid=postgres --clear-groups /usr/lib/postgresql/15/bin/pg_ctl -D /tmp/dbt/d -w -o "-p 54329 -k /tmp/dbt -c fsync=off -c max_connections=100" -l /tmp/dbt/log start >/dev/null`
-	if out, err := exec.Command("bash", "-c", sh).CombinedOutput(); err != nil {
-		fmt.Println(string(out))
-		panic(err)
-	}
+	shared.running = true
 	code := m.Run()
-	exec.Command("setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "/usr/lib/postgresql/15/bin/pg_ctl", "-D", "/tmp/dbt/d", "-m", "immediate", "stop").Run()
+	if err := stopShared(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
 	os.Exit(code)
 }
 
-var n atomic.Int64
+func stopShared() error {
+	shared.Lock()
+	defer shared.Unlock()
+	if shared.server == nil {
+		return nil
+	}
+	return shared.server.remove()
+}
 
-func super(t testing.TB, name string) *pgx.Conn {
-	c, err := pgx.Connect(context.Background(), "postgres://postgres:pw@127.0.0.1:54329/"+name+"?sslmode=disable")
+// sharedServer starts it once. What a start that failed said, every test says.
+func sharedServer(t testing.TB) *Server {
+	t.Helper()
+	shared.Lock()
+	defer shared.Unlock()
+	if !shared.running {
+		t.Fatal("this package has no TestMain that calls dbtest.Run")
+	}
+	if shared.server == nil && shared.err == nil {
+		removeStale(t)
+		shared.server, shared.err = newServer(Options{})
+	}
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return shared.server
+}
+
+// removeStale removes the servers of test binaries that were killed. Those that still run are locked.
+func removeStale(t testing.TB) {
+	t.Helper()
+	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close(context.Background()) })
-	return c
-}
-
-func Config(t testing.TB) config.Database {
-	name := fmt.Sprintf("t%d", n.Add(1))
-	c := super(t, "postgres")
-	for _, sql := range []string{"CREATE ROLE " + name + " LOGIN PASSWORD 'pw'", "CREATE DATABASE " + name + " OWNER " + name} {
-		if _, err := c.Exec(context.Background(), sql); err != nil {
-			t.Fatal(err)
+	for _, dir := range dirs {
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		err := localpg.Remove(ctx, dir)
+		cancel()
+		if err != nil && !errors.Is(err, localpg.ErrRunning) && !errors.Is(err, os.ErrNotExist) {
+			t.Logf("left over from a killed test: %v", err)
 		}
 	}
-	return config.Database{Name: name, User: name, Password: "pw", Host: "127.0.0.1", Port: 54329, SSLMode: "disable", ApplicationName: "ddtb",
-		ConnectTimeout: 5e9, Strategy: "pool", Pool: config.Pool{MaxSize: 10, Timeout: 10e9, MaxWaiting: 100, MaxLifetime: 3600e9, MaxIdle: 1800e9, HealthCheckPeriod: 60e9, Hold: "query"},
-		Persistent: config.Persistent{ConnMaxAge: 600e9}, PerRequest: config.PerRequest{Timeout: 10e9}}
 }
 
+// Config is the configuration of a new, migrated, empty database, which goes with the test. Its user is no
+// superuser, and owns it. Strategy and the rest are the defaults; the test may change them before db.Open.
+func Config(t testing.TB) config.Database {
+	t.Helper()
+	return sharedServer(t).Config(t)
+}
+
+// Open is db.Open on Config(t), closed with the test.
 func Open(t testing.TB) *db.DB {
-	d, err := db.Open(context.Background(), Config(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { d.Close(context.Background()) })
-	return d
+	t.Helper()
+	return sharedServer(t).Open(t)
 }
 
-func Control(t testing.TB, cfg config.Database) *pgx.Conn { return super(t, cfg.Name) }
+// Control is a superuser's connection to cfg's database which does not go through package db: it looks at
+// pg_stat_activity, and kills. It reaches the server of a test even where cfg leads through a proxy.
+func Control(t testing.TB, cfg config.Database) *pgx.Conn {
+	t.Helper()
+	return serverOf(t, cfg).connect(t, cfg.Name)
+}
 
-func Backends(t testing.TB, c *pgx.Conn, app string) (n int) {
-	if err := c.QueryRow(context.Background(), "select count(*) from pg_stat_activity where application_name=$1", app).Scan(&n); err != nil {
+// Backends counts the sessions of an application in the database of the control connection.
+func Backends(t testing.TB, control *pgx.Conn, application string) (n int) {
+	t.Helper()
+	if err := control.QueryRow(context.Background(), `SELECT count(*) FROM pg_stat_activity
+		WHERE datname = current_database() AND application_name = $1`, application).Scan(&n); err != nil {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// KillBackends ends the sessions of an application in the database of the control connection, and tells how
+// many. The server frees their slots a moment later.
+func KillBackends(t testing.TB, control *pgx.Conn, application string) (n int) {
+	t.Helper()
+	if err := control.QueryRow(context.Background(), `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+		WHERE datname = current_database() AND application_name = $1`, application).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// NoLeaks fails the test if it leaves a goroutine behind that was not there before. It
+// looks when the test and all that it asked for in t.Cleanup afterwards are over: call it first.
+func NoLeaks(t testing.TB) {
+	t.Helper()
+	before, keeper := goleak.IgnoreCurrent(), goleak.IgnoreAnyFunction("ddtb/db/localpg.(*process).keep")
+	t.Cleanup(func() { goleak.VerifyNone(t, before, keeper) })
 }

@@ -1,0 +1,290 @@
+package dbtest
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"ddtb/config"
+	"ddtb/db"
+	"ddtb/db/localpg"
+)
+
+const (
+	dirPrefix = "ddtb-test-"
+	template  = "ddtb_template"
+	owner     = "ddtb_owner" // of the template's tables; a test's role is a member of it
+)
+
+// Options are what a server may differ in.
+type Options struct {
+	MaxConnections int               // 0: 100
+	Settings       map[string]string // of postgresql.conf
+}
+
+// Server is a private PostgreSQL with a migrated template. Its faults are for servers of NewServer: on the one
+// of the test binary they would meet the other tests too.
+type Server struct {
+	options localpg.Options
+	own     bool // of one test: databases are not dropped one by one
+
+	mu     sync.Mutex
+	pg     *localpg.Server
+	paused []int // processes
+}
+
+var (
+	servers   atomic.Int64 // started by this process
+	databases atomic.Int64
+	homes     sync.Map // database name → *Server
+)
+
+// NewServer starts a server that goes with the test.
+func NewServer(t testing.TB, o Options) *Server {
+	t.Helper()
+	s, err := newServer(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.own = true
+	t.Cleanup(func() {
+		if err := s.remove(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func newServer(o Options) (*Server, error) {
+	dir := filepath.Join(os.TempDir(), fmt.Sprintf("%s%d-%d", dirPrefix, os.Getpid(), servers.Add(1)))
+	s := &Server{options: localpg.Options{
+		Dir: dir, Fresh: true, Volatile: true, MaxConnections: o.MaxConnections, Settings: maps.Clone(o.Settings),
+	}}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	if err := s.start(ctx); err != nil {
+		return nil, errors.Join(err, s.remove())
+	}
+	if err := s.makeTemplate(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("the template of the test databases: %w", err), s.remove())
+	}
+	return s, nil
+}
+
+func (s *Server) start(ctx context.Context) (err error) {
+	if s.pg, err = localpg.Start(ctx, s.options); err != nil {
+		s.pg = nil
+		return err
+	}
+	s.options.Fresh, s.options.Port = false, s.pg.Port() // another start is a restart, for the clients
+	return nil
+}
+
+// makeTemplate migrates a database once, and closes it: a database with sessions can't be cloned.
+func (s *Server) makeTemplate(ctx context.Context) error {
+	cfg, err := s.pg.Database(ctx, template, owner)
+	if err != nil {
+		return err
+	}
+	if _, err := db.Migrate(ctx, cfg); err != nil {
+		return err
+	}
+	return s.exec(ctx, "ALTER DATABASE "+template+" ALLOW_CONNECTIONS false")
+}
+
+// exec runs statements as a superuser, each by itself.
+func (s *Server) exec(ctx context.Context, statements ...string) error {
+	conn, err := s.pg.Connect(ctx, "postgres")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	for _, sql := range statements {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("%s: %w", sql, err)
+		}
+	}
+	return nil
+}
+
+func (s *Server) remove() error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	s.resume()
+	if s.pg != nil {
+		if err := s.pg.Crash(ctx); err != nil { // nobody wants the data: no checkpoint
+			return err
+		}
+	}
+	if err := localpg.Remove(ctx, s.options.Dir); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Config is as dbtest.Config, on this server.
+func (s *Server) Config(t testing.TB) config.Database {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	name, password := fmt.Sprintf("test_%d", databases.Add(1)), rand.Text()
+	if err := s.exec(ctx,
+		"CREATE ROLE "+name+" LOGIN PASSWORD '"+password+"' IN ROLE "+owner,
+		"CREATE DATABASE "+name+" TEMPLATE "+template+" OWNER "+name); err != nil {
+		t.Fatal(err)
+	}
+	homes.Store(name, s)
+	t.Cleanup(func() { s.drop(t, name) })
+	cfg := defaults(s.pg.Config(name))
+	cfg.User, cfg.Password, cfg.PasswordFile = name, config.Secret(password), ""
+	return cfg
+}
+
+// defaults are what a configuration file without these keys gives.
+func defaults(cfg config.Database) config.Database {
+	cfg.Strategy = config.StrategyPool
+	cfg.Pool = config.Pool{
+		MaxSize: 10, Timeout: 10 * time.Second, MaxWaiting: 100, MaxLifetime: time.Hour, MaxIdle: 30 * time.Minute,
+		HealthCheckPeriod: time.Minute, Hold: config.HoldQuery,
+	}
+	cfg.Persistent = config.Persistent{ConnMaxAge: 10 * time.Minute}
+	cfg.PerRequest = config.PerRequest{Timeout: 10 * time.Second}
+	return cfg
+}
+
+func (s *Server) drop(t testing.TB, name string) {
+	homes.Delete(name)
+	if s.own {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	if err := s.exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)", "DROP ROLE "+name); err != nil {
+		t.Error(err)
+	}
+}
+
+// Open is as dbtest.Open, on this server.
+func (s *Server) Open(t testing.TB) *db.DB {
+	t.Helper()
+	d, err := db.Open(context.Background(), s.Config(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		defer cancel()
+		if err := d.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+func serverOf(t testing.TB, cfg config.Database) *Server {
+	t.Helper()
+	s, ok := homes.Load(cfg.Name)
+	if !ok {
+		t.Fatalf("%q is not a database that dbtest made for a test that still runs", cfg.Name)
+	}
+	return s.(*Server)
+}
+
+func (s *Server) connect(t testing.TB, database string) *pgx.Conn {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	conn, err := s.pg.Connect(ctx, database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		defer cancel()
+		_ = conn.Close(ctx) // the test may have killed it
+	})
+	return conn
+}
+
+// The ways in which a server ends.
+const (
+	Fast      = "fast"      // sessions are cut, and the data is written
+	Immediate = "immediate" // as in a crash: recovery at the next start
+)
+
+// Stop ends the server in one of these ways.
+func (s *Server) Stop(t testing.TB, mode string) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	end := s.pg.Stop
+	if mode == Immediate {
+		end = s.pg.Crash
+	}
+	if err := end(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Start starts it again, at the same address.
+func (s *Server) Start(t testing.TB) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	if err := s.start(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Restart is Stop and Start.
+func (s *Server) Restart(t testing.TB, mode string) {
+	t.Helper()
+	s.Stop(t, mode)
+	s.Start(t)
+}
+
+// Pause stops every process of the server where it is: to clients it hangs, and accepts connections that
+// nobody answers.
+func (s *Server) Pause(t testing.TB) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.paused = s.pg.Processes()
+	if len(s.paused) == 0 {
+		t.Fatal("the server is not running")
+	}
+	signal(s.paused[:1], syscall.SIGSTOP) // the main process first: no new ones from here
+	s.paused = s.pg.Processes()
+	signal(s.paused, syscall.SIGSTOP)
+}
+
+// Resume lets a paused server go on.
+func (s *Server) Resume(testing.TB) { s.resume() }
+
+func (s *Server) resume() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	signal(s.paused, syscall.SIGCONT)
+	s.paused = nil
+}
+
+func signal(pids []int, sig syscall.Signal) {
+	for _, pid := range pids {
+		_ = syscall.Kill(pid, sig) // fails when it is gone, which is fine
+	}
+}

@@ -1,0 +1,97 @@
+package localpg
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+)
+
+// ensureCluster makes the data where there is none, and gives the superuser's password.
+func (f *folder) ensureCluster(ctx context.Context, p programs, volatile bool) (string, error) {
+	if major, err := f.major(); err != nil {
+		return "", err
+	} else if major == 0 {
+		return f.initCluster(ctx, p, volatile)
+	}
+	password, err := readSecret(f.password())
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("the superuser's password is lost (%s): put the file back, or start anew with --fresh, which deletes the data",
+			f.password())
+	}
+	return password, err
+}
+
+// initCluster runs initdb in a folder of another name, so that one that was cut off is never taken for data.
+func (f *folder) initCluster(ctx context.Context, p programs, volatile bool) (string, error) {
+	if err := os.RemoveAll(f.unfinished()); err != nil {
+		return "", err
+	}
+	password, err := f.newSecret(f.password())
+	if err != nil {
+		return "", err
+	}
+	if err := f.acct.own(f.password()); err != nil { // initdb reads it
+		return "", err
+	}
+	if err := os.Mkdir(f.unfinished(), 0o700); err != nil {
+		return "", err
+	}
+	if err := f.acct.own(f.unfinished()); err != nil {
+		return "", err
+	}
+	args := []string{
+		"--pgdata=" + f.unfinished(), "--username=" + Superuser, "--pwfile=" + f.password(),
+		"--auth=scram-sha-256", "--encoding=UTF8", "--no-instructions",
+	}
+	if volatile {
+		args = append(args, "--no-sync")
+	}
+	cmd := f.acct.as(exec.Command(p.initdb(), append(args, localeOptions(p.major)...)...)) //nolint:noctx // run minds ctx
+	cmd.Dir = f.path
+	if out, err := run(ctx, cmd); err != nil {
+		return "", fmt.Errorf("initdb: %w: %s", err, out)
+	}
+	return password, os.Rename(f.unfinished(), f.data())
+}
+
+// localeOptions know every letter of Unicode, and sort by code point: the same on every machine.
+func localeOptions(major int) []string {
+	switch {
+	case major >= 17:
+		return []string{"--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"}
+	case runtime.GOOS == "darwin": // which has no C.UTF-8
+		return []string{"--locale=C", "--lc-ctype=en_US.UTF-8"}
+	}
+	return []string{"--locale=C.UTF-8"}
+}
+
+// newSecret writes a random password into a file that others can't read. One that is there goes.
+func (f *folder) newSecret(name string) (string, error) {
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return "", err
+	}
+	secret := rand.Text() // 128 bits
+	_, err = file.WriteString(secret + "\n")
+	return secret, errors.Join(err, file.Close())
+}
+
+func readSecret(name string) (string, error) {
+	text, err := os.ReadFile(name)
+	if err != nil {
+		return "", err
+	}
+	if secret := strings.TrimSpace(string(text)); secret != "" {
+		return secret, nil
+	}
+	return "", fmt.Errorf("%s is empty: %w", name, fs.ErrNotExist)
+}

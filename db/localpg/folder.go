@@ -1,0 +1,243 @@
+package localpg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// folder is Options.Dir, locked: the marker, the data, and what goes with it.
+type folder struct {
+	path string
+	acct account
+	lock *os.File
+}
+
+const (
+	markerName = "ddtb-postgres"
+	lockName   = "lock"
+	markerText = "ddtb keeps its private PostgreSQL in this folder. `ddtb run --fresh` removes what is in it.\n"
+)
+
+func (f *folder) data() string       { return filepath.Join(f.path, "data") }
+func (f *folder) unfinished() string { return filepath.Join(f.path, "data.new") }
+func (f *folder) password() string   { return filepath.Join(f.path, "password") }
+func (f *folder) log() string        { return filepath.Join(f.path, "postgres.log") }
+
+// DefaultDir is where an installed application keeps its server: /var/lib/ddtb/postgres for root, else
+// ddtb/postgres in dataHome, which is the value of $XDG_DATA_HOME; "" stands for ~/.local/share.
+func DefaultDir(dataHome string) (string, error) {
+	if os.Geteuid() == 0 {
+		return "/var/lib/ddtb/postgres", nil
+	}
+	if !filepath.IsAbs(dataHome) { // the XDG specification has a relative path ignored
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("no folder for PostgreSQL's data: %w", err)
+		}
+		dataHome = filepath.Join(home, ".local", "share")
+	}
+	return filepath.Join(dataHome, "ddtb", "postgres"), nil
+}
+
+// openFolder makes dir where it is missing, refuses one that is not ours, and locks it.
+func openFolder(dir string, acct account) (*folder, error) {
+	if dir == "" {
+		return nil, errors.New("no folder was given for its data")
+	}
+	if err := mkdirAll(dir); err != nil {
+		return nil, err
+	}
+	path, err := filepath.EvalSymlinks(dir)
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	f := &folder{path: path, acct: acct}
+	if err := f.check(); err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, acct.dirMode()); err != nil {
+		return nil, err
+	}
+	if err := f.takeLock(); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(path, markerName), []byte(markerText), 0o644); err != nil {
+		f.unlock()
+		return nil, err
+	}
+	return f, nil
+}
+
+// check refuses a folder that others own or may change, or that holds something else.
+func (f *folder) check() error {
+	info, err := os.Lstat(f.path)
+	if err != nil {
+		return err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || int(owner.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s belongs to another user (uid %d): choose another folder", f.path, owner.Uid)
+	}
+	entries, err := os.ReadDir(f.path)
+	if err != nil {
+		return err
+	}
+	marked := false
+	for _, e := range entries {
+		marked = marked || e.Name() == markerName
+	}
+	if !marked && len(entries) > 0 && !(len(entries) == 1 && entries[0].Name() == lockName) {
+		return fmt.Errorf("%s holds files that are not ddtb's (there is no %s among them): choose an empty folder",
+			f.path, markerName)
+	}
+	if marked && info.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("others may write to %s (mode %04o): run chmod go-w on it, or choose another folder",
+			f.path, info.Mode().Perm())
+	}
+	return f.acct.reach(f.path)
+}
+
+// takeLock keeps a second process out. The kernel drops the lock with the process, however that ends.
+func (f *folder) takeLock() error {
+	name := filepath.Join(f.path, lockName)
+	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		defer func() { _ = file.Close() }()
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return fmt.Errorf("locking %s: %w", name, err)
+		}
+		pid, port := f.lastRun()
+		return fmt.Errorf("%w: process %d runs the server of %s on 127.0.0.1:%d; stop it first, or choose another folder",
+			ErrRunning, pid, f.path, port)
+	}
+	f.lock = file
+	return nil
+}
+
+func (f *folder) unlock() { _ = f.lock.Close() }
+
+// noteRun tells a second process who is there, and the next run which port to take again.
+func (f *folder) noteRun(port int) error {
+	text := fmt.Sprintf("%d %d\n", os.Getpid(), port)
+	if err := f.lock.Truncate(0); err != nil {
+		return err
+	}
+	_, err := f.lock.WriteAt([]byte(text), 0)
+	return err
+}
+
+// lastRun is what noteRun wrote, or zeros.
+func (f *folder) lastRun() (pid, port int) {
+	text, _ := os.ReadFile(filepath.Join(f.path, lockName))
+	if fields := strings.Fields(string(text)); len(fields) == 2 {
+		pid, _ = strconv.Atoi(fields[0])
+		port, _ = strconv.Atoi(fields[1])
+	}
+	return pid, port
+}
+
+// major is the version the data belongs to, or 0 where there is none.
+func (f *folder) major() (int, error) {
+	text, err := os.ReadFile(filepath.Join(f.data(), "PG_VERSION"))
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(f.data()); err == nil {
+			return 0, fmt.Errorf("%s holds no PostgreSQL data (no PG_VERSION): move it away, or start with --fresh", f.data())
+		}
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return 0, fmt.Errorf("PG_VERSION in %s is not a number: %w", f.data(), err)
+	}
+	return n, nil
+}
+
+// empty removes everything that Start makes in the folder, but for the marker and the lock.
+func (f *folder) empty() error {
+	passwords, err := filepath.Glob(filepath.Join(f.path, "*.password"))
+	if err != nil {
+		return err
+	}
+	for _, name := range append(passwords, f.data(), f.unfinished(), f.password(), f.log(), filepath.Join(f.path, "run")) {
+		if err := os.RemoveAll(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// longestSocketDir leaves room for "/.s.PGSQL.65535" in the 104 bytes that macOS gives to a socket's path;
+// Linux gives 108.
+const longestSocketDir = 103 - len("/.s.PGSQL.65535")
+
+// makeSocketDir is a folder for the socket that only the server's user can enter: in the folder itself, or,
+// where the path gets too long for a socket, in the system's temporary one.
+func (f *folder) makeSocketDir() (string, error) {
+	dir := filepath.Join(f.path, "run")
+	if len(dir) > longestSocketDir {
+		h := fnv.New64a()
+		_, _ = h.Write([]byte(f.path))
+		dir = filepath.Join(os.TempDir(), fmt.Sprintf("ddtb-%x", h.Sum64()))
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return "", err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || !info.IsDir() || (int(owner.Uid) != os.Geteuid() && int(owner.Uid) != f.acct.uid) {
+		return "", fmt.Errorf("%s, the folder for the server's socket, belongs to someone else: remove it", dir)
+	}
+	return dir, f.acct.own(dir)
+}
+
+func (f *folder) removeSocketDir(dir string) { _ = os.Remove(dir) } // empty by now; else it stays for the next run
+
+// Remove stops whatever still runs on dir's data, and removes dir. It refuses a folder that Start did not make,
+// and fails with ErrRunning while another process uses it.
+func Remove(ctx context.Context, dir string) error {
+	acct, err := serverAccount()
+	if err != nil {
+		return err
+	}
+	if _, err := os.Lstat(filepath.Join(dir, markerName)); err != nil {
+		return fmt.Errorf("%s is not a folder of ddtb's: %w", dir, err)
+	}
+	f, err := openFolder(dir, acct)
+	if err != nil {
+		return err
+	}
+	defer f.unlock()
+	if err := takeOver(ctx, f, slog.New(slog.DiscardHandler)); err != nil {
+		return err
+	}
+	if err := f.empty(); err != nil {
+		return err
+	}
+	for _, name := range []string{markerName, lockName} {
+		if err := os.Remove(filepath.Join(f.path, name)); err != nil {
+			return err
+		}
+	}
+	return os.Remove(f.path)
+}

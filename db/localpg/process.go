@@ -1,0 +1,162 @@
+package localpg
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// process is the server's main process, a child of ours.
+type process struct {
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it is gone
+	err  error         // how it ended, after done; nil: with status 0
+}
+
+// shutdown is how a server is told to end.
+type shutdown struct {
+	signal   syscall.Signal
+	patience time.Duration // before the next harder one
+}
+
+var (
+	fast      = shutdown{syscall.SIGINT, 10 * time.Second} // cut the sessions, write everything
+	immediate = shutdown{syscall.SIGQUIT, 5 * time.Second} // write nothing: recovery at the next start
+)
+
+func startProcess(cmd *exec.Cmd) (*process, error) {
+	p := &process{cmd: cmd, done: make(chan struct{})}
+	dieWithParent(cmd.SysProcAttr)
+	started := make(chan error)
+	go p.keep(started)
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// run is for a program that ends by itself. When ctx ends first, it is killed with all that it started.
+func run(ctx context.Context, cmd *exec.Cmd) (output string, err error) {
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	p, err := startProcess(cmd)
+	if err != nil {
+		return "", err
+	}
+	defer context.AfterFunc(ctx, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })()
+	<-p.done
+	return strings.TrimSpace(out.String()), errors.Join(p.err, ctx.Err())
+}
+
+// keep starts the child, and reaps it, on a thread of its own that ends with the child: the kernel tells the
+// child of its parent's death when the thread that started it ends, not the process.
+func (p *process) keep(started chan<- error) {
+	runtime.LockOSThread()
+	defer close(p.done)
+	err := p.cmd.Start()
+	started <- err
+	if err == nil {
+		p.err = p.cmd.Wait()
+	}
+}
+
+// end tells the process to go, harder and harder, and returns when all that ran on data is gone.
+func (p *process) end(ctx context.Context, how shutdown, data string) error {
+	for _, step := range []shutdown{how, immediate} {
+		_ = p.cmd.Process.Signal(step.signal) // fails when it is gone, which is fine
+		select {
+		case <-p.done:
+			return killAll(data)
+		case <-ctx.Done():
+			ctx = context.WithoutCancel(ctx) // once: the immediate way has its time
+		case <-time.After(step.patience):
+		}
+	}
+	_ = p.cmd.Process.Kill()
+	<-p.done
+	return killAll(data)
+}
+
+// takeOver stops what an earlier run that was killed left behind on the folder's data. We hold the lock: it is
+// nobody else's.
+func takeOver(ctx context.Context, f *folder, log *slog.Logger) error {
+	left := processesOf(f.data())
+	pidFile := filepath.Join(f.data(), "postmaster.pid")
+	if len(left) > 0 {
+		log.Warn("stopping the PostgreSQL that an earlier run left", "pid", left[0], "processes", len(left), "dir", f.path)
+		signalAll(left, syscall.SIGCONT) // a stopped process would hear nothing
+		if left[0] == pidIn(pidFile) {
+			signalAll(left[:1], fast.signal)
+			waitGone(ctx, f.data(), fast.patience)
+		}
+		if err := killAll(f.data()); err != nil {
+			return err
+		}
+	}
+	// Its process is gone. PostgreSQL would refuse to start if another one had got the same number since.
+	if err := os.Remove(pidFile); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// killAll ends what is left of a server whose main process is gone: those of its processes that have not
+// noticed yet would keep a new one from starting.
+func killAll(data string) error {
+	if waitGone(context.Background(), data, time.Second) {
+		return nil
+	}
+	signalAll(processesOf(data), syscall.SIGKILL)
+	if waitGone(context.Background(), data, 5*time.Second) {
+		return nil
+	}
+	return fmt.Errorf("processes %v of the server can't be ended", processesOf(data))
+}
+
+func signalAll(pids []int, sig syscall.Signal) {
+	for _, pid := range pids {
+		_ = syscall.Kill(pid, sig) // fails when it is gone, which is fine
+	}
+}
+
+// waitGone waits until no process works on data, and tells whether that came.
+func waitGone(ctx context.Context, data string, patience time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for pause := time.Millisecond; len(processesOf(data)) > 0; pause = min(2*pause, 100*time.Millisecond) {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(pause):
+		}
+	}
+	return true
+}
+
+// pidIn is the number in the first line of postmaster.pid, or 0.
+func pidIn(name string) int {
+	text, _ := os.ReadFile(name)
+	first, _, _ := strings.Cut(string(text), "\n")
+	pid, _ := strconv.Atoi(strings.TrimSpace(first))
+	return pid
+}
+
+// mainFirst sorts pids, and puts the server's main process first where it is known.
+func mainFirst(pids []int, data string) []int {
+	slices.Sort(pids)
+	if i := slices.Index(pids, pidIn(filepath.Join(data, "postmaster.pid"))); i > 0 {
+		pids = slices.Insert(slices.Delete(pids, i, i+1), 0, pids[i])
+	}
+	return pids
+}

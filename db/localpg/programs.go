@@ -1,0 +1,191 @@
+package localpg
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// programs is a folder with initdb and postgres of one version.
+type programs struct {
+	bin string
+	version
+}
+
+func (p programs) initdb() string   { return filepath.Join(p.bin, "initdb") }
+func (p programs) postgres() string { return filepath.Join(p.bin, "postgres") }
+
+type version struct{ major, minor int }
+
+func (v version) String() string { return fmt.Sprintf("%d.%d", v.major, v.minor) }
+
+// oldest has DROP DATABASE … WITH (FORCE), and is the oldest that was still cared for in 2025.
+const oldest = 13
+
+// programsFor finds programs for the folder's data, or for new data where it holds none.
+func programsFor(ctx context.Context, f *folder, o Options) (programs, error) {
+	want, err := f.major()
+	if err != nil {
+		return programs{}, err
+	}
+	cache, err := cacheDir(o.Cache, f.acct)
+	if err != nil {
+		return programs{}, err
+	}
+	var have []programs
+	if !o.ForceFetch {
+		have = installed(ctx, f.acct)
+	}
+	have = append(have, versionsOf(ctx, f.acct, newestFirst(filepath.Join(cache, "postgresql-*", "native", "bin")))...)
+	if p, ok := choose(have, want); ok {
+		return p, nil
+	}
+	if want == 0 || want == npmMajor {
+		p, err := fetch(ctx, cache, f.acct, o.Logger)
+		if err == nil {
+			return p, nil
+		}
+		if want == 0 {
+			return programs{}, noneFound(err)
+		}
+	}
+	return programs{}, otherVersion(f.data(), want, have)
+}
+
+func choose(have []programs, want int) (programs, bool) {
+	for _, p := range have {
+		if p.major == want || (want == 0 && p.major >= oldest) {
+			return p, true
+		}
+	}
+	return programs{}, false
+}
+
+// installed are the machine's own, in the order in which we would take them.
+func installed(ctx context.Context, acct account) []programs {
+	var dirs []string
+	for _, name := range []string{"postgres", "initdb"} {
+		if path, err := exec.LookPath(name); err == nil {
+			if path, err = filepath.EvalSymlinks(path); err == nil { // a link's neighbours are elsewhere
+				dirs = append(dirs, filepath.Dir(path))
+			}
+		}
+	}
+	return versionsOf(ctx, acct, append(dirs, newestFirst(
+		"/usr/lib/postgresql/*/bin",         // Debian, Ubuntu
+		"/usr/pgsql-*/bin",                  // PostgreSQL's own packages for Red Hat
+		"/usr/libexec/postgresql*",          // Alpine
+		"/usr/lib/postgresql*/bin",          // SUSE
+		"/opt/homebrew/opt/postgresql*/bin", // Homebrew on Apple's processors
+		"/usr/local/opt/postgresql*/bin",    // and on Intel's
+		"/Applications/Postgres.app/Contents/Versions/*/bin",
+	)...))
+}
+
+var number = regexp.MustCompile(`\d+`)
+
+// newestFirst are the folders that match the patterns, by the numbers in their names.
+func newestFirst(patterns ...string) []string {
+	var dirs []string
+	for _, p := range patterns {
+		found, _ := filepath.Glob(p) // fails for a malformed pattern alone
+		dirs = append(dirs, found...)
+	}
+	slices.SortStableFunc(dirs, func(a, b string) int { return cmp.Compare(numberIn(b), numberIn(a)) })
+	return dirs
+}
+
+func numberIn(path string) int {
+	n, _ := strconv.Atoi(number.FindString(path)) // no number sorts last
+	return n
+}
+
+// versionsOf keeps the folders whose programs the account can run.
+func versionsOf(ctx context.Context, acct account, dirs []string) []programs {
+	var have []programs
+	seen := map[string]bool{}
+	for _, dir := range dirs {
+		if seen[dir] {
+			continue
+		}
+		seen[dir] = true
+		if info, err := os.Stat(filepath.Join(dir, "initdb")); err != nil || info.Mode()&0o111 == 0 {
+			continue
+		}
+		if v, err := versionOf(ctx, acct, filepath.Join(dir, "postgres")); err == nil {
+			have = append(have, programs{bin: dir, version: v})
+		}
+	}
+	return have
+}
+
+var versionLine = regexp.MustCompile(`^postgres \(PostgreSQL\) (\d+)(?:\.(\d+))?`)
+
+func versionOf(ctx context.Context, acct account, postgres string) (version, error) {
+	cmd := acct.as(exec.CommandContext(ctx, postgres, "--version"))
+	cmd.Dir = "/"
+	out, err := cmd.Output()
+	if err != nil {
+		return version{}, fmt.Errorf("%s --version: %w", postgres, explain(err))
+	}
+	m := versionLine.FindStringSubmatch(string(out))
+	if m == nil {
+		return version{}, fmt.Errorf("%s --version says %q", postgres, out)
+	}
+	major, _ := strconv.Atoi(m[1])
+	minor, _ := strconv.Atoi(m[2])
+	return version{major, minor}, nil
+}
+
+// explain adds what the program printed to its exit status.
+func explain(err error) error {
+	if ee, ok := errors.AsType[*exec.ExitError](err); ok && len(ee.Stderr) > 0 {
+		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(ee.Stderr)))
+	}
+	return err
+}
+
+// ErrNotInstalled is in the error of Start when the server's programs are not on this machine.
+var ErrNotInstalled = errors.New("PostgreSQL's server is not on this machine")
+
+func noneFound(fetching error) error {
+	return fmt.Errorf("%w, and could not be fetched (%w). Install it: %s", ErrNotInstalled, fetching, howToInstall(0))
+}
+
+func otherVersion(data string, want int, have []programs) error {
+	found := "no other is installed"
+	if len(have) > 0 {
+		names := make([]string, len(have))
+		for i, p := range have {
+			names[i] = p.String()
+		}
+		found = "installed is " + strings.Join(names, ", ")
+	}
+	return fmt.Errorf("%w in the version of the data: %s is of PostgreSQL %d, %s. Nothing was changed. Install version %d (%s), "+
+		"or start anew with --fresh, which deletes the data", ErrNotInstalled, data, want, found, want, howToInstall(want))
+}
+
+// howToInstall names the package; 0 stands for any version.
+func howToInstall(major int) string {
+	n := ""
+	if major > 0 {
+		n = strconv.Itoa(major)
+	}
+	if runtime.GOOS == "darwin" {
+		return "brew install postgresql@" + cmp.Or(n, "17")
+	}
+	debian, redhat := "postgresql", "postgresql-server"
+	if major > 0 {
+		debian, redhat = "postgresql-"+n, "postgresql"+n+"-server"
+	}
+	return fmt.Sprintf("apt install %s, or dnf install %s", debian, redhat)
+}

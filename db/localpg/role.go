@@ -1,0 +1,74 @@
+package localpg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"regexp"
+
+	"github.com/jackc/pgx/v5"
+
+	"ddtb/config"
+)
+
+// Database makes sure that there is a role that may log in, and no more, and a database that it owns. It gives
+// the role's way into it; the password is a random one that stays the same between runs.
+func (s *Server) Database(ctx context.Context, name, role string) (config.Database, error) {
+	file, err := s.passwordFile(role)
+	if err != nil {
+		return config.Database{}, err
+	}
+	password, err := readSecret(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		password, err = s.folder.newSecret(file)
+	}
+	if err != nil {
+		return config.Database{}, err
+	}
+	conn, err := s.Connect(ctx, "postgres")
+	if err != nil {
+		return config.Database{}, err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	if err := ensureRole(ctx, conn, role, password); err != nil {
+		return config.Database{}, fmt.Errorf("role %q: %w", role, err)
+	}
+	if err := ensureDatabase(ctx, conn, name, role); err != nil {
+		return config.Database{}, fmt.Errorf("database %q: %w", name, err)
+	}
+	return s.login(name, role, password, file), nil
+}
+
+var plainName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+func (s *Server) passwordFile(role string) (string, error) {
+	if !plainName.MatchString(role) || role == Superuser {
+		return "", fmt.Errorf("%q is no name for a role here: use letters, digits and _, and not %q", role, Superuser)
+	}
+	return filepath.Join(s.folder.path, role+".password"), nil
+}
+
+// ensureRole has the server quote name and password: a utility statement takes no parameters.
+func ensureRole(ctx context.Context, conn *pgx.Conn, role, password string) error {
+	var sql string
+	err := conn.QueryRow(ctx, `SELECT format(
+		CASE WHEN EXISTS (SELECT FROM pg_roles WHERE rolname = $1) THEN 'ALTER' ELSE 'CREATE' END ||
+		' ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD %L', $1::text, $2::text)`, role, password).Scan(&sql)
+	if err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, sql)
+	return err
+}
+
+func ensureDatabase(ctx context.Context, conn *pgx.Conn, name, owner string) error {
+	var there bool
+	err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", name).Scan(&there)
+	if err != nil || there {
+		return err
+	}
+	_, err = conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()+" OWNER "+pgx.Identifier{owner}.Sanitize())
+	return err
+}

@@ -1,0 +1,265 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+
+	"ddtb/config"
+	"ddtb/db/migrations"
+)
+
+// migrationTable holds what was applied. It has a name of its own: whoever shares the database may use goose too.
+const migrationTable = "ddtb_migrations"
+
+// Another process that migrates the database holds an advisory lock, which is per database; an old transaction
+// may hold a table that a step changes. Both are waited for as long.
+const (
+	migrationLock = 0x64647462 // "ddtb"
+	migrationWait = time.Minute
+)
+
+// Migration is one step of the schema.
+type Migration struct {
+	Version   int64
+	Name      string    // of its file
+	AppliedAt time.Time // zero while it is pending
+	Pending   bool
+}
+
+// Migrate brings the database up to the schema of this program, and tells what it applied, in order. Several
+// processes may do so at once: one works, the others wait for it up to a minute. Each step is a transaction, so
+// that after an error the steps told of are in force and nothing of the failed one is. It takes one slot, past
+// a pooler, which can't carry its lock.
+//
+// Tables that a Django application made first are taken as they are.
+func Migrate(ctx context.Context, cfg config.Database) ([]Migration, error) {
+	var applied []Migration
+	err := migrating(ctx, cfg, func(p *goose.Provider) error {
+		results, err := p.Up(ctx)
+		if partial, ok := errors.AsType[*goose.PartialError](err); ok {
+			results = partial.Applied
+			err = fmt.Errorf("%s: %w", path.Base(partial.Failed.Source.Path), partial.Err)
+		}
+		for _, r := range results {
+			applied = append(applied, migrationOf(r))
+		}
+		return err
+	})
+	return applied, err
+}
+
+// MigrateDown takes the last step back, with the data in its tables, and tells which one it was. Nil without an
+// error means that there was none. The tables of the polls are Django's as well: where a Django application has
+// left its mark in the database (django_migrations), the step that made them is not taken back.
+func MigrateDown(ctx context.Context, cfg config.Database) (*Migration, error) {
+	var undone *Migration
+	err := migrating(ctx, cfg, func(p *goose.Provider) error {
+		r, err := p.Down(ctx)
+		switch partial, ok := errors.AsType[*goose.PartialError](err); {
+		case errors.Is(err, goose.ErrNoNextVersion):
+			return nil
+		case ok:
+			return fmt.Errorf("%s: %w", path.Base(partial.Failed.Source.Path), partial.Err)
+		case err != nil:
+			return err
+		}
+		m := migrationOf(r)
+		undone = &m
+		return nil
+	})
+	return undone, err
+}
+
+func migrationOf(r *goose.MigrationResult) Migration {
+	return Migration{Version: r.Source.Version, Name: path.Base(r.Source.Path), AppliedAt: time.Now()}
+}
+
+// MigrationStatus lists the steps that this program knows and those that the database has had, by version. It
+// changes nothing.
+func MigrationStatus(ctx context.Context, cfg config.Database) ([]Migration, error) {
+	cc, err := ConnConfig(Direct(cfg), cfg.ApplicationName+"/migrate")
+	if err != nil {
+		return nil, err
+	}
+	conn, err := Connect(ctx, cc)
+	if err != nil {
+		return nil, err
+	}
+	defer hangUp(conn)
+	return migrationStatus(ctx, conn)
+}
+
+// SchemaError says that the database is not at the migration that this program needs.
+type SchemaError struct {
+	Has   int64 // the last one that was applied; 0: none
+	Needs int64
+}
+
+func (e *SchemaError) Error() string {
+	switch {
+	case e.Has == 0:
+		return "the database has none of ddtb's tables yet: run `ddtb migrate`"
+	case e.Has > e.Needs:
+		return fmt.Sprintf("the database is at migration %d, newer than this ddtb, which knows %d: update ddtb, "+
+			"or run `ddtb migrate down` with the newer one first", e.Has, e.Needs)
+	case e.Has == e.Needs:
+		return fmt.Sprintf("the database is at migration %d, but one before it was left out: run `ddtb migrate status`", e.Has)
+	}
+	return fmt.Sprintf("the database is at migration %d, this ddtb needs %d: run `ddtb migrate`", e.Has, e.Needs)
+}
+
+// CheckSchema is nil when the database is at the migration that this program needs, and a *SchemaError when it
+// is not.
+func CheckSchema(ctx context.Context, q Querier) error {
+	steps, err := migrationStatus(ctx, q)
+	if err != nil {
+		return err
+	}
+	pending := slices.ContainsFunc(steps, func(m Migration) bool { return m.Pending })
+	if e := schemaOf(steps); pending || e.Has != e.Needs {
+		return e
+	}
+	return nil
+}
+
+// schemaOf compares the last step applied with the last one known, which alone have a name.
+func schemaOf(steps []Migration) *SchemaError {
+	e := &SchemaError{}
+	for _, m := range steps {
+		if !m.Pending {
+			e.Has = max(e.Has, m.Version)
+		}
+		if m.Name != "" {
+			e.Needs = max(e.Needs, m.Version)
+		}
+	}
+	return e
+}
+
+func migrationStatus(ctx context.Context, q Querier) ([]Migration, error) {
+	steps, err := knownMigrations()
+	if err != nil {
+		return nil, err
+	}
+	var there bool
+	if err := q.QueryRow(ctx, "SELECT to_regclass('"+migrationTable+"') IS NOT NULL").Scan(&there); err != nil || !there {
+		return steps, err
+	}
+	rows, err := q.Query(ctx, "SELECT version_id, tstamp AT TIME ZONE 'UTC' FROM "+migrationTable+
+		" WHERE is_applied AND version_id > 0 ORDER BY version_id")
+	if err != nil {
+		return nil, err
+	}
+	applied, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (m Migration, err error) {
+		return m, row.Scan(&m.Version, &m.AppliedAt)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return merge(steps, applied), nil
+}
+
+// merge marks the steps that were applied, and adds those that this program does not know.
+func merge(steps, applied []Migration) []Migration {
+	for _, a := range applied {
+		i := slices.IndexFunc(steps, func(m Migration) bool { return m.Version == a.Version })
+		if i < 0 {
+			steps = append(steps, a)
+			continue
+		}
+		steps[i].AppliedAt, steps[i].Pending = a.AppliedAt, false
+	}
+	slices.SortFunc(steps, func(a, b Migration) int { return int(a.Version - b.Version) })
+	return steps
+}
+
+// knownMigrations are the embedded files, all of them pending.
+func knownMigrations() ([]Migration, error) {
+	entries, err := migrations.FS.ReadDir(".")
+	if err != nil {
+		return nil, err
+	}
+	steps := make([]Migration, len(entries))
+	for i, e := range entries {
+		version, err := goose.NumericComponent(e.Name())
+		if err != nil {
+			return nil, fmt.Errorf("migration %s: %w", e.Name(), err)
+		}
+		steps[i] = Migration{Version: version, Name: e.Name(), Pending: true}
+	}
+	return steps, nil
+}
+
+// migrating runs fn with goose on one direct connection, unless the database is ahead of this program.
+func migrating(ctx context.Context, cfg config.Database, fn func(*goose.Provider) error) (err error) {
+	if direct := Direct(cfg); direct.Pooler != "" {
+		return fmt.Errorf("migrations need a lock that lasts for a session, which %s in transaction mode can't carry: "+
+			"set direct_host and direct_port of database %q", cfg.Pooler, cfg.Name)
+	}
+	steps, err := MigrationStatus(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	if e := schemaOf(steps); e.Has > e.Needs {
+		return e
+	}
+	cfg = Direct(cfg)
+	cfg.StatementTimeout = 0 // a step takes as long as it takes
+	cc, err := ConnConfig(cfg, cfg.ApplicationName+"/migrate")
+	if err != nil {
+		return err
+	}
+	cc.RuntimeParams["timezone"] = "UTC" // goose's tstamp has no zone
+	cc.RuntimeParams["lock_timeout"] = fmt.Sprint(migrationWait.Milliseconds())
+	pool := stdlib.OpenDB(*cc)
+	pool.SetMaxOpenConns(1) // what goose asks for at once is one
+	defer func() { err = errors.Join(err, pool.Close()) }()
+	provider, err := newProvider(pool)
+	if err != nil {
+		return err
+	}
+	return fn(provider)
+}
+
+func newProvider(pool *sql.DB) (*goose.Provider, error) {
+	locker, err := lock.NewPostgresSessionLocker(
+		lock.WithLockID(migrationLock), lock.WithLockTimeout(1, uint64(migrationWait/time.Second)))
+	if err != nil {
+		return nil, err
+	}
+	return goose.NewProvider(goose.DialectPostgres, pool, migrations.FS, goose.WithTableName(migrationTable),
+		goose.WithSessionLocker(explainedLocker{locker}), goose.WithDisableGlobalRegistry(true))
+}
+
+// explainedLocker is goose's lock; who does not get it in time is told who has it.
+type explainedLocker struct{ lock.SessionLocker }
+
+// SessionLock is part of lock.SessionLocker.
+func (l explainedLocker) SessionLock(ctx context.Context, conn *sql.Conn) error {
+	err := l.SessionLocker.SessionLock(ctx, conn)
+	if err == nil {
+		return nil
+	}
+	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	var pid int
+	var application string
+	unknown := conn.QueryRowContext(asking, `SELECT pid, application_name FROM pg_locks JOIN pg_stat_activity USING (pid)
+		WHERE locktype = 'advisory' AND granted AND objid = $1
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`, migrationLock).Scan(&pid, &application)
+	if unknown != nil {
+		return err
+	}
+	return fmt.Errorf("another process is migrating this database: its backend %d (%q) still holds the lock; "+
+		"try again, or end it with pg_terminate_backend: %w", pid, application, err)
+}
