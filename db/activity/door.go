@@ -10,17 +10,20 @@ import (
 // Door says by which right the snapshot's connection exists, which matters when no ordinary slot is left.
 func (s Snapshot) Door() string {
 	others := s.Slots.Used - 1
+	const kept = "an ordinary slot, taken before they ran out"
 	switch {
 	case s.Through != "":
 		return "the monitoring connection of the running ddtb server, through " + s.Through
-	case others < s.Slots.Usable():
+	case s.Slots.Free() > 0:
 		return "an ordinary slot"
+	case others < s.Slots.Usable():
+		return kept
 	case s.Role.Superuser:
 		return "a reserved slot: " + s.Role.Name + " is a superuser (superuser_reserved_connections)"
 	case s.Role.UsesReserved && s.Server.ForReserved > 0:
 		return "a reserved slot: " + s.Role.Name + " has pg_use_reserved_connections (reserved_connections)"
 	}
-	return "an ordinary slot, taken before they ran out"
+	return kept
 }
 
 // Refusal is why a server that is full let nobody in.

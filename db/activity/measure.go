@@ -49,13 +49,11 @@ func CheckHealth(ctx context.Context) Health {
 
 // Measurement watches the server's sessions while a piece of work runs. See Monitor.
 type Measurement struct {
-	name    string
-	began   time.Time
-	cancel  context.CancelFunc
-	done    chan struct{} // closed when the watching is over
-	release func()
-	once    sync.Once
-	result  Usage
+	began  time.Time
+	cancel context.CancelFunc
+	done   chan struct{} // closed when the watching is over
+	once   sync.Once
+	result Usage
 }
 
 // Usage is what a piece of work did to the connections, seen from the server: other programs' sessions count
@@ -106,23 +104,23 @@ const watchEvery = 100 * time.Millisecond
 //	defer m.End()
 //
 // It looks through the Observer of WithObserver, or a connection of its own. It never fails: when the server
-// can't be looked at, the work goes on, and Usage.Err says why. It has looked once when it returns.
+// can't be looked at, the work goes on, and Usage.Err says why. It has looked once when it returns. What it
+// started ends with End or with ctx, whichever is first.
 func Monitor(ctx context.Context, name string) *Measurement {
-	m := &Measurement{name: name, began: time.Now(), cancel: func() {}, done: make(chan struct{}), release: func() {}}
-	m.result.Name = name
+	m := &Measurement{began: time.Now(), cancel: func() {}, done: make(chan struct{}), result: Usage{Name: name}}
 	o, _, release, err := observer(ctx)
 	if err != nil {
 		m.result.Err = err
 		close(m.done)
 		return m
 	}
-	m.release = release
 	watching, cancel := context.WithCancel(ctx)
 	m.cancel = cancel
 	w := &watch{usage: &m.result, seen: map[int32]time.Time{}}
 	w.look(ctx, o)
 	go func() {
 		defer close(m.done)
+		defer release()
 		w.run(watching, o)
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
 		defer cancel()
@@ -136,7 +134,6 @@ func (m *Measurement) End() Usage {
 	m.once.Do(func() {
 		m.cancel()
 		<-m.done
-		m.release()
 		m.result.Took = Age(time.Since(m.began))
 	})
 	return m.result
