@@ -20,7 +20,7 @@ import "time"
 // holds its default, or what was asked for, within its bounds.
 //
 // The tag "toml" names the key, and the names of the variables derive from it: pool.max_size of the default
-// database is DDTB_DATABASES_DEFAULT_POOL_MAX_SIZE. The tag "allow" is the bound: see key.allow.
+// database is DDTB_DATABASES_DEFAULT_POOL_MAX_SIZE. The tag "allow" is the bound, in the words of values.go.
 type Config struct {
 	Databases map[string]Database `toml:"databases"` // "default", always, and "replica" if the file has one
 	Server    Server              `toml:"server"`
@@ -103,7 +103,7 @@ const Forever = time.Duration(-1)
 
 // Persistent is the strategy "persistent": each worker keeps a connection of its own.
 type Persistent struct {
-	ConnMaxAge time.Duration `toml:"conn_max_age" allow:"none|0..8760h"` // Forever, written "none"; 0 closes at the request's end
+	ConnMaxAge time.Duration `toml:"conn_max_age" allow:"none|0..8760h"` // 0 closes it at the request's end
 	Workers    int           `toml:"workers" allow:"0..10000"`           // 0: one for each client connection
 	Reap       bool          `toml:"reap"`                               // close the connection of a worker that is gone
 }

@@ -107,8 +107,8 @@ func (l *loader) setHidden(name, text string, o Origin) {
 
 type setting struct{ key, value string }
 
-const brokenURL = "this can't be read as postgres://USER:PASSWORD@HOST:PORT/NAME?sslmode=…; in user, password and name " +
-	"these characters must be percent-encoded: % is %25, @ is %40, / is %2F, : is %3A, ? is %3F, # is %23"
+const brokenURL = "this can't be read as postgres://USER:PASSWORD@HOST:PORT/NAME?sslmode=…; " +
+	"in user, password and name these characters must be percent-encoded: % is %25, @ is %40, / is %2F, : is %3A, ? is %3F, # is %23"
 
 var parameterName = regexp.MustCompile(`^[a-z_]{1,40}$`)
 

@@ -52,22 +52,57 @@ func TestVariablesSetKeys(t *testing.T) {
 }
 
 func TestMistakesOfTheEnvironment(t *testing.T) {
+	const where = "environment variable "
 	for _, tt := range []struct{ environ, want string }{
-		{"DB_MAX_CONNS=many", `environment variable DB_MAX_CONNS: databases.default.pool.max_size: found "many"; allowed is a whole number from 1 to 10000`},
-		{"DB_MAX_CONNS=0", "environment variable DB_MAX_CONNS: databases.default.pool.max_size: found 0; allowed is a whole number from 1 to 10000"},
-		{"DB_MAX_CONNS=1.5", "environment variable DB_MAX_CONNS: databases.default.pool.max_size: found 1.5; allowed is a whole number from 1 to 10000"},
-		{"CONN_MAX_AGE=-1", `environment variable CONN_MAX_AGE: databases.default.persistent.conn_max_age: found -1; allowed is a duration as "10s", or a number of seconds, "none", or from 0 to 8760h`},
-		{"PGPORT=5432,5433", `environment variable PGPORT: databases.default.port: found "5432,5433"; allowed is a whole number from 1 to 65535`},
-		{"PGSSLMODE=on", `environment variable PGSSLMODE: databases.default.sslmode: found "on"; allowed is "disable", "allow", "prefer", "require", "verify-ca" or "verify-full"`},
-		{"PGPASSWORD=a\x00b", "environment variable PGPASSWORD: databases.default.password: found a value that is not shown here; allowed is a string without NUL characters"},
-		{"DDTB_TEST_ENABLED=maybe", `environment variable DDTB_TEST_ENABLED: test.enabled: found "maybe"; allowed is true or false`},
-		{"DDTB_DATABASES_DEFAULT_POOL_MIN_SIZE=20", "environment variable DDTB_DATABASES_DEFAULT_POOL_MIN_SIZE: databases.default.pool.min_size: 20 (environment variable DDTB_DATABASES_DEFAULT_POOL_MIN_SIZE) is more than max_size, 10 (default)"},
-		{"DDTB_DATABASES_REPLICA_HOST=r", "environment variable DDTB_DATABASES_REPLICA_HOST: databases.replica.name: is missing: the replica takes nothing from [databases.default]"},
-		{"DDTB_SERVER_TRUSTED_PROXIES=10.0.0.1,x", `environment variable DDTB_SERVER_TRUSTED_PROXIES: server.trusted_proxies: found "x"; allowed is a list of addresses and ranges, as "10.0.0.1" and "10.0.0.0/8"`},
+		{
+			"DB_MAX_CONNS=many",
+			`databases.default.pool.max_size: found "many"; allowed is a whole number from 1 to 10000`,
+		},
+		{
+			"DB_MAX_CONNS=0",
+			"databases.default.pool.max_size: found 0; allowed is a whole number from 1 to 10000",
+		},
+		{
+			"DB_MAX_CONNS=1.5",
+			"databases.default.pool.max_size: found 1.5; allowed is a whole number from 1 to 10000",
+		},
+		{
+			"CONN_MAX_AGE=-1",
+			`databases.default.persistent.conn_max_age: found -1; allowed is a duration as "10s", or a number of seconds, "none", or from 0 to 8760h`,
+		},
+		{
+			"PGPORT=5432,5433",
+			`databases.default.port: found "5432,5433"; allowed is a whole number from 1 to 65535`,
+		},
+		{
+			"PGSSLMODE=on",
+			`databases.default.sslmode: found "on"; allowed is "disable", "allow", "prefer", "require", "verify-ca" or "verify-full"`,
+		},
+		{
+			"PGPASSWORD=a\x00b",
+			"databases.default.password: found a value that is not shown here; allowed is a string without NUL characters",
+		},
+		{
+			"DDTB_TEST_ENABLED=maybe",
+			`test.enabled: found "maybe"; allowed is true or false`,
+		},
+		{
+			"DDTB_DATABASES_DEFAULT_POOL_MIN_SIZE=20",
+			"databases.default.pool.min_size: 20 (environment variable DDTB_DATABASES_DEFAULT_POOL_MIN_SIZE) is more than max_size, 10 (default)",
+		},
+		{
+			"DDTB_DATABASES_REPLICA_HOST=r",
+			"databases.replica.name: is missing: the replica takes nothing from [databases.default]",
+		},
+		{
+			"DDTB_SERVER_TRUSTED_PROXIES=10.0.0.1,x",
+			`server.trusted_proxies: found "x"; allowed is a list of addresses and ranges, as "10.0.0.1" and "10.0.0.0/8"`,
+		},
 	} {
 		t.Run(strings.ToValidUTF8(strings.ReplaceAll(tt.environ, "\x00", "NUL"), ""), func(t *testing.T) {
 			_, err := Load(Options{Environ: []string{tt.environ}})
-			equal(t, "the message", fmt.Sprint(err), tt.want)
+			name, _, _ := strings.Cut(tt.environ, "=")
+			equal(t, "the message", fmt.Sprint(err), where+name+": "+tt.want)
 		})
 	}
 }
@@ -120,7 +155,12 @@ func setByURL(c *Config) string {
 }
 
 func TestMistakesOfDatabaseURL(t *testing.T) {
-	const where = "environment variable DATABASE_URL: "
+	const (
+		where      = "environment variable DATABASE_URL: "
+		parameters = "; allowed are application_name, connect_timeout, dbname, host, password, port, sslmode, user"
+		hidden     = "found a value that is not shown here; allowed is "
+		modes      = `"disable", "allow", "prefer", "require", "verify-ca" or "verify-full"`
+	)
 	for text, want := range map[string]string{
 		"mysql://u:hunter2@h/n":                 "this begins with neither postgres:// nor postgresql://",
 		"host=h password=hunter2":               "this begins with neither postgres:// nor postgresql://",
@@ -131,13 +171,13 @@ func TestMistakesOfDatabaseURL(t *testing.T) {
 		"postgres://u:hunter%zz@h/n":            brokenURL,
 		"postgres://u:12/hunter2@h/n":           brokenURL,
 		"postgres://u:a?hunter=2@h/n":           brokenURL,
-		"postgres://u:hunter2":                  "databases.default.host: found a value that is not shown here; allowed is " + formats["host"].says,
-		"postgres://u:p@h1:1,h2:2/n":            "databases.default.host: found a value that is not shown here; allowed is " + formats["host"].says,
-		"postgres://u:p@h:70000/n":              "databases.default.port: found a value that is not shown here; allowed is a whole number from 1 to 65535",
-		"postgres://u:p@h/n?sslmode=on":         `databases.default.sslmode: found a value that is not shown here; allowed is "disable", "allow", "prefer", "require", "verify-ca" or "verify-full"`,
-		"postgres://u:p@h/n?pool_max_conns=3":   "unknown parameter pool_max_conns; allowed are application_name, connect_timeout, dbname, host, password, port, sslmode, user",
-		"postgres://u:p@h/n?Hunter2":            "it has an unknown parameter; allowed are application_name, connect_timeout, dbname, host, password, port, sslmode, user",
-		"postgres://u:p@h/n?connect_timeout=-1": `databases.default.connect_timeout: found a value that is not shown here; allowed is a duration as "10s", or a number of seconds, from 100ms to 5m`,
+		"postgres://u:hunter2":                  "databases.default.host: " + hidden + formats["host"].says,
+		"postgres://u:p@h1:1,h2:2/n":            "databases.default.host: " + hidden + formats["host"].says,
+		"postgres://u:p@h:70000/n":              "databases.default.port: " + hidden + "a whole number from 1 to 65535",
+		"postgres://u:p@h/n?sslmode=on":         "databases.default.sslmode: " + hidden + modes,
+		"postgres://u:p@h/n?pool_max_conns=3":   "unknown parameter pool_max_conns" + parameters,
+		"postgres://u:p@h/n?Hunter2":            "it has an unknown parameter" + parameters,
+		"postgres://u:p@h/n?connect_timeout=-1": "databases.default.connect_timeout: " + hidden + `a duration as "10s", or a number of seconds, from 100ms to 5m`,
 	} {
 		_, err := Load(Options{Environ: []string{"DATABASE_URL=" + text}})
 		equal(t, text, fmt.Sprint(err), where+want)

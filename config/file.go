@@ -166,7 +166,7 @@ func (t *tomlFile) read() {
 	}
 }
 
-// full saves the work of telling a mistake that is not kept: a file can hold a hundred thousand.
+// full says that nobody will read of more mistakes: a file can hold a hundred thousand.
 func (t *tomlFile) full() bool { return len(t.mistakes) > maxMistakes }
 
 func (t *tomlFile) failAt(offset int, key, format string, args ...any) {
@@ -185,7 +185,8 @@ func (t *tomlFile) syntaxError(err error) {
 		offset = int(t.parser.Range(e.Highlight).Offset)
 	}
 	message = aCharacter.ReplaceAllString(message, "")
-	t.failAt(offset, "", "this is not TOML: %s; a line is [table], key = \"text\", key = 10, key = true, or a # comment", message)
+	t.failAt(offset, "", "this is not TOML: %s; "+
+		"a line is [table], key = \"text\", key = 10, key = true, or a # comment", message)
 }
 
 // checkRules lets go-toml judge what no key by itself shows, such as a table that dotted keys made already.

@@ -22,7 +22,7 @@ type Options struct {
 // Flag is a key set on the command line.
 type Flag struct {
 	Name  string // as it was written, "--addr"
-	Key   string // "server.addr"
+	Key   string // "server.addr"; one that does not exist is a bug, and panics
 	Value string
 }
 
@@ -61,9 +61,9 @@ func (o Options) variables() map[string]string {
 // Load reads the configuration. The error, if any, is a Mistakes with all of them; the Config is nil then.
 func Load(o Options) (*Config, error) {
 	l := newLoader(o)
-	for _, layer := range []func(){l.readFile, l.readEnvironment, l.readFlags} {
-		layer()
-	}
+	l.readFile()
+	l.readEnvironment()
+	l.readFlags()
 	l.readPasswordFiles()
 	l.checkCombinations()
 	if err := l.mistakes.orNil(); err != nil {
@@ -88,7 +88,13 @@ type loader struct {
 }
 
 func newLoader(o Options) *loader {
-	l := &loader{options: o, env: o.variables(), cfg: Default(), databases: map[string]*Database{}, layers: map[string]int{}}
+	l := &loader{
+		options:   o,
+		env:       o.variables(),
+		cfg:       Default(),
+		databases: map[string]*Database{},
+		layers:    map[string]int{},
+	}
 	for _, name := range databaseNames {
 		d := defaultDatabase()
 		l.databases[name] = &d
@@ -123,11 +129,7 @@ func (l *loader) fail(o Origin, key, format string, args ...any) {
 	l.add(&Mistake{Origin: o, Key: key, Message: fmt.Sprintf(format, args...)})
 }
 
-func (l *loader) add(m *Mistake) {
-	if len(l.mistakes) <= maxMistakes { // one more tells that there are more
-		l.mistakes = append(l.mistakes, m)
-	}
-}
+func (l *loader) add(m *Mistake) { l.mistakes = append(l.mistakes, m) }
 
 func (l *loader) warn(format string, args ...any) {
 	l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf(format, args...))

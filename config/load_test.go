@@ -1,7 +1,6 @@
 package config
 
 import (
-	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -112,7 +111,7 @@ func TestPlaceOfTheFile(t *testing.T) {
 		path, named string
 	}{
 		{"flag first", Options{File: "/f.toml", Environ: []string{"DDTB_CONFIG=/e.toml"}}, "/f.toml", "--config"},
-		{"then DDTB_CONFIG", Options{Environ: []string{"DDTB_CONFIG=/e.toml", "XDG_CONFIG_HOME=/x"}}, "/e.toml", "DDTB_CONFIG"},
+		{"then the variable", Options{Environ: []string{"DDTB_CONFIG=/e.toml", "XDG_CONFIG_HOME=/x"}}, "/e.toml", "DDTB_CONFIG"},
 		{"then XDG", Options{Environ: []string{"XDG_CONFIG_HOME=/x", "HOME=/h"}}, "/x/ddtb.toml", ""},
 		{"a relative XDG is ignored", Options{Environ: []string{"XDG_CONFIG_HOME=x", "HOME=/h"}}, "/h/.config/ddtb.toml", ""},
 		{"then home", Options{Environ: []string{"HOME=/h", "DDTB_CONFIG="}}, "/h/.config/ddtb.toml", ""},
@@ -163,7 +162,7 @@ func TestLaterLayersGoOverEarlierOnes(t *testing.T) {
 
 func TestDurationsAreGosOrSeconds(t *testing.T) {
 	for text, want := range map[string]time.Duration{
-		`"10s"`: 10 * time.Second, `10`: 10 * time.Second, `1_0`: 10 * time.Second, `0.25`: 250 * time.Millisecond,
+		`"10s"`: 10 * time.Second, `10`: 10 * time.Second, `1_0`: 10 * time.Second, `1.001`: 1001 * time.Millisecond,
 		`0xa`: 10 * time.Second, `"1m30s"`: 90 * time.Second, `1e1`: 10 * time.Second,
 	} {
 		c := mustLoad(t, "[databases.default.pool]\ntimeout = "+text)
@@ -229,8 +228,11 @@ func TestPasswordFile(t *testing.T) {
 		{"is read without its line break", file, nil, " from the file ", 0},
 		{"goes over a password beside it", file + direct, nil, " from the file ", 1},
 		{"gives way to a password of the environment", file, []string{"PGPASSWORD=env"}, "env", 1},
-		{"of the environment goes over a password of the file", "[databases.default]\n" + direct,
-			[]string{"DDTB_DATABASES_DEFAULT_PASSWORD_FILE=" + secret}, " from the file ", 1},
+		{
+			"of the environment goes over a password of the file", "[databases.default]\n" + direct,
+			[]string{"DDTB_DATABASES_DEFAULT_PASSWORD_FILE=" + secret},
+			" from the file ", 1,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := mustLoad(t, strings.ReplaceAll(tt.content, "%", secret), tt.environ...)
@@ -256,7 +258,8 @@ func leaks(text string, secrets ...string) bool {
 func TestOpenFilesWithPasswordsAreWarnedOf(t *testing.T) {
 	dir := t.TempDir()
 	secret := write(t, filepath.Join(dir, "secret"), "s3cret")
-	file := write(t, filepath.Join(dir, "ddtb.toml"), "[databases.default]\npassword = 'x'\n[mail]\npassword_file = 'secret'")
+	file := write(t, filepath.Join(dir, "ddtb.toml"),
+		"[databases.default]\npassword = 'x'\n[mail]\npassword_file = 'secret'")
 	bare := write(t, filepath.Join(dir, "bare.toml"), "[databases.default]\nname = 'x'\npassword = ''")
 	for _, path := range []string{secret, file, bare} {
 		if err := os.Chmod(path, 0o640); err != nil {
@@ -278,29 +281,20 @@ func TestOpenFilesWithPasswordsAreWarnedOf(t *testing.T) {
 	equal(t, "the number of warnings about a file without a password", len(c.Warnings), 0)
 }
 
-func TestInitWritesTheSampleOnce(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a", "b", "ddtb.toml")
-	if err := Init(path); err != nil {
-		t.Fatal(err)
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	equal(t, "the mode", info.Mode(), fs.FileMode(0o600))
-	content, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	equal(t, "the content", string(content), Sample())
-	write(t, path, "mine")
-	err = Init(path)
-	if err == nil || !strings.Contains(err.Error(), path+" is left as it is") {
-		t.Errorf("the second Init says %v", err)
-	}
-	content, _ = os.ReadFile(path)
-	equal(t, "the content after the second Init", string(content), "mine")
-	if err := Init(filepath.Join(path, "x.toml")); err == nil {
-		t.Error("a file as the folder is accepted")
-	}
+func TestAPoolerWithoutADirectWayIsWarnedOf(t *testing.T) {
+	const pooler = "[databases.default]\npooler = 'pgbouncer'\n"
+	c := mustLoad(t, pooler)
+	equal(t, "the warnings", c.Warnings, []string{
+		"databases.default.pooler is set (" + c.File + ":2) without direct_host: migrations and monitoring go through the " +
+			"pooler, where advisory locks don't hold; set direct_host and direct_port to PostgreSQL's own.",
+	})
+	c = mustLoad(t, pooler+"direct_host = 'h'")
+	equal(t, "the warnings with a direct way", c.Warnings, nil)
+}
+
+func TestFromOSIsThisProcess(t *testing.T) {
+	t.Setenv("DDTB_SERVER_REPLICAS", "7")
+	c, err := Load(FromOS(os.DevNull))
+	must(t, err)
+	equal(t, "replicas", c.Server.Replicas, 7)
 }

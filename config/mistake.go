@@ -37,7 +37,7 @@ type Mistake struct {
 }
 
 func (m *Mistake) Error() string {
-	where := m.Origin.String()
+	where := m.String() // of Origin
 	if m.Line > 0 {
 		where = fmt.Sprintf("%s:%d", where, m.Column)
 	}

@@ -2,12 +2,15 @@ package config
 
 import (
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 )
 
-// setting is a line of the sample that sets a key, commented out or not; the words of a sentence are no bare key.
+// settingLine is a line of the sample that sets a key, commented out or not; the words of a sentence are no bare key.
 var settingLine = regexp.MustCompile(`^(# )?([a-z_]+) = (.*)$`)
 
 func TestSampleSetsNothing(t *testing.T) {
@@ -86,4 +89,31 @@ func boundsOf(k *key) []string {
 		}
 	}
 	return words
+}
+
+func TestInitWritesTheSampleOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a", "b", "ddtb.toml")
+	if err := Init(path); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "the mode", info.Mode(), fs.FileMode(0o600))
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "the content", string(content), Sample())
+	write(t, path, "mine")
+	err = Init(path)
+	if err == nil || !strings.Contains(err.Error(), path+" is left as it is") {
+		t.Errorf("the second Init says %v", err)
+	}
+	content, _ = os.ReadFile(path)
+	equal(t, "the content after the second Init", string(content), "mine")
+	if err := Init(filepath.Join(path, "x.toml")); err == nil {
+		t.Error("a file as the folder is accepted")
+	}
 }

@@ -26,13 +26,13 @@ func TestSecretsNeverPrint(t *testing.T) {
 		}
 	}
 	must(t, c.WriteTOML(&out))
-	for _, form := range []string{secret, fmt.Sprintf("%x", secret), fmt.Sprintf("%X", secret), fmt.Sprintf("%d", []byte(secret))} {
+	hex, decimal := fmt.Sprintf("%x", secret), fmt.Sprintf("%d", []byte(secret))
+	for _, form := range []string{secret, hex, strings.ToUpper(hex), decimal} {
 		if i := strings.Index(out.String(), form); i >= 0 {
 			t.Errorf("%q is in …%s…", form, out.String()[max(0, i-60):i+len(form)])
 		}
 	}
-	equal(t, "what is shown instead", fmt.Sprintf("%v %s %q %#v", Secret(secret), Secret(secret), Secret(secret), Secret(secret)),
-		`[redacted] [redacted] "[redacted]" "[redacted]"`)
+	equal(t, "what is shown instead", fmt.Sprintf("%v %#v", Secret(secret), Secret(secret)), `[redacted] "[redacted]"`)
 	equal(t, "the empty secret", fmt.Sprintf("%v", Secret("")), "")
 	equal(t, "the secret itself", Secret(secret).Reveal(), secret)
 }

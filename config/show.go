@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bufio"
 	"cmp"
 	"fmt"
 	"io"
@@ -18,7 +17,7 @@ func (c *Config) WriteTOML(w io.Writer) error {
 	for name, d := range c.Databases {
 		databases[name] = &d
 	}
-	out := bufio.NewWriter(w) // keeps the first error for Flush
+	out := &strings.Builder{}
 	fmt.Fprintf(out, "# The configuration in force. File: %s\n", cmp.Or(c.File, "none"))
 	table := ""
 	for _, k := range keysOf(c, databases) {
@@ -33,7 +32,8 @@ func (c *Config) WriteTOML(w io.Writer) error {
 		}
 		fmt.Fprintf(out, "%-40s # %s\n", assignment, c.Origins[k.name])
 	}
-	return out.Flush()
+	_, err := io.WriteString(w, out.String())
+	return err
 }
 
 // text is the value as TOML.

@@ -3,16 +3,10 @@ package config
 import (
 	"fmt"
 	"math"
-	"net"
-	"net/mail"
-	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 )
 
 // The tag "allow" bounds a value by its type:
@@ -20,7 +14,7 @@ import (
 //	number, duration   values and ranges, "0|1ms..24h"; "none" is Forever
 //	string             the words that it may be, "pool|persistent"; without a "|", the name of a format
 //	list of strings    the format of each
-//
+
 // set stores what was found in a file, or says what is wrong with it; nothing is stored then.
 func (k *key) set(found any) (problem string) {
 	switch p := k.target.(type) {
@@ -178,80 +172,6 @@ func (k *key) fits(s string) bool {
 
 func (k *key) words() ([]string, bool) {
 	return strings.Split(k.allow, "|"), strings.Contains(k.allow, "|")
-}
-
-// plain tells whether s is text without control characters: a line break in a header or in an identifier, and a
-// NUL in anything that goes to PostgreSQL, do harm.
-func plain(s string) bool { return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl) }
-
-// A format is what a string must look like, and how to say so after "allowed is ".
-type format struct {
-	is   func(string) bool
-	says string
-}
-
-var formats = map[string]format{
-	"": {func(string) bool { return true }, "a string without control characters"},
-	"identifier": {
-		func(s string) bool { return len(s) <= 63 },
-		"a string of at most 63 bytes, as PostgreSQL's names are, without control characters",
-	},
-	"application": {
-		func(s string) bool {
-			return len(s) <= 48 && !strings.ContainsFunc(s, func(r rune) bool { return r > '~' })
-		},
-		"at most 48 ASCII characters (PostgreSQL cuts the name, with the strategy in it, at 63)",
-	},
-	"host": {isHost, `the name or address of one host, or the folder of a Unix socket as "/var/run/postgresql"`},
-	"path": {func(string) bool { return true }, "a path; a relative one begins at the configuration file's folder"},
-	"addr": {isAddr, `HOST:PORT, as "127.0.0.1:8000", or ":8000" for every address of this machine`},
-	"network": {
-		isNetwork, `a list of addresses and ranges, as "10.0.0.1" and "10.0.0.0/8"`,
-	},
-	"url":  {isBaseURL, `"", or a URL as "https://polls.example.org", without query or fragment`},
-	"mail": {isMail, `a mail address, as "ops@example.org" or "Ops <ops@example.org>"`},
-	"dsn":  {isDSN, `"", or Sentry's DSN, as "https://KEY@HOST/PROJECT"`},
-	"environment": {
-		func(s string) bool { return len(s) <= 64 && !strings.ContainsAny(s, "/ ") && s != "None" },
-		`a string of at most 64 characters without spaces and slashes, and not "None" (Sentry's rules)`,
-	},
-}
-
-func isHost(s string) bool {
-	if strings.HasPrefix(s, "/") || s == "" {
-		return true
-	}
-	_, notAddress := netip.ParseAddr(s)
-	return notAddress == nil || !strings.ContainsAny(s, "/:,@[] ")
-}
-
-func isAddr(s string) bool {
-	host, port, err := net.SplitHostPort(s)
-	_, notPort := strconv.ParseUint(port, 10, 16)
-	return err == nil && notPort == nil && !strings.ContainsAny(host, "/ ")
-}
-
-func isNetwork(s string) bool {
-	_, notAddr := netip.ParseAddr(s)
-	_, notPrefix := netip.ParsePrefix(s)
-	return notAddr == nil || notPrefix == nil
-}
-
-func isBaseURL(s string) bool {
-	u, err := url.Parse(s)
-	return s == "" || err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" &&
-		u.User == nil && u.RawQuery == "" && u.Fragment == ""
-}
-
-func isMail(s string) bool {
-	_, err := mail.ParseAddress(s)
-	return err == nil
-}
-
-func isDSN(s string) bool {
-	u, err := url.Parse(s)
-	return s == "" || err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" &&
-		u.User != nil && strings.Trim(u.Path, "/") != ""
 }
 
 // refuse says what was found and what is allowed. It never shows a secret.

@@ -93,20 +93,22 @@ func (w *watcher) drain(events chan<- struct{}) {
 }
 
 // follow watches the file itself, for writes that come by another name of it, and the folder to which it links.
-// Both may be others than a moment ago. That there is no file now is no error: its folder will tell of it.
+// Both may be others than a moment ago. That there is no file now is no error: the folders will tell when there is.
 func (w *watcher) follow() {
 	_ = w.notify.Add(filepath.Dir(w.path))
-	_ = w.notify.Remove(w.path)
+	_ = w.notify.Remove(w.path) // else Add may keep to the file that had the name before
 	_ = w.notify.Add(w.path)
-	folder := filepath.Dir(w.path)
-	if target, err := filepath.EvalSymlinks(w.path); err == nil {
-		folder = filepath.Dir(target)
+	target, err := filepath.EvalSymlinks(w.path)
+	if err != nil {
+		return
 	}
-	if folder != w.folder && w.folder != "" && w.folder != filepath.Dir(w.path) {
-		_ = w.notify.Remove(w.folder)
+	if folder := filepath.Dir(target); folder != w.folder {
+		if w.folder != "" && w.folder != filepath.Dir(w.path) {
+			_ = w.notify.Remove(w.folder)
+		}
+		w.folder = folder
 	}
-	w.folder = folder
-	_ = w.notify.Add(folder)
+	_ = w.notify.Add(w.folder)
 }
 
 // changed tells whether the content is another one than the last time. A file that can't be read, for another

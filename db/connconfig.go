@@ -68,12 +68,11 @@ func runtimeParams(cfg config.Database, application string) map[string]string {
 	return params
 }
 
-// Direct is cfg past its pooler, for what a pooler in transaction mode can't carry: locks and settings of a
-// session, LISTEN.
+// Direct is cfg past its pooler, at direct_host and direct_port, for what a pooler in transaction mode can't carry:
+// locks and settings of a session, LISTEN. Without direct_host it is cfg itself.
 func Direct(cfg config.Database) config.Database {
-	cfg.Host, cfg.Port = cmp.Or(cfg.DirectHost, cfg.Host), cmp.Or(cfg.DirectPort, cfg.Port)
-	if cfg.DirectHost != "" || cfg.DirectPort != 0 {
-		cfg.Pooler = ""
+	if cfg.DirectHost != "" {
+		cfg.Host, cfg.Port, cfg.Pooler = cfg.DirectHost, cfg.DirectPort, ""
 	}
 	return cfg
 }

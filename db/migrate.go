@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -87,7 +88,7 @@ func migrationOf(r *goose.MigrationResult) Migration {
 // MigrationStatus lists the steps that this program knows and those that the database has had, by version. It
 // changes nothing.
 func MigrationStatus(ctx context.Context, cfg config.Database) ([]Migration, error) {
-	cc, err := ConnConfig(Direct(cfg), cfg.ApplicationName+"/migrate")
+	cc, err := migrationConn(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -213,14 +214,10 @@ func migrating(ctx context.Context, cfg config.Database, fn func(*goose.Provider
 	if e := schemaOf(steps); e.Has > e.Needs {
 		return e
 	}
-	cfg = Direct(cfg)
-	cfg.StatementTimeout = 0 // a step takes as long as it takes
-	cc, err := ConnConfig(cfg, cfg.ApplicationName+"/migrate")
+	cc, err := migrationConn(cfg)
 	if err != nil {
 		return err
 	}
-	cc.RuntimeParams["timezone"] = "UTC" // goose's tstamp has no zone
-	cc.RuntimeParams["lock_timeout"] = fmt.Sprint(migrationWait.Milliseconds())
 	pool := stdlib.OpenDB(*cc)
 	pool.SetMaxOpenConns(1) // what goose asks for at once is one
 	defer func() { err = errors.Join(err, pool.Close()) }()
@@ -229,6 +226,21 @@ func migrating(ctx context.Context, cfg config.Database, fn func(*goose.Provider
 		return err
 	}
 	return fn(provider)
+}
+
+// migrationConn leads past the pooler, and lets a step take as long as it takes, but not wait for ever.
+func migrationConn(cfg config.Database) (*pgx.ConnConfig, error) {
+	cfg = Direct(cfg)
+	cfg.StatementTimeout = 0
+	cc, err := ConnConfig(cfg, cfg.ApplicationName+"/migrate")
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Pooler == "" { // else the login may be refused for them
+		cc.RuntimeParams["timezone"] = "UTC" // goose's tstamp has no zone
+		cc.RuntimeParams["lock_timeout"] = strconv.FormatInt(migrationWait.Milliseconds(), 10)
+	}
+	return cc, nil
 }
 
 func newProvider(pool *sql.DB) (*goose.Provider, error) {

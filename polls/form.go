@@ -8,9 +8,9 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/url"
-	"strconv"
 
 	"ddtb/app/fault"
+	"ddtb/app/web"
 )
 
 // maxForm is how much of a vote's body is read: the form has one short field.
@@ -30,14 +30,13 @@ func readChoice(r *http.Request) (id int64, ok bool, err error) {
 	return id, ok, nil
 }
 
-// parseChoice is the id in the field "choice", if there is exactly one and it is made of digits.
+// parseChoice is the id in the field "choice", if there is exactly one and it can be an id.
 func parseChoice(contentType string, body []byte) (id int64, ok bool) {
 	choices := formValues(contentType, body)
-	if len(choices) != 1 || choices[0] == "" || choices[0][0] == '+' {
+	if len(choices) != 1 {
 		return 0, false
 	}
-	id, err := strconv.ParseInt(choices[0], 10, 64)
-	return id, err == nil && id > 0
+	return web.ParseID(choices[0])
 }
 
 // formValues are the values of "choice" in a form of either encoding. What is malformed is left out.

@@ -23,7 +23,14 @@ var Static = web.MustFiles("polls", staticFS)
 var pages = web.MustTemplates(templateFS, template.FuncMap{
 	"static": Static.URL,
 	"inc":    func(i int) int { return i + 1 }, // people count from one
+	"date":   date,
 })
+
+// date is a day for people and a time for machines, in UTC, since nobody told us where the reader is.
+func date(t time.Time) template.HTML {
+	t = t.UTC()
+	return template.HTML(`<time datetime="` + t.Format(time.RFC3339) + `">` + t.Format("2 January 2006") + `</time>`)
+}
 
 // listed is how many questions the list shows.
 const listed = 5
@@ -33,10 +40,13 @@ const listed = 5
 type Handlers struct {
 	store *Store
 	now   func() time.Time
+	list  *web.Memo
 }
 
 // New makes the pages over a store; now decides what is published, time.Now in earnest.
-func New(store *Store, now func() time.Time) *Handlers { return &Handlers{store, now} }
+func New(store *Store, now func() time.Time) *Handlers {
+	return &Handlers{store, now, pages.Memo("list.html")}
+}
 
 // item is a question in the list.
 type item struct {
@@ -55,7 +65,7 @@ func (h *Handlers) List(c echo.Context) error {
 	for i, q := range questions {
 		items[i] = item{q, q.WasPublishedRecently(now)}
 	}
-	return pages.Render(c, http.StatusOK, "list.html", items)
+	return h.list.Render(c, http.StatusOK, items)
 }
 
 // detail is a question with its form. Error is what was wrong with the form that was sent.

@@ -38,11 +38,11 @@ func (q Question) WasPublishedRecently(now time.Time) bool {
 	return !q.PubDate.Before(now.Add(-recently)) && !q.PubDate.After(now)
 }
 
-// Votes is the sum over all choices.
+// Votes is the sum over all choices. Less than none, which the column allows, counts as none.
 func (q Question) Votes() int64 {
 	var sum int64
 	for _, c := range q.Choices {
-		sum += c.Votes
+		sum += max(c.Votes, 0)
 	}
 	return sum
 }

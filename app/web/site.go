@@ -1,6 +1,8 @@
 package web
 
 import (
+	_ "embed" // the frame
+	"html/template"
 	"strings"
 
 	"github.com/labstack/echo/v4"
@@ -17,26 +19,68 @@ type Link struct {
 	Path, Text string
 }
 
-const siteKey = "ddtb/app/web.Site"
+const frameKey = "ddtb/app/web.frame"
 
-// Middleware gives the site to every page that is rendered below it, error pages too.
-func (s *Site) Middleware() echo.MiddlewareFunc {
+// Middleware gives the site, as it is now, to every page that is rendered below it, error pages too.
+func (s Site) Middleware() echo.MiddlewareFunc {
+	f := newFrame(s)
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
-			c.Set(siteKey, s)
+			c.Set(frameKey, f)
 			return next(c)
 		}
 	}
 }
 
-var nameless = &Site{Name: "ddtb"}
+//go:embed templates/frame.html
+var frameHTML string
 
-func siteOf(c echo.Context) *Site {
-	if s, ok := c.Get(siteKey).(*Site); ok {
-		return s
+var frames = template.Must(template.New("frame").Funcs(template.FuncMap{"static": own.URL}).Parse(frameHTML))
+
+// frame is the part of a page that is the same for all requests, executed ahead of them: a third of the time that
+// a small page takes.
+type frame struct {
+	nav     []Link
+	headers []template.HTML // with each of nav as the current one, and at the end with none
+	links   template.HTML
+}
+
+var nameless = newFrame(Site{Name: "ddtb"})
+
+func newFrame(s Site) *frame {
+	f := &frame{nav: s.Nav, links: execute("links", nil)}
+	for current := range len(s.Nav) + 1 {
+		f.headers = append(f.headers, execute("header", struct {
+			Site
+			Current int
+		}{s, current}))
+	}
+	return f
+}
+
+// execute panics when it can't: the template is embedded, and is given nothing but texts.
+func execute(name string, data any) template.HTML {
+	var b strings.Builder
+	if err := frames.ExecuteTemplate(&b, name, data); err != nil {
+		panic(err)
+	}
+	return template.HTML(b.String()) // escaped by the template that made it
+}
+
+func frameOf(c echo.Context) *frame {
+	if f, ok := c.Get(frameKey).(*frame); ok {
+		return f
 	}
 	return nameless
 }
 
-// Current tells whether the page shown is below the link.
-func (v view) Current(l Link) bool { return strings.HasPrefix(v.Path, l.Path) }
+// header is the one whose current link is the nearest above path.
+func (f *frame) header(path string) template.HTML {
+	best, length := len(f.nav), 0
+	for i, link := range f.nav {
+		if len(link.Path) > length && strings.HasPrefix(path, link.Path) {
+			best, length = i, len(link.Path)
+		}
+	}
+	return f.headers[best]
+}

@@ -17,7 +17,6 @@ import (
 	"html/template"
 	"io"
 	"io/fs"
-	"maps"
 	"path"
 	"strconv"
 	"strings"
@@ -49,9 +48,7 @@ func MustTemplates(fsys fs.FS, funcs template.FuncMap) *Templates {
 	if err != nil {
 		panic(fmt.Sprintf("web: templates: %v", err))
 	}
-	all := template.FuncMap{"static": own.URL}
-	maps.Copy(all, funcs)
-	base := template.Must(template.New("layout").Funcs(all).Parse(layout))
+	base := template.Must(template.New("layout").Funcs(template.FuncMap{"static": own.URL}).Funcs(funcs).Parse(layout))
 	for _, file := range shared {
 		template.Must(base.ParseFS(fsys, file))
 	}
@@ -96,25 +93,40 @@ func mustPage(base *template.Template, fsys fs.FS, file string) *template.Templa
 
 // view is what the layout sees; the page's own blocks see Page.
 type view struct {
-	*Site
-	Path string // of the request, to mark where in the header we are
-	Page any
+	Links, Header template.HTML
+	Page          any
 }
 
 // Render executes the page into a buffer, then writes it whole with its length: an error leaves the response
 // untouched. page is the base name of its file.
 func (t *Templates) Render(c echo.Context, status int, page string, data any) error {
+	buf := buffers.Get().(*bytes.Buffer)
+	defer giveBack(buf)
+	if err := t.execute(buf, page, newView(c, data)); err != nil {
+		return err
+	}
+	return write(c, status, buf.Bytes())
+}
+
+func newView(c echo.Context, data any) view {
+	f := frameOf(c)
+	return view{f.links, f.header(c.Request().URL.Path), data}
+}
+
+func (t *Templates) execute(buf *bytes.Buffer, page string, v view) error {
 	tmpl, ok := t.pages[page]
 	if !ok {
 		return fmt.Errorf("no page %q", page)
 	}
-	buf := buffers.Get().(*bytes.Buffer)
-	defer giveBack(buf)
-	if err := tmpl.Execute(buf, view{siteOf(c), c.Request().URL.Path, data}); err != nil {
+	if err := tmpl.Execute(buf, v); err != nil {
 		return fmt.Errorf("render %s: %w", page, err)
 	}
-	c.Response().Header().Set(echo.HeaderContentLength, strconv.Itoa(buf.Len()))
-	return c.HTMLBlob(status, buf.Bytes())
+	return nil
+}
+
+func write(c echo.Context, status int, html []byte) error {
+	c.Response().Header().Set(echo.HeaderContentLength, strconv.Itoa(len(html)))
+	return c.HTMLBlob(status, html)
 }
 
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
@@ -129,15 +141,22 @@ func giveBack(buf *bytes.Buffer) {
 	}
 }
 
-// ID is the path parameter as the id of a row: decimal digits alone, from 1 to the largest bigint. Anything else
-// is a page that does not exist.
+// ID is the path parameter as the id of a row. What ParseID does not take is a page that does not exist.
 func ID(c echo.Context, param string) (int64, error) {
-	text := c.Param(param)
-	id, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || id <= 0 || text[0] == '+' {
+	id, ok := ParseID(c.Param(param))
+	if !ok {
 		return 0, fault.New(fault.NotFound, "There is no such page: its address has no valid number.")
 	}
 	return id, nil
+}
+
+// ParseID reads the id of a row as a client sends it: decimal digits alone, from 1 to the largest bigint.
+func ParseID(text string) (id int64, ok bool) {
+	id, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || id <= 0 || text[0] == '+' {
+		return 0, false
+	}
+	return id, true
 }
 
 // WantsJSON tells whether the client asked for JSON rather than a page: its Accept header names a JSON type, and

@@ -46,7 +46,7 @@ func document(t *testing.T, rec *httptest.ResponseRecorder) *goquery.Document {
 
 func TestRenderPutsThePageIntoTheLayout(t *testing.T) {
 	c, rec := context(t, "/polls/7/")
-	site := &web.Site{Name: "A site", Nav: []web.Link{{Path: "/polls/", Text: "Polls"}, {Path: "/admin/", Text: "Admin"}}}
+	site := web.Site{Name: "A site", Nav: []web.Link{{Path: "/polls/", Text: "Polls"}, {Path: "/admin/", Text: "Admin"}}}
 	set := web.MustTemplates(page(`<h1>{{.}}</h1>`), nil)
 	err := site.Middleware()(func(c echo.Context) error {
 		return set.Render(c, http.StatusTeapot, "page.html", `<script>alert(1)</script>`)
@@ -123,7 +123,7 @@ func TestPagesShareFilesWithAnUnderscoreAndFillTheOptionalBlocks(t *testing.T) {
 		return document(t, rec)
 	}
 	one, two := render("one.html"), render("two.html")
-	if got := one.Find("main.wide li").Text(); got != "AB" {
+	if got := one.Find("body.wide main li").Text(); got != "AB" {
 		t.Errorf("shared item: %q", got)
 	}
 	if one.Find(`head meta[name="robots"]`).Length() != 1 || two.Find(`head meta[name="robots"]`).Length() != 0 {
@@ -169,6 +169,47 @@ func TestOnlyWhoAsksForJSONGetsJSON(t *testing.T) {
 		c.Request().Header.Set("Accept", accept)
 		if got := web.WantsJSON(c); got != want {
 			t.Errorf("%q: got %v", accept, got)
+		}
+	}
+}
+
+func TestAMemoExecutesAgainOnlyWhenWhatItShowsDiffers(t *testing.T) {
+	executions := 0
+	set := web.MustTemplates(page(`{{count}}{{range .}}<li>{{.}}</li>{{end}}`), template.FuncMap{
+		"count": func() string { executions++; return "" },
+	})
+	memo := set.Memo("page.html")
+	site := web.Site{Name: "A site", Nav: []web.Link{{Path: "/a/", Text: "A"}}}
+	with, without := site.Middleware(), func(next echo.HandlerFunc) echo.HandlerFunc { return next }
+	executions = 0 // MustTemplates tries each page
+	for i, step := range []struct {
+		path       string
+		middleware echo.MiddlewareFunc
+		data       []string
+		want       int
+	}{
+		{"/a/", with, []string{"x"}, 1},
+		{"/a/", with, []string{"x"}, 1},
+		{"/a/b/", with, []string{"x"}, 1},
+		{"/a/", with, []string{"y"}, 2},
+		{"/a/", with, []string{"y", "x"}, 3},
+		{"/a/", with, nil, 4},
+		{"/b/", with, nil, 5},
+		{"/b/", without, nil, 6},
+		{"/a/", with, []string{"x"}, 7},
+	} {
+		c, rec := context(t, step.path)
+		err := step.middleware(func(c echo.Context) error { return memo.Render(c, http.StatusOK, step.data) })(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fresh, full := context(t, step.path)
+		err = step.middleware(func(c echo.Context) error { return set.Render(c, http.StatusOK, "page.html", step.data) })(fresh)
+		if executions--; err != nil || rec.Body.String() != full.Body.String() || executions != step.want {
+			t.Errorf("step %d: %d executions, want %d; %v; got\n%s\nwant\n%s", i, executions, step.want, err, rec.Body, full.Body)
+		}
+		if rec.Header().Get("Content-Length") != full.Header().Get("Content-Length") {
+			t.Errorf("step %d: Content-Length %s", i, rec.Header().Get("Content-Length"))
 		}
 	}
 }

@@ -1,4 +1,145 @@
-// Command ddtb reproduces the ways in which a web application runs PostgreSQL out of connections, and fixes each.
+// Command ddtb reproduces every common way in which a web application runs PostgreSQL out of connections, and
+// fixes each one. Here flags are parsed, parts are wired, and exit codes are decided; nothing else.
 package main
 
-func main() {}
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra" // commands, flags, help and shell completion as Go programs have them
+
+	"ddtb/config"
+)
+
+// Exit codes, as design.md fixes them.
+const (
+	exitFine   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	// The first signal ends the command in order. After it the default is back: a second one ends it at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	c := &cli{in: os.Stdin, out: os.Stdout, err: os.Stderr, environ: os.Environ()}
+	os.Exit(c.run(ctx, os.Args[1:]))
+}
+
+// cli is the command with its surroundings, so that a test can start it.
+type cli struct {
+	in       io.Reader
+	out, err io.Writer
+	environ  []string
+
+	file    string // of --config
+	verbose bool
+	log     *slog.Logger
+	began   bool // the command line was understood
+}
+
+func (c *cli) run(ctx context.Context, args []string) int {
+	root := c.root()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	code, told := exitFailed, true
+	if ee, ok := errors.AsType[*exitError](err); ok {
+		code, told = ee.code, ee.err != nil
+	}
+	switch {
+	case err == nil:
+		return exitFine
+	case !c.began:
+		_, _ = fmt.Fprintf(c.err, "ddtb: %v\nRun `ddtb --help` for the commands and flags.\n", err)
+		return exitUsage
+	case told:
+		_, _ = fmt.Fprintf(c.err, "ddtb: %v\n", err)
+	}
+	return code
+}
+
+// exitError ends the command with a code of its own. Without err, everything was said already.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+func (c *cli) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "ddtb",
+		Short: "Run PostgreSQL out of connections, see why, and fix it",
+		Long: `ddtb is a polls application on PostgreSQL that reproduces every common way in which a web
+application runs PostgreSQL out of connections, and fixes each one.
+
+Start with ` + "`ddtb run`" + `: it brings its own PostgreSQL and says what to try.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		PersistentPreRun: func(*cobra.Command, []string) {
+			c.began = true
+			level := slog.LevelInfo
+			if c.verbose {
+				level = slog.LevelDebug
+			}
+			c.log = slog.New(slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: level}))
+		},
+	}
+	root.SetIn(c.in)
+	root.SetOut(c.out)
+	root.SetErr(c.err)
+	root.PersistentFlags().StringVar(&c.file, "config", "", "configuration file (default $DDTB_CONFIG, else ~/.config/ddtb.toml)")
+	root.PersistentFlags().BoolVarP(&c.verbose, "verbose", "v", false, "log every request and every detail")
+	root.AddCommand(
+		c.runCommand(), c.runserverCommand(), c.migrateCommand(), c.loaddemoCommand(),
+		c.createsuperuserCommand(), c.changepasswordCommand(),
+		c.configCommand(), c.healthcheckCommand(), c.versionCommand(),
+	)
+	return root
+}
+
+// options are where the configuration is looked for, with flags over everything.
+func (c *cli) options(flags ...config.Flag) config.Options {
+	return config.Options{File: c.file, Environ: c.environ, Flags: flags}
+}
+
+// load reads the configuration, and tells what it warns of.
+func (c *cli) load(o config.Options) (*config.Config, error) {
+	cfg, err := config.Load(o)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range cfg.Warnings {
+		c.log.Warn(w)
+	}
+	return cfg, nil
+}
+
+// environment is a variable of the process, for the few places outside the configuration.
+func (c *cli) environment(name string) string {
+	value := ""
+	for _, assignment := range c.environ {
+		if n, v, ok := strings.Cut(assignment, "="); ok && n == name {
+			value = v
+		}
+	}
+	return value
+}
+
+func (c *cli) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(c.out, format, args...)
+}

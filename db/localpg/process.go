@@ -100,6 +100,9 @@ func takeOver(ctx context.Context, f *folder, log *slog.Logger) error {
 			signalAll(left[:1], fast.signal)
 			waitGone(ctx, f.data(), fast.patience)
 		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		if err := killAll(f.data()); err != nil {
 			return err
 		}

@@ -37,28 +37,34 @@ func programsFor(ctx context.Context, f *folder, o Options) (programs, error) {
 	if err != nil {
 		return programs{}, err
 	}
-	cache, err := cacheDir(o.Cache, f.acct)
-	if err != nil {
-		return programs{}, err
-	}
-	var have []programs
-	if !o.ForceFetch {
-		have = installed(ctx, f.acct)
-	}
-	have = append(have, versionsOf(ctx, f.acct, newestFirst(filepath.Join(cache, "postgresql-*", "native", "bin")))...)
+	have := candidates(ctx, f.acct, o)
 	if p, ok := choose(have, want); ok {
 		return p, nil
 	}
+	var notFetched error
 	if want == 0 || want == npmMajor {
-		p, err := fetch(ctx, cache, f.acct, o.Logger)
+		p, err := fetch(ctx, f.acct, o)
 		if err == nil {
 			return p, nil
 		}
-		if want == 0 {
-			return programs{}, noneFound(err)
-		}
+		notFetched = err
 	}
-	return programs{}, otherVersion(f.data(), want, have)
+	if want == 0 {
+		return programs{}, fmt.Errorf("%w, and could not be fetched (%w). Install it: %s", ErrNotInstalled, notFetched, howToInstall(0))
+	}
+	return programs{}, errors.Join(otherVersion(f.data(), want, have), notFetched)
+}
+
+// candidates are the machine's own programs, and those that were fetched before.
+func candidates(ctx context.Context, acct account, o Options) []programs {
+	var have []programs
+	if !o.ForceFetch {
+		have = installed(ctx, acct)
+	}
+	if cache, err := cacheDir(o.Cache, acct); err == nil { // else there is nothing in it
+		have = append(have, versionsOf(ctx, acct, newestFirst(filepath.Join(cache, "postgresql-*", "native", "bin")))...)
+	}
+	return have
 }
 
 func choose(have []programs, want int) (programs, bool) {
@@ -91,21 +97,25 @@ func installed(ctx context.Context, acct account) []programs {
 	)...))
 }
 
-var number = regexp.MustCompile(`\d+`)
+var majorInPath = regexp.MustCompile(`(?:pgsql-|postgresql\D?|Versions/)(\d+)`)
 
-// newestFirst are the folders that match the patterns, by the numbers in their names.
+// newestFirst are the folders that match the patterns, by the versions in their names.
 func newestFirst(patterns ...string) []string {
 	var dirs []string
 	for _, p := range patterns {
 		found, _ := filepath.Glob(p) // fails for a malformed pattern alone
 		dirs = append(dirs, found...)
 	}
-	slices.SortStableFunc(dirs, func(a, b string) int { return cmp.Compare(numberIn(b), numberIn(a)) })
+	slices.SortStableFunc(dirs, func(a, b string) int { return cmp.Compare(majorIn(b), majorIn(a)) })
 	return dirs
 }
 
-func numberIn(path string) int {
-	n, _ := strconv.Atoi(number.FindString(path)) // no number sorts last
+func majorIn(path string) int {
+	m := majorInPath.FindStringSubmatch(path)
+	if m == nil {
+		return 0
+	}
+	n, _ := strconv.Atoi(m[1]) // too long a number is no version either
 	return n
 }
 
@@ -156,10 +166,6 @@ func explain(err error) error {
 
 // ErrNotInstalled is in the error of Start when the server's programs are not on this machine.
 var ErrNotInstalled = errors.New("PostgreSQL's server is not on this machine")
-
-func noneFound(fetching error) error {
-	return fmt.Errorf("%w, and could not be fetched (%w). Install it: %s", ErrNotInstalled, fetching, howToInstall(0))
-}
 
 func otherVersion(data string, want int, have []programs) error {
 	found := "no other is installed"

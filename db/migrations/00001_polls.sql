@@ -22,5 +22,16 @@ CREATE INDEX IF NOT EXISTS polls_choice_question_id_idx ON polls_choice (questio
 CREATE INDEX IF NOT EXISTS polls_question_pub_date_id_idx ON polls_question (pub_date DESC, id DESC);
 
 -- +goose Down
+-- These tables are Django's as well, whoever made them: where a Django application uses them, they stay.
+-- +goose StatementBegin
+DO $$
+BEGIN
+    IF to_regclass('django_migrations') IS NOT NULL THEN
+        RAISE EXCEPTION 'a Django application shares this database (it has django_migrations): polls_question and polls_choice stay'
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Drop them by hand if they are yours alone.';
+    END IF;
+END
+$$;
+-- +goose StatementEnd
 DROP TABLE polls_choice;
 DROP TABLE polls_question;

@@ -1,0 +1,42 @@
+# What a developer and the CI do with this tree, by one word each. `make` alone lists the words.
+
+GO      ?= go
+ARGS    ?=
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LINT    := $(GO) tool -modfile=.ci/tools/go.mod golangci-lint
+
+# The version is stamped here, so Go need not ask git, which refuses a tree that belongs to another user.
+BUILD := -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)'
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test bench lint fmt reproduce compose clean
+
+help: ## list these words
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build ## everything on a new machine: a private PostgreSQL, demo polls and the server (ARGS="--addr 127.0.0.1:9000")
+	./bin/ddtb run $(ARGS)
+
+build: ## bin/ddtb, one static file
+	CGO_ENABLED=0 $(GO) build $(BUILD) -o bin/ddtb ./cmd/ddtb
+
+test: ## all tests with the race detector, on a real PostgreSQL (ARGS="-run Pool")
+	CGO_ENABLED=1 $(GO) test -race -timeout 8m $(ARGS) ./...
+
+bench: ## all benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem $(ARGS) ./...
+
+lint: ## all linters; the first run builds them, which takes a few minutes
+	$(LINT) run $(ARGS)
+
+fmt: ## format the code as lint wants it
+	$(LINT) fmt
+
+reproduce: build ## the experiment of the README: ab against every strategy
+	.ci/reproduce
+
+compose: ## the application and PostgreSQL in containers, on 127.0.0.1:8000
+	VERSION=$(VERSION) docker compose up --build $(ARGS)
+
+clean: ## remove what was built
+	rm -rf bin

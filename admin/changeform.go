@@ -1,0 +1,333 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+
+	"ddtb/app/fault"
+	"ddtb/app/web"
+	"ddtb/db"
+)
+
+type formPage struct {
+	frame
+	Form      *form
+	Model     *Model
+	ID        int64
+	Add       bool
+	CanSave   bool
+	CanDelete bool
+	CanAdd    bool
+	Preserved string
+	Back      string // the changelist it came from
+	Action    string
+	Again     bool // what was typed is not saved
+}
+
+// preservedFilters is the changelist's query that the form came with, read and written again: nothing else may
+// get into a redirect.
+func (r *request) preservedFilters() url.Values {
+	q, err := url.ParseQuery(r.QueryParam("_changelist_filters"))
+	if err != nil {
+		return nil
+	}
+	return q
+}
+
+// preserved is what links to other forms carry.
+func (r *request) preserved() string {
+	if q := r.preservedFilters(); len(q) > 0 {
+		return "?" + url.Values{"_changelist_filters": {q.Encode()}}.Encode()
+	}
+	return ""
+}
+
+// list is the changelist to go back to; the index for who may not see it.
+func (r *request) list() string {
+	if !r.can(r.model, actionView) {
+		return root
+	}
+	if q := r.preservedFilters(); len(q) > 0 {
+		return r.model.path() + "?" + q.Encode()
+	}
+	return r.model.path()
+}
+
+func (s *Site) toChange(r *request) error {
+	id, ok := r.id()
+	if !ok {
+		return r.gone()
+	}
+	return r.to(r.model.path(id, "change"))
+}
+
+// addForm shows the form for a new row.
+func (s *Site) addForm(r *request) error {
+	f := r.emptyForm(0)
+	if f.hasMany() {
+		if err := s.db.InTx(r.ctx, func(q db.Querier) error { return r.readOptions(r.ctx, q, f) }); err != nil {
+			return err
+		}
+	}
+	return r.showForm(http.StatusOK, f)
+}
+
+func (f *form) hasMany() bool {
+	for _, set := range f.sets {
+		for _, ff := range set.Inputs {
+			if _, ok := ff.Kind.(*Many); ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// changeForm shows a row.
+func (s *Site) changeForm(r *request) error {
+	id, _ := r.id()
+	f := r.emptyForm(id)
+	if err := r.load(f); err != nil {
+		return r.orGone(err)
+	}
+	return r.showForm(http.StatusOK, f)
+}
+
+func (r *request) orGone(err error) error {
+	if errors.Is(err, errGone) {
+		return r.gone()
+	}
+	return err
+}
+
+// load fills the form with what is stored, in one transaction, so that it waits for one lease once.
+func (r *request) load(f *form) error {
+	return r.site.db.InTx(r.ctx, func(q db.Querier) error {
+		stored, err := f.model.find(r.ctx, q, f.model.formFields(f.model.Fieldsets), f.id, "")
+		if err != nil {
+			return err
+		}
+		if stored == nil {
+			return errGone
+		}
+		children := make([][]row, len(f.inlines))
+		for i, in := range f.inlines {
+			if children[i], err = in.children(r.ctx, q, f.id, ""); err != nil {
+				return err
+			}
+		}
+		if err := r.fixUntouchable(q, f); err != nil {
+			return err
+		}
+		if err := r.readOptions(r.ctx, q, f); err != nil {
+			return err
+		}
+		r.showStored(f, stored, children)
+		for _, set := range f.sets {
+			for _, ff := range set.Inputs {
+				ff.attach(r, ff.Options)
+			}
+		}
+		return nil
+	})
+}
+
+// fixUntouchable shows a row read-only that this user may not change though they may change others.
+func (r *request) fixUntouchable(q db.Querier, f *form) error {
+	err := r.mayTouch(r.ctx, q, f.id)
+	if fault.KindOf(err) != fault.Forbidden {
+		return err
+	}
+	for _, set := range f.sets {
+		for _, ff := range set.Inputs {
+			ff.Fixed = true
+		}
+	}
+	return nil
+}
+
+// add saves a new row.
+func (s *Site) add(r *request) error { return s.saveAndGo(r, r.postedForm(0)) }
+
+// change saves an edited row.
+func (s *Site) change(r *request) error {
+	id, ok := r.id()
+	if !ok {
+		return r.gone()
+	}
+	return s.saveAndGo(r, r.postedForm(id))
+}
+
+func (s *Site) saveAndGo(r *request, f *form) error {
+	err := errInvalid
+	if f.valid() {
+		err = r.save(f)
+	}
+	switch {
+	case err == nil:
+		return r.afterSave(f)
+	case errors.Is(err, errInvalid):
+		return r.formBack(http.StatusOK, f)
+	case errors.Is(err, errConflict):
+		return r.formBack(http.StatusConflict, f)
+	case errors.Is(err, errGone):
+		return r.rescue(f)
+	case db.CauseOf(err) != "":
+		return r.unsaved(f, err)
+	}
+	return err
+}
+
+// formBack shows the form as it was typed, with what the database knows of the fields that are not typed.
+func (r *request) formBack(status int, f *form) error {
+	err := r.site.db.InTx(r.ctx, func(q db.Querier) error {
+		if err := r.readOptions(r.ctx, q, f); err != nil || f.id == 0 {
+			return err
+		}
+		stored, err := f.model.find(r.ctx, q, f.model.formFields(f.model.Fieldsets), f.id, "")
+		if err != nil || stored == nil {
+			return err
+		}
+		f.label = stored.label
+		for _, set := range f.sets {
+			for _, ff := range set.Inputs {
+				if ff.Fixed {
+					ff.store(stored.values[ff.Name])
+					ff.attach(r, ff.Options)
+				}
+			}
+		}
+		return nil
+	})
+	if db.CauseOf(err) != "" {
+		return r.unsaved(f, err)
+	}
+	if err != nil {
+		return err
+	}
+	return r.showForm(status, f)
+}
+
+// rescue offers to save as a new row what was typed for one that was deleted meanwhile.
+func (r *request) rescue(f *form) error {
+	if !r.can(r.model, actionAdd) || r.model.AddFieldsets != nil {
+		return r.gone()
+	}
+	f.id = 0
+	for _, in := range f.inlines {
+		for _, row := range in.Rows {
+			row.ID, row.Show, row.Delete = 0, false, false
+		}
+	}
+	f.notices = []string{fmt.Sprintf("Someone deleted this %s while you were editing it. What you typed is below: saving makes a new one of it.", f.model.Singular)}
+	return r.formBack(http.StatusConflict, f)
+}
+
+// formAgain brings a form back that was sent when nobody could even be asked who sent it.
+func (r *request) formAgain(err error) error {
+	id, _ := r.id()
+	if db.CauseOf(err) == "" {
+		return err
+	}
+	return r.unsaved(r.postedForm(id), err)
+}
+
+// retryAfter is for clients that come back by themselves.
+const retryAfter = "5"
+
+// unsaved brings a form back, filled in, that could not be saved for want of a connection. It needs none itself.
+func (r *request) unsaved(f *form, err error) error {
+	r.site.options.attach(r, f)
+	r.site.log.WarnContext(r.ctx, "a form could not be saved", "path", r.Request().URL.Path, "cause", db.CauseOf(err), "error", err)
+	f.problems = append(f.problems, fmt.Sprintf("This is not saved, as no connection to the database could be had (%s). "+
+		"What you typed is still here: save again in a moment.", db.CauseOf(err)))
+	r.Response().Header().Set("Retry-After", retryAfter)
+	return r.showForm(http.StatusServiceUnavailable, f)
+}
+
+// afterSave goes where the button says.
+func (r *request) afterSave(f *form) error {
+	verb := "changed"
+	if f.id == 0 {
+		verb = "added"
+	}
+	told := message{Class: "good", Before: "The " + r.model.Singular + " “", Object: r.called(f.label), After: "” was " + verb + " successfully."}
+	change := r.model.path(f.saved, "change") + r.preserved()
+	if r.can(r.model, actionView) {
+		told.Path = change
+	}
+	to := r.list()
+	switch {
+	case told.Path != "" && (r.form.Has("_continue") || (f.id == 0 && r.model.AddFieldsets != nil && !r.form.Has("_addanother"))):
+		told.After += " You may edit it again below."
+		to = change
+	case r.form.Has("_addanother") && r.can(r.model, actionAdd):
+		told.After += " You may add another " + r.model.Singular + " below."
+		to = r.model.path("add") + r.preserved()
+	}
+	r.tell(told)
+	return r.to(to)
+}
+
+// showForm renders the form. It asks the database nothing.
+func (r *request) showForm(status int, f *form) error {
+	m := r.model
+	p := formPage{
+		Form: f, Model: m, ID: f.id, Add: f.id == 0, CanSave: len(f.editable()) > 0,
+		CanAdd: r.can(m, actionAdd), CanDelete: f.id > 0 && r.can(m, actionDelete),
+		Preserved: r.preserved(), Back: r.list(), Again: f.edited,
+	}
+	title, here := "Add "+m.Singular, "Add "+m.Singular
+	crumbs := r.crumbs(nil, here)
+	p.Action = m.path("add") + p.Preserved
+	if f.id > 0 {
+		title = "View " + m.Singular
+		if p.CanSave {
+			title = "Change " + m.Singular
+		}
+		crumbs = append(r.crumbs(nil, ""), web.Link{Text: cut(r.called(f.label), 60)})
+		p.Action = m.path(f.id, "change") + p.Preserved
+	}
+	for _, in := range f.inlines {
+		for _, row := range in.Rows {
+			p.CanSave = p.CanSave || row.Show || row.ID == 0
+		}
+		p.CanSave = p.CanSave || in.canAdd
+	}
+	r.addBlank(f)
+	p.frame = r.frame(title, crumbs...)
+	return r.show(status, "change_form.html", p)
+}
+
+// Sets are for the template.
+func (f *form) Sets() []formSet { return f.sets }
+
+// Inlines are for the template.
+func (f *form) Inlines() []*formInline { return f.inlines }
+
+// Problems are for the template.
+func (f *form) Problems() []string { return f.problems }
+
+// Notices are for the template.
+func (f *form) Notices() []string { return f.notices }
+
+// Label is for the template.
+func (f *form) Label() string { return f.label }
+
+// CanAdd tells whether new rows are offered.
+func (in *formInline) CanAdd() bool { return in.canAdd }
+
+// Prefix is that of the inline's inputs.
+func (in *formInline) Prefix() string { return in.prefix() }
+
+// Stored is the number of rows that are in the database.
+func (in *formInline) Stored() (n int) {
+	for _, row := range in.Rows {
+		if row.ID > 0 {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,234 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"ddtb/app/fault"
+	"ddtb/app/web"
+	"ddtb/db"
+)
+
+// The flags of django_admin_log.
+const (
+	flagAddition = 1
+	flagChange   = 2
+	flagDeletion = 3
+)
+
+var flagNames = []string{flagAddition: "Addition", flagChange: "Change", flagDeletion: "Deletion"}
+
+// change is a part of a change message, in Django's JSON, so that both read each other's history.
+type change struct {
+	Added   *changed `json:"added,omitempty"`
+	Changed *changed `json:"changed,omitempty"`
+	Deleted *changed `json:"deleted,omitempty"`
+}
+
+// changed is what happened to the object itself, or to the inline object of that name.
+type changed struct {
+	Name   string   `json:"name,omitempty"`
+	Object string   `json:"object,omitempty"`
+	Fields []string `json:"fields,omitempty"`
+}
+
+// note writes an entry of the history, in the transaction of what it tells.
+func (r *request) note(ctx context.Context, q db.Querier, flag int, m *Model, id int64, label string, changes []change) error {
+	text := ""
+	if flag != flagDeletion {
+		body, err := json.Marshal(append([]change{}, changes...))
+		if err != nil {
+			return err
+		}
+		text = string(body)
+	}
+	_, err := q.Exec(ctx, `INSERT INTO django_admin_log
+		(action_time, object_id, object_repr, action_flag, change_message, content_type_id, user_id)
+		VALUES (now(), $1, $2, $3, $4, (SELECT id FROM django_content_type WHERE app_label = $5 AND model = $6), $7)`,
+		strconv.FormatInt(id, 10), cut(label, 200), flag, text, m.App.Name, m.Name, r.user.ID)
+	if err != nil {
+		return fmt.Errorf("write the history: %w", err)
+	}
+	return nil
+}
+
+// cut shortens s to n characters.
+func cut(s string, n int) string {
+	if r := []rune(s); len(r) > n {
+		return string(r[:n-1]) + "…"
+	}
+	return s
+}
+
+// readable is a change message in words, as Django has them. What is no JSON is from before Django had it.
+func readable(text string) string {
+	var changes []change
+	if !strings.HasPrefix(text, "[") || json.Unmarshal([]byte(text), &changes) != nil {
+		return text
+	}
+	var sentences []string
+	for _, c := range changes {
+		switch {
+		case c.Added != nil:
+			sentences = append(sentences, c.Added.sentence("Added"))
+		case c.Changed != nil:
+			sentences = append(sentences, c.Changed.sentence("Changed"))
+		case c.Deleted != nil:
+			sentences = append(sentences, c.Deleted.sentence("Deleted"))
+		}
+	}
+	if len(sentences) == 0 {
+		return "No fields changed."
+	}
+	return strings.Join(sentences, " ")
+}
+
+func (c *changed) sentence(verb string) string {
+	what := ""
+	if len(c.Fields) > 0 {
+		what = " " + enumerate(c.Fields)
+	}
+	switch {
+	case c.Name == "":
+		return verb + what + "."
+	case what != "":
+		return fmt.Sprintf("%s%s for %s “%s”.", verb, what, c.Name, c.Object)
+	}
+	return fmt.Sprintf("%s %s “%s”.", verb, c.Name, c.Object)
+}
+
+func enumerate(items []string) string {
+	if len(items) < 2 {
+		return strings.Join(items, "")
+	}
+	return strings.Join(items[:len(items)-1], ", ") + " and " + items[len(items)-1]
+}
+
+// entry is one line of a history.
+type entry struct {
+	Time             time.Time
+	User             string
+	Flag             int
+	Message          string
+	Object, ObjectID string
+	App, Name        string // of the model
+	Path             string // of the object, if it is there to see
+	Kind             string
+}
+
+const entrySQL = `SELECT l.action_time, u.username, l.action_flag, l.change_message, l.object_repr,
+	coalesce(l.object_id, ''), coalesce(ct.app_label, ''), coalesce(ct.model, '')
+	FROM django_admin_log l JOIN auth_user u ON u.id = l.user_id
+	LEFT JOIN django_content_type ct ON ct.id = l.content_type_id `
+
+func readEntries(ctx context.Context, q db.Querier, where string, args ...any) ([]entry, error) {
+	found, err := q.Query(ctx, entrySQL+where, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(found, func(r pgx.CollectableRow) (e entry, err error) {
+		err = r.Scan(&e.Time, &e.User, &e.Flag, &e.Message, &e.Object, &e.ObjectID, &e.App, &e.Name)
+		e.Message, e.Kind, e.Time = readable(e.Message), e.Name, e.Time.UTC()
+		return e, err
+	})
+}
+
+// recent is what the user did last.
+func (r *request) recent() ([]entry, error) {
+	entries, err := readEntries(r.ctx, r.site.db, `WHERE l.user_id = $1 ORDER BY l.action_time DESC, l.id DESC LIMIT 10`, r.user.ID)
+	if err != nil {
+		return nil, fmt.Errorf("recent actions: %w", err)
+	}
+	for i := range entries {
+		e := &entries[i]
+		for _, m := range models {
+			if m.App.Name == e.App && m.Name == e.Name {
+				e.Kind = capitalized(m.Singular)
+				if id, err := strconv.ParseInt(e.ObjectID, 10, 64); err == nil && e.Flag != flagDeletion && r.can(m, actionView) {
+					e.Path = m.path(id, "change")
+				}
+			}
+		}
+	}
+	return entries, nil
+}
+
+type historyPage struct {
+	frame
+	Label   string
+	Entries []entry
+	Newer   int // the page with the rest; 0: none
+	Older   int
+}
+
+// history lists what was done to one object, the first first, as Django does.
+func (s *Site) history(r *request) error {
+	id, ok := r.id()
+	page, err := strconv.Atoi(r.QueryParam("p"))
+	if err != nil || page < 1 || page > maxPage {
+		page = 1
+	}
+	var object *row
+	var entries []entry
+	err = s.db.InTx(r.ctx, func(q db.Querier) (err error) {
+		if object, err = r.model.find(r.ctx, q, nil, id, ""); err != nil || object == nil {
+			return err
+		}
+		entries, err = readEntries(r.ctx, q, `WHERE ct.app_label = $1 AND ct.model = $2 AND l.object_id = $3
+			ORDER BY l.action_time, l.id LIMIT $4 OFFSET $5`,
+			r.model.App.Name, r.model.Name, strconv.FormatInt(id, 10), pageSize+1, (page-1)*pageSize)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("history: %w", err)
+	}
+	if !ok || object == nil {
+		return r.gone()
+	}
+	data := historyPage{frame: r.frame("Change history: "+r.called(object.label), r.crumbs(object, "History")...), Label: object.label, Entries: entries}
+	if page > 1 {
+		data.Older = page - 1
+	}
+	if len(entries) > pageSize {
+		data.Entries, data.Newer = entries[:pageSize], page+1
+	}
+	return r.show(http.StatusOK, "history.html", data)
+}
+
+// called is an object's name for a sentence, even where it has none.
+func (r *request) called(label string) string {
+	if label = strings.TrimSpace(label); label != "" {
+		return label
+	}
+	return r.model.Singular + " without a name"
+}
+
+// crumbs lead to an object, or to what is below it.
+func (r *request) crumbs(object *row, below string) []web.Link {
+	crumbs := []web.Link{
+		{Path: root + r.model.App.Name + "/", Text: r.model.App.Title},
+		{Path: r.model.path(), Text: capitalized(r.model.Plural)},
+	}
+	if object != nil {
+		crumbs = append(crumbs, web.Link{Path: r.model.path(object.id, "change"), Text: cut(r.called(object.label), 40)})
+	}
+	if below != "" {
+		crumbs = append(crumbs, web.Link{Text: below})
+	}
+	return crumbs
+}
+
+// gone says that there is no such object, on the index, as Django does.
+func (r *request) gone() error {
+	r.tell(message{Class: "warn", Before: capitalized(r.model.Singular) + " with ID “", Object: cut(printable(r.Param("id")), 40), After: "” doesn’t exist. Perhaps it was deleted?"})
+	return r.to(root)
+}
+
+var errGone = fault.New(fault.NotFound, "It was deleted meanwhile.")

@@ -1,0 +1,130 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+
+	"ddtb/app/auth"
+	"ddtb/app/fault"
+	"ddtb/app/web"
+)
+
+type loginPage struct {
+	frame
+	Next, Username, Problem string
+	Other                   string // signed in, but not staff
+}
+
+// loginForm shows the login; who is signed in goes on.
+func (s *Site) loginForm(c echo.Context) error {
+	next := safeNext(c.QueryParam("next"))
+	u, err := auth.UserFrom(c.Request().Context())
+	if err != nil {
+		u = nil // the login itself needs no query to be shown
+	}
+	if u != nil && u.Staff {
+		return c.Redirect(http.StatusFound, next)
+	}
+	return s.showLogin(c, http.StatusOK, loginPage{Next: next})
+}
+
+// login signs in. A wrong login is told with 200, as Django does, and never says which part was wrong.
+func (s *Site) login(c echo.Context) error {
+	r := &request{Context: c, ctx: c.Request().Context(), site: s}
+	if err := r.readForm(); err != nil {
+		return err
+	}
+	p := loginPage{Next: safeNext(r.form.Get("next")), Username: r.form.Get("username")}
+	err := s.users.SignIn(c, p.Username, r.form.Get("password"))
+	problem, known := errors.AsType[*fault.Error](err)
+	switch {
+	case err == nil:
+		return c.Redirect(http.StatusFound, p.Next)
+	case errors.Is(err, auth.ErrWrongLogin):
+		p.Problem = problem.Public
+		return s.showLogin(c, http.StatusOK, p)
+	case known && problem.Kind == fault.TooManyTries:
+		slowedDown(c, err)
+		p.Problem = problem.Public
+		return s.showLogin(c, http.StatusTooManyRequests, p)
+	}
+	return err
+}
+
+// slowedDown tells a client when to try again.
+func slowedDown(c echo.Context, err error) {
+	seconds := 5.0
+	if slow, ok := errors.AsType[*auth.SlowedError](err); ok {
+		seconds = math.Ceil(slow.After.Seconds())
+	}
+	c.Response().Header().Set("Retry-After", fmt.Sprintf("%.0f", seconds))
+}
+
+func (s *Site) showLogin(c echo.Context, status int, p loginPage) error {
+	p.frame = frame{Title: "Log in", Crumbs: []web.Link{{Text: "Log in"}}}
+	s.db.Release(c.Request().Context())
+	return pages.Render(c, status, "login.html", p)
+}
+
+// safeNext is where to go after the login: a path on this host, whatever was asked for.
+func safeNext(next string) string {
+	u, err := url.Parse(next)
+	switch {
+	case err != nil, u.Scheme != "", u.Host != "", u.Opaque != "", u.User != nil:
+		return root
+	case !strings.HasPrefix(next, "/"), strings.HasPrefix(next, "//"), strings.ContainsAny(next, "\\\t\r\n"):
+		return root // browsers read a backslash as a slash, and drop tabs and line breaks
+	case strings.HasPrefix(u.Path, "//"), strings.HasPrefix(u.Path, root+"login/"), strings.HasPrefix(u.Path, root+"logout/"):
+		return root
+	}
+	return u.String()
+}
+
+// logout ends the session; only POST reaches it.
+func (s *Site) logout(c echo.Context) error {
+	if err := s.users.SignOut(c); err != nil {
+		return err
+	}
+	return pages.Render(c, http.StatusOK, "logged_out.html", frame{Title: "Logged out", Crumbs: []web.Link{{Text: "Log out"}}})
+}
+
+// passwordForm is the form for one's own password.
+func (s *Site) passwordForm(r *request) error { return r.showPassword(http.StatusOK, passwordPage{}) }
+
+// changePassword changes one's own password, and ends one's other sessions.
+func (s *Site) changePassword(r *request) error {
+	text, problem := NewPassword{}.parse(NewPassword{}.take(url.Values{
+		"password1": {r.form.Get("new_password1")}, "password2": {r.form.Get("new_password2")}}, ""))
+	if problem != "" {
+		return r.showPassword(http.StatusOK, passwordPage{New: problem})
+	}
+	err := s.users.ChangeOwnPassword(r.Context, r.user, r.form.Get("old_password"), text.(string))
+	known, ok := errors.AsType[*fault.Error](err)
+	switch {
+	case err == nil:
+		return r.to(root + "password_change/done/")
+	case errors.Is(err, auth.ErrWrongPassword):
+		return r.showPassword(http.StatusOK, passwordPage{Old: known.Public})
+	case ok && known.Kind == fault.Invalid:
+		return r.showPassword(http.StatusOK, passwordPage{New: known.Public})
+	case ok && known.Kind == fault.TooManyTries:
+		slowedDown(r.Context, err)
+		return r.showPassword(http.StatusTooManyRequests, passwordPage{Problem: known.Public})
+	}
+	return err
+}
+
+func (r *request) showPassword(status int, p passwordPage) error {
+	p.frame, p.Rules, p.Own = r.frame("Password change", web.Link{Text: "Password change"}), auth.PasswordRules(), true
+	return r.show(status, "password.html", p)
+}
+
+func (s *Site) passwordDone(r *request) error {
+	return r.show(http.StatusOK, "password_done.html", r.frame("Password change successful", web.Link{Text: "Password change"}))
+}

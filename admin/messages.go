@@ -1,0 +1,67 @@
+package admin
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"strings"
+
+	"ddtb/app/auth"
+)
+
+// message is told on the next page: what was done to which object. It travels in a cookie, signed with the secret
+// of the visitor's session, so that nobody else can put words into our mouth.
+type message struct {
+	Class  string // of the note: "good", "warn" or "bad"
+	Before string
+	Object string // the object's name, a link if there is a Path
+	Path   string
+	After  string
+}
+
+const messageCookie = "ddtb_messages"
+
+// tell keeps a message for the next page.
+func (r *request) tell(m message) {
+	if len(m.Object) > 600 { // a cookie has room for 4 KB
+		m.Object = strings.ToValidUTF8(m.Object[:600], "") + "…"
+	}
+	body, err := json.Marshal(m)
+	if err != nil {
+		return
+	}
+	b64 := base64.RawURLEncoding
+	r.setMessages(b64.EncodeToString(body)+"."+b64.EncodeToString(r.sign(body)), 0)
+}
+
+func (r *request) setMessages(value string, age int) {
+	r.SetCookie(&http.Cookie{
+		Name: messageCookie, Value: value, Path: root, MaxAge: age,
+		HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: r.Scheme() == "https",
+	})
+}
+
+// takeMessages returns what was told by the last request, and forgets it.
+func (r *request) takeMessages() []message {
+	cookie, err := r.Cookie(messageCookie)
+	if err != nil {
+		return nil
+	}
+	r.setMessages("", -1)
+	text, signature, _ := strings.Cut(cookie.Value, ".")
+	body, err1 := base64.RawURLEncoding.DecodeString(text)
+	mac, err2 := base64.RawURLEncoding.DecodeString(signature)
+	var m message
+	if err1 != nil || err2 != nil || !hmac.Equal(mac, r.sign(body)) || json.Unmarshal(body, &m) != nil {
+		return nil
+	}
+	return []message{m}
+}
+
+func (r *request) sign(body []byte) []byte {
+	mac := hmac.New(sha256.New, []byte(auth.Secret(r.ctx)))
+	mac.Write(body)
+	return mac.Sum(nil)
+}

@@ -1,0 +1,176 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+
+	"github.com/labstack/echo/v4"
+
+	"ddtb/app/auth"
+	"ddtb/app/fault"
+	"ddtb/app/web"
+)
+
+// request is one request of a signed-in staff member.
+type request struct {
+	echo.Context
+	ctx   context.Context
+	site  *Site
+	user  *auth.User
+	model *Model     // of model pages
+	form  url.Values // of a POST
+}
+
+// maxBody is far more than the largest form: a question with a thousand choices is under 500 KB.
+const maxBody = 1 << 20
+
+// policy allows nothing but our own files: no inline script or style, no framing, no form sent elsewhere.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+	"form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+
+// open guards every page of the admin, signed in or not.
+func (s *Site) open(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		h := c.Response().Header()
+		h.Set("Content-Security-Policy", policy)
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "same-origin")
+		h.Set("Cache-Control", "no-store") // after logout, Back must not show the pages again
+		if err := s.csrf.Check(c.Request()); err != nil {
+			return fault.Wrap(fault.Forbidden, err, "This form was sent from another site, so it was refused.")
+		}
+		return next(c)
+	}
+}
+
+// page guards a page for staff.
+func (s *Site) page(next func(*request) error) echo.HandlerFunc {
+	return s.guard(nil, "", next, func(_ *request, err error) error { return err })
+}
+
+// model guards a page of a model by a permission. Viewing includes who may change.
+func (s *Site) model(m *Model, action string, next func(*request) error) echo.HandlerFunc {
+	return s.guard(m, action, next, func(_ *request, err error) error { return err })
+}
+
+// editing guards a form that comes back filled in when there is no connection to save it with.
+func (s *Site) editing(m *Model, action string, next func(*request) error) echo.HandlerFunc {
+	return s.guard(m, action, next, (*request).formAgain)
+}
+
+// guard lets staff through who have the permission; who is not signed in gets the login, which leads back. A POST
+// is let through by what the database says now, not by what is remembered; where it can't be asked, again answers.
+func (s *Site) guard(m *Model, action string, next func(*request) error, again func(*request, error) error) echo.HandlerFunc {
+	return s.open(func(c echo.Context) error {
+		r := &request{Context: c, ctx: c.Request().Context(), site: s, model: m}
+		post := c.Request().Method == http.MethodPost
+		if post {
+			if err := r.readForm(); err != nil {
+				return err
+			}
+		}
+		var err error
+		if r.user, err = auth.UserFrom(r.ctx); err != nil {
+			return err
+		}
+		if err := r.allowed(action); err != nil {
+			return err
+		}
+		if post && r.user != nil {
+			now, err := auth.Recheck(r.ctx)
+			if err != nil {
+				return again(r, err)
+			}
+			r.user = now
+			if err := r.allowed(action); err != nil {
+				return err
+			}
+		}
+		if r.user == nil || !r.user.Staff {
+			return r.toLogin()
+		}
+		return next(r)
+	})
+}
+
+// allowed refuses staff without the permission. Who is not staff is left to the login.
+func (r *request) allowed(action string) error {
+	if r.model == nil || r.user == nil || !r.user.Staff || r.can(r.model, action) {
+		return nil
+	}
+	return fault.New(fault.Forbidden, "You don’t have permission to %s %s. Ask a superuser for it.", action, r.model.Plural)
+}
+
+// can tells whether the user may do that to rows of a model, wherever it is asked: pages, inlines, bulk actions.
+func (r *request) can(m *Model, action string) bool {
+	switch {
+	case action == actionView:
+		return r.user.Can(m.permission(actionView)) || r.user.Can(m.permission(actionChange))
+	case m.ReadOnly:
+		return false
+	}
+	return r.user.Can(m.permission(action))
+}
+
+func (r *request) readForm() error {
+	req := r.Request()
+	req.Body = http.MaxBytesReader(r.Response(), req.Body, maxBody)
+	err := req.ParseMultipartForm(maxBody)
+	if errors.Is(err, http.ErrNotMultipart) { // then it is an ordinary form, and read
+		err = nil
+	}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return fault.New(fault.TooLarge, "The form is larger than %d KiB. Save it in smaller parts.", maxBody>>10)
+	}
+	if err != nil {
+		return fault.Wrap(fault.Invalid, err, "The form could not be read.")
+	}
+	r.form = req.PostForm
+	if req.MultipartForm != nil {
+		r.form = req.MultipartForm.Value
+	}
+	return nil
+}
+
+// id is that of the path. A number too large for any row is no row's.
+func (r *request) id() (int64, bool) {
+	id, err := web.ID(r.Context, "id")
+	return id, err == nil
+}
+
+// toLogin sends who is not signed in as staff to the login, and from there back to this page.
+func (r *request) toLogin() error {
+	next := r.Request().URL.RequestURI()
+	if r.Request().Method != http.MethodGet && r.Request().Method != http.MethodHead {
+		next = root // a form can't be sent again by a link
+	}
+	if r.user != nil {
+		return r.site.showLogin(r.Context, http.StatusOK, loginPage{Next: next, Other: r.user.Username})
+	}
+	return r.Redirect(http.StatusFound, root+"login/?"+url.Values{"next": {next}}.Encode())
+}
+
+// to redirects to a page of the admin after a POST.
+func (r *request) to(path string) error { return r.Redirect(http.StatusFound, path) }
+
+// frame is what every page for staff shows around its content.
+type frame struct {
+	Title    string
+	User     *auth.User
+	Crumbs   []web.Link
+	Links    []web.Link
+	Messages []message
+}
+
+func (r *request) frame(title string, crumbs ...web.Link) frame {
+	return frame{title, r.user, append([]web.Link{{Path: root, Text: "Home"}}, crumbs...), r.site.links, r.takeMessages()}
+}
+
+// show renders a page, without the request's lease: rendering needs no database.
+func (r *request) show(status int, page string, data any) error {
+	r.site.db.Release(r.ctx)
+	return pages.Render(r.Context, status, page, data)
+}

@@ -1,0 +1,396 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"ddtb/app/auth"
+	"ddtb/db"
+)
+
+// rules are what a model asks for beyond its declaration.
+type rules struct {
+	prepare  func(*request, *form) error                                                  // before the transaction: slow work
+	mayTouch func(context.Context, db.Querier, *auth.User, int64) (why string, err error) // "": this row may be changed
+	saved    func(*Site)                                                                  // after the commit
+}
+
+// errConflict says that someone else saved meanwhile what this form would overwrite; the form shows both.
+var errConflict = errors.New("changed meanwhile")
+
+// errInvalid says that the database, or a look into it, found something wrong; the form says what.
+var errInvalid = errors.New("invalid")
+
+// save writes the form, its inlines and the history in one transaction. On errConflict, errGone and errInvalid
+// nothing was written, and the form tells what is the matter.
+func (r *request) save(f *form) error {
+	if prepare := r.model.rules.prepare; prepare != nil {
+		if err := prepare(r, f); err != nil {
+			return err
+		}
+	}
+	err := r.site.db.InTx(r.ctx, func(q db.Querier) error {
+		if err := r.readOptions(r.ctx, q, f); err != nil {
+			return err
+		}
+		if !f.valid() {
+			return errInvalid
+		}
+		if f.id == 0 {
+			return r.create(r.ctx, q, f)
+		}
+		return r.overwrite(r.ctx, q, f)
+	})
+	if err == nil && r.model.rules.saved != nil {
+		r.model.rules.saved(r.site)
+	}
+	return f.explain(err)
+}
+
+// explain turns what the database refused into a problem of the form.
+func (f *form) explain(err error) error {
+	pe, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || db.CauseOf(err) != "" {
+		return err
+	}
+	switch {
+	case pe.Code == pgerrcode.UniqueViolation:
+		for _, ff := range f.editable() {
+			if ff.Taken != "" {
+				ff.Problem = ff.Taken
+				return errInvalid
+			}
+		}
+		f.problems = append(f.problems, "There is such a "+f.model.Singular+" already.")
+	case pgerrcode.IsDataException(pe.Code), pgerrcode.IsIntegrityConstraintViolation(pe.Code):
+		f.problems = append(f.problems, "The database refuses this: "+pe.Message+".")
+	default:
+		return err
+	}
+	return errInvalid
+}
+
+// create inserts the row. Columns that the form does not show get their defaults.
+func (r *request) create(ctx context.Context, q db.Querier, f *form) error {
+	columns, values := []string{}, []any{}
+	for i := range f.model.Fields {
+		field := &f.model.Fields[i]
+		value := initialValue(field)
+		if ff := f.field(field.Name); ff != nil && !ff.Fixed {
+			value = ff.Value
+		}
+		if extra, ok := f.extra[field.Name]; ok {
+			value = extra
+		}
+		if _, many := field.Kind.(*Many); !many && value != nil && field.Name != newPassword {
+			columns, values = append(columns, field.Name), append(values, value)
+		}
+	}
+	id, err := insert(ctx, q, f.model.Table, columns, values)
+	if err != nil {
+		return fmt.Errorf("insert a %s: %w", f.model.Singular, err)
+	}
+	if _, err := r.storeMany(ctx, q, f, id, nil); err != nil {
+		return err
+	}
+	f.saved, f.label = id, f.typedLabel()
+	changes := []change{{Added: &changed{}}}
+	for _, in := range f.inlines {
+		more, err := r.saveRows(ctx, q, in, id, nil)
+		if err != nil {
+			return err
+		}
+		changes = append(changes, more...)
+	}
+	return r.note(ctx, q, flagAddition, f.model, id, f.label, changes)
+}
+
+// initialValue is a new row's value of a field that is not on the form.
+func initialValue(f *Field) any {
+	if f.Default != nil {
+		return f.Default()
+	}
+	switch f.Kind.(type) {
+	case Text, Boolean:
+		value, _ := f.Kind.parse([]string{""})
+		return value
+	}
+	return nil
+}
+
+// typedLabel is what the row is called after the save.
+func (f *form) typedLabel() string {
+	if ff := f.field(f.model.Label); ff != nil && !ff.Fixed {
+		return ff.Kind.text(ff.Value)
+	}
+	return f.label
+}
+
+// overwrite locks the row and its inline rows, compares them with what the form showed at first, and writes what
+// was edited, unless someone else has edited it since.
+func (r *request) overwrite(ctx context.Context, q db.Querier, f *form) error {
+	if why := r.mayTouch(ctx, q, f.id); why != nil {
+		return why
+	}
+	now, err := f.model.find(ctx, q, f.model.formFields(f.model.Fieldsets), f.id, "FOR NO KEY UPDATE")
+	if err != nil {
+		return err
+	}
+	if now == nil {
+		return errGone
+	}
+	f.saved, f.label = f.id, now.label
+	conflict := false
+	for _, ff := range f.editable() {
+		conflict = ff.compare(now.values[ff.Name]) || conflict
+	}
+	stored := make([][]row, len(f.inlines))
+	for i, in := range f.inlines {
+		if stored[i], err = in.children(ctx, q, f.id, "FOR NO KEY UPDATE"); err != nil {
+			return err
+		}
+		conflict = r.compareRows(in, stored[i]) || conflict
+	}
+	if conflict {
+		return r.tellConflict(ctx, q, f, stored)
+	}
+	return r.write(ctx, q, f, now, stored)
+}
+
+func (r *request) write(ctx context.Context, q db.Querier, f *form, now *row, stored [][]row) error {
+	var columns, titles []string
+	var values []any
+	for _, ff := range f.editable() {
+		if _, many := ff.Kind.(*Many); !many && ff.touched(now.values[ff.Name]) {
+			columns, values, titles = append(columns, ff.Name), append(values, ff.Value), append(titles, ff.Title())
+		}
+	}
+	if err := update(ctx, q, f.model.Table, f.id, columns, values); err != nil {
+		return fmt.Errorf("update a %s: %w", f.model.Singular, err)
+	}
+	more, err := r.storeMany(ctx, q, f, f.id, now)
+	if err != nil {
+		return err
+	}
+	f.label = f.typedLabel()
+	var changes []change
+	if titles = append(titles, more...); len(titles) > 0 {
+		changes = append(changes, change{Changed: &changed{Fields: titles}})
+	}
+	for i, in := range f.inlines {
+		more, err := r.saveRows(ctx, q, in, f.id, stored[i])
+		if err != nil {
+			return err
+		}
+		changes = append(changes, more...)
+	}
+	return r.note(ctx, q, flagChange, f.model, f.id, f.label, changes)
+}
+
+// storeMany writes the relations that were edited, and returns their titles.
+func (r *request) storeMany(ctx context.Context, q db.Querier, f *form, id int64, now *row) (titles []string, err error) {
+	for _, ff := range f.editable() {
+		many, ok := ff.Kind.(*Many)
+		if !ok {
+			continue
+		}
+		var before []int64
+		if now != nil {
+			before = ff.unlocked(idsOf(now.values[ff.Name]))
+			if !ff.touched(now.values[ff.Name]) {
+				continue
+			}
+		}
+		if err := many.store(ctx, q, id, before, ff.unlocked(idsOf(ff.Value))); err != nil {
+			return nil, fmt.Errorf("store %s: %w", ff.Name, err)
+		}
+		titles = append(titles, ff.Title())
+	}
+	return titles, nil
+}
+
+// touched tells whether the person edited the field, now that the database has this value.
+func (ff *formField) touched(now any) bool {
+	mine, stored := ff.text(ff.Value), ff.text(now)
+	return mine != stored && (ff.Initial == nil || mine != *ff.Initial)
+}
+
+// compare looks for a lost update: the database no longer has what the form showed at first, nor what it would
+// write. Then the field shows both. Nobody minds a volatile field that was not touched.
+func (ff *formField) compare(now any) (conflict bool) {
+	mine, stored := ff.text(ff.Value), ff.text(now)
+	if ff.Initial == nil || stored == *ff.Initial || mine == stored {
+		ff.Initial = &stored
+		return false
+	}
+	touched := mine != *ff.Initial
+	if ff.Initial = &stored; !touched {
+		ff.Value, ff.Raw = now, ff.Kind.raw(now) // a form that comes back has the newest
+		return !ff.Volatile
+	}
+	ff.Theirs, ff.Conflict = ff.Kind.text(now), true
+	if ff.Theirs == "" {
+		ff.Theirs = "nothing"
+	}
+	return true
+}
+
+// compareRows compares each row of an inline with the stored one.
+func (r *request) compareRows(in *formInline, stored []row) (conflict bool) {
+	byID := map[int64]row{}
+	for _, s := range stored {
+		byID[s.id] = s
+	}
+	kept := in.Rows[:0]
+	for _, posted := range in.Rows {
+		now, there := byID[posted.ID]
+		switch {
+		case posted.ID == 0:
+		case there:
+			posted.Label = now.label
+			conflict = posted.compare(now) || conflict
+		case posted.Delete || !posted.touched():
+			continue // it went, and nobody minds
+		default:
+			posted.ID, posted.Show = 0, false
+			posted.Problem = fmt.Sprintf("Someone deleted this %s meanwhile. Saving adds it again; empty its fields to leave it out.", in.Model.Singular)
+			conflict = true
+		}
+		kept = append(kept, posted)
+	}
+	in.Rows = kept
+	return conflict
+}
+
+// touched tells whether the person edited the row since the form showed it.
+func (row *formRow) touched() bool {
+	for _, ff := range row.Inputs {
+		if !ff.Fixed && (ff.Initial == nil || ff.text(ff.Value) != *ff.Initial) {
+			return true
+		}
+	}
+	return false
+}
+
+// compare of a row that is to be deleted minds every edit but the volatile ones.
+func (row *formRow) compare(now row) (conflict bool) {
+	for _, ff := range row.Inputs {
+		switch {
+		case ff.Fixed:
+			ff.store(now.values[ff.Name])
+		case !row.Delete:
+			conflict = ff.compare(now.values[ff.Name]) || conflict
+		case ff.Initial != nil && !ff.Volatile && ff.text(now.values[ff.Name]) != *ff.Initial:
+			ff.store(now.values[ff.Name])
+			row.Problem = "Someone changed this meanwhile. Delete it all the same?"
+			conflict = true
+		}
+	}
+	return conflict
+}
+
+// tellConflict prepares the form to show what the other did, and who it was.
+func (r *request) tellConflict(ctx context.Context, q db.Querier, f *form, stored [][]row) error {
+	for i, in := range f.inlines {
+		shown := map[int64]bool{}
+		for _, row := range in.Rows {
+			shown[row.ID] = true
+		}
+		for _, child := range stored[i] {
+			if !shown[child.id] {
+				in.Rows = append(in.Rows, r.storedRow(in, child))
+			}
+		}
+	}
+	who := "Someone"
+	last, err := readEntries(ctx, q, `WHERE ct.app_label = $1 AND ct.model = $2 AND l.object_id = $3
+		ORDER BY l.action_time DESC, l.id DESC LIMIT 1`, f.model.App.Name, f.model.Name, fmt.Sprint(f.id))
+	if err != nil {
+		return err
+	}
+	if len(last) > 0 {
+		who = fmt.Sprintf("%s (%s UTC)", last[0].User, last[0].Time.Format(momentForm))
+	}
+	f.notices = []string{fmt.Sprintf("%s changed this %s while you were editing it. Nothing of yours is saved yet: where you "+
+		"both changed something, your version is in the field and theirs is shown beside it; everything else is as it is now. "+
+		"Save again to keep what you see.", who, f.model.Singular)}
+	return errConflict
+}
+
+// saveRows inserts, updates and deletes the rows of an inline.
+func (r *request) saveRows(ctx context.Context, q db.Querier, in *formInline, parent int64, stored []row) ([]change, error) {
+	byID := map[int64]row{}
+	for _, s := range stored {
+		byID[s.id] = s
+	}
+	var added, edited, deleted []change
+	var gone []int64
+	for _, posted := range in.Rows {
+		now := byID[posted.ID]
+		switch {
+		case posted.blank():
+		case posted.ID == 0:
+			label, err := posted.insert(ctx, q, in, parent)
+			if err != nil {
+				return nil, err
+			}
+			added = append(added, change{Added: &changed{Name: in.Model.Singular, Object: label}})
+		case posted.Delete:
+			gone = append(gone, posted.ID)
+			deleted = append(deleted, change{Deleted: &changed{Name: in.Model.Singular, Object: now.label}})
+		default:
+			label, titles, err := posted.update(ctx, q, in, now)
+			if err != nil {
+				return nil, err
+			}
+			if len(titles) > 0 {
+				edited = append(edited, change{Changed: &changed{Name: in.Model.Singular, Object: label, Fields: titles}})
+			}
+		}
+	}
+	if len(gone) > 0 {
+		if err := remove(ctx, q, in.Model.Table, "id", gone); err != nil {
+			return nil, err
+		}
+	}
+	return append(append(added, edited...), deleted...), nil
+}
+
+func (row *formRow) insert(ctx context.Context, q db.Querier, in *formInline, parent int64) (label string, err error) {
+	columns, values := []string{in.ForeignKey}, []any{parent}
+	for _, ff := range row.Inputs {
+		columns, values = append(columns, ff.Name), append(values, ff.Value)
+		if ff.Name == in.Model.Label {
+			label = ff.text(ff.Value)
+		}
+	}
+	if _, err := insert(ctx, q, in.Model.Table, columns, values); err != nil {
+		return "", fmt.Errorf("insert a %s: %w", in.Model.Singular, err)
+	}
+	return label, nil
+}
+
+func (row *formRow) update(ctx context.Context, q db.Querier, in *formInline, now row) (label string, titles []string, err error) {
+	var columns []string
+	var values []any
+	label = now.label
+	for _, ff := range row.Inputs {
+		if ff.Fixed || !ff.touched(now.values[ff.Name]) {
+			continue
+		}
+		columns, values = append(columns, ff.Name), append(values, ff.Value)
+		titles = append(titles, ff.Title())
+		if ff.Name == in.Model.Label {
+			label = ff.text(ff.Value)
+		}
+	}
+	if err := update(ctx, q, in.Model.Table, row.ID, columns, values); err != nil {
+		return "", nil, fmt.Errorf("update a %s: %w", in.Model.Singular, err)
+	}
+	return strings.TrimSpace(label), titles, nil
+}

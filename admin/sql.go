@@ -1,0 +1,194 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"ddtb/db"
+)
+
+// All SQL here is made of constants, of identifiers from the declarations, which ident quotes, and of parameters.
+
+// ident quotes a name of the declarations.
+func ident(name string) string { return pgx.Identifier{name}.Sanitize() }
+
+// where collects conditions on the rows of a table, which is called t, and their parameters.
+type where struct {
+	conditions []string
+	args       []any
+}
+
+// param is the placeholder of a new parameter. Casts stand at its use: without one PostgreSQL would take the
+// column's type, and a number too large for it would be an error instead of no match.
+func (w *where) param(value any) string {
+	w.args = append(w.args, value)
+	return fmt.Sprintf("$%d", len(w.args))
+}
+
+func (w *where) and(condition string) { w.conditions = append(w.conditions, condition) }
+
+func (w *where) String() string {
+	if len(w.conditions) == 0 {
+		return ""
+	}
+	return " WHERE " + strings.Join(w.conditions, " AND ")
+}
+
+func (w *where) clone() *where {
+	return &where{append([]string{}, w.conditions...), append([]any{}, w.args...)}
+}
+
+// expression is what to select for a field of table t.
+func (f *Field) expression() string {
+	switch k := f.Kind.(type) {
+	case *Many:
+		return fmt.Sprintf("ARRAY(SELECT p.%s FROM %s p WHERE p.%s = t.id ORDER BY 1)", ident(k.Other), ident(k.Table), ident(k.Own))
+	case Reference:
+		return fmt.Sprintf("(SELECT r.%s FROM %s r WHERE r.id = t.%s)", ident(k.Label), ident(k.Table), ident(f.Name))
+	case NewPassword:
+		return "NULL"
+	}
+	return "t." + ident(f.Name)
+}
+
+// row is one row of a model: its id, what it is called, and some of its fields.
+type row struct {
+	id     int64
+	label  string
+	parent int64 // of an inline's row
+	values map[string]any
+}
+
+// selection is the beginning of a query that readRows reads.
+func (m *Model) selection(fields []*Field, parent string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "SELECT t.id::bigint, t.%s::text, ", ident(m.Label))
+	if parent == "" {
+		b.WriteString("0::bigint")
+	} else {
+		fmt.Fprintf(&b, "t.%s::bigint", ident(parent))
+	}
+	for _, f := range fields {
+		b.WriteString(", " + f.expression())
+	}
+	fmt.Fprintf(&b, " FROM %s t", ident(m.Table))
+	return b.String()
+}
+
+func readRows(ctx context.Context, q db.Querier, fields []*Field, sql string, args ...any) ([]row, error) {
+	found, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(found, func(r pgx.CollectableRow) (row, error) {
+		values, err := r.Values()
+		if err != nil {
+			return row{}, err
+		}
+		got := row{id: toInt(values[0]), parent: toInt(values[2]), values: make(map[string]any, len(fields))}
+		got.label, _ = values[1].(string)
+		for i, f := range fields {
+			got.values[f.Name] = values[3+i]
+		}
+		return got, nil
+	})
+}
+
+// find reads one row by id, locked if lock is "FOR NO KEY UPDATE" or the like; nil when there is none.
+func (m *Model) find(ctx context.Context, q db.Querier, fields []*Field, id int64, lock string) (*row, error) {
+	rows, err := readRows(ctx, q, fields, m.selection(fields, "")+" WHERE t.id = $1::bigint "+lock, id)
+	if err != nil {
+		return nil, fmt.Errorf("read a %s: %w", m.Singular, err)
+	}
+	if len(rows) == 0 {
+		return nil, nil
+	}
+	return &rows[0], nil
+}
+
+// children reads the rows of an inline that belong to a row.
+func (in *Inline) children(ctx context.Context, q db.Querier, parent int64, lock string) ([]row, error) {
+	fields := in.Model.formFields(in.Model.Fieldsets)
+	sql := in.Model.selection(fields, in.ForeignKey) +
+		fmt.Sprintf(" WHERE t.%s = $1::bigint ORDER BY t.id %s", ident(in.ForeignKey), lock)
+	rows, err := readRows(ctx, q, fields, sql, parent)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", in.Model.Plural, err)
+	}
+	return rows, nil
+}
+
+func (m *Model) formFields(sets []Fieldset) []*Field {
+	var fields []*Field
+	for _, set := range sets {
+		for _, name := range set.Fields {
+			fields = append(fields, m.field(name))
+		}
+	}
+	return fields
+}
+
+// insert adds a row and returns its id. columns and values are of the same length.
+func insert(ctx context.Context, q db.Querier, table string, columns []string, values []any) (id int64, err error) {
+	places := make([]string, len(columns))
+	quoted := make([]string, len(columns))
+	for i, c := range columns {
+		places[i], quoted[i] = fmt.Sprintf("$%d", i+1), ident(c)
+	}
+	err = q.QueryRow(ctx, fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s) RETURNING id::bigint",
+		ident(table), strings.Join(quoted, ", "), strings.Join(places, ", ")), values...).Scan(&id)
+	return id, err
+}
+
+// update changes columns of one row; none, nothing.
+func update(ctx context.Context, q db.Querier, table string, id int64, columns []string, values []any) error {
+	if len(columns) == 0 {
+		return nil
+	}
+	sets := make([]string, len(columns))
+	for i, c := range columns {
+		sets[i] = fmt.Sprintf("%s = $%d", ident(c), i+1)
+	}
+	_, err := q.Exec(ctx, fmt.Sprintf("UPDATE %s SET %s WHERE id = $%d::bigint",
+		ident(table), strings.Join(sets, ", "), len(columns)+1), append(values, id)...)
+	return err
+}
+
+// remove deletes the rows whose column has one of the ids.
+func remove(ctx context.Context, q db.Querier, table, column string, ids []int64) error {
+	_, err := q.Exec(ctx, fmt.Sprintf("DELETE FROM %s WHERE %s = ANY($1::bigint[])", ident(table), ident(column)), ids)
+	if err != nil {
+		return fmt.Errorf("delete from %s: %w", table, err)
+	}
+	return nil
+}
+
+// store makes the pairs of one row those to the ids after, when they were those to before.
+func (k *Many) store(ctx context.Context, q db.Querier, own int64, before, after []int64) error {
+	_, err := q.Exec(ctx, fmt.Sprintf("DELETE FROM %s WHERE %s = $1::bigint AND %s = ANY($2::bigint[])",
+		ident(k.Table), ident(k.Own), ident(k.Other)), own, without(before, after))
+	if err != nil {
+		return err
+	}
+	_, err = q.Exec(ctx, fmt.Sprintf("INSERT INTO %s (%s, %s) SELECT $1::bigint, unnest($2::bigint[]) ON CONFLICT DO NOTHING",
+		ident(k.Table), ident(k.Own), ident(k.Other)), own, without(after, before))
+	return err
+}
+
+// without is the ids of a that are not in b.
+func without(a, b []int64) []int64 {
+	in := make(map[int64]bool, len(b))
+	for _, id := range b {
+		in[id] = true
+	}
+	rest := []int64{}
+	for _, id := range a {
+		if !in[id] {
+			rest = append(rest, id)
+		}
+	}
+	return rest
+}

@@ -1,0 +1,204 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/jackc/pgx/v5"
+
+	"ddtb/app/auth"
+	"ddtb/app/fault"
+	"ddtb/app/web"
+	"ddtb/db"
+)
+
+// newPassword is the field of the form for a new user that is typed twice.
+const newPassword = "new_password"
+
+func checkUsername(value any) string {
+	name, _ := value.(string)
+	return auth.ValidateUsername(auth.NormalUsername(name))
+}
+
+func checkEmail(value any) string {
+	if email, _ := value.(string); !auth.ValidEmail(email) {
+		return "Enter a valid email address."
+	}
+	return ""
+}
+
+func forgetUsers(s *Site) { s.users.Forget() }
+
+// hashNewPassword checks and hashes the password of a new user, and stores names in their normal form.
+func hashNewPassword(r *request, f *form) error {
+	name := f.field("username")
+	if text, ok := name.Value.(string); ok {
+		name.Value = auth.NormalUsername(text)
+	}
+	if email := f.field("email"); email != nil {
+		text, _ := email.Value.(string)
+		email.Value = auth.NormalEmail(text)
+	}
+	password := f.field(newPassword)
+	if password == nil {
+		return nil
+	}
+	text, _ := password.Value.(string)
+	hash, err := r.site.users.HashPassword(r.ctx, text, auth.User{Username: name.text(name.Value)})
+	if problem, ok := errors.AsType[*fault.Error](err); ok && problem.Kind == fault.Invalid {
+		password.Problem = problem.Public
+		return errInvalid
+	}
+	f.extra["password"] = hash
+	return err
+}
+
+// mayTouchUser keeps who may edit users from becoming more than they are: only a superuser touches a superuser.
+// That permissions can only be given by who has them is the forms' doing, see option.grants.
+func mayTouchUser(ctx context.Context, q db.Querier, actor *auth.User, id int64) (string, error) {
+	if actor.Superuser {
+		return "", nil
+	}
+	var superuser bool
+	err := q.QueryRow(ctx, `SELECT is_superuser FROM auth_user WHERE id = $1::bigint`, id).Scan(&superuser)
+	if errors.Is(err, pgx.ErrNoRows) || (err == nil && !superuser) {
+		return "", nil
+	}
+	return "Only a superuser may change or delete a superuser.", err
+}
+
+// mayTouch is Forbidden where the model's rules keep this user from a row.
+func (r *request) mayTouch(ctx context.Context, q db.Querier, ids ...int64) error {
+	if r.model.rules.mayTouch == nil {
+		return nil
+	}
+	for _, id := range ids {
+		why, err := r.model.rules.mayTouch(ctx, q, r.user, id)
+		if err != nil {
+			return fmt.Errorf("check a %s: %w", r.model.Singular, err)
+		}
+		if why != "" {
+			return fault.New(fault.Forbidden, "%s", why)
+		}
+	}
+	return nil
+}
+
+// permissionOptions are all permissions, each granting itself.
+func permissionOptions(ctx context.Context, q db.Querier) ([]option, error) {
+	found, err := q.Query(ctx, `SELECT p.id::bigint, ct.app_label || ' | ' || ct.model, p.name, ARRAY[ct.app_label || '.' || p.codename]
+		FROM auth_permission p JOIN django_content_type ct ON ct.id = p.content_type_id
+		ORDER BY ct.app_label, ct.model, p.id`)
+	return collectOptions(found, err)
+}
+
+// groupOptions are all groups, each granting its permissions.
+func groupOptions(ctx context.Context, q db.Querier) ([]option, error) {
+	found, err := q.Query(ctx, `SELECT g.id::bigint, '', g.name, ARRAY(
+			SELECT ct.app_label || '.' || p.codename FROM auth_group_permissions gp
+			JOIN auth_permission p ON p.id = gp.permission_id JOIN django_content_type ct ON ct.id = p.content_type_id
+			WHERE gp.group_id = g.id)
+		FROM auth_group g ORDER BY g.name, g.id`)
+	return collectOptions(found, err)
+}
+
+func collectOptions(found pgx.Rows, err error) ([]option, error) {
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(found, func(r pgx.CollectableRow) (o option, err error) {
+		return o, r.Scan(&o.ID, &o.Group, &o.Label, &o.grants)
+	})
+}
+
+type passwordPage struct {
+	frame
+	Rules   []string
+	Own     bool // the old password is asked for
+	For     string
+	Old     string // what is wrong with the old password
+	New     string // what is wrong with the new one
+	Problem string
+}
+
+// setPasswordForm is the form for another user's password.
+func (s *Site) setPasswordForm(r *request) error {
+	target, err := r.passwordTarget()
+	if err != nil {
+		return r.orGone(err)
+	}
+	return r.showSetPassword(target, "")
+}
+
+// setPassword gives a user a new password, which ends their sessions.
+func (s *Site) setPassword(r *request) error {
+	target, err := r.passwordTarget()
+	if err != nil {
+		return r.orGone(err)
+	}
+	text, problem := NewPassword{}.parse(NewPassword{}.take(r.form, ""))
+	if problem != "" {
+		return r.showSetPassword(target, problem)
+	}
+	hash, err := s.users.HashPassword(r.ctx, text.(string), *target)
+	if problem, ok := errors.AsType[*fault.Error](err); ok && problem.Kind == fault.Invalid {
+		return r.showSetPassword(target, problem.Public)
+	}
+	if err != nil {
+		return err
+	}
+	err = s.db.InTx(r.ctx, func(q db.Querier) error {
+		if err := r.mayHavePassword(q, target.ID); err != nil {
+			return err
+		}
+		if err := auth.StorePassword(r.ctx, q, target.ID, hash); err != nil {
+			return err
+		}
+		return r.note(r.ctx, q, flagChange, user, target.ID, target.Username, []change{{Changed: &changed{Fields: []string{"password"}}}})
+	})
+	if err != nil {
+		return err
+	}
+	s.users.Forget()
+	r.tell(message{Class: "good", Before: "Password changed successfully for “", Object: target.Username,
+		Path: user.path(target.ID, "change"), After: "”. Their sessions have ended."})
+	return r.to(user.path(target.ID, "change"))
+}
+
+// passwordTarget is the user whose password this page sets, if the one who asks may.
+func (r *request) passwordTarget() (*auth.User, error) {
+	r.model = user
+	if !r.can(user, actionChange) {
+		return nil, fault.New(fault.Forbidden, "You don’t have permission to change users. Ask a superuser for it.")
+	}
+	id, ok := r.id()
+	if !ok {
+		return nil, errGone
+	}
+	target, err := auth.UserByID(r.ctx, r.site.db, id)
+	if fault.KindOf(err) == fault.NotFound {
+		return nil, errGone
+	}
+	if err != nil {
+		return nil, err
+	}
+	return target, r.mayHavePassword(r.site.db, id)
+}
+
+// mayHavePassword: who sets a password can sign in with it, so it takes every permission that its owner has.
+func (r *request) mayHavePassword(q db.Querier, id int64) error {
+	target, err := auth.UserByID(r.ctx, q, id)
+	if err != nil || r.user.Includes(target) {
+		return err
+	}
+	return fault.New(fault.Forbidden, "%s may do what you may not, so only who has the same permissions may set their password.", target.Username)
+}
+
+func (r *request) showSetPassword(target *auth.User, problem string) error {
+	crumbs := append(r.crumbs(&row{id: target.ID, label: target.Username}, ""), web.Link{Text: "Change password"})
+	return r.show(http.StatusOK, "password.html", passwordPage{
+		frame: r.frame("Change password: "+target.Username, crumbs...), Rules: auth.PasswordRules(), For: target.Username, New: problem,
+	})
+}

@@ -1,0 +1,88 @@
+// Package app puts the parts together: it makes them from one configuration, binds every address in one table of
+// routes, and runs the server until it is told to stop. It must not know a flag, a file or a signal: package
+// main does.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"ddtb/admin"
+	"ddtb/app/auth"
+	"ddtb/app/lab"
+	"ddtb/config"
+	"ddtb/db"
+	"ddtb/db/activity"
+	"ddtb/polls"
+)
+
+// App is the application on one database.
+type App struct {
+	cfg    *config.Config
+	log    *slog.Logger
+	db     *db.DB
+	server *activity.Observer
+	lab    *lab.Lab
+	polls  *polls.Handlers
+	users  *auth.Service
+	admin  *admin.Site
+	ready  *readiness
+	echo   *echo.Echo
+}
+
+// New makes the application. It connects only to look at the server, and does not fail when the database can't
+// be reached: the pages say so, and recover with it.
+func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error) {
+	database := cfg.Databases["default"]
+	observer, err := activity.NewObserver(database)
+	if err != nil {
+		return nil, fmt.Errorf("database settings: %w", err)
+	}
+	d, err := db.Open(ctx, database)
+	if err != nil {
+		return nil, err
+	}
+	users := auth.New(d, cfg.Admin)
+	a := &App{
+		cfg: cfg, log: log, db: d, server: observer,
+		users: users, admin: admin.New(d, users, log),
+		lab:   lab.New(d, observer, cfg.Test, log),
+		polls: polls.New(polls.NewStore(d), time.Now),
+		ready: newReadiness(observer),
+	}
+	a.echo = a.routes()
+	return a, nil
+}
+
+// Handler answers every request.
+func (a *App) Handler() http.Handler { return a.echo }
+
+// DB is the application's database.
+func (a *App) DB() *db.DB { return a.db }
+
+// Reconfigure puts a newly read configuration in force as far as that needs no restart: the strategy and its
+// sizes, and the test endpoints. No request fails. restart names what else was changed.
+func (a *App) Reconfigure(ctx context.Context, cfg *config.Config) (restart []string, err error) {
+	if err := a.db.Switch(ctx, cfg.Databases["default"]); err != nil {
+		return nil, err
+	}
+	a.lab.Configure(cfg.Test)
+	return needRestart(a.cfg, cfg), nil
+}
+
+// Close ends what New began, after the last request. When ctx ends first, leases are taken back.
+func (a *App) Close(ctx context.Context) error {
+	a.lab.Close()
+	err := a.db.Close(ctx)
+	a.server.Close()
+	if err != nil {
+		return errors.Join(errors.New("not all connections came back in time, they were cut"), err)
+	}
+	return nil
+}

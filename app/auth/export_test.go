@@ -1,0 +1,36 @@
+package auth
+
+import (
+	"context"
+	"runtime"
+	"time"
+)
+
+// OccupyHasher takes every turn to hash. entered is closed when somebody waits for one.
+func OccupyHasher(s *Service) (entered <-chan struct{}, leave func()) {
+	for range cap(s.hasher.slots) {
+		s.hasher.slots <- struct{}{}
+	}
+	waits := make(chan struct{})
+	go func() {
+		for s.hasher.waiting.Load() == 0 {
+			runtime.Gosched()
+		}
+		close(waits)
+	}()
+	return waits, func() {
+		for range cap(s.hasher.slots) {
+			<-s.hasher.slots
+		}
+	}
+}
+
+// SetClock makes now the service's time.
+func SetClock(s *Service, now func() time.Time) { s.now = now }
+
+// WithSecret is a request's context with that session.
+func WithSecret(ctx context.Context, s *Service, secret string) context.Context {
+	v := &visit{service: s, secret: secret}
+	v.key, v.valid = hashSecret(secret)
+	return context.WithValue(ctx, visitKey{}, v)
+}

@@ -1,0 +1,127 @@
+package auth
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/labstack/echo/v4"
+)
+
+// cookieName is our own, so that a Django on the same host keeps its sessionid.
+const cookieName = "ddtb_session"
+
+// visit is one request's knowledge of who makes it: looked up when first asked for.
+type visit struct {
+	service *Service
+	secret  string
+	key     secretHash
+	valid   bool // the cookie can be a secret
+
+	mu     sync.Mutex
+	user   *User
+	looked bool
+}
+
+type visitKey struct{}
+
+// Middleware lets what is below it ask who makes the request. By itself it asks the database nothing.
+func (s *Service) Middleware(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		v := &visit{service: s}
+		if cookie, err := c.Cookie(cookieName); err == nil {
+			v.secret = cookie.Value
+			v.key, v.valid = hashSecret(cookie.Value)
+		}
+		r := c.Request()
+		c.SetRequest(r.WithContext(context.WithValue(r.Context(), visitKey{}, v)))
+		return next(c)
+	}
+}
+
+// UserFrom is who makes the request, or nil for nobody; for pages that only read: it may be up to 30 seconds old.
+// The error is the database's.
+func UserFrom(ctx context.Context) (*User, error) {
+	v, ok := ctx.Value(visitKey{}).(*visit)
+	if !ok || !v.valid {
+		return nil, nil
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.looked {
+		return v.user, nil
+	}
+	u, err := v.service.user(ctx, v.key)
+	if err != nil {
+		return nil, err
+	}
+	v.user, v.looked = u, true
+	return u, nil
+}
+
+// Recheck is who makes the request, asked of the database now: for everything that changes something.
+func Recheck(ctx context.Context) (*User, error) {
+	v, ok := ctx.Value(visitKey{}).(*visit)
+	if !ok || !v.valid {
+		return nil, nil
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	_, epoch := v.service.seen.at(v.key, v.service.now())
+	u, err := v.service.ask(ctx, v.key, epoch)
+	if err != nil {
+		return nil, err
+	}
+	v.user, v.looked = u, true
+	return u, nil
+}
+
+// Secret is the secret of the request's session, or "". It is the key under which what is only this visitor's
+// may be signed.
+func Secret(ctx context.Context) string {
+	if v, ok := ctx.Value(visitKey{}).(*visit); ok && v.valid {
+		return v.secret
+	}
+	return ""
+}
+
+// SignIn is Login with the request's address and cookie: it sets the new cookie, and replaces the old session.
+func (s *Service) SignIn(c echo.Context, username, password string) error {
+	ctx := c.Request().Context()
+	session, err := s.Login(ctx, username, password, c.RealIP(), Secret(ctx))
+	if err != nil {
+		return err
+	}
+	setCookie(c, session)
+	return nil
+}
+
+// SignOut ends the request's session, and takes its cookie back.
+func (s *Service) SignOut(c echo.Context) error {
+	ctx := c.Request().Context()
+	if err := s.Logout(ctx, Secret(ctx)); err != nil {
+		return err
+	}
+	setCookie(c, Session{Expires: time.Unix(1, 0)})
+	return nil
+}
+
+// ChangeOwnPassword is ChangePassword for who makes the request, who stays signed in with a new cookie.
+func (s *Service) ChangeOwnPassword(c echo.Context, u *User, old, password string) error {
+	session, err := s.ChangePassword(c.Request().Context(), u, old, password, c.RealIP())
+	if err != nil {
+		return err
+	}
+	setCookie(c, session)
+	return nil
+}
+
+// setCookie: SameSite Lax, since with Strict a link in a mail would arrive signed out. Secure wherever the client
+// came by TLS; a client that claims so falsely harms itself alone.
+func setCookie(c echo.Context, session Session) {
+	c.SetCookie(&http.Cookie{
+		Name: cookieName, Value: session.Secret, Path: "/", Expires: session.Expires,
+		HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: c.Scheme() == "https",
+	})
+}

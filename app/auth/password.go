@@ -1,0 +1,161 @@
+package auth
+
+import (
+	"context"
+	"crypto/pbkdf2"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"fmt"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/crypto/argon2"
+
+	"ddtb/app/fault"
+)
+
+// What a new password costs: 19 MiB and two passes, as OWASP recommends for argon2id.
+const (
+	memoryKiB = 19 << 10
+	passes    = 2
+	lanes     = 1
+	saltSize  = 16
+	keySize   = 32
+)
+
+// What a stored hash may ask for at most: it comes from a table that others write too. Django's default is
+// 100 MiB, 2 passes, 8 lanes; its PBKDF2 is near a million and a half iterations.
+const (
+	maxMemoryKiB  = 256 << 10
+	maxPasses     = 16
+	maxLanes      = 16
+	maxIterations = 10_000_000
+)
+
+// MaxPassword is the length of a password in bytes beyond which it is refused unhashed.
+const MaxPassword = 1024
+
+// hasher hashes at most as many passwords at once as there are processors, and lets few wait: hashing is the one
+// thing here that an anonymous client can make expensive.
+type hasher struct {
+	slots   chan struct{}
+	waiting atomic.Int32
+	dummy   string // what an unknown user's password is compared with
+}
+
+const maxWaiting = 64
+
+func newHasher() *hasher {
+	salt := make([]byte, saltSize)
+	return &hasher{
+		slots: make(chan struct{}, runtime.GOMAXPROCS(0)),
+		dummy: encode(salt, make([]byte, keySize)),
+	}
+}
+
+// enter waits for a turn.
+func (h *hasher) enter(ctx context.Context) error {
+	if h.waiting.Add(1) > maxWaiting {
+		h.waiting.Add(-1)
+		return fault.New(fault.TooManyTries, "Too many people are signing in at this moment. Try again in a few seconds.")
+	}
+	defer h.waiting.Add(-1)
+	select {
+	case h.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting to hash a password: %w", ctx.Err())
+	}
+}
+
+func (h *hasher) leave() { <-h.slots }
+
+// hash encodes the password as Django's Argon2PasswordHasher does.
+func (h *hasher) hash(ctx context.Context, password string) (string, error) {
+	if err := h.enter(ctx); err != nil {
+		return "", err
+	}
+	defer h.leave()
+	salt := make([]byte, saltSize)
+	rand.Read(salt) //nolint:errcheck // never fails: it ends the program instead
+	return encode(salt, argon2.IDKey([]byte(password), salt, passes, memoryKiB, lanes, keySize)), nil
+}
+
+func encode(salt, key []byte) string {
+	b64 := base64.RawStdEncoding
+	return fmt.Sprintf("argon2$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s",
+		argon2.Version, memoryKiB, passes, lanes, b64.EncodeToString(salt), b64.EncodeToString(key))
+}
+
+// verify tells whether the password is the one encoded. Where there is nothing to compare with (no such user, a
+// hash of an unknown kind, or Django's mark for "no password") it takes as long, and says no.
+func (h *hasher) verify(ctx context.Context, password, encoded string) (bool, error) {
+	derive, key := parse(encoded)
+	usable := derive != nil && len(password) <= MaxPassword
+	if !usable {
+		derive, key = parse(h.dummy)
+	}
+	if err := h.enter(ctx); err != nil {
+		return false, err
+	}
+	defer h.leave()
+	if len(password) > MaxPassword {
+		password = ""
+	}
+	return subtle.ConstantTimeCompare(derive(password), key) == 1 && usable, nil
+}
+
+// parse reads a hash in one of Django's encodings: how to derive a key from a password, and the key it must be.
+func parse(encoded string) (derive func(string) []byte, key []byte) {
+	algorithm, rest, _ := strings.Cut(encoded, "$")
+	switch algorithm {
+	case "argon2":
+		return parseArgon2(rest)
+	case "pbkdf2_sha256": // Django's default: its users sign in here without a new password
+		return parsePBKDF2(rest)
+	}
+	return nil, nil
+}
+
+func parseArgon2(rest string) (func(string) []byte, []byte) {
+	var version, m, t, p int
+	parts := strings.Split(rest, "$")
+	if len(parts) != 5 || parts[0] != "argon2id" {
+		return nil, nil
+	}
+	if n, err := fmt.Sscanf(parts[1]+" "+parts[2], "v=%d m=%d,t=%d,p=%d", &version, &m, &t, &p); n != 4 || err != nil {
+		return nil, nil
+	}
+	salt, err1 := base64.RawStdEncoding.DecodeString(parts[3])
+	key, err2 := base64.RawStdEncoding.DecodeString(parts[4])
+	if err1 != nil || err2 != nil || len(key) < saltSize || version != argon2.Version ||
+		m < 8*p || m > maxMemoryKiB || t < 1 || t > maxPasses || p < 1 || p > maxLanes {
+		return nil, nil
+	}
+	return func(password string) []byte {
+		return argon2.IDKey([]byte(password), salt, uint32(t), uint32(m), uint8(p), uint32(len(key)))
+	}, key
+}
+
+func parsePBKDF2(rest string) (func(string) []byte, []byte) {
+	parts := strings.Split(rest, "$")
+	if len(parts) != 3 {
+		return nil, nil
+	}
+	iterations, err1 := strconv.Atoi(parts[0])
+	key, err2 := base64.StdEncoding.DecodeString(parts[2])
+	if err1 != nil || err2 != nil || iterations < 1 || iterations > maxIterations || len(key) != sha256.Size {
+		return nil, nil
+	}
+	return func(password string) []byte {
+		derived, err := pbkdf2.Key(sha256.New, password, []byte(parts[1]), iterations, len(key))
+		if err != nil { // FIPS mode refuses short passwords and salts
+			return nil
+		}
+		return derived
+	}, key
+}

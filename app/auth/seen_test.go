@@ -1,0 +1,116 @@
+package auth_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"ddtb/app/auth"
+	"ddtb/config"
+	"ddtb/db"
+	"ddtb/db/dbtest"
+)
+
+// who is UserFrom in a new request.
+func who(t *testing.T, s *auth.Service, secret string) *auth.User {
+	t.Helper()
+	u, err := auth.UserFrom(auth.WithSecret(t.Context(), s, secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// small is a service with a signed-in superuser on a pool of one lease, and a clock to turn.
+func small(t *testing.T) (s *auth.Service, d *db.DB, secret string, forward func(time.Duration)) {
+	t.Helper()
+	cfg := dbtest.Config(t)
+	cfg.Pool.MaxSize, cfg.Pool.Timeout = 1, 100*time.Millisecond
+	d, err := db.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = d.Close(context.Background()) })
+	s = auth.New(d, config.Admin{SessionAge: time.Hour})
+	now := time.Now()
+	auth.SetClock(s, func() time.Time { return now })
+	if _, err := s.CreateSuperuser(t.Context(), "ada", "", good); err != nil {
+		t.Fatal(err)
+	}
+	return s, d, login(t, s, good).Secret, func(by time.Duration) { now = now.Add(by) }
+}
+
+// exhaust holds the only lease until back is called.
+func exhaust(t *testing.T, d *db.DB) (back func()) {
+	t.Helper()
+	l, err := d.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l.Release
+}
+
+func TestWhoIsSignedInNeedsNoConnectionUnderExhaustion(t *testing.T) {
+	s, d, secret, forward := small(t)
+	if who(t, s, secret) == nil {
+		t.Fatal("not signed in")
+	}
+	defer exhaust(t, d)()
+	for _, after := range []time.Duration{0, 29 * time.Second, time.Minute, 8 * time.Minute} {
+		forward(after)
+		if who(t, s, secret) == nil {
+			t.Errorf("%s later: nobody", after)
+		}
+	}
+	forward(time.Minute)
+	if u, err := auth.UserFrom(auth.WithSecret(t.Context(), s, secret)); err == nil {
+		t.Errorf("after more than ten minutes: %v", u)
+	}
+}
+
+func TestRecheckAsksTheDatabaseEachTime(t *testing.T) {
+	s, d, secret, _ := small(t)
+	who(t, s, secret)
+	ctx := auth.WithSecret(t.Context(), s, secret)
+	exec(t, d, `UPDATE auth_user SET is_active = false`)
+	if who(t, s, secret) == nil {
+		t.Error("within 30 seconds a page to read should not ask")
+	}
+	if u, err := auth.Recheck(ctx); u != nil || err != nil {
+		t.Errorf("got %v, %v", u, err)
+	}
+	if who(t, s, secret) != nil {
+		t.Error("what Recheck found out is not remembered")
+	}
+	back := exhaust(t, d)
+	defer back()
+	if _, err := auth.Recheck(ctx); db.CauseOf(err) != db.PoolTimeout {
+		t.Errorf("under exhaustion: %v", err)
+	}
+}
+
+func TestARevocationElsewhereIsSeenWithinThirtySeconds(t *testing.T) {
+	s, d, secret, forward := small(t)
+	who(t, s, secret)
+	exec(t, d, `DELETE FROM ddtb_session`)
+	forward(31 * time.Second)
+	if u := who(t, s, secret); u != nil {
+		t.Errorf("still %v", u)
+	}
+}
+
+func TestAnUnknownOrEmptySecretIsNobody(t *testing.T) {
+	s, d, secret, _ := small(t)
+	for _, other := range []string{"", "x", secret + "A", secret[1:], "AAAA" + secret[4:], "\x00", string(make([]byte, 10_000))} {
+		if u := who(t, s, other); u != nil {
+			t.Errorf("%.20q: %v", other, u)
+		}
+	}
+	defer exhaust(t, d)()
+	if u := who(t, s, "nonsense"); u != nil { // and asks nothing
+		t.Error(u)
+	}
+	if u, err := auth.UserFrom(t.Context()); u != nil || err != nil {
+		t.Errorf("without the middleware: %v, %v", u, err)
+	}
+}

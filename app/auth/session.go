@@ -1,0 +1,203 @@
+package auth
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"ddtb/app/fault"
+	"ddtb/db"
+)
+
+// Session is a new session: Secret goes into the cookie and nowhere else.
+type Session struct {
+	Secret  string
+	Expires time.Time
+}
+
+// secretSize is 256 bits, which can't be guessed, so that a fast hash of it is enough.
+const secretSize = 32
+
+type secretHash [sha256.Size]byte
+
+func newSecret() string {
+	b := make([]byte, secretSize)
+	rand.Read(b) //nolint:errcheck // never fails: it ends the program instead
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// hashSecret refuses what can't be a secret, so that a cookie of nonsense costs no query.
+func hashSecret(secret string) (secretHash, bool) {
+	b, err := base64.RawURLEncoding.DecodeString(secret)
+	if err != nil || len(b) != secretSize {
+		return secretHash{}, false
+	}
+	return sha256.Sum256(b), true
+}
+
+// ErrWrongLogin does not tell which part was wrong, or whether there is such a user.
+var ErrWrongLogin = fault.New(fault.Forbidden,
+	"Please enter the correct username and password for a staff account. Note that both fields may be case-sensitive.")
+
+// Login starts a session for a staff member, and ends the one of the secret old, if any. It returns ErrWrongLogin,
+// or TooManyTries around a SlowedError after repeated failures of this name from this address.
+func (s *Service) Login(ctx context.Context, username, password, address, old string) (Session, error) {
+	username = NormalUsername(username)
+	if len(username) > 4*maxUsername { // longer than any name; and the throttle must not remember a megabyte
+		username = ""
+	}
+	try, err := s.tries.begin(username, address, s.now())
+	if err != nil {
+		return Session{}, err
+	}
+	session, err := s.login(ctx, username, password, old)
+	switch {
+	case err == nil:
+		try.succeeded()
+	case !errors.Is(err, ErrWrongLogin):
+		try.undone()
+	}
+	return session, err
+}
+
+func (s *Service) login(ctx context.Context, username, password, old string) (Session, error) {
+	var id int64
+	var hash string
+	err := s.db.QueryRow(ctx, `SELECT id, password FROM auth_user WHERE username = $1 AND is_active AND is_staff`,
+		storable(username)).Scan(&id, &hash)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return Session{}, fmt.Errorf("look up a user: %w", err)
+	}
+	s.db.Release(ctx) // no lease while hashing
+	ok, err := s.hasher.verify(ctx, password, hash)
+	if err != nil {
+		return Session{}, err
+	}
+	if !ok {
+		return Session{}, ErrWrongLogin
+	}
+	var session Session
+	err = s.db.InTx(ctx, func(q db.Querier) error {
+		if err := endSession(ctx, q, old); err != nil {
+			return err
+		}
+		if _, err := q.Exec(ctx, `UPDATE auth_user SET last_login = now() WHERE id = $1`, id); err != nil {
+			return err
+		}
+		session, err = s.start(ctx, q, id, hash)
+		return err
+	})
+	s.forget(old)
+	return session, err
+}
+
+// storable replaces a name that PostgreSQL could not even compare by one that nobody has.
+func storable(name string) string {
+	if ValidateUsername(name) != "" {
+		return ""
+	}
+	return name
+}
+
+// start stores a new session for the user with that password hash, unless the password was changed meanwhile. It
+// takes the chance to clear expired sessions away.
+func (s *Service) start(ctx context.Context, q db.Querier, id int64, passwordHash string) (Session, error) {
+	session := Session{newSecret(), s.now().Add(s.age)}
+	key, _ := hashSecret(session.Secret)
+	if _, err := q.Exec(ctx, `DELETE FROM ddtb_session WHERE expires < now()`); err != nil {
+		return Session{}, err
+	}
+	tag, err := q.Exec(ctx, `INSERT INTO ddtb_session (secret_hash, user_id, password_mark, expires)
+		SELECT $1, id, sha256(convert_to(password, 'UTF8')), $3 FROM auth_user WHERE id = $2 AND password = $4 AND is_active`,
+		key[:], id, session.Expires, passwordHash)
+	if err != nil {
+		return Session{}, fmt.Errorf("start a session: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return Session{}, ErrWrongLogin
+	}
+	return session, nil
+}
+
+// Logout ends the session: on this process at once, see the package comment for others.
+func (s *Service) Logout(ctx context.Context, secret string) error {
+	defer s.forget(secret)
+	return endSession(ctx, s.db, secret)
+}
+
+func endSession(ctx context.Context, q db.Querier, secret string) error {
+	key, ok := hashSecret(secret)
+	if !ok {
+		return nil
+	}
+	_, err := q.Exec(ctx, `DELETE FROM ddtb_session WHERE secret_hash = $1`, key[:])
+	return err
+}
+
+// ChangePassword changes the user's own password, ends all their sessions, and starts a new one. A wrong old
+// password is ErrWrongPassword; it is slowed down as a login is. A weak new one is Invalid.
+func (s *Service) ChangePassword(ctx context.Context, u *User, old, password, address string) (Session, error) {
+	try, err := s.tries.begin(u.Username, address, s.now())
+	if err != nil {
+		return Session{}, err
+	}
+	session, err := s.changePassword(ctx, u, old, password)
+	switch {
+	case err == nil || fault.KindOf(err) == fault.Invalid:
+		try.succeeded()
+	case !errors.Is(err, ErrWrongPassword):
+		try.undone()
+	}
+	return session, err
+}
+
+// ErrWrongPassword says that the old password was not the user's.
+var ErrWrongPassword = fault.New(fault.Forbidden, "Your old password was entered incorrectly. Please enter it again.")
+
+func (s *Service) changePassword(ctx context.Context, u *User, old, password string) (session Session, err error) {
+	var current string
+	if err := s.db.QueryRow(ctx, `SELECT password FROM auth_user WHERE id = $1`, u.ID).Scan(&current); err != nil {
+		return Session{}, fmt.Errorf("read the password: %w", err)
+	}
+	s.db.Release(ctx)
+	if ok, err := s.hasher.verify(ctx, old, current); err != nil {
+		return Session{}, err
+	} else if !ok {
+		return Session{}, ErrWrongPassword
+	}
+	hash, err := s.HashPassword(ctx, password, *u)
+	if err != nil {
+		return Session{}, err
+	}
+	defer s.Forget()
+	err = s.db.InTx(ctx, func(q db.Querier) error {
+		if err := StorePassword(ctx, q, u.ID, hash); err != nil {
+			return err
+		}
+		session, err = s.start(ctx, q, u.ID, hash)
+		return err
+	})
+	return session, err
+}
+
+// load asks the database whose session it is: nil when it is nobody's.
+func (s *Service) load(ctx context.Context, key secretHash) (*User, time.Time, error) {
+	var expires time.Time
+	u, err := scanUser(s.db.QueryRow(ctx, `SELECT `+userSQL+`, s.expires
+		FROM ddtb_session s JOIN auth_user u ON u.id = s.user_id
+		WHERE s.secret_hash = $1 AND s.expires > now() AND u.is_active
+		AND s.password_mark = sha256(convert_to(u.password, 'UTF8'))`, key[:]), &expires)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, time.Time{}, nil
+	}
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("look up a session: %w", err)
+	}
+	return u, expires, nil
+}

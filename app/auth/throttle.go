@@ -1,0 +1,120 @@
+package auth
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"sync"
+	"time"
+
+	"ddtb/app/fault"
+)
+
+// How failed logins are slowed down.
+const (
+	freeTries        = 5  // in a row for one name from one address, before there is a delay
+	freeTriesAddress = 50 // from one address, for whatever names
+	maxDelay         = 5 * time.Minute
+	forgetAfter      = time.Hour
+	maxTracked       = 10_000 // names and addresses; older ones are forgotten
+)
+
+// SlowedError says that a login was not tried, since too many before it failed.
+type SlowedError struct{ After time.Duration }
+
+func (e *SlowedError) Error() string {
+	return fmt.Sprintf("too many failed logins: wait %s", e.After.Round(time.Second))
+}
+
+// throttle counts failed logins in this process's memory. An attempt counts as failed from its start, so that
+// many at once don't slip through before the first has failed.
+type throttle struct {
+	mu    sync.Mutex
+	tries *lru[string, tries]
+}
+
+type tries struct {
+	failed int
+	until  time.Time // no attempt before
+	last   time.Time
+}
+
+func newThrottle() *throttle { return &throttle{tries: newLRU[string, tries](maxTracked)} }
+
+// attempt is a login under way.
+type attempt struct {
+	t             *throttle
+	pair, address string
+}
+
+// begin lets a login be tried, or returns a fault around a SlowedError.
+func (t *throttle) begin(username, address string, now time.Time) (*attempt, error) {
+	address = network(address)
+	a := &attempt{t, address + " " + username, address}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	wait := max(t.wait(a.pair, now), t.wait(a.address, now))
+	if wait > 0 {
+		seconds := math.Ceil(wait.Seconds())
+		return nil, fault.Wrap(fault.TooManyTries, &SlowedError{wait},
+			fmt.Sprintf("Too many failed logins. Try again in %.0f seconds.", seconds))
+	}
+	t.count(a.pair, freeTries, now)
+	t.count(a.address, freeTriesAddress, now)
+	return a, nil
+}
+
+func (t *throttle) wait(key string, now time.Time) time.Duration {
+	tr, _ := t.tries.get(key)
+	return tr.until.Sub(now)
+}
+
+func (t *throttle) count(key string, free int, now time.Time) {
+	tr, _ := t.tries.get(key)
+	if now.Sub(tr.last) > forgetAfter {
+		tr = tries{}
+	}
+	tr.failed++
+	tr.last = now
+	if over := tr.failed - free; over >= 0 {
+		tr.until = now.Add(min(time.Second<<min(over, 20), maxDelay))
+	}
+	t.tries.put(key, tr)
+}
+
+// succeeded forgets the failures of this name from this address. Those of the address stay: who has one account
+// must not be able to try others' for free.
+func (a *attempt) succeeded() {
+	a.t.mu.Lock()
+	defer a.t.mu.Unlock()
+	a.t.tries.remove(a.pair)
+	a.t.takeBack(a.address)
+}
+
+// undone says that the attempt could not be made, for want of a connection.
+func (a *attempt) undone() {
+	a.t.mu.Lock()
+	defer a.t.mu.Unlock()
+	a.t.takeBack(a.pair)
+	a.t.takeBack(a.address)
+}
+
+func (t *throttle) takeBack(key string) {
+	if tr, ok := t.tries.get(key); ok {
+		tr.failed, tr.until = max(tr.failed-1, 0), time.Time{}
+		t.tries.put(key, tr)
+	}
+}
+
+// network is what counts as one address: a customer has a whole /64 of IPv6.
+func network(address string) string {
+	ip, err := netip.ParseAddr(address)
+	if err != nil {
+		return address
+	}
+	if ip = ip.Unmap(); ip.Is6() {
+		prefix, _ := ip.WithZone("").Prefix(64) // 64 is valid for every IPv6 address
+		return prefix.String()
+	}
+	return ip.String()
+}

@@ -1,0 +1,183 @@
+package auth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"ddtb/app/fault"
+	"ddtb/db"
+)
+
+// User is an active user as far as pages need to know. It is shared between requests: don't change it.
+type User struct {
+	ID          int64
+	Username    string
+	FirstName   string
+	LastName    string
+	Email       string
+	Staff       bool // may sign in to the admin
+	Superuser   bool // may do everything
+	permissions map[string]bool
+}
+
+// Can tells whether the user has a permission, their own or by a group, as "polls.add_question".
+func (u *User) Can(permission string) bool { return u.Superuser || u.permissions[permission] }
+
+// CanAll tells whether the user has every one of the permissions.
+func (u *User) CanAll(permissions []string) bool {
+	for _, p := range permissions {
+		if !u.Can(p) {
+			return false
+		}
+	}
+	return true
+}
+
+// Includes tells whether the user may do everything that the other may.
+func (u *User) Includes(other *User) bool {
+	if u.Superuser || other.Superuser {
+		return u.Superuser
+	}
+	for permission := range other.permissions {
+		if !u.Can(permission) {
+			return false
+		}
+	}
+	return true
+}
+
+// ShortName is how to address the user.
+func (u *User) ShortName() string {
+	if u.FirstName != "" {
+		return u.FirstName
+	}
+	return u.Username
+}
+
+// permissionsSQL is the names of the permissions of auth_user u, their own and by groups.
+const permissionsSQL = `ARRAY(
+	SELECT ct.app_label || '.' || p.codename
+	FROM auth_permission p JOIN django_content_type ct ON ct.id = p.content_type_id
+	WHERE p.id IN (
+		SELECT permission_id FROM auth_user_user_permissions WHERE user_id = u.id
+		UNION
+		SELECT gp.permission_id FROM auth_group_permissions gp JOIN auth_user_groups ug USING (group_id)
+		WHERE ug.user_id = u.id))`
+
+const userSQL = `u.id, u.username, u.first_name, u.last_name, u.email, u.is_staff, u.is_superuser, ` + permissionsSQL
+
+// scanUser reads the columns of userSQL and what follows them.
+func scanUser(row pgx.Row, more ...any) (*User, error) {
+	u := &User{permissions: map[string]bool{}}
+	var names []string
+	to := append([]any{&u.ID, &u.Username, &u.FirstName, &u.LastName, &u.Email, &u.Staff, &u.Superuser, &names}, more...)
+	if err := row.Scan(to...); err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		u.permissions[name] = true
+	}
+	return u, nil
+}
+
+// UserByID reads a user with their permissions through q, whether active or not.
+func UserByID(ctx context.Context, q db.Querier, id int64) (*User, error) {
+	return one(q.QueryRow(ctx, `SELECT `+userSQL+` FROM auth_user u WHERE u.id = $1`, id))
+}
+
+// UserByName reads a user with their permissions, whether active or not.
+func (s *Service) UserByName(ctx context.Context, username string) (*User, error) {
+	return one(s.db.QueryRow(ctx, `SELECT `+userSQL+` FROM auth_user u WHERE u.username = $1`, NormalUsername(username)))
+}
+
+func one(row pgx.Row) (*User, error) {
+	u, err := scanUser(row)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, fault.New(fault.NotFound, "There is no such user.")
+	}
+	return u, err
+}
+
+// CreateSuperuser makes a user who may do everything, and returns their id. It refuses a username or a password
+// with Invalid and says all that is wrong, and a username that is taken with Conflict.
+func (s *Service) CreateSuperuser(ctx context.Context, username, email, password string) (id int64, err error) {
+	u := User{Username: NormalUsername(username), Email: NormalEmail(email)}
+	if problem := ValidateUsername(u.Username); problem != "" {
+		return 0, fault.New(fault.Invalid, "Username: %s", problem)
+	}
+	if !ValidEmail(u.Email) {
+		return 0, fault.New(fault.Invalid, "Enter a valid email address.")
+	}
+	hash, err := s.HashPassword(ctx, password, u)
+	if err != nil {
+		return 0, err
+	}
+	err = s.db.QueryRow(ctx, `INSERT INTO auth_user
+		(username, email, password, is_superuser, is_staff, is_active, first_name, last_name, date_joined)
+		VALUES ($1, $2, $3, true, true, true, '', '', now()) RETURNING id`, u.Username, u.Email, hash).Scan(&id)
+	if pe, ok := errors.AsType[*pgconn.PgError](err); ok && pe.Code == pgerrcode.UniqueViolation {
+		return 0, fault.New(fault.Conflict, "Username: that username is already taken.")
+	}
+	return id, err
+}
+
+// HashPassword encodes a new password of the user, or refuses it with Invalid. It gives the request's lease back
+// first, so that none is held while it hashes.
+func (s *Service) HashPassword(ctx context.Context, password string, owner User) (string, error) {
+	if problems := ValidatePassword(password, owner); len(problems) > 0 {
+		return "", fault.New(fault.Invalid, "%s", strings.Join(problems, " "))
+	}
+	s.db.Release(ctx)
+	return s.hasher.hash(ctx, password)
+}
+
+// SetPassword gives the user a new password without asking for the old one, and ends all their sessions.
+// It refuses a weak one with Invalid, and an unknown user with NotFound.
+func (s *Service) SetPassword(ctx context.Context, username, password string) error {
+	u, err := s.UserByName(ctx, username)
+	if err != nil {
+		return err
+	}
+	hash, err := s.HashPassword(ctx, password, *u)
+	if err != nil {
+		return err
+	}
+	defer s.Forget()
+	return s.db.InTx(ctx, func(q db.Querier) error { return StorePassword(ctx, q, u.ID, hash) })
+}
+
+// StorePassword writes what HashPassword made, and ends all sessions of the user. Forget must follow the commit.
+func StorePassword(ctx context.Context, q db.Querier, id int64, hash string) error {
+	if _, err := q.Exec(ctx, `UPDATE auth_user SET password = $2 WHERE id = $1`, id, hash); err != nil {
+		return fmt.Errorf("store password: %w", err)
+	}
+	_, err := q.Exec(ctx, `DELETE FROM ddtb_session WHERE user_id = $1`, id)
+	return err
+}
+
+// NormalEmail lower-cases the domain, as Django does.
+func NormalEmail(email string) string {
+	email = strings.TrimSpace(email)
+	if at := strings.LastIndexByte(email, '@'); at >= 0 {
+		return email[:at] + strings.ToLower(email[at:])
+	}
+	return email
+}
+
+// ValidEmail tells whether an address can be stored: empty, or with one @ between two parts and no space.
+func ValidEmail(email string) bool {
+	if email == "" {
+		return true
+	}
+	local, domain, ok := strings.Cut(email, "@")
+	return ok && local != "" && strings.Contains(strings.Trim(domain, "."), ".") && len(email) <= 254 &&
+		!strings.ContainsAny(domain, "@") && !strings.ContainsFunc(email, badInEmail)
+}
+
+func badInEmail(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune(`<>()[],;:\"`, r) }

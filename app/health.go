@@ -1,0 +1,69 @@
+package app
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/labstack/echo/v4"
+
+	"ddtb/db"
+	"ddtb/db/activity"
+)
+
+// healthz tells that the process answers. It asks nothing of the database: a process that is restarted because
+// the database is down makes an outage longer.
+func (a *App) healthz(c echo.Context) error { return c.String(http.StatusOK, "ok\n") }
+
+// Ready is the answer of /readyz.
+type Ready struct {
+	Ready  bool     `json:"ready"`
+	Cause  db.Cause `json:"cause,omitempty"`
+	Detail string   `json:"detail,omitempty"`
+}
+
+// readyz tells whether requests can be served, and if not, why.
+func (a *App) readyz(c echo.Context) error {
+	r := a.ready.check(c.Request().Context())
+	status := http.StatusOK
+	if !r.Ready {
+		status = http.StatusServiceUnavailable
+		c.Response().Header().Set(echo.HeaderRetryAfter, "1")
+	}
+	c.Response().Header().Set(echo.HeaderCacheControl, "no-store")
+	return c.JSON(status, r)
+}
+
+// readiness asks the server over the connection that is open anyway, and at most once in askEvery: a probe that
+// connects, or many probes, would add to the crowd that it is to warn of.
+type readiness struct {
+	server *activity.Observer
+	mu     sync.Mutex
+	asked  time.Time
+	last   Ready
+}
+
+const (
+	askEvery   = time.Second
+	askTimeout = 2 * time.Second
+)
+
+func newReadiness(server *activity.Observer) *readiness { return &readiness{server: server} }
+
+func (r *readiness) check(ctx context.Context) Ready {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if time.Since(r.asked) < askEvery {
+		return r.last
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout) // the answer is for others too
+	defer cancel()
+	err := r.server.Do(ctx, func(c *pgx.Conn) error { return db.CheckSchema(ctx, c) })
+	r.last, r.asked = Ready{Ready: err == nil}, time.Now()
+	if err != nil {
+		r.last.Cause, r.last.Detail = db.CauseOf(err), err.Error()
+	}
+	return r.last
+}

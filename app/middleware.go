@@ -1,0 +1,92 @@
+package app
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+
+	"github.com/labstack/echo/v4"
+	"github.com/labstack/echo/v4/middleware"
+
+	"ddtb/app/fault"
+	"ddtb/app/web"
+)
+
+// maxBody is the most that a form may have.
+const maxBody = "1M"
+
+// contentSecurityPolicy lets a page load what comes from here and nothing else: no inline script or style.
+const contentSecurityPolicy = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+
+// middleware is what every request passes, outermost first.
+func (a *App) middleware() []echo.MiddlewareFunc {
+	site := &web.Site{Name: "ddtb", Nav: []web.Link{{Path: "/polls/", Text: "Polls"}}}
+	if a.cfg.Test.Enabled {
+		site.Nav = append(site.Nav, web.Link{Path: "/test/", Text: "Tests"})
+	}
+	site.Nav = append(site.Nav, web.Link{Path: "/admin/", Text: "Admin"})
+	return []echo.MiddlewareFunc{
+		middleware.RequestID(),
+		secure,
+		site.Middleware(),
+		answerErrors,
+		recoverPanics,
+		sameOrigin(),
+		middleware.BodyLimit(maxBody),
+	}
+}
+
+func secure(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		h := c.Response().Header()
+		h.Set(echo.HeaderContentSecurityPolicy, contentSecurityPolicy)
+		h.Set(echo.HeaderXContentTypeOptions, "nosniff")
+		h.Set(echo.HeaderReferrerPolicy, "same-origin")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		return next(c)
+	}
+}
+
+// answerErrors answers an error within the middlewares before it, so that its page has their headers.
+func answerErrors(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		if err := next(c); err != nil {
+			c.Error(err)
+		}
+		return nil
+	}
+}
+
+// recoverPanics makes a panic an error with its stack, except the one by which a response is cut.
+func recoverPanics(next echo.HandlerFunc) echo.HandlerFunc {
+	return middleware.RecoverWithConfig(middleware.RecoverConfig{
+		DisableErrorHandler: true,
+		LogErrorFunc: func(c echo.Context, err error, stack []byte) error {
+			slog.Debug("panic", "stack", string(stack))
+			return fmt.Errorf("panic: %w\n%s", err, stack)
+		},
+	})(next)
+}
+
+// sameOrigin refuses a form that another site sent in a visitor's name.
+func sameOrigin() echo.MiddlewareFunc {
+	protection := http.NewCrossOriginProtection()
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c echo.Context) error {
+			if err := protection.Check(c.Request()); err != nil {
+				return fault.Wrap(fault.Forbidden, err, "This form came from another site. Open the page here and send it again.")
+			}
+			return next(c)
+		}
+	}
+}
+
+// scope gives the request its own use of the database, and takes back at its end what it still holds.
+func (a *App) scope(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		ctx, end := a.db.Begin(c.Request().Context())
+		defer end()
+		c.SetRequest(c.Request().WithContext(ctx))
+		return next(c)
+	}
+}

@@ -1,0 +1,26 @@
+package app
+
+import (
+	"reflect"
+
+	"ddtb/config"
+)
+
+// needRestart names the sections that differ between the configurations and are read only at start.
+func needRestart(old, now *config.Config) (sections []string) {
+	for _, s := range []struct {
+		name     string
+		old, now any
+	}{
+		{"server", old.Server, now.Server},
+		{"admin", old.Admin, now.Admin},
+		{"mail", old.Mail, now.Mail},
+		{"sentry", old.Sentry, now.Sentry},
+		{"monitor", old.Monitor, now.Monitor},
+	} {
+		if !reflect.DeepEqual(s.old, s.now) {
+			sections = append(sections, s.name)
+		}
+	}
+	return sections
+}

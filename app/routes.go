@@ -1,0 +1,124 @@
+package app
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+
+	"ddtb/admin"
+	"ddtb/app/web"
+	"ddtb/polls"
+)
+
+const (
+	get  = http.MethodGet
+	post = http.MethodPost
+)
+
+// route is one address. GET answers HEAD as well, and an address that ends in a slash is reached without it too.
+type route struct {
+	method, path string
+	handler      echo.HandlerFunc
+	kind         kind
+}
+
+// kind is what a route is given on its way.
+type kind int
+
+const (
+	page   kind = iota // it queries, so it has a scope of the database
+	staff              // it asks who is there as well, and sees to its slashes itself
+	direct             // it never queries through the strategy
+)
+
+// table is every address there is.
+func (a *App) table() []route {
+	test := a.lab.Guard
+	table := []route{
+		{get, "/", a.home, direct},
+		{get, polls.ListRoute, a.polls.List, page},
+		{get, polls.DetailRoute, a.polls.Detail, page},
+		{get, polls.ResultsRoute, a.polls.Results, page},
+		{post, polls.VoteRoute, a.polls.Vote, page},
+
+		{get, "/test/", test(a.lab.Index), direct},
+		{get, "/test/pool-stress", test(a.lab.PoolStress), direct},
+		{get, "/test/pool-stress/", test(a.lab.PoolStress), direct},
+		{get, "/test/connection-leak", test(a.lab.ConnectionLeak), direct},
+		{get, "/test/connection-leak/", test(a.lab.ConnectionLeak), direct},
+
+		{get, "/healthz", a.healthz, direct},
+		{get, "/readyz", a.readyz, direct},
+		{get, "/static/*", web.Static(polls.Static, admin.Files, files), direct},
+		{get, "/favicon.ico", web.Favicon, direct},
+	}
+	for _, r := range a.admin.Routes() {
+		table = append(table, route{r.Method, r.Path, r.Handler, staff})
+	}
+	return table
+}
+
+// routes binds the table.
+func (a *App) routes() *echo.Echo {
+	e := echo.New()
+	e.HideBanner, e.HidePort = true, true
+	e.Logger.SetOutput(io.Discard) // everything is logged in one place, through slog
+	e.HTTPErrorHandler = web.HandleErrors(a.log)
+	e.IPExtractor = clientAddress(a.cfg.Server.TrustedProxies)
+	e.Use(a.middleware()...)
+	table := a.table()
+	bound := map[string]bool{}
+	for _, r := range table {
+		bound[r.path] = true
+		a.bind(e, r)
+	}
+	for _, r := range table {
+		short := strings.TrimSuffix(r.path, "/")
+		if r.kind != staff && r.method == get && short != "" && !bound[short] {
+			a.bind(e, route{get, short, addSlash, direct})
+		}
+	}
+	return e
+}
+
+func (a *App) bind(e *echo.Echo, r route) {
+	h := r.handler
+	if r.kind == staff {
+		h = a.users.Middleware(h)
+	}
+	if r.kind != direct {
+		h = a.scope(h)
+	}
+	e.Add(r.method, r.path, h)
+	if r.method == get {
+		e.HEAD(r.path, h)
+	}
+}
+
+// addSlash redirects as Django's APPEND_SLASH does, and only what can be asked again.
+func addSlash(c echo.Context) error {
+	u := *c.Request().URL
+	u.Path += "/"
+	u.RawPath = ""
+	return c.Redirect(http.StatusMovedPermanently, "/"+strings.TrimLeft(u.RequestURI(), "/"))
+}
+
+// clientAddress believes X-Forwarded-For only from the proxies that are named; echo would believe anybody.
+func clientAddress(trusted []string) echo.IPExtractor {
+	if len(trusted) == 0 {
+		return echo.ExtractIPDirect()
+	}
+	options := []echo.TrustOption{echo.TrustLoopback(false), echo.TrustLinkLocal(false), echo.TrustPrivateNet(false)}
+	for _, t := range trusted {
+		if _, network, err := net.ParseCIDR(t); err == nil {
+			options = append(options, echo.TrustIPRange(network))
+		} else if ip := net.ParseIP(t); ip != nil {
+			bits := 8 * len(ip.To16())
+			options = append(options, echo.TrustIPRange(&net.IPNet{IP: ip.To16(), Mask: net.CIDRMask(bits, bits)}))
+		}
+	}
+	return echo.ExtractIPFromXFFHeader(options...)
+}

@@ -1,0 +1,41 @@
+package web
+
+import (
+	"bytes"
+	"reflect"
+	"sync/atomic"
+
+	"github.com/labstack/echo/v4"
+)
+
+// Memo is a page that many ask for and few change. It is rendered again only when what it shows differs from the
+// last time: comparing is ten times faster than executing the template. Its data come fresh from the caller for
+// each request, so that nobody is shown what is no longer so.
+type Memo struct {
+	pages *Templates
+	page  string
+	last  atomic.Pointer[rendered]
+}
+
+type rendered struct {
+	view view
+	html []byte
+}
+
+// Memo is the page of that name, with its memory still empty.
+func (t *Templates) Memo(page string) *Memo { return &Memo{pages: t, page: page} }
+
+// Render is Templates.Render. It keeps data, which must not be changed afterwards.
+func (m *Memo) Render(c echo.Context, status int, data any) error {
+	v := newView(c, data)
+	last := m.last.Load()
+	if last == nil || !reflect.DeepEqual(last.view, v) {
+		var buf bytes.Buffer
+		if err := m.pages.execute(&buf, m.page, v); err != nil {
+			return err
+		}
+		last = &rendered{v, buf.Bytes()}
+		m.last.Store(last)
+	}
+	return write(c, status, last.html)
+}

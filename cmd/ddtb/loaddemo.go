@@ -1,0 +1,53 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ddtb/config"
+	"ddtb/db"
+	"ddtb/polls"
+)
+
+func (c *cli) loaddemoCommand() *cobra.Command {
+	var many int
+	cmd := &cobra.Command{
+		Use:   "loaddemo",
+		Short: "Put a few polls into an empty database",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := c.load(c.options())
+			if err != nil {
+				return err
+			}
+			made, err := c.loaddemo(cmd.Context(), cfg.Databases["default"], many)
+			switch {
+			case err != nil:
+				return err
+			case made == 0:
+				c.say("There are questions already, so nothing was added.\n")
+			default:
+				c.say("Added %d questions.\n", made)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().IntVar(&many, "questions", 0, "also add this many made-up questions, in an instant")
+	return cmd
+}
+
+// loaddemo adds the demo polls where there are none, and many more where they are asked for.
+func (c *cli) loaddemo(ctx context.Context, cfg config.Database, many int) (made int, err error) {
+	err = withDB(ctx, cfg, func(d *db.DB) error {
+		store := polls.NewStore(d)
+		made, err = store.LoadDemo(ctx, time.Now())
+		if err != nil || many <= 0 {
+			return err
+		}
+		made += many
+		return store.LoadMany(ctx, time.Now(), many)
+	})
+	return made, err
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/term" // reads a password without showing it
+
+	"ddtb/app/auth"
+)
+
+// prompt asks a person. A question ends with its context, so that Ctrl-C leaves the terminal as it was.
+type prompt struct {
+	*cli
+	ctx   context.Context
+	lines *bufio.Reader
+}
+
+// password asks twice, until both are the same and good enough.
+func (p *prompt) password(owner auth.User) (string, error) {
+	for {
+		first, err := p.askHidden("Password: ")
+		if err != nil {
+			return "", err
+		}
+		second, err := p.askHidden("Password (again): ")
+		if err != nil {
+			return "", err
+		}
+		problems := auth.ValidatePassword(first, owner)
+		if first != second {
+			problems = []string{"The two passwords are not the same."}
+		}
+		if len(problems) == 0 {
+			return first, nil
+		}
+		p.say("%s\n", strings.Join(problems, "\n"))
+	}
+}
+
+func (p *prompt) ask(question string) (string, error) {
+	p.say("%s", question)
+	line, err := p.answer(func() (string, error) { return p.lines.ReadString('\n') })
+	if err != nil && line == "" {
+		return "", fmt.Errorf("no answer: %w; use --noinput where nobody can be asked", err)
+	}
+	return strings.TrimSpace(line), nil
+}
+
+// askHidden does not show what is typed, where there is a terminal.
+func (p *prompt) askHidden(question string) (string, error) {
+	file, ok := p.in.(*os.File)
+	if !ok || !term.IsTerminal(int(file.Fd())) {
+		return p.ask(question)
+	}
+	before, err := term.GetState(int(file.Fd()))
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = term.Restore(int(file.Fd()), before) }()
+	p.say("%s", question)
+	defer p.say("\n")
+	return p.answer(func() (string, error) {
+		typed, err := term.ReadPassword(int(file.Fd()))
+		return string(typed), err
+	})
+}
+
+// answer waits for read, or for the end of the context; then the read is left to end with the process.
+func (p *prompt) answer(read func() (string, error)) (string, error) {
+	type result struct {
+		line string
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		line, err := read()
+		done <- result{line, err}
+	}()
+	select {
+	case r := <-done:
+		return r.line, r.err
+	case <-p.ctx.Done():
+		return "", p.ctx.Err()
+	}
+}

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ddtb/app"
+	"ddtb/app/auth"
+	"ddtb/app/fault"
+	"ddtb/config"
+	"ddtb/db"
+	"ddtb/db/localpg"
+)
+
+// demo are the names that `ddtb run` uses in its private PostgreSQL.
+const (
+	demoDatabase = "ddtb"
+	demoRole     = "ddtb"
+	demoAdmin    = "admin"
+)
+
+// stopTimeout bounds the stop of the private PostgreSQL, which follows that of the server.
+const stopTimeout = 15 * time.Second
+
+type runFlags struct {
+	addr, data string
+	fresh      bool
+}
+
+func (c *cli) runCommand() *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Start everything on a new machine: a private PostgreSQL, demo polls, and the server",
+		Long: `Start everything on a new machine: a private PostgreSQL with 100 connection slots, its tables,
+demo polls, an admin user, and the server on 127.0.0.1:8000. Ctrl-C stops both.
+
+The strategy and all but the database's place come from the configuration file; without one, a file
+with comments is written. Data stays between runs.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.runAll(cmd.Context(), f) },
+	}
+	cmd.Flags().StringVar(&f.addr, "addr", "", "where to listen, HOST:PORT (default the configuration's server.addr, 127.0.0.1:8000)")
+	cmd.Flags().StringVar(&f.data, "data", "", "folder of the private PostgreSQL (default ~/.local/share/ddtb/postgres; for root /var/lib/ddtb/postgres)")
+	cmd.Flags().BoolVar(&f.fresh, "fresh", false, "remove the data of earlier runs first")
+	return cmd
+}
+
+func (c *cli) runAll(ctx context.Context, f runFlags) (err error) {
+	o := c.options()
+	if f.addr != "" {
+		o.Flags = append(o.Flags, config.Flag{Name: "--addr", Key: "server.addr", Value: address(f.addr)})
+	}
+	if err := c.ensureConfigFile(o); err != nil {
+		return err
+	}
+	cfg, err := c.load(o)
+	if err != nil {
+		return err
+	}
+	l, err := app.Listen(ctx, cfg.Server.Addr) // first: it is what fails most often, and it fails at once
+	if err != nil {
+		return err
+	}
+	defer func() { _ = l.Close() }()
+	dir := f.data
+	if dir == "" {
+		if dir, err = localpg.DefaultDir(c.environment("XDG_DATA_HOME")); err != nil {
+			return err
+		}
+	}
+	pg, err := localpg.Start(ctx, localpg.Options{Dir: dir, Fresh: f.fresh, Logger: c.log})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		err = errors.Join(err, pg.Stop(patience))
+	}()
+	login, err := pg.Database(ctx, demoDatabase, demoRole)
+	if err != nil {
+		return err
+	}
+	o.Flags = append(o.Flags, place(login)...)
+	if cfg, err = c.load(o); err != nil {
+		return err
+	}
+	testsOn(cfg)
+	admin, err := c.prepare(ctx, cfg, filepath.Join(dir, "admin-password"))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-pg.Done():
+			cancel(fmt.Errorf("the private PostgreSQL ended; its log is %s", pg.LogFile()))
+		case <-ctx.Done():
+		}
+	}()
+	err = c.serve(ctx, o, cfg, l, func(cfg *config.Config) { c.welcome(cfg, l.Addr(), pg, admin) })
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		err = errors.Join(cause, err)
+	}
+	return err
+}
+
+// ensureConfigFile writes the commented reference where there is no file, for the experiments begin by editing it.
+func (c *cli) ensureConfigFile(o config.Options) error {
+	path, named := o.Path()
+	if path == "" || named != "" {
+		return nil
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err := config.Init(path); err != nil {
+		return fmt.Errorf("no configuration file, and none could be written: %w", err)
+	}
+	c.say("Wrote %s: every setting is in it, with its default.\n", path)
+	return nil
+}
+
+// place makes the login of the private PostgreSQL override whatever database the configuration speaks of.
+func place(login config.Database) []config.Flag {
+	var flags []config.Flag
+	for key, value := range map[string]string{
+		"name": login.Name, "user": login.User, "password_file": login.PasswordFile,
+		"host": login.Host, "port": strconv.Itoa(login.Port), "sslmode": login.SSLMode,
+		"pooler": "", "direct_host": "",
+	} {
+		flags = append(flags, config.Flag{Name: "ddtb run", Key: "databases.default." + key, Value: value})
+	}
+	return flags
+}
+
+// testsOn turns the test endpoints on unless the configuration says something about them.
+func testsOn(cfg *config.Config) {
+	if _, said := cfg.Origins["test.enabled"]; !said {
+		cfg.Test.Enabled = true
+	}
+}
+
+// prepare brings the database to where a visitor expects it: tables, a few polls, and an admin user.
+func (c *cli) prepare(ctx context.Context, cfg *config.Config, passwordFile string) (admin string, err error) {
+	database := cfg.Databases["default"]
+	if _, err := db.Migrate(ctx, database); err != nil {
+		return "", err
+	}
+	if _, err := c.loaddemo(ctx, database, 0); err != nil {
+		return "", err
+	}
+	return c.ensureAdmin(ctx, cfg, passwordFile)
+}
+
+// ensureAdmin makes the user admin with a random password, once. The password stays in a file that only the
+// owner reads, for it is shown the first time alone.
+func (c *cli) ensureAdmin(ctx context.Context, cfg *config.Config, passwordFile string) (told string, err error) {
+	err = withDB(ctx, cfg.Databases["default"], func(d *db.DB) error {
+		users := auth.New(d, cfg.Admin)
+		_, err := users.UserByName(ctx, demoAdmin)
+		if fault.KindOf(err) != fault.NotFound {
+			told = "password in " + passwordFile
+			return err
+		}
+		password := rand.Text()
+		told = "password " + password
+		if err := os.WriteFile(passwordFile, []byte(password+"\n"), 0o600); err != nil {
+			return fmt.Errorf("keep the admin's password: %w", err)
+		}
+		_, err = users.CreateSuperuser(ctx, demoAdmin, "", password)
+		return err
+	})
+	return told, err
+}
+
+func (c *cli) welcome(cfg *config.Config, addr net.Addr, pg *localpg.Server, admin string) {
+	at := "http://" + addr.String()
+	file := cfg.File
+	c.say(`
+ddtb is running. Ctrl-C stops it.
+
+  Polls   %[1]s/polls/
+  Admin   %[1]s/admin/   user %[2]s, %[3]s
+  Tests   %[1]s/test/
+
+PostgreSQL %[4]s is on 127.0.0.1:%[5]d with max_connections = 100. The strategy is "%[6]s".
+
+See it fail, and see it fixed:
+  1. Edit %[7]s:
+     strategy = "persistent", and save. There is no restart.
+  2. ab -n 200 %[1]s/polls/
+     More than 90 of 200 fail: look for "Non-2xx responses".
+  3. Change it back to "pool", or to "per-request", and run ab again: none fails.
+
+Run a pool dry:
+  curl '%[1]s/test/pool-stress?threads=15&strategy=pool&max_size=3&timeout=2s'
+
+`, at, demoAdmin, admin, pg.Version(), pg.Port(), cfg.Databases["default"].Strategy, file)
+}

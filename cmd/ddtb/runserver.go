@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"ddtb/app"
+	"ddtb/config"
+	"ddtb/db"
+)
+
+func (c *cli) runserverCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "runserver [ADDR]",
+		Short: "Serve on the configured database",
+		Long: `Serve on the configured database, on ADDR or the configuration's server.addr (127.0.0.1:8000).
+ADDR is HOST:PORT, or a port alone.
+
+A saved change of the configuration file, or SIGHUP, switches the strategy and its sizes while requests go on.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var flags []config.Flag
+			if len(args) == 1 {
+				flags = append(flags, config.Flag{Name: "ADDR", Key: "server.addr", Value: address(args[0])})
+			}
+			return c.runserver(cmd.Context(), c.options(flags...))
+		},
+	}
+}
+
+// address takes a port alone as one on the loopback interface, as Django's runserver does.
+func address(s string) string {
+	if s != "" && strings.Trim(s, "0123456789") == "" {
+		return net.JoinHostPort("127.0.0.1", s)
+	}
+	return s
+}
+
+func (c *cli) runserver(ctx context.Context, o config.Options) error {
+	cfg, err := c.load(o)
+	if err != nil {
+		return err
+	}
+	l, err := app.Listen(ctx, cfg.Server.Addr)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = l.Close() }()
+	if err := c.checkSchema(ctx, cfg); err != nil {
+		return err
+	}
+	return c.serve(ctx, o, cfg, l, func(*config.Config) {
+		c.say("ddtb serves on http://%s/ with the strategy %s. Ctrl-C stops it.\n", l.Addr(), cfg.Databases["default"].Strategy)
+	})
+}
+
+// checkSchema refuses a database that this program does not fit. One that can't be reached is no reason to
+// refuse: it may come later, and until then every page says so.
+func (c *cli) checkSchema(ctx context.Context, cfg *config.Config) error {
+	cc, err := db.ConnConfig(cfg.Databases["default"], cfg.Databases["default"].ApplicationName+"/check")
+	if err != nil {
+		return err
+	}
+	conn, err := db.Connect(ctx, cc)
+	if _, down := errors.AsType[*db.ConnError](err); down {
+		c.log.Warn("the database can't be reached yet; serving all the same", "error", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	return db.CheckSchema(ctx, conn)
+}
+
+// serve runs the application on l until ctx ends. The configuration is read again when its file changes, and on
+// SIGHUP.
+func (c *cli) serve(ctx context.Context, o config.Options, cfg *config.Config, l net.Listener, announce func(*config.Config)) error {
+	a, err := app.New(ctx, cfg, c.log)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	again := make(chan struct{}, 1)
+	ask := func() {
+		select {
+		case again <- struct{}{}:
+		default: // one is on its way, and will read the file as it is by then
+		}
+	}
+	var background sync.WaitGroup
+	defer background.Wait()
+	defer cancel()
+	if path, _ := o.Path(); path != "" {
+		background.Go(func() {
+			if err := config.Watch(ctx, path, ask); err != nil {
+				c.log.Warn("changes of the configuration file are not seen; send SIGHUP instead", "error", err)
+			}
+		})
+	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	background.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hup:
+			case <-again:
+			}
+			c.reconfigure(ctx, a, o)
+		}
+	})
+	announce(cfg)
+	return a.Serve(ctx, l)
+}
+
+// reconfigure reads the configuration again. A mistake changes nothing.
+func (c *cli) reconfigure(ctx context.Context, a *app.App, o config.Options) {
+	cfg, err := c.load(o)
+	if err != nil {
+		c.log.Error("the configuration has a mistake; the old one stays in force", "error", err)
+		return
+	}
+	old := a.DB().Config()
+	restart, err := a.Reconfigure(ctx, cfg)
+	if err != nil {
+		c.log.Error("the configuration can't be used; the old one stays in force", "error", err)
+		return
+	}
+	if now := a.DB().Config(); now != old {
+		c.log.Info("the database settings were switched", "strategy", now.Strategy, "before", old.Strategy)
+	}
+	if len(restart) > 0 {
+		c.log.Warn("these sections changed too, and wait for a restart", "sections", strings.Join(restart, ", "))
+	}
+}

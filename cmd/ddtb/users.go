@@ -1,0 +1,134 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"ddtb/app/auth"
+	"ddtb/app/fault"
+	"ddtb/config"
+	"ddtb/db"
+)
+
+func (c *cli) createsuperuserCommand() *cobra.Command {
+	var username, email string
+	var noinput bool
+	cmd := &cobra.Command{
+		Use:   "createsuperuser",
+		Short: "Make a user who may do everything in the admin",
+		Long: `Make a user who may do everything in the admin. The password is asked for twice.
+
+With --noinput nothing is asked: the name, the mail address and the password come from
+DJANGO_SUPERUSER_USERNAME, DJANGO_SUPERUSER_EMAIL and DJANGO_SUPERUSER_PASSWORD, as with Django.
+There a user who exists already is left as they are.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			username = cmp.Or(username, c.environment("DJANGO_SUPERUSER_USERNAME"))
+			email = cmp.Or(email, c.environment("DJANGO_SUPERUSER_EMAIL"))
+			return c.withUsers(cmd.Context(), func(users *auth.Service) error {
+				if noinput {
+					return c.createSilently(cmd.Context(), users, username, email)
+				}
+				return c.createAsking(cmd.Context(), users, username, email)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&username, "username", "", "the name to sign in with")
+	cmd.Flags().StringVar(&email, "email", "", "the mail address, which may stay empty")
+	cmd.Flags().BoolVar(&noinput, "noinput", false, "ask nothing, for containers")
+	return cmd
+}
+
+func (c *cli) changepasswordCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "changepassword USER",
+		Short: "Give a user a new password, and end their sessions",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.withUsers(cmd.Context(), func(users *auth.Service) error {
+				u, err := users.UserByName(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				p := &prompt{cli: c, ctx: cmd.Context(), lines: bufio.NewReader(c.in)}
+				password, err := p.password(*u)
+				if err != nil {
+					return err
+				}
+				if err := users.SetPassword(cmd.Context(), args[0], password); err != nil {
+					return err
+				}
+				c.say("The password of %s was changed, and their sessions were ended.\n", u.Username)
+				return nil
+			})
+		},
+	}
+}
+
+func (c *cli) withUsers(ctx context.Context, do func(*auth.Service) error) (err error) {
+	cfg, err := c.load(c.options())
+	if err != nil {
+		return err
+	}
+	return withDB(ctx, cfg.Databases["default"], func(d *db.DB) error { return do(auth.New(d, cfg.Admin)) })
+}
+
+// withDB opens the database for a command.
+func withDB(ctx context.Context, cfg config.Database, do func(*db.DB) error) error {
+	d, err := db.Open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	err = do(d)
+	return cmp.Or(err, d.Close(context.WithoutCancel(ctx)))
+}
+
+func (c *cli) createSilently(ctx context.Context, users *auth.Service, username, email string) error {
+	password := c.environment("DJANGO_SUPERUSER_PASSWORD")
+	if username == "" || password == "" {
+		return errors.New("--noinput needs DJANGO_SUPERUSER_USERNAME and DJANGO_SUPERUSER_PASSWORD in the environment")
+	}
+	_, err := users.CreateSuperuser(ctx, username, email, password)
+	if fault.KindOf(err) == fault.Conflict {
+		c.say("There is a user %s already, who stays as they are.\n", username)
+		return nil
+	}
+	if err == nil {
+		c.say("Superuser %s was made.\n", username)
+	}
+	return err
+}
+
+func (c *cli) createAsking(ctx context.Context, users *auth.Service, username, email string) (err error) {
+	p := &prompt{cli: c, ctx: ctx, lines: bufio.NewReader(c.in)}
+	for username == "" {
+		if username, err = p.ask("Username: "); err != nil {
+			return err
+		}
+		if problem := auth.ValidateUsername(auth.NormalUsername(username)); problem != "" {
+			c.say("%s\n", problem)
+			username = ""
+		}
+	}
+	for asked := email != ""; !asked; {
+		if email, err = p.ask("Email address (may stay empty): "); err != nil {
+			return err
+		}
+		if asked = auth.ValidEmail(auth.NormalEmail(email)); !asked {
+			c.say("Enter a valid email address.\n")
+		}
+	}
+	password, err := p.password(auth.User{Username: username, Email: email})
+	if err != nil {
+		return err
+	}
+	if _, err := users.CreateSuperuser(ctx, username, email, password); err != nil {
+		return err
+	}
+	c.say("Superuser %s was made.\n", username)
+	return nil
+}

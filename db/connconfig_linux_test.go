@@ -1,0 +1,30 @@
+package db_test
+
+import (
+	"net"
+	"syscall"
+	"testing"
+	"time"
+
+	"ddtb/config"
+	"ddtb/db/dbtest"
+)
+
+func TestADeadPeerIsNoticedAsKeepaliveSays(t *testing.T) {
+	cfg := dbtest.Config(t)
+	cfg.Keepalive = config.Keepalive{Idle: 31 * time.Second, Interval: 7 * time.Second, Count: 4}
+	conn := connect(t, cfg)
+	raw, err := conn.PgConn().Conn().(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Control(func(fd uintptr) {
+		for option, want := range map[int]int{syscall.TCP_KEEPIDLE: 31, syscall.TCP_KEEPINTVL: 7, syscall.TCP_KEEPCNT: 4} {
+			if got, err := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, option); err != nil || got != want {
+				t.Errorf("socket option %d is %d, want %d (%v)", option, got, want, err)
+			}
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
