@@ -34,17 +34,28 @@ type Reason string
 
 // The reasons.
 const (
-	WaitsForLock   Reason = "waits for a lock, or blocks who does"
-	LeakedTx       Reason = "left a transaction open"
-	PausesInTx     Reason = "does something else inside a transaction"
-	UnreadRows     Reason = "has rows that its client does not read"
-	SlowQuery      Reason = "runs a slow query"
-	Listens        Reason = "listens for notifications"
-	Works          Reason = "works"
-	Rests          Reason = "is idle"
-	CannotBeSeen   Reason = "can't be seen by this role"
-	slowAfter             = 5 * time.Second
-	restartedSince        = 2 * time.Minute // sessions of a server that came back so lately began in a stampede
+	WaitsForLock Reason = "lock"               // waits for one, or blocks who does
+	LeakedTx     Reason = "leaked-transaction" // left one open, for longer than Thresholds allow
+	PausesInTx   Reason = "paused-transaction" // does something else inside one
+	UnreadRows   Reason = "unread-rows"        // the server waits for the client to read on
+	SlowQuery    Reason = "slow-query"         // for longer than slowAfter
+	Listens      Reason = "listen"
+	Works        Reason = "working"
+	Rests        Reason = "idle"
+	CannotBeSeen Reason = "not-visible" // by this role
+)
+
+// words are the reasons for a person.
+var words = map[Reason]string{
+	WaitsForLock: "waiting for a lock, or blocking who does", LeakedTx: "in a transaction that was left open",
+	PausesInTx: "in a transaction, doing something else", UnreadRows: "with rows that the client does not read",
+	SlowQuery: "running a slow query", Listens: "listening for notifications", Works: "working", Rests: "idle",
+	CannotBeSeen: "doing what this role may not see",
+}
+
+const (
+	slowAfter      = 5 * time.Second
+	restartedSince = 2 * time.Minute // sessions of a server that came back so lately began in a stampede
 )
 
 // gravity is how much worse a slot with this reason is than one with a resting session, which closing frees.
@@ -232,5 +243,9 @@ func looksLikeMonitor(application string) bool {
 
 // Evidence is the holding in a sentence.
 func (h Holding) Evidence() string {
-	return fmt.Sprintf("%s of %s: %s, the longest for %s", count(h.Sessions, "session", "sessions"), h.Application, h.Reason, Short(h.Longest.Duration()))
+	text := fmt.Sprintf("%s of %s, %s", count(h.Sessions, "session", "sessions"), h.Application, words[h.Reason])
+	if h.Longest > 0 {
+		text += ", the longest for " + Short(h.Longest.Duration())
+	}
+	return text
 }

@@ -3,7 +3,9 @@ package activity
 import (
 	"cmp"
 	"fmt"
+	"net"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -58,7 +60,7 @@ func (c *patient) relief() Step {
 		return c.reliefFromLock()
 	case LeakedTx:
 		return Step{"end the transactions that nobody continues (it shows them first, and asks)",
-			command("close-idle --in-transaction --older-than=1m" + c.selector())}
+			command("close-idle --in-transaction --older-than=" + c.restsFor() + c.selector())}
 	case PausesInTx:
 		return Step{"end nothing: these transactions are young; see how long they stay open, and on what", command("status")}
 	case UnreadRows, SlowQuery:
@@ -67,12 +69,29 @@ func (c *patient) relief() Step {
 			command(fmt.Sprintf("cancel --pid=%d", worst.PID))}
 	case CannotBeSeen:
 		return Step{"let this role see what other roles' sessions do, and ask again",
-			"psql -c " + shellQuote("GRANT pg_read_all_stats TO "+pgx.Identifier{c.now.Role.Name}.Sanitize())}
+			c.now.GrantReadAll()}
 	case Works:
 		return Step{"end nothing: these sessions work; send less at once, or queue before the database", command("status")}
 	}
 	return Step{"close what has been idle for long (it shows the sessions first, and asks)",
-		command("close-idle --older-than=1m" + c.selector())}
+		command("close-idle --older-than=" + c.restsFor() + c.selector())}
+}
+
+// restsFor is for how long half of the culprit's sessions have rested at least, in round figures. What is used
+// again within seconds is left alone: it is not what is too much.
+func (c *patient) restsFor() string {
+	for _, d := range []time.Duration{5 * time.Minute, time.Minute, 30 * time.Second} {
+		n := 0
+		for _, s := range c.sessions {
+			if s.InState.Duration() >= d {
+				n++
+			}
+		}
+		if 2*n >= len(c.sessions) {
+			return Short(d)
+		}
+	}
+	return "10s"
 }
 
 func (c *patient) reliefFromLock() Step {
@@ -83,7 +102,7 @@ func (c *patient) reliefFromLock() Step {
 	switch root := roots[0]; {
 	case root.PID == 0:
 		return Step{"end the prepared transaction that all wait for: find its gid, then ROLLBACK PREPARED 'gid'",
-			"psql -c 'SELECT gid, prepared, owner FROM pg_prepared_xacts ORDER BY prepared'"}
+			c.now.psql(c.now.Role.Name, "SELECT gid, prepared, owner FROM pg_prepared_xacts ORDER BY prepared")}
 	case !root.Client():
 		return Step{"end nothing: " + root.name() + " is the server's own work; it makes way by itself unless it prevents a wraparound",
 			command("status")}
@@ -92,7 +111,7 @@ func (c *patient) reliefFromLock() Step {
 			command(fmt.Sprintf("close-idle --in-transaction --older-than=0s --pid=%d", root.PID) + c.inDatabase(root))}
 	case root.Hidden:
 		return Step{"let this role see what " + root.name() + " does, and ask again",
-			"psql -c " + shellQuote("GRANT pg_read_all_stats TO "+pgx.Identifier{c.now.Role.Name}.Sanitize())}
+			c.now.GrantReadAll()}
 	default:
 		return Step{fmt.Sprintf("cancel the one query that all wait for (pid %d, %s), if it is not worth the wait", root.PID, root.Who()),
 			command(fmt.Sprintf("cancel --pid=%d", root.PID))}
@@ -111,7 +130,7 @@ func (c *patient) longestQuery() (worst Session) {
 // cure is what keeps it from coming back.
 func (c *patient) cure(scenario string) Step {
 	role := "ALTER ROLE " + pgx.Identifier{cmp.Or(c.user(), "name")}.Sanitize()
-	set := func(what string) string { return "psql -c " + shellQuote(role+" SET "+what) }
+	set := func(what string) string { return c.now.psql(c.mayAlter(), role+" SET "+what) }
 	switch scenario {
 	case "lock-queue":
 		return Step{"bound how long anything waits for a lock, migrations above all, and try again later", set("lock_timeout = '2s'")}
@@ -133,9 +152,10 @@ func (c *patient) cure(scenario string) Step {
 	case "thread-leak":
 		return Step{"give connections to requests rather than threads: strategy = \"pool\", and the max_size that fits", command("budget")}
 	case "monitor-leaks":
-		return Step{"let what watches keep one connection; bound its role meanwhile", "psql -c " + shellQuote(role+" CONNECTION LIMIT 3")}
+		return Step{"let what watches keep one connection; bound its role meanwhile", c.now.psql(superuser, role+" CONNECTION LIMIT 3")}
 	case "noisy-neighbour":
-		return Step{"bound what the other application may have, so that some slots are left for this one", "psql -c " + shellQuote(role+" CONNECTION LIMIT "+fmt.Sprint(max(1, c.now.Slots.Usable()/2)))}
+		return Step{"bound what the other application may have, so that some slots are left for this one",
+			c.now.psql(superuser, role+" CONNECTION LIMIT "+fmt.Sprint(max(1, c.now.Slots.Usable()/2)))}
 	case "hidden-second-pool":
 		return Step{"give both pools of the program one bound between them; see what fits", command("budget")}
 	}
@@ -156,12 +176,20 @@ func (c *patient) user() string {
 	return most
 }
 
+// mayAlter is a role that may change the settings of the culprit's: itself, if that is who looks.
+func (c *patient) mayAlter() string {
+	if c.now.Role.Superuser || c.now.Role.Name == c.user() {
+		return c.now.Role.Name
+	}
+	return superuser
+}
+
 // selector limits a command to the culprit's sessions.
 func (c *patient) selector() string {
 	s := c.sessions[0]
-	by := " --application=" + shellQuote(s.Application)
+	by := " --application=" + ShellQuote(s.Application)
 	if s.Application == "" {
-		by = " --user=" + shellQuote(s.User)
+		by = " --user=" + ShellQuote(s.User)
 	}
 	return by + c.inDatabase(s)
 }
@@ -170,14 +198,31 @@ func (c *patient) inDatabase(s Session) string {
 	if s.Database == c.now.Database {
 		return ""
 	}
-	return " --database=" + shellQuote(s.Database)
+	return " --database=" + ShellQuote(s.Database)
 }
 
 // command is one of ours.
 func command(rest string) string { return "ddtb db-connections " + rest }
 
-// shellQuote leaves plain words alone.
-func shellQuote(s string) string {
+// superuser is what PostgreSQL's packages call theirs.
+const superuser = "postgres"
+
+// psql is the command that runs a statement on this server as that role.
+func (s Snapshot) psql(role, sql string) string {
+	at := " -h " + ShellQuote(s.Server.Address)
+	if host, port, err := net.SplitHostPort(s.Server.Address); err == nil {
+		at = " -h " + ShellQuote(host) + " -p " + port
+	}
+	return "psql" + at + " -U " + ShellQuote(role) + " -d " + ShellQuote(s.Database) + " -c " + ShellQuote(sql)
+}
+
+// GrantReadAll is the command that lets the role that looks see what other roles' sessions do.
+func (s Snapshot) GrantReadAll() string {
+	return s.psql(superuser, "GRANT pg_read_all_stats TO "+pgx.Identifier{s.Role.Name}.Sanitize())
+}
+
+// ShellQuote leaves plain words alone.
+func ShellQuote(s string) string {
 	plain := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-./:=,@%+", r)
 	}

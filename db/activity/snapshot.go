@@ -28,7 +28,7 @@ type Snapshot struct {
 
 // Server is what is looked at.
 type Server struct {
-	Address     string    `json:"address"` // as it is connected to
+	Address     string    `json:"address"` // as it is connected to: host:port, or folder of the socket:port
 	Version     string    `json:"version"` // "15.13"
 	VersionNum  int       `json:"version_num"`
 	Started     time.Time `json:"started"`
@@ -205,9 +205,6 @@ func (o *Observer) Snapshot(ctx context.Context) (Snapshot, error) {
 }
 
 func address(cc *pgx.ConnConfig) string {
-	if strings.HasPrefix(cc.Host, "/") {
-		return cc.Host
-	}
 	return net.JoinHostPort(cc.Host, strconv.Itoa(int(cc.Port)))
 }
 
