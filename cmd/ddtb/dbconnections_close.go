@@ -58,6 +58,8 @@ func (d *connections) end(ctx context.Context, what string) error {
 	plan := activity.Plan(s, d.filter)
 	if !d.asJSON {
 		d.say("Sessions of database %s, %s:\n\n", cmp.Or(d.filter.Database, s.Database), what)
+	}
+	if !d.asJSON && (!d.yes || d.dryRun || len(plan.Sessions) == 0) { // else the report lists them
 		d.paper.Plan(plan)
 	}
 	if d.dryRun || len(plan.Sessions) == 0 {
@@ -73,7 +75,6 @@ func (d *connections) end(ctx context.Context, what string) error {
 	if d.asJSON {
 		err = cmp.Or(err, d.json(done))
 	} else {
-		d.say("\n")
 		d.paper.Closing(done)
 	}
 	if left := done.Count(activity.Refused) + done.Count(activity.Failed) + done.Count(activity.Signalled); err == nil && left > 0 {
@@ -97,6 +98,7 @@ func (d *connections) confirm(ctx context.Context, question string) error {
 	case d.asJSON || !isTerminal(d.in):
 		return usage("nothing was ended: add --yes to do it without a question, or --dry-run where there is one to look only")
 	}
+	defer d.say("\n")
 	answer, err := (&prompt{cli: d.cli, ctx: ctx, lines: bufio.NewReader(d.in)}).ask("\n" + question + " [y/N] ")
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"ddtb/db/activity"
+	"ddtb/db/activity/console"
 )
 
 func (d *connections) monitorFlags(f *pflag.FlagSet) {
@@ -66,4 +67,9 @@ func (d *connections) print(s activity.Sample) error {
 	return nil
 }
 
-func (d *connections) screen(ctx context.Context) error { return nil }
+func (d *connections) screen(ctx context.Context) error {
+	return console.Watch{
+		Hand: d.hand, Thresholds: d.thresholds(), Interval: d.interval,
+		In: d.in, Out: d.out, Environ: d.environ, Colour: d.paper.Colour,
+	}.Run(ctx)
+}

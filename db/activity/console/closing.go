@@ -13,6 +13,11 @@ func (p Paper) Plan(c activity.Closing) {
 	} else {
 		p.sessions(c)
 	}
+	p.leftOut(c)
+}
+
+// leftOut tells of sessions that fit, and were not chosen.
+func (p Paper) leftOut(c activity.Closing) {
 	if c.Superuser > 0 {
 		p.line("%d more would, and belong to a superuser: --superusers includes them.", c.Superuser)
 	}
@@ -32,6 +37,7 @@ func (p Paper) Closing(c activity.Closing) {
 	if c.After != nil {
 		p.line("Slots used: %d before, %d now, of %d usable.", c.Before.Used, c.After.Used, c.After.Usable())
 	}
+	p.leftOut(c)
 }
 
 func (p Paper) sessions(c activity.Closing) {
