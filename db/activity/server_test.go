@@ -262,3 +262,5 @@ func find(t *testing.T, s Snapshot, application string) Session {
 }
 
 func pidOf(conn *pgx.Conn) int32 { return int32(conn.PgConn().PID()) }
+
+func fmtPID(conn *pgx.Conn) string { return fmt.Sprint(pidOf(conn)) }

@@ -28,7 +28,7 @@ type Outcome string
 const (
 	Closed    Outcome = "closed"         // the session is gone, and its slot is free
 	Cancelled Outcome = "cancelled"      // the query was told to end
-	Signalled Outcome = "signalled"      // told to end, and still there after endWait
+	Signalled Outcome = "told to end"    // and still there after endWait, if End waited
 	Gone      Outcome = "gone already"   // it ended by itself
 	Changed   Outcome = "left: changed"  // no longer in the state in which it was chosen
 	Refused   Outcome = "not permitted"  // the role may not

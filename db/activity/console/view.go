@@ -49,15 +49,16 @@ func (s *screen) head(p Paper) {
 	if s.now == nil {
 		return
 	}
-	l, a := s.now.Slots, s.sample
+	l, a := s.now.Slots, s.sample // of a failed look: the last slots that were seen, and the failure's level
 	p.line("Slots %s %s, %d free", p.bar(l, a.Level, max(10, min(40, s.width-46))),
 		p.paint(styleOf(a.Level), fmt.Sprintf("%d of %d usable used (%.0f %%)", l.Used, l.Usable(), l.Utilisation())), l.Free())
+	if s.failed != nil {
+		return
+	}
 	p.line("      active %d   idle %d   in transaction %d   waiting %d   new %.1f/s   not visible %d",
 		a.Active, a.Idle, a.IdleInTransaction, a.Waiting, a.NewPerSecond, a.Unseen)
 	p.line("      %s", history(s.history, max(10, s.width-8)))
-	if s.failed == nil {
-		p.line("%s", p.paint(styleOf(a.Level), verdict(a)))
-	}
+	p.line("%s", p.paint(styleOf(a.Level), verdict(a)))
 }
 
 // history is one cell for each of the last values, in percent; above 100 is drawn as 100.
