@@ -264,3 +264,6 @@ func find(t *testing.T, s Snapshot, application string) Session {
 func pidOf(conn *pgx.Conn) int32 { return int32(conn.PgConn().PID()) }
 
 func fmtPID(conn *pgx.Conn) string { return fmt.Sprint(pidOf(conn)) }
+
+// DatabaseForExamples is the first server, for the examples.
+func DatabaseForExamples() config.Database { return servers[0].config(app, "wall") }
