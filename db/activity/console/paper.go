@@ -48,12 +48,32 @@ func (p Paper) wrapped(first, text string) {
 	if p.Width > 0 {
 		width = max(20, p.Width-indent)
 	}
-	for i, l := range strings.Split(ansi.Wordwrap(text, width, ""), "\n") {
+	for i, l := range words(text, width) {
 		if i > 0 {
 			first = strings.Repeat(" ", indent)
 		}
 		_, _ = fmt.Fprintln(p.W, strings.TrimRight(first+l, " "))
 	}
+}
+
+// words breaks text at spaces only, so that a command within it stays as it is to be typed.
+func words(text string, width int) (lines []string) {
+	line := ""
+	for _, w := range strings.Fields(text) {
+		if line != "" && ansi.StringWidth(line)+1+ansi.StringWidth(w) <= width {
+			line += " " + w
+			continue
+		}
+		if line != "" {
+			lines = append(lines, line)
+		}
+		line = w
+		for ansi.StringWidth(line) > width {
+			lines = append(lines, ansi.Cut(line, 0, width))
+			line = ansi.Cut(line, width, ansi.StringWidth(line))
+		}
+	}
+	return append(lines, line)
 }
 
 // command writes one to be copied: never clipped, never wrapped.

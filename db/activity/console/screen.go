@@ -3,7 +3,6 @@ package console
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -30,9 +29,10 @@ type Watch struct {
 func (w Watch) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends a look that is under way
-	p := tea.NewProgram(newScreen(ctx, w), tea.WithContext(ctx), tea.WithInput(w.In), tea.WithOutput(w.Out),
+	p := tea.NewProgram(newScreen(ctx, w), tea.WithInput(w.In), tea.WithOutput(w.Out),
 		tea.WithEnvironment(w.Environ), tea.WithoutSignalHandler())
-	if _, err := p.Run(); err != nil && !errors.Is(err, tea.ErrProgramKilled) {
+	defer context.AfterFunc(ctx, p.Quit)() // not WithContext, which leaves the reader of the keys behind
+	if _, err := p.Run(); err != nil {
 		return fmt.Errorf("the full screen: %w", err)
 	}
 	return nil
@@ -94,6 +94,15 @@ func (s *screen) look() tea.Msg {
 	return looked{now, err}
 }
 
+// pause is the time between two looks.
+func (s *screen) pause() tea.Msg {
+	select {
+	case <-s.ctx.Done():
+	case <-time.After(s.Interval):
+	}
+	return lookAgain{}
+}
+
 // Update is part of tea.Model.
 func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	switch m := msg.(type) {
@@ -101,7 +110,7 @@ func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		s.width, s.height = m.Width, m.Height
 	case looked:
 		s.take(m)
-		return s, tea.Tick(s.Interval, func(time.Time) tea.Msg { return lookAgain{} })
+		return s, s.pause
 	case lookAgain:
 		s.looking = true
 		return s, s.look
