@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
+	"time"
 
 	"ddtb/app/fault"
 	"ddtb/app/web"
@@ -142,7 +144,7 @@ func (r *request) fixUntouchable(q db.Querier, f *form) error {
 	}
 	for _, set := range f.sets {
 		for _, ff := range set.Inputs {
-			ff.Fixed = true
+			ff.Fixed, ff.May = true, false
 		}
 	}
 	return nil
@@ -221,7 +223,8 @@ func (r *request) rescue(f *form) error {
 			row.ID, row.Show, row.Delete = 0, false, false
 		}
 	}
-	f.notices = []string{fmt.Sprintf("Someone deleted this %s while you were editing it. What you typed is below: saving makes a new one of it.", f.model.Singular)}
+	f.notices = []string{fmt.Sprintf("Someone deleted this %s while you were editing it. What you typed is below: "+
+		"saving makes a new one of it.", f.model.Singular)}
 	return r.formBack(http.StatusConflict, f)
 }
 
@@ -234,17 +237,15 @@ func (r *request) formAgain(err error) error {
 	return r.unsaved(r.postedForm(id), err)
 }
 
-// retryAfter is for clients that come back by themselves.
-const retryAfter = "5"
-
 // unsaved brings a form back, filled in, that could not be saved for want of a connection. It needs none itself.
 func (r *request) unsaved(f *form, err error) error {
 	r.site.options.attach(r, f)
-	r.site.log.WarnContext(r.ctx, "a form could not be saved", "path", r.Request().URL.Path, "cause", db.CauseOf(err), "error", err)
-	f.problems = append(f.problems, fmt.Sprintf("This is not saved, as no connection to the database could be had (%s). "+
-		"What you typed is still here: save again in a moment.", db.CauseOf(err)))
-	r.Response().Header().Set("Retry-After", retryAfter)
-	return r.showForm(http.StatusServiceUnavailable, f)
+	r.site.log.WarnContext(r.ctx, "a form could not be saved",
+		"path", r.Request().URL.Path, "cause", db.CauseOf(err), "error", err)
+	p := web.ProblemOf(err)
+	f.problems = append(f.problems, "This is not saved. "+p.Detail+" What you typed is still here: save again in a moment.")
+	r.Response().Header().Set("Retry-After", strconv.Itoa(int(max(time.Second, p.RetryAfter).Seconds())))
+	return r.showForm(p.Status, f)
 }
 
 // afterSave goes where the button says.
@@ -253,14 +254,18 @@ func (r *request) afterSave(f *form) error {
 	if f.id == 0 {
 		verb = "added"
 	}
-	told := message{Class: "good", Before: "The " + r.model.Singular + " “", Object: r.called(f.label), After: "” was " + verb + " successfully."}
+	told := message{
+		Class: "good", Before: "The " + r.model.Singular + " “", Object: r.called(f.label),
+		After: "” was " + verb + " successfully.",
+	}
 	change := r.model.path(f.saved, "change") + r.preserved()
 	if r.can(r.model, actionView) {
 		told.Path = change
 	}
 	to := r.list()
+	half := f.id == 0 && r.model.AddFieldsets != nil // a new row with more to fill in
 	switch {
-	case told.Path != "" && (r.form.Has("_continue") || (f.id == 0 && r.model.AddFieldsets != nil && !r.form.Has("_addanother"))):
+	case told.Path != "" && (r.form.Has("_continue") || (half && !r.form.Has("_addanother"))):
 		told.After += " You may edit it again below."
 		to = change
 	case r.form.Has("_addanother") && r.can(r.model, actionAdd):
@@ -299,35 +304,4 @@ func (r *request) showForm(status int, f *form) error {
 	r.addBlank(f)
 	p.frame = r.frame(title, crumbs...)
 	return r.show(status, "change_form.html", p)
-}
-
-// Sets are for the template.
-func (f *form) Sets() []formSet { return f.sets }
-
-// Inlines are for the template.
-func (f *form) Inlines() []*formInline { return f.inlines }
-
-// Problems are for the template.
-func (f *form) Problems() []string { return f.problems }
-
-// Notices are for the template.
-func (f *form) Notices() []string { return f.notices }
-
-// Label is for the template.
-func (f *form) Label() string { return f.label }
-
-// CanAdd tells whether new rows are offered.
-func (in *formInline) CanAdd() bool { return in.canAdd }
-
-// Prefix is that of the inline's inputs.
-func (in *formInline) Prefix() string { return in.prefix() }
-
-// Stored is the number of rows that are in the database.
-func (in *formInline) Stored() (n int) {
-	for _, row := range in.Rows {
-		if row.ID > 0 {
-			n++
-		}
-	}
-	return n
 }

@@ -278,7 +278,8 @@ func (l *lookups) periods(f *Field, now time.Time) []choiceLink {
 		if !p.from.IsZero() {
 			from, to = p.from.Format(dateForm), p.to.Format(dateForm)
 		}
-		links = append(links, choiceLink{p.text, l.with(gte, from, lt, to), l.params.Get(gte) == from && l.params.Get(lt) == to})
+		selected := l.params.Get(gte) == from && l.params.Get(lt) == to
+		links = append(links, choiceLink{p.text, l.with(gte, from, lt, to), selected})
 	}
 	return links
 }
@@ -322,7 +323,7 @@ func (l *lookups) dates(steps []time.Time) *dates {
 // pages are links to the first and last pages and those around this one, "…" between them.
 func (l *lookups) pages(c count) []pageLink {
 	last := min(int((c.n+pageSize-1)/pageSize), maxPage)
-	if l.all || (last <= 1 && l.page == 1) {
+	if l.all || last <= 1 && l.page == 1 {
 		return nil
 	}
 	var links []pageLink

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"strconv"
 
 	"ddtb/app/fault"
 	"ddtb/db"
@@ -35,9 +34,6 @@ type victimCount struct {
 // maxListed bounds the related rows that a confirmation lists; all are counted.
 const maxListed = 200
 
-// maxBulk is the most that can be selected: what a list shows at once.
-const maxBulk = showAllMax
-
 // collect finds the rows and what goes with them. Rows that are gone already are left out.
 func (r *request) collect(ctx context.Context, q db.Querier, m *Model, ids []int64, lock string) (*victims, error) {
 	v := &victims{relation: m.relations()}
@@ -49,7 +45,9 @@ func (r *request) collect(ctx context.Context, q db.Querier, m *Model, ids []int
 	for i, row := range rows {
 		at[row.id] = i
 		v.ids = append(v.ids, row.id)
-		v.Objects = append(v.Objects, victim{Kind: capitalized(m.Singular), Label: row.label, Path: m.path(row.id, "change"), id: row.id})
+		v.Objects = append(v.Objects, victim{
+			Kind: capitalized(m.Singular), Label: row.label, Path: m.path(row.id, "change"), id: row.id,
+		})
 	}
 	v.Counts = append(v.Counts, victimCount{plural(m, int64(len(rows))), int64(len(rows))})
 	r.demand(v, m)
@@ -84,13 +82,17 @@ func (r *request) demand(v *victims, m *Model) {
 	}
 }
 
-func (r *request) collectRelated(ctx context.Context, q db.Querier, v *victims, rel Relation, at map[int64]int) (n int64, err error) {
+// collectRelated lists the rows of a relation under the objects that they go with, and counts them.
+func (r *request) collectRelated(
+	ctx context.Context, q db.Querier, v *victims, rel Relation, at map[int64]int,
+) (n int64, err error) {
 	condition := fmt.Sprintf(" WHERE t.%s = ANY($1::bigint[])", ident(rel.Column))
 	err = q.QueryRow(ctx, "SELECT count(*) FROM "+ident(rel.Model.Table)+" t"+condition, v.ids).Scan(&n)
 	if err != nil {
 		return 0, err
 	}
-	rows, err := readRows(ctx, q, nil, rel.Model.selection(nil, rel.Column)+condition+" ORDER BY t.id LIMIT $2", v.ids, maxListed)
+	sql := rel.Model.selection(nil, rel.Column) + condition + " ORDER BY t.id LIMIT $2"
+	rows, err := readRows(ctx, q, nil, sql, v.ids, maxListed)
 	if err != nil {
 		return 0, err
 	}
@@ -188,7 +190,10 @@ func (s *Site) delete(r *request) error {
 	if len(v.ids) == 0 {
 		return r.gone()
 	}
-	r.tell(message{Class: "good", Before: "The " + r.model.Singular + " “", Object: r.called(v.Objects[0].Label), After: "” was deleted successfully."})
+	r.tell(message{
+		Class: "good", Before: "The " + r.model.Singular + " “", Object: r.called(v.Objects[0].Label),
+		After: "” was deleted successfully.",
+	})
 	return r.to(r.list())
 }
 
@@ -207,7 +212,8 @@ func (r *request) deleteRows(ids []int64) (v *victims, err error) {
 			return fault.New(fault.Forbidden, "%s", kept)
 		}
 		if len(v.Missing) > 0 {
-			return fault.New(fault.Forbidden, "Deleting this would take objects along that you may not delete: %s.", enumerate(v.Missing))
+			return fault.New(fault.Forbidden,
+				"Deleting this would take objects along that you may not delete: %s.", enumerate(v.Missing))
 		}
 		return r.deleteAll(q, v)
 	})
@@ -229,60 +235,4 @@ func (r *request) deleteAll(q db.Querier, v *victims) error {
 		}
 	}
 	return remove(r.ctx, q, r.model.Table, "id", v.ids)
-}
-
-// bulk runs the action chosen in a changelist on the rows selected there.
-func (s *Site) bulk(r *request) error {
-	list := r.model.path()
-	if q := r.QueryParams(); len(q) > 0 {
-		list += "?" + q.Encode()
-	}
-	back := func(class, text string) error {
-		r.tell(message{Class: class, Before: text})
-		return r.to(list)
-	}
-	switch r.form.Get("action") {
-	case "delete_selected":
-	case "":
-		return back("warn", "No action selected.")
-	default:
-		return back("warn", "There is no such action.")
-	}
-	if !r.can(r.model, actionDelete) {
-		return fault.New(fault.Forbidden, "You don’t have permission to delete %s. Ask a superuser for it.", r.model.Plural)
-	}
-	ids, err := r.selected()
-	if err != nil {
-		return err
-	}
-	if len(ids) == 0 {
-		return back("warn", "Items must be selected in order to perform actions on them. No items have been changed.")
-	}
-	if r.form.Get("post") == "" {
-		v, err := r.look(ids)
-		if err != nil {
-			return err
-		}
-		return r.showDelete(v, true)
-	}
-	v, err := r.deleteRows(ids)
-	if err != nil {
-		return err
-	}
-	return back("good", fmt.Sprintf("Successfully deleted %d %s.", len(v.ids), map[bool]string{true: r.model.Singular, false: r.model.Plural}[len(v.ids) == 1]))
-}
-
-func (r *request) selected() ([]int64, error) {
-	var ids []int64
-	for _, text := range r.form["_selected_action"] {
-		id, err := strconv.ParseInt(text, 10, 64)
-		if err != nil {
-			return nil, fault.New(fault.Invalid, "What was selected can’t be understood. Go back to the list and select again.")
-		}
-		ids = append(ids, id)
-	}
-	if ids = sortedIDs(ids); len(ids) > maxBulk {
-		return nil, fault.New(fault.Invalid, "At most %d objects can be deleted at once; %d were selected.", maxBulk, len(ids))
-	}
-	return ids, nil
 }

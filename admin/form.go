@@ -41,6 +41,7 @@ type formField struct {
 	Value    any
 	Problem  string
 	Fixed    bool   // shown, not taken
+	May      bool   // the user may change this row
 	Text     string // of a fixed field
 	Options  []option
 	Theirs   string // what someone else saved meanwhile
@@ -158,7 +159,8 @@ func (r *request) inputs(m *Model, names []string, prefix string, may bool) []*f
 	fields := make([]*formField, len(names))
 	for i, name := range names {
 		f := m.field(name)
-		ff := &formField{Field: f, Input: prefix + name, Fixed: f.ReadOnly || !may || (f.SuperuserOnly && !r.user.Superuser)}
+		ff := &formField{Field: f, Input: prefix + name, May: may}
+		ff.Fixed = f.ReadOnly || !may || (f.SuperuserOnly && !r.user.Superuser)
 		if f.Default != nil {
 			ff.Value = f.Default()
 		}
@@ -194,7 +196,9 @@ func (r *request) showStored(f *form, stored *row, children [][]row) {
 
 func (r *request) storedRow(in *formInline, child row) *formRow {
 	prefix := fmt.Sprintf("%s-%d-", in.prefix(), len(in.Rows))
-	row := &formRow{ID: child.id, Label: child.label, Prefix: prefix, Inputs: r.rowInputs(in, prefix, in.canChange), Show: in.canDelete}
+	row := &formRow{
+		ID: child.id, Label: child.label, Prefix: prefix, Inputs: r.rowInputs(in, prefix, in.canChange), Show: in.canDelete,
+	}
 	for _, ff := range row.Inputs {
 		ff.store(child.values[ff.Name])
 	}
@@ -286,7 +290,8 @@ func (r *request) postedRow(in *formInline, i int) *formRow {
 	if id == 0 && !in.canAdd {
 		return nil
 	}
-	row := &formRow{ID: id, Prefix: prefix, Inputs: r.rowInputs(in, prefix, id == 0 || in.canChange), Show: id > 0 && in.canDelete}
+	row := &formRow{ID: id, Prefix: prefix, Show: id > 0 && in.canDelete}
+	row.Inputs = r.rowInputs(in, prefix, id == 0 || in.canChange)
 	row.Label = r.form.Get(prefix + in.Model.Label) // until the stored one is known
 	row.Delete = row.Show && r.form.Get(prefix+"DELETE") != ""
 	blank := id == 0

@@ -40,7 +40,9 @@ type changed struct {
 }
 
 // note writes an entry of the history, in the transaction of what it tells.
-func (r *request) note(ctx context.Context, q db.Querier, flag int, m *Model, id int64, label string, changes []change) error {
+func (r *request) note(
+	ctx context.Context, q db.Querier, flag int, m *Model, id int64, label string, changes []change,
+) error {
 	text := ""
 	if flag != flagDeletion {
 		body, err := json.Marshal(append([]change{}, changes...))
@@ -142,7 +144,8 @@ func readEntries(ctx context.Context, q db.Querier, where string, args ...any) (
 
 // recent is what the user did last.
 func (r *request) recent() ([]entry, error) {
-	entries, err := readEntries(r.ctx, r.site.db, `WHERE l.user_id = $1 ORDER BY l.action_time DESC, l.id DESC LIMIT 10`, r.user.ID)
+	entries, err := readEntries(r.ctx, r.site.db,
+		`WHERE l.user_id = $1 ORDER BY l.action_time DESC, l.id DESC LIMIT 10`, r.user.ID)
 	if err != nil {
 		return nil, fmt.Errorf("recent actions: %w", err)
 	}
@@ -162,7 +165,6 @@ func (r *request) recent() ([]entry, error) {
 
 type historyPage struct {
 	frame
-	Label   string
 	Entries []entry
 	Newer   int // the page with the rest; 0: none
 	Older   int
@@ -192,7 +194,8 @@ func (s *Site) history(r *request) error {
 	if !ok || object == nil {
 		return r.gone()
 	}
-	data := historyPage{frame: r.frame("Change history: "+r.called(object.label), r.crumbs(object, "History")...), Label: object.label, Entries: entries}
+	data := historyPage{Entries: entries}
+	data.frame = r.frame("Change history: "+r.called(object.label), r.crumbs(object, "History")...)
 	if page > 1 {
 		data.Older = page - 1
 	}
@@ -227,7 +230,10 @@ func (r *request) crumbs(object *row, below string) []web.Link {
 
 // gone says that there is no such object, on the index, as Django does.
 func (r *request) gone() error {
-	r.tell(message{Class: "warn", Before: capitalized(r.model.Singular) + " with ID “", Object: cut(printable(r.Param("id")), 40), After: "” doesn’t exist. Perhaps it was deleted?"})
+	r.tell(message{
+		Class: "warn", Before: capitalized(r.model.Singular) + " with ID “", Object: printable(r.Param("id")),
+		After: "” doesn’t exist. Perhaps it was deleted?",
+	})
 	return r.to(root)
 }
 

@@ -58,7 +58,8 @@ func (s *Site) index(r *request) error {
 	if err != nil {
 		return err
 	}
-	return r.show(http.StatusOK, "index.html", indexPage{frame: r.frame("Site administration"), Apps: r.apps(), Recent: recent})
+	p := indexPage{frame: r.frame("Site administration"), Apps: r.apps(), Recent: recent}
+	return r.show(http.StatusOK, "index.html", p)
 }
 
 // appIndex lists the models of one application.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -56,6 +57,10 @@ func (l *lookups) list(ctx context.Context, d *db.DB) (*listing, error) {
 		if got.total, err = countRows(ctx, q, l.model, &where{}); err != nil {
 			return fmt.Errorf("count %s: %w", l.model.Plural, err)
 		}
+		if l.complete(got) {
+			got.matches, got.steps = count{n: int64(len(got.rows))}, l.stepsOf(got.rows)
+			return l.readOptions(ctx, q, got.options)
+		}
 		got.matches = got.total
 		if len(l.where.conditions) > 0 {
 			if got.matches, err = countRows(ctx, q, l.model, &l.where); err != nil {
@@ -70,6 +75,54 @@ func (l *lookups) list(ctx context.Context, d *db.DB) (*listing, error) {
 		return l.readOptions(ctx, q, got.options)
 	})
 	return got, err
+}
+
+// complete tells whether the page has every row that matches, with its date: then a search without an index has
+// read the table once, and need not do so again to count.
+func (l *lookups) complete(got *listing) bool {
+	if l.page > 1 || len(got.rows) >= pageSize {
+		return false
+	}
+	dated := func(c Column) bool { return c.Field == l.model.Hierarchy }
+	return l.model.Hierarchy == "" || slices.ContainsFunc(l.model.Columns, dated)
+}
+
+// unit is what the date hierarchy opens next; "" when nothing is below.
+func (l *lookups) unit() string {
+	switch {
+	case l.model.Hierarchy == "" || l.level.day > 0:
+		return ""
+	case l.level.year == 0:
+		return "year"
+	case l.level.month == 0:
+		return "month"
+	}
+	return "day"
+}
+
+// stepsOf are the years, months or days of rows.
+func (l *lookups) stepsOf(rows []row) []time.Time {
+	var steps []time.Time
+	for _, row := range rows {
+		t, ok := row.values[l.model.Hierarchy].(time.Time)
+		if !ok {
+			continue
+		}
+		t = t.UTC()
+		switch l.unit() {
+		case "":
+			return nil
+		case "year":
+			t = time.Date(t.Year(), 1, 1, 0, 0, 0, 0, time.UTC)
+		case "month":
+			t = time.Date(t.Year(), t.Month(), 1, 0, 0, 0, 0, time.UTC)
+		default:
+			t = time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, time.UTC)
+		}
+		steps = append(steps, t)
+	}
+	slices.SortFunc(steps, time.Time.Compare)
+	return slices.Compact(steps)
 }
 
 func (l *lookups) columnFields() []*Field {
@@ -97,7 +150,8 @@ func countRows(ctx context.Context, q db.Querier, m *Model, w *where) (count, er
 	w = w.clone()
 	from := " FROM " + ident(m.Table) + " t" + w.String()
 	var n int64
-	err := q.QueryRow(ctx, "SELECT count(*) FROM (SELECT"+from+" LIMIT "+w.param(countedUpTo+1)+") counted", w.args...).Scan(&n)
+	counted := "SELECT count(*) FROM (SELECT" + from + " LIMIT " + w.param(countedUpTo+1) + ") counted"
+	err := q.QueryRow(ctx, counted, w.args...).Scan(&n)
 	if err != nil || n <= countedUpTo {
 		return count{n: n}, err
 	}
@@ -120,14 +174,9 @@ func countRows(ctx context.Context, q db.Querier, m *Model, w *where) (count, er
 // readSteps finds the years, months or days in which there are rows. It jumps through the index from each one to
 // the next, so that its cost goes with the steps, not with the rows.
 func (l *lookups) readSteps(ctx context.Context, q db.Querier) ([]time.Time, error) {
-	unit := "day"
-	switch {
-	case l.level.day > 0:
+	unit := l.unit()
+	if unit == "" {
 		return nil, nil
-	case l.level.year == 0:
-		unit = "year"
-	case l.level.month == 0:
-		unit = "month"
 	}
 	w, column := l.where.clone(), "t."+ident(l.model.Hierarchy)
 	u := w.param(unit)

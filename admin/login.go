@@ -80,7 +80,9 @@ func safeNext(next string) string {
 		return root
 	case !strings.HasPrefix(next, "/"), strings.HasPrefix(next, "//"), strings.ContainsAny(next, "\\\t\r\n"):
 		return root // browsers read a backslash as a slash, and drop tabs and line breaks
-	case strings.HasPrefix(u.Path, "//"), strings.HasPrefix(u.Path, root+"login/"), strings.HasPrefix(u.Path, root+"logout/"):
+	case strings.HasPrefix(u.Path, "//"):
+		return root
+	case strings.HasPrefix(u.Path, root+"login/"), strings.HasPrefix(u.Path, root+"logout/"):
 		return root
 	}
 	return u.String()
@@ -91,7 +93,9 @@ func (s *Site) logout(c echo.Context) error {
 	if err := s.users.SignOut(c); err != nil {
 		return err
 	}
-	return pages.Render(c, http.StatusOK, "logged_out.html", frame{Title: "Logged out", Crumbs: []web.Link{{Text: "Log out"}}})
+	s.db.Release(c.Request().Context())
+	p := frame{Title: "Logged out", Crumbs: []web.Link{{Text: "Log out"}}}
+	return pages.Render(c, http.StatusOK, "logged_out.html", p)
 }
 
 // passwordForm is the form for one's own password.
@@ -100,7 +104,8 @@ func (s *Site) passwordForm(r *request) error { return r.showPassword(http.Statu
 // changePassword changes one's own password, and ends one's other sessions.
 func (s *Site) changePassword(r *request) error {
 	text, problem := NewPassword{}.parse(NewPassword{}.take(url.Values{
-		"password1": {r.form.Get("new_password1")}, "password2": {r.form.Get("new_password2")}}, ""))
+		"password1": {r.form.Get("new_password1")}, "password2": {r.form.Get("new_password2")},
+	}, ""))
 	if problem != "" {
 		return r.showPassword(http.StatusOK, passwordPage{New: problem})
 	}
@@ -126,5 +131,6 @@ func (r *request) showPassword(status int, p passwordPage) error {
 }
 
 func (s *Site) passwordDone(r *request) error {
-	return r.show(http.StatusOK, "password_done.html", r.frame("Password change successful", web.Link{Text: "Password change"}))
+	p := r.frame("Password change successful", web.Link{Text: "Password change"})
+	return r.show(http.StatusOK, "password_done.html", p)
 }

@@ -184,7 +184,7 @@ func TestWhoIsNoStaffIsAskedForAnotherAccount(t *testing.T) {
 
 func TestUnderExhaustionStaffAreKnownAndFormsComeBackFilledIn(t *testing.T) {
 	cfg := dbtest.Config(t)
-	cfg.Pool.MaxSize, cfg.Pool.Timeout, cfg.Pool.MaxWaiting = 1, 50*time.Millisecond, 10
+	cfg.Pool.MaxSize, cfg.Pool.Timeout, cfg.Pool.MaxWaiting = 1, time.Second, 10
 	s := newSiteOn(t, cfg)
 	id := s.addQuestion("Old", day("2026-01-01"), "A")
 	v := s.as("ada")
@@ -198,18 +198,18 @@ func TestUnderExhaustionStaffAreKnownAndFormsComeBackFilledIn(t *testing.T) {
 	v.get("/admin/polls/question/add/").want(http.StatusOK)
 	v.get("/admin/polls/question/").want(http.StatusServiceUnavailable)
 	back := form.send(questionForm, "question_text", "Typed", "choice_set-0-choice_text", "A typed", "choice_set-1-choice_text", "B").want(http.StatusServiceUnavailable)
-	back.says("not saved").says("pool timeout")
+	back.says("This is not saved.").says("were busy for")
 	if back.Header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	}
 	if f := back.fields(questionForm); f.Get("question_text") != "Typed" || f.Get("choice_set-0-choice_text") != "A typed" || f.Get("choice_set-1-choice_text") != "B" {
 		t.Errorf("the form has %v", f)
 	}
-	new := add.send(questionForm, "question_text", "New", "pub_date_0", "2026-01-01", "pub_date_1", "1:00").want(http.StatusServiceUnavailable)
+	added := add.send(questionForm, "question_text", "New", "pub_date_0", "2026-01-01", "pub_date_1", "1:00").want(http.StatusServiceUnavailable)
 	userBack := user.send(userForm, "first_name", "Ada", "user_permissions", permissionIDKnown).want(http.StatusServiceUnavailable)
 	l.Release()
 	back.send(questionForm).want(http.StatusFound)
-	new.send(questionForm).want(http.StatusFound)
+	added.send(questionForm).want(http.StatusFound)
 	userBack.send(userForm).want(http.StatusFound)
 	if got := ask[string](s, `SELECT string_agg(question_text, ',' ORDER BY id) || (SELECT string_agg(choice_text, ',' ORDER BY id) FROM polls_choice) FROM polls_question`); got != "Typed,NewA typed,B" {
 		t.Errorf("saved %s", got)
@@ -257,4 +257,22 @@ func TestTheAdminWorksUnderEachStrategyWithOneConnection(t *testing.T) {
 		v.get(strings.Replace(change(id), "change", "delete", 1)).send("main form").want(http.StatusFound)
 		v.get("/admin/").send(".userbar form").want(http.StatusOK)
 	})
+}
+
+func TestWhatWasTypedOutlivesTheSession(t *testing.T) {
+	s := newSite(t)
+	id := s.addQuestion("Q", day("2026-01-01"), "A")
+	v := s.as("ada")
+	form := v.get(change(id))
+	s.exec(`DELETE FROM ddtb_session`)
+	kept := form.send(questionForm, "question_text", "<Typed>").want(http.StatusForbidden).says("You are signed out")
+	v.post("/admin/login/", url.Values{"username": {"ada"}, "password": {password}}).want(http.StatusFound)
+	kept.send("main form").want(http.StatusFound)
+	if got := ask[string](s, `SELECT question_text FROM polls_question`); got != "<Typed>" {
+		t.Errorf("saved %q", got)
+	}
+	add := s.visitor().post("/admin/auth/user/add/", url.Values{"username": {"x"}, "password1": {"secret words"}}).want(http.StatusForbidden)
+	if strings.Contains(add.body, "secret words") {
+		t.Error("the page keeps a password")
+	}
 }

@@ -48,7 +48,8 @@ func parseLookups(m *Model, query url.Values, now time.Time) *lookups {
 			l.params.Set(name, value)
 			continue
 		}
-		l.notes = append(l.notes, fmt.Sprintf("“%s=%s” was left out: this list does not understand it.", printable(name), printable(value)))
+		l.notes = append(l.notes, fmt.Sprintf("“%s=%s” was left out: this list does not understand it.",
+			printable(name), printable(value)))
 	}
 	l.takeHierarchy()
 	l.notes = l.notes[:min(len(l.notes), 5)]
@@ -229,7 +230,9 @@ func (l *lookups) takeFilter(f *Field, lookup, value string) bool {
 }
 
 // momentForms are those of our own links, of Django's, and ISO 8601.
-var momentForms = []string{dateForm, "2006-01-02 15:04:05-07:00", "2006-01-02 15:04:05Z07:00", "2006-01-02 15:04:05", time.RFC3339}
+var momentForms = []string{
+	dateForm, "2006-01-02 15:04:05-07:00", "2006-01-02 15:04:05Z07:00", momentForm, time.RFC3339,
+}
 
 func (l *lookups) takeMoment(f *Field, lookup, value string) bool {
 	sign, ok := map[string]string{"gte": ">=", "lt": "<"}[lookup]

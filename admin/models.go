@@ -23,7 +23,8 @@ var question = &Model{
 		{Title: "Date information", Fields: []string{"pub_date"}},
 	},
 	Columns: []Column{
-		{Field: "question_text"}, {Field: "pub_date"},
+		{Field: "question_text"},
+		{Field: "pub_date"},
 		{Field: "pub_date", Title: "Published recently?", Value: withinADay},
 	},
 	Filters: []string{"pub_date"}, Search: []string{"question_text"}, Hierarchy: "pub_date",
@@ -50,7 +51,8 @@ var group = &Model{
 	Fields: []Field{
 		{Name: "name", Kind: Text{Max: 150}, Taken: "Group with this Name already exists."},
 		{Name: "permissions", Optional: true, Kind: &Many{
-			Table: "auth_group_permissions", Own: "group_id", Other: "permission_id", options: permissionOptions}},
+			Table: "auth_group_permissions", Own: "group_id", Other: "permission_id", options: permissionOptions,
+		}},
 	},
 	Fieldsets: []Fieldset{{Fields: []string{"name", "permissions"}}},
 	Columns:   []Column{{Field: "name"}}, Search: []string{"name"},
@@ -62,22 +64,30 @@ var user = &Model{
 	App: authApp, Name: "user", Singular: "user", Plural: "users", Table: "auth_user",
 	Label: "username", Order: []string{"username"},
 	Fields: []Field{
-		{Name: "username", Kind: Text{Max: 150}, Check: checkUsername, Taken: "A user with that username already exists.",
-			Help: "Required. 150 characters or fewer. Letters, digits and @/./+/-/_ only."},
+		{
+			Name: "username", Kind: Text{Max: 150}, Check: checkUsername, Taken: "A user with that username already exists.",
+			Help: "Required. 150 characters or fewer. Letters, digits and @/./+/-/_ only.",
+		},
 		{Name: "password", Kind: PasswordHash{}, ReadOnly: true},
 		{Name: newPassword, Label: "Password", Kind: NewPassword{}},
 		{Name: "first_name", Kind: Text{Max: 150}, Optional: true},
 		{Name: "last_name", Kind: Text{Max: 150}, Optional: true},
 		{Name: "email", Label: "Email address", Kind: Text{Max: 254, Type: "email"}, Optional: true, Check: checkEmail},
-		{Name: "is_active", Label: "Active", Kind: Boolean{}, Default: func() any { return true },
-			Help: "Whether this user may sign in. Unselect this instead of deleting accounts."},
+		{
+			Name: "is_active", Label: "Active", Kind: Boolean{}, Default: func() any { return true },
+			Help: "Whether this user may sign in. Unselect this instead of deleting accounts.",
+		},
 		{Name: "is_staff", Label: "Staff status", Kind: Boolean{}, Help: "Whether the user can log into this admin site."},
-		{Name: "is_superuser", Label: "Superuser status", Kind: Boolean{}, SuperuserOnly: true,
-			Help: "All permissions without assigning them. Only a superuser gives and takes this."},
+		{
+			Name: "is_superuser", Label: "Superuser status", Kind: Boolean{}, SuperuserOnly: true,
+			Help: "All permissions without assigning them. Only a superuser gives and takes this.",
+		},
 		{Name: "groups", Optional: true, Help: "The user gets all permissions of each of their groups.", Kind: &Many{
-			Table: "auth_user_groups", Own: "user_id", Other: "group_id", options: groupOptions}},
+			Table: "auth_user_groups", Own: "user_id", Other: "group_id", options: groupOptions,
+		}},
 		{Name: "user_permissions", Optional: true, Help: "Permissions for this user alone.", Kind: &Many{
-			Table: "auth_user_user_permissions", Own: "user_id", Other: "permission_id", options: permissionOptions}},
+			Table: "auth_user_user_permissions", Own: "user_id", Other: "permission_id", options: permissionOptions,
+		}},
 		{Name: "last_login", Kind: DateTime{}, ReadOnly: true},
 		{Name: "date_joined", Kind: DateTime{}, ReadOnly: true, Default: func() any { return time.Now() }},
 	},
@@ -91,7 +101,9 @@ var user = &Model{
 		Help:   "First, enter a username and password. Then you’ll be able to edit more user options.",
 		Fields: []string{"username", newPassword},
 	}},
-	Columns: []Column{{Field: "username"}, {Field: "email"}, {Field: "first_name"}, {Field: "last_name"}, {Field: "is_staff"}},
+	Columns: []Column{
+		{Field: "username"}, {Field: "email"}, {Field: "first_name"}, {Field: "last_name"}, {Field: "is_staff"},
+	},
 	Filters: []string{"is_staff", "is_superuser", "is_active", "groups"},
 	Search:  []string{"username", "first_name", "last_name", "email"},
 	Cascade: []Relation{{Model: logEntry, Column: "user_id"}, {Table: "ddtb_session", Column: "user_id"}},
@@ -111,10 +123,15 @@ var logEntry = &Model{
 		{Name: "change_message", Kind: Log{}},
 	},
 	Fieldsets: []Fieldset{{Fields: []string{
-		"action_time", "user_id", "content_type_id", "object_id", "object_repr", "action_flag", "change_message"}}},
+		"action_time", "user_id", "content_type_id", "object_id", "object_repr", "action_flag", "change_message",
+	}}},
 	Columns: []Column{
-		{Field: "action_time"}, {Field: "user_id"}, {Field: "content_type_id"}, {Field: "object_repr"},
-		{Field: "action_flag"}, {Field: "change_message"},
+		{Field: "action_time"},
+		{Field: "user_id"},
+		{Field: "content_type_id"},
+		{Field: "object_repr"},
+		{Field: "action_flag"},
+		{Field: "change_message"},
 	},
 	Filters: []string{"action_time", "action_flag", "user_id", "content_type_id"},
 	Search:  []string{"object_repr", "change_message"}, Hierarchy: "action_time",

@@ -210,8 +210,10 @@ func TestAQuestionIsDeletedWithItsChoicesByPOSTAlone(t *testing.T) {
 		t.Errorf("%d rows are left", n)
 	}
 	v.get("/admin/").says("Doomed")
-	for _, gone := range []string{path, change(id), strings.Replace(change(id), "change", "history", 1), "/admin/polls/question/x/change/",
-		"/admin/polls/question/99999999999999999999/change/", "/admin/polls/question/9223372036854775807/delete/"} {
+	for _, gone := range []string{
+		path, change(id), strings.Replace(change(id), "change", "history", 1), "/admin/polls/question/x/change/",
+		"/admin/polls/question/99999999999999999999/change/", "/admin/polls/question/9223372036854775807/delete/",
+	} {
 		v.get(gone).want(http.StatusFound).follow().says("doesn’t exist. Perhaps it was deleted?")
 	}
 }
@@ -328,28 +330,28 @@ func TestTheFiltersAreDjangos(t *testing.T) {
 }
 
 func TestTheDateHierarchyOpensYearMonthAndDay(t *testing.T) {
-	s := newSite(t)
-	for _, d := range []string{"2024-02-29", "2024-02-29", "2024-03-01", "2025-12-31", "2031-01-01"} {
-		s.addQuestion(d, day(d))
-	}
-	v := s.as("ada")
-	steps := func(p *page) string {
-		return strings.Join(p.Find(".dates li").Map(func(_ int, li *selection) string { return strings.TrimSpace(li.Text()) }), ", ")
-	}
-	for _, c := range []struct {
-		query, steps string
-		rows         int
-	}{
-		{"", "2024, 2025, 2031", 5},
-		{"?pub_date__year=2024", "‹ All dates, 2024, February, March", 3},
-		{"?pub_date__year=2024&pub_date__month=2", "‹ 2024, February 2024, 29 February", 2},
-		{"?pub_date__year=2024&pub_date__month=2&pub_date__day=29", "‹ February 2024, 29 February 2024", 2},
-		{"?pub_date__year=2024&q=03", "‹ All dates, 2024, March", 1},
-		{"?pub_date__year=1999", "‹ All dates, 1999", 0},
-	} {
-		p := v.get("/admin/polls/question/" + c.query).want(http.StatusOK)
-		if got := steps(p); got != c.steps || len(p.column(0)) != c.rows {
-			t.Errorf("%s: %s, %d rows", c.query, got, len(p.column(0)))
+	for _, copies := range []int{1, 120} { // the rows of one page tell the dates, or else the database does
+		s := newSite(t)
+		for _, d := range []string{"2024-02-29", "2024-02-29", "2024-03-01", "2025-12-31", "2031-01-01"} {
+			s.exec(`INSERT INTO polls_question (question_text, pub_date) SELECT $1, $2 FROM generate_series(1, $3)`, d, day(d), copies)
+		}
+		v := s.as("ada")
+		for _, c := range []struct {
+			query, steps string
+			rows         int
+		}{
+			{"", "2024, 2025, 2031", 5},
+			{"?pub_date__year=2024", "‹ All dates, 2024, February, March", 3},
+			{"?pub_date__year=2024&pub_date__month=2", "‹ 2024, February 2024, 29 February", 2},
+			{"?pub_date__year=2024&pub_date__month=2&pub_date__day=29", "‹ February 2024, 29 February 2024", 2},
+			{"?pub_date__year=2024&q=03", "‹ All dates, 2024, March", 1},
+			{"?pub_date__year=1999", "‹ All dates, 1999", 0},
+		} {
+			p := v.get("/admin/polls/question/" + c.query).want(http.StatusOK)
+			steps := strings.Join(p.Find(".dates li").Map(func(_ int, li *selection) string { return strings.TrimSpace(li.Text()) }), ", ")
+			if rows := min(100, c.rows*copies); steps != c.steps || len(p.column(0)) != rows {
+				t.Errorf("%s of %d copies: %s, %d rows", c.query, copies, steps, len(p.column(0)))
+			}
 		}
 	}
 }
@@ -370,4 +372,18 @@ func TestALongListHasPagesOfAHundred(t *testing.T) {
 		t.Errorf("all are %d", len(rows))
 	}
 	v.get("/admin/polls/question/?p=9").want(http.StatusOK).says("Go to the first page")
+}
+
+func TestAllPagesCanBeSelectedButNotTooMuch(t *testing.T) {
+	s := newSite(t)
+	s.exec(`INSERT INTO polls_question (question_text, pub_date) SELECT 'Q' || n, '2026-01-01' FROM generate_series(1, 1200) n`)
+	v := s.as("ada")
+	all := url.Values{"action": {"delete_selected"}, "select_across": {"1"}, "_selected_action": {"1"}}
+	v.post("/admin/polls/question/", all).want(http.StatusFound).follow().says("At most 1,000 questions can be deleted at once.")
+	v.post("/admin/polls/question/?nonsense=1", all).want(http.StatusBadRequest)
+	confirm := v.post("/admin/polls/question/?q=Q11", all).want(http.StatusOK).says("Questions: 111")
+	confirm.send("main form").want(http.StatusFound).follow().says("Successfully deleted 111 questions.")
+	if n := ask[int](s, `SELECT count(*) FROM polls_question`); n != 1200-111 {
+		t.Errorf("%d are left", n)
+	}
 }

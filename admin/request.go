@@ -3,8 +3,12 @@ package admin
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
 
@@ -63,7 +67,9 @@ func (s *Site) editing(m *Model, action string, next func(*request) error) echo.
 
 // guard lets staff through who have the permission; who is not signed in gets the login, which leads back. A POST
 // is let through by what the database says now, not by what is remembered; where it can't be asked, again answers.
-func (s *Site) guard(m *Model, action string, next func(*request) error, again func(*request, error) error) echo.HandlerFunc {
+func (s *Site) guard(
+	m *Model, action string, next func(*request) error, again func(*request, error) error,
+) echo.HandlerFunc {
 	return s.open(func(c echo.Context) error {
 		r := &request{Context: c, ctx: c.Request().Context(), site: s, model: m}
 		post := c.Request().Method == http.MethodPost
@@ -89,10 +95,13 @@ func (s *Site) guard(m *Model, action string, next func(*request) error, again f
 				return err
 			}
 		}
-		if r.user == nil || !r.user.Staff {
-			return r.toLogin()
+		switch staff := r.user != nil && r.user.Staff; {
+		case staff:
+			return next(r)
+		case post && m != nil:
+			return r.signedOut()
 		}
-		return next(r)
+		return r.toLogin()
 	})
 }
 
@@ -101,7 +110,8 @@ func (r *request) allowed(action string) error {
 	if r.model == nil || r.user == nil || !r.user.Staff || r.can(r.model, action) {
 		return nil
 	}
-	return fault.New(fault.Forbidden, "You don’t have permission to %s %s. Ask a superuser for it.", action, r.model.Plural)
+	return fault.New(fault.Forbidden,
+		"You don’t have permission to %s %s. Ask a superuser for it.", action, r.model.Plural)
 }
 
 // can tells whether the user may do that to rows of a model, wherever it is asked: pages, inlines, bulk actions.
@@ -118,8 +128,11 @@ func (r *request) can(m *Model, action string) bool {
 func (r *request) readForm() error {
 	req := r.Request()
 	req.Body = http.MaxBytesReader(r.Response(), req.Body, maxBody)
-	err := req.ParseMultipartForm(maxBody)
-	if errors.Is(err, http.ErrNotMultipart) { // then it is an ordinary form, and read
+	err := req.ParseForm()
+	if err == nil {
+		err = req.ParseMultipartForm(maxBody)
+	}
+	if errors.Is(err, http.ErrNotMultipart) { // then it was an ordinary form, and is read
 		err = nil
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
@@ -151,6 +164,26 @@ func (r *request) toLogin() error {
 		return r.site.showLogin(r.Context, http.StatusOK, loginPage{Next: next, Other: r.user.Username})
 	}
 	return r.Redirect(http.StatusFound, root+"login/?"+url.Values{"next": {next}}.Encode())
+}
+
+type signedOutPage struct {
+	frame
+	Action string
+	Fields []input
+}
+
+// signedOut keeps what was typed while the session ended: the page sends it again after a login elsewhere.
+func (r *request) signedOut() error {
+	p := signedOutPage{Action: r.Request().URL.RequestURI()}
+	p.frame = frame{Title: "You are signed out", Crumbs: []web.Link{{Text: "Signed out"}}}
+	for _, name := range slices.Sorted(maps.Keys(r.form)) {
+		for _, value := range r.form[name] {
+			if !strings.Contains(name, "password") && utf8.ValidString(name+value) {
+				p.Fields = append(p.Fields, input{name, value})
+			}
+		}
+	}
+	return r.show(http.StatusForbidden, "signed_out.html", p)
 }
 
 // to redirects to a page of the admin after a POST.

@@ -153,8 +153,10 @@ func (s *site) visitor() *visitor {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return &visitor{&http.Client{Jar: jar, Timeout: 30 * time.Second,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}, s}
+	return &visitor{&http.Client{
+		Jar: jar, Timeout: 30 * time.Second,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}, s}
 }
 
 // as is a visitor who has signed in.

@@ -45,7 +45,8 @@ func (w *where) clone() *where {
 func (f *Field) expression() string {
 	switch k := f.Kind.(type) {
 	case *Many:
-		return fmt.Sprintf("ARRAY(SELECT p.%s FROM %s p WHERE p.%s = t.id ORDER BY 1)", ident(k.Other), ident(k.Table), ident(k.Own))
+		return fmt.Sprintf("ARRAY(SELECT p.%s FROM %s p WHERE p.%s = t.id ORDER BY 1)",
+			ident(k.Other), ident(k.Table), ident(k.Own))
 	case Reference:
 		return fmt.Sprintf("(SELECT r.%s FROM %s r WHERE r.id = t.%s)", ident(k.Label), ident(k.Table), ident(f.Name))
 	case NewPassword:
@@ -173,7 +174,8 @@ func (k *Many) store(ctx context.Context, q db.Querier, own int64, before, after
 	if err != nil {
 		return err
 	}
-	_, err = q.Exec(ctx, fmt.Sprintf("INSERT INTO %s (%s, %s) SELECT $1::bigint, unnest($2::bigint[]) ON CONFLICT DO NOTHING",
+	_, err = q.Exec(ctx, fmt.Sprintf(
+		"INSERT INTO %s (%s, %s) SELECT $1::bigint, unnest($2::bigint[]) ON CONFLICT DO NOTHING",
 		ident(k.Table), ident(k.Own), ident(k.Other)), own, without(after, before))
 	return err
 }

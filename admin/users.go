@@ -88,7 +88,8 @@ func (r *request) mayTouch(ctx context.Context, q db.Querier, ids ...int64) erro
 
 // permissionOptions are all permissions, each granting itself.
 func permissionOptions(ctx context.Context, q db.Querier) ([]option, error) {
-	found, err := q.Query(ctx, `SELECT p.id::bigint, ct.app_label || ' | ' || ct.model, p.name, ARRAY[ct.app_label || '.' || p.codename]
+	found, err := q.Query(ctx, `SELECT p.id::bigint, ct.app_label || ' | ' || ct.model, p.name,
+			ARRAY[ct.app_label || '.' || p.codename]
 		FROM auth_permission p JOIN django_content_type ct ON ct.id = p.content_type_id
 		ORDER BY ct.app_label, ct.model, p.id`)
 	return collectOptions(found, err)
@@ -156,14 +157,17 @@ func (s *Site) setPassword(r *request) error {
 		if err := auth.StorePassword(r.ctx, q, target.ID, hash); err != nil {
 			return err
 		}
-		return r.note(r.ctx, q, flagChange, user, target.ID, target.Username, []change{{Changed: &changed{Fields: []string{"password"}}}})
+		what := []change{{Changed: &changed{Fields: []string{"password"}}}}
+		return r.note(r.ctx, q, flagChange, user, target.ID, target.Username, what)
 	})
 	if err != nil {
 		return err
 	}
 	s.users.Forget()
-	r.tell(message{Class: "good", Before: "Password changed successfully for “", Object: target.Username,
-		Path: user.path(target.ID, "change"), After: "”. Their sessions have ended."})
+	r.tell(message{
+		Class: "good", Before: "Password changed successfully for “", Object: target.Username,
+		Path: user.path(target.ID, "change"), After: "”. Their sessions have ended.",
+	})
 	return r.to(user.path(target.ID, "change"))
 }
 
@@ -193,12 +197,14 @@ func (r *request) mayHavePassword(q db.Querier, id int64) error {
 	if err != nil || r.user.Includes(target) {
 		return err
 	}
-	return fault.New(fault.Forbidden, "%s may do what you may not, so only who has the same permissions may set their password.", target.Username)
+	return fault.New(fault.Forbidden,
+		"%s may do what you may not, so only who has the same permissions may set their password.", target.Username)
 }
 
 func (r *request) showSetPassword(target *auth.User, problem string) error {
 	crumbs := append(r.crumbs(&row{id: target.ID, label: target.Username}, ""), web.Link{Text: "Change password"})
 	return r.show(http.StatusOK, "password.html", passwordPage{
-		frame: r.frame("Change password: "+target.Username, crumbs...), Rules: auth.PasswordRules(), For: target.Username, New: problem,
+		frame: r.frame("Change password: "+target.Username, crumbs...),
+		Rules: auth.PasswordRules(), For: target.Username, New: problem,
 	})
 }

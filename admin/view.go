@@ -112,7 +112,38 @@ func (ff *formField) Lost() []string {
 // Anything tells whether the box of a locked or fixed option can be used.
 func (ff *formField) Usable(o option) bool { return !ff.Fixed && !o.Locked }
 
-// What templates ask of inlines.
+// What templates ask of forms and inlines.
+
+// Sets are the fieldsets.
+func (f *form) Sets() []formSet { return f.sets }
+
+// Inlines are the groups of inline rows.
+func (f *form) Inlines() []*formInline { return f.inlines }
+
+// Problems are what is wrong with the form as a whole.
+func (f *form) Problems() []string { return f.problems }
+
+// Notices tell of a conflict.
+func (f *form) Notices() []string { return f.notices }
+
+// Label is what the row is called.
+func (f *form) Label() string { return f.label }
+
+// CanAdd tells whether new rows are offered.
+func (in *formInline) CanAdd() bool { return in.canAdd }
+
+// Prefix is that of the inline's inputs.
+func (in *formInline) Prefix() string { return in.prefix() }
+
+// Stored is the number of rows that are in the database.
+func (in *formInline) Stored() (n int) {
+	for _, row := range in.Rows {
+		if row.ID > 0 {
+			n++
+		}
+	}
+	return n
+}
 
 // Title is the heading of the rows.
 func (in *formInline) Title() string { return capitalized(in.Model.Plural) }

@@ -57,7 +57,17 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error
 		ready: newReadiness(observer),
 	}
 	a.echo = a.routes()
+	a.openEye(ctx)
 	return a, nil
+}
+
+// openEye connects to look at the server while there is room: later, when every slot is taken, it would be late.
+func (a *App) openEye(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	if _, err := a.server.Slots(ctx); err != nil {
+		a.log.WarnContext(ctx, "the database server can't be looked at yet", "error", err)
+	}
 }
 
 // Handler answers every request.

@@ -25,7 +25,7 @@ func FuzzLoad(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "ddtb.toml")
 	f.Fuzz(func(t *testing.T, before, user, host, age string) {
 		if strings.Contains(before+user+host+age, secret) {
-			t.Skip()
+			return
 		}
 		write(t, path, before+"\npassword = \""+secret+"\"\n"+age)
 		c, err := Load(Options{File: path, Environ: []string{

@@ -201,10 +201,10 @@ func TestASaveOfManyEventsIsOneChange(t *testing.T) {
 		}()
 		at := func(times ...time.Duration) {
 			for _, after := range times {
-				time.Sleep(time.Until(began.Add(after)))
+				time.Sleep(time.Until(began.Add(after))) //nolint:forbidigo // of the bubble's clock, which does not wait
 				events <- struct{}{}
 			}
-			time.Sleep(time.Minute)
+			time.Sleep(time.Minute) //nolint:forbidigo // the same
 			synctest.Wait()
 		}
 		at(0, 10*time.Millisecond, 50*time.Millisecond)

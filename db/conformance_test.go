@@ -34,6 +34,9 @@ func TestEveryStrategyKeepsTheContract(t *testing.T) {
 			c.Strategy, c.Pool.MaxSize, c.Pool.MaxIdle = config.StrategyPool, 3, time.Hour
 		}},
 	} {
-		t.Run(name, func(t *testing.T) { dbtest.Conformance(t, s.bound, s.set) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it waits for the server more than it works
+			dbtest.Conformance(t, s.bound, s.set)
+		})
 	}
 }

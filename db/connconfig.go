@@ -23,10 +23,10 @@ const PgBouncer = "pgbouncer"
 const cancelTimeout = time.Second
 
 // ConnConfig is cfg as the driver wants it, for connections that name themselves application. It means what
-// libpq means: no host is the machine's own socket, no password looks into ~/.pgpass, sslmode "prefer" falls
-// back. Everything that cfg has a field for comes from cfg alone, though the driver reads the environment too:
-// package config has done that, with the right precedence. What it has no field for, the files of TLS
-// (PGSSLROOTCERT, PGSSLCERT, PGSSLKEY) and PGPASSFILE, works as with any client of PostgreSQL.
+// libpq means: no host is the machine's own socket, no password looks into PGPASSFILE or ~/.pgpass, sslmode
+// "prefer" falls back. What cfg has a field for comes from cfg alone, though the driver reads the environment
+// too: package config has done that, with the right precedence. For the rest the environment counts as with any
+// client of PostgreSQL: PGSSLROOTCERT, PGSSLCERT, PGSSLKEY, and, but for a pooler, PGOPTIONS and PGTZ.
 //
 // A query whose context ends is cancelled on the server, rather than left running on a closed connection.
 func ConnConfig(cfg config.Database, application string) (*pgx.ConnConfig, error) {
@@ -34,12 +34,16 @@ func ConnConfig(cfg config.Database, application string) (*pgx.ConnConfig, error
 	if err != nil {
 		return nil, err
 	}
-	cc, err := pgx.ParseConfig(keywords(
-		"host", cfg.Host, "port", port(cfg.Port), "dbname", cfg.Name, "user", cfg.User,
-		"password", "", // set below: an error of the parser may quote the string
-		"sslmode", cmp.Or(cfg.SSLMode, "prefer"),
-		"connect_timeout", "0", "target_session_attrs", "any",
-	))
+	cc, err := pgx.ParseConfig(keywords([][2]string{
+		{"host", cfg.Host},
+		{"port", port(cfg.Port)},
+		{"dbname", cfg.Name},
+		{"user", cfg.User},
+		{"password", ""}, // set below: an error of the parser may quote the string
+		{"sslmode", cmp.Or(cfg.SSLMode, "prefer")},
+		{"connect_timeout", "0"}, // set below: here it has whole seconds alone
+		{"target_session_attrs", "any"},
+	}))
 	if err != nil {
 		return nil, fmt.Errorf("connecting to database %q: %w", cfg.Name, err)
 	}
@@ -48,7 +52,7 @@ func ConnConfig(cfg config.Database, application string) (*pgx.ConnConfig, error
 	cc.DialFunc = (&net.Dialer{Timeout: cfg.ConnectTimeout, KeepAliveConfig: net.KeepAliveConfig{
 		Enable: true, Idle: cfg.Keepalive.Idle, Interval: cfg.Keepalive.Interval, Count: cfg.Keepalive.Count,
 	}}).DialContext
-	cc.RuntimeParams = runtimeParams(cfg, application)
+	setRuntimeParams(cc, cfg, application)
 	cc.BuildContextWatcherHandler = func(pc *pgconn.PgConn) ctxwatch.Handler {
 		return &pgconn.CancelRequestContextWatcherHandler{Conn: pc, DeadlineDelay: cancelTimeout}
 	}
@@ -58,18 +62,19 @@ func ConnConfig(cfg config.Database, application string) (*pgx.ConnConfig, error
 	return cc, nil
 }
 
-// runtimeParams leave out statement_timeout where a pooler would refuse the login for it: there it belongs
-// into ALTER ROLE.
-func runtimeParams(cfg config.Database, application string) map[string]string {
-	params := map[string]string{"application_name": application}
-	if cfg.StatementTimeout > 0 && cfg.Pooler != PgBouncer {
-		params["statement_timeout"] = strconv.FormatInt(max(1, cfg.StatementTimeout.Milliseconds()), 10)
+// setRuntimeParams adds what a session begins with. A pooler would refuse the login for anything but the name:
+// with one, statement_timeout belongs into ALTER ROLE.
+func setRuntimeParams(cc *pgx.ConnConfig, cfg config.Database, application string) {
+	if cfg.Pooler == PgBouncer {
+		clear(cc.RuntimeParams)
+	} else if cfg.StatementTimeout > 0 {
+		cc.RuntimeParams["statement_timeout"] = strconv.FormatInt(max(1, cfg.StatementTimeout.Milliseconds()), 10)
 	}
-	return params
+	cc.RuntimeParams["application_name"] = application
 }
 
-// Direct is cfg past its pooler, at direct_host and direct_port, for what a pooler in transaction mode can't carry:
-// locks and settings of a session, LISTEN. Without direct_host it is cfg itself.
+// Direct is cfg past its pooler, where cfg has the way, for what a pooler in transaction mode can't carry: locks
+// and settings of a session, LISTEN.
 func Direct(cfg config.Database) config.Database {
 	if cfg.DirectHost != "" {
 		cfg.Host, cfg.Port, cfg.Pooler = cfg.DirectHost, cfg.DirectPort, ""
@@ -99,10 +104,10 @@ var quoteValue = strings.NewReplacer(`\`, `\\`, `'`, `\'`)
 
 // keywords writes keys and values as libpq reads them. An empty value is written too: it keeps the
 // environment's out.
-func keywords(pairs ...string) string {
+func keywords(pairs [][2]string) string {
 	var b strings.Builder
-	for i := 0; i < len(pairs); i += 2 {
-		fmt.Fprintf(&b, "%s='%s' ", pairs[i], quoteValue.Replace(pairs[i+1]))
+	for _, p := range pairs {
+		fmt.Fprintf(&b, "%s='%s' ", p[0], quoteValue.Replace(p[1]))
 	}
 	return b.String()
 }

@@ -45,15 +45,15 @@ func connect(t *testing.T, cfg config.Database) *pgx.Conn {
 func TestTheEnvironmentDoesNotReachAConnectionASecondTime(t *testing.T) {
 	for name, value := range map[string]string{
 		"PGHOST": "elsewhere", "PGPORT": "1", "PGDATABASE": "other", "PGUSER": "other", "PGPASSWORD": "other", "PGSSLMODE": "verify-full",
-		"PGAPPNAME": "other", "PGCONNECT_TIMEOUT": "1", "PGTARGETSESSIONATTRS": "standby", "PGOPTIONS": "-c work_mem=77MB", "PGTZ": "Asia/Tokyo",
+		"PGAPPNAME": "other", "PGCONNECT_TIMEOUT": "1", "PGTARGETSESSIONATTRS": "standby", "PGOPTIONS": "-c work_mem=77MB",
 	} {
 		t.Setenv(name, value)
 	}
 	cfg := dbtest.Config(t)
 	conn := connect(t, cfg)
 	got := scan[string](t, conn, `SELECT concat_ws(' ', current_database(), current_user, current_setting('application_name'),
-		current_setting('work_mem'), current_setting('timezone'))`)
-	if want := cfg.Name + " " + cfg.User + " ddtb/test 4MB UTC"; got != want {
+		current_setting('work_mem'))`)
+	if want := cfg.Name + " " + cfg.User + " ddtb/test 77MB"; got != want {
 		t.Errorf("the session is %q, want %q", got, want)
 	}
 	cfg.Host, cfg.Port, cfg.Name, cfg.Password, cfg.SSLMode = "", 0, "", "", ""
@@ -110,7 +110,7 @@ func TestAPasswordComesFromItsFile(t *testing.T) {
 }
 
 func TestAnErrorOfTheConfigurationHoldsNoPassword(t *testing.T) {
-	cfg := config.Database{Name: "a", User: "b", Password: "secret", Port: 70000}
+	cfg := config.Database{Name: "a", User: "b", Password: "it's secret", Port: 70000}
 	if _, err := db.ConnConfig(cfg, "ddtb/test"); err == nil || strings.Contains(err.Error(), "secret") {
 		t.Error(err)
 	}
@@ -125,6 +125,7 @@ func TestAStatementIsStoppedAfterTheTimeoutAskedFor(t *testing.T) {
 }
 
 func TestAPoolerGetsNothingThatItRefuses(t *testing.T) {
+	t.Setenv("PGOPTIONS", "-c work_mem=77MB")
 	cc := connConfig(t, config.Database{Name: "a", Pooler: db.PgBouncer, StatementTimeout: time.Second})
 	if len(cc.RuntimeParams) != 1 || cc.RuntimeParams["application_name"] == "" {
 		t.Errorf("the login sends %v", cc.RuntimeParams)
@@ -187,11 +188,7 @@ func enableTLS(t *testing.T, control *pgx.Conn, certificate, key []byte) {
 	}
 	run(t, control, "ALTER SYSTEM SET ssl = on")
 	run(t, control, "SELECT pg_reload_conf()")
-	for end := time.Now().Add(10 * time.Second); scan[string](t, control, "SHOW ssl") != "on"; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the server does not turn TLS on")
-		}
-	}
+	dbtest.Eventually(t, "the server has turned TLS on", func() bool { return scan[string](t, control, "SHOW ssl") == "on" })
 }
 
 // selfSigned is a certificate for localhost, and its key.

@@ -3,6 +3,7 @@ package db_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -258,9 +259,7 @@ func TestAFullQueueRefusesAtOnce(t *testing.T) {
 		}
 		waited <- err
 	}()
-	for d.Stat().Waiting == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	dbtest.Eventually(t, "one waits", func() bool { return d.Stat().Waiting == 1 })
 	_, err = d.Acquire(t.Context())
 	if db.CauseOf(err) != db.QueueFull {
 		t.Errorf("%q: %v", db.CauseOf(err), err)
@@ -310,11 +309,9 @@ func TestAWorkerThatIsGoneLeavesItsConnectionBehindUnlessItIsReaped(t *testing.T
 				gone()
 			}
 			app := cfg.ApplicationName + "/" + cfg.Strategy
-			for end := time.Now().Add(5 * time.Second); dbtest.Backends(t, control, app) != c.left; time.Sleep(time.Millisecond) {
-				if time.Now().After(end) {
-					t.Fatalf("%d backends after 20 clients, want %d", dbtest.Backends(t, control, app), c.left)
-				}
-			}
+			dbtest.Eventually(t, fmt.Sprintf("%d backends after 20 clients", c.left), func() bool {
+				return dbtest.Backends(t, control, app) == c.left
+			})
 		})
 	}
 }
@@ -371,9 +368,7 @@ func TestASwitchFailsNoRequest(t *testing.T) {
 		if err := d.Switch(ctx, next); err != nil {
 			t.Fatal(err)
 		}
-		for done.Load() < before+20 && ctx.Err() == nil {
-			time.Sleep(time.Millisecond)
-		}
+		dbtest.Eventually(t, "20 requests were served", func() bool { return done.Load() >= before+20 || ctx.Err() != nil })
 	}
 	stop()
 	wg.Wait()
@@ -428,11 +423,9 @@ func TestARequestUnderWayFinishesOnTheOldStrategy(t *testing.T) {
 		t.Errorf("application_name %q, %v", app, err)
 	}
 	end()
-	for end := time.Now().Add(5 * time.Second); dbtest.Backends(t, control, "ddtb/persistent") > 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the old strategy's connection stays")
-		}
-	}
+	dbtest.Eventually(t, "the old strategy's connection is closed", func() bool {
+		return dbtest.Backends(t, control, "ddtb/persistent") == 0
+	})
 }
 
 func TestCloseLeavesNoGoroutine(t *testing.T) {

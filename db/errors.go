@@ -30,13 +30,14 @@ const (
 // ConnError says that no connection could be had, or that it was lost: the request was not at fault, and may
 // be sent again. A constraint violation, a deadlock or a wrong statement is never a ConnError.
 type ConnError struct {
-	Cause    Cause
-	Strategy string
-	Waited   time.Duration // in the queue
-	Size     int           // the bound on leases; 0: none
-	Leases   int           // out at that moment
-	Waiting  int           // others in the queue at that moment
-	Err      error         // what the driver said, or nil
+	Cause      Cause
+	Strategy   string
+	Waited     time.Duration // in the queue
+	Size       int           // the bound on leases; 0: none
+	Leases     int           // out at that moment
+	Waiting    int           // others in the queue at that moment
+	RetryAfter time.Duration // as far as known: when the circuit lets one through, or the queue's pace; else 0
+	Err        error         // what the driver said, or nil
 }
 
 // Error begins with psycopg_pool's words where there are some, since people search for them.

@@ -59,26 +59,46 @@ func Migrate(ctx context.Context, cfg config.Database) ([]Migration, error) {
 	return applied, err
 }
 
-// MigrateDown takes the last step back, with the data in its tables, and tells which one it was. Nil without an
-// error means that there was none. The tables of the polls are Django's as well: where a Django application has
-// left its mark in the database (django_migrations), the step that made them is not taken back.
-func MigrateDown(ctx context.Context, cfg config.Database) (*Migration, error) {
-	var undone *Migration
+// ErrNoMigration is the error of MigrateDown when nothing is left to take back.
+var ErrNoMigration = errors.New("the database is at no migration: there is nothing to take back")
+
+// MigrateDown takes the last step back, with the data in its tables, and tells which one it was. The tables of
+// polls and users are Django's as well: in a database where a Django application has left its mark
+// (django_migrations) it takes back nothing.
+func MigrateDown(ctx context.Context, cfg config.Database) (Migration, error) {
+	if err := refuseDjangos(ctx, cfg); err != nil {
+		return Migration{}, err
+	}
+	var undone Migration
 	err := migrating(ctx, cfg, func(p *goose.Provider) error {
 		r, err := p.Down(ctx)
 		switch partial, ok := errors.AsType[*goose.PartialError](err); {
 		case errors.Is(err, goose.ErrNoNextVersion):
-			return nil
+			return ErrNoMigration
 		case ok:
 			return fmt.Errorf("%s: %w", path.Base(partial.Failed.Source.Path), partial.Err)
 		case err != nil:
 			return err
 		}
-		m := migrationOf(r)
-		undone = &m
+		undone = migrationOf(r)
 		return nil
 	})
 	return undone, err
+}
+
+func refuseDjangos(ctx context.Context, cfg config.Database) error {
+	conn, err := connectToMigrate(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer hangUp(conn)
+	var shared bool
+	err = conn.QueryRow(ctx, "SELECT to_regclass('django_migrations') IS NOT NULL").Scan(&shared)
+	if err == nil && shared {
+		err = fmt.Errorf("a Django application shares the database %q (it has a table django_migrations): "+
+			"taking a migration back would drop its tables and rows; drop by hand what is ddtb's alone", cfg.Name)
+	}
+	return err
 }
 
 func migrationOf(r *goose.MigrationResult) Migration {
@@ -88,16 +108,20 @@ func migrationOf(r *goose.MigrationResult) Migration {
 // MigrationStatus lists the steps that this program knows and those that the database has had, by version. It
 // changes nothing.
 func MigrationStatus(ctx context.Context, cfg config.Database) ([]Migration, error) {
-	cc, err := migrationConn(cfg)
-	if err != nil {
-		return nil, err
-	}
-	conn, err := Connect(ctx, cc)
+	conn, err := connectToMigrate(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
 	defer hangUp(conn)
 	return migrationStatus(ctx, conn)
+}
+
+func connectToMigrate(ctx context.Context, cfg config.Database) (*pgx.Conn, error) {
+	cc, err := migrationConn(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return Connect(ctx, cc)
 }
 
 // SchemaError says that the database is not at the migration that this program needs.

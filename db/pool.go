@@ -18,6 +18,7 @@ import (
 // stand before it, so that nobody waits inside it, except for a connection that is being made or unmade.
 type pool struct {
 	queue   *queue
+	breaker *breaker
 	pgx     *pgxpool.Pool
 	hold    string
 	timeout time.Duration
@@ -35,14 +36,14 @@ func newPool(cfg config.Pool, cc *pgx.ConnConfig) (*pool, error) {
 	pc.MaxConnLifetime, pc.MaxConnLifetimeJitter = cfg.MaxLifetime, cfg.MaxLifetime/10
 	pc.MaxConnIdleTime, pc.HealthCheckPeriod = cfg.MaxIdle, cfg.HealthCheckPeriod
 	pc.PingTimeout = cc.ConnectTimeout
-	pc.BeforeConnect = func(context.Context, *pgx.ConnConfig) error { q.connecting(); return nil }
-	pc.AfterConnect = func(context.Context, *pgx.Conn) error { q.connected(); return nil }
+	b := newBreaker(q, cc)
+	pc.BeforeConnect = func(context.Context, *pgx.ConnConfig) error { return b.admit() }
 	pc.BeforeClose = sayGoodbye
 	p, err := pgxpool.NewWithConfig(context.Background(), pc)
 	if err != nil {
 		return nil, err
 	}
-	return &pool{queue: q, pgx: p, hold: cfg.Hold, timeout: cfg.Timeout}, nil
+	return &pool{queue: q, breaker: b, pgx: p, hold: cfg.Hold, timeout: cfg.Timeout}, nil
 }
 
 func (p *pool) HoldsForRequest() bool { return p.hold == config.HoldRequest }
@@ -56,15 +57,28 @@ func (p *pool) Acquire(ctx context.Context) (*Lease, error) {
 	}
 	within, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	conn, err := p.pgx.Acquire(within)
+	var conn *pgxpool.Conn
+	err = p.breaker.patiently(within, func() (err error) {
+		conn, err = p.pgx.Acquire(within)
+		return p.connectError(ctx, within, err)
+	})
 	if err != nil {
 		p.queue.leave(l)
-		if within.Err() != nil && ctx.Err() == nil {
-			err = fmt.Errorf("connecting did not end within %v: %w", p.timeout, err)
-		}
-		return nil, connectError(ctx, p.queue.strategy, err)
+		return nil, err
 	}
 	return l.lend(p, conn.Conn(), conn), nil
+}
+
+// connectError tells why pgxpool gave no connection although there was a place: ctx is the caller's, within has the
+// strategy's timeout as well.
+func (p *pool) connectError(ctx, within context.Context, err error) error {
+	switch {
+	case err == nil || CauseOf(err) == CircuitOpen:
+		return err
+	case within.Err() != nil && ctx.Err() == nil:
+		err = fmt.Errorf("connecting did not end within %v: %w", p.timeout, err)
+	}
+	return connectError(ctx, p.queue.strategy, err)
 }
 
 func (p *pool) giveBack(l *Lease) {

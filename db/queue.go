@@ -163,16 +163,20 @@ func (q *queue) snapshot() Stat {
 	defer q.mu.Unlock()
 	s := q.counts
 	s.Strategy, s.Size, s.Leases, s.Waiting = q.strategy, q.size, len(q.held), q.waiters.Len()
-	if front := q.waiters.Front(); front != nil {
-		s.OldestWait = time.Since(front.Value.(*waiter).since)
-	}
+	s.OldestWait = q.oldestWait()
 	return s
 }
 
-// connecting counts an attempt to connect, connected one that succeeded.
-func (q *queue) connecting() { q.count(&q.counts.Connects) }
-func (q *queue) connected()  { q.count(&q.counts.Connected) }
+// oldestWait is how long the first in the queue has waited, which is about what a newcomer has before them. The
+// lock is held.
+func (q *queue) oldestWait() time.Duration {
+	if front := q.waiters.Front(); front != nil {
+		return time.Since(front.Value.(*waiter).since)
+	}
+	return 0
+}
 
+// count adds one to one of the counters.
 func (q *queue) count(n *int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -200,7 +204,7 @@ func (q *queue) drain(ctx context.Context) error {
 func (q *queue) connError(cause Cause, waited time.Duration) *ConnError {
 	return &ConnError{
 		Cause: cause, Strategy: q.strategy, Waited: waited,
-		Size: q.size, Leases: len(q.held), Waiting: q.waiters.Len(),
+		Size: q.size, Leases: len(q.held), Waiting: q.waiters.Len(), RetryAfter: q.oldestWait(),
 	}
 }
 

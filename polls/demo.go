@@ -17,8 +17,8 @@ func (s *Store) LoadDemo(ctx context.Context, now time.Time) (made int, err erro
 		if _, err := q.Exec(ctx, `LOCK TABLE polls_question IN SHARE ROW EXCLUSIVE MODE`); err != nil {
 			return err
 		}
-		var any bool
-		if err := q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM polls_question)`).Scan(&any); err != nil || any {
+		var inUse bool
+		if err := q.QueryRow(ctx, `SELECT EXISTS (SELECT FROM polls_question)`).Scan(&inUse); err != nil || inUse {
 			return err
 		}
 		for _, d := range demo {

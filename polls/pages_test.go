@@ -181,17 +181,27 @@ func TestAMissingFutureOrMalformedQuestionIsNotFound(t *testing.T) {
 	}
 }
 
+func TestAQuestionIsOpenFromTheVeryMomentOfItsPublication(t *testing.T) {
+	s := newSite(t)
+	q, ids := s.ask("Just now?", 0, "Yes")
+	s.page("/polls/%d/", q)
+	if a := s.vote(q, fmt.Sprint(ids[0])); a.status != http.StatusFound {
+		t.Errorf("vote: %d", a.status)
+	}
+	s.page("/polls/%d/results/", q)
+}
+
 func TestEverythingAPersonTypedIsEscaped(t *testing.T) {
-	for _, typed := range []string{
+	s := newSite(t)
+	for i, typed := range []string{
 		`<script>alert(1)</script>`, `</title></h1><script>alert(1)</script>`, `"><img src=x onerror=alert(1)>`,
 		`' onmouseover='alert(1)`, `" autofocus onfocus="alert(1)`, `<!-- `, `]]>`, `{{.}}`, `&lt;b&gt; &amp; &#39;`,
 		`javascript:alert(1)`, "line\nline\ttab", "\u202egnal\u200b", `<svg/onload=alert(1)>`, strings.Repeat("x", 200),
 	} {
 		t.Run(typed[:min(len(typed), 20)], func(t *testing.T) {
-			s := newSite(t)
-			q, ids := s.ask(typed, time.Hour, typed, "harmless")
+			q, ids := s.ask(typed, time.Hour-time.Duration(i)*time.Minute, typed, "harmless") // the newest
 			pages := map[string]string{
-				"/polls/":                            ".polls a",
+				"/polls/":                            ".polls li:first-child a",
 				fmt.Sprintf("/polls/%d/", q):         "h1, label[for=choice1]",
 				fmt.Sprintf("/polls/%d/results/", q): "h1",
 			}

@@ -11,9 +11,6 @@ import (
 	"time"
 )
 
-// MaxText is how many characters a question or a choice has at most.
-const MaxText = 200
-
 // Question is what people are asked. The public sees it from PubDate on.
 type Question struct {
 	ID      int64

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/PuerkitoBio/goquery"
+	"github.com/jackc/pgx/v5"
 	"github.com/labstack/echo/v4"
 
 	"ddtb/app/web"
@@ -80,20 +81,16 @@ func (s *site) setVotes(choice, votes int64) {
 // votes are all votes in the database, by choice.
 func (s *site) votes() map[int64]int64 {
 	s.t.Helper()
-	rows, err := s.db.Query(s.t.Context(), `SELECT id, votes FROM polls_choice WHERE votes <> 0`)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer rows.Close()
 	m := map[int64]int64{}
-	for rows.Next() {
+	rows, err := s.db.Query(s.t.Context(), `SELECT id, votes FROM polls_choice WHERE votes <> 0`)
+	if err == nil {
 		var id, votes int64
-		if err := rows.Scan(&id, &votes); err != nil {
-			s.t.Fatal(err)
-		}
-		m[id] = votes
+		_, err = pgx.ForEachRow(rows, []any{&id, &votes}, func() error {
+			m[id] = votes
+			return nil
+		})
 	}
-	if err := rows.Err(); err != nil {
+	if err != nil {
 		s.t.Fatal(err)
 	}
 	return m
@@ -124,8 +121,8 @@ func (s *site) do(method, path, contentType string, body io.Reader) (answer, err
 	if err != nil {
 		return answer{}, err
 	}
-	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
 	if err != nil {
 		return answer{}, err
 	}

@@ -53,11 +53,16 @@
     const all = form.querySelector("#action-toggle");
     const counter = form.querySelector(".counter");
     if (!boxes.length || !all) return;
+    const across = form.querySelector(".across");
     let last = null;
     const count = () => {
       const n = boxes.filter((b) => b.checked).length;
       all.checked = n === boxes.length;
       all.indeterminate = n > 0 && !all.checked;
+      if (across) {
+        across.hidden = !all.checked;
+        if (!all.checked) across.firstElementChild.checked = false;
+      }
       counter.textContent = n + " of " + boxes.length + " selected";
     };
     all.hidden = false;

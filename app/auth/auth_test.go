@@ -102,9 +102,22 @@ func TestALoginThatFailsDoesNotTellWhichPartWasWrong(t *testing.T) {
 	exec(t, d, `INSERT INTO auth_user (username, password, is_superuser, is_staff, is_active, first_name, last_name, email, date_joined)
 		VALUES ('unusable', '!', false, true, true, '', '', '', now()), ('odd', 'md5$x$y', false, true, true, '', '', '', now())`)
 	for _, c := range [][2]string{
-		{"ada", "wrong"}, {"nobody", good}, {"visitor", good}, {"gone", good}, {"unusable", ""}, {"unusable", good}, {"odd", good},
-		{"", ""}, {"ada", ""}, {"ada\x00", good}, {"ADA", good}, {"\xff", good}, {"ada", good + "\x00"}, {strings.Repeat("a", 100_000), good},
-		{"ada", strings.Repeat("a", 100_000)}, {"' OR 1=1 --", good},
+		{"ada", "wrong"},
+		{"nobody", good},
+		{"visitor", good},
+		{"gone", good},
+		{"unusable", ""},
+		{"unusable", good},
+		{"odd", good},
+		{"", ""},
+		{"ada", ""},
+		{"ada\x00", good},
+		{"ADA", good},
+		{"\xff", good},
+		{"ada", good + "\x00"},
+		{strings.Repeat("a", 100_000), good},
+		{"ada", strings.Repeat("a", 100_000)},
+		{"' OR 1=1 --", good},
 	} {
 		session, err := s.Login(t.Context(), c[0], c[1], here+c[0], "")
 		if !errors.Is(err, auth.ErrWrongLogin) || session.Secret != "" {
@@ -262,6 +275,28 @@ func TestPermissionsComeFromTheUserAndFromGroups(t *testing.T) {
 	}
 	if u.CanAll([]string{"polls.change_question", "polls.add_choice"}) || !u.CanAll([]string{"polls.view_choice"}) {
 		t.Error("CanAll")
+	}
+}
+
+func TestALoginThatCanNotSucceedIsHashedAllTheSame(t *testing.T) {
+	s, d := open(t)
+	exec(t, d, `UPDATE auth_user SET is_active = false`)
+	for _, name := range []string{"ada", "nobody", "\x00"} {
+		entered, leave := auth.OccupyHasher(s)
+		done := make(chan error)
+		go func() {
+			_, err := s.Login(t.Context(), name, good, here, "")
+			done <- err
+		}()
+		select {
+		case <-entered:
+			leave()
+			if err := <-done; !errors.Is(err, auth.ErrWrongLogin) {
+				t.Errorf("%q: %v", name, err)
+			}
+		case err := <-done:
+			t.Fatalf("%q is answered without hashing: %v", name, err)
+		}
 	}
 }
 

@@ -81,7 +81,7 @@ func (h *hasher) hash(ctx context.Context, password string) (string, error) {
 	}
 	defer h.leave()
 	salt := make([]byte, saltSize)
-	rand.Read(salt) //nolint:errcheck // never fails: it ends the program instead
+	rand.Read(salt) // never fails: it ends the program instead
 	return encode(salt, argon2.IDKey([]byte(password), salt, passes, memoryKiB, lanes, keySize)), nil
 }
 

@@ -25,7 +25,7 @@ func who(t *testing.T, s *auth.Service, secret string) *auth.User {
 func small(t *testing.T) (s *auth.Service, d *db.DB, secret string, forward func(time.Duration)) {
 	t.Helper()
 	cfg := dbtest.Config(t)
-	cfg.Pool.MaxSize, cfg.Pool.Timeout = 1, 100*time.Millisecond
+	cfg.Pool.MaxSize, cfg.Pool.Timeout = 1, 2*time.Second
 	d, err := db.Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -28,7 +28,7 @@ type secretHash [sha256.Size]byte
 
 func newSecret() string {
 	b := make([]byte, secretSize)
-	rand.Read(b) //nolint:errcheck // never fails: it ends the program instead
+	rand.Read(b) // never fails: it ends the program instead
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 

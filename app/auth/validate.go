@@ -71,7 +71,9 @@ func resembles(password string, owner User) string {
 	}
 	password = strings.ToLower(password)
 	for _, a := range []struct{ name, value string }{
-		{"username", owner.Username}, {"first name", owner.FirstName}, {"last name", owner.LastName},
+		{"username", owner.Username},
+		{"first name", owner.FirstName},
+		{"last name", owner.LastName},
 		{"email address", owner.Email},
 	} {
 		value := strings.ToLower(a.value)
@@ -113,7 +115,8 @@ func ValidateUsername(name string) string {
 	case name == "":
 		return "This field is required."
 	case utf8.RuneCountInString(name) > maxUsername:
-		return fmt.Sprintf("Ensure this value has at most %d characters (it has %d).", maxUsername, utf8.RuneCountInString(name))
+		return fmt.Sprintf("Ensure this value has at most %d characters (it has %d).",
+			maxUsername, utf8.RuneCountInString(name))
 	case !usernameForm.MatchString(name):
 		return "Enter a valid username. This value may contain only letters, numbers, and @/./+/-/_ characters."
 	}

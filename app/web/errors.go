@@ -27,8 +27,8 @@ var errorPages = MustTemplates(must(fs.Sub(errorFS, "templates")), nil)
 // lastResort is answered when not even the error page renders.
 const lastResort = "500: something went wrong here, and again while saying so. It was logged.\n"
 
-// retryAfter is what a client is asked to wait when no connection could be had. A pool that is busy, or a server
-// that restarts, is mostly back by then.
+// retryAfter is what a client is asked to wait at least when no connection could be had. A pool that is busy, or a
+// server that restarts, is mostly back by then.
 const retryAfter = time.Second
 
 // Problem is an error as its answer: an RFC 9457 problem document, or a page.
@@ -100,7 +100,7 @@ func httpSentence(status int) string {
 func unavailable(ce *db.ConnError) Problem {
 	return Problem{
 		Status: http.StatusServiceUnavailable, Title: "No database connection: " + string(ce.Cause),
-		Detail: causeSentence(ce), Cause: ce.Cause, RetryAfter: retryAfter,
+		Detail: causeSentence(ce), Cause: ce.Cause, RetryAfter: max(ce.RetryAfter, retryAfter),
 	}
 }
 

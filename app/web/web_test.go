@@ -46,7 +46,7 @@ func document(t *testing.T, rec *httptest.ResponseRecorder) *goquery.Document {
 
 func TestRenderPutsThePageIntoTheLayout(t *testing.T) {
 	c, rec := context(t, "/polls/7/")
-	site := web.Site{Name: "A site", Nav: []web.Link{{Path: "/polls/", Text: "Polls"}, {Path: "/admin/", Text: "Admin"}}}
+	site := web.Site{Name: "A site", Nav: []web.Link{{Path: "/", Text: "Start"}, {Path: "/polls/", Text: "Polls"}, {Path: "/admin/", Text: "Admin"}}}
 	set := web.MustTemplates(page(`<h1>{{.}}</h1>`), nil)
 	err := site.Middleware()(func(c echo.Context) error {
 		return set.Render(c, http.StatusTeapot, "page.html", `<script>alert(1)</script>`)

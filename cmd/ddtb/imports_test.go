@@ -19,7 +19,7 @@ var layers = []struct {
 	{packages: []string{"cmd/ddtb"}},
 	{packages: []string{"app"}},
 	{packages: []string{"polls", "admin", "app/lab"}},
-	{packages: []string{"app/web", "app/auth", "app/report"}, peers: true},
+	{packages: []string{"app/web", "app/auth", "app/report", "app/report/..."}, peers: true},
 	{packages: []string{"db", "db/..."}, peers: true},
 	{packages: []string{"config"}},
 	{packages: []string{"app/fault"}},

@@ -61,10 +61,6 @@ func (c *cli) migrateDown(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if m == nil {
-		c.say("Nothing to do: no migration is applied.\n")
-		return nil
-	}
 	c.say("Took back %s\n", m.Name)
 	return nil
 }

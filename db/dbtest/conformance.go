@@ -21,15 +21,16 @@ import (
 // chooses the strategy and its settings in a configuration that is otherwise complete; bound is how many
 // leases it then gives out at once, 0 for no bound.
 func Conformance(t *testing.T, bound int, set func(*config.Database)) {
-	for _, c := range conformance {
+	cfg := Config(t)
+	set(&cfg)
+	for i, c := range conformance {
 		if c.bounded && bound == 0 {
 			continue
 		}
 		t.Run(c.promise, func(t *testing.T) {
-			s := &subject{T: t, cfg: Config(t), bound: bound}
-			set(&s.cfg)
+			s := &subject{T: t, cfg: cfg, bound: bound, control: Control(t, cfg)}
+			s.cfg.ApplicationName = fmt.Sprintf("%s-%d", cfg.ApplicationName, i) // one database, told apart by name
 			s.Strategy = s.open()
-			s.control = Control(t, s.cfg)
 			c.check(s)
 			s.mustLeaveNothing()
 		})
@@ -224,7 +225,7 @@ func resetsSession(s *subject) {
 	s.must(l.Conn().QueryRow(ctx, `SELECT current_setting('work_mem'), coalesce(current_setting('a.b', true), ''),
 		current_setting('application_name'), to_regclass('pg_temp.mine')::text,
 		(SELECT count(*) FROM pg_prepared_statements WHERE name = 'p'),
-		(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 42),
+		(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 42 AND pid = pg_backend_pid()),
 		(SELECT count(*) FROM pg_listening_channels())`).
 		Scan(&workMem, &ab, &app, &temp, &prepared, &locks, &channels))
 	if workMem == "77MB" || ab != "" || temp != nil || prepared+locks+channels != 0 || app == "" {
@@ -271,7 +272,7 @@ func cancelsOnServer(s *subject) {
 	}
 	var running int
 	s.must(s.control.QueryRow(s.Context(),
-		"SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query ~ '^SELECT pg_sleep'").Scan(&running))
+		"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'active' AND query ~ '^SELECT pg_sleep'").Scan(&running))
 	if running != 0 {
 		s.Errorf("%d cancelled queries still run on the server", running)
 	}
@@ -370,7 +371,7 @@ func reclaims(s *subject) {
 func (s *subject) running(word string) (n int) {
 	s.Helper()
 	s.must(s.control.QueryRow(s.Context(), `SELECT count(*) FROM pg_stat_activity
-		WHERE state = 'active' AND pid <> pg_backend_pid() AND query LIKE '%'||$1||'%'`, word).Scan(&n))
+		WHERE datname = current_database() AND state = 'active' AND pid <> pg_backend_pid() AND query LIKE '%'||$1||'%'`, word).Scan(&n))
 	return n
 }
 

@@ -136,6 +136,17 @@ func KillBackends(t testing.TB, control *pgx.Conn, application string) (n int) {
 	return n
 }
 
+// Eventually waits until ok, which looks at the server, and fails the test if that does not come within 20
+// seconds: the server learns of a closed socket, and frees a slot, a moment later.
+func Eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("still not so after 20 s: %s", what)
+		}
+	}
+}
+
 // NoLeaks fails the test if it leaves a goroutine behind that was not there before. It
 // looks when the test and all that it asked for in t.Cleanup afterwards are over: call it first.
 func NoLeaks(t testing.TB) {

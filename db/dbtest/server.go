@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -146,20 +145,9 @@ func (s *Server) Config(t testing.TB) config.Database {
 	}
 	homes.Store(name, s)
 	t.Cleanup(func() { s.drop(t, name) })
-	cfg := defaults(s.pg.Config(name))
-	cfg.User, cfg.Password, cfg.PasswordFile = name, config.Secret(password), ""
-	return cfg
-}
-
-// defaults are what a configuration file without these keys gives.
-func defaults(cfg config.Database) config.Database {
-	cfg.Strategy = config.StrategyPool
-	cfg.Pool = config.Pool{
-		MaxSize: 10, Timeout: 10 * time.Second, MaxWaiting: 100, MaxLifetime: time.Hour, MaxIdle: 30 * time.Minute,
-		HealthCheckPeriod: time.Minute, Hold: config.HoldQuery,
-	}
-	cfg.Persistent = config.Persistent{ConnMaxAge: 10 * time.Minute}
-	cfg.PerRequest = config.PerRequest{Timeout: 10 * time.Second}
+	cfg, way := config.Default().Databases["default"], s.pg.Config(name)
+	cfg.Name, cfg.User, cfg.Password = name, name, config.Secret(password)
+	cfg.Host, cfg.Port, cfg.SSLMode = way.Host, way.Port, way.SSLMode
 	return cfg
 }
 

@@ -66,7 +66,7 @@ func (a account) reach(path string) error {
 			return err
 		}
 		owner, ok := info.Sys().(*syscall.Stat_t)
-		if info.Mode().Perm()&0o001 == 0 && !(ok && int(owner.Uid) == a.uid) {
+		if info.Mode().Perm()&0o001 == 0 && (!ok || int(owner.Uid) != a.uid) {
 			return fmt.Errorf("PostgreSQL does not run as root but as %s, who may not enter %s: choose a folder outside of it",
 				a.name, dir)
 		}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -94,11 +95,9 @@ func (f *folder) check() error {
 	if err != nil {
 		return err
 	}
-	marked := false
-	for _, e := range entries {
-		marked = marked || e.Name() == markerName
-	}
-	if !marked && len(entries) > 0 && !(len(entries) == 1 && entries[0].Name() == lockName) {
+	marked := slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == markerName })
+	foreign := slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() != lockName })
+	if !marked && foreign {
 		return fmt.Errorf("%s holds files that are not ddtb's (there is no %s among them): choose an empty folder",
 			f.path, markerName)
 	}

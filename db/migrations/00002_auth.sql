@@ -101,5 +101,16 @@ ORDER BY ct.app_label, ct.model, a.place
 ON CONFLICT DO NOTHING;
 
 -- +goose Down
+-- These tables are Django's as well, whoever made them: where a Django application uses them, they stay.
+-- +goose StatementBegin
+DO $$
+BEGIN
+    IF to_regclass('django_migrations') IS NOT NULL THEN
+        RAISE EXCEPTION 'a Django application shares this database (it has django_migrations): its users and permissions stay'
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Drop them by hand if they are yours alone.';
+    END IF;
+END
+$$;
+-- +goose StatementEnd
 DROP TABLE ddtb_session, django_admin_log, auth_user_user_permissions, auth_user_groups, auth_user,
     auth_group_permissions, auth_group, auth_permission, django_content_type;

@@ -1,0 +1,87 @@
+package report
+
+import "ddtb/db"
+
+// advice is what a person who is woken by a cause needs: what it means, and what to do, in that order.
+type advice struct {
+	what string
+	why  string
+	do   []string
+}
+
+const lookAtHolders = "See who holds the connections, since when and from which line of code: %s/admin/connections/"
+
+// advices has an entry for each cause. "%s" is where the application is found.
+var advices = map[string]advice{
+	string(db.PoolTimeout): {
+		"A request waited for one of this application's own connections for the whole timeout, and got none. The database server may be quite idle.",
+		"All leases of the pool were out: too many requests at once, queries that take too long, or leases that never come back (a leak).",
+		[]string{
+			lookAtHolders,
+			"A holder that is much older than the rest is a leak or a slow query: its line is the place to mend. pool.reclaim_after takes leaked leases back.",
+			"If all holders are young, there are more requests than connections: raise pool.max_size as far as the budget allows (ddtb db-connections status), or hold leases for each query only (pool.hold = \"query\"). A saved change of the file takes effect without a restart.",
+		},
+	},
+	string(db.QueueFull): {
+		"A request was turned away at once, because pool.max_waiting others were waiting for a connection already. It kept the queue from growing without end.",
+		"All leases of the pool are out for longer than usual, while requests keep coming.",
+		[]string{
+			lookAtHolders,
+			"Old holders are leaks or slow queries. Young ones mean more load than this pool can carry: raise pool.max_size as far as the budget allows.",
+			"A larger pool.max_waiting only makes the same requests fail later.",
+		},
+	},
+	string(db.SlotsExhausted): {
+		"PostgreSQL refused a connection (SQLSTATE 53300): every slot that this role may use is taken.",
+		"Connections of this application, of its other replicas, or of other applications on the same server add up to more than max_connections less the reserved ones.",
+		[]string{
+			"See whose they are: ddtb db-connections status",
+			"Close those that are idle: ddtb db-connections --action=close-idle (it asks first; it ends sessions of this database only).",
+			"Bound what this application may take: strategy = \"pool\", with pool.max_size × replicas within the budget that status shows. Raising max_connections instead needs a restart of PostgreSQL.",
+			"Don't restart the application for it: it tries again by itself, and recovers when slots are free.",
+		},
+	},
+	string(db.ServerUnavailable): {
+		"The database server does not answer, is starting or shutting down, or dropped a connection.",
+		"It was restarted, it crashed, or the network between it and this machine is interrupted.",
+		[]string{
+			"Is it up? pg_isready -h HOST, and the server's own log.",
+			"Nothing needs to be restarted here: the application tries again with growing pauses, and recovers when the server does.",
+		},
+	},
+	string(db.LoginRejected): {
+		"The database server does not let this role in, or not to this database. This does not pass by itself.",
+		"The password, the role, the database's name or pg_hba.conf was changed, or the role reached its own CONNECTION LIMIT.",
+		[]string{
+			"Compare ddtb config show with what the server expects: its log tells the reason which it hides from the client.",
+			"Mend user, password or name in the configuration file. A new password takes effect with the next connection.",
+		},
+	},
+	string(db.CircuitOpen): {
+		"The last attempts to connect failed, so this one was not made: a server that comes back must not be stampeded.",
+		"See the mail about the cause that came before this one.",
+		[]string{"Nothing: attempts go on, one at a time, and requests are served again as soon as one succeeds."},
+	},
+	InternalError: {
+		"A request failed in a way that nobody expected. The person at the other end saw \"Something went wrong here\".",
+		"A bug, or something outside of it that the code does not handle. The traceback below shows the line.",
+		[]string{
+			"Find the request in the log by its id, and mend the line.",
+			"It is no shortage of connections: restarting or resizing anything won't help.",
+		},
+	},
+	others.Cause: {
+		"So many kinds of failure happened at once that they are no longer told apart: these are the rest.",
+		"Mostly one cause breaks everything at once.",
+		[]string{"Begin with the other mails, and with the log, which has every one of them."},
+	},
+}
+
+func adviceFor(cause string) advice {
+	if a, ok := advices[cause]; ok {
+		return a
+	}
+	a := advices[InternalError]
+	a.what = "A request failed: " + cause + "."
+	return a
+}

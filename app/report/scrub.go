@@ -1,0 +1,48 @@
+package report
+
+import (
+	"net/url"
+	"regexp"
+	"strings"
+
+	"ddtb/config"
+)
+
+const redacted = "[redacted]"
+
+// secretish finds what looks like a secret in a text that somebody else wrote. It rather takes too much.
+var secretish = []struct {
+	pattern *regexp.Regexp
+	with    string
+}{
+	{regexp.MustCompile(`://[^\s"']*@`), "://" + redacted + "@"}, // user and password of a URL; Sentry's key
+	{regexp.MustCompile(`(?i)\b((?:proxy-)?authorization|(?:set-)?cookie)(["']?\s*[:=]\s*)[^\n]+`), "$1$2" + redacted},
+	{regexp.MustCompile(`(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}`), "$1 " + redacted},
+	{regexp.MustCompile(`(?i)([\w-]*(?:passw(?:or)?d|passphrase|pwd|secret|token|api[_-]?key|csrf|session[_-]?id)[\w-]*` +
+		`["']?\s*[:=]\s*)("[^"\n]*"|'[^'\n]*'|[^\s&;,]+)`), "${1}" + redacted},
+}
+
+// scrubber takes secrets out of texts: those that it knows, and whatever looks like one.
+type scrubber struct{ known *strings.Replacer }
+
+// newScrubber knows the secrets as they are, and as they look in a URL. One of under four letters can't be told
+// from other text.
+func newScrubber(secrets []config.Secret) scrubber {
+	var pairs []string
+	for _, s := range secrets {
+		if plain := s.Reveal(); len(plain) >= 4 {
+			for _, form := range []string{plain, url.QueryEscape(plain), url.PathEscape(plain)} {
+				pairs = append(pairs, form, redacted)
+			}
+		}
+	}
+	return scrubber{strings.NewReplacer(pairs...)}
+}
+
+func (s scrubber) clean(text string) string {
+	text = s.known.Replace(text)
+	for _, p := range secretish {
+		text = p.pattern.ReplaceAllString(text, p.with)
+	}
+	return text
+}
