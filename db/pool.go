@@ -55,12 +55,11 @@ func (p *pool) HoldsForRequest() bool { return p.hold == config.HoldRequest }
 func (p *pool) Holders() []Holder     { return p.queue.holders() }
 
 func (p *pool) Acquire(ctx context.Context) (*Lease, error) {
-	deadline := time.Now().Add(p.timeout)
 	l, err := p.queue.enter(ctx)
 	if err != nil {
 		return nil, err
 	}
-	within, cancel := context.WithDeadline(ctx, deadline)
+	within, cancel := context.WithDeadline(ctx, l.since.Add(p.timeout-l.waited)) // the wait in the queue counts
 	defer cancel()
 	var conn *pgxpool.Conn
 	err = p.breaker.patiently(within, func() (err error) {
