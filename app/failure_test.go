@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -35,11 +34,19 @@ func (s *site) ready() (r app.Ready) {
 func (s *site) mustBeUnavailable(cause db.Cause) {
 	s.t.Helper()
 	page := s.get("/polls/", "Accept", "text/html")
-	mustContain(s.t, page, 503, "No database connection: "+string(cause), "Please try again")
-	if page.header("Retry-After") == "" || page.header("Content-Type") != htmlType {
-		s.t.Errorf("the page has no Retry-After, or is no page: %v", page.Header)
+	mustContain(s.t, page, 503, "No database connection: "+string(cause))
+	passes := cause != db.LoginRejected
+	if strings.Contains(page.body, "Please try again") != passes || (page.header("Retry-After") != "") != passes ||
+		page.header("Content-Type") != htmlType {
+		s.t.Errorf("the page, for a cause that passes (%v): %v\n%s", passes, page.Header, page.body)
 	}
-	mustContain(s.t, s.get("/polls/", "Accept", "application/json"), 503, fmt.Sprintf(`"cause":%q`, cause))
+	var problem struct{ Cause db.Cause }
+	a := s.get("/polls/", "Accept", "application/json")
+	err := json.Unmarshal([]byte(a.body), &problem)
+	opened := cause == db.ServerUnavailable && problem.Cause == db.CircuitOpen // the first request was its trial
+	if err != nil || a.StatusCode != 503 || problem.Cause != cause && !opened {
+		s.t.Errorf("/polls/ in JSON: %s, want the cause %q\n%s", a.Status, cause, a.body)
+	}
 	mustContain(s.t, s.get("/healthz"), 200, "ok")
 	if r := s.ready(); r.Ready || r.Cause != cause || r.Detail == "" {
 		s.t.Errorf("/readyz: %+v, want the cause %q", r, cause)
@@ -182,7 +189,7 @@ func TestARequestThatWaitedTooLongOrFoundTheQueueFullIsToldSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer lease.Release()
-	mustContain(t, s.get("/polls/"), 503, "All 1 database connections of this application were busy for 0.30 seconds.")
+	mustContain(t, s.get("/polls/"), 503, "All database connections of this application (1) were busy for 0.30 seconds.")
 	if len(s.log.lines("level=WARN", `cause="pool timeout"`, "waited=300ms", "leases=1", "size=1", "waiting=0")) != 1 {
 		t.Errorf("the log does not tell:\n%s", s.log)
 	}
@@ -197,7 +204,7 @@ func TestARequestThatWaitedTooLongOrFoundTheQueueFullIsToldSo(t *testing.T) {
 	defer other.Release()
 	answers := s.atOnce(1)
 	dbtest.Eventually(t, "the queue is full", func() bool { return s.DB().Stat().Waiting == 1 })
-	mustContain(t, s.get("/polls/"), 503, "are busy, and 1 requests wait for one already.")
+	mustContain(t, s.get("/polls/"), 503, "are busy, and as many requests as may (1) wait for one already.")
 	other.Release()
 	if a := <-answers; a.StatusCode != http.StatusOK {
 		t.Errorf("the one that waited: %s", a.Status)
@@ -261,6 +268,17 @@ func TestAPanicAfterTheResponseHasBegunCutsIt(t *testing.T) {
 	if len(s.log.lines("level=ERROR", "the response had begun, and was cut")) != 1 {
 		t.Errorf("the log does not tell:\n%s", s.log)
 	}
+}
+
+func TestALeakIsToldInTheLogWithItsLineOfCode(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, func(c *config.Config) {
+		setDatabase(c, func(d *config.Database) { pool(d); d.Pool.LeakAfter = 100 * time.Millisecond })
+	})
+	s.get("/test/connection-leak?count=1")
+	dbtest.Eventually(t, "the log tells of the leak", func() bool {
+		return len(s.log.lines("level=WARN", "a lease is held for long", "leak.go:")) == 1
+	})
 }
 
 func TestCloseTakesBackWhatIsStillOut(t *testing.T) {
