@@ -63,11 +63,15 @@ asks; a session that began to work in the meantime goes on. Never ended: this se
 server's monitor, replication, and a superuser's unless --superusers is given.`, (*connections).closeIdleFlags, (*connections).closeIdle},
 	{"force-close", "End all sessions of one application", `End all sessions of one application in this database, whatever they do. It shows them first, and asks.
 What they were doing is rolled back; an application with a pool reconnects.`, (*connections).forceCloseFlags, (*connections).forceClose},
-	{"cancel", "Cancel the query of one session, which stays", `Cancel the query that one session runs. The session stays; its transaction, if any, is to be rolled back.`,
-		(*connections).cancelFlags, (*connections).cancel},
-	{"monitor", "Show it all the time", `Show the connections again and again: a full screen on a terminal, lines elsewhere, JSON lines with --json.
+	{
+		"cancel", "Cancel the query of one session, which stays", `Cancel the query that one session runs. The session stays; its transaction, if any, is to be rolled back.`,
+		(*connections).cancelFlags, (*connections).cancel,
+	},
+	{
+		"monitor", "Show it all the time", `Show the connections again and again: a full screen on a terminal, lines elsewhere, JSON lines with --json.
 It keeps one connection, and goes on when the server restarts. Without --watch it is one line.`,
-		(*connections).monitorFlags, (*connections).monitor},
+		(*connections).monitorFlags, (*connections).monitor,
+	},
 	{"budget", "Check that the fleet's pools fit into the server's slots", `Check replicas × (pool + 1) × 2 while deploying + extras against the usable slots, and tell the pool size
 that fits. Exit code 1 when it does not fit.`, (*connections).budgetFlags, (*connections).budget},
 }

@@ -53,8 +53,14 @@ func (p Paper) sessions(c activity.Closing) {
 		})
 	}
 	p.table("", []column{
-		{title: "pid", right: true}, {title: "outcome", most: 60}, {title: "application", most: 30}, {title: "user", most: 30}, {title: "client", most: 39},
-		{title: "state"}, {title: "for", right: true}, {title: "last query"},
+		{title: "pid", right: true},
+		{title: "outcome", most: 60},
+		{title: "application", most: 30},
+		{title: "user", most: 30},
+		{title: "client", most: 39},
+		{title: "state"},
+		{title: "for", right: true},
+		{title: "last query"},
 	}, rows)
 }
 
