@@ -86,6 +86,10 @@ func (a *App) scope(next echo.HandlerFunc) echo.HandlerFunc {
 		ctx, end := a.db.Begin(c.Request().Context())
 		defer end()
 		c.SetRequest(c.Request().WithContext(ctx))
-		return next(c)
+		if err := next(c); err != nil {
+			return err
+		}
+		a.report.Healthy()
+		return nil
 	}
 }

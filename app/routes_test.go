@@ -131,9 +131,15 @@ func takesNoConnection(t *testing.T, s *site) {
 func TestAMethodThatAPageDoesNotTakeIs405WithThoseItTakes(t *testing.T) {
 	s := newSite(t, nil)
 	for _, r := range []struct{ method, path, allow string }{
-		{"POST", "/", "GET"}, {"POST", "/polls/", "GET"}, {"PUT", "/polls/1/", "GET"}, {"DELETE", "/polls/1/results/", "GET"},
-		{"PATCH", "/polls/1/vote/", "POST"}, {"POST", "/healthz", "GET"}, {"POST", "/static/web/ddtb.css", "GET"},
-		{"POST", "/test/pool-stress", "GET"}, {"BREW", "/polls/", "GET"},
+		{"POST", "/", "GET"},
+		{"POST", "/polls/", "GET"},
+		{"PUT", "/polls/1/", "GET"},
+		{"DELETE", "/polls/1/results/", "GET"},
+		{"PATCH", "/polls/1/vote/", "POST"},
+		{"POST", "/healthz", "GET"},
+		{"POST", "/static/web/ddtb.css", "GET"},
+		{"POST", "/test/pool-stress", "GET"},
+		{"BREW", "/polls/", "GET"},
 	} {
 		if a := s.do(r.method, r.path, nil); a.StatusCode != 405 || !strings.Contains(a.header("Allow"), r.allow) {
 			t.Errorf("%s %s: %s, Allow: %q", r.method, r.path, a.Status, a.header("Allow"))
@@ -166,8 +172,10 @@ func votesCount(t *testing.T, s *site) {
 	}
 	before, form := votes(), url.Values{"choice": {"1"}}
 	for _, header := range [][]string{
-		{"Origin", "http://other.example"}, {"Origin", "null"},
-		{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"},
+		{"Origin", "http://other.example"},
+		{"Origin", "null"},
+		{"Sec-Fetch-Site", "cross-site"},
+		{"Sec-Fetch-Site", "same-site"},
 		{"Origin", "http://other.example", "Accept", "application/json"},
 	} {
 		a := s.post("/polls/1/vote/", form, header...)

@@ -64,7 +64,7 @@ func (b *breaker) patiently(ctx context.Context, try func() error) error {
 		if CauseOf(err) != ServerUnavailable || b.circuit.IsOpen() {
 			return err
 		}
-		t := time.NewTimer(wait/2 + rand.N(wait))
+		t := time.NewTimer(wait/2 + rand.N(wait)) //nolint:gosec // a jitter is no secret
 		select {
 		case <-t.C:
 		case <-ctx.Done():

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -112,16 +113,30 @@ func connectError(ctx context.Context, strategy string, err error) error {
 	return &ConnError{Cause: causeOfConnect(err), Strategy: strategy, Err: clean(err)}
 }
 
-// clean drops pgconn's "failed to connect to `user=… database=…`" and its list of the same answer from each
-// address: who reads the message knows where they connect to, and needs the server's sentence.
+// clean drops pgconn's "failed to connect to `user=… database=…`" and the repetitions of one answer from each
+// address and for each kind of TLS: who reads the message knows where they connect to, and needs the sentence.
 func clean(err error) error {
 	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return pe
 	}
-	if ce, ok := errors.AsType[*pgconn.ConnectError](err); ok {
-		if inner := ce.Unwrap(); inner != nil && !strings.Contains(inner.Error(), "\n") {
-			return inner
+	ce, ok := errors.AsType[*pgconn.ConnectError](err)
+	if !ok || ce.Unwrap() == nil {
+		return err
+	}
+	var said []string
+	for line := range strings.Lines(ce.Unwrap().Error()) {
+		if line = strings.TrimSpace(line); line != "" && !slices.Contains(said, line) {
+			said = append(said, line)
 		}
 	}
-	return err
+	return &cleaned{strings.Join(said, "; "), ce.Unwrap()}
 }
+
+// cleaned is an error in fewer words.
+type cleaned struct {
+	words string
+	err   error
+}
+
+func (c *cleaned) Error() string { return c.words }
+func (c *cleaned) Unwrap() error { return c.err }

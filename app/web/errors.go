@@ -127,8 +127,8 @@ func causeSentence(ce *db.ConnError) string {
 }
 
 // HandleErrors is the one place that answers errors, for echo's HTTPErrorHandler. Each error has one line in the
-// log, with what the client was not told.
-func HandleErrors(log *slog.Logger) echo.HTTPErrorHandler {
+// log, with what the client was not told. tell, if any, hears of those that are ours: 500 and above.
+func HandleErrors(log *slog.Logger, tell func(echo.Context, error)) echo.HTTPErrorHandler {
 	return func(err error, c echo.Context) {
 		ctx := c.Request().Context()
 		if errors.Is(ctx.Err(), context.Canceled) {
@@ -140,6 +140,9 @@ func HandleErrors(log *slog.Logger) echo.HTTPErrorHandler {
 			panic(http.ErrAbortHandler) // net/http closes the connection, so that the client sees it is not whole
 		}
 		p := ProblemOf(err)
+		if tell != nil && p.Status >= http.StatusInternalServerError {
+			tell(c, err)
+		}
 		log.Log(ctx, levelOf(p.Status), p.Title, logAttrs(c, p.Status, err)...)
 		if werr := p.write(c); werr != nil {
 			log.ErrorContext(ctx, "could not write the error page", "error", werr)

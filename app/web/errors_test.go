@@ -88,7 +88,7 @@ func fail(t *testing.T, err error, accept string) (*httptest.ResponseRecorder, m
 	c.Request().Header.Set("Accept", accept)
 	c.Response().Header().Set(echo.HeaderXRequestID, "abc")
 	var log bytes.Buffer
-	web.HandleErrors(slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))(err, c)
+	web.HandleErrors(slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})), nil)(err, c)
 	var line map[string]any
 	if err := json.Unmarshal(log.Bytes(), &line); err != nil {
 		t.Fatalf("the log is not one line: %v\n%s", err, &log)
@@ -167,7 +167,7 @@ func TestAClientThatWentAwayIsNoFailure(t *testing.T) {
 	cancel()
 	c.SetRequest(c.Request().WithContext(ctx))
 	var log bytes.Buffer
-	web.HandleErrors(slog.New(slog.NewTextHandler(&log, nil)))(gocontext.Canceled, c)
+	web.HandleErrors(slog.New(slog.NewTextHandler(&log, nil)), nil)(gocontext.Canceled, c)
 	if log.Len() > 0 || rec.Body.Len() > 0 {
 		t.Errorf("logged: %s\nanswered: %s", &log, rec.Body)
 	}
@@ -175,7 +175,7 @@ func TestAClientThatWentAwayIsNoFailure(t *testing.T) {
 
 func TestAnErrorAfterTheResponseHasBegunCutsIt(t *testing.T) {
 	e := echo.New()
-	e.HTTPErrorHandler = web.HandleErrors(slog.New(slog.DiscardHandler))
+	e.HTTPErrorHandler = web.HandleErrors(slog.New(slog.DiscardHandler), nil)
 	e.GET("/", func(c echo.Context) error {
 		c.Response().WriteHeader(http.StatusOK)
 		c.Response().Flush()

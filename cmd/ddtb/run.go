@@ -96,7 +96,7 @@ func (c *cli) runAll(ctx context.Context, f runFlags) (err error) {
 	if cfg, err = load(); err != nil {
 		return err
 	}
-	admin, err := c.prepare(ctx, cfg, filepath.Join(dir, "admin-password"))
+	admin, err := c.prepare(ctx, cfg, filepath.Join(dir, "admin.password"))
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 	"ddtb/app"
 	"ddtb/config"
 	"ddtb/db"
+	"ddtb/db/activity"
 )
 
 func (c *cli) runserverCommand() *cobra.Command {
@@ -98,7 +100,7 @@ func (c *cli) checkSchema(ctx context.Context, cfg *config.Config) error {
 // serve runs the application on l until ctx ends. The configuration is read again when its file changes, and on
 // SIGHUP.
 func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r reload) error {
-	a, err := app.New(ctx, cfg, c.log)
+	a, err := app.New(ctx, cfg, c.log, app.WithStateDir(c.stateDir()))
 	if err != nil {
 		return err
 	}
@@ -120,6 +122,7 @@ func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r r
 			}
 		})
 	}
+	background.Go(func() { c.lend(ctx, a, cfg.Databases["default"]) })
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
@@ -135,6 +138,30 @@ func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r r
 		}
 	})
 	return a.Serve(ctx, l)
+}
+
+// stateDir is where the processes of this host share their limit on mails: ddtb in $XDG_STATE_HOME, else in
+// ~/.local/state. Without a home each has its own.
+func (c *cli) stateDir() string {
+	state, home := c.environment("XDG_STATE_HOME"), c.environment("HOME")
+	switch {
+	case filepath.IsAbs(state):
+		return filepath.Join(state, "ddtb")
+	case home != "":
+		return filepath.Join(home, ".local", "state", "ddtb")
+	}
+	return ""
+}
+
+// lend lets `ddtb db-connections` of the same user look through this server's connection when no slot is left.
+func (c *cli) lend(ctx context.Context, a *app.App, cfg config.Database) {
+	dir, err := activity.SocketDir(c.environment("XDG_RUNTIME_DIR"))
+	if err == nil {
+		err = a.Server().Lend(ctx, dir, cfg)
+	}
+	if err != nil {
+		c.log.Warn("db-connections can't use this server's connection when no slot is left", "error", err)
+	}
 }
 
 // reconfigure reads the configuration again. A mistake changes nothing.

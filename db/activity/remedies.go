@@ -59,22 +59,31 @@ func (c *patient) relief() Step {
 	case WaitsForLock:
 		return c.reliefFromLock()
 	case LeakedTx:
-		return Step{"end the transactions that nobody continues (it shows them first, and asks)",
-			command("close-idle --in-transaction --older-than=" + c.restsFor() + c.selector())}
+		return Step{
+			"end the transactions that nobody continues (it shows them first, and asks)",
+			command("close-idle --in-transaction --older-than=" + c.restsFor() + c.selector()),
+		}
 	case PausesInTx:
 		return Step{"end nothing: these transactions are young; see how long they stay open, and on what", command("status")}
 	case UnreadRows, SlowQuery:
 		worst := c.longestQuery()
-		return Step{fmt.Sprintf("cancel the query that runs longest (pid %d, %s); its session stays", worst.PID, Short(worst.InQuery.Duration())),
-			command(fmt.Sprintf("cancel --pid=%d", worst.PID))}
+		return Step{
+			fmt.Sprintf("cancel the query that runs longest (pid %d, %s); its session stays",
+				worst.PID, Short(worst.InQuery.Duration())),
+			command(fmt.Sprintf("cancel --pid=%d", worst.PID)),
+		}
 	case CannotBeSeen:
-		return Step{"let this role see what other roles' sessions do, and ask again",
-			c.now.GrantReadAll()}
+		return Step{
+			"let this role see what other roles' sessions do, and ask again",
+			c.now.GrantReadAll(),
+		}
 	case Works:
 		return Step{"end nothing: these sessions work; send less at once, or queue before the database", command("status")}
 	}
-	return Step{"close what has been idle for long (it shows the sessions first, and asks)",
-		command("close-idle --older-than=" + c.restsFor() + c.selector())}
+	return Step{
+		"close what has been idle for long (it shows the sessions first, and asks)",
+		command("close-idle --older-than=" + c.restsFor() + c.selector()),
+	}
 }
 
 // restsFor is for how long half of the culprit's sessions have rested at least, in round figures. What is used
@@ -101,20 +110,31 @@ func (c *patient) reliefFromLock() Step {
 	}
 	switch root := roots[0]; {
 	case root.PID == 0:
-		return Step{"end the prepared transaction that all wait for: find its gid, then ROLLBACK PREPARED 'gid'",
-			c.now.psql(c.now.Role.Name, "SELECT gid, prepared, owner FROM pg_prepared_xacts ORDER BY prepared")}
+		return Step{
+			"end the prepared transaction that all wait for: find its gid, then ROLLBACK PREPARED 'gid'",
+			c.now.psql(c.now.Role.Name, "SELECT gid, prepared, owner FROM pg_prepared_xacts ORDER BY prepared"),
+		}
 	case !root.Client():
-		return Step{"end nothing: " + root.name() + " is the server's own work; it makes way by itself unless it prevents a wraparound",
-			command("status")}
+		return Step{
+			"end nothing: " + root.name() + " is the server's own work; it makes way by itself unless it prevents a wraparound",
+			command("status"),
+		}
 	case root.InTransactionIdle():
-		return Step{fmt.Sprintf("end the one session that all wait for (pid %d, %s): it does nothing, and keeps its locks", root.PID, root.Who()),
-			command(fmt.Sprintf("close-idle --in-transaction --older-than=0s --pid=%d", root.PID) + c.inDatabase(root))}
+		return Step{
+			fmt.Sprintf("end the one session that all wait for (pid %d, %s): it does nothing, and keeps its locks",
+				root.PID, root.Who()),
+			command(fmt.Sprintf("close-idle --in-transaction --older-than=0s --pid=%d", root.PID) + c.inDatabase(root)),
+		}
 	case root.Hidden:
-		return Step{"let this role see what " + root.name() + " does, and ask again",
-			c.now.GrantReadAll()}
+		return Step{
+			"let this role see what " + root.name() + " does, and ask again",
+			c.now.GrantReadAll(),
+		}
 	default:
-		return Step{fmt.Sprintf("cancel the one query that all wait for (pid %d, %s), if it is not worth the wait", root.PID, root.Who()),
-			command(fmt.Sprintf("cancel --pid=%d", root.PID))}
+		return Step{
+			fmt.Sprintf("cancel the one query that all wait for (pid %d, %s), if it is not worth the wait", root.PID, root.Who()),
+			command(fmt.Sprintf("cancel --pid=%d", root.PID)),
+		}
 	}
 }
 
@@ -135,10 +155,15 @@ func (c *patient) cure(scenario string) Step {
 	case "lock-queue":
 		return Step{"bound how long anything waits for a lock, migrations above all, and try again later", set("lock_timeout = '2s'")}
 	case "leaked-transaction":
-		return Step{"let the server end such transactions; then find the code that returns without COMMIT or ROLLBACK",
-			set("idle_in_transaction_session_timeout = '1min'")}
+		return Step{
+			"let the server end such transactions; then find the code that returns without COMMIT or ROLLBACK",
+			set("idle_in_transaction_session_timeout = '1min'"),
+		}
 	case "call-inside-transaction":
-		return Step{"move the call before BEGIN or after COMMIT; until then bound it", set("idle_in_transaction_session_timeout = '30s'")}
+		return Step{
+			"move the call before BEGIN or after COMMIT; until then bound it",
+			set("idle_in_transaction_session_timeout = '30s'"),
+		}
 	case "rows-not-closed":
 		return Step{"close every result, also on the way out after an error; find the code by its query", command("status --json")}
 	case "slow-query-pile-up":
@@ -150,12 +175,20 @@ func (c *patient) cure(scenario string) Step {
 	case "listen-pins-slot":
 		return Step{"share one LISTEN connection among all modules of a process", command("status")}
 	case "thread-leak":
-		return Step{"give connections to requests rather than threads: strategy = \"pool\", and the max_size that fits", command("budget")}
+		return Step{
+			"give connections to requests rather than threads: strategy = \"pool\", and the max_size that fits",
+			command("budget"),
+		}
 	case "monitor-leaks":
-		return Step{"let what watches keep one connection; bound its role meanwhile", c.now.psql(superuser, role+" CONNECTION LIMIT 3")}
+		return Step{
+			"let what watches keep one connection; bound its role meanwhile",
+			c.now.psql(superuser, role+" CONNECTION LIMIT 3"),
+		}
 	case "noisy-neighbour":
-		return Step{"bound what the other application may have, so that some slots are left for this one",
-			c.now.psql(superuser, role+" CONNECTION LIMIT "+fmt.Sprint(max(1, c.now.Slots.Usable()/2)))}
+		return Step{
+			"bound what the other application may have, so that some slots are left for this one",
+			c.now.psql(superuser, role+" CONNECTION LIMIT "+fmt.Sprint(max(1, c.now.Slots.Usable()/2))),
+		}
 	case "hidden-second-pool":
 		return Step{"give both pools of the program one bound between them; see what fits", command("budget")}
 	}

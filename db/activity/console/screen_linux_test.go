@@ -159,7 +159,8 @@ func TestSessionsInTroubleAreShownFirstAndOrdersCanBeChosen(t *testing.T) {
 	s.sort = slices.IndexFunc(orders, func(o struct {
 		name    string
 		compare func(a, b activity.Session) int
-	}) bool {
+	},
+	) bool {
 		return o.name == "pid"
 	})
 	s.reverse = true

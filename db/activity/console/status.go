@@ -76,8 +76,13 @@ func (p Paper) groups(title string, groups []activity.Group, name func(activity.
 		})
 	}
 	p.table("", []column{
-		{title: title, least: 32, most: 40}, {title: "sessions", right: true}, {title: "active", right: true}, {title: "idle", right: true},
-		{title: "in transaction", right: true}, {title: "waiting", right: true}, {title: "oldest", right: true},
+		{title: title, least: 32, most: 40},
+		{title: "sessions", right: true},
+		{title: "active", right: true},
+		{title: "idle", right: true},
+		{title: "in transaction", right: true},
+		{title: "waiting", right: true},
+		{title: "oldest", right: true},
 	}, rows)
 	if left > 0 {
 		p.line("… and %d sessions in %d more", left, len(groups)-mostRows)
@@ -151,8 +156,13 @@ func (p Paper) pools(s activity.Status) {
 	}
 	p.line("")
 	p.table("", []column{
-		{title: "PgBouncer's pools", least: 32, most: 40}, {title: "mode"}, {title: "clients", right: true}, {title: "waiting", right: true},
-		{title: "servers", right: true}, {title: "idle", right: true}, {title: "longest wait", right: true},
+		{title: "PgBouncer's pools", least: 32, most: 40},
+		{title: "mode"},
+		{title: "clients", right: true},
+		{title: "waiting", right: true},
+		{title: "servers", right: true},
+		{title: "idle", right: true},
+		{title: "longest wait", right: true},
 	}, rows)
 }
 
@@ -161,6 +171,7 @@ func (p Paper) unseen(s activity.Status) {
 		return
 	}
 	p.line("")
-	p.wrapped("", fmt.Sprintf("%d sessions belong to other roles, and %s may not see what they do. To let it:", s.Unseen, Clean(s.Role.Name)))
+	p.wrapped("", fmt.Sprintf("%d sessions belong to other roles, and %s may not see what they do. To let it:",
+		s.Unseen, Clean(s.Role.Name)))
 	p.command("  ", Clean(s.GrantReadAll()))
 }

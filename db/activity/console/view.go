@@ -89,8 +89,14 @@ func (s *screen) sessions(p Paper) {
 		})
 	}
 	p.table("", []column{
-		{title: " "}, {title: "pid", right: true}, {title: "application", least: 12, most: max(12, s.width/5)}, {title: "user", most: max(8, s.width/6)},
-		{title: "client", most: 15}, {title: "state", most: 22}, {title: "for", right: true}, {title: "last query"},
+		{title: " "},
+		{title: "pid", right: true},
+		{title: "application", least: 12, most: max(12, s.width/5)},
+		{title: "user", most: max(8, s.width/6)},
+		{title: "client", most: 15},
+		{title: "state", most: 22},
+		{title: "for", right: true},
+		{title: "last query"},
 	}, rows)
 }
 
