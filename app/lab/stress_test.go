@@ -26,7 +26,7 @@ func (s *site) mustSplit(run lab.Stress, succeeded int) {
 
 var (
 	okLine     = regexp.MustCompile(`^Thread \d+: OK - got a connection after \d+\.\d\d sec$`)
-	failedLine = regexp.MustCompile(`^Thread \d+: ERROR - couldn't get a connection after 0\.40 sec$`)
+	failedLine = regexp.MustCompile(`^Thread \d+: ERROR - couldn't get a connection after 1\.00 sec$`)
 )
 
 func TestExactlyThoseThreadsFailThatFindNoPlaceInThePool(t *testing.T) {
@@ -34,8 +34,8 @@ func TestExactlyThoseThreadsFailThatFindNoPlaceInThePool(t *testing.T) {
 	s := newSite(t, nil)
 	for name, path := range map[string]string{
 		"on the live strategy":          "/test/pool-stress",
-		"on a private instance":         "/test/pool-stress?threads=15&strategy=pool&max_size=3&timeout=400ms",
-		"on a private, unlike the live": "/test/pool-stress?threads=15&max_size=3&min_size=2&max_waiting=20&timeout=0.4",
+		"on a private instance":         "/test/pool-stress?threads=15&strategy=pool&max_size=3&timeout=1s",
+		"on a private, unlike the live": "/test/pool-stress?threads=15&max_size=3&min_size=2&max_waiting=20&timeout=1",
 	} {
 		t.Run(name, func(t *testing.T) {
 			run := answer[lab.Stress](s, path)
@@ -43,8 +43,8 @@ func TestExactlyThoseThreadsFailThatFindNoPlaceInThePool(t *testing.T) {
 			if run.PeakConnections != 3 || run.PeakError != "" {
 				t.Errorf("the server counted %d: %s", run.PeakConnections, run.PeakError)
 			}
-			if run.Test != "pool-stress" || run.Strategy != "pool" || run.Threads != 15 || run.Hold != "500ms" ||
-				*run.Settings.MaxSize != 3 || run.Settings.Timeout != "400ms" || run.Private != strings.Contains(path, "max_size") {
+			if run.Test != "pool-stress" || run.Strategy != "pool" || run.Threads != 15 || run.Hold != "1.1s" ||
+				*run.Settings.MaxSize != 3 || run.Settings.Timeout != "1s" || run.Private != strings.Contains(path, "max_size") {
 				t.Errorf("%+v", run)
 			}
 			for _, line := range run.Results {
@@ -57,7 +57,7 @@ func TestExactlyThoseThreadsFailThatFindNoPlaceInThePool(t *testing.T) {
 					t.Errorf("%q", line)
 				}
 			}
-			if w := run.WaitsMS; w.P50 < 400 || w.Max < w.P99 || w.P99 < w.P50 || run.DurationSeconds < 0.5 {
+			if w := run.WaitsMS; w.P50 < 1000 || w.Max < w.P99 || w.P99 < w.P50 || run.DurationSeconds < 1.1 {
 				t.Errorf("%+v in %v s", w, run.DurationSeconds)
 			}
 			s.mustBeIdle()
@@ -93,17 +93,17 @@ func TestEachStrategyRunsPrivatelyBesideTheApplication(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	for query, succeed := range map[string]int{
-		"strategy=per-request&max_size=4":               4,
-		"strategy=per-request&hold=400ms":               10,
-		"strategy=persistent&hold=400ms":                10,
-		"strategy=persistent&max_size=4&timeout=400ms":  4,
-		"strategy=pool&max_size=4&max_waiting=2":        4,
-		"strategy=pool&max_size=1&hold=10ms&timeout=2s": 10, // in turn, and all in time
+		"strategy=per-request&max_size=4":                4,
+		"strategy=per-request&hold=1s":                   10,
+		"strategy=persistent&hold=1s":                    10,
+		"strategy=persistent&max_size=4&timeout=1s":      4,
+		"strategy=pool&max_size=4&max_waiting=2":         4,
+		"strategy=pool&max_size=1&hold=10ms&timeout=10s": 10, // in turn, and all in time
 	} {
 		t.Run(query, func(t *testing.T) {
 			path := "/test/pool-stress?threads=10&" + query
 			if !strings.Contains(query, "timeout") && !strings.Contains(query, "hold") {
-				path += "&timeout=400ms"
+				path += "&timeout=1s"
 			}
 			run := answer[lab.Stress](s, path)
 			s.in(t).mustSplit(run, succeed)

@@ -135,13 +135,13 @@ func HandleErrors(log *slog.Logger, tell func(echo.Context, error)) echo.HTTPErr
 			log.DebugContext(ctx, "the client went away", logAttrs(c, statusClientGone, err)...)
 			return
 		}
-		if c.Response().Committed {
-			log.ErrorContext(ctx, "the response had begun, and was cut", logAttrs(c, c.Response().Status, err)...)
-			panic(http.ErrAbortHandler) // net/http closes the connection, so that the client sees it is not whole
-		}
 		p := ProblemOf(err)
 		if tell != nil && p.Status >= http.StatusInternalServerError {
 			tell(c, err)
+		}
+		if c.Response().Committed {
+			log.ErrorContext(ctx, "the response had begun, and was cut", logAttrs(c, c.Response().Status, err)...)
+			panic(http.ErrAbortHandler) // net/http closes the connection, so that the client sees it is not whole
 		}
 		log.Log(ctx, levelOf(p.Status), p.Title, logAttrs(c, p.Status, err)...)
 		if werr := p.write(c); werr != nil {

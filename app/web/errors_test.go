@@ -88,7 +88,17 @@ func fail(t *testing.T, err error, accept string) (*httptest.ResponseRecorder, m
 	c.Request().Header.Set("Accept", accept)
 	c.Response().Header().Set(echo.HeaderXRequestID, "abc")
 	var log bytes.Buffer
-	web.HandleErrors(slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})), nil)(err, c)
+	told := 0
+	tell := func(_ echo.Context, about error) {
+		told++
+		if about != err { //nolint:errorlint // the very same
+			t.Errorf("told of %v", about)
+		}
+	}
+	web.HandleErrors(slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})), tell)(err, c)
+	if ours := rec.Code >= http.StatusInternalServerError; (told == 1) != ours || told > 1 {
+		t.Errorf("%d: told %d times", rec.Code, told)
+	}
 	var line map[string]any
 	if err := json.Unmarshal(log.Bytes(), &line); err != nil {
 		t.Fatalf("the log is not one line: %v\n%s", err, &log)
@@ -175,7 +185,8 @@ func TestAClientThatWentAwayIsNoFailure(t *testing.T) {
 
 func TestAnErrorAfterTheResponseHasBegunCutsIt(t *testing.T) {
 	e := echo.New()
-	e.HTTPErrorHandler = web.HandleErrors(slog.New(slog.DiscardHandler), nil)
+	told := make(chan error, 1)
+	e.HTTPErrorHandler = web.HandleErrors(slog.New(slog.DiscardHandler), func(_ echo.Context, err error) { told <- err })
 	e.GET("/", func(c echo.Context) error {
 		c.Response().WriteHeader(http.StatusOK)
 		c.Response().Flush()
@@ -194,5 +205,8 @@ func TestAnErrorAfterTheResponseHasBegunCutsIt(t *testing.T) {
 	defer func() { _ = resp.Body.Close() }()
 	if _, err := io.ReadAll(resp.Body); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("the client takes it for whole: %v", err)
+	}
+	if err := <-told; err.Error() != "too late" {
+		t.Errorf("told of %v", err)
 	}
 }
