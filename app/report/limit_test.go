@@ -79,6 +79,7 @@ func TestTheLimit(t *testing.T) {
 		{"a recovery waits for the cap, and keeps its numbers", []step{
 			{at: "0s", fails: "bug /a 1, bug /b 1, pool timeout /c 9", want: "bug /a 1 first, bug /b 1 first, pool timeout /c 1 first capped", next: "1h"},
 			{at: "1s", served: true, next: "1h"},
+			{at: "6s", next: "1h"},
 			{at: "1h", want: "recovered 9 in 0s"},
 		}},
 	} {

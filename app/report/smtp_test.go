@@ -33,6 +33,7 @@ type mailServer struct {
 	refuse   func(step, arg string) error // of "mail", "rcpt", "data", "auth"; nil: takes everything
 	hang     chan struct{}                // in DATA until it is closed
 	drop     int                          // so many connections are cut in the middle of DATA
+	dropLate bool                         // connections are cut when the mail was taken, before the client says goodbye
 	password string                       // "": no login
 
 	implicitTLS bool // else STARTTLS, if there is a certificate
@@ -106,7 +107,13 @@ type mailSession struct {
 	rcpts  []string
 }
 
-func (s *mailSession) Reset()        { s.rcpts = nil }
+func (s *mailSession) Reset() {
+	s.rcpts = nil
+	if s.server.dropLate && s.server.count() > 0 {
+		_ = s.conn.Conn().Close()
+	}
+}
+
 func (s *mailSession) Logout() error { return nil }
 
 func (s *mailSession) Mail(from string, _ *smtp.MailOptions) error {
@@ -209,6 +216,7 @@ func TestEveryFailingWayOfAServerIsTriedAgainOrGivenUp(t *testing.T) {
 		{"the recipient is refused for now", &mailServer{refuse: times(2, "rcpt", later)}, 3, 1},
 		{"the mail is refused for now", &mailServer{refuse: times(2, "data", later)}, 3, 1},
 		{"the connection is dropped in the middle", &mailServer{drop: 2}, 3, 1},
+		{"the connection is dropped when the mail was taken", &mailServer{dropLate: true}, 1, 1},
 		{"it is never taken", &mailServer{refuse: times(100, "mail", later)}, maxTries, 0},
 		{"the sender is refused for good", &mailServer{refuse: times(100, "mail", never)}, 1, 0},
 		{"the mail is refused for good", &mailServer{refuse: times(100, "data", never)}, 1, 0},
