@@ -10,15 +10,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"ddtb/config"
-	"ddtb/db"
 	"ddtb/db/activity"
 	"ddtb/db/activity/console"
 )
@@ -51,10 +47,16 @@ type action struct {
 }
 
 var actions = []action{
-	{"status", "Show who has the slots", `Show the slots, and the sessions that have them: by state, by application, by user and client; the
-oldest transaction, the longest query, and what waits on locks. With PgBouncer, its pools too.`, nil, (*connections).status},
-	{"health", "Give a verdict, with reasons and what to do", `Give a verdict on the connections, with the reasons, and what to do for each.
+	{
+		name: "status", short: "Show who has the slots", run: (*connections).status,
+		long: `Show the slots, and the sessions that have them: by state, by application, by user and client; the
+oldest transaction, the longest query, and what waits on locks. With PgBouncer, its pools too.`,
+	},
+	{
+		name: "health", short: "Give a verdict, with reasons and what to do", run: (*connections).health,
+		long: `Give a verdict on the connections, with the reasons, and what to do for each.
 Exit code: 0 ok, 1 warning, 2 critical, 3 unknown, as monitoring plugins do. It takes a second, in which
+<<<<<<< .merge_file_ocVAhF
 it sees how fast sessions come and go.`, nil, (*connections).health},
 	{"doctor", "Say what is wrong, who is the cause, and the next three steps", `Read the state of a server in trouble, and say in order what is wrong, which application is the cause,
 which of the known scenarios it looks like, and the next three steps with their commands. It ends nothing.`, nil, (*connections).doctor},
@@ -74,6 +76,46 @@ It keeps one connection, and goes on when the server restarts. Without --watch i
 	},
 	{"budget", "Check that the fleet's pools fit into the server's slots", `Check replicas × (pool + 1) × 2 while deploying + extras against the usable slots, and tell the pool size
 that fits. Exit code 1 when it does not fit.`, (*connections).budgetFlags, (*connections).budget},
+=======
+it sees how fast sessions come and go.`,
+	},
+	{
+		name: "doctor", short: "Say what is wrong, who is the cause, and the next three steps", run: (*connections).doctor,
+		long: `Read the state of a server in trouble, and say in order what is wrong, which application is the
+cause, which of the known scenarios it looks like, and the next three steps with their commands. It ends
+nothing.`,
+	},
+	{
+		name: "close-idle", short: "End sessions that have been idle for long",
+		flags: (*connections).closeIdleFlags, run: (*connections).closeIdle,
+		long: `End sessions of this database that have been idle for longer than --older-than. It shows them first,
+and asks; a session that began to work in the meantime goes on. Never ended: this session, the running
+server's monitor, replication, and a superuser's unless --superusers is given.`,
+	},
+	{
+		name: "force-close", short: "End all sessions of one application",
+		flags: (*connections).forceCloseFlags, run: (*connections).forceClose,
+		long: `End all sessions of one application in this database, whatever they do. It shows them first, and
+asks. What they were doing is rolled back; an application with a pool reconnects.`,
+	},
+	{
+		name: "cancel", short: "Cancel the query of one session, which stays",
+		flags: (*connections).cancelFlags, run: (*connections).cancel,
+		long: `Cancel the query that one session runs. The session stays; its transaction, if any, is to be rolled
+back.`,
+	},
+	{
+		name: "monitor", short: "Show it all the time", flags: (*connections).monitorFlags, run: (*connections).monitor,
+		long: `Show the connections again and again: a full screen on a terminal, lines elsewhere, JSON lines with
+--json. It keeps one connection, and goes on when the server restarts. Without --watch it is one line.`,
+	},
+	{
+		name: "budget", short: "Check that the fleet's pools fit into the server's slots",
+		flags: (*connections).budgetFlags, run: (*connections).budget,
+		long: `Check replicas × (pool + 1) × 2 while deploying + extras against the usable slots, and tell the pool
+size that fits. Exit code 1 when it does not fit.`,
+	},
+>>>>>>> .merge_file_9ppqwF
 }
 
 func (c *cli) dbConnectionsCommand() *cobra.Command {
@@ -105,9 +147,11 @@ In trouble, begin with: ddtb db-connections doctor`,
 			return d.start(cmd.Context(), actions[i])
 		},
 	}
-	cmd.PersistentFlags().StringVar(&d.dsn, "dsn", "", "the server, as a URL or as host=… user=… dbname=… (default: the configuration's, or DATABASE_URL)")
+	cmd.PersistentFlags().StringVar(&d.dsn, "dsn", "",
+		"the server, as a URL or as host=… user=… dbname=… (default: the configuration's, or DATABASE_URL)")
 	cmd.PersistentFlags().BoolVar(&d.asJSON, "json", false, "print JSON (its fields: go doc ddtb/db/activity)")
-	cmd.Flags().StringVar(&chosen, "action", "", "the action, as an alternative to the subcommand: "+strings.Join(names, ", ")+" (default status)")
+	cmd.Flags().StringVar(&chosen, "action", "",
+		"the action, as an alternative to the subcommand: "+strings.Join(names, ", ")+" (default status)")
 	for _, a := range actions {
 		sub := &cobra.Command{
 			Use: a.name, Short: a.short, Long: a.long, Args: cobra.NoArgs,
@@ -130,7 +174,8 @@ In trouble, begin with: ddtb db-connections doctor`,
 func onlyFlagsOf(cmd *cobra.Command, a action) (err error) {
 	sub, _, _ := cmd.Find([]string{a.name})
 	cmd.Flags().Visit(func(f *pflag.Flag) {
-		if f.Name != "action" && cmd.InheritedFlags().Lookup(f.Name) == nil && cmd.PersistentFlags().Lookup(f.Name) == nil && sub.Flags().Lookup(f.Name) == nil {
+		forAll := f.Name == "action" || cmd.InheritedFlags().Lookup(f.Name) != nil || cmd.PersistentFlags().Lookup(f.Name) != nil
+		if !forAll && sub.Flags().Lookup(f.Name) == nil {
 			err = usage("--%s means nothing to the action %s", f.Name, a.name)
 		}
 	})
@@ -178,61 +223,7 @@ func (d *connections) configure() error {
 // database is what is looked at.
 func (d *connections) database() config.Database { return d.cfg.Databases["default"] }
 
-// fail tells why the server could not be looked at.
-func (d *connections) fail(a action, err error) error {
-	h := activity.Unreachable(err)
-	code := exitFailed
-	if a.name == "health" {
-		code = int(h.Level)
-	}
-	full := db.CauseOf(err) == db.SlotsExhausted
-	switch {
-	case d.asJSON && full:
-		r := activity.NoDoor(err)
-		err = d.json(failure{Error: h.Findings[0].What, Health: h, Refusal: &r})
-	case d.asJSON:
-		err = d.json(failure{Error: h.Findings[0].What, Health: h})
-	case full:
-		d.paper.Refusal(activity.NoDoor(err))
-		err = nil
-	case a.name == "health":
-		d.paper.Health(h)
-		err = nil
-	default:
-		err = fmt.Errorf("%w\nWhat to do: %s", err, h.Findings[0].Do)
-	}
-	return &exitError{code, err}
-}
-
-// failure is what --json prints when the server could not be looked at.
-type failure struct {
-	Error   string            `json:"error"`
-	Health  activity.Health   `json:"health"`
-	Refusal *activity.Refusal `json:"refusal,omitempty"`
-}
-
 func (d *connections) json(v any) error { return console.JSON(d.out, v) }
-
-// sameServer completes commands of ours, so that they reach the server that this run reached. A DSN with a
-// password is not repeated.
-func (d *connections) sameServer(steps []activity.Step) {
-	const ours = "ddtb db-connections "
-	more := ""
-	if d.file != "" {
-		more += "--config " + activity.ShellQuote(d.file) + " "
-	}
-	switch {
-	case strings.Contains(d.dsn, "password") || strings.Contains(d.dsn, "@"):
-		more += `--dsn "$DSN" `
-	case d.dsn != "":
-		more += "--dsn " + activity.ShellQuote(d.dsn) + " "
-	}
-	for i, s := range steps {
-		if rest, is := strings.CutPrefix(s.Command, ours); is {
-			steps[i].Command = ours + more + rest
-		}
-	}
-}
 
 // paper is c.out, with colour on a terminal only and never with NO_COLOR.
 func paper(c *cli) console.Paper {
@@ -250,78 +241,6 @@ func paper(c *cli) console.Paper {
 func isTerminal(f any) bool {
 	file, ok := f.(*os.File)
 	return ok && term.IsTerminal(int(file.Fd()))
-}
-
-// The tries to connect while no slot is left: one comes free now and then. An Observer remembers a failure for a
-// second.
-const (
-	tries    = 3
-	tryAgain = 1100 * time.Millisecond
-)
-
-// open finds a way to look at the server: a connection, or that of a running server when no slot is left.
-func (d *connections) open(ctx context.Context) error {
-	cc, err := d.connConfig()
-	if err != nil {
-		return err
-	}
-	o := activity.NewObserverWith(cc, d.database().ApplicationName)
-	d.hand, d.close = o, o.Close
-	for try := 1; ; try++ {
-		_, err = o.Slots(ctx)
-		if db.CauseOf(err) != db.SlotsExhausted {
-			return err
-		}
-		if r := d.borrow(ctx, cc); r != nil {
-			o.Close()
-			d.hand, d.close = r, r.Close
-			return nil
-		}
-		if try == tries {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(tryAgain):
-		}
-	}
-}
-
-func (d *connections) borrow(ctx context.Context, cc *pgx.ConnConfig) *activity.Remote {
-	dir, err := activity.SocketDir(d.environment("XDG_RUNTIME_DIR"))
-	if err != nil {
-		d.log.Debug("no socket of a running server", "error", err)
-		return nil
-	}
-	r, err := activity.Borrow(ctx, dir, config.Database{Host: cc.Host, Port: int(cc.Port), Name: cc.Database})
-	if err != nil {
-		return nil
-	}
-	return r
-}
-
-// connConfig is the server that --dsn names, else the configured one, past its pooler.
-func (d *connections) connConfig() (*pgx.ConnConfig, error) {
-	cfg := d.database()
-	application := cfg.ApplicationName + "/db-connections"
-	if d.dsn == "" {
-		if cfg.Pooler != "" {
-			cfg = db.Direct(cfg)
-		}
-		return db.ConnConfig(cfg, application)
-	}
-	cc, err := pgx.ParseConfig(d.dsn)
-	if err != nil { // its text may quote pieces of the password
-		return nil, usage("--dsn can't be read as postgres://USER:PASSWORD@HOST:PORT/NAME?sslmode=… or as " +
-			"host=… port=… user=… password=… dbname=…; in a URL, these characters of a password must be percent-encoded: %% @ / : ? #")
-	}
-	cc.RuntimeParams["application_name"] = application
-	cc.ConnectTimeout = cmp.Or(cc.ConnectTimeout, cfg.ConnectTimeout)
-	cc.BuildContextWatcherHandler = func(pc *pgconn.PgConn) ctxwatch.Handler {
-		return &pgconn.CancelRequestContextWatcherHandler{Conn: pc, DeadlineDelay: time.Second}
-	}
-	return cc, nil
 }
 
 // secondsValue is a flag that takes Go's durations, and a bare number as seconds, as the configuration does.

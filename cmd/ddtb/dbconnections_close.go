@@ -77,7 +77,8 @@ func (d *connections) end(ctx context.Context, what string) error {
 	} else {
 		d.paper.Closing(done)
 	}
-	if left := done.Count(activity.Refused) + done.Count(activity.Failed) + done.Count(activity.Signalled); err == nil && left > 0 {
+	left := done.Count(activity.Refused) + done.Count(activity.Failed) + done.Count(activity.Signalled)
+	if err == nil && left > 0 {
 		return &exitError{code: exitFailed}
 	}
 	return err
@@ -122,8 +123,8 @@ func (d *connections) cancel(ctx context.Context) error {
 		return err
 	}
 	if !d.asJSON {
-		d.say("pid %d, %s, as %s in %s, for %s: %s\n", x.PID, console.Clean(x.Who()), console.Clean(x.User), console.Clean(x.Database),
-			activity.Short(x.InQuery.Duration()), console.Clean(x.Query))
+		d.say("%s\n", console.Clean(fmt.Sprintf("pid %d, %s, as %s in %s, for %s: %s",
+			x.PID, x.Who(), x.User, x.Database, activity.Short(x.InQuery.Duration()), x.Query)))
 	}
 	if err := d.confirm(ctx, "Cancel this query?"); err != nil {
 		return err

@@ -84,7 +84,8 @@ func (b Budget) Advice() string {
 		do = append(do, fmt.Sprintf("set %s to %d at most", settingOf(b.Strategy), b.FitsPool))
 	}
 	if b.Pool > 0 {
-		do = append(do, fmt.Sprintf("raise max_connections from %d to %d at least (this needs a restart of PostgreSQL)", b.Max, b.ToRaise))
+		do = append(do, fmt.Sprintf("raise max_connections from %d to %d at least (this needs a restart of PostgreSQL)",
+			b.Max, b.ToRaise))
 	}
 	do = append(do, "run fewer replicas, or put PgBouncer in front")
 	return strings.Join(do, "; or ")

@@ -64,12 +64,17 @@ func NoDoor(err error) Refusal {
 }
 
 // asSuperuser looks through the server's own socket, as its superuser, to whom the last slots belong.
-const asSuperuser = `sudo -u postgres ddtb db-connections doctor --dsn 'host=/var/run/postgresql user=postgres dbname=postgres'`
+const asSuperuser = "sudo -u postgres ddtb db-connections doctor " +
+	"--dsn 'host=/var/run/postgresql user=postgres dbname=postgres'"
 
 var doors = []Step{
 	{"on the database's machine, look as a superuser, for whom slots are reserved", asSuperuser},
-	{"on the machine of a running ddtb server, as its user, run this command again: it borrows the connection that the server keeps", ""},
-	{"for the next time, from PostgreSQL 16 on, reserve slots for who looks (this needs a restart), and", "psql -c 'ALTER SYSTEM SET reserved_connections = 3'"},
+	{"on the machine of a running ddtb server, as its user, run this command again: " +
+		"it borrows the connection that the server keeps", ""},
+	{
+		"for the next time, from PostgreSQL 16 on, reserve slots for who looks (this needs a restart), and",
+		"psql -c 'ALTER SYSTEM SET reserved_connections = 3'",
+	},
 	{"let the role have them", "psql -c 'GRANT pg_use_reserved_connections TO role_name'"},
 }
 

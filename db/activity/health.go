@@ -94,7 +94,8 @@ func Assess(now Snapshot, earlier *Snapshot, t Thresholds) Health {
 		}
 	}
 	for _, f := range []*Finding{
-		utilisation(now, t), limits(now, t), lockQueues(now, t), idleInTransaction(now, t), longQueries(now, t), churn(now, earlier, t), idle(now, t),
+		utilisation(now, t), limits(now, t), lockQueues(now, t), idleInTransaction(now, t), longQueries(now, t),
+		churn(now, earlier, t), idle(now, t),
 	} {
 		if f != nil {
 			h.Findings = append(h.Findings, *f)
@@ -122,8 +123,9 @@ func utilisation(s Snapshot, t Thresholds) *Finding {
 	}
 	return &Finding{
 		Level: level, Code: "utilisation",
-		What: fmt.Sprintf("%d of %d usable slots are used (%.0f %%), %d are free", s.Slots.Used, s.Slots.Usable(), s.Slots.Utilisation(), s.Slots.Free()),
-		Do:   "ask `ddtb db-connections doctor` which application has them and how to get them back",
+		What: fmt.Sprintf("%d of %d usable slots are used (%.0f %%), %d are free",
+			s.Slots.Used, s.Slots.Usable(), s.Slots.Utilisation(), s.Slots.Free()),
+		Do: "ask `ddtb db-connections doctor` which application has them and how to get them back",
 	}
 }
 
@@ -157,13 +159,16 @@ func idle(s Snapshot, t Thresholds) *Finding {
 		Level: Warning, Code: "idle",
 		What: fmt.Sprintf("%d of %d sessions are idle (%.0f %%), and keep %.0f %% of the usable slots",
 			len(resting), seen, ratio, 100*float64(len(resting))/float64(max(1, s.Slots.Usable()))),
-		Do:   "make pools smaller or let them close what rests (pool.max_idle, conn_max_age); for now `ddtb db-connections close-idle --older-than=5m`",
+		Do: "make pools smaller or let them close what rests (pool.max_idle, conn_max_age); " +
+			"for now `ddtb db-connections close-idle --older-than=5m`",
 		PIDs: pids(resting),
 	}
 }
 
 func idleInTransaction(s Snapshot, t Thresholds) *Finding {
-	left := s.clients(func(x Session) bool { return x.InTransactionIdle() && x.InState.Duration() > t.IdleInTransaction })
+	left := s.clients(func(x Session) bool {
+		return x.InTransactionIdle() && x.InState.Duration() > t.IdleInTransaction
+	})
 	if len(left) == 0 {
 		return nil
 	}
@@ -171,7 +176,8 @@ func idleInTransaction(s Snapshot, t Thresholds) *Finding {
 	return &Finding{
 		Level: Warning, Code: "idle-in-transaction",
 		What: fmt.Sprintf("%s idle in transaction for over %s, the longest for %s (%s); they keep locks as well as slots",
-			count(len(left), "session is", "sessions are"), Short(t.IdleInTransaction), Short(left[0].InState.Duration()), left[0].name()),
+			count(len(left), "session is", "sessions are"), Short(t.IdleInTransaction),
+			Short(left[0].InState.Duration()), left[0].name()),
 		Do: "find the code that leaves a transaction open, and set idle_in_transaction_session_timeout; " +
 			"for now `ddtb db-connections close-idle --in-transaction --older-than=1m`",
 		PIDs: pids(left),
@@ -202,7 +208,8 @@ func lockQueues(s Snapshot, t Thresholds) *Finding {
 	}
 	f := &Finding{
 		Level: Warning, Code: "lock-queue",
-		What: fmt.Sprintf("%s for a lock, the first for %s", count(len(waiting), "session waits", "sessions wait"), Short(waiting[0].Waited.Duration())),
+		What: fmt.Sprintf("%s for a lock, the first for %s",
+			count(len(waiting), "session waits", "sessions wait"), Short(waiting[0].Waited.Duration())),
 		Do:   "end what they wait for: `ddtb db-connections doctor` names it; set lock_timeout for whatever alters tables",
 		PIDs: pids(waiting),
 	}
@@ -224,22 +231,26 @@ func churn(now Snapshot, earlier *Snapshot, t Thresholds) *Finding {
 	return &Finding{
 		Level: Warning, Code: "churn",
 		What: fmt.Sprintf("%.0f sessions begin each second: each costs the server a process and a login", math.Round(rate)),
-		Do:   "keep connections (strategy = \"pool\", or conn_max_age above 0), or put PgBouncer in front; look for a client that reconnects in a loop",
+		Do: "keep connections (strategy = \"pool\", or conn_max_age above 0), or put PgBouncer in front; " +
+			"look for a client that reconnects in a loop",
 	}
 }
 
 // Unreachable is the verdict when the server could not be looked at. That no slot was left is a verdict on the
 // slots: critical. Anything else tells nothing about them: unknown.
 func Unreachable(err error) Health {
-	f := Finding{Level: Unknown, Code: "unreachable", What: err.Error(), Do: "see that the server runs and that the address and the login are right"}
+	f := Finding{
+		Level: Unknown, Code: "unreachable", What: err.Error(),
+		Do: "see that the server runs and that the address and the login are right",
+	}
 	if db.CauseOf(err) == db.SlotsExhausted {
 		f.Level, f.Code, f.Do = Critical, "utilisation", NoDoor(err).Advice()
 	}
 	return Health{Level: f.Level, Findings: []Finding{f}}
 }
 
-// CheckHealth looks at the server twice, a second apart or less if ctx has less time, and gives the verdict. The Level is Unknown, and
-// the Finding says why, when it could not look; it never fails otherwise.
+// CheckHealth looks at the server twice, a second apart, or once if ctx has less time, and gives the verdict. When
+// it could not look, the Level is that of Unreachable, and the Finding says why.
 func (o *Observer) CheckHealth(ctx context.Context, t Thresholds) Health {
 	now, earlier, err := LookTwice(ctx, o)
 	if err != nil {

@@ -68,7 +68,12 @@ func (c *patient) relief() Step {
 	case UnreadRows, SlowQuery:
 		worst := c.longestQuery()
 		return Step{
+<<<<<<< .merge_file_l4HF9I
 			fmt.Sprintf("cancel the query that runs longest (pid %d, %s); its session stays", worst.PID, Short(worst.InQuery.Duration())),
+=======
+			fmt.Sprintf("cancel the query that runs longest (pid %d, %s); its session stays",
+				worst.PID, Short(worst.InQuery.Duration())),
+>>>>>>> .merge_file_oJCiBu
 			command(fmt.Sprintf("cancel --pid=%d", worst.PID)),
 		}
 	case CannotBeSeen:
@@ -120,7 +125,12 @@ func (c *patient) reliefFromLock() Step {
 		}
 	case root.InTransactionIdle():
 		return Step{
+<<<<<<< .merge_file_l4HF9I
 			fmt.Sprintf("end the one session that all wait for (pid %d, %s): it does nothing, and keeps its locks", root.PID, root.Who()),
+=======
+			fmt.Sprintf("end the one session that all wait for (pid %d, %s): it does nothing, and keeps its locks",
+				root.PID, root.Who()),
+>>>>>>> .merge_file_oJCiBu
 			command(fmt.Sprintf("close-idle --in-transaction --older-than=0s --pid=%d", root.PID) + c.inDatabase(root)),
 		}
 	case root.Hidden:
@@ -158,7 +168,10 @@ func (c *patient) cure(scenario string) Step {
 			set("idle_in_transaction_session_timeout = '1min'"),
 		}
 	case "call-inside-transaction":
-		return Step{"move the call before BEGIN or after COMMIT; until then bound it", set("idle_in_transaction_session_timeout = '30s'")}
+		return Step{
+			"move the call before BEGIN or after COMMIT; until then bound it",
+			set("idle_in_transaction_session_timeout = '30s'"),
+		}
 	case "rows-not-closed":
 		return Step{"close every result, also on the way out after an error; find the code by its query", command("status --json")}
 	case "slow-query-pile-up":
@@ -170,9 +183,15 @@ func (c *patient) cure(scenario string) Step {
 	case "listen-pins-slot":
 		return Step{"share one LISTEN connection among all modules of a process", command("status")}
 	case "thread-leak":
-		return Step{"give connections to requests rather than threads: strategy = \"pool\", and the max_size that fits", command("budget")}
+		return Step{
+			"give connections to requests rather than threads: strategy = \"pool\", and the max_size that fits",
+			command("budget"),
+		}
 	case "monitor-leaks":
-		return Step{"let what watches keep one connection; bound its role meanwhile", c.now.psql(superuser, role+" CONNECTION LIMIT 3")}
+		return Step{
+			"let what watches keep one connection; bound its role meanwhile",
+			c.now.psql(superuser, role+" CONNECTION LIMIT 3"),
+		}
 	case "noisy-neighbour":
 		return Step{
 			"bound what the other application may have, so that some slots are left for this one",

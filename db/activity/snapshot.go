@@ -166,9 +166,11 @@ SELECT a.pid,
        coalesce(extract(epoch FROM clock_timestamp() - a.backend_start), 0)::float8,
        coalesce(extract(epoch FROM clock_timestamp() - a.state_change), 0)::float8,
        coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::float8,
-       CASE WHEN a.state = 'active' THEN coalesce(extract(epoch FROM clock_timestamp() - a.query_start), 0) ELSE 0 END::float8,
+       CASE WHEN a.state = 'active' THEN coalesce(extract(epoch FROM clock_timestamp() - a.query_start), 0)
+         ELSE 0 END::float8,
        w.pid IS NOT NULL,
-       coalesce(extract(epoch FROM clock_timestamp() - coalesce(w.since, CASE WHEN w.pid IS NOT NULL THEN a.query_start END)), 0)::float8,
+       CASE WHEN w.pid IS NULL THEN 0
+         ELSE coalesce(extract(epoch FROM clock_timestamp() - coalesce(w.since, a.query_start)), 0) END::float8,
        CASE WHEN w.place <= 50 THEN pg_blocking_pids(a.pid) END,
        CASE WHEN a.backend_type IS NULL THEN '' ELSE coalesce(left(a.query, 500), '') END
 FROM pg_stat_activity a

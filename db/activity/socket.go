@@ -67,7 +67,9 @@ func (o *Observer) Lend(ctx context.Context, dir string, cfg config.Database) er
 	if err != nil {
 		return fmt.Errorf("lend the monitoring connection: %w", err)
 	}
-	srv := &http.Server{Handler: o.handler(), ReadHeaderTimeout: time.Second, ReadTimeout: lookTimeout, WriteTimeout: 2 * lookTimeout}
+	srv := &http.Server{
+		Handler: o.handler(), ReadHeaderTimeout: time.Second, ReadTimeout: lookTimeout, WriteTimeout: 2 * lookTimeout,
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	defer func() { cancel(); <-ended }()

@@ -22,7 +22,8 @@ func (p Paper) leftOut(c activity.Closing) {
 		p.line("%d more would, and belong to a superuser: --superusers includes them.", c.Superuser)
 	}
 	if c.Unseen > 0 {
-		p.line("%d may, of other roles: their state can't be seen by this role (pg_read_all_stats lets it), so they are left alone.", c.Unseen)
+		p.wrapped("", fmt.Sprintf("%d may, of other roles: their state can't be seen by this role (pg_read_all_stats lets it), "+
+			"so they are left alone.", c.Unseen))
 	}
 }
 
@@ -32,7 +33,8 @@ func (p Paper) Closing(c activity.Closing) {
 	p.line("")
 	p.line("%d of %d ended.", c.Count(activity.Closed), len(c.Sessions))
 	if c.Count(activity.Refused) > 0 {
-		p.wrapped("", "A role may end its own sessions; those of others with pg_signal_backend, and those of a superuser as a superuser.")
+		p.wrapped("", "A role may end its own sessions; those of others with pg_signal_backend, "+
+			"and those of a superuser as a superuser.")
 	}
 	if c.After != nil {
 		p.line("Slots used: %d before, %d now, of %d usable.", c.Before.Used, c.After.Used, c.After.Usable())

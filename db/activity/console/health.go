@@ -11,7 +11,8 @@ import (
 func (p Paper) Health(h activity.Health) {
 	verdict := p.paint(styleOf(h.Level), strings.ToUpper(h.Level.String()))
 	if h.Slots.Max > 0 {
-		p.line("%s  %d of %d usable slots used (%.0f %%), %d free", verdict, h.Slots.Used, h.Slots.Usable(), h.Slots.Utilisation(), h.Slots.Free())
+		p.line("%s  %d of %d usable slots used (%.0f %%), %d free", verdict,
+			h.Slots.Used, h.Slots.Usable(), h.Slots.Utilisation(), h.Slots.Free())
 	} else {
 		p.line("%s  the slots could not be counted", verdict)
 	}
@@ -30,7 +31,8 @@ func (p Paper) finding(f activity.Finding) {
 func (p Paper) unjudged(h activity.Health) {
 	if h.Unseen > 0 {
 		p.line("")
-		p.wrapped("", fmt.Sprintf("%d sessions of other roles could not be judged: this role may not see their state (pg_read_all_stats lets it).", h.Unseen))
+		p.wrapped("", fmt.Sprintf("%d sessions of other roles could not be judged: this role may not see their state "+
+			"(pg_read_all_stats lets it).", h.Unseen))
 	}
 }
 
@@ -79,7 +81,8 @@ func (p Paper) Diagnosis(d activity.Diagnosis) {
 		p.wrapped("The cause is   ", p.paint(bold, Clean(d.Culprit)))
 	}
 	if d.Scenario != nil {
-		p.wrapped("It looks like  ", fmt.Sprintf("%s (scenario %d): %s", p.paint(bold, d.Scenario.Name), d.Scenario.Number, d.Scenario.Cause))
+		p.wrapped("It looks like  ", fmt.Sprintf("%s (scenario %d): %s",
+			p.paint(bold, d.Scenario.Name), d.Scenario.Number, d.Scenario.Cause))
 	}
 	if d.Also != nil {
 		p.wrapped("It may also be ", fmt.Sprintf("%s (scenario %d): %s", d.Also.Name, d.Also.Number, d.Also.Cause))

@@ -171,6 +171,7 @@ func (p Paper) unseen(s activity.Status) {
 		return
 	}
 	p.line("")
-	p.wrapped("", fmt.Sprintf("%d sessions belong to other roles, and %s may not see what they do. To let it:", s.Unseen, Clean(s.Role.Name)))
+	p.wrapped("", fmt.Sprintf("%d sessions belong to other roles, and %s may not see what they do. To let it:",
+		s.Unseen, Clean(s.Role.Name)))
 	p.command("  ", Clean(s.GrantReadAll()))
 }
