@@ -9,7 +9,7 @@ LINT    := $(GO) tool -modfile=.ci/tools/go.mod golangci-lint
 BUILD := -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)'
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test bench lint fmt reproduce compose clean
+.PHONY: help run build test bench lint fmt reproduce readme compose clean
 
 help: ## list these words
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ fmt: ## format the code as lint wants it
 
 reproduce: build ## the experiment of the README: ab against every strategy
 	.ci/reproduce
+
+readme: build ## the commands of README.md, held against what it says they print
+	.ci/readme
 
 compose: ## the application and PostgreSQL in containers, on 127.0.0.1:8000
 	VERSION=$(VERSION) docker compose up --build $(ARGS)

@@ -16,6 +16,7 @@ import (
 	"ddtb/admin"
 	"ddtb/app/auth"
 	"ddtb/app/lab"
+	"ddtb/app/report"
 	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/activity"
@@ -32,32 +33,67 @@ type App struct {
 	polls  *polls.Handlers
 	users  *auth.Service
 	admin  *admin.Site
+	report *report.Reporter
 	ready  *readiness
 	echo   *echo.Echo
 }
 
+// Option is something about the surroundings of the process that New may be told.
+type Option func(*report.Options)
+
+// WithStateDir has all processes that are given the same folder share one limit on mails and events.
+func WithStateDir(dir string) Option { return func(o *report.Options) { o.StateDir = dir } }
+
 // New makes the application. It connects only to look at the server, and does not fail when the database can't
 // be reached: the pages say so, and recover with it.
-func New(ctx context.Context, cfg *config.Config, log *slog.Logger) (*App, error) {
+func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...Option) (*App, error) {
 	database := cfg.Databases["default"]
 	observer, err := activity.NewObserver(database)
 	if err != nil {
 		return nil, fmt.Errorf("database settings: %w", err)
 	}
-	d, err := db.Open(ctx, database)
+	d, err := db.OpenWithLog(database, log)
+	if err != nil {
+		return nil, err
+	}
+	o := report.Options{Mail: cfg.Mail, Sentry: cfg.Sentry, BaseURL: cfg.Server.BaseURL, Secrets: []config.Secret{database.Password}, Log: log}
+	for _, option := range options {
+		option(&o)
+	}
+	reporter, err := report.New(o)
 	if err != nil {
 		return nil, err
 	}
 	users := auth.New(d, cfg.Admin)
 	a := &App{
 		cfg: cfg, log: log, db: d, server: observer,
-		users: users, admin: admin.New(d, users, log),
+		report: reporter, users: users, admin: admin.New(d, users, log),
 		lab:   lab.New(d, observer, cfg.Test, log),
 		polls: polls.New(polls.NewStore(d), time.Now),
 		ready: newReadiness(observer),
 	}
 	a.echo = a.routes()
+	if err := a.openEye(ctx); err != nil {
+		return nil, errors.Join(err, a.Close(ctx))
+	}
 	return a, nil
+}
+
+// openEye connects to look at the server while there is room: later, when every slot is taken, it would be late. It
+// fails when strict_budget is set and more connections are allowed here than the server has slots for.
+func (a *App) openEye(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	budget, err := a.server.CheckBudget(ctx, a.cfg.Databases["default"], a.cfg.Server)
+	switch _, refused := errors.AsType[*activity.BudgetError](err); {
+	case refused:
+		return err
+	case err != nil:
+		a.log.WarnContext(ctx, "the database server can't be looked at yet", "error", err)
+	case !budget.Fits:
+		a.log.WarnContext(ctx, budget.String())
+	}
+	return nil
 }
 
 // Handler answers every request.
@@ -65,6 +101,9 @@ func (a *App) Handler() http.Handler { return a.echo }
 
 // DB is the application's database.
 func (a *App) DB() *db.DB { return a.db }
+
+// Server looks at the database's server, over a connection of its own.
+func (a *App) Server() *activity.Observer { return a.server }
 
 // Reconfigure puts a newly read configuration in force as far as that needs no restart: the strategy and its
 // sizes, and the test endpoints. No request fails. restart names what else was changed.
@@ -80,9 +119,9 @@ func (a *App) Reconfigure(ctx context.Context, cfg *config.Config) (restart []st
 func (a *App) Close(ctx context.Context) error {
 	a.lab.Close()
 	err := a.db.Close(ctx)
-	a.server.Close()
 	if err != nil {
-		return errors.Join(errors.New("not all connections came back in time, they were cut"), err)
+		err = fmt.Errorf("not all connections came back in time, and were cut: %w", err)
 	}
-	return nil
+	a.server.Close()
+	return errors.Join(err, a.report.Close(ctx))
 }

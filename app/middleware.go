@@ -2,7 +2,6 @@ package app
 
 import (
 	"fmt"
-	"log/slog"
 	"net/http"
 
 	"github.com/labstack/echo/v4"
@@ -61,9 +60,9 @@ func answerErrors(next echo.HandlerFunc) echo.HandlerFunc {
 func recoverPanics(next echo.HandlerFunc) echo.HandlerFunc {
 	return middleware.RecoverWithConfig(middleware.RecoverConfig{
 		DisableErrorHandler: true,
-		LogErrorFunc: func(c echo.Context, err error, stack []byte) error {
-			slog.Debug("panic", "stack", string(stack))
-			return fmt.Errorf("panic: %w\n%s", err, stack)
+		DisableStackAll:     true, // those of all goroutines would stop every request meanwhile
+		LogErrorFunc: func(_ echo.Context, err error, stack []byte) error {
+			return fmt.Errorf("panic: %v\n%s", err, stack) //nolint:errorlint // whatever was thrown, it is a bug
 		},
 	})(next)
 }
@@ -87,6 +86,10 @@ func (a *App) scope(next echo.HandlerFunc) echo.HandlerFunc {
 		ctx, end := a.db.Begin(c.Request().Context())
 		defer end()
 		c.SetRequest(c.Request().WithContext(ctx))
-		return next(c)
+		if err := next(c); err != nil {
+			return err
+		}
+		a.report.Healthy()
+		return nil
 	}
 }

@@ -66,7 +66,7 @@ func (a *App) routes() *echo.Echo {
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
 	e.Logger.SetOutput(io.Discard) // everything is logged in one place, through slog
-	e.HTTPErrorHandler = web.HandleErrors(a.log)
+	e.HTTPErrorHandler = web.HandleErrors(a.log, a.tell)
 	e.IPExtractor = clientAddress(a.cfg.Server.TrustedProxies)
 	e.Use(a.middleware()...)
 	table := a.table()

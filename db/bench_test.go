@@ -73,7 +73,7 @@ func BenchmarkAcquire(b *testing.B) {
 		{config.StrategyPool, "pgxpool"}, {config.StrategyPersistent, "pgxpool"}, {config.StrategyPerRequest, "Connect"},
 	} {
 		cfg.Strategy = s.strategy
-		strategy, err := db.NewStrategy(cfg)
+		strategy, err := db.NewStrategy(cfg, nil)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -110,7 +110,7 @@ func TestAPasswordComesFromItsFile(t *testing.T) {
 }
 
 func TestAnErrorOfTheConfigurationHoldsNoPassword(t *testing.T) {
-	cfg := config.Database{Name: "a", User: "b", Password: "secret", Port: 70000}
+	cfg := config.Database{Name: "a", User: "b", Password: "it's secret", Port: 70000}
 	if _, err := db.ConnConfig(cfg, "ddtb/test"); err == nil || strings.Contains(err.Error(), "secret") {
 		t.Error(err)
 	}

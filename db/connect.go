@@ -10,16 +10,20 @@ import (
 // connectFunc makes a connection, or fails with a *ConnError.
 type connectFunc func(ctx context.Context) (*pgx.Conn, error)
 
-// connector makes connections with cc, counts them in q, and tells why one could not be made.
+// connector makes connections with cc, patiently, counts them in q, and tells why one could not be made.
 func connector(q *queue, cc *pgx.ConnConfig) connectFunc {
-	return func(ctx context.Context) (*pgx.Conn, error) {
-		q.connecting()
-		conn, err := pgx.ConnectConfig(ctx, cc.Copy())
-		if err != nil {
-			return nil, connectError(ctx, q.strategy, err)
-		}
-		q.connected()
-		return conn, nil
+	b := newBreaker(q, cc)
+	return func(ctx context.Context) (conn *pgx.Conn, err error) {
+		err = b.patiently(ctx, func() error {
+			if err := b.admit(); err != nil {
+				return err
+			}
+			if conn, err = pgx.ConnectConfig(ctx, cc.Copy()); err != nil {
+				return connectError(ctx, q.strategy, err)
+			}
+			return nil
+		})
+		return conn, err
 	}
 }
 

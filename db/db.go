@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 
@@ -33,6 +34,8 @@ type DB struct {
 	lifetime context.Context // ends when Close has no more patience with leases that are out
 	cut      context.CancelFunc
 	draining sync.WaitGroup
+	log      *slog.Logger
+	nesting  nesting
 }
 
 // generation is a strategy with its configuration, and a count of those who use it.
@@ -45,19 +48,25 @@ type generation struct {
 }
 
 // Open makes a DB with the strategy that cfg names. It connects at the first query.
-func Open(_ context.Context, cfg config.Database) (*DB, error) {
-	g, err := newGeneration(cfg)
+func Open(_ context.Context, cfg config.Database) (*DB, error) { return OpenWithLog(cfg, nil) }
+
+// OpenWithLog is Open, with a log for what the strategies have to say of leaks and nested leases; nil is silence.
+func OpenWithLog(cfg config.Database, log *slog.Logger) (*DB, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	d := &DB{log: log}
+	g, err := d.newGeneration(cfg)
 	if err != nil {
 		return nil, err
 	}
-	d := &DB{}
 	d.lifetime, d.cut = context.WithCancel(context.Background())
 	d.now.Store(g)
 	return d, nil
 }
 
-func newGeneration(cfg config.Database) (*generation, error) {
-	s, err := NewStrategy(cfg)
+func (d *DB) newGeneration(cfg config.Database) (*generation, error) {
+	s, err := NewStrategy(cfg, d.log)
 	if err != nil {
 		return nil, fmt.Errorf("database %q: %w", cfg.Name, err)
 	}
@@ -83,7 +92,7 @@ func (d *DB) Switch(ctx context.Context, cfg config.Database) error {
 	if cfg == old.cfg {
 		return nil
 	}
-	g, err := newGeneration(cfg)
+	g, err := d.newGeneration(cfg)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,13 +31,14 @@ const (
 // ConnError says that no connection could be had, or that it was lost: the request was not at fault, and may
 // be sent again. A constraint violation, a deadlock or a wrong statement is never a ConnError.
 type ConnError struct {
-	Cause    Cause
-	Strategy string
-	Waited   time.Duration // in the queue
-	Size     int           // the bound on leases; 0: none
-	Leases   int           // out at that moment
-	Waiting  int           // others in the queue at that moment
-	Err      error         // what the driver said, or nil
+	Cause      Cause
+	Strategy   string
+	Waited     time.Duration // in the queue
+	Size       int           // the bound on leases; 0: none
+	Leases     int           // out at that moment
+	Waiting    int           // others in the queue at that moment
+	RetryAfter time.Duration // as far as known: when the circuit lets one through, or the queue's pace; else 0
+	Err        error         // what the driver said, or nil
 }
 
 // Error begins with psycopg_pool's words where there are some, since people search for them.
@@ -111,16 +113,30 @@ func connectError(ctx context.Context, strategy string, err error) error {
 	return &ConnError{Cause: causeOfConnect(err), Strategy: strategy, Err: clean(err)}
 }
 
-// clean drops pgconn's "failed to connect to `user=… database=…`" and its list of the same answer from each
-// address: who reads the message knows where they connect to, and needs the server's sentence.
+// clean drops pgconn's "failed to connect to `user=… database=…`" and the repetitions of one answer from each
+// address and for each kind of TLS: who reads the message knows where they connect to, and needs the sentence.
 func clean(err error) error {
 	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return pe
 	}
-	if ce, ok := errors.AsType[*pgconn.ConnectError](err); ok {
-		if inner := ce.Unwrap(); inner != nil && !strings.Contains(inner.Error(), "\n") {
-			return inner
+	ce, ok := errors.AsType[*pgconn.ConnectError](err)
+	if !ok || ce.Unwrap() == nil {
+		return err
+	}
+	var said []string
+	for line := range strings.Lines(ce.Unwrap().Error()) {
+		if line = strings.TrimSpace(line); line != "" && !slices.Contains(said, line) {
+			said = append(said, line)
 		}
 	}
-	return err
+	return &cleaned{strings.Join(said, "; "), ce.Unwrap()}
 }
+
+// cleaned is an error in fewer words.
+type cleaned struct {
+	words string
+	err   error
+}
+
+func (c *cleaned) Error() string { return c.words }
+func (c *cleaned) Unwrap() error { return c.err }

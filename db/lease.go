@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -23,8 +24,10 @@ type Lease struct {
 	slot  any  // what the lender needs to take the connection back
 	dirty bool // the session was changed, and must be reset before another holder gets it
 
+	pid  atomic.Uint32
+	late atomic.Bool // it was told that the lease is out for long
+
 	mu        sync.Mutex
-	pid       uint32
 	lender    lender // nil: nothing is lent yet, or not any more
 	reclaimed bool
 }
@@ -45,7 +48,7 @@ type Holder struct {
 }
 
 func newLease(q *queue) *Lease {
-	l := &Lease{queue: q, index: -1, since: time.Now()}
+	l := &Lease{queue: q, index: -1}
 	runtime.Callers(4, l.pcs[:]) // 4: whoever called Acquire
 	return l
 }
@@ -54,7 +57,8 @@ func newLease(q *queue) *Lease {
 func (l *Lease) lend(from lender, conn *pgx.Conn, slot any) *Lease {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.lender, l.conn, l.slot, l.pid = from, conn, slot, conn.PgConn().PID()
+	l.lender, l.conn, l.slot = from, conn, slot
+	l.pid.Store(conn.PgConn().PID())
 	return l
 }
 
@@ -69,7 +73,7 @@ func (l *Lease) Conn() *pgx.Conn {
 func (l *Lease) Waited() time.Duration { return l.waited }
 
 // PID is that of the backend which serves the lease.
-func (l *Lease) PID() uint32 { return l.pid }
+func (l *Lease) PID() uint32 { return l.pid.Load() }
 
 // Release gives the connection back. It may be called twice; the lease must not be used after the first.
 func (l *Lease) Release() {
@@ -79,6 +83,9 @@ func (l *Lease) Release() {
 	l.mu.Unlock()
 	switch {
 	case from != nil:
+		if l.late.Load() {
+			l.queue.onLateReturn(l)
+		}
 		from.giveBack(l)
 		l.queue.leave(l)
 	case reclaimed:
@@ -146,7 +153,7 @@ func reset(ctx context.Context, conn *pgx.Conn) error {
 
 // holder describes the lease. The queue's lock is held.
 func (l *Lease) holder() Holder {
-	h := Holder{Since: l.since, Strategy: l.queue.strategy, PID: l.pid, Stack: l.stack()}
+	h := Holder{Since: l.since, Strategy: l.queue.strategy, PID: l.pid.Load(), Stack: l.stack()}
 	if len(h.Stack) > 0 {
 		h.Where = h.Stack[0]
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -18,13 +19,15 @@ import (
 // stand before it, so that nobody waits inside it, except for a connection that is being made or unmade.
 type pool struct {
 	queue   *queue
+	breaker *breaker
 	pgx     *pgxpool.Pool
+	watch   *watch
 	hold    string
 	timeout time.Duration
 	retired atomic.Bool
 }
 
-func newPool(cfg config.Pool, cc *pgx.ConnConfig) (*pool, error) {
+func newPool(cfg config.Pool, cc *pgx.ConnConfig, log *slog.Logger) (*pool, error) {
 	pc, err := pgxpool.ParseConfig("")
 	if err != nil {
 		return nil, err
@@ -35,36 +38,51 @@ func newPool(cfg config.Pool, cc *pgx.ConnConfig) (*pool, error) {
 	pc.MaxConnLifetime, pc.MaxConnLifetimeJitter = cfg.MaxLifetime, cfg.MaxLifetime/10
 	pc.MaxConnIdleTime, pc.HealthCheckPeriod = cfg.MaxIdle, cfg.HealthCheckPeriod
 	pc.PingTimeout = cc.ConnectTimeout
-	pc.BeforeConnect = func(context.Context, *pgx.ConnConfig) error { q.connecting(); return nil }
-	pc.AfterConnect = func(context.Context, *pgx.Conn) error { q.connected(); return nil }
+	b := newBreaker(q, cc)
+	pc.BeforeConnect = func(context.Context, *pgx.ConnConfig) error { return b.admit() }
 	pc.BeforeClose = sayGoodbye
 	p, err := pgxpool.NewWithConfig(context.Background(), pc)
 	if err != nil {
 		return nil, err
 	}
-	return &pool{queue: q, pgx: p, hold: cfg.Hold, timeout: cfg.Timeout}, nil
+	return &pool{
+		queue: q, breaker: b, pgx: p, hold: cfg.Hold, timeout: cfg.Timeout,
+		watch: startWatch(q, cfg.LeakAfter, cfg.ReclaimAfter, log),
+	}, nil
 }
 
 func (p *pool) HoldsForRequest() bool { return p.hold == config.HoldRequest }
 func (p *pool) Holders() []Holder     { return p.queue.holders() }
 
 func (p *pool) Acquire(ctx context.Context) (*Lease, error) {
-	deadline := time.Now().Add(p.timeout)
 	l, err := p.queue.enter(ctx)
 	if err != nil {
 		return nil, err
 	}
-	within, cancel := context.WithDeadline(ctx, deadline)
+	within, cancel := context.WithDeadline(ctx, l.since.Add(p.timeout-l.waited)) // the wait in the queue counts
 	defer cancel()
-	conn, err := p.pgx.Acquire(within)
+	var conn *pgxpool.Conn
+	err = p.breaker.patiently(within, func() (err error) {
+		conn, err = p.pgx.Acquire(within)
+		return p.connectError(ctx, within, err)
+	})
 	if err != nil {
 		p.queue.leave(l)
-		if within.Err() != nil && ctx.Err() == nil {
-			err = fmt.Errorf("connecting did not end within %v: %w", p.timeout, err)
-		}
-		return nil, connectError(ctx, p.queue.strategy, err)
+		return nil, err
 	}
 	return l.lend(p, conn.Conn(), conn), nil
+}
+
+// connectError tells why pgxpool gave no connection although there was a place: ctx is the caller's, within has the
+// strategy's timeout as well.
+func (p *pool) connectError(ctx, within context.Context, err error) error {
+	switch {
+	case err == nil || CauseOf(err) == CircuitOpen:
+		return err
+	case within.Err() != nil && ctx.Err() == nil:
+		err = fmt.Errorf("connecting did not end within %v: %w", p.timeout, err)
+	}
+	return connectError(ctx, p.queue.strategy, err)
 }
 
 func (p *pool) giveBack(l *Lease) {
@@ -96,6 +114,7 @@ func (p *pool) Retire(ctx context.Context) {
 func (p *pool) Close(ctx context.Context) error {
 	p.Retire(ctx)
 	err := p.queue.drain(ctx)
+	p.watch.end()
 	p.pgx.Close()
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("leases were still out, and were taken back: %w", err)

@@ -24,6 +24,8 @@ type queue struct {
 	waiters list.List
 	counts  Stat          // its counters only
 	idle    chan struct{} // closed when the last lease came back, if someone waits for that
+
+	onLateReturn func(*Lease) // set before the first lease; nil: nobody asks
 }
 
 type waiter struct {
@@ -81,7 +83,6 @@ func (q *queue) wait(ctx context.Context, w *waiter, e *list.Element) error {
 		q.counts.Waited++
 		q.counts.WaitTotal += waited
 		w.lease.waited = waited
-		w.lease.since = time.Now()
 		return nil
 	}
 	q.waiters.Remove(e)
@@ -94,7 +95,7 @@ func (q *queue) wait(ctx context.Context, w *waiter, e *list.Element) error {
 
 // hold lists the lease. The lock is held.
 func (q *queue) hold(l *Lease) {
-	l.index = len(q.held)
+	l.index, l.since = len(q.held), time.Now()
 	q.held = append(q.held, l)
 	q.counts.Acquired++
 }
@@ -163,16 +164,20 @@ func (q *queue) snapshot() Stat {
 	defer q.mu.Unlock()
 	s := q.counts
 	s.Strategy, s.Size, s.Leases, s.Waiting = q.strategy, q.size, len(q.held), q.waiters.Len()
-	if front := q.waiters.Front(); front != nil {
-		s.OldestWait = time.Since(front.Value.(*waiter).since)
-	}
+	s.OldestWait = q.oldestWait()
 	return s
 }
 
-// connecting counts an attempt to connect, connected one that succeeded.
-func (q *queue) connecting() { q.count(&q.counts.Connects) }
-func (q *queue) connected()  { q.count(&q.counts.Connected) }
+// oldestWait is how long the first in the queue has waited, which is about what a newcomer has before them. The
+// lock is held.
+func (q *queue) oldestWait() time.Duration {
+	if front := q.waiters.Front(); front != nil {
+		return time.Since(front.Value.(*waiter).since)
+	}
+	return 0
+}
 
+// count adds one to one of the counters.
 func (q *queue) count(n *int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -200,7 +205,7 @@ func (q *queue) drain(ctx context.Context) error {
 func (q *queue) connError(cause Cause, waited time.Duration) *ConnError {
 	return &ConnError{
 		Cause: cause, Strategy: q.strategy, Waited: waited,
-		Size: q.size, Leases: len(q.held), Waiting: q.waiters.Len(),
+		Size: q.size, Leases: len(q.held), Waiting: q.waiters.Len(), RetryAfter: q.oldestWait(),
 	}
 }
 

@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
@@ -13,6 +14,7 @@ type scope struct {
 	lease *Lease      // kept for the request; nil: none
 	busy  bool        // the kept lease carries a query, or is being acquired
 	over  bool        // ended while it was busy: whoever is busy ends it
+	open  []*Lease    // those of queries under way, where the lease is for the query
 }
 
 // scopeKey finds the scope of a DB in a context: a request may use several databases.
@@ -55,7 +57,8 @@ func (s *scope) end() {
 // loan is a lease for one query or one transaction.
 type loan struct {
 	*Lease
-	scope *scope // keeps the lease afterwards; nil: it ends with the loan
+	scope *scope // nil: a query without a request
+	kept  bool   // the scope keeps the lease afterwards; else it ends with the loan
 }
 
 // borrow finds the lease for the next query: the one that the request keeps, or a new one.
@@ -75,8 +78,7 @@ func (d *DB) borrow(ctx context.Context) (loan, error) {
 	g := s.gen
 	if !g.HoldsForRequest() {
 		s.mu.Unlock()
-		l, err := g.Acquire(ctx)
-		return loan{Lease: l}, err
+		return d.borrowForQuery(ctx, s, g)
 	}
 	if s.busy {
 		s.mu.Unlock()
@@ -93,7 +95,30 @@ func (d *DB) borrow(ctx context.Context) (loan, error) {
 		l.Release()
 		return loan{}, ErrReclaimed
 	}
-	return loan{l, s}, nil
+	return loan{l, s, true}, nil
+}
+
+// borrowForQuery takes a lease for one query. A request that holds one already is told of before it waits for the
+// second: afterwards nobody might be left to tell.
+func (d *DB) borrowForQuery(ctx context.Context, s *scope, g *generation) (loan, error) {
+	s.mu.Lock()
+	var first *Lease
+	if len(s.open) > 0 {
+		first = s.open[0]
+	}
+	s.mu.Unlock()
+	if first != nil {
+		first.queue.count(&first.queue.counts.Nested)
+		d.nesting.note(d.log, first, newLease(first.queue))
+	}
+	l, err := g.Acquire(ctx)
+	if err != nil {
+		return loan{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open = append(s.open, l)
+	return loan{l, s, false}, nil
 }
 
 func (s *scope) acquire(ctx context.Context, g *generation) (loan, error) {
@@ -105,7 +130,7 @@ func (s *scope) acquire(ctx context.Context, g *generation) (loan, error) {
 	s.mu.Lock()
 	s.lease = l
 	s.mu.Unlock()
-	return loan{l, s}, nil
+	return loan{l, s, true}, nil
 }
 
 // settle ends the use of the kept lease, which stays kept unless it is nil.
@@ -124,10 +149,20 @@ func (l loan) giveBack() {
 	switch {
 	case l.scope == nil:
 		l.Release()
+	case !l.kept:
+		l.scope.close(l.Lease)
+		l.Release()
 	case l.conn.IsClosed() && !l.wasReclaimed():
 		l.scope.settle(nil)
 		l.Release()
 	default:
 		l.scope.settle(l.Lease)
 	}
+}
+
+// close takes the lease off the list of those under way.
+func (s *scope) close(l *Lease) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open = slices.DeleteFunc(s.open, func(o *Lease) bool { return o == l })
 }

@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"ddtb/config"
@@ -32,8 +33,12 @@ type Strategy interface {
 	Close(ctx context.Context) error
 }
 
-// NewStrategy makes the strategy that cfg names. It connects when the first lease is asked for.
-func NewStrategy(cfg config.Database) (Strategy, error) {
+// NewStrategy makes the strategy that cfg names. It connects when the first lease is asked for. What it has to
+// say, of leaks and nested leases, it says to log; nil is silence.
+func NewStrategy(cfg config.Database, log *slog.Logger) (Strategy, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
 	cc, err := ConnConfig(cfg, cfg.ApplicationName+"/"+cfg.Strategy)
 	if err != nil {
 		return nil, err
@@ -44,7 +49,7 @@ func NewStrategy(cfg config.Database) (Strategy, error) {
 	case config.StrategyPersistent:
 		return newPersistent(cfg.Persistent, cc), nil
 	case config.StrategyPool:
-		return newPool(cfg.Pool, cc)
+		return newPool(cfg.Pool, cc, log)
 	}
 	return nil, fmt.Errorf("unknown strategy %q: use %q, %q or %q", cfg.Strategy,
 		config.StrategyPool, config.StrategyPersistent, config.StrategyPerRequest)
@@ -64,6 +69,9 @@ type Stat struct {
 	WaitTotal time.Duration // by them
 	TimedOut  int64         // waiters that gave up after the timeout
 	Refused   int64         // requests that found the queue full
+	Leaked    int64         // leases that were out for leak_after
+	Reclaimed int64         // leases taken back after reclaim_after
+	Nested    int64         // leases asked for by a request that held one
 	Connects  int64         // attempts to connect
 	Connected int64         // attempts that succeeded
 }

@@ -39,7 +39,7 @@ func siteOn(t *testing.T, d *db.DB) *site {
 	t.Helper()
 	h := polls.New(polls.NewStore(d), func() time.Time { return now })
 	e := echo.New()
-	e.HTTPErrorHandler = web.HandleErrors(slog.New(slog.DiscardHandler))
+	e.HTTPErrorHandler = web.HandleErrors(slog.New(slog.DiscardHandler), nil)
 	read := []string{http.MethodGet, http.MethodHead}
 	e.Match(read, polls.ListRoute, h.List)
 	e.Match(read, polls.DetailRoute, h.Detail)

@@ -87,7 +87,7 @@ func (l *Lab) strategyFor(p *params, cfg config.Database) (_ acquirer, end func(
 	if !p.private {
 		return l.db, func() {}, nil
 	}
-	s, err := db.NewStrategy(cfg)
+	s, err := db.NewStrategy(cfg, l.log)
 	if err != nil {
 		return nil, nil, err
 	}

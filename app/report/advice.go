@@ -36,7 +36,7 @@ var advices = map[string]advice{
 		"Connections of this application, of its other replicas, or of other applications on the same server add up to more than max_connections less the reserved ones.",
 		[]string{
 			"See whose they are: ddtb db-connections status",
-			"Close those that are idle: ddtb db-connections --action=close-idle (it asks first; it ends sessions of this database only).",
+			"Close those that are idle: ddtb db-connections --action=close-idle.",
 			"Bound what this application may take: strategy = \"pool\", with pool.max_size × replicas within the budget that status shows. Raising max_connections instead needs a restart of PostgreSQL.",
 			"Don't restart the application for it: it tries again by itself, and recovers when slots are free.",
 		},
@@ -60,7 +60,7 @@ var advices = map[string]advice{
 	string(db.CircuitOpen): {
 		"The last attempts to connect failed, so this one was not made: a server that comes back must not be stampeded.",
 		"See the mail about the cause that came before this one.",
-		[]string{"Nothing: attempts go on, one at a time, and requests are served again as soon as one succeeds."},
+		[]string{"Nothing: attempts go on by themselves, and requests are served again as soon as one succeeds."},
 	},
 	InternalError: {
 		"A request failed in a way that nobody expected. The person at the other end saw \"Something went wrong here\".",

@@ -32,7 +32,9 @@ type errand struct {
 }
 
 func newCourier(b backend, log *slog.Logger, stop <-chan struct{}, lost func(notice)) *courier {
-	return &courier{backend: b, log: log, lost: lost, mails: make(chan errand, maxMails), stop: stop, done: make(chan struct{})}
+	return &courier{
+		backend: b, log: log, lost: lost, mails: make(chan errand, maxMails), stop: stop, done: make(chan struct{}),
+	}
 }
 
 func (c *courier) room() int { return cap(c.mails) - len(c.mails) }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"ddtb/db"
 )
@@ -205,23 +206,15 @@ const (
 
 // line makes s fit for one line of a log, a subject or a header: without control characters, and short.
 func line(s string) string {
-	if len(s) <= maxLine && strings.IndexFunc(s, unprintable) < 0 {
+	s = cut(s, maxLine) // first, since an error's text may be long
+	if strings.IndexFunc(s, unprintable) < 0 {
 		return s
 	}
-	return cut(strings.Map(toSpace, s), maxLine)
+	return strings.Map(toSpace, s)
 }
 
-// text is line for several lines.
-func text(s string) string {
-	return cut(strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\t' {
-			return r
-		}
-		return toSpace(r)
-	}, s), maxText)
-}
-
-func unprintable(r rune) bool { return !unicode.IsPrint(r) }
+// unprintable is what JSON would change as well: a kind of failure must be the same after it was stored.
+func unprintable(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
 
 func toSpace(r rune) rune {
 	if unprintable(r) {
@@ -230,10 +223,29 @@ func toSpace(r rune) rune {
 	return r
 }
 
-// cut shortens s to at most n bytes, and says so.
+// inLines is toSpace for a text of several lines.
+func inLines(r rune) rune {
+	if r == '\n' || r == '\t' {
+		return r
+	}
+	return toSpace(r)
+}
+
+// cut shortens s to at most n bytes, and says so. It takes a whole word off, if that is short: of a secret that is
+// cut in two, the first half would not be found.
 func cut(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}
-	return strings.ToValidUTF8(s[:n-len("…")], "") + "…"
+	s = s[:n-len("…")]
+	tail := max(0, len(s)-200)
+	if i := strings.LastIndexAny(s[tail:], " \t\n"); i >= 0 {
+		return s[:tail+i+1] + "…"
+	}
+	for range utf8.UTFMax - 1 { // of a letter that is cut in two
+		if r, size := utf8.DecodeLastRuneInString(s); r == utf8.RuneError && size == 1 {
+			s = s[:len(s)-1]
+		}
+	}
+	return s + "…"
 }

@@ -71,13 +71,15 @@ func (k *keeper) look(ctx context.Context) (next time.Time) {
 	served := k.served.Swap(0)
 	var due []notice
 	err := k.state.update(func(l *ledger) {
+		now := time.Now()
+		l.tidy(now, k.limit)
 		for _, kind := range kinds {
 			k.enter(l, kind)
 		}
 		if served != 0 {
 			l.served(time.Unix(0, served))
 		}
-		due = l.take(time.Now(), k.limit, k.room())
+		due = l.take(now, k.limit, k.room())
 		next = l.next(k.limit)
 		k.open.Store(l.Outage != nil || !k.pending.empty())
 		k.forget(l)
@@ -90,12 +92,14 @@ func (k *keeper) look(ctx context.Context) (next time.Time) {
 }
 
 func (k *keeper) enter(l *ledger, kind *kind) {
-	var errText string
-	if kind.sample != nil {
-		k.samples[kind.fingerprint] = kind.sample
-		errText = line(k.desk.scrub.clean(kind.sample.errText))
+	m := l.failed(kind)
+	if kind.sample == nil {
+		return
 	}
-	l.failed(kind, errText)
+	k.samples[m.fingerprint] = kind.sample
+	if m.Error == "" {
+		m.Error = k.desk.scrub.clean(line(kind.sample.errText))
+	}
 }
 
 // settleUp leaves to the other processes, and to the next one, what this one counted and did not tell.

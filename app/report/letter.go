@@ -141,7 +141,7 @@ func (d desk) count(n notice) []string {
 		text = append(text, "This mail comes late: the cap on mails an hour was reached.")
 	}
 	if o := n.outage; o != nil && o.total() > n.count {
-		text = append(text, fmt.Sprintf("With those of other routes and causes, %s could get no connection since %s.",
+		text = append(text, fmt.Sprintf("In this outage %s could get no connection so far, since %s and over all routes and causes.",
 			requests(o.total()), clock(o.Since)))
 	}
 	return text

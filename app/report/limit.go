@@ -12,7 +12,8 @@ type limit struct {
 	perHour int           // over all kinds
 }
 
-// settle is how long requests must have succeeded again before an outage is over: one that flaps is one outage.
+// settle is how long no request may fail, from the first success on, before an outage is over: one that flaps is
+// one outage.
 const settle = 5 * time.Second
 
 // forgetOutage is when an outage that never saw a success is no longer waited for.
@@ -29,7 +30,7 @@ type ledger struct {
 type mark struct {
 	fingerprint
 	NoConn bool      `json:"no_conn,omitempty"`
-	Error  string    `json:"error,omitempty"` // of the last one seen, for whoever tells without having seen any
+	Error  string    `json:"error,omitempty"` // of one of them, for a process that tells of them and has seen none
 	Told   time.Time `json:"told"`            // the last time; zero: never
 	Untold int       `json:"untold"`          // failures since then
 	Since  time.Time `json:"since"`           // the first of the untold
@@ -41,7 +42,7 @@ type mark struct {
 type outage struct {
 	Since  time.Time      `json:"since"`
 	Last   time.Time      `json:"last"`   // the last failure
-	Served time.Time      `json:"served"` // the last success that was seen
+	Served time.Time      `json:"served"` // the first success after it; not later: none yet
 	Failed map[string]int `json:"failed"` // requests, by cause
 	Told   bool           `json:"told"`   // somebody knows of it, and is to know of its end
 }
@@ -61,8 +62,8 @@ type notice struct {
 	recovered   bool
 }
 
-// failed adds what a process counted.
-func (l *ledger) failed(k *kind, errText string) {
+// failed adds what a process counted, to the mark that it returns.
+func (l *ledger) failed(k *kind) *mark {
 	m := l.mark(k.fingerprint)
 	if m.Untold == 0 {
 		m.Since = k.first
@@ -70,12 +71,10 @@ func (l *ledger) failed(k *kind, errText string) {
 	m.Untold += k.count + k.untold
 	m.NoConn = m.NoConn || k.noConn
 	m.Last = later(m.Last, k.last)
-	if errText != "" {
-		m.Error = errText
-	}
 	if k.noConn && k.count > 0 {
 		l.outageSince(k.first).fail(k)
 	}
+	return m
 }
 
 func (l *ledger) mark(f fingerprint) *mark {
@@ -112,14 +111,13 @@ func (o *outage) total() (n int) {
 
 // served notes that a request got a connection.
 func (l *ledger) served(at time.Time) {
-	if l.Outage != nil {
-		l.Outage.Served = later(l.Outage.Served, at)
+	if o := l.Outage; o != nil && !o.Served.After(o.Last) {
+		o.Served = at
 	}
 }
 
-// take is what is to be told now, at most room notices of it. It counts as told.
+// take is what is to be told now, at most room notices of it. It counts as told. The ledger was tidied before.
 func (l *ledger) take(now time.Time, lim limit, room int) []notice {
-	l.tidy(now, lim)
 	var out []notice
 	if o := l.Outage; o != nil && !now.Before(o.over()) {
 		recovered := o.Told && o.Served.After(o.Last)
@@ -149,7 +147,7 @@ func (o *outage) over() time.Time {
 	if !o.Served.After(o.Last) {
 		return o.Last.Add(forgetOutage)
 	}
-	return o.Last.Add(settle)
+	return o.Served.Add(settle)
 }
 
 func (m *mark) due(now time.Time, lim limit) bool {
@@ -235,8 +233,8 @@ func (l *ledger) next(lim limit) time.Time {
 	return next
 }
 
-// tidy forgets what has passed. Times in the future come from a clock that was set back: they would silence a
-// kind for as long, so they become now.
+// tidy forgets what has passed, before anything new is entered. Times in the future come from a clock that was set
+// back: they would silence a kind for as long, so they become now.
 func (l *ledger) tidy(now time.Time, lim limit) {
 	for i, t := range l.Told {
 		l.Told[i] = earlier(t, now)

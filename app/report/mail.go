@@ -73,7 +73,7 @@ func newBackend(cfg config.Mail, console io.Writer) (backend, error) {
 	case "", "none":
 		return nil, nil
 	case "smtp":
-		return smtpBackend{cfg}, nil
+		return smtpBackend{cfg: cfg}, nil
 	case "console":
 		return consoleBackend{console}, nil
 	case "file":

@@ -30,7 +30,7 @@ type kind struct {
 	sample      *sample
 }
 
-// sample is what a mail or an event tells of one incident. Its strings are cut, and not scrubbed yet.
+// sample is what a mail or an event tells of one incident. Its strings are cut, and not clean yet.
 type sample struct {
 	at       time.Time
 	errText  string
@@ -142,7 +142,7 @@ func sampleOf(in *Incident) *sample {
 		s.holders = append(s.holders, line(h))
 	}
 	if in.Err != nil {
-		s.errText, s.errType = text(in.Err.Error()), fmt.Sprintf("%T", innermost(in.Err))
+		s.errText, s.errType = cut(in.Err.Error(), maxText), fmt.Sprintf("%T", innermost(in.Err))
 	}
 	if ce, ok := errors.AsType[*db.ConnError](in.Err); ok {
 		s.ofConnError(ce)

@@ -169,8 +169,8 @@ func (r *Reporter) lost(n notice) {
 	}
 }
 
-// Close tells what is due and sends what waits, until ctx ends: then it cuts the connections. No goroutine is
-// left, and it may be called again. The error tells how much was not sent.
+// Close tells what is due and sends what waits, until ctx ends: then it cuts the connections, and returns within
+// a second or two. No goroutine is left, and it may be called again. The error tells how much was not sent.
 func (r *Reporter) Close(ctx context.Context) error {
 	if r == nil {
 		return nil
@@ -185,7 +185,7 @@ const afterCut = time.Second
 func (r *Reporter) close(ctx context.Context) error {
 	defer r.cancel()
 	close(r.keeper.stop)
-	<-r.keeper.done // within lockWait
+	<-r.keeper.done // soon: it waits for nobody but the lock of the state file, and not long
 	var wg sync.WaitGroup
 	var mailErr, sentryErr error
 	if r.courier != nil {

@@ -22,6 +22,9 @@ var secretish = []struct {
 		`["']?\s*[:=]\s*)("[^"\n]*"|'[^'\n]*'|[^\s&;,]+)`), "${1}" + redacted},
 }
 
+// halfURL finds a URL that was cut before the end of its password.
+var halfURL = regexp.MustCompile(`://[^\s"'@]*:[^\s"'@]*…$`)
+
 // scrubber takes secrets out of texts: those that it knows, and whatever looks like one.
 type scrubber struct{ known *strings.Replacer }
 
@@ -39,8 +42,9 @@ func newScrubber(secrets []config.Secret) scrubber {
 	return scrubber{strings.NewReplacer(pairs...)}
 }
 
+// clean is text without secrets and control characters.
 func (s scrubber) clean(text string) string {
-	text = s.known.Replace(text)
+	text = halfURL.ReplaceAllString(s.known.Replace(strings.Map(inLines, text)), "://"+redacted+"…")
 	for _, p := range secretish {
 		text = p.pattern.ReplaceAllString(text, p.with)
 	}

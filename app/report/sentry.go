@@ -107,7 +107,7 @@ func contextOf(hint *sentry.EventHint) context.Context {
 func (c *SentryClient) Capture(ctx context.Context, err error, tags map[string]string) string {
 	e := sentry.NewEvent()
 	e.Level, e.Tags = sentry.LevelError, tags
-	e.Exception = []sentry.Exception{{Type: fmt.Sprintf("%T", innermost(err)), Value: text(err.Error())}}
+	e.Exception = []sentry.Exception{{Type: fmt.Sprintf("%T", innermost(err)), Value: cut(err.Error(), maxText)}}
 	if id := c.client.CaptureEvent(e, &sentry.EventHint{Context: ctx}, nil); id != nil {
 		return string(*id)
 	}

@@ -24,7 +24,14 @@ const (
 )
 
 // smtpBackend opens a connection for each mail: there are few, and one that is kept would be dead when needed.
-type smtpBackend struct{ cfg config.Mail }
+type smtpBackend struct {
+	cfg   config.Mail
+	roots *x509.CertPool // whom to trust; nil: whom the machine trusts
+}
+
+func (b smtpBackend) tls() *tls.Config {
+	return &tls.Config{ServerName: b.cfg.Host, RootCAs: b.roots, MinVersion: tls.VersionTLS12}
+}
 
 func (b smtpBackend) send(ctx context.Context, m *message) error {
 	err := b.sendTo(ctx, m, m.to)
@@ -81,12 +88,12 @@ func (b smtpBackend) options(ctx context.Context) []mail.Option {
 	switch b.cfg.TLS {
 	case "tls":
 		// The library takes a connection for encrypted only if it negotiates itself, or sees it to be TLS's.
-		policy, dial = mail.TLSOpportunistic, dialTLS(dial, b.cfg.Host)
+		policy, dial = mail.TLSOpportunistic, dialTLS(dial, b.tls())
 	case "starttls":
 		policy = mail.TLSMandatory
 	}
 	options := []mail.Option{
-		mail.WithPort(b.cfg.Port), mail.WithTimeout(smtpTimeout), mail.WithTLSPolicy(policy),
+		mail.WithPort(b.cfg.Port), mail.WithTimeout(smtpTimeout), mail.WithTLSPolicy(policy), mail.WithTLSConfig(b.tls()),
 		mail.WithDialContextFunc(dial), mail.WithoutNoop(),
 	}
 	if b.cfg.User != "" {
@@ -97,13 +104,13 @@ func (b smtpBackend) options(ctx context.Context) []mail.Option {
 	return options
 }
 
-func dialTLS(dial mail.DialContextFunc, host string) mail.DialContextFunc {
+func dialTLS(dial mail.DialContextFunc, cfg *tls.Config) mail.DialContextFunc {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := dial(ctx, network, addr)
 		if err != nil {
 			return nil, err
 		}
-		secure := tls.Client(conn, &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12})
+		secure := tls.Client(conn, cfg)
 		if err := secure.HandshakeContext(ctx); err != nil {
 			_ = conn.Close()
 			return nil, err
@@ -154,8 +161,8 @@ func badCertificate(err error) bool {
 }
 
 func misconfigured(err error) bool {
-	return lacksStartTLS(err) || errors.Is(err, mail.ErrNoSupportedAuthDiscovered) || strings.Contains(err.Error(), noAuth) ||
-		strings.HasPrefix(err.Error(), "mail.")
+	return lacksStartTLS(err) || errors.Is(err, mail.ErrNoSupportedAuthDiscovered) ||
+		strings.Contains(err.Error(), noAuth) || strings.HasPrefix(err.Error(), "mail.")
 }
 
 // What the library says with no error value of its own.

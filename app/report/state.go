@@ -22,7 +22,7 @@ type state struct {
 
 const (
 	stateName = "report.json"
-	lockWait  = time.Second // others hold the lock for about a millisecond
+	lockWait  = 250 * time.Millisecond // others hold the lock for about a millisecond
 	lockPoll  = 5 * time.Millisecond
 )
 

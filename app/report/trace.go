@@ -52,7 +52,7 @@ func (Tracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQu
 	if sentry.SpanFromContext(ctx) == nil {
 		return ctx
 	}
-	span := sentry.StartSpan(ctx, "db.sql.query", sentry.WithDescription(text(data.SQL)))
+	span := sentry.StartSpan(ctx, "db.sql.query", sentry.WithDescription(cut(data.SQL, maxText)))
 	span.SetData("db.system", "postgresql")
 	return context.WithValue(span.Context(), querySpan{}, span)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"net/http"
 	"strconv"
 	"time"
@@ -27,8 +28,8 @@ var errorPages = MustTemplates(must(fs.Sub(errorFS, "templates")), nil)
 // lastResort is answered when not even the error page renders.
 const lastResort = "500: something went wrong here, and again while saying so. It was logged.\n"
 
-// retryAfter is what a client is asked to wait when no connection could be had. A pool that is busy, or a server
-// that restarts, is mostly back by then.
+// retryAfter is what a client is asked to wait at least when no connection could be had, for a cause that passes. A pool that is busy, or a
+// server that restarts, is mostly back by then.
 const retryAfter = time.Second
 
 // Problem is an error as its answer: an RFC 9457 problem document, or a page.
@@ -98,19 +99,23 @@ func httpSentence(status int) string {
 }
 
 func unavailable(ce *db.ConnError) Problem {
-	return Problem{
+	p := Problem{
 		Status: http.StatusServiceUnavailable, Title: "No database connection: " + string(ce.Cause),
-		Detail: causeSentence(ce), Cause: ce.Cause, RetryAfter: retryAfter,
+		Detail: causeSentence(ce), Cause: ce.Cause,
 	}
+	if ce.Cause != db.LoginRejected { // which stays until somebody changes a setting
+		p.RetryAfter = max(ce.RetryAfter, retryAfter)
+	}
+	return p
 }
 
 // causeSentence says in one sentence what is wrong, to a person who only wanted to see a page.
 func causeSentence(ce *db.ConnError) string {
 	switch ce.Cause {
 	case db.PoolTimeout:
-		return fmt.Sprintf("All %d database connections of this application were busy for %.2f seconds.", ce.Size, ce.Waited.Seconds())
+		return fmt.Sprintf("All database connections of this application (%d) were busy for %.2f seconds.", ce.Size, ce.Waited.Seconds())
 	case db.QueueFull:
-		return fmt.Sprintf("All %d database connections of this application are busy, and %d requests wait for one already.", ce.Size, ce.Waiting)
+		return fmt.Sprintf("All database connections of this application (%d) are busy, and as many requests as may (%d) wait for one already.", ce.Size, ce.Waiting)
 	case db.SlotsExhausted:
 		return "The database server has no connection slot left: all are taken."
 	case db.LoginRejected:
@@ -122,8 +127,8 @@ func causeSentence(ce *db.ConnError) string {
 }
 
 // HandleErrors is the one place that answers errors, for echo's HTTPErrorHandler. Each error has one line in the
-// log, with what the client was not told.
-func HandleErrors(log *slog.Logger) echo.HTTPErrorHandler {
+// log, with what the client was not told. tell, if any, hears of those that are ours: 500 and above.
+func HandleErrors(log *slog.Logger, tell func(echo.Context, error)) echo.HTTPErrorHandler {
 	return func(err error, c echo.Context) {
 		ctx := c.Request().Context()
 		if errors.Is(ctx.Err(), context.Canceled) {
@@ -135,6 +140,9 @@ func HandleErrors(log *slog.Logger) echo.HTTPErrorHandler {
 			panic(http.ErrAbortHandler) // net/http closes the connection, so that the client sees it is not whole
 		}
 		p := ProblemOf(err)
+		if tell != nil && p.Status >= http.StatusInternalServerError {
+			tell(c, err)
+		}
 		log.Log(ctx, levelOf(p.Status), p.Title, logAttrs(c, p.Status, err)...)
 		if werr := p.write(c); werr != nil {
 			log.ErrorContext(ctx, "could not write the error page", "error", werr)
@@ -170,7 +178,7 @@ func (p Problem) write(c echo.Context) error {
 	h := c.Response().Header()
 	h.Set(echo.HeaderCacheControl, "no-store")
 	if p.RetryAfter > 0 {
-		h.Set(echo.HeaderRetryAfter, strconv.Itoa(int(max(1, p.RetryAfter.Round(time.Second).Seconds()))))
+		h.Set(echo.HeaderRetryAfter, strconv.Itoa(int(math.Ceil(p.RetryAfter.Seconds()))))
 	}
 	if WantsJSON(c) {
 		h.Set(echo.HeaderContentType, "application/problem+json")

@@ -106,7 +106,7 @@ Start with ` + "`ddtb run`" + `: it brings its own PostgreSQL and says what to t
 	root.PersistentFlags().BoolVarP(&c.verbose, "verbose", "v", false, "log every request and every detail")
 	root.AddCommand(
 		c.runCommand(), c.runserverCommand(), c.migrateCommand(), c.loaddemoCommand(),
-		c.createsuperuserCommand(), c.changepasswordCommand(),
+		c.createsuperuserCommand(), c.changepasswordCommand(), c.dbConnectionsCommand(), c.sendtestemailCommand(),
 		c.configCommand(), c.healthcheckCommand(), c.versionCommand(),
 	)
 	return root

@@ -92,11 +92,11 @@ func (c *cli) runAll(ctx context.Context, f runFlags) (err error) {
 		return err
 	}
 	o.Flags = append(o.Flags, place(login)...)
-	if cfg, err = c.load(o); err != nil {
+	load := func() (*config.Config, error) { return c.loadWithTests(o) }
+	if cfg, err = load(); err != nil {
 		return err
 	}
-	testsOn(cfg)
-	admin, err := c.prepare(ctx, cfg, filepath.Join(dir, "admin-password"))
+	admin, err := c.prepare(ctx, cfg, filepath.Join(dir, "admin.password"))
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,8 @@ func (c *cli) runAll(ctx context.Context, f runFlags) (err error) {
 		case <-ctx.Done():
 		}
 	}()
-	err = c.serve(ctx, o, cfg, l, func(cfg *config.Config) { c.welcome(cfg, l.Addr(), pg, admin) })
+	c.welcome(cfg, l.Addr(), pg, admin)
+	err = c.serve(ctx, l, cfg, reload{o, load})
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
 	}
@@ -145,11 +146,16 @@ func place(login config.Database) []config.Flag {
 	return flags
 }
 
-// testsOn turns the test endpoints on unless the configuration says something about them.
-func testsOn(cfg *config.Config) {
+// loadWithTests turns the test endpoints on unless the configuration says something about them.
+func (c *cli) loadWithTests(o config.Options) (*config.Config, error) {
+	cfg, err := c.load(o)
+	if err != nil {
+		return nil, err
+	}
 	if _, said := cfg.Origins["test.enabled"]; !said {
 		cfg.Test.Enabled = true
 	}
+	return cfg, nil
 }
 
 // prepare brings the database to where a visitor expects it: tables, a few polls, and an admin user.
@@ -186,7 +192,7 @@ func (c *cli) ensureAdmin(ctx context.Context, cfg *config.Config, passwordFile 
 }
 
 func (c *cli) welcome(cfg *config.Config, addr net.Addr, pg *localpg.Server, admin string) {
-	at := "http://" + addr.String()
+	at := "http://" + clickable(addr)
 	file := cfg.File
 	c.say(`
 ddtb is running. Ctrl-C stops it.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 	"ddtb/app"
 	"ddtb/config"
 	"ddtb/db"
+	"ddtb/db/activity"
 )
 
 func (c *cli) runserverCommand() *cobra.Command {
@@ -57,9 +59,23 @@ func (c *cli) runserver(ctx context.Context, o config.Options) error {
 	if err := c.checkSchema(ctx, cfg); err != nil {
 		return err
 	}
-	return c.serve(ctx, o, cfg, l, func(*config.Config) {
-		c.say("ddtb serves on http://%s/ with the strategy %s. Ctrl-C stops it.\n", l.Addr(), cfg.Databases["default"].Strategy)
-	})
+	c.say("ddtb serves on http://%s/ with the strategy %s. Ctrl-C stops it.\n", clickable(l.Addr()), cfg.Databases["default"].Strategy)
+	return c.serve(ctx, l, cfg, reload{o, func() (*config.Config, error) { return c.load(o) }})
+}
+
+// clickable is an address that a browser on this machine can open.
+func clickable(a net.Addr) string {
+	host, port, err := net.SplitHostPort(a.String())
+	if ip := net.ParseIP(host); err == nil && ip.IsUnspecified() {
+		return net.JoinHostPort("127.0.0.1", port)
+	}
+	return a.String()
+}
+
+// reload is where the configuration came from, and how to read it again.
+type reload struct {
+	from config.Options
+	load func() (*config.Config, error)
 }
 
 // checkSchema refuses a database that this program does not fit. One that can't be reached is no reason to
@@ -83,8 +99,8 @@ func (c *cli) checkSchema(ctx context.Context, cfg *config.Config) error {
 
 // serve runs the application on l until ctx ends. The configuration is read again when its file changes, and on
 // SIGHUP.
-func (c *cli) serve(ctx context.Context, o config.Options, cfg *config.Config, l net.Listener, announce func(*config.Config)) error {
-	a, err := app.New(ctx, cfg, c.log)
+func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r reload) error {
+	a, err := app.New(ctx, cfg, c.log, app.WithStateDir(c.stateDir()))
 	if err != nil {
 		return err
 	}
@@ -99,13 +115,14 @@ func (c *cli) serve(ctx context.Context, o config.Options, cfg *config.Config, l
 	var background sync.WaitGroup
 	defer background.Wait()
 	defer cancel()
-	if path, _ := o.Path(); path != "" {
+	if path, _ := r.from.Path(); path != "" {
 		background.Go(func() {
 			if err := config.Watch(ctx, path, ask); err != nil {
 				c.log.Warn("changes of the configuration file are not seen; send SIGHUP instead", "error", err)
 			}
 		})
 	}
+	background.Go(func() { c.lend(ctx, a, cfg.Databases["default"]) })
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
@@ -117,16 +134,39 @@ func (c *cli) serve(ctx context.Context, o config.Options, cfg *config.Config, l
 			case <-hup:
 			case <-again:
 			}
-			c.reconfigure(ctx, a, o)
+			c.reconfigure(ctx, a, r)
 		}
 	})
-	announce(cfg)
 	return a.Serve(ctx, l)
 }
 
+// stateDir is where the processes of this host share their limit on mails: ddtb in $XDG_STATE_HOME, else in
+// ~/.local/state. Without a home each has its own.
+func (c *cli) stateDir() string {
+	state, home := c.environment("XDG_STATE_HOME"), c.environment("HOME")
+	switch {
+	case filepath.IsAbs(state):
+		return filepath.Join(state, "ddtb")
+	case home != "":
+		return filepath.Join(home, ".local", "state", "ddtb")
+	}
+	return ""
+}
+
+// lend lets `ddtb db-connections` of the same user look through this server's connection when no slot is left.
+func (c *cli) lend(ctx context.Context, a *app.App, cfg config.Database) {
+	dir, err := activity.SocketDir(c.environment("XDG_RUNTIME_DIR"))
+	if err == nil {
+		err = a.Server().Lend(ctx, dir, cfg)
+	}
+	if err != nil {
+		c.log.Warn("db-connections can't use this server's connection when no slot is left", "error", err)
+	}
+}
+
 // reconfigure reads the configuration again. A mistake changes nothing.
-func (c *cli) reconfigure(ctx context.Context, a *app.App, o config.Options) {
-	cfg, err := c.load(o)
+func (c *cli) reconfigure(ctx context.Context, a *app.App, r reload) {
+	cfg, err := r.load()
 	if err != nil {
 		c.log.Error("the configuration has a mistake; the old one stays in force", "error", err)
 		return

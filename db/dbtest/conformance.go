@@ -75,7 +75,7 @@ type subject struct {
 
 func (s *subject) open() db.Strategy {
 	s.Helper()
-	strategy, err := db.NewStrategy(s.cfg)
+	strategy, err := db.NewStrategy(s.cfg, nil)
 	s.must(err)
 	s.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -225,7 +225,7 @@ func resetsSession(s *subject) {
 	s.must(l.Conn().QueryRow(ctx, `SELECT current_setting('work_mem'), coalesce(current_setting('a.b', true), ''),
 		current_setting('application_name'), to_regclass('pg_temp.mine')::text,
 		(SELECT count(*) FROM pg_prepared_statements WHERE name = 'p'),
-		(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 42),
+		(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 42 AND pid = pg_backend_pid()),
 		(SELECT count(*) FROM pg_listening_channels())`).
 		Scan(&workMem, &ab, &app, &temp, &prepared, &locks, &channels))
 	if workMem == "77MB" || ab != "" || temp != nil || prepared+locks+channels != 0 || app == "" {

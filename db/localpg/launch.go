@@ -35,7 +35,7 @@ func (s *Server) launch(ctx context.Context, p programs, o Options) error {
 		if s.port, err = choosePort(o.Port, last); err != nil {
 			return err
 		}
-		if err = s.launchOnce(ctx, p, o); err == nil {
+		if err = s.launchSoon(ctx, p, o); err == nil {
 			return s.folder.noteRun(s.port)
 		}
 		if o.Port != 0 || isFree(s.port) { // the port was not the reason
@@ -44,6 +44,25 @@ func (s *Server) launch(ctx context.Context, p programs, o Options) error {
 		last = 0
 	}
 	return err
+}
+
+// detachPatience is how long the kernel may take to free what killed processes shared, after they left the list
+// of processes.
+const detachPatience = 5 * time.Second
+
+// launchSoon launches again while the server refuses because of processes that takeOver has just killed.
+func (s *Server) launchSoon(ctx context.Context, p programs, o Options) error {
+	for end := time.Now().Add(detachPatience); ; {
+		err := s.launchOnce(ctx, p, o)
+		if err == nil || time.Now().After(end) || !strings.Contains(err.Error(), "pre-existing shared memory block") {
+			return err
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 func (s *Server) launchOnce(ctx context.Context, p programs, o Options) error {

@@ -551,9 +551,30 @@ func TestProcessesWhoseServerWasKilledAreTakenOver(t *testing.T) {
 	waitGone(t, all)
 }
 
+func TestAProcessThatHearsNothingIsEnded(t *testing.T) {
+	dir := made(t)
+	program := filepath.Join(filepath.Dir(dir), "postgres.bin", "postgres") // what is one is told by name and working folder
+	must(t, os.Mkdir(filepath.Dir(program), 0o755))
+	must(t, exec.Command("cp", "/bin/sleep", program).Run()) //nolint:noctx // doesn't wait
+	deaf := exec.Command(program, "1000")                    //nolint:noctx // killed below
+	deaf.Dir = filepath.Join(dir, "data")
+	must(t, deaf.Start())
+	t.Cleanup(func() { _ = deaf.Process.Kill() })
+	start(t, localpg.Options{Dir: dir})
+	if err := deaf.Wait(); err == nil || deaf.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Errorf("it ended with %v", err)
+	}
+}
+
 func TestAPidFileThatNamesAnotherProgramIsStale(t *testing.T) {
 	dir := made(t)
 	sleeper := exec.Command("sleep", "1000") //nolint:noctx // killed below
+	info, err := os.Stat(filepath.Join(dir, "data"))
+	must(t, err)
+	owner := info.Sys().(*syscall.Stat_t)
+	if os.Geteuid() == 0 { // PostgreSQL minds the processes of its own user alone
+		sleeper.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid}}
+	}
 	must(t, sleeper.Start())
 	t.Cleanup(func() { _ = sleeper.Process.Kill(); _ = sleeper.Wait() })
 	stale := fmt.Sprintf("%d\n%s\n1\n5432\n\n127.0.0.1\n", sleeper.Process.Pid, filepath.Join(dir, "data"))

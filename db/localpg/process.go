@@ -157,9 +157,15 @@ func pidIn(name string) int {
 
 // mainFirst sorts pids, and puts the server's main process first where it is known.
 func mainFirst(pids []int, data string) []int {
-	slices.Sort(pids)
-	if i := slices.Index(pids, pidIn(filepath.Join(data, "postmaster.pid"))); i > 0 {
-		pids = slices.Insert(slices.Delete(pids, i, i+1), 0, pids[i])
-	}
+	main := pidIn(filepath.Join(data, "postmaster.pid"))
+	slices.SortFunc(pids, func(a, b int) int {
+		switch main {
+		case a:
+			return -1
+		case b:
+			return 1
+		}
+		return a - b
+	})
 	return pids
 }

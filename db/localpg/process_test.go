@@ -26,14 +26,9 @@ func TestPsFindsTheProcessesThatProcFinds(t *testing.T) {
 	if main := s.Processes()[0]; main != s.process.cmd.Process.Pid {
 		t.Errorf("the first process is %d, the main one %d", main, s.process.cmd.Process.Pid)
 	}
-	found := func() (byPS, byProc []int) {
-		byPS, byProc = listedByPS(s.folder.data()), s.Processes()
-		slices.Sort(byPS[min(1, len(byPS)):])
-		return byPS, byProc
-	}
 	deadline := time.After(10 * time.Second)
 	for { // processes come and go
-		byPS, byProc := found()
+		byPS, byProc := mainFirst(familyOn(s.folder.data(), listedByPS()), s.folder.data()), s.Processes()
 		if slices.Equal(byPS, byProc) {
 			return
 		}
@@ -42,5 +37,15 @@ func TestPsFindsTheProcessesThatProcFinds(t *testing.T) {
 			t.Fatalf("ps finds %v, /proc %v", byPS, byProc)
 		case <-time.After(time.Millisecond):
 		}
+	}
+}
+
+func TestTheMainProcessIsFirstThoughItsNumberIsNot(t *testing.T) {
+	data := t.TempDir()
+	if err := os.WriteFile(filepath.Join(data, "postmaster.pid"), []byte("30\n"+data+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := mainFirst([]int{40, 10, 30, 20}, data); !slices.Equal(got, []int{30, 10, 20, 40}) {
+		t.Error(got)
 	}
 }

@@ -1,0 +1,14 @@
+package app
+
+import "github.com/labstack/echo/v4"
+
+// Addresses are the method and path of every route in the table.
+func (a *App) Addresses() (all [][2]string) {
+	for _, r := range a.table() {
+		all = append(all, [2]string{r.method, r.path})
+	}
+	return all
+}
+
+// AddPage adds a page that queries, with all that pages pass on their way. Call it before the first request.
+func (a *App) AddPage(path string, h echo.HandlerFunc) { a.bind(a.echo, route{get, path, h, page}) }

@@ -1,0 +1,86 @@
+package envelope
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+func TestParse(t *testing.T) {
+	for _, c := range []struct{ name, body, want string }{
+		{"with lengths", "{\"event_id\":\"1\"}\n{\"type\":\"event\",\"length\":2}\n{}\n{\"type\":\"x\",\"length\":3}\na\nb\n", `event "{}" x "a\nb"`},
+		{"without", "{}\n{\"type\":\"event\"}\n{\"a\":1}\n{\"type\":\"event\"}\nlast", `event "{\"a\":1}" event "last"`},
+		{"no items", "{}\n", ""},
+		{"nothing", "", "error"},
+		{"no JSON", "x\n", "error"},
+		{"cut", "{}\n{\"type\":\"event\",\"length\":9}\n{}", "error"},
+		{"too long", "{}\n{\"type\":\"event\",\"length\":99999999999}\n{}", "error"},
+		{"negative", "{}\n{\"type\":\"event\",\"length\":-1}\n{}", "error"},
+	} {
+		items, err := Parse(strings.NewReader(c.body))
+		var got []string
+		for _, i := range items {
+			got = append(got, fmt.Sprintf("%s %q", i.Type, i.Payload))
+		}
+		if err != nil {
+			got = []string{"error"}
+		}
+		if s := strings.Join(got, " "); s != c.want {
+			t.Errorf("%s: got %s, want %s (%v)", c.name, s, c.want, err)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte("{}\n{\"type\":\"event\",\"length\":2}\n{}\n"))
+	f.Fuzz(func(_ *testing.T, body []byte) { _, _ = Parse(bytes.NewReader(body)) })
+}
+
+func TestASinkKeepsTheLatestAndCountsAll(t *testing.T) {
+	s := NewSink(0)
+	for i := range maxItems + 5 {
+		equal(t, post(t, s, "/api/7/envelope/", fmt.Appendf(nil, "{}\n{\"type\":\"event\"}\n%d\n", i), ""), http.StatusOK)
+	}
+	events := s.Items("event")
+	equal(t, len(events), maxItems)
+	equal(t, string(events[0].Payload), "5")
+	equal(t, s.Total(), maxItems+5)
+	equal(t, len(s.Items("transaction")), 0)
+}
+
+func TestASinkRefusesWhatIsNoEnvelope(t *testing.T) {
+	s := NewSink(0)
+	equal(t, post(t, s, "/api/7/envelope/", []byte("x"), ""), http.StatusBadRequest)
+	equal(t, post(t, s, "/api/7/envelope/", []byte("x"), "gzip"), http.StatusBadRequest)
+	equal(t, post(t, s, "/other", []byte("{}"), ""), http.StatusNotFound)
+	var zipped bytes.Buffer
+	w := gzip.NewWriter(&zipped)
+	if _, err := w.Write([]byte("{}\n{\"type\":\"event\"}\n1")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, post(t, s, "/stream", zipped.Bytes(), "gzip"), http.StatusOK)
+	equal(t, s.Total(), 1)
+}
+
+func post(t *testing.T, h http.Handler, path string, body []byte, encoding string) int {
+	t.Helper()
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, bytes.NewReader(body))
+	r.Header.Set("Content-Encoding", encoding)
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w.Code
+}
+
+func equal[T comparable](t *testing.T, got, want T) {
+	t.Helper()
+	if got != want {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}

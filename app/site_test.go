@@ -1,0 +1,304 @@
+package app_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"ddtb/app"
+	"ddtb/config"
+	"ddtb/db"
+	"ddtb/db/dbtest"
+	"ddtb/polls"
+)
+
+func TestMain(m *testing.M) { dbtest.Run(m) }
+
+// strategies are all that a request can get its connection by. Those with a bound have at most 5.
+var strategies = []struct {
+	name string
+	set  func(*config.Database)
+}{
+	{"per-request", perRequest},
+	{"persistent", persistent},
+	{"persistent with reap", func(c *config.Database) { persistent(c); c.Persistent.Reap = true }},
+	{"persistent with workers", func(c *config.Database) { persistent(c); c.Persistent.Workers = 5 }},
+	{"pool, for the query", pool},
+	{"pool, for the request", func(c *config.Database) { pool(c); c.Pool.Hold = config.HoldRequest }},
+}
+
+func perRequest(c *config.Database) { c.Strategy = config.StrategyPerRequest }
+func persistent(c *config.Database) { c.Strategy = config.StrategyPersistent }
+func pool(c *config.Database)       { c.Strategy, c.Pool.MaxSize = config.StrategyPool, 5 }
+
+// promise is a sentence that holds for an application, whatever its strategy.
+type promise struct {
+	sentence string
+	test     func(*testing.T, *site)
+}
+
+// underEachStrategy looks at the promises one after another, on one application of each strategy, side by side.
+func underEachStrategy(t *testing.T, promises []promise) {
+	for _, strategy := range strategies {
+		t.Run(strategy.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, func(c *config.Config) { setDatabase(c, strategy.set) })
+			for _, p := range promises {
+				t.Run(p.sentence, func(t *testing.T) { p.test(t, s.in(t)) })
+			}
+		})
+	}
+}
+
+func setDatabase(c *config.Config, set func(*config.Database)) {
+	d := c.Databases["default"]
+	set(&d)
+	c.Databases["default"] = d
+}
+
+// site is the application behind a real listener, so that each client connection is a worker.
+type site struct {
+	*app.App
+	t      testing.TB
+	cfg    *config.Config
+	url    string
+	client *http.Client // keeps connections alive
+	log    *logbook
+	stop   func() error // as Ctrl-C; it may be called twice
+
+	expectCut bool // leases are still out at the end
+}
+
+// newSite is the application on a database of its own with the demo polls. The test endpoints are on.
+func newSite(t testing.TB, set func(*config.Config)) *site {
+	t.Helper()
+	s := siteOn(t, dbtest.Config(t), set)
+	s.loadDemo()
+	return s
+}
+
+func siteOn(t testing.TB, database config.Database, set func(*config.Config)) *site {
+	t.Helper()
+	cfg := config.Default()
+	cfg.Databases = map[string]config.Database{"default": database}
+	cfg.Test.Enabled = true
+	if set != nil {
+		set(&cfg)
+	}
+	log := &logbook{}
+	a, err := app.New(t.Context(), &cfg, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := app.Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- a.Serve(ctx, l) }()
+	s := &site{App: a, t: t, cfg: &cfg, url: "http://" + l.Addr().String(), client: newClient(), log: log}
+	s.stop = sync.OnceValue(func() error { cancel(); return <-served })
+	t.Cleanup(func() {
+		s.client.CloseIdleConnections()
+		if err := s.stop(); err != nil && !s.expectCut {
+			t.Errorf("the end of the server: %v", err)
+		}
+		if strings.Contains(log.String(), database.Password.Reveal()) {
+			t.Error("the password of the database is in the log")
+		}
+	})
+	return s
+}
+
+// in is the site for a part of its test.
+func (s *site) in(t *testing.T) *site {
+	part := *s
+	part.t = t
+	return &part
+}
+
+// loadDemo writes past the application, whose figures stay as they are.
+func (s *site) loadDemo() {
+	s.t.Helper()
+	cfg := s.cfg.Databases["default"]
+	perRequest(&cfg)
+	d, err := db.Open(s.t.Context(), cfg)
+	if err == nil {
+		_, err = polls.NewStore(d).LoadDemo(s.t.Context(), time.Now())
+		err = errors.Join(err, d.Close(s.t.Context()))
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// reconfigure puts another strategy in force.
+func (s *site) reconfigure(set func(*config.Database)) {
+	s.t.Helper()
+	cfg := *s.cfg
+	cfg.Databases = maps.Clone(s.cfg.Databases)
+	setDatabase(&cfg, set)
+	if _, err := s.Reconfigure(s.t.Context(), &cfg); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// application is the application_name of the strategy's backends.
+func (s *site) application() string {
+	c := s.DB().Config()
+	return c.ApplicationName + "/" + c.Strategy
+}
+
+// backends counts those of the strategy on the server.
+func (s *site) backends(control *pgx.Conn) int {
+	s.t.Helper()
+	return dbtest.Backends(s.t, control, s.application())
+}
+
+// fresh makes a connection for each request, as ab does.
+var fresh = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: stay}
+
+func newClient() *http.Client {
+	return &http.Client{
+		Transport:     &http.Transport{MaxIdleConnsPerHost: 50, ExpectContinueTimeout: time.Minute},
+		CheckRedirect: stay,
+	}
+}
+
+func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+// answer is a response that was read to its end.
+type answer struct {
+	*http.Response
+	body string
+}
+
+func (a answer) header(name string) string { return a.Header.Get(name) }
+
+// send sends a request, with header names and values, and reads the answer. It may run in any goroutine.
+func (s *site) send(ctx context.Context, c *http.Client, method, path string, body io.Reader, header ...string) (answer, error) {
+	req, err := http.NewRequestWithContext(ctx, method, s.url+path, body)
+	if err != nil {
+		return answer{}, err
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return answer{}, err
+	}
+	text, err := io.ReadAll(resp.Body)
+	a := answer{resp, string(text)}
+	return a, errors.Join(err, resp.Body.Close(), s.mustHold(method+" "+path, a))
+}
+
+// securityHeaders are on every answer.
+var securityHeaders = map[string]string{
+	"Content-Security-Policy":    "frame-ancestors 'none'", // the admin's own is stricter
+	"X-Content-Type-Options":     "nosniff",
+	"Referrer-Policy":            "same-origin",
+	"Cross-Origin-Opener-Policy": "same-origin",
+	"X-Request-Id":               "",
+}
+
+// mustHold is what holds for every answer, whatever it is.
+func (s *site) mustHold(request string, a answer) (err error) {
+	for name, want := range securityHeaders {
+		if got := a.header(name); got == "" || !strings.Contains(got, want) || strings.Contains(got, "unsafe") {
+			err = errors.Join(err, fmt.Errorf("%s: %s: header %s is %q", request, a.Status, name, got))
+		}
+	}
+	if strings.Contains(a.body, s.cfg.Databases["default"].Password.Reveal()) {
+		err = errors.Join(err, fmt.Errorf("%s: the password of the database is in the answer", request))
+	}
+	if strings.Contains(a.body, "<script>alert") {
+		err = errors.Join(err, fmt.Errorf("%s: what came with the request or from the database was not escaped", request))
+	}
+	return err
+}
+
+func (s *site) do(method, path string, body io.Reader, header ...string) answer {
+	s.t.Helper()
+	a, err := s.send(s.t.Context(), s.client, method, path, body, header...)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return a
+}
+
+func (s *site) get(path string, header ...string) answer {
+	s.t.Helper()
+	return s.do(http.MethodGet, path, nil, header...)
+}
+
+// post sends a form.
+func (s *site) post(path string, form url.Values, header ...string) answer {
+	s.t.Helper()
+	return s.do(http.MethodPost, path, strings.NewReader(form.Encode()), append(header, "Content-Type", urlencoded)...)
+}
+
+const urlencoded = "application/x-www-form-urlencoded"
+
+// logbook keeps what was logged.
+type logbook struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logbook) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logbook) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// lines are those that hold all of the words.
+func (l *logbook) lines(words ...string) (found []string) {
+	for line := range strings.Lines(l.String()) {
+		all := true
+		for _, w := range words {
+			all = all && strings.Contains(line, w)
+		}
+		if all {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+// mustBeIdle waits until no request holds or waits for a lease: an answer may arrive before its lease is back.
+func (s *site) mustBeIdle() {
+	s.t.Helper()
+	dbtest.Eventually(s.t, "no lease is out and nobody waits", func() bool {
+		st := s.DB().Stat()
+		return st.Leases == 0 && st.Waiting == 0
+	})
+}
+
+func mustContain(t testing.TB, a answer, status int, words ...string) {
+	t.Helper()
+	for _, w := range words {
+		if a.StatusCode != status || !strings.Contains(a.body, w) {
+			t.Errorf("%s: %s, without %q\n%s", a.Request.URL, a.Status, w, a.body)
+		}
+	}
+}

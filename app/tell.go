@@ -1,0 +1,32 @@
+package app
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"ddtb/app/report"
+)
+
+// mostHolders is how many holders a mail lists.
+const mostHolders = 20
+
+// tell reports a failed request, with what is known of the database without asking it. No lease is held by then:
+// the request's scope has ended.
+func (a *App) tell(c echo.Context, err error) {
+	in := report.Incident{
+		Err:     err,
+		Request: report.RequestOf(c.Request(), c.Path(), c.RealIP(), c.Response().Header().Get(echo.HeaderXRequestID)),
+	}
+	if s := a.db.Stat(); s.Size > 0 {
+		in.Slots = fmt.Sprintf("%d of %d leases of the strategy %s are out, %d requests wait", s.Leases, s.Size, s.Strategy, s.Waiting)
+	}
+	for i, h := range a.db.Holders() {
+		if i == mostHolders {
+			break
+		}
+		in.Holders = append(in.Holders, fmt.Sprintf("%.1f s  %s", time.Since(h.Since).Seconds(), h.Where))
+	}
+	a.report.Report(in)
+}

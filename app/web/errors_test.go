@@ -1,0 +1,198 @@
+package web_test
+
+import (
+	"bytes"
+	gocontext "context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/labstack/echo/v4"
+
+	"ddtb/app/fault"
+	"ddtb/app/web"
+	"ddtb/db"
+)
+
+// secret stands in for what only the log may tell.
+const secret = "relation polls_question of host 10.0.0.7"
+
+// answers are errors, and all that a client is told of each.
+var answers = map[string]struct {
+	err        error
+	status     int
+	title      string
+	detail     string // is in it
+	retryAfter string
+	level      slog.Level
+}{
+	"a busy pool": {
+		&db.ConnError{Cause: db.PoolTimeout, Size: 3, Leases: 3, Waited: 10 * time.Second}, 503, "No database connection: pool timeout",
+		"(3) were busy for 10.00 seconds.", "1", slog.LevelWarn,
+	},
+	"a full queue": {
+		&db.ConnError{Cause: db.QueueFull, Size: 3, Leases: 3, Waiting: 100, RetryAfter: 2100 * time.Millisecond}, 503,
+		"No database connection: queue full", "as may (100) wait", "3", slog.LevelWarn,
+	},
+	"slots exhausted": {
+		&db.ConnError{Cause: db.SlotsExhausted, Err: &pgconn.PgError{Code: "53300", Message: secret}}, 503,
+		"No database connection: slots exhausted", "no connection slot left", "1", slog.LevelWarn,
+	},
+	"a server that is gone": {
+		fmt.Errorf("latest polls: %w", &db.ConnError{Cause: db.ServerUnavailable, Err: errors.New(secret)}), 503,
+		"No database connection: server unavailable", "does not answer, or is restarting", "1", slog.LevelWarn,
+	},
+	"an open circuit": {
+		&db.ConnError{Cause: db.CircuitOpen, RetryAfter: 1001 * time.Millisecond, Err: errors.New(secret)}, 503,
+		"No database connection: circuit open", "so this one was not made", "2", slog.LevelWarn,
+	},
+	"a rejected login, which does not pass": {
+		&db.ConnError{Cause: db.LoginRejected, Err: errors.New(secret)}, 503,
+		"No database connection: login rejected", "its configuration needs a look", "", slog.LevelWarn,
+	},
+	"what can't be read":  {fault.New(fault.Invalid, "threads=0: no."), 400, "Bad Request", "threads=0: no.", "", slog.LevelDebug},
+	"what is not allowed": {fault.Wrap(fault.Forbidden, errors.New(secret), "Not you."), 403, "Forbidden", "Not you.", "", slog.LevelDebug},
+	"what is not there":   {fmt.Errorf("x: %w", fault.New(fault.NotFound, "No poll.")), 404, "Not Found", "No poll.", "", slog.LevelDebug},
+	"a conflict":          {fault.New(fault.Conflict, "Changed."), 409, "Conflict", "Changed.", "", slog.LevelDebug},
+	"a body too large":    {fault.New(fault.TooLarge, "Too much."), 413, "Request Entity Too Large", "Too much.", "", slog.LevelDebug},
+	"a body cut by a limit": {
+		fmt.Errorf("form: %w", &http.MaxBytesError{Limit: 1}), 413, "Request Entity Too Large", "1 MB", "", slog.LevelDebug,
+	},
+	"too many tries": {fault.New(fault.TooManyTries, "Wait."), 429, "Too Many Requests", "Wait.", "", slog.LevelDebug},
+	"no such route":  {echo.ErrNotFound, 404, "Not Found", "no such page", "", slog.LevelDebug},
+	"another method": {echo.ErrMethodNotAllowed, 405, "Method Not Allowed", "does not take that kind", "", slog.LevelDebug},
+	"an unusual kind": {
+		echo.NewHTTPError(http.StatusUnsupportedMediaType, secret), 415, "Unsupported Media Type", "can't be answered", "", slog.LevelDebug,
+	},
+	"a constraint": {
+		&pgconn.PgError{Code: "23505", Message: secret}, 409, "Conflict", "somebody may have changed it", "", slog.LevelDebug,
+	},
+	"a deadlock":                     {&pgconn.PgError{Code: "40P01", Message: secret}, 500, "Internal Server Error", "not your doing", "", slog.LevelError},
+	"a bug":                          {errors.New(secret), 500, "Internal Server Error", "not your doing", "", slog.LevelError},
+	"a bug that says so":             {fault.New(fault.Internal, secret), 500, "Internal Server Error", "not your doing", "", slog.LevelError},
+	"a server error of a middleware": {echo.NewHTTPError(502, secret), 500, "Internal Server Error", "not your doing", "", slog.LevelError},
+}
+
+// fail is the answer to err for a client with that Accept header, and what was logged.
+func fail(t *testing.T, err error, accept string) (*httptest.ResponseRecorder, map[string]any) {
+	t.Helper()
+	c, rec := context(t, "/polls/")
+	c.Request().Header.Set("Accept", accept)
+	c.Response().Header().Set(echo.HeaderXRequestID, "abc")
+	var log bytes.Buffer
+	web.HandleErrors(slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})), nil)(err, c)
+	var line map[string]any
+	if err := json.Unmarshal(log.Bytes(), &line); err != nil {
+		t.Fatalf("the log is not one line: %v\n%s", err, &log)
+	}
+	return rec, line
+}
+
+func TestAnErrorIsAPageWithAStatusOfItsOwn(t *testing.T) {
+	for name, want := range answers {
+		t.Run(name, func(t *testing.T) {
+			rec, line := fail(t, want.err, "text/html")
+			body, doc := rec.Body.String(), document(t, rec)
+			if rec.Code != want.status || rec.Header().Get("Retry-After") != want.retryAfter || rec.Header().Get("Cache-Control") != "no-store" {
+				t.Errorf("%d, %v", rec.Code, rec.Header())
+			}
+			if h1 := doc.Find("h1").Text(); h1 != want.title || doc.Find("title").Text() != want.title {
+				t.Errorf("the title is %q", h1)
+			}
+			if !strings.Contains(doc.Find(".lead").Text(), want.detail) || strings.Contains(body, secret) {
+				t.Errorf("the page says: %s", body)
+			}
+			if passes := strings.Contains(body, "Please try again"); passes != (want.retryAfter != "") {
+				t.Errorf("that it passes is said: %v", passes)
+			}
+			if line["level"] != want.level.String() || line["status"] != float64(want.status) || line["path"] != "/polls/" ||
+				line["request_id"] != "abc" || line["error"] != want.err.Error() {
+				t.Errorf("the log says: %v", line)
+			}
+		})
+	}
+}
+
+func TestAnErrorIsAProblemDocumentForWhoAsksForJSON(t *testing.T) {
+	for name, want := range answers {
+		t.Run(name, func(t *testing.T) {
+			rec, _ := fail(t, want.err, "application/json")
+			var p struct {
+				Status        int
+				Title, Detail string
+				Cause         db.Cause
+			}
+			if err := json.Unmarshal(rec.Body.Bytes(), &p); err != nil {
+				t.Fatalf("%v: %s", err, rec.Body)
+			}
+			if rec.Code != want.status || rec.Header().Get("Content-Type") != "application/problem+json" ||
+				rec.Header().Get("Retry-After") != want.retryAfter {
+				t.Errorf("%d, %v", rec.Code, rec.Header())
+			}
+			if p.Status != want.status || p.Title != want.title || p.Cause != db.CauseOf(want.err) || !strings.Contains(p.Detail, want.detail) {
+				t.Errorf("%s", rec.Body)
+			}
+			if strings.Contains(rec.Body.String(), secret) {
+				t.Errorf("it tells what only the log should: %s", rec.Body)
+			}
+		})
+	}
+}
+
+func TestTheLogTellsOfAMissingConnectionWithTheNumbersThatMatter(t *testing.T) {
+	_, line := fail(t, &db.ConnError{
+		Cause: db.PoolTimeout, Strategy: "pool", Waited: time.Second, Size: 3, Leases: 3, Waiting: 9,
+		Err: &pgconn.PgError{Code: "53300"},
+	}, "")
+	for key, want := range map[string]any{
+		"cause": "pool timeout", "sqlstate": "53300", "strategy": "pool", "waited": float64(time.Second), "size": 3.0, "leases": 3.0, "waiting": 9.0,
+	} {
+		if line[key] != want {
+			t.Errorf("%s is %v, want %v", key, line[key], want)
+		}
+	}
+}
+
+func TestAClientThatWentAwayIsNoFailure(t *testing.T) {
+	c, rec := context(t, "/polls/")
+	ctx, cancel := gocontext.WithCancel(c.Request().Context())
+	cancel()
+	c.SetRequest(c.Request().WithContext(ctx))
+	var log bytes.Buffer
+	web.HandleErrors(slog.New(slog.NewTextHandler(&log, nil)), nil)(gocontext.Canceled, c)
+	if log.Len() > 0 || rec.Body.Len() > 0 {
+		t.Errorf("logged: %s\nanswered: %s", &log, rec.Body)
+	}
+}
+
+func TestAnErrorAfterTheResponseHasBegunCutsIt(t *testing.T) {
+	e := echo.New()
+	e.HTTPErrorHandler = web.HandleErrors(slog.New(slog.DiscardHandler), nil)
+	e.GET("/", func(c echo.Context) error {
+		c.Response().WriteHeader(http.StatusOK)
+		c.Response().Flush()
+		return errors.New("too late")
+	})
+	srv := httptest.NewServer(e)
+	defer srv.Close()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if _, err := io.ReadAll(resp.Body); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("the client takes it for whole: %v", err)
+	}
+}

@@ -1,0 +1,270 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"ddtb/config"
+	"ddtb/db/activity"
+	"ddtb/db/activity/console"
+)
+
+// connections is one run of db-connections.
+type connections struct {
+	*cli
+	dsn    string
+	asJSON bool
+
+	filter   activity.Filter
+	dryRun   bool
+	yes      bool
+	watch    bool
+	interval time.Duration
+	replicas int
+	extras   int
+
+	cfg   *config.Config
+	paper console.Paper
+	hand  activity.Hand
+	close func()
+}
+
+// action is one of them; it is a subcommand, and a value of --action.
+type action struct {
+	name, short, long string
+	flags             func(*connections, *pflag.FlagSet)
+	run               func(*connections, context.Context) error
+}
+
+var actions = []action{
+	{
+		name: "status", short: "Show who has the slots", run: (*connections).status,
+		long: `Show the slots, and the sessions that have them: by state, by application, by user and client; the
+oldest transaction, the longest query, and what waits on locks. With PgBouncer, its pools too.`,
+	},
+	{
+		name: "health", short: "Give a verdict, with reasons and what to do", run: (*connections).health,
+		long: `Give a verdict on the connections, with the reasons, and what to do for each.
+Exit code: 0 ok, 1 warning, 2 critical, 3 unknown, as monitoring plugins do. It takes a second, in which
+<<<<<<< .merge_file_ocVAhF
+it sees how fast sessions come and go.`, nil, (*connections).health},
+	{"doctor", "Say what is wrong, who is the cause, and the next three steps", `Read the state of a server in trouble, and say in order what is wrong, which application is the cause,
+which of the known scenarios it looks like, and the next three steps with their commands. It ends nothing.`, nil, (*connections).doctor},
+	{"close-idle", "End sessions that have been idle for long", `End sessions of this database that have been idle for longer than --older-than. It shows them first, and
+asks; a session that began to work in the meantime goes on. Never ended: this session, the running
+server's monitor, replication, and a superuser's unless --superusers is given.`, (*connections).closeIdleFlags, (*connections).closeIdle},
+	{"force-close", "End all sessions of one application", `End all sessions of one application in this database, whatever they do. It shows them first, and asks.
+What they were doing is rolled back; an application with a pool reconnects.`, (*connections).forceCloseFlags, (*connections).forceClose},
+	{
+		"cancel", "Cancel the query of one session, which stays", `Cancel the query that one session runs. The session stays; its transaction, if any, is to be rolled back.`,
+		(*connections).cancelFlags, (*connections).cancel,
+	},
+	{
+		"monitor", "Show it all the time", `Show the connections again and again: a full screen on a terminal, lines elsewhere, JSON lines with --json.
+It keeps one connection, and goes on when the server restarts. Without --watch it is one line.`,
+		(*connections).monitorFlags, (*connections).monitor,
+	},
+	{"budget", "Check that the fleet's pools fit into the server's slots", `Check replicas × (pool + 1) × 2 while deploying + extras against the usable slots, and tell the pool size
+that fits. Exit code 1 when it does not fit.`, (*connections).budgetFlags, (*connections).budget},
+=======
+it sees how fast sessions come and go.`,
+	},
+	{
+		name: "doctor", short: "Say what is wrong, who is the cause, and the next three steps", run: (*connections).doctor,
+		long: `Read the state of a server in trouble, and say in order what is wrong, which application is the
+cause, which of the known scenarios it looks like, and the next three steps with their commands. It ends
+nothing.`,
+	},
+	{
+		name: "close-idle", short: "End sessions that have been idle for long",
+		flags: (*connections).closeIdleFlags, run: (*connections).closeIdle,
+		long: `End sessions of this database that have been idle for longer than --older-than. It shows them first,
+and asks; a session that began to work in the meantime goes on. Never ended: this session, the running
+server's monitor, replication, and a superuser's unless --superusers is given.`,
+	},
+	{
+		name: "force-close", short: "End all sessions of one application",
+		flags: (*connections).forceCloseFlags, run: (*connections).forceClose,
+		long: `End all sessions of one application in this database, whatever they do. It shows them first, and
+asks. What they were doing is rolled back; an application with a pool reconnects.`,
+	},
+	{
+		name: "cancel", short: "Cancel the query of one session, which stays",
+		flags: (*connections).cancelFlags, run: (*connections).cancel,
+		long: `Cancel the query that one session runs. The session stays; its transaction, if any, is to be rolled
+back.`,
+	},
+	{
+		name: "monitor", short: "Show it all the time", flags: (*connections).monitorFlags, run: (*connections).monitor,
+		long: `Show the connections again and again: a full screen on a terminal, lines elsewhere, JSON lines with
+--json. It keeps one connection, and goes on when the server restarts. Without --watch it is one line.`,
+	},
+	{
+		name: "budget", short: "Check that the fleet's pools fit into the server's slots",
+		flags: (*connections).budgetFlags, run: (*connections).budget,
+		long: `Check replicas × (pool + 1) × 2 while deploying + extras against the usable slots, and tell the pool
+size that fits. Exit code 1 when it does not fit.`,
+	},
+>>>>>>> .merge_file_9ppqwF
+}
+
+func (c *cli) dbConnectionsCommand() *cobra.Command {
+	names := make([]string, len(actions))
+	for i, a := range actions {
+		names[i] = a.name
+	}
+	d, chosen := &connections{cli: c}, ""
+	cmd := &cobra.Command{
+		Use:   "db-connections [ACTION]",
+		Short: "Look at a PostgreSQL server's connections, judge them, and end some",
+		Long: `Look at the connections of any PostgreSQL (12 and later), judge them, and end those that do nothing.
+
+The server is that of the configuration file, of DATABASE_URL, or of --dsn. It works with an ordinary role,
+and says what that role can't see. When no slot is left, it takes a reserved slot if the role may have one,
+or borrows the connection that a running ddtb server of the same user on this machine keeps open; else it
+says how to get in.
+
+In trouble, begin with: ddtb db-connections doctor`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			i := slices.Index(names, cmp.Or(chosen, "status"))
+			if i < 0 {
+				return usage("there is no action %q: use one of %s", chosen, strings.Join(names, ", "))
+			}
+			if err := onlyFlagsOf(cmd, actions[i]); err != nil {
+				return err
+			}
+			return d.start(cmd.Context(), actions[i])
+		},
+	}
+	cmd.PersistentFlags().StringVar(&d.dsn, "dsn", "",
+		"the server, as a URL or as host=… user=… dbname=… (default: the configuration's, or DATABASE_URL)")
+	cmd.PersistentFlags().BoolVar(&d.asJSON, "json", false, "print JSON (its fields: go doc ddtb/db/activity)")
+	cmd.Flags().StringVar(&chosen, "action", "",
+		"the action, as an alternative to the subcommand: "+strings.Join(names, ", ")+" (default status)")
+	for _, a := range actions {
+		sub := &cobra.Command{
+			Use: a.name, Short: a.short, Long: a.long, Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error { return d.start(cmd.Context(), a) },
+		}
+		if a.flags != nil {
+			a.flags(d, sub.Flags())
+			sub.Flags().VisitAll(func(f *pflag.Flag) {
+				if cmd.Flags().Lookup(f.Name) == nil {
+					cmd.Flags().AddFlag(f)
+				}
+			})
+		}
+		cmd.AddCommand(sub)
+	}
+	return cmd
+}
+
+// onlyFlagsOf refuses a flag of another action, which would be ignored.
+func onlyFlagsOf(cmd *cobra.Command, a action) (err error) {
+	sub, _, _ := cmd.Find([]string{a.name})
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		forAll := f.Name == "action" || cmd.InheritedFlags().Lookup(f.Name) != nil || cmd.PersistentFlags().Lookup(f.Name) != nil
+		if !forAll && sub.Flags().Lookup(f.Name) == nil {
+			err = usage("--%s means nothing to the action %s", f.Name, a.name)
+		}
+	})
+	return err
+}
+
+func usage(format string, args ...any) error {
+	return &exitError{exitUsage, fmt.Errorf(format, args...)}
+}
+
+// start looks for a door to the server, and runs the action.
+func (d *connections) start(ctx context.Context, a action) error {
+	d.paper = paper(d.cli)
+	d.close = func() {}
+	if err := d.configure(); err != nil {
+		return err
+	}
+	err := d.open(ctx)
+	defer func() { d.close() }()
+	if err == nil {
+		err = a.run(d, ctx)
+	}
+	if _, told := errors.AsType[*exitError](err); err == nil || told {
+		return err
+	}
+	return d.fail(a, err)
+}
+
+// configure reads the configuration. With --dsn it is wanted for thresholds only, and its mistakes are no reason
+// to be of no help in an outage.
+func (d *connections) configure() error {
+	cfg, err := d.load(d.options())
+	if err != nil && d.dsn == "" {
+		return err
+	}
+	if err != nil {
+		d.log.Warn("the configuration has mistakes; the defaults are used", "error", err)
+		c := config.Default()
+		cfg = &c
+	}
+	d.cfg = cfg
+	return nil
+}
+
+// database is what is looked at.
+func (d *connections) database() config.Database { return d.cfg.Databases["default"] }
+
+func (d *connections) json(v any) error { return console.JSON(d.out, v) }
+
+// paper is c.out, with colour on a terminal only and never with NO_COLOR.
+func paper(c *cli) console.Paper {
+	p := console.Paper{W: c.out}
+	if !isTerminal(c.out) {
+		return p
+	}
+	if w, _, err := term.GetSize(int(c.out.(*os.File).Fd())); err == nil {
+		p.Width = w
+	}
+	p.Colour = c.environment("NO_COLOR") == "" && c.environment("TERM") != "dumb"
+	return p
+}
+
+func isTerminal(f any) bool {
+	file, ok := f.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
+}
+
+// secondsValue is a flag that takes Go's durations, and a bare number as seconds, as the configuration does.
+type secondsValue struct{ *time.Duration }
+
+func (v secondsValue) Type() string { return "duration" }
+
+// String is the value as it is shown in the help.
+func (v secondsValue) String() string {
+	if v.Duration == nil {
+		return "0s"
+	}
+	return v.Duration.String()
+}
+
+// Set is part of pflag.Value.
+func (v secondsValue) Set(s string) error {
+	if s != "" && strings.Trim(s, "0123456789.") == "" {
+		s += "s"
+	}
+	parsed, err := time.ParseDuration(s)
+	if err != nil || parsed < 0 {
+		return errors.New(`write a duration as 90s or 5m; a bare number is seconds`)
+	}
+	*v.Duration = parsed
+	return nil
+}

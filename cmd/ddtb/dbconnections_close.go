@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"ddtb/db/activity"
+	"ddtb/db/activity/console"
+)
+
+func (d *connections) closeFlags(f *pflag.FlagSet) {
+	f.StringVar(&d.filter.Application, "application", "", "only sessions that call themselves so, or so with a slash and more")
+	f.StringVar(&d.filter.User, "user", "", "only this role's sessions")
+	f.StringVar(&d.filter.Database, "database", "", "sessions of this database (default: the one that is connected to)")
+	f.Int32Var(&d.filter.PID, "pid", 0, "only this session")
+	f.BoolVar(&d.filter.Superusers, "superusers", false, "a superuser's sessions too")
+	f.BoolVar(&d.dryRun, "dry-run", false, "show what would be ended, and end nothing")
+	f.BoolVar(&d.yes, "yes", false, "don't ask")
+}
+
+func (d *connections) closeIdleFlags(f *pflag.FlagSet) {
+	d.closeFlags(f)
+	d.filter.OlderThan = 5 * time.Minute
+	f.Var(secondsValue{&d.filter.OlderThan}, "older-than", "idle for so long at least")
+	f.BoolVar(&d.filter.InTransaction, "in-transaction", false, "also those that are idle in a transaction, which is rolled back")
+}
+
+func (d *connections) forceCloseFlags(f *pflag.FlagSet) { d.closeFlags(f) }
+
+func (d *connections) cancelFlags(f *pflag.FlagSet) {
+	f.Int32Var(&d.filter.PID, "pid", 0, "the session")
+	f.BoolVar(&d.filter.Superusers, "superusers", false, "a superuser's too")
+	f.BoolVar(&d.yes, "yes", false, "don't ask")
+}
+
+func (d *connections) closeIdle(ctx context.Context) error {
+	return d.end(ctx, "idle for "+activity.Short(d.filter.OlderThan)+" or longer")
+}
+
+func (d *connections) forceClose(ctx context.Context) error {
+	d.filter.AnyState, d.filter.OlderThan = true, 0
+	d.filter.Application = cmp.Or(d.filter.Application, d.database().ApplicationName)
+	return d.end(ctx, "all of "+d.filter.Application)
+}
+
+// end shows what the filter chooses, asks, ends it, and reports.
+func (d *connections) end(ctx context.Context, what string) error {
+	s, err := d.hand.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	plan := activity.Plan(s, d.filter)
+	if !d.asJSON {
+		d.say("Sessions of database %s, %s:\n\n", cmp.Or(d.filter.Database, s.Database), what)
+	}
+	if !d.asJSON && (!d.yes || d.dryRun || len(plan.Sessions) == 0) { // else the report lists them
+		d.paper.Plan(plan)
+	}
+	if d.dryRun || len(plan.Sessions) == 0 {
+		if d.asJSON {
+			return d.json(plan)
+		}
+		return nil
+	}
+	if err := d.confirm(ctx, fmt.Sprintf("End %s?", sessions(len(plan.Sessions)))); err != nil {
+		return err
+	}
+	done, err := activity.End(ctx, d.hand, plan, d.filter)
+	if d.asJSON {
+		err = cmp.Or(err, d.json(done))
+	} else {
+		d.paper.Closing(done)
+	}
+	left := done.Count(activity.Refused) + done.Count(activity.Failed) + done.Count(activity.Signalled)
+	if err == nil && left > 0 {
+		return &exitError{code: exitFailed}
+	}
+	return err
+}
+
+func sessions(n int) string {
+	if n == 1 {
+		return "this session"
+	}
+	return fmt.Sprintf("these %d sessions", n)
+}
+
+// confirm asks on a terminal; elsewhere --yes must have been given.
+func (d *connections) confirm(ctx context.Context, question string) error {
+	switch {
+	case d.yes:
+		return nil
+	case d.asJSON || !isTerminal(d.in):
+		return usage("nothing was ended: add --yes to do it without a question, or --dry-run where there is one to look only")
+	}
+	defer d.say("\n")
+	answer, err := (&prompt{cli: d.cli, ctx: ctx, lines: bufio.NewReader(d.in)}).ask("\n" + question + " [y/N] ")
+	if err != nil {
+		return err
+	}
+	if a := strings.ToLower(answer); a != "y" && a != "yes" {
+		return &exitError{exitFailed, fmt.Errorf("nothing was ended")}
+	}
+	return nil
+}
+
+func (d *connections) cancel(ctx context.Context) error {
+	if d.filter.PID == 0 {
+		return usage("which session? --pid=N; `ddtb db-connections status` and doctor name them")
+	}
+	s, err := d.hand.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	x, err := find(s, d.filter.PID)
+	if err != nil {
+		return err
+	}
+	if !d.asJSON {
+		d.say("%s\n", console.Clean(fmt.Sprintf("pid %d, %s, as %s in %s, for %s: %s",
+			x.PID, x.Who(), x.User, x.Database, activity.Short(x.InQuery.Duration()), x.Query)))
+	}
+	if err := d.confirm(ctx, "Cancel this query?"); err != nil {
+		return err
+	}
+	outcome, err := d.hand.Signal(ctx, activity.Order{
+		Cancel: true, PID: x.PID, Started: x.Started, States: []string{activity.Active}, Superusers: d.filter.Superusers,
+	})
+	if err != nil {
+		return err
+	}
+	if d.asJSON {
+		err = d.json(activity.Ending{Session: x, Outcome: outcome})
+	} else {
+		d.say("%s\n", outcome)
+	}
+	if outcome != activity.Cancelled && err == nil {
+		return &exitError{code: exitFailed}
+	}
+	return err
+}
+
+// find is the session, if its query may be cancelled.
+func find(s activity.Snapshot, pid int32) (activity.Session, error) {
+	for _, x := range s.Sessions {
+		switch {
+		case x.PID != pid:
+			continue
+		case x.Hidden:
+			return x, &exitError{exitFailed, fmt.Errorf("session %d is another role's, and this one may not see what it does: %s",
+				pid, s.GrantReadAll())}
+		case x.State != activity.Active || x.Self:
+			return x, &exitError{exitFailed, fmt.Errorf("session %d runs no query: it is %s", pid, x.State)}
+		}
+		return x, nil
+	}
+	return activity.Session{}, &exitError{exitFailed, fmt.Errorf("there is no session %d", pid)}
+}

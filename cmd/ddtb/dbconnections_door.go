@@ -1,0 +1,144 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
+
+	"ddtb/config"
+	"ddtb/db"
+	"ddtb/db/activity"
+)
+
+// The tries to connect while no slot is left: one comes free now and then. An Observer remembers a failure for a
+// second.
+const (
+	tries    = 3
+	tryAgain = 1100 * time.Millisecond
+)
+
+// open finds a way to look at the server: a connection, or that of a running server when no slot is left.
+func (d *connections) open(ctx context.Context) error {
+	cc, err := d.connConfig()
+	if err != nil {
+		return err
+	}
+	o := activity.NewObserverWith(cc, d.database().ApplicationName)
+	d.hand, d.close = o, o.Close
+	for try := 1; ; try++ {
+		_, err = o.Slots(ctx)
+		if db.CauseOf(err) != db.SlotsExhausted {
+			return err
+		}
+		if r := d.borrow(ctx, cc); r != nil {
+			o.Close()
+			d.hand, d.close = r, r.Close
+			return nil
+		}
+		if try == tries {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(tryAgain):
+		}
+	}
+}
+
+func (d *connections) borrow(ctx context.Context, cc *pgx.ConnConfig) *activity.Remote {
+	dir, err := activity.SocketDir(d.environment("XDG_RUNTIME_DIR"))
+	if err != nil {
+		d.log.Debug("no socket of a running server", "error", err)
+		return nil
+	}
+	r, err := activity.Borrow(ctx, dir, config.Database{Host: cc.Host, Port: int(cc.Port), Name: cc.Database})
+	if err != nil {
+		return nil
+	}
+	return r
+}
+
+// connConfig is the server that --dsn names, else the configured one, past its pooler.
+func (d *connections) connConfig() (*pgx.ConnConfig, error) {
+	cfg := d.database()
+	application := cfg.ApplicationName + "/db-connections"
+	if d.dsn == "" {
+		if cfg.Pooler != "" {
+			cfg = db.Direct(cfg)
+		}
+		return db.ConnConfig(cfg, application)
+	}
+	cc, err := pgx.ParseConfig(d.dsn)
+	if err != nil { // its text may quote pieces of the password
+		return nil, usage("--dsn can't be read as postgres://USER:PASSWORD@HOST:PORT/NAME?sslmode=… or as " +
+			"host=… port=… user=… password=… dbname=…; in a URL, " +
+			"these characters of a password must be percent-encoded: %% @ / : ? #")
+	}
+	cc.RuntimeParams["application_name"] = application
+	cc.ConnectTimeout = cmp.Or(cc.ConnectTimeout, cfg.ConnectTimeout)
+	cc.BuildContextWatcherHandler = func(pc *pgconn.PgConn) ctxwatch.Handler {
+		return &pgconn.CancelRequestContextWatcherHandler{Conn: pc, DeadlineDelay: time.Second}
+	}
+	return cc, nil
+}
+
+// fail tells why the server could not be looked at.
+func (d *connections) fail(a action, err error) error {
+	h := activity.Unreachable(err)
+	code := exitFailed
+	if a.name == "health" {
+		code = int(h.Level)
+	}
+	full := db.CauseOf(err) == db.SlotsExhausted
+	switch {
+	case d.asJSON && full:
+		r := activity.NoDoor(err)
+		err = d.json(failure{Error: h.Findings[0].What, Health: h, Refusal: &r})
+	case d.asJSON:
+		err = d.json(failure{Error: h.Findings[0].What, Health: h})
+	case full:
+		d.paper.Refusal(activity.NoDoor(err))
+		err = nil
+	case a.name == "health":
+		d.paper.Health(h)
+		err = nil
+	default:
+		err = fmt.Errorf("%w\nWhat to do: %s", err, h.Findings[0].Do)
+	}
+	return &exitError{code, err}
+}
+
+// failure is what --json prints when the server could not be looked at.
+type failure struct {
+	Error   string            `json:"error"`
+	Health  activity.Health   `json:"health"`
+	Refusal *activity.Refusal `json:"refusal,omitempty"`
+}
+
+// sameServer completes commands of ours, so that they reach the server that this run reached. A DSN with a
+// password is not repeated.
+func (d *connections) sameServer(steps []activity.Step) {
+	const ours = "ddtb db-connections "
+	more := ""
+	if d.file != "" {
+		more += "--config " + activity.ShellQuote(d.file) + " "
+	}
+	switch {
+	case strings.Contains(d.dsn, "password") || strings.Contains(d.dsn, "@"):
+		more += `--dsn "$DSN" `
+	case d.dsn != "":
+		more += "--dsn " + activity.ShellQuote(d.dsn) + " "
+	}
+	for i, s := range steps {
+		if rest, is := strings.CutPrefix(s.Command, ours); is {
+			steps[i].Command = ours + more + rest
+		}
+	}
+}

@@ -1,0 +1,77 @@
+package activity
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"ddtb/config"
+)
+
+func TestTheBudgetIsThatOfARollingDeploy(t *testing.T) {
+	slots := Slots{Max: 100, Reserved: 3}
+	pool := func(n int) config.Database {
+		return config.Database{Strategy: config.StrategyPool, Pool: config.Pool{MaxSize: n}}
+	}
+	for name, c := range map[string]struct {
+		cfg                     config.Database
+		replicas, extras        int
+		needed, fitsPool, raise int
+		fits                    bool
+		inAdvice                string
+	}{
+		"one replica":               {pool(10), 1, 1, 23, 47, 26, true, ""},
+		"just fits":                 {pool(11), 4, 1, 97, 11, 100, true, ""},
+		"one too many":              {pool(11), 4, 2, 98, 10, 101, false, "set pool.max_size to 10 at most; or raise max_connections from 100 to 101"},
+		"no pool fits":              {pool(5), 50, 0, 600, 0, 603, false, "raise max_connections from 100 to 603"},
+		"others have all the slots": {pool(5), 1, 97, 109, 0, 112, false, "PgBouncer"},
+		"no bound": {
+			config.Database{Strategy: config.StrategyPersistent}, 2, 1, 0, 23, 12, false, "set persistent.workers to 23 at most; or run fewer",
+		},
+		"no bound on connections for requests": {
+			config.Database{Strategy: config.StrategyPerRequest}, 2, 1, 0, 23, 12, false, "set per_request.max_size to 23 at most",
+		},
+		"a bound on them": {
+			config.Database{Strategy: config.StrategyPerRequest, PerRequest: config.PerRequest{MaxSize: 20}}, 2, 1, 85, 23, 88, true, "",
+		},
+	} {
+		b := PlanBudget(c.cfg, c.replicas, c.extras, slots)
+		if b.Needed != c.needed || b.FitsPool != c.fitsPool || b.Fits != c.fits || b.ToRaise != c.raise {
+			t.Errorf("%s: %+v", name, b)
+		}
+		if !strings.Contains(b.Advice(), c.inAdvice) || (b.Advice() == "") != c.fits {
+			t.Errorf("%s: advice %q, want %q in it", name, b.Advice(), c.inAdvice)
+		}
+		if c.fitsPool > 0 && c.cfg.Strategy == config.StrategyPool {
+			if at := PlanBudget(pool(c.fitsPool), c.replicas, c.extras, slots); !at.Fits {
+				t.Errorf("%s: the pool that is said to fit does not: %v", name, at)
+			}
+			if above := PlanBudget(pool(c.fitsPool+1), c.replicas, c.extras, slots); above.Fits {
+				t.Errorf("%s: a larger pool fits too: %v", name, above)
+			}
+		}
+	}
+}
+
+func TestAServerIsRefusedAStartBeyondItsBudgetIfItIsStrict(t *testing.T) {
+	onEach(t, func(t *testing.T, s *server) {
+		o := s.observer(t, app)
+		exec(t, s.session(t, app, "wall", "shop/pool"), "SELECT 1") // this application's: no extra
+		exec(t, s.session(t, other, "wall", "theirs"), "SELECT 1")
+		cfg := s.config(app, "wall")
+		cfg.Pool.MaxSize = 4
+		b, err := o.CheckBudget(t.Context(), cfg, config.Server{Replicas: 1, StrictBudget: true})
+		if err != nil || !b.Fits || b.Extras != 2 || b.Needed != 12 || b.Usable != s.usable() {
+			t.Errorf("%+v, %v", b, err)
+		}
+		cfg.Pool.MaxSize = 8
+		b, err = o.CheckBudget(t.Context(), cfg, config.Server{Replicas: 1})
+		if err != nil || b.Fits {
+			t.Errorf("lenient: %+v, %v", b, err)
+		}
+		_, err = o.CheckBudget(t.Context(), cfg, config.Server{Replicas: 1, StrictBudget: true})
+		if over, is := errors.AsType[*BudgetError](err); !is || over.Needed != 20 {
+			t.Errorf("strict: %v", err)
+		}
+	})
+}

@@ -1,0 +1,90 @@
+package console
+
+import (
+	"fmt"
+
+	"ddtb/db/activity"
+)
+
+// Plan writes the sessions that would be ended.
+func (p Paper) Plan(c activity.Closing) {
+	if len(c.Sessions) == 0 {
+		p.line("No session fits.")
+	} else {
+		p.sessions(c)
+	}
+	p.leftOut(c)
+}
+
+// leftOut tells of sessions that fit, and were not chosen.
+func (p Paper) leftOut(c activity.Closing) {
+	if c.Superuser > 0 {
+		p.line("%d more would, and belong to a superuser: --superusers includes them.", c.Superuser)
+	}
+	if c.Unseen > 0 {
+		p.wrapped("", fmt.Sprintf("%d may, of other roles: their state can't be seen by this role (pg_read_all_stats lets it), "+
+			"so they are left alone.", c.Unseen))
+	}
+}
+
+// Closing writes what became of them.
+func (p Paper) Closing(c activity.Closing) {
+	p.sessions(c)
+	p.line("")
+	p.line("%d of %d ended.", c.Count(activity.Closed), len(c.Sessions))
+	if c.Count(activity.Refused) > 0 {
+		p.wrapped("", "A role may end its own sessions; those of others with pg_signal_backend, "+
+			"and those of a superuser as a superuser.")
+	}
+	if c.After != nil {
+		p.line("Slots used: %d before, %d now, of %d usable.", c.Before.Used, c.After.Used, c.After.Usable())
+	}
+	p.leftOut(c)
+}
+
+func (p Paper) sessions(c activity.Closing) {
+	rows := [][]string{}
+	for _, e := range c.Sessions {
+		outcome := string(e.Outcome)
+		if e.Error != "" {
+			outcome += ": " + Clean(e.Error)
+		}
+		rows = append(rows, []string{
+			fmt.Sprint(e.PID), outcome, Clean(e.Application), Clean(e.User) + "@" + Clean(e.Database), Clean(e.Address),
+			Clean(e.State), age(e.InState), Clean(e.Query),
+		})
+	}
+	p.table("", []column{
+		{title: "pid", right: true},
+		{title: "outcome", most: 60},
+		{title: "application", most: 30},
+		{title: "user", most: 30},
+		{title: "client", most: 39},
+		{title: "state"},
+		{title: "for", right: true},
+		{title: "last query"},
+	}, rows)
+}
+
+// Sample writes one line of a monitor.
+func (p Paper) Sample(s activity.Sample) {
+	at := s.At.Local().Format("15:04:05")
+	if s.Slots == nil {
+		p.line("%s  %s  %s", at, p.paint(styleOf(s.Level), s.Level.String()), Clean(s.Findings[0].What))
+		return
+	}
+	unseen := ""
+	if s.Unseen > 0 {
+		unseen = fmt.Sprintf("  not visible %d", s.Unseen)
+	}
+	p.line("%s  %3d/%d %3.0f %%  active %d  idle %d  in transaction %d  waiting %d%s  new %.1f/s  %s", at,
+		s.Slots.Used, s.Slots.Usable(), s.Slots.Utilisation(), s.Active, s.Idle, s.IdleInTransaction, s.Waiting, unseen,
+		s.NewPerSecond, p.paint(styleOf(s.Level), verdict(s)))
+}
+
+func verdict(s activity.Sample) string {
+	if len(s.Findings) == 0 {
+		return s.Level.String()
+	}
+	return s.Level.String() + ": " + Clean(s.Findings[0].What)
+}

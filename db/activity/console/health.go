@@ -1,0 +1,113 @@
+package console
+
+import (
+	"fmt"
+	"strings"
+
+	"ddtb/db/activity"
+)
+
+// Health writes the verdict, the reasons and what to do. The first line is for a monitoring system.
+func (p Paper) Health(h activity.Health) {
+	verdict := p.paint(styleOf(h.Level), strings.ToUpper(h.Level.String()))
+	if h.Slots.Max > 0 {
+		p.line("%s  %d of %d usable slots used (%.0f %%), %d free", verdict,
+			h.Slots.Used, h.Slots.Usable(), h.Slots.Utilisation(), h.Slots.Free())
+	} else {
+		p.line("%s  the slots could not be counted", verdict)
+	}
+	for _, f := range h.Findings {
+		p.line("")
+		p.finding(f)
+		p.wrapped("          → ", f.Do)
+	}
+	p.unjudged(h)
+}
+
+func (p Paper) finding(f activity.Finding) {
+	p.wrapped(p.paint(styleOf(f.Level), fmt.Sprintf("%-9s ", f.Level)), Clean(f.What))
+}
+
+func (p Paper) unjudged(h activity.Health) {
+	if h.Unseen > 0 {
+		p.line("")
+		p.wrapped("", fmt.Sprintf("%d sessions of other roles could not be judged: this role may not see their state "+
+			"(pg_read_all_stats lets it).", h.Unseen))
+	}
+}
+
+// Refusal writes why a full server let nobody in, and the ways in.
+func (p Paper) Refusal(r activity.Refusal) {
+	p.wrapped(p.paint(red, "No slot  "), r.Means)
+	p.wrapped("         ", "the server says: "+Clean(r.Message))
+	p.line("")
+	p.line("Ways in:")
+	p.steps(r.Doors)
+}
+
+func (p Paper) steps(steps []activity.Step) {
+	for i, s := range steps {
+		p.wrapped(fmt.Sprintf("  %d. ", i+1), Clean(s.Do))
+		if s.Command != "" {
+			p.command("       ", Clean(s.Command))
+		}
+	}
+}
+
+// Diagnosis writes what is wrong, who is the cause, what it looks like, and what to do.
+func (p Paper) Diagnosis(d activity.Diagnosis) {
+	if d.Health.Level == activity.OK {
+		p.Health(d.Health)
+		p.line("")
+		p.line("Nothing is wrong with the connections.")
+		return
+	}
+	p.line("What is wrong")
+	for _, f := range d.Health.Findings { // what to do comes below, for all of it
+		p.finding(f)
+	}
+	p.unjudged(d.Health)
+	if d.Culprit != "" {
+		p.line("")
+		p.line("Who has the slots")
+		for i, h := range d.Holds {
+			if i == 5 {
+				p.line("  … and %d more", len(d.Holds)-i)
+				break
+			}
+			p.line("  %s", Clean(h.Evidence()))
+		}
+		p.line("")
+		p.wrapped("The cause is   ", p.paint(bold, Clean(d.Culprit)))
+	}
+	if d.Scenario != nil {
+		p.wrapped("It looks like  ", fmt.Sprintf("%s (scenario %d): %s",
+			p.paint(bold, d.Scenario.Name), d.Scenario.Number, d.Scenario.Cause))
+	}
+	if d.Also != nil {
+		p.wrapped("It may also be ", fmt.Sprintf("%s (scenario %d): %s", d.Also.Name, d.Also.Number, d.Also.Cause))
+	}
+	if len(d.Steps) > 0 {
+		p.line("")
+		p.line("What to do, in this order")
+		p.steps(d.Steps)
+	}
+}
+
+// Budget writes the arithmetic.
+func (p Paper) Budget(b activity.Budget) {
+	if b.Fits {
+		p.line("%s  %s", p.paint(green, "Fits"), b.Sum())
+	} else {
+		p.line("%s  %s", p.paint(red, "Does not fit"), b.Sum())
+		p.wrapped("  → ", b.Advice())
+	}
+	p.line("")
+	p.line("The 1 is the connection by which each replica watches the server. The 2 is a rolling deploy, in which")
+	p.line("old and new replicas run side by side. Extras are other applications, migrations and an operator.")
+	if b.FitsPool > 0 {
+		p.line("The largest pool that fits has %d connections a replica.", b.FitsPool)
+	} else {
+		p.line("No pool fits: raise max_connections to %d at least, run fewer replicas, or put PgBouncer in front.", b.ToRaise)
+	}
+}

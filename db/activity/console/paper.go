@@ -1,0 +1,177 @@
+// Package console writes what package activity knows for a person in front of a terminal, perhaps in the middle
+// of an outage: aligned, calm, in as few lines as it takes, no wider than the terminal, with colour on a
+// terminal only. It promises that nothing which a session says of itself reaches the terminal as a command.
+//
+// It must not know flags, files, or how a connection is had.
+package console
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"unicode"
+
+	"github.com/charmbracelet/x/ansi" // widths of text in cells of a terminal; the full screen needs it anyway
+
+	"ddtb/db/activity"
+)
+
+// Paper is what is written on.
+type Paper struct {
+	W      io.Writer
+	Width  int // of a line, in cells; 0: no bound
+	Colour bool
+}
+
+// JSON writes any of package activity's values.
+func JSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// line writes one, clipped to the width.
+func (p Paper) line(format string, args ...any) {
+	s := strings.TrimRight(fmt.Sprintf(format, args...), " ")
+	if p.Width > 0 {
+		s = ansi.Truncate(s, p.Width, "…")
+	}
+	_, _ = fmt.Fprintln(p.W, s)
+}
+
+// wrapped writes text over as many lines as it takes, each behind the indent, the first behind first.
+func (p Paper) wrapped(first, text string) {
+	indent := ansi.StringWidth(first)
+	width := 1 << 16
+	if p.Width > 0 {
+		width = max(20, p.Width-indent)
+	}
+	for i, l := range words(text, width) {
+		if i > 0 {
+			first = strings.Repeat(" ", indent)
+		}
+		_, _ = fmt.Fprintln(p.W, strings.TrimRight(first+l, " "))
+	}
+}
+
+// words breaks text at spaces only, so that a command within it stays as it is to be typed.
+func words(text string, width int) (lines []string) {
+	line := ""
+	for _, w := range strings.Fields(text) {
+		if line != "" && ansi.StringWidth(line)+1+ansi.StringWidth(w) <= width {
+			line += " " + w
+			continue
+		}
+		if line != "" {
+			lines = append(lines, line)
+		}
+		line = w
+		for ansi.StringWidth(line) > width {
+			lines = append(lines, ansi.Cut(line, 0, width))
+			line = ansi.Cut(line, width, ansi.StringWidth(line))
+		}
+	}
+	return append(lines, line)
+}
+
+// command writes one to be copied: never clipped, never wrapped.
+func (p Paper) command(indent, command string) {
+	_, _ = fmt.Fprintln(p.W, indent+p.paint(bold, command))
+}
+
+type style string
+
+const (
+	plain  style = ""
+	bold   style = "1"
+	dim    style = "2"
+	red    style = "31"
+	green  style = "32"
+	yellow style = "33"
+)
+
+func (p Paper) paint(s style, text string) string {
+	if !p.Colour || s == plain {
+		return text
+	}
+	return "\x1b[" + string(s) + "m" + text + "\x1b[0m"
+}
+
+func styleOf(l activity.Level) style {
+	return []style{green, yellow, red, yellow}[l]
+}
+
+// Clean takes out of a text what a terminal would obey: escapes, line breaks, and marks that turn the direction
+// of writing.
+func Clean(s string) string {
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case !unicode.IsPrint(r):
+			return '·'
+		}
+		return r
+	}, s)
+	return strings.Join(strings.Fields(s), " ")
+}
+
+// column is one of a table: its cells are aligned, the last one's are not filled up.
+type column struct {
+	title string
+	right bool
+	least int // cells
+	most  int // cells; 0: no bound
+}
+
+// table writes rows under titles, with two spaces between columns.
+func (p Paper) table(indent string, columns []column, rows [][]string) {
+	widths := make([]int, len(columns))
+	for i, c := range columns {
+		widths[i] = max(c.least, ansi.StringWidth(c.title))
+		for _, r := range rows {
+			widths[i] = max(widths[i], ansi.StringWidth(r[i]))
+		}
+		if c.most > 0 {
+			widths[i] = min(widths[i], c.most)
+		}
+	}
+	titles := make([]string, len(columns))
+	for i, c := range columns {
+		titles[i] = c.title
+	}
+	p.line("%s", p.paint(dim, indent+row(columns, widths, titles)))
+	for _, r := range rows {
+		p.line("%s", indent+row(columns, widths, r))
+	}
+}
+
+func row(columns []column, widths []int, cells []string) string {
+	out := make([]string, len(cells))
+	for i, c := range columns {
+		text := ansi.Truncate(cells[i], widths[i], "…")
+		fill := strings.Repeat(" ", widths[i]-ansi.StringWidth(text))
+		switch {
+		case c.right:
+			text = fill + text
+		case i < len(columns)-1:
+			text += fill
+		}
+		out[i] = text
+	}
+	return strings.Join(out, "  ")
+}
+
+// bar shows the slots: used ones, free ones, and the mark where the reserved ones begin.
+func (p Paper) bar(s activity.Slots, level activity.Level, width int) string {
+	cells := func(n int) int { return min(width, max(0, n)*width/max(1, s.Max)) }
+	used := cells(s.Used)
+	if s.Used > 0 {
+		used = max(1, used)
+	}
+	usable := max(used, cells(s.Usable()))
+	return "[" + p.paint(styleOf(level), strings.Repeat("#", used)) +
+		strings.Repeat(".", usable-used) + strings.Repeat("-", width-usable) + "]"
+}

@@ -1,0 +1,102 @@
+package console
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/charmbracelet/x/ansi"
+
+	"ddtb/db/activity"
+)
+
+// hostile is a snapshot of sessions that say of themselves what they can.
+func hostile() activity.Snapshot {
+	return activity.Snapshot{
+		At: time.Now(), Database: "wall", Application: "shop", Role: activity.Role{Name: "app"},
+		Server: activity.Server{Version: "15.13", Address: "db:5432", Started: time.Now().Add(-time.Hour)},
+		Slots:  activity.Slots{Max: 100, Reserved: 3, Used: 90},
+		Sessions: []activity.Session{
+			{
+				PID: 1, Kind: activity.ClientBackend, Application: "\x1b[2J\x1b]0;title\x07", User: "a\nb", Database: "wall", Address: "10.0.0.1",
+				State: activity.IdleInTransaction, InState: activity.Age(time.Hour), InTransaction: activity.Age(time.Hour), Age: activity.Age(time.Hour),
+				Query: "SELECT '\x9b31m' \u202e" + strings.Repeat("very long ", 200),
+			},
+			{PID: 2, Kind: activity.ClientBackend, Application: strings.Repeat("名前", 30), User: "app", Database: "wall", State: activity.Active},
+			{PID: 3, Kind: activity.ClientBackend, Hidden: true, Application: "theirs", User: "other", Database: "wall"},
+		},
+	}
+}
+
+// pages is everything that is written, on one paper.
+func pages(p Paper) {
+	s := hostile()
+	t := activity.ThresholdsOf(configMonitor)
+	p.Status(activity.Summarise(s), activity.Critical)
+	p.Health(activity.Assess(s, nil, t))
+	p.Diagnosis(activity.Diagnose(s, nil, t))
+	p.Plan(activity.Plan(s, activity.Filter{AnyState: true}))
+	p.Closing(activity.Plan(s, activity.Filter{AnyState: true}))
+	p.Sample(activity.SampleOf(s, nil, t))
+	p.Sample(activity.SampleOfFailure(time.Now(), errHostile))
+	p.Refusal(activity.NoDoor(errHostile))
+}
+
+type hostileError struct{}
+
+func (hostileError) Error() string { return "no\x1b[2J\nanswer" }
+
+var errHostile = hostileError{}
+
+func TestNothingASessionSaysReachesTheTerminalAsACommand(t *testing.T) {
+	var b bytes.Buffer
+	pages(Paper{W: &b})
+	for _, r := range b.String() {
+		if r != '\n' && (r < ' ' || r == '\x7f' || r >= 0x80 && r < 0xa0 || r == '\u202e') {
+			t.Fatalf("%q is in the output:\n%s", r, b.String())
+		}
+	}
+}
+
+func TestLinesAreNoWiderThanTheTerminal(t *testing.T) {
+	for _, width := range []int{40, 60, 80, 132} {
+		var b bytes.Buffer
+		pages(Paper{W: &b, Width: width, Colour: true})
+		for line := range strings.Lines(b.String()) {
+			line = strings.TrimRight(line, "\n")
+			if copied := strings.Contains(line, "ddtb db-connections ") || strings.Contains(line, "psql "); copied {
+				continue // a command is copied whole
+			}
+			if w := ansi.StringWidth(line); w > width {
+				t.Errorf("%d cells of %d: %q", w, width, line)
+			}
+		}
+	}
+}
+
+func TestColourIsUsedWhereItIsWantedOnly(t *testing.T) {
+	var without, with bytes.Buffer
+	pages(Paper{W: &without})
+	pages(Paper{W: &with, Colour: true})
+	if strings.Contains(without.String(), "\x1b") || !strings.Contains(with.String(), "\x1b[31m") {
+		t.Error("colour where there should be none, or none where there should be some")
+	}
+	if ansi.Strip(with.String()) != without.String() {
+		t.Error("colour changes the text")
+	}
+}
+
+func TestTheBarShowsUsedFreeAndReservedSlots(t *testing.T) {
+	for _, c := range []struct {
+		used int
+		want string
+	}{
+		{0, "[.........-]"}, {1, "[#........-]"}, {50, "[#####....-]"}, {90, "[#########-]"}, {100, "[##########]"},
+	} {
+		s := activity.Slots{Max: 100, Reserved: 10, Used: c.used}
+		if got := (Paper{}).bar(s, activity.OK, 10); got != c.want {
+			t.Errorf("%d used: %s, want %s", c.used, got, c.want)
+		}
+	}
+}

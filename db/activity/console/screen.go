@@ -1,0 +1,325 @@
+package console
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	tea "charm.land/bubbletea/v2" // draws, reads keys, and gives the terminal back as it was, whatever happens
+
+	"ddtb/db/activity"
+)
+
+// Watch is what the full screen needs.
+type Watch struct {
+	Hand       activity.Hand
+	Thresholds activity.Thresholds
+	Interval   time.Duration
+	In         io.Reader
+	Out        io.Writer
+	Environ    []string // of the terminal: TERM, NO_COLOR
+	Colour     bool
+}
+
+// Run shows the connections on the whole terminal until q is pressed or ctx ends.
+func (w Watch) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends a look that is under way
+	p := tea.NewProgram(newScreen(ctx, w), tea.WithInput(w.In), tea.WithOutput(w.Out),
+		tea.WithEnvironment(w.Environ), tea.WithoutSignalHandler())
+	defer context.AfterFunc(ctx, p.Quit)() // not WithContext, which leaves the reader of the keys behind
+	if _, err := p.Run(); err != nil {
+		return fmt.Errorf("the full screen: %w", err)
+	}
+	return nil
+}
+
+// screen is the state of the full screen. It changes in Update alone; looks and signals run beside it.
+type screen struct {
+	Watch
+	ctx           context.Context
+	width, height int
+
+	now     *activity.Snapshot // the last one that could be taken
+	sample  activity.Sample
+	history []float64 // utilisation, the newest last
+	looking bool
+	failed  error
+
+	sort      int // into orders
+	reverse   bool
+	filter    string
+	typing    bool  // a filter
+	selected  int32 // a PID: rows move
+	question  *question
+	message   string
+	rowsShown int
+}
+
+// question is what has to be answered with y before a session is touched.
+type question struct {
+	text  string
+	order activity.Order
+}
+
+const mostHistory = 500
+
+func newScreen(ctx context.Context, w Watch) *screen {
+	return &screen{Watch: w, ctx: ctx, width: 80, height: 24, looking: true}
+}
+
+// The messages to Update.
+type (
+	looked struct {
+		now activity.Snapshot
+		err error
+	}
+	lookAgain struct{}
+	signalled struct {
+		pid     int32
+		outcome activity.Outcome
+		err     error
+	}
+)
+
+// Init is part of tea.Model.
+func (s *screen) Init() tea.Cmd { return s.look }
+
+func (s *screen) look() tea.Msg {
+	now, err := s.Hand.Snapshot(s.ctx)
+	return looked{now, err}
+}
+
+// pause is the time between two looks.
+func (s *screen) pause() tea.Msg {
+	select {
+	case <-s.ctx.Done():
+	case <-time.After(s.Interval):
+	}
+	return lookAgain{}
+}
+
+// Update is part of tea.Model.
+func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
+	switch m := msg.(type) {
+	case tea.WindowSizeMsg:
+		s.width, s.height = m.Width, m.Height
+	case looked:
+		s.take(m)
+		return s, s.pause
+	case lookAgain:
+		s.looking = true
+		return s, s.look
+	case signalled:
+		s.message = fmt.Sprintf("pid %d: %s", m.pid, m.outcome)
+		if m.err != nil {
+			s.message = fmt.Sprintf("pid %d: %s", m.pid, Clean(m.err.Error()))
+		}
+	case tea.KeyPressMsg:
+		return s, s.key(m)
+	}
+	return s, nil
+}
+
+// take takes what a look saw.
+func (s *screen) take(m looked) {
+	s.looking = false
+	s.failed = m.err
+	if m.err != nil {
+		s.sample = activity.SampleOfFailure(time.Now(), m.err)
+		return
+	}
+	s.sample = activity.SampleOf(m.now, s.now, s.Thresholds)
+	s.now = &m.now
+	s.history = append(s.history, m.now.Slots.Utilisation())
+	s.history = s.history[max(0, len(s.history)-mostHistory):]
+}
+
+func (s *screen) key(k tea.KeyPressMsg) tea.Cmd {
+	switch {
+	case k.String() == "ctrl+c":
+		return tea.Quit
+	case s.question != nil:
+		return s.answer(k)
+	case s.typing:
+		s.typeFilter(k)
+		return nil
+	}
+	s.message = ""
+	switch k.String() {
+	case "q":
+		return tea.Quit
+	case "up", "k":
+		s.move(-1)
+	case "down", "j":
+		s.move(1)
+	case "pgup":
+		s.move(-s.rowsShown)
+	case "pgdown":
+		s.move(s.rowsShown)
+	case "home":
+		s.move(-1 << 20)
+	case "end":
+		s.move(1 << 20)
+	case "s":
+		s.sort = (s.sort + 1) % len(orders)
+	case "r":
+		s.reverse = !s.reverse
+	case "/":
+		s.typing = true
+	case "esc":
+		s.filter = ""
+	case "c":
+		s.ask(true)
+	case "t":
+		s.ask(false)
+	}
+	return nil
+}
+
+func (s *screen) typeFilter(k tea.KeyPressMsg) {
+	switch k.String() {
+	case "enter":
+		s.typing = false
+	case "esc":
+		s.typing, s.filter = false, ""
+	case "backspace":
+		if r := []rune(s.filter); len(r) > 0 {
+			s.filter = string(r[:len(r)-1])
+		}
+	default:
+		if len(s.filter) < 100 {
+			s.filter += k.Text
+		}
+	}
+}
+
+// answer takes y for yes, and anything else for no.
+func (s *screen) answer(k tea.KeyPressMsg) tea.Cmd {
+	q := s.question
+	s.question = nil
+	if k.String() != "y" && k.String() != "Y" {
+		s.message = "nothing was done"
+		return nil
+	}
+	s.message = "…"
+	return func() tea.Msg {
+		outcome, err := s.Hand.Signal(s.ctx, q.order)
+		return signalled{q.order.PID, outcome, err}
+	}
+}
+
+// ask asks whether the selected session is to be ended, or its query. The order holds for the state that is
+// shown now: a session that has moved on by the time of the answer is left alone.
+func (s *screen) ask(cancel bool) {
+	x, ok := s.chosen()
+	switch {
+	case !ok:
+		s.message = "no session is selected"
+	case x.Self:
+		s.message = "that is this monitor itself"
+	case !x.Client():
+		s.message = fmt.Sprintf("pid %d is the server's own: %s", x.PID, Clean(x.Kind))
+	case x.Hidden:
+		s.message = fmt.Sprintf("pid %d is another role's, and this one may not see what it does: it is left alone", x.PID)
+	case cancel && x.State != activity.Active:
+		s.message = fmt.Sprintf("pid %d runs no query", x.PID)
+	default:
+		what, owner := "End session", ""
+		if cancel {
+			what = "Cancel the query of session"
+		}
+		if x.Superuser {
+			owner = ", a superuser's"
+		}
+		s.question = &question{
+			fmt.Sprintf("%s %d (%s%s, %s)? [y/N]", what, x.PID, Clean(x.Who()), owner, Clean(x.State)),
+			activity.Order{Cancel: cancel, PID: x.PID, Started: x.Started, States: []string{x.State}, Superusers: true},
+		}
+	}
+}
+
+// orders are the ways to sort sessions. The first is that of gravity.
+var orders = []struct {
+	name    string
+	compare func(a, b activity.Session) int
+}{
+	{"trouble", func(a, b activity.Session) int {
+		return cmp.Or(cmp.Compare(rank(b), rank(a)), cmp.Compare(b.InState, a.InState))
+	}},
+	{"time", func(a, b activity.Session) int { return cmp.Compare(b.InState, a.InState) }},
+	{"application", func(a, b activity.Session) int { return cmp.Compare(a.Application, b.Application) }},
+	{"user", func(a, b activity.Session) int { return cmp.Compare(a.User, b.User) }},
+	{"database", func(a, b activity.Session) int { return cmp.Compare(a.Database, b.Database) }},
+	{"client", func(a, b activity.Session) int { return cmp.Compare(a.Address, b.Address) }},
+	{"state", func(a, b activity.Session) int { return cmp.Compare(a.State, b.State) }},
+	{"pid", func(a, b activity.Session) int { return cmp.Compare(a.PID, b.PID) }},
+}
+
+// rank is how much a session's state asks for attention.
+func rank(x activity.Session) int {
+	switch {
+	case x.Waits:
+		return 4
+	case x.InTransactionIdle():
+		return 3
+	case x.State == activity.Active && !x.Self:
+		return 2
+	case x.State == activity.Idle:
+		return 1
+	}
+	return 0
+}
+
+// rows are the client sessions that the filter leaves, in order.
+func (s *screen) rows() (rows []activity.Session) {
+	if s.now == nil {
+		return nil
+	}
+	wanted := strings.ToLower(s.filter)
+	for _, x := range s.now.Sessions {
+		text := fmt.Sprint(x.PID, x.Application, " ", x.User, " ", x.Database, " ", x.Address, " ", x.State, " ", x.Query)
+		if x.Client() && strings.Contains(strings.ToLower(text), wanted) {
+			rows = append(rows, x)
+		}
+	}
+	slices.SortStableFunc(rows, func(a, b activity.Session) int {
+		c := orders[s.sort].compare(a, b)
+		if s.reverse {
+			c = -c
+		}
+		return cmp.Or(c, cmp.Compare(a.PID, b.PID))
+	})
+	return rows
+}
+
+// chosen is the selected session, if it is among the rows.
+func (s *screen) chosen() (activity.Session, bool) {
+	rows := s.rows()
+	i := s.cursor(rows)
+	if i < 0 {
+		return activity.Session{}, false
+	}
+	return rows[i], true
+}
+
+func (s *screen) cursor(rows []activity.Session) int {
+	return slices.IndexFunc(rows, func(x activity.Session) bool { return x.PID == s.selected })
+}
+
+// move selects another row; without a selection, the first.
+func (s *screen) move(by int) {
+	rows := s.rows()
+	if len(rows) == 0 {
+		return
+	}
+	i := s.cursor(rows)
+	if i < 0 {
+		i, by = 0, 0
+	}
+	s.selected = rows[min(max(0, i+by), len(rows)-1)].PID
+}

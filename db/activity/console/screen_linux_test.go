@@ -1,0 +1,223 @@
+package console
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sys/unix"
+
+	"ddtb/config"
+	"ddtb/db"
+	"ddtb/db/activity"
+	"ddtb/db/dbtest"
+)
+
+var configMonitor = config.Default().Monitor
+
+// terminal is a pseudo-terminal with a full screen on it.
+type terminal struct {
+	*testing.T
+	keys  *os.File // its master: what is written here was typed
+	mu    sync.Mutex
+	shown bytes.Buffer // all that was ever drawn
+}
+
+func newTerminal(t *testing.T) (term *terminal, tty *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	must(t, err)
+	must(t, unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0))
+	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	must(t, err)
+	tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	must(t, err)
+	must(t, unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 30, Col: 120}))
+	term = &terminal{T: t, keys: master}
+	read := make(chan struct{})
+	go func() { defer close(read); _, _ = io.Copy(term, master) }()
+	t.Cleanup(func() { _ = tty.Close(); <-read; _ = master.Close() })
+	return term, tty
+}
+
+// Write takes what is drawn.
+func (t *terminal) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.shown.Write(b)
+}
+
+func (t *terminal) drawn() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.shown.String()
+}
+
+func (t *terminal) types(keys string) {
+	t.Helper()
+	_, err := io.WriteString(t.keys, keys)
+	must(t.T, err)
+}
+
+func (t *terminal) waitFor(text string) {
+	t.Helper()
+	eventually(t.T, fmt.Sprintf("%q is on the screen", text), func() bool { return strings.Contains(t.drawn(), text) })
+}
+
+func TestASelectedSessionIsEndedFromTheFullScreenAfterAQuestion(t *testing.T) {
+	dbtest.NoLeaks(t)
+	s := dbtest.NewServer(t, dbtest.Options{})
+	cfg := s.Config(t)
+	control := dbtest.Control(t, cfg)
+	victim, bystander := session(t, cfg, "victim"), session(t, cfg, "bystander")
+	o, err := activity.NewObserver(cfg)
+	must(t, err)
+	t.Cleanup(o.Close)
+
+	term, tty := newTerminal(t)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Watch{
+			Hand: o, Thresholds: activity.ThresholdsOf(configMonitor), Interval: 100 * time.Millisecond,
+			In: tty, Out: tty, Environ: []string{"TERM=xterm-256color"}, Colour: true,
+		}.Run(t.Context())
+	}()
+	term.waitFor("bystander")
+	term.types("/victim\r")
+	term.waitFor("filter: victim")
+	term.types("jt")
+	term.waitFor("End session ")
+	term.types("n")
+	term.waitFor("nothing was done")
+	if n := dbtest.Backends(t, control, "victim"); n != 1 {
+		t.Fatalf("%d sessions after the answer no", n)
+	}
+	term.types("t")
+	eventually(t, "it asks again", func() bool { return strings.Count(term.drawn(), "[y/N]") > 1 })
+	term.types("y")
+	eventually(t, "the session is gone", func() bool { return dbtest.Backends(t, control, "victim") == 0 })
+	must(t, bystander.Ping(t.Context()))
+	if victim.Ping(t.Context()) == nil {
+		t.Error("the session that was ended still answers")
+	}
+
+	s.Restart(t, dbtest.Immediate)
+	drawn := len(term.drawn())
+	session(t, cfg, "newcomer")
+	term.types("\x1b")
+	eventually(t, "it shows the server after the restart", func() bool { return strings.Contains(term.drawn()[drawn:], "newcomer") })
+	term.types("q")
+	must(t, <-ended)
+	term.waitFor("\x1b[?1049l") // the terminal's own screen is back
+}
+
+func TestTheFullScreenEndsWithItsContext(t *testing.T) {
+	dbtest.NoLeaks(t)
+	cfg := dbtest.NewServer(t, dbtest.Options{}).Config(t)
+	o, err := activity.NewObserver(cfg)
+	must(t, err)
+	t.Cleanup(o.Close)
+	term, tty := newTerminal(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Watch{Hand: o, Thresholds: activity.ThresholdsOf(configMonitor), Interval: time.Hour, In: tty, Out: tty, Environ: []string{"TERM=xterm"}}.Run(ctx)
+	}()
+	term.waitFor("this monitor")
+	cancel()
+	must(t, <-ended)
+	term.waitFor("\x1b[?1049l")
+}
+
+func TestSessionsInTroubleAreShownFirstAndOrdersCanBeChosen(t *testing.T) {
+	s := newScreen(t.Context(), Watch{})
+	now := hostile()
+	now.Sessions = []activity.Session{
+		{PID: 3, Kind: activity.ClientBackend, State: activity.Idle, InState: 100},
+		{PID: 1, Kind: activity.ClientBackend, State: activity.Active, Waits: true},
+		{PID: 2, Kind: activity.ClientBackend, State: activity.IdleInTransaction},
+		{PID: 4, Kind: activity.AutovacuumWorker},
+	}
+	s.take(looked{now: now})
+	pids := func() (p []int32) {
+		for _, x := range s.rows() {
+			p = append(p, x.PID)
+		}
+		return p
+	}
+	if got := pids(); !slices.Equal(got, []int32{1, 2, 3}) {
+		t.Errorf("by trouble: %v", got)
+	}
+	s.sort = slices.IndexFunc(orders, func(o struct {
+		name    string
+		compare func(a, b activity.Session) int
+	},
+	) bool {
+		return o.name == "pid"
+	})
+	s.reverse = true
+	if got := pids(); !slices.Equal(got, []int32{3, 2, 1}) {
+		t.Errorf("by pid, reversed: %v", got)
+	}
+}
+
+func TestTheFullScreenFitsIntoAnyTerminal(t *testing.T) {
+	s := newScreen(t.Context(), Watch{})
+	for i := range 300 {
+		now := hostile()
+		for n := range i {
+			now.Sessions = append(now.Sessions, activity.Session{PID: int32(100 + n), Kind: activity.ClientBackend, State: activity.Idle})
+		}
+		s.take(looked{now: now})
+		s.width, s.height = 1+i%140, 1+i%50
+		lines := strings.Split(s.content(), "\n")
+		if len(lines) > s.height {
+			t.Fatalf("%d lines on %d", len(lines), s.height)
+		}
+		s.move(1)
+	}
+	if len(s.history) > mostHistory {
+		t.Errorf("%d values are kept", len(s.history))
+	}
+}
+
+func session(t *testing.T, cfg config.Database, application string) *pgx.Conn {
+	t.Helper()
+	cc, err := db.ConnConfig(cfg, application)
+	must(t, err)
+	conn, err := pgx.ConnectConfig(t.Context(), cc)
+	must(t, err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = conn.Close(ctx)
+	})
+	must(t, conn.Ping(t.Context()))
+	return conn
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(20 * time.Second); !ok(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("still not so after 20 s: %s", what)
+		}
+	}
+}

@@ -1,0 +1,177 @@
+package console
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"ddtb/db/activity"
+)
+
+// mostRows is how many rows of a table are worth reading in an outage.
+const mostRows = 15
+
+// Status writes who has the slots. level is the verdict on them.
+func (p Paper) Status(s activity.Status, level activity.Level) {
+	p.header(s.Snapshot)
+	p.slots(s.Snapshot, level)
+	p.line("")
+	p.states(s)
+	p.groups("By application", s.Applications, func(g activity.Group) string { return cmp.Or(Clean(g.Name), "(no name)") })
+	p.groups("By user and client", s.Clients, func(g activity.Group) string {
+		return Clean(g.User) + " from " + cmp.Or(Clean(g.Address), "(not visible)")
+	})
+	p.worst(s)
+	p.pools(s)
+	p.unseen(s)
+}
+
+func (p Paper) header(s activity.Snapshot) {
+	standby := ""
+	if s.Server.Standby {
+		standby = ", a standby"
+	}
+	p.line("PostgreSQL %s at %s%s, database %s, seen as %s, up for %s", Clean(s.Server.Version), Clean(s.Server.Address), standby,
+		Clean(s.Database), Clean(s.Role.Name), activity.Short(s.At.Sub(s.Server.Started)))
+	p.line("")
+}
+
+func (p Paper) slots(s activity.Snapshot, level activity.Level) {
+	l := s.Slots
+	p.line("Slots  %s  %s, %d free", p.bar(l, level, p.barWidth()),
+		p.paint(styleOf(level), fmt.Sprintf("%d of %d usable used (%.0f %%)", l.Used, l.Usable(), l.Utilisation())), l.Free())
+	p.line("       max_connections %d, of which reserved %d (superuser_reserved_connections %d, reserved_connections %d)",
+		l.Max, l.Reserved, s.Server.ForSuper, s.Server.ForReserved)
+	p.line("       looked through %s", s.Door())
+	for _, x := range s.Limits {
+		p.line("       %s %s has a limit of its own: %d of %d", x.Of, Clean(x.Name), x.Used, x.Max)
+	}
+}
+
+func (p Paper) barWidth() int {
+	if p.Width > 0 && p.Width < 100 {
+		return max(10, p.Width-60)
+	}
+	return 40
+}
+
+func (p Paper) states(s activity.Status) {
+	rows := [][]string{}
+	for _, c := range s.States {
+		rows = append(rows, []string{Clean(c.Name), fmt.Sprint(c.Count)})
+	}
+	p.table("", []column{{title: "By state", least: 32, most: 40}, {title: "sessions", right: true}}, rows)
+	p.line("")
+}
+
+func (p Paper) groups(title string, groups []activity.Group, name func(activity.Group) string) {
+	rows, left := [][]string{}, 0
+	for i, g := range groups {
+		if i >= mostRows {
+			left += g.Sessions
+			continue
+		}
+		rows = append(rows, []string{
+			name(g), fmt.Sprint(g.Sessions), some(g.Active), some(g.Idle), some(g.IdleInTransaction), some(g.Waiting), age(g.Oldest),
+		})
+	}
+	p.table("", []column{
+		{title: title, least: 32, most: 40},
+		{title: "sessions", right: true},
+		{title: "active", right: true},
+		{title: "idle", right: true},
+		{title: "in transaction", right: true},
+		{title: "waiting", right: true},
+		{title: "oldest", right: true},
+	}, rows)
+	if left > 0 {
+		p.line("… and %d sessions in %d more", left, len(groups)-mostRows)
+	}
+	p.line("")
+}
+
+// some leaves zeros out, so that what there is can be seen.
+func some(n int) string {
+	if n == 0 {
+		return "·"
+	}
+	return fmt.Sprint(n)
+}
+
+func age(a activity.Age) string {
+	if a == 0 {
+		return "·"
+	}
+	return activity.Short(a.Duration())
+}
+
+func (p Paper) worst(s activity.Status) {
+	one := func(title string, x *activity.Session, a func(activity.Session) activity.Age) {
+		if x == nil {
+			p.line("%-27s none", title)
+			return
+		}
+		p.line("%-27s %-8s pid %d, %s, %s: %s", title, age(a(*x)), x.PID, Clean(x.Who()), Clean(x.State), Clean(x.Query))
+	}
+	one("Oldest transaction", s.OldestTransaction, func(x activity.Session) activity.Age { return x.InTransaction })
+	one("Oldest idle in transaction", s.OldestIdleInTx, func(x activity.Session) activity.Age { return x.InState })
+	one("Longest query", s.LongestQuery, func(x activity.Session) activity.Age { return x.InQuery })
+	if len(s.WaitingOnLocks) == 0 {
+		p.line("%-27s none", "Waiting on locks")
+		return
+	}
+	behind := ""
+	if roots := s.Roots(); len(roots) > 0 {
+		behind = fmt.Sprintf(", behind pid %d, %s, %s", roots[0].PID, Clean(roots[0].Who()), Clean(roots[0].State))
+	}
+	p.line("%-27s %-8d pid %s%s", "Waiting on locks", len(s.WaitingOnLocks), list(s.WaitingOnLocks, 5), behind)
+}
+
+func list(pids []int32, most int) string {
+	var out []string
+	for i, pid := range pids {
+		if i == most {
+			out = append(out, "…")
+			break
+		}
+		out = append(out, fmt.Sprint(pid))
+	}
+	return strings.Join(out, ", ")
+}
+
+func (p Paper) pools(s activity.Status) {
+	if s.PoolsError != "" {
+		p.line("")
+		p.wrapped("PgBouncer  ", Clean(s.PoolsError))
+	}
+	if len(s.Pools) == 0 {
+		return
+	}
+	rows := [][]string{}
+	for _, x := range s.Pools {
+		rows = append(rows, []string{
+			Clean(x.Database + " as " + x.User), Clean(x.Mode), some(x.ClientActive), some(x.ClientWaiting), some(x.ServerActive),
+			some(x.ServerIdle + x.ServerUsed), age(x.MaxWait),
+		})
+	}
+	p.line("")
+	p.table("", []column{
+		{title: "PgBouncer's pools", least: 32, most: 40},
+		{title: "mode"},
+		{title: "clients", right: true},
+		{title: "waiting", right: true},
+		{title: "servers", right: true},
+		{title: "idle", right: true},
+		{title: "longest wait", right: true},
+	}, rows)
+}
+
+func (p Paper) unseen(s activity.Status) {
+	if s.Unseen == 0 {
+		return
+	}
+	p.line("")
+	p.wrapped("", fmt.Sprintf("%d sessions belong to other roles, and %s may not see what they do. To let it:",
+		s.Unseen, Clean(s.Role.Name)))
+	p.command("  ", Clean(s.GrantReadAll()))
+}

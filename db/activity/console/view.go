@@ -1,0 +1,131 @@
+package console
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+
+	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/x/ansi"
+
+	"ddtb/db/activity"
+)
+
+// View is part of tea.Model.
+func (s *screen) View() tea.View {
+	v := tea.NewView(s.content())
+	v.AltScreen = true
+	v.WindowTitle = "ddtb db-connections monitor"
+	return v
+}
+
+// content is as many lines as the terminal has, at most.
+func (s *screen) content() string {
+	var b bytes.Buffer
+	p := Paper{W: &b, Width: s.width, Colour: s.Colour}
+	s.head(p)
+	above := strings.Count(b.String(), "\n")
+	s.rowsShown = max(1, s.height-above-3) // the titles, a blank line and the foot
+	s.sessions(p)
+	p.line("")
+	p.line("%s", s.foot(p))
+	lines := strings.Split(strings.TrimRight(b.String(), "\n"), "\n")
+	return strings.Join(lines[:min(len(lines), s.height)], "\n")
+}
+
+func (s *screen) head(p Paper) {
+	if s.now == nil {
+		p.line("ddtb db-connections monitor")
+	} else {
+		p.line("PostgreSQL %s at %s, database %s, as %s   %s", Clean(s.now.Server.Version), Clean(s.now.Server.Address),
+			Clean(s.now.Database), Clean(s.now.Role.Name), s.now.At.Local().Format("15:04:05"))
+	}
+	switch {
+	case s.failed != nil:
+		p.line("%s", p.paint(red, "No answer: "+Clean(s.failed.Error())+"; trying again"))
+	case s.now == nil:
+		p.line("Connecting …")
+	}
+	if s.now == nil {
+		return
+	}
+	l, a := s.now.Slots, s.sample // of a failed look: the last slots that were seen, and the failure's level
+	p.line("Slots %s %s, %d free", p.bar(l, a.Level, max(10, min(40, s.width-46))),
+		p.paint(styleOf(a.Level), fmt.Sprintf("%d of %d usable used (%.0f %%)", l.Used, l.Usable(), l.Utilisation())), l.Free())
+	if s.failed != nil {
+		return
+	}
+	p.line("      active %d   idle %d   in transaction %d   waiting %d   new %.1f/s   not visible %d",
+		a.Active, a.Idle, a.IdleInTransaction, a.Waiting, a.NewPerSecond, a.Unseen)
+	p.line("      %s", history(s.history, max(10, s.width-8)))
+	p.line("%s", p.paint(styleOf(a.Level), verdict(a)))
+}
+
+// history is one cell for each of the last values, in percent; above 100 is drawn as 100.
+func history(values []float64, width int) string {
+	const steps = "▁▂▃▄▅▆▇█"
+	cells := []rune(steps)
+	var b strings.Builder
+	for _, v := range values[max(0, len(values)-width):] {
+		b.WriteRune(cells[min(len(cells)-1, max(0, int(v*float64(len(cells))/100)))])
+	}
+	return b.String()
+}
+
+// sessions writes the rows around the selected one.
+func (s *screen) sessions(p Paper) {
+	all := s.rows()
+	at := s.cursor(all)
+	from := min(max(0, at-s.rowsShown/2), max(0, len(all)-s.rowsShown))
+	rows := [][]string{}
+	for i, x := range all[from:min(len(all), from+s.rowsShown)] {
+		mark := " "
+		if from+i == at {
+			mark = ">"
+		}
+		rows = append(rows, []string{
+			mark, fmt.Sprint(x.PID), Clean(x.Application), Clean(x.User) + "@" + Clean(x.Database), Clean(x.Address),
+			state(x), age(x.InState), Clean(x.Query),
+		})
+	}
+	p.table("", []column{
+		{title: " "},
+		{title: "pid", right: true},
+		{title: "application", least: 12, most: max(12, s.width/5)},
+		{title: "user", most: max(8, s.width/6)},
+		{title: "client", most: 15},
+		{title: "state", most: 22},
+		{title: "for", right: true},
+		{title: "last query"},
+	}, rows)
+}
+
+// state tells what a session waits for, too.
+func state(x activity.Session) string {
+	switch {
+	case x.Self:
+		return "this monitor"
+	case x.Hidden:
+		return "(not visible)"
+	case len(x.BlockedBy) > 0:
+		return fmt.Sprintf("waits for %s", list(x.BlockedBy, 1))
+	}
+	return Clean(x.State)
+}
+
+// foot is the question, the filter that is being typed, what happened last, or the keys.
+func (s *screen) foot(p Paper) string {
+	switch {
+	case s.question != nil:
+		return p.paint(bold, s.question.text)
+	case s.typing:
+		return "Filter: " + Clean(s.filter) + "▏  enter keeps it, esc drops it"
+	case s.message != "":
+		return p.paint(bold, s.message)
+	}
+	text := fmt.Sprintf("↑↓ select  c cancel query  t terminate  s sort: %s  r reverse  / filter  q quit", orders[s.sort].name)
+	if s.filter != "" {
+		text = "filter: " + Clean(s.filter) + " (esc drops it)  " + text
+	}
+	return p.paint(dim, ansi.Truncate(text, max(1, s.width), "…"))
+}

@@ -1,0 +1,161 @@
+package activity
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestTheDoctorKnowsTheScenariosByTheirLook(t *testing.T) {
+	busy := many(50, in(Active, time.Millisecond))
+	for _, c := range []struct {
+		scenario, culprit, first string
+		sessions                 Snapshot
+	}{
+		{
+			"thread-leak", "web", "close-idle --older-than=5m --application=web",
+			of(many(80, with(in(Idle, 10*time.Minute), func(x *Session) { x.Application, x.Age = "web", x.InState+1 }))),
+		},
+		{
+			"thread-leak", "shop/persistent", "close-idle --older-than=30s --application=shop/persistent",
+			of(many(80, with(in(Idle, 40*time.Second), func(x *Session) { x.Application = "shop/persistent" }))),
+		},
+		{
+			"replicas-times-pool", "shop/pool", "close-idle --older-than=1m --application=shop/pool",
+			of(many(80, with(in(Idle, 2*time.Minute), func(x *Session) { x.Address = "10.0.0.%d" }))),
+		},
+		{
+			"hidden-second-pool", "shop/pool", "close-idle --older-than=10s --application=shop/pool",
+			of(many(40, in(Idle, time.Second)), many(35, with(in(Idle, time.Second), func(x *Session) { x.Application = "jobs" }))),
+		},
+		{
+			"noisy-neighbour", "it's theirs", `close-idle --older-than=5m --application='it'\''s theirs' --database=elsewhere`,
+			of(many(80, with(in(Idle, time.Hour), func(x *Session) { x.Application, x.Database = "it's theirs", "elsewhere" }))),
+		},
+		{
+			"monitor-leaks", "postgres_exporter", "close-idle --older-than=5m --application=postgres_exporter",
+			of(many(80, with(in(Idle, time.Hour), func(x *Session) { x.Application = "postgres_exporter" }))),
+		},
+		{
+			"replicas-times-pool", "user app", "close-idle --older-than=5m --user=app",
+			of(many(80, with(in(Idle, time.Hour), func(x *Session) { x.Application = "" }))),
+		},
+		{
+			"listen-pins-slot", "shop/pool", "close-idle",
+			of(many(80, with(in(Idle, time.Hour), func(x *Session) { x.Query = " listen news" }))),
+		},
+		{
+			"leaked-transaction", "jobs", "close-idle --in-transaction --older-than=5m --application=jobs",
+			of(busy, many(20, with(in(IdleInTransaction, 10*time.Minute), func(x *Session) { x.Application = "jobs" }))),
+		},
+		{
+			"call-inside-transaction", "shop/pool", "status",
+			of(many(75, in(IdleInTransaction, 3*time.Second))),
+		},
+		{
+			"rows-not-closed", "export", "cancel --pid=",
+			of(busy, many(20, with(in(Active, 10*time.Second), func(x *Session) { x.Application, x.Wait = "export", "Client/ClientWrite" }))),
+		},
+		{
+			"slow-query-pile-up", "shop/pool", "cancel --pid=",
+			of(many(75, in(Active, 20*time.Second))),
+		},
+		{
+			"too-much-at-once", "shop/pool", "status",
+			of(many(90, in(Active, time.Millisecond))),
+		},
+		{
+			"lock-queue", "report", "close-idle --in-transaction --older-than=0s --pid=7",
+			of(
+				many(1, with(in(IdleInTransaction, 20*time.Second), func(x *Session) { x.PID, x.Application = 7, "report" })),
+				many(30, with(in(Active, 10*time.Second), func(x *Session) { x.Waits, x.Waited, x.BlockedBy = true, x.InState, []int32{7} })),
+				many(50, in(Idle, time.Second)),
+			),
+		},
+		{
+			"lock-queue", "migrate", "cancel --pid=7",
+			of(
+				many(1, with(in(Active, 20*time.Second), func(x *Session) { x.PID, x.Application = 7, "migrate" })),
+				many(30, with(in(Active, 10*time.Second), func(x *Session) { x.Waits, x.Waited, x.BlockedBy = true, x.InState, []int32{7} })),
+			),
+		},
+		{
+			"lock-queue", "prepared transaction", "pg_prepared_xacts",
+			of(many(30, with(in(Active, 10*time.Second), func(x *Session) { x.Waits, x.Waited, x.BlockedBy = true, x.InState, []int32{0} }))),
+		},
+		{
+			"noisy-neighbour", "theirs", "GRANT pg_read_all_stats",
+			of(many(80, Session{Kind: ClientBackend, Hidden: true, Application: "theirs", User: "other", Database: "wall"})),
+		},
+	} {
+		d := Diagnose(c.sessions, nil, defaults())
+		if d.Scenario == nil || d.Scenario.Name != c.scenario || d.Culprit != c.culprit {
+			t.Errorf("want %s by %s, got %+v by %s", c.scenario, c.culprit, d.Scenario, d.Culprit)
+			continue
+		}
+		if len(d.Steps) != 3 || !strings.Contains(d.Steps[0].Command, c.first) {
+			t.Errorf("%s: the first of %d steps is %q, want %q", c.scenario, len(d.Steps), d.Steps[0].Command, c.first)
+		}
+	}
+}
+
+func TestTheDoctorFindsAStampedeAfterARestart(t *testing.T) {
+	before := of(many(80, in(Idle, time.Millisecond)))
+	before.Server.Started = before.At.Add(-30 * time.Second)
+	now := before
+	now.At, now.EverConnects = before.At.Add(time.Second), 50
+	if d := Diagnose(now, &before, defaults()); d.Scenario == nil || d.Scenario.Name != "reconnect-stampede" {
+		t.Errorf("%+v", d)
+	}
+}
+
+func TestTheDoctorBlamesNobodyWhenAllIsWell(t *testing.T) {
+	d := Diagnose(of(many(10, in(Idle, time.Hour))), nil, defaults())
+	if d.Culprit != "" || d.Scenario != nil || len(d.Steps) != 0 || len(d.Holds) != 1 {
+		t.Errorf("%+v", d)
+	}
+}
+
+func TestEveryScenarioThatIsNamedIsDescribed(t *testing.T) {
+	for i, s := range scenarios {
+		if s.Cause == "" || slices.IndexFunc(scenarios, func(x Scenario) bool { return x.Name == s.Name }) != i {
+			t.Errorf("%+v", s)
+		}
+	}
+}
+
+func TestTheDoctorsFirstStepFreesALockQueueAndNobodyElse(t *testing.T) {
+	onEach(t, func(t *testing.T, s *server) {
+		owner := s.session(t, app, "wall", "report")
+		exec(t, owner, "CREATE TABLE IF NOT EXISTS stock (n int)")
+		exec(t, owner, "BEGIN; SELECT * FROM stock")
+		altering := s.session(t, app, "wall", "migrate")
+		o := s.observer(t, app)
+		done := make(chan error, 4)
+		ctx := t.Context()
+		go func() { _, err := altering.Exec(ctx, "ALTER TABLE stock ADD COLUMN IF NOT EXISTS m int"); done <- err }()
+		lookUntil(t, o, "the change waits", func(now Snapshot) bool { return find(t, now, "migrate").Waits })
+		for range 3 {
+			conn := s.session(t, app, "wall", "shop/pool")
+			go func() { _, err := conn.Exec(ctx, "SELECT * FROM stock"); done <- err }()
+		}
+		now := lookUntil(t, o, "all wait", func(now Snapshot) bool {
+			return len(now.clients(func(x Session) bool { return x.Waits && len(x.BlockedBy) > 0 })) == 4
+		})
+		d := Diagnose(now, nil, defaults())
+		if d.Culprit != "report" || d.Scenario.Name != "lock-queue" ||
+			!strings.HasSuffix(d.Steps[0].Command, "close-idle --in-transaction --older-than=0s --pid="+fmtPID(owner)) {
+			t.Fatalf("%+v", d)
+		}
+		f := Filter{InTransaction: true, PID: pidOf(owner)}
+		got, err := End(t.Context(), o, Plan(now, f), f)
+		must(t, err)
+		if got.Count(Closed) != 1 || len(got.Sessions) != 1 {
+			t.Errorf("%+v", got)
+		}
+		for range 4 {
+			must(t, <-done)
+		}
+	})
+}

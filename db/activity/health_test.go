@@ -1,0 +1,170 @@
+package activity
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"ddtb/db"
+)
+
+// of is a snapshot of a server with 100 slots, 97 of them usable, with these sessions.
+func of(sessions ...[]Session) Snapshot {
+	s := Snapshot{
+		At: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Database: "wall", Application: "shop",
+		Server:   Server{Version: "15.13", VersionNum: 150013, ForSuper: 3, Address: "db:5432"},
+		Role:     Role{Name: "app"},
+		Slots:    Slots{Max: 100},
+		Sessions: slices.Concat(sessions...),
+	}
+	s.Server.Started = s.At.Add(-time.Hour)
+	for i := range s.Sessions {
+		x := &s.Sessions[i]
+		if x.PID == 0 {
+			x.PID = int32(100 + i)
+		}
+		x.Started = s.At.Add(-x.Age.Duration())
+	}
+	s.count()
+	return s
+}
+
+// many are n sessions like x, on different clients if its address has a verb.
+func many(n int, x Session) []Session {
+	out := make([]Session, n)
+	for i := range out {
+		out[i] = x
+		if strings.Contains(x.Address, "%d") {
+			out[i].Address = fmt.Sprintf(x.Address, i%8)
+		}
+	}
+	return out
+}
+
+// a session of the shop that has been in the state for a time.
+func in(state string, inState time.Duration) Session {
+	x := Session{
+		Kind: ClientBackend, Application: "shop/pool", User: "app", Database: "wall", Address: "10.0.0.1",
+		State: state, InState: Age(inState), Age: Age(inState + time.Hour), Query: "SELECT 1",
+	}
+	if state == Active {
+		x.InQuery = x.InState
+	}
+	if x.InTransactionIdle() {
+		x.InTransaction = x.InState
+	}
+	return x
+}
+
+func with(x Session, change func(*Session)) Session {
+	change(&x)
+	return x
+}
+
+func TestTheVerdictFollowsFromTheSessions(t *testing.T) {
+	busy := in(Active, time.Millisecond)
+	autovacuum := with(in(Active, time.Hour), func(x *Session) { x.Kind = AutovacuumWorker })
+	replication := with(in(Active, 100*time.Hour), func(x *Session) { x.Kind = WALSender })
+	hidden := Session{Kind: ClientBackend, Hidden: true, Application: "theirs", User: "other", Database: "wall"}
+	waits := with(in(Active, time.Second), func(x *Session) { x.Waits, x.Waited, x.BlockedBy = true, Age(time.Second), []int32{7} })
+	owner := with(in(IdleInTransaction, 2*time.Second), func(x *Session) { x.PID = 7 })
+	for name, c := range map[string]struct {
+		sessions Snapshot
+		level    Level
+		codes    string
+	}{
+		"nobody":                                    {of(), OK, ""},
+		"67 of 97, 69 %":                            {of(many(67, busy)), OK, ""},
+		"68 of 97, 70.1 %":                          {of(many(68, busy)), Warning, "utilisation"},
+		"82 of 97, 84.5 %":                          {of(many(82, busy)), Warning, "utilisation"},
+		"83 of 97, 85.6 %":                          {of(many(83, busy)), Critical, "utilisation"},
+		"into the reserved ones":                    {of(many(100, busy)), Critical, "utilisation"},
+		"half of them idle":                         {of(many(30, busy), many(30, in(Idle, 0))), OK, ""},
+		"more than half idle":                       {of(many(29, busy), many(30, in(Idle, 0))), Warning, "idle"},
+		"a small pool that rests":                   {of(many(10, in(Idle, time.Hour))), OK, ""},
+		"idle in transaction for a minute":          {of(many(1, in(IdleInTransaction, time.Minute))), OK, ""},
+		"for longer":                                {of(many(1, in(IdleInTransaction, time.Minute+1))), Warning, "idle-in-transaction"},
+		"for longer, after an error":                {of(many(1, in(IdleInTransactionEr, time.Hour))), Warning, "idle-in-transaction"},
+		"a query of a minute":                       {of(many(1, in(Active, time.Minute))), OK, ""},
+		"a longer one":                              {of(many(1, in(Active, time.Hour))), Warning, "long-query"},
+		"autovacuum and replication may take long":  {of(many(90, autovacuum), many(90, replication)), OK, ""},
+		"one that waits for a lock for a second":    {of([]Session{owner, waits}), OK, ""},
+		"three that do":                             {of([]Session{owner}, many(3, waits)), Warning, "lock-queue"},
+		"one that waits for long":                   {of([]Session{owner, with(waits, func(x *Session) { x.Waited = Age(time.Minute) })}), Warning, "lock-queue"},
+		"what can't be seen is counted, not judged": {of(many(50, hidden)), OK, ""},
+		"the gravest comes first":                   {of(many(1, in(IdleInTransaction, time.Hour)), many(90, busy)), Critical, "utilisation idle-in-transaction"},
+	} {
+		h := Assess(c.sessions, nil, defaults())
+		var codes []string
+		for _, f := range h.Findings {
+			codes = append(codes, f.Code)
+			if f.What == "" || f.Do == "" || f.Level < Warning {
+				t.Errorf("%s: a finding without its what or do: %+v", name, f)
+			}
+		}
+		if h.Level != c.level || strings.Join(codes, " ") != c.codes {
+			t.Errorf("%s: %v, %v; want %v, %s", name, h.Level, codes, c.level, c.codes)
+		}
+	}
+}
+
+func TestAQueueForALockNamesTheOneWhomAllWaitFor(t *testing.T) {
+	reader := with(in(IdleInTransaction, 20*time.Second), func(x *Session) { x.PID, x.Application = 7, "report" })
+	alter := with(in(Active, 15*time.Second), func(x *Session) { x.PID, x.Waits, x.Waited, x.BlockedBy = 8, true, x.InState, []int32{7} })
+	behind := with(in(Active, 10*time.Second), func(x *Session) { x.Waits, x.Waited, x.BlockedBy = true, x.InState, []int32{8} })
+	h := Assess(of([]Session{reader, alter}, many(5, behind)), nil, defaults())
+	if len(h.Findings) != 1 || h.Findings[0].PIDs[0] != 7 || !strings.Contains(h.Findings[0].What, "6 sessions wait") ||
+		!strings.Contains(h.Findings[0].What, "behind pid 7, report, idle in transaction for 20s") {
+		t.Errorf("%+v", h.Findings)
+	}
+}
+
+func TestTwoThatWaitForEachOtherHaveNoRoot(t *testing.T) {
+	a := with(in(Active, 1), func(x *Session) { x.PID, x.Waits, x.BlockedBy = 1, true, []int32{2} })
+	b := with(in(Active, 1), func(x *Session) { x.PID, x.Waits, x.BlockedBy = 2, true, []int32{1} })
+	if roots := of([]Session{a, b}).Roots(); len(roots) != 0 {
+		t.Errorf("%+v", roots)
+	}
+}
+
+func TestChurnIsJudgedBetweenTwoLooks(t *testing.T) {
+	before := of(many(5, in(Idle, time.Second)))
+	before.EverConnects = 1000
+	now := before
+	now.At = before.At.Add(2 * time.Second)
+	now.EverConnects = 1019
+	if h := Assess(now, &before, defaults()); h.Level != OK {
+		t.Errorf("9.5 a second: %+v", h)
+	}
+	now.EverConnects = 1020
+	if h := Assess(now, &before, defaults()); h.Level != Warning || h.Findings[0].Code != "churn" {
+		t.Errorf("10 a second: %+v", h)
+	}
+	now.EverConnects = 0 // the statistics were reset
+	if h := Assess(now, &before, defaults()); h.Level != OK {
+		t.Errorf("after a reset: %+v", h)
+	}
+}
+
+func TestAServerThatCannotBeReachedIsUnknownAndAFullOneCritical(t *testing.T) {
+	if h := Unreachable(&db.ConnError{Cause: db.ServerUnavailable, Err: errors.New("refused")}); h.Level != Unknown {
+		t.Errorf("%+v", h)
+	}
+	if h := Unreachable(&db.ConnError{Cause: db.SlotsExhausted, Err: errors.New("full")}); h.Level != Critical {
+		t.Errorf("%+v", h)
+	}
+}
+
+func TestDurationsAreWrittenShort(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0s", 400 * time.Millisecond: "0.4s", 10 * time.Second: "10s", time.Minute: "1m", 65 * time.Second: "1m 5s",
+		3*time.Hour + 20*time.Minute: "3h 20m", 49 * time.Hour: "2d 1h", 48 * time.Hour: "2d",
+	} {
+		if got := Short(d); got != want {
+			t.Errorf("%v is written %q, want %q", d, got, want)
+		}
+	}
+}

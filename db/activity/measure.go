@@ -1,0 +1,197 @@
+package activity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"ddtb/config"
+)
+
+type observerKey struct{}
+
+// WithObserver is a context by which CheckHealth and Monitor look through o's kept connection.
+func WithObserver(ctx context.Context, o *Observer) context.Context {
+	return context.WithValue(ctx, observerKey{}, o)
+}
+
+// observer is ctx's Observer or, where it has none, one of the configuration (file and environment), which
+// connects for as long as it is used. release must be called.
+func observer(ctx context.Context) (o *Observer, t Thresholds, release func(), err error) {
+	if o, ok := ctx.Value(observerKey{}).(*Observer); ok {
+		return o, ThresholdsOf(config.Monitor{}), func() {}, nil
+	}
+	cfg, err := config.Load(config.FromOS(""))
+	if err != nil {
+		return nil, Thresholds{}, nil, err
+	}
+	if o, err = NewObserver(cfg.Databases["default"]); err != nil {
+		return nil, Thresholds{}, nil, err
+	}
+	return o, ThresholdsOf(cfg.Monitor), o.Close, nil
+}
+
+// CheckHealth gives the verdict on the configured server's connections. It takes a second, to see how fast
+// sessions come and go, unless ctx has less. It looks through the Observer of WithObserver; without one it
+// opens a connection of its own for that moment. When it could not look, the Level is Unknown, or Critical if
+// that is because no slot was left, and the Finding says why.
+func CheckHealth(ctx context.Context) Health {
+	o, t, release, err := observer(ctx)
+	if err != nil {
+		return Unreachable(err)
+	}
+	defer release()
+	return o.CheckHealth(ctx, t)
+}
+
+// Measurement watches the server's sessions while a piece of work runs. See Monitor.
+type Measurement struct {
+	began  time.Time
+	cancel context.CancelFunc
+	done   chan struct{} // closed when the watching is over
+	once   sync.Once
+	result Usage
+}
+
+// Usage is what a piece of work did to the connections, seen from the server: other programs' sessions count
+// too where it says all.
+type Usage struct {
+	Name      string `json:"name"`
+	Took      Age    `json:"took_seconds"`
+	Before    Slots  `json:"slots_before"`
+	After     Slots  `json:"slots_after"`
+	Peak      int    `json:"peak"`              // slots used at once, all
+	OwnBefore int    `json:"own_before"`        // sessions of this application, but for the one that looks
+	OwnPeak   int    `json:"own_peak"`          //
+	OwnAfter  int    `json:"own_after"`         // more than before: the work left connections open
+	Opened    int    `json:"opened"`            // sessions of this application that began meanwhile, as far as they were seen
+	Waiting   int    `json:"peak_lock_waiters"` // sessions that waited for locks at once, all
+	InTxAfter int    `json:"in_transaction_after"`
+	Looks     int    `json:"looks"`
+	Err       error  `json:"-"` // why the server could not be looked at, all the time or at last
+}
+
+// LogValue is the measurement in a log.
+func (u Usage) LogValue() slog.Value {
+	if u.Looks == 0 {
+		return slog.GroupValue(slog.String("name", u.Name), slog.Duration("took", u.Took.Duration()), slog.Any("error", u.Err))
+	}
+	return slog.GroupValue(
+		slog.String("name", u.Name), slog.Duration("took", u.Took.Duration()), slog.Int("opened", u.Opened),
+		slog.Int("own_before", u.OwnBefore), slog.Int("own_peak", u.OwnPeak), slog.Int("own_after", u.OwnAfter),
+		slog.Int("idle_in_transaction_after", u.InTxAfter), slog.Int("peak", u.Peak), slog.Int("usable", u.After.Usable()),
+	)
+}
+
+// String is the measurement for a person.
+func (u Usage) String() string {
+	if u.Looks == 0 {
+		return fmt.Sprintf("%s took %s; its connections could not be counted: %v", u.Name, Short(u.Took.Duration()), u.Err)
+	}
+	return fmt.Sprintf("%s took %s: connections %d before, %d at most, %d after, %d opened; %d of %d usable slots used at most",
+		u.Name, Short(u.Took.Duration()), u.OwnBefore, u.OwnPeak, u.OwnAfter, u.Opened, u.Peak, u.After.Usable())
+}
+
+// watchEvery is how often a Measurement looks.
+const watchEvery = 100 * time.Millisecond
+
+// Monitor begins to measure what a piece of work does to the connections, until End or the end of ctx:
+//
+//	m := activity.Monitor(ctx, "bulk_operation")
+//	defer m.End()
+//
+// It looks through the Observer of WithObserver, or a connection of its own. It never fails: when the server
+// can't be looked at, the work goes on, and Usage.Err says why. It has looked once when it returns. What it
+// started ends with End or with ctx, whichever is first.
+func Monitor(ctx context.Context, name string) *Measurement {
+	m := &Measurement{began: time.Now(), cancel: func() {}, done: make(chan struct{}), result: Usage{Name: name}}
+	o, _, release, err := observer(ctx)
+	if err != nil {
+		m.result.Err = err
+		close(m.done)
+		return m
+	}
+	watching, cancel := context.WithCancel(ctx)
+	m.cancel = cancel
+	w := &watch{usage: &m.result, seen: map[int32]time.Time{}}
+	w.look(ctx, o)
+	go func() {
+		defer close(m.done)
+		defer release()
+		w.run(watching, o)
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
+		defer cancel()
+		w.look(last, o)
+	}()
+	return m
+}
+
+// End looks a last time and tells what it saw. It may be called twice, and gives the same.
+func (m *Measurement) End() Usage {
+	m.once.Do(func() {
+		m.cancel()
+		<-m.done
+		m.result.Took = Age(time.Since(m.began))
+	})
+	return m.result
+}
+
+// watch is the goroutine's side of a Measurement.
+type watch struct {
+	usage *Usage
+	seen  map[int32]time.Time // the application's sessions of the last look, by PID; it is bounded by the slots
+}
+
+func (w *watch) run(ctx context.Context, o *Observer) {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			w.look(ctx, o)
+		}
+	}
+}
+
+func (w *watch) look(ctx context.Context, o *Observer) {
+	now, err := o.Snapshot(ctx)
+	if err != nil {
+		if !errors.Is(err, context.Canceled) {
+			w.usage.Err = err
+		}
+		return
+	}
+	w.usage.Err = nil
+	own := now.clients(func(s Session) bool {
+		return !s.Self && belongs(s.Application, now.Application) && !isMonitor(now, s)
+	})
+	w.count(now, own)
+}
+
+func (w *watch) count(now Snapshot, own []Session) {
+	u, seen := w.usage, map[int32]time.Time{}
+	first := u.Looks == 0
+	u.InTxAfter = 0
+	for _, s := range own {
+		seen[s.PID] = s.Started
+		if started, known := w.seen[s.PID]; !first && !(known && started.Equal(s.Started)) {
+			u.Opened++
+		}
+		if s.InTransactionIdle() {
+			u.InTxAfter++
+		}
+	}
+	if first {
+		u.Before, u.OwnBefore = now.Slots, len(own)
+	}
+	waiting := now.clients(func(s Session) bool { return s.Waits })
+	u.After, u.OwnAfter = now.Slots, len(own)
+	u.Peak, u.OwnPeak, u.Waiting = max(u.Peak, now.Slots.Used), max(u.OwnPeak, len(own)), max(u.Waiting, len(waiting))
+	w.seen = seen
+	u.Looks++
+}

@@ -1,0 +1,111 @@
+package activity
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ddtb/config"
+	"ddtb/db/localpg"
+)
+
+func TestAMeasurementTellsWhatWorkLeavesOpen(t *testing.T) {
+	onEach(t, func(t *testing.T, s *server) {
+		o := s.observer(t, app)
+		ctx := WithObserver(t.Context(), o)
+		exec(t, s.session(t, app, "wall", "shop/pool"), "SELECT 1")
+		exec(t, s.session(t, other, "wall", "theirs"), "SELECT 1")
+		m := Monitor(ctx, "bulk_operation")
+		s.session(t, app, "wall", "shop/pool")
+		exec(t, s.session(t, app, "wall", "shop/jobs"), "BEGIN")
+		s.session(t, other, "wall", "theirs")
+		u := m.End()
+		if u.Err != nil || u.OwnBefore != 1 || u.OwnAfter != 3 || u.OwnPeak != 3 || u.Opened != 2 || u.InTxAfter != 1 ||
+			u.Before.Used != 3 || u.After.Used != 6 || u.Peak != 6 || u.Looks < 2 || u.Took <= 0 {
+			t.Errorf("%+v", u)
+		}
+		if again := m.End(); again != u {
+			t.Errorf("the second End says %+v", again)
+		}
+		if !strings.HasPrefix(u.String(), "bulk_operation took ") {
+			t.Error(u)
+		}
+	})
+}
+
+func TestAMeasurementSeesAPeakThatIsOverWhenItEnds(t *testing.T) {
+	onEach(t, func(t *testing.T, s *server) {
+		o := s.observer(t, app)
+		m := Monitor(WithObserver(t.Context(), o), "burst")
+		conn, err := s.connect(t.Context(), app, "wall", "shop/pool")
+		must(t, err)
+		control := s.session(t, localpg.Superuser, "postgres", "control")
+		seen := map[time.Time]bool{} // the starts of the monitor's queries, of which a look has three
+		eventually(t, "it has looked meanwhile", func() bool {
+			var started time.Time
+			must(t, control.QueryRow(t.Context(),
+				"SELECT query_start FROM pg_stat_activity WHERE application_name = 'shop/monitor'").Scan(&started))
+			seen[started] = true
+			return len(seen) > 4
+		})
+		must(t, conn.Close(t.Context()))
+		lookUntil(t, o, "it is gone", func(now Snapshot) bool { return now.Slots.Used == 2 })
+		if u := m.End(); u.OwnPeak != 1 || u.OwnAfter != 0 || u.Opened != 1 {
+			t.Errorf("%+v", u)
+		}
+	})
+}
+
+func TestAMeasurementEndsWithItsContextToo(t *testing.T) {
+	onEach(t, func(t *testing.T, s *server) {
+		ctx, cancel := context.WithCancel(WithObserver(t.Context(), s.observer(t, app)))
+		m := Monitor(ctx, "cut short")
+		cancel()
+		<-m.done
+		if u := m.End(); u.Err != nil || u.Looks < 1 {
+			t.Errorf("%+v", u)
+		}
+	})
+}
+
+func TestAMeasurementNeverStopsTheWork(t *testing.T) {
+	cfg := servers[0].config(app, "wall")
+	cfg.Port = 1
+	o, err := NewObserver(cfg)
+	must(t, err)
+	u := Monitor(WithObserver(t.Context(), o), "in the dark").End()
+	if u.Err == nil || u.Looks != 0 || !strings.Contains(u.String(), "could not be counted") {
+		t.Errorf("%+v: %s", u, u)
+	}
+	if h := CheckHealth(WithObserver(t.Context(), o)); h.Level != Unknown || len(h.Findings) != 1 {
+		t.Errorf("%+v", h)
+	}
+}
+
+func TestTheVerdictWithoutAnObserverIsOnTheConfiguredServer(t *testing.T) {
+	onEach(t, func(t *testing.T, s *server) {
+		cfg := s.config(app, "wall")
+		t.Setenv("DATABASE_URL", "")
+		t.Setenv("DDTB_CONFIG", writeConfig(t, cfg))
+		if h := CheckHealth(t.Context()); h.Level != OK || h.Slots.Usable() != s.usable() {
+			t.Errorf("%+v", h)
+		}
+		if u := Monitor(t.Context(), "work").End(); u.Err != nil || u.Looks < 1 {
+			t.Errorf("%+v", u)
+		}
+	})
+}
+
+// writeConfig is a configuration file that names the server.
+func writeConfig(t *testing.T, cfg config.Database) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "ddtb.toml")
+	text := fmt.Sprintf("[databases.default]\nname = %q\nuser = %q\npassword = %q\nhost = %q\nport = %d\nsslmode = \"disable\"\n",
+		cfg.Name, cfg.User, cfg.Password.Reveal(), cfg.Host, cfg.Port)
+	must(t, os.WriteFile(path, []byte(text), 0o600))
+	return path
+}

@@ -1,0 +1,269 @@
+package activity
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/goleak"
+
+	"ddtb/config"
+	"ddtb/db"
+	"ddtb/db/localpg"
+)
+
+// The servers of these tests are small, so that they are soon full: 20 slots. One is of the version that the machine has,
+// the other of the newest, which knows reserved_connections.
+var servers []*server
+
+type server struct {
+	*localpg.Server
+	name     string
+	reserved bool // knows reserved_connections
+}
+
+const maxConnections = 20
+
+func TestMain(m *testing.M) {
+	code, err := runOnServers(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+func runOnServers(m *testing.M) (code int, err error) {
+	dir, err := os.MkdirTemp("", "ddtb-activity-")
+	if err != nil {
+		return 1, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	if err := os.Chmod(dir, 0o755); err != nil { // for root, PostgreSQL runs as another user
+		return 1, err
+	}
+	ctx := context.Background()
+	for _, o := range []localpg.Options{
+		{Dir: filepath.Join(dir, "installed")},
+		{Dir: filepath.Join(dir, "newest"), ForceFetch: true, Settings: map[string]string{"reserved_connections": "2"}},
+	} {
+		o.Volatile, o.MaxConnections = true, maxConnections
+		pg, err := localpg.Start(ctx, o)
+		if err != nil {
+			return 1, err
+		}
+		defer func() { _ = pg.Crash(ctx) }()
+		s := &server{Server: pg, name: "PostgreSQL " + pg.Version(), reserved: o.ForceFetch}
+		if err := s.prepare(ctx); err != nil {
+			return 1, err
+		}
+		servers = append(servers, s)
+	}
+	return m.Run(), nil
+}
+
+// The roles of the tests. app owns the database wall.
+const (
+	app     = "app"
+	other   = "other"
+	reader  = "reader"  // sees all
+	closer  = "closer"  // sees all and may end it
+	invited = "invited" // may use reserved slots, where the server knows them
+)
+
+const testPassword = "not a secret"
+
+func (s *server) prepare(ctx context.Context) error {
+	conn, err := s.Connect(ctx, "postgres")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	statements := []string{
+		"CREATE ROLE app LOGIN PASSWORD 'not a secret'", "CREATE ROLE other LOGIN PASSWORD 'not a secret'",
+		"CREATE ROLE reader LOGIN PASSWORD 'not a secret'", "CREATE ROLE closer LOGIN PASSWORD 'not a secret'",
+		"CREATE ROLE invited LOGIN PASSWORD 'not a secret'",
+		"GRANT pg_read_all_stats TO reader", "GRANT pg_read_all_stats, pg_signal_backend TO closer",
+		"CREATE DATABASE wall OWNER app", "CREATE DATABASE elsewhere OWNER other",
+	}
+	if s.reserved {
+		statements = append(statements, "GRANT pg_use_reserved_connections TO invited")
+	}
+	for _, sql := range statements {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("%s: %w", sql, err)
+		}
+	}
+	return nil
+}
+
+// onEach runs the test on each server, which must be as empty afterwards as it was before.
+func onEach(t *testing.T, f func(*testing.T, *server)) {
+	for _, s := range servers {
+		t.Run(s.name, func(t *testing.T) {
+			before := goleak.IgnoreCurrent()
+			t.Cleanup(func() {
+				s.mustBecomeEmpty(t)
+				goleak.VerifyNone(t, before)
+			})
+			f(t, s)
+		})
+	}
+}
+
+func (s *server) mustBecomeEmpty(t *testing.T) {
+	t.Helper()
+	ctx := context.Background()
+	var conn *pgx.Conn
+	eventually(t, "the superuser gets in", func() bool {
+		var err error
+		conn, err = s.Connect(ctx, "postgres")
+		return err == nil
+	})
+	defer func() { _ = conn.Close(ctx) }()
+	eventually(t, "no session is left", func() bool {
+		var n int
+		err := conn.QueryRow(ctx, `SELECT count(*) FROM pg_stat_activity
+			WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()`).Scan(&n)
+		return err == nil && n == 0
+	})
+}
+
+// usable is how many slots an ordinary role can have.
+func (s *server) usable() int {
+	if s.reserved {
+		return maxConnections - 3 - 2
+	}
+	return maxConnections - 3
+}
+
+func (s *server) config(role, database string) config.Database {
+	cfg := s.Config(database)
+	if role != localpg.Superuser {
+		cfg.User, cfg.Password, cfg.PasswordFile = role, testPassword, ""
+	}
+	cfg.ApplicationName = "shop"
+	cfg.Strategy, cfg.Pool.MaxSize = config.StrategyPool, 10
+	return cfg
+}
+
+func (s *server) observer(t *testing.T, role string) *Observer {
+	t.Helper()
+	o, err := NewObserver(s.config(role, "wall"))
+	must(t, err)
+	t.Cleanup(o.Close)
+	return o
+}
+
+// session opens one that the test closes, if it is still there.
+func (s *server) session(t *testing.T, role, database, application string) *pgx.Conn {
+	t.Helper()
+	conn, err := s.connect(t.Context(), role, database, application)
+	must(t, err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = conn.Close(ctx)
+	})
+	return conn
+}
+
+func (s *server) connect(ctx context.Context, role, database, application string) (*pgx.Conn, error) {
+	cc, err := db.ConnConfig(s.config(role, database), application)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.ConnectConfig(ctx, cc)
+}
+
+// fill takes every slot that the role gets, and tells how many those were.
+func (s *server) fill(t *testing.T, role, application string) (n int) {
+	t.Helper()
+	for {
+		conn, err := s.connect(t.Context(), role, "wall", application)
+		if err != nil {
+			if !strings.Contains(err.Error(), "53300") {
+				t.Fatal(err)
+			}
+			return n
+		}
+		t.Cleanup(func() { _ = conn.Close(context.Background()) })
+		n++
+	}
+}
+
+// runs starts a statement that does not end by itself; the test ends with it ended.
+func runs(t *testing.T, conn *pgx.Conn, sql string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = conn.Exec(ctx, sql)
+	}()
+	t.Cleanup(func() { cancel(); <-ended })
+}
+
+func exec(t *testing.T, conn *pgx.Conn, sql string) {
+	t.Helper()
+	if _, err := conn.Exec(t.Context(), sql); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func snapshot(t *testing.T, l Looker) Snapshot {
+	t.Helper()
+	s, err := l.Snapshot(t.Context())
+	must(t, err)
+	return s
+}
+
+// lookUntil looks until the snapshot is as the test needs it.
+func lookUntil(t *testing.T, l Looker, what string, ok func(Snapshot) bool) (s Snapshot) {
+	t.Helper()
+	eventually(t, what, func() bool {
+		s = snapshot(t, l)
+		return ok(s)
+	})
+	return s
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(20 * time.Second); !ok(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("still not so after 20 s: %s", what)
+		}
+	}
+}
+
+// find is the session of that application; the test fails unless there is one.
+func find(t *testing.T, s Snapshot, application string) Session {
+	t.Helper()
+	found := s.clients(func(x Session) bool { return x.Application == application })
+	if len(found) != 1 {
+		t.Fatalf("%d sessions call themselves %s", len(found), application)
+	}
+	return found[0]
+}
+
+func pidOf(conn *pgx.Conn) int32 { return int32(conn.PgConn().PID()) }
+
+func fmtPID(conn *pgx.Conn) string { return fmt.Sprint(pidOf(conn)) }
+
+// DatabaseForExamples is the first server, for the examples.
+func DatabaseForExamples() config.Database { return servers[0].config(app, "wall") }

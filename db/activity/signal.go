@@ -1,0 +1,192 @@
+package activity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Order is to end one session, or the query that it runs. It holds what must still be so at that moment.
+type Order struct {
+	Cancel     bool      `json:"cancel"` // the query only
+	PID        int32     `json:"pid"`
+	Started    time.Time `json:"started"` // of the session: its PID may be another's by now
+	States     []string  `json:"states"`  // one of them; none: any
+	Resting    Age       `json:"resting_seconds"`
+	Superusers bool      `json:"superusers"`
+}
+
+// Outcome is what became of an Order.
+type Outcome string
+
+// The outcomes.
+const (
+	Closed    Outcome = "closed"         // the session is gone, and its slot is free
+	Cancelled Outcome = "cancelled"      // the query was told to end
+	Signalled Outcome = "told to end"    // and still there after endWait, if End waited
+	Gone      Outcome = "gone already"   // it ended by itself
+	Changed   Outcome = "left: changed"  // no longer in the state in which it was chosen
+	Refused   Outcome = "not permitted"  // the role may not
+	Failed    Outcome = "failed"         // see its error
+	Planned   Outcome = "would be ended" // of a dry run
+)
+
+// signalSQL checks and signals in one statement: there is no moment in between in which the session could begin
+// to work and be cut all the same, but for those in which the signal itself is on its way. CASE keeps the
+// function from being called for a session that does not fit.
+const signalSQL = `
+SELECT fits, CASE WHEN NOT fits THEN false WHEN $1 THEN pg_cancel_backend(pid) ELSE pg_terminate_backend(pid) END
+FROM (SELECT a.pid,
+        a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
+        AND ($6 OR NOT coalesce(r.rolsuper, false))
+        AND (cardinality($4::text[]) = 0
+             OR a.state = ANY ($4::text[]) AND a.state_change <= clock_timestamp() - $5::float8 * interval '1 second') AS fits
+      FROM pg_stat_activity a LEFT JOIN pg_roles r ON r.oid = a.usesysid
+      WHERE a.pid = $2 AND a.backend_start = $3) chosen`
+
+// Signal carries out an order, over the kept connection.
+func (o *Observer) Signal(ctx context.Context, order Order) (Outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	var fits, done bool
+	if order.States == nil {
+		order.States = []string{}
+	}
+	err := o.Do(ctx, func(c *pgx.Conn) error {
+		return c.QueryRow(ctx, signalSQL, order.Cancel, order.PID, order.Started, order.States,
+			order.Resting.Duration().Seconds(), order.Superusers).Scan(&fits, &done)
+	})
+	pe, refused := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return Gone, nil
+	case refused && pe.Code == pgerrcode.InsufficientPrivilege:
+		return Refused, nil
+	case err != nil:
+		return "", fmt.Errorf("end session %d: %w", order.PID, err)
+	case !fits:
+		return Changed, nil
+	case !done:
+		return Gone, nil
+	case order.Cancel:
+		return Cancelled, nil
+	}
+	return Signalled, nil
+}
+
+// Hand looks and ends: an Observer with its own connection, or a Remote with that of a running server.
+type Hand interface {
+	Looker
+	Signal(ctx context.Context, order Order) (Outcome, error)
+}
+
+// Closing is the report of sessions that were ended, or would be.
+type Closing struct {
+	DryRun    bool     `json:"dry_run"`
+	Sessions  []Ending `json:"sessions"`
+	Unseen    int      `json:"unseen"`     // not chosen: their state can't be seen by this role
+	Superuser int      `json:"superusers"` // not chosen: a superuser's
+	Before    Slots    `json:"slots_before"`
+	After     *Slots   `json:"slots_after"` // null for a dry run
+}
+
+// Ending is one of them.
+type Ending struct {
+	Session
+	Outcome Outcome `json:"outcome"`
+	Error   string  `json:"error,omitempty"`
+}
+
+// Count is how many had that outcome.
+func (c Closing) Count(o Outcome) (n int) {
+	for _, e := range c.Sessions {
+		if e.Outcome == o {
+			n++
+		}
+	}
+	return n
+}
+
+// Plan chooses the sessions of a snapshot, and ends none.
+func Plan(s Snapshot, f Filter) Closing {
+	c := Closing{
+		DryRun: true, Sessions: []Ending{}, Before: s.Slots,
+		Unseen: len(f.Unseen(s)), Superuser: len(f.Superuser(s)),
+	}
+	for _, x := range f.Choose(s) {
+		c.Sessions = append(c.Sessions, Ending{Session: x, Outcome: Planned})
+	}
+	return c
+}
+
+// endWait is how long sessions that were told to end may take until their slots are free.
+const endWait = 5 * time.Second
+
+// End ends the sessions of a plan, each only if the filter still holds for it, and waits until their slots are
+// free. What it could not do is in the report; the error is that of the last look.
+func End(ctx context.Context, h Hand, plan Closing, f Filter) (Closing, error) {
+	plan.DryRun = false
+	for i := range plan.Sessions {
+		e := &plan.Sessions[i]
+		outcome, err := h.Signal(ctx, f.order(e.Session))
+		e.Outcome = outcome
+		if err != nil {
+			e.Outcome, e.Error = Failed, err.Error()
+		}
+	}
+	now, err := waitGone(ctx, h, plan.Sessions)
+	if err != nil {
+		return plan, err
+	}
+	plan.After = &now.Slots
+	return plan, nil
+}
+
+func (f Filter) order(s Session) Order {
+	return Order{
+		PID: s.PID, Started: s.Started, States: f.states(), Resting: Age(f.OlderThan), Superusers: f.Superusers,
+	}
+}
+
+// waitGone looks until no session that was told to end is there, or endWait is over.
+func waitGone(ctx context.Context, l Looker, endings []Ending) (Snapshot, error) {
+	end := time.Now().Add(endWait)
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
+		now, err := l.Snapshot(ctx)
+		if err != nil {
+			return now, err
+		}
+		if left := stillThere(now, endings); left == 0 || time.Now().After(end) {
+			return now, nil
+		}
+		select {
+		case <-ctx.Done():
+			return now, ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// stillThere marks as closed those that are gone, and counts the others.
+func stillThere(now Snapshot, endings []Ending) (left int) {
+	there := map[int32]time.Time{}
+	for _, s := range now.Sessions {
+		there[s.PID] = s.Started
+	}
+	for i, e := range endings {
+		started, is := there[e.PID]
+		switch {
+		case e.Outcome != Signalled:
+		case is && started.Equal(e.Started):
+			left++
+		default:
+			endings[i].Outcome = Closed
+		}
+	}
+	return left
+}

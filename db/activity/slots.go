@@ -1,0 +1,33 @@
+package activity
+
+import (
+	"encoding/json"
+	"math"
+)
+
+// Slots is how the server's slots stand.
+type Slots struct {
+	Max      int `json:"max_connections"`
+	Reserved int `json:"reserved"` // for superusers and for roles with pg_use_reserved_connections
+	Used     int `json:"used"`     // by client backends, our own among them
+}
+
+// Usable slots are those that an ordinary role can get.
+func (s Slots) Usable() int { return s.Max - s.Reserved }
+
+// Free is how many an ordinary role could still get.
+func (s Slots) Free() int { return max(0, s.Usable()-s.Used) }
+
+// Utilisation is the share of the usable slots that are used, in percent; over 100 when reserved ones are too.
+func (s Slots) Utilisation() float64 { return 100 * float64(s.Used) / float64(max(1, s.Usable())) }
+
+// MarshalJSON adds what follows from the fields.
+func (s Slots) MarshalJSON() ([]byte, error) {
+	type plain Slots
+	return json.Marshal(struct {
+		plain
+		Usable      int     `json:"usable"`
+		Free        int     `json:"free"`
+		Utilisation float64 `json:"utilisation_percent"`
+	}{plain(s), s.Usable(), s.Free(), math.Round(10*s.Utilisation()) / 10})
+}

@@ -1,0 +1,301 @@
+package activity
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Snapshot is a server at one moment.
+type Snapshot struct {
+	At           time.Time `json:"at"` // by the server's clock, as all times here
+	Server       Server    `json:"server"`
+	Role         Role      `json:"role"`
+	Database     string    `json:"database"`    // the one that is connected to
+	Application  string    `json:"application"` // what the sessions that are watched over call themselves
+	Slots        Slots     `json:"slots"`
+	Limits       []Limit   `json:"limits"`           // of databases and roles, apart from the server's own
+	Sessions     []Session `json:"sessions"`         // the oldest first
+	EverConnects int64     `json:"connects_ever"`    // since statistics were reset; 0 before PostgreSQL 14
+	Through      string    `json:"through,omitzero"` // the socket of a server that lent its connection
+}
+
+// Server is what is looked at.
+type Server struct {
+	Address     string    `json:"address"` // as it is connected to: host:port, or folder of the socket:port
+	Version     string    `json:"version"` // "15.13"
+	VersionNum  int       `json:"version_num"`
+	Started     time.Time `json:"started"`
+	Standby     bool      `json:"standby"`
+	ForSuper    int       `json:"superuser_reserved_connections"`
+	ForReserved int       `json:"reserved_connections"` // 0 before PostgreSQL 16, which brought them
+}
+
+// Role is who looks, and what it may do.
+type Role struct {
+	Name         string `json:"name"`
+	Superuser    bool   `json:"superuser"`
+	ReadsAll     bool   `json:"pg_read_all_stats"`           // sees what other roles' sessions do
+	Signals      bool   `json:"pg_signal_backend"`           // may end other roles' sessions, but no superuser's
+	UsesReserved bool   `json:"pg_use_reserved_connections"` // gets in when ordinary slots are used up
+}
+
+// Limit is how many connections a database or a role may have, apart from the server's own limit.
+type Limit struct {
+	Of   string `json:"of"` // "database" or "role"
+	Name string `json:"name"`
+	Max  int    `json:"max"`
+	Used int    `json:"used"`
+}
+
+// The kinds of Session that matter here.
+const (
+	ClientBackend    = "client backend" // has one of the slots; no other kind does
+	WALSender        = "walsender"      // of replication: counts against max_wal_senders
+	AutovacuumWorker = "autovacuum worker"
+)
+
+// The states of a Session.
+const (
+	Active              = "active"
+	Idle                = "idle"
+	IdleInTransaction   = "idle in transaction"
+	IdleInTransactionEr = "idle in transaction (aborted)"
+)
+
+// Session is one backend. What the role may not see is empty, and Hidden is set.
+type Session struct {
+	PID           int32     `json:"pid"`
+	Kind          string    `json:"kind"`
+	Hidden        bool      `json:"hidden,omitzero"`    // another role's, of which ours sees no state, address or query
+	Self          bool      `json:"self,omitzero"`      // the one that looks
+	Superuser     bool      `json:"superuser,omitzero"` // belongs to one
+	Application   string    `json:"application"`
+	User          string    `json:"user"`
+	Database      string    `json:"database"`
+	Address       string    `json:"address"` // of the client; "local" through a Unix socket
+	State         string    `json:"state"`
+	Wait          string    `json:"wait,omitzero"` // type and event: "Lock/relation"
+	Started       time.Time `json:"started,omitzero"`
+	Age           Age       `json:"age_seconds"`
+	InState       Age       `json:"state_seconds"`
+	InTransaction Age       `json:"transaction_seconds,omitzero"`
+	InQuery       Age       `json:"query_seconds,omitzero"` // of an active one
+	Waits         bool      `json:"waits_for_lock,omitzero"`
+	Waited        Age       `json:"lock_wait_seconds,omitzero"`
+	BlockedBy     []int32   `json:"blocked_by,omitempty"` // 0 is a prepared transaction; asked of the first 50 that wait
+	Query         string    `json:"query,omitzero"`       // the last one, its beginning, without passwords
+}
+
+// Client tells whether the session has one of the server's slots.
+func (s Session) Client() bool { return s.Kind == ClientBackend }
+
+// InTransactionIdle tells whether it has a transaction open and does nothing.
+func (s Session) InTransactionIdle() bool {
+	return s.State == IdleInTransaction || s.State == IdleInTransactionEr
+}
+
+// Who is the application, or what else there is to call it by.
+func (s Session) Who() string {
+	switch {
+	case s.Application != "":
+		return s.Application
+	case s.User != "":
+		return "user " + s.User
+	}
+	return s.Kind
+}
+
+// Age is a duration; in JSON a number of seconds.
+type Age time.Duration
+
+// Duration is the age as such.
+func (a Age) Duration() time.Duration { return time.Duration(a) }
+
+// MarshalJSON writes seconds, to the millisecond.
+func (a Age) MarshalJSON() ([]byte, error) {
+	return strconv.AppendFloat(nil, time.Duration(a).Round(time.Millisecond).Seconds(), 'f', -1, 64), nil
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (a *Age) UnmarshalJSON(b []byte) error {
+	s, err := strconv.ParseFloat(string(b), 64)
+	*a = seconds(s)
+	return err
+}
+
+func seconds(s float64) Age { return Age(s * float64(time.Second)) }
+
+// serverSQL asks for settings with current_setting's missing_ok, and for roles by name, since both depend on the
+// version. Statistics that a version lacks come as NULL through to_jsonb.
+const serverSQL = `
+SELECT clock_timestamp(), current_setting('server_version'), current_setting('server_version_num')::int,
+       pg_postmaster_start_time(), pg_is_in_recovery(), current_database()::text,
+       current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int,
+       coalesce(current_setting('reserved_connections', true)::int, 0),
+       r.rolname::text, r.rolsuper, has.reads, has.signals, has.reserved,
+       (SELECT coalesce(sum((to_jsonb(d) ->> 'sessions')::bigint), 0)::bigint FROM pg_stat_database d)
+FROM pg_roles r,
+     (SELECT coalesce(bool_or(rolname = 'pg_read_all_stats'), false) AS reads,
+             coalesce(bool_or(rolname = 'pg_signal_backend'), false) AS signals,
+             coalesce(bool_or(rolname = 'pg_use_reserved_connections'), false) AS reserved
+      FROM pg_roles WHERE rolname LIKE 'pg\_%' AND pg_has_role(current_user, oid, 'USAGE')) has
+WHERE r.rolname = current_user`
+
+// sessionsSQL leaves out what belongs to no client: writers, launchers, workers without a database. Ages are
+// taken on the server, so that its clock need not agree with ours. pg_blocking_pids locks the lock tables, and is
+// asked of those who have waited longest.
+const sessionsSQL = `
+WITH waiting AS (
+  SELECT pid, min(since) AS since, row_number() OVER (ORDER BY min(since), pid) AS place
+  FROM (SELECT pid, (to_jsonb(l) ->> 'waitstart')::timestamptz AS since FROM pg_locks l WHERE NOT granted) w
+  GROUP BY pid)
+SELECT a.pid,
+       coalesce(a.backend_type, CASE WHEN s.pid IS NOT NULL THEN 'walsender'
+         WHEN a.datid IS NOT NULL AND a.usesysid IS NOT NULL THEN 'client backend' ELSE 'background' END),
+       a.backend_type IS NULL, a.pid = pg_backend_pid(), coalesce(r.rolsuper, false),
+       coalesce(a.application_name, ''), coalesce(a.usename::text, ''), coalesce(a.datname::text, ''),
+       CASE WHEN a.backend_type IS NULL THEN '' ELSE coalesce(host(a.client_addr), 'local') END,
+       coalesce(a.state, ''), coalesce(a.wait_event_type || '/' || a.wait_event, ''), a.backend_start,
+       coalesce(extract(epoch FROM clock_timestamp() - a.backend_start), 0)::float8,
+       coalesce(extract(epoch FROM clock_timestamp() - a.state_change), 0)::float8,
+       coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::float8,
+       CASE WHEN a.state = 'active' THEN coalesce(extract(epoch FROM clock_timestamp() - a.query_start), 0)
+         ELSE 0 END::float8,
+       w.pid IS NOT NULL,
+       CASE WHEN w.pid IS NULL THEN 0
+         ELSE coalesce(extract(epoch FROM clock_timestamp() - coalesce(w.since, a.query_start)), 0) END::float8,
+       CASE WHEN w.place <= 50 THEN pg_blocking_pids(a.pid) END,
+       CASE WHEN a.backend_type IS NULL THEN '' ELSE coalesce(left(a.query, 500), '') END
+FROM pg_stat_activity a
+  LEFT JOIN pg_roles r ON r.oid = a.usesysid
+  LEFT JOIN pg_stat_replication s ON s.pid = a.pid
+  LEFT JOIN waiting w ON w.pid = a.pid
+WHERE a.backend_type = 'client backend' OR a.datid IS NOT NULL OR a.usesysid IS NOT NULL
+ORDER BY a.backend_start NULLS LAST, a.pid`
+
+const limitsSQL = `
+SELECT 'database', datname::text, datconnlimit FROM pg_database WHERE datconnlimit >= 0
+UNION ALL
+SELECT 'role', rolname::text, rolconnlimit FROM pg_roles WHERE rolconnlimit >= 0 AND NOT rolsuper
+ORDER BY 1, 2`
+
+// lookTimeout bounds one look: a server that needs longer is in a trouble that more queries make worse.
+const lookTimeout = 10 * time.Second
+
+// Snapshot looks at the server, over the kept connection.
+func (o *Observer) Snapshot(ctx context.Context) (Snapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	var s Snapshot
+	err := o.Do(ctx, func(c *pgx.Conn) (err error) {
+		s, err = look(ctx, c)
+		return err
+	})
+	if err != nil {
+		return Snapshot{}, fmt.Errorf("look at the sessions: %w", err)
+	}
+	s.Application = o.application
+	s.Server.Address = address(o.cc)
+	return s, nil
+}
+
+func address(cc *pgx.ConnConfig) string {
+	return net.JoinHostPort(cc.Host, strconv.Itoa(int(cc.Port)))
+}
+
+func look(ctx context.Context, c *pgx.Conn) (s Snapshot, err error) {
+	err = c.QueryRow(ctx, serverSQL).Scan(&s.At, &s.Server.Version, &s.Server.VersionNum,
+		&s.Server.Started, &s.Server.Standby, &s.Database, &s.Slots.Max, &s.Server.ForSuper, &s.Server.ForReserved,
+		&s.Role.Name, &s.Role.Superuser, &s.Role.ReadsAll, &s.Role.Signals, &s.Role.UsesReserved, &s.EverConnects)
+	if err != nil {
+		return s, err
+	}
+	s.Server.Version, _, _ = strings.Cut(s.Server.Version, " ") // the rest is the packager's
+	rows, _ := c.Query(ctx, sessionsSQL)                        // the error comes with the rows
+	if s.Sessions, err = pgx.CollectRows(rows, scanSession); err != nil {
+		return s, err
+	}
+	rows, _ = c.Query(ctx, limitsSQL)
+	if s.Limits, err = pgx.CollectRows(rows, scanLimit); err != nil {
+		return s, err
+	}
+	s.count()
+	return s, nil
+}
+
+func scanSession(row pgx.CollectableRow) (s Session, err error) {
+	var started *time.Time
+	var age, inState, inTransaction, inQuery, waited float64
+	err = row.Scan(&s.PID, &s.Kind, &s.Hidden, &s.Self, &s.Superuser, &s.Application, &s.User, &s.Database, &s.Address,
+		&s.State, &s.Wait, &started, &age, &inState, &inTransaction, &inQuery, &s.Waits, &waited, &s.BlockedBy, &s.Query)
+	if started != nil {
+		s.Started = *started
+	}
+	s.Age, s.InState, s.InTransaction, s.InQuery, s.Waited =
+		seconds(age), seconds(inState), seconds(inTransaction), seconds(inQuery), seconds(waited)
+	s.Query = withoutPasswords(s.Query)
+	return s, err
+}
+
+func scanLimit(row pgx.CollectableRow) (l Limit, err error) {
+	err = row.Scan(&l.Of, &l.Name, &l.Max)
+	return l, err
+}
+
+// count fills in what follows from the sessions.
+func (s *Snapshot) count() {
+	s.Slots.Reserved = s.Server.ForSuper + s.Server.ForReserved
+	s.Slots.Used = 0
+	byName := map[Limit]int{}
+	for _, x := range s.Sessions {
+		if x.Client() {
+			s.Slots.Used++
+			byName[Limit{Of: "database", Name: x.Database}]++
+			byName[Limit{Of: "role", Name: x.User}]++
+		}
+	}
+	for i, l := range s.Limits {
+		s.Limits[i].Used = byName[Limit{Of: l.Of, Name: l.Name}]
+	}
+}
+
+// password finds what ALTER ROLE, CREATE USER MAPPING and connection strings say; where the end of the literal
+// was cut off, all that follows goes.
+var password = regexp.MustCompile(`(?i)(password\w*["\s:=]*)(E?'(?:[^']|'')*(?:'|$)|\$(\w*)\$.*|[^\s'"&;,)]+)`)
+
+func withoutPasswords(query string) string {
+	if !strings.Contains(strings.ToLower(query), "password") {
+		return query
+	}
+	return password.ReplaceAllString(query, "$1***")
+}
+
+// Slots counts the server's slots.
+func (o *Observer) Slots(ctx context.Context) (Slots, error) {
+	var s Slots
+	err := o.Do(ctx, func(c *pgx.Conn) error {
+		return c.QueryRow(ctx, slotsSQL).Scan(&s.Max, &s.Reserved, &s.Used)
+	})
+	if err != nil {
+		return Slots{}, fmt.Errorf("count the slots: %w", err)
+	}
+	return s, nil
+}
+
+// slotsSQL counts as sessionsSQL does. Of a session whose kind is hidden, one with a database and a user is a
+// client's, or a worker of its parallel query.
+const slotsSQL = `
+SELECT current_setting('max_connections')::int,
+       current_setting('superuser_reserved_connections')::int
+         + coalesce(current_setting('reserved_connections', true)::int, 0),
+       (SELECT count(*) FROM pg_stat_activity a
+        WHERE backend_type = 'client backend'
+           OR backend_type IS NULL AND datid IS NOT NULL AND usesysid IS NOT NULL
+              AND NOT EXISTS (SELECT FROM pg_stat_replication s WHERE s.pid = a.pid))`

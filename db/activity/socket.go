@@ -1,0 +1,205 @@
+package activity
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"ddtb/config"
+	"ddtb/db"
+)
+
+// A running server keeps a connection for looking. When no slot is left, it lends that connection to the same
+// user on the same machine through a Unix socket: one request is one look or one signal.
+
+// SocketDir is the folder for such sockets: ddtb in runtimeDir ($XDG_RUNTIME_DIR), or, where that is empty, a
+// folder for this user among the temporary files. It is made if need be, and refused if others can get in.
+func SocketDir(runtimeDir string) (string, error) {
+	dir := filepath.Join(runtimeDir, "ddtb")
+	if runtimeDir == "" {
+		dir = filepath.Join(os.TempDir(), fmt.Sprintf("ddtb-%d", os.Getuid()))
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return "", err
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return "", err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !info.IsDir() || info.Mode().Perm()&0o077 != 0 || !ok || int(owner.Uid) != os.Getuid() {
+		return "", fmt.Errorf("%s is not a folder of this user alone (mode 0700): the monitor's socket is not put there", dir)
+	}
+	return dir, nil
+}
+
+// socketPrefix is what the sockets for one database are called: each server adds its process id.
+func socketPrefix(dir string, cfg config.Database) string {
+	if cfg.Pooler != "" {
+		cfg = db.Direct(cfg)
+	}
+	host := cfg.Host
+	if host == "localhost" {
+		host = "127.0.0.1"
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s|%d|%s", host, cfg.Port, cfg.Name))
+	return filepath.Join(dir, fmt.Sprintf("monitor-%x-", sum[:6]))
+}
+
+// Lend answers looks and signals on a socket in dir until ctx ends, over the Observer's connection. It removes
+// the sockets that servers left which were killed.
+func (o *Observer) Lend(ctx context.Context, dir string, cfg config.Database) error {
+	prefix := socketPrefix(dir, cfg)
+	removeStale(ctx, prefix)
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "unix", fmt.Sprintf("%s%d.sock", prefix, os.Getpid()))
+	if err != nil {
+		return fmt.Errorf("lend the monitoring connection: %w", err)
+	}
+	srv := &http.Server{
+		Handler: o.handler(), ReadHeaderTimeout: time.Second, ReadTimeout: lookTimeout, WriteTimeout: 2 * lookTimeout,
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	defer func() { cancel(); <-ended }()
+	go func() {
+		defer close(ended)
+		<-ctx.Done()
+		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if srv.Shutdown(patience) != nil {
+			_ = srv.Close()
+		}
+	}()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("lend the monitoring connection: %w", err)
+	}
+	return nil
+}
+
+// removeStale removes the sockets that nobody answers on.
+func removeStale(ctx context.Context, prefix string) {
+	found, _ := filepath.Glob(prefix + "*.sock") // fails for a malformed pattern alone
+	for _, path := range found {
+		if conn, err := dialSocket(ctx, path); err == nil {
+			_ = conn.Close()
+		} else if errors.Is(err, syscall.ECONNREFUSED) {
+			_ = os.Remove(path)
+		}
+	}
+}
+
+func dialSocket(ctx context.Context, path string) (net.Conn, error) {
+	d := net.Dialer{Timeout: time.Second}
+	return d.DialContext(ctx, "unix", path)
+}
+
+// orderLimit bounds what a client may send.
+const orderLimit = 64 << 10
+
+func (o *Observer) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /snapshot", func(w http.ResponseWriter, r *http.Request) {
+		s, err := o.Snapshot(r.Context())
+		reply(w, s, err)
+	})
+	mux.HandleFunc("POST /signal", func(w http.ResponseWriter, r *http.Request) {
+		var order Order
+		if err := json.NewDecoder(io.LimitReader(r.Body, orderLimit)).Decode(&order); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		outcome, err := o.Signal(r.Context(), order)
+		reply(w, outcome, err)
+	})
+	return mux
+}
+
+func reply(w http.ResponseWriter, value any, err error) {
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadGateway)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(value) // fails when the client went away
+}
+
+// Remote looks and signals with the connection of a running server.
+type Remote struct {
+	path   string
+	client *http.Client
+}
+
+// ErrNobodyLends is what Borrow fails with where no server of this user watches the database.
+var ErrNobodyLends = errors.New("no running ddtb server of this user lends its monitoring connection")
+
+// Borrow finds a running server on this machine that watches cfg's database, and can.
+func Borrow(ctx context.Context, dir string, cfg config.Database) (*Remote, error) {
+	found, _ := filepath.Glob(socketPrefix(dir, cfg) + "*.sock") // fails for a malformed pattern alone
+	for _, path := range found {
+		r := newRemote(path)
+		if _, err := r.Snapshot(ctx); err == nil {
+			return r, nil
+		}
+		r.Close()
+	}
+	return nil, ErrNobodyLends
+}
+
+func newRemote(path string) *Remote {
+	return &Remote{path: path, client: &http.Client{
+		Timeout: 2 * lookTimeout,
+		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialSocket(ctx, path)
+		}},
+	}}
+}
+
+// Snapshot is part of Hand.
+func (r *Remote) Snapshot(ctx context.Context) (s Snapshot, err error) {
+	err = r.ask(ctx, http.MethodGet, "snapshot", nil, &s)
+	s.Through = r.path
+	return s, err
+}
+
+// Signal is part of Hand.
+func (r *Remote) Signal(ctx context.Context, order Order) (outcome Outcome, err error) {
+	body, err := json.Marshal(order)
+	if err != nil {
+		return "", err
+	}
+	err = r.ask(ctx, http.MethodPost, "signal", body, &outcome)
+	return outcome, err
+}
+
+// Close closes the connection to the socket.
+func (r *Remote) Close() { r.client.CloseIdleConnections() }
+
+func (r *Remote) ask(ctx context.Context, method, what string, body []byte, answer any) error {
+	target := url.URL{Scheme: "http", Host: "monitor", Path: "/" + what}
+	req, err := http.NewRequestWithContext(ctx, method, target.String(), bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	resp, err := r.client.Do(req)
+	if err != nil {
+		return fmt.Errorf("ask the running server: %w", err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
+		return fmt.Errorf("the running server could not: %s", text)
+	}
+	return json.NewDecoder(resp.Body).Decode(answer)
+}

@@ -1,0 +1,138 @@
+package activity
+
+import (
+	"cmp"
+	"slices"
+)
+
+// Status is a snapshot, counted.
+type Status struct {
+	Snapshot
+	Door              string   `json:"door"` // by which right the looking connection exists
+	States            []Count  `json:"by_state"`
+	Applications      []Group  `json:"by_application"`
+	Clients           []Group  `json:"by_client"` // user and address
+	Others            []Count  `json:"other_backends"`
+	OldestTransaction *Session `json:"oldest_transaction"`
+	OldestIdleInTx    *Session `json:"oldest_idle_in_transaction"`
+	LongestQuery      *Session `json:"longest_query"`
+	WaitingOnLocks    []int32  `json:"waiting_on_locks"` // the one that waits longest first
+	Unseen            int      `json:"unseen"`           // client sessions whose state the role may not see
+	Pools             []Pool   `json:"pgbouncer_pools,omitempty"`
+	PoolsError        string   `json:"pgbouncer_error,omitempty"`
+}
+
+// Count is how many there are of a name.
+type Count struct {
+	Name  string `json:"name"`
+	Count int    `json:"count"`
+}
+
+// Group is the client sessions that have something in common.
+type Group struct {
+	Name              string `json:"name,omitempty"` // the application; or User and Address
+	User              string `json:"user,omitempty"`
+	Address           string `json:"address,omitempty"`
+	Sessions          int    `json:"sessions"`
+	Active            int    `json:"active"`
+	Idle              int    `json:"idle"`
+	IdleInTransaction int    `json:"idle_in_transaction"`
+	Waiting           int    `json:"waiting_for_lock"` // among the active ones
+	Oldest            Age    `json:"oldest_seconds"`
+}
+
+// unseenState stands for the state of a session that the role may not see.
+const unseenState = "not visible"
+
+// Summarise counts a snapshot.
+func Summarise(s Snapshot) Status {
+	st := Status{Snapshot: s, Door: s.Door(), WaitingOnLocks: []int32{}}
+	clients := s.clients(func(Session) bool { return true })
+	states, others := map[string]int{}, map[string]int{}
+	for _, x := range s.Sessions {
+		switch {
+		case !x.Client():
+			others[x.Kind]++
+		case x.Hidden:
+			st.Unseen++
+			states[unseenState]++
+		default:
+			states[cmp.Or(x.State, "starting")]++
+		}
+	}
+	st.States, st.Others = counts(states), counts(others)
+	st.Applications = groups(clients, func(x Session) Group { return Group{Name: x.Application} })
+	st.Clients = groups(clients, func(x Session) Group { return Group{User: x.User, Address: x.Address} })
+	st.OldestTransaction = longest(clients, func(x Session) Age { return x.InTransaction })
+	st.OldestIdleInTx = longest(clients, func(x Session) Age {
+		if x.InTransactionIdle() {
+			return x.InState
+		}
+		return 0
+	})
+	st.LongestQuery = longest(clients, func(x Session) Age { return x.InQuery })
+	waiting := s.clients(func(x Session) bool { return x.Waits })
+	slices.SortStableFunc(waiting, func(a, b Session) int { return cmp.Compare(b.Waited, a.Waited) })
+	st.WaitingOnLocks = pids(waiting)
+	return st
+}
+
+// longest is the session with the greatest age that is not our own; nil where all are zero.
+func longest(sessions []Session, age func(Session) Age) (found *Session) {
+	for i, s := range sessions {
+		if !s.Self && age(s) > 0 && (found == nil || age(s) > age(*found)) {
+			found = &sessions[i]
+		}
+	}
+	return found
+}
+
+func counts(m map[string]int) []Count {
+	out := make([]Count, 0, len(m))
+	for name, n := range m {
+		out = append(out, Count{name, n})
+	}
+	slices.SortFunc(out, func(a, b Count) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Name, b.Name))
+	})
+	return out
+}
+
+// groups counts sessions by what key says they have in common, the largest group first.
+func groups(sessions []Session, key func(Session) Group) []Group {
+	byKey := map[Group]*Group{}
+	out := []Group{}
+	for _, s := range sessions {
+		k := key(s)
+		g := byKey[k]
+		if g == nil {
+			g = &Group{Name: k.Name, User: k.User, Address: k.Address}
+			byKey[k] = g
+		}
+		g.add(s)
+	}
+	for _, g := range byKey {
+		out = append(out, *g)
+	}
+	slices.SortFunc(out, func(a, b Group) int {
+		return cmp.Or(cmp.Compare(b.Sessions, a.Sessions), cmp.Compare(a.Name, b.Name),
+			cmp.Compare(a.User, b.User), cmp.Compare(a.Address, b.Address))
+	})
+	return out
+}
+
+func (g *Group) add(s Session) {
+	g.Sessions++
+	g.Oldest = max(g.Oldest, s.Age)
+	switch {
+	case s.State == Active:
+		g.Active++
+	case s.State == Idle:
+		g.Idle++
+	case s.InTransactionIdle():
+		g.IdleInTransaction++
+	}
+	if s.Waits {
+		g.Waiting++
+	}
+}

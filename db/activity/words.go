@@ -1,0 +1,68 @@
+package activity
+
+import (
+	"fmt"
+	"time"
+)
+
+// clients are the client sessions for which keep holds, the oldest first.
+func (s Snapshot) clients(keep func(Session) bool) (kept []Session) {
+	for _, x := range s.Sessions {
+		if x.Client() && keep(x) {
+			kept = append(kept, x)
+		}
+	}
+	return kept
+}
+
+func pids(sessions []Session) []int32 {
+	out := make([]int32, len(sessions))
+	for i, s := range sessions {
+		out[i] = s.PID
+	}
+	return out
+}
+
+func (s Session) name() string { return fmt.Sprintf("pid %d, %s", s.PID, s.Who()) }
+
+func (s Session) describe() string {
+	switch {
+	case s.PID == 0:
+		return "a prepared transaction (see pg_prepared_xacts)"
+	case s.Hidden:
+		return s.name() + ", of which this role sees no more"
+	case s.State == "":
+		return s.name()
+	}
+	return fmt.Sprintf("%s, %s for %s", s.name(), s.State, Short(s.InState.Duration()))
+}
+
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// Short writes a duration to two units, as "0.4s", "1m 5s", "3h 20m", "2d".
+func Short(d time.Duration) string {
+	s := int(d.Seconds())
+	switch {
+	case d < 10*time.Second && d%time.Second != 0:
+		return fmt.Sprintf("%.1fs", d.Seconds())
+	case s < 60:
+		return fmt.Sprintf("%ds", s)
+	case s < 3600:
+		return two(s/60, "m", s%60, "s")
+	case s < 86400:
+		return two(s/3600, "h", s/60%60, "m")
+	}
+	return two(s/86400, "d", s/3600%24, "h")
+}
+
+func two(a int, unitA string, b int, unitB string) string {
+	if b == 0 {
+		return fmt.Sprintf("%d%s", a, unitA)
+	}
+	return fmt.Sprintf("%d%s %d%s", a, unitA, b, unitB)
+}

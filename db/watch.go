@@ -1,0 +1,122 @@
+package db
+
+import (
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+)
+
+// watch looks after leases that are held for too long. One that is out for leakAfter is logged with the lines that
+// asked for it, and again when it comes back; a stream that keeps one is found in the same way. One that is out for
+// reclaimAfter is taken back from its holder.
+type watch struct {
+	queue                   *queue
+	leakAfter, reclaimAfter time.Duration // 0: never
+	log                     *slog.Logger
+
+	stop    chan struct{}
+	stopped sync.WaitGroup
+	once    sync.Once
+}
+
+// startWatch begins to look, if there is anything to look for.
+func startWatch(q *queue, leakAfter, reclaimAfter time.Duration, log *slog.Logger) *watch {
+	w := &watch{queue: q, leakAfter: leakAfter, reclaimAfter: reclaimAfter, log: log, stop: make(chan struct{})}
+	if leakAfter > 0 || reclaimAfter > 0 {
+		q.onLateReturn = w.cameBack
+		w.stopped.Go(w.run)
+	}
+	return w
+}
+
+// interval is a tenth of the shorter time, within bounds that cost nothing and are soon enough.
+func (w *watch) interval() time.Duration {
+	shorter := max(w.leakAfter, w.reclaimAfter)
+	for _, d := range []time.Duration{w.leakAfter, w.reclaimAfter} {
+		if d > 0 {
+			shorter = min(shorter, d)
+		}
+	}
+	return min(max(shorter/10, 5*time.Millisecond), time.Second)
+}
+
+func (w *watch) run() {
+	ticker := time.NewTicker(w.interval())
+	defer ticker.Stop()
+	for {
+		select {
+		case <-w.stop:
+			return
+		case now := <-ticker.C:
+			w.look(now)
+		}
+	}
+}
+
+// look stops at the first lease that is young enough: the list is by age.
+func (w *watch) look(now time.Time) {
+	for _, l := range w.queue.leases() {
+		age := now.Sub(l.since)
+		if w.reclaimAfter > 0 && age >= w.reclaimAfter && l.Reclaim() {
+			w.queue.count(&w.queue.counts.Reclaimed)
+			w.log.Error("a lease was taken back: its holder kept it for too long", w.about(l)...)
+			continue
+		}
+		if w.leakAfter <= 0 || age < w.leakAfter || !l.late.CompareAndSwap(false, true) {
+			continue
+		}
+		w.queue.count(&w.queue.counts.Leaked)
+		w.log.Warn("a lease is held for long: is it a leak, or a stream? Give it back before slow work", w.about(l)...)
+	}
+}
+
+func (w *watch) cameBack(l *Lease) {
+	w.log.Info("the lease that was held for long came back", "held", time.Since(l.since).Round(time.Millisecond), "backend", l.PID())
+}
+
+func (w *watch) about(l *Lease) []any {
+	return []any{
+		"strategy", w.queue.strategy, "held", time.Since(l.since).Round(time.Millisecond), "backend", l.PID(),
+		"stack", strings.Join(l.stack(), " < "),
+	}
+}
+
+func (w *watch) end() {
+	w.once.Do(func() { close(w.stop) })
+	w.stopped.Wait()
+}
+
+// nesting tells of holders that ask for a second lease: N of them on a pool of N wait for each other. Each pair
+// of lines is told once, and no more than mostPairs, so that a busy one does not fill the log.
+type nesting struct {
+	mu    sync.Mutex
+	pairs map[[2]string]bool
+}
+
+const mostPairs = 100
+
+// note tells of the pair, unless it was told already.
+func (n *nesting) note(log *slog.Logger, first, second *Lease) {
+	pair := [2]string{line(first), line(second)}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.pairs[pair] || len(n.pairs) >= mostPairs {
+		return
+	}
+	if n.pairs == nil {
+		n.pairs = map[[2]string]bool{}
+	}
+	n.pairs[pair] = true
+	log.Warn("a request that holds a lease asks for a second one: requests that do so can wait for each other for ever. "+
+		"Close the rows of the first query, or use the transaction's Querier, before the second",
+		"strategy", first.queue.strategy, "first", pair[0], "second", pair[1])
+}
+
+// line is where the lease was asked for.
+func line(l *Lease) string {
+	if stack := l.stack(); len(stack) > 0 {
+		return stack[0]
+	}
+	return "unknown"
+}

@@ -1,0 +1,115 @@
+package db_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"ddtb/config"
+	"ddtb/db"
+	"ddtb/db/dbtest"
+)
+
+// logged is a log that a test can read while it is written.
+type logged struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logged) count(words string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.buf.String(), words)
+}
+
+func openLogged(t *testing.T, set func(*config.Database)) (*db.DB, *logged) {
+	t.Helper()
+	cfg := dbtest.Config(t)
+	pool(&cfg)
+	set(&cfg)
+	log := &logged{}
+	d, err := db.OpenWithLog(cfg, slog.New(slog.NewTextHandler(log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = d.Close(context.Background()) })
+	return d, log
+}
+
+func TestALeaseThatIsHeldForLongIsLoggedOnceAndAgainWhenItComesBack(t *testing.T) {
+	d, log := openLogged(t, func(c *config.Database) { c.Pool.LeakAfter = 20 * time.Millisecond })
+	l, err := d.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dbtest.Eventually(t, "the leak is logged", func() bool { return log.count("held for long: is it a leak") == 1 })
+	if log.count("watch_test.go:") == 0 {
+		t.Error("the line that holds it is not named")
+	}
+	l.Release()
+	if log.count("came back") != 1 || log.count("is it a leak") != 1 || d.Stat().Leaked != 1 {
+		t.Errorf("%s %+v", log.buf.String(), d.Stat())
+	}
+	one(t, d, t.Context())
+	if log.count("came back") != 1 {
+		t.Error("a lease that was short is told of")
+	}
+}
+
+func TestALeaseThatIsHeldTooLongIsTakenBack(t *testing.T) {
+	for name, hold := range map[string]string{"hold query": config.HoldQuery, "hold request": config.HoldRequest} {
+		t.Run(name, func(t *testing.T) {
+			d, log := openLogged(t, func(c *config.Database) {
+				c.Pool.MaxSize, c.Pool.ReclaimAfter, c.Pool.Hold = 1, 30*time.Millisecond, hold
+			})
+			ctx, end := d.Begin(t.Context())
+			defer end()
+			rows, err := d.Query(ctx, "SELECT generate_series(1, 1000000)") // never closed
+			if err != nil {
+				t.Fatal(err)
+			}
+			one(t, d, t.Context()) // waits until the only place is free again
+			for rows.Next() {
+			}
+			if err := rows.Err(); !errors.Is(err, db.ErrReclaimed) {
+				t.Errorf("the holder's next look at its rows: %v", err)
+			}
+			if d.Stat().Reclaimed != 1 || log.count("was taken back") != 1 {
+				t.Errorf("%+v %s", d.Stat(), log.buf.String())
+			}
+		})
+	}
+}
+
+func TestANestedLeaseIsToldWithBothLinesBeforeItWaits(t *testing.T) {
+	d, log := openLogged(t, func(c *config.Database) { c.Pool.MaxSize, c.Pool.Timeout = 1, 50*time.Millisecond })
+	ctx, end := d.Begin(t.Context())
+	defer end()
+	for range 2 {
+		err := d.InTx(ctx, func(db.Querier) error {
+			return d.QueryRow(ctx, "SELECT 1").Scan(new(int)) // through d, not through the transaction
+		})
+		if db.CauseOf(err) != db.PoolTimeout {
+			t.Errorf("got %v", err)
+		}
+	}
+	if log.count("asks for a second one") != 1 || log.count("watch_test.go:") != 2 || d.Stat().Nested != 2 {
+		t.Errorf("%s %+v", log.buf.String(), d.Stat())
+	}
+	one(t, d, ctx)
+	one(t, d, ctx)
+	if d.Stat().Nested != 2 {
+		t.Error("two queries one after the other count as nested")
+	}
+}
