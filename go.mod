@@ -30,18 +30,10 @@ require (
 )
 
 require (
-<<<<<<< .merge_file_ClBupf
-=======
-	charm.land/bubbletea/v2 v2.0.9
->>>>>>> .merge_file_pB0x1O
 	github.com/andybalholm/cascadia v1.3.4 // indirect
 	github.com/bits-and-blooms/bitset v1.24.4 // indirect
 	github.com/charmbracelet/colorprofile v0.4.3 // indirect
 	github.com/charmbracelet/ultraviolet v0.0.0-20260703014108-f5a850f9c2b7 // indirect
-<<<<<<< .merge_file_ClBupf
-=======
-	github.com/charmbracelet/x/ansi v0.11.7
->>>>>>> .merge_file_pB0x1O
 	github.com/charmbracelet/x/term v0.2.2 // indirect
 	github.com/charmbracelet/x/termios v0.1.1 // indirect
 	github.com/charmbracelet/x/windows v0.2.2 // indirect
@@ -67,9 +59,5 @@ require (
 	go.uber.org/multierr v1.11.0 // indirect
 	golang.org/x/net v0.61.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
-<<<<<<< .merge_file_ClBupf
-=======
-	golang.org/x/sys v0.49.0
->>>>>>> .merge_file_pB0x1O
 	golang.org/x/time v0.16.0 // indirect
 )

@@ -56,27 +56,6 @@ oldest transaction, the longest query, and what waits on locks. With PgBouncer, 
 		name: "health", short: "Give a verdict, with reasons and what to do", run: (*connections).health,
 		long: `Give a verdict on the connections, with the reasons, and what to do for each.
 Exit code: 0 ok, 1 warning, 2 critical, 3 unknown, as monitoring plugins do. It takes a second, in which
-<<<<<<< .merge_file_ocVAhF
-it sees how fast sessions come and go.`, nil, (*connections).health},
-	{"doctor", "Say what is wrong, who is the cause, and the next three steps", `Read the state of a server in trouble, and say in order what is wrong, which application is the cause,
-which of the known scenarios it looks like, and the next three steps with their commands. It ends nothing.`, nil, (*connections).doctor},
-	{"close-idle", "End sessions that have been idle for long", `End sessions of this database that have been idle for longer than --older-than. It shows them first, and
-asks; a session that began to work in the meantime goes on. Never ended: this session, the running
-server's monitor, replication, and a superuser's unless --superusers is given.`, (*connections).closeIdleFlags, (*connections).closeIdle},
-	{"force-close", "End all sessions of one application", `End all sessions of one application in this database, whatever they do. It shows them first, and asks.
-What they were doing is rolled back; an application with a pool reconnects.`, (*connections).forceCloseFlags, (*connections).forceClose},
-	{
-		"cancel", "Cancel the query of one session, which stays", `Cancel the query that one session runs. The session stays; its transaction, if any, is to be rolled back.`,
-		(*connections).cancelFlags, (*connections).cancel,
-	},
-	{
-		"monitor", "Show it all the time", `Show the connections again and again: a full screen on a terminal, lines elsewhere, JSON lines with --json.
-It keeps one connection, and goes on when the server restarts. Without --watch it is one line.`,
-		(*connections).monitorFlags, (*connections).monitor,
-	},
-	{"budget", "Check that the fleet's pools fit into the server's slots", `Check replicas × (pool + 1) × 2 while deploying + extras against the usable slots, and tell the pool size
-that fits. Exit code 1 when it does not fit.`, (*connections).budgetFlags, (*connections).budget},
-=======
 it sees how fast sessions come and go.`,
 	},
 	{
@@ -115,7 +94,6 @@ back.`,
 		long: `Check replicas × (pool + 1) × 2 while deploying + extras against the usable slots, and tell the pool
 size that fits. Exit code 1 when it does not fit.`,
 	},
->>>>>>> .merge_file_9ppqwF
 }
 
 func (c *cli) dbConnectionsCommand() *cobra.Command {

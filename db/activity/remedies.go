@@ -68,12 +68,8 @@ func (c *patient) relief() Step {
 	case UnreadRows, SlowQuery:
 		worst := c.longestQuery()
 		return Step{
-<<<<<<< .merge_file_l4HF9I
-			fmt.Sprintf("cancel the query that runs longest (pid %d, %s); its session stays", worst.PID, Short(worst.InQuery.Duration())),
-=======
 			fmt.Sprintf("cancel the query that runs longest (pid %d, %s); its session stays",
 				worst.PID, Short(worst.InQuery.Duration())),
->>>>>>> .merge_file_oJCiBu
 			command(fmt.Sprintf("cancel --pid=%d", worst.PID)),
 		}
 	case CannotBeSeen:
@@ -125,12 +121,8 @@ func (c *patient) reliefFromLock() Step {
 		}
 	case root.InTransactionIdle():
 		return Step{
-<<<<<<< .merge_file_l4HF9I
-			fmt.Sprintf("end the one session that all wait for (pid %d, %s): it does nothing, and keeps its locks", root.PID, root.Who()),
-=======
 			fmt.Sprintf("end the one session that all wait for (pid %d, %s): it does nothing, and keeps its locks",
 				root.PID, root.Who()),
->>>>>>> .merge_file_oJCiBu
 			command(fmt.Sprintf("close-idle --in-transaction --older-than=0s --pid=%d", root.PID) + c.inDatabase(root)),
 		}
 	case root.Hidden:
