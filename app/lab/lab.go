@@ -28,8 +28,9 @@ type Lab struct {
 	limits atomic.Pointer[config.Test]
 	turn   chan struct{} // one stress run at a time
 
-	mu     sync.Mutex
-	leaked map[*db.Lease]func() // the leases leaked on purpose, and how to take each back
+	mu      sync.Mutex
+	leaked  map[*db.Lease]func() // the leases leaked on purpose, and how to take each back
+	leaking int                  // how many more are about to be
 }
 
 // New makes the lab.
