@@ -58,7 +58,7 @@ func siteOn(t *testing.T, cfg config.Database, set func(*config.Database)) *site
 	}
 	l := lab.New(d, server, limits, slog.New(slog.DiscardHandler))
 	e := echo.New()
-	e.HTTPErrorHandler = web.HandleErrors(slog.New(slog.DiscardHandler))
+	e.HTTPErrorHandler = web.HandleErrors(slog.New(slog.DiscardHandler), nil)
 	e.GET("/test/", l.Guard(l.Index))
 	e.GET("/test/pool-stress", l.Guard(l.PoolStress))
 	e.GET("/test/connection-leak", l.Guard(l.ConnectionLeak))
