@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,6 +19,9 @@ func (c *cli) loaddemoCommand() *cobra.Command {
 		Short: "Put a few polls into an empty database",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if many < 0 {
+				return &exitError{exitUsage, fmt.Errorf("--questions=%d: give a number from 0 on", many)}
+			}
 			cfg, err := c.load(c.options())
 			if err != nil {
 				return err

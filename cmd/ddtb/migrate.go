@@ -80,7 +80,11 @@ func (c *cli) migrateStatus(ctx context.Context) error {
 		if !m.Pending {
 			applied = "applied " + m.AppliedAt.Format(time.DateTime)
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\n", m.Name, applied)
+		name := m.Name
+		if name == "" {
+			name = fmt.Sprintf("%05d (of a newer ddtb)", m.Version)
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\n", name, applied)
 	}
 	return w.Flush()
 }

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -51,6 +52,9 @@ func (c *cli) changepasswordCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.withUsers(cmd.Context(), func(users *auth.Service) error {
 				u, err := users.UserByName(cmd.Context(), args[0])
+				if fault.KindOf(err) == fault.NotFound {
+					return fmt.Errorf("there is no user %q", args[0])
+				}
 				if err != nil {
 					return err
 				}
