@@ -1,0 +1,407 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"ddtb/config"
+	"ddtb/db/dbtest"
+)
+
+// asDDTB is the first argument by which this test binary becomes the command itself, for what needs a process.
+const asDDTB = "as-ddtb"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == asDDTB {
+		os.Args = slices.Delete(os.Args, 1, 2)
+		main()
+	}
+	dbtest.Run(m)
+}
+
+// machine is where a command is run: a home, a configuration file that may be there, and nothing else.
+type machine struct {
+	*testing.T
+	home    string
+	file    string // of the configuration, in its default place
+	secrets []string
+}
+
+func newMachine(t *testing.T) *machine {
+	t.Helper()
+	home, err := os.MkdirTemp("", "ddtb-home-") // short, for the paths of sockets
+	if err == nil {
+		err = os.Chmod(home, 0o755) //nolint:gosec // PostgreSQL runs as another user when this is root
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(home); err != nil {
+			t.Error(err)
+		}
+	})
+	return &machine{T: t, home: home, file: filepath.Join(home, "config", "ddtb.toml")}
+}
+
+// withDatabase is a machine with a configuration file that leads to a database of its own, and the lines.
+func withDatabase(t *testing.T, lines ...string) (*machine, config.Database) {
+	t.Helper()
+	m, cfg := newMachine(t), dbtest.Config(t)
+	m.configure(cfg, lines...)
+	return m, cfg
+}
+
+// in is the machine for a part of its test.
+func (m *machine) in(t *testing.T) *machine {
+	part := *m
+	part.T = t
+	return &part
+}
+
+// configure writes the way to the database into the file, and lines after it: keys of [databases.default] first.
+func (m *machine) configure(cfg config.Database, lines ...string) {
+	m.Helper()
+	m.secrets = append(m.secrets, cfg.Password.Reveal())
+	m.write(wayTo(cfg) + strings.Join(lines, "\n") + "\n")
+}
+
+func wayTo(cfg config.Database) string {
+	return fmt.Sprintf("[databases.default]\nname = %q\nuser = %q\npassword = %q\nhost = %q\nport = %d\nsslmode = \"disable\"\n",
+		cfg.Name, cfg.User, cfg.Password.Reveal(), cfg.Host, cfg.Port)
+}
+
+// write replaces the file as an editor does: a new one takes the place of the old.
+func (m *machine) write(text string) {
+	m.Helper()
+	err := os.MkdirAll(filepath.Dir(m.file), 0o700)
+	if err == nil {
+		err = os.WriteFile(m.file+"~", []byte(text), 0o600)
+	}
+	if err == nil {
+		err = os.Rename(m.file+"~", m.file)
+	}
+	if err != nil {
+		m.Fatal(err)
+	}
+}
+
+func (m *machine) environ() []string {
+	environ := []string{
+		"HOME=" + m.home, "XDG_CONFIG_HOME=" + filepath.Dir(m.file), "XDG_RUNTIME_DIR=" + m.home, "XDG_DATA_HOME=" + m.home + "/share",
+	}
+	for _, v := range config.FromOS("").Environ { // where PostgreSQL's programs are
+		if strings.HasPrefix(v, "PATH=") {
+			environ = append(environ, v)
+		}
+	}
+	return environ
+}
+
+// outcome is a command that has ended.
+type outcome struct {
+	t        *testing.T
+	args     []string
+	code     int
+	out, err string
+}
+
+// run runs a command in this process. What stdin holds is typed.
+func (m *machine) run(stdin string, args ...string) outcome {
+	m.Helper()
+	return m.runWith(nil, stdin, args...)
+}
+
+// runWith is run with more variables in the environment.
+func (m *machine) runWith(environ []string, stdin string, args ...string) outcome {
+	m.Helper()
+	var out, err bytes.Buffer
+	c := &cli{in: strings.NewReader(stdin), out: &out, err: &err, environ: append(m.environ(), environ...)}
+	o := outcome{m.T, args, c.run(m.Context(), args), out.String(), err.String()}
+	m.mustKeepSecrets(o.out + o.err)
+	return o
+}
+
+func (m *machine) mustKeepSecrets(text string) {
+	m.Helper()
+	for _, s := range m.secrets {
+		if strings.Contains(text, s) {
+			m.Errorf("a secret was printed:\n%s", text)
+		}
+	}
+}
+
+// must looks at the exit code, and for the words in what was printed.
+func (o outcome) must(code int, words ...string) {
+	o.t.Helper()
+	for _, w := range append(words, "") {
+		if o.code != code || !strings.Contains(o.out+o.err, w) {
+			o.t.Errorf("ddtb %s: exit code %d, want %d; without %q:\n%s%s", strings.Join(o.args, " "), o.code, code, w, o.out, o.err)
+		}
+	}
+}
+
+// process is a command that runs as one.
+type process struct {
+	*machine
+	cmd  *exec.Cmd
+	log  *logbook // what it prints, on both of its outputs
+	done chan struct{}
+	url  string // where it serves, once it said so
+}
+
+func (m *machine) start(args ...string) *process {
+	m.Helper()
+	p := &process{machine: m, log: &logbook{}, done: make(chan struct{})}
+	p.cmd = exec.CommandContext(context.WithoutCancel(m.Context()), os.Args[0], append([]string{asDDTB}, args...)...) //nolint:gosec // this binary
+	p.cmd.Env = m.environ()
+	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	if err := p.cmd.Start(); err != nil {
+		m.Fatal(err)
+	}
+	go func() {
+		defer close(p.done)
+		_ = p.cmd.Wait() // the state tells
+	}()
+	m.Cleanup(func() {
+		p.stop(syscall.SIGKILL)
+		m.mustKeepSecrets(p.log.String())
+	})
+	return p
+}
+
+// serving starts a server, and waits until it answers.
+func (m *machine) serving(args ...string) *process {
+	m.Helper()
+	p := m.start(args...)
+	dbtest.Eventually(m.T, "the server answers", func() bool {
+		select {
+		case <-p.done:
+			m.Fatalf("ddtb %s ended:\n%s", strings.Join(args, " "), p.log)
+		default:
+		}
+		if _, after, ok := strings.Cut(p.log.String(), "http://"); ok && strings.Contains(after, "/") {
+			p.url = "http://" + after[:strings.IndexByte(after, '/')]
+		}
+		return p.url != "" && p.get("/healthz") == http.StatusOK
+	})
+	return p
+}
+
+// get is the status of a page; 0 when there is no answer.
+func (p *process) get(path string) int {
+	status, _ := p.page(path)
+	return status
+}
+
+func (p *process) page(path string) (status int, body string) {
+	req, err := http.NewRequestWithContext(context.WithoutCancel(p.Context()), http.MethodGet, p.url+path, nil)
+	if err != nil {
+		return 0, err.Error()
+	}
+	resp, err := fresh.Do(req)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return resp.StatusCode, string(text)
+}
+
+// fresh makes a connection for each request, as ab does.
+var fresh = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+
+// signal sends one.
+func (p *process) signal(s os.Signal) {
+	p.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.Error(err)
+	}
+}
+
+// stop sends the signal, waits for the end, and gives the exit code.
+func (p *process) stop(s os.Signal) int {
+	_ = p.cmd.Process.Signal(s) // fails when it ended already
+	<-p.done
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// ends waits for it to end by itself.
+func (p *process) ends() outcome {
+	p.Helper()
+	select {
+	case <-p.done:
+	case <-time.After(30 * time.Second):
+		p.Fatalf("it does not end:\n%s", p.log)
+	}
+	return outcome{p.T, p.cmd.Args[2:], p.cmd.ProcessState.ExitCode(), p.log.String(), ""}
+}
+
+// logs waits for n lines with all of the words.
+func (p *process) logs(n int, words ...string) {
+	p.Helper()
+	dbtest.Eventually(p.T, fmt.Sprintf("%d lines with %q", n, words), func() bool { return p.log.count(words...) >= n })
+}
+
+// logbook keeps what was printed.
+type logbook struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logbook) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(b)
+}
+
+func (l *logbook) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func (l *logbook) count(words ...string) (n int) {
+	for line := range strings.Lines(l.String()) {
+		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) }) {
+			n++
+		}
+	}
+	return n
+}
+
+func TestAWrongCommandLineIsExitCode2WithTheWayToHelp(t *testing.T) {
+	m := newMachine(t)
+	for _, c := range []struct{ args, word string }{
+		{"runsrever", `unknown command "runsrever"`},
+		{"runserver --adr 8000", "unknown flag: --adr"},
+		{"runserver 8000 8001", "accepts at most 1 arg"},
+		{"run 8000", `unknown command "8000"`},
+		{"migrate sideways", `unknown command "sideways"`},
+		{"loaddemo --questions many", `invalid argument "many"`},
+		{"changepassword", "accepts 1 arg"},
+		{"healthcheck --path", "flag needs an argument"},
+	} {
+		m.run("", strings.Fields(c.args)...).must(exitUsage, c.word, "ddtb --help")
+	}
+	m.run("", "config").must(exitUsage, "ddtb config [command]", "check", "show", "init")
+	m.run("", "migrate", "stauts").must(exitUsage)
+}
+
+func TestHelpTellsOfEveryFlag(t *testing.T) {
+	m := newMachine(t)
+	m.run("").must(exitFine, "Start with `ddtb run`")
+	root := (&cli{}).root()
+	root.InitDefaultCompletionCmd()
+	commands := []*cobra.Command{root}
+	for i := 0; i < len(commands); i++ {
+		c := commands[i]
+		commands = append(commands, c.Commands()...)
+		if c.Name() == "completion" || c.Parent() != nil && c.Parent().Name() == "completion" {
+			continue
+		}
+		help := m.run("", append(strings.Fields(c.CommandPath())[1:], "--help")...)
+		help.must(exitFine, cmp.Or(c.Long, c.Short))
+		for _, flags := range []*pflag.FlagSet{c.LocalFlags(), c.InheritedFlags()} {
+			flags.VisitAll(func(f *pflag.Flag) {
+				if f.Usage == "" && !f.Hidden {
+					t.Errorf("%s --%s says nothing", c.CommandPath(), f.Name)
+				}
+				if !f.Hidden {
+					help.must(exitFine, "--"+f.Name)
+				}
+			})
+		}
+	}
+	if len(commands) < 15 {
+		t.Errorf("only %d commands", len(commands))
+	}
+}
+
+func TestVersion(t *testing.T) {
+	m := newMachine(t)
+	m.run("", "version").must(exitFine, "ddtb devel, go1.")
+	m.run("", "version", "-v").must(exitFine, "github.com/jackc/pgx/v5 v5.")
+}
+
+func TestConfigShowsChecksAndBeginsTheFile(t *testing.T) {
+	m := newMachine(t)
+	m.run("", "config", "check").must(exitFine, "No mistake. There is no file "+m.file)
+	m.run("", "config", "init").must(exitFine, "Wrote "+m.file, "ddtb config check")
+	m.run("", "config", "init").must(exitFailed, m.file+" is left as it is")
+	m.run("", "config", "check").must(exitFine, "No mistake in "+m.file)
+	m.write("[databases.default]\nname = \"polls\"\nuser = \"www\"\npassword = \"s3cr3t-word\"\n")
+	m.secrets = append(m.secrets, "s3cr3t-word")
+	m.run("", "config", "show").must(exitFine, `name = "polls"`, m.file+":2", `strategy = "pool"`)
+	m.run("", "config", "show", "--config", m.home+"/nothing.toml").must(exitFailed, m.home+"/nothing.toml", "--config")
+	if info, err := os.Stat(m.file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+}
+
+func TestEveryMistakeInTheConfigurationIsToldWithItsPlace(t *testing.T) {
+	m := newMachine(t)
+	m.write("[databases.default]\nname = \"polls\"\nstrategie = \"pool\"\nport = 70000\n[test]\nenabled = \"yes\"\n")
+	for _, command := range []string{"config check", "config show", "runserver", "migrate", "loaddemo", "run", "healthcheck", "changepassword ada"} {
+		m.run("", strings.Fields(command)...).must(exitFailed, m.file+":3:1", "did you mean strategy?", m.file+":4:8", "65535", m.file+":6:11")
+	}
+	m.runWith([]string{"DB_MAX_CONNS=0"}, "", "config", "check").must(exitFailed, "DB_MAX_CONNS")
+}
+
+func TestAServerAsksForAFreeAddress(t *testing.T) {
+	m, _ := withDatabase(t)
+	var lc net.ListenConfig
+	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	taken := l.Addr().String()
+	m.run("", "runserver", taken).must(exitFailed, taken+" is taken by another program", "--addr HOST:PORT")
+	m.run("", "run", "--addr", taken, "--data", m.home+"/pg").must(exitFailed, taken+" is taken by another program")
+	if _, err := os.Stat(m.home + "/pg"); !os.IsNotExist(err) {
+		t.Errorf("run made its data before it looked at the address: %v", err)
+	}
+	m.run("", "runserver", "localhost").must(exitFailed, "server.addr", "HOST:PORT")
+	m.run("", "runserver", "70000").must(exitFailed, "70000")
+}
+
+func TestHealthcheckTellsWhetherAServerIsThere(t *testing.T) {
+	m, _ := withDatabase(t)
+	p := m.serving("runserver", "127.0.0.1:0")
+	addr := strings.TrimPrefix(p.url, "http://")
+	at := []string{"DDTB_SERVER_ADDR=" + addr}
+	m.runWith(at, "", "healthcheck").must(exitFine, p.url+"/healthz answers 200 OK")
+	m.runWith(at, "", "healthcheck", "--path", "/readyz").must(exitFine, "200 OK")
+	m.runWith(at, "", "healthcheck", "--path", "nothing").must(exitFailed, p.url+"/nothing answers 404")
+	_, port, _ := net.SplitHostPort(addr)
+	m.runWith([]string{"DDTB_SERVER_ADDR=0.0.0.0:" + port}, "", "healthcheck").must(exitFine, "200 OK")
+	if code := p.stop(syscall.SIGTERM); code != exitFine {
+		t.Errorf("the server ended with %d:\n%s", code, p.log)
+	}
+	m.runWith(at, "", "healthcheck").must(exitFailed, "no answer", "connection refused")
+	if _, err := strconv.Atoi(port); err != nil {
+		t.Error(err)
+	}
+}

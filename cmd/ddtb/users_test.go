@@ -1,0 +1,70 @@
+package main
+
+import (
+	"testing"
+
+	"ddtb/db/dbtest"
+)
+
+const (
+	goodPassword = "tall-heron-42-lamp"
+	newPassword  = "quiet-otter-17-rope"
+)
+
+func TestASuperuserIsAskedForTwiceAndWeakPasswordsAreRefused(t *testing.T) {
+	m, cfg := withDatabase(t)
+	m.secrets = append(m.secrets, goodPassword, newPassword)
+	made := m.run("ada\nada@example.org\n"+
+		"short\nshort\n"+ // too short
+		"password\npassword\n"+ // too common
+		goodPassword+"\n"+newPassword+"\n"+ // not the same
+		goodPassword+"\n"+goodPassword+"\n", "createsuperuser")
+	made.must(exitFine, "Username: ", "Email address", "Password: ", "Password (again): ",
+		"too short", "too common", "The two passwords are not the same.", "Superuser ada was made.")
+	m.run("ada\n\n"+goodPassword+"\n"+goodPassword+"\n", "createsuperuser").must(exitFailed, "username is already taken")
+	m.run("bad name!\nbob\nno mail\n\n"+goodPassword+"\n"+goodPassword+"\n", "createsuperuser").
+		must(exitFine, "Enter a valid username.", "Enter a valid email address.", "Superuser bob was made.")
+	m.run("", "createsuperuser").must(exitFailed, "no answer", "--noinput")
+	m.run("eve\n", "createsuperuser").must(exitFailed, "no answer")
+	m.run(goodPassword+"\n"+goodPassword, "createsuperuser", "--username", "joe", "--email", "joe@example.org").
+		must(exitFine, "Superuser joe was made.")
+	var n int
+	if err := dbtest.Control(t, cfg).QueryRow(t.Context(),
+		"SELECT count(*) FROM auth_user WHERE is_superuser AND is_staff AND is_active").Scan(&n); err != nil || n != 3 {
+		t.Errorf("%d superusers, %v", n, err)
+	}
+}
+
+func TestASuperuserIsMadeFromTheEnvironment(t *testing.T) {
+	m, _ := withDatabase(t)
+	m.secrets = append(m.secrets, goodPassword)
+	env := func(password string) []string {
+		return []string{"DJANGO_SUPERUSER_USERNAME=ada", "DJANGO_SUPERUSER_EMAIL=ada@example.org", "DJANGO_SUPERUSER_PASSWORD=" + password}
+	}
+	m.run("", "createsuperuser", "--noinput").must(exitFailed, "DJANGO_SUPERUSER_USERNAME and DJANGO_SUPERUSER_PASSWORD")
+	m.runWith(env("12345678"), "", "createsuperuser", "--noinput").must(exitFailed, "common")
+	m.runWith(env(goodPassword), "", "createsuperuser", "--noinput").must(exitFine, "Superuser ada was made.")
+	m.runWith(env(goodPassword), "", "createsuperuser", "--noinput").must(exitFine, "There is a user ada already")
+}
+
+func TestAPasswordIsChanged(t *testing.T) {
+	m, cfg := withDatabase(t)
+	m.secrets = append(m.secrets, goodPassword, newPassword)
+	m.run("ada\n\n"+goodPassword+"\n"+goodPassword+"\n", "createsuperuser").must(exitFine)
+	hash := func() (h string) {
+		if err := dbtest.Control(t, cfg).QueryRow(t.Context(), "SELECT password FROM auth_user").Scan(&h); err != nil {
+			t.Fatal(err)
+		}
+		return h
+	}
+	before := hash()
+	m.run("", "changepassword", "bob").must(exitFailed, `there is no user "bob"`)
+	m.run("ada\nada\n", "changepassword", "ada").must(exitFailed, "too short", "no answer")
+	if hash() != before {
+		t.Error("a refused password was set")
+	}
+	m.run(newPassword+"\n"+newPassword+"\n", "changepassword", "ada").must(exitFine, "The password of ada was changed")
+	if hash() == before {
+		t.Error("the password is still the old one")
+	}
+}
