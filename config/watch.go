@@ -28,11 +28,21 @@ const (
 //
 // Its error is that the folder of the file can't be watched: there is none, or the system's watches are used up.
 func Watch(ctx context.Context, path string, onChange func()) error {
-	w, err := watch(path)
+	run, err := BeginWatch(path)
 	if err != nil {
 		return err
 	}
-	return w.run(ctx, onChange)
+	return run(ctx, onChange)
+}
+
+// BeginWatch is Watch in two steps, for who must not miss a change: from its return on none is missed, and run tells
+// of them. Without run, it is never given back.
+func BeginWatch(path string) (run func(ctx context.Context, onChange func()) error, err error) {
+	w, err := watch(path)
+	if err != nil {
+		return nil, err
+	}
+	return w.run, nil
 }
 
 // watcher watches one file.

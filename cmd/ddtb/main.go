@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -43,6 +44,7 @@ type cli struct {
 	verbose bool
 	log     *slog.Logger
 	began   bool // the command line was understood
+	warned  []string
 }
 
 func (c *cli) run(ctx context.Context, args []string) int {
@@ -117,14 +119,17 @@ func (c *cli) options(flags ...config.Flag) config.Options {
 	return config.Options{File: c.file, Environ: c.environ, Flags: flags}
 }
 
-// load reads the configuration, and tells what it warns of.
+// load reads the configuration, and tells once what it warns of.
 func (c *cli) load(o config.Options) (*config.Config, error) {
 	cfg, err := config.Load(o)
 	if err != nil {
 		return nil, err
 	}
 	for _, w := range cfg.Warnings {
-		c.log.Warn(w)
+		if !slices.Contains(c.warned, w) {
+			c.warned = append(c.warned, w)
+			c.log.Warn(w)
+		}
 	}
 	return cfg, nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/signal"
@@ -116,11 +117,12 @@ func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r r
 	defer background.Wait()
 	defer cancel()
 	if path, _ := r.from.Path(); path != "" {
-		background.Go(func() {
-			if err := config.Watch(ctx, path, ask); err != nil {
-				c.log.Warn("changes of the configuration file are not seen; send SIGHUP instead", "error", err)
-			}
-		})
+		if watch, err := config.BeginWatch(path); err != nil {
+			c.log.Warn("changes of the configuration file are not seen; send SIGHUP instead", "error", err)
+		} else {
+			background.Go(func() { _ = watch(ctx, ask) })
+			ask() // the file may have changed since it was read
+		}
 	}
 	background.Go(func() { c.lend(ctx, a, cfg.Databases["default"]) })
 	hup := make(chan os.Signal, 1)
@@ -134,7 +136,7 @@ func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r r
 			case <-hup:
 			case <-again:
 			}
-			c.reconfigure(ctx, a, r)
+			c.reconfigure(ctx, a, r, cfg.File)
 		}
 	})
 	return a.Serve(ctx, l)
@@ -164,9 +166,13 @@ func (c *cli) lend(ctx context.Context, a *app.App, cfg config.Database) {
 	}
 }
 
-// reconfigure reads the configuration again. A mistake changes nothing.
-func (c *cli) reconfigure(ctx context.Context, a *app.App, r reload) {
+// reconfigure reads the configuration again. A mistake changes nothing, nor does it that the file, which was there
+// at the start, is gone: the defaults are nobody's wish.
+func (c *cli) reconfigure(ctx context.Context, a *app.App, r reload, file string) {
 	cfg, err := r.load()
+	if err == nil && cfg.File == "" && file != "" {
+		err = fmt.Errorf("%s is gone", file)
+	}
 	if err != nil {
 		c.log.Error("the configuration has a mistake; the old one stays in force", "error", err)
 		return
