@@ -63,6 +63,7 @@ func TestSlotsRunOut(t *testing.T) {
 	t.Run("one request after another uses up those of a threaded server with persistent connections",
 		func(t *testing.T) { oneAfterAnother(t, server) })
 	t.Run("a page says so in one sentence", func(t *testing.T) { saysSoInOneSentence(t, server) })
+	t.Run("a switch makes room at once, although a request is under way", func(t *testing.T) { switchMakesRoom(t, server) })
 	t.Run("more requests at once than slots fail without a bound", func(t *testing.T) { moreThanSlots(t, server) })
 }
 
@@ -152,6 +153,30 @@ func saysSoInOneSentence(t *testing.T, server *dbtest.Server) {
 	}
 	dbtest.KillBackends(t, control, s.application())
 	dbtest.Eventually(t, "it serves again when the slots are free", func() bool { return s.get("/polls/").StatusCode == http.StatusOK })
+}
+
+func switchMakesRoom(t *testing.T, server *dbtest.Server) {
+	s, control := smallSite(t, server, persistent)
+	ctx, end := s.DB().Begin(t.Context())
+	defer end()
+	if _, err := s.DB().Exec(ctx, "SELECT 1"); err != nil {
+		t.Fatal(err)
+	}
+	if served, _ := s.oneByOne(smallSlots); len(served) != smallFree-1 {
+		t.Errorf("%d were served", len(served))
+	}
+	s.reconfigure(pool)
+	if a := s.get("/polls/"); a.StatusCode != http.StatusOK {
+		t.Errorf("the first request after the switch: %s\n%s", a.Status, a.body)
+	}
+	if n := dbtest.Backends(t, control, "ddtb/persistent"); n != 1 {
+		t.Errorf("%d backends of the old strategy, want that of the request under way", n)
+	}
+	if _, err := s.DB().Exec(ctx, "SELECT 1"); err != nil {
+		t.Errorf("the request that was under way: %v", err)
+	}
+	end()
+	dbtest.Eventually(t, "its backend is gone too", func() bool { return dbtest.Backends(t, control, "ddtb/persistent") == 0 })
 }
 
 func TestIdleKeepAliveClientsPinABackendEach(t *testing.T) {
