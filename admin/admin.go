@@ -49,6 +49,10 @@ var pages = web.MustTemplates(templateFS, template.FuncMap{"static": Files.URL, 
 
 // Site is the admin on one database.
 type Site struct {
+	// Tell hears of a missing connection that a form was brought back with, as web.HandleErrors' tell hears of
+	// those it answers; nil: nobody does. Set it before the first request.
+	Tell func(echo.Context, error)
+
 	db      *db.DB
 	users   *auth.Service
 	log     *slog.Logger

@@ -242,6 +242,10 @@ func (r *request) unsaved(f *form, err error) error {
 	r.site.options.attach(r, f)
 	r.site.log.WarnContext(r.ctx, "a form could not be saved",
 		"path", r.Request().URL.Path, "cause", db.CauseOf(err), "error", err)
+	if r.site.Tell != nil {
+		r.site.db.Release(r.ctx) // to tell may take a while
+		r.site.Tell(r.Context, err)
+	}
 	p := web.ProblemOf(err)
 	f.problems = append(f.problems, "This is not saved. "+p.Detail+" What you typed is still here: save again in a moment.")
 	r.Response().Header().Set("Retry-After", strconv.Itoa(int(max(time.Second, p.RetryAfter).Seconds())))

@@ -208,6 +208,9 @@ func TestUnderExhaustionStaffAreKnownAndFormsComeBackFilledIn(t *testing.T) {
 	added := add.send(questionForm, "question_text", "New", "pub_date_0", "2026-01-01", "pub_date_1", "1:00").want(http.StatusServiceUnavailable)
 	userBack := user.send(userForm, "first_name", "Ada", "user_permissions", permissionIDKnown).want(http.StatusServiceUnavailable)
 	l.Release()
+	if n := s.told.Load(); n != 3 {
+		t.Errorf("%d failures were told", n)
+	}
 	back.send(questionForm).want(http.StatusFound)
 	added.send(questionForm).want(http.StatusFound)
 	userBack.send(userForm).want(http.StatusFound)

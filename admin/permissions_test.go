@@ -166,3 +166,27 @@ func TestNothingIsServedToWhoIsNotSignedIn(t *testing.T) {
 		t.Errorf("the questions are %s", got)
 	}
 }
+
+func TestARevokedRightChangesNothingEvenWhileItIsRemembered(t *testing.T) {
+	s := newSite(t)
+	id := s.addQuestion("Q", day("2026-01-01"))
+	for how, revoke := range map[string]string{
+		"a permission":      `DELETE FROM auth_user_user_permissions`,
+		"the staff status":  `UPDATE auth_user SET is_staff = false WHERE username = 'bob'`,
+		"the session":       `DELETE FROM ddtb_session WHERE user_id = (SELECT id FROM auth_user WHERE username = 'bob')`,
+		"the whole account": `UPDATE auth_user SET is_active = false WHERE username = 'bob'`,
+	} {
+		s.exec(`DELETE FROM auth_user_user_permissions`)
+		s.exec(`DELETE FROM auth_user WHERE username = 'bob'`)
+		s.addStaff("bob", "polls.change_question")
+		bob := s.as("bob")
+		form := bob.get(change(id)).want(http.StatusOK)
+		s.exec(revoke) // behind the application's back, as another process would
+		if p := form.send(questionForm, "question_text", "by Bob"); p.StatusCode != http.StatusForbidden {
+			t.Errorf("%s was revoked: %d", how, p.StatusCode)
+		}
+	}
+	if got := ask[string](s, `SELECT question_text FROM polls_question`); got != "Q" {
+		t.Errorf("saved %q", got)
+	}
+}

@@ -260,6 +260,9 @@ func TestTheListComposesAndSurvivesASave(t *testing.T) {
 	if got := list.column(0); !slices.Equal(got, []string{"Future cats", "Beta cats", "Alpha cats"}) {
 		t.Errorf("got %v", got)
 	}
+	if href := list.Find(".addlink").AttrOr("href", ""); !strings.Contains(href, "_changelist_filters=") {
+		t.Errorf("the link to add forgets the list: %s", href)
+	}
 	link := list.Find("#result_list tbody th a").Eq(1).AttrOr("href", "")
 	form := v.get(link).want(http.StatusOK)
 	back := form.send(questionForm, "question_text", "Beta tomcats", "_save", "Save").want(http.StatusFound).follow().want(http.StatusOK)
@@ -385,5 +388,24 @@ func TestAllPagesCanBeSelectedButNotTooMuch(t *testing.T) {
 	confirm.send("main form").want(http.StatusFound).follow().says("Successfully deleted 111 questions.")
 	if n := ask[int](s, `SELECT count(*) FROM polls_question`); n != 1200-111 {
 		t.Errorf("%d are left", n)
+	}
+}
+
+func TestTheSearchTakesWordsAndPhrasesLiterally(t *testing.T) {
+	s := newSite(t)
+	for _, text := range []string{"100% sure", "1000 sure things", "snake_case", "snakeXcase", `back\slash`, "One two three", "Three two one"} {
+		s.addQuestion(text, day("2026-01-01"))
+	}
+	v := s.as("ada")
+	for q, want := range map[string][]string{
+		"100%": {"100% sure"}, "snake_case": {"snake_case"}, `\`: {`back\slash`}, "SURE": {"100% sure", "1000 sure things"},
+		"one THREE": {"One two three", "Three two one"}, `"two three"`: {"One two three"}, `"two three" one`: {"One two three"}, "four": nil,
+	} {
+		got := v.get("/admin/polls/question/?o=1&" + url.Values{"q": {q}}.Encode()).column(0)
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s finds %v", q, got)
+		}
 	}
 }

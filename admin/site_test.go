@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +36,7 @@ type site struct {
 	t     testing.TB
 	db    *db.DB
 	users *auth.Service
+	told  atomic.Int32 // failures that forms came back with
 }
 
 func newSite(t testing.TB) *site {
@@ -72,7 +74,9 @@ func (s *site) echo() *echo.Echo {
 		}
 	}, s.users.Middleware)
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	for _, r := range admin.New(s.db, s.users, log, web.Link{Path: "/admin/connections/", Text: "Connections"}).Routes() {
+	a := admin.New(s.db, s.users, log, web.Link{Path: "/admin/connections/", Text: "Connections"})
+	a.Tell = func(echo.Context, error) { s.told.Add(1) }
+	for _, r := range a.Routes() {
 		e.Add(r.Method, r.Path, r.Handler)
 	}
 	e.GET("/static/*", web.Static(admin.Files))

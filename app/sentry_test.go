@@ -24,7 +24,8 @@ func (s *site) interact(query string) (r lab.Sentry) {
 	a := s.get(interaction+query, "Accept", "application/json")
 	decoder := json.NewDecoder(strings.NewReader(a.body))
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&r); err != nil || a.StatusCode != http.StatusOK || r.Test != "sentry-db-interaction" || r.Explanation == "" {
+	if err := decoder.Decode(&r); err != nil || a.StatusCode != http.StatusOK || r.Test != "sentry-db-interaction" ||
+		r.Explanation == "" {
 		s.t.Fatalf("%s: %s, %v\n%s", query, a.Status, err, a.body)
 	}
 	s.mustBeIdle()
@@ -92,7 +93,8 @@ func TestAHookThatQueriesDeadlocksASmallPool(t *testing.T) {
 			}
 			r = s.interact("?hook=queries&max_size=2&timeout=10s&strategy=" + strategy)
 			mustCapture(t, r, [3]int64{1, 1, 1}, [3]string{})
-			if r.Error != "" || strings.Contains(r.Explanation, "deadlock") || !strings.Contains(r.Explanation, "2 requests that fail at once on 2 connections") {
+			if r.Error != "" || strings.Contains(r.Explanation, "deadlock") ||
+				!strings.Contains(r.Explanation, "2 requests that fail at once on 2 connections") {
 				t.Errorf("%+v", r)
 			}
 			dbtest.Eventually(t, "no private backend is left", func() bool {
@@ -198,7 +200,8 @@ func TestAParameterOfTheSentryExperimentThatCanNotBeReadIsNamed(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	for query, words := range map[string]string{
-		"hook=x": "none, queries", "transport=x": "async, sync", "hook=queries&max_size=4": "from 1 to 3", "max_size=0": "from 1 to 3",
+		"hook=x": "none, queries", "transport=x": "async, sync", "hook=none&hook=none": "give it once",
+		"hook=queries&max_size=4": "from 1 to 3", "max_size=0": "from 1 to 3",
 		"timeout=0": "from 1ms to 20s", "timeout=21s": "from 1ms to 20s", "delay=61s": "from 0s to 1m0s", "delay=-1s": "from 0s to 1m0s",
 		"strategy=x": "pool, persistent, per-request", "threads=3": "There is no parameter",
 	} {

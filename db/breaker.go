@@ -52,7 +52,7 @@ func (b *breaker) admit() error {
 	}
 	return &ConnError{
 		Cause: CircuitOpen, Strategy: b.queue.strategy, Size: b.queue.size,
-		RetryAfter: b.circuit.RemainingDelay(), Err: errCircuitOpen,
+		RetryAfter: b.circuit.RemainingDelay(), Err: errCircuitOpen, stack: callers(),
 	}
 }
 

@@ -94,6 +94,19 @@ func TestARequestHoldsItsLeaseAsItsStrategySays(t *testing.T) {
 	}
 }
 
+func TestAGoroutineThatOutlivesItsRequestLeavesNoLeaseBehind(t *testing.T) {
+	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+		d, _, _ := open(t, set)
+		ctx, end := d.Begin(t.Context())
+		one(t, d, ctx)
+		end()
+		one(t, d, ctx)
+		if s := d.Stat(); s.Leases != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
 func TestReleaseGivesTheLeaseBackBeforeTheRequestEnds(t *testing.T) {
 	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
 		d, _, _ := open(t, set)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -39,6 +40,8 @@ type ConnError struct {
 	Waiting    int           // others in the queue at that moment
 	RetryAfter time.Duration // as far as known: when the circuit lets one through, or the queue's pace; else 0
 	Err        error         // what the driver said, or nil
+
+	stack []uintptr
 }
 
 // Error begins with psycopg_pool's words where there are some, since people search for them.
@@ -56,6 +59,15 @@ func (e *ConnError) Unwrap() error { return e.Err }
 
 // SQLState is the server's code, or "" when the server did not say one.
 func (e *ConnError) SQLState() string { return sqlState(e.Err) }
+
+// StackTrace is who asked for the connection, as runtime.Callers gives it, for reports of errors.
+func (e *ConnError) StackTrace() []uintptr { return e.stack }
+
+// callers is the stack of whoever makes a ConnError.
+func callers() []uintptr {
+	pcs := make([]uintptr, 32)
+	return pcs[:runtime.Callers(2, pcs)]
+}
 
 // CauseOf is the cause of the first ConnError in err's chain, or "".
 func CauseOf(err error) Cause {
@@ -110,7 +122,7 @@ func connectError(ctx context.Context, strategy string, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return fmt.Errorf("gave up while connecting: %w", context.Canceled)
 	}
-	return &ConnError{Cause: causeOfConnect(err), Strategy: strategy, Err: clean(err)}
+	return &ConnError{Cause: causeOfConnect(err), Strategy: strategy, Err: clean(err), stack: callers()}
 }
 
 // clean drops pgconn's "failed to connect to `user=… database=…`" and the repetitions of one answer from each

@@ -49,7 +49,7 @@ func (l *Lease) explain(ctx context.Context, err error) error {
 	case l.wasReclaimed():
 		return fmt.Errorf("%w (%w)", ErrReclaimed, err)
 	case ctx.Err() == nil && lost(err, l.conn.IsClosed()):
-		return &ConnError{Cause: ServerUnavailable, Strategy: l.queue.strategy, Size: l.queue.size, Err: err}
+		return &ConnError{Cause: ServerUnavailable, Strategy: l.queue.strategy, Size: l.queue.size, Err: err, stack: callers()}
 	}
 	return err
 }

@@ -205,7 +205,7 @@ func (q *queue) drain(ctx context.Context) error {
 func (q *queue) connError(cause Cause, waited time.Duration) *ConnError {
 	return &ConnError{
 		Cause: cause, Strategy: q.strategy, Waited: waited,
-		Size: q.size, Leases: len(q.held), Waiting: q.waiters.Len(), RetryAfter: q.oldestWait(),
+		Size: q.size, Leases: len(q.held), Waiting: q.waiters.Len(), RetryAfter: q.oldestWait(), stack: callers(),
 	}
 }
 

@@ -14,6 +14,7 @@ type scope struct {
 	lease *Lease      // kept for the request; nil: none
 	busy  bool        // the kept lease carries a query, or is being acquired
 	over  bool        // ended while it was busy: whoever is busy ends it
+	gone  bool        // the request is over: whoever still queries with its context is on their own
 	open  []*Lease    // those of queries under way, where the lease is for the query
 }
 
@@ -25,7 +26,12 @@ type scopeKey struct{ db *DB }
 // takes nothing. Without a scope each query is a request of its own.
 func (d *DB) Begin(ctx context.Context) (_ context.Context, end func()) {
 	s := &scope{}
-	return context.WithValue(ctx, scopeKey{d}, s), s.end
+	return context.WithValue(ctx, scopeKey{d}, s), func() {
+		s.mu.Lock()
+		s.gone = true
+		s.mu.Unlock()
+		s.end()
+	}
 }
 
 // Release gives the request's lease back before its end, ahead of work that needs no database: hashing a
@@ -65,13 +71,16 @@ type loan struct {
 func (d *DB) borrow(ctx context.Context) (loan, error) {
 	s, _ := ctx.Value(scopeKey{d}).(*scope)
 	if s == nil {
-		l, err := d.Acquire(ctx)
-		return loan{Lease: l}, err
+		return d.borrowAlone(ctx)
 	}
 	if d.closed.Load() {
 		return loan{}, ErrClosed
 	}
 	s.mu.Lock()
+	if s.gone {
+		s.mu.Unlock()
+		return d.borrowAlone(ctx)
+	}
 	if s.gen == nil {
 		s.gen = d.enter()
 	}
@@ -96,6 +105,12 @@ func (d *DB) borrow(ctx context.Context) (loan, error) {
 		return loan{}, ErrReclaimed
 	}
 	return loan{l, s, true}, nil
+}
+
+// borrowAlone takes a lease for one query outside of any request.
+func (d *DB) borrowAlone(ctx context.Context) (loan, error) {
+	l, err := d.Acquire(ctx)
+	return loan{Lease: l}, err
 }
 
 // borrowForQuery takes a lease for one query. A request that holds one already is told of before it waits for the

@@ -9,8 +9,8 @@ import (
 	"ddtb/config"
 )
 
-// Strategy is the rule by which a holder gets its connection. Every strategy passes the conformance suite of
-// package dbtest/conformance on a real PostgreSQL; the suite is the long form of this contract.
+// Strategy is the rule by which a holder gets its connection. Every strategy passes the suite
+// dbtest.Conformance on a real PostgreSQL, which is the long form of this contract.
 //
 // A Strategy is safe for concurrent use. Leases are given out first come first served where they are bounded,
 // and nothing of a request that gave up while it waited is left behind.

@@ -29,8 +29,9 @@ type Lab struct {
 	sentry config.Sentry // of the application; without a DSN, experiments use a stand-in
 	turn   chan struct{} // one stress run at a time
 
-	mu     sync.Mutex
-	leaked map[*db.Lease]func() // the leases leaked on purpose, and how to take each back
+	mu      sync.Mutex
+	leaked  map[*db.Lease]func() // the leases leaked on purpose, and how to take each back
+	leaking int                  // how many more are about to be
 }
 
 // New makes the lab.

@@ -37,7 +37,7 @@ const defaultReclaim = 30 * time.Second
 // themselves after reclaim=, so that the application is never lost for good.
 func (l *Lab) ConnectionLeak(c echo.Context) error {
 	limits := *l.limits.Load()
-	q := &query{values: c.QueryParams()}
+	q := newQuery(c)
 	cfg := l.db.Config()
 	count := q.number("count", min(3, limits.MaxThreads), 1, limits.MaxThreads)
 	reclaim := q.duration("reclaim", min(defaultReclaim, limits.MaxHold), time.Millisecond, limits.MaxHold)
@@ -50,11 +50,12 @@ func (l *Lab) ConnectionLeak(c echo.Context) error {
 		Attempts: []string{}, Errors: []string{}, Leaked: []Holder{}, Reclaim: reclaim.String(),
 	}
 	for i := range count {
-		if l.leaks() >= limits.MaxThreads {
-			return fault.New(fault.Conflict, "%d leases are leaked already, the most that max_threads under [test] allows. They come back by themselves.", limits.MaxThreads)
-		}
 		began := time.Now()
-		if err := l.leak(c.Request().Context(), timeout, reclaim); err != nil {
+		err := l.leak(c.Request().Context(), limits.MaxThreads, timeout, reclaim)
+		if fault.KindOf(err) == fault.Conflict {
+			return err
+		}
+		if err != nil {
 			answer.Errors = append(answer.Errors, fmt.Sprintf("Attempt %d: ERROR - %v", i, err))
 			break // the others would only wait as long for the same answer
 		}
@@ -65,17 +66,32 @@ func (l *Lab) ConnectionLeak(c echo.Context) error {
 }
 
 // leak takes a lease and forgets it: no Release, on any path.
-func (l *Lab) leak(ctx context.Context, timeout, reclaim time.Duration) error {
+func (l *Lab) leak(ctx context.Context, most int, timeout, reclaim time.Duration) error {
+	if err := l.aboutToLeak(most); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, timeout+timeout/100)
 	defer cancel()
 	lease, err := l.db.Acquire(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.leaking--
 	if err != nil {
 		return err
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	timer := time.AfterFunc(reclaim, func() { l.takeBack(lease) })
 	l.leaked[lease] = func() { timer.Stop(); l.takeBack(lease) }
+	return nil
+}
+
+// aboutToLeak counts one more leak that is under way, unless that would be too many.
+func (l *Lab) aboutToLeak(most int) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.leaked)+l.leaking >= most {
+		return fault.New(fault.Conflict, "%d leases are leaked already, the most that max_threads under [test] allows. They come back by themselves.", most)
+	}
+	l.leaking++
 	return nil
 }
 
@@ -85,12 +101,6 @@ func (l *Lab) takeBack(lease *db.Lease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.leaked, lease)
-}
-
-func (l *Lab) leaks() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.leaked)
 }
 
 func (l *Lab) holders() []Holder {

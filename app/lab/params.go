@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/labstack/echo/v4"
+
 	"ddtb/app/fault"
 	"ddtb/config"
 )
@@ -18,6 +20,15 @@ type query struct {
 	values url.Values
 	known  []string
 	err    error
+}
+
+func newQuery(c echo.Context) *query {
+	q := &query{}
+	var err error
+	if q.values, err = url.ParseQuery(c.QueryString()); err != nil {
+		q.fail("The address can't be read: write its parameters as name=value, with & between them.")
+	}
+	return q
 }
 
 func (q *query) text(name string) string {
@@ -73,9 +84,12 @@ func (q *query) choice(name string, words ...string) string {
 
 // end refuses a parameter that nobody asked for: it is mostly one that was misspelt.
 func (q *query) end() error {
-	for name := range q.values {
+	for name, values := range q.values {
 		if !slices.Contains(q.known, name) {
 			q.fail("There is no parameter %s. There are %s.", short(name), strings.Join(q.known, ", "))
+		}
+		if len(values) > 1 {
+			q.fail("%s is there %d times: give it once.", name, len(values))
 		}
 	}
 	return q.err

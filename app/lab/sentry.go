@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"time"
 
@@ -98,7 +97,7 @@ type sentryParams struct {
 // readSentry reads the parameters, and changes cfg for a private instance: of one lease unless told otherwise, where
 // a capture may take its time or a lease. The two captures that may wait for a lease end within max_hold.
 func readSentry(c echo.Context, limits config.Test, cfg *config.Database) (p sentryParams, err error) {
-	q := &query{values: maps.Clone(c.QueryParams())}
+	q := newQuery(c)
 	p.hook, p.transport = q.choice("hook", "none", hookQueries), q.choice("transport", "async", transportSync)
 	if p.hook == "" {
 		p.hook = "none"

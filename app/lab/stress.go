@@ -25,8 +25,8 @@ type Stress struct {
 	Failures        int      `json:"failures"`
 	Results         []string `json:"results"`
 	Errors          []string `json:"errors"`
-	PeakConnections int      `json:"peak_connections"` // counted on the server
-	PeakError       string   `json:"peak_error,omitempty"`
+	PeakConnections int      `json:"peak_connections"`     // counted on the server
+	PeakError       string   `json:"peak_error,omitempty"` // why the peak may have been missed
 	WaitsMS         Waits    `json:"waits_ms"`
 	DurationSeconds float64  `json:"duration_seconds"`
 }
@@ -69,30 +69,35 @@ func SettingsOf(cfg config.Database) Settings {
 
 // params are what a stress run was asked for.
 type params struct {
-	threads       int
-	hold, timeout time.Duration
-	private       bool
+	threads int
+	hold    time.Duration
+	timeout time.Duration // 0: the strategy sees to it, or nobody waits
+	private bool
 }
 
 const (
-	holdWithoutTimeout = time.Second     // by default, where the strategy has no timeout to go by
-	closeTimeout       = 5 * time.Second // for a private instance whose leases are all back
+	holdWithoutTimeout = time.Second            // by default, where the strategy has no timeout to go by
+	holdLonger         = 100 * time.Millisecond // at least, than the timeout: threads don't begin at the same instant
+	closeTimeout       = 5 * time.Second        // for a private instance whose leases are all back
 )
 
 // readStress reads the parameters against the limits, and changes cfg for a private instance. A thread holds a
 // twentieth longer than the timeout unless told otherwise, so that exactly those fail that found no place.
 func readStress(c echo.Context, limits config.Test, cfg *config.Database) (*params, error) {
-	q := &query{values: c.QueryParams()}
+	q := newQuery(c)
 	p := &params{threads: q.number("threads", min(15, limits.MaxThreads), 1, limits.MaxThreads)}
 	p.private = q.private(cfg, limits.MaxThreads)
-	p.timeout = q.duration("timeout", timeoutOf(*cfg), time.Millisecond, limits.MaxHold)
+	p.timeout = q.duration("timeout", min(timeoutOf(*cfg), limits.MaxHold), time.Millisecond, limits.MaxHold)
 	hold := holdWithoutTimeout
 	if p.timeout > 0 {
-		hold = min(p.timeout+p.timeout/20, limits.MaxHold)
+		hold = min(p.timeout+max(p.timeout/20, holdLonger), limits.MaxHold)
 	}
 	p.hold = q.duration("hold", hold, 0, limits.MaxHold)
 	if p.private && p.timeout > 0 {
 		cfg.Pool.Timeout, cfg.PerRequest.Timeout = p.timeout, p.timeout
+	}
+	if p.timeout == timeoutOf(*cfg) {
+		p.timeout = 0
 	}
 	return p, q.end()
 }
@@ -161,7 +166,7 @@ func (p *params) run(ctx context.Context, strategy acquirer) thread {
 	acquire := ctx
 	if p.timeout > 0 {
 		var cancel context.CancelFunc
-		acquire, cancel = context.WithTimeout(ctx, p.timeout+p.timeout/100) // the strategy's own comes first
+		acquire, cancel = context.WithTimeout(ctx, p.timeout)
 		defer cancel()
 	}
 	lease, err := strategy.Acquire(acquire)
@@ -221,7 +226,7 @@ func (l *Lab) countPeak(ctx context.Context, application string) (stop func() (i
 			n, err := l.server.Backends(ctx, application)
 			switch {
 			case err == nil:
-				peak, why = max(peak, n), ""
+				peak = max(peak, n)
 			case ctx.Err() == nil:
 				why = err.Error()
 			}
