@@ -75,7 +75,8 @@ var endpoints = []Endpoint{
 	},
 	{
 		"/error/", "Fails as a bug does: an error page with status 500, a line in the log, an event and a mail.",
-		[]Parameter{}, []string{"/error/"},
+		[]Parameter{},
+		[]string{"/error/"},
 	},
 }
 
