@@ -1,0 +1,148 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"ddtb/db/dbtest"
+)
+
+// postmaster is the process id of the private PostgreSQL.
+func (m *machine) postmaster(data string) int {
+	m.Helper()
+	files, err := filepath.Glob(filepath.Join(data, "*", "postmaster.pid"))
+	if err != nil || len(files) != 1 {
+		m.Fatalf("%v: %q, %v", data, files, err)
+	}
+	text, err := os.ReadFile(files[0])
+	if err != nil {
+		m.Fatal(err)
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	pid, err := strconv.Atoi(first)
+	if err != nil {
+		m.Fatal(err)
+	}
+	return pid
+}
+
+func alive(pid int) bool { return syscall.Kill(pid, 0) == nil }
+
+// It tells one story, in which the data stays from part to part.
+func TestRunBringsEverythingOnANewMachine(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	data := filepath.Join(m.home, "pg")
+	run := []string{"run", "--addr", "127.0.0.1:0", "--data", data}
+
+	p := m.serving(run...)
+	for path, words := range map[string][]string{
+		"/polls/": {"How many connections should a pool have?"}, "/test/": {"/test/pool-stress"}, "/readyz": {`"ready":true`},
+		"/admin/": {`name="password"`}, "/": {`"max_connections": 100`},
+	} {
+		status, body := p.page(path)
+		for _, w := range words {
+			if status != 200 || !strings.Contains(body, w) {
+				t.Errorf("%s: %d, without %q\n%s", path, status, w, body)
+			}
+		}
+	}
+	told := p.log.String()
+	for _, w := range []string{"Wrote " + m.file, "Edit " + m.file, "user admin, password ", `The strategy is "pool"`, "ab -n 200 " + p.url + "/polls/"} {
+		if !strings.Contains(told, w) {
+			t.Errorf("the welcome lacks %q:\n%s", w, told)
+		}
+	}
+	p.mustBeStressed()
+
+	t.Run("a second one at the same time is told who has the data", func(t *testing.T) {
+		second := m.in(t).start(run...).ends()
+		second.must(exitFailed, "already running", data)
+		m.in(t).start("run", "--addr", strings.TrimPrefix(p.url, "http://"), "--data", data+"2").ends().
+			must(exitFailed, "is taken by another program")
+	})
+	t.Run("its configuration is the file that it wrote", func(t *testing.T) {
+		edited := strings.Replace(read(t, m.file), "[databases.default]\n", "[databases.default]\nstrategy = \"persistent\"\n", 1)
+		m.in(t).write(edited)
+		q := *p
+		q.machine = m.in(t)
+		q.logs(1, "the database settings were switched", "strategy=persistent")
+		q.mustBeStressed()
+	})
+	vote(t, p)
+	server := m.postmaster(data)
+	t.Run("Ctrl-C ends both", func(t *testing.T) {
+		if code := p.stop(os.Interrupt); code != exitFine {
+			t.Errorf("exit code %d:\n%s", code, p.log)
+		}
+		if alive(server) {
+			t.Error("its PostgreSQL is still there")
+		}
+	})
+	t.Run("after kill -9 it takes over, and the data stays", func(t *testing.T) {
+		m := m.in(t)
+		p := m.serving(run...)
+		if !strings.Contains(p.log.String(), "password in "+filepath.Join(data, "admin.password")) || strings.Contains(p.log.String(), "Wrote") {
+			t.Errorf("the welcome of the second time:\n%s", p.log)
+		}
+		before := m.postmaster(data)
+		p.stop(syscall.SIGKILL)
+		p = m.serving(run...)
+		if now := m.postmaster(data); now == before {
+			t.Error("the old PostgreSQL serves the new one")
+		}
+		dbtest.Eventually(t, "the old PostgreSQL is gone", func() bool { return !alive(before) })
+		if _, body := p.page("/polls/1/results/"); !strings.Contains(body, "42 votes") {
+			t.Errorf("the vote is lost:\n%s", body)
+		}
+		t.Run("when its PostgreSQL dies, so does it, and says where to look", func(t *testing.T) {
+			if err := syscall.Kill(m.postmaster(data), syscall.SIGQUIT); err != nil {
+				t.Fatal(err)
+			}
+			p.ends().must(exitFailed, "the private PostgreSQL ended", "log")
+		})
+	})
+	t.Run("--fresh starts anew", func(t *testing.T) {
+		p := m.in(t).serving(append(run, "--fresh")...)
+		if _, body := p.page("/polls/1/results/"); !strings.Contains(body, "41 votes") {
+			t.Errorf("the vote is still there:\n%s", body)
+		}
+		if code := p.stop(syscall.SIGTERM); code != exitFine {
+			t.Errorf("exit code %d:\n%s", code, p.log)
+		}
+	})
+}
+
+// mustBeStressed looks whether the test endpoints are on, as `ddtb run` has them unless told otherwise.
+func (p *process) mustBeStressed() {
+	p.Helper()
+	status, body := p.page("/test/pool-stress?threads=5&hold=0")
+	if status != 200 || !strings.Contains(body, `"successes": 5`) {
+		p.Errorf("%d\n%s", status, body)
+	}
+}
+
+func vote(t *testing.T, p *process) {
+	t.Helper()
+	resp, err := fresh.Post(p.url+"/polls/1/vote/", "application/x-www-form-urlencoded", strings.NewReader("choice=1")) //nolint:noctx // a test's
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if !strings.HasSuffix(resp.Request.URL.Path, "/polls/1/results/") {
+		t.Errorf("the vote led to %s: %s", resp.Request.URL, resp.Status)
+	}
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
