@@ -172,7 +172,7 @@ func (m *machine) start(args ...string) *process {
 	m.Helper()
 	p := &process{machine: m, log: &logbook{}, done: make(chan struct{})}
 	p.cmd = exec.CommandContext(context.WithoutCancel(m.Context()), os.Args[0], append([]string{asDDTB}, args...)...)
-	p.cmd.Env = append(m.environ(), "GORACE=atexit_sleep_ms=0")                                                       // a race ends with an exit code all the same
+	p.cmd.Env = append(m.environ(), "GORACE=atexit_sleep_ms=0") // a race ends with an exit code all the same
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	if err := p.cmd.Start(); err != nil {
 		m.Fatal(err)
