@@ -72,6 +72,8 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 		polls: polls.New(polls.NewStore(d), time.Now),
 		ready: newReadiness(observer),
 	}
+	a.lab.UseSentry(cfg.Sentry)
+	a.admin.Tell = a.tell
 	a.echo = a.routes()
 	if err := a.openEye(ctx); err != nil {
 		return nil, errors.Join(err, a.Close(ctx))

@@ -32,6 +32,7 @@ func (a *App) middleware() []echo.MiddlewareFunc {
 		recoverPanics,
 		sameOrigin(),
 		middleware.BodyLimit(maxBody),
+		web.KeepForms,
 	}
 }
 

@@ -49,6 +49,9 @@ func (a *App) table() []route {
 		{get, "/test/pool-stress/", test(a.lab.PoolStress), direct},
 		{get, "/test/connection-leak", test(a.lab.ConnectionLeak), direct},
 		{get, "/test/connection-leak/", test(a.lab.ConnectionLeak), direct},
+		{get, "/test/sentry-db-interaction", test(a.lab.SentryInteraction), direct},
+		{get, "/test/sentry-db-interaction/", test(a.lab.SentryInteraction), direct},
+		{get, "/error/", test(a.lab.Error), direct},
 
 		{get, "/healthz", a.healthz, direct},
 		{get, "/readyz", a.readyz, direct},

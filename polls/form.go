@@ -13,41 +13,64 @@ import (
 	"ddtb/app/web"
 )
 
-// maxForm is how much of a vote's body is read: the form has one short field.
+// maxForm is how much of a vote's body is read: the form has two short fields.
 const maxForm = 64 << 10
 
-// readChoice reads which choice was sent in the body; an address with ?choice= is no vote. That the body says
-// nothing usable is no error; that it can't be read, or is too large, is.
-func readChoice(r *http.Request) (id int64, ok bool, err error) {
+// ballot is what a vote's form says.
+type ballot struct {
+	choice int64
+	token  Token // zero: none was sent, as by Django's form, or by curl
+}
+
+// What a person is told whose form is no vote.
+const (
+	noChoice = "You didn't select a choice."
+	noToken  = "This form did not arrive as it was sent, so nothing was counted. Please choose again."
+)
+
+// readBallot reads which choice was sent in the body; an address with ?choice= is no vote. A complaint is for the
+// person: what the body says is no vote. That it can't be read, or is too large, is an error.
+func readBallot(r *http.Request) (b ballot, complaint string, err error) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxForm+1))
 	if err != nil {
-		return 0, false, fmt.Errorf("read the vote's form: %w", err)
+		return ballot{}, "", fmt.Errorf("read the vote's form: %w", err)
 	}
 	if len(body) > maxForm {
-		return 0, false, fault.New(fault.TooLarge, "The form is larger than %d kB: a vote is one choice.", maxForm>>10)
+		return ballot{}, "", fault.New(fault.TooLarge, "The form is larger than %d kB: a vote is one choice.", maxForm>>10)
 	}
-	id, ok = parseChoice(r.Header.Get("Content-Type"), body)
-	return id, ok, nil
+	b, complaint = parseBallot(r.Header.Get("Content-Type"), body)
+	return b, complaint, nil
 }
 
-// parseChoice is the id in the field "choice", if there is exactly one and it can be an id.
-func parseChoice(contentType string, body []byte) (id int64, ok bool) {
-	choices := formValues(contentType, body)
-	if len(choices) != 1 {
-		return 0, false
+// parseBallot takes exactly one field "choice" that can be an id, and at most one "token" that can be ours. Whoever
+// sends a token relies on it: to count such a vote without one would count a repetition twice.
+func parseBallot(contentType string, body []byte) (b ballot, complaint string) {
+	form := formValues(contentType, body)
+	if len(form["choice"]) != 1 {
+		return ballot{}, noChoice
 	}
-	return web.ParseID(choices[0])
+	ok := false
+	if b.choice, ok = web.ParseID(form["choice"][0]); !ok {
+		return ballot{}, noChoice
+	}
+	if len(form["token"]) == 0 {
+		return b, ""
+	}
+	if b.token, ok = parseToken(form["token"][0]); !ok || len(form["token"]) > 1 {
+		return ballot{}, noToken
+	}
+	return b, ""
 }
 
-// formValues are the values of "choice" in a form of either encoding. What is malformed is left out.
-func formValues(contentType string, body []byte) []string {
+// formValues are the values in a form of either encoding. What is malformed is left out.
+func formValues(contentType string, body []byte) url.Values {
 	kind, params, err := mime.ParseMediaType(contentType)
 	switch {
 	case err != nil:
 		return nil
 	case kind == "application/x-www-form-urlencoded":
 		values, _ := url.ParseQuery(string(body))
-		return values["choice"]
+		return values
 	case kind == "multipart/form-data":
 		return multipartValues(multipart.NewReader(bytes.NewReader(body), params["boundary"]))
 	}
@@ -55,15 +78,16 @@ func formValues(contentType string, body []byte) []string {
 }
 
 // multipartValues does without http.Request.ParseMultipartForm, which writes files that were sent to the disk.
-func multipartValues(r *multipart.Reader) (values []string) {
+func multipartValues(r *multipart.Reader) url.Values {
+	values := url.Values{}
 	for {
 		part, err := r.NextPart()
 		if err != nil {
 			return values
 		}
 		value, err := io.ReadAll(part)
-		if err == nil && part.FormName() == "choice" && part.FileName() == "" {
-			values = append(values, string(value))
+		if err == nil && part.FileName() == "" {
+			values.Add(part.FormName(), string(value))
 		}
 	}
 }

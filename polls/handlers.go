@@ -73,6 +73,7 @@ func (h *Handlers) List(c echo.Context) error {
 type detail struct {
 	Question
 	Error string
+	Token Token
 }
 
 // Detail shows the form of one question.
@@ -89,25 +90,26 @@ func (h *Handlers) Results(c echo.Context) error {
 	return pages.Render(c, http.StatusOK, "results.html", q)
 }
 
-// Vote counts the vote and redirects to the results, so that loading them again does not vote again. Without a
-// valid choice it shows the form once more.
+// Vote counts the vote and redirects to the results, so that loading them again does not vote again; a vote that
+// was counted before is answered alike. Without a valid choice it shows the form once more.
 func (h *Handlers) Vote(c echo.Context) error {
 	id, err := web.ID(c, "id")
 	if err != nil {
 		return err
 	}
-	choice, ok, err := readChoice(c.Request())
+	b, complaint, err := readBallot(c.Request())
 	if err != nil {
 		return err
 	}
-	if ok {
-		ok, err = h.store.Vote(c.Request().Context(), h.now(), id, choice)
+	if complaint != "" {
+		return h.form(c, complaint)
 	}
+	counted, err := h.store.Vote(c.Request().Context(), h.now(), id, b.choice, b.token)
 	if err != nil {
 		return err
 	}
-	if !ok { // there may be no such question: the form finds out
-		return h.form(c, "You didn't select a choice.")
+	if !counted { // there may be no such question: the form finds out
+		return h.form(c, noChoice)
 	}
 	return c.Redirect(http.StatusFound, Question{ID: id}.Path()+"results/")
 }
@@ -117,7 +119,9 @@ func (h *Handlers) form(c echo.Context, complaint string) error {
 	if err != nil {
 		return err
 	}
-	return pages.Render(c, http.StatusOK, "detail.html", detail{q, complaint})
+	// A page that a cache gave to two people would make one vote of theirs.
+	c.Response().Header().Set(echo.HeaderCacheControl, "private, no-cache")
+	return pages.Render(c, http.StatusOK, "detail.html", detail{q, complaint, newToken()})
 }
 
 // question is the published one that the address names.

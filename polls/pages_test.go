@@ -81,7 +81,7 @@ func TestTheDetailPageHasAFormWithARadioForEachChoice(t *testing.T) {
 	if button := form.Find("button"); words(button) != "Vote" || button.AttrOr("type", "submit") != "submit" {
 		t.Errorf("button: %q", words(button))
 	}
-	if form.Find("input").Length() != 2 {
+	if form.Find("input").Length() != 3 { // and the token
 		t.Errorf("%d inputs", form.Find("input").Length())
 	}
 	for i, label := range []string{"Not much", "The sky"} {

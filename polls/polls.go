@@ -2,7 +2,8 @@
 // behaviour, the tables and the columns of Django's tutorial, so that both can share a database.
 //
 // It promises that a question is invisible and takes no votes until it is published, that N votes at once count
-// as exactly N, and that each page costs one query, because under some strategies each query is a lease.
+// as exactly N, that a form which is sent again, because nobody knows whether it arrived, counts once within a day,
+// and that each page costs one query, because under some strategies each query is a lease.
 // It must not know how a connection is got, what went wrong when there is none, who is signed in, or the admin.
 package polls
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"ddtb/app/fault"
 	"ddtb/db"
@@ -77,18 +78,43 @@ func (s *Store) Published(ctx context.Context, now time.Time, id int64) (Questio
 	return q, nil
 }
 
-// The row is locked and read again by whoever comes second, so that no vote is lost.
+// One statement, so that a vote and the note that its form has voted are there together or not at all. A repeated
+// token waits at the primary key for a vote under way, and then finds it counted, or takes its place. Whoever comes
+// second at the choice waits for its row and reads it again, so that no vote is lost. "fresh" is joined, not asked by
+// EXISTS, because that reading again must not insert once more. Two old notes go for each new one: what is kept is at
+// most what a day brings. Those that another vote removes just now are passed over.
 const voteSQL = `
-UPDATE polls_choice SET votes = votes + 1
-WHERE id = $1::bigint AND question_id = $2::bigint
-  AND EXISTS (SELECT FROM polls_question WHERE id = $2::bigint AND pub_date <= $3)`
+WITH open AS (
+    SELECT c.id
+    FROM polls_choice c JOIN polls_question q ON q.id = c.question_id
+    WHERE c.id = $1::bigint AND q.id = $2::bigint AND q.pub_date <= $3
+), fresh AS (
+    INSERT INTO ddtb_vote (token, choice_id, at)
+    SELECT $4::uuid, id, $3 FROM open
+    ON CONFLICT DO NOTHING
+    RETURNING choice_id
+), counted AS (
+    UPDATE polls_choice c SET votes = c.votes + 1
+    FROM fresh WHERE c.id = fresh.choice_id
+    RETURNING c.id
+), forgotten AS (
+    DELETE FROM ddtb_vote WHERE (token, choice_id) IN (
+        SELECT token, choice_id FROM ddtb_vote
+        WHERE at < $3 - interval '1 day' ORDER BY at LIMIT 2 FOR UPDATE SKIP LOCKED
+    )
+)
+SELECT EXISTS (SELECT FROM counted) OR EXISTS (SELECT FROM open) AND NOT EXISTS (SELECT FROM fresh)`
 
-// Vote adds one vote to the choice, if it is one of the question's and the question is published. It tells
-// whether it did.
-func (s *Store) Vote(ctx context.Context, now time.Time, question, choice int64) (bool, error) {
-	tag, err := s.db.Exec(ctx, voteSQL, choice, question, now)
+// Vote adds one vote to the choice, if it is one of the question's and the question is published. It tells whether
+// the vote is counted: now, or before with the same token, which is remembered for a day at least. The zero token is
+// that of a form without one, and is like no other.
+func (s *Store) Vote(ctx context.Context, now time.Time, question, choice int64, token Token) (counted bool, err error) {
+	if token == (Token{}) {
+		token = newToken()
+	}
+	err = s.db.QueryRow(ctx, voteSQL, choice, question, now, pgtype.UUID{Bytes: token, Valid: true}).Scan(&counted)
 	if err != nil {
 		return false, fmt.Errorf("vote for choice %d of poll %d: %w", choice, question, err)
 	}
-	return tag.RowsAffected() == 1, nil
+	return counted, nil
 }

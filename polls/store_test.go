@@ -178,7 +178,7 @@ func TestWithoutADatabaseEveryPageIsUnavailableAndTheCauseIsKept(t *testing.T) {
 	store := polls.NewStore(s.db)
 	_, latest := store.Latest(t.Context(), now, 5)
 	_, published := store.Published(t.Context(), now, 1)
-	_, vote := store.Vote(t.Context(), now, 1, 1)
+	_, vote := store.Vote(t.Context(), now, 1, 1, polls.NewToken())
 	_, demo := store.LoadDemo(t.Context(), now)
 	for name, err := range map[string]error{
 		"latest": latest, "published": published, "vote": vote, "demo": demo, "many": store.LoadMany(t.Context(), now, 1),

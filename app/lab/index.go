@@ -58,6 +58,26 @@ var endpoints = []Endpoint{
 		},
 		[]string{"/test/connection-leak", "/test/connection-leak?count=10&reclaim=10s"},
 	},
+	{
+		"/test/sentry-db-interaction", "Captures events while it holds a connection, in a transaction, and after a failed query, and counts the connections that each capture takes: none, unless an event hook queries.",
+		[]Parameter{
+			{"hook", "queries: the event hook asks for a connection as well, and a small pool deadlocks; none"},
+			{"transport", "sync: each capture waits for Sentry's answer, and the connection with it; async"},
+			{"delay", "how long Sentry takes to answer; a stand-in inside this process does so, as it does where no Sentry is configured"},
+			{"strategy", "pool, persistent or per-request: run on a private instance. hook=queries and transport=sync always do"},
+			{"max_size, min_size, max_waiting", "of the private instance; max_size is at most 3"},
+			{"timeout", "how long a capture waits for its connection; the strategy's own unless you say less"},
+		},
+		[]string{
+			"/test/sentry-db-interaction", "/test/sentry-db-interaction?hook=queries&max_size=1&timeout=2s",
+			"/test/sentry-db-interaction?hook=queries&max_size=2", "/test/sentry-db-interaction?transport=sync&delay=2s",
+		},
+	},
+	{
+		"/error/", "Fails as a bug does: an error page with status 500, a line in the log, an event and a mail.",
+		[]Parameter{},
+		[]string{"/error/"},
+	},
 }
 
 // Index lists the test endpoints.

@@ -26,6 +26,7 @@ type Lab struct {
 	server *activity.Observer
 	log    *slog.Logger
 	limits atomic.Pointer[config.Test]
+	sentry config.Sentry // of the application; without a DSN, experiments use a stand-in
 	turn   chan struct{} // one stress run at a time
 
 	mu      sync.Mutex
@@ -42,6 +43,9 @@ func New(d *db.DB, server *activity.Observer, cfg config.Test, log *slog.Logger)
 
 // Configure puts other limits in force, and turns the endpoints on or off.
 func (l *Lab) Configure(cfg config.Test) { l.limits.Store(&cfg) }
+
+// UseSentry sends the events of experiments where the application's go. Call it before the first request.
+func (l *Lab) UseSentry(cfg config.Sentry) { l.sentry = cfg }
 
 // Enabled tells whether the endpoints are there.
 func (l *Lab) Enabled() bool { return l.limits.Load().Enabled }

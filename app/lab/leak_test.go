@@ -66,7 +66,7 @@ func TestNoMoreLeasesAreLeakedThanMaxThreadsAllows(t *testing.T) {
 	var crowd sync.WaitGroup
 	for range 6 {
 		crowd.Go(func() {
-			if _, _, err := s.send(t.Context(), "/test/connection-leak?count=4&reclaim=50s"); err != nil {
+			if _, _, err := s.send(t.Context(), "/test/connection-leak?count=4&reclaim=50s&timeout=30s"); err != nil {
 				t.Error(err)
 			}
 		})

@@ -184,7 +184,11 @@ func (p Problem) write(c echo.Context) error {
 		h.Set(echo.HeaderContentType, "application/problem+json")
 		return c.JSON(p.Status, p)
 	}
-	return errorPages.Render(c, p.Status, "error.html", p)
+	form, _ := c.Get(againKey).(*again)
+	return errorPages.Render(c, p.Status, "error.html", struct {
+		Problem
+		Again *again
+	}{p, form})
 }
 
 func must[T any](v T, err error) T {

@@ -45,7 +45,7 @@ func serveForBenchmark(b *testing.B) (pid int, addr string) {
 	if err := os.WriteFile(file, []byte(wayTo(cfg)), 0o600); err != nil {
 		b.Fatal(err)
 	}
-	cmd := exec.CommandContext(context.Background(), os.Args[0], asDDTB, "runserver", "127.0.0.1:0") //nolint:gosec // this binary
+	cmd := exec.CommandContext(context.Background(), os.Args[0], asDDTB, "runserver", "127.0.0.1:0")
 	cmd.Env = []string{"DDTB_CONFIG=" + file, "XDG_RUNTIME_DIR=" + b.TempDir()}
 	out, err := cmd.StdoutPipe()
 	if err == nil {

@@ -112,14 +112,20 @@ func (o *operator) session(application string) *pgx.Conn {
 	return conn
 }
 
-// fills takes every slot that an ordinary role can have.
+// fills takes every slot that an ordinary role can have, when those of earlier runs are free again.
 func (o *operator) fills() {
 	o.Helper()
-	for used := 0; used < 7; {
-		o.must(o.control.QueryRow(o.Context(), "SELECT count(*) + 1 FROM pg_stat_activity WHERE backend_type = 'client backend'").Scan(&used))
-		if used <= 7 {
-			o.session("crowd")
+	count := func(condition string) (n int) {
+		o.must(o.control.QueryRow(o.Context(), "SELECT count(*) FROM pg_stat_activity WHERE "+condition).Scan(&n))
+		return n
+	}
+	for end := time.Now().Add(20 * time.Second); count("application_name = 'ddtb/db-connections'") > 0; {
+		if time.Now().After(end) {
+			o.Fatal("an earlier run is still connected")
 		}
+	}
+	for count("backend_type = 'client backend'") < 7 {
+		o.session("crowd")
 	}
 }
 

@@ -49,7 +49,7 @@ func newMachine(t *testing.T) *machine {
 	t.Helper()
 	home, err := os.MkdirTemp("", "ddtb-home-") // short, for the paths of sockets
 	if err == nil {
-		err = os.Chmod(home, 0o755) //nolint:gosec // PostgreSQL runs as another user when this is root
+		err = os.Chmod(home, 0o755)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -171,7 +171,7 @@ type process struct {
 func (m *machine) start(args ...string) *process {
 	m.Helper()
 	p := &process{machine: m, log: &logbook{}, done: make(chan struct{})}
-	p.cmd = exec.CommandContext(context.WithoutCancel(m.Context()), os.Args[0], append([]string{asDDTB}, args...)...) //nolint:gosec // this binary
+	p.cmd = exec.CommandContext(context.WithoutCancel(m.Context()), os.Args[0], append([]string{asDDTB}, args...)...)
 	p.cmd.Env = append(m.environ(), "GORACE=atexit_sleep_ms=0") // a race ends with an exit code all the same
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	if err := p.cmd.Start(); err != nil {

@@ -52,6 +52,10 @@ func (c *cli) runserver(ctx context.Context, o config.Options) error {
 	if err != nil {
 		return err
 	}
+	if !speaksOfADatabase(cfg) {
+		return errors.New("no database is configured: write its name, user and password into the file that `ddtb config init` makes, " +
+			"or set DATABASE_URL; `ddtb run` brings a PostgreSQL of its own")
+	}
 	l, err := app.Listen(ctx, cfg.Server.Addr)
 	if err != nil {
 		return err
@@ -62,6 +66,16 @@ func (c *cli) runserver(ctx context.Context, o config.Options) error {
 	}
 	c.say("ddtb serves on http://%s/ with the strategy %s. Ctrl-C stops it.\n", clickable(l.Addr()), cfg.Databases["default"].Strategy)
 	return c.serve(ctx, l, cfg, reload{o, func() (*config.Config, error) { return c.load(o) }})
+}
+
+// speaksOfADatabase tells whether anything but defaults says where the database is.
+func speaksOfADatabase(cfg *config.Config) bool {
+	for key := range cfg.Origins {
+		if strings.HasPrefix(key, "databases.") {
+			return true
+		}
+	}
+	return false
 }
 
 // clickable is an address that a browser on this machine can open.

@@ -115,7 +115,11 @@ func TestAQueueForALockNamesTheOneWhomAllWaitFor(t *testing.T) {
 	reader := with(in(IdleInTransaction, 20*time.Second), func(x *Session) { x.PID, x.Application = 7, "report" })
 	alter := with(in(Active, 15*time.Second), func(x *Session) { x.PID, x.Waits, x.Waited, x.BlockedBy = 8, true, x.InState, []int32{7} })
 	behind := with(in(Active, 10*time.Second), func(x *Session) { x.Waits, x.Waited, x.BlockedBy = true, x.InState, []int32{8} })
-	h := Assess(of([]Session{reader, alter}, many(5, behind)), nil, defaults())
+	queue := of([]Session{reader, alter}, many(5, behind))
+	if roots := queue.Roots(); len(roots) != 1 || roots[0].PID != 7 {
+		t.Errorf("the roots are %+v", roots)
+	}
+	h := Assess(queue, nil, defaults())
 	if len(h.Findings) != 1 || h.Findings[0].PIDs[0] != 7 || !strings.Contains(h.Findings[0].What, "6 sessions wait") ||
 		!strings.Contains(h.Findings[0].What, "behind pid 7, report, idle in transaction for 20s") {
 		t.Errorf("%+v", h.Findings)

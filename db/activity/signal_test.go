@@ -140,6 +140,9 @@ func TestWhatTheRoleMayNotEndIsReported(t *testing.T) {
 		if plan := Plan(snapshot(t, s.observer(t, app)), f); len(plan.Sessions) != 0 || plan.Unseen != 2 {
 			t.Errorf("an ordinary role plans %+v", plan)
 		}
+		if plan := Plan(snapshot(t, s.observer(t, app)), Filter{Application: "theirs", AnyState: true}); len(plan.Sessions) != 0 || plan.Unseen != 1 {
+			t.Errorf("an ordinary role plans to force-close %+v", plan)
+		}
 		o := s.observer(t, reader)
 		got, err := End(t.Context(), o, Plan(snapshot(t, o), f), f)
 		must(t, err)

@@ -14,7 +14,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -78,7 +81,8 @@ func sharedServer(t testing.TB) *Server {
 	return shared.server
 }
 
-// removeStale removes the servers of test binaries that were killed. Those that still run are locked.
+// removeStale removes the servers of test binaries that were killed. A server that its test has stopped for a while
+// is not locked, so it is the binary's process that counts.
 func removeStale(t testing.TB) {
 	t.Helper()
 	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*"))
@@ -86,6 +90,9 @@ func removeStale(t testing.TB) {
 		t.Fatal(err)
 	}
 	for _, dir := range dirs {
+		if madeByTheLiving(dir) {
+			continue
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		err := localpg.Remove(ctx, dir)
 		cancel()
@@ -93,6 +100,13 @@ func removeStale(t testing.TB) {
 			t.Logf("left over from a killed test: %v", err)
 		}
 	}
+}
+
+// madeByTheLiving tells whether the process in the folder's name is there.
+func madeByTheLiving(dir string) bool {
+	pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), dirPrefix), "-")
+	n, err := strconv.Atoi(pid)
+	return err == nil && n > 0 && syscall.Kill(n, 0) == nil
 }
 
 // Config is the configuration of a new, migrated, empty database, which goes with the test. Its user is no

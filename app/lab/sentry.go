@@ -1,0 +1,306 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/labstack/echo/v4"
+
+	"ddtb/app/report"
+	"ddtb/app/report/envelope"
+	"ddtb/config"
+	"ddtb/db"
+)
+
+// Sentry is the answer of /test/sentry-db-interaction.
+type Sentry struct {
+	Test             string    `json:"test"`
+	Strategy         string    `json:"strategy"`
+	Settings         Settings  `json:"settings"`
+	Private          bool      `json:"private"`   // on an instance of its own, beside the application's
+	Hook             string    `json:"hook"`      // none or queries
+	Transport        string    `json:"transport"` // async or sync
+	SentTo           string    `json:"sent_to"`
+	Steps            []Capture `json:"steps"`
+	ConnectionsTaken int64     `json:"connections_taken_by_captures"`
+	DeliveryError    string    `json:"delivery_error,omitempty"` // not all events arrived
+	Explanation      string    `json:"explanation"`
+	Error            string    `json:"error,omitempty"` // the first of the steps'
+}
+
+// Capture is one step of it.
+type Capture struct {
+	Step             string  `json:"step"`
+	HoldsLease       bool    `json:"holds_lease"`
+	TookMS           float64 `json:"took_ms"`
+	LeaseHeldMS      float64 `json:"lease_held_ms"`
+	ConnectionsTaken int64   `json:"connections_taken"` // leases given out during the capture
+	EventID          string  `json:"event_id"`
+	Error            string  `json:"error"`
+}
+
+const (
+	hookQueries   = "queries"
+	transportSync = "sync"
+
+	mostSize = 3 // leases of a private instance, so that it stays small enough to deadlock
+)
+
+// SentryInteraction captures events while a lease is held, in a transaction and after a failed query, and counts the
+// leases that each capture takes: none, unless hook=queries has the event hook ask for one. transport=sync has
+// each capture wait for Sentry. Both run on a private instance.
+func (l *Lab) SentryInteraction(c echo.Context) error {
+	limits := *l.limits.Load()
+	cfg := l.db.Config()
+	p, err := readSentry(c, limits, &cfg)
+	if err != nil {
+		return err
+	}
+	end, err := l.begin()
+	if err != nil {
+		return err
+	}
+	defer end()
+	strategy, closeIt, err := l.strategyFor(&params{private: p.private}, cfg)
+	if err != nil {
+		return err
+	}
+	defer closeIt()
+	ctx, cancel := context.WithTimeout(c.Request().Context(), limits.MaxHold)
+	defer cancel()
+	run := &sentryRun{sentryParams: p, db: strategy, answer: &Sentry{
+		Test: "sentry-db-interaction", Strategy: cfg.Strategy, Settings: SettingsOf(cfg), Private: p.private,
+		Hook: p.hook, Transport: p.transport, Steps: []Capture{},
+	}}
+	if err := run.all(ctx, l.sentry, cfg.Password); err != nil {
+		return err
+	}
+	return c.JSONPretty(http.StatusOK, run.answer, "  ")
+}
+
+// sentryParams are what a run was asked for.
+type sentryParams struct {
+	hook, transport string
+	private         bool
+	timeout         time.Duration // of the hook's wait, where the strategy has none of its own; else 0
+	patience        time.Duration // of a request to Sentry
+	standIn         bool          // delay was given: no real Sentry
+	delay           time.Duration // of the stand-in
+}
+
+// readSentry reads the parameters, and changes cfg for a private instance: of one lease unless told otherwise, where
+// a capture may take its time or a lease. The two captures that may wait for a lease end within max_hold.
+func readSentry(c echo.Context, limits config.Test, cfg *config.Database) (p sentryParams, err error) {
+	q := newQuery(c)
+	p.hook, p.transport = q.choice("hook", "none", hookQueries), q.choice("transport", "async", transportSync)
+	if p.hook == "" {
+		p.hook = "none"
+	}
+	if p.transport == "" {
+		p.transport = "async"
+	}
+	slow := p.hook == hookQueries || p.transport == transportSync
+	if (slow || q.values.Has("timeout")) && !q.values.Has("max_size") {
+		q.values.Set("max_size", "1")
+	}
+	p.private = q.private(cfg, mostSize)
+	share := limits.MaxHold / 3
+	timeout := q.duration("timeout", min(timeoutOr(*cfg, 10*time.Second), share), time.Millisecond, share)
+	if p.private {
+		cfg.Pool.Timeout, cfg.PerRequest.Timeout = timeout, timeout
+	}
+	if timeoutOf(*cfg) == 0 {
+		p.timeout = timeout
+	}
+	p.patience = min(sentryPatience, share)
+	p.standIn = q.values.Has("delay")
+	otherwise := time.Duration(0)
+	if p.transport == transportSync {
+		otherwise = min(time.Second, share)
+	}
+	p.delay = q.duration("delay", otherwise, 0, limits.MaxHold)
+	return p, q.end()
+}
+
+func timeoutOr(cfg config.Database, otherwise time.Duration) time.Duration {
+	if t := timeoutOf(cfg); t > 0 {
+		return t
+	}
+	return otherwise
+}
+
+// sentryRun is one run of the three steps.
+type sentryRun struct {
+	sentryParams
+	db      acquirer
+	client  *report.SentryClient
+	sink    *envelope.Sink // the stand-in; nil: events go to the Sentry that is configured
+	hookErr error          // of the capture under way: the hook runs in its goroutine
+	locked  int            // captures that waited in vain while their own request held a lease
+	answer  *Sentry
+}
+
+// all runs the steps, and then waits until the events are sent, when no lease is held any more.
+func (r *sentryRun) all(ctx context.Context, to config.Sentry, password config.Secret) error {
+	dsn, closeSink, err := r.destination(ctx, to)
+	if err != nil {
+		return err
+	}
+	defer closeSink()
+	options := report.SentryOptions{
+		DSN: dsn, Environment: to.Environment, Sync: r.transport == transportSync, Timeout: r.patience,
+		Secrets: []config.Secret{password},
+	}
+	if r.hook == hookQueries {
+		options.Hook = func(ctx context.Context) { r.hookErr = r.query(ctx) }
+	}
+	if r.client, err = report.NewSentryClient(options); err != nil {
+		return err
+	}
+	r.steps(ctx)
+	r.answer.Explanation = r.explain()
+	ctx, cancel := context.WithTimeout(ctx, sentryPatience)
+	defer cancel()
+	err = r.client.Close(ctx)
+	if r.sink != nil { // it knows, where a synchronous client says nothing of what it lost
+		err = r.lost(len(r.sink.Items("event")))
+	}
+	if err != nil {
+		r.answer.DeliveryError = err.Error()
+	}
+	return nil
+}
+
+func (r *sentryRun) lost(arrived int) error {
+	sent := 0
+	for _, s := range r.answer.Steps {
+		if s.EventID != "" {
+			sent++
+		}
+	}
+	if arrived == sent {
+		return nil
+	}
+	return fmt.Errorf("%d of %d events arrived: the client waits for %v at most", arrived, sent, r.patience)
+}
+
+// steps ends early when a step finds no connection for itself, or the time is over: the others would fare the same.
+func (r *sentryRun) steps(ctx context.Context) {
+	for _, s := range []struct {
+		name string
+		do   func(context.Context, *Capture) error
+	}{
+		{"capture while a lease is held", r.whileHolding},
+		{"capture in a transaction", r.inTransaction},
+		{"capture after a failed query", r.afterFailure},
+	} {
+		step := Capture{Step: s.name}
+		err := s.do(ctx, &step)
+		if err != nil {
+			step.Error = err.Error()
+		}
+		r.answer.Steps = append(r.answer.Steps, step)
+		r.answer.ConnectionsTaken += step.ConnectionsTaken
+		if r.answer.Error == "" {
+			r.answer.Error = step.Error
+		}
+		if err != nil || ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+func (r *sentryRun) whileHolding(ctx context.Context, step *Capture) error {
+	return r.holding(ctx, step, func(conn *pgx.Conn) error {
+		if _, err := conn.Exec(ctx, "SELECT 1"); err != nil {
+			return err
+		}
+		r.capture(ctx, step, errors.New("captured while a lease is held, on purpose"))
+		return nil
+	})
+}
+
+func (r *sentryRun) inTransaction(ctx context.Context, step *Capture) error {
+	return r.holding(ctx, step, func(conn *pgx.Conn) error {
+		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, "SELECT 1"); err != nil {
+				return err
+			}
+			r.capture(ctx, step, errors.New("captured in a transaction, on purpose"))
+			return nil
+		})
+	})
+}
+
+// afterFailure captures when the lease is back, which is how it should be done.
+func (r *sentryRun) afterFailure(ctx context.Context, step *Capture) error {
+	var failure error
+	err := r.holding(ctx, step, func(conn *pgx.Conn) error {
+		_, failure = conn.Exec(ctx, "SELECT 1/0")
+		if pe, ok := errors.AsType[*pgconn.PgError](failure); ok && pe.Code == pgerrcode.DivisionByZero {
+			return nil
+		}
+		return failure
+	})
+	if err != nil {
+		return err
+	}
+	step.HoldsLease = false
+	r.capture(ctx, step, fmt.Errorf("a query failed on purpose: %w", failure))
+	return nil
+}
+
+// holding runs fn with a lease, and notes for how long it was out.
+func (r *sentryRun) holding(ctx context.Context, step *Capture, fn func(*pgx.Conn) error) error {
+	lease, err := r.db.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	defer func() {
+		lease.Release()
+		step.LeaseHeldMS = milliseconds(time.Since(began))
+	}()
+	step.HoldsLease = true
+	return fn(lease.Conn())
+}
+
+// capture sends err. What goes wrong in the hook is the step's error.
+func (r *sentryRun) capture(ctx context.Context, step *Capture, err error) {
+	r.hookErr = nil
+	before, began := r.db.Stat().Acquired, time.Now()
+	step.EventID = r.client.Capture(ctx, err, map[string]string{"test": "sentry-db-interaction"})
+	step.TookMS = milliseconds(time.Since(began))
+	step.ConnectionsTaken = max(r.db.Stat().Acquired-before, 0) // less: the live strategy was switched meanwhile
+	if r.hookErr != nil {
+		step.Error = r.hookErr.Error()
+	}
+	if step.HoldsLease && db.CauseOf(r.hookErr) == db.PoolTimeout {
+		r.locked++
+	}
+}
+
+// query is the hook: it asks for a lease of its own, as code does that knows nothing of who called it.
+func (r *sentryRun) query(ctx context.Context) error {
+	acquire := ctx
+	if r.timeout > 0 {
+		var cancel context.CancelFunc
+		acquire, cancel = context.WithTimeout(ctx, r.timeout)
+		defer cancel()
+	}
+	lease, err := r.db.Acquire(acquire)
+	if err != nil {
+		return err
+	}
+	defer lease.Release()
+	_, err = lease.Conn().Exec(ctx, "SELECT 1")
+	return err
+}
+
+func milliseconds(d time.Duration) float64 { return round(float64(d.Microseconds())/1000, 2) }

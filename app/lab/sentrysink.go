@@ -1,0 +1,50 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"ddtb/app/report/envelope"
+	"ddtb/config"
+)
+
+// sentryPatience is how long a capture waits for Sentry at most when it does, and a run for its last events.
+const sentryPatience = 5 * time.Second
+
+// destination is where the events of a run go: the Sentry that is configured, or a stand-in inside this process,
+// where there is none or it is to be slow. end closes the stand-in; it closes by itself when ctx ends.
+func (r *sentryRun) destination(ctx context.Context, to config.Sentry) (dsn config.Secret, end func(), err error) {
+	if to.DSN != "" && !r.standIn {
+		r.answer.SentTo = "the Sentry that is configured"
+		return to.DSN, func() {}, nil
+	}
+	r.answer.SentTo = fmt.Sprintf("a stand-in for Sentry inside this process, which answers after %v", r.delay)
+	var listen net.ListenConfig
+	l, err := listen.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, fmt.Errorf("the stand-in for Sentry: %w", err)
+	}
+	r.sink = envelope.NewSink(r.delay)
+	server := &http.Server{Handler: r.sink, ReadHeaderTimeout: sentryPatience}
+	served := make(chan struct{})
+	go func() { defer close(served); _ = server.Serve(l) }() // its error is that of its end
+	cut := context.AfterFunc(ctx, func() { _ = server.Close() })
+	return config.Secret(fmt.Sprintf("http://key@%s/1", l.Addr())), func() {
+		cut()
+		endServer(server)
+		<-served
+	}, nil
+}
+
+// endServer waits for the handlers, whose clients have hung up.
+func endServer(server *http.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	if err := server.Shutdown(ctx); errors.Is(err, context.DeadlineExceeded) {
+		_ = server.Close()
+	}
+}

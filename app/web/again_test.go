@@ -1,0 +1,269 @@
+package web_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime/multipart"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/PuerkitoBio/goquery"
+	"github.com/labstack/echo/v4"
+	"github.com/labstack/echo/v4/middleware"
+
+	"ddtb/app/fault"
+	"ddtb/app/web"
+	"ddtb/db"
+)
+
+const formType = "application/x-www-form-urlencoded"
+
+// failing is a server whose pages read so much of the body and then fail with err.
+type failing struct {
+	url  string
+	read int64
+	err  error
+}
+
+func newFailing(t *testing.T) *failing {
+	t.Helper()
+	f := &failing{err: &db.ConnError{Cause: db.PoolTimeout, Size: 1}}
+	e := echo.New()
+	e.HTTPErrorHandler = web.HandleErrors(slog.New(slog.DiscardHandler), nil)
+	e.Use(middleware.BodyLimit("1M"), web.KeepForms)
+	e.Any("/*", func(c echo.Context) error {
+		if _, err := io.CopyN(io.Discard, c.Request().Body, f.read); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		return f.err
+	})
+	srv := httptest.NewServer(e)
+	t.Cleanup(srv.Close)
+	f.url = srv.URL
+	return f
+}
+
+func (f *failing) send(t *testing.T, method, target, contentType, accept, body string) (int, *goquery.Document) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, f.url+target, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", contentType)
+	req.Header.Set("Accept", accept)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	doc, err := goquery.NewDocumentFromReader(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, doc
+}
+
+// post is a form that fails, and the form in its page.
+func (f *failing) post(t *testing.T, target, contentType, body string) (int, *goquery.Document) {
+	t.Helper()
+	return f.send(t, http.MethodPost, target, contentType, "text/html", body)
+}
+
+// hidden is the form as a browser would send it.
+func hidden(doc *goquery.Document) string {
+	var pairs []string
+	for _, input := range doc.Find(`main form input[type="hidden"]`).EachIter() {
+		pairs = append(pairs, url.QueryEscape(input.AttrOr("name", ""))+"="+url.QueryEscape(input.AttrOr("value", "")))
+	}
+	return strings.Join(pairs, "&")
+}
+
+func TestA503OffersTheFormAgainWithEveryFieldInItsOrder(t *testing.T) {
+	f := newFailing(t)
+	for _, body := range []string{
+		"choice=1&token=0123456789abcdef0123456789abcdef",
+		"b=2&a=1&b=1&b=2&a=",
+		"text=%22%3E%3Cscript%3Ealert%281%29%3C%2Fscript%3E&%22+onfocus%3D%22alert%281%29=%27+autofocus+x%3D%27",
+		"text=" + url.QueryEscape("<!-- &lt;b&gt; &amp; {{.}} é \u202e\n two  blanks \t"),
+		"action=javascript:x&method=get",
+	} {
+		for _, read := range []int64{0, 5, 1 << 20} { // the handler failed before, while, or after it read the form
+			f.read = read
+			status, doc := f.post(t, "/polls/1/vote/?a=1&b=%22%3E", formType+"; charset=UTF-8", body)
+			form := doc.Find("main form")
+			if status != http.StatusServiceUnavailable || form.Length() != 1 || form.AttrOr("method", "") != "post" ||
+				form.AttrOr("action", "") != "/polls/1/vote/?a=1&b=%22%3E" || form.AttrOr("enctype", "") != formType {
+				html, _ := form.Html()
+				t.Errorf("%d: %s", status, html)
+			}
+			if got, want := hidden(doc), strings.ReplaceAll(body, "javascript:x", "javascript%3Ax"); got != want {
+				t.Errorf("after %d bytes: %s, want %s", read, got, want)
+			}
+			if doc.Find("script, [onfocus], [autofocus]").Length() != 0 || strings.TrimSpace(form.Find("button").Text()) != "Send it again" {
+				html, _ := doc.Html()
+				t.Errorf("what was typed became markup: %s", html)
+			}
+		}
+	}
+}
+
+func multipartOf(t *testing.T, file bool, fields ...string) (body, contentType string) {
+	t.Helper()
+	var buf bytes.Buffer
+	w := multipart.NewWriter(&buf)
+	var err error
+	for i := 0; i < len(fields); i += 2 {
+		err = errors.Join(err, w.WriteField(fields[i], fields[i+1]))
+	}
+	if file {
+		part, errFile := w.CreateFormFile("picture", "me.png")
+		err = errors.Join(err, errFile)
+		_, _ = part.Write([]byte("a picture"))
+	}
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return buf.String(), w.FormDataContentType()
+}
+
+func TestA503OffersAMultipartFormAgainUnlessItHasAFile(t *testing.T) {
+	f := newFailing(t)
+	body, contentType := multipartOf(t, false, "b", "<2>", "a", "1", "b", "3")
+	_, doc := f.post(t, "/x", contentType, body)
+	if got := hidden(doc); got != "b=%3C2%3E&a=1&b=3" || doc.Find("main form").AttrOr("enctype", "") != "multipart/form-data" {
+		t.Errorf("got %s", got)
+	}
+	body, contentType = multipartOf(t, true, "a", "1")
+	if _, doc = f.post(t, "/x", contentType, body); doc.Find("main form").Length() != 0 || !strings.Contains(doc.Find("main").Text(), "a file") {
+		t.Errorf("with a file: %s", doc.Find("main").Text())
+	}
+}
+
+func TestA503NeverHasASecretOfTheFormAndLinksItsPage(t *testing.T) {
+	f := newFailing(t)
+	for _, name := range []string{
+		"password", "password1", "password2", "passwd", "secret", "old_password", "new_password1", "new_password2", "Password", "%70assword",
+	} {
+		multi, multiType := multipartOf(t, false, "username", "ada", strings.ReplaceAll(name, "%70", "p"), "hunter2")
+		for contentType, body := range map[string]string{
+			formType: "username=ada&bad=%00&" + name + "=hunter2", multiType: multi,
+		} {
+			_, doc := f.post(t, "/admin/login/?next=/admin/", contentType, body)
+			html, _ := doc.Html()
+			if strings.Contains(html, "hunter2") || doc.Find("main form").Length() != 0 || !strings.Contains(html, "a password") ||
+				doc.Find("main a").First().AttrOr("href", "") != "/admin/login/?next=/admin/" {
+				t.Errorf("%s: %s", name, html)
+			}
+		}
+	}
+}
+
+func TestA503OffersNoFormThatWouldComeOutAsAnother(t *testing.T) {
+	f := newFailing(t)
+	half, halfType := multipartOf(t, false, "a", "1")
+	for name, form := range map[string][2]string{
+		"no UTF-8":            {formType, "a=%ff"},
+		"NUL":                 {formType, "a=%00"},
+		"broken percents":     {formType, "a=1&b=%zz"},
+		"no name":             {formType, "a=1&=2"},
+		"too many fields":     {formType, strings.Repeat("a&", 2001)},
+		"half a multipart":    {halfType, half[:len(half)/2]},
+		"multipart, no bound": {"multipart/form-data", half},
+	} {
+		_, doc := f.post(t, "/x", form[0], form[1])
+		if doc.Find("main form").Length() != 0 || !strings.Contains(doc.Find("main").Text(), "as it was") {
+			t.Errorf("%s: %s", name, doc.Find("main").Text())
+		}
+	}
+}
+
+func TestNothingButAFormThatFailedWith503IsOfferedAgain(t *testing.T) {
+	f := newFailing(t)
+	f.read = 1 << 30
+	unavailable := f.err
+	for name, request := range map[string]struct {
+		method, contentType, accept string
+		err                         error
+	}{
+		"a bug":         {http.MethodPost, formType, "text/html", errors.New("x")},
+		"a refusal":     {http.MethodPost, formType, "text/html", fault.New(fault.Forbidden, "No.")},
+		"JSON sent":     {http.MethodPost, "application/json", "text/html", unavailable},
+		"JSON asked":    {http.MethodPost, formType, "application/json", unavailable},
+		"PUT":           {http.MethodPut, formType, "text/html", unavailable},
+		"GET":           {http.MethodGet, formType, "text/html", unavailable},
+		"no type":       {http.MethodPost, "", "text/html", unavailable},
+		"a broken type": {http.MethodPost, ";;", "text/html", unavailable},
+	} {
+		f.err = request.err
+		if _, doc := f.send(t, request.method, "/x", request.contentType, request.accept, "kept=word"); strings.Contains(doc.Text(), "kept") ||
+			doc.Find("form").Length() != 0 {
+			t.Errorf("%s: %s", name, doc.Text())
+		}
+	}
+}
+
+func TestA503SendsAFormNowhereButHere(t *testing.T) {
+	f := newFailing(t)
+	for target, want := range map[string]string{
+		"//other.example/x":  "/other.example/x",
+		"///other.example/":  "/other.example/",
+		"/\\other.example":   "/%5Cother.example",
+		"/javascript:x":      "/javascript:x",
+		"/?next=//o.example": "/?next=//o.example",
+	} {
+		if _, doc := f.post(t, target, formType, "a=1"); doc.Find("main form").AttrOr("action", "") != want {
+			t.Errorf("%s: %q", target, doc.Find("main form").AttrOr("action", ""))
+		}
+	}
+}
+
+func TestAFormIsKeptUpToTheLimitOfTheBody(t *testing.T) {
+	f := newFailing(t)
+	for size, want := range map[int]int{1_000_000: http.StatusServiceUnavailable, 1_000_001: http.StatusRequestEntityTooLarge} {
+		value := strings.Repeat("x", size-len("a="))
+		status, doc := f.post(t, "/x", formType, "a="+value)
+		if status != want || (doc.Find("main input").AttrOr("value", "") == value) != (want == http.StatusServiceUnavailable) {
+			t.Errorf("%d bytes: %d", size, status)
+		}
+	}
+	for _, read := range []int64{0, 1 << 30} { // of no length known in advance: found out after the failure, or by the handler
+		f.read = read
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.url, io.MultiReader(strings.NewReader("a="), strings.NewReader(strings.Repeat("x", 1<<20))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", formType)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || bytes.Contains(text, []byte("xxxx")) || len(text) > 10<<10 {
+			t.Errorf("%d read: %d, %d bytes, %v", read, resp.StatusCode, len(text), err)
+		}
+	}
+}
+
+func TestAHandlerReadsAKeptFormAsIfNobodyKeptIt(t *testing.T) {
+	e := echo.New()
+	e.Use(web.KeepForms)
+	e.POST("/", func(c echo.Context) error {
+		return c.String(http.StatusOK, fmt.Sprint(c.FormValue("a"), c.Request().PostForm["b"]))
+	})
+	for range 2 {
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader("a=1&b=2&b=3"))
+		req.Header.Set("Content-Type", formType)
+		rec := httptest.NewRecorder()
+		e.ServeHTTP(rec, req)
+		if rec.Body.String() != "1[2 3]" {
+			t.Errorf("got %s", rec.Body)
+		}
+	}
+}
