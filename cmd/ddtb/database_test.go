@@ -8,6 +8,7 @@ import (
 )
 
 func TestMigrateGoesUpAndDown(t *testing.T) {
+	t.Parallel()
 	m, _ := withDatabase(t)
 	m.run("", "migrate", "status").must(exitFine, "00001_polls.sql", "applied 20")
 	m.run("", "migrate").must(exitFine, "Nothing to do: the database is up to date.")
@@ -30,6 +31,7 @@ func TestMigrateGoesUpAndDown(t *testing.T) {
 }
 
 func TestAServerDoesNotRunOnTablesThatAreNewerThanItself(t *testing.T) {
+	t.Parallel()
 	m, cfg := withDatabase(t)
 	if _, err := dbtest.Control(t, cfg).Exec(t.Context(),
 		"INSERT INTO ddtb_migrations (version_id, is_applied) VALUES (9999, true)"); err != nil {
@@ -40,6 +42,7 @@ func TestAServerDoesNotRunOnTablesThatAreNewerThanItself(t *testing.T) {
 }
 
 func TestTheDemoIsLoadedOnce(t *testing.T) {
+	t.Parallel()
 	m, cfg := withDatabase(t)
 	m.run("", "loaddemo").must(exitFine, "Added 7 questions.")
 	m.run("", "loaddemo").must(exitFine, "There are questions already, so nothing was added.")
@@ -52,6 +55,7 @@ func TestTheDemoIsLoadedOnce(t *testing.T) {
 }
 
 func TestACommandWithoutADatabaseSaysWhyAndShowsNoPassword(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	for _, c := range []struct{ way, word string }{
 		{"host = \"127.0.0.1\"\nport = 1\n", "connection refused"},

@@ -292,6 +292,7 @@ func (l *logbook) count(words ...string) (n int) {
 }
 
 func TestAWrongCommandLineIsExitCode2WithTheWayToHelp(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	for _, c := range []struct{ args, word string }{
 		{"runsrever", `unknown command "runsrever"`},
@@ -310,6 +311,7 @@ func TestAWrongCommandLineIsExitCode2WithTheWayToHelp(t *testing.T) {
 }
 
 func TestHelpTellsOfEveryFlag(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	m.run("").must(exitFine, "Start with `ddtb run`")
 	root := (&cli{}).root()
@@ -340,12 +342,14 @@ func TestHelpTellsOfEveryFlag(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	m.run("", "version").must(exitFine, "ddtb devel, go1.")
 	m.run("", "version", "-v").must(exitFine, "github.com/jackc/pgx/v5 v5.")
 }
 
 func TestConfigShowsChecksAndBeginsTheFile(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	m.run("", "config", "check").must(exitFine, "No mistake. There is no file "+m.file)
 	m.run("", "config", "init").must(exitFine, "Wrote "+m.file, "ddtb config check")
@@ -361,6 +365,7 @@ func TestConfigShowsChecksAndBeginsTheFile(t *testing.T) {
 }
 
 func TestEveryMistakeInTheConfigurationIsToldWithItsPlace(t *testing.T) {
+	t.Parallel()
 	m := newMachine(t)
 	m.write("[databases.default]\nname = \"polls\"\nstrategie = \"pool\"\nport = 70000\n[test]\nenabled = \"yes\"\n")
 	for _, command := range []string{"config check", "config show", "runserver", "migrate", "loaddemo", "run", "healthcheck", "changepassword ada"} {
@@ -370,6 +375,7 @@ func TestEveryMistakeInTheConfigurationIsToldWithItsPlace(t *testing.T) {
 }
 
 func TestAServerAsksForAFreeAddress(t *testing.T) {
+	t.Parallel()
 	m, _ := withDatabase(t)
 	var lc net.ListenConfig
 	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -388,6 +394,7 @@ func TestAServerAsksForAFreeAddress(t *testing.T) {
 }
 
 func TestHealthcheckTellsWhetherAServerIsThere(t *testing.T) {
+	t.Parallel()
 	m, _ := withDatabase(t)
 	p := m.serving("runserver", "127.0.0.1:0")
 	addr := strings.TrimPrefix(p.url, "http://")

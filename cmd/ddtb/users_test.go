@@ -12,6 +12,7 @@ const (
 )
 
 func TestASuperuserIsAskedForTwiceAndWeakPasswordsAreRefused(t *testing.T) {
+	t.Parallel()
 	m, cfg := withDatabase(t)
 	m.secrets = append(m.secrets, goodPassword, newPassword)
 	made := m.run("ada\nada@example.org\n"+
@@ -36,6 +37,7 @@ func TestASuperuserIsAskedForTwiceAndWeakPasswordsAreRefused(t *testing.T) {
 }
 
 func TestASuperuserIsMadeFromTheEnvironment(t *testing.T) {
+	t.Parallel()
 	m, _ := withDatabase(t)
 	m.secrets = append(m.secrets, goodPassword)
 	env := func(password string) []string {
@@ -48,6 +50,7 @@ func TestASuperuserIsMadeFromTheEnvironment(t *testing.T) {
 }
 
 func TestAPasswordIsChanged(t *testing.T) {
+	t.Parallel()
 	m, cfg := withDatabase(t)
 	m.secrets = append(m.secrets, goodPassword, newPassword)
 	m.run("ada\n\n"+goodPassword+"\n"+goodPassword+"\n", "createsuperuser").must(exitFine)
