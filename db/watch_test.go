@@ -48,7 +48,7 @@ func openLogged(t *testing.T, set func(*config.Database)) (*db.DB, *logged) {
 }
 
 func TestALeaseThatIsHeldForLongIsLoggedOnceAndAgainWhenItComesBack(t *testing.T) {
-	d, log := openLogged(t, func(c *config.Database) { c.Pool.LeakAfter = 20 * time.Millisecond })
+	d, log := openLogged(t, func(c *config.Database) { c.Pool.LeakAfter = time.Second })
 	l, err := d.Acquire(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +71,7 @@ func TestALeaseThatIsHeldTooLongIsTakenBack(t *testing.T) {
 	for name, hold := range map[string]string{"hold query": config.HoldQuery, "hold request": config.HoldRequest} {
 		t.Run(name, func(t *testing.T) {
 			d, log := openLogged(t, func(c *config.Database) {
-				c.Pool.MaxSize, c.Pool.ReclaimAfter, c.Pool.Hold = 1, 30*time.Millisecond, hold
+				c.Pool.MaxSize, c.Pool.ReclaimAfter, c.Pool.Hold = 1, time.Second, hold
 			})
 			ctx, end := d.Begin(t.Context())
 			defer end()
