@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"ddtb/config"
 )
 
 func (c *cli) healthcheckCommand() *cobra.Command {
@@ -27,11 +29,11 @@ func (c *cli) healthcheckCommand() *cobra.Command {
 const healthcheckTimeout = 3 * time.Second
 
 func (c *cli) healthcheck(ctx context.Context, path string) error {
-	cfg, err := c.load(c.options())
-	if err != nil {
-		return err
+	addr := config.Default().Server.Addr // a mistake that was just saved says nothing of the server that runs
+	if cfg, err := config.Load(c.options()); err == nil {
+		addr = cfg.Server.Addr
 	}
-	host, port, err := net.SplitHostPort(cfg.Server.Addr)
+	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return err
 	}
