@@ -242,14 +242,14 @@ func TestAHolderIsNamedByItsLineOfCode(t *testing.T) {
 }
 
 func TestAPoolTimeoutSpeaksPsycopgsWords(t *testing.T) {
-	d, _, _ := open(t, func(c *config.Database) { pool(c); c.Pool.MaxSize, c.Pool.Timeout = 1, 50*time.Millisecond })
+	d, _, _ := open(t, func(c *config.Database) { pool(c); c.Pool.MaxSize, c.Pool.Timeout = 1, time.Second })
 	l, err := d.Acquire(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Release()
 	_, err = d.Acquire(t.Context())
-	if db.CauseOf(err) != db.PoolTimeout || err.Error() != "couldn't get a connection after 0.05 sec" {
+	if db.CauseOf(err) != db.PoolTimeout || err.Error() != "couldn't get a connection after 1.00 sec" {
 		t.Errorf("%q: %v", db.CauseOf(err), err)
 	}
 	ce, ok := errors.AsType[*db.ConnError](err)

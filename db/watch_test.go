@@ -93,7 +93,7 @@ func TestALeaseThatIsHeldTooLongIsTakenBack(t *testing.T) {
 }
 
 func TestANestedLeaseIsToldWithBothLinesBeforeItWaits(t *testing.T) {
-	d, log := openLogged(t, func(c *config.Database) { c.Pool.MaxSize, c.Pool.Timeout = 1, 50*time.Millisecond })
+	d, log := openLogged(t, func(c *config.Database) { c.Pool.MaxSize, c.Pool.Timeout = 1, time.Second })
 	ctx, end := d.Begin(t.Context())
 	defer end()
 	for range 2 {
