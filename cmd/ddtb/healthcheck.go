@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"ddtb/config"
 )
 
 func (c *cli) healthcheckCommand() *cobra.Command {
@@ -29,11 +27,11 @@ func (c *cli) healthcheckCommand() *cobra.Command {
 const healthcheckTimeout = 3 * time.Second
 
 func (c *cli) healthcheck(ctx context.Context, path string) error {
-	addr := config.Default().Server.Addr // a mistake that was just saved says nothing of the server that runs
-	if cfg, err := config.Load(c.options()); err == nil {
-		addr = cfg.Server.Addr
+	cfg, err := c.load(c.options())
+	if err != nil {
+		return err
 	}
-	host, port, err := net.SplitHostPort(addr)
+	host, port, err := net.SplitHostPort(cfg.Server.Addr)
 	if err != nil {
 		return err
 	}
