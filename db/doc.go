@@ -5,7 +5,7 @@
 //
 //	                       per-request     persistent      persistent      persistent      pool
 //	                                                       reap            workers = N
-//	connects               each request    each worker     each worker     N times         up to max_size
+//	connects               each request    each worker     each worker     up to N times   up to max_size
 //	backends at most       requests at     workers that    workers that    N               max_size
 //	                       once            ever were       there are
 //	who waits              nobody          nobody          nobody          in line, 30 s   in line, timeout

@@ -69,9 +69,6 @@ func (l *Lease) Conn() *pgx.Conn {
 	return l.conn
 }
 
-// Waited is how long the holder waited in the queue.
-func (l *Lease) Waited() time.Duration { return l.waited }
-
 // PID is that of the backend which serves the lease.
 func (l *Lease) PID() uint32 { return l.pid.Load() }
 
