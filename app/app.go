@@ -29,6 +29,7 @@ type App struct {
 	log    *slog.Logger
 	db     *db.DB
 	server *activity.Observer
+	look   *activity.Sampler
 	lab    *lab.Lab
 	polls  *polls.Handlers
 	users  *auth.Service
@@ -52,7 +53,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	if err != nil {
 		return nil, fmt.Errorf("database settings: %w", err)
 	}
-	d, err := db.OpenWithLog(database, log)
+	d, err := db.OpenWith(database, db.Options{Log: log, Tracer: report.Tracer{}})
 	if err != nil {
 		return nil, err
 	}
@@ -78,6 +79,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	if err := a.openEye(ctx); err != nil {
 		return nil, errors.Join(err, a.Close(ctx))
 	}
+	a.look = activity.StartSampler(observer, cfg.Monitor.Interval, activity.ThresholdsOf(cfg.Monitor))
 	return a, nil
 }
 
@@ -123,6 +125,9 @@ func (a *App) Close(ctx context.Context) error {
 	err := a.db.Close(ctx)
 	if err != nil {
 		err = fmt.Errorf("not all connections came back in time, and were cut: %w", err)
+	}
+	if a.look != nil {
+		a.look.Stop()
 	}
 	a.server.Close()
 	return errors.Join(err, a.report.Close(ctx))

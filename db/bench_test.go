@@ -73,7 +73,7 @@ func BenchmarkAcquire(b *testing.B) {
 		{config.StrategyPool, "pgxpool"}, {config.StrategyPersistent, "pgxpool"}, {config.StrategyPerRequest, "Connect"},
 	} {
 		cfg.Strategy = s.strategy
-		strategy, err := db.NewStrategy(cfg, nil)
+		strategy, err := db.NewStrategy(cfg, db.Options{})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/failsafe-go/failsafe-go/circuitbreaker" // a circuit breaker is its trade, half-open trials and jitter included
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/multitracer"
 )
 
 // The circuit opens after openAfter attempts in a row that found no server, and lets one through every openFor,
@@ -31,7 +32,7 @@ type breaker struct {
 	silence time.Duration
 }
 
-// newBreaker makes the breaker of the connections that cc makes, and has cc tell it of them.
+// newBreaker makes the breaker of the connections that cc makes, and has cc tell it of them, beside its tracer.
 func newBreaker(q *queue, cc *pgx.ConnConfig) *breaker {
 	b := &breaker{
 		queue: q, silence: silence(cc.ConnectTimeout),
@@ -39,7 +40,11 @@ func newBreaker(q *queue, cc *pgx.ConnConfig) *breaker {
 			WithFailureThreshold(openAfter).WithSuccessThreshold(1).
 			WithDelay(openFor).WithJitterFactor(0.2).Build(),
 	}
-	cc.Tracer = b
+	if cc.Tracer == nil {
+		cc.Tracer = b
+	} else {
+		cc.Tracer = multitracer.New(b, cc.Tracer)
+	}
 	return b
 }
 

@@ -35,27 +35,43 @@ type DB struct {
 	cut      context.CancelFunc
 	draining sync.WaitGroup
 	log      *slog.Logger
+	tracer   Tracer
 	nesting  nesting
+}
+
+// Options are what a DB may be given.
+type Options struct {
+	Log    *slog.Logger // for leaks and nested leases; nil is silence
+	Tracer Tracer       // nil: nobody follows
+}
+
+// Tracer follows what a DB does, for spans and figures. Where it implements pgx.ConnectTracer, it follows the attempts
+// to connect too. Its methods are called on the way of a request, and must not block.
+type Tracer interface {
+	pgx.QueryTracer
+	// TraceAcquire begins when a lease is asked for; end is called once, when it was given or refused.
+	TraceAcquire(ctx context.Context, strategy string) (end func(error))
 }
 
 // generation is a strategy with its configuration, and a count of those who use it.
 type generation struct {
 	Strategy
 	cfg     config.Database
+	tracer  Tracer
 	users   atomic.Int64 // scopes, and those who are acquiring
 	retired atomic.Bool
 	unused  chan struct{} // buffered: told when users falls to 0 after the retirement
 }
 
 // Open makes a DB with the strategy that cfg names. It connects at the first query.
-func Open(_ context.Context, cfg config.Database) (*DB, error) { return OpenWithLog(cfg, nil) }
+func Open(_ context.Context, cfg config.Database) (*DB, error) { return OpenWith(cfg, Options{}) }
 
-// OpenWithLog is Open, with a log for what the strategies have to say of leaks and nested leases; nil is silence.
-func OpenWithLog(cfg config.Database, log *slog.Logger) (*DB, error) {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+// OpenWith is Open with options.
+func OpenWith(cfg config.Database, o Options) (*DB, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
 	}
-	d := &DB{log: log}
+	d := &DB{log: o.Log, tracer: o.Tracer}
 	g, err := d.newGeneration(cfg)
 	if err != nil {
 		return nil, err
@@ -66,11 +82,22 @@ func OpenWithLog(cfg config.Database, log *slog.Logger) (*DB, error) {
 }
 
 func (d *DB) newGeneration(cfg config.Database) (*generation, error) {
-	s, err := NewStrategy(cfg, d.log)
+	s, err := NewStrategy(cfg, Options{d.log, d.tracer})
 	if err != nil {
 		return nil, fmt.Errorf("database %q: %w", cfg.Name, err)
 	}
-	return &generation{Strategy: s, cfg: cfg, unused: make(chan struct{}, 1)}, nil
+	return &generation{Strategy: s, cfg: cfg, tracer: d.tracer, unused: make(chan struct{}, 1)}, nil
+}
+
+// Acquire is the strategy's, followed by the tracer.
+func (g *generation) Acquire(ctx context.Context) (*Lease, error) {
+	if g.tracer == nil {
+		return g.Strategy.Acquire(ctx)
+	}
+	end := g.tracer.TraceAcquire(ctx, g.cfg.Strategy)
+	l, err := g.Strategy.Acquire(ctx)
+	end(err)
+	return l, err
 }
 
 // Config is the configuration in force.

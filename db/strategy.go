@@ -33,15 +33,17 @@ type Strategy interface {
 	Close(ctx context.Context) error
 }
 
-// NewStrategy makes the strategy that cfg names. It connects when the first lease is asked for. What it has to
-// say, of leaks and nested leases, it says to log; nil is silence.
-func NewStrategy(cfg config.Database, log *slog.Logger) (Strategy, error) {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+// NewStrategy makes the strategy that cfg names. It connects when the first lease is asked for.
+func NewStrategy(cfg config.Database, o Options) (Strategy, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	cc, err := ConnConfig(cfg, cfg.ApplicationName+"/"+cfg.Strategy)
 	if err != nil {
 		return nil, err
+	}
+	if o.Tracer != nil {
+		cc.Tracer = o.Tracer
 	}
 	switch cfg.Strategy {
 	case config.StrategyPerRequest:
@@ -49,7 +51,7 @@ func NewStrategy(cfg config.Database, log *slog.Logger) (Strategy, error) {
 	case config.StrategyPersistent:
 		return newPersistent(cfg.Persistent, cc), nil
 	case config.StrategyPool:
-		return newPool(cfg.Pool, cc, log)
+		return newPool(cfg.Pool, cc, o.Log)
 	}
 	return nil, fmt.Errorf("unknown strategy %q: use %q, %q or %q", cfg.Strategy,
 		config.StrategyPool, config.StrategyPersistent, config.StrategyPerRequest)

@@ -39,7 +39,7 @@ func openLogged(t *testing.T, set func(*config.Database)) (*db.DB, *logged) {
 	pool(&cfg)
 	set(&cfg)
 	log := &logged{}
-	d, err := db.OpenWithLog(cfg, slog.New(slog.NewTextHandler(log, nil)))
+	d, err := db.OpenWith(cfg, db.Options{Log: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

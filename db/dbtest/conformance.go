@@ -75,7 +75,7 @@ type subject struct {
 
 func (s *subject) open() db.Strategy {
 	s.Helper()
-	strategy, err := db.NewStrategy(s.cfg, nil)
+	strategy, err := db.NewStrategy(s.cfg, db.Options{})
 	s.must(err)
 	s.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)

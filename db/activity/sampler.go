@@ -1,0 +1,112 @@
+package activity
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Reading is the server at one moment, as a Sampler saw it.
+type Reading struct {
+	Sample   Sample
+	Snapshot Snapshot // empty when Err is set
+	Err      error    // why the server could not be looked at
+
+	next chan struct{} // closed when there is a newer one
+}
+
+// samplesKept is how far back History goes: a quarter of an hour at the default interval of two seconds.
+const samplesKept = 450
+
+// Sampler looks at the server at one interval, over the Observer's kept connection, for all who want to know: what
+// they cost the server does not depend on how many they are. A reader that is slow misses readings and holds
+// nobody up.
+type Sampler struct {
+	eye        *Observer
+	thresholds Thresholds
+
+	mu      sync.Mutex
+	latest  Reading
+	history []Sample
+
+	stop    context.CancelFunc
+	stopped sync.WaitGroup
+}
+
+// StartSampler begins to look at once, and then every interval, until Stop.
+func StartSampler(eye *Observer, interval time.Duration, t Thresholds) *Sampler {
+	ctx, stop := context.WithCancel(context.Background())
+	s := &Sampler{eye: eye, thresholds: t, stop: stop, latest: Reading{next: make(chan struct{})}}
+	s.stopped.Go(func() { s.run(ctx, interval) })
+	return s
+}
+
+func (s *Sampler) run(ctx context.Context, interval time.Duration) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		s.look(ctx)
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Sampler) look(ctx context.Context) {
+	now, err := s.eye.Snapshot(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	before := s.Latest()
+	r := Reading{Snapshot: now, Err: err, next: make(chan struct{})}
+	switch {
+	case err != nil:
+		r.Sample = SampleOfFailure(time.Now(), err)
+	case before.Err != nil || before.Sample.At.IsZero():
+		r.Sample = SampleOf(now, nil, s.thresholds)
+	default:
+		r.Sample = SampleOf(now, &before.Snapshot, s.thresholds)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.latest = r
+	s.history = append(s.history[max(0, len(s.history)-samplesKept+1):], r.Sample)
+	close(before.next)
+}
+
+// Latest is the newest reading. Its Sample.At is zero when there is none yet.
+func (s *Sampler) Latest() Reading {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.latest
+}
+
+// Next waits for a reading that is newer than r; the zero Reading is older than all.
+func (s *Sampler) Next(ctx context.Context, r Reading) (Reading, error) {
+	if r.next == nil {
+		if r = s.Latest(); !r.Sample.At.IsZero() {
+			return r, nil
+		}
+	}
+	select {
+	case <-r.next:
+		return s.Latest(), nil
+	case <-ctx.Done():
+		return Reading{}, ctx.Err()
+	}
+}
+
+// History is the samples of the last quarter of an hour at most, the oldest first.
+func (s *Sampler) History() []Sample {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]Sample(nil), s.history...)
+}
+
+// Stop ends the looking and waits for it. It may be called twice.
+func (s *Sampler) Stop() {
+	s.stop()
+	s.stopped.Wait()
+}

@@ -1,0 +1,88 @@
+package db_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"ddtb/config"
+	"ddtb/db"
+	"ddtb/db/dbtest"
+)
+
+func TestATracerFollowsEachAcquireConnectAndQuery(t *testing.T) {
+	for _, strategy := range []string{config.StrategyPerRequest, config.StrategyPersistent, config.StrategyPool} {
+		t.Run(strategy, func(t *testing.T) {
+			cfg := dbtest.Config(t)
+			cfg.Strategy, cfg.Pool.MinSize = strategy, 0
+			trace := &diary{}
+			d, err := db.OpenWith(cfg, db.Options{Tracer: trace})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = d.Close(context.Background()) }()
+			if _, err := d.Exec(t.Context(), "SELECT 1"); err != nil {
+				t.Fatal(err)
+			}
+			gone, leave := context.WithCancel(t.Context())
+			leave()
+			if _, err := d.Exec(gone, "SELECT 2"); !errors.Is(err, context.Canceled) {
+				t.Fatalf("with a context that is over: %v", err)
+			}
+			want := []string{
+				"acquire by " + strategy, "connect", "connected", "acquired", "SELECT 1", "queried",
+				"acquire by " + strategy, "not acquired",
+			}
+			if got := trace.entries(); !slices.Equal(got, want) {
+				t.Errorf("%q\nwant %q", got, want)
+			}
+		})
+	}
+}
+
+// diary is a Tracer that writes down what it is told.
+type diary struct {
+	mu   sync.Mutex
+	told []string
+}
+
+func (d *diary) write(entry string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.told = append(d.told, entry)
+}
+
+func (d *diary) entries() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.told)
+}
+
+func (d *diary) TraceAcquire(_ context.Context, strategy string) func(error) {
+	d.write("acquire by " + strategy)
+	return func(err error) {
+		if err != nil {
+			d.write("not acquired")
+			return
+		}
+		d.write("acquired")
+	}
+}
+
+func (d *diary) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
+	d.write("connect")
+	return ctx
+}
+
+func (d *diary) TraceConnectEnd(context.Context, pgx.TraceConnectEndData) { d.write("connected") }
+
+func (d *diary) TraceQueryStart(ctx context.Context, _ *pgx.Conn, q pgx.TraceQueryStartData) context.Context {
+	d.write(q.SQL)
+	return ctx
+}
+
+func (d *diary) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) { d.write("queried") }
