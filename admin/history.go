@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"ddtb/app/auth"
 	"ddtb/app/fault"
 	"ddtb/app/web"
 	"ddtb/db"
@@ -55,6 +56,17 @@ func (r *request) note(
 		(action_time, object_id, object_repr, action_flag, change_message, content_type_id, user_id)
 		VALUES (now(), $1, $2, $3, $4, (SELECT id FROM django_content_type WHERE app_label = $5 AND model = $6), $7)`,
 		strconv.FormatInt(id, 10), cut(label, 200), flag, text, m.App.Name, m.Name, r.user.ID)
+	if err != nil {
+		return fmt.Errorf("write the history: %w", err)
+	}
+	return nil
+}
+
+// Record writes an entry through q about something that is no row: object is its name, message what was done, in a
+// sentence.
+func Record(ctx context.Context, q db.Querier, by *auth.User, object, message string) error {
+	_, err := q.Exec(ctx, `INSERT INTO django_admin_log (action_time, object_repr, action_flag, change_message, user_id)
+		VALUES (now(), $1, $2, $3, $4)`, cut(object, 200), flagChange, message, by.ID)
 	if err != nil {
 		return fmt.Errorf("write the history: %w", err)
 	}

@@ -15,8 +15,10 @@ import (
 
 	"ddtb/admin"
 	"ddtb/app/auth"
+	"ddtb/app/dashboard"
 	"ddtb/app/lab"
 	"ddtb/app/report"
+	"ddtb/app/web"
 	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/activity"
@@ -34,6 +36,7 @@ type App struct {
 	polls  *polls.Handlers
 	users  *auth.Service
 	admin  *admin.Site
+	board  *dashboard.Board
 	report *report.Reporter
 	ready  *readiness
 	echo   *echo.Echo
@@ -68,18 +71,22 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	users := auth.New(d, cfg.Admin)
 	a := &App{
 		cfg: cfg, log: log, db: d, server: observer,
-		report: reporter, users: users, admin: admin.New(d, users, log),
+		report: reporter, users: users, admin: admin.New(d, users, log, web.Link{Path: dashboard.Path, Text: "Connections"}),
 		lab:   lab.New(d, observer, cfg.Test, log),
 		polls: polls.New(polls.NewStore(d), time.Now),
 		ready: newReadiness(observer),
 	}
 	a.lab.UseSentry(cfg.Sentry)
 	a.admin.Tell = a.tell
-	a.echo = a.routes()
 	if err := a.openEye(ctx); err != nil {
 		return nil, errors.Join(err, a.Close(ctx))
 	}
 	a.look = activity.StartSampler(observer, cfg.Monitor.Interval, activity.ThresholdsOf(cfg.Monitor))
+	a.board = dashboard.New(dashboard.Options{
+		DB: d, Users: users, Server: observer, Look: a.look, Config: cfg, Testing: a.lab.Enabled, Log: log,
+		Record: admin.Record,
+	})
+	a.echo = a.routes()
 	return a, nil
 }
 
@@ -125,6 +132,9 @@ func (a *App) Close(ctx context.Context) error {
 	err := a.db.Close(ctx)
 	if err != nil {
 		err = fmt.Errorf("not all connections came back in time, and were cut: %w", err)
+	}
+	if a.board != nil {
+		a.board.Close()
 	}
 	if a.look != nil {
 		a.look.Stop()

@@ -9,6 +9,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"ddtb/admin"
+	"ddtb/app/dashboard"
 	"ddtb/app/web"
 	"ddtb/polls"
 )
@@ -32,6 +33,7 @@ const (
 	page   kind = iota // it queries, so it has a scope of the database
 	staff              // it asks who is there as well, and sees to its slashes itself
 	direct             // it never queries through the strategy
+	live               // it asks who is there, and has no scope: it lasts, or is there when no connection can be had
 )
 
 // table is every address there is.
@@ -55,8 +57,11 @@ func (a *App) table() []route {
 
 		{get, "/healthz", a.healthz, direct},
 		{get, "/readyz", a.readyz, direct},
-		{get, "/static/*", web.Static(polls.Static, admin.Files, files), direct},
+		{get, "/static/*", web.Static(polls.Static, admin.Files, dashboard.Files, files), direct},
 		{get, "/favicon.ico", web.Favicon, direct},
+	}
+	for _, r := range a.board.Routes() {
+		table = append(table, route{r.Method, r.Path, r.Handler, live})
 	}
 	for _, r := range a.admin.Routes() {
 		table = append(table, route{r.Method, r.Path, r.Handler, staff})
@@ -89,10 +94,10 @@ func (a *App) routes() *echo.Echo {
 
 func (a *App) bind(e *echo.Echo, r route) {
 	h := r.handler
-	if r.kind == staff {
+	if r.kind == staff || r.kind == live {
 		h = a.users.Middleware(h)
 	}
-	if r.kind != direct {
+	if r.kind == page || r.kind == staff {
 		h = a.scope(h)
 	}
 	e.Add(r.method, r.path, h)

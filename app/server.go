@@ -45,6 +45,7 @@ func (a *App) Serve(ctx context.Context, l net.Listener) error {
 		ConnContext:       clients.begin,
 		ConnState:         clients.changed,
 	}
+	server.RegisterOnShutdown(a.board.Close) // its streams would not end by themselves
 	stopped := make(chan error, 1)
 	go func() {
 		<-ctx.Done()

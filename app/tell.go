@@ -15,6 +15,7 @@ const mostHolders = 20
 // tell reports a failed request, with what is known of the database without asking it. No lease is held by then:
 // the request's scope has ended.
 func (a *App) tell(c echo.Context, err error) {
+	a.board.Failed(c.Path(), err)
 	in := report.Incident{
 		Err:     err,
 		Request: report.RequestOf(c.Request(), c.Path(), c.RealIP(), c.Response().Header().Get(echo.HeaderXRequestID)),

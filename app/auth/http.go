@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
+
+	"ddtb/db"
 )
 
 // cookieName is our own, so that a Django on the same host keeps its sessionid.
@@ -63,13 +65,22 @@ func UserFrom(ctx context.Context) (*User, error) {
 // Recheck is who makes the request, asked of the database now: for everything that changes something.
 func Recheck(ctx context.Context) (*User, error) {
 	v, ok := ctx.Value(visitKey{}).(*visit)
+	if !ok {
+		return nil, nil
+	}
+	return RecheckThrough(ctx, v.service.db)
+}
+
+// RecheckThrough is Recheck, asked through q: for what must be possible while no connection can be had.
+func RecheckThrough(ctx context.Context, q db.Querier) (*User, error) {
+	v, ok := ctx.Value(visitKey{}).(*visit)
 	if !ok || !v.valid {
 		return nil, nil
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	_, epoch := v.service.seen.at(v.key, v.service.now())
-	u, err := v.service.ask(ctx, v.key, epoch)
+	u, err := v.service.ask(ctx, q, v.key, epoch)
 	if err != nil {
 		return nil, err
 	}

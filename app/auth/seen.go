@@ -87,11 +87,11 @@ func (s *Service) user(ctx context.Context, key secretHash) (*User, error) {
 		return known.user, nil
 	}
 	if known.user == nil {
-		return s.ask(ctx, key, epoch)
+		return s.ask(ctx, s.db, key, epoch)
 	}
 	soon, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	u, err := s.ask(soon, key, epoch)
+	u, err := s.ask(soon, s.db, key, epoch)
 	if err == nil || ctx.Err() != nil || !cannotAsk(err) {
 		return u, err
 	}
@@ -105,9 +105,9 @@ func cannotAsk(err error) bool {
 }
 
 // ask looks the session up in the database, and remembers the answer.
-func (s *Service) ask(ctx context.Context, key secretHash, epoch int) (*User, error) {
+func (s *Service) ask(ctx context.Context, q db.Querier, key secretHash, epoch int) (*User, error) {
 	now := s.now() // before asking: the answer is at least as new
-	u, expires, err := s.load(ctx, key)
+	u, expires, err := load(ctx, q, key)
 	if err != nil {
 		return nil, err
 	}

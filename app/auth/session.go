@@ -187,9 +187,9 @@ func (s *Service) changePassword(ctx context.Context, u *User, old, password str
 }
 
 // load asks the database whose session it is: nil when it is nobody's.
-func (s *Service) load(ctx context.Context, key secretHash) (*User, time.Time, error) {
+func load(ctx context.Context, q db.Querier, key secretHash) (*User, time.Time, error) {
 	var expires time.Time
-	u, err := scanUser(s.db.QueryRow(ctx, `SELECT `+userSQL+`, s.expires
+	u, err := scanUser(q.QueryRow(ctx, `SELECT `+userSQL+`, s.expires
 		FROM ddtb_session s JOIN auth_user u ON u.id = s.user_id
 		WHERE s.secret_hash = $1 AND s.expires > now() AND u.is_active
 		AND s.password_mark = sha256(convert_to(u.password, 'UTF8'))`, key[:]), &expires)

@@ -1,0 +1,232 @@
+package dashboard
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/labstack/echo/v4"
+
+	"ddtb/app/auth"
+	"ddtb/app/fault"
+	"ddtb/config"
+)
+
+const (
+	recheckTimeout = 5 * time.Second // for whether who switches still may
+	switchTimeout  = 5 * time.Second // for the idle connections of the old strategy to be closed on the server
+	recordTimeout  = 3 * time.Second // for the entry in the history
+)
+
+// field is one of the settings that can be switched: a key of the configuration, and how it is typed.
+type field struct {
+	Key, Title, Help string
+	Choices          []string // of a select
+	Check            bool     // a checkbox
+
+	Text, Problem string // as the form shows it
+}
+
+// ID is that of the input.
+func (f field) ID() string { return "id_" + strings.ReplaceAll(f.Key, ".", "_") }
+
+// Number tells whether the value is a whole number.
+func (f field) Number() bool { return f.Choices == nil && !f.Check && !strings.Contains(f.Help, "10s") }
+
+// group is the settings of one strategy.
+type group struct {
+	Strategy string
+	Fields   []field
+}
+
+const strategyKey = "strategy"
+
+var groups = []group{
+	{config.StrategyPool, []field{
+		{Key: "pool.max_size", Title: "Size", Help: "At most so many connections."},
+		{Key: "pool.timeout", Title: "Timeout", Help: "How long a request waits for a lease, as 10s."},
+		{Key: "pool.max_waiting", Title: "Most that wait", Help: "The next request is refused at once; 0: no bound."},
+		{Key: "pool.hold", Title: "Hold", Choices: []string{config.HoldQuery, config.HoldRequest}, Help: "A lease for each query, or kept to the request's end."},
+	}},
+	{config.StrategyPersistent, []field{
+		{Key: "persistent.workers", Title: "Workers", Help: "A fixed number; 0: one for each client connection."},
+		{Key: "persistent.conn_max_age", Title: "Age", Help: "When a worker replaces its connection, as 10s; none: never."},
+		{Key: "persistent.reap", Title: "Close the connection of a worker that is gone", Check: true},
+	}},
+	{config.StrategyPerRequest, []field{
+		{Key: "per_request.max_size", Title: "Size", Help: "At most so many connections; 0: no bound."},
+		{Key: "per_request.timeout", Title: "Timeout", Help: "How long a request waits for its turn, as 10s; only with a size."},
+	}},
+}
+
+// settingsOf are the keys that bear on a strategy.
+func settingsOf(strategy string) (keys []string) {
+	for _, g := range groups {
+		for _, f := range g.Fields {
+			if g.Strategy == strategy {
+				keys = append(keys, f.Key)
+			}
+		}
+	}
+	return keys
+}
+
+// form is the control, filled in.
+type form struct {
+	Strategy field
+	Groups   []group
+	Mistakes int
+	Same     bool // nothing was changed
+}
+
+// newForm fills the control with what text says of each key.
+func newForm(text func(key string) string, problems map[string]string) *form {
+	f := &form{Mistakes: len(problems)}
+	fill := func(x field) field {
+		x.Text, x.Problem = text(x.Key), problems[x.Key]
+		return x
+	}
+	f.Strategy = fill(field{Key: strategyKey})
+	for _, g := range groups {
+		f.Strategy.Choices = append(f.Strategy.Choices, g.Strategy)
+		filled := group{Strategy: g.Strategy}
+		for _, x := range g.Fields {
+			filled.Fields = append(filled.Fields, fill(x))
+		}
+		f.Groups = append(f.Groups, filled)
+	}
+	return f
+}
+
+// typed are the keys of the control as they were sent. A checkbox that is not checked is not sent.
+func typed(sent url.Values) map[string]string {
+	texts := map[string]string{}
+	for _, g := range groups {
+		for _, f := range g.Fields {
+			if f.Check && !sent.Has(f.Key) {
+				texts[f.Key] = "false"
+			} else if sent.Has(f.Key) {
+				texts[f.Key] = sent.Get(f.Key)
+			}
+		}
+	}
+	if sent.Has(strategyKey) {
+		texts[strategyKey] = sent.Get(strategyKey)
+	}
+	return texts
+}
+
+// handSwitch is a switch that was made here.
+type handSwitch struct {
+	At         time.Time
+	By         string
+	To         config.Database
+	Changes    string
+	Unrecorded string // why it is not in the history; "": it is
+}
+
+// Clock is when.
+func (h handSwitch) Clock() string { return clock(h.At) }
+
+// change answers the control. Who sent it is asked for on the monitoring connection, which is there when no other can
+// be had: that is when this control is needed.
+func (b *Board) change(c echo.Context) error {
+	ctx, cancel := context.WithTimeout(c.Request().Context(), recheckTimeout)
+	defer cancel()
+	var user *auth.User
+	err := b.Server.Do(ctx, func(conn *pgx.Conn) (err error) {
+		user, err = auth.RecheckThrough(ctx, conn)
+		return err
+	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("ask who switches the strategy: %w", err)
+	case user == nil || !user.Staff:
+		return toLogin(c)
+	case !user.Superuser:
+		return fault.New(fault.Forbidden, "Only a superuser may switch the strategy. Ask one.")
+	}
+	sent, err := c.FormParams()
+	if err != nil {
+		return fault.Wrap(fault.Invalid, err, "The form could not be read.")
+	}
+	texts := typed(sent)
+	problems, changed := b.apply(ctx, user, texts)
+	switch {
+	case len(problems) > 0:
+		return b.render(c, http.StatusOK, user, newForm(func(key string) string { return texts[key] }, problems))
+	case !changed:
+		same := newForm(b.DB.Config().Text, nil)
+		same.Same = true
+		return b.render(c, http.StatusOK, user, same)
+	}
+	return c.Redirect(http.StatusSeeOther, Path)
+}
+
+// apply switches first and writes the history afterwards: the switch may be what makes that possible.
+func (b *Board) apply(ctx context.Context, user *auth.User, texts map[string]string) (problems map[string]string, changed bool) {
+	b.switching.Lock()
+	defer b.switching.Unlock()
+	before := b.DB.Config()
+	after, problems := before.Edit(texts)
+	if len(problems) > 0 || after == before {
+		return problems, false
+	}
+	ctx = context.WithoutCancel(ctx) // half a switch helps nobody
+	patience, cancel := context.WithTimeout(ctx, switchTimeout)
+	defer cancel()
+	if err := b.DB.Switch(patience, after); err != nil {
+		return map[string]string{strategyKey: err.Error()}, false
+	}
+	h := handSwitch{At: time.Now(), By: user.Username, To: after, Changes: differences(before, after, texts)}
+	if err := b.record(ctx, user, h.Changes); err != nil {
+		h.Unrecorded = err.Error()
+	}
+	b.byHand = h
+	b.Log.InfoContext(ctx, "the database settings were switched by hand, until the next restart or change of the file",
+		"by", user.Username, "changes", h.Changes)
+	if h.Unrecorded != "" {
+		b.Log.WarnContext(ctx, "the switch could not be written into the history", "by", user.Username, "error", h.Unrecorded)
+	}
+	return nil, true
+}
+
+// differences tells each key that was changed, from what to what.
+func differences(before, after config.Database, texts map[string]string) string {
+	var all []string
+	add := func(key string) {
+		if _, is := texts[key]; is && before.Text(key) != after.Text(key) {
+			all = append(all, fmt.Sprintf("%s from %s to %s", key, before.Text(key), after.Text(key)))
+		}
+	}
+	add(strategyKey)
+	for _, g := range groups {
+		for _, f := range g.Fields {
+			add(f.Key)
+		}
+	}
+	return strings.Join(all, ", ")
+}
+
+func (b *Board) record(ctx context.Context, user *auth.User, changes string) error {
+	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
+	defer cancel()
+	return b.Server.Do(ctx, func(conn *pgx.Conn) error {
+		return b.Record(ctx, conn, user, "The strategy of database connections",
+			"Switched "+changes+", until the next restart or change of the file.")
+	})
+}
+
+// lastSwitch is the switch that is in force, or nil.
+func (b *Board) lastSwitch() *handSwitch {
+	b.switching.Lock()
+	defer b.switching.Unlock()
+	if h := b.byHand; !h.At.IsZero() && h.To == b.DB.Config() {
+		return &h
+	}
+	return nil
+}

@@ -1,0 +1,118 @@
+// Package dashboard is the page /admin/connections/: who has the server's slots and this process's leases, who waits,
+// and what failed of late, live; and a control to switch the strategy while requests go on.
+//
+// It promises:
+//   - It costs the server the same however many watch: one feed makes of each reading of the application's sampler
+//     one event, in bytes, for all. Nobody is waited for: who is slow misses events, and who stops reading is cut.
+//   - It works while every slot is taken. It looks over the monitoring connection, and so does the switch: it asks
+//     there whether who switches still may, and writes the history there. A stream has no lease and no worker.
+//   - A stream ends with the server, and when its viewer may no longer see it. While nobody can be asked that, it
+//     goes on.
+//   - Memory is bounded: a quarter of an hour of figures, 50 failures, 100 viewers.
+//   - Whatever comes from the database, an application's name say, reaches the page as text.
+//
+// The figures are put into words in one place, picture.go, for the page and the events alike: the page is a whole
+// one without JavaScript, and with it only texts and cells are exchanged.
+//
+// It must not know polls, nor how the strategies work.
+package dashboard
+
+import (
+	"context"
+	"embed"
+	"html/template"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"ddtb/app/auth"
+	"ddtb/app/web"
+	"ddtb/config"
+	"ddtb/db"
+	"ddtb/db/activity"
+)
+
+// The addresses.
+const (
+	Path       = "/admin/connections/"
+	streamPath = "/admin/connections/stream"
+)
+
+//go:embed static
+var staticFS embed.FS
+
+//go:embed all:templates
+var templateFS embed.FS
+
+// Files are the dashboard's static files, uPlot among them, for web.Static.
+var Files = web.MustFiles("dashboard", staticFS)
+
+var pages = web.MustTemplates(mustSub(templateFS, "templates"), template.FuncMap{"static": Files.URL})
+
+func mustSub(fsys fs.FS, dir string) fs.FS {
+	sub, err := fs.Sub(fsys, dir)
+	if err != nil {
+		panic(err)
+	}
+	return sub
+}
+
+// Options are what the dashboard looks at and works with.
+type Options struct {
+	DB      *db.DB
+	Users   *auth.Service
+	Server  *activity.Observer // the monitoring connection
+	Look    *activity.Sampler
+	Config  *config.Config
+	Testing func() bool // whether the test endpoints are on
+	Log     *slog.Logger
+	// Record writes an entry of the admin's history through q.
+	Record func(ctx context.Context, q db.Querier, by *auth.User, object, message string) error
+}
+
+// Board is the dashboard of one process.
+type Board struct {
+	Options
+	feed     *feed
+	failures *failures
+	viewers  chan struct{} // holds a token for each
+
+	switching sync.Mutex // one switch at a time
+	byHand    handSwitch // the last one; under switching
+}
+
+// New makes the dashboard, and begins to follow the sampler, until Close.
+func New(o Options) *Board {
+	failed := newFailures()
+	return &Board{
+		Options: o, failures: failed, viewers: make(chan struct{}, maxViewers),
+		feed: startFeed(o, failed),
+	}
+}
+
+// Close ends every stream, and waits for the feed. It may be called twice, and before the last request has ended: so
+// that those who watch don't hold up the end of the server.
+func (b *Board) Close() { b.feed.end() }
+
+// Failed hears of a request that failed by no fault of who sent it. route is the pattern in the table of routes.
+func (b *Board) Failed(route string, err error) { b.failures.add(time.Now(), route, err) }
+
+// Route is one address of the dashboard.
+type Route struct {
+	Method, Path string
+	Handler      echo.HandlerFunc
+}
+
+// Routes are the addresses. They need auth's Middleware above them, and no scope of the database: a page that is shown
+// while every slot is taken is no sign that all is well, and a stream must not keep what a scope keeps.
+func (b *Board) Routes() []Route {
+	return []Route{
+		{http.MethodGet, Path, b.show},
+		{http.MethodPost, Path, b.change},
+		{http.MethodGet, streamPath, b.stream},
+	}
+}

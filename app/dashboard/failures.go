@@ -1,0 +1,71 @@
+package dashboard
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"ddtb/app/web"
+	"ddtb/db"
+)
+
+// mostFailures is how many failures are remembered one by one.
+const mostFailures = 50
+
+// inOurCode is the cause of what is not about connections.
+const inOurCode = "error in the application"
+
+// failures remembers the last requests that failed, and counts them by cause. What it keeps is what a visitor was told:
+// no error's text, no address with its query.
+type failures struct {
+	mu      sync.Mutex
+	last    []failure // the oldest first
+	byCause map[string]tally
+	all     int
+}
+
+type failure struct {
+	at                     time.Time
+	cause, route, sentence string
+}
+
+type tally struct {
+	count int
+	last  failure
+}
+
+func newFailures() *failures { return &failures{byCause: map[string]tally{}} }
+
+func (f *failures) add(at time.Time, route string, err error) {
+	x := failure{
+		at: at, route: cmp.Or(route, "no such address"),
+		cause: cmp.Or(string(db.CauseOf(err)), inOurCode), sentence: web.ProblemOf(err).Detail,
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.all++
+	f.byCause[x.cause] = tally{f.byCause[x.cause].count + 1, x}
+	f.last = append(f.last[max(0, len(f.last)-mostFailures+1):], x)
+}
+
+// words are the failures in cells: by cause the most frequent first, one by one the newest first.
+func (f *failures) words() (byCause, oneByOne [][]string, total string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	tallies := make([]tally, 0, len(f.byCause))
+	for _, t := range f.byCause {
+		tallies = append(tallies, t)
+	}
+	slices.SortFunc(tallies, func(a, b tally) int {
+		return cmp.Or(cmp.Compare(b.count, a.count), cmp.Compare(a.last.cause, b.last.cause))
+	})
+	for _, t := range tallies {
+		byCause = append(byCause, []string{t.last.cause, strconv.Itoa(t.count), clock(t.last.at), t.last.route, t.last.sentence})
+	}
+	for _, x := range slices.Backward(f.last) {
+		oneByOne = append(oneByOne, []string{clock(x.at), x.cause, x.route, x.sentence})
+	}
+	return byCause, oneByOne, strconv.Itoa(f.all)
+}

@@ -1,0 +1,118 @@
+package dashboard
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	"ddtb/db"
+	"ddtb/db/activity"
+)
+
+// pointsKept is how far back the charts go: a quarter of an hour at the default interval of two seconds.
+const pointsKept = 450
+
+// feed makes of each reading of the sampler one event for all who watch. What an event says is put together when the
+// first of them asks; without any, a reading costs a line of figures.
+type feed struct {
+	o        Options
+	failures *failures
+	interval time.Duration
+
+	mu     sync.Mutex
+	latest *event
+
+	ctx   context.Context // ends with the feed, and the streams with it
+	stop  context.CancelFunc
+	ended sync.WaitGroup
+}
+
+// event is one moment, as it is sent: to who saw the one before, and to who did not.
+type event struct {
+	id      int64
+	next    chan struct{} // closed when there is a newer one
+	stat    db.Stat       // for the rates of the next
+	at      time.Time
+	points  []point
+	picture func() picture
+	now     func() []byte
+	history func() []byte
+}
+
+func startFeed(o Options, failed *failures) *feed {
+	ctx, stop := context.WithCancel(context.Background())
+	f := &feed{o: o, failures: failed, interval: o.Config.Monitor.Interval, ctx: ctx, stop: stop}
+	f.latest = f.newEvent(activity.Reading{}, true)
+	f.ended.Go(f.run)
+	return f
+}
+
+func (f *feed) end() {
+	f.stop()
+	f.ended.Wait()
+}
+
+// run follows the sampler. A server that takes long to answer must not hide what this process knows by itself: who
+// waits for a lease, most of all.
+func (f *feed) run() {
+	var r activity.Reading
+	for {
+		within, cancel := context.WithTimeout(f.ctx, 2*f.interval)
+		next, err := f.o.Look.Next(within, r)
+		cancel()
+		if f.ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			r = next
+		}
+		e := f.newEvent(r, err != nil)
+		f.mu.Lock()
+		before := f.latest
+		f.latest = e
+		f.mu.Unlock()
+		close(before.next)
+	}
+}
+
+// event is the newest.
+func (f *feed) event() *event {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.latest
+}
+
+// newEvent describes the reading, with this process's own figures as they are now. late says that the server has not
+// answered since. Only run calls it, one after the other.
+func (f *feed) newEvent(r activity.Reading, late bool) *event {
+	e := &event{next: make(chan struct{}), stat: f.o.DB.Stat(), at: time.Now()}
+	s := sight{Reading: r, late: late, at: e.at, stat: e.stat, cfg: f.o.DB.Config(), since: db.Stat{Strategy: e.stat.Strategy}}
+	if f.latest != nil {
+		e.id, s.since, s.passed = f.latest.id+1, f.latest.stat, e.at.Sub(f.latest.at)
+		e.points = f.latest.points
+	}
+	s.measure(f.o.Config)
+	p := s.point()
+	e.points = append(e.points[max(0, len(e.points)-pointsKept+1):], p)
+	points := e.points // what is appended to it later is beyond its end
+	e.picture = sync.OnceValue(func() picture { return f.paint(s) })
+	e.now = sync.OnceValue(func() []byte { return e.frame("now", "point", p.appendJSON(nil)) })
+	e.history = sync.OnceValue(func() []byte { return e.frame("history", "columns", columns(points)) })
+	return e
+}
+
+// frame is the event as it goes over the wire: the picture, and figures for the charts.
+func (e *event) frame(kind, name string, figures []byte) []byte {
+	body, err := json.Marshal(e.picture())
+	if err != nil {
+		panic(err) // strings alone
+	}
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "id: %d\nevent: %s\ndata: {%q:%s,", e.id, kind, name, figures)
+	b.Write(body[1:])
+	b.WriteString("\n\n")
+	return b.Bytes()
+}

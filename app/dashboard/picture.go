@@ -1,0 +1,255 @@
+package dashboard
+
+import (
+	"cmp"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"ddtb/config"
+	"ddtb/db"
+	"ddtb/db/activity"
+)
+
+// sight is what is known of one moment.
+type sight struct {
+	activity.Reading
+	late bool // the server has not answered for longer than it should
+	at   time.Time
+	cfg  config.Database
+
+	stat   db.Stat
+	since  db.Stat       // as it was at the moment before
+	passed time.Duration // since then; 0: there was none
+
+	monitor config.Monitor
+	budget  activity.Budget
+}
+
+// picture is all that the page shows of one moment, in words.
+type picture struct {
+	Level  string                `json:"level"` // ok, warning, critical or unknown
+	Class  string                `json:"class"` // of the note that says so
+	Texts  map[string]string     `json:"texts"`
+	Tables map[string][][]string `json:"tables"`
+}
+
+// seen tells whether the server was looked at, lately and with success.
+func (s *sight) seen() bool { return !s.late && s.Err == nil && s.Sample.Slots != nil }
+
+// measure does the arithmetic of the budget.
+func (s *sight) measure(c *config.Config) {
+	s.monitor = c.Monitor
+	if s.seen() {
+		s.budget = activity.PlanBudget(s.cfg, c.Server.Replicas, s.Snapshot.Extras(), s.Snapshot.Slots)
+	}
+}
+
+func (s *sight) point() point {
+	p := newPoint(s.at)
+	p[figLeases], p[figWaiting] = float64(s.stat.Leases), float64(s.stat.Waiting)
+	p[figConnects] = s.perSecond(s.stat.Connects, s.since.Connects)
+	if !s.seen() {
+		return p
+	}
+	usable := float64(s.Sample.Slots.Usable())
+	p[figUsed], p[figUsable], p[figNew] = float64(s.Sample.Slots.Used), usable, s.Sample.NewPerSecond
+	p[figWarn], p[figCritical] = usable*float64(s.monitor.Warn)/100, usable*float64(s.monitor.Critical)/100
+	if s.budget.Pool > 0 {
+		p[figBudget] = float64(s.budget.Needed)
+	}
+	return p
+}
+
+// perSecond is the pace of a counter, which begins anew with another strategy.
+func (s *sight) perSecond(now, before int64) float64 {
+	if s.passed <= 0 {
+		return 0
+	}
+	return float64(grown(now, before)) / s.passed.Seconds()
+}
+
+func grown(now, before int64) int64 {
+	if now < before {
+		return now
+	}
+	return now - before
+}
+
+// waited is the mean wait of those who got a lease after waiting since the moment before; 0: nobody did.
+func (s *sight) waited() time.Duration {
+	n, total := grown(s.stat.Waited, s.since.Waited), grown(int64(s.stat.WaitTotal), int64(s.since.WaitTotal))
+	if n == 0 {
+		return 0
+	}
+	return time.Duration(total / n)
+}
+
+// paint puts the sight into words.
+func (f *feed) paint(s sight) picture {
+	p := picture{Texts: map[string]string{"at": clock(s.at)}, Tables: map[string][][]string{}}
+	p.judge(&s)
+	p.server(&s)
+	p.process(&s)
+	p.holders(f.o.DB.Holders(), &s)
+	byCause, oneByOne, total := f.failures.words()
+	p.Texts["failures"] = total
+	p.Texts["failures_more"] = "since the start"
+	if len(oneByOne) > 0 {
+		p.Texts["failures_more"] = "the last at " + oneByOne[0][0] + ": " + oneByOne[0][1]
+	}
+	p.Tables["causes"] = orNone(byCause, "No request has failed since the start.")
+	p.Tables["failures"] = orNone(oneByOne, "No request has failed since the start.")
+	return p
+}
+
+// judge says how the server is, in a sentence, and lists why.
+func (p *picture) judge(s *sight) {
+	level, sentence := s.Sample.Level, "The server's connections are well."
+	switch {
+	case s.Sample.At.IsZero():
+		level, sentence = activity.Unknown, "The server is being looked at for the first time."
+	case s.late:
+		level, sentence = activity.Unknown, "The server takes long to answer: its figures are old, this process's own are not."
+	case len(s.Sample.Findings) > 0:
+		sentence = upper(s.Sample.Findings[0].What) + "."
+	}
+	p.Level, p.Class = level.String(), map[activity.Level]string{
+		activity.OK: "good", activity.Warning: "warn", activity.Critical: "bad", activity.Unknown: "warn",
+	}[level]
+	p.Texts["level"], p.Texts["verdict"] = upper(p.Level), sentence
+	var rows [][]string
+	for _, f := range s.Sample.Findings {
+		rows = append(rows, []string{f.Level.String(), upper(f.What), upper(f.Do)})
+	}
+	p.Tables["findings"] = orNone(rows, "Nothing is wrong.")
+}
+
+// server is what was seen on the server.
+func (p *picture) server(s *sight) {
+	if !s.seen() {
+		for _, name := range []string{"slots", "new"} {
+			p.Texts[name], p.Texts[name+"_more"] = "–", "not known now"
+		}
+		p.Texts["budget"] = "The budget is not known while the server is not seen."
+		p.Tables["states"], p.Tables["applications"] = orNone(nil, "Not known now."), orNone(nil, "Not known now.")
+		return
+	}
+	slots, status := *s.Sample.Slots, activity.Summarise(s.Snapshot)
+	p.Texts["slots"] = fmt.Sprintf("%d of %d", slots.Used, slots.Usable())
+	p.Texts["slots_more"] = fmt.Sprintf("%d free; %d more reserved of %d", slots.Free(), slots.Reserved, slots.Max)
+	p.Texts["new"] = strconv.FormatFloat(s.Sample.NewPerSecond, 'f', 1, 64)
+	p.Texts["new_more"] = fmt.Sprintf("sessions a second on the server; %.1f attempts by this process",
+		s.perSecond(s.stat.Connects, s.since.Connects))
+	p.Texts["budget"] = s.budget.String() + "."
+	var states, applications [][]string
+	for _, c := range status.States {
+		states = append(states, []string{c.Name, strconv.Itoa(c.Count)})
+	}
+	for _, g := range status.Applications {
+		applications = append(applications, []string{
+			cmp.Or(g.Name, "(no name)"), strconv.Itoa(g.Sessions), strconv.Itoa(g.Active), strconv.Itoa(g.Idle),
+			strconv.Itoa(g.IdleInTransaction), strconv.Itoa(g.Waiting), age(g.Oldest.Duration()),
+		})
+	}
+	p.Tables["states"] = states
+	p.Tables["applications"] = atMost(applications, mostRows, "applications")
+}
+
+// process is what this process knows of its strategy.
+func (p *picture) process(s *sight) {
+	st := s.stat
+	p.Texts["strategy"] = st.Strategy
+	p.Texts["leases"] = fmt.Sprintf("%d of %d", st.Leases, st.Size)
+	if st.Size == 0 {
+		p.Texts["leases"] = strconv.Itoa(st.Leases)
+	}
+	p.Texts["leases_more"] = fmt.Sprintf("out; %d idle connections kept", st.Idle)
+	p.Texts["waiting"], p.Texts["waiting_more"] = strconv.Itoa(st.Waiting), "nobody waits for a lease"
+	if st.Waiting > 0 {
+		p.Texts["waiting_more"] = "the first for " + age(st.OldestWait)
+	}
+	p.Texts["waits"], p.Texts["waits_more"] = "–", "nobody had to wait lately"
+	if mean := s.waited(); mean > 0 {
+		p.Texts["waits"], p.Texts["waits_more"] = age(mean), "mean wait of those who got a lease just now"
+	}
+	count := func(name string, n int64) []string { return []string{name, strconv.FormatInt(n, 10)} }
+	p.Tables["counters"] = [][]string{
+		count("Leases given out", st.Acquired),
+		count("… of these after a wait", st.Waited),
+		count("Waiters that gave up after the timeout", st.TimedOut),
+		count("Requests that found the queue full", st.Refused),
+		count("Leases out for too long", st.Leaked),
+		count("Leases taken back", st.Reclaimed),
+		count("Leases asked for by a request that held one", st.Nested),
+		count("Attempts to connect", st.Connects),
+		count("… of these without success", st.Connects-st.Connected),
+	}
+	p.Tables["settings"] = nil
+	for _, key := range settingsOf(st.Strategy) {
+		p.Tables["settings"] = append(p.Tables["settings"], []string{key, s.cfg.Text(key)})
+	}
+}
+
+// mostRows bounds a table, since the page is for people.
+const mostRows = 25
+
+// holders lists who has a lease, the oldest first, and what the server says of the backend.
+func (p *picture) holders(hs []db.Holder, s *sight) {
+	states := map[uint32]string{}
+	if s.seen() {
+		for _, x := range s.Snapshot.Sessions {
+			states[uint32(x.PID)] = x.State
+		}
+	}
+	var rows [][]string
+	for _, h := range hs {
+		pid := "connecting"
+		if h.PID != 0 {
+			pid = strconv.Itoa(int(h.PID))
+		}
+		rows = append(rows, []string{age(s.at.Sub(h.Since)), h.Where, pid, cmp.Or(states[h.PID], "–")})
+	}
+	p.Tables["holders"] = orNone(atMost(rows, mostRows, "holders"), "Nobody holds a lease.")
+}
+
+func atMost(rows [][]string, n int, what string) [][]string {
+	if len(rows) <= n {
+		return rows
+	}
+	return append(rows[:n:n], []string{fmt.Sprintf("… and %d more %s", len(rows)-n, what)})
+}
+
+// orNone gives an empty table one cell that says so.
+func orNone(rows [][]string, sentence string) [][]string {
+	if len(rows) == 0 {
+		return [][]string{{sentence}}
+	}
+	return rows
+}
+
+// clock is a time of today, as all times on the page in UTC.
+func clock(t time.Time) string { return t.UTC().Format(time.TimeOnly) }
+
+// age is a duration for people, to a tenth of a second below a minute.
+func age(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "0.0 s"
+	case d < time.Second:
+		return fmt.Sprintf("%.0f ms", float64(d)/float64(time.Millisecond))
+	case d < time.Minute:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	case d < time.Hour:
+		return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
+	}
+	return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
+}
+
+func upper(s string) string {
+	if s == "" {
+		return ""
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
+}

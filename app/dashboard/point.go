@@ -1,0 +1,105 @@
+package dashboard
+
+import (
+	"math"
+	"strconv"
+	"time"
+)
+
+// point is one line of figures for the charts, in this order. What is not known is NaN, and null in JSON.
+type point [figures]float64
+
+const (
+	figTime     = iota // seconds since 1970, by this process's clock
+	figUsed            // slots, as are the next four
+	figUsable          // what an ordinary role can get
+	figBudget          // what the deployment may need at most
+	figWarn            // from here on, a warning
+	figCritical        // above it, critical
+	figLeases          // out, of this process
+	figWaiting         // for one
+	figNew             // sessions a second on the server
+	figConnects        // attempts a second of this process
+	figures
+)
+
+func newPoint(at time.Time) (p point) {
+	for i := range p {
+		p[i] = math.NaN()
+	}
+	p[figTime] = float64(at.UnixMilli()) / 1000
+	return p
+}
+
+// appendJSON appends the figures as an array.
+func (p point) appendJSON(b []byte) []byte {
+	b = append(b, '[')
+	for i, x := range p {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendFigure(b, i, x)
+	}
+	return append(b, ']')
+}
+
+func appendFigure(b []byte, i int, x float64) []byte {
+	switch {
+	case math.IsNaN(x):
+		return append(b, "null"...)
+	case i == figTime:
+		return strconv.AppendFloat(b, x, 'f', 3, 64)
+	}
+	return strconv.AppendFloat(b, math.Round(100*x)/100, 'f', -1, 64)
+}
+
+// columns are the points as JSON, figure by figure, as charts take them.
+func columns(points []point) []byte {
+	b := []byte{'['}
+	for i := range figures {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, '[')
+		for j, p := range points {
+			if j > 0 {
+				b = append(b, ',')
+			}
+			b = appendFigure(b, i, p[i])
+		}
+		b = append(b, ']')
+	}
+	return append(b, ']')
+}
+
+// thinnedRows is about how many rows the table under a chart has.
+const thinnedRows = 30
+
+// thinned is the table under a chart: of each span the time of its last point and the most of each figure, the newest
+// first. dashboard.js does the same with what it has.
+func thinned(points []point, figs ...int) (rows [][]string) {
+	span := (len(points) + thinnedRows - 1) / thinnedRows
+	for end := len(points); end > 0; end -= span {
+		part := points[max(0, end-span):end]
+		last := part[len(part)-1]
+		row := []string{time.UnixMilli(int64(last[figTime] * 1000)).UTC().Format(time.TimeOnly)}
+		for _, i := range figs {
+			row = append(row, most(part, i))
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+func most(points []point, i int) string {
+	most := math.Inf(-1)
+	for _, p := range points {
+		if p[i] > most { // not so for NaN
+			most = p[i]
+		}
+	}
+	if math.IsInf(most, -1) {
+		return "–"
+	}
+	return string(appendFigure(nil, i, most))
+}

@@ -1,0 +1,258 @@
+// The dashboard, live: charts from figures, and texts and cells as the server words them. Without this script the page
+// is a still picture of the same.
+"use strict";
+
+// The figures of a point, in the order of point.go.
+const TIME = 0, USED = 1, USABLE = 2, BUDGET = 3, WARN = 4, CRITICAL = 5, LEASES = 6, WAITING = 7, NEW = 8, CONNECTS = 9;
+const KEPT = 450; // points, as pointsKept
+const ROWS = 30;  // as thinnedRows
+
+// Each line differs in its dashes and is named at its end, so that nobody needs to tell colours apart.
+const charts = {
+  slots: {height: 260, lines: [
+    {figure: USED, name: "used", colour: "--accent", width: 3, fill: true},
+    {figure: USABLE, name: "usable", colour: "--ink", width: 1.5},
+    {figure: BUDGET, name: "budget", colour: "--good", width: 2, dash: [12, 5]},
+    {figure: WARN, name: "warning", colour: "--warn", width: 1.5, dash: [2, 4]},
+    {figure: CRITICAL, name: "critical", colour: "--bad", width: 1.5, dash: [8, 3, 2, 3]},
+  ]},
+  leases: {height: 200, lines: [
+    {figure: LEASES, name: "leases", colour: "--accent", width: 3, fill: true},
+    {figure: WAITING, name: "waiting", colour: "--bad", width: 2, dash: [6, 4]},
+  ]},
+  connects: {height: 200, lines: [
+    {figure: NEW, name: "new", colour: "--accent", width: 2.5, fill: true},
+    {figure: CONNECTS, name: "attempts", colour: "--warn", width: 2, dash: [6, 4]},
+  ]},
+};
+
+let columns = [];
+const plots = new Map(); // by the element
+
+const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const two = n => String(n).padStart(2, "0");
+
+function clock(seconds) {
+  const d = new Date(seconds * 1000);
+  return `${two(d.getUTCHours())}:${two(d.getUTCMinutes())}:${two(d.getUTCSeconds())}`;
+}
+
+// --- Charts --------------------------------------------------------------------------------------------------------
+
+const last = values => values.findLast(v => v != null);
+const dashName = dash => !dash ? "solid" : dash[0] < 4 ? "dotted" : "dashed";
+const dataOf = chart => [columns[TIME], ...chart.lines.map(line => columns[line.figure])];
+
+// names writes what each line is at its right end, one below the other where they meet.
+function names(chart) {
+  return plot => {
+    const ratio = devicePixelRatio, gap = 14 * ratio, {left, top, width, height} = plot.bbox;
+    const ends = [];
+    chart.lines.forEach((line, i) => {
+      const value = last(plot.data[i + 1]);
+      if (value != null) ends.push({line, y: plot.valToPos(value, "y", true)});
+    });
+    ends.sort((a, b) => a.y - b.y);
+    ends.forEach((end, i) => end.y = Math.max(end.y, i ? ends[i - 1].y + gap : top));
+    ends.reverse().forEach((end, i) => end.y = Math.min(end.y, i ? ends[i - 1].y - gap : top + height));
+    const ctx = plot.ctx;
+    ctx.save();
+    ctx.font = `600 ${12 * ratio}px system-ui, sans-serif`;
+    ctx.textAlign = "left";
+    ctx.textBaseline = "middle";
+    for (const {line, y} of ends) {
+      ctx.fillStyle = colour(line.colour);
+      ctx.fillText(line.name, left + width + 6 * ratio, y);
+    }
+    ctx.restore();
+  };
+}
+
+function options(chart, width) {
+  const axis = {stroke: colour("--ink-soft"), grid: {stroke: colour("--line"), width: 1}, ticks: {stroke: colour("--line"), width: 1}, font: "12px system-ui, sans-serif"};
+  return {
+    width, height: chart.height,
+    padding: [10, 60, 0, 0],
+    cursor: {drag: {x: false, y: false}, points: {size: 7}},
+    legend: {markers: {width: 2, dash: (plot, i) => dashName(chart.lines[i - 1].dash)}},
+    scales: {
+      x: {range: (plot, min, max) => [Math.min(min, max - 60), max]},
+      y: {range: (plot, min, max) => [0, Math.max(max ?? 0, 1) * 1.08]},
+    },
+    axes: [
+      {...axis, space: 70, values: (plot, splits) => splits.map(clock)},
+      {...axis, size: 40, incrs: [.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000]},
+    ],
+    series: [
+      {label: "UTC", value: (plot, v) => v == null ? "–" : clock(v)},
+      ...chart.lines.map(line => ({
+        label: line.name, stroke: colour(line.colour), width: line.width, dash: line.dash, spanGaps: false,
+        fill: line.fill ? colour("--accent-wash") : undefined, points: {show: false},
+        value: (plot, v) => v == null ? "–" : String(v),
+      })),
+    ],
+    hooks: {draw: [names(chart)]},
+  };
+}
+
+function draw() {
+  for (const element of document.querySelectorAll("[data-chart]")) {
+    const chart = charts[element.dataset.chart];
+    let plot = plots.get(element);
+    if (plot) {
+      plot.setData(dataOf(chart));
+      continue;
+    }
+    if (element.hidden) {
+      element.hidden = false;
+      element.parentElement.querySelector("details").open = false;
+    }
+    plot = new uPlot(options(chart, element.clientWidth), dataOf(chart), element);
+    plots.set(element, plot);
+  }
+}
+
+// redraw is for other colours, which are drawn in.
+function redraw() {
+  plots.forEach(plot => plot.destroy());
+  plots.clear();
+  if (columns.length) draw();
+}
+
+// --- Texts and tables ----------------------------------------------------------------------------------------------
+
+function say(element, text) {
+  if (element && element.textContent !== text) element.textContent = text;
+}
+
+// fill changes only the cells that changed, so that what somebody selects or reads stays where it is.
+function fill(table, rows) {
+  const heads = table.tHead.rows[0].cells, body = table.tBodies[0];
+  rows.forEach((cells, i) => {
+    const row = body.rows[i] || body.insertRow();
+    cells.forEach((text, j) => {
+      const cell = row.cells[j] || row.insertCell();
+      cell.className = cells.length > 1 ? heads[j].className : "";
+      cell.colSpan = cells.length === 1 ? heads.length : 1;
+      say(cell, text);
+    });
+    while (row.cells.length > cells.length) row.deleteCell(-1);
+  });
+  while (body.rows.length > rows.length) body.deleteRow(-1);
+}
+
+// thinned is the table under a chart, as point.go makes it: the most in each span, the newest first.
+function thinned(figures) {
+  const rows = [], length = columns[TIME].length, span = Math.ceil(length / ROWS);
+  for (let end = length; end > 0; end -= span) {
+    const start = Math.max(0, end - span);
+    rows.push([clock(columns[TIME][end - 1]), ...figures.map(figure => {
+      const seen = columns[figure].slice(start, end).filter(v => v != null);
+      return seen.length ? String(Math.max(...seen)) : "–";
+    })]);
+  }
+  return rows;
+}
+
+function tablesUnderCharts() {
+  for (const [name, chart] of Object.entries(charts)) {
+    const table = document.querySelector(`[data-table="chart-${name}"]`);
+    if (table.closest("details").open) fill(table, thinned(chart.lines.map(line => line.figure)));
+  }
+}
+
+function show(picture) {
+  for (const element of document.querySelectorAll("[data-text]")) say(element, picture.texts[element.dataset.text] ?? "–");
+  for (const table of document.querySelectorAll("[data-table]")) {
+    const rows = picture.tables[table.dataset.table];
+    if (rows) fill(table, rows);
+  }
+  document.getElementById("verdict").className = "note " + picture.class;
+  document.title = `${picture.texts.slots} slots, ${picture.level} | Connections`;
+  draw();
+  tablesUnderCharts();
+}
+
+// --- The stream ----------------------------------------------------------------------------------------------------
+
+let source, later;
+
+function live(on, text) {
+  const element = document.getElementById("live");
+  element.className = on ? "on" : "off";
+  say(element, text);
+}
+
+function open() {
+  close();
+  source = new EventSource(document.getElementById("dashboard").dataset.stream);
+  source.addEventListener("history", event => {
+    const picture = JSON.parse(event.data);
+    columns = picture.columns;
+    live(true, "Live");
+    show(picture);
+  });
+  source.addEventListener("now", event => {
+    const picture = JSON.parse(event.data);
+    columns.forEach((column, i) => {
+      column.push(picture.point[i]);
+      if (column.length > KEPT) column.shift();
+    });
+    show(picture);
+  });
+  source.addEventListener("bye", () => {
+    close();
+    live(false, "You may no longer watch this: as it was");
+  });
+  source.addEventListener("error", () => {
+    live(false, "The server does not send, trying again: as it was");
+    if (source?.readyState === EventSource.CLOSED) later = setTimeout(open, 10000); // it was refused, not lost
+  });
+}
+
+function close() {
+  clearTimeout(later);
+  source?.close();
+  source = undefined;
+}
+
+// A page that nobody sees does not watch: browsers have few connections for one server. The history comes with the next.
+document.addEventListener("visibilitychange", () => document.hidden ? close() : open());
+addEventListener("pagehide", close);
+addEventListener("pageshow", event => { if (event.persisted) open(); });
+
+// --- Tests ---------------------------------------------------------------------------------------------------------
+
+async function run(form) {
+  const button = form.querySelector("button"), name = form.querySelector("h3").textContent;
+  const status = document.getElementById("test-status"), result = document.getElementById("test-result");
+  button.disabled = true;
+  status.textContent = `${name}: under way. The charts show what it does.`;
+  try {
+    const answer = await fetch(`${form.getAttribute("action")}?${new URLSearchParams(new FormData(form))}`, {headers: {Accept: "application/json"}});
+    const text = await answer.text();
+    status.textContent = `${name}: ${answer.ok ? "done" : "refused with " + answer.status}.`;
+    result.textContent = text;
+    result.hidden = false;
+  } catch (error) {
+    status.textContent = `${name}: no answer (${error.message}).`;
+  }
+  button.disabled = false;
+}
+
+for (const form of document.querySelectorAll("form.test")) {
+  form.addEventListener("submit", event => {
+    event.preventDefault();
+    run(form);
+  });
+}
+
+for (const details of document.querySelectorAll(".chart details")) {
+  details.addEventListener("toggle", () => { if (columns.length) tablesUnderCharts(); });
+}
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+new ResizeObserver(() => plots.forEach((plot, element) => {
+  if (element.clientWidth && element.clientWidth !== plot.width) plot.setSize({width: element.clientWidth, height: plot.height});
+})).observe(document.querySelector(".charts"));
+document.getElementById("refresh").hidden = true;
+if (!document.hidden) open();

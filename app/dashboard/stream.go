@@ -1,0 +1,155 @@
+package dashboard
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"ddtb/app/auth"
+	"ddtb/app/fault"
+	"ddtb/app/web"
+)
+
+const (
+	maxViewers   = 100              // the next gets 503
+	writeTimeout = 5 * time.Second  // who does not take an event for so long is dropped
+	quietFor     = 15 * time.Second // after that a line without meaning is sent, so that no proxy hangs up
+
+	askTimeout = time.Second     // for whether who watches still may
+	askPause   = 5 * time.Second // after nobody could be asked
+)
+
+// stream sends the events: the history first, also after EventSource came back by itself, then each as it is made.
+// With 204 and errors EventSource does not come back; the page's script does, later.
+func (b *Board) stream(c echo.Context) error {
+	user, err := auth.UserFrom(c.Request().Context())
+	switch {
+	case err != nil:
+		return err
+	case user == nil:
+		return echo.NewHTTPError(http.StatusUnauthorized)
+	case !user.Staff:
+		return fault.New(fault.Forbidden, "The dashboard is for staff.")
+	}
+	select {
+	case b.viewers <- struct{}{}:
+		defer func() { <-b.viewers }()
+	default:
+		return tooMany(c)
+	}
+	h := c.Response().Header()
+	h.Set(echo.HeaderContentType, "text/event-stream")
+	h.Set(echo.HeaderCacheControl, "no-store")
+	h.Set("X-Accel-Buffering", "no") // nginx would collect events
+	if c.Request().Method == http.MethodHead {
+		return c.NoContent(http.StatusOK)
+	}
+	c.Response().WriteHeader(http.StatusOK)
+	if err := b.watch(c); err != nil {
+		b.Log.InfoContext(c.Request().Context(), "who watched the dashboard took too long to read, and was dropped",
+			"user", user.Username, "client", c.RealIP(), "error", err)
+	}
+	return nil
+}
+
+func tooMany(c echo.Context) error {
+	c.Response().Header().Set(echo.HeaderRetryAfter, "10")
+	return c.JSON(http.StatusServiceUnavailable, web.Problem{
+		Status: http.StatusServiceUnavailable, Title: "Too many watch",
+		Detail: "As many watch the dashboard as may. Close it where nobody looks, or load the page now and then.",
+	})
+}
+
+// watch sends until the client is gone, the server ends, or who watches may no longer. The error is that of a client
+// that is there and does not read.
+func (b *Board) watch(c echo.Context) error {
+	gone := c.Request().Context()
+	w := wire{c.Response(), http.NewResponseController(c.Response().Writer)} // echo loses the error of a flush
+	still := newPermit(b, c)
+	defer still.end()
+	beat := time.NewTicker(quietFor)
+	defer beat.Stop()
+	e := b.feed.event()
+	err := w.send(append([]byte("retry: 2000\n"), e.history()...))
+	for err == nil {
+		select {
+		case <-gone.Done():
+			return nil
+		case <-b.feed.ctx.Done():
+			return nil
+		case <-beat.C:
+			err = w.send([]byte(":\n\n"))
+		case <-e.next:
+			missed := e.id
+			if e = b.feed.event(); e.id == missed+1 {
+				err = w.send(e.now())
+			} else {
+				err = w.send(e.history())
+			}
+		}
+		if err == nil && !still.holds() {
+			return w.send([]byte("event: bye\ndata: {}\n\n"))
+		}
+	}
+	if gone.Err() != nil { // it hung up while it was written to
+		return nil
+	}
+	return err
+}
+
+// wire writes with a deadline of its own for each event: the server's is for the whole of a response.
+type wire struct {
+	http.ResponseWriter
+	*http.ResponseController
+}
+
+func (w wire) send(b []byte) error {
+	if err := w.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return err
+	}
+	if _, err := w.Write(b); err != nil {
+		return err
+	}
+	return w.ResponseController.Flush()
+}
+
+// permit is a viewer's right to watch, looked at again with each event: mostly in auth's memory.
+type permit struct {
+	c    echo.Context
+	ask  echo.HandlerFunc
+	user *auth.User
+	ctx  context.Context
+	end  func()
+	next time.Time // not asked before
+}
+
+// newPermit leaves the request's worker behind: under the strategy "persistent" a worker keeps the connection over
+// which it asked, and this one would for as long as somebody watches.
+func newPermit(b *Board, c echo.Context) *permit {
+	ctx, cancel := context.WithCancel(context.Background())
+	stop := context.AfterFunc(c.Request().Context(), cancel)
+	p := &permit{c: c, ctx: ctx, end: func() { stop(); cancel() }}
+	p.ask = b.Users.Middleware(func(c echo.Context) (err error) {
+		p.user, err = auth.UserFrom(c.Request().Context())
+		return err
+	})
+	return p
+}
+
+// holds tells whether who watches is staff still. That nobody can be asked is no reason to say no: it is when the
+// dashboard is needed most.
+func (p *permit) holds() bool {
+	if time.Now().Before(p.next) {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(p.ctx, askTimeout)
+	defer cancel()
+	p.c.SetRequest(p.c.Request().WithContext(ctx))
+	if err := p.ask(p.c); err != nil {
+		p.next = time.Now().Add(askPause)
+		return true
+	}
+	return p.user != nil && p.user.Staff
+}

@@ -1,0 +1,39 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"strconv"
+)
+
+// Edit is the database with keys set to what a person typed, by name as "pool.max_size", and held to the same rules
+// as the file. problems says what is wrong, by key; a key with a problem keeps its value.
+func (d Database) Edit(typed map[string]string) (edited Database, problems map[string]string) {
+	problems = map[string]string{}
+	for _, k := range fieldsOf("", reflect.ValueOf(&d).Elem()) {
+		if text, is := typed[k.name]; is {
+			if problem := k.set(k.parse(text)); problem != "" {
+				problems[k.name] = problem
+			}
+		}
+	}
+	if p := d.Pool; p.MinSize > p.MaxSize && problems["pool.min_size"]+problems["pool.max_size"] == "" {
+		problems["pool.max_size"] = fmt.Sprintf("%d is less than min_size, %d", p.MaxSize, p.MinSize)
+	}
+	return d, problems
+}
+
+// Text is the value of a key of the database as one types it, or "" for a secret and for a key that there is not.
+func (d Database) Text(name string) string {
+	for _, k := range fieldsOf("", reflect.ValueOf(&d).Elem()) {
+		if k.name != name || k.secret() {
+			continue
+		}
+		text := k.text()
+		if bare, err := strconv.Unquote(text); err == nil {
+			return bare
+		}
+		return text
+	}
+	return ""
+}
