@@ -102,20 +102,23 @@ func newForm(text func(key string) string, problems map[string]string) *form {
 	return f
 }
 
-// typed are the keys of the control as they were sent. A checkbox that is not checked is not sent.
+// keys are those of the control.
+func keys() []string {
+	all := []string{strategyKey}
+	for _, g := range groups {
+		all = append(all, settingsOf(g.Strategy)...)
+	}
+	return all
+}
+
+// typed are the keys of the control as they were sent; what was not sent stays. Of a checkbox that is checked the last
+// value counts: the first says that it was there.
 func typed(sent url.Values) map[string]string {
 	texts := map[string]string{}
-	for _, g := range groups {
-		for _, f := range g.Fields {
-			if f.Check && !sent.Has(f.Key) {
-				texts[f.Key] = "false"
-			} else if sent.Has(f.Key) {
-				texts[f.Key] = sent.Get(f.Key)
-			}
+	for _, key := range keys() {
+		if values := sent[key]; len(values) > 0 {
+			texts[key] = values[len(values)-1]
 		}
-	}
-	if sent.Has(strategyKey) {
-		texts[strategyKey] = sent.Get(strategyKey)
 	}
 	return texts
 }
@@ -158,7 +161,13 @@ func (b *Board) change(c echo.Context) error {
 	problems, changed := b.apply(ctx, user, texts)
 	switch {
 	case len(problems) > 0:
-		return b.render(c, http.StatusOK, user, newForm(func(key string) string { return texts[key] }, problems))
+		again := func(key string) string {
+			if text, is := texts[key]; is {
+				return text
+			}
+			return b.DB.Config().Text(key)
+		}
+		return b.render(c, http.StatusOK, user, newForm(again, problems))
 	case !changed:
 		same := newForm(b.DB.Config().Text, nil)
 		same.Same = true
@@ -182,7 +191,7 @@ func (b *Board) apply(ctx context.Context, user *auth.User, texts map[string]str
 	if err := b.DB.Switch(patience, after); err != nil {
 		return map[string]string{strategyKey: err.Error()}, false
 	}
-	h := handSwitch{At: time.Now(), By: user.Username, To: after, Changes: differences(before, after, texts)}
+	h := handSwitch{At: time.Now(), By: user.Username, To: after, Changes: differences(before, after)}
 	if err := b.record(ctx, user, h.Changes); err != nil {
 		h.Unrecorded = err.Error()
 	}
@@ -196,17 +205,11 @@ func (b *Board) apply(ctx context.Context, user *auth.User, texts map[string]str
 }
 
 // differences tells each key that was changed, from what to what.
-func differences(before, after config.Database, texts map[string]string) string {
+func differences(before, after config.Database) string {
 	var all []string
-	add := func(key string) {
-		if _, is := texts[key]; is && before.Text(key) != after.Text(key) {
-			all = append(all, fmt.Sprintf("%s from %s to %s", key, before.Text(key), after.Text(key)))
-		}
-	}
-	add(strategyKey)
-	for _, g := range groups {
-		for _, f := range g.Fields {
-			add(f.Key)
+	for _, key := range keys() {
+		if from, to := before.Text(key), after.Text(key); from != to {
+			all = append(all, fmt.Sprintf("%s from %s to %s", key, from, to))
 		}
 	}
 	return strings.Join(all, ", ")

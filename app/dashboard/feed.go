@@ -96,7 +96,9 @@ func (f *feed) newEvent(r activity.Reading, late bool) *event {
 	}
 	s.measure(f.o.Config)
 	p := s.point()
-	e.points = append(e.points[max(0, len(e.points)-pointsKept+1):], p)
+	if f.latest != nil { // before the first look there is nothing to draw
+		e.points = append(e.points[max(0, len(e.points)-pointsKept+1):], p)
+	}
 	points := e.points // what is appended to it later is beyond its end
 	e.picture = sync.OnceValue(func() picture { return f.paint(s) })
 	e.now = sync.OnceValue(func() []byte { return e.frame("now", "point", p.appendJSON(nil)) })

@@ -2,7 +2,9 @@ package dashboard
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -93,10 +95,10 @@ func (b *Board) watch(c echo.Context) error {
 			return w.send([]byte("event: bye\ndata: {}\n\n"))
 		}
 	}
-	if gone.Err() != nil { // it hung up while it was written to
-		return nil
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
 	}
-	return err
+	return nil // it hung up while it was written to
 }
 
 // wire writes with a deadline of its own for each event: the server's is for the whole of a response.
