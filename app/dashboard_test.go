@@ -179,11 +179,11 @@ func TestTheDashboardSendsWhatTheSamplerSees(t *testing.T) {
 		t.Errorf("content type %q, encoding %q", ct, enc)
 	}
 	first := v.mustNext()
-	if first.kind != "history" || len(first.Columns) != 10 || len(first.Columns[0]) == 0 {
+	if first.kind != "history" || len(first.Columns) != 11 || len(first.Columns[0]) == 0 {
 		t.Fatalf("the first event is %s with %d columns", first.kind, len(first.Columns))
 	}
 	second := v.mustNext()
-	if second.kind != "now" || second.id <= first.id && len(second.id) <= len(first.id) || len(second.Point) != 10 || *second.Point[2] < 10 {
+	if second.kind != "now" || second.id <= first.id && len(second.id) <= len(first.id) || len(second.Point) != 11 || *second.Point[2] < 10 {
 		t.Errorf("the second event: %+v", second)
 	}
 

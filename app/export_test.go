@@ -1,6 +1,10 @@
 package app
 
-import "github.com/labstack/echo/v4"
+import (
+	"github.com/labstack/echo/v4"
+
+	"ddtb/db/activity"
+)
 
 // Addresses are the method and path of every route in the table.
 func (a *App) Addresses() (all [][2]string) {
@@ -12,3 +16,6 @@ func (a *App) Addresses() (all [][2]string) {
 
 // AddPage adds a page that queries, with all that pages pass on their way. Call it before the first request.
 func (a *App) AddPage(path string, h echo.HandlerFunc) { a.bind(a.echo, route{get, path, h, page}) }
+
+// Look is the sampler that all who want to know of the server share.
+func (a *App) Look() *activity.Sampler { return a.look }

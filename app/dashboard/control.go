@@ -87,7 +87,7 @@ type form struct {
 func newForm(text func(key string) string, problems map[string]string) *form {
 	f := &form{Mistakes: len(problems)}
 	fill := func(x field) field {
-		x.Text, x.Problem = text(x.Key), problems[x.Key]
+		x.Text, x.Problem = text(x.Key), upper(problems[x.Key])
 		return x
 	}
 	f.Strategy = fill(field{Key: strategyKey})

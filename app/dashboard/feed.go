@@ -15,6 +15,9 @@ import (
 // pointsKept is how far back the charts go: a quarter of an hour at the default interval of two seconds.
 const pointsKept = 450
 
+// patience is how long the server may take to answer at least, before the page says that it does not.
+const patience = time.Second
+
 // feed makes of each reading of the sampler one event for all who watch. What an event says is put together when the
 // first of them asks; without any, a reading costs a line of figures.
 type feed struct {
@@ -60,7 +63,7 @@ func (f *feed) end() {
 func (f *feed) run() {
 	var r activity.Reading
 	for {
-		within, cancel := context.WithTimeout(f.ctx, 2*f.interval)
+		within, cancel := context.WithTimeout(f.ctx, max(2*f.interval, patience))
 		next, err := f.o.Look.Next(within, r)
 		cancel()
 		if f.ctx.Err() != nil {

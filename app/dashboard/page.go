@@ -43,8 +43,8 @@ var charts = []chart{
 	},
 	{
 		Name: "leases", Title: "Leases and waiters", What: "of this process",
-		Heads:   []head{{Text: "Until"}, {"Leases", true}, {"Waiting", true}},
-		figures: []int{figLeases, figWaiting},
+		Heads:   []head{{Text: "Until"}, {"Leases", true}, {"Waiting", true}, {"Leases at most", true}},
+		figures: []int{figLeases, figWaiting, figSize},
 	},
 	{
 		Name: "connects", Title: "New sessions a second", What: "on the server, and attempts to connect of this process",

@@ -50,6 +50,9 @@ func (s *sight) point() point {
 	p := newPoint(s.at)
 	p[figLeases], p[figWaiting] = float64(s.stat.Leases), float64(s.stat.Waiting)
 	p[figConnects] = s.perSecond(s.stat.Connects, s.since.Connects)
+	if s.stat.Size > 0 {
+		p[figSize] = float64(s.stat.Size)
+	}
 	if !s.seen() {
 		return p
 	}
@@ -119,6 +122,9 @@ func (p *picture) judge(s *sight) {
 		activity.OK: "good", activity.Warning: "warn", activity.Critical: "bad", activity.Unknown: "warn",
 	}[level]
 	p.Texts["level"], p.Texts["verdict"] = upper(p.Level), sentence
+	if level == activity.OK {
+		p.Texts["level"] = "OK"
+	}
 	var rows [][]string
 	for _, f := range s.Sample.Findings {
 		rows = append(rows, []string{f.Level.String(), upper(f.What), upper(f.Do)})
@@ -140,9 +146,9 @@ func (p *picture) server(s *sight) {
 	p.Texts["slots"] = fmt.Sprintf("%d of %d", slots.Used, slots.Usable())
 	p.Texts["slots_more"] = fmt.Sprintf("%d free; %d more reserved of %d", slots.Free(), slots.Reserved, slots.Max)
 	p.Texts["new"] = strconv.FormatFloat(s.Sample.NewPerSecond, 'f', 1, 64)
-	p.Texts["new_more"] = fmt.Sprintf("sessions a second on the server; %.1f attempts by this process",
+	p.Texts["new_more"] = fmt.Sprintf("a second on the server; this process tried %.1f",
 		s.perSecond(s.stat.Connects, s.since.Connects))
-	p.Texts["budget"] = s.budget.String() + "."
+	p.Texts["budget"] = upper(s.budget.String()) + "."
 	var states, applications [][]string
 	for _, c := range status.States {
 		states = append(states, []string{c.Name, strconv.Itoa(c.Count)})

@@ -20,6 +20,7 @@ const (
 	figWaiting         // for one
 	figNew             // sessions a second on the server
 	figConnects        // attempts a second of this process
+	figSize            // how many leases there may be; NaN: no bound
 	figures
 )
 

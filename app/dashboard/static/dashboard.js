@@ -3,24 +3,25 @@
 "use strict";
 
 // The figures of a point, in the order of point.go.
-const TIME = 0, USED = 1, USABLE = 2, BUDGET = 3, WARN = 4, CRITICAL = 5, LEASES = 6, WAITING = 7, NEW = 8, CONNECTS = 9;
+const TIME = 0, USED = 1, USABLE = 2, BUDGET = 3, WARN = 4, CRITICAL = 5, LEASES = 6, WAITING = 7, NEW = 8, CONNECTS = 9, SIZE = 10;
 const KEPT = 450; // points, as pointsKept
 const ROWS = 30;  // as thinnedRows
 
 // Each line differs in its dashes and is named at its end, so that nobody needs to tell colours apart.
 const charts = {
-  slots: {height: 260, lines: [
+  slots: {height: wide => wide ? 415 : 260, lines: [
     {figure: USED, name: "used", colour: "--accent", width: 3, fill: true},
     {figure: USABLE, name: "usable", colour: "--ink", width: 1.5},
     {figure: BUDGET, name: "budget", colour: "--good", width: 2, dash: [12, 5]},
     {figure: WARN, name: "warning", colour: "--warn", width: 1.5, dash: [2, 4]},
     {figure: CRITICAL, name: "critical", colour: "--bad", width: 1.5, dash: [8, 3, 2, 3]},
   ]},
-  leases: {height: 200, lines: [
+  leases: {height: wide => wide ? 150 : 200, lines: [
     {figure: LEASES, name: "leases", colour: "--accent", width: 3, fill: true},
     {figure: WAITING, name: "waiting", colour: "--bad", width: 2, dash: [6, 4]},
+    {figure: SIZE, name: "at most", colour: "--ink", width: 1.5, dash: [2, 4]},
   ]},
-  connects: {height: 200, lines: [
+  connects: {height: wide => wide ? 150 : 200, lines: [
     {figure: NEW, name: "new", colour: "--accent", width: 2.5, fill: true},
     {figure: CONNECTS, name: "attempts", colour: "--warn", width: 2, dash: [6, 4]},
   ]},
@@ -29,6 +30,7 @@ const charts = {
 let columns = [];
 const plots = new Map(); // by the element
 
+const wide = matchMedia("(min-width: 60rem)");
 const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const two = n => String(n).padStart(2, "0");
 
@@ -39,7 +41,6 @@ function clock(seconds) {
 
 // --- Charts --------------------------------------------------------------------------------------------------------
 
-const last = values => values.findLast(v => v != null);
 const dashName = dash => !dash ? "solid" : dash[0] < 4 ? "dotted" : "dashed";
 const dataOf = chart => [columns[TIME], ...chart.lines.map(line => columns[line.figure])];
 
@@ -49,7 +50,7 @@ function names(chart) {
     const ratio = devicePixelRatio, gap = 14 * ratio, {left, top, width, height} = plot.bbox;
     const ends = [];
     chart.lines.forEach((line, i) => {
-      const value = last(plot.data[i + 1]);
+      const value = plot.data[i + 1].at(-1);
       if (value != null) ends.push({line, y: plot.valToPos(value, "y", true)});
     });
     ends.sort((a, b) => a.y - b.y);
@@ -71,8 +72,8 @@ function names(chart) {
 function options(chart, width) {
   const axis = {stroke: colour("--ink-soft"), grid: {stroke: colour("--line"), width: 1}, ticks: {stroke: colour("--line"), width: 1}, font: "12px system-ui, sans-serif"};
   return {
-    width, height: chart.height,
-    padding: [10, 60, 0, 0],
+    width, height: chart.height(wide.matches),
+    padding: [10, 66, 0, 0],
     cursor: {drag: {x: false, y: false}, points: {size: 7}},
     legend: {markers: {width: 2, dash: (plot, i) => dashName(chart.lines[i - 1].dash)}},
     scales: {
@@ -84,11 +85,11 @@ function options(chart, width) {
       {...axis, size: 40, incrs: [.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000]},
     ],
     series: [
-      {label: "UTC", value: (plot, v) => v == null ? "–" : clock(v)},
+      {label: "UTC", value: (plot, v, i, at) => clock(at == null ? columns[TIME].at(-1) : v)},
       ...chart.lines.map(line => ({
         label: line.name, stroke: colour(line.colour), width: line.width, dash: line.dash, spanGaps: false,
         fill: line.fill ? colour("--accent-wash") : undefined, points: {show: false},
-        value: (plot, v) => v == null ? "–" : String(v),
+        value: (plot, v, i, at) => String((at == null ? plot.data[i].at(-1) : v) ?? "–"), // nothing pointed at: the newest
       })),
     ],
     hooks: {draw: [names(chart)]},
@@ -252,7 +253,8 @@ for (const details of document.querySelectorAll(".chart details")) {
 }
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 new ResizeObserver(() => plots.forEach((plot, element) => {
-  if (element.clientWidth && element.clientWidth !== plot.width) plot.setSize({width: element.clientWidth, height: plot.height});
+  const width = element.clientWidth, height = charts[element.dataset.chart].height(wide.matches);
+  if (width && (width !== plot.width || height !== plot.height)) plot.setSize({width, height});
 })).observe(document.querySelector(".charts"));
 document.getElementById("refresh").hidden = true;
 if (!document.hidden) open();
