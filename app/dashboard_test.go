@@ -531,3 +531,68 @@ func fillUp(t *testing.T, cfg config.Database) {
 	}
 	t.Fatal("there is no end of slots")
 }
+
+func TestTheDashboardGoesOnWhileTheServerHangs(t *testing.T) {
+	t.Parallel()
+	server := dbtest.NewServer(t, dbtest.Options{})
+	s := boardOn(t, server.Config(t), nil)
+	cookie := s.login("ada")
+	v := s.watch(cookie)
+	v.until("the server is seen", func(e event) bool { return e.kind == "now" && e.Point[1] != nil })
+	lease, err := s.DB().Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lease.Release()
+	server.Pause(t)
+	defer server.Resume(t)
+	e := v.until("the page says so", func(e event) bool { return strings.Contains(e.Texts["verdict"], "takes long to answer") })
+	if e.Level != "unknown" || e.Point[1] != nil || *e.Point[6] != 1 || e.Tables["holders"][0][2] != fmt.Sprint(lease.PID()) {
+		t.Errorf("what this process knows by itself is not told: %s", e.data)
+	}
+	mustContain(t, s.get(connections, "Cookie", cookie), 200, "takes long to answer")
+	server.Resume(t)
+	v.until("the server is seen again", func(e event) bool { return e.kind == "now" && e.Point[1] != nil })
+}
+
+func TestASwitchThatCannotBeRecordedIsMadeAndTold(t *testing.T) {
+	s := newBoard(t, nil)
+	s.sql(dbtest.Control(t, s.cfg.Databases["default"]), `ALTER TABLE django_admin_log RENAME TO elsewhere`)
+	cookie := s.login("ada")
+	if a := s.post(connections, url.Values{"strategy": {"per-request"}}, "Cookie", cookie); a.StatusCode != 303 {
+		t.Fatalf("%s\n%s", a.Status, a.body)
+	}
+	if got := s.DB().Config().Strategy; got != "per-request" {
+		t.Errorf("the strategy is %s", got)
+	}
+	mustContain(t, s.get(connections, "Cookie", cookie), 200, "ada switched strategy from pool to per-request", "could not be written into the history")
+	if len(s.log.lines("level=WARN", "could not be written into the history", "by=ada")) != 1 {
+		t.Errorf("the log does not tell:\n%s", s.log)
+	}
+}
+
+func TestWhoWatchesPinsNoConnectionOfTheirWorker(t *testing.T) {
+	s := newBoard(t, func(c *config.Config) { setDatabase(c, persistent) })
+	control := dbtest.Control(t, s.cfg.Databases["default"])
+	cookie := s.login("ada")
+	s.get(connections, "Cookie", cookie)
+	var viewers []*viewer
+	for range 8 {
+		v := s.watch(cookie)
+		v.mustNext()
+		viewers = append(viewers, v)
+	}
+	acquired := s.DB().Stat().Acquired
+	a := s.post("/admin/auth/group/add/", url.Values{"name": {"Editors"}, "_save": {"Save"}}, "Cookie", cookie) // which forgets who everybody is
+	if a.StatusCode != 302 {
+		t.Fatalf("%s\n%s", a.Status, a.body)
+	}
+	for _, v := range viewers {
+		v.mustNext()
+		v.mustNext()
+	}
+	if s.DB().Stat().Acquired == acquired {
+		t.Fatal("nobody asked again: the test sees nothing")
+	}
+	dbtest.Eventually(t, "the connections over which they asked are closed", func() bool { return s.backends(control) <= 2 })
+}
