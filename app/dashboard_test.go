@@ -158,8 +158,13 @@ func (v *viewer) until(what string, ok func(event) bool) event {
 	}
 }
 
-// ends reads to the end of the stream.
+// ends reads to the end of the stream, which must come.
 func (v *viewer) ends() (last event) {
+	cut := time.AfterFunc(30*time.Second, func() {
+		v.t.Error("the stream does not end")
+		_ = v.resp.Body.Close()
+	})
+	defer cut.Stop()
 	for {
 		e, err := v.next()
 		if err != nil {

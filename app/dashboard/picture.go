@@ -171,7 +171,7 @@ func (p *picture) process(s *sight) {
 	if st.Size == 0 {
 		p.Texts["leases"] = strconv.Itoa(st.Leases)
 	}
-	p.Texts["leases_more"] = fmt.Sprintf("out; %d idle connections kept", st.Idle)
+	p.Texts["leases_more"] = fmt.Sprintf("of the strategy %s; %d idle connections kept", st.Strategy, st.Idle)
 	p.Texts["waiting"], p.Texts["waiting_more"] = strconv.Itoa(st.Waiting), "nobody waits for a lease"
 	if st.Waiting > 0 {
 		p.Texts["waiting_more"] = "the first for " + age(st.OldestWait)
@@ -203,19 +203,19 @@ const mostRows = 25
 
 // holders lists who has a lease, the oldest first, and what the server says of the backend.
 func (p *picture) holders(hs []db.Holder, s *sight) {
-	states := map[uint32]string{}
+	states := map[string]string{}
 	if s.seen() {
 		for _, x := range s.Snapshot.Sessions {
-			states[uint32(x.PID)] = x.State
+			states[strconv.Itoa(int(x.PID))] = x.State
 		}
 	}
 	var rows [][]string
 	for _, h := range hs {
 		pid := "connecting"
 		if h.PID != 0 {
-			pid = strconv.Itoa(int(h.PID))
+			pid = strconv.FormatUint(uint64(h.PID), 10)
 		}
-		rows = append(rows, []string{age(s.at.Sub(h.Since)), h.Where, pid, cmp.Or(states[h.PID], "–")})
+		rows = append(rows, []string{age(s.at.Sub(h.Since)), h.Where, pid, cmp.Or(states[pid], "–")})
 	}
 	p.Tables["holders"] = orNone(atMost(rows, mostRows, "holders"), "Nobody holds a lease.")
 }

@@ -73,7 +73,7 @@ function options(chart, width) {
   const axis = {stroke: colour("--ink-soft"), grid: {stroke: colour("--line"), width: 1}, ticks: {stroke: colour("--line"), width: 1}, font: "12px system-ui, sans-serif"};
   return {
     width, height: chart.height(wide.matches),
-    padding: [10, 66, 0, 0],
+    padding: [10, 74, 0, 0],
     cursor: {drag: {x: false, y: false}, points: {size: 7}},
     legend: {markers: {width: 2, dash: (plot, i) => dashName(chart.lines[i - 1].dash)}},
     scales: {
