@@ -464,6 +464,25 @@ func TestAMistakeInTheControlComesBackWithWhatWasTyped(t *testing.T) {
 	}
 }
 
+func TestWhatWasTypedOutlivesTheSession(t *testing.T) {
+	s := newBoard(t, nil)
+	a := s.post(connections, url.Values{"strategy": {"pool"}, "pool.max_size": {"7"}, "password": {"no"}})
+	to, err := url.Parse(a.header("Location"))
+	if err != nil || a.StatusCode != 302 || to.Path != "/admin/login/" {
+		t.Fatalf("%v %s to %s", err, a.Status, to)
+	}
+	a = s.post("/admin/login/", url.Values{"username": {"ada"}, "password": {testPassword}, "next": {to.Query().Get("next")}})
+	if want := connections + "?pool.max_size=7&strategy=pool"; a.header("Location") != want {
+		t.Fatalf("after the login %q, want %q", a.header("Location"), want)
+	}
+	cookie, _, _ := strings.Cut(a.header("Set-Cookie"), ";")
+	a = s.get(a.header("Location"), "Cookie", cookie)
+	mustContain(t, a, 200, "nothing is switched yet", `name="pool.max_size" id="id_pool_max_size" value="7"`)
+	if got := s.DB().Config().Pool.MaxSize; got != 10 {
+		t.Errorf("a link switched something: max_size is %d", got)
+	}
+}
+
 func TestAnApplicationsNameIsTextOnTheDashboard(t *testing.T) {
 	s := newBoard(t, nil)
 	control := dbtest.Control(t, s.cfg.Databases["default"])

@@ -81,13 +81,18 @@ type form struct {
 	Groups   []group
 	Mistakes int
 	Same     bool // nothing was changed
+	Kept     bool // from before a login
 }
 
-// newForm fills the control with what text says of each key.
-func newForm(text func(key string) string, problems map[string]string) *form {
-	f := &form{Mistakes: len(problems)}
+// newForm fills the control with what was typed, and for the rest with what is in force.
+func (b *Board) newForm(texts, problems map[string]string) *form {
+	f, cfg := &form{Mistakes: len(problems)}, b.DB.Config()
 	fill := func(x field) field {
-		x.Text, x.Problem = text(x.Key), upper(problems[x.Key])
+		text, is := texts[x.Key]
+		if !is {
+			text = cfg.Text(x.Key)
+		}
+		x.Text, x.Problem = text, upper(problems[x.Key])
 		return x
 	}
 	f.Strategy = fill(field{Key: strategyKey})
@@ -138,6 +143,10 @@ func (h handSwitch) Clock() string { return clock(h.At) }
 // change answers the control. Who sent it is asked for on the monitoring connection, which is there when no other can
 // be had: that is when this control is needed.
 func (b *Board) change(c echo.Context) error {
+	if _, err := c.FormParams(); err != nil {
+		return fault.Wrap(fault.Invalid, err, "The form could not be read.")
+	}
+	texts := typed(c.Request().PostForm)
 	ctx, cancel := context.WithTimeout(c.Request().Context(), recheckTimeout)
 	defer cancel()
 	var user *auth.User
@@ -149,27 +158,16 @@ func (b *Board) change(c echo.Context) error {
 	case err != nil:
 		return fmt.Errorf("ask who switches the strategy: %w", err)
 	case user == nil || !user.Staff:
-		return toLogin(c)
+		return toLogin(c, texts)
 	case !user.Superuser:
 		return fault.New(fault.Forbidden, "Only a superuser may switch the strategy. Ask one.")
 	}
-	sent, err := c.FormParams()
-	if err != nil {
-		return fault.Wrap(fault.Invalid, err, "The form could not be read.")
-	}
-	texts := typed(sent)
 	problems, changed := b.apply(ctx, user, texts)
 	switch {
 	case len(problems) > 0:
-		again := func(key string) string {
-			if text, is := texts[key]; is {
-				return text
-			}
-			return b.DB.Config().Text(key)
-		}
-		return b.render(c, http.StatusOK, user, newForm(again, problems))
+		return b.render(c, http.StatusOK, user, b.newForm(texts, problems))
 	case !changed:
-		same := newForm(b.DB.Config().Text, nil)
+		same := b.newForm(nil, nil)
 		same.Same = true
 		return b.render(c, http.StatusOK, user, same)
 	}

@@ -91,13 +91,23 @@ func (b *Board) show(c echo.Context) error {
 	case err != nil:
 		return err
 	case user == nil || !user.Staff:
-		return toLogin(c)
+		return toLogin(c, nil)
 	}
-	return b.render(c, http.StatusOK, user, newForm(b.DB.Config().Text, nil))
+	texts := typed(c.QueryParams())
+	control := b.newForm(texts, nil)
+	control.Kept = len(texts) > 0
+	return b.render(c, http.StatusOK, user, control)
 }
 
-func toLogin(c echo.Context) error {
-	return c.Redirect(http.StatusFound, "/admin/login/?"+url.Values{"next": {Path}}.Encode())
+// toLogin leads back here after the login, with what was typed in the address: none of it is secret.
+func toLogin(c echo.Context, texts map[string]string) error {
+	next := url.URL{Path: Path}
+	query := url.Values{}
+	for key, text := range texts {
+		query.Set(key, text)
+	}
+	next.RawQuery = query.Encode()
+	return c.Redirect(http.StatusFound, "/admin/login/?"+url.Values{"next": {next.String()}}.Encode())
 }
 
 func (b *Board) render(c echo.Context, status int, user *auth.User, control *form) error {
