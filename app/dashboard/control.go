@@ -193,7 +193,7 @@ func (b *Board) apply(ctx context.Context, user *auth.User, texts map[string]str
 	if err := b.record(ctx, user, h.Changes); err != nil {
 		h.Unrecorded = err.Error()
 	}
-	b.byHand = h
+	b.byHand.Store(&h)
 	b.Log.InfoContext(ctx, "the database settings were switched by hand, until the next restart or change of the file",
 		"by", user.Username, "changes", h.Changes)
 	if h.Unrecorded != "" {
@@ -224,10 +224,8 @@ func (b *Board) record(ctx context.Context, user *auth.User, changes string) err
 
 // lastSwitch is the switch that is in force, or nil.
 func (b *Board) lastSwitch() *handSwitch {
-	b.switching.Lock()
-	defer b.switching.Unlock()
-	if h := b.byHand; !h.At.IsZero() && h.To == b.DB.Config() {
-		return &h
+	if h := b.byHand.Load(); h != nil && h.To == b.DB.Config() {
+		return h
 	}
 	return nil
 }

@@ -25,6 +25,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -81,8 +82,8 @@ type Board struct {
 	failures *failures
 	viewers  chan struct{} // holds a token for each
 
-	switching sync.Mutex // one switch at a time
-	byHand    handSwitch // the last one; under switching
+	switching sync.Mutex                 // one switch at a time
+	byHand    atomic.Pointer[handSwitch] // the last one
 }
 
 // New makes the dashboard, and begins to follow the sampler, until Close.
