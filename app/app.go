@@ -84,7 +84,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	a.look = activity.StartSampler(observer, cfg.Monitor.Interval, activity.ThresholdsOf(cfg.Monitor))
 	a.board = dashboard.New(dashboard.Options{
 		DB: d, Users: users, Server: observer, Look: a.look, Config: cfg, Testing: a.lab.Enabled, Log: log,
-		Record: admin.Record,
+		Switch: a.switchTo, Record: admin.Record,
 	})
 	a.echo = a.routes()
 	return a, nil
@@ -119,11 +119,16 @@ func (a *App) Server() *activity.Observer { return a.server }
 // Reconfigure puts a newly read configuration in force as far as that needs no restart: the strategy and its
 // sizes, and the test endpoints. No request fails. restart names what else was changed.
 func (a *App) Reconfigure(ctx context.Context, cfg *config.Config) (restart []string, err error) {
-	if err := a.db.Switch(ctx, cfg.Databases["default"]); err != nil {
+	if err := a.switchTo(ctx, cfg.Databases["default"]); err != nil {
 		return nil, err
 	}
 	a.lab.Configure(cfg.Test)
 	return needRestart(a.cfg, cfg), nil
+}
+
+// switchTo puts other settings of the database in force, for the configuration and for the dashboard.
+func (a *App) switchTo(ctx context.Context, database config.Database) error {
+	return a.db.Switch(ctx, database)
 }
 
 // Close ends what New began, after the last request. When ctx ends first, leases are taken back.

@@ -15,9 +15,9 @@
 // Who a session belongs to is remembered for 30 seconds, for at most 1,000 sessions, so that most pages ask the
 // database nothing for it. While no connection can be had, what is known serves for up to ten minutes, so that
 // staff get at the pages which need no query, such as the dashboard, when they need them most. UserFrom reads it;
-// Recheck does not, and whatever changes something must use it, or RecheckThrough. So the cost is in reading alone: a logout,
-// a password or a permission changed on this process counts at once; changed on another process, or by SQL, pages
-// may still be read for 30 seconds, or for ten minutes while the database can't be asked.
+// Recheck does not, and whatever changes something must use it, or RecheckThrough. So the cost is in reading alone:
+// a logout, a password or a permission changed on this process counts at once; changed on another process, or by
+// SQL, pages may still be read for 30 seconds, or for ten minutes while the database can't be asked.
 //
 // # Why not a library's sessions
 //

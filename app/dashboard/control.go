@@ -50,7 +50,10 @@ var groups = []group{
 		{Key: "pool.max_size", Title: "Size", Help: "At most so many connections."},
 		{Key: "pool.timeout", Title: "Timeout", Help: "How long a request waits for a lease, as 10s."},
 		{Key: "pool.max_waiting", Title: "Most that wait", Help: "The next request is refused at once; 0: no bound."},
-		{Key: "pool.hold", Title: "Hold", Choices: []string{config.HoldQuery, config.HoldRequest}, Help: "A lease for each query, or kept to the request's end."},
+		{
+			Key: "pool.hold", Title: "Hold", Choices: []string{config.HoldQuery, config.HoldRequest},
+			Help: "A lease for each query, or kept to the request's end.",
+		},
 	}},
 	{config.StrategyPersistent, []field{
 		{Key: "persistent.workers", Title: "Workers", Help: "A fixed number; 0: one for each client connection."},
@@ -175,7 +178,9 @@ func (b *Board) change(c echo.Context) error {
 }
 
 // apply switches first and writes the history afterwards: the switch may be what makes that possible.
-func (b *Board) apply(ctx context.Context, user *auth.User, texts map[string]string) (problems map[string]string, changed bool) {
+func (b *Board) apply(
+	ctx context.Context, user *auth.User, texts map[string]string,
+) (problems map[string]string, changed bool) {
 	b.switching.Lock()
 	defer b.switching.Unlock()
 	before := b.DB.Config()
@@ -186,7 +191,7 @@ func (b *Board) apply(ctx context.Context, user *auth.User, texts map[string]str
 	ctx = context.WithoutCancel(ctx) // half a switch helps nobody
 	patience, cancel := context.WithTimeout(ctx, switchTimeout)
 	defer cancel()
-	if err := b.DB.Switch(patience, after); err != nil {
+	if err := b.Switch(patience, after); err != nil {
 		return map[string]string{strategyKey: err.Error()}, false
 	}
 	h := handSwitch{At: time.Now(), By: user.Username, To: after, Changes: differences(before, after)}

@@ -71,6 +71,7 @@ type Options struct {
 	Config  *config.Config
 	Testing func() bool // whether the test endpoints are on
 	Log     *slog.Logger
+	Switch  func(context.Context, config.Database) error // puts other settings of DB in force
 	// Record writes an entry of the admin's history through q.
 	Record func(ctx context.Context, q db.Querier, by *auth.User, object, message string) error
 }

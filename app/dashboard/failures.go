@@ -62,7 +62,8 @@ func (f *failures) words() (byCause, oneByOne [][]string, total string) {
 		return cmp.Or(cmp.Compare(b.count, a.count), cmp.Compare(a.last.cause, b.last.cause))
 	})
 	for _, t := range tallies {
-		byCause = append(byCause, []string{t.last.cause, strconv.Itoa(t.count), clock(t.last.at), t.last.route, t.last.sentence})
+		x := t.last
+		byCause = append(byCause, []string{x.cause, strconv.Itoa(t.count), clock(x.at), x.route, x.sentence})
 	}
 	for _, x := range slices.Backward(f.last) {
 		oneByOne = append(oneByOne, []string{clock(x.at), x.cause, x.route, x.sentence})

@@ -92,7 +92,7 @@ func (f *feed) event() *event {
 // answered since. Only run calls it, one after the other.
 func (f *feed) newEvent(r activity.Reading, late bool) *event {
 	e := &event{next: make(chan struct{}), stat: f.o.DB.Stat(), at: time.Now()}
-	s := sight{Reading: r, late: late, at: e.at, stat: e.stat, cfg: f.o.DB.Config(), since: db.Stat{Strategy: e.stat.Strategy}}
+	s := sight{Reading: r, late: late, at: e.at, stat: e.stat, cfg: f.o.DB.Config()}
 	if f.latest != nil {
 		e.id, s.since, s.passed = f.latest.id+1, f.latest.stat, e.at.Sub(f.latest.at)
 		e.points = f.latest.points

@@ -17,14 +17,19 @@ type head struct {
 
 // heads are the columns of each table that the picture fills.
 var heads = map[string][]head{
-	"findings":     {{Text: "Level"}, {Text: "What"}, {Text: "What to do"}},
-	"states":       {{Text: "State"}, {"Sessions", true}},
-	"applications": {{Text: "Application"}, {"Sessions", true}, {"Active", true}, {"Idle", true}, {"Idle in transaction", true}, {"Waiting for a lock", true}, {"Oldest", true}},
-	"settings":     {{Text: "Setting"}, {"Value", true}},
-	"counters":     {{Text: "Since the strategy came into force"}, {"Times", true}},
-	"holders":      {{"Age", true}, {Text: "Line"}, {"Backend", true}, {Text: "State there"}},
-	"causes":       {{Text: "Cause"}, {"Times", true}, {Text: "Last at"}, {Text: "Last on"}, {Text: "What the visitor was told"}},
-	"failures":     {{Text: "At"}, {Text: "Cause"}, {Text: "Address"}, {Text: "What the visitor was told"}},
+	"findings": {{Text: "Level"}, {Text: "What"}, {Text: "What to do"}},
+	"states":   {{Text: "State"}, {"Sessions", true}},
+	"applications": {
+		{Text: "Application"}, {"Sessions", true}, {"Active", true}, {"Idle", true}, {"Idle in transaction", true},
+		{"Waiting for a lock", true}, {"Oldest", true},
+	},
+	"settings": {{Text: "Setting"}, {"Value", true}},
+	"counters": {{Text: "Since the strategy came into force"}, {"Times", true}},
+	"holders":  {{"Age", true}, {Text: "Line"}, {"Backend", true}, {Text: "State there"}},
+	"causes": {
+		{Text: "Cause"}, {"Times", true}, {Text: "Last at"}, {Text: "Last on"}, {Text: "What the visitor was told"},
+	},
+	"failures": {{Text: "At"}, {Text: "Cause"}, {Text: "Address"}, {Text: "What the visitor was told"}},
 }
 
 // chart is a chart, and what stands in the table under it. dashboard.js knows how it is drawn.
@@ -37,8 +42,11 @@ type chart struct {
 
 var charts = []chart{
 	{
-		Name: "slots", Title: "Slots used", What: "of the server, against what an application can get, and what this deployment may need",
-		Heads:   []head{{Text: "Until"}, {"Used", true}, {"Usable", true}, {"Budget", true}, {"Warning", true}, {"Critical", true}},
+		Name: "slots", Title: "Slots used",
+		What: "of the server, against what an application can get, and what this deployment may need",
+		Heads: []head{
+			{Text: "Until"}, {"Used", true}, {"Usable", true}, {"Budget", true}, {"Warning", true}, {"Critical", true},
+		},
 		figures: []int{figUsed, figUsable, figBudget, figWarn, figCritical},
 	},
 	{
