@@ -25,7 +25,7 @@ import (
 
 const (
 	connections  = "/admin/connections/"
-	stream       = "/admin/connections/stream"
+	eventStream  = "/admin/connections/stream"
 	testPassword = "correct horse battery"
 )
 
@@ -100,7 +100,7 @@ type viewer struct {
 
 func (s *site) watch(cookie string) *viewer {
 	s.t.Helper()
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, s.url+stream, nil)
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, s.url+eventStream, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -229,7 +229,7 @@ func TestTheDashboardIsForStaffAndItsControlForSuperusers(t *testing.T) {
 		if a := s.get(connections, "Cookie", cookie); a.StatusCode != 302 || a.header("Location") != "/admin/login/?next=%2Fadmin%2Fconnections%2F" {
 			t.Errorf("not signed in: %s to %s", a.Status, a.header("Location"))
 		}
-		if a := s.get(stream, "Cookie", cookie); a.StatusCode != 401 {
+		if a := s.get(eventStream, "Cookie", cookie); a.StatusCode != 401 {
 			t.Errorf("the stream, not signed in: %s", a.Status)
 		}
 		if a := s.post(connections, switchIt, "Cookie", cookie); a.StatusCode != 302 || !strings.HasPrefix(a.header("Location"), "/admin/login/") {
@@ -260,7 +260,7 @@ func TestTheDashboardIsForStaffAndItsControlForSuperusers(t *testing.T) {
 	if a := s.get("/admin/connections"); a.StatusCode != 301 || a.header("Location") != connections {
 		t.Errorf("without the slash: %s to %s", a.Status, a.header("Location"))
 	}
-	if a := s.do(http.MethodHead, stream, nil, "Cookie", grace); a.StatusCode != 200 {
+	if a := s.do(http.MethodHead, eventStream, nil, "Cookie", grace); a.StatusCode != 200 {
 		t.Errorf("HEAD of the stream: %s", a.Status)
 	}
 }
@@ -309,7 +309,7 @@ func TestNoMoreThanAHundredWatch(t *testing.T) {
 		}
 		viewers = append(viewers, v)
 	}
-	if a := s.get(stream, "Cookie", cookie); a.StatusCode != 503 || a.header("Retry-After") == "" || !strings.Contains(a.body, "As many watch") {
+	if a := s.get(eventStream, "Cookie", cookie); a.StatusCode != 503 || a.header("Retry-After") == "" || !strings.Contains(a.body, "As many watch") {
 		t.Errorf("the 101st: %s\n%s", a.Status, a.body)
 	}
 	if st := s.DB().Stat(); st.Leases > 0 || st.Open() > 2 {
@@ -356,7 +356,7 @@ func TestWhoDoesNotReadIsDroppedAndHoldsNobodyUp(t *testing.T) {
 	}
 	defer func() { _ = slow.Close() }()
 	_ = slow.(*net.TCPConn).SetReadBuffer(4 << 10)
-	if _, err := fmt.Fprintf(slow, "GET %s HTTP/1.1\r\nHost: test\r\nCookie: %s\r\n\r\n", stream, cookie); err != nil {
+	if _, err := fmt.Fprintf(slow, "GET %s HTTP/1.1\r\nHost: test\r\nCookie: %s\r\n\r\n", eventStream, cookie); err != nil {
 		t.Fatal(err)
 	}
 	fast := s.watch(cookie)
