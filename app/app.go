@@ -157,5 +157,7 @@ func (a *App) Close(ctx context.Context) error {
 		a.look.Stop()
 	}
 	a.server.Close()
-	return errors.Join(err, a.report.Close(ctx), a.trace.Close(ctx))
+	traced := make(chan error, 1)
+	go func() { traced <- a.trace.Close(ctx) }() // a collector that hangs must not use up the time of the mails
+	return errors.Join(err, a.report.Close(ctx), <-traced)
 }

@@ -19,7 +19,7 @@ var layers = []struct {
 	{packages: []string{"cmd/ddtb"}},
 	{packages: []string{"app"}},
 	{packages: []string{"polls", "admin", "app/lab"}},
-	{packages: []string{"app/web", "app/auth", "app/report", "app/report/...", "app/metrics", "app/trace"}, peers: true},
+	{packages: []string{"app/web", "app/auth", "app/report", "app/report/...", "app/metrics", "app/trace", "app/trace/..."}, peers: true},
 	{packages: []string{"db", "db/..."}, peers: true},
 	{packages: []string{"config"}},
 	{packages: []string{"app/fault"}},
@@ -35,7 +35,7 @@ var onlyIn = map[string][]string{
 
 // neverBelow lists what a package must not reach, not even through another one.
 var neverBelow = map[string][]string{
-	"cmd/ddtb":  {testHelper, "github.com/Shopify/toxiproxy/v2", "go.uber.org/goleak"},
+	"cmd/ddtb":  {testHelper, "ddtb/app/trace/tracetest", "github.com/Shopify/toxiproxy/v2", "go.uber.org/goleak"},
 	"db":        {"github.com/labstack/echo/v4", "html/template"},
 	"config":    {"github.com/labstack/echo/v4", "github.com/jackc/pgx/v5"},
 	"app/fault": {"net/http"},
