@@ -149,6 +149,16 @@ func TestProbesFilesAndStreamsAreNotTraced(t *testing.T) {
 	}
 }
 
+func TestAChangeOfTheCollectorNeedsARestart(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	cfg := *s.cfg
+	cfg.Tracing.Endpoint = "http://127.0.0.1:4318"
+	if restart, err := s.Reconfigure(t.Context(), &cfg); err != nil || !slices.Equal(restart, []string{"tracing"}) {
+		t.Errorf("%q, %v", restart, err)
+	}
+}
+
 func TestACollectorAndASentryThatAreNotThereHoldUpNobody(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *config.Config) {

@@ -61,7 +61,7 @@ func New(cfg config.Tracing, version string, log *slog.Logger) (*Tracing, error)
 	client := otlptracehttp.NewClient(
 		otlptracehttp.WithEndpointURL(strings.TrimRight(cfg.Endpoint, "/")+"/v1/traces"),
 		otlptracehttp.WithHeaders(cfg.HeaderMap()),
-		otlptracehttp.WithCompression(otlptracehttp.GzipCompression),
+		otlptracehttp.WithCompression(otlptracehttp.GzipCompression), otlptracehttp.WithEncoding(otlptracehttp.EncodingProtobuf),
 		otlptracehttp.WithHTTPClient(&http.Client{Transport: transport, Timeout: exportTimeout}),
 	)
 	otlp, err := otlptrace.New(context.Background(), client)

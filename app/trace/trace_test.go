@@ -63,7 +63,7 @@ func end(t testing.TB, x *trace.Tracing) {
 }
 
 // request traces what fn does as a request.
-func request(x *trace.Tracing, ctx context.Context, status int, header http.Header, fn func(context.Context)) {
+func request(ctx context.Context, x *trace.Tracing, status int, header http.Header, fn func(context.Context)) {
 	ctx, finish := x.StartRequest(ctx, header, http.MethodGet, "/polls/")
 	fn(ctx)
 	finish(status)
@@ -82,7 +82,7 @@ func TestSpansOfARequestNestAsItsWorkDoes(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _ = d.Close(context.Background()) }()
-			request(x, t.Context(), http.StatusOK, nil, func(ctx context.Context) {
+			request(t.Context(), x, http.StatusOK, nil, func(ctx context.Context) {
 				ctx, end := d.Begin(ctx)
 				defer end()
 				if _, err := d.Exec(ctx, "\n  SELECT $1::text", "my secret argument"); err != nil {
@@ -145,7 +145,7 @@ func mustNest(t *testing.T, c *tracetest.Collector) {
 func TestAnAcquireThatFailsTellsItsCause(t *testing.T) {
 	c := tracetest.New(t)
 	x, _ := begin(t, c.URL, 1)
-	request(x, t.Context(), http.StatusServiceUnavailable, nil, func(ctx context.Context) {
+	request(t.Context(), x, http.StatusServiceUnavailable, nil, func(ctx context.Context) {
 		for _, err := range []error{
 			&db.ConnError{Cause: db.PoolTimeout}, context.Canceled, context.DeadlineExceeded, errors.New("secret"), &pgconn.PgError{Code: "42P01"},
 		} {
@@ -190,7 +190,7 @@ func TestATraceparentIsFollowed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := tracetest.New(t)
 			x, _ := begin(t, c.URL, tt.rate)
-			request(x, t.Context(), http.StatusOK, tt.header, func(ctx context.Context) { x.TraceAcquire(ctx, "pool")(nil) })
+			request(t.Context(), x, http.StatusOK, tt.header, func(ctx context.Context) { x.TraceAcquire(ctx, "pool")(nil) })
 			end(t, x)
 			spans := c.Named("GET /polls/")
 			if (len(spans) == 1) != tt.traced || len(c.Spans()) != 2*len(spans) {
@@ -219,7 +219,7 @@ func TestACollectorThatHangsHoldsUpNeitherRequestsNorTheEnd(t *testing.T) {
 	dbtest.NoLeaks(t)
 	x, _ := begin(t, hung(t), 1)
 	for range 10_000 { // five times what the queue takes
-		request(x, t.Context(), http.StatusOK, nil, func(ctx context.Context) { x.TraceAcquire(ctx, "pool")(nil) })
+		request(t.Context(), x, http.StatusOK, nil, func(ctx context.Context) { x.TraceAcquire(ctx, "pool")(nil) })
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -235,7 +235,7 @@ func TestACollectorThatRefusesIsToldOfOnceWithoutTheKey(t *testing.T) {
 	c := tracetest.New(t)
 	c.Status.Store(http.StatusForbidden)
 	x, log := begin(t, c.URL, 1)
-	one := func() { request(x, t.Context(), http.StatusOK, nil, func(context.Context) {}) }
+	one := func() { request(t.Context(), x, http.StatusOK, nil, func(context.Context) {}) }
 	one()
 	dbtest.Eventually(t, "it is told", func() bool { return strings.Contains(log.String(), "traces can't be sent") })
 	c.Status.Store(0)
@@ -270,7 +270,7 @@ func BenchmarkRequest(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				request(x, b.Context(), http.StatusOK, http.Header{}, func(context.Context) {})
+				request(b.Context(), x, http.StatusOK, http.Header{}, func(context.Context) {})
 			}
 		})
 	}
