@@ -13,7 +13,7 @@ import (
 )
 
 // formOf is where the form in the page goes, and what it sends.
-func formOf(t *testing.T, a answer) (action string, form url.Values) {
+func formOf(t testing.TB, a answer) (action string, form url.Values) {
 	t.Helper()
 	doc, err := goquery.NewDocumentFromReader(strings.NewReader(a.body))
 	if err != nil {
