@@ -265,9 +265,10 @@ func TestFiftyVotesAtOnceCountAsFiftyWhereTheServerUndoesAllButOneAtATime(t *tes
 		var wg sync.WaitGroup
 		for range 50 {
 			wg.Go(func() {
-				a := s.vote(q, fmt.Sprint(ids[0]))
-				for again := 0; a.status == http.StatusConflict && again < 20; again++ { // many strategies have 50 sessions
-					a = s.vote(q, fmt.Sprint(ids[0]))
+				form := s.form(q, ids[0])
+				a := s.send(q, form)
+				for a.status == http.StatusConflict && t.Context().Err() == nil { // a slow machine needs more tries than there are
+					a = s.send(q, form)
 				}
 				if a.status != http.StatusFound {
 					t.Errorf("%d %s", a.status, a.text("main"))
@@ -276,7 +277,11 @@ func TestFiftyVotesAtOnceCountAsFiftyWhereTheServerUndoesAllButOneAtATime(t *tes
 		}
 		for range 5 {
 			wg.Go(func() {
-				if a := s.send(q, same); a.status != http.StatusFound {
+				a := s.send(q, same)
+				for a.status == http.StatusConflict && t.Context().Err() == nil {
+					a = s.send(q, same)
+				}
+				if a.status != http.StatusFound {
 					t.Errorf("a repeated vote: %d %s", a.status, a.text("main"))
 				}
 			})
