@@ -8,6 +8,7 @@ import (
 	"github.com/labstack/echo/v4/middleware"
 
 	"ddtb/app/fault"
+	"ddtb/app/report"
 	"ddtb/app/web"
 )
 
@@ -63,7 +64,7 @@ func recoverPanics(next echo.HandlerFunc) echo.HandlerFunc {
 		DisableErrorHandler: true,
 		DisableStackAll:     true, // those of all goroutines would stop every request meanwhile
 		LogErrorFunc: func(_ echo.Context, err error, stack []byte) error {
-			return fmt.Errorf("panic: %v\n%s", err, stack) //nolint:errorlint // whatever was thrown, it is a bug
+			return report.WithStack(fmt.Errorf("panic: %v\n%s", err, stack)) //nolint:errorlint // whatever was thrown, it is a bug
 		},
 	})(next)
 }

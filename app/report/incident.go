@@ -92,6 +92,17 @@ func Callers(skip int) []uintptr {
 	return pcs[:runtime.Callers(skip+2, pcs)]
 }
 
+// WithStack is err with the stack of its caller, for what is told of it: a bug's error has no other.
+func WithStack(err error) error { return withStack{err, Callers(1)} }
+
+type withStack struct {
+	error
+	stack []uintptr
+}
+
+func (w withStack) Unwrap() error         { return w.error }
+func (w withStack) StackTrace() []uintptr { return w.stack }
+
 // fingerprint is the kind of a failure. Failures of one kind are told together.
 type fingerprint struct {
 	Cause  string `json:"cause"`
