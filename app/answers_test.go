@@ -191,3 +191,23 @@ func deadlocks(t *testing.T, control *pgx.Conn) (n int64) {
 	}
 	return n
 }
+
+func TestWhileTheCircuitIsOpenThePageSaysSo(t *testing.T) {
+	t.Parallel()
+	database := nobodyListens(t)
+	for _, strategy := range strategies {
+		t.Run(strategy.name, func(t *testing.T) {
+			s := siteOn(t, database, func(c *config.Config) { setDatabase(c, strategy.set) })
+			var a answer
+			dbtest.Eventually(t, "the circuit is open", func() bool {
+				a = s.get("/polls/", "Accept", "text/html")
+				return strings.Contains(a.body, "circuit open")
+			})
+			mustContain(t, a, 503, "The database did not answer the last attempts, so this one was not made.", "Please try again in a moment")
+			if a.header("Retry-After") != "1" || len(s.log.lines("level=WARN", `cause="circuit open"`, "request_id="+a.header("X-Request-Id"))) != 1 {
+				t.Errorf("%v\n%s", a.Header, s.log)
+			}
+			s.mustBeIdle()
+		})
+	}
+}
