@@ -115,28 +115,28 @@ func timed(b *testing.B, client *http.Client, url string, status int) time.Durat
 	return took
 }
 
-// BenchmarkFailure is what a request that fails costs its client with nobody to tell, and with a Sentry and a mail
-// server that take the connection and never answer, or refuse it. The three take turns. The goal is a ratio of 1.
+// BenchmarkFailure is what a request that fails costs its client with nobody to tell, with a Sentry and a mail server that
+// answer, with those that take the connection and never answer, and with those that refuse it. They take turns. The
+// goal is that those who hang or refuse cost what those who answer do.
 func BenchmarkFailure(b *testing.B) {
-	hung := keepsSilent(b)
+	answering, _, _ := withListeners(b)
 	sites := []struct {
 		name string
-		port int // of Sentry and of the mail server; 0: none
+		set  func(*config.Config)
 		site *site
 		took []time.Duration
-	}{{name: "told-to-nobody"}, {name: "hung", port: hung}, {name: "refused", port: closedPort(b)}}
+	}{
+		{name: "answering", set: answering},
+		{name: "hung", set: tellTo(keepsSilent(b))},
+		{name: "refused", set: tellTo(closedPort(b))},
+		{name: "told-to-nobody", set: func(*config.Config) {}},
+	}
 	database := dbtest.Config(b)
 	for i := range sites {
 		s := &sites[i]
 		s.site = siteOn(b, database, func(c *config.Config) {
 			c.Server.ShutdownTimeout = 100 * time.Millisecond // what can't be told is not waited for
-			if s.port == 0 {
-				c.Mail.Backend = "none"
-				return
-			}
-			c.Sentry.DSN = config.Secret(fmt.Sprintf("http://key@127.0.0.1:%d/7", s.port))
-			c.Mail.Backend, c.Mail.Host, c.Mail.Port, c.Mail.TLS = "smtp", "127.0.0.1", s.port, "none"
-			c.Mail.Admins = []string{"ops@example.org"}
+			s.set(c)
 		})
 		s.site.expectCut = true
 	}
@@ -161,6 +161,15 @@ func BenchmarkFailure(b *testing.B) {
 		b.ReportMetric(float64(s.took[len(s.took)*99/100].Nanoseconds()), "ns-"+s.name+"-p99")
 	}
 	b.ReportMetric(0, "ns/op")
+}
+
+// tellTo has events and mails go to the port.
+func tellTo(port int) func(*config.Config) {
+	return func(c *config.Config) {
+		c.Sentry.DSN = config.Secret(fmt.Sprintf("http://key@127.0.0.1:%d/7", port))
+		c.Mail.Backend, c.Mail.Host, c.Mail.Port, c.Mail.TLS = "smtp", "127.0.0.1", port, "none"
+		c.Mail.Admins = []string{"ops@example.org"}
+	}
 }
 
 // keepsSilent is a server that takes every connection and says nothing.

@@ -28,7 +28,7 @@ type mailbox struct {
 	port  int
 }
 
-func newMailbox(t *testing.T) *mailbox {
+func newMailbox(t testing.TB) *mailbox {
 	t.Helper()
 	m := &mailbox{}
 	server := smtp.NewServer(m)
@@ -65,7 +65,7 @@ func (m *mailbox) all() []string {
 }
 
 // withListeners is a change of the configuration after which mails and events go to real servers inside the test.
-func withListeners(t *testing.T) (set func(*config.Config), mails *mailbox, events *envelope.Sink) {
+func withListeners(t testing.TB) (set func(*config.Config), mails *mailbox, events *envelope.Sink) {
 	t.Helper()
 	mails, events = newMailbox(t), envelope.NewSink(0)
 	sentry := httptest.NewServer(events)
