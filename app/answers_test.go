@@ -179,7 +179,7 @@ func TestAVoteThatMetADeadlockIsCastAgainByItselfAndCountsOnce(t *testing.T) {
 			t.Errorf("the vote: %+v", a)
 		}
 		mustCount(t, control, 41)
-		dbtest.Eventually(t, "the server counts the deadlock", func() bool { return deadlocks(t, control) == before+1 })
+		dbtest.Eventually(t, "the server counts the deadlock", func() bool { return deadlocks(t, control) > before }) // the next try may meet it again
 		s.mustBeIdle()
 	}}})
 }
