@@ -212,7 +212,7 @@ func openLoop(ask func() db.Cause, perSecond float64, d time.Duration) run {
 	)
 	began := time.Now()
 	for at := began; at.Sub(began) < d; at = at.Add(time.Duration(rand.ExpFloat64() / perSecond * float64(time.Second))) {
-		time.Sleep(time.Until(at)) // which a late one does not
+		<-time.After(time.Until(at)) // which a late one does not wait for
 		wg.Go(func() {
 			cause := ask()
 			mu.Lock()
