@@ -10,6 +10,7 @@ import (
 
 	"ddtb/app/fault"
 	"ddtb/app/metrics"
+	"ddtb/app/report"
 	"ddtb/app/web"
 )
 
@@ -94,7 +95,7 @@ func recoverPanics(next echo.HandlerFunc) echo.HandlerFunc {
 		DisableErrorHandler: true,
 		DisableStackAll:     true, // those of all goroutines would stop every request meanwhile
 		LogErrorFunc: func(_ echo.Context, err error, stack []byte) error {
-			return fmt.Errorf("panic: %v\n%s", err, stack) //nolint:errorlint // whatever was thrown, it is a bug
+			return report.WithStack(fmt.Errorf("panic: %v\n%s", err, stack)) //nolint:errorlint // whatever was thrown, it is a bug
 		},
 	})(next)
 }
