@@ -39,6 +39,9 @@ func TestAnonymousGoesToTheLoginAndBack(t *testing.T) {
 			t.Errorf("%s: %d", path, got)
 		}
 	}
+	if to := v.get("/admin/polls/question/%3F%0D%0A%C3%A9?q=a+b").Header.Get("Location"); to != "/admin/polls/question/%3F%0D%0A%C3%A9/?q=a+b" {
+		t.Errorf("a slash is added as %q", to)
+	}
 }
 
 func TestNextNeverLeavesTheHost(t *testing.T) {
