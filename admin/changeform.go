@@ -138,7 +138,7 @@ func (r *request) load(f *form) error {
 
 // fixUntouchable shows a row read-only that this user may not change though they may change others.
 func (r *request) fixUntouchable(q db.Querier, f *form) error {
-	err := r.mayTouch(r.ctx, q, f.id)
+	err := r.heed(r.ctx, q, r.model.rules.mayTouch, f.id)
 	if fault.KindOf(err) != fault.Forbidden {
 		return err
 	}
