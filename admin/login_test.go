@@ -81,10 +81,18 @@ func TestTheSessionsCookieIsOutOfReachAndNewAtEachLogin(t *testing.T) {
 	if p := old.do(http.MethodGet, "/admin/", nil, "Cookie", "ddtb_session="+first.Value); p.StatusCode != http.StatusFound {
 		t.Error("the old session lives")
 	}
-	p := v.do(http.MethodPost, "/admin/login/", strings.NewReader(url.Values{"username": {"ada"}, "password": {password}}.Encode()),
-		"Content-Type", "application/x-www-form-urlencoded", "X-Forwarded-Proto", "https")
-	if c := p.Header.Get("Set-Cookie"); !strings.Contains(c, "Secure") {
-		t.Errorf("under TLS: %s", c)
+	in := url.Values{"username": {"ada"}, "password": {password}}.Encode()
+	for name, value := range map[string]string{
+		"X-Forwarded-Proto": "https", "x-forwarded-proto": "https, http", "X-Forwarded-Ssl": "on",
+	} {
+		p := s.visitor().do(http.MethodPost, "/admin/login/", strings.NewReader(in),
+			"Content-Type", "application/x-www-form-urlencoded", name, value)
+		secret, settings, _ := strings.Cut(p.Header.Get("Set-Cookie"), ";")
+		if !strings.HasPrefix(secret, "__Host-ddtb_session=") || !strings.Contains(settings, "Secure") {
+			t.Errorf("with %s: %s the cookie is %q", name, value, secret+settings)
+		}
+		s.visitor().do(http.MethodGet, "/admin/", nil, name, value, "Cookie", secret).want(http.StatusOK)
+		s.visitor().do(http.MethodGet, "/admin/", nil, name, value, "Cookie", strings.TrimPrefix(secret, "__Host-")).want(http.StatusFound)
 	}
 }
 
