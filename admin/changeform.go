@@ -247,7 +247,11 @@ func (r *request) unsaved(f *form, err error) error {
 		r.site.Tell(r.Context, err)
 	}
 	p := web.ProblemOf(err)
-	f.problems = append(f.problems, "This is not saved. "+p.Detail+" What you typed is still here: save again in a moment.")
+	kept := "What you typed is still here"
+	if f.field(newPassword) != nil {
+		kept += ", but for the password, which is never shown again"
+	}
+	f.problems = append(f.problems, "This is not saved. "+p.Detail+" "+kept+": save again in a moment.")
 	r.Response().Header().Set("Retry-After", strconv.Itoa(int(max(time.Second, p.RetryAfter).Seconds())))
 	return r.showForm(p.Status, f)
 }

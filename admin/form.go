@@ -424,8 +424,9 @@ func (k *knownOptions) attach(r *request, f *form) {
 	defer k.mu.Unlock()
 	for _, set := range f.sets {
 		for _, ff := range set.Inputs {
-			if many, ok := ff.Kind.(*Many); ok {
-				ff.attach(r, k.last[many])
+			many, _ := ff.Kind.(*Many)
+			if options, known := k.last[many]; known { // else the form carries along what was chosen
+				ff.attach(r, options)
 			}
 		}
 	}

@@ -116,6 +116,23 @@ func TestAMessageCanNotBeForged(t *testing.T) {
 	}
 }
 
+func TestTheLongestNameFitsTheMessageAboutIt(t *testing.T) {
+	s := newSite(t)
+	v := s.as("ada")
+	for _, c := range []string{"<", "\"", "ü", "漢", "😀", "\u2028"} {
+		text := strings.Repeat(c, 198)
+		saved := v.post("/admin/polls/question/add/?_changelist_filters="+strings.Repeat("q", 200), url.Values{
+			"question_text": {"x" + text + "x"}, "pub_date_0": {"2026-01-01"}, "pub_date_1": {"1:00"},
+		}).want(http.StatusFound)
+		for _, cookie := range saved.Header.Values("Set-Cookie") {
+			if len(cookie) > 4000 {
+				t.Errorf("with %q the cookie has %d bytes", c, len(cookie))
+			}
+		}
+		saved.follow().says("was added successfully.")
+	}
+}
+
 func TestABodyBeyondTheLimitIsRefused(t *testing.T) {
 	s := newSite(t)
 	v := s.as("ada")

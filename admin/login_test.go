@@ -235,6 +235,32 @@ func TestUnderExhaustionStaffAreKnownAndFormsComeBackFilledIn(t *testing.T) {
 
 const permissionIDKnown = "1"
 
+func TestWhatWasChosenIsKeptWhereTheChoicesAreNotKnown(t *testing.T) {
+	cfg := dbtest.Config(t)
+	cfg.Pool.MaxSize, cfg.Pool.Timeout = 1, time.Second
+	s := newSiteOn(t, cfg)
+	v := s.as("ada")
+	v.get("/admin/")
+	l, err := s.db.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	back := v.post("/admin/auth/group/add/", url.Values{"name": {"G"}, "permissions": {permissionIDKnown}}).want(http.StatusServiceUnavailable)
+	if back.Find(".errorlist").Length() > 0 {
+		t.Errorf("what was chosen is said to be wrong: %s", back.Find(".errorlist").Text())
+	}
+	user := v.post("/admin/auth/user/add/", url.Values{"username": {"bob"}, "password1": {"secret words"}, "password2": {"secret words"}})
+	user.want(http.StatusServiceUnavailable).says("but for the password")
+	if strings.Contains(user.body, "secret words") {
+		t.Error("the page keeps a password")
+	}
+	l.Release()
+	back.send("#group_form").want(http.StatusFound)
+	if n := ask[int](s, `SELECT count(*) FROM auth_group_permissions`); n != 1 {
+		t.Errorf("%d permissions", n)
+	}
+}
+
 // strategies are what the admin must work under, each with so few connections that a nested acquire would hang.
 func strategies(t *testing.T, run func(*testing.T, config.Database)) {
 	for name, set := range map[string]func(*config.Database){
@@ -286,6 +312,7 @@ func TestWhatWasTypedOutlivesTheSession(t *testing.T) {
 		t.Errorf("saved %q", got)
 	}
 	add := s.visitor().post("/admin/auth/user/add/", url.Values{"username": {"x"}, "password1": {"secret words"}}).want(http.StatusForbidden)
+	add.says("but for the password")
 	if strings.Contains(add.body, "secret words") {
 		t.Error("the page keeps a password")
 	}
