@@ -83,7 +83,7 @@ func mayDeleteGroup(ctx context.Context, q db.Querier, actor *auth.User, id int6
 	groups, err := collectOptions(found, err)
 	for _, o := range groups {
 		if !actor.CanAll(o.grants) {
-			return fmt.Sprintf("The group “%s” gives permissions that you don’t have, so you can’t take them away.", o.Label), nil
+			return fmt.Sprintf("“%s” gives permissions that you don’t have, so you can’t take them away.", o.Label), nil
 		}
 	}
 	return "", err
