@@ -123,9 +123,10 @@ func (s *Site) addSlash(c echo.Context) error { return c.Redirect(http.StatusMov
 
 // notFound adds a forgotten slash, as Django does; where that leads nowhere either, the second answer is 404.
 func (s *Site) notFound(r *request) error {
-	path := r.Request().URL.Path
-	if r.Request().Method == http.MethodGet && !strings.HasSuffix(path, "/") && s.known(path+"/") {
-		return r.Redirect(http.StatusMovedPermanently, "/"+strings.TrimLeft(path, "/")+"/")
+	u := *r.Request().URL
+	if r.Request().Method == http.MethodGet && !strings.HasSuffix(u.Path, "/") && s.known(u.Path+"/") {
+		u.Path, u.RawPath = u.Path+"/", ""
+		return r.Redirect(http.StatusMovedPermanently, u.RequestURI())
 	}
 	return fault.New(fault.NotFound, "There is no such page in the admin.")
 }

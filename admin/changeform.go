@@ -138,7 +138,7 @@ func (r *request) load(f *form) error {
 
 // fixUntouchable shows a row read-only that this user may not change though they may change others.
 func (r *request) fixUntouchable(q db.Querier, f *form) error {
-	err := r.mayTouch(r.ctx, q, f.id)
+	err := r.heed(r.ctx, q, r.model.rules.mayTouch, f.id)
 	if fault.KindOf(err) != fault.Forbidden {
 		return err
 	}
@@ -247,7 +247,11 @@ func (r *request) unsaved(f *form, err error) error {
 		r.site.Tell(r.Context, err)
 	}
 	p := web.ProblemOf(err)
-	f.problems = append(f.problems, "This is not saved. "+p.Detail+" What you typed is still here: save again in a moment.")
+	kept := "What you typed is still here"
+	if f.field(newPassword) != nil {
+		kept += ", but for the password, which is never shown again"
+	}
+	f.problems = append(f.problems, "This is not saved. "+p.Detail+" "+kept+": save again in a moment.")
 	r.Response().Header().Set("Retry-After", strconv.Itoa(int(max(time.Second, p.RetryAfter).Seconds())))
 	return r.showForm(p.Status, f)
 }

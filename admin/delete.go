@@ -143,14 +143,7 @@ func (r *request) look(ids []int64) (v *victims, err error) {
 
 // kept is why a rule keeps one of the rows, or "".
 func (r *request) kept(q db.Querier, ids []int64) (string, error) {
-	if r.model == user {
-		for _, id := range ids {
-			if id == r.user.ID {
-				return "You can’t delete the account that you are signed in with.", nil
-			}
-		}
-	}
-	err := r.mayTouch(r.ctx, q, ids...)
+	err := r.heed(r.ctx, q, r.model.rules.mayDelete, ids...)
 	if fault.KindOf(err) == fault.Forbidden {
 		return err.Error(), nil
 	}

@@ -62,9 +62,10 @@ type optionsQuery func(context.Context, db.Querier) ([]option, error)
 
 type formInline struct {
 	*Inline
-	Rows                         []*formRow
-	canAdd, canChange, canDelete bool
-	Empty                        *formRow // what "Add another" copies
+	Rows  []*formRow
+	Empty *formRow // what "Add another" copies
+
+	canView, canAdd, canChange, canDelete bool
 }
 
 type formRow struct {
@@ -142,13 +143,14 @@ func (r *request) emptyForm(id int64) *form {
 	}
 	for i := range r.model.Inlines {
 		in := &r.model.Inlines[i]
-		if !r.can(in.Model, actionView) && !r.can(in.Model, actionAdd) && !r.can(in.Model, actionDelete) {
+		view, add := r.can(in.Model, actionView), r.can(in.Model, actionAdd)
+		if !view && !add {
 			continue
 		}
 		ok := r.can(r.model, action) // who may only view a question may not edit its choices on its page
 		f.inlines = append(f.inlines, &formInline{
-			Inline: in, canAdd: ok && r.can(in.Model, actionAdd), canChange: ok && r.can(in.Model, actionChange),
-			canDelete: ok && r.can(in.Model, actionDelete),
+			Inline: in, canView: view, canAdd: ok && add, canChange: ok && r.can(in.Model, actionChange),
+			canDelete: ok && view && r.can(in.Model, actionDelete),
 		})
 	}
 	return f
@@ -230,9 +232,15 @@ func (ff *formField) unlocked(ids []int64) []int64 {
 	return without(ids, locked)
 }
 
-// addBlank adds the blank rows of inlines.
+// addBlank adds the blank rows of inlines, and numbers all rows anew: some that were posted may have gone.
 func (r *request) addBlank(f *form) {
 	for _, in := range f.inlines {
+		for i, row := range in.Rows {
+			row.Prefix = fmt.Sprintf("%s-%d-", in.prefix(), i)
+			for _, ff := range row.Inputs {
+				ff.Input = row.Prefix + ff.Name
+			}
+		}
 		if !in.canAdd {
 			continue
 		}
@@ -287,7 +295,7 @@ func (r *request) postedRow(in *formInline, i int) *formRow {
 	if err != nil || id < 0 {
 		id = 0
 	}
-	if id == 0 && !in.canAdd {
+	if (id == 0 && !in.canAdd) || (id > 0 && !in.canView) {
 		return nil
 	}
 	row := &formRow{ID: id, Prefix: prefix, Show: id > 0 && in.canDelete}
@@ -416,8 +424,9 @@ func (k *knownOptions) attach(r *request, f *form) {
 	defer k.mu.Unlock()
 	for _, set := range f.sets {
 		for _, ff := range set.Inputs {
-			if many, ok := ff.Kind.(*Many); ok {
-				ff.attach(r, k.last[many])
+			many, _ := ff.Kind.(*Many)
+			if options, known := k.last[many]; known { // else the form carries along what was chosen
+				ff.attach(r, options)
 			}
 		}
 	}

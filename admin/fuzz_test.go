@@ -13,7 +13,7 @@ import (
 func FuzzTheListUnderstandsAnyAddress(f *testing.F) {
 	for _, seed := range []string{
 		"q=a+b&o=1.-2&p=3", "pub_date__year=2024&pub_date__month=2&pub_date__day=30", "pub_date__gte=2026-01-01&pub_date__lt=x",
-		`q="a b" c%00`, "o=-0.9999999999999999999", "p=-1", "all=", "groups__id__exact=1", "is_staff__exact=2&_changelist_filters=q%3Dx",
+		`q="a b" c%00`, "o=-0.9999999999999999999", "o=-9223372036854775808", "pub_date__month=3", "p=-1", "all=", "groups__id__exact=1", "is_staff__exact=2&_changelist_filters=q%3Dx",
 	} {
 		f.Add(seed)
 	}

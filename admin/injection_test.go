@@ -83,7 +83,7 @@ func TestHostileParametersAreHarmlessOnEveryList(t *testing.T) {
 	}
 	for _, list := range []string{"/admin/polls/question/", "/admin/auth/user/", "/admin/auth/group/", "/admin/admin/logentry/"} {
 		for _, name := range names {
-			for _, text := range append(hostile, "99999999999999999999", "-1", "0", "1.1.1.1.1", "9999-12-31", "0001-01-01", "2026-13-01") {
+			for _, text := range append(hostile, "99999999999999999999", "-9223372036854775808", "-1", "0", "1.1.1.1.1", "9999-12-31", "0001-01-01", "2026-13-01") {
 				began := time.Now()
 				p := v.get(list + "?" + url.Values{name: {text}}.Encode()).want(http.StatusOK)
 				harmless(t, fmt.Sprintf("%s?%s=%.30q", list, name, text), p)
@@ -113,6 +113,23 @@ func TestAMessageCanNotBeForged(t *testing.T) {
 	p := v.do(http.MethodGet, "/admin/", nil, "Cookie", "ddtb_messages=eyJCZWZvcmUiOiJGb3JnZWQifQ.AAAA")
 	if strings.Contains(p.text(), "Forged") {
 		t.Error("a forged message is told")
+	}
+}
+
+func TestTheLongestNameFitsTheMessageAboutIt(t *testing.T) {
+	s := newSite(t)
+	v := s.as("ada")
+	for _, c := range []string{"<", "\"", "ü", "漢", "😀", "\u2028"} {
+		text := strings.Repeat(c, 198)
+		saved := v.post("/admin/polls/question/add/?_changelist_filters="+strings.Repeat("q", 200), url.Values{
+			"question_text": {"x" + text + "x"}, "pub_date_0": {"2026-01-01"}, "pub_date_1": {"1:00"},
+		}).want(http.StatusFound)
+		for _, cookie := range saved.Header.Values("Set-Cookie") {
+			if len(cookie) > 4000 {
+				t.Errorf("with %q the cookie has %d bytes", c, len(cookie))
+			}
+		}
+		saved.follow().says("was added successfully.")
 	}
 }
 

@@ -39,6 +39,9 @@ func TestAnonymousGoesToTheLoginAndBack(t *testing.T) {
 			t.Errorf("%s: %d", path, got)
 		}
 	}
+	if to := v.get("/admin/polls/question/%3F%0D%0A%C3%A9?q=a+b").Header.Get("Location"); to != "/admin/polls/question/%3F%0D%0A%C3%A9/?q=a+b" {
+		t.Errorf("a slash is added as %q", to)
+	}
 }
 
 func TestNextNeverLeavesTheHost(t *testing.T) {
@@ -78,10 +81,18 @@ func TestTheSessionsCookieIsOutOfReachAndNewAtEachLogin(t *testing.T) {
 	if p := old.do(http.MethodGet, "/admin/", nil, "Cookie", "ddtb_session="+first.Value); p.StatusCode != http.StatusFound {
 		t.Error("the old session lives")
 	}
-	p := v.do(http.MethodPost, "/admin/login/", strings.NewReader(url.Values{"username": {"ada"}, "password": {password}}.Encode()),
-		"Content-Type", "application/x-www-form-urlencoded", "X-Forwarded-Proto", "https")
-	if c := p.Header.Get("Set-Cookie"); !strings.Contains(c, "Secure") {
-		t.Errorf("under TLS: %s", c)
+	in := url.Values{"username": {"ada"}, "password": {password}}.Encode()
+	for name, value := range map[string]string{
+		"X-Forwarded-Proto": "https", "x-forwarded-proto": "https, http", "X-Forwarded-Ssl": "on",
+	} {
+		p := s.visitor().do(http.MethodPost, "/admin/login/", strings.NewReader(in),
+			"Content-Type", "application/x-www-form-urlencoded", name, value)
+		secret, settings, _ := strings.Cut(p.Header.Get("Set-Cookie"), ";")
+		if !strings.HasPrefix(secret, "__Host-ddtb_session=") || !strings.Contains(settings, "Secure") {
+			t.Errorf("with %s: %s the cookie is %q", name, value, secret+settings)
+		}
+		s.visitor().do(http.MethodGet, "/admin/", nil, name, value, "Cookie", secret).want(http.StatusOK)
+		s.visitor().do(http.MethodGet, "/admin/", nil, name, value, "Cookie", strings.TrimPrefix(secret, "__Host-")).want(http.StatusFound)
 	}
 }
 
@@ -224,6 +235,32 @@ func TestUnderExhaustionStaffAreKnownAndFormsComeBackFilledIn(t *testing.T) {
 
 const permissionIDKnown = "1"
 
+func TestWhatWasChosenIsKeptWhereTheChoicesAreNotKnown(t *testing.T) {
+	cfg := dbtest.Config(t)
+	cfg.Pool.MaxSize, cfg.Pool.Timeout = 1, time.Second
+	s := newSiteOn(t, cfg)
+	v := s.as("ada")
+	v.get("/admin/")
+	l, err := s.db.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	back := v.post("/admin/auth/group/add/", url.Values{"name": {"G"}, "permissions": {permissionIDKnown}}).want(http.StatusServiceUnavailable)
+	if back.Find(".errorlist").Length() > 0 {
+		t.Errorf("what was chosen is said to be wrong: %s", back.Find(".errorlist").Text())
+	}
+	user := v.post("/admin/auth/user/add/", url.Values{"username": {"bob"}, "password1": {"secret words"}, "password2": {"secret words"}})
+	user.want(http.StatusServiceUnavailable).says("but for the password")
+	if strings.Contains(user.body, "secret words") {
+		t.Error("the page keeps a password")
+	}
+	l.Release()
+	back.send("#group_form").want(http.StatusFound)
+	if n := ask[int](s, `SELECT count(*) FROM auth_group_permissions`); n != 1 {
+		t.Errorf("%d permissions", n)
+	}
+}
+
 // strategies are what the admin must work under, each with so few connections that a nested acquire would hang.
 func strategies(t *testing.T, run func(*testing.T, config.Database)) {
 	for name, set := range map[string]func(*config.Database){
@@ -275,6 +312,7 @@ func TestWhatWasTypedOutlivesTheSession(t *testing.T) {
 		t.Errorf("saved %q", got)
 	}
 	add := s.visitor().post("/admin/auth/user/add/", url.Values{"username": {"x"}, "password1": {"secret words"}}).want(http.StatusForbidden)
+	add.says("but for the password")
 	if strings.Contains(add.body, "secret words") {
 		t.Error("the page keeps a password")
 	}

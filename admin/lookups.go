@@ -48,12 +48,21 @@ func parseLookups(m *Model, query url.Values, now time.Time) *lookups {
 			l.params.Set(name, value)
 			continue
 		}
-		l.notes = append(l.notes, fmt.Sprintf("“%s=%s” was left out: this list does not understand it.",
-			printable(name), printable(value)))
+		l.leaveOut(name, value)
 	}
 	l.takeHierarchy()
 	l.notes = l.notes[:min(len(l.notes), 5)]
 	return l
+}
+
+// leaveOut notes that a parameter is none of this list's. Without a value it never was.
+func (l *lookups) leaveOut(name, value string) {
+	if value == "" {
+		return
+	}
+	l.params.Del(name)
+	l.notes = append(l.notes, fmt.Sprintf("“%s=%s” was left out: this list does not understand it.",
+		printable(name), printable(value)))
 }
 
 // printable is what a stranger typed, short and fit for a page.
@@ -141,7 +150,8 @@ func (l *lookups) takeOrder(text string) bool {
 	var order []int
 	for part := range strings.SplitSeq(text, ".") {
 		n, err := strconv.Atoi(part)
-		if err != nil || n == 0 || abs(n) > len(l.model.Columns) || len(order) == len(l.model.Columns) {
+		columns := len(l.model.Columns)
+		if err != nil || n == 0 || n < -columns || n > columns || len(order) == columns { // abs of the least int is negative
 			return false
 		}
 		order = append(order, n)
@@ -166,16 +176,20 @@ func (l *lookups) takeLevel(lookup, value string) bool {
 	return true
 }
 
-// takeHierarchy turns the level into a range, which an index can answer.
+// takeHierarchy turns the level into a range, which an index can answer. A month without its year, or a day that
+// its month does not have, is left out.
 func (l *lookups) takeHierarchy() {
-	if l.level.year == 0 || (l.level.month == 0 && l.level.day > 0) {
+	if l.level == (level{}) {
+		return
+	}
+	from, to := l.level.span()
+	if v := l.level; v.year == 0 || (v.month == 0 && v.day > 0) || (v.day > 0 && from.Day() != v.day) {
 		for _, part := range []string{"year", "month", "day"} {
-			l.params.Del(l.model.Hierarchy + "__" + part)
+			l.leaveOut(l.model.Hierarchy+"__"+part, l.params.Get(l.model.Hierarchy+"__"+part))
 		}
 		l.level = level{}
 		return
 	}
-	from, to := l.level.span()
 	l.between(l.model.Hierarchy, from, to)
 }
 

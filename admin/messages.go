@@ -39,7 +39,7 @@ func (r *request) tell(m message) {
 func (r *request) setMessages(value string, age int) {
 	r.SetCookie(&http.Cookie{
 		Name: messageCookie, Value: value, Path: root, MaxAge: age,
-		HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: r.Scheme() == "https",
+		HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: auth.OverTLS(r.Request()),
 	})
 }
 

@@ -57,7 +57,7 @@ var group = &Model{
 	Fieldsets: []Fieldset{{Fields: []string{"name", "permissions"}}},
 	Columns:   []Column{{Field: "name"}}, Search: []string{"name"},
 	Cascade: []Relation{{Table: "auth_user_groups", Column: "group_id"}},
-	rules:   rules{saved: forgetUsers},
+	rules:   rules{mayDelete: mayDeleteGroup, saved: forgetUsers},
 }
 
 var user = &Model{
@@ -107,7 +107,7 @@ var user = &Model{
 	Filters: []string{"is_staff", "is_superuser", "is_active", "groups"},
 	Search:  []string{"username", "first_name", "last_name", "email"},
 	Cascade: []Relation{{Model: logEntry, Column: "user_id"}, {Table: "ddtb_session", Column: "user_id"}},
-	rules:   rules{prepare: hashNewPassword, mayTouch: mayTouchUser, saved: forgetUsers},
+	rules:   rules{prepare: hashNewPassword, mayTouch: mayTouchUser, mayDelete: mayDeleteUser, saved: forgetUsers},
 }
 
 var logEntry = &Model{

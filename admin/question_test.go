@@ -168,6 +168,26 @@ func TestEditsThatCollideAreToldInEachWay(t *testing.T) {
 	}
 }
 
+func TestNoRowGetsLostWhenAnotherOneWentMeanwhile(t *testing.T) {
+	s := newSite(t)
+	id := s.addQuestion("Text", day("2026-11-01"), "A", "B", "C")
+	s.addStaff("bob", "polls.change_question", "polls.change_choice")
+	edits := []string{"choice_set-1-choice_text", "B mine", "choice_set-2-choice_text", "C mine"}
+	for who, added := range map[string]string{"ada": ",D mine", "bob": ""} {
+		s.exec(`DELETE FROM polls_choice`)
+		s.exec(`INSERT INTO polls_choice (question_id, choice_text, votes) SELECT $1, unnest(ARRAY['A', 'B', 'C']), 0`, id)
+		form := s.as(who).get(change(id))
+		s.exec(`DELETE FROM polls_choice WHERE choice_text = 'A'`)
+		s.exec(`UPDATE polls_choice SET choice_text = 'B theirs' WHERE choice_text = 'B'`)
+		told := form.send(questionForm, edits...).want(http.StatusConflict)
+		blank := told.Find(".rows .new").Last().AttrOr("id", "none")
+		told.send(questionForm, blank+"-choice_text", "D mine").want(http.StatusFound)
+		if got := ask[string](s, `SELECT string_agg(choice_text, ',' ORDER BY id) FROM polls_choice`); got != "B mine,C mine"+added {
+			t.Errorf("%s saved %s", who, got)
+		}
+	}
+}
+
 func TestWhatWasTypedForADeletedQuestionCanBeSavedAsANewOne(t *testing.T) {
 	s := newSite(t)
 	id := s.addQuestion("Text", day("2026-11-01"), "A")
@@ -388,6 +408,20 @@ func TestAllPagesCanBeSelectedButNotTooMuch(t *testing.T) {
 	confirm.send("main form").want(http.StatusFound).follow().says("Successfully deleted 111 questions.")
 	if n := ask[int](s, `SELECT count(*) FROM polls_question`); n != 1200-111 {
 		t.Errorf("%d are left", n)
+	}
+}
+
+func TestADateThatIsNoneDoesNotWidenWhatIsDeleted(t *testing.T) {
+	s := newSite(t)
+	s.addQuestion("Q", day("2026-03-03"))
+	v := s.as("ada")
+	all := url.Values{"action": {"delete_selected"}, "select_across": {"1"}, "post": {"yes"}}
+	for _, date := range []string{"pub_date__month=3", "pub_date__day=3", "pub_date__year=2025&pub_date__day=3", "pub_date__year=2026&pub_date__month=2&pub_date__day=31"} {
+		v.get("/admin/polls/question/?" + date).want(http.StatusOK).says("was left out")
+		v.post("/admin/polls/question/?"+date, all).want(http.StatusBadRequest)
+	}
+	if n := ask[int](s, `SELECT count(*) FROM polls_question`); n != 1 {
+		t.Error("it was deleted")
 	}
 }
 

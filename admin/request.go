@@ -168,8 +168,9 @@ func (r *request) toLogin() error {
 
 type signedOutPage struct {
 	frame
-	Action string
-	Fields []input
+	Action   string
+	Fields   []input
+	Password bool // one was typed: it is not among the fields
 }
 
 // signedOut keeps what was typed while the session ended: the page sends it again after a login elsewhere.
@@ -178,7 +179,10 @@ func (r *request) signedOut() error {
 	p.frame = frame{Title: "You are signed out", Crumbs: []web.Link{{Text: "Signed out"}}}
 	for _, name := range slices.Sorted(maps.Keys(r.form)) {
 		for _, value := range r.form[name] {
-			if !strings.Contains(name, "password") && utf8.ValidString(name+value) {
+			switch {
+			case strings.Contains(name, "password"):
+				p.Password = true
+			case utf8.ValidString(name + value):
 				p.Fields = append(p.Fields, input{name, value})
 			}
 		}

@@ -15,10 +15,14 @@ import (
 
 // rules are what a model asks for beyond its declaration.
 type rules struct {
-	prepare  func(*request, *form) error                                                  // before the transaction: slow work
-	mayTouch func(context.Context, db.Querier, *auth.User, int64) (why string, err error) // "": this row may be changed
-	saved    func(*Site)                                                                  // after the commit
+	prepare   func(*request, *form) error // before the transaction: slow work
+	mayTouch  rule                        // changing a row
+	mayDelete rule
+	saved     func(*Site) // after the commit
 }
+
+// rule is why a user may not do something to the row of that id, or "".
+type rule func(context.Context, db.Querier, *auth.User, int64) (why string, err error)
 
 // errInvalid says that the database, or a look into it, found something wrong; the form says what.
 var errInvalid = errors.New("invalid")
@@ -131,8 +135,8 @@ func (f *form) typedLabel() string {
 // overwrite locks the row and its inline rows, compares them with what the form showed at first, and writes what
 // was edited, unless someone else has edited it since.
 func (r *request) overwrite(ctx context.Context, q db.Querier, f *form) error {
-	if why := r.mayTouch(ctx, q, f.id); why != nil {
-		return why
+	if err := r.heed(ctx, q, r.model.rules.mayTouch, f.id); err != nil {
+		return err
 	}
 	now, err := f.model.find(ctx, q, f.model.formFields(f.model.Fieldsets), f.id, "FOR NO KEY UPDATE")
 	if err != nil {

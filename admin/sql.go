@@ -110,8 +110,11 @@ func (m *Model) find(ctx context.Context, q db.Querier, fields []*Field, id int6
 	return &rows[0], nil
 }
 
-// children reads the rows of an inline that belong to a row.
-func (in *Inline) children(ctx context.Context, q db.Querier, parent int64, lock string) ([]row, error) {
+// children reads the rows of an inline that belong to a row, as far as the user may see them: all or none.
+func (in *formInline) children(ctx context.Context, q db.Querier, parent int64, lock string) ([]row, error) {
+	if !in.canView {
+		return nil, nil
+	}
 	fields := in.Model.formFields(in.Model.Fieldsets)
 	sql := in.Model.selection(fields, in.ForeignKey) +
 		fmt.Sprintf(" WHERE t.%s = $1::bigint ORDER BY t.id %s", ident(in.ForeignKey), lock)

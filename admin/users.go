@@ -69,13 +69,33 @@ func mayTouchUser(ctx context.Context, q db.Querier, actor *auth.User, id int64)
 	return "Only a superuser may change or delete a superuser.", err
 }
 
-// mayTouch is Forbidden where the model's rules keep this user from a row.
-func (r *request) mayTouch(ctx context.Context, q db.Querier, ids ...int64) error {
-	if r.model.rules.mayTouch == nil {
+// mayDeleteUser: and nobody deletes the account that they are signed in with.
+func mayDeleteUser(ctx context.Context, q db.Querier, actor *auth.User, id int64) (string, error) {
+	if id == actor.ID {
+		return "You can’t delete the account that you are signed in with.", nil
+	}
+	return mayTouchUser(ctx, q, actor, id)
+}
+
+// mayDeleteGroup: a group that goes takes its permissions from its members, as unticking it does.
+func mayDeleteGroup(ctx context.Context, q db.Querier, actor *auth.User, id int64) (string, error) {
+	found, err := q.Query(ctx, groupSQL+` WHERE g.id = $1::bigint`, id)
+	groups, err := collectOptions(found, err)
+	for _, o := range groups {
+		if !actor.CanAll(o.grants) {
+			return fmt.Sprintf("“%s” gives permissions that you don’t have, so you can’t take them away.", o.Label), nil
+		}
+	}
+	return "", err
+}
+
+// heed is Forbidden where the rule keeps this user from one of the rows. No rule keeps nobody.
+func (r *request) heed(ctx context.Context, q db.Querier, may rule, ids ...int64) error {
+	if may == nil {
 		return nil
 	}
 	for _, id := range ids {
-		why, err := r.model.rules.mayTouch(ctx, q, r.user, id)
+		why, err := may(ctx, q, r.user, id)
 		if err != nil {
 			return fmt.Errorf("check a %s: %w", r.model.Singular, err)
 		}
@@ -95,13 +115,15 @@ func permissionOptions(ctx context.Context, q db.Querier) ([]option, error) {
 	return collectOptions(found, err)
 }
 
-// groupOptions are all groups, each granting its permissions.
+// groupSQL is groups as options, each granting its permissions.
+const groupSQL = `SELECT g.id::bigint, '', g.name, ARRAY(
+		SELECT ct.app_label || '.' || p.codename FROM auth_group_permissions gp
+		JOIN auth_permission p ON p.id = gp.permission_id JOIN django_content_type ct ON ct.id = p.content_type_id
+		WHERE gp.group_id = g.id)
+	FROM auth_group g`
+
 func groupOptions(ctx context.Context, q db.Querier) ([]option, error) {
-	found, err := q.Query(ctx, `SELECT g.id::bigint, '', g.name, ARRAY(
-			SELECT ct.app_label || '.' || p.codename FROM auth_group_permissions gp
-			JOIN auth_permission p ON p.id = gp.permission_id JOIN django_content_type ct ON ct.id = p.content_type_id
-			WHERE gp.group_id = g.id)
-		FROM auth_group g ORDER BY g.name, g.id`)
+	found, err := q.Query(ctx, groupSQL+` ORDER BY g.name, g.id`)
 	return collectOptions(found, err)
 }
 

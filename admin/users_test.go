@@ -93,7 +93,7 @@ func TestASetPasswordEndsTheUsersSessions(t *testing.T) {
 
 func TestWhoEditsUsersCanNotBecomeMoreThanTheyAre(t *testing.T) {
 	s := newSite(t)
-	s.addStaff("helper", "auth.view_user", "auth.add_user", "auth.change_user", "auth.delete_user", "auth.change_group", "auth.add_group",
+	s.addStaff("helper", "auth.view_user", "auth.add_user", "auth.change_user", "auth.delete_user", "auth.change_group", "auth.add_group", "auth.delete_group",
 		"auth.view_group", "polls.view_question", "admin.delete_logentry")
 	s.addStaff("editor", "polls.delete_question")
 	s.addStaff("plain", "polls.view_question")
@@ -122,6 +122,8 @@ func TestWhoEditsUsersCanNotBecomeMoreThanTheyAre(t *testing.T) {
 		"bulk":                     v.post("/admin/auth/user/", map[string][]string{"action": {"delete_selected"}, "post": {"yes"}, "_selected_action": {ask[string](s, `SELECT id::text FROM auth_user WHERE username = 'ada'`)}}),
 		"password":                 v.post(userPath(s, "ada", "password"), map[string][]string{"password1": {"another long password"}, "password2": {"another long password"}}),
 		"password of who may more": v.post(userPath(s, "editor", "password"), map[string][]string{"password1": {"another long password"}, "password2": {"another long password"}}),
+		"a group of who may more":  v.post("/admin/auth/group/"+group+"/delete/", map[string][]string{"post": {"yes"}}),
+		"such groups in bulk":      v.post("/admin/auth/group/", map[string][]string{"action": {"delete_selected"}, "post": {"yes"}, "_selected_action": {group}}),
 		"form for the password":    v.get(userPath(s, "ada", "password")),
 	} {
 		if p.StatusCode != http.StatusForbidden {

@@ -109,7 +109,7 @@ func (ff *formField) Lost() []string {
 	return ff.Raw
 }
 
-// Anything tells whether the box of a locked or fixed option can be used.
+// Usable tells whether the box of a locked or fixed option can be used.
 func (ff *formField) Usable(o option) bool { return !ff.Fixed && !o.Locked }
 
 // What templates ask of forms and inlines.

@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -13,7 +14,7 @@ import (
 )
 
 // formOf is where the form in the page goes, and what it sends.
-func formOf(t *testing.T, a answer) (action string, form url.Values) {
+func formOf(t testing.TB, a answer) (action string, form url.Values) {
 	t.Helper()
 	doc, err := goquery.NewDocumentFromReader(strings.NewReader(a.body))
 	if err != nil {
@@ -61,6 +62,60 @@ func TestAVoteThatFailedIsSentAgainFromThe503PageAndCountsOnce(t *testing.T) {
 			if err := dbtest.Control(t, cfg).QueryRow(t.Context(), "SELECT votes FROM polls_choice WHERE id = 5").Scan(&votes); err != nil || votes != 1 {
 				t.Errorf("%d votes, %v", votes, err)
 			}
+			s.mustBeIdle()
+		})
+	}
+}
+
+// A commit that waits for a standby is done on the server already. Who is cut off then can't know.
+func TestAVoteWhoseConnectionDiedAtItsCommitIsCountedAndCountsOnceWhenSentAgain(t *testing.T) {
+	t.Parallel()
+	server := dbtest.NewServer(t, dbtest.Options{Settings: map[string]string{
+		"wal_level": "replica", "max_wal_senders": "1", "synchronous_standby_names": "nobody", // for those who ask to wait
+	}})
+	for _, strategy := range strategies {
+		t.Run(strategy.name, func(t *testing.T) {
+			s := siteOn(t, server.Config(t), func(c *config.Config) { setDatabase(c, strategy.set) })
+			s.loadDemo()
+			control := dbtest.Control(t, s.cfg.Databases["default"])
+			action, form := s.ballot()
+			execute(t, control,
+				`CREATE FUNCTION wait_for_standby() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+					PERFORM set_config('synchronous_commit', 'on', true); RETURN NEW; END $$`,
+				"CREATE TRIGGER wait BEFORE INSERT ON ddtb_vote FOR EACH ROW EXECUTE FUNCTION wait_for_standby()")
+			failed := make(chan answer, 1)
+			go func() {
+				a, err := s.send(t.Context(), fresh, http.MethodPost, action, strings.NewReader(form.Encode()), "Content-Type", urlencoded, "Accept", "text/html")
+				if err != nil {
+					t.Error(err)
+				}
+				failed <- a
+			}()
+			var pid int
+			dbtest.Eventually(t, "the vote waits at its commit", func() bool {
+				err := control.QueryRow(t.Context(), `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'SyncRep'`).Scan(&pid)
+				return err == nil
+			})
+			execute(t, control, fmt.Sprintf("SELECT pg_terminate_backend(%d)", pid))
+			a := <-failed
+			if a.Response == nil {
+				t.Fatal("no answer")
+			}
+			mustContain(t, a, 503, "Send it again")
+			dbtest.Eventually(t, "the backend is gone", func() bool {
+				var n int
+				err := control.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE pid = $1", pid).Scan(&n)
+				return err == nil && n == 0
+			})
+			mustCount(t, control, 1) // though nobody said so
+			execute(t, control, "DROP TRIGGER wait ON ddtb_vote")
+			again, kept := formOf(t, a)
+			for range 2 {
+				if a := s.post(again, kept); a.StatusCode != http.StatusFound {
+					t.Errorf("sent again: %s\n%s", a.Status, a.body)
+				}
+			}
+			mustCount(t, control, 1)
 			s.mustBeIdle()
 		})
 	}

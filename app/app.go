@@ -17,7 +17,9 @@ import (
 	"ddtb/app/auth"
 	"ddtb/app/dashboard"
 	"ddtb/app/lab"
+	"ddtb/app/metrics"
 	"ddtb/app/report"
+	"ddtb/app/trace"
 	"ddtb/app/web"
 	"ddtb/config"
 	"ddtb/db"
@@ -38,15 +40,25 @@ type App struct {
 	admin  *admin.Site
 	board  *dashboard.Board
 	report *report.Reporter
+	count  *metrics.Metrics
+	trace  *trace.Tracing
 	ready  *readiness
 	echo   *echo.Echo
+
+	patterns map[string]bool // of the routes; written while they are bound
 }
 
+// surroundings are those of the process, as far as New is told of them.
+type surroundings struct{ stateDir, version string }
+
 // Option is something about the surroundings of the process that New may be told.
-type Option func(*report.Options)
+type Option func(*surroundings)
 
 // WithStateDir has all processes that are given the same folder share one limit on mails and events.
-func WithStateDir(dir string) Option { return func(o *report.Options) { o.StateDir = dir } }
+func WithStateDir(dir string) Option { return func(s *surroundings) { s.stateDir = dir } }
+
+// WithVersion names the program's version in metrics, traces and events.
+func WithVersion(version string) Option { return func(s *surroundings) { s.version = version } }
 
 // New makes the application. It connects only to look at the server, and does not fail when the database can't
 // be reached: the pages say so, and recover with it.
@@ -56,28 +68,39 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	if err != nil {
 		return nil, fmt.Errorf("database settings: %w", err)
 	}
-	d, err := db.OpenWith(database, db.Options{Log: log, Tracer: report.Tracer{}})
-	if err != nil {
-		return nil, err
-	}
-	o := report.Options{Mail: cfg.Mail, Sentry: cfg.Sentry, BaseURL: cfg.Server.BaseURL, Secrets: []config.Secret{database.Password}, Log: log}
+	around := surroundings{version: "devel"}
 	for _, option := range options {
-		option(&o)
+		option(&around)
 	}
-	reporter, err := report.New(o)
+	traces, err := trace.New(cfg.Tracing, around.version, log)
 	if err != nil {
 		return nil, err
+	}
+	count := metrics.New(around.version)
+	d, err := db.OpenWith(database, db.Options{Log: log, Tracer: tracer(cfg, count, traces)})
+	if err != nil {
+		return nil, errors.Join(err, traces.Close(ctx))
+	}
+	reporter, err := report.New(report.Options{
+		Mail: cfg.Mail, Sentry: cfg.Sentry, BaseURL: cfg.Server.BaseURL, Secrets: []config.Secret{database.Password}, Log: log,
+		Release: "ddtb@" + around.version, StateDir: around.stateDir,
+	})
+	if err != nil {
+		return nil, errors.Join(err, d.Close(ctx), traces.Close(ctx))
 	}
 	users := auth.New(d, cfg.Admin)
 	a := &App{
 		cfg: cfg, log: log, db: d, server: observer,
-		report: reporter, users: users, admin: admin.New(d, users, log, web.Link{Path: dashboard.Path, Text: "Connections"}),
+		report: reporter, count: count, trace: traces, users: users,
+		admin: admin.New(d, users, log, web.Link{Path: dashboard.Path, Text: "Connections"}),
 		lab:   lab.New(d, observer, cfg.Test, log),
 		polls: polls.New(polls.NewStore(d), time.Now),
-		ready: newReadiness(observer),
+		ready: newReadiness(observer), patterns: map[string]bool{},
 	}
 	a.lab.UseSentry(cfg.Sentry)
 	a.admin.Tell = a.tell
+	a.count.FollowLeases(d)
+	a.count.FollowReports(reporter)
 	if err := a.openEye(ctx); err != nil {
 		return nil, errors.Join(err, a.Close(ctx))
 	}
@@ -86,6 +109,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 		DB: d, Users: users, Server: observer, Look: a.look, Config: cfg, Testing: a.lab.Enabled, Log: log,
 		Switch: a.switchTo, Record: admin.Record,
 	})
+	a.count.FollowServer(a.look)
 	a.echo = a.routes()
 	return a, nil
 }
@@ -128,6 +152,8 @@ func (a *App) Reconfigure(ctx context.Context, cfg *config.Config) (restart []st
 
 // switchTo puts other settings of the database in force, for the configuration and for the dashboard.
 func (a *App) switchTo(ctx context.Context, database config.Database) error {
+	a.count.CountLeases()
+	defer a.count.CountLeases()
 	return a.db.Switch(ctx, database)
 }
 
@@ -138,6 +164,7 @@ func (a *App) Close(ctx context.Context) error {
 	if err != nil {
 		err = fmt.Errorf("not all connections came back in time, and were cut: %w", err)
 	}
+	a.count.Close()
 	if a.board != nil {
 		a.board.Close()
 	}
@@ -145,5 +172,7 @@ func (a *App) Close(ctx context.Context) error {
 		a.look.Stop()
 	}
 	a.server.Close()
-	return errors.Join(err, a.report.Close(ctx))
+	traced := make(chan error, 1)
+	go func() { traced <- a.trace.Close(ctx) }() // a collector that hangs must not use up the time of the mails
+	return errors.Join(err, a.report.Close(ctx), <-traced)
 }

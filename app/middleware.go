@@ -3,11 +3,14 @@ package app
 import (
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/labstack/echo/v4"
 	"github.com/labstack/echo/v4/middleware"
 
 	"ddtb/app/fault"
+	"ddtb/app/metrics"
+	"ddtb/app/report"
 	"ddtb/app/web"
 )
 
@@ -25,7 +28,9 @@ func (a *App) middleware() []echo.MiddlewareFunc {
 	}
 	site.Nav = append(site.Nav, web.Link{Path: "/admin/", Text: "Admin"})
 	return []echo.MiddlewareFunc{
+		a.count.Middleware(a.pattern),
 		middleware.RequestID(),
+		a.traced,
 		secure,
 		site.Middleware(),
 		answerErrors,
@@ -34,6 +39,33 @@ func (a *App) middleware() []echo.MiddlewareFunc {
 		middleware.BodyLimit(maxBody),
 		web.KeepForms,
 	}
+}
+
+// traced begins the traces of a request, and ends them after its scope: so that they have its acquires and queries.
+func (a *App) traced(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		r, route := c.Request(), a.pattern(c)
+		if untraced[route] || strings.Contains(r.Header.Get(echo.HeaderAccept), "text/event-stream") {
+			return next(c) // a stream's trace would have no end, and that of a probe nothing in it
+		}
+		method := metrics.Method(r.Method)
+		ctx, finishSentry := a.report.StartRequest(r.Context(), method, route)
+		ctx, finish := a.trace.StartRequest(ctx, r.Header, method, route)
+		if ctx != r.Context() {
+			c.SetRequest(r.WithContext(ctx))
+		}
+		defer func() {
+			status := metrics.Status(c)
+			finish(status)
+			finishSentry(status)
+		}()
+		return next(c)
+	}
+}
+
+// untraced are the routes that never query and have nothing to show.
+var untraced = map[string]bool{
+	"/healthz": true, "/readyz": true, "/metrics": true, "/static/*": true, "/favicon.ico": true, metrics.Other: true,
 }
 
 func secure(next echo.HandlerFunc) echo.HandlerFunc {
@@ -63,7 +95,7 @@ func recoverPanics(next echo.HandlerFunc) echo.HandlerFunc {
 		DisableErrorHandler: true,
 		DisableStackAll:     true, // those of all goroutines would stop every request meanwhile
 		LogErrorFunc: func(_ echo.Context, err error, stack []byte) error {
-			return fmt.Errorf("panic: %v\n%s", err, stack) //nolint:errorlint // whatever was thrown, it is a bug
+			return report.WithStack(fmt.Errorf("panic: %v\n%s", err, stack)) //nolint:errorlint // whatever was thrown, it is a bug
 		},
 	})(next)
 }

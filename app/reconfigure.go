@@ -16,6 +16,7 @@ func needRestart(old, now *config.Config) (sections []string) {
 		{"admin", old.Admin, now.Admin},
 		{"mail", old.Mail, now.Mail},
 		{"sentry", old.Sentry, now.Sentry},
+		{"tracing", old.Tracing, now.Tracing},
 		{"monitor", old.Monitor, now.Monitor},
 	} {
 		if !reflect.DeepEqual(s.old, s.now) {

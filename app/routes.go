@@ -10,6 +10,7 @@ import (
 
 	"ddtb/admin"
 	"ddtb/app/dashboard"
+	"ddtb/app/metrics"
 	"ddtb/app/web"
 	"ddtb/polls"
 )
@@ -57,6 +58,7 @@ func (a *App) table() []route {
 
 		{get, "/healthz", a.healthz, direct},
 		{get, "/readyz", a.readyz, direct},
+		{get, "/metrics", echo.WrapHandler(a.count.Handler(a.log)), direct},
 		{get, "/static/*", web.Static(polls.Static, admin.Files, dashboard.Files, files), direct},
 		{get, "/favicon.ico", web.Favicon, direct},
 	}
@@ -104,6 +106,16 @@ func (a *App) bind(e *echo.Echo, r route) {
 	if r.method == get {
 		e.HEAD(r.path, h)
 	}
+	a.patterns[r.path] = true
+}
+
+// pattern is the address of the table that a request was routed by, for labels and names of spans. What was not found
+// has none: echo tells the nearest, or nothing.
+func (a *App) pattern(c echo.Context) string {
+	if p := c.Path(); a.patterns[p] {
+		return p
+	}
+	return metrics.Other
 }
 
 // addSlash redirects as Django's APPEND_SLASH does, and only what can be asked again.

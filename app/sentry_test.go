@@ -91,6 +91,7 @@ func TestAHookThatQueriesDeadlocksASmallPool(t *testing.T) {
 				r.Steps[0].TookMS < 200 || r.Steps[0].LeaseHeldMS < r.Steps[0].TookMS {
 				t.Errorf("%+v", r)
 			}
+			mustNameTheLines(t, s, r, strategy == "pool") // the others don't lend for each query
 			r = s.interact("?hook=queries&max_size=2&timeout=10s&strategy=" + strategy)
 			mustCapture(t, r, [3]int64{1, 1, 1}, [3]string{})
 			if r.Error != "" || strings.Contains(r.Explanation, "deadlock") ||
@@ -107,6 +108,30 @@ func TestAHookThatQueriesDeadlocksASmallPool(t *testing.T) {
 	}
 	if n := s.DB().Stat().Acquired; n != 0 {
 		t.Errorf("the application's strategy gave out %d leases", n)
+	}
+}
+
+// mustNameTheLines looks for who holds and who asks, in the answer and in the log.
+func mustNameTheLines(t *testing.T, s *site, r lab.Sentry, noticed bool) {
+	t.Helper()
+	if !noticed {
+		if r.NestedAcquires != 0 || len(r.Nested) != 0 {
+			t.Errorf("%+v", r)
+		}
+		return
+	}
+	if r.NestedAcquires != 2 || len(r.Nested) != 2 {
+		t.Fatalf("%+v", r)
+	}
+	for i, holder := range []string{"whileHolding", "inTransaction"} {
+		n := r.Nested[i]
+		if !strings.Contains(n.First, "sentry.go:") || !strings.Contains(n.First, holder) || !strings.Contains(n.Second, "sentry.go:") ||
+			!strings.Contains(n.Second, "(*sentryRun).query") || !strings.Contains(r.Explanation, n.First) || !strings.Contains(r.Explanation, n.Second) {
+			t.Errorf("%+v", r)
+		}
+		if len(s.log.lines("level=WARN", "asks for a second one", n.First, n.Second)) != 1 {
+			t.Errorf("the log does not tell:\n%s", s.log)
+		}
 	}
 }
 

@@ -12,9 +12,10 @@ import (
 // mostHolders is how many holders a mail lists.
 const mostHolders = 20
 
-// tell reports a failed request, with what is known of the database without asking it. No lease is held by then:
+// tell counts and reports a failed request, with what is known of the database without asking it. No lease is held by then:
 // the request's scope has ended.
 func (a *App) tell(c echo.Context, err error) {
+	a.count.Failed(err)
 	a.board.Failed(c.Path(), err)
 	in := report.Incident{
 		Err:     err,

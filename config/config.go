@@ -27,6 +27,7 @@ type Config struct {
 	Admin     Admin               `toml:"admin"`
 	Mail      Mail                `toml:"mail"`
 	Sentry    Sentry              `toml:"sentry"`
+	Tracing   Tracing             `toml:"tracing"`
 	Test      Test                `toml:"test"`
 	Monitor   Monitor             `toml:"monitor"`
 
@@ -158,6 +159,19 @@ type Sentry struct {
 	Environment      string  `toml:"environment" allow:"environment"`
 	TracesSampleRate float64 `toml:"traces_sample_rate" allow:"0..1"`
 	Spotlight        bool    `toml:"spotlight"`
+}
+
+// Tracing sends OpenTelemetry traces, and is off without an Endpoint.
+type Tracing struct {
+	Endpoint   string  `toml:"endpoint" allow:"url"` // of an OTLP/HTTP collector, to which /v1/traces is added
+	Headers    Secret  `toml:"headers" allow:"headers"`
+	SampleRate float64 `toml:"sample_rate" allow:"0..1"` // of the requests that come without a traceparent
+}
+
+// HeaderMap is what Headers says, decoded.
+func (t Tracing) HeaderMap() map[string]string {
+	headers, _ := parseHeaders(t.Headers.Reveal()) // Load has refused what can't be read
+	return headers
 }
 
 // Test bounds the test endpoints, which are off unless Enabled.

@@ -23,6 +23,7 @@ func Default() Config {
 			Limit:         MailLimit{Window: 10 * time.Minute, PerHour: 20},
 		},
 		Sentry:  Sentry{Environment: "production"},
+		Tracing: Tracing{SampleRate: 1},
 		Test:    Test{MaxThreads: 100, MaxHold: time.Minute},
 		Monitor: Monitor{Interval: 2 * time.Second, Warn: 70, Critical: 85, IdleRatio: 50},
 	}

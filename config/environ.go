@@ -9,8 +9,8 @@ import (
 )
 
 // The variables with names of their own, and the keys of the default database that they set, the weakest first:
-// libpq's, DATABASE_URL, and those that Django deployments use. Over all of them go the DDTB_ variables, one for
-// each key.
+// libpq's, DATABASE_URL, and those that Django deployments use; and those of OpenTelemetry. Over all of them go the
+// DDTB_ variables, one for each key.
 var (
 	libpqVariables = []struct{ name, key string }{
 		{"PGHOST", "host"},
@@ -25,6 +25,10 @@ var (
 	djangoVariables = []struct{ name, key string }{
 		{"DB_MAX_CONNS", "pool.max_size"},
 		{"CONN_MAX_AGE", "persistent.conn_max_age"},
+	}
+	otelVariables = []struct{ name, key string }{ // their keys are whole
+		{"OTEL_EXPORTER_OTLP_ENDPOINT", "tracing.endpoint"},
+		{"OTEL_EXPORTER_OTLP_HEADERS", "tracing.headers"},
 	}
 	urlParameters = map[string]string{
 		"host":             "host",
@@ -50,6 +54,9 @@ func (l *loader) readEnvironment() {
 	l.readDatabaseURL(l.env["DATABASE_URL"])
 	for _, v := range djangoVariables {
 		l.setText(defaultDatabasePrefix+v.key, l.env[v.name], Origin{Variable: v.name})
+	}
+	for _, v := range otelVariables {
+		l.setText(v.key, l.env[v.name], Origin{Variable: v.name})
 	}
 	l.layer++
 	for _, k := range l.keys {

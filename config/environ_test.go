@@ -107,6 +107,21 @@ func TestMistakesOfTheEnvironment(t *testing.T) {
 	}
 }
 
+func TestOpenTelemetrysVariablesSetTheCollector(t *testing.T) {
+	environ := []string{"OTEL_EXPORTER_OTLP_ENDPOINT=https://collector:4318/otlp", "OTEL_EXPORTER_OTLP_HEADERS=api-key=a%2C%20b, x = y ,"}
+	c := mustLoad(t, "[tracing]\nendpoint = 'http://file:4318'\n", environ...)
+	equal(t, "the endpoint", c.Tracing.Endpoint, "https://collector:4318/otlp")
+	equal(t, "the headers", c.Tracing.HeaderMap(), map[string]string{"api-key": "a, b", "x": "y"})
+	c = mustLoad(t, "", append(environ, "DDTB_TRACING_ENDPOINT=http://ours:4318", "DDTB_TRACING_SAMPLE_RATE=0.25")...)
+	equal(t, "the endpoint, with our variable", c.Tracing.Endpoint, "http://ours:4318")
+	equal(t, "the rate", c.Tracing.SampleRate, 0.25)
+	equal(t, "where it comes from", c.Origins["tracing.headers"].String(), "environment variable OTEL_EXPORTER_OTLP_HEADERS")
+	for _, wrong := range []string{"a", "=a", "a b=c", "a=%zz", "a=b%0d%0aX: y", "a=b,c"} {
+		_, err := Load(Options{Environ: []string{"OTEL_EXPORTER_OTLP_HEADERS=" + wrong}})
+		equal(t, wrong, strings.HasPrefix(fmt.Sprint(err), "environment variable OTEL_EXPORTER_OTLP_HEADERS: tracing.headers: found a value that is not shown"), true)
+	}
+}
+
 func TestUnknownVariablesAreWarnedOf(t *testing.T) {
 	c := mustLoad(t, "", "DDTB_SERVER_ADRR=x", "DDTB_CONFG=x", "DDTB_FOO=x", "OTHER=x")
 	equal(t, "the warnings", c.Warnings, []string{

@@ -5,6 +5,7 @@ import (
 	"net/mail"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
@@ -42,6 +43,10 @@ var formats = map[string]format{
 	"url":  {isBaseURL, `"", or a URL as "https://polls.example.org", without query or fragment`},
 	"mail": {isMail, `a mail address, as "ops@example.org" or "Ops <ops@example.org>"`},
 	"dsn":  {isDSN, `"", or Sentry's DSN, as "https://KEY@HOST/PROJECT"`},
+	"headers": {
+		func(s string) bool { _, ok := parseHeaders(s); return ok },
+		`"", or headers as "NAME=VALUE,NAME=VALUE", in whose values %, comma and spaces are percent-encoded`,
+	},
 	"environment": {
 		func(s string) bool { return len(s) <= 64 && !strings.ContainsAny(s, "/ ") && s != "None" },
 		`a string of at most 64 characters without spaces and slashes, and not "None" (Sentry's rules)`,
@@ -77,6 +82,27 @@ func isBaseURL(s string) bool {
 func isMail(s string) bool {
 	_, err := mail.ParseAddress(s)
 	return err == nil
+}
+
+// headerName is a name that HTTP takes.
+var headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+
+// parseHeaders reads OTEL_EXPORTER_OTLP_HEADERS' form.
+func parseHeaders(s string) (headers map[string]string, ok bool) {
+	headers = map[string]string{}
+	for item := range strings.SplitSeq(s, ",") {
+		if item = strings.TrimSpace(item); item == "" {
+			continue
+		}
+		name, encoded, found := strings.Cut(item, "=")
+		value, err := url.PathUnescape(strings.TrimSpace(encoded))
+		name = strings.TrimSpace(name)
+		if !found || err != nil || !headerName.MatchString(name) || !plain(value) {
+			return nil, false
+		}
+		headers[name] = value
+	}
+	return headers, true
 }
 
 func isDSN(s string) bool {

@@ -23,6 +23,9 @@ trusted_proxies = ["10.0.0.1", "fe80::/10"]
 [sentry]
 dsn = "https://hunter2@example.org/1"
 traces_sample_rate = 1
+[tracing]
+endpoint = "http://localhost:4318"
+headers = "api-key=hunter2"
 `
 
 func TestWhatIsShownLoadsAgain(t *testing.T) {
@@ -37,7 +40,7 @@ func TestWhatIsShownLoadsAgain(t *testing.T) {
 		d.Password = ""
 		c.Databases[name] = d
 	}
-	c.Sentry.DSN = ""
+	c.Sentry.DSN, c.Tracing.Headers = "", ""
 	equal(t, "what was loaded again", values(*again), values(*c))
 }
 

@@ -463,3 +463,21 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 		goleak.VerifyNone(t, before)
 	})
 }
+
+func TestASettingMadeByAStoredFunctionDoesNotReachTheNextHolder(t *testing.T) {
+	d, control, _ := open(t, func(c *config.Database) { pool(c); c.Pool.MaxSize = 1 })
+	if _, err := control.Exec(t.Context(), `CREATE FUNCTION remember() RETURNS void LANGUAGE plpgsql AS
+		$$ BEGIN PERFORM set_config('app.tenant', 'first', false); END $$`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Exec(t.Context(), "SELECT remember()"); err != nil {
+		t.Fatal(err)
+	}
+	var tenant string
+	if err := d.QueryRow(t.Context(), "SELECT coalesce(current_setting('app.tenant', true), '')").Scan(&tenant); err != nil {
+		t.Fatal(err)
+	}
+	if tenant != "" {
+		t.Errorf("the next holder is %q", tenant)
+	}
+}

@@ -87,6 +87,9 @@ func (q *queue) wait(ctx context.Context, w *waiter, e *list.Element) error {
 	}
 	q.waiters.Remove(e)
 	if ctx.Err() != nil {
+		if end, ok := ctx.Deadline(); ok {
+			waited = min(waited, end.Sub(w.since)) // what it had, as for the queue's own timeout
+		}
 		return q.gaveUp(ctx, waited)
 	}
 	q.counts.TimedOut++

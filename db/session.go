@@ -13,8 +13,9 @@ import (
 // changesSession tells whether the statement may leave something in the session for the next borrower: a
 // setting, a temporary table, a prepared statement, an advisory lock, a LISTEN. Then the session is reset
 // when the lease comes back, at a cost of two round trips; for all others that would be a third of the time
-// of a request to /polls/. It looks at the first word and for the few functions that change a session from
-// within a SELECT. What it can't see is a stored function that does the same: use Lease.Conn there.
+// of a request to /polls/. It goes by what is known to be harmless: statements that read and write rows, and call
+// none but everyday functions. Everything else is reset after, any function of one's own included. What it can't
+// see is such a function behind a trigger, a view or an operator: use Lease.Conn there, which is always reset after.
 func changesSession(sql string) bool {
 	s := strings.TrimLeft(sql, " \t\r\n(")
 	word := s
@@ -22,17 +23,96 @@ func changesSession(sql string) bool {
 		word = s[:i]
 	}
 	switch {
-	case !keepsSession[strings.ToLower(word)]:
+	case !listed(keepsSession, word):
 		return true
 	case strings.IndexByte(strings.TrimRight(s, "; \t\r\n"), ';') >= 0:
 		return true // perhaps several statements, perhaps a literal: the reset is right for both
 	}
-	return containsFold(s, "set_config") || containsFold(s, "advisory_") || containsFold(s, "into temp")
+	return containsFold(s, "temp") || callsUnknown(s)
 }
 
-var keepsSession = map[string]bool{
-	"select": true, "insert": true, "update": true, "delete": true, "merge": true, "with": true, "values": true,
-	"table": true, "explain": true, "begin": true, "start": true, "commit": true, "rollback": true, "savepoint": true, "release": true,
+var keepsSession = set(`select insert update delete merge with values table explain
+	begin start commit rollback savepoint release`)
+
+// callsUnknown tells whether something stands before a parenthesis that is neither a word of SQL nor a function
+// known to leave the session alone. The list of columns after INSERT INTO looks like a call, and is none.
+func callsUnknown(s string) bool {
+	for from := 0; ; from++ {
+		i := strings.IndexByte(s[from:], '(')
+		if i < 0 {
+			return false
+		}
+		from += i
+		before := strings.TrimRight(s[:from], " \t\r\n")
+		name := lastName(before)
+		if name == "" || listed(harmless, name) {
+			continue
+		}
+		before = strings.TrimRight(before[:len(before)-len(name)], " \t\r\n")
+		if !strings.EqualFold(lastName(before), "into") {
+			return true
+		}
+	}
+}
+
+// lastName is the name at the end of s, quoted and with its schema if so written; empty if s ends in none. The end of
+// a comment counts as one, since the name may stand before it.
+func lastName(s string) string {
+	if strings.HasSuffix(s, "*/") {
+		return s[len(s)-2:]
+	}
+	i := len(s)
+	for quoted := false; i > 0; i-- {
+		if c := s[i-1]; c == '"' {
+			quoted = !quoted
+		} else if !quoted && !inName(c) {
+			break
+		}
+	}
+	return s[i:]
+}
+
+func inName(c byte) bool {
+	return c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' || c == '_' || c == '$' || c == '.' || c >= 0x80
+}
+
+// harmless may stand before a parenthesis.
+var harmless = set(`select from where and or not in exists any some all array row as over filter within on using by
+	values with case when then else like ilike between is distinct limit offset union intersect except having returning
+	conflict explain materialized to key interval numeric varchar char
+	count sum avg min max bool_and bool_or array_agg string_agg json_agg jsonb_agg json_object_agg jsonb_object_agg
+	coalesce nullif greatest least abs ceil floor round random mod sign power sqrt
+	lower upper initcap length char_length octet_length trim btrim ltrim rtrim left right substr substring position strpos replace
+	split_part concat concat_ws format repeat reverse translate md5 sha256 encode decode convert_to regexp_replace quote_literal quote_ident
+	now clock_timestamp statement_timestamp date_trunc date_part extract age make_interval to_char to_date to_timestamp to_number
+	array_length cardinality unnest generate_series array_position row_number rank dense_rank lag lead first_value last_value ntile
+	to_json to_jsonb jsonb_build_object json_build_object jsonb_array_elements row_to_json gen_random_uuid
+	pg_sleep pg_backend_pid current_setting version pg_column_size pg_relation_size to_regclass`)
+
+func set(words string) map[string]bool {
+	m := map[string]bool{}
+	for _, w := range strings.Fields(words) {
+		m[w] = true
+	}
+	return m
+}
+
+// listed tells whether the word, in whatever case, is in the set.
+func listed(set map[string]bool, word string) bool {
+	if set[word] {
+		return true
+	}
+	var lower [24]byte // no word of a set is longer
+	if len(word) > len(lower) {
+		return false
+	}
+	for i := range len(word) {
+		lower[i] = word[i]
+		if word[i] >= 'A' && word[i] <= 'Z' {
+			lower[i] |= 0x20
+		}
+	}
+	return set[string(lower[:len(word)])]
 }
 
 // containsFold is strings.Contains without regard to the case of ASCII letters, and without an allocation.

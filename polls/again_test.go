@@ -250,3 +250,45 @@ func TestVotesOfADayAgoAreForgottenAFewAtATime(t *testing.T) {
 		t.Errorf("%d votes", got)
 	}
 }
+
+// A database whose transactions are REPEATABLE READ refuses to change a row that another changed meanwhile.
+func TestFiftyVotesAtOnceCountAsFiftyWhereTheServerUndoesAllButOneAtATime(t *testing.T) {
+	underEachStrategy(t, func(t *testing.T, s *site) {
+		q, ids := s.ask("Anyone?", time.Hour, "Me", "You")
+		control := dbtest.Control(t, s.db.Config())
+		if _, err := control.Exec(t.Context(), "ALTER DATABASE "+s.db.Config().Name+" SET default_transaction_isolation = 'repeatable read'"); err != nil {
+			t.Fatal(err)
+		}
+		dbtest.KillBackends(t, control, s.db.Config().ApplicationName+"/"+s.db.Config().Strategy)
+		dbtest.Eventually(t, "sessions are new", func() bool { return s.get("/polls/").status == http.StatusOK })
+		same := s.form(q, ids[1])
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() {
+				form := s.form(q, ids[0])
+				a := s.send(q, form)
+				for a.status == http.StatusConflict && t.Context().Err() == nil { // a slow machine needs more tries than there are
+					a = s.send(q, form)
+				}
+				if a.status != http.StatusFound {
+					t.Errorf("%d %s", a.status, a.text("main"))
+				}
+			})
+		}
+		for range 5 {
+			wg.Go(func() {
+				a := s.send(q, same)
+				for a.status == http.StatusConflict && t.Context().Err() == nil {
+					a = s.send(q, same)
+				}
+				if a.status != http.StatusFound {
+					t.Errorf("a repeated vote: %d %s", a.status, a.text("main"))
+				}
+			})
+		}
+		wg.Wait()
+		if got, want := s.votes(), (map[int64]int64{ids[0]: 50, ids[1]: 1}); !maps.Equal(got, want) {
+			t.Errorf("votes: %v, want %v", got, want)
+		}
+	})
+}

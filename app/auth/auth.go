@@ -6,9 +6,11 @@
 //     and ends with logout, with its age, when the user is deactivated, and when the password changes, whoever
 //     changes it.
 //   - No password is hashed while a lease of the database is held, and only a few are hashed at once.
-//   - A wrong name, a wrong password and an account that may not sign in take the same time and get the same answer.
+//   - A wrong name, a wrong password and an account that may not sign in get the same answer, and take the same time,
+//     but for accounts of staff whose password Django hashed: their hash takes as long as Django made it take.
 //   - After repeated failures a name is slowed down for the address that failed, never locked: the owner comes in
-//     from elsewhere at once, and from there in five minutes at most.
+//     from elsewhere at once, and from there in five minutes at most. Behind a proxy that is not among the trusted
+//     ones everybody has the proxy's address, and is slowed down together.
 //
 // # What the cache of sessions costs
 //

@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -11,8 +12,22 @@ import (
 	"ddtb/db"
 )
 
-// cookieName is our own, so that a Django on the same host keeps its sessionid.
-const cookieName = "ddtb_session"
+// cookieName is our own, so that a Django on the same host keeps its sessionid. Under TLS its prefix makes browsers
+// refuse it from other hosts of the domain and from plain HTTP, which could sign a visitor in as somebody else.
+func cookieName(r *http.Request) string {
+	if OverTLS(r) {
+		return "__Host-ddtb_session"
+	}
+	return "ddtb_session"
+}
+
+// OverTLS tells whether the client came by TLS, for cookies: here, or to the first of the proxies before this server.
+// Whoever sends the header is believed: a client that claims so falsely harms itself alone.
+func OverTLS(r *http.Request) bool {
+	first, _, _ := strings.Cut(r.Header.Get(echo.HeaderXForwardedProto), ",")
+	return r.TLS != nil || strings.EqualFold(strings.TrimSpace(first), "https") ||
+		strings.EqualFold(r.Header.Get(echo.HeaderXForwardedSsl), "on")
+}
 
 // visit is one request's knowledge of who makes it: looked up when first asked for.
 type visit struct {
@@ -32,11 +47,11 @@ type visitKey struct{}
 func (s *Service) Middleware(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		v := &visit{service: s}
-		if cookie, err := c.Cookie(cookieName); err == nil {
+		r := c.Request()
+		if cookie, err := r.Cookie(cookieName(r)); err == nil {
 			v.secret = cookie.Value
 			v.key, v.valid = hashSecret(cookie.Value)
 		}
-		r := c.Request()
 		c.SetRequest(r.WithContext(context.WithValue(r.Context(), visitKey{}, v)))
 		return next(c)
 	}
@@ -128,11 +143,10 @@ func (s *Service) ChangeOwnPassword(c echo.Context, u *User, old, password strin
 	return nil
 }
 
-// setCookie: SameSite Lax, since with Strict a link in a mail would arrive signed out. Secure wherever the client
-// came by TLS; a client that claims so falsely harms itself alone.
+// setCookie: SameSite Lax, since with Strict a link in a mail would arrive signed out. Secure wherever TLS is.
 func setCookie(c echo.Context, session Session) {
 	c.SetCookie(&http.Cookie{
-		Name: cookieName, Value: session.Secret, Path: "/", Expires: session.Expires,
-		HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: c.Scheme() == "https",
+		Name: cookieName(c.Request()), Value: session.Secret, Path: "/", Expires: session.Expires,
+		HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: OverTLS(c.Request()),
 	})
 }

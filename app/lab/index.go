@@ -61,7 +61,7 @@ var endpoints = []Endpoint{
 	{
 		"/test/sentry-db-interaction", "Captures events while it holds a connection, in a transaction, and after a failed query, and counts the connections that each capture takes: none, unless an event hook queries.",
 		[]Parameter{
-			{"hook", "queries: the event hook asks for a connection as well, and a small pool deadlocks; none"},
+			{"hook", "queries: the event hook asks for a connection as well, and a small pool deadlocks: the answer and the log name both lines; none"},
 			{"transport", "sync: each capture waits for Sentry's answer, and the connection with it; async"},
 			{"delay", "how long Sentry takes to answer; a stand-in inside this process does so, as it does where no Sentry is configured"},
 			{"strategy", "pool, persistent or per-request: run on a private instance. hook=queries and transport=sync always do"},

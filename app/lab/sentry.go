@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgerrcode"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/labstack/echo/v4"
 
@@ -29,6 +28,8 @@ type Sentry struct {
 	SentTo           string    `json:"sent_to"`
 	Steps            []Capture `json:"steps"`
 	ConnectionsTaken int64     `json:"connections_taken_by_captures"`
+	NestedAcquires   int64     `json:"nested_acquires"`          // leases asked for by a request that held one, as package db noticed
+	Nested           []Nesting `json:"nested"`                   // from which lines
 	DeliveryError    string    `json:"delivery_error,omitempty"` // not all events arrived
 	Explanation      string    `json:"explanation"`
 	Error            string    `json:"error,omitempty"` // the first of the steps'
@@ -67,17 +68,17 @@ func (l *Lab) SentryInteraction(c echo.Context) error {
 		return err
 	}
 	defer end()
-	strategy, closeIt, err := l.strategyFor(&params{private: p.private}, cfg)
+	run := &sentryRun{sentryParams: p, answer: &Sentry{
+		Test: "sentry-db-interaction", Strategy: cfg.Strategy, Settings: SettingsOf(cfg), Private: p.private,
+		Hook: p.hook, Transport: p.transport, Steps: []Capture{}, Nested: []Nesting{},
+	}}
+	closeIt, err := run.open(l, cfg)
 	if err != nil {
 		return err
 	}
 	defer closeIt()
 	ctx, cancel := context.WithTimeout(c.Request().Context(), limits.MaxHold)
 	defer cancel()
-	run := &sentryRun{sentryParams: p, db: strategy, answer: &Sentry{
-		Test: "sentry-db-interaction", Strategy: cfg.Strategy, Settings: SettingsOf(cfg), Private: p.private,
-		Hook: p.hook, Transport: p.transport, Steps: []Capture{},
-	}}
 	if err := run.all(ctx, l.sentry, cfg.Password); err != nil {
 		return err
 	}
@@ -138,7 +139,8 @@ func timeoutOr(cfg config.Database, otherwise time.Duration) time.Duration {
 // sentryRun is one run of the three steps.
 type sentryRun struct {
 	sentryParams
-	db      acquirer
+	db      *db.DB
+	since   time.Time // when the step got its lease
 	client  *report.SentryClient
 	sink    *envelope.Sink // the stand-in; nil: events go to the Sentry that is configured
 	hookErr error          // of the capture under way: the hook runs in its goroutine
@@ -163,7 +165,9 @@ func (r *sentryRun) all(ctx context.Context, to config.Sentry, password config.S
 	if r.client, err = report.NewSentryClient(options); err != nil {
 		return err
 	}
+	nested := r.db.Stat().Nested
 	r.steps(ctx)
+	r.answer.NestedAcquires = max(r.db.Stat().Nested-nested, 0)
 	r.answer.Explanation = r.explain()
 	ctx, cancel := context.WithTimeout(ctx, sentryPatience)
 	defer cancel()
@@ -216,20 +220,25 @@ func (r *sentryRun) steps(ctx context.Context) {
 	}
 }
 
+// whileHolding captures while the rows of a query are open, which keep their lease.
 func (r *sentryRun) whileHolding(ctx context.Context, step *Capture) error {
-	return r.holding(ctx, step, func(conn *pgx.Conn) error {
-		if _, err := conn.Exec(ctx, "SELECT 1"); err != nil {
+	return r.holding(ctx, step, func(ctx context.Context) error {
+		rows, err := r.db.Query(ctx, "SELECT 1")
+		if err != nil {
 			return err
 		}
+		r.since = time.Now()
+		defer rows.Close()
 		r.capture(ctx, step, errors.New("captured while a lease is held, on purpose"))
 		return nil
 	})
 }
 
 func (r *sentryRun) inTransaction(ctx context.Context, step *Capture) error {
-	return r.holding(ctx, step, func(conn *pgx.Conn) error {
-		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(ctx, "SELECT 1"); err != nil {
+	return r.holding(ctx, step, func(ctx context.Context) error {
+		return r.db.InTx(ctx, func(q db.Querier) error {
+			r.since = time.Now()
+			if _, err := q.Exec(ctx, "SELECT 1"); err != nil {
 				return err
 			}
 			r.capture(ctx, step, errors.New("captured in a transaction, on purpose"))
@@ -241,8 +250,9 @@ func (r *sentryRun) inTransaction(ctx context.Context, step *Capture) error {
 // afterFailure captures when the lease is back, which is how it should be done.
 func (r *sentryRun) afterFailure(ctx context.Context, step *Capture) error {
 	var failure error
-	err := r.holding(ctx, step, func(conn *pgx.Conn) error {
-		_, failure = conn.Exec(ctx, "SELECT 1/0")
+	err := r.holding(ctx, step, func(ctx context.Context) error {
+		r.since = time.Now()
+		_, failure = r.db.Exec(ctx, "SELECT 1/0")
 		if pe, ok := errors.AsType[*pgconn.PgError](failure); ok && pe.Code == pgerrcode.DivisionByZero {
 			return nil
 		}
@@ -256,19 +266,16 @@ func (r *sentryRun) afterFailure(ctx context.Context, step *Capture) error {
 	return nil
 }
 
-// holding runs fn with a lease, and notes for how long it was out.
-func (r *sentryRun) holding(ctx context.Context, step *Capture, fn func(*pgx.Conn) error) error {
-	lease, err := r.db.Acquire(ctx)
-	if err != nil {
-		return err
-	}
-	began := time.Now()
-	defer func() {
-		lease.Release()
-		step.LeaseHeldMS = milliseconds(time.Since(began))
-	}()
+// holding runs fn as a request of its own, and notes for how long its lease was out.
+func (r *sentryRun) holding(ctx context.Context, step *Capture, fn func(context.Context) error) error {
+	ctx, end := r.db.Begin(ctx)
 	step.HoldsLease = true
-	return fn(lease.Conn())
+	err := fn(ctx)
+	end()
+	if err == nil {
+		step.LeaseHeldMS = milliseconds(time.Since(r.since))
+	}
+	return err
 }
 
 // capture sends err. What goes wrong in the hook is the step's error.
@@ -286,15 +293,20 @@ func (r *sentryRun) capture(ctx context.Context, step *Capture, err error) {
 	}
 }
 
-// query is the hook: it asks for a lease of its own, as code does that knows nothing of who called it.
+// query is the hook: it queries with the context of whoever captured, as code does that knows nothing of them. Where
+// the strategy lends for each query, that asks for a second lease, and package db notices. Where the request keeps
+// its connection, that one is in use, and the hook asks for another, as code with a pool of its own does.
 func (r *sentryRun) query(ctx context.Context) error {
-	acquire := ctx
 	if r.timeout > 0 {
 		var cancel context.CancelFunc
-		acquire, cancel = context.WithTimeout(ctx, r.timeout)
+		ctx, cancel = context.WithTimeout(ctx, r.timeout)
 		defer cancel()
 	}
-	lease, err := r.db.Acquire(acquire)
+	if cfg := r.db.Config(); cfg.Strategy == config.StrategyPool && cfg.Pool.Hold == config.HoldQuery {
+		_, err := r.db.Exec(ctx, "SELECT 1")
+		return err
+	}
+	lease, err := r.db.Acquire(ctx)
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,9 @@ func (r *sentryRun) explain() string {
 	var said []string
 	if r.hook == hookQueries {
 		said = append(said, r.explainHook())
+		for _, n := range r.answer.Nested {
+			said = append(said, fmt.Sprintf("The log names the lines: the lease of %s is held, and %s asks for another.", n.First, n.Second))
+		}
 	}
 	if r.transport == transportSync {
 		said = append(said, r.explainSync())

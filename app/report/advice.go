@@ -62,6 +62,40 @@ var advices = map[string]advice{
 		"See the mail about the cause that came before this one.",
 		[]string{"Nothing: attempts go on by themselves, and requests are served again as soon as one succeeds."},
 	},
+	statementTimeout: {
+		"PostgreSQL stopped a statement (SQLSTATE 57014): it ran for longer than statement_timeout, or somebody cancelled it.",
+		"The query is slow, or waits for a lock that somebody keeps.",
+		[]string{
+			"See what is slow, and who waits for whom: ddtb db-connections --action=doctor.",
+			"A slow query needs an index or a smaller question; the traceback or the route says which page asks it.",
+		},
+	},
+	lockTimeout: {
+		"PostgreSQL gave up on a lock (SQLSTATE 55P03): somebody keeps it for longer than lock_timeout.",
+		"A transaction is left open, or a change of a table waits behind a long reader, and everybody behind it.",
+		[]string{"See who keeps it: ddtb db-connections --action=doctor."},
+	},
+	readOnly: {
+		"PostgreSQL takes no changes (SQLSTATE 25006). Pages that only read are served as ever.",
+		"The application is connected to a standby, after a failover perhaps, or default_transaction_read_only is set.",
+		[]string{
+			"Ask the server: SELECT pg_is_in_recovery(), and SHOW default_transaction_read_only.",
+			"Point host at the primary. A saved change of the file takes effect without a restart.",
+		},
+	},
+	diskFull: {
+		"PostgreSQL has no room on its disk (SQLSTATE 53100), so nothing is stored. This does not pass by itself.",
+		"Data, WAL that a replication slot or an archiver keeps, or temporary files of a large sort filled it.",
+		[]string{
+			"df on the server, and SELECT * FROM pg_replication_slots for a slot that keeps WAL.",
+			"Make room, but delete nothing in the data folder by hand: pg_wal is not a folder of logs.",
+		},
+	},
+	outOfMemory: {
+		"PostgreSQL had too little memory for a statement (SQLSTATE 53200).",
+		"work_mem × the backends at work is more than there is, or too many backends share the machine.",
+		[]string{"Count the backends: ddtb db-connections status. Fewer connections, or a smaller work_mem, are the remedy."},
+	},
 	InternalError: {
 		"A request failed in a way that nobody expected. The person at the other end saw \"Something went wrong here\".",
 		"A bug, or something outside of it that the code does not handle. The traceback below shows the line.",

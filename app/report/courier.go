@@ -21,6 +21,7 @@ type courier struct {
 	backend backend
 	log     *slog.Logger
 	lost    func(notice) // the mail about it can't be sent
+	tally   *tally
 	mails   chan errand
 	stop    <-chan struct{} // no more pauses from here on
 	done    chan struct{}
@@ -31,9 +32,9 @@ type errand struct {
 	message *message
 }
 
-func newCourier(b backend, log *slog.Logger, stop <-chan struct{}, lost func(notice)) *courier {
+func newCourier(b backend, log *slog.Logger, stop <-chan struct{}, lost func(notice), t *tally) *courier {
 	return &courier{
-		backend: b, log: log, lost: lost, mails: make(chan errand, maxMails), stop: stop, done: make(chan struct{}),
+		backend: b, log: log, lost: lost, tally: t, mails: make(chan errand, maxMails), stop: stop, done: make(chan struct{}),
 	}
 }
 
@@ -46,8 +47,11 @@ func (c *courier) run(ctx context.Context) {
 		if err := c.deliver(ctx, e.message); err != nil {
 			c.log.ErrorContext(ctx, "a mail about failures was not sent: the failures will be counted in the next one",
 				"subject", e.message.subject, "to", strings.Join(e.message.to, ", "), "error", err)
+			c.tally.mailsFailed.Add(1)
 			c.lost(e.notice)
+			continue
 		}
+		c.tally.mailsSent.Add(1)
 	}
 }
 

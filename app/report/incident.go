@@ -13,6 +13,9 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"ddtb/db"
 )
 
@@ -23,7 +26,7 @@ const InternalError = "internal error"
 // an incident pins no memory of its request.
 type Incident struct {
 	Err      error
-	Cause    string    // "": db.CauseOf(Err), else InternalError
+	Cause    string    // "": db.CauseOf(Err), else what its SQLSTATE says, else InternalError
 	Stack    []uintptr // the first traceback: Callers, where the error came up; nil: Err's StackTrace(), if it has one
 	Origin   string    // the line of code to blame, "store.go:42 polls.(*Store).Latest"; "": found in Stack
 	Strategy string    // "": that of the ConnError in Err
@@ -92,6 +95,31 @@ func Callers(skip int) []uintptr {
 	return pcs[:runtime.Callers(skip+2, pcs)]
 }
 
+// WithStack is err with the stack of its caller, for what is told of it: a bug's error has no other.
+func WithStack(err error) error { return withStack{err, Callers(1)} }
+
+type withStack struct {
+	error
+	stack []uintptr
+}
+
+func (w withStack) Unwrap() error         { return w.error }
+func (w withStack) StackTrace() []uintptr { return w.stack }
+
+// Causes that the server tells, and that are neither bugs nor the want of a connection.
+const (
+	statementTimeout = "statement timeout"
+	lockTimeout      = "lock timeout"
+	readOnly         = "read-only database"
+	diskFull         = "disk full"
+	outOfMemory      = "out of memory"
+)
+
+var causes = map[string]string{
+	pgerrcode.QueryCanceled: statementTimeout, pgerrcode.LockNotAvailable: lockTimeout,
+	pgerrcode.ReadOnlySQLTransaction: readOnly, pgerrcode.DiskFull: diskFull, pgerrcode.OutOfMemory: outOfMemory,
+}
+
 // fingerprint is the kind of a failure. Failures of one kind are told together.
 type fingerprint struct {
 	Cause  string `json:"cause"`
@@ -111,6 +139,9 @@ func (in *Incident) complete() {
 	}
 	if in.Cause == "" {
 		in.Cause = string(db.CauseOf(in.Err))
+	}
+	if pe, ok := errors.AsType[*pgconn.PgError](in.Err); ok && in.Cause == "" {
+		in.Cause = causes[pe.Code]
 	}
 	if in.Cause == "" {
 		in.Cause = InternalError

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"ddtb/config"
 	"ddtb/db"
 )
@@ -101,6 +103,16 @@ func TestEveryCauseHasItsAdvice(t *testing.T) {
 			t.Errorf("no advice for %q", cause)
 		}
 	}
+	for code, cause := range causes {
+		in := Incident{Err: fmt.Errorf("x: %w", &pgconn.PgError{Code: code})}
+		in.complete()
+		if a, ok := advices[in.Cause]; in.Cause != cause || !ok || !strings.Contains(a.what, code) || a.why == "" || len(a.do) == 0 {
+			t.Errorf("%s is told as %q", code, in.Cause)
+		}
+	}
+	lost := Incident{Err: &db.ConnError{Cause: db.ServerUnavailable, Err: &pgconn.PgError{Code: "57014"}}}
+	lost.complete()
+	equal(t, "a cause of package db comes first", lost.Cause, string(db.ServerUnavailable))
 }
 
 func FuzzClean(f *testing.F) {

@@ -24,6 +24,7 @@ type keeper struct {
 	shared  bool                    // the last update reached the other processes
 	open    atomic.Bool             // an outage is open: successes are wanted
 	served  atomic.Int64            // the time of the last success, in Unix nanoseconds; 0: none since the last look
+	tally   tally
 	stop    chan struct{}
 	done    chan struct{}
 }
@@ -85,6 +86,7 @@ func (k *keeper) look(ctx context.Context) (next time.Time) {
 		k.forget(l)
 	})
 	k.complain(ctx, err)
+	k.tally.decided(kinds, due)
 	for _, n := range due {
 		k.tell(n)
 	}
@@ -140,6 +142,7 @@ func (k *keeper) tell(n notice) {
 	s := k.samples[n.fingerprint]
 	if k.sentry != nil && !n.recovered {
 		k.sentry.capture(k.desk.event(n, s))
+		k.tally.events.Add(1)
 	}
 	if k.courier == nil {
 		return

@@ -83,7 +83,7 @@ func New(o Options) (*Reporter, error) {
 	}
 	r := &Reporter{keeper: k, sentry: s, cancel: cancel}
 	if mails != nil {
-		r.courier = newCourier(mails, o.Log, k.stop, r.lost)
+		r.courier = newCourier(mails, o.Log, k.stop, r.lost, &k.tally)
 		k.courier = r.courier
 		k.write = o.writer(d, k)
 		go r.courier.run(ctx)

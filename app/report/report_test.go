@@ -315,3 +315,19 @@ func BenchmarkHealthyWithoutAnOutage(b *testing.B) {
 		r.Healthy()
 	}
 }
+
+func TestTheStatTellsWhatBecameOfTheFailures(t *testing.T) {
+	sink, cfg := sentryAt(t, 0)
+	var out console
+	m := mailTo("console")
+	m.Limit.Window = 2 * gather
+	r := open(t, Options{Mail: m, Sentry: cfg, Console: &out})
+	concurrently(200, func(int) { r.Report(busy("/polls/")) })
+	eventually(t, "both mails", func() bool { return r.Stat().MailsSent == 2 })
+	shut(t, r)
+	equal(t, "the stat", r.Stat(), Stat{MailsSent: 2, Events: 2, Suppressed: 199})
+	equal(t, "mails", len(out.subjects()), 2)
+	equal(t, "events", len(sink.Items("event")), 2)
+	var off *Reporter
+	equal(t, "that of none", off.Stat(), Stat{})
+}

@@ -31,7 +31,7 @@ var secretNames = map[string]bool{
 	"old_password": true, "new_password1": true, "new_password2": true,
 }
 
-// again is a form that failed with 503, as its page offers it once more.
+// again is a form that failed for a cause that passes, as its page offers it once more.
 type again struct {
 	Action  string // on this host, always
 	Enctype string
@@ -48,7 +48,7 @@ const (
 	whyForm   = "What you sent can't be given back here as it was."
 )
 
-// KeepForms keeps what is read of a form that is posted, so that the page of a 503 can offer to send it again. It
+// KeepForms keeps what is read of a form that is posted, so that the page of a failure that passes can offer to send it again. It
 // belongs within the middleware that limits the body, and costs what the handler reads, until the handler is done.
 func KeepForms(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
@@ -59,7 +59,7 @@ func KeepForms(next echo.HandlerFunc) echo.HandlerFunc {
 		}
 		body := &keptBody{ReadCloser: r.Body}
 		r.Body = body
-		if err = next(c); err == nil || c.Response().Committed || ProblemOf(err).Status != http.StatusServiceUnavailable {
+		if err = next(c); err == nil || c.Response().Committed || !ProblemOf(err).passes() {
 			return err
 		}
 		fields, why := body.fields(kind, params["boundary"])

@@ -58,11 +58,52 @@ func ProblemOf(err error) Problem {
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return plain(http.StatusRequestEntityTooLarge, httpSentence(http.StatusRequestEntityTooLarge))
 	}
-	if pe, ok := errors.AsType[*pgconn.PgError](err); ok && pgerrcode.IsIntegrityConstraintViolation(pe.Code) {
-		return plain(http.StatusConflict, "This does not go with what is stored: somebody may have changed it since. Load the page again.")
+	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
+		if p, ok := said[pe.Code]; ok {
+			return p
+		}
+		if pgerrcode.IsIntegrityConstraintViolation(pe.Code) {
+			return plain(http.StatusConflict, "This does not go with what is stored: somebody may have changed it since. Load the page again.")
+		}
 	}
 	return plain(http.StatusInternalServerError, "Something went wrong here. It was logged, and is not your doing.")
 }
+
+// undone is how a transaction ends that met others at the same rows. Where it can be run again by itself, it was.
+var undone = Problem{
+	Status: http.StatusConflict, Title: http.StatusText(http.StatusConflict), RetryAfter: retryAfter,
+	Detail: "Others changed the same at the same moment, so this was undone as a whole: nothing of it is stored.",
+}
+
+// said are the answers to what the server says, by SQLSTATE, that is neither a bug nor the want of a connection. Those
+// that pass have a RetryAfter.
+var said = map[string]Problem{
+	pgerrcode.DeadlockDetected:     undone,
+	pgerrcode.SerializationFailure: undone,
+	pgerrcode.QueryCanceled: {
+		Status: http.StatusServiceUnavailable, Title: "The database took too long", RetryAfter: retryAfter,
+		Detail: "The database stopped this before it was done: it took longer than it may, or somebody cancelled it. A change is undone as a whole.",
+	},
+	pgerrcode.LockNotAvailable: {
+		Status: http.StatusServiceUnavailable, Title: "The database took too long", RetryAfter: retryAfter,
+		Detail: "Something else keeps locked what this needs, for longer than this may wait. A change is undone as a whole.",
+	},
+	pgerrcode.ReadOnlySQLTransaction: {
+		Status: http.StatusServiceUnavailable, Title: "The database is read-only", RetryAfter: retryAfter,
+		Detail: "The database takes no changes at the moment, so nothing is stored. Pages that only read are there as ever.",
+	},
+	pgerrcode.DiskFull: {
+		Status: http.StatusServiceUnavailable, Title: "The database's disk is full",
+		Detail: "The database's disk is full, so nothing is stored until somebody makes room. Pages that only read are there as ever.",
+	},
+	pgerrcode.OutOfMemory: {
+		Status: http.StatusServiceUnavailable, Title: "The database is short of memory", RetryAfter: retryAfter,
+		Detail: "The database server has too little memory for this just now. A change is undone as a whole.",
+	},
+}
+
+// passes tells whether the same request may be served later, so that a form that was sent is worth keeping.
+func (p Problem) passes() bool { return p.Status == http.StatusServiceUnavailable || p.RetryAfter > 0 }
 
 func plain(status int, detail string) Problem {
 	return Problem{Status: status, Title: http.StatusText(status), Detail: detail}
@@ -143,7 +184,7 @@ func HandleErrors(log *slog.Logger, tell func(echo.Context, error)) echo.HTTPErr
 			log.ErrorContext(ctx, "the response had begun, and was cut", logAttrs(c, c.Response().Status, err)...)
 			panic(http.ErrAbortHandler) // net/http closes the connection, so that the client sees it is not whole
 		}
-		log.Log(ctx, levelOf(p.Status), p.Title, logAttrs(c, p.Status, err)...)
+		log.Log(ctx, p.level(), p.Title, logAttrs(c, p.Status, err)...)
 		if werr := p.write(c); werr != nil {
 			log.ErrorContext(ctx, "could not write the error page", "error", werr)
 			http.Error(c.Response(), lastResort, http.StatusInternalServerError)
@@ -151,11 +192,11 @@ func HandleErrors(log *slog.Logger, tell func(echo.Context, error)) echo.HTTPErr
 	}
 }
 
-func levelOf(status int) slog.Level {
+func (p Problem) level() slog.Level {
 	switch {
-	case status == http.StatusServiceUnavailable:
+	case p.passes():
 		return slog.LevelWarn
-	case status >= http.StatusInternalServerError:
+	case p.Status >= http.StatusInternalServerError:
 		return slog.LevelError
 	}
 	return slog.LevelDebug
@@ -170,6 +211,8 @@ func logAttrs(c echo.Context, status int, err error) []any {
 	if ce, ok := errors.AsType[*db.ConnError](err); ok {
 		attrs = append(attrs, "cause", ce.Cause, "sqlstate", ce.SQLState(), "strategy", ce.Strategy,
 			"waited", ce.Waited, "leases", ce.Leases, "size", ce.Size, "waiting", ce.Waiting)
+	} else if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
+		attrs = append(attrs, "sqlstate", pe.Code)
 	}
 	return attrs
 }

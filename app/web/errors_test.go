@@ -75,7 +75,23 @@ var answers = map[string]struct {
 	"a constraint": {
 		&pgconn.PgError{Code: "23505", Message: secret}, 409, "Conflict", "somebody may have changed it", "", slog.LevelDebug,
 	},
-	"a deadlock":                     {&pgconn.PgError{Code: "40P01", Message: secret}, 500, "Internal Server Error", "not your doing", "", slog.LevelError},
+	"a deadlock":              {&pgconn.PgError{Code: "40P01", Message: secret}, 409, "Conflict", "undone as a whole", "1", slog.LevelWarn},
+	"a serialization failure": {&pgconn.PgError{Code: "40001", Message: secret}, 409, "Conflict", "undone as a whole", "1", slog.LevelWarn},
+	"a statement that took too long": {
+		fmt.Errorf("x: %w", &pgconn.PgError{Code: "57014", Message: secret}), 503, "The database took too long", "longer than it may", "1", slog.LevelWarn,
+	},
+	"a lock that was waited for": {
+		&pgconn.PgError{Code: "55P03", Message: secret}, 503, "The database took too long", "keeps locked", "1", slog.LevelWarn,
+	},
+	"a database that only reads": {
+		&pgconn.PgError{Code: "25006", Message: secret}, 503, "The database is read-only", "takes no changes", "1", slog.LevelWarn,
+	},
+	"a full disk, which does not pass": {
+		&pgconn.PgError{Code: "53100", Message: secret}, 503, "The database's disk is full", "somebody makes room", "", slog.LevelWarn,
+	},
+	"too little memory": {
+		&pgconn.PgError{Code: "53200", Message: secret}, 503, "The database is short of memory", "too little memory", "1", slog.LevelWarn,
+	},
 	"a bug":                          {errors.New(secret), 500, "Internal Server Error", "not your doing", "", slog.LevelError},
 	"a bug that says so":             {fault.New(fault.Internal, secret), 500, "Internal Server Error", "not your doing", "", slog.LevelError},
 	"a server error of a middleware": {echo.NewHTTPError(502, secret), 500, "Internal Server Error", "not your doing", "", slog.LevelError},

@@ -19,7 +19,7 @@ var layers = []struct {
 	{packages: []string{"cmd/ddtb"}},
 	{packages: []string{"app"}},
 	{packages: []string{"polls", "admin", "app/lab", "app/dashboard"}},
-	{packages: []string{"app/web", "app/auth", "app/report", "app/report/..."}, peers: true},
+	{packages: []string{"app/web", "app/auth", "app/report", "app/report/...", "app/metrics", "app/trace", "app/trace/..."}, peers: true},
 	{packages: []string{"db", "db/..."}, peers: true},
 	{packages: []string{"config"}},
 	{packages: []string{"app/fault"}},
@@ -30,12 +30,12 @@ const testHelper = "ddtb/db/dbtest"
 
 // onlyIn names the packages that may import something from outside, for what not everyone may know.
 var onlyIn = map[string][]string{
-	"github.com/labstack/echo/v4": {"app", "app/web", "app/auth", "app/lab", "app/dashboard", "polls", "admin"},
+	"github.com/labstack/echo/v4": {"app", "app/web", "app/auth", "app/metrics", "app/lab", "app/dashboard", "polls", "admin"},
 }
 
 // neverBelow lists what a package must not reach, not even through another one.
 var neverBelow = map[string][]string{
-	"cmd/ddtb":  {testHelper, "github.com/Shopify/toxiproxy/v2", "go.uber.org/goleak"},
+	"cmd/ddtb":  {testHelper, "ddtb/app/trace/tracetest", "github.com/Shopify/toxiproxy/v2", "go.uber.org/goleak"},
 	"db":        {"github.com/labstack/echo/v4", "html/template"},
 	"config":    {"github.com/labstack/echo/v4", "github.com/jackc/pgx/v5"},
 	"app/fault": {"net/http"},
@@ -89,7 +89,7 @@ func TestAWrongImportIsNoticed(t *testing.T) {
 		},
 		"library in the wrong place": {
 			listed{ImportPath: "ddtb/db", Imports: []string{"github.com/labstack/echo/v4/middleware"}},
-			"db imports github.com/labstack/echo/v4/middleware, which belongs in app, app/web, app/auth, app/lab, app/dashboard, polls, admin",
+			"db imports github.com/labstack/echo/v4/middleware, which belongs in app, app/web, app/auth, app/metrics, app/lab, app/dashboard, polls, admin",
 		},
 		"library in a leaf": {
 			listed{ImportPath: "ddtb/app/fault", Imports: []string{"github.com/jackc/pgx/v5"}},

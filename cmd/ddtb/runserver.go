@@ -115,7 +115,7 @@ func (c *cli) checkSchema(ctx context.Context, cfg *config.Config) error {
 // serve runs the application on l until ctx ends. The configuration is read again when its file changes, and on
 // SIGHUP.
 func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r reload) error {
-	a, err := app.New(ctx, cfg, c.log, app.WithStateDir(c.stateDir()))
+	a, err := app.New(ctx, cfg, c.log, app.WithStateDir(c.stateDir()), app.WithVersion(version))
 	if err != nil {
 		return err
 	}

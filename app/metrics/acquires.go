@@ -1,0 +1,111 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"ddtb/config"
+	"ddtb/db"
+)
+
+var strategies = []string{config.StrategyPool, config.StrategyPersistent, config.StrategyPerRequest}
+
+// gaveUp is the cause of an acquire whose caller went away.
+const gaveUp = "gave up"
+
+// Acquires counts and times what is asked of the strategies. It is a db.Tracer.
+type Acquires struct {
+	took     *prometheus.HistogramVec
+	failed   *prometheus.CounterVec
+	count    *prometheus.CounterVec
+	duration *prometheus.CounterVec
+	canceled *prometheus.CounterVec
+	of       map[string]*acquiresOf
+}
+
+// acquiresOf are the figures of one strategy, found ahead of the requests.
+type acquiresOf struct {
+	took                      prometheus.Observer
+	failed                    map[string]prometheus.Counter
+	count, duration, canceled prometheus.Counter
+}
+
+func newAcquires() *Acquires {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, append([]string{"strategy"}, labels...))
+	}
+	a := &Acquires{
+		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "ddtb_acquire_seconds", Help: "How long it took until a lease was given or refused: the queue, and connecting where that was needed.",
+			Buckets: []float64{.0001, .001, .005, .025, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}, []string{"strategy"}),
+		failed:   counter("ddtb_acquire_failures_total", "Leases that were asked for and not given, by cause.", "cause"),
+		count:    counter("pgxpool_acquire_count", "Leases that were given."),
+		duration: counter("pgxpool_acquire_duration_ns", "Nanoseconds that the leases which were given took."),
+		canceled: counter("pgxpool_canceled_acquire_count", "Leases whose caller went away or had no more time."),
+		of:       map[string]*acquiresOf{},
+	}
+	for _, s := range strategies {
+		of := &acquiresOf{
+			took: a.took.WithLabelValues(s), failed: map[string]prometheus.Counter{}, count: a.count.WithLabelValues(s),
+			duration: a.duration.WithLabelValues(s), canceled: a.canceled.WithLabelValues(s),
+		}
+		for _, cause := range slices.Concat(causes, []string{gaveUp, bug}) {
+			of.failed[cause] = a.failed.WithLabelValues(s, cause)
+		}
+		a.of[s] = of
+	}
+	return a
+}
+
+func (a *Acquires) collectors() []prometheus.Collector {
+	return []prometheus.Collector{a.took, a.failed, a.count, a.duration, a.canceled}
+}
+
+// Acquires is to follow the database.
+func (m *Metrics) Acquires() *Acquires { return m.acquires }
+
+var _ db.Tracer = (*Acquires)(nil)
+
+// TraceAcquire is part of db.Tracer.
+func (a *Acquires) TraceAcquire(_ context.Context, strategy string) (end func(error)) {
+	of, began := a.of[strategy], time.Now()
+	return func(err error) { of.ended(time.Since(began), err) }
+}
+
+func (of *acquiresOf) ended(took time.Duration, err error) {
+	of.took.Observe(took.Seconds())
+	if err == nil {
+		of.count.Inc()
+		of.duration.Add(float64(took))
+		return
+	}
+	cause := causeOf(err)
+	of.failed[cause].Inc()
+	if cause == gaveUp || cause == string(db.PoolTimeout) {
+		of.canceled.Inc()
+	}
+}
+
+func causeOf(err error) string {
+	switch cause := string(db.CauseOf(err)); {
+	case cause != "":
+		return cause
+	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
+		return gaveUp
+	}
+	return bug
+}
+
+// TraceQueryStart is part of db.Tracer. Queries are not counted.
+func (a *Acquires) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+
+// TraceQueryEnd is part of db.Tracer.
+func (a *Acquires) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}

@@ -1,0 +1,127 @@
+// Package metrics counts what happens, for Prometheus: who waits for a lease and for how long, why requests got none,
+// how the server's slots stand, and how requests are answered.
+//
+// It promises that
+//
+//   - a scrape queries nothing: the server's figures are those of the sampler's last look, so /metrics answers while
+//     every slot is taken, and a hundred scrapers cost the server what one does;
+//   - the number of series is bounded: no label holds what a client can make up. Routes are patterns, methods the
+//     known ones, causes those of package db, and applications the 20 that have the most sessions;
+//   - a counter never goes backwards while the process runs, also when another strategy comes into force;
+//   - no secret is told. Names of applications are: keep /metrics away from those who should not see them.
+//
+// The names that begin with pgxpool are those of github.com/IBM/pgxpoolprometheus, as far as the strategies have such
+// figures, so that dashboards made for it work.
+//
+// It must not know pages or configuration files.
+package metrics
+
+import (
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+
+	"github.com/prometheus/client_golang/prometheus" // the format, and histograms without locks, are its trade
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"ddtb/app/report"
+	"ddtb/db"
+)
+
+// Metrics is what is counted of one application.
+type Metrics struct {
+	registry *prometheus.Registry
+	requests requests
+	acquires *Acquires
+	leases   *leases
+	server   *server
+	failures *prometheus.CounterVec
+}
+
+// New begins to count. version is the application's.
+func New(version string) *Metrics {
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		requests: newRequests(), acquires: newAcquires(),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ddtb_failures_total", Help: "Requests that failed here, by cause.",
+		}, []string{"cause"}),
+	}
+	for _, c := range append(causes, bug) {
+		m.failures.WithLabelValues(c)
+	}
+	m.registry.MustRegister(
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		buildInfo(version), m.failures,
+	)
+	m.registry.MustRegister(m.requests.collectors()...)
+	m.registry.MustRegister(m.acquires.collectors()...)
+	return m
+}
+
+func buildInfo(version string) prometheus.Collector {
+	labels := prometheus.Labels{"version": version, "goversion": "unknown"}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		labels["goversion"] = info.GoVersion
+	}
+	g := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "ddtb_build_info", Help: "1, with the versions of the application and of Go.", ConstLabels: labels,
+	})
+	g.Set(1)
+	return g
+}
+
+// maxScrapes is how many may be answered at once; more are told to come back.
+const maxScrapes = 4
+
+// Handler answers scrapes. It logs what can't be told, and tells the rest.
+func (m *Metrics) Handler(log *slog.Logger) http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
+		ErrorLog:            slog.NewLogLogger(log.Handler(), slog.LevelError),
+		ErrorHandling:       promhttp.ContinueOnError,
+		MaxRequestsInFlight: maxScrapes,
+	})
+}
+
+// Close stops following the server. It may be called twice.
+func (m *Metrics) Close() {
+	if m.server != nil {
+		m.server.close()
+	}
+}
+
+// bug stands for every failure that is not for want of a connection, here as in reports.
+const bug = "internal error"
+
+// causes are all that a failure to get a connection has.
+var causes = []string{
+	string(db.PoolTimeout), string(db.QueueFull), string(db.SlotsExhausted), string(db.ServerUnavailable),
+	string(db.LoginRejected), string(db.CircuitOpen),
+}
+
+// Failed counts a request that failed with err.
+func (m *Metrics) Failed(err error) {
+	cause := string(db.CauseOf(err))
+	if cause == "" {
+		cause = bug
+	}
+	m.failures.WithLabelValues(cause).Inc()
+}
+
+// FollowReports tells how many mails and events r sends.
+func (m *Metrics) FollowReports(r *report.Reporter) {
+	count := func(name, help string, labels prometheus.Labels, of func(report.Stat) int64) {
+		m.registry.MustRegister(prometheus.NewCounterFunc(
+			prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels},
+			func() float64 { return float64(of(r.Stat())) },
+		))
+	}
+	const mails = "Mails about failures, by what became of them."
+	count("ddtb_mails_total", mails, prometheus.Labels{"outcome": "sent"}, func(s report.Stat) int64 { return s.MailsSent })
+	count("ddtb_mails_total", mails, prometheus.Labels{"outcome": "failed"}, func(s report.Stat) int64 { return s.MailsFailed })
+	count("ddtb_sentry_events_total", "Events about failures that were handed to Sentry's queue.", nil,
+		func(s report.Stat) int64 { return s.Events })
+	count("ddtb_suppressed_notices_total", "Failures that the limit on mails and events left for a later notice to tell the number of.", nil,
+		func(s report.Stat) int64 { return s.Suppressed })
+}

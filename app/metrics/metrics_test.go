@@ -1,0 +1,194 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"ddtb/db"
+	"ddtb/db/activity"
+	"ddtb/db/dbtest"
+)
+
+func TestMain(m *testing.M) { dbtest.Run(m) }
+
+// told is what /metrics says of a snapshot.
+func told(t *testing.T, s activity.Snapshot) string {
+	t.Helper()
+	m := New("test")
+	m.registry.MustRegister(only{s})
+	return scrape(t, m)
+}
+
+// only tells of one snapshot.
+type only struct{ activity.Snapshot }
+
+func (o only) Describe(chan<- *prometheus.Desc) {}
+
+func (o only) Collect(out chan<- prometheus.Metric) { tell(out, o.Snapshot) }
+
+func scrape(t testing.TB, m *Metrics) string {
+	t.Helper()
+	answer := httptest.NewRecorder()
+	m.Handler(slog.New(slog.NewTextHandler(t.Output(), nil))).
+		ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+	if answer.Code != http.StatusOK {
+		t.Fatalf("%d\n%s", answer.Code, answer.Body)
+	}
+	return answer.Body.String()
+}
+
+func mustHave(t *testing.T, text string, lines ...string) {
+	t.Helper()
+	for _, line := range lines {
+		if !strings.Contains(text, line+"\n") {
+			t.Errorf("%q is not in\n%s", line, text)
+		}
+	}
+}
+
+func TestTenThousandApplicationsAreTwentyAndTheOthers(t *testing.T) {
+	var s activity.Snapshot
+	add := func(n int, application string) {
+		for range n {
+			s.Sessions = append(s.Sessions, activity.Session{Kind: activity.ClientBackend, State: activity.Idle, Application: application})
+		}
+	}
+	add(50, "shop")
+	add(40, "")
+	add(30, "other")
+	add(20, "evil\"} 1\nddtb_slots_used 7\xff\\")
+	for i := range 10_000 {
+		add(1, fmt.Sprintf("hostile-%d", i))
+	}
+	text := told(t, s)
+	if n := strings.Count(text, "\nddtb_application_sessions{"); n != 20 {
+		t.Errorf("%d series", n)
+	}
+	// 4 names and 16 of the hostile are told; the 9984 others go with the one that has their name.
+	mustHave(t, text, `ddtb_application_sessions{application="shop"} 50`, `ddtb_application_sessions{application="unnamed"} 40`,
+		`ddtb_application_sessions{application="other"} 10014`, `ddtb_application_sessions{application="evil\"} 1\nddtb_slots_used 7?\\"} 20`,
+		`ddtb_sessions{state="idle"} 10140`)
+	if strings.Contains(text, "\nddtb_slots_used 7") {
+		t.Error("an application made up a series")
+	}
+}
+
+func TestAStateIsToldAlsoWhenItIsNobodys(t *testing.T) {
+	mustHave(t, told(t, activity.Snapshot{Sessions: []activity.Session{{Kind: activity.ClientBackend, Hidden: true}, {Kind: "walsender"}}}),
+		`ddtb_sessions{state="active"} 0`, `ddtb_sessions{state="idle"} 0`, `ddtb_sessions{state="idle in transaction"} 0`,
+		`ddtb_sessions{state="idle in transaction (aborted)"} 0`, `ddtb_sessions{state="not visible"} 1`,
+		`ddtb_oldest_idle_in_transaction_seconds 0`, `ddtb_sessions_waiting_for_lock 0`)
+}
+
+func TestFailuresAreToldByTheirCause(t *testing.T) {
+	m := New("test")
+	for _, cause := range causes {
+		m.Failed(fmt.Errorf("latest polls: %w", &db.ConnError{Cause: db.Cause(cause)}))
+	}
+	m.Failed(errors.New("a bug"))
+	m.Failed(errors.New("another"))
+	text := scrape(t, m)
+	for _, cause := range causes {
+		mustHave(t, text, fmt.Sprintf("ddtb_failures_total{cause=%q} 1", cause))
+	}
+	mustHave(t, text, `ddtb_failures_total{cause="internal error"} 2`)
+}
+
+func TestTheEndOfAnAcquireIsToldByItsCause(t *testing.T) {
+	m := New("test")
+	for _, err := range []error{
+		nil, nil, &db.ConnError{Cause: db.PoolTimeout}, &db.ConnError{Cause: db.ServerUnavailable, Err: context.DeadlineExceeded},
+		fmt.Errorf("gave up: %w", context.Canceled), fmt.Errorf("gave up: %w", context.DeadlineExceeded), errors.New("?"),
+	} {
+		m.Acquires().TraceAcquire(t.Context(), "pool")(err)
+	}
+	mustHave(t, scrape(t, m), `pgxpool_acquire_count{strategy="pool"} 2`, `pgxpool_canceled_acquire_count{strategy="pool"} 3`,
+		`ddtb_acquire_seconds_count{strategy="pool"} 7`, `ddtb_acquire_failures_total{cause="pool timeout",strategy="pool"} 1`,
+		`ddtb_acquire_failures_total{cause="server unavailable",strategy="pool"} 1`, `ddtb_acquire_failures_total{cause="gave up",strategy="pool"} 2`,
+		`ddtb_acquire_failures_total{cause="internal error",strategy="pool"} 1`)
+}
+
+func TestCountersOfStrategiesAddUp(t *testing.T) {
+	m := New("test")
+	m.FollowLeases(dbtest.Open(t))
+	for _, s := range []db.Stat{
+		{Strategy: "pool", Acquired: 5, Leaked: 2, Connects: 3, Connected: 2},
+		{Strategy: "pool", Acquired: 9, Leaked: 3, Connects: 3, Connected: 2},
+		{Strategy: "pool", Acquired: 1, Leaked: 0, Connects: 1, Connected: 1}, // another pool
+		{Strategy: "pool", Acquired: 9, Leaked: 1, Connects: 1, Connected: 1},
+		{Strategy: "persistent", Acquired: 10, Leaked: 9, Connects: 2, Connected: 2},
+		{Strategy: "pool", Acquired: 10, Leaked: 2, Connects: 2, Connected: 2},
+	} {
+		m.leases.add(s)
+	}
+	if got := *m.leases.sums["pool"]; got.Leaked != 6 || got.Connects != 6 || got.Connected != 5 {
+		t.Errorf("%+v", got)
+	}
+	if got := *m.leases.sums["persistent"]; got.Leaked != 9 || got.Connects != 2 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestFollowingTheServerEndsAndMayBeEndedTwice(t *testing.T) {
+	dbtest.NoLeaks(t)
+	o, err := activity.NewObserver(dbtest.Config(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	s := activity.StartSampler(o, 1, activity.Thresholds{})
+	defer s.Stop()
+	m := New("test")
+	m.FollowServer(s)
+	dbtest.Eventually(t, "it has seen the server", func() bool { return strings.Contains(scrape(t, m), "\nddtb_monitor_up 1\n") })
+	m.Close()
+	m.Close()
+	New("test").Close()
+}
+
+func BenchmarkRequest(b *testing.B) {
+	for name, middleware := range map[string]echo.MiddlewareFunc{
+		"alone":   func(next echo.HandlerFunc) echo.HandlerFunc { return next },
+		"counted": New("test").Middleware(func(c echo.Context) string { return c.Path() }),
+	} {
+		b.Run(name, func(b *testing.B) {
+			e := echo.New()
+			e.GET("/polls/", func(c echo.Context) error { return nil }, middleware)
+			w, r := httptest.NewRecorder(), httptest.NewRequestWithContext(b.Context(), http.MethodGet, "/polls/", nil)
+			b.ReportAllocs()
+			for b.Loop() {
+				e.ServeHTTP(w, r)
+			}
+		})
+	}
+}
+
+func BenchmarkAcquire(b *testing.B) {
+	for name, tracer := range map[string]db.Tracer{"alone": nil, "counted": New("test").Acquires()} {
+		b.Run(name, func(b *testing.B) {
+			cfg := dbtest.Config(b)
+			d, err := db.OpenWith(cfg, db.Options{Tracer: tracer})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer func() { _ = d.Close(context.Background()) }()
+			b.ReportAllocs()
+			for b.Loop() {
+				l, err := d.Acquire(b.Context())
+				if err != nil {
+					b.Fatal(err)
+				}
+				l.Release()
+			}
+		})
+	}
+}

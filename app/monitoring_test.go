@@ -1,0 +1,169 @@
+package app_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"ddtb/config"
+)
+
+const monitoring = "../config/monitoring/"
+
+// promtool runs Prometheus's own checker. A machine without it fails the test.
+func promtool(t *testing.T, input string, args ...string) (string, error) {
+	t.Helper()
+	path, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Fatal("promtool is not there: install Debian's package prometheus (apt-get install --no-install-recommends prometheus)")
+	}
+	cmd := exec.CommandContext(t.Context(), path, args...)
+	cmd.Stdin = strings.NewReader(input)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func TestTheRulesOfPrometheusSayWhatTheyPromise(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{
+		{"check", "config", monitoring + "prometheus.yml"},
+		{"check", "rules", monitoring + "alerts.yml"},
+		{"test", "rules", monitoring + "alerts_test.yml"},
+	} {
+		if out, err := promtool(t, "", args...); err != nil {
+			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	rules, tests := read(t, "alerts.yml"), read(t, "alerts_test.yml")
+	for _, alert := range regexp.MustCompile(`alert: (\w+)`).FindAllStringSubmatch(rules, -1) {
+		if !strings.Contains(tests, "alertname: "+alert[1]) {
+			t.Errorf("nothing tests %s", alert[1])
+		}
+	}
+	d := config.Default().Monitor
+	if !strings.Contains(rules, fmt.Sprintf(">= %d <= %d", d.Warn, d.Critical)) || !strings.Contains(rules, fmt.Sprintf("> %d", d.Critical)) {
+		t.Errorf("the rules have other thresholds than %d %% and %d %%", d.Warn, d.Critical)
+	}
+}
+
+func TestTheMetricsAreWhatPrometheusTakes(t *testing.T) {
+	t.Parallel()
+	body := newSite(t, nil).get("/metrics").body
+	out, err := promtool(t, body, "check", "metrics")
+	for line := range strings.Lines(out) {
+		if !strings.HasPrefix(line, "pgxpool_") { // names that others gave, and whose dashboards are to work
+			t.Error(line)
+		}
+	}
+	if err != nil && out == "" {
+		t.Error(err)
+	}
+}
+
+// name finds the metrics in an expression, once the labels and what is in quotes are gone.
+var (
+	name  = regexp.MustCompile(`\b(ddtb|pgxpool|http|go|process)_\w+`)
+	label = regexp.MustCompile(`\{[^}]*\}|"[^"]*"`)
+)
+
+func TestEveryMetricOfTheDashboardAndTheRulesIsThere(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	s.get("/polls/")
+	there := map[string]bool{}
+	for metric := range s.metrics() {
+		family, _, _ := strings.Cut(metric, "{")
+		there[family] = true
+	}
+	board := dashboard(t)
+	expressions := append(board, ruleExpressions(t)...)
+	for _, e := range expressions {
+		names := name.FindAllString(label.ReplaceAllString(e, ""), -1)
+		if len(names) == 0 && !strings.HasPrefix(e, "up{") {
+			t.Errorf("no metric is in %s", e)
+		}
+		for _, n := range names {
+			if !there[n] {
+				t.Errorf("%s is not among the metrics, but in %s", n, e)
+			}
+		}
+	}
+	if len(board) < 20 || len(expressions)-len(board) < 10 {
+		t.Errorf("%d expressions of the dashboard, %d in all", len(board), len(expressions))
+	}
+	mustParse(t, board)
+}
+
+// mustParse has promtool read expressions of the dashboard, as rules.
+func mustParse(t *testing.T, expressions []string) {
+	t.Helper()
+	var rules bytes.Buffer
+	rules.WriteString("groups:\n- name: dashboard\n  rules:\n")
+	for i, e := range expressions {
+		e = strings.NewReplacer("$__rate_interval", "1m", "$instance", ".*").Replace(e)
+		fmt.Fprintf(&rules, "  - record: panel_%d\n    expr: %q\n", i, e)
+	}
+	file := filepath.Join(t.TempDir(), "rules.yml")
+	if err := os.WriteFile(file, rules.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := promtool(t, "", "check", "rules", file); err != nil {
+		t.Errorf("%v\n%s\n%s", err, out, &rules)
+	}
+}
+
+// dashboard is the expressions of Grafana's file, whose panels must have what Grafana needs.
+func dashboard(t *testing.T) (expressions []string) {
+	t.Helper()
+	var board struct {
+		Title  string
+		Panels []struct {
+			ID      int
+			Type    string
+			Title   string
+			GridPos struct{ X, Y, W, H int }
+			Targets []struct{ Expr string }
+		}
+		Annotations struct{ List []struct{ Expr string } }
+	}
+	if err := json.Unmarshal([]byte(read(t, "grafana-dashboard.json")), &board); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[int]bool{}
+	for _, p := range board.Panels {
+		if p.Title == "" || seen[p.ID] || p.GridPos.W == 0 || p.GridPos.X+p.GridPos.W > 24 || (len(p.Targets) == 0) != (p.Type == "row") {
+			t.Errorf("panel %+v", p)
+		}
+		seen[p.ID] = true
+		for _, target := range p.Targets {
+			expressions = append(expressions, target.Expr)
+		}
+	}
+	for _, a := range board.Annotations.List {
+		expressions = append(expressions, a.Expr)
+	}
+	return expressions
+}
+
+func ruleExpressions(t *testing.T) (expressions []string) {
+	t.Helper()
+	for _, e := range regexp.MustCompile(`expr: (.*)`).FindAllStringSubmatch(read(t, "alerts.yml"), -1) {
+		expressions = append(expressions, e[1])
+	}
+	return expressions
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(monitoring + file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}

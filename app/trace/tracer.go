@@ -1,0 +1,116 @@
+package trace
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+
+	"ddtb/db"
+)
+
+var (
+	_ db.Tracer         = (*Tracing)(nil)
+	_ pgx.ConnectTracer = (*Tracing)(nil)
+)
+
+var postgresql = attribute.String("db.system.name", "postgresql")
+
+// TraceAcquire begins the span of waiting for a lease, which end ends.
+func (t *Tracing) TraceAcquire(ctx context.Context, strategy string) (end func(error)) {
+	r, _ := ctx.Value(requestKey{}).(*request)
+	if r == nil {
+		return func(error) {}
+	}
+	_, span := t.tracer.Start(ctx, "db.acquire", trace.WithAttributes(attribute.String("ddtb.strategy", strategy)))
+	r.acquiring.Store(&span)
+	return func(err error) {
+		r.acquiring.CompareAndSwap(&span, nil)
+		finish(span, err)
+	}
+}
+
+// TraceConnectStart begins the span of an attempt to connect, in that of the lease it is made for. The attempts that a
+// pool makes for nobody have none.
+func (t *Tracing) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
+	r, _ := ctx.Value(requestKey{}).(*request)
+	if r == nil {
+		return ctx
+	}
+	within := ctx
+	if acquire := r.acquiring.Load(); acquire != nil {
+		within = trace.ContextWithSpan(ctx, *acquire)
+	}
+	_, span := t.tracer.Start(within, "db.connect", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(postgresql))
+	return context.WithValue(ctx, connectKey{}, span)
+}
+
+// TraceConnectEnd ends the span of an attempt to connect.
+func (t *Tracing) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndData) {
+	if span, ok := ctx.Value(connectKey{}).(trace.Span); ok {
+		finish(span, data.Err)
+	}
+}
+
+// TraceQueryStart begins the span of a query, with its text, which has no parameters in it.
+func (t *Tracing) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	if ctx.Value(requestKey{}) == nil {
+		return ctx
+	}
+	_, span := t.tracer.Start(ctx, verb(data.SQL), trace.WithSpanKind(trace.SpanKindClient),
+		trace.WithAttributes(postgresql, attribute.String("db.query.text", strings.TrimSpace(data.SQL))))
+	return context.WithValue(ctx, queryKey{}, span)
+}
+
+// TraceQueryEnd ends the span of a query.
+func (t *Tracing) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryEndData) {
+	if span, ok := ctx.Value(queryKey{}).(trace.Span); ok {
+		finish(span, data.Err)
+	}
+}
+
+// The spans that pgx's contexts carry from a start to its end.
+type (
+	connectKey struct{}
+	queryKey   struct{}
+)
+
+// verb is the first word of a statement, which says enough as the name of its span.
+func verb(sql string) string {
+	if words := strings.Fields(sql[:min(len(sql), 80)]); len(words) > 0 {
+		return strings.ToUpper(words[0])
+	}
+	return "query"
+}
+
+// finish ends a span. Of an error it tells the kind alone: a message may quote a parameter.
+func finish(span trace.Span, err error) {
+	if err != nil {
+		span.SetStatus(codes.Error, "")
+		span.SetAttributes(attribute.String("error.type", kindOf(err)))
+	}
+	span.End()
+}
+
+func kindOf(err error) string {
+	if cause := db.CauseOf(err); cause != "" {
+		return string(cause)
+	}
+	if state, ok := errors.AsType[interface {
+		error
+		SQLState() string
+	}](err); ok && state.SQLState() != "" {
+		return state.SQLState()
+	}
+	switch {
+	case errors.Is(err, context.Canceled):
+		return "canceled"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "timeout"
+	}
+	return "error"
+}

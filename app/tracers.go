@@ -1,0 +1,57 @@
+package app
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/multitracer"
+
+	"ddtb/app/metrics"
+	"ddtb/app/report"
+	"ddtb/app/trace"
+	"ddtb/config"
+	"ddtb/db"
+)
+
+// tracers are several that follow one database. pgx's part is pgx's to share out.
+type tracers struct {
+	*multitracer.Tracer
+	all []db.Tracer
+}
+
+// tracer is whoever wants to follow the application's database: each costs every query a little.
+func tracer(cfg *config.Config, count *metrics.Metrics, traces *trace.Tracing) db.Tracer {
+	all := []db.Tracer{count.Acquires()}
+	if cfg.Sentry.TracesSampleRate > 0 {
+		all = append(all, report.Tracer{})
+	}
+	if traces != nil {
+		all = append(all, traces)
+	}
+	return join(all...)
+}
+
+// join makes one tracer of several.
+func join(all ...db.Tracer) db.Tracer {
+	if len(all) == 1 {
+		return all[0]
+	}
+	each := make([]pgx.QueryTracer, len(all))
+	for i, t := range all {
+		each[i] = t
+	}
+	return tracers{multitracer.New(each...), all}
+}
+
+// TraceAcquire is part of db.Tracer. The ends are in the order of the beginnings turned round, as spans nest.
+func (ts tracers) TraceAcquire(ctx context.Context, strategy string) (end func(error)) {
+	ends := make([]func(error), len(ts.all))
+	for i, t := range ts.all {
+		ends[i] = t.TraceAcquire(ctx, strategy)
+	}
+	return func(err error) {
+		for i := len(ends) - 1; i >= 0; i-- {
+			ends[i](err)
+		}
+	}
+}
