@@ -192,3 +192,20 @@ func BenchmarkAcquire(b *testing.B) {
 		})
 	}
 }
+
+func TestAStreamIsCountedAndNotTimed(t *testing.T) {
+	m, e := New("test"), echo.New()
+	serve := m.Middleware(func(echo.Context) string { return "/live" })(func(c echo.Context) error {
+		c.Response().Header().Set(echo.HeaderContentType, stream)
+		return c.NoContent(http.StatusOK)
+	})
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/live", nil)
+	if err := serve(e.NewContext(r, httptest.NewRecorder())); err != nil {
+		t.Fatal(err)
+	}
+	text := scrape(t, m)
+	mustHave(t, text, `http_requests_total{code="200",method="GET",route="/live"} 1`)
+	if strings.Contains(text, "http_request_duration_seconds") {
+		t.Errorf("it was timed:\n%s", text)
+	}
+}

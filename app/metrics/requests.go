@@ -64,7 +64,10 @@ func (m *Metrics) Middleware(route func(echo.Context) string) echo.MiddlewareFun
 				if cut {
 					status = http.StatusInternalServerError // a panic goes through, and ends a response that had begun
 				}
-				m.requests.answered(route(c), Method(c.Request().Method), status, time.Since(began))
+				m.requests.total.WithLabelValues(route(c), Method(c.Request().Method), strconv.Itoa(status)).Inc()
+				if c.Response().Header().Get(echo.HeaderContentType) != stream {
+					m.requests.took.WithLabelValues(route(c), Method(c.Request().Method)).Observe(time.Since(began).Seconds())
+				}
 			}()
 			err := next(c)
 			cut = false
@@ -73,7 +76,5 @@ func (m *Metrics) Middleware(route func(echo.Context) string) echo.MiddlewareFun
 	}
 }
 
-func (r requests) answered(route, method string, status int, took time.Duration) {
-	r.total.WithLabelValues(route, method, strconv.Itoa(status)).Inc()
-	r.took.WithLabelValues(route, method).Observe(took.Seconds())
-}
+// stream is the type of an answer that lasts as long as its viewer stays, which is nobody's wait.
+const stream = "text/event-stream"
