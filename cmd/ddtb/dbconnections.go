@@ -61,8 +61,10 @@ it sees how fast sessions come and go.`,
 	{
 		name: "doctor", short: "Say what is wrong, who is the cause, and the next three steps", run: (*connections).doctor,
 		long: `Read the state of a server in trouble, and say in order what is wrong, which application is the
-cause, which of the known scenarios it looks like, and the next three steps with their commands. It ends
-nothing.`,
+cause, which of the known scenarios it looks like, and the next three steps with their commands. Where two
+look alike from outside, it says how to tell. It ends nothing.
+
+` + whatDoctorKnows(),
 	},
 	{
 		name: "close-idle", short: "End sessions that have been idle for long",
@@ -94,6 +96,19 @@ back.`,
 		long: `Check replicas × (pool + 1) × 2 while deploying + extras against the usable slots, and tell the pool
 size that fits. Exit code 1 when it does not fit.`,
 	},
+}
+
+// whatDoctorKnows lists the scenarios that can be told from a server's state, and why the others can't.
+func whatDoctorKnows() string {
+	known, unseen := "It knows:\n", "It can't know, for the server's state does not show it:\n"
+	for _, s := range activity.Scenarios() {
+		if s.Unseen == "" {
+			known += fmt.Sprintf("  %2d %-24s%s\n", s.Number, s.Name, s.Cause)
+		} else {
+			unseen += fmt.Sprintf("  %2d %-24s%s\n", s.Number, s.Name, s.Unseen)
+		}
+	}
+	return known + "\n" + strings.TrimSpace(unseen)
 }
 
 func (c *cli) dbConnectionsCommand() *cobra.Command {

@@ -122,6 +122,11 @@ type failure struct {
 	Refusal *activity.Refusal `json:"refusal,omitempty"`
 }
 
+// hidesDSN tells whether the DSN may have a password in it.
+func (d *connections) hidesDSN() bool {
+	return strings.Contains(d.dsn, "password") || strings.Contains(d.dsn, "@")
+}
+
 // sameServer completes commands of ours, so that they reach the server that this run reached. A DSN with a
 // password is not repeated.
 func (d *connections) sameServer(steps []activity.Step) {
@@ -131,7 +136,7 @@ func (d *connections) sameServer(steps []activity.Step) {
 		more += "--config " + activity.ShellQuote(d.file) + " "
 	}
 	switch {
-	case strings.Contains(d.dsn, "password") || strings.Contains(d.dsn, "@"):
+	case d.hidesDSN():
 		more += `--dsn "$DSN" `
 	case d.dsn != "":
 		more += "--dsn " + activity.ShellQuote(d.dsn) + " "

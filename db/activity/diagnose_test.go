@@ -94,6 +94,9 @@ func TestTheDoctorKnowsTheScenariosByTheirLook(t *testing.T) {
 			t.Errorf("want %s by %s, got %+v by %s", c.scenario, c.culprit, d.Scenario, d.Culprit)
 			continue
 		}
+		if (d.Also != nil) != (d.ToTell != "") {
+			t.Errorf("%s, or %+v: to tell: %q", c.scenario, d.Also, d.ToTell)
+		}
 		if len(d.Steps) != 3 || !strings.Contains(d.Steps[0].Command, c.first) {
 			t.Errorf("%s: the first of %d steps is %q, want %q", c.scenario, len(d.Steps), d.Steps[0].Command, c.first)
 		}
@@ -105,8 +108,9 @@ func TestTheDoctorFindsAStampedeAfterARestart(t *testing.T) {
 	before.Server.Started = before.At.Add(-30 * time.Second)
 	now := before
 	now.At, now.EverConnects = before.At.Add(time.Second), 50
+	now.Came = many(5, in(Idle, time.Millisecond))
 	if d := Diagnose(now, &before, defaults()); d.Scenario == nil || d.Scenario.Name != "reconnect-stampede" {
-		t.Errorf("%+v", d)
+		t.Errorf("%+v", d.Scenario)
 	}
 }
 
@@ -117,10 +121,15 @@ func TestTheDoctorBlamesNobodyWhenAllIsWell(t *testing.T) {
 	}
 }
 
-func TestEveryScenarioThatIsNamedIsDescribed(t *testing.T) {
+func TestEveryScenarioIsDescribed(t *testing.T) {
 	for i, s := range scenarios {
-		if s.Cause == "" || slices.IndexFunc(scenarios, func(x Scenario) bool { return x.Name == s.Name }) != i {
+		if s.Number != i+1 || s.Cause == "" || slices.IndexFunc(scenarios, func(x Scenario) bool { return x.Name == s.Name }) != i {
 			t.Errorf("%+v", s)
+		}
+	}
+	for pair, how := range apart {
+		if pair[0] >= pair[1] || scenarioOf(pair[0]) == nil || scenarioOf(pair[1]) == nil || how == "" {
+			t.Errorf("%v", pair)
 		}
 	}
 }
