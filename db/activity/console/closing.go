@@ -57,9 +57,9 @@ func (p Paper) sessions(c activity.Closing) {
 	p.table("", []column{
 		{title: "pid", right: true},
 		{title: "outcome", most: 60},
-		{title: "application", most: 30},
-		{title: "user", most: 30},
-		{title: "client", most: 39},
+		{title: "application", most: 30, gives: true},
+		{title: "user", most: 30, gives: true},
+		{title: "client", most: 39, gives: true},
 		{title: "state"},
 		{title: "for", right: true},
 		{title: "last query"},
