@@ -142,7 +142,7 @@ In trouble, begin with: ddtb db-connections doctor`,
 	}
 	cmd.PersistentFlags().StringVar(&d.dsn, "dsn", "",
 		"the server, as a URL or as host=… user=… dbname=… (default: the configuration's, or DATABASE_URL)")
-	cmd.PersistentFlags().BoolVar(&d.asJSON, "json", false, "print JSON (its fields: go doc ddtb/db/activity)")
+	cmd.PersistentFlags().BoolVar(&d.asJSON, "json", false, "print JSON; db/activity/JSON.md tells of its fields")
 	cmd.Flags().StringVar(&chosen, "action", "",
 		"the action, as an alternative to the subcommand: "+strings.Join(names, ", ")+" (default status)")
 	for _, a := range actions {

@@ -100,9 +100,9 @@ func (d *connections) fail(a action, err error) error {
 	switch {
 	case d.asJSON && full:
 		r := activity.NoDoor(err)
-		err = d.json(failure{Error: h.Findings[0].What, Health: h, Refusal: &r})
+		err = d.json(activity.Failure{Error: h.Findings[0].What, Health: h, Refusal: &r})
 	case d.asJSON:
-		err = d.json(failure{Error: h.Findings[0].What, Health: h})
+		err = d.json(activity.Failure{Error: h.Findings[0].What, Health: h})
 	case full:
 		d.paper.Refusal(activity.NoDoor(err))
 		err = nil
@@ -113,13 +113,6 @@ func (d *connections) fail(a action, err error) error {
 		err = fmt.Errorf("%w\nWhat to do: %s", err, h.Findings[0].Do)
 	}
 	return &exitError{code, err}
-}
-
-// failure is what --json prints when the server could not be looked at.
-type failure struct {
-	Error   string            `json:"error"`
-	Health  activity.Health   `json:"health"`
-	Refusal *activity.Refusal `json:"refusal,omitempty"`
 }
 
 // hidesDSN tells whether the DSN may have a password in it.

@@ -22,7 +22,7 @@ type Snapshot struct {
 	Slots        Slots     `json:"slots"`
 	Limits       []Limit   `json:"limits"`           // of databases and roles, apart from the server's own
 	Sessions     []Session `json:"sessions"`         // the oldest first
-	Came         []Session `json:"came,omitempty"`   // of LookTwice: those that began meanwhile, gone or not, if they were seen
+	Came         []Session `json:"-"`                // of LookTwice: those that began meanwhile, gone or not, if they were seen
 	EverConnects int64     `json:"connects_ever"`    // since statistics were reset; 0 before PostgreSQL 14
 	Through      string    `json:"through,omitzero"` // the socket of a server that lent its connection
 }
