@@ -30,7 +30,7 @@ func (d *connections) status(ctx context.Context) error {
 	if d.asJSON {
 		return d.json(st)
 	}
-	d.paper.Status(st, activity.Assess(s, nil, d.thresholds()).Level)
+	d.paper.Status(st, d.thresholds().OfSlots(s.Slots))
 	return nil
 }
 

@@ -96,7 +96,7 @@ func (c *patient) comers() []Holding {
 		return nil
 	}
 	held := len(c.all) > 0 && gravity[c.all[0].Reason] > gravity[Rests]
-	full := c.t.level(c.now.Slots.Utilisation()) > OK
+	full := c.t.OfSlots(c.now.Slots) > OK
 	if (held || full) && !c.restarted() {
 		return nil
 	}

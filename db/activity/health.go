@@ -123,8 +123,11 @@ func (t Thresholds) level(percent float64) Level {
 	return OK
 }
 
+// OfSlots is the verdict on the slots alone.
+func (t Thresholds) OfSlots(s Slots) Level { return t.level(s.Utilisation()) }
+
 func utilisation(s Snapshot, t Thresholds) *Finding {
-	level := t.level(s.Slots.Utilisation())
+	level := t.OfSlots(s.Slots)
 	if level == OK {
 		return nil
 	}
@@ -222,6 +225,9 @@ func lockQueues(s Snapshot, t Thresholds) *Finding {
 	}
 	if roots := s.Roots(); len(roots) > 0 {
 		f.What += ", behind " + roots[0].describe()
+		if more := len(roots) - 1; more > 0 {
+			f.What += fmt.Sprintf(", and %d more", more)
+		}
 		f.PIDs = append([]int32{roots[0].PID}, f.PIDs...)
 	}
 	return f

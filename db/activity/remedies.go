@@ -90,8 +90,7 @@ func (c *patient) reliefFromLock() Step {
 		}
 	case root.InTransactionIdle():
 		return Step{
-			fmt.Sprintf("end the one session that all wait for (pid %d, %s): it does nothing, and keeps its locks",
-				root.PID, root.Who()),
+			fmt.Sprintf("end %s (pid %d, %s): it does nothing, and keeps its locks", theOne(roots), root.PID, root.Who()),
 			command(fmt.Sprintf("close-idle --in-transaction --older-than=0s --pid=%d", root.PID) + c.inDatabase(root)),
 		}
 	case root.State == Idle: // of a session, not of a transaction: an advisory lock, mostly
@@ -111,6 +110,14 @@ func (c *patient) reliefFromLock() Step {
 			command(fmt.Sprintf("cancel --pid=%d", root.PID)),
 		}
 	}
+}
+
+// theOne is the first of those that others wait for.
+func theOne(roots []Session) string {
+	if len(roots) == 1 {
+		return "the one session that all wait for"
+	}
+	return fmt.Sprintf("the first of %d sessions that others wait for, then ask again", len(roots))
 }
 
 func (c *patient) longestQuery() (worst Session) {

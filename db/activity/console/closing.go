@@ -86,5 +86,9 @@ func verdict(s activity.Sample) string {
 	if len(s.Findings) == 0 {
 		return s.Level.String()
 	}
-	return s.Level.String() + ": " + Clean(s.Findings[0].What)
+	text := s.Level.String() + ": " + Clean(s.Findings[0].What)
+	for i, f := range s.Findings[1:] {
+		text += []string{"; also ", ", "}[min(i, 1)] + f.Code
+	}
+	return text
 }

@@ -105,6 +105,7 @@ const (
 	red    style = "31"
 	green  style = "32"
 	yellow style = "33"
+	turned style = "7" // letters and ground change their colours
 )
 
 func (p Paper) paint(s style, text string) string {
@@ -144,14 +145,24 @@ type column struct {
 
 // table writes rows under titles, with two spaces between columns.
 func (p Paper) table(indent string, columns []column, rows [][]string) {
+	p.tableWith(indent, columns, rows, -1)
+}
+
+// tableWith is table with one row that stands out.
+func (p Paper) tableWith(indent string, columns []column, rows [][]string, chosen int) {
 	widths := p.widths(indent, columns, rows)
 	titles := make([]string, len(columns))
 	for i, c := range columns {
 		titles[i] = c.title
 	}
 	p.line("%s", p.paint(dim, indent+row(columns, widths, titles)))
-	for _, r := range rows {
-		p.line("%s", indent+row(columns, widths, r))
+	for i, r := range rows {
+		text := indent + row(columns, widths, r)
+		if i == chosen && p.Colour {
+			text = ansi.Truncate(ansi.Strip(text), p.Width, "…")
+			text = p.paint(turned, text+strings.Repeat(" ", max(0, p.Width-ansi.StringWidth(text))))
+		}
+		p.line("%s", text)
 	}
 }
 
