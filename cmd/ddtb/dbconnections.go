@@ -137,7 +137,7 @@ In trouble, begin with: ddtb db-connections doctor`,
 			if err := onlyFlagsOf(cmd, actions[i]); err != nil {
 				return err
 			}
-			return d.start(cmd.Context(), actions[i])
+			return d.startWith(cmd, actions[i])
 		},
 	}
 	cmd.PersistentFlags().StringVar(&d.dsn, "dsn", "",
@@ -148,7 +148,7 @@ In trouble, begin with: ddtb db-connections doctor`,
 	for _, a := range actions {
 		sub := &cobra.Command{
 			Use: a.name, Short: a.short, Long: a.long, Args: cobra.NoArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error { return d.start(cmd.Context(), a) },
+			RunE: func(cmd *cobra.Command, _ []string) error { return d.startWith(cmd, a) },
 		}
 		if a.flags != nil {
 			a.flags(d, sub.Flags())
@@ -177,6 +177,13 @@ func onlyFlagsOf(cmd *cobra.Command, a action) (err error) {
 
 func usage(format string, args ...any) error {
 	return &exitError{exitUsage, fmt.Errorf(format, args...)}
+}
+
+// startWith is start; an application that was given, and given as nothing, means the sessions without a name.
+func (d *connections) startWith(cmd *cobra.Command, a action) error {
+	f := cmd.Flags().Lookup("application")
+	d.filter.Nameless = f != nil && f.Changed && d.filter.Application == ""
+	return d.start(cmd.Context(), a)
 }
 
 // start looks for a door to the server, and runs the action.

@@ -226,6 +226,12 @@ func TestCloseIdleShowsAsksAndReports(t *testing.T) {
 		t.Errorf("%d, %s", code, out)
 	}
 	o.has("report", 0)
+	o.session("")
+	o.session("report")
+	if code, out, _ := o.runs("close-idle", "--older-than=0s", "--application=", "--yes"); code != 0 || !strings.Contains(out, "1 of 1 ended.") {
+		t.Errorf("without a name: %d, %s", code, out)
+	}
+	o.has("report", 1)
 }
 
 func TestForceCloseEndsTheConfiguredApplicationUnlessAnotherIsNamed(t *testing.T) {

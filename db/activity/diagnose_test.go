@@ -38,7 +38,7 @@ func TestTheDoctorKnowsTheScenariosByTheirLook(t *testing.T) {
 			of(many(80, with(in(Idle, time.Hour), func(x *Session) { x.Application = "postgres_exporter" }))),
 		},
 		{
-			"replicas-times-pool", "user app", "close-idle --older-than=5m --user=app",
+			"replicas-times-pool", "user app", "close-idle --older-than=5m --application='' --user=app",
 			of(many(80, with(in(Idle, time.Hour), func(x *Session) { x.Application = "" }))),
 		},
 		{
@@ -118,6 +118,32 @@ func TestTheDoctorBlamesNobodyWhenAllIsWell(t *testing.T) {
 	d := Diagnose(of(many(10, in(Idle, time.Hour))), nil, defaults())
 	if d.Culprit != "" || d.Scenario != nil || len(d.Steps) != 0 || len(d.Holds) != 1 {
 		t.Errorf("%+v", d)
+	}
+}
+
+func TestALimitHitsTheCulpritAlone(t *testing.T) {
+	exporter := with(in(Idle, time.Hour), func(x *Session) { x.Application, x.User = "postgres_exporter", "watcher" })
+	elsewhere := with(in(Idle, time.Hour), func(x *Session) { x.Application, x.Database = "theirs", "elsewhere" })
+	for name, c := range map[string]struct {
+		sessions Snapshot
+		want     string
+	}{
+		"a role of its own":            {of(many(60, exporter), many(5, in(Idle, time.Second))), `ALTER ROLE "watcher" CONNECTION LIMIT 3`},
+		"the role of others":           {of(many(60, with(exporter, func(x *Session) { x.User = "app" })), many(5, in(Idle, 0))), "CREATE ROLE its_own LOGIN CONNECTION LIMIT 3"},
+		"a database of its own":        {of(many(60, elsewhere), many(5, in(Idle, time.Second))), `ALTER DATABASE "elsewhere" CONNECTION LIMIT 48`},
+		"nobody else is on the server": {of(many(60, exporter)), `ALTER ROLE "watcher" CONNECTION LIMIT 3`},
+	} {
+		if d := Diagnose(c.sessions, nil, defaults()); len(d.Steps) != 3 || !strings.Contains(d.Steps[1].Command, c.want) {
+			t.Errorf("%s: %+v", name, d.Steps)
+		}
+	}
+}
+
+func TestSessionsWithoutANameAreChosenAsSuch(t *testing.T) {
+	nameless := with(in(Idle, time.Hour), func(x *Session) { x.Application = "" })
+	s := of(many(3, nameless), many(5, in(Idle, time.Hour)))
+	if got := (Filter{Nameless: true}).Choose(s); len(got) != 3 {
+		t.Errorf("%d of 3", len(got))
 	}
 }
 

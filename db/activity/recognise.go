@@ -59,7 +59,9 @@ func (c *patient) recognise() (name, also string) {
 	case CannotBeSeen:
 		return "noisy-neighbour", ""
 	}
-	switch {
+	switch watches := has(c.Application, monitors) || has(c.Application, probes); {
+	case watches && c.Reason == Rests:
+		return "monitor-leaks", ""
 	case c.most(c.foreign):
 		return "noisy-neighbour", ""
 	case c.Reason == Works:
@@ -145,8 +147,6 @@ func (c *patient) recogniseIdle() (name, also string) {
 	}
 	usedOnce := func(s Session) bool { return s.Query != "" && s.Age-s.InState < seconds(2) }
 	switch {
-	case has(c.Application, monitors), has(c.Application, probes):
-		return "monitor-leaks", ""
 	case c.most(func(s Session) bool { return strings.Contains(strings.ToLower(s.Query), "advisory_lock") }):
 		return "migrate-refused", "lock-queue" // they try it again and again instead of waiting in the server
 	case c.most(c.fromSilence()):

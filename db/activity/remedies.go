@@ -185,19 +185,29 @@ func (c *patient) cure(scenario string) Step {
 			command("budget"),
 		}
 	case "monitor-leaks":
-		return Step{
-			"let what watches keep one connection; bound its role meanwhile",
-			c.now.psql(superuser, role+" CONNECTION LIMIT 3"),
-		}
+		return c.bound("let what watches keep one connection; bound it meanwhile", 3)
 	case "noisy-neighbour":
-		return Step{
-			"bound what the other application may have, so that some slots are left for this one",
-			c.now.psql(superuser, role+" CONNECTION LIMIT "+fmt.Sprint(max(1, c.now.Slots.Usable()/2))),
-		}
+		return c.bound("bound what the other application may have, so that some slots are left for this one", max(1, c.now.Slots.Usable()/2))
 	case "hidden-second-pool":
 		return Step{"give both pools of the program one bound between them; see what fits", command("budget")}
 	}
 	return Step{"make pools so small that all of them together fit, also during a deploy", command("budget")}
+}
+
+// bound is a limit on the culprit's connections, and on nobody else's: on its role, or its database, if it has one for
+// itself.
+func (c *patient) bound(do string, n int) Step {
+	shares := func(same func(a, b Session) bool) bool {
+		return len(c.now.clients(func(x Session) bool { return !x.Self && x.Who() != c.Application && same(x, c.sessions[0]) })) > 0
+	}
+	limit := fmt.Sprintf(" CONNECTION LIMIT %d", n)
+	switch s := c.sessions[0]; {
+	case !shares(func(a, b Session) bool { return a.User == b.User }):
+		return Step{do, c.now.psql(superuser, "ALTER ROLE "+pgx.Identifier{s.User}.Sanitize()+limit)}
+	case !shares(func(a, b Session) bool { return a.Database == b.Database }) && s.Database != c.now.Database:
+		return Step{do, c.now.psql(superuser, "ALTER DATABASE "+pgx.Identifier{s.Database}.Sanitize()+limit)}
+	}
+	return Step{do + ": it shares its role with others, so give it one of its own, which has a limit", c.now.psql(superuser, "CREATE ROLE its_own LOGIN"+limit)}
 }
 
 // user is the role that most of the culprit's sessions have.
@@ -226,8 +236,8 @@ func (c *patient) mayAlter() string {
 func (c *patient) selector() string {
 	s := c.sessions[0]
 	by := " --application=" + ShellQuote(s.Application)
-	if s.Application == "" {
-		by = " --user=" + ShellQuote(s.User)
+	if s.Application == "" { // there may be programs of all kinds without a name
+		by += " --user=" + ShellQuote(s.User)
 	}
 	return by + c.inDatabase(s)
 }

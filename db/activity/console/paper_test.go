@@ -8,6 +8,7 @@ import (
 
 	"github.com/charmbracelet/x/ansi"
 
+	"ddtb/config"
 	"ddtb/db/activity"
 )
 
@@ -33,7 +34,14 @@ func hostile() activity.Snapshot {
 func pages(p Paper) {
 	s := hostile()
 	t := activity.ThresholdsOf(configMonitor)
-	p.Status(activity.Summarise(s), activity.Critical)
+	status := activity.Summarise(s)
+	status.Pools = []activity.Pool{{
+		Database: "\x1b[2J" + strings.Repeat("wall", 20), User: "app", Mode: "transaction", ClientActive: 1000, ClientWaiting: 1000,
+		ServerActive: 100, MaxWait: activity.Age(100 * time.Second),
+	}}
+	status.PoolsError = errHostile.Error()
+	p.Status(status, activity.Critical)
+	p.Budget(activity.PlanBudget(config.Database{Strategy: config.StrategyPool}, 12, 100, s.Slots))
 	p.Health(activity.Assess(s, nil, t))
 	p.Diagnosis(activity.Diagnose(s, nil, t))
 	p.Plan(activity.Plan(s, activity.Filter{AnyState: true}))
