@@ -121,6 +121,15 @@ func TestTheDoctorBlamesNobodyWhenAllIsWell(t *testing.T) {
 	}
 }
 
+func TestAnOperatorsLookFromPostgreSQLsOwnDatabaseMakesNobodyANeighbour(t *testing.T) {
+	s := of(many(80, with(in(Idle, 10*time.Minute), func(x *Session) { x.Application, x.Age = "web", x.InState+1 })))
+	s.Database = "postgres"
+	if d := Diagnose(s, nil, defaults()); d.Scenario.Name != "thread-leak" ||
+		!strings.HasSuffix(d.Steps[0].Command, "--application=web --database=wall") {
+		t.Errorf("%+v, %+v", d.Scenario, d.Steps)
+	}
+}
+
 func TestALimitHitsTheCulpritAlone(t *testing.T) {
 	exporter := with(in(Idle, time.Hour), func(x *Session) { x.Application, x.User = "postgres_exporter", "watcher" })
 	elsewhere := with(in(Idle, time.Hour), func(x *Session) { x.Application, x.Database = "theirs", "elsewhere" })

@@ -126,17 +126,26 @@ func (c *patient) recogniseChurn() (name, also string) {
 
 func (c *patient) restarted() bool { return c.now.At.Sub(c.now.Server.Started) < c.t.Restarted }
 
-// foreign tells whether a session belongs to somebody else: it is in another database, or, where the configured
-// application has sessions at all, it has another role than they.
+// foreign tells whether a session is somebody else's. Where the configured application has sessions, that is one in a
+// database or of a role that they don't use; else one in another database than the one that is connected to, unless
+// that is PostgreSQL's own, from where an operator looks at all the others.
 func (c *patient) foreign(s Session) bool {
-	if s.Database != c.now.Database {
-		return true
+	if belongs(s.Application, c.now.Application) {
+		return false
 	}
-	ours := c.now.clients(func(x Session) bool {
+	ours := c.ours()
+	if len(ours) == 0 {
+		return s.Database != c.now.Database && c.now.Database != "postgres" && c.now.Database != "template1"
+	}
+	uses := func(same func(Session) bool) bool { return slices.ContainsFunc(ours, same) }
+	return !uses(func(x Session) bool { return x.Database == s.Database }) || !uses(func(x Session) bool { return x.User == s.User })
+}
+
+// ours are the sessions of the configured application, but for those that watch.
+func (c *patient) ours() []Session {
+	return c.now.clients(func(x Session) bool {
 		return !x.Self && belongs(x.Application, c.now.Application) && !isMonitor(c.now, x)
 	})
-	return !belongs(s.Application, c.now.Application) && len(ours) > 0 &&
-		!slices.ContainsFunc(ours, func(x Session) bool { return x.User == s.User })
 }
 
 // recogniseIdle tells scenarios apart that all end in idle sessions.
@@ -181,9 +190,8 @@ func (c *patient) fromSilence() func(Session) bool {
 // besideOurs tells whether the configured application has sessions with the same role from the same address: what
 // connects from there under another name, or none, is most likely the same program.
 func (c *patient) besideOurs() bool {
-	return slices.ContainsFunc(c.now.Sessions, func(s Session) bool {
-		return s.Client() && !s.Self && belongs(s.Application, c.now.Application) && !isMonitor(c.now, s) &&
-			s.User == c.sessions[0].User && s.Address == c.sessions[0].Address
+	return slices.ContainsFunc(c.ours(), func(s Session) bool {
+		return s.User == c.sessions[0].User && s.Address == c.sessions[0].Address
 	})
 }
 

@@ -31,8 +31,8 @@ func (p Paper) header(s activity.Snapshot) {
 	if s.Server.Standby {
 		standby = ", a standby"
 	}
-	p.line("PostgreSQL %s at %s%s, database %s, seen as %s, up for %s", Clean(s.Server.Version), Clean(s.Server.Address), standby,
-		Clean(s.Database), Clean(s.Role.Name), activity.Short(s.At.Sub(s.Server.Started)))
+	p.wrapped("", fmt.Sprintf("PostgreSQL %s at %s%s, database %s, seen as %s, up for %s", Clean(s.Server.Version), Clean(s.Server.Address),
+		standby, Clean(s.Database), Clean(s.Role.Name), activity.Short(s.At.Sub(s.Server.Started))))
 	p.line("")
 }
 
