@@ -47,12 +47,18 @@ stats_users = %s
 
 func newBouncer(m *machine, direct config.Database) *bouncer {
 	m.Helper()
+	return newBouncerFor(m, direct, direct.User)
+}
+
+// newBouncerFor is one that shows its pools to that user.
+func newBouncerFor(m *machine, direct config.Database, reader string) *bouncer {
+	m.Helper()
 	program := findBouncer(m)
 	port := freePort(m)
 	users := filepath.Join(m.home, "users.txt")
 	m.own(users, fmt.Sprintf("%q %q\n", direct.User, direct.Password.Reveal()))
 	ini := filepath.Join(m.home, "pgbouncer.ini")
-	m.own(ini, fmt.Sprintf(bouncerINI, direct.Host, direct.Port, port, users, pooledServers, direct.User))
+	m.own(ini, fmt.Sprintf(bouncerINI, direct.Host, direct.Port, port, users, pooledServers, reader))
 	b := &bouncer{cfg: direct, log: &logbook{}}
 	b.cfg.Host, b.cfg.Port, b.cfg.Pooler = "127.0.0.1", port, db.PgBouncer
 	b.cfg.DirectHost, b.cfg.DirectPort = direct.Host, direct.Port
@@ -247,6 +253,14 @@ func TestDBConnectionsShowsPgBouncersPoolsAndLooksPastIt(t *testing.T) {
 	if now := b.logins(b.cfg.Name); now != before {
 		t.Errorf("%d logins to the database by PgBouncer, from %d: looking took a client's place", now, before)
 	}
+}
+
+func TestStatusSaysWhomPgBouncerMustListIfItIsNotAllowedToSeeThePools(t *testing.T) {
+	t.Parallel()
+	m, direct := withDatabase(t)
+	cfg := newBouncerFor(m, direct, "nobody").cfg
+	m.configure(cfg, `pooler = "pgbouncer"`, fmt.Sprintf("direct_host = %q", cfg.DirectHost), fmt.Sprintf("direct_port = %d", cfg.DirectPort))
+	m.run("", "db-connections", "status").must(exitFine, "Slots", "its stats_users must list "+cfg.User)
 }
 
 func TestTheEyeSeesThroughPgBouncerWhereThereIsNoOtherWay(t *testing.T) {

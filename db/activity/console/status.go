@@ -142,7 +142,7 @@ func list(pids []int32, most int) string {
 func (p Paper) pools(s activity.Status) {
 	if s.PoolsError != "" {
 		p.line("")
-		p.wrapped("PgBouncer  ", Clean(s.PoolsError))
+		p.wrapped("Not shown  ", Clean(s.PoolsError))
 	}
 	if len(s.Pools) == 0 {
 		return
