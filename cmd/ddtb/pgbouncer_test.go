@@ -82,7 +82,7 @@ func newBouncerFor(m *machine, direct config.Database, reader string) *bouncer {
 			m.Fatalf("PgBouncer ended:\n%s", b.log)
 		default:
 		}
-		conn, err := net.DialTimeout("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), time.Second)
+		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(m.Context(), "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err == nil {
 			_ = conn.Close()
 		}
@@ -121,7 +121,7 @@ func ordinaryUser(m *machine) *syscall.SysProcAttr {
 		return nil
 	}
 	uid, gid := ownerForRoot(m)
-	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}} //nolint:gosec // ids fit
+	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
 }
 
 func ownerForRoot(m *machine) (uid, gid int) {

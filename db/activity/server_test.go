@@ -49,7 +49,8 @@ func runOnServers(m *testing.M) (code int, err error) {
 	}
 	// The tests have clients at several addresses, which are all this machine's.
 	hba := filepath.Join(dir, "hba.conf")
-	if err := os.WriteFile(hba, []byte("local all all scram-sha-256\nhost all all 127.0.0.0/8 scram-sha-256\n"), 0o644); err != nil { //nolint:gosec // no secret
+	rules := "local all all scram-sha-256\nhost all all 127.0.0.0/8 scram-sha-256\n"
+	if err := os.WriteFile(hba, []byte(rules), 0o644); err != nil {
 		return 1, err
 	}
 	ctx := context.Background()
