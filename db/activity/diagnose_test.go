@@ -81,6 +81,15 @@ func TestTheDoctorKnowsTheScenariosByTheirLook(t *testing.T) {
 			),
 		},
 		{
+			"migrate-refused", "replica", "close-idle --older-than=0s --pid=7", // its lock is the session's, which does nothing more
+			of(
+				many(1, with(in(Idle, 20*time.Second), func(x *Session) { x.PID, x.Application = 7, "replica" })),
+				many(30, with(in(Active, 10*time.Second), func(x *Session) {
+					x.Waits, x.Waited, x.BlockedBy, x.Wait = true, x.InState, []int32{7}, "Lock/advisory"
+				})),
+			),
+		},
+		{
 			"lock-queue", "prepared transaction", "pg_prepared_xacts",
 			of(many(30, with(in(Active, 10*time.Second), func(x *Session) { x.Waits, x.Waited, x.BlockedBy = true, x.InState, []int32{0} }))),
 		},
