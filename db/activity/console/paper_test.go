@@ -15,8 +15,8 @@ import (
 // hostile is a snapshot of sessions that say of themselves what they can.
 func hostile() activity.Snapshot {
 	return activity.Snapshot{
-		At: time.Now(), Database: "wall", Application: "shop", Role: activity.Role{Name: "app"},
-		Server: activity.Server{Version: "15.13", Address: "db:5432", Started: time.Now().Add(-time.Hour)},
+		At: hostileTime, Database: "wall", Application: "shop", Role: activity.Role{Name: "app"},
+		Server: activity.Server{Version: "15.13", Address: "db:5432", Started: hostileTime.Add(-time.Hour)},
 		Slots:  activity.Slots{Max: 100, Reserved: 3, Used: 90},
 		Sessions: []activity.Session{
 			{
@@ -29,6 +29,9 @@ func hostile() activity.Snapshot {
 		},
 	}
 }
+
+// hostileTime is the same for each call, as two pages are compared.
+var hostileTime = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 // pages is everything that is written, on one paper.
 func pages(p Paper) {
@@ -47,7 +50,7 @@ func pages(p Paper) {
 	p.Plan(activity.Plan(s, activity.Filter{AnyState: true}))
 	p.Closing(activity.Plan(s, activity.Filter{AnyState: true}))
 	p.Sample(activity.SampleOf(s, nil, t))
-	p.Sample(activity.SampleOfFailure(time.Now(), errHostile))
+	p.Sample(activity.SampleOfFailure(hostileTime, errHostile))
 	p.Refusal(activity.NoDoor(errHostile))
 }
 
