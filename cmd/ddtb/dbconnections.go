@@ -61,8 +61,10 @@ it sees how fast sessions come and go.`,
 	{
 		name: "doctor", short: "Say what is wrong, who is the cause, and the next three steps", run: (*connections).doctor,
 		long: `Read the state of a server in trouble, and say in order what is wrong, which application is the
-cause, which of the known scenarios it looks like, and the next three steps with their commands. It ends
-nothing.`,
+cause, which of the known scenarios it looks like, and the next three steps with their commands. Where two
+look alike from outside, it says how to tell. It ends nothing.
+
+` + whatDoctorKnows(),
 	},
 	{
 		name: "close-idle", short: "End sessions that have been idle for long",
@@ -96,6 +98,19 @@ size that fits. Exit code 1 when it does not fit.`,
 	},
 }
 
+// whatDoctorKnows lists the scenarios that can be told from a server's state, and why the others can't.
+func whatDoctorKnows() string {
+	known, unseen := "It knows:\n", "It can't know, for the server's state does not show it:\n"
+	for _, s := range activity.Scenarios() {
+		if s.Unseen == "" {
+			known += fmt.Sprintf("  %2d %-24s%s\n", s.Number, s.Name, s.Cause)
+		} else {
+			unseen += fmt.Sprintf("  %2d %-24s%s\n", s.Number, s.Name, s.Unseen)
+		}
+	}
+	return known + "\n" + strings.TrimSpace(unseen)
+}
+
 func (c *cli) dbConnectionsCommand() *cobra.Command {
 	names := make([]string, len(actions))
 	for i, a := range actions {
@@ -122,18 +137,18 @@ In trouble, begin with: ddtb db-connections doctor`,
 			if err := onlyFlagsOf(cmd, actions[i]); err != nil {
 				return err
 			}
-			return d.start(cmd.Context(), actions[i])
+			return d.startWith(cmd, actions[i])
 		},
 	}
 	cmd.PersistentFlags().StringVar(&d.dsn, "dsn", "",
 		"the server, as a URL or as host=… user=… dbname=… (default: the configuration's, or DATABASE_URL)")
-	cmd.PersistentFlags().BoolVar(&d.asJSON, "json", false, "print JSON (its fields: go doc ddtb/db/activity)")
+	cmd.PersistentFlags().BoolVar(&d.asJSON, "json", false, "print JSON; db/activity/JSON.md tells of its fields")
 	cmd.Flags().StringVar(&chosen, "action", "",
 		"the action, as an alternative to the subcommand: "+strings.Join(names, ", ")+" (default status)")
 	for _, a := range actions {
 		sub := &cobra.Command{
 			Use: a.name, Short: a.short, Long: a.long, Args: cobra.NoArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error { return d.start(cmd.Context(), a) },
+			RunE: func(cmd *cobra.Command, _ []string) error { return d.startWith(cmd, a) },
 		}
 		if a.flags != nil {
 			a.flags(d, sub.Flags())
@@ -162,6 +177,13 @@ func onlyFlagsOf(cmd *cobra.Command, a action) (err error) {
 
 func usage(format string, args ...any) error {
 	return &exitError{exitUsage, fmt.Errorf(format, args...)}
+}
+
+// startWith is start; an application that was given, and given as nothing, means the sessions without a name.
+func (d *connections) startWith(cmd *cobra.Command, a action) error {
+	f := cmd.Flags().Lookup("application")
+	d.filter.Nameless = f != nil && f.Changed && d.filter.Application == ""
+	return d.start(cmd.Context(), a)
 }
 
 // start looks for a door to the server, and runs the action.

@@ -15,7 +15,7 @@ import (
 )
 
 func (d *connections) closeFlags(f *pflag.FlagSet) {
-	f.StringVar(&d.filter.Application, "application", "", "only sessions that call themselves so, or so with a slash and more")
+	f.StringVar(&d.filter.Application, "application", "", "only sessions that call themselves so, or so with a slash and more; '' for those without a name")
 	f.StringVar(&d.filter.User, "user", "", "only this role's sessions")
 	f.StringVar(&d.filter.Database, "database", "", "sessions of this database (default: the one that is connected to)")
 	f.Int32Var(&d.filter.PID, "pid", 0, "only this session")
@@ -45,6 +45,9 @@ func (d *connections) closeIdle(ctx context.Context) error {
 
 func (d *connections) forceClose(ctx context.Context) error {
 	d.filter.AnyState, d.filter.OlderThan = true, 0
+	if d.filter.Nameless {
+		return d.end(ctx, "all without a name")
+	}
 	d.filter.Application = cmp.Or(d.filter.Application, d.database().ApplicationName)
 	return d.end(ctx, "all of "+d.filter.Application)
 }

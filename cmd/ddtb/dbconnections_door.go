@@ -100,9 +100,9 @@ func (d *connections) fail(a action, err error) error {
 	switch {
 	case d.asJSON && full:
 		r := activity.NoDoor(err)
-		err = d.json(failure{Error: h.Findings[0].What, Health: h, Refusal: &r})
+		err = d.json(activity.Failure{Error: h.Findings[0].What, Health: h, Refusal: &r})
 	case d.asJSON:
-		err = d.json(failure{Error: h.Findings[0].What, Health: h})
+		err = d.json(activity.Failure{Error: h.Findings[0].What, Health: h})
 	case full:
 		d.paper.Refusal(activity.NoDoor(err))
 		err = nil
@@ -115,11 +115,9 @@ func (d *connections) fail(a action, err error) error {
 	return &exitError{code, err}
 }
 
-// failure is what --json prints when the server could not be looked at.
-type failure struct {
-	Error   string            `json:"error"`
-	Health  activity.Health   `json:"health"`
-	Refusal *activity.Refusal `json:"refusal,omitempty"`
+// hidesDSN tells whether the DSN may have a password in it.
+func (d *connections) hidesDSN() bool {
+	return strings.Contains(d.dsn, "password") || strings.Contains(d.dsn, "@")
 }
 
 // sameServer completes commands of ours, so that they reach the server that this run reached. A DSN with a
@@ -131,7 +129,7 @@ func (d *connections) sameServer(steps []activity.Step) {
 		more += "--config " + activity.ShellQuote(d.file) + " "
 	}
 	switch {
-	case strings.Contains(d.dsn, "password") || strings.Contains(d.dsn, "@"):
+	case d.hidesDSN():
 		more += `--dsn "$DSN" `
 	case d.dsn != "":
 		more += "--dsn " + activity.ShellQuote(d.dsn) + " "

@@ -8,7 +8,13 @@ import (
 	"ddtb/db/activity"
 )
 
-func (d *connections) thresholds() activity.Thresholds { return activity.ThresholdsOf(d.cfg.Monitor) }
+func (d *connections) thresholds() activity.Thresholds {
+	t := activity.ThresholdsOf(d.cfg.Monitor)
+	if d.dsn != "" { // the configured pools are another server's, perhaps
+		return t
+	}
+	return t.WithPools(d.database(), d.cfg.Server.Replicas)
+}
 
 func (d *connections) status(ctx context.Context) error {
 	s, err := d.hand.Snapshot(ctx)
@@ -24,7 +30,7 @@ func (d *connections) status(ctx context.Context) error {
 	if d.asJSON {
 		return d.json(st)
 	}
-	d.paper.Status(st, activity.Assess(s, nil, d.thresholds()).Level)
+	d.paper.Status(st, d.thresholds().OfSlots(s.Slots))
 	return nil
 }
 
@@ -56,6 +62,9 @@ func (d *connections) doctor(ctx context.Context) error {
 		return d.json(diagnosis)
 	}
 	d.paper.Diagnosis(diagnosis)
+	if len(diagnosis.Steps) > 0 && d.hidesDSN() {
+		d.say("\n$DSN stands for the --dsn of this run, which is not repeated for its password.\n")
+	}
 	return nil
 }
 

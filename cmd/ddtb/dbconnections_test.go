@@ -194,7 +194,7 @@ func TestTheExitCodeOfHealthIsTheVerdict(t *testing.T) {
 		t.Errorf("no server: %d, %s", code, out)
 	}
 	code, out, _ := o.runs("health", "--json")
-	if f := printed[failure](t, out); code != 3 || f.Health.Level != activity.Unknown || f.Error == "" {
+	if f := printed[activity.Failure](t, out); code != 3 || f.Health.Level != activity.Unknown || f.Error == "" {
 		t.Errorf("no server, in JSON: %d, %s", code, out)
 	}
 }
@@ -226,6 +226,12 @@ func TestCloseIdleShowsAsksAndReports(t *testing.T) {
 		t.Errorf("%d, %s", code, out)
 	}
 	o.has("report", 0)
+	o.session("")
+	o.session("report")
+	if code, out, _ := o.runs("close-idle", "--older-than=0s", "--application=", "--yes"); code != 0 || !strings.Contains(out, "1 of 1 ended.") {
+		t.Errorf("without a name: %d, %s", code, out)
+	}
+	o.has("report", 1)
 }
 
 func TestForceCloseEndsTheConfiguredApplicationUnlessAnotherIsNamed(t *testing.T) {
@@ -284,7 +290,7 @@ func TestAFullServerIsExplainedAndTheRunningServersConnectionIsBorrowed(t *testi
 		t.Errorf("without a door: %d, %s", code, out)
 	}
 	code, out, _ = o.runs("doctor", "--json")
-	if f := printed[failure](t, out); code != exitFailed || f.Refusal == nil || len(f.Refusal.Doors) == 0 {
+	if f := printed[activity.Failure](t, out); code != exitFailed || f.Refusal == nil || len(f.Refusal.Doors) == 0 {
 		t.Errorf("without a door, in JSON: %d, %s", code, out)
 	}
 

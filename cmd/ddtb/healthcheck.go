@@ -15,10 +15,20 @@ import (
 func (c *cli) healthcheckCommand() *cobra.Command {
 	var path string
 	cmd := &cobra.Command{
-		Use:   "healthcheck",
+		Use:   "healthcheck [ADDR]",
 		Short: "Ask a running server whether it answers (for containers without curl)",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return c.healthcheck(cmd.Context(), path) },
+		Long: `Ask the server on ADDR, HOST:PORT or a port alone, whether it answers.
+
+Without ADDR it is the configuration's server.addr. A container's probe should name ADDR: then the configuration
+is not read, and a mistake in it, with which a running server goes on as before, does not make that look unhealthy.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			addr, err := c.probed(args)
+			if err != nil {
+				return err
+			}
+			return c.healthcheck(cmd.Context(), addr, path)
+		},
 	}
 	cmd.Flags().StringVar(&path, "path", "/healthz", "what to ask for: /healthz, or /readyz to include the database")
 	return cmd
@@ -26,21 +36,32 @@ func (c *cli) healthcheckCommand() *cobra.Command {
 
 const healthcheckTimeout = 3 * time.Second
 
-func (c *cli) healthcheck(ctx context.Context, path string) error {
-	cfg, err := c.load(c.options())
-	if err != nil {
-		return err
+// probed is where the server is. It is not guessed where the configuration can't be read: another server that
+// answers there would be taken for this one.
+func (c *cli) probed(args []string) (addr string, err error) {
+	if len(args) == 1 {
+		addr = address(args[0])
+	} else {
+		cfg, err := c.load(c.options())
+		if err != nil {
+			return "", fmt.Errorf("%w\nA running server goes on as before. To ask it all the same: ddtb healthcheck HOST:PORT", err)
+		}
+		addr = cfg.Server.Addr
 	}
-	host, port, err := net.SplitHostPort(cfg.Server.Addr)
+	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return err
+		return "", usage("the address %q is not HOST:PORT or a port alone", addr)
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
+	return net.JoinHostPort(host, port), nil
+}
+
+func (c *cli) healthcheck(ctx context.Context, addr, path string) error {
 	ctx, cancel := context.WithTimeout(ctx, healthcheckTimeout)
 	defer cancel()
-	url := "http://" + net.JoinHostPort(host, port) + "/" + strings.TrimPrefix(path, "/")
+	url := "http://" + addr + "/" + strings.TrimPrefix(path, "/")
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err

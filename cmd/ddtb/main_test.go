@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -404,11 +403,14 @@ func TestHealthcheckTellsWhetherAServerIsThere(t *testing.T) {
 	m.runWith(at, "", "healthcheck", "--path", "nothing").must(exitFailed, p.url+"/nothing answers 404")
 	_, port, _ := net.SplitHostPort(addr)
 	m.runWith([]string{"DDTB_SERVER_ADDR=0.0.0.0:" + port}, "", "healthcheck").must(exitFine, "200 OK")
+	m.write("strategie = \"pool\"\n") // with which the server goes on as before
+	m.run("", "healthcheck").must(exitFailed, m.file+":1:1", "ddtb healthcheck HOST:PORT")
+	for _, named := range []string{addr, port, ":" + port, "0.0.0.0:" + port} {
+		m.run("", "healthcheck", named).must(exitFine, p.url+"/healthz answers 200 OK")
+	}
+	m.run("", "healthcheck", "localhost").must(exitUsage, `"localhost" is not HOST:PORT`)
 	if code := p.stop(syscall.SIGTERM); code != exitFine {
 		t.Errorf("the server ended with %d:\n%s", code, p.log)
 	}
-	m.runWith(at, "", "healthcheck").must(exitFailed, "no answer", "connection refused")
-	if _, err := strconv.Atoi(port); err != nil {
-		t.Error(err)
-	}
+	m.run("", "healthcheck", addr).must(exitFailed, "no answer", "connection refused")
 }

@@ -109,14 +109,8 @@ func (c *cli) createSilently(ctx context.Context, users *auth.Service, username,
 
 func (c *cli) createAsking(ctx context.Context, users *auth.Service, username, email string) (err error) {
 	p := &prompt{cli: c, ctx: ctx, lines: bufio.NewReader(c.in)}
-	for username == "" {
-		if username, err = p.ask("Username: "); err != nil {
-			return err
-		}
-		if problem := auth.ValidateUsername(auth.NormalUsername(username)); problem != "" {
-			c.say("%s\n", problem)
-			username = ""
-		}
+	if username, err = p.newUsername(users, username); err != nil {
+		return err
 	}
 	for asked := email != ""; !asked; {
 		if email, err = p.ask("Email address (may stay empty): "); err != nil {
@@ -135,4 +129,38 @@ func (c *cli) createAsking(ctx context.Context, users *auth.Service, username, e
 	}
 	c.say("Superuser %s was made.\n", username)
 	return nil
+}
+
+// newUsername asks until a name can be had. One that was given on the command line is not asked for again.
+func (p *prompt) newUsername(users *auth.Service, given string) (username string, err error) {
+	for {
+		if username = given; given == "" {
+			if username, err = p.ask("Username: "); err != nil {
+				return "", err
+			}
+		}
+		problem, err := usernameProblem(p.ctx, users, username)
+		switch {
+		case err != nil || problem == "":
+			return username, err
+		case given != "":
+			return "", fmt.Errorf("the username %q can't be had: %s", given, problem)
+		}
+		p.say("%s\n", problem)
+	}
+}
+
+// usernameProblem is why nobody can be made with that name, or "": told before a password is typed.
+func usernameProblem(ctx context.Context, users *auth.Service, username string) (string, error) {
+	if problem := auth.ValidateUsername(auth.NormalUsername(username)); problem != "" {
+		return problem, nil
+	}
+	_, err := users.UserByName(ctx, username)
+	switch {
+	case err == nil:
+		return "That username is already taken.", nil
+	case fault.KindOf(err) == fault.NotFound:
+		return "", nil
+	}
+	return "", err
 }

@@ -22,7 +22,9 @@ func TestASuperuserIsAskedForTwiceAndWeakPasswordsAreRefused(t *testing.T) {
 		goodPassword+"\n"+goodPassword+"\n", "createsuperuser")
 	made.must(exitFine, "Username: ", "Email address", "Password: ", "Password (again): ",
 		"too short", "too common", "The two passwords are not the same.", "Superuser ada was made.")
-	m.run("ada\n\n"+goodPassword+"\n"+goodPassword+"\n", "createsuperuser").must(exitFailed, "username is already taken")
+	m.run("ada\n Ada \n", "createsuperuser").must(exitFailed, "username is already taken", "Email address", "no answer")
+	m.run("", "createsuperuser", "--username", "ada").must(exitFailed, `"ada" can't be had: That username is already taken.`)
+	m.run("", "createsuperuser", "--username", "bad name").must(exitFailed, "Enter a valid username.")
 	m.run("bad name!\nbob\nno mail\n\n"+goodPassword+"\n"+goodPassword+"\n", "createsuperuser").
 		must(exitFine, "Enter a valid username.", "Enter a valid email address.", "Superuser bob was made.")
 	m.run("", "createsuperuser").must(exitFailed, "no answer", "--noinput")

@@ -53,6 +53,12 @@ func boundOf(cfg config.Database) int {
 	return cfg.Pool.MaxSize
 }
 
+// WithPools is t for a server on which cfg's strategy runs in so many processes.
+func (t Thresholds) WithPools(cfg config.Database, replicas int) Thresholds {
+	t.Own = max(1, replicas) * boundOf(cfg)
+	return t
+}
+
 // settingOf is the key that bounds it.
 func settingOf(strategy string) string {
 	switch strategy {

@@ -9,6 +9,7 @@ type Filter struct {
 	InTransaction bool          // also idle in transaction
 	OlderThan     time.Duration // in that state for so long; not asked with AnyState
 	Application   string        // its sessions: those called so, or so with a slash and more, but for its monitor
+	Nameless      bool          // those that call themselves nothing; Application is "" then
 	User          string
 	Database      string // "": the one that is connected to
 	PID           int32
@@ -56,6 +57,7 @@ func (f Filter) asked(s Snapshot, x Session) bool {
 		(f.User == "" || x.User == f.User) &&
 		(f.PID == 0 || x.PID == f.PID) &&
 		(f.Application == "" || belongs(x.Application, f.Application)) &&
+		(!f.Nameless || x.Application == "") &&
 		!f.keepsMonitor(s, x)
 }
 

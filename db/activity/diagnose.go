@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
-	"time"
 )
 
 // Diagnosis says what is wrong with a server's connections, who is the cause, and what to do.
@@ -14,7 +12,8 @@ type Diagnosis struct {
 	Holds    []Holding `json:"holds"`    // for what the sessions have their slots, the gravest first
 	Culprit  string    `json:"culprit"`  // the application; "" when all is well
 	Scenario *Scenario `json:"scenario"` // null when all is well
-	Also     *Scenario `json:"also"`     // what it may be as well, seen from outside
+	Also     *Scenario `json:"also"`     // what looks the same from outside; null when nothing does
+	ToTell   string    `json:"to_tell"`  // how to tell the two apart; "" without Also
 	Steps    []Step    `json:"steps"`    // three, in order; none when all is well
 }
 
@@ -34,59 +33,83 @@ type Reason string
 
 // The reasons.
 const (
-	WaitsForLock Reason = "lock"               // waits for one, or blocks who does
+	WaitsForLock Reason = "lock"               // waits for one
+	Blocks       Reason = "blocks"             // has a lock that others wait for, and waits for none
 	LeakedTx     Reason = "leaked-transaction" // left one open, for longer than Thresholds allow
 	PausesInTx   Reason = "paused-transaction" // does something else inside one
 	UnreadRows   Reason = "unread-rows"        // the server waits for the client to read on
-	SlowQuery    Reason = "slow-query"         // for longer than slowAfter
+	SlowQuery    Reason = "slow-query"         // for longer than Thresholds allow
 	Listens      Reason = "listen"
 	Works        Reason = "working"
 	Rests        Reason = "idle"
 	CannotBeSeen Reason = "not-visible" // by this role
+	Comes        Reason = "short-lived" // began while this looked; where sessions come and go too fast
 )
 
 // words are the reasons for a person.
 var words = map[Reason]string{
-	WaitsForLock: "waiting for a lock, or blocking who does", LeakedTx: "in a transaction that was left open",
+	WaitsForLock: "waiting for a lock", Blocks: "with a lock that others wait for", LeakedTx: "in a transaction that was left open",
 	PausesInTx: "in a transaction, doing something else", UnreadRows: "with rows that the client does not read",
 	SlowQuery: "running a slow query", Listens: "listening for notifications", Works: "working", Rests: "idle",
-	CannotBeSeen: "doing what this role may not see",
+	CannotBeSeen: "doing what this role may not see", Comes: "seen to begin within one second",
 }
-
-const (
-	slowAfter      = 5 * time.Second
-	restartedSince = 2 * time.Minute // sessions of a server that came back so lately began in a stampede
-)
 
 // gravity is how much worse a slot with this reason is than one with a resting session, which closing frees.
 var gravity = map[Reason]int{
 	WaitsForLock: 4, LeakedTx: 4, PausesInTx: 2, UnreadRows: 3, SlowQuery: 3, Listens: 2, Works: 1, Rests: 1, CannotBeSeen: 1,
+	Blocks: 4,
 }
 
 // Diagnose tells what is wrong. It looks for a cause only where something is: when Assess finds nothing, there is
-// no culprit. Seen from outside, scenarios look alike: the one named is the likeliest.
+// no culprit. Seen from outside, scenarios look alike: the one named is the likeliest, and where another looks the
+// same, ToTell says how to find out.
 func Diagnose(now Snapshot, earlier *Snapshot, t Thresholds) Diagnosis {
-	d := Diagnosis{Health: Assess(now, earlier, t), Holds: holdings(now, t)}
-	if d.Health.Level == OK || len(d.Holds) == 0 {
+	d := Diagnosis{Health: Assess(now, earlier, t), Holds: holdings(now, t), Steps: []Step{}}
+	if d.Health.Level == OK {
 		return d
 	}
-	worst := d.Holds[0]
-	c := &patient{Holding: worst, now: now, all: d.Holds}
+	c := &patient{now: now, all: d.Holds, t: t}
 	if earlier != nil {
 		c.churn = Churn(now, *earlier)
 	}
+	if come := c.comers(); len(come) > 0 {
+		d.Holds = append(come, d.Holds...)
+	}
+	if len(d.Holds) == 0 {
+		return d
+	}
+	c.Holding = d.Holds[0]
+	if c.Reason == Blocks {
+		c.Reason = WaitsForLock
+	}
 	d.Culprit = c.culprit()
-	name, also := c.recognise(t)
-	d.Scenario, d.Also = scenarioOf(name), scenarioOf(also)
+	name, also := c.recognise()
+	d.Scenario, d.Also, d.ToTell = scenarioOf(name), scenarioOf(also), howToTell(name, also)
 	d.Steps = c.steps(name)
 	return d
+}
+
+// comers are the sessions that came while this looked, by application, if that they come and go is the worst of
+// it: the slots are not in danger, or everybody connects again after a restart.
+func (c *patient) comers() []Holding {
+	if c.churn < c.t.Churn || len(c.now.Came) == 0 {
+		return nil
+	}
+	held := len(c.all) > 0 && gravity[c.all[0].Reason] > gravity[Rests]
+	full := c.t.OfSlots(c.now.Slots) > OK
+	if (held || full) && !c.restarted() {
+		return nil
+	}
+	return group(c.now.Came, func(Session) Reason { return Comes })
 }
 
 // reasonFor tells for what a session has its slot.
 func reasonFor(s Session, roots map[int32]bool, t Thresholds) Reason {
 	switch {
-	case s.Waits || roots[s.PID]:
+	case s.Waits:
 		return WaitsForLock
+	case roots[s.PID]:
+		return Blocks
 	case s.Hidden:
 		return CannotBeSeen
 	case s.InTransactionIdle() && s.InState.Duration() >= t.IdleInTransaction:
@@ -95,9 +118,9 @@ func reasonFor(s Session, roots map[int32]bool, t Thresholds) Reason {
 		return PausesInTx
 	case s.State == Active && s.Wait == "Client/ClientWrite":
 		return UnreadRows
-	case s.State == Active && s.InQuery.Duration() >= slowAfter:
+	case s.State == Active && s.InQuery.Duration() >= t.Slow:
 		return SlowQuery
-	case s.State == Idle && strings.HasPrefix(strings.ToUpper(strings.TrimSpace(s.Query)), "LISTEN"):
+	case s.State == Idle && startsWith(s.Query, "LISTEN"):
 		return Listens
 	case s.State == Idle:
 		return Rests
@@ -111,18 +134,27 @@ func holdings(now Snapshot, t Thresholds) []Holding {
 	for _, r := range now.Roots() {
 		roots[r.PID] = true
 	}
+	sessions := now.clients(func(s Session) bool { return !s.Self && !isMonitor(now, s) })
+	return group(sessions, func(s Session) Reason { return reasonFor(s, roots, t) })
+}
+
+// group puts sessions together that have their slots for one reason and one application, the gravest reason first.
+func group(sessions []Session, reason func(Session) Reason) []Holding {
 	type key struct {
 		Reason
 		application string
 	}
 	byKey, total := map[key]*Holding{}, map[Reason]int{}
-	for _, s := range now.clients(func(s Session) bool { return !s.Self && !isMonitor(now, s) }) {
-		k := key{reasonFor(s, roots, t), s.Who()}
+	for _, s := range sessions {
+		k := key{reason(s), s.Who()}
 		if byKey[k] == nil {
 			byKey[k] = &Holding{Reason: k.Reason, Application: k.application}
 		}
 		byKey[k].add(s)
 		total[k.Reason]++
+	}
+	if total[Blocks] > 0 { // who blocks is to be read together with those who wait, and before them
+		total[Blocks] += total[WaitsForLock]
 	}
 	out := []Holding{}
 	for _, h := range byKey {
@@ -147,105 +179,15 @@ func (h *Holding) add(s Session) {
 	h.sessions = append(h.sessions, s)
 }
 
-// patient is one server in trouble: the worst holding, and what is around it.
-type patient struct {
-	Holding
-	now   Snapshot
-	all   []Holding
-	churn float64
-}
-
-// culprit is the application to blame: of a lock queue, the one that all wait for, not those who wait.
-func (c *patient) culprit() string {
-	if roots := c.now.Roots(); c.Reason == WaitsForLock && len(roots) > 0 {
-		return roots[0].Who()
-	}
-	return c.Application
-}
-
-// recognise names the scenario, and another that looks the same from outside, or "".
-func (c *patient) recognise(t Thresholds) (name, also string) {
-	restarted := c.now.At.Sub(c.now.Server.Started) < restartedSince
-	switch c.Reason {
-	case WaitsForLock:
-		if roots := c.now.Roots(); len(roots) > 0 && roots[0].InTransactionIdle() {
-			return "lock-queue", "leaked-transaction"
-		}
-		return "lock-queue", ""
-	case LeakedTx:
-		return "leaked-transaction", ""
-	case PausesInTx:
-		return "call-inside-transaction", "leaked-transaction"
-	case UnreadRows:
-		return "rows-not-closed", "stream-holds-lease"
-	case SlowQuery:
-		return "slow-query-pile-up", "cancel-snowball"
-	case Listens:
-		return "listen-pins-slot", ""
-	}
-	switch {
-	case restarted && c.churn >= t.Churn:
-		return "reconnect-stampede", "too-much-at-once"
-	case c.churn >= t.Churn || c.Reason == Works:
-		return "too-much-at-once", ""
-	case c.Reason == CannotBeSeen:
-		return "noisy-neighbour", ""
-	}
-	return c.recogniseIdle()
-}
-
-// recogniseIdle tells scenarios apart that all end in idle sessions.
-func (c *patient) recogniseIdle() (name, also string) {
-	addresses, foreign, usedOnce := map[string]bool{}, 0, 0
-	for _, s := range c.sessions {
-		addresses[s.Address] = true
-		if s.Database != c.now.Database {
-			foreign++
-		}
-		if s.Query != "" && s.Age-s.InState < seconds(2) {
-			usedOnce++
-		}
-	}
-	most := func(n int) bool { return 2*n > len(c.sessions) }
-	switch {
-	case looksLikeMonitor(c.Application):
-		return "monitor-leaks", "probe-connects"
-	case most(foreign):
-		return "noisy-neighbour", ""
-	case strings.HasSuffix(c.Application, "/persistent"):
-		return "thread-leak", ""
-	case len(addresses) > 2:
-		return "replicas-times-pool", ""
-	case most(usedOnce) && len(c.sessions) >= 5:
-		return "thread-leak", "missed-close"
-	case c.secondPool():
-		return "hidden-second-pool", "replicas-times-pool"
-	}
-	return "replicas-times-pool", "hidden-second-pool"
-}
-
-// secondPool tells whether the same clients have many idle sessions under another name as well.
-func (c *patient) secondPool() bool {
-	for _, h := range c.all {
-		if h.Reason == Rests && h.Application != c.Application && 4*h.Sessions >= c.Sessions && len(h.sessions) > 2 &&
-			h.sessions[0].Address == c.sessions[0].Address && h.sessions[0].User == c.sessions[0].User {
-			return true
-		}
-	}
-	return false
-}
-
-func looksLikeMonitor(application string) bool {
-	name := strings.ToLower(application)
-	return slices.ContainsFunc([]string{"monitor", "exporter", "health", "probe", "pghero", "zabbix", "datadog", "telegraf"},
-		func(word string) bool { return strings.Contains(name, word) })
-}
-
 // Evidence is the holding in a sentence.
 func (h Holding) Evidence() string {
 	text := fmt.Sprintf("%s of %s, %s", count(h.Sessions, "session", "sessions"), h.Application, words[h.Reason])
-	if h.Longest > 0 {
-		text += ", the longest for " + Short(h.Longest.Duration())
+	switch longest := Short(h.Longest.Duration()); {
+	case h.Longest == 0 || h.Reason == Comes:
+		return text
+	case h.Sessions == 1:
+		return text + ", for " + longest
+	default:
+		return text + ", the longest for " + longest
 	}
-	return text
 }

@@ -38,7 +38,7 @@ func TestTheDoctorKnowsTheScenariosByTheirLook(t *testing.T) {
 			of(many(80, with(in(Idle, time.Hour), func(x *Session) { x.Application = "postgres_exporter" }))),
 		},
 		{
-			"replicas-times-pool", "user app", "close-idle --older-than=5m --user=app",
+			"replicas-times-pool", "user app", "close-idle --older-than=5m --application='' --user=app",
 			of(many(80, with(in(Idle, time.Hour), func(x *Session) { x.Application = "" }))),
 		},
 		{
@@ -81,6 +81,15 @@ func TestTheDoctorKnowsTheScenariosByTheirLook(t *testing.T) {
 			),
 		},
 		{
+			"migrate-refused", "replica", "close-idle --older-than=0s --pid=7", // its lock is the session's, which does nothing more
+			of(
+				many(1, with(in(Idle, 20*time.Second), func(x *Session) { x.PID, x.Application = 7, "replica" })),
+				many(30, with(in(Active, 10*time.Second), func(x *Session) {
+					x.Waits, x.Waited, x.BlockedBy, x.Wait = true, x.InState, []int32{7}, "Lock/advisory"
+				})),
+			),
+		},
+		{
 			"lock-queue", "prepared transaction", "pg_prepared_xacts",
 			of(many(30, with(in(Active, 10*time.Second), func(x *Session) { x.Waits, x.Waited, x.BlockedBy = true, x.InState, []int32{0} }))),
 		},
@@ -94,6 +103,9 @@ func TestTheDoctorKnowsTheScenariosByTheirLook(t *testing.T) {
 			t.Errorf("want %s by %s, got %+v by %s", c.scenario, c.culprit, d.Scenario, d.Culprit)
 			continue
 		}
+		if (d.Also != nil) != (d.ToTell != "") {
+			t.Errorf("%s, or %+v: to tell: %q", c.scenario, d.Also, d.ToTell)
+		}
 		if len(d.Steps) != 3 || !strings.Contains(d.Steps[0].Command, c.first) {
 			t.Errorf("%s: the first of %d steps is %q, want %q", c.scenario, len(d.Steps), d.Steps[0].Command, c.first)
 		}
@@ -105,8 +117,9 @@ func TestTheDoctorFindsAStampedeAfterARestart(t *testing.T) {
 	before.Server.Started = before.At.Add(-30 * time.Second)
 	now := before
 	now.At, now.EverConnects = before.At.Add(time.Second), 50
+	now.Came = many(5, in(Idle, time.Millisecond))
 	if d := Diagnose(now, &before, defaults()); d.Scenario == nil || d.Scenario.Name != "reconnect-stampede" {
-		t.Errorf("%+v", d)
+		t.Errorf("%+v", d.Scenario)
 	}
 }
 
@@ -117,10 +130,50 @@ func TestTheDoctorBlamesNobodyWhenAllIsWell(t *testing.T) {
 	}
 }
 
-func TestEveryScenarioThatIsNamedIsDescribed(t *testing.T) {
+func TestAnOperatorsLookFromPostgreSQLsOwnDatabaseMakesNobodyANeighbour(t *testing.T) {
+	s := of(many(80, with(in(Idle, 10*time.Minute), func(x *Session) { x.Application, x.Age = "web", x.InState+1 })))
+	s.Database = "postgres"
+	if d := Diagnose(s, nil, defaults()); d.Scenario.Name != "thread-leak" ||
+		!strings.HasSuffix(d.Steps[0].Command, "--application=web --database=wall") {
+		t.Errorf("%+v, %+v", d.Scenario, d.Steps)
+	}
+}
+
+func TestALimitHitsTheCulpritAlone(t *testing.T) {
+	exporter := with(in(Idle, time.Hour), func(x *Session) { x.Application, x.User = "postgres_exporter", "watcher" })
+	elsewhere := with(in(Idle, time.Hour), func(x *Session) { x.Application, x.Database = "theirs", "elsewhere" })
+	for name, c := range map[string]struct {
+		sessions Snapshot
+		want     string
+	}{
+		"a role of its own":            {of(many(60, exporter), many(5, in(Idle, time.Second))), `ALTER ROLE "watcher" CONNECTION LIMIT 3`},
+		"the role of others":           {of(many(60, with(exporter, func(x *Session) { x.User = "app" })), many(5, in(Idle, 0))), "CREATE ROLE its_own LOGIN CONNECTION LIMIT 3"},
+		"a database of its own":        {of(many(60, elsewhere), many(5, in(Idle, time.Second))), `ALTER DATABASE "elsewhere" CONNECTION LIMIT 48`},
+		"nobody else is on the server": {of(many(60, exporter)), `ALTER ROLE "watcher" CONNECTION LIMIT 3`},
+	} {
+		if d := Diagnose(c.sessions, nil, defaults()); len(d.Steps) != 3 || !strings.Contains(d.Steps[1].Command, c.want) {
+			t.Errorf("%s: %+v", name, d.Steps)
+		}
+	}
+}
+
+func TestSessionsWithoutANameAreChosenAsSuch(t *testing.T) {
+	nameless := with(in(Idle, time.Hour), func(x *Session) { x.Application = "" })
+	s := of(many(3, nameless), many(5, in(Idle, time.Hour)))
+	if got := (Filter{Nameless: true}).Choose(s); len(got) != 3 {
+		t.Errorf("%d of 3", len(got))
+	}
+}
+
+func TestEveryScenarioIsDescribed(t *testing.T) {
 	for i, s := range scenarios {
-		if s.Cause == "" || slices.IndexFunc(scenarios, func(x Scenario) bool { return x.Name == s.Name }) != i {
+		if s.Number != i+1 || s.Cause == "" || slices.IndexFunc(scenarios, func(x Scenario) bool { return x.Name == s.Name }) != i {
 			t.Errorf("%+v", s)
+		}
+	}
+	for pair, how := range apart {
+		if pair[0] >= pair[1] || scenarioOf(pair[0]) == nil || scenarioOf(pair[1]) == nil || how == "" {
+			t.Errorf("%v", pair)
 		}
 	}
 }

@@ -12,8 +12,8 @@
 //   - to end a session in the one statement that checks that it still is what was chosen (Signal), so that one
 //     which became active in between goes on.
 //
-// The values of Status, Health, Diagnosis, Budget, Closing and Sample are what `ddtb db-connections --json`
-// prints: fields are added, but not renamed or removed. Every field that ends in _seconds is a number of seconds.
+// The values of Status, Health, Diagnosis, Budget, Closing, Ending, Sample and Failure are what
+// `ddtb db-connections --json` prints, and JSON.md tells of every field: fields are added, but not renamed or removed.
 //
 // It must not know strategies' insides, requests, pages or terminals.
 package activity

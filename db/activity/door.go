@@ -33,6 +33,13 @@ type Refusal struct {
 	Doors   []Step `json:"doors"` // ways to get in now, and to have one the next time
 }
 
+// Failure is what programs are told when the server could not be looked at.
+type Failure struct {
+	Error   string   `json:"error"`
+	Health  Health   `json:"health"`            // critical when no slot is left, else unknown
+	Refusal *Refusal `json:"refusal,omitempty"` // when no slot is left
+}
+
 // Step is something to do, with the command for it where there is one.
 type Step struct {
 	Do      string `json:"do"`

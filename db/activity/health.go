@@ -50,6 +50,12 @@ type Thresholds struct {
 	LongQuery         time.Duration // longer is a warning
 	LockWait          time.Duration // longer is a warning, for one that waits; lockQueue of them are at once
 	Churn             float64       // new sessions a second: from here on, warning
+
+	// For Diagnose:
+	Slow      time.Duration // a query of so long is slow
+	Silent    time.Duration // an address from where nobody has stirred for so long may be gone
+	Restarted time.Duration // for so long after the server's start, sessions that begin are those of a stampede
+	Own       int           // connections that the configured application may have at most; 0: not known
 }
 
 // Beside what Thresholds set:
@@ -64,6 +70,7 @@ func ThresholdsOf(m config.Monitor) Thresholds {
 	return Thresholds{
 		Warn: cmp.Or(m.Warn, d.Warn), Critical: cmp.Or(m.Critical, d.Critical), IdleRatio: cmp.Or(m.IdleRatio, d.IdleRatio),
 		IdleInTransaction: time.Minute, LongQuery: time.Minute, LockWait: 5 * time.Second, Churn: 10,
+		Slow: 5 * time.Second, Silent: 30 * time.Minute, Restarted: 2 * time.Minute,
 	}
 }
 
@@ -116,8 +123,11 @@ func (t Thresholds) level(percent float64) Level {
 	return OK
 }
 
+// OfSlots is the verdict on the slots alone.
+func (t Thresholds) OfSlots(s Slots) Level { return t.level(s.Utilisation()) }
+
 func utilisation(s Snapshot, t Thresholds) *Finding {
-	level := t.level(s.Slots.Utilisation())
+	level := t.OfSlots(s.Slots)
 	if level == OK {
 		return nil
 	}
@@ -215,6 +225,9 @@ func lockQueues(s Snapshot, t Thresholds) *Finding {
 	}
 	if roots := s.Roots(); len(roots) > 0 {
 		f.What += ", behind " + roots[0].describe()
+		if more := len(roots) - 1; more > 0 {
+			f.What += fmt.Sprintf(", and %d more", more)
+		}
 		f.PIDs = append([]int32{roots[0].PID}, f.PIDs...)
 	}
 	return f

@@ -19,14 +19,14 @@ func TestTheFieldsInJSONAreStable(t *testing.T) {
 	}{
 		{Summarise(now), "application at by_application by_client by_state connects_ever database door limits longest_query " +
 			"oldest_idle_in_transaction oldest_transaction other_backends role server sessions slots unseen waiting_on_locks"},
-		{now.Server, "address reserved_connections standby started superuser_reserved_connections version version_num"},
+		{now.Server, "address reserved_connections standby started superuser_reserved_connections tcp_keepalives_idle_seconds version version_num"},
 		{now.Role, "name pg_read_all_stats pg_signal_backend pg_use_reserved_connections superuser"},
 		{now.Slots, "free max_connections reserved usable used utilisation_percent"},
 		{now.Sessions[0], "address age_seconds application database kind pid query started state state_seconds user"},
 		{Group{Name: "a", User: "b", Address: "c"}, "active address idle idle_in_transaction name oldest_seconds sessions user waiting_for_lock"},
 		{Assess(now, nil, defaults()), "findings level slots unseen"},
 		{Finding{PIDs: []int32{1}}, "code do level pids what"},
-		{Diagnosis{}, "also culprit health holds scenario steps"},
+		{Diagnosis{}, "also culprit health holds scenario steps to_tell"},
 		{Holding{}, "application longest_seconds pids reason sessions"},
 		{Budget{}, "extras fits fits_pool max_connections max_connections_needed needed pool replicas strategy usable"},
 		{Closing{}, "dry_run sessions slots_after slots_before superusers unseen"},

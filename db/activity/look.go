@@ -1,7 +1,10 @@
 package activity
 
 import (
+	"cmp"
 	"context"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -13,8 +16,12 @@ type Looker interface {
 	Snapshot(ctx context.Context) (Snapshot, error)
 }
 
+// glance is the time between two looks at who comes, within churnSpan.
+const glance = 50 * time.Millisecond
+
 // LookTwice takes two snapshots, a second apart, for what shows only over time. earlier is nil where ctx leaves
-// no time for it.
+// no time for it. In between it looks again and again, for sessions that begin and are soon gone: they are in
+// now.Came.
 func LookTwice(ctx context.Context, l Looker) (now Snapshot, earlier *Snapshot, err error) {
 	first, err := l.Snapshot(ctx)
 	if err != nil {
@@ -23,13 +30,45 @@ func LookTwice(ctx context.Context, l Looker) (now Snapshot, earlier *Snapshot, 
 	if end, bounded := ctx.Deadline(); bounded && time.Until(end) < 2*churnSpan {
 		return first, nil, nil
 	}
-	select {
-	case <-ctx.Done():
+	came, err := watchComers(ctx, l, first.At)
+	if ctx.Err() != nil {
 		return first, nil, nil
-	case <-time.After(churnSpan):
 	}
-	now, err = l.Snapshot(ctx)
+	if err == nil {
+		now, err = l.Snapshot(ctx)
+	}
+	now.newcomers(first.At, came)
+	now.Came = slices.SortedFunc(maps.Values(came), func(a, b Session) int { return cmp.Compare(a.PID, b.PID) })
 	return now, &first, err
+}
+
+// watchComers looks for a second at who comes. What it keeps is bounded by the slots and the number of looks.
+func watchComers(ctx context.Context, l Looker, since time.Time) (came map[int32]Session, err error) {
+	came = map[int32]Session{}
+	tick := time.NewTicker(glance)
+	defer tick.Stop()
+	for over := time.After(churnSpan); ; {
+		select {
+		case <-ctx.Done():
+			return came, ctx.Err()
+		case <-over:
+			return came, nil
+		case <-tick.C:
+			now, err := l.Snapshot(ctx)
+			if err != nil {
+				return came, err
+			}
+			now.newcomers(since, came)
+		}
+	}
+}
+
+// newcomers adds the sessions that began since then. What was seen of them last counts: at first they have no
+// name and no query.
+func (s Snapshot) newcomers(since time.Time, came map[int32]Session) {
+	for _, x := range s.clients(func(x Session) bool { return !x.Self && x.Started.After(since) }) {
+		came[x.PID] = x
+	}
 }
 
 // Churn is how many sessions a second began between two snapshots: all of them from PostgreSQL 14 on, before

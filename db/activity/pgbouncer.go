@@ -33,8 +33,8 @@ func Pools(ctx context.Context, cfg config.Database) ([]Pool, error) {
 	}
 	cc.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol // its console knows no other
 	conn, err := db.Connect(ctx, cc)
-	if err != nil {
-		return nil, fmt.Errorf("ask PgBouncer for its pools: %w", err)
+	if err != nil { // it lets nobody else into its console
+		return nil, fmt.Errorf("ask PgBouncer for its pools (its stats_users must list %s): %w", cfg.User, err)
 	}
 	defer func() { _ = conn.Close(ctx) }()
 	rows, _ := conn.Query(ctx, "SHOW POOLS") // the error comes with the rows

@@ -10,44 +10,6 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Scenario is one of the ways in which applications run PostgreSQL out of connections, as `ddtb lab` reproduces
-// them.
-type Scenario struct {
-	Number int    `json:"number"`
-	Name   string `json:"name"`
-	Cause  string `json:"cause"`
-}
-
-// scenarios are those that show from outside. Their numbers and names are the lab's.
-var scenarios = []Scenario{
-	{1, "thread-leak", "each thread keeps a connection of its own and outlives its request, so connections only add up"},
-	{2, "missed-close", "something keeps the end of the response from closing the connection"},
-	{3, "too-much-at-once", "a connection for each request, and more requests at once than free slots"},
-	{4, "rows-not-closed", "a result is left open: the server waits for its client to read on"},
-	{5, "leaked-transaction", "a transaction was begun and never ended; it keeps locks as well as the slot"},
-	{6, "call-inside-transaction", "the code calls something slow, over HTTP or SMTP say, while a transaction is open"},
-	{8, "stream-holds-lease", "an export or a slow client keeps its connection until it has read everything"},
-	{9, "slow-query-pile-up", "queries are slower than they come in, so they pile up"},
-	{10, "cancel-snowball", "clients give up and ask again while the server works on for the first time"},
-	{11, "reconnect-stampede", "after a restart everybody connects at once, again and again"},
-	{12, "replicas-times-pool", "pool size × replicas is more than the slots, or than anybody needs"},
-	{13, "hidden-second-pool", "the same program has a second pool: a job runner, migrations, a library"},
-	{15, "lock-queue", "one session has a lock, one waits for a stronger one, and everybody waits behind it"},
-	{16, "probe-connects", "a health probe opens a connection each time"},
-	{17, "monitor-leaks", "what watches the server piles up connections itself"},
-	{22, "listen-pins-slot", "each LISTEN keeps a connection for itself"},
-	{25, "noisy-neighbour", "another application on the same server has the slots"},
-}
-
-func scenarioOf(name string) *Scenario {
-	for i, s := range scenarios {
-		if s.Name == name {
-			return &scenarios[i]
-		}
-	}
-	return nil
-}
-
 // steps are three: relief for now, the cure, and how to see that it worked. Nothing in them ends a session of
 // anybody but the culprit, nor one that works.
 func (c *patient) steps(scenario string) []Step {
@@ -76,6 +38,13 @@ func (c *patient) relief() Step {
 		return Step{
 			"let this role see what other roles' sessions do, and ask again",
 			c.now.GrantReadAll(),
+		}
+	case Comes:
+		who := c.sessions[0]
+		return Step{
+			fmt.Sprintf("end nothing: they end by themselves; find the program that connects as %s in %s from %s",
+				who.User, who.Database, cmp.Or(who.Address, "an address that this role may not see")),
+			command("status"),
 		}
 	case Works:
 		return Step{"end nothing: these sessions work; send less at once, or queue before the database", command("status")}
@@ -121,9 +90,14 @@ func (c *patient) reliefFromLock() Step {
 		}
 	case root.InTransactionIdle():
 		return Step{
-			fmt.Sprintf("end the one session that all wait for (pid %d, %s): it does nothing, and keeps its locks",
-				root.PID, root.Who()),
+			fmt.Sprintf("end %s (pid %d, %s): it does nothing, and keeps its locks", theOne(roots), root.PID, root.Who()),
 			command(fmt.Sprintf("close-idle --in-transaction --older-than=0s --pid=%d", root.PID) + c.inDatabase(root)),
+		}
+	case root.State == Idle: // of a session, not of a transaction: an advisory lock, mostly
+		return Step{
+			fmt.Sprintf("end the one session that all wait for (pid %d, %s), if it has forgotten its lock: it does nothing",
+				root.PID, root.Who()),
+			command(fmt.Sprintf("close-idle --older-than=0s --pid=%d", root.PID) + c.inDatabase(root)),
 		}
 	case root.Hidden:
 		return Step{
@@ -136,6 +110,14 @@ func (c *patient) reliefFromLock() Step {
 			command(fmt.Sprintf("cancel --pid=%d", root.PID)),
 		}
 	}
+}
+
+// theOne is the first of those that others wait for.
+func theOne(roots []Session) string {
+	if len(roots) == 1 {
+		return "the one session that all wait for"
+	}
+	return fmt.Sprintf("the first of %d sessions that others wait for, then ask again", len(roots))
 }
 
 func (c *patient) longestQuery() (worst Session) {
@@ -164,6 +146,29 @@ func (c *patient) cure(scenario string) Step {
 			"move the call before BEGIN or after COMMIT; until then bound it",
 			set("idle_in_transaction_session_timeout = '30s'"),
 		}
+	case "migrate-refused":
+		return Step{"migrate once, in a step of its own before the replicas start: `ddtb migrate`; take it out of their start", command("budget")}
+	case "stream-holds-lease":
+		return Step{
+			"read into memory or a file first, or give streams a pool of their own; bound how long one may take",
+			set("statement_timeout = '5min'"),
+		}
+	case "cancel-snowball":
+		return Step{
+			"let a client that gives up cancel its query, and bound every query on the server, below the clients' patience",
+			set("statement_timeout = '10s'"),
+		}
+	case "probe-connects":
+		return Step{
+			"let the probe ask the application, or keep one connection; a probe of the server itself needs no login: pg_isready",
+			c.isReady(),
+		}
+	case "half-open":
+		return Step{
+			fmt.Sprintf("let the server find out sooner that a client is gone: it asks after %s of silence (tcp_keepalives_idle)",
+				Short(cmp.Or(c.now.Server.Keepalive.Duration(), 2*time.Hour))),
+			c.now.psql(superuser, "ALTER SYSTEM SET tcp_keepalives_idle = 60") + " -c 'SELECT pg_reload_conf()'",
+		}
 	case "rows-not-closed":
 		return Step{"close every result, also on the way out after an error; find the code by its query", command("status --json")}
 	case "slow-query-pile-up":
@@ -180,19 +185,29 @@ func (c *patient) cure(scenario string) Step {
 			command("budget"),
 		}
 	case "monitor-leaks":
-		return Step{
-			"let what watches keep one connection; bound its role meanwhile",
-			c.now.psql(superuser, role+" CONNECTION LIMIT 3"),
-		}
+		return c.bound("let what watches keep one connection; bound it meanwhile", 3)
 	case "noisy-neighbour":
-		return Step{
-			"bound what the other application may have, so that some slots are left for this one",
-			c.now.psql(superuser, role+" CONNECTION LIMIT "+fmt.Sprint(max(1, c.now.Slots.Usable()/2))),
-		}
+		return c.bound("bound what the other application may have, so that some slots are left for this one", max(1, c.now.Slots.Usable()/2))
 	case "hidden-second-pool":
 		return Step{"give both pools of the program one bound between them; see what fits", command("budget")}
 	}
 	return Step{"make pools so small that all of them together fit, also during a deploy", command("budget")}
+}
+
+// bound is a limit on the culprit's connections, and on nobody else's: on its role, or its database, if it has one for
+// itself.
+func (c *patient) bound(do string, n int) Step {
+	shares := func(same func(a, b Session) bool) bool {
+		return len(c.now.clients(func(x Session) bool { return !x.Self && x.Who() != c.Application && same(x, c.sessions[0]) })) > 0
+	}
+	limit := fmt.Sprintf(" CONNECTION LIMIT %d", n)
+	switch s := c.sessions[0]; {
+	case !shares(func(a, b Session) bool { return a.User == b.User }):
+		return Step{do, c.now.psql(superuser, "ALTER ROLE "+pgx.Identifier{s.User}.Sanitize()+limit)}
+	case !shares(func(a, b Session) bool { return a.Database == b.Database }) && s.Database != c.now.Database:
+		return Step{do, c.now.psql(superuser, "ALTER DATABASE "+pgx.Identifier{s.Database}.Sanitize()+limit)}
+	}
+	return Step{do + ": it shares its role with others, so give it one of its own, which has a limit", c.now.psql(superuser, "CREATE ROLE its_own LOGIN"+limit)}
 }
 
 // user is the role that most of the culprit's sessions have.
@@ -221,8 +236,8 @@ func (c *patient) mayAlter() string {
 func (c *patient) selector() string {
 	s := c.sessions[0]
 	by := " --application=" + ShellQuote(s.Application)
-	if s.Application == "" {
-		by = " --user=" + ShellQuote(s.User)
+	if s.Application == "" { // there may be programs of all kinds without a name
+		by += " --user=" + ShellQuote(s.User)
 	}
 	return by + c.inDatabase(s)
 }
@@ -240,13 +255,19 @@ func command(rest string) string { return "ddtb db-connections " + rest }
 // superuser is what PostgreSQL's packages call theirs.
 const superuser = "postgres"
 
+// at is how PostgreSQL's programs are told of this server.
+func (s Snapshot) at() string {
+	if host, port, err := net.SplitHostPort(s.Server.Address); err == nil {
+		return " -h " + ShellQuote(host) + " -p " + port
+	}
+	return " -h " + ShellQuote(s.Server.Address)
+}
+
+func (c *patient) isReady() string { return "pg_isready" + c.now.at() }
+
 // psql is the command that runs a statement on this server as that role.
 func (s Snapshot) psql(role, sql string) string {
-	at := " -h " + ShellQuote(s.Server.Address)
-	if host, port, err := net.SplitHostPort(s.Server.Address); err == nil {
-		at = " -h " + ShellQuote(host) + " -p " + port
-	}
-	return "psql" + at + " -U " + ShellQuote(role) + " -d " + ShellQuote(s.Database) + " -c " + ShellQuote(sql)
+	return "psql" + s.at() + " -U " + ShellQuote(role) + " -d " + ShellQuote(s.Database) + " -c " + ShellQuote(sql)
 }
 
 // GrantReadAll is the command that lets the role that looks see what other roles' sessions do.

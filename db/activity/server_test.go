@@ -47,10 +47,16 @@ func runOnServers(m *testing.M) (code int, err error) {
 	if err := os.Chmod(dir, 0o755); err != nil { // for root, PostgreSQL runs as another user
 		return 1, err
 	}
+	// The tests have clients at several addresses, which are all this machine's.
+	hba := filepath.Join(dir, "hba.conf")
+	rules := "local all all scram-sha-256\nhost all all 127.0.0.0/8 scram-sha-256\n"
+	if err := os.WriteFile(hba, []byte(rules), 0o644); err != nil {
+		return 1, err
+	}
 	ctx := context.Background()
 	for _, o := range []localpg.Options{
-		{Dir: filepath.Join(dir, "installed")},
-		{Dir: filepath.Join(dir, "newest"), ForceFetch: true, Settings: map[string]string{"reserved_connections": "2"}},
+		{Dir: filepath.Join(dir, "installed"), Settings: map[string]string{"hba_file": hba}},
+		{Dir: filepath.Join(dir, "newest"), ForceFetch: true, Settings: map[string]string{"hba_file": hba, "reserved_connections": "2"}},
 	} {
 		o.Volatile, o.MaxConnections = true, maxConnections
 		pg, err := localpg.Start(ctx, o)

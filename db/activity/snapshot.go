@@ -22,6 +22,7 @@ type Snapshot struct {
 	Slots        Slots     `json:"slots"`
 	Limits       []Limit   `json:"limits"`           // of databases and roles, apart from the server's own
 	Sessions     []Session `json:"sessions"`         // the oldest first
+	Came         []Session `json:"-"`                // of LookTwice: those that began meanwhile, gone or not, if they were seen
 	EverConnects int64     `json:"connects_ever"`    // since statistics were reset; 0 before PostgreSQL 14
 	Through      string    `json:"through,omitzero"` // the socket of a server that lent its connection
 }
@@ -34,7 +35,8 @@ type Server struct {
 	Started     time.Time `json:"started"`
 	Standby     bool      `json:"standby"`
 	ForSuper    int       `json:"superuser_reserved_connections"`
-	ForReserved int       `json:"reserved_connections"` // 0 before PostgreSQL 16, which brought them
+	ForReserved int       `json:"reserved_connections"`        // 0 before PostgreSQL 16, which brought them
+	Keepalive   Age       `json:"tcp_keepalives_idle_seconds"` // when it asks a silent client; 0: looked through the socket
 }
 
 // Role is who looks, and what it may do.
@@ -139,6 +141,7 @@ SELECT clock_timestamp(), current_setting('server_version'), current_setting('se
        pg_postmaster_start_time(), pg_is_in_recovery(), current_database()::text,
        current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int,
        coalesce(current_setting('reserved_connections', true)::int, 0),
+       current_setting('tcp_keepalives_idle')::float8,
        r.rolname::text, r.rolsuper, has.reads, has.signals, has.reserved,
        (SELECT coalesce(sum((to_jsonb(d) ->> 'sessions')::bigint), 0)::bigint FROM pg_stat_database d)
 FROM pg_roles r,
@@ -211,12 +214,14 @@ func address(cc *pgx.ConnConfig) string {
 }
 
 func look(ctx context.Context, c *pgx.Conn) (s Snapshot, err error) {
+	var keepalive float64
 	err = c.QueryRow(ctx, serverSQL).Scan(&s.At, &s.Server.Version, &s.Server.VersionNum,
-		&s.Server.Started, &s.Server.Standby, &s.Database, &s.Slots.Max, &s.Server.ForSuper, &s.Server.ForReserved,
+		&s.Server.Started, &s.Server.Standby, &s.Database, &s.Slots.Max, &s.Server.ForSuper, &s.Server.ForReserved, &keepalive,
 		&s.Role.Name, &s.Role.Superuser, &s.Role.ReadsAll, &s.Role.Signals, &s.Role.UsesReserved, &s.EverConnects)
 	if err != nil {
 		return s, err
 	}
+	s.Server.Keepalive = seconds(keepalive)
 	s.Server.Version, _, _ = strings.Cut(s.Server.Version, " ") // the rest is the packager's
 	rows, _ := c.Query(ctx, sessionsSQL)                        // the error comes with the rows
 	if s.Sessions, err = pgx.CollectRows(rows, scanSession); err != nil {

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
+	"ddtb/config"
 	"ddtb/db/localpg"
 )
 
@@ -205,8 +205,4 @@ func TestChurnCountsSessionsThatAreGoneAgain(t *testing.T) {
 	})
 }
 
-func defaults() Thresholds {
-	return Thresholds{
-		Warn: 70, Critical: 85, IdleRatio: 50, IdleInTransaction: time.Minute, LongQuery: time.Minute, LockWait: 5 * time.Second, Churn: 10,
-	}
-}
+func defaults() Thresholds { return ThresholdsOf(config.Monitor{}) }

@@ -47,7 +47,7 @@ func (f *folder) initCluster(ctx context.Context, p programs, volatile bool) (st
 	}
 	args := []string{
 		"--pgdata=" + f.unfinished(), "--username=" + Superuser, "--pwfile=" + f.password(),
-		"--auth=scram-sha-256", "--encoding=UTF8", "--no-instructions",
+		"--auth=scram-sha-256", "--encoding=UTF8",
 	}
 	if volatile {
 		args = append(args, "--no-sync")

@@ -57,9 +57,9 @@ func (p Paper) sessions(c activity.Closing) {
 	p.table("", []column{
 		{title: "pid", right: true},
 		{title: "outcome", most: 60},
-		{title: "application", most: 30},
-		{title: "user", most: 30},
-		{title: "client", most: 39},
+		{title: "application", most: 30, gives: true},
+		{title: "user", most: 30, gives: true},
+		{title: "client", most: 39, gives: true},
 		{title: "state"},
 		{title: "for", right: true},
 		{title: "last query"},
@@ -86,5 +86,9 @@ func verdict(s activity.Sample) string {
 	if len(s.Findings) == 0 {
 		return s.Level.String()
 	}
-	return s.Level.String() + ": " + Clean(s.Findings[0].What)
+	text := s.Level.String() + ": " + Clean(s.Findings[0].What)
+	for i, f := range s.Findings[1:] {
+		text += []string{"; also ", ", "}[min(i, 1)] + f.Code
+	}
+	return text
 }

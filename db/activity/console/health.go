@@ -75,7 +75,7 @@ func (p Paper) Diagnosis(d activity.Diagnosis) {
 				p.line("  … and %d more", len(d.Holds)-i)
 				break
 			}
-			p.line("  %s", Clean(h.Evidence()))
+			p.wrapped("  ", Clean(h.Evidence()))
 		}
 		p.line("")
 		p.wrapped("The cause is   ", p.paint(bold, Clean(d.Culprit)))
@@ -85,7 +85,8 @@ func (p Paper) Diagnosis(d activity.Diagnosis) {
 			p.paint(bold, d.Scenario.Name), d.Scenario.Number, d.Scenario.Cause))
 	}
 	if d.Also != nil {
-		p.wrapped("It may also be ", fmt.Sprintf("%s (scenario %d): %s", d.Also.Name, d.Also.Number, d.Also.Cause))
+		p.wrapped("or, no less,   ", fmt.Sprintf("%s (scenario %d): %s", p.paint(bold, d.Also.Name), d.Also.Number, d.Also.Cause))
+		p.wrapped("To tell        ", d.ToTell)
 	}
 	if len(d.Steps) > 0 {
 		p.line("")
@@ -97,17 +98,17 @@ func (p Paper) Diagnosis(d activity.Diagnosis) {
 // Budget writes the arithmetic.
 func (p Paper) Budget(b activity.Budget) {
 	if b.Fits {
-		p.line("%s  %s", p.paint(green, "Fits"), b.Sum())
+		p.wrapped(p.paint(green, "Fits")+"  ", b.Sum())
 	} else {
-		p.line("%s  %s", p.paint(red, "Does not fit"), b.Sum())
+		p.wrapped(p.paint(red, "Does not fit")+"  ", b.Sum())
 		p.wrapped("  → ", b.Advice())
 	}
 	p.line("")
-	p.line("The 1 is the connection by which each replica watches the server. The 2 is a rolling deploy, in which")
-	p.line("old and new replicas run side by side. Extras are other applications, migrations and an operator.")
+	p.wrapped("", "The 1 is the connection by which each replica watches the server. The 2 is a rolling deploy, in which "+
+		"old and new replicas run side by side. Extras are other applications, migrations and an operator.")
 	if b.FitsPool > 0 {
 		p.line("The largest pool that fits has %d connections a replica.", b.FitsPool)
 	} else {
-		p.line("No pool fits: raise max_connections to %d at least, run fewer replicas, or put PgBouncer in front.", b.ToRaise)
+		p.wrapped("", fmt.Sprintf("No pool fits: raise max_connections to %d at least, run fewer replicas, or put PgBouncer in front.", b.ToRaise))
 	}
 }

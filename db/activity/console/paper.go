@@ -56,10 +56,11 @@ func (p Paper) wrapped(first, text string) {
 	}
 }
 
-// words breaks text at spaces only, so that a command within it stays as it is to be typed.
+// words breaks text at spaces only, and at none within `backticks`, so that a command within it stays as it is to be
+// typed, where a line is wide enough for it.
 func words(text string, width int) (lines []string) {
 	line := ""
-	for _, w := range strings.Fields(text) {
+	for _, w := range fields(text, width) {
 		if line != "" && ansi.StringWidth(line)+1+ansi.StringWidth(w) <= width {
 			line += " " + w
 			continue
@@ -76,6 +77,20 @@ func words(text string, width int) (lines []string) {
 	return append(lines, line)
 }
 
+// fields are the words of a text; a command in backticks that a line can hold is one of them.
+func fields(text string, width int) (out []string) {
+	open := false
+	for _, w := range strings.Fields(text) {
+		if last := len(out) - 1; open && ansi.StringWidth(out[last])+1+ansi.StringWidth(w) <= width {
+			out[last] += " " + w
+		} else {
+			out = append(out, w)
+		}
+		open = open != (strings.Count(w, "`")%2 == 1)
+	}
+	return out
+}
+
 // command writes one to be copied: never clipped, never wrapped.
 func (p Paper) command(indent, command string) {
 	_, _ = fmt.Fprintln(p.W, indent+p.paint(bold, command))
@@ -90,6 +105,7 @@ const (
 	red    style = "31"
 	green  style = "32"
 	yellow style = "33"
+	turned style = "7" // letters and ground change their colours
 )
 
 func (p Paper) paint(s style, text string) string {
@@ -122,12 +138,36 @@ func Clean(s string) string {
 type column struct {
 	title string
 	right bool
-	least int // cells
-	most  int // cells; 0: no bound
+	least int  // cells
+	most  int  // cells; 0: no bound
+	gives bool // where the table is too wide, down to its title
 }
 
 // table writes rows under titles, with two spaces between columns.
 func (p Paper) table(indent string, columns []column, rows [][]string) {
+	p.tableWith(indent, columns, rows, -1)
+}
+
+// tableWith is table with one row that stands out.
+func (p Paper) tableWith(indent string, columns []column, rows [][]string, chosen int) {
+	widths := p.widths(indent, columns, rows)
+	titles := make([]string, len(columns))
+	for i, c := range columns {
+		titles[i] = c.title
+	}
+	p.line("%s", p.paint(dim, indent+row(columns, widths, titles)))
+	for i, r := range rows {
+		text := indent + row(columns, widths, r)
+		if i == chosen && p.Colour {
+			text = ansi.Truncate(ansi.Strip(text), p.Width, "…")
+			text = p.paint(turned, text+strings.Repeat(" ", max(0, p.Width-ansi.StringWidth(text))))
+		}
+		p.line("%s", text)
+	}
+}
+
+// widths are those of the cells, as far as they are not too wide for the line.
+func (p Paper) widths(indent string, columns []column, rows [][]string) []int {
 	widths := make([]int, len(columns))
 	for i, c := range columns {
 		widths[i] = max(c.least, ansi.StringWidth(c.title))
@@ -138,15 +178,38 @@ func (p Paper) table(indent string, columns []column, rows [][]string) {
 			widths[i] = min(widths[i], c.most)
 		}
 	}
-	titles := make([]string, len(columns))
-	for i, c := range columns {
-		titles[i] = c.title
+	for over := p.over(indent, columns, widths); over > 0; over-- {
+		widest := -1
+		for i, c := range columns {
+			if c.gives && widths[i] > ansi.StringWidth(c.title) && (widest < 0 || widths[i] > widths[widest]) {
+				widest = i
+			}
+		}
+		if widest < 0 {
+			break
+		}
+		widths[widest]--
 	}
-	p.line("%s", p.paint(dim, indent+row(columns, widths, titles)))
-	for _, r := range rows {
-		p.line("%s", indent+row(columns, widths, r))
-	}
+	return widths
 }
+
+// over is by how much a table is too wide. What is written freely in a last column is cut off anyway.
+func (p Paper) over(indent string, columns []column, widths []int) int {
+	if p.Width == 0 {
+		return 0
+	}
+	total := ansi.StringWidth(indent) - 2
+	for i, w := range widths {
+		if last := i == len(columns)-1; last && !columns[i].right {
+			w = min(w, leastText)
+		}
+		total += w + 2
+	}
+	return total - p.Width
+}
+
+// leastText is what a last column of free text has at least, where others can give.
+const leastText = 10
 
 func row(columns []column, widths []int, cells []string) string {
 	out := make([]string, len(cells))

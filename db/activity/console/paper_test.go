@@ -8,14 +8,15 @@ import (
 
 	"github.com/charmbracelet/x/ansi"
 
+	"ddtb/config"
 	"ddtb/db/activity"
 )
 
 // hostile is a snapshot of sessions that say of themselves what they can.
 func hostile() activity.Snapshot {
 	return activity.Snapshot{
-		At: time.Now(), Database: "wall", Application: "shop", Role: activity.Role{Name: "app"},
-		Server: activity.Server{Version: "15.13", Address: "db:5432", Started: time.Now().Add(-time.Hour)},
+		At: hostileTime, Database: "wall", Application: "shop", Role: activity.Role{Name: "app"},
+		Server: activity.Server{Version: "15.13", Address: "db:5432", Started: hostileTime.Add(-time.Hour)},
 		Slots:  activity.Slots{Max: 100, Reserved: 3, Used: 90},
 		Sessions: []activity.Session{
 			{
@@ -29,17 +30,27 @@ func hostile() activity.Snapshot {
 	}
 }
 
+// hostileTime is the same for each call, as two pages are compared.
+var hostileTime = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
 // pages is everything that is written, on one paper.
 func pages(p Paper) {
 	s := hostile()
 	t := activity.ThresholdsOf(configMonitor)
-	p.Status(activity.Summarise(s), activity.Critical)
+	status := activity.Summarise(s)
+	status.Pools = []activity.Pool{{
+		Database: "\x1b[2J" + strings.Repeat("wall", 20), User: "app", Mode: "transaction", ClientActive: 1000, ClientWaiting: 1000,
+		ServerActive: 100, MaxWait: activity.Age(100 * time.Second),
+	}}
+	status.PoolsError = errHostile.Error()
+	p.Status(status, activity.Critical)
+	p.Budget(activity.PlanBudget(config.Database{Strategy: config.StrategyPool}, 12, 100, s.Slots))
 	p.Health(activity.Assess(s, nil, t))
 	p.Diagnosis(activity.Diagnose(s, nil, t))
 	p.Plan(activity.Plan(s, activity.Filter{AnyState: true}))
 	p.Closing(activity.Plan(s, activity.Filter{AnyState: true}))
 	p.Sample(activity.SampleOf(s, nil, t))
-	p.Sample(activity.SampleOfFailure(time.Now(), errHostile))
+	p.Sample(activity.SampleOfFailure(hostileTime, errHostile))
 	p.Refusal(activity.NoDoor(errHostile))
 }
 

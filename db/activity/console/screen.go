@@ -287,14 +287,33 @@ func (s *screen) rows() (rows []activity.Session) {
 			rows = append(rows, x)
 		}
 	}
+	blocks := s.blocking()
 	slices.SortStableFunc(rows, func(a, b activity.Session) int {
 		c := orders[s.sort].compare(a, b)
+		if s.sort == 0 && blocks[a.PID] != blocks[b.PID] { // nobody moves until these do
+			c = 1
+			if blocks[a.PID] {
+				c = -1
+			}
+		}
 		if s.reverse {
 			c = -c
 		}
 		return cmp.Or(c, cmp.Compare(a.PID, b.PID))
 	})
 	return rows
+}
+
+// blocking are the sessions that others wait for and that wait for nobody.
+func (s *screen) blocking() map[int32]bool {
+	blocks := map[int32]bool{}
+	if s.now == nil {
+		return blocks
+	}
+	for _, x := range s.now.Roots() {
+		blocks[x.PID] = true
+	}
+	return blocks
 }
 
 // chosen is the selected session, if it is among the rows.

@@ -31,8 +31,8 @@ func (p Paper) header(s activity.Snapshot) {
 	if s.Server.Standby {
 		standby = ", a standby"
 	}
-	p.line("PostgreSQL %s at %s%s, database %s, seen as %s, up for %s", Clean(s.Server.Version), Clean(s.Server.Address), standby,
-		Clean(s.Database), Clean(s.Role.Name), activity.Short(s.At.Sub(s.Server.Started)))
+	p.wrapped("", fmt.Sprintf("PostgreSQL %s at %s%s, database %s, seen as %s, up for %s", Clean(s.Server.Version), Clean(s.Server.Address),
+		standby, Clean(s.Database), Clean(s.Role.Name), activity.Short(s.At.Sub(s.Server.Started))))
 	p.line("")
 }
 
@@ -40,9 +40,9 @@ func (p Paper) slots(s activity.Snapshot, level activity.Level) {
 	l := s.Slots
 	p.line("Slots  %s  %s, %d free", p.bar(l, level, p.barWidth()),
 		p.paint(styleOf(level), fmt.Sprintf("%d of %d usable used (%.0f %%)", l.Used, l.Usable(), l.Utilisation())), l.Free())
-	p.line("       max_connections %d, of which reserved %d (superuser_reserved_connections %d, reserved_connections %d)",
-		l.Max, l.Reserved, s.Server.ForSuper, s.Server.ForReserved)
-	p.line("       looked through %s", s.Door())
+	p.wrapped("       ", fmt.Sprintf("max_connections %d, of which reserved %d (superuser_reserved_connections %d, reserved_connections %d)",
+		l.Max, l.Reserved, s.Server.ForSuper, s.Server.ForReserved))
+	p.wrapped("       ", "looked through "+Clean(s.Door()))
 	for _, x := range s.Limits {
 		p.line("       %s %s has a limit of its own: %d of %d", x.Of, Clean(x.Name), x.Used, x.Max)
 	}
@@ -76,7 +76,7 @@ func (p Paper) groups(title string, groups []activity.Group, name func(activity.
 		})
 	}
 	p.table("", []column{
-		{title: title, least: 32, most: 40},
+		{title: title, least: 32, most: 40, gives: true},
 		{title: "sessions", right: true},
 		{title: "active", right: true},
 		{title: "idle", right: true},
@@ -124,7 +124,7 @@ func (p Paper) worst(s activity.Status) {
 	if roots := s.Roots(); len(roots) > 0 {
 		behind = fmt.Sprintf(", behind pid %d, %s, %s", roots[0].PID, Clean(roots[0].Who()), Clean(roots[0].State))
 	}
-	p.line("%-27s %-8d pid %s%s", "Waiting on locks", len(s.WaitingOnLocks), list(s.WaitingOnLocks, 5), behind)
+	p.wrapped(fmt.Sprintf("%-27s %-8d ", "Waiting on locks", len(s.WaitingOnLocks)), "pid "+list(s.WaitingOnLocks, 5)+behind)
 }
 
 func list(pids []int32, most int) string {
@@ -142,7 +142,7 @@ func list(pids []int32, most int) string {
 func (p Paper) pools(s activity.Status) {
 	if s.PoolsError != "" {
 		p.line("")
-		p.wrapped("PgBouncer  ", Clean(s.PoolsError))
+		p.wrapped("Not shown  ", Clean(s.PoolsError))
 	}
 	if len(s.Pools) == 0 {
 		return
@@ -156,7 +156,7 @@ func (p Paper) pools(s activity.Status) {
 	}
 	p.line("")
 	p.table("", []column{
-		{title: "PgBouncer's pools", least: 32, most: 40},
+		{title: "PgBouncer's pools", least: 32, most: 40, gives: true},
 		{title: "mode"},
 		{title: "clients", right: true},
 		{title: "waiting", right: true},

@@ -3,6 +3,7 @@ package console
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 
 	tea "charm.land/bubbletea/v2"
@@ -19,7 +20,7 @@ func (s *screen) View() tea.View {
 	return v
 }
 
-// content is as many lines as the terminal has, at most.
+// content is as many lines as the terminal has.
 func (s *screen) content() string {
 	var b bytes.Buffer
 	p := Paper{W: &b, Width: s.width, Colour: s.Colour}
@@ -27,10 +28,9 @@ func (s *screen) content() string {
 	above := strings.Count(b.String(), "\n")
 	s.rowsShown = max(1, s.height-above-3) // the titles, a blank line and the foot
 	s.sessions(p)
-	p.line("")
-	p.line("%s", s.foot(p))
 	lines := strings.Split(strings.TrimRight(b.String(), "\n"), "\n")
-	return strings.Join(lines[:min(len(lines), s.height)], "\n")
+	lines = append(lines, make([]string, s.height)...)[:max(0, s.height-1)] // the foot stays at the bottom
+	return strings.Join(append(lines, ansi.Truncate(s.foot(p), s.width, "…")), "\n")
 }
 
 func (s *screen) head(p Paper) {
@@ -49,16 +49,24 @@ func (s *screen) head(p Paper) {
 	if s.now == nil {
 		return
 	}
-	l, a := s.now.Slots, s.sample // of a failed look: the last slots that were seen, and the failure's level
-	p.line("Slots %s %s, %d free", p.bar(l, a.Level, max(10, min(40, s.width-46))),
-		p.paint(styleOf(a.Level), fmt.Sprintf("%d of %d usable used (%.0f %%)", l.Used, l.Usable(), l.Utilisation())), l.Free())
+	l, a := s.now.Slots, s.sample // of a failed look: the last slots that were seen
+	level := s.Thresholds.OfSlots(l)
+	p.line("Slots %s %s, %d free", p.bar(l, level, max(10, min(40, s.width-46))),
+		p.paint(styleOf(level), fmt.Sprintf("%d of %d usable used (%.0f %%)", l.Used, l.Usable(), l.Utilisation())), l.Free())
 	if s.failed != nil {
 		return
 	}
-	p.line("      active %d   idle %d   in transaction %d   waiting %d   new %.1f/s   not visible %d",
-		a.Active, a.Idle, a.IdleInTransaction, a.Waiting, a.NewPerSecond, a.Unseen)
-	p.line("      %s", history(s.history, max(10, s.width-8)))
-	p.line("%s", p.paint(styleOf(a.Level), verdict(a)))
+	unseen := ""
+	if a.Unseen > 0 {
+		unseen = fmt.Sprintf("  not visible %d", a.Unseen)
+	}
+	p.line("      active %d  idle %d  in transaction %d  waiting %d  new %.1f/s%s",
+		a.Active, a.Idle, a.IdleInTransaction, a.Waiting, a.NewPerSecond, unseen)
+	p.line("Past  %s", history(s.history, max(10, s.width-8)))
+	text := words(verdict(a), max(20, s.width))
+	for _, l := range text[:min(2, len(text))] { // the one that all wait for comes late in its sentence
+		p.line("%s", p.paint(styleOf(a.Level), l))
+	}
 }
 
 // history is one cell for each of the last values, in percent; above 100 is drawn as 100.
@@ -77,18 +85,19 @@ func (s *screen) sessions(p Paper) {
 	all := s.rows()
 	at := s.cursor(all)
 	from := min(max(0, at-s.rowsShown/2), max(0, len(all)-s.rowsShown))
-	rows := [][]string{}
+	rows, blocks := [][]string{}, s.blocking()
 	for i, x := range all[from:min(len(all), from+s.rowsShown)] {
 		mark := " "
 		if from+i == at {
 			mark = ">"
 		}
-		rows = append(rows, []string{
+		cells := []string{
 			mark, fmt.Sprint(x.PID), Clean(x.Application), Clean(x.User) + "@" + Clean(x.Database), Clean(x.Address),
-			state(x), age(x.InState), Clean(x.Query),
-		})
+			p.paint(styleOfState(x, blocks), state(x)), age(x.InState), Clean(x.Query),
+		}
+		rows = append(rows, fitting(s.width, cells))
 	}
-	p.table("", []column{
+	p.tableWith("", fitting(s.width, []column{
 		{title: " "},
 		{title: "pid", right: true},
 		{title: "application", least: 12, most: max(12, s.width/5)},
@@ -97,7 +106,29 @@ func (s *screen) sessions(p Paper) {
 		{title: "state", most: 22},
 		{title: "for", right: true},
 		{title: "last query"},
-	}, rows)
+	}), rows, at-from)
+}
+
+// fitting leaves the user out on a narrow terminal, where the query has more to tell.
+func fitting[T any](width int, cells []T) []T {
+	const user = 3
+	if width >= 100 {
+		return cells
+	}
+	return slices.Delete(cells, user, user+1)
+}
+
+// styleOfState is louder the more a session needs somebody to look at it.
+func styleOfState(x activity.Session, blocks map[int32]bool) style {
+	switch {
+	case blocks[x.PID]:
+		return red
+	case x.Waits, x.InTransactionIdle():
+		return yellow
+	case x.State == activity.Idle, x.Self, x.Hidden:
+		return dim
+	}
+	return plain
 }
 
 // state tells what a session waits for, too.
@@ -123,7 +154,7 @@ func (s *screen) foot(p Paper) string {
 	case s.message != "":
 		return p.paint(bold, s.message)
 	}
-	text := fmt.Sprintf("↑↓ select  c cancel query  t terminate  s sort: %s  r reverse  / filter  q quit", orders[s.sort].name)
+	text := fmt.Sprintf("↑↓  c cancel  t terminate  s sort: %s  r reverse  / filter  q quit", orders[s.sort].name)
 	if s.filter != "" {
 		text = "filter: " + Clean(s.filter) + " (esc drops it)  " + text
 	}
