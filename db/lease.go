@@ -81,7 +81,7 @@ func (l *Lease) Release() {
 	switch {
 	case from != nil:
 		if l.late.Load() {
-			l.queue.onLateReturn(l)
+			l.queue.watch.cameBack(l)
 		}
 		from.giveBack(l)
 		l.queue.leave(l)

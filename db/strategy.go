@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"ddtb/config"
 )
 
@@ -45,13 +47,24 @@ func NewStrategy(cfg config.Database, o Options) (Strategy, error) {
 	if o.Tracer != nil {
 		cc.Tracer = o.Tracer
 	}
+	q := &queue{strategy: cfg.Strategy}
+	s, err := strategyOn(q, cfg, cc)
+	if err != nil {
+		return nil, err
+	}
+	q.watch = startWatch(q, cfg.Pool.LeakAfter, cfg.Pool.ReclaimAfter, o.Log)
+	return s, nil
+}
+
+// strategyOn makes the strategy, whose leases q keeps.
+func strategyOn(q *queue, cfg config.Database, cc *pgx.ConnConfig) (Strategy, error) {
 	switch cfg.Strategy {
 	case config.StrategyPerRequest:
-		return newPerRequest(cfg.PerRequest, cc), nil
+		return newPerRequest(q, cfg.PerRequest, cc), nil
 	case config.StrategyPersistent:
-		return newPersistent(cfg.Persistent, cc), nil
+		return newPersistent(q, cfg.Persistent, cc), nil
 	case config.StrategyPool:
-		return newPool(cfg.Pool, cc, o.Log)
+		return newPool(q, cfg.Pool, cc)
 	}
 	return nil, fmt.Errorf("unknown strategy %q: use %q, %q or %q", cfg.Strategy,
 		config.StrategyPool, config.StrategyPersistent, config.StrategyPerRequest)

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// watch looks after leases that are held for too long. One that is out for leakAfter is logged with the lines that
-// asked for it, and again when it comes back; a stream that keeps one is found in the same way. One that is out for
-// reclaimAfter is taken back from its holder.
+// watch looks after leases that are held for too long, under every strategy. One that is out for leakAfter is logged
+// with the lines that asked for it, and again when it comes back; a stream that keeps one is found in the same way, and
+// where a request keeps its lease, so is a slow request. One that is out for reclaimAfter is taken back from its holder.
 type watch struct {
 	queue                   *queue
 	leakAfter, reclaimAfter time.Duration // 0: never
@@ -24,7 +24,6 @@ type watch struct {
 func startWatch(q *queue, leakAfter, reclaimAfter time.Duration, log *slog.Logger) *watch {
 	w := &watch{queue: q, leakAfter: leakAfter, reclaimAfter: reclaimAfter, log: log, stop: make(chan struct{})}
 	if leakAfter > 0 || reclaimAfter > 0 {
-		q.onLateReturn = w.cameBack
 		w.stopped.Go(w.run)
 	}
 	return w
@@ -67,7 +66,7 @@ func (w *watch) look(now time.Time) {
 			continue
 		}
 		w.queue.count(&w.queue.counts.Leaked)
-		w.log.Warn("a lease is held for long: is it a leak, or a stream? Give it back before slow work", w.about(l)...)
+		w.log.Warn("a lease is held for long: is it a leak, a stream, or a slow request? Give it back before slow work", w.about(l)...)
 	}
 }
 
