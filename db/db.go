@@ -28,15 +28,16 @@ var ErrClosed = errors.New("the database was closed")
 // DB is one database, reached through the strategy in force, which may be switched at any time. It is safe
 // for concurrent use.
 type DB struct {
-	now      atomic.Pointer[generation]
-	closed   atomic.Bool
-	switches sync.Mutex      // one switch at a time
-	lifetime context.Context // ends when Close has no more patience with leases that are out
-	cut      context.CancelFunc
-	draining sync.WaitGroup
-	log      *slog.Logger
-	tracer   Tracer
-	nesting  nesting
+	now       atomic.Pointer[generation]
+	closed    atomic.Bool
+	switches  sync.Mutex      // one switch at a time
+	lifetime  context.Context // ends when Close has no more patience with leases that are out
+	cut       context.CancelFunc
+	draining  sync.WaitGroup
+	log       *slog.Logger
+	tracer    Tracer
+	nested    toldOnce // pairs of lines
+	forgotten toldOnce // lines that left rows open
 }
 
 // Options are what a DB may be given.

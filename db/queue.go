@@ -192,9 +192,11 @@ func (q *queue) drain(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
+	var cuts sync.WaitGroup
 	for _, l := range q.leases() {
-		l.Reclaim()
+		cuts.Go(func() { l.Reclaim() })
 	}
+	cuts.Wait() // each is bounded
 	select {
 	case <-q.drained():
 	case <-time.After(resetTimeout): // one that was just connecting, or coming back

@@ -84,8 +84,8 @@ type Stat struct {
 	WaitTotal time.Duration // by them
 	TimedOut  int64         // waiters that gave up after the timeout
 	Refused   int64         // requests that found the queue full
-	Leaked    int64         // leases that were out for leak_after
-	Reclaimed int64         // leases taken back after reclaim_after
+	Leaked    int64         // leases that were out for leak_after, or whose rows were open at their request's end
+	Reclaimed int64         // leases taken back after reclaim_after, or at that end
 	Nested    int64         // leases asked for by a request that held one
 	Connects  int64         // attempts to connect
 	Connected int64         // attempts that succeeded
