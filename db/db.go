@@ -15,7 +15,8 @@ import (
 )
 
 // Querier runs SQL without knowing which connection it gets. A failure to get one, or the loss of it, is a
-// *ConnError; everything else is the driver's own error.
+// *ConnError; everything else is the driver's own error. A query whose context ends is cancelled on the server, and
+// returns when that is done; on a server or a network that is silent it returns a second later.
 type Querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)

@@ -72,13 +72,21 @@ func (l *Lease) Conn() *pgx.Conn {
 // PID is that of the backend which serves the lease.
 func (l *Lease) PID() uint32 { return l.pid.Load() }
 
-// Release gives the connection back. It may be called twice; the lease must not be used after the first.
+// Release gives the connection back. It may be called twice; the lease must not be used after the first. Where the
+// connection is lost, its place is free when the server's side is gone too, or after a second, and Release does not
+// wait for that.
 func (l *Lease) Release() {
 	l.mu.Lock()
 	from, reclaimed := l.lender, l.reclaimed
 	l.lender, l.reclaimed = nil, false
 	l.mu.Unlock()
 	switch {
+	case from != nil && l.conn.IsClosed():
+		from.detach(l)
+		go func() { // the server may be silent: its end is not waited for by the holder, but by whoever wants the place
+			hangUp(l.conn)
+			l.queue.leave(l)
+		}()
 	case from != nil:
 		if l.late.Load() {
 			l.queue.watch.cameBack(l)
