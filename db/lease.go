@@ -80,6 +80,9 @@ func (l *Lease) Release() {
 	from, reclaimed := l.lender, l.reclaimed
 	l.lender, l.reclaimed = nil, false
 	l.mu.Unlock()
+	if from != nil && l.late.Load() {
+		l.queue.watch.cameBack(l)
+	}
 	switch {
 	case from != nil && l.conn.IsClosed():
 		from.detach(l)
@@ -88,9 +91,6 @@ func (l *Lease) Release() {
 			l.queue.leave(l)
 		}()
 	case from != nil:
-		if l.late.Load() {
-			l.queue.watch.cameBack(l)
-		}
 		from.giveBack(l)
 		l.queue.leave(l)
 	case reclaimed:
