@@ -38,13 +38,10 @@ type fault struct {
 	keeps   bool                                  // no connection is lost
 }
 
-// What a query that waits for its turn may meet besides, where others wait for the server in front of it.
+// How a query may end, besides an SQLSTATE.
 const (
-	ok       = "ok"
-	deadline = "deadline" // the request's own
-)
-
-const (
+	ok          = "ok"
+	deadline    = "deadline" // the request's own
 	unavailable = string(db.ServerUnavailable)
 	opened      = string(db.CircuitOpen)
 	waited      = string(db.PoolTimeout)
