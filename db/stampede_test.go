@@ -67,7 +67,7 @@ func TestAServerThatComesBackIsNotStampeded(t *testing.T) {
 			if before > int64(c.before) || rate > 3 || after > c.after {
 				t.Errorf("too many attempts: at most %d, 3 a second and %d were expected", c.before, c.after)
 			}
-			if took > 5*time.Second {
+			if took > 15*time.Second { // half a second, and what a loaded machine adds
 				t.Errorf("the first client was served %v after the server was ready", took)
 			}
 		})
