@@ -49,9 +49,12 @@ func ConnConfig(cfg config.Database, application string) (*pgx.ConnConfig, error
 	}
 	cc.Password = cmp.Or(password, cc.Password)
 	cc.ConnectTimeout = cfg.ConnectTimeout
-	cc.DialFunc = (&net.Dialer{Timeout: cfg.ConnectTimeout, KeepAliveConfig: net.KeepAliveConfig{
-		Enable: true, Idle: cfg.Keepalive.Idle, Interval: cfg.Keepalive.Interval, Count: cfg.Keepalive.Count,
-	}}).DialContext
+	k := cfg.Keepalive
+	cc.DialFunc = (&net.Dialer{
+		Timeout:         cfg.ConnectTimeout,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: k.Idle, Interval: k.Interval, Count: k.Count},
+		Control:         unanswered(k.Idle + time.Duration(k.Count)*k.Interval), // as long as keepalive takes
+	}).DialContext
 	setRuntimeParams(cc, cfg, application)
 	cc.BuildContextWatcherHandler = func(pc *pgconn.PgConn) ctxwatch.Handler {
 		return &pgconn.CancelRequestContextWatcherHandler{Conn: pc, DeadlineDelay: cancelTimeout}

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"ddtb/config"
 	"ddtb/db/dbtest"
 )
@@ -19,7 +21,9 @@ func TestADeadPeerIsNoticedAsKeepaliveSays(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := raw.Control(func(fd uintptr) {
-		for option, want := range map[int]int{syscall.TCP_KEEPIDLE: 31, syscall.TCP_KEEPINTVL: 7, syscall.TCP_KEEPCNT: 4} {
+		for option, want := range map[int]int{
+			syscall.TCP_KEEPIDLE: 31, syscall.TCP_KEEPINTVL: 7, syscall.TCP_KEEPCNT: 4, unix.TCP_USER_TIMEOUT: 1000 * (31 + 4*7),
+		} {
 			if got, err := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, option); err != nil || got != want {
 				t.Errorf("socket option %d is %d, want %d (%v)", option, got, want, err)
 			}

@@ -15,7 +15,8 @@ import (
 )
 
 // Querier runs SQL without knowing which connection it gets. A failure to get one, or the loss of it, is a
-// *ConnError; everything else is the driver's own error.
+// *ConnError; everything else is the driver's own error. A query whose context ends is cancelled on the server, and
+// returns when that is done; on a server or a network that is silent it returns a second later.
 type Querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
@@ -28,15 +29,16 @@ var ErrClosed = errors.New("the database was closed")
 // DB is one database, reached through the strategy in force, which may be switched at any time. It is safe
 // for concurrent use.
 type DB struct {
-	now      atomic.Pointer[generation]
-	closed   atomic.Bool
-	switches sync.Mutex      // one switch at a time
-	lifetime context.Context // ends when Close has no more patience with leases that are out
-	cut      context.CancelFunc
-	draining sync.WaitGroup
-	log      *slog.Logger
-	tracer   Tracer
-	nesting  nesting
+	now       atomic.Pointer[generation]
+	closed    atomic.Bool
+	switches  sync.Mutex      // one switch at a time
+	lifetime  context.Context // ends when Close has no more patience with leases that are out
+	cut       context.CancelFunc
+	draining  sync.WaitGroup
+	log       *slog.Logger
+	tracer    Tracer
+	nested    toldOnce // pairs of lines
+	forgotten toldOnce // lines that left rows open
 }
 
 // Options are what a DB may be given.

@@ -41,7 +41,7 @@ type lender interface {
 // Holder is who has a lease: since when, from which line, and which backend serves it.
 type Holder struct {
 	Since    time.Time
-	Where    string // "store.go:42 polls.(*Store).Latest": the first line outside this package
+	Where    string // "store.go:42 polls.(*Store).Latest": the first line outside this package, or "unknown"
 	Stack    []string
 	PID      uint32 // of the backend; 0 while connecting
 	Strategy string
@@ -72,17 +72,25 @@ func (l *Lease) Conn() *pgx.Conn {
 // PID is that of the backend which serves the lease.
 func (l *Lease) PID() uint32 { return l.pid.Load() }
 
-// Release gives the connection back. It may be called twice; the lease must not be used after the first.
+// Release gives the connection back. It may be called twice; the lease must not be used after the first. Where the
+// connection is lost, its place is free when the server's side is gone too, or after a second, and Release does not
+// wait for that.
 func (l *Lease) Release() {
 	l.mu.Lock()
 	from, reclaimed := l.lender, l.reclaimed
 	l.lender, l.reclaimed = nil, false
 	l.mu.Unlock()
+	if from != nil && l.late.Load() {
+		l.queue.watch.cameBack(l)
+	}
 	switch {
+	case from != nil && l.conn.IsClosed():
+		from.detach(l)
+		go func() { // the server may be silent: its end is not waited for by the holder, but by whoever wants the place
+			hangUp(l.conn)
+			l.queue.leave(l)
+		}()
 	case from != nil:
-		if l.late.Load() {
-			l.queue.onLateReturn(l)
-		}
 		from.giveBack(l)
 		l.queue.leave(l)
 	case reclaimed:
@@ -91,21 +99,20 @@ func (l *Lease) Release() {
 }
 
 // Reclaim takes the lease back from its holder: the query under way is cancelled, the connection is cut, and
-// the place is free for the next. The holder finds ErrReclaimed at its next query. It tells whether there was
-// something to take back. The holder may be in the middle of a query in another goroutine, so nothing of the
-// connection is touched but its socket.
+// when its backend is gone, or after a second, the place is free for the next. The holder finds ErrReclaimed at its
+// next query. It tells whether there was something to take back. The holder may be in the middle of a query in another
+// goroutine, so nothing of the connection is touched but its socket.
 func (l *Lease) Reclaim() bool {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.lender == nil {
+	from := l.lender
+	if from == nil {
+		l.mu.Unlock()
 		return false
 	}
-	l.lender.detach(l)
 	l.lender, l.reclaimed = nil, true
-	ctx, cancel := context.WithTimeout(context.Background(), hangUpTimeout)
-	defer cancel()
-	_ = l.conn.PgConn().CancelRequest(ctx) // else a long query would go on without its client
-	_ = l.conn.PgConn().Conn().Close()
+	l.mu.Unlock()
+	cutOff(l.conn)
+	from.detach(l)
 	l.queue.leave(l)
 	return true
 }
@@ -151,20 +158,24 @@ func reset(ctx context.Context, conn *pgx.Conn) error {
 // holder describes the lease. The queue's lock is held.
 func (l *Lease) holder() Holder {
 	h := Holder{Since: l.since, Strategy: l.queue.strategy, PID: l.pid.Load(), Stack: l.stack()}
-	if len(h.Stack) > 0 {
-		h.Where = h.Stack[0]
-	}
+	h.Where = h.Stack[0]
 	return h
 }
 
-// stack is the lines that asked for the lease, innermost first, without this package's own and the runtime's.
-func (l *Lease) stack() []string {
+// stack is the lines that asked for the lease.
+func (l *Lease) stack() []string { return stackOf(l.pcs[:]) }
+
+// stackOf names lines, innermost first, without this package's own and the runtime's; there is always one.
+func stackOf(pcs []uintptr) []string {
 	var lines []string
-	frames := runtime.CallersFrames(l.pcs[:])
+	frames := runtime.CallersFrames(pcs)
 	for {
 		f, more := frames.Next()
 		if f.Function != "" && !ownFrame(f) {
 			lines = append(lines, fmt.Sprintf("%s:%d %s", base(f.File), f.Line, base(f.Function)))
+		}
+		if !more && len(lines) == 0 {
+			return []string{"unknown"}
 		}
 		if !more {
 			return lines

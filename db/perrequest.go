@@ -16,8 +16,8 @@ type perRequest struct {
 	connect connectFunc
 }
 
-func newPerRequest(cfg config.PerRequest, cc *pgx.ConnConfig) *perRequest {
-	q := &queue{strategy: config.StrategyPerRequest, size: cfg.MaxSize, timeout: cfg.Timeout}
+func newPerRequest(q *queue, cfg config.PerRequest, cc *pgx.ConnConfig) *perRequest {
+	q.size, q.timeout = cfg.MaxSize, cfg.Timeout
 	return &perRequest{queue: q, connect: connector(q, cc)}
 }
 

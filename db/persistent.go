@@ -41,8 +41,8 @@ type kept struct {
 	busy    bool
 }
 
-func newPersistent(cfg config.Persistent, cc *pgx.ConnConfig) *persistent {
-	q := &queue{strategy: config.StrategyPersistent, size: cfg.Workers}
+func newPersistent(q *queue, cfg config.Persistent, cc *pgx.ConnConfig) *persistent {
+	q.size = cfg.Workers
 	if cfg.Workers > 0 {
 		q.timeout = gunicornTimeout
 	}

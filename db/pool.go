@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -21,18 +20,17 @@ type pool struct {
 	queue   *queue
 	breaker *breaker
 	pgx     *pgxpool.Pool
-	watch   *watch
 	hold    string
 	timeout time.Duration
 	retired atomic.Bool
 }
 
-func newPool(cfg config.Pool, cc *pgx.ConnConfig, log *slog.Logger) (*pool, error) {
+func newPool(q *queue, cfg config.Pool, cc *pgx.ConnConfig) (*pool, error) {
 	pc, err := pgxpool.ParseConfig("")
 	if err != nil {
 		return nil, err
 	}
-	q := &queue{strategy: config.StrategyPool, size: cfg.MaxSize, maxWaiting: cfg.MaxWaiting, timeout: cfg.Timeout}
+	q.size, q.maxWaiting, q.timeout = cfg.MaxSize, cfg.MaxWaiting, cfg.Timeout
 	pc.ConnConfig = cc
 	pc.MinConns, pc.MaxConns = int32(cfg.MinSize), int32(cfg.MaxSize)
 	pc.MaxConnLifetime, pc.MaxConnLifetimeJitter = cfg.MaxLifetime, cfg.MaxLifetime/10
@@ -45,10 +43,7 @@ func newPool(cfg config.Pool, cc *pgx.ConnConfig, log *slog.Logger) (*pool, erro
 	if err != nil {
 		return nil, err
 	}
-	return &pool{
-		queue: q, breaker: b, pgx: p, hold: cfg.Hold, timeout: cfg.Timeout,
-		watch: startWatch(q, cfg.LeakAfter, cfg.ReclaimAfter, log),
-	}, nil
+	return &pool{queue: q, breaker: b, pgx: p, hold: cfg.Hold, timeout: cfg.Timeout}, nil
 }
 
 func (p *pool) HoldsForRequest() bool { return p.hold == config.HoldRequest }
@@ -114,7 +109,6 @@ func (p *pool) Retire(ctx context.Context) {
 func (p *pool) Close(ctx context.Context) error {
 	p.Retire(ctx)
 	err := p.queue.drain(ctx)
-	p.watch.end()
 	p.pgx.Close()
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("leases were still out, and were taken back: %w", err)

@@ -1,8 +1,11 @@
 package db
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"runtime"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -26,12 +29,17 @@ func (l loan) query(ctx context.Context, q Querier, sql string, args []any) (pgx
 		l.giveBack()
 		return errRows{err}, err
 	}
-	return &rows{Rows: r, ctx: ctx, loan: l}, nil
+	result := &rows{Rows: r, ctx: ctx, loan: l}
+	if l.scope != nil {
+		runtime.Callers(3, result.asked[:]) // 3: whoever called DB.Query or DB.QueryRow
+		l.scope.handOut(result)
+	}
+	return result, nil
 }
 
 func (l loan) queryRow(ctx context.Context, q Querier, sql string, args []any) pgx.Row {
-	l.note(sql)
-	return &row{Row: q.QueryRow(ctx, sql, args...), ctx: ctx, loan: l}
+	r, _ := l.query(ctx, q, sql, args) // a failure is the result's too
+	return row{r}
 }
 
 // note remembers that the statement changes the session.
@@ -100,27 +108,48 @@ func (t transaction) QueryRow(ctx context.Context, sql string, args ...any) pgx.
 }
 
 // rows gives the loan back when the result was read to its end, failed, or was closed. The error is explained
-// before that: afterwards the connection is somebody else's.
+// before that: afterwards the connection is somebody else's. It is locked, since the end of the request closes what
+// its holder forgot, and can't know whether a goroutine still reads.
 type rows struct {
 	pgx.Rows
-	ctx  context.Context
-	loan loan
+	ctx   context.Context
+	loan  loan
+	asked [16]uintptr // by whom, where the result is a request's
+
+	mu   sync.Mutex
 	done bool
 	err  error
 }
 
+// finish ends the result. The lock is held.
 func (r *rows) finish() {
 	if r.done {
 		return
 	}
 	r.Rows.Close()
 	r.done, r.err = true, r.loan.explain(r.ctx, r.Rows.Err())
+	if r.loan.scope != nil {
+		r.loan.scope.takeBack(r)
+	}
 	r.loan.giveBack()
 }
 
-func (r *rows) Close() { r.finish() }
+func (r *rows) Close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.finish()
+}
+
+// cut ends a result that outlived its request. Whoever still reads it finds ErrReclaimed.
+func (r *rows) cut() bool {
+	cut := r.loan.Reclaim() // before the lock: it ends a Next that waits for the server
+	r.Close()
+	return cut
+}
 
 func (r *rows) Next() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.done {
 		return false
 	}
@@ -132,6 +161,8 @@ func (r *rows) Next() bool {
 }
 
 func (r *rows) Err() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.done {
 		return r.err
 	}
@@ -139,6 +170,11 @@ func (r *rows) Err() error {
 }
 
 func (r *rows) Scan(dest ...any) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.done && r.err != nil {
+		return r.err
+	}
 	err := r.Rows.Scan(dest...)
 	if err != nil {
 		r.finish()
@@ -147,6 +183,8 @@ func (r *rows) Scan(dest ...any) error {
 }
 
 func (r *rows) Values() ([]any, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	values, err := r.Rows.Values()
 	if err != nil {
 		r.finish()
@@ -154,16 +192,19 @@ func (r *rows) Values() ([]any, error) {
 	return values, err
 }
 
-// row is the one row of QueryRow.
-type row struct {
-	pgx.Row
-	ctx  context.Context
-	loan loan
-}
+// row is the first row of a result, as pgx's own is.
+type row struct{ rows pgx.Rows }
 
-func (r *row) Scan(dest ...any) error {
-	defer r.loan.giveBack()
-	return r.loan.explain(r.ctx, r.Row.Scan(dest...))
+func (r row) Scan(dest ...any) error {
+	defer r.rows.Close()
+	if !r.rows.Next() {
+		return cmp.Or(r.rows.Err(), pgx.ErrNoRows)
+	}
+	if err := r.rows.Scan(dest...); err != nil {
+		return err
+	}
+	r.rows.Close()
+	return r.rows.Err()
 }
 
 // errRows is the result of a query that got no lease.

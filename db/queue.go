@@ -25,7 +25,7 @@ type queue struct {
 	counts  Stat          // its counters only
 	idle    chan struct{} // closed when the last lease came back, if someone waits for that
 
-	onLateReturn func(*Lease) // set before the first lease; nil: nobody asks
+	watch *watch // over the leases; set before the first
 }
 
 type waiter struct {
@@ -187,16 +187,19 @@ func (q *queue) count(n *int64) {
 	*n++
 }
 
-// drain waits until no lease is out. When ctx ends first, the leases are taken back.
+// drain waits until no lease is out, and ends the watch. When ctx ends first, the leases are taken back.
 func (q *queue) drain(ctx context.Context) error {
+	defer q.watch.end()
 	select {
 	case <-q.drained():
 		return nil
 	case <-ctx.Done():
 	}
+	var cuts sync.WaitGroup
 	for _, l := range q.leases() {
-		l.Reclaim()
+		cuts.Go(func() { l.Reclaim() })
 	}
+	cuts.Wait() // each is bounded
 	select {
 	case <-q.drained():
 	case <-time.After(resetTimeout): // one that was just connecting, or coming back

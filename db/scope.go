@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -16,6 +17,7 @@ type scope struct {
 	over  bool        // ended while it was busy: whoever is busy ends it
 	gone  bool        // the request is over: whoever still queries with its context is on their own
 	open  []*Lease    // those of queries under way, where the lease is for the query
+	out   []*rows     // results that nobody has closed yet
 }
 
 // scopeKey finds the scope of a DB in a context: a request may use several databases.
@@ -24,14 +26,57 @@ type scopeKey struct{ db *DB }
 // Begin begins the scope of a request: its queries, made with the returned context, share what the strategy
 // lets a request share. end gives back what is left, and may be called twice. A request that never queries
 // takes nothing. Without a scope each query is a request of its own.
+//
+// No result outlives its request. Rows that are open at its end, and a QueryRow that nobody scanned, are told as a
+// leak, and their lease is taken back: a panic or an early return in a loop over rows costs no connection. A goroutine
+// that still reads them finds ErrReclaimed. An Exec or InTx that is under way in a goroutine goes on to its own end,
+// as far as its context lets it; and a query that begins afterwards is a request of its own.
 func (d *DB) Begin(ctx context.Context) (_ context.Context, end func()) {
 	s := &scope{}
 	return context.WithValue(ctx, scopeKey{d}, s), func() {
-		s.mu.Lock()
-		s.gone = true
-		s.mu.Unlock()
+		for _, r := range s.finish() {
+			d.cutForgotten(r)
+		}
 		s.end()
 	}
+}
+
+// finish says that the request is over, and which results it left open.
+func (s *scope) finish() []*rows {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gone = true
+	return slices.Clone(s.out)
+}
+
+// cutForgotten takes the lease of a result back. Each line that forgets one is told once.
+func (d *DB) cutForgotten(r *rows) {
+	if !r.cut() {
+		return // its holder, or the watch, was faster
+	}
+	q := r.loan.queue
+	q.count(&q.counts.Leaked)
+	q.count(&q.counts.Reclaimed)
+	if stack := stackOf(r.asked[:]); d.forgotten.first(stack[0]) {
+		d.log.Error("rows were left open at the end of a request, and were closed: close them in a defer, for a panic or "+
+			"a return within the loop passes by the rest",
+			"strategy", q.strategy, "asked", stack[0], "stack", strings.Join(stack, " < "))
+	}
+}
+
+// handOut lists a result until it is taken back. One that comes after the end of its request is its holder's own.
+func (s *scope) handOut(r *rows) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.gone {
+		s.out = append(s.out, r)
+	}
+}
+
+func (s *scope) takeBack(r *rows) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.out = slices.DeleteFunc(s.out, func(o *rows) bool { return o == r })
 }
 
 // Release gives the request's lease back before its end, ahead of work that needs no database: hashing a
@@ -124,7 +169,7 @@ func (d *DB) borrowForQuery(ctx context.Context, s *scope, g *generation) (loan,
 	s.mu.Unlock()
 	if first != nil {
 		first.queue.count(&first.queue.counts.Nested)
-		d.nesting.note(d.log, first, newLease(first.queue))
+		d.tellNested(first, newLease(first.queue))
 	}
 	l, err := g.Acquire(ctx)
 	if err != nil {
@@ -148,11 +193,11 @@ func (s *scope) acquire(ctx context.Context, g *generation) (loan, error) {
 	return loan{l, s, true}, nil
 }
 
-// settle ends the use of the kept lease, which stays kept unless it is nil.
+// settle ends the use of the kept lease, which stays kept unless it is nil or the request is over.
 func (s *scope) settle(l *Lease) {
 	s.mu.Lock()
 	s.lease, s.busy = l, false
-	over := s.over
+	over := s.over || s.gone
 	s.mu.Unlock()
 	if over {
 		s.end()

@@ -137,12 +137,28 @@ func hangUp(conn *pgx.Conn) {
 		select {
 		case <-pc.CleanupDone():
 		case <-time.After(hangUpTimeout):
+			_ = pc.Conn().Close() // the driver itself would wait for 15 s
 		}
 		return
 	}
 	sayGoodbye(conn)
 	_ = pc.Conn().Close()
 	_ = conn.Close(context.Background()) // the socket is closed: this marks the driver's side
+}
+
+// cutOff ends a connection that somebody may be using: it touches its socket alone. The query under way is cancelled,
+// else it would go on without its client; the end of our side, as EOF, ends the server's process, and the end of its
+// side tells that this is gone. Both together take no longer than hangUpTimeout.
+func cutOff(conn *pgx.Conn) {
+	socket := conn.PgConn().Conn()
+	ctx, cancel := context.WithTimeout(context.Background(), hangUpTimeout)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { _ = socket.Close() })() // no deadline: the driver may take it away
+	_ = conn.PgConn().CancelRequest(ctx)
+	if half, ok := socket.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		_, _ = io.Copy(io.Discard, socket)
+	}
+	_ = socket.Close()
 }
 
 // sayGoodbye is hangUp up to the end of the server's side; pgxpool's hook BeforeClose is the other caller.
@@ -161,7 +177,6 @@ func sayGoodbye(conn *pgx.Conn) {
 	if err != nil {
 		return
 	}
-	if _, err := pc.Conn().Write(bye); err == nil {
-		_, _ = io.Copy(io.Discard, pc.Conn())
-	}
+	_, _ = pc.Conn().Write(bye) // fails after cutOff, whose wait for the backend must not be cut short
+	_, _ = io.Copy(io.Discard, pc.Conn())
 }

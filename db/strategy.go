@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"ddtb/config"
 )
 
@@ -45,13 +47,24 @@ func NewStrategy(cfg config.Database, o Options) (Strategy, error) {
 	if o.Tracer != nil {
 		cc.Tracer = o.Tracer
 	}
+	q := &queue{strategy: cfg.Strategy}
+	s, err := strategyOn(q, cfg, cc)
+	if err != nil {
+		return nil, err
+	}
+	q.watch = startWatch(q, cfg.Pool.LeakAfter, cfg.Pool.ReclaimAfter, o.Log)
+	return s, nil
+}
+
+// strategyOn makes the strategy, whose leases q keeps.
+func strategyOn(q *queue, cfg config.Database, cc *pgx.ConnConfig) (Strategy, error) {
 	switch cfg.Strategy {
 	case config.StrategyPerRequest:
-		return newPerRequest(cfg.PerRequest, cc), nil
+		return newPerRequest(q, cfg.PerRequest, cc), nil
 	case config.StrategyPersistent:
-		return newPersistent(cfg.Persistent, cc), nil
+		return newPersistent(q, cfg.Persistent, cc), nil
 	case config.StrategyPool:
-		return newPool(cfg.Pool, cc, o.Log)
+		return newPool(q, cfg.Pool, cc)
 	}
 	return nil, fmt.Errorf("unknown strategy %q: use %q, %q or %q", cfg.Strategy,
 		config.StrategyPool, config.StrategyPersistent, config.StrategyPerRequest)
@@ -71,8 +84,8 @@ type Stat struct {
 	WaitTotal time.Duration // by them
 	TimedOut  int64         // waiters that gave up after the timeout
 	Refused   int64         // requests that found the queue full
-	Leaked    int64         // leases that were out for leak_after
-	Reclaimed int64         // leases taken back after reclaim_after
+	Leaked    int64         // leases that were out for leak_after, or whose rows were open at their request's end
+	Reclaimed int64         // leases taken back after reclaim_after, or at that end
 	Nested    int64         // leases asked for by a request that held one
 	Connects  int64         // attempts to connect
 	Connected int64         // attempts that succeeded

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// watch looks after leases that are held for too long. One that is out for leakAfter is logged with the lines that
-// asked for it, and again when it comes back; a stream that keeps one is found in the same way. One that is out for
-// reclaimAfter is taken back from its holder.
+// watch looks after leases that are held for too long, under every strategy. One that is out for leakAfter is logged
+// with the lines that asked for it, and again when it comes back; a stream that keeps one is found in the same way, and
+// where a request keeps its lease, so is a slow request. One that is out for reclaimAfter is taken back from its holder.
 type watch struct {
 	queue                   *queue
 	leakAfter, reclaimAfter time.Duration // 0: never
@@ -24,7 +24,6 @@ type watch struct {
 func startWatch(q *queue, leakAfter, reclaimAfter time.Duration, log *slog.Logger) *watch {
 	w := &watch{queue: q, leakAfter: leakAfter, reclaimAfter: reclaimAfter, log: log, stop: make(chan struct{})}
 	if leakAfter > 0 || reclaimAfter > 0 {
-		q.onLateReturn = w.cameBack
 		w.stopped.Go(w.run)
 	}
 	return w
@@ -54,20 +53,28 @@ func (w *watch) run() {
 	}
 }
 
-// look stops at the first lease that is young enough: the list is by age.
+// look tells of leaks, and takes back what is due, side by side: a connection that is dead is cut in its own time.
 func (w *watch) look(now time.Time) {
+	var cuts sync.WaitGroup
+	defer cuts.Wait()
 	for _, l := range w.queue.leases() {
 		age := now.Sub(l.since)
-		if w.reclaimAfter > 0 && age >= w.reclaimAfter && l.Reclaim() {
-			w.queue.count(&w.queue.counts.Reclaimed)
-			w.log.Error("a lease was taken back: its holder kept it for too long", w.about(l)...)
+		if w.reclaimAfter > 0 && age >= w.reclaimAfter {
+			cuts.Go(func() { w.takeBack(l) })
 			continue
 		}
 		if w.leakAfter <= 0 || age < w.leakAfter || !l.late.CompareAndSwap(false, true) {
 			continue
 		}
 		w.queue.count(&w.queue.counts.Leaked)
-		w.log.Warn("a lease is held for long: is it a leak, or a stream? Give it back before slow work", w.about(l)...)
+		w.log.Warn("a lease is held for long: is it a leak, a stream, or a slow request? Give it back before slow work", w.about(l)...)
+	}
+}
+
+func (w *watch) takeBack(l *Lease) {
+	if l.Reclaim() {
+		w.queue.count(&w.queue.counts.Reclaimed)
+		w.log.Error("a lease was taken back: its holder kept it for too long", w.about(l)...)
 	}
 }
 
@@ -87,36 +94,34 @@ func (w *watch) end() {
 	w.stopped.Wait()
 }
 
-// nesting tells of holders that ask for a second lease: N of them on a pool of N wait for each other. Each pair
-// of lines is told once, and no more than mostPairs, so that a busy one does not fill the log.
-type nesting struct {
-	mu    sync.Mutex
-	pairs map[[2]string]bool
+// tellNested tells of a holder that asks for a second lease: N of them on a pool of N wait for each other.
+func (d *DB) tellNested(first, second *Lease) {
+	a, b := first.stack()[0], second.stack()[0]
+	if d.nested.first(a + " " + b) {
+		d.log.Warn("a request that holds a lease asks for a second one: requests that do so can wait for each other for ever. "+
+			"Close the rows of the first query, or use the transaction's Querier, before the second",
+			"strategy", first.queue.strategy, "first", a, "second", b)
+	}
 }
 
-const mostPairs = 100
-
-// note tells of the pair, unless it was told already.
-func (n *nesting) note(log *slog.Logger, first, second *Lease) {
-	pair := [2]string{line(first), line(second)}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.pairs[pair] || len(n.pairs) >= mostPairs {
-		return
-	}
-	if n.pairs == nil {
-		n.pairs = map[[2]string]bool{}
-	}
-	n.pairs[pair] = true
-	log.Warn("a request that holds a lease asks for a second one: requests that do so can wait for each other for ever. "+
-		"Close the rows of the first query, or use the transaction's Querier, before the second",
-		"strategy", first.queue.strategy, "first", pair[0], "second", pair[1])
+// toldOnce keeps a busy line of code from filling the log.
+type toldOnce struct {
+	mu   sync.Mutex
+	told map[string]bool
 }
 
-// line is where the lease was asked for.
-func line(l *Lease) string {
-	if stack := l.stack(); len(stack) > 0 {
-		return stack[0]
+const mostTold = 100
+
+// first tells whether this is the first time, and not one too many altogether.
+func (t *toldOnce) first(what string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.told[what] || len(t.told) >= mostTold {
+		return false
 	}
-	return "unknown"
+	if t.told == nil {
+		t.told = map[string]bool{}
+	}
+	t.told[what] = true
+	return true
 }

@@ -36,7 +36,6 @@ func (l *logged) count(words string) int {
 func openLogged(t *testing.T, set func(*config.Database)) (*db.DB, *logged) {
 	t.Helper()
 	cfg := dbtest.Config(t)
-	pool(&cfg)
 	set(&cfg)
 	log := &logged{}
 	d, err := db.OpenWith(cfg, db.Options{Log: slog.New(slog.NewTextHandler(log, nil))})
@@ -48,52 +47,71 @@ func openLogged(t *testing.T, set func(*config.Database)) (*db.DB, *logged) {
 }
 
 func TestALeaseThatIsHeldForLongIsLoggedOnceAndAgainWhenItComesBack(t *testing.T) {
-	d, log := openLogged(t, func(c *config.Database) { c.Pool.LeakAfter = time.Second })
-	l, err := d.Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	dbtest.Eventually(t, "the leak is logged", func() bool { return log.count("held for long: is it a leak") == 1 })
-	if log.count("watch_test.go:") == 0 {
-		t.Error("the line that holds it is not named")
-	}
-	l.Release()
-	if log.count("came back") != 1 || log.count("is it a leak") != 1 || d.Stat().Leaked != 1 {
-		t.Errorf("%s %+v", log.buf.String(), d.Stat())
-	}
-	one(t, d, t.Context())
-	if log.count("came back") != 1 {
-		t.Error("a lease that was short is told of")
-	}
+	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+		t.Parallel()
+		d, log := openLogged(t, func(c *config.Database) { set(c); c.Pool.LeakAfter = time.Second })
+		l, err := d.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		dbtest.Eventually(t, "the leak is logged", func() bool { return log.count("held for long: is it a leak") == 1 })
+		if log.count("watch_test.go:") == 0 {
+			t.Error("the line that holds it is not named")
+		}
+		l.Release()
+		if log.count("came back") != 1 || log.count("is it a leak") != 1 || d.Stat().Leaked != 1 {
+			t.Errorf("%s %+v", log.buf.String(), d.Stat())
+		}
+		one(t, d, t.Context())
+		if log.count("came back") != 1 {
+			t.Error("a lease that was short is told of")
+		}
+	})
 }
 
-func TestALeaseThatIsHeldTooLongIsTakenBack(t *testing.T) {
-	for name, hold := range map[string]string{"hold query": config.HoldQuery, "hold request": config.HoldRequest} {
+func TestARequestThatKeepsItsLeaseForLongIsToldOfThoughItsQueriesAreShort(t *testing.T) {
+	for name, set := range map[string]func(*config.Database){
+		"per-request": perRequest, "persistent": persistent, "pool, for the request": poolRequest,
+	} {
 		t.Run(name, func(t *testing.T) {
-			d, log := openLogged(t, func(c *config.Database) {
-				c.Pool.MaxSize, c.Pool.ReclaimAfter, c.Pool.Hold = 1, time.Second, hold
-			})
+			t.Parallel()
+			d, log := openLogged(t, func(c *config.Database) { set(c); c.Pool.LeakAfter = time.Second })
 			ctx, end := d.Begin(t.Context())
 			defer end()
-			rows, err := d.Query(ctx, "SELECT generate_series(1, 1000000)") // never closed
-			if err != nil {
-				t.Fatal(err)
-			}
-			one(t, d, t.Context()) // waits until the only place is free again
-			for rows.Next() {
-			}
-			if err := rows.Err(); !errors.Is(err, db.ErrReclaimed) {
-				t.Errorf("the holder's next look at its rows: %v", err)
-			}
-			if d.Stat().Reclaimed != 1 || log.count("was taken back") != 1 {
-				t.Errorf("%+v %s", d.Stat(), log.buf.String())
-			}
+			one(t, d, ctx)
+			dbtest.Eventually(t, "it is told of", func() bool { return log.count("a slow request") == 1 })
 		})
 	}
 }
 
+func TestALeaseThatIsHeldTooLongIsTakenBack(t *testing.T) {
+	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+		t.Parallel()
+		d, log := openLogged(t, func(c *config.Database) {
+			set(c)
+			c.Pool.MaxSize, c.PerRequest.MaxSize, c.Persistent.Workers = 1, 1, 1
+			c.Pool.ReclaimAfter = time.Second
+		})
+		ctx, end := d.Begin(t.Context())
+		defer end()
+		rows, err := d.Query(ctx, "SELECT generate_series(1, 1000000)") // never closed
+		if err != nil {
+			t.Fatal(err)
+		}
+		one(t, d, t.Context()) // waits until the only place is free again
+		for rows.Next() {
+		}
+		if err := rows.Err(); !errors.Is(err, db.ErrReclaimed) {
+			t.Errorf("the holder's next look at its rows: %v", err)
+		}
+		if d.Stat().Reclaimed != 1 || log.count("was taken back") != 1 {
+			t.Errorf("%+v %s", d.Stat(), log.buf.String())
+		}
+	})
+}
+
 func TestANestedLeaseIsToldWithBothLinesBeforeItWaits(t *testing.T) {
-	d, log := openLogged(t, func(c *config.Database) { c.Pool.MaxSize, c.Pool.Timeout = 1, time.Second })
+	d, log := openLogged(t, func(c *config.Database) { pool(c); c.Pool.MaxSize, c.Pool.Timeout = 1, time.Second })
 	ctx, end := d.Begin(t.Context())
 	defer end()
 	for range 2 {

@@ -246,6 +246,18 @@ func (s *Server) Restart(t testing.TB, mode string) {
 	s.Start(t)
 }
 
+// Log is what the server has written, over all its starts.
+func (s *Server) Log(t testing.TB) string {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	text, err := os.ReadFile(s.pg.LogFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
 // Pause stops every process of the server where it is: to clients it hangs, and accepts connections that
 // nobody answers.
 func (s *Server) Pause(t testing.TB) {
