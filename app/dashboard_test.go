@@ -347,7 +347,7 @@ func TestWhoDoesNotReadIsDroppedAndHoldsNobodyUp(t *testing.T) {
 	server := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: time.Minute}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(tight{l}) }()
-	defer func() { _ = server.Close(); <-served }()
+	defer func() { _, _ = server.Close(), <-served }()
 
 	var d net.Dialer
 	slow, err := d.DialContext(t.Context(), "tcp", l.Addr().String())

@@ -105,7 +105,10 @@ func causeOfConnect(err error) Cause {
 
 // lost tells whether err, from a query, means that the connection or its server went away under it.
 func lost(err error, closed bool) bool {
+	pe, said := errors.AsType[*pgconn.PgError](err)
 	switch code := sqlState(err); {
+	case said && (pe.SeverityUnlocalized == "FATAL" || pe.SeverityUnlocalized == "PANIC"):
+		return true // the server ended the session: it was idle for too long, for one
 	case code == pgerrcode.AdminShutdown, code == pgerrcode.CrashShutdown, code == pgerrcode.CannotConnectNow,
 		pgerrcode.IsConnectionException(code):
 		return true

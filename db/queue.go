@@ -22,6 +22,7 @@ type queue struct {
 	mu      sync.Mutex
 	held    []*Lease // in no order: each lease knows its index
 	waiters list.List
+	pace    pace          // of the places that come free while somebody waits
 	counts  Stat          // its counters only
 	idle    chan struct{} // closed when the last lease came back, if someone waits for that
 
@@ -47,13 +48,16 @@ func (q *queue) enter(ctx context.Context) (*Lease, error) {
 		q.mu.Unlock()
 		return l, nil
 	}
-	if q.maxWaiting > 0 && q.waiters.Len() >= q.maxWaiting {
+	if q.refuses(ctx) {
 		q.counts.Refused++
 		err := q.connError(QueueFull, 0)
 		q.mu.Unlock()
 		return nil, err
 	}
 	w := &waiter{lease: l, since: time.Now(), place: make(chan struct{})}
+	if q.waiters.Len() == 0 {
+		q.pace.begin(w.since)
+	}
 	e := q.waiters.PushBack(w)
 	q.mu.Unlock()
 	if err := q.wait(ctx, w, e); err != nil {
@@ -96,6 +100,43 @@ func (q *queue) wait(ctx context.Context, w *waiter, e *list.Element) error {
 	return q.connError(PoolTimeout, q.timeout)
 }
 
+// refuses tells whether a newcomer may not wait: the queue is full, or it moves so slowly that a third of the
+// timeout would pass before their turn. A page of two queries waits twice, and has its own work: so it ends within
+// the timeout as well, as app's BenchmarkOverload shows. As many as there are places may wait in any case, so that
+// there is somebody to see when the pace gets better; and so may a request that has had a lease already, since
+// the work on it would be lost. The lock is held.
+func (q *queue) refuses(ctx context.Context) bool {
+	n := q.waiters.Len()
+	if q.maxWaiting > 0 && n >= q.maxWaiting {
+		return true
+	}
+	return q.timeout > 0 && n >= q.size && q.pace.wait(n+1) > q.timeout/3 && ctx.Value(begun{}) == nil
+}
+
+// begun marks the context of a request that has had a lease.
+type begun struct{}
+
+// pace is the time between two places that are handed over, as a moving average of the last sixteen.
+type pace struct {
+	last    time.Time
+	places  int
+	average time.Duration
+}
+
+const paceOver = 16
+
+// begin forgets what was: a queue begins.
+func (p *pace) begin(now time.Time) { *p = pace{last: now} }
+
+func (p *pace) handedOver(now time.Time) {
+	p.places = min(p.places+1, paceOver)
+	p.average += (now.Sub(p.last) - p.average) / time.Duration(p.places)
+	p.last = now
+}
+
+// wait is how long n places will take, 0 when that is not known yet.
+func (p *pace) wait(n int) time.Duration { return time.Duration(n) * p.average }
+
 // hold lists the lease. The lock is held.
 func (q *queue) hold(l *Lease) {
 	l.index, l.since = len(q.held), time.Now()
@@ -117,6 +158,7 @@ func (q *queue) leave(l *Lease) {
 		w := q.waiters.Remove(front).(*waiter)
 		q.hold(w.lease)
 		close(w.place)
+		q.pace.handedOver(w.lease.since)
 		return
 	}
 	if last == 0 && q.idle != nil {
@@ -171,8 +213,13 @@ func (q *queue) snapshot() Stat {
 	return s
 }
 
-// oldestWait is how long the first in the queue has waited, which is about what a newcomer has before them. The
-// lock is held.
+// expectedWait is what a newcomer has before them: by the pace of the queue or, while none is known, what the first
+// in it has waited already. The lock is held.
+func (q *queue) expectedWait() time.Duration {
+	return cmp.Or(q.pace.wait(q.waiters.Len()), q.oldestWait())
+}
+
+// oldestWait is how long the first in the queue has waited. The lock is held.
 func (q *queue) oldestWait() time.Duration {
 	if front := q.waiters.Front(); front != nil {
 		return time.Since(front.Value.(*waiter).since)
@@ -211,7 +258,7 @@ func (q *queue) drain(ctx context.Context) error {
 func (q *queue) connError(cause Cause, waited time.Duration) *ConnError {
 	return &ConnError{
 		Cause: cause, Strategy: q.strategy, Waited: waited,
-		Size: q.size, Leases: len(q.held), Waiting: q.waiters.Len(), RetryAfter: q.oldestWait(), stack: callers(),
+		Size: q.size, Leases: len(q.held), Waiting: q.waiters.Len(), RetryAfter: q.expectedWait(), stack: callers(),
 	}
 }
 

@@ -16,6 +16,7 @@ type scope struct {
 	busy  bool        // the kept lease carries a query, or is being acquired
 	over  bool        // ended while it was busy: whoever is busy ends it
 	gone  bool        // the request is over: whoever still queries with its context is on their own
+	begun bool        // it has had a lease
 	open  []*Lease    // those of queries under way, where the lease is for the query
 	out   []*rows     // results that nobody has closed yet
 }
@@ -166,7 +167,11 @@ func (d *DB) borrowForQuery(ctx context.Context, s *scope, g *generation) (loan,
 	if len(s.open) > 0 {
 		first = s.open[0]
 	}
+	again := s.begun
 	s.mu.Unlock()
+	if again {
+		ctx = context.WithValue(ctx, begun{}, true)
+	}
 	if first != nil {
 		first.queue.count(&first.queue.counts.Nested)
 		d.tellNested(first, newLease(first.queue))
@@ -177,7 +182,7 @@ func (d *DB) borrowForQuery(ctx context.Context, s *scope, g *generation) (loan,
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.open = append(s.open, l)
+	s.begun, s.open = true, append(s.open, l)
 	return loan{l, s, false}, nil
 }
 

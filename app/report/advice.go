@@ -23,7 +23,7 @@ var advices = map[string]advice{
 		},
 	},
 	string(db.QueueFull): {
-		"A request was turned away at once, because pool.max_waiting others were waiting for a connection already. It kept the queue from growing without end.",
+		"A request was turned away at once: pool.max_waiting others were waiting for a connection already, or the queue moves so slowly that a third of pool.timeout would have passed. It kept the queue from growing without end.",
 		"All leases of the pool are out for longer than usual, while requests keep coming.",
 		[]string{
 			lookAtHolders,

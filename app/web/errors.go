@@ -156,7 +156,7 @@ func causeSentence(ce *db.ConnError) string {
 	case db.PoolTimeout:
 		return fmt.Sprintf("All database connections of this application (%d) were busy for %.2f seconds.", ce.Size, ce.Waited.Seconds())
 	case db.QueueFull:
-		return fmt.Sprintf("All database connections of this application (%d) are busy, and as many requests as may (%d) wait for one already.", ce.Size, ce.Waiting)
+		return fmt.Sprintf("All database connections of this application (%d) are busy, and %d requests wait for one already: this one would have come too late.", ce.Size, ce.Waiting)
 	case db.SlotsExhausted:
 		return "The database server has no connection slot left: all are taken."
 	case db.LoginRejected:
