@@ -18,6 +18,6 @@ LABEL org.opencontainers.image.title="ddtb" \
 COPY LICENSE /
 COPY --from=build /ddtb /
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=5s --start-period=5s CMD ["/ddtb", "healthcheck"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=5s CMD ["/ddtb", "healthcheck", "127.0.0.1:8000"]
 ENTRYPOINT ["/ddtb"]
 CMD ["runserver", "0.0.0.0:8000"]

@@ -26,7 +26,7 @@ func TestARequestThatWouldBeServedTooLateIsRefusedAtOnce(t *testing.T) {
 		for range 4 { // while the pace is not known, everybody may wait
 			ask(t.Context())
 		}
-		time.Sleep(400 * time.Millisecond)
+		<-time.After(400 * time.Millisecond)
 		q.leave(l)
 		l = <-served // three wait, and 4 × 0.4 s are more than a third of the timeout
 		began := time.Now()
@@ -42,7 +42,7 @@ func TestARequestThatWouldBeServedTooLateIsRefusedAtOnce(t *testing.T) {
 			t.Errorf("%d wait: a request that has had a lease may", n)
 		}
 		for range 4 { // it gets faster
-			time.Sleep(50 * time.Millisecond)
+			<-time.After(50 * time.Millisecond)
 			q.leave(l)
 			l = <-served
 		}
