@@ -247,7 +247,7 @@ func TestAStreamThatHoldsALeaseIsFlaggedWithItsLine(t *testing.T) {
 			}
 		})
 	}
-	flagged := func() []string { return s.log.lines("level=WARN", "is it a leak, or a stream?") }
+	flagged := func() []string { return s.log.lines("level=WARN", "is it a leak, a stream, or a slow request?") }
 	dbtest.Eventually(t, "the log flags it", func() bool { return len(flagged()) > 0 })
 	close(goOn)
 	wg.Wait()
