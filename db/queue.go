@@ -56,7 +56,7 @@ func (q *queue) enter(ctx context.Context) (*Lease, error) {
 	}
 	w := &waiter{lease: l, since: time.Now(), place: make(chan struct{})}
 	if q.waiters.Len() == 0 {
-		q.pace.begin(w.since)
+		q.pace = pace{size: q.size}
 	}
 	e := q.waiters.PushBack(w)
 	q.mu.Unlock()
@@ -116,26 +116,34 @@ func (q *queue) refuses(ctx context.Context) bool {
 // begun marks the context of a request that has had a lease.
 type begun struct{}
 
-// pace is the time between two places that are handed over, as a moving average of the last sixteen.
+// pace is the time between two places that a queue hands over, as a moving average. It begins with the first of them, so
+// that a pool which has just begun to connect does not look slow, and is known after a round of all places: those that
+// were taken together come back together.
 type pace struct {
+	size    int
 	last    time.Time
 	places  int
 	average time.Duration
 }
 
+// paceOver is how many places the average is over at least.
 const paceOver = 16
 
-// begin forgets what was: a queue begins.
-func (p *pace) begin(now time.Time) { *p = pace{last: now} }
-
 func (p *pace) handedOver(now time.Time) {
-	p.places = min(p.places+1, paceOver)
-	p.average += (now.Sub(p.last) - p.average) / time.Duration(p.places)
+	if !p.last.IsZero() {
+		p.places = min(p.places+1, max(p.size, paceOver))
+		p.average += (now.Sub(p.last) - p.average) / time.Duration(p.places)
+	}
 	p.last = now
 }
 
-// wait is how long n places will take, 0 when that is not known yet.
-func (p *pace) wait(n int) time.Duration { return time.Duration(n) * p.average }
+// wait is how long n places will take, 0 while that is not known.
+func (p *pace) wait(n int) time.Duration {
+	if p.places < p.size {
+		return 0
+	}
+	return time.Duration(n) * p.average
+}
 
 // hold lists the lease. The lock is held.
 func (q *queue) hold(l *Lease) {

@@ -23,12 +23,15 @@ func TestARequestThatWouldBeServedTooLateIsRefusedAtOnce(t *testing.T) {
 			}()
 			synctest.Wait()
 		}
-		for range 4 { // while the pace is not known, everybody may wait
+		for range 5 { // while the pace is not known, everybody may wait
 			ask(t.Context())
 		}
-		<-time.After(400 * time.Millisecond)
-		q.leave(l)
-		l = <-served // three wait, and 4 × 0.4 s are more than a third of the timeout
+		for range 2 {
+			<-time.After(400 * time.Millisecond)
+			q.leave(l)
+			l = <-served
+		}
+		// Three wait, and 4 × 0.4 s are more than a third of the timeout.
 		began := time.Now()
 		_, err = q.enter(t.Context())
 		if CauseOf(err) != QueueFull || !time.Now().Equal(began) {
@@ -52,29 +55,34 @@ func TestARequestThatWouldBeServedTooLateIsRefusedAtOnce(t *testing.T) {
 		}
 		q.leave(l)
 		q.leave(<-served)
-		if s := q.snapshot(); s.Refused != 1 || s.Waiting != 0 || s.Leases != 0 || s.Acquired != 7 {
+		if s := q.snapshot(); s.Refused != 1 || s.Waiting != 0 || s.Leases != 0 || s.Acquired != 8 {
 			t.Errorf("%+v", s)
 		}
 	})
 }
 
-func TestAQueueThatBeginsAnewForgetsItsPace(t *testing.T) {
-	p := pace{}
-	now := time.Now()
-	p.begin(now)
-	p.handedOver(now.Add(time.Second))
-	p.handedOver(now.Add(1500 * time.Millisecond))
-	if got := p.wait(4); got != 3*time.Second {
-		t.Errorf("at an average of 750 ms: %v", got)
+func TestThePaceIsThatOfTheLastRounds(t *testing.T) {
+	p, now := pace{size: 4}, time.Now()
+	lend := func(after time.Duration) {
+		now = now.Add(after)
+		p.handedOver(now)
 	}
-	for i := range 100 {
-		p.handedOver(now.Add(1500*time.Millisecond + time.Duration(i+1)*time.Millisecond))
+	for round := range 3 {
+		if got := p.wait(4); got != 0 && round < 2 {
+			t.Errorf("in round %d: %v", round, got)
+		}
+		lend(200 * time.Millisecond)
+		for range 3 { // those that were taken together come back together
+			lend(0)
+		}
 	}
-	if got := p.wait(1); got < time.Millisecond || got > 10*time.Millisecond {
+	if got := p.wait(4).Round(50 * time.Millisecond); got != 150*time.Millisecond && got != 200*time.Millisecond {
+		t.Errorf("of four, which take 200 ms: %v", got)
+	}
+	for range 100 {
+		lend(time.Millisecond)
+	}
+	if got := p.wait(1); got < time.Millisecond || got > 2*time.Millisecond {
 		t.Errorf("after a hundred of 1 ms: %v", got)
-	}
-	p.begin(now)
-	if got := p.wait(1000); got != 0 {
-		t.Errorf("anew: %v", got)
 	}
 }
