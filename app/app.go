@@ -140,10 +140,13 @@ func (a *App) DB() *db.DB { return a.db }
 // Server looks at the database's server, over a connection of its own.
 func (a *App) Server() *activity.Observer { return a.server }
 
-// Reconfigure puts a newly read configuration in force as far as that needs no restart: the strategy and its
-// sizes, and the test endpoints. No request fails. restart names what else was changed.
+// Reconfigure puts a newly read configuration in force as far as that needs no restart: the database,
+// its strategy and its sizes, and the test endpoints. No request fails. restart names what else was changed.
 func (a *App) Reconfigure(ctx context.Context, cfg *config.Config) (restart []string, err error) {
 	if err := a.switchTo(ctx, cfg.Databases["default"]); err != nil {
+		return nil, err
+	}
+	if err := a.server.Use(ctx, cfg.Databases["default"]); err != nil {
 		return nil, err
 	}
 	a.lab.Configure(cfg.Test)

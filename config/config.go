@@ -78,6 +78,14 @@ type Database struct {
 	PerRequest PerRequest `toml:"per_request"`
 }
 
+// SameServer tells whether both reach the same database in the same way. Their strategies may differ.
+func (d Database) SameServer(other Database) bool {
+	for _, x := range []*Database{&d, &other} {
+		x.Strategy, x.Pool, x.Persistent, x.PerRequest = "", Pool{}, Persistent{}, PerRequest{}
+	}
+	return d == other
+}
+
 // Keepalive is TCP's: after Idle a probe every Interval, Count times.
 type Keepalive struct {
 	Idle     time.Duration `toml:"idle" allow:"1s..2h"`

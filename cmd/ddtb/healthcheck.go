@@ -66,7 +66,13 @@ func (c *cli) healthcheck(ctx context.Context, addr, path string) error {
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	// The server itself is asked, past any proxy of the environment, and its own answer counts.
+	client := http.Client{
+		Transport:     &http.Transport{},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	defer client.CloseIdleConnections()
+	resp, err := client.Do(req)
 	if err != nil {
 		return fmt.Errorf("no answer: %w", err)
 	}

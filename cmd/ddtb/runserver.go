@@ -138,7 +138,13 @@ func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r r
 			ask() // the file may have changed since it was read
 		}
 	}
-	background.Go(func() { c.lend(ctx, a, cfg.Databases["default"]) })
+	lend := func() (stop func()) {
+		ctx, stop := context.WithCancel(ctx)
+		lent := a.DB().Config()
+		background.Go(func() { c.lend(ctx, a, lent) })
+		return stop
+	}
+	stopLending := lend()
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
@@ -150,7 +156,12 @@ func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r r
 			case <-hup:
 			case <-again:
 			}
+			old := a.DB().Config()
 			c.reconfigure(ctx, a, r, cfg.File)
+			if !a.DB().Config().SameServer(old) {
+				stopLending()
+				stopLending = lend()
+			}
 		}
 	})
 	return a.Serve(ctx, l)

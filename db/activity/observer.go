@@ -16,6 +16,7 @@ const retryAfter = time.Second
 
 // Observer keeps one connection open to look at the server. It is safe for concurrent use; queries take turns.
 type Observer struct {
+	cfg         config.Database // empty where it was made without
 	cc          *pgx.ConnConfig
 	application string
 	turn        chan struct{} // holds a token when nobody queries
@@ -27,32 +28,62 @@ type Observer struct {
 // NewObserver makes an Observer of cfg's server, past its pooler if it has one and the configuration says how. It
 // connects at the first query: ask early.
 func NewObserver(cfg config.Database) (*Observer, error) {
-	if cfg.Pooler != "" {
-		cfg = db.Direct(cfg)
-	}
-	cc, err := db.ConnConfig(cfg, cfg.ApplicationName+monitorSuffix)
+	cc, err := connConfig(cfg)
 	if err != nil {
 		return nil, err
 	}
-	return NewObserverWith(cc, cfg.ApplicationName), nil
+	o := NewObserverWith(cc, cfg.ApplicationName)
+	o.cfg = cfg
+	return o, nil
+}
+
+func connConfig(cfg config.Database) (*pgx.ConnConfig, error) {
+	if cfg.Pooler != "" {
+		cfg = db.Direct(cfg)
+	}
+	return db.ConnConfig(cfg, cfg.ApplicationName+monitorSuffix)
+}
+
+// Use has the Observer look at cfg's server from the next query on. Where that is the one it looks at, and as the
+// same user, its connection stays: there may be no slot for another.
+func (o *Observer) Use(ctx context.Context, cfg config.Database) error {
+	select {
+	case <-o.turn:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { o.turn <- struct{}{} }()
+	if cfg.SameServer(o.cfg) {
+		return nil
+	}
+	cc, err := connConfig(cfg)
+	if err != nil {
+		return err
+	}
+	cc.DefaultQueryExecMode = execMode
+	o.hangUp()
+	o.cfg, o.cc, o.application, o.failed, o.why = cfg, cc, cfg.ApplicationName, time.Time{}, nil
+	return nil
 }
 
 // monitorSuffix ends the application_name of the connection that looks.
 const monitorSuffix = "/monitor"
 
+// execMode takes one round trip, and keeps nothing on the server: any pooler carries it, and looking is rare.
+const execMode = pgx.QueryExecModeExec
+
 // NewObserverWith makes an Observer of any server. application is what the sessions that are watched over call
 // themselves: the name itself, or the name, a slash and more. It may be empty.
 func NewObserverWith(cc *pgx.ConnConfig, application string) *Observer {
 	cc = cc.Copy()
-	// One round trip, and nothing kept on the server: any pooler carries it, and looking is rare.
-	cc.DefaultQueryExecMode = pgx.QueryExecModeExec
+	cc.DefaultQueryExecMode = execMode
 	o := &Observer{cc: cc, application: application, turn: make(chan struct{}, 1)}
 	o.turn <- struct{}{}
 	return o
 }
 
 // Do runs f with the connection. A connection that turns out to be dead, after a restart of the server say, is
-// replaced once.
+// replaced once, and f runs again.
 func (o *Observer) Do(ctx context.Context, f func(*pgx.Conn) error) error {
 	select {
 	case <-o.turn:
@@ -111,6 +142,11 @@ func (o *Observer) Backends(ctx context.Context, application string) (n int, err
 func (o *Observer) Close() {
 	<-o.turn
 	defer func() { o.turn <- struct{}{} }()
+	o.hangUp()
+}
+
+// hangUp closes the connection, if there is one. Whoever calls has the turn.
+func (o *Observer) hangUp() {
 	if o.conn != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()

@@ -199,13 +199,12 @@ func (o *Observer) Snapshot(ctx context.Context) (Snapshot, error) {
 	var s Snapshot
 	err := o.Do(ctx, func(c *pgx.Conn) (err error) {
 		s, err = look(ctx, c)
+		s.Application, s.Server.Address = o.application, address(o.cc)
 		return err
 	})
 	if err != nil {
 		return Snapshot{}, fmt.Errorf("look at the sessions: %w", err)
 	}
-	s.Application = o.application
-	s.Server.Address = address(o.cc)
 	return s, nil
 }
 
