@@ -117,6 +117,9 @@ func (d *DB) Holders() []Holder { return d.now.Load().Holders() }
 func (d *DB) Switch(ctx context.Context, cfg config.Database) error {
 	d.switches.Lock()
 	defer d.switches.Unlock()
+	if d.closed.Load() {
+		return ErrClosed
+	}
 	old := d.now.Load()
 	if cfg == old.cfg {
 		return nil

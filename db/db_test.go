@@ -481,3 +481,42 @@ func TestASettingMadeByAStoredFunctionDoesNotReachTheNextHolder(t *testing.T) {
 		t.Errorf("the next holder is %q", tenant)
 	}
 }
+
+func TestCloseTakesBackAlsoTheLeaseThatIsHandedOverMeanwhile(t *testing.T) {
+	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+		d, control, _ := open(t, func(c *config.Database) {
+			set(c)
+			c.Pool.MaxSize, c.PerRequest.MaxSize, c.Persistent.Workers = 1, 1, 1
+		})
+		held, err := d.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var second sync.WaitGroup
+		second.Go(func() {
+			l, err := d.Acquire(t.Context())
+			if err != nil {
+				return // refused, for the strategy is closed: as good
+			}
+			if _, err := l.Conn().Exec(t.Context(), "SELECT 1"); err == nil {
+				t.Error("a lease that came after Close works")
+			}
+			l.Release()
+		})
+		dbtest.Eventually(t, "the second waits", func() bool { return d.Stat().Waiting == 1 })
+		over, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := d.Close(over); err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("Close: %v", err)
+		}
+		second.Wait()
+		held.Release()
+		if n := d.Stat().Leases; n != 0 {
+			t.Errorf("%d leases are out", n)
+		}
+		if err := d.Switch(t.Context(), d.Config()); !errors.Is(err, db.ErrClosed) {
+			t.Errorf("Switch after Close: %v", err)
+		}
+		dbtest.Eventually(t, "no backend is left", func() bool { return dbtest.Backends(t, control, d.Config().ApplicationName+"/"+d.Config().Strategy) == 0 })
+	})
+}

@@ -28,7 +28,7 @@
 //
 //   - A request that never queries takes no connection.
 //   - Whatever a strategy bounds, it bounds on the server too: a cancelled query is cancelled there, and the place
-//     of a closed connection is free only when its backend is gone.
+//     of a closed connection is free only when its backend is gone, or was silent for a second.
 //   - A lease comes back: rows that a request forgot are closed at its end, and whoever holds one for long is told of
 //     with the line that asked for it.
 //   - The next holder finds no open transaction and no changed session.

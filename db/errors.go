@@ -22,7 +22,7 @@ type Cause string
 // The causes.
 const (
 	PoolTimeout       Cause = "pool timeout"       // this process's leases were all out for too long
-	QueueFull         Cause = "queue full"         // too many waited for a lease already
+	QueueFull         Cause = "queue full"         // too many wait for a lease already, or too slowly to be in time
 	SlotsExhausted    Cause = "slots exhausted"    // the server has no slot left: 53300
 	ServerUnavailable Cause = "server unavailable" // refused, shut down, starting, or lost on the way
 	LoginRejected     Cause = "login rejected"     // the server does not let this role in, or to this database
@@ -78,7 +78,7 @@ func CauseOf(err error) Cause {
 }
 
 // ErrReclaimed is what a holder gets when it uses a lease that was taken back from it.
-var ErrReclaimed = errors.New("this lease was taken back: it was held for too long")
+var ErrReclaimed = errors.New("this lease was taken back: it was held for too long, or its request or the program ended")
 
 // ErrInUse is what a request gets when it queries on a lease whose last result it has not closed, or from two
 // goroutines at once: one connection carries one query at a time.

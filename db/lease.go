@@ -56,9 +56,12 @@ func newLease(q *queue) *Lease {
 // lend fills the lease.
 func (l *Lease) lend(from lender, conn *pgx.Conn, slot any) *Lease {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.lender, l.conn, l.slot = from, conn, slot
 	l.pid.Store(conn.PgConn().PID())
+	l.mu.Unlock()
+	if l.queue.cut.Load() {
+		l.Reclaim()
+	}
 	return l
 }
 
@@ -86,7 +89,8 @@ func (l *Lease) Release() {
 	switch {
 	case from != nil && l.conn.IsClosed():
 		from.detach(l)
-		go func() { // the server may be silent: its end is not waited for by the holder, but by whoever wants the place
+		l.late.Store(true) // it is no leak while it waits for the server
+		go func() {        // the server may be silent: its end is not waited for by the holder, but by whoever wants the place
 			hangUp(l.conn)
 			l.queue.leave(l)
 		}()
@@ -101,7 +105,8 @@ func (l *Lease) Release() {
 // Reclaim takes the lease back from its holder: the query under way is cancelled, the connection is cut, and
 // when its backend is gone, or after a second, the place is free for the next. The holder finds ErrReclaimed at its
 // next query. It tells whether there was something to take back. The holder may be in the middle of a query in another
-// goroutine, so nothing of the connection is touched but its socket.
+// goroutine, so nothing of the connection is touched but its socket; what it reads from then on has gaps, which a Querier
+// does not show, but Conn does.
 func (l *Lease) Reclaim() bool {
 	l.mu.Lock()
 	from := l.lender

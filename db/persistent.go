@@ -39,6 +39,7 @@ type kept struct {
 	owner   context.Context // nil: nobody's, closed after its lease
 	closeAt time.Time       // zero: never
 	busy    bool
+	unreap  func() bool // forgets to close it with its worker; nil: nobody would
 }
 
 func newPersistent(q *queue, cfg config.Persistent, cc *pgx.ConnConfig) *persistent {
@@ -107,7 +108,7 @@ func (p *persistent) open(ctx context.Context) (*kept, error) {
 		k.owner = worker
 		p.byOwner[worker] = k
 		if p.reap {
-			context.AfterFunc(worker, func() { p.reapKept(k) })
+			k.unreap = context.AfterFunc(worker, func() { p.reapKept(k) })
 		}
 	}
 	return k, nil
@@ -119,7 +120,7 @@ func (p *persistent) reapKept(k *kept) {
 	mine := p.byOwner[k.owner] == k
 	idle := mine && !k.busy
 	if mine {
-		delete(p.byOwner, k.owner)
+		p.disown(k)
 	}
 	p.mu.Unlock()
 	if idle {
@@ -147,9 +148,17 @@ func (p *persistent) keeps(k *kept, fit bool) bool {
 		p.fixed = append(p.fixed, k)
 		return true
 	case mine:
-		delete(p.byOwner, k.owner)
+		p.disown(k)
 	}
 	return false
+}
+
+// disown takes the connection from its worker. The lock is held.
+func (p *persistent) disown(k *kept) {
+	delete(p.byOwner, k.owner)
+	if k.unreap != nil {
+		k.unreap()
+	}
 }
 
 func (p *persistent) detach(l *Lease) { p.forget(l.slot.(*kept)) }
@@ -158,7 +167,7 @@ func (p *persistent) forget(k *kept) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.byOwner[k.owner] == k {
-		delete(p.byOwner, k.owner)
+		p.disown(k)
 	}
 }
 
@@ -184,10 +193,10 @@ func (p *persistent) Retire(ctx context.Context) {
 	p.retired = true
 	idle := p.fixed
 	p.fixed = nil
-	for worker, k := range p.byOwner {
+	for _, k := range p.byOwner {
 		if !k.busy {
 			idle = append(idle, k)
-			delete(p.byOwner, worker)
+			p.disown(k)
 		}
 	}
 	p.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/puddle/v2" // pgxpool's own pool, for the error of one that is closed
 
 	"ddtb/config"
 )
@@ -74,6 +75,8 @@ func (p *pool) connectError(ctx, within context.Context, err error) error {
 	switch {
 	case err == nil || CauseOf(err) == CircuitOpen:
 		return err
+	case errors.Is(err, puddle.ErrClosedPool):
+		return ErrClosed
 	case within.Err() != nil && ctx.Err() == nil:
 		err = fmt.Errorf("connecting did not end within %v: %w", p.timeout, err)
 	}

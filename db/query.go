@@ -3,6 +3,7 @@ package db
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -32,7 +33,9 @@ func (l loan) query(ctx context.Context, q Querier, sql string, args []any) (pgx
 	result := &rows{Rows: r, ctx: ctx, loan: l}
 	if l.scope != nil {
 		runtime.Callers(3, result.asked[:]) // 3: whoever called DB.Query or DB.QueryRow
-		l.scope.handOut(result)
+		if !l.scope.handOut(result) {
+			result.cut()
+		}
 	}
 	return result, nil
 }
@@ -73,6 +76,10 @@ func (l loan) inTx(ctx context.Context, fn func(Querier) error) error {
 	committed := false
 	defer func() {
 		if committed {
+			return
+		}
+		if l.conn.PgConn().IsBusy() { // rows left open: pgx would give the connection up, and not wait for its backend
+			hangUp(l.conn)
 			return
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
@@ -128,6 +135,9 @@ func (r *rows) finish() {
 	}
 	r.Rows.Close()
 	r.done, r.err = true, r.loan.explain(r.ctx, r.Rows.Err())
+	if r.err == nil && r.loan.wasReclaimed() {
+		r.err = ErrReclaimed // its end may be missing
+	}
 	if r.loan.scope != nil {
 		r.loan.scope.takeBack(r)
 	}
@@ -153,7 +163,7 @@ func (r *rows) Next() bool {
 	if r.done {
 		return false
 	}
-	if r.Rows.Next() {
+	if r.Rows.Next() && !r.loan.wasReclaimed() { // then the socket is read elsewhere too, and what comes has gaps
 		return true
 	}
 	r.finish()
@@ -172,8 +182,8 @@ func (r *rows) Err() error {
 func (r *rows) Scan(dest ...any) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.done && r.err != nil {
-		return r.err
+	if r.done {
+		return cmp.Or(r.err, errRowsClosed)
 	}
 	err := r.Rows.Scan(dest...)
 	if err != nil {
@@ -185,6 +195,9 @@ func (r *rows) Scan(dest ...any) error {
 func (r *rows) Values() ([]any, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.done {
+		return nil, cmp.Or(r.err, errRowsClosed)
+	}
 	values, err := r.Rows.Values()
 	if err != nil {
 		r.finish()
@@ -192,7 +205,34 @@ func (r *rows) Values() ([]any, error) {
 	return values, err
 }
 
-// row is the first row of a result, as pgx's own is.
+// errRowsClosed is what is told of rows that are closed: what pgx reads results with is the next holder's by then.
+var errRowsClosed = errors.New("these rows are closed")
+
+func (r *rows) CommandTag() pgconn.CommandTag {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.Rows.CommandTag()
+}
+
+func (r *rows) FieldDescriptions() []pgconn.FieldDescription {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.done {
+		return nil
+	}
+	return r.Rows.FieldDescriptions()
+}
+
+func (r *rows) RawValues() [][]byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.done {
+		return nil
+	}
+	return r.Rows.RawValues()
+}
+
+// row is the first row of a result.
 type row struct{ rows pgx.Rows }
 
 func (r row) Scan(dest ...any) error {

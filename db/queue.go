@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,6 +18,7 @@ type queue struct {
 	strategy   string
 	size       int           // places; 0: no bound
 	maxWaiting int           // 0: no bound
+	cut        atomic.Bool   // closed without patience: who is lent a connection loses it at once
 	timeout    time.Duration // of one waiter; 0: as long as its context allows
 
 	mu      sync.Mutex
@@ -92,7 +94,7 @@ func (q *queue) wait(ctx context.Context, w *waiter, e *list.Element) error {
 	q.waiters.Remove(e)
 	if ctx.Err() != nil {
 		if end, ok := ctx.Deadline(); ok {
-			waited = min(waited, end.Sub(w.since)) // what it had, as for the queue's own timeout
+			waited = max(0, min(waited, end.Sub(w.since))) // what it had, as for the queue's own timeout
 		}
 		return q.gaveUp(ctx, waited)
 	}
@@ -102,7 +104,7 @@ func (q *queue) wait(ctx context.Context, w *waiter, e *list.Element) error {
 
 // refuses tells whether a newcomer may not wait: the queue is full, or it moves so slowly that a third of the
 // timeout would pass before their turn. A page of two queries waits twice, and has its own work: so it ends within
-// the timeout as well, as app's BenchmarkOverload shows. As many as there are places may wait in any case, so that
+// the timeout as well, as app's BenchmarkOverload shows. Up to maxWaiting, as many as there are places may wait, so that
 // there is somebody to see when the pace gets better; and so may a request that has had a lease already, since
 // the work on it would be lost. The lock is held.
 func (q *queue) refuses(ctx context.Context) bool {
@@ -250,6 +252,7 @@ func (q *queue) drain(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
+	q.cut.Store(true)
 	var cuts sync.WaitGroup
 	for _, l := range q.leases() {
 		cuts.Go(func() { l.Reclaim() })

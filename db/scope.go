@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // scope is one request's use of one DB. It stays on the strategy with which it began to query, and keeps the
@@ -16,9 +17,10 @@ type scope struct {
 	busy  bool        // the kept lease carries a query, or is being acquired
 	over  bool        // ended while it was busy: whoever is busy ends it
 	gone  bool        // the request is over: whoever still queries with its context is on their own
-	begun bool        // it has had a lease
 	open  []*Lease    // those of queries under way, where the lease is for the query
 	out   []*rows     // results that nobody has closed yet
+
+	begun atomic.Bool // it has had a lease
 }
 
 // scopeKey finds the scope of a DB in a context: a request may use several databases.
@@ -35,9 +37,11 @@ type scopeKey struct{ db *DB }
 func (d *DB) Begin(ctx context.Context) (_ context.Context, end func()) {
 	s := &scope{}
 	return context.WithValue(ctx, scopeKey{d}, s), func() {
+		var cuts sync.WaitGroup
 		for _, r := range s.finish() {
-			d.cutForgotten(r)
+			cuts.Go(func() { d.cutForgotten(r) })
 		}
+		cuts.Wait() // each is bounded
 		s.end()
 	}
 }
@@ -56,7 +60,9 @@ func (d *DB) cutForgotten(r *rows) {
 		return // its holder, or the watch, was faster
 	}
 	q := r.loan.queue
-	q.count(&q.counts.Leaked)
+	if r.loan.late.CompareAndSwap(false, true) { // else it was counted when it became late
+		q.count(&q.counts.Leaked)
+	}
 	q.count(&q.counts.Reclaimed)
 	if stack := stackOf(r.asked[:]); d.forgotten.first(stack[0]) {
 		d.log.Error("rows were left open at the end of a request, and were closed: close them in a defer, for a panic or "+
@@ -65,13 +71,15 @@ func (d *DB) cutForgotten(r *rows) {
 	}
 }
 
-// handOut lists a result until it is taken back. One that comes after the end of its request is its holder's own.
-func (s *scope) handOut(r *rows) {
+// handOut lists a result until it is taken back, unless its request has ended meanwhile.
+func (s *scope) handOut(r *rows) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.gone {
-		s.out = append(s.out, r)
+	if s.gone {
+		return false
 	}
+	s.out = append(s.out, r)
+	return true
 }
 
 func (s *scope) takeBack(r *rows) {
@@ -167,27 +175,35 @@ func (d *DB) borrowForQuery(ctx context.Context, s *scope, g *generation) (loan,
 	if len(s.open) > 0 {
 		first = s.open[0]
 	}
-	again := s.begun
 	s.mu.Unlock()
-	if again {
-		ctx = context.WithValue(ctx, begun{}, true)
-	}
 	if first != nil {
 		first.queue.count(&first.queue.counts.Nested)
 		d.tellNested(first, newLease(first.queue))
 	}
-	l, err := g.Acquire(ctx)
+	l, err := s.enter(ctx, g)
 	if err != nil {
 		return loan{}, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.begun, s.open = true, append(s.open, l)
+	s.open = append(s.open, l)
 	return loan{l, s, false}, nil
 }
 
-func (s *scope) acquire(ctx context.Context, g *generation) (loan, error) {
+// enter asks for a lease, and tells the queue where it is not the request's first.
+func (s *scope) enter(ctx context.Context, g *generation) (*Lease, error) {
+	if s.begun.Load() {
+		ctx = context.WithValue(ctx, begun{}, true)
+	}
 	l, err := g.Acquire(ctx)
+	if err == nil {
+		s.begun.Store(true)
+	}
+	return l, err
+}
+
+func (s *scope) acquire(ctx context.Context, g *generation) (loan, error) {
+	l, err := s.enter(ctx, g)
 	if err != nil {
 		s.settle(nil)
 		return loan{}, err

@@ -15,9 +15,10 @@ import (
 // when the lease comes back, at a cost of two round trips; for all others that would be a third of the time
 // of a request to /polls/. It goes by what is known to be harmless: statements that read and write rows, and call
 // none but everyday functions. Everything else is reset after, any function of one's own included. What it can't
-// see is such a function behind a trigger, a view or an operator: use Lease.Conn there, which is always reset after.
+// see is such a function behind a trigger, a rule, a policy, a default, a cast, a view or an operator, or one that is
+// called as a word of SQL is: use Lease.Conn there, which is always reset after.
 func changesSession(sql string) bool {
-	s := strings.TrimLeft(sql, " \t\r\n(")
+	s := strings.TrimLeft(sql, space+"(")
 	word := s
 	if i := strings.IndexFunc(s, func(r rune) bool { return r < 'A' || r > 'z' }); i >= 0 {
 		word = s[:i]
@@ -25,11 +26,14 @@ func changesSession(sql string) bool {
 	switch {
 	case !listed(keepsSession, word):
 		return true
-	case strings.IndexByte(strings.TrimRight(s, "; \t\r\n"), ';') >= 0:
-		return true // perhaps several statements, perhaps a literal: the reset is right for both
+	case strings.IndexByte(strings.TrimRight(s, space+";"), ';') >= 0, strings.Contains(s, "--"), strings.Contains(s, "/*"):
+		return true // several statements, or a comment, or a literal that looks so: the reset is right for all
 	}
 	return containsFold(s, "temp") || callsUnknown(s)
 }
+
+// space is what PostgreSQL takes for it.
+const space = " \t\r\n\f\v"
 
 var keepsSession = set(`select insert update delete merge with values table explain
 	begin start commit rollback savepoint release`)
@@ -43,24 +47,20 @@ func callsUnknown(s string) bool {
 			return false
 		}
 		from += i
-		before := strings.TrimRight(s[:from], " \t\r\n")
+		before := strings.TrimRight(s[:from], space)
 		name := lastName(before)
 		if name == "" || listed(harmless, name) {
 			continue
 		}
-		before = strings.TrimRight(before[:len(before)-len(name)], " \t\r\n")
+		before = strings.TrimRight(before[:len(before)-len(name)], space)
 		if !strings.EqualFold(lastName(before), "into") {
 			return true
 		}
 	}
 }
 
-// lastName is the name at the end of s, quoted and with its schema if so written; empty if s ends in none. The end of
-// a comment counts as one, since the name may stand before it.
+// lastName is the name at the end of s, quoted and with its schema if so written; empty if s ends in none.
 func lastName(s string) string {
-	if strings.HasSuffix(s, "*/") {
-		return s[len(s)-2:]
-	}
 	i := len(s)
 	for quoted := false; i > 0; i-- {
 		if c := s[i-1]; c == '"' {

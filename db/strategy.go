@@ -83,7 +83,7 @@ type Stat struct {
 	Waited    int64         // leases that had to be waited for
 	WaitTotal time.Duration // by them
 	TimedOut  int64         // waiters that gave up after the timeout
-	Refused   int64         // requests that found the queue full
+	Refused   int64         // requests that found the queue full, or too slow
 	Leaked    int64         // leases that were out for leak_after, or whose rows were open at their request's end
 	Reclaimed int64         // leases taken back after reclaim_after, or at that end
 	Nested    int64         // leases asked for by a request that held one
