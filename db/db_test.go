@@ -517,6 +517,8 @@ func TestCloseTakesBackAlsoTheLeaseThatIsHandedOverMeanwhile(t *testing.T) {
 		if err := d.Switch(t.Context(), d.Config()); !errors.Is(err, db.ErrClosed) {
 			t.Errorf("Switch after Close: %v", err)
 		}
-		dbtest.Eventually(t, "no backend is left", func() bool { return dbtest.Backends(t, control, d.Config().ApplicationName+"/"+d.Config().Strategy) == 0 })
+		dbtest.Eventually(t, "no backend is left", func() bool {
+			return dbtest.Backends(t, control, d.Config().ApplicationName+"/"+d.Config().Strategy) == 0
+		})
 	})
 }
