@@ -48,8 +48,9 @@ func New(version string) *Metrics {
 			Name: "ddtb_failures_total", Help: "Requests that failed here, by cause.",
 		}, []string{"cause"}),
 	}
-	for _, c := range append(causes, bug) {
-		m.failures.WithLabelValues(c)
+	m.failures.WithLabelValues(report.InternalError)
+	for _, c := range db.Causes {
+		m.failures.WithLabelValues(string(c))
 	}
 	m.registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -91,20 +92,11 @@ func (m *Metrics) Close() {
 	}
 }
 
-// bug stands for every failure that is not for want of a connection, here as in reports.
-const bug = "internal error"
-
-// causes are all that a failure to get a connection has.
-var causes = []string{
-	string(db.PoolTimeout), string(db.QueueFull), string(db.SlotsExhausted), string(db.ServerUnavailable),
-	string(db.LoginRejected), string(db.CircuitOpen),
-}
-
 // Failed counts a request that failed with err.
 func (m *Metrics) Failed(err error) {
 	cause := string(db.CauseOf(err))
 	if cause == "" {
-		cause = bug
+		cause = report.InternalError
 	}
 	m.failures.WithLabelValues(cause).Inc()
 }

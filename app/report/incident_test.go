@@ -98,7 +98,7 @@ func TestACutTextIsShortAndWhole(t *testing.T) {
 }
 
 func TestEveryCauseHasItsAdvice(t *testing.T) {
-	for _, cause := range []db.Cause{db.PoolTimeout, db.QueueFull, db.SlotsExhausted, db.ServerUnavailable, db.LoginRejected, db.CircuitOpen} {
+	for _, cause := range db.Causes {
 		if a, ok := advices[string(cause)]; !ok || a.what == "" || a.why == "" || len(a.do) == 0 {
 			t.Errorf("no advice for %q", cause)
 		}
