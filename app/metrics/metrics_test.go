@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -96,7 +97,11 @@ func TestFailuresAreToldByTheirCause(t *testing.T) {
 	}
 	m.Failed(errors.New("a bug"))
 	m.Failed(errors.New("another"))
+	m.Failed(fmt.Errorf("vote: %w", &pgconn.PgError{Code: "53100"}))
+	m.Failed(fmt.Errorf("watch: %w", context.DeadlineExceeded))
 	text := scrape(t, m)
+	mustHave(t, text, `ddtb_failures_total{cause="disk full"} 1`, `ddtb_failures_total{cause="deadline exceeded"} 1`,
+		`ddtb_failures_total{cause="lock timeout"} 0`)
 	for _, cause := range db.Causes {
 		mustHave(t, text, fmt.Sprintf("ddtb_failures_total{cause=%q} 1", cause))
 	}
