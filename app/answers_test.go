@@ -63,7 +63,7 @@ var sqlstates = []struct {
 	{"57014", "it took longer than it may", 503, "WARN", 1, "1", true},
 	{"55P03", "Something else keeps locked", 503, "WARN", 1, "1", true},
 	{"25006", "takes no changes at the moment", 503, "WARN", 1, "1", true},
-	{"53100", "disk is full", 503, "WARN", 1, "", true},
+	{"53100", "disk is full", 503, "ERROR", 1, "", true},
 	{"53200", "too little memory", 503, "WARN", 1, "1", true},
 	{"57P01", "does not answer, or is restarting", 503, "WARN", 1, "1", true},
 	{"23514", "does not go with what is stored", 409, "DEBUG", 1, "", false},

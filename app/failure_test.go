@@ -116,7 +116,7 @@ func TestAWrongPasswordIsToldApart(t *testing.T) {
 			s := siteOn(t, cfg, func(c *config.Config) { setDatabase(c, strategy.set) })
 			s.mustBeUnavailable(db.LoginRejected)
 			mustContain(t, s.get("/polls/"), 503, "does not let this application in")
-			if len(s.log.lines("level=WARN", `cause="login rejected"`, "sqlstate=28P01")) == 0 {
+			if len(s.log.lines("level=ERROR", `cause="login rejected"`, "sqlstate=28P01")) == 0 {
 				t.Errorf("the log does not tell:\n%s", s.log)
 			}
 		})

@@ -54,12 +54,18 @@ func (a *App) traced(next echo.HandlerFunc) echo.HandlerFunc {
 		if ctx != r.Context() {
 			c.SetRequest(r.WithContext(ctx))
 		}
+		cut := true
 		defer func() {
 			status := metrics.Status(c)
+			if cut {
+				status = http.StatusInternalServerError // as in the metrics: its header said otherwise, but it did not get whole
+			}
 			finish(status)
 			finishSentry(status)
 		}()
-		return next(c)
+		err := next(c)
+		cut = false
+		return err
 	}
 }
 

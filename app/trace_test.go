@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -36,7 +37,8 @@ type transaction struct {
 	Name     string `json:"transaction"`
 	Contexts struct {
 		Trace struct {
-			ID string `json:"span_id"`
+			ID     string `json:"span_id"`
+			Status string `json:"status"`
 		} `json:"trace"`
 	} `json:"contexts"`
 	Spans []struct {
@@ -169,4 +171,27 @@ func TestACollectorAndASentryThatAreNotThereHoldUpNobody(t *testing.T) {
 	}
 	dbtest.Eventually(t, "the log tells of it", func() bool { return len(s.log.lines("traces can't be sent", "tracing.endpoint")) == 1 })
 	s.expectCut = true
+}
+
+func TestAnAnswerThatWasCutIsTracedAsAFailure(t *testing.T) {
+	t.Parallel()
+	s, collector, sink := tracedSite(t, pool)
+	s.AddPage("/begins", func(c echo.Context) error {
+		if err := c.String(http.StatusOK, strings.Repeat("half", 10_000)); err != nil {
+			return err
+		}
+		return errors.New("the other half is missing")
+	})
+	if _, err := s.send(t.Context(), fresh, http.MethodGet, "/begins", nil); err == nil {
+		t.Error("the cut answer looks whole")
+	}
+	if err := s.stop(); err != nil {
+		t.Error(err)
+	}
+	if cut := collector.Named("GET /begins"); len(cut) != 1 || !cut[0].Failed || cut[0].Attributes["http.response.status_code"] != "500" {
+		t.Errorf("%+v", cut)
+	}
+	if all := transactions(t, sink); len(all) != 1 || all[0].Contexts.Trace.Status != "internal_error" {
+		t.Errorf("%+v", all)
+	}
 }

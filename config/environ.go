@@ -26,9 +26,11 @@ var (
 		{"DB_MAX_CONNS", "pool.max_size"},
 		{"CONN_MAX_AGE", "persistent.conn_max_age"},
 	}
-	otelVariables = []struct{ name, key string }{ // their keys are whole
-		{"OTEL_EXPORTER_OTLP_ENDPOINT", "tracing.endpoint"},
-		{"OTEL_EXPORTER_OTLP_HEADERS", "tracing.headers"},
+	otelVariables = []struct{ name, key, suffix string }{ // their keys are whole; the suffix is what we add, and they have
+		{"OTEL_EXPORTER_OTLP_ENDPOINT", "tracing.endpoint", ""},
+		{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "tracing.endpoint", "/v1/traces"},
+		{"OTEL_EXPORTER_OTLP_HEADERS", "tracing.headers", ""},
+		{"OTEL_EXPORTER_OTLP_TRACES_HEADERS", "tracing.headers", ""},
 	}
 	urlParameters = map[string]string{
 		"host":             "host",
@@ -55,14 +57,38 @@ func (l *loader) readEnvironment() {
 	for _, v := range djangoVariables {
 		l.setText(defaultDatabasePrefix+v.key, l.env[v.name], Origin{Variable: v.name})
 	}
-	for _, v := range otelVariables {
-		l.setText(v.key, l.env[v.name], Origin{Variable: v.name})
-	}
+	l.readOpenTelemetry()
 	l.layer++
 	for _, k := range l.keys {
 		l.setText(k.name, l.env[k.variable()], Origin{Variable: k.variable()})
 	}
 	l.warnOfUnknown()
+}
+
+// readOpenTelemetry takes what can be used. The rest is warned of, and does not stop us: these variables are set for
+// every program of a machine, whose collector may want gRPC ("localhost:4317"), which we don't speak. What they hold is
+// not shown, since a URL may have a password in it.
+func (l *loader) readOpenTelemetry() {
+	for _, v := range otelVariables {
+		text := strings.TrimSpace(l.env[v.name])
+		if text == "" {
+			continue
+		}
+		k := l.byName[v.key]
+		base, has := strings.CutSuffix(text, v.suffix)
+		switch {
+		case !has:
+			l.warn("environment variable %s is not used for %s: it does not end in %s, where traces are sent to", v.name, v.key, v.suffix)
+		case base == "" || k.set(base) != "":
+			l.warn("environment variable %s is not used for %s, where traces go by OTLP over HTTP (mostly port 4318, not gRPC's 4317): allowed is %s",
+				v.name, v.key, k.allowed())
+		default:
+			l.cfg.Origins[v.key], l.layers[v.key] = Origin{Variable: v.name}, l.layer
+		}
+	}
+	if off := "OTEL_SDK_DISABLED"; strings.EqualFold(l.env[off], "true") {
+		l.set(l.byName["tracing.endpoint"], "", Origin{Variable: off})
+	}
 }
 
 // warnOfUnknown warns of DDTB_ variables that set nothing. It does not refuse them: they may be another version's.

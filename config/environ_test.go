@@ -116,9 +116,37 @@ func TestOpenTelemetrysVariablesSetTheCollector(t *testing.T) {
 	equal(t, "the endpoint, with our variable", c.Tracing.Endpoint, "http://ours:4318")
 	equal(t, "the rate", c.Tracing.SampleRate, 0.25)
 	equal(t, "where it comes from", c.Origins["tracing.headers"].String(), "environment variable OTEL_EXPORTER_OTLP_HEADERS")
-	for _, wrong := range []string{"a", "=a", "a b=c", "a=%zz", "a=b%0d%0aX: y", "a=b,c"} {
-		_, err := Load(Options{Environ: []string{"OTEL_EXPORTER_OTLP_HEADERS=" + wrong}})
-		equal(t, wrong, strings.HasPrefix(fmt.Sprint(err), "environment variable OTEL_EXPORTER_OTLP_HEADERS: tracing.headers: found a value that is not shown"), true)
+	c = mustLoad(t, "", append(environ, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://traces:4318/v1/traces", "OTEL_EXPORTER_OTLP_TRACES_HEADERS=x=z/")...)
+	equal(t, "the endpoint for traces", c.Tracing.Endpoint, "http://traces:4318")
+	equal(t, "the headers for traces", c.Tracing.HeaderMap(), map[string]string{"x": "z/"})
+	equal(t, "the warnings", c.Warnings, nil)
+}
+
+func TestOpenTelemetryCanBeTurnedOff(t *testing.T) {
+	environ := []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318", "OTEL_SDK_DISABLED=True"}
+	c := mustLoad(t, "[tracing]\nendpoint = 'http://file:4318'\n", environ...)
+	equal(t, "the endpoint", c.Tracing.Endpoint, "")
+	equal(t, "where it comes from", c.Origins["tracing.endpoint"].String(), "environment variable OTEL_SDK_DISABLED")
+	c = mustLoad(t, "", append(environ, "DDTB_TRACING_ENDPOINT=http://ours:4318")...)
+	equal(t, "the endpoint, with our variable", c.Tracing.Endpoint, "http://ours:4318")
+	c = mustLoad(t, "", environ[0], "OTEL_SDK_DISABLED=1")
+	equal(t, "the endpoint, as only true turns it off", c.Tracing.Endpoint, "http://collector:4318")
+}
+
+func TestWhatOpenTelemetrysVariablesMeanForOthersIsWarnedOf(t *testing.T) {
+	const endpoint, headers = "OTEL_EXPORTER_OTLP_ENDPOINT=", "OTEL_EXPORTER_OTLP_HEADERS="
+	for _, wrong := range []string{
+		endpoint + "localhost:4317", endpoint + "collector", endpoint + "http://u:hunter2@h:4318", endpoint + "http://h/?hunter2",
+		"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://hunter2:4318/other", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=localhost:4317", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=/v1/traces",
+		headers + "a", headers + "=a", headers + "a b=hunter2", headers + "a=%zz", headers + "a=b%0d%0aX: y", headers + "a=b,c",
+	} {
+		c := mustLoad(t, "[tracing]\nendpoint = 'http://file:4318'\nheaders = 'a=b'\n", wrong)
+		equal(t, wrong+": the endpoint", c.Tracing.Endpoint, "http://file:4318")
+		equal(t, wrong+": the headers", c.Tracing.Headers.Reveal(), "a=b")
+		name, _, _ := strings.Cut(wrong, "=")
+		warned := strings.Join(c.Warnings, "\n")
+		equal(t, wrong+": it is warned of", strings.HasPrefix(warned, "environment variable "+name+" is not used for tracing."), true)
+		equal(t, wrong+": its value is shown", strings.Contains(warned, "hunter2"), false)
 	}
 }
 

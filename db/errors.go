@@ -29,6 +29,9 @@ const (
 	CircuitOpen       Cause = "circuit open"       // not tried: the last attempts failed
 )
 
+// Causes are all of them.
+var Causes = []Cause{PoolTimeout, QueueFull, SlotsExhausted, ServerUnavailable, LoginRejected, CircuitOpen}
+
 // ConnError says that no connection could be had, or that it was lost: the request was not at fault, and may
 // be sent again. A constraint violation, a deadlock or a wrong statement is never a ConnError.
 type ConnError struct {

@@ -7,14 +7,14 @@ import (
 	"sync"
 	"time"
 
+	"ddtb/app/report"
 	"ddtb/app/web"
-	"ddtb/db"
 )
 
 // mostFailures is how many failures are remembered one by one.
 const mostFailures = 50
 
-// inOurCode is the cause of what is not about connections.
+// inOurCode is report.InternalError to who looks at the page.
 const inOurCode = "error in the application"
 
 // failures remembers the last requests that failed, and counts them by cause. What it keeps is what a visitor was told:
@@ -40,8 +40,10 @@ func newFailures() *failures { return &failures{byCause: map[string]tally{}} }
 
 func (f *failures) add(at time.Time, route string, err error) {
 	x := failure{
-		at: at, route: cmp.Or(route, "no such address"),
-		cause: cmp.Or(string(db.CauseOf(err)), inOurCode), sentence: web.ProblemOf(err).Detail,
+		at: at, route: cmp.Or(route, "no such address"), cause: report.CauseOf(err), sentence: web.ProblemOf(err).Detail,
+	}
+	if x.cause == report.InternalError {
+		x.cause = inOurCode
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -3,12 +3,12 @@ package metrics
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"ddtb/app/report"
 	"ddtb/config"
 	"ddtb/db"
 )
@@ -51,16 +51,24 @@ func newAcquires() *Acquires {
 		of:       map[string]*acquiresOf{},
 	}
 	for _, s := range strategies {
-		of := &acquiresOf{
-			took: a.took.WithLabelValues(s), failed: map[string]prometheus.Counter{}, count: a.count.WithLabelValues(s),
-			duration: a.duration.WithLabelValues(s), canceled: a.canceled.WithLabelValues(s),
-		}
-		for _, cause := range slices.Concat(causes, []string{gaveUp, bug}) {
-			of.failed[cause] = a.failed.WithLabelValues(s, cause)
-		}
-		a.of[s] = of
+		a.of[s] = a.figures(s)
 	}
 	return a
+}
+
+// figures are those of a strategy, from 0 if they are new.
+func (a *Acquires) figures(strategy string) *acquiresOf {
+	of := &acquiresOf{
+		took: a.took.WithLabelValues(strategy), failed: map[string]prometheus.Counter{}, count: a.count.WithLabelValues(strategy),
+		duration: a.duration.WithLabelValues(strategy), canceled: a.canceled.WithLabelValues(strategy),
+	}
+	for _, cause := range db.Causes {
+		of.failed[string(cause)] = a.failed.WithLabelValues(strategy, string(cause))
+	}
+	for _, cause := range []string{gaveUp, report.InternalError} {
+		of.failed[cause] = a.failed.WithLabelValues(strategy, cause)
+	}
+	return of
 }
 
 func (a *Acquires) collectors() []prometheus.Collector {
@@ -74,7 +82,10 @@ var _ db.Tracer = (*Acquires)(nil)
 
 // TraceAcquire is part of db.Tracer.
 func (a *Acquires) TraceAcquire(_ context.Context, strategy string) (end func(error)) {
-	of, began := a.of[strategy], time.Now()
+	began, of := time.Now(), a.of[strategy]
+	if of == nil { // not in the list: slower, but counted
+		of = a.figures(strategy)
+	}
 	return func(err error) { of.ended(time.Since(began), err) }
 }
 
@@ -86,7 +97,11 @@ func (of *acquiresOf) ended(took time.Duration, err error) {
 		return
 	}
 	cause := causeOf(err)
-	of.failed[cause].Inc()
+	failed, known := of.failed[cause]
+	if !known {
+		failed = of.failed[report.InternalError]
+	}
+	failed.Inc()
 	if cause == gaveUp || cause == string(db.PoolTimeout) {
 		of.canceled.Inc()
 	}
@@ -99,7 +114,7 @@ func causeOf(err error) string {
 	case errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
 		return gaveUp
 	}
-	return bug
+	return report.InternalError
 }
 
 // TraceQueryStart is part of db.Tracer. Queries are not counted.

@@ -45,6 +45,10 @@ func (l *leases) add(now db.Stat) {
 		l.last = db.Stat{}
 	}
 	sum := l.sums[now.Strategy]
+	if sum == nil {
+		sum = &db.Stat{}
+		l.sums[now.Strategy] = sum
+	}
 	sum.Waited += max(0, now.Waited-l.last.Waited)
 	sum.WaitTotal += max(0, now.WaitTotal-l.last.WaitTotal)
 	sum.Leaked += max(0, now.Leaked-l.last.Leaked)

@@ -6,7 +6,7 @@
 //   - a scrape queries nothing: the server's figures are those of the sampler's last look, so /metrics answers while
 //     every slot is taken, and a hundred scrapers cost the server what one does;
 //   - the number of series is bounded: no label holds what a client can make up. Routes are patterns, methods the
-//     known ones, causes those of package db, and applications the 20 that have the most sessions;
+//     known ones, causes those of package report, and applications the 20 that have the most sessions;
 //   - a counter never goes backwards while the process runs, also when another strategy comes into force;
 //   - no secret is told. Names of applications are: keep /metrics away from those who should not see them.
 //
@@ -26,7 +26,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"ddtb/app/report"
-	"ddtb/db"
 )
 
 // Metrics is what is counted of one application.
@@ -48,7 +47,7 @@ func New(version string) *Metrics {
 			Name: "ddtb_failures_total", Help: "Requests that failed here, by cause.",
 		}, []string{"cause"}),
 	}
-	for _, c := range append(causes, bug) {
+	for _, c := range report.Causes() {
 		m.failures.WithLabelValues(c)
 	}
 	m.registry.MustRegister(
@@ -91,23 +90,8 @@ func (m *Metrics) Close() {
 	}
 }
 
-// bug stands for every failure that is not for want of a connection, here as in reports.
-const bug = "internal error"
-
-// causes are all that a failure to get a connection has.
-var causes = []string{
-	string(db.PoolTimeout), string(db.QueueFull), string(db.SlotsExhausted), string(db.ServerUnavailable),
-	string(db.LoginRejected), string(db.CircuitOpen),
-}
-
 // Failed counts a request that failed with err.
-func (m *Metrics) Failed(err error) {
-	cause := string(db.CauseOf(err))
-	if cause == "" {
-		cause = bug
-	}
-	m.failures.WithLabelValues(cause).Inc()
-}
+func (m *Metrics) Failed(err error) { m.failures.WithLabelValues(report.CauseOf(err)).Inc() }
 
 // FollowReports tells how many mails and events r sends.
 func (m *Metrics) FollowReports(r *report.Reporter) {

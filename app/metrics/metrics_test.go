@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -91,13 +92,17 @@ func TestAStateIsToldAlsoWhenItIsNobodys(t *testing.T) {
 
 func TestFailuresAreToldByTheirCause(t *testing.T) {
 	m := New("test")
-	for _, cause := range causes {
-		m.Failed(fmt.Errorf("latest polls: %w", &db.ConnError{Cause: db.Cause(cause)}))
+	for _, cause := range db.Causes {
+		m.Failed(fmt.Errorf("latest polls: %w", &db.ConnError{Cause: cause}))
 	}
 	m.Failed(errors.New("a bug"))
 	m.Failed(errors.New("another"))
+	m.Failed(fmt.Errorf("vote: %w", &pgconn.PgError{Code: "53100"}))
+	m.Failed(fmt.Errorf("watch: %w", context.DeadlineExceeded))
 	text := scrape(t, m)
-	for _, cause := range causes {
+	mustHave(t, text, `ddtb_failures_total{cause="disk full"} 1`, `ddtb_failures_total{cause="deadline exceeded"} 1`,
+		`ddtb_failures_total{cause="lock timeout"} 0`)
+	for _, cause := range db.Causes {
 		mustHave(t, text, fmt.Sprintf("ddtb_failures_total{cause=%q} 1", cause))
 	}
 	mustHave(t, text, `ddtb_failures_total{cause="internal error"} 2`)
@@ -117,6 +122,15 @@ func TestTheEndOfAnAcquireIsToldByItsCause(t *testing.T) {
 		`ddtb_acquire_failures_total{cause="internal error",strategy="pool"} 1`)
 }
 
+func TestAnAcquireOfAnUnknownStrategyOrCauseIsCountedToo(t *testing.T) {
+	m := New("test")
+	for _, err := range []error{nil, &db.ConnError{Cause: db.QueueFull}, &db.ConnError{Cause: "of tomorrow"}} {
+		m.Acquires().TraceAcquire(t.Context(), "new")(err)
+	}
+	mustHave(t, scrape(t, m), `pgxpool_acquire_count{strategy="new"} 1`, `ddtb_acquire_failures_total{cause="queue full",strategy="new"} 1`,
+		`ddtb_acquire_failures_total{cause="internal error",strategy="new"} 1`)
+}
+
 func TestCountersOfStrategiesAddUp(t *testing.T) {
 	m := New("test")
 	m.FollowLeases(dbtest.Open(t))
@@ -131,6 +145,10 @@ func TestCountersOfStrategiesAddUp(t *testing.T) {
 		m.leases.add(s)
 	}
 	if got := *m.leases.sums["pool"]; got.Leaked != 6 || got.Connects != 6 || got.Connected != 5 {
+		t.Errorf("%+v", got)
+	}
+	m.leases.add(db.Stat{Strategy: "new", Connects: 1})
+	if got := *m.leases.sums["new"]; got.Connects != 1 {
 		t.Errorf("%+v", got)
 	}
 	if got := *m.leases.sums["persistent"]; got.Leaked != 9 || got.Connects != 2 {

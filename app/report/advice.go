@@ -96,6 +96,14 @@ var advices = map[string]advice{
 		"work_mem × the backends at work is more than there is, or too many backends share the machine.",
 		[]string{"Count the backends: ddtb db-connections status. Fewer connections, or a smaller work_mem, are the remedy."},
 	},
+	deadlineExceeded: {
+		"A request had no more time before what it waited for was done.",
+		"The database server hangs, or the network to it does: it neither answered nor refused in time. Or the request waited behind others that did.",
+		[]string{
+			"Does it answer? ddtb db-connections status, and the server's own log.",
+			"The route says what was asked for. If it is one alone, look for what is slow in it.",
+		},
+	},
 	InternalError: {
 		"A request failed in a way that nobody expected. The person at the other end saw \"Something went wrong here\".",
 		"A bug, or something outside of it that the code does not handle. The traceback below shows the line.",

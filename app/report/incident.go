@@ -1,8 +1,10 @@
 package report
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -19,14 +21,14 @@ import (
 	"ddtb/db"
 )
 
-// InternalError is the cause of whatever is no failure to get a connection: a bug, or an error nobody expected.
+// InternalError is the cause of whatever has no other: a bug, or an error nobody expected.
 const InternalError = "internal error"
 
 // Incident is one failed request. Only Err is needed. Nothing in it is kept but strings, cut to a bound, so that
 // an incident pins no memory of its request.
 type Incident struct {
 	Err      error
-	Cause    string    // "": db.CauseOf(Err), else what its SQLSTATE says, else InternalError
+	Cause    string    // "": CauseOf(Err)
 	Stack    []uintptr // the first traceback: Callers, where the error came up; nil: Err's StackTrace(), if it has one
 	Origin   string    // the line of code to blame, "store.go:42 polls.(*Store).Latest"; "": found in Stack
 	Strategy string    // "": that of the ConnError in Err
@@ -106,18 +108,44 @@ type withStack struct {
 func (w withStack) Unwrap() error         { return w.error }
 func (w withStack) StackTrace() []uintptr { return w.stack }
 
-// Causes that the server tells, and that are neither bugs nor the want of a connection.
+// Causes that are neither bugs nor the want of a connection: what the server tells, and a deadline that passed without
+// anything being told.
 const (
 	statementTimeout = "statement timeout"
 	lockTimeout      = "lock timeout"
 	readOnly         = "read-only database"
 	diskFull         = "disk full"
 	outOfMemory      = "out of memory"
+	deadlineExceeded = "deadline exceeded"
 )
 
 var causes = map[string]string{
 	pgerrcode.QueryCanceled: statementTimeout, pgerrcode.LockNotAvailable: lockTimeout,
 	pgerrcode.ReadOnlySQLTransaction: readOnly, pgerrcode.DiskFull: diskFull, pgerrcode.OutOfMemory: outOfMemory,
+}
+
+// CauseOf is why a request failed with err: a cause of package db, what the server's SQLSTATE says, a deadline, or
+// InternalError. It is one of Causes.
+func CauseOf(err error) string {
+	if cause := db.CauseOf(err); cause != "" {
+		return string(cause)
+	}
+	if pe, ok := errors.AsType[*pgconn.PgError](err); ok && causes[pe.Code] != "" {
+		return causes[pe.Code]
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return deadlineExceeded
+	}
+	return InternalError
+}
+
+// Causes are all that CauseOf tells.
+func Causes() []string {
+	all := slices.Sorted(maps.Values(causes))
+	for _, cause := range db.Causes {
+		all = append(all, string(cause))
+	}
+	return append(all, deadlineExceeded, InternalError)
 }
 
 // fingerprint is the kind of a failure. Failures of one kind are told together.
@@ -138,13 +166,7 @@ func (in *Incident) complete() {
 		in.At = time.Now()
 	}
 	if in.Cause == "" {
-		in.Cause = string(db.CauseOf(in.Err))
-	}
-	if pe, ok := errors.AsType[*pgconn.PgError](in.Err); ok && in.Cause == "" {
-		in.Cause = causes[pe.Code]
-	}
-	if in.Cause == "" {
-		in.Cause = InternalError
+		in.Cause = CauseOf(in.Err)
 	}
 	if len(in.Stack) == 0 {
 		in.Stack = stackOf(in.Err)

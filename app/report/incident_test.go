@@ -1,6 +1,7 @@
 package report
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -98,8 +99,8 @@ func TestACutTextIsShortAndWhole(t *testing.T) {
 }
 
 func TestEveryCauseHasItsAdvice(t *testing.T) {
-	for _, cause := range []db.Cause{db.PoolTimeout, db.QueueFull, db.SlotsExhausted, db.ServerUnavailable, db.LoginRejected, db.CircuitOpen} {
-		if a, ok := advices[string(cause)]; !ok || a.what == "" || a.why == "" || len(a.do) == 0 {
+	for _, cause := range Causes() {
+		if a, ok := advices[cause]; !ok || a.what == "" || a.why == "" || len(a.do) == 0 {
 			t.Errorf("no advice for %q", cause)
 		}
 	}
@@ -110,6 +111,9 @@ func TestEveryCauseHasItsAdvice(t *testing.T) {
 			t.Errorf("%s is told as %q", code, in.Cause)
 		}
 	}
+	late := Incident{Err: fmt.Errorf("x: %w", context.DeadlineExceeded)}
+	late.complete()
+	equal(t, "a deadline's cause", late.Cause, "deadline exceeded")
 	lost := Incident{Err: &db.ConnError{Cause: db.ServerUnavailable, Err: &pgconn.PgError{Code: "57014"}}}
 	lost.complete()
 	equal(t, "a cause of package db comes first", lost.Cause, string(db.ServerUnavailable))

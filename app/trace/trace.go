@@ -71,8 +71,8 @@ func New(cfg config.Tracing, version string, log *slog.Logger) (*Tracing, error)
 	about, err := resource.New(context.Background(), resource.WithHost(), resource.WithTelemetrySDK(), resource.WithAttributes(
 		attribute.String("service.name", "ddtb"), attribute.String("service.version", version),
 	))
-	if err != nil {
-		return nil, fmt.Errorf("tracing: %w", err)
+	if err != nil { // a machine without a name, for one; the rest is known
+		log.Warn("traces don't tell all about this process", "error", err)
 	}
 	x := newExporter(otlp, cfg, log)
 	limits := sdk.NewSpanLimits()

@@ -2,6 +2,7 @@ package web_test
 
 import (
 	"bytes"
+	gocontext "context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/PuerkitoBio/goquery"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/labstack/echo/v4"
 	"github.com/labstack/echo/v4/middleware"
 
@@ -130,6 +132,16 @@ func multipartOf(t *testing.T, file bool, fields ...string) (body, contentType s
 		t.Fatal(err)
 	}
 	return buf.String(), w.FormDataContentType()
+}
+
+func TestADeadlineAndAFullDiskOfferTheFormAgain(t *testing.T) {
+	for _, err := range []error{fmt.Errorf("x: %w", gocontext.DeadlineExceeded), &pgconn.PgError{Code: "53100"}} {
+		f := newFailing(t)
+		f.err = err
+		if status, doc := f.post(t, "/polls/1/vote/", formType, "choice=1"); status != http.StatusServiceUnavailable || hidden(doc) != "choice=1" {
+			t.Errorf("%v: %d, %s", err, status, hidden(doc))
+		}
+	}
 }
 
 func TestA503OffersAMultipartFormAgainUnlessItHasAFile(t *testing.T) {

@@ -66,7 +66,16 @@ func ProblemOf(err error) Problem {
 			return plain(http.StatusConflict, "This does not go with what is stored: somebody may have changed it since. Load the page again.")
 		}
 	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return late
+	}
 	return plain(http.StatusInternalServerError, "Something went wrong here. It was logged, and is not your doing.")
+}
+
+// late is how a deadline ends a request: what it waited for may have been done all the same.
+var late = Problem{
+	Status: http.StatusServiceUnavailable, Title: "This took too long", RetryAfter: retryAfter,
+	Detail: "What this needs did not answer in time, so it was given up. If it was to change something, look first whether it did.",
 }
 
 // undone is how a transaction ends that met others at the same rows. Where it can be run again by itself, it was.
@@ -102,7 +111,8 @@ var said = map[string]Problem{
 	},
 }
 
-// passes tells whether the same request may be served later, so that a form that was sent is worth keeping.
+// passes tells whether the same request may be served later, so that a form that was sent is worth keeping: by itself,
+// or, without a RetryAfter, once somebody has mended what is wrong.
 func (p Problem) passes() bool { return p.Status == http.StatusServiceUnavailable || p.RetryAfter > 0 }
 
 func plain(status int, detail string) Problem {
@@ -194,7 +204,7 @@ func HandleErrors(log *slog.Logger, tell func(echo.Context, error)) echo.HTTPErr
 
 func (p Problem) level() slog.Level {
 	switch {
-	case p.passes():
+	case p.RetryAfter > 0:
 		return slog.LevelWarn
 	case p.Status >= http.StatusInternalServerError:
 		return slog.LevelError

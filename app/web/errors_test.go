@@ -18,6 +18,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"ddtb/app/fault"
+	"ddtb/app/report"
 	"ddtb/app/web"
 	"ddtb/db"
 )
@@ -56,7 +57,7 @@ var answers = map[string]struct {
 	},
 	"a rejected login, which does not pass": {
 		&db.ConnError{Cause: db.LoginRejected, Err: errors.New(secret)}, 503,
-		"No database connection: login rejected", "its configuration needs a look", "", slog.LevelWarn,
+		"No database connection: login rejected", "its configuration needs a look", "", slog.LevelError,
 	},
 	"what can't be read":  {fault.New(fault.Invalid, "threads=0: no."), 400, "Bad Request", "threads=0: no.", "", slog.LevelDebug},
 	"what is not allowed": {fault.Wrap(fault.Forbidden, errors.New(secret), "Not you."), 403, "Forbidden", "Not you.", "", slog.LevelDebug},
@@ -87,10 +88,13 @@ var answers = map[string]struct {
 		&pgconn.PgError{Code: "25006", Message: secret}, 503, "The database is read-only", "takes no changes", "1", slog.LevelWarn,
 	},
 	"a full disk, which does not pass": {
-		&pgconn.PgError{Code: "53100", Message: secret}, 503, "The database's disk is full", "somebody makes room", "", slog.LevelWarn,
+		&pgconn.PgError{Code: "53100", Message: secret}, 503, "The database's disk is full", "somebody makes room", "", slog.LevelError,
 	},
 	"too little memory": {
 		&pgconn.PgError{Code: "53200", Message: secret}, 503, "The database is short of memory", "too little memory", "1", slog.LevelWarn,
+	},
+	"a deadline": {
+		fmt.Errorf("sessions of %s: %w", secret, gocontext.DeadlineExceeded), 503, "This took too long", "look first whether it did", "1", slog.LevelWarn,
 	},
 	"a bug":                          {errors.New(secret), 500, "Internal Server Error", "not your doing", "", slog.LevelError},
 	"a bug that says so":             {fault.New(fault.Internal, secret), 500, "Internal Server Error", "not your doing", "", slog.LevelError},
@@ -170,6 +174,14 @@ func TestAnErrorIsAProblemDocumentForWhoAsksForJSON(t *testing.T) {
 				t.Errorf("it tells what only the log should: %s", rec.Body)
 			}
 		})
+	}
+}
+
+func TestWhatIsToldAsABugIsWhatIsAnsweredAsOne(t *testing.T) {
+	for name, want := range answers {
+		if want.status >= http.StatusInternalServerError && (report.CauseOf(want.err) == report.InternalError) != (want.status == http.StatusInternalServerError) {
+			t.Errorf("%s is answered with %d, and told as %q", name, want.status, report.CauseOf(want.err))
+		}
 	}
 }
 
