@@ -598,14 +598,14 @@ func TestASwitchThatCannotBeRecordedIsMadeAndTold(t *testing.T) {
 func TestWhoWatchesPinsNoConnectionOfTheirWorker(t *testing.T) {
 	s := newBoard(t, func(c *config.Config) { setDatabase(c, persistent) })
 	control := dbtest.Control(t, s.cfg.Databases["default"])
-	cookie := s.login("ada")
-	s.get(connections, "Cookie", cookie)
+	cookie := s.login("ada") // whose first look asks the database
 	var viewers []*viewer
 	for range 8 {
 		v := s.watch(cookie)
 		v.mustNext()
 		viewers = append(viewers, v)
 	}
+	dbtest.Eventually(t, "those over which they asked first are closed", func() bool { return s.backends(control) <= 2 })
 	acquired := s.DB().Stat().Acquired
 	a := s.post("/admin/auth/group/add/", url.Values{"name": {"Editors"}, "_save": {"Save"}}, "Cookie", cookie) // which forgets who everybody is
 	if a.StatusCode != 302 {
@@ -619,4 +619,24 @@ func TestWhoWatchesPinsNoConnectionOfTheirWorker(t *testing.T) {
 		t.Fatal("nobody asked again: the test sees nothing")
 	}
 	dbtest.Eventually(t, "the connections over which they asked are closed", func() bool { return s.backends(control) <= 2 })
+}
+
+func TestViewersAskForTheirRightsOneAfterAnother(t *testing.T) {
+	s := newBoard(t, func(c *config.Config) { setDatabase(c, perRequest) })
+	cookie := s.login("ada")
+	var viewers []*viewer
+	for range 60 {
+		v := s.watch(cookie)
+		v.mustNext()
+		viewers = append(viewers, v)
+	}
+	before := s.DB().Stat().Connects
+	s.post("/admin/auth/group/add/", url.Values{"name": {"Editors"}, "_save": {"Save"}}, "Cookie", cookie) // which forgets who everybody is
+	for _, v := range viewers {
+		v.mustNext()
+		v.mustNext()
+	}
+	if asked := s.DB().Stat().Connects - before; asked < 2 || asked > 6 {
+		t.Errorf("a change of a group and 60 viewers of one session made %d attempts to connect", asked)
+	}
 }

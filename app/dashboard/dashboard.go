@@ -82,6 +82,8 @@ type Board struct {
 	feed     *feed
 	failures *failures
 	viewers  chan struct{} // holds a token for each
+	asking   chan struct{} // holds a token while one viewer's right is looked up
+	askNext  time.Time     // no viewer's right is looked up before; for who has put the token in asking
 
 	switching sync.Mutex                 // one switch at a time
 	byHand    atomic.Pointer[handSwitch] // the last one
@@ -91,7 +93,7 @@ type Board struct {
 func New(o Options) *Board {
 	failed := newFailures()
 	return &Board{
-		Options: o, failures: failed, viewers: make(chan struct{}, maxViewers),
+		Options: o, failures: failed, viewers: make(chan struct{}, maxViewers), asking: make(chan struct{}, 1),
 		feed: startFeed(o, failed),
 	}
 }
