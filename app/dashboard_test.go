@@ -483,6 +483,56 @@ func TestWhatWasTypedOutlivesTheSession(t *testing.T) {
 	}
 }
 
+func TestTooMuchThatWasTypedIsNotPutIntoAnAddress(t *testing.T) {
+	s := newBoard(t, nil)
+	a := s.post(connections, url.Values{"strategy": {"pool"}, "pool.timeout": {strings.Repeat("é", 100_000)}})
+	if to := a.header("Location"); a.StatusCode != 302 || to != "/admin/login/?next=%2Fadmin%2Fconnections%2F" {
+		t.Errorf("%s to %.200s (%d bytes)", a.Status, to, len(to))
+	}
+}
+
+func TestWhoIsUnknownDoesNotHoldUpTheMonitoringConnection(t *testing.T) {
+	s := newBoard(t, nil)
+	cfg := s.cfg.Databases["default"]
+	control := dbtest.Control(t, cfg)
+	s.until(s.login("ada"), "the server was looked at", func(a answer) bool { return strings.Contains(a.body, "monitor") })
+	const monitor = `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE '%/monitor'`
+	var before, after int
+	if err := control.QueryRow(t.Context(), monitor).Scan(&before); err != nil {
+		t.Fatal(err)
+	}
+	s.sql(control, `BEGIN`)
+	s.sql(control, `LOCK ddtb_session`)
+	var posts sync.WaitGroup
+	for i := range 6 {
+		posts.Go(func() {
+			ctx := t.Context()
+			if i == 0 { // who hangs up
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, 2300*time.Millisecond)
+				defer cancel()
+			}
+			unknown := fmt.Sprintf("ddtb_session=%043d", i)
+			a, err := s.send(ctx, fresh, http.MethodPost, connections, strings.NewReader("strategy=persistent"),
+				"Cookie", unknown, "Content-Type", "application/x-www-form-urlencoded")
+			if i > 0 && (err != nil || a.StatusCode != 503 || a.header("Retry-After") == "") {
+				t.Errorf("%v %s\n%s", err, a.Status, a.body)
+			}
+		})
+	}
+	posts.Wait()
+	if a := s.get("/readyz"); a.StatusCode != 200 {
+		t.Errorf("/readyz: %s\n%s", a.Status, a.body)
+	}
+	s.sql(control, `ROLLBACK`)
+	if err := control.QueryRow(t.Context(), monitor).Scan(&after); err != nil || after != before {
+		t.Errorf("the monitoring connection was backend %d, and is now %d: %v", before, after, err)
+	}
+	if got := s.DB().Config().Strategy; got != "pool" {
+		t.Errorf("the strategy is %s", got)
+	}
+}
+
 func TestAnApplicationsNameIsTextOnTheDashboard(t *testing.T) {
 	s := newBoard(t, nil)
 	control := dbtest.Control(t, s.cfg.Databases["default"])
@@ -589,7 +639,11 @@ func TestASwitchThatCannotBeRecordedIsMadeAndTold(t *testing.T) {
 	if got := s.DB().Config().Strategy; got != "per-request" {
 		t.Errorf("the strategy is %s", got)
 	}
-	mustContain(t, s.get(connections, "Cookie", cookie), 200, "ada switched strategy from pool to per-request", "could not be written into the history")
+	page := s.get(connections, "Cookie", cookie)
+	mustContain(t, page, 200, "ada switched strategy from pool to per-request", "could not be written into the history: SQLSTATE 42P01.")
+	if strings.Contains(page.body, "django_admin_log") {
+		t.Error("the page has the text of the error")
+	}
 	if len(s.log.lines("level=WARN", "could not be written into the history", "by=ada")) != 1 {
 		t.Errorf("the log does not tell:\n%s", s.log)
 	}

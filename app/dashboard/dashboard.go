@@ -85,6 +85,7 @@ type Board struct {
 	asking   chan struct{} // holds a token while one viewer's right is looked up
 	askNext  time.Time     // no viewer's right is looked up before; for who has put the token in asking
 
+	deciding  chan struct{}              // holds a token for each who is asked for over the monitoring connection
 	switching sync.Mutex                 // one switch at a time
 	byHand    atomic.Pointer[handSwitch] // the last one
 }
@@ -94,7 +95,8 @@ func New(o Options) *Board {
 	failed := newFailures()
 	return &Board{
 		Options: o, failures: failed, viewers: make(chan struct{}, maxViewers), asking: make(chan struct{}, 1),
-		feed: startFeed(o, failed),
+		deciding: make(chan struct{}, mostDeciding),
+		feed:     startFeed(o, failed),
 	}
 }
 
