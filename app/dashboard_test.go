@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -440,6 +441,44 @@ func TestTheStrategyIsSwitchedUnderLoadWithoutAFailedRequest(t *testing.T) {
 	}
 }
 
+func TestTheProcessesOwnFiguresAreNewHoweverSeldomTheServerIsLookedAt(t *testing.T) {
+	s := newBoard(t, func(c *config.Config) { c.Monitor.Interval = time.Hour })
+	cookie := s.login("ada")
+	s.until(cookie, "the server was looked at", func(a answer) bool { return strings.Contains(a.body, "monitor") })
+	v := s.watch(cookie)
+	v.mustNext()
+	if a := s.post(connections, url.Values{"strategy": {"per-request"}, "per_request.max_size": {"7"}}, "Cookie", cookie); a.StatusCode != 303 {
+		t.Fatalf("%s\n%s", a.Status, a.body)
+	}
+	mustContain(t, s.get(connections, "Cookie", cookie), 200, "ada switched", `<span data-text="strategy">per-request</span>`, "0 of 7")
+	if e := v.until("the switch is seen", func(e event) bool { return e.Texts["strategy"] == "per-request" }); e.Point[1] == nil {
+		t.Errorf("what was seen of the server is lost: %s", e.data)
+	}
+	lease, err := s.DB().Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lease.Release()
+	v.until("the lease is seen", func(e event) bool { return e.Texts["leases"] == "1 of 7" && e.Point[1] != nil })
+}
+
+func TestASwitchByHandUndoesNoReload(t *testing.T) {
+	s := newBoard(t, nil)
+	cookie := s.login("ada")
+	for i := range 20 {
+		name := fmt.Sprintf("reload%d", i)
+		var both sync.WaitGroup
+		both.Go(func() { s.reconfigure(func(c *config.Database) { c.ApplicationName = name }) })
+		both.Go(func() {
+			s.post(connections, url.Values{"strategy": {"pool"}, "pool.max_size": {strconv.Itoa(20 + i)}}, "Cookie", cookie)
+		})
+		both.Wait()
+		if got := s.DB().Config().ApplicationName; got != name {
+			t.Fatalf("after the reload with %q, and a switch of a size, %q is in force", name, got)
+		}
+	}
+}
+
 func TestAMistakeInTheControlComesBackWithWhatWasTyped(t *testing.T) {
 	s := newBoard(t, nil)
 	cookie := s.login("ada")
@@ -652,9 +691,10 @@ func TestASwitchThatCannotBeRecordedIsMadeAndTold(t *testing.T) {
 func TestWhoWatchesPinsNoConnectionOfTheirWorker(t *testing.T) {
 	s := newBoard(t, func(c *config.Config) { setDatabase(c, persistent) })
 	control := dbtest.Control(t, s.cfg.Databases["default"])
-	cookie := s.login("ada") // whose first look asks the database
+	var cookie string
 	var viewers []*viewer
 	for range 8 {
+		cookie = s.login("ada") // nobody knows yet whose session it is
 		v := s.watch(cookie)
 		v.mustNext()
 		viewers = append(viewers, v)
@@ -665,14 +705,27 @@ func TestWhoWatchesPinsNoConnectionOfTheirWorker(t *testing.T) {
 	if a.StatusCode != 302 {
 		t.Fatalf("%s\n%s", a.Status, a.body)
 	}
-	for _, v := range viewers {
-		v.mustNext()
-		v.mustNext()
-	}
+	s.pastNow(cookie, viewers)
 	if s.DB().Stat().Acquired == acquired {
 		t.Fatal("nobody asked again: the test sees nothing")
 	}
 	dbtest.Eventually(t, "the connections over which they asked are closed", func() bool { return s.backends(control) <= 2 })
+}
+
+// pastNow reads every stream until events come that were made from now on.
+func (s *site) pastNow(cookie string, viewers []*viewer) {
+	s.t.Helper()
+	number := func(e event) int {
+		n, err := strconv.Atoi(e.id)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return n
+	}
+	now := number(s.watch(cookie).mustNext())
+	for _, v := range viewers {
+		v.until("what comes is new", func(e event) bool { return number(e) > now+1 })
+	}
 }
 
 func TestViewersAskForTheirRightsOneAfterAnother(t *testing.T) {
@@ -686,10 +739,7 @@ func TestViewersAskForTheirRightsOneAfterAnother(t *testing.T) {
 	}
 	before := s.DB().Stat().Connects
 	s.post("/admin/auth/group/add/", url.Values{"name": {"Editors"}, "_save": {"Save"}}, "Cookie", cookie) // which forgets who everybody is
-	for _, v := range viewers {
-		v.mustNext()
-		v.mustNext()
-	}
+	s.pastNow(cookie, viewers)
 	if asked := s.DB().Stat().Connects - before; asked < 2 || asked > 6 {
 		t.Errorf("a change of a group and 60 viewers of one session made %d attempts to connect", asked)
 	}

@@ -206,23 +206,32 @@ func (b *Board) whoSwitches(ctx context.Context) (*auth.User, error) {
 	return user, err
 }
 
+var errMistakes = errors.New("the form has mistakes")
+
 // apply switches first and writes the history afterwards: the switch may be what makes that possible.
 func (b *Board) apply(
 	ctx context.Context, user *auth.User, texts map[string]string,
 ) (problems map[string]string, changed bool) {
 	b.switching.Lock()
 	defer b.switching.Unlock()
-	before := b.DB.Config()
-	after, problems := before.Edit(texts)
-	if len(problems) > 0 || after == before {
-		return problems, false
-	}
 	ctx = context.WithoutCancel(ctx) // half a switch helps nobody
 	patience, cancel := context.WithTimeout(ctx, switchTimeout)
 	defer cancel()
-	if err := b.Switch(patience, after); err != nil {
+	before, after, err := b.Switch(patience, func(now config.Database) (after config.Database, err error) {
+		if after, problems = now.Edit(texts); len(problems) > 0 {
+			return now, errMistakes
+		}
+		return after, nil
+	})
+	switch {
+	case len(problems) > 0:
+		return problems, false
+	case err != nil:
 		return map[string]string{strategyKey: err.Error()}, false
+	case before == after:
+		return nil, false
 	}
+	b.feed.tell(false)
 	h := handSwitch{At: time.Now(), By: user.Username, To: after, Changes: differences(before, after)}
 	if err := b.record(ctx, user, h.Changes); err != nil {
 		h.Unrecorded = inShort(err)

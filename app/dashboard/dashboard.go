@@ -71,7 +71,10 @@ type Options struct {
 	Config  *config.Config
 	Testing func() bool // whether the test endpoints are on
 	Log     *slog.Logger
-	Switch  func(context.Context, config.Database) error // puts other settings of DB in force
+	// Switch puts in force what edit makes of the settings of DB, or returns its error; none changes them meanwhile.
+	Switch func(
+		ctx context.Context, edit func(now config.Database) (config.Database, error),
+	) (before, after config.Database, err error)
 	// Record writes an entry of the admin's history through q.
 	Record func(ctx context.Context, q db.Querier, by *auth.User, object, message string) error
 }
