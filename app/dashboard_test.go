@@ -705,7 +705,7 @@ func TestWhoWatchesPinsNoConnectionOfTheirWorker(t *testing.T) {
 	if a.StatusCode != 302 {
 		t.Fatalf("%s\n%s", a.Status, a.body)
 	}
-	s.pastNow(cookie, viewers)
+	pastNow(viewers)
 	if s.DB().Stat().Acquired == acquired {
 		t.Fatal("nobody asked again: the test sees nothing")
 	}
@@ -713,18 +713,11 @@ func TestWhoWatchesPinsNoConnectionOfTheirWorker(t *testing.T) {
 }
 
 // pastNow reads every stream until events come that were made from now on.
-func (s *site) pastNow(cookie string, viewers []*viewer) {
-	s.t.Helper()
-	number := func(e event) int {
-		n, err := strconv.Atoi(e.id)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		return n
-	}
-	now := number(s.watch(cookie).mustNext())
+func pastNow(viewers []*viewer) {
+	now := float64(time.Now().UnixMilli()) / 1000
 	for _, v := range viewers {
-		v.until("what comes is new", func(e event) bool { return number(e) > now+1 })
+		v.until("what comes is new", func(e event) bool { return e.kind == "now" && *e.Point[0] > now })
+		v.mustNext()
 	}
 }
 
@@ -739,7 +732,7 @@ func TestViewersAskForTheirRightsOneAfterAnother(t *testing.T) {
 	}
 	before := s.DB().Stat().Connects
 	s.post("/admin/auth/group/add/", url.Values{"name": {"Editors"}, "_save": {"Save"}}, "Cookie", cookie) // which forgets who everybody is
-	s.pastNow(cookie, viewers)
+	pastNow(viewers)
 	if asked := s.DB().Stat().Connects - before; asked < 2 || asked > 6 {
 		t.Errorf("a change of a group and 60 viewers of one session made %d attempts to connect", asked)
 	}
