@@ -21,6 +21,7 @@ import (
 	"ddtb/app"
 	"ddtb/app/auth"
 	"ddtb/config"
+	"ddtb/db"
 	"ddtb/db/dbtest"
 )
 
@@ -463,9 +464,22 @@ func TestTheProcessesOwnFiguresAreNewHoweverSeldomTheServerIsLookedAt(t *testing
 }
 
 func TestASwitchByHandUndoesNoReload(t *testing.T) {
-	s := newBoard(t, nil)
+	s := newBoard(t, func(c *config.Config) {
+		setDatabase(c, func(d *config.Database) { d.Pool.MaxSize, d.Pool.MaxIdle = 20, 10 })
+	})
 	cookie := s.login("ada")
 	for i := range 20 {
+		var idle []*db.Lease // a reload takes as long as it takes to close them
+		for range 10 {
+			l, err := s.DB().Acquire(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			idle = append(idle, l)
+		}
+		for _, l := range idle {
+			l.Release()
+		}
 		name := fmt.Sprintf("reload%d", i)
 		var both sync.WaitGroup
 		both.Go(func() { s.reconfigure(func(c *config.Database) { c.ApplicationName = name }) })
