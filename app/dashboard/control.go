@@ -176,7 +176,7 @@ func (b *Board) change(c echo.Context) error {
 }
 
 // whoSwitches is who sent the control, asked over the monitoring connection, which is there when no other can be had:
-// that is when the control is needed. There is one for all, so who is known to have no right to switch is told so without.
+// that is when the control is needed. There is one for all, so it is left alone when it is known that they may not.
 func (b *Board) whoSwitches(ctx context.Context) (*auth.User, error) {
 	soon, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
