@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -45,7 +46,8 @@ type App struct {
 	ready  *readiness
 	echo   *echo.Echo
 
-	patterns map[string]bool // of the routes; written while they are bound
+	patterns  map[string]bool // of the routes; written while they are bound
+	switching sync.Mutex      // from reading the settings in force to having put others there
 }
 
 // surroundings are those of the process, as far as New is told of them.
@@ -143,7 +145,8 @@ func (a *App) Server() *activity.Observer { return a.server }
 // Reconfigure puts a newly read configuration in force as far as that needs no restart: the database,
 // its strategy and its sizes, and the test endpoints. No request fails. restart names what else was changed.
 func (a *App) Reconfigure(ctx context.Context, cfg *config.Config) (restart []string, err error) {
-	if err := a.switchTo(ctx, cfg.Databases["default"]); err != nil {
+	read := func(config.Database) (config.Database, error) { return cfg.Databases["default"], nil }
+	if _, _, err := a.switchTo(ctx, read); err != nil {
 		return nil, err
 	}
 	if err := a.server.Use(ctx, cfg.Databases["default"]); err != nil {
@@ -153,11 +156,20 @@ func (a *App) Reconfigure(ctx context.Context, cfg *config.Config) (restart []st
 	return needRestart(a.cfg, cfg), nil
 }
 
-// switchTo puts other settings of the database in force, for the configuration and for the dashboard.
-func (a *App) switchTo(ctx context.Context, database config.Database) error {
+// switchTo puts in force what edit makes of the settings of the database, for the configuration and for the dashboard:
+// one after the other, so that neither undoes what the other changes at the same moment.
+func (a *App) switchTo(
+	ctx context.Context, edit func(now config.Database) (config.Database, error),
+) (before, after config.Database, err error) {
+	a.switching.Lock()
+	defer a.switching.Unlock()
+	before = a.db.Config()
+	if after, err = edit(before); err != nil {
+		return before, before, err
+	}
 	a.count.CountLeases()
 	defer a.count.CountLeases()
-	return a.db.Switch(ctx, database)
+	return before, after, a.db.Switch(ctx, after)
 }
 
 // Close ends what New began, after the last request. When ctx ends first, leases are taken back.

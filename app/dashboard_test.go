@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -20,6 +21,7 @@ import (
 	"ddtb/app"
 	"ddtb/app/auth"
 	"ddtb/config"
+	"ddtb/db"
 	"ddtb/db/dbtest"
 )
 
@@ -440,6 +442,57 @@ func TestTheStrategyIsSwitchedUnderLoadWithoutAFailedRequest(t *testing.T) {
 	}
 }
 
+func TestTheProcessesOwnFiguresAreNewHoweverSeldomTheServerIsLookedAt(t *testing.T) {
+	s := newBoard(t, func(c *config.Config) { c.Monitor.Interval = time.Hour })
+	cookie := s.login("ada")
+	s.until(cookie, "the server was looked at", func(a answer) bool { return strings.Contains(a.body, "monitor") })
+	v := s.watch(cookie)
+	v.mustNext()
+	if a := s.post(connections, url.Values{"strategy": {"per-request"}, "per_request.max_size": {"7"}}, "Cookie", cookie); a.StatusCode != 303 {
+		t.Fatalf("%s\n%s", a.Status, a.body)
+	}
+	mustContain(t, s.get(connections, "Cookie", cookie), 200, "ada switched", `<span data-text="strategy">per-request</span>`, "0 of 7")
+	if e := v.until("the switch is seen", func(e event) bool { return e.Texts["strategy"] == "per-request" }); e.Point[1] == nil {
+		t.Errorf("what was seen of the server is lost: %s", e.data)
+	}
+	lease, err := s.DB().Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lease.Release()
+	v.until("the lease is seen", func(e event) bool { return e.Texts["leases"] == "1 of 7" && e.Point[1] != nil })
+}
+
+func TestASwitchByHandUndoesNoReload(t *testing.T) {
+	s := newBoard(t, func(c *config.Config) {
+		setDatabase(c, func(d *config.Database) { d.Pool.MaxSize, d.Pool.MaxIdle = 20, 10 })
+	})
+	cookie := s.login("ada")
+	for i := range 20 {
+		var idle []*db.Lease // a reload takes as long as it takes to close them
+		for range 10 {
+			l, err := s.DB().Acquire(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			idle = append(idle, l)
+		}
+		for _, l := range idle {
+			l.Release()
+		}
+		name := fmt.Sprintf("reload%d", i)
+		var both sync.WaitGroup
+		both.Go(func() { s.reconfigure(func(c *config.Database) { c.ApplicationName = name }) })
+		both.Go(func() {
+			s.post(connections, url.Values{"strategy": {"pool"}, "pool.max_size": {strconv.Itoa(20 + i)}}, "Cookie", cookie)
+		})
+		both.Wait()
+		if got := s.DB().Config().ApplicationName; got != name {
+			t.Fatalf("after the reload with %q, and a switch of a size, %q is in force", name, got)
+		}
+	}
+}
+
 func TestAMistakeInTheControlComesBackWithWhatWasTyped(t *testing.T) {
 	s := newBoard(t, nil)
 	cookie := s.login("ada")
@@ -480,6 +533,56 @@ func TestWhatWasTypedOutlivesTheSession(t *testing.T) {
 	mustContain(t, a, 200, "nothing is switched yet", `name="pool.max_size" id="id_pool_max_size" value="7"`)
 	if got := s.DB().Config().Pool.MaxSize; got != 10 {
 		t.Errorf("a link switched something: max_size is %d", got)
+	}
+}
+
+func TestTooMuchThatWasTypedIsNotPutIntoAnAddress(t *testing.T) {
+	s := newBoard(t, nil)
+	a := s.post(connections, url.Values{"strategy": {"pool"}, "pool.timeout": {strings.Repeat("é", 100_000)}})
+	if to := a.header("Location"); a.StatusCode != 302 || to != "/admin/login/?next=%2Fadmin%2Fconnections%2F" {
+		t.Errorf("%s to %.200s (%d bytes)", a.Status, to, len(to))
+	}
+}
+
+func TestWhoIsUnknownDoesNotHoldUpTheMonitoringConnection(t *testing.T) {
+	s := newBoard(t, nil)
+	cfg := s.cfg.Databases["default"]
+	control := dbtest.Control(t, cfg)
+	s.until(s.login("ada"), "the server was looked at", func(a answer) bool { return strings.Contains(a.body, "monitor") })
+	const monitor = `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE '%/monitor'`
+	var before, after int
+	if err := control.QueryRow(t.Context(), monitor).Scan(&before); err != nil {
+		t.Fatal(err)
+	}
+	s.sql(control, `BEGIN`)
+	s.sql(control, `LOCK ddtb_session`)
+	var posts sync.WaitGroup
+	for i := range 6 {
+		posts.Go(func() {
+			ctx := t.Context()
+			if i == 0 { // who hangs up
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, 2300*time.Millisecond)
+				defer cancel()
+			}
+			unknown := fmt.Sprintf("ddtb_session=%043d", i)
+			a, err := s.send(ctx, fresh, http.MethodPost, connections, strings.NewReader("strategy=persistent"),
+				"Cookie", unknown, "Content-Type", "application/x-www-form-urlencoded")
+			if i > 0 && (err != nil || a.StatusCode != 503 || a.header("Retry-After") == "") {
+				t.Errorf("%v %s\n%s", err, a.Status, a.body)
+			}
+		})
+	}
+	posts.Wait()
+	if a := s.get("/readyz"); a.StatusCode != 200 {
+		t.Errorf("/readyz: %s\n%s", a.Status, a.body)
+	}
+	s.sql(control, `ROLLBACK`)
+	if err := control.QueryRow(t.Context(), monitor).Scan(&after); err != nil || after != before {
+		t.Errorf("the monitoring connection was backend %d, and is now %d: %v", before, after, err)
+	}
+	if got := s.DB().Config().Strategy; got != "pool" {
+		t.Errorf("the strategy is %s", got)
 	}
 }
 
@@ -589,7 +692,11 @@ func TestASwitchThatCannotBeRecordedIsMadeAndTold(t *testing.T) {
 	if got := s.DB().Config().Strategy; got != "per-request" {
 		t.Errorf("the strategy is %s", got)
 	}
-	mustContain(t, s.get(connections, "Cookie", cookie), 200, "ada switched strategy from pool to per-request", "could not be written into the history")
+	page := s.get(connections, "Cookie", cookie)
+	mustContain(t, page, 200, "ada switched strategy from pool to per-request", "could not be written into the history: SQLSTATE 42P01.")
+	if strings.Contains(page.body, "django_admin_log") {
+		t.Error("the page has the text of the error")
+	}
 	if len(s.log.lines("level=WARN", "could not be written into the history", "by=ada")) != 1 {
 		t.Errorf("the log does not tell:\n%s", s.log)
 	}
@@ -598,25 +705,49 @@ func TestASwitchThatCannotBeRecordedIsMadeAndTold(t *testing.T) {
 func TestWhoWatchesPinsNoConnectionOfTheirWorker(t *testing.T) {
 	s := newBoard(t, func(c *config.Config) { setDatabase(c, persistent) })
 	control := dbtest.Control(t, s.cfg.Databases["default"])
-	cookie := s.login("ada")
-	s.get(connections, "Cookie", cookie)
+	var cookie string
 	var viewers []*viewer
 	for range 8 {
+		cookie = s.login("ada") // nobody knows yet whose session it is
 		v := s.watch(cookie)
 		v.mustNext()
 		viewers = append(viewers, v)
 	}
+	dbtest.Eventually(t, "those over which they asked first are closed", func() bool { return s.backends(control) <= 2 })
 	acquired := s.DB().Stat().Acquired
 	a := s.post("/admin/auth/group/add/", url.Values{"name": {"Editors"}, "_save": {"Save"}}, "Cookie", cookie) // which forgets who everybody is
 	if a.StatusCode != 302 {
 		t.Fatalf("%s\n%s", a.Status, a.body)
 	}
-	for _, v := range viewers {
-		v.mustNext()
-		v.mustNext()
-	}
+	pastNow(viewers)
 	if s.DB().Stat().Acquired == acquired {
 		t.Fatal("nobody asked again: the test sees nothing")
 	}
 	dbtest.Eventually(t, "the connections over which they asked are closed", func() bool { return s.backends(control) <= 2 })
+}
+
+// pastNow reads every stream until events come that were made from now on.
+func pastNow(viewers []*viewer) {
+	now := float64(time.Now().UnixMilli()) / 1000
+	for _, v := range viewers {
+		v.until("what comes is new", func(e event) bool { return e.kind == "now" && *e.Point[0] > now })
+		v.mustNext()
+	}
+}
+
+func TestViewersAskForTheirRightsOneAfterAnother(t *testing.T) {
+	s := newBoard(t, func(c *config.Config) { setDatabase(c, perRequest) })
+	cookie := s.login("ada")
+	var viewers []*viewer
+	for range 60 {
+		v := s.watch(cookie)
+		v.mustNext()
+		viewers = append(viewers, v)
+	}
+	before := s.DB().Stat().Connects
+	s.post("/admin/auth/group/add/", url.Values{"name": {"Editors"}, "_save": {"Save"}}, "Cookie", cookie) // which forgets who everybody is
+	pastNow(viewers)
+	if asked := s.DB().Stat().Connects - before; asked < 2 || asked > 6 {
+		t.Errorf("a change of a group and 60 viewers of one session made %d attempts to connect", asked)
+	}
 }

@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -9,15 +10,18 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/labstack/echo/v4"
 
 	"ddtb/app/auth"
 	"ddtb/app/fault"
 	"ddtb/config"
+	"ddtb/db"
 )
 
 const (
-	recheckTimeout = 5 * time.Second // for whether who switches still may
+	recheckTimeout = 2 * time.Second // for whether who switches still may
+	mostDeciding   = 2               // as many may ask that over the monitoring connection at once
 	switchTimeout  = 5 * time.Second // for the idle connections of the old strategy to be closed on the server
 	recordTimeout  = 3 * time.Second // for the entry in the history
 )
@@ -143,23 +147,17 @@ type handSwitch struct {
 // Clock is when.
 func (h handSwitch) Clock() string { return clock(h.At) }
 
-// change answers the control. Who sent it is asked for on the monitoring connection, which is there when no other can
-// be had: that is when this control is needed.
+// change answers the control.
 func (b *Board) change(c echo.Context) error {
 	if _, err := c.FormParams(); err != nil {
 		return fault.Wrap(fault.Invalid, err, "The form could not be read.")
 	}
 	texts := typed(c.Request().PostForm)
-	ctx, cancel := context.WithTimeout(c.Request().Context(), recheckTimeout)
-	defer cancel()
-	var user *auth.User
-	err := b.Server.Do(ctx, func(conn *pgx.Conn) (err error) {
-		user, err = auth.RecheckThrough(ctx, conn)
-		return err
-	})
+	ctx := c.Request().Context()
+	user, err := b.whoSwitches(ctx)
 	switch {
 	case err != nil:
-		return fmt.Errorf("ask who switches the strategy: %w", err)
+		return fmt.Errorf("ask who switches the strategy: %w", unanswered(err))
 	case user == nil || !user.Staff:
 		return toLogin(c, texts)
 	case !user.Superuser:
@@ -177,34 +175,86 @@ func (b *Board) change(c echo.Context) error {
 	return c.Redirect(http.StatusSeeOther, Path)
 }
 
+// whoSwitches is who sent the control, asked over the monitoring connection, which is there when no other can be had:
+// that is when the control is needed. There is one for all, so it is left alone when it is known that they may not.
+func (b *Board) whoSwitches(ctx context.Context) (*auth.User, error) {
+	soon, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	user, err := auth.UserFrom(soon)
+	if ctx.Err() != nil || err == nil && (user == nil || !user.Superuser) {
+		return user, err
+	}
+	select {
+	case b.deciding <- struct{}{}:
+		defer func() { <-b.deciding }()
+	default:
+		return nil, &db.ConnError{Cause: db.QueueFull, Size: 1, Waiting: mostDeciding, RetryAfter: time.Second}
+	}
+	// A client that hangs up must not cancel a query on that connection, which would end it.
+	kept, cancel := context.WithTimeout(context.WithoutCancel(ctx), recheckTimeout)
+	defer cancel()
+	err = b.Server.Do(kept, func(conn *pgx.Conn) error {
+		return pgx.BeginFunc(kept, conn, func(tx pgx.Tx) error {
+			// The server gives up first: what is locked ends neither the connection nor others' patience with it.
+			if _, err := tx.Exec(kept, `SET LOCAL statement_timeout = '500ms'`); err != nil {
+				return err
+			}
+			user, err = auth.RecheckThrough(kept, tx)
+			return err
+		})
+	})
+	return user, err
+}
+
+var errMistakes = errors.New("the form has mistakes")
+
 // apply switches first and writes the history afterwards: the switch may be what makes that possible.
 func (b *Board) apply(
 	ctx context.Context, user *auth.User, texts map[string]string,
 ) (problems map[string]string, changed bool) {
 	b.switching.Lock()
 	defer b.switching.Unlock()
-	before := b.DB.Config()
-	after, problems := before.Edit(texts)
-	if len(problems) > 0 || after == before {
-		return problems, false
-	}
 	ctx = context.WithoutCancel(ctx) // half a switch helps nobody
 	patience, cancel := context.WithTimeout(ctx, switchTimeout)
 	defer cancel()
-	if err := b.Switch(patience, after); err != nil {
+	before, after, err := b.Switch(patience, func(now config.Database) (after config.Database, err error) {
+		if after, problems = now.Edit(texts); len(problems) > 0 {
+			return now, errMistakes
+		}
+		return after, nil
+	})
+	switch {
+	case len(problems) > 0:
+		return problems, false
+	case err != nil:
 		return map[string]string{strategyKey: err.Error()}, false
+	case before == after:
+		return nil, false
 	}
+	b.feed.tell(false)
 	h := handSwitch{At: time.Now(), By: user.Username, To: after, Changes: differences(before, after)}
 	if err := b.record(ctx, user, h.Changes); err != nil {
-		h.Unrecorded = err.Error()
+		h.Unrecorded = inShort(err)
+		b.Log.WarnContext(ctx, "the switch could not be written into the history", "by", user.Username, "error", err)
 	}
 	b.byHand.Store(&h)
 	b.Log.InfoContext(ctx, "the database settings were switched by hand, until the next restart or change of the file",
 		"by", user.Username, "changes", h.Changes)
-	if h.Unrecorded != "" {
-		b.Log.WarnContext(ctx, "the switch could not be written into the history", "by", user.Username, "error", h.Unrecorded)
-	}
 	return nil, true
+}
+
+// inShort is what a page may say of an error: its text can name a role, a database or a host.
+func inShort(err error) string {
+	if cause := db.CauseOf(err); cause != "" {
+		return string(cause)
+	}
+	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return "SQLSTATE " + pe.Code
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "the server did not answer in time"
+	}
+	return inOurCode
 }
 
 // differences tells each key that was changed, from what to what.

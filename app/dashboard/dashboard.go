@@ -71,7 +71,10 @@ type Options struct {
 	Config  *config.Config
 	Testing func() bool // whether the test endpoints are on
 	Log     *slog.Logger
-	Switch  func(context.Context, config.Database) error // puts other settings of DB in force
+	// Switch puts in force what edit makes of the settings of DB, or returns its error; none changes them meanwhile.
+	Switch func(
+		ctx context.Context, edit func(now config.Database) (config.Database, error),
+	) (before, after config.Database, err error)
 	// Record writes an entry of the admin's history through q.
 	Record func(ctx context.Context, q db.Querier, by *auth.User, object, message string) error
 }
@@ -82,7 +85,10 @@ type Board struct {
 	feed     *feed
 	failures *failures
 	viewers  chan struct{} // holds a token for each
+	asking   chan struct{} // holds a token while one viewer's right is looked up
+	askNext  time.Time     // no viewer's right is looked up before; for who has put the token in asking
 
+	deciding  chan struct{}              // holds a token for each who is asked for over the monitoring connection
 	switching sync.Mutex                 // one switch at a time
 	byHand    atomic.Pointer[handSwitch] // the last one
 }
@@ -91,8 +97,9 @@ type Board struct {
 func New(o Options) *Board {
 	failed := newFailures()
 	return &Board{
-		Options: o, failures: failed, viewers: make(chan struct{}, maxViewers),
-		feed: startFeed(o, failed),
+		Options: o, failures: failed, viewers: make(chan struct{}, maxViewers), asking: make(chan struct{}, 1),
+		deciding: make(chan struct{}, mostDeciding),
+		feed:     startFeed(o, failed),
 	}
 }
 

@@ -15,18 +15,22 @@ import (
 // pointsKept is how far back the charts go: a quarter of an hour at the default interval of two seconds.
 const pointsKept = 450
 
-// patience is how long the server may take to answer at least, before the page says that it does not.
-const patience = time.Second
+const (
+	patience = time.Second     // how long the server may take to answer at least, before the page says that it does not
+	ownPace  = 5 * time.Second // how old this process's own figures may be, however seldom the server is looked at
+)
 
 // feed makes of each reading of the sampler one event for all who watch. What an event says is put together when the
 // first of them asks; without any, a reading costs a line of figures.
 type feed struct {
 	o        Options
 	failures *failures
-	interval time.Duration
+	limit    time.Duration // what the server said is old after that
 
-	mu     sync.Mutex
-	latest *event
+	mu      sync.Mutex
+	latest  *event
+	reading activity.Reading // the newest
+	heard   time.Time        // when it came
 
 	ctx   context.Context // ends with the feed, and the streams with it
 	stop  context.CancelFunc
@@ -37,7 +41,7 @@ type feed struct {
 type event struct {
 	id      int64
 	next    chan struct{} // closed when there is a newer one
-	stat    db.Stat       // for the rates of the next
+	stat    db.Stat       // for the rates of the next, and when they were so
 	at      time.Time
 	points  []point
 	picture func() picture
@@ -47,8 +51,8 @@ type event struct {
 
 func startFeed(o Options, failed *failures) *feed {
 	ctx, stop := context.WithCancel(context.Background())
-	f := &feed{o: o, failures: failed, interval: o.Config.Monitor.Interval, ctx: ctx, stop: stop}
-	f.latest = f.newEvent(activity.Reading{}, true)
+	f := &feed{o: o, failures: failed, limit: max(2*o.Config.Monitor.Interval, patience), ctx: ctx, stop: stop}
+	f.latest = f.newEvent(true)
 	f.ended.Go(f.run)
 	return f
 }
@@ -61,24 +65,37 @@ func (f *feed) end() {
 // run follows the sampler. A server that takes long to answer must not hide what this process knows by itself: who
 // waits for a lease, most of all.
 func (f *feed) run() {
-	var r activity.Reading
 	for {
-		within, cancel := context.WithTimeout(f.ctx, max(2*f.interval, patience))
-		next, err := f.o.Look.Next(within, r)
+		within, cancel := context.WithTimeout(f.ctx, f.wait())
+		next, err := f.o.Look.Next(within, f.reading)
 		cancel()
 		if f.ctx.Err() != nil {
 			return
 		}
 		if err == nil {
-			r = next
+			f.mu.Lock()
+			f.reading, f.heard = next, time.Now()
+			f.mu.Unlock()
 		}
-		e := f.newEvent(r, err != nil)
-		f.mu.Lock()
-		before := f.latest
-		f.latest = e
-		f.mu.Unlock()
-		close(before.next)
+		f.tell(true)
 	}
+}
+
+// wait is how long the next event waits for a reading. It ends when the last one becomes old.
+func (f *feed) wait() time.Duration {
+	if left := f.limit - time.Since(f.heard); left > 0 {
+		return min(left, ownPace)
+	}
+	return min(f.limit, ownPace)
+}
+
+// tell makes an event of what is known now: in its turn, or in between since something else is so from now on.
+func (f *feed) tell(inTurn bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := f.latest
+	f.latest = f.newEvent(inTurn)
+	close(before.next)
 }
 
 // event is the newest.
@@ -88,14 +105,17 @@ func (f *feed) event() *event {
 	return f.latest
 }
 
-// newEvent describes the reading, with this process's own figures as they are now. late says that the server has not
-// answered since. Only run calls it, one after the other.
-func (f *feed) newEvent(r activity.Reading, late bool) *event {
+// newEvent describes the last reading, with this process's own figures as they are now. f.mu is held.
+func (f *feed) newEvent(inTurn bool) *event {
 	e := &event{next: make(chan struct{}), stat: f.o.DB.Stat(), at: time.Now()}
-	s := sight{Reading: r, late: late, at: e.at, stat: e.stat, cfg: f.o.DB.Config()}
+	s := sight{Reading: f.reading, late: time.Since(f.heard) >= f.limit, at: e.at, stat: e.stat, cfg: f.o.DB.Config()}
 	if f.latest != nil {
 		e.id, s.since, s.passed = f.latest.id+1, f.latest.stat, e.at.Sub(f.latest.at)
 		e.points = f.latest.points
+	}
+	if !inTurn { // a moment is too short to tell a pace from
+		s.passed = max(s.passed, time.Second)
+		e.stat, e.at = f.latest.stat, f.latest.at
 	}
 	s.measure(f.o.Config)
 	p := s.point()

@@ -112,6 +112,9 @@ func (b *Board) show(c echo.Context) error {
 	return b.render(c, http.StatusOK, user, control)
 }
 
+// mostTyped is how long what was typed may be in an address, in bytes: proxies refuse a header that is much longer.
+const mostTyped = 2 << 10
+
 // toLogin leads back here after the login, with what was typed in the address: none of it is secret.
 func toLogin(c echo.Context, texts map[string]string) error {
 	next := url.URL{Path: Path}
@@ -119,7 +122,9 @@ func toLogin(c echo.Context, texts map[string]string) error {
 	for key, text := range texts {
 		query.Set(key, text)
 	}
-	next.RawQuery = query.Encode()
+	if encoded := query.Encode(); len(encoded) <= mostTyped {
+		next.RawQuery = encoded
+	}
 	return c.Redirect(http.StatusFound, "/admin/login/?"+url.Values{"next": {next.String()}}.Encode())
 }
 

@@ -3,6 +3,7 @@ package dashboard
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"ddtb/app/auth"
 	"ddtb/app/fault"
 	"ddtb/app/web"
+	"ddtb/db"
 )
 
 const (
@@ -19,17 +21,20 @@ const (
 	writeTimeout = 5 * time.Second  // who does not take an event for so long is dropped
 	quietFor     = 15 * time.Second // after that a line without meaning is sent, so that no proxy hangs up
 
-	askTimeout = time.Second     // for whether who watches still may
-	askPause   = 5 * time.Second // after nobody could be asked
+	askTimeout = 2 * time.Second // for whether who watches may: longer than auth tries before it uses what it knows
+	askSlow    = time.Second / 2 // an answer that took longer is as bad as none for whoever waits behind it
+	askPause   = 5 * time.Second // after that, before any viewer asks again
 )
 
 // stream sends the events: the history first, also after EventSource came back by itself, then each as it is made.
 // With 204 and errors EventSource does not come back; the page's script does, later.
 func (b *Board) stream(c echo.Context) error {
-	user, err := auth.UserFrom(c.Request().Context())
+	still := newPermit(b, c)
+	defer still.end()
+	user, err := still.look()
 	switch {
 	case err != nil:
-		return err
+		return fmt.Errorf("ask who watches: %w", unanswered(err))
 	case user == nil:
 		return echo.NewHTTPError(http.StatusUnauthorized)
 	case !user.Staff:
@@ -49,7 +54,7 @@ func (b *Board) stream(c echo.Context) error {
 		return c.NoContent(http.StatusOK)
 	}
 	c.Response().WriteHeader(http.StatusOK)
-	if err := b.watch(c); err != nil {
+	if err := b.watch(c, still); err != nil {
 		b.Log.InfoContext(c.Request().Context(), "who watched the dashboard took too long to read, and was dropped",
 			"user", user.Username, "client", c.RealIP(), "error", err)
 	}
@@ -66,34 +71,34 @@ func tooMany(c echo.Context) error {
 
 // watch sends until the client is gone, the server ends, or who watches may no longer. The error is that of a client
 // that is there and does not read.
-func (b *Board) watch(c echo.Context) error {
+func (b *Board) watch(c echo.Context, still *permit) error {
 	gone := c.Request().Context()
 	w := wire{c.Response(), http.NewResponseController(c.Response().Writer)} // echo loses the error of a flush
-	still := newPermit(b, c)
-	defer still.end()
 	beat := time.NewTicker(quietFor)
 	defer beat.Stop()
 	e := b.feed.event()
 	err := w.send(append([]byte("retry: 2000\n"), e.history()...))
 	for err == nil {
+		var more func() []byte
 		select {
 		case <-gone.Done():
 			return nil
 		case <-b.feed.ctx.Done():
 			return nil
 		case <-beat.C:
-			err = w.send([]byte(":\n\n"))
+			more = func() []byte { return []byte(":\n\n") }
 		case <-e.next:
 			missed := e.id
-			if e = b.feed.event(); e.id == missed+1 {
-				err = w.send(e.now())
-			} else {
-				err = w.send(e.history())
+			e = b.feed.event()
+			more = e.now
+			if e.id != missed+1 {
+				more = e.history
 			}
 		}
-		if err == nil && !still.holds() {
+		if !still.holds() {
 			return w.send([]byte("event: bye\ndata: {}\n\n"))
 		}
+		err = w.send(more())
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
@@ -117,14 +122,15 @@ func (w wire) send(b []byte) error {
 	return w.ResponseController.Flush()
 }
 
-// permit is a viewer's right to watch, looked at again with each event: mostly in auth's memory.
+// permit is a viewer's right to watch, looked at before each event: mostly in auth's memory.
 type permit struct {
-	c    echo.Context
-	ask  echo.HandlerFunc
-	user *auth.User
-	ctx  context.Context
-	end  func()
-	next time.Time // not asked before
+	b       *Board
+	c       echo.Context
+	request *http.Request // as it came
+	ask     echo.HandlerFunc
+	user    *auth.User
+	ctx     context.Context
+	end     func()
 }
 
 // newPermit leaves the request's worker behind: under the strategy "persistent" a worker keeps the connection over
@@ -132,26 +138,65 @@ type permit struct {
 func newPermit(b *Board, c echo.Context) *permit {
 	ctx, cancel := context.WithCancel(context.Background())
 	stop := context.AfterFunc(c.Request().Context(), cancel)
-	p := &permit{c: c, ctx: ctx, end: func() { stop(); cancel() }}
-	p.ask = b.Users.Middleware(func(c echo.Context) (err error) {
-		p.user, err = auth.UserFrom(c.Request().Context())
+	p := &permit{b: b, c: c, request: c.Request(), ctx: ctx, end: func() { stop(); cancel() }}
+	p.ask = b.Users.Middleware(func(c echo.Context) error {
+		user, err := auth.UserFrom(c.Request().Context())
+		if err == nil {
+			p.user = user
+		}
 		return err
 	})
 	return p
 }
 
+// look tells who watches, nil for nobody, when it is this viewer's turn: all wake at the same moment, and together
+// they would ask for as many connections. Mostly the first one's answer is then remembered for the others.
+func (p *permit) look() (*auth.User, error) {
+	err := p.inTurn(p.lookNow)
+	return p.user, err
+}
+
+func (p *permit) inTurn(f func() error) error {
+	ctx, cancel := context.WithTimeout(p.ctx, askTimeout)
+	defer cancel()
+	select {
+	case p.b.asking <- struct{}{}:
+		defer func() { <-p.b.asking }()
+		return f()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (p *permit) lookNow() error {
+	ctx, cancel := context.WithTimeout(p.ctx, askTimeout)
+	defer cancel()
+	p.c.SetRequest(p.request.WithContext(ctx))
+	defer p.c.SetRequest(p.request)
+	began := time.Now()
+	err := p.ask(p.c)
+	if p.ctx.Err() == nil && (err != nil || time.Since(began) > askSlow) {
+		p.b.askNext = time.Now().Add(askPause)
+	}
+	return err
+}
+
 // holds tells whether who watches is staff still. That nobody can be asked is no reason to say no: it is when the
 // dashboard is needed most.
 func (p *permit) holds() bool {
-	if time.Now().Before(p.next) {
-		return true
+	err := p.inTurn(func() error {
+		if time.Now().Before(p.b.askNext) {
+			return nil
+		}
+		return p.lookNow()
+	})
+	return err != nil || p.user != nil && p.user.Staff
+}
+
+// unanswered says of a time limit that passed what it means: the server takes too long, or those who asked before do.
+func unanswered(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) && db.CauseOf(err) == "" {
+		return &db.ConnError{Cause: db.ServerUnavailable, Err: err}
 	}
-	ctx, cancel := context.WithTimeout(p.ctx, askTimeout)
-	defer cancel()
-	p.c.SetRequest(p.c.Request().WithContext(ctx))
-	if err := p.ask(p.c); err != nil {
-		p.next = time.Now().Add(askPause)
-		return true
-	}
-	return p.user != nil && p.user.Staff
+	return err
 }
