@@ -76,6 +76,7 @@ func TestEveryMetricOfTheDashboardAndTheRulesIsThere(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	s.get("/polls/")
+	s.eventually("ddtb_monitor_up", is(1)) // the first look
 	there := map[string]bool{}
 	for metric := range s.metrics() {
 		family, _, _ := strings.Cut(metric, "{")
