@@ -113,7 +113,7 @@ func TestNothingThatAClientMakesUpIsASeries(t *testing.T) {
 		}
 	}
 	hostile(0, 10)
-	s.metrics() // which is a request too
+	s.eventually("ddtb_monitor_up", is(1)) // and with it the server's figures; each asking is a request too
 	ours := func(m series) (n int) {
 		for name := range m {
 			if !strings.Contains(name, "sessions{") { // those of the server are other tests' too
