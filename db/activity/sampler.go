@@ -15,9 +15,6 @@ type Reading struct {
 	next chan struct{} // closed when there is a newer one
 }
 
-// samplesKept is how far back History goes: a quarter of an hour at the default interval of two seconds.
-const samplesKept = 450
-
 // Sampler looks at the server at one interval, over the Observer's kept connection, for all who want to know: what
 // they cost the server does not depend on how many they are. A reader that is slow misses readings and holds
 // nobody up.
@@ -25,9 +22,8 @@ type Sampler struct {
 	eye        *Observer
 	thresholds Thresholds
 
-	mu      sync.Mutex
-	latest  Reading
-	history []Sample
+	mu     sync.Mutex
+	latest Reading
 
 	stop    context.CancelFunc
 	stopped sync.WaitGroup
@@ -72,7 +68,6 @@ func (s *Sampler) look(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.latest = r
-	s.history = append(s.history[max(0, len(s.history)-samplesKept+1):], r.Sample)
 	close(before.next)
 }
 
@@ -96,13 +91,6 @@ func (s *Sampler) Next(ctx context.Context, r Reading) (Reading, error) {
 	case <-ctx.Done():
 		return Reading{}, ctx.Err()
 	}
-}
-
-// History is the samples of the last quarter of an hour at most, the oldest first.
-func (s *Sampler) History() []Sample {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]Sample(nil), s.history...)
 }
 
 // Stop ends the looking and waits for it. It may be called twice.
