@@ -32,7 +32,9 @@ func (l loan) query(ctx context.Context, q Querier, sql string, args []any) (pgx
 	}
 	result := &rows{Rows: r, ctx: ctx, loan: l}
 	if l.scope != nil {
-		runtime.Callers(3, result.asked[:]) // 3: whoever called DB.Query or DB.QueryRow
+		if l.kept { // else the lease knows
+			runtime.Callers(3, result.asked[:]) // 3: whoever called DB.Query or DB.QueryRow
+		}
 		if !l.scope.handOut(result) {
 			result.cut()
 		}
@@ -121,7 +123,7 @@ type rows struct {
 	pgx.Rows
 	ctx   context.Context
 	loan  loan
-	asked [16]uintptr // by whom, where the result is a request's
+	asked [16]uintptr // by whom, where the lease was asked for by an earlier query of the request
 
 	mu   sync.Mutex
 	done bool
@@ -148,6 +150,14 @@ func (r *rows) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.finish()
+}
+
+// stack is the lines that asked for the result.
+func (r *rows) stack() []string {
+	if r.loan.kept {
+		return stackOf(r.asked[:])
+	}
+	return r.loan.stack()
 }
 
 // cut ends a result that outlived its request. Whoever still reads it finds ErrReclaimed.

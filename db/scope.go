@@ -64,7 +64,7 @@ func (d *DB) cutForgotten(r *rows) {
 		q.count(&q.counts.Leaked)
 	}
 	q.count(&q.counts.Reclaimed)
-	if stack := stackOf(r.asked[:]); d.forgotten.first(stack[0]) {
+	if stack := r.stack(); d.forgotten.first(stack[0]) {
 		d.log.Error("rows were left open at the end of a request, and were closed: close them in a defer, for a panic or "+
 			"a return within the loop passes by the rest",
 			"strategy", q.strategy, "asked", stack[0], "stack", strings.Join(stack, " < "))
