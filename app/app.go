@@ -167,8 +167,6 @@ func (a *App) switchTo(
 	if after, err = edit(before); err != nil {
 		return before, before, err
 	}
-	a.count.CountLeases()
-	defer a.count.CountLeases()
 	return before, after, a.db.Switch(ctx, after)
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -39,6 +41,10 @@ type DB struct {
 	tracer    Tracer
 	nested    toldOnce // pairs of lines
 	forgotten toldOnce // lines that left rows open
+
+	totals   sync.Mutex
+	old      []*generation   // replaced, with requests that finish on them
+	finished map[string]Stat // the counters of those that are closed, by strategy
 }
 
 // Options are what a DB may be given.
@@ -73,7 +79,7 @@ func OpenWith(cfg config.Database, o Options) (*DB, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	d := &DB{log: o.Log, tracer: o.Tracer}
+	d := &DB{log: o.Log, tracer: o.Tracer, finished: map[string]Stat{}}
 	g, err := d.newGeneration(cfg)
 	if err != nil {
 		return nil, err
@@ -108,6 +114,31 @@ func (d *DB) Config() config.Database { return d.now.Load().cfg }
 // Stat is that of the strategy in force.
 func (d *DB) Stat() Stat { return d.now.Load().Stat() }
 
+// Totals are the counters since Open, by strategy: of the one in force, and of those that it has replaced.
+func (d *DB) Totals() map[string]Stat {
+	d.totals.Lock()
+	defer d.totals.Unlock()
+	sums := maps.Clone(d.finished)
+	for _, g := range append(d.old[:len(d.old):len(d.old)], d.now.Load()) {
+		sums[g.cfg.Strategy] = sums[g.cfg.Strategy].plus(g.Stat())
+	}
+	return sums
+}
+
+func (d *DB) replace(old, by *generation) {
+	d.totals.Lock()
+	defer d.totals.Unlock()
+	d.now.Store(by)
+	d.old = append(d.old, old)
+}
+
+func (d *DB) finish(g *generation) {
+	d.totals.Lock()
+	defer d.totals.Unlock()
+	d.old = slices.DeleteFunc(d.old, func(o *generation) bool { return o == g })
+	d.finished[g.cfg.Strategy] = d.finished[g.cfg.Strategy].plus(g.Stat())
+}
+
 // Holders lists the leases that are out under the strategy in force, oldest first.
 func (d *DB) Holders() []Holder { return d.now.Load().Holders() }
 
@@ -129,11 +160,12 @@ func (d *DB) Switch(ctx context.Context, cfg config.Database) error {
 		return err
 	}
 	old.Retire(ctx)
-	d.now.Store(g)
+	d.replace(old, g)
 	old.retired.Store(true)
 	d.draining.Go(func() {
 		old.waitUnused(d.lifetime)
 		_ = old.Close(d.lifetime)
+		d.finish(old)
 	})
 	return nil
 }

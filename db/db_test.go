@@ -522,3 +522,34 @@ func TestCloseTakesBackAlsoTheLeaseThatIsHandedOverMeanwhile(t *testing.T) {
 		})
 	})
 }
+
+func TestTotalsKeepWhatReplacedStrategiesCountToTheEnd(t *testing.T) {
+	d, _, cfg := open(t, func(c *config.Database) { pool(c); c.Pool.MinSize = 0 })
+	ctx, end := d.Begin(t.Context())
+	one(t, d, ctx) // on the first pool
+	persistent(&cfg)
+	if err := d.Switch(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	one(t, d, t.Context())
+	one(t, d, ctx) // on the first pool still, which is replaced
+	if got := d.Totals(); got["pool"].Acquired != 2 || got["persistent"].Acquired != 1 || d.Stat().Acquired != 1 {
+		t.Errorf("while it is drained: %+v", got)
+	}
+	end()
+	pool(&cfg)
+	if err := d.Switch(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	one(t, d, t.Context())
+	if err := d.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got := d.Totals()
+	if p := got["pool"]; p.Acquired != 3 || p.Connects < 2 || p.Connected != p.Connects || p.Leases != 0 {
+		t.Errorf("of two pools: %+v", p)
+	}
+	if p := got["persistent"]; p.Acquired != 1 || p.Connects != 1 {
+		t.Errorf("of persistent: %+v", p)
+	}
+}

@@ -91,5 +91,16 @@ type Stat struct {
 	Connected int64         // attempts that succeeded
 }
 
+// plus adds the counters up; what is of a moment is left out.
+func (s Stat) plus(o Stat) Stat {
+	return Stat{
+		Strategy: o.Strategy,
+		Acquired: s.Acquired + o.Acquired, Waited: s.Waited + o.Waited, WaitTotal: s.WaitTotal + o.WaitTotal,
+		TimedOut: s.TimedOut + o.TimedOut, Refused: s.Refused + o.Refused, Leaked: s.Leaked + o.Leaked,
+		Reclaimed: s.Reclaimed + o.Reclaimed, Nested: s.Nested + o.Nested,
+		Connects: s.Connects + o.Connects, Connected: s.Connected + o.Connected,
+	}
+}
+
 // Open is the number of connections that the strategy has with the server, as far as it knows.
 func (s Stat) Open() int { return s.Leases + s.Idle }

@@ -1,63 +1,17 @@
 package metrics
 
 import (
-	"sync"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"ddtb/db"
 )
 
-// leases tells how the strategy in force stands. Its gauges are of that one alone; its counters add up what all
-// strategies counted, by name.
-type leases struct {
-	db *db.DB
+// leases tells how the strategy in force stands. Its gauges are of that one alone; its counters are of all that were
+// in force, by name.
+type leases struct{ db *db.DB }
 
-	mu   sync.Mutex
-	last db.Stat             // the newest that was added
-	sums map[string]*db.Stat // by strategy; counters only
-}
-
-// FollowLeases tells how d's strategy stands. CountLeases is to be called before and after each switch.
-func (m *Metrics) FollowLeases(d *db.DB) {
-	m.leases = &leases{db: d, sums: map[string]*db.Stat{}}
-	for _, s := range strategies {
-		m.leases.sums[s] = &db.Stat{}
-	}
-	m.registry.MustRegister(m.leases)
-}
-
-// CountLeases adds what the strategy in force counted since the last time. What one that was replaced counts
-// afterwards, with the requests that finish on it, is not seen.
-func (m *Metrics) CountLeases() { m.leases.count() }
-
-func (l *leases) count() db.Stat {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := l.db.Stat() // under the lock, else an older one could be added after a newer one
-	l.add(now)
-	return now
-}
-
-// add takes counters that went back for those of a strategy that has just begun.
-func (l *leases) add(now db.Stat) {
-	if now.Strategy != l.last.Strategy || now.Acquired < l.last.Acquired || now.Connects < l.last.Connects {
-		l.last = db.Stat{}
-	}
-	sum := l.sums[now.Strategy]
-	if sum == nil {
-		sum = &db.Stat{}
-		l.sums[now.Strategy] = sum
-	}
-	sum.Waited += max(0, now.Waited-l.last.Waited)
-	sum.WaitTotal += max(0, now.WaitTotal-l.last.WaitTotal)
-	sum.Leaked += max(0, now.Leaked-l.last.Leaked)
-	sum.Reclaimed += max(0, now.Reclaimed-l.last.Reclaimed)
-	sum.Nested += max(0, now.Nested-l.last.Nested)
-	sum.Connects += max(0, now.Connects-l.last.Connects)
-	sum.Connected += max(0, now.Connected-l.last.Connected)
-	l.last = now
-}
+// FollowLeases tells how d's strategy stands.
+func (m *Metrics) FollowLeases(d *db.DB) { m.registry.MustRegister(leases{d}) }
 
 // leaseMetric is one figure of a Stat.
 type leaseMetric struct {
@@ -91,7 +45,7 @@ var (
 )
 
 // Describe is part of prometheus.Collector.
-func (l *leases) Describe(out chan<- *prometheus.Desc) {
+func (l leases) Describe(out chan<- *prometheus.Desc) {
 	out <- maxConns
 	for _, m := range leaseGauges {
 		out <- m.desc
@@ -102,19 +56,19 @@ func (l *leases) Describe(out chan<- *prometheus.Desc) {
 }
 
 // Collect is part of prometheus.Collector.
-func (l *leases) Collect(out chan<- prometheus.Metric) {
-	now := l.count()
+func (l leases) Collect(out chan<- prometheus.Metric) {
+	now := l.db.Stat()
 	if now.Size > 0 {
 		out <- prometheus.MustNewConstMetric(maxConns, prometheus.GaugeValue, float64(now.Size), now.Strategy)
 	}
 	for _, m := range leaseGauges {
 		out <- prometheus.MustNewConstMetric(m.desc, prometheus.GaugeValue, m.of(&now), now.Strategy)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, m := range leaseCounters {
-		for strategy, sum := range l.sums {
-			out <- prometheus.MustNewConstMetric(m.desc, prometheus.CounterValue, m.of(sum), strategy)
+	totals := l.db.Totals()
+	for _, strategy := range strategies {
+		total := totals[strategy]
+		for _, m := range leaseCounters {
+			out <- prometheus.MustNewConstMetric(m.desc, prometheus.CounterValue, m.of(&total), strategy)
 		}
 	}
 }

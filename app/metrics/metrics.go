@@ -33,7 +33,6 @@ type Metrics struct {
 	registry *prometheus.Registry
 	requests requests
 	acquires *Acquires
-	leases   *leases
 	server   *server
 	failures *prometheus.CounterVec
 }

@@ -131,31 +131,6 @@ func TestAnAcquireOfAnUnknownStrategyOrCauseIsCountedToo(t *testing.T) {
 		`ddtb_acquire_failures_total{cause="internal error",strategy="new"} 1`)
 }
 
-func TestCountersOfStrategiesAddUp(t *testing.T) {
-	m := New("test")
-	m.FollowLeases(dbtest.Open(t))
-	for _, s := range []db.Stat{
-		{Strategy: "pool", Acquired: 5, Leaked: 2, Connects: 3, Connected: 2},
-		{Strategy: "pool", Acquired: 9, Leaked: 3, Connects: 3, Connected: 2},
-		{Strategy: "pool", Acquired: 1, Leaked: 0, Connects: 1, Connected: 1}, // another pool
-		{Strategy: "pool", Acquired: 9, Leaked: 1, Connects: 1, Connected: 1},
-		{Strategy: "persistent", Acquired: 10, Leaked: 9, Connects: 2, Connected: 2},
-		{Strategy: "pool", Acquired: 10, Leaked: 2, Connects: 2, Connected: 2},
-	} {
-		m.leases.add(s)
-	}
-	if got := *m.leases.sums["pool"]; got.Leaked != 6 || got.Connects != 6 || got.Connected != 5 {
-		t.Errorf("%+v", got)
-	}
-	m.leases.add(db.Stat{Strategy: "new", Connects: 1})
-	if got := *m.leases.sums["new"]; got.Connects != 1 {
-		t.Errorf("%+v", got)
-	}
-	if got := *m.leases.sums["persistent"]; got.Leaked != 9 || got.Connects != 2 {
-		t.Errorf("%+v", got)
-	}
-}
-
 func TestFollowingTheServerEndsAndMayBeEndedTwice(t *testing.T) {
 	dbtest.NoLeaks(t)
 	o, err := activity.NewObserver(dbtest.Config(t))
