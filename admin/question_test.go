@@ -443,3 +443,30 @@ func TestTheSearchTakesWordsAndPhrasesLiterally(t *testing.T) {
 		}
 	}
 }
+
+// undoneOnce undoes the first statement of its trigger. A sequence counts on when a transaction is undone.
+var undoneOnce = []string{
+	"CREATE SEQUENCE tries",
+	`CREATE FUNCTION undo_once() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		IF nextval('tries') = 1 THEN
+			RAISE 'deadlock detected' USING ERRCODE = 'deadlock_detected';
+		END IF;
+		RETURN NULL;
+	END $$`,
+	"CREATE TRIGGER undo_once AFTER INSERT ON django_admin_log FOR EACH ROW EXECUTE FUNCTION undo_once()",
+}
+
+func TestASaveThatADeadlockUndidIsMadeAgainByItself(t *testing.T) {
+	s := newSite(t)
+	v := s.as("ada")
+	add := v.get("/admin/polls/question/add/")
+	for _, sql := range undoneOnce {
+		s.exec(sql)
+	}
+	add.send(questionForm, "question_text", "Who?", "pub_date_0", "2026-11-20", "pub_date_1", "12:30:00",
+		"choice_set-0-choice_text", "Me", "_save", "Save").want(http.StatusFound)
+	if tries, rows := ask[int64](s, "SELECT last_value FROM tries"), ask[int64](s, `SELECT (SELECT count(*) FROM polls_question)
+		+ 10 * (SELECT count(*) FROM polls_choice) + 100 * (SELECT count(*) FROM django_admin_log)`); tries != 2 || rows != 111 {
+		t.Errorf("%d tries, %d", tries, rows)
+	}
+}

@@ -3,7 +3,6 @@ package db
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"net"
 	"time"
 
@@ -21,7 +20,10 @@ const (
 
 // The waits between the attempts of one request: 50 ms, doubled, with a jitter of a half. With openAfter attempts
 // that is about 0.7 s, in which a server that only restarts is mostly back.
-const firstBackoff = 50 * time.Millisecond
+const (
+	firstBackoff = 50 * time.Millisecond
+	mostBackoff  = time.Second
+)
 
 // breaker stands before every attempt to connect of one strategy, and learns how it ended. Only a server that
 // can't be reached counts as a failure: one that says no, because its slots are taken or the password is wrong,
@@ -64,19 +66,9 @@ func (b *breaker) admit() error {
 // patiently runs try, which connects, again while there is no server, until it succeeds, ctx ends, or the
 // circuit opens.
 func (b *breaker) patiently(ctx context.Context, try func() error) error {
-	for wait := firstBackoff; ; wait *= 2 {
-		err := try()
-		if CauseOf(err) != ServerUnavailable || b.circuit.IsOpen() {
-			return err
-		}
-		t := time.NewTimer(wait/2 + rand.N(wait)) //nolint:gosec // a jitter is no secret
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return err
-		}
-	}
+	return patiently(ctx, firstBackoff, mostBackoff, try, func(err error) bool {
+		return CauseOf(err) == ServerUnavailable && !b.circuit.IsOpen()
+	})
 }
 
 // breaker is the driver's tracer of every attempt, also of those that pgxpool makes in the background.

@@ -253,12 +253,18 @@ func (d *DB) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 }
 
 // InTx runs fn in one transaction on one lease: committed when fn returns nil, else rolled back. fn must query
-// through the Querier it is given: through d it would need a second lease while it holds the first.
+// through the Querier it is given: through d it would need a second lease while it holds the first. Where the server
+// undid the transaction because of others at the same rows, fn is run again, as Again does: what it does besides its
+// queries must bear that. Between two runs no lease is held that the strategy does not keep for the request.
+//
+//go:noinline
 func (d *DB) InTx(ctx context.Context, fn func(Querier) error) error {
-	l, err := d.borrow(ctx)
-	if err != nil {
-		return err
-	}
-	defer l.giveBack()
-	return l.explain(ctx, l.inTx(ctx, fn))
+	return Again(ctx, func() error { // inlined, it would bear the caller's name in stacks, with a line of this file
+		l, err := d.borrow(ctx)
+		if err != nil {
+			return err
+		}
+		defer l.giveBack()
+		return l.explain(ctx, l.inTx(ctx, fn))
+	})
 }

@@ -107,13 +107,13 @@ SELECT EXISTS (SELECT FROM counted) OR EXISTS (SELECT FROM open) AND NOT EXISTS 
 
 // Vote adds one vote to the choice, if it is one of the question's and the question is published. It tells whether
 // the vote is counted: now, or before with the same token, which is remembered for a day at least. The zero token is
-// that of a form without one, and is like no other. A vote that the
-// server undid because of others at the same row is cast again.
+// that of a form without one, and is like no other. A vote that the server undid because of others at the same row is
+// cast again.
 func (s *Store) Vote(ctx context.Context, now time.Time, question, choice int64, token Token) (counted bool, err error) {
 	if token == (Token{}) {
 		token = newToken()
 	}
-	err = again(ctx, func() error {
+	err = db.Again(ctx, func() error {
 		return s.db.QueryRow(ctx, voteSQL, choice, question, now, pgtype.UUID{Bytes: token, Valid: true}).Scan(&counted)
 	})
 	if err != nil {

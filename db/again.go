@@ -1,0 +1,55 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// A transaction that was undone is run so often at most, with pauses that add up to about half a second: a database
+// that is serializable, with fifty votes for one choice at once, needs six runs.
+const (
+	mostRuns   = 10
+	firstPause = 5 * time.Millisecond
+	mostPause  = 100 * time.Millisecond
+)
+
+// Again runs a transaction, and runs it again, up to ten times, where the server undid it because of others at the
+// same rows: a deadlock, or a failure to serialize. It must be the whole transaction, so that nothing of it is left
+// when it fails. InTx does so by itself.
+func Again(ctx context.Context, run func() error) error {
+	runs := 0
+	return patiently(ctx, firstPause, mostPause, run, func(err error) bool {
+		runs++
+		return runs < mostRuns && undone(err)
+	})
+}
+
+// undone tells whether the server undid a transaction that may succeed when it is run again.
+func undone(err error) bool {
+	pe, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (pe.Code == pgerrcode.DeadlockDetected || pe.Code == pgerrcode.SerializationFailure)
+}
+
+// patiently runs try until it succeeds, fails in a way that does not pass, or ctx ends. The pauses between begin at first,
+// and double up to most, give or take a half. It stands on the way of every query, and in the stack of every lease:
+// failsafe-go's retry policy takes as long as all the rest of an acquire, and six frames.
+func patiently(ctx context.Context, first, most time.Duration, try func() error, passes func(error) bool) error {
+	for pause := first; ; pause = min(2*pause, most) {
+		err := try()
+		if err == nil || !passes(err) {
+			return err
+		}
+		t := time.NewTimer(pause/2 + rand.N(pause)) //nolint:gosec // a jitter is no secret
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return err
+		}
+	}
+}
