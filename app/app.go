@@ -145,6 +145,7 @@ func (a *App) Server() *activity.Observer { return a.server }
 // Reconfigure puts a newly read configuration in force as far as that needs no restart: the database,
 // its strategy and its sizes, and the test endpoints. No request fails. restart names what else was changed.
 func (a *App) Reconfigure(ctx context.Context, cfg *config.Config) (restart []string, err error) {
+	a.report.Hide(cfg.Databases["default"].Password) // before anything can fail with it
 	read := func(config.Database) (config.Database, error) { return cfg.Databases["default"], nil }
 	if _, _, err := a.switchTo(ctx, read); err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -117,6 +118,25 @@ func TestABugIsOnePageOneMailAndOneEventWithItsLine(t *testing.T) {
 			}
 			s.mustBeIdle()
 		})
+	}
+}
+
+func TestAPasswordThatAReloadBringsIsToldToNobody(t *testing.T) {
+	t.Parallel()
+	set, mails, events := withListeners(t)
+	s := siteOn(t, dbtest.Config(t), set)
+	s.AddPage("/tells", func(echo.Context) error { return errors.New("they know later-pass-1") })
+	s.reconfigure(func(c *config.Database) { c.Password = "later-pass-1" })
+	mustContain(t, s.get("/tells"), 500, "")
+	if err := s.stop(); err != nil {
+		t.Error(err)
+	}
+	if len(mails.all()) != 1 || events.Total() != 1 {
+		t.Fatalf("%d mails and %d events", len(mails.all()), events.Total())
+	}
+	told := strings.ReplaceAll(mails.all()[0], "=\r\n", "") + string(events.Items("event")[0].Payload)
+	if strings.Contains(told, "later-pass") || strings.Count(told, "they know [redacted]") < 3 { // text, HTML and event
+		t.Error(told)
 	}
 }
 

@@ -46,7 +46,7 @@ type desk struct {
 	prefix   string
 	hostname string
 	baseURL  string
-	scrub    scrubber
+	scrub    *scrubber
 }
 
 // failure writes about failed requests. s is the best known example of them, or nil.

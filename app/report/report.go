@@ -131,6 +131,13 @@ func (o Options) writer(d desk, k *keeper) func(notice) *message {
 	}
 }
 
+// Hide has secrets taken out of whatever is told from now on, as those of Options are.
+func (r *Reporter) Hide(secrets ...config.Secret) {
+	if r != nil {
+		r.keeper.desk.scrub.hide(secrets...)
+	}
+}
+
 // Report counts one failed request, and sees to it that it is told.
 func (r *Reporter) Report(in Incident) {
 	if r.off() {

@@ -3,7 +3,10 @@ package report
 import (
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"ddtb/config"
 )
@@ -25,26 +28,42 @@ var secretish = []struct {
 // halfURL finds a URL that was cut before the end of its password.
 var halfURL = regexp.MustCompile(`://[^\s"'@]*:[^\s"'@]*…$`)
 
-// scrubber takes secrets out of texts: those that it knows, and whatever looks like one.
-type scrubber struct{ known *strings.Replacer }
+// scrubber takes secrets out of texts: those that it knows, and whatever looks like one. It is safe for concurrent use.
+type scrubber struct {
+	mu       sync.Mutex
+	secrets  []config.Secret
+	replacer atomic.Pointer[strings.Replacer]
+}
 
-// newScrubber knows the secrets as they are, and as they look in a URL. One of under four letters can't be told
-// from other text.
-func newScrubber(secrets []config.Secret) scrubber {
-	var pairs []string
-	for _, s := range secrets {
-		if plain := s.Reveal(); len(plain) >= 4 {
-			for _, form := range []string{plain, url.QueryEscape(plain), url.PathEscape(plain)} {
-				pairs = append(pairs, form, redacted)
-			}
+func newScrubber(secrets []config.Secret) *scrubber {
+	s := &scrubber{}
+	s.hide(secrets...)
+	return s
+}
+
+// hide has the scrubber know more secrets, as they are and as they look in a URL. One of under four letters can't be
+// told from other text.
+func (s *scrubber) hide(secrets ...config.Secret) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, secret := range secrets {
+		if len(secret.Reveal()) >= 4 && !slices.Contains(s.secrets, secret) {
+			s.secrets = append(s.secrets, secret)
 		}
 	}
-	return scrubber{strings.NewReplacer(pairs...)}
+	var pairs []string
+	for _, secret := range s.secrets {
+		plain := secret.Reveal()
+		for _, form := range []string{plain, url.QueryEscape(plain), url.PathEscape(plain)} {
+			pairs = append(pairs, form, redacted)
+		}
+	}
+	s.replacer.Store(strings.NewReplacer(pairs...))
 }
 
 // clean is text without secrets and control characters.
-func (s scrubber) clean(text string) string {
-	text = halfURL.ReplaceAllString(s.known.Replace(strings.Map(inLines, text)), "://"+redacted+"…")
+func (s *scrubber) clean(text string) string {
+	text = halfURL.ReplaceAllString(s.replacer.Load().Replace(strings.Map(inLines, text)), "://"+redacted+"…")
 	for _, p := range secretish {
 		text = p.pattern.ReplaceAllString(text, p.with)
 	}

@@ -58,7 +58,7 @@ func NewSentryClient(o SentryOptions) (*SentryClient, error) {
 }
 
 // openSentry is the client of the application, or nil when it is off.
-func openSentry(o Options, scrub scrubber) (*SentryClient, error) {
+func openSentry(o Options, scrub *scrubber) (*SentryClient, error) {
 	if o.Sentry.DSN == "" && !o.Sentry.Spotlight {
 		return nil, nil
 	}
@@ -68,7 +68,7 @@ func openSentry(o Options, scrub scrubber) (*SentryClient, error) {
 	}, scrub)
 }
 
-func newSentryClient(o SentryOptions, scrub scrubber) (*SentryClient, error) {
+func newSentryClient(o SentryOptions, scrub *scrubber) (*SentryClient, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	to, err := o.destinations(ctx)
 	if err != nil {
@@ -180,7 +180,7 @@ func sentryStack(pcs []uintptr) *sentry.Stacktrace {
 }
 
 // event takes the secrets out of an event or a transaction, and whatever a library may have put in of a person.
-func (s scrubber) event(e *sentry.Event) *sentry.Event {
+func (s *scrubber) event(e *sentry.Event) *sentry.Event {
 	e.User = sentry.User{}
 	e.Message = s.clean(e.Message)
 	for i := range e.Exception {

@@ -269,6 +269,7 @@ func TestNoSecretIsTold(t *testing.T) {
 	m := server.config()
 	m.Password = "mail-pass-1"
 	r := open(t, Options{Mail: m, Sentry: cfg, Secrets: []config.Secret{"db/pass word"}})
+	r.Hide("later-pass-17", "db/pass word", "")
 	form := url.Values{"username": {"mallory-0"}, "password": {"form-pass-2"}}
 	req := httptest.NewRequestWithContext(t.Context(), http.MethodPost,
 		"/admin/login/?next=/admin/&token=query-tok-3&page=2&pin=4711", strings.NewReader(form.Encode()))
@@ -282,7 +283,7 @@ func TestNoSecretIsTold(t *testing.T) {
 	r.Report(Incident{
 		Err: fmt.Errorf("opening postgres://www:url-pass-7@db/ddtb and http://x:db%%2Fpass%%20word@y, db/pass word, "+
 			"password=kv-pass-8 user=www, {\"secret\": \"json 9\"} Set-Cookie: a=cookie-10; b=cookie-11\nAuthorization: Basic basic-12 rest-13\n"+
-			"api_key: 'quoted key 14', %w", &db.ConnError{Cause: db.LoginRejected, Err: errors.New("mail-pass-1")}),
+			"api_key: 'quoted key 14', later-pass-17, %w", &db.ConnError{Cause: db.LoginRejected, Err: errors.New("mail-pass-1")}),
 		Request: RequestOf(req, "/admin/login/", "192.0.2.1", "id-1"),
 		Slots:   "password=slot-pass-15", Holders: []string{"token=holder-tok-16"},
 	})
@@ -291,7 +292,7 @@ func TestNoSecretIsTold(t *testing.T) {
 	mail := server.latest(t)
 	for what, told := range map[string]string{"the event": payload, "the text": mail.text, "the html": mail.html} {
 		lacks(t, what, told, "mail-pass-1", "form-pass-2", "mallory-0", "query-tok-3", "4711", "header-tok-4", "cookie-", "url-pass-7", "pass word", "%2Fpass",
-			"kv-pass-8", "json 9", "basic-12", "rest-13", "quoted key 14", "slot-pass-15", "holder-tok-16", "thekey")
+			"kv-pass-8", "json 9", "basic-12", "rest-13", "quoted key 14", "slot-pass-15", "holder-tok-16", "later-pass", "thekey")
 		contains(t, what, told, "page=2", "/admin/login/", "user=www")
 	}
 	lacks(t, "the event", payload, "192.0.2.1")
