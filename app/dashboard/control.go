@@ -188,7 +188,7 @@ func (b *Board) whoSwitches(ctx context.Context) (*auth.User, error) {
 	case b.deciding <- struct{}{}:
 		defer func() { <-b.deciding }()
 	default:
-		return nil, &db.ConnError{Cause: db.QueueFull, Size: 1, Waiting: mostDeciding, RetryAfter: time.Second}
+		return nil, fault.New(fault.Busy, "Others switch the strategy at this moment. Look at what they did, and try again.")
 	}
 	// A client that hangs up must not cancel a query on that connection, which would end it.
 	kept, cancel := context.WithTimeout(context.WithoutCancel(ctx), recheckTimeout)

@@ -12,7 +12,6 @@ import (
 
 	"ddtb/app/auth"
 	"ddtb/app/fault"
-	"ddtb/app/web"
 	"ddtb/db"
 )
 
@@ -44,7 +43,8 @@ func (b *Board) stream(c echo.Context) error {
 	case b.viewers <- struct{}{}:
 		defer func() { <-b.viewers }()
 	default:
-		return tooMany(c)
+		return fault.New(fault.Busy,
+			"As many watch the dashboard as may. Close it where nobody looks, or load the page now and then.")
 	}
 	h := c.Response().Header()
 	h.Set(echo.HeaderContentType, "text/event-stream")
@@ -59,14 +59,6 @@ func (b *Board) stream(c echo.Context) error {
 			"user", user.Username, "client", c.RealIP(), "error", err)
 	}
 	return nil
-}
-
-func tooMany(c echo.Context) error {
-	c.Response().Header().Set(echo.HeaderRetryAfter, "10")
-	return c.JSON(http.StatusServiceUnavailable, web.Problem{
-		Status: http.StatusServiceUnavailable, Title: "Too many watch",
-		Detail: "As many watch the dashboard as may. Close it where nobody looks, or load the page now and then.",
-	})
 }
 
 // watch sends until the client is gone, the server ends, or who watches may no longer. The error is that of a client

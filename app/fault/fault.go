@@ -20,6 +20,7 @@ const (
 	Conflict                 // 409: someone else changed it, or a constraint says no
 	TooLarge                 // 413: the body is over its limit
 	TooManyTries             // 429: slowed down
+	Busy                     // 503: as many do this as may, on purpose; nothing is wrong
 )
 
 // Error carries two messages: Public for the person, Err for the log.

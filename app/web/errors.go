@@ -28,8 +28,8 @@ var errorPages = MustTemplates(must(fs.Sub(errorFS, "templates")), nil)
 // lastResort is answered when not even the error page renders.
 const lastResort = "500: something went wrong here, and again while saying so. It was logged.\n"
 
-// retryAfter is what a client is asked to wait at least when no connection could be had, for a cause that passes. A pool that is busy, or a
-// server that restarts, is mostly back by then.
+// retryAfter is what a client is asked to wait at least where the cause passes. A pool that is busy, or a server that
+// restarts, is mostly back by then.
 const retryAfter = time.Second
 
 // Problem is an error as its answer: an RFC 9457 problem document, or a page.
@@ -50,7 +50,11 @@ func ProblemOf(err error) Problem {
 		return unavailable(ce)
 	}
 	if fe, ok := errors.AsType[*fault.Error](err); ok && fe.Kind != fault.Internal {
-		return plain(statusOf(fe.Kind), fe.Public)
+		p := plain(statusOf(fe.Kind), fe.Public)
+		if fe.Kind == fault.Busy {
+			p.RetryAfter = retryAfter
+		}
+		return p
 	}
 	if he, ok := errors.AsType[*echo.HTTPError](err); ok && he.Code < http.StatusInternalServerError {
 		return plain(he.Code, httpSentence(he.Code))
@@ -133,6 +137,8 @@ func statusOf(k fault.Kind) int {
 		return http.StatusRequestEntityTooLarge
 	case fault.TooManyTries:
 		return http.StatusTooManyRequests
+	case fault.Busy:
+		return http.StatusServiceUnavailable
 	}
 	return http.StatusInternalServerError
 }
@@ -166,7 +172,7 @@ func causeSentence(ce *db.ConnError) string {
 	case db.PoolTimeout:
 		return fmt.Sprintf("All database connections of this application (%d) were busy for %.2f seconds.", ce.Size, ce.Waited.Seconds())
 	case db.QueueFull:
-		return fmt.Sprintf("All database connections of this application (%d) are busy, and %d requests wait for one already: this one would have come too late.", ce.Size, ce.Waiting)
+		return fmt.Sprintf("All database connections of this application (%d) are busy, and %s for one already: this one would have come too late.", ce.Size, waiting(ce.Waiting))
 	case db.SlotsExhausted:
 		return "The database server has no connection slot left: all are taken."
 	case db.LoginRejected:
@@ -177,8 +183,16 @@ func causeSentence(ce *db.ConnError) string {
 	return "The database server does not answer, or is restarting."
 }
 
+func waiting(requests int) string {
+	if requests == 1 {
+		return "1 request waits"
+	}
+	return fmt.Sprintf("%d requests wait", requests)
+}
+
 // HandleErrors is the one place that answers errors, for echo's HTTPErrorHandler. Each error has one line in the
-// log, with what the client was not told. tell, if any, hears of those that are ours: 500 and above.
+// log, with what the client was not told. tell, if any, hears of those that are ours: 500 and above, but for a bound
+// that did what it is for.
 func HandleErrors(log *slog.Logger, tell func(echo.Context, error)) echo.HTTPErrorHandler {
 	return func(err error, c echo.Context) {
 		ctx := c.Request().Context()
@@ -187,7 +201,7 @@ func HandleErrors(log *slog.Logger, tell func(echo.Context, error)) echo.HTTPErr
 			return
 		}
 		p := ProblemOf(err)
-		if tell != nil && p.Status >= http.StatusInternalServerError {
+		if tell != nil && p.Status >= http.StatusInternalServerError && fault.KindOf(err) != fault.Busy {
 			tell(c, err)
 		}
 		if c.Response().Committed {
