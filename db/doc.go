@@ -21,6 +21,8 @@
 // beside bare pgxpool and bare pgx.Connect. A worker is a client's TCP connection, as under a threaded server.
 // The peaks count the application's connection that looks at the server as well.
 //
+// Whoever would wait for a third of that time is turned away at once.
+//
 // Under "pool" a lease is given back between the queries of a request; with hold = "request", and under all the
 // others, the request keeps it to its end. Release gives it back early.
 //

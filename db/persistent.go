@@ -11,7 +11,8 @@ import (
 )
 
 // gunicornTimeout is how long a request waits for one of a fixed number of workers. Django has no bound of
-// its own here; 30 s is gunicorn's default for a worker that does not answer.
+// its own here; 30 s is gunicorn's default for a worker that does not answer. Who would wait for a third of it is
+// refused at once, as by every queue.
 const gunicornTimeout = 30 * time.Second
 
 // persistent lets each worker keep its connection, as Django does with CONN_MAX_AGE. It has, on purpose,
