@@ -36,6 +36,7 @@ type fault struct {
 	ends    []string                              // how a query may end meanwhile: ok, deadline, a Cause, an SQLSTATE
 	must    string                                // how one of each strategy's has to end
 	keeps   bool                                  // no connection is lost
+	unseen  bool                                  // backends that are lost stay, and can't be seen from here
 }
 
 // How a query may end, besides an SQLSTATE.
@@ -65,7 +66,7 @@ var faults = []fault{
 		name: "black-holed", proxied: true, silent: true, begin: toxic("timeout", `{"timeout": 0}`),
 		ends: []string{deadline, unavailable, opened, waited}, must: "",
 	},
-	{name: "half-open", own: &dbtest.Options{}, silent: true, begin: halfOpen, ends: []string{ok, deadline, waited, unavailable}, must: ok},
+	{name: "half-open", own: &dbtest.Options{}, silent: true, begin: halfOpen, ends: []string{ok, deadline, waited, unavailable}, must: ok, unseen: true},
 	{
 		name: "reset", proxied: true, begin: toxic("reset_peer", `{"timeout": 0}`),
 		ends: []string{unavailable, opened}, must: unavailable,
@@ -119,12 +120,14 @@ func TestEveryStrategyOutlivesEveryFault(t *testing.T) {
 			for _, c := range s.cells {
 				c.warm(t)
 			}
+			counted := s.countBackends(t)
 			lift := func() {}
 			if f.begin != nil {
 				lift = sync.OnceFunc(f.begin(t, s))
 				defer lift()
 			}
 			s.side(t, "a query has not ended", func(c *cell) { c.endure(t) })
+			counted()
 			lift()
 			lifted := time.Now()
 			s.side(t, "a strategy has not recovered", func(c *cell) { c.recover(t, lifted) })
@@ -190,6 +193,57 @@ func proxied(t *testing.T, cfg *config.Database) *toxiproxy.Proxy {
 		t.Fatal(err)
 	}
 	return p
+}
+
+// countBackends counts those of each strategy on the server, past the wire, whenever the server answers, until counted
+// is called, which judges.
+func (s *site) countBackends(t *testing.T) (counted func()) {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	most, looks := map[string]int{}, 0
+	cc := dbtest.Control(t, s.cfg).Config()
+	var looking sync.WaitGroup
+	looking.Go(func() {
+		for ctx.Err() == nil {
+			conn, err := pgx.ConnectConfig(ctx, cc.Copy())
+			for err == nil {
+				err = lookAt(ctx, conn, most)
+				looks++
+				<-time.After(2 * time.Millisecond) // leaves the server to others
+			}
+			if conn != nil {
+				_ = conn.Close(context.Background())
+			}
+		}
+	})
+	return func() {
+		stop()
+		looking.Wait()
+		for _, c := range s.cells {
+			bound := c.bound
+			if s.fault.unseen {
+				bound *= 2 // a place is free again after a second of silence
+			}
+			t.Logf("%s: %d backends at most, in %d looks", c.name, most[c.app], looks)
+			if n := most[c.app]; n > bound {
+				t.Errorf("%s: %d backends at once, the bound is %d", c.name, n, bound)
+			}
+		}
+	}
+}
+
+func lookAt(ctx context.Context, conn *pgx.Conn, most map[string]int) error {
+	rows, err := conn.Query(ctx, "SELECT application_name, count(*) FROM pg_stat_activity WHERE application_name LIKE 'cell-%' AND datname = current_database() GROUP BY 1")
+	if err != nil {
+		return err
+	}
+	var app string
+	var n int
+	_, err = pgx.ForEachRow(rows, []any{&app, &n}, func() error {
+		most[app] = max(most[app], n)
+		return nil
+	})
+	return err
 }
 
 // side has every strategy do the same, side by side.
