@@ -25,8 +25,8 @@ var layers = []struct {
 	{packages: []string{"app/fault"}},
 }
 
-// testHelper starts servers and must never be part of the program.
-const testHelper = "ddtb/db/dbtest"
+// testHelpers start servers and the like, and must never be part of the program: tests alone import them.
+var testHelpers = []string{"ddtb/db/dbtest", "ddtb/db/logtest", "ddtb/app/trace/tracetest"}
 
 // onlyIn names the packages that may import something from outside, for what not everyone may know.
 var onlyIn = map[string][]string{
@@ -35,7 +35,7 @@ var onlyIn = map[string][]string{
 
 // neverBelow lists what a package must not reach, not even through another one.
 var neverBelow = map[string][]string{
-	"cmd/ddtb":  {testHelper, "ddtb/app/trace/tracetest", "github.com/Shopify/toxiproxy/v2", "go.uber.org/goleak"},
+	"cmd/ddtb":  slices.Concat(testHelpers, []string{"github.com/Shopify/toxiproxy/v2", "go.uber.org/goleak"}),
 	"db":        {"github.com/labstack/echo/v4", "html/template"},
 	"config":    {"github.com/labstack/echo/v4", "github.com/jackc/pgx/v5"},
 	"app/fault": {"net/http"},
@@ -175,12 +175,11 @@ func complaintsAbout(name string, p listed) []string {
 	}
 	for _, path := range p.Imports {
 		add(direction(name, path))
+		add(helper(name, path))
 		add(library(name, path))
 	}
 	for _, path := range slices.Concat(p.TestImports, p.XTestImports) {
-		if path != testHelper {
-			add(direction(name, path))
-		}
+		add(direction(name, path))
 	}
 	for _, path := range p.Deps {
 		add(reach(name, path))
@@ -192,13 +191,18 @@ func complaintsAbout(name string, p listed) []string {
 func direction(name, path string) string {
 	target, ours := strings.CutPrefix(path, "ddtb/")
 	from, to := layerOf(name), layerOf(target)
-	switch {
-	case path == testHelper:
-		return name + " imports " + target + " outside of a test"
-	case !ours, name == target, from < to, from == to && layers[from].peers:
+	if !ours || name == target || from < to || from == to && layers[from].peers {
 		return ""
 	}
 	return name + " imports " + target + ", which stands above it or beside it"
+}
+
+// helper says what is wrong with an import of what is for tests: they alone may, and one helper another.
+func helper(name, path string) string {
+	if !slices.Contains(testHelpers, path) || slices.Contains(testHelpers, "ddtb/"+name) {
+		return ""
+	}
+	return name + " imports " + strings.TrimPrefix(path, "ddtb/") + " outside of a test"
 }
 
 // library says what is wrong with an import from outside.
