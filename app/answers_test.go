@@ -90,7 +90,7 @@ func TestWhatTheDatabaseSaysIsAnsweredHonestly(t *testing.T) {
 			if err := control.QueryRow(t.Context(), "SELECT last_value FROM attempts").Scan(&attempts); err != nil || attempts != want.attempts {
 				t.Errorf("%s: %d attempts, want %d; %v", want.code, attempts, want.attempts, err)
 			}
-			if lines := s.log.lines("level="+want.level, "sqlstate="+want.code, "status="+fmt.Sprint(want.status), "request_id="+a.header("X-Request-Id")); len(lines) != 1 {
+			if lines := s.log.Lines("level="+want.level, "sqlstate="+want.code, "status="+fmt.Sprint(want.status), "request_id="+a.header("X-Request-Id")); len(lines) != 1 {
 				t.Errorf("%s: the log does not tell:\n%s", want.code, s.log)
 			}
 			s.mustBeIdle()
@@ -204,7 +204,7 @@ func TestWhileTheCircuitIsOpenThePageSaysSo(t *testing.T) {
 				return strings.Contains(a.body, "circuit open")
 			})
 			mustContain(t, a, 503, "The database did not answer the last attempts, so this one was not made.", "Please try again in a moment")
-			if a.header("Retry-After") != "1" || len(s.log.lines("level=WARN", `cause="circuit open"`, "request_id="+a.header("X-Request-Id"))) != 1 {
+			if a.header("Retry-After") != "1" || s.log.Count("level=WARN", `cause="circuit open"`, "request_id="+a.header("X-Request-Id")) != 1 {
 				t.Errorf("%v\n%s", a.Header, s.log)
 			}
 			s.mustBeIdle()

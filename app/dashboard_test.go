@@ -366,7 +366,7 @@ func TestWhoDoesNotReadIsDroppedAndHoldsNobodyUp(t *testing.T) {
 		if e := fast.mustNext(); e.kind == "bye" {
 			t.Fatal("the other was dropped")
 		}
-		return len(s.log.lines("took too long to read, and was dropped", "user=ada")) == 1
+		return s.log.Count("took too long to read, and was dropped", "user=ada") == 1
 	})
 	if _, err := io.Copy(io.Discard, slow); err != nil && !strings.Contains(err.Error(), "reset") {
 		t.Error(err)
@@ -697,7 +697,7 @@ func TestASwitchThatCannotBeRecordedIsMadeAndTold(t *testing.T) {
 	if strings.Contains(page.body, "django_admin_log") {
 		t.Error("the page has the text of the error")
 	}
-	if len(s.log.lines("level=WARN", "could not be written into the history", "by=ada")) != 1 {
+	if s.log.Count("level=WARN", "could not be written into the history", "by=ada") != 1 {
 		t.Errorf("the log does not tell:\n%s", s.log)
 	}
 }

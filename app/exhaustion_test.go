@@ -80,7 +80,7 @@ func oneAfterAnother(t *testing.T, server *dbtest.Server) {
 		for _, a := range failed {
 			mustBeExhausted(t, a)
 		}
-		if lines := s.log.lines("level=WARN", `cause="slots exhausted"`, "sqlstate=53300", "path=/polls/", "strategy=persistent"); len(lines) != len(failed) {
+		if lines := s.log.Lines("level=WARN", `cause="slots exhausted"`, "sqlstate=53300", "path=/polls/", "strategy=persistent"); len(lines) != len(failed) {
 			t.Errorf("%d lines of the log tell of %d failures:\n%s", len(lines), len(failed), s.log)
 		}
 		s.mustStillSeeTheServer()

@@ -116,7 +116,7 @@ func TestAWrongPasswordIsToldApart(t *testing.T) {
 			s := siteOn(t, cfg, func(c *config.Config) { setDatabase(c, strategy.set) })
 			s.mustBeUnavailable(db.LoginRejected)
 			mustContain(t, s.get("/polls/"), 503, "does not let this application in")
-			if len(s.log.lines("level=ERROR", `cause="login rejected"`, "sqlstate=28P01")) == 0 {
+			if s.log.Count("level=ERROR", `cause="login rejected"`, "sqlstate=28P01") == 0 {
 				t.Errorf("the log does not tell:\n%s", s.log)
 			}
 		})
@@ -138,7 +138,7 @@ func TestADatabaseWithoutTablesIsNotReadyAndSaysWhatToDo(t *testing.T) {
 	if strings.Contains(a.body, "polls_question") {
 		t.Errorf("the page tells what only the log should:\n%s", a.body)
 	}
-	if len(s.log.lines("level=ERROR", "path=/polls/", "42P01", "request_id="+a.header("X-Request-Id"))) != 1 {
+	if s.log.Count("level=ERROR", "path=/polls/", "42P01", "request_id="+a.header("X-Request-Id")) != 1 {
 		t.Errorf("the log does not tell:\n%s", s.log)
 	}
 	s.mustBeIdle()
@@ -166,8 +166,8 @@ func TestAClientThatHangsUpInTheQueueIsNoFailure(t *testing.T) {
 		t.Error(err)
 	}
 	dbtest.Eventually(t, "nobody waits any more", func() bool { return s.DB().Stat().Waiting == 0 })
-	dbtest.Eventually(t, "the log has it, for those who look", func() bool { return len(s.log.lines("level=DEBUG", "status=499")) == 1 })
-	if warned := append(s.log.lines("level=WARN"), s.log.lines("level=ERROR")...); len(warned) > 0 {
+	dbtest.Eventually(t, "the log has it, for those who look", func() bool { return s.log.Count("level=DEBUG", "status=499") == 1 })
+	if warned := append(s.log.Lines("level=WARN"), s.log.Lines("level=ERROR")...); len(warned) > 0 {
 		t.Errorf("the log makes a failure of it:\n%s", warned)
 	}
 	lease.Release()
@@ -190,7 +190,7 @@ func TestARequestThatWaitedTooLongOrFoundTheQueueFullIsToldSo(t *testing.T) {
 	}
 	defer lease.Release()
 	mustContain(t, s.get("/polls/"), 503, "All database connections of this application (1) were busy for 0.30 seconds.")
-	if len(s.log.lines("level=WARN", `cause="pool timeout"`, "waited=300ms", "leases=1", "size=1", "waiting=0")) != 1 {
+	if s.log.Count("level=WARN", `cause="pool timeout"`, "waited=300ms", "leases=1", "size=1", "waiting=0") != 1 {
 		t.Errorf("the log does not tell:\n%s", s.log)
 	}
 	s.reconfigure(func(d *config.Database) {
@@ -243,7 +243,7 @@ func TestAPanicIsAPageAndALineInTheLogAndLeavesNoLease(t *testing.T) {
 			if strings.Contains(a.body, "on purpose") || strings.Contains(a.body, "goroutine") {
 				t.Errorf("%s: the page tells what only the log should:\n%s", path, a.body)
 			}
-			lines := s.log.lines("level=ERROR", "path="+path, "request_id="+a.header("X-Request-Id"), "failure_test.go")
+			lines := s.log.Lines("level=ERROR", "path="+path, "request_id="+a.header("X-Request-Id"), "failure_test.go")
 			if len(lines) != 1 {
 				t.Errorf("%s: no line with the stack:\n%s", path, s.log)
 			}
@@ -265,7 +265,7 @@ func TestAPanicAfterTheResponseHasBegunCutsIt(t *testing.T) {
 	if _, err := s.send(t.Context(), fresh, http.MethodGet, "/panic/half-way", nil); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("the client thinks that it has all: %v", err)
 	}
-	if len(s.log.lines("level=ERROR", "the response had begun, and was cut")) != 1 {
+	if s.log.Count("level=ERROR", "the response had begun, and was cut") != 1 {
 		t.Errorf("the log does not tell:\n%s", s.log)
 	}
 }
@@ -277,7 +277,7 @@ func TestALeakIsToldInTheLogWithItsLineOfCode(t *testing.T) {
 	})
 	s.get("/test/connection-leak?count=1")
 	dbtest.Eventually(t, "the log tells of the leak", func() bool {
-		return len(s.log.lines("level=WARN", "a lease is held for long", "leak.go:")) == 1
+		return s.log.Count("level=WARN", "a lease is held for long", "leak.go:") == 1
 	})
 }
 

@@ -129,7 +129,7 @@ func mustNameTheLines(t *testing.T, s *site, r lab.Sentry, noticed bool) {
 			!strings.Contains(n.Second, "(*sentryRun).query") || !strings.Contains(r.Explanation, n.First) || !strings.Contains(r.Explanation, n.Second) {
 			t.Errorf("%+v", r)
 		}
-		if len(s.log.lines("level=WARN", "asks for a second one", n.First, n.Second)) != 1 {
+		if s.log.Count("level=WARN", "asks for a second one", n.First, n.Second) != 1 {
 			t.Errorf("the log does not tell:\n%s", s.log)
 		}
 	}
@@ -202,7 +202,7 @@ func TestErrorFailsAsABugDoes(t *testing.T) {
 	if strings.Contains(a.body, "on purpose") || a.header("Content-Type") != htmlType {
 		t.Errorf("%v\n%s", a.Header, a.body)
 	}
-	if lines := s.log.lines("level=ERROR"); len(lines) != 1 || !strings.Contains(lines[0], "path=/error/") ||
+	if lines := s.log.Lines("level=ERROR"); len(lines) != 1 || !strings.Contains(lines[0], "path=/error/") ||
 		!strings.Contains(lines[0], "request_id="+a.header("X-Request-Id")) || !strings.Contains(lines[0], "fails on purpose") {
 		t.Errorf("the log: %q", lines)
 	}
@@ -216,7 +216,7 @@ func TestTheSentryExperimentAndTheErrorAreThereOnlyWhenTurnedOn(t *testing.T) {
 	for _, path := range []string{interaction, interaction + "/", "/error/"} {
 		mustContain(t, s.get(path), 404, "The test endpoints are off.")
 	}
-	if lines := s.log.lines("level=ERROR"); len(lines) != 0 {
+	if lines := s.log.Lines("level=ERROR"); len(lines) != 0 {
 		t.Error(lines)
 	}
 }

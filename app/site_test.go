@@ -1,7 +1,6 @@
 package app_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +20,7 @@ import (
 	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/dbtest"
+	"ddtb/db/logtest"
 	"ddtb/polls"
 )
 
@@ -75,7 +75,7 @@ type site struct {
 	cfg    *config.Config
 	url    string
 	client *http.Client // keeps connections alive
-	log    *logbook
+	log    *logtest.Log
 	stop   func() error // as Ctrl-C; it may be called twice
 
 	expectCut bool // leases are still out at the end
@@ -97,7 +97,7 @@ func siteOn(t testing.TB, database config.Database, set func(*config.Config)) *s
 	if set != nil {
 		set(&cfg)
 	}
-	log := &logbook{}
+	log := &logtest.Log{}
 	a, err := app.New(t.Context(), &cfg, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		t.Fatal(err)
@@ -252,38 +252,6 @@ func (s *site) post(path string, form url.Values, header ...string) answer {
 }
 
 const urlencoded = "application/x-www-form-urlencoded"
-
-// logbook keeps what was logged.
-type logbook struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logbook) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *logbook) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
-
-// lines are those that hold all of the words.
-func (l *logbook) lines(words ...string) (found []string) {
-	for line := range strings.Lines(l.String()) {
-		all := true
-		for _, w := range words {
-			all = all && strings.Contains(line, w)
-		}
-		if all {
-			found = append(found, line)
-		}
-	}
-	return found
-}
 
 // mustBeIdle waits until no request holds or waits for a lease: an answer may arrive before its lease is back.
 func (s *site) mustBeIdle() {

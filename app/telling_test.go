@@ -155,7 +155,7 @@ func TestTwoHundredFailuresAreTwoHundredHonestAnswersOneMailAndOneEvent(t *testi
 	if m, e := len(mails.all()), events.Total(); m != 1 || e != 1 {
 		t.Errorf("%d mails and %d events", m, e)
 	}
-	if n := len(s.log.lines("level=ERROR", "path=/error/")); n != 200 {
+	if n := s.log.Count("level=ERROR", "path=/error/"); n != 200 {
 		t.Errorf("%d lines in the log", n)
 	}
 }
@@ -203,7 +203,7 @@ func TestAnOutageIsTwoHundredHonestAnswersOneMailOneEventAndOneMailOfItsEnd(t *t
 	s.reconfigure(pool)
 	mustContain(t, s.get("/polls/"), 200, "<h1>")
 	dbtest.Eventually(t, "its end is told", func() bool { return len(mails.all()) == 2 })
-	failed := len(s.log.lines("level=WARN", `cause="slots exhausted"`))
+	failed := s.log.Count("level=WARN", `cause="slots exhausted"`)
 	if failed < 200 || !strings.Contains(mails.all()[1], "Recovered: connections again") || !strings.Contains(mails.all()[1], fmt.Sprint(failed, " requests failed")) {
 		t.Errorf("%d failed, and the second mail is\n%s", failed, mails.all()[1])
 	}
@@ -267,11 +267,11 @@ func TestAStreamThatHoldsALeaseIsFlaggedWithItsLine(t *testing.T) {
 			}
 		})
 	}
-	flagged := func() []string { return s.log.lines("level=WARN", "is it a leak, a stream, or a slow request?") }
+	flagged := func() []string { return s.log.Lines("level=WARN", "is it a leak, a stream, or a slow request?") }
 	dbtest.Eventually(t, "the log flags it", func() bool { return len(flagged()) > 0 })
 	close(goOn)
 	wg.Wait()
-	dbtest.Eventually(t, "the log says that it came back", func() bool { return len(s.log.lines("the lease that was held for long came back")) == 1 })
+	dbtest.Eventually(t, "the log says that it came back", func() bool { return s.log.Count("the lease that was held for long came back") == 1 })
 	if lines := flagged(); len(lines) != 1 || !strings.Contains(lines[0], "telling_test.go:") || !strings.Contains(lines[0], "streamWithOpenRows") ||
 		s.DB().Stat().Leaked != 1 {
 		t.Errorf("%d leaks are counted, and flagged are %q", s.DB().Stat().Leaked, lines)

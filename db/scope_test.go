@@ -59,8 +59,8 @@ func TestARequestThatForgetsARowsLoopLosesNoConnection(t *testing.T) {
 				if s := d.Stat(); s.Leaked != 2 || s.Reclaimed != 2 {
 					t.Errorf("%+v", s)
 				}
-				if log.count("rows were left open at the end of a request") != 1 || log.count("asked=\"scope_test.go:") != 1 {
-					t.Errorf("the line is not told once: %s", log.buf.String())
+				if log.Count("rows were left open at the end of a request") != 1 || log.Count("asked=\"scope_test.go:") != 1 {
+					t.Errorf("the line is not told once: %s", log)
 				}
 				next := cfg
 				next.Pool.MaxSize, next.PerRequest.MaxSize, next.Persistent.Workers = 2, 2, 2

@@ -1,43 +1,23 @@
 package db_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/dbtest"
+	"ddtb/db/logtest"
 )
 
-// logged is a log that a test can read while it is written.
-type logged struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *logged) count(words string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.buf.String(), words)
-}
-
-func openLogged(t *testing.T, set func(*config.Database)) (*db.DB, *logged) {
+func openLogged(t *testing.T, set func(*config.Database)) (*db.DB, *logtest.Log) {
 	t.Helper()
 	cfg := dbtest.Config(t)
 	set(&cfg)
-	log := &logged{}
+	log := &logtest.Log{}
 	d, err := db.OpenWith(cfg, db.Options{Log: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		t.Fatal(err)
@@ -54,16 +34,16 @@ func TestALeaseThatIsHeldForLongIsLoggedOnceAndAgainWhenItComesBack(t *testing.T
 		if err != nil {
 			t.Fatal(err)
 		}
-		dbtest.Eventually(t, "the leak is logged", func() bool { return log.count("held for long: is it a leak") == 1 })
-		if log.count("watch_test.go:") == 0 {
+		dbtest.Eventually(t, "the leak is logged", func() bool { return log.Count("held for long: is it a leak") == 1 })
+		if log.Count("watch_test.go:") == 0 {
 			t.Error("the line that holds it is not named")
 		}
 		l.Release()
-		if log.count("came back") != 1 || log.count("is it a leak") != 1 || d.Stat().Leaked != 1 {
-			t.Errorf("%s %+v", log.buf.String(), d.Stat())
+		if log.Count("came back") != 1 || log.Count("is it a leak") != 1 || d.Stat().Leaked != 1 {
+			t.Errorf("%s %+v", log, d.Stat())
 		}
 		one(t, d, t.Context())
-		if log.count("came back") != 1 {
+		if log.Count("came back") != 1 {
 			t.Error("a lease that was short is told of")
 		}
 	})
@@ -79,7 +59,7 @@ func TestARequestThatKeepsItsLeaseForLongIsToldOfThoughItsQueriesAreShort(t *tes
 			ctx, end := d.Begin(t.Context())
 			defer end()
 			one(t, d, ctx)
-			dbtest.Eventually(t, "it is told of", func() bool { return log.count("a slow request") == 1 })
+			dbtest.Eventually(t, "it is told of", func() bool { return log.Count("a slow request") == 1 })
 		})
 	}
 }
@@ -104,8 +84,8 @@ func TestALeaseThatIsHeldTooLongIsTakenBack(t *testing.T) {
 		if err := rows.Err(); !errors.Is(err, db.ErrReclaimed) {
 			t.Errorf("the holder's next look at its rows: %v", err)
 		}
-		if d.Stat().Reclaimed != 1 || log.count("was taken back") != 1 {
-			t.Errorf("%+v %s", d.Stat(), log.buf.String())
+		if d.Stat().Reclaimed != 1 || log.Count("was taken back") != 1 {
+			t.Errorf("%+v %s", d.Stat(), log)
 		}
 	})
 }
@@ -122,8 +102,8 @@ func TestANestedLeaseIsToldWithBothLinesBeforeItWaits(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	}
-	if log.count("asks for a second one") != 1 || log.count("watch_test.go:") != 2 || d.Stat().Nested != 2 {
-		t.Errorf("%s %+v", log.buf.String(), d.Stat())
+	if log.Count("asks for a second one", `first="watch_test.go:`, `second="watch_test.go:`) != 1 || d.Stat().Nested != 2 {
+		t.Errorf("%s %+v", log, d.Stat())
 	}
 	one(t, d, ctx)
 	one(t, d, ctx)

@@ -13,7 +13,6 @@ import (
 	"net"
 	"net/mail"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 
 	"ddtb/config"
 	"ddtb/db"
+	"ddtb/db/logtest"
 )
 
 // child has this test binary be one of several processes: see TestProcessesOfOneHostShareTheLimit.
@@ -85,16 +85,7 @@ func shut(t testing.TB, r *Reporter) {
 }
 
 // console collects what the backend of that name prints.
-type console struct {
-	mu  sync.Mutex
-	out bytes.Buffer
-}
-
-func (c *console) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.out.Write(p)
-}
+type console struct{ logtest.Log }
 
 // subjects of the mails, in order.
 func (c *console) subjects() (out []string) {
@@ -104,12 +95,6 @@ func (c *console) subjects() (out []string) {
 		}
 	}
 	return out
-}
-
-func (c *console) String() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.out.String()
 }
 
 // eventually polls, since the mail server and Sentry are across the network.

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"ddtb/db/logtest"
 )
 
 // In these tests time is the bubble's: it passes when everybody waits.
@@ -219,7 +221,8 @@ func TestWithoutItsFolderEachProcessHasItsOwnLimit(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var out, log console
+	var out console
+	var log logtest.Log
 	r := open(t, Options{Mail: mailTo("console"), Console: &out, StateDir: file, Log: logTo(&log)})
 	concurrently(10, func(int) { r.Report(busy("/polls/")) })
 	shut(t, r)
@@ -234,7 +237,8 @@ func TestALockThatIsNeverReleasedHoldsNobodyUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unlock()
-	var out, log console
+	var out console
+	var log logtest.Log
 	r := open(t, Options{Mail: mailTo("console"), Console: &out, StateDir: dir, Log: logTo(&log)})
 	r.Report(busy("/polls/"))
 	eventually(t, "the mail", func() bool { return len(out.subjects()) == 1 })

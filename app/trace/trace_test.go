@@ -1,14 +1,12 @@
 package trace_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,31 +18,14 @@ import (
 	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/dbtest"
+	"ddtb/db/logtest"
 )
 
 func TestMain(m *testing.M) { dbtest.Run(m) }
 
-// logbook keeps what was logged.
-type logbook struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logbook) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *logbook) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
-
-func begin(t testing.TB, endpoint string, rate float64) (*trace.Tracing, *logbook) {
+func begin(t testing.TB, endpoint string, rate float64) (*trace.Tracing, *logtest.Log) {
 	t.Helper()
-	log := &logbook{}
+	log := &logtest.Log{}
 	x, err := trace.New(config.Tracing{Endpoint: endpoint, SampleRate: rate, Headers: "api-key=hunter2"}, "1.2.3", slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)

@@ -39,6 +39,8 @@ type Templates struct {
 // "title" and "main", which get the data given to Render, and may define "head" (links and scripts), "nav" (more
 // at the end of the header) and "width" ("wide" for tables). A file whose name begins with "_" is shared by all
 // pages of the set: embed with a pattern, templates/*.html, since a folder is embedded without such files.
+// For its "nav" a page for staff has the template "userbar": given a user with a ShortName, it greets, and offers to
+// change the password and to log out; given nil, it shows nothing.
 // Pages have the function static "web/…"; a package with static files of its own passes the URL method of its
 // Files under the same name.
 // It panics on a template that does not parse, lacks a block, or can't be escaped: they are embedded, so that is

@@ -19,14 +19,14 @@ var layers = []struct {
 	{packages: []string{"cmd/ddtb"}},
 	{packages: []string{"app"}},
 	{packages: []string{"polls", "admin", "app/lab", "app/dashboard"}},
-	{packages: []string{"app/web", "app/auth", "app/report", "app/report/...", "app/metrics", "app/trace", "app/trace/..."}, peers: true},
+	{packages: []string{"app/web", "app/web/...", "app/auth", "app/report", "app/report/...", "app/metrics", "app/trace", "app/trace/..."}, peers: true},
 	{packages: []string{"db", "db/..."}, peers: true},
 	{packages: []string{"config"}},
 	{packages: []string{"app/fault"}},
 }
 
-// testHelper starts servers and must never be part of the program.
-const testHelper = "ddtb/db/dbtest"
+// testHelpers start servers and the like, and must never be part of the program: tests alone import them.
+var testHelpers = []string{"ddtb/db/dbtest", "ddtb/db/logtest", "ddtb/app/trace/tracetest", "ddtb/app/web/webtest"}
 
 // onlyIn names the packages that may import something from outside, for what not everyone may know.
 var onlyIn = map[string][]string{
@@ -35,7 +35,7 @@ var onlyIn = map[string][]string{
 
 // neverBelow lists what a package must not reach, not even through another one.
 var neverBelow = map[string][]string{
-	"cmd/ddtb":  {testHelper, "ddtb/app/trace/tracetest", "github.com/Shopify/toxiproxy/v2", "go.uber.org/goleak"},
+	"cmd/ddtb":  slices.Concat(testHelpers, []string{"github.com/Shopify/toxiproxy/v2", "github.com/chromedp", "go.uber.org/goleak"}),
 	"db":        {"github.com/labstack/echo/v4", "html/template"},
 	"config":    {"github.com/labstack/echo/v4", "github.com/jackc/pgx/v5"},
 	"app/fault": {"net/http"},
@@ -118,6 +118,7 @@ func TestARightImportIsLeftAlone(t *testing.T) {
 		{ImportPath: "ddtb/app", Imports: []string{"ddtb/app/lab", "ddtb/polls", "ddtb/config", "ddtb/app/fault"}},
 		{ImportPath: "ddtb/app/auth", Imports: []string{"ddtb/app/web", "github.com/labstack/echo/v4"}},
 		{ImportPath: "ddtb/polls", Imports: []string{"ddtb/db"}, TestImports: []string{"ddtb/polls", "ddtb/db/dbtest"}},
+		{ImportPath: "ddtb/app/web/webtest", Imports: []string{"ddtb/db/dbtest"}},
 		{ImportPath: "ddtb/db/activity", Imports: []string{"ddtb/db", "errors"}},
 		{ImportPath: "github.com/labstack/echo/v4/middleware", Imports: []string{"github.com/labstack/echo/v4"}},
 	}
@@ -175,12 +176,11 @@ func complaintsAbout(name string, p listed) []string {
 	}
 	for _, path := range p.Imports {
 		add(direction(name, path))
+		add(helper(name, path))
 		add(library(name, path))
 	}
 	for _, path := range slices.Concat(p.TestImports, p.XTestImports) {
-		if path != testHelper {
-			add(direction(name, path))
-		}
+		add(direction(name, path))
 	}
 	for _, path := range p.Deps {
 		add(reach(name, path))
@@ -192,13 +192,18 @@ func complaintsAbout(name string, p listed) []string {
 func direction(name, path string) string {
 	target, ours := strings.CutPrefix(path, "ddtb/")
 	from, to := layerOf(name), layerOf(target)
-	switch {
-	case path == testHelper:
-		return name + " imports " + target + " outside of a test"
-	case !ours, name == target, from < to, from == to && layers[from].peers:
+	if !ours || name == target || from < to || from == to && layers[from].peers {
 		return ""
 	}
 	return name + " imports " + target + ", which stands above it or beside it"
+}
+
+// helper says what is wrong with an import of what is for tests: they alone may, and one helper another.
+func helper(name, path string) string {
+	if !slices.Contains(testHelpers, path) || slices.Contains(testHelpers, "ddtb/"+name) {
+		return ""
+	}
+	return name + " imports " + strings.TrimPrefix(path, "ddtb/") + " outside of a test"
 }
 
 // library says what is wrong with an import from outside.

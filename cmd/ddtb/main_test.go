@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,6 +22,7 @@ import (
 
 	"ddtb/config"
 	"ddtb/db/dbtest"
+	"ddtb/db/logtest"
 )
 
 // asDDTB is the first argument by which this test binary becomes the command itself, for what needs a process.
@@ -162,14 +162,14 @@ func (o outcome) must(code int, words ...string) {
 type process struct {
 	*machine
 	cmd  *exec.Cmd
-	log  *logbook // what it prints, on both of its outputs
+	log  *logtest.Log // what it prints, on both of its outputs
 	done chan struct{}
 	url  string // where it serves, once it said so
 }
 
 func (m *machine) start(args ...string) *process {
 	m.Helper()
-	p := &process{machine: m, log: &logbook{}, done: make(chan struct{})}
+	p := &process{machine: m, log: &logtest.Log{}, done: make(chan struct{})}
 	p.cmd = exec.CommandContext(context.WithoutCancel(m.Context()), os.Args[0], append([]string{asDDTB}, args...)...)
 	p.cmd.Env = append(m.environ(), "GORACE=atexit_sleep_ms=0") // a race ends with an exit code all the same
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
@@ -260,34 +260,7 @@ func (p *process) ends() outcome {
 // logs waits for n lines with all of the words.
 func (p *process) logs(n int, words ...string) {
 	p.Helper()
-	dbtest.Eventually(p.T, fmt.Sprintf("%d lines with %q", n, words), func() bool { return p.log.count(words...) >= n })
-}
-
-// logbook keeps what was printed.
-type logbook struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logbook) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(b)
-}
-
-func (l *logbook) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
-
-func (l *logbook) count(words ...string) (n int) {
-	for line := range strings.Lines(l.String()) {
-		if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) }) {
-			n++
-		}
-	}
-	return n
+	dbtest.Eventually(p.T, fmt.Sprintf("%d lines with %q", n, words), func() bool { return p.log.Count(words...) >= n })
 }
 
 func TestAWrongCommandLineIsExitCode2WithTheWayToHelp(t *testing.T) {

@@ -20,12 +20,13 @@ import (
 	"ddtb/db"
 	"ddtb/db/activity"
 	"ddtb/db/dbtest"
+	"ddtb/db/logtest"
 )
 
 // bouncer is a real PgBouncer in transaction mode, in front of the tests' PostgreSQL.
 type bouncer struct {
 	cfg config.Database // through it, and past it by direct_host
-	log *logbook
+	log *logtest.Log
 }
 
 // pooledServers is how many connections the PgBouncer of these tests has to the server: fewer than its clients, so that they
@@ -59,7 +60,7 @@ func newBouncerFor(m *machine, direct config.Database, reader string) *bouncer {
 	m.own(users, fmt.Sprintf("%q %q\n", direct.User, direct.Password.Reveal()))
 	ini := filepath.Join(m.home, "pgbouncer.ini")
 	m.own(ini, fmt.Sprintf(bouncerINI, direct.Host, direct.Port, port, users, pooledServers, reader))
-	b := &bouncer{cfg: direct, log: &logbook{}}
+	b := &bouncer{cfg: direct, log: &logtest.Log{}}
 	b.cfg.Host, b.cfg.Port, b.cfg.Pooler = "127.0.0.1", port, db.PgBouncer
 	b.cfg.DirectHost, b.cfg.DirectPort = direct.Host, direct.Port
 	cmd := exec.Command(program, ini) //nolint:noctx // it is stopped below
@@ -156,7 +157,7 @@ func (m *machine) own(path, text string) {
 
 // logins is how many clients PgBouncer has let in for a database.
 func (b *bouncer) logins(database string) int {
-	return b.log.count("login attempt: db=" + database + " ")
+	return b.log.Count("login attempt: db=" + database + " ")
 }
 
 // behindBouncer is a machine whose configuration leads through a PgBouncer.

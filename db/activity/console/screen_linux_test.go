@@ -1,14 +1,12 @@
 package console
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +17,7 @@ import (
 	"ddtb/db"
 	"ddtb/db/activity"
 	"ddtb/db/dbtest"
+	"ddtb/db/logtest"
 )
 
 var configMonitor = config.Default().Monitor
@@ -26,9 +25,8 @@ var configMonitor = config.Default().Monitor
 // terminal is a pseudo-terminal with a full screen on it.
 type terminal struct {
 	*testing.T
-	keys  *os.File // its master: what is written here was typed
-	mu    sync.Mutex
-	shown bytes.Buffer // all that was ever drawn
+	keys   *os.File    // its master: what is written here was typed
+	screen logtest.Log // all that was ever drawn
 }
 
 func newTerminal(t *testing.T) (term *terminal, tty *os.File) {
@@ -43,22 +41,9 @@ func newTerminal(t *testing.T) (term *terminal, tty *os.File) {
 	must(t, unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 30, Col: 120}))
 	term = &terminal{T: t, keys: master}
 	read := make(chan struct{})
-	go func() { defer close(read); _, _ = io.Copy(term, master) }()
+	go func() { defer close(read); _, _ = io.Copy(&term.screen, master) }()
 	t.Cleanup(func() { _ = tty.Close(); <-read; _ = master.Close() })
 	return term, tty
-}
-
-// Write takes what is drawn.
-func (t *terminal) Write(b []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.shown.Write(b)
-}
-
-func (t *terminal) drawn() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.shown.String()
 }
 
 func (t *terminal) types(keys string) {
@@ -69,7 +54,7 @@ func (t *terminal) types(keys string) {
 
 func (t *terminal) waitFor(text string) {
 	t.Helper()
-	eventually(t.T, fmt.Sprintf("%q is on the screen", text), func() bool { return strings.Contains(t.drawn(), text) })
+	dbtest.Eventually(t.T, fmt.Sprintf("%q is on the screen", text), func() bool { return strings.Contains(t.screen.String(), text) })
 }
 
 func TestASelectedSessionIsEndedFromTheFullScreenAfterAQuestion(t *testing.T) {
@@ -101,19 +86,19 @@ func TestASelectedSessionIsEndedFromTheFullScreenAfterAQuestion(t *testing.T) {
 		t.Fatalf("%d sessions after the answer no", n)
 	}
 	term.types("t")
-	eventually(t, "it asks again", func() bool { return strings.Count(term.drawn(), "[y/N]") > 1 })
+	dbtest.Eventually(t, "it asks again", func() bool { return strings.Count(term.screen.String(), "[y/N]") > 1 })
 	term.types("y")
-	eventually(t, "the session is gone", func() bool { return dbtest.Backends(t, control, "victim") == 0 })
+	dbtest.Eventually(t, "the session is gone", func() bool { return dbtest.Backends(t, control, "victim") == 0 })
 	must(t, bystander.Ping(t.Context()))
 	if victim.Ping(t.Context()) == nil {
 		t.Error("the session that was ended still answers")
 	}
 
 	s.Restart(t, dbtest.Immediate)
-	drawn := len(term.drawn())
+	drawn := len(term.screen.String())
 	session(t, cfg, "newcomer")
 	term.types("\x1b")
-	eventually(t, "it shows the server after the restart", func() bool { return strings.Contains(term.drawn()[drawn:], "newcomer") })
+	dbtest.Eventually(t, "it shows the server after the restart", func() bool { return strings.Contains(term.screen.String()[drawn:], "newcomer") })
 	term.types("q")
 	must(t, <-ended)
 	term.waitFor("\x1b[?1049l") // the terminal's own screen is back
@@ -208,16 +193,5 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(20 * time.Second); !ok(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatalf("still not so after 20 s: %s", what)
-		}
 	}
 }
