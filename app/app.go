@@ -97,7 +97,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 		admin: admin.New(d, users, log, web.Link{Path: dashboard.Path, Text: "Connections"}),
 		lab:   lab.New(d, observer, cfg.Test, log),
 		polls: polls.New(polls.NewStore(d), time.Now),
-		ready: newReadiness(observer), patterns: map[string]bool{},
+		ready: &readiness{db: d, server: observer}, patterns: map[string]bool{},
 	}
 	a.lab.UseSentry(cfg.Sentry)
 	a.admin.Tell = a.tell

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 
@@ -84,6 +85,11 @@ func oneAfterAnother(t *testing.T, server *dbtest.Server) {
 			t.Errorf("%d lines of the log tell of %d failures:\n%s", len(lines), len(failed), s.log)
 		}
 		s.mustStillSeeTheServer()
+		dbtest.Eventually(t, "it is not ready, although its own connection works", func() bool {
+			s.oneByOne(1)
+			r := s.ready()
+			return !r.Ready && r.Cause == db.SlotsExhausted && strings.Contains(r.Detail, "no connection slot left")
+		})
 		s.reconfigure(pool)
 		if served, failed := s.oneByOne(2 * smallSlots); len(failed) > 0 {
 			t.Errorf("after the switch to the pool %d were served, and %d failed: %s", len(served), len(failed), failed[0].body)
@@ -91,6 +97,7 @@ func oneAfterAnother(t *testing.T, server *dbtest.Server) {
 		if n := dbtest.Backends(t, control, "ddtb/persistent"); n != 0 {
 			t.Errorf("%d backends of the old strategy are left", n)
 		}
+		dbtest.Eventually(t, "it is ready again", func() bool { return s.ready().Ready })
 	})
 	for _, fix := range strategies {
 		if fix.name == "persistent" {

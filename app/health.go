@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/labstack/echo/v4"
 
+	"ddtb/app/web"
 	"ddtb/db"
 	"ddtb/db/activity"
 )
@@ -37,8 +38,10 @@ func (a *App) readyz(c echo.Context) error {
 }
 
 // readiness asks the server over the connection that is open anyway, and at most once in askEvery: a probe that
-// connects, or many probes, would add to the crowd that it is to warn of.
+// connects, or many probes, would add to the crowd that it is to warn of. That connection works also while no other
+// can be had, so it asks as well how requests fare.
 type readiness struct {
+	db     *db.DB
 	server *activity.Observer
 	mu     sync.Mutex
 	asked  time.Time
@@ -48,9 +51,8 @@ type readiness struct {
 const (
 	askEvery   = time.Second
 	askTimeout = 2 * time.Second
+	failsFor   = 3 * time.Second // so long a failed request speaks for the next: nobody may be sent to try
 )
-
-func newReadiness(server *activity.Observer) *readiness { return &readiness{server: server} }
 
 func (r *readiness) check(ctx context.Context) Ready {
 	r.mu.Lock()
@@ -61,9 +63,15 @@ func (r *readiness) check(ctx context.Context) Ready {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout) // the answer is for others too
 	defer cancel()
 	err := r.server.Do(ctx, func(c *pgx.Conn) error { return db.CheckSchema(ctx, c) })
+	if at, failed := r.db.Failing(); err == nil && time.Since(at) < failsFor {
+		err = failed
+	}
 	r.last, r.asked = Ready{Ready: err == nil}, time.Now()
 	if err != nil {
 		r.last.Cause, r.last.Detail = db.CauseOf(err), err.Error()
+	}
+	if r.last.Cause != "" { // its text names hosts and users, for the log
+		r.last.Detail = web.ProblemOf(err).Detail
 	}
 	return r.last
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -68,6 +69,7 @@ type generation struct {
 	tracer  Tracer
 	users   atomic.Int64 // scopes, and those who are acquiring
 	retired atomic.Bool
+	failing atomic.Pointer[failing]
 	unused  chan struct{} // buffered: told when users falls to 0 after the retirement
 }
 
@@ -100,12 +102,40 @@ func (d *DB) newGeneration(cfg config.Database) (*generation, error) {
 // Acquire is the strategy's, followed by the tracer.
 func (g *generation) Acquire(ctx context.Context) (*Lease, error) {
 	if g.tracer == nil {
-		return g.Strategy.Acquire(ctx)
+		return g.acquire(ctx)
 	}
 	end := g.tracer.TraceAcquire(ctx, g.cfg.Strategy)
-	l, err := g.Strategy.Acquire(ctx)
+	l, err := g.acquire(ctx)
 	end(err)
 	return l, err
+}
+
+// failing is a failure after which no lease was given.
+type failing struct {
+	at  time.Time
+	err error
+}
+
+func (g *generation) acquire(ctx context.Context) (*Lease, error) {
+	l, err := g.Strategy.Acquire(ctx)
+	switch CauseOf(err) {
+	case SlotsExhausted, ServerUnavailable, LoginRejected, CircuitOpen:
+		g.failing.Store(&failing{time.Now(), err})
+	case "":
+		if err == nil && g.failing.Load() != nil {
+			g.failing.Store(nil)
+		}
+	}
+	return l, err
+}
+
+// Failing is how the last attempt to get a connection from the server failed, and when, if no lease was given since. A
+// queue that is full or too slow is no such failure: it serves others.
+func (d *DB) Failing() (at time.Time, err error) {
+	if f := d.now.Load().failing.Load(); f != nil {
+		return f.at, f.err
+	}
+	return time.Time{}, nil
 }
 
 // Config is the configuration in force.

@@ -553,3 +553,23 @@ func TestTotalsKeepWhatReplacedStrategiesCountToTheEnd(t *testing.T) {
 		t.Errorf("of persistent: %+v", p)
 	}
 }
+
+func TestHowTheLastAttemptFailedIsKnownUntilALeaseIsGiven(t *testing.T) {
+	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+		d, control, cfg := open(t, set)
+		allow := func(connections int) {
+			run(t, control, fmt.Sprintf("ALTER ROLE %s CONNECTION LIMIT %d", pgx.Identifier{cfg.User}.Sanitize(), connections))
+		}
+		allow(0)
+		began := time.Now()
+		_, failure := d.Exec(t.Context(), "SELECT 1")
+		if at, err := d.Failing(); db.CauseOf(err) != db.SlotsExhausted || !errors.Is(failure, err) || at.Before(began) {
+			t.Errorf("after a failure: %v, %v", at, err)
+		}
+		allow(-1)
+		one(t, d, t.Context())
+		if at, err := d.Failing(); err != nil || !at.IsZero() {
+			t.Errorf("after a success: %v, %v", at, err)
+		}
+	})
+}
