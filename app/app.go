@@ -90,7 +90,8 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	if err != nil {
 		return nil, errors.Join(err, d.Close(ctx), traces.Close(ctx))
 	}
-	users := auth.New(d, cfg.Admin)
+	users, spare := auth.New(d, cfg.Admin), newReserve(observer)
+	users.Reserve = spare.inTx
 	a := &App{
 		cfg: cfg, log: log, db: d, server: observer,
 		report: reporter, count: count, trace: traces, users: users,
@@ -109,7 +110,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	a.look = activity.StartSampler(observer, cfg.Monitor.Interval, activity.ThresholdsOf(cfg.Monitor))
 	a.board = dashboard.New(dashboard.Options{
 		DB: d, Users: users, Server: observer, Look: a.look, Config: cfg, Testing: a.lab.Enabled, Log: log,
-		Switch: a.switchTo, Record: admin.Record,
+		Switch: a.switchTo, Reserve: spare.inTx, Record: admin.Record,
 	})
 	a.count.FollowServer(a.look)
 	a.echo = a.routes()

@@ -627,6 +627,8 @@ func TestTheDashboardLivesWhileEverySlotIsTaken(t *testing.T) {
 				t.Errorf("who comes now gets %s", e.kind)
 			}
 			v.until("the failure is told", func(e event) bool { return e.Tables["causes"][0][0] == "slots exhausted" })
+			mustContain(t, s.get(connections, "Cookie", s.login("ada")), 200, "17 of 17") // who signs in only now
+			mustContain(t, s.get("/admin/", "Accept", "text/html", "Cookie", cookie), 503, "slots exhausted")
 
 			a = s.post(connections, url.Values{"strategy": {"pool"}, "pool.max_size": {"2"}, "pool.timeout": {"9s"}}, "Cookie", cookie)
 			if a.StatusCode != 303 {

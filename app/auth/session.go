@@ -66,11 +66,24 @@ func (s *Service) Login(ctx context.Context, username, password, address, old st
 	return session, err
 }
 
-func (s *Service) login(ctx context.Context, username, password, old string) (Session, error) {
+func (s *Service) login(ctx context.Context, username, password, old string) (session Session, err error) {
+	usual := func(ctx context.Context, fn func(context.Context, db.Querier) error) error {
+		return s.db.InTx(ctx, func(q db.Querier) error { return fn(ctx, q) })
+	}
+	err = s.orReserve(usual, func(run runner) (err error) {
+		session, err = s.loginBy(ctx, run, username, password, old)
+		return err
+	})
+	return session, err
+}
+
+func (s *Service) loginBy(ctx context.Context, run runner, username, password, old string) (session Session, err error) {
 	var id int64
 	var hash string
-	err := s.db.QueryRow(ctx, `SELECT id, password FROM auth_user WHERE username = $1 AND is_active AND is_staff`,
-		storable(username)).Scan(&id, &hash)
+	err = run(ctx, func(ctx context.Context, q db.Querier) error {
+		return q.QueryRow(ctx, `SELECT id, password FROM auth_user WHERE username = $1 AND is_active AND is_staff`,
+			storable(username)).Scan(&id, &hash)
+	})
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return Session{}, fmt.Errorf("look up a user: %w", err)
 	}
@@ -82,8 +95,7 @@ func (s *Service) login(ctx context.Context, username, password, old string) (Se
 	if !ok {
 		return Session{}, ErrWrongLogin
 	}
-	var session Session
-	err = s.db.InTx(ctx, func(q db.Querier) error {
+	err = run(ctx, func(ctx context.Context, q db.Querier) error {
 		if err := endSession(ctx, q, old); err != nil {
 			return err
 		}

@@ -20,10 +20,8 @@ import (
 )
 
 const (
-	recheckTimeout = 2 * time.Second // for whether who switches still may
-	mostDeciding   = 2               // as many may ask that over the monitoring connection at once
-	switchTimeout  = 5 * time.Second // for the idle connections of the old strategy to be closed on the server
-	recordTimeout  = 3 * time.Second // for the entry in the history
+	switchTimeout = 5 * time.Second // for the idle connections of the old strategy to be closed on the server
+	recordTimeout = 3 * time.Second // for the entry in the history
 )
 
 // field is one of the settings that can be switched: a key of the configuration, and how it is typed.
@@ -175,8 +173,8 @@ func (b *Board) change(c echo.Context) error {
 	return c.Redirect(http.StatusSeeOther, Path)
 }
 
-// whoSwitches is who sent the control, asked over the monitoring connection, which is there when no other can be had:
-// that is when the control is needed. There is one for all, so it is left alone when it is known that they may not.
+// whoSwitches is who sent the control, asked over the reserve: the control is needed when no other connection can be
+// had. It is left alone when it is known that they may not.
 func (b *Board) whoSwitches(ctx context.Context) (*auth.User, error) {
 	soon, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -184,24 +182,9 @@ func (b *Board) whoSwitches(ctx context.Context) (*auth.User, error) {
 	if ctx.Err() != nil || err == nil && (user == nil || !user.Superuser) {
 		return user, err
 	}
-	select {
-	case b.deciding <- struct{}{}:
-		defer func() { <-b.deciding }()
-	default:
-		return nil, fault.New(fault.Busy, "Others switch the strategy at this moment. Look at what they did, and try again.")
-	}
-	// A client that hangs up must not cancel a query on that connection, which would end it.
-	kept, cancel := context.WithTimeout(context.WithoutCancel(ctx), recheckTimeout)
-	defer cancel()
-	err = b.Server.Do(kept, func(conn *pgx.Conn) error {
-		return pgx.BeginFunc(kept, conn, func(tx pgx.Tx) error {
-			// The server gives up first: what is locked ends neither the connection nor others' patience with it.
-			if _, err := tx.Exec(kept, `SET LOCAL statement_timeout = '500ms'`); err != nil {
-				return err
-			}
-			user, err = auth.RecheckThrough(kept, tx)
-			return err
-		})
+	err = b.Reserve(ctx, func(ctx context.Context, q db.Querier) error {
+		user, err = auth.RecheckThrough(ctx, q)
+		return err
 	})
 	return user, err
 }

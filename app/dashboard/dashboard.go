@@ -75,6 +75,8 @@ type Options struct {
 	Switch func(
 		ctx context.Context, edit func(now config.Database) (config.Database, error),
 	) (before, after config.Database, err error)
+	// Reserve runs fn in a transaction while no connection can be had, or says Busy at once.
+	Reserve func(ctx context.Context, fn func(context.Context, db.Querier) error) error
 	// Record writes an entry of the admin's history through q.
 	Record func(ctx context.Context, q db.Querier, by *auth.User, object, message string) error
 }
@@ -88,7 +90,6 @@ type Board struct {
 	asking   chan struct{} // holds a token while one viewer's right is looked up
 	askNext  time.Time     // no viewer's right is looked up before; for who has put the token in asking
 
-	deciding  chan struct{}              // holds a token for each who is asked for over the monitoring connection
 	switching sync.Mutex                 // one switch at a time
 	byHand    atomic.Pointer[handSwitch] // the last one
 }
@@ -98,8 +99,7 @@ func New(o Options) *Board {
 	failed := newFailures()
 	return &Board{
 		Options: o, failures: failed, viewers: make(chan struct{}, maxViewers), asking: make(chan struct{}, 1),
-		deciding: make(chan struct{}, mostDeciding),
-		feed:     startFeed(o, failed),
+		feed: startFeed(o, failed),
 	}
 }
 

@@ -1,0 +1,62 @@
+package auth_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"ddtb/app/auth"
+	"ddtb/app/fault"
+	"ddtb/config"
+	"ddtb/db"
+	"ddtb/db/dbtest"
+)
+
+// exhausted is a service whose application has its one connection out, and a reserve with a connection of its own.
+func exhausted(t *testing.T) (s *auth.Service, over func(context.Context, func(context.Context, db.Querier) error) error) {
+	t.Helper()
+	cfg := dbtest.Config(t)
+	cfg.Strategy, cfg.Pool.MaxSize, cfg.Pool.Timeout = config.StrategyPool, 1, 100*time.Millisecond
+	d, err := db.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = auth.New(d, config.Admin{SessionAge: time.Hour})
+	if _, err := s.CreateSuperuser(t.Context(), "ada", "", good); err != nil {
+		t.Fatal(err)
+	}
+	lease, err := d.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { lease.Release(); _ = d.Close(context.Background()) })
+	spare := dbtest.Control(t, cfg)
+	return s, func(ctx context.Context, fn func(context.Context, db.Querier) error) error {
+		return pgx.BeginFunc(ctx, spare, func(tx pgx.Tx) error { return fn(ctx, tx) })
+	}
+}
+
+func TestStaffSignInOverTheReserveWhenNoConnectionCanBeHad(t *testing.T) {
+	s, over := exhausted(t)
+	if _, err := s.Login(t.Context(), "ada", good, here, ""); db.CauseOf(err) != db.PoolTimeout {
+		t.Errorf("without a reserve: %v", err)
+	}
+	s.Reserve = over
+	session, err := s.Login(t.Context(), "ada", good, here, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u, err := auth.UserFrom(auth.WithSecret(t.Context(), s, session.Secret)); err != nil || u == nil || u.Username != "ada" {
+		t.Errorf("the new session is that of %+v, %v", u, err)
+	}
+	if _, err := s.Login(t.Context(), "ada", "wrong", here, ""); !errors.Is(err, auth.ErrWrongLogin) {
+		t.Errorf("a wrong password: %v", err)
+	}
+	s.Reserve = func(context.Context, func(context.Context, db.Querier) error) error { return fault.New(fault.Busy, "Busy.") }
+	if _, err := s.Login(t.Context(), "ada", good, here, ""); db.CauseOf(err) != db.PoolTimeout {
+		t.Errorf("while others have the reserve: %v", err)
+	}
+}
