@@ -55,7 +55,9 @@ func TestStaffSignInOverTheReserveWhenNoConnectionCanBeHad(t *testing.T) {
 	if _, err := s.Login(t.Context(), "ada", "wrong", here, ""); !errors.Is(err, auth.ErrWrongLogin) {
 		t.Errorf("a wrong password: %v", err)
 	}
-	s.Reserve = func(context.Context, func(context.Context, db.Querier) error) error { return fault.New(fault.Busy, "Busy.") }
+	s.Reserve = func(context.Context, func(context.Context, db.Querier) error) error {
+		return fault.New(fault.Busy, "Busy.")
+	}
 	if _, err := s.Login(t.Context(), "ada", good, here, ""); db.CauseOf(err) != db.PoolTimeout {
 		t.Errorf("while others have the reserve: %v", err)
 	}

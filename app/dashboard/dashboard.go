@@ -21,7 +21,6 @@ import (
 	"context"
 	"embed"
 	"html/template"
-	"io/fs"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -52,15 +51,7 @@ var templateFS embed.FS
 // Files are the dashboard's static files, uPlot among them, for web.Static.
 var Files = web.MustFiles("dashboard", staticFS)
 
-var pages = web.MustTemplates(mustSub(templateFS, "templates"), template.FuncMap{"static": Files.URL})
-
-func mustSub(fsys fs.FS, dir string) fs.FS {
-	sub, err := fs.Sub(fsys, dir)
-	if err != nil {
-		panic(err)
-	}
-	return sub
-}
+var pages = web.MustTemplates(templateFS, template.FuncMap{"static": Files.URL})
 
 // Options are what the dashboard looks at and works with.
 type Options struct {

@@ -2,7 +2,6 @@ package lab
 
 import (
 	"embed"
-	"io/fs"
 	"net/http"
 
 	"github.com/labstack/echo/v4"
@@ -13,15 +12,7 @@ import (
 //go:embed templates
 var templateFS embed.FS
 
-var pages = web.MustTemplates(mustSub(templateFS, "templates"), nil)
-
-func mustSub(fsys fs.FS, dir string) fs.FS {
-	sub, err := fs.Sub(fsys, dir)
-	if err != nil {
-		panic(err)
-	}
-	return sub
-}
+var pages = web.MustTemplates(templateFS, nil)
 
 // Endpoint is a test endpoint, as the index shows it.
 type Endpoint struct {

@@ -5,7 +5,6 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"math"
 	"net/http"
@@ -23,7 +22,7 @@ import (
 //go:embed templates/error.html
 var errorFS embed.FS
 
-var errorPages = MustTemplates(must(fs.Sub(errorFS, "templates")), nil)
+var errorPages = MustTemplates(errorFS, nil)
 
 // lastResort is answered when not even the error page renders.
 const lastResort = "500: something went wrong here, and again while saying so. It was logged.\n"
@@ -256,11 +255,4 @@ func (p Problem) write(c echo.Context) error {
 		Problem
 		Again *again
 	}{p, form})
-}
-
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
 }
