@@ -31,6 +31,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"ddtb/app/auth"
+	"ddtb/app/metrics"
 	"ddtb/app/web"
 	"ddtb/config"
 	"ddtb/db"
@@ -69,7 +70,8 @@ type Options struct {
 	Server  *activity.Observer // the monitoring connection
 	Look    *activity.Sampler
 	Config  *config.Config
-	Testing func() bool // whether the test endpoints are on
+	Waits   func(strategy string) metrics.Waits // for a lease, that ended since the start
+	Testing func() bool                         // whether the test endpoints are on
 	Log     *slog.Logger
 	// Switch puts in force what edit makes of the settings of DB, or returns its error; none changes them meanwhile.
 	Switch func(

@@ -40,6 +40,7 @@ var heads = map[string][]head{
 // chart is a chart, and what stands in the table under it. dashboard.js knows how it is drawn.
 type chart struct {
 	Name, Title, What string
+	More              string // what the table has beside what is drawn
 	Heads             []head
 	figures           []int
 	Rows              [][]string
@@ -56,8 +57,11 @@ var charts = []chart{
 	},
 	{
 		Name: "leases", Title: "Leases and waiters", What: "of this process",
-		Heads:   []head{{Text: "Until"}, {"Leases", true}, {"Waiting", true}, {"Leases at most", true}},
-		figures: []int{figLeases, figWaiting, figSize},
+		More: "and how many milliseconds 50, 95 and 99 of 100 waits within a minute took at most",
+		Heads: []head{
+			{Text: "Until"}, {"Leases", true}, {"Waiting", true}, {"Leases at most", true}, {"Wait p50", true}, {"p95", true}, {"p99", true},
+		},
+		figures: []int{figLeases, figWaiting, figSize, figP50, figP95, figP99},
 	},
 	{
 		Name: "connects", Title: "New sessions a second", What: "on the server, and attempts to connect of this process",
@@ -85,6 +89,8 @@ type pageData struct {
 	File    string // of the configuration
 	Testing bool
 	Stream  string
+	Points  int // how many the charts keep
+	Rows    int // how many the tables under them do
 }
 
 // Table is the picture's table of that name; label says what it is to who doesn't see where it stands.
@@ -94,7 +100,16 @@ func (p pageData) Table(name, label string) tableView {
 
 // Under is the table under a chart.
 func (c chart) Under() tableView {
-	return tableView{"chart-" + c.Name, c.Title + ", the most in each span", c.Heads, c.Rows}
+	return tableView{"chart-" + c.Name, c.Title + ", the most in each span of time", c.Heads, c.Rows}
+}
+
+// rowsUnder are the rows of the tables under the charts, by the chart's name.
+func rowsUnder(points []point, made int64) map[string][][]string {
+	all := map[string][][]string{}
+	for _, c := range charts {
+		all[c.Name] = thinned(points, made, c.figures)
+	}
+	return all
 }
 
 // show answers the page. It needs no connection: who asks is remembered for a while.
@@ -133,13 +148,13 @@ func (b *Board) render(c echo.Context, status int, user *auth.User, control *for
 	e := b.feed.event()
 	data := pageData{
 		picture: e.picture(), User: user, Control: control, Switch: b.lastSwitch(),
-		File: b.Options.Config.File, Testing: b.Testing(), Stream: streamPath,
+		File: b.Options.Config.File, Testing: b.Testing(), Stream: streamPath, Points: pointsKept, Rows: rowsKept,
 	}
 	if !user.Superuser {
 		data.Control = nil
 	}
 	for _, ch := range charts {
-		ch.Rows = thinned(e.points, ch.figures...)
+		ch.Rows = e.rows()[ch.Name]
 		data.Charts = append(data.Charts, ch)
 	}
 	return pages.Render(c, status, "connections.html", data)
