@@ -55,7 +55,9 @@ func (s *sight) point() point {
 		p[figSize] = float64(s.stat.Size)
 	}
 	if s.waits.Count() > 0 {
-		p[figP50], p[figP95], p[figP99] = millis(s.waits.AtMost(50)), millis(s.waits.AtMost(95)), millis(s.waits.AtMost(99))
+		for fig, percent := range map[int]uint64{figP50: 50, figP95: 95, figP99: 99, figLongest: 100} {
+			p[fig] = millis(s.waits.AtMost(percent))
+		}
 	}
 	if !s.seen() {
 		return p

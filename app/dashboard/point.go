@@ -24,6 +24,7 @@ const (
 	figP50             // percentiles of the waits for a lease of late, in milliseconds; NaN: none ended
 	figP95
 	figP99
+	figLongest
 	figures
 	figDrawn = figP50 // those before it are in the charts, the others in the tables under them alone
 )

@@ -49,7 +49,8 @@ func (w *waits) look(at time.Time, cfg config.Database) lately {
 	return lately{now.ended.Since(first.ended), at.Sub(first.at)}
 }
 
-// words are the percentiles: the 95th, and what stands below it.
+// words are the percentiles: the 95th, and what stands below it. The longest is told since a stall of all who ask is
+// few waits among those before it.
 func (l lately) words() (p95, more string) {
 	when := "in the last minute"
 	if l.within < lookBack {
@@ -59,15 +60,16 @@ func (l lately) words() (p95, more string) {
 	if n == 0 {
 		return "–", "no lease was given or refused " + when
 	}
-	return "≤ " + bound(l.AtMost(95)), fmt.Sprintf("p50 ≤ %s, p99 ≤ %s; %d asked %s", bound(l.AtMost(50)), bound(l.AtMost(99)), n, when)
+	return within(l.AtMost(95)), fmt.Sprintf("p50 %s, p99 %s, the longest %s; %d asked %s",
+		within(l.AtMost(50)), within(l.AtMost(99)), within(l.AtMost(100)), n, when)
 }
 
-// bound is the bound of a step, exactly.
-func bound(d time.Duration) string {
+// within tells the bound of a step, exactly, on one line.
+func within(d time.Duration) string {
 	if d < time.Second {
-		return strconv.FormatFloat(millis(d), 'f', -1, 64) + " ms"
+		return "≤\u00a0" + strconv.FormatFloat(millis(d), 'f', -1, 64) + "\u00a0ms"
 	}
-	return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + " s"
+	return "≤\u00a0" + strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "\u00a0s"
 }
 
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -1,6 +1,7 @@
 package dashboard
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -65,7 +66,7 @@ func TestAWaitIsToldByItsBound(t *testing.T) {
 		100 * time.Microsecond: "0.1 ms", 1400 * time.Microsecond: "1.4 ms", 25 * time.Millisecond: "25 ms", 900 * time.Millisecond: "900 ms",
 		time.Second: "1 s", 11 * time.Second: "11 s", 1100 * time.Millisecond: "1.1 s", 1000 * time.Second: "1000 s",
 	} {
-		if got := bound(d); got != want {
+		if got := within(d); got != "≤\u00a0"+strings.Replace(want, " ", "\u00a0", 1) {
 			t.Errorf("%v is %q, want %q", d, got, want)
 		}
 	}

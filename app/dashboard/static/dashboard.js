@@ -28,7 +28,7 @@ const charts = {
 };
 
 let columns = [];
-let rows = {}; // of the tables under the charts, by the chart's name
+let rows = {}; // of the tables under the charts, by the table's name
 const plots = new Map(); // by the element
 
 const wide = matchMedia("(min-width: 60rem)");
@@ -107,7 +107,7 @@ function draw() {
     }
     if (element.hidden) {
       element.hidden = false;
-      element.parentElement.querySelector("details").open = false;
+      for (const details of element.parentElement.querySelectorAll("details")) details.open = false;
     }
     plot = new uPlot(options(chart, element.clientWidth), dataOf(chart), element);
     plots.set(element, plot);
