@@ -9,7 +9,7 @@ const board = document.getElementById("dashboard").dataset;
 
 // Each line differs in its dashes and is named at its end, so that nobody needs to tell colours apart.
 const charts = {
-  slots: {height: wide => wide ? 415 : 260, lines: [
+  slots: {height: wide => wide ? 470 : 260, lines: [
     {figure: USED, name: "used", colour: "--accent", width: 3, fill: true},
     {figure: USABLE, name: "usable", colour: "--ink", width: 1.5},
     {figure: BUDGET, name: "budget", colour: "--good", width: 2, dash: [12, 5]},
