@@ -109,7 +109,8 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	}
 	a.look = activity.StartSampler(observer, cfg.Monitor.Interval, activity.ThresholdsOf(cfg.Monitor))
 	a.board = dashboard.New(dashboard.Options{
-		DB: d, Users: users, Server: observer, Look: a.look, Config: cfg, Testing: a.lab.Enabled, Log: log,
+		DB: d, Users: users, Server: observer, Look: a.look, Config: cfg, Waits: count.Acquires().Waits,
+		Testing: a.lab.Enabled, Log: log,
 		Switch: a.switchTo, Reserve: spare.inTx, Record: admin.Record,
 	})
 	a.count.FollowServer(a.look)

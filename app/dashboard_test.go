@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -91,6 +93,8 @@ type event struct {
 	Level          string
 	Texts          map[string]string
 	Tables         map[string][][]string
+	Rows           map[string][][]string // under the charts
+	Begins         bool
 }
 
 // viewer reads the stream.
@@ -211,6 +215,96 @@ func TestTheDashboardSendsWhatTheSamplerSees(t *testing.T) {
 	again := s.watch(cookie)
 	if e := again.mustNext(); e.kind != "history" || len(e.Columns[0]) < len(first.Columns[0]) {
 		t.Error("who comes back does not get the history again")
+	}
+}
+
+// waitsTold is what the dashboard says of the waits for a lease.
+var waitsTold = regexp.MustCompile(`^p50 ≤ \S+ m?s, p99 ≤ \S+ m?s, the longest ≤ (\S+ m?s); (\d+) asked in the last (?:minute|\d+ s)$`)
+
+// waits are the longest of the waits that an event tells of, and how many there were.
+func (e event) waits(t *testing.T) (longest time.Duration, asked int) {
+	t.Helper()
+	if e.Texts["waits"] == "–" {
+		return 0, 0
+	}
+	m := waitsTold.FindStringSubmatch(strings.ReplaceAll(e.Texts["waits_more"], "\u00a0", " "))
+	if m == nil {
+		t.Fatalf("%q", e.Texts["waits_more"])
+	}
+	longest, err1 := time.ParseDuration(strings.ReplaceAll(m[1], " ", ""))
+	asked, err2 := strconv.Atoi(m[2])
+	if err1 != nil || err2 != nil {
+		t.Fatal(err1, err2)
+	}
+	return longest, asked
+}
+
+func TestTheDashboardTellsPercentilesOfTheWaitsUnderTheSettingsInForce(t *testing.T) {
+	const timeout = 300 * time.Millisecond
+	s := newBoard(t, func(c *config.Config) {
+		setDatabase(c, func(d *config.Database) { pool(d); d.Pool.MaxSize, d.Pool.Timeout = 1, timeout })
+	})
+	cookie := s.login("ada")
+	v := s.watch(cookie)
+	v.mustNext()
+	lease, err := s.DB().Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := s.DB().Acquire(t.Context()); db.CauseOf(err) != db.PoolTimeout {
+			t.Fatal(err)
+		}
+	}
+	lease.Release()
+	e := v.until("the waits are told", func(e event) bool { longest, _ := e.waits(t); return longest > timeout })
+	_, before := e.waits(t)
+	if before < 4 {
+		t.Errorf("%d were asked for", before)
+	}
+	row := e.Rows["waits"][0]
+	if ms, err := strconv.ParseFloat(row[len(row)-1], 64); err != nil || ms <= 300 {
+		t.Errorf("the table says %q: %v", row, err)
+	}
+	if page := s.get(connections, "Cookie", cookie); !strings.Contains(page.body, "asked in the last") {
+		t.Errorf("the page does not tell:\n%s", page.body)
+	}
+	for _, to := range []string{"persistent", "pool"} {
+		s.post(connections, url.Values{"strategy": {to}}, "Cookie", cookie)
+		e := v.until(to+" is in force", func(e event) bool { return e.Texts["strategy"] == to })
+		if longest, asked := e.waits(t); asked >= before {
+			t.Errorf("after the switch to %s: %d waits up to %v, of before", to, asked, longest)
+		}
+	}
+}
+
+func TestTheTablesUnderTheChartsAreKeptByTheirNewestRows(t *testing.T) {
+	s := newBoard(t, nil)
+	cookie := s.login("ada")
+	v := s.watch(cookie)
+	rows := v.mustNext().Rows
+	keep := func(e event) {
+		if e.kind != "now" {
+			t.Fatalf("events were missed: the next is %s", e.kind)
+		}
+		for name, newest := range e.Rows {
+			if !e.Begins {
+				rows[name] = rows[name][1:]
+			}
+			rows[name] = append(newest, rows[name]...)
+		}
+	}
+	var last event
+	for range 35 {
+		last = v.mustNext()
+		keep(last)
+	}
+	all := s.watch(cookie).mustNext()
+	if last.id != all.id {
+		v.until("both saw the same", func(e event) bool { keep(e); return e.id == all.id })
+	}
+	if !reflect.DeepEqual(rows, all.Rows) || len(rows["slots"]) < 3 {
+		t.Errorf("%q\nis not\n%q", rows, all.Rows)
 	}
 }
 

@@ -11,8 +11,8 @@
 //   - Memory is bounded: a quarter of an hour of figures, 50 failures, 100 viewers.
 //   - Whatever comes from the database, an application's name say, reaches the page as text.
 //
-// The figures are put into words in one place, picture.go, for the page and the events alike: the page is a whole
-// one without JavaScript, and with it only texts and cells are exchanged.
+// The figures are put into words on the server, in picture.go and for the tables under the charts in point.go, for the
+// page and the events alike: the page is a whole one without JavaScript, and with it only texts and cells are exchanged.
 //
 // It must not know polls, nor how the strategies work.
 package dashboard
@@ -30,6 +30,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"ddtb/app/auth"
+	"ddtb/app/metrics"
 	"ddtb/app/web"
 	"ddtb/config"
 	"ddtb/db"
@@ -60,7 +61,8 @@ type Options struct {
 	Server  *activity.Observer // the monitoring connection
 	Look    *activity.Sampler
 	Config  *config.Config
-	Testing func() bool // whether the test endpoints are on
+	Waits   func(strategy string) metrics.Waits // for a lease, that ended since the start
+	Testing func() bool                         // whether the test endpoints are on
 	Log     *slog.Logger
 	// Switch puts in force what edit makes of the settings of DB, or returns its error; none changes them meanwhile.
 	Switch func(

@@ -29,6 +29,7 @@ type feed struct {
 
 	mu      sync.Mutex
 	latest  *event
+	waits   waits
 	reading activity.Reading // the newest
 	heard   time.Time        // when it came
 
@@ -39,12 +40,13 @@ type feed struct {
 
 // event is one moment, as it is sent: to who saw the one before, and to who did not.
 type event struct {
-	id      int64
+	id      int64         // also how many points were ever made
 	next    chan struct{} // closed when there is a newer one
 	stat    db.Stat       // for the rates of the next, and when they were so
 	at      time.Time
 	points  []point
 	picture func() picture
+	rows    func() map[string][][]string // under the charts
 	now     func() []byte
 	history func() []byte
 }
@@ -52,6 +54,7 @@ type event struct {
 func startFeed(o Options, failed *failures) *feed {
 	ctx, stop := context.WithCancel(context.Background())
 	f := &feed{o: o, failures: failed, limit: max(2*o.Config.Monitor.Interval, patience), ctx: ctx, stop: stop}
+	f.waits.of = o.Waits
 	f.latest = f.newEvent(true)
 	f.ended.Go(f.run)
 	return f
@@ -117,6 +120,7 @@ func (f *feed) newEvent(inTurn bool) *event {
 		s.passed = max(s.passed, time.Second)
 		e.stat, e.at = f.latest.stat, f.latest.at
 	}
+	s.waits = f.waits.look(s.at, s.cfg)
 	s.measure(f.o.Config)
 	p := s.point()
 	if f.latest != nil { // before the first look there is nothing to draw
@@ -124,16 +128,27 @@ func (f *feed) newEvent(inTurn bool) *event {
 	}
 	points := e.points // what is appended to it later is beyond its end
 	e.picture = sync.OnceValue(func() picture { return f.paint(s) })
-	e.now = sync.OnceValue(func() []byte { return e.frame("now", "point", p.appendJSON(nil)) })
-	e.history = sync.OnceValue(func() []byte { return e.frame("history", "columns", columns(points)) })
+	e.rows = sync.OnceValue(func() map[string][][]string { return rowsUnder(points, e.id) })
+	e.now = sync.OnceValue(func() []byte {
+		newest := rowsUnder(points[len(points)-inSpan(e.id):], e.id)
+		return e.frame("now", "point", p.appendJSON(nil), newest)
+	})
+	e.history = sync.OnceValue(func() []byte { return e.frame("history", "columns", columns(points), e.rows()) })
 	return e
 }
 
-// frame is the event as it goes over the wire: the picture, and figures for the charts.
-func (e *event) frame(kind, name string, figures []byte) []byte {
-	body, err := json.Marshal(e.picture())
+// sent is what an event says beside the figures for the charts.
+type sent struct {
+	picture
+	Rows   map[string][][]string `json:"rows"`   // of the tables under the charts; of "now" the newest of each
+	Begins bool                  `json:"begins"` // the newest rows are new ones, and not the last ones anew
+}
+
+// frame is the event as it goes over the wire.
+func (e *event) frame(kind, name string, figures []byte, rows map[string][][]string) []byte {
+	body, err := json.Marshal(sent{e.picture(), rows, inSpan(e.id) == 1})
 	if err != nil {
-		panic(err) // strings alone
+		panic(err) // nothing in it can fail
 	}
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "id: %d\nevent: %s\ndata: {%q:%s,", e.id, kind, name, figures)

@@ -37,33 +37,46 @@ var heads = map[string][]head{
 	"failures": {{Text: "At"}, {Text: "Cause"}, {Text: "Address"}, {Text: "What the visitor was told"}},
 }
 
-// chart is a chart, and what stands in the table under it. dashboard.js knows how it is drawn.
+// chart is a chart, with the tables under it. dashboard.js knows how it is drawn.
 type chart struct {
 	Name, Title, What string
-	Heads             []head
-	figures           []int
-	Rows              [][]string
+	Under             []under
 }
 
+// under is a table under a chart.
+type under struct {
+	Name, Summary, Note, Label string
+	Heads                      []head
+	figures                    []int // after the time
+}
+
+const sameAsTable = "The same as a table"
+
 var charts = []chart{
-	{
-		Name: "slots", Title: "Slots used",
-		What: "of the server, against what an application can get, and what this deployment may need",
+	{"slots", "Slots used", "of the server, against what an application can get, and what this deployment may need", []under{{
+		Name: "slots", Summary: sameAsTable, Label: "Slots used",
 		Heads: []head{
 			{Text: "Until"}, {"Used", true}, {"Usable", true}, {"Budget", true}, {"Warning", true}, {"Critical", true},
 		},
 		figures: []int{figUsed, figUsable, figBudget, figWarn, figCritical},
-	},
-	{
-		Name: "leases", Title: "Leases and waiters", What: "of this process",
+	}}},
+	{"leases", "Leases and waiters", "of this process", []under{{
+		Name: "leases", Summary: sameAsTable, Label: "Leases and waiters",
 		Heads:   []head{{Text: "Until"}, {"Leases", true}, {"Waiting", true}, {"Leases at most", true}},
 		figures: []int{figLeases, figWaiting, figSize},
-	},
-	{
-		Name: "connects", Title: "New sessions a second", What: "on the server, and attempts to connect of this process",
+	}, {
+		Name: "waits", Summary: "How long they waited", Label: "How long they waited",
+		Note: "In milliseconds, at most: rounded up, by a sixth or less. Of the leases that were given or refused in the minute before.",
+		Heads: []head{
+			{Text: "Until"}, {"p50", true}, {"p95", true}, {"p99", true}, {"Longest", true},
+		},
+		figures: []int{figP50, figP95, figP99, figLongest},
+	}}},
+	{"connects", "New sessions a second", "on the server, and attempts to connect of this process", []under{{
+		Name: "connects", Summary: sameAsTable, Label: "New sessions a second",
 		Heads:   []head{{Text: "Until"}, {"New sessions", true}, {"Attempts", true}},
 		figures: []int{figNew, figConnects},
-	},
+	}}},
 }
 
 // tableView is a table with a name by which the script finds it.
@@ -80,11 +93,14 @@ type pageData struct {
 	picture
 	User    *auth.User
 	Charts  []chart
-	Control *form // nil: not a superuser
+	under   map[string][][]string // the rows of the tables under them
+	Control *form                 // nil: not a superuser
 	Switch  *handSwitch
 	File    string // of the configuration
 	Testing bool
 	Stream  string
+	Points  int // how many the charts keep
+	Rows    int // how many the tables under them do
 }
 
 // Table is the picture's table of that name; label says what it is to who doesn't see where it stands.
@@ -92,9 +108,20 @@ func (p pageData) Table(name, label string) tableView {
 	return tableView{name, label, heads[name], p.Tables[name]}
 }
 
-// Under is the table under a chart.
-func (c chart) Under() tableView {
-	return tableView{"chart-" + c.Name, c.Title + ", the most in each span", c.Heads, c.Rows}
+// Under is a table under a chart.
+func (p pageData) Under(u under) tableView {
+	return tableView{"chart-" + u.Name, u.Label + ", the most in each span of time", u.Heads, p.under[u.Name]}
+}
+
+// rowsUnder are the rows of the tables under the charts, by the table's name.
+func rowsUnder(points []point, made int64) map[string][][]string {
+	all := map[string][][]string{}
+	for _, c := range charts {
+		for _, u := range c.Under {
+			all[u.Name] = thinned(points, made, u.figures)
+		}
+	}
+	return all
 }
 
 // show answers the page. It needs no connection: who asks is remembered for a while.
@@ -132,15 +159,11 @@ func (b *Board) render(c echo.Context, status int, user *auth.User, control *for
 	c.Response().Header().Set(echo.HeaderCacheControl, "no-store") // after logout, Back must not show it
 	e := b.feed.event()
 	data := pageData{
-		picture: e.picture(), User: user, Control: control, Switch: b.lastSwitch(),
-		File: b.Options.Config.File, Testing: b.Testing(), Stream: streamPath,
+		picture: e.picture(), User: user, Charts: charts, under: e.rows(), Control: control, Switch: b.lastSwitch(),
+		File: b.Options.Config.File, Testing: b.Testing(), Stream: streamPath, Points: pointsKept, Rows: rowsKept,
 	}
 	if !user.Superuser {
 		data.Control = nil
-	}
-	for _, ch := range charts {
-		ch.Rows = thinned(e.points, ch.figures...)
-		data.Charts = append(data.Charts, ch)
 	}
 	return pages.Render(c, status, "connections.html", data)
 }

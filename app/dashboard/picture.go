@@ -19,6 +19,7 @@ type sight struct {
 	at   time.Time
 	cfg  config.Database
 
+	waits  lately
 	stat   db.Stat
 	since  db.Stat       // as it was at the moment before
 	passed time.Duration // since then; 0: there was none
@@ -53,6 +54,11 @@ func (s *sight) point() point {
 	if s.stat.Size > 0 {
 		p[figSize] = float64(s.stat.Size)
 	}
+	if s.waits.Count() > 0 {
+		for fig, percent := range map[int]uint64{figP50: 50, figP95: 95, figP99: 99, figLongest: 100} {
+			p[fig] = millis(s.waits.AtMost(percent))
+		}
+	}
 	if !s.seen() {
 		return p
 	}
@@ -70,23 +76,10 @@ func (s *sight) perSecond(now, before int64) float64 {
 	if s.passed <= 0 {
 		return 0
 	}
-	return float64(grown(now, before)) / s.passed.Seconds()
-}
-
-func grown(now, before int64) int64 {
 	if now < before {
-		return now
+		before = 0
 	}
-	return now - before
-}
-
-// waited is the mean wait of those who got a lease after waiting since the moment before; 0: nobody did.
-func (s *sight) waited() time.Duration {
-	n, total := grown(s.stat.Waited, s.since.Waited), grown(int64(s.stat.WaitTotal), int64(s.since.WaitTotal))
-	if n == 0 {
-		return 0
-	}
-	return time.Duration(total / n)
+	return float64(now-before) / s.passed.Seconds()
 }
 
 // paint puts the sight into words.
@@ -176,10 +169,7 @@ func (p *picture) process(s *sight) {
 	if st.Waiting > 0 {
 		p.Texts["waiting_more"] = "the first for " + age(st.OldestWait)
 	}
-	p.Texts["waits"], p.Texts["waits_more"] = "–", "nobody had to wait lately"
-	if mean := s.waited(); mean > 0 {
-		p.Texts["waits"], p.Texts["waits_more"] = age(mean), "mean wait of those who got a lease just now"
-	}
+	p.Texts["waits"], p.Texts["waits_more"] = s.waits.words()
 	count := func(name string, n int64) []string { return []string{name, strconv.FormatInt(n, 10)} }
 	p.Tables["counters"] = [][]string{
 		count("Leases given out", st.Acquired),

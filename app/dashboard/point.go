@@ -21,7 +21,12 @@ const (
 	figNew             // sessions a second on the server
 	figConnects        // attempts a second of this process
 	figSize            // how many leases there may be; NaN: no bound
+	figP50             // percentiles of the waits for a lease of late, in milliseconds; NaN: none ended
+	figP95
+	figP99
+	figLongest
 	figures
+	figDrawn = figP50 // those before it are in the charts, the others in the tables under them alone
 )
 
 func newPoint(at time.Time) (p point) {
@@ -32,10 +37,10 @@ func newPoint(at time.Time) (p point) {
 	return p
 }
 
-// appendJSON appends the figures as an array.
+// appendJSON appends the figures of the charts as an array.
 func (p point) appendJSON(b []byte) []byte {
 	b = append(b, '[')
-	for i, x := range p {
+	for i, x := range p[:figDrawn] {
 		if i > 0 {
 			b = append(b, ',')
 		}
@@ -57,7 +62,7 @@ func appendFigure(b []byte, i int, x float64) []byte {
 // columns are the points as JSON, figure by figure, as charts take them.
 func columns(points []point) []byte {
 	b := []byte{'['}
-	for i := range figures {
+	for i := range figDrawn {
 		if i > 0 {
 			b = append(b, ',')
 		}
@@ -73,15 +78,22 @@ func columns(points []point) []byte {
 	return append(b, ']')
 }
 
-// thinnedRows is about how many rows the table under a chart has.
-const thinnedRows = 30
+const (
+	rowSpan  = 15                   // how many points a row of the table under a chart is about: half a minute at the default interval
+	rowsKept = pointsKept / rowSpan // of such a table
+)
+
+// inSpan is how many points the newest span has, of so many that were ever made. Spans begin with every rowSpan-th
+// point, and not with the oldest kept, so that a new point changes the newest row alone.
+func inSpan(made int64) int { return int((made-1)%rowSpan) + 1 }
 
 // thinned is the table under a chart: of each span the time of its last point and the most of each figure, the newest
-// first. dashboard.js does the same with what it has.
-func thinned(points []point, figs ...int) (rows [][]string) {
-	span := (len(points) + thinnedRows - 1) / thinnedRows
-	for end := len(points); end > 0; end -= span {
-		part := points[max(0, end-span):end]
+// first.
+func thinned(points []point, made int64, figs []int) [][]string {
+	rows := [][]string{}
+	size := inSpan(made)
+	for end := len(points); end > 0 && len(rows) < rowsKept; end, size = end-size, rowSpan {
+		part := points[max(0, end-size):end]
 		last := part[len(part)-1]
 		row := []string{time.UnixMilli(int64(last[figTime] * 1000)).UTC().Format(time.TimeOnly)}
 		for _, i := range figs {

@@ -19,15 +19,42 @@ func TestATableUnderAChartShowsTheMostOfEachSpanTheNewestFirst(t *testing.T) {
 		points = append(points, at(i))
 	}
 	points[58][figLeases] = 99
-	rows := thinned(points, figLeases, figUsed)
-	if len(rows) != thinnedRows || !slices.Equal(rows[0], []string{"12:00:59", "99", "–"}) || !slices.Equal(rows[29], []string{"12:00:01", "1", "–"}) {
-		t.Errorf("%d rows: %q … %q", len(rows), rows[0], rows[len(rows)-1])
+	figs := []int{figLeases, figUsed}
+	for _, c := range []struct {
+		n           int
+		first, last []string
+		rows        int
+	}{
+		{n: 0},
+		{1, []string{"12:00:00", "0", "–"}, []string{"12:00:00", "0", "–"}, 1},
+		{15, []string{"12:00:14", "14", "–"}, []string{"12:00:14", "14", "–"}, 1},
+		{16, []string{"12:00:15", "15", "–"}, []string{"12:00:14", "14", "–"}, 2},
+		{60, []string{"12:00:59", "99", "–"}, []string{"12:00:14", "14", "–"}, 4},
+	} {
+		rows := thinned(points[:c.n], int64(c.n), figs)
+		if len(rows) != c.rows || c.rows > 0 && (!slices.Equal(rows[0], c.first) || !slices.Equal(rows[c.rows-1], c.last)) {
+			t.Errorf("of %d: %q", c.n, rows)
+		}
 	}
-	if rows := thinned(points[:1], figLeases); len(rows) != 1 {
-		t.Errorf("of one point: %q", rows)
+}
+
+func TestANewPointChangesOnlyTheNewestRowOfATable(t *testing.T) {
+	var points []point
+	var before [][]string
+	for made := range int64(2 * pointsKept) {
+		points = append(points[max(0, len(points)-pointsKept+1):], at(int(made)))
+		now := thinned(points, made+1, []int{figLeases})
+		older := before
+		if made%rowSpan > 0 {
+			older = before[1:]
+		}
+		if older = older[:min(len(older), rowsKept-1)]; len(now) > rowsKept || !slices.EqualFunc(now[1:], older, slices.Equal) {
+			t.Fatalf("after %d:\n%q, and before\n%q", made+1, now, before)
+		}
+		before = now
 	}
-	if rows := thinned(nil, figLeases); rows != nil {
-		t.Errorf("of none: %q", rows)
+	if len(before) != rowsKept {
+		t.Errorf("in the end %d rows", len(before))
 	}
 }
 
@@ -53,10 +80,5 @@ func TestRatesBeginAnewWithAnotherStrategy(t *testing.T) {
 		if got := s.perSecond(c.now, c.before); math.Abs(got-c.want) > 1e-9 {
 			t.Errorf("from %d to %d in 2 s: %v, want %v", c.before, c.now, got, c.want)
 		}
-	}
-	s.since.Waited, s.since.WaitTotal = 100, time.Hour
-	s.stat.Waited, s.stat.WaitTotal = 2, 3*time.Second
-	if got := s.waited(); got != 1500*time.Millisecond {
-		t.Errorf("the mean wait is %v", got)
 	}
 }

@@ -20,7 +20,7 @@ const gaveUp = "gave up"
 
 // Acquires counts and times what is asked of the strategies. It is a db.Tracer.
 type Acquires struct {
-	took     *prometheus.HistogramVec
+	took     *waitsVec
 	failed   *prometheus.CounterVec
 	count    *prometheus.CounterVec
 	duration *prometheus.CounterVec
@@ -30,7 +30,7 @@ type Acquires struct {
 
 // acquiresOf are the figures of one strategy, found ahead of the requests.
 type acquiresOf struct {
-	took                      prometheus.Observer
+	took                      *waits
 	failed                    map[string]prometheus.Counter
 	count, duration, canceled prometheus.Counter
 }
@@ -40,10 +40,8 @@ func newAcquires() *Acquires {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, append([]string{"strategy"}, labels...))
 	}
 	a := &Acquires{
-		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "ddtb_acquire_seconds", Help: "How long it took until a lease was given or refused: the queue, and connecting where that was needed.",
-			Buckets: []float64{.0001, .001, .005, .025, .1, .25, .5, 1, 2.5, 5, 10, 30},
-		}, []string{"strategy"}),
+		took: newWaitsVec("ddtb_acquire_seconds",
+			"How long it took until a lease was given or refused: the queue, and connecting where that was needed."),
 		failed:   counter("ddtb_acquire_failures_total", "Leases that were asked for and not given, by cause.", "cause"),
 		count:    counter("pgxpool_acquire_count", "Leases that were given."),
 		duration: counter("pgxpool_acquire_duration_ns", "Nanoseconds that the leases which were given took."),
@@ -59,7 +57,7 @@ func newAcquires() *Acquires {
 // figures are those of a strategy, from 0 if they are new.
 func (a *Acquires) figures(strategy string) *acquiresOf {
 	of := &acquiresOf{
-		took: a.took.WithLabelValues(strategy), failed: map[string]prometheus.Counter{}, count: a.count.WithLabelValues(strategy),
+		took: a.took.with(strategy), failed: map[string]prometheus.Counter{}, count: a.count.WithLabelValues(strategy),
 		duration: a.duration.WithLabelValues(strategy), canceled: a.canceled.WithLabelValues(strategy),
 	}
 	for _, cause := range db.Causes {
@@ -78,6 +76,9 @@ func (a *Acquires) collectors() []prometheus.Collector {
 // Acquires is to follow the database.
 func (m *Metrics) Acquires() *Acquires { return m.acquires }
 
+// Waits are those for a lease of a strategy that ended since New: with a lease or without, after waiting or at once.
+func (a *Acquires) Waits(strategy string) Waits { return a.took.with(strategy).now() }
+
 var _ db.Tracer = (*Acquires)(nil)
 
 // TraceAcquire is part of db.Tracer.
@@ -90,7 +91,7 @@ func (a *Acquires) TraceAcquire(_ context.Context, strategy string) (end func(er
 }
 
 func (of *acquiresOf) ended(took time.Duration, err error) {
-	of.took.Observe(took.Seconds())
+	of.took.add(took)
 	if err == nil {
 		of.count.Inc()
 		of.duration.Add(float64(took))

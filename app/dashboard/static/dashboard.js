@@ -4,12 +4,12 @@
 
 // The figures of a point, in the order of point.go.
 const TIME = 0, USED = 1, USABLE = 2, BUDGET = 3, WARN = 4, CRITICAL = 5, LEASES = 6, WAITING = 7, NEW = 8, CONNECTS = 9, SIZE = 10;
-const KEPT = 450; // points, as pointsKept
-const ROWS = 30;  // as thinnedRows
+
+const board = document.getElementById("dashboard").dataset;
 
 // Each line differs in its dashes and is named at its end, so that nobody needs to tell colours apart.
 const charts = {
-  slots: {height: wide => wide ? 415 : 260, lines: [
+  slots: {height: wide => wide ? 470 : 260, lines: [
     {figure: USED, name: "used", colour: "--accent", width: 3, fill: true},
     {figure: USABLE, name: "usable", colour: "--ink", width: 1.5},
     {figure: BUDGET, name: "budget", colour: "--good", width: 2, dash: [12, 5]},
@@ -28,6 +28,7 @@ const charts = {
 };
 
 let columns = [];
+let rows = {}; // of the tables under the charts, by the table's name
 const plots = new Map(); // by the element
 
 const wide = matchMedia("(min-width: 60rem)");
@@ -106,7 +107,7 @@ function draw() {
     }
     if (element.hidden) {
       element.hidden = false;
-      element.parentElement.querySelector("details").open = false;
+      for (const details of element.parentElement.querySelectorAll("details")) details.open = false;
     }
     plot = new uPlot(options(chart, element.clientWidth), dataOf(chart), element);
     plots.set(element, plot);
@@ -142,23 +143,10 @@ function fill(table, rows) {
   while (body.rows.length > rows.length) body.deleteRow(-1);
 }
 
-// thinned is the table under a chart, as point.go makes it: the most in each span, the newest first.
-function thinned(figures) {
-  const rows = [], length = columns[TIME].length, span = Math.ceil(length / ROWS);
-  for (let end = length; end > 0; end -= span) {
-    const start = Math.max(0, end - span);
-    rows.push([clock(columns[TIME][end - 1]), ...figures.map(figure => {
-      const seen = columns[figure].slice(start, end).filter(v => v != null);
-      return seen.length ? String(Math.max(...seen)) : "–";
-    })]);
-  }
-  return rows;
-}
-
 function tablesUnderCharts() {
-  for (const [name, chart] of Object.entries(charts)) {
+  for (const name in rows) {
     const table = document.querySelector(`[data-table="chart-${name}"]`);
-    if (table.closest("details").open) fill(table, thinned(chart.lines.map(line => line.figure)));
+    if (table.closest("details").open) fill(table, rows[name]);
   }
 }
 
@@ -186,10 +174,10 @@ function live(on, text) {
 
 function open() {
   close();
-  source = new EventSource(document.getElementById("dashboard").dataset.stream);
+  source = new EventSource(board.stream);
   source.addEventListener("history", event => {
     const picture = JSON.parse(event.data);
-    columns = picture.columns;
+    ({columns, rows} = picture);
     live(true, "Live");
     show(picture);
   });
@@ -197,8 +185,12 @@ function open() {
     const picture = JSON.parse(event.data);
     columns.forEach((column, i) => {
       column.push(picture.point[i]);
-      if (column.length > KEPT) column.shift();
+      if (column.length > board.points) column.shift();
     });
+    for (const name in rows) {
+      if (!picture.begins) rows[name].shift();
+      rows[name] = [...picture.rows[name], ...rows[name]].slice(0, board.rows);
+    }
     show(picture);
   });
   source.addEventListener("bye", () => {
@@ -249,7 +241,7 @@ for (const form of document.querySelectorAll("form.test")) {
 }
 
 for (const details of document.querySelectorAll(".chart details")) {
-  details.addEventListener("toggle", () => { if (columns.length) tablesUnderCharts(); });
+  details.addEventListener("toggle", tablesUnderCharts);
 }
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 new ResizeObserver(() => plots.forEach((plot, element) => {

@@ -1,0 +1,130 @@
+package metrics
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// steps are the preferred numbers R″20 of ISO 3, tenfold: each is at most a sixth more than the one before.
+var steps = [...]int{10, 11, 12, 14, 16, 18, 20, 22, 25, 28, 30, 35, 40, 45, 50, 55, 60, 70, 80, 90}
+
+// decades are counted from 0.1 ms on. They end at 1000 s, after every timeout that the configuration allows.
+const decades = 7
+
+// bounds are the upper bounds of the steps by which waits are counted.
+var bounds = func() (b [decades*len(steps) + 1]time.Duration) {
+	unit := 10 * time.Microsecond
+	for i := range b {
+		if i > 0 && i%len(steps) == 0 {
+			unit *= 10
+		}
+		b[i] = time.Duration(steps[i%len(steps)]) * unit
+	}
+	return b
+}()
+
+// toldBounds are the bounds that Prometheus is told, to whom each costs a series.
+var toldBounds = []time.Duration{
+	100 * time.Microsecond, time.Millisecond, 5 * time.Millisecond, 25 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond,
+	500 * time.Millisecond, time.Second, 2500 * time.Millisecond, 5 * time.Second, 10 * time.Second, 30 * time.Second,
+}
+
+// Waits are how many waits for a lease ended, by how long they took: in steps from 0.1 ms to 1000 s, and what took longer.
+type Waits [len(bounds) + 1]uint64
+
+// Since is what has come to them since they were as before.
+func (w Waits) Since(before Waits) Waits {
+	for i := range w {
+		w[i] -= before[i]
+	}
+	return w
+}
+
+// Count is how many they are.
+func (w Waits) Count() (n uint64) {
+	for _, c := range w {
+		n += c
+	}
+	return n
+}
+
+// AtMost is how long the given percent of the waits, rounded up, took at most. It is the upper bound of a step, so at
+// most a sixth too long for what took longer than 0.1 ms. 0: there are none. What took longer than 1000 s counts as
+// that.
+func (w Waits) AtMost(percent uint64) time.Duration {
+	left := (w.Count()*percent + 99) / 100
+	if left == 0 {
+		return 0
+	}
+	for i, bound := range bounds {
+		if w[i] >= left {
+			return bound
+		}
+		left -= w[i]
+	}
+	return bounds[len(bounds)-1]
+}
+
+// waits counts waits, for who looks at percentiles in small steps and for Prometheus alike.
+type waits struct {
+	counts [len(bounds) + 1]atomic.Uint64
+	total  atomic.Int64 // nanoseconds
+}
+
+func (w *waits) add(d time.Duration) {
+	i, _ := slices.BinarySearch(bounds[:], d)
+	w.counts[i].Add(1)
+	w.total.Add(int64(d))
+}
+
+func (w *waits) now() (now Waits) {
+	for i := range now {
+		now[i] = w.counts[i].Load()
+	}
+	return now
+}
+
+// waitsVec are the waits by strategy. It is a histogram of Prometheus.
+type waitsVec struct {
+	desc *prometheus.Desc
+	mu   sync.Mutex // not taken on the way of a request
+	of   map[string]*waits
+}
+
+func newWaitsVec(name, help string) *waitsVec {
+	return &waitsVec{desc: prometheus.NewDesc(name, help, []string{"strategy"}, nil), of: map[string]*waits{}}
+}
+
+// with are those of a strategy, from 0 if they are new.
+func (v *waitsVec) with(strategy string) *waits {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.of[strategy] == nil {
+		v.of[strategy] = &waits{}
+	}
+	return v.of[strategy]
+}
+
+// Describe is part of prometheus.Collector.
+func (v *waitsVec) Describe(out chan<- *prometheus.Desc) { out <- v.desc }
+
+// Collect is part of prometheus.Collector.
+func (v *waitsVec) Collect(out chan<- prometheus.Metric) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for strategy, w := range v.of {
+		now, sum := w.now(), uint64(0)
+		told := map[float64]uint64{}
+		for i, bound := range bounds {
+			if sum += now[i]; slices.Contains(toldBounds, bound) {
+				told[bound.Seconds()] = sum
+			}
+		}
+		total := time.Duration(w.total.Load()).Seconds()
+		out <- prometheus.MustNewConstHistogram(v.desc, now.Count(), total, told, strategy)
+	}
+}
