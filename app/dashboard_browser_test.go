@@ -2,6 +2,8 @@ package app_test
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,6 +16,11 @@ import (
 )
 
 const isLive = `document.getElementById("live").textContent === "Live"`
+
+// rowsOnServer are the rows under a chart as the server writes them into the page, without the newest, which changes.
+const rowsOnServer = `fetch(location.href).then(r => r.text()).then(html =>
+	[...new DOMParser().parseFromString(html, "text/html").querySelectorAll("[data-table=chart-slots] tbody tr")].slice(1)
+		.map(row => [...row.cells].map(cell => cell.textContent).join("\t")))`
 
 func TestAPersonWatchesAndSwitchesInTheBrowser(t *testing.T) {
 	s := newBoard(t, func(c *config.Config) {
@@ -29,6 +36,11 @@ func TestAPersonWatchesAndSwitchesInTheBrowser(t *testing.T) {
 	}
 	b.Click(".chart-slots summary")
 	b.Until(`document.querySelector("[data-table=chart-slots] tbody").rows.length > 2`)
+	want := webtest.Value[[]string](b, rowsOnServer)
+	b.Until(fmt.Sprintf(`document.querySelector("[data-table=chart-slots] tbody").innerText.endsWith(%q)`, strings.Join(want, "\n")))
+	if len(want) == 0 {
+		t.Error("there is nothing to compare with what the script wrote")
+	}
 
 	b.Do(chromedp.SetValue(chromedp.CSS(`[name="threads"]`), "6"), chromedp.SetValue(chromedp.CSS(`[name="hold"]`), "3s"),
 		chromedp.SetValue(chromedp.CSS(`[name="timeout"]`), "1s"), chromedp.Click(chromedp.CSS(`[action="/test/pool-stress"] button`)))
@@ -75,6 +87,11 @@ func TestTheDashboardIsAccessibleAndFitsThePhone(t *testing.T) {
 			b.MustBeUntroubled()
 		}
 	}
+	b.Visit(connections)
+	b.Until(`document.querySelector(".plot canvas")?.clientWidth > 360`)
+	b.LookAs(webtest.Look{Width: 360, Scheme: "light"}) // without loading the page anew
+	b.Until(`document.querySelector(".plot canvas").clientWidth < 360`)
+	b.MustBeUntroubled()
 	stress := make(chan answer, 1)
 	go func() {
 		a, err := s.send(context.WithoutCancel(t.Context()), fresh, "GET", "/test/pool-stress?threads=9&hold=20s&timeout=20s", nil)

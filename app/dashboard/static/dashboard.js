@@ -244,9 +244,13 @@ for (const details of document.querySelectorAll(".chart details")) {
   details.addEventListener("toggle", tablesUnderCharts);
 }
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-new ResizeObserver(() => plots.forEach((plot, element) => {
-  const width = element.clientWidth, height = charts[element.dataset.chart].height(wide.matches);
-  if (width && (width !== plot.width || height !== plot.height)) plot.setSize({width, height});
-})).observe(document.querySelector(".charts"));
+function fit() {
+  plots.forEach((plot, element) => {
+    const width = element.clientWidth, height = charts[element.dataset.chart].height(wide.matches);
+    if (width && (width !== plot.width || height !== plot.height)) plot.setSize({width, height});
+  });
+}
+new ResizeObserver(() => requestAnimationFrame(fit)) // not while sizes are told: what it changes would be told too late
+  .observe(document.querySelector(".charts"));
 document.getElementById("refresh").hidden = true;
 if (!document.hidden) open();

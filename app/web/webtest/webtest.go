@@ -116,10 +116,10 @@ func (b *Browser) Login(username, password string) {
 	b.Press("input[type=submit]")
 }
 
-// Value is what an expression is in the page.
+// Value is what an expression is in the page, or what its promise brings.
 func Value[T any](b *Browser, expression string) T {
 	b.t.Helper()
-	v, err := chromedp.Run(b.Tab, chromedp.Evaluate[T](expression))
+	v, err := chromedp.Run(b.Tab, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
 	if err != nil {
 		b.t.Fatalf("%s: %v", expression, err)
 	}
@@ -192,13 +192,8 @@ func (b *Browser) Violations() string {
 	if !Value[bool](b, `typeof axe === "object"`) {
 		Value[bool](b, axe+"; true")
 	}
-	found, err := chromedp.Run(b.Tab, chromedp.Evaluate[string](`axe.run({resultTypes: ["violations"]}).then(r => r.violations.map(
-		v => v.id + ": " + v.help + "\n" + v.nodes.map(n => "    " + n.html + "\n    " + n.failureSummary).join("\n")).join("\n"))`,
-		chromedp.EvalAwaitPromise))
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return found
+	return Value[string](b, `axe.run({resultTypes: ["violations"]}).then(r => r.violations.map(
+		v => v.id + ": " + v.help + "\n" + v.nodes.map(n => "    " + n.html + "\n    " + n.failureSummary).join("\n")).join("\n"))`)
 }
 
 // Shoot writes a screenshot of the whole page, if a folder was named for them.
