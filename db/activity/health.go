@@ -241,9 +241,14 @@ func churn(now Snapshot, earlier *Snapshot, t Thresholds) *Finding {
 	if rate < t.Churn {
 		return nil
 	}
+	atLeast := ""
+	if now.EverConnects == 0 { // the server does not count them
+		atLeast = "at least "
+	}
 	return &Finding{
 		Level: Warning, Code: "churn",
-		What: fmt.Sprintf("%.0f sessions begin each second: each costs the server a process and a login", math.Round(rate)),
+		What: fmt.Sprintf("%s%.0f sessions begin each second: each costs the server a process and a login",
+			atLeast, math.Round(rate)),
 		Do: "keep connections (strategy = \"pool\", or conn_max_age above 0), or put PgBouncer in front; " +
 			"look for a client that reconnects in a loop",
 	}

@@ -151,6 +151,11 @@ func TestChurnIsJudgedBetweenTwoLooks(t *testing.T) {
 	if h := Assess(now, &before, defaults()); h.Level != OK {
 		t.Errorf("after a reset: %+v", h)
 	}
+	before.EverConnects = 0 // PostgreSQL 12 and 13 don't count: what was seen to come is the least
+	now.Came = many(20, in(Idle, 0))
+	if h := Assess(now, &before, defaults()); h.Level != Warning || !strings.HasPrefix(h.Findings[0].What, "at least 10 sessions") {
+		t.Errorf("where the server does not count: %+v", h)
+	}
 }
 
 func TestAServerThatCannotBeReachedIsUnknownAndAFullOneCritical(t *testing.T) {
