@@ -224,7 +224,7 @@ func lockQueues(s Snapshot, t Thresholds) *Finding {
 		PIDs: pids(waiting),
 	}
 	if roots := s.Roots(); len(roots) > 0 {
-		f.What += ", behind " + roots[0].describe()
+		f.What += ", behind " + roots[0].Describe()
 		if more := len(roots) - 1; more > 0 {
 			f.What += fmt.Sprintf(", and %d more", more)
 		}
