@@ -218,10 +218,12 @@ func lockQueues(s Snapshot, t Thresholds) *Finding {
 	}
 	f := &Finding{
 		Level: Warning, Code: "lock-queue",
-		What: fmt.Sprintf("%s for a lock, the first for %s",
-			count(len(waiting), "session waits", "sessions wait"), Short(waiting[0].Waited.Duration())),
+		What: count(len(waiting), "session waits", "sessions wait") + " for a lock",
 		Do:   "end what they wait for: `ddtb db-connections doctor` names it; set lock_timeout for whatever alters tables",
 		PIDs: pids(waiting),
+	}
+	if longest := waiting[0].Waited; longest > 0 { // before PostgreSQL 14 it can't be seen of another role's session
+		f.What += ", the first for " + Short(longest.Duration())
 	}
 	if roots := s.Roots(); len(roots) > 0 {
 		f.What += ", behind " + roots[0].Describe()

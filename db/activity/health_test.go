@@ -124,6 +124,10 @@ func TestAQueueForALockNamesTheOneWhomAllWaitFor(t *testing.T) {
 		!strings.Contains(h.Findings[0].What, "behind pid 7, report, idle in transaction for 20s") {
 		t.Errorf("%+v", h.Findings)
 	}
+	hidden := many(3, Session{Kind: ClientBackend, Hidden: true, Waits: true})
+	if h := Assess(of(hidden), nil, defaults()); len(h.Findings) != 1 || h.Findings[0].What != "3 sessions wait for a lock" {
+		t.Errorf("for how long can't be seen: %+v", h.Findings)
+	}
 }
 
 func TestTwoThatWaitForEachOtherHaveNoRoot(t *testing.T) {
