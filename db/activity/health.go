@@ -218,13 +218,15 @@ func lockQueues(s Snapshot, t Thresholds) *Finding {
 	}
 	f := &Finding{
 		Level: Warning, Code: "lock-queue",
-		What: fmt.Sprintf("%s for a lock, the first for %s",
-			count(len(waiting), "session waits", "sessions wait"), Short(waiting[0].Waited.Duration())),
+		What: count(len(waiting), "session waits", "sessions wait") + " for a lock",
 		Do:   "end what they wait for: `ddtb db-connections doctor` names it; set lock_timeout for whatever alters tables",
 		PIDs: pids(waiting),
 	}
+	if longest := waiting[0].Waited; longest > 0 { // before PostgreSQL 14 it can't be seen of another role's session
+		f.What += ", the first for " + Short(longest.Duration())
+	}
 	if roots := s.Roots(); len(roots) > 0 {
-		f.What += ", behind " + roots[0].describe()
+		f.What += ", behind " + roots[0].Describe()
 		if more := len(roots) - 1; more > 0 {
 			f.What += fmt.Sprintf(", and %d more", more)
 		}
@@ -241,9 +243,14 @@ func churn(now Snapshot, earlier *Snapshot, t Thresholds) *Finding {
 	if rate < t.Churn {
 		return nil
 	}
+	atLeast := ""
+	if now.EverConnects == 0 { // the server does not count them
+		atLeast = "at least "
+	}
 	return &Finding{
 		Level: Warning, Code: "churn",
-		What: fmt.Sprintf("%.0f sessions begin each second: each costs the server a process and a login", math.Round(rate)),
+		What: fmt.Sprintf("%s%.0f sessions begin each second: each costs the server a process and a login",
+			atLeast, math.Round(rate)),
 		Do: "keep connections (strategy = \"pool\", or conn_max_age above 0), or put PgBouncer in front; " +
 			"look for a client that reconnects in a loop",
 	}

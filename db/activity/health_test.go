@@ -124,6 +124,10 @@ func TestAQueueForALockNamesTheOneWhomAllWaitFor(t *testing.T) {
 		!strings.Contains(h.Findings[0].What, "behind pid 7, report, idle in transaction for 20s") {
 		t.Errorf("%+v", h.Findings)
 	}
+	hidden := many(3, Session{Kind: ClientBackend, Hidden: true, Waits: true})
+	if h := Assess(of(hidden), nil, defaults()); len(h.Findings) != 1 || h.Findings[0].What != "3 sessions wait for a lock" {
+		t.Errorf("for how long can't be seen: %+v", h.Findings)
+	}
 }
 
 func TestTwoThatWaitForEachOtherHaveNoRoot(t *testing.T) {
@@ -150,6 +154,11 @@ func TestChurnIsJudgedBetweenTwoLooks(t *testing.T) {
 	now.EverConnects = 0 // the statistics were reset
 	if h := Assess(now, &before, defaults()); h.Level != OK {
 		t.Errorf("after a reset: %+v", h)
+	}
+	before.EverConnects = 0 // PostgreSQL 12 and 13 don't count: what was seen to come is the least
+	now.Came = many(20, in(Idle, 0))
+	if h := Assess(now, &before, defaults()); h.Level != Warning || !strings.HasPrefix(h.Findings[0].What, "at least 10 sessions") {
+		t.Errorf("where the server does not count: %+v", h)
 	}
 }
 

@@ -72,7 +72,7 @@ func (s Snapshot) newcomers(since time.Time, came map[int32]Session) {
 }
 
 // Churn is how many sessions a second began between two snapshots: all of them from PostgreSQL 14 on, before
-// that those that are still there.
+// that those that are still there, or that LookTwice saw come.
 func Churn(now, earlier Snapshot) float64 {
 	passed := now.At.Sub(earlier.At).Seconds()
 	if passed <= 0 {
@@ -85,5 +85,5 @@ func Churn(now, earlier Snapshot) float64 {
 		}
 	}
 	counted := now.EverConnects - earlier.EverConnects // the statistics lag a little, or were reset
-	return float64(max(began, int(counted))) / passed
+	return float64(max(began, len(now.Came), int(counted))) / passed
 }

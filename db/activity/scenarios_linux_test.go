@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -52,20 +53,22 @@ func (s *stage) running(n int, role, database, application, sql string) {
 	}
 }
 
-// comes lets an application connect, query, and go, again and again, until the test ends.
+// comes lets an application connect, query, and go, again and again, until the test ends: four at once, of which
+// enough are seen on a server before 14, which does not count them.
 func (s *stage) comes(application, sql string) {
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		for ctx.Err() == nil {
-			if conn, err := s.connect(ctx, app, "wall", application); err == nil {
-				_, _ = conn.Exec(ctx, sql)
-				_ = conn.Close(context.WithoutCancel(ctx))
+	var ended sync.WaitGroup
+	for range 4 {
+		ended.Go(func() {
+			for ctx.Err() == nil {
+				if conn, err := s.connect(ctx, app, "wall", application); err == nil {
+					_, _ = conn.Exec(ctx, sql)
+					_ = conn.Close(context.WithoutCancel(ctx))
+				}
 			}
-		}
-	}()
-	s.Cleanup(func() { cancel(); <-ended })
+		})
+	}
+	s.Cleanup(func() { cancel(); ended.Wait() })
 }
 
 // stock makes a table, and fills it with more than a socket's buffers hold.

@@ -25,7 +25,8 @@ func pids(sessions []Session) []int32 {
 
 func (s Session) name() string { return fmt.Sprintf("pid %d, %s", s.PID, s.Who()) }
 
-func (s Session) describe() string {
+// Describe is the session in half a sentence: which one it is, and what it does.
+func (s Session) Describe() string {
 	switch {
 	case s.PID == 0:
 		return "a prepared transaction (see pg_prepared_xacts)"

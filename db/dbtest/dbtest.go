@@ -2,8 +2,9 @@
 // test a database cloned from a migrated template. A test that stops, kills or fills its server takes a server
 // of its own with NewServer.
 //
-// A machine without PostgreSQL fails the tests, with the name of the package to install; nothing is skipped.
-// Nothing is left behind: what a killed test binary leaves, the next one removes.
+// The server's programs are those that are first in PATH, else the newest that are installed. A machine without
+// PostgreSQL fails the tests, with the name of the package to install; nothing is skipped. Nothing is left behind:
+// what a killed test binary leaves, the next one removes.
 //
 // It is for tests alone: nothing but _test files may import it.
 package dbtest

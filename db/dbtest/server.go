@@ -158,7 +158,10 @@ func (s *Server) drop(t testing.TB, name string) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	if err := s.exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)", "DROP ROLE "+name); err != nil {
+	if err := s.exec(ctx, // WITH (FORCE), which PostgreSQL 12 has not, in steps
+		"ALTER ROLE "+name+" NOLOGIN",
+		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+name+"'",
+		"DROP DATABASE IF EXISTS "+name, "DROP ROLE "+name); err != nil {
 		t.Error(err)
 	}
 }

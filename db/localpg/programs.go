@@ -28,8 +28,8 @@ type version struct{ major, minor int }
 
 func (v version) String() string { return fmt.Sprintf("%d.%d", v.major, v.minor) }
 
-// oldest has DROP DATABASE … WITH (FORCE), and is the oldest that was still cared for in 2025.
-const oldest = 13
+// oldest is the oldest version that the tests are run on.
+const oldest = 12
 
 // programsFor finds programs for the folder's data, or for new data where it holds none.
 func programsFor(ctx context.Context, f *folder, o Options) (programs, error) {

@@ -111,3 +111,23 @@ func TestTheBarShowsUsedFreeAndReservedSlots(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatARoleMayNotSeeIsNotCalledNone(t *testing.T) {
+	s := activity.Snapshot{
+		Server: activity.Server{VersionNum: 120022, ForSuper: 3}, Slots: activity.Slots{Max: 10, Reserved: 3},
+		Sessions: []activity.Session{
+			{PID: 1, Kind: activity.ClientBackend, Hidden: true, Application: "jobs"},
+			{PID: 2, Kind: activity.ClientBackend, State: activity.Active, Waits: true, BlockedBy: []int32{1}},
+		},
+	}
+	var b bytes.Buffer
+	Paper{W: &b}.Status(activity.Summarise(s), activity.OK)
+	for _, want := range []string{
+		"Longest query               none that this role may see\n", "behind pid 1, jobs, of which this role sees no more\n",
+		"reserved 3 (superuser_reserved_connections 3)\n", // 16 brought the other setting
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%q is not in\n%s", want, &b)
+		}
+	}
+}

@@ -40,8 +40,11 @@ func (p Paper) slots(s activity.Snapshot, level activity.Level) {
 	l := s.Slots
 	p.line("Slots  %s  %s, %d free", p.bar(l, level, p.barWidth()),
 		p.paint(styleOf(level), fmt.Sprintf("%d of %d usable used (%.0f %%)", l.Used, l.Usable(), l.Utilisation())), l.Free())
-	p.wrapped("       ", fmt.Sprintf("max_connections %d, of which reserved %d (superuser_reserved_connections %d, reserved_connections %d)",
-		l.Max, l.Reserved, s.Server.ForSuper, s.Server.ForReserved))
+	reserved := fmt.Sprintf("superuser_reserved_connections %d", s.Server.ForSuper)
+	if s.Server.VersionNum >= 160000 {
+		reserved += fmt.Sprintf(", reserved_connections %d", s.Server.ForReserved)
+	}
+	p.wrapped("       ", fmt.Sprintf("max_connections %d, of which reserved %d (%s)", l.Max, l.Reserved, reserved))
 	p.wrapped("       ", "looked through "+Clean(s.Door()))
 	for _, x := range s.Limits {
 		p.line("       %s %s has a limit of its own: %d of %d", x.Of, Clean(x.Name), x.Used, x.Max)
@@ -106,9 +109,13 @@ func age(a activity.Age) string {
 }
 
 func (p Paper) worst(s activity.Status) {
+	none := "none"
+	if s.Unseen > 0 {
+		none = "none that this role may see"
+	}
 	one := func(title string, x *activity.Session, a func(activity.Session) activity.Age) {
 		if x == nil {
-			p.line("%-27s none", title)
+			p.line("%-27s %s", title, none)
 			return
 		}
 		p.line("%-27s %-8s pid %d, %s, %s: %s", title, age(a(*x)), x.PID, Clean(x.Who()), Clean(x.State), Clean(x.Query))
@@ -122,7 +129,7 @@ func (p Paper) worst(s activity.Status) {
 	}
 	behind := ""
 	if roots := s.Roots(); len(roots) > 0 {
-		behind = fmt.Sprintf(", behind pid %d, %s, %s", roots[0].PID, Clean(roots[0].Who()), Clean(roots[0].State))
+		behind = ", behind " + Clean(roots[0].Describe())
 	}
 	p.wrapped(fmt.Sprintf("%-27s %-8d ", "Waiting on locks", len(s.WaitingOnLocks)), "pid "+list(s.WaitingOnLocks, 5)+behind)
 }
