@@ -87,6 +87,9 @@ func TestMetricsTellOfEachRequestByItsPattern(t *testing.T) {
 		m.must(t, "ddtb_acquire_seconds_count"+strategy, float64(stat.Acquired))
 		m.must(t, "ddtb_connects_total"+strategy, float64(stat.Connects))
 		m.must(t, "pgxpool_new_conns_count"+strategy, float64(stat.Connected))
+		for _, none := range []string{"constructing_conns", "max_lifetime_destroy_count", "max_idle_destroy_count"} {
+			m.must(t, "pgxpool_"+none+strategy, 0)
+		}
 		if size, there := m["pgxpool_max_conns"+strategy]; there != (stat.Size > 0) || size != float64(stat.Size) {
 			t.Errorf("pgxpool_max_conns is %v (there: %v) for a bound of %d", size, there, stat.Size)
 		}

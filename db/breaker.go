@@ -93,11 +93,13 @@ type attemptKey struct{}
 // TraceConnectStart is part of pgx.ConnectTracer.
 func (b *breaker) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
 	b.queue.count(&b.queue.counts.Connects)
+	b.queue.connecting.Add(1)
 	return context.WithValue(ctx, attemptKey{}, time.Now())
 }
 
 // TraceConnectEnd is part of pgx.ConnectTracer.
 func (b *breaker) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndData) {
+	b.queue.connecting.Add(-1)
 	switch {
 	case data.Err == nil:
 		b.queue.count(&b.queue.counts.Connected)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -572,4 +573,40 @@ func TestHowTheLastAttemptFailedIsKnownUntilALeaseIsGiven(t *testing.T) {
 			t.Errorf("after a success: %v, %v", at, err)
 		}
 	})
+}
+
+func TestAttemptsUnderWayAndConnectionsClosedForTheirAgeAreCounted(t *testing.T) {
+	d, _, cfg := open(t, func(c *config.Database) {
+		pool(c)
+		c.Pool.MinSize, c.Pool.MaxIdle, c.Pool.HealthCheckPeriod = 0, time.Millisecond, 10*time.Millisecond
+	})
+	one(t, d, t.Context())
+	dbtest.Eventually(t, "an idle connection is closed", func() bool { return d.Stat().IdledOut == 1 })
+	cfg.Pool.MaxIdle, cfg.Pool.MaxLifetime = time.Hour, time.Millisecond
+	if err := d.Switch(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	one(t, d, t.Context())
+	dbtest.Eventually(t, "an old connection is closed", func() bool { return d.Stat().AgedOut == 1 })
+	if s := d.Stat(); s.IdledOut != 0 || s.Connecting != 0 {
+		t.Errorf("%+v", s)
+	}
+	dbtest.Eventually(t, "the pool that was replaced keeps its count", func() bool { return d.Totals()["pool"].IdledOut == 1 })
+
+	hung, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0") // takes connections, and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = hung.Close() }()
+	cfg.Host, cfg.Port = "127.0.0.1", hung.Addr().(*net.TCPAddr).Port
+	if err := d.Switch(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { _, err := d.Exec(ctx, "SELECT 1"); done <- err }()
+	dbtest.Eventually(t, "an attempt is under way", func() bool { return d.Stat().Connecting == 1 })
+	cancel()
+	<-done
+	dbtest.Eventually(t, "the attempt has ended", func() bool { return d.Stat().Connecting == 0 })
 }

@@ -94,7 +94,8 @@ func (p *pool) detach(l *Lease) { l.slot.(*pgxpool.Conn).Hijack() }
 
 func (p *pool) Stat() Stat {
 	s := p.queue.snapshot()
-	s.Idle = int(p.pgx.Stat().IdleConns())
+	of := p.pgx.Stat()
+	s.Idle, s.AgedOut, s.IdledOut = int(of.IdleConns()), of.MaxLifetimeDestroyCount(), of.MaxIdleDestroyCount()
 	return s
 }
 

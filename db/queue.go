@@ -18,6 +18,7 @@ type queue struct {
 	strategy   string
 	size       int           // places; 0: no bound
 	maxWaiting int           // 0: no bound
+	connecting atomic.Int64  // attempts under way
 	cut        atomic.Bool   // closed without patience: who is lent a connection loses it at once
 	timeout    time.Duration // of one waiter; 0: as long as its context allows
 
@@ -219,7 +220,7 @@ func (q *queue) snapshot() Stat {
 	defer q.mu.Unlock()
 	s := q.counts
 	s.Strategy, s.Size, s.Leases, s.Waiting = q.strategy, q.size, len(q.held), q.waiters.Len()
-	s.OldestWait = q.oldestWait()
+	s.OldestWait, s.Connecting = q.oldestWait(), int(q.connecting.Load())
 	return s
 }
 

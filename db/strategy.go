@@ -75,6 +75,7 @@ type Stat struct {
 	Strategy   string
 	Size       int           // at most so many leases; 0: no bound
 	Leases     int           // out now, or being connected
+	Connecting int           // attempts to connect that are under way
 	Idle       int           // connections kept that nobody holds
 	Waiting    int           // requests in the queue
 	OldestWait time.Duration // how long the first in the queue has waited; 0 without a queue
@@ -89,6 +90,8 @@ type Stat struct {
 	Nested    int64         // leases asked for by a request that held one
 	Connects  int64         // attempts to connect
 	Connected int64         // attempts that succeeded
+	AgedOut   int64         // connections of a pool that were closed after max_lifetime
+	IdledOut  int64         // and after max_idle
 }
 
 // plus adds the counters up; what is of a moment is left out.
@@ -99,6 +102,7 @@ func (s Stat) plus(o Stat) Stat {
 		TimedOut: s.TimedOut + o.TimedOut, Refused: s.Refused + o.Refused, Leaked: s.Leaked + o.Leaked,
 		Reclaimed: s.Reclaimed + o.Reclaimed, Nested: s.Nested + o.Nested,
 		Connects: s.Connects + o.Connects, Connected: s.Connected + o.Connected,
+		AgedOut: s.AgedOut + o.AgedOut, IdledOut: s.IdledOut + o.IdledOut,
 	}
 }
 

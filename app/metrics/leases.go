@@ -28,6 +28,7 @@ var (
 
 	leaseGauges = []leaseMetric{
 		leaseMetricOf("pgxpool_acquired_conns", "Leases that are out, or being connected.", func(s *db.Stat) float64 { return float64(s.Leases) }),
+		leaseMetricOf("pgxpool_constructing_conns", "Attempts to connect that are under way.", func(s *db.Stat) float64 { return float64(s.Connecting) }),
 		leaseMetricOf("pgxpool_idle_conns", "Connections kept that nobody holds.", func(s *db.Stat) float64 { return float64(s.Idle) }),
 		leaseMetricOf("pgxpool_total_conns", "Connections, held or not.", func(s *db.Stat) float64 { return float64(s.Open()) }),
 		leaseMetricOf("ddtb_waiting_requests", "Requests that wait for a lease.", func(s *db.Stat) float64 { return float64(s.Waiting) }),
@@ -37,6 +38,8 @@ var (
 		leaseMetricOf("pgxpool_empty_acquire", "Leases that had to be waited for.", func(s *db.Stat) float64 { return float64(s.Waited) }),
 		leaseMetricOf("pgxpool_empty_acquire_wait_time_ns", "Nanoseconds that they were waited for.", func(s *db.Stat) float64 { return float64(s.WaitTotal) }),
 		leaseMetricOf("pgxpool_new_conns_count", "Connections that were made.", func(s *db.Stat) float64 { return float64(s.Connected) }),
+		leaseMetricOf("pgxpool_max_lifetime_destroy_count", "Connections of a pool that were closed after max_lifetime.", func(s *db.Stat) float64 { return float64(s.AgedOut) }),
+		leaseMetricOf("pgxpool_max_idle_destroy_count", "Connections of a pool that were closed after max_idle.", func(s *db.Stat) float64 { return float64(s.IdledOut) }),
 		leaseMetricOf("ddtb_connects_total", "Attempts to connect, those that failed too.", func(s *db.Stat) float64 { return float64(s.Connects) }),
 		leaseMetricOf("ddtb_leaked_leases_total", "Leases that were out for longer than leak_after.", func(s *db.Stat) float64 { return float64(s.Leaked) }),
 		leaseMetricOf("ddtb_reclaimed_leases_total", "Leases that were taken back after reclaim_after.", func(s *db.Stat) float64 { return float64(s.Reclaimed) }),
