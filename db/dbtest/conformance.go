@@ -414,7 +414,7 @@ func keepsBound(s *subject) {
 			}
 			defer l.Release()
 			var n int
-			if err := l.Conn().QueryRow(ctx, "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1",
+			if err := l.Conn().QueryRow(ctx, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1",
 				s.cfg.ApplicationName+"/"+s.cfg.Strategy).Scan(&n); err != nil {
 				s.Error(err)
 			}
