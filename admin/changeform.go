@@ -107,6 +107,7 @@ func (r *request) orGone(err error) error {
 // load fills the form with what is stored, in one transaction, so that it waits for one lease once.
 func (r *request) load(f *form) error {
 	return r.site.db.InTx(r.ctx, func(q db.Querier) error {
+		*f = *r.emptyForm(f.id) // a run that was undone has filled it
 		stored, err := f.model.find(r.ctx, q, f.model.formFields(f.model.Fieldsets), f.id, "")
 		if err != nil {
 			return err

@@ -78,6 +78,36 @@ type formRow struct {
 	Show    bool // its delete box
 }
 
+// copy is the form with fields and rows of its own.
+func (f *form) copy() *form {
+	c := *f
+	c.sets = slices.Clone(f.sets)
+	for i, set := range f.sets {
+		c.sets[i].Inputs = copyFields(set.Inputs)
+	}
+	c.inlines = make([]*formInline, len(f.inlines))
+	for i, in := range f.inlines {
+		inline := *in
+		inline.Rows = make([]*formRow, len(in.Rows))
+		for j, row := range in.Rows {
+			r := *row
+			r.Inputs = copyFields(row.Inputs)
+			inline.Rows[j] = &r
+		}
+		c.inlines[i] = &inline
+	}
+	return &c
+}
+
+func copyFields(fields []*formField) []*formField {
+	all := make([]*formField, len(fields))
+	for i, ff := range fields {
+		field := *ff
+		all[i] = &field
+	}
+	return all
+}
+
 // editable are the fields that a form saves.
 func (f *form) editable() []*formField {
 	var fields []*formField

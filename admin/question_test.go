@@ -444,29 +444,62 @@ func TestTheSearchTakesWordsAndPhrasesLiterally(t *testing.T) {
 	}
 }
 
-// undoneOnce undoes the first statement of its trigger. A sequence counts on when a transaction is undone.
-var undoneOnce = []string{
+// undoOnce is a function that undoes the first transaction that calls it: a sequence counts on when that is undone.
+var undoOnce = []string{
 	"CREATE SEQUENCE tries",
-	`CREATE FUNCTION undo_once() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+	`CREATE FUNCTION undo_once() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
 		IF nextval('tries') = 1 THEN
 			RAISE 'deadlock detected' USING ERRCODE = 'deadlock_detected';
 		END IF;
-		RETURN NULL;
+		RETURN true;
 	END $$`,
-	"CREATE TRIGGER undo_once AFTER INSERT ON django_admin_log FOR EACH ROW EXECUTE FUNCTION undo_once()",
+}
+
+// undoOnceAt has the first transaction undone that writes (INSERT) or reads (SELECT) an entry of the history.
+func (s *site) undoOnceAt(command string) {
+	s.t.Helper()
+	check := map[string]string{"INSERT": "WITH CHECK", "SELECT": "USING"}[command]
+	for _, sql := range append(undoOnce, "ALTER TABLE django_admin_log ENABLE ROW LEVEL SECURITY",
+		"ALTER TABLE django_admin_log FORCE ROW LEVEL SECURITY", "CREATE POLICY others ON django_admin_log USING (true)",
+		"CREATE POLICY once ON django_admin_log AS RESTRICTIVE FOR "+command+" "+check+" (undo_once())") {
+		s.exec(sql)
+	}
+}
+
+func (s *site) mustHaveTriedAgain() {
+	s.t.Helper()
+	if tries := ask[int64](s, "SELECT last_value FROM tries"); tries < 2 {
+		s.t.Errorf("nothing was undone, after %d tries", tries)
+	}
 }
 
 func TestASaveThatADeadlockUndidIsMadeAgainByItself(t *testing.T) {
 	s := newSite(t)
 	v := s.as("ada")
 	add := v.get("/admin/polls/question/add/")
-	for _, sql := range undoneOnce {
-		s.exec(sql)
-	}
+	s.undoOnceAt("INSERT")
 	add.send(questionForm, "question_text", "Who?", "pub_date_0", "2026-11-20", "pub_date_1", "12:30:00",
 		"choice_set-0-choice_text", "Me", "_save", "Save").want(http.StatusFound)
-	if tries, rows := ask[int64](s, "SELECT last_value FROM tries"), ask[int64](s, `SELECT (SELECT count(*) FROM polls_question)
-		+ 10 * (SELECT count(*) FROM polls_choice) + 100 * (SELECT count(*) FROM django_admin_log)`); tries != 2 || rows != 111 {
-		t.Errorf("%d tries, %d", tries, rows)
+	s.mustHaveTriedAgain()
+	if rows := ask[int64](s, `SELECT (SELECT count(*) FROM polls_question) + 10 * (SELECT count(*) FROM polls_choice)
+		+ 100 * (SELECT count(*) FROM django_admin_log)`); rows != 111 {
+		t.Errorf("%d", rows)
+	}
+}
+
+func TestAConflictIsToldAlsoWhenADeadlockUndidTheFirstLook(t *testing.T) {
+	s := newSite(t)
+	id := s.addQuestion("Old?", time.Now(), "First", "Second")
+	ann, bob := s.as("ada"), s.as("ada")
+	form := ann.get(change(id))
+	bob.get(change(id)).send(questionForm, "question_text", "Bob's?",
+		"choice_set-0-DELETE", "on").want(http.StatusFound)
+	s.undoOnceAt("SELECT")
+	p := form.send(questionForm, "question_text", "Ann's?", "choice_set-0-choice_text", "Ann's first").want(http.StatusConflict)
+	s.mustHaveTriedAgain()
+	p.says("Bob's?")
+	p.says("Someone deleted this choice meanwhile.")
+	if got := ask[string](s, "SELECT question_text FROM polls_question"); got != "Bob's?" {
+		t.Errorf("%q is stored", got)
 	}
 }

@@ -35,7 +35,9 @@ func (r *request) save(f *form) error {
 			return err
 		}
 	}
+	posted := f.copy()
 	err := r.site.db.InTx(r.ctx, func(q db.Querier) error {
+		*f = *posted.copy() // a run that was undone has compared it with what was stored then
 		if err := r.readOptions(r.ctx, q, f); err != nil {
 			return err
 		}
