@@ -90,8 +90,8 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	if err != nil {
 		return nil, errors.Join(err, d.Close(ctx), traces.Close(ctx))
 	}
-	users, spare := auth.New(d, cfg.Admin), newReserve(observer)
-	users.Reserve = spare.inTx
+	users := auth.New(d, cfg.Admin)
+	users.Reserve = newReserve(observer).inTx
 	a := &App{
 		cfg: cfg, log: log, db: d, server: observer,
 		report: reporter, count: count, trace: traces, users: users,
@@ -111,7 +111,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	a.board = dashboard.New(dashboard.Options{
 		DB: d, Users: users, Server: observer, Look: a.look, Config: cfg, Waits: count.Acquires().Waits,
 		Testing: a.lab.Enabled, Log: log,
-		Switch: a.switchTo, Reserve: spare.inTx, Record: admin.Record,
+		Switch: a.switchTo, LookReserve: newReserve(observer).inTx, SwitchReserve: newReserve(observer).inTx, Record: admin.Record,
 	})
 	a.count.FollowServer(a.look)
 	a.echo = a.routes()

@@ -737,6 +737,51 @@ func TestTheDashboardLivesWhileEverySlotIsTaken(t *testing.T) {
 	}
 }
 
+func TestTheMonitoringConnectionOutlivesALoginThatFindsItsTableLocked(t *testing.T) {
+	t.Parallel()
+	s := newBoard(t, func(c *config.Config) {
+		setDatabase(c, func(d *config.Database) { pool(d); d.Pool.MaxSize, d.Pool.Timeout = 1, 100*time.Millisecond })
+		c.Monitor.Interval = time.Hour // the sampler's turn is not what is meant here
+	})
+	control := dbtest.Control(t, s.cfg.Databases["default"])
+	backend := func() (pid int) {
+		if err := s.Server().Do(t.Context(), func(c *pgx.Conn) error {
+			return c.QueryRow(t.Context(), "SELECT pg_backend_pid()").Scan(&pid)
+		}); err != nil {
+			t.Error(err)
+		}
+		return pid
+	}
+	before := backend()
+	lease, err := s.DB().Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lease.Release()
+	s.sql(control, `BEGIN`)
+	s.sql(control, `LOCK TABLE auth_user`)
+	looked := make(chan error, 1)
+	go func() { // another, who has the turn until little is left of the time for which a login waits for it
+		looked <- s.Server().Do(t.Context(), func(c *pgx.Conn) error {
+			_, err := c.Exec(t.Context(), "SELECT pg_sleep(1.9)")
+			return err
+		})
+	}()
+	dbtest.Eventually(t, "the other has the turn", func() bool {
+		var n int
+		err := control.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'PgSleep'", before).Scan(&n)
+		return err == nil && n == 1
+	})
+	mustContain(t, s.post("/admin/login/", url.Values{"username": {"ada"}, "password": {testPassword}}), 503, "pool timeout")
+	if err := <-looked; err != nil {
+		t.Error(err)
+	}
+	s.sql(control, `ROLLBACK`)
+	if after := backend(); after != before {
+		t.Errorf("the monitoring connection was backend %d, and is now %d", before, after)
+	}
+}
+
 // fillUp takes every slot that an ordinary role can get, until the test's end.
 func fillUp(t *testing.T, cfg config.Database) {
 	t.Helper()

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 	"time"
@@ -68,10 +69,10 @@ func (r *readiness) check(ctx context.Context) Ready {
 	}
 	r.last, r.asked = Ready{Ready: err == nil}, time.Now()
 	if err != nil {
-		r.last.Cause, r.last.Detail = db.CauseOf(err), err.Error()
+		r.last.Cause, r.last.Detail = db.CauseOf(err), web.ProblemOf(err).Detail
 	}
-	if r.last.Cause != "" { // its text names hosts and users, for the log
-		r.last.Detail = web.ProblemOf(err).Detail
+	if old, is := errors.AsType[*db.SchemaError](err); is { // the others' texts name hosts and users, for the log
+		r.last.Detail = old.Error()
 	}
 	return r.last
 }

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -12,36 +13,43 @@ import (
 )
 
 // reserve is the monitoring connection, lent for the few questions that must be answered while no other can be had: who
-// somebody is that comes to see why. Nothing that is asked over it may last.
+// somebody is that comes to see why. Each use has a reserve of its own, so that one does not keep out another.
 type reserve struct {
 	server *activity.Observer
-	places chan struct{} // holds a token for each who asks
+	place  chan struct{} // holds a token while somebody asks
 }
 
 const (
-	mostAsk      = 2 // at once; the next is refused
-	askOverAfter = 2 * time.Second
+	inLineFor = time.Second            // whoever waits longer is refused
+	turnFor   = 2 * time.Second        // others look over the same connection
+	statement = 500 * time.Millisecond // the server ends one that takes longer
+	mostTime  = 10 * statement         // more than all of one use: a connection that is given up is not to be had again
 )
 
 func newReserve(server *activity.Observer) *reserve {
-	return &reserve{server: server, places: make(chan struct{}, mostAsk)}
+	return &reserve{server: server, place: make(chan struct{}, 1)}
 }
 
 // inTx runs fn in a transaction, perhaps twice, if the connection was dead. Busy says that others do so.
 func (r *reserve) inTx(ctx context.Context, fn func(context.Context, db.Querier) error) error {
+	inLine, cancel := context.WithTimeout(ctx, inLineFor)
+	defer cancel()
 	select {
-	case r.places <- struct{}{}:
-		defer func() { <-r.places }()
-	default:
+	case r.place <- struct{}{}:
+		defer func() { <-r.place }()
+	case <-inLine.Done():
 		return fault.New(fault.Busy, "Others ask over the one connection that is left. Try again in a moment.")
 	}
 	// A client that hangs up must not cancel a query on that connection, which would end it.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askOverAfter)
+	kept := context.WithoutCancel(ctx)
+	turn, cancel := context.WithTimeout(kept, turnFor)
 	defer cancel()
-	return r.server.Do(ctx, func(conn *pgx.Conn) error {
+	return r.server.Do(turn, func(conn *pgx.Conn) error {
+		// From now on, however long the turn was waited for: the server gives up first.
+		ctx, cancel := context.WithTimeout(kept, mostTime)
+		defer cancel()
 		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-			// The server gives up first: what is locked ends neither the connection nor others' patience with it.
-			if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = '500ms'`); err != nil {
+			if _, err := tx.Exec(ctx, fmt.Sprintf("SET LOCAL statement_timeout = %d", statement.Milliseconds())); err != nil {
 				return err
 			}
 			return fn(ctx, tx)

@@ -120,7 +120,9 @@ func (g *generation) acquire(ctx context.Context) (*Lease, error) {
 	l, err := g.Strategy.Acquire(ctx)
 	switch CauseOf(err) {
 	case SlotsExhausted, ServerUnavailable, LoginRejected, CircuitOpen:
-		g.failing.Store(&failing{time.Now(), err})
+		if ctx.Err() == nil { // else it may be the caller who had no more time
+			g.failing.Store(&failing{time.Now(), err})
+		}
 	case "":
 		if err == nil && g.failing.Load() != nil {
 			g.failing.Store(nil)

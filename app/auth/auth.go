@@ -16,8 +16,7 @@
 //
 // Who a session belongs to is remembered for 30 seconds, for at most 1,000 sessions, so that most pages ask the
 // database nothing for it. While no connection can be had, what is known serves for up to ten minutes, so that
-// staff get at the pages which need no query, such as the dashboard, when they need them most. A session that is not
-// known, and a login, are then asked for over Reserve. UserFrom reads it;
+// staff get at the pages which need no query, such as the dashboard, when they need them most. UserFrom reads it;
 // Recheck does not, and whatever changes something must use it, or RecheckThrough. So the cost is in reading alone:
 // a logout, a password or a permission changed on this process counts at once; changed on another process, or by
 // SQL, pages may still be read for 30 seconds, or for ten minutes while the database can't be asked.
@@ -35,15 +34,14 @@ import (
 	"context"
 	"time"
 
-	"ddtb/app/fault"
 	"ddtb/config"
 	"ddtb/db"
 )
 
 // Service is the users of one database.
 type Service struct {
-	// Reserve, if any, runs fn in a transaction over a connection that is there when the application can get none, or
-	// says Busy at once: so staff can sign in who come to see why. It is set before the first request.
+	// Reserve, if any, runs fn in a transaction over a connection that is there when the application can get none, so
+	// that staff can sign in who come to see why: nothing else is asked over it. It is set before the first request.
 	Reserve func(ctx context.Context, fn func(context.Context, db.Querier) error) error
 
 	db     *db.DB
@@ -57,25 +55,4 @@ type Service struct {
 // New makes the service; it asks the database nothing yet.
 func New(d *db.DB, cfg config.Admin) *Service {
 	return &Service{db: d, age: cfg.SessionAge, hasher: newHasher(), seen: newSeen(), tries: newThrottle(), now: time.Now}
-}
-
-// runner runs fn with something that queries.
-type runner func(ctx context.Context, fn func(context.Context, db.Querier) error) error
-
-// orReserve has do query by usual, and once more over the reserve if the application has no connection to spare
-// although the server is there. Where the reserve is busy as well, the error is the first.
-func (s *Service) orReserve(usual runner, do func(runner) error) error {
-	err := do(usual)
-	switch db.CauseOf(err) {
-	case db.SlotsExhausted, db.PoolTimeout, db.QueueFull:
-		if s.Reserve == nil {
-			return err
-		}
-	default:
-		return err
-	}
-	if again := do(s.Reserve); fault.KindOf(again) != fault.Busy {
-		return again
-	}
-	return err
 }

@@ -49,16 +49,21 @@ func TestStaffSignInOverTheReserveWhenNoConnectionCanBeHad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if u, err := auth.UserFrom(auth.WithSecret(t.Context(), s, session.Secret)); err != nil || u == nil || u.Username != "ada" {
+	var u *auth.User
+	err = over(t.Context(), func(ctx context.Context, q db.Querier) (err error) {
+		u, err = auth.RecheckThrough(auth.WithSecret(ctx, s, session.Secret), q)
+		return err
+	})
+	if err != nil || u == nil || u.Username != "ada" {
 		t.Errorf("the new session is that of %+v, %v", u, err)
 	}
 	if _, err := s.Login(t.Context(), "ada", "wrong", here, ""); !errors.Is(err, auth.ErrWrongLogin) {
 		t.Errorf("a wrong password: %v", err)
 	}
-	s.Reserve = func(context.Context, func(context.Context, db.Querier) error) error {
-		return fault.New(fault.Busy, "Busy.")
-	}
-	if _, err := s.Login(t.Context(), "ada", good, here, ""); db.CauseOf(err) != db.PoolTimeout {
-		t.Errorf("while others have the reserve: %v", err)
+	for _, failure := range []error{fault.New(fault.Busy, "Busy."), context.DeadlineExceeded, errors.New("a bug")} {
+		s.Reserve = func(context.Context, func(context.Context, db.Querier) error) error { return failure }
+		if _, err := s.Login(t.Context(), "ada", good, there, ""); db.CauseOf(err) != db.PoolTimeout {
+			t.Errorf("where the reserve fails with %v: %v", failure, err)
+		}
 	}
 }

@@ -87,7 +87,7 @@ func (s *Service) user(ctx context.Context, key secretHash) (*User, error) {
 		return known.user, nil
 	}
 	if known.user == nil {
-		return s.askAnyhow(ctx, key, epoch)
+		return s.ask(ctx, s.db, key, epoch)
 	}
 	soon, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -102,18 +102,6 @@ func (s *Service) user(ctx context.Context, key secretHash) (*User, error) {
 
 func cannotAsk(err error) bool {
 	return db.CauseOf(err) != "" || errors.Is(err, context.DeadlineExceeded)
-}
-
-// askAnyhow looks the session up, over the reserve if need be.
-func (s *Service) askAnyhow(ctx context.Context, key secretHash, epoch int) (u *User, err error) {
-	usual := func(ctx context.Context, fn func(context.Context, db.Querier) error) error { return fn(ctx, s.db) }
-	err = s.orReserve(usual, func(run runner) error {
-		return run(ctx, func(ctx context.Context, q db.Querier) (err error) {
-			u, err = s.ask(ctx, q, key, epoch)
-			return err
-		})
-	})
-	return u, err
 }
 
 // ask looks the session up in the database, and remembers the answer.

@@ -66,15 +66,31 @@ func (s *Service) Login(ctx context.Context, username, password, address, old st
 	return session, err
 }
 
-func (s *Service) login(ctx context.Context, username, password, old string) (session Session, err error) {
-	usual := func(ctx context.Context, fn func(context.Context, db.Querier) error) error {
-		return s.db.InTx(ctx, func(q db.Querier) error { return fn(ctx, q) })
+// runner runs fn in a transaction.
+type runner func(ctx context.Context, fn func(context.Context, db.Querier) error) error
+
+// login is over one of the application's connections or, where none can be had soon, over the reserve. If that can't
+// be had either, the first failure is the one to tell.
+func (s *Service) login(ctx context.Context, username, password, old string) (Session, error) {
+	session, err := s.loginBy(ctx, s.soon, username, password, old)
+	if s.Reserve == nil || !cannotAsk(err) || ctx.Err() != nil {
+		return session, err
 	}
-	err = s.orReserve(usual, func(run runner) (err error) {
-		session, err = s.loginBy(ctx, run, username, password, old)
-		return err
-	})
-	return session, err
+	again, failed := s.loginBy(ctx, s.Reserve, username, password, old)
+	if kind := fault.KindOf(failed); failed != nil && (kind == fault.Internal || kind == fault.Busy) {
+		return Session{}, err
+	}
+	return again, failed
+}
+
+// soon is a runner that has no more patience than needed where there is a reserve.
+func (s *Service) soon(ctx context.Context, fn func(context.Context, db.Querier) error) error {
+	if s.Reserve != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
+	}
+	return s.db.InTx(ctx, func(q db.Querier) error { return fn(ctx, q) })
 }
 
 func (s *Service) loginBy(ctx context.Context, run runner, username, password, old string) (session Session, err error) {

@@ -173,16 +173,16 @@ func (b *Board) change(c echo.Context) error {
 	return c.Redirect(http.StatusSeeOther, Path)
 }
 
-// whoSwitches is who sent the control, asked over the reserve: the control is needed when no other connection can be
-// had. It is left alone when it is known that they may not.
-func (b *Board) whoSwitches(ctx context.Context) (*auth.User, error) {
+// whoSwitches is who sent the control, asked over a reserve: the control is needed when no other connection can be had.
+// It is left alone when it is known that they may not.
+func (b *Board) whoSwitches(ctx context.Context) (user *auth.User, err error) {
 	soon, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	user, err := auth.UserFrom(soon)
+	user, err = auth.UserFrom(soon)
 	if ctx.Err() != nil || err == nil && (user == nil || !user.Superuser) {
 		return user, err
 	}
-	err = b.Reserve(ctx, func(ctx context.Context, q db.Querier) error {
+	err = b.SwitchReserve(ctx, func(ctx context.Context, q db.Querier) error {
 		user, err = auth.RecheckThrough(ctx, q)
 		return err
 	})

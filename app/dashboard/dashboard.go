@@ -68,8 +68,8 @@ type Options struct {
 	Switch func(
 		ctx context.Context, edit func(now config.Database) (config.Database, error),
 	) (before, after config.Database, err error)
-	// Reserve runs fn in a transaction while no connection can be had, or says Busy at once.
-	Reserve func(ctx context.Context, fn func(context.Context, db.Querier) error) error
+	// Each runs fn in a transaction while no connection can be had, or says Busy: to learn who comes, and who switches.
+	LookReserve, SwitchReserve func(ctx context.Context, fn func(context.Context, db.Querier) error) error
 	// Record writes an entry of the admin's history through q.
 	Record func(ctx context.Context, q db.Querier, by *auth.User, object, message string) error
 }

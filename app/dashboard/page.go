@@ -1,12 +1,14 @@
 package dashboard
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 
 	"github.com/labstack/echo/v4"
 
 	"ddtb/app/auth"
+	"ddtb/db"
 )
 
 // head is the head of a column.
@@ -126,7 +128,7 @@ func rowsUnder(points []point, made int64) map[string][][]string {
 
 // show answers the page. It needs no connection: who asks is remembered for a while.
 func (b *Board) show(c echo.Context) error {
-	user, err := auth.UserFrom(c.Request().Context())
+	user, err := b.whoLooks(c.Request().Context())
 	switch {
 	case err != nil:
 		return err
@@ -137,6 +139,25 @@ func (b *Board) show(c echo.Context) error {
 	control := b.newForm(texts, nil)
 	control.Kept = len(texts) > 0
 	return b.render(c, http.StatusOK, user, control)
+}
+
+// whoLooks is who asks for the page, over a reserve where no other connection can be had soon: it is for them that the
+// page is there.
+func (b *Board) whoLooks(ctx context.Context) (*auth.User, error) {
+	soon, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	user, err := auth.UserFrom(soon)
+	if err == nil || ctx.Err() != nil {
+		return user, err
+	}
+	failed := b.LookReserve(ctx, func(ctx context.Context, q db.Querier) (err error) {
+		user, err = auth.RecheckThrough(ctx, q)
+		return err
+	})
+	if failed != nil {
+		return nil, unanswered(err)
+	}
+	return user, nil
 }
 
 // mostTyped is how long what was typed may be in an address, in bytes: proxies refuse a header that is much longer.
