@@ -22,7 +22,7 @@ func (a *App) tell(c echo.Context, err error) {
 		Request: report.RequestOf(c.Request(), c.Path(), c.RealIP(), c.Response().Header().Get(echo.HeaderXRequestID)),
 	}
 	if s := a.db.Stat(); s.Size > 0 {
-		in.Slots = fmt.Sprintf("%d of %d leases of the strategy %s are out, %d requests wait", s.Leases, s.Size, s.Strategy, s.Waiting)
+		in.Slots = fmt.Sprintf("%d of %d leases of the strategy %s are out, waiting for one: %d", s.Leases, s.Size, s.Strategy, s.Waiting)
 	}
 	for i, h := range a.db.Holders() {
 		if i == mostHolders {

@@ -18,8 +18,8 @@ const (
 	mostPause  = 100 * time.Millisecond
 )
 
-// Again runs a transaction, and runs it again, up to ten times, where the server undid it because of others at the
-// same rows: a deadlock, or a failure to serialize. It must be the whole transaction, so that nothing of it is left
+// Again runs a transaction up to ten times, as long as the server undoes it because of others at the same rows: a
+// deadlock, or a failure to serialize. It must be the whole transaction, so that nothing of it is left
 // when it fails. InTx does so by itself.
 func Again(ctx context.Context, run func() error) error {
 	runs := 0

@@ -18,8 +18,8 @@ const (
 	openFor   = 500 * time.Millisecond
 )
 
-// The waits between the attempts of one request: 50 ms, doubled, with a jitter of a half. With openAfter attempts
-// that is about 0.7 s, in which a server that only restarts is mostly back.
+// The waits between the attempts of one request: 50 ms, doubled up to 1 s, with a jitter of a half. With openAfter
+// attempts that is about 0.7 s, in which a server that only restarts is mostly back.
 const (
 	firstBackoff = 50 * time.Millisecond
 	mostBackoff  = time.Second

@@ -289,9 +289,9 @@ func (d *DB) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 // undid the transaction because of others at the same rows, fn is run again, as Again does: what it does besides its
 // queries must bear that. Between two runs no lease is held that the strategy does not keep for the request.
 //
-//go:noinline
+//go:noinline // in its caller, fn's frame would bear the caller's name in stacks, with a line of this file
 func (d *DB) InTx(ctx context.Context, fn func(Querier) error) error {
-	return Again(ctx, func() error { // inlined, it would bear the caller's name in stacks, with a line of this file
+	return Again(ctx, func() error {
 		l, err := d.borrow(ctx)
 		if err != nil {
 			return err

@@ -8,7 +8,9 @@
 //	connects               each request    each worker     each worker     up to N times   up to max_size
 //	backends at most       requests at     workers that    workers that    N               max_size
 //	                       once            ever were       there are
-//	who waits              nobody          nobody          nobody          in line, 30 s   in line, timeout
+//	who waits              nobody          nobody          nobody          in line, 30 s   in line, timeout;
+//	                                                                                       at most a third of it, or
+//	                                                                                       they are refused at once
 //	holds a connection     the request     for ever        its worker      the worker      the query
 //	200 clients in turn,   0 refused       105 refused     0 refused       0 refused       0 refused
 //	100 slots              peak 2          peak 96         peak 3          peak 2          peak 2
@@ -20,8 +22,6 @@
 // The rows of 200 clients are what `make reproduce` prints; the costs are BenchmarkAcquire's, which prints them
 // beside bare pgxpool and bare pgx.Connect. A worker is a client's TCP connection, as under a threaded server.
 // The peaks count the application's connection that looks at the server as well.
-//
-// Whoever would wait for a third of that time is turned away at once.
 //
 // Under "pool" a lease is given back between the queries of a request; with hold = "request", and under all the
 // others, the request keeps it to its end. Release gives it back early.

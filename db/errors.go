@@ -53,7 +53,10 @@ func (e *ConnError) Error() string {
 	case PoolTimeout:
 		return fmt.Sprintf("couldn't get a connection after %.2f sec", e.Waited.Seconds())
 	case QueueFull:
-		return fmt.Sprintf("couldn't get a connection: waiting for one already: %d", e.Waiting)
+		if e.Waiting == 1 {
+			return "couldn't get a connection: 1 request is waiting for one already"
+		}
+		return fmt.Sprintf("couldn't get a connection: %d requests are waiting for one already", e.Waiting)
 	}
 	return fmt.Sprintf("%s: %v", e.Cause, e.Err)
 }

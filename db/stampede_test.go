@@ -63,6 +63,9 @@ func TestAServerThatComesBackIsNotStampeded(t *testing.T) {
 
 			ready := lastReady(t, s.Log(t))
 			arrivals := received(t, s.Log(t), ready)
+			if len(arrivals) == 0 {
+				t.Fatal("the server's log tells of no connection")
+			}
 			after := countBefore(arrivals, time.Second)
 			t.Logf("%s: %d attempts until the circuit opened, then %.1f a second while the server was down, and %d in its first second; "+
 				"the first attempt reached it %v after it was ready, the first client was served after %v, the last after %v",

@@ -138,7 +138,7 @@ func TestAFullQueueIsSaidAtOnce(t *testing.T) {
 	run := answer[lab.Stress](s, "/test/pool-stress?threads=15")
 	s.mustSplit(run, 3)
 	full := slices.DeleteFunc(slices.Clone(run.Errors), func(line string) bool {
-		return !strings.HasSuffix(line, "ERROR - couldn't get a connection: waiting for one already: 5")
+		return !strings.HasSuffix(line, "ERROR - couldn't get a connection: 5 requests are waiting for one already")
 	})
 	if len(full) != 7 { // 15 - 3 that hold - 5 that wait
 		t.Errorf("%d found the queue full:\n%s", len(full), strings.Join(run.Errors, "\n"))

@@ -51,6 +51,8 @@ func (s *scrubber) hide(secrets ...config.Secret) {
 			s.secrets = append(s.secrets, secret)
 		}
 	}
+	// The replacer takes the first that fits: the longer one, where one secret begins as another does.
+	slices.SortFunc(s.secrets, func(a, b config.Secret) int { return len(b.Reveal()) - len(a.Reveal()) })
 	var pairs []string
 	for _, secret := range s.secrets {
 		plain := secret.Reveal()

@@ -13,7 +13,9 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"ddtb/config"
 	"ddtb/db"
@@ -158,12 +160,22 @@ func (s *Server) drop(t testing.TB, name string) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	if err := s.exec(ctx, // WITH (FORCE), which PostgreSQL 12 has not, in steps
-		"ALTER ROLE "+name+" NOLOGIN",
-		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+name+"'",
-		"DROP DATABASE IF EXISTS "+name, "DROP ROLE "+name); err != nil {
+	err := errors.New("never tried")
+	for in := true; in && ctx.Err() == nil; in = isInUse(err) {
+		err = s.exec(ctx, // WITH (FORCE), which PostgreSQL 12 has not, in steps
+			"ALTER ROLE "+name+" NOLOGIN",
+			"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+name+"'",
+			"DROP DATABASE IF EXISTS "+name, "DROP ROLE "+name)
+	}
+	if err != nil {
 		t.Error(err)
 	}
+}
+
+// isInUse tells whether a database can't be dropped yet: the server has waited 5 s for its backends to end.
+func isInUse(err error) bool {
+	pe, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pe.Code == pgerrcode.ObjectInUse
 }
 
 // Open is as dbtest.Open, on this server.

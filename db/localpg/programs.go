@@ -28,7 +28,7 @@ type version struct{ major, minor int }
 
 func (v version) String() string { return fmt.Sprintf("%d.%d", v.major, v.minor) }
 
-// oldest is the oldest version that the tests are run on.
+// oldest is the oldest version on which the tests of package db and what lies below it are run.
 const oldest = 12
 
 // programsFor finds programs for the folder's data, or for new data where it holds none.
