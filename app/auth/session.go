@@ -69,27 +69,28 @@ func (s *Service) Login(ctx context.Context, username, password, address, old st
 // runner runs fn in a transaction.
 type runner func(ctx context.Context, fn func(context.Context, db.Querier) error) error
 
-// login is over one of the application's connections or, where none can be had soon, over the reserve. If that can't
-// be had either, the first failure is the one to tell.
+// login is over one of the application's connections; where none can be had soon over the reserve; and where that is
+// of no help either, however long it takes.
 func (s *Service) login(ctx context.Context, username, password, old string) (Session, error) {
-	session, err := s.loginBy(ctx, s.soon, username, password, old)
-	if s.Reserve == nil || !cannotAsk(err) || ctx.Err() != nil {
-		return session, err
+	if s.Reserve != nil {
+		soon := func(ctx context.Context, fn func(context.Context, db.Querier) error) error {
+			ctx, cancel := context.WithTimeout(ctx, patience)
+			defer cancel()
+			return s.inTx(ctx, fn)
+		}
+		session, err := s.loginBy(ctx, soon, username, password, old)
+		if !cannotAsk(err) || db.CauseOf(err) == db.CircuitOpen || ctx.Err() != nil {
+			return session, err
+		}
+		session, err = s.loginBy(ctx, s.Reserve, username, password, old)
+		if kind := fault.KindOf(err); err == nil || kind != fault.Internal && kind != fault.Busy {
+			return session, err
+		}
 	}
-	again, failed := s.loginBy(ctx, s.Reserve, username, password, old)
-	if kind := fault.KindOf(failed); failed != nil && (kind == fault.Internal || kind == fault.Busy) {
-		return Session{}, err
-	}
-	return again, failed
+	return s.loginBy(ctx, s.inTx, username, password, old)
 }
 
-// soon is a runner that has no more patience than needed where there is a reserve.
-func (s *Service) soon(ctx context.Context, fn func(context.Context, db.Querier) error) error {
-	if s.Reserve != nil {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, patience)
-		defer cancel()
-	}
+func (s *Service) inTx(ctx context.Context, fn func(context.Context, db.Querier) error) error {
 	return s.db.InTx(ctx, func(q db.Querier) error { return fn(ctx, q) })
 }
 
