@@ -128,7 +128,12 @@ func (f *folder) takeLock() error {
 	return nil
 }
 
-func (f *folder) unlock() { _ = f.lock.Close() }
+// unlock does not leave it to the closing: a child that is forked by others at this moment has the file too, and the
+// lock with it, until it has become another program.
+func (f *folder) unlock() {
+	_ = syscall.Flock(int(f.lock.Fd()), syscall.LOCK_UN)
+	_ = f.lock.Close()
+}
 
 // noteRun tells a second process who is there, and the next run which port to take again.
 func (f *folder) noteRun(port int) error {
