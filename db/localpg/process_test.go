@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -48,4 +49,22 @@ func TestTheMainProcessIsFirstThoughItsNumberIsNot(t *testing.T) {
 	if got := mainFirst([]int{40, 10, 30, 20}, data); !slices.Equal(got, []int{30, 10, 20, 40}) {
 		t.Error(got)
 	}
+}
+
+func TestAFolderIsFreeAlsoWhileAForkedChildStillHasItsFile(t *testing.T) {
+	f := &folder{path: t.TempDir()}
+	if err := f.takeLock(); err != nil {
+		t.Fatal(err)
+	}
+	child, err := syscall.Dup(int(f.lock.Fd())) // as a fork makes, until the child is another program
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = syscall.Close(child) }()
+	f.unlock()
+	next := &folder{path: f.path}
+	if err := next.takeLock(); err != nil {
+		t.Fatal(err)
+	}
+	next.unlock()
 }
