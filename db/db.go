@@ -118,17 +118,19 @@ type failing struct {
 
 func (g *generation) acquire(ctx context.Context) (*Lease, error) {
 	l, err := g.Strategy.Acquire(ctx)
+	if err == nil {
+		if g.failing.Load() != nil {
+			g.failing.Store(nil)
+		}
+		return l, nil
+	}
 	switch CauseOf(err) {
 	case SlotsExhausted, ServerUnavailable, LoginRejected, CircuitOpen:
 		if ctx.Err() == nil { // else it may be the caller who had no more time
 			g.failing.Store(&failing{time.Now(), err})
 		}
-	case "":
-		if err == nil && g.failing.Load() != nil {
-			g.failing.Store(nil)
-		}
 	}
-	return l, err
+	return nil, err
 }
 
 // Failing is how the last attempt to get a connection from the server failed, and when, if no lease was given since. A
