@@ -38,11 +38,14 @@ import (
 	"ddtb/db"
 )
 
+// Runner runs fn in a transaction, perhaps more than once.
+type Runner func(ctx context.Context, fn func(context.Context, db.Querier) error) error
+
 // Service is the users of one database.
 type Service struct {
 	// Reserve, if any, runs fn in a transaction over a connection that is there when the application can get none, so
 	// that staff can sign in who come to see why: nothing else is asked over it. It is set before the first request.
-	Reserve func(ctx context.Context, fn func(context.Context, db.Querier) error) error
+	Reserve Runner
 
 	db     *db.DB
 	age    time.Duration

@@ -16,7 +16,7 @@ import (
 )
 
 // exhausted is a service whose application has its one connection out, and a reserve with a connection of its own.
-func exhausted(t *testing.T) (s *auth.Service, over func(context.Context, func(context.Context, db.Querier) error) error) {
+func exhausted(t *testing.T) (s *auth.Service, over auth.Runner) {
 	t.Helper()
 	cfg := dbtest.Config(t)
 	cfg.Strategy, cfg.Pool.MaxSize, cfg.Pool.Timeout = config.StrategyPool, 1, 100*time.Millisecond

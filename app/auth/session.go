@@ -66,9 +66,6 @@ func (s *Service) Login(ctx context.Context, username, password, address, old st
 	return session, err
 }
 
-// runner runs fn in a transaction.
-type runner func(ctx context.Context, fn func(context.Context, db.Querier) error) error
-
 // login is over one of the application's connections; where none can be had soon over the reserve; and where that is
 // of no help either, however long it takes.
 func (s *Service) login(ctx context.Context, username, password, old string) (Session, error) {
@@ -94,7 +91,7 @@ func (s *Service) inTx(ctx context.Context, fn func(context.Context, db.Querier)
 	return s.db.InTx(ctx, func(q db.Querier) error { return fn(ctx, q) })
 }
 
-func (s *Service) loginBy(ctx context.Context, run runner, username, password, old string) (session Session, err error) {
+func (s *Service) loginBy(ctx context.Context, run Runner, username, password, old string) (session Session, err error) {
 	var id int64
 	var hash string
 	err = run(ctx, func(ctx context.Context, q db.Querier) error {

@@ -69,7 +69,7 @@ type Options struct {
 		ctx context.Context, edit func(now config.Database) (config.Database, error),
 	) (before, after config.Database, err error)
 	// Each runs fn in a transaction while no connection can be had, or says Busy: to learn who comes, and who switches.
-	LookReserve, SwitchReserve func(ctx context.Context, fn func(context.Context, db.Querier) error) error
+	LookReserve, SwitchReserve auth.Runner
 	// Record writes an entry of the admin's history through q.
 	Record func(ctx context.Context, q db.Querier, by *auth.User, object, message string) error
 }
