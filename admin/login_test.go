@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"ddtb/config"
+	"ddtb/db"
 	"ddtb/db/dbtest"
 )
 
@@ -264,10 +265,10 @@ func TestWhatWasChosenIsKeptWhereTheChoicesAreNotKnown(t *testing.T) {
 // strategies are what the admin must work under, each with so few connections that a nested acquire would hang.
 func strategies(t *testing.T, run func(*testing.T, config.Database)) {
 	for name, set := range map[string]func(*config.Database){
-		"pool, held for a query":   func(c *config.Database) { c.Pool.Hold = config.HoldQuery },
-		"pool, held for a request": func(c *config.Database) { c.Pool.Hold = config.HoldRequest },
-		"persistent":               func(c *config.Database) { c.Strategy, c.Persistent.Workers = config.StrategyPersistent, 1 },
-		"per-request":              func(c *config.Database) { c.Strategy, c.PerRequest.MaxSize = config.StrategyPerRequest, 1 },
+		"pool, held for a query":   func(c *config.Database) { c.Pool.Hold = db.HoldQuery },
+		"pool, held for a request": func(c *config.Database) { c.Pool.Hold = db.HoldRequest },
+		"persistent":               func(c *config.Database) { c.Strategy, c.Persistent.Workers = db.Persistent, 1 },
+		"per-request":              func(c *config.Database) { c.Strategy, c.PerRequest.MaxSize = db.PerRequest, 1 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := dbtest.Config(t)

@@ -30,7 +30,7 @@ import (
 func BenchmarkPolls(b *testing.B) {
 	cfg := dbtest.Config(b)
 	s := siteOn(b, cfg, func(c *config.Config) {
-		setDatabase(c, func(d *config.Database) { d.Strategy = config.StrategyPool })
+		setDatabase(c, func(d *config.Database) { d.Strategy = db.Pool })
 	})
 	s.loadDemo()
 	page := s.get("/polls/")

@@ -504,7 +504,7 @@ func TestTheStrategyIsSwitchedUnderLoadWithoutAFailedRequest(t *testing.T) {
 		cfg := s.DB().Config()
 		for key := range to {
 			want := strings.Replace(to.Get(key), "30", "30s", 1)
-			if got := cfg.Text(key); got != strings.Replace(want, "ss", "s", 1) {
+			if got := config.Text(cfg, key); got != strings.Replace(want, "ss", "s", 1) {
 				t.Errorf("%s is %q, want %q", key, got, want)
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"ddtb/app/web"
 	"ddtb/db"
 	"ddtb/db/activity"
+	"ddtb/db/migrations"
 )
 
 // healthz tells that the process answers. It asks nothing of the database: a process that is restarted because
@@ -63,7 +64,7 @@ func (r *readiness) check(ctx context.Context) Ready {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout) // the answer is for others too
 	defer cancel()
-	err := r.server.Do(ctx, func(c *pgx.Conn) error { return db.CheckSchema(ctx, c) })
+	err := r.server.Do(ctx, func(c *pgx.Conn) error { return migrations.Check(ctx, c) })
 	if at, failed := r.db.Failing(); err == nil && time.Since(at) < failsFor {
 		err = failed
 	}
@@ -71,7 +72,7 @@ func (r *readiness) check(ctx context.Context) Ready {
 	if err != nil {
 		r.last.Cause, r.last.Detail = db.CauseOf(err), web.ProblemOf(err).Detail
 	}
-	if old, is := errors.AsType[*db.SchemaError](err); is { // the others' texts name hosts and users, for the log
+	if old, is := errors.AsType[*migrations.SchemaError](err); is { // the others' texts name hosts and users, for the log
 		r.last.Detail = old.Error()
 	}
 	return r.last

@@ -36,12 +36,12 @@ var strategies = []struct {
 	{"persistent with reap", func(c *config.Database) { persistent(c); c.Persistent.Reap = true }},
 	{"persistent with workers", func(c *config.Database) { persistent(c); c.Persistent.Workers = 5 }},
 	{"pool, for the query", pool},
-	{"pool, for the request", func(c *config.Database) { pool(c); c.Pool.Hold = config.HoldRequest }},
+	{"pool, for the request", func(c *config.Database) { pool(c); c.Pool.Hold = db.HoldRequest }},
 }
 
-func perRequest(c *config.Database) { c.Strategy = config.StrategyPerRequest }
-func persistent(c *config.Database) { c.Strategy = config.StrategyPersistent }
-func pool(c *config.Database)       { c.Strategy, c.Pool.MaxSize = config.StrategyPool, 5 }
+func perRequest(c *config.Database) { c.Strategy = db.PerRequest }
+func persistent(c *config.Database) { c.Strategy = db.Persistent }
+func pool(c *config.Database)       { c.Strategy, c.Pool.MaxSize = db.Pool, 5 }
 
 // promise is a sentence that holds for an application, whatever its strategy.
 type promise struct {

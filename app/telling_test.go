@@ -271,7 +271,7 @@ func TestAStreamThatHoldsALeaseIsFlaggedWithItsLine(t *testing.T) {
 	dbtest.Eventually(t, "the log flags it", func() bool { return len(flagged()) > 0 })
 	close(goOn)
 	wg.Wait()
-	dbtest.Eventually(t, "the log says that it came back", func() bool { return s.log.Count("the lease that was held for long came back") == 1 })
+	dbtest.Eventually(t, "the log says that it came back", func() bool { return s.log.Count("the lease that was held for long was released") == 1 })
 	if lines := flagged(); len(lines) != 1 || !strings.Contains(lines[0], "telling_test.go:") || !strings.Contains(lines[0], "streamWithOpenRows") ||
 		s.DB().Stat().Leaked != 1 {
 		t.Errorf("%d leaks are counted, and flagged are %q", s.DB().Stat().Leaked, lines)

@@ -14,6 +14,7 @@ import (
 	"ddtb/app/report/envelope"
 	"ddtb/app/trace/tracetest"
 	"ddtb/config"
+	"ddtb/db"
 	"ddtb/db/dbtest"
 )
 
@@ -91,7 +92,7 @@ func TestARequestIsTracedWithItsAcquiresAndQueries(t *testing.T) {
 					queries++
 				}
 			}
-			holds := s.DB().Config().Strategy != config.StrategyPool || s.DB().Config().Pool.Hold == config.HoldRequest
+			holds := s.DB().Config().Strategy != db.Pool || s.DB().Config().Pool.Hold == db.HoldRequest
 			if queries == 0 || acquires == 0 || holds && acquires != 1 {
 				t.Errorf("%d acquires, %d queries: %+v", acquires, queries, collector.Spans())
 			}

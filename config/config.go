@@ -14,7 +14,11 @@
 // opens no connection, and starts nothing but Watch.
 package config
 
-import "time"
+import (
+	"time"
+
+	"ddtb/db"
+)
 
 // Config is everything that the file and the environment can set. Load returns it complete: every field
 // holds its default, or what was asked for, within its bounds.
@@ -36,92 +40,13 @@ type Config struct {
 	Warnings []string          `toml:"-"` // for a person to read, one sentence each
 }
 
-// The three strategies: by which rule a request gets its connection.
-const (
-	StrategyPool       = "pool"
-	StrategyPersistent = "persistent"
-	StrategyPerRequest = "per-request"
-)
+// Database is one PostgreSQL database, and how requests get their connections to it: package db's own settings, which
+// this package fills from the tags of their fields.
+type Database = db.Settings
 
-// Hold says how long a request keeps a lease of the pool.
-const (
-	HoldQuery   = "query"   // given back between queries
-	HoldRequest = "request" // kept to the end of the request, as Django does
-)
-
-// Database is one PostgreSQL database, and how requests get their connections to it.
-//
-// Name, User, Host and Password may be empty, and then mean what they mean to libpq: the database is called as
-// the user, the user as the account of this process, the host is the folder of the Unix socket (where there is
-// none, localhost), and the password is looked up in PGPASSFILE or ~/.pgpass. pgx does these four when it
-// connects; so do PGSSLROOTCERT, PGSSLCERT, PGSSLKEY, PGOPTIONS and PGSERVICE take effect there, not here.
-type Database struct {
-	Name             string        `toml:"name" allow:"identifier"`
-	User             string        `toml:"user" allow:"identifier"`
-	Password         Secret        `toml:"password"` // the content of PasswordFile, if that is set
-	PasswordFile     string        `toml:"password_file" allow:"path"`
-	Host             string        `toml:"host" allow:"host"` // a name, an address, or the folder of a socket
-	Port             int           `toml:"port" allow:"1..65535"`
-	SSLMode          string        `toml:"sslmode" allow:"disable|allow|prefer|require|verify-ca|verify-full"`
-	ApplicationName  string        `toml:"application_name" allow:"application"` // the strategy is appended: "ddtb/pool"
-	ConnectTimeout   time.Duration `toml:"connect_timeout" allow:"100ms..5m"`
-	Keepalive        Keepalive     `toml:"keepalive"`
-	StatementTimeout time.Duration `toml:"statement_timeout" allow:"0|1ms..24h"` // 0: the server's own
-
-	Strategy   string `toml:"strategy" allow:"pool|persistent|per-request"`
-	Pooler     string `toml:"pooler" allow:"|pgbouncer"` // "" or "pgbouncer"
-	DirectHost string `toml:"direct_host" allow:"host"`  // for what a pooler in transaction mode can't carry
-	DirectPort int    `toml:"direct_port" allow:"1..65535"`
-
-	Pool       Pool       `toml:"pool"`
-	Persistent Persistent `toml:"persistent"`
-	PerRequest PerRequest `toml:"per_request"`
-}
-
-// SameServer tells whether both reach the same database in the same way. Their strategies may differ.
-func (d Database) SameServer(other Database) bool {
-	for _, x := range []*Database{&d, &other} {
-		x.Strategy, x.Pool, x.Persistent, x.PerRequest = "", Pool{}, Persistent{}, PerRequest{}
-	}
-	return d == other
-}
-
-// Keepalive is TCP's: after Idle a probe every Interval, Count times.
-type Keepalive struct {
-	Idle     time.Duration `toml:"idle" allow:"1s..2h"`
-	Interval time.Duration `toml:"interval" allow:"1s..10m"`
-	Count    int           `toml:"count" allow:"1..100"`
-}
-
-// Pool is the strategy "pool": at most MaxSize connections, and a bounded queue before them.
-type Pool struct {
-	MinSize           int           `toml:"min_size" allow:"0..10000"`
-	MaxSize           int           `toml:"max_size" allow:"1..10000"`
-	Timeout           time.Duration `toml:"timeout" allow:"1ms..10m"`      // how long a waiter waits
-	MaxWaiting        int           `toml:"max_waiting" allow:"0..100000"` // 0: no bound
-	MaxLifetime       time.Duration `toml:"max_lifetime" allow:"1s..720h"`
-	MaxIdle           time.Duration `toml:"max_idle" allow:"1s..720h"`
-	HealthCheckPeriod time.Duration `toml:"health_check_period" allow:"100ms..1h"`
-	LeakAfter         time.Duration `toml:"leak_after" allow:"0|100ms..24h"`    // 0: never told
-	ReclaimAfter      time.Duration `toml:"reclaim_after" allow:"0|100ms..24h"` // 0: never taken back
-	Hold              string        `toml:"hold" allow:"query|request"`
-}
-
-// Forever is the ConnMaxAge that is written "none": the connection is kept as long as it works.
-const Forever = time.Duration(-1)
-
-// Persistent is the strategy "persistent": each worker keeps a connection of its own.
-type Persistent struct {
-	ConnMaxAge time.Duration `toml:"conn_max_age" allow:"none|0..8760h"` // 0 closes it at the request's end
-	Workers    int           `toml:"workers" allow:"0..10000"`           // 0: one for each client connection
-	Reap       bool          `toml:"reap"`                               // close the connection of a worker that is gone
-}
-
-// PerRequest is the strategy "per-request": a new connection for each request that queries.
-type PerRequest struct {
-	MaxSize int           `toml:"max_size" allow:"0..10000"` // 0: no bound
-	Timeout time.Duration `toml:"timeout" allow:"1ms..10m"`  // how long a request waits for its turn, with MaxSize
-}
+// Secret is a string that is never printed. go-toml's encoder asks no kind of string for its text: only WriteTOML may
+// write a Config.
+type Secret = db.Secret
 
 // Server is where and how the application listens.
 type Server struct {

@@ -1,12 +1,16 @@
 package config
 
-import "time"
+import (
+	"time"
+
+	"ddtb/db"
+)
 
 // Default is what holds where nothing is set. ddtb.toml says of each value why it is so; a test keeps the two
 // the same.
 func Default() Config {
 	return Config{
-		Databases: map[string]Database{"default": defaultDatabase()},
+		Databases: map[string]Database{"default": db.DefaultSettings()},
 		Server: Server{
 			Addr:            "127.0.0.1:8000", // as runserver's: seen from this machine alone
 			Replicas:        1,
@@ -26,29 +30,5 @@ func Default() Config {
 		Tracing: Tracing{SampleRate: 1},
 		Test:    Test{MaxThreads: 100, MaxHold: time.Minute},
 		Monitor: Monitor{Interval: 2 * time.Second, Warn: 70, Critical: 85, IdleRatio: 50},
-	}
-}
-
-func defaultDatabase() Database {
-	return Database{
-		Port:            5432,
-		SSLMode:         "prefer",
-		ApplicationName: "ddtb",
-		ConnectTimeout:  5 * time.Second,
-		Keepalive:       Keepalive{Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3},
-		Strategy:        StrategyPool,
-		DirectPort:      5432,
-		Pool: Pool{
-			MaxSize:           10,
-			Timeout:           10 * time.Second,
-			MaxWaiting:        100, // an unbounded queue makes everybody wait, then fail, late
-			MaxLifetime:       time.Hour,
-			MaxIdle:           30 * time.Minute,
-			HealthCheckPeriod: time.Minute,
-			LeakAfter:         time.Minute,
-			Hold:              HoldQuery,
-		},
-		Persistent: Persistent{ConnMaxAge: 10 * time.Minute},
-		PerRequest: PerRequest{Timeout: 10 * time.Second},
 	}
 }

@@ -6,9 +6,9 @@ import (
 	"strconv"
 )
 
-// Edit is the database with keys set to what a person typed, by name as "pool.max_size", and held to the same rules
+// Edit returns the database with keys set to what a person typed, by name as "pool.max_size", and held to the same rules
 // as the file. problems says what is wrong, by key; a key with a problem keeps its value.
-func (d Database) Edit(typed map[string]string) (edited Database, problems map[string]string) {
+func Edit(d Database, typed map[string]string) (edited Database, problems map[string]string) {
 	problems = map[string]string{}
 	for _, k := range fieldsOf("", reflect.ValueOf(&d).Elem()) {
 		if text, is := typed[k.name]; is {
@@ -24,7 +24,7 @@ func (d Database) Edit(typed map[string]string) (edited Database, problems map[s
 }
 
 // Text is the value of a key of the database as one types it, or "" for a secret and for a key that there is not.
-func (d Database) Text(name string) string {
+func Text(d Database, name string) string {
 	for _, k := range fieldsOf("", reflect.ValueOf(&d).Elem()) {
 		if k.name != name || k.secret() {
 			continue

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"ddtb/db"
 )
 
 func TestEveryKeyHasAVariableOfItsOwn(t *testing.T) {
@@ -35,7 +37,7 @@ func TestVariablesSetKeys(t *testing.T) {
 	d := want.Databases["default"]
 	d.Host, d.Port, d.User, d.Password, d.Name = "h", 1, "u", " p", "n"
 	d.SSLMode, d.ApplicationName, d.ConnectTimeout = "require", "a", 7*time.Second
-	d.Pool.MaxSize, d.Persistent.ConnMaxAge, d.Persistent.Reap = 25, Forever, true
+	d.Pool.MaxSize, d.Persistent.ConnMaxAge, d.Persistent.Reap = 25, db.Forever, true
 	want.Databases["default"] = d
 	want.Server.TrustedProxies = []string{"10.0.0.1", "10.1.0.0/16"}
 	want.Sentry.TracesSampleRate = 0.5

@@ -5,6 +5,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"ddtb/db"
 )
 
 // databaseNames are the tables that [databases] may hold.
@@ -39,7 +41,7 @@ func fieldsOf(prefix string, v reflect.Value) []*key {
 		case value.Kind() == reflect.Struct:
 			tables = append(tables, fieldsOf(prefix+name+".", value)...)
 		default:
-			keys = append(keys, &key{prefix + name, field.Tag.Get("allow"), value.Addr().Interface()})
+			keys = append(keys, &key{prefix + name, allowed(field.Tag.Get("allow")), value.Addr().Interface()})
 		}
 	}
 	return append(keys, tables...)
@@ -112,4 +114,12 @@ func (s schema) elsewhere(table, last string) string {
 		}
 	}
 	return found
+}
+
+// allowed is the bound in a tag; the strategies are those that package db knows.
+func allowed(tag string) string {
+	if tag == "strategy" {
+		return strings.Join(db.Names(), "|")
+	}
+	return tag
 }

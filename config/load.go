@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+
+	"ddtb/db"
 )
 
 // Options are the places to look for the configuration; FromOS fills them in. The same Options, loaded again,
@@ -96,7 +98,7 @@ func newLoader(o Options) *loader {
 		layers:    map[string]int{},
 	}
 	for _, name := range databaseNames {
-		d := defaultDatabase()
+		d := db.DefaultSettings()
 		l.databases[name] = &d
 	}
 	l.cfg.Origins = map[string]Origin{}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"ddtb/db"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -169,7 +171,7 @@ func TestDurationsAreGosOrSeconds(t *testing.T) {
 		equal(t, text, c.Databases["default"].Pool.Timeout, want)
 	}
 	for text, want := range map[string]time.Duration{
-		`"none"`: Forever, `"None"`: Forever, `0`: 0, `"0s"`: 0, `600`: 600 * time.Second,
+		`"none"`: db.Forever, `"None"`: db.Forever, `0`: 0, `"0s"`: 0, `600`: 600 * time.Second,
 	} {
 		c := mustLoad(t, "[databases.default.persistent]\nconn_max_age = "+text)
 		equal(t, text, c.Databases["default"].Persistent.ConnMaxAge, want)
@@ -199,7 +201,7 @@ func TestEveryWayToWriteAKeyIsRead(t *testing.T) {
 
 func TestReplicaTakesDefaultsOnly(t *testing.T) {
 	c := mustLoad(t, "[databases.default]\nname = 'a'\nport = 1\n[databases.replica]\nname = 'b'")
-	want := defaultDatabase()
+	want := db.DefaultSettings()
 	want.Name = "b"
 	equal(t, "the replica", c.Databases["replica"], want)
 	c = mustLoad(t, "", "DDTB_DATABASES_REPLICA_NAME=b")

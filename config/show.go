@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"ddtb/db"
 )
 
 // WriteTOML writes every key with the value in force and, as a comment, where it comes from. It can be loaded
@@ -57,7 +59,7 @@ func (k *key) text() string {
 
 // brief writes an hour "1h", for which Go says "1h0m0s".
 func brief(d time.Duration) string {
-	if d == Forever {
+	if d == db.Forever {
 		return "none"
 	}
 	s := d.String()

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"ddtb/db"
 )
 
 const everything = `
@@ -83,7 +85,7 @@ func TestShowReportsThatItCannotWrite(t *testing.T) {
 
 func TestDurationsAreBrief(t *testing.T) {
 	for want, d := range map[string]time.Duration{
-		"none": Forever, "0s": 0, "10s": 10 * time.Second, "10m": 10 * time.Minute, "10h": 10 * time.Hour,
+		"none": db.Forever, "0s": 0, "10s": 10 * time.Second, "10m": 10 * time.Minute, "10h": 10 * time.Hour,
 		"1h10m": 70 * time.Minute, "1m30s": 90 * time.Second, "1h0m1s": time.Hour + time.Second,
 		"100ms": 100 * time.Millisecond,
 	} {

@@ -7,11 +7,13 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"ddtb/db"
 )
 
 // The tag "allow" bounds a value by its type:
 //
-//	number, duration   values and ranges, "0|1ms..24h"; "none" is Forever
+//	number, duration   values and ranges, "0|1ms..24h"; "none" is db.Forever
 //	string             the words that it may be, "pool|persistent"; without a "|", the name of a format
 //	list of strings    the format of each
 
@@ -100,7 +102,7 @@ func number(found any) (float64, bool) {
 func (k *key) duration(found any) (time.Duration, bool) {
 	if text, is := found.(string); is {
 		if strings.EqualFold(text, "none") && strings.HasPrefix(k.allow, "none") { // Python's None too
-			return Forever, true
+			return db.Forever, true
 		}
 		d, err := time.ParseDuration(text)
 		return d, err == nil && k.within(float64(d))

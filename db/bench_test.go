@@ -7,7 +7,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/dbtest"
 )
@@ -16,7 +15,7 @@ import (
 // pgxpool for those that keep connections, bare pgx.Connect for the one that does not.
 func BenchmarkAcquire(b *testing.B) {
 	cfg := dbtest.Config(b)
-	cfg.Strategy = config.StrategyPool
+	cfg.Strategy = db.Pool
 	cc, err := db.ConnConfig(cfg, "floor")
 	if err != nil {
 		b.Fatal(err)
@@ -70,10 +69,10 @@ func BenchmarkAcquire(b *testing.B) {
 	client, gone := db.WithWorker(ctx)
 	defer gone()
 	for _, s := range []struct{ strategy, floor string }{
-		{config.StrategyPool, "pgxpool"}, {config.StrategyPersistent, "pgxpool"}, {config.StrategyPerRequest, "Connect"},
+		{db.Pool, "pgxpool"}, {db.Persistent, "pgxpool"}, {db.PerRequest, "Connect"},
 	} {
 		cfg.Strategy = s.strategy
-		strategy, err := db.NewStrategy(cfg, db.Options{})
+		strategy, err := db.NewSource(cfg, db.Options{})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"ddtb/config"
+	"ddtb/db"
 	"ddtb/db/dbtest"
 )
 
@@ -15,23 +16,23 @@ func TestEveryStrategyKeepsTheContract(t *testing.T) {
 		bound int
 		set   func(*config.Database)
 	}{
-		"per-request": {0, func(c *config.Database) { c.Strategy = config.StrategyPerRequest }},
+		"per-request": {0, func(c *config.Database) { c.Strategy = db.PerRequest }},
 		"per-request, at most 3": {3, func(c *config.Database) {
-			c.Strategy, c.PerRequest.MaxSize = config.StrategyPerRequest, 3
+			c.Strategy, c.PerRequest.MaxSize = db.PerRequest, 3
 		}},
-		"persistent": {0, func(c *config.Database) { c.Strategy = config.StrategyPersistent }},
+		"persistent": {0, func(c *config.Database) { c.Strategy = db.Persistent }},
 		"persistent, reaped": {0, func(c *config.Database) {
-			c.Strategy, c.Persistent.Reap = config.StrategyPersistent, true
+			c.Strategy, c.Persistent.Reap = db.Persistent, true
 		}},
 		"persistent, 3 workers": {3, func(c *config.Database) {
-			c.Strategy, c.Persistent.Workers = config.StrategyPersistent, 3
+			c.Strategy, c.Persistent.Workers = db.Persistent, 3
 		}},
 		"persistent, for ever": {0, func(c *config.Database) {
-			c.Strategy, c.Persistent.ConnMaxAge = config.StrategyPersistent, config.Forever
+			c.Strategy, c.Persistent.ConnMaxAge = db.Persistent, db.Forever
 		}},
-		"pool": {3, func(c *config.Database) { c.Strategy, c.Pool.MaxSize = config.StrategyPool, 3 }},
+		"pool": {3, func(c *config.Database) { c.Strategy, c.Pool.MaxSize = db.Pool, 3 }},
 		"pool, with idle connections": {3, func(c *config.Database) {
-			c.Strategy, c.Pool.MaxSize, c.Pool.MaxIdle = config.StrategyPool, 3, time.Hour
+			c.Strategy, c.Pool.MaxSize, c.Pool.MaxIdle = db.Pool, 3, time.Hour
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -12,11 +12,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
-
-	"ddtb/config"
 )
 
-// PgBouncer is the value of config.Database.Pooler for a pooler in transaction mode.
+// PgBouncer is the value of Settings.Pooler for a pooler in transaction mode.
 const PgBouncer = "pgbouncer"
 
 // cancelTimeout is how long a cancelled query may take to end on the server before its connection is given up.
@@ -29,7 +27,7 @@ const cancelTimeout = time.Second
 // client of PostgreSQL: PGSSLROOTCERT, PGSSLCERT, PGSSLKEY, and, but for a pooler, PGOPTIONS and PGTZ.
 //
 // A query whose context ends is cancelled on the server, rather than left running on a closed connection.
-func ConnConfig(cfg config.Database, application string) (*pgx.ConnConfig, error) {
+func ConnConfig(cfg Settings, application string) (*pgx.ConnConfig, error) {
 	password, err := password(cfg)
 	if err != nil {
 		return nil, err
@@ -67,25 +65,17 @@ func ConnConfig(cfg config.Database, application string) (*pgx.ConnConfig, error
 
 // setRuntimeParams adds what a session begins with. A pooler would refuse the login for anything but the name:
 // with one, statement_timeout belongs into ALTER ROLE.
-func setRuntimeParams(cc *pgx.ConnConfig, cfg config.Database, application string) {
+func setRuntimeParams(cc *pgx.ConnConfig, cfg Settings, application string) {
 	if cfg.Pooler == PgBouncer {
 		clear(cc.RuntimeParams)
 	} else if cfg.StatementTimeout > 0 {
 		cc.RuntimeParams["statement_timeout"] = strconv.FormatInt(max(1, cfg.StatementTimeout.Milliseconds()), 10)
 	}
 	cc.RuntimeParams["application_name"] = application
+	cc.RuntimeParams["client_encoding"] = "UTF8" // what Go's strings are; the default is the database's own
 }
 
-// Direct is cfg past its pooler, where cfg has the way, for what a pooler in transaction mode can't carry: locks
-// and settings of a session, LISTEN.
-func Direct(cfg config.Database) config.Database {
-	if cfg.DirectHost != "" {
-		cfg.Host, cfg.Port, cfg.Pooler = cfg.DirectHost, cfg.DirectPort, ""
-	}
-	return cfg
-}
-
-func password(cfg config.Database) (string, error) {
+func password(cfg Settings) (string, error) {
 	if cfg.Password != "" || cfg.PasswordFile == "" {
 		return cfg.Password.Reveal(), nil
 	}

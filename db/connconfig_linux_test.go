@@ -8,13 +8,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"ddtb/config"
+	"ddtb/db"
 	"ddtb/db/dbtest"
 )
 
 func TestADeadPeerIsNoticedAsKeepaliveSays(t *testing.T) {
 	cfg := dbtest.Config(t)
-	cfg.Keepalive = config.Keepalive{Idle: 31 * time.Second, Interval: 7 * time.Second, Count: 4}
+	cfg.Keepalive = db.Keepalive{Idle: 31 * time.Second, Interval: 7 * time.Second, Count: 4}
 	conn := connect(t, cfg)
 	raw, err := conn.PgConn().Conn().(*net.TCPConn).SyscallConn()
 	if err != nil {

@@ -3,32 +3,126 @@ package db
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// connectFunc makes a connection, or fails with a *ConnError.
-type connectFunc func(ctx context.Context) (*pgx.Conn, error)
+// Connector makes and closes the connections of one Source. Every attempt passes the breaker.
+type Connector struct {
+	settings Settings
+	config   *pgx.ConnConfig
+	breaker  *breaker
+	plain    atomic.Bool // the server wants the password as it is, not as SASLprep makes it
 
-// connector makes connections with cc, patiently, counts them in q, and tells why one could not be made.
-func connector(q *queue, cc *pgx.ConnConfig) connectFunc {
-	b := newBreaker(q, cc)
-	return func(ctx context.Context) (conn *pgx.Conn, err error) {
-		err = b.patiently(ctx, func() error {
-			if err := b.admit(); err != nil {
-				return err
-			}
-			if conn, err = pgx.ConnectConfig(ctx, cc.Copy()); err != nil {
-				return connectError(ctx, q.strategy, err)
-			}
-			return nil
-		})
-		return conn, err
+	connecting          atomic.Int64 // attempts under way
+	connects, connected atomic.Int64
+	agedOut, idledOut   atomic.Int64
+}
+
+func newConnector(s Settings, tracer pgx.QueryTracer) (*Connector, error) {
+	cc, err := ConnConfig(s, s.ApplicationName+"/"+s.Strategy)
+	if err != nil {
+		return nil, err
+	}
+	c := &Connector{settings: s, config: cc}
+	cc.Tracer = tracer
+	c.breaker = newBreaker(c)
+	return c, nil
+}
+
+// Config is a copy of the driver's configuration, for a library that connects by itself. It must call Prepare before
+// each attempt.
+func (c *Connector) Config() *pgx.ConnConfig { return c.config.Copy() }
+
+// Prepare admits an attempt to connect, and sets the password as it is at this moment: a rotated PasswordFile is in
+// force at the next connection. An error is a *ConnError.
+func (c *Connector) Prepare(_ context.Context, cc *pgx.ConnConfig) error {
+	if err := c.breaker.admit(); err != nil {
+		return err
+	}
+	secret, err := password(c.settings)
+	if err != nil {
+		c.breaker.ended(LoginRejected, err)
+		return &ConnError{Cause: LoginRejected, Strategy: c.settings.Strategy, Err: err}
+	}
+	if secret != "" {
+		cc.Password = secret
+	}
+	if !c.plain.Load() {
+		cc.Password = saslprep(cc.Password)
+	}
+	return nil
+}
+
+// Connect makes a connection. While the server can't be reached it tries again, until the circuit opens or ctx ends.
+// A failure is a *ConnError, or ctx's error when the caller went away.
+func (c *Connector) Connect(ctx context.Context) (conn *pgx.Conn, err error) {
+	err = c.retry(ctx, func() error {
+		cc := c.Config()
+		if err := c.Prepare(ctx, cc); err != nil {
+			return err
+		}
+		if conn, err = pgx.ConnectConfig(ctx, cc); err != nil {
+			return c.connectError(ctx, err)
+		}
+		return nil
+	})
+	return conn, err
+}
+
+// retry runs try, which connects, until it succeeds, fails in a way that does not pass, the circuit opens, or ctx ends.
+func (c *Connector) retry(ctx context.Context, try func() error) error {
+	err := try()
+	if err == nil {
+		return nil
+	}
+	plain := c.plain.Load()
+	return retry(ctx, firstBackoff, mostBackoff, err, try, func(err error) bool {
+		switch CauseOf(err) {
+		case ServerUnavailable:
+			return !c.breaker.circuit.IsOpen()
+		case LoginRejected: // once, where the password may have to be sent as it is
+			again := !plain && c.plain.Load()
+			plain = true
+			return again
+		}
+		return false
+	})
+}
+
+func (c *Connector) connectError(ctx context.Context, err error) error {
+	return connectError(ctx, c.settings.Strategy, err)
+}
+
+// CloseConn closes the connection and waits until its slot is free, for a second at most.
+func (c *Connector) CloseConn(conn *pgx.Conn) {
+	closeConn(conn)
+	c.breaker.slotFreed()
+}
+
+// beforeClose is for a library that closes connections by itself.
+func (c *Connector) beforeClose(conn *pgx.Conn) {
+	terminate(conn)
+	c.breaker.slotFreed()
+}
+
+// closeAll closes the connections side by side, until ctx ends.
+func (c *Connector) closeAll(ctx context.Context, conns []*pgx.Conn) {
+	var wg sync.WaitGroup
+	for _, conn := range conns {
+		wg.Go(func() { c.CloseConn(conn) })
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }() // ends: each is bounded by closeTimeout
+	select {
+	case <-done:
+	case <-ctx.Done():
 	}
 }
 
-// Connect makes one connection outside of any strategy, for who looks at the server rather than serves requests.
-// A failure is a *ConnError.
+// Connect makes one connection outside of any strategy, for a program that watches the server rather than serves
+// requests. A failure is a *ConnError.
 func Connect(ctx context.Context, cc *pgx.ConnConfig) (*pgx.Conn, error) {
 	conn, err := pgx.ConnectConfig(ctx, cc.Copy())
 	if err != nil {
@@ -37,16 +131,5 @@ func Connect(ctx context.Context, cc *pgx.ConnConfig) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// hangUpAll closes the connections side by side, until ctx ends.
-func hangUpAll(ctx context.Context, conns []*pgx.Conn) {
-	var wg sync.WaitGroup
-	for _, c := range conns {
-		wg.Go(func() { hangUp(c) })
-	}
-	done := make(chan struct{})
-	go func() { wg.Wait(); close(done) }() // ends: each is bounded by hangUpTimeout
-	select {
-	case <-done:
-	case <-ctx.Done():
-	}
-}
+// Disconnect closes a connection that Connect made, and waits until its slot is free, for a second at most.
+func Disconnect(conn *pgx.Conn) { closeConn(conn) }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -13,8 +12,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-
-	"ddtb/config"
 )
 
 // Querier runs SQL without knowing which connection it gets. A failure to get one, or the loss of it, is a
@@ -32,105 +29,50 @@ var ErrClosed = errors.New("the database was closed")
 // DB is one database, reached through the strategy in force, which may be switched at any time. It is safe
 // for concurrent use.
 type DB struct {
-	now       atomic.Pointer[generation]
+	now       atomic.Pointer[pinned]
 	closed    atomic.Bool
 	switches  sync.Mutex      // one switch at a time
-	lifetime  context.Context // ends when Close has no more patience with leases that are out
+	lifetime  context.Context // ends when Close has no more time for leases that are out
 	cut       context.CancelFunc
 	draining  sync.WaitGroup
-	log       *slog.Logger
-	tracer    Tracer
-	nested    toldOnce // pairs of lines
-	forgotten toldOnce // lines that left rows open
+	options   Options
+	nested    logOnce // pairs of lines
+	forgotten logOnce // lines that left rows open
 
 	totals   sync.Mutex
-	old      []*generation   // replaced, with requests that finish on them
+	old      []*pinned       // replaced, with requests that finish on them
 	finished map[string]Stat // the counters of those that are closed, by strategy
 }
 
-// Options are what a DB may be given.
-type Options struct {
-	Log    *slog.Logger // for leaks and nested leases; nil is silence
-	Tracer Tracer       // nil: nobody follows
-}
-
-// Tracer follows what a DB does, for spans and figures. Where it implements pgx.ConnectTracer, it follows the attempts
-// to connect too. Its methods are called on the way of a request, and must not block.
-type Tracer interface {
-	pgx.QueryTracer
-	// TraceAcquire begins when a lease is asked for; end is called once, when it was given or refused.
-	TraceAcquire(ctx context.Context, strategy string) (end func(error))
-}
-
-// generation is a strategy with its configuration, and a count of those who use it.
-type generation struct {
-	Strategy
-	cfg     config.Database
-	tracer  Tracer
-	users   atomic.Int64 // scopes, and those who are acquiring
+// pinned is a Source with a count of those who use it.
+type pinned struct {
+	*Source
+	users   atomic.Int64 // requests, and those who are acquiring
 	retired atomic.Bool
-	failing atomic.Pointer[failing]
-	unused  chan struct{} // buffered: told when users falls to 0 after the retirement
+	unused  chan struct{} // buffered: receives when users falls to 0 after the retirement
 }
 
-// Open makes a DB with the strategy that cfg names. It connects at the first query.
-func Open(_ context.Context, cfg config.Database) (*DB, error) { return OpenWith(cfg, Options{}) }
+// Open makes a DB with the strategy that the settings name. It connects at the first query.
+func Open(_ context.Context, s Settings) (*DB, error) { return OpenWith(s, Options{}) }
 
 // OpenWith is Open with options.
-func OpenWith(cfg config.Database, o Options) (*DB, error) {
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
-	d := &DB{log: o.Log, tracer: o.Tracer, finished: map[string]Stat{}}
-	g, err := d.newGeneration(cfg)
+func OpenWith(s Settings, o Options) (*DB, error) {
+	d := &DB{options: o, finished: map[string]Stat{}}
+	p, err := d.newSource(s)
 	if err != nil {
 		return nil, err
 	}
 	d.lifetime, d.cut = context.WithCancel(context.Background())
-	d.now.Store(g)
+	d.now.Store(p)
 	return d, nil
 }
 
-func (d *DB) newGeneration(cfg config.Database) (*generation, error) {
-	s, err := NewStrategy(cfg, Options{d.log, d.tracer})
+func (d *DB) newSource(settings Settings) (*pinned, error) {
+	s, err := NewSource(settings, d.options)
 	if err != nil {
-		return nil, fmt.Errorf("database %q: %w", cfg.Name, err)
+		return nil, fmt.Errorf("database %q: %w", settings.Name, err)
 	}
-	return &generation{Strategy: s, cfg: cfg, tracer: d.tracer, unused: make(chan struct{}, 1)}, nil
-}
-
-// Acquire is the strategy's, followed by the tracer.
-func (g *generation) Acquire(ctx context.Context) (*Lease, error) {
-	if g.tracer == nil {
-		return g.acquire(ctx)
-	}
-	end := g.tracer.TraceAcquire(ctx, g.cfg.Strategy)
-	l, err := g.acquire(ctx)
-	end(err)
-	return l, err
-}
-
-// failing is a failure after which no lease was given.
-type failing struct {
-	at  time.Time
-	err error
-}
-
-func (g *generation) acquire(ctx context.Context) (*Lease, error) {
-	l, err := g.Strategy.Acquire(ctx)
-	if err == nil {
-		if g.failing.Load() != nil {
-			g.failing.Store(nil)
-		}
-		return l, nil
-	}
-	switch CauseOf(err) {
-	case SlotsExhausted, ServerUnavailable, LoginRejected, CircuitOpen:
-		if ctx.Err() == nil { // else it may be the caller who had no more time
-			g.failing.Store(&failing{time.Now(), err})
-		}
-	}
-	return nil, err
+	return &pinned{Source: s, unused: make(chan struct{}, 1)}, nil
 }
 
 // Failing is how the last attempt to get a connection from the server failed, and when, if no lease was given since. A
@@ -142,59 +84,59 @@ func (d *DB) Failing() (at time.Time, err error) {
 	return time.Time{}, nil
 }
 
-// Config is the configuration in force.
-func (d *DB) Config() config.Database { return d.now.Load().cfg }
+// Config returns the settings in force.
+func (d *DB) Config() Settings { return d.now.Load().settings }
 
 // Stat is that of the strategy in force.
 func (d *DB) Stat() Stat { return d.now.Load().Stat() }
+
+// Holders lists the leases that are out under the strategy in force, oldest first.
+func (d *DB) Holders() []Holder { return d.now.Load().Holders() }
 
 // Totals are the counters since Open, by strategy: of the one in force, and of those that it has replaced.
 func (d *DB) Totals() map[string]Stat {
 	d.totals.Lock()
 	defer d.totals.Unlock()
 	sums := maps.Clone(d.finished)
-	for _, g := range append(d.old[:len(d.old):len(d.old)], d.now.Load()) {
-		sums[g.cfg.Strategy] = sums[g.cfg.Strategy].plus(g.Stat())
+	for _, p := range append(d.old[:len(d.old):len(d.old)], d.now.Load()) {
+		sums[p.settings.Strategy] = sums[p.settings.Strategy].plus(p.Stat())
 	}
 	return sums
 }
 
-func (d *DB) replace(old, by *generation) {
+func (d *DB) replace(old, by *pinned) {
 	d.totals.Lock()
 	defer d.totals.Unlock()
 	d.now.Store(by)
 	d.old = append(d.old, old)
 }
 
-func (d *DB) finish(g *generation) {
+func (d *DB) finish(p *pinned) {
 	d.totals.Lock()
 	defer d.totals.Unlock()
-	d.old = slices.DeleteFunc(d.old, func(o *generation) bool { return o == g })
-	d.finished[g.cfg.Strategy] = d.finished[g.cfg.Strategy].plus(g.Stat())
+	d.old = slices.DeleteFunc(d.old, func(o *pinned) bool { return o == p })
+	d.finished[p.settings.Strategy] = d.finished[p.settings.Strategy].plus(p.Stat())
 }
 
-// Holders lists the leases that are out under the strategy in force, oldest first.
-func (d *DB) Holders() []Holder { return d.now.Load().Holders() }
-
-// Switch puts the strategy of cfg in force. Whoever has begun to query finishes on the old one, whose
-// connections are closed as they come back; those that nobody holds are closed before the new one begins, so
-// that a server whose slots are all taken by them has room. Where cfg is the one in force, nothing happens.
-func (d *DB) Switch(ctx context.Context, cfg config.Database) error {
+// Switch puts the strategy of the settings in force. A request that has begun to query finishes on the old one, whose
+// connections are closed as they come back; those that are not out are closed before the new one begins, so that a
+// server whose slots are all taken by them has room. Where the settings are those in force, nothing happens.
+func (d *DB) Switch(ctx context.Context, s Settings) error {
 	d.switches.Lock()
 	defer d.switches.Unlock()
 	if d.closed.Load() {
 		return ErrClosed
 	}
 	old := d.now.Load()
-	if cfg == old.cfg {
+	if s == old.settings {
 		return nil
 	}
-	g, err := d.newGeneration(cfg)
+	p, err := d.newSource(s)
 	if err != nil {
 		return err
 	}
 	old.Retire(ctx)
-	d.replace(old, g)
+	d.replace(old, p)
 	old.retired.Store(true)
 	d.draining.Go(func() {
 		old.waitUnused(d.lifetime)
@@ -217,88 +159,112 @@ func (d *DB) Close(ctx context.Context) error {
 	return err
 }
 
-// enter pins the generation in force, so that it is not closed before leave.
-func (d *DB) enter() *generation {
+// enter pins the source in force, so that it is not closed before exit.
+func (d *DB) enter() *pinned {
 	for {
-		g := d.now.Load()
-		g.users.Add(1)
-		if g == d.now.Load() {
-			return g
+		p := d.now.Load()
+		p.users.Add(1)
+		if p == d.now.Load() {
+			return p
 		}
-		g.leave() // switched in between: the old one must not be used any more
+		p.exit() // switched in between: the old one must not be used any more
 	}
 }
 
-func (g *generation) leave() {
-	if g.users.Add(-1) == 0 && g.retired.Load() {
+func (p *pinned) exit() {
+	if p.users.Add(-1) == 0 && p.retired.Load() {
 		select {
-		case g.unused <- struct{}{}:
+		case p.unused <- struct{}{}:
 		default:
 		}
 	}
 }
 
-func (g *generation) waitUnused(ctx context.Context) {
-	for g.users.Load() > 0 {
+func (p *pinned) waitUnused(ctx context.Context) {
+	for p.users.Load() > 0 {
 		select {
-		case <-g.unused:
+		case <-p.unused:
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// Acquire gives a lease of the strategy in force, which ends with Release and no sooner, whatever the scope.
+// Acquire gives a lease of the strategy in force, which ends with Release and no sooner, whatever the request.
 func (d *DB) Acquire(ctx context.Context) (*Lease, error) {
-	g := d.enter()
-	defer g.leave()
+	p := d.enter()
+	defer p.exit()
 	if d.closed.Load() {
 		return nil, ErrClosed
 	}
-	return g.Acquire(ctx)
+	return p.Acquire(ctx)
 }
 
 // Exec is part of Querier.
 func (d *DB) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	l, err := d.borrow(ctx)
-	if err != nil {
-		return pgconn.CommandTag{}, err
+	for again := 0; ; again++ {
+		u, err := d.lease(ctx)
+		if err != nil {
+			return pgconn.CommandTag{}, err
+		}
+		tag, outdated, err := u.exec(ctx, sql, args)
+		if !outdated || again > 0 {
+			return tag, err
+		}
+		u.source.refresh()
 	}
-	defer l.giveBack()
-	return l.exec(ctx, l.conn, sql, args)
 }
 
 // Query is part of Querier. The lease is given back when the rows are closed, or read to their end.
 func (d *DB) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	l, err := d.borrow(ctx)
-	if err != nil {
-		return errRows{err}, err
-	}
-	return l.query(ctx, l.conn, sql, args)
+	return d.open(ctx, sql, args)
 }
 
 // QueryRow is part of Querier. The lease is given back by Scan.
 func (d *DB) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	l, err := d.borrow(ctx)
-	if err != nil {
-		return errRows{err}
+	rows, _ := d.open(ctx, sql, args) // a failure is the result's too
+	return row{rows}
+}
+
+func (d *DB) open(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
+	for again := 0; ; again++ {
+		u, err := d.lease(ctx)
+		if err != nil {
+			return errRows{err}, err
+		}
+		rows, outdated, err := u.open(ctx, sql, args)
+		switch {
+		case outdated && again == 0:
+			u.source.refresh()
+		case err != nil:
+			return errRows{err}, err
+		default:
+			return rows, nil
+		}
 	}
-	return l.queryRow(ctx, l.conn, sql, args)
 }
 
 // InTx runs fn in one transaction on one lease: committed when fn returns nil, else rolled back. fn must query
 // through the Querier it is given: through d it would need a second lease while it holds the first. Where the server
-// undid the transaction because of others at the same rows, fn is run again, as Again does: what it does besides its
-// queries must bear that. Between two runs no lease is held that the strategy does not keep for the request.
+// undid the transaction because of others at the same rows, or refused it because the session is outdated, fn is run
+// again: what it does besides its queries must bear that. Between two runs no lease is held that the strategy does not
+// keep for the request.
 //
 //go:noinline // in its caller, fn's frame would bear the caller's name in stacks, with a line of this file
 func (d *DB) InTx(ctx context.Context, fn func(Querier) error) error {
+	outdated := false
 	return Again(ctx, func() error {
-		l, err := d.borrow(ctx)
-		if err != nil {
-			return err
+		for {
+			u, err := d.lease(ctx)
+			if err != nil {
+				return err
+			}
+			err = u.transact(ctx, fn)
+			if !u.stale || outdated {
+				return err
+			}
+			outdated = true // once
+			u.source.refresh()
 		}
-		defer l.giveBack()
-		return l.explain(ctx, l.inTx(ctx, fn))
 	})
 }

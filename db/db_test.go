@@ -36,10 +36,10 @@ func open(t *testing.T, set func(*config.Database)) (*db.DB, *pgx.Conn, config.D
 	return d, dbtest.Control(t, cfg), cfg
 }
 
-func perRequest(c *config.Database)  { c.Strategy = config.StrategyPerRequest }
-func persistent(c *config.Database)  { c.Strategy = config.StrategyPersistent }
-func pool(c *config.Database)        { c.Strategy, c.Pool.MaxSize = config.StrategyPool, 3 }
-func poolRequest(c *config.Database) { pool(c); c.Pool.Hold = config.HoldRequest }
+func perRequest(c *config.Database)  { c.Strategy = db.PerRequest }
+func persistent(c *config.Database)  { c.Strategy = db.Persistent }
+func pool(c *config.Database)        { c.Strategy, c.Pool.MaxSize = db.Pool, 3 }
+func poolRequest(c *config.Database) { pool(c); c.Pool.Hold = db.HoldRequest }
 
 func everyStrategy(t *testing.T, test func(t *testing.T, set func(*config.Database))) {
 	for name, set := range map[string]func(*config.Database){
@@ -568,7 +568,9 @@ func TestHowTheLastAttemptFailedIsKnownUntilALeaseIsGiven(t *testing.T) {
 			t.Errorf("after a failure: %v, %v", at, err)
 		}
 		allow(-1)
-		one(t, d, t.Context())
+		dbtest.Eventually(t, "the next attempt is made", func() bool {
+			return d.QueryRow(t.Context(), "SELECT 1").Scan(new(int)) == nil
+		})
 		if at, err := d.Failing(); err != nil || !at.IsZero() {
 			t.Errorf("after a success: %v, %v", at, err)
 		}

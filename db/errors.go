@@ -83,9 +83,6 @@ func CauseOf(err error) Cause {
 	return ""
 }
 
-// ErrReclaimed is what a holder gets when it uses a lease that was taken back from it.
-var ErrReclaimed = errors.New("this lease was taken back: it was held for too long, or its request or the program ended")
-
 // ErrInUse is what a request gets when it queries on a lease whose last result it has not closed, or from two
 // goroutines at once: one connection carries one query at a time.
 var ErrInUse = errors.New("this request's connection is in use: close the rows of the last query first")
@@ -97,7 +94,7 @@ func sqlState(err error) string {
 	return ""
 }
 
-// causeOfConnect tells why connecting failed. What the server did not explain is a network error.
+// causeOfConnect returns why connecting failed. What the server did not explain is a network error.
 func causeOfConnect(err error) Cause {
 	switch code := sqlState(err); {
 	case code == pgerrcode.TooManyConnections:
@@ -109,7 +106,7 @@ func causeOfConnect(err error) Cause {
 	return ServerUnavailable
 }
 
-// lost tells whether err, from a query, means that the connection or its server went away under it.
+// lost reports whether err, from a query, means that the connection or its server went away under it.
 func lost(err error, closed bool) bool {
 	pe, said := errors.AsType[*pgconn.PgError](err)
 	switch code := sqlState(err); {

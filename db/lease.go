@@ -1,196 +1,127 @@
 package db
 
 import (
-	"context"
+	"errors"
 	"fmt"
-	"runtime"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// Lease is one connection in the hands of one holder, until Release. It is for one goroutine at a time.
+// Lease is one connection with one holder, until Release. It is for one goroutine at a time.
 type Lease struct {
-	queue  *queue
-	index  int // in queue.held; -1: not in it
-	since  time.Time
-	waited time.Duration
-	pcs    [16]uintptr // who asked; resolved only when someone looks
+	source *Source
+	conn   *pgx.Conn
+	owner  any           // what the strategy needs to take the connection back
+	waited time.Duration // in the queue
+	since  time.Time     // when it got its place
 
-	conn  *pgx.Conn
-	slot  any  // what the lender needs to take the connection back
-	dirty bool // the session was changed, and must be reset before another holder gets it
+	dirty bool // the holder may have changed the session
+	stale bool // the session is not to be used again
 
-	pid  atomic.Uint32
-	late atomic.Bool // it was told that the lease is out for long
-
-	mu        sync.Mutex
-	lender    lender // nil: nothing is lent yet, or not any more
-	reclaimed bool
+	state atomic.Int32
+	pid   atomic.Uint32
+	rows  atomic.Pointer[openRows] // the result that is open on it
+	below *Lease                   // in request.open
+	holding
 }
 
-// lender is a strategy, as its leases see it.
-type lender interface {
-	giveBack(*Lease) // keeps the connection, or closes it
-	detach(*Lease)   // forgets the connection, which is cut elsewhere
-}
+// The states of a lease. It goes from acquiring to out, and from there either straight to released, or over reclaimed or
+// overdue, when the connection was taken from its holder.
+const (
+	acquiring int32 = iota
+	out
+	reclaimed // after reclaim_after, at the end of its request, or because the program ended
+	overdue   // a query took longer than query_timeout
+	released
+)
 
-// Holder is who has a lease: since when, from which line, and which backend serves it.
-type Holder struct {
-	Since    time.Time
-	Where    string // "store.go:42 polls.(*Store).Latest": the first line outside this package, or "unknown"
-	Stack    []string
-	PID      uint32 // of the backend; 0 while connecting
-	Strategy string
-}
+// ErrReclaimed is what a holder gets when it uses a lease that was taken back from it.
+var ErrReclaimed = errors.New("this lease was taken back: it was held for too long, or its request or the program ended")
 
-func newLease(q *queue) *Lease {
-	l := &Lease{queue: q, index: -1}
-	runtime.Callers(4, l.pcs[:]) // 4: whoever called Acquire
-	return l
-}
+// ErrQueryTimeout is what a query gets that took longer than query_timeout: the server did not even answer to its
+// cancellation, or the statement has no statement_timeout. A change may or may not have been made.
+var ErrQueryTimeout = errors.New("the query took longer than query_timeout, and was ended with its connection")
 
-// lend fills the lease.
-func (l *Lease) lend(from lender, conn *pgx.Conn, slot any) *Lease {
-	l.mu.Lock()
-	l.lender, l.conn, l.slot = from, conn, slot
+// Lend gives the lease its connection. It is for a Strategy's Acquire; owner is for its Release.
+func (l *Lease) Lend(conn *pgx.Conn, owner any) {
+	l.conn, l.owner = conn, owner
 	l.pid.Store(conn.PgConn().PID())
-	l.mu.Unlock()
-	if l.queue.cut.Load() {
+	l.state.Store(out)
+	if l.source.ending.Load() {
 		l.Reclaim()
 	}
-	return l
 }
 
-// Conn is the connection itself, for what a Querier can't do. Since it can do anything to the session, the
-// session is reset when the lease comes back.
+// Conn returns the connection itself, for what a Querier can't do. Since it can do anything to the session, the
+// session is reset when the lease comes back. It panics after Release: the connection is another holder's by then.
 func (l *Lease) Conn() *pgx.Conn {
+	if l.state.Load() == released {
+		panic("db: Lease.Conn after Release")
+	}
 	l.dirty = true
 	return l.conn
 }
 
-// PID is that of the backend which serves the lease.
+// PID returns the process ID of the backend; 0 while connecting.
 func (l *Lease) PID() uint32 { return l.pid.Load() }
 
-// Release gives the connection back. It may be called twice; the lease must not be used after the first. Where the
-// connection is lost, its place is free when the server's side is gone too, or after a second, and Release does not
-// wait for that.
+// Release gives the connection back. It may be called twice. Where the connection is lost, its place is free when the
+// server's side has ended too, or after a second, and Release does not wait for that.
 func (l *Lease) Release() {
-	l.mu.Lock()
-	from, reclaimed := l.lender, l.reclaimed
-	l.lender, l.reclaimed = nil, false
-	l.mu.Unlock()
-	if from != nil && l.late.Load() {
-		l.queue.watch.cameBack(l)
-	}
-	switch {
-	case from != nil && l.conn.IsClosed():
-		from.detach(l)
-		l.late.Store(true) // it is no leak while it waits for the server
-		go func() {        // the server may be silent: its end is not waited for by the holder, but by whoever wants the place
-			hangUp(l.conn)
-			l.queue.leave(l)
-		}()
-	case from != nil:
-		from.giveBack(l)
-		l.queue.leave(l)
-	case reclaimed:
-		hangUp(l.conn) // the socket is gone already: this tells the driver
+	switch l.state.Swap(released) {
+	case out:
+		l.source.leaks.returned(l)
+		if l.conn.IsClosed() {
+			l.late.Store(true) // it is no leak while it waits for the server
+			go l.source.takeBack(l, Strategy.Release)
+			return
+		}
+		l.source.takeBack(l, Strategy.Release)
+	case reclaimed, overdue:
+		closeConn(l.conn) // the socket is closed already: this marks the driver's side
 	}
 }
 
-// Reclaim takes the lease back from its holder: the query under way is cancelled, the connection is cut, and
-// when its backend is gone, or after a second, the place is free for the next. The holder finds ErrReclaimed at its
-// next query. It tells whether there was something to take back. The holder may be in the middle of a query in another
-// goroutine, so nothing of the connection is touched but its socket; what it reads from then on has gaps, which a Querier
-// does not show, but Conn does.
-func (l *Lease) Reclaim() bool {
-	l.mu.Lock()
-	from := l.lender
-	if from == nil {
-		l.mu.Unlock()
+// Reclaim takes the lease back from its holder: the query under way is cancelled, the connection is closed, and when
+// its backend has ended, or after a second, the place is free for the next request. The holder gets ErrReclaimed at its
+// next query. It reports whether there was something to take back. Rows that the holder reads at that moment may have
+// gaps, which a Querier does not show, but Conn does.
+func (l *Lease) Reclaim() bool { return l.seize(reclaimed) }
+
+func (l *Lease) seize(state int32) bool {
+	if !l.state.CompareAndSwap(out, state) {
 		return false
 	}
-	l.lender, l.reclaimed = nil, true
-	l.mu.Unlock()
-	cutOff(l.conn)
-	from.detach(l)
-	l.queue.leave(l)
+	abort(l.conn) // a goroutine may be using it: nothing but its socket is touched
+	l.source.takeBack(l, Strategy.Forget)
 	return true
 }
 
-func (l *Lease) wasReclaimed() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.reclaimed
+// takenErr returns why the lease was taken from its holder, or nil.
+func (l *Lease) takenErr() error {
+	switch l.state.Load() {
+	case reclaimed:
+		return ErrReclaimed
+	case overdue:
+		return ErrQueryTimeout
+	}
+	return nil
 }
 
-// reuse makes the connection fit for another holder: the transaction is rolled back and the session reset. It
-// tells whether that worked; a connection with which it did not must be closed.
-func (l *Lease) reuse() bool {
-	pc := l.conn.PgConn()
-	if pc.IsClosed() || pc.IsBusy() {
-		return false
+// explain gives an error of the driver its cause.
+func (l *Lease) explain(callerGone bool, err error) error {
+	if err == nil {
+		return nil
 	}
-	if pc.TxStatus() == 'I' && !l.dirty {
-		return true
+	if taken := l.takenErr(); taken != nil {
+		return fmt.Errorf("%w (%w)", taken, err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), resetTimeout)
-	defer cancel()
-	return reset(ctx, l.conn) == nil
-}
-
-// resetTimeout bounds the two or three round trips of a reset, so that a dead network holds nobody up.
-const resetTimeout = 2 * time.Second
-
-func reset(ctx context.Context, conn *pgx.Conn) error {
-	if conn.PgConn().TxStatus() != 'I' {
-		if _, err := conn.Exec(ctx, "ROLLBACK"); err != nil {
-			return err
+	if !callerGone && lost(err, l.conn.IsClosed()) {
+		return &ConnError{
+			Cause: ServerUnavailable, Strategy: l.source.settings.Strategy, Size: l.source.queue.size, Err: err, stack: callers(),
 		}
 	}
-	// DISCARD ALL drops prepared statements as well: the client's list of them must go first.
-	if err := conn.DeallocateAll(ctx); err != nil {
-		return err
-	}
-	_, err := conn.Exec(ctx, "DISCARD ALL", pgx.QueryExecModeSimpleProtocol)
 	return err
 }
-
-// holder describes the lease. The queue's lock is held.
-func (l *Lease) holder() Holder {
-	h := Holder{Since: l.since, Strategy: l.queue.strategy, PID: l.pid.Load(), Stack: l.stack()}
-	h.Where = h.Stack[0]
-	return h
-}
-
-// stack is the lines that asked for the lease.
-func (l *Lease) stack() []string { return stackOf(l.pcs[:]) }
-
-// stackOf names lines, innermost first, without this package's own and the runtime's; there is always one.
-func stackOf(pcs []uintptr) []string {
-	var lines []string
-	frames := runtime.CallersFrames(pcs)
-	for {
-		f, more := frames.Next()
-		if f.Function != "" && !ownFrame(f) {
-			lines = append(lines, fmt.Sprintf("%s:%d %s", base(f.File), f.Line, base(f.Function)))
-		}
-		if !more && len(lines) == 0 {
-			return []string{"unknown"}
-		}
-		if !more {
-			return lines
-		}
-	}
-}
-
-func ownFrame(f runtime.Frame) bool {
-	return strings.HasPrefix(f.Function, "runtime.") ||
-		strings.HasPrefix(f.Function, "ddtb/db.") && !strings.HasSuffix(f.File, "_test.go")
-}
-
-func base(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }

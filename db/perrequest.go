@@ -2,43 +2,52 @@ package db
 
 import (
 	"context"
-
-	"github.com/jackc/pgx/v5"
-
-	"ddtb/config"
+	"time"
 )
 
-// perRequest connects at the first query of a request and closes at its end, as Django does with
-// CONN_MAX_AGE = 0. Nothing accumulates; but each request pays for a new backend and a login, and as many
-// requests at once as there are slots still use them all up, unless MaxSize bounds them.
-type perRequest struct {
-	queue   *queue
-	connect connectFunc
+// PerRequest is the name of the strategy that connects at the first query of a request and closes at its end, as
+// Django does with CONN_MAX_AGE = 0. Nothing accumulates. But each request pays for a new backend and a login, and
+// as many requests at once as there are slots still use all of them, unless MaxSize bounds them.
+const PerRequest = "per-request"
+
+// PerRequestSettings are the settings of PerRequest.
+type PerRequestSettings struct {
+	MaxSize int           `toml:"max_size" allow:"0..10000"` // 0: no bound
+	Timeout time.Duration `toml:"timeout" allow:"1ms..10m"`  // how long a request waits for its turn, with MaxSize
 }
 
-func newPerRequest(q *queue, cfg config.PerRequest, cc *pgx.ConnConfig) *perRequest {
-	q.size, q.timeout = cfg.MaxSize, cfg.Timeout
-	return &perRequest{queue: q, connect: connector(q, cc)}
+var defaultPerRequest = PerRequestSettings{Timeout: 10 * time.Second}
+
+func init() {
+	Register(Spec{
+		Name:            PerRequest,
+		Description:     "a new connection for each request, closed at its end",
+		Size:            func(s Settings) int { return s.PerRequest.MaxSize },
+		Backends:        func(s Settings) int { return s.PerRequest.MaxSize },
+		Timeout:         func(s Settings) time.Duration { return s.PerRequest.Timeout },
+		HoldsForRequest: func(Settings) bool { return true },
+		Show: func(s Settings) []Setting {
+			return []Setting{show("per_request.max_size", s.PerRequest.MaxSize), show("per_request.timeout", s.PerRequest.Timeout)}
+		},
+		Check: func(s Settings) error { return atLeast("per_request.max_size", s.PerRequest.MaxSize, 0) },
+		New:   func(_ Settings, c *Connector) (Strategy, error) { return perRequest{c}, nil },
+	})
 }
 
-func (p *perRequest) Acquire(ctx context.Context) (*Lease, error) {
-	l, err := p.queue.enter(ctx)
+type perRequest struct{ *Connector }
+
+func (p perRequest) Acquire(ctx context.Context, l *Lease) error {
+	conn, err := p.Connect(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	conn, err := p.connect(ctx)
-	if err != nil {
-		p.queue.leave(l)
-		return nil, err
-	}
-	return l.lend(p, conn, nil), nil
+	l.Lend(conn, nil)
+	return nil
 }
 
-func (p *perRequest) giveBack(l *Lease) { hangUp(l.conn) }
-func (p *perRequest) detach(*Lease)     {}
-
-func (p *perRequest) HoldsForRequest() bool           { return true }
-func (p *perRequest) Stat() Stat                      { return p.queue.snapshot() }
-func (p *perRequest) Holders() []Holder               { return p.queue.holders() }
-func (p *perRequest) Retire(context.Context)          {}
-func (p *perRequest) Close(ctx context.Context) error { return p.queue.drain(ctx) }
+func (p perRequest) Release(l *Lease)      { p.CloseConn(l.conn) }
+func (perRequest) Forget(*Lease)           {}
+func (perRequest) Idle() int               { return 0 }
+func (perRequest) Refresh(context.Context) {}
+func (perRequest) Retire(context.Context)  {}
+func (perRequest) Close()                  {}

@@ -2,202 +2,234 @@ package db
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-
-	"ddtb/config"
 )
 
-// gunicornTimeout is how long a request waits for one of a fixed number of workers. Django has no bound of
-// its own here; 30 s is gunicorn's default for a worker that does not answer. Who would wait for a third of it is
-// refused at once, as by every queue.
-const gunicornTimeout = 30 * time.Second
-
-// persistent lets each worker keep its connection, as Django does with CONN_MAX_AGE. It has, on purpose,
-// Django's mechanism with its gap: the age of a connection is checked by its owner only, when it serves a
-// request. A worker that never serves again, because its client is gone, never checks: its connection stays,
+// Persistent is the name of the strategy that lets each worker keep its connection, as Django does with CONN_MAX_AGE.
+//
+// It has, on purpose, Django's mechanism with its gap: the age of a connection is checked by its owner only, when it
+// serves a request. A worker that never serves again, because its client has left, never checks: its connection stays,
 // and so does its slot. A threaded development server makes a worker for each client connection.
 //
-// There are two fixes. With Reap, a connection is closed with its worker. With Workers, their number is
-// fixed, they serve in turn, and requests wait for one that is free.
+// There are two fixes. With Reap, a connection is closed with its worker. With Workers, their number is fixed, they
+// serve in turn, and requests wait for one that is free.
+const Persistent = "persistent"
+
+// PersistentSettings are the settings of Persistent.
+type PersistentSettings struct {
+	ConnMaxAge time.Duration `toml:"conn_max_age" allow:"none|0..8760h"` // 0 closes it at the request's end
+	Workers    int           `toml:"workers" allow:"0..10000"`           // 0: one for each client connection
+	Reap       bool          `toml:"reap"`                               // close the connection of a worker that has left
+}
+
+// Forever is the ConnMaxAge that is written "none": the connection is kept as long as it works.
+const Forever = time.Duration(-1)
+
+var defaultPersistent = PersistentSettings{ConnMaxAge: 10 * time.Minute}
+
+// gunicornTimeout is how long a request waits for one of a fixed number of workers. Django has no bound of its own
+// here; 30 s is gunicorn's default for a worker that does not answer.
+const gunicornTimeout = 30 * time.Second
+
+// pingAfter is how long a connection must have been idle to be checked before it is used, so that a server which was
+// restarted, or idle_session_timeout, costs no request. Django has CONN_HEALTH_CHECKS for this; pgxpool does the same.
+const pingAfter = time.Second
+
+func init() {
+	Register(Spec{
+		Name:            Persistent,
+		Description:     "each worker keeps its connection: with a worker for each client, they add up",
+		Size:            func(s Settings) int { return s.Persistent.Workers },
+		Backends:        func(s Settings) int { return s.Persistent.Workers },
+		HoldsForRequest: func(Settings) bool { return true },
+		Timeout: func(s Settings) time.Duration {
+			if s.Persistent.Workers == 0 {
+				return 0
+			}
+			return gunicornTimeout
+		},
+		Show: func(s Settings) []Setting {
+			age := show("persistent.conn_max_age", s.Persistent.ConnMaxAge)
+			if s.Persistent.ConnMaxAge == Forever {
+				age.Value = "none"
+			}
+			return []Setting{age, show("persistent.workers", s.Persistent.Workers), show("persistent.reap", s.Persistent.Reap)}
+		},
+		Check: func(s Settings) error {
+			return errors.Join(atLeast("persistent.workers", s.Persistent.Workers, 0),
+				atLeast("persistent.conn_max_age", s.Persistent.ConnMaxAge, Forever))
+		},
+		New: func(s Settings, c *Connector) (Strategy, error) {
+			return &persistent{Connector: c, settings: s.Persistent, byOwner: map[context.Context]*kept{}}, nil
+		},
+	})
+}
+
 type persistent struct {
-	queue   *queue
-	connect connectFunc
-	maxAge  time.Duration
-	reap    bool
+	*Connector
+	settings PersistentSettings
 
 	mu      sync.Mutex
 	retired bool
-	byOwner map[context.Context]*kept // Workers = 0. That nobody removes the entry of a dead worker is the bug
-	fixed   []*kept                   // Workers > 0: those that serve nobody, the longest idle first
+	fresh   time.Time                 // a connection that was made before is not used again
+	byOwner map[context.Context]*kept // Workers = 0. That nobody removes the entry of a worker that has left is the bug
+	free    []*kept                   // Workers > 0: those that serve nobody, the longest idle first
 }
 
 // kept is a connection that its worker keeps between requests.
 type kept struct {
-	conn    *pgx.Conn
-	owner   context.Context // nil: nobody's, closed after its lease
-	closeAt time.Time       // zero: never
-	busy    bool
-	unreap  func() bool // forgets to close it with its worker; nil: nobody would
+	conn   *pgx.Conn
+	owner  context.Context // nil: of no worker, closed after its lease
+	made   time.Time
+	used   time.Time // when it last came back
+	busy   bool
+	unreap func() bool // stops the wait for the end of its worker; nil: there is none
 }
 
-func newPersistent(q *queue, cfg config.Persistent, cc *pgx.ConnConfig) *persistent {
-	q.size = cfg.Workers
-	if cfg.Workers > 0 {
-		q.timeout = gunicornTimeout
-	}
-	return &persistent{
-		queue: q, connect: connector(q, cc), maxAge: cfg.ConnMaxAge, reap: cfg.Reap,
-		byOwner: map[context.Context]*kept{},
-	}
-}
-
-func (p *persistent) HoldsForRequest() bool { return true }
-func (p *persistent) Holders() []Holder     { return p.queue.holders() }
-
-func (p *persistent) Acquire(ctx context.Context) (*Lease, error) {
-	l, err := p.queue.enter(ctx)
-	if err != nil {
-		return nil, err
-	}
+func (p *persistent) Acquire(ctx context.Context, l *Lease) error {
 	k := p.take(workerOf(ctx))
+	if k != nil && !p.works(ctx, k) {
+		p.drop(k)
+		p.CloseConn(k.conn)
+		k = nil
+	}
 	if k == nil {
-		if k, err = p.open(ctx); err != nil {
-			p.queue.leave(l)
-			return nil, err
+		conn, err := p.Connect(ctx)
+		if err != nil {
+			return err
 		}
+		k = &kept{conn: conn, made: time.Now(), busy: true}
+		p.own(k, workerOf(ctx))
 	}
-	return l.lend(p, k.conn, k), nil
-}
-
-// take finds the worker's connection, or nil. One past its age is closed here, by its owner and nobody else.
-func (p *persistent) take(worker context.Context) *kept {
-	p.mu.Lock()
-	k := p.byOwner[worker]
-	if len(p.fixed) > 0 {
-		k, p.fixed = p.fixed[0], p.fixed[1:]
-	}
-	if k == nil || k.busy { // busy: the same worker asks for a second lease at once
-		p.mu.Unlock()
-		return nil
-	}
-	k.busy = true
-	p.mu.Unlock()
-	if k.fit() {
-		return k
-	}
-	p.forget(k)
-	hangUp(k.conn)
+	l.Lend(k.conn, k)
 	return nil
 }
 
-// open connects. The worker keeps the connection if it has none yet.
-func (p *persistent) open(ctx context.Context) (*kept, error) {
-	conn, err := p.connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	k := &kept{conn: conn, busy: true}
-	if p.maxAge != config.Forever {
-		k.closeAt = time.Now().Add(p.maxAge)
-	}
+// take finds the worker's connection, or nil. It is nil, too, if the same worker asks for a second lease at once.
+func (p *persistent) take(worker context.Context) *kept {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if worker := workerOf(ctx); worker != nil && p.queue.size == 0 && p.byOwner[worker] == nil {
-		k.owner = worker
-		p.byOwner[worker] = k
-		if p.reap {
-			k.unreap = context.AfterFunc(worker, func() { p.reapKept(k) })
-		}
+	k := p.byOwner[worker]
+	if len(p.free) > 0 {
+		k, p.free = p.free[0], p.free[1:]
 	}
-	return k, nil
+	if k == nil || k.busy {
+		return nil
+	}
+	k.busy = true
+	return k
 }
 
-// reapKept is the first fix: when its worker is gone, the connection goes too. A busy one goes with its lease.
-func (p *persistent) reapKept(k *kept) {
-	p.mu.Lock()
-	mine := p.byOwner[k.owner] == k
-	idle := mine && !k.busy
-	if mine {
-		p.disown(k)
+// works reports whether the connection is within its age, which its owner checks and nobody else, and answers.
+func (p *persistent) works(ctx context.Context, k *kept) bool {
+	if !p.fit(k) {
+		return false
 	}
+	return time.Since(k.used) < pingAfter || k.conn.Ping(ctx) == nil
+}
+
+func (p *persistent) fit(k *kept) bool {
+	young := p.settings.ConnMaxAge == Forever || time.Since(k.made) < p.settings.ConnMaxAge
+	return young && !k.conn.IsClosed() && k.made.After(p.fresh)
+}
+
+// own gives the connection to the worker, if it has none yet.
+func (p *persistent) own(k *kept, worker context.Context) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if worker == nil || p.settings.Workers > 0 || p.byOwner[worker] != nil {
+		return
+	}
+	k.owner = worker
+	p.byOwner[worker] = k
+	if p.settings.Reap {
+		k.unreap = context.AfterFunc(worker, func() { p.reap(k) })
+	}
+}
+
+// reap is the first fix: when its worker leaves, the connection is closed. A busy one is closed after its lease.
+func (p *persistent) reap(k *kept) {
+	p.mu.Lock()
+	idle := p.disown(k) && !k.busy
 	p.mu.Unlock()
 	if idle {
-		hangUp(k.conn)
+		p.CloseConn(k.conn)
 	}
 }
 
-func (p *persistent) giveBack(l *Lease) {
-	k := l.slot.(*kept)
-	if fit := l.reuse() && k.fit(); !p.keeps(k, fit) {
-		hangUp(k.conn)
+func (p *persistent) Release(l *Lease) {
+	k := l.owner.(*kept)
+	if reusable := l.Reusable(); !p.keeps(k, reusable) {
+		p.CloseConn(k.conn)
 	}
 }
 
-// keeps tells whether the connection stays with its worker after a lease.
-func (p *persistent) keeps(k *kept, fit bool) bool {
+// keeps reports whether the connection stays with its worker after a lease.
+func (p *persistent) keeps(k *kept, reusable bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	k.busy = false
+	k.busy, k.used = false, time.Now()
+	fit := reusable && !p.retired && p.fit(k)
+	if fit && p.settings.Workers > 0 {
+		p.free = append(p.free, k)
+		return true
+	}
 	mine := k.owner != nil && p.byOwner[k.owner] == k
-	switch {
-	case fit && !p.retired && mine:
-		return true
-	case fit && !p.retired && p.queue.size > 0:
-		p.fixed = append(p.fixed, k)
-		return true
-	case mine:
+	if mine && !fit {
 		p.disown(k)
 	}
-	return false
+	return mine && fit
 }
 
-// disown takes the connection from its worker. The lock is held.
-func (p *persistent) disown(k *kept) {
+// disown takes the connection from its worker, and reports whether it was its. The lock is held.
+func (p *persistent) disown(k *kept) bool {
+	if k.owner == nil || p.byOwner[k.owner] != k {
+		return false
+	}
 	delete(p.byOwner, k.owner)
 	if k.unreap != nil {
 		k.unreap()
 	}
+	return true
 }
 
-func (p *persistent) detach(l *Lease) { p.forget(l.slot.(*kept)) }
+func (p *persistent) Forget(l *Lease) { p.drop(l.owner.(*kept)) }
 
-func (p *persistent) forget(k *kept) {
+func (p *persistent) drop(k *kept) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.byOwner[k.owner] == k {
-		p.disown(k)
-	}
+	p.disown(k)
 }
 
-func (k *kept) fit() bool {
-	return !k.conn.IsClosed() && (k.closeAt.IsZero() || time.Now().Before(k.closeAt))
-}
-
-func (p *persistent) Stat() Stat {
-	s := p.queue.snapshot()
+func (p *persistent) Idle() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s.Idle = len(p.fixed)
+	n := len(p.free)
 	for _, k := range p.byOwner {
 		if !k.busy {
-			s.Idle++
+			n++
 		}
 	}
-	return s
+	return n
 }
 
-func (p *persistent) Retire(ctx context.Context) {
+func (p *persistent) Refresh(ctx context.Context) { p.closeIdle(ctx, false) }
+func (p *persistent) Retire(ctx context.Context)  { p.closeIdle(ctx, true) }
+func (p *persistent) Close()                      {}
+
+func (p *persistent) closeIdle(ctx context.Context, retire bool) {
 	p.mu.Lock()
-	p.retired = true
-	idle := p.fixed
-	p.fixed = nil
+	p.retired, p.fresh = p.retired || retire, time.Now()
+	idle := p.free
+	p.free = nil
 	for _, k := range p.byOwner {
 		if !k.busy {
-			idle = append(idle, k)
 			p.disown(k)
+			idle = append(idle, k)
 		}
 	}
 	p.mu.Unlock()
@@ -205,10 +237,5 @@ func (p *persistent) Retire(ctx context.Context) {
 	for i, k := range idle {
 		conns[i] = k.conn
 	}
-	hangUpAll(ctx, conns)
-}
-
-func (p *persistent) Close(ctx context.Context) error {
-	p.Retire(ctx)
-	return p.queue.drain(ctx)
+	p.closeAll(ctx, conns)
 }

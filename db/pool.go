@@ -10,94 +10,137 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/puddle/v2" // pgxpool's own pool, for the error of one that is closed
-
-	"ddtb/config"
 )
 
-// pool is pgxpool with what it lacks: a bound on the wait and on the queue, first come first served, who
-// waits and who holds, and a reset of what a borrower left behind. As many places as pgxpool has connections
-// stand before it, so that nobody waits inside it, except for a connection that is being made or unmade.
+// Pool is the name of the strategy that shares at most MaxSize connections, kept by pgxpool.
+const Pool = "pool"
+
+// PoolSettings are the settings of Pool. Those of the leak watch are in force under every strategy.
+type PoolSettings struct {
+	MinSize           int           `toml:"min_size" allow:"0..10000"`
+	MaxSize           int           `toml:"max_size" allow:"1..10000"`
+	Timeout           time.Duration `toml:"timeout" allow:"1ms..10m"`       // how long a request waits for a lease
+	MaxWaiting        int           `toml:"max_waiting" allow:"0..1000000"` // protects memory alone; 0: no bound
+	MaxLifetime       time.Duration `toml:"max_lifetime" allow:"1s..720h"`
+	MaxIdle           time.Duration `toml:"max_idle" allow:"1s..720h"`
+	HealthCheckPeriod time.Duration `toml:"health_check_period" allow:"100ms..1h"`
+	LeakAfter         time.Duration `toml:"leak_after" allow:"0|100ms..24h"`    // 0: never reported
+	ReclaimAfter      time.Duration `toml:"reclaim_after" allow:"0|100ms..24h"` // 0: never taken back
+	Hold              string        `toml:"hold" allow:"query|request"`
+}
+
+// How long a request keeps a lease of the pool.
+const (
+	HoldQuery   = "query"   // given back after each query
+	HoldRequest = "request" // kept to the end of the request, as Django does
+)
+
+var defaultPool = PoolSettings{
+	MaxSize: 10, Timeout: 10 * time.Second,
+	MaxWaiting:  10_000, // 10,000 waiting requests take about 200 MB; the time they wait is bounded by Timeout
+	MaxLifetime: time.Hour, MaxIdle: 30 * time.Minute, HealthCheckPeriod: time.Minute,
+	LeakAfter: time.Minute, Hold: HoldQuery,
+}
+
+func init() {
+	Register(Spec{
+		Name:            Pool,
+		Description:     "a bounded pool, with a queue before it that is bounded in time",
+		Size:            func(s Settings) int { return s.Pool.MaxSize },
+		Backends:        func(s Settings) int { return s.Pool.MaxSize },
+		Timeout:         func(s Settings) time.Duration { return s.Pool.Timeout },
+		HoldsForRequest: func(s Settings) bool { return s.Pool.Hold == HoldRequest },
+		Show: func(s Settings) []Setting {
+			return []Setting{
+				show("pool.min_size", s.Pool.MinSize), show("pool.max_size", s.Pool.MaxSize),
+				show("pool.timeout", s.Pool.Timeout), show("pool.max_waiting", s.Pool.MaxWaiting), show("pool.hold", s.Pool.Hold),
+			}
+		},
+		Check: func(s Settings) error {
+			return errors.Join(
+				atLeast("pool.max_size", s.Pool.MaxSize, 1), atLeast("pool.min_size", s.Pool.MinSize, 0),
+				atLeast("pool.max_size", s.Pool.MaxSize, s.Pool.MinSize), atLeast("pool.timeout", s.Pool.Timeout, time.Millisecond),
+				atLeast("pool.max_lifetime", s.Pool.MaxLifetime, time.Millisecond), atLeast("pool.max_idle", s.Pool.MaxIdle, time.Millisecond),
+				atLeast("pool.health_check_period", s.Pool.HealthCheckPeriod, time.Millisecond))
+		},
+		New: newPool,
+	})
+}
+
+// pool is pgxpool. Since Source gives out no more leases than pgxpool has connections, nobody waits inside it, except
+// for a connection that is being made.
 type pool struct {
-	queue   *queue
-	breaker *breaker
+	*Connector
 	pgx     *pgxpool.Pool
-	hold    string
 	timeout time.Duration
+	idle    atomic.Int64 // connections that pgxpool keeps, give or take those that it closes at this moment
 	retired atomic.Bool
 }
 
-func newPool(q *queue, cfg config.Pool, cc *pgx.ConnConfig) (*pool, error) {
+func newPool(s Settings, c *Connector) (Strategy, error) {
 	pc, err := pgxpool.ParseConfig("")
 	if err != nil {
 		return nil, err
 	}
-	q.size, q.maxWaiting, q.timeout = cfg.MaxSize, cfg.MaxWaiting, cfg.Timeout
-	pc.ConnConfig = cc
-	pc.MinConns, pc.MaxConns = int32(cfg.MinSize), int32(cfg.MaxSize)
-	pc.MaxConnLifetime, pc.MaxConnLifetimeJitter = cfg.MaxLifetime, cfg.MaxLifetime/10
-	pc.MaxConnIdleTime, pc.HealthCheckPeriod = cfg.MaxIdle, cfg.HealthCheckPeriod
-	pc.PingTimeout = cc.ConnectTimeout
-	b := newBreaker(q, cc)
-	pc.BeforeConnect = func(context.Context, *pgx.ConnConfig) error { return b.admit() }
-	pc.BeforeClose = sayGoodbye
-	p, err := pgxpool.NewWithConfig(context.Background(), pc)
-	if err != nil {
-		return nil, err
+	p := &pool{Connector: c, timeout: s.Pool.Timeout}
+	pc.ConnConfig = c.Config()
+	pc.MinConns, pc.MaxConns = int32(s.Pool.MinSize), int32(s.Pool.MaxSize)
+	pc.MaxConnLifetime, pc.MaxConnLifetimeJitter = s.Pool.MaxLifetime, s.Pool.MaxLifetime/10
+	pc.MaxConnIdleTime, pc.HealthCheckPeriod = s.Pool.MaxIdle, s.Pool.HealthCheckPeriod
+	pc.PingTimeout = s.ConnectTimeout
+	pc.BeforeConnect = c.Prepare
+	pc.BeforeClose = func(conn *pgx.Conn) {
+		p.idle.Store(0) // it may have been one of those
+		c.beforeClose(conn)
 	}
-	return &pool{queue: q, breaker: b, pgx: p, hold: cfg.Hold, timeout: cfg.Timeout}, nil
+	p.pgx, err = pgxpool.NewWithConfig(context.Background(), pc)
+	return p, err
 }
 
-func (p *pool) HoldsForRequest() bool { return p.hold == config.HoldRequest }
-func (p *pool) Holders() []Holder     { return p.queue.holders() }
-
-func (p *pool) Acquire(ctx context.Context) (*Lease, error) {
-	l, err := p.queue.enter(ctx)
-	if err != nil {
-		return nil, err
+func (p *pool) Acquire(ctx context.Context, l *Lease) error {
+	within := ctx
+	if p.idle.Add(-1) < 0 { // it has to connect, which counts against the timeout as the wait in the queue does
+		p.idle.Store(0)
+		var cancel context.CancelFunc
+		within, cancel = context.WithDeadline(ctx, l.since.Add(p.timeout-l.waited))
+		defer cancel()
 	}
-	within, cancel := context.WithDeadline(ctx, l.since.Add(p.timeout-l.waited)) // the wait in the queue counts
-	defer cancel()
-	var conn *pgxpool.Conn
-	err = p.breaker.patiently(within, func() (err error) {
-		conn, err = p.pgx.Acquire(within)
-		return p.connectError(ctx, within, err)
+	return p.retry(within, func() error {
+		conn, err := p.pgx.Acquire(within)
+		if err != nil {
+			return p.explain(ctx, within, err)
+		}
+		l.Lend(conn.Conn(), conn)
+		return nil
 	})
-	if err != nil {
-		p.queue.leave(l)
-		return nil, err
-	}
-	return l.lend(p, conn.Conn(), conn), nil
 }
 
-// connectError tells why pgxpool gave no connection although there was a place: ctx is the caller's, within has the
-// strategy's timeout as well.
-func (p *pool) connectError(ctx, within context.Context, err error) error {
+// explain returns why pgxpool gave no connection: ctx is the caller's, within has the strategy's timeout as well.
+func (p *pool) explain(ctx, within context.Context, err error) error {
 	switch {
-	case err == nil || CauseOf(err) == CircuitOpen:
+	case CauseOf(err) != "":
 		return err
 	case errors.Is(err, puddle.ErrClosedPool):
 		return ErrClosed
 	case within.Err() != nil && ctx.Err() == nil:
 		err = fmt.Errorf("connecting did not end within %v: %w", p.timeout, err)
 	}
-	return connectError(ctx, p.queue.strategy, err)
+	return p.connectError(ctx, err)
 }
 
-func (p *pool) giveBack(l *Lease) {
-	if p.retired.Load() || !l.reuse() {
-		hangUp(l.conn) // Release destroys a closed connection
+func (p *pool) Release(l *Lease) {
+	if p.retired.Load() || !l.Reusable() {
+		p.CloseConn(l.conn) // pgxpool drops a closed connection
+	} else {
+		p.idle.Add(1)
 	}
-	l.slot.(*pgxpool.Conn).Release()
+	l.owner.(*pgxpool.Conn).Release()
 }
 
-func (p *pool) detach(l *Lease) { l.slot.(*pgxpool.Conn).Hijack() }
+func (p *pool) Forget(l *Lease) { l.owner.(*pgxpool.Conn).Hijack() }
+func (p *pool) Idle() int       { return int(p.pgx.Stat().IdleConns()) }
 
-func (p *pool) Stat() Stat {
-	s := p.queue.snapshot()
-	of := p.pgx.Stat()
-	s.Idle, s.AgedOut, s.IdledOut = int(of.IdleConns()), of.MaxLifetimeDestroyCount(), of.MaxIdleDestroyCount()
-	return s
-}
+func (p *pool) Refresh(context.Context) { p.pgx.Reset() }
 
 func (p *pool) Retire(ctx context.Context) {
 	p.retired.Store(true)
@@ -106,16 +149,14 @@ func (p *pool) Retire(ctx context.Context) {
 	for i, c := range idle {
 		conns[i] = c.Hijack()
 	}
-	hangUpAll(ctx, conns)
+	p.closeAll(ctx, conns)
 }
 
-// Close ends with pgxpool's own, which waits for a connection that is still being made.
-func (p *pool) Close(ctx context.Context) error {
-	p.Retire(ctx)
-	err := p.queue.drain(ctx)
-	p.pgx.Close()
-	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("leases were still out, and were taken back: %w", err)
-	}
-	return err
+// Close waits for a connection that is still being made, as pgxpool does.
+func (p *pool) Close() { p.pgx.Close() }
+
+// aged returns how many connections pgxpool closed after max_lifetime, and how many after max_idle.
+func (p *pool) aged() (lifetime, idle int64) {
+	s := p.pgx.Stat()
+	return s.MaxLifetimeDestroyCount(), s.MaxIdleDestroyCount()
 }

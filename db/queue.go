@@ -6,118 +6,195 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
-// queue hands out places, at most size at once, first come first served. It is the one place that knows who
-// holds a lease and who waits for one; each strategy has one.
+// queue hands out places, at most size at once, first come first served. It bounds the wait in time: a newcomer who
+// would wait for too long, by the measured pace, is refused at once. It knows nothing of connections.
 type queue struct {
-	strategy   string
 	size       int           // places; 0: no bound
-	maxWaiting int           // 0: no bound
-	connecting atomic.Int64  // attempts under way
-	cut        atomic.Bool   // closed without patience: who is lent a connection loses it at once
+	maxWaiting int           // protects memory; 0: no bound
 	timeout    time.Duration // of one waiter; 0: as long as its context allows
 
-	mu      sync.Mutex
-	held    []*Lease // in no order: each lease knows its index
-	waiters list.List
-	pace    pace          // of the places that come free while somebody waits
-	counts  Stat          // its counters only
-	idle    chan struct{} // closed when the last lease came back, if someone waits for that
+	mu         sync.Mutex
+	taken      int       // places that are out
+	limit      int       // less than size for a while, where the server had no slot for more; 0: size
+	limitUntil time.Time // the end of that while
+	waiters    list.List // of *waiter, the oldest first
+	expiry     *time.Timer
+	pace       pace          // of the places that come free while a request waits
+	idle       chan struct{} // closed when the last place comes back, if someone waits for that
 
-	watch *watch // over the leases; set before the first
+	waited, timedOut, refused int64
+	waitTotal                 time.Duration
 }
 
+// waiter is a request in the queue.
 type waiter struct {
-	lease *Lease
 	since time.Time
-	place chan struct{} // closed, under the lock, by whoever hands over a place
+	place chan error // buffered: nil with a place, or why there is none
 }
 
-// enter takes a place and returns the lease that will fill it. The lease is listed from this moment, so that
-// a holder that is still connecting is seen.
-func (q *queue) enter(ctx context.Context) (*Lease, error) {
+// fullFactor: a newcomer is refused when a third of the timeout would pass before its turn. A page of two queries waits
+// twice, and has its own work; so it ends within the timeout.
+const fullFactor = 3
+
+// enter takes a place, and returns how long that took. urgent is for a request that has had a lease already: it may
+// wait for as long as the timeout lets it, since the work on it would be lost. since is when the request began to
+// wait, if it has waited before: it is first in line then.
+func (q *queue) enter(ctx context.Context, urgent bool, since time.Time) (time.Duration, error) {
 	if ctx.Err() != nil {
-		return nil, q.gaveUp(ctx, 0)
+		return 0, q.gaveUp(ctx, 0)
 	}
-	l := newLease(q)
 	q.mu.Lock()
-	if q.size == 0 || len(q.held) < q.size {
-		q.hold(l)
+	if q.size == 0 || q.free() && q.waiters.Len() == 0 {
+		q.taken++
 		q.mu.Unlock()
-		return l, nil
+		return 0, nil
 	}
-	if q.refuses(ctx) {
-		q.counts.Refused++
+	if since.IsZero() && q.refuses(urgent) {
+		q.refused++
 		err := q.connError(QueueFull, 0)
 		q.mu.Unlock()
-		return nil, err
+		return 0, err
 	}
-	w := &waiter{lease: l, since: time.Now(), place: make(chan struct{})}
+	w := &waiter{since: cmp.Or(since, time.Now()), place: make(chan error, 1)}
+	e := q.line(w, !since.IsZero())
+	q.mu.Unlock()
+	return q.wait(ctx, w, e)
+}
+
+// line puts w at the end, or at the front. The lock is held.
+func (q *queue) line(w *waiter, front bool) *list.Element {
 	if q.waiters.Len() == 0 {
 		q.pace = pace{size: q.size}
 	}
-	e := q.waiters.PushBack(w)
-	q.mu.Unlock()
-	if err := q.wait(ctx, w, e); err != nil {
-		return nil, err
+	var e *list.Element
+	if front {
+		e = q.waiters.PushFront(w)
+	} else {
+		e = q.waiters.PushBack(w)
 	}
-	return l, nil
+	if q.timeout > 0 && (q.waiters.Len() == 1 || front) {
+		q.arm(w.since)
+	}
+	return e
 }
 
-// wait stands in the queue. A place that was handed over while the waiter was giving up is its own all the
-// same: whoever uses the lease sees that its context is over, and gives the place to the next.
-func (q *queue) wait(ctx context.Context, w *waiter, e *list.Element) error {
-	var tooLong <-chan time.Time
-	if q.timeout > 0 {
-		t := time.NewTimer(q.timeout)
-		defer t.Stop()
-		tooLong = t.C
+// arm sets the one timer of the queue for its first waiter, who is the first whose time passes. The lock is held.
+func (q *queue) arm(since time.Time) {
+	left := time.Until(since.Add(q.timeout))
+	if q.expiry == nil {
+		q.expiry = time.AfterFunc(left, q.expire)
+		return
 	}
-	select {
-	case <-w.place:
-	case <-ctx.Done():
-	case <-tooLong:
-	}
+	q.expiry.Reset(left)
+}
+
+// expire ends the wait of those whose time has passed.
+func (q *queue) expire() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	waited := time.Since(w.since)
-	if w.lease.index >= 0 {
-		q.counts.Waited++
-		q.counts.WaitTotal += waited
-		w.lease.waited = waited
-		return nil
+	for e := q.waiters.Front(); e != nil; e = q.waiters.Front() {
+		w := e.Value.(*waiter)
+		if time.Since(w.since) < q.timeout {
+			q.arm(w.since)
+			return
+		}
+		q.waiters.Remove(e)
+		q.timedOut++
+		w.place <- q.connError(PoolTimeout, q.timeout)
 	}
-	q.waiters.Remove(e)
-	if ctx.Err() != nil {
+}
+
+// wait stands in the queue until there is a place, the timeout has passed, or ctx ends. A place that arrives while the
+// waiter gives up is handed on.
+func (q *queue) wait(ctx context.Context, w *waiter, e *list.Element) (time.Duration, error) {
+	var err error
+	select {
+	case err = <-w.place:
+	case <-ctx.Done():
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		select {
+		case err = <-w.place:
+			if err == nil {
+				q.leaveLocked()
+			}
+		default:
+			q.waiters.Remove(e)
+		}
+		waited := time.Since(w.since)
 		if end, ok := ctx.Deadline(); ok {
 			waited = max(0, min(waited, end.Sub(w.since))) // what it had, as for the queue's own timeout
 		}
-		return q.gaveUp(ctx, waited)
+		return waited, q.gaveUp(ctx, waited)
 	}
-	q.counts.TimedOut++
-	return q.connError(PoolTimeout, q.timeout)
+	waited := time.Since(w.since)
+	if err == nil {
+		q.mu.Lock()
+		q.waited++
+		q.waitTotal += waited
+		q.mu.Unlock()
+	}
+	return waited, err
 }
 
-// refuses tells whether a newcomer may not wait: the queue is full, or it moves so slowly that a third of the
-// timeout would pass before their turn. A page of two queries waits twice, and has its own work: so it ends within
-// the timeout as well, as app's BenchmarkOverload shows. Up to maxWaiting, as many as there are places may wait, so that
-// there is somebody to see when the pace gets better; and so may a request that has had a lease already, since
-// the work on it would be lost. The lock is held.
-func (q *queue) refuses(ctx context.Context) bool {
+// refuses reports whether a newcomer may not wait. As many as there are places always may, so that the pace is measured
+// again. The lock is held.
+func (q *queue) refuses(urgent bool) bool {
 	n := q.waiters.Len()
 	if q.maxWaiting > 0 && n >= q.maxWaiting {
 		return true
 	}
-	return q.timeout > 0 && n >= q.size && q.pace.wait(n+1) > q.timeout/3 && ctx.Value(begun{}) == nil
+	return q.timeout > 0 && n >= q.size && !urgent && q.pace.wait(n+1) > q.timeout/fullFactor
 }
 
-// begun marks the context of a request that has had a lease.
-type begun struct{}
+// free reports whether there is a place. The lock is held.
+func (q *queue) free() bool {
+	if q.limit > 0 && !time.Now().Before(q.limitUntil) {
+		q.limit = 0
+	}
+	return q.taken < cmp.Or(q.limit, q.size)
+}
+
+// leave frees a place, for the first in the queue.
+func (q *queue) leave() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.leaveLocked()
+}
+
+func (q *queue) leaveLocked() {
+	q.taken--
+	for e := q.waiters.Front(); e != nil && q.free(); e = q.waiters.Front() {
+		q.waiters.Remove(e)
+		q.taken++
+		q.pace.handedOver(time.Now())
+		e.Value.(*waiter).place <- nil
+	}
+	if q.taken == 0 && q.idle != nil {
+		close(q.idle)
+		q.idle = nil
+	}
+}
+
+// limitFor is how long a pool that could not grow tries to do without.
+const limitFor = time.Second
+
+// giveWay gives up the place of a request for which the server had no slot, if others have places: it can wait for one
+// of theirs, and for a while no more than theirs are handed out. It reports false where there is nothing to wait for.
+func (q *queue) giveWay() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.size == 0 || q.taken <= 1 {
+		return false
+	}
+	q.taken--
+	q.limit, q.limitUntil = q.taken, time.Now().Add(limitFor)
+	return true
+}
 
 // pace is the time between two places that a queue hands over, as a moving average. It begins with the first of them, so
 // that a pool which has just begun to connect does not look slow, and is known after a round of all places: those that
@@ -148,41 +225,11 @@ func (p *pace) wait(n int) time.Duration {
 	return time.Duration(n) * p.average
 }
 
-// hold lists the lease. The lock is held.
-func (q *queue) hold(l *Lease) {
-	l.index, l.since = len(q.held), time.Now()
-	q.held = append(q.held, l)
-	q.counts.Acquired++
-}
-
-// leave gives the lease's place to the first in the queue, or frees it. A lease may leave only once.
-func (q *queue) leave(l *Lease) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	last := len(q.held) - 1
-	q.held[l.index] = q.held[last]
-	q.held[l.index].index = l.index
-	q.held[last] = nil
-	q.held = q.held[:last]
-	l.index = -1
-	if front := q.waiters.Front(); front != nil {
-		w := q.waiters.Remove(front).(*waiter)
-		q.hold(w.lease)
-		close(w.place)
-		q.pace.handedOver(w.lease.since)
-		return
-	}
-	if last == 0 && q.idle != nil {
-		close(q.idle)
-		q.idle = nil
-	}
-}
-
-// drained is closed when no lease is out.
+// drained is closed when no place is taken.
 func (q *queue) drained() <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.held) == 0 {
+	if q.taken == 0 {
 		done := make(chan struct{})
 		close(done)
 		return done
@@ -193,41 +240,12 @@ func (q *queue) drained() <-chan struct{} {
 	return q.idle
 }
 
-// leases is a copy of the list of those that are out, oldest first.
-func (q *queue) leases() []*Lease {
+// stat adds the queue's figures.
+func (q *queue) stat(s *Stat) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	ls := slices.Clone(q.held)
-	slices.SortFunc(ls, func(a, b *Lease) int { return a.since.Compare(b.since) })
-	return ls
-}
-
-// holders describes the leases that are out, oldest first.
-func (q *queue) holders() []Holder {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	hs := make([]Holder, len(q.held))
-	for i, l := range q.held {
-		hs[i] = l.holder()
-	}
-	slices.SortFunc(hs, func(a, b Holder) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.PID, b.PID)) })
-	return hs
-}
-
-// snapshot is the queue's part of a Stat.
-func (q *queue) snapshot() Stat {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	s := q.counts
-	s.Strategy, s.Size, s.Leases, s.Waiting = q.strategy, q.size, len(q.held), q.waiters.Len()
-	s.OldestWait, s.Connecting = q.oldestWait(), int(q.connecting.Load())
-	return s
-}
-
-// expectedWait is what a newcomer has before them: by the pace of the queue or, while none is known, what the first
-// in it has waited already. The lock is held.
-func (q *queue) expectedWait() time.Duration {
-	return cmp.Or(q.pace.wait(q.waiters.Len()), q.oldestWait())
+	s.Size, s.Leases, s.Waiting, s.OldestWait = q.size, q.taken, q.waiters.Len(), q.oldestWait()
+	s.Waited, s.WaitTotal, s.TimedOut, s.Refused = q.waited, q.waitTotal, q.timedOut, q.refused
 }
 
 // oldestWait is how long the first in the queue has waited. The lock is held.
@@ -238,49 +256,21 @@ func (q *queue) oldestWait() time.Duration {
 	return 0
 }
 
-// count adds one to one of the counters.
-func (q *queue) count(n *int64) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	*n++
-}
-
-// drain waits until no lease is out, and ends the watch. When ctx ends first, the leases are taken back.
-func (q *queue) drain(ctx context.Context) error {
-	defer q.watch.end()
-	select {
-	case <-q.drained():
-		return nil
-	case <-ctx.Done():
-	}
-	q.cut.Store(true)
-	var cuts sync.WaitGroup
-	for _, l := range q.leases() {
-		cuts.Go(func() { l.Reclaim() })
-	}
-	cuts.Wait() // each is bounded
-	select {
-	case <-q.drained():
-	case <-time.After(resetTimeout): // one that was just connecting, or coming back
-	}
-	return ctx.Err()
-}
-
-// connError describes the queue as it stands. The lock is held.
+// connError describes the queue as it is. The lock is held.
 func (q *queue) connError(cause Cause, waited time.Duration) *ConnError {
 	return &ConnError{
-		Cause: cause, Strategy: q.strategy, Waited: waited,
-		Size: q.size, Leases: len(q.held), Waiting: q.waiters.Len(), RetryAfter: q.expectedWait(), stack: callers(),
+		Cause: cause, Waited: waited, Size: q.size, Leases: q.taken, Waiting: q.waiters.Len(),
+		RetryAfter: cmp.Or(q.pace.wait(q.waiters.Len()), q.oldestWait()), // what a newcomer has before it
 	}
 }
 
-// gaveUp tells a caller that went away from one whose own deadline passed while the leases were out: only the
-// second is a failure of ours. The lock is held, or nobody has the queue.
+// gaveUp tells a caller that went away from one whose own deadline passed while the places were taken: only the
+// second is a failure of ours. The lock is held, or no place is asked for.
 func (q *queue) gaveUp(ctx context.Context, waited time.Duration) error {
 	if errors.Is(ctx.Err(), context.Canceled) || waited == 0 {
 		return fmt.Errorf("gave up waiting for a connection: %w", ctx.Err())
 	}
-	q.counts.TimedOut++
+	q.timedOut++
 	err := q.connError(PoolTimeout, waited)
 	err.Err = ctx.Err()
 	return err

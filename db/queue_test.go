@@ -1,7 +1,7 @@
 package db
 
 import (
-	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,56 +9,129 @@ import (
 
 func TestARequestThatWouldBeServedTooLateIsRefusedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := &queue{strategy: "pool", size: 1, timeout: 3 * time.Second}
-		l, err := q.enter(t.Context())
-		if err != nil {
+		q := &queue{size: 1, timeout: 3 * time.Second}
+		if _, err := q.enter(t.Context(), false, time.Time{}); err != nil {
 			t.Fatal(err)
 		}
-		served := make(chan *Lease, 10)
-		ask := func(ctx context.Context) {
+		served := make(chan bool, 10)
+		ask := func(urgent bool) {
 			go func() {
-				if l, err := q.enter(ctx); err == nil {
-					served <- l
+				if _, err := q.enter(t.Context(), urgent, time.Time{}); err == nil {
+					served <- true
 				}
 			}()
 			synctest.Wait()
 		}
-		for range 5 { // while the pace is not known, everybody may wait
-			ask(t.Context())
+		waiting := func(want int, why string) {
+			t.Helper()
+			if s := statOf(q); s.Waiting != want {
+				t.Errorf("%d wait, want %d: %s", s.Waiting, want, why)
+			}
 		}
+		for range 5 {
+			ask(false)
+		}
+		waiting(5, "while the pace is not known, every request may wait")
 		for range 2 {
 			<-time.After(400 * time.Millisecond)
-			q.leave(l)
-			l = <-served
+			q.leave()
+			<-served
 		}
-		// Three wait, and 4 × 0.4 s are more than a third of the timeout.
 		began := time.Now()
-		_, err = q.enter(t.Context())
+		_, err := q.enter(t.Context(), false, time.Time{})
 		if CauseOf(err) != QueueFull || !time.Now().Equal(began) {
-			t.Errorf("the newcomer: %v after %v", err, time.Since(began))
+			t.Errorf("4 × 0.4 s are more than a third of the timeout, but the newcomer got %v after %v", err, time.Since(began))
 		}
-		if ce, ok := err.(*ConnError); !ok || ce.RetryAfter != 3*400*time.Millisecond { //nolint:errorlint // it is not wrapped
-			t.Errorf("told to come back after: %+v", err)
+		if ce, ok := errors.AsType[*ConnError](err); !ok || ce.RetryAfter != 3*400*time.Millisecond {
+			t.Errorf("the newcomer may come back after: %+v", err)
 		}
-		ask(context.WithValue(t.Context(), begun{}, true))
-		if n := q.snapshot().Waiting; n != 4 {
-			t.Errorf("%d wait: a request that has had a lease may", n)
-		}
+		ask(true)
+		waiting(4, "a request that has had a lease may wait")
 		for range 4 { // it gets faster
 			<-time.After(50 * time.Millisecond)
-			q.leave(l)
-			l = <-served
+			q.leave()
+			<-served
 		}
-		ask(t.Context())
-		if n := q.snapshot().Waiting; n != 1 {
-			t.Errorf("%d wait: as many as there are places may", n)
-		}
-		q.leave(l)
-		q.leave(<-served)
-		if s := q.snapshot(); s.Refused != 1 || s.Waiting != 0 || s.Leases != 0 || s.Acquired != 8 {
+		ask(false)
+		waiting(1, "as many as there are places may")
+		q.leave()
+		<-served
+		q.leave()
+		if s := statOf(q); s.Refused != 1 || s.Waiting != 0 || s.Leases != 0 || s.Waited != 7 {
 			t.Errorf("%+v", s)
 		}
 	})
+}
+
+func TestARequestThatFoundNoSlotWaitsFirstInLineForAPlaceOfAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := &queue{size: 3, timeout: 3 * time.Second}
+		began := time.Now()
+		for range 3 {
+			if _, err := q.enter(t.Context(), false, time.Time{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		served := make(chan string, 2)
+		ask := func(name string, since time.Time) {
+			go func() {
+				if _, err := q.enter(t.Context(), false, since); err == nil {
+					served <- name
+				}
+			}()
+			synctest.Wait()
+		}
+		ask("second", time.Time{})
+		if !q.giveWay() {
+			t.Fatal("there are two others to wait for")
+		}
+		ask("first", began)
+		if s := statOf(q); s.Waiting != 2 || s.Leases != 2 {
+			t.Errorf("the place that was given up is handed out again: %+v", s)
+		}
+		q.leave()
+		if name := <-served; name != "first" {
+			t.Errorf("%s was served first", name)
+		}
+		<-time.After(2 * limitFor)
+		q.leave()
+		<-served
+		if s := statOf(q); s.Leases != 2 {
+			t.Errorf("%+v", s)
+		}
+		q.leave()
+		if q.giveWay() {
+			t.Error("nobody else has a place, but the request shall wait for one")
+		}
+		q.leave()
+	})
+}
+
+func TestAWaiterGivesUpAfterTheTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := &queue{size: 1, timeout: 3 * time.Second}
+		if _, err := q.enter(t.Context(), false, time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		go func() { _, _ = q.enter(t.Context(), false, time.Time{}) }()
+		<-time.After(time.Second)
+		if waited, err := q.enter(t.Context(), false, time.Time{}); CauseOf(err) != PoolTimeout || waited != 3*time.Second {
+			t.Errorf("%v after %v", err, waited)
+		}
+		if d := time.Since(began); d != 4*time.Second {
+			t.Errorf("both had given up after %v", d)
+		}
+		if s := statOf(q); s.TimedOut != 2 || s.Waiting != 0 || s.Leases != 1 {
+			t.Errorf("%+v", s)
+		}
+		q.leave()
+	})
+}
+
+func statOf(q *queue) (s Stat) {
+	q.stat(&s)
+	return s
 }
 
 func TestThePaceIsThatOfTheLastRounds(t *testing.T) {

@@ -3,108 +3,109 @@ package db
 import (
 	"context"
 	"fmt"
-	"log/slog"
+	"slices"
+	"strings"
 	"time"
-
-	"github.com/jackc/pgx/v5"
-
-	"ddtb/config"
 )
 
-// Strategy is the rule by which a holder gets its connection. Every strategy passes the suite
-// dbtest.Conformance on a real PostgreSQL, which is the long form of this contract.
-//
-// A Strategy is safe for concurrent use. Leases are given out first come first served where they are bounded,
-// and nothing of a request that gave up while it waited is left behind.
+// Strategy is the rule by which a lease gets its connection. An implementation keeps connections, and nothing else:
+// how many leases may be out, who waits, who holds, and what a failure means are the business of Source, which calls
+// it. All methods are safe for concurrent use; for one lease they are called one after another.
 type Strategy interface {
-	// Acquire waits for a lease until ctx ends or the strategy's own timeout passes. A failure is a *ConnError
-	// that tells the cause, or ctx's error when the caller went away.
-	Acquire(ctx context.Context) (*Lease, error)
-	// HoldsForRequest tells whether a request keeps its lease from its first query to its end, rather than for
-	// each query.
-	HoldsForRequest() bool
-	// Stat is a snapshot; it needs no connection.
-	Stat() Stat
-	// Holders lists the leases that are out, oldest first; it needs no connection.
-	Holders() []Holder
-	// Retire closes every connection that nobody holds, and keeps none from then on: a lease given out later is
-	// closed when it comes back. It returns when the server has freed their slots, or ctx ends.
+	// Acquire gives l a connection, with l.Lend. It returns within the strategy's connect timeout, or when ctx ends.
+	Acquire(ctx context.Context, l *Lease) error
+	// Release takes the connection of l back. It is kept only if l.Reusable() and the strategy still wants it;
+	// else it is closed, which may take a second.
+	Release(l *Lease)
+	// Forget drops the connection of l, which is closed elsewhere.
+	Forget(l *Lease)
+	// Idle returns the number of connections that are kept and not out.
+	Idle() int
+	// Refresh closes the connections that are not out. Those that are out are closed when they come back, and none
+	// that was made before is used again.
+	Refresh(ctx context.Context)
+	// Retire is Refresh, and from then on no connection is kept. It returns when the server has freed the slots, or
+	// ctx ends.
 	Retire(ctx context.Context)
-	// Close retires the strategy and waits for the leases that are out; when ctx ends first, they are taken
-	// back from their holders. Afterwards no connection is left. It may be called twice.
-	Close(ctx context.Context) error
+	// Close ends what New began. No lease is out.
+	Close()
 }
 
-// NewStrategy makes the strategy that cfg names. It connects when the first lease is asked for.
-func NewStrategy(cfg config.Database, o Options) (Strategy, error) {
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
-	cc, err := ConnConfig(cfg, cfg.ApplicationName+"/"+cfg.Strategy)
-	if err != nil {
-		return nil, err
-	}
-	if o.Tracer != nil {
-		cc.Tracer = o.Tracer
-	}
-	q := &queue{strategy: cfg.Strategy}
-	s, err := strategyOn(q, cfg, cc)
-	if err != nil {
-		return nil, err
-	}
-	q.watch = startWatch(q, cfg.Pool.LeakAfter, cfg.Pool.ReclaimAfter, o.Log)
-	return s, nil
+// Spec describes a strategy to everything that lists strategies: configuration, metrics, dashboard, experiments. A new
+// strategy is one file that registers its Spec.
+type Spec struct {
+	Name        string
+	Description string // one line
+	// Size is how many leases may be out at once; 0: no bound. Timeout is how long a request waits for one.
+	Size    func(Settings) int
+	Timeout func(Settings) time.Duration
+	// Backends is how many backends the strategy has at most; 0: no bound.
+	Backends func(Settings) int
+	// HoldsForRequest reports whether a request keeps its lease from its first query to its end.
+	HoldsForRequest func(Settings) bool
+	// Show lists the settings that matter to a reader, in order.
+	Show func(Settings) []Setting
+	// Check returns an error that names the field that is out of bounds. Nil: nothing to check.
+	Check func(Settings) error
+	New   func(Settings, *Connector) (Strategy, error)
 }
 
-// strategyOn makes the strategy, whose leases q keeps.
-func strategyOn(q *queue, cfg config.Database, cc *pgx.ConnConfig) (Strategy, error) {
-	switch cfg.Strategy {
-	case config.StrategyPerRequest:
-		return newPerRequest(q, cfg.PerRequest, cc), nil
-	case config.StrategyPersistent:
-		return newPersistent(q, cfg.Persistent, cc), nil
-	case config.StrategyPool:
-		return newPool(q, cfg.Pool, cc)
+// Setting is a key of the configuration, relative to the database's section, with its value as text.
+type Setting struct{ Key, Value string }
+
+func show(key string, value any) Setting { return Setting{key, fmt.Sprint(value)} }
+
+var specs []Spec
+
+// Register adds a strategy. It is for init functions, and panics on a name that is taken.
+func Register(s Spec) {
+	if _, taken := Lookup(s.Name); taken {
+		panic("db: two strategies are named " + s.Name)
 	}
-	return nil, fmt.Errorf("unknown strategy %q: use %q, %q or %q", cfg.Strategy,
-		config.StrategyPool, config.StrategyPersistent, config.StrategyPerRequest)
+	specs = append(specs, s)
+	slices.SortFunc(specs, func(a, b Spec) int { return strings.Compare(a.Name, b.Name) })
 }
 
-// Stat is what a strategy knows of itself. Counters run since the strategy came into force.
-type Stat struct {
-	Strategy   string
-	Size       int           // at most so many leases; 0: no bound
-	Leases     int           // out now, or being connected
-	Connecting int           // attempts to connect that are under way
-	Idle       int           // connections kept that nobody holds
-	Waiting    int           // requests in the queue
-	OldestWait time.Duration // how long the first in the queue has waited; 0 without a queue
+// Strategies lists the registered strategies by name.
+func Strategies() []Spec { return slices.Clone(specs) }
 
-	Acquired  int64         // leases given out
-	Waited    int64         // leases that had to be waited for
-	WaitTotal time.Duration // by them
-	TimedOut  int64         // waiters that gave up after the timeout
-	Refused   int64         // requests that found the queue full, or too slow
-	Leaked    int64         // leases that were out for leak_after, or whose rows were open at their request's end
-	Reclaimed int64         // leases taken back after reclaim_after, or at that end
-	Nested    int64         // leases asked for by a request that held one
-	Connects  int64         // attempts to connect
-	Connected int64         // attempts that succeeded
-	AgedOut   int64         // connections of a pool that were closed after max_lifetime
-	IdledOut  int64         // and after max_idle
-}
-
-// plus adds the counters up; what is of a moment is left out.
-func (s Stat) plus(o Stat) Stat {
-	return Stat{
-		Strategy: o.Strategy,
-		Acquired: s.Acquired + o.Acquired, Waited: s.Waited + o.Waited, WaitTotal: s.WaitTotal + o.WaitTotal,
-		TimedOut: s.TimedOut + o.TimedOut, Refused: s.Refused + o.Refused, Leaked: s.Leaked + o.Leaked,
-		Reclaimed: s.Reclaimed + o.Reclaimed, Nested: s.Nested + o.Nested,
-		Connects: s.Connects + o.Connects, Connected: s.Connected + o.Connected,
-		AgedOut: s.AgedOut + o.AgedOut, IdledOut: s.IdledOut + o.IdledOut,
+// Names lists the names of the registered strategies, sorted.
+func Names() []string {
+	names := make([]string, len(specs))
+	for i, s := range specs {
+		names[i] = s.Name
 	}
+	return names
 }
 
-// Open is the number of connections that the strategy has with the server, as far as it knows.
-func (s Stat) Open() int { return s.Leases + s.Idle }
+// Lookup finds a strategy by its name.
+func Lookup(name string) (Spec, bool) {
+	for _, s := range specs {
+		if s.Name == name {
+			return s, true
+		}
+	}
+	return Spec{}, false
+}
+
+// SpecOf returns the strategy that the settings name, checked.
+func SpecOf(s Settings) (Spec, error) {
+	spec, ok := Lookup(s.Strategy)
+	if !ok {
+		return Spec{}, fmt.Errorf("unknown strategy %q: use one of %s", s.Strategy, strings.Join(Names(), ", "))
+	}
+	if spec.Check != nil {
+		if err := spec.Check(s); err != nil {
+			return Spec{}, fmt.Errorf("strategy %s: %w", s.Strategy, err)
+		}
+	}
+	return spec, nil
+}
+
+// atLeast returns an error unless low <= n.
+func atLeast[T int | time.Duration](key string, n, low T) error {
+	if n < low {
+		return fmt.Errorf("%s is %v, and must be at least %v", key, n, low)
+	}
+	return nil
+}

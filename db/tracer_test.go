@@ -9,13 +9,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/dbtest"
 )
 
 func TestATracerFollowsEachAcquireConnectAndQuery(t *testing.T) {
-	for _, strategy := range []string{config.StrategyPerRequest, config.StrategyPersistent, config.StrategyPool} {
+	for _, strategy := range []string{db.PerRequest, db.Persistent, db.Pool} {
 		t.Run(strategy, func(t *testing.T) {
 			cfg := dbtest.Config(t)
 			cfg.Strategy, cfg.Pool.MinSize = strategy, 0

@@ -126,10 +126,10 @@ func TestATokenOfARefusedVoteIsNotUsedUp(t *testing.T) {
 // underEachStrategy runs a test on a database of its own with each way to get a connection.
 func underEachStrategy(t *testing.T, test func(*testing.T, *site)) {
 	for name, set := range map[string]func(*config.Database){
-		"per-request":             func(c *config.Database) { c.Strategy = config.StrategyPerRequest },
-		"persistent":              func(c *config.Database) { c.Strategy = config.StrategyPersistent },
-		"persistent with workers": func(c *config.Database) { c.Strategy, c.Persistent.Workers = config.StrategyPersistent, 5 },
-		"pool":                    func(c *config.Database) { c.Strategy, c.Pool.MaxSize = config.StrategyPool, 5 },
+		"per-request":             func(c *config.Database) { c.Strategy = db.PerRequest },
+		"persistent":              func(c *config.Database) { c.Strategy = db.Persistent },
+		"persistent with workers": func(c *config.Database) { c.Strategy, c.Persistent.Workers = db.Persistent, 5 },
+		"pool":                    func(c *config.Database) { c.Strategy, c.Pool.MaxSize = db.Pool, 5 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := dbtest.Config(t)

@@ -302,7 +302,7 @@ func TestALoginThatCanNotSucceedIsHashedAllTheSame(t *testing.T) {
 
 func TestNoLeaseIsHeldWhileAPasswordIsHashed(t *testing.T) {
 	cfg := dbtest.Config(t)
-	cfg.Pool.MaxSize, cfg.Pool.Hold = 1, config.HoldRequest
+	cfg.Pool.MaxSize, cfg.Pool.Hold = 1, db.HoldRequest
 	d, err := db.Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -48,21 +48,21 @@ type group struct {
 const strategyKey = "strategy"
 
 var groups = []group{
-	{config.StrategyPool, []field{
+	{db.Pool, []field{
 		{Key: "pool.max_size", Title: "Size", Help: "At most so many connections."},
 		{Key: "pool.timeout", Title: "Timeout", Help: "How long a request waits for a lease, as 10s."},
 		{Key: "pool.max_waiting", Title: "Most that wait", Help: "The next request is refused at once; 0: no bound."},
 		{
-			Key: "pool.hold", Title: "Hold", Choices: []string{config.HoldQuery, config.HoldRequest},
+			Key: "pool.hold", Title: "Hold", Choices: []string{db.HoldQuery, db.HoldRequest},
 			Help: "A lease for each query, or kept to the request's end.",
 		},
 	}},
-	{config.StrategyPersistent, []field{
+	{db.Persistent, []field{
 		{Key: "persistent.workers", Title: "Workers", Help: "A fixed number; 0: one for each client connection."},
 		{Key: "persistent.conn_max_age", Title: "Age", Help: "When a worker replaces its connection, as 10s; none: never."},
 		{Key: "persistent.reap", Title: "Close the connection of a worker that is gone", Check: true},
 	}},
-	{config.StrategyPerRequest, []field{
+	{db.PerRequest, []field{
 		{Key: "per_request.max_size", Title: "Size", Help: "At most so many connections; 0: no bound."},
 		{Key: "per_request.timeout", Title: "Timeout", Help: "How long a request waits for its turn, as 10s; only with a size."},
 	}},
@@ -95,7 +95,7 @@ func (b *Board) newForm(texts, problems map[string]string) *form {
 	fill := func(x field) field {
 		text, is := texts[x.Key]
 		if !is {
-			text = cfg.Text(x.Key)
+			text = config.Text(cfg, x.Key)
 		}
 		x.Text, x.Problem = text, upper(problems[x.Key])
 		return x
@@ -201,7 +201,7 @@ func (b *Board) apply(
 	patience, cancel := context.WithTimeout(ctx, switchTimeout)
 	defer cancel()
 	before, after, err := b.Switch(patience, func(now config.Database) (after config.Database, err error) {
-		if after, problems = now.Edit(texts); len(problems) > 0 {
+		if after, problems = config.Edit(now, texts); len(problems) > 0 {
 			return now, errMistakes
 		}
 		return after, nil
@@ -244,7 +244,7 @@ func inShort(err error) string {
 func differences(before, after config.Database) string {
 	var all []string
 	for _, key := range keys() {
-		if from, to := before.Text(key), after.Text(key); from != to {
+		if from, to := config.Text(before, key), config.Text(after, key); from != to {
 			all = append(all, fmt.Sprintf("%s from %s to %s", key, from, to))
 		}
 	}

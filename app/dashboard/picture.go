@@ -184,7 +184,7 @@ func (p *picture) process(s *sight) {
 	}
 	p.Tables["settings"] = nil
 	for _, key := range settingsOf(st.Strategy) {
-		p.Tables["settings"] = append(p.Tables["settings"], []string{key, s.cfg.Text(key)})
+		p.Tables["settings"] = append(p.Tables["settings"], []string{key, config.Text(s.cfg, key)})
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"ddtb/app/metrics"
 	"ddtb/config"
+	"ddtb/db"
 )
 
 func TestWaitsAreThoseOfTheLastMinuteUnderTheSettingsInForce(t *testing.T) {
@@ -16,12 +17,12 @@ func TestWaitsAreThoseOfTheLastMinuteUnderTheSettingsInForce(t *testing.T) {
 			asked.TraceAcquire(t.Context(), strategy)(nil)
 		}
 	}
-	pool := config.Database{Strategy: config.StrategyPool}
+	pool := config.Database{Strategy: db.Pool}
 	larger := pool
 	larger.Pool.MaxSize = 9
-	perRequest := config.Database{Strategy: config.StrategyPerRequest}
+	perRequest := config.Database{Strategy: db.PerRequest}
 	w := waits{of: asked.Waits}
-	end(7, config.StrategyPool) // before anybody looked
+	end(7, db.Pool) // before anybody looked
 	start := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	for _, step := range []struct {
 		second int

@@ -92,7 +92,7 @@ func (l *Lab) strategyFor(p *params, cfg config.Database) (_ acquirer, end func(
 	if !p.private {
 		return l.db, func() {}, nil
 	}
-	s, err := db.NewStrategy(cfg, db.Options{Log: l.log})
+	s, err := db.NewSource(cfg, db.Options{Log: l.log})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -89,8 +89,8 @@ func (s *site) backends(private bool, strategy string) int {
 	return dbtest.Backends(s.T, s.control, name+"/"+strategy)
 }
 
-func persistent(c *config.Database) { c.Strategy = config.StrategyPersistent }
-func perRequest(c *config.Database) { c.Strategy = config.StrategyPerRequest }
+func persistent(c *config.Database) { c.Strategy = db.Persistent }
+func perRequest(c *config.Database) { c.Strategy = db.PerRequest }
 
 // in is the site for a part of its test.
 func (s *site) in(t *testing.T) *site {

@@ -302,7 +302,7 @@ func (r *sentryRun) query(ctx context.Context) error {
 		ctx, cancel = context.WithTimeout(ctx, r.timeout)
 		defer cancel()
 	}
-	if cfg := r.db.Config(); cfg.Strategy == config.StrategyPool && cfg.Pool.Hold == config.HoldQuery {
+	if cfg := r.db.Config(); cfg.Strategy == db.Pool && cfg.Pool.Hold == db.HoldQuery {
 		_, err := r.db.Exec(ctx, "SELECT 1")
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"ddtb/config"
+	"ddtb/db"
 )
 
 // Stress is the answer of /test/pool-stress.
@@ -53,13 +54,13 @@ type Waits struct {
 // SettingsOf are the settings of the strategy that cfg names.
 func SettingsOf(cfg config.Database) Settings {
 	switch cfg.Strategy {
-	case config.StrategyPool:
+	case db.Pool:
 		p := cfg.Pool
 		return Settings{MinSize: &p.MinSize, MaxSize: &p.MaxSize, Timeout: p.Timeout.String(), MaxWaiting: &p.MaxWaiting, Hold: p.Hold}
-	case config.StrategyPersistent:
+	case db.Persistent:
 		p := cfg.Persistent
 		age := p.ConnMaxAge.String()
-		if p.ConnMaxAge == config.Forever {
+		if p.ConnMaxAge == db.Forever {
 			age = "none"
 		}
 		return Settings{ConnMaxAge: age, Workers: &p.Workers, Reap: &p.Reap}
@@ -105,9 +106,9 @@ func readStress(c echo.Context, limits config.Test, cfg *config.Database) (*para
 // timeoutOf is how long a holder waits under the strategy; 0 where nobody waits.
 func timeoutOf(cfg config.Database) time.Duration {
 	switch {
-	case cfg.Strategy == config.StrategyPool:
+	case cfg.Strategy == db.Pool:
 		return cfg.Pool.Timeout
-	case cfg.Strategy == config.StrategyPerRequest && cfg.PerRequest.MaxSize > 0:
+	case cfg.Strategy == db.PerRequest && cfg.PerRequest.MaxSize > 0:
 		return cfg.PerRequest.Timeout
 	}
 	return 0

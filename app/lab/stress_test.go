@@ -11,6 +11,7 @@ import (
 
 	"ddtb/app/lab"
 	"ddtb/config"
+	"ddtb/db"
 	"ddtb/db/dbtest"
 )
 
@@ -112,7 +113,7 @@ func TestEachStrategyRunsPrivatelyBesideTheApplication(t *testing.T) {
 			}
 		})
 	}
-	if st := s.db.Stat(); st.Acquired != 0 || s.db.Config().Strategy != config.StrategyPool {
+	if st := s.db.Stat(); st.Acquired != 0 || s.db.Config().Strategy != db.Pool {
 		t.Errorf("the application was not left alone: %+v", st)
 	}
 }

@@ -9,11 +9,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"ddtb/app/report"
-	"ddtb/config"
 	"ddtb/db"
 )
 
-var strategies = []string{config.StrategyPool, config.StrategyPersistent, config.StrategyPerRequest}
+var strategies = []string{db.Pool, db.Persistent, db.PerRequest}
 
 // gaveUp is the cause of an acquire whose caller went away.
 const gaveUp = "gave up"

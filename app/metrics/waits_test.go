@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/dbtest"
 )
@@ -74,7 +73,7 @@ func TestWaitsSinceAMomentLeaveOutThoseBefore(t *testing.T) {
 
 func TestWaitsOfRealAcquiresAreCountedByTheStrategyThatWasAsked(t *testing.T) {
 	cfg := dbtest.Config(t)
-	cfg.Strategy, cfg.Pool.MinSize, cfg.Pool.MaxSize, cfg.Pool.Timeout = config.StrategyPool, 0, 1, 300*time.Millisecond
+	cfg.Strategy, cfg.Pool.MinSize, cfg.Pool.MaxSize, cfg.Pool.Timeout = db.Pool, 0, 1, 300*time.Millisecond
 	a := New("test").Acquires()
 	d, err := db.OpenWith(cfg, db.Options{Tracer: a})
 	if err != nil {
@@ -85,25 +84,25 @@ func TestWaitsOfRealAcquiresAreCountedByTheStrategyThatWasAsked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := a.Waits(config.StrategyPool)
+	before := a.Waits(db.Pool)
 	for range 3 {
 		if _, err := d.Acquire(t.Context()); !errors.As(err, new(*db.ConnError)) {
 			t.Fatal(err)
 		}
 	}
-	since := a.Waits(config.StrategyPool).Since(before)
+	since := a.Waits(db.Pool).Since(before)
 	if since.Count() != 3 || since.AtMost(1) <= cfg.Pool.Timeout { // never sooner than the timeout, so above that bound
 		t.Errorf("%d waits, the shortest at most %v", since.Count(), since.AtMost(1))
 	}
 	held.Release()
-	cfg.Strategy = config.StrategyPerRequest
+	cfg.Strategy = db.PerRequest
 	if err := d.Switch(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := d.Exec(t.Context(), "SELECT 1"); err != nil {
 		t.Fatal(err)
 	}
-	if pool, perRequest := a.Waits(config.StrategyPool), a.Waits(config.StrategyPerRequest); pool.Count() != 4 || perRequest.Count() != 1 {
+	if pool, perRequest := a.Waits(db.Pool), a.Waits(db.PerRequest); pool.Count() != 4 || perRequest.Count() != 1 {
 		t.Errorf("%d waits for the pool, %d per request", pool.Count(), perRequest.Count())
 	}
 }

@@ -51,7 +51,7 @@ func request(ctx context.Context, x *trace.Tracing, status int, header http.Head
 }
 
 func TestSpansOfARequestNestAsItsWorkDoes(t *testing.T) {
-	for _, strategy := range []string{config.StrategyPool, config.StrategyPersistent, config.StrategyPerRequest} {
+	for _, strategy := range []string{db.Pool, db.Persistent, db.PerRequest} {
 		t.Run(strategy, func(t *testing.T) {
 			dbtest.NoLeaks(t)
 			c := tracetest.New(t)

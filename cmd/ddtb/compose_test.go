@@ -7,13 +7,14 @@ import (
 	"testing"
 
 	"ddtb/config"
+	"ddtb/db"
 )
 
 const composeFile = "../../config/compose/ddtb.toml"
 
 func TestTheConfigurationForContainersLoads(t *testing.T) {
 	cfg := load(t, composeFile)
-	if d := cfg.Databases["default"]; d.Strategy != config.StrategyPool || d.Host != "postgres" || d.Pooler != "" {
+	if d := cfg.Databases["default"]; d.Strategy != db.Pool || d.Host != "postgres" || d.Pooler != "" {
 		t.Errorf("strategy %q, host %q, pooler %q", d.Strategy, d.Host, d.Pooler)
 	}
 	if !cfg.Test.Enabled {

@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"ddtb/db"
+	"ddtb/db/migrations"
 )
 
 func (c *cli) migrateCommand() *cobra.Command {
@@ -42,7 +42,7 @@ func (c *cli) migrateUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	applied, err := db.Migrate(ctx, cfg.Databases["default"])
+	applied, err := migrations.Up(ctx, cfg.Databases["default"])
 	for _, m := range applied {
 		c.say("Applied %s\n", m.Name)
 	}
@@ -57,7 +57,7 @@ func (c *cli) migrateDown(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m, err := db.MigrateDown(ctx, cfg.Databases["default"])
+	m, err := migrations.Down(ctx, cfg.Databases["default"])
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (c *cli) migrateStatus(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	migrations, err := db.MigrationStatus(ctx, cfg.Databases["default"])
+	migrations, err := migrations.Status(ctx, cfg.Databases["default"])
 	if err != nil {
 		return err
 	}

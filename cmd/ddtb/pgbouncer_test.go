@@ -175,7 +175,7 @@ func TestEveryStrategySharesPgBouncersConnectionsWithoutPreparedStatementsInTheW
 	m, direct := withDatabase(t)
 	b := newBouncer(m, direct)
 	control := dbtest.Control(t, direct)
-	for _, strategy := range []string{config.StrategyPool, config.StrategyPersistent, config.StrategyPerRequest} {
+	for _, strategy := range []string{db.Pool, db.Persistent, db.PerRequest} {
 		t.Run(strategy, func(t *testing.T) {
 			cfg := b.cfg
 			cfg.Strategy, cfg.ApplicationName = strategy, "bounced"
@@ -226,7 +226,7 @@ func asksInManyWays(t *testing.T, d *db.DB, n int) error {
 
 func TestDBConnectionsShowsPgBouncersPoolsAndLooksPastIt(t *testing.T) {
 	t.Parallel()
-	m, b := behindBouncer(t, config.StrategyPool)
+	m, b := behindBouncer(t, db.Pool)
 	d, err := db.Open(t.Context(), b.cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -287,7 +287,7 @@ func TestTheEyeSeesThroughPgBouncerWhereThereIsNoOtherWay(t *testing.T) {
 
 func TestMigrationsGoPastPgBouncerAndTheServerThroughIt(t *testing.T) {
 	t.Parallel()
-	m, b := behindBouncer(t, config.StrategyPool)
+	m, b := behindBouncer(t, db.Pool)
 	m.run("", "migrate", "down").must(exitFine, "Took back 0000")
 	m.run("", "migrate").must(exitFine, "Applied 0000")
 	m.run("", "loaddemo").must(exitFine, "Added 7 questions.")

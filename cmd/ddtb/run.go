@@ -19,6 +19,7 @@ import (
 	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/localpg"
+	"ddtb/db/migrations"
 )
 
 // demo are the names that `ddtb run` uses in its private PostgreSQL.
@@ -161,7 +162,7 @@ func (c *cli) loadWithTests(o config.Options) (*config.Config, error) {
 // prepare brings the database to where a visitor expects it: tables, a few polls, and an admin user.
 func (c *cli) prepare(ctx context.Context, cfg *config.Config, passwordFile string) (admin string, err error) {
 	database := cfg.Databases["default"]
-	if _, err := db.Migrate(ctx, database); err != nil {
+	if _, err := migrations.Up(ctx, database); err != nil {
 		return "", err
 	}
 	if _, err := c.loaddemo(ctx, database, 0); err != nil {

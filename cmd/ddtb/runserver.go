@@ -18,6 +18,7 @@ import (
 	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/activity"
+	"ddtb/db/migrations"
 )
 
 func (c *cli) runserverCommand() *cobra.Command {
@@ -109,7 +110,7 @@ func (c *cli) checkSchema(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	defer func() { _ = conn.Close(ctx) }()
-	return db.CheckSchema(ctx, conn)
+	return migrations.Check(ctx, conn)
 }
 
 // serve runs the application on l until ctx ends. The configuration is read again when its file changes, and on

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"ddtb/config"
+	"ddtb/db"
 )
 
 // Deploying is by how much a rolling deploy multiplies the replicas: for a while old and new ones run.
@@ -45,9 +46,9 @@ func PlanBudget(cfg config.Database, replicas, extras int, s Slots) Budget {
 // boundOf is how many connections the strategy opens at most in one process; 0: no bound.
 func boundOf(cfg config.Database) int {
 	switch cfg.Strategy {
-	case config.StrategyPersistent:
+	case db.Persistent:
 		return cfg.Persistent.Workers
-	case config.StrategyPerRequest:
+	case db.PerRequest:
 		return cfg.PerRequest.MaxSize
 	}
 	return cfg.Pool.MaxSize
@@ -62,9 +63,9 @@ func (t Thresholds) WithPools(cfg config.Database, replicas int) Thresholds {
 // settingOf is the key that bounds it.
 func settingOf(strategy string) string {
 	switch strategy {
-	case config.StrategyPersistent:
+	case db.Persistent:
 		return "persistent.workers"
-	case config.StrategyPerRequest:
+	case db.PerRequest:
 		return "per_request.max_size"
 	}
 	return "pool.max_size"

@@ -6,12 +6,13 @@ import (
 	"testing"
 
 	"ddtb/config"
+	"ddtb/db"
 )
 
 func TestTheBudgetIsThatOfARollingDeploy(t *testing.T) {
 	slots := Slots{Max: 100, Reserved: 3}
 	pool := func(n int) config.Database {
-		return config.Database{Strategy: config.StrategyPool, Pool: config.Pool{MaxSize: n}}
+		return config.Database{Strategy: db.Pool, Pool: db.PoolSettings{MaxSize: n}}
 	}
 	for name, c := range map[string]struct {
 		cfg                     config.Database
@@ -26,13 +27,13 @@ func TestTheBudgetIsThatOfARollingDeploy(t *testing.T) {
 		"no pool fits":              {pool(5), 50, 0, 600, 0, 603, false, "raise max_connections from 100 to 603"},
 		"others have all the slots": {pool(5), 1, 97, 109, 0, 112, false, "PgBouncer"},
 		"no bound": {
-			config.Database{Strategy: config.StrategyPersistent}, 2, 1, 0, 23, 12, false, "set persistent.workers to 23 at most; or run fewer",
+			config.Database{Strategy: db.Persistent}, 2, 1, 0, 23, 12, false, "set persistent.workers to 23 at most; or run fewer",
 		},
 		"no bound on connections for requests": {
-			config.Database{Strategy: config.StrategyPerRequest}, 2, 1, 0, 23, 12, false, "set per_request.max_size to 23 at most",
+			config.Database{Strategy: db.PerRequest}, 2, 1, 0, 23, 12, false, "set per_request.max_size to 23 at most",
 		},
 		"a bound on them": {
-			config.Database{Strategy: config.StrategyPerRequest, PerRequest: config.PerRequest{MaxSize: 20}}, 2, 1, 85, 23, 88, true, "",
+			config.Database{Strategy: db.PerRequest, PerRequest: db.PerRequestSettings{MaxSize: 20}}, 2, 1, 85, 23, 88, true, "",
 		},
 	} {
 		b := PlanBudget(c.cfg, c.replicas, c.extras, slots)
@@ -42,7 +43,7 @@ func TestTheBudgetIsThatOfARollingDeploy(t *testing.T) {
 		if !strings.Contains(b.Advice(), c.inAdvice) || (b.Advice() == "") != c.fits {
 			t.Errorf("%s: advice %q, want %q in it", name, b.Advice(), c.inAdvice)
 		}
-		if c.fitsPool > 0 && c.cfg.Strategy == config.StrategyPool {
+		if c.fitsPool > 0 && c.cfg.Strategy == db.Pool {
 			if at := PlanBudget(pool(c.fitsPool), c.replicas, c.extras, slots); !at.Fits {
 				t.Errorf("%s: the pool that is said to fit does not: %v", name, at)
 			}

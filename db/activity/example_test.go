@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"ddtb/config"
+	"ddtb/db"
 	"ddtb/db/activity"
 )
 
@@ -55,7 +56,7 @@ func bulkOperation(context.Context) {}
 // A replica checks at its start whether the fleet fits into the server.
 func ExamplePlanBudget() {
 	slots := activity.Slots{Max: 100, Reserved: 3}
-	cfg := config.Database{Strategy: config.StrategyPool, Pool: config.Pool{MaxSize: 20}}
+	cfg := config.Database{Strategy: db.Pool, Pool: db.PoolSettings{MaxSize: 20}}
 	b := activity.PlanBudget(cfg, 3, 10, slots)
 	fmt.Println(b.Fits)
 	fmt.Println(b.Sum())

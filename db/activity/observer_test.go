@@ -3,7 +3,7 @@ package activity
 import (
 	"testing"
 
-	"ddtb/config"
+	"ddtb/db"
 )
 
 func TestAnObserverMovesToAnotherServerAndKeepsItsConnectionOnTheSame(t *testing.T) {
@@ -12,7 +12,7 @@ func TestAnObserverMovesToAnotherServerAndKeepsItsConnectionOnTheSame(t *testing
 	before := snapshot(t, o)
 
 	cfg := first.config(app, "wall")
-	cfg.Strategy, cfg.Pool.MaxSize = config.StrategyPersistent, 7
+	cfg.Strategy, cfg.Pool.MaxSize = db.Persistent, 7
 	first.fill(t, other, "crowd") // so that a connection which is closed has no successor
 	must(t, o.Use(t.Context(), cfg))
 	if now := snapshot(t, o); lookingPID(now) != lookingPID(before) {

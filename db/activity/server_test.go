@@ -154,7 +154,7 @@ func (s *server) config(role, database string) config.Database {
 		cfg.User, cfg.Password, cfg.PasswordFile = role, testPassword, ""
 	}
 	cfg.ApplicationName = "shop"
-	cfg.Strategy, cfg.Pool.MaxSize = config.StrategyPool, 10
+	cfg.Strategy, cfg.Pool.MaxSize = db.Pool, 10
 	return cfg
 }
 

@@ -17,7 +17,7 @@ import (
 	"ddtb/db"
 )
 
-// Conformance is the contract of db.Strategy as a suite, which each strategy passes on a real PostgreSQL. set
+// Conformance is the contract of db.Source as a suite, which each strategy passes on a real PostgreSQL. set
 // chooses the strategy and its settings in a configuration that is otherwise complete; bound is how many
 // leases it then gives out at once, 0 for no bound.
 func Conformance(t *testing.T, bound int, set func(*config.Database)) {
@@ -30,7 +30,7 @@ func Conformance(t *testing.T, bound int, set func(*config.Database)) {
 		t.Run(c.promise, func(t *testing.T) {
 			s := &subject{T: t, cfg: cfg, bound: bound, control: Control(t, cfg)}
 			s.cfg.ApplicationName = fmt.Sprintf("%s-%d", cfg.ApplicationName, i) // one database, told apart by name
-			s.Strategy = s.open()
+			s.Source = s.open()
 			c.check(s)
 			s.mustLeaveNothing()
 		})
@@ -67,15 +67,15 @@ var conformance = []struct {
 
 type subject struct {
 	*testing.T
-	db.Strategy
+	*db.Source
 	cfg     config.Database
 	bound   int
 	control *pgx.Conn
 }
 
-func (s *subject) open() db.Strategy {
+func (s *subject) open() *db.Source {
 	s.Helper()
-	strategy, err := db.NewStrategy(s.cfg, db.Options{})
+	strategy, err := db.NewSource(s.cfg, db.Options{})
 	s.must(err)
 	s.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)

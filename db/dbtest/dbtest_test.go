@@ -19,6 +19,7 @@ import (
 	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/dbtest"
+	"ddtb/db/migrations"
 )
 
 func TestMain(m *testing.M) { dbtest.Run(m) }
@@ -69,7 +70,7 @@ func TestEachTestGetsAMigratedDatabaseOfItsOwn(t *testing.T) {
 	if scan[bool](t, conn, "SELECT rolsuper OR rolcreatedb OR rolcreaterole FROM pg_roles WHERE rolname = current_user") {
 		t.Error("the test's role may more than it should")
 	}
-	if err := db.CheckSchema(t.Context(), conn); err != nil {
+	if err := migrations.Check(t.Context(), conn); err != nil {
 		t.Error(err)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/localpg"
+	"ddtb/db/migrations"
 )
 
 const (
@@ -98,7 +99,7 @@ func (s *Server) makeTemplate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := db.Migrate(ctx, cfg); err != nil {
+	if _, err := migrations.Up(ctx, cfg); err != nil {
 		return err
 	}
 	return s.exec(ctx, "ALTER DATABASE "+template+" ALLOW_CONNECTIONS false")

@@ -9,6 +9,7 @@ import (
 	"github.com/charmbracelet/x/ansi"
 
 	"ddtb/config"
+	"ddtb/db"
 	"ddtb/db/activity"
 )
 
@@ -44,7 +45,7 @@ func pages(p Paper) {
 	}}
 	status.PoolsError = errHostile.Error()
 	p.Status(status, activity.Critical)
-	p.Budget(activity.PlanBudget(config.Database{Strategy: config.StrategyPool}, 12, 100, s.Slots))
+	p.Budget(activity.PlanBudget(config.Database{Strategy: db.Pool}, 12, 100, s.Slots))
 	p.Health(activity.Assess(s, nil, t))
 	p.Diagnosis(activity.Diagnose(s, nil, t))
 	p.Plan(activity.Plan(s, activity.Filter{AnyState: true}))

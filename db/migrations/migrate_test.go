@@ -1,4 +1,4 @@
-package db_test
+package migrations_test
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/dbtest"
+	"ddtb/db/migrations"
 )
 
 // unmigrated is a database without a table, and a superuser's connection to it.
@@ -46,16 +47,16 @@ func mustLeaveNoConnection(t *testing.T, control *pgx.Conn) {
 	dbtest.Eventually(t, "no connection is left", func() bool { return dbtest.Backends(t, control, "ddtb/migrate") == 0 })
 }
 
-func versions(steps []db.Migration) (all []int64) {
+func versions(steps []migrations.Step) (all []int64) {
 	for _, m := range steps {
 		all = append(all, m.Version)
 	}
 	return all
 }
 
-func status(t *testing.T, cfg config.Database) []db.Migration {
+func status(t *testing.T, cfg config.Database) []migrations.Step {
 	t.Helper()
-	steps, err := db.MigrationStatus(t.Context(), cfg)
+	steps, err := migrations.Status(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,11 +69,11 @@ func TestMigrateAppliesEveryStepOnce(t *testing.T) {
 	if scan[bool](t, control, "SELECT to_regclass('ddtb_migrations') IS NOT NULL") {
 		t.Error("asking for the status has changed the database")
 	}
-	applied, err := db.Migrate(t.Context(), cfg)
+	applied, err := migrations.Up(t.Context(), cfg)
 	if err != nil || !slices.Equal(versions(applied), known) {
 		t.Errorf("applied %+v, %v; known are %v", applied, err, known)
 	}
-	if applied, err = db.Migrate(t.Context(), cfg); err != nil || len(applied) != 0 {
+	if applied, err = migrations.Up(t.Context(), cfg); err != nil || len(applied) != 0 {
 		t.Errorf("the second time it applied %+v, %v", applied, err)
 	}
 	for _, m := range status(t, cfg) {
@@ -89,7 +90,7 @@ func TestManyMayMigrateAnEmptyDatabaseAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for range cap(total) {
 		wg.Go(func() {
-			applied, err := db.Migrate(t.Context(), cfg)
+			applied, err := migrations.Up(t.Context(), cfg)
 			if err != nil {
 				t.Error(err)
 			}
@@ -115,7 +116,7 @@ func TestWhoWaitsForTheLockTooLongIsToldWhoHasIt(t *testing.T) {
 	run(t, control, "SELECT pg_advisory_lock(x'64647462'::int)")
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	_, err := db.Migrate(ctx, cfg)
+	_, err := migrations.Up(ctx, cfg)
 	if err == nil || !strings.Contains(err.Error(), "another process is migrating") ||
 		!strings.Contains(err.Error(), "ddtb/localpg") || !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
@@ -127,7 +128,7 @@ func TestTheLockIsOfOneDatabase(t *testing.T) {
 	_, elsewhere := unmigrated(t)
 	run(t, elsewhere, "SELECT pg_advisory_lock(x'64647462'::int)")
 	cfg, _ := unmigrated(t)
-	if _, err := db.Migrate(t.Context(), cfg); err != nil {
+	if _, err := migrations.Up(t.Context(), cfg); err != nil {
 		t.Error(err)
 	}
 }
@@ -157,7 +158,7 @@ func TestDjangosTablesAreTakenAsTheyAre(t *testing.T) {
 	run(t, control, "SET ROLE "+pgx.Identifier{cfg.User}.Sanitize())
 	run(t, control, django)
 	before := scan[string](t, control, columns)
-	if _, err := db.Migrate(t.Context(), cfg); err != nil {
+	if _, err := migrations.Up(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	if after := scan[string](t, control, columns); after != before || after != scan[string](t, ours, columns) {
@@ -166,7 +167,7 @@ func TestDjangosTablesAreTakenAsTheyAre(t *testing.T) {
 	if votes := scan[int](t, control, "SELECT votes FROM polls_choice"); votes != 7 {
 		t.Errorf("%d votes of 7", votes)
 	}
-	if err := db.CheckSchema(t.Context(), control); err != nil {
+	if err := migrations.Check(t.Context(), control); err != nil {
 		t.Error(err)
 	}
 }
@@ -176,15 +177,15 @@ func TestDownTakesBackOneStepAtATime(t *testing.T) {
 	steps := status(t, cfg)
 	slices.Reverse(steps)
 	for _, step := range steps {
-		undone, err := db.MigrateDown(t.Context(), cfg)
+		undone, err := migrations.Down(t.Context(), cfg)
 		if err != nil || undone.Version != step.Version || undone.Name != step.Name {
 			t.Fatalf("undone %+v, %v; the last was %+v", undone, err, step)
 		}
 	}
-	if undone, err := db.MigrateDown(t.Context(), cfg); !errors.Is(err, db.ErrNoMigration) {
+	if undone, err := migrations.Down(t.Context(), cfg); !errors.Is(err, migrations.ErrNone) {
 		t.Errorf("with nothing left it took back %+v, %v", undone, err)
 	}
-	if applied, err := db.Migrate(t.Context(), cfg); err != nil || len(applied) != len(steps) {
+	if applied, err := migrations.Up(t.Context(), cfg); err != nil || len(applied) != len(steps) {
 		t.Errorf("up again: %+v, %v", applied, err)
 	}
 }
@@ -193,10 +194,10 @@ func TestDownTakesBackNothingThatDjangoShares(t *testing.T) {
 	cfg := dbtest.Config(t)
 	control := dbtest.Control(t, cfg)
 	run(t, control, "CREATE TABLE django_migrations ()")
-	if undone, err := db.MigrateDown(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "Django") {
+	if undone, err := migrations.Down(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "Django") {
 		t.Errorf("undone %+v, %v", undone, err)
 	}
-	if err := db.CheckSchema(t.Context(), control); err != nil {
+	if err := migrations.Check(t.Context(), control); err != nil {
 		t.Error(err)
 	}
 }
@@ -204,7 +205,7 @@ func TestDownTakesBackNothingThatDjangoShares(t *testing.T) {
 func TestAFailedStepLeavesNothingOfItself(t *testing.T) {
 	cfg, control := unmigrated(t)
 	run(t, control, "CREATE TABLE polls_question (id text)") // not Django's: the foreign key can't refer to it
-	if _, err := db.Migrate(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "00001") {
+	if _, err := migrations.Up(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "00001") {
 		t.Errorf("the error does not name the step: %v", err)
 	}
 	if scan[bool](t, control, "SELECT to_regclass('polls_choice') IS NOT NULL") {
@@ -217,8 +218,8 @@ func TestTheServerIsToldWhenItsSchemaIsNotTheDatabases(t *testing.T) {
 	control := dbtest.Control(t, cfg)
 	says := func(words ...string) {
 		t.Helper()
-		err := db.CheckSchema(t.Context(), control)
-		if _, ok := errors.AsType[*db.SchemaError](err); !ok {
+		err := migrations.Check(t.Context(), control)
+		if _, ok := errors.AsType[*migrations.SchemaError](err); !ok {
 			t.Fatalf("not a SchemaError: %v", err)
 		}
 		for _, w := range words {
@@ -227,14 +228,14 @@ func TestTheServerIsToldWhenItsSchemaIsNotTheDatabases(t *testing.T) {
 			}
 		}
 	}
-	if err := db.CheckSchema(t.Context(), control); err != nil {
+	if err := migrations.Check(t.Context(), control); err != nil {
 		t.Error(err)
 	}
 	run(t, control, "INSERT INTO ddtb_migrations (version_id, is_applied) VALUES (99999, true)")
 	says("migration 99999", "newer", "update ddtb")
 	for name, act := range map[string]func() error{
-		"up":   func() error { _, err := db.Migrate(t.Context(), cfg); return err },
-		"down": func() error { _, err := db.MigrateDown(t.Context(), cfg); return err },
+		"up":   func() error { _, err := migrations.Up(t.Context(), cfg); return err },
+		"down": func() error { _, err := migrations.Down(t.Context(), cfg); return err },
 	} {
 		if err := act(); err == nil || !strings.Contains(err.Error(), "newer") {
 			t.Errorf("%s on a newer database: %v", name, err)
@@ -247,7 +248,7 @@ func TestTheServerIsToldWhenItsSchemaIsNotTheDatabases(t *testing.T) {
 }
 
 func TestSchemaErrorsSayWhatToDo(t *testing.T) {
-	for want, e := range map[string]db.SchemaError{
+	for want, e := range map[string]migrations.SchemaError{
 		"the database is at migration 1, this ddtb needs 3: run `ddtb migrate`": {Has: 1, Needs: 3},
 		"the database has none of ddtb's tables yet: run `ddtb migrate`":        {Has: 0, Needs: 3},
 		"the database is at migration 3, but one before it was left out: run `ddtb migrate status`": {
@@ -263,15 +264,15 @@ func TestSchemaErrorsSayWhatToDo(t *testing.T) {
 func TestMigrationsGoPastThePooler(t *testing.T) {
 	cfg, _ := unmigrated(t)
 	cfg.Pooler, cfg.StatementTimeout = db.PgBouncer, time.Nanosecond
-	if _, err := db.Migrate(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "direct_host") {
+	if _, err := migrations.Up(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "direct_host") {
 		t.Errorf("through the pooler: %v", err)
 	}
 	cfg.DirectHost, cfg.DirectPort = cfg.Host, cfg.Port
 	cfg.Host, cfg.Port = "127.0.0.1", 1 // nobody listens there
-	if _, err := db.Migrate(t.Context(), cfg); err != nil {
+	if _, err := migrations.Up(t.Context(), cfg); err != nil {
 		t.Error(err)
 	}
-	if err := func() error { _, err := db.MigrationStatus(t.Context(), cfg); return err }(); err != nil {
+	if err := func() error { _, err := migrations.Status(t.Context(), cfg); return err }(); err != nil {
 		t.Error(err)
 	}
 }
@@ -279,7 +280,7 @@ func TestMigrationsGoPastThePooler(t *testing.T) {
 func TestADatabaseThatCanNotBeReachedIsToldByItsCause(t *testing.T) {
 	cfg := dbtest.Config(t)
 	cfg.Port = 1
-	if _, err := db.Migrate(t.Context(), cfg); db.CauseOf(err) != db.ServerUnavailable {
+	if _, err := migrations.Up(t.Context(), cfg); db.CauseOf(err) != db.ServerUnavailable {
 		t.Error(err)
 	}
 }

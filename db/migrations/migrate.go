@@ -1,8 +1,10 @@
-package db
+// Package migrations is the schema, as goose SQL files that are named NNNNN_what.sql and applied in that order.
+package migrations
 
 import (
 	"context"
 	"database/sql"
+	"embed"
 	"errors"
 	"fmt"
 	"path"
@@ -15,9 +17,11 @@ import (
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 
-	"ddtb/config"
-	"ddtb/db/migrations"
+	"ddtb/db"
 )
+
+//go:embed *.sql
+var files embed.FS
 
 // migrationTable holds what was applied. It has a name of its own: whoever shares the database may use goose too.
 const migrationTable = "ddtb_migrations"
@@ -29,22 +33,22 @@ const (
 	migrationWait = time.Minute
 )
 
-// Migration is one step of the schema.
-type Migration struct {
+// Step is one step of the schema.
+type Step struct {
 	Version   int64
 	Name      string    // of its file
 	AppliedAt time.Time // zero while it is pending
 	Pending   bool
 }
 
-// Migrate brings the database up to the schema of this program, and tells what it applied, in order. Several
+// Up brings the database up to the schema of this program, and returns what it applied, in order. Several
 // processes may do so at once: one works, the others wait for it up to a minute. Each step is a transaction, so
 // that after an error the steps told of are in force and nothing of the failed one is. It takes one slot, past
 // a pooler, which can't carry its lock.
 //
 // Tables that a Django application made first are taken as they are.
-func Migrate(ctx context.Context, cfg config.Database) ([]Migration, error) {
-	var applied []Migration
+func Up(ctx context.Context, cfg db.Settings) ([]Step, error) {
+	var applied []Step
 	err := migrating(ctx, cfg, func(p *goose.Provider) error {
 		results, err := p.Up(ctx)
 		if partial, ok := errors.AsType[*goose.PartialError](err); ok {
@@ -59,22 +63,22 @@ func Migrate(ctx context.Context, cfg config.Database) ([]Migration, error) {
 	return applied, err
 }
 
-// ErrNoMigration is the error of MigrateDown when nothing is left to take back.
-var ErrNoMigration = errors.New("the database is at no migration: there is nothing to take back")
+// ErrNone is the error of Down when nothing is left to take back.
+var ErrNone = errors.New("the database is at no migration: there is nothing to take back")
 
-// MigrateDown takes the last step back, with the data in its tables, and tells which one it was. The tables of
+// Down takes the last step back, with the data in its tables, and returns which one it was. The tables of
 // polls and users are Django's as well: in a database where a Django application has left its mark
 // (django_migrations) it takes back nothing.
-func MigrateDown(ctx context.Context, cfg config.Database) (Migration, error) {
+func Down(ctx context.Context, cfg db.Settings) (Step, error) {
 	if err := refuseDjangos(ctx, cfg); err != nil {
-		return Migration{}, err
+		return Step{}, err
 	}
-	var undone Migration
+	var undone Step
 	err := migrating(ctx, cfg, func(p *goose.Provider) error {
 		r, err := p.Down(ctx)
 		switch partial, ok := errors.AsType[*goose.PartialError](err); {
 		case errors.Is(err, goose.ErrNoNextVersion):
-			return ErrNoMigration
+			return ErrNone
 		case ok:
 			return fmt.Errorf("%s: %w", path.Base(partial.Failed.Source.Path), partial.Err)
 		case err != nil:
@@ -86,12 +90,12 @@ func MigrateDown(ctx context.Context, cfg config.Database) (Migration, error) {
 	return undone, err
 }
 
-func refuseDjangos(ctx context.Context, cfg config.Database) error {
+func refuseDjangos(ctx context.Context, cfg db.Settings) error {
 	conn, err := connectToMigrate(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	defer hangUp(conn)
+	defer db.Disconnect(conn)
 	var shared bool
 	err = conn.QueryRow(ctx, "SELECT to_regclass('django_migrations') IS NOT NULL").Scan(&shared)
 	if err == nil && shared {
@@ -101,27 +105,27 @@ func refuseDjangos(ctx context.Context, cfg config.Database) error {
 	return err
 }
 
-func migrationOf(r *goose.MigrationResult) Migration {
-	return Migration{Version: r.Source.Version, Name: path.Base(r.Source.Path), AppliedAt: time.Now()}
+func migrationOf(r *goose.MigrationResult) Step {
+	return Step{Version: r.Source.Version, Name: path.Base(r.Source.Path), AppliedAt: time.Now()}
 }
 
-// MigrationStatus lists the steps that this program knows and those that the database has had, by version. It
+// Status lists the steps that this program knows and those that the database has had, by version. It
 // changes nothing.
-func MigrationStatus(ctx context.Context, cfg config.Database) ([]Migration, error) {
+func Status(ctx context.Context, cfg db.Settings) ([]Step, error) {
 	conn, err := connectToMigrate(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	defer hangUp(conn)
+	defer db.Disconnect(conn)
 	return migrationStatus(ctx, conn)
 }
 
-func connectToMigrate(ctx context.Context, cfg config.Database) (*pgx.Conn, error) {
+func connectToMigrate(ctx context.Context, cfg db.Settings) (*pgx.Conn, error) {
 	cc, err := migrationConn(cfg)
 	if err != nil {
 		return nil, err
 	}
-	return Connect(ctx, cc)
+	return db.Connect(ctx, cc)
 }
 
 // SchemaError says that the database is not at the migration that this program needs.
@@ -143,14 +147,14 @@ func (e *SchemaError) Error() string {
 	return fmt.Sprintf("the database is at migration %d, this ddtb needs %d: run `ddtb migrate`", e.Has, e.Needs)
 }
 
-// CheckSchema is nil when the database is at the migration that this program needs, and a *SchemaError when it
+// Check is nil when the database is at the migration that this program needs, and a *SchemaError when it
 // is not.
-func CheckSchema(ctx context.Context, q Querier) error {
+func Check(ctx context.Context, q db.Querier) error {
 	steps, err := migrationStatus(ctx, q)
 	if err != nil {
 		return err
 	}
-	pending := slices.ContainsFunc(steps, func(m Migration) bool { return m.Pending })
+	pending := slices.ContainsFunc(steps, func(m Step) bool { return m.Pending })
 	if e := schemaOf(steps); pending || e.Has != e.Needs {
 		return e
 	}
@@ -158,7 +162,7 @@ func CheckSchema(ctx context.Context, q Querier) error {
 }
 
 // schemaOf compares the last step applied with the last one known, which alone have a name.
-func schemaOf(steps []Migration) *SchemaError {
+func schemaOf(steps []Step) *SchemaError {
 	e := &SchemaError{}
 	for _, m := range steps {
 		if !m.Pending {
@@ -171,7 +175,7 @@ func schemaOf(steps []Migration) *SchemaError {
 	return e
 }
 
-func migrationStatus(ctx context.Context, q Querier) ([]Migration, error) {
+func migrationStatus(ctx context.Context, q db.Querier) ([]Step, error) {
 	steps, err := knownMigrations()
 	if err != nil {
 		return nil, err
@@ -185,7 +189,7 @@ func migrationStatus(ctx context.Context, q Querier) ([]Migration, error) {
 	if err != nil {
 		return nil, err
 	}
-	applied, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (m Migration, err error) {
+	applied, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (m Step, err error) {
 		return m, row.Scan(&m.Version, &m.AppliedAt)
 	})
 	if err != nil {
@@ -195,43 +199,43 @@ func migrationStatus(ctx context.Context, q Querier) ([]Migration, error) {
 }
 
 // merge marks the steps that were applied, and adds those that this program does not know.
-func merge(steps, applied []Migration) []Migration {
+func merge(steps, applied []Step) []Step {
 	for _, a := range applied {
-		i := slices.IndexFunc(steps, func(m Migration) bool { return m.Version == a.Version })
+		i := slices.IndexFunc(steps, func(m Step) bool { return m.Version == a.Version })
 		if i < 0 {
 			steps = append(steps, a)
 			continue
 		}
 		steps[i].AppliedAt, steps[i].Pending = a.AppliedAt, false
 	}
-	slices.SortFunc(steps, func(a, b Migration) int { return int(a.Version - b.Version) })
+	slices.SortFunc(steps, func(a, b Step) int { return int(a.Version - b.Version) })
 	return steps
 }
 
 // knownMigrations are the embedded files, all of them pending.
-func knownMigrations() ([]Migration, error) {
-	entries, err := migrations.FS.ReadDir(".")
+func knownMigrations() ([]Step, error) {
+	entries, err := files.ReadDir(".")
 	if err != nil {
 		return nil, err
 	}
-	steps := make([]Migration, len(entries))
+	steps := make([]Step, len(entries))
 	for i, e := range entries {
 		version, err := goose.NumericComponent(e.Name())
 		if err != nil {
 			return nil, fmt.Errorf("migration %s: %w", e.Name(), err)
 		}
-		steps[i] = Migration{Version: version, Name: e.Name(), Pending: true}
+		steps[i] = Step{Version: version, Name: e.Name(), Pending: true}
 	}
 	return steps, nil
 }
 
 // migrating runs fn with goose on one direct connection, unless the database is ahead of this program.
-func migrating(ctx context.Context, cfg config.Database, fn func(*goose.Provider) error) (err error) {
-	if direct := Direct(cfg); direct.Pooler != "" {
+func migrating(ctx context.Context, cfg db.Settings, fn func(*goose.Provider) error) (err error) {
+	if direct := db.Direct(cfg); direct.Pooler != "" {
 		return fmt.Errorf("migrations need a lock that lasts for a session, which %s in transaction mode can't carry: "+
 			"set direct_host and direct_port of database %q", cfg.Pooler, cfg.Name)
 	}
-	steps, err := MigrationStatus(ctx, cfg)
+	steps, err := Status(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -253,10 +257,10 @@ func migrating(ctx context.Context, cfg config.Database, fn func(*goose.Provider
 }
 
 // migrationConn leads past the pooler, and lets a step take as long as it takes, but not wait for ever.
-func migrationConn(cfg config.Database) (*pgx.ConnConfig, error) {
-	cfg = Direct(cfg)
+func migrationConn(cfg db.Settings) (*pgx.ConnConfig, error) {
+	cfg = db.Direct(cfg)
 	cfg.StatementTimeout = 0
-	cc, err := ConnConfig(cfg, cfg.ApplicationName+"/migrate")
+	cc, err := db.ConnConfig(cfg, cfg.ApplicationName+"/migrate")
 	if err != nil {
 		return nil, err
 	}
@@ -273,7 +277,7 @@ func newProvider(pool *sql.DB) (*goose.Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	return goose.NewProvider(goose.DialectPostgres, pool, migrations.FS, goose.WithTableName(migrationTable),
+	return goose.NewProvider(goose.DialectPostgres, pool, files, goose.WithTableName(migrationTable),
 		goose.WithSessionLocker(explainedLocker{locker}), goose.WithDisableGlobalRegistry(true))
 }
 

@@ -22,28 +22,28 @@ const (
 // deadlock, or a failure to serialize. It must be the whole transaction, so that nothing of it is left
 // when it fails. InTx does so by itself.
 func Again(ctx context.Context, run func() error) error {
+	err := run()
+	if err == nil {
+		return nil
+	}
 	runs := 0
-	return patiently(ctx, firstPause, mostPause, run, func(err error) bool {
+	return retry(ctx, firstPause, mostPause, err, run, func(err error) bool {
 		runs++
 		return runs < mostRuns && undone(err)
 	})
 }
 
-// undone tells whether the server undid a transaction that may succeed when it is run again.
+// undone reports whether the server undid a transaction that may succeed when it is run again.
 func undone(err error) bool {
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (pe.Code == pgerrcode.DeadlockDetected || pe.Code == pgerrcode.SerializationFailure)
 }
 
-// patiently runs try until it succeeds, fails in a way that does not pass, or ctx ends. The pauses between begin at first,
-// and double up to most, give or take a half. It stands on the way of every query, and in the stack of every lease:
-// failsafe-go's retry policy takes as long as all the rest of an acquire, and six frames.
-func patiently(ctx context.Context, first, most time.Duration, try func() error, passes func(error) bool) error {
-	for pause := first; ; pause = min(2*pause, most) {
-		err := try()
-		if err == nil || !passes(err) {
-			return err
-		}
+// retry runs try again after it failed with err, until it succeeds, fails in a way that does not pass, or ctx ends. The
+// pauses between begin at first, and double up to most, give or take a half. failsafe-go's retry policy would add six
+// frames to the stack of every lease.
+func retry(ctx context.Context, first, most time.Duration, err error, try func() error, passes func(error) bool) error {
+	for pause := first; err != nil && passes(err); pause = min(2*pause, most) {
 		t := time.NewTimer(pause/2 + rand.N(pause)) //nolint:gosec // a jitter is no secret
 		select {
 		case <-t.C:
@@ -51,5 +51,7 @@ func patiently(ctx context.Context, first, most time.Duration, try func() error,
 			t.Stop()
 			return err
 		}
+		err = try()
 	}
+	return err
 }

@@ -35,15 +35,15 @@ func TestALeaseThatIsHeldForLongIsLoggedOnceAndAgainWhenItComesBack(t *testing.T
 			t.Fatal(err)
 		}
 		dbtest.Eventually(t, "the leak is logged", func() bool { return log.Count("held for long: is it a leak") == 1 })
-		if log.Count("watch_test.go:") == 0 {
+		if log.Count("leaks_test.go:") == 0 {
 			t.Error("the line that holds it is not named")
 		}
 		l.Release()
-		if log.Count("came back") != 1 || log.Count("is it a leak") != 1 || d.Stat().Leaked != 1 {
+		if log.Count("was released") != 1 || log.Count("is it a leak") != 1 || d.Stat().Leaked != 1 {
 			t.Errorf("%s %+v", log, d.Stat())
 		}
 		one(t, d, t.Context())
-		if log.Count("came back") != 1 {
+		if log.Count("was released") != 1 {
 			t.Error("a lease that was short is told of")
 		}
 	})
@@ -102,7 +102,7 @@ func TestANestedLeaseIsToldWithBothLinesBeforeItWaits(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	}
-	if log.Count("asks for a second one", `first="watch_test.go:`, `second="watch_test.go:`) != 1 || d.Stat().Nested != 2 {
+	if log.Count("asks for a second one", `first="leaks_test.go:`, `second="leaks_test.go:`) != 1 || d.Stat().Nested != 2 {
 		t.Errorf("%s %+v", log, d.Stat())
 	}
 	one(t, d, ctx)

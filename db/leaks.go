@@ -1,0 +1,232 @@
+package db
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// leaks knows the leases that are out: who holds one, since when, from which line. It reports those that are held for
+// too long, takes them back if asked to, and ends queries that take longer than query_timeout, under every strategy.
+type leaks struct {
+	log                                   *slog.Logger
+	strategy                              string
+	leakAfter, reclaimAfter, queryTimeout time.Duration // 0: never
+
+	leaked, reclaimed, nested atomic.Int64
+
+	mu  sync.Mutex
+	out []*Lease // in no order: each lease knows its index
+
+	done    chan struct{}
+	stopped sync.WaitGroup
+	once    sync.Once
+}
+
+// holding is the part of a lease that leaks looks after.
+type holding struct {
+	index int            // in leaks.out
+	pcs   [depth]uintptr // who asked; resolved only when someone looks
+	late  atomic.Bool    // it was reported
+	query atomic.Int64   // when the query under way began, in Unix nanoseconds; 0: none
+}
+
+// depth is how many frames of the holder's stack are kept. Unwinding a frame takes about 25 ns.
+const depth = 12
+
+// Holder is who has a lease: since when, from which line, and which backend serves it.
+type Holder struct {
+	Since    time.Time
+	Where    string // "store.go:42 polls.(*Store).Latest": the first line outside this package, or "unknown"
+	Stack    []string
+	PID      uint32 // of the backend; 0 while connecting
+	Strategy string
+}
+
+// add lists the lease with the stack of its caller: from now on it is seen, also while it is still connecting.
+func (k *leaks) add(l *Lease) {
+	runtime.Callers(4, l.pcs[:]) // 4: whoever called Source.Acquire
+	k.mu.Lock()
+	l.index = len(k.out)
+	k.out = append(k.out, l)
+	k.mu.Unlock()
+}
+
+func (k *leaks) remove(l *Lease) {
+	k.mu.Lock()
+	last := len(k.out) - 1
+	k.out[l.index] = k.out[last]
+	k.out[l.index].index = l.index
+	k.out[last] = nil
+	k.out = k.out[:last]
+	k.mu.Unlock()
+}
+
+// list copies the list of leases that are out, oldest first.
+func (k *leaks) list() []*Lease {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ls := slices.Clone(k.out)
+	slices.SortFunc(ls, func(a, b *Lease) int {
+		return cmp.Or(a.since.Compare(b.since), cmp.Compare(a.PID(), b.PID()))
+	})
+	return ls
+}
+
+func (k *leaks) holders() []Holder {
+	ls := k.list()
+	hs := make([]Holder, len(ls))
+	for i, l := range ls {
+		stack := l.stack()
+		hs[i] = Holder{Since: l.since, Strategy: k.strategy, PID: l.PID(), Stack: stack, Where: stack[0]}
+	}
+	return hs
+}
+
+// start begins to watch, if there is anything to watch for.
+func (k *leaks) start(s *Source) {
+	k.log, k.strategy, k.done = s.options.Log, s.settings.Strategy, make(chan struct{})
+	k.leakAfter, k.reclaimAfter, k.queryTimeout = s.settings.Pool.LeakAfter, s.settings.Pool.ReclaimAfter, s.settings.QueryTimeout
+	if k.leakAfter > 0 || k.reclaimAfter > 0 || k.queryTimeout > 0 {
+		k.stopped.Go(k.run)
+	}
+}
+
+// interval is a tenth of the shortest time, within bounds that cost nothing and are soon enough.
+func (k *leaks) interval() time.Duration {
+	shortest := 10 * time.Second
+	for _, d := range []time.Duration{k.leakAfter, k.reclaimAfter, k.queryTimeout} {
+		if d > 0 {
+			shortest = min(shortest, d)
+		}
+	}
+	return max(shortest/10, 5*time.Millisecond)
+}
+
+func (k *leaks) run() {
+	ticker := time.NewTicker(k.interval())
+	defer ticker.Stop()
+	for {
+		select {
+		case <-k.done:
+			return
+		case now := <-ticker.C:
+			k.check(now)
+		}
+	}
+}
+
+// check reports leaks, and takes back what is due, side by side: a connection that is dead is ended in its own time.
+func (k *leaks) check(now time.Time) {
+	var ends sync.WaitGroup
+	defer ends.Wait()
+	for _, l := range k.list() {
+		age, query := now.Sub(l.since), l.query.Load()
+		switch {
+		case k.reclaimAfter > 0 && age >= k.reclaimAfter:
+			ends.Go(func() { k.reclaim(l) })
+		case k.queryTimeout > 0 && query > 0 && now.UnixNano()-query >= int64(k.queryTimeout):
+			ends.Go(func() { k.endQuery(l) })
+		case k.leakAfter > 0 && age >= k.leakAfter && l.late.CompareAndSwap(false, true):
+			k.leaked.Add(1)
+			k.log.Warn("a lease is held for long: is it a leak, a stream, or a slow request? Release it before slow work", k.about(l)...)
+		}
+	}
+}
+
+func (k *leaks) reclaim(l *Lease) {
+	if l.Reclaim() {
+		k.reclaimed.Add(1)
+		k.log.Error("a lease was taken back: its holder kept it for too long", k.about(l)...)
+	}
+}
+
+func (k *leaks) endQuery(l *Lease) {
+	if l.seize(overdue) {
+		k.log.Error("a query took longer than query_timeout, and was ended", k.about(l)...)
+	}
+}
+
+// returned reports the return of a lease that was reported.
+func (k *leaks) returned(l *Lease) {
+	if l.late.Load() {
+		k.log.Info("the lease that was held for long was released", "held", time.Since(l.since).Round(time.Millisecond), "backend", l.PID())
+	}
+}
+
+func (k *leaks) about(l *Lease) []any {
+	return []any{
+		"strategy", k.strategy, "held", time.Since(l.since).Round(time.Millisecond), "backend", l.PID(),
+		"stack", strings.Join(l.stack(), " < "),
+	}
+}
+
+func (k *leaks) stop() {
+	k.once.Do(func() { close(k.done) })
+	k.stopped.Wait()
+}
+
+// logOnce keeps a busy line of code from filling the log.
+type logOnce struct {
+	mu     sync.Mutex
+	logged map[string]bool
+}
+
+const mostLogged = 100
+
+// first reports whether this is the first time, and not one too many altogether.
+func (o *logOnce) first(what string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.logged[what] || len(o.logged) >= mostLogged {
+		return false
+	}
+	if o.logged == nil {
+		o.logged = map[string]bool{}
+	}
+	o.logged[what] = true
+	return true
+}
+
+// stack is the lines that asked for the lease.
+func (l *Lease) stack() []string { return stackOf(l.pcs[:]) }
+
+// stackOf names lines, innermost first, without this package's own and the runtime's; there is always one.
+func stackOf(pcs []uintptr) []string {
+	var lines []string
+	frames := runtime.CallersFrames(pcs)
+	for {
+		f, more := frames.Next()
+		if f.Function != "" && !ownFrame(f) {
+			lines = append(lines, fmt.Sprintf("%s:%d %s", base(f.File), f.Line, base(f.Function)))
+		}
+		if !more && len(lines) == 0 {
+			return []string{"unknown"}
+		}
+		if !more {
+			return lines
+		}
+	}
+}
+
+// ownPackage is this package's path with a dot, wherever it was copied to.
+var ownPackage = func() string {
+	pc, _, _, _ := runtime.Caller(0)
+	name := runtime.FuncForPC(pc).Name() // "ddtb/db.init.func1" or the like
+	slash := strings.LastIndexByte(name, '/') + 1
+	dot := strings.IndexByte(name[slash:], '.')
+	return name[:slash+dot+1]
+}()
+
+func ownFrame(f runtime.Frame) bool {
+	return strings.HasPrefix(f.Function, "runtime.") ||
+		strings.HasPrefix(f.Function, ownPackage) && !strings.HasSuffix(f.File, "_test.go")
+}
+
+func base(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }

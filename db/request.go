@@ -1,0 +1,220 @@
+package db
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// request is one request's use of one DB. It stays on the strategy with which it began to query, and keeps the lease
+// where that strategy says so. It has no lock: each field belongs to the goroutine that its comment names.
+type request struct {
+	source atomic.Pointer[pinned] // nil until the first query
+	begun  atomic.Bool            // it has had a lease
+	over   atomic.Bool            // it has ended: who still queries with its context does so outside of it
+	open   atomic.Pointer[Lease]  // the leases that it has out, newest first, linked by Lease.below
+
+	busy  atomic.Bool // the kept lease carries a query, or is being acquired
+	kept  *Lease      // belongs to whoever has set busy; nil: none
+	leave atomic.Bool // give everything back as soon as it is not busy
+}
+
+// requestKey finds the request of a DB in a context: a request may use several databases.
+type requestKey struct{ db *DB }
+
+// Begin begins a request: its queries, made with the returned context, share what the strategy lets a request share.
+// end gives back what is left, and may be called twice. A request that never queries takes nothing. Without Begin each
+// query is a request of its own.
+//
+// No result outlives its request. Rows that are open at its end, and a QueryRow that was not scanned, are reported as a
+// leak, and their lease is taken back: a panic or an early return in a loop over rows costs no connection. A goroutine
+// that still reads them gets ErrReclaimed. An Exec or InTx that is under way in a goroutine goes on to its own end,
+// as far as its context lets it; and a query that begins afterwards is a request of its own.
+func (d *DB) Begin(ctx context.Context) (_ context.Context, end func()) {
+	r := &request{}
+	return context.WithValue(ctx, requestKey{d}, r), func() {
+		r.over.Store(true)
+		var ends sync.WaitGroup
+		for l := r.open.Load(); l != nil; l = l.below {
+			if rows := l.rows.Load(); rows != nil {
+				ends.Go(func() { d.endForgotten(rows) })
+			}
+		}
+		ends.Wait() // each is bounded
+		r.end()
+	}
+}
+
+// endForgotten takes the lease of a result back. Each line that forgets one is reported once.
+func (d *DB) endForgotten(r *openRows) {
+	if !r.abort() {
+		return // its holder, or the leak watch, was faster
+	}
+	k := &r.use.source.leaks
+	if r.use.late.CompareAndSwap(false, true) { // else it was counted when it became late
+		k.leaked.Add(1)
+	}
+	k.reclaimed.Add(1)
+	if stack := r.stack(); d.forgotten.first(stack[0]) {
+		k.log.Error("rows were left open at the end of a request, and were closed: close them in a defer, for a panic or "+
+			"a return within the loop passes by the rest",
+			"strategy", k.strategy, "asked", stack[0], "stack", strings.Join(stack, " < "))
+	}
+}
+
+// Release gives the request's lease back before its end, ahead of work that needs no database: hashing a password,
+// rendering, calling another server. The next query takes a new one.
+func (d *DB) Release(ctx context.Context) {
+	if r, ok := ctx.Value(requestKey{d}).(*request); ok {
+		r.end()
+	}
+}
+
+// end gives back what the request has, now or as soon as it is not busy.
+func (r *request) end() {
+	r.leave.Store(true)
+	if !r.busy.CompareAndSwap(false, true) {
+		return // whoever is busy calls it again
+	}
+	r.leave.Store(false)
+	l := r.kept
+	r.kept = nil
+	r.busy.Store(false)
+	if l != nil {
+		l.Release()
+	}
+	if p := r.source.Swap(nil); p != nil {
+		p.exit()
+	}
+}
+
+// use is a lease for one query or one transaction.
+type use struct {
+	*Lease
+	request *request // nil: a query outside of a request
+	kept    bool     // the request keeps the lease afterwards; else it ends with the use
+}
+
+// lease finds the lease for the next query: the one that the request keeps, or a new one.
+func (d *DB) lease(ctx context.Context) (use, error) {
+	r, _ := ctx.Value(requestKey{d}).(*request)
+	if r == nil || r.over.Load() {
+		l, err := d.Acquire(ctx)
+		return use{Lease: l}, err
+	}
+	if d.closed.Load() {
+		return use{}, ErrClosed
+	}
+	s := r.pin(d)
+	if s.HoldsForRequest() {
+		return r.keep(ctx, s)
+	}
+	if first := r.holding(); first != nil {
+		d.reportNested(first, s)
+	}
+	l, err := r.acquire(ctx, s)
+	return use{l, r, false}, err
+}
+
+// pin keeps the source in force from being closed before the request ends.
+func (r *request) pin(d *DB) *Source {
+	for {
+		if p := r.source.Load(); p != nil {
+			return p.Source
+		}
+		p := d.enter()
+		if r.source.CompareAndSwap(nil, p) {
+			return p.Source
+		}
+		p.exit()
+	}
+}
+
+// keep returns the lease that the request keeps, or acquires it.
+func (r *request) keep(ctx context.Context, s *Source) (use, error) {
+	if !r.busy.CompareAndSwap(false, true) {
+		return use{}, ErrInUse
+	}
+	if r.kept == nil {
+		l, err := r.acquire(ctx, s)
+		if err != nil {
+			r.settle()
+			return use{}, err
+		}
+		r.kept = l
+	}
+	if err := r.kept.takenErr(); err != nil {
+		l := r.kept
+		r.kept = nil
+		r.settle()
+		l.Release()
+		return use{}, err
+	}
+	return use{r.kept, r, true}, nil
+}
+
+// settle ends the use of the kept lease.
+func (r *request) settle() {
+	r.busy.Store(false)
+	if r.leave.Load() {
+		r.end()
+	}
+}
+
+// acquire gets a new lease, and lists it until it comes back.
+func (r *request) acquire(ctx context.Context, s *Source) (*Lease, error) {
+	begun := r.begun.Load()
+	l, err := s.acquire(ctx, begun)
+	if err != nil {
+		return nil, err
+	}
+	if !begun {
+		r.begun.Store(true)
+	}
+	for {
+		top := r.open.Load()
+		for l.below = top; l.below != nil && l.below.state.Load() != out; {
+			l.below = l.below.below
+		}
+		if r.open.CompareAndSwap(top, l) {
+			return l, nil
+		}
+	}
+}
+
+// holding is a lease that the request has out, or nil.
+func (r *request) holding() *Lease {
+	for l := r.open.Load(); l != nil; l = l.below {
+		if l.state.Load() == out {
+			return l
+		}
+	}
+	return nil
+}
+
+// giveBack ends the use. A connection that broke is not kept: the request's next query gets another.
+func (u use) giveBack() {
+	if !u.kept {
+		u.Release()
+		return
+	}
+	if u.stale || u.conn.IsClosed() && u.takenErr() == nil {
+		u.request.kept = nil
+		u.Release()
+	}
+	u.request.settle()
+}
+
+// reportNested reports a request that holds a lease and asks for a second: N of them on a pool of N wait for each other.
+// It does so before the wait: afterwards there might be nothing left that could.
+func (d *DB) reportNested(first *Lease, s *Source) {
+	s.leaks.nested.Add(1)
+	asking := callers()
+	a, b := first.stack()[0], stackOf(asking)[0]
+	if d.nested.first(a + " " + b) {
+		s.leaks.log.Warn("a request that holds a lease asks for a second one: requests that do so can wait for each other for ever. "+
+			"Close the rows of the first query, or use the transaction's Querier, before the second",
+			"strategy", s.settings.Strategy, "first", a, "second", b)
+	}
+}

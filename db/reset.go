@@ -1,0 +1,121 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// When a session is reset before another holder gets its connection.
+const (
+	// ResetAuto goes by the server's command tag: after SELECT, INSERT, UPDATE, DELETE and MERGE the session is as it
+	// was, and after everything else it is reset. It does not see what a function changes silently: set_config,
+	// pg_advisory_lock. Lease.Conn always costs a reset.
+	ResetAuto = "auto"
+	// ResetAlways resets after every holder: four round trips.
+	ResetAlways = "always"
+)
+
+// resetTimeout bounds the round trips of a reset, so that a dead network holds nobody up.
+const resetTimeout = 2 * time.Second
+
+// Reusable makes the connection fit for another holder: the transaction is rolled back and the session reset, where
+// the holder left something. It reports false for a connection that must be closed.
+func (l *Lease) Reusable() bool {
+	pc := l.conn.PgConn()
+	if pc.IsClosed() || pc.IsBusy() || l.stale {
+		return false
+	}
+	if pc.TxStatus() == 'I' && !l.dirty && l.source.settings.Reset != ResetAlways {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), resetTimeout)
+	defer cancel()
+	return reset(ctx, l.conn) == nil
+}
+
+func reset(ctx context.Context, conn *pgx.Conn) error {
+	if conn.PgConn().TxStatus() != 'I' {
+		if _, err := conn.Exec(ctx, "ROLLBACK"); err != nil {
+			return err
+		}
+	}
+	// DISCARD ALL drops prepared statements as well: the client's list of them must go first. Before 15.18 and 17 it
+	// loses what ALTER ROLE … SET role says; RESET ROLE brings that back.
+	if err := conn.DeallocateAll(ctx); err != nil {
+		return err
+	}
+	for _, statement := range []string{"DISCARD ALL", "RESET ROLE"} {
+		if _, err := conn.Exec(ctx, statement, pgx.QueryExecModeSimpleProtocol); err != nil {
+			return err
+		}
+	}
+	conn.PgConn().CustomData()[wasReset] = true
+	return nil
+}
+
+// Keys of a connection's custom data.
+const (
+	opened   = "db.opened"   // time.Time
+	wasReset = "db.wasReset" // bool
+)
+
+func markOpened(conn *pgx.Conn) { conn.PgConn().CustomData()[opened] = time.Now() }
+
+// leavesSession reports whether the session is as it was before the statement, by its command tag. A SELECT without
+// columns is SELECT INTO or CREATE TABLE AS, which may make a temporary table.
+func leavesSession(tag pgconn.CommandTag, columns int) bool {
+	word, _, _ := strings.Cut(tag.String(), " ")
+	switch word {
+	case "SELECT":
+		return columns > 0
+	case "INSERT", "UPDATE", "DELETE", "MERGE":
+		return true
+	}
+	return false
+}
+
+// createsTable reports whether a statement whose tag is SELECT, and of whose columns nothing is known, may be CREATE TABLE
+// AS, SELECT INTO, or EXECUTE. A reset too many does no harm.
+func createsTable(sql string) bool {
+	sql = strings.ToUpper(sql)
+	return strings.Contains(sql, "INTO") || strings.Contains(sql, "CREATE") || strings.Contains(sql, "EXECUTE")
+}
+
+// several reports whether sql may hold more than one statement: only the last one's tag is known then.
+func several(sql string, args []any) bool {
+	return len(args) == 0 && strings.IndexByte(strings.TrimRight(sql, "; \t\r\n"), ';') >= 0
+}
+
+// outdated reports whether the statement failed because the session keeps something from when it was opened: the server
+// is a standby or read-only since, a table or a prepared statement has changed. A new connection may do better; that
+// nothing was done is sure, since the server undid the statement. A connection that was opened for this lease is as new
+// as one can be.
+func (l *Lease) outdated(err error) bool {
+	pe, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return false
+	}
+	data := l.conn.PgConn().CustomData()
+	switch pe.Code {
+	case pgerrcode.ReadOnlySQLTransaction, pgerrcode.InvalidSQLStatementName, pgerrcode.DuplicatePreparedStatement,
+		"57P05": // idle_session_timeout: the session ended before this statement began
+	case pgerrcode.FeatureNotSupported:
+		if pe.Routine != "RevalidateCachedQuery" { // "cached plan must not change result type", in any language
+			return false
+		}
+	case pgerrcode.InsufficientPrivilege:
+		if data[wasReset] == nil {
+			return false
+		}
+	default:
+		return false
+	}
+	at, _ := data[opened].(time.Time)
+	return at.Before(l.since)
+}

@@ -1,0 +1,186 @@
+package db_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"ddtb/config"
+	"ddtb/db"
+	"ddtb/db/dbtest"
+)
+
+func onePool(c *config.Database) { pool(c); c.Pool.MaxSize = 1 }
+
+func TestOnlyStatementsThatMayChangeTheSessionCostAReset(t *testing.T) {
+	for _, c := range []struct {
+		sql   string
+		reset bool
+	}{
+		{"SELECT 1", false},
+		{"  select id from polls_question", false},
+		{"WITH a AS (SELECT 1) SELECT * FROM a", false},
+		{"VALUES (1)", false},
+		{"INSERT INTO polls_question (question_text, pub_date) VALUES ('a', now())", false},
+		{"UPDATE polls_question SET question_text = 'b'", false},
+		{"DELETE FROM polls_question", false},
+		{"SELECT ';'", true}, // a literal that looks like two statements: a reset too many does no harm
+		{"SET work_mem = '1MB'", true},
+		{"CREATE TEMP TABLE t (n int)", true},
+		{"CREATE TEMP TABLE t AS SELECT 1 AS n", true},
+		{"SELECT 1 AS n INTO TEMP t", true},
+		{"LISTEN news", true},
+		{"PREPARE p AS SELECT 1", true},
+		{"SET work_mem = '1MB'; SELECT 1", true},
+		{"DO $$ BEGIN PERFORM set_config('a.b', 'c', false); END $$", true},
+	} {
+		t.Run(c.sql, func(t *testing.T) {
+			d, control, _ := open(t, onePool)
+			for _, way := range []string{"Exec", "Query", "InTx"} {
+				if _, err := d.Exec(t.Context(), "SELECT 'before'"); err != nil {
+					t.Fatal(err)
+				}
+				var err error
+				switch way {
+				case "Exec":
+					_, err = d.Exec(t.Context(), c.sql)
+				case "Query":
+					if c.sql == "SET work_mem = '1MB'; SELECT 1" {
+						continue // the extended protocol takes one statement
+					}
+					rows, _ := d.Query(t.Context(), c.sql)
+					rows.Close()
+					err = rows.Err()
+				case "InTx":
+					err = d.InTx(t.Context(), func(q db.Querier) error { _, err := q.Exec(t.Context(), c.sql); return err })
+				}
+				if err != nil {
+					t.Fatalf("%s: %v", way, err)
+				}
+				last := scan[string](t, control, "SELECT query FROM pg_stat_activity WHERE application_name = $1",
+					d.Config().ApplicationName+"/pool")
+				if got := last == "RESET ROLE"; got != c.reset {
+					t.Errorf("by %s: the last statement of the session is %q", way, last)
+				}
+			}
+		})
+	}
+}
+
+func TestResetAlwaysSeesWhatAFunctionChanged(t *testing.T) {
+	d, _, _ := open(t, func(c *config.Database) { onePool(c); c.Reset = db.ResetAlways })
+	if _, err := d.Exec(t.Context(), "SELECT set_config('a.b', 'c', false)"); err != nil {
+		t.Fatal(err)
+	}
+	var kept *string
+	if err := d.QueryRow(t.Context(), "SELECT nullif(current_setting('a.b', true), '')").Scan(&kept); err != nil || kept != nil {
+		t.Errorf("the next holder finds %v (%v)", kept, err)
+	}
+}
+
+func TestAResetKeepsTheRoleThatTheServerSetsAtLogin(t *testing.T) {
+	d, control, _ := open(t, onePool)
+	user := d.Config().User
+	run(t, control, "CREATE ROLE \"role of "+d.Config().Name+"\"")
+	role := "role of " + d.Config().Name
+	run(t, control, "GRANT \""+role+"\" TO "+user)
+	run(t, control, "ALTER ROLE "+user+" IN DATABASE \""+d.Config().Name+"\" SET role = '"+role+"'")
+	t.Cleanup(func() {
+		control := dbtest.Control(t, d.Config())
+		_, _ = control.Exec(t.Context(), "ALTER ROLE "+user+" IN DATABASE \""+d.Config().Name+"\" RESET role")
+	})
+	for range 2 {
+		var now string
+		if err := d.QueryRow(t.Context(), "SELECT current_user").Scan(&now); err != nil || now != role {
+			t.Errorf("the role is %q (%v)", now, err)
+		}
+		if _, err := d.Exec(t.Context(), "SET work_mem = '1MB'"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Each of these sessions was right when it was opened, and is not any more.
+func TestASessionThatIsOutdatedCostsNoError(t *testing.T) {
+	for name, c := range map[string]struct{ before, change, statement string }{
+		"a widened column": {"SELECT * FROM t", "ALTER TABLE t ALTER a TYPE varchar(400)", "SELECT * FROM t"},
+		"an added column":  {"SELECT * FROM t", "ALTER TABLE t ADD b int", "SELECT * FROM t"},
+		"a database that was read-only": {
+			"SELECT 1", "", "INSERT INTO t VALUES ('x')",
+		},
+		"a prepared statement that was dropped": {"SELECT * FROM t", "", "SELECT * FROM t"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, way := range []string{"Query", "Exec", "InTx"} {
+				d, control, _ := open(t, func(c *config.Database) { pool(c); c.Pool.MaxSize = 2 })
+				run(t, control, "CREATE TABLE IF NOT EXISTS t (a varchar(200)); GRANT ALL ON t TO PUBLIC")
+				if name == "a database that was read-only" {
+					run(t, control, "ALTER DATABASE \""+d.Config().Name+"\" SET default_transaction_read_only = on")
+				}
+				var held []*db.Lease
+				for range 2 { // two sessions know the statement
+					l, err := d.Acquire(t.Context())
+					if err != nil {
+						t.Fatal(err)
+					}
+					held = append(held, l)
+				}
+				for _, l := range held {
+					l.Release()
+				}
+				for range 4 {
+					if _, err := d.Exec(t.Context(), c.before); err != nil {
+						t.Fatal(err)
+					}
+				}
+				switch name {
+				case "a database that was read-only":
+					run(t, control, "ALTER DATABASE \""+d.Config().Name+"\" RESET default_transaction_read_only")
+				case "a prepared statement that was dropped":
+					if _, err := d.Exec(t.Context(), "DEALLOCATE ALL"); err != nil {
+						t.Fatal(err)
+					}
+				default:
+					run(t, control, c.change)
+				}
+				for range 4 {
+					var err error
+					switch way {
+					case "Query":
+						rows, _ := d.Query(t.Context(), c.statement)
+						rows.Close()
+						err = rows.Err()
+					case "Exec":
+						_, err = d.Exec(t.Context(), c.statement)
+					case "InTx":
+						err = d.InTx(t.Context(), func(q db.Querier) error { _, err := q.Exec(t.Context(), c.statement); return err })
+					}
+					if err != nil {
+						t.Errorf("by %s: %v", way, err)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestAQueryThatTheServerNeverAnswersEndsAfterQueryTimeout(t *testing.T) {
+	s := dbtest.NewServer(t, dbtest.Options{})
+	cfg := s.Config(t)
+	cfg.Strategy, cfg.Pool.MaxSize, cfg.QueryTimeout = db.Pool, 1, 300*time.Millisecond
+	d, err := db.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = d.Close(t.Context()) }()
+	one(t, d, t.Context())
+	s.Pause(t) // the kernel still acknowledges what it gets
+	began := time.Now()
+	_, err = d.Exec(t.Context(), "SELECT 1")
+	took := time.Since(began)
+	s.Resume(t)
+	if !errors.Is(err, db.ErrQueryTimeout) || took > 5*time.Second {
+		t.Errorf("%v after %v", err, took)
+	}
+	one(t, d, t.Context())
+}

@@ -1,0 +1,237 @@
+package db
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// began notes that a query is under way, for query_timeout.
+func (u use) began() { u.query.Store(time.Now().UnixNano()) }
+
+// ended notes how a statement ended: whether its session is still as it was, or outdated. It returns the error with
+// its cause.
+func (u use) ended(ctx context.Context, tag pgconn.CommandTag, columns int, err error) error {
+	u.query.Store(0)
+	if err == nil {
+		u.dirty = u.dirty || !leavesSession(tag, columns)
+		return nil
+	}
+	u.stale = u.stale || u.outdated(err)
+	return u.explain(ctx.Err() != nil, err)
+}
+
+// exec runs one statement. It reports whether the statement may be run once more on another connection.
+func (u use) exec(ctx context.Context, sql string, args []any) (tag pgconn.CommandTag, again bool, err error) {
+	defer u.giveBack()
+	u.began()
+	tag, err = u.conn.Exec(ctx, sql, args...)
+	err = u.ended(ctx, tag, 1, err)
+	u.dirty = u.dirty || several(sql, args) || tag.Select() && createsTable(sql)
+	return tag, u.stale, err
+}
+
+// open runs one query up to its first row. It reports whether the query may be run once more on another connection.
+func (u use) open(ctx context.Context, sql string, args []any) (result *openRows, again bool, err error) {
+	u.began()
+	r, err := u.conn.Query(ctx, sql, args...)
+	if err != nil {
+		err = u.ended(ctx, pgconn.CommandTag{}, 0, err)
+		again = u.stale
+		u.giveBack()
+		return nil, again, err
+	}
+	result = &openRows{Rows: r, ctx: ctx, use: u, mixed: several(sql, args)}
+	if u.request != nil {
+		if u.kept { // else the lease knows
+			runtime.Callers(3, result.asked[:]) // 3: whoever called DB.Query or DB.QueryRow
+		}
+		u.rows.Store(result)
+		if u.request.over.Load() {
+			result.abort()
+		}
+	}
+	result.peek()
+	return result, result.again, nil
+}
+
+// openRows is a result whose lease is out until it is read to its end, fails, or is closed. The error is explained
+// before that: afterwards the connection is another holder's. It is locked, since the end of the request closes what
+// its holder forgot, and can't know whether a goroutine still reads.
+type openRows struct {
+	pgx.Rows
+	ctx   context.Context
+	use   use
+	mixed bool        // the statement may be several
+	asked [16]uintptr // by whom, where the lease was acquired for an earlier query of the request
+
+	mu     sync.Mutex
+	peeked bool // the first row is read, and Next was not called yet
+	done   bool
+	again  bool
+	err    error
+	fields []pgconn.FieldDescription // once it is done
+}
+
+// peek reads the first row. A query that failed because of an outdated session fails here.
+func (r *openRows) peek() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.done && r.Rows.Next() {
+		r.peeked = true
+		return
+	}
+	r.finish()
+}
+
+// finish ends the result. The lock is held.
+func (r *openRows) finish() {
+	if r.done {
+		return
+	}
+	r.fields = slices.Clone(r.Rows.FieldDescriptions())
+	r.Rows.Close()
+	r.done = true
+	r.err = r.use.ended(r.ctx, r.Rows.CommandTag(), len(r.fields), r.Rows.Err())
+	r.use.dirty = r.use.dirty || r.mixed
+	r.again = r.use.stale
+	if r.err == nil {
+		r.err = r.use.takenErr() // its end may be missing
+	}
+	r.use.rows.CompareAndSwap(r, nil)
+	r.use.giveBack()
+}
+
+func (r *openRows) Close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.finish()
+}
+
+// stack is the lines that asked for the result.
+func (r *openRows) stack() []string {
+	if r.use.kept {
+		return stackOf(r.asked[:])
+	}
+	return r.use.Lease.stack()
+}
+
+// abort ends a result that outlived its request. Whoever still reads it gets ErrReclaimed.
+func (r *openRows) abort() bool {
+	aborted := r.use.Reclaim() // before the lock: it ends a Next that waits for the server
+	r.Close()
+	return aborted
+}
+
+func (r *openRows) Next() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.done {
+		return false
+	}
+	if (r.peeked || r.Rows.Next()) && r.use.takenErr() == nil { // else the socket is read elsewhere too, and what arrives has gaps
+		r.peeked = false
+		return true
+	}
+	r.finish()
+	return false
+}
+
+func (r *openRows) Err() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.done {
+		return r.err
+	}
+	return r.Rows.Err()
+}
+
+func (r *openRows) Scan(dest ...any) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.done {
+		return cmp.Or(r.err, errRowsClosed)
+	}
+	err := r.Rows.Scan(dest...)
+	if err != nil {
+		r.finish()
+	}
+	return err
+}
+
+func (r *openRows) Values() ([]any, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.done {
+		return nil, cmp.Or(r.err, errRowsClosed)
+	}
+	values, err := r.Rows.Values()
+	if err != nil {
+		r.finish()
+	}
+	return values, err
+}
+
+// errRowsClosed is the error of rows that are closed: what pgx reads results with is the next holder's by then.
+var errRowsClosed = errors.New("these rows are closed")
+
+func (r *openRows) CommandTag() pgconn.CommandTag {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.Rows.CommandTag()
+}
+
+func (r *openRows) FieldDescriptions() []pgconn.FieldDescription {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.done {
+		return r.fields
+	}
+	return r.Rows.FieldDescriptions()
+}
+
+func (r *openRows) RawValues() [][]byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.done {
+		return nil
+	}
+	return r.Rows.RawValues()
+}
+
+// row is the first row of a result.
+type row struct{ rows pgx.Rows }
+
+func (r row) Scan(dest ...any) error {
+	defer r.rows.Close()
+	if !r.rows.Next() {
+		return cmp.Or(r.rows.Err(), pgx.ErrNoRows)
+	}
+	if err := r.rows.Scan(dest...); err != nil {
+		return err
+	}
+	r.rows.Close()
+	return r.rows.Err()
+}
+
+// errRows is the result of a query that failed.
+type errRows struct{ err error }
+
+func (errRows) Close()                                       {}
+func (r errRows) Err() error                                 { return r.err }
+func (errRows) CommandTag() pgconn.CommandTag                { return pgconn.CommandTag{} }
+func (errRows) FieldDescriptions() []pgconn.FieldDescription { return nil }
+func (errRows) Next() bool                                   { return false }
+func (r errRows) Scan(...any) error                          { return r.err }
+func (r errRows) Values() ([]any, error)                     { return nil, r.err }
+func (errRows) RawValues() [][]byte                          { return nil }
+func (errRows) Conn() *pgx.Conn                              { return nil }
+func (errRows) TypeMap() *pgtype.Map                         { return nil }

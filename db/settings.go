@@ -1,0 +1,81 @@
+package db
+
+import "time"
+
+// Settings is one PostgreSQL database, and how requests get their connections to it. It is comparable: two equal
+// Settings need no switch. DefaultSettings has the defaults; a Settings literal must set what its strategy needs,
+// or NewSource and Open say which field is out of bounds.
+//
+// Name, User, Host and Password may be empty, and then mean what they mean to libpq: the database has the user's
+// name, the user is the account of this process, the host is the directory of the Unix socket (or localhost where
+// there is none), and the password is looked up in PGPASSFILE or ~/.pgpass.
+//
+// The tags are for a configuration file: "toml" names the key, "allow" its bounds.
+type Settings struct {
+	Name             string        `toml:"name" allow:"identifier"`
+	User             string        `toml:"user" allow:"identifier"`
+	Password         Secret        `toml:"password"`                   // the content of PasswordFile, if that is set
+	PasswordFile     string        `toml:"password_file" allow:"path"` // read again for each new connection
+	Host             string        `toml:"host" allow:"host"`          // a name, an address, or the directory of a socket
+	Port             int           `toml:"port" allow:"1..65535"`
+	SSLMode          string        `toml:"sslmode" allow:"disable|allow|prefer|require|verify-ca|verify-full"`
+	ApplicationName  string        `toml:"application_name" allow:"application"` // the strategy is appended: "ddtb/pool"
+	ConnectTimeout   time.Duration `toml:"connect_timeout" allow:"100ms..5m"`
+	Keepalive        Keepalive     `toml:"keepalive"`
+	StatementTimeout time.Duration `toml:"statement_timeout" allow:"0|1ms..24h"` // ended by the server; 0: the server's own setting
+	QueryTimeout     time.Duration `toml:"query_timeout" allow:"0|1s..24h"`      // ended by this process, for a server that stopped answering; 0: never
+
+	Strategy   string `toml:"strategy" allow:"strategy"`
+	Reset      string `toml:"reset" allow:"auto|always"` // of a session, before another holder gets it: see ResetAuto
+	Pooler     string `toml:"pooler" allow:"|pgbouncer"` // "" or "pgbouncer"
+	DirectHost string `toml:"direct_host" allow:"host"`  // for what a pooler in transaction mode can't carry
+	DirectPort int    `toml:"direct_port" allow:"1..65535"`
+
+	Pool       PoolSettings       `toml:"pool"`
+	Persistent PersistentSettings `toml:"persistent"`
+	PerRequest PerRequestSettings `toml:"per_request"`
+}
+
+// Keepalive is TCP's: after Idle a probe every Interval, Count times.
+type Keepalive struct {
+	Idle     time.Duration `toml:"idle" allow:"1s..2h"`
+	Interval time.Duration `toml:"interval" allow:"1s..10m"`
+	Count    int           `toml:"count" allow:"1..100"`
+}
+
+// DefaultSettings returns the settings in force where nothing else is said: the strategy pool with 10 connections.
+// Each strategy's defaults come from its own file.
+func DefaultSettings() Settings {
+	return Settings{
+		Port:            5432,
+		SSLMode:         "prefer",
+		ApplicationName: "ddtb",
+		ConnectTimeout:  5 * time.Second,
+		Keepalive:       Keepalive{Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3},
+		QueryTimeout:    time.Minute, // above any page's query; a server that is silent for longer does not answer at all
+		Strategy:        Pool,
+		Reset:           ResetAuto,
+		DirectPort:      5432,
+		Pool:            defaultPool,
+		Persistent:      defaultPersistent,
+		PerRequest:      defaultPerRequest,
+	}
+}
+
+// SameServer reports whether both reach the same database in the same way. Their strategies may differ.
+func (s Settings) SameServer(other Settings) bool {
+	for _, x := range []*Settings{&s, &other} {
+		x.Strategy, x.Reset, x.QueryTimeout = "", "", 0
+		x.Pool, x.Persistent, x.PerRequest = PoolSettings{}, PersistentSettings{}, PerRequestSettings{}
+	}
+	return s == other
+}
+
+// Direct returns the settings past the pooler, where there is a way, for what a pooler in transaction mode can't
+// carry: locks and settings of a session, LISTEN.
+func Direct(s Settings) Settings {
+	if s.DirectHost != "" {
+		s.Host, s.Port, s.Pooler = s.DirectHost, s.DirectPort, ""
+	}
+	return s
+}

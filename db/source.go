@@ -1,0 +1,229 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Options are what a DB or a Source may be given.
+type Options struct {
+	Log    *slog.Logger // for leaks and nested leases; nil is silence
+	Tracer Tracer       // nil: no spans
+	// OnAcquire is called when a lease was given or refused, with the time since it was asked for. It must not block.
+	OnAcquire func(strategy string, took time.Duration, err error)
+}
+
+// Tracer follows what a DB does, for spans. Where it implements pgx.ConnectTracer, it follows the attempts to connect
+// too. Its methods are called in the path of a request, and must not block.
+type Tracer interface {
+	pgx.QueryTracer
+	// TraceAcquire begins when a lease is asked for; end is called once, when it was given or refused.
+	TraceAcquire(ctx context.Context, strategy string) (end func(error))
+}
+
+// Source gives out leases by one strategy: a place in the queue, then a connection, and both back again. Every Source
+// passes dbtest.Conformance on a real PostgreSQL, which is the long form of this contract.
+//
+// Leases are given out first come first served where they are bounded, and nothing of a request that gave up while it
+// waited is left behind.
+type Source struct {
+	settings Settings
+	spec     Spec
+	strategy Strategy
+	conns    *Connector
+	queue    queue
+	leaks    leaks
+	options  Options
+
+	acquired  atomic.Int64
+	refreshed atomic.Int64 // when outdated sessions were last closed, in Unix nanoseconds
+	ending    atomic.Bool  // closing, and out of time: a new lease is taken back at once
+	failing   atomic.Pointer[failing]
+}
+
+// failing is a failure after which no lease was given.
+type failing struct {
+	at  time.Time
+	err error
+}
+
+// NewSource makes the strategy that the settings name. It connects when the first lease is asked for. An error names
+// the setting that is wrong.
+func NewSource(s Settings, o Options) (*Source, error) {
+	spec, err := SpecOf(s)
+	if err != nil {
+		return nil, err
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	src := &Source{settings: s, spec: spec, options: o}
+	var tracer pgx.QueryTracer
+	if o.Tracer != nil {
+		tracer = o.Tracer
+	}
+	if src.conns, err = newConnector(s, tracer); err != nil {
+		return nil, err
+	}
+	if src.strategy, err = spec.New(s, src.conns); err != nil {
+		return nil, err
+	}
+	src.queue.size, src.queue.maxWaiting, src.queue.timeout = spec.Size(s), s.Pool.MaxWaiting, spec.Timeout(s)
+	src.leaks.start(src)
+	return src, nil
+}
+
+// Acquire waits for a lease until ctx ends or the strategy's own timeout passes. A failure is a *ConnError that names
+// the cause, or ctx's error when the caller went away.
+func (s *Source) Acquire(ctx context.Context) (*Lease, error) { return s.acquire(ctx, false) }
+
+// acquire is Acquire; urgent is for a request that has had a lease.
+func (s *Source) acquire(ctx context.Context, urgent bool) (*Lease, error) {
+	var end func(error)
+	if s.options.Tracer != nil {
+		end = s.options.Tracer.TraceAcquire(ctx, s.settings.Strategy)
+	}
+	began := time.Now()
+	l, err := s.lease(ctx, urgent, began)
+	if s.options.OnAcquire != nil {
+		s.options.OnAcquire(s.settings.Strategy, time.Since(began), err)
+	}
+	if end != nil {
+		end(err)
+	}
+	return l, err
+}
+
+// lease takes a place in the queue, then a connection for it. Where the server has no slot for another connection, it
+// waits for one of those that the others have.
+func (s *Source) lease(ctx context.Context, urgent bool, began time.Time) (*Lease, error) {
+	var since time.Time // when it began to wait, if it has to wait again
+	var full error      // why it has to
+	for {
+		waited, err := s.queue.enter(ctx, urgent, since)
+		if err != nil {
+			if CauseOf(err) == PoolTimeout && full != nil {
+				err = full // what it waited for is a slot
+			}
+			return nil, s.failed(ctx, err)
+		}
+		l := &Lease{source: s, since: began, waited: waited}
+		if waited > 0 {
+			l.since = began.Add(waited)
+		}
+		s.leaks.add(l)
+		if since.IsZero() {
+			s.acquired.Add(1)
+		}
+		if err = s.strategy.Acquire(ctx, l); err == nil {
+			if s.failing.Load() != nil {
+				s.failing.Store(nil)
+			}
+			return l, nil
+		}
+		s.leaks.remove(l)
+		if CauseOf(err) != SlotsExhausted || !s.queue.giveWay() {
+			s.queue.leave()
+			return nil, s.failed(ctx, err)
+		}
+		since, full = began, err
+	}
+}
+
+// takeBack ends a lease: the strategy keeps or drops its connection, and the place is free. It is called once for each
+// lease that was given out, by Release or by Reclaim, whichever is first.
+func (s *Source) takeBack(l *Lease, strategy func(Strategy, *Lease)) {
+	strategy(s.strategy, l)
+	s.leaks.remove(l)
+	s.queue.leave()
+}
+
+// failed completes an error, and remembers how the last attempt to get a connection from the server failed.
+func (s *Source) failed(ctx context.Context, err error) error {
+	ce, ok := errors.AsType[*ConnError](err)
+	if !ok {
+		return err
+	}
+	if ce.Strategy == "" {
+		ce.Strategy = s.settings.Strategy
+	}
+	if ce.Cause != QueueFull && ce.Cause != PoolTimeout && ctx.Err() == nil { // else it may be the caller who had no more time
+		s.failing.Store(&failing{time.Now(), err})
+	}
+	return err
+}
+
+// refresh has sessions that are as old as one that proved outdated closed before they are used again, once a second.
+func (s *Source) refresh() {
+	now, last := time.Now().UnixNano(), s.refreshed.Load()
+	if now-last < int64(time.Second) || !s.refreshed.CompareAndSwap(last, now) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	s.strategy.Refresh(ctx)
+}
+
+// HoldsForRequest reports whether a request keeps its lease from its first query to its end.
+func (s *Source) HoldsForRequest() bool { return s.spec.HoldsForRequest(s.settings) }
+
+// Holders lists the leases that are out, oldest first; it needs no connection.
+func (s *Source) Holders() []Holder { return s.leaks.holders() }
+
+// Stat is a snapshot; it needs no connection.
+func (s *Source) Stat() Stat {
+	c := s.conns
+	st := Stat{
+		Strategy: s.settings.Strategy, Idle: s.strategy.Idle(), Acquired: s.acquired.Load(),
+		Connecting: int(c.connecting.Load()), Connects: c.connects.Load(), Connected: c.connected.Load(),
+		Leaked: s.leaks.leaked.Load(), Reclaimed: s.leaks.reclaimed.Load(), Nested: s.leaks.nested.Load(),
+	}
+	if p, ok := s.strategy.(interface{ aged() (lifetime, idle int64) }); ok {
+		st.AgedOut, st.IdledOut = p.aged()
+	}
+	s.queue.stat(&st)
+	return st
+}
+
+// Retire closes every connection that is not out, and keeps none from then on: a lease given out later is closed when
+// it comes back. It returns when the server has freed their slots, or ctx ends.
+func (s *Source) Retire(ctx context.Context) { s.strategy.Retire(ctx) }
+
+// Close retires the strategy and waits for the leases that are out; when ctx ends first, they are taken back from
+// their holders. Afterwards no connection is left. It may be called twice.
+func (s *Source) Close(ctx context.Context) error {
+	s.Retire(ctx)
+	err := s.drain(ctx)
+	s.strategy.Close()
+	if err != nil {
+		return fmt.Errorf("leases were still out, and were taken back: %w", err)
+	}
+	return nil
+}
+
+func (s *Source) drain(ctx context.Context) error {
+	defer s.leaks.stop()
+	select {
+	case <-s.queue.drained():
+		return nil
+	case <-ctx.Done():
+	}
+	s.ending.Store(true)
+	var ends sync.WaitGroup
+	for _, l := range s.leaks.list() {
+		ends.Go(func() { l.Reclaim() })
+	}
+	ends.Wait() // each is bounded
+	select {
+	case <-s.queue.drained():
+	case <-time.After(resetTimeout): // one that was just connecting, or coming back
+	}
+	return ctx.Err()
+}

@@ -1,0 +1,42 @@
+package db
+
+import "time"
+
+// Stat is what a Source knows of itself. Counters run since it came into force.
+type Stat struct {
+	Strategy   string
+	Size       int           // at most so many leases; 0: no bound
+	Leases     int           // out now, or being connected
+	Connecting int           // attempts to connect that are under way
+	Idle       int           // connections that are kept and not out
+	Waiting    int           // requests in the queue
+	OldestWait time.Duration // how long the first in the queue has waited; 0 without a queue
+
+	Acquired  int64         // leases given a place, also those for which connecting failed
+	Waited    int64         // leases that had to be waited for
+	WaitTotal time.Duration // by them
+	TimedOut  int64         // waiters that gave up after the timeout
+	Refused   int64         // requests that would have waited too long
+	Leaked    int64         // leases that were out for leak_after, or whose rows were open at their request's end
+	Reclaimed int64         // leases taken back after reclaim_after, or at that end
+	Nested    int64         // leases asked for by a request that held one
+	Connects  int64         // attempts to connect
+	Connected int64         // attempts that succeeded
+	AgedOut   int64         // connections of a pool that were closed after max_lifetime
+	IdledOut  int64         // and after max_idle
+}
+
+// plus adds the counters; what is of a moment is left out.
+func (s Stat) plus(o Stat) Stat {
+	return Stat{
+		Strategy: o.Strategy,
+		Acquired: s.Acquired + o.Acquired, Waited: s.Waited + o.Waited, WaitTotal: s.WaitTotal + o.WaitTotal,
+		TimedOut: s.TimedOut + o.TimedOut, Refused: s.Refused + o.Refused, Leaked: s.Leaked + o.Leaked,
+		Reclaimed: s.Reclaimed + o.Reclaimed, Nested: s.Nested + o.Nested,
+		Connects: s.Connects + o.Connects, Connected: s.Connected + o.Connected,
+		AgedOut: s.AgedOut + o.AgedOut, IdledOut: s.IdledOut + o.IdledOut,
+	}
+}
+
+// Open is the number of connections to the server, as far as the Source knows.
+func (s Stat) Open() int { return s.Leases + s.Idle }

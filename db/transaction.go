@@ -1,0 +1,103 @@
+package db
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// rollbackTimeout bounds the rollback of a transaction whose own context may have ended.
+const rollbackTimeout = 2 * time.Second
+
+// transact runs fn in a transaction, and gives the lease back.
+func (u use) transact(ctx context.Context, fn func(Querier) error) error {
+	defer u.giveBack()
+	err := u.inTx(ctx, fn)
+	u.query.Store(0)
+	if err == nil {
+		return nil
+	}
+	u.stale = u.stale || u.outdated(err)
+	return u.explain(ctx.Err() != nil, err)
+}
+
+func (u use) inTx(ctx context.Context, fn func(Querier) error) error {
+	u.began()
+	tx, err := u.conn.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	committed := false
+	defer func() {
+		if committed {
+			return
+		}
+		if u.conn.PgConn().IsBusy() { // rows left open: pgx would give the connection up, and not wait for its backend
+			u.source.conns.CloseConn(u.conn)
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+		defer cancel()
+		_ = tx.Rollback(ctx) // where it fails the connection is closed, which rolls back as well
+	}()
+	u.query.Store(0)
+	if err := fn(transaction{u, tx}); err != nil {
+		return err
+	}
+	committed = true // or known to have failed, or unknown: a rollback would not help any of them
+	u.began()
+	return tx.Commit(ctx)
+}
+
+// transaction is the Querier of InTx. Its statements don't end the lease.
+type transaction struct {
+	use use
+	tx  pgx.Tx
+}
+
+func (t transaction) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	t.use.began()
+	defer t.use.query.Store(0)
+	tag, err := t.tx.Exec(ctx, sql, args...)
+	t.use.dirty = t.use.dirty || err == nil && !leavesSession(tag, 1) || several(sql, args) || tag.Select() && createsTable(sql)
+	return tag, err
+}
+
+func (t transaction) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	t.use.began()
+	rows, err := t.tx.Query(ctx, sql, args...)
+	return transactionRows{rows, t.use, several(sql, args)}, err
+}
+
+func (t transaction) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	rows, _ := t.Query(ctx, sql, args...) // a failure is the result's too
+	return row{rows}
+}
+
+// transactionRows notes at its end whether the statement left the session as it was.
+type transactionRows struct {
+	pgx.Rows
+	use   use
+	mixed bool
+}
+
+func (r transactionRows) Next() bool {
+	if r.Rows.Next() {
+		return true
+	}
+	r.note()
+	return false
+}
+
+func (r transactionRows) Close() {
+	r.Rows.Close()
+	r.note()
+}
+
+func (r transactionRows) note() {
+	r.use.query.Store(0)
+	columns := len(r.Rows.FieldDescriptions())
+	r.use.dirty = r.use.dirty || r.mixed || r.Rows.Err() == nil && !leavesSession(r.Rows.CommandTag(), columns)
+}
