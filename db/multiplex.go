@@ -28,7 +28,7 @@ const (
 	muxAttempts   = 5                      // of one query, for reasons that concern others
 	muxStuck      = 100 * time.Millisecond // a statement that runs longer has the connection to itself
 	muxSlow       = 50 * time.Millisecond  // a statement that runs longer, and longer than most, is slow
-	muxSlowRuns   = 200                    // two slow runs within that many runs prove that a statement is slow
+	muxSlowRuns   = 20                     // two slow runs within that many runs prove that a statement is slow
 	muxMinBan     = 10 * time.Second       // for how long a slow statement is unsuitable, doubled each time
 	muxMaxBan     = 10 * time.Minute
 	muxRedial     = time.Second // after a failed connect, if another connection serves
