@@ -1,0 +1,465 @@
+package db
+
+import (
+	"cmp"
+	"container/list"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Multiplex is the settings section [databases.NAME.multiplex]. A zero field has its default.
+type Multiplex struct {
+	Connections int   `toml:"connections"`   // shared by all reads; default 2
+	MaxInFlight int   `toml:"max_in_flight"` // statements sent and not yet answered, per connection; default 256
+	MaxResult   int64 `toml:"max_result"`    // bytes of one result; default 4 MiB
+}
+
+const (
+	muxStatements = 256                    // prepared at a time on each connection
+	muxAttempts   = 5                      // of one query, for reasons that concern others
+	muxStuck      = 100 * time.Millisecond // a statement that runs longer has the connection to itself
+	muxSlow       = 50 * time.Millisecond  // a statement that runs longer, and longer than most, is slow
+	muxSlowRuns   = 20                     // two slow runs within that many runs prove that a statement is slow
+	muxMinBan     = 10 * time.Second       // for how long a slow statement is unsuitable, doubled each time
+	muxMaxBan     = 10 * time.Minute
+	muxRedial     = time.Second // after a failed connect, if another connection serves
+	muxCancel     = 2 * time.Second
+	muxBuffer     = 1 << 20 // bytes: a larger one is not kept
+	muxHint       = 16 << 10
+)
+
+// errUnsuitable reports that a query needs a connection of its own: its result is larger than max_result, its
+// statement returns no rows or proved slow, or every shared connection is busy with a slow one. Nothing was changed.
+var errUnsuitable = errors.New("multiplex: the statement needs a connection of its own")
+
+// errMultiplexClosed reports that the multiplexer no longer takes queries.
+var errMultiplexClosed = errors.New("multiplex: closed")
+
+// lostError reports that the connection was lost before the answer was complete.
+type lostError struct{ cause error }
+
+func (e *lostError) Error() string {
+	return "multiplex: the shared connection was lost: " + e.cause.Error()
+}
+func (e *lostError) Unwrap() error { return e.cause }
+
+// againError is for query alone: the query has to be sent again, for a reason that concerns others.
+type againError struct{ cause error }
+
+func (e *againError) Error() string { return "multiplex: ask again: " + e.cause.Error() }
+func (e *againError) Unwrap() error { return e.cause }
+
+var errMoved = &againError{errors.New("a statement ahead of this one holds up the connection")}
+
+// mayAskAgain reports whether the query failed for a reason that concerns the shared connection, not the query.
+func mayAskAgain(err error) bool {
+	_, lost := errors.AsType[*lostError](err)
+	_, again := errors.AsType[*againError](err)
+	return lost || again || errors.Is(err, errMultiplexClosed)
+}
+
+// multiplexer sends the reads of any number of callers down a few shared connections, each read with its own Sync, and
+// without waiting for the answers to those before it. Connections are made when they are needed.
+//
+// One lock guards the multiplexer, its connections' queues and its statements. Nothing is waited for under it.
+type multiplexer struct {
+	settings   Multiplex
+	connect    func(context.Context) (*pgx.Conn, error)
+	closeConn  func(*pgx.Conn)
+	dialing    context.Context // ends with close
+	stop       context.CancelFunc
+	goroutines sync.WaitGroup
+	idle       chan struct{} // closed once close was called and every caller has an answer
+
+	mu         sync.Mutex
+	conns      []*muxConn // including those that are being closed: the server still counts them
+	dials      int
+	dialAfter  time.Time
+	waiting    list.List // of *muxCall: no connection has room
+	unanswered int
+	statements map[string]*muxStatement
+	generation uint64
+	unnamed    bool          // the server's sessions are shared by a pooler: nothing stays prepared
+	pace       time.Duration // of a usual statement
+	closing    bool
+	closed     bool
+}
+
+// newMultiplexer connects to nothing yet. connect makes one connection; its error goes to the callers as it is.
+// closeConn closes one, within a time of its own.
+func newMultiplexer(s Multiplex, connect func(context.Context) (*pgx.Conn, error), closeConn func(*pgx.Conn)) *multiplexer {
+	s.Connections, s.MaxInFlight, s.MaxResult = cmp.Or(s.Connections, 2), cmp.Or(s.MaxInFlight, 256), cmp.Or(s.MaxResult, 4<<20)
+	m := &multiplexer{
+		settings: s, connect: connect, closeConn: closeConn,
+		idle: make(chan struct{}), statements: map[string]*muxStatement{},
+	}
+	m.dialing, m.stop = context.WithCancel(context.Background())
+	return m
+}
+
+// query runs one read: one statement that returns rows, changes nothing, needs no session and may run twice. The
+// rows are complete, in memory. After errUnsuitable the caller runs it on a connection of its own; after an error that
+// mayAskAgain reports, once more. When ctx ends, query returns at once.
+func (m *multiplexer) query(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
+	sql, args, err := rewritten(ctx, sql, args)
+	if err != nil {
+		return nil, err
+	}
+	for range muxAttempts {
+		var rows *muxRows
+		rows, err = m.attempt(ctx, sql, args)
+		if err == nil {
+			return rows, nil
+		}
+		if _, again := err.(*againError); !again { //nolint:errorlint // never wrapped
+			return nil, err
+		}
+	}
+	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return nil, pe
+	}
+	return nil, err
+}
+
+// rewritten resolves named arguments. Options of pgx that concern one connection are not for a shared one.
+func rewritten(ctx context.Context, sql string, args []any) (string, []any, error) {
+	if len(args) == 0 {
+		return sql, args, nil
+	}
+	switch a := args[0].(type) {
+	case pgx.NamedArgs:
+		return a.RewriteQuery(ctx, nil, sql, args[1:])
+	case pgx.StrictNamedArgs:
+		return a.RewriteQuery(ctx, nil, sql, args[1:])
+	case pgx.QueryRewriter, pgx.QueryExecMode, pgx.QueryResultFormats, pgx.QueryResultFormatsByOID:
+		return sql, args, errUnsuitable
+	}
+	return sql, args, nil
+}
+
+func (m *multiplexer) attempt(ctx context.Context, sql string, args []any) (*muxRows, error) {
+	s, fresh, err := m.describe(ctx, sql)
+	if err != nil {
+		return nil, err
+	}
+	call := newMuxCall(s)
+	call.fresh, call.rows = fresh, &muxRows{fields: s.Fields, codec: muxCodecs.Get().(*muxCodec)}
+	if err := call.bind(args); err != nil {
+		call.rows.codec.release()
+		return nil, err
+	}
+	if err := m.do(ctx, call); err != nil {
+		call.rows.codec.release()
+		return nil, err
+	}
+	rows := call.rows
+	call.release()
+	return rows, nil
+}
+
+// describe finds the statement of sql, and asks the server for its types at its first use.
+func (m *multiplexer) describe(ctx context.Context, sql string) (s *muxStatement, fresh bool, err error) {
+	m.mu.Lock()
+	s = m.statement(sql)
+	described, unsuitable := s.described, s.unsuitable()
+	m.mu.Unlock()
+	if described || unsuitable {
+		if unsuitable {
+			err = errUnsuitable
+		}
+		return s, false, err
+	}
+	return s, true, m.do(ctx, newMuxCall(s))
+}
+
+// do sends the call and waits for its answer.
+func (m *multiplexer) do(ctx context.Context, call *muxCall) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	err := m.submit(call)
+	m.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-call.done:
+		return call.err
+	case <-ctx.Done():
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !call.gone {
+		m.answer(call, ctx.Err())
+		if call.place != nil {
+			m.waiting.Remove(call.place)
+		}
+	}
+	return call.err
+}
+
+func (m *multiplexer) submit(call *muxCall) error {
+	switch {
+	case m.closing:
+		return errMultiplexClosed
+	case call.dropped:
+		return errMoved
+	}
+	if m.waiting.Len() == 0 {
+		if c := m.pick(); c != nil {
+			if len(c.queue) > c.head {
+				m.grow()
+			}
+			m.unanswered++
+			c.send(call)
+			return nil
+		}
+	}
+	if m.stuck() {
+		return errUnsuitable
+	}
+	m.unanswered++
+	call.place = m.waiting.PushBack(call)
+	m.grow()
+	return nil
+}
+
+// answer ends the wait of the call's caller, once.
+func (m *multiplexer) answer(call *muxCall, err error) {
+	if call.gone {
+		return
+	}
+	call.gone, call.err = true, err
+	call.done <- struct{}{}
+	m.unanswered--
+	if m.closing && m.unanswered == 0 {
+		close(m.idle)
+	}
+}
+
+// pick is the connection with the fewest statements in flight, or nil if none has room.
+func (m *multiplexer) pick() (best *muxConn) {
+	for _, c := range m.conns {
+		if n := c.inFlight(); !c.stuck && !c.closed && n < m.settings.MaxInFlight && (best == nil || n < best.inFlight()) {
+			best = c
+		}
+	}
+	return best
+}
+
+// stuck reports whether every connection that can be had now is held up by a slow statement.
+func (m *multiplexer) stuck() bool {
+	for _, c := range m.conns {
+		if !c.stuck || c.closed {
+			return false
+		}
+	}
+	return len(m.conns) > 0 && m.dials == 0 && !m.canGrow()
+}
+
+// grow makes another connection, if there is room for it.
+func (m *multiplexer) grow() {
+	if m.canGrow() {
+		m.dials++
+		m.goroutines.Go(m.dial)
+	}
+}
+
+func (m *multiplexer) canGrow() bool {
+	room := !m.closed && len(m.conns)+m.dials < m.settings.Connections
+	return room && (len(m.conns) == 0 || m.dialAfter.IsZero() || time.Now().After(m.dialAfter))
+}
+
+// dial makes a connection, and serves it to its end.
+func (m *multiplexer) dial() {
+	conn, err := m.connect(m.dialing)
+	m.mu.Lock()
+	m.dials--
+	if err != nil {
+		m.dialAfter = time.Now().Add(muxRedial)
+		if len(m.conns)+m.dials == 0 {
+			m.refuse(err)
+		}
+		m.dispatch()
+		m.mu.Unlock()
+		return
+	}
+	if m.closed {
+		m.mu.Unlock()
+		m.closeConn(conn)
+		return
+	}
+	c := newMuxConn(m, conn)
+	m.conns = append(m.conns, c)
+	m.dispatch()
+	m.mu.Unlock()
+	c.serve()
+}
+
+// dispatch sends the calls that wait, in their order, as far as there is room.
+func (m *multiplexer) dispatch() {
+	for m.waiting.Len() > 0 {
+		c := m.pick()
+		if c == nil {
+			break
+		}
+		call := m.waiting.Remove(m.waiting.Front()).(*muxCall)
+		if call.place = nil; call.dropped {
+			m.answer(call, errMoved)
+		} else {
+			c.send(call)
+		}
+	}
+	if m.waiting.Len() > 0 {
+		if m.stuck() {
+			m.refuse(errUnsuitable)
+		}
+		m.grow()
+	}
+}
+
+// refuse answers every call that waits.
+func (m *multiplexer) refuse(err error) {
+	for m.waiting.Len() > 0 {
+		m.answer(m.waiting.Remove(m.waiting.Front()).(*muxCall), err)
+	}
+}
+
+// multiplexStat is a snapshot for people to read.
+type multiplexStat struct {
+	Connections int // open, or being opened or closed
+	InFlight    int // statements sent and not yet answered, including those whose callers left
+	Waiting     int // callers for whom no connection has room
+}
+
+func (m *multiplexer) stat() (s multiplexStat) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.conns {
+		s.InFlight += c.inFlight()
+	}
+	s.Connections, s.Waiting = len(m.conns)+m.dials, m.waiting.Len()
+	return s
+}
+
+// close takes no more queries, waits for those in flight until ctx ends, and closes the connections. It returns ctx's
+// error if queries were cut short. No connection and no goroutine is left after it. It may be called more than once.
+func (m *multiplexer) close(ctx context.Context) (err error) {
+	m.mu.Lock()
+	if !m.closing {
+		if m.closing = true; m.unanswered == 0 {
+			close(m.idle)
+		}
+	}
+	m.mu.Unlock()
+	select {
+	case <-m.idle:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	m.mu.Lock()
+	m.closed = true
+	m.refuse(errMultiplexClosed)
+	for _, c := range m.conns {
+		c.retire(errMultiplexClosed)
+	}
+	m.mu.Unlock()
+	m.stop()
+	m.goroutines.Wait()
+	return err
+}
+
+// muxStatement is one SQL text with its types, as the server described them. A change of its types makes a new one.
+type muxStatement struct {
+	pgconn.StatementDescription
+	named, described bool
+	rowless          bool // it returns no rows, so it isn't a read
+	dropped          bool // no longer in the cache: look it up again
+	changed          bool // its description is wrong, so its answers can't be read
+	used             uint64
+	size             atomic.Int64 // bytes of a recent result
+	debt             int
+	ban              time.Duration
+	banned           time.Time // until then
+}
+
+// statement finds the statement in the cache, or puts it there in place of the one that was used least recently.
+func (m *multiplexer) statement(sql string) *muxStatement {
+	m.generation++
+	s := m.statements[sql]
+	if s == nil {
+		if len(m.statements) >= muxStatements {
+			m.drop(m.leastUsed())
+		}
+		s = &muxStatement{}
+		s.SQL = strings.Clone(sql)
+		m.statements[s.SQL] = s
+	}
+	s.used = m.generation
+	return s
+}
+
+func (m *multiplexer) leastUsed() (oldest *muxStatement) {
+	for _, s := range m.statements {
+		if oldest == nil || s.used < oldest.used {
+			oldest = s
+		}
+	}
+	return oldest
+}
+
+// drop takes the statement out of the cache, and off the connections.
+func (m *multiplexer) drop(s *muxStatement) {
+	if s.dropped {
+		return
+	}
+	s.dropped = true
+	delete(m.statements, s.SQL)
+	for _, c := range m.conns {
+		c.deallocate(s)
+	}
+}
+
+// name names the statement before it is sent for the first time. The same name always means the same text, even where a
+// pooler that nobody mentioned shares the server's session with others.
+func (m *multiplexer) name(s *muxStatement) {
+	if s.named = true; !m.unnamed {
+		sum := sha256.Sum256([]byte(s.SQL))
+		s.Name = fmt.Sprintf("mux_%x_%x", sum[:10], m.generation)
+	}
+}
+
+func (s *muxStatement) unsuitable() bool {
+	return s.rowless || s.ban > 0 && time.Now().Before(s.banned)
+}
+
+// judge notes how long the server took. A statement that is slow twice, among at most muxSlowRuns runs, is banned.
+func (m *multiplexer) judge(s *muxStatement, took time.Duration) {
+	if took > muxSlow && took > 10*m.pace {
+		m.slow(s)
+		return
+	}
+	m.pace += (took - m.pace) / 64
+	if s.debt = max(s.debt-1, 0); s.debt == 0 {
+		s.ban = 0
+	}
+}
+
+func (m *multiplexer) slow(s *muxStatement) {
+	if s.debt += muxSlowRuns; s.debt <= muxSlowRuns {
+		return
+	}
+	s.debt = muxSlowRuns
+	s.ban = min(max(2*s.ban, muxMinBan), muxMaxBan)
+	s.banned = time.Now().Add(s.ban)
+}

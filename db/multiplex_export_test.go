@@ -1,0 +1,32 @@
+package db
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// What the tests of the multiplexer need of it: they import dbtest, which imports this package.
+type Multiplexer = multiplexer
+
+var (
+	NewMultiplexer      = newMultiplexer
+	ErrUnsuitable       = errUnsuitable
+	ErrMultiplexClosed  = errMultiplexClosed
+	MultiplexMayAgain   = mayAskAgain
+	MultiplexStuckAfter = muxStuck
+)
+
+func (m *multiplexer) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	return m.query(ctx, sql, args)
+}
+
+func (m *multiplexer) Stat() multiplexStat             { return m.stat() }
+func (m *multiplexer) Close(ctx context.Context) error { return m.close(ctx) }
+
+// Lost reports whether err says that the shared connection was lost.
+func Lost(err error) bool {
+	_, ok := errors.AsType[*lostError](err)
+	return ok
+}

@@ -1,0 +1,382 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+)
+
+// muxConn is one shared connection. Calls append their messages to out; one goroutine writes all that has come
+// together at once, another reads the answers in the order of the queue. The driver only connects and closes.
+type muxConn struct {
+	m     *multiplexer
+	conn  *pgx.Conn
+	front *pgproto3.Frontend
+	wake  chan struct{} // the writer; closed at the end
+	wrote chan struct{} // closed by the writer at its end
+	tag   string        // the reader's last one: most are the same
+
+	// Guarded by m.mu:
+	out, spare []byte
+	writing    bool // the writer is awake
+	queue      []*muxCall
+	head       int // of queue
+	prepared   map[*muxStatement]bool
+	since      time.Time // when the server began with the head
+	timer      *time.Timer
+	armed      bool
+	stuck      bool // the head has taken longer than muxStuck: nothing more is sent
+	closed     bool // nothing more is sent or answered
+	cause      error
+}
+
+var syncMessage, _ = (&pgproto3.Sync{}).Encode(nil)
+
+func newMuxConn(m *multiplexer, conn *pgx.Conn) *muxConn {
+	c := &muxConn{
+		m: m, conn: conn, front: conn.PgConn().Frontend(), prepared: map[*muxStatement]bool{},
+		wake: make(chan struct{}, 1), wrote: make(chan struct{}),
+	}
+	c.front.SetMaxBodyLen(int(m.settings.MaxResult) + 1<<16)
+	mode := conn.Config().DefaultQueryExecMode
+	m.unnamed = m.unnamed || mode != pgx.QueryExecModeCacheStatement
+	c.timer = time.AfterFunc(time.Hour, c.check)
+	return c
+}
+
+func (c *muxConn) inFlight() int { return len(c.queue) - c.head }
+
+// send queues the call, and gives its messages to the writer.
+func (c *muxConn) send(call *muxCall) {
+	s := call.muxStatement
+	if !s.named {
+		c.m.name(s)
+	}
+	call.parse = !c.prepared[s]
+	call.verify = call.parse || call.rows == nil
+	if call.parse {
+		c.encode(&pgproto3.Parse{Name: s.Name, Query: s.SQL, ParameterOIDs: s.ParamOIDs})
+		if s.Name != "" {
+			c.prepared[s] = true
+		}
+	}
+	if call.verify {
+		c.encode(&pgproto3.Describe{ObjectType: 'S', Name: s.Name})
+	}
+	c.out = append(append(c.out, call.message...), syncMessage...)
+	if c.inFlight() == 0 {
+		c.since = time.Now()
+		if !c.armed {
+			c.armed = true
+			c.timer.Reset(muxStuck)
+		}
+	}
+	c.queue = append(c.queue, call)
+	if !c.writing {
+		c.writing = true
+		c.wake <- struct{}{}
+	}
+}
+
+// encode appends a message. It can't fail: the limit is a gigabyte, and query refuses less.
+func (c *muxConn) encode(msg pgproto3.FrontendMessage) {
+	if out, err := msg.Encode(c.out); err == nil {
+		c.out = out
+	}
+}
+
+// deallocate goes with the next batch. It is behind the calls that use the statement.
+func (c *muxConn) deallocate(s *muxStatement) {
+	if c.prepared[s] {
+		delete(c.prepared, s)
+		c.encode(&pgproto3.Close{ObjectType: 'S', Name: s.Name})
+	}
+}
+
+// write writes what the calls append, until wake is closed.
+func (c *muxConn) write() {
+	defer close(c.wrote)
+	for range c.wake {
+		for batch := c.batch(); batch != nil; batch = c.batch() {
+			if _, err := c.conn.PgConn().Conn().Write(batch); err != nil {
+				c.interrupt(time.Second) // until then the reader may find the reason
+				return                   // the others are told at the end
+			}
+		}
+	}
+}
+
+// batch is what is to be written, or nil.
+func (c *muxConn) batch() []byte {
+	runtime.Gosched() // callers that are about to append come first: fewer, larger writes
+	c.m.mu.Lock()
+	defer c.m.mu.Unlock()
+	batch := c.out
+	if len(batch) == 0 || c.closed {
+		c.writing = false
+		return nil
+	}
+	c.out, c.spare = c.spare[:0], batch
+	if cap(batch) > muxBuffer {
+		c.spare = nil
+	}
+	return batch
+}
+
+// interrupt ends what the reader and the writer wait for.
+func (c *muxConn) interrupt(after time.Duration) {
+	_ = c.conn.PgConn().Conn().SetDeadline(time.Now().Add(after)) // a closed one has ended already
+}
+
+// retire lets nobody wait for the connection any longer; its reader closes it.
+func (c *muxConn) retire(cause error) {
+	if c.closed {
+		return
+	}
+	c.closed, c.cause = true, cause
+	for _, call := range c.queue[c.head:] {
+		c.m.answer(call, cause)
+	}
+	c.interrupt(0)
+}
+
+// check runs at intervals while the queue isn't empty. It sends the calls behind a slow statement elsewhere. If nobody
+// waits for that statement any more, it gives the connection up.
+func (c *muxConn) check() {
+	m := c.m
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c.inFlight() == 0 || c.closed {
+		c.armed = false
+		return
+	}
+	left := muxStuck - time.Since(c.since)
+	if left <= 0 {
+		left, c.stuck = muxStuck, true
+		for _, call := range c.queue[c.head+1:] {
+			m.answer(call, errMoved)
+		}
+		if head := c.queue[c.head]; head.gone {
+			m.slow(head.muxStatement)
+			c.retire(errMoved)
+		}
+		m.dispatch()
+	}
+	c.timer.Reset(left)
+}
+
+// serve reads answers until the connection is lost or retired, and closes it.
+func (c *muxConn) serve() {
+	go c.write()
+	err := c.read()
+	m := c.m
+	m.mu.Lock()
+	retired := c.closed
+	c.fail(err)
+	busy := retired && c.inFlight() > 0
+	close(c.wake)
+	m.mu.Unlock()
+	c.timer.Stop()
+	<-c.wrote
+	_ = c.conn.PgConn().Conn().SetDeadline(time.Time{})
+	if busy {
+		ctx, cancel := context.WithTimeout(context.Background(), muxCancel)
+		_ = c.conn.PgConn().CancelRequest(ctx) // nobody else's statement can be hit: they were sent elsewhere
+		cancel()
+	}
+	m.closeConn(c.conn)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.conns = slices.DeleteFunc(m.conns, func(o *muxConn) bool { return o == c })
+	m.dispatch()
+}
+
+// fail answers the calls of a connection that was lost.
+func (c *muxConn) fail(err error) {
+	cause := error(&lostError{err})
+	if _, large := errors.AsType[*pgproto3.ExceededMaxBodyLenErr](err); large && c.inFlight() > 0 && !c.closed {
+		c.m.slow(c.queue[c.head].muxStatement)
+		c.m.answer(c.queue[c.head], errUnsuitable)
+		cause = errMoved
+	}
+	c.retire(cause)
+}
+
+func (c *muxConn) read() error {
+	var call *muxCall
+	for {
+		msg, err := c.front.Receive()
+		if err != nil {
+			return err
+		}
+		switch msg := msg.(type) {
+		case *pgproto3.NoticeResponse, *pgproto3.ParameterStatus, *pgproto3.NotificationResponse, *pgproto3.CloseComplete:
+			continue
+		case *pgproto3.ErrorResponse:
+			if fatal := pgconn.ErrorResponseToPgError(msg); fatal.SeverityUnlocalized == "FATAL" || fatal.SeverityUnlocalized == "PANIC" {
+				return fatal
+			}
+		}
+		if call == nil {
+			if call = c.first(); call == nil {
+				return fmt.Errorf("unexpected %T", msg)
+			}
+		}
+		if ready, ok := msg.(*pgproto3.ReadyForQuery); ok {
+			if call, err = c.complete(call, ready.TxStatus); err != nil {
+				return err
+			}
+		} else if err := c.receive(call, msg); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *muxConn) first() *muxCall {
+	c.m.mu.Lock()
+	defer c.m.mu.Unlock()
+	if c.inFlight() == 0 {
+		return nil
+	}
+	return c.queue[c.head]
+}
+
+// receive notes one message of the answer to the call.
+func (c *muxConn) receive(call *muxCall, msg pgproto3.BackendMessage) error {
+	switch msg := msg.(type) {
+	case *pgproto3.ParseComplete:
+		call.parsed = true
+	case *pgproto3.BindComplete, *pgproto3.EmptyQueryResponse:
+	case *pgproto3.ParameterDescription:
+		call.params = slices.Clone(msg.ParameterOIDs)
+	case *pgproto3.RowDescription:
+		call.fields = describedFields(msg)
+	case *pgproto3.NoData:
+		call.rowless = true
+	case *pgproto3.ErrorResponse:
+		call.failure = pgconn.ErrorResponseToPgError(msg)
+	case *pgproto3.DataRow:
+		if call.rows == nil {
+			return fmt.Errorf("unexpected %T", msg)
+		}
+		c.row(call, msg.Values)
+	case *pgproto3.CommandComplete:
+		if call.rows == nil {
+			return fmt.Errorf("unexpected %T", msg)
+		}
+		call.rows.tag = c.commandTag(msg.CommandTag)
+	default:
+		return fmt.Errorf("unexpected %T", msg)
+	}
+	return nil
+}
+
+func (c *muxConn) commandTag(tag []byte) pgconn.CommandTag {
+	if string(tag) != c.tag {
+		c.tag = string(tag)
+	}
+	return pgconn.NewCommandTag(c.tag)
+}
+
+// row copies a row. Once the result is too large, its caller is told, and the rest is dropped.
+func (c *muxConn) row(call *muxCall, values [][]byte) {
+	if call.overflow {
+		return
+	}
+	call.rows.add(values)
+	if int64(len(call.rows.buf)) <= c.m.settings.MaxResult {
+		return
+	}
+	call.overflow, call.rows.buf = true, nil
+	c.m.mu.Lock()
+	defer c.m.mu.Unlock()
+	c.m.slow(call.muxStatement)
+	c.m.answer(call, errUnsuitable)
+}
+
+// complete answers the call, and returns the one behind it, if there is one.
+func (c *muxConn) complete(call *muxCall, status byte) (next *muxCall, err error) {
+	now, m := time.Now(), c.m
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c.closed {
+		return nil, c.cause
+	}
+	if call.rows != nil && !call.overflow {
+		m.judge(call.muxStatement, now.Sub(c.since))
+	}
+	c.since, c.stuck = now, false
+	c.queue[c.head] = nil
+	if c.head++; c.head == len(c.queue) {
+		c.queue, c.head = c.queue[:0], 0
+	} else if c.head > 1024 {
+		c.queue, c.head = slices.Delete(c.queue, 0, c.head), 0
+	}
+	m.answer(call, m.verdict(c, call))
+	if m.waiting.Len() > 0 {
+		m.dispatch()
+	}
+	if status != 'I' {
+		return nil, errors.New("a statement left a transaction open")
+	}
+	if c.inFlight() > 0 {
+		next = c.queue[c.head]
+	}
+	return next, nil
+}
+
+// verdict is what the caller of a completed call gets: nil for its rows.
+func (m *multiplexer) verdict(c *muxConn, call *muxCall) error {
+	s := call.muxStatement
+	if call.parse && !call.parsed {
+		delete(c.prepared, s)
+	}
+	switch {
+	case call.failure != nil:
+		return m.failed(call)
+	case call.overflow:
+		return errUnsuitable
+	case !s.described:
+		s.described, s.rowless, s.ParamOIDs, s.Fields = true, call.rowless, call.params, call.fields
+	case call.verify && !call.matches():
+		s.changed = true
+		m.drop(s)
+	}
+	switch {
+	case s.changed:
+		return errMoved
+	case s.rowless:
+		return errUnsuitable
+	case call.rows != nil:
+		s.size.Store(min(int64(len(call.rows.buf)), muxHint))
+	}
+	return nil
+}
+
+// failed tells errors of the query itself from those that a statement prepared before a change of the schema may
+// cause. The latter are worth another attempt with the statement as it is now.
+func (m *multiplexer) failed(call *muxCall) error {
+	s, code := call.muxStatement, call.failure.Code
+	lost := code == "26000" || code == "42P05" || code == "0A000"
+	if !lost && (!s.described || call.fresh) {
+		if !s.described {
+			m.drop(s)
+		}
+		return call.failure
+	}
+	if lost || strings.HasPrefix(code, "42") || code == "08P01" || code == "22P03" || code == "XX000" {
+		m.unnamed = m.unnamed || code == "42P05"
+		s.changed = true
+		m.drop(s)
+		return &againError{call.failure}
+	}
+	return call.failure
+}

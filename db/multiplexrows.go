@@ -1,0 +1,294 @@
+package db
+
+import (
+	"container/list"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// muxCall is one statement on its way: to the server and back to its caller. The multiplexer's lock guards the fields of
+// the first group; those of the second belong to the caller until the call is submitted, and to the reader of its
+// connection from then on until the call is answered.
+type muxCall struct {
+	place *list.Element // among those that wait
+	gone  bool          // answered, or the caller left: nobody wants the result
+	err   error
+
+	*muxStatement
+	fresh    bool // the caller has just had the statement described
+	parse    bool // the statement is prepared with this call
+	parsed   bool // and the server accepted it
+	verify   bool // the server describes the statement, perhaps once more
+	message  []byte
+	rows     *muxRows // nil: the call only describes
+	params   []uint32 // what the server said of the statement
+	fields   []pgconn.FieldDescription
+	rowless  bool
+	overflow bool
+	failure  *pgconn.PgError
+
+	done chan struct{} // has room for the one answer
+}
+
+var muxCalls = sync.Pool{New: func() any { return &muxCall{done: make(chan struct{}, 1)} }}
+
+func newMuxCall(s *muxStatement) *muxCall {
+	call := muxCalls.Get().(*muxCall)
+	call.muxStatement = s
+	return call
+}
+
+// release lets the next query use the call's memory. Its connection must have forgotten it.
+func (call *muxCall) release() {
+	*call = muxCall{done: call.done, message: call.message[:0]}
+	if cap(call.message) <= 4096 {
+		muxCalls.Put(call)
+	}
+}
+
+// bind encodes the messages that run the statement with these arguments.
+func (call *muxCall) bind(args []any) (err error) {
+	if len(args) != len(call.ParamOIDs) {
+		return fmt.Errorf("expected %d arguments, got %d", len(call.ParamOIDs), len(args))
+	}
+	b := &call.rows.codec.builder
+	if err := b.Build(call.rows.codec.types, &call.StatementDescription, args); err != nil {
+		return err
+	}
+	bind := pgproto3.Bind{
+		PreparedStatement: call.Name, ParameterFormatCodes: b.ParamFormats,
+		Parameters: b.ParamValues, ResultFormatCodes: b.ResultFormats,
+	}
+	if call.message, err = bind.Encode(call.message); err != nil {
+		return err
+	}
+	call.message, err = (&pgproto3.Execute{}).Encode(call.message)
+	call.rows.buf = make([]byte, 0, call.size.Load())
+	return err
+}
+
+// matches reports whether what the server just said of the statement is what the call was encoded for.
+func (call *muxCall) matches() bool {
+	if len(call.params) != len(call.ParamOIDs) || len(call.fields) != len(call.Fields) || call.rowless {
+		return false
+	}
+	for i, oid := range call.params {
+		if oid != call.ParamOIDs[i] {
+			return false
+		}
+	}
+	for i, f := range call.fields {
+		if f.DataTypeOID != call.Fields[i].DataTypeOID || f.Name != call.Fields[i].Name {
+			return false
+		}
+	}
+	return true
+}
+
+// describedFields copies a row description, with the formats that the codec asks for.
+func describedFields(d *pgproto3.RowDescription) []pgconn.FieldDescription {
+	codec := muxCodecs.Get().(*muxCodec)
+	defer codec.release()
+	fields := make([]pgconn.FieldDescription, len(d.Fields))
+	for i, f := range d.Fields {
+		fields[i] = pgconn.FieldDescription{
+			Name: string(f.Name), TableOID: f.TableOID, TableAttributeNumber: f.TableAttributeNumber,
+			DataTypeOID: f.DataTypeOID, DataTypeSize: f.DataTypeSize, TypeModifier: f.TypeModifier,
+			Format: codec.types.FormatCodeForOID(f.DataTypeOID),
+		}
+	}
+	return fields
+}
+
+// muxCodec is what encodes a query's arguments and decodes its rows. A type map serves one query at a time.
+type muxCodec struct {
+	types   *pgtype.Map
+	builder pgx.ExtendedQueryBuilder
+	values  [][]byte
+	plans   []pgtype.ScanPlan
+	targets []reflect.Type
+}
+
+var muxCodecs = sync.Pool{New: func() any { return &muxCodec{types: pgtype.NewMap()} }}
+
+func (c *muxCodec) release() {
+	clear(c.values)
+	clear(c.plans)
+	c.values, c.plans, c.targets = c.values[:0], c.plans[:0], c.targets[:0]
+	muxCodecs.Put(c)
+}
+
+// muxRows is a complete result in memory.
+type muxRows struct {
+	fields []pgconn.FieldDescription
+	tag    pgconn.CommandTag
+	buf    []byte // the values of the rows that were not read yet, each after its length in four bytes; -1 is NULL
+	left   int    // such rows
+	on     bool   // a row
+	codec  *muxCodec
+	err    error
+}
+
+// add appends a row.
+func (r *muxRows) add(values [][]byte) {
+	r.left++
+	for _, v := range values {
+		if v == nil {
+			r.buf = append(r.buf, 0xff, 0xff, 0xff, 0xff)
+			continue
+		}
+		r.buf = binary.BigEndian.AppendUint32(r.buf, uint32(len(v))) //nolint:gosec // the protocol's own limit
+		r.buf = append(r.buf, v...)
+	}
+}
+
+// Next parses the next row.
+func (r *muxRows) Next() bool {
+	if r.codec == nil || r.left == 0 {
+		r.Close()
+		return false
+	}
+	r.left, r.on = r.left-1, true
+	values := r.codec.values[:0]
+	for range r.fields {
+		n := int(int32(binary.BigEndian.Uint32(r.buf))) //nolint:gosec // -1 is NULL
+		r.buf = r.buf[4:]
+		if n < 0 {
+			values = append(values, nil)
+			continue
+		}
+		values = append(values, r.buf[:n:n])
+		r.buf = r.buf[n:]
+	}
+	r.codec.values = values
+	return true
+}
+
+// Close lets go of the rows; the memory of the values is never used again for others.
+func (r *muxRows) Close() {
+	if r.codec != nil {
+		r.codec.release()
+		r.codec, r.buf, r.left = nil, nil, 0
+	}
+}
+
+// Scan decodes the current row as pgx does.
+func (r *muxRows) Scan(dest ...any) error {
+	if err := r.scan(dest); err != nil {
+		return r.fail(err)
+	}
+	return nil
+}
+
+func (r *muxRows) scan(dest []any) error {
+	if err := r.current(); err != nil {
+		return err
+	}
+	if len(dest) == 1 {
+		if row, ok := dest[0].(pgx.RowScanner); ok {
+			return row.ScanRow(r)
+		}
+	}
+	if len(dest) != len(r.fields) {
+		return fmt.Errorf("number of field descriptions must equal number of destinations, got %d and %d", len(r.fields), len(dest))
+	}
+	for i, d := range dest {
+		if d == nil {
+			continue
+		}
+		if err := r.plan(i, d).Scan(r.codec.values[i], d); err != nil {
+			return pgx.ScanArgError{ColumnIndex: i, FieldName: r.fields[i].Name, Err: err}
+		}
+	}
+	return nil
+}
+
+// plan is how the column i is decoded into such a target. It is the same for most rows of a result.
+func (r *muxRows) plan(i int, target any) pgtype.ScanPlan {
+	c := r.codec
+	for len(c.plans) < len(r.fields) {
+		c.plans, c.targets = append(c.plans, nil), append(c.targets, nil)
+	}
+	if t := reflect.TypeOf(target); c.plans[i] == nil || c.targets[i] != t {
+		c.plans[i], c.targets[i] = c.types.PlanScan(r.fields[i].DataTypeOID, r.fields[i].Format, target), t
+	}
+	return c.plans[i]
+}
+
+// Values decodes the current row into the types that pgx chooses.
+func (r *muxRows) Values() ([]any, error) {
+	if err := r.current(); err != nil {
+		return nil, err
+	}
+	values := make([]any, len(r.fields))
+	for i, raw := range r.codec.values {
+		v, err := r.value(&r.fields[i], raw)
+		if err != nil {
+			return nil, r.fail(err)
+		}
+		values[i] = v
+	}
+	return values, nil
+}
+
+func (r *muxRows) value(f *pgconn.FieldDescription, raw []byte) (any, error) {
+	t, known := r.codec.types.TypeForOID(f.DataTypeOID)
+	switch {
+	case raw == nil:
+		return nil, nil //nolint:nilnil // NULL
+	case known:
+		return t.Codec.DecodeValue(r.codec.types, f.DataTypeOID, f.Format, raw)
+	case f.Format == pgx.TextFormatCode:
+		return string(raw), nil
+	}
+	return append([]byte{}, raw...), nil
+}
+
+func (r *muxRows) current() error {
+	switch {
+	case r.codec == nil:
+		return errors.New("rows is closed")
+	case !r.on:
+		return errors.New("Next was not called")
+	}
+	return nil
+}
+
+func (r *muxRows) fail(err error) error {
+	if r.err == nil {
+		r.err = err
+	}
+	r.Close()
+	return err
+}
+
+// RawValues are the bytes of the current row.
+func (r *muxRows) RawValues() [][]byte {
+	if r.codec == nil {
+		return nil
+	}
+	return r.codec.values
+}
+
+// TypeMap is nil once the rows are closed: others use it then.
+func (r *muxRows) TypeMap() *pgtype.Map {
+	if r.codec == nil {
+		return nil
+	}
+	return r.codec.types
+}
+
+func (r *muxRows) Err() error                                   { return r.err }
+func (r *muxRows) CommandTag() pgconn.CommandTag                { return r.tag }
+func (r *muxRows) FieldDescriptions() []pgconn.FieldDescription { return r.fields }
+
+// Conn is nil: the connection is shared.
+func (r *muxRows) Conn() *pgx.Conn { return nil }
