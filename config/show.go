@@ -41,6 +41,8 @@ func (c *Config) WriteTOML(w io.Writer) error {
 // text is the value as TOML.
 func (k *key) text() string {
 	switch p := k.target.(type) {
+	case *db.Bytes:
+		return strconv.Quote(p.String())
 	case *time.Duration:
 		return strconv.Quote(brief(*p))
 	case *[]string:

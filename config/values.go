@@ -40,6 +40,11 @@ func (k *key) set(found any) (problem string) {
 			*p = d
 			return ""
 		}
+	case *db.Bytes:
+		if b, err := db.ParseBytes(fmt.Sprint(found)); err == nil && k.within(float64(b)) {
+			*p = b
+			return ""
+		}
 	case *string:
 		if s, is := found.(string); is && k.fits(s) {
 			*p = s
@@ -138,6 +143,13 @@ func (k *key) measure(bound string) float64 {
 		}
 		return float64(d)
 	}
+	if _, is := k.target.(*db.Bytes); is {
+		b, err := db.ParseBytes(bound)
+		if err != nil {
+			return math.NaN()
+		}
+		return float64(b)
+	}
 	x, err := strconv.ParseFloat(bound, 64)
 	if err != nil {
 		return math.NaN()
@@ -203,6 +215,8 @@ func (k *key) allowed() string {
 		return "a number " + ranges(k.allow)
 	case *time.Duration:
 		return `a duration as "10s", or a number of seconds, ` + ranges(k.allow)
+	case *db.Bytes:
+		return `a size as "4MiB", or a number of bytes, ` + ranges(k.allow)
 	case *Secret:
 		if k.allow == "" {
 			return "a string without NUL characters"

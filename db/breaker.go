@@ -35,9 +35,9 @@ const fullFor = 100 * time.Millisecond
 // be reached opens the circuit: one that answers, because its slots are taken or the password is wrong, is there.
 type breaker struct {
 	*Connector
-	circuit   circuitbreaker.CircuitBreaker[any]
-	silence   time.Duration
-	full      atomic.Pointer[full]
+	circuit circuitbreaker.CircuitBreaker[any]
+	silence time.Duration
+	full    atomic.Pointer[full]
 }
 
 // full is an answer of the server that it has no slot.

@@ -36,6 +36,7 @@ type DB struct {
 	cut       context.CancelFunc
 	draining  sync.WaitGroup
 	options   Options
+	outage    outage
 	nested    logOnce // pairs of lines
 	forgotten logOnce // lines that left rows open
 

@@ -16,13 +16,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Multiplex is the settings section [databases.NAME.multiplex]. A zero field has its default.
-type Multiplex struct {
-	Connections int   `toml:"connections"`   // shared by all reads; default 2
-	MaxInFlight int   `toml:"max_in_flight"` // statements sent and not yet answered, per connection; default 256
-	MaxResult   int64 `toml:"max_result"`    // bytes of one result; default 4 MiB
-}
-
 const (
 	muxStatements = 256                    // prepared at a time on each connection
 	muxAttempts   = 5                      // of one query, for reasons that concern others
@@ -72,9 +65,10 @@ func mayAskAgain(err error) bool {
 //
 // One lock guards the multiplexer, its connections' queues and its statements. Nothing is waited for under it.
 type multiplexer struct {
-	settings   Multiplex
+	settings   MultiplexSettings
 	connect    func(context.Context) (*pgx.Conn, error)
 	closeConn  func(*pgx.Conn)
+	timeout    time.Duration   // of the server for one statement; 0: none
 	dialing    context.Context // ends with close
 	stop       context.CancelFunc
 	goroutines sync.WaitGroup
@@ -96,8 +90,10 @@ type multiplexer struct {
 
 // newMultiplexer connects to nothing yet. connect makes one connection; its error goes to the callers as it is.
 // closeConn closes one, within a time of its own.
-func newMultiplexer(s Multiplex, connect func(context.Context) (*pgx.Conn, error), closeConn func(*pgx.Conn)) *multiplexer {
-	s.Connections, s.MaxInFlight, s.MaxResult = cmp.Or(s.Connections, 2), cmp.Or(s.MaxInFlight, 256), cmp.Or(s.MaxResult, 4<<20)
+func newMultiplexer(s MultiplexSettings, connect func(context.Context) (*pgx.Conn, error), closeConn func(*pgx.Conn)) *multiplexer {
+	d := defaultMultiplex
+	s.Connections, s.MaxInFlight = cmp.Or(s.Connections, d.Connections), cmp.Or(s.MaxInFlight, d.MaxInFlight)
+	s.MaxResult = cmp.Or(s.MaxResult, d.MaxResult)
 	m := &multiplexer{
 		settings: s, connect: connect, closeConn: closeConn,
 		idle: make(chan struct{}), statements: map[string]*muxStatement{},

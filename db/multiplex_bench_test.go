@@ -145,5 +145,5 @@ func multiplexBench(b *testing.B) (config.Database, *pgxpool.Pool, *db.Multiplex
 		b.Fatal(err)
 	}
 	b.Cleanup(pool.Close)
-	return cfg, pool, openMultiplexer(b, cfg, db.Multiplex{})
+	return cfg, pool, openMultiplexer(b, cfg, db.MultiplexSettings{})
 }

@@ -52,12 +52,12 @@ func connectsWith(cc *pgx.ConnConfig) (connect func(context.Context) (*pgx.Conn,
 }
 
 // openMultiplexer is closed with the test, and must leave nothing.
-func openMultiplexer(t testing.TB, cfg config.Database, s db.Multiplex) *db.Multiplexer {
+func openMultiplexer(t testing.TB, cfg config.Database, s db.MultiplexSettings) *db.Multiplexer {
 	t.Helper()
 	return openMultiplexerWith(t, muxConfig(t, cfg), s)
 }
 
-func openMultiplexerWith(t testing.TB, cc *pgx.ConnConfig, s db.Multiplex) *db.Multiplexer {
+func openMultiplexerWith(t testing.TB, cc *pgx.ConnConfig, s db.MultiplexSettings) *db.Multiplexer {
 	t.Helper()
 	dbtest.NoLeaks(t)
 	connect, closeConn, open := connectsWith(cc)
@@ -82,7 +82,7 @@ type muxTest struct {
 	killing atomic.Bool // queries may have to be asked again
 }
 
-func newMuxTest(t *testing.T, s db.Multiplex) *muxTest {
+func newMuxTest(t *testing.T, s db.MultiplexSettings) *muxTest {
 	t.Helper()
 	cfg := dbtest.Config(t)
 	return &muxTest{T: t, cfg: cfg, control: dbtest.Control(t, cfg), Multiplexer: openMultiplexer(t, cfg, s)}
@@ -159,7 +159,7 @@ func (m *muxTest) inTime(f func()) {
 }
 
 func TestAMultiplexerAnswersAsPgxDoes(t *testing.T) {
-	m := newMuxTest(t, db.Multiplex{})
+	m := newMuxTest(t, db.MultiplexSettings{})
 	for _, q := range []struct {
 		sql  string
 		args []any
@@ -220,7 +220,7 @@ func everything(rows pgx.Rows, err error) (text, tag string, _ error) {
 }
 
 func TestMultiplexedRowsAreReadAsThoseOfPgx(t *testing.T) {
-	m := newMuxTest(t, db.Multiplex{})
+	m := newMuxTest(t, db.MultiplexSettings{})
 	query := func() pgx.Rows {
 		rows, err := m.Query(t.Context(), `SELECT n AS id, NULLIF('row ' || n, 'row 2') AS text FROM generate_series(1, 3) n`)
 		if err != nil {
@@ -305,7 +305,7 @@ func TestWhatOneCallerDoesIsNoOtherCallersConcern(t *testing.T) {
 		{"more statements than are kept prepared", (*muxTest).asksForManyThings},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m := newMuxTest(t, db.Multiplex{MaxResult: 64 << 10})
+			m := newMuxTest(t, db.MultiplexSettings{MaxResult: 64 << 10})
 			m.echo(0)
 			m.during(func() { c.do(m) }, m.echoes())
 		})

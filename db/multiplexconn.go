@@ -158,7 +158,12 @@ func (c *muxConn) check() {
 		c.armed = false
 		return
 	}
-	left := muxStuck - time.Since(c.since)
+	took := time.Since(c.since)
+	if m.timeout > 0 && took >= m.timeout {
+		c.retire(ErrQueryTimeout)
+		return
+	}
+	left := muxStuck - took
 	if left <= 0 {
 		left, c.stuck = muxStuck, true
 		for _, call := range c.queue[c.head+1:] {
@@ -292,7 +297,7 @@ func (c *muxConn) row(call *muxCall, values [][]byte) {
 		return
 	}
 	call.rows.add(values)
-	if int64(len(call.rows.buf)) <= c.m.settings.MaxResult {
+	if Bytes(len(call.rows.buf)) <= c.m.settings.MaxResult {
 		return
 	}
 	call.overflow, call.rows.buf = true, nil

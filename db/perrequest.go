@@ -23,11 +23,15 @@ func init() {
 		Name:            PerRequest,
 		Description:     "a new connection for each request, closed at its end",
 		Size:            func(s Settings) int { return s.PerRequest.MaxSize },
+		SizeKey:         "per_request.max_size",
 		Backends:        func(s Settings) int { return s.PerRequest.MaxSize },
 		Timeout:         func(s Settings) time.Duration { return s.PerRequest.Timeout },
 		HoldsForRequest: func(Settings) bool { return true },
 		Show: func(s Settings) []Setting {
-			return []Setting{show("per_request.max_size", s.PerRequest.MaxSize), show("per_request.timeout", s.PerRequest.Timeout)}
+			return []Setting{
+				{Key: "per_request.max_size", Title: "Size", Help: "At most so many connections; 0: no bound.", Value: s.PerRequest.MaxSize},
+				{Key: "per_request.timeout", Title: "Timeout", Help: "How long a request waits for its turn, as 10s; only with a size.", Value: s.PerRequest.Timeout},
+			}
 		},
 		Check: func(s Settings) error { return atLeast("per_request.max_size", s.PerRequest.MaxSize, 0) },
 		New:   func(_ Settings, c *Connector) (Strategy, error) { return perRequest{c}, nil },

@@ -44,6 +44,7 @@ func init() {
 		Name:            Persistent,
 		Description:     "each worker keeps its connection: with a worker for each client, they add up",
 		Size:            func(s Settings) int { return s.Persistent.Workers },
+		SizeKey:         "persistent.workers",
 		Backends:        func(s Settings) int { return s.Persistent.Workers },
 		HoldsForRequest: func(Settings) bool { return true },
 		Timeout: func(s Settings) time.Duration {
@@ -53,11 +54,12 @@ func init() {
 			return gunicornTimeout
 		},
 		Show: func(s Settings) []Setting {
-			age := show("persistent.conn_max_age", s.Persistent.ConnMaxAge)
-			if s.Persistent.ConnMaxAge == Forever {
-				age.Value = "none"
+			p := s.Persistent
+			return []Setting{
+				{Key: "persistent.workers", Title: "Workers", Help: "A fixed number; 0: one for each client connection.", Value: p.Workers},
+				{Key: "persistent.conn_max_age", Title: "Age", Help: "When a worker replaces its connection, as 10s; none: never.", Value: p.ConnMaxAge},
+				{Key: "persistent.reap", Title: "Close the connection of a worker that has left", Value: p.Reap},
 			}
-			return []Setting{age, show("persistent.workers", s.Persistent.Workers), show("persistent.reap", s.Persistent.Reap)}
 		},
 		Check: func(s Settings) error {
 			return errors.Join(atLeast("persistent.workers", s.Persistent.Workers, 0),

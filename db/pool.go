@@ -42,18 +42,28 @@ var defaultPool = PoolSettings{
 	LeakAfter: time.Minute, Hold: HoldQuery,
 }
 
-func init() {
-	Register(Spec{
+func init() { Register(poolSpec()) }
+
+func poolSpec() Spec {
+	return Spec{
 		Name:            Pool,
 		Description:     "a bounded pool, with a queue before it that is bounded in time",
 		Size:            func(s Settings) int { return s.Pool.MaxSize },
+		SizeKey:         "pool.max_size",
 		Backends:        func(s Settings) int { return s.Pool.MaxSize },
 		Timeout:         func(s Settings) time.Duration { return s.Pool.Timeout },
 		HoldsForRequest: func(s Settings) bool { return s.Pool.Hold == HoldRequest },
 		Show: func(s Settings) []Setting {
+			p := s.Pool
 			return []Setting{
-				show("pool.min_size", s.Pool.MinSize), show("pool.max_size", s.Pool.MaxSize),
-				show("pool.timeout", s.Pool.Timeout), show("pool.max_waiting", s.Pool.MaxWaiting), show("pool.hold", s.Pool.Hold),
+				{Key: "pool.max_size", Title: "Size", Help: "At most so many connections.", Value: p.MaxSize},
+				{Key: "pool.min_size", Title: "Least size", Help: "So many are kept open.", Value: p.MinSize},
+				{Key: "pool.timeout", Title: "Timeout", Help: "How long a request waits for a lease, as 10s.", Value: p.Timeout},
+				{Key: "pool.max_waiting", Title: "Most that wait", Help: "The next request is refused at once; 0: no bound.", Value: p.MaxWaiting},
+				{
+					Key: "pool.hold", Title: "Hold", Help: "A lease for each query, or kept to the request's end.",
+					Value: p.Hold, Choices: []string{HoldQuery, HoldRequest},
+				},
 			}
 		},
 		Check: func(s Settings) error {
@@ -64,7 +74,7 @@ func init() {
 				atLeast("pool.health_check_period", s.Pool.HealthCheckPeriod, time.Millisecond))
 		},
 		New: newPool,
-	})
+	}
 }
 
 // pool is pgxpool. Since Source gives out no more leases than pgxpool has connections, nobody waits inside it, except

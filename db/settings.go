@@ -1,6 +1,12 @@
 package db
 
-import "time"
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
 
 // Settings is one PostgreSQL database, and how requests get their connections to it. It is comparable: two equal
 // Settings need no switch. DefaultSettings has the defaults; a Settings literal must set what its strategy needs,
@@ -34,6 +40,44 @@ type Settings struct {
 	Pool       PoolSettings       `toml:"pool"`
 	Persistent PersistentSettings `toml:"persistent"`
 	PerRequest PerRequestSettings `toml:"per_request"`
+	Multiplex  MultiplexSettings  `toml:"multiplex"`
+}
+
+// Bytes is a size. As text it has a unit: "4MiB".
+type Bytes int64
+
+var byteUnits = []struct {
+	name string
+	size Bytes
+}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}}
+
+// String has the largest unit of which the size is a multiple.
+func (b Bytes) String() string {
+	for _, u := range byteUnits {
+		if b >= u.size && b%u.size == 0 {
+			return fmt.Sprintf("%d%s", b/u.size, u.name)
+		}
+	}
+	return fmt.Sprintf("%dB", int64(b))
+}
+
+// ParseBytes reads "4MiB", "512KiB", or a number of bytes.
+func ParseBytes(text string) (Bytes, error) {
+	for _, u := range byteUnits {
+		digits, is := strings.CutSuffix(text, u.name)
+		if !is {
+			continue
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(digits), 10, 64)
+		if err != nil || n < 0 || Bytes(n) > math.MaxInt64/u.size {
+			break
+		}
+		return Bytes(n) * u.size, nil
+	}
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil && n >= 0 {
+		return Bytes(n), nil
+	}
+	return 0, fmt.Errorf("%q is no size: write 4MiB, 512KiB, or a number of bytes", text)
 }
 
 // Keepalive is TCP's: after Idle a probe every Interval, Count times.
@@ -59,6 +103,7 @@ func DefaultSettings() Settings {
 		Pool:            defaultPool,
 		Persistent:      defaultPersistent,
 		PerRequest:      defaultPerRequest,
+		Multiplex:       defaultMultiplex,
 	}
 }
 
@@ -67,6 +112,7 @@ func (s Settings) SameServer(other Settings) bool {
 	for _, x := range []*Settings{&s, &other} {
 		x.Strategy, x.Reset, x.QueryTimeout = "", "", 0
 		x.Pool, x.Persistent, x.PerRequest = PoolSettings{}, PersistentSettings{}, PerRequestSettings{}
+		x.Multiplex = MultiplexSettings{}
 	}
 	return s == other
 }

@@ -43,6 +43,7 @@ type Source struct {
 	options  Options
 
 	acquired  atomic.Int64
+	reads     atomic.Int64 // without a lease
 	refreshed atomic.Int64 // when outdated sessions were last closed, in Unix nanoseconds
 	ending    atomic.Bool  // closing, and out of time: a new lease is taken back at once
 	failing   atomic.Pointer[failing]
@@ -189,6 +190,10 @@ func (s *Source) Stat() Stat {
 		st.AgedOut, st.IdledOut = p.aged()
 	}
 	s.queue.stat(&st)
+	if m := s.multiplexer(); m != nil {
+		shared := m.stat()
+		st.Shared, st.InFlight, st.Reads = shared.Connections, shared.InFlight, s.reads.Load()
+	}
 	return st
 }
 

@@ -9,9 +9,12 @@ type Stat struct {
 	Leases     int           // out now, or being connected
 	Connecting int           // attempts to connect that are under way
 	Idle       int           // connections that are kept and not out
+	Shared     int           // connections that all reads share
+	InFlight   int           // reads sent and not yet answered
 	Waiting    int           // requests in the queue
 	OldestWait time.Duration // how long the first in the queue has waited; 0 without a queue
 
+	Reads     int64         // declared reads on shared connections
 	Acquired  int64         // leases given a place, also those for which connecting failed
 	Waited    int64         // leases that had to be waited for
 	WaitTotal time.Duration // by them
@@ -29,7 +32,7 @@ type Stat struct {
 // plus adds the counters; what is of a moment is left out.
 func (s Stat) plus(o Stat) Stat {
 	return Stat{
-		Strategy: o.Strategy,
+		Strategy: o.Strategy, Reads: s.Reads + o.Reads,
 		Acquired: s.Acquired + o.Acquired, Waited: s.Waited + o.Waited, WaitTotal: s.WaitTotal + o.WaitTotal,
 		TimedOut: s.TimedOut + o.TimedOut, Refused: s.Refused + o.Refused, Leaked: s.Leaked + o.Leaked,
 		Reclaimed: s.Reclaimed + o.Reclaimed, Nested: s.Nested + o.Nested,
@@ -39,4 +42,4 @@ func (s Stat) plus(o Stat) Stat {
 }
 
 // Open is the number of connections to the server, as far as the Source knows.
-func (s Stat) Open() int { return s.Leases + s.Idle }
+func (s Stat) Open() int { return s.Leases + s.Idle + s.Shared }

@@ -39,6 +39,8 @@ type Spec struct {
 	// Size is how many leases may be out at once; 0: no bound. Timeout is how long a request waits for one.
 	Size    func(Settings) int
 	Timeout func(Settings) time.Duration
+	// SizeKey is the setting that bounds Size, relative to the database's section.
+	SizeKey string
 	// Backends is how many backends the strategy has at most; 0: no bound.
 	Backends func(Settings) int
 	// HoldsForRequest reports whether a request keeps its lease from its first query to its end.
@@ -50,10 +52,21 @@ type Spec struct {
 	New   func(Settings, *Connector) (Strategy, error)
 }
 
-// Setting is a key of the configuration, relative to the database's section, with its value as text.
-type Setting struct{ Key, Value string }
+// Setting is a key of the configuration, relative to the database's section, with its value: an int, a bool, a string
+// or a time.Duration.
+type Setting struct {
+	Key, Title, Help string
+	Value            any
+	Choices          []string // of a string
+}
 
-func show(key string, value any) Setting { return Setting{key, fmt.Sprint(value)} }
+// Text is the value as the configuration file has it, without quotes.
+func (s Setting) Text() string {
+	if s.Value == Forever {
+		return "none"
+	}
+	return fmt.Sprint(s.Value)
+}
 
 var specs []Spec
 
@@ -103,7 +116,7 @@ func SpecOf(s Settings) (Spec, error) {
 }
 
 // atLeast returns an error unless low <= n.
-func atLeast[T int | time.Duration](key string, n, low T) error {
+func atLeast[T int | time.Duration | Bytes](key string, n, low T) error {
 	if n < low {
 		return fmt.Errorf("%s is %v, and must be at least %v", key, n, low)
 	}

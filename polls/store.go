@@ -27,7 +27,7 @@ LIMIT $2`
 
 // Latest is the newest n questions that are published, newest first, without their choices.
 func (s *Store) Latest(ctx context.Context, now time.Time, n int) ([]Question, error) {
-	rows, err := s.db.Query(ctx, latestSQL, now, n)
+	rows, err := s.db.Read().Query(ctx, latestSQL, now, n)
 	if err != nil {
 		return nil, fmt.Errorf("latest polls: %w", err)
 	}
@@ -50,7 +50,7 @@ ORDER BY c.id`
 
 // Published is the question with its choices. A question that is missing, or not published, is fault.NotFound.
 func (s *Store) Published(ctx context.Context, now time.Time, id int64) (Question, error) {
-	rows, err := s.db.Query(ctx, publishedSQL, id, now)
+	rows, err := s.db.Read().Query(ctx, publishedSQL, id, now)
 	if err != nil {
 		return Question{}, fmt.Errorf("poll %d: %w", id, err)
 	}

@@ -24,60 +24,39 @@ const (
 	recordTimeout = 3 * time.Second // for the entry in the history
 )
 
-// field is one of the settings that can be switched: a key of the configuration, and how it is typed.
+// field is one of the settings that can be switched, as the form shows it.
 type field struct {
-	Key, Title, Help string
-	Choices          []string // of a select
-	Check            bool     // a checkbox
+	db.Setting
 
-	Text, Problem string // as the form shows it
+	Typed, Problem string
 }
 
 // ID is that of the input.
 func (f field) ID() string { return "id_" + strings.ReplaceAll(f.Key, ".", "_") }
 
-// Number tells whether the value is a whole number.
-func (f field) Number() bool { return f.Choices == nil && !f.Check && !strings.Contains(f.Help, "10s") }
+// Number reports whether the value is a whole number.
+func (f field) Number() bool { _, is := f.Value.(int); return is }
+
+// Check reports whether the value is a checkbox.
+func (f field) Check() bool { _, is := f.Value.(bool); return is }
 
 // group is the settings of one strategy.
 type group struct {
-	Strategy string
-	Fields   []field
+	Strategy, Description string
+	Fields                []field
 }
 
 const strategyKey = "strategy"
 
-var groups = []group{
-	{db.Pool, []field{
-		{Key: "pool.max_size", Title: "Size", Help: "At most so many connections."},
-		{Key: "pool.timeout", Title: "Timeout", Help: "How long a request waits for a lease, as 10s."},
-		{Key: "pool.max_waiting", Title: "Most that wait", Help: "The next request is refused at once; 0: no bound."},
-		{
-			Key: "pool.hold", Title: "Hold", Choices: []string{db.HoldQuery, db.HoldRequest},
-			Help: "A lease for each query, or kept to the request's end.",
-		},
-	}},
-	{db.Persistent, []field{
-		{Key: "persistent.workers", Title: "Workers", Help: "A fixed number; 0: one for each client connection."},
-		{Key: "persistent.conn_max_age", Title: "Age", Help: "When a worker replaces its connection, as 10s; none: never."},
-		{Key: "persistent.reap", Title: "Close the connection of a worker that is gone", Check: true},
-	}},
-	{db.PerRequest, []field{
-		{Key: "per_request.max_size", Title: "Size", Help: "At most so many connections; 0: no bound."},
-		{Key: "per_request.timeout", Title: "Timeout", Help: "How long a request waits for its turn, as 10s; only with a size."},
-	}},
-}
-
-// settingsOf are the keys that bear on a strategy.
-func settingsOf(strategy string) (keys []string) {
-	for _, g := range groups {
-		for _, f := range g.Fields {
-			if g.Strategy == strategy {
-				keys = append(keys, f.Key)
-			}
+// ownSettings are those of the strategy's own section: multiplex has the pool's as well, which are shown there.
+func ownSettings(spec db.Spec, cfg config.Database) (own []db.Setting) {
+	section := strings.ReplaceAll(spec.Name, "-", "_") + "."
+	for _, x := range spec.Show(cfg) {
+		if strings.HasPrefix(x.Key, section) {
+			own = append(own, x)
 		}
 	}
-	return keys
+	return own
 }
 
 // form is the control, filled in.
@@ -92,19 +71,17 @@ type form struct {
 // newForm fills the control with what was typed, and for the rest with what is in force.
 func (b *Board) newForm(texts, problems map[string]string) *form {
 	f, cfg := &form{Mistakes: len(problems)}, b.DB.Config()
-	fill := func(x field) field {
+	fill := func(x db.Setting) field {
 		text, is := texts[x.Key]
 		if !is {
 			text = config.Text(cfg, x.Key)
 		}
-		x.Text, x.Problem = text, upper(problems[x.Key])
-		return x
+		return field{x, text, upper(problems[x.Key])}
 	}
-	f.Strategy = fill(field{Key: strategyKey})
-	for _, g := range groups {
-		f.Strategy.Choices = append(f.Strategy.Choices, g.Strategy)
-		filled := group{Strategy: g.Strategy}
-		for _, x := range g.Fields {
+	f.Strategy = fill(db.Setting{Key: strategyKey, Choices: db.Names()})
+	for _, spec := range db.Strategies() {
+		filled := group{Strategy: spec.Name, Description: spec.Description}
+		for _, x := range ownSettings(spec, cfg) {
 			filled.Fields = append(filled.Fields, fill(x))
 		}
 		f.Groups = append(f.Groups, filled)
@@ -115,8 +92,10 @@ func (b *Board) newForm(texts, problems map[string]string) *form {
 // keys are those of the control.
 func keys() []string {
 	all := []string{strategyKey}
-	for _, g := range groups {
-		all = append(all, settingsOf(g.Strategy)...)
+	for _, spec := range db.Strategies() {
+		for _, x := range ownSettings(spec, db.DefaultSettings()) {
+			all = append(all, x.Key)
+		}
 	}
 	return all
 }

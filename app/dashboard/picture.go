@@ -172,6 +172,7 @@ func (p *picture) process(s *sight) {
 	p.Texts["waits"], p.Texts["waits_more"] = s.waits.words()
 	count := func(name string, n int64) []string { return []string{name, strconv.FormatInt(n, 10)} }
 	p.Tables["counters"] = [][]string{
+		count("Reads on shared connections", st.Reads),
 		count("Leases given out", st.Acquired),
 		count("… of these after a wait", st.Waited),
 		count("Waiters that gave up after the timeout", st.TimedOut),
@@ -183,8 +184,9 @@ func (p *picture) process(s *sight) {
 		count("… of these without success", st.Connects-st.Connected),
 	}
 	p.Tables["settings"] = nil
-	for _, key := range settingsOf(st.Strategy) {
-		p.Tables["settings"] = append(p.Tables["settings"], []string{key, config.Text(s.cfg, key)})
+	spec, _ := db.Lookup(st.Strategy)
+	for _, x := range spec.Show(s.cfg) {
+		p.Tables["settings"] = append(p.Tables["settings"], []string{x.Key, x.Text()})
 	}
 }
 

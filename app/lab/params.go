@@ -108,7 +108,7 @@ func short(text string) string {
 // private changes the configuration for an instance of its own, and tells whether anything was asked for.
 func (q *query) private(cfg *config.Database, most int) bool {
 	asked := false
-	if s := q.choice("strategy", db.Pool, db.Persistent, db.PerRequest); s != "" {
+	if s := q.choice("strategy", db.Names()...); s != "" {
 		cfg.Strategy, asked = s, true
 	}
 	size := q.number("max_size", 0, 1, most)

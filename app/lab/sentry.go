@@ -302,7 +302,8 @@ func (r *sentryRun) query(ctx context.Context) error {
 		ctx, cancel = context.WithTimeout(ctx, r.timeout)
 		defer cancel()
 	}
-	if cfg := r.db.Config(); cfg.Strategy == db.Pool && cfg.Pool.Hold == db.HoldQuery {
+	cfg := r.db.Config()
+	if spec, _ := db.Lookup(cfg.Strategy); !spec.HoldsForRequest(cfg) {
 		_, err := r.db.Exec(ctx, "SELECT 1")
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,17 +33,8 @@ type Stress struct {
 	DurationSeconds float64  `json:"duration_seconds"`
 }
 
-// Settings are those of the strategy that bear on the run; only the strategy's own are there.
-type Settings struct {
-	MinSize    *int   `json:"min_size,omitempty"`
-	MaxSize    *int   `json:"max_size,omitempty"`
-	Timeout    string `json:"timeout,omitempty"`
-	MaxWaiting *int   `json:"max_waiting,omitempty"`
-	Hold       string `json:"hold,omitempty"`
-	ConnMaxAge string `json:"conn_max_age,omitempty"`
-	Workers    *int   `json:"workers,omitempty"`
-	Reap       *bool  `json:"reap,omitempty"`
-}
+// Settings are those of the strategy, by their keys without the section: {"max_size": 3, "timeout": "10s"}.
+type Settings map[string]any
 
 // Waits are how long the threads waited, those that failed included.
 type Waits struct {
@@ -51,22 +43,20 @@ type Waits struct {
 	Max float64 `json:"max"`
 }
 
-// SettingsOf are the settings of the strategy that cfg names.
+// SettingsOf returns the settings of the strategy that cfg names.
 func SettingsOf(cfg config.Database) Settings {
-	switch cfg.Strategy {
-	case db.Pool:
-		p := cfg.Pool
-		return Settings{MinSize: &p.MinSize, MaxSize: &p.MaxSize, Timeout: p.Timeout.String(), MaxWaiting: &p.MaxWaiting, Hold: p.Hold}
-	case db.Persistent:
-		p := cfg.Persistent
-		age := p.ConnMaxAge.String()
-		if p.ConnMaxAge == db.Forever {
-			age = "none"
+	settings := Settings{}
+	spec, _ := db.Lookup(cfg.Strategy)
+	for _, x := range spec.Show(cfg) {
+		_, key, _ := strings.Cut(x.Key, ".")
+		if settings[key] = x.Value; isDuration(x.Value) {
+			settings[key] = x.Text()
 		}
-		return Settings{ConnMaxAge: age, Workers: &p.Workers, Reap: &p.Reap}
 	}
-	return Settings{MaxSize: &cfg.PerRequest.MaxSize, Timeout: cfg.PerRequest.Timeout.String()}
+	return settings
 }
+
+func isDuration(value any) bool { _, is := value.(time.Duration); return is }
 
 // params are what a stress run was asked for.
 type params struct {
@@ -103,15 +93,13 @@ func readStress(c echo.Context, limits config.Test, cfg *config.Database) (*para
 	return p, q.end()
 }
 
-// timeoutOf is how long a holder waits under the strategy; 0 where nobody waits.
+// timeoutOf is how long a holder waits under the strategy; 0 where there is no wait.
 func timeoutOf(cfg config.Database) time.Duration {
-	switch {
-	case cfg.Strategy == db.Pool:
-		return cfg.Pool.Timeout
-	case cfg.Strategy == db.PerRequest && cfg.PerRequest.MaxSize > 0:
-		return cfg.PerRequest.Timeout
+	spec, _ := db.Lookup(cfg.Strategy)
+	if spec.Size(cfg) == 0 {
+		return 0
 	}
-	return 0
+	return spec.Timeout(cfg)
 }
 
 // PoolStress runs that many holders at once on the live strategy, or with strategy=, max_size= and the like on a

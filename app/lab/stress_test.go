@@ -45,7 +45,7 @@ func TestExactlyThoseThreadsFailThatFindNoPlaceInThePool(t *testing.T) {
 				t.Errorf("the server counted %d: %s", run.PeakConnections, run.PeakError)
 			}
 			if run.Test != "pool-stress" || run.Strategy != "pool" || run.Threads != 15 || run.Hold != "1.1s" ||
-				*run.Settings.MaxSize != 3 || run.Settings.Timeout != "1s" || run.Private != strings.Contains(path, "max_size") {
+				run.Settings["max_size"] != 3.0 || run.Settings["timeout"] != "1s" || run.Private != strings.Contains(path, "max_size") {
 				t.Errorf("%+v", run)
 			}
 			for _, line := range run.Results {

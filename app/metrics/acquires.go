@@ -12,8 +12,6 @@ import (
 	"ddtb/db"
 )
 
-var strategies = []string{db.Pool, db.Persistent, db.PerRequest}
-
 // gaveUp is the cause of an acquire whose caller went away.
 const gaveUp = "gave up"
 
@@ -47,7 +45,7 @@ func newAcquires() *Acquires {
 		canceled: counter("pgxpool_canceled_acquire_count", "Leases whose caller went away or had no more time."),
 		of:       map[string]*acquiresOf{},
 	}
-	for _, s := range strategies {
+	for _, s := range db.Names() {
 		a.of[s] = a.figures(s)
 	}
 	return a

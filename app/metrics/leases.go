@@ -31,6 +31,8 @@ var (
 		leaseMetricOf("pgxpool_constructing_conns", "Attempts to connect that are under way.", func(s *db.Stat) float64 { return float64(s.Connecting) }),
 		leaseMetricOf("pgxpool_idle_conns", "Connections kept that nobody holds.", func(s *db.Stat) float64 { return float64(s.Idle) }),
 		leaseMetricOf("pgxpool_total_conns", "Connections, held or not.", func(s *db.Stat) float64 { return float64(s.Open()) }),
+		leaseMetricOf("ddtb_shared_conns", "Connections that all reads share, under the strategy multiplex.", func(s *db.Stat) float64 { return float64(s.Shared) }),
+		leaseMetricOf("ddtb_reads_in_flight", "Reads sent down them and not yet answered.", func(s *db.Stat) float64 { return float64(s.InFlight) }),
 		leaseMetricOf("ddtb_waiting_requests", "Requests that wait for a lease.", func(s *db.Stat) float64 { return float64(s.Waiting) }),
 		leaseMetricOf("ddtb_oldest_wait_seconds", "How long the first of them has waited.", func(s *db.Stat) float64 { return s.OldestWait.Seconds() }),
 	}
@@ -40,6 +42,8 @@ var (
 		leaseMetricOf("pgxpool_new_conns_count", "Connections that were made.", func(s *db.Stat) float64 { return float64(s.Connected) }),
 		leaseMetricOf("pgxpool_max_lifetime_destroy_count", "Connections of a pool that were closed after max_lifetime.", func(s *db.Stat) float64 { return float64(s.AgedOut) }),
 		leaseMetricOf("pgxpool_max_idle_destroy_count", "Connections of a pool that were closed after max_idle.", func(s *db.Stat) float64 { return float64(s.IdledOut) }),
+		leaseMetricOf("ddtb_shared_reads_total", "Reads that needed no lease.", func(s *db.Stat) float64 { return float64(s.Reads) }),
+		leaseMetricOf("ddtb_refused_requests_total", "Requests that would have waited too long for a lease, and were refused at once.", func(s *db.Stat) float64 { return float64(s.Refused) }),
 		leaseMetricOf("ddtb_connects_total", "Attempts to connect, those that failed too.", func(s *db.Stat) float64 { return float64(s.Connects) }),
 		leaseMetricOf("ddtb_leaked_leases_total", "Leases that were out for longer than leak_after.", func(s *db.Stat) float64 { return float64(s.Leaked) }),
 		leaseMetricOf("ddtb_reclaimed_leases_total", "Leases that were taken back after reclaim_after.", func(s *db.Stat) float64 { return float64(s.Reclaimed) }),
@@ -68,7 +72,7 @@ func (l leases) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(m.desc, prometheus.GaugeValue, m.of(&now), now.Strategy)
 	}
 	totals := l.db.Totals()
-	for _, strategy := range strategies {
+	for _, strategy := range db.Names() {
 		total := totals[strategy]
 		for _, m := range leaseCounters {
 			out <- prometheus.MustNewConstMetric(m.desc, prometheus.CounterValue, m.of(&total), strategy)

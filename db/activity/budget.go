@@ -45,13 +45,11 @@ func PlanBudget(cfg config.Database, replicas, extras int, s Slots) Budget {
 
 // boundOf is how many connections the strategy opens at most in one process; 0: no bound.
 func boundOf(cfg config.Database) int {
-	switch cfg.Strategy {
-	case db.Persistent:
-		return cfg.Persistent.Workers
-	case db.PerRequest:
-		return cfg.PerRequest.MaxSize
+	spec, ok := db.Lookup(cfg.Strategy)
+	if !ok {
+		return 0
 	}
-	return cfg.Pool.MaxSize
+	return spec.Backends(cfg)
 }
 
 // WithPools is t for a server on which cfg's strategy runs in so many processes.
@@ -60,15 +58,10 @@ func (t Thresholds) WithPools(cfg config.Database, replicas int) Thresholds {
 	return t
 }
 
-// settingOf is the key that bounds it.
-func settingOf(strategy string) string {
-	switch strategy {
-	case db.Persistent:
-		return "persistent.workers"
-	case db.PerRequest:
-		return "per_request.max_size"
-	}
-	return "pool.max_size"
+// sizeKey is the setting that bounds the strategy.
+func sizeKey(strategy string) string {
+	spec, _ := db.Lookup(strategy)
+	return spec.SizeKey
 }
 
 // Sum is the arithmetic as people write it.
@@ -88,7 +81,7 @@ func (b Budget) Advice() string {
 	}
 	var do []string
 	if b.FitsPool > 0 {
-		do = append(do, fmt.Sprintf("set %s to %d at most", settingOf(b.Strategy), b.FitsPool))
+		do = append(do, fmt.Sprintf("set %s to %d at most", sizeKey(b.Strategy), b.FitsPool))
 	}
 	if b.Pool > 0 {
 		do = append(do, fmt.Sprintf("raise max_connections from %d to %d at least (this needs a restart of PostgreSQL)",

@@ -1,0 +1,78 @@
+package db
+
+import (
+	"context"
+	"errors"
+)
+
+// Multiplex is the name of the strategy that sends declared reads, those through DB.Read, down a few connections that
+// all requests share: each with its own Sync, without waiting for the answers to those before. 500 readers at once need
+// two slots. Transactions and everything else have leases of a pool, by its settings.
+//
+// It is not for statements that take long, for results that are large, and for what needs a session. Such a read is
+// noticed, and has a lease of the pool the next time.
+const Multiplex = "multiplex"
+
+// MultiplexSettings are the settings of Multiplex. Under the other strategies MaxResult bounds what DB.Read keeps in
+// memory.
+type MultiplexSettings struct {
+	Connections int   `toml:"connections" allow:"1..1000"`     // shared by all reads
+	MaxInFlight int   `toml:"max_in_flight" allow:"1..100000"` // statements sent and not yet answered, per connection
+	MaxResult   Bytes `toml:"max_result" allow:"1KiB..1GiB"`   // a larger result is read again, with a lease of its own
+}
+
+var defaultMultiplex = MultiplexSettings{Connections: 2, MaxInFlight: 256, MaxResult: 4 << 20}
+
+func init() {
+	spec := poolSpec()
+	pool := spec.Show
+	spec.Name, spec.Description = Multiplex, "reads of all requests share a few connections, transactions have a pool"
+	spec.Backends = func(s Settings) int { return s.Pool.MaxSize + s.Multiplex.Connections }
+	spec.Show = func(s Settings) []Setting {
+		m := s.Multiplex
+		return append([]Setting{
+			{Key: "multiplex.connections", Title: "Shared connections", Help: "All reads share them.", Value: m.Connections},
+			{Key: "multiplex.max_in_flight", Title: "In flight", Help: "Statements under way on each; more wait.", Value: m.MaxInFlight},
+		}, pool(s)...)
+	}
+	check := spec.Check
+	spec.Check = func(s Settings) error {
+		m := s.Multiplex
+		return errors.Join(check(s), atLeast("multiplex.connections", m.Connections, 1),
+			atLeast("multiplex.max_in_flight", m.MaxInFlight, 1), atLeast("multiplex.max_result", m.MaxResult, 1024))
+	}
+	spec.New = func(s Settings, c *Connector) (Strategy, error) {
+		p, err := newPool(s, c)
+		if err != nil {
+			return nil, err
+		}
+		m := newMultiplexer(s.Multiplex, c.Connect, c.CloseConn)
+		m.timeout = s.QueryTimeout
+		return &multiplexed{p, m}, nil
+	}
+	Register(spec)
+}
+
+// multiplexed is a pool, beside which reads have their shared connections.
+type multiplexed struct {
+	Strategy
+	shared *multiplexer
+}
+
+// Retire waits for the reads under way, which take no longer than ctx.
+func (m *multiplexed) Retire(ctx context.Context) {
+	done := make(chan struct{})
+	go func() { defer close(done); m.Strategy.Retire(ctx) }()
+	_ = m.shared.close(ctx) // those that it cuts short are read with a lease
+	<-done
+}
+
+func (m *multiplexed) aged() (lifetime, idle int64) { return m.Strategy.(*pool).aged() }
+
+// multiplexer is that of the source, or nil.
+func (s *Source) multiplexer() *multiplexer {
+	if m, ok := s.strategy.(*multiplexed); ok {
+		return m.shared
+	}
+	return nil
+}

@@ -1,0 +1,193 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// outageFor is how long after the server was lost a read without a deadline is tried again. A restart takes half a
+// second, a failover a few. Later readers are refused at once: the outage is no longer a moment's.
+const outageFor = 3 * time.Second
+
+// Read returns the Querier for declared reads: one statement, outside of a transaction, that changes nothing, needs no
+// session, and may run twice. In return
+//
+//   - a read whose connection is lost, or whose server restarts, is tried again: until the deadline of its context or,
+//     without one, for 3 seconds after the server was lost;
+//   - the lease is given back before the rows are scanned: they are complete in memory, up to multiplex.max_result; a
+//     larger result is streamed, as by DB.Query;
+//   - under Multiplex it needs no lease at all.
+//
+// Rows know pgx's own types, not those registered on a connection.
+func (d *DB) Read() Querier { return reader{d} }
+
+type reader struct{ db *DB }
+
+// Query is part of Querier.
+func (r reader) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	rows, err := r.db.read(ctx, sql, args)
+	if err != nil && r.db.outage.passes(ctx, err) {
+		err = retry(ctx, firstBackoff, mostBackoff/4, err, func() error {
+			rows, err = r.db.read(ctx, sql, args)
+			return err
+		}, func(err error) bool { return r.db.outage.passes(ctx, err) })
+	}
+	if err != nil {
+		return errRows{err}, err
+	}
+	return rows, nil
+}
+
+// QueryRow is part of Querier.
+func (r reader) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	rows, _ := r.Query(ctx, sql, args...) // a failure is the result's too
+	return row{rows}
+}
+
+// Exec is part of Querier. It reads, and drops the rows.
+func (r reader) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	rows, err := r.Query(ctx, sql, args...)
+	if err != nil {
+		return pgconn.CommandTag{}, err
+	}
+	rows.Close()
+	return rows.CommandTag(), rows.Err()
+}
+
+// outage is when the server was lost, in Unix nanoseconds; 0: it answers, or never did.
+type outage struct {
+	since atomic.Int64
+	up    atomic.Bool // it has answered
+}
+
+// ended notes that the server answers.
+func (o *outage) ended() {
+	if !o.up.Load() {
+		o.up.Store(true)
+	}
+	if o.since.Load() != 0 {
+		o.since.Store(0)
+	}
+}
+
+// passes reports whether a read that failed like this is worth another try.
+func (o *outage) passes(ctx context.Context, err error) bool {
+	if cause := CauseOf(err); cause != ServerUnavailable && cause != CircuitOpen && !mayAskAgain(err) {
+		return false
+	}
+	if _, limited := ctx.Deadline(); limited {
+		return ctx.Err() == nil
+	}
+	if !o.up.Load() {
+		return false
+	}
+	now := time.Now().UnixNano()
+	o.since.CompareAndSwap(0, now)
+	return ctx.Err() == nil && now-o.since.Load() < int64(outageFor)
+}
+
+// read runs a declared read once.
+func (d *DB) read(ctx context.Context, sql string, args []any) (rows pgx.Rows, err error) {
+	if d.closed.Load() {
+		return nil, ErrClosed
+	}
+	rows, err = d.readShared(ctx, sql, args)
+	if rows == nil && (err == nil || errors.Is(err, errUnsuitable) || errors.Is(err, errMultiplexClosed)) {
+		if rows, err = d.readLeased(ctx, sql, args); errors.Is(err, errUnsuitable) {
+			rows, err = d.open(ctx, sql, args)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	d.outage.ended()
+	return rows, nil
+}
+
+// readShared runs the read on the shared connections. Both results are nil where the strategy has none.
+func (d *DB) readShared(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
+	var s *Source
+	if r, ok := ctx.Value(requestKey{d}).(*request); ok && !r.over.Load() {
+		s = r.pin(d)
+	} else {
+		p := d.enter()
+		defer p.exit()
+		s = p.Source
+	}
+	m := s.multiplexer()
+	if m == nil {
+		return nil, nil
+	}
+	s.reads.Add(1)
+	tracer := s.options.Tracer
+	if tracer != nil {
+		ctx = tracer.TraceQueryStart(ctx, nil, pgx.TraceQueryStartData{SQL: sql, Args: args})
+	}
+	rows, err := m.query(ctx, sql, args)
+	if tracer != nil {
+		tracer.TraceQueryEnd(ctx, nil, pgx.TraceQueryEndData{Err: err})
+	}
+	if lost, ok := errors.AsType[*lostError](err); ok {
+		err = &ConnError{Cause: ServerUnavailable, Strategy: s.settings.Strategy, Err: lost.cause}
+	}
+	return rows, err
+}
+
+// readLeased runs the read on a lease, which it gives back before it returns. errUnsuitable: the result is too large.
+func (d *DB) readLeased(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
+	for again := 0; ; again++ {
+		u, err := d.lease(ctx)
+		if err != nil {
+			return nil, err
+		}
+		rows, err := u.buffer(ctx, sql, args)
+		u.giveBack()
+		if !u.stale || again > 0 {
+			return rows, err
+		}
+		u.source.refresh()
+	}
+}
+
+// buffer reads the whole result into memory.
+func (u use) buffer(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
+	u.began()
+	from, err := u.conn.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, u.ended(ctx, pgconn.CommandTag{}, 0, err)
+	}
+	rows := &muxRows{codec: muxCodecs.Get().(*muxCodec)}
+	most, size := int(u.source.settings.Multiplex.MaxResult), 0
+	for from.Next() {
+		if rows.fields == nil {
+			rows.fields = slices.Clone(from.FieldDescriptions())
+		}
+		if rows.add(from.RawValues()); len(rows.buf) > most && most > 0 {
+			size = len(rows.buf)
+			break
+		}
+	}
+	if rows.fields == nil {
+		rows.fields = slices.Clone(from.FieldDescriptions())
+	}
+	from.Close()
+	rows.tag = from.CommandTag()
+	err = u.ended(ctx, rows.tag, len(rows.fields), from.Err())
+	if err == nil {
+		err = u.takenErr() // the end may be missing
+	}
+	if err == nil && size > 0 {
+		err = errUnsuitable
+	}
+	if err != nil {
+		rows.Close()
+		return nil, err
+	}
+	return rows, nil
+}
