@@ -124,7 +124,7 @@ func (m *multiplexer) query(ctx context.Context, sql string, args []any) (pgx.Ro
 			return nil, err
 		}
 	}
-	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
+	if pe, ok := errors.AsType[*pgconn.PgError](err); ok && !unprepared(pe) {
 		return nil, pe
 	}
 	return nil, err
@@ -198,13 +198,12 @@ func (m *multiplexer) do(ctx context.Context, call *muxCall) error {
 	case <-ctx.Done():
 	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !call.gone {
-		m.answer(call, ctx.Err())
-		if call.place != nil {
-			m.waiting.Remove(call.place)
-		}
+	m.answer(call, ctx.Err())
+	if call.place != nil {
+		m.waiting.Remove(call.place)
 	}
+	m.mu.Unlock()
+	<-call.done
 	return call.err
 }
 

@@ -85,7 +85,11 @@ type muxTest struct {
 func newMuxTest(t *testing.T, s db.Multiplex) *muxTest {
 	t.Helper()
 	cfg := dbtest.Config(t)
-	return &muxTest{T: t, cfg: cfg, control: dbtest.Control(t, cfg), Multiplexer: openMultiplexer(t, cfg, s)}
+	control := dbtest.Control(t, cfg)
+	t.Cleanup(func() {
+		dbtest.Eventually(t, "no backend is left", func() bool { return dbtest.Backends(t, control, muxName) == 0 })
+	})
+	return &muxTest{T: t, cfg: cfg, control: control, Multiplexer: openMultiplexer(t, cfg, s)}
 }
 
 func (m *muxTest) exec(sql string) {

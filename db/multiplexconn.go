@@ -365,7 +365,7 @@ func (m *multiplexer) verdict(c *muxConn, call *muxCall) error {
 // cause. The latter are worth another attempt with the statement as it is now.
 func (m *multiplexer) failed(call *muxCall) error {
 	s, code := call.muxStatement, call.failure.Code
-	lost := code == "26000" || code == "42P05" || code == "0A000"
+	lost := unprepared(call.failure)
 	if !lost && (!s.described || call.fresh) {
 		if !s.described {
 			m.drop(s)
@@ -379,4 +379,10 @@ func (m *multiplexer) failed(call *muxCall) error {
 		return &againError{call.failure}
 	}
 	return call.failure
+}
+
+// unprepared reports whether the error concerns the prepared statement, not the query: it was lost, its name is taken,
+// or its result changed its type.
+func unprepared(e *pgconn.PgError) bool {
+	return e.Code == "26000" || e.Code == "42P05" || e.Code == "0A000" && e.Routine == "RevalidateCachedQuery"
 }
