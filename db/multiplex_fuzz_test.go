@@ -15,7 +15,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"ddtb/config"
 	"ddtb/db"
+	"ddtb/db/dbtest"
 )
 
 var muxOperations = flag.Int("multiplex-operations", 20000, "random operations on one multiplexer")
@@ -28,7 +30,19 @@ type muxFuzz struct {
 
 // TestEveryAnswerIsForItsCaller: each query carries a number that comes back, whatever happens meanwhile.
 func TestEveryAnswerIsForItsCaller(t *testing.T) {
-	m := &muxFuzz{muxTest: newMuxTest(t, db.Multiplex{MaxResult: 64 << 10, MaxInFlight: 20})}
+	t.Run("on connections to the server", func(t *testing.T) {
+		cfg := dbtest.Config(t)
+		everyAnswerIsForItsCaller(t, cfg, muxConfig(t, cfg))
+	})
+	t.Run("through PgBouncer in transaction mode", func(t *testing.T) {
+		cfg := dbtest.Config(t)
+		everyAnswerIsForItsCaller(t, cfg, throughPgBouncer(t, cfg))
+	})
+}
+
+func everyAnswerIsForItsCaller(t *testing.T, cfg config.Database, cc *pgx.ConnConfig) {
+	t.Helper()
+	m := &muxFuzz{muxTest: newMuxTestOver(t, cfg, cc, db.Multiplex{MaxResult: 64 << 10, MaxInFlight: 20})}
 	m.exec(`CREATE TABLE t (id int PRIMARY KEY, v int NOT NULL); INSERT INTO t SELECT n, n FROM generate_series(0, 999) n; GRANT SELECT ON t TO PUBLIC`)
 	m.exec(`CREATE FUNCTION forget(n int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN DEALLOCATE ALL; RETURN n; END $$`)
 	seed := rand.Uint64()
