@@ -28,8 +28,9 @@ type muxConn struct {
 	out, spare []byte
 	writing    bool // the writer is awake
 	queue      []*muxCall
-	head       int // of queue
-	prepared   map[*muxStatement]bool
+	head       int                      // of queue
+	prepared   map[*muxStatement]uint64 // and with which Parse message
+	parses     uint64
 	since      time.Time // when the server began with the head
 	timer      *time.Timer
 	armed      bool
@@ -42,7 +43,7 @@ var syncMessage, _ = (&pgproto3.Sync{}).Encode(nil)
 
 func newMuxConn(m *multiplexer, conn *pgx.Conn) *muxConn {
 	c := &muxConn{
-		m: m, conn: conn, front: conn.PgConn().Frontend(), prepared: map[*muxStatement]bool{},
+		m: m, conn: conn, front: conn.PgConn().Frontend(), prepared: map[*muxStatement]uint64{},
 		wake: make(chan struct{}, 1), wrote: make(chan struct{}),
 	}
 	c.front.SetMaxBodyLen(int(m.settings.MaxResult) + 1<<16)
@@ -60,14 +61,18 @@ func (c *muxConn) send(call *muxCall) {
 	if !s.named {
 		c.m.name(s)
 	}
-	call.parse = !c.prepared[s]
+	prepared := c.prepared[s]
+	call.parse = prepared == 0
 	call.verify = call.parse || call.rows == nil
 	if call.parse {
 		c.encode(&pgproto3.Parse{Name: s.Name, Query: s.SQL, ParameterOIDs: s.ParamOIDs})
 		if s.Name != "" {
-			c.prepared[s] = true
+			c.parses++
+			prepared = c.parses
+			c.prepared[s] = prepared
 		}
 	}
+	call.prepared = prepared
 	if call.verify {
 		c.encode(&pgproto3.Describe{ObjectType: 'S', Name: s.Name})
 	}
@@ -95,7 +100,7 @@ func (c *muxConn) encode(msg pgproto3.FrontendMessage) {
 
 // deallocate goes with the next batch. It is behind the calls that use the statement.
 func (c *muxConn) deallocate(s *muxStatement) {
-	if c.prepared[s] {
+	if c.prepared[s] != 0 {
 		delete(c.prepared, s)
 		c.encode(&pgproto3.Close{ObjectType: 'S', Name: s.Name})
 	}
@@ -336,8 +341,13 @@ func (c *muxConn) complete(call *muxCall, status byte) (next *muxCall, err error
 // verdict is what the caller of a completed call gets: nil for its rows.
 func (m *multiplexer) verdict(c *muxConn, call *muxCall) error {
 	s := call.muxStatement
-	if call.parse && !call.parsed {
-		delete(c.prepared, s)
+	if lost := call.failure != nil && call.failure.Code == "26000"; lost || call.parse && !call.parsed {
+		if c.prepared[s] == call.prepared { // nobody has prepared it again
+			delete(c.prepared, s)
+		}
+		if lost {
+			return &againError{call.failure}
+		}
 	}
 	switch {
 	case call.failure != nil:
@@ -352,7 +362,7 @@ func (m *multiplexer) verdict(c *muxConn, call *muxCall) error {
 	}
 	switch {
 	case s.changed:
-		return errMoved
+		return errStale
 	case s.rowless:
 		return errUnsuitable
 	case call.rows != nil:
