@@ -29,7 +29,7 @@ const (
 	muxStuck      = 100 * time.Millisecond // a statement that runs longer has the connection to itself
 	muxSlow       = 50 * time.Millisecond  // a statement that runs longer, and longer than most, is slow
 	muxSlowRuns   = 20                     // two slow runs within that many runs prove that a statement is slow
-	muxMinBan     = 10 * time.Second       // for how long a slow statement is unsuitable, doubled each time
+	muxMinBan     = time.Second            // for how long a slow statement is unsuitable, doubled each time
 	muxMaxBan     = 10 * time.Minute
 	muxRedial     = time.Second // after a failed connect, if another connection serves
 	muxCancel     = 2 * time.Second
@@ -404,6 +404,7 @@ type muxStatement struct {
 	since            time.Time
 	used             uint64
 	size             atomic.Int64 // bytes of a recent result
+	slowAt           time.Time
 	debt             int
 	ban              time.Duration
 	banned           time.Time // until then
@@ -460,9 +461,9 @@ func (s *muxStatement) unsuitable() bool {
 }
 
 // judge notes how long the server took. A statement that is slow twice, among at most muxSlowRuns runs, is banned.
-func (m *multiplexer) judge(s *muxStatement, took time.Duration) {
+func (m *multiplexer) judge(s *muxStatement, began time.Time, took time.Duration) {
 	if took > muxSlow && took > 10*m.pace {
-		m.slow(s)
+		m.slow(s, began)
 		return
 	}
 	m.pace += (took - m.pace) / 64
@@ -471,11 +472,16 @@ func (m *multiplexer) judge(s *muxStatement, took time.Duration) {
 	}
 }
 
-func (m *multiplexer) slow(s *muxStatement) {
+// slow counts a slow run, but not two at a time: the reason may be that the machine stood still.
+func (m *multiplexer) slow(s *muxStatement, began time.Time) {
+	if began.Before(s.slowAt) {
+		return
+	}
+	s.slowAt = time.Now()
 	if s.debt += muxSlowRuns; s.debt <= muxSlowRuns {
 		return
 	}
 	s.debt = muxSlowRuns
 	s.ban = min(max(2*s.ban, muxMinBan), muxMaxBan)
-	s.banned = time.Now().Add(s.ban)
+	s.banned = s.slowAt.Add(s.ban)
 }

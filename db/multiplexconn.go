@@ -170,7 +170,7 @@ func (c *muxConn) check() {
 			m.answer(call, errMoved)
 		}
 		if head := c.queue[c.head]; head.gone {
-			m.slow(head.muxStatement)
+			m.slow(head.muxStatement, c.since)
 			c.retire(errMoved)
 		}
 		m.dispatch()
@@ -208,7 +208,7 @@ func (c *muxConn) serve() {
 func (c *muxConn) fail(err error) {
 	cause := error(&lostError{err})
 	if _, large := errors.AsType[*pgproto3.ExceededMaxBodyLenErr](err); large && c.inFlight() > 0 && !c.closed {
-		c.m.slow(c.queue[c.head].muxStatement)
+		c.m.slow(c.queue[c.head].muxStatement, c.since)
 		c.m.answer(c.queue[c.head], errUnsuitable)
 		cause = errMoved
 	}
@@ -303,7 +303,7 @@ func (c *muxConn) row(call *muxCall, values [][]byte) {
 	call.overflow, call.rows.buf = true, nil
 	c.m.mu.Lock()
 	defer c.m.mu.Unlock()
-	c.m.slow(call.muxStatement)
+	c.m.slow(call.muxStatement, c.since)
 	c.m.answer(call, errUnsuitable)
 }
 
@@ -316,7 +316,7 @@ func (c *muxConn) complete(call *muxCall, status byte) (next *muxCall, err error
 		return nil, c.cause
 	}
 	if call.rows != nil && !call.overflow {
-		m.judge(call.muxStatement, now.Sub(c.since))
+		m.judge(call.muxStatement, c.since, now.Sub(c.since))
 	}
 	c.since, c.stuck = now, false
 	c.queue[c.head] = nil
