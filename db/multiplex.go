@@ -22,16 +22,18 @@ const (
 	muxStuck      = 100 * time.Millisecond // a statement that runs longer has the connection to itself
 	muxSlow       = 50 * time.Millisecond  // a statement that runs longer, and longer than most, is slow
 	muxSlowRuns   = 20                     // two slow runs within that many runs prove that a statement is slow
-	muxMinBan     = 10 * time.Second       // for how long a slow statement is unsuitable, doubled each time
+	muxMinBan     = time.Second            // for how long a slow statement is unsuitable, doubled each time
 	muxMaxBan     = 10 * time.Minute
 	muxRedial     = time.Second // after a failed connect, if another connection serves
 	muxCancel     = 2 * time.Second
-	muxBuffer     = 1 << 20 // bytes: a larger one is not kept
+	muxOutdated   = time.Second // a younger description is believed
+	muxBuffer     = 1 << 20     // bytes: a larger one is not kept
 	muxHint       = 16 << 10
 )
 
 // errUnsuitable reports that a query needs a connection of its own: its result is larger than max_result, its
-// statement returns no rows or proved slow, or every shared connection is busy with a slow one. Nothing was changed.
+// statement returns no rows or proved slow, its arguments can't be encoded, or every shared connection is busy with a
+// slow statement. Nothing was changed.
 var errUnsuitable = errors.New("multiplex: the statement needs a connection of its own")
 
 // errMultiplexClosed reports that the multiplexer no longer takes queries.
@@ -51,7 +53,10 @@ type againError struct{ cause error }
 func (e *againError) Error() string { return "multiplex: ask again: " + e.cause.Error() }
 func (e *againError) Unwrap() error { return e.cause }
 
-var errMoved = &againError{errors.New("a statement ahead of this one holds up the connection")}
+var (
+	errMoved = &againError{errors.New("a statement ahead of this one holds up the connection")}
+	errStale = &againError{errors.New("the types of the statement have changed")}
+)
 
 // mayAskAgain reports whether the query failed for a reason that concerns the shared connection, not the query.
 func mayAskAgain(err error) bool {
@@ -120,7 +125,7 @@ func (m *multiplexer) query(ctx context.Context, sql string, args []any) (pgx.Ro
 			return nil, err
 		}
 	}
-	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
+	if pe, ok := errors.AsType[*pgconn.PgError](err); ok && !unprepared(pe) {
 		return nil, pe
 	}
 	return nil, err
@@ -151,7 +156,8 @@ func (m *multiplexer) attempt(ctx context.Context, sql string, args []any) (*mux
 	call.fresh, call.rows = fresh, &muxRows{fields: s.Fields, codec: muxCodecs.Get().(*muxCodec)}
 	if err := call.bind(args); err != nil {
 		call.rows.codec.release()
-		return nil, err
+		m.outdated(s)
+		return nil, errUnsuitable
 	}
 	if err := m.do(ctx, call); err != nil {
 		call.rows.codec.release()
@@ -160,6 +166,16 @@ func (m *multiplexer) attempt(ctx context.Context, sql string, args []any) (*mux
 	rows := call.rows
 	call.release()
 	return rows, nil
+}
+
+// outdated forgets the description of a statement for which arguments can't be encoded: its types may have changed. The
+// caller's own connection finds out whether it is the arguments that are wrong. It does so seldom, for that case.
+func (m *multiplexer) outdated(s *muxStatement) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if time.Since(s.since) > muxOutdated {
+		m.drop(s)
+	}
 }
 
 // describe finds the statement of sql, and asks the server for its types at its first use.
@@ -194,13 +210,12 @@ func (m *multiplexer) do(ctx context.Context, call *muxCall) error {
 	case <-ctx.Done():
 	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !call.gone {
-		m.answer(call, ctx.Err())
-		if call.place != nil {
-			m.waiting.Remove(call.place)
-		}
+	m.answer(call, ctx.Err())
+	if call.place != nil {
+		m.waiting.Remove(call.place)
 	}
+	m.mu.Unlock()
+	<-call.done
 	return call.err
 }
 
@@ -209,7 +224,7 @@ func (m *multiplexer) submit(call *muxCall) error {
 	case m.closing:
 		return errMultiplexClosed
 	case call.dropped:
-		return errMoved
+		return errStale
 	}
 	if m.waiting.Len() == 0 {
 		if c := m.pick(); c != nil {
@@ -311,7 +326,7 @@ func (m *multiplexer) dispatch() {
 		}
 		call := m.waiting.Remove(m.waiting.Front()).(*muxCall)
 		if call.place = nil; call.dropped {
-			m.answer(call, errMoved)
+			m.answer(call, errStale)
 		} else {
 			c.send(call)
 		}
@@ -382,8 +397,10 @@ type muxStatement struct {
 	rowless          bool // it returns no rows, so it isn't a read
 	dropped          bool // no longer in the cache: look it up again
 	changed          bool // its description is wrong, so its answers can't be read
+	since            time.Time
 	used             uint64
 	size             atomic.Int64 // bytes of a recent result
+	slowAt           time.Time
 	debt             int
 	ban              time.Duration
 	banned           time.Time // until then
@@ -397,7 +414,7 @@ func (m *multiplexer) statement(sql string) *muxStatement {
 		if len(m.statements) >= muxStatements {
 			m.drop(m.leastUsed())
 		}
-		s = &muxStatement{}
+		s = &muxStatement{since: time.Now()}
 		s.SQL = strings.Clone(sql)
 		m.statements[s.SQL] = s
 	}
@@ -440,9 +457,9 @@ func (s *muxStatement) unsuitable() bool {
 }
 
 // judge notes how long the server took. A statement that is slow twice, among at most muxSlowRuns runs, is banned.
-func (m *multiplexer) judge(s *muxStatement, took time.Duration) {
+func (m *multiplexer) judge(s *muxStatement, began time.Time, took time.Duration) {
 	if took > muxSlow && took > 10*m.pace {
-		m.slow(s)
+		m.slow(s, began)
 		return
 	}
 	m.pace += (took - m.pace) / 64
@@ -451,11 +468,16 @@ func (m *multiplexer) judge(s *muxStatement, took time.Duration) {
 	}
 }
 
-func (m *multiplexer) slow(s *muxStatement) {
+// slow counts a slow run, but not two at a time: the reason may be that the machine stood still.
+func (m *multiplexer) slow(s *muxStatement, began time.Time) {
+	if began.Before(s.slowAt) {
+		return
+	}
+	s.slowAt = time.Now()
 	if s.debt += muxSlowRuns; s.debt <= muxSlowRuns {
 		return
 	}
 	s.debt = muxSlowRuns
 	s.ban = min(max(2*s.ban, muxMinBan), muxMaxBan)
-	s.banned = time.Now().Add(s.ban)
+	s.banned = s.slowAt.Add(s.ban)
 }

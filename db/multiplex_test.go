@@ -85,7 +85,20 @@ type muxTest struct {
 func newMuxTest(t *testing.T, s db.MultiplexSettings) *muxTest {
 	t.Helper()
 	cfg := dbtest.Config(t)
-	return &muxTest{T: t, cfg: cfg, control: dbtest.Control(t, cfg), Multiplexer: openMultiplexer(t, cfg, s)}
+	m := newMuxTestOver(t, cfg, muxConfig(t, cfg), s)
+	return m
+}
+
+// newMuxTestOver is one that connects to cfg's database with cc.
+func newMuxTestOver(t *testing.T, cfg config.Database, cc *pgx.ConnConfig, s db.Multiplex) *muxTest {
+	t.Helper()
+	control := dbtest.Control(t, cfg)
+	if direct := cc.Port == uint16(cfg.Port); direct { //nolint:gosec // a port
+		t.Cleanup(func() {
+			dbtest.Eventually(t, "no backend is left", func() bool { return dbtest.Backends(t, control, muxName) == 0 })
+		})
+	}
+	return &muxTest{T: t, cfg: cfg, control: control, Multiplexer: openMultiplexerWith(t, cc, s)}
 }
 
 func (m *muxTest) exec(sql string) {
@@ -192,6 +205,9 @@ func TestAMultiplexerAnswersAsPgxDoes(t *testing.T) {
 			}
 			if gotTag != wantTag {
 				t.Errorf("%s: got the tag %q, want %q", q.sql, gotTag, wantTag)
+			}
+			if errors.Is(gotErr, db.ErrUnsuitable) && strings.Contains(fmt.Sprint(wantErr), "args[") || strings.Contains(fmt.Sprint(wantErr), "arguments") {
+				continue // pgx can't encode them either
 			}
 			if muxCode(gotErr) != muxCode(wantErr) {
 				t.Errorf("%s: got the error %v, want %v", q.sql, gotErr, wantErr)
@@ -327,9 +343,9 @@ func (m *muxTest) failsOnTheServer() {
 }
 
 func (m *muxTest) failsToEncode() {
-	for _, arg := range []any{1 << 40, "word", struct{}{}, make(chan int)} {
-		if _, err := m.Query(context.Background(), `SELECT $1::int`, arg); err == nil {
-			m.Errorf("%v: no error", arg)
+	for _, arg := range []any{1 << 40, struct{}{}, make(chan int)} {
+		if _, err := m.Query(context.Background(), `SELECT $1::int`, arg); !errors.Is(err, db.ErrUnsuitable) {
+			m.Errorf("%v: %v", arg, err)
 		}
 	}
 }
@@ -493,6 +509,9 @@ func (m *muxTest) changesAType() {
 			m.exec(fmt.Sprintf(`ALTER TABLE t DROP COLUMN x; ALTER TABLE t ADD COLUMN x int NOT NULL DEFAULT %d`, i))
 			for range 4 {
 				rows, err := m.Query(context.Background(), `SELECT * FROM t WHERE n = $1`, map[bool]any{true: "1", false: 1}[kind == "text"])
+				if errors.Is(err, db.ErrUnsuitable) { // the argument doesn't fit the type that the column had
+					continue
+				}
 				if err != nil {
 					m.Fatal(kind, err)
 				}

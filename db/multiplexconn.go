@@ -28,8 +28,9 @@ type muxConn struct {
 	out, spare []byte
 	writing    bool // the writer is awake
 	queue      []*muxCall
-	head       int // of queue
-	prepared   map[*muxStatement]bool
+	head       int                      // of queue
+	prepared   map[*muxStatement]uint64 // and with which Parse message
+	parses     uint64
 	since      time.Time // when the server began with the head
 	timer      *time.Timer
 	armed      bool
@@ -42,7 +43,7 @@ var syncMessage, _ = (&pgproto3.Sync{}).Encode(nil)
 
 func newMuxConn(m *multiplexer, conn *pgx.Conn) *muxConn {
 	c := &muxConn{
-		m: m, conn: conn, front: conn.PgConn().Frontend(), prepared: map[*muxStatement]bool{},
+		m: m, conn: conn, front: conn.PgConn().Frontend(), prepared: map[*muxStatement]uint64{},
 		wake: make(chan struct{}, 1), wrote: make(chan struct{}),
 	}
 	c.front.SetMaxBodyLen(int(m.settings.MaxResult) + 1<<16)
@@ -60,14 +61,18 @@ func (c *muxConn) send(call *muxCall) {
 	if !s.named {
 		c.m.name(s)
 	}
-	call.parse = !c.prepared[s]
+	prepared := c.prepared[s]
+	call.parse = prepared == 0
 	call.verify = call.parse || call.rows == nil
 	if call.parse {
 		c.encode(&pgproto3.Parse{Name: s.Name, Query: s.SQL, ParameterOIDs: s.ParamOIDs})
 		if s.Name != "" {
-			c.prepared[s] = true
+			c.parses++
+			prepared = c.parses
+			c.prepared[s] = prepared
 		}
 	}
+	call.prepared = prepared
 	if call.verify {
 		c.encode(&pgproto3.Describe{ObjectType: 'S', Name: s.Name})
 	}
@@ -95,7 +100,7 @@ func (c *muxConn) encode(msg pgproto3.FrontendMessage) {
 
 // deallocate goes with the next batch. It is behind the calls that use the statement.
 func (c *muxConn) deallocate(s *muxStatement) {
-	if c.prepared[s] {
+	if c.prepared[s] != 0 {
 		delete(c.prepared, s)
 		c.encode(&pgproto3.Close{ObjectType: 'S', Name: s.Name})
 	}
@@ -170,7 +175,7 @@ func (c *muxConn) check() {
 			m.answer(call, errMoved)
 		}
 		if head := c.queue[c.head]; head.gone {
-			m.slow(head.muxStatement)
+			m.slow(head.muxStatement, c.since)
 			c.retire(errMoved)
 		}
 		m.dispatch()
@@ -208,7 +213,7 @@ func (c *muxConn) serve() {
 func (c *muxConn) fail(err error) {
 	cause := error(&lostError{err})
 	if _, large := errors.AsType[*pgproto3.ExceededMaxBodyLenErr](err); large && c.inFlight() > 0 && !c.closed {
-		c.m.slow(c.queue[c.head].muxStatement)
+		c.m.slow(c.queue[c.head].muxStatement, c.since)
 		c.m.answer(c.queue[c.head], errUnsuitable)
 		cause = errMoved
 	}
@@ -303,7 +308,7 @@ func (c *muxConn) row(call *muxCall, values [][]byte) {
 	call.overflow, call.rows.buf = true, nil
 	c.m.mu.Lock()
 	defer c.m.mu.Unlock()
-	c.m.slow(call.muxStatement)
+	c.m.slow(call.muxStatement, c.since)
 	c.m.answer(call, errUnsuitable)
 }
 
@@ -316,7 +321,7 @@ func (c *muxConn) complete(call *muxCall, status byte) (next *muxCall, err error
 		return nil, c.cause
 	}
 	if call.rows != nil && !call.overflow {
-		m.judge(call.muxStatement, now.Sub(c.since))
+		m.judge(call.muxStatement, c.since, now.Sub(c.since))
 	}
 	c.since, c.stuck = now, false
 	c.queue[c.head] = nil
@@ -341,8 +346,13 @@ func (c *muxConn) complete(call *muxCall, status byte) (next *muxCall, err error
 // verdict is what the caller of a completed call gets: nil for its rows.
 func (m *multiplexer) verdict(c *muxConn, call *muxCall) error {
 	s := call.muxStatement
-	if call.parse && !call.parsed {
-		delete(c.prepared, s)
+	if lost := call.failure != nil && call.failure.Code == "26000"; lost || call.parse && !call.parsed {
+		if c.prepared[s] == call.prepared { // nobody has prepared it again
+			delete(c.prepared, s)
+		}
+		if lost {
+			return &againError{call.failure}
+		}
 	}
 	switch {
 	case call.failure != nil:
@@ -357,7 +367,7 @@ func (m *multiplexer) verdict(c *muxConn, call *muxCall) error {
 	}
 	switch {
 	case s.changed:
-		return errMoved
+		return errStale
 	case s.rowless:
 		return errUnsuitable
 	case call.rows != nil:
@@ -370,7 +380,7 @@ func (m *multiplexer) verdict(c *muxConn, call *muxCall) error {
 // cause. The latter are worth another attempt with the statement as it is now.
 func (m *multiplexer) failed(call *muxCall) error {
 	s, code := call.muxStatement, call.failure.Code
-	lost := code == "26000" || code == "42P05" || code == "0A000"
+	lost := unprepared(call.failure)
 	if !lost && (!s.described || call.fresh) {
 		if !s.described {
 			m.drop(s)
@@ -384,4 +394,10 @@ func (m *multiplexer) failed(call *muxCall) error {
 		return &againError{call.failure}
 	}
 	return call.failure
+}
+
+// unprepared reports whether the error concerns the prepared statement, not the query: it was lost, its name is taken,
+// or its result changed its type.
+func unprepared(e *pgconn.PgError) bool {
+	return e.Code == "26000" || e.Code == "42P05" || e.Code == "0A000" && e.Routine == "RevalidateCachedQuery"
 }

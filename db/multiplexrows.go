@@ -23,10 +23,11 @@ type muxCall struct {
 	err   error
 
 	*muxStatement
-	fresh    bool // the caller has just had the statement described
-	parse    bool // the statement is prepared with this call
-	parsed   bool // and the server accepted it
-	verify   bool // the server describes the statement, perhaps once more
+	fresh    bool   // the caller has just had the statement described
+	prepared uint64 // the statement on this connection, with which Parse message
+	parse    bool   // the one of this call
+	parsed   bool   // and the server accepted it
+	verify   bool   // the server describes the statement, perhaps once more
 	message  []byte
 	rows     *muxRows // nil: the call only describes
 	params   []uint32 // what the server said of the statement
