@@ -30,7 +30,8 @@ func TestEveryStrategyKeepsTheContract(t *testing.T) {
 		"persistent, for ever": {0, func(c *config.Database) {
 			c.Strategy, c.Persistent.ConnMaxAge = db.Persistent, db.Forever
 		}},
-		"pool": {3, func(c *config.Database) { c.Strategy, c.Pool.MaxSize = db.Pool, 3 }},
+		"pool":      {3, func(c *config.Database) { c.Strategy, c.Pool.MaxSize = db.Pool, 3 }},
+		"multiplex": {3, func(c *config.Database) { c.Strategy, c.Pool.MaxSize = db.Multiplex, 3 }},
 		"pool, with idle connections": {3, func(c *config.Database) {
 			c.Strategy, c.Pool.MaxSize, c.Pool.MaxIdle = db.Pool, 3, time.Hour
 		}},

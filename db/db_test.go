@@ -39,11 +39,13 @@ func open(t *testing.T, set func(*config.Database)) (*db.DB, *pgx.Conn, config.D
 func perRequest(c *config.Database)  { c.Strategy = db.PerRequest }
 func persistent(c *config.Database)  { c.Strategy = db.Persistent }
 func pool(c *config.Database)        { c.Strategy, c.Pool.MaxSize = db.Pool, 3 }
+func multiplex(c *config.Database)   { pool(c); c.Strategy = db.Multiplex }
 func poolRequest(c *config.Database) { pool(c); c.Pool.Hold = db.HoldRequest }
 
 func everyStrategy(t *testing.T, test func(t *testing.T, set func(*config.Database))) {
 	for name, set := range map[string]func(*config.Database){
 		"per-request": perRequest, "persistent": persistent, "pool": pool, "pool, for the request": poolRequest,
+		"multiplex": multiplex,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, set) })
 	}

@@ -37,8 +37,9 @@ type holding struct {
 	query atomic.Int64   // when the query under way began, in Unix nanoseconds; 0: none
 }
 
-// depth is how many frames of the holder's stack are kept. Unwinding a frame takes about 25 ns.
-const depth = 12
+// depth is how many frames of the holder's stack are kept: the own ones of this package, and at least four of its callers.
+// To unwind them is the largest part of the price of a lease.
+const depth = 8
 
 // Holder is who has a lease: since when, from which line, and which backend serves it.
 type Holder struct {
@@ -49,9 +50,10 @@ type Holder struct {
 	Strategy string
 }
 
-// add lists the lease with the stack of its caller: from now on it is seen, also while it is still connecting.
-func (k *leaks) add(l *Lease) {
-	runtime.Callers(4, l.pcs[:]) // 4: whoever called Source.Acquire
+// add lists the lease with the stack of its caller, without the innermost frames: from now on it is seen, also while it
+// is still connecting.
+func (k *leaks) add(l *Lease, skip int) {
+	runtime.Callers(skip, l.pcs[:])
 	k.mu.Lock()
 	l.index = len(k.out)
 	k.out = append(k.out, l)

@@ -42,7 +42,7 @@ func TestEveryAnswerIsForItsCaller(t *testing.T) {
 
 func everyAnswerIsForItsCaller(t *testing.T, cfg config.Database, cc *pgx.ConnConfig) {
 	t.Helper()
-	m := &muxFuzz{muxTest: newMuxTestOver(t, cfg, cc, db.Multiplex{MaxResult: 64 << 10, MaxInFlight: 20})}
+	m := &muxFuzz{muxTest: newMuxTestOver(t, cfg, cc, db.MultiplexSettings{MaxResult: 64 << 10, MaxInFlight: 20})}
 	m.exec(`CREATE TABLE t (id int PRIMARY KEY, v int NOT NULL); INSERT INTO t SELECT n, n FROM generate_series(0, 999) n; GRANT SELECT ON t TO PUBLIC`)
 	m.exec(`CREATE FUNCTION forget(n int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN DEALLOCATE ALL; RETURN n; END $$`)
 	seed := rand.Uint64()

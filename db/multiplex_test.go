@@ -90,7 +90,7 @@ func newMuxTest(t *testing.T, s db.MultiplexSettings) *muxTest {
 }
 
 // newMuxTestOver is one that connects to cfg's database with cc.
-func newMuxTestOver(t *testing.T, cfg config.Database, cc *pgx.ConnConfig, s db.Multiplex) *muxTest {
+func newMuxTestOver(t *testing.T, cfg config.Database, cc *pgx.ConnConfig, s db.MultiplexSettings) *muxTest {
 	t.Helper()
 	control := dbtest.Control(t, cfg)
 	if direct := cc.Port == uint16(cfg.Port); direct { //nolint:gosec // a port

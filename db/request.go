@@ -165,7 +165,7 @@ func (r *request) settle() {
 // acquire gets a new lease, and lists it until it comes back.
 func (r *request) acquire(ctx context.Context, s *Source) (*Lease, error) {
 	begun := r.begun.Load()
-	l, err := s.acquire(ctx, begun)
+	l, err := s.acquire(ctx, begun, 6) // itself and DB.lease too
 	if err != nil {
 		return nil, err
 	}

@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -26,6 +28,9 @@ func (u use) ended(ctx context.Context, tag pgconn.CommandTag, columns int, err 
 		return nil
 	}
 	u.stale = u.stale || u.outdated(err)
+	if gone := ctx.Err(); gone != nil && sqlState(err) == pgerrcode.QueryCanceled {
+		return fmt.Errorf("%w: %w", gone, err) // it was cancelled because its caller had left
+	}
 	return u.explain(ctx.Err() != nil, err)
 }
 

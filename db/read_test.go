@@ -1,0 +1,175 @@
+package db_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"ddtb/config"
+	"ddtb/db"
+	"ddtb/db/dbtest"
+)
+
+func TestADeclaredReadGivesItsLeaseBackBeforeItsRowsAreScanned(t *testing.T) {
+	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+		d, _, _ := open(t, set)
+		rows, err := d.Read().Query(t.Context(), "SELECT n, 'number ' || n FROM generate_series(1, 3) n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := d.Stat().Leases; n != 0 {
+			t.Errorf("%d leases are out", n)
+		}
+		texts, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (s string, err error) { return s, row.Scan(new(int), &s) })
+		if err != nil || fmt.Sprint(texts) != "[number 1 number 2 number 3]" {
+			t.Errorf("%q, %v", texts, err)
+		}
+	})
+}
+
+func TestADeclaredReadWithALargeResultIsStreamed(t *testing.T) {
+	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+		d, _, _ := open(t, func(c *config.Database) { set(c); c.Multiplex.MaxResult = 64 << 10 })
+		rows, err := d.Read().Query(t.Context(), "SELECT n FROM generate_series(1, 100000) n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum, n := 0, 0
+		if _, err := pgx.ForEachRow(rows, []any{&n}, func() error { sum += n; return nil }); err != nil || sum != 5000050000 {
+			t.Errorf("the sum is %d (%v)", sum, err)
+		}
+	})
+}
+
+func TestADeclaredReadHasTheErrorsOfItsStatementAndItsCaller(t *testing.T) {
+	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+		d, _, _ := open(t, set)
+		for range 2 {
+			err := d.Read().QueryRow(t.Context(), "SELECT 1/($1::int - 1)", 1).Scan(new(int))
+			if pe, ok := errors.AsType[*pgconn.PgError](err); !ok || pe.Code != "22012" {
+				t.Errorf("a division by zero: %v", err)
+			}
+			if err := d.Read().QueryRow(t.Context(), "SELECT 1 WHERE false").Scan(new(int)); !errors.Is(err, pgx.ErrNoRows) {
+				t.Errorf("no row: %v", err)
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		began := time.Now()
+		if _, err := d.Read().Query(ctx, "SELECT pg_sleep(10)"); !errors.Is(err, context.DeadlineExceeded) && !pgconn.Timeout(err) {
+			t.Errorf("a deadline: %v", err)
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("a deadline of 50 ms took %v", took)
+		}
+		one(t, d.Read(), t.Context())
+	})
+}
+
+// readers ask again and again, until stop is called, and count the reads that failed.
+func readers(t *testing.T, d *db.DB, deadline time.Duration) (stop func() (read, failed int64)) {
+	t.Helper()
+	var wg sync.WaitGroup
+	var read, failed atomic.Int64
+	done := make(chan struct{})
+	for range 16 {
+		wg.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), deadline)
+				var got int
+				err := d.Read().QueryRow(ctx, "SELECT $1::int", n).Scan(&got)
+				cancel()
+				read.Add(1)
+				if err != nil || got != n {
+					failed.Add(1)
+					t.Errorf("%d: %d, %v", n, got, err)
+				}
+			}
+		})
+	}
+	return func() (int64, int64) { close(done); wg.Wait(); return read.Load(), failed.Load() }
+}
+
+func TestARestartOfTheServerFailsNoDeclaredRead(t *testing.T) {
+	for _, mode := range []string{"fast", "immediate"} {
+		t.Run(mode, func(t *testing.T) {
+			everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+				t.Parallel()
+				s := dbtest.NewServer(t, dbtest.Options{})
+				cfg := s.Config(t)
+				set(&cfg)
+				d, err := db.Open(t.Context(), cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = d.Close(context.Background()) }()
+				one(t, d.Read(), t.Context())
+				stop := readers(t, d, time.Minute)
+				s.Restart(t, mode)
+				one(t, d.Read(), t.Context())
+				if read, failed := stop(); failed > 0 || read < 16 {
+					t.Errorf("%d of %d reads failed", failed, read)
+				}
+			})
+		})
+	}
+}
+
+func TestASwitchInBothDirectionsFailsNoDeclaredRead(t *testing.T) {
+	d, _, cfg := open(t, multiplex)
+	other := cfg
+	pool(&other)
+	stop := readers(t, d, time.Minute)
+	for range 5 {
+		for _, to := range []config.Database{other, cfg} {
+			if err := d.Switch(t.Context(), to); err != nil {
+				t.Fatal(err)
+			}
+			one(t, d.Read(), t.Context())
+		}
+	}
+	if read, failed := stop(); failed > 0 || read < 16 {
+		t.Errorf("%d of %d reads failed", failed, read)
+	}
+}
+
+func TestFiveHundredReadersNeedTwoSlots(t *testing.T) {
+	d, control, cfg := open(t, multiplex)
+	var wg sync.WaitGroup
+	peak := 0
+	for i := range 500 {
+		wg.Go(func() {
+			for range 4 {
+				var n int
+				if err := d.Read().QueryRow(t.Context(), "SELECT $1::int FROM pg_sleep(0.001)", i).Scan(&n); err != nil || n != i {
+					t.Errorf("%d: %d, %v", i, n, err)
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	for waiting := true; waiting; {
+		select {
+		case <-done:
+			waiting = false
+		default:
+			peak = max(peak, dbtest.Backends(t, control, cfg.ApplicationName+"/multiplex"))
+		}
+	}
+	if peak > cfg.Multiplex.Connections || d.Stat().Reads != 2000 {
+		t.Errorf("%d backends; %+v", peak, d.Stat())
+	}
+}
