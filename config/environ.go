@@ -21,6 +21,12 @@ var (
 		{"PGSSLMODE", "sslmode"},
 		{"PGAPPNAME", "application_name"},
 		{"PGCONNECT_TIMEOUT", "connect_timeout"},
+		{"PGTARGETSESSIONATTRS", "target_session_attrs"},
+		{"PGSSLROOTCERT", "sslrootcert"},
+		{"PGSSLCERT", "sslcert"},
+		{"PGSSLKEY", "sslkey"},
+		{"PGCHANNELBINDING", "channel_binding"},
+		{"PGOPTIONS", "options"},
 	}
 	djangoVariables = []struct{ name, key string }{
 		{"DB_MAX_CONNS", "pool.max_size"},
@@ -32,15 +38,24 @@ var (
 		{"OTEL_EXPORTER_OTLP_HEADERS", "tracing.headers", ""},
 		{"OTEL_EXPORTER_OTLP_TRACES_HEADERS", "tracing.headers", ""},
 	}
-	urlParameters = map[string]string{
-		"host":             "host",
-		"port":             "port",
-		"user":             "user",
-		"password":         "password",
-		"dbname":           "name",
-		"sslmode":          "sslmode",
-		"application_name": "application_name",
-		"connect_timeout":  "connect_timeout",
+	urlParameters = map[string]string{ // of DATABASE_URL, and of a service
+		"host":                 "host",
+		"port":                 "port",
+		"user":                 "user",
+		"password":             "password",
+		"dbname":               "name",
+		"sslmode":              "sslmode",
+		"application_name":     "application_name",
+		"connect_timeout":      "connect_timeout",
+		"target_session_attrs": "target_session_attrs",
+		"sslrootcert":          "sslrootcert",
+		"sslcert":              "sslcert",
+		"sslkey":               "sslkey",
+		"channel_binding":      "channel_binding",
+		"options":              "options",
+		"keepalives_idle":      "keepalive.idle",
+		"keepalives_interval":  "keepalive.interval",
+		"keepalives_count":     "keepalive.count",
 	}
 )
 
@@ -49,11 +64,12 @@ const defaultDatabasePrefix = "databases.default."
 // readEnvironment is the second layer, and has layers of its own.
 func (l *loader) readEnvironment() {
 	l.layer++
-	for _, v := range libpqVariables {
-		l.setText(defaultDatabasePrefix+v.key, l.env[v.name], Origin{Variable: v.name})
-	}
+	l.readLibpq()
 	l.layer++
-	l.readDatabaseURL(l.env["DATABASE_URL"])
+	url := l.parseDatabaseURL(l.env["DATABASE_URL"])
+	l.readService(url)
+	l.layer++
+	l.setAll(url, Origin{Variable: "DATABASE_URL"})
 	for _, v := range djangoVariables {
 		l.setText(defaultDatabasePrefix+v.key, l.env[v.name], Origin{Variable: v.name})
 	}
@@ -109,19 +125,30 @@ func (l *loader) warnOfUnknown() {
 	}
 }
 
-// readDatabaseURL takes a URL apart as libpq does. net/url would refuse the percent-encoded folder of a socket
+// parseDatabaseURL takes a URL apart as libpq does. net/url would refuse the percent-encoded folder of a socket
 // as the host, and it quotes the URL, password included, in its errors. So nothing of it is quoted here but the
 // names of parameters.
-func (l *loader) readDatabaseURL(text string) {
+func (l *loader) parseDatabaseURL(text string) []setting {
 	if text == "" {
-		return
+		return nil
 	}
 	settings, problem := parseDatabaseURL(text)
 	if problem != "" {
 		l.fail(Origin{Variable: "DATABASE_URL"}, "", "%s", problem)
 	}
+	return settings
+}
+
+// setAll sets keys of the default database to values that are not shown.
+func (l *loader) setAll(settings []setting, o Origin) {
+	settings, problem := withHosts(settings)
+	if problem != "" {
+		l.fail(o, "", "%s", problem)
+	}
 	for _, s := range settings {
-		l.setHidden(defaultDatabasePrefix+s.key, s.value, Origin{Variable: "DATABASE_URL"})
+		if s.key != serviceKey && s.key != ignored {
+			l.setHidden(defaultDatabasePrefix+s.key, s.value, o)
+		}
 	}
 }
 
@@ -131,11 +158,11 @@ func (l *loader) setHidden(name, text string, o Origin) {
 		return
 	}
 	k := l.byName[name]
-	if k.set(k.parse(text)) != "" {
-		l.fail(o, name, "found a value that is not shown here; allowed is %s", k.allowed())
-		return
+	before := len(l.mistakes)
+	l.set(k, k.parse(text), o)
+	if len(l.mistakes) > before {
+		l.mistakes[before].Message = "found a value that is not shown here; allowed is " + k.allowed()
 	}
-	l.cfg.Origins[name], l.layers[name] = o, l.layer
 }
 
 type setting struct{ key, value string }
@@ -156,24 +183,23 @@ func parseDatabaseURL(text string) (settings []setting, problem string) {
 	rest, query, _ := strings.Cut(rest, "?")
 	authority, name, _ := strings.Cut(rest, "/")
 	i := strings.LastIndexByte(authority, '@')
-	userinfo, host := authority[:max(i, 0)], url.URL{Host: authority[i+1:]}
-	user, password, _ := strings.Cut(userinfo, ":")
-	settings = []setting{
-		{"user", user}, {"password", password}, {"host", host.Hostname()}, {"port", host.Port()}, {"name", name},
-	}
+	user, password, _ := strings.Cut(authority[:max(i, 0)], ":")
+	host, port := splitHosts(authority[i+1:])
+	settings = []setting{{"user", user}, {"password", password}, {"host", host}, {"port", port}, {"name", name}}
 	// A password with a bare / or ? in it has ended too early, and left the @ behind.
 	if strings.ContainsAny(name+query, "@") || strings.Contains(text, "#") || strings.Contains(name, "/") {
 		return nil, brokenURL
 	}
 	for parameter := range strings.SplitSeq(query, "&") {
 		name, value, _ := strings.Cut(parameter, "=")
-		key, known := urlParameters[name]
-		switch {
-		case known:
-			settings = append(settings, setting{key, value})
-		case name != "":
-			return nil, unknownParameter(name)
+		if name == "" {
+			continue
 		}
+		key, problem := keyOf(name, value)
+		if problem != "" {
+			return nil, problem
+		}
+		settings = append(settings, setting{key, value})
 	}
 	for i, s := range settings {
 		decoded, err := url.PathUnescape(s.value)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"ddtb/db"
 )
 
 // plain tells whether s is text without control characters: a line break in a header or in an identifier, and a
@@ -35,6 +37,7 @@ var formats = map[string]format{
 		"at most 48 ASCII characters (PostgreSQL cuts the name, with the strategy in it, at 63)",
 	},
 	"host": {isHost, `the name or address of one host, or the folder of a Unix socket as "/var/run/postgresql"`},
+	"hosts": {isHosts, `a list of hosts, as ["h1:5432", "h2:5432"]`},
 	"path": {func(string) bool { return true }, "a path; a relative one begins at the configuration file's folder"},
 	"addr": {isAddr, `HOST:PORT, as "127.0.0.1:8000", or ":8000" for every address of this machine`},
 	"network": {
@@ -59,6 +62,13 @@ func isHost(s string) bool {
 	}
 	_, notAddress := netip.ParseAddr(s)
 	return notAddress == nil || !strings.ContainsAny(s, "/:,@[] ")
+}
+
+// isHosts reports whether s is one item of a list of hosts: HOST or HOST:PORT.
+func isHosts(s string) bool {
+	host, port := db.SplitHost(s)
+	n, err := strconv.ParseUint(port, 10, 16)
+	return isHost(host) && !strings.ContainsAny(host, ",") && (port == "" || err == nil && n > 0)
 }
 
 func isAddr(s string) bool {

@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 
 	"ddtb/db"
@@ -49,11 +51,13 @@ func (o Options) Path() (path, named string) {
 	return "", ""
 }
 
-// variables is Environ without the empty ones: docker compose passes "" for what its host doesn't set.
+// variables is Environ without the empty ones: docker compose passes "" for what its host doesn't set. The line break at
+// the end of a value, as $'…\n' and a file leave it, is no part of it.
 func (o Options) variables() map[string]string {
 	env := map[string]string{}
 	for _, assignment := range o.Environ {
-		if name, value, _ := strings.Cut(assignment, "="); value != "" {
+		name, value, _ := strings.Cut(assignment, "=")
+		if value = db.TrimLineBreak(value); value != "" {
 			env[name] = value
 		}
 	}
@@ -66,6 +70,7 @@ func Load(o Options) (*Config, error) {
 	l.readFile()
 	l.readEnvironment()
 	l.readFlags()
+	l.chooseHosts()
 	l.readPasswordFiles()
 	l.checkCombinations()
 	if err := l.mistakes.orNil(); err != nil {
@@ -160,6 +165,7 @@ func (l *loader) setText(name, text string, o Origin) {
 func (l *loader) expand(path string, k *key, o Origin) string {
 	rest, inHome := strings.CutPrefix(path, "~")
 	switch {
+	case path == "system" && strings.HasSuffix(k.name, ".sslrootcert"): // the machine's own authorities
 	case inHome && (rest == "" || rest[0] == '/'):
 		if l.env["HOME"] == "" {
 			l.fail(o, k.name, "found %s, but HOME is not set: write the path out", describe(path))
@@ -182,48 +188,35 @@ func (l *loader) readFlags() {
 func (l *loader) readPasswordFiles() {
 	for _, name := range databaseNames {
 		d := l.databases[name]
-		l.readPasswordFile("databases."+name+".password", &d.Password, d.PasswordFile)
+		l.readPasswordFile("databases."+name+".password", &d.Password, &d.PasswordFile)
 	}
-	l.readPasswordFile("mail.password", &l.cfg.Mail.Password, l.cfg.Mail.PasswordFile)
+	l.readPasswordFile("mail.password", &l.cfg.Mail.Password, &l.cfg.Mail.PasswordFile)
 }
 
-// readPasswordFile sets the password from the file, unless a later layer set the password itself.
-func (l *loader) readPasswordFile(name string, password *Secret, path string) {
+// readPasswordFile sets the password from the file, unless a later layer set the password itself: then no file is in
+// force.
+func (l *loader) readPasswordFile(name string, password *Secret, file *string) {
 	direct, byFile := l.cfg.Origins[name], l.cfg.Origins[name+"_file"]
+	path := *file
 	if path == "" {
 		return
 	}
 	if *password != "" && l.layers[name] > l.layers[name+"_file"] {
 		l.warn("%s is set (%s) and so is %s_file (%s): the former is used; remove one.", name, direct, name, byFile)
+		*file = ""
 		return
 	}
 	if *password != "" {
 		l.warn("%s_file is set (%s) and so is %s (%s): the former is used; remove one.", name, byFile, name, direct)
 	}
-	text, err := l.readSecret(path)
+	text, mode, err := db.ReadSecret(path)
 	if err != nil {
 		l.add(&Mistake{Origin: byFile, Key: name + "_file", Message: err.Error(), Err: err})
 		return
 	}
+	l.warnReadable(path, mode)
 	*password = text
 	l.cfg.Origins[name] = Origin{File: path}
-}
-
-// readSecret reads a file of one line; its line break is none of the secret's.
-func (l *loader) readSecret(path string) (Secret, error) {
-	content, mode, err := readFile(path)
-	if err != nil {
-		return "", fmt.Errorf("%s %w", path, err)
-	}
-	line := strings.TrimRight(string(content), "\r\n")
-	if line == "" {
-		return "", fmt.Errorf("%s is empty: write the password into it", path)
-	}
-	if strings.ContainsAny(line, "\n\x00") {
-		return "", fmt.Errorf("%s holds more than one line: it must hold the password alone", path)
-	}
-	l.warnReadable(path, mode)
-	return Secret(line), nil
 }
 
 // warnReadable warns of a file with a password that others may read.
@@ -252,7 +245,40 @@ func (l *loader) checkCombinations() {
 	l.checkMail(l.cfg.Mail)
 }
 
+// chooseHosts lets the later of host and hosts be in force. host and port are then the first of hosts, for what speaks
+// of one.
+func (l *loader) chooseHosts() {
+	for _, name := range databaseNames {
+		d, one, many := l.databases[name], "databases."+name+".host", "databases."+name+".hosts"
+		switch {
+		case d.Hosts == "":
+		case l.layers[one] > l.layers[many]:
+			d.Hosts = ""
+			delete(l.cfg.Origins, many)
+		case l.layers[one] == l.layers[many]:
+			l.fail(l.cfg.Origins[one], one, "is set, and so is hosts (%s): write one of them", l.cfg.Origins[many])
+		default:
+			list := d.Hosts.List()
+			for i, item := range list {
+				host, port := db.SplitHost(item)
+				list[i] = net.JoinHostPort(host, cmp.Or(port, strconv.Itoa(d.Port)))
+			}
+			d.Hosts = db.Hosts(strings.Join(list, ","))
+			host, port := db.SplitHost(list[0])
+			d.Host = host
+			d.Port, _ = strconv.Atoi(port) // the format has been checked
+		}
+	}
+}
+
 func (l *loader) checkDatabase(prefix string, d *Database) {
+	if (d.SSLCert == "") != (d.SSLKey == "") {
+		l.conflict(prefix+"sslcert", prefix+"sslkey", "sslcert and sslkey go together: set both, or neither")
+	}
+	if d.Pooler != "" && d.Options != "" {
+		l.conflict(prefix+"options", prefix+"pooler", "a pooler refuses the options of a login: "+
+			"use ALTER ROLE … SET in the database instead, or connect past the pooler")
+	}
 	if low, high := prefix+"pool.min_size", prefix+"pool.max_size"; d.Pool.MinSize > d.Pool.MaxSize {
 		l.conflict(low, high, "%d (%s) is more than max_size, %d (%s)",
 			d.Pool.MinSize, l.cfg.Origins[low], d.Pool.MaxSize, l.cfg.Origins[high])

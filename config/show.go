@@ -46,17 +46,23 @@ func (k *key) text() string {
 	case *time.Duration:
 		return strconv.Quote(brief(*p))
 	case *[]string:
-		quoted := make([]string, len(*p))
-		for i, s := range *p {
-			quoted[i] = strconv.Quote(s)
-		}
-		return "[" + strings.Join(quoted, ", ") + "]"
+		return list(*p)
+	case *db.Hosts:
+		return list(p.List())
 	case *string:
 		return strconv.Quote(*p) // without control characters, Go's quotes are TOML's
 	case *Secret:
 		return strconv.Quote(p.String())
 	}
 	return fmt.Sprint(reflect.ValueOf(k.target).Elem())
+}
+
+func list(items []string) string {
+	quoted := make([]string, len(items))
+	for i, s := range items {
+		quoted[i] = strconv.Quote(s)
+	}
+	return "[" + strings.Join(quoted, ", ") + "]"
 }
 
 // brief writes an hour "1h", for which Go says "1h0m0s".

@@ -51,10 +51,17 @@ func (k *key) set(found any) (problem string) {
 			return ""
 		}
 	case *Secret:
-		if s, is := found.(string); is && k.fits(s) {
-			*p = Secret(s)
+		if s, is := found.(string); is && k.fits(db.TrimLineBreak(s)) {
+			*p = Secret(db.TrimLineBreak(s))
 			return ""
 		}
+	case *db.Hosts:
+		list, wrong := k.list(found)
+		if wrong == nil {
+			*p = db.Hosts(strings.Join(list, ","))
+			return ""
+		}
+		found = wrong
 	case *[]string:
 		list, wrong := k.list(found)
 		if wrong == nil {
@@ -83,7 +90,7 @@ func (k *key) parse(text string) any {
 			return x
 		}
 		return trimmed
-	case *[]string:
+	case *[]string, *db.Hosts:
 		list := []any{}
 		for item := range strings.SplitSeq(text, ",") {
 			if item = strings.TrimSpace(item); item != "" {

@@ -140,11 +140,7 @@ func (b *breaker) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndD
 			b.circuit.RecordFailure() // else the one trial would count as under way for ever
 		}
 	default:
-		cause := causeOfConnect(data.Err)
-		if cause == LoginRejected && sqlState(data.Err) == pgInvalidPassword {
-			b.plain.Store(true)
-		}
-		b.ended(cause, data.Err)
+		b.ended(causeOfConnect(data.Err), data.Err)
 	}
 }
 

@@ -2,9 +2,11 @@ package db
 
 import (
 	"cmp"
+	"context"
 	"fmt"
+	"io"
 	"net"
-	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
+	"github.com/jackc/pgx/v5/pgproto3"
 )
 
 // PgBouncer is the value of Settings.Pooler for a pooler in transaction mode.
@@ -22,30 +25,39 @@ const cancelTimeout = time.Second
 
 // ConnConfig is cfg as the driver wants it, for connections that name themselves application. It means what
 // libpq means: no host is the machine's own socket, no password looks into PGPASSFILE or ~/.pgpass, sslmode
-// "prefer" falls back. What cfg has a field for comes from cfg alone, though the driver reads the environment
-// too: package config has done that, with the right precedence. For the rest the environment counts as with any
-// client of PostgreSQL: PGSSLROOTCERT, PGSSLCERT, PGSSLKEY, and, but for a pooler, PGOPTIONS and PGTZ.
+// "prefer" falls back, several hosts are tried in turn. What cfg sets comes from cfg alone, though the driver reads the
+// environment too: package config has done that, with the right precedence. Where cfg leaves sslrootcert, sslcert,
+// sslkey, channel_binding or options empty, libpq's variable or default file counts, and PGTZ does, but for a pooler.
+//
+// Each connection reads PasswordFile again, and prepares the password as the server's way to log in wants it.
 //
 // A query whose context ends is cancelled on the server, rather than left running on a closed connection.
 func ConnConfig(cfg Settings, application string) (*pgx.ConnConfig, error) {
-	password, err := password(cfg)
+	secret, err := password(cfg)
 	if err != nil {
 		return nil, err
 	}
+	host, port := cfg.Hosts.keywords(cfg.Host, cfg.Port)
 	cc, err := pgx.ParseConfig(keywords([][2]string{
-		{"host", cfg.Host},
-		{"port", port(cfg.Port)},
+		{"host", host},
+		{"port", port},
 		{"dbname", cfg.Name},
 		{"user", cfg.User},
 		{"password", ""}, // set below: an error of the parser may quote the string
 		{"sslmode", cmp.Or(cfg.SSLMode, "prefer")},
 		{"connect_timeout", "0"}, // set below: here it has whole seconds alone
-		{"target_session_attrs", "any"},
+		{"target_session_attrs", cmp.Or(cfg.TargetSessionAttrs, "any")},
+	}) + optional([][2]string{
+		{"sslrootcert", cfg.SSLRootCert},
+		{"sslcert", cfg.SSLCert},
+		{"sslkey", cfg.SSLKey},
+		{"channel_binding", cfg.ChannelBinding},
+		{"options", cfg.Options},
 	}))
 	if err != nil {
 		return nil, fmt.Errorf("connecting to database %q: %w", cfg.Name, err)
 	}
-	cc.Password = cmp.Or(password, cc.Password)
+	cc.Password = cmp.Or(secret.Reveal(), cc.Password)
 	cc.ConnectTimeout = cfg.ConnectTimeout
 	k := cfg.Keepalive
 	cc.DialFunc = (&net.Dialer{
@@ -53,6 +65,9 @@ func ConnConfig(cfg Settings, application string) (*pgx.ConnConfig, error) {
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: k.Idle, Interval: k.Interval, Count: k.Count},
 		Control:         unanswered(k.Idle + time.Duration(k.Count)*k.Interval), // as long as keepalive takes
 	}).DialContext
+	cc.AfterNetConnect = func(_ context.Context, attempt *pgconn.Config, conn net.Conn) (net.Conn, error) {
+		return conn, setPassword(cfg, attempt)
+	}
 	setRuntimeParams(cc, cfg, application)
 	cc.BuildContextWatcherHandler = func(pc *pgconn.PgConn) ctxwatch.Handler {
 		return &pgconn.CancelRequestContextWatcherHandler{Conn: pc, DeadlineDelay: cancelTimeout}
@@ -63,35 +78,63 @@ func ConnConfig(cfg Settings, application string) (*pgx.ConnConfig, error) {
 	return cc, nil
 }
 
+// setPassword sets the password of one attempt to connect, as its file holds it at this moment. The driver made the
+// attempt's Config for this attempt alone.
+func setPassword(cfg Settings, attempt *pgconn.Config) error {
+	secret, err := password(cfg)
+	if err != nil {
+		return err
+	}
+	attempt.Password = cmp.Or(secret.Reveal(), attempt.Password)
+	attempt.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		return pgproto3.NewFrontend(&loginReader{Reader: r, attempt: attempt}, w)
+	}
+	return nil
+}
+
+// Address returns where the connection leads: "HOST:PORT", or the socket's path. Of several hosts it is the one that
+// answered, by its address.
+func Address(conn *pgx.Conn) string {
+	cc := conn.Config()
+	for _, f := range cc.Fallbacks {
+		if f.Host != cc.Host || f.Port != cc.Port {
+			return conn.PgConn().Conn().RemoteAddr().String()
+		}
+	}
+	return net.JoinHostPort(cc.Host, strconv.Itoa(int(cc.Port)))
+}
+
 // setRuntimeParams adds what a session begins with. A pooler would refuse the login for anything but the name:
 // with one, statement_timeout belongs into ALTER ROLE.
 func setRuntimeParams(cc *pgx.ConnConfig, cfg Settings, application string) {
-	if cfg.Pooler == PgBouncer {
-		clear(cc.RuntimeParams)
-	} else if cfg.StatementTimeout > 0 {
+	for name := range cc.RuntimeParams { // a service file may name others, which package config refuses
+		if name != "options" && name != "timezone" || cfg.Pooler == PgBouncer {
+			delete(cc.RuntimeParams, name)
+		}
+	}
+	if cfg.Pooler != PgBouncer && cfg.StatementTimeout > 0 {
 		cc.RuntimeParams["statement_timeout"] = strconv.FormatInt(max(1, cfg.StatementTimeout.Milliseconds()), 10)
 	}
 	cc.RuntimeParams["application_name"] = application
 	cc.RuntimeParams["client_encoding"] = "UTF8" // what Go's strings are; the default is the database's own
 }
 
-func password(cfg Settings) (string, error) {
-	if cfg.Password != "" || cfg.PasswordFile == "" {
-		return cfg.Password.Reveal(), nil
+// password returns the password that is in force: the content of PasswordFile, if that is set.
+func password(cfg Settings) (Secret, error) {
+	if cfg.PasswordFile == "" {
+		return Secret(TrimLineBreak(cfg.Password.Reveal())), nil
 	}
-	text, err := os.ReadFile(cfg.PasswordFile)
+	secret, _, err := ReadSecret(cfg.PasswordFile)
 	if err != nil {
-		return "", fmt.Errorf("the password of database %q: %w", cfg.Name, err)
+		return "", &secretError{fmt.Errorf("the password of database %q: %w", cfg.Name, err)}
 	}
-	return strings.TrimRight(string(text), "\r\n"), nil
+	return secret, nil
 }
 
-func port(n int) string {
-	if n == 0 {
-		return "" // the default
-	}
-	return strconv.Itoa(n)
-}
+// secretError says that the password's file can't be read.
+type secretError struct{ error }
+
+func (e *secretError) Unwrap() error { return e.error }
 
 var quoteValue = strings.NewReplacer(`\`, `\\`, `'`, `\'`)
 
@@ -103,4 +146,9 @@ func keywords(pairs [][2]string) string {
 		fmt.Fprintf(&b, "%s='%s' ", p[0], quoteValue.Replace(p[1]))
 	}
 	return b.String()
+}
+
+// optional is keywords without those whose value is empty.
+func optional(pairs [][2]string) string {
+	return keywords(slices.DeleteFunc(pairs, func(p [2]string) bool { return p[1] == "" }))
 }

@@ -13,7 +13,6 @@ type Connector struct {
 	settings Settings
 	config   *pgx.ConnConfig
 	breaker  *breaker
-	plain    atomic.Bool // the server wants the password as it is, not as SASLprep makes it
 
 	connecting          atomic.Int64 // attempts under way
 	connects, connected atomic.Int64
@@ -35,25 +34,8 @@ func newConnector(s Settings, tracer pgx.QueryTracer) (*Connector, error) {
 // each attempt.
 func (c *Connector) Config() *pgx.ConnConfig { return c.config.Copy() }
 
-// Prepare admits an attempt to connect, and sets the password as it is at this moment: a rotated PasswordFile is in
-// force at the next connection. An error is a *ConnError.
-func (c *Connector) Prepare(_ context.Context, cc *pgx.ConnConfig) error {
-	if err := c.breaker.admit(); err != nil {
-		return err
-	}
-	secret, err := password(c.settings)
-	if err != nil {
-		c.breaker.ended(LoginRejected, err)
-		return &ConnError{Cause: LoginRejected, Strategy: c.settings.Strategy, Err: err}
-	}
-	if secret != "" {
-		cc.Password = secret
-	}
-	if !c.plain.Load() {
-		cc.Password = saslprep(cc.Password)
-	}
-	return nil
-}
+// Prepare admits an attempt to connect. An error is a *ConnError. The password is read during the attempt: see ConnConfig.
+func (c *Connector) Prepare(context.Context, *pgx.ConnConfig) error { return c.breaker.admit() }
 
 // Connect makes a connection. While the server can't be reached it tries again, until the circuit opens or ctx ends.
 // A failure is a *ConnError, or ctx's error when the caller went away.
@@ -77,17 +59,8 @@ func (c *Connector) retry(ctx context.Context, try func() error) error {
 	if err == nil {
 		return nil
 	}
-	plain := c.plain.Load()
 	return retry(ctx, firstBackoff, mostBackoff, err, try, func(err error) bool {
-		switch CauseOf(err) {
-		case ServerUnavailable:
-			return !c.breaker.circuit.IsOpen()
-		case LoginRejected: // once, where the password may have to be sent as it is
-			again := !plain && c.plain.Load()
-			plain = true
-			return again
-		}
-		return false
+		return CauseOf(err) == ServerUnavailable && !c.breaker.circuit.IsOpen()
 	})
 }
 

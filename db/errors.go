@@ -15,22 +15,40 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Cause is why no connection could be had. It is told by SQLSTATE and error type, never by a message's text,
-// which is translated on many servers.
+// Cause is why no connection could be had. It follows from the SQLSTATE and the error's type, not from a message's
+// text, which is translated on many servers; the exceptions are in causes.go.
 type Cause string
 
 // The causes.
 const (
-	PoolTimeout       Cause = "pool timeout"       // this process's leases were all out for too long
-	QueueFull         Cause = "queue full"         // too many wait for a lease already, or too slowly to be in time
-	SlotsExhausted    Cause = "slots exhausted"    // the server has no slot left: 53300
-	ServerUnavailable Cause = "server unavailable" // refused, shut down, starting, or lost on the way
-	LoginRejected     Cause = "login rejected"     // the server does not let this role in, or to this database
-	CircuitOpen       Cause = "circuit open"       // not tried: the last attempts failed
+	PoolTimeout         Cause = "pool timeout"         // this process's leases were all out for too long
+	QueueFull           Cause = "queue full"           // too many wait for a lease already, or too slowly to be in time
+	SlotsExhausted      Cause = "slots exhausted"      // the server has no slot left: 53300; see ConnError.Limit
+	PoolerFull          Cause = "pooler full"          // PgBouncer takes no more clients, or had no server connection in time
+	ServerUnavailable   Cause = "server unavailable"   // refused, shut down, starting, or lost on the way
+	NoSuitableServer    Cause = "no suitable server"   // servers answer, none of them as target_session_attrs wants it
+	ServerTimeout       Cause = "server timeout"       // a timeout that is set on the server ended the session
+	LoginRejected       Cause = "login rejected"       // the server does not let this role in, or to this database
+	SettingRefused      Cause = "setting refused"      // the server, or a pooler, refuses a setting that the login sends
+	TLSRefused          Cause = "TLS refused"          // the two sides can't agree on encryption
+	CertificateRejected Cause = "certificate rejected" // one side does not trust the other's certificate
+	CircuitOpen         Cause = "circuit open"         // not tried: the last attempts failed
 )
 
 // Causes are all of them.
-var Causes = []Cause{PoolTimeout, QueueFull, SlotsExhausted, ServerUnavailable, LoginRejected, CircuitOpen}
+var Causes = []Cause{
+	PoolTimeout, QueueFull, SlotsExhausted, PoolerFull, ServerUnavailable, NoSuitableServer, ServerTimeout, LoginRejected,
+	SettingRefused, TLSRefused, CertificateRejected, CircuitOpen,
+}
+
+// Passes reports whether the same request may succeed later although nobody changes a setting.
+func (c Cause) Passes() bool {
+	switch c {
+	case LoginRejected, SettingRefused, TLSRefused, CertificateRejected:
+		return false
+	}
+	return true
+}
 
 // ConnError says that no connection could be had, or that it was lost: the request was not at fault, and may
 // be sent again. A constraint violation, a deadlock or a wrong statement is never a ConnError.
@@ -58,7 +76,11 @@ func (e *ConnError) Error() string {
 		}
 		return fmt.Sprintf("couldn't get a connection: %d requests are waiting for one already", e.Waiting)
 	}
-	return fmt.Sprintf("%s: %v", e.Cause, e.Err)
+	text := fmt.Sprintf("%s: %v", e.Cause, e.Err)
+	if hint := Hint(e.Err); hint != "" {
+		text += "; " + hint
+	}
+	return text
 }
 
 func (e *ConnError) Unwrap() error { return e.Err }
@@ -92,18 +114,6 @@ func sqlState(err error) string {
 		return pe.Code
 	}
 	return ""
-}
-
-// causeOfConnect returns why connecting failed. What the server did not explain is a network error.
-func causeOfConnect(err error) Cause {
-	switch code := sqlState(err); {
-	case code == pgerrcode.TooManyConnections:
-		return SlotsExhausted
-	case pgerrcode.IsInvalidAuthorizationSpecification(code), code == pgerrcode.InvalidCatalogName,
-		code == pgerrcode.InsufficientPrivilege:
-		return LoginRejected
-	}
-	return ServerUnavailable
 }
 
 // lost reports whether err, from a query, means that the connection or its server went away under it.

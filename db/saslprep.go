@@ -1,14 +1,37 @@
 package db
 
 import (
+	"encoding/binary"
+	"io"
 	"strings"
 	"unicode"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/text/unicode/norm" // NFKC; pgx depends on this module already
 )
 
-// pgInvalidPassword is 28P01.
-const pgInvalidPassword = "28P01"
+// loginReader waits for the server's first message. Where that asks for SCRAM, it prepares the attempt's password before
+// the driver sees the message: pgx has no other hook there, and the methods md5 and password want it unprepared.
+type loginReader struct {
+	io.Reader
+	attempt *pgconn.Config
+	head    [9]byte // type, length and kind of the message
+	n       int     // of head that is there
+}
+
+// authenticationSASL is the kind of an authentication request that offers SCRAM.
+const authenticationSASL = 10
+
+func (r *loginReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if r.n < len(r.head) {
+		r.n += copy(r.head[r.n:], p[:n])
+		if r.n == len(r.head) && r.head[0] == 'R' && binary.BigEndian.Uint32(r.head[5:]) == authenticationSASL {
+			r.attempt.Password = saslprep(r.attempt.Password)
+		}
+	}
+	return n, err
+}
 
 // saslprep prepares a password as RFC 4013 says and libpq does, for SCRAM: spaces become the ASCII space, characters
 // that are not shown are dropped, and the rest is normalised to NFKC. A password with control characters is used as it

@@ -1,8 +1,10 @@
 package db
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -31,6 +33,15 @@ type Settings struct {
 	StatementTimeout time.Duration `toml:"statement_timeout" allow:"0|1ms..24h"` // ended by the server; 0: the server's own setting
 	QueryTimeout     time.Duration `toml:"query_timeout" allow:"0|1s..24h"`      // ended by this process, for a server that stopped answering; 0: never
 
+	// As libpq's parameters of these names. What is empty is left to libpq's variables and default files.
+	Hosts              Hosts  `toml:"hosts" allow:"hosts"` // tried in turn, instead of Host and Port
+	TargetSessionAttrs string `toml:"target_session_attrs" allow:"any|read-write|read-only|primary|standby|prefer-standby"`
+	SSLRootCert        string `toml:"sslrootcert" allow:"path"` // or "system"
+	SSLCert            string `toml:"sslcert" allow:"path"`
+	SSLKey             string `toml:"sslkey" allow:"path"`
+	ChannelBinding     string `toml:"channel_binding" allow:"|disable|prefer|require"`
+	Options            string `toml:"options"` // for the server's command line, as "-c work_mem=8MB"
+
 	Strategy   string `toml:"strategy" allow:"strategy"`
 	Reset      string `toml:"reset" allow:"auto|always"` // of a session, before another holder gets it: see ResetAuto
 	Pooler     string `toml:"pooler" allow:"|pgbouncer"` // "" or "pgbouncer"
@@ -41,6 +52,46 @@ type Settings struct {
 	Persistent PersistentSettings `toml:"persistent"`
 	PerRequest PerRequestSettings `toml:"per_request"`
 	Multiplex  MultiplexSettings  `toml:"multiplex"`
+}
+
+// Hosts are servers of one database, "HOST:PORT" or "HOST", separated by commas: a list that can be compared.
+type Hosts string
+
+// List returns the single hosts.
+func (h Hosts) List() []string {
+	if h == "" {
+		return nil
+	}
+	return strings.Split(string(h), ",")
+}
+
+// SplitHost cuts "HOST:PORT" in two. The port is "" where there is none, and an IPv6 address loses its brackets.
+func SplitHost(text string) (host, port string) {
+	if host, port, err := net.SplitHostPort(text); err == nil {
+		return host, port
+	}
+	if address, is := strings.CutPrefix(text, "["); is {
+		text = strings.TrimSuffix(address, "]")
+	}
+	return text, ""
+}
+
+// keywords returns the values of libpq's host and port: those of the list, else the single host's. A host of the list
+// without a port has the single port.
+func (h Hosts) keywords(host string, port int) (hosts, ports string) {
+	single := ""
+	if port != 0 {
+		single = strconv.Itoa(port)
+	}
+	if h == "" {
+		return host, single
+	}
+	var names, numbers []string
+	for _, one := range h.List() {
+		name, number := SplitHost(one)
+		names, numbers = append(names, name), append(numbers, cmp.Or(number, single))
+	}
+	return strings.Join(names, ","), strings.Join(numbers, ",")
 }
 
 // Bytes is a size. As text it has a unit: "4MiB".
@@ -91,19 +142,20 @@ type Keepalive struct {
 // Each strategy's defaults come from its own file.
 func DefaultSettings() Settings {
 	return Settings{
-		Port:            5432,
-		SSLMode:         "prefer",
-		ApplicationName: "ddtb",
-		ConnectTimeout:  5 * time.Second,
-		Keepalive:       Keepalive{Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3},
-		QueryTimeout:    time.Minute, // above any page's query; a server that is silent for longer does not answer at all
-		Strategy:        Pool,
-		Reset:           ResetAuto,
-		DirectPort:      5432,
-		Pool:            defaultPool,
-		Persistent:      defaultPersistent,
-		PerRequest:      defaultPerRequest,
-		Multiplex:       defaultMultiplex,
+		Port:               5432,
+		SSLMode:            "prefer",
+		ApplicationName:    "ddtb",
+		ConnectTimeout:     5 * time.Second,
+		Keepalive:          Keepalive{Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3},
+		TargetSessionAttrs: "any",
+		QueryTimeout:       time.Minute, // above any page's query; a server that is silent for longer does not answer at all
+		Strategy:           Pool,
+		Reset:              ResetAuto,
+		DirectPort:         5432,
+		Pool:               defaultPool,
+		Persistent:         defaultPersistent,
+		PerRequest:         defaultPerRequest,
+		Multiplex:          defaultMultiplex,
 	}
 }
 
@@ -121,7 +173,7 @@ func (s Settings) SameServer(other Settings) bool {
 // carry: locks and settings of a session, LISTEN.
 func Direct(s Settings) Settings {
 	if s.DirectHost != "" {
-		s.Host, s.Port, s.Pooler = s.DirectHost, s.DirectPort, ""
+		s.Host, s.Port, s.Hosts, s.Pooler = s.DirectHost, s.DirectPort, "", ""
 	}
 	return s
 }

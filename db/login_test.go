@@ -1,0 +1,209 @@
+package db_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"ddtb/config"
+	"ddtb/db"
+	"ddtb/db/dbtest"
+)
+
+func TestAPasswordIsPreparedForSCRAMAlone(t *testing.T) {
+	const password = "Gr²oss"
+	s := dbtest.NewServer(t, dbtest.Options{})
+	cfg := s.Config(t)
+	control := dbtest.Control(t, cfg)
+	hba := scan[string](t, control, "SHOW hba_file")
+	for _, method := range []string{"scram-sha-256", "md5", "password"} {
+		for _, stored := range []string{"scram-sha-256", "md5"} {
+			if method == "scram-sha-256" && stored == "md5" {
+				continue // nobody can log in so
+			}
+			t.Run(method+" with a password stored as "+stored, func(t *testing.T) {
+				if stored == "md5" { // the server hashes it unprepared
+					run(t, control, "SET password_encryption = md5")
+				} else {
+					run(t, control, "SET password_encryption = 'scram-sha-256'")
+				}
+				run(t, control, "ALTER ROLE "+cfg.User+" PASSWORD '"+password+"'")
+				writeHBA(t, control, hba, "host all "+cfg.User+" all "+method)
+				cfg := cfg
+				cfg.Host, cfg.Password = "127.0.0.1", config.Secret(password)
+				connect(t, cfg)
+				cfg.Password = "Grxoss"
+				if _, err := db.Connect(t.Context(), connConfig(t, cfg)); db.CauseOf(err) != db.LoginRejected {
+					t.Errorf("a wrong password: %v", err)
+				}
+			})
+		}
+	}
+}
+
+// writeHBA puts a rule before the server's own.
+func writeHBA(t *testing.T, control *pgx.Conn, path, rule string) {
+	t.Helper()
+	run(t, control, "COPY (SELECT '"+rule+"') TO PROGRAM 'f="+path+"; (cat; grep -v \"^host all test_\" $f) > $f.new; mv $f.new $f'")
+	run(t, control, "SELECT pg_reload_conf()")
+	fields := strings.Fields(rule)
+	dbtest.Eventually(t, "the rule is in force", func() bool {
+		return scan[bool](t, control, "SELECT auth_method = '"+fields[len(fields)-1]+"' FROM pg_hba_file_rules ORDER BY line_number LIMIT 1")
+	})
+}
+
+func TestTextInALATIN1DatabaseIsWhatWasStored(t *testing.T) {
+	s := dbtest.NewServer(t, dbtest.Options{})
+	cfg := s.Config(t)
+	run(t, dbtest.Control(t, cfg), "CREATE DATABASE old ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+	cfg.Name = "old"
+	conn := connect(t, cfg)
+	run(t, conn, "CREATE TEMP TABLE words (word text)")
+	if _, err := conn.Exec(t.Context(), "INSERT INTO words VALUES ($1)", "Grüße"); err != nil {
+		t.Fatal(err)
+	}
+	if got := scan[string](t, conn, "SELECT word || ' ' || length(word) || ' ' || octet_length(word) FROM words"); got != "Grüße 5 5" {
+		t.Errorf("stored is %q", got)
+	}
+}
+
+func TestARotatedPasswordFileIsInForceAtTheNextConnection(t *testing.T) {
+	for _, strategy := range db.Names() {
+		t.Run(strategy, func(t *testing.T) {
+			cfg := dbtest.Config(t)
+			control := dbtest.Control(t, cfg)
+			dir := t.TempDir()
+			writeFile(t, filepath.Join(dir, "1"), cfg.Password.Reveal()+"\n")
+			writeFile(t, filepath.Join(dir, "2"), "the new one\r\n")
+			mount := filepath.Join(dir, "password")
+			swap(t, filepath.Join(dir, "1"), mount)
+			cfg.Strategy, cfg.PasswordFile = strategy, mount // Password is the file's content, as package config has it
+			cfg.Pool.MaxLifetime, cfg.Pool.HealthCheckPeriod = time.Second, 100*time.Millisecond
+			d := openOn(t, cfg)
+			query := func() error { return ping(t, d) }
+			if err := query(); err != nil {
+				t.Fatal(err)
+			}
+			run(t, control, "ALTER ROLE "+cfg.User+" PASSWORD 'the new one'")
+			swap(t, filepath.Join(dir, "2"), mount)
+			before := d.Stat().Connected
+			run(t, control, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '"+cfg.User+"'")
+			dbtest.Eventually(t, "a new connection serves requests", func() bool {
+				return query() == nil && d.Stat().Connected > before
+			})
+		})
+	}
+}
+
+func TestASessionThatIsTooOldIsReplacedWithTheRotatedPassword(t *testing.T) {
+	cfg := dbtest.Config(t)
+	control := dbtest.Control(t, cfg)
+	cfg.PasswordFile = filepath.Join(t.TempDir(), "password")
+	writeFile(t, cfg.PasswordFile, cfg.Password.Reveal())
+	cfg.Pool.MaxLifetime, cfg.Pool.HealthCheckPeriod = time.Second, 100*time.Millisecond
+	d := openOn(t, cfg)
+	if err := ping(t, d); err != nil {
+		t.Fatal(err)
+	}
+	run(t, control, "ALTER ROLE "+cfg.User+" PASSWORD 'rotated'")
+	writeFile(t, cfg.PasswordFile, "rotated")
+	before := d.Stat().Connected
+	dbtest.Eventually(t, "the pool has replaced its connection", func() bool {
+		if err := ping(t, d); err != nil {
+			t.Fatal(err)
+		}
+		return d.Stat().Connected > before
+	})
+}
+
+// swap lets the link lead elsewhere in one step, as Kubernetes does.
+func swap(t *testing.T, to, link string) {
+	t.Helper()
+	if err := os.Symlink(to, link+".new"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(link+".new", link); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func writeFile(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAPasswordFileThatCantBeReadIsNamedWithTheReason(t *testing.T) {
+	cfg := dbtest.Config(t)
+	dir := t.TempDir()
+	good := cfg.Password.Reveal()
+	for what, c := range map[string]struct {
+		make func(path string) error
+		want string
+	}{
+		"a pipe":      {func(p string) error { return syscall.Mkfifo(p, 0o600) }, "is not a regular file"},
+		"a directory": {func(p string) error { return os.Mkdir(p, 0o700) }, "is a directory"},
+		"huge":        {func(p string) error { return os.WriteFile(p, make([]byte, 1<<20), 0o600) }, "is larger than 65536 bytes"},
+		"empty":       {func(p string) error { return os.WriteFile(p, []byte("\n"), 0o600) }, "is empty"},
+		"two lines":   {func(p string) error { return os.WriteFile(p, []byte("a\nb"), 0o600) }, "more than one line"},
+		"missing":     {func(string) error { return nil }, "can't be read: no such file"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			cfg := cfg
+			cfg.PasswordFile = filepath.Join(dir, strings.ReplaceAll(what, " ", "-"))
+			writeFile(t, cfg.PasswordFile, good)
+			cfg.Strategy = db.PerRequest
+			d := openOn(t, cfg)
+			if err := os.Remove(cfg.PasswordFile); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.make(cfg.PasswordFile); err != nil {
+				t.Fatal(err)
+			}
+			err := ping(t, d)
+			if db.CauseOf(err) != db.LoginRejected || !strings.Contains(fmt.Sprint(err), c.want) {
+				t.Errorf("the error is %v", err)
+			}
+			if err := os.RemoveAll(cfg.PasswordFile); err != nil {
+				t.Fatal(err)
+			}
+			writeFile(t, cfg.PasswordFile, good)
+			if err := ping(t, d); err != nil {
+				t.Errorf("with the file back: %v", err)
+			}
+		})
+	}
+}
+
+func openOn(t *testing.T, cfg config.Database) *db.DB {
+	t.Helper()
+	d, err := db.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+// ping runs a declared read, which multiplex runs on a shared connection, and an ordinary query.
+func ping(t *testing.T, d *db.DB) error {
+	ctx, end := d.Begin(t.Context())
+	defer end()
+	var n int
+	if err := d.Read().QueryRow(ctx, "SELECT 1").Scan(&n); err != nil {
+		return err
+	}
+	return d.QueryRow(ctx, "SELECT 1").Scan(&n)
+}
