@@ -212,7 +212,7 @@ func parseDatabaseURL(text string) (settings []setting, problem string) {
 }
 
 func unknownParameter(name string) string {
-	allowed := strings.Join(slices.Sorted(maps.Keys(urlParameters)), ", ")
+	allowed := strings.Join(slices.Sorted(maps.Keys(urlParameters)), ", ") + " and " + serviceKey
 	if !parameterName.MatchString(name) {
 		return "it has an unknown parameter; allowed are " + allowed
 	}

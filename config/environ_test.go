@@ -163,16 +163,21 @@ func TestUnknownVariablesAreWarnedOf(t *testing.T) {
 
 func TestDatabaseURLIsTakenApart(t *testing.T) {
 	for text, want := range map[string]string{
-		"postgres://u:p@h:1/n":                              "host=h name=n password=p port=1 user=u",
-		"postgresql://u@h/n":                                "host=h name=n user=u",
-		"postgres://":                                       "",
-		"postgres:///n":                                     "name=n",
-		"postgres://u:p%40%2F%3A%25%20+@h/n%2Fm":            "host=h name=n/m password=p@/:% + user=u",
-		"postgres://u:a@b@h":                                "host=h password=a@b user=u",
-		"postgres://u:p@[::1]:1/n":                          "host=::1 name=n password=p port=1 user=u",
-		"postgres://%2Fvar%2Frun%2Fpostgresql/n":            "host=/var/run/postgresql name=n",
-		"postgres://u@/n?host=/tmp&port=2":                  "host=/tmp name=n port=2 user=u",
-		"postgres://h/n?sslmode=disable&connect_timeout=3&": "connect_timeout=3s host=h name=n sslmode=disable",
+		"postgres://u:p@h:1/n":                   "host=h name=n password=p port=1 user=u",
+		"postgresql://u@h/n":                     "host=h name=n user=u",
+		"postgres://":                            "",
+		"postgres:///n":                          "name=n",
+		"postgres://u:p%40%2F%3A%25%20+@h/n%2Fm": "host=h name=n/m password=p@/:% + user=u",
+		"postgres://u:a@b@h":                     "host=h password=a@b user=u",
+		"postgres://u:p@[::1]:1/n":               "host=::1 name=n password=p port=1 user=u",
+		"postgres://%2Fvar%2Frun%2Fpostgresql/n": "host=/var/run/postgresql name=n",
+		"postgres://h1:1,h2:2/n":                 `hosts=[h1:1", "h2:2] name=n`,
+		"postgres://h1,[::1]:2/n":                `hosts=[h1:5432", "[::1]:2] name=n`,
+		"postgres://u@/n?host=h1,h2&port=7":      `hosts=[h1:7", "h2:7] name=n user=u`,
+		"postgres://h/n?target_session_attrs=read-write&channel_binding=require&sslrootcert=system":  "channel_binding=require host=h name=n sslrootcert=system target_session_attrs=read-write",
+		"postgres://h/n?options=-c%20work_mem%3D8MB&sslcert=/a&sslkey=/b&keepalives_idle=9&sslsni=1": "host=h idle=9s name=n options=-c work_mem=8MB sslcert=/a sslkey=/b",
+		"postgres://u@/n?host=/tmp&port=2":                                 "host=/tmp name=n port=2 user=u",
+		"postgres://h/n?sslmode=disable&connect_timeout=3&":                "connect_timeout=3s host=h name=n sslmode=disable",
 		"postgres://h/n?application_name=a%20b&dbname=m&user=u&password=p": "application_name=a b host=h name=m password=p user=u",
 	} {
 		c := mustLoad(t, "", "DATABASE_URL="+text)
@@ -189,7 +194,8 @@ func setByURL(c *Config) string {
 			continue
 		}
 		_, name := split(k.name)
-		text := strings.Trim(k.text(), `"`)
+		text := strings.ReplaceAll(strings.Trim(k.text(), `"`), `["`, "[")
+		text = strings.ReplaceAll(text, `"]`, "]")
 		if p, is := k.target.(*Secret); is {
 			text = p.Reveal()
 		}
@@ -202,9 +208,10 @@ func setByURL(c *Config) string {
 func TestMistakesOfDatabaseURL(t *testing.T) {
 	const (
 		where      = "environment variable DATABASE_URL: "
-		parameters = "; allowed are application_name, connect_timeout, dbname, host, password, port, sslmode, user"
-		hidden     = "found a value that is not shown here; allowed is "
-		modes      = `"disable", "allow", "prefer", "require", "verify-ca" or "verify-full"`
+		parameters = "; allowed are application_name, channel_binding, connect_timeout, dbname, host, keepalives_count, keepalives_idle, " +
+			"keepalives_interval, options, password, port, sslcert, sslkey, sslmode, sslrootcert, target_session_attrs, user and service"
+		hidden = "found a value that is not shown here; allowed is "
+		modes  = `"disable", "allow", "prefer", "require", "verify-ca" or "verify-full"`
 	)
 	for text, want := range map[string]string{
 		"mysql://u:hunter2@h/n":                 "this begins with neither postgres:// nor postgresql://",
@@ -216,8 +223,12 @@ func TestMistakesOfDatabaseURL(t *testing.T) {
 		"postgres://u:hunter%zz@h/n":            brokenURL,
 		"postgres://u:12/hunter2@h/n":           brokenURL,
 		"postgres://u:a?hunter=2@h/n":           brokenURL,
-		"postgres://u:hunter2":                  "databases.default.host: " + hidden + formats["host"].says,
-		"postgres://u:p@h1:1,h2:2/n":            "databases.default.host: " + hidden + formats["host"].says,
+		"postgres://u:hunter2":                  "databases.default.port: " + hidden + "a whole number from 1 to 65535",
+		"postgres://u:p@h1:1,h2:hunter2/n":      "databases.default.hosts: " + hidden + formats["hosts"].says,
+		"postgres://h1,h2,h3/n?port=1,2":        "there are 3 hosts and 2 ports: write one port for all, or one for each",
+		"postgres://h/n?sslcrl=hunter2":         "parameter sslcrl can't be honoured: remove it",
+		"postgres://h/n?gssencmode=require":     "parameter gssencmode can't be honoured: remove it, or set it to disable",
+		"postgres://h/n?channel_binding=on":     "databases.default.channel_binding: " + hidden + `"", "disable", "prefer" or "require"`,
 		"postgres://u:p@h:70000/n":              "databases.default.port: " + hidden + "a whole number from 1 to 65535",
 		"postgres://u:p@h/n?sslmode=on":         "databases.default.sslmode: " + hidden + modes,
 		"postgres://u:p@h/n?pool_max_conns=3":   "unknown parameter pool_max_conns" + parameters,

@@ -84,8 +84,8 @@ func (l *loader) readLibpq() {
 	if problem != "" {
 		l.fail(Origin{Variable: "PGHOST"}, "", "%s", problem)
 	}
-	several := len(hosts) == 1
-	if several {
+	several := len(hosts) != 2
+	if len(hosts) == 1 {
 		l.setText(defaultDatabasePrefix+"hosts", hosts[0].value, Origin{Variable: "PGHOST"})
 	}
 	for _, v := range libpqVariables {

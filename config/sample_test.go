@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"ddtb/db"
 )
 
 // settingLine is a line of the sample that sets a key, commented out or not; the words of a sentence are no bare key.
@@ -82,7 +84,7 @@ func boundsOf(k *key) []string {
 				words = append(words, fmt.Sprintf("%q", w))
 			}
 		}
-	case *bool, *Secret, *[]string:
+	case *bool, *Secret, *[]string, *db.Hosts:
 	default:
 		for alternative := range strings.SplitSeq(k.allow, "|") {
 			words = append(words, strings.Replace(alternative, "..", " to ", 1))

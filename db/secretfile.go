@@ -31,7 +31,7 @@ func ReadSecret(path string) (Secret, fs.FileMode, error) {
 		return "", 0, unreadable(path, err)
 	case info.IsDir():
 		return "", 0, fmt.Errorf("%s is a directory: name a file in it", path)
-	case !info.Mode().IsRegular():
+	case !info.Mode().IsRegular() && path != os.DevNull: // which is empty
 		return "", 0, fmt.Errorf("%s is not a regular file: name one", path)
 	}
 	content, err := io.ReadAll(io.LimitReader(f, maxSecret+1))

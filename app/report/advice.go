@@ -41,6 +41,74 @@ var advices = map[string]advice{
 			"Don't restart the application for it: it tries again by itself, and recovers when slots are free.",
 		},
 	},
+	roleLimit: {
+		"PostgreSQL refused a connection (SQLSTATE 53300): the role has as many as its CONNECTION LIMIT allows. Other roles may still connect.",
+		"ALTER ROLE … CONNECTION LIMIT is below what this application and its replicas take together.",
+		[]string{
+			"See the limit: SELECT rolname, rolconnlimit FROM pg_roles WHERE rolconnlimit >= 0, and who uses it: ddtb db-connections status.",
+			"Raise it (ALTER ROLE … CONNECTION LIMIT n), or lower pool.max_size so that max_size × replicas and one for the monitor fit.",
+		},
+	},
+	databaseLimit: {
+		"PostgreSQL refused a connection (SQLSTATE 53300): the database has as many as its CONNECTION LIMIT allows. Other databases may still be reached.",
+		"ALTER DATABASE … CONNECTION LIMIT is below what all applications of this database take together.",
+		[]string{
+			"See the limit: SELECT datname, datconnlimit FROM pg_database WHERE datconnlimit >= 0, and who uses it: ddtb db-connections status.",
+			"Raise it (ALTER DATABASE … CONNECTION LIMIT n), or lower pool.max_size.",
+		},
+	},
+	string(db.PoolerFull): {
+		"PgBouncer took no more clients, or had no connection to PostgreSQL for this one in time. The server itself may be quite idle.",
+		"max_client_conn is reached, or all of a pool's server connections (default_pool_size) were busy for query_wait_timeout.",
+		[]string{
+			"Ask PgBouncer's console: SHOW POOLS (cl_waiting, maxwait) and SHOW CLIENTS.",
+			"Raise max_client_conn above all replicas' pool.max_size together, or default_pool_size within the server's budget.",
+		},
+	},
+	string(db.NoSuitableServer): {
+		"Servers answered, but none of them is as target_session_attrs asks.",
+		"A failover is under way, all hosts are standbys, or default_transaction_read_only is set.",
+		[]string{
+			"Ask each host: SELECT pg_is_in_recovery(), and SHOW transaction_read_only.",
+			"Nothing needs to be restarted here: the application asks all hosts again at each attempt to connect.",
+		},
+	},
+	string(db.ServerTimeout): {
+		"PostgreSQL or a pooler ended a session: a timeout that is set there passed (SQLSTATE 25P03, 25P04, or PgBouncer's).",
+		"transaction_timeout or idle_in_transaction_session_timeout is shorter than the longest transaction, for the server, the database or the role.",
+		[]string{
+			"See what is set: SHOW transaction_timeout, and SELECT * FROM pg_db_role_setting.",
+			"The route says which transaction is long: make it shorter, or raise the timeout for this role.",
+		},
+	},
+	string(db.SettingRefused): {
+		"The server, or a pooler before it, refused a setting that the login sends. This does not pass by itself.",
+		"PGTZ, PGOPTIONS or options has a value that the server does not know or this role may not set; or the host is a PgBouncer, which takes no statement_timeout.",
+		[]string{
+			"The message names the setting: mend it in the environment or in the configuration file.",
+			"If the host is a PgBouncer, set pooler = \"pgbouncer\", and the timeout by ALTER ROLE … SET statement_timeout.",
+		},
+	},
+	string(db.TLSRefused): {
+		"The server and this application can't agree on TLS. This does not pass by itself.",
+		"sslmode or channel_binding asks for what the server does not offer: ssl = off, other versions of TLS, or a pooler without it.",
+		[]string{
+			"Ask the server: SHOW ssl. Turn it on there; only within one machine, sslmode = \"prefer\" is enough.",
+		},
+	},
+	string(db.CertificateRejected): {
+		"A certificate was not trusted: the server's by this application, or ours by the server. This does not pass by itself.",
+		"It has expired, is for another host's name, or sslrootcert does not hold the authority that signed it.",
+		[]string{
+			"The message says which. See it: openssl s_client -starttls postgres -connect HOST:PORT -showcerts",
+			"Set sslrootcert to the authority's file, host to the name in the certificate, or renew it.",
+		},
+	},
+	preparedStatement: {
+		"PostgreSQL knows a prepared statement that it should not (SQLSTATE 42P05), or does not know one that it should (26000).",
+		"The host is a PgBouncer in transaction mode, and the configuration does not say so: each statement may run on another server connection.",
+		[]string{"Set pooler = \"pgbouncer\" in the configuration file: statements are then not prepared by name. It takes effect without a restart."},
+	},
 	string(db.ServerUnavailable): {
 		"The database server does not answer, is starting or shutting down, or dropped a connection.",
 		"It was restarted, it crashed, or the network between it and this machine is interrupted.",

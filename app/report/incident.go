@@ -111,15 +111,19 @@ func (w withStack) StackTrace() []uintptr { return w.stack }
 // Causes that are neither bugs nor the want of a connection: what the server tells, and a deadline that passed without
 // anything being told.
 const (
-	statementTimeout = "statement timeout"
-	lockTimeout      = "lock timeout"
-	readOnly         = "read-only database"
-	diskFull         = "disk full"
-	outOfMemory      = "out of memory"
-	deadlineExceeded = "deadline exceeded"
+	statementTimeout  = "statement timeout"
+	lockTimeout       = "lock timeout"
+	readOnly          = "read-only database"
+	diskFull          = "disk full"
+	outOfMemory       = "out of memory"
+	deadlineExceeded  = "deadline exceeded"
+	roleLimit         = "role limit"
+	databaseLimit     = "database limit"
+	preparedStatement = "prepared statement"
 )
 
 var causes = map[string]string{
+	pgerrcode.DuplicatePreparedStatement: preparedStatement, pgerrcode.InvalidSQLStatementName: preparedStatement,
 	pgerrcode.QueryCanceled: statementTimeout, pgerrcode.LockNotAvailable: lockTimeout,
 	pgerrcode.ReadOnlySQLTransaction: readOnly, pgerrcode.DiskFull: diskFull, pgerrcode.OutOfMemory: outOfMemory,
 }
@@ -127,8 +131,11 @@ var causes = map[string]string{
 // CauseOf is why a request failed with err: a cause of package db, what the server's SQLSTATE says, a deadline, or
 // InternalError. It is one of Causes.
 func CauseOf(err error) string {
-	if cause := db.CauseOf(err); cause != "" {
-		return string(cause)
+	if ce, ok := errors.AsType[*db.ConnError](err); ok {
+		if limit := ce.Limit(); limit == db.RoleLimit || limit == db.DatabaseLimit {
+			return limit + " limit" // roleLimit or databaseLimit: the same SQLSTATE, with another remedy
+		}
+		return string(ce.Cause)
 	}
 	if pe, ok := errors.AsType[*pgconn.PgError](err); ok && causes[pe.Code] != "" {
 		return causes[pe.Code]
@@ -141,11 +148,11 @@ func CauseOf(err error) string {
 
 // Causes are all that CauseOf tells.
 func Causes() []string {
-	all := slices.Sorted(maps.Values(causes))
+	all := slices.Compact(slices.Sorted(maps.Values(causes)))
 	for _, cause := range db.Causes {
 		all = append(all, string(cause))
 	}
-	return append(all, deadlineExceeded, InternalError)
+	return append(all, roleLimit, databaseLimit, deadlineExceeded, InternalError)
 }
 
 // fingerprint is the kind of a failure. Failures of one kind are told together.

@@ -159,7 +159,7 @@ func unavailable(ce *db.ConnError) Problem {
 		Status: http.StatusServiceUnavailable, Title: "No database connection: " + string(ce.Cause),
 		Detail: causeSentence(ce), Cause: ce.Cause,
 	}
-	if ce.Cause != db.LoginRejected { // which stays until somebody changes a setting
+	if ce.Cause.Passes() {
 		p.RetryAfter = max(ce.RetryAfter, retryAfter)
 	}
 	return p
@@ -173,13 +173,36 @@ func causeSentence(ce *db.ConnError) string {
 	case db.QueueFull:
 		return fmt.Sprintf("All database connections of this application (%d) are busy, and %s for one already: this one would have come too late.", ce.Size, waiting(ce.Waiting))
 	case db.SlotsExhausted:
-		return "The database server has no connection slot left: all are taken."
+		return slotsSentence(ce.Limit())
+	case db.PoolerFull:
+		return "The connection pooler in front of the database is full: it had no connection for this in time."
+	case db.NoSuitableServer:
+		return "A database server answers, but not one that does what this needs: a failover may be under way."
+	case db.ServerTimeout:
+		return "The database ended this session, because a time limit that is set there has passed. A change is undone as a whole."
+	case db.SettingRefused:
+		return "The database refuses a setting that this application sends when it connects: its configuration needs a look."
+	case db.TLSRefused:
+		return "The database and this application can't agree on encryption: their configuration needs a look."
+	case db.CertificateRejected:
+		return "A certificate between this application and the database is not trusted: it needs to be replaced, or its authority configured."
 	case db.LoginRejected:
 		return "The database does not let this application in: its configuration needs a look."
 	case db.CircuitOpen:
 		return "The database did not answer the last attempts, so this one was not made."
 	}
 	return "The database server does not answer, or is restarting."
+}
+
+// slotsSentence says which limit was met.
+func slotsSentence(limit string) string {
+	switch limit {
+	case db.RoleLimit:
+		return "The database lets this application's role have no more connections: its own limit is reached."
+	case db.DatabaseLimit:
+		return "The database takes no more connections: the limit that is set for this database is reached."
+	}
+	return "The database server has no connection slot left: all are taken."
 }
 
 func waiting(requests int) string {
@@ -236,6 +259,9 @@ func logAttrs(c echo.Context, status int, err error) []any {
 			"waited", ce.Waited, "leases", ce.Leases, "size", ce.Size, "waiting", ce.Waiting)
 	} else if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
 		attrs = append(attrs, "sqlstate", pe.Code)
+		if hint := db.Hint(err); hint != "" {
+			attrs = append(attrs, "hint", hint)
+		}
 	}
 	return attrs
 }
