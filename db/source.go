@@ -45,6 +45,7 @@ type Source struct {
 	acquired  atomic.Int64
 	reads     atomic.Int64 // without a lease
 	refreshed atomic.Int64 // when outdated sessions were last closed, in Unix nanoseconds
+	futile    atomic.Int64 // until then a new session would do no better, in Unix nanoseconds
 	ending    atomic.Bool  // closing, and out of time: a new lease is taken back at once
 	failing   atomic.Pointer[failing]
 }
