@@ -34,6 +34,7 @@ const (
 	muxRedial     = time.Second // after a failed connect, if another connection serves
 	muxCancel     = 2 * time.Second
 	muxOutdated   = time.Second // a younger description is believed
+	muxAhead      = 4           // of a batch, that part is unanswered when the next one is written
 	muxBuffer     = 1 << 20     // bytes: a larger one is not kept
 	muxHint       = 16 << 10
 )

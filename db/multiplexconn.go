@@ -26,6 +26,8 @@ type muxConn struct {
 
 	// Guarded by m.mu:
 	out, spare []byte
+	unsent     int  // calls whose messages are in out
+	last       int  // calls of the last batch
 	writing    bool // the writer is awake
 	queue      []*muxCall
 	head       int                      // of queue
@@ -85,7 +87,14 @@ func (c *muxConn) send(call *muxCall) {
 		}
 	}
 	c.queue = append(c.queue, call)
-	if !c.writing {
+	c.unsent++
+	c.rouse()
+}
+
+// rouse wakes the writer once the server has answered most of the last batch: until then, it has enough to do, and
+// what has come together goes in one packet.
+func (c *muxConn) rouse() {
+	if c.unsent > 0 && !c.writing && c.inFlight()-c.unsent <= c.last/muxAhead {
 		c.writing = true
 		c.wake <- struct{}{}
 	}
@@ -125,10 +134,11 @@ func (c *muxConn) batch() []byte {
 	c.m.mu.Lock()
 	defer c.m.mu.Unlock()
 	batch := c.out
-	if len(batch) == 0 || c.closed {
+	if c.unsent == 0 || c.closed || c.inFlight()-c.unsent > c.last/muxAhead {
 		c.writing = false
 		return nil
 	}
+	c.last, c.unsent = c.unsent, 0
 	c.out, c.spare = c.spare[:0], batch
 	if cap(batch) > muxBuffer {
 		c.spare = nil
@@ -326,6 +336,7 @@ func (c *muxConn) complete(call *muxCall, status byte) (next *muxCall, err error
 		c.queue, c.head = slices.Delete(c.queue, 0, c.head), 0
 	}
 	m.answer(call, m.verdict(c, call))
+	c.rouse()
 	if m.waiting.Len() > 0 {
 		m.dispatch()
 	}
