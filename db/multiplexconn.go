@@ -27,7 +27,6 @@ type muxConn struct {
 	// Guarded by m.mu:
 	out, spare []byte
 	unsent     int  // calls whose messages are in out
-	last       int  // calls of the last batch
 	writing    bool // the writer is awake
 	queue      []*muxCall
 	head       int                      // of queue
@@ -91,13 +90,17 @@ func (c *muxConn) send(call *muxCall) {
 	c.rouse()
 }
 
-// rouse wakes the writer once the server has answered most of the last batch: until then, it has enough to do, and
-// what has come together goes in one packet.
+// rouse wakes the writer when there is a batch to write.
 func (c *muxConn) rouse() {
-	if c.unsent > 0 && !c.writing && c.inFlight()-c.unsent <= c.last/muxAhead {
+	if !c.writing && c.ready() {
 		c.writing = true
 		c.wake <- struct{}{}
 	}
+}
+
+// ready reports whether the server will soon have nothing to do. Until then, calls come together for one packet.
+func (c *muxConn) ready() bool {
+	return c.unsent > 0 && c.inFlight()-c.unsent <= c.inFlight()/muxAhead
 }
 
 // encode appends a message. It can't fail: the limit is a gigabyte, and query refuses less.
@@ -134,11 +137,11 @@ func (c *muxConn) batch() []byte {
 	c.m.mu.Lock()
 	defer c.m.mu.Unlock()
 	batch := c.out
-	if c.unsent == 0 || c.closed || c.inFlight()-c.unsent > c.last/muxAhead {
+	if !c.ready() || c.closed {
 		c.writing = false
 		return nil
 	}
-	c.last, c.unsent = c.unsent, 0
+	c.unsent = 0
 	c.out, c.spare = c.spare[:0], batch
 	if cap(batch) > muxBuffer {
 		c.spare = nil
@@ -196,7 +199,7 @@ func (c *muxConn) serve() {
 	m.mu.Lock()
 	retired := c.closed
 	c.fail(err)
-	busy := retired && c.inFlight() > 0
+	busy := retired && c.inFlight() > 0 && !m.unnamed // a pooler may pass the cancel request to another's statement
 	close(c.wake)
 	m.mu.Unlock()
 	c.timer.Stop()
