@@ -173,13 +173,33 @@ func (a *App) switchTo(
 	return before, after, a.db.Switch(ctx, after)
 }
 
-// Close ends what New began, after the last request. When ctx ends first, leases are taken back.
+// Close ends what New began, after the last request. When ctx ends first, leases are taken back. The parts are closed
+// at once, so that one that hangs does not use up the time of the others.
 func (a *App) Close(ctx context.Context) error {
 	a.lab.Close()
-	err := a.db.Close(ctx)
-	if err != nil {
-		err = fmt.Errorf("not all connections came back in time, and were cut: %w", err)
+	parts := []func() error{
+		func() error { return a.closeDB(ctx) },
+		func() error { a.closeMonitor(); return nil },
+		func() error { return a.trace.Close(ctx) },
+		func() error { return a.report.Close(ctx) },
 	}
+	errs := make([]error, len(parts))
+	var wg sync.WaitGroup
+	for i, part := range parts {
+		wg.Go(func() { errs[i] = part() })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (a *App) closeDB(ctx context.Context) error {
+	if err := a.db.Close(ctx); err != nil {
+		return fmt.Errorf("not all connections came back in time, and were cut: %w", err)
+	}
+	return nil
+}
+
+func (a *App) closeMonitor() {
 	a.count.Close()
 	if a.board != nil {
 		a.board.Close()
@@ -188,7 +208,4 @@ func (a *App) Close(ctx context.Context) error {
 		a.look.Stop()
 	}
 	a.server.Close()
-	traced := make(chan error, 1)
-	go func() { traced <- a.trace.Close(ctx) }() // a collector that hangs must not use up the time of the mails
-	return errors.Join(err, a.report.Close(ctx), <-traced)
 }
