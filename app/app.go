@@ -120,10 +120,13 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 
 // openEye connects to look at the server while there is room: later, when every slot is taken, it would be late. It
 // fails when strict_budget is set and more connections are allowed here than the server has slots for.
-func (a *App) openEye(ctx context.Context) error {
+func (a *App) openEye(ctx context.Context) error { return a.checkBudget(ctx, a.server, a.cfg) }
+
+// checkBudget is asked at the start and for each new configuration.
+func (a *App) checkBudget(ctx context.Context, server *activity.Observer, cfg *config.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	budget, err := a.server.CheckBudget(ctx, a.cfg.Databases["default"], a.cfg.Server)
+	budget, err := server.CheckBudget(ctx, cfg.Databases["default"], cfg.Server)
 	switch _, refused := errors.AsType[*activity.BudgetError](err); {
 	case refused:
 		return err
@@ -133,6 +136,23 @@ func (a *App) openEye(ctx context.Context) error {
 		a.log.WarnContext(ctx, budget.String())
 	}
 	return nil
+}
+
+// checkNewBudget is checkBudget for a configuration whose database may be on another server.
+func (a *App) checkNewBudget(ctx context.Context, cfg *config.Config) error {
+	database := cfg.Databases["default"]
+	if database == a.db.Config() && cfg.Server.Replicas == a.cfg.Server.Replicas && cfg.Server.StrictBudget == a.cfg.Server.StrictBudget {
+		return nil
+	}
+	server := a.server
+	if !database.SameServer(a.db.Config()) {
+		var err error
+		if server, err = activity.NewObserver(database); err != nil {
+			return fmt.Errorf("database settings: %w", err)
+		}
+		defer server.Close()
+	}
+	return a.checkBudget(ctx, server, cfg)
 }
 
 // Handler answers every request.
@@ -148,6 +168,9 @@ func (a *App) Server() *activity.Observer { return a.server }
 // its strategy and its sizes, and the test endpoints. No request fails. restart names what else was changed.
 func (a *App) Reconfigure(ctx context.Context, cfg *config.Config) (restart []string, err error) {
 	a.report.Hide(cfg.Databases["default"].Password) // before anything can fail with it
+	if err := a.checkNewBudget(ctx, cfg); err != nil {
+		return nil, err
+	}
 	read := func(config.Database) (config.Database, error) { return cfg.Databases["default"], nil }
 	if _, _, err := a.switchTo(ctx, read); err != nil {
 		return nil, err

@@ -35,9 +35,9 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 // within it, because what runs the process kills it then.
 const (
 	drainShare    = 0.2  // answers go on, and say "Connection: close"
-	requestsShare = 0.65 // requests under way may end
-	closeShare    = 0.8  // mails, events and traces may be sent
-	stopShare     = 0.95 // then what still hangs is left behind
+	requestsShare = 0.6  // requests under way may end
+	closeShare    = 0.75 // mails, events and traces may be sent
+	stopShare     = 0.9  // then what still hangs is left behind
 )
 
 // A drain ends early when no request came for drainQuiet: then no balancer sends any more. It lasts maxDrain at most.

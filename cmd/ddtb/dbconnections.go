@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -228,10 +227,11 @@ func (d *connections) json(v any) error { return console.JSON(d.out, v) }
 // paper is c.out, with colour on a terminal only and never with NO_COLOR.
 func paper(c *cli) console.Paper {
 	p := console.Paper{W: c.out}
-	if !isTerminal(c.out) {
+	fd, is := terminal(c.out)
+	if !is {
 		return p
 	}
-	if w, _, err := term.GetSize(int(c.out.(*os.File).Fd())); err == nil {
+	if w, _, err := term.GetSize(fd); err == nil {
 		p.Width = w
 	}
 	p.Colour = c.environment("NO_COLOR") == "" && c.environment("TERM") != "dumb"
@@ -239,8 +239,18 @@ func paper(c *cli) console.Paper {
 }
 
 func isTerminal(f any) bool {
-	file, ok := f.(*os.File)
-	return ok && term.IsTerminal(int(file.Fd()))
+	_, is := terminal(f)
+	return is
+}
+
+// terminal is the descriptor of f, if f is a terminal.
+func terminal(f any) (fd int, is bool) {
+	file, ok := f.(interface{ Fd() uintptr })
+	if !ok {
+		return 0, false
+	}
+	fd = int(file.Fd())
+	return fd, term.IsTerminal(fd)
 }
 
 // secondsValue is a flag that takes Go's durations, and a bare number as seconds, as the configuration does.
