@@ -44,6 +44,8 @@ type App struct {
 	count  *metrics.Metrics
 	trace  *trace.Tracing
 	ready  *readiness
+	guard  *web.Guard
+	ids    *requestIDs
 	echo   *echo.Echo
 
 	patterns  map[string]bool // of the routes; written while they are bound
@@ -99,6 +101,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 		lab:   lab.New(d, observer, cfg.Test, log),
 		polls: polls.New(polls.NewStore(d), time.Now),
 		ready: &readiness{db: d, server: observer}, patterns: map[string]bool{},
+		guard: web.NewGuard(cfg.Server.BaseURL, cfg.Server.AllowedHosts...), ids: newRequestIDs(),
 	}
 	a.lab.UseSentry(cfg.Sentry)
 	a.admin.Tell = a.tell

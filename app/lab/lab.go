@@ -70,7 +70,9 @@ func (l *Lab) Guard(next echo.HandlerFunc) echo.HandlerFunc {
 		if !l.Enabled() {
 			return fault.New(fault.NotFound, "The test endpoints are off. To turn them on, set enabled = true under [test] in the configuration file.")
 		}
-		if c.Request().Header.Get("Sec-Fetch-Site") == "cross-site" {
+		switch c.Request().Header.Get("Sec-Fetch-Site") { // a browser sends it, and no page can change it
+		case "", "none", "same-origin":
+		default:
 			return fault.New(fault.Forbidden, "A page of another site can't start a test. Open this address yourself.")
 		}
 		return next(c)
