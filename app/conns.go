@@ -32,18 +32,16 @@ func mostClients(limit uint64) int {
 // that a crowd of clients can't use up the file descriptors that the database and the log need.
 type listener struct {
 	net.Listener
-	places  chan struct{}
-	crowded func(bool) // told when a client has to wait for a place, and when there is room again
-	isFull  bool       // for Accept, which one goroutine calls
-	closed  chan struct{}
-	once    sync.Once
+	places chan struct{} // nil: no bound
+	crowd  *crowd
+	closed chan struct{}
+	once   sync.Once
 }
 
-// bound returns l unchanged when most is 0.
-func bound(l net.Listener, most int, crowded func(bool)) net.Listener {
-	b := &listener{Listener: l, crowded: crowded, closed: make(chan struct{})}
-	if most > 0 {
-		b.places = make(chan struct{}, most)
+func bound(l net.Listener, c *crowd) net.Listener {
+	b := &listener{Listener: l, crowd: c, closed: make(chan struct{})}
+	if c.most > 0 {
+		b.places = make(chan struct{}, c.most)
 	}
 	return b
 }
@@ -59,20 +57,33 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 	select {
 	case l.places <- struct{}{}:
-		if l.isFull && len(l.places) < cap(l.places)*3/4 {
-			l.isFull = false
-			l.crowded(false)
+		if len(l.places) < cap(l.places)*3/4 {
+			l.crowd.full.Store(false)
 		}
 	default:
-		l.isFull = true
-		l.crowded(true)
-		select {
-		case l.places <- struct{}{}:
-		case <-l.closed:
+		if !l.wait() {
 			return nil, errors.Join(net.ErrClosed, c.Close())
 		}
 	}
 	return &conn{Conn: c, leave: sync.OnceFunc(func() { <-l.places })}, nil
+}
+
+// wait waits for a place, until the listener is closed. Most come free as clients are told to leave with their answers;
+// if none does, those that ask for nothing have to go.
+func (l *listener) wait() bool {
+	l.crowd.begin()
+	evict := time.NewTicker(evictAfter)
+	defer evict.Stop()
+	for {
+		select {
+		case l.places <- struct{}{}:
+			return true
+		case <-evict.C:
+			l.crowd.evict()
+		case <-l.closed:
+			return false
+		}
+	}
 }
 
 // Close is part of net.Listener.
@@ -178,24 +189,23 @@ func (c *conn) CloseWrite() error {
 	return nil
 }
 
+// evictAfter is how long a client waits for a place before idle connections are closed for it. Closing one may hit a
+// request that is on its way.
+const evictAfter = time.Second
+
 // crowd is what happens while clients wait for a place: connections that stay open make room, and the log has one line
-// a second.
+// a second. One goroutine calls begin and evict.
 type crowd struct {
 	full      atomic.Bool // answers say "Connection: close"
-	most      int
+	most      int         // 0: no bound
 	log       *slog.Logger
 	keepAlive func(bool) // the server's
 	logged    time.Time
 	waited    int // clients since logged
 }
 
-// changed is called by one goroutine.
-func (c *crowd) changed(full bool) {
-	c.full.Store(full)
-	c.keepAlive(!full)
-	if !full {
-		return
-	}
+func (c *crowd) begin() {
+	c.full.Store(true)
 	c.waited++
 	if time.Since(c.logged) < time.Second {
 		return
@@ -203,4 +213,10 @@ func (c *crowd) changed(full bool) {
 	c.log.Warn("all places for client connections are taken: new clients wait. Raise the limit of open files (ulimit -n) to have more",
 		"places", c.most, "clients", c.waited)
 	c.logged, c.waited = time.Now(), 0
+}
+
+// evict closes the connections that are idle.
+func (c *crowd) evict() {
+	c.keepAlive(false)
+	c.keepAlive(true)
 }

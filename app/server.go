@@ -70,7 +70,7 @@ func (a *App) Serve(ctx context.Context, l net.Listener) error {
 		<-ctx.Done()
 		stopped <- s.stop(context.WithoutCancel(ctx), server)
 	}()
-	if err := server.Serve(bound(l, full.most, full.changed)); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(bound(l, full)); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve: %w", err)
 	}
 	return <-stopped

@@ -8,6 +8,7 @@ package lab
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"ddtb/app/fault"
+	"ddtb/app/web"
 	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/activity"
@@ -73,7 +75,8 @@ func (l *Lab) Guard(next echo.HandlerFunc) echo.HandlerFunc {
 		switch c.Request().Header.Get("Sec-Fetch-Site") { // a browser sends it, and no page can change it
 		case "", "none", "same-origin":
 		default:
-			return fault.New(fault.Forbidden, "A page of another site can't start a test. Open this address yourself.")
+			err := fmt.Errorf("Sec-Fetch-Site is %q", web.Cut(c.Request().Header.Get("Sec-Fetch-Site")))
+			return fault.Wrap(fault.Forbidden, err, "A page of another site can't start a test. Open this address yourself.")
 		}
 		return next(c)
 	}
