@@ -140,7 +140,7 @@ In trouble, begin with: ddtb db-connections doctor`,
 		},
 	}
 	cmd.PersistentFlags().StringVar(&d.dsn, "dsn", "",
-		"the server, as a URL or as host=… user=… dbname=… (default: the configuration's, or DATABASE_URL)")
+		"the server, as a URL or as host=… user=… dbname=…, or @FILE that holds it (default: the configuration's, or DATABASE_URL)")
 	cmd.PersistentFlags().BoolVar(&d.asJSON, "json", false, "print JSON; db/activity/JSON.md tells of its fields")
 	cmd.Flags().StringVar(&chosen, "action", "",
 		"the action, as an alternative to the subcommand: "+strings.Join(names, ", ")+" (default status)")
@@ -206,6 +206,9 @@ func (d *connections) start(ctx context.Context, a action) error {
 // configure reads the configuration. With --dsn it is wanted for thresholds only, and its mistakes are no reason
 // to be of no help in an outage.
 func (d *connections) configure() error {
+	if err := d.readDSN(); err != nil {
+		return err
+	}
 	cfg, err := d.load(d.options())
 	if err != nil && d.dsn == "" {
 		return err
