@@ -270,7 +270,7 @@ func (s *site) mustWarn(title string, n int) {
 }
 
 func (s *site) warned(title string) (n int) {
-	for _, line := range s.log.Lines("level=WARN", `msg="`+title) {
+	for _, line := range s.log.Lines("level=WARN", title) {
 		count := 1
 		if _, after, is := strings.Cut(line, " count="); is {
 			count, _ = strconv.Atoi(strings.TrimSpace(after))

@@ -227,7 +227,8 @@ type errorHandler struct {
 
 func (h *errorHandler) handle(err error, c echo.Context) {
 	ctx := c.Request().Context()
-	if errors.Is(ctx.Err(), context.Canceled) {
+	p := ProblemOf(err)
+	if errors.Is(ctx.Err(), context.Canceled) && p.Status >= http.StatusInternalServerError {
 		h.clientGone(c, err)
 		return
 	}
@@ -235,7 +236,6 @@ func (h *errorHandler) handle(err error, c echo.Context) {
 		h.log.DebugContext(ctx, "the client did not take its answer", logAttrs(c, c.Response().Status, err)...)
 		return
 	}
-	p := ProblemOf(err)
 	if h.tell != nil && p.Status >= http.StatusInternalServerError && fault.KindOf(err) != fault.Busy {
 		h.tell(c, err)
 	}
