@@ -166,7 +166,7 @@ func TestAClientThatHangsUpInTheQueueIsNoFailure(t *testing.T) {
 		t.Error(err)
 	}
 	dbtest.Eventually(t, "nobody waits any more", func() bool { return s.DB().Stat().Waiting == 0 })
-	dbtest.Eventually(t, "the log has it, for those who look", func() bool { return s.log.Count("level=DEBUG", "status=499") == 1 })
+	dbtest.Eventually(t, "the log has it, for those who look", func() bool { return s.log.Count("level=DEBUG", "the client went away", "status=499") == 1 })
 	if warned := append(s.log.Lines("level=WARN"), s.log.Lines("level=ERROR")...); len(warned) > 0 {
 		t.Errorf("the log makes a failure of it:\n%s", warned)
 	}

@@ -39,7 +39,7 @@ const (
 
 // table is every address there is.
 func (a *App) table() []route {
-	test := a.lab.Guard
+	test := func(h echo.HandlerFunc) echo.HandlerFunc { return a.lab.Guard(a.guard.OwnHost(h)) }
 	table := []route{
 		{get, "/", a.home, direct},
 		{get, polls.ListRoute, a.polls.List, page},
@@ -58,7 +58,7 @@ func (a *App) table() []route {
 
 		{get, "/healthz", a.healthz, direct},
 		{get, "/readyz", a.readyz, direct},
-		{get, "/metrics", echo.WrapHandler(a.count.Handler(a.log)), direct},
+		{get, "/metrics", a.count.Handler(a.log), direct},
 		{get, "/static/*", web.Static(polls.Static, admin.Files, dashboard.Files, files), direct},
 		{get, "/favicon.ico", web.Favicon, direct},
 	}
@@ -78,7 +78,8 @@ func (a *App) routes() *echo.Echo {
 	e.Logger.SetOutput(io.Discard) // everything is logged in one place, through slog
 	e.HTTPErrorHandler = web.HandleErrors(a.log, a.tell)
 	e.IPExtractor = clientAddress(a.cfg.Server.TrustedProxies)
-	e.Use(a.middleware()...)
+	a.site().On(e)
+	e.Use(a.front)
 	table := a.table()
 	bound := map[string]bool{}
 	for _, r := range table {

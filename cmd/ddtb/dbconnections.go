@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -141,7 +140,7 @@ In trouble, begin with: ddtb db-connections doctor`,
 		},
 	}
 	cmd.PersistentFlags().StringVar(&d.dsn, "dsn", "",
-		"the server, as a URL or as host=… user=… dbname=… (default: the configuration's, or DATABASE_URL)")
+		"the server, as a URL or as host=… user=… dbname=…, or @FILE that holds it (default: the configuration's, or DATABASE_URL)")
 	cmd.PersistentFlags().BoolVar(&d.asJSON, "json", false, "print JSON; db/activity/JSON.md tells of its fields")
 	cmd.Flags().StringVar(&chosen, "action", "",
 		"the action, as an alternative to the subcommand: "+strings.Join(names, ", ")+" (default status)")
@@ -207,6 +206,9 @@ func (d *connections) start(ctx context.Context, a action) error {
 // configure reads the configuration. With --dsn it is wanted for thresholds only, and its mistakes are no reason
 // to be of no help in an outage.
 func (d *connections) configure() error {
+	if err := d.readDSN(); err != nil {
+		return err
+	}
 	cfg, err := d.load(d.options())
 	if err != nil && d.dsn == "" {
 		return err
@@ -228,10 +230,11 @@ func (d *connections) json(v any) error { return console.JSON(d.out, v) }
 // paper is c.out, with colour on a terminal only and never with NO_COLOR.
 func paper(c *cli) console.Paper {
 	p := console.Paper{W: c.out}
-	if !isTerminal(c.out) {
+	fd, is := terminal(c.out)
+	if !is {
 		return p
 	}
-	if w, _, err := term.GetSize(int(c.out.(*os.File).Fd())); err == nil {
+	if w, _, err := term.GetSize(fd); err == nil {
 		p.Width = w
 	}
 	p.Colour = c.environment("NO_COLOR") == "" && c.environment("TERM") != "dumb"
@@ -239,8 +242,18 @@ func paper(c *cli) console.Paper {
 }
 
 func isTerminal(f any) bool {
-	file, ok := f.(*os.File)
-	return ok && term.IsTerminal(int(file.Fd()))
+	_, is := terminal(f)
+	return is
+}
+
+// terminal is the descriptor of f, if f is a terminal.
+func terminal(f any) (fd int, is bool) {
+	file, ok := f.(interface{ Fd() uintptr })
+	if !ok {
+		return 0, false
+	}
+	fd = int(file.Fd())
+	return fd, term.IsTerminal(fd)
 }
 
 // secondsValue is a flag that takes Go's durations, and a bare number as seconds, as the configuration does.
