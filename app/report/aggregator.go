@@ -76,10 +76,10 @@ func (r *Reporter) count(f *failure) {
 // report takes what is due to Sentry and to the outbox.
 func (r *Reporter) report() {
 	now := time.Now()
-	if next := r.state.next(r.limit); next.IsZero() || now.Before(next) {
+	if next := r.state.next(r.o.Mail.Limit); next.IsZero() || now.Before(next) {
 		return
 	}
-	for _, n := range r.state.take(now, r.limit) {
+	for _, n := range r.state.take(now, r.o.Mail.Limit) {
 		if r.sentry != nil && !n.Over {
 			r.sentry.captureNotice(r.o.Hostname, n)
 			r.stat.events.Add(1)
@@ -99,7 +99,7 @@ func (r *Reporter) step() time.Duration {
 	now := time.Now()
 	r.save(now) // before the mail: a process that crashes while it sends must not send again when it restarts
 	r.send(now)
-	next := r.state.next(r.limit)
+	next := r.state.next(r.o.Mail.Limit)
 	if r.unsaved {
 		next = sooner(next, r.saveAt)
 	}

@@ -7,14 +7,9 @@ import (
 	"strings"
 	"time"
 
+	"ddtb/config"
 	"ddtb/db"
 )
-
-// limit bounds mails and events alike.
-type limit struct {
-	window  time.Duration // one notice per group in it
-	perHour int           // over all groups
-}
 
 // settle is how long no request may fail after the first success before an outage is over: one that flaps is one.
 const settle = 5 * time.Second
@@ -133,15 +128,15 @@ func (g *group) over(now time.Time) bool {
 	return g.Failed != nil && g.healed() && !now.Before(g.Served.Add(settle))
 }
 
-func (g *group) due(now time.Time, lim limit) bool {
-	return g.Pending > 0 && !now.Before(g.Reported.Add(lim.window))
+func (g *group) due(now time.Time, lim config.MailLimit) bool {
+	return g.Pending > 0 && !now.Before(g.Reported.Add(lim.Window))
 }
 
 // take returns what is to be reported now. It counts as reported.
-func (s *state) take(now time.Time, lim limit) (due []*notice) {
+func (s *state) take(now time.Time, lim config.MailLimit) (due []*notice) {
 	s.Sent = slices.DeleteFunc(s.Sent, func(t time.Time) bool { return now.Sub(t) >= time.Hour })
 	maps.DeleteFunc(s.Groups, func(_ string, g *group) bool {
-		return g.Pending == 0 && g.Failed == nil && now.Sub(g.Reported) >= lim.window
+		return g.Pending == 0 && g.Failed == nil && now.Sub(g.Reported) >= lim.Window
 	})
 	for _, key := range slices.Sorted(maps.Keys(s.Groups)) {
 		g := s.Groups[key]
@@ -156,11 +151,11 @@ func (s *state) take(now time.Time, lim limit) (due []*notice) {
 	return due
 }
 
-func (s *state) report(key string, now time.Time, lim limit, over bool) *notice {
+func (s *state) report(key string, now time.Time, lim config.MailLimit, over bool) *notice {
 	g := s.Groups[key]
 	n := &notice{group: *g, key: key, Over: over}
 	n.Failed = maps.Clone(g.Failed)
-	if g.First.Sub(g.Reported) >= lim.window { // it was quiet for a window
+	if g.First.Sub(g.Reported) >= lim.Window { // it was quiet for a window
 		n.Reported = time.Time{}
 	}
 	g.Pending, g.Example = 0, nil
@@ -195,18 +190,20 @@ func (n *notice) ByCause() string {
 	return strings.Join(all, ", ")
 }
 
-func (s *state) allowed(lim limit) bool { return len(s.Sent) < lim.perHour }
+func (s *state) allowed(lim config.MailLimit) bool { return len(s.Sent) < lim.PerHour }
 
 // free is when the next notice is allowed, given that none is now.
-func (s *state) free(lim limit) time.Time { return s.Sent[len(s.Sent)-lim.perHour].Add(time.Hour) }
+func (s *state) free(lim config.MailLimit) time.Time {
+	return s.Sent[len(s.Sent)-lim.PerHour].Add(time.Hour)
+}
 
 // next is when take will do something if nothing more happens; zero: never.
-func (s *state) next(lim limit) (next time.Time) {
+func (s *state) next(lim config.MailLimit) (next time.Time) {
 	for _, g := range s.Groups {
 		if g.Failed != nil && g.healed() {
 			next = sooner(next, g.Served.Add(settle))
 		} else if g.Pending > 0 {
-			next = sooner(next, g.Reported.Add(lim.window))
+			next = sooner(next, g.Reported.Add(lim.Window))
 		}
 	}
 	if !next.IsZero() && !s.allowed(lim) {

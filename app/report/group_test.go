@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"ddtb/config"
 	"ddtb/db"
 )
 
@@ -22,7 +23,7 @@ type step struct {
 }
 
 func TestTheLimit(t *testing.T) {
-	lim := limit{window: 10 * time.Minute, perHour: 3}
+	lim := config.MailLimit{Window: 10 * time.Minute, PerHour: 3}
 	for _, c := range []struct {
 		name  string
 		steps []step
@@ -115,7 +116,7 @@ func TestTheLimit(t *testing.T) {
 }
 
 func TestAClockThatIsSetBackSilencesNothing(t *testing.T) {
-	lim := limit{window: 10 * time.Minute, perHour: 3}
+	lim := config.MailLimit{Window: 10 * time.Minute, PerHour: 3}
 	s := newState()
 	for _, route := range []string{"/a", "/b", "/c"} {
 		for _, f := range parseFailures(t, "bug "+route+" 2", t0) {
@@ -144,7 +145,7 @@ func TestTheStateStaysBoundedAndCountsTheRestTogether(t *testing.T) {
 }
 
 func TestFailuresWhoseNoticeWasNotSentAreDueWithTheNextWindow(t *testing.T) {
-	lim := limit{window: 10 * time.Minute, perHour: 3}
+	lim := config.MailLimit{Window: 10 * time.Minute, PerHour: 3}
 	s := newState()
 	for _, f := range parseFailures(t, "bug /a 1", t0) {
 		s.add(f)

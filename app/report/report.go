@@ -52,7 +52,6 @@ type Options struct {
 type Reporter struct {
 	o       Options
 	scrub   *scrubber
-	limit   limit
 	backend backend       // nil: no mail
 	sentry  *SentryClient // nil: no events
 
@@ -78,7 +77,6 @@ func New(o Options) (*Reporter, error) {
 	o = o.withDefaults()
 	r := &Reporter{
 		o: o, scrub: newScrubber(append([]config.Secret{o.Mail.Password, o.Sentry.DSN}, o.Secrets...)),
-		limit: limit{window: o.Mail.Limit.Window, perHour: max(1, o.Mail.Limit.PerHour)},
 		queue: make(chan *failure, queueSize), served: make(chan time.Time, 1),
 		stop: make(chan context.Context, 1), done: make(chan error, 1),
 	}
@@ -86,8 +84,13 @@ func New(o Options) (*Reporter, error) {
 	if r.backend, err = newBackend(o.Mail, o.Console); err != nil {
 		return nil, err
 	}
-	if r.sentry, err = openSentry(o, r.scrub); err != nil {
-		return nil, err
+	if o.Sentry.DSN != "" || o.Sentry.Spotlight {
+		if r.sentry, err = newSentryClient(SentryOptions{
+			DSN: o.Sentry.DSN, Environment: o.Sentry.Environment, Release: o.Release, Spotlight: o.Sentry.Spotlight,
+			TracesSampleRate: o.Sentry.TracesSampleRate,
+		}, r.scrub); err != nil {
+			return nil, err
+		}
 	}
 	if !r.off() {
 		r.aggregator = newAggregator(o.StateDir)
@@ -112,6 +115,7 @@ func (o Options) withDefaults() Options {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
+	o.Mail.Limit.PerHour = max(1, o.Mail.Limit.PerHour)
 	return o
 }
 
@@ -178,7 +182,7 @@ func (r *Reporter) Close(ctx context.Context) error {
 func (r *Reporter) close(ctx context.Context) error {
 	early, cancel := context.WithCancel(ctx)
 	if end, ok := ctx.Deadline(); ok { // leaves time to close the connections and to save the state
-		early, cancel = context.WithDeadline(ctx, end.Add(-time.Until(end)/20))
+		early, cancel = context.WithDeadline(ctx, end.Add(-min(time.Until(end)/4, fileWait)))
 	}
 	defer cancel()
 	r.stop <- early

@@ -59,29 +59,18 @@ func NewSentryClient(o SentryOptions) (*SentryClient, error) {
 	return newSentryClient(o, newScrubber(append([]config.Secret{o.DSN}, o.Secrets...)))
 }
 
-// openSentry is the client of the application, or nil when it is off.
-func openSentry(o Options, scrub *scrubber) (*SentryClient, error) {
-	if o.Sentry.DSN == "" && !o.Sentry.Spotlight {
-		return nil, nil
-	}
-	return newSentryClient(SentryOptions{
-		DSN: o.Sentry.DSN, Environment: o.Sentry.Environment, Release: o.Release, Spotlight: o.Sentry.Spotlight,
-		TracesSampleRate: o.Sentry.TracesSampleRate,
-	}, scrub)
-}
-
 func newSentryClient(o SentryOptions, scrub *scrubber) (*SentryClient, error) {
+	dsn := o.DSN.Reveal()
+	if dsn == "" && o.Spotlight {
+		dsn = spotlightDSN
+	}
+	if _, err := sentry.NewDsn(dsn); err != nil { // it would quote the DSN, which holds a key
+		return nil, errors.New("sentry.dsn can't be used: it must look like https://KEY@HOST/PROJECT")
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	dsn, to, err := o.transport(ctx)
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	if o.Release == "" {
-		o.Release = "ddtb" // else the library asks the environment, and then git
-	}
 	client, err := sentry.NewClient(sentry.ClientOptions{
-		Dsn: dsn, Transport: to, Environment: o.Environment, Release: o.Release,
+		Dsn: dsn, Transport: o.transport(), HTTPClient: o.httpClient(ctx), Environment: o.Environment,
+		Release:       cmp.Or(o.Release, "ddtb"), // without one the library asks the environment, and then git
 		EnableTracing: o.TracesSampleRate > 0, TracesSampleRate: o.TracesSampleRate,
 		BeforeSend: func(e *sentry.Event, hint *sentry.EventHint) *sentry.Event {
 			if o.Hook != nil {
@@ -96,6 +85,26 @@ func newSentryClient(o SentryOptions, scrub *scrubber) (*SentryClient, error) {
 		return nil, fmt.Errorf("sentry: %w", err)
 	}
 	return &SentryClient{client: client, rate: o.TracesSampleRate, cancel: cancel}, nil
+}
+
+func (o SentryOptions) transport() sentry.Transport {
+	if o.Sync {
+		return sentry.NewHTTPSyncTransport()
+	}
+	t := sentry.NewHTTPTransport()
+	t.BufferSize = sentryQueue
+	return t
+}
+
+// httpClient sends to the DSN, and to Spotlight if it is on. Its connections are closed when ends is done.
+func (o SentryOptions) httpClient(ends context.Context) *http.Client {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.DialContext, t.MaxIdleConnsPerHost, t.MaxResponseHeaderBytes = dialUntil(ends, 0), 1, 64<<10
+	client := &http.Client{Transport: t, Timeout: cmp.Or(o.Timeout, sentryTimeout)}
+	if o.Spotlight {
+		client.Transport = spotlight{t, o.DSN == ""}
+	}
+	return client
 }
 
 // Capture sends err with tags, and returns the event's id. The Hook gets the context.
@@ -197,38 +206,6 @@ func (s *scrubber) event(e *sentry.Event) *sentry.Event {
 	}
 	return e
 }
-
-// transport sends events to the DSN, and to Spotlight if it is on. Its connections are closed when ends is done.
-func (o SentryOptions) transport(ends context.Context) (dsn string, t sentry.Transport, err error) {
-	dsn = o.DSN.Reveal()
-	if dsn == "" && o.Spotlight {
-		dsn = spotlightDSN
-	}
-	if _, err := sentry.NewDsn(dsn); err != nil { // it would quote the DSN, which holds a key
-		return "", nil, errors.New("sentry.dsn can't be used: it must look like https://KEY@HOST/PROJECT")
-	}
-	connections := http.DefaultTransport.(*http.Transport).Clone()
-	connections.DialContext, connections.MaxIdleConnsPerHost, connections.MaxResponseHeaderBytes = dialUntil(ends, 0), 1, 64<<10
-	client := &http.Client{Transport: connections, Timeout: cmp.Or(o.Timeout, sentryTimeout)}
-	if o.Spotlight {
-		client.Transport = spotlight{connections, dsn == spotlightDSN}
-	}
-	if o.Sync {
-		t = sentry.NewHTTPSyncTransport()
-	} else {
-		queued := sentry.NewHTTPTransport()
-		queued.BufferSize = sentryQueue
-		t = queued
-	}
-	t.Configure(sentry.ClientOptions{Dsn: dsn, HTTPClient: client})
-	return dsn, configured{t}, nil
-}
-
-// configured keeps the client from configuring its transport again, which would lose the connections above.
-type configured struct{ sentry.Transport }
-
-// Configure does nothing.
-func (configured) Configure(sentry.ClientOptions) {}
 
 // spotlight sends each event to Spotlight first, by the one path that every version of it accepts.
 type spotlight struct {
