@@ -13,7 +13,7 @@ type aggregator struct {
 	state    *state
 	file     *stateFile
 	unsaved  bool
-	saveAt   time.Time // when pending counts are saved, if nothing is reported before
+	saveAt   time.Time // when the state may be saved again; a notice saves it at once
 	outbox   []*mail   // bounded by the cap per hour
 	sending  *mail     // the conversation under way; nil: none
 	sent     chan error
@@ -116,8 +116,9 @@ func (r *Reporter) step() time.Duration {
 
 func (r *Reporter) save(now time.Time) {
 	if r.unsaved && !now.Before(r.saveAt) {
-		r.complain(r.file.save(r.state))
-		r.unsaved, r.saveAt = false, now.Add(savePause)
+		err := r.file.save(r.state)
+		r.complain(err)
+		r.unsaved, r.saveAt = err != nil, now.Add(savePause)
 	}
 }
 

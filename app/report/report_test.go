@@ -252,3 +252,19 @@ func TestTheStatCountsWhatBecameOfTheFailures(t *testing.T) {
 	var off *Reporter
 	equal(t, "that of none", off.Stat(), Stat{})
 }
+
+func TestAFullQueueDropsAndTheNextMailCountsThem(t *testing.T) {
+	var out console
+	o := Options{Mail: mailTo("console"), Hostname: "web1", Log: quiet(t)}.withDefaults()
+	r := &Reporter{
+		o: o, scrub: newScrubber(nil), backend: consoleBackend{&out}, queue: make(chan *failure, 2),
+		stop: make(chan context.Context, 1), done: make(chan error, 1), aggregator: newAggregator(""),
+	}
+	for range 5 { // nobody counts them yet
+		r.Report(bug(1))
+	}
+	go func() { r.done <- r.run() }()
+	shut(t, r)
+	contains(t, "the mail", out.String(), "Besides, 3 requests failed so fast that they could not be counted")
+	equal(t, "suppressed", r.Stat().Suppressed, 4)
+}

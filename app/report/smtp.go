@@ -41,7 +41,7 @@ func (b smtpBackend) send(ctx context.Context, m *mail) error {
 	for _, to := range m.to {
 		err := b.sendTo(ctx, m, to)
 		if err != nil {
-			failed = append(failed, fmt.Errorf("%s: %w", to, err))
+			failed = append(failed, fmt.Errorf("%w (to %s)", err, to))
 		}
 		if err != nil && temporary(err) {
 			left = append(left, to)

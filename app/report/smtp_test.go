@@ -625,3 +625,14 @@ func certificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
 	trusted.AddCert(parsed)
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, trusted
 }
+
+func TestASettingThatIsWrongIsNotTriedAgain(t *testing.T) {
+	m := mailTo("smtp")
+	m.From = "x"
+	r := &Reporter{o: Options{Mail: m}.withDefaults(), scrub: newScrubber(nil)}
+	err := smtpBackend{cfg: m}.send(t.Context(), r.testMail())
+	if err == nil {
+		t.Fatal("it was sent")
+	}
+	equal(t, "worth another try", temporary(err), false)
+}
