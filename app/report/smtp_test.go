@@ -636,3 +636,24 @@ func TestASettingThatIsWrongIsNotTriedAgain(t *testing.T) {
 	}
 	equal(t, "worth another try", temporary(err), false)
 }
+
+func TestARecipientThatIsRefusedForNowMakesNobodyGetTheMailTwice(t *testing.T) {
+	refusals := 2
+	server := &mailServer{refuse: func(step, arg string) error {
+		if step == "rcpt" && strings.HasPrefix(arg, "grey@") && refusals > 0 {
+			refusals--
+			return &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 7, 1}, Message: "greylisted"}
+		}
+		return nil
+	}}
+	startMailServer(t, server, nil)
+	synctest.Test(t, func(t *testing.T) {
+		m := server.config()
+		m.Admins = []string{"a@example.org", "grey@example.org", "b@example.org"}
+		r := open(t, Options{Mail: m})
+		r.Report(busy("/polls/"))
+		pass(time.Hour)
+		shut(t, r)
+	})
+	equal(t, "who got it", strings.Join(server.rcpts, " "), "a@example.org b@example.org grey@example.org")
+}
