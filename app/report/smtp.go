@@ -75,12 +75,16 @@ func (b smtpBackend) sendTo(ctx context.Context, m *mail, to string) error {
 func (b smtpBackend) options(ctx context.Context) []gomail.Option {
 	secure := &tls.Config{ServerName: b.cfg.Host, RootCAs: b.roots, MinVersion: tls.VersionTLS12}
 	dial := dialUntil(ctx, smtpAnswers)
-	policy := gomail.NoTLS
-	switch b.cfg.TLS {
-	case "tls": // the library takes a connection for encrypted only if it sees that it is TLS's
-		policy, dial = gomail.TLSOpportunistic, dialTLS(dial, secure)
-	case "starttls":
-		policy = gomail.TLSMandatory
+	policy := map[string]gomail.TLSPolicy{"tls": gomail.TLSOpportunistic, "starttls": gomail.TLSMandatory, "none": gomail.NoTLS}[b.cfg.TLS]
+	if b.cfg.TLS == "tls" { // the library sees by its type that the connection is encrypted; the first read shakes hands
+		plain := dial
+		dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := plain(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			return tls.Client(conn, secure), nil
+		}
 	}
 	options := []gomail.Option{
 		gomail.WithPort(b.cfg.Port), gomail.WithTimeout(smtpTimeout), gomail.WithTLSPolicy(policy), gomail.WithTLSConfig(secure),
@@ -91,16 +95,6 @@ func (b smtpBackend) options(ctx context.Context) []gomail.Option {
 			gomail.WithUsername(b.cfg.User), gomail.WithPassword(b.cfg.Password.Reveal()))
 	}
 	return options
-}
-
-func dialTLS(dial gomail.DialContextFunc, cfg *tls.Config) gomail.DialContextFunc {
-	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := dial(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		return tls.Client(conn, cfg), nil // its handshake comes with the first read
-	}
 }
 
 // dialUntil dials connections that are closed when ends is done, whatever the other side does: the libraries'
