@@ -58,7 +58,7 @@ type surroundings struct{ stateDir, version string }
 // Option is something about the surroundings of the process that New may be told.
 type Option func(*surroundings)
 
-// WithStateDir has all processes that are given the same folder share one limit on mails and events.
+// WithStateDir keeps the limits on mails and events over a restart, in a file of the directory.
 func WithStateDir(dir string) Option { return func(s *surroundings) { s.stateDir = dir } }
 
 // WithVersion names the program's version in metrics, traces and events.

@@ -189,8 +189,8 @@ func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r r
 	return a.Serve(ctx, l)
 }
 
-// stateDir is where the processes of this host share their limit on mails: ddtb in $XDG_STATE_HOME, else in
-// ~/.local/state. Without a home each has its own.
+// stateDir is where the limits on mails are kept over a restart: ddtb in $XDG_STATE_HOME, else in ~/.local/state.
+// Without a home a restart forgets them.
 func (c *cli) stateDir() string {
 	state, home := c.environment("XDG_STATE_HOME"), c.environment("HOME")
 	switch {
