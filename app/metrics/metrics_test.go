@@ -114,7 +114,7 @@ func TestTheEndOfAnAcquireIsToldByItsCause(t *testing.T) {
 		nil, nil, &db.ConnError{Cause: db.PoolTimeout}, &db.ConnError{Cause: db.ServerUnavailable, Err: context.DeadlineExceeded},
 		fmt.Errorf("gave up: %w", context.Canceled), fmt.Errorf("gave up: %w", context.DeadlineExceeded), errors.New("?"),
 	} {
-		m.Acquires().TraceAcquire(t.Context(), "pool")(err)
+		m.Acquires().Ended("pool", time.Millisecond, err)
 	}
 	mustHave(t, scrape(t, m), `pgxpool_acquire_count{strategy="pool"} 2`, `pgxpool_canceled_acquire_count{strategy="pool"} 3`,
 		`ddtb_acquire_seconds_count{strategy="pool"} 7`, `ddtb_acquire_failures_total{cause="pool timeout",strategy="pool"} 1`,
@@ -125,7 +125,7 @@ func TestTheEndOfAnAcquireIsToldByItsCause(t *testing.T) {
 func TestAnAcquireOfAnUnknownStrategyOrCauseIsCountedToo(t *testing.T) {
 	m := New("test")
 	for _, err := range []error{nil, &db.ConnError{Cause: db.QueueFull}, &db.ConnError{Cause: "of tomorrow"}} {
-		m.Acquires().TraceAcquire(t.Context(), "new")(err)
+		m.Acquires().Ended("new", time.Millisecond, err)
 	}
 	mustHave(t, scrape(t, m), `pgxpool_acquire_count{strategy="new"} 1`, `ddtb_acquire_failures_total{cause="queue full",strategy="new"} 1`,
 		`ddtb_acquire_failures_total{cause="internal error",strategy="new"} 1`)
@@ -167,10 +167,10 @@ func BenchmarkRequest(b *testing.B) {
 }
 
 func BenchmarkAcquire(b *testing.B) {
-	for name, tracer := range map[string]db.Tracer{"alone": nil, "counted": New("test").Acquires()} {
+	for name, count := range map[string]func(string, time.Duration, error){"alone": nil, "counted": New("test").Acquires().Ended} {
 		b.Run(name, func(b *testing.B) {
 			cfg := dbtest.Config(b)
-			d, err := db.OpenWith(cfg, db.Options{Tracer: tracer})
+			d, err := db.OpenWith(cfg, db.Options{OnAcquire: count})
 			if err != nil {
 				b.Fatal(err)
 			}

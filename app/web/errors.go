@@ -74,6 +74,9 @@ func ProblemOf(err error) Problem {
 			return plain(http.StatusConflict, "This does not go with what is stored: somebody may have changed it since. Load the page again.")
 		}
 	}
+	if errors.Is(err, db.ErrQueryTimeout) {
+		return said[pgerrcode.QueryCanceled]
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return late
 	}
@@ -193,7 +196,7 @@ func causeSentence(ce *db.ConnError) string {
 	case db.PoolTimeout:
 		return fmt.Sprintf("All database connections of this application (%d) were busy for %.2f seconds.", ce.Size, ce.Waited.Seconds())
 	case db.QueueFull:
-		return fmt.Sprintf("All database connections of this application (%d) are busy, and %s for one already: this one would have come too late.", ce.Size, waiting(ce.Waiting))
+		return fmt.Sprintf("All database connections of this application (%d) are busy, and so many requests wait for one that this one would have waited too long.", ce.Size)
 	case db.SlotsExhausted:
 		return "The database server has no connection slot left: all are taken."
 	case db.LoginRejected:
@@ -202,13 +205,6 @@ func causeSentence(ce *db.ConnError) string {
 		return "The database did not answer the last attempts, so this one was not made."
 	}
 	return "The database server does not answer, or is restarting."
-}
-
-func waiting(requests int) string {
-	if requests == 1 {
-		return "1 request waits"
-	}
-	return fmt.Sprintf("%d requests wait", requests)
 }
 
 // HandleErrors is the one place that answers errors, for echo's HTTPErrorHandler. An error has a line in the log, with
@@ -331,8 +327,21 @@ func (p Problem) write(c echo.Context) error {
 		return c.JSON(p.Status, p)
 	}
 	form, _ := c.Get(againKey).(*again)
-	return errorPages.Render(c, p.Status, "error.html", struct {
+	page := struct {
 		Problem
 		Again *again
-	}{p, form})
+	}{p, form}
+	if refusal := refusals[p.Cause]; refusal != nil && form == nil {
+		page.RetryAfter = retryAfter // in the header alone: the page would have to be rendered for each
+		return refusal.Render(c, p.Status, page)
+	}
+	return errorPages.Render(c, p.Status, "error.html", page)
+}
+
+// refusals are the pages of what is refused before it costs anything. They are all alike, and rendered once, so that
+// refusing costs a fraction of serving.
+var refusals = map[db.Cause]*Memo{
+	db.QueueFull:      errorPages.Memo("error.html"),
+	db.CircuitOpen:    errorPages.Memo("error.html"),
+	db.SlotsExhausted: errorPages.Memo("error.html"),
 }
