@@ -150,6 +150,7 @@ func (s *serving) drain(most time.Duration) {
 type clients struct {
 	gone  sync.Map     // net.Conn → context.CancelFunc
 	quiet *time.Timer  // ends when no request has ended for quietFor
+	armed atomic.Bool  // the timer runs
 	last  atomic.Int64 // when a connection last began or ended a request, in Unix nanoseconds
 }
 
@@ -157,7 +158,22 @@ type clients struct {
 // stay connected and ask for nothing, that is half of what the process has.
 const quietFor = time.Second
 
-func newClients() *clients { return &clients{quiet: time.AfterFunc(quietFor, debug.FreeOSMemory)} }
+func newClients() *clients {
+	cs := &clients{}
+	cs.quiet = time.AfterFunc(time.Hour, cs.free) // armed by the first request
+	return cs
+}
+
+// free gives memory back if no client was active for a while, or looks again later: to set the timer anew for each
+// request would cost more.
+func (cs *clients) free() {
+	if cs.seen(quietFor) {
+		cs.quiet.Reset(quietFor)
+		return
+	}
+	cs.armed.Store(false)
+	debug.FreeOSMemory()
+}
 
 func (cs *clients) begin(ctx context.Context, c net.Conn) context.Context {
 	ctx, gone := db.WithWorker(ctx)
@@ -174,7 +190,9 @@ func (cs *clients) changed(c net.Conn, state http.ConnState) {
 	cs.last.Store(time.Now().UnixNano())
 	switch state {
 	case http.StateIdle:
-		cs.quiet.Reset(quietFor)
+		if !cs.armed.Load() && cs.armed.CompareAndSwap(false, true) {
+			cs.quiet.Reset(quietFor)
+		}
 	case http.StateClosed, http.StateHijacked:
 		if gone, ok := cs.gone.LoadAndDelete(c); ok {
 			gone.(context.CancelFunc)()

@@ -27,7 +27,7 @@ const (
 	muxRedial     = time.Second // after a failed connect, if another connection serves
 	muxCancel     = 2 * time.Second
 	muxOutdated   = time.Second // a younger description is believed
-	muxAhead      = 4 // a batch is written when at most that part of those in flight is at the server
+	muxAhead      = 4           // a batch is written when at most that part of those in flight is at the server
 	muxBuffer     = 1 << 20     // bytes: a larger one is not kept
 	muxHint       = 16 << 10
 )

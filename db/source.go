@@ -84,17 +84,16 @@ func NewSource(s Settings, o Options) (*Source, error) {
 
 // Acquire waits for a lease until ctx ends or the strategy's own timeout passes. A failure is a *ConnError that names
 // the cause, or ctx's error when the caller went away.
-func (s *Source) Acquire(ctx context.Context) (*Lease, error) { return s.acquire(ctx, false, 4) }
+func (s *Source) Acquire(ctx context.Context) (*Lease, error) { return s.acquire(ctx, false, asking{}) }
 
-// acquire is Acquire; urgent is for a request that has had a lease. skip is how many of the frames between the caller and
-// runtime.Callers are not worth being kept.
-func (s *Source) acquire(ctx context.Context, urgent bool, skip int) (*Lease, error) {
+// acquire is Acquire; urgent is for a request that has had a lease.
+func (s *Source) acquire(ctx context.Context, urgent bool, who asking) (*Lease, error) {
 	var end func(error)
 	if s.options.Tracer != nil {
 		end = s.options.Tracer.TraceAcquire(ctx, s.settings.Strategy)
 	}
 	began := time.Now()
-	l, err := s.lease(ctx, urgent, skip, began)
+	l, err := s.lease(ctx, urgent, who, began)
 	if s.options.OnAcquire != nil {
 		s.options.OnAcquire(s.settings.Strategy, time.Since(began), err)
 	}
@@ -106,7 +105,7 @@ func (s *Source) acquire(ctx context.Context, urgent bool, skip int) (*Lease, er
 
 // lease takes a place in the queue, then a connection for it. Where the server has no slot for another connection, it
 // waits for one of those that the others have.
-func (s *Source) lease(ctx context.Context, urgent bool, skip int, began time.Time) (*Lease, error) {
+func (s *Source) lease(ctx context.Context, urgent bool, who asking, began time.Time) (*Lease, error) {
 	var since time.Time // when it began to wait, if it has to wait again
 	var full error      // why it has to
 	for {
@@ -121,7 +120,7 @@ func (s *Source) lease(ctx context.Context, urgent bool, skip int, began time.Ti
 		if waited > 0 {
 			l.since = began.Add(waited)
 		}
-		s.leaks.add(l, skip)
+		s.leaks.add(l, who)
 		if since.IsZero() {
 			s.acquired.Add(1)
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -134,9 +135,16 @@ func (c *cli) checkSchema(ctx context.Context, cfg *config.Config) error {
 	return err
 }
 
+// gcPercent lets the heap grow to five times what lives on it, about 10 MB, before it is collected. With Go's 100, a busy
+// server collects a hundred times a second; GOGC overrides it.
+const gcPercent = 400
+
 // serve runs the application on l until ctx ends. The configuration is read again when its file changes, and on
 // SIGHUP.
 func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r reload) error {
+	if old := debug.SetGCPercent(gcPercent); old != 100 { // GOGC says otherwise
+		debug.SetGCPercent(old)
+	}
 	a, err := app.New(ctx, cfg, c.log, app.WithStateDir(c.stateDir()), app.WithVersion(version))
 	if err != nil {
 		return err
