@@ -13,6 +13,9 @@ func (p *problem) culprit() string {
 		if root := roots[0]; freed > 0 && !(root.InTransactionIdle() && root.InState.Duration() >= p.t.IdleInTransaction) {
 			return head.Who()
 		}
+		if waiting := p.now.waiting(); has(roots[0].Application, backups) && len(waiting) > 0 {
+			return waiting[0].Who() // a backup holds its weak locks for long, and rightly
+		}
 		return roots[0].Who()
 	}
 	if others := p.otherPools(); p.Reason == Rests && len(others) > 0 {
@@ -70,6 +73,9 @@ func (p *problem) own() bool { return belongs(p.sessions[0].Application, p.now.A
 
 // recognise names the scenario, and another that looks the same from outside, or "".
 func (p *problem) recognise() (name, also string) {
+	if len(p.sessions) == 0 {
+		return "", ""
+	}
 	switch p.Reason {
 	case WaitsForLock:
 		return p.recogniseLock()

@@ -26,9 +26,10 @@ func (p *problem) refusesWrites() *Finding {
 		f.What = fmt.Sprintf("database %s refuses writes: default_transaction_read_only is on", p.now.Database)
 		f.culprit = "the setting default_transaction_read_only"
 		f.steps = []Step{{
-			Do:      "allow writes again, if nobody switched them off for a reason; new sessions have it",
-			Command: p.now.psql(p.now.Server.Superuser, "ALTER DATABASE "+quoted(p.now.Database)+" RESET default_transaction_read_only"),
-			Hurts:   nobody,
+			Do: "allow writes again, if nobody switched them off for a reason; new sessions have it",
+			Command: "PGOPTIONS='-c default_transaction_read_only=off' " + // the statement is a write as well
+				p.now.psql(p.now.Server.Superuser, "ALTER DATABASE "+quoted(p.now.Database)+" SET default_transaction_read_only = off"),
+			Hurts: nobody,
 		}}
 	default:
 		return nil

@@ -191,7 +191,7 @@ func (a *Age) UnmarshalJSON(b []byte) error {
 
 func seconds(s float64) Age { return Age(s * float64(time.Second)) }
 
-// serverSQL asks for settings with current_setting's missing_ok, and for roles by name, since both depend on the
+// serverSQL asks for what new sessions get as default_transaction_read_only: a kept connection still has the old value. It asks for settings with current_setting's missing_ok, and for roles by name, since both depend on the
 // version. Statistics that a version lacks come as NULL through to_jsonb.
 const serverSQL = `
 SELECT clock_timestamp(), current_setting('server_version'), current_setting('server_version_num')::int,
@@ -200,7 +200,12 @@ SELECT clock_timestamp(), current_setting('server_version'), current_setting('se
        coalesce(current_setting('reserved_connections', true)::int, 0),
        current_setting('tcp_keepalives_idle')::float8,
        coalesce((SELECT rolname::text FROM pg_roles WHERE oid = 10), 'postgres'),
-       current_setting('default_transaction_read_only')::bool, current_setting('synchronous_standby_names'),
+       coalesce((SELECT split_part(c, '=', 2)::bool FROM pg_db_role_setting d, unnest(d.setconfig) c
+                 WHERE c LIKE 'default_transaction_read_only=%' AND d.setrole IN (0, r.oid)
+                   AND d.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+                 ORDER BY d.setrole <> 0 AND d.setdatabase <> 0 DESC, d.setrole <> 0 DESC, d.setdatabase <> 0 DESC LIMIT 1),
+                (SELECT CASE WHEN source IN ('database', 'user', 'database user') THEN 'off' ELSE setting END::bool
+                 FROM pg_settings WHERE name = 'default_transaction_read_only')), current_setting('synchronous_standby_names'),
        (SELECT setting::float8 FROM pg_settings WHERE name = 'authentication_timeout'),
        r.rolname::text, r.rolsuper, has.reads, has.signals, has.reserved,
        (SELECT coalesce(sum((to_jsonb(d) ->> 'sessions')::bigint), 0)::bigint FROM pg_stat_database d)
