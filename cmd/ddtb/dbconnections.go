@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
@@ -37,7 +38,8 @@ type connections struct {
 	cfg     *config.Config
 	paper   console.Paper
 	hand    activity.Hand
-	refused error // why the server had no slot for this run, where hand is that of a running server
+	reached *pgx.ConnConfig // the server of this run
+	refused error           // why the server had no slot for this run, where hand is that of a running server
 	close   func()
 }
 

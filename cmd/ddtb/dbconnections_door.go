@@ -29,6 +29,7 @@ func (d *connections) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	d.reached = cc
 	o := activity.NewObserverWith(cc, d.database().ApplicationName)
 	d.hand, d.close = o, o.Close
 	for try := 1; ; try++ {
@@ -97,12 +98,12 @@ func (d *connections) fail(a action, err error) error {
 	full := db.CauseOf(err) == db.SlotsExhausted
 	switch {
 	case d.asJSON && full:
-		r := activity.NoDoor(err)
+		r := activity.NoDoor(err, d.reached)
 		err = d.json(activity.Failure{Error: h.Findings[0].What, Health: h, Refusal: &r})
 	case d.asJSON:
 		err = d.json(activity.Failure{Error: h.Findings[0].What, Health: h})
 	case full:
-		d.paper.Refusal(activity.NoDoor(err))
+		d.paper.Refusal(activity.NoDoor(err, d.reached))
 		err = nil
 	case a.name == "health":
 		d.paper.Health(h)

@@ -4,10 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net"
-	"strconv"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -44,10 +43,10 @@ type Failure struct {
 	Refusal *Refusal `json:"refusal,omitempty"` // when no slot is left
 }
 
-// NoDoor explains an error with db.SlotsExhausted: which limit it was, and which ways in there are to the server that
-// refused. The server's messages are translated; the name of the function that raised them is not.
-func NoDoor(err error) Refusal {
-	at := refusedAt(err)
+// NoDoor explains an error with db.SlotsExhausted: which limit it was, and which ways in there are to the server of cc; nil where
+// that is not known. The server's messages are translated; the name of the function that raised them is not.
+func NoDoor(err error, cc *pgx.ConnConfig) Refusal {
+	at := refusedAt(cc)
 	r := Refusal{Message: err.Error(), Means: "the server has no connection slot left for this role", Doors: at.doors()}
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
@@ -70,11 +69,10 @@ func NoDoor(err error) Refusal {
 }
 
 // refusedAt is what is known of a server that let nobody in: its address, and who asked for which database.
-func refusedAt(err error) (s Snapshot) {
+func refusedAt(cc *pgx.ConnConfig) (s Snapshot) {
 	s.Server.Superuser = superuser
-	if ce, ok := errors.AsType[*pgconn.ConnectError](err); ok && ce.Config != nil {
-		s.Server.Address = net.JoinHostPort(ce.Config.Host, strconv.Itoa(int(ce.Config.Port)))
-		s.Database, s.Role.Name = ce.Config.Database, ce.Config.User
+	if cc != nil {
+		s.Server.Address, s.Database, s.Role.Name = address(cc), cc.Database, cc.User
 	}
 	return s
 }
