@@ -299,8 +299,8 @@ func (m *multiplexer) dial() {
 	m.dials--
 	if err != nil {
 		m.dialAfter = time.Now().Add(muxRedial)
-		if len(m.conns)+m.dials == 0 {
-			m.refuse(err)
+		if len(m.conns) == 0 {
+			m.refuse(err) // also if another connect is under way: it would fail alike, and be replaced by a third
 		}
 		m.dispatch()
 		m.mu.Unlock()
