@@ -199,10 +199,13 @@ func (c *cli) sayResult(r *scene.Result) {
 
 func half(r *scene.Result, name string, o *scene.Outcome) string {
 	words := fmt.Sprintf("%3d of %d %s", o.Value, o.Of, r.Figure)
-	if code := o.State(); code != "" {
+	switch code := o.State(); {
+	case code != "":
 		words += " (" + code + ")"
+	case o.Timeouts > 0:
+		words += " (timeout)"
 	}
-	return fmt.Sprintf("%-7s %-46s peak %2d of %d", name, words, o.Peak, o.Slots)
+	return fmt.Sprintf("%-7s %-50s peak %2d of %d", name, words, o.Peak, o.Slots)
 }
 
 // cut shortens a text to n characters.

@@ -15,7 +15,7 @@ var halfOpen = scene.Scenario{
 	Family: scene.Recovery, Message: "context deadline exceeded",
 	Why: "A firewall, a NAT or a failover forgets connections that were idle, without telling either side. " +
 		"The pool has no reason to doubt them, and hands them out. " +
-		"Each costs a request its whole timeout; and on the server each keeps its slot until TCP's keepalive finds out, after two hours by default.",
+		"Each costs a request its whole timeout, and keeps its place in the pool for longer; and on the server each keeps its slot until TCP's keepalive finds out, after two hours by default.",
 	Figure: "requests failed", FixedBy: "a ping with a short limit before an idle connection is used, and keepalive in seconds",
 	SQL: `SELECT pid, client_addr, now() - state_change AS silent_for FROM pg_stat_activity
 WHERE backend_type = 'client backend' AND state = 'idle' ORDER BY 3 DESC;`,
@@ -40,7 +40,11 @@ func halfOpenWorks(s *scene.Stage) scene.Request {
 		c.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {
 			ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
 			defer cancel()
-			return conn.Ping(ctx) == nil, nil // false: the pool closes it, and takes another
+			if conn.Ping(ctx) == nil {
+				return true, nil
+			}
+			_ = conn.PgConn().Conn().Close() // else pgx waits 15 s for its end
+			return false, nil                // the pool takes another one
 		}
 	})
 	forgetIdle(s, pool, proxy)

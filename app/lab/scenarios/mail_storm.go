@@ -15,7 +15,7 @@ var mailStorm = scene.Scenario{
 	Why: "The error handler mails every traceback to the administrators, from inside the request. " +
 		"When no slot is free every request fails, so every request sends a mail. " +
 		"The mail server delays or blocks the sender, requests wait for it, and the one mail that matters is lost among hundreds.",
-	Figure: "mails for the failed requests", FixedBy: "one mail for a cause, outside of the request, with the number of the rest",
+	Figure: "mails sent", FixedBy: "one mail for a cause, outside of the request, with the number of the rest",
 	Note: "A real Django 3.2 sent 200 mails for 200 failures.",
 	SQL: `SELECT current_setting('max_connections') AS max, count(*) AS used
 FROM pg_stat_activity WHERE backend_type = 'client backend'; -- mails leave no trace here`,

@@ -16,7 +16,7 @@ var probeConnects = scene.Scenario{
 	Why: "Each probe of each replica opens a connection, logs in, asks SELECT 1 and leaves. " +
 		"The login costs the server a process and far more processor time than the question. " +
 		"And when the slots are used up, the probe fails and the orchestrator kills replicas that were serving.",
-	Figure: "probes made the server open a connection", FixedBy: "a probe that asks through the application's own pool",
+	Figure: "probes opened a connection", FixedBy: "a probe that asks through the application's own pool",
 	SQL: `SELECT sessions, sessions / greatest(1, extract(epoch FROM now() - stats_reset)) AS per_second
 FROM pg_stat_database WHERE datname = current_database(); -- PostgreSQL 14 and later`,
 	Recipe: "pool", Threads: scene.Threads("bytedance/deer-flow#5166"), Tolerated: 5,

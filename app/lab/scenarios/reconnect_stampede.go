@@ -18,8 +18,8 @@ var reconnectStampede = scene.Scenario{
 	Why: "A restart closes every connection at the same moment, so every worker connects at the same moment. " +
 		"The server refuses while it starts, and the workers try again without a pause. " +
 		"The attempts take the processor from the server that is starting, and come in one wave when it is up.",
-	Figure: "connection attempts, for 18 workers,", FixedBy: "an exponential backoff with jitter",
-	Note: "“of” is ten attempts for each worker: what a backoff never exceeds here.",
+	Figure: "connection attempts", FixedBy: "an exponential backoff with jitter",
+	Note: "18 workers connect. “Of 180” is ten attempts for each: a run with more of them is a stampede.",
 	SQL: `SELECT date_trunc('second', backend_start) AS at, count(*)
 FROM pg_stat_activity WHERE backend_type = 'client backend' GROUP BY 1 ORDER BY 2 DESC LIMIT 5;`,
 	Recipe: "recovery", Threads: scene.Threads("porsager/postgres#1179"), Of: 10 * stampedeWorkers, Tolerated: 10 * stampedeWorkers,

@@ -14,7 +14,7 @@ var slowQueryPileUp = scene.Scenario{
 	Why: "Queries come faster than the pool can serve them, so requests wait. " +
 		"Nothing bounds the queue, so each waits longer than the one before, and the server works for clients that have left. " +
 		"In the end everybody times out late, also those who could have been served.",
-	Figure: "requests answered after more than 0.6 s", FixedBy: "a queue with a bound and a short timeout: who can't be served in time is told at once",
+	Figure: "answers later than 0.6 s", FixedBy: "a queue with a bound and a short timeout: who can't be served in time is told at once",
 	Note: "The fix does not make the server faster. It answers the rest at once with 503 and Retry-After, and serves as many as before.",
 	SQL: `SELECT pid, application_name, now() - query_start AS runs, query
 FROM pg_stat_activity WHERE state = 'active' AND backend_type = 'client backend' ORDER BY query_start;`,

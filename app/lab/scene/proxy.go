@@ -37,7 +37,9 @@ func (s *Stage) Proxy() *Proxy {
 	}
 	p := &Proxy{listener: l, target: net.JoinHostPort("127.0.0.1", strconv.Itoa(s.server.pg.Port())), quiet: &atomic.Bool{}}
 	p.ended.Go(p.accept)
-	s.Afterwards(p.close)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cut = append(s.cut, p.close)
 	return p
 }
 

@@ -68,6 +68,7 @@ func (s *Server) half(ctx context.Context, sc *Scenario, name string, v Variant,
 		}
 	}}
 	stage.peak = watch.peak
+	watch.connect(ctx)
 	closed := sync.OnceFunc(func() { stage.close(cancel) })
 	defer closed()
 	if sc.Setup != nil {

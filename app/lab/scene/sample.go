@@ -4,8 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"ddtb/db/localpg"
 )
 
@@ -15,13 +13,12 @@ const sampleSQL = `SELECT count(*), count(*) FILTER (WHERE state = 'active'),
 	count(*) FILTER (WHERE state LIKE 'idle in transaction%') FROM pg_stat_activity
 	WHERE backend_type = 'client backend' AND usename IS DISTINCT FROM '` + localpg.Superuser + `'`
 
-// sampler counts the backends of a run on the server, in a superuser's session of its own. While the server is down
+// sampler counts the backends of a run on the server, in a superuser's session that the server keeps for it. While the server is down
 // there are no samples.
 type sampler struct {
 	server  *Server
 	tally   *tally
 	observe func(Sample)
-	conn    *pgx.Conn
 	samples []Sample
 }
 
@@ -30,13 +27,6 @@ func (p *sampler) run(ctx context.Context) {
 	start := time.Now()
 	tick := time.NewTicker(sampleEvery)
 	defer tick.Stop()
-	defer func() {
-		if p.conn != nil {
-			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-			defer cancel()
-			_ = p.conn.Close(ctx)
-		}
-	}()
 	for {
 		p.sample(time.Since(start))
 		select {
@@ -48,18 +38,25 @@ func (p *sampler) run(ctx context.Context) {
 	}
 }
 
+// connect takes the sampler's slot, before the scenario takes what it can get.
+func (p *sampler) connect(ctx context.Context) {
+	if c := p.server.watcher; c == nil || c.IsClosed() {
+		p.server.watcher = nil
+		if conn, err := p.server.connect(ctx); err == nil {
+			p.server.watcher = conn
+		}
+	}
+}
+
 func (p *sampler) sample(at time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if p.conn == nil || p.conn.IsClosed() {
-		conn, err := p.server.connect(ctx)
-		if err != nil {
-			return
-		}
-		p.conn = conn
+	p.connect(ctx)
+	if p.server.watcher == nil {
+		return
 	}
 	s := Sample{At: at}
-	if err := p.conn.QueryRow(ctx, sampleSQL).Scan(&s.Backends, &s.Active, &s.InTx); err != nil {
+	if err := p.server.watcher.QueryRow(ctx, sampleSQL).Scan(&s.Backends, &s.Active, &s.InTx); err != nil {
 		return
 	}
 	s.Served, s.Refused = p.tally.now()

@@ -39,6 +39,7 @@ type Server struct {
 	slots    int
 	version  string
 	operator *pgx.Conn // a superuser's
+	watcher  *pgx.Conn // another's, of the sampler alone; kept between runs, so that it always has its slot
 }
 
 // Open makes the lab's server in a directory of its own below the system's temporary one. What an earlier lab left
@@ -82,6 +83,9 @@ func (s *Server) Close() error {
 	defer cancel()
 	var errs []error
 	if s.pg != nil {
+		if s.watcher != nil {
+			_ = s.watcher.Close(ctx) // the server may be gone already
+		}
 		errs = append(errs, s.stop(ctx), localpg.Remove(ctx, s.options.Dir))
 		s.pg = nil
 	}

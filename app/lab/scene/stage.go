@@ -28,6 +28,7 @@ type Stage struct {
 
 	mu    sync.Mutex
 	err   error
+	cut   []func() // done before after: what stands between the clients and the server
 	after []func()
 	last  []func()
 	tasks sync.WaitGroup
@@ -243,8 +244,8 @@ func (s *Stage) close(cancel context.CancelFunc) {
 	cancel()
 	s.tasks.Wait()
 	s.mu.Lock()
-	after := s.after
-	s.after = nil
+	after := append(s.after, s.cut...) //nolint:gocritic // both are done with
+	s.after, s.cut = nil, nil
 	s.mu.Unlock()
 	for i := len(after) - 1; i >= 0; i-- {
 		after[i]()
