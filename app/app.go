@@ -18,6 +18,7 @@ import (
 	"ddtb/app/auth"
 	"ddtb/app/dashboard"
 	"ddtb/app/lab"
+	labsite "ddtb/app/lab/site"
 	"ddtb/app/metrics"
 	"ddtb/app/report"
 	"ddtb/app/trace"
@@ -36,6 +37,7 @@ type App struct {
 	server *activity.Observer
 	look   *activity.Sampler
 	lab    *lab.Lab
+	scenes *labsite.Site
 	polls  *polls.Handlers
 	users  *auth.Service
 	admin  *admin.Site
@@ -101,6 +103,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 		ready: &readiness{db: d, server: observer}, patterns: map[string]bool{},
 	}
 	a.lab.UseSentry(cfg.Sentry)
+	a.scenes = labsite.New(a.lab.Enabled, log)
 	a.admin.Tell = a.tell
 	a.count.FollowLeases(d)
 	a.count.FollowReports(reporter)
@@ -176,6 +179,7 @@ func (a *App) switchTo(
 // Close ends what New began, after the last request. When ctx ends first, leases are taken back.
 func (a *App) Close(ctx context.Context) error {
 	a.lab.Close()
+	a.scenes.Close()
 	err := a.db.Close(ctx)
 	if err != nil {
 		err = fmt.Errorf("not all connections came back in time, and were cut: %w", err)

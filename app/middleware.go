@@ -9,6 +9,7 @@ import (
 	"github.com/labstack/echo/v4/middleware"
 
 	"ddtb/app/fault"
+	labsite "ddtb/app/lab/site"
 	"ddtb/app/metrics"
 	"ddtb/app/report"
 	"ddtb/app/web"
@@ -24,7 +25,7 @@ const contentSecurityPolicy = "default-src 'self'; base-uri 'none'; form-action 
 func (a *App) middleware() []echo.MiddlewareFunc {
 	site := &web.Site{Name: "ddtb", Nav: []web.Link{{Path: "/polls/", Text: "Polls"}}}
 	if a.cfg.Test.Enabled {
-		site.Nav = append(site.Nav, web.Link{Path: "/test/", Text: "Tests"})
+		site.Nav = append(site.Nav, web.Link{Path: labsite.Path, Text: "Lab"}, web.Link{Path: "/test/", Text: "Tests"})
 	}
 	site.Nav = append(site.Nav, web.Link{Path: "/admin/", Text: "Admin"})
 	return []echo.MiddlewareFunc{

@@ -45,7 +45,8 @@ func (a *App) Serve(ctx context.Context, l net.Listener) error {
 		ConnContext:       clients.begin,
 		ConnState:         clients.changed,
 	}
-	server.RegisterOnShutdown(a.board.Close) // its streams would not end by themselves
+	server.RegisterOnShutdown(a.board.Close)  // its streams would not end by themselves
+	server.RegisterOnShutdown(a.scenes.Close) // nor would these
 	stopped := make(chan error, 1)
 	go func() {
 		<-ctx.Done()

@@ -16,6 +16,7 @@ import (
 
 	"ddtb/app/lab/scenarios"
 	"ddtb/app/lab/scene"
+	"ddtb/app/lab/site"
 )
 
 func (c *cli) labCommand() *cobra.Command {
@@ -115,6 +116,11 @@ func (c *cli) labRun(ctx context.Context, o labRun, names []string) error {
 	if err != nil {
 		return err
 	}
+	if o.report != "" {
+		if err := writeReport(o.report, results, version); err != nil {
+			return err
+		}
+	}
 	if o.json {
 		if err := c.printJSON(map[string]any{"scenarios": results, "server": version}); err != nil {
 			return err
@@ -124,6 +130,14 @@ func (c *cli) labRun(ctx context.Context, o labRun, names []string) error {
 		return nil
 	}
 	return &exitError{exitFailed, nil}
+}
+
+func writeReport(file string, results []*scene.Result, version string) error {
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	return errors.Join(site.WriteReport(f, results, version), f.Close())
 }
 
 func (o *labRun) choose(names []string) ([]*scene.Scenario, error) {

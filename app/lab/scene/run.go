@@ -56,7 +56,7 @@ func (s *Server) half(ctx context.Context, sc *Scenario, name string, v Variant,
 	if p.Before != nil {
 		p.Before(name, sc)
 	}
-	if err := s.ensure(ctx, sc.slots()); err != nil {
+	if err := s.ensure(ctx, sc.ServerSlots()); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, runLimit)

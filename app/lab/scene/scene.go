@@ -102,7 +102,8 @@ type Scenario struct {
 
 const defaultSlots = 20
 
-func (s *Scenario) slots() int {
+// ServerSlots is how many connections the server of its runs has for applications.
+func (s *Scenario) ServerSlots() int {
 	if s.Slots == 0 {
 		return defaultSlots
 	}
