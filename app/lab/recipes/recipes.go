@@ -18,4 +18,7 @@ type Group struct {
 // Of is the group with that name, or nil.
 func Of(name string) *Group { return groups[name] }
 
-var groups = map[string]*Group{}
+// docs is the documentation of a stack.
+type docs struct{ stack, version, source string }
+
+func (d docs) recipe(code string) Recipe { return Recipe{d.stack, code, d.version, d.source} }

@@ -1,8 +1,10 @@
 package site
 
 import (
+	"cmp"
 	"fmt"
 	"html/template"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,18 +37,12 @@ func svg(samples []scene.Sample, slots int, title string) template.HTML {
 	top.axis(&b, "backends")
 	bottom.axis(&b, "requests")
 	line(&b, "slots", []float64{left, width - right}, []float64{top.y(slots), top.y(slots)})
-	name(&b, "slots", fmt.Sprintf("%d slots", slots), top.y(slots)+4)
-	for _, l := range []struct {
-		class, label string
-		at           scale
-		value        func(scene.Sample) int
-	}{
-		{"backends", "backends", top, func(s scene.Sample) int { return s.Backends }},
-		{"served", "served", bottom, func(s scene.Sample) int { return s.Served }},
-		{"refused", "refused", bottom, func(s scene.Sample) int { return s.Refused }},
-	} {
-		l.at.draw(&b, l.class, l.label, samples, x, l.value)
-	}
+	above := []end{{"slots", fmt.Sprintf("%d slots", slots), top.y(slots)}}
+	above = append(above, top.draw(&b, "backends", samples, x, func(s scene.Sample) int { return s.Backends })...)
+	names(&b, above)
+	below := bottom.draw(&b, "served", samples, x, func(s scene.Sample) int { return s.Served })
+	below = append(below, bottom.draw(&b, "refused", samples, x, func(s scene.Sample) int { return s.Refused })...)
+	names(&b, below)
 	fmt.Fprintf(&b, `<text class="axis end" x="%d" y="%d">%.1f s</text></svg>`, width-right, height-6, last.Seconds())
 	return template.HTML(b.String()) //nolint:gosec // numbers and escaped texts
 }
@@ -65,23 +61,25 @@ func (s scale) axis(b *strings.Builder, label string) {
 	fmt.Fprintf(b, `<text class="axis" x="%d" y="%d">%s</text>`, left, s.at-5, label)
 }
 
-// draw is one line with its name at its end, so that nobody needs to tell colours apart.
+// end is the name of a line, at the height where the line ends.
+type end struct {
+	class, text string
+	y           float64
+}
+
+// draw is one line, and its end.
 func (s scale) draw(
-	b *strings.Builder, class, label string, samples []scene.Sample, x func(scene.Sample) float64, value func(scene.Sample) int,
-) {
+	b *strings.Builder, class string, samples []scene.Sample, x func(scene.Sample) float64, value func(scene.Sample) int,
+) []end {
 	if len(samples) == 0 {
-		return
+		return nil
 	}
 	var xs, ys []float64
 	for _, p := range samples {
 		xs, ys = append(xs, x(p)), append(ys, s.y(value(p)))
 	}
 	line(b, class, xs, ys)
-	last := samples[len(samples)-1]
-	if class == "refused" && value(last) == 0 {
-		return // it lies on the base
-	}
-	name(b, class, label, ys[len(ys)-1]+4)
+	return []end{{class, class, ys[len(ys)-1]}}
 }
 
 func line(b *strings.Builder, class string, xs, ys []float64) {
@@ -92,6 +90,17 @@ func line(b *strings.Builder, class string, xs, ys []float64) {
 	b.WriteString(`"/>`)
 }
 
-func name(b *strings.Builder, class, text string, y float64) {
-	fmt.Fprintf(b, `<text class="name %s" x="%d" y="%.1f">%s</text>`, class, width-right+5, y, text)
+const between = 13 // two names
+
+// names writes each name at the end of its line, one below the other where they meet, so that nobody needs to tell
+// colours apart.
+func names(b *strings.Builder, ends []end) {
+	slices.SortStableFunc(ends, func(a, b end) int { return cmp.Compare(a.y, b.y) })
+	for i, e := range ends {
+		if i > 0 {
+			e.y = max(e.y, ends[i-1].y+between)
+			ends[i].y = e.y
+		}
+		fmt.Fprintf(b, `<text class="name %s" x="%d" y="%.1f">%s</text>`, e.class, width-right+5, e.y+4, e.text)
+	}
 }
