@@ -55,8 +55,8 @@ func (r *runner) close() {
 	r.work.Wait()
 }
 
-// tell wakes those who watch. The lock is held.
-func (r *runner) tell() {
+// notify wakes those who watch. The lock is held.
+func (r *runner) notify() {
 	close(r.changed)
 	r.changed = make(chan struct{})
 }
@@ -72,7 +72,7 @@ func (r *runner) add(s *scene.Scenario, only string) bool {
 		return false
 	}
 	r.jobs = append(r.jobs, &job{scenario: s, only: only, samples: map[string][]scene.Sample{}})
-	r.tell()
+	r.notify()
 	if !r.running {
 		r.running = true
 		r.work.Go(r.run)
@@ -102,18 +102,18 @@ func (r *runner) run() {
 		select {
 		case <-r.more:
 		case <-r.ctx.Done():
-			r.rest()
+			r.idle()
 			return
 		case <-time.After(idleServer):
-			if r.rest() {
+			if r.idle() {
 				return
 			}
 		}
 	}
 }
 
-// rest reports whether there is nothing to do; then the next job starts a goroutine of its own.
-func (r *runner) rest() bool {
+// idle reports whether there is nothing to do; then the next job starts a goroutine of its own.
+func (r *runner) idle() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.jobs) > 0 && r.ctx.Err() == nil {
@@ -149,7 +149,7 @@ func (r *runner) play(server *scene.Server, openErr error, j *job) {
 	defer r.mu.Unlock()
 	r.keep(result)
 	r.jobs = r.jobs[1:]
-	r.tell()
+	r.notify()
 }
 
 // keep remembers the result. Of a run of one half the other half stays as it was. The lock is held.
@@ -169,7 +169,7 @@ func (r *runner) begin(j *job, half string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	j.half = half
-	r.tell()
+	r.notify()
 }
 
 func (r *runner) observe(j *job, half string, s scene.Sample) {
@@ -178,7 +178,7 @@ func (r *runner) observe(j *job, half string, s scene.Sample) {
 	j.samples[half] = append(j.samples[half], s)
 	if time.Since(j.drawn) >= drawEvery {
 		j.drawn = time.Now()
-		r.tell()
+		r.notify()
 	}
 }
 

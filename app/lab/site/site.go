@@ -107,7 +107,7 @@ func (s *Site) index(c echo.Context) error {
 func (s *Site) report(c echo.Context) error {
 	results := s.runner.results()
 	if len(results) == 0 {
-		return fault.New(fault.NotFound, "Nothing has been run yet. Run a scenario first.")
+		return c.Redirect(http.StatusSeeOther, Path) // nothing has been run yet
 	}
 	h := c.Response().Header()
 	// The style is in the file itself, for it must need no other. It has no script.
@@ -132,7 +132,7 @@ func sourceOf(x *scene.Scenario) (code, error) {
 func (s *Site) show(c echo.Context) error {
 	x, err := scenarios.Find(c.Param("name"))
 	if err != nil {
-		return fault.New(fault.NotFound, err.Error())
+		return fault.New(fault.NotFound, "%v", err)
 	}
 	source, err := sourceOf(x)
 	if err != nil {
@@ -162,14 +162,14 @@ func doctorOn(name string) activity.Scenario {
 func (s *Site) run(c echo.Context) error {
 	x, err := scenarios.Find(c.Param("name"))
 	if err != nil {
-		return fault.New(fault.NotFound, err.Error())
+		return fault.New(fault.NotFound, "%v", err)
 	}
 	user, err := auth.Recheck(c.Request().Context())
 	switch {
 	case err != nil:
 		return err
 	case user == nil || !user.Staff:
-		return fault.New(fault.Forbidden, "Only staff can run a scenario. Log in at /admin/, or run it yourself: ddtb lab run "+x.Name)
+		return fault.New(fault.Forbidden, "Only staff can run a scenario. Log in at /admin/, or run it yourself: ddtb lab run %s", x.Name)
 	}
 	only := c.FormValue("only")
 	if only != "" && only != scene.Failure && only != scene.Fix {
@@ -185,7 +185,10 @@ const writeTimeout = 5 * time.Second // a viewer who does not take an event for 
 
 // live sends the picture of the scenario's run whenever it changes, and "done" when it has ended.
 func (s *Site) live(c echo.Context) error {
-	name := c.Param("name")
+	x, err := scenarios.Find(c.Param("name"))
+	if err != nil {
+		return fault.New(fault.NotFound, "%v", err)
+	}
 	h := c.Response().Header()
 	h.Set(echo.HeaderContentType, "text/event-stream")
 	h.Set(echo.HeaderCacheControl, "no-store")
@@ -196,7 +199,7 @@ func (s *Site) live(c echo.Context) error {
 	c.Response().WriteHeader(http.StatusOK)
 	wire := http.NewResponseController(c.Response().Writer)
 	for {
-		picture, changed := s.runner.watch(name)
+		picture, changed := s.runner.watch(x.Name)
 		if err := wire.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 			return nil // the response has begun, so there is nobody to tell
 		}
