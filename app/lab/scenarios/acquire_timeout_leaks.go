@@ -10,7 +10,7 @@ import (
 )
 
 var acquireTimeoutLeaks = scene.Scenario{
-	Number: 23, Name: "acquire-timeout-leaks", Title: "who timed out gets the connection later, and nobody gives it back",
+	Number: 23, Name: "acquire-timeout-leaks", Title: "a timed-out acquire gets its connection later",
 	Family: scene.Leaks, Message: "couldn't get a connection after 0.10 sec",
 	Why: "An acquire without a timeout of its own is wrapped: a goroutine acquires, and the caller waits for it or for a timer. " +
 		"When the timer is first, the goroutine still waits, and gets a connection later. " +

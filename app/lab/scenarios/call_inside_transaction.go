@@ -10,7 +10,7 @@ import (
 )
 
 var callInsideTransaction = scene.Scenario{
-	Number: 6, Name: "call-inside-transaction", Title: "a call to another service while a transaction is open",
+	Number: 6, Name: "call-inside-transaction", Title: "a call to another service inside a transaction",
 	Family: scene.TooLong, Message: "context deadline exceeded",
 	Why: "The code begins a transaction, calls a payment service or a mail server, and then writes. " +
 		"For the time of the call the connection does nothing, but nobody else can have it. " +

@@ -13,7 +13,7 @@ import (
 )
 
 var cancelSnowball = scene.Scenario{
-	Number: 10, Name: "cancel-snowball", Title: "clients give up, the server goes on: more backends than the pool allows",
+	Number: 10, Name: "cancel-snowball", Title: "clients give up, but their queries go on",
 	Family: scene.TooLong, Message: "FATAL: sorry, too many clients already",
 	Why: "A client gives up, the driver closes the connection, and the pool opens another. " +
 		"The request to cancel the query travels on a connection of its own, and a balancer sends it to another server, or drops it. " +

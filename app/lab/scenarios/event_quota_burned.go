@@ -18,7 +18,7 @@ const (
 )
 
 var eventQuotaBurned = scene.Scenario{
-	Number: 19, Name: "event-quota-burned", Title: "one event for each failed request, and blind for the next outage",
+	Number: 19, Name: "event-quota-burned", Title: "one event per failure, then none for the next bug",
 	Family: scene.Reporting, Message: "Your organization has used up its error quota",
 	Why: "Every failed request sends an event to Sentry. " +
 		"A short outage of the database sends thousands, and the quota of the month is used up. " +

@@ -11,7 +11,7 @@ import (
 )
 
 var halfOpen = scene.Scenario{
-	Number: 20, Name: "half-open", Title: "the network forgot the connections, and the pool hands them out",
+	Number: 20, Name: "half-open", Title: "the pool hands out connections the network forgot",
 	Family: scene.Recovery, Message: "context deadline exceeded",
 	Why: "A firewall, a NAT or a failover forgets connections that were idle, without telling either side. " +
 		"The pool has no reason to doubt them, and hands them out. " +

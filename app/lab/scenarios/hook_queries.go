@@ -11,7 +11,7 @@ import (
 )
 
 var hookQueries = scene.Scenario{
-	Number: 27, Name: "hook-queries", Title: "an error reporter's hook queries while a connection is held",
+	Number: 27, Name: "hook-queries", Title: "an error reporter's hook queries the database",
 	Family: scene.Reporting, Message: "couldn't get a connection after 0.50 sec",
 	Why: "A hook of the error reporter adds the user's name to each event, and asks the database for it. " +
 		"The event is captured while the request holds its connection, so the hook asks for a second one. " +

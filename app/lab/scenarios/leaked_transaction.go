@@ -9,7 +9,7 @@ import (
 )
 
 var leakedTransaction = scene.Scenario{
-	Number: 5, Name: "leaked-transaction", Title: "a transaction that nobody ends holds its slot and its locks",
+	Number: 5, Name: "leaked-transaction", Title: "a transaction nobody ends keeps slot and locks",
 	Family: scene.Leaks, Message: "context deadline exceeded",
 	Why: "A handler begins a transaction, finds that the form is invalid, and returns without a rollback. " +
 		"Its backend stays idle in transaction, with its slot and with the row that it locked. " +

@@ -10,7 +10,7 @@ import (
 )
 
 var lockQueue = scene.Scenario{
-	Number: 15, Name: "lock-queue", Title: "one ALTER TABLE waits behind a reader, everybody waits behind it",
+	Number: 15, Name: "lock-queue", Title: "everyone waits behind a waiting ALTER TABLE",
 	Family: scene.TooLong, Message: "context deadline exceeded",
 	Why: "A report reads the table in a long transaction, which harms nobody. " +
 		"ALTER TABLE wants a lock that excludes readers, so it waits for the report; and locks are first come first served. " +

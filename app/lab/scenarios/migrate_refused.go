@@ -10,7 +10,7 @@ import (
 const deployed = 4 // replicas that start
 
 var migrateRefused = scene.Scenario{
-	Number: 14, Name: "migrate-refused", Title: "a migration finds no slot, and every replica migrates at boot",
+	Number: 14, Name: "migrate-refused", Title: "migrations at boot find no slot",
 	Family: scene.TooMany, Message: "FATAL: remaining connection slots are reserved for non-replication superuser connections",
 	Why: "The pools may take every slot, and under load they do. " +
 		"A deploy starts replicas, each of which migrates on a connection of its own beside the pool. " +

@@ -8,7 +8,7 @@ import (
 )
 
 var missedClose = scene.Scenario{
-	Number: 2, Name: "missed-close", Title: "a middleware that does not pass the close of the response on",
+	Number: 2, Name: "missed-close", Title: "a middleware does not pass the close on",
 	Family: scene.Leaks, Message: "couldn't get a connection after 0.30 sec",
 	Why: "The framework gives the connection back when the server closes the response. " +
 		"Instrumentation wraps the response in an object of its own, and does not pass Close on. " +

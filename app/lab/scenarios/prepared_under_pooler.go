@@ -11,7 +11,7 @@ import (
 )
 
 var preparedUnderPooler = scene.Scenario{
-	Number: 21, Name: "prepared-under-pooler", Title: "cached statements behind a pooler in transaction mode",
+	Number: 21, Name: "prepared-under-pooler", Title: "cached statements behind a transaction pooler",
 	Family: scene.TooMany, Message: `ERROR: prepared statement "stmtcache_…" does not exist`,
 	Why: "The driver prepares a statement once for a connection, and refers to it by name from then on. " +
 		"In transaction mode the next transaction may run on another server connection, which does not know the name, or has it from another client. " +

@@ -2,7 +2,6 @@ package scenarios
 
 import (
 	"context"
-	"sync/atomic"
 	"time"
 
 	"ddtb/app/lab/scene"
@@ -46,15 +45,15 @@ func probeConnectsWorks(s *scene.Stage) scene.Request {
 	}
 }
 
+// sessionsReport is how long a session may take to be counted: a backend reports at most once a second.
+const sessionsReport = 1500 * time.Millisecond
+
 // countSessions counts the connections that the server says it has accepted meanwhile, without those of the lab.
 func countSessions(s *scene.Stage) {
 	before := s.Sessions()
 	s.BeforeCounting(func() {
-		var last atomic.Int64
-		for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); { // sessions report with a delay
-			_ = scene.Sleep(s.Context(), 100*time.Millisecond)
-			last.Store(int64(s.Sessions()))
+		if scene.Sleep(s.Context(), sessionsReport) == nil {
+			s.Count(s.Sessions() - before)
 		}
-		s.Count(int(last.Load()) - before)
 	})
 }

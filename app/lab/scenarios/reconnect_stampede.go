@@ -13,7 +13,7 @@ import (
 const stampedeWorkers = 18
 
 var reconnectStampede = scene.Scenario{
-	Number: 11, Name: "reconnect-stampede", Title: "after a restart every worker reconnects at once, again and again",
+	Number: 11, Name: "reconnect-stampede", Title: "after a restart every worker reconnects at once",
 	Family: scene.Recovery, Message: "FATAL: the database system is starting up",
 	Why: "A restart closes every connection at the same moment, so every worker connects at the same moment. " +
 		"The server refuses while it starts, and the workers try again without a pause. " +

@@ -10,7 +10,7 @@ import (
 )
 
 var replicasTimesPool = scene.Scenario{
-	Number: 12, Name: "replicas-times-pool", Title: "pool × replicas, doubled in a rolling deploy, is more than the slots",
+	Number: 12, Name: "replicas-times-pool", Title: "pool × replicas × 2 in a deploy exceeds the slots",
 	Family: scene.TooMany, Message: "FATAL: sorry, too many clients already",
 	Why: "A pool's maximum is set for one process, and looks modest. " +
 		"Four replicas with 5 connections each fit into 20 slots. " +

@@ -12,7 +12,7 @@ import (
 const failing = 20 // requests
 
 var reportAmplifies = scene.Scenario{
-	Number: 28, Name: "report-amplifies", Title: "an error report that touches the database connects again and again",
+	Number: 28, Name: "report-amplifies", Title: "an error report connects again and again",
 	Family: scene.Reporting, Message: "FATAL: sorry, too many clients already",
 	Why: "The error report prints the local variables of every frame of the traceback. " +
 		"Some are lazy: to be printed they query, so to be printed they connect, and are refused like the request was. " +

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"ddtb/app/lab/recipes"
 	"ddtb/app/lab/scenarios"
@@ -36,6 +37,9 @@ func TestEachScenarioSaysAllThatItsPageNeeds(t *testing.T) {
 			if text == "" {
 				t.Errorf("%s has no %s", s.Name, field)
 			}
+		}
+		if n := utf8.RuneCountInString(s.Title); n > 50 {
+			t.Errorf("%s: a title of %d characters does not fit a line of 80 beside the name", s.Name, n)
 		}
 		if n := strings.Count(s.Why, ". ") + 1; n != 3 {
 			t.Errorf("%s is explained in %d sentences, not three: %s", s.Name, n, s.Why)

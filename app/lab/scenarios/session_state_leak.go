@@ -12,7 +12,7 @@ import (
 )
 
 var sessionStateLeak = scene.Scenario{
-	Number: 26, Name: "session-state-leak", Title: "settings pass on to the next request on the same connection",
+	Number: 26, Name: "session-state-leak", Title: "settings pass on to the next request",
 	Family: scene.Leaks, Message: "the page shows the data of another customer",
 	Why: "SET changes the session, and a pool hands the session to the next request as it is. " +
 		"A request that sets its tenant, its time zone or its role leaves that behind. " +

@@ -9,7 +9,7 @@ import (
 )
 
 var slowQueryPileUp = scene.Scenario{
-	Number: 9, Name: "slow-query-pile-up", Title: "slow queries fill the pool, and an unbounded queue grows behind it",
+	Number: 9, Name: "slow-query-pile-up", Title: "slow queries fill the pool, the queue has no bound",
 	Family: scene.TooLong, Message: "couldn't get a connection after 30.00 sec",
 	Why: "Queries come faster than the pool can serve them, so requests wait. " +
 		"Nothing bounds the queue, so each waits longer than the one before, and the server works for clients that have left. " +

@@ -8,7 +8,7 @@ import (
 )
 
 var streamHoldsLease = scene.Scenario{
-	Number: 8, Name: "stream-holds-lease", Title: "streams and exports keep a connection until the client goes away",
+	Number: 8, Name: "stream-holds-lease", Title: "a stream keeps a connection to its very end",
 	Family: scene.TooLong, Message: "context deadline exceeded",
 	Why: "A stream of events lasts as long as its client watches, and it took its connection at the start. " +
 		"Between two events the connection does nothing. " +

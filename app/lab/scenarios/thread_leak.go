@@ -8,7 +8,7 @@ import (
 )
 
 var threadLeak = scene.Scenario{
-	Number: 1, Name: "thread-leak", Title: "a connection per thread, and threads that come and go",
+	Number: 1, Name: "thread-leak", Title: "a connection per thread, and threads come and go",
 	Family:  scene.Leaks,
 	Message: "FATAL: remaining connection slots are reserved for non-replication superuser connections",
 	Why: "A persistent connection belongs to the thread that opened it, and only that thread checks its age. " +

@@ -9,7 +9,7 @@ import (
 )
 
 var tooMuchAtOnce = scene.Scenario{
-	Number: 3, Name: "too-much-at-once", Title: "a connection per request, and more requests than slots",
+	Number: 3, Name: "too-much-at-once", Title: "a connection per request, more requests than slots",
 	Family:  scene.TooMany,
 	Message: "FATAL: sorry, too many clients already",
 	Why: "Each request opens a connection and closes it at its end. " +

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -31,6 +32,7 @@ const (
 type Server struct {
 	log      *slog.Logger
 	dir      string
+	lock     *os.File // held as long as the lab is there, also while its PostgreSQL restarts
 	password string
 
 	mu       sync.Mutex // held while the server starts or stops
@@ -50,8 +52,12 @@ func Open(ctx context.Context, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
 	return &Server{
-		log: log, dir: dir, password: rand.Text(),
+		log: log, dir: dir, lock: lock, password: rand.Text(),
 		options: localpg.Options{
 			Dir: filepath.Join(dir, "pg"), Volatile: true,
 			Settings: map[string]string{"superuser_reserved_connections": fmt.Sprint(reserved)},
@@ -59,26 +65,51 @@ func Open(ctx context.Context, log *slog.Logger) (*Server, error) {
 	}, os.Chmod(dir, 0o711) // for root the server runs as another user, who must get to its own part
 }
 
+// lockDir keeps the directory from other labs. The kernel drops the lock with the process, however that ends.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a file descriptor
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
 // removeLeftovers removes the directories of labs that don't run any more: their lock is free.
 func removeLeftovers(ctx context.Context, log *slog.Logger) {
 	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*")) // fails for a malformed pattern alone
 	for _, dir := range dirs {
-		if err := localpg.Remove(ctx, filepath.Join(dir, "pg")); err != nil {
-			continue // in use, being made, or not ours
-		}
-		if err := os.RemoveAll(dir); err != nil {
+		if err := removeLeftover(ctx, dir); err != nil {
 			log.Warn("what an earlier lab left can't be removed", "dir", dir, "error", err)
 		}
 	}
 }
 
+// removeLeftover leaves a directory alone that is in use, is just being made, or is not ours.
+func removeLeftover(ctx context.Context, dir string) error {
+	pg := filepath.Join(dir, "pg")
+	if _, err := os.Lstat(pg); err != nil {
+		return nil
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil
+	}
+	return errors.Join(localpg.Remove(ctx, pg), os.RemoveAll(dir), lock.Close())
+}
+
 // Version is PostgreSQL's, or "" before the first run.
 func (s *Server) Version() string { return s.version }
 
-// Close stops the server and removes its data.
+// Close stops the server and removes its data. It may be called twice.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.lock == nil {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
 	defer cancel()
 	var errs []error
@@ -89,7 +120,9 @@ func (s *Server) Close() error {
 		errs = append(errs, s.stop(ctx), localpg.Remove(ctx, s.options.Dir))
 		s.pg = nil
 	}
-	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
+	errs = append(errs, os.RemoveAll(s.dir), s.lock.Close())
+	s.lock = nil
+	return errors.Join(errs...)
 }
 
 // ensure has the server run with that many slots for applications, and nothing else on it.
