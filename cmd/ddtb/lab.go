@@ -106,7 +106,7 @@ func (c *cli) labRun(ctx context.Context, o labRun, names []string) error {
 		return &exitError{exitUsage, err}
 	}
 	if o.report != "" { // found out now rather than after minutes
-		f, err := os.OpenFile(o.report, os.O_CREATE|os.O_WRONLY, 0o644)
+		f, err := os.OpenFile(o.report, os.O_CREATE|os.O_WRONLY, 0o644) //nolint:gosec // it is for others to read
 		if err != nil {
 			return &exitError{exitUsage, fmt.Errorf("the report can't be written: %w", err)}
 		}
@@ -252,7 +252,7 @@ type progress struct {
 // newProgress is nil where standard error is no terminal.
 func (c *cli) newProgress(total int) *progress {
 	f, ok := c.err.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) { //nolint:gosec // a file descriptor
+	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return nil
 	}
 	return &progress{c, total, time.Now()}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"ddtb/app/lab/scene"
 )
 
@@ -67,7 +65,7 @@ func scraped(s *scene.Stage, scrape func(context.Context) error) scene.Request {
 
 // ignoreServer is nil for what a scrape may run into: a statement that takes too long, and no slot.
 func ignoreServer(err error) error {
-	if pgErr(err) || pgx.ErrNoRows == err {
+	if pgErr(err) {
 		return nil
 	}
 	return err

@@ -1,3 +1,4 @@
+//nolint:gosec // jitter need not be secret
 package scenarios
 
 import (

@@ -1,3 +1,4 @@
+//nolint:forbidigo // it shows what goes wrong without the helpers of pgx
 package scenarios
 
 import (

@@ -39,7 +39,7 @@ func (s *Stage) PgBouncer(size int) (through func(*pgx.ConnConfig)) {
 		return through
 	}
 	return func(cc *pgx.ConnConfig) {
-		cc.Host, cc.Port = "127.0.0.1", uint16(addr.Port) //nolint:gosec // a port
+		cc.Host, cc.Port = "127.0.0.1", uint16(addr.Port)
 		cc.Fallbacks = nil
 	}
 }
@@ -82,7 +82,7 @@ func (s *Stage) startBouncer(size int) (*net.TCPAddr, error) {
 
 // runBouncer has a shell watch PgBouncer: when this process ends, however it ends, the shell's input does too.
 func (s *Stage) runBouncer(program, ini string, cred *syscall.Credential, addr *net.TCPAddr) error {
-	cmd := exec.Command("/bin/sh", "-c", `"$1" -q "$2" & read _; kill -9 $!; wait`, "sh", program, ini) //nolint:noctx // ended below
+	cmd := exec.Command("/bin/sh", "-c", `"$1" -q "$2" & read _; kill -9 $!; wait`, "sh", program, ini) //nolint:noctx,gosec // ended below; our own paths
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: cred} // Ctrl-C on the terminal is ours to pass on
 	in, err := cmd.StdinPipe()

@@ -46,7 +46,7 @@ func (s *Stage) Proxy() *Proxy {
 // Direct makes the settings go through the proxy.
 func (p *Proxy) Direct(cc *pgx.ConnConfig) {
 	if a, ok := p.addr(); ok {
-		cc.Host, cc.Port = "127.0.0.1", uint16(a.Port) //nolint:gosec // a port
+		cc.Host, cc.Port = "127.0.0.1", uint16(a.Port)
 		for _, f := range cc.Fallbacks {
 			f.Host, f.Port = cc.Host, cc.Port
 		}

@@ -62,7 +62,7 @@ func Open(ctx context.Context, log *slog.Logger) (*Server, error) {
 			Dir: filepath.Join(dir, "pg"), Volatile: true,
 			Settings: map[string]string{"superuser_reserved_connections": fmt.Sprint(reserved)},
 		},
-	}, os.Chmod(dir, 0o711) // for root the server runs as another user, who must get to its own part
+	}, os.Chmod(dir, 0o711) //nolint:gosec // for root the server runs as another user, who must get to its own part
 }
 
 // lockDir keeps the directory from other labs. The kernel drops the lock with the process, however that ends.
@@ -71,7 +71,7 @@ func lockDir(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil { //nolint:gosec // a file descriptor
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil

@@ -164,7 +164,7 @@ func (s *Stage) Pool(size int, set ...func(*pgxpool.Config)) *pgxpool.Pool {
 	if err != nil {
 		panic(err) // an empty text can be parsed
 	}
-	cfg.ConnConfig, cfg.MaxConns = s.Config(), int32(size) //nolint:gosec // scenarios are small
+	cfg.ConnConfig, cfg.MaxConns = s.Config(), int32(size)
 	for _, f := range set {
 		f(cfg)
 	}
