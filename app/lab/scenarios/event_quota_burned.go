@@ -63,7 +63,7 @@ func eventQuotaBurnedWorks(s *scene.Stage) scene.Request {
 
 // shop fails for want of a slot first, and then by a bug.
 func shop(s *scene.Stage) scene.Request {
-	d := s.DB(func(c *config.Database) { c.Strategy = config.StrategyPerRequest })
+	d := s.DB(func(c *config.Database) { c.Strategy = "per-request" })
 	return func(ctx context.Context, n int) error {
 		if n >= outage {
 			return errPrice

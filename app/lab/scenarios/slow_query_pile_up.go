@@ -32,7 +32,7 @@ func slowQueryPileUpFails(s *scene.Stage) scene.Request {
 
 func slowQueryPileUpWorks(s *scene.Stage) scene.Request {
 	d := s.DB(func(c *config.Database) {
-		c.Strategy, c.Pool.MaxSize = config.StrategyPool, 5
+		c.Strategy, c.Pool.MaxSize = "pool", 5
 		c.Pool.Timeout, c.Pool.MaxWaiting = 250*time.Millisecond, 20
 	})
 	return func(ctx context.Context, _ int) error {

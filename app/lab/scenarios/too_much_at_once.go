@@ -39,7 +39,7 @@ func tooMuchAtOnceFails(s *scene.Stage) scene.Request {
 
 func tooMuchAtOnceWorks(s *scene.Stage) scene.Request {
 	d := s.DB(func(c *config.Database) {
-		c.Strategy, c.Pool.MaxSize, c.Pool.Timeout = config.StrategyPool, 18, 2*time.Second
+		c.Strategy, c.Pool.MaxSize, c.Pool.Timeout = "pool", 18, 2*time.Second
 	})
 	return func(ctx context.Context, _ int) error {
 		_, err := d.Exec(ctx, "SELECT pg_sleep(0.2)") // waits for one of 18 connections
