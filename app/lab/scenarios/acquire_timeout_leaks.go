@@ -11,7 +11,7 @@ import (
 
 var acquireTimeoutLeaks = scene.Scenario{
 	Number: 23, Name: "acquire-timeout-leaks", Title: "a timed-out acquire gets its connection later",
-	Family: scene.Leaks, Message: "couldn't get a connection after 0.10 sec",
+	Family: scene.Leaks, Message: "couldn't get a connection after 0.20 sec",
 	Why: "An acquire without a timeout of its own is wrapped: a goroutine acquires, and the caller waits for it or for a timer. " +
 		"When the timer is first, the goroutine still waits, and gets a connection later. " +
 		"The caller is gone, so the connection is lost: a short overload empties the pool for ever.",
@@ -19,7 +19,7 @@ var acquireTimeoutLeaks = scene.Scenario{
 	SQL: `SELECT application_name, state, count(*), min(state_change) AS since
 FROM pg_stat_activity WHERE backend_type = 'client backend' GROUP BY 1, 2;`,
 	Recipe: "leaks", Threads: scene.Threads("MagicStack/asyncpg#467"), Of: 40,
-	Load:  scene.Load{Requests: 80, Burst: 20, Every: 300 * time.Millisecond, Patience: 800 * time.Millisecond},
+	Load:  scene.Load{Requests: 80, Burst: 20, Every: 500 * time.Millisecond, Patience: 800 * time.Millisecond},
 	Value: scene.Counted, Fails: acquireTimeoutLeaksFails, Works: acquireTimeoutLeaksWorks,
 }
 
@@ -36,7 +36,7 @@ func acquireTimeoutLeaksFails(s *scene.Stage) scene.Request {
 		select {
 		case lease := <-got:
 			return lease, nil
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(200 * time.Millisecond):
 			return nil, context.DeadlineExceeded
 		}
 	})
@@ -45,7 +45,7 @@ func acquireTimeoutLeaksFails(s *scene.Stage) scene.Request {
 func acquireTimeoutLeaksWorks(s *scene.Stage) scene.Request {
 	pool := s.Pool(5)
 	return overloadThenCalm(s, func(ctx context.Context) (*pgxpool.Conn, error) {
-		ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+		ctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 		defer cancel()
 		return pool.Acquire(ctx) // gives up its place in the queue
 	})
@@ -63,7 +63,7 @@ func overloadThenCalm(s *scene.Stage, acquire func(context.Context) (*pgxpool.Co
 		}
 		defer lease.Release()
 		if n < 40 {
-			return slowly(ctx, lease, 150*time.Millisecond)
+			return slowly(ctx, lease, 300*time.Millisecond)
 		}
 		return latestPolls(ctx, lease)
 	}

@@ -19,7 +19,7 @@ var callInsideTransaction = scene.Scenario{
 	SQL: `SELECT pid, application_name, now() - state_change AS idle_for, query
 FROM pg_stat_activity WHERE state = 'idle in transaction' AND state_change < now() - interval '1 s';`,
 	Recipe: "transaction", Threads: scene.Threads("ridafkih/keeper.sh#416"),
-	Load:  scene.Load{Requests: 80, Every: 12 * time.Millisecond, Patience: 500 * time.Millisecond},
+	Load:  scene.Load{Requests: 80, Every: 12 * time.Millisecond, Patience: time.Second},
 	Fails: callInsideTransactionFails, Works: callInsideTransactionWorks,
 }
 

@@ -23,7 +23,7 @@ var cancelSnowball = scene.Scenario{
 	SQL: `SELECT application_name, count(*), max(now() - query_start) AS longest
 FROM pg_stat_activity WHERE state = 'active' GROUP BY 1;`,
 	Recipe: "pool", Threads: scene.Threads("jackc/pgx#2425"), Of: 15,
-	Load:  scene.Load{Requests: 60, Every: 25 * time.Millisecond, Patience: 200 * time.Millisecond},
+	Load:  scene.Load{Requests: 80, Every: 25 * time.Millisecond, Patience: 400 * time.Millisecond},
 	Value: scene.Above(5), Fails: cancelSnowballFails, Works: cancelSnowballWorks,
 }
 
@@ -35,7 +35,7 @@ func cancelSnowballFails(s *scene.Stage) scene.Request {
 		closeSocketAtOnce(c.ConnConfig)
 	})
 	return func(ctx context.Context, _ int) error {
-		return slowly(ctx, pool, 3*time.Second) // the client waits for 0.2 s
+		return slowly(ctx, pool, 3*time.Second) // the client waits for 0.4 s
 	}
 }
 
@@ -48,7 +48,7 @@ func cancelSnowballWorks(s *scene.Stage) scene.Request {
 		c.ConnConfig.RuntimeParams["statement_timeout"] = "100ms" // the server ends it
 	})
 	return func(ctx context.Context, _ int) error {
-		soon, cancel := context.WithTimeout(ctx, 80*time.Millisecond)
+		soon, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 		defer cancel()
 		lease, err := pool.Acquire(soon) // while there is time for the query
 		if err != nil {

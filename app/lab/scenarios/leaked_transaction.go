@@ -19,7 +19,7 @@ var leakedTransaction = scene.Scenario{
 	SQL: `SELECT pid, application_name, now() - xact_start AS open_for, query
 FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' ORDER BY xact_start;`,
 	Recipe: "transaction", Threads: scene.Threads("revel/revel#684"),
-	Load:  scene.Load{Requests: 60, Every: 10 * time.Millisecond, Patience: 400 * time.Millisecond},
+	Load:  scene.Load{Requests: 60, Every: 10 * time.Millisecond, Patience: time.Second},
 	Fails: leakedTransactionFails, Works: leakedTransactionWorks,
 }
 

@@ -9,7 +9,7 @@ import (
 
 var nestedAcquire = scene.Scenario{
 	Number: 7, Name: "nested-acquire", Title: "a holder asks its own pool for a second connection",
-	Family: scene.TooLong, Message: "couldn't get a connection after 0.50 sec",
+	Family: scene.TooLong, Message: "couldn't get a connection after 1.00 sec",
 	Why: "A request that holds a connection calls a function that takes one of its own. " +
 		"When as many requests as the pool has connections do so at the same time, each waits for what the others hold. " +
 		"Nobody can go on until a timeout frees them: a deadlock that the server can't see.",
@@ -17,7 +17,7 @@ var nestedAcquire = scene.Scenario{
 	SQL: `SELECT application_name, state, count(*), max(now() - state_change) AS longest
 FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' OR state = 'idle' GROUP BY 1, 2;`,
 	Recipe: "transaction", Threads: scene.Threads("MagicStack/asyncpg#5", "aio-libs/aiopg#113"),
-	Load:  scene.Load{Requests: 60, Burst: 6, Every: 100 * time.Millisecond, Patience: 500 * time.Millisecond},
+	Load:  scene.Load{Requests: 60, Burst: 6, Every: 100 * time.Millisecond, Patience: time.Second},
 	Fails: nestedAcquireFails, Works: nestedAcquireWorks,
 }
 

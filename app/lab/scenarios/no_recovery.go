@@ -19,7 +19,7 @@ var noRecovery = scene.Scenario{
 	SQL: `SELECT application_name, backend_start, pg_postmaster_start_time() AS server_start
 FROM pg_stat_activity WHERE backend_type = 'client backend'; -- an application that gave up is not in it`,
 	Recipe: "recovery", Threads: scene.Threads("psycopg/psycopg#1315", "rails/rails#20114"), Of: 40,
-	Load:   scene.Load{Requests: 100, Every: 25 * time.Millisecond},
+	Load:   scene.Load{Requests: 120, Every: 25 * time.Millisecond},
 	During: func(s *scene.Stage) { _ = scene.Sleep(s.Context(), 300*time.Millisecond); s.Restart() },
 	Value:  scene.Counted, Fails: noRecoveryFails, Works: noRecoveryWorks,
 }
@@ -64,7 +64,7 @@ func connections(s *scene.Stage, size int) chan *pgx.Conn {
 func lateFailures(s *scene.Stage, page func(context.Context) error) scene.Request {
 	return func(ctx context.Context, n int) error {
 		err := page(ctx)
-		if err != nil && n >= 60 {
+		if err != nil && n >= 80 {
 			s.Count(1)
 		}
 		return err

@@ -18,7 +18,7 @@ var noisyNeighbour = scene.Scenario{
 	SQL: `SELECT usename, datname, count(*), r.rolconnlimit FROM pg_stat_activity a
 JOIN pg_roles r ON r.rolname = a.usename GROUP BY 1, 2, 4 ORDER BY 3 DESC;`,
 	Recipe: "pool", Threads: []scene.Link{{Text: "createmod#1482", URL: ""}},
-	Load:  scene.Load{Requests: 80, Burst: 4, Every: 50 * time.Millisecond},
+	Load:  scene.Load{Requests: 80, Burst: 4, Every: 50 * time.Millisecond, Patience: 3 * time.Second},
 	Fails: noisyNeighbourFails, Works: noisyNeighbourWorks,
 }
 
@@ -43,13 +43,10 @@ func neighbourTakesWhatItCan(s *scene.Stage) {
 	}
 }
 
+// connectAndVote is our application: a modest pool, which connects as requests come.
 func connectAndVote(s *scene.Stage) scene.Request {
+	pool := s.Pool(8)
 	return func(ctx context.Context, n int) error {
-		conn, err := s.Connect(ctx)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = conn.Close(ctx) }()
-		return vote(ctx, conn, n+1)
+		return vote(ctx, pool, n+1)
 	}
 }

@@ -18,7 +18,7 @@ var rowsNotClosed = scene.Scenario{
 	SQL: `SELECT pid, application_name, wait_event, now() - query_start AS since, query
 FROM pg_stat_activity WHERE wait_event = 'ClientWrite' OR state LIKE 'idle in transaction%';`,
 	Recipe: "leaks", Threads: scene.Threads("jackc/pgx#2058"),
-	Load:  scene.Load{Requests: 60, Every: 10 * time.Millisecond, Patience: 300 * time.Millisecond},
+	Load:  scene.Load{Requests: 60, Every: 10 * time.Millisecond, Patience: time.Second},
 	Fails: rowsNotClosedFails, Works: rowsNotClosedWorks,
 }
 

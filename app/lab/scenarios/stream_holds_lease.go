@@ -17,7 +17,7 @@ var streamHoldsLease = scene.Scenario{
 	SQL: `SELECT pid, application_name, now() - backend_start AS connected, state, now() - state_change AS since
 FROM pg_stat_activity WHERE backend_type = 'client backend' ORDER BY 3 DESC;`,
 	Recipe: "transaction", Threads: scene.Threads("galaxyproject/galaxy#22940"),
-	Load: scene.Load{Requests: 50, Every: 20 * time.Millisecond, Patience: 2 * time.Second}, Of: 45,
+	Load: scene.Load{Requests: 50, Every: 20 * time.Millisecond, Patience: 4 * time.Second}, Of: 45,
 	Value: scene.Counted, Fails: streamHoldsLeaseFails, Works: streamHoldsLeaseWorks,
 }
 
@@ -52,9 +52,9 @@ func streamHoldsLeaseWorks(s *scene.Stage) scene.Request {
 	}
 }
 
-// ordinary is a request whose client waits for 300 ms.
+// ordinary is a request whose client waits for 0.8 s.
 func ordinary(ctx context.Context, s *scene.Stage, q querier) error {
-	ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(ctx, 800*time.Millisecond)
 	defer cancel()
 	err := latestPolls(ctx, q)
 	if err != nil {
@@ -63,9 +63,9 @@ func ordinary(ctx context.Context, s *scene.Stage, q querier) error {
 	return err
 }
 
-// watch sends an event every 100 ms, until the client leaves after 1.5 s.
+// watch sends an event every 100 ms, until the client leaves after 2.5 s.
 func watch(ctx context.Context, event func() error) error {
-	for range 15 {
+	for range 25 {
 		if err := event(); err != nil {
 			return err
 		}

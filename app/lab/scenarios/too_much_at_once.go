@@ -22,7 +22,7 @@ var tooMuchAtOnce = scene.Scenario{
 	SQL: `SELECT count(*) AS used, current_setting('max_connections') AS max
 FROM pg_stat_activity WHERE backend_type = 'client backend';`,
 	Recipe: "pool", Threads: scene.Threads("debusine#795"),
-	Slots: 22, Load: scene.Load{Requests: 200, Burst: 40, Every: 500 * time.Millisecond, Patience: 3 * time.Second},
+	Slots: 22, Load: scene.Load{Requests: 120, Burst: 40, Every: time.Second, Patience: 3 * time.Second},
 	Fails: tooMuchAtOnceFails, Works: tooMuchAtOnceWorks,
 }
 
@@ -33,7 +33,7 @@ func tooMuchAtOnceFails(s *scene.Stage) scene.Request {
 			return err
 		}
 		defer func() { _ = conn.Close(ctx) }()
-		return slowly(ctx, conn, 200*time.Millisecond)
+		return slowly(ctx, conn, 400*time.Millisecond)
 	}
 }
 
@@ -42,7 +42,7 @@ func tooMuchAtOnceWorks(s *scene.Stage) scene.Request {
 		c.Strategy, c.Pool.MaxSize, c.Pool.Timeout = "pool", 18, 2*time.Second
 	})
 	return func(ctx context.Context, _ int) error {
-		_, err := d.Exec(ctx, "SELECT pg_sleep(0.2)") // waits for one of 18 connections
+		_, err := d.Exec(ctx, "SELECT pg_sleep(0.4)") // waits for one of 18 connections
 		return err
 	}
 }
