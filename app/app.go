@@ -18,6 +18,7 @@ import (
 	"ddtb/app/auth"
 	"ddtb/app/dashboard"
 	"ddtb/app/lab"
+	labsite "ddtb/app/lab/site"
 	"ddtb/app/metrics"
 	"ddtb/app/report"
 	"ddtb/app/trace"
@@ -36,6 +37,7 @@ type App struct {
 	server *activity.Observer
 	look   *activity.Sampler
 	lab    *lab.Lab
+	scenes *labsite.Site
 	polls  *polls.Handlers
 	users  *auth.Service
 	admin  *admin.Site
@@ -104,6 +106,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 		guard: web.NewGuard(cfg.Server.BaseURL, cfg.Server.AllowedHosts...), ids: newRequestIDs(),
 	}
 	a.lab.UseSentry(cfg.Sentry)
+	a.scenes = labsite.New(a.lab.Enabled, log)
 	a.admin.Tell = a.tell
 	a.count.FollowLeases(d)
 	a.count.FollowReports(reporter)
@@ -203,6 +206,7 @@ func (a *App) switchTo(
 // at once, so that one that hangs does not use up the time of the others.
 func (a *App) Close(ctx context.Context) error {
 	a.lab.Close()
+	a.scenes.Close()
 	parts := []func() error{
 		func() error { return a.closeDB(ctx) },
 		func() error { a.closeMonitor(); return nil },

@@ -16,6 +16,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	labsite "ddtb/app/lab/site"
 	"ddtb/app/metrics"
 	"ddtb/app/report"
 	"ddtb/app/web"
@@ -25,7 +26,7 @@ import (
 func (a *App) site() web.Site {
 	site := web.Site{Name: "ddtb", Nav: []web.Link{{Path: "/polls/", Text: "Polls"}}}
 	if a.cfg.Test.Enabled {
-		site.Nav = append(site.Nav, web.Link{Path: "/test/", Text: "Tests"})
+		site.Nav = append(site.Nav, web.Link{Path: labsite.Path, Text: "Lab"}, web.Link{Path: "/test/", Text: "Tests"})
 	}
 	site.Nav = append(site.Nav, web.Link{Path: "/admin/", Text: "Admin"})
 	return site

@@ -10,6 +10,7 @@ import (
 
 	"ddtb/admin"
 	"ddtb/app/dashboard"
+	labsite "ddtb/app/lab/site"
 	"ddtb/app/metrics"
 	"ddtb/app/web"
 	"ddtb/polls"
@@ -59,8 +60,11 @@ func (a *App) table() []route {
 		{get, "/healthz", a.healthz, direct},
 		{get, "/readyz", a.readyz, direct},
 		{get, "/metrics", a.count.Handler(a.log), direct},
-		{get, "/static/*", web.Static(polls.Static, admin.Files, dashboard.Files, files), direct},
+		{get, "/static/*", web.Static(polls.Static, admin.Files, dashboard.Files, labsite.Files, files), direct},
 		{get, "/favicon.ico", web.Favicon, direct},
+	}
+	for _, r := range a.scenes.Routes() {
+		table = append(table, route{r.Method, r.Path, r.Handler, live})
 	}
 	for _, r := range a.board.Routes() {
 		table = append(table, route{r.Method, r.Path, r.Handler, live})

@@ -65,6 +65,7 @@ func (a *App) Serve(ctx context.Context, l net.Listener) error {
 	}
 	full.keepAlive = server.SetKeepAlivesEnabled
 	server.RegisterOnShutdown(a.board.Close) // its streams would not end by themselves
+	server.RegisterOnShutdown(a.scenes.Close)
 	stopped := make(chan error, 1)
 	go func() {
 		<-ctx.Done()

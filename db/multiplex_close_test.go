@@ -17,7 +17,7 @@ import (
 func TestAFailedConnectIsTheCallersErrorAsItIs(t *testing.T) {
 	dbtest.NoLeaks(t)
 	refused := errors.New("refused")
-	m := db.NewMultiplexer(db.Multiplex{}, func(context.Context) (*pgx.Conn, error) { return nil, refused }, func(*pgx.Conn) {})
+	m := db.NewMultiplexer(db.MultiplexSettings{}, func(context.Context) (*pgx.Conn, error) { return nil, refused }, func(*pgx.Conn) {})
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
@@ -34,7 +34,7 @@ func TestAFailedConnectIsTheCallersErrorAsItIs(t *testing.T) {
 
 func TestACallerLeavesAConnectThatNeverEnds(t *testing.T) {
 	dbtest.NoLeaks(t)
-	m := db.NewMultiplexer(db.Multiplex{}, func(ctx context.Context) (*pgx.Conn, error) {
+	m := db.NewMultiplexer(db.MultiplexSettings{}, func(ctx context.Context) (*pgx.Conn, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}, func(*pgx.Conn) {})
@@ -49,7 +49,7 @@ func TestACallerLeavesAConnectThatNeverEnds(t *testing.T) {
 }
 
 func TestCallersBeyondMaxInFlightAreServedInTurnOrLeave(t *testing.T) {
-	m := newMuxTest(t, db.Multiplex{Connections: 1, MaxInFlight: 2})
+	m := newMuxTest(t, db.MultiplexSettings{Connections: 1, MaxInFlight: 2})
 	m.echo(0)
 	var wg sync.WaitGroup
 	for range 2 {
@@ -73,7 +73,7 @@ func TestCallersBeyondMaxInFlightAreServedInTurnOrLeave(t *testing.T) {
 
 func TestClosingAMultiplexer(t *testing.T) {
 	t.Run("waits for the queries in flight", func(t *testing.T) {
-		m := newMuxTest(t, db.Multiplex{})
+		m := newMuxTest(t, db.MultiplexSettings{})
 		var answered atomic.Bool
 		var wg sync.WaitGroup
 		wg.Go(func() {
@@ -90,7 +90,7 @@ func TestClosingAMultiplexer(t *testing.T) {
 		}
 	})
 	t.Run("cuts them short when its time is over", func(t *testing.T) {
-		m := newMuxTest(t, db.Multiplex{})
+		m := newMuxTest(t, db.MultiplexSettings{})
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			if _, err := m.Query(context.Background(), `SELECT pg_sleep(3600)`); !errors.Is(err, db.ErrMultiplexClosed) {
@@ -106,7 +106,7 @@ func TestClosingAMultiplexer(t *testing.T) {
 		wg.Wait()
 	})
 	t.Run("takes no more queries", func(t *testing.T) {
-		m := newMuxTest(t, db.Multiplex{})
+		m := newMuxTest(t, db.MultiplexSettings{})
 		for range 2 {
 			if err := m.Close(t.Context()); err != nil {
 				t.Error(err)
@@ -123,7 +123,7 @@ func TestAServerThatHangsCostsCallersNoMoreThanTheirDeadline(t *testing.T) {
 	cfg := server.Config(t)
 	cc := muxConfig(t, cfg)
 	cc.ConnectTimeout = time.Second
-	m := openMultiplexerWith(t, cc, db.Multiplex{})
+	m := openMultiplexerWith(t, cc, db.MultiplexSettings{})
 	if _, err := muxNumber(t.Context(), m, `SELECT 1`); err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,8 @@ var layers = []struct {
 }{
 	{packages: []string{"cmd/ddtb"}},
 	{packages: []string{"app"}},
-	{packages: []string{"polls", "admin", "app/lab", "app/dashboard"}},
+	{packages: []string{"polls", "admin", "app/lab", "app/dashboard", "app/lab/site"}},
+	{packages: []string{"app/lab/scenarios", "app/lab/scene", "app/lab/recipes"}, peers: true},
 	{packages: []string{"app/web", "app/web/...", "app/auth", "app/report", "app/report/...", "app/metrics", "app/trace", "app/trace/..."}, peers: true},
 	{packages: []string{"db", "db/..."}, peers: true},
 	{packages: []string{"config"}},
@@ -30,7 +31,7 @@ var testHelpers = []string{"ddtb/db/dbtest", "ddtb/db/logtest", "ddtb/app/trace/
 
 // onlyIn names the packages that may import something from outside, for what not everyone may know.
 var onlyIn = map[string][]string{
-	"github.com/labstack/echo/v4": {"app", "app/web", "app/auth", "app/metrics", "app/lab", "app/dashboard", "polls", "admin"},
+	"github.com/labstack/echo/v4": {"app", "app/web", "app/auth", "app/metrics", "app/lab", "app/lab/site", "app/dashboard", "polls", "admin"},
 }
 
 // neverBelow lists what a package must not reach, not even through another one.
@@ -89,7 +90,7 @@ func TestAWrongImportIsNoticed(t *testing.T) {
 		},
 		"library in the wrong place": {
 			listed{ImportPath: "ddtb/db", Imports: []string{"github.com/labstack/echo/v4/middleware"}},
-			"db imports github.com/labstack/echo/v4/middleware, which belongs in app, app/web, app/auth, app/metrics, app/lab, app/dashboard, polls, admin",
+			"db imports github.com/labstack/echo/v4/middleware, which belongs in app, app/web, app/auth, app/metrics, app/lab, app/lab/site, app/dashboard, polls, admin",
 		},
 		"library in a leaf": {
 			listed{ImportPath: "ddtb/app/fault", Imports: []string{"github.com/jackc/pgx/v5"}},

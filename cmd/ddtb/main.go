@@ -157,7 +157,7 @@ Start with ` + "`ddtb run`" + `: it brings its own PostgreSQL and says what to t
 	root.AddCommand(
 		c.runCommand(), c.runserverCommand(), c.migrateCommand(), c.loaddemoCommand(),
 		c.createsuperuserCommand(), c.changepasswordCommand(), c.dbConnectionsCommand(), c.sendtestemailCommand(),
-		c.configCommand(), c.healthcheckCommand(), c.versionCommand(),
+		c.configCommand(), c.healthcheckCommand(), c.labCommand(), c.versionCommand(),
 	)
 	return root
 }
