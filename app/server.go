@@ -142,7 +142,7 @@ func (s *serving) drain(most time.Duration) {
 		if wait <= 0 {
 			return
 		}
-		time.Sleep(wait)
+		<-time.After(wait) // bounded by maxDrain
 	}
 }
 

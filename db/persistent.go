@@ -105,7 +105,7 @@ func (p *persistent) Acquire(ctx context.Context, l *Lease) error {
 			return err
 		}
 		k = &kept{conn: conn, made: time.Now(), busy: true}
-		p.own(k, workerOf(ctx))
+		p.own(workerOf(ctx), k)
 	}
 	l.Lend(k.conn, k)
 	return nil
@@ -140,7 +140,7 @@ func (p *persistent) fit(k *kept) bool {
 }
 
 // own gives the connection to the worker, if it has none yet.
-func (p *persistent) own(k *kept, worker context.Context) {
+func (p *persistent) own(worker context.Context, k *kept) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if worker == nil || p.settings.Workers > 0 || p.byOwner[worker] != nil {

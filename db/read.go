@@ -51,7 +51,7 @@ func (r reader) query(ctx context.Context, sql string, args []any) (pgx.Rows, er
 // readAgain runs a read that failed, until it succeeds or the outage lasts too long.
 func (d *DB) readAgain(ctx context.Context, sql string, args []any, who asking, err error) (rows pgx.Rows, _ error) {
 	err = retry(ctx, firstBackoff, mostBackoff/4, err, func() (err error) {
-		rows, err = d.read(ctx, sql, args, who)
+		rows, err = d.read(ctx, sql, args, who) //nolint:sqlclosecheck // the caller closes them
 		return err
 	}, func(err error) bool { return d.outage.passes(ctx, err) })
 	return rows, err
@@ -142,7 +142,7 @@ func (d *DB) readShared(ctx context.Context, sql string, args []any) (pgx.Rows, 
 	if tracer != nil {
 		ctx = tracer.TraceQueryStart(ctx, nil, pgx.TraceQueryStartData{SQL: sql, Args: args})
 	}
-	rows, err := m.query(ctx, sql, args)
+	rows, err := m.query(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
 	if tracer != nil {
 		tracer.TraceQueryEnd(ctx, nil, pgx.TraceQueryEndData{Err: err})
 	}

@@ -65,7 +65,7 @@ func (s *scrapes) next() *rendering {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	defer close(page.done)
-	time.Sleep(time.Until(s.began.Add(renderEvery)))
+	<-time.After(time.Until(s.began.Add(renderEvery))) // bounded by renderEvery
 	s.mu.Lock()
 	s.waiting = nil // whoever comes now is owed figures of after that
 	s.mu.Unlock()

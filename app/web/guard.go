@@ -83,7 +83,7 @@ type clientBody struct{ io.ReadCloser }
 // Read is part of io.Reader.
 func (b clientBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err == nil || err == io.EOF { //nolint:errorlint // as io.Reader has it
+	if err == nil || err == io.EOF {
 		return n, err
 	}
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {

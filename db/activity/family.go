@@ -110,7 +110,7 @@ const anyName = "*"
 // named reports whether a session's application_name is the one asked for: itself, with a slash and more, or,
 // where it ends in *, anything that begins so.
 func named(name, asked string) bool {
-	if begin, any := strings.CutSuffix(asked, anyName); any {
+	if begin, is := strings.CutSuffix(asked, anyName); is {
 		return strings.HasPrefix(name, begin)
 	}
 	return belongs(name, asked)

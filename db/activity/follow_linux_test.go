@@ -153,7 +153,7 @@ func trouble(s Snapshot) int {
 // program runs a real client until the test ends. input is typed, and its terminal stays open.
 func (s *stage) program(input, name string, args ...string) {
 	s.Helper()
-	cmd := osexec.Command(name, args...)
+	cmd := osexec.CommandContext(context.WithoutCancel(s.Context()), name, args...)
 	cfg := s.config(app, "wall")
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "PGHOST=" + cfg.Host, fmt.Sprintf("PGPORT=%d", cfg.Port), "PGUSER=" + app, "PGDATABASE=wall",

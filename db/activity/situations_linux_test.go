@@ -334,7 +334,7 @@ func (s *stage) hang(n int) {
 	message := binary.BigEndian.AppendUint32(nil, uint32(8+len(text)))
 	message = append(binary.BigEndian.AppendUint32(message, 196608), text...)
 	for range n {
-		conn, err := net.Dial("tcp", net.JoinHostPort(cfg.Host, strconv.Itoa(cfg.Port)))
+		conn, err := new(net.Dialer).DialContext(s.Context(), "tcp", net.JoinHostPort(cfg.Host, strconv.Itoa(cfg.Port)))
 		must(s.T, err)
 		s.Cleanup(func() { _ = conn.Close() })
 		_, err = conn.Write(message)
