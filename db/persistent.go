@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -74,10 +75,10 @@ func init() {
 type persistent struct {
 	*Connector
 	settings PersistentSettings
+	fresh    atomic.Int64 // a connection that was made before is not used again, in Unix nanoseconds
 
 	mu      sync.Mutex
 	retired bool
-	fresh   time.Time                 // a connection that was made before is not used again
 	byOwner map[context.Context]*kept // Workers = 0. That nobody removes the entry of a worker that has left is the bug
 	free    []*kept                   // Workers > 0: those that serve nobody, the longest idle first
 }
@@ -136,7 +137,7 @@ func (p *persistent) works(ctx context.Context, k *kept) bool {
 
 func (p *persistent) fit(k *kept) bool {
 	young := p.settings.ConnMaxAge == Forever || time.Since(k.made) < p.settings.ConnMaxAge
-	return young && !k.conn.IsClosed() && k.made.After(p.fresh)
+	return young && !k.conn.IsClosed() && k.made.UnixNano() > p.fresh.Load()
 }
 
 // own gives the connection to the worker, if it has none yet.
@@ -225,7 +226,8 @@ func (p *persistent) Close()                      {}
 
 func (p *persistent) closeIdle(ctx context.Context, retire bool) {
 	p.mu.Lock()
-	p.retired, p.fresh = p.retired || retire, time.Now()
+	p.retired = p.retired || retire
+	p.fresh.Store(time.Now().UnixNano())
 	idle := p.free
 	p.free = nil
 	for _, k := range p.byOwner {

@@ -70,8 +70,8 @@ func poolSpec() Spec {
 			return errors.Join(
 				atLeast("pool.max_size", s.Pool.MaxSize, 1), atLeast("pool.min_size", s.Pool.MinSize, 0),
 				atLeast("pool.max_size", s.Pool.MaxSize, s.Pool.MinSize), atLeast("pool.timeout", s.Pool.Timeout, time.Millisecond),
-				atLeast("pool.max_lifetime", s.Pool.MaxLifetime, time.Millisecond), atLeast("pool.max_idle", s.Pool.MaxIdle, time.Millisecond),
-				atLeast("pool.health_check_period", s.Pool.HealthCheckPeriod, time.Millisecond))
+				atLeast("pool.max_lifetime", s.Pool.MaxLifetime, 1), atLeast("pool.max_idle", s.Pool.MaxIdle, 1),
+				atLeast("pool.health_check_period", s.Pool.HealthCheckPeriod, 1))
 		},
 		New: newPool,
 	}

@@ -79,6 +79,7 @@ func (q *query) choice(name string, words ...string) string {
 	text := q.text(name)
 	if text != "" && !slices.Contains(words, text) {
 		q.fail("%s=%s: give one of %s.", name, short(text), strings.Join(words, ", "))
+		return ""
 	}
 	return text
 }

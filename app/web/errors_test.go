@@ -42,7 +42,7 @@ var answers = map[string]struct {
 	},
 	"a full queue": {
 		&db.ConnError{Cause: db.QueueFull, Size: 3, Leases: 3, Waiting: 100, RetryAfter: 2100 * time.Millisecond}, 503,
-		"No database connection: queue full", "and 100 requests wait", "3", slog.LevelWarn,
+		"No database connection: queue full", "so many requests wait", "3", slog.LevelWarn,
 	},
 	"slots exhausted": {
 		&db.ConnError{Cause: db.SlotsExhausted, Err: &pgconn.PgError{Code: "53300", Message: secret}}, 503,
