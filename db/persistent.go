@@ -27,9 +27,6 @@ type PersistentSettings struct {
 	Reap       bool          `toml:"reap"`                               // close the connection of a worker that has left
 }
 
-// Forever is the ConnMaxAge that is written "none": the connection is kept as long as it works.
-const Forever = time.Duration(-1)
-
 var defaultPersistent = PersistentSettings{ConnMaxAge: 10 * time.Minute}
 
 // gunicornTimeout is how long a request waits for one of a fixed number of workers. Django has no bound of its own

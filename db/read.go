@@ -133,16 +133,16 @@ func (d *DB) readShared(ctx context.Context, sql string, args []any) (pgx.Rows, 
 		defer p.exit()
 		s = p.Source
 	}
-	m := s.multiplexer()
-	if m == nil {
+	m, ok := s.strategy.(*multiplexed)
+	if !ok {
 		return nil, nil
 	}
-	s.reads.Add(1)
+	m.reads.Add(1)
 	tracer := s.options.Tracer
 	if tracer != nil {
 		ctx = tracer.TraceQueryStart(ctx, nil, pgx.TraceQueryStartData{SQL: sql, Args: args})
 	}
-	rows, err := m.query(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
+	rows, err := m.shared.query(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
 	if tracer != nil {
 		tracer.TraceQueryEnd(ctx, nil, pgx.TraceQueryEndData{Err: err})
 	}

@@ -43,7 +43,6 @@ type Source struct {
 	options  Options
 
 	acquired  atomic.Int64
-	reads     atomic.Int64 // without a lease
 	refreshed atomic.Int64 // when outdated sessions were last closed, in Unix nanoseconds
 	futile    atomic.Int64 // until then a new session would do no better, in Unix nanoseconds
 	ending    atomic.Bool  // closing, and out of time: a new lease is taken back at once
@@ -187,14 +186,10 @@ func (s *Source) Stat() Stat {
 		Connecting: int(c.connecting.Load()), Connects: c.connects.Load(), Connected: c.connected.Load(),
 		Leaked: s.leaks.leaked.Load(), Reclaimed: s.leaks.reclaimed.Load(), Nested: s.leaks.nested.Load(),
 	}
-	if p, ok := s.strategy.(interface{ aged() (lifetime, idle int64) }); ok {
-		st.AgedOut, st.IdledOut = p.aged()
+	if own, ok := s.strategy.(interface{ addStat(*Stat) }); ok {
+		own.addStat(&st)
 	}
 	s.queue.stat(&st)
-	if m := s.multiplexer(); m != nil {
-		shared := m.stat()
-		st.Shared, st.InFlight, st.Reads = shared.Connections, shared.InFlight, s.reads.Load()
-	}
 	return st
 }
 
