@@ -85,7 +85,7 @@ func readStress(c echo.Context, limits config.Test, cfg *config.Database) (*para
 	}
 	p.hold = q.duration("hold", hold, 0, limits.MaxHold)
 	if p.private && p.timeout > 0 {
-		cfg.Pool.Timeout, cfg.PerRequest.Timeout = p.timeout, p.timeout
+		setOwn(cfg, "timeout", p.timeout.String())
 	}
 	if p.timeout == timeoutOf(*cfg) {
 		p.timeout = 0
