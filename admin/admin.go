@@ -59,7 +59,6 @@ type Site struct {
 	links   []web.Link
 	options knownOptions
 	now     func() time.Time
-	csrf    *http.CrossOriginProtection
 }
 
 // New makes the admin. The links are other pages for staff, which its index and header lead to.
@@ -67,7 +66,7 @@ func New(d *db.DB, users *auth.Service, log *slog.Logger, links ...web.Link) *Si
 	for _, m := range models {
 		m.check()
 	}
-	return &Site{db: d, users: users, log: log, links: links, now: time.Now, csrf: http.NewCrossOriginProtection()}
+	return &Site{db: d, users: users, log: log, links: links, now: time.Now}
 }
 
 // Route is one address of the admin.

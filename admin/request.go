@@ -27,9 +27,6 @@ type request struct {
 	form  url.Values // of a POST
 }
 
-// maxBody is far more than the largest form: a question with a thousand choices is under 500 KB.
-const maxBody = 1 << 20
-
 // policy allows nothing but our own files: no inline script or style, no framing, no form sent elsewhere.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -40,12 +37,7 @@ func (s *Site) open(next echo.HandlerFunc) echo.HandlerFunc {
 		h := c.Response().Header()
 		h.Set("Content-Security-Policy", policy)
 		h.Set("X-Frame-Options", "DENY")
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store") // after logout, Back must not show the pages again
-		if err := s.csrf.Check(c.Request()); err != nil {
-			return fault.Wrap(fault.Forbidden, err, "This form was sent from another site, so it was refused.")
-		}
 		return next(c)
 	}
 }
@@ -127,16 +119,15 @@ func (r *request) can(m *Model, action string) bool {
 
 func (r *request) readForm() error {
 	req := r.Request()
-	req.Body = http.MaxBytesReader(r.Response(), req.Body, maxBody)
 	err := req.ParseForm()
 	if err == nil {
-		err = req.ParseMultipartForm(maxBody)
+		err = req.ParseMultipartForm(web.MaxBody) // all of it in memory
 	}
 	if errors.Is(err, http.ErrNotMultipart) { // then it was an ordinary form, and is read
 		err = nil
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return fault.New(fault.TooLarge, "The form is larger than %d KiB. Save it in smaller parts.", maxBody>>10)
+		return fault.New(fault.TooLarge, "The form is larger than %d KiB. Save it in smaller parts.", web.MaxBody>>10)
 	}
 	if err != nil {
 		return fault.Wrap(fault.Invalid, err, "The form could not be read.")

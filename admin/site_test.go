@@ -72,7 +72,7 @@ func (s *site) echo() *echo.Echo {
 			c.SetRequest(c.Request().WithContext(ctx))
 			return next(c)
 		}
-	}, s.users.Middleware)
+	}, web.NewGuard("").Middleware, s.users.Middleware)
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	a := admin.New(s.db, s.users, log, web.Link{Path: "/admin/connections/", Text: "Connections"})
 	a.Tell = func(echo.Context, error) { s.told.Add(1) }

@@ -87,7 +87,7 @@ func TestWhatTheDatabaseSaysIsAnsweredHonestly(t *testing.T) {
 				t.Errorf("%s: the form is offered again: %v\n%s", want.code, offered, a.body)
 			}
 			var attempts int64
-			if err := control.QueryRow(t.Context(), "SELECT last_value FROM attempts").Scan(&attempts); err != nil || attempts != want.attempts {
+			if err := control.QueryRow(t.Context(), "SELECT last_value FROM attempts").Scan(&attempts); err != nil || attempts != want.attempts && !(attempts == 2 && want.code == "25006") { // on a new session, once more
 				t.Errorf("%s: %d attempts, want %d; %v", want.code, attempts, want.attempts, err)
 			}
 			if lines := s.log.Lines("level="+want.level, "sqlstate="+want.code, "status="+fmt.Sprint(want.status), "request_id="+a.header("X-Request-Id")); len(lines) != 1 {

@@ -18,6 +18,7 @@ import (
 	"ddtb/app/auth"
 	"ddtb/app/dashboard"
 	"ddtb/app/lab"
+	labsite "ddtb/app/lab/site"
 	"ddtb/app/metrics"
 	"ddtb/app/report"
 	"ddtb/app/trace"
@@ -36,6 +37,7 @@ type App struct {
 	server *activity.Observer
 	look   *activity.Sampler
 	lab    *lab.Lab
+	scenes *labsite.Site
 	polls  *polls.Handlers
 	users  *auth.Service
 	admin  *admin.Site
@@ -44,6 +46,8 @@ type App struct {
 	count  *metrics.Metrics
 	trace  *trace.Tracing
 	ready  *readiness
+	guard  *web.Guard
+	ids    *requestIDs
 	echo   *echo.Echo
 
 	patterns  map[string]bool // of the routes; written while they are bound
@@ -56,7 +60,7 @@ type surroundings struct{ stateDir, version string }
 // Option is something about the surroundings of the process that New may be told.
 type Option func(*surroundings)
 
-// WithStateDir has all processes that are given the same folder share one limit on mails and events.
+// WithStateDir keeps the limits on mails and events over a restart, in a file of the directory.
 func WithStateDir(dir string) Option { return func(s *surroundings) { s.stateDir = dir } }
 
 // WithVersion names the program's version in metrics, traces and events.
@@ -79,7 +83,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 		return nil, err
 	}
 	count := metrics.New(around.version)
-	d, err := db.OpenWith(database, db.Options{Log: log, Tracer: tracer(cfg, count, traces)})
+	d, err := db.OpenWith(database, db.Options{Log: log, Tracer: tracer(cfg, traces), OnAcquire: count.Acquires().Ended})
 	if err != nil {
 		return nil, errors.Join(err, traces.Close(ctx))
 	}
@@ -99,8 +103,10 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 		lab:   lab.New(d, observer, cfg.Test, log),
 		polls: polls.New(polls.NewStore(d), time.Now),
 		ready: &readiness{db: d, server: observer}, patterns: map[string]bool{},
+		guard: web.NewGuard(cfg.Server.BaseURL, cfg.Server.AllowedHosts...), ids: newRequestIDs(),
 	}
 	a.lab.UseSentry(cfg.Sentry)
+	a.scenes = labsite.New(a.lab.Enabled, log)
 	a.admin.Tell = a.tell
 	a.count.FollowLeases(d)
 	a.count.FollowReports(reporter)
@@ -120,10 +126,13 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 
 // openEye connects to look at the server while there is room: later, when every slot is taken, it would be late. It
 // fails when strict_budget is set and more connections are allowed here than the server has slots for.
-func (a *App) openEye(ctx context.Context) error {
+func (a *App) openEye(ctx context.Context) error { return a.checkBudget(ctx, a.server, a.cfg) }
+
+// checkBudget is asked at the start and for each new configuration.
+func (a *App) checkBudget(ctx context.Context, server *activity.Observer, cfg *config.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	budget, err := a.server.CheckBudget(ctx, a.cfg.Databases["default"], a.cfg.Server)
+	budget, err := server.CheckBudget(ctx, cfg.Databases["default"], cfg.Server)
 	switch _, refused := errors.AsType[*activity.BudgetError](err); {
 	case refused:
 		return err
@@ -133,6 +142,23 @@ func (a *App) openEye(ctx context.Context) error {
 		a.log.WarnContext(ctx, budget.String())
 	}
 	return nil
+}
+
+// checkNewBudget is checkBudget for a configuration whose database may be on another server.
+func (a *App) checkNewBudget(ctx context.Context, cfg *config.Config) error {
+	database := cfg.Databases["default"]
+	if database == a.db.Config() && cfg.Server.Replicas == a.cfg.Server.Replicas && cfg.Server.StrictBudget == a.cfg.Server.StrictBudget {
+		return nil
+	}
+	server := a.server
+	if !database.SameServer(a.db.Config()) {
+		var err error
+		if server, err = activity.NewObserver(database); err != nil {
+			return fmt.Errorf("database settings: %w", err)
+		}
+		defer server.Close()
+	}
+	return a.checkBudget(ctx, server, cfg)
 }
 
 // Handler answers every request.
@@ -148,6 +174,9 @@ func (a *App) Server() *activity.Observer { return a.server }
 // its strategy and its sizes, and the test endpoints. No request fails. restart names what else was changed.
 func (a *App) Reconfigure(ctx context.Context, cfg *config.Config) (restart []string, err error) {
 	a.report.Hide(cfg.Databases["default"].Password) // before anything can fail with it
+	if err := a.checkNewBudget(ctx, cfg); err != nil {
+		return nil, err
+	}
 	read := func(config.Database) (config.Database, error) { return cfg.Databases["default"], nil }
 	if _, _, err := a.switchTo(ctx, read); err != nil {
 		return nil, err
@@ -173,13 +202,34 @@ func (a *App) switchTo(
 	return before, after, a.db.Switch(ctx, after)
 }
 
-// Close ends what New began, after the last request. When ctx ends first, leases are taken back.
+// Close ends what New began, after the last request. When ctx ends first, leases are taken back. The parts are closed
+// at once, so that one that hangs does not use up the time of the others.
 func (a *App) Close(ctx context.Context) error {
 	a.lab.Close()
-	err := a.db.Close(ctx)
-	if err != nil {
-		err = fmt.Errorf("not all connections came back in time, and were cut: %w", err)
+	a.scenes.Close()
+	parts := []func() error{
+		func() error { return a.closeDB(ctx) },
+		func() error { a.closeMonitor(); return nil },
+		func() error { return a.trace.Close(ctx) },
+		func() error { return a.report.Close(ctx) },
 	}
+	errs := make([]error, len(parts))
+	var wg sync.WaitGroup
+	for i, part := range parts {
+		wg.Go(func() { errs[i] = part() })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (a *App) closeDB(ctx context.Context) error {
+	if err := a.db.Close(ctx); err != nil {
+		return fmt.Errorf("not all connections came back in time, and were cut: %w", err)
+	}
+	return nil
+}
+
+func (a *App) closeMonitor() {
 	a.count.Close()
 	if a.board != nil {
 		a.board.Close()
@@ -188,7 +238,4 @@ func (a *App) Close(ctx context.Context) error {
 		a.look.Stop()
 	}
 	a.server.Close()
-	traced := make(chan error, 1)
-	go func() { traced <- a.trace.Close(ctx) }() // a collector that hangs must not use up the time of the mails
-	return errors.Join(err, a.report.Close(ctx), <-traced)
 }

@@ -400,18 +400,30 @@ func TestStreamsEndWithTheServer(t *testing.T) {
 	}
 }
 
-func TestNoMoreThanAHundredWatch(t *testing.T) {
+func TestNoMoreThanAHundredWatchAndOfOneUserNoMoreThanTwenty(t *testing.T) {
 	s := newBoard(t, nil)
-	cookie := s.login("ada")
+	control := dbtest.Control(t, s.cfg.Databases["default"])
 	var viewers []*viewer
-	for range 100 {
-		v := s.watch(cookie)
-		if v.resp.StatusCode != 200 {
-			t.Fatal(v.resp.Status)
+	var cookie string
+	for user := range 5 {
+		name := fmt.Sprint("watcher", user)
+		s.addStaff(control, name)
+		cookie = s.login(name)
+		for range 20 {
+			v := s.watch(cookie)
+			if v.resp.StatusCode != 200 {
+				t.Fatal(v.resp.Status)
+			}
+			viewers = append(viewers, v)
 		}
-		viewers = append(viewers, v)
+		if user == 0 {
+			if a := s.get(eventStream, "Cookie", cookie); a.StatusCode != 503 || !strings.Contains(a.body, "in 20 windows already") {
+				t.Errorf("the 21st of one user: %s\n%s", a.Status, a.body)
+			}
+		}
 	}
-	if a := s.get(eventStream, "Cookie", cookie); a.StatusCode != 503 || a.header("Retry-After") == "" || !strings.Contains(a.body, "As many watch") {
+	last := s.login("ada")
+	if a := s.get(eventStream, "Cookie", last); a.StatusCode != 503 || a.header("Retry-After") == "" || !strings.Contains(a.body, "As many watch") {
 		t.Errorf("the 101st: %s\n%s", a.Status, a.body)
 	}
 	if st := s.DB().Stat(); st.Leases > 0 || st.Open() > 2 {
@@ -419,7 +431,7 @@ func TestNoMoreThanAHundredWatch(t *testing.T) {
 	}
 	_ = viewers[0].resp.Body.Close()
 	dbtest.Eventually(t, "when one leaves, there is room for another", func() bool {
-		v := s.watch(cookie)
+		v := s.watch(last)
 		defer func() { _ = v.resp.Body.Close() }()
 		return v.resp.StatusCode == 200
 	})
@@ -886,7 +898,7 @@ func TestViewersAskForTheirRightsOneAfterAnother(t *testing.T) {
 	s := newBoard(t, func(c *config.Config) { setDatabase(c, perRequest) })
 	cookie := s.login("ada")
 	var viewers []*viewer
-	for range 60 {
+	for range 20 { // as many as one user may have
 		v := s.watch(cookie)
 		v.mustNext()
 		viewers = append(viewers, v)
@@ -895,6 +907,6 @@ func TestViewersAskForTheirRightsOneAfterAnother(t *testing.T) {
 	s.post("/admin/auth/group/add/", url.Values{"name": {"Editors"}, "_save": {"Save"}}, "Cookie", cookie) // which forgets who everybody is
 	pastNow(viewers)
 	if asked := s.DB().Stat().Connects - before; asked < 2 || asked > 6 {
-		t.Errorf("a change of a group and 60 viewers of one session made %d attempts to connect", asked)
+		t.Errorf("a change of a group and 20 viewers of one session made %d attempts to connect", asked)
 	}
 }

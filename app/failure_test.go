@@ -166,7 +166,7 @@ func TestAClientThatHangsUpInTheQueueIsNoFailure(t *testing.T) {
 		t.Error(err)
 	}
 	dbtest.Eventually(t, "nobody waits any more", func() bool { return s.DB().Stat().Waiting == 0 })
-	dbtest.Eventually(t, "the log has it, for those who look", func() bool { return s.log.Count("level=DEBUG", "status=499") == 1 })
+	dbtest.Eventually(t, "the log has it, for those who look", func() bool { return s.log.Count("level=DEBUG", "the client went away", "status=499") == 1 })
 	if warned := append(s.log.Lines("level=WARN"), s.log.Lines("level=ERROR")...); len(warned) > 0 {
 		t.Errorf("the log makes a failure of it:\n%s", warned)
 	}
@@ -204,7 +204,7 @@ func TestARequestThatWaitedTooLongOrFoundTheQueueFullIsToldSo(t *testing.T) {
 	defer other.Release()
 	answers := s.atOnce(1)
 	dbtest.Eventually(t, "the queue is full", func() bool { return s.DB().Stat().Waiting == 1 })
-	mustContain(t, s.get("/polls/"), 503, "are busy, and 1 request waits for one already: this one would have come too late.")
+	mustContain(t, s.get("/polls/"), 503, "are busy, and so many requests wait for one that this one would have waited too long.")
 	other.Release()
 	if a := <-answers; a.StatusCode != http.StatusOK {
 		t.Errorf("the one that waited: %s", a.Status)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -43,11 +44,12 @@ func (a *App) readyz(c echo.Context) error {
 // connects, or many probes, would add to the crowd that it is to warn of. That connection works also while no other
 // can be had, so it asks as well how requests fare.
 type readiness struct {
-	db     *db.DB
-	server *activity.Observer
-	mu     sync.Mutex
-	asked  time.Time
-	last   Ready
+	db       *db.DB
+	server   *activity.Observer
+	stopping atomic.Bool
+	mu       sync.Mutex
+	asked    time.Time
+	last     Ready
 }
 
 const (
@@ -57,6 +59,9 @@ const (
 )
 
 func (r *readiness) check(ctx context.Context) Ready {
+	if r.stopping.Load() {
+		return Ready{Detail: "The server is stopping."}
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if time.Since(r.asked) < askEvery {

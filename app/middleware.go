@@ -1,122 +1,181 @@
 package app
 
 import (
+	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
+	"runtime"
+	"strconv"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/labstack/echo/v4"
-	"github.com/labstack/echo/v4/middleware"
 
-	"ddtb/app/fault"
+	labsite "ddtb/app/lab/site"
 	"ddtb/app/metrics"
 	"ddtb/app/report"
 	"ddtb/app/web"
 )
 
-// maxBody is the most that a form may have.
-const maxBody = "1M"
-
-// contentSecurityPolicy lets a page load what comes from here and nothing else: no inline script or style.
-const contentSecurityPolicy = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
-
-// middleware is what every request passes, outermost first.
-func (a *App) middleware() []echo.MiddlewareFunc {
-	site := &web.Site{Name: "ddtb", Nav: []web.Link{{Path: "/polls/", Text: "Polls"}}}
+// site is what the header of every page shows.
+func (a *App) site() web.Site {
+	site := web.Site{Name: "ddtb", Nav: []web.Link{{Path: "/polls/", Text: "Polls"}}}
 	if a.cfg.Test.Enabled {
-		site.Nav = append(site.Nav, web.Link{Path: "/test/", Text: "Tests"})
+		site.Nav = append(site.Nav, web.Link{Path: labsite.Path, Text: "Lab"}, web.Link{Path: "/test/", Text: "Tests"})
 	}
 	site.Nav = append(site.Nav, web.Link{Path: "/admin/", Text: "Admin"})
-	return []echo.MiddlewareFunc{
-		a.count.Middleware(a.pattern),
-		middleware.RequestID(),
-		a.traced,
-		secure,
-		site.Middleware(),
-		answerErrors,
-		recoverPanics,
-		sameOrigin(),
-		middleware.BodyLimit(maxBody),
-		web.KeepForms,
+	return site
+}
+
+// front is what every request passes, in one function: each further one would cost every request an allocation.
+// Errors are answered within it, so that their pages have the headers too.
+func (a *App) front(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		began, route := time.Now(), a.pattern(c)
+		a.setHeaders(c)
+		finish := a.startTraces(c, route)
+		cut := true
+		defer func() { a.answered(c, route, began, cut, finish) }()
+		if err := a.guarded(c, next); err != nil {
+			c.Error(err)
+		}
+		cut = false
+		return nil
 	}
 }
 
-// traced begins the traces of a request, and ends them after its scope: so that they have its acquires and queries.
-func (a *App) traced(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		r, route := c.Request(), a.pattern(c)
-		if untraced[route] || strings.Contains(r.Header.Get(echo.HeaderAccept), "text/event-stream") {
-			return next(c) // a stream's trace would have no end, and that of a probe nothing in it
+// answered counts, traces and logs a request whose answer was written, or cut by a panic that goes through.
+func (a *App) answered(c echo.Context, route string, began time.Time, cut bool, finish func(status int)) {
+	status := metrics.Status(c)
+	if cut {
+		status = http.StatusInternalServerError // its header said otherwise, but it did not get whole
+	}
+	took := time.Since(began)
+	a.count.Answered(c, route, status, took)
+	if finish != nil {
+		finish(status)
+	}
+	if a.log.Enabled(context.Background(), slog.LevelDebug) {
+		r := c.Request()
+		a.log.Debug("request", "method", web.Cut(r.Method), "path", web.Cut(r.URL.Path), "status", status, "took", took,
+			"client", c.RealIP(), "request_id", c.Response().Header().Get(echo.HeaderXRequestID))
+	}
+}
+
+var errNothingWritten = errors.New("the handler returned without an answer")
+
+// guarded runs the handler, and makes an error of a panic, except of the one by which a response is cut.
+func (a *App) guarded(c echo.Context, next echo.HandlerFunc) (err error) {
+	defer func() {
+		if thrown := recover(); thrown != nil {
+			err = panicked(thrown)
 		}
-		method := metrics.Method(r.Method)
-		ctx, finishSentry := a.report.StartRequest(r.Context(), method, route)
-		ctx, finish := a.trace.StartRequest(ctx, r.Header, method, route)
-		if ctx != r.Context() {
-			c.SetRequest(r.WithContext(ctx))
-		}
-		cut := true
-		defer func() {
-			status := metrics.Status(c)
-			if cut {
-				status = http.StatusInternalServerError // as in the metrics: its header said otherwise, but it did not get whole
-			}
-			finish(status)
-			finishSentry(status)
-		}()
-		err := next(c)
-		cut = false
+	}()
+	if err := a.guard.Check(c); err != nil {
 		return err
+	}
+	if c.Request().Method == http.MethodPost {
+		next = web.KeepForms(next)
+	}
+	err = next(c)
+	if err == nil && !c.Response().Committed {
+		return errNothingWritten // net/http would make a 200 of it
+	}
+	return err
+}
+
+// panicStack bounds the stack in the log. Those of all goroutines would stop every request meanwhile.
+const panicStack = 4 << 10
+
+func panicked(thrown any) error {
+	if thrown == http.ErrAbortHandler { //nolint:errorlint // the very same, as net/http compares it
+		panic(thrown)
+	}
+	stack := make([]byte, panicStack)
+	stack = stack[:runtime.Stack(stack, false)]
+	return report.WithStack(fmt.Errorf("panic: %v\n%s", thrown, stack))
+}
+
+// Headers of every answer. The slices are shared: who sets another value replaces the slice.
+var (
+	contentSecurityPolicy = []string{
+		// what comes from here and nothing else: no inline script or style
+		"default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'",
+	}
+	noSniff    = []string{"nosniff"}
+	sameOrigin = []string{"same-origin"}
+)
+
+func (a *App) setHeaders(c echo.Context) {
+	h := c.Response().Header()
+	h[echo.HeaderContentSecurityPolicy] = contentSecurityPolicy
+	h[echo.HeaderXContentTypeOptions] = noSniff
+	h[echo.HeaderReferrerPolicy] = sameOrigin
+	h["Cross-Origin-Opener-Policy"] = sameOrigin
+	id := c.Request().Header.Get(echo.HeaderXRequestID)
+	if !isRequestID(id) {
+		id = a.ids.next()
+	}
+	h[http.CanonicalHeaderKey(echo.HeaderXRequestID)] = []string{id}
+}
+
+// isRequestID reports whether a request's own id may go into answers, logs and mails.
+func isRequestID(id string) bool {
+	if len(id) == 0 || len(id) > 64 {
+		return false
+	}
+	for i := range len(id) {
+		switch b := id[i]; {
+		case b >= 'a' && b <= 'z', b >= 'A' && b <= 'Z', b >= '0' && b <= '9', b == '-', b == '_', b == '.', b == '=':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// requestIDs makes ids that no other process has, and no other request of this one.
+type requestIDs struct {
+	process string
+	last    atomic.Uint64
+}
+
+func newRequestIDs() *requestIDs {
+	return &requestIDs{process: strings.ToLower(rand.Text()[:12]) + "-"}
+}
+
+func (ids *requestIDs) next() string {
+	b := make([]byte, 0, 32)
+	return string(strconv.AppendUint(append(b, ids.process...), ids.last.Add(1), 36))
+}
+
+// startTraces begins the traces of a request, and ends them after its scope: so that they have its acquires and
+// queries. finish is nil where there are none.
+func (a *App) startTraces(c echo.Context, route string) (finish func(status int)) {
+	r := c.Request()
+	if untraced[route] || strings.Contains(r.Header.Get(echo.HeaderAccept), "text/event-stream") {
+		return nil // a stream's trace would have no end, and that of a probe nothing in it
+	}
+	method := metrics.Method(r.Method)
+	ctx, finishSentry := a.report.StartRequest(r.Context(), method, route)
+	ctx, finishTrace := a.trace.StartRequest(ctx, r.Header, method, route)
+	if ctx == r.Context() {
+		return nil
+	}
+	c.SetRequest(r.WithContext(ctx))
+	return func(status int) {
+		finishTrace(status)
+		finishSentry(status)
 	}
 }
 
 // untraced are the routes that never query and have nothing to show.
 var untraced = map[string]bool{
 	"/healthz": true, "/readyz": true, "/metrics": true, "/static/*": true, "/favicon.ico": true, metrics.Other: true,
-}
-
-func secure(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		h := c.Response().Header()
-		h.Set(echo.HeaderContentSecurityPolicy, contentSecurityPolicy)
-		h.Set(echo.HeaderXContentTypeOptions, "nosniff")
-		h.Set(echo.HeaderReferrerPolicy, "same-origin")
-		h.Set("Cross-Origin-Opener-Policy", "same-origin")
-		return next(c)
-	}
-}
-
-// answerErrors answers an error within the middlewares before it, so that its page has their headers.
-func answerErrors(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		if err := next(c); err != nil {
-			c.Error(err)
-		}
-		return nil
-	}
-}
-
-// recoverPanics makes a panic an error with its stack, except the one by which a response is cut.
-func recoverPanics(next echo.HandlerFunc) echo.HandlerFunc {
-	return middleware.RecoverWithConfig(middleware.RecoverConfig{
-		DisableErrorHandler: true,
-		DisableStackAll:     true, // those of all goroutines would stop every request meanwhile
-		LogErrorFunc: func(_ echo.Context, err error, stack []byte) error {
-			return report.WithStack(fmt.Errorf("panic: %v\n%s", err, stack)) //nolint:errorlint // whatever was thrown, it is a bug
-		},
-	})(next)
-}
-
-// sameOrigin refuses a form that another site sent in a visitor's name.
-func sameOrigin() echo.MiddlewareFunc {
-	protection := http.NewCrossOriginProtection()
-	return func(next echo.HandlerFunc) echo.HandlerFunc {
-		return func(c echo.Context) error {
-			if err := protection.Check(c.Request()); err != nil {
-				return fault.Wrap(fault.Forbidden, err, "This form came from another site. Open the page here and send it again.")
-			}
-			return next(c)
-		}
-	}
 }
 
 // scope gives the request its own use of the database, and takes back at its end what it still holds.

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -189,4 +190,64 @@ func keepsSilent(tb testing.TB) (port int) {
 	}()
 	tb.Cleanup(func() { _ = l.Close(); <-done })
 	return l.Addr().(*net.TCPAddr).Port
+}
+
+// BenchmarkRefusedCPU is the processor time of a page that is refused at once, as a share of one that is served. Client,
+// application and kernel count for both; what PostgreSQL spends on the served page does not, so the true share is less.
+// The goal is 0.25 for each cause.
+func BenchmarkRefusedCPU(b *testing.B) {
+	served := siteOn(b, dbtest.Config(b), func(c *config.Config) { setDatabase(c, pool) })
+	served.loadDemo()
+	cases := []struct {
+		cause   db.Cause
+		site    *site
+		prepare func(*site) (end func())
+	}{
+		{db.CircuitOpen, siteOn(b, nobodyListens(b), nil), func(s *site) func() {
+			dbtest.Eventually(b, "the circuit is open", func() bool { return strings.Contains(s.get("/polls/").body, string(db.CircuitOpen)) })
+			return func() {}
+		}},
+		{db.QueueFull, siteOn(b, dbtest.Config(b), func(c *config.Config) {
+			setDatabase(c, func(d *config.Database) {
+				pool(d)
+				d.Pool.MaxSize, d.Pool.MaxWaiting, d.Pool.Timeout = 1, 1, 10*time.Minute
+			})
+		}), func(s *site) func() {
+			lease, err := s.DB().Acquire(b.Context())
+			if err != nil {
+				b.Fatal(err)
+			}
+			waiter := s.atOnce(1)
+			dbtest.Eventually(b, "the queue is full", func() bool { return s.DB().Stat().Waiting == 1 })
+			return func() { lease.Release(); <-waiter }
+		}},
+	}
+	client := newClient()
+	defer client.CloseIdleConnections()
+	for _, c := range cases {
+		b.Run(string(c.cause), func(b *testing.B) {
+			defer c.prepare(c.site)()
+			var refusing, serving time.Duration
+			for b.Loop() {
+				refusing += cpuOf(func() { timed(b, client, c.site.url+"/polls/", http.StatusServiceUnavailable) })
+				serving += cpuOf(func() { timed(b, client, served.url+"/polls/", http.StatusOK) })
+			}
+			b.ReportMetric(refusing.Seconds()/serving.Seconds(), "of-served")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// cpuOf is the processor time of this process while once runs two hundred times: the clock for it is coarse.
+func cpuOf(once func()) time.Duration {
+	used := func() time.Duration {
+		var u syscall.Rusage
+		_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u) // can't fail for oneself
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	before := used()
+	for range 200 {
+		once()
+	}
+	return used() - before
 }

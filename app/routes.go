@@ -10,6 +10,7 @@ import (
 
 	"ddtb/admin"
 	"ddtb/app/dashboard"
+	labsite "ddtb/app/lab/site"
 	"ddtb/app/metrics"
 	"ddtb/app/web"
 	"ddtb/polls"
@@ -39,7 +40,7 @@ const (
 
 // table is every address there is.
 func (a *App) table() []route {
-	test := a.lab.Guard
+	test := func(h echo.HandlerFunc) echo.HandlerFunc { return a.lab.Guard(a.guard.OwnHost(h)) }
 	table := []route{
 		{get, "/", a.home, direct},
 		{get, polls.ListRoute, a.polls.List, page},
@@ -58,9 +59,12 @@ func (a *App) table() []route {
 
 		{get, "/healthz", a.healthz, direct},
 		{get, "/readyz", a.readyz, direct},
-		{get, "/metrics", echo.WrapHandler(a.count.Handler(a.log)), direct},
-		{get, "/static/*", web.Static(polls.Static, admin.Files, dashboard.Files, files), direct},
+		{get, "/metrics", a.count.Handler(a.log), direct},
+		{get, "/static/*", web.Static(polls.Static, admin.Files, dashboard.Files, labsite.Files, files), direct},
 		{get, "/favicon.ico", web.Favicon, direct},
+	}
+	for _, r := range a.scenes.Routes() {
+		table = append(table, route{r.Method, r.Path, r.Handler, live})
 	}
 	for _, r := range a.board.Routes() {
 		table = append(table, route{r.Method, r.Path, r.Handler, live})
@@ -78,7 +82,8 @@ func (a *App) routes() *echo.Echo {
 	e.Logger.SetOutput(io.Discard) // everything is logged in one place, through slog
 	e.HTTPErrorHandler = web.HandleErrors(a.log, a.tell)
 	e.IPExtractor = clientAddress(a.cfg.Server.TrustedProxies)
-	e.Use(a.middleware()...)
+	a.site().On(e)
+	e.Use(a.front)
 	table := a.table()
 	bound := map[string]bool{}
 	for _, r := range table {

@@ -107,7 +107,7 @@ func everyAddressAnswers(t *testing.T, s *site) {
 // Those of the admin are followed up by its own tests; here a stranger asks for each.
 func everyRouteIsThere(t *testing.T, s *site) {
 	for _, r := range s.Addresses() {
-		method, path := r[0], strings.NewReplacer(":id", "1", "*", "polls/style.css").Replace(r[1])
+		method, path := r[0], strings.NewReplacer(":id", "1", ":name", "thread-leak", "*", "polls/style.css").Replace(r[1])
 		if strings.HasPrefix(path, "/test/") && path != "/test/" {
 			path += "?threads=0&count=0"
 		}

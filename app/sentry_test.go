@@ -228,7 +228,7 @@ func TestAParameterOfTheSentryExperimentThatCanNotBeReadIsNamed(t *testing.T) {
 		"hook=x": "none, queries", "transport=x": "async, sync", "hook=none&hook=none": "give it once",
 		"hook=queries&max_size=4": "from 1 to 3", "max_size=0": "from 1 to 3",
 		"timeout=0": "from 1ms to 20s", "timeout=21s": "from 1ms to 20s", "delay=61s": "from 0s to 1m0s", "delay=-1s": "from 0s to 1m0s",
-		"strategy=x": "pool, persistent, per-request", "threads=3": "There is no parameter",
+		"strategy=x": "multiplex, per-request, persistent, pool", "threads=3": "There is no parameter",
 	} {
 		mustContain(t, s.get(interaction+"?"+query), 400, words)
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,12 +31,29 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	return l, nil
 }
 
-// Serve answers requests on l until ctx ends, then waits for those under way for as long as the configuration's
-// shutdown_timeout says, and ends what New began.
+// How the time that a stop may take, shutdown_timeout, is shared out. It is the whole: whatever hangs, Serve returns
+// within it, because what runs the process kills it then.
+const (
+	drainShare    = 0.2  // answers go on, and say "Connection: close"
+	requestsShare = 0.6  // requests under way may end
+	closeShare    = 0.75 // mails, events and traces may be sent
+	stopShare     = 0.9  // then what still hangs is left behind
+)
+
+// A drain ends early when no request came for drainQuiet: then no balancer sends any more. It lasts maxDrain at most.
+const (
+	drainQuiet = 500 * time.Millisecond
+	maxDrain   = 2 * time.Second
+)
+
+// Serve answers requests on l until ctx ends. Then it is unready, goes on for a moment while clients and balancers
+// learn of it, waits for the requests under way, and ends what New began, all within the configuration's
+// shutdown_timeout.
 func (a *App) Serve(ctx context.Context, l net.Listener) error {
-	clients := newClients()
+	clients, full := newClients(), &crowd{most: mostClients(descriptors()), log: a.log}
+	s := &serving{App: a, clients: clients, crowd: full}
 	server := &http.Server{
-		Handler:           a.Handler(),
+		Handler:           s,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      2*a.cfg.Test.MaxHold + time.Minute, // the longest answer is a stress run's
@@ -45,37 +63,118 @@ func (a *App) Serve(ctx context.Context, l net.Listener) error {
 		ConnContext:       clients.begin,
 		ConnState:         clients.changed,
 	}
+	full.keepAlive = server.SetKeepAlivesEnabled
 	server.RegisterOnShutdown(a.board.Close) // its streams would not end by themselves
+	server.RegisterOnShutdown(a.scenes.Close)
 	stopped := make(chan error, 1)
 	go func() {
 		<-ctx.Done()
-		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.Server.ShutdownTimeout)
-		defer cancel()
-		err := server.Shutdown(patience)
-		if err != nil {
-			err = errors.Join(fmt.Errorf("requests were still under way after %v, and were cut", a.cfg.Server.ShutdownTimeout), server.Close())
-		}
-		clients.quiet.Stop()
-		stopped <- errors.Join(err, a.Close(patience))
+		stopped <- s.stop(context.WithoutCancel(ctx), server)
 	}()
-	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(bound(l, full)); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve: %w", err)
 	}
 	return <-stopped
 }
 
+// serving is an App that serves, with what its stop must know.
+type serving struct {
+	*App
+	clients  *clients
+	crowd    *crowd
+	stopping atomic.Bool
+	last     atomic.Int64 // when the last request came while stopping, in Unix nanoseconds
+}
+
+// ServeHTTP is part of http.Handler. While the server stops or is crowded, no connection stays open after its answer.
+func (s *serving) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.stopping.Load() {
+		s.last.Store(time.Now().UnixNano())
+		w.Header().Set("Connection", "close")
+	} else if s.crowd.full.Load() {
+		w.Header().Set("Connection", "close")
+	}
+	s.echo.ServeHTTP(w, r)
+}
+
+func (s *serving) stop(ctx context.Context, server *http.Server) error {
+	total, began := s.cfg.Server.ShutdownTimeout, time.Now()
+	until := func(share float64) (context.Context, context.CancelFunc) {
+		return context.WithDeadline(ctx, began.Add(time.Duration(share*float64(total))))
+	}
+	s.drain(time.Duration(drainShare * float64(total)))
+	requests, cancel := until(requestsShare)
+	defer cancel()
+	err := server.Shutdown(requests)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("requests were still under way after %.1f s, and were cut", time.Since(began).Seconds()), server.Close())
+	}
+	s.clients.quiet.Stop()
+	rest, cancel := until(closeShare)
+	defer cancel()
+	hard, cancel := until(stopShare)
+	defer cancel()
+	closed := make(chan error, 1)
+	go func() { closed <- s.Close(rest) }()
+	select {
+	case cerr := <-closed:
+		return errors.Join(err, cerr)
+	case <-hard.Done():
+		return errors.Join(err, fmt.Errorf("the stop took longer than server.shutdown_timeout (%v) allows: what still hung was left behind", total))
+	}
+}
+
+// drain says that the server is unready, and goes on until nobody sends requests any more, for at most the given time.
+func (s *serving) drain(most time.Duration) {
+	s.ready.stopping.Store(true)
+	if !s.clients.seen(drainQuiet) {
+		return
+	}
+	s.last.Store(time.Now().UnixNano())
+	s.stopping.Store(true)
+	end := time.Now().Add(min(most, maxDrain))
+	for {
+		quiet := time.Unix(0, s.last.Load()).Add(drainQuiet)
+		if quiet.After(end) {
+			quiet = end
+		}
+		wait := time.Until(quiet)
+		if wait <= 0 {
+			return
+		}
+		<-time.After(wait) // bounded by maxDrain
+	}
+}
+
 // clients makes each client connection a worker in the sense of package db, as a threaded server gives each a
 // thread, and ends the worker with the connection.
 type clients struct {
-	gone  sync.Map    // net.Conn → context.CancelFunc
-	quiet *time.Timer // ends when no request has ended for quietFor
+	gone  sync.Map     // net.Conn → context.CancelFunc
+	quiet *time.Timer  // ends when no request has ended for quietFor
+	armed atomic.Bool  // the timer runs
+	last  atomic.Int64 // when a connection last began or ended a request, in Unix nanoseconds
 }
 
 // quietFor is how long after a burst of requests its memory goes back to the system: with a thousand clients that
 // stay connected and ask for nothing, that is half of what the process has.
 const quietFor = time.Second
 
-func newClients() *clients { return &clients{quiet: time.AfterFunc(quietFor, debug.FreeOSMemory)} }
+func newClients() *clients {
+	cs := &clients{}
+	cs.quiet = time.AfterFunc(time.Hour, cs.free) // armed by the first request
+	return cs
+}
+
+// free gives memory back if no client was active for a while, or looks again later: to set the timer anew for each
+// request would cost more.
+func (cs *clients) free() {
+	if cs.seen(quietFor) {
+		cs.quiet.Reset(quietFor)
+		return
+	}
+	cs.armed.Store(false)
+	debug.FreeOSMemory()
+}
 
 func (cs *clients) begin(ctx context.Context, c net.Conn) context.Context {
 	ctx, gone := db.WithWorker(ctx)
@@ -83,10 +182,18 @@ func (cs *clients) begin(ctx context.Context, c net.Conn) context.Context {
 	return ctx
 }
 
+// seen reports whether a client was active within the last d.
+func (cs *clients) seen(d time.Duration) bool {
+	return time.Since(time.Unix(0, cs.last.Load())) < d
+}
+
 func (cs *clients) changed(c net.Conn, state http.ConnState) {
+	cs.last.Store(time.Now().UnixNano())
 	switch state {
 	case http.StateIdle:
-		cs.quiet.Reset(quietFor)
+		if !cs.armed.Load() && cs.armed.CompareAndSwap(false, true) {
+			cs.quiet.Reset(quietFor)
+		}
 	case http.StateClosed, http.StateHijacked:
 		if gone, ok := cs.gone.LoadAndDelete(c); ok {
 			gone.(context.CancelFunc)()

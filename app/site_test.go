@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -260,6 +261,23 @@ func (s *site) mustBeIdle() {
 		st := s.DB().Stat()
 		return st.Leases == 0 && st.Waiting == 0
 	})
+}
+
+// mustWarn waits until the log tells of n refusals: the first of a second with a line, the others with a number.
+func (s *site) mustWarn(title string, n int) {
+	s.t.Helper()
+	dbtest.Eventually(s.t, fmt.Sprintf("the log tells of %d: %s", n, title), func() bool { return s.warned(title) == n })
+}
+
+func (s *site) warned(title string) (n int) {
+	for _, line := range s.log.Lines("level=WARN", title) {
+		count := 1
+		if _, after, is := strings.Cut(line, " count="); is {
+			count, _ = strconv.Atoi(strings.TrimSpace(after))
+		}
+		n += count
+	}
+	return n
 }
 
 func mustContain(t testing.TB, a answer, status int, words ...string) {

@@ -6,7 +6,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/multitracer"
 
-	"ddtb/app/metrics"
 	"ddtb/app/report"
 	"ddtb/app/trace"
 	"ddtb/config"
@@ -19,9 +18,9 @@ type tracers struct {
 	all []db.Tracer
 }
 
-// tracer is whoever wants to follow the application's database: each costs every query a little.
-func tracer(cfg *config.Config, count *metrics.Metrics, traces *trace.Tracing) db.Tracer {
-	all := []db.Tracer{count.Acquires()}
+// tracer is what follows the application's database, or nil: each costs every query a little.
+func tracer(cfg *config.Config, traces *trace.Tracing) db.Tracer {
+	var all []db.Tracer
 	if cfg.Sentry.TracesSampleRate > 0 {
 		all = append(all, report.Tracer{})
 	}
@@ -33,7 +32,10 @@ func tracer(cfg *config.Config, count *metrics.Metrics, traces *trace.Tracing) d
 
 // join makes one tracer of several.
 func join(all ...db.Tracer) db.Tracer {
-	if len(all) == 1 {
+	switch len(all) {
+	case 0:
+		return nil
+	case 1:
 		return all[0]
 	}
 	each := make([]pgx.QueryTracer, len(all))

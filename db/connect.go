@@ -16,7 +16,6 @@ type Connector struct {
 
 	connecting          atomic.Int64 // attempts under way
 	connects, connected atomic.Int64
-	agedOut, idledOut   atomic.Int64
 }
 
 func newConnector(s Settings, tracer pgx.QueryTracer) (*Connector, error) {

@@ -192,19 +192,21 @@ func (p *pinned) waitUnused(ctx context.Context) {
 }
 
 // Acquire gives a lease of the strategy in force, which ends with Release and no sooner, whatever the request.
-func (d *DB) Acquire(ctx context.Context) (*Lease, error) {
+func (d *DB) Acquire(ctx context.Context) (*Lease, error) { return d.acquire(ctx, asking{}) }
+
+func (d *DB) acquire(ctx context.Context, who asking) (*Lease, error) {
 	p := d.enter()
 	defer p.exit()
 	if d.closed.Load() {
 		return nil, ErrClosed
 	}
-	return p.Acquire(ctx)
+	return p.acquire(ctx, false, who)
 }
 
 // Exec is part of Querier.
 func (d *DB) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
 	for again := 0; ; again++ {
-		u, err := d.lease(ctx)
+		u, err := d.lease(ctx, asking{})
 		if err != nil {
 			return pgconn.CommandTag{}, err
 		}
@@ -229,7 +231,7 @@ func (d *DB) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 
 func (d *DB) open(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
 	for again := 0; ; again++ {
-		u, err := d.lease(ctx)
+		u, err := d.lease(ctx, asking{})
 		if err != nil {
 			return errRows{err}, err
 		}
@@ -256,7 +258,7 @@ func (d *DB) InTx(ctx context.Context, fn func(Querier) error) error {
 	outdated := false
 	return Again(ctx, func() error {
 		for {
-			u, err := d.lease(ctx)
+			u, err := d.lease(ctx, asking{})
 			if err != nil {
 				return err
 			}

@@ -468,7 +468,7 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 }
 
 func TestASettingMadeByAStoredFunctionDoesNotReachTheNextHolder(t *testing.T) {
-	d, control, _ := open(t, func(c *config.Database) { pool(c); c.Pool.MaxSize = 1 })
+	d, control, _ := open(t, func(c *config.Database) { pool(c); c.Pool.MaxSize, c.Reset = 1, db.ResetAlways })
 	if _, err := control.Exec(t.Context(), `CREATE FUNCTION remember() RETURNS void LANGUAGE plpgsql AS
 		$$ BEGIN PERFORM set_config('app.tenant', 'first', false); END $$`); err != nil {
 		t.Fatal(err)

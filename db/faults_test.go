@@ -36,6 +36,7 @@ type fault struct {
 	ends    []string                              // how a query may end meanwhile: ok, deadline, a Cause, an SQLSTATE
 	must    string                                // how one of each strategy's has to end
 	keeps   bool                                  // no connection is lost
+	reruns  bool                                  // a statement may be run once more, with another lease
 	unseen  bool                                  // backends that are lost stay, and can't be seen from here
 }
 
@@ -79,7 +80,7 @@ var faults = []fault{
 	},
 	{
 		// Each backend reads the setting in its own time.
-		name: "read-only", own: &dbtest.Options{}, begin: readOnly, ends: []string{ok, "25006"}, must: "25006", keeps: true,
+		name: "read-only", own: &dbtest.Options{}, begin: readOnly, ends: []string{ok, "25006"}, must: "25006", reruns: true,
 		sql: "INSERT INTO polls_question (question_text, pub_date) VALUES ('q', now())",
 	},
 	{
@@ -433,7 +434,7 @@ func (c *cell) check(t *testing.T, control *pgx.Conn) {
 	if s.Waiting != 0 || s.OldestWait != 0 {
 		t.Errorf("%s: leases or waiters are left: %+v", c.name, s)
 	}
-	if s.Acquired+s.TimedOut != c.requests.Load() || s.TimedOut != c.timeouts.Load() {
+	if n := s.Acquired + s.TimedOut; n < c.requests.Load() || n > c.requests.Load() && !c.fault.reruns || s.TimedOut != c.timeouts.Load() {
 		t.Errorf("%s: %d requests, of which %d timed out, are counted wrongly: %+v", c.name, c.requests.Load(), c.timeouts.Load(), s)
 	}
 	if s.Connected > s.Connects || s.Refused+s.Leaked+s.Reclaimed+s.Nested != 0 {

@@ -37,6 +37,9 @@ type holding struct {
 	query atomic.Int64   // when the query under way began, in Unix nanoseconds; 0: none
 }
 
+// asking is the stack of whoever asks for a lease, taken where it costs least: close to the caller.
+type asking [4]uintptr
+
 // depth is how many frames of the holder's stack are kept: the own ones of this package, and at least four of its callers.
 // To unwind them is the largest part of the price of a lease.
 const depth = 8
@@ -50,10 +53,13 @@ type Holder struct {
 	Strategy string
 }
 
-// add lists the lease with the stack of its caller, without the innermost frames: from now on it is seen, also while it
-// is still connecting.
-func (k *leaks) add(l *Lease, skip int) {
-	runtime.Callers(skip, l.pcs[:])
+// add lists the lease with the stack of its caller: from now on it is seen, also while it is still connecting.
+func (k *leaks) add(l *Lease, who asking) {
+	if who == (asking{}) {
+		runtime.Callers(4, l.pcs[:]) // 4: whoever called Source.Acquire
+	} else {
+		copy(l.pcs[:], who[:])
+	}
 	k.mu.Lock()
 	l.index = len(k.out)
 	k.out = append(k.out, l)

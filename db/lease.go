@@ -54,6 +54,9 @@ func (l *Lease) Lend(conn *pgx.Conn, owner any) {
 	}
 }
 
+// Owner returns what the strategy gave to Lend. It is for a Strategy's Release and Forget, where Conn can't be called.
+func (l *Lease) Owner() any { return l.owner }
+
 // Conn returns the connection itself, for what a Querier can't do. Since it can do anything to the session, the
 // session is reset when the lease comes back. It panics after Release: the connection is another holder's by then.
 func (l *Lease) Conn() *pgx.Conn {

@@ -27,6 +27,7 @@ const (
 	muxRedial     = time.Second // after a failed connect, if another connection serves
 	muxCancel     = 2 * time.Second
 	muxOutdated   = time.Second // a younger description is believed
+	muxAhead      = 4           // a batch is written when at most that part of those in flight is at the server
 	muxBuffer     = 1 << 20     // bytes: a larger one is not kept
 	muxHint       = 16 << 10
 )
@@ -298,8 +299,8 @@ func (m *multiplexer) dial() {
 	m.dials--
 	if err != nil {
 		m.dialAfter = time.Now().Add(muxRedial)
-		if len(m.conns)+m.dials == 0 {
-			m.refuse(err)
+		if len(m.conns) == 0 {
+			m.refuse(err) // also if another connect is under way: it would fail alike, and be replaced by a third
 		}
 		m.dispatch()
 		m.mu.Unlock()

@@ -23,13 +23,13 @@ const latestQuestions = `SELECT id, question_text FROM polls_question WHERE pub_
 type reading func(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 
 // BenchmarkMultiplex runs the list of polls over two shared connections and over a pgxpool of eight, in turn, and
-// reports the ratio of the two rates: go test ./db -run - -bench 'Multiplex$' -benchtime 5x
+// reports the ratio of the two rates: go test ./db -run - -bench 'Multiplex$' -benchtime 20x
 func BenchmarkMultiplex(b *testing.B) {
 	cfg, pool, m := multiplexBench(b)
 	_ = cfg
 	for _, clients := range []int{8, 32, 128, 512} {
 		b.Run(fmt.Sprint(clients, " clients"), func(b *testing.B) {
-			const queries = 20000
+			const queries = 2000
 			listOnce := func(read reading) func() {
 				return func() {
 					rows, err := read(context.Background(), latestQuestions, time.Now())

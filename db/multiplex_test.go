@@ -93,7 +93,7 @@ func newMuxTest(t *testing.T, s db.MultiplexSettings) *muxTest {
 func newMuxTestOver(t *testing.T, cfg config.Database, cc *pgx.ConnConfig, s db.MultiplexSettings) *muxTest {
 	t.Helper()
 	control := dbtest.Control(t, cfg)
-	if direct := cc.Port == uint16(cfg.Port); direct { //nolint:gosec // a port
+	if direct := cc.Port == uint16(cfg.Port); direct {
 		t.Cleanup(func() {
 			dbtest.Eventually(t, "no backend is left", func() bool { return dbtest.Backends(t, control, muxName) == 0 })
 		})

@@ -26,6 +26,7 @@ type muxConn struct {
 
 	// Guarded by m.mu:
 	out, spare []byte
+	unsent     int  // calls whose messages are in out
 	writing    bool // the writer is awake
 	queue      []*muxCall
 	head       int                      // of queue
@@ -85,10 +86,21 @@ func (c *muxConn) send(call *muxCall) {
 		}
 	}
 	c.queue = append(c.queue, call)
-	if !c.writing {
+	c.unsent++
+	c.rouse()
+}
+
+// rouse wakes the writer when there is a batch to write.
+func (c *muxConn) rouse() {
+	if !c.writing && c.ready() {
 		c.writing = true
 		c.wake <- struct{}{}
 	}
+}
+
+// ready reports whether the server will soon have nothing to do. Until then, calls come together for one packet.
+func (c *muxConn) ready() bool {
+	return c.unsent > 0 && c.inFlight()-c.unsent <= c.inFlight()/muxAhead
 }
 
 // encode appends a message. It can't fail: the limit is a gigabyte, and query refuses less.
@@ -125,10 +137,11 @@ func (c *muxConn) batch() []byte {
 	c.m.mu.Lock()
 	defer c.m.mu.Unlock()
 	batch := c.out
-	if len(batch) == 0 || c.closed {
+	if !c.ready() || c.closed {
 		c.writing = false
 		return nil
 	}
+	c.unsent = 0
 	c.out, c.spare = c.spare[:0], batch
 	if cap(batch) > muxBuffer {
 		c.spare = nil
@@ -191,7 +204,7 @@ func (c *muxConn) serve() {
 	m.mu.Lock()
 	retired := c.closed
 	c.fail(err)
-	busy := retired && c.inFlight() > 0
+	busy := retired && c.inFlight() > 0 && !m.unnamed // a pooler may pass the cancel request to another's statement
 	close(c.wake)
 	m.mu.Unlock()
 	c.timer.Stop()
@@ -331,6 +344,7 @@ func (c *muxConn) complete(call *muxCall, status byte) (next *muxCall, err error
 		c.queue, c.head = slices.Delete(c.queue, 0, c.head), 0
 	}
 	m.answer(call, m.verdict(c, call))
+	c.rouse()
 	if m.waiting.Len() > 0 {
 		m.dispatch()
 	}

@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 )
 
 // Multiplex is the name of the strategy that sends declared reads, those through DB.Read, down a few connections that
@@ -25,7 +26,7 @@ var defaultMultiplex = MultiplexSettings{Connections: 2, MaxInFlight: 256, MaxRe
 
 func init() {
 	spec := poolSpec()
-	pool := spec.Show
+	show := spec.Show
 	spec.Name, spec.Description = Multiplex, "reads of all requests share a few connections, transactions have a pool"
 	spec.Backends = func(s Settings) int { return s.Pool.MaxSize + s.Multiplex.Connections }
 	spec.Show = func(s Settings) []Setting {
@@ -33,7 +34,7 @@ func init() {
 		return append([]Setting{
 			{Key: "multiplex.connections", Title: "Shared connections", Help: "All reads share them.", Value: m.Connections},
 			{Key: "multiplex.max_in_flight", Title: "In flight", Help: "Statements under way on each; more wait.", Value: m.MaxInFlight},
-		}, pool(s)...)
+		}, show(s)...)
 	}
 	check := spec.Check
 	spec.Check = func(s Settings) error {
@@ -48,31 +49,29 @@ func init() {
 		}
 		m := newMultiplexer(s.Multiplex, c.Connect, c.CloseConn)
 		m.timeout = s.QueryTimeout
-		return &multiplexed{p, m}, nil
+		return &multiplexed{pool: p, shared: m}, nil
 	}
 	Register(spec)
 }
 
 // multiplexed is a pool, beside which reads have their shared connections.
 type multiplexed struct {
-	Strategy
+	*pool
 	shared *multiplexer
+	reads  atomic.Int64
 }
 
 // Retire waits for the reads under way, which take no longer than ctx.
 func (m *multiplexed) Retire(ctx context.Context) {
 	done := make(chan struct{})
-	go func() { defer close(done); m.Strategy.Retire(ctx) }()
+	go func() { defer close(done); m.pool.Retire(ctx) }()
 	_ = m.shared.close(ctx) // those that it cuts short are read with a lease
 	<-done
 }
 
-func (m *multiplexed) aged() (lifetime, idle int64) { return m.Strategy.(*pool).aged() }
-
-// multiplexer is that of the source, or nil.
-func (s *Source) multiplexer() *multiplexer {
-	if m, ok := s.strategy.(*multiplexed); ok {
-		return m.shared
-	}
-	return nil
+// addStat adds the figures of the pool and of the shared connections.
+func (m *multiplexed) addStat(s *Stat) {
+	m.pool.addStat(s)
+	shared := m.shared.stat()
+	s.Shared, s.InFlight, s.Reads = shared.Connections, shared.InFlight, m.reads.Load()
 }

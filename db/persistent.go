@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -25,9 +26,6 @@ type PersistentSettings struct {
 	Workers    int           `toml:"workers" allow:"0..10000"`           // 0: one for each client connection
 	Reap       bool          `toml:"reap"`                               // close the connection of a worker that has left
 }
-
-// Forever is the ConnMaxAge that is written "none": the connection is kept as long as it works.
-const Forever = time.Duration(-1)
 
 var defaultPersistent = PersistentSettings{ConnMaxAge: 10 * time.Minute}
 
@@ -74,10 +72,10 @@ func init() {
 type persistent struct {
 	*Connector
 	settings PersistentSettings
+	fresh    atomic.Int64 // a connection that was made before is not used again, in Unix nanoseconds
 
 	mu      sync.Mutex
 	retired bool
-	fresh   time.Time                 // a connection that was made before is not used again
 	byOwner map[context.Context]*kept // Workers = 0. That nobody removes the entry of a worker that has left is the bug
 	free    []*kept                   // Workers > 0: those that serve nobody, the longest idle first
 }
@@ -105,7 +103,7 @@ func (p *persistent) Acquire(ctx context.Context, l *Lease) error {
 			return err
 		}
 		k = &kept{conn: conn, made: time.Now(), busy: true}
-		p.own(k, workerOf(ctx))
+		p.own(workerOf(ctx), k)
 	}
 	l.Lend(k.conn, k)
 	return nil
@@ -136,11 +134,11 @@ func (p *persistent) works(ctx context.Context, k *kept) bool {
 
 func (p *persistent) fit(k *kept) bool {
 	young := p.settings.ConnMaxAge == Forever || time.Since(k.made) < p.settings.ConnMaxAge
-	return young && !k.conn.IsClosed() && k.made.After(p.fresh)
+	return young && !k.conn.IsClosed() && k.made.UnixNano() > p.fresh.Load()
 }
 
 // own gives the connection to the worker, if it has none yet.
-func (p *persistent) own(k *kept, worker context.Context) {
+func (p *persistent) own(worker context.Context, k *kept) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if worker == nil || p.settings.Workers > 0 || p.byOwner[worker] != nil {
@@ -225,7 +223,8 @@ func (p *persistent) Close()                      {}
 
 func (p *persistent) closeIdle(ctx context.Context, retire bool) {
 	p.mu.Lock()
-	p.retired, p.fresh = p.retired || retire, time.Now()
+	p.retired = p.retired || retire
+	p.fresh.Store(time.Now().UnixNano())
 	idle := p.free
 	p.free = nil
 	for _, k := range p.byOwner {

@@ -70,10 +70,10 @@ func poolSpec() Spec {
 			return errors.Join(
 				atLeast("pool.max_size", s.Pool.MaxSize, 1), atLeast("pool.min_size", s.Pool.MinSize, 0),
 				atLeast("pool.max_size", s.Pool.MaxSize, s.Pool.MinSize), atLeast("pool.timeout", s.Pool.Timeout, time.Millisecond),
-				atLeast("pool.max_lifetime", s.Pool.MaxLifetime, time.Millisecond), atLeast("pool.max_idle", s.Pool.MaxIdle, time.Millisecond),
-				atLeast("pool.health_check_period", s.Pool.HealthCheckPeriod, time.Millisecond))
+				atLeast("pool.max_lifetime", s.Pool.MaxLifetime, 1), atLeast("pool.max_idle", s.Pool.MaxIdle, 1),
+				atLeast("pool.health_check_period", s.Pool.HealthCheckPeriod, 1))
 		},
-		New: newPool,
+		New: func(s Settings, c *Connector) (Strategy, error) { return newPool(s, c) },
 	}
 }
 
@@ -87,7 +87,7 @@ type pool struct {
 	retired atomic.Bool
 }
 
-func newPool(s Settings, c *Connector) (Strategy, error) {
+func newPool(s Settings, c *Connector) (*pool, error) {
 	pc, err := pgxpool.ParseConfig("")
 	if err != nil {
 		return nil, err
@@ -165,8 +165,8 @@ func (p *pool) Retire(ctx context.Context) {
 // Close waits for a connection that is still being made, as pgxpool does.
 func (p *pool) Close() { p.pgx.Close() }
 
-// aged returns how many connections pgxpool closed after max_lifetime, and how many after max_idle.
-func (p *pool) aged() (lifetime, idle int64) {
-	s := p.pgx.Stat()
-	return s.MaxLifetimeDestroyCount(), s.MaxIdleDestroyCount()
+// addStat adds what pgxpool counts.
+func (p *pool) addStat(s *Stat) {
+	of := p.pgx.Stat()
+	s.AgedOut, s.IdledOut = of.MaxLifetimeDestroyCount(), of.MaxIdleDestroyCount()
 }

@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -31,12 +32,15 @@ type reader struct{ db *DB }
 
 // Query is part of Querier.
 func (r reader) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	rows, err := r.db.read(ctx, sql, args)
+	return r.query(ctx, sql, args)
+}
+
+func (r reader) query(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
+	var who asking
+	runtime.Callers(3, who[:]) // 3: whoever called Query or QueryRow
+	rows, err := r.db.read(ctx, sql, args, who)
 	if err != nil && r.db.outage.passes(ctx, err) {
-		err = retry(ctx, firstBackoff, mostBackoff/4, err, func() error {
-			rows, err = r.db.read(ctx, sql, args)
-			return err
-		}, func(err error) bool { return r.db.outage.passes(ctx, err) })
+		rows, err = r.db.readAgain(ctx, sql, args, who, err)
 	}
 	if err != nil {
 		return errRows{err}, err
@@ -44,15 +48,24 @@ func (r reader) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, e
 	return rows, nil
 }
 
+// readAgain runs a read that failed, until it succeeds or the outage lasts too long.
+func (d *DB) readAgain(ctx context.Context, sql string, args []any, who asking, err error) (rows pgx.Rows, _ error) {
+	err = retry(ctx, firstBackoff, mostBackoff/4, err, func() (err error) {
+		rows, err = d.read(ctx, sql, args, who) //nolint:sqlclosecheck // the caller closes them
+		return err
+	}, func(err error) bool { return d.outage.passes(ctx, err) })
+	return rows, err
+}
+
 // QueryRow is part of Querier.
 func (r reader) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	rows, _ := r.Query(ctx, sql, args...) // a failure is the result's too
+	rows, _ := r.query(ctx, sql, args) // a failure is the result's too
 	return row{rows}
 }
 
 // Exec is part of Querier. It reads, and drops the rows.
 func (r reader) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	rows, err := r.Query(ctx, sql, args...)
+	rows, err := r.query(ctx, sql, args)
 	if err != nil {
 		return pgconn.CommandTag{}, err
 	}
@@ -93,13 +106,13 @@ func (o *outage) passes(ctx context.Context, err error) bool {
 }
 
 // read runs a declared read once.
-func (d *DB) read(ctx context.Context, sql string, args []any) (rows pgx.Rows, err error) {
+func (d *DB) read(ctx context.Context, sql string, args []any, who asking) (rows pgx.Rows, err error) {
 	if d.closed.Load() {
 		return nil, ErrClosed
 	}
 	rows, err = d.readShared(ctx, sql, args)
 	if rows == nil && (err == nil || errors.Is(err, errUnsuitable) || errors.Is(err, errMultiplexClosed)) {
-		if rows, err = d.readLeased(ctx, sql, args); errors.Is(err, errUnsuitable) {
+		if rows, err = d.readLeased(ctx, sql, args, who); errors.Is(err, errUnsuitable) {
 			rows, err = d.open(ctx, sql, args)
 		}
 	}
@@ -120,16 +133,16 @@ func (d *DB) readShared(ctx context.Context, sql string, args []any) (pgx.Rows, 
 		defer p.exit()
 		s = p.Source
 	}
-	m := s.multiplexer()
-	if m == nil {
+	m, ok := s.strategy.(*multiplexed)
+	if !ok {
 		return nil, nil
 	}
-	s.reads.Add(1)
+	m.reads.Add(1)
 	tracer := s.options.Tracer
 	if tracer != nil {
 		ctx = tracer.TraceQueryStart(ctx, nil, pgx.TraceQueryStartData{SQL: sql, Args: args})
 	}
-	rows, err := m.query(ctx, sql, args)
+	rows, err := m.shared.query(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
 	if tracer != nil {
 		tracer.TraceQueryEnd(ctx, nil, pgx.TraceQueryEndData{Err: err})
 	}
@@ -140,9 +153,9 @@ func (d *DB) readShared(ctx context.Context, sql string, args []any) (pgx.Rows, 
 }
 
 // readLeased runs the read on a lease, which it gives back before it returns. errUnsuitable: the result is too large.
-func (d *DB) readLeased(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
+func (d *DB) readLeased(ctx context.Context, sql string, args []any, who asking) (pgx.Rows, error) {
 	for again := 0; ; again++ {
-		u, err := d.lease(ctx)
+		u, err := d.lease(ctx, who)
 		if err != nil {
 			return nil, err
 		}

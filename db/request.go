@@ -97,10 +97,10 @@ type use struct {
 }
 
 // lease finds the lease for the next query: the one that the request keeps, or a new one.
-func (d *DB) lease(ctx context.Context) (use, error) {
+func (d *DB) lease(ctx context.Context, who asking) (use, error) {
 	r, _ := ctx.Value(requestKey{d}).(*request)
 	if r == nil || r.over.Load() {
-		l, err := d.Acquire(ctx)
+		l, err := d.acquire(ctx, who)
 		return use{Lease: l}, err
 	}
 	if d.closed.Load() {
@@ -108,12 +108,12 @@ func (d *DB) lease(ctx context.Context) (use, error) {
 	}
 	s := r.pin(d)
 	if s.HoldsForRequest() {
-		return r.keep(ctx, s)
+		return r.keep(ctx, s, who)
 	}
 	if first := r.holding(); first != nil {
 		d.reportNested(first, s)
 	}
-	l, err := r.acquire(ctx, s)
+	l, err := r.acquire(ctx, s, who)
 	return use{l, r, false}, err
 }
 
@@ -132,12 +132,12 @@ func (r *request) pin(d *DB) *Source {
 }
 
 // keep returns the lease that the request keeps, or acquires it.
-func (r *request) keep(ctx context.Context, s *Source) (use, error) {
+func (r *request) keep(ctx context.Context, s *Source, who asking) (use, error) {
 	if !r.busy.CompareAndSwap(false, true) {
 		return use{}, ErrInUse
 	}
 	if r.kept == nil {
-		l, err := r.acquire(ctx, s)
+		l, err := r.acquire(ctx, s, who)
 		if err != nil {
 			r.settle()
 			return use{}, err
@@ -163,9 +163,9 @@ func (r *request) settle() {
 }
 
 // acquire gets a new lease, and lists it until it comes back.
-func (r *request) acquire(ctx context.Context, s *Source) (*Lease, error) {
+func (r *request) acquire(ctx context.Context, s *Source, who asking) (*Lease, error) {
 	begun := r.begun.Load()
-	l, err := s.acquire(ctx, begun, 6) // itself and DB.lease too
+	l, err := s.acquire(ctx, begun, who)
 	if err != nil {
 		return nil, err
 	}

@@ -116,6 +116,12 @@ func (l *Lease) outdated(err error) bool {
 	default:
 		return false
 	}
-	at, _ := data[opened].(time.Time)
-	return at.Before(l.since)
+	if at, _ := data[opened].(time.Time); !at.Before(l.since) {
+		l.source.futile.Store(time.Now().Add(futileFor).UnixNano())
+		return false
+	}
+	return time.Now().UnixNano() > l.source.futile.Load()
 }
+
+// futileFor is how long no session is replaced after a new one failed in the same way: the server is as it is.
+const futileFor = 5 * time.Second

@@ -94,6 +94,10 @@ func (h Hosts) keywords(host string, port int) (hosts, ports string) {
 	return strings.Join(names, ","), strings.Join(numbers, ",")
 }
 
+// Forever is the duration that is written "none": PersistentSettings.ConnMaxAge accepts it, for a connection that is kept
+// as long as it works.
+const Forever = time.Duration(-1)
+
 // Bytes is a size. As text it has a unit: "4MiB".
 type Bytes int64
 
@@ -163,7 +167,9 @@ func DefaultSettings() Settings {
 func (s Settings) SameServer(other Settings) bool {
 	for _, x := range []*Settings{&s, &other} {
 		x.Strategy, x.Reset, x.QueryTimeout = "", "", 0
-		x.Pool, x.Persistent, x.PerRequest = PoolSettings{}, PersistentSettings{}, PerRequestSettings{}
+		x.Pool = PoolSettings{}
+		x.Persistent = PersistentSettings{}
+		x.PerRequest = PerRequestSettings{}
 		x.Multiplex = MultiplexSettings{}
 	}
 	return s == other

@@ -43,8 +43,8 @@ type Source struct {
 	options  Options
 
 	acquired  atomic.Int64
-	reads     atomic.Int64 // without a lease
 	refreshed atomic.Int64 // when outdated sessions were last closed, in Unix nanoseconds
+	futile    atomic.Int64 // until then a new session would do no better, in Unix nanoseconds
 	ending    atomic.Bool  // closing, and out of time: a new lease is taken back at once
 	failing   atomic.Pointer[failing]
 }
@@ -83,17 +83,16 @@ func NewSource(s Settings, o Options) (*Source, error) {
 
 // Acquire waits for a lease until ctx ends or the strategy's own timeout passes. A failure is a *ConnError that names
 // the cause, or ctx's error when the caller went away.
-func (s *Source) Acquire(ctx context.Context) (*Lease, error) { return s.acquire(ctx, false, 4) }
+func (s *Source) Acquire(ctx context.Context) (*Lease, error) { return s.acquire(ctx, false, asking{}) }
 
-// acquire is Acquire; urgent is for a request that has had a lease. skip is how many of the frames between the caller and
-// runtime.Callers are not worth being kept.
-func (s *Source) acquire(ctx context.Context, urgent bool, skip int) (*Lease, error) {
+// acquire is Acquire; urgent is for a request that has had a lease.
+func (s *Source) acquire(ctx context.Context, urgent bool, who asking) (*Lease, error) {
 	var end func(error)
 	if s.options.Tracer != nil {
 		end = s.options.Tracer.TraceAcquire(ctx, s.settings.Strategy)
 	}
 	began := time.Now()
-	l, err := s.lease(ctx, urgent, skip, began)
+	l, err := s.lease(ctx, urgent, who, began)
 	if s.options.OnAcquire != nil {
 		s.options.OnAcquire(s.settings.Strategy, time.Since(began), err)
 	}
@@ -105,7 +104,7 @@ func (s *Source) acquire(ctx context.Context, urgent bool, skip int) (*Lease, er
 
 // lease takes a place in the queue, then a connection for it. Where the server has no slot for another connection, it
 // waits for one of those that the others have.
-func (s *Source) lease(ctx context.Context, urgent bool, skip int, began time.Time) (*Lease, error) {
+func (s *Source) lease(ctx context.Context, urgent bool, who asking, began time.Time) (*Lease, error) {
 	var since time.Time // when it began to wait, if it has to wait again
 	var full error      // why it has to
 	for {
@@ -120,7 +119,7 @@ func (s *Source) lease(ctx context.Context, urgent bool, skip int, began time.Ti
 		if waited > 0 {
 			l.since = began.Add(waited)
 		}
-		s.leaks.add(l, skip)
+		s.leaks.add(l, who)
 		if since.IsZero() {
 			s.acquired.Add(1)
 		}
@@ -187,14 +186,10 @@ func (s *Source) Stat() Stat {
 		Connecting: int(c.connecting.Load()), Connects: c.connects.Load(), Connected: c.connected.Load(),
 		Leaked: s.leaks.leaked.Load(), Reclaimed: s.leaks.reclaimed.Load(), Nested: s.leaks.nested.Load(),
 	}
-	if p, ok := s.strategy.(interface{ aged() (lifetime, idle int64) }); ok {
-		st.AgedOut, st.IdledOut = p.aged()
+	if own, ok := s.strategy.(interface{ addStat(*Stat) }); ok {
+		own.addStat(&st)
 	}
 	s.queue.stat(&st)
-	if m := s.multiplexer(); m != nil {
-		shared := m.stat()
-		st.Shared, st.InFlight, st.Reads = shared.Connections, shared.InFlight, s.reads.Load()
-	}
 	return st
 }
 

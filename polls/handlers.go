@@ -51,9 +51,20 @@ func New(store *Store, now func() time.Time) *Handlers {
 
 // item is a question in the list.
 type item struct {
-	Question
-	Recent bool
+	ID      int64
+	Text    string
+	PubDate time.Time
+	Recent  bool
 }
+
+// list is what the list shows. It is comparable, so that the page is rendered only when it has changed.
+type list struct {
+	items [listed]item
+	n     int
+}
+
+// Items are the questions, newest first.
+func (l list) Items() []item { return l.items[:l.n] }
 
 // List shows the newest questions.
 func (h *Handlers) List(c echo.Context) error {
@@ -62,11 +73,12 @@ func (h *Handlers) List(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	items := make([]item, len(questions))
+	var shown list
 	for i, q := range questions {
-		items[i] = item{q, q.WasPublishedRecently(now)}
+		shown.items[i] = item{q.ID, q.Text, q.PubDate, q.WasPublishedRecently(now)}
 	}
-	return h.list.Render(c, http.StatusOK, items)
+	shown.n = len(questions)
+	return h.list.Render(c, http.StatusOK, shown)
 }
 
 // detail is a question with its form. Error is what was wrong with the form that was sent.

@@ -8,21 +8,29 @@ import (
 
 // OccupyHasher takes every turn to hash. entered is closed when somebody waits for one.
 func OccupyHasher(s *Service) (entered <-chan struct{}, leave func()) {
-	for range cap(s.hasher.slots) {
-		s.hasher.slots <- struct{}{}
-	}
+	q := &s.hasher.hashQueue
+	q.mu.Lock()
+	taken := q.free
+	q.free = 0
+	q.mu.Unlock()
 	waits := make(chan struct{})
 	go func() {
-		for s.hasher.waiting.Load() == 0 {
+		for q.length() == 0 {
 			runtime.Gosched()
 		}
 		close(waits)
 	}()
 	return waits, func() {
-		for range cap(s.hasher.slots) {
-			<-s.hasher.slots
+		for range taken {
+			q.leave()
 		}
 	}
+}
+
+func (q *hashQueue) length() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.waiting)
 }
 
 // SetClock makes now the service's time.

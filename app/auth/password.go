@@ -11,11 +11,8 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync/atomic"
 
 	"golang.org/x/crypto/argon2"
-
-	"ddtb/app/fault"
 )
 
 // What a new password costs: 19 MiB and two passes, as OWASP recommends for argon2id.
@@ -42,41 +39,21 @@ const MaxPassword = 1024
 // hasher hashes at most as many passwords at once as there are processors, and lets few wait: hashing is the one
 // thing here that an anonymous client can make expensive.
 type hasher struct {
-	slots   chan struct{}
-	waiting atomic.Int32
-	dummy   string // what an unknown user's password is compared with
+	hashQueue
+	dummy string // what an unknown user's password is compared with
 }
-
-const maxWaiting = 64
 
 func newHasher() *hasher {
 	salt := make([]byte, saltSize)
 	return &hasher{
-		slots: make(chan struct{}, runtime.GOMAXPROCS(0)),
-		dummy: encode(salt, make([]byte, keySize)),
+		hashQueue: hashQueue{free: runtime.GOMAXPROCS(0)},
+		dummy:     encode(salt, make([]byte, keySize)),
 	}
 }
-
-// enter waits for a turn.
-func (h *hasher) enter(ctx context.Context) error {
-	if h.waiting.Add(1) > maxWaiting {
-		h.waiting.Add(-1)
-		return fault.New(fault.TooManyTries, "Too many people are signing in at this moment. Try again in a few seconds.")
-	}
-	defer h.waiting.Add(-1)
-	select {
-	case h.slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("waiting to hash a password: %w", ctx.Err())
-	}
-}
-
-func (h *hasher) leave() { <-h.slots }
 
 // hash encodes the password as Django's Argon2PasswordHasher does.
 func (h *hasher) hash(ctx context.Context, password string) (string, error) {
-	if err := h.enter(ctx); err != nil {
+	if err := h.enter(ctx, 0); err != nil { // who chooses a password is signed in
 		return "", err
 	}
 	defer h.leave()
@@ -93,13 +70,13 @@ func encode(salt, key []byte) string {
 
 // verify tells whether the password is the one encoded. Where there is nothing to compare with (no such user, a
 // hash of an unknown kind, or Django's mark for "no password") it takes as long, and says no.
-func (h *hasher) verify(ctx context.Context, password, encoded string) (bool, error) {
+func (h *hasher) verify(ctx context.Context, suspicion int, password, encoded string) (bool, error) {
 	derive, key := parse(encoded)
 	usable := derive != nil && len(password) <= MaxPassword
 	if !usable {
 		derive, key = parse(h.dummy)
 	}
-	if err := h.enter(ctx); err != nil {
+	if err := h.enter(ctx, suspicion); err != nil {
 		return false, err
 	}
 	defer h.leave()

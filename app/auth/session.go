@@ -56,7 +56,7 @@ func (s *Service) Login(ctx context.Context, username, password, address, old st
 	if err != nil {
 		return Session{}, err
 	}
-	session, err := s.login(ctx, username, password, old)
+	session, err := s.login(ctx, try.suspicion, username, password, old)
 	switch {
 	case err == nil:
 		try.succeeded()
@@ -68,30 +68,32 @@ func (s *Service) Login(ctx context.Context, username, password, address, old st
 
 // login is over one of the application's connections; where none can be had soon over the reserve; and where that is
 // of no help either, however long it takes.
-func (s *Service) login(ctx context.Context, username, password, old string) (Session, error) {
+func (s *Service) login(ctx context.Context, suspicion int, username, password, old string) (Session, error) {
 	if s.Reserve != nil {
 		soon := func(ctx context.Context, fn func(context.Context, db.Querier) error) error {
 			ctx, cancel := context.WithTimeout(ctx, patience)
 			defer cancel()
 			return s.inTx(ctx, fn)
 		}
-		session, err := s.loginBy(ctx, soon, username, password, old)
+		session, err := s.loginBy(ctx, soon, suspicion, username, password, old)
 		if !cannotAsk(err) || db.CauseOf(err) == db.CircuitOpen || ctx.Err() != nil {
 			return session, err
 		}
-		session, err = s.loginBy(ctx, s.Reserve, username, password, old)
+		session, err = s.loginBy(ctx, s.Reserve, suspicion, username, password, old)
 		if kind := fault.KindOf(err); err == nil || kind != fault.Internal && kind != fault.Busy {
 			return session, err
 		}
 	}
-	return s.loginBy(ctx, s.inTx, username, password, old)
+	return s.loginBy(ctx, s.inTx, suspicion, username, password, old)
 }
 
 func (s *Service) inTx(ctx context.Context, fn func(context.Context, db.Querier) error) error {
 	return s.db.InTx(ctx, func(q db.Querier) error { return fn(ctx, q) })
 }
 
-func (s *Service) loginBy(ctx context.Context, run Runner, username, password, old string) (session Session, err error) {
+func (s *Service) loginBy(
+	ctx context.Context, run Runner, suspicion int, username, password, old string,
+) (session Session, err error) {
 	var id int64
 	var hash string
 	err = run(ctx, func(ctx context.Context, q db.Querier) error {
@@ -102,7 +104,7 @@ func (s *Service) loginBy(ctx context.Context, run Runner, username, password, o
 		return Session{}, fmt.Errorf("look up a user: %w", err)
 	}
 	s.db.Release(ctx) // no lease while hashing
-	ok, err := s.hasher.verify(ctx, password, hash)
+	ok, err := s.hasher.verify(ctx, suspicion, password, hash)
 	if err != nil {
 		return Session{}, err
 	}
@@ -192,7 +194,7 @@ func (s *Service) changePassword(ctx context.Context, u *User, old, password str
 		return Session{}, fmt.Errorf("read the password: %w", err)
 	}
 	s.db.Release(ctx)
-	if ok, err := s.hasher.verify(ctx, old, current); err != nil {
+	if ok, err := s.hasher.verify(ctx, 0, old, current); err != nil {
 		return Session{}, err
 	} else if !ok {
 		return Session{}, ErrWrongPassword

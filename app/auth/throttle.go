@@ -31,6 +31,7 @@ func (e *SlowedError) Error() string {
 type throttle struct {
 	mu    sync.Mutex
 	tries *lru[string, tries]
+	known *lru[string, struct{}] // names with an address from which they have signed in
 }
 
 type tries struct {
@@ -39,18 +40,22 @@ type tries struct {
 	last   time.Time
 }
 
-func newThrottle() *throttle { return &throttle{tries: newLRU[string, tries](maxTracked)} }
+func newThrottle() *throttle {
+	return &throttle{tries: newLRU[string, tries](maxTracked), known: newLRU[string, struct{}](maxTracked)}
+}
 
 // attempt is a login under way.
 type attempt struct {
 	t             *throttle
 	pair, address string
+	// suspicion is how often logins from this address failed of late; 0 where this name has signed in from there before.
+	suspicion int
 }
 
 // begin lets a login be tried, or returns a fault around a SlowedError.
 func (t *throttle) begin(username, address string, now time.Time) (*attempt, error) {
 	address = network(address)
-	a := &attempt{t, address + " " + username, address}
+	a := &attempt{t: t, pair: address + " " + username, address: address}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	wait := max(t.wait(a.pair, now), t.wait(a.address, now))
@@ -61,6 +66,10 @@ func (t *throttle) begin(username, address string, now time.Time) (*attempt, err
 	}
 	t.count(a.pair, freeTries, now)
 	t.count(a.address, freeTriesAddress, now)
+	if _, known := t.known.get(a.pair); !known {
+		tr, _ := t.tries.get(a.address)
+		a.suspicion = tr.failed
+	}
 	return a, nil
 }
 
@@ -89,6 +98,7 @@ func (a *attempt) succeeded() {
 	defer a.t.mu.Unlock()
 	a.t.tries.remove(a.pair)
 	a.t.takeBack(a.address)
+	a.t.known.put(a.pair, struct{}{})
 }
 
 // undone says that the attempt could not be made, for want of a connection.

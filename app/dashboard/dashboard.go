@@ -8,7 +8,7 @@
 //     there whether who switches still may, and writes the history there. A stream has no lease and no worker.
 //   - A stream ends with the server, and when its viewer may no longer see it. While nobody can be asked that, it
 //     goes on.
-//   - Memory is bounded: a quarter of an hour of figures, 50 failures, 100 viewers.
+//   - Memory is bounded: a quarter of an hour of figures, 50 failures, 100 viewers, 20 of one user.
 //   - Whatever comes from the database, an application's name say, reaches the page as text.
 //
 // The figures are put into words on the server, in picture.go and for the tables under the charts in point.go, for the
@@ -79,7 +79,7 @@ type Board struct {
 	Options
 	feed     *feed
 	failures *failures
-	viewers  chan struct{} // holds a token for each
+	viewers  viewers
 	asking   chan struct{} // holds a token while one viewer's right is looked up
 	askNext  time.Time     // no viewer's right is looked up before; for who has put the token in asking
 
@@ -91,7 +91,7 @@ type Board struct {
 func New(o Options) *Board {
 	failed := newFailures()
 	return &Board{
-		Options: o, failures: failed, viewers: make(chan struct{}, maxViewers), asking: make(chan struct{}, 1),
+		Options: o, failures: failed, asking: make(chan struct{}, 1),
 		feed: startFeed(o, failed),
 	}
 }

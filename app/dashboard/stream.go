@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -17,6 +18,7 @@ import (
 
 const (
 	maxViewers   = 100              // the next gets 503
+	maxPerUser   = 20               // of one user, so that nobody keeps out the others
 	writeTimeout = 5 * time.Second  // who does not take an event for so long is dropped
 	quietFor     = 15 * time.Second // after that a line without meaning is sent, so that no proxy hangs up
 
@@ -39,13 +41,11 @@ func (b *Board) stream(c echo.Context) error {
 	case !user.Staff:
 		return fault.New(fault.Forbidden, "The dashboard is for staff.")
 	}
-	select {
-	case b.viewers <- struct{}{}:
-		defer func() { <-b.viewers }()
-	default:
-		return fault.New(fault.Busy,
-			"As many watch the dashboard as may. Close it where nobody looks, or load the page now and then.")
+	leave, err := b.viewers.enter(user.ID)
+	if err != nil {
+		return err
 	}
+	defer leave()
 	h := c.Response().Header()
 	h.Set(echo.HeaderContentType, "text/event-stream")
 	h.Set(echo.HeaderCacheControl, "no-store")
@@ -191,4 +191,38 @@ func unanswered(err error) error {
 		return &db.ConnError{Cause: db.ServerUnavailable, Err: err}
 	}
 	return err
+}
+
+// viewers counts who watches, by user.
+type viewers struct {
+	mu     sync.Mutex
+	byUser map[int64]int
+	all    int
+}
+
+// enter takes a place until leave.
+func (v *viewers) enter(user int64) (leave func(), err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case v.byUser[user] >= maxPerUser:
+		return nil, fault.New(fault.Busy, "You watch the dashboard in %d windows already. Close it where nobody looks.", maxPerUser)
+	case v.all >= maxViewers:
+		return nil, fault.New(fault.Busy,
+			"As many watch the dashboard as may. Close it where nobody looks, or load the page now and then.")
+	case v.byUser == nil:
+		v.byUser = map[int64]int{}
+	}
+	v.all++
+	v.byUser[user]++
+	return func() { v.leave(user) }, nil
+}
+
+func (v *viewers) leave(user int64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.all--
+	if v.byUser[user]--; v.byUser[user] == 0 {
+		delete(v.byUser, user)
+	}
 }

@@ -14,7 +14,7 @@ func TestWaitsAreThoseOfTheLastMinuteUnderTheSettingsInForce(t *testing.T) {
 	asked := metrics.New("test").Acquires()
 	end := func(n int, strategy string) {
 		for range n {
-			asked.TraceAcquire(t.Context(), strategy)(nil)
+			asked.Ended(strategy, 0, nil)
 		}
 	}
 	pool := config.Database{Strategy: db.Pool}

@@ -3,10 +3,12 @@ package lab
 import (
 	"embed"
 	"net/http"
+	"strings"
 
 	"github.com/labstack/echo/v4"
 
 	"ddtb/app/web"
+	"ddtb/db"
 )
 
 //go:embed templates
@@ -28,54 +30,63 @@ type Parameter struct {
 	What string `json:"what"`
 }
 
-var endpoints = []Endpoint{
-	{
-		"/test/pool-stress", "Many holders ask for a connection at once, use it and hold it. Those that find none in time are errors, and the peak is counted on the server.",
-		[]Parameter{
-			{"threads", "how many holders (15)"},
-			{"hold", "how long each holds; a little longer than the timeout unless you say otherwise"},
-			{"timeout", "how long each waits; the strategy's own unless you say less"},
-			{"strategy", "pool, persistent or per-request: run on a private instance, and leave the application alone"},
-			{"max_size, min_size, max_waiting", "of the private instance"},
+// strategies names those that are registered: "multiplex, per-request, persistent or pool".
+func strategies() string {
+	names := db.Names()
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " or " + names[last]
+}
+
+func endpoints() []Endpoint {
+	return []Endpoint{
+		{
+			"/test/pool-stress", "Many holders ask for a connection at once, use it and hold it. Those that find none in time are errors, and the peak is counted on the server.",
+			[]Parameter{
+				{"threads", "how many holders (15)"},
+				{"hold", "how long each holds; a little longer than the timeout unless you say otherwise"},
+				{"timeout", "how long each waits; the strategy's own unless you say less"},
+				{"strategy", strategies() + ": run on a private instance, and leave the application alone"},
+				{"max_size, min_size, max_waiting", "of the private instance"},
+			},
+			[]string{"/test/pool-stress", "/test/pool-stress?threads=15&strategy=pool&max_size=3&timeout=2s", "/test/pool-stress?threads=100&hold=1s&strategy=per-request"},
 		},
-		[]string{"/test/pool-stress", "/test/pool-stress?threads=15&strategy=pool&max_size=3&timeout=2s", "/test/pool-stress?threads=100&hold=1s&strategy=per-request"},
-	},
-	{
-		"/test/connection-leak", "Takes connections and forgets to give them back, as code without a deferred release does. Shows who holds them, by line of code.",
-		[]Parameter{
-			{"count", "how many to leak (3)"},
-			{"reclaim", "when they are taken back (30s)"},
-			{"timeout", "how long each attempt waits"},
+		{
+			"/test/connection-leak", "Takes connections and forgets to give them back, as code without a deferred release does. Shows who holds them, by line of code.",
+			[]Parameter{
+				{"count", "how many to leak (3)"},
+				{"reclaim", "when they are taken back (30s)"},
+				{"timeout", "how long each attempt waits"},
+			},
+			[]string{"/test/connection-leak", "/test/connection-leak?count=10&reclaim=10s"},
 		},
-		[]string{"/test/connection-leak", "/test/connection-leak?count=10&reclaim=10s"},
-	},
-	{
-		"/test/sentry-db-interaction", "Captures events while it holds a connection, in a transaction, and after a failed query, and counts the connections that each capture takes: none, unless an event hook queries.",
-		[]Parameter{
-			{"hook", "queries: the event hook asks for a connection as well, and a small pool deadlocks: the answer and the log name both lines; none"},
-			{"transport", "sync: each capture waits for Sentry's answer, and the connection with it; async"},
-			{"delay", "how long Sentry takes to answer; a stand-in inside this process does so, as it does where no Sentry is configured"},
-			{"strategy", "pool, persistent or per-request: run on a private instance. hook=queries and transport=sync always do"},
-			{"max_size, min_size, max_waiting", "of the private instance; max_size is at most 3"},
-			{"timeout", "how long a capture waits for its connection; the strategy's own unless you say less"},
+		{
+			"/test/sentry-db-interaction", "Captures events while it holds a connection, in a transaction, and after a failed query, and counts the connections that each capture takes: none, unless an event hook queries.",
+			[]Parameter{
+				{"hook", "queries: the event hook asks for a connection as well, and a small pool deadlocks: the answer and the log name both lines; none"},
+				{"transport", "sync: each capture waits for Sentry's answer, and the connection with it; async"},
+				{"delay", "how long Sentry takes to answer; a stand-in inside this process does so, as it does where no Sentry is configured"},
+				{"strategy", strategies() + ": run on a private instance. hook=queries and transport=sync always do"},
+				{"max_size, min_size, max_waiting", "of the private instance; max_size is at most 3"},
+				{"timeout", "how long a capture waits for its connection; the strategy's own unless you say less"},
+			},
+			[]string{
+				"/test/sentry-db-interaction", "/test/sentry-db-interaction?hook=queries&max_size=1&timeout=2s",
+				"/test/sentry-db-interaction?hook=queries&max_size=2", "/test/sentry-db-interaction?transport=sync&delay=2s",
+			},
 		},
-		[]string{
-			"/test/sentry-db-interaction", "/test/sentry-db-interaction?hook=queries&max_size=1&timeout=2s",
-			"/test/sentry-db-interaction?hook=queries&max_size=2", "/test/sentry-db-interaction?transport=sync&delay=2s",
+		{
+			"/error/", "Fails as a bug does: an error page with status 500, a line in the log, an event and a mail.",
+			[]Parameter{},
+			[]string{"/error/"},
 		},
-	},
-	{
-		"/error/", "Fails as a bug does: an error page with status 500, a line in the log, an event and a mail.",
-		[]Parameter{},
-		[]string{"/error/"},
-	},
+	}
 }
 
 // Index lists the test endpoints.
 func (l *Lab) Index(c echo.Context) error {
 	cfg := l.db.Config()
 	data := map[string]any{
-		"strategy": cfg.Strategy, "settings": SettingsOf(cfg), "endpoints": endpoints,
+		"strategy": cfg.Strategy, "settings": SettingsOf(cfg), "endpoints": endpoints(),
 		"limits": map[string]any{"max_threads": l.limits.Load().MaxThreads, "max_hold": l.limits.Load().MaxHold.String()},
 	}
 	if !web.WantsHTML(c) {

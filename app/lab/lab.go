@@ -8,6 +8,7 @@ package lab
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"ddtb/app/fault"
+	"ddtb/app/web"
 	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/activity"
@@ -70,8 +72,11 @@ func (l *Lab) Guard(next echo.HandlerFunc) echo.HandlerFunc {
 		if !l.Enabled() {
 			return fault.New(fault.NotFound, "The test endpoints are off. To turn them on, set enabled = true under [test] in the configuration file.")
 		}
-		if c.Request().Header.Get("Sec-Fetch-Site") == "cross-site" {
-			return fault.New(fault.Forbidden, "A page of another site can't start a test. Open this address yourself.")
+		switch c.Request().Header.Get("Sec-Fetch-Site") { // a browser sends it, and no page can change it
+		case "", "none", "same-origin":
+		default:
+			err := fmt.Errorf("Sec-Fetch-Site is %q", web.Cut(c.Request().Header.Get("Sec-Fetch-Site")))
+			return fault.Wrap(fault.Forbidden, err, "A page of another site can't start a test. Open this address yourself.")
 		}
 		return next(c)
 	}

@@ -270,7 +270,7 @@ func TestAParameterThatCanNotBeReadIsNamedWithItsBounds(t *testing.T) {
 		"hold=1e300":                   {`hold="1e300"`},
 		"hold=soon":                    {`hold="soon"`, "such as 500ms or 10s"},
 		"timeout=0":                    {`timeout="0"`, "from 1ms to 1m0s"},
-		"strategy=both":                {`strategy="both"`, "pool, persistent, per-request"},
+		"strategy=both":                {`strategy="both"`, "multiplex, per-request, persistent, pool"},
 		"strategy=pool&max_size=0":     {`max_size="0"`, "from 1 to 20"},
 		"max_size=3&min_size=4":        {"min_size=4 is more than max_size=3"},
 		"max_waiting=-1":               {`max_waiting="-1"`, "from 0 to 200"},

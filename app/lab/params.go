@@ -79,6 +79,7 @@ func (q *query) choice(name string, words ...string) string {
 	text := q.text(name)
 	if text != "" && !slices.Contains(words, text) {
 		q.fail("%s=%s: give one of %s.", name, short(text), strings.Join(words, ", "))
+		return ""
 	}
 	return text
 }
@@ -105,6 +106,22 @@ func short(text string) string {
 	return fmt.Sprintf("%q", text)
 }
 
+// setOwn sets the setting of cfg's strategy that bounds its size, or, for "timeout", how long its requests wait. Where the
+// strategy has no such setting, nothing changes.
+func setOwn(cfg *config.Database, what, text string) {
+	spec, _ := db.Lookup(cfg.Strategy)
+	key := spec.SizeKey
+	if what == "timeout" {
+		key = ""
+		for _, x := range spec.Show(*cfg) {
+			if strings.HasSuffix(x.Key, ".timeout") {
+				key = x.Key
+			}
+		}
+	}
+	*cfg, _ = config.Edit(*cfg, map[string]string{key: text})
+}
+
 // private changes the configuration for an instance of its own, and tells whether anything was asked for.
 func (q *query) private(cfg *config.Database, most int) bool {
 	asked := false
@@ -118,7 +135,7 @@ func (q *query) private(cfg *config.Database, most int) bool {
 		return false
 	}
 	if size > 0 {
-		cfg.Pool.MaxSize, cfg.PerRequest.MaxSize, cfg.Persistent.Workers = size, size, size
+		setOwn(cfg, "size", strconv.Itoa(size))
 	}
 	cfg.Pool.MinSize = min(cfg.Pool.MinSize, cfg.Pool.MaxSize)
 	if q.values.Has("min_size") {

@@ -85,7 +85,7 @@ func readStress(c echo.Context, limits config.Test, cfg *config.Database) (*para
 	}
 	p.hold = q.duration("hold", hold, 0, limits.MaxHold)
 	if p.private && p.timeout > 0 {
-		cfg.Pool.Timeout, cfg.PerRequest.Timeout = p.timeout, p.timeout
+		setOwn(cfg, "timeout", p.timeout.String())
 	}
 	if p.timeout == timeoutOf(*cfg) {
 		p.timeout = 0
@@ -93,13 +93,17 @@ func readStress(c echo.Context, limits config.Test, cfg *config.Database) (*para
 	return p, q.end()
 }
 
-// timeoutOf is how long a holder waits under the strategy; 0 where there is no wait.
+// timeoutOf is how long a holder waits under the strategy; 0 where there is no wait, or no setting for it.
 func timeoutOf(cfg config.Database) time.Duration {
 	spec, _ := db.Lookup(cfg.Strategy)
-	if spec.Size(cfg) == 0 {
-		return 0
+	if spec.Size(cfg) > 0 {
+		for _, x := range spec.Show(cfg) {
+			if timeout, is := x.Value.(time.Duration); is && strings.HasSuffix(x.Key, ".timeout") {
+				return timeout
+			}
+		}
 	}
-	return spec.Timeout(cfg)
+	return 0
 }
 
 // PoolStress runs that many holders at once on the live strategy, or with strategy=, max_size= and the like on a

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"ddtb/app/report"
@@ -15,7 +14,7 @@ import (
 // gaveUp is the cause of an acquire whose caller went away.
 const gaveUp = "gave up"
 
-// Acquires counts and times what is asked of the strategies. It is a db.Tracer.
+// Acquires counts and times what is asked of the strategies. Its Ended is for db.Options.OnAcquire.
 type Acquires struct {
 	took     *waitsVec
 	failed   *prometheus.CounterVec
@@ -76,15 +75,13 @@ func (m *Metrics) Acquires() *Acquires { return m.acquires }
 // Waits are those for a lease of a strategy that ended since New: with a lease or without, after waiting or at once.
 func (a *Acquires) Waits(strategy string) Waits { return a.took.with(strategy).now() }
 
-var _ db.Tracer = (*Acquires)(nil)
-
-// TraceAcquire is part of db.Tracer.
-func (a *Acquires) TraceAcquire(_ context.Context, strategy string) (end func(error)) {
-	began, of := time.Now(), a.of[strategy]
-	if of == nil { // not in the list: slower, but counted
+// Ended counts what was asked of a strategy, when a lease was given or refused.
+func (a *Acquires) Ended(strategy string, took time.Duration, err error) {
+	of := a.of[strategy]
+	if of == nil { // registered since: slower, but counted
 		of = a.figures(strategy)
 	}
-	return func(err error) { of.ended(time.Since(began), err) }
+	of.ended(took, err)
 }
 
 func (of *acquiresOf) ended(took time.Duration, err error) {
@@ -114,11 +111,3 @@ func causeOf(err error) string {
 	}
 	return report.InternalError
 }
-
-// TraceQueryStart is part of db.Tracer. Queries are not counted.
-func (a *Acquires) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	return ctx
-}
-
-// TraceQueryEnd is part of db.Tracer.
-func (a *Acquires) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}

@@ -17,13 +17,10 @@
 package metrics
 
 import (
-	"log/slog"
-	"net/http"
 	"runtime/debug"
 
 	"github.com/prometheus/client_golang/prometheus" // the format, and histograms without locks, are its trade
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"ddtb/app/report"
 )
@@ -31,7 +28,7 @@ import (
 // Metrics is what is counted of one application.
 type Metrics struct {
 	registry *prometheus.Registry
-	requests requests
+	requests *requests
 	acquires *Acquires
 	server   *server
 	failures *prometheus.CounterVec
@@ -68,18 +65,6 @@ func buildInfo(version string) prometheus.Collector {
 	})
 	g.Set(1)
 	return g
-}
-
-// maxScrapes is how many may be answered at once; more are told to come back.
-const maxScrapes = 4
-
-// Handler answers scrapes. It logs what can't be told, and tells the rest.
-func (m *Metrics) Handler(log *slog.Logger) http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
-		ErrorLog:            slog.NewLogLogger(log.Handler(), slog.LevelError),
-		ErrorHandling:       promhttp.ContinueOnError,
-		MaxRequestsInFlight: maxScrapes,
-	})
 }
 
 // Close stops following the server. It may be called twice.

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/labstack/echo/v4"
@@ -39,10 +40,9 @@ func (o only) Collect(out chan<- prometheus.Metric) { tell(out, o.Snapshot) }
 func scrape(t testing.TB, m *Metrics) string {
 	t.Helper()
 	answer := httptest.NewRecorder()
-	m.Handler(slog.New(slog.NewTextHandler(t.Output(), nil))).
-		ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
-	if answer.Code != http.StatusOK {
-		t.Fatalf("%d\n%s", answer.Code, answer.Body)
+	c := echo.New().NewContext(httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil), answer)
+	if err := m.Handler(slog.New(slog.NewTextHandler(t.Output(), nil)))(c); err != nil || answer.Code != http.StatusOK {
+		t.Fatalf("%v, %d\n%s", err, answer.Code, answer.Body)
 	}
 	return answer.Body.String()
 }
@@ -114,7 +114,7 @@ func TestTheEndOfAnAcquireIsToldByItsCause(t *testing.T) {
 		nil, nil, &db.ConnError{Cause: db.PoolTimeout}, &db.ConnError{Cause: db.ServerUnavailable, Err: context.DeadlineExceeded},
 		fmt.Errorf("gave up: %w", context.Canceled), fmt.Errorf("gave up: %w", context.DeadlineExceeded), errors.New("?"),
 	} {
-		m.Acquires().TraceAcquire(t.Context(), "pool")(err)
+		m.Acquires().Ended("pool", time.Millisecond, err)
 	}
 	mustHave(t, scrape(t, m), `pgxpool_acquire_count{strategy="pool"} 2`, `pgxpool_canceled_acquire_count{strategy="pool"} 3`,
 		`ddtb_acquire_seconds_count{strategy="pool"} 7`, `ddtb_acquire_failures_total{cause="pool timeout",strategy="pool"} 1`,
@@ -125,7 +125,7 @@ func TestTheEndOfAnAcquireIsToldByItsCause(t *testing.T) {
 func TestAnAcquireOfAnUnknownStrategyOrCauseIsCountedToo(t *testing.T) {
 	m := New("test")
 	for _, err := range []error{nil, &db.ConnError{Cause: db.QueueFull}, &db.ConnError{Cause: "of tomorrow"}} {
-		m.Acquires().TraceAcquire(t.Context(), "new")(err)
+		m.Acquires().Ended("new", time.Millisecond, err)
 	}
 	mustHave(t, scrape(t, m), `pgxpool_acquire_count{strategy="new"} 1`, `ddtb_acquire_failures_total{cause="queue full",strategy="new"} 1`,
 		`ddtb_acquire_failures_total{cause="internal error",strategy="new"} 1`)
@@ -149,13 +149,14 @@ func TestFollowingTheServerEndsAndMayBeEndedTwice(t *testing.T) {
 }
 
 func BenchmarkRequest(b *testing.B) {
-	for name, middleware := range map[string]echo.MiddlewareFunc{
-		"alone":   func(next echo.HandlerFunc) echo.HandlerFunc { return next },
-		"counted": New("test").Middleware(func(c echo.Context) string { return c.Path() }),
+	m := New("test")
+	for name, handler := range map[string]echo.HandlerFunc{
+		"alone":   func(echo.Context) error { return nil },
+		"counted": func(c echo.Context) error { m.Answered(c, c.Path(), http.StatusOK, time.Millisecond); return nil },
 	} {
 		b.Run(name, func(b *testing.B) {
 			e := echo.New()
-			e.GET("/polls/", func(c echo.Context) error { return nil }, middleware)
+			e.GET("/polls/", handler)
 			w, r := httptest.NewRecorder(), httptest.NewRequestWithContext(b.Context(), http.MethodGet, "/polls/", nil)
 			b.ReportAllocs()
 			for b.Loop() {
@@ -166,10 +167,10 @@ func BenchmarkRequest(b *testing.B) {
 }
 
 func BenchmarkAcquire(b *testing.B) {
-	for name, tracer := range map[string]db.Tracer{"alone": nil, "counted": New("test").Acquires()} {
+	for name, count := range map[string]func(string, time.Duration, error){"alone": nil, "counted": New("test").Acquires().Ended} {
 		b.Run(name, func(b *testing.B) {
 			cfg := dbtest.Config(b)
-			d, err := db.OpenWith(cfg, db.Options{Tracer: tracer})
+			d, err := db.OpenWith(cfg, db.Options{OnAcquire: count})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -187,15 +188,11 @@ func BenchmarkAcquire(b *testing.B) {
 }
 
 func TestAStreamIsCountedAndNotTimed(t *testing.T) {
-	m, e := New("test"), echo.New()
-	serve := m.Middleware(func(echo.Context) string { return "/live" })(func(c echo.Context) error {
-		c.Response().Header().Set(echo.HeaderContentType, stream)
-		return c.NoContent(http.StatusOK)
-	})
+	m := New("test")
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/live", nil)
-	if err := serve(e.NewContext(r, httptest.NewRecorder())); err != nil {
-		t.Fatal(err)
-	}
+	c := echo.New().NewContext(r, httptest.NewRecorder())
+	c.Response().Header().Set(echo.HeaderContentType, stream)
+	m.Answered(c, "/live", http.StatusOK, time.Hour)
 	text := scrape(t, m)
 	mustHave(t, text, `http_requests_total{code="200",method="GET",route="/live"} 1`)
 	if strings.Contains(text, "http_request_duration_seconds") {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -37,10 +38,11 @@ func Status(c echo.Context) int {
 type requests struct {
 	total *prometheus.CounterVec
 	took  *prometheus.HistogramVec
+	known sync.Map // labels → *figures
 }
 
-func newRequests() requests {
-	return requests{
+func newRequests() *requests {
+	return &requests{
 		total: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "http_requests_total", Help: "Requests that were answered; code 499 is a client that went away before.",
 		}, []string{"route", "method", "code"}),
@@ -51,29 +53,42 @@ func newRequests() requests {
 	}
 }
 
-func (r requests) collectors() []prometheus.Collector { return []prometheus.Collector{r.total, r.took} }
+func (r *requests) collectors() []prometheus.Collector {
+	return []prometheus.Collector{r.total, r.took}
+}
 
-// Middleware counts and times every request that passes it; it stands before the others. route tells the pattern
-// that the request was routed by, Other where there was none: never the path, which is the client's to choose.
-func (m *Metrics) Middleware(route func(echo.Context) string) echo.MiddlewareFunc {
-	return func(next echo.HandlerFunc) echo.HandlerFunc {
-		return func(c echo.Context) error {
-			began, cut := time.Now(), true
-			defer func() {
-				status := Status(c)
-				if cut {
-					status = http.StatusInternalServerError // a panic goes through, and ends a response that had begun
-				}
-				m.requests.total.WithLabelValues(route(c), Method(c.Request().Method), strconv.Itoa(status)).Inc()
-				if c.Response().Header().Get(echo.HeaderContentType) != stream {
-					m.requests.took.WithLabelValues(route(c), Method(c.Request().Method)).Observe(time.Since(began).Seconds())
-				}
-			}()
-			err := next(c)
-			cut = false
-			return err
-		}
+// Answered counts and times a request. route is the pattern that it was routed by, Other where there was none: never
+// the path, which is the client's to choose.
+func (m *Metrics) Answered(c echo.Context, route string, status int, took time.Duration) {
+	f := m.requests.figuresOf(labels{route, Method(c.Request().Method), status})
+	f.total.Inc()
+	if c.Response().Header().Get(echo.HeaderContentType) != stream {
+		f.took().Observe(took.Seconds())
 	}
+}
+
+// labels are those of a request.
+type labels struct {
+	route, method string
+	status        int
+}
+
+// figures are those of requests with the same labels, found once: to look them up takes two locks and more.
+type figures struct {
+	total prometheus.Counter
+	took  func() prometheus.Observer // made when first used
+}
+
+func (r *requests) figuresOf(l labels) *figures {
+	if f, ok := r.known.Load(l); ok {
+		return f.(*figures)
+	}
+	f := &figures{
+		total: r.total.WithLabelValues(l.route, l.method, strconv.Itoa(l.status)),
+		took:  sync.OnceValue(func() prometheus.Observer { return r.took.WithLabelValues(l.route, l.method) }),
+	}
+	kept, _ := r.known.LoadOrStore(l, f)
+	return kept.(*figures)
 }
 
 // stream is the type of an answer that lasts as long as its viewer stays, which is nobody's wait.

@@ -75,7 +75,7 @@ func TestWaitsOfRealAcquiresAreCountedByTheStrategyThatWasAsked(t *testing.T) {
 	cfg := dbtest.Config(t)
 	cfg.Strategy, cfg.Pool.MinSize, cfg.Pool.MaxSize, cfg.Pool.Timeout = db.Pool, 0, 1, 300*time.Millisecond
 	a := New("test").Acquires()
-	d, err := db.OpenWith(cfg, db.Options{Tracer: a})
+	d, err := db.OpenWith(cfg, db.Options{OnAcquire: a.Ended})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,9 +9,9 @@ import (
 	"io"
 	"log/slog"
 	"mime"
-	"mime/multipart"
+	"mime/quotedprintable"
 	"net"
-	"net/mail"
+	netmail "net/mail"
 	"strings"
 	"testing"
 	"time"
@@ -23,32 +23,33 @@ import (
 	"ddtb/db/logtest"
 )
 
-// child has this test binary be one of several processes: see TestProcessesOfOneHostShareTheLimit.
-var child = flag.String("child", "", "report failures from this process, with its state and mails in this folder")
+// child makes this test binary a process that fails and crashes: see TestAProcessThatRestartsInALoopSendsOneMail.
+var child = flag.String("child", "", "report failures from this process, with its state and mails in this directory, and crash")
 
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if *child != "" {
-		if err := beChild(*child); err != nil {
-			panic(err)
-		}
-		return
+		beChild(*child)
 	}
 	goleak.VerifyTestMain(m)
 }
 
 // busy is a failure to connect, as a request meets it.
-func busy(route string) Incident {
+func busy(route string) Incident { return unreachable(route, db.PoolTimeout) }
+
+func unreachable(route string, cause db.Cause) Incident {
 	return Incident{
-		Err:     fmt.Errorf("latest polls: %w", &db.ConnError{Cause: db.PoolTimeout, Strategy: "pool", Waited: 10 * time.Second, Size: 3, Leases: 3, Waiting: 11}),
-		Origin:  "store.go:42 polls.(*Store).Latest",
+		Err: fmt.Errorf("latest polls: %w", WithStack(&db.ConnError{
+			Cause: cause, Strategy: "pool", Waited: 10 * time.Second, Size: 3, Leases: 3, Waiting: 11, Err: errors.New("refused"),
+		})),
 		Request: Request{Method: "GET", Route: route, Path: route, ID: "id-1"},
 		Holders: []string{"12.3 s  handlers.go:7 polls.(*Handlers).Vote"},
 	}
 }
 
+// bug is a failure of another group for each n.
 func bug(n int) Incident {
-	return Incident{Err: errors.New("index out of range"), Origin: fmt.Sprintf("handlers.go:%d polls.Show", n), Request: Request{Route: "/polls/:id/"}}
+	return Incident{Err: WithStack(errors.New("index out of range")), Request: Request{Route: fmt.Sprintf("/polls/%d/", n)}}
 }
 
 func mailTo(backend string) config.Mail {
@@ -139,13 +140,13 @@ func lacks(t testing.TB, what, got string, secrets ...string) {
 // received is a mail as its reader sees it.
 type received struct {
 	subject, from, to, id string
-	header                mail.Header
-	text, html            string
+	header                netmail.Header
+	text                  string
 }
 
 func parse(t testing.TB, raw []byte) received {
 	t.Helper()
-	m, err := mail.ReadMessage(bytes.NewReader(raw))
+	m, err := netmail.ReadMessage(bytes.NewReader(raw))
 	if err != nil {
 		t.Fatalf("%v in\n%s", err, raw)
 	}
@@ -154,29 +155,12 @@ func parse(t testing.TB, raw []byte) received {
 		t.Fatal(err)
 	}
 	out := received{subject: subject, from: m.Header.Get("From"), to: m.Header.Get("To"), id: m.Header.Get("Message-ID"), header: m.Header}
-	kind, params, err := mime.ParseMediaType(m.Header.Get("Content-Type"))
-	if err != nil || kind != "multipart/alternative" {
-		t.Fatalf("content type %q: %v", kind, err)
+	body, err := io.ReadAll(quotedprintable.NewReader(m.Body))
+	if err != nil {
+		t.Fatal(err)
 	}
-	parts := multipart.NewReader(m.Body, params["boundary"])
-	for {
-		p, err := parts.NextPart() // decodes quoted-printable
-		if errors.Is(err, io.EOF) {
-			return out
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, err := io.ReadAll(p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if strings.HasPrefix(p.Header.Get("Content-Type"), "text/html") {
-			out.html = string(body)
-		} else {
-			out.text = string(body)
-		}
-	}
+	out.text = string(body)
+	return out
 }
 
 func logTo(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }

@@ -1,25 +1,23 @@
-// Package report tells the people in charge that requests fail, without making it worse: two hundred failing
-// requests are one mail and one Sentry event, at once, then at most one a window with the number of the rest, at
-// most so many an hour over all, and one when requests succeed again.
+// Package report notifies the people in charge when requests fail: one mail and one Sentry event per outage. A new
+// group of failures is reported at once, then at most once per window with the number of failures since. All groups
+// together send at most so many mails per hour, and one mail reports the recovery.
 //
-// It promises that
+// What callers can rely on:
 //
-//   - Report costs a failing request microseconds, whatever the mail server and Sentry do. It blocks on neither,
-//     and needs neither a connection to the database nor a file;
-//   - every failure is counted, however many come at once, and every count is told: of what is told in a mail,
-//     and of what is held back by the limit in the next one;
-//   - memory, goroutines and the state file are bounded: a thousand kinds of failure are told apart, the rest are
-//     counted together; 64 mails and 100 events wait to be sent;
-//   - no secret is told: no header but the user agent, no form, of the query only short numbers; and texts are
-//     searched for what is or looks like a secret;
-//   - the processes of one host share one limit, through a file under Options.StateDir.
+//   - Report and Healthy cost a request microseconds and never block, whatever the mail server, Sentry or the disk
+//     do. Neither uses the database. When the queue is full, a failure is dropped, and the next mail says how many.
+//   - All failures to get a connection are one group, the outage, whatever their cause and route. Other failures are
+//     grouped by cause, route and line of code.
+//   - Memory, goroutines, the state file and what is read from a mail server are bounded.
+//   - No secret is sent or logged: of a request's headers only the user agent, no form, of the query only short
+//     numbers. Texts are searched for known secrets and for what looks like one.
+//   - Limits are per process. Two processes that fail at the same moment each send a mail. The state file in
+//     Options.StateDir carries the limits over a restart: a process that crashes in a loop does not send a mail each
+//     time. A file that can't be read or written costs only that.
 //
-// How it goes: Report counts the incident by its kind (cause, route and line of code) in pending, which the
-// keeper drains. The keeper enters the counts in the ledger, whose rules say what is due, and hands what is due
-// to the courier, which sends mails one after another, and to Sentry's client, which has a queue of its own.
-//
-// It must not know HTTP frameworks, the pages, or how to query: what was known of the database comes with the
-// Incident.
+// How it works: Report puts a failure into a queue. One goroutine, the aggregator, counts it in its group, decides
+// what is due, queues events for Sentry, and sends one mail at a time. The package does not depend on the HTTP
+// framework, the pages or any query.
 package report
 
 import (
@@ -29,73 +27,85 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"regexp"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ddtb/config"
-	"ddtb/db"
 )
 
 // Options are what New needs. The zero value of each field but Mail and Sentry is fine.
 type Options struct {
 	Mail     config.Mail
 	Sentry   config.Sentry
-	BaseURL  string          // where the application is found, for links
+	BaseURL  string          // the application's address, for links
 	Hostname string          // "": the machine's
 	Release  string          // of the application, for Sentry; "": "ddtb"
-	StateDir string          // a folder that the host's processes share; "": each has its own limit
-	Secrets  []config.Secret // more of what must never be told; those in Mail and Sentry are known
+	StateDir string          // the directory of the state file; "": a restart forgets what was reported
+	Secrets  []config.Secret // never sent or logged; those in Mail and Sentry are known
 	Console  io.Writer       // of the mail backend "console"; nil: standard output
 	Log      *slog.Logger    // nil: slog's default
 }
 
-// Reporter tells of incidents. It is safe for concurrent use; a nil Reporter tells nothing.
+// Reporter reports failures. It is safe for concurrent use; a nil Reporter does nothing.
 type Reporter struct {
-	keeper  *keeper
-	courier *courier // nil: no mail
-	sentry  *SentryClient
-	cancel  context.CancelFunc // cuts every connection
+	o       Options
+	scrub   *scrubber
+	backend backend       // nil: no mail
+	sentry  *SentryClient // nil: no events
+
+	queue   chan *failure
+	served  chan time.Time // a request succeeded during an outage
+	open    atomic.Bool    // an outage waits for its first success
+	dropped atomic.Int64
+	stat    struct{ sent, failed, events, suppressed atomic.Int64 }
 
 	closing  sync.Once
 	closeErr error
+	stop     chan context.Context
+	done     chan error
+
+	aggregator // used by its goroutine alone
 }
 
-// New starts the reporter, which is to be closed. With neither mail nor Sentry set, it counts and tells nothing.
+// queueSize bounds the failures that wait for the aggregator, which needs microseconds for each.
+const queueSize = 1024
+
+// New starts the reporter. The caller must Close it. With neither mail nor Sentry configured it does nothing.
 func New(o Options) (*Reporter, error) {
 	o = o.withDefaults()
-	mails, err := newBackend(o.Mail, o.Console)
-	if err != nil {
+	r := &Reporter{
+		o: o, scrub: newScrubber(append([]config.Secret{o.Mail.Password, o.Sentry.DSN}, o.Secrets...)),
+		queue: make(chan *failure, queueSize), served: make(chan time.Time, 1),
+		stop: make(chan context.Context, 1), done: make(chan error, 1),
+	}
+	var err error
+	if r.backend, err = newBackend(o.Mail, o.Console); err != nil {
 		return nil, err
 	}
-	d := o.desk()
-	s, err := openSentry(o, d.scrub)
-	if err != nil {
-		return nil, err
+	if o.Sentry.DSN != "" || o.Sentry.Spotlight {
+		if r.sentry, err = newSentryClient(SentryOptions{
+			DSN: o.Sentry.DSN, Environment: o.Sentry.Environment, Release: o.Release, Spotlight: o.Sentry.Spotlight,
+			TracesSampleRate: o.Sentry.TracesSampleRate,
+		}, r.scrub); err != nil {
+			return nil, err
+		}
 	}
-	if mails == nil && s == nil {
-		o.StateDir = ""
+	if !r.off() {
+		r.aggregator = newAggregator(o.StateDir)
+		go func() { r.done <- r.run() }()
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	k := &keeper{
-		pending: newPending(), state: newState(o.StateDir), desk: d, log: o.Log, sentry: s,
-		limit:   limit{window: o.Mail.Limit.Window, perHour: max(1, o.Mail.Limit.PerHour)},
-		samples: map[fingerprint]*sample{}, shared: true, stop: make(chan struct{}), done: make(chan struct{}),
-	}
-	r := &Reporter{keeper: k, sentry: s, cancel: cancel}
-	if mails != nil {
-		r.courier = newCourier(mails, o.Log, k.stop, r.lost, &k.tally)
-		k.courier = r.courier
-		k.write = o.writer(d, k)
-		go r.courier.run(ctx)
-	}
-	go k.run(ctx)
 	return r, nil
 }
+
+var notHostname = regexp.MustCompile(`[^A-Za-z0-9.-]`)
 
 func (o Options) withDefaults() Options {
 	if o.Hostname == "" {
 		o.Hostname, _ = os.Hostname()
 	}
+	o.Hostname = notHostname.ReplaceAllString(o.Hostname, "-") // it gets into headers
 	if o.Release == "" {
 		o.Release = "ddtb"
 	}
@@ -105,125 +115,97 @@ func (o Options) withDefaults() Options {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
+	o.Mail.Limit.PerHour = max(1, o.Mail.Limit.PerHour)
 	return o
 }
 
-func (o Options) desk() desk {
-	secrets := append([]config.Secret{o.Mail.Password, o.Sentry.DSN}, o.Secrets...)
-	return desk{prefix: o.Mail.SubjectPrefix, hostname: line(o.Hostname), baseURL: o.BaseURL, scrub: newScrubber(secrets)}
-}
+func (r *Reporter) off() bool { return r == nil || r.backend == nil && r.sentry == nil }
 
-// writer makes the mails of the keeper. One that can't be made is a bug of the templates: the log has it.
-func (o Options) writer(d desk, k *keeper) func(notice) *message {
-	return func(n notice) *message {
-		var l letter
-		if n.recovered {
-			l = d.recovery(n)
-		} else {
-			l = d.failure(n, k.samples[n.fingerprint])
-		}
-		m, err := newMessage(o.Mail, d.hostname, l)
-		if err != nil {
-			o.Log.Error(err.Error(), "subject", l.Subject)
-			return nil
-		}
-		return m
-	}
-}
-
-// Hide has secrets taken out of whatever is told from now on, as those of Options are.
+// Hide removes more secrets from whatever is sent from now on.
 func (r *Reporter) Hide(secrets ...config.Secret) {
 	if r != nil {
-		r.keeper.desk.scrub.hide(secrets...)
+		r.scrub.hide(secrets...)
 	}
 }
 
-// Report counts one failed request, and sees to it that it is told.
+// Report counts one failed request and notifies people as the limits allow.
 func (r *Reporter) Report(in Incident) {
 	if r.off() {
 		return
 	}
-	in.complete()
-	f := in.fingerprint()
-	noConn := db.CauseOf(in.Err) != ""
-	var s *sample
-	if !r.keeper.pending.known(f) {
-		s = sampleOf(&in)
-	}
-	r.keeper.pending.add(f, in.At, noConn, s)
-	if noConn {
-		r.keeper.open.Store(true)
+	select {
+	case r.queue <- newFailure(in):
+	default:
+		r.dropped.Add(1)
+		r.stat.suppressed.Add(1)
 	}
 }
 
-// Healthy is to be called when a request got a connection and was answered: that is how the end of an outage is
-// seen. While there is none it costs one atomic load.
+// Healthy must be called when a request got a connection and was answered: this is how the end of an outage is
+// seen. Outside of an outage it costs one atomic load.
 func (r *Reporter) Healthy() {
-	if r == nil || !r.keeper.open.Load() {
+	if r == nil || !r.open.Load() {
 		return
 	}
-	if r.keeper.served.Swap(time.Now().UnixNano()) == 0 {
-		r.keeper.pending.rouse()
+	select {
+	case r.served <- time.Now():
+	default:
 	}
 }
 
-func (r *Reporter) off() bool { return r == nil || r.courier == nil && r.sentry == nil }
-
-// lost has the failures counted again of which a mail was to tell. It is the keeper that decides when.
-func (r *Reporter) lost(n notice) {
-	if !n.recovered {
-		r.keeper.pending.addUntold(n.fingerprint, n.count, n.since, n.last)
-	}
+// Stat counts what happened to the failures since the start.
+type Stat struct {
+	MailsSent   int64
+	MailsFailed int64 // given up; their failures are pending again
+	Events      int64 // queued for Sentry
+	Suppressed  int64 // failures without a notice of their own: counted in a later one, or dropped
 }
 
-// Close tells what is due and sends what waits, until ctx ends: then it cuts the connections, and returns within
-// a second or two. No goroutine is left, and it may be called again. The error tells how much was not sent.
-func (r *Reporter) Close(ctx context.Context) error {
+// Stat is a snapshot. That of a nil Reporter is zero.
+func (r *Reporter) Stat() Stat {
 	if r == nil {
+		return Stat{}
+	}
+	return Stat{r.stat.sent.Load(), r.stat.failed.Load(), r.stat.events.Load(), r.stat.suppressed.Load()}
+}
+
+// Close sends what is due and what waits, closes all connections, and returns when ctx ends at the latest. Its
+// error says what was not sent. It may be called again.
+func (r *Reporter) Close(ctx context.Context) error {
+	if r.off() {
 		return nil
 	}
 	r.closing.Do(func() { r.closeErr = r.close(ctx) })
 	return r.closeErr
 }
 
-// afterCut is how long a goroutine whose connection was cut may take to notice.
-const afterCut = time.Second
-
 func (r *Reporter) close(ctx context.Context) error {
-	defer r.cancel()
-	close(r.keeper.stop)
-	<-r.keeper.done // soon: it waits for nobody but the lock of the state file, and not long
-	var wg sync.WaitGroup
-	var mailErr, sentryErr error
-	if r.courier != nil {
-		close(r.courier.mails)
-		wg.Go(func() { mailErr = r.closeMail(ctx) })
+	early, cancel := context.WithCancel(ctx)
+	if end, ok := ctx.Deadline(); ok { // leaves time to close the connections and to save the state
+		early, cancel = context.WithDeadline(ctx, end.Add(-min(time.Until(end)/4, fileWait)))
 	}
+	defer cancel()
+	r.stop <- early
+	parts := []chan error{r.done}
 	if r.sentry != nil {
-		wg.Go(func() { sentryErr = r.sentry.Close(ctx) })
+		sentry := make(chan error, 1)
+		parts = append(parts, sentry)
+		go func() { sentry <- r.sentry.closeAfter(early, r.aggregator.last) }()
 	}
-	wg.Wait()
-	r.keeper.settleUp(ctx)
-	return errors.Join(mailErr, sentryErr)
+	var failed error
+	for _, part := range parts {
+		select {
+		case err := <-part:
+			failed = errors.Join(failed, err)
+		case <-ctx.Done():
+			return fmt.Errorf("the stop did not wait until all failures were reported: %w", ctx.Err())
+		}
+	}
+	return failed
 }
 
-func (r *Reporter) closeMail(ctx context.Context) error {
-	select {
-	case <-r.courier.done:
-		return nil
-	case <-ctx.Done():
-	}
-	left := len(r.courier.mails) + 1 // and the one under way
-	r.cancel()
-	select {
-	case <-r.courier.done:
-	case <-time.After(afterCut): // a console that takes nothing can't be cut
-	}
-	return fmt.Errorf("%d mails were not sent before the stop: %w", left, ctx.Err())
-}
-
-// SendTest sends a mail to every admin, over the backend of the configuration, and returns when it is sent. The
-// error tells what to do.
+// SendTest sends a mail to every admin with the configured backend, and returns when it was sent. The error says
+// what to do.
 func SendTest(ctx context.Context, o Options) error {
 	o = o.withDefaults()
 	b, err := newBackend(o.Mail, o.Console)
@@ -234,18 +216,12 @@ func SendTest(ctx context.Context, o Options) error {
 		return errors.New("no mail is sent: mail.backend is \"none\". Set it to \"smtp\", \"file\" or \"console\"")
 	}
 	if len(o.Mail.Admins) == 0 {
-		return errors.New("there is nobody to send a mail to: set mail.admins")
+		return errors.New("no mail is sent: mail.admins is empty. Set it to the recipients")
 	}
-	d := o.desk()
-	m, err := newMessage(o.Mail, d.hostname, d.test())
-	if err != nil {
-		return err
+	r := &Reporter{o: o, scrub: newScrubber(append(o.Secrets, o.Mail.Password))}
+	err = b.send(ctx, r.testMail())
+	if _, smtp := b.(smtpBackend); smtp && err != nil {
+		return explain(o.Mail, r.scrub, err)
 	}
-	if err := b.send(ctx, m); err != nil {
-		if _, smtp := b.(smtpBackend); smtp {
-			return explain(o.Mail, err)
-		}
-		return err
-	}
-	return nil
+	return err
 }

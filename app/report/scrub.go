@@ -1,34 +1,41 @@
 package report
 
 import (
+	"encoding/base64"
 	"net/url"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"unicode"
+	"unicode/utf8"
 
 	"ddtb/config"
 )
 
 const redacted = "[redacted]"
 
-// secretish finds what looks like a secret in a text that somebody else wrote. It rather takes too much.
-var secretish = []struct {
+// secretField is the one list of names whose values are secrets: long words anywhere in a name, short ones as a
+// word of it.
+const secretField = `(?:[\w-]*(?:passw|passc|passphrase|pwd|secret|token|csrf|credential|cookie|session|authoriz|api[_-]?key)[\w-]*` +
+	`|(?:\w+[_-])?(?:pass|pin|otp|code|key|sess|sid|auth|card)(?:[_-]\w+)?)`
+
+var secretName = regexp.MustCompile(`(?i)^` + secretField + `$`)
+
+// secretTexts find what looks like a secret in a text that somebody else wrote. They rather remove too much.
+var secretTexts = []struct {
 	pattern *regexp.Regexp
 	with    string
 }{
-	{regexp.MustCompile(`://[^\s"']*@`), "://" + redacted + "@"}, // user and password of a URL; Sentry's key
+	{regexp.MustCompile(`://[^\s"'@]*:[^\s"'@]*…`), "://" + redacted + "…"}, // a URL that was cut in its password
+	{regexp.MustCompile(`://[^\s"']*@`), "://" + redacted + "@"},            // user and password of a URL; Sentry's key
 	{regexp.MustCompile(`(?i)\b((?:proxy-)?authorization|(?:set-)?cookie)(["']?\s*[:=]\s*)[^\n]+`), "$1$2" + redacted},
-	{regexp.MustCompile(`(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}`), "$1 " + redacted},
-	{regexp.MustCompile(`(?i)([\w-]*(?:passw(?:or)?d|passphrase|pwd|secret|token|api[_-]?key|csrf|session[_-]?id)[\w-]*` +
-		`["']?\s*[:=]\s*)("[^"\n]*"|'[^'\n]*'|[^\s&;,]+)`), "${1}" + redacted},
+	{regexp.MustCompile(`(?i)\b(bearer|basic|auth (?:plain|login)|xoauth2)\s+[\w.~+/=-]{8,}`), "$1 " + redacted},
+	{regexp.MustCompile(`(?i)\b(` + secretField + `["']?\s*[:=]\s*)("[^"\n]*"|'[^'\n]*'|[^\s&;,]+)`), "${1}" + redacted},
 }
 
-// halfURL finds a URL that was cut before the end of its password.
-var halfURL = regexp.MustCompile(`://[^\s"'@]*:[^\s"'@]*…$`)
-
-// scrubber takes secrets out of texts: those that it knows, and whatever looks like one. It is safe for concurrent use.
+// scrubber removes secrets from texts: those that it knows, and whatever looks like one. It is safe for concurrent use.
 type scrubber struct {
 	mu       sync.Mutex
 	secrets  []config.Secret
@@ -41,8 +48,8 @@ func newScrubber(secrets []config.Secret) *scrubber {
 	return s
 }
 
-// hide has the scrubber know more secrets, as they are and as they look in a URL. One of under four letters can't be
-// told from other text.
+// hide adds secrets: as they are, as they look in a URL, and as SMTP sends them. One of fewer than four bytes can't
+// be told from other text.
 func (s *scrubber) hide(secrets ...config.Secret) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -51,12 +58,12 @@ func (s *scrubber) hide(secrets ...config.Secret) {
 			s.secrets = append(s.secrets, secret)
 		}
 	}
-	// The replacer takes the first that fits: the longer one, where one secret begins as another does.
+	// The replacer takes the first that matches: the longer one, where one secret is the beginning of another.
 	slices.SortFunc(s.secrets, func(a, b config.Secret) int { return len(b.Reveal()) - len(a.Reveal()) })
 	var pairs []string
 	for _, secret := range s.secrets {
 		plain := secret.Reveal()
-		for _, form := range []string{plain, url.QueryEscape(plain), url.PathEscape(plain)} {
+		for _, form := range []string{plain, url.QueryEscape(plain), url.PathEscape(plain), base64.StdEncoding.EncodeToString([]byte(plain))} {
 			pairs = append(pairs, form, redacted)
 		}
 	}
@@ -65,9 +72,46 @@ func (s *scrubber) hide(secrets ...config.Secret) {
 
 // clean is text without secrets and control characters.
 func (s *scrubber) clean(text string) string {
-	text = halfURL.ReplaceAllString(s.replacer.Load().Replace(strings.Map(inLines, text)), "://"+redacted+"…")
-	for _, p := range secretish {
+	text = s.replacer.Load().Replace(strings.Map(inLines, text))
+	for _, p := range secretTexts {
 		text = p.pattern.ReplaceAllString(text, p.with)
 	}
 	return text
+}
+
+// Bounds on what is kept of a failure.
+const (
+	maxLine = 300  // bytes of anything on one line
+	maxText = 2000 // bytes of an error
+)
+
+// line makes s fit for one line of a log, a subject or a header: without control characters, and short.
+func line(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r = inLines(r); r == '\n' || r == '\t' {
+			return ' '
+		}
+		return r
+	}, cut(s, maxLine))
+}
+
+func inLines(r rune) rune {
+	if r != '\n' && r != '\t' && (r == utf8.RuneError || !unicode.IsPrint(r)) {
+		return ' '
+	}
+	return r
+}
+
+// cut shortens s to at most n bytes and marks it with "…". It removes the last word as well: the first half of a
+// secret that was cut in two would not be found.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return strings.Clone(s)
+	}
+	s = s[:n-len("…")]
+	tail := max(0, len(s)-200)
+	if i := strings.LastIndexAny(s[tail:], " \t\n"); i >= 0 {
+		s = s[:tail+i+1]
+	}
+	return strings.TrimRightFunc(s, func(r rune) bool { return r == utf8.RuneError }) + "…" // a letter that was cut in two
 }

@@ -1,89 +1,80 @@
 package report
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
 	"github.com/getsentry/sentry-go"
+	"github.com/jackc/pgx/v5"
 
 	"ddtb/config"
 )
 
 const (
 	sentryTimeout = 5 * time.Second // of one request to Sentry
-	sentryQueue   = 100             // events that wait to be sent; more are dropped, and Sentry is told how many
+	sentryQueue   = 100             // events that wait to be sent; more are dropped, and Sentry learns how many
 )
 
-// spotlightDSN leads to Spotlight, the local viewer. It takes any project, and its own path: see destination.
+// spotlightDSN leads to Spotlight, the local viewer, which accepts any project.
 const spotlightDSN = "http://spotlight@localhost:8969/0"
 
-// SentryOptions are for a client of one's own. The application's reporter needs none.
+// SentryOptions configure a client of one's own. The application's reporter needs none.
 type SentryOptions struct {
 	DSN         config.Secret
 	Environment string
 	Release     string // "": "ddtb"
 	Spotlight   bool   // send to Spotlight too; without a DSN, to it alone
 
-	// Sync has each capture wait for Sentry's answer, at most for Timeout (0: 5 s). No request should.
+	// Sync makes each capture wait for Sentry's answer, for at most Timeout (0: 5 s). No request should do that.
 	Sync    bool
 	Timeout time.Duration
 
-	// TracesSampleRate is the part of requests that are traced, 0 to 1.
+	// TracesSampleRate is the share of requests that are traced, 0 to 1.
 	TracesSampleRate float64
 
-	// Hook runs in each capture, in the capturing goroutine, with the context of the capture: before anything is
-	// queued, and while the caller holds whatever it holds. This is sentry-go's BeforeSend.
+	// Hook runs in each capture, in the capturing goroutine and with the capture's context, before the event is
+	// queued. This is sentry-go's BeforeSend.
 	Hook func(context.Context)
 
-	// Secrets are taken out of whatever is sent, as is what looks like one.
+	// Secrets are removed from whatever is sent, as is what looks like one.
 	Secrets []config.Secret
 }
 
-// SentryClient sends events. Unless it is Sync, a capture costs microseconds even when Sentry is dead or hangs:
-// the event goes to a bounded queue, and one goroutine sends.
+// SentryClient sends events. Unless it is Sync, a capture takes microseconds even when Sentry hangs: the event goes
+// to a bounded queue, and one goroutine sends.
 type SentryClient struct {
 	client *sentry.Client
 	rate   float64
-	cancel context.CancelFunc // cuts its connections
+	cancel context.CancelFunc // closes its connections
 }
 
-// NewSentryClient makes a client with a connection and a queue of its own, for experiments and tests. Close it.
+// NewSentryClient makes a client with its own connection and queue, for experiments and tests. Close it.
 func NewSentryClient(o SentryOptions) (*SentryClient, error) {
 	return newSentryClient(o, newScrubber(append([]config.Secret{o.DSN}, o.Secrets...)))
 }
 
-// openSentry is the client of the application, or nil when it is off.
-func openSentry(o Options, scrub *scrubber) (*SentryClient, error) {
-	if o.Sentry.DSN == "" && !o.Sentry.Spotlight {
-		return nil, nil
-	}
-	return newSentryClient(SentryOptions{
-		DSN: o.Sentry.DSN, Environment: o.Sentry.Environment, Release: o.Release, Spotlight: o.Sentry.Spotlight,
-		TracesSampleRate: o.Sentry.TracesSampleRate,
-	}, scrub)
-}
-
 func newSentryClient(o SentryOptions, scrub *scrubber) (*SentryClient, error) {
+	dsn := o.DSN.Reveal()
+	if dsn == "" && o.Spotlight {
+		dsn = spotlightDSN
+	}
+	if _, err := sentry.NewDsn(dsn); err != nil { // it would quote the DSN, which holds a key
+		return nil, errors.New("sentry.dsn can't be used: it must look like https://KEY@HOST/PROJECT")
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	to, err := o.destinations(ctx)
-	if err != nil {
-		cancel()
-		return nil, err
-	}
-	if o.Release == "" {
-		o.Release = "ddtb" // else the library asks the environment, and then git
-	}
 	client, err := sentry.NewClient(sentry.ClientOptions{
-		Dsn: to[0].dsn, Transport: to, Environment: o.Environment, Release: o.Release,
+		Dsn: dsn, Transport: o.transport(), HTTPClient: o.httpClient(ctx), Environment: o.Environment,
+		Release:       cmp.Or(o.Release, "ddtb"), // without one the library asks the environment, and then git
 		EnableTracing: o.TracesSampleRate > 0, TracesSampleRate: o.TracesSampleRate,
 		BeforeSend: func(e *sentry.Event, hint *sentry.EventHint) *sentry.Event {
 			if o.Hook != nil {
-				o.Hook(contextOf(hint))
+				o.Hook(hint.Context)
 			}
 			return scrub.event(e)
 		},
@@ -96,14 +87,27 @@ func newSentryClient(o SentryOptions, scrub *scrubber) (*SentryClient, error) {
 	return &SentryClient{client: client, rate: o.TracesSampleRate, cancel: cancel}, nil
 }
 
-func contextOf(hint *sentry.EventHint) context.Context {
-	if hint != nil && hint.Context != nil {
-		return hint.Context
+func (o SentryOptions) transport() sentry.Transport {
+	if o.Sync {
+		return sentry.NewHTTPSyncTransport()
 	}
-	return context.Background()
+	t := sentry.NewHTTPTransport()
+	t.BufferSize = sentryQueue
+	return t
 }
 
-// Capture sends err with tags, and returns the event's id. The context reaches the Hook.
+// httpClient sends to the DSN, and to Spotlight if it is on. Its connections are closed when ends is done.
+func (o SentryOptions) httpClient(ends context.Context) *http.Client {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.DialContext, t.MaxIdleConnsPerHost, t.MaxResponseHeaderBytes = dialUntil(ends, 0), 1, 64<<10
+	client := &http.Client{Transport: t, Timeout: cmp.Or(o.Timeout, sentryTimeout)}
+	if o.Spotlight {
+		client.Transport = spotlight{t, o.DSN == ""}
+	}
+	return client
+}
+
+// Capture sends err with tags, and returns the event's id. The Hook gets the context.
 func (c *SentryClient) Capture(ctx context.Context, err error, tags map[string]string) string {
 	e := sentry.NewEvent()
 	e.Level, e.Tags = sentry.LevelError, tags
@@ -114,75 +118,71 @@ func (c *SentryClient) Capture(ctx context.Context, err error, tags map[string]s
 	return ""
 }
 
-func (c *SentryClient) capture(e *sentry.Event) {
-	c.client.CaptureEvent(e, &sentry.EventHint{}, nil)
+// captureNotice queues the event of a notice. An outage is grouped by its cause; route and strategy are tags.
+func (c *SentryClient) captureNotice(hostname string, n *notice) {
+	e := sentry.NewEvent()
+	e.Level, e.ServerName, e.Transaction, e.Timestamp = sentry.LevelError, hostname, n.Route, n.Last
+	e.Fingerprint = []string{n.Cause}
+	if n.key != outageKey {
+		e.Fingerprint = []string{n.Cause, n.Route, n.Origin}
+	}
+	e.Tags = map[string]string{"cause": n.Cause, "route": n.Route, "origin": n.Origin}
+	e.Contexts["failures"] = sentry.Context{
+		"requests": n.Pending, "first": n.First.Format(time.RFC3339), "last": n.Last.Format(time.RFC3339),
+	}
+	e.Exception = []sentry.Exception{{Type: n.Cause}}
+	if f := n.Example; f != nil {
+		e.Tags["strategy"], e.Tags["request_id"] = f.Strategy, f.ID
+		e.Request = &sentry.Request{
+			Method: f.Method, URL: f.Path, QueryString: f.Query, Headers: map[string]string{"User-Agent": f.UserAgent},
+		}
+		e.Contexts["database"] = sentry.Context{
+			"strategy": f.Strategy, "slots": f.Slots, "waiting": f.Waiting, "holders": strings.Join(f.Holders, "\n"), "sqlstate": f.SQLState,
+		}
+		e.Contexts["error"] = sentry.Context{"type": f.Type}
+		e.Exception[0].Value, e.Exception[0].Stacktrace = f.Text, f.sentryStack()
+	}
+	c.client.CaptureEvent(e, &sentry.EventHint{Context: context.Background()}, nil)
 }
 
-// Close sends what is queued until ctx ends, then cuts the connections.
+// sentryStack is outermost first, as Sentry wants it, with our own lines marked.
+func (f *failure) sentryStack() *sentry.Stacktrace {
+	all := f.frames()
+	if len(all) == 0 {
+		return nil
+	}
+	out := make([]sentry.Frame, len(all))
+	for i, frame := range all {
+		s := sentry.NewFrame(frame)
+		s.InApp = ours(frame)
+		out[len(all)-1-i] = s
+	}
+	return &sentry.Stacktrace{Frames: out}
+}
+
+// closeAfter closes the client when the last event is queued, or ctx ends.
+func (c *SentryClient) closeAfter(ctx context.Context, last <-chan struct{}) error {
+	select {
+	case <-last:
+	case <-ctx.Done():
+	}
+	return c.Close(ctx)
+}
+
+// Close sends what is queued until ctx ends, then closes the connections.
 func (c *SentryClient) Close(ctx context.Context) error {
 	sent := c.client.FlushWithContext(ctx)
 	c.cancel() // first: the library's Close would wait for a request under way
 	c.client.Close()
 	if !sent {
-		return errors.New("sentry did not take all events before the stop")
+		return errors.New("sentry did not accept all events before the stop")
 	}
 	return nil
 }
 
-// event is the notice for Sentry. Failures to connect are grouped by their cause; route and strategy are tags.
-func (d desk) event(n notice, s *sample) *sentry.Event {
-	e := sentry.NewEvent()
-	e.Level, e.ServerName, e.Transaction, e.Timestamp = sentry.LevelError, d.hostname, n.Route, n.last
-	e.Fingerprint = []string{n.Cause}
-	if !n.noConn {
-		e.Fingerprint = []string{n.Cause, n.Route, n.Origin}
-	}
-	e.Tags = map[string]string{"cause": n.Cause, "route": n.Route, "origin": n.Origin}
-	e.Contexts["failures"] = sentry.Context{
-		"requests": n.count, "first": n.since.Format(time.RFC3339), "last": n.last.Format(time.RFC3339),
-	}
-	e.Exception = []sentry.Exception{{Type: n.Cause, Value: n.errText}}
-	if s != nil {
-		s.describe(e)
-	}
-	return e
-}
-
-// describe adds what is known of one incident.
-func (s *sample) describe(e *sentry.Event) {
-	e.Tags["strategy"], e.Tags["request_id"] = s.strategy, s.request.ID
-	e.Request = &sentry.Request{
-		Method: s.request.Method, URL: s.request.Path, QueryString: s.request.Query,
-		Headers: map[string]string{"User-Agent": s.request.UserAgent},
-	}
-	e.Contexts["database"] = sentry.Context{
-		"strategy": s.strategy, "slots": s.slots, "waiting": s.waiters, "holders": strings.Join(s.holders, "\n"),
-		"sqlstate": s.sqlstate,
-	}
-	e.Exception[0].Value = s.errText
-	e.Exception[0].Stacktrace = sentryStack(s.stack)
-	e.Contexts["error"] = sentry.Context{"type": s.errType}
-}
-
-// sentryStack is outermost first, as Sentry wants it, with our own lines marked.
-func sentryStack(pcs []uintptr) *sentry.Stacktrace {
-	all := frames(pcs)
-	if len(all) == 0 {
-		return nil
-	}
-	out := make([]sentry.Frame, len(all))
-	for i, f := range all {
-		frame := sentry.NewFrame(f)
-		frame.InApp = ours(f)
-		out[len(all)-1-i] = frame
-	}
-	return &sentry.Stacktrace{Frames: out}
-}
-
-// event takes the secrets out of an event or a transaction, and whatever a library may have put in of a person.
+// event removes the secrets from an event or a transaction, and what a library may have added of a person.
 func (s *scrubber) event(e *sentry.Event) *sentry.Event {
-	e.User = sentry.User{}
-	e.Message = s.clean(e.Message)
+	e.User, e.Message = sentry.User{}, s.clean(e.Message)
 	for i := range e.Exception {
 		e.Exception[i].Value = s.clean(e.Exception[i].Value)
 	}
@@ -207,112 +207,82 @@ func (s *scrubber) event(e *sentry.Event) *sentry.Event {
 	return e
 }
 
-// destinations is where the events of one client go.
-type destinations []destination
-
-type destination struct {
-	dsn string
-	sentry.Transport
+// spotlight sends each event to Spotlight first, by the one path that every version of it accepts.
+type spotlight struct {
+	http.RoundTripper
+	alone bool
 }
 
-func (o SentryOptions) destinations(ends context.Context) (destinations, error) {
-	var all destinations
-	if o.DSN != "" {
-		if _, err := sentry.NewDsn(o.DSN.Reveal()); err != nil {
-			return nil, fmt.Errorf("sentry.dsn can't be used: %w. It looks like https://KEY@HOST/PROJECT", dsnError(err))
-		}
-		all = append(all, destination{o.DSN.Reveal(), o.transport()})
+func (s spotlight) RoundTrip(r *http.Request) (*http.Response, error) {
+	to := r.Clone(r.Context())
+	to.URL.Scheme, to.URL.Host, to.URL.Path, to.Host = "http", "localhost:8969", "/stream", ""
+	if s.alone {
+		return s.RoundTripper.RoundTrip(to)
 	}
-	if o.Spotlight {
-		all = append(all, destination{spotlightDSN, o.transport()})
+	var err error
+	if to.Body, err = r.GetBody(); err != nil {
+		return nil, err
 	}
-	if len(all) == 0 {
-		return nil, errors.New("a Sentry client needs a DSN, as https://KEY@HOST/PROJECT")
+	if answer, err := s.RoundTripper.RoundTrip(to); err == nil {
+		_ = answer.Body.Close()
 	}
-	o.connect(ends, all)
-	return all, nil
+	return s.RoundTripper.RoundTrip(r)
 }
 
-// dsnError drops what url.Parse quotes: the DSN holds a key.
-func dsnError(err error) error {
-	if parse, ok := errors.AsType[*url.Error](err); ok {
-		return parse.Err
+// StartRequest begins the trace of a request when tracing is on and this request is sampled; otherwise it takes
+// nanoseconds. finish must be called with the answer's status after the request released its lease: it queues the trace.
+func (r *Reporter) StartRequest(ctx context.Context, method, route string) (_ context.Context, finish func(status int)) {
+	if r == nil || r.sentry == nil || r.sentry.rate <= 0 || rand.Float64() >= r.sentry.rate { //nolint:gosec // sampling is no secret
+		return ctx, func(int) {}
 	}
-	if msg, _, quoted := strings.Cut(err.Error(), "parse "); quoted {
-		return errors.New(strings.TrimSuffix(msg, ": "))
-	}
-	return err
-}
-
-func (o SentryOptions) timeout() time.Duration {
-	if o.Timeout > 0 {
-		return o.Timeout
-	}
-	return sentryTimeout
-}
-
-func (o SentryOptions) transport() sentry.Transport {
-	if o.Sync {
-		return sentry.NewHTTPSyncTransport()
-	}
-	t := sentry.NewHTTPTransport()
-	t.BufferSize = sentryQueue
-	return t
-}
-
-// connect configures the transports. Their connections are cut when ends is done.
-func (o SentryOptions) connect(ends context.Context, all destinations) {
-	for _, d := range all {
-		tr := http.DefaultTransport.(*http.Transport).Clone()
-		tr.DialContext, tr.MaxIdleConnsPerHost = dialUntil(ends), 1
-		var round http.RoundTripper = tr
-		if d.dsn == spotlightDSN {
-			round = toStream{tr}
-		}
-		d.Transport.Configure(sentry.ClientOptions{
-			Dsn: d.dsn, HTTPClient: &http.Client{Transport: round, Timeout: o.timeout()},
-		})
+	ctx = sentry.SetHubOnContext(ctx, sentry.NewHub(r.sentry.client, sentry.NewScope()))
+	span := sentry.StartTransaction(ctx, method+" "+route, sentry.WithOpName("http.server"),
+		sentry.WithTransactionSource(sentry.SourceRoute), sentry.WithSpanSampled(sentry.SampledTrue))
+	return span.Context(), func(code int) {
+		span.Status = sentry.HTTPtoSpanStatus(code)
+		span.SetData("http.response.status_code", code)
+		span.Finish()
 	}
 }
 
-// toStream posts to the one path that every version of Spotlight takes.
-type toStream struct{ http.RoundTripper }
+// Tracer makes a span of each wait for a lease and of each query, in requests that are traced. The zero value is ready
+// for use, and is a pgx.QueryTracer.
+type Tracer struct{}
 
-func (t toStream) RoundTrip(r *http.Request) (*http.Response, error) {
-	r = r.Clone(r.Context())
-	r.URL.Path = "/stream"
-	return t.RoundTripper.RoundTrip(r)
+// TraceAcquire begins the span of waiting for a lease, which end ends.
+func (Tracer) TraceAcquire(ctx context.Context, strategy string) (end func(error)) {
+	if sentry.SpanFromContext(ctx) == nil {
+		return func(error) {}
+	}
+	span := sentry.StartSpan(ctx, "db.acquire", sentry.WithDescription("a connection by "+strategy))
+	span.SetTag("strategy", strategy)
+	return func(err error) { finish(span, err) }
 }
 
-// Configure does nothing: connect did.
-func (all destinations) Configure(sentry.ClientOptions) {}
+// querySpan is the key of the span that TraceQueryStart began, since pgx hands its context to TraceQueryEnd.
+type querySpan struct{}
 
-// SendEvent sends to each.
-func (all destinations) SendEvent(e *sentry.Event) {
-	for _, d := range all {
-		d.SendEvent(e)
+// TraceQueryStart begins the span of a query. Its description is the SQL text, which has no parameters in it.
+func (Tracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	if sentry.SpanFromContext(ctx) == nil {
+		return ctx
+	}
+	span := sentry.StartSpan(ctx, "db.sql.query", sentry.WithDescription(cut(data.SQL, maxText)))
+	span.SetData("db.system", "postgresql")
+	return context.WithValue(span.Context(), querySpan{}, span)
+}
+
+// TraceQueryEnd ends the span of a query.
+func (Tracer) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryEndData) {
+	if span, ok := ctx.Value(querySpan{}).(*sentry.Span); ok {
+		finish(span, data.Err)
 	}
 }
 
-// Flush waits for each.
-func (all destinations) Flush(timeout time.Duration) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	return all.FlushWithContext(ctx)
-}
-
-// FlushWithContext waits for each.
-func (all destinations) FlushWithContext(ctx context.Context) bool {
-	ok := true
-	for _, d := range all {
-		ok = d.FlushWithContext(ctx) && ok
+func finish(span *sentry.Span, err error) {
+	span.Status = sentry.SpanStatusOK
+	if err != nil {
+		span.Status = sentry.SpanStatusInternalError
 	}
-	return ok
-}
-
-// Close closes each.
-func (all destinations) Close() {
-	for _, d := range all {
-		d.Transport.Close()
-	}
+	span.Finish()
 }

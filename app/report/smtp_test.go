@@ -1,6 +1,7 @@
 package report
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/ecdsa"
@@ -8,7 +9,9 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"math/big"
@@ -25,6 +28,7 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"ddtb/config"
+	"ddtb/db/logtest"
 )
 
 // mailServer is a real SMTP server. Its fields say how it behaves, and may be changed while it runs.
@@ -187,12 +191,9 @@ func TestAFailureIsOneMailOverSMTP(t *testing.T) {
 	equal(t, "subject", m.subject, "[ddtb] pool timeout on /polls/ (web1)")
 	equal(t, "to", m.to, "<ops@example.org>")
 	equal(t, "header", m.header.Get("Auto-Submitted"), "auto-generated")
-	for form, body := range map[string]string{"text": m.text, "html": m.html} {
-		contains(t, form, body, "What happened", "What to do", "pool.max_size", "store.go:42 polls.(*Store).Latest",
-			"GET /polls/", "12.3 s  handlers.go:7", "11 other requests waited", "https://polls.example.org/admin/connections/")
-	}
-	contains(t, "text", m.text, "couldn't get a connection after 10.00 sec", "the only mail about it for now")
-	contains(t, "html", m.html, "couldn&#39;t get a connection")
+	contains(t, "text", m.text, "What happened", "Why", "What to do", "What comes next", "pool.max_size", "GET /polls/",
+		"line: main_test.go:", "report.unreachable", "12.3 s  handlers.go:7", "11 other requests waited",
+		"https://polls.example.org/admin/connections/", "couldn't get a connection after 10.00 sec", "the only mail about it for now")
 }
 
 func TestEveryFailingWayOfAServerIsTriedAgainOrGivenUp(t *testing.T) {
@@ -236,23 +237,19 @@ func TestEveryFailingWayOfAServerIsTriedAgainOrGivenUp(t *testing.T) {
 				c.server.mu.Unlock()
 				shut(t, r)
 				if c.mails == 0 {
-					equal(t, "counted again", r.keeper.state.ledger.Marks[busyKey].Untold, 1)
+					equal(t, "counted again", r.state.Groups[outageKey].Pending, 1)
 				}
 			})
 		})
 	}
 }
 
-var busyKey = fingerprint{Cause: "pool timeout", Route: "/polls/", Origin: "store.go:42 polls.(*Store).Latest"}.key()
-
 func TestAMailKeepsItsIdFromTryToTry(t *testing.T) {
-	m, err := newMessage(mailTo("smtp"), "web 1\r\nX-Evil: 1", letter{Subject: "x"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	o := Options{Mail: mailTo("smtp"), Hostname: "web 1\r\nX-Evil: 1"}.withDefaults()
+	m := (&Reporter{o: o, scrub: newScrubber(nil)}).testMail()
 	ids := map[string]bool{}
 	for range 2 {
-		msg, err := m.msg(m.to)
+		msg, err := m.msg(m.to...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -286,19 +283,14 @@ func TestAServerThatHangsDelaysNeitherReportNorClose(t *testing.T) {
 	hang := make(chan struct{})
 	server := startMailServer(t, &mailServer{hang: hang}, nil)
 	t.Cleanup(func() { close(hang) })
-	r, err := New(Options{Mail: server.config(), Log: quiet(t)})
+	r, err := New(Options{Mail: server.config(), Log: logTo(io.Discard)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.Report(busy("/polls/"))
 	eventually(t, "the server hangs", func() bool { return server.attempts() == 1 })
 	concurrently(1000, func(i int) { r.Report(bug(i % 10)) })
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	err = r.Close(ctx)
-	if err == nil || !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v", err)
-	}
+	mustCloseWithin(t, r, time.Second)
 	if again := r.Close(t.Context()); !errors.Is(again, context.DeadlineExceeded) {
 		t.Errorf("the second time: %v", again)
 	}
@@ -309,16 +301,160 @@ func TestAServerThatNeverGreetsDelaysNeitherReportNorClose(t *testing.T) {
 	defer func() { _ = l.Close() }()
 	m := mailTo("smtp")
 	m.Port = l.Addr().(*net.TCPAddr).Port
-	r, err := New(Options{Mail: m, Log: quiet(t)})
+	r, err := New(Options{Mail: m, Log: logTo(io.Discard)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.Report(busy("/polls/"))
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	mustCloseWithin(t, r, time.Second)
+}
+
+// mustCloseWithin closes r, which has mails that it can't send.
+func mustCloseWithin(t *testing.T, r *Reporter, d time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
 	defer cancel()
-	if err := r.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+	if err := r.Close(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "not sent before the stop") {
 		t.Errorf("got %v", err)
 	}
+	if ctx.Err() != nil {
+		t.Error("it took longer than it may")
+	}
+}
+
+// hostile is a server that answers each command with what says says.
+func hostile(t *testing.T, says func(command string, to net.Conn)) config.Mail {
+	t.Helper()
+	l := listen(t)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			says("", c)
+			for lines := bufio.NewScanner(c); lines.Scan(); {
+				says(lines.Text(), c)
+			}
+			_ = c.Close()
+		}
+	}()
+	t.Cleanup(func() { _ = l.Close(); <-done })
+	m := mailTo("smtp")
+	m.Port = l.Addr().(*net.TCPAddr).Port
+	return m
+}
+
+// endless writes until the other side closes.
+func endless(what string, to net.Conn) {
+	chunk := []byte(strings.Repeat(what, 1000))
+	for {
+		if _, err := to.Write(chunk); err != nil {
+			return
+		}
+	}
+}
+
+// answer is what a server says that takes every mail.
+func answer(command string, to net.Conn) {
+	says := "250 ok"
+	switch word, _, _ := strings.Cut(command, " "); word {
+	case "":
+		says = "220 hello"
+	case "EHLO":
+		says = "250-hello\r\n250 STARTTLS"
+	case "STARTTLS":
+		says = "220 go on"
+	case "DATA":
+		says = "354 go on"
+	case ".", "MAIL", "RCPT", "QUIT", "RSET":
+	default: // a line of the mail
+		return
+	}
+	_, _ = io.WriteString(to, says+"\r\n")
+}
+
+func TestWhatAHostileServerSendsIsBounded(t *testing.T) {
+	for _, c := range []struct{ name, tls, at, says string }{
+		{"an endless line as its greeting", "none", "", "2"},
+		{"an endless line after EHLO", "none", "EHLO", "x"},
+		{"endless lines after EHLO", "none", "EHLO", "250-x\r\n"},
+		{"endless lines after RCPT", "none", "RCPT", "550-x\r\n"},
+		{"an endless line after the mail", "none", ".", "250"},
+		{"endless bytes where TLS begins", "tls", "", "\x16"},
+		{"endless bytes after STARTTLS", "starttls", "STARTTLS", "\x16"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := hostile(t, func(command string, to net.Conn) {
+				word, _, _ := strings.Cut(command, " ")
+				if word != c.at || c.at == "STARTTLS" {
+					answer(command, to)
+				}
+				if word == c.at {
+					endless(c.says, to)
+				}
+			})
+			m.TLS = c.tls
+			before := allocated()
+			err := SendTest(t.Context(), Options{Mail: m})
+			if grown := allocated() - before; grown > 4<<20 {
+				t.Errorf("%d kB were allocated", grown>>10)
+			}
+			if err == nil {
+				t.Fatal("it was sent")
+			}
+			if len(err.Error()) > 1000 {
+				t.Errorf("the error has %d bytes", len(err.Error()))
+			}
+		})
+	}
+}
+
+func TestAConversationIsBoundedInTime(t *testing.T) {
+	m := hostile(t, func(command string, to net.Conn) {
+		if command == "" {
+			_, _ = io.WriteString(to, "220 hello\r\n")
+		}
+	})
+	r := &Reporter{o: Options{Mail: m}.withDefaults(), scrub: newScrubber(nil)}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	if err := (smtpBackend{cfg: m}).send(ctx, r.testMail()); err == nil {
+		t.Fatal("it was sent")
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+func TestAServerThatRepeatsTheLoginWritesItIntoNoLog(t *testing.T) {
+	const password = "correct horse 17"
+	m := hostile(t, func(command string, to net.Conn) {
+		switch {
+		case command == "":
+			_, _ = io.WriteString(to, "220 hello\r\n")
+		case strings.HasPrefix(command, "EHLO"):
+			_, _ = io.WriteString(to, "250-hello\r\n250 AUTH CRAM-MD5\r\n")
+		default:
+			_, _ = fmt.Fprintf(to, "500 \x1b[2J not known: AUTH PLAIN AGRkdGIAY29ycmVjdCBob3JzZSAxNw== %s %s %s\r\n",
+				command, password, base64.StdEncoding.EncodeToString([]byte(password)))
+		}
+	})
+	m.User, m.Password = "ddtb", password
+	err := SendTest(t.Context(), Options{Mail: m})
+	if err == nil {
+		t.Fatal("it was sent")
+	}
+	lacks(t, "the error", err.Error(), "horse", "Y29ycmVjdCBob3JzZSAxNw", "AGRkdGIA", "\x1b")
+	var log logtest.Log
+	r := open(t, Options{Mail: m, Log: logTo(&log)})
+	r.Report(bug(1))
+	shut(t, r)
+	lacks(t, "the log", log.String(), "horse", "Y29ycmVjdCBob3JzZSAxNw", "AGRkdGIA", "\x1b")
+	contains(t, "the log", log.String(), "a mail about failures was not sent", "not known")
 }
 
 func TestAMailIsSentBeforeTheStopThoughItWaitedForItsNextTry(t *testing.T) {
@@ -349,7 +485,7 @@ func TestEncryptionAndLogin(t *testing.T) {
 		{"a login over TLS", "tls", "ddtb", password, &mailServer{password: password, implicitTLS: true}, encrypted, trusted, ""},
 		{"a wrong password", "tls", "ddtb", "wrong horse", &mailServer{password: password, implicitTLS: true}, encrypted, trusted, "the content of mail.password_file (11 characters)"},
 		{"a login where none is taken", "starttls", "ddtb", password, &mailServer{}, encrypted, trusted, "The server takes no login on this port"},
-		{"a password is not sent in clear", "none", "ddtb", password, &mailServer{password: password}, inClear, nil, "It offers no login that may be used without encryption"},
+		{"a password is not sent in clear", "none", "ddtb", password, &mailServer{password: password}, inClear, nil, "It offers no login that is safe without encryption"},
 		{"STARTTLS with a certificate that nobody trusts", "starttls", "", "", &mailServer{}, encrypted, nil, "Its certificate is not good for this name"},
 		{"TLS with a certificate that nobody trusts", "tls", "", "", &mailServer{implicitTLS: true}, encrypted, nil, "Its certificate is not good for this name"},
 		{"STARTTLS where there is none", "starttls", "", "", &mailServer{}, nil, nil, "The server has no STARTTLS on this port"},
@@ -358,18 +494,15 @@ func TestEncryptionAndLogin(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			m := startMailServer(t, c.server, c.configure).config()
 			m.TLS, m.User, m.Password = c.tls, c.user, config.Secret(c.password)
-			mail, err := newMessage(m, "web1", letter{Subject: "x"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			err = smtpBackend{m, c.roots}.send(t.Context(), mail)
+			r := &Reporter{o: Options{Mail: m, Hostname: "web1"}.withDefaults(), scrub: newScrubber([]config.Secret{m.Password})}
+			err := smtpBackend{m, c.roots}.send(t.Context(), r.testMail())
 			equal(t, "sent", err == nil, c.want == "")
 			if err == nil {
 				equal(t, "mails", c.server.count(), 1)
 				return
 			}
 			equal(t, "worth another try", temporary(err), false)
-			explained := explain(m, err).Error()
+			explained := explain(m, r.scrub, err).Error()
 			contains(t, "the error", explained, c.want, "the mail was not sent over 127.0.0.1:")
 			lacks(t, "the error", explained, "horse")
 		})
@@ -410,9 +543,9 @@ func TestTheTestMailSaysWhatToDoWhenItFails(t *testing.T) {
 		want   string
 	}{
 		"no backend":         {func(m *config.Mail) { m.Backend = "none" }, `Set it to "smtp"`},
-		"no recipient":       {func(m *config.Mail) { m.Admins = nil }, "set mail.admins"},
+		"no recipient":       {func(m *config.Mail) { m.Admins = nil }, "Set it to the recipients"},
 		"nobody listens":     {func(m *config.Mail) { m.Port = closedPort(t) }, "is the mail server running"},
-		"no such host":       {func(m *config.Mail) { m.Host = "mail.invalid" }, "is it spelled right"},
+		"no such host":       {func(m *config.Mail) { m.Host = "mail.invalid" }, "check its spelling"},
 		"a sender of no use": {func(m *config.Mail) { m.From = "x" }, "mail.from"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -491,4 +624,36 @@ func certificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
 	trusted := x509.NewCertPool()
 	trusted.AddCert(parsed)
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, trusted
+}
+
+func TestASettingThatIsWrongIsNotTriedAgain(t *testing.T) {
+	m := mailTo("smtp")
+	m.From = "x"
+	r := &Reporter{o: Options{Mail: m}.withDefaults(), scrub: newScrubber(nil)}
+	err := smtpBackend{cfg: m}.send(t.Context(), r.testMail())
+	if err == nil {
+		t.Fatal("it was sent")
+	}
+	equal(t, "worth another try", temporary(err), false)
+}
+
+func TestARecipientThatIsRefusedForNowMakesNobodyGetTheMailTwice(t *testing.T) {
+	refusals := 2
+	server := &mailServer{refuse: func(step, arg string) error {
+		if step == "rcpt" && strings.HasPrefix(arg, "grey@") && refusals > 0 {
+			refusals--
+			return &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 7, 1}, Message: "greylisted"}
+		}
+		return nil
+	}}
+	startMailServer(t, server, nil)
+	synctest.Test(t, func(t *testing.T) {
+		m := server.config()
+		m.Admins = []string{"a@example.org", "grey@example.org", "b@example.org"}
+		r := open(t, Options{Mail: m})
+		r.Report(busy("/polls/"))
+		pass(time.Hour)
+		shut(t, r)
+	})
+	equal(t, "who got it", strings.Join(server.rcpts, " "), "a@example.org b@example.org grey@example.org")
 }

@@ -1,135 +1,139 @@
 package report
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"syscall"
 	"time"
 )
 
-// state is the ledger, shared by the processes of one host through a file, or kept in this one's memory when
-// there is no folder for it.
-type state struct {
-	file   string // "": not shared
-	ledger ledger
-	unread bool // the file is behind the ledger: the last save failed
+// stateFile keeps the state over a restart. A disk that hangs costs the aggregator fileWait once, and then nothing
+// until it works again.
+type stateFile struct {
+	path string        // "": no file
+	turn chan struct{} // held while the file is read or written, which may take for ever
+	ok   bool          // the last attempt succeeded
 }
 
 const (
 	stateName = "report.json"
-	lockWait  = 250 * time.Millisecond // others hold the lock for about a millisecond
-	lockPoll  = 5 * time.Millisecond
+	maxState  = 4 << 20 // bytes; maxGroups and their mails of an hour need less
+	fileWait  = 500 * time.Millisecond
 )
 
-func newState(dir string) *state {
-	s := &state{ledger: ledger{Marks: map[string]*mark{}}}
+func newStateFile(dir string) *stateFile {
+	f := &stateFile{turn: make(chan struct{}, 1), ok: true}
 	if dir != "" {
-		s.file = filepath.Join(dir, stateName)
+		f.path = filepath.Join(dir, stateName)
 	}
-	return s
+	return f
 }
 
-// update changes the ledger while no other process can. When the file can't be had, the ledger is changed in
-// memory all the same, and the error tells why it is not shared.
-func (s *state) update(change func(*ledger)) error {
-	if s.file == "" {
-		change(&s.ledger)
-		return nil
+// within runs do, and waits for it for fileWait at most.
+func (f *stateFile) within(do func() error) error {
+	select {
+	case f.turn <- struct{}{}:
+	default:
+		return fmt.Errorf("%s: the disk does not answer", f.path)
 	}
-	unlock, lockErr := s.lock()
-	defer unlock()
-	var readErr error
-	if lockErr == nil && !s.unread {
-		readErr = s.load()
+	done := make(chan error, 1)
+	go func() {
+		err := do()
+		<-f.turn
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(fileWait):
+		return fmt.Errorf("%s: the disk did not answer within %v", f.path, fileWait)
 	}
-	change(&s.ledger)
-	saveErr := lockErr
-	if lockErr == nil {
-		saveErr = s.save()
-	}
-	s.unread = saveErr != nil
-	return errors.Join(readErr, saveErr)
 }
 
-// lock takes the lock of all processes. It is on a file of its own, since the state file is replaced by each save.
-func (s *state) lock() (unlock func(), err error) {
-	nothing := func() {}
-	if err := os.MkdirAll(filepath.Dir(s.file), 0o700); err != nil {
-		return nothing, fmt.Errorf("can't make the folder of the state file: %w", err)
+// load reads what an earlier process left. A file that can't be used is as good as none.
+func (f *stateFile) load(now time.Time) (s *state, err error) {
+	if f.path == "" {
+		return newState(), nil
 	}
-	f, err := os.OpenFile(s.file+".lock", os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
+	var read state
+	err = f.within(func() error { return readState(f.path, &read) })
 	if err != nil {
-		return nothing, fmt.Errorf("can't lock the state file: %w", err)
+		return newState(), err
 	}
-	unlock = func() { _ = f.Close() }                                  // which ends the lock
-	for deadline := time.Now().Add(lockWait); ; time.Sleep(lockPoll) { //nolint:forbidigo // flock has no wait with a bound
-		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return unlock, nil
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) || time.Now().After(deadline) {
-			return unlock, fmt.Errorf("can't lock the state file %s: %w", s.file, err)
-		}
-	}
+	return read.sound(now), nil
 }
 
-// load reads what the others did. A file that can't be used is as good as none: this process goes on with what
-// it knows itself, and the next save repairs the file.
-func (s *state) load() error {
-	data, err := os.ReadFile(s.file)
+func readState(path string, into *state) error {
+	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("can't read the state file: %w", err)
+		return err
 	}
-	var read ledger
-	if err := json.Unmarshal(data, &read); err != nil {
-		return fmt.Errorf("the state file %s is damaged, it is written anew: %w", s.file, err)
+	if !info.Mode().IsRegular() || info.Size() > maxState { // opening a FIFO would wait for its other end
+		return fmt.Errorf("%s is no state file: it is no regular file, or larger than %d bytes", path, maxState)
 	}
-	s.ledger = read.sound()
-	return nil
-}
-
-// sound bounds what a file may hold, and fills in what it may lack.
-func (l ledger) sound() ledger {
-	marks := make(map[string]*mark, len(l.Marks))
-	for _, m := range l.Marks {
-		if m != nil && m.Untold >= 0 && len(marks) <= maxKinds {
-			marks[m.key()] = m
-		}
-	}
-	l.Marks = marks
-	slices.SortFunc(l.Told, time.Time.Compare)
-	if l.Outage != nil && l.Outage.Failed == nil {
-		l.Outage.Failed = map[string]int{}
-	}
-	return l
-}
-
-// save replaces the file in one step, so that nobody ever reads half of it.
-func (s *state) save() error {
-	data, err := json.Marshal(s.ledger)
+	file, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(s.file), stateName+".*") // 0600
+	defer func() { _ = file.Close() }()
+	data, err := io.ReadAll(io.LimitReader(file, maxState))
 	if err != nil {
-		return fmt.Errorf("can't write the state file: %w", err)
+		return err
 	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), s.file)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-		return fmt.Errorf("can't write the state file: %w", err)
+	if err := json.Unmarshal(data, into); err != nil {
+		return fmt.Errorf("%s is damaged: %w", path, err)
 	}
 	return nil
+}
+
+// save replaces the file in one step.
+func (f *stateFile) save(s *state) error {
+	if f.path == "" {
+		return nil
+	}
+	data, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	return f.within(func() error { return replaceFile(f.path, data) })
+}
+
+// replaceFile needs no name of its own for each attempt: a process that is killed here in a loop leaves one file.
+func replaceFile(path string, data []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	part := path + ".new"
+	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	file, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(file, bytes.NewReader(data))
+	if err = errors.Join(err, file.Close()); err != nil {
+		return err
+	}
+	return os.Rename(part, path)
+}
+
+// complain logs when the state file stops working, and when it works again.
+func (r *Reporter) complain(err error) {
+	switch {
+	case err != nil && r.file.ok:
+		r.o.Log.WarnContext(context.Background(), "the state file of the mails can't be used: a restart may send a mail again", "error", err)
+	case err == nil && !r.file.ok:
+		r.o.Log.InfoContext(context.Background(), "the state file of the mails can be used again")
+	}
+	r.file.ok = err == nil
 }

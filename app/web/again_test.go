@@ -17,7 +17,6 @@ import (
 	"github.com/PuerkitoBio/goquery"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/labstack/echo/v4"
-	"github.com/labstack/echo/v4/middleware"
 
 	"ddtb/app/fault"
 	"ddtb/app/web"
@@ -38,7 +37,7 @@ func newFailing(t *testing.T) *failing {
 	f := &failing{err: &db.ConnError{Cause: db.PoolTimeout, Size: 1}}
 	e := echo.New()
 	e.HTTPErrorHandler = web.HandleErrors(slog.New(slog.DiscardHandler), nil)
-	e.Use(middleware.BodyLimit("1M"), web.KeepForms)
+	e.Use(web.NewGuard("").Middleware, web.KeepForms)
 	e.Any("/*", func(c echo.Context) error {
 		if _, err := io.CopyN(io.Discard, c.Request().Body, f.read); err != nil && !errors.Is(err, io.EOF) {
 			return err

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"net"
 	"net/http"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgerrcode"
@@ -45,6 +47,12 @@ const statusClientGone = 499
 
 // ProblemOf tells how err is answered. What is not known is a bug: 500, and its text stays in the log.
 func ProblemOf(err error) Problem {
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+		return outOfFiles // whatever it was opened for
+	}
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return plain(http.StatusRequestEntityTooLarge, httpSentence(http.StatusRequestEntityTooLarge))
+	}
 	if ce, ok := errors.AsType[*db.ConnError](err); ok {
 		return unavailable(ce)
 	}
@@ -58,9 +66,6 @@ func ProblemOf(err error) Problem {
 	if he, ok := errors.AsType[*echo.HTTPError](err); ok && he.Code < http.StatusInternalServerError {
 		return plain(he.Code, httpSentence(he.Code))
 	}
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return plain(http.StatusRequestEntityTooLarge, httpSentence(http.StatusRequestEntityTooLarge))
-	}
 	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
 		if p, ok := said[pe.Code]; ok {
 			return p
@@ -69,10 +74,19 @@ func ProblemOf(err error) Problem {
 			return plain(http.StatusConflict, "This does not go with what is stored: somebody may have changed it since. Load the page again.")
 		}
 	}
+	if errors.Is(err, db.ErrQueryTimeout) {
+		return said[pgerrcode.QueryCanceled]
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return late
 	}
 	return plain(http.StatusInternalServerError, "Something went wrong here. It was logged, and is not your doing.")
+}
+
+// outOfFiles is a shortage of this process's own, whatever it kept from being opened.
+var outOfFiles = Problem{
+	Status: http.StatusServiceUnavailable, Title: "Too many open files", Cause: "out of file descriptors", RetryAfter: retryAfter,
+	Detail: "This application has as many files and connections open as the system lets it. The database is not the cause.",
 }
 
 // late is how a deadline ends a request: what it waited for may have been done all the same.
@@ -86,6 +100,9 @@ var undone = Problem{
 	Status: http.StatusConflict, Title: http.StatusText(http.StatusConflict), RetryAfter: retryAfter,
 	Detail: "Others changed the same at the same moment, so this was undone as a whole: nothing of it is stored.",
 }
+
+var unstorable = plain(http.StatusBadRequest,
+	"A text has a character that the database can't store. Remove it and send it again.")
 
 // said are the answers to what the server says, by SQLSTATE, that is neither a bug nor the want of a connection. Those
 // that pass have a RetryAfter.
@@ -104,6 +121,14 @@ var said = map[string]Problem{
 		Status: http.StatusServiceUnavailable, Title: "The database is read-only", RetryAfter: retryAfter,
 		Detail: "The database takes no changes at the moment, so nothing is stored. Pages that only read are there as ever.",
 	},
+	pgerrcode.NumericValueOutOfRange: plain(http.StatusConflict,
+		"A number would become larger than the database can store, so nothing was changed."),
+	pgerrcode.StringDataRightTruncationDataException: plain(http.StatusBadRequest,
+		"A text is longer than the database can store. Shorten it and send it again."),
+	pgerrcode.CharacterNotInRepertoire: unstorable,
+	pgerrcode.UntranslatableCharacter:  unstorable,
+	pgerrcode.DatetimeFieldOverflow: plain(http.StatusBadRequest,
+		"A date or time is outside of what the database can store. Change it and send it again."),
 	pgerrcode.DiskFull: {
 		Status: http.StatusServiceUnavailable, Title: "The database's disk is full",
 		Detail: "The database's disk is full, so nothing is stored until somebody makes room. Pages that only read are there as ever.",
@@ -171,7 +196,7 @@ func causeSentence(ce *db.ConnError) string {
 	case db.PoolTimeout:
 		return fmt.Sprintf("All database connections of this application (%d) were busy for %.2f seconds.", ce.Size, ce.Waited.Seconds())
 	case db.QueueFull:
-		return fmt.Sprintf("All database connections of this application (%d) are busy, and %s for one already: this one would have come too late.", ce.Size, waiting(ce.Waiting))
+		return fmt.Sprintf("All database connections of this application (%d) are busy, and so many requests wait for one that this one would have waited too long.", ce.Size)
 	case db.SlotsExhausted:
 		return slotsSentence(ce.Limit())
 	case db.PoolerFull:
@@ -205,60 +230,111 @@ func slotsSentence(limit string) string {
 	return "The database server has no connection slot left: all are taken."
 }
 
-func waiting(requests int) string {
-	if requests == 1 {
-		return "1 request waits"
-	}
-	return fmt.Sprintf("%d requests wait", requests)
+// HandleErrors is the one place that answers errors, for echo's HTTPErrorHandler. An error has a line in the log, with
+// what the client was not told; of refusals that can come by the thousand there is one line a second of each kind, with
+// their number. tell, if any, hears of those that are ours: 500 and above, but for a bound that did what it is for.
+func HandleErrors(log *slog.Logger, tell func(echo.Context, error)) echo.HTTPErrorHandler {
+	h := &errorHandler{log: log, tell: tell}
+	return h.handle
 }
 
-// HandleErrors is the one place that answers errors, for echo's HTTPErrorHandler. Each error has one line in the
-// log, with what the client was not told. tell, if any, hears of those that are ours: 500 and above, but for a bound
-// that did what it is for.
-func HandleErrors(log *slog.Logger, tell func(echo.Context, error)) echo.HTTPErrorHandler {
-	return func(err error, c echo.Context) {
-		ctx := c.Request().Context()
-		if errors.Is(ctx.Err(), context.Canceled) {
-			log.DebugContext(ctx, "the client went away", logAttrs(c, statusClientGone, err)...)
+type errorHandler struct {
+	log   *slog.Logger
+	tell  func(echo.Context, error)
+	quiet quietLog
+}
+
+func (h *errorHandler) handle(err error, c echo.Context) {
+	ctx := c.Request().Context()
+	p := ProblemOf(err)
+	if errors.Is(ctx.Err(), context.Canceled) && p.Status >= http.StatusInternalServerError {
+		h.clientGone(c, err)
+		return
+	}
+	if c.Response().Committed && writeFailed(err) {
+		h.log.DebugContext(ctx, "the client did not take its answer", logAttrs(c, c.Response().Status, err)...)
+		return
+	}
+	if h.tell != nil && p.Status >= http.StatusInternalServerError && fault.KindOf(err) != fault.Busy {
+		h.tell(c, err)
+	}
+	if c.Response().Committed {
+		h.log.ErrorContext(ctx, "the response had begun, and was cut", logAttrs(c, c.Response().Status, err)...)
+		panic(http.ErrAbortHandler) // net/http closes the connection, so that the client sees it is not whole
+	}
+	h.logProblem(ctx, c, p, err)
+	if werr := p.write(c); werr != nil && !writeFailed(werr) {
+		h.log.ErrorContext(ctx, "could not write the error page", "error", werr)
+		http.Error(c.Response(), lastResort, http.StatusInternalServerError)
+	}
+}
+
+// clientGone answers a client that has closed its side: it may still read, and must not take nothing for a success.
+func (h *errorHandler) clientGone(c echo.Context, err error) {
+	ctx := c.Request().Context()
+	h.log.DebugContext(ctx, "the client went away", logAttrs(c, statusClientGone, err)...)
+	if !c.Response().Committed {
+		_ = c.String(statusClientGone, "You closed the connection before the answer was ready.\n") // nobody may be there
+	}
+}
+
+// writeFailed reports whether err is that a client does not take its answer: it hung up, or reads too slowly.
+func writeFailed(err error) bool {
+	oe, ok := errors.AsType[*net.OpError](err)
+	return ok && oe.Op == "write" && db.CauseOf(err) == ""
+}
+
+func (h *errorHandler) logProblem(ctx context.Context, c echo.Context, p Problem, err error) {
+	level := p.level(err)
+	if !h.log.Enabled(ctx, level) {
+		return
+	}
+	if level == slog.LevelWarn {
+		kind := kindOfLine{p.Title, string(p.Cause), sqlState(err)}
+		more := func(count int) {
+			h.log.Warn(kind.title+": more of them within a second", "status", p.Status, "cause", kind.cause, "sqlstate", kind.sqlState, "count", count)
+		}
+		if !h.quiet.first(kind, more) {
 			return
 		}
-		p := ProblemOf(err)
-		if tell != nil && p.Status >= http.StatusInternalServerError && fault.KindOf(err) != fault.Busy {
-			tell(c, err)
-		}
-		if c.Response().Committed {
-			log.ErrorContext(ctx, "the response had begun, and was cut", logAttrs(c, c.Response().Status, err)...)
-			panic(http.ErrAbortHandler) // net/http closes the connection, so that the client sees it is not whole
-		}
-		log.Log(ctx, p.level(), p.Title, logAttrs(c, p.Status, err)...)
-		if werr := p.write(c); werr != nil {
-			log.ErrorContext(ctx, "could not write the error page", "error", werr)
-			http.Error(c.Response(), lastResort, http.StatusInternalServerError)
-		}
 	}
+	h.log.Log(ctx, level, p.Title, logAttrs(c, p.Status, err)...)
 }
 
-func (p Problem) level() slog.Level {
+// level is that of the line about the problem: a client's fault is for debugging, but that somebody was refused whom
+// the configuration may have been meant to let in is for the operator.
+func (p Problem) level(err error) slog.Level {
 	switch {
-	case p.RetryAfter > 0:
+	case p.RetryAfter > 0, p.Status == http.StatusTooManyRequests:
 		return slog.LevelWarn
 	case p.Status >= http.StatusInternalServerError:
 		return slog.LevelError
+	case p.Status == http.StatusForbidden:
+		if fe, ok := errors.AsType[*fault.Error](err); ok && fe.Err != nil {
+			return slog.LevelWarn
+		}
 	}
 	return slog.LevelDebug
+}
+
+func sqlState(err error) string {
+	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pe.Code
+	}
+	return ""
 }
 
 func logAttrs(c echo.Context, status int, err error) []any {
 	r := c.Request()
 	attrs := []any{
-		"method", r.Method, "path", r.URL.Path, "status", status, "client", c.RealIP(),
+		"method", Cut(r.Method), "path", Cut(r.URL.Path), "status", status, "client", c.RealIP(),
 		"request_id", c.Response().Header().Get(echo.HeaderXRequestID), "error", err,
 	}
 	if ce, ok := errors.AsType[*db.ConnError](err); ok {
 		attrs = append(attrs, "cause", ce.Cause, "sqlstate", ce.SQLState(), "strategy", ce.Strategy,
 			"waited", ce.Waited, "leases", ce.Leases, "size", ce.Size, "waiting", ce.Waiting)
-	} else if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
-		attrs = append(attrs, "sqlstate", pe.Code)
+	} else if code := sqlState(err); code != "" {
+		attrs = append(attrs, "sqlstate", code)
 		if hint := db.Hint(err); hint != "" {
 			attrs = append(attrs, "hint", hint)
 		}
@@ -277,8 +353,21 @@ func (p Problem) write(c echo.Context) error {
 		return c.JSON(p.Status, p)
 	}
 	form, _ := c.Get(againKey).(*again)
-	return errorPages.Render(c, p.Status, "error.html", struct {
+	page := struct {
 		Problem
 		Again *again
-	}{p, form})
+	}{p, form}
+	if refusal := refusals[p.Cause]; refusal != nil && form == nil {
+		page.RetryAfter = retryAfter // in the header alone: the page would have to be rendered for each
+		return refusal.Render(c, p.Status, page)
+	}
+	return errorPages.Render(c, p.Status, "error.html", page)
+}
+
+// refusals are the pages of what is refused before it costs anything. They are all alike, and rendered once, so that
+// refusing costs a fraction of serving.
+var refusals = map[db.Cause]*Memo{
+	db.QueueFull:      errorPages.Memo("error.html"),
+	db.CircuitOpen:    errorPages.Memo("error.html"),
+	db.SlotsExhausted: errorPages.Memo("error.html"),
 }

@@ -2,7 +2,9 @@ package web
 
 import (
 	_ "embed" // the frame
+	"errors"
 	"html/template"
+	"io"
 	"strings"
 
 	"github.com/labstack/echo/v4"
@@ -19,18 +21,8 @@ type Link struct {
 	Path, Text string
 }
 
-const frameKey = "ddtb/app/web.frame"
-
-// Middleware gives the site, as it is now, to every page that is rendered below it, error pages too.
-func (s Site) Middleware() echo.MiddlewareFunc {
-	f := newFrame(s)
-	return func(next echo.HandlerFunc) echo.HandlerFunc {
-		return func(c echo.Context) error {
-			c.Set(frameKey, f)
-			return next(c)
-		}
-	}
-}
+// On gives the site, as it is now, to every page that e renders, error pages too.
+func (s Site) On(e *echo.Echo) { e.Renderer = newFrame(s) }
 
 //go:embed templates/frame.html
 var frameHTML string
@@ -67,8 +59,13 @@ func execute(name string, data any) template.HTML {
 	return template.HTML(b.String()) //nolint:gosec // escaped by the template that made it
 }
 
+// Render makes the frame an echo.Renderer: that is the one place of an Echo where it costs a request nothing.
+func (f *frame) Render(io.Writer, string, any, echo.Context) error {
+	return errors.New("pages are rendered by Templates")
+}
+
 func frameOf(c echo.Context) *frame {
-	if f, ok := c.Get(frameKey).(*frame); ok {
+	if f, ok := c.Echo().Renderer.(*frame); ok {
 		return f
 	}
 	return nameless

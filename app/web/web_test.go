@@ -48,10 +48,8 @@ func TestRenderPutsThePageIntoTheLayout(t *testing.T) {
 	c, rec := context(t, "/polls/7/")
 	site := web.Site{Name: "A site", Nav: []web.Link{{Path: "/", Text: "Start"}, {Path: "/polls/", Text: "Polls"}, {Path: "/admin/", Text: "Admin"}}}
 	set := web.MustTemplates(page(`<h1>{{.}}</h1>`), nil)
-	err := site.Middleware()(func(c echo.Context) error {
-		return set.Render(c, http.StatusTeapot, "page.html", `<script>alert(1)</script>`)
-	})(c)
-	if err != nil {
+	site.On(c.Echo())
+	if err := set.Render(c, http.StatusTeapot, "page.html", `<script>alert(1)</script>`); err != nil {
 		t.Fatal(err)
 	}
 	if rec.Code != http.StatusTeapot || rec.Header().Get("Content-Type") != "text/html; charset=UTF-8" {
@@ -180,13 +178,13 @@ func TestAMemoExecutesAgainOnlyWhenWhatItShowsDiffers(t *testing.T) {
 	})
 	memo := set.Memo("page.html")
 	site := web.Site{Name: "A site", Nav: []web.Link{{Path: "/a/", Text: "A"}}}
-	with, without := site.Middleware(), func(next echo.HandlerFunc) echo.HandlerFunc { return next }
+	with, without := site.On, func(*echo.Echo) {}
 	executions = 0 // MustTemplates tries each page
 	for i, step := range []struct {
-		path       string
-		middleware echo.MiddlewareFunc
-		data       []string
-		want       int
+		path string
+		on   func(*echo.Echo)
+		data []string
+		want int
 	}{
 		{"/a/", with, []string{"x"}, 1},
 		{"/a/", with, []string{"x"}, 1},
@@ -199,12 +197,13 @@ func TestAMemoExecutesAgainOnlyWhenWhatItShowsDiffers(t *testing.T) {
 		{"/a/", with, []string{"x"}, 7},
 	} {
 		c, rec := context(t, step.path)
-		err := step.middleware(func(c echo.Context) error { return memo.Render(c, http.StatusOK, step.data) })(c)
-		if err != nil {
+		step.on(c.Echo())
+		if err := memo.Render(c, http.StatusOK, step.data); err != nil {
 			t.Fatal(err)
 		}
 		fresh, full := context(t, step.path)
-		err = step.middleware(func(c echo.Context) error { return set.Render(c, http.StatusOK, "page.html", step.data) })(fresh)
+		step.on(fresh.Echo())
+		err := set.Render(fresh, http.StatusOK, "page.html", step.data)
 		if executions--; err != nil || rec.Body.String() != full.Body.String() || executions != step.want {
 			t.Errorf("step %d: %d executions, want %d; %v; got\n%s\nwant\n%s", i, executions, step.want, err, rec.Body, full.Body)
 		}

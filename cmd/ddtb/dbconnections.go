@@ -5,11 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
@@ -23,6 +23,7 @@ import (
 type connections struct {
 	*cli
 	dsn    string
+	pooler string // the DSN of PgBouncer's console
 	asJSON bool
 
 	filter   activity.Filter
@@ -33,10 +34,12 @@ type connections struct {
 	replicas int
 	extras   int
 
-	cfg   *config.Config
-	paper console.Paper
-	hand  activity.Hand
-	close func()
+	cfg     *config.Config
+	paper   console.Paper
+	hand    activity.Hand
+	reached *pgx.ConnConfig // the server of this run
+	refused error           // why the server had no slot for this run, where hand is that of a running server
+	close   func()
 }
 
 // action is one of them; it is a subcommand, and a value of --action.
@@ -59,10 +62,11 @@ Exit code: 0 ok, 1 warning, 2 critical, 3 unknown, as monitoring plugins do. It 
 it sees how fast sessions come and go.`,
 	},
 	{
-		name: "doctor", short: "Say what is wrong, who is the cause, and the next three steps", run: (*connections).doctor,
+		name: "doctor", short: "Say what is wrong, who is the cause, and the next steps", run: (*connections).doctor,
 		long: `Read the state of a server in trouble, and say in order what is wrong, which application is the
-cause, which of the known scenarios it looks like, and the next three steps with their commands. Where two
-look alike from outside, it says how to tell. It ends nothing.
+cause, which of the known scenarios it looks like, and the next steps with their commands: the least harmful
+first, and for each step who is hurt by it. Where two look alike from outside, it says how to tell. It ends
+nothing. It tries one more login, to see whether the server has slots that it does not show.
 
 ` + whatDoctorKnows(),
 	},
@@ -71,19 +75,21 @@ look alike from outside, it says how to tell. It ends nothing.
 		flags: (*connections).closeIdleFlags, run: (*connections).closeIdle,
 		long: `End sessions of this database that have been idle for longer than --older-than. It shows them first,
 and asks; a session that began to work in the meantime goes on. Never ended: this session, the running
-server's monitor, replication, and a superuser's unless --superusers is given.`,
+server's monitor, replication, listeners (their last statement is LISTEN) unless --pid names one, and a
+superuser's unless --superusers is given.`,
 	},
 	{
 		name: "force-close", short: "End all sessions of one application",
 		flags: (*connections).forceCloseFlags, run: (*connections).forceClose,
-		long: `End all sessions of one application in this database, whatever they do. It shows them first, and
+		long: `End all sessions of one application in this database, or the one of --pid, whatever they do. It shows them first, and
 asks. What they were doing is rolled back; an application with a pool reconnects.`,
 	},
 	{
 		name: "cancel", short: "Cancel the query of one session, which stays",
 		flags: (*connections).cancelFlags, run: (*connections).cancel,
 		long: `Cancel the query that one session runs. The session stays; its transaction, if any, is to be rolled
-back.`,
+back. It waits until the query has ended. A session whose client does not read its rows goes on all the
+same: force-close --pid ends it.`,
 	},
 	{
 		name: "monitor", short: "Show it all the time", flags: (*connections).monitorFlags, run: (*connections).monitor,
@@ -141,7 +147,9 @@ In trouble, begin with: ddtb db-connections doctor`,
 		},
 	}
 	cmd.PersistentFlags().StringVar(&d.dsn, "dsn", "",
-		"the server, as a URL or as host=… user=… dbname=… (default: the configuration's, or DATABASE_URL)")
+		"the server, as a URL or as host=… user=… dbname=…, or @FILE that holds it (default: the configuration's, or DATABASE_URL)")
+	cmd.PersistentFlags().StringVar(&d.pooler, "pgbouncer", "",
+		"the console of the PgBouncer in front of the server, as for --dsn (default: that of the configured pooler); its user must be in stats_users")
 	cmd.PersistentFlags().BoolVar(&d.asJSON, "json", false, "print JSON; db/activity/JSON.md tells of its fields")
 	cmd.Flags().StringVar(&chosen, "action", "",
 		"the action, as an alternative to the subcommand: "+strings.Join(names, ", ")+" (default status)")
@@ -207,6 +215,9 @@ func (d *connections) start(ctx context.Context, a action) error {
 // configure reads the configuration. With --dsn it is wanted for thresholds only, and its mistakes are no reason
 // to be of no help in an outage.
 func (d *connections) configure() error {
+	if err := d.readDSN(); err != nil {
+		return err
+	}
 	cfg, err := d.load(d.options())
 	if err != nil && d.dsn == "" {
 		return err
@@ -228,10 +239,11 @@ func (d *connections) json(v any) error { return console.JSON(d.out, v) }
 // paper is c.out, with colour on a terminal only and never with NO_COLOR.
 func paper(c *cli) console.Paper {
 	p := console.Paper{W: c.out}
-	if !isTerminal(c.out) {
+	fd, is := terminal(c.out)
+	if !is {
 		return p
 	}
-	if w, _, err := term.GetSize(int(c.out.(*os.File).Fd())); err == nil {
+	if w, _, err := term.GetSize(fd); err == nil {
 		p.Width = w
 	}
 	p.Colour = c.environment("NO_COLOR") == "" && c.environment("TERM") != "dumb"
@@ -239,8 +251,18 @@ func paper(c *cli) console.Paper {
 }
 
 func isTerminal(f any) bool {
-	file, ok := f.(*os.File)
-	return ok && term.IsTerminal(int(file.Fd()))
+	_, is := terminal(f)
+	return is
+}
+
+// terminal is the descriptor of f, if f is a terminal.
+func terminal(f any) (fd int, is bool) {
+	file, ok := f.(interface{ Fd() uintptr })
+	if !ok {
+		return 0, false
+	}
+	fd = int(file.Fd())
+	return fd, term.IsTerminal(fd)
 }
 
 // secondsValue is a flag that takes Go's durations, and a bare number as seconds, as the configuration does.

@@ -15,7 +15,7 @@ import (
 )
 
 func (d *connections) closeFlags(f *pflag.FlagSet) {
-	f.StringVar(&d.filter.Application, "application", "", "only sessions that call themselves so, or so with a slash and more; '' for those without a name")
+	f.StringVar(&d.filter.Application, "application", "", "only sessions that call themselves so, or so with a slash and more; NAME* for all that begin so; '' for those without a name")
 	f.StringVar(&d.filter.User, "user", "", "only this role's sessions")
 	f.StringVar(&d.filter.Database, "database", "", "sessions of this database (default: the one that is connected to)")
 	f.Int32Var(&d.filter.PID, "pid", 0, "only this session")
@@ -47,6 +47,9 @@ func (d *connections) forceClose(ctx context.Context) error {
 	d.filter.AnyState, d.filter.OlderThan = true, 0
 	if d.filter.Nameless {
 		return d.end(ctx, "all without a name")
+	}
+	if d.filter.PID != 0 && d.filter.Application == "" {
+		return d.end(ctx, fmt.Sprintf("pid %d", d.filter.PID))
 	}
 	d.filter.Application = cmp.Or(d.filter.Application, d.database().ApplicationName)
 	return d.end(ctx, "all of "+d.filter.Application)
@@ -132,18 +135,16 @@ func (d *connections) cancel(ctx context.Context) error {
 	if err := d.confirm(ctx, "Cancel this query?"); err != nil {
 		return err
 	}
-	outcome, err := d.hand.Signal(ctx, activity.Order{
-		Cancel: true, PID: x.PID, Started: x.Started, States: []string{activity.Active}, Superusers: d.filter.Superusers,
-	})
+	done, err := activity.Cancel(ctx, d.hand, x, d.filter.Superusers)
 	if err != nil {
 		return err
 	}
 	if d.asJSON {
-		err = d.json(activity.Ending{Session: x, Outcome: outcome})
+		err = d.json(done)
 	} else {
-		d.say("%s\n", outcome)
+		d.paper.Cancelled(done, d.sameServer(fmt.Sprintf("ddtb db-connections force-close --pid=%d --database=%s", x.PID, activity.ShellQuote(x.Database))))
 	}
-	if outcome != activity.Cancelled && err == nil {
+	if done.Outcome != activity.Cancelled && err == nil {
 		return &exitError{code: exitFailed}
 	}
 	return err

@@ -29,6 +29,7 @@ func (d *connections) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	d.reached = cc
 	o := activity.NewObserverWith(cc, d.database().ApplicationName)
 	d.hand, d.close = o, o.Close
 	for try := 1; ; try++ {
@@ -38,7 +39,7 @@ func (d *connections) open(ctx context.Context) error {
 		}
 		if r := d.borrow(ctx, cc); r != nil {
 			o.Close()
-			d.hand, d.close = r, r.Close
+			d.hand, d.close, d.refused = r, r.Close, err
 			return nil
 		}
 		if try == tries {
@@ -77,9 +78,7 @@ func (d *connections) connConfig() (*pgx.ConnConfig, error) {
 	}
 	cc, err := pgx.ParseConfig(d.dsn)
 	if err != nil { // its text may quote pieces of the password
-		return nil, usage("--dsn can't be read as postgres://USER:PASSWORD@HOST:PORT/NAME?sslmode=… or as " +
-			"host=… port=… user=… password=… dbname=…; in a URL, " +
-			"these characters of a password must be percent-encoded: %% @ / : ? #")
+		return nil, usage("%s", "--dsn can't be read: "+dsnForms)
 	}
 	cc.RuntimeParams["application_name"] = application
 	cc.ConnectTimeout = cmp.Or(cc.ConnectTimeout, cfg.ConnectTimeout)
@@ -99,12 +98,12 @@ func (d *connections) fail(a action, err error) error {
 	full := db.CauseOf(err) == db.SlotsExhausted
 	switch {
 	case d.asJSON && full:
-		r := activity.NoDoor(err)
+		r := activity.NoDoor(err, d.reached)
 		err = d.json(activity.Failure{Error: h.Findings[0].What, Health: h, Refusal: &r})
 	case d.asJSON:
 		err = d.json(activity.Failure{Error: h.Findings[0].What, Health: h})
 	case full:
-		d.paper.Refusal(activity.NoDoor(err))
+		d.paper.Refusal(activity.NoDoor(err, d.reached))
 		err = nil
 	case a.name == "health":
 		d.paper.Health(h)
@@ -115,15 +114,20 @@ func (d *connections) fail(a action, err error) error {
 	return &exitError{code, err}
 }
 
-// hidesDSN tells whether the DSN may have a password in it.
-func (d *connections) hidesDSN() bool {
-	return strings.Contains(d.dsn, "password") || strings.Contains(d.dsn, "@")
+const dsnForms = "write it as postgres://USER:PASSWORD@HOST:PORT/NAME?sslmode=… or as " +
+	"host=… port=… user=… password=… dbname=…; in a URL, " +
+	"these characters of a password must be percent-encoded: % @ / : ? #"
+
+// hidesDSN reports whether the DSN may have a password in it.
+func (d *connections) hidesDSN() bool { return secretIn(d.dsn) }
+
+func secretIn(dsn string) bool {
+	return strings.Contains(dsn, "password") || strings.Contains(dsn, "@")
 }
 
-// sameServer completes commands of ours, so that they reach the server that this run reached. A DSN with a
+// sameServer completes commands of ours in a text, so that they reach the server that this run reached. A DSN with a
 // password is not repeated.
-func (d *connections) sameServer(steps []activity.Step) {
-	const ours = "ddtb db-connections "
+func (d *connections) sameServer(text string) string {
 	more := ""
 	if d.file != "" {
 		more += "--config " + activity.ShellQuote(d.file) + " "
@@ -134,9 +138,21 @@ func (d *connections) sameServer(steps []activity.Step) {
 	case d.dsn != "":
 		more += "--dsn " + activity.ShellQuote(d.dsn) + " "
 	}
-	for i, s := range steps {
-		if rest, is := strings.CutPrefix(s.Command, ours); is {
-			steps[i].Command = ours + more + rest
-		}
+	switch {
+	case secretIn(d.pooler):
+		more += `--pgbouncer "$PGBOUNCER" `
+	case d.pooler != "":
+		more += "--pgbouncer " + activity.ShellQuote(d.pooler) + " "
+	}
+	const ours = "ddtb db-connections "
+	if rest, is := strings.CutPrefix(text, ours); is {
+		return ours + more + rest
+	}
+	return strings.ReplaceAll(text, "`"+ours, "`"+ours+more)
+}
+
+func (d *connections) completeFindings(findings []activity.Finding) {
+	for i, f := range findings {
+		findings[i].Do = d.sameServer(f.Do)
 	}
 }

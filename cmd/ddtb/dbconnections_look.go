@@ -1,11 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/spf13/pflag"
 
+	"ddtb/db"
 	"ddtb/db/activity"
+	"ddtb/db/activity/console"
 )
 
 func (d *connections) thresholds() activity.Thresholds {
@@ -21,12 +27,8 @@ func (d *connections) status(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	d.askPooler(ctx, &s)
 	st := activity.Summarise(s)
-	if cfg := d.database(); d.dsn == "" && cfg.Pooler != "" {
-		if st.Pools, err = activity.Pools(ctx, cfg); err != nil {
-			st.PoolsError = err.Error()
-		}
-	}
 	if d.asJSON {
 		return d.json(st)
 	}
@@ -34,16 +36,71 @@ func (d *connections) status(ctx context.Context) error {
 	return nil
 }
 
+// lookTwice sees what shows only over time, logins that the server hides, and PgBouncer's pools.
+func (d *connections) lookTwice(ctx context.Context) (now activity.Snapshot, earlier *activity.Snapshot, err error) {
+	now, earlier, err = activity.LookTwice(ctx, d.hand)
+	if err != nil {
+		return now, earlier, err
+	}
+	if d.refused != nil {
+		now.Refused(d.refused)
+	} else if cc, err := d.connConfig(); err == nil {
+		activity.CountLogins(ctx, cc, &now)
+	}
+	d.askPooler(ctx, &now)
+	return now, earlier, nil
+}
+
+// askPooler adds the pools of PgBouncer, if one is configured or named.
+func (d *connections) askPooler(ctx context.Context, s *activity.Snapshot) {
+	cc, err := d.consoleConfig()
+	if cc == nil && err == nil {
+		return
+	}
+	if err == nil {
+		s.Pools, err = activity.PoolsOf(ctx, cc)
+	}
+	if err != nil {
+		s.PoolsError = err.Error()
+		return
+	}
+	if s.Console = `psql "$PGBOUNCER"`; d.pooler == "" {
+		s.Console = fmt.Sprintf("psql -h %s -p %d -U %s -d pgbouncer", activity.ShellQuote(cc.Host), cc.Port, activity.ShellQuote(cc.User))
+	} else if !secretIn(d.pooler) {
+		s.Console = "psql " + activity.ShellQuote(d.pooler)
+	}
+}
+
+// consoleConfig is PgBouncer's console: that of --pgbouncer, else that of the configured pooler; nil where there is none.
+func (d *connections) consoleConfig() (*pgx.ConnConfig, error) {
+	cfg := d.database()
+	switch {
+	case d.pooler != "":
+		cc, err := pgx.ParseConfig(d.pooler)
+		if err != nil { // its text may quote pieces of the password
+			return nil, errors.New("--pgbouncer can't be read: " + dsnForms)
+		}
+		cc.ConnectTimeout = cmp.Or(cc.ConnectTimeout, cfg.ConnectTimeout)
+		return cc, nil
+	case d.dsn == "" && cfg.Pooler != "":
+		return db.ConnConfig(cfg, cfg.ApplicationName+"/db-connections")
+	}
+	return nil, nil
+}
+
 func (d *connections) health(ctx context.Context) error {
-	now, earlier, err := activity.LookTwice(ctx, d.hand)
+	now, earlier, err := d.lookTwice(ctx)
 	if err != nil {
 		return err
 	}
 	h := activity.Assess(now, earlier, d.thresholds())
+	d.completeFindings(h.Findings)
 	if d.asJSON {
 		err = d.json(h)
 	} else {
 		d.paper.Health(h)
+		d.notAsked(now)
+		d.explainPlaceholders(h.Level != activity.OK)
 	}
 	if h.Level == activity.OK || err != nil {
 		return err
@@ -52,20 +109,39 @@ func (d *connections) health(ctx context.Context) error {
 }
 
 func (d *connections) doctor(ctx context.Context) error {
-	now, earlier, err := activity.LookTwice(ctx, d.hand)
+	now, earlier, err := d.lookTwice(ctx)
 	if err != nil {
 		return err
 	}
 	diagnosis := activity.Diagnose(now, earlier, d.thresholds())
-	d.sameServer(diagnosis.Steps)
+	d.completeFindings(diagnosis.Health.Findings)
+	for i, s := range diagnosis.Steps {
+		diagnosis.Steps[i].Command = d.sameServer(s.Command)
+	}
 	if d.asJSON {
 		return d.json(diagnosis)
 	}
 	d.paper.Diagnosis(diagnosis)
-	if len(diagnosis.Steps) > 0 && d.hidesDSN() {
+	d.notAsked(now)
+	d.explainPlaceholders(len(diagnosis.Steps) > 0)
+	return nil
+}
+
+// notAsked says why PgBouncer did not answer: a verdict without it is half of one.
+func (d *connections) notAsked(now activity.Snapshot) {
+	if now.PoolsError != "" {
+		d.say("\n%s\n", console.Clean("PgBouncer's pools were not judged: "+now.PoolsError))
+	}
+}
+
+// explainPlaceholders says what stands for a DSN with a password in the commands.
+func (d *connections) explainPlaceholders(commands bool) {
+	if commands && d.hidesDSN() {
 		d.say("\n$DSN stands for the --dsn of this run, which is not repeated for its password.\n")
 	}
-	return nil
+	if commands && secretIn(d.pooler) {
+		d.say("\n$PGBOUNCER stands for the --pgbouncer of this run, which is not repeated for its password.\n")
+	}
 }
 
 func (d *connections) budgetFlags(f *pflag.FlagSet) {

@@ -70,6 +70,7 @@ func (d *connections) print(s activity.Sample) error {
 func (d *connections) screen(ctx context.Context) error {
 	return console.Watch{
 		Hand: d.hand, Thresholds: d.thresholds(), Interval: d.interval,
-		In: d.in, Out: d.out, Environ: d.environ, Colour: d.paper.Colour,
+		In: d.in, Out: below(d.out),
+		Environ: d.environ, Colour: d.paper.Colour,
 	}.Run(ctx)
 }

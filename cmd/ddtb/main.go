@@ -12,7 +12,9 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra" // commands, flags, help and shell completion as Go programs have them
 
@@ -45,9 +47,49 @@ type cli struct {
 	log     *slog.Logger
 	began   bool // the command line was understood
 	warned  []string
+
+	stopWithin atomic.Int64 // after the first signal, in nanoseconds
 }
 
+// How long a command may take to end after the first signal, unless it says otherwise, and how long the last lines of
+// the log may take to be written then.
+const (
+	stopWithin = 5 * time.Second
+	flushTime  = 300 * time.Millisecond
+)
+
+// run runs the command, and returns its exit code. After the first signal it returns in bounded time, also while the
+// command waits for an output that nobody reads, a file system that hangs or a server that is silent: what hangs is
+// left behind, for the process ends.
 func (c *cli) run(ctx context.Context, args []string) int {
+	log := newLogSink(&output{w: c.err})
+	defer log.close(flushTime)
+	c.err = log
+	c.out = &output{w: c.out, colour: isTerminal(c.out)}
+	c.stopWithin.Store(int64(stopWithin))
+	ended := make(chan int, 1)
+	go func() { ended <- c.execute(ctx, args) }()
+	select {
+	case code := <-ended:
+		return code
+	case <-ctx.Done():
+	}
+	within := time.Duration(c.stopWithin.Load())
+	select {
+	case code := <-ended:
+		return code
+	case <-time.After(within):
+		_, _ = fmt.Fprintf(c.err, "ddtb: it did not stop within %v: something that it waits for hangs. It ends now.\n", within)
+		return exitFailed
+	}
+}
+
+// mayTake says how long the command may take to end after the first signal, in all.
+func (c *cli) mayTake(total time.Duration) {
+	c.stopWithin.Store(int64(float64(total)*0.95) - int64(min(flushTime, total/20)))
+}
+
+func (c *cli) execute(ctx context.Context, args []string) int {
 	root := c.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -59,12 +101,18 @@ func (c *cli) run(ctx context.Context, args []string) int {
 	case err == nil:
 		return exitFine
 	case !c.began:
-		_, _ = fmt.Fprintf(c.err, "ddtb: %v\nRun `ddtb --help` for the commands and flags.\n", err)
+		c.complain(err, "\nRun `ddtb --help` for the commands and flags.")
 		return exitUsage
 	case told:
-		_, _ = fmt.Fprintf(c.err, "ddtb: %v\n", err)
+		c.complain(err, "")
 	}
 	return code
+}
+
+// complain prints an error. Its further lines are indented: what a server says can't pass for a line of ours.
+func (c *cli) complain(err error, hint string) {
+	text := strings.ReplaceAll(err.Error(), "\r", "\n")
+	_, _ = fmt.Fprintf(c.err, "ddtb: %s%s\n", strings.ReplaceAll(text, "\n", "\n  "), hint)
 }
 
 // exitError ends the command with a code of its own. Without err, everything was said already.
@@ -109,7 +157,7 @@ Start with ` + "`ddtb run`" + `: it brings its own PostgreSQL and says what to t
 	root.AddCommand(
 		c.runCommand(), c.runserverCommand(), c.migrateCommand(), c.loaddemoCommand(),
 		c.createsuperuserCommand(), c.changepasswordCommand(), c.dbConnectionsCommand(), c.sendtestemailCommand(),
-		c.configCommand(), c.healthcheckCommand(), c.versionCommand(),
+		c.configCommand(), c.healthcheckCommand(), c.labCommand(), c.versionCommand(),
 	)
 	return root
 }

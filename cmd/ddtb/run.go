@@ -73,6 +73,7 @@ func (c *cli) runAll(ctx context.Context, f runFlags) (err error) {
 		return err
 	}
 	defer func() { _ = l.Close() }()
+	c.mayTake(cfg.Server.ShutdownTimeout + stopTimeout) // the private PostgreSQL stops after the server
 	dir := f.data
 	if dir == "" {
 		if dir, err = localpg.DefaultDir(c.environment("XDG_DATA_HOME")); err != nil {

@@ -8,9 +8,11 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -53,30 +55,40 @@ func (c *cli) runserver(ctx context.Context, o config.Options) error {
 	if err != nil {
 		return err
 	}
-	if !speaksOfADatabase(cfg) {
-		return errors.New("no database is configured: write its name, user and password into the file that `ddtb config init` makes, " +
-			"or set DATABASE_URL; `ddtb run` brings a PostgreSQL of its own")
+	if err := namesADatabase(cfg); err != nil {
+		return err
 	}
-	l, err := app.Listen(ctx, cfg.Server.Addr)
+	c.mayTake(cfg.Server.ShutdownTimeout)
+	l, err := app.Listen(ctx, cfg.Server.Addr) // before the database is asked: it fails most often, and at once
 	if err != nil {
 		return err
 	}
 	defer func() { _ = l.Close() }()
-	if err := c.checkSchema(ctx, cfg); err != nil {
+	if err := c.checkDatabase(ctx, cfg); err != nil {
 		return err
 	}
 	c.say("ddtb serves on http://%s/ with the strategy %s. Ctrl-C stops it.\n", clickable(l.Addr()), cfg.Databases["default"].Strategy)
 	return c.serve(ctx, l, cfg, reload{o, func() (*config.Config, error) { return c.load(o) }})
 }
 
-// speaksOfADatabase tells whether anything but defaults says where the database is.
-func speaksOfADatabase(cfg *config.Config) bool {
+// checkDatabase refuses a configuration that names no database, and a database that this program does not fit. The start
+// and each reload ask it.
+func (c *cli) checkDatabase(ctx context.Context, cfg *config.Config) error {
+	if err := namesADatabase(cfg); err != nil {
+		return err
+	}
+	return c.checkSchema(ctx, cfg)
+}
+
+// namesADatabase refuses a configuration in which nothing but defaults says where the database is.
+func namesADatabase(cfg *config.Config) error {
 	for key := range cfg.Origins {
 		if strings.HasPrefix(key, "databases.") {
-			return true
+			return nil
 		}
 	}
-	return false
+	return errors.New("no database is configured: write its name, user and password into the file that `ddtb config init` makes, " +
+		"or set DATABASE_URL; `ddtb run` brings a PostgreSQL of its own")
 }
 
 // clickable is an address that a browser on this machine can open.
@@ -94,6 +106,9 @@ type reload struct {
 	load func() (*config.Config, error)
 }
 
+// schemaTimeout bounds the check of a database that lets one in and then says nothing.
+const schemaTimeout = 5 * time.Second
+
 // checkSchema refuses a database that this program does not fit. One that can't be reached is no reason to
 // refuse: it may come later, and until then every page says so.
 func (c *cli) checkSchema(ctx context.Context, cfg *config.Config) error {
@@ -110,12 +125,26 @@ func (c *cli) checkSchema(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	defer func() { _ = conn.Close(ctx) }()
-	return migrations.Check(ctx, conn)
+	ctx, cancel := context.WithTimeout(ctx, schemaTimeout)
+	defer cancel()
+	err = migrations.Check(ctx, conn)
+	if errors.Is(err, context.DeadlineExceeded) {
+		c.log.Warn("the database does not answer yet; serving all the same", "error", err)
+		return nil
+	}
+	return err
 }
+
+// gcPercent lets the heap grow to five times what lives on it, about 10 MB, before it is collected. With Go's 100, a busy
+// server collects a hundred times a second; GOGC overrides it.
+const gcPercent = 400
 
 // serve runs the application on l until ctx ends. The configuration is read again when its file changes, and on
 // SIGHUP.
 func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r reload) error {
+	if old := debug.SetGCPercent(gcPercent); old != 100 { // GOGC says otherwise
+		debug.SetGCPercent(old)
+	}
 	a, err := app.New(ctx, cfg, c.log, app.WithStateDir(c.stateDir()), app.WithVersion(version))
 	if err != nil {
 		return err
@@ -158,7 +187,7 @@ func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r r
 			case <-again:
 			}
 			old := a.DB().Config()
-			c.reconfigure(ctx, a, r, cfg.File)
+			cfg = c.reconfigure(ctx, a, r, cfg)
 			if !a.DB().Config().SameServer(old) {
 				stopLending()
 				stopLending = lend()
@@ -168,8 +197,8 @@ func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r r
 	return a.Serve(ctx, l)
 }
 
-// stateDir is where the processes of this host share their limit on mails: ddtb in $XDG_STATE_HOME, else in
-// ~/.local/state. Without a home each has its own.
+// stateDir is where the limits on mails are kept over a restart: ddtb in $XDG_STATE_HOME, else in ~/.local/state.
+// Without a home a restart forgets them.
 func (c *cli) stateDir() string {
 	state, home := c.environment("XDG_STATE_HOME"), c.environment("HOME")
 	switch {
@@ -192,22 +221,26 @@ func (c *cli) lend(ctx context.Context, a *app.App, cfg config.Database) {
 	}
 }
 
-// reconfigure reads the configuration again. A mistake changes nothing, nor does it that the file, which was there
-// at the start, is gone: the defaults are nobody's wish.
-func (c *cli) reconfigure(ctx context.Context, a *app.App, r reload, file string) {
+// reconfigure reads the configuration again, and returns the one in force afterwards. Whatever the start would refuse
+// changes nothing; nor does a file that is gone or empty, though it was neither before: it is being written.
+func (c *cli) reconfigure(ctx context.Context, a *app.App, r reload, before *config.Config) (inForce *config.Config) {
 	cfg, err := r.load()
-	if err == nil && cfg.File == "" && file != "" {
-		err = fmt.Errorf("%s is gone", file)
+	if err == nil {
+		err = lostFile(before, cfg)
 	}
 	if err != nil {
 		c.log.Error("the configuration has a mistake; the old one stays in force", "error", err)
-		return
+		return before
 	}
 	old := a.DB().Config()
-	restart, err := a.Reconfigure(ctx, cfg)
+	err = c.checkDatabase(ctx, cfg)
+	var restart []string
+	if err == nil {
+		restart, err = a.Reconfigure(ctx, cfg)
+	}
 	if err != nil {
 		c.log.Error("the configuration can't be used; the old one stays in force", "error", err)
-		return
+		return before
 	}
 	if now := a.DB().Config(); now != old {
 		c.log.Info("the database settings were switched", "strategy", now.Strategy, "before", old.Strategy)
@@ -215,4 +248,28 @@ func (c *cli) reconfigure(ctx context.Context, a *app.App, r reload, file string
 	if len(restart) > 0 {
 		c.log.Warn("these sections changed too, and wait for a restart", "sections", strings.Join(restart, ", "))
 	}
+	return cfg
+}
+
+// lostFile refuses a configuration without the file, or without any key of it, that the one before it had.
+func lostFile(before, now *config.Config) error {
+	switch {
+	case before.File == "":
+		return nil
+	case now.File == "":
+		return fmt.Errorf("%s is gone", before.File)
+	case keysFrom(before) > 0 && keysFrom(now) == 0:
+		return fmt.Errorf("%s is empty: to use the defaults, restart", now.File)
+	}
+	return nil
+}
+
+// keysFrom counts the keys that the configuration's file sets.
+func keysFrom(cfg *config.Config) (n int) {
+	for _, origin := range cfg.Origins {
+		if origin.File == cfg.File {
+			n++
+		}
+	}
+	return n
 }

@@ -9,18 +9,20 @@ import (
 // Diagnosis says what is wrong with a server's connections, who is the cause, and what to do.
 type Diagnosis struct {
 	Health   Health    `json:"health"`
-	Holds    []Holding `json:"holds"`    // for what the sessions have their slots, the gravest first
+	Holds    []Holding `json:"holds"`    // what the sessions have their slots for, the worst first
 	Culprit  string    `json:"culprit"`  // the application; "" when all is well
-	Scenario *Scenario `json:"scenario"` // null when all is well
+	Scenario *Scenario `json:"scenario"` // null when all is well, or when it is none of the known ones
 	Also     *Scenario `json:"also"`     // what looks the same from outside; null when nothing does
 	ToTell   string    `json:"to_tell"`  // how to tell the two apart; "" without Also
-	Steps    []Step    `json:"steps"`    // three, in order; none when all is well
+	Steps    []Step    `json:"steps"`    // in order, the least harmful first; none when all is well
+	Lab      string    `json:"lab"`      // the command that plays the scenario, with its fix; "" without one
+	MaybeOut []Holding `json:"maybe_exhausted_pools"`
 }
 
 // Holding is a number of slots that one application has for one reason.
 type Holding struct {
 	Reason      Reason  `json:"reason"`
-	Application string  `json:"application"`
+	Application string  `json:"application"` // "user …" for sessions without a name; ends in * where each process has a name of its own
 	Sessions    int     `json:"sessions"`
 	Longest     Age     `json:"longest_seconds"` // in that state
 	PIDs        []int32 `json:"pids"`
@@ -28,13 +30,15 @@ type Holding struct {
 	sessions []Session
 }
 
-// Reason is for what a session has its slot, as far as it can be told from outside.
+// Reason is what a session has its slot for, as far as it can be seen from outside.
 type Reason string
 
 // The reasons.
 const (
+	LogsIn       Reason = "login"              // has not finished its login
 	WaitsForLock Reason = "lock"               // waits for one
 	Blocks       Reason = "blocks"             // has a lock that others wait for, and waits for none
+	WaitsForSync Reason = "sync-standby"       // its commit waits for a synchronous standby
 	LeakedTx     Reason = "leaked-transaction" // left one open, for longer than Thresholds allow
 	PausesInTx   Reason = "paused-transaction" // does something else inside one
 	UnreadRows   Reason = "unread-rows"        // the server waits for the client to read on
@@ -43,12 +47,14 @@ const (
 	Works        Reason = "working"
 	Rests        Reason = "idle"
 	CannotBeSeen Reason = "not-visible" // by this role
-	Comes        Reason = "short-lived" // began while this looked; where sessions come and go too fast
+	Comes        Reason = "short-lived" // younger than a second, where sessions come and go too fast
 )
 
 // words are the reasons for a person.
 var words = map[Reason]string{
-	WaitsForLock: "waiting for a lock", Blocks: "with a lock that others wait for", LeakedTx: "in a transaction that was left open",
+	LogsIn:       "that don't finish their login",
+	WaitsForLock: "waiting for a lock", Blocks: "with a lock that others wait for",
+	WaitsForSync: "whose commit waits for a synchronous standby", LeakedTx: "in a transaction that was left open",
 	PausesInTx: "in a transaction, doing something else", UnreadRows: "with rows that the client does not read",
 	SlowQuery: "running a slow query", Listens: "listening for notifications", Works: "working", Rests: "idle",
 	CannotBeSeen: "doing what this role may not see", Comes: "seen to begin within one second",
@@ -56,71 +62,118 @@ var words = map[Reason]string{
 
 // gravity is how much worse a slot with this reason is than one with a resting session, which closing frees.
 var gravity = map[Reason]int{
-	WaitsForLock: 4, LeakedTx: 4, PausesInTx: 2, UnreadRows: 3, SlowQuery: 3, Listens: 2, Works: 1, Rests: 1, CannotBeSeen: 1,
-	Blocks: 4,
+	LogsIn: 4, WaitsForLock: 4, WaitsForSync: 5, LeakedTx: 4, PausesInTx: 2, UnreadRows: 3, SlowQuery: 3, Listens: 1, Works: 1,
+	Rests: 1, CannotBeSeen: 1, Blocks: 4, Comes: 1,
 }
 
-// Diagnose tells what is wrong. It looks for a cause only where something is: when Assess finds nothing, there is
+// problem is a server, and one holding on it that is judged.
+type problem struct {
+	Holding
+	now     Snapshot
+	earlier *Snapshot
+	all     []Holding
+	churn   float64
+	t       Thresholds
+}
+
+// examine sorts the sessions. The holding is the worst one, if there is any.
+func examine(now Snapshot, earlier *Snapshot, t Thresholds) *problem {
+	p := &problem{now: now, earlier: earlier, t: t}
+	if earlier != nil {
+		p.churn = Churn(now, *earlier)
+	}
+	p.all = p.holdings()
+	if come := p.comers(); len(come) > 0 {
+		p.all = append(come, slices.DeleteFunc(p.all, func(h Holding) bool { return h.Reason == Comes })...)
+	}
+	if len(p.all) > 0 {
+		p.Holding = p.all[0]
+	}
+	return p
+}
+
+// of is the problem of one holding.
+func (p *problem) of(h Holding) *problem {
+	other := *p
+	other.Holding = h
+	return &other
+}
+
+// Diagnose says what is wrong. It looks for a cause only where something is: when Assess finds nothing, there is
 // no culprit. Seen from outside, scenarios look alike: the one named is the likeliest, and where another looks the
 // same, ToTell says how to find out.
 func Diagnose(now Snapshot, earlier *Snapshot, t Thresholds) Diagnosis {
-	d := Diagnosis{Health: Assess(now, earlier, t), Holds: holdings(now, t), Steps: []Step{}}
+	p := examine(now, earlier, t)
+	d := Diagnosis{Health: p.health(), Holds: p.all, Steps: []Step{}, MaybeOut: []Holding{}}
 	if d.Health.Level == OK {
+		d.MaybeOut = append(d.MaybeOut, p.maybeExhausted()...)
 		return d
 	}
-	c := &patient{now: now, all: d.Holds, t: t}
-	if earlier != nil {
-		c.churn = Churn(now, *earlier)
+	worst := d.Health.Findings[0]
+	p = worst.about
+	d.Culprit, d.Steps = cmp.Or(worst.culprit, p.culprit()), worst.steps
+	name, also := p.recognise()
+	if worst.culprit != "" { // it is none of what sessions show
+		name, also = worst.scenario, ""
 	}
-	if come := c.comers(); len(come) > 0 {
-		d.Holds = append(come, d.Holds...)
-	}
-	if len(d.Holds) == 0 {
-		return d
-	}
-	c.Holding = d.Holds[0]
-	if c.Reason == Blocks {
-		c.Reason = WaitsForLock
-	}
-	d.Culprit = c.culprit()
-	name, also := c.recognise()
 	d.Scenario, d.Also, d.ToTell = scenarioOf(name), scenarioOf(also), howToTell(name, also)
-	d.Steps = c.steps(name)
+	if d.Scenario != nil {
+		d.Lab = "ddtb lab run " + name
+	}
 	return d
 }
 
 // comers are the sessions that came while this looked, by application, if that they come and go is the worst of
-// it: the slots are not in danger, or everybody connects again after a restart.
-func (c *patient) comers() []Holding {
-	if c.churn < c.t.Churn || len(c.now.Came) == 0 {
+// it: everybody connects again after a restart, or nothing else has more of the slots for a worse reason.
+func (p *problem) comers() []Holding {
+	if p.churn < p.t.Churn {
 		return nil
 	}
-	held := len(c.all) > 0 && gravity[c.all[0].Reason] > gravity[Rests]
-	full := c.t.OfSlots(c.now.Slots) > OK
-	if (held || full) && !c.restarted() {
+	young := p.now.clients(func(s Session) bool { return p.reasonFor(s, nil) == Comes })
+	for _, s := range p.now.Came {
+		if !slices.ContainsFunc(young, func(y Session) bool { return y.PID == s.PID }) {
+			young = append(young, s)
+		}
+	}
+	if len(young) == 0 {
 		return nil
 	}
-	return group(c.now.Came, func(Session) Reason { return Comes })
+	others := slices.DeleteFunc(slices.Clone(p.all), func(h Holding) bool { return h.Reason == Comes })
+	held := len(others) > 0 && gravity[others[0].Reason] > gravity[Rests]
+	full := p.t.OfSlots(p.now.Slots) > OK && len(others) > 0 && others[0].Sessions > len(young)
+	if (held || full) && !p.restarted() {
+		return nil
+	}
+	return p.group(young, func(Session) Reason { return Comes })
 }
 
-// reasonFor tells for what a session has its slot.
-func reasonFor(s Session, roots map[int32]bool, t Thresholds) Reason {
+// youngest is the age under which a session is one of those that come and go, whatever it does, where many do.
+const youngest = churnSpan
+
+// reasonFor is what a session has its slot for.
+func (p *problem) reasonFor(s Session, roots map[int32]bool) Reason {
 	switch {
+	case s.LogsIn():
+		return LogsIn
 	case s.Waits:
 		return WaitsForLock
+	case s.Wait == "IPC/SyncRep":
+		return WaitsForSync
 	case roots[s.PID]:
 		return Blocks
+	case p.churn >= p.t.Churn && s.Age.Duration() < youngest:
+		return Comes
 	case s.Hidden:
 		return CannotBeSeen
-	case s.InTransactionIdle() && s.InState.Duration() >= t.IdleInTransaction:
+	case s.InTransactionIdle() && s.InState.Duration() >= p.t.IdleInTransaction:
 		return LeakedTx
 	case s.InTransactionIdle():
 		return PausesInTx
 	case s.State == Active && s.Wait == "Client/ClientWrite":
 		return UnreadRows
-	case s.State == Active && s.InQuery.Duration() >= t.Slow:
+	case s.State == Active && s.InQuery.Duration() >= p.t.Slow:
 		return SlowQuery
-	case s.State == Idle && startsWith(s.Query, "LISTEN"):
+	case s.Listens():
 		return Listens
 	case s.State == Idle:
 		return Rests
@@ -129,24 +182,24 @@ func reasonFor(s Session, roots map[int32]bool, t Thresholds) Reason {
 }
 
 // holdings sorts the client sessions by reason and application.
-func holdings(now Snapshot, t Thresholds) []Holding {
+func (p *problem) holdings() []Holding {
 	roots := map[int32]bool{}
-	for _, r := range now.Roots() {
+	for _, r := range p.now.Roots() {
 		roots[r.PID] = true
 	}
-	sessions := now.clients(func(s Session) bool { return !s.Self && !isMonitor(now, s) })
-	return group(sessions, func(s Session) Reason { return reasonFor(s, roots, t) })
+	sessions := p.now.clients(func(s Session) bool { return !s.Self && !isMonitor(p.now, s) })
+	return p.group(sessions, func(s Session) Reason { return p.reasonFor(s, roots) })
 }
 
-// group puts sessions together that have their slots for one reason and one application, the gravest reason first.
-func group(sessions []Session, reason func(Session) Reason) []Holding {
+// group puts sessions together that have their slots for one reason and one application, the worst reason first.
+func (p *problem) group(sessions []Session, reason func(Session) Reason) []Holding {
 	type key struct {
 		Reason
 		application string
 	}
-	byKey, total := map[key]*Holding{}, map[Reason]int{}
+	byKey, total, family := map[key]*Holding{}, map[Reason]int{}, familiesOf(p.now)
 	for _, s := range sessions {
-		k := key{reason(s), s.Who()}
+		k := key{reason(s), family.of(s)}
 		if byKey[k] == nil {
 			byKey[k] = &Holding{Reason: k.Reason, Application: k.application}
 		}
@@ -167,6 +220,21 @@ func group(sessions []Session, reason func(Session) Reason) []Holding {
 	})
 	return out
 }
+
+// maybeExhausted are pools of which every connection seems to be lent out inside the application: idle for a while,
+// with the same last query. The server sees no difference between these and a pool at rest.
+func (p *problem) maybeExhausted() (found []Holding) {
+	for _, h := range p.all {
+		same := func(s Session) bool { return s.Query == h.sessions[0].Query && s.Query != "" }
+		if h.Reason == Rests && h.Sessions >= leastPool && !slices.ContainsFunc(h.sessions, func(s Session) bool { return !same(s) }) {
+			found = append(found, h)
+		}
+	}
+	return found
+}
+
+// leastPool is how many sessions may be a pool.
+const leastPool = 3
 
 func isMonitor(now Snapshot, s Session) bool {
 	return now.Application != "" && s.Application == now.Application+monitorSuffix

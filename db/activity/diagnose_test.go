@@ -15,18 +15,26 @@ func TestTheDoctorKnowsTheScenariosByTheirLook(t *testing.T) {
 	}{
 		{
 			"thread-leak", "web", "close-idle --older-than=5m --application=web",
-			of(many(80, with(in(Idle, 10*time.Minute), func(x *Session) { x.Application, x.Age = "web", x.InState+1 }))),
+			of(oneByOne(many(80, with(in(Idle, 10*time.Minute), func(x *Session) { x.Application = "web" })))),
 		},
 		{
 			"thread-leak", "shop/persistent", "close-idle --older-than=30s --application=shop/persistent",
 			of(many(80, with(in(Idle, 40*time.Second), func(x *Session) { x.Application = "shop/persistent" }))),
 		},
 		{
-			"replicas-times-pool", "shop/pool", "close-idle --older-than=1m --application=shop/pool",
+			"replicas-times-pool", "web", "status", // a pool that opens with its program
+			of(many(80, with(in(Idle, 10*time.Minute), func(x *Session) { x.Application, x.Age = "web", x.InState+1 }))),
+		},
+		{
+			"replicas-times-pool", "shop/pool", "status",
 			of(many(80, with(in(Idle, 2*time.Minute), func(x *Session) { x.Address = "10.0.0.%d" }))),
 		},
 		{
-			"hidden-second-pool", "shop/pool", "close-idle --older-than=10s --application=shop/pool",
+			"replicas-times-pool", "shop/pool", "close-idle --older-than=1m --application=shop/pool",
+			of(many(90, with(in(Idle, 2*time.Minute), func(x *Session) { x.Address = "10.0.0.%d" }))),
+		},
+		{
+			"hidden-second-pool", "shop/pool", "status", // they are in use
 			of(many(40, in(Idle, time.Second)), many(35, with(in(Idle, time.Second), func(x *Session) { x.Application = "jobs" }))),
 		},
 		{
@@ -39,10 +47,10 @@ func TestTheDoctorKnowsTheScenariosByTheirLook(t *testing.T) {
 		},
 		{
 			"replicas-times-pool", "user app", "close-idle --older-than=5m --application='' --user=app",
-			of(many(80, with(in(Idle, time.Hour), func(x *Session) { x.Application = "" }))),
+			of(many(90, with(in(Idle, time.Hour), func(x *Session) { x.Application = "" }))),
 		},
 		{
-			"listen-pins-slot", "shop/pool", "close-idle",
+			"listen-pins-slot", "shop/pool", "status",
 			of(many(80, with(in(Idle, time.Hour), func(x *Session) { x.Query = " listen news" }))),
 		},
 		{
@@ -54,7 +62,7 @@ func TestTheDoctorKnowsTheScenariosByTheirLook(t *testing.T) {
 			of(many(75, in(IdleInTransaction, 3*time.Second))),
 		},
 		{
-			"rows-not-closed", "export", "cancel --pid=",
+			"rows-not-closed", "export", "force-close --pid=",
 			of(busy, many(20, with(in(Active, 10*time.Second), func(x *Session) { x.Application, x.Wait = "export", "Client/ClientWrite" }))),
 		},
 		{
@@ -91,7 +99,7 @@ func TestTheDoctorKnowsTheScenariosByTheirLook(t *testing.T) {
 		},
 		{
 			"lock-queue", "prepared transaction", "pg_prepared_xacts",
-			of(many(30, with(in(Active, 10*time.Second), func(x *Session) { x.Waits, x.Waited, x.BlockedBy = true, x.InState, []int32{0} }))),
+			preparing(of(many(30, with(in(Active, 10*time.Second), func(x *Session) { x.Waits, x.Waited, x.BlockedBy = true, x.InState, []int32{0} })))),
 		},
 		{
 			"noisy-neighbour", "theirs", "GRANT pg_read_all_stats",
@@ -106,10 +114,33 @@ func TestTheDoctorKnowsTheScenariosByTheirLook(t *testing.T) {
 		if (d.Also != nil) != (d.ToTell != "") {
 			t.Errorf("%s, or %+v: to tell: %q", c.scenario, d.Also, d.ToTell)
 		}
-		if len(d.Steps) != 3 || !strings.Contains(d.Steps[0].Command, c.first) {
+		if len(d.Steps) < 3 || !strings.Contains(d.Steps[0].Command, c.first) {
 			t.Errorf("%s: the first of %d steps is %q, want %q", c.scenario, len(d.Steps), d.Steps[0].Command, c.first)
 		}
+		for _, step := range d.Steps {
+			if step.Do == "" || step.Hurts == "" {
+				t.Errorf("%s: a step does not say what to do, or who is hurt by it: %+v", c.scenario, step)
+			}
+		}
+		if d.Lab != "ddtb lab run "+c.scenario || d.Health.Findings[0].Do != d.Steps[0].String() {
+			t.Errorf("%s: %q; health advises %q, the doctor %q", c.scenario, d.Lab, d.Health.Findings[0].Do, d.Steps[0])
+		}
 	}
+}
+
+// oneByOne lets sessions begin one after another, each for one query.
+func oneByOne(sessions []Session) []Session {
+	for i := range sessions {
+		x := &sessions[i]
+		x.InState += Age(i) * Age(time.Second)
+		x.Age = x.InState + 1
+	}
+	return sessions
+}
+
+func preparing(s Snapshot) Snapshot {
+	s.Prepared = []Prepared{{GID: "it's", Database: "elsewhere", Owner: "app", Age: Age(time.Second)}}
+	return s
 }
 
 func TestTheDoctorFindsAStampedeAfterARestart(t *testing.T) {
@@ -131,7 +162,7 @@ func TestTheDoctorBlamesNobodyWhenAllIsWell(t *testing.T) {
 }
 
 func TestAnOperatorsLookFromPostgreSQLsOwnDatabaseMakesNobodyANeighbour(t *testing.T) {
-	s := of(many(80, with(in(Idle, 10*time.Minute), func(x *Session) { x.Application, x.Age = "web", x.InState+1 })))
+	s := of(oneByOne(many(80, with(in(Idle, 10*time.Minute), func(x *Session) { x.Application = "web" }))))
 	s.Database = "postgres"
 	if d := Diagnose(s, nil, defaults()); d.Scenario.Name != "thread-leak" ||
 		!strings.HasSuffix(d.Steps[0].Command, "--application=web --database=wall") {
@@ -151,7 +182,7 @@ func TestALimitHitsTheCulpritAlone(t *testing.T) {
 		"a database of its own":        {of(many(60, elsewhere), many(5, in(Idle, time.Second))), `ALTER DATABASE "elsewhere" CONNECTION LIMIT 48`},
 		"nobody else is on the server": {of(many(60, exporter)), `ALTER ROLE "watcher" CONNECTION LIMIT 3`},
 	} {
-		if d := Diagnose(c.sessions, nil, defaults()); len(d.Steps) != 3 || !strings.Contains(d.Steps[1].Command, c.want) {
+		if d := Diagnose(c.sessions, nil, defaults()); len(d.Steps) < 3 || !strings.Contains(d.Steps[1].Command, c.want) {
 			t.Errorf("%s: %+v", name, d.Steps)
 		}
 	}
@@ -197,18 +228,23 @@ func TestTheDoctorsFirstStepFreesALockQueueAndNobodyElse(t *testing.T) {
 			return len(now.clients(func(x Session) bool { return x.Waits && len(x.BlockedBy) > 0 })) == 4
 		})
 		d := Diagnose(now, nil, defaults())
-		if d.Culprit != "report" || d.Scenario.Name != "lock-queue" ||
-			!strings.HasSuffix(d.Steps[0].Command, "close-idle --in-transaction --older-than=0s --pid="+fmtPID(owner)) {
-			t.Fatalf("%+v", d)
+		if d.Culprit != "migrate" || d.Scenario.Name != "lock-queue" || !strings.HasSuffix(d.Steps[0].Command, "cancel --pid="+fmtPID(altering)) {
+			t.Fatalf("%s: %+v", d.Culprit, d.Steps)
 		}
-		f := Filter{InTransaction: true, PID: pidOf(owner)}
-		got, err := End(t.Context(), o, Plan(now, f), f)
+		got, err := Cancel(t.Context(), o, find(t, now, "migrate"), false)
 		must(t, err)
-		if got.Count(Closed) != 1 || len(got.Sessions) != 1 {
+		if got.Outcome != Cancelled {
 			t.Errorf("%+v", got)
 		}
+		failed := 0
 		for range 4 {
-			must(t, <-done)
+			if <-done != nil {
+				failed++
+			}
 		}
+		if failed != 1 {
+			t.Errorf("%d of 4 statements failed", failed)
+		}
+		exec(t, owner, "COMMIT") // it lost nothing
 	})
 }

@@ -5,7 +5,8 @@
 // It promises
 //
 //   - to need one connection at most, opened early and kept (Observer), or none, where a running server of ours
-//     lends its own (Serve and Dial): so that it still sees when no slot is left;
+//     lends its own (Serve and Dial): so that it still sees when no slot is left.
+//     CountLogins alone tries one login more, which it closes at once;
 //   - to work on PostgreSQL 12 and later, with an ordinary role too, and to say what that role can't see;
 //   - to keep looking and judging apart: a Snapshot is plain data, and what is made of it (Assess, Diagnose, Summarise,
 //     PlanBudget) are functions of it that need no server;

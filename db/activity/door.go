@@ -1,9 +1,12 @@
 package activity
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"strings"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -40,16 +43,11 @@ type Failure struct {
 	Refusal *Refusal `json:"refusal,omitempty"` // when no slot is left
 }
 
-// Step is something to do, with the command for it where there is one.
-type Step struct {
-	Do      string `json:"do"`
-	Command string `json:"command,omitempty"`
-}
-
-// NoDoor explains an error with db.SlotsExhausted: which limit it was, and which doors there are. The server's
-// messages are translated; the name of the function that raised them is not.
-func NoDoor(err error) Refusal {
-	r := Refusal{Message: err.Error(), Means: "the server has no connection slot left for this role", Doors: doors}
+// NoDoor explains an error with db.SlotsExhausted: which limit it was, and which ways in there are to the server of cc; nil where
+// that is not known. The server's messages are translated; the name of the function that raised them is not.
+func NoDoor(err error, cc *pgx.ConnConfig) Refusal {
+	at := refusedAt(cc)
+	r := Refusal{Message: err.Error(), Means: "the server has no connection slot left for this role", Doors: at.doors()}
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
 		return r
@@ -62,37 +60,62 @@ func NoDoor(err error) Refusal {
 		r.Means = "every ordinary slot is taken; what is left is reserved for other roles than this one"
 	case "CheckMyDatabase":
 		r.Means = "this database has reached a limit of its own; the server may have slots left"
-		r.Doors = limitDoors("the database", "ALTER DATABASE name CONNECTION LIMIT -1")
+		r.Doors = at.limitDoors("database", at.Database)
 	case "InitializeSessionUserId":
 		r.Means = "this role has reached a limit of its own; the server may have slots left"
-		r.Doors = limitDoors("the role", "ALTER ROLE name CONNECTION LIMIT -1")
+		r.Doors = at.limitDoors("role", at.Role.Name)
 	}
 	return r
 }
 
-// asSuperuser looks through the server's own socket, as its superuser, to whom the last slots belong.
-const asSuperuser = "sudo -u postgres ddtb db-connections doctor " +
-	"--dsn 'host=/var/run/postgresql user=postgres dbname=postgres'"
-
-var doors = []Step{
-	{"on the database's machine, look as a superuser, for whom slots are reserved", asSuperuser},
-	{"on the machine of a running ddtb server, as its user, run this command again: " +
-		"it borrows the connection that the server keeps", ""},
-	{
-		"for the next time, from PostgreSQL 16 on, reserve slots for who looks (this needs a restart), and",
-		"psql -c 'ALTER SYSTEM SET reserved_connections = 3'",
-	},
-	{"let the role have them", "psql -c 'GRANT pg_use_reserved_connections TO role_name'"},
+// refusedAt is what is known of a server that let nobody in: its address, and who asked for which database.
+func refusedAt(cc *pgx.ConnConfig) (s Snapshot) {
+	s.Server.Superuser = superuser
+	if cc != nil {
+		s.Server.Address, s.Database, s.Role.Name = address(cc), cc.Database, cc.User
+	}
+	return s
 }
 
-func limitDoors(what, sql string) []Step {
+// superuser is what PostgreSQL's packages call theirs.
+const superuser = "postgres"
+
+// asSuperuser looks through the server's own socket, as its superuser, to whom the last slots belong.
+func (s Snapshot) asSuperuser(do string) Step {
+	host, port := s.host()
+	if !strings.HasPrefix(host, "/") {
+		host = "/var/run/postgresql"
+	}
+	if port != "" {
+		port = " port=" + port
+	}
+	dsn := fmt.Sprintf("host=%s%s user=%s dbname=postgres", host, port, superuser)
+	return Step{Do: "on the database's machine, " + do, Command: "sudo -u postgres ddtb db-connections doctor --dsn " + ShellQuote(dsn)}
+}
+
+func (s Snapshot) doors() []Step {
 	return []Step{
-		{"look as a superuser, who has no such limit", asSuperuser},
-		{"raise the limit of " + what + ", which takes effect at once", "psql -c '" + sql + "'"},
+		s.asSuperuser("look as a superuser, for whom slots are reserved"),
+		{Do: "on the machine of a running ddtb server, as its user, run this command again: it uses the connection that the server keeps"},
+		{
+			Do:      "for the next time, from PostgreSQL 16 on, reserve slots for operators (this needs a restart), and",
+			Command: s.psql(superuser, "ALTER SYSTEM SET reserved_connections = 3"),
+		},
+		{Do: "let the role have them", Command: s.psql(superuser, "GRANT pg_use_reserved_connections TO "+quoted(cmp.Or(s.Role.Name, "role_name")))},
 	}
 }
 
-// Advice is the first door, in a sentence.
+func (s Snapshot) limitDoors(of, name string) []Step {
+	return []Step{
+		s.asSuperuser("look as a superuser, who has no such limit"),
+		{
+			Do:      fmt.Sprintf("raise the limit of %s %s, which takes effect at once", of, name),
+			Command: s.psql(superuser, fmt.Sprintf("ALTER %s %s CONNECTION LIMIT -1", strings.ToUpper(of), quoted(cmp.Or(name, "name")))),
+		},
+	}
+}
+
+// Advice is the first way in, in a sentence.
 func (r Refusal) Advice() string {
-	return fmt.Sprintf("%s; to get in, %s: %s", r.Means, r.Doors[0].Do, r.Doors[0].Command)
+	return fmt.Sprintf("%s; to get in, %s", r.Means, r.Doors[0])
 }

@@ -52,6 +52,7 @@ type Thresholds struct {
 	Churn             float64       // new sessions a second: from here on, warning
 
 	// For Diagnose:
+	Idle      time.Duration // a session that has rested for so long is idle: in a pool in use, sessions rest for a moment
 	Slow      time.Duration // a query of so long is slow
 	Silent    time.Duration // an address from where nobody has stirred for so long may be gone
 	Restarted time.Duration // for so long after the server's start, sessions that begin are those of a stampede
@@ -70,7 +71,7 @@ func ThresholdsOf(m config.Monitor) Thresholds {
 	return Thresholds{
 		Warn: cmp.Or(m.Warn, d.Warn), Critical: cmp.Or(m.Critical, d.Critical), IdleRatio: cmp.Or(m.IdleRatio, d.IdleRatio),
 		IdleInTransaction: time.Minute, LongQuery: time.Minute, LockWait: 5 * time.Second, Churn: 10,
-		Slow: 5 * time.Second, Silent: 30 * time.Minute, Restarted: 2 * time.Minute,
+		Idle: 10 * time.Second, Slow: 5 * time.Second, Silent: 30 * time.Minute, Restarted: 2 * time.Minute,
 	}
 }
 
@@ -85,32 +86,58 @@ type Health struct {
 // Finding is one reason of a verdict.
 type Finding struct {
 	Level Level   `json:"level"`
-	Code  string  `json:"code"` // utilisation, limit, idle, idle-in-transaction, churn, long-query, lock-queue, unreachable
+	Code  string  `json:"code"` // see JSON.md
 	What  string  `json:"what"` // with the number that matters
 	Do    string  `json:"do"`
 	PIDs  []int32 `json:"pids,omitempty"` // the sessions that it is about, the worst first
+
+	about    *problem // the holding that is the cause
+	steps    []Step
+	culprit  string // where it is not that holding's application
+	scenario string // with culprit
 }
 
 // Assess judges a snapshot. With an earlier one of the same server, it also judges how fast sessions come and
 // go. Client sessions alone are judged: autovacuum, replication and other background work have no slot.
 func Assess(now Snapshot, earlier *Snapshot, t Thresholds) Health {
-	h := Health{Slots: now.Slots, Findings: []Finding{}}
-	for _, s := range now.Sessions {
-		if s.Client() && s.Hidden {
-			h.Unseen++
-		}
-	}
+	return examine(now, earlier, t).health()
+}
+
+// health judges. What each finding advises is the first step that Diagnose gives for it.
+func (p *problem) health() Health {
+	h := Health{Slots: p.now.Slots, Findings: []Finding{}}
+	h.Unseen = len(p.now.clients(func(s Session) bool { return s.Hidden }))
 	for _, f := range []*Finding{
-		utilisation(now, t), limits(now, t), lockQueues(now, t), idleInTransaction(now, t), longQueries(now, t),
-		churn(now, earlier, t), idle(now, t),
+		p.logins(), p.pooler(), p.waitsForSync(), p.utilisation(), p.limits(), p.lockQueues(), p.idleInTransaction(), p.longQueries(),
+		p.comesAndGoes(), p.idle(), p.refusesWrites(), p.prepared(), p.walSlots(), p.replicationLag(),
 	} {
 		if f != nil {
+			p.advise(f)
 			h.Findings = append(h.Findings, *f)
 			h.Level = max(h.Level, f.Level)
 		}
 	}
 	slices.SortStableFunc(h.Findings, func(a, b Finding) int { return cmp.Compare(b.Level, a.Level) })
 	return h
+}
+
+// advise finds the holding that a finding is about, and with it the steps, unless the finding has its own.
+func (p *problem) advise(f *Finding) {
+	f.about = p
+	for _, pid := range f.PIDs {
+		i := slices.IndexFunc(p.all, func(h Holding) bool { return slices.Contains(h.PIDs, pid) })
+		if i >= 0 {
+			f.about = p.of(p.all[i])
+			break
+		}
+	}
+	if f.about.Reason == Blocks {
+		f.about.Reason = WaitsForLock
+	}
+	if f.steps == nil {
+		f.steps = f.about.steps()
+	}
+	f.Do = f.steps[0].String()
 }
 
 func (t Thresholds) level(percent float64) Level {
@@ -126,27 +153,99 @@ func (t Thresholds) level(percent float64) Level {
 // OfSlots is the verdict on the slots alone.
 func (t Thresholds) OfSlots(s Slots) Level { return t.level(s.Utilisation()) }
 
-func utilisation(s Snapshot, t Thresholds) *Finding {
-	level := t.OfSlots(s.Slots)
+func (p *problem) utilisation() *Finding {
+	level := p.t.OfSlots(p.now.Slots)
 	if level == OK {
 		return nil
 	}
+	return &Finding{Level: level, Code: "utilisation", What: p.now.Slots.String()}
+}
+
+// logins finds clients that begin a login and don't finish it.
+func (p *problem) logins() *Finding {
+	seen := p.now.logins()
+	n := len(seen) + p.now.HiddenLogins
+	if n < mostLogins {
+		return nil
+	}
+	f := &Finding{
+		Level: max(Warning, p.t.OfSlots(p.now.Slots)), Code: "login",
+		What:    fmt.Sprintf("%d logins don't finish; each has a slot until authentication_timeout (%s)", n, Short(p.now.Server.LoginTime.Duration())),
+		culprit: "clients that don't finish their login", steps: p.stepsForLogins(), PIDs: pids(seen),
+	}
+	if 2*n < p.now.Slots.Used { // others are the cause, if there are too few slots
+		f.Level = Warning
+	}
+	if len(seen) > 0 {
+		f.What += "; they come from " + addressesOf(seen)
+	} else {
+		f.What += "; pg_stat_activity does not show them" + p.whyHidden()
+	}
+	return f
+}
+
+func (p *problem) whyHidden() string {
+	if p.now.Server.VersionNum < seesLogins {
+		return " before PostgreSQL 18"
+	}
+	return " to this role"
+}
+
+// pooler finds pools of PgBouncer that let clients wait.
+func (p *problem) pooler() *Finding {
+	waiting, worst := 0, Pool{}
+	for _, x := range p.now.Pools {
+		waiting += x.ClientWaiting
+		if x.ClientWaiting > worst.ClientWaiting {
+			worst = x
+		}
+	}
+	if waiting == 0 || waiting < lockQueue && worst.MaxWait.Duration() < p.t.LockWait {
+		return nil
+	}
+	servers := worst.ServerActive + worst.ServerIdle + worst.ServerUsed
+	f := &Finding{
+		Level: Critical, Code: "pooler",
+		What: fmt.Sprintf("%s in PgBouncer for a connection of pool %s as %s, the longest for %s; the pool has %d, of which %d are in use",
+			count(worst.ClientWaiting, "client waits", "clients wait"), worst.Database, worst.User, Short(worst.MaxWait.Duration()),
+			servers, worst.ServerActive),
+		culprit: "PgBouncer's pool " + worst.Database + " as " + worst.User, scenario: "too-much-at-once",
+	}
+	if len(p.all) > 0 && slices.Contains([]Reason{WaitsForLock, Blocks, LeakedTx, WaitsForSync}, p.all[0].Reason) {
+		f.culprit, f.PIDs = "", p.all[0].PIDs // a larger pool would only wait for the same
+		return f
+	}
+	f.steps = p.stepsForPooler(worst, servers)
+	return f
+}
+
+// waitsForSync finds commits that wait for a standby.
+func (p *problem) waitsForSync() *Finding {
+	waiting := p.now.clients(func(s Session) bool { return s.Wait == "IPC/SyncRep" })
+	slices.SortStableFunc(waiting, func(a, b Session) int { return cmp.Compare(b.InQuery, a.InQuery) })
+	if len(waiting) == 0 || len(waiting) < lockQueue && waiting[0].InQuery.Duration() < p.t.LockWait {
+		return nil
+	}
 	return &Finding{
-		Level: level, Code: "utilisation",
-		What: fmt.Sprintf("%d of %d usable slots are used (%.0f %%), %d are free",
-			s.Slots.Used, s.Slots.Usable(), s.Slots.Utilisation(), s.Slots.Free()),
-		Do: "ask `ddtb db-connections doctor` which application has them and how to get them back",
+		Level: Critical, Code: "sync-standby",
+		What: fmt.Sprintf("%s for a synchronous standby (synchronous_standby_names = '%s'), the longest for %s",
+			count(len(waiting), "commit waits", "commits wait"), p.now.Server.SyncStandby, Short(waiting[0].InQuery.Duration())),
+		PIDs: pids(waiting), culprit: "a synchronous standby that does not answer", steps: p.stepsForSync(),
 	}
 }
 
 // limits finds databases and roles that run into a limit of their own, which the server reports with the same
 // SQLSTATE as a lack of slots.
-func limits(s Snapshot, t Thresholds) *Finding {
-	level, full := OK, []string{}
-	for _, l := range s.Limits {
-		if at := t.level(100 * float64(l.Used) / float64(max(1, l.Max))); at > OK && l.Used > 0 {
-			level = max(level, at)
-			full = append(full, fmt.Sprintf("%s %s has %d of %d", l.Of, l.Name, l.Used, l.Max))
+func (p *problem) limits() *Finding {
+	level, full, worst := OK, []string{}, Limit{}
+	for _, l := range p.now.Limits {
+		at := p.t.level(100 * float64(l.Used) / float64(max(1, l.Max)))
+		if at == OK || l.Used == 0 {
+			continue
+		}
+		full = append(full, fmt.Sprintf("%s %s has %d of %d (%s)", l.Of, l.Name, l.Used, l.Max, p.now.holders(l)))
+		if at > level {
+			level, worst = at, l
 		}
 	}
 	if len(full) == 0 {
@@ -154,30 +253,36 @@ func limits(s Snapshot, t Thresholds) *Finding {
 	}
 	return &Finding{
 		Level: level, Code: "limit", What: "connections near a limit of their own: " + strings.Join(full, "; "),
-		Do: "use fewer, or raise it: ALTER DATABASE or ALTER ROLE … CONNECTION LIMIT n",
+		PIDs: pids(p.now.within(worst)), culprit: p.now.largest(worst), steps: p.stepsForLimit(worst),
 	}
 }
 
-func idle(s Snapshot, t Thresholds) *Finding {
-	resting := s.clients(func(x Session) bool { return x.State == Idle && !x.Self })
-	seen := len(s.clients(func(x Session) bool { return !x.Hidden }))
+func (p *problem) idle() *Finding {
+	resting := p.now.clients(func(s Session) bool { return s.State == Idle && !s.Self && s.InState.Duration() >= p.t.Idle })
+	seen := len(p.now.clients(func(x Session) bool { return !x.Hidden }))
 	ratio := 100 * float64(len(resting)) / float64(max(1, seen))
-	if ratio <= float64(t.IdleRatio) || 100*len(resting) < idleShare*s.Slots.Usable() {
+	if ratio <= float64(p.t.IdleRatio) || 100*len(resting) < idleShare*p.now.Slots.Usable() {
 		return nil
 	}
-	return &Finding{
+	f := &Finding{
 		Level: Warning, Code: "idle",
 		What: fmt.Sprintf("%d of %d sessions are idle (%.0f %%), and keep %.0f %% of the usable slots",
-			len(resting), seen, ratio, 100*float64(len(resting))/float64(max(1, s.Slots.Usable()))),
-		Do: "make pools smaller or let them close what rests (pool.max_idle, conn_max_age); " +
-			"for now `ddtb db-connections close-idle --older-than=5m`",
-		PIDs: pids(resting),
+			len(resting), seen, ratio, 100*float64(len(resting))/float64(max(1, p.now.Slots.Usable()))),
 	}
+	if i := slices.IndexFunc(p.all, func(h Holding) bool { return h.Reason == Rests || h.Reason == Listens }); i >= 0 { // the one with most comes first
+		f.PIDs = slices.Clone(p.all[i].PIDs)
+	}
+	for _, s := range resting {
+		if !slices.Contains(f.PIDs, s.PID) {
+			f.PIDs = append(f.PIDs, s.PID)
+		}
+	}
+	return f
 }
 
-func idleInTransaction(s Snapshot, t Thresholds) *Finding {
-	left := s.clients(func(x Session) bool {
-		return x.InTransactionIdle() && x.InState.Duration() > t.IdleInTransaction
+func (p *problem) idleInTransaction() *Finding {
+	left := p.now.clients(func(x Session) bool {
+		return x.InTransactionIdle() && x.InState.Duration() > p.t.IdleInTransaction
 	})
 	if len(left) == 0 {
 		return nil
@@ -186,16 +291,16 @@ func idleInTransaction(s Snapshot, t Thresholds) *Finding {
 	return &Finding{
 		Level: Warning, Code: "idle-in-transaction",
 		What: fmt.Sprintf("%s idle in transaction for over %s, the longest for %s (%s); they keep locks as well as slots",
-			count(len(left), "session is", "sessions are"), Short(t.IdleInTransaction),
+			count(len(left), "session is", "sessions are"), Short(p.t.IdleInTransaction),
 			Short(left[0].InState.Duration()), left[0].name()),
-		Do: "find the code that leaves a transaction open, and set idle_in_transaction_session_timeout; " +
-			"for now `ddtb db-connections close-idle --in-transaction --older-than=1m`",
 		PIDs: pids(left),
 	}
 }
 
-func longQueries(s Snapshot, t Thresholds) *Finding {
-	long := s.clients(func(x Session) bool { return !x.Self && !x.Waits && x.InQuery.Duration() > t.LongQuery })
+func (p *problem) longQueries() *Finding {
+	long := p.now.clients(func(x Session) bool {
+		return !x.Self && !x.Waits && x.Wait != "IPC/SyncRep" && x.InQuery.Duration() > p.t.LongQuery
+	})
 	if len(long) == 0 {
 		return nil
 	}
@@ -203,29 +308,25 @@ func longQueries(s Snapshot, t Thresholds) *Finding {
 	return &Finding{
 		Level: Warning, Code: "long-query",
 		What: fmt.Sprintf("%s for over %s, the longest for %s (%s)",
-			count(len(long), "query runs", "queries run"), Short(t.LongQuery), Short(long[0].InQuery.Duration()), long[0].name()),
-		Do: fmt.Sprintf("see whether it is meant to; `ddtb db-connections cancel --pid=%d` ends the query and leaves the session; "+
-			"statement_timeout bounds the next one", long[0].PID),
+			count(len(long), "query runs", "queries run"), Short(p.t.LongQuery), Short(long[0].InQuery.Duration()), long[0].name()),
 		PIDs: pids(long),
 	}
 }
 
-func lockQueues(s Snapshot, t Thresholds) *Finding {
-	waiting := s.clients(func(x Session) bool { return x.Waits })
-	slices.SortStableFunc(waiting, func(a, b Session) int { return cmp.Compare(b.Waited, a.Waited) })
-	if len(waiting) == 0 || len(waiting) < lockQueue && waiting[0].Waited.Duration() < t.LockWait {
+func (p *problem) lockQueues() *Finding {
+	waiting := p.now.waiting()
+	if len(waiting) == 0 || len(waiting) < lockQueue && waiting[0].Waited.Duration() < p.t.LockWait {
 		return nil
 	}
 	f := &Finding{
 		Level: Warning, Code: "lock-queue",
 		What: count(len(waiting), "session waits", "sessions wait") + " for a lock",
-		Do:   "end what they wait for: `ddtb db-connections doctor` names it; set lock_timeout for whatever alters tables",
 		PIDs: pids(waiting),
 	}
 	if longest := waiting[0].Waited; longest > 0 { // before PostgreSQL 14 it can't be seen of another role's session
 		f.What += ", the first for " + Short(longest.Duration())
 	}
-	if roots := s.Roots(); len(roots) > 0 {
+	if roots := p.now.Roots(); len(roots) > 0 {
 		f.What += ", behind " + roots[0].Describe()
 		if more := len(roots) - 1; more > 0 {
 			f.What += fmt.Sprintf(", and %d more", more)
@@ -235,25 +336,25 @@ func lockQueues(s Snapshot, t Thresholds) *Finding {
 	return f
 }
 
-func churn(now Snapshot, earlier *Snapshot, t Thresholds) *Finding {
-	if earlier == nil {
-		return nil
-	}
-	rate := Churn(now, *earlier)
-	if rate < t.Churn {
+func (p *problem) comesAndGoes() *Finding {
+	if p.churn < p.t.Churn {
 		return nil
 	}
 	atLeast := ""
-	if now.EverConnects == 0 { // the server does not count them
+	if p.now.EverConnects == 0 { // the server does not count them
 		atLeast = "at least "
 	}
-	return &Finding{
+	f := &Finding{
 		Level: Warning, Code: "churn",
 		What: fmt.Sprintf("%s%.0f sessions begin each second: each costs the server a process and a login",
-			atLeast, math.Round(rate)),
-		Do: "keep connections (strategy = \"pool\", or conn_max_age above 0), or put PgBouncer in front; " +
-			"look for a client that reconnects in a loop",
+			atLeast, math.Round(p.churn)),
 	}
+	if i := slices.IndexFunc(p.all, func(h Holding) bool { return h.Reason == Comes }); i >= 0 {
+		f.PIDs = p.all[i].PIDs
+	} else {
+		f.culprit, f.steps = "clients that connect for each piece of work", []Step{p.endNothing("they end by themselves; look again for the program that connects")}
+	}
+	return f
 }
 
 // Unreachable is the verdict when the server could not be looked at. That no slot was left is a verdict on the
@@ -264,7 +365,7 @@ func Unreachable(err error) Health {
 		Do: "see that the server runs and that the address and the login are right",
 	}
 	if db.CauseOf(err) == db.SlotsExhausted {
-		f.Level, f.Code, f.Do = Critical, "utilisation", NoDoor(err).Advice()
+		f.Level, f.Code, f.Do = Critical, "utilisation", NoDoor(err, nil).Advice()
 	}
 	return Health{Level: f.Level, Findings: []Finding{f}}
 }

@@ -15,7 +15,7 @@ import (
 func of(sessions ...[]Session) Snapshot {
 	s := Snapshot{
 		At: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Database: "wall", Application: "shop",
-		Server:   Server{Version: "15.13", VersionNum: 150013, ForSuper: 3, Address: "db:5432"},
+		Server:   Server{Version: "15.13", VersionNum: 150013, ForSuper: 3, Address: "db:5432", Superuser: "postgres"},
 		Role:     Role{Name: "app"},
 		Slots:    Slots{Max: 100},
 		Sessions: slices.Concat(sessions...),
@@ -48,7 +48,7 @@ func many(n int, x Session) []Session {
 func in(state string, inState time.Duration) Session {
 	x := Session{
 		Kind: ClientBackend, Application: "shop/pool", User: "app", Database: "wall", Address: "10.0.0.1",
-		State: state, InState: Age(inState), Age: Age(inState + time.Hour), Query: "SELECT 1",
+		State: state, InState: Age(inState), Age: Age(inState + time.Hour), Query: "SELECT 1", MayEnd: true,
 	}
 	if state == Active {
 		x.InQuery = x.InState
@@ -82,8 +82,9 @@ func TestTheVerdictFollowsFromTheSessions(t *testing.T) {
 		"82 of 97, 84.5 %":                          {of(many(82, busy)), Warning, "utilisation"},
 		"83 of 97, 85.6 %":                          {of(many(83, busy)), Critical, "utilisation"},
 		"into the reserved ones":                    {of(many(100, busy)), Critical, "utilisation"},
-		"half of them idle":                         {of(many(30, busy), many(30, in(Idle, 0))), OK, ""},
-		"more than half idle":                       {of(many(29, busy), many(30, in(Idle, 0))), Warning, "idle"},
+		"half of them idle":                         {of(many(30, busy), many(30, in(Idle, time.Minute))), OK, ""},
+		"more than half idle for a moment":          {of(many(29, busy), many(60, in(Idle, 200*time.Millisecond))), Critical, "utilisation"},
+		"more than half idle":                       {of(many(29, busy), many(30, in(Idle, time.Minute))), Warning, "idle"},
 		"a small pool that rests":                   {of(many(10, in(Idle, time.Hour))), OK, ""},
 		"idle in transaction for a minute":          {of(many(1, in(IdleInTransaction, time.Minute))), OK, ""},
 		"for longer":                                {of(many(1, in(IdleInTransaction, time.Minute+1))), Warning, "idle-in-transaction"},

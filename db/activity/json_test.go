@@ -18,20 +18,21 @@ func TestTheFieldsInJSONAreStable(t *testing.T) {
 		keys  string
 	}{
 		{Summarise(now), "application at by_application by_client by_state connects_ever database door limits longest_query " +
-			"oldest_idle_in_transaction oldest_transaction other_backends role server sessions slots unseen waiting_on_locks"},
-		{now.Server, "address reserved_connections standby started superuser_reserved_connections tcp_keepalives_idle_seconds version version_num"},
+			"oldest_idle_in_transaction oldest_transaction other_backends prepared_transactions replication replication_slots role server sessions slots unseen waiting_on_locks"},
+		{now.Server, "address authentication_timeout_seconds read_only reserved_connections standby started superuser superuser_reserved_connections " +
+			"synchronous_standby_names tcp_keepalives_idle_seconds version version_num"},
 		{now.Role, "name pg_read_all_stats pg_signal_backend pg_use_reserved_connections superuser"},
 		{now.Slots, "free max_connections reserved usable used utilisation_percent"},
-		{now.Sessions[0], "address age_seconds application database kind pid query started state state_seconds user"},
+		{now.Sessions[0], "address age_seconds application database kind may_end pid query started state state_seconds user"},
 		{Group{Name: "a", User: "b", Address: "c"}, "active address idle idle_in_transaction name oldest_seconds sessions user waiting_for_lock"},
 		{Assess(now, nil, defaults()), "findings level slots unseen"},
 		{Finding{PIDs: []int32{1}}, "code do level pids what"},
-		{Diagnosis{}, "also culprit health holds scenario steps to_tell"},
+		{Diagnosis{}, "also culprit health holds lab maybe_exhausted_pools scenario steps to_tell"},
 		{Holding{}, "application longest_seconds pids reason sessions"},
 		{Budget{}, "extras fits fits_pool max_connections max_connections_needed needed pool replicas strategy usable"},
-		{Closing{}, "dry_run sessions slots_after slots_before superusers unseen"},
+		{Closing{}, "dry_run listeners sessions slots_after slots_before superusers unseen"},
 		{SampleOf(now, nil, defaults()), "active at idle idle_in_transaction level new_per_second slots unseen waiting_for_lock"},
-		{NoDoor(errors.New("full")), "doors means message"},
+		{NoDoor(errors.New("full"), nil), "doors means message"},
 		{Pool{}, "client_active client_waiting database max_wait_seconds mode server_active server_idle server_used user"},
 	} {
 		text, err := json.Marshal(c.value)

@@ -140,7 +140,7 @@ func TestEveryReasonCodeAndOutcomeIsDocumented(t *testing.T) {
 	for r := range words {
 		values = append(values, string(r))
 	}
-	for _, o := range []Outcome{Closed, Cancelled, Signalled, Gone, Changed, Refused, Failed, Planned} {
+	for _, o := range []Outcome{Closed, Cancelled, StillRuns, Signalled, Gone, Changed, Refused, Failed, Planned} {
 		values = append(values, string(o))
 	}
 	for _, v := range values {

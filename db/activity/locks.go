@@ -48,3 +48,39 @@ func rootsOf(x Session, byPID map[int32]Session) (roots []int32) {
 	}
 	return roots
 }
+
+// waiting are the client sessions that wait for a lock, the one that waits longest first.
+func (s Snapshot) waiting() []Session {
+	waiting := s.clients(func(x Session) bool { return x.Waits })
+	slices.SortStableFunc(waiting, func(a, b Session) int { return cmp.Compare(b.Waited, a.Waited) })
+	return waiting
+}
+
+// queueHead is a session that waits for a table's lock itself, and how many wait only because it stands before them:
+// when its statement is cancelled they go on, and what it waits for goes on as well. It is the ALTER TABLE behind a
+// long SELECT. With 0 there is none.
+func (s Snapshot) queueHead() (head Session, freed int) {
+	const table = "Lock/relation"
+	waiting := s.clients(func(x Session) bool { return x.Waits && x.Wait == table })
+	for _, w := range waiting {
+		if n := freedBy(w, waiting); w.State == Active && n > freed {
+			head, freed = w, n
+		}
+	}
+	return head, freed
+}
+
+// freedBy counts the sessions that wait for w, or for others that do, and for nobody else.
+func freedBy(w Session, waiting []Session) int {
+	free := map[int32]bool{w.PID: true}
+	for grew := true; grew; {
+		grew = false
+		for _, x := range waiting {
+			held := slices.ContainsFunc(x.BlockedBy, func(pid int32) bool { return !free[pid] })
+			if !free[x.PID] && len(x.BlockedBy) > 0 && !held {
+				free[x.PID], grew = true, true
+			}
+		}
+	}
+	return len(free) - 1
+}

@@ -26,21 +26,31 @@ type Pool struct {
 
 // Pools asks the PgBouncer in front of cfg's database. The user must be in its stats_users or admin_users.
 func Pools(ctx context.Context, cfg config.Database) ([]Pool, error) {
-	cfg.Name = "pgbouncer"
+	cfg.Name = consoleName
 	cc, err := db.ConnConfig(cfg, cfg.ApplicationName+monitorSuffix)
 	if err != nil {
 		return nil, err
 	}
+	return PoolsOf(ctx, cc)
+}
+
+// consoleName is what PgBouncer calls the database of its console.
+const consoleName = "pgbouncer"
+
+// PoolsOf asks the PgBouncer whose console cc names.
+func PoolsOf(ctx context.Context, cc *pgx.ConnConfig) ([]Pool, error) {
+	cc = cc.Copy()
+	cc.Database = consoleName
 	cc.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol // its console knows no other
 	conn, err := db.Connect(ctx, cc)
 	if err != nil { // it lets nobody else into its console
-		return nil, fmt.Errorf("ask PgBouncer for its pools (its stats_users must list %s): %w", cfg.User, err)
+		return nil, fmt.Errorf("ask PgBouncer for its pools (its stats_users must list %s): %w", cc.User, err)
 	}
 	defer func() { _ = conn.Close(ctx) }()
 	rows, _ := conn.Query(ctx, "SHOW POOLS") // the error comes with the rows
 	pools, err := pgx.CollectRows(rows, scanPool)
 	if err != nil {
-		return nil, fmt.Errorf("ask PgBouncer for its pools (its stats_users must list %s): %w", cfg.User, err)
+		return nil, fmt.Errorf("ask PgBouncer for its pools (its stats_users must list %s): %w", cc.User, err)
 	}
 	return pools, nil
 }

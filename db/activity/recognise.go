@@ -5,74 +5,115 @@ import (
 	"strings"
 )
 
-// patient is one server in trouble: the worst holding, and what is around it.
-type patient struct {
-	Holding
-	now   Snapshot
-	all   []Holding
-	churn float64
-	t     Thresholds
-}
-
-// culprit is the application to blame: of a lock queue, the one that all wait for, not those who wait.
-func (c *patient) culprit() string {
-	if roots := c.now.Roots(); c.Reason == WaitsForLock && len(roots) > 0 {
+// culprit is the application to blame. Of a lock queue that is the one whose statement all wait behind, or the
+// one that all wait for, not those who wait. Of several pools that rest it is all of them.
+func (p *problem) culprit() string {
+	if roots := p.now.Roots(); p.Reason == WaitsForLock && len(roots) > 0 {
+		head, freed := p.now.queueHead()
+		if root := roots[0]; freed > 0 && !(root.InTransactionIdle() && root.InState.Duration() >= p.t.IdleInTransaction) {
+			return head.Who()
+		}
+		if waiting := p.now.waiting(); has(roots[0].Application, backups) && len(waiting) > 0 {
+			return waiting[0].Who() // a backup holds its weak locks for long, and rightly
+		}
 		return roots[0].Who()
 	}
-	return c.Application
+	if others := p.otherPools(); p.Reason == Rests && len(others) > 0 {
+		names := p.Application
+		for _, h := range others {
+			names += ", " + h.Application
+		}
+		return names
+	}
+	return p.Application
 }
 
-// most tells whether it holds for more than half of the culprit's sessions.
-func (c *patient) most(is func(Session) bool) bool {
+// moves reports whether a lock queue moves on: what all wait for is another session, or another transaction, than in
+// the earlier look.
+func (p *problem) moves() bool {
+	roots := p.now.Roots()
+	if p.earlier == nil || len(roots) == 0 || roots[0].PID == 0 {
+		return false
+	}
+	before := p.earlier.Roots()
+	span := Age(p.now.At.Sub(p.earlier.At))
+	same := func(s Session) bool { return s.PID == roots[0].PID && s.Started.Equal(roots[0].Started) }
+	return len(before) > 0 && (!slices.ContainsFunc(before, same) || roots[0].InTransaction > 0 && roots[0].InTransaction < span)
+}
+
+// otherPools are those beside the holding that rest as well, where there are several services: at least two more, or one
+// with another role or from another address. All of them together have the slots.
+func (p *problem) otherPools() (others []Holding) {
+	elsewhere := false
+	for _, h := range p.all {
+		if h.Reason == Rests && h.Application != p.Application && h.Sessions >= leastPool && 2*h.Sessions >= p.Sessions {
+			others = append(others, h)
+			elsewhere = elsewhere || h.sessions[0].User != p.sessions[0].User || h.sessions[0].Address != p.sessions[0].Address
+		}
+	}
+	if len(others) >= 2 || elsewhere {
+		return others
+	}
+	return nil
+}
+
+// most reports whether it holds for more than half of the culprit's sessions.
+func (p *problem) most(is func(Session) bool) bool {
 	n := 0
-	for _, s := range c.sessions {
+	for _, s := range p.sessions {
 		if is(s) {
 			n++
 		}
 	}
-	return 2*n > len(c.sessions)
+	return 2*n > len(p.sessions)
 }
 
-// own tells whether the culprit is the application whose configuration is known.
-func (c *patient) own() bool { return belongs(c.sessions[0].Application, c.now.Application) }
+// own reports whether the culprit is the application whose configuration is known.
+func (p *problem) own() bool { return belongs(p.sessions[0].Application, p.now.Application) }
 
 // recognise names the scenario, and another that looks the same from outside, or "".
-func (c *patient) recognise() (name, also string) {
-	switch c.Reason {
+func (p *problem) recognise() (name, also string) {
+	if len(p.sessions) == 0 {
+		return "", ""
+	}
+	switch p.Reason {
 	case WaitsForLock:
-		return c.recogniseLock()
+		return p.recogniseLock()
 	case LeakedTx:
 		return "leaked-transaction", ""
 	case PausesInTx:
-		return c.recognisePause()
+		return p.recognisePause()
 	case UnreadRows:
-		if c.most(func(s Session) bool { return startsWith(s.Query, "COPY") }) {
+		if p.most(func(s Session) bool { return startsWith(s.Query, "COPY") }) {
 			return "stream-holds-lease", "rows-not-closed"
 		}
 		return "rows-not-closed", "stream-holds-lease"
 	case SlowQuery:
-		return c.recogniseSlow()
+		return p.recogniseSlow()
 	case Listens:
 		return "listen-pins-slot", ""
 	case Comes:
-		return c.recogniseChurn()
+		return p.recogniseChurn()
 	case CannotBeSeen:
 		return "noisy-neighbour", ""
 	}
-	switch watches := has(c.Application, monitors) || has(c.Application, probes); {
-	case watches && c.Reason == Rests:
+	if p.Reason == Rests && len(p.otherPools()) > 0 {
+		return "replicas-times-pool", ""
+	}
+	switch watches := has(p.Application, monitors) || has(p.Application, probes); {
+	case watches && p.Reason == Rests:
 		return "monitor-leaks", ""
-	case c.most(c.foreign):
+	case p.most(p.foreign):
 		return "noisy-neighbour", ""
-	case c.Reason == Works:
+	case p.Reason == Works:
 		return "too-much-at-once", ""
 	}
-	return c.recogniseIdle()
+	return p.recogniseIdle()
 }
 
-func (c *patient) recogniseLock() (name, also string) {
+func (p *problem) recogniseLock() (name, also string) {
 	advisory := 0
-	for _, h := range c.all {
+	for _, h := range p.all {
 		if h.Reason != WaitsForLock {
 			continue
 		}
@@ -82,8 +123,8 @@ func (c *patient) recogniseLock() (name, also string) {
 			}
 		}
 	}
-	waiting := len(c.now.clients(func(s Session) bool { return s.Waits }))
-	switch roots := c.now.Roots(); {
+	waiting := len(p.now.clients(func(s Session) bool { return s.Waits }))
+	switch roots := p.now.Roots(); {
 	case 2*advisory > waiting:
 		return "migrate-refused", "lock-queue"
 	case len(roots) > 0 && roots[0].InTransactionIdle():
@@ -93,113 +134,125 @@ func (c *patient) recogniseLock() (name, also string) {
 }
 
 // recognisePause tells young transactions apart, which do something else than query.
-func (c *patient) recognisePause() (name, also string) {
+func (p *problem) recognisePause() (name, also string) {
 	switch {
-	case c.most(func(s Session) bool { return startsWith(s.Query, "FETCH") || startsWith(s.Query, "DECLARE") }):
+	case p.most(func(s Session) bool { return startsWith(s.Query, "FETCH") || startsWith(s.Query, "DECLARE") }):
 		return "stream-holds-lease", "call-inside-transaction"
-	case c.own() && c.t.Own > 0 && c.Sessions >= c.t.Own: // the whole pool at once
+	case p.own() && p.t.Own > 0 && p.Sessions >= p.t.Own: // the whole pool at once
 		return "call-inside-transaction", "nested-acquire"
 	}
 	return "call-inside-transaction", "leaked-transaction"
 }
 
-func (c *patient) recogniseSlow() (name, also string) {
-	if c.most(c.foreign) {
+func (p *problem) recogniseSlow() (name, also string) {
+	if p.most(p.foreign) {
 		return "noisy-neighbour", ""
 	}
-	same := c.sessions[0].Query
-	if c.own() && c.t.Own > 0 && c.Sessions > c.t.Own && c.most(func(s Session) bool { return s.Query == same }) {
+	same := p.sessions[0].Query
+	if p.own() && p.t.Own > 0 && p.Sessions > p.t.Own && p.most(func(s Session) bool { return s.Query == same }) {
 		return "cancel-snowball", "slow-query-pile-up"
 	}
 	return "slow-query-pile-up", "cancel-snowball"
 }
 
-func (c *patient) recogniseChurn() (name, also string) {
+func (p *problem) recogniseChurn() (name, also string) {
 	switch {
-	case c.restarted():
+	case p.restarted():
 		return "reconnect-stampede", "too-much-at-once"
-	case has(c.Application, probes) || c.most(func(s Session) bool { return asksNothing(s.Query) }):
+	case has(p.Application, probes) || p.most(func(s Session) bool { return asksNothing(s.Query) }):
 		return "probe-connects", "too-much-at-once"
 	}
 	return "too-much-at-once", "probe-connects"
 }
 
-func (c *patient) restarted() bool { return c.now.At.Sub(c.now.Server.Started) < c.t.Restarted }
+func (p *problem) restarted() bool { return p.now.At.Sub(p.now.Server.Started) < p.t.Restarted }
 
-// foreign tells whether a session is somebody else's. Where the configured application has sessions, that is one in a
+// foreign reports whether a session is somebody else's. Where the configured application has sessions, that is one in a
 // database or of a role that they don't use; else one in another database than the one that is connected to, unless
 // that is PostgreSQL's own, from where an operator looks at all the others.
-func (c *patient) foreign(s Session) bool {
-	if belongs(s.Application, c.now.Application) {
+func (p *problem) foreign(s Session) bool {
+	if belongs(s.Application, p.now.Application) {
 		return false
 	}
-	ours := c.ours()
+	ours := p.ours()
 	if len(ours) == 0 {
-		return s.Database != c.now.Database && c.now.Database != "postgres" && c.now.Database != "template1"
+		return s.Database != p.now.Database && p.now.Database != "postgres" && p.now.Database != "template1"
 	}
 	uses := func(same func(Session) bool) bool { return slices.ContainsFunc(ours, same) }
 	return !uses(func(x Session) bool { return x.Database == s.Database }) || !uses(func(x Session) bool { return x.User == s.User })
 }
 
 // ours are the sessions of the configured application, but for those that watch.
-func (c *patient) ours() []Session {
-	return c.now.clients(func(x Session) bool {
-		return !x.Self && belongs(x.Application, c.now.Application) && !isMonitor(c.now, x)
+func (p *problem) ours() []Session {
+	return p.now.clients(func(x Session) bool {
+		return !x.Self && belongs(x.Application, p.now.Application) && !isMonitor(p.now, x)
 	})
 }
 
 // recogniseIdle tells scenarios apart that all end in idle sessions.
-func (c *patient) recogniseIdle() (name, also string) {
+func (p *problem) recogniseIdle() (name, also string) {
 	addresses := map[string]bool{}
-	for _, s := range c.sessions {
+	for _, s := range p.sessions {
 		addresses[s.Address] = true
 	}
 	usedOnce := func(s Session) bool { return s.Query != "" && s.Age-s.InState < seconds(2) }
 	switch {
-	case c.most(func(s Session) bool { return strings.Contains(strings.ToLower(s.Query), "advisory_lock") }):
+	case p.most(func(s Session) bool { return strings.Contains(strings.ToLower(s.Query), "advisory_lock") }):
 		return "migrate-refused", "lock-queue" // they try it again and again instead of waiting in the server
-	case c.most(c.fromSilence()):
+	case p.most(p.fromSilence()):
 		return "half-open", "replicas-times-pool"
-	case strings.HasSuffix(c.Application, "/persistent"):
+	case strings.HasSuffix(p.Application, "/persistent"):
 		return "thread-leak", ""
 	case len(addresses) > 2:
 		return "replicas-times-pool", ""
-	case !c.own() && c.besideOurs():
+	case !p.own() && p.besideOurs():
 		return "hidden-second-pool", "replicas-times-pool"
-	case c.most(usedOnce) && len(c.sessions) >= 5:
+	case p.most(usedOnce) && len(p.sessions) >= 5 && p.openedTogether():
+		return "replicas-times-pool", "thread-leak"
+	case p.most(usedOnce) && len(p.sessions) >= 5:
 		return "thread-leak", "missed-close"
-	case c.secondPool():
+	case p.secondPool():
 		return "hidden-second-pool", "replicas-times-pool"
 	}
 	return "replicas-times-pool", "hidden-second-pool"
 }
 
+// openedTogether reports whether all sessions began within two seconds, and a while ago: so does a pool that opens
+// with its program.
+func (p *problem) openedTogether() bool {
+	oldest, youngest := Age(0), p.sessions[0].Age
+	for _, s := range p.sessions {
+		oldest, youngest = max(oldest, s.Age), min(youngest, s.Age)
+	}
+	return oldest-youngest < seconds(2) && youngest > seconds(30)
+}
+
 // fromSilence finds sessions from addresses where nobody has stirred for long, while the same application is at
 // work at others.
-func (c *patient) fromSilence() func(Session) bool {
+func (p *problem) fromSilence() func(Session) bool {
 	stirs, elsewhere := map[string]bool{}, false
-	for _, s := range c.now.clients(func(s Session) bool { return !s.Self && !isMonitor(c.now, s) }) {
-		if s.State != Idle || s.InState.Duration() < c.t.Silent {
+	for _, s := range p.now.clients(func(s Session) bool { return !s.Self && !isMonitor(p.now, s) }) {
+		if s.State != Idle || s.InState.Duration() < p.t.Silent {
 			stirs[s.Address] = true
-			elsewhere = elsewhere || s.Who() == c.Application
+			elsewhere = elsewhere || s.Who() == p.Application
 		}
 	}
 	return func(s Session) bool { return elsewhere && s.Address != "local" && !stirs[s.Address] }
 }
 
-// besideOurs tells whether the configured application has sessions with the same role from the same address: what
+// besideOurs reports whether the configured application has sessions with the same role from the same address: what
 // connects from there under another name, or none, is most likely the same program.
-func (c *patient) besideOurs() bool {
-	return slices.ContainsFunc(c.ours(), func(s Session) bool {
-		return s.User == c.sessions[0].User && s.Address == c.sessions[0].Address
+func (p *problem) besideOurs() bool {
+	return slices.ContainsFunc(p.ours(), func(s Session) bool {
+		return s.User == p.sessions[0].User && s.Address == p.sessions[0].Address
 	})
 }
 
-// secondPool tells whether the same clients have many idle sessions under another name as well.
-func (c *patient) secondPool() bool {
-	for _, h := range c.all {
-		if h.Reason == Rests && h.Application != c.Application && 4*h.Sessions >= c.Sessions && len(h.sessions) > 2 &&
-			h.sessions[0].Address == c.sessions[0].Address && h.sessions[0].User == c.sessions[0].User {
+// secondPool reports whether the same clients have many idle sessions under another name as well.
+func (p *problem) secondPool() bool {
+	for _, h := range p.all {
+		if h.Reason == Rests && h.Application != p.Application && 4*h.Sessions >= p.Sessions && len(h.sessions) > 2 &&
+			h.sessions[0].Address == p.sessions[0].Address && h.sessions[0].User == p.sessions[0].User {
 			return true
 		}
 	}
@@ -212,7 +265,8 @@ var (
 		"monitor", "exporter", "pghero", "zabbix", "datadog", "telegraf", "pgwatch", "pganalyze", "nagios", "check_postgres", "icinga",
 		"newrelic", "nri-postgresql", "prometheus", "grafana", "pmm-agent", "netdata", "pgadmin",
 	}
-	probes = []string{"health", "probe", "readiness", "liveness", "pg_isready"}
+	backups = []string{"pg_dump", "pg_basebackup", "barman", "pgbackrest", "wal-g"}
+	probes  = []string{"health", "probe", "readiness", "liveness", "pg_isready"}
 )
 
 func has(application string, words []string) bool {
@@ -224,7 +278,7 @@ func startsWith(query, word string) bool {
 	return strings.HasPrefix(strings.ToUpper(strings.TrimSpace(query)), word)
 }
 
-// asksNothing tells whether a query only sees whether the server answers.
+// asksNothing reports whether a query only sees whether the server answers.
 func asksNothing(query string) bool {
 	switch q := strings.ToLower(strings.Trim(query, " ;\n\t")); q {
 	case "", "select 1", "select", "-- ping", "select version()", "select now()", "select true", "show server_version":

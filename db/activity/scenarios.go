@@ -78,6 +78,7 @@ var apart = map[[2]string]string{
 		"switch instrumentation and middleware off, one at a time. If one is left for all ten, it is the thread's",
 	{"hidden-second-pool", "replicas-times-pool"}: "count the processes at the clients' addresses: one process with sessions under several " +
 		"names has several pools; several processes are replicas",
+	{"replicas-times-pool", "thread-leak"}: "send ten requests, one after another, and look again: a leak has more sessions than before, a pool as many",
 	{"half-open", "replicas-times-pool"}: "on the client's machine, `ss -tn` lists its connections to the server. What the server has and " +
 		"it has not, or a machine that does not answer, is half open; what both have is a pool at rest",
 	{"leaked-transaction", "lock-queue"}: "look again in a minute: a transaction that is at work has another query by then, or is gone; a leaked one " +

@@ -29,6 +29,9 @@ type server struct {
 
 const maxConnections = 20
 
+// testDir is a folder for the whole run.
+var testDir string
+
 func TestMain(m *testing.M) {
 	code, err := runOnServers(m)
 	if err != nil {
@@ -44,6 +47,7 @@ func runOnServers(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
+	testDir = dir
 	if err := os.Chmod(dir, 0o755); err != nil { // for root, PostgreSQL runs as another user
 		return 1, err
 	}
@@ -59,6 +63,8 @@ func runOnServers(m *testing.M) (code int, err error) {
 		{Dir: filepath.Join(dir, "newest"), ForceFetch: true, Settings: map[string]string{"hba_file": hba, "reserved_connections": "2"}},
 	} {
 		o.Volatile, o.MaxConnections = true, maxConnections
+		o.Settings["max_prepared_transactions"], o.Settings["max_wal_size"], o.Settings["min_wal_size"] = "5", "32MB", "32MB"
+		o.Settings["wal_level"], o.Settings["max_wal_senders"] = "replica", "5" // for standbys and replication slots
 		pg, err := localpg.Start(ctx, o)
 		if err != nil {
 			return 1, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgerrcode"
@@ -27,7 +28,8 @@ type Outcome string
 // The outcomes.
 const (
 	Closed    Outcome = "closed"         // the session is gone, and its slot is free
-	Cancelled Outcome = "cancelled"      // the query was told to end
+	Cancelled Outcome = "cancelled"      // the query was told to end, and has ended if Cancel waited
+	StillRuns Outcome = "still running"  // the query was told to end, and goes on after endWait
 	Signalled Outcome = "told to end"    // and still there after endWait, if End waited
 	Gone      Outcome = "gone already"   // it ended by itself
 	Changed   Outcome = "left: changed"  // no longer in the state in which it was chosen
@@ -91,6 +93,7 @@ type Closing struct {
 	Sessions  []Ending `json:"sessions"`
 	Unseen    int      `json:"unseen"`     // not chosen: their state can't be seen by this role
 	Superuser int      `json:"superusers"` // not chosen: a superuser's
+	Listeners int      `json:"listeners"`  // not chosen: idle, and waiting for notifications
 	Before    Slots    `json:"slots_before"`
 	After     *Slots   `json:"slots_after"` // null for a dry run
 }
@@ -116,7 +119,7 @@ func (c Closing) Count(o Outcome) (n int) {
 func Plan(s Snapshot, f Filter) Closing {
 	c := Closing{
 		DryRun: true, Sessions: []Ending{}, Before: s.Slots,
-		Unseen: len(f.Unseen(s)), Superuser: len(f.Superuser(s)),
+		Unseen: len(f.Unseen(s)), Superuser: len(f.Superuser(s)), Listeners: len(f.listeners(s)),
 	}
 	for _, x := range f.Choose(s) {
 		c.Sessions = append(c.Sessions, Ending{Session: x, Outcome: Planned})
@@ -147,6 +150,29 @@ func End(ctx context.Context, h Hand, plan Closing, f Filter) (Closing, error) {
 	return plan, nil
 }
 
+// Cancel cancels the query that a session ran at the snapshot, and waits until it has ended. A session that waits for
+// its client (Client/ClientWrite) does not obey: the outcome is StillRuns, and terminating it is what helps.
+func Cancel(ctx context.Context, h Hand, x Session, superusers bool) (Ending, error) {
+	e := Ending{Session: x}
+	var err error
+	e.Outcome, err = h.Signal(ctx, Order{Cancel: true, PID: x.PID, Started: x.Started, States: []string{Active}, Superusers: superusers})
+	if err != nil || e.Outcome != Cancelled {
+		return e, err
+	}
+	began := time.Now()
+	runs := func(now Snapshot) bool {
+		return slices.ContainsFunc(now.Sessions, func(s Session) bool {
+			same := s.PID == x.PID && s.Started.Equal(x.Started) && s.State == Active
+			return same && s.InQuery.Duration() >= time.Since(began) // a later query is younger
+		})
+	}
+	now, err := waitUntil(ctx, h, func(now Snapshot) bool { return !runs(now) })
+	if err == nil && runs(now) {
+		e.Outcome = StillRuns
+	}
+	return e, err
+}
+
 func (f Filter) order(s Session) Order {
 	return Order{
 		PID: s.PID, Started: s.Started, States: f.states(), Resting: Age(f.OlderThan), Superusers: f.Superusers,
@@ -155,14 +181,16 @@ func (f Filter) order(s Session) Order {
 
 // waitGone looks until no session that was told to end is there, or endWait is over.
 func waitGone(ctx context.Context, l Looker, endings []Ending) (Snapshot, error) {
+	return waitUntil(ctx, l, func(now Snapshot) bool { return stillThere(now, endings) == 0 })
+}
+
+// waitUntil looks until done, or endWait is over. It returns the last snapshot.
+func waitUntil(ctx context.Context, l Looker, done func(Snapshot) bool) (Snapshot, error) {
 	end := time.Now().Add(endWait)
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		now, err := l.Snapshot(ctx)
-		if err != nil {
+		if err != nil || done(now) || time.Now().After(end) {
 			return now, err
-		}
-		if left := stillThere(now, endings); left == 0 || time.Now().After(end) {
-			return now, nil
 		}
 		select {
 		case <-ctx.Done():

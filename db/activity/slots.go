@@ -2,6 +2,7 @@ package activity
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 )
 
@@ -20,6 +21,19 @@ func (s Slots) Free() int { return max(0, s.Usable()-s.Used) }
 
 // Utilisation is the share of the usable slots that are used, in percent; over 100 when reserved ones are too.
 func (s Slots) Utilisation() float64 { return 100 * float64(s.Used) / float64(max(1, s.Usable())) }
+
+// InReserved is how many of the reserved slots are used.
+func (s Slots) InReserved() int { return max(0, s.Used-s.Usable()) }
+
+// String is how they stand, in a sentence.
+func (s Slots) String() string {
+	text := fmt.Sprintf("%d of %d usable slots are used (%.0f %%), %d are free",
+		min(s.Used, s.Usable()), s.Usable(), min(100, s.Utilisation()), s.Free())
+	if s.InReserved() > 0 {
+		text += fmt.Sprintf("; %d of %d reserved ones are used too", s.InReserved(), s.Reserved)
+	}
+	return text
+}
 
 // MarshalJSON adds what follows from the fields.
 func (s Slots) MarshalJSON() ([]byte, error) {

@@ -25,6 +25,40 @@ type Snapshot struct {
 	Came         []Session `json:"-"`                // of LookTwice: those that began meanwhile, gone or not, if they were seen
 	EverConnects int64     `json:"connects_ever"`    // since statistics were reset; 0 before PostgreSQL 14
 	Through      string    `json:"through,omitzero"` // the socket of a server that lent its connection
+
+	HiddenLogins int           `json:"hidden_logins,omitzero"` // slots of logins that don't finish and that pg_stat_activity hides; see CountLogins
+	Prepared     []Prepared    `json:"prepared_transactions"`  // the oldest first, at most 100
+	WALSlots     []WALSlot     `json:"replication_slots"`      // at most 100
+	Replication  []Replication `json:"replication"`            // standbys that stream from this server, at most 100
+
+	Pools      []Pool `json:"pgbouncer_pools,omitempty"`
+	PoolsError string `json:"pgbouncer_error,omitempty"`
+	Console    string `json:"-"` // the command that opens PgBouncer's console; "": psql with the configured address
+}
+
+// Prepared is a transaction of PREPARE TRANSACTION: it keeps its locks without a session, until its transaction
+// manager ends it.
+type Prepared struct {
+	GID      string `json:"gid"`
+	Database string `json:"database"`
+	Owner    string `json:"owner"`
+	Age      Age    `json:"age_seconds"`
+}
+
+// WALSlot is a replication slot.
+type WALSlot struct {
+	Name     string `json:"name"`
+	Active   bool   `json:"active"`
+	Retained int64  `json:"retained_bytes"` // of WAL that the server keeps for it
+	Status   string `json:"wal_status"`     // the server's verdict: reserved, extended, unreserved, lost; "" before PostgreSQL 13
+}
+
+// Replication is a standby or a subscriber.
+type Replication struct {
+	Name  string `json:"name"`  // its application_name
+	State string `json:"state"` // streaming, catchup …; "" when the role may not see it
+	Sync  string `json:"sync"`  // async, sync, quorum, potential
+	Lag   Age    `json:"replay_lag_seconds"`
 }
 
 // Server is what is looked at.
@@ -37,6 +71,12 @@ type Server struct {
 	ForSuper    int       `json:"superuser_reserved_connections"`
 	ForReserved int       `json:"reserved_connections"`        // 0 before PostgreSQL 16, which brought them
 	Keepalive   Age       `json:"tcp_keepalives_idle_seconds"` // when it asks a silent client; 0: looked through the socket
+	Superuser   string    `json:"superuser"`                   // the name of the one that initdb made
+	ReadOnly    bool      `json:"read_only"`                   // default_transaction_read_only is on for this database and role
+	SyncStandby string    `json:"synchronous_standby_names"`
+	LoginTime   Age       `json:"authentication_timeout_seconds"`
+	Primary     string    `json:"primary,omitzero"`            // of a standby: host:port, where the role may see it
+	ReplayLag   Age       `json:"replay_lag_seconds,omitzero"` // of a standby: age of the last transaction that it replayed
 }
 
 // Role is who looks, and what it may do.
@@ -69,6 +109,7 @@ const (
 	Idle                = "idle"
 	IdleInTransaction   = "idle in transaction"
 	IdleInTransactionEr = "idle in transaction (aborted)"
+	starting            = "starting"
 )
 
 // Session is one backend. What the role may not see is empty, and Hidden is set.
@@ -81,7 +122,9 @@ type Session struct {
 	Application   string    `json:"application"`
 	User          string    `json:"user"`
 	Database      string    `json:"database"`
-	Address       string    `json:"address"` // of the client; "local" through a Unix socket
+	Address       string    `json:"address"`       // of the client; "local" through a Unix socket
+	Port          int       `json:"port,omitzero"` // of the client
+	MayEnd        bool      `json:"may_end"`       // the role that looks may cancel and terminate it
 	State         string    `json:"state"`
 	Wait          string    `json:"wait,omitzero"` // type and event: "Lock/relation"
 	Started       time.Time `json:"started,omitzero"`
@@ -95,10 +138,24 @@ type Session struct {
 	Query         string    `json:"query,omitzero"`       // the last one, its beginning, without passwords
 }
 
-// Client tells whether the session has one of the server's slots.
+// Client reports whether the session has one of the server's slots.
 func (s Session) Client() bool { return s.Kind == ClientBackend }
 
-// InTransactionIdle tells whether it has a transaction open and does nothing.
+// LogsIn reports whether it has a slot and has not finished its login, as PostgreSQL 18 and later show it.
+func (s Session) LogsIn() bool { return s.Client() && s.State == starting }
+
+// Listens reports whether it waits for notifications: it is idle, and its last statement was LISTEN.
+func (s Session) Listens() bool { return s.State == Idle && startsWith(s.Query, "LISTEN") }
+
+// ClientAddress is the address and the port of its client, to find the program on its machine.
+func (s Session) ClientAddress() string {
+	if s.Port <= 0 {
+		return s.Address
+	}
+	return net.JoinHostPort(s.Address, strconv.Itoa(s.Port))
+}
+
+// InTransactionIdle reports whether it has a transaction open and does nothing.
 func (s Session) InTransactionIdle() bool {
 	return s.State == IdleInTransaction || s.State == IdleInTransactionEr
 }
@@ -134,7 +191,7 @@ func (a *Age) UnmarshalJSON(b []byte) error {
 
 func seconds(s float64) Age { return Age(s * float64(time.Second)) }
 
-// serverSQL asks for settings with current_setting's missing_ok, and for roles by name, since both depend on the
+// serverSQL asks for what new sessions get as default_transaction_read_only: a kept connection still has the old value. It asks for settings with current_setting's missing_ok, and for roles by name, since both depend on the
 // version. Statistics that a version lacks come as NULL through to_jsonb.
 const serverSQL = `
 SELECT clock_timestamp(), current_setting('server_version'), current_setting('server_version_num')::int,
@@ -142,6 +199,14 @@ SELECT clock_timestamp(), current_setting('server_version'), current_setting('se
        current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int,
        coalesce(current_setting('reserved_connections', true)::int, 0),
        current_setting('tcp_keepalives_idle')::float8,
+       coalesce((SELECT rolname::text FROM pg_roles WHERE oid = 10), 'postgres'),
+       coalesce((SELECT split_part(c, '=', 2)::bool FROM pg_db_role_setting d, unnest(d.setconfig) c
+                 WHERE c LIKE 'default_transaction_read_only=%' AND d.setrole IN (0, r.oid)
+                   AND d.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+                 ORDER BY d.setrole <> 0 AND d.setdatabase <> 0 DESC, d.setrole <> 0 DESC, d.setdatabase <> 0 DESC LIMIT 1),
+                (SELECT CASE WHEN source IN ('database', 'user', 'database user') THEN 'off' ELSE setting END::bool
+                 FROM pg_settings WHERE name = 'default_transaction_read_only')), current_setting('synchronous_standby_names'),
+       (SELECT setting::float8 FROM pg_settings WHERE name = 'authentication_timeout'),
        r.rolname::text, r.rolsuper, has.reads, has.signals, has.reserved,
        (SELECT coalesce(sum((to_jsonb(d) ->> 'sessions')::bigint), 0)::bigint FROM pg_stat_database d)
 FROM pg_roles r,
@@ -162,9 +227,10 @@ WITH waiting AS (
 SELECT a.pid,
        coalesce(a.backend_type, CASE WHEN s.pid IS NOT NULL THEN 'walsender'
          WHEN a.datid IS NOT NULL AND a.usesysid IS NOT NULL THEN 'client backend' ELSE 'background' END),
-       a.backend_type IS NULL, a.pid = pg_backend_pid(), coalesce(r.rolsuper, false),
+       a.backend_type IS NULL, a.pid = pg_backend_pid(), coalesce(r.rolsuper, false), may.end_it,
        coalesce(a.application_name, ''), coalesce(a.usename::text, ''), coalesce(a.datname::text, ''),
-       CASE WHEN a.backend_type IS NULL THEN '' ELSE coalesce(host(a.client_addr), 'local') END,
+       CASE WHEN a.backend_type IS NULL THEN '' ELSE coalesce(host(a.client_addr), CASE WHEN a.state <> 'starting' THEN 'local' END, '') END,
+       coalesce(a.client_port, 0),
        coalesce(a.state, ''), coalesce(a.wait_event_type || '/' || a.wait_event, ''), a.backend_start,
        coalesce(extract(epoch FROM clock_timestamp() - a.backend_start), 0)::float8,
        coalesce(extract(epoch FROM clock_timestamp() - a.state_change), 0)::float8,
@@ -180,6 +246,9 @@ FROM pg_stat_activity a
   LEFT JOIN pg_roles r ON r.oid = a.usesysid
   LEFT JOIN pg_stat_replication s ON s.pid = a.pid
   LEFT JOIN waiting w ON w.pid = a.pid
+  CROSS JOIN LATERAL (SELECT coalesce(pg_has_role(current_user, a.usesysid, 'USAGE'), false)
+    OR NOT coalesce(r.rolsuper, false) AND pg_has_role(current_user, 'pg_signal_backend', 'USAGE')
+    OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS end_it) may
 WHERE a.backend_type = 'client backend' OR a.datid IS NOT NULL OR a.usesysid IS NOT NULL
 ORDER BY a.backend_start NULLS LAST, a.pid`
 
@@ -188,6 +257,24 @@ SELECT 'database', datname::text, datconnlimit FROM pg_database WHERE datconnlim
 UNION ALL
 SELECT 'role', rolname::text, rolconnlimit FROM pg_roles WHERE rolconnlimit >= 0 AND NOT rolsuper
 ORDER BY 1, 2`
+
+// replicationSQL asks for what has no session and still keeps locks, WAL or commits waiting.
+const replicationSQL = `
+SELECT coalesce((SELECT json_agg(p) FROM (
+         SELECT gid, database, owner, extract(epoch FROM clock_timestamp() - prepared) AS age_seconds
+         FROM pg_prepared_xacts ORDER BY prepared LIMIT 100) p), '[]'),
+       coalesce((SELECT json_agg(s) FROM (
+         SELECT slot_name AS name, active, coalesce(to_jsonb(r) ->> 'wal_status', '') AS wal_status,
+                coalesce(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn()
+                  ELSE pg_current_wal_lsn() END, restart_lsn), 0)::bigint AS retained_bytes
+         FROM pg_replication_slots r ORDER BY slot_name LIMIT 100) s), '[]'),
+       coalesce((SELECT json_agg(x) FROM (
+         SELECT coalesce(application_name, '') AS name, coalesce(state, '') AS state, coalesce(sync_state, '') AS sync,
+                coalesce(extract(epoch FROM replay_lag), 0) AS replay_lag_seconds
+         FROM pg_stat_replication ORDER BY pid LIMIT 100) x), '[]'),
+       coalesce((SELECT sender_host || ':' || sender_port FROM pg_stat_wal_receiver), ''),
+       CASE WHEN pg_is_in_recovery() AND pg_last_wal_receive_lsn() IS DISTINCT FROM pg_last_wal_replay_lsn()
+         THEN coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 0) ELSE 0 END::float8`
 
 // lookTimeout bounds one look: a server that needs longer is in a trouble that more queries make worse.
 const lookTimeout = 10 * time.Second
@@ -213,14 +300,15 @@ func address(cc *pgx.ConnConfig) string {
 }
 
 func look(ctx context.Context, c *pgx.Conn) (s Snapshot, err error) {
-	var keepalive float64
+	var keepalive, loginTime, lag float64
 	err = c.QueryRow(ctx, serverSQL).Scan(&s.At, &s.Server.Version, &s.Server.VersionNum,
 		&s.Server.Started, &s.Server.Standby, &s.Database, &s.Slots.Max, &s.Server.ForSuper, &s.Server.ForReserved, &keepalive,
+		&s.Server.Superuser, &s.Server.ReadOnly, &s.Server.SyncStandby, &loginTime,
 		&s.Role.Name, &s.Role.Superuser, &s.Role.ReadsAll, &s.Role.Signals, &s.Role.UsesReserved, &s.EverConnects)
 	if err != nil {
 		return s, err
 	}
-	s.Server.Keepalive = seconds(keepalive)
+	s.Server.Keepalive, s.Server.LoginTime = seconds(keepalive), seconds(loginTime)
 	s.Server.Version, _, _ = strings.Cut(s.Server.Version, " ") // the rest is the packager's
 	rows, _ := c.Query(ctx, sessionsSQL)                        // the error comes with the rows
 	if s.Sessions, err = pgx.CollectRows(rows, scanSession); err != nil {
@@ -230,15 +318,17 @@ func look(ctx context.Context, c *pgx.Conn) (s Snapshot, err error) {
 	if s.Limits, err = pgx.CollectRows(rows, scanLimit); err != nil {
 		return s, err
 	}
+	err = c.QueryRow(ctx, replicationSQL).Scan(&s.Prepared, &s.WALSlots, &s.Replication, &s.Server.Primary, &lag)
+	s.Server.ReplayLag = seconds(lag)
 	s.count()
-	return s, nil
+	return s, err
 }
 
 func scanSession(row pgx.CollectableRow) (s Session, err error) {
 	var started *time.Time
 	var age, inState, inTransaction, inQuery, waited float64
-	err = row.Scan(&s.PID, &s.Kind, &s.Hidden, &s.Self, &s.Superuser, &s.Application, &s.User, &s.Database, &s.Address,
-		&s.State, &s.Wait, &started, &age, &inState, &inTransaction, &inQuery, &s.Waits, &waited, &s.BlockedBy, &s.Query)
+	err = row.Scan(&s.PID, &s.Kind, &s.Hidden, &s.Self, &s.Superuser, &s.MayEnd, &s.Application, &s.User, &s.Database, &s.Address,
+		&s.Port, &s.State, &s.Wait, &started, &age, &inState, &inTransaction, &inQuery, &s.Waits, &waited, &s.BlockedBy, &s.Query)
 	if started != nil {
 		s.Started = *started
 	}
@@ -256,7 +346,7 @@ func scanLimit(row pgx.CollectableRow) (l Limit, err error) {
 // count fills in what follows from the sessions.
 func (s *Snapshot) count() {
 	s.Slots.Reserved = s.Server.ForSuper + s.Server.ForReserved
-	s.Slots.Used = 0
+	s.Slots.Used = s.HiddenLogins
 	byName := map[Limit]int{}
 	for _, x := range s.Sessions {
 		if x.Client() {

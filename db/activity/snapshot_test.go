@@ -118,7 +118,7 @@ func TestTheDoorToAFullServerIsTold(t *testing.T) {
 		s.fill(t, other, "crowd")
 		o := s.observer(t, app)
 		_, err := o.Snapshot(t.Context())
-		if r := NoDoor(err); !strings.Contains(r.Means, "reserved for other roles") || len(r.Doors) == 0 {
+		if r := NoDoor(err, nil); !strings.Contains(r.Means, "reserved for other roles") || len(r.Doors) == 0 {
 			t.Errorf("an ordinary role is told %+v (%v)", r, err)
 		}
 		if h := o.CheckHealth(t.Context(), defaults()); h.Level != Critical {
@@ -134,7 +134,7 @@ func TestTheDoorToAFullServerIsTold(t *testing.T) {
 		}
 		s.fill(t, localpg.Superuser, "more")
 		_, err = s.observer(t, localpg.Superuser).Snapshot(t.Context())
-		if r := NoDoor(err); !strings.Contains(r.Means, "the reserved ones too") {
+		if r := NoDoor(err, nil); !strings.Contains(r.Means, "the reserved ones too") {
 			t.Errorf("a superuser is told %+v (%v)", r, err)
 		}
 	})
@@ -147,7 +147,7 @@ func TestLimitsOfADatabaseAndARoleAreToldFromAFullServer(t *testing.T) {
 			exec(t, control, "ALTER "+limited+" CONNECTION LIMIT 1")
 			first := s.session(t, app, "wall", "shop")
 			_, err := s.observer(t, app).Snapshot(t.Context())
-			if r := NoDoor(err); !strings.Contains(r.Means, want) {
+			if r := NoDoor(err, nil); !strings.Contains(r.Means, want) {
 				t.Errorf("%s: %+v (%v)", limited, r, err)
 			}
 			o, err := NewObserver(s.config(localpg.Superuser, "wall"))

@@ -18,8 +18,6 @@ type Status struct {
 	LongestQuery      *Session `json:"longest_query"`
 	WaitingOnLocks    []int32  `json:"waiting_on_locks"` // the one that waits longest first
 	Unseen            int      `json:"unseen"`           // client sessions whose state the role may not see
-	Pools             []Pool   `json:"pgbouncer_pools,omitempty"`
-	PoolsError        string   `json:"pgbouncer_error,omitempty"`
 }
 
 // Count is how many there are of a name.

@@ -1,7 +1,9 @@
 package activity
 
 import (
+	"cmp"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -36,6 +38,52 @@ func (s Session) Describe() string {
 		return s.name()
 	}
 	return fmt.Sprintf("%s, %s for %s", s.name(), s.State, Short(s.InState.Duration()))
+}
+
+// within are the client sessions that count against a limit.
+func (s Snapshot) within(l Limit) []Session {
+	return s.clients(func(x Session) bool {
+		return l.Of == "role" && x.User == l.Name || l.Of == "database" && x.Database == l.Name
+	})
+}
+
+// holders says who has the connections that a limit counts, those with most first.
+func (s Snapshot) holders(l Limit) string {
+	most, names := 3, []string{}
+	for _, g := range s.byApplication(l) {
+		if len(names) == most {
+			names = append(names, "…")
+			break
+		}
+		names = append(names, fmt.Sprintf("%s: %d", cmp.Or(g.Name, "no name"), g.Sessions))
+	}
+	return strings.Join(names, ", ")
+}
+
+// largest is the application that has most of what a limit counts.
+func (s Snapshot) largest(l Limit) string {
+	g := s.byApplication(l)
+	if len(g) == 0 {
+		return l.Name
+	}
+	return cmp.Or(g[0].Name, "user "+g[0].User)
+}
+
+func (s Snapshot) byApplication(l Limit) []Group {
+	return groups(s.within(l), func(x Session) Group { return Group{Name: x.Application, User: x.User} })
+}
+
+// addressesOf are the machines of the sessions, with the number of each, those with most first.
+func addressesOf(sessions []Session) string {
+	most, names := 5, []string{}
+	for _, g := range groups(sessions, func(x Session) Group { return Group{Address: cmp.Or(x.Address, "local")} }) {
+		if len(names) == most {
+			names = append(names, "…")
+			break
+		}
+		names = append(names, fmt.Sprintf("%s (%d)", g.Address, g.Sessions))
+	}
+	return strings.Join(names, ", ")
 }
 
 func count(n int, one, many string) string {

@@ -315,7 +315,13 @@ func tellsSlotsExhausted(s *subject) {
 	}
 	_, err = s.control.Exec(s.Context(), "ALTER DATABASE "+pgx.Identifier{s.cfg.Name}.Sanitize()+" CONNECTION LIMIT -1")
 	s.must(err)
-	s.acquire(s.worker()).Release()
+	s.eventually("the next attempt is made", func() bool {
+		l, err := s.Acquire(s.worker())
+		if err == nil {
+			l.Release()
+		}
+		return err == nil
+	})
 }
 
 func tellsLoginRejected(s *subject) {

@@ -1,7 +1,6 @@
-// Package envelope is the other end of a Sentry client: an HTTP endpoint that speaks the envelope protocol, and
-// keeps what it was sent. Experiments use it where there is no Sentry, or where it is to be slow; tests, too.
-//
-// It promises to keep a bounded number of items. It must not know what reports to it.
+// Package envelope is the other end of a Sentry client: an HTTP endpoint that speaks the envelope protocol and keeps
+// what it received. Experiments use it where there is no Sentry, or where it is to be slow; tests use it too. It keeps
+// a bounded number of items, and does not depend on what reports to it.
 package envelope
 
 import (
@@ -24,68 +23,59 @@ type Item struct {
 	Payload []byte
 }
 
-// maxBody is what Sentry takes at most, decompressed.
-const maxBody = 1 << 20
+const (
+	maxBody  = 1 << 20 // bytes after decompression, as Sentry
+	maxItems = 200     // that a Sink keeps: the latest
+)
 
-// Parse reads one envelope: a line with its header, then for each item a line with its header, and its payload.
-func Parse(r io.Reader) ([]Item, error) {
+// Parse reads one envelope: a line with its header, then for each item a line with its header, and its payload,
+// which has the length that the header says, or goes to the end of its line.
+func Parse(r io.Reader) (items []Item, err error) {
 	in := bufio.NewReader(io.LimitReader(r, maxBody))
-	if _, err := header(in); err != nil {
+	var header struct {
+		Type   string
+		Length *int
+	}
+	if err := readHeader(in, &header); err != nil {
 		return nil, fmt.Errorf("the envelope's header: %w", err)
 	}
-	var items []Item
 	for {
-		h, err := header(in)
-		if errors.Is(err, io.EOF) {
+		header.Length = nil
+		if err := readHeader(in, &header); errors.Is(err, io.EOF) {
 			return items, nil
-		}
-		if err != nil {
+		} else if err != nil {
 			return nil, fmt.Errorf("the header of item %d: %w", len(items), err)
 		}
-		payload, err := h.payload(in)
-		if err != nil {
-			return nil, fmt.Errorf("item %d, %q: %w", len(items), h.Type, err)
+		var payload []byte
+		if header.Length == nil {
+			payload, _ = in.ReadBytes('\n') // the last line may lack its end
+			payload = bytes.TrimSuffix(payload, []byte("\n"))
+		} else if *header.Length < 0 || *header.Length > maxBody {
+			return nil, fmt.Errorf("item %d has a length of %d", len(items), *header.Length)
+		} else {
+			payload = make([]byte, *header.Length)
+			if _, err := io.ReadFull(in, payload); err != nil {
+				return nil, fmt.Errorf("item %d, %q: %w", len(items), header.Type, err)
+			}
 		}
-		items = append(items, Item{h.Type, payload})
+		items = append(items, Item{header.Type, payload})
 	}
 }
 
-type itemHeader struct {
-	Type   string `json:"type"`
-	Length *int   `json:"length"`
-}
-
-// header reads the next line that is not empty.
-func header(in *bufio.Reader) (h itemHeader, err error) {
+// readHeader reads the next line that is not empty.
+func readHeader(in *bufio.Reader, into any) error {
 	for {
 		text, err := in.ReadBytes('\n')
 		if text = bytes.TrimSpace(text); len(text) > 0 {
-			return h, json.Unmarshal(text, &h)
+			return json.Unmarshal(text, into)
 		}
 		if err != nil {
-			return h, err
+			return err
 		}
 	}
 }
 
-// payload has the length that the header says, or goes to the end of its line.
-func (h itemHeader) payload(in *bufio.Reader) ([]byte, error) {
-	if h.Length == nil {
-		text, err := in.ReadBytes('\n')
-		if errors.Is(err, io.EOF) {
-			err = nil
-		}
-		return bytes.TrimSuffix(text, []byte("\n")), err
-	}
-	if *h.Length < 0 || *h.Length > maxBody {
-		return nil, fmt.Errorf("a length of %d", *h.Length)
-	}
-	payload := make([]byte, *h.Length)
-	_, err := io.ReadFull(in, payload)
-	return payload, err
-}
-
-// Sink is the endpoint: an http.Handler for POST /api/PROJECT/envelope/, and /stream as Spotlight has it.
+// Sink is the endpoint: an http.Handler for POST /api/PROJECT/envelope/, and for Spotlight's /stream.
 type Sink struct {
 	delay time.Duration
 
@@ -94,10 +84,7 @@ type Sink struct {
 	total int
 }
 
-// maxItems bounds what a Sink keeps: the latest.
-const maxItems = 200
-
-// NewSink makes a sink that answers after delay; it hangs if that is longer than the client's patience.
+// NewSink makes a sink that answers after delay; it hangs if that is longer than the client waits.
 func NewSink(delay time.Duration) *Sink { return &Sink{delay: delay} }
 
 func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -110,14 +97,16 @@ func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	timer := time.NewTimer(s.delay)
-	defer timer.Stop()
 	select {
-	case <-timer.C:
+	case <-time.After(s.delay):
 	case <-r.Context().Done():
 		return
 	}
-	s.keep(items)
+	s.mu.Lock()
+	s.total += len(items)
+	s.items = append(s.items, items...)
+	s.items = append([]Item(nil), s.items[max(0, len(s.items)-maxItems):]...)
+	s.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = io.WriteString(w, "{}\n")
 }
@@ -133,21 +122,10 @@ func read(r *http.Request) ([]Item, error) {
 	return Parse(unzipped)
 }
 
-func (s *Sink) keep(items []Item) {
+// Items are the kept ones of the type, as "event" or "transaction", oldest first.
+func (s *Sink) Items(kind string) (out []Item) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.total += len(items)
-	s.items = append(s.items, items...)
-	if over := len(s.items) - maxItems; over > 0 {
-		s.items = append([]Item(nil), s.items[over:]...)
-	}
-}
-
-// Items are those of the type that came, as "event" or "transaction", oldest first.
-func (s *Sink) Items(kind string) []Item {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var out []Item
 	for _, i := range s.items {
 		if i.Type == kind {
 			out = append(out, i)

@@ -21,10 +21,36 @@ func (p Paper) leftOut(c activity.Closing) {
 	if c.Superuser > 0 {
 		p.line("%d more would, and belong to a superuser: --superusers includes them.", c.Superuser)
 	}
+	if c.Listeners > 0 {
+		p.wrapped("", fmt.Sprintf("%d more would, and wait for notifications (LISTEN): closed, they would miss them. --pid=N ends one.", c.Listeners))
+	}
 	if c.Unseen > 0 {
 		p.wrapped("", fmt.Sprintf("%d may, of other roles: their state can't be seen by this role (pg_read_all_stats lets it), "+
 			"so they are left alone.", c.Unseen))
 	}
+}
+
+// Cancelled writes what became of a query. terminate is the command that ends its session.
+func (p Paper) Cancelled(e activity.Ending, terminate string) {
+	p.line("%s", e.Outcome)
+	switch e.Outcome {
+	case activity.StillRuns:
+		why := "It has not obeyed."
+		if e.Wait == "Client/ClientWrite" {
+			why = "The session waits for its client to read on, and heeds no cancel meanwhile."
+		}
+		p.wrapped("", why+" To end the session, which its client sees as a lost connection:")
+		p.command("  ", Clean(terminate))
+	case activity.Refused:
+		p.mayNot()
+	case activity.Changed:
+		p.wrapped("", "It runs no query any more, or belongs to a superuser: --superusers includes it.")
+	}
+}
+
+func (p Paper) mayNot() {
+	p.wrapped("", "A role may end its own sessions; those of others with pg_signal_backend, "+
+		"and those of a superuser as a superuser.")
 }
 
 // Closing writes what became of them.
@@ -33,8 +59,7 @@ func (p Paper) Closing(c activity.Closing) {
 	p.line("")
 	p.line("%d of %d ended.", c.Count(activity.Closed), len(c.Sessions))
 	if c.Count(activity.Refused) > 0 {
-		p.wrapped("", "A role may end its own sessions; those of others with pg_signal_backend, "+
-			"and those of a superuser as a superuser.")
+		p.mayNot()
 	}
 	if c.After != nil {
 		p.line("Slots used: %d before, %d now, of %d usable.", c.Before.Used, c.After.Used, c.After.Usable())
@@ -50,7 +75,7 @@ func (p Paper) sessions(c activity.Closing) {
 			outcome += ": " + Clean(e.Error)
 		}
 		rows = append(rows, []string{
-			fmt.Sprint(e.PID), outcome, Clean(e.Application), Clean(e.User) + "@" + Clean(e.Database), Clean(e.Address),
+			fmt.Sprint(e.PID), outcome, Clean(e.Application), Clean(e.User) + "@" + Clean(e.Database), Clean(e.ClientAddress()),
 			Clean(e.State), age(e.InState), Clean(e.Query),
 		})
 	}

@@ -11,8 +11,7 @@ import (
 func (p Paper) Health(h activity.Health) {
 	verdict := p.paint(styleOf(h.Level), strings.ToUpper(h.Level.String()))
 	if h.Slots.Max > 0 {
-		p.line("%s  %d of %d usable slots used (%.0f %%), %d free", verdict,
-			h.Slots.Used, h.Slots.Usable(), h.Slots.Utilisation(), h.Slots.Free())
+		p.wrapped(verdict+"  ", h.Slots.String())
 	} else {
 		p.line("%s  the slots could not be counted", verdict)
 	}
@@ -51,6 +50,9 @@ func (p Paper) steps(steps []activity.Step) {
 		if s.Command != "" {
 			p.command("       ", Clean(s.Command))
 		}
+		if s.Hurts != "" {
+			p.wrapped("       ", "Hurts: "+Clean(s.Hurts))
+		}
 	}
 }
 
@@ -59,7 +61,8 @@ func (p Paper) Diagnosis(d activity.Diagnosis) {
 	if d.Health.Level == activity.OK {
 		p.Health(d.Health)
 		p.line("")
-		p.line("Nothing is wrong with the connections.")
+		p.line("Nothing is wrong with the connections, as far as the server shows.")
+		p.maybeExhausted(d.MaybeOut)
 		return
 	}
 	p.line("What is wrong")
@@ -67,7 +70,7 @@ func (p Paper) Diagnosis(d activity.Diagnosis) {
 		p.finding(f)
 	}
 	p.unjudged(d.Health)
-	if d.Culprit != "" {
+	if len(d.Holds) > 0 {
 		p.line("")
 		p.line("Who has the slots")
 		for i, h := range d.Holds {
@@ -77,6 +80,8 @@ func (p Paper) Diagnosis(d activity.Diagnosis) {
 			}
 			p.wrapped("  ", Clean(h.Evidence()))
 		}
+	}
+	if d.Culprit != "" {
 		p.line("")
 		p.wrapped("The cause is   ", p.paint(bold, Clean(d.Culprit)))
 	}
@@ -88,10 +93,35 @@ func (p Paper) Diagnosis(d activity.Diagnosis) {
 		p.wrapped("or, no less,   ", fmt.Sprintf("%s (scenario %d): %s", p.paint(bold, d.Also.Name), d.Also.Number, d.Also.Cause))
 		p.wrapped("To tell        ", d.ToTell)
 	}
+	if d.Scenario != nil {
+		p.wrapped("See it fixed   ", "ddtb lab run "+d.Scenario.Name)
+	}
 	if len(d.Steps) > 0 {
 		p.line("")
 		p.line("What to do, in this order")
 		p.steps(d.Steps)
+	}
+	if d.Lab != "" {
+		p.line("")
+		p.wrapped("", "To see it happen, and what fixes it, on a server of its own:")
+		p.command("  ", d.Lab)
+	}
+}
+
+// maybeExhausted names the pools that may be exhausted inside their application, which no server shows.
+func (p Paper) maybeExhausted(pools []activity.Holding) {
+	p.line("")
+	p.wrapped("", "A pool that is exhausted inside its application can't be seen from here: connections that are held "+
+		"look like connections at rest. If an application waits for its pool, ask the application.")
+	if len(pools) > 0 {
+		p.line("It may be one of these, whose sessions all rest after the same query:")
+	}
+	for i, h := range pools {
+		if i == 5 {
+			p.line("  … and %d more", len(pools)-i)
+			break
+		}
+		p.wrapped("  ", Clean(h.Evidence()))
 	}
 }
 

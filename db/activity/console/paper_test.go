@@ -52,7 +52,7 @@ func pages(p Paper) {
 	p.Closing(activity.Plan(s, activity.Filter{AnyState: true}))
 	p.Sample(activity.SampleOf(s, nil, t))
 	p.Sample(activity.SampleOfFailure(hostileTime, errHostile))
-	p.Refusal(activity.NoDoor(errHostile))
+	p.Refusal(activity.NoDoor(errHostile, nil))
 }
 
 type hostileError struct{}

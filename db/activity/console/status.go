@@ -22,8 +22,24 @@ func (p Paper) Status(s activity.Status, level activity.Level) {
 		return Clean(g.User) + " from " + cmp.Or(Clean(g.Address), "(not visible)")
 	})
 	p.worst(s)
+	p.withoutSession(s)
 	p.pools(s)
 	p.unseen(s)
+}
+
+// withoutSession writes what keeps locks or WAL and has no session.
+func (p Paper) withoutSession(s activity.Status) {
+	for _, x := range s.Prepared {
+		p.line("%-27s %-8s '%s' of %s in %s", "Prepared transaction", age(x.Age), Clean(x.GID), Clean(x.Owner), Clean(x.Database))
+	}
+	for _, x := range s.WALSlots {
+		if !x.Active {
+			p.line("%-27s %s, inactive, keeps %d MB of WAL", "Replication slot", Clean(x.Name), x.Retained>>20)
+		}
+	}
+	for _, x := range s.Replication {
+		p.line("%-27s %-8s %s, %s, %s", "Standby, behind by", age(x.Lag), Clean(x.Name), Clean(x.State), Clean(x.Sync))
+	}
 }
 
 func (p Paper) header(s activity.Snapshot) {
@@ -39,7 +55,7 @@ func (p Paper) header(s activity.Snapshot) {
 func (p Paper) slots(s activity.Snapshot, level activity.Level) {
 	l := s.Slots
 	p.line("Slots  %s  %s, %d free", p.bar(l, level, p.barWidth()),
-		p.paint(styleOf(level), fmt.Sprintf("%d of %d usable used (%.0f %%)", l.Used, l.Usable(), l.Utilisation())), l.Free())
+		p.paint(styleOf(level), fmt.Sprintf("%d of %d usable used (%.0f %%)", min(l.Used, l.Usable()), l.Usable(), min(100, l.Utilisation()))), l.Free())
 	reserved := fmt.Sprintf("superuser_reserved_connections %d", s.Server.ForSuper)
 	if s.Server.VersionNum >= 160000 {
 		reserved += fmt.Sprintf(", reserved_connections %d", s.Server.ForReserved)

@@ -1,0 +1,249 @@
+package recipes
+
+// The versions of the documentation that each recipe was checked against, and where that is.
+var (
+	pgxDocs        = docs{"Go (pgx)", "pgx 5.12", "https://pkg.go.dev/github.com/jackc/pgx/v5/pgxpool"}
+	djangoDocs     = docs{"Django with psycopg", "Django 6.1, psycopg_pool 3.3", "https://docs.djangoproject.com/en/6.1/ref/databases/#connection-pool"}
+	sqlalchemyDocs = docs{"SQLAlchemy", "SQLAlchemy 2.1 beta; the same in 2.0", "https://docs.sqlalchemy.org/en/21/core/pooling.html"}
+	railsDocs      = docs{"Rails", "Rails 8.2 alpha; the keys are those since 8.1", "https://api.rubyonrails.org/classes/ActiveRecord/ConnectionAdapters/ConnectionPool.html"}
+	nodeDocs       = docs{"node-postgres", "pg 8.23", "https://node-postgres.com/apis/pool"}
+	hikariDocs     = docs{"Java (HikariCP)", "HikariCP 6.0", "https://github.com/brettwooldridge/HikariCP#gear-configuration-knobs-baby"}
+	laravelDocs    = docs{"PHP (Laravel)", "Laravel 13", "https://laravel.com/docs/13.x/database"}
+	bouncerDocs    = docs{"PgBouncer", "PgBouncer 1.25", "https://www.pgbouncer.org/config.html"}
+)
+
+var groups = map[string]*Group{
+	"leaks": {Lead: "Give the connection back on every way out, and close what has been idle for long.", Stacks: []Recipe{
+		pgxDocs.recipe(`lease, err := pool.Acquire(ctx) // ctx has the timeout of the acquire
+if err != nil {
+	return err
+}
+defer lease.Release()
+// rows: defer rows.Close() right after Query
+// in the configuration: cfg.MaxConnIdleTime = 5 * time.Minute`),
+		djangoDocs.recipe(`# settings.py: a pool belongs to the process, not to a thread
+DATABASES["default"]["CONN_MAX_AGE"] = 0  # required with a pool
+DATABASES["default"]["OPTIONS"] = {"pool": {"max_size": 4, "timeout": 10, "max_idle": 300}}
+# in a thread of your own, at its end:
+from django.db import connections
+connections.close_all()`),
+		sqlalchemyDocs.recipe(`with Session(engine) as session:          # closes on every way out
+    rows = session.scalars(select(Poll)).all()  # reads to the end
+engine = create_engine(url, pool_size=5, max_overflow=0, pool_timeout=10, pool_use_lifo=True)`),
+		railsDocs.recipe(`# in a thread of your own
+ActiveRecord::Base.connection_pool.with_connection do |connection|
+  # …
+end                       # gives it back
+# config/database.yml
+#   idle_timeout: 300`),
+		nodeDocs.recipe(`const client = await pool.connect();
+try {
+  await client.query("SELECT …");
+} finally {
+  client.release();       // on every way out
+}
+// or, for one statement: await pool.query("SELECT …")`),
+		hikariDocs.recipe(`config.setLeakDetectionThreshold(30_000); // logs the stack of whoever keeps one for 30 s
+try (Connection c = dataSource.getConnection();
+     PreparedStatement s = c.prepareStatement(sql)) {
+  // closed on every way out
+}`),
+		laravelDocs.recipe(`// php-fpm: one connection for each worker, so pm.max_children is the bound.
+// Do not set PDO::ATTR_PERSISTENT. In a command that runs for long:
+DB::disconnect();   // while it waits`),
+		bouncerDocs.recipe(`[pgbouncer]
+pool_mode = transaction       ; a leaked client connection costs no slot
+server_idle_timeout = 60
+client_idle_timeout = 3600`),
+	}},
+	"pool": {Lead: "Bound the connections of the whole fleet below the usable slots, and bound the wait.", Stacks: []Recipe{
+		pgxDocs.recipe(`cfg.MaxConns = 5             // usable slots ÷ (replicas × 2), less what migrations need
+ctx, cancel := context.WithTimeout(ctx, 2*time.Second) // pgxpool has no acquire timeout of its own
+defer cancel()
+lease, err := pool.Acquire(ctx)
+// cfg.ConnConfig.RuntimeParams["statement_timeout"] = "5s"`),
+		djangoDocs.recipe(`DATABASES["default"]["CONN_MAX_AGE"] = 0
+DATABASES["default"]["OPTIONS"] = {
+    "pool": {"min_size": 1, "max_size": 4, "timeout": 2, "max_waiting": 20},
+    "options": "-c statement_timeout=5s",
+}  # for each worker process: workers × replicas × max_size must fit`),
+		sqlalchemyDocs.recipe(`engine = create_engine(
+    url, pool_size=5, max_overflow=0,   # the default overflow of 10 is on top of the size
+    pool_timeout=2,
+    connect_args={"options": "-c statement_timeout=5s"},
+)`),
+		railsDocs.recipe(`# config/database.yml, for each process (before 8.1: pool)
+production:
+  max_connections: <%= ENV.fetch("RAILS_MAX_THREADS", 5) %>
+  checkout_timeout: 2
+  variables:
+    statement_timeout: 5s`),
+		nodeDocs.recipe(`const pool = new Pool({
+  max: 5,
+  connectionTimeoutMillis: 2000, // the default, 0, waits for ever
+  statement_timeout: 5000,
+});`),
+		hikariDocs.recipe(`config.setMaximumPoolSize(5);
+config.setConnectionTimeout(2_000);  // the default is 30 s
+config.addDataSourceProperty("options", "-c statement_timeout=5s");`),
+		laravelDocs.recipe(`; php-fpm, www.conf: one connection for each child
+pm = static
+pm.max_children = 5
+; queue workers and the scheduler count too`),
+		bouncerDocs.recipe(`[pgbouncer]
+pool_mode = transaction
+default_pool_size = 15
+max_db_connections = 15      ; over all users: below the usable slots
+query_wait_timeout = 5       ; the default is 120 s`),
+	}},
+	"transaction": {Lead: "Hold a connection for the statements only, and let the server end what is forgotten.", Stacks: []Recipe{
+		pgxDocs.recipe(`err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+	return save(ctx, tx) // pass tx on; no call to other services in here
+})
+cfg.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = "10s"`),
+		djangoDocs.recipe(`answer = call_payment_service()      # before the transaction
+with transaction.atomic():
+    order.save()
+# mails and tasks: transaction.on_commit(send_mail)
+DATABASES["default"]["OPTIONS"] = {"options": "-c idle_in_transaction_session_timeout=10s"}
+# leave ATOMIC_REQUESTS off for views that stream or call others`),
+		sqlalchemyDocs.recipe(`answer = call_payment_service()      # before the transaction
+with Session(engine) as session, session.begin():
+    session.add(order)               # commits, or rolls back
+create_engine(url, connect_args={"options": "-c idle_in_transaction_session_timeout=10s"})`),
+		railsDocs.recipe(`answer = PaymentService.call         # before the transaction
+Order.transaction { order.save! }
+# after_commit for mails and jobs
+# config/database.yml
+#   variables:
+#     idle_in_transaction_session_timeout: 10s
+#     lock_timeout: 2s                # for migrations`),
+		nodeDocs.recipe(`const client = await pool.connect();
+try {
+  await client.query("BEGIN");
+  await save(client);                // pass the client on, not the pool
+  await client.query("COMMIT");
+} catch (e) {
+  await client.query("ROLLBACK");
+  throw e;
+} finally {
+  client.release();
+}
+// new Pool({ idle_in_transaction_session_timeout: 10000, lock_timeout: 2000 })`),
+		hikariDocs.recipe(`// Spring: call others outside of @Transactional, and turn off
+// spring.jpa.open-in-view, which keeps the connection until the view is rendered
+config.addDataSourceProperty("options",
+    "-c idle_in_transaction_session_timeout=10s -c lock_timeout=2s");`),
+		laravelDocs.recipe(`$answer = $payments->charge($order);     // before the transaction
+DB::transaction(fn () => $order->save()); // commits, or rolls back
+// jobs: ->afterCommit()`),
+		bouncerDocs.recipe(`[pgbouncer]
+idle_transaction_timeout = 10
+; settings of a session do not work in transaction mode: use SET LOCAL`),
+	}},
+	"recovery": {Lead: "Test what was idle, find silent networks within seconds, and reconnect with a backoff.", Stacks: []Recipe{
+		pgxDocs.recipe(`cfg.PingTimeout = time.Second // of the ping of a connection that was idle for 1 s
+cfg.MaxConnIdleTime = 5 * time.Minute
+cfg.MaxConnLifetime, cfg.MaxConnLifetimeJitter = time.Hour, 5*time.Minute
+cfg.ConnConfig.ConnectTimeout = 3 * time.Second`),
+		djangoDocs.recipe(`from psycopg_pool import ConnectionPool
+DATABASES["default"]["OPTIONS"] = {
+    "pool": {"max_size": 4, "check": ConnectionPool.check_connection},
+    "connect_timeout": 3, "keepalives_idle": 30, "keepalives_interval": 5,
+    "keepalives_count": 3, "tcp_user_timeout": 5000,
+}  # without a pool: CONN_HEALTH_CHECKS = True`),
+		sqlalchemyDocs.recipe(`engine = create_engine(
+    url, pool_pre_ping=True, pool_recycle=1800,
+    connect_args={"connect_timeout": 3, "keepalives_idle": 30, "tcp_user_timeout": 5000},
+)`),
+		railsDocs.recipe(`# config/database.yml
+production:
+  connect_timeout: 3
+  keepalives_idle: 30        # libpq's
+  tcp_user_timeout: 5000
+  keepalive: 60              # Active Record's own check of idle connections, 8.1 and later
+  max_age: 3600`),
+		nodeDocs.recipe(`const pool = new Pool({
+  keepAlive: true, keepAliveInitialDelayMillis: 30000,
+  idleTimeoutMillis: 10000, maxLifetimeSeconds: 3600,
+  connectionTimeoutMillis: 3000, query_timeout: 10000,
+});
+pool.on("error", (e) => log(e)); // else a lost idle client ends the process`),
+		hikariDocs.recipe(`config.setKeepaliveTime(60_000);
+config.setMaxLifetime(1_800_000);
+config.setValidationTimeout(1_000);
+config.addDataSourceProperty("tcpKeepAlive", "true");
+config.addDataSourceProperty("socketTimeout", "30"); // seconds`),
+		laravelDocs.recipe(`// Laravel reconnects once when a connection is lost outside of a transaction.
+// In a worker that runs for long: php artisan queue:work --max-time=3600`),
+		bouncerDocs.recipe(`[pgbouncer]
+tcp_keepidle = 30
+tcp_keepintvl = 5
+tcp_keepcnt = 3
+server_check_delay = 10
+server_login_retry = 3       ; the default is 15 s`),
+	}},
+	"reporting": {Lead: "Report outside of the request, once for a cause, and without a query.", Stacks: []Recipe{
+		pgxDocs.recipe(`// after the lease is released; group by SQLSTATE, not by message
+var pe *pgconn.PgError
+if errors.As(err, &pe) && pe.Code == "53300" {
+	outage.Count(err) // one mail and one event a window, with the number of the rest
+	http.Error(w, "busy", http.StatusServiceUnavailable)
+}`),
+		djangoDocs.recipe(`# settings.py: no mail for each traceback
+LOGGING["handlers"]["mail_admins"]["filters"] = ["require_debug_false", "once_a_window"]
+# once_a_window: a logging.Filter of your own, one record for an exception type in ten minutes
+# no include_html: it prints more objects, each of which may query
+# sentry_sdk: before_send must not touch the ORM; use event["exception"] alone`),
+		sqlalchemyDocs.recipe(`def before_send(event, hint):
+    # no session, no lazy attribute: only what is loaded
+    if "exc_info" in hint and isinstance(hint["exc_info"][1], OperationalError):
+        event["fingerprint"] = ["database-unavailable"]
+    return event`),
+		railsDocs.recipe(`Sentry.init do |config|
+  config.before_send = lambda do |event, hint|
+    if hint[:exception].is_a?(ActiveRecord::ConnectionNotEstablished)
+      event.fingerprint = ["database-unavailable"]
+    end
+    event # no Model.find in here
+  end
+end`),
+		nodeDocs.recipe(`Sentry.init({
+  beforeSend(event, hint) {
+    if (hint.originalException?.code === "53300") event.fingerprint = ["slots-exhausted"];
+    return event; // no pool.query in here
+  },
+});`),
+		hikariDocs.recipe(`options.setBeforeSend((event, hint) -> {
+  if (event.getThrowable() instanceof SQLTransientConnectionException)
+    event.setFingerprints(List.of("pool-timeout"));
+  return event; // no repository in here
+});`),
+		laravelDocs.recipe(`// bootstrap/app.php
+$exceptions->throttle(fn (Throwable $e) => $e instanceof QueryException
+    ? Limit::perMinute(1) : null);`),
+		bouncerDocs.recipe(`; It helps indirectly: attempts of a report wait for a server connection
+; in PgBouncer, and do not log in to PostgreSQL.
+[pgbouncer]
+query_wait_timeout = 5`),
+	}},
+	"pooler": {Lead: "Use no named prepared statement, or a PgBouncer that follows them (1.21 and later).", Stacks: []Recipe{
+		pgxDocs.recipe(`cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec // or CacheDescribe
+// with PgBouncer 1.21 and later and max_prepared_statements > 0 the default works`),
+		djangoDocs.recipe(`DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = True
+DATABASES["default"]["OPTIONS"] = {"prepare_threshold": None}`),
+		sqlalchemyDocs.recipe(`create_engine("postgresql+psycopg://…", connect_args={"prepare_threshold": None})
+# asyncpg: prepared_statement_cache_size=0 in the URL, statement_cache_size=0 in connect_args`),
+		railsDocs.recipe(`# config/database.yml
+production:
+  prepared_statements: false
+  advisory_locks: false      # migrations: connect directly`),
+		nodeDocs.recipe(`// Unnamed by default. Do not give queries a name:
+await pool.query({ text: "SELECT $1::int", values: [1] }); // no name: "…"`),
+		hikariDocs.recipe(`config.addDataSourceProperty("prepareThreshold", "0"); // pgjdbc: never a named one`),
+		laravelDocs.recipe(`// config/database.php
+'options' => [PDO::ATTR_EMULATE_PREPARES => true],`),
+		bouncerDocs.recipe(`[pgbouncer]
+max_prepared_statements = 200 ; 1.21 and later; 200 is the default since 1.24`),
+	}},
+}

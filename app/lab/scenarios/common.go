@@ -1,0 +1,57 @@
+package scenarios
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// querier is a connection, a pool, a lease or a transaction.
+type querier interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// latestPolls is what an ordinary page asks.
+func latestPolls(ctx context.Context, q querier) error {
+	var question string
+	return q.QueryRow(ctx, "SELECT question FROM polls ORDER BY id DESC LIMIT 1").Scan(&question)
+}
+
+// slowly is a query that takes d on the server.
+func slowly(ctx context.Context, q querier, d time.Duration) error {
+	_, err := q.Exec(ctx, "SELECT pg_sleep($1)", d.Seconds())
+	return err
+}
+
+// vote is what an ordinary form does.
+func vote(ctx context.Context, q querier, poll int) error {
+	_, err := q.Exec(ctx, "UPDATE polls SET votes = votes + 1 WHERE id = $1", poll)
+	return err
+}
+
+// registry remembers the connection of each thread.
+type registry struct {
+	mu    sync.Mutex
+	conns map[int]*pgx.Conn
+}
+
+func (r *registry) put(thread int, c *pgx.Conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conns == nil {
+		r.conns = map[int]*pgx.Conn{}
+	}
+	r.conns[thread] = c
+}
+
+func (r *registry) close(thread int) {
+	r.mu.Lock()
+	c := r.conns[thread]
+	delete(r.conns, thread)
+	r.mu.Unlock()
+	_ = c.Close(context.Background())
+}

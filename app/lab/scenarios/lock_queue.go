@@ -1,0 +1,59 @@
+package scenarios
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"ddtb/app/lab/scene"
+)
+
+var lockQueue = scene.Scenario{
+	Number: 15, Name: "lock-queue", Title: "everyone waits behind a waiting ALTER TABLE",
+	Family: scene.TooLong, Message: "context deadline exceeded",
+	Why: "A report reads the table in a long transaction, which harms nobody. " +
+		"ALTER TABLE wants a lock that excludes readers, so it waits for the report; and locks are first come first served. " +
+		"Every reader after it waits as well, the pool fills with them, and the application stands still.",
+	Figure: "page views failed", FixedBy: "a lock_timeout for the migration, which tries again",
+	SQL: `SELECT pid, pg_blocking_pids(pid) AS blocked_by, wait_event_type, now() - query_start AS waits, query
+FROM pg_stat_activity WHERE cardinality(pg_blocking_pids(pid)) > 0;`,
+	Recipe: "transaction", Threads: scene.Threads("taskcluster/taskcluster#3632", "strelov1/freehire#1284"),
+	Load: scene.Load{Requests: 80, Every: 20 * time.Millisecond, Patience: 4 * time.Second}, Of: 78,
+	Value: scene.Counted, Fails: lockQueueFails, Works: lockQueueWorks,
+}
+
+func lockQueueFails(s *scene.Stage) scene.Request {
+	return siteDuringMigration(s, func(ctx context.Context, pool *pgxpool.Pool) error {
+		_, err := pool.Exec(ctx, "ALTER TABLE polls ADD COLUMN closed bool") // waits as long as it takes
+		return err
+	})
+}
+
+func lockQueueWorks(s *scene.Stage) scene.Request {
+	return siteDuringMigration(s, func(ctx context.Context, pool *pgxpool.Pool) (err error) {
+		for ctx.Err() == nil {
+			_, err = pool.Exec(ctx, "SET LOCAL lock_timeout = '50ms'; ALTER TABLE polls ADD COLUMN closed bool")
+			if err == nil {
+				return nil
+			}
+			_ = scene.Sleep(ctx, 150*time.Millisecond) // readers pass
+		}
+		return err
+	})
+}
+
+// siteDuringMigration has a report as its first request, a migration as its second, and page views as the rest.
+func siteDuringMigration(s *scene.Stage, migrate func(context.Context, *pgxpool.Pool) error) scene.Request {
+	pool := s.Pool(10)
+	return func(ctx context.Context, n int) error {
+		switch n {
+		case 0:
+			_, err := pool.Exec(ctx, "BEGIN; SELECT count(*) FROM polls; SELECT pg_sleep(1.5); COMMIT")
+			return err
+		case 1:
+			return migrate(ctx, pool)
+		}
+		return ordinary(ctx, s, pool)
+	}
+}

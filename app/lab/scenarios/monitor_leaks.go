@@ -1,0 +1,72 @@
+package scenarios
+
+import (
+	"context"
+	"time"
+
+	"ddtb/app/lab/scene"
+)
+
+var monitorLeaks = scene.Scenario{
+	Number: 17, Name: "monitor-leaks", Title: "the monitoring itself piles up connections",
+	Family: scene.Leaks, Message: "FATAL: sorry, too many clients already",
+	Why: "A monitor opens a connection for each scrape. " +
+		"When the server is slow the scrape times out, and the monitor gives up without closing. " +
+		"So monitoring adds connections just when there are none to spare.",
+	Figure: "page views refused", FixedBy: "one connection, kept and used again",
+	SQL: `SELECT application_name, usename, count(*) FROM pg_stat_activity
+WHERE backend_type = 'client backend' GROUP BY 1, 2 ORDER BY 3 DESC;`,
+	Recipe: "leaks", Threads: scene.Threads("prometheus-community/postgres_exporter#941", "ankane/pghero#253"), Of: 40,
+	Load:  scene.Load{Requests: 80, Every: 15 * time.Millisecond},
+	Value: scene.Counted, Fails: monitorLeaksFails, Works: monitorLeaksWorks,
+}
+
+func monitorLeaksFails(s *scene.Stage) scene.Request {
+	return scraped(s, func(ctx context.Context) error {
+		conn, err := s.Connect(ctx)
+		if err != nil {
+			return err
+		}
+		if err := scrape(ctx, conn); err != nil {
+			return err // and the connection stays
+		}
+		return conn.Close(ctx)
+	})
+}
+
+func monitorLeaksWorks(s *scene.Stage) scene.Request {
+	one := s.Pool(1) // the monitor's, whatever happens
+	return scraped(s, func(ctx context.Context) error {
+		return scrape(ctx, one)
+	})
+}
+
+// scrape waits for a server that is too slow, as long as the scraper's limit allows.
+func scrape(_ context.Context, q querier) error {
+	_, err := q.Exec(context.Background(), "SET statement_timeout = '20ms'; SELECT pg_sleep(1)")
+	return err
+}
+
+// scraped has every second request be a scrape, and the others be page views with a connection each.
+func scraped(s *scene.Stage, scrape func(context.Context) error) scene.Request {
+	return func(ctx context.Context, n int) error {
+		if n%2 == 0 {
+			return ignoreServer(scrape(ctx))
+		}
+		conn, err := s.Connect(ctx)
+		if err != nil {
+			s.Count(1)
+			return err
+		}
+		defer func() { _ = conn.Close(ctx) }()
+		return latestPolls(ctx, conn)
+	}
+}
+
+// ignoreServer is nil for what a scrape may run into: a statement that takes too long, and no slot.
+func ignoreServer(err error) error {
+	if pgErr(err) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,72 @@
+package scenarios
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"ddtb/app/lab/scene"
+)
+
+var noRecovery = scene.Scenario{
+	Number: 24, Name: "no-recovery", Title: "the pool does not recover when the server does",
+	Family: scene.Recovery, Message: "conn closed",
+	Why: "A restart of the server closes every connection of the pool. " +
+		"This pool takes connections back without looking at them, and hands the dead ones out again. " +
+		"The server is up after a second, and the application fails until somebody restarts it.",
+	Figure: "failed once the server was back", FixedBy: "closing a lost connection when it comes back, and opening another",
+	SQL: `SELECT application_name, backend_start, pg_postmaster_start_time() AS server_start
+FROM pg_stat_activity WHERE backend_type = 'client backend'; -- an application that gave up is not in it`,
+	Recipe: "recovery", Threads: scene.Threads("psycopg/psycopg#1315", "rails/rails#20114"), Of: 40,
+	Load:   scene.Load{Requests: 120, Every: 25 * time.Millisecond},
+	During: func(s *scene.Stage) { _ = scene.Sleep(s.Context(), 300*time.Millisecond); s.Restart() },
+	Value:  scene.Counted, Fails: noRecoveryFails, Works: noRecoveryWorks,
+}
+
+func noRecoveryFails(s *scene.Stage) scene.Request {
+	pool := connections(s, 5)
+	return lateFailures(s, func(ctx context.Context) error {
+		conn := <-pool
+		defer func() { pool <- conn }() // as it is
+		return latestPolls(ctx, conn)
+	})
+}
+
+func noRecoveryWorks(s *scene.Stage) scene.Request {
+	pool := connections(s, 5)
+	return lateFailures(s, func(ctx context.Context) (err error) {
+		conn := <-pool
+		defer func() { pool <- conn }()
+		if conn == nil || conn.IsClosed() { // lost: replace it
+			if conn, err = s.Connect(ctx); err != nil {
+				return err
+			}
+		}
+		return latestPolls(ctx, conn)
+	})
+}
+
+// connections is a pool that was written in an afternoon.
+func connections(s *scene.Stage, size int) chan *pgx.Conn {
+	pool := make(chan *pgx.Conn, size)
+	for range size {
+		conn, err := s.Connect(s.Context())
+		if err != nil {
+			s.Failed(err)
+		}
+		pool <- conn
+	}
+	return pool
+}
+
+// lateFailures counts those of the last forty requests, more than a second after the restart.
+func lateFailures(s *scene.Stage, page func(context.Context) error) scene.Request {
+	return func(ctx context.Context, n int) error {
+		err := page(ctx)
+		if err != nil && n >= 80 {
+			s.Count(1)
+		}
+		return err
+	}
+}

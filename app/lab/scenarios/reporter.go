@@ -1,0 +1,51 @@
+package scenarios
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"ddtb/app/lab/scene"
+	"ddtb/app/report"
+	"ddtb/config"
+)
+
+// reporter is the application's own: it limits mails and events by cause.
+type reporter struct {
+	*report.Reporter
+	end func()
+}
+
+func newReporter(s *scene.Stage, mail config.Mail, dsn string) reporter {
+	r, err := report.New(report.Options{
+		Mail: mail, Sentry: config.Sentry{DSN: config.Secret(dsn), Environment: "lab"}, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		s.Failed(err)
+	}
+	end := sync.OnceFunc(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		defer cancel()
+		_ = r.Close(ctx) // what was not sent is not counted
+	})
+	s.Afterwards(end)
+	return reporter{r, end}
+}
+
+// report counts the failure, and returns at once.
+func (r reporter) report(err error) {
+	r.Report(report.Incident{Err: err, Request: report.Request{Method: "GET", Route: "/polls/", Path: "/polls/"}})
+}
+
+// wait sends what is due.
+func (r reporter) wait() { r.end() }
+
+// pgErr reports whether the server itself answered with the error.
+func pgErr(err error) bool {
+	_, is := errors.AsType[*pgconn.PgError](err)
+	return is
+}

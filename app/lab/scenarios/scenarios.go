@@ -1,0 +1,73 @@
+// Package scenarios holds the ways in which applications run PostgreSQL out of connections: one file each, with the
+// application that fails, the one that works, and the figure that distinguishes them. A new scenario is one more file,
+// and one more line in All.
+package scenarios
+
+import (
+	"embed"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/agnivade/levenshtein" // the nearest name, as package config finds the nearest key
+
+	"ddtb/app/lab/scene"
+)
+
+// All are the scenarios, in order.
+func All() []*scene.Scenario {
+	return []*scene.Scenario{
+		&threadLeak, &missedClose, &tooMuchAtOnce, &rowsNotClosed, &leakedTransaction, &callInsideTransaction,
+		&nestedAcquire, &streamHoldsLease, &slowQueryPileUp, &cancelSnowball, &reconnectStampede, &replicasTimesPool,
+		&hiddenSecondPool, &migrateRefused, &lockQueue, &probeConnects, &monitorLeaks, &mailStorm, &eventQuotaBurned,
+		&halfOpen, &preparedUnderPooler, &listenPinsSlot, &acquireTimeoutLeaks, &noRecovery, &noisyNeighbour,
+		&sessionStateLeak, &hookQueries, &reportAmplifies,
+	}
+}
+
+// Find is the scenario with that name. For another name the error suggests the nearest one.
+func Find(name string) (*scene.Scenario, error) {
+	all := All()
+	if i := slices.IndexFunc(all, func(s *scene.Scenario) bool { return s.Name == name }); i >= 0 {
+		return all[i], nil
+	}
+	nearest := slices.MinFunc(all, func(a, b *scene.Scenario) int {
+		return levenshtein.ComputeDistance(name, a.Name) - levenshtein.ComputeDistance(name, b.Name)
+	})
+	if len(name) > 40 {
+		name = name[:40] + "…"
+	}
+	return nil, fmt.Errorf("there is no scenario %q: did you mean %q? `ddtb lab list` shows all of them", name, nearest.Name)
+}
+
+//go:embed *.go
+var sources embed.FS
+
+// Source is the code of a variant as it was compiled: the function that ran, found by its name in its own file.
+func Source(v scene.Variant) (string, error) {
+	pc := reflect.ValueOf(v).Pointer()
+	f := runtime.FuncForPC(pc)
+	file, _ := f.FileLine(pc)
+	name := f.Name()[strings.LastIndex(f.Name(), ".")+1:]
+	text, err := sources.ReadFile(filepath.Base(file))
+	if err != nil {
+		return "", err
+	}
+	files := token.NewFileSet()
+	parsed, err := parser.ParseFile(files, file, text, parser.ParseComments)
+	if err != nil {
+		return "", err
+	}
+	for _, d := range parsed.Decls {
+		if fn, ok := d.(*ast.FuncDecl); ok && fn.Name.Name == name {
+			return string(text[files.Position(fn.Pos()).Offset:files.Position(fn.End()).Offset]), nil
+		}
+	}
+	return "", fmt.Errorf("%s has no function %s", filepath.Base(file), name)
+}

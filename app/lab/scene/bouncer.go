@@ -1,0 +1,168 @@
+package scene
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const bouncerINI = `[databases]
+* = host=127.0.0.1 port=%d
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = %d
+unix_socket_dir =
+auth_type = scram-sha-256
+auth_file = %s
+pool_mode = transaction
+default_pool_size = %d
+ignore_startup_parameters = extra_float_digits
+%s`
+
+// PgBouncer starts a real PgBouncer in transaction mode in front of the server, with that many server connections, and
+// without support for prepared statements. The result makes settings go through it.
+func (s *Stage) PgBouncer(size int) (through func(*pgx.ConnConfig)) {
+	through = func(*pgx.ConnConfig) {}
+	addr, err := s.startBouncer(size)
+	if err != nil {
+		s.Failed(err)
+		return through
+	}
+	return func(cc *pgx.ConnConfig) {
+		cc.Host, cc.Port = "127.0.0.1", uint16(addr.Port)
+		cc.Fallbacks = nil
+	}
+}
+
+func (s *Stage) startBouncer(size int) (*net.TCPAddr, error) {
+	program, err := findBouncer()
+	if err != nil {
+		return nil, err
+	}
+	addr, err := free(s.ctx)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(s.server.dir, "pgbouncer-")
+	if err != nil {
+		return nil, err
+	}
+	s.Afterwards(func() { _ = os.RemoveAll(dir) })
+	cred, err := ordinaryUser()
+	if err != nil {
+		return nil, err
+	}
+	users := filepath.Join(dir, "users.txt")
+	ini := fmt.Sprintf(bouncerINI, s.server.pg.Port(), addr.Port, users, size, noPrepared(s.ctx, program))
+	for name, text := range map[string]string{users: fmt.Sprintf("%q %q\n", appRole, s.server.password), filepath.Join(dir, "pgbouncer.ini"): ini} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			return nil, err
+		}
+		if cred != nil {
+			if err := os.Chown(name, int(cred.Uid), int(cred.Gid)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // the other user must get to its files
+		return nil, err
+	}
+	return addr, s.runBouncer(program, filepath.Join(dir, "pgbouncer.ini"), cred, addr)
+}
+
+// runBouncer has a shell watch PgBouncer: when this process ends, however it ends, the shell's input does too.
+func (s *Stage) runBouncer(program, ini string, cred *syscall.Credential, addr *net.TCPAddr) error {
+	cmd := exec.Command("/bin/sh", "-c", `"$1" -q "$2" & read _; kill -9 $!; wait`, "sh", program, ini) //nolint:noctx,gosec // ended below; our own paths
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: cred} // Ctrl-C on the terminal is ours to pass on
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = cmd.Wait() }() // it is killed
+	s.Afterwards(func() { _ = in.Close(); <-ended })
+	return s.reached(addr.String(), ended)
+}
+
+func (s *Stage) reached(addr string, ended <-chan struct{}) error {
+	ctx, cancel := context.WithTimeout(s.ctx, 5*time.Second)
+	defer cancel()
+	for {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp4", addr)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-ended:
+			return fmt.Errorf("PgBouncer ended at once; run it by hand to see why")
+		case <-ctx.Done():
+			return fmt.Errorf("PgBouncer does not answer on %s: %w", addr, ctx.Err())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// findBouncer looks also where Debian puts it, which is not in every user's PATH.
+func findBouncer() (string, error) {
+	for _, name := range []string{"pgbouncer", "/usr/sbin/pgbouncer"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("pgbouncer %w: apt-get install pgbouncer, dnf install pgbouncer, or brew install pgbouncer", ErrMissing)
+}
+
+var bouncerVersion = regexp.MustCompile(`PgBouncer (\d+)\.(\d+)`)
+
+// noPrepared is the line that turns the support for prepared statements off, which older versions don't have: they would
+// not start with it.
+func noPrepared(ctx context.Context, program string) string {
+	out, _ := exec.CommandContext(ctx, program, "--version").Output()
+	m := bouncerVersion.FindSubmatch(out)
+	if m == nil {
+		return ""
+	}
+	major, _ := strconv.Atoi(string(m[1]))
+	minor, _ := strconv.Atoi(string(m[2]))
+	if major > 1 || minor >= 21 {
+		return "max_prepared_statements = 0\n"
+	}
+	return ""
+}
+
+// ordinaryUser is the one as whom PgBouncer runs for root, who it refuses to be; nil for other users.
+func ordinaryUser() (*syscall.Credential, error) {
+	if os.Geteuid() != 0 {
+		return nil, nil
+	}
+	for _, name := range []string{"postgres", "nobody"} {
+		u, err := user.Lookup(name)
+		if err != nil {
+			continue
+		}
+		uid, err := strconv.ParseUint(u.Uid, 10, 32)
+		if err != nil {
+			return nil, err
+		}
+		gid, err := strconv.ParseUint(u.Gid, 10, 32)
+		if err != nil {
+			return nil, err
+		}
+		return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
+	}
+	return nil, fmt.Errorf("PgBouncer refuses to run as root, and there is no user postgres or nobody: run ddtb as an ordinary user")
+}

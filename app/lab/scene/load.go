@@ -1,0 +1,123 @@
+package scene
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"ddtb/db"
+)
+
+// tally counts the requests of a load.
+type tally struct {
+	mu        sync.Mutex
+	served    int
+	refused   int
+	timeouts  int
+	states    map[string]int
+	messages  map[string]int
+	latencies []time.Duration
+}
+
+func newTally() *tally { return &tally{states: map[string]int{}, messages: map[string]int{}} }
+
+// run sends the load, and returns when every request is answered.
+func (t *tally) run(ctx context.Context, l Load, request Request) {
+	var open sync.WaitGroup
+	defer open.Wait()
+	start := time.Now()
+	for n := range l.Requests {
+		due := start.Add(l.due(n))
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Until(due)):
+		}
+		open.Go(func() {
+			ctx, cancel := context.WithDeadline(ctx, due.Add(l.patience()))
+			defer cancel()
+			t.count(request(ctx, n), time.Since(due))
+		})
+	}
+}
+
+func (t *tally) count(err error, took time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.latencies = append(t.latencies, took)
+	if err == nil {
+		t.served++
+		return
+	}
+	t.refused++
+	t.messages[message(err)]++
+	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
+		t.states[pe.Code]++
+	} else if errors.Is(err, context.DeadlineExceeded) || db.CauseOf(err) == db.PoolTimeout {
+		t.timeouts++
+	}
+}
+
+// message is the error without what differs between two of the same kind.
+func message(err error) string {
+	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return fmt.Sprintf("%s: %s (SQLSTATE %s)", pe.Severity, pe.Message, pe.Code)
+	}
+	if ce, ok := errors.AsType[*db.ConnError](err); ok {
+		return ce.Error()
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "context deadline exceeded"
+	}
+	text, _, _ := strings.Cut(err.Error(), "\n")
+	return text
+}
+
+func (t *tally) now() (served, refused int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.served, t.refused
+}
+
+func (t *tally) outcome() *Outcome {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	slices.Sort(t.latencies)
+	o := &Outcome{
+		SQLStates: t.states, Timeouts: t.timeouts, Served: t.served, Refused: t.refused,
+		P50: quantile(t.latencies, 0.50), P99: quantile(t.latencies, 0.99),
+	}
+	for m, n := range t.messages {
+		if best := t.messages[o.Message]; n > best || n == best && m < o.Message {
+			o.Message = m
+		}
+	}
+	return o
+}
+
+// slower counts the requests that took longer than d.
+func (t *tally) slower(d time.Duration) (n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, l := range t.latencies {
+		if l > d {
+			n++
+		}
+	}
+	return n
+}
+
+// quantile is in milliseconds, with one digit after the point.
+func quantile(sorted []time.Duration, q float64) float64 {
+	if len(sorted) == 0 {
+		return 0
+	}
+	at := sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
+	return float64(at.Round(100*time.Microsecond)) / float64(time.Millisecond)
+}

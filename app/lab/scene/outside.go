@@ -1,0 +1,169 @@
+package scene
+
+import (
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/emersion/go-smtp" // a real SMTP conversation, for the scenario that sends mails
+
+	"ddtb/app/report/envelope"
+	"ddtb/config"
+)
+
+// Mailbox is a mail server that counts what it gets.
+type Mailbox struct {
+	Config config.Mail // the way to it
+	mails  atomic.Int64
+}
+
+// Mails is how many arrived.
+func (m *Mailbox) Mails() int { return int(m.mails.Load()) }
+
+// Mailbox starts a mail server.
+func (s *Stage) Mailbox() *Mailbox {
+	m := &Mailbox{Config: config.Default().Mail}
+	l, err := s.listen()
+	if err != nil {
+		s.Failed(err)
+		return m
+	}
+	addr := l.Addr().(*net.TCPAddr)
+	m.Config.Backend, m.Config.Host, m.Config.Port = "smtp", "127.0.0.1", addr.Port
+	m.Config.TLS, m.Config.From, m.Config.Admins = "none", "shop@localhost", []string{"admin@localhost"}
+	server := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return session{m}, nil }))
+	server.Domain, server.ErrorLog = "localhost", silent{}
+	s.serve(func() { _ = server.Serve(l) }, func() { _ = server.Close() }) // its error is that of its end
+	return m
+}
+
+// session takes every mail.
+type session struct{ box *Mailbox }
+
+func (session) Reset()                               {}
+func (session) Logout() error                        { return nil }
+func (session) Mail(string, *smtp.MailOptions) error { return nil }
+func (session) Rcpt(string, *smtp.RcptOptions) error { return nil }
+
+func (s session) Data(r io.Reader) error {
+	_, err := io.Copy(io.Discard, r)
+	s.box.mails.Add(1)
+	return err
+}
+
+type silent struct{}
+
+func (silent) Printf(string, ...any) {}
+func (silent) Println(...any)        {}
+
+// Sentry is a stand-in for Sentry with a quota: it takes so many events, and answers 429 to the rest.
+type Sentry struct {
+	DSN   string
+	quota int
+
+	mu     sync.Mutex
+	events []string
+}
+
+// Accepted is how many of the events that it took contain the text.
+func (t *Sentry) Accepted(text string) (n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range t.events {
+		if strings.Contains(e, text) {
+			n++
+		}
+	}
+	return n
+}
+
+// Sentry starts the stand-in.
+func (s *Stage) Sentry(quota int) *Sentry {
+	t := &Sentry{quota: quota}
+	t.DSN = strings.Replace(s.Web(t.take), "http://", "http://key@", 1) + "/1"
+	return t
+}
+
+func (t *Sentry) take(w http.ResponseWriter, r *http.Request) {
+	items, err := read(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, i := range items {
+		if i.Type != "event" {
+			continue
+		}
+		if len(t.events) >= t.quota {
+			w.Header().Set("Retry-After", "60")
+			http.Error(w, "the quota is used up", http.StatusTooManyRequests)
+			return
+		}
+		t.events = append(t.events, string(i.Payload))
+	}
+	_, _ = io.WriteString(w, "{}") // a client that left needs no answer
+}
+
+func read(r *http.Request) ([]envelope.Item, error) {
+	if r.Header.Get("Content-Encoding") != "gzip" {
+		return envelope.Parse(r.Body)
+	}
+	z, err := gzip.NewReader(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	return envelope.Parse(z)
+}
+
+// Web starts a web server, and returns its address.
+func (s *Stage) Web(h http.HandlerFunc) (url string) {
+	l, err := s.listen()
+	if err != nil {
+		s.Failed(err)
+		return "http://127.0.0.1:1"
+	}
+	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	s.serve(func() { _ = server.Serve(l) }, func() { _ = server.Close() }) // its error is that of its end
+	return fmt.Sprintf("http://%s", l.Addr())
+}
+
+// Slow is a service on the web that takes d for an answer. Call it with the function that is returned.
+func (s *Stage) Slow(d time.Duration) (call func(ctx context.Context) error) {
+	url := s.Web(func(_ http.ResponseWriter, r *http.Request) { _ = Sleep(r.Context(), d) })
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}
+	s.Afterwards(client.CloseIdleConnections)
+	return func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, resp.Body)
+		return errors.Join(err, resp.Body.Close())
+	}
+}
+
+func (s *Stage) listen() (net.Listener, error) {
+	var lc net.ListenConfig
+	return lc.Listen(s.ctx, "tcp4", "127.0.0.1:0")
+}
+
+// serve runs a server until the end of the half.
+func (s *Stage) serve(run, stop func()) {
+	ended := make(chan struct{})
+	go func() { defer close(ended); run() }()
+	s.Afterwards(func() { stop(); <-ended })
+}

@@ -1,0 +1,205 @@
+// Package scene is the harness of the lab. It runs a Scenario twice under the same load on a real PostgreSQL, once
+// without the fix and once with it, and decides from what it counted whether the failure was reproduced and fixed.
+//
+// It promises that
+//
+//   - every figure is counted: backends on the server, by a superuser's session every 25 ms; requests and errors at
+//     the client; latency from the moment at which a request was due, so a slow server can't hide its queue;
+//   - the server is private: it has few slots, its own directory and port, and is removed at the end;
+//   - each variant starts on an empty server, and leaves no backend, goroutine or process behind;
+//   - a run is bounded in requests and time, and ends within a second when its context ends.
+//
+// It knows no scenario, no page and no command.
+package scene
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Threads are the public threads "owner/repository#number" on GitHub.
+func Threads(refs ...string) (links []Link) {
+	for _, ref := range refs {
+		repository, number, _ := strings.Cut(ref, "#")
+		url := "https://github.com/" + repository + "/issues/" + number
+		if repository == "debusine" {
+			url = "https://salsa.debian.org/freexian-team/debusine/-/issues/" + number
+		}
+		links = append(links, Link{ref, url})
+	}
+	return links
+}
+
+// Family groups scenarios by what goes wrong.
+type Family string
+
+// The five families, in the order in which they are shown.
+const (
+	Leaks     Family = "leaks"
+	TooMany   Family = "too many at once"
+	TooLong   Family = "holding too long"
+	Recovery  Family = "recovery"
+	Reporting Family = "reporting"
+)
+
+// Families are all of them, in order.
+var Families = []Family{Leaks, TooMany, TooLong, Recovery, Reporting}
+
+// Link is a place on the web.
+type Link struct{ Text, URL string }
+
+// Request is one request to the application of a scenario, the n-th of its load, from 0. Its context ends when the
+// client loses patience. The error is what the user gets.
+type Request func(ctx context.Context, n int) error
+
+// Variant sets the application of a scenario up, without the fix or with it.
+type Variant func(*Stage) Request
+
+// Load is the same for both variants. It is open-loop: requests come when they are due, however slow the answers are.
+type Load struct {
+	Requests int
+	Every    time.Duration // between two requests; 0: all at once
+	Burst    int           // requests that come together; 0: 1
+	Patience time.Duration // of the client, from the moment at which its request was due; 0: 1 s
+}
+
+func (l Load) patience() time.Duration {
+	if l.Patience == 0 {
+		return time.Second
+	}
+	return l.Patience
+}
+
+func (l Load) due(n int) time.Duration { return time.Duration(n/max(1, l.Burst)) * l.Every }
+
+// Scenario is one way in which applications run PostgreSQL out of connections.
+type Scenario struct {
+	Number  int
+	Name    string // as in `ddtb lab run NAME`
+	Title   string // what happens, in a line
+	Family  Family
+	Message string // what users see
+	Why     string // the mechanism, in three sentences
+	Figure  string // what Value counts, such as "requests refused"
+	FixedBy string // completes "fixed by …"
+	Note    string // what the reader must know to compare the figures; may be empty
+	SQL     string // one statement that shows it on the reader's own server
+	Recipe  string // the group of recipes for other stacks
+	Threads []Link // where it was reported
+
+	Slots     int // that applications can use; 0: 20
+	Load      Load
+	Setup     func(*Stage)     // before both variants; may be nil
+	During    func(*Stage)     // beside the load; may be nil
+	Value     func(*Stage) int // the figure; nil: the requests that failed
+	Of        int              // what the figure is a part of; 0: the requests
+	Tolerated int              // the highest figure that counts as fixed
+	Fails     Variant          // without the fix
+	Works     Variant          // with it
+}
+
+const defaultSlots = 20
+
+// ServerSlots is how many connections the server of its runs has for applications.
+func (s *Scenario) ServerSlots() int {
+	if s.Slots == 0 {
+		return defaultSlots
+	}
+	return s.Slots
+}
+
+func (s *Scenario) of() int {
+	if s.Of == 0 {
+		return s.Load.Requests
+	}
+	return s.Of
+}
+
+// The two halves of a run.
+const (
+	Failure = "failure"
+	Fix     = "fix"
+)
+
+// Sample is the state at one moment of a run.
+type Sample struct {
+	At       time.Duration // since the load began
+	Backends int           // of the scenario on the server
+	Active   int           // of these, at work
+	InTx     int           // of these, idle in a transaction
+	Served   int           // requests so far
+	Refused  int
+}
+
+// Outcome is what one half of a run showed.
+type Outcome struct {
+	Value     int            `json:"value"`
+	Of        int            `json:"of"`
+	Peak      int            `json:"peak_backends"`
+	Slots     int            `json:"slots"`
+	SQLStates map[string]int `json:"sqlstates"` // the server's codes for the requests that failed
+	Timeouts  int            `json:"timeouts"`  // requests that failed because the client or a queue lost patience
+	Served    int            `json:"served"`
+	Refused   int            `json:"refused"`
+	P50       float64        `json:"p50_ms"` // of all requests, from the moment at which each was due
+	P99       float64        `json:"p99_ms"`
+	Message   string         `json:"message,omitempty"` // of the failure that was most frequent
+	Samples   []Sample       `json:"-"`
+}
+
+// State is the server's code of most failures, or "".
+func (o *Outcome) State() (code string) {
+	for c, n := range o.SQLStates {
+		if n > o.SQLStates[code] || n == o.SQLStates[code] && c < code {
+			code = c
+		}
+	}
+	return code
+}
+
+// Result is a run of a scenario.
+type Result struct {
+	Number     int      `json:"number"`
+	Name       string   `json:"name"`
+	Title      string   `json:"title"`
+	Figure     string   `json:"figure"`
+	Failure    *Outcome `json:"failure,omitempty"`
+	Fix        *Outcome `json:"fix,omitempty"`
+	Reproduced bool     `json:"reproduced"`
+	Fixed      bool     `json:"fixed"`
+	Seconds    float64  `json:"seconds"`
+	Error      string   `json:"error,omitempty"` // why it could not be run to its end
+
+	FixedBy string    `json:"-"`
+	At      time.Time `json:"-"`
+	Server  string    `json:"-"` // the version of PostgreSQL
+}
+
+// OK reports whether each half that ran showed what it should.
+func (r *Result) OK() bool {
+	return r.Error == "" && (r.Failure == nil || r.Reproduced) && (r.Fix == nil || r.Fixed)
+}
+
+// Verdict says in words what the run showed.
+func (r *Result) Verdict() string {
+	switch {
+	case r.Error != "":
+		return "could not be run: " + r.Error
+	case r.Failure != nil && !r.Reproduced:
+		return "not reproduced"
+	case r.Fix == nil:
+		return "reproduced"
+	case !r.Fixed && r.Failure == nil:
+		return "not fixed"
+	case !r.Fixed:
+		return "reproduced; not fixed"
+	case r.Failure == nil:
+		return "fixed by " + r.FixedBy
+	}
+	return "reproduced; fixed by " + r.FixedBy
+}
+
+// Words are the outcome's figure in words: "105 of 200 requests refused".
+func (r *Result) Words(o *Outcome) string { return fmt.Sprintf("%d of %d %s", o.Value, o.Of, r.Figure) }

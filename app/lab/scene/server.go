@@ -1,0 +1,238 @@
+package scene
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"ddtb/config"
+	"ddtb/db/localpg"
+)
+
+const (
+	dirPrefix    = "ddtb-lab-"
+	database     = "lab"
+	appRole      = "lab"       // as whom scenarios connect
+	otherRole    = "neighbour" // another application on the server
+	reserved     = 3           // superuser_reserved_connections, PostgreSQL's default
+	ownSessions  = 2           // of the lab: it samples, and it prepares
+	stopPatience = 10 * time.Second
+)
+
+// Server is the lab's private PostgreSQL. One run at a time uses it. It starts at the first run.
+type Server struct {
+	log      *slog.Logger
+	dir      string
+	lock     *os.File // held as long as the lab is there, also while its PostgreSQL restarts
+	password string
+
+	mu       sync.Mutex // held while the server starts or stops
+	options  localpg.Options
+	pg       *localpg.Server // nil: not started yet
+	slots    int
+	version  string
+	operator *pgx.Conn // a superuser's
+	watcher  *pgx.Conn // another's, of the sampler alone; kept between runs, so that it always has its slot
+}
+
+// Open makes the lab's server in a directory of its own below the system's temporary one. What an earlier lab left
+// there when it was killed is removed. Close it.
+func Open(ctx context.Context, log *slog.Logger) (*Server, error) {
+	removeLeftovers(ctx, log)
+	dir, err := os.MkdirTemp("", dirPrefix)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return &Server{
+		log: log, dir: dir, lock: lock, password: rand.Text(),
+		options: localpg.Options{
+			Dir: filepath.Join(dir, "pg"), Volatile: true,
+			Settings: map[string]string{"superuser_reserved_connections": fmt.Sprint(reserved)},
+		},
+	}, os.Chmod(dir, 0o711) //nolint:gosec // for root the server runs as another user, who must get to its own part
+}
+
+// lockDir keeps the directory from other labs. The kernel drops the lock with the process, however that ends.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// removeLeftovers removes the directories of labs that don't run any more: their lock is free.
+func removeLeftovers(ctx context.Context, log *slog.Logger) {
+	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*")) // fails for a malformed pattern alone
+	for _, dir := range dirs {
+		if err := removeLeftover(ctx, dir); err != nil {
+			log.Warn("what an earlier lab left can't be removed", "dir", dir, "error", err)
+		}
+	}
+}
+
+// removeLeftover leaves a directory alone that is in use, is just being made, or is not ours.
+func removeLeftover(ctx context.Context, dir string) error {
+	pg := filepath.Join(dir, "pg")
+	if _, err := os.Lstat(pg); err != nil {
+		return nil
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil
+	}
+	return errors.Join(localpg.Remove(ctx, pg), os.RemoveAll(dir), lock.Close())
+}
+
+// Version is PostgreSQL's, or "" before the first run.
+func (s *Server) Version() string { return s.version }
+
+// Close stops the server and removes its data. It may be called twice.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lock == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
+	defer cancel()
+	var errs []error
+	if s.pg != nil {
+		if s.watcher != nil {
+			_ = s.watcher.Close(ctx) // the server may be gone already
+		}
+		errs = append(errs, s.stop(ctx), localpg.Remove(ctx, s.options.Dir))
+		s.pg = nil
+	}
+	errs = append(errs, os.RemoveAll(s.dir), s.lock.Close())
+	s.lock = nil
+	return errors.Join(errs...)
+}
+
+// ensure has the server run with that many slots for applications, and nothing else on it.
+func (s *Server) ensure(ctx context.Context, slots int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pg != nil && s.slots == slots && s.operator != nil && !s.operator.IsClosed() {
+		return s.prepare(ctx)
+	}
+	if s.pg != nil {
+		if err := s.stop(ctx); err != nil {
+			return err
+		}
+	}
+	s.slots, s.options.MaxConnections = slots, slots+reserved+ownSessions
+	if err := s.start(ctx); err != nil {
+		return err
+	}
+	return s.prepare(ctx)
+}
+
+func (s *Server) start(ctx context.Context) error {
+	first := s.pg == nil
+	pg, err := localpg.Start(ctx, s.options)
+	if err != nil {
+		return err
+	}
+	s.pg, s.version = pg, pg.Version()
+	s.options.Port = pg.Port() // the next start is a restart, for the clients
+	if first {
+		if err := s.makeRoles(ctx); err != nil {
+			return fmt.Errorf("the lab's database: %w", err)
+		}
+	}
+	s.operator, err = pg.Connect(ctx, database)
+	return err
+}
+
+func (s *Server) stop(ctx context.Context) error {
+	if s.operator != nil {
+		_ = s.operator.Close(ctx) // the server may be gone already
+		s.operator = nil
+	}
+	return s.pg.Crash(ctx) // nobody wants the data: no checkpoint
+}
+
+func (s *Server) makeRoles(ctx context.Context) error {
+	conn, err := s.pg.Connect(ctx, "postgres")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	for _, sql := range []string{
+		"CREATE ROLE " + appRole + " LOGIN PASSWORD '" + s.password + "'",
+		"CREATE ROLE " + otherRole + " LOGIN PASSWORD '" + s.password + "'",
+		"CREATE DATABASE " + database + " OWNER " + appRole,
+	} {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prepare ends every session but the lab's own, waits until they are gone, and fills the table anew.
+func (s *Server) prepare(ctx context.Context) error {
+	if err := s.endSessions(ctx); err != nil {
+		return err
+	}
+	_, err := s.operator.Exec(ctx, `
+		ALTER ROLE `+otherRole+` CONNECTION LIMIT -1;
+		DROP TABLE IF EXISTS polls;
+		CREATE TABLE polls (id int PRIMARY KEY, question text NOT NULL, votes int NOT NULL DEFAULT 0);
+		ALTER TABLE polls OWNER TO `+appRole+`;
+		INSERT INTO polls SELECT n, 'What''s up?' FROM generate_series(1, 1000) n`)
+	return err
+}
+
+// connect is a superuser's session. While the server restarts it waits.
+func (s *Server) connect(ctx context.Context) (*pgx.Conn, error) {
+	s.mu.Lock()
+	pg := s.pg
+	s.mu.Unlock()
+	return pg.Connect(ctx, database)
+}
+
+func (s *Server) endSessions(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, stopPatience)
+	defer cancel()
+	for {
+		var left int
+		if err := s.operator.QueryRow(ctx, `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+			WHERE backend_type = 'client backend' AND usename IS DISTINCT FROM '`+localpg.Superuser+`'`).Scan(&left); err != nil {
+			return fmt.Errorf("end the sessions of the run before: %w", err)
+		}
+		if left == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d sessions of the run before do not end: %w", left, ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// config is a role's way to the server.
+func (s *Server) config(role string) config.Database {
+	cfg, way := config.Default().Databases["default"], s.pg.Config(database)
+	cfg.Name, cfg.User, cfg.Password = database, role, config.Secret(s.password)
+	cfg.Host, cfg.Port, cfg.SSLMode = way.Host, way.Port, way.SSLMode
+	return cfg
+}

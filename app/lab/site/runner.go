@@ -1,0 +1,264 @@
+package site
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"html/template"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"ddtb/app/lab/scenarios"
+	"ddtb/app/lab/scene"
+)
+
+const (
+	maxQueue   = 10               // runs that wait
+	idleServer = 30 * time.Second // the lab's server stays for the next run
+	drawEvery  = 200 * time.Millisecond
+)
+
+// job is a run that waits or goes on.
+type job struct {
+	scenario *scene.Scenario
+	only     string
+	half     string // "": it waits
+	samples  map[string][]scene.Sample
+	drawn    time.Time
+}
+
+// runner runs one job at a time, in the order in which they came.
+type runner struct {
+	log    *slog.Logger
+	ctx    context.Context
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+	more   chan struct{} // buffered: there is a job
+
+	mu      sync.Mutex
+	jobs    []*job // the first may be running
+	running bool   // the goroutine is there
+	latest  map[string]*scene.Result
+	changed chan struct{} // closed when something changed
+}
+
+func newRunner(log *slog.Logger) *runner {
+	r := &runner{log: log, more: make(chan struct{}, 1), latest: map[string]*scene.Result{}, changed: make(chan struct{})}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	return r
+}
+
+func (r *runner) close() {
+	r.cancel()
+	r.work.Wait()
+}
+
+// notify wakes those who watch. The lock is held.
+func (r *runner) notify() {
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// add puts a run into the queue, unless the scenario is in it already. It reports whether there was room.
+func (r *runner) add(s *scene.Scenario, only string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if slices.ContainsFunc(r.jobs, func(j *job) bool { return j.scenario == s }) {
+		return true
+	}
+	if len(r.jobs) > maxQueue || r.ctx.Err() != nil {
+		return false
+	}
+	r.jobs = append(r.jobs, &job{scenario: s, only: only, samples: map[string][]scene.Sample{}})
+	r.notify()
+	if !r.running {
+		r.running = true
+		r.work.Go(r.run)
+	}
+	select {
+	case r.more <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+// run works the queue off, and ends, with the server, when nothing has come for a while.
+func (r *runner) run() {
+	server, err := scene.Open(r.ctx, r.log)
+	defer func() {
+		if server != nil {
+			if err := server.Close(); err != nil {
+				r.log.Warn("the lab's server did not end in order", "error", err)
+			}
+		}
+	}()
+	for {
+		if j := r.first(); j != nil {
+			r.play(server, err, j)
+			continue
+		}
+		select {
+		case <-r.more:
+		case <-r.ctx.Done():
+			r.idle()
+			return
+		case <-time.After(idleServer):
+			if r.idle() {
+				return
+			}
+		}
+	}
+}
+
+// idle reports whether there is nothing to do; then the next job starts a goroutine of its own.
+func (r *runner) idle() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.jobs) > 0 && r.ctx.Err() == nil {
+		return false
+	}
+	r.running = false
+	return true
+}
+
+func (r *runner) first() *job {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.jobs) == 0 || r.ctx.Err() != nil {
+		return nil
+	}
+	return r.jobs[0]
+}
+
+func (r *runner) play(server *scene.Server, openErr error, j *job) {
+	result := &scene.Result{Number: j.scenario.Number, Name: j.scenario.Name, Title: j.scenario.Title, Figure: j.scenario.Figure, At: time.Now()}
+	if openErr != nil {
+		result.Error = openErr.Error()
+	} else {
+		result = server.Run(r.ctx, j.scenario, scene.Plan{
+			Only: j.only, Before: func(half string, _ *scene.Scenario) { r.begin(j, half) },
+			Observe: func(half string, s scene.Sample) { r.observe(j, half, s) },
+		})
+	}
+	if result.Error != "" && r.ctx.Err() == nil {
+		r.log.Warn("a scenario of the lab could not be run", "scenario", result.Name, "error", result.Error)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.keep(result)
+	r.jobs = r.jobs[1:]
+	r.notify()
+}
+
+// keep remembers the result. Of a run of one half the other half stays as it was. The lock is held.
+func (r *runner) keep(result *scene.Result) {
+	if old := r.latest[result.Name]; old != nil && result.Error == "" {
+		if result.Failure == nil {
+			result.Failure, result.Reproduced = old.Failure, old.Reproduced
+		}
+		if result.Fix == nil {
+			result.Fix, result.Fixed = old.Fix, old.Fixed
+		}
+	}
+	r.latest[result.Name] = result
+}
+
+func (r *runner) begin(j *job, half string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	j.half = half
+	r.notify()
+}
+
+func (r *runner) observe(j *job, half string, s scene.Sample) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	j.samples[half] = append(j.samples[half], s)
+	if time.Since(j.drawn) >= drawEvery {
+		j.drawn = time.Now()
+		r.notify()
+	}
+}
+
+func (r *runner) result(name string) *scene.Result {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.latest[name]
+}
+
+// results are the latest ones, in the order of the scenarios.
+func (r *runner) results() (list []*scene.Result) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range scenarios.All() {
+		if x := r.latest[s.Name]; x != nil {
+			list = append(list, x)
+		}
+	}
+	return list
+}
+
+// queue is who runs and who waits, by name.
+type queue []string
+
+func (q queue) has(name string) bool { return slices.Contains(q, name) }
+
+func (r *runner) queued() (q queue) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, j := range r.jobs {
+		q = append(q, j.scenario.Name)
+	}
+	return q
+}
+
+// picture is the run as it stands, as HTML; "" when the scenario neither runs nor waits.
+func (r *runner) picture(name string) template.HTML {
+	html, _ := r.watch(name)
+	return html
+}
+
+// watch is picture, with a channel that is closed when it has changed.
+func (r *runner) watch(name string) (template.HTML, <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, j := range r.jobs {
+		if j.scenario.Name == name {
+			return j.draw(i), r.changed
+		}
+	}
+	return "", r.changed
+}
+
+// draw is the job's halves so far, or its place in the queue. The runner's lock is held.
+func (j *job) draw(place int) template.HTML {
+	var b bytes.Buffer
+	if j.half == "" && place > 0 {
+		fmt.Fprintf(&b, `<p role="status">It waits. Runs before it: %d.</p>`, place)
+		return template.HTML(b.String()) //nolint:gosec // a number
+	}
+	if j.half == "" {
+		return `<p role="status">The server of the lab starts.</p>`
+	}
+	b.WriteString(`<div class="halves">`)
+	for _, half := range []string{scene.Failure, scene.Fix} {
+		if samples := j.samples[half]; len(samples) > 0 {
+			last := samples[len(samples)-1]
+			caption := map[string]string{scene.Failure: "Without the fix", scene.Fix: "With the fix"}[half]
+			fmt.Fprintf(&b, `<figure class="card"><figcaption><strong>%s:</strong> %d backends, %d served, %d refused</figcaption>%s</figure>`,
+				caption, last.Backends, last.Served, last.Refused, svg(samples, j.scenario.ServerSlots(), caption))
+		}
+	}
+	b.WriteString(`</div>`)
+	return template.HTML(b.String()) //nolint:gosec // numbers, and a chart that escapes
+}
+
+// event is the picture as EventSource takes it. HTML without line breaks is one line of data.
+func event(picture template.HTML) []byte {
+	if picture == "" {
+		return []byte("event: done\ndata: {}\n\n")
+	}
+	return []byte("event: picture\ndata: " + string(picture) + "\n\n")
+}

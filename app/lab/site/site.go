@@ -1,0 +1,219 @@
+// Package site holds the lab's pages, /lab/: the index of the scenarios, a page for each, where staff run it and
+// everyone sees it live and its latest result; and the report, the same as one file.
+//
+// It promises that one run goes on at a time, that the queue before it is visible and bounded, that a browser which
+// leaves changes nothing, and that every page works without JavaScript. A run never touches the application's
+// database: the lab has a PostgreSQL of its own, started for the first run, and stopped when nothing was run for a while.
+package site
+
+import (
+	"bytes"
+	"embed"
+	"html/template"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"ddtb/app/auth"
+	"ddtb/app/fault"
+	"ddtb/app/lab/recipes"
+	"ddtb/app/lab/scenarios"
+	"ddtb/app/lab/scene"
+	"ddtb/app/web"
+	"ddtb/db/activity"
+)
+
+var (
+	//go:embed templates
+	templateFS embed.FS
+	//go:embed static
+	staticFS embed.FS
+
+	// Files are the static files of the pages.
+	Files = web.MustFiles("lab", staticFS)
+	pages = web.MustTemplates(templateFS, template.FuncMap{"static": Files.URL, "chart": outcomeSVG})
+)
+
+// Path is where the index is.
+const Path = "/lab/"
+
+// Site is the lab's pages.
+type Site struct {
+	runner  *runner
+	enabled func() bool
+}
+
+// New makes the pages. They are there while enabled says so.
+func New(enabled func() bool, log *slog.Logger) *Site { return &Site{newRunner(log), enabled} }
+
+// Close ends the run under way, the streams, and the lab's server. It may be called twice.
+func (s *Site) Close() { s.runner.close() }
+
+// Route is an address of the lab.
+type Route struct {
+	Method, Path string
+	Handler      echo.HandlerFunc
+}
+
+// Routes are the addresses. They need auth's Middleware above them, and no scope of the database.
+func (s *Site) Routes() []Route {
+	return []Route{
+		{http.MethodGet, Path, s.guard(s.index)},
+		{http.MethodGet, Path + "report.html", s.guard(s.report)},
+		{http.MethodGet, Path + ":name/", s.guard(s.show)},
+		{http.MethodPost, Path + ":name/", s.guard(s.run)},
+		{http.MethodGet, Path + ":name/live", s.guard(s.live)},
+	}
+}
+
+func (s *Site) guard(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		if !s.enabled() {
+			return fault.New(fault.NotFound, "The lab is off. To turn it on, set enabled = true under [test] in the configuration file.")
+		}
+		return next(c)
+	}
+}
+
+// family is a group of cards.
+type family struct {
+	Name  scene.Family
+	Cards []card
+}
+
+type card struct {
+	*scene.Scenario
+	Result *scene.Result // nil: not run yet
+}
+
+func (s *Site) index(c echo.Context) error {
+	var families []family
+	for _, name := range scene.Families {
+		f := family{Name: name}
+		for _, x := range scenarios.All() {
+			if x.Family == name {
+				f.Cards = append(f.Cards, card{x, s.runner.result(x.Name)})
+			}
+		}
+		families = append(families, f)
+	}
+	return pages.Render(c, http.StatusOK, "lab.html", map[string]any{
+		"Families": families, "Queue": s.runner.queued(), "Count": len(scenarios.All()), "Results": len(s.runner.results()) > 0,
+	})
+}
+
+// report is the latest results, as `ddtb lab run --report` writes them.
+func (s *Site) report(c echo.Context) error {
+	results := s.runner.results()
+	if len(results) == 0 {
+		return c.Redirect(http.StatusSeeOther, Path) // nothing has been run yet
+	}
+	var page bytes.Buffer
+	if err := WriteReport(&page, results, results[0].Server); err != nil {
+		return err
+	}
+	// It is for keeping: here its style, which is in the file itself, would be refused by the policy of all pages.
+	c.Response().Header().Set(echo.HeaderContentDisposition, `attachment; filename="ddtb-lab.html"`)
+	return c.HTMLBlob(http.StatusOK, page.Bytes())
+}
+
+// code is a variant as it ran.
+type code struct{ Fails, Works string }
+
+func sourceOf(x *scene.Scenario) (code, error) {
+	fails, err := scenarios.Source(x.Fails)
+	if err != nil {
+		return code{}, err
+	}
+	works, err := scenarios.Source(x.Works)
+	return code{fails, works}, err
+}
+
+func (s *Site) show(c echo.Context) error {
+	x, err := scenarios.Find(c.Param("name"))
+	if err != nil {
+		return fault.New(fault.NotFound, "%v", err)
+	}
+	source, err := sourceOf(x)
+	if err != nil {
+		return err
+	}
+	user, err := auth.UserFrom(c.Request().Context())
+	staff := err == nil && user != nil && user.Staff // where nobody can be asked, the page is for readers
+	queue := s.runner.queued()
+	return pages.Render(c, http.StatusOK, "scenario.html", map[string]any{
+		"S": x, "Code": source, "Result": s.runner.result(x.Name), "User": user, "Staff": staff, "Queue": queue,
+		"Running": queue.has(x.Name), "Live": s.runner.picture(x.Name), "Doctor": doctorOn(x.Name), "Recipes": recipes.Of(x.Recipe),
+		"Next": c.Request().URL.Path,
+	})
+}
+
+// doctorOn is what `ddtb db-connections doctor` says of the scenario.
+func doctorOn(name string) activity.Scenario {
+	for _, d := range activity.Scenarios() {
+		if d.Name == name {
+			return d
+		}
+	}
+	return activity.Scenario{}
+}
+
+// run puts a run into the queue, for staff.
+func (s *Site) run(c echo.Context) error {
+	x, err := scenarios.Find(c.Param("name"))
+	if err != nil {
+		return fault.New(fault.NotFound, "%v", err)
+	}
+	user, err := auth.Recheck(c.Request().Context())
+	switch {
+	case err != nil:
+		return err
+	case user == nil || !user.Staff:
+		return fault.New(fault.Forbidden, "Only staff can run a scenario. Log in at /admin/, or run it yourself: ddtb lab run %s", x.Name)
+	}
+	only := c.FormValue("only")
+	if only != "" && only != scene.Failure && only != scene.Fix {
+		return fault.New(fault.Invalid, "only is failure, fix, or empty.")
+	}
+	if !s.runner.add(x, only) {
+		return fault.New(fault.Busy, "The queue is full. Wait until a run has ended, then try again.")
+	}
+	return c.Redirect(http.StatusSeeOther, Path+x.Name+"/")
+}
+
+const writeTimeout = 5 * time.Second // a viewer who does not take an event for so long is dropped
+
+// live sends the picture of the scenario's run whenever it changes, and "done" when it has ended.
+func (s *Site) live(c echo.Context) error {
+	x, err := scenarios.Find(c.Param("name"))
+	if err != nil {
+		return fault.New(fault.NotFound, "%v", err)
+	}
+	h := c.Response().Header()
+	h.Set(echo.HeaderContentType, "text/event-stream")
+	h.Set(echo.HeaderCacheControl, "no-store")
+	h.Set("X-Accel-Buffering", "no") // nginx would collect events
+	if c.Request().Method == http.MethodHead {
+		return c.NoContent(http.StatusOK)
+	}
+	c.Response().WriteHeader(http.StatusOK)
+	wire := http.NewResponseController(c.Response().Writer)
+	for {
+		picture, changed := s.runner.watch(x.Name)
+		if err := wire.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+			return nil // the response has begun, so there is nobody to tell
+		}
+		if _, err := c.Response().Write(event(picture)); err != nil || wire.Flush() != nil || picture == "" {
+			return nil
+		}
+		select {
+		case <-c.Request().Context().Done():
+			return nil
+		case <-s.runner.ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}

@@ -1,0 +1,10 @@
+// A run, live: the server draws it, and sends the drawing whenever it has changed. Without this script the page loads
+// itself again instead.
+"use strict";
+
+const live = document.getElementById("live");
+if (live?.dataset.stream) {
+  const source = new EventSource(live.dataset.stream);
+  source.addEventListener("picture", e => { live.innerHTML = e.data; });
+  source.addEventListener("done", () => { source.close(); location.reload(); });
+}

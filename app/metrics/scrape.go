@@ -1,0 +1,101 @@
+package metrics
+
+import (
+	"bytes"
+	"compress/gzip"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// renderEvery is how much time passes at least between the beginnings of two renderings: whoever scrapes how often,
+// there is no more work than that.
+const renderEvery = 50 * time.Millisecond
+
+// Handler answers scrapes, and logs what can't be gathered. The figures are no older than the request, and whoever
+// comes while others are waiting for theirs gets the same. A client that hangs up is no failure.
+func (m *Metrics) Handler(log *slog.Logger) echo.HandlerFunc {
+	s := &scrapes{render: promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
+		ErrorLog:           slog.NewLogLogger(log.Handler(), slog.LevelError),
+		ErrorHandling:      promhttp.ContinueOnError,
+		DisableCompression: true,
+	})}
+	return func(c echo.Context) error {
+		page := s.next()
+		h := c.Response().Header()
+		h.Set(echo.HeaderVary, echo.HeaderAcceptEncoding)
+		body := page.body.Bytes()
+		if page.status == http.StatusOK && strings.Contains(c.Request().Header.Get(echo.HeaderAcceptEncoding), "gzip") {
+			h.Set(echo.HeaderContentEncoding, "gzip")
+			body = page.gzipped()
+		}
+		return c.Blob(page.status, page.header.Get(echo.HeaderContentType), body)
+	}
+}
+
+// scrapes renders the figures once for all who wait for them.
+type scrapes struct {
+	render http.Handler
+
+	mu      sync.Mutex
+	waiting *rendering // the next one, if somebody waits for it
+	turn    sync.Mutex // held while figures are rendered
+	began   time.Time  // of the last one; for who holds turn
+}
+
+// next is a rendering that begins after the call.
+func (s *scrapes) next() *rendering {
+	s.mu.Lock()
+	page := s.waiting
+	if page != nil {
+		s.mu.Unlock()
+		<-page.done // soon: nothing is asked over a network for it
+		return page
+	}
+	page = &rendering{status: http.StatusOK, header: http.Header{}, done: make(chan struct{})}
+	page.gzipped = sync.OnceValue(page.compress)
+	s.waiting = page
+	s.mu.Unlock()
+
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	defer close(page.done)
+	<-time.After(time.Until(s.began.Add(renderEvery))) // bounded by renderEvery
+	s.mu.Lock()
+	s.waiting = nil // whoever comes now is owed figures of after that
+	s.mu.Unlock()
+	s.began = time.Now()
+	s.render.ServeHTTP(page, &http.Request{Method: http.MethodGet, Header: http.Header{}})
+	return page
+}
+
+// rendering is an answer to a scrape, in memory. It is an http.ResponseWriter.
+type rendering struct {
+	status  int
+	header  http.Header
+	body    bytes.Buffer
+	gzipped func() []byte
+	done    chan struct{}
+}
+
+// Header is part of http.ResponseWriter.
+func (r *rendering) Header() http.Header { return r.header }
+
+// WriteHeader is part of http.ResponseWriter.
+func (r *rendering) WriteHeader(status int) { r.status = status }
+
+// Write is part of http.ResponseWriter.
+func (r *rendering) Write(p []byte) (int, error) { return r.body.Write(p) }
+
+func (r *rendering) compress() []byte {
+	var b bytes.Buffer
+	w, _ := gzip.NewWriterLevel(&b, gzip.BestSpeed) // a level that there is
+	_, _ = w.Write(r.body.Bytes())                  // into memory
+	_ = w.Close()
+	return b.Bytes()
+}

@@ -1,0 +1,234 @@
+package report
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"ddtb/db"
+)
+
+// InternalError is the cause of whatever has no other: a bug, or an unexpected error.
+const InternalError = "internal error"
+
+// Incident is one failed request. Only Err is needed. Its strings are copied and cut, so that it keeps no memory of
+// the request alive.
+type Incident struct {
+	Err     error
+	Request Request
+
+	// What was known of the database without a query.
+	Slots   string   // "97 of 97 usable slots are taken"
+	Holders []string // "12.3 s  store.go:42 polls.(*Store).Latest", oldest first; 20 are kept
+}
+
+// Request is what may be sent of a request: no header but the user agent, no form value, and of the query only what
+// can't be a secret.
+type Request struct{ Method, Route, Path, Query, ClientIP, ID, UserAgent string }
+
+// RequestOf takes from r what may be sent. route is the pattern, as "/polls/:id/": it groups failures. The framework
+// knows it, clientIP and id.
+func RequestOf(r *http.Request, route, clientIP, id string) Request {
+	return Request{
+		Method: r.Method, Route: route, Path: r.URL.Path, Query: safeQuery(r.URL.RawQuery),
+		ClientIP: clientIP, ID: id, UserAgent: r.UserAgent(),
+	}
+}
+
+func (r Request) cut() Request {
+	return Request{line(r.Method), line(r.Route), line(r.Path), line(r.Query), line(r.ClientIP), line(r.ID), line(r.UserAgent)}
+}
+
+var harmless = regexp.MustCompile(`^[0-9]{1,6}$`)
+
+// safeQuery keeps the names of a query string, and the values that are short numbers, as "page=2", unless the name
+// says that it is a secret.
+func safeQuery(raw string) string {
+	values, err := url.ParseQuery(cut(raw, maxText))
+	if err != nil {
+		return "[unreadable]"
+	}
+	var parts []string
+	for name, all := range values {
+		for _, v := range all {
+			if !harmless.MatchString(v) || secretName.MatchString(name) {
+				v = "…"
+			}
+			parts = append(parts, line(name)+"="+v)
+		}
+	}
+	slices.Sort(parts)
+	return cut(strings.Join(parts, "&"), maxLine)
+}
+
+// Causes that are neither bugs nor failures to get a connection.
+const deadlineExceeded = "deadline exceeded"
+
+var causeBySQLState = map[string]string{
+	pgerrcode.QueryCanceled: "statement timeout", pgerrcode.LockNotAvailable: "lock timeout",
+	pgerrcode.ReadOnlySQLTransaction: "read-only database", pgerrcode.DiskFull: "disk full",
+	pgerrcode.OutOfMemory: "out of memory",
+}
+
+// CauseOf is why a request failed with err: a cause of package db, what the server's SQLSTATE says, a deadline, or
+// InternalError. It is one of Causes.
+func CauseOf(err error) string {
+	if cause := db.CauseOf(err); cause != "" {
+		return string(cause)
+	}
+	if pe, ok := errors.AsType[*pgconn.PgError](err); ok && causeBySQLState[pe.Code] != "" {
+		return causeBySQLState[pe.Code]
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return deadlineExceeded
+	}
+	return InternalError
+}
+
+// Causes are all that CauseOf returns.
+func Causes() []string {
+	all := slices.Sorted(maps.Values(causeBySQLState))
+	for _, cause := range db.Causes {
+		all = append(all, string(cause))
+	}
+	return append(all, deadlineExceeded, InternalError)
+}
+
+// failure is the bounded copy of an incident that notices are made from.
+type failure struct {
+	Request
+	At                time.Time
+	Cause             string
+	NoConn            bool // no connection could be had: it belongs to the outage
+	Text, Type        string
+	SQLState          string
+	Strategy, Waiting string
+	Slots             string
+	Holders           []string
+	Origin            string // the line of code to blame: the aggregator finds it, since that takes time
+
+	stack []uintptr // where the error came up, innermost first
+}
+
+func newFailure(in Incident) *failure {
+	f := &failure{
+		Request: in.Request.cut(), At: time.Now(), Cause: CauseOf(in.Err), NoConn: db.CauseOf(in.Err) != "", Slots: line(in.Slots),
+	}
+	for _, h := range in.Holders[:min(len(in.Holders), 20)] {
+		f.Holders = append(f.Holders, line(h))
+	}
+	if in.Err != nil {
+		f.Text, f.Type = cut(in.Err.Error(), maxText), fmt.Sprintf("%T", innermost(in.Err))
+	}
+	if traced, ok := errors.AsType[interface {
+		error
+		StackTrace() []uintptr
+	}](in.Err); ok {
+		f.stack = traced.StackTrace()
+	}
+	if pe, ok := errors.AsType[*pgconn.PgError](in.Err); ok {
+		f.SQLState = line(pe.Code)
+	}
+	if ce, ok := errors.AsType[*db.ConnError](in.Err); ok {
+		f.Strategy = ce.Strategy
+		if ce.Leases > 0 || ce.Waiting > 0 || ce.Waited > 0 {
+			f.Waiting = fmt.Sprintf("it waited %.2f s; %d of %d leases were out (0: no bound), and %d other requests waited",
+				ce.Waited.Seconds(), ce.Leases, ce.Size, ce.Waiting)
+		}
+	}
+	return f
+}
+
+// Lines are the error and its stack, for a mail.
+func (f *failure) Lines() []string {
+	all := strings.Split(f.Text, "\n")
+	for _, frame := range f.frames() {
+		all = append(all, "  "+place(frame))
+	}
+	return all
+}
+
+// innermost is the error at the end of err's chain, whose type says most.
+func innermost(err error) error {
+	for errors.Unwrap(err) != nil {
+		err = errors.Unwrap(err)
+	}
+	return err
+}
+
+// WithStack is err with the stack of its caller. In a deferred function that recovers, it is that of the panic.
+func WithStack(err error) error { return withStack{err, callers()} }
+
+func callers() []uintptr {
+	pcs := make([]uintptr, 64)
+	return pcs[:runtime.Callers(3, pcs)]
+}
+
+type withStack struct {
+	error
+	stack []uintptr
+}
+
+func (w withStack) Unwrap() error         { return w.error }
+func (w withStack) StackTrace() []uintptr { return w.stack }
+
+// frames resolves the stack, innermost first, from the line that panicked if one did.
+func (f *failure) frames() (all []runtime.Frame) {
+	if len(f.stack) == 0 {
+		return nil
+	}
+	next := runtime.CallersFrames(f.stack)
+	for more := true; more; {
+		var frame runtime.Frame
+		frame, more = next.Next()
+		if frame.Function == "runtime.gopanic" {
+			all = all[:0]
+		}
+		if !strings.HasPrefix(frame.Function, "runtime.") && frame.Function != "" {
+			all = append(all, frame)
+		}
+	}
+	return all
+}
+
+// origin is the first line of code outside the libraries and outside the packages that only pass errors on.
+func (f *failure) origin() string {
+	all := f.frames()
+	if i := slices.IndexFunc(all, ours); i >= 0 {
+		return place(all[i])
+	}
+	if len(all) > 0 {
+		return place(all[0])
+	}
+	return ""
+}
+
+func ours(f runtime.Frame) bool {
+	if strings.HasSuffix(f.File, "_test.go") {
+		return true
+	}
+	for _, passing := range []string{"ddtb/db.", "ddtb/app/web.", "ddtb/app/report."} {
+		if strings.HasPrefix(f.Function, passing) {
+			return false
+		}
+	}
+	return strings.HasPrefix(f.Function, "ddtb/") || strings.HasPrefix(f.Function, "main.")
+}
+
+// place is "store.go:42 polls.(*Store).Latest".
+func place(f runtime.Frame) string {
+	return line(fmt.Sprintf("%s:%d %s", base(f.File), f.Line, base(f.Function)))
+}
+
+func base(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }

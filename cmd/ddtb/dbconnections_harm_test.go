@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"ddtb/db/activity"
+	"ddtb/db/dbtest"
+)
+
+func TestAStarvedPgBouncerIsCriticalAndTheStepsEndItsQueue(t *testing.T) {
+	t.Parallel()
+	m, direct := withDatabase(t)
+	b := newBouncerFor(m, direct, direct.User+"\nadmin_users = "+direct.User)
+	for range 3 * pooledServers {
+		clientOfBouncer(m, b)
+	}
+	text := "host=%s port=%d user=%s password=%s dbname=%s sslmode=disable"
+	dsn := fmt.Sprintf(text, direct.Host, direct.Port, direct.User, direct.Password.Reveal(), direct.Name)
+	console := fmt.Sprintf(text, b.cfg.Host, b.cfg.Port, b.cfg.User, b.cfg.Password.Reveal(), "pgbouncer")
+	m.configure(direct)
+	args := func(action ...string) []string {
+		return append([]string{"db-connections", "--dsn", dsn, "--pgbouncer", console}, action...)
+	}
+	var d activity.Diagnosis
+	dbtest.Eventually(t, "clients wait in PgBouncer", func() bool {
+		d = printed[activity.Diagnosis](t, m.run("", args("doctor", "--json")...).out)
+		return strings.HasPrefix(d.Culprit, "PgBouncer's pool") && strings.Contains(d.Health.Findings[0].What, fmt.Sprintf("%d clients wait", 2*pooledServers))
+	})
+	m.run("", args("health")...).must(2, "CRITICAL", "clients wait in PgBouncer", "$PGBOUNCER stands for")
+	if d.Health.Level != activity.Critical || d.Health.Findings[0].Code != "pooler" {
+		t.Fatalf("%+v", d.Health)
+	}
+	for _, s := range d.Steps[:2] {
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", s.Command)
+		cmd.Env = append(os.Environ(), "PGBOUNCER="+console)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", s.Command, err, out)
+		}
+	}
+	dbtest.Eventually(t, "nobody waits", func() bool {
+		waiting, active := 0, 0
+		for _, p := range printed[activity.Status](t, m.run("", args("status", "--json")...).out).Pools {
+			waiting, active = waiting+p.ClientWaiting, active+p.ServerActive
+		}
+		return waiting == 0 && active == 3*pooledServers
+	})
+}
+
+// clientOfBouncer is a psql in a transaction, or one that waits for its turn.
+func clientOfBouncer(m *machine, b *bouncer) {
+	m.Helper()
+	cmd := exec.Command("psql", "-X", "-c", "SELECT pg_sleep(600)") //nolint:noctx // it is stopped below
+	cmd.Env = []string{
+		"PATH=" + os.Getenv("PATH"), "PGHOST=" + b.cfg.Host, fmt.Sprintf("PGPORT=%d", b.cfg.Port), "PGUSER=" + b.cfg.User,
+		"PGPASSWORD=" + b.cfg.Password.Reveal(), "PGDATABASE=" + b.cfg.Name, "PGSSLMODE=disable",
+	}
+	if err := cmd.Start(); err != nil {
+		m.Fatal(err)
+	}
+	m.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+}
+
+func TestACancelWithoutEffectIsNotCalledASuccess(t *testing.T) {
+	o := newOperator(t)
+	tcp := o.cfg.Host
+	o.must(o.control.QueryRow(t.Context(), "SHOW unix_socket_directories").Scan(&o.cfg.Host)) // TCP takes a little more after each cancel
+	conn := o.session("export")
+	o.cfg.Host = tcp
+	frontend := conn.PgConn().Frontend()
+	frontend.SendQuery(&pgproto3.Query{String: "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 100000)) TO STDOUT"})
+	o.must(frontend.Flush())
+	t.Cleanup(func() { _ = conn.PgConn().Conn().Close() })
+	pid := fmt.Sprint(conn.PgConn().PID())
+	dbtest.Eventually(t, "the server waits for its client", func() bool {
+		wait := ""
+		o.must(o.control.QueryRow(t.Context(), "SELECT coalesce(wait_event, '') || (now() - query_start > '1s') FROM pg_stat_activity WHERE pid = $1", conn.PgConn().PID()).Scan(&wait))
+		return wait == "ClientWritetrue"
+	})
+	code, out, _ := o.runs("cancel", "--pid="+pid, "--yes")
+	if code != exitFailed || !strings.Contains(out, "still running") {
+		t.Errorf("%d, %s", code, out)
+	}
+	_, advice, _ := strings.Cut(out, "ddtb db-connections ")
+	args := strings.Fields(strings.SplitN(advice, "\n", 2)[0])
+	if code, out, err := o.runs(append(args, "--yes")...); code != 0 || !strings.Contains(out, "1 of 1 ended.") {
+		t.Errorf("%v: %d, %s%s", args, code, out, err)
+	}
+	o.has("export", 0)
+}
+
+func TestARefusalNamesTheServerAndTheRoleOfTheRun(t *testing.T) {
+	o := newOperator(t)
+	o.fills()
+	_, out, _ := o.runsUntil(context.WithoutCancel(t.Context()), "doctor")
+	for _, want := range []string{fmt.Sprintf("-p %d", o.cfg.Port), "-h " + o.cfg.Host, `TO "` + o.cfg.User + `"`} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not in\n%s", want, out)
+		}
+	}
+}

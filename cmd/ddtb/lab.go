@@ -1,0 +1,276 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"ddtb/app/lab/scenarios"
+	"ddtb/app/lab/scene"
+	"ddtb/app/lab/site"
+)
+
+func (c *cli) labCommand() *cobra.Command {
+	lab := &cobra.Command{
+		Use: "lab", Short: "Reproduce each way to run out of connections, and prove each fix", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	lab.AddCommand(c.labListCommand(), c.labRunCommand())
+	return lab
+}
+
+func (c *cli) labListCommand() *cobra.Command {
+	var asJSON bool
+	list := &cobra.Command{
+		Use: "list", Short: "List the scenarios", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return c.labList(asJSON) },
+	}
+	list.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return list
+}
+
+func (c *cli) labList(asJSON bool) error {
+	if asJSON {
+		type entry struct {
+			Number int          `json:"number"`
+			Name   string       `json:"name"`
+			Title  string       `json:"title"`
+			Family scene.Family `json:"family"`
+			Figure string       `json:"figure"`
+			Fix    string       `json:"fix"`
+		}
+		list := []entry{}
+		for _, s := range scenarios.All() {
+			list = append(list, entry{s.Number, s.Name, s.Title, s.Family, s.Figure, s.FixedBy})
+		}
+		return c.printJSON(map[string]any{"scenarios": list})
+	}
+	for _, f := range scene.Families {
+		c.say("%s\n", f)
+		for _, s := range scenarios.All() {
+			if s.Family == f {
+				c.say("%4d %-24s %s\n", s.Number, s.Name, cut(s.Title, 50))
+			}
+		}
+	}
+	c.say("\nRun one with `ddtb lab run NAME`, or all with `ddtb lab run --all`.\n")
+	return nil
+}
+
+func (c *cli) printJSON(v any) error {
+	out := json.NewEncoder(c.out)
+	out.SetEscapeHTML(false)
+	out.SetIndent("", "  ")
+	return out.Encode(v)
+}
+
+// labRun is what `ddtb lab run` was asked for.
+type labRun struct {
+	all, json bool
+	report    string
+	plan      scene.Plan
+}
+
+func (c *cli) labRunCommand() *cobra.Command {
+	var o labRun
+	run := &cobra.Command{
+		Use:   "run NAME… | --all",
+		Short: "Run scenarios, without the fix and with it",
+		Long: `Run each scenario twice under the same load on a private PostgreSQL with few slots: without the fix
+and with it. Every figure is counted: backends on the server, requests at the client.
+
+Exit code: 0 if every scenario is reproduced and fixed, 1 if not, 2 for wrong usage.`,
+		RunE: func(cmd *cobra.Command, names []string) error { return c.labRun(cmd.Context(), o, names) },
+	}
+	f := run.Flags()
+	f.BoolVar(&o.all, "all", false, "run every scenario")
+	f.BoolVar(&o.json, "json", false, "print JSON")
+	f.StringVar(&o.report, "report", "", "write the results to `FILE`, one HTML page with charts")
+	f.StringVar(&o.plan.Only, "only", "", "run one half only: failure or fix")
+	f.BoolVar(&o.plan.WithoutTheFix, "without-the-fix", false, "run the second half without the fix, to see that the verdict can fail")
+	return run
+}
+
+func (c *cli) labRun(ctx context.Context, o labRun, names []string) error {
+	chosen, err := o.choose(names)
+	if err != nil {
+		return &exitError{exitUsage, err}
+	}
+	if o.report != "" { // found out now rather than after minutes
+		f, err := os.OpenFile(o.report, os.O_CREATE|os.O_WRONLY, 0o644) //nolint:gosec // it is for others to read
+		if err != nil {
+			return &exitError{exitUsage, fmt.Errorf("the report can't be written: %w", err)}
+		}
+		_ = f.Close()
+	}
+	results, version, err := c.runScenarios(ctx, o, chosen)
+	if err != nil {
+		return err
+	}
+	if o.report != "" {
+		if err := writeReport(o.report, results, version); err != nil {
+			return err
+		}
+	}
+	if o.json {
+		if err := c.printJSON(map[string]any{"scenarios": results, "server": version}); err != nil {
+			return err
+		}
+	}
+	if !slices.ContainsFunc(results, func(r *scene.Result) bool { return !r.OK() }) {
+		return nil
+	}
+	return &exitError{exitFailed, nil}
+}
+
+func writeReport(file string, results []*scene.Result, version string) error {
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	return errors.Join(site.WriteReport(f, results, version), f.Close())
+}
+
+func (o *labRun) choose(names []string) ([]*scene.Scenario, error) {
+	switch {
+	case o.plan.Only != "" && o.plan.Only != scene.Failure && o.plan.Only != scene.Fix:
+		return nil, fmt.Errorf("--only=%s: use failure or fix", o.plan.Only)
+	case o.all && len(names) > 0:
+		return nil, errors.New("give names or --all, not both")
+	case o.all:
+		return scenarios.All(), nil
+	case len(names) == 0:
+		return nil, errors.New("which scenario? Give names, or --all; `ddtb lab list` shows them")
+	}
+	var chosen []*scene.Scenario
+	for _, name := range names {
+		s, err := scenarios.Find(name)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(chosen, s) {
+			chosen = append(chosen, s)
+		}
+	}
+	return chosen, nil
+}
+
+// runScenarios runs them one after the other, and prints each result as it comes, unless they become JSON.
+func (c *cli) runScenarios(ctx context.Context, o labRun, chosen []*scene.Scenario) (_ []*scene.Result, version string, err error) {
+	log := slog.New(slog.DiscardHandler) // the server's coming and going is part of a scenario
+	if c.verbose {
+		log = c.log
+	}
+	server, err := scene.Open(ctx, log)
+	if err != nil {
+		return nil, "", err
+	}
+	defer func() { err = errors.Join(err, server.Close()) }()
+	bar := c.newProgress(len(chosen))
+	defer bar.clear()
+	results := []*scene.Result{}
+	for i, s := range chosen {
+		o.plan.Before = func(half string, _ *scene.Scenario) { bar.show(i, s.Name+", "+half) }
+		r := server.Run(ctx, s, o.plan)
+		if ctx.Err() != nil {
+			return nil, "", errors.New("stopped")
+		}
+		results = append(results, r)
+		bar.clear()
+		if !o.json {
+			c.sayResult(r)
+		}
+	}
+	return results, server.Version(), nil
+}
+
+// sayResult prints a result at 80 columns.
+func (c *cli) sayResult(r *scene.Result) {
+	c.say("%2d %-24s %s\n", r.Number, r.Name, cut(r.Title, 52))
+	if r.Failure != nil {
+		c.say("     %s\n", half(r, "failure", r.Failure))
+	}
+	if r.Fix != nil {
+		c.say("     %s\n", half(r, "fix", r.Fix))
+	}
+	for i, line := range wrap(r.Verdict(), 66) {
+		if i == 0 {
+			line = fmt.Sprintf("%-66s %4.1f s", line, r.Seconds)
+		}
+		c.say("     %s\n", line)
+	}
+	c.say("\n")
+}
+
+func half(r *scene.Result, name string, o *scene.Outcome) string {
+	words := fmt.Sprintf("%3d of %d %s", o.Value, o.Of, r.Figure)
+	switch code := o.State(); {
+	case code != "":
+		words += " (" + code + ")"
+	case o.Timeouts > 0:
+		words += " (timeout)"
+	}
+	return fmt.Sprintf("%-7s %-50s peak %2d of %d", name, words, o.Peak, o.Slots)
+}
+
+// cut shortens a text to n characters.
+func cut(s string, n int) string {
+	if r := []rune(s); len(r) > n {
+		return string(r[:n-1]) + "…"
+	}
+	return s
+}
+
+// wrap breaks a text into lines of at most n bytes, between words.
+func wrap(s string, n int) (lines []string) {
+	line := ""
+	for word := range strings.FieldsSeq(s) {
+		if line != "" && len(line)+1+len(word) > n {
+			lines, line = append(lines, line), ""
+		}
+		line = strings.TrimPrefix(line+" "+word, " ")
+	}
+	return append(lines, line)
+}
+
+// progress is a line at the bottom of a terminal that says how far a run is.
+type progress struct {
+	c     *cli
+	total int
+	start time.Time
+}
+
+// newProgress is nil where standard error is no terminal.
+func (c *cli) newProgress(total int) *progress {
+	f, ok := c.err.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return nil
+	}
+	return &progress{c, total, time.Now()}
+}
+
+const barWidth = 20
+
+func (p *progress) show(done int, what string) {
+	if p == nil {
+		return
+	}
+	full := done * barWidth / p.total
+	_, _ = fmt.Fprintf(p.c.err, "\r\x1b[K[%s%s] %d of %d  %s", strings.Repeat("#", full), strings.Repeat("-", barWidth-full),
+		done, p.total, cut(what, 40))
+}
+
+func (p *progress) clear() {
+	if p != nil {
+		_, _ = fmt.Fprint(p.c.err, "\r\x1b[K")
+	}
+}

@@ -1,0 +1,117 @@
+package activity
+
+import (
+	"strings"
+)
+
+// Programs that put a number, a process or a job into their application_name have a name for each process. They
+// are judged together, as a family: by the beginning that the names have in common, or by their role.
+
+const (
+	familyNames = 3 // names with one beginning are a family
+	roleNames   = 5 // names of one role with familySize sessions or fewer each are one program
+	familySize  = 2
+	leastStem   = 2 // letters
+)
+
+// stem is the beginning of a name, before what differs from process to process.
+func stem(name string) string {
+	end := len(name)
+	for _, mark := range []string{"/", ":", " - "} {
+		if i := strings.Index(name, mark); i >= 0 {
+			end = min(end, i)
+		}
+	}
+	if i := strings.IndexAny(name, "0123456789"); i >= 0 {
+		end = min(end, i)
+	}
+	return strings.TrimRight(name[:end], " -_.#[(")
+}
+
+type roleIn struct{ user, database string }
+
+type stemOf struct {
+	roleIn
+	stem string
+}
+
+// families names what sessions are judged together by. Names of the configured application stay as they are.
+type families struct {
+	application string
+	sessions    map[roleIn]map[string]int // by name
+	stems       map[stemOf]bool           // that are a family's
+	roles       map[roleIn]bool           // whose sessions have a name each
+	alone       map[roleIn]bool           // and that have no other sessions
+}
+
+func familiesOf(s Snapshot) families {
+	f := families{
+		application: s.Application, sessions: map[roleIn]map[string]int{},
+		stems: map[stemOf]bool{}, roles: map[roleIn]bool{}, alone: map[roleIn]bool{},
+	}
+	for _, x := range s.clients(func(x Session) bool { return !x.Self && f.mayDiffer(x) }) {
+		r := roleIn{x.User, x.Database}
+		if f.sessions[r] == nil {
+			f.sessions[r] = map[string]int{}
+		}
+		f.sessions[r][x.Application]++
+	}
+	for r, names := range f.sessions {
+		f.addStems(r, names)
+		f.addRole(r, names)
+	}
+	return f
+}
+
+func (f families) mayDiffer(x Session) bool {
+	return x.Application != "" && !belongs(x.Application, f.application)
+}
+
+func (f families) addStems(r roleIn, names map[string]int) {
+	n := map[string]int{}
+	for name := range names {
+		n[stem(name)]++
+	}
+	for s, of := range n {
+		if of >= familyNames && len(s) >= leastStem {
+			f.stems[stemOf{r, s}] = true
+		}
+	}
+}
+
+func (f families) addRole(r roleIn, names map[string]int) {
+	small := 0
+	for name, n := range names {
+		if n <= familySize && !f.stems[stemOf{r, stem(name)}] {
+			small++
+		}
+	}
+	f.roles[r] = small >= roleNames
+	f.alone[r] = small == len(names)
+}
+
+// of is what the session is judged by: its application, the stem of a family with *, or its role.
+func (f families) of(x Session) string {
+	r := roleIn{x.User, x.Database}
+	switch {
+	case !f.mayDiffer(x):
+		return x.Who()
+	case f.stems[stemOf{r, stem(x.Application)}]:
+		return stem(x.Application) + anyName
+	case f.roles[r] && f.sessions[r][x.Application] <= familySize:
+		return "user " + x.User
+	}
+	return x.Who()
+}
+
+// anyName ends a name in a Filter that stands for all names which begin so.
+const anyName = "*"
+
+// named reports whether a session's application_name is the one asked for: itself, with a slash and more, or,
+// where it ends in *, anything that begins so.
+func named(name, asked string) bool {
+	if begin, is := strings.CutSuffix(asked, anyName); is {
+		return strings.HasPrefix(name, begin)
+	}
+	return belongs(name, asked)
+}

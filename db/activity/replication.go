@@ -1,0 +1,106 @@
+package activity
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// What keeps locks, WAL or writes back without a session of its own.
+const (
+	orphanAge = time.Minute // a prepared transaction that is older has probably lost its manager
+	longLag   = time.Minute // of a standby
+)
+
+// refusesWrites finds a server that the configured application can only read from.
+func (p *problem) refusesWrites() *Finding {
+	f := &Finding{Level: Warning, Code: "read-only"}
+	switch {
+	case p.now.Server.Standby && len(p.ours()) > 0:
+		f.What = fmt.Sprintf("%s is used, and this server is a standby: it refuses every write", p.now.Application)
+		f.culprit = "the address that " + p.now.Application + " is configured with"
+		f.steps = []Step{{Do: "let it connect to the primary" + p.primary() + ", or promote this server if the primary is lost", Hurts: nobody}}
+	case p.now.Server.ReadOnly && !p.now.Server.Standby:
+		f.What = fmt.Sprintf("database %s refuses writes: default_transaction_read_only is on", p.now.Database)
+		f.culprit = "the setting default_transaction_read_only"
+		f.steps = []Step{{
+			Do: "allow writes again, if nobody switched them off for a reason; new sessions have it",
+			Command: "PGOPTIONS='-c default_transaction_read_only=off' " + // the statement is a write as well
+				p.now.psql(p.now.Server.Superuser, "ALTER DATABASE "+quoted(p.now.Database)+" SET default_transaction_read_only = off"),
+			Hurts: nobody,
+		}}
+	default:
+		return nil
+	}
+	return f
+}
+
+func (p *problem) primary() string {
+	if p.now.Server.Primary == "" {
+		return ""
+	}
+	return " (" + p.now.Server.Primary + ")"
+}
+
+func (p *problem) prepared() *Finding {
+	old := slices.DeleteFunc(slices.Clone(p.now.Prepared), func(x Prepared) bool { return x.Age.Duration() < orphanAge })
+	if len(old) == 0 {
+		return nil
+	}
+	return &Finding{
+		Level: Warning, Code: "prepared-transaction",
+		What: fmt.Sprintf("%s for over %s, the oldest for %s ('%s' of %s in %s): they keep locks, and keep VACUUM from cleaning up",
+			count(len(old), "prepared transaction is open", "prepared transactions are open"), Short(orphanAge),
+			Short(old[0].Age.Duration()), old[0].GID, old[0].Owner, old[0].Database),
+		culprit: "the transaction manager of " + old[0].Owner, steps: p.stepsForPrepared(old[0]),
+	}
+}
+
+// walSlots finds replication slots that nobody reads from, and that the server itself counts as too long.
+func (p *problem) walSlots() *Finding {
+	dead := slices.DeleteFunc(slices.Clone(p.now.WALSlots), func(s WALSlot) bool {
+		return s.Active || s.Status == "reserved" || s.Status == ""
+	})
+	if len(dead) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(dead, func(a, b WALSlot) int { return cmp.Compare(b.Retained, a.Retained) })
+	sql := "SELECT pg_drop_replication_slot('" + strings.ReplaceAll(dead[0].Name, "'", "''") + "')"
+	return &Finding{
+		Level: Warning, Code: "replication-slot",
+		What: fmt.Sprintf("nobody reads from replication slot %s, for which the server keeps %s of WAL (%s): in the end the disk is full",
+			dead[0].Name, size(dead[0].Retained), dead[0].Status),
+		culprit: "the reader of replication slot " + dead[0].Name,
+		steps: []Step{
+			p.endNothing("start the standby or subscriber that reads from it"),
+			{Do: "drop the slot if its reader never comes back", Command: p.now.psql(p.now.Server.Superuser, sql), Hurts: "its reader, which must be built anew"},
+		},
+	}
+}
+
+func (p *problem) replicationLag() *Finding {
+	f := &Finding{Level: Warning, Code: "replication-lag", culprit: "replication"}
+	for _, r := range p.now.Replication {
+		if r.Lag.Duration() >= longLag {
+			f.What = fmt.Sprintf("standby %s is %s behind", r.Name, Short(r.Lag.Duration()))
+		}
+	}
+	if lag := p.now.Server.ReplayLag.Duration(); lag >= longLag {
+		f.What = fmt.Sprintf("this standby is %s behind its primary%s", Short(lag), p.primary())
+	}
+	if f.What == "" {
+		return nil
+	}
+	f.steps = []Step{p.endNothing("look at the standby: its disk, its network, and queries there that hold replay up (max_standby_streaming_delay)")}
+	return f
+}
+
+// size is a number of bytes for a person.
+func size(n int64) string {
+	if n < 1<<30 {
+		return fmt.Sprintf("%d MB", n>>20)
+	}
+	return fmt.Sprintf("%.1f GB", float64(n)/(1<<30))
+}

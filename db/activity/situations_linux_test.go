@@ -1,0 +1,465 @@
+package activity
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"ddtb/db/localpg"
+)
+
+// situation is a server in trouble with real clients: what the doctor must say, and what its commands must do.
+type situation struct {
+	name     string
+	role     string // who looks; "": app
+	play     func(*stage)
+	code     string // of a finding
+	culprit  string
+	scenario string                  // "": none of the known ones
+	first    string                  // is in the first step's text or command
+	mayLose  string                  // the application whose sessions may end
+	better   func(*stage) bool       // afterwards; nil: fewer slots or fewer waiters
+	tune     func(*Thresholds)       // so that a test need not wait a minute
+	also     func(*stage, Diagnosis) // further checks
+}
+
+const nothing = "end nothing"
+
+// situations are those that DBAs tried, and in which a doctor is easily wrong.
+var situations = []situation{
+	{
+		name: "logins that hang fill the server", role: localpg.Superuser,
+		play: func(s *stage) { s.hang(s.usable()) },
+		code: "login", culprit: "clients that don't finish their login", first: "find the",
+		better: func(s *stage) bool { return !s.newer() || len(s.after().logins()) == 0 }, // an older one ends them in a minute
+		also: func(s *stage, d Diagnosis) {
+			if d.Health.Level != Critical || !strings.Contains(d.Health.Findings[0].What, fmt.Sprintf("%d logins don't finish", s.usable())) {
+				s.Errorf("%+v", d.Health.Findings[0])
+			}
+		},
+	},
+	{
+		name: "logins that hang fill the server, seen by an ordinary role",
+		play: func(s *stage) { s.hang(s.usable() - 1) }, // the one that looks has the last slot
+		code: "login", culprit: "clients that don't finish their login", first: "find the", better: always,
+	},
+	{
+		name: "Puma names each process, and a small application rests beside it",
+		play: func(s *stage) {
+			s.python(`
+held = []
+for n in range(10):
+    held.append(psycopg2.connect(application_name="puma: cluster worker %d: %d [shop]" % (n // 2, 4000 + n // 2)))
+    held[-1].autocommit = True
+    held[-1].cursor().execute("SELECT %d" % n)
+cron = [psycopg2.connect(application_name="cron") for n in range(2)]
+time.sleep(600)
+`)
+		},
+		code: "idle", culprit: "puma*", scenario: "replicas-times-pool thread-leak hidden-second-pool", first: "--application='puma*'", mayLose: "puma*",
+	},
+	{
+		name: "an ALTER TABLE waits behind a long report, and everybody behind it",
+		play: func(s *stage) {
+			s.stock()
+			s.psql("report", "SELECT count(*), pg_sleep(600) FROM stock")
+			s.appears("report", 1)
+			s.psql("migrate", "ALTER TABLE stock ADD COLUMN m int")
+			s.waits(1)
+			for range 4 {
+				s.psql("reader", "SELECT count(*) FROM stock")
+			}
+		},
+		code: "lock-queue", culprit: "migrate", scenario: "lock-queue", first: "cancel the statement that waits first", mayLose: "migrate",
+		better: func(s *stage) bool { return len(s.after().waiting()) == 0 },
+	},
+	{
+		name: "a backup reads while an ALTER TABLE waits",
+		play: func(s *stage) {
+			s.stock()
+			s.psql("pg_dump", "BEGIN; LOCK TABLE stock IN ACCESS SHARE MODE; SELECT pg_sleep(600)")
+			s.appears("pg_dump", 1)
+			s.psql("migrate", "ALTER TABLE stock ADD COLUMN m int")
+			for range 3 {
+				s.psql("migrate", "ALTER TABLE stock ADD COLUMN n int")
+			}
+		},
+		code: "lock-queue", culprit: "migrate", scenario: "lock-queue", first: "is a backup: let it finish", better: always,
+	},
+	{
+		name: "fifty short sessions a second, with autocommit off",
+		play: func(s *stage) {
+			s.python(`
+def come_and_go():
+    while True:
+        try:
+            c = psycopg2.connect(application_name="cron")
+            c.cursor().execute("SELECT count(*) FROM pg_class")
+            time.sleep(0.02)
+            c.close()
+        except psycopg2.OperationalError:
+            time.sleep(0.1)
+for n in range(3):
+    threading.Thread(target=come_and_go, daemon=True).start()
+time.sleep(600)
+`)
+		},
+		code: "churn", culprit: "cron", scenario: "too-much-at-once", first: nothing, mayLose: "cron", better: always,
+	},
+	{
+		name: "a hot row, which clients of pgbench update one after another",
+		play: func(s *stage) {
+			owner := s.session(s.T, app, "wall", "owner")
+			exec(s.T, owner, "DROP TABLE IF EXISTS hot; CREATE TABLE hot (n int); INSERT INTO hot VALUES (0)")
+			must(s.T, owner.Close(s.Context()))
+			s.file("hot.sql", "BEGIN;\nUPDATE hot SET n = n + 1;\nSELECT pg_sleep(0.2);\nCOMMIT;\n", func(path string) {
+				s.program("", "pgbench", "-n", "-c", "8", "-j", "2", "-T", "600", "-f", path)
+			})
+		},
+		code: "lock-queue", culprit: "pgbench", scenario: "lock-queue", first: "end nothing: the queue moves", better: always,
+	},
+	{
+		name: "one transaction of another role holds the row, and this role may not end it", role: reader,
+		play: func(s *stage) {
+			s.stock()
+			s.python(`
+c = psycopg2.connect(application_name="web")
+c.cursor().execute("UPDATE stock SET text = 'mine' WHERE n = 1")
+time.sleep(600)
+`)
+			s.appears("web", 1)
+			for range 3 {
+				s.psql("shop/pool", "UPDATE stock SET text = 'ours' WHERE n = 1")
+			}
+		},
+		code: "lock-queue", culprit: "web", scenario: "lock-queue", first: "GRANT pg_signal_backend", mayLose: "web",
+		better: func(s *stage) bool { return len(s.after().waiting()) == 0 },
+	},
+	{
+		name: "a superuser left the transaction open that all wait for, and this role can't see it",
+		play: func(s *stage) { s.superuserBlocks() },
+		code: "lock-queue", culprit: "dba", scenario: "lock-queue", first: "GRANT pg_read_all_stats", better: always,
+	},
+	{
+		name: "a superuser left the transaction open that all wait for", role: reader,
+		play: func(s *stage) { s.superuserBlocks() },
+		code: "lock-queue", culprit: "dba", scenario: "lock-queue", first: "as a superuser", mayLose: "dba",
+		better: func(s *stage) bool { return len(s.after().waiting()) == 0 },
+	},
+	{
+		name: "a superuser left it open, and a superuser looks", role: localpg.Superuser,
+		play: func(s *stage) { s.superuserBlocks() },
+		code: "lock-queue", culprit: "dba", scenario: "lock-queue", first: "--superusers", mayLose: "dba",
+		better: func(s *stage) bool { return len(s.after().waiting()) == 0 },
+	},
+	{
+		name: "a role has reached its own limit", role: reader,
+		play: func(s *stage) {
+			exec(s.T, s.control("postgres"), "ALTER ROLE app CONNECTION LIMIT 4")
+			s.python(`
+held = [psycopg2.connect(application_name="web") for n in range(4)]
+time.sleep(600)
+`)
+		},
+		code: "limit", culprit: "web", first: "raise the limit",
+		better: func(s *stage) bool { return s.succeeds("SELECT 1") },
+		also: func(s *stage, d Diagnosis) {
+			if !strings.Contains(d.Health.Findings[0].What, "role app has 4 of 4 (web: 4)") {
+				s.Error(d.Health.Findings[0].What)
+			}
+		},
+	},
+	{
+		name: "a database has reached its own limit", role: reader,
+		play: func(s *stage) {
+			exec(s.T, s.control("postgres"), "ALTER DATABASE wall CONNECTION LIMIT 5")
+			s.python(`
+held = [psycopg2.connect(application_name="web") for n in range(3)]
+held += [psycopg2.connect(application_name="jobs")]
+time.sleep(600)
+`)
+		},
+		code: "limit", culprit: "web", first: "raise the limit",
+		better: func(s *stage) bool { return s.succeeds("SELECT 1") },
+	},
+	{
+		name: "modules listen, each on a session of its own",
+		play: func(s *stage) {
+			s.python(`
+held = []
+for n in range(10):
+    c = psycopg2.connect(application_name="web")
+    c.autocommit = True
+    c.cursor().execute("LISTEN news")
+    held.append(c)
+time.sleep(600)
+`)
+		},
+		code: "idle", culprit: "web", scenario: "listen-pins-slot", first: nothing, better: always,
+	},
+	{
+		name: "three services rest with a pool each",
+		play: func(s *stage) {
+			for _, name := range []string{"web", "api", "jobs"} {
+				s.python(`
+pool = psycopg2.pool.ThreadedConnectionPool(3, 3, application_name="` + name + `")
+time.sleep(600)
+`)
+			}
+		},
+		code: "idle", culprit: "api, jobs, web", scenario: "replicas-times-pool", first: nothing, better: always,
+	},
+	{
+		name: "a client stopped reading its rows",
+		play: func(s *stage) {
+			s.stock()
+			s.python(`
+import os
+c = psycopg2.connect(application_name="export")
+r, w = os.pipe()
+c.cursor().copy_expert("COPY stock TO STDOUT", os.fdopen(w, "wb"))
+`)
+		},
+		code: "long-query", culprit: "export", scenario: "stream-holds-lease", first: "force-close --pid=", mayLose: "export",
+		tune: func(t *Thresholds) { t.LongQuery = time.Second },
+	},
+	{
+		name: "a transaction was left open, and nobody waits", role: closer,
+		play: func(s *stage) {
+			s.python(`
+held = []
+for n in range(3):
+    held.append(psycopg2.connect(application_name="jobs"))
+    held[-1].cursor().execute("SELECT 1")
+rest = psycopg2.connect(application_name="jobs")
+time.sleep(600)
+`)
+		},
+		code: "idle-in-transaction", culprit: "jobs", scenario: "leaked-transaction", first: "close-idle --in-transaction", mayLose: "jobs",
+		tune: func(t *Thresholds) { t.IdleInTransaction = time.Millisecond },
+	},
+	{
+		name: "a prepared transaction was forgotten, in another database", role: reader,
+		play: func(s *stage) {
+			conn := s.session(s.T, other, "elsewhere", "bank")
+			exec(s.T, conn, "DROP TABLE IF EXISTS money; CREATE TABLE money (n int); INSERT INTO money VALUES (1)")
+			exec(s.T, conn, "BEGIN; UPDATE money SET n = 2")
+			exec(s.T, conn, "PREPARE TRANSACTION 'it''s forgotten'")
+			for range 3 {
+				s.running(1, other, "elsewhere", "bank", "UPDATE money SET n = 3")
+			}
+		},
+		code: "lock-queue", culprit: "prepared transaction", scenario: "lock-queue", first: "ask the transaction manager", better: func(s *stage) bool {
+			now := s.after()
+			return len(now.Prepared) == 0 && len(now.waiting()) == 0
+		},
+	},
+	{
+		name: "commits wait for a synchronous standby that is gone", role: reader,
+		play: func(s *stage) {
+			s.stock()
+			control := s.control("postgres")
+			exec(s.T, control, "ALTER SYSTEM SET synchronous_standby_names = 'gone'")
+			exec(s.T, control, "SELECT pg_reload_conf()")
+			eventually(s.T, "the standby is awaited", func() bool { return s.after().Server.SyncStandby == "gone" })
+			for n := range 3 {
+				s.psql("web", fmt.Sprintf("SET synchronous_commit = on; UPDATE stock SET text = 'new' WHERE n = %d", n+1))
+			}
+		},
+		code: "sync-standby", culprit: "a synchronous standby that does not answer", first: "bring the standby back", mayLose: "web",
+		better: func(s *stage) bool {
+			return !slices.ContainsFunc(s.after().Sessions, func(x Session) bool { return x.Wait == "IPC/SyncRep" })
+		},
+	},
+	{
+		name: "the database refuses writes", role: closer,
+		play: func(s *stage) {
+			exec(s.T, s.control("postgres"), "ALTER DATABASE wall SET default_transaction_read_only = on")
+		},
+		code: "read-only", culprit: "the setting default_transaction_read_only", first: "allow writes again",
+		better: func(s *stage) bool {
+			return s.succeeds("CREATE TABLE written (n int); DROP TABLE written") && !s.after().Server.ReadOnly
+		},
+	},
+	{
+		name: "nobody reads from a replication slot", role: reader,
+		play: func(s *stage) {
+			control := s.control("wall")
+			exec(s.T, control, "SELECT pg_create_physical_replication_slot('gone', true)")
+			s.Cleanup(func() {
+				conn, err := s.Connect(s.Context(), "postgres")
+				if err == nil {
+					_, _ = conn.Exec(s.Context(), "SELECT pg_drop_replication_slot('gone')")
+					_ = conn.Close(s.Context())
+				}
+			})
+			for range 4 { // beyond max_wal_size
+				exec(s.T, control, "CREATE TABLE filler AS SELECT repeat('x', 1000) FROM generate_series(1, 10000); DROP TABLE filler")
+				exec(s.T, control, "SELECT pg_switch_wal()")
+			}
+			exec(s.T, control, "CHECKPOINT")
+		},
+		code: "replication-slot", culprit: "the reader of replication slot gone", first: nothing,
+		better: func(s *stage) bool { return len(s.after().WALSlots) == 0 },
+	},
+}
+
+func always(*stage) bool { return true }
+
+func (s *stage) newer() bool { return s.reserved } // the newest PostgreSQL
+
+// succeeds reports whether a new session may do this.
+func (s *stage) succeeds(sql string) bool {
+	conn, err := s.connect(s.Context(), app, "wall", "late")
+	if err != nil {
+		return false
+	}
+	_, err = conn.Exec(s.Context(), sql)
+	_ = conn.Close(s.Context())
+	return err == nil
+}
+
+// hang opens n sockets that begin a login and say nothing more.
+func (s *stage) hang(n int) {
+	s.Helper()
+	cfg := s.config(app, "wall")
+	text := []byte("user\x00app\x00database\x00wall\x00\x00")
+	message := binary.BigEndian.AppendUint32(nil, uint32(8+len(text)))
+	message = append(binary.BigEndian.AppendUint32(message, 196608), text...)
+	for range n {
+		conn, err := new(net.Dialer).DialContext(s.Context(), "tcp", net.JoinHostPort(cfg.Host, strconv.Itoa(cfg.Port)))
+		must(s.T, err)
+		s.Cleanup(func() { _ = conn.Close() })
+		_, err = conn.Write(message)
+		must(s.T, err)
+		must(s.T, conn.SetReadDeadline(time.Now().Add(20*time.Second)))
+		answer := make([]byte, 1)
+		if _, err = conn.Read(answer); err != nil || answer[0] != 'R' {
+			s.Fatalf("the server does not ask for a password: %q, %v", answer, err)
+		}
+	}
+}
+
+// superuserBlocks lets a superuser forget a transaction on which others wait.
+func (s *stage) superuserBlocks() {
+	s.Helper()
+	s.stock()
+	conn := s.session(s.T, localpg.Superuser, "wall", "dba")
+	exec(s.T, conn, "BEGIN; LOCK TABLE stock")
+	for range 3 {
+		s.psql("web", "SELECT count(*) FROM stock")
+	}
+}
+
+// appears waits until so many sessions of the application are there, and active or in a transaction.
+func (s *stage) appears(application string, n int) {
+	s.Helper()
+	eventually(s.T, application+" is there", func() bool {
+		return len(s.after().clients(func(x Session) bool {
+			return x.Application == application && (x.InTransactionIdle() || x.State == Active && x.InQuery > seconds(0.1))
+		})) == n
+	})
+}
+
+func (s *stage) waits(n int) {
+	s.Helper()
+	eventually(s.T, "sessions wait", func() bool { return len(s.after().waiting()) == n })
+}
+
+func (s *stage) file(name, text string, use func(path string)) {
+	s.Helper()
+	path := s.TempDir() + "/" + name
+	must(s.T, os.WriteFile(path, []byte(text), 0o644))
+	use(path)
+}
+
+// look is what the command line does: two looks, and a login.
+func (s *stage) look(o *Observer) (now Snapshot, earlier *Snapshot) {
+	s.Helper()
+	now, earlier, err := LookTwice(s.Context(), o)
+	must(s.T, err)
+	CountLogins(s.Context(), o.cc, &now)
+	return now, earlier
+}
+
+func (x situation) tuned() Thresholds {
+	t := defaults()
+	t.Idle, t.Restarted = 2*time.Second, 0
+	if x.tune != nil {
+		x.tune(&t)
+	}
+	return t
+}
+
+// rightly says what is wrong with a diagnosis; "" when it is as it should be.
+func (x situation) rightly(d Diagnosis) string {
+	codes := []string{}
+	for _, f := range d.Health.Findings {
+		codes = append(codes, f.Code)
+	}
+	scenario := ""
+	if d.Scenario != nil {
+		scenario = d.Scenario.Name
+	}
+	switch {
+	case !slices.Contains(codes, x.code):
+		return fmt.Sprintf("the findings are %v", codes)
+	case d.Culprit != x.culprit:
+		return fmt.Sprintf("the culprit is %q of %v", d.Culprit, codes)
+	case scenario != x.scenario && !slices.Contains(strings.Fields(x.scenario), scenario):
+		return fmt.Sprintf("the scenario is %q", scenario)
+	case !strings.Contains(d.Steps[0].String(), x.first):
+		return fmt.Sprintf("the first step is %q", d.Steps[0])
+	}
+	return ""
+}
+
+func TestTheDoctorIsRightAndItsCommandsHelpInEverySituation(t *testing.T) {
+	onEach(t, func(t *testing.T, s *server) {
+		for _, x := range situations {
+			t.Run(x.name, func(t *testing.T) {
+				t.Cleanup(func() { s.mustBecomeEmpty(t) })
+				st := &stage{t, s}
+				t.Cleanup(st.restore)
+				t.Cleanup(st.clear)
+				o, err := NewObserver(s.config(cmp.Or(x.role, app), "wall"))
+				must(t, err)
+				t.Cleanup(o.Close)
+				snapshot(t, o) // it is connected before the trouble begins
+				x.play(st)
+				var d Diagnosis
+				wrong := ""
+				defer func() { t.Log(wrong) }()
+				eventually(t, "the doctor is right", func() bool {
+					d = diagnoseNow(st, o, x)
+					wrong = x.rightly(d)
+					return wrong == ""
+				})
+				if x.also != nil {
+					x.also(st, d)
+				}
+				before := st.after()
+				st.follow(cmp.Or(x.role, app), d.Steps)
+				if x.better == nil {
+					eventually(t, "the state is better", func() bool { return trouble(st.after()) < trouble(before) })
+				} else {
+					eventually(t, "the state is better", func() bool { return x.better(st) })
+				}
+				st.spares(before, st.after(), func(y Session) bool { return x.mayLose != "" && named(y.Application, x.mayLose) })
+			})
+		}
+	})
+}
+
+// diagnoseNow is one run of the doctor.
+func diagnoseNow(st *stage, o *Observer, x situation) Diagnosis {
+	now, earlier := st.look(o)
+	return Diagnose(now, earlier, x.tuned())
+}

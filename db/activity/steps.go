@@ -1,0 +1,581 @@
+package activity
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// The steps are the one source of advice: of the doctor, of each finding's Do, and so of everything that shows findings.
+// Their principle is least harm first. Each says who is hurt by it. None ends a session of anybody but the culprit.
+
+// Step is something to do, with the command for it where there is one.
+type Step struct {
+	Do      string `json:"do"`
+	Command string `json:"command,omitempty"`
+	Hurts   string `json:"hurts,omitempty"` // who is hurt by it, and how; "" for ways to get in
+}
+
+// String is the step in a sentence.
+func (s Step) String() string {
+	if s.Command == "" {
+		return s.Do
+	}
+	return s.Do + ": `" + s.Command + "`"
+}
+
+const nobody = "nobody"
+
+func (p *problem) endNothing(why string) Step {
+	return Step{"end nothing: " + why, command("status"), nobody}
+}
+
+// steps are what helps now, what keeps it from coming back, and how to see that it worked.
+func (p *problem) steps() []Step {
+	if len(p.sessions) == 0 {
+		return []Step{p.endNothing("no session has a slot any more")}
+	}
+	name, _ := p.recognise()
+	return append(append(p.first(name), p.fix(name)), Step{"watch the slots come back", command("monitor --watch"), nobody})
+}
+
+// first is what helps now.
+func (p *problem) first(scenario string) []Step {
+	switch p.Reason {
+	case WaitsForLock:
+		return p.firstForLock()
+	case LeakedTx:
+		return p.firstForLeak()
+	case PausesInTx:
+		return []Step{p.endNothing("these transactions are young; see how long they stay open, and on what")}
+	case UnreadRows:
+		return p.firstForUnread()
+	case SlowQuery:
+		return p.firstForSlow()
+	case CannotBeSeen:
+		return []Step{{"let this role see what other roles' sessions do, and ask again", p.now.GrantReadAll(), nobody}}
+	case Comes:
+		who := p.sessions[0]
+		return []Step{p.endNothing(fmt.Sprintf("they end by themselves; find the program that connects as %s in %s from %s",
+			who.User, who.Database, cmp.Or(who.ClientAddress(), "an address that this role may not see")))}
+	case Works:
+		return []Step{p.endNothing("these sessions work; send less at once, or queue before the database")}
+	case Listens:
+		return []Step{p.endNothing("a listener that is closed misses its notifications, and most connect again at once")}
+	}
+	return p.firstForIdle(scenario)
+}
+
+func (p *problem) firstForIdle(scenario string) []Step {
+	rested, many := p.restsFor(atRest)
+	slots := p.t.OfSlots(p.now.Slots)
+	switch {
+	case many == 0:
+		return []Step{p.endNothing("these sessions have rested for a moment only, so they are in use")}
+	case slots < Critical && scenario == "replicas-times-pool":
+		return []Step{p.endNothing("pools at rest open again what is closed")}
+	case p.selector() == "":
+		return []Step{p.endNothing("other programs have the same role, and no filter tells their sessions apart")}
+	}
+	return p.ending(p.sessions, Step{
+		fmt.Sprintf("close the %d that have been idle for %s (it shows them first, and asks)", many, rested),
+		command("close-idle --older-than=" + rested + p.selector()),
+		"the programs of these sessions: a pool connects again; one without a handler for a lost connection may end, " +
+			"or fail once with 57P01",
+	})
+}
+
+func (p *problem) firstForLeak() []Step {
+	rested, many := p.restsFor(leaked)
+	if p.selector() == "" {
+		return p.endOne(p.longest(func(s Session) Age { return s.InState }))
+	}
+	return p.ending(p.sessions, Step{
+		fmt.Sprintf("end the %d transactions that nobody has continued for %s (it shows them first, and asks)", many, rested),
+		command("close-idle --in-transaction --older-than=" + rested + p.selector()),
+		p.Application + ": what these transactions changed is rolled back, and idle sessions of it are closed too",
+	})
+}
+
+// endOne ends a session that is idle, in a transaction or not.
+func (p *problem) endOne(s Session) []Step {
+	inTransaction := ""
+	if s.InTransactionIdle() {
+		inTransaction = "--in-transaction "
+	}
+	return p.ending([]Session{s}, Step{
+		fmt.Sprintf("end %s: it does nothing, and keeps its locks", s.name()),
+		command(fmt.Sprintf("close-idle %s--older-than=0s --pid=%d", inTransaction, s.PID) + p.inDatabase(s)),
+		"the program behind it (" + s.ClientAddress() + "): what its transaction changed is rolled back",
+	})
+}
+
+// firstForUnread terminates: a cancelled session would go on waiting for its client.
+func (p *problem) firstForUnread() []Step {
+	worst := p.longest(func(s Session) Age { return s.InQuery })
+	if p.backups() {
+		return []Step{p.endNothing("a backup reads as fast as it can write; see that its disk is not full")}
+	}
+	return p.ending([]Session{worst}, Step{
+		fmt.Sprintf("if its client at %s has stopped reading, end the session that has waited longest (%s, for %s); cancelling has no effect there",
+			worst.ClientAddress(), worst.name(), Short(worst.InQuery.Duration())),
+		command(fmt.Sprintf("force-close --pid=%d", worst.PID) + p.inDatabase(worst)),
+		"that client: its export or report ends with an error",
+	})
+}
+
+func (p *problem) firstForSlow() []Step {
+	worst := p.longest(func(s Session) Age { return s.InQuery })
+	if p.backups() {
+		return []Step{p.endNothing("a backup takes its time")}
+	}
+	return p.cancel(worst, fmt.Sprintf("cancel the query that runs longest (%s, for %s); its session stays", worst.name(), Short(worst.InQuery.Duration())),
+		"whoever asked for it: it fails with 57014")
+}
+
+func (p *problem) cancel(s Session, do, hurts string) []Step {
+	return p.ending([]Session{s}, Step{do, command(fmt.Sprintf("cancel --pid=%d", s.PID)), hurts})
+}
+
+// ending is a step that ends sessions, as the role that looks may, or preceded by what lets it.
+func (p *problem) ending(sessions []Session, s Step) []Step {
+	super := slices.ContainsFunc(sessions, func(x Session) bool { return x.Superuser })
+	may := !slices.ContainsFunc(sessions, func(x Session) bool { return !x.MayEnd })
+	if super {
+		s.Command += " --superusers"
+	}
+	switch {
+	case may:
+		return []Step{s}
+	case super:
+		return []Step{{
+			fmt.Sprintf("as a superuser, for %s may not end a superuser's session: %s", p.now.Role.Name, s.Do),
+			p.now.endSQL(sessions, strings.Contains(s.Command, "cancel ")), s.Hurts,
+		}}
+	}
+	grant := "GRANT pg_signal_backend TO " + quoted(p.now.Role.Name)
+	return []Step{
+		{"let this role end other roles' sessions, for the next step needs it", p.now.onPrimary(grant), nobody}, s,
+	}
+}
+
+// endSQL is the superuser's way to end sessions, if they still are what they were.
+func (s Snapshot) endSQL(sessions []Session, cancel bool) string {
+	f := "pg_terminate_backend"
+	if cancel {
+		f = "pg_cancel_backend"
+	}
+	pid := make([]string, len(sessions))
+	for i, x := range sessions {
+		pid[i] = fmt.Sprint(x.PID)
+	}
+	return s.psql(s.Server.Superuser, fmt.Sprintf("SELECT pid, %s(pid) FROM pg_stat_activity WHERE pid IN (%s) AND state = '%s'",
+		f, strings.Join(pid, ", "), sessions[0].State))
+}
+
+// The times that close-idle is advised with, the longest that fits first.
+var (
+	atRest = []time.Duration{5 * time.Minute, time.Minute, 30 * time.Second, 10 * time.Second, 2 * time.Second}
+	leaked = []time.Duration{5 * time.Minute, time.Minute, 30 * time.Second, 0}
+)
+
+// restsFor is the longest time that at least half of the sessions have rested, and how many have. What is used again
+// within seconds is left alone: it is not what is too much.
+func (p *problem) restsFor(times []time.Duration) (rested string, sessions int) {
+	for i, d := range times {
+		n := 0
+		for _, s := range p.sessions {
+			if s.InState.Duration() >= d {
+				n++
+			}
+		}
+		if 2*n >= len(p.sessions) || i == len(times)-1 {
+			return Short(d), n
+		}
+	}
+	return "", 0
+}
+
+// backups reports whether the sessions are those of programs that copy the whole database.
+func (p *problem) backups() bool { return has(p.Application, backups) }
+
+func (p *problem) longest(age func(Session) Age) (worst Session) {
+	worst = p.sessions[0]
+	for _, s := range p.sessions {
+		if age(s) > age(worst) {
+			worst = s
+		}
+	}
+	return worst
+}
+
+func (p *problem) firstForLock() []Step {
+	roots := p.now.Roots()
+	switch {
+	case p.moves():
+		return []Step{p.endNothing("the queue moves: another session has the lock than a second ago, so each gets its turn")}
+	case len(roots) == 0:
+		return []Step{p.endNothing("the locks changed hands meanwhile; see who waits")}
+	}
+	if head, freed := p.now.queueHead(); freed > 0 {
+		return p.cancel(head,
+			fmt.Sprintf("cancel the statement that waits first (%s: %s): %s behind it, and %s is not in their way",
+				head.name(), firstWords(head.Query), count(freed, "session waits", "sessions wait"), roots[0].name()),
+			"whoever runs it: it fails with 57014, has changed nothing, and can be tried again")
+	}
+	switch root := roots[0]; {
+	case root.PID == 0:
+		return p.stepsForPreparedLock()
+	case !root.Client():
+		return []Step{p.endNothing(root.name() + " is the server's own work; it makes way by itself unless it prevents a wraparound")}
+	case root.Hidden:
+		return []Step{{"let this role see what " + root.name() + " does, and ask again", p.now.GrantReadAll(), nobody}}
+	case root.State == Idle || root.InTransactionIdle(): // idle: an advisory lock of a session, mostly
+		return p.endOne(root)
+	case has(root.Application, backups):
+		return []Step{p.endNothing(root.name() + " is a backup: let it finish, and try later what waits for it")}
+	default:
+		return p.cancel(root, fmt.Sprintf("cancel the one query that all wait for (%s), if it is not worth the wait", root.name()),
+			"whoever asked for it: it fails with 57014, and its transaction is rolled back")
+	}
+}
+
+func (p *problem) stepsForPreparedLock() []Step {
+	if len(p.now.Prepared) == 0 {
+		return []Step{p.endNothing("the prepared transaction has ended meanwhile")}
+	}
+	return p.stepsForPrepared(p.now.Prepared[0])
+}
+
+func (p *problem) stepsForPrepared(x Prepared) []Step {
+	here := p.now
+	here.Database = x.Database // it can be ended there only
+	literal := "'" + strings.ReplaceAll(x.GID, "'", "''") + "'"
+	return []Step{
+		{
+			fmt.Sprintf("ask the transaction manager of %s what shall become of '%s': it may still commit it", x.Owner, x.GID),
+			here.psql(here.Server.Superuser, "SELECT gid, prepared, owner, database FROM pg_prepared_xacts ORDER BY prepared"), nobody,
+		},
+		{
+			"if the manager does not know it any more, roll it back", here.psql(here.Server.Superuser, "ROLLBACK PREPARED "+literal),
+			"whoever counts on it: what it changed is lost, while other databases of the same transaction may have committed",
+		},
+	}
+}
+
+func (p *problem) stepsForLogins() []Step {
+	address := ""
+	if _, port, err := net.SplitHostPort(p.now.Server.Address); err == nil {
+		address = port
+	}
+	find := Step{"find their machines, on the database's machine", "ss -Htn state established '( sport = :" + address + " )'", nobody}
+	if len(p.now.logins()) > 0 {
+		find = Step{"find the programs at the addresses above, and stop them or keep them out (a firewall, pg_hba.conf)", command("status"), nobody}
+	}
+	steps := []Step{find, {
+		"let the server give up sooner on a login (new ones have it, those that hang end within " + Short(p.now.Server.LoginTime.Duration()) + ")",
+		p.now.setSystem("authentication_timeout = '10s'"), "clients that need more than ten seconds to log in",
+	}}
+	if p.now.Server.VersionNum >= seesLogins {
+		steps = append(steps, Step{
+			"end those that have hung for five seconds",
+			p.now.psql(p.now.Server.Superuser, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "+
+				"WHERE state = 'starting' AND backend_start < now() - interval '5 seconds'"),
+			"a client that was about to finish a slow login",
+		})
+	}
+	return steps
+}
+
+func (p *problem) stepsForPooler(pool Pool, servers int) []Step {
+	free := p.now.Slots.Free()
+	if free == 0 {
+		return []Step{p.endNothing("the pool can't grow, for the server has no slot left; find who else has them")}
+	}
+	size := servers + min(pool.ClientWaiting, max(1, free/2))
+	do := fmt.Sprintf("let the pool have %d connections instead of %d: the server has %s free; this needs one of admin_users, and for good "+
+		"default_pool_size (or pool_size of the database) in pgbouncer.ini", size, servers, count(free, "slot", "slots"))
+	return []Step{
+		{do, p.now.console(fmt.Sprintf("SET default_pool_size = %d", size)), "nobody, but the server has that much more to do at once"},
+		{"see that nobody waits any more", p.now.console("SHOW POOLS"), nobody},
+		{
+			"if they still wait, make transactions shorter: a client keeps its connection until its transaction ends (pool_mode = transaction), " +
+				"or until it disconnects (session)", command("status"), nobody,
+		},
+	}
+}
+
+// console is the command that runs a statement of PgBouncer's console.
+func (s Snapshot) console(sql string) string {
+	return cmp.Or(s.Console, "psql -d pgbouncer") + " -c " + ShellQuote(sql)
+}
+
+func (p *problem) stepsForSync() []Step {
+	return []Step{
+		{
+			"bring the standby back; these are connected", p.now.psql(p.now.Server.Superuser,
+				"SELECT application_name, state, sync_state FROM pg_stat_replication"), nobody,
+		},
+		{
+			"if it stays away, commit without it", p.now.setSystem("synchronous_standby_names = ''"),
+			"durability: until it is set again, a commit is on this machine only. Cancelling a commit would do the same without saying so to others",
+		},
+	}
+}
+
+func (p *problem) stepsForLimit(l Limit) []Step {
+	most := min(2*max(1, l.Max), l.Max+p.now.Slots.Free())
+	sql := fmt.Sprintf("ALTER %s %s CONNECTION LIMIT %d", strings.ToUpper(l.Of), quoted(l.Name), most)
+	steps := []Step{}
+	if most > l.Max {
+		steps = append(steps, Step{
+			"raise the limit, which takes effect at once" + p.onPrimary(), p.now.onPrimary(sql), "nobody now; fewer slots are left for others",
+		})
+	}
+	return append(steps, Step{"or make the pools of " + p.now.largest(l) + " smaller", command("status"), nobody})
+}
+
+// fix is what keeps it from coming back.
+func (p *problem) fix(scenario string) Step {
+	switch scenario {
+	case "lock-queue":
+		if p.moves() {
+			return Step{"make the transaction that holds the lock shorter, and let it touch the contended row last", command("status"), nobody}
+		}
+		return p.set("bound how long anything waits for a lock, migrations above all, and try again later", "lock_timeout = '2s'",
+			"what waits longer fails with 55P03, and must be tried again")
+	case "leaked-transaction":
+		return p.set("let the server end such transactions; then find the code that returns without COMMIT or ROLLBACK",
+			"idle_in_transaction_session_timeout = '1min'", "a transaction that pauses for a minute is rolled back, and its session closed")
+	case "call-inside-transaction", "nested-acquire":
+		return p.set("move the call before BEGIN or after COMMIT; until then bound it",
+			"idle_in_transaction_session_timeout = '30s'", "a transaction that pauses for half a minute is rolled back, and its session closed")
+	case "stream-holds-lease":
+		return p.set("read into memory or a file first, or give streams a pool of their own; bound how long one may take",
+			"statement_timeout = '5min'", "a statement over five minutes fails with 57014")
+	case "cancel-snowball":
+		return p.set("let a client that gives up cancel its query, and bound every query on the server, below what clients wait for",
+			"statement_timeout = '10s'", "a statement over ten seconds fails with 57014, reports and backups of the role too")
+	case "slow-query-pile-up":
+		return p.set("bound every query, then find out why it is slow (EXPLAIN ANALYZE)",
+			"statement_timeout = '10s'", "a statement over ten seconds fails with 57014, reports and backups of the role too")
+	case "half-open":
+		return Step{
+			fmt.Sprintf("let the server find out sooner that a client is gone: it asks after %s of silence (tcp_keepalives_idle)",
+				Short(cmp.Or(p.now.Server.Keepalive.Duration(), 2*time.Hour))),
+			p.now.setSystem("tcp_keepalives_idle = 60"), nobody,
+		}
+	case "probe-connects":
+		return Step{
+			"let the probe ask the application, or keep one connection; a probe of the server itself needs no login: pg_isready",
+			"pg_isready" + p.now.at(), nobody,
+		}
+	case "monitor-leaks":
+		return p.bound("let the monitoring keep one connection; bound it meanwhile", 3)
+	case "noisy-neighbour":
+		return p.bound("bound what the other application may have, so that some slots are left for this one", max(1, p.now.Slots.Usable()/2))
+	}
+	return p.fixInProgram(scenario)
+}
+
+// fixInProgram is a fix that no statement makes: the program's code or configuration.
+func (p *problem) fixInProgram(scenario string) Step {
+	pool := p.poolSetting()
+	switch scenario {
+	case "migrate-refused":
+		return Step{"migrate once, in a step of its own before the replicas start, and take it out of their start", command("budget"), nobody}
+	case "rows-not-closed":
+		return Step{"close every result, also on the way out after an error; find the code by its query", command("status --json"), nobody}
+	case "too-much-at-once":
+		return Step{"use a pool with a bound and a queue: " + pool, command("budget"), nobody}
+	case "reconnect-stampede":
+		return Step{"make clients wait longer after each failure, with jitter, and bound their pools", command("budget"), nobody}
+	case "listen-pins-slot":
+		return Step{"share one LISTEN connection among all modules of a process", command("status"), nobody}
+	case "thread-leak":
+		return Step{"give connections to requests rather than threads: " + pool, command("budget"), nobody}
+	case "hidden-second-pool":
+		return Step{"give both pools of the program one bound between them; see what fits", command("budget"), nobody}
+	}
+	return Step{"make pools so small that all of them together fit, also during a deploy: " + pool, command("budget"), nobody}
+}
+
+// poolSetting is what bounds the culprit's pool: our own key for our own program only.
+func (p *problem) poolSetting() string {
+	if p.own() {
+		return `strategy = "pool", and the pool.max_size that fits`
+	}
+	text := "in its own configuration (psycopg_pool max_size, HikariCP maximumPoolSize, node-postgres max, SQLAlchemy pool_size + max_overflow)"
+	if len(p.now.Pools) == 0 {
+		text += ", or PgBouncer in front of it"
+	}
+	return text
+}
+
+// set is a setting of the culprit's role. A standby can't store it.
+func (p *problem) set(do, setting, hurts string) Step {
+	user := p.user()
+	if user == "" || p.now.Server.Standby && p.now.Server.Primary == "" {
+		return Step{do + " (for new statements of everybody on this server)", p.now.setSystem(setting), "everybody on this server: " + hurts}
+	}
+	role := p.now.Server.Superuser
+	if p.now.Role.Superuser || p.now.Role.Name == user {
+		role = p.now.Role.Name
+	}
+	return Step{
+		fmt.Sprintf("%s (for new sessions of every program of role %s)%s", do, user, p.onPrimary()),
+		p.now.onPrimaryAs(role, "ALTER ROLE "+quoted(user)+" SET "+setting),
+		"every program of role " + user + ": " + hurts,
+	}
+}
+
+func (p *problem) onPrimary() string {
+	if !p.now.Server.Standby {
+		return ""
+	}
+	return "; on the primary" + p.primary() + ", for this is a standby"
+}
+
+func (s Snapshot) onPrimary(sql string) string { return s.onPrimaryAs(s.Server.Superuser, sql) }
+
+// onPrimaryAs is psql, on the primary if this is a standby that knows it.
+func (s Snapshot) onPrimaryAs(role, sql string) string {
+	if s.Server.Standby && s.Server.Primary != "" {
+		s.Server.Address = s.Server.Primary
+	}
+	return s.psql(role, sql)
+}
+
+// setSystem is a setting of this server alone, which takes effect at once.
+func (s Snapshot) setSystem(setting string) string {
+	return s.psql(s.Server.Superuser, "ALTER SYSTEM SET "+setting) + " -c 'SELECT pg_reload_conf()'"
+}
+
+// bound is a limit on the culprit's connections, and on nobody else's: on its role, or its database, if it has one for
+// itself.
+func (p *problem) bound(do string, n int) Step {
+	mine := func(x Session) bool {
+		return slices.ContainsFunc(p.sessions, func(s Session) bool { return s.PID == x.PID })
+	}
+	shares := func(same func(a, b Session) bool) bool {
+		return len(p.now.clients(func(x Session) bool {
+			return !x.Self && !mine(x) && x.Who() != p.sessions[0].Who() && same(x, p.sessions[0])
+		})) > 0
+	}
+	s, limit := p.sessions[0], fmt.Sprintf(" CONNECTION LIMIT %d", n)
+	hurts := "the culprit alone: beyond the limit its logins fail with 53300"
+	switch {
+	case s.Superuser:
+		return Step{do + ": it logs in as a superuser, whom no limit holds, so give it a role of its own", p.now.onPrimary("CREATE ROLE its_own LOGIN" + limit), nobody}
+	case s.User != p.now.Role.Name && !shares(func(a, b Session) bool { return a.User == b.User }):
+		return Step{do + p.onPrimary(), p.now.onPrimary("ALTER ROLE " + quoted(s.User) + limit), hurts}
+	case s.Database != p.now.Database && !shares(func(a, b Session) bool { return a.Database == b.Database }):
+		return Step{do + p.onPrimary(), p.now.onPrimary("ALTER DATABASE " + quoted(s.Database) + limit), hurts}
+	}
+	return Step{do + ": it shares its role with others, so give it one of its own, which has a limit", p.now.onPrimary("CREATE ROLE its_own LOGIN" + limit), nobody}
+}
+
+// user is the role that most of the culprit's sessions have.
+func (p *problem) user() string {
+	n, most := map[string]int{}, ""
+	for _, s := range p.now.Sessions {
+		if s.Client() && s.Who() == p.culprit() && !s.Superuser {
+			n[s.User]++
+			if n[s.User] > n[most] {
+				most = s.User
+			}
+		}
+	}
+	if most == "" && !p.sessions[0].Superuser { // a family has many names
+		most = p.sessions[0].User
+	}
+	return most
+}
+
+// selector limits a command to the culprit's sessions; "" where no filter does.
+func (p *problem) selector() string {
+	s, f := p.sessions[0], familiesOf(p.now)
+	in := p.inDatabase(s)
+	switch {
+	case p.Application == s.Application && s.Application != "", strings.HasSuffix(p.Application, anyName):
+		return " --application=" + ShellQuote(p.Application) + in
+	case s.Application == "": // there may be programs of all kinds without a name
+		return " --application='' --user=" + ShellQuote(s.User) + in
+	case f.alone[roleIn{s.User, s.Database}]:
+		return " --user=" + ShellQuote(s.User) + in
+	}
+	return ""
+}
+
+func (p *problem) inDatabase(s Session) string {
+	if s.Database == p.now.Database {
+		return ""
+	}
+	return " --database=" + ShellQuote(s.Database)
+}
+
+// command is one of ours.
+func command(rest string) string { return "ddtb db-connections " + rest }
+
+func quoted(name string) string { return pgx.Identifier{name}.Sanitize() }
+
+// firstWords is the beginning of a query.
+func firstWords(query string) string {
+	const most = 40
+	text := []rune(strings.Join(strings.Fields(query), " "))
+	if len(text) > most {
+		return string(text[:most]) + "…"
+	}
+	return string(text)
+}
+
+// at is how PostgreSQL's programs are told of this server.
+func (s Snapshot) at() string {
+	host, port := s.host()
+	switch {
+	case host == "":
+		return ""
+	case port == "":
+		return " -h " + ShellQuote(host)
+	}
+	return " -h " + ShellQuote(host) + " -p " + port
+}
+
+func (s Snapshot) host() (host, port string) {
+	host, port, err := net.SplitHostPort(s.Server.Address)
+	if err != nil {
+		return s.Server.Address, ""
+	}
+	return host, port
+}
+
+// psql is the command that runs a statement on this server as that role. Through the socket, PostgreSQL's packages let
+// its superuser in by the name of its account.
+func (s Snapshot) psql(role, sql string) string {
+	sudo := ""
+	if host, _ := s.host(); strings.HasPrefix(host, "/") && role == "postgres" && s.Role.Name != role {
+		sudo = "sudo -u postgres "
+	}
+	return sudo + "psql" + s.at() + " -U " + ShellQuote(role) + " -d " + ShellQuote(cmp.Or(s.Database, "postgres")) + " -c " + ShellQuote(sql)
+}
+
+// GrantReadAll is the command that lets the role that looks see what other roles' sessions do.
+func (s Snapshot) GrantReadAll() string {
+	return s.onPrimary("GRANT pg_read_all_stats TO " + quoted(s.Role.Name))
+}
+
+// ShellQuote leaves plain words alone.
+func ShellQuote(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-./:=,@%+", r)
+	}
+	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

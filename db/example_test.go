@@ -1,0 +1,299 @@
+package db_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"ddtb/db"
+	"ddtb/db/dbtest"
+	"ddtb/db/logtest"
+)
+
+// The strategy per-request connects at a request's first query, and closes at its end.
+func Example_perRequest() {
+	d, end := exampleDB(func(s *db.Settings) { s.Strategy = db.PerRequest })
+	defer end()
+	for range 3 {
+		ctx, done := d.Begin(context.Background())
+		for range 2 {
+			if _, err := d.Exec(ctx, "SELECT 1"); err != nil {
+				fmt.Println(err)
+			}
+		}
+		done()
+	}
+	fmt.Println(d.Stat().Connected, "connections for 3 requests;", d.Stat().Open(), "open")
+	// Output: 3 connections for 3 requests; 0 open
+}
+
+// The strategy persistent lets each worker keep its connection. A worker that leaves keeps it too, unless Reap is set.
+func Example_persistent() {
+	for _, reap := range []bool{false, true} {
+		d, tb, end := exampleWith(func(s *db.Settings) {
+			s.Strategy, s.Persistent.Reap = db.Persistent, reap
+		}, nil)
+		for range 5 {
+			worker, leaves := db.WithWorker(context.Background()) // as a client's TCP connection
+			ctx, done := d.Begin(worker)
+			if _, err := d.Exec(ctx, "SELECT 1"); err != nil {
+				fmt.Println(err)
+			}
+			done()
+			leaves()
+		}
+		if reap {
+			dbtest.Eventually(tb, "the connections are closed", func() bool { return d.Stat().Open() == 0 })
+		}
+		fmt.Printf("reap = %v: %d connections for 0 workers\n", reap, d.Stat().Open())
+		end()
+	}
+	// Output:
+	// reap = false: 5 connections for 0 workers
+	// reap = true: 0 connections for 0 workers
+}
+
+// The strategy pool shares at most MaxSize connections. Who finds none waits in a queue.
+func Example_pool() {
+	d, end := exampleDB(func(s *db.Settings) { s.Strategy, s.Pool.MaxSize = db.Pool, 2 })
+	defer end()
+	var clients sync.WaitGroup
+	for range 40 {
+		clients.Go(func() {
+			if _, err := d.Exec(context.Background(), "SELECT pg_sleep(0.001)"); err != nil {
+				fmt.Println(err)
+			}
+		})
+	}
+	clients.Wait()
+	fmt.Println(d.Stat().Acquired, "queries; more than two connections:", d.Stat().Connected > 2)
+	// Output: 40 queries; more than two connections: false
+}
+
+// The strategy multiplex sends declared reads down two shared connections. They need no lease.
+func Example_multiplex() {
+	d, end := exampleDB(func(s *db.Settings) { s.Strategy = db.Multiplex })
+	defer end()
+	var readers sync.WaitGroup
+	for i := range 500 {
+		readers.Go(func() {
+			var n int
+			if err := d.Read().QueryRow(context.Background(), "SELECT $1::int", i).Scan(&n); err != nil || n != i {
+				fmt.Println(n, err)
+			}
+		})
+	}
+	readers.Wait()
+	s := d.Stat()
+	fmt.Println(s.Reads, "reads,", s.Acquired, "leases; more than two connections:", s.Connected > 2)
+	// Output: 500 reads, 0 leases; more than two connections: false
+}
+
+// A request that waits for longer than the timeout, or that would have to, gets a ConnError with its cause.
+func ExampleConnError() {
+	d, end := exampleDB(func(s *db.Settings) {
+		s.Pool.MaxSize, s.Pool.MaxWaiting, s.Pool.Timeout = 1, 1, 100*time.Millisecond
+	})
+	defer end()
+	ctx := context.Background()
+	held, err := d.Acquire(ctx)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer held.Release()
+
+	waits := make(chan error)
+	go func() { _, err := d.Exec(ctx, "SELECT 1"); waits <- err }()
+	for d.Stat().Waiting == 0 { // until it is in the queue
+		time.Sleep(time.Millisecond)
+	}
+	_, err = d.Exec(ctx, "SELECT 1")
+	fmt.Printf("%s: %v\n", db.CauseOf(err), err)
+
+	err = <-waits
+	if ce, ok := errors.AsType[*db.ConnError](err); ok {
+		fmt.Println(ce.Cause, "with", ce.Leases, "of", ce.Size, "leases out")
+	}
+	// Output:
+	// queue full: couldn't get a connection: 1 request is waiting for one already
+	// pool timeout with 1 of 1 leases out
+}
+
+// After five attempts in a row that find no server the circuit opens: the next request fails at once.
+func ExampleCause_circuitOpen() {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	s := db.DefaultSettings()
+	s.Host, s.Port, s.Name, s.User = "127.0.0.1", listener.Addr().(*net.TCPAddr).Port, "app", "app"
+	_ = listener.Close() // nothing listens there now
+	ctx := context.Background()
+	d, err := db.Open(ctx, s)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer func() { _ = d.Close(ctx) }()
+	for range 2 {
+		_, err := d.Exec(ctx, "SELECT 1")
+		fmt.Println(db.CauseOf(err))
+	}
+	fmt.Println(d.Stat().Connects, "attempts")
+	// Output:
+	// server unavailable
+	// circuit open
+	// 5 attempts
+}
+
+// Holders names the line of code that has a lease. One that is held for longer than LeakAfter is logged.
+func ExampleDB_Holders() {
+	log := &logtest.Log{}
+	d, tb, end := exampleWith(func(s *db.Settings) { s.Pool.LeakAfter = 100 * time.Millisecond },
+		slog.New(slog.NewTextHandler(log, nil)))
+	defer end()
+	lease, err := d.Acquire(context.Background())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	file, _, _ := strings.Cut(d.Holders()[0].Where, ":")
+	fmt.Println(file, d.Holders()[0].PID == lease.PID())
+	dbtest.Eventually(tb, "it is logged", func() bool { return log.Count("a lease is held for long", "example_test.go") == 1 })
+	lease.Release()
+	fmt.Println(len(d.Holders()), "holders,", d.Stat().Leaked, "leak reported")
+	// Output:
+	// example_test.go true
+	// 0 holders, 1 leak reported
+}
+
+// A lease that is held for longer than ReclaimAfter is taken back, so that others get its place.
+func ExampleLease_Reclaim() {
+	d, end := exampleDB(func(s *db.Settings) { s.Pool.MaxSize, s.Pool.ReclaimAfter = 1, 200*time.Millisecond })
+	defer end()
+	if _, err := d.Acquire(context.Background()); err != nil { // and forgets it
+		fmt.Println(err)
+	}
+	_, err := d.Exec(context.Background(), "SELECT 1") // waits for the only place
+	fmt.Println(err, d.Stat().Reclaimed)
+	// Output: <nil> 1
+}
+
+// What a holder changes in its session, the next holder doesn't find.
+func ExampleLease_Reusable() {
+	d, end := exampleDB(func(s *db.Settings) { s.Pool.MaxSize = 1 })
+	defer end()
+	ctx := context.Background()
+	if _, err := d.Exec(ctx, "SET statement_timeout = '17s'"); err != nil {
+		fmt.Println(err)
+	}
+	var timeout string
+	if err := d.QueryRow(ctx, "SHOW statement_timeout").Scan(&timeout); err != nil {
+		fmt.Println(err)
+	}
+	fmt.Println(timeout, "on", d.Stat().Connected, "connection")
+	// Output: 0 on 1 connection
+}
+
+// A declared read whose connection is lost is run again. A statement that may change something is not.
+func ExampleDB_Read() {
+	d, tb, end := exampleWith(func(s *db.Settings) { s.Pool.MaxSize = 1 }, nil)
+	defer end()
+	control := dbtest.Control(tb, d.Config())
+	lose := func() {
+		_, _ = d.Exec(context.Background(), "SELECT 1") // there is a connection
+		dbtest.KillBackends(tb, control, d.Config().ApplicationName+"/pool")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second) // for how long it is run again
+	defer cancel()
+	lose()
+	var n int
+	err := d.Read().QueryRow(ctx, "SELECT 42").Scan(&n)
+	fmt.Println(n, err)
+	lose()
+	_, err = d.Exec(ctx, "SELECT 42")
+	fmt.Println(db.CauseOf(err))
+	// Output:
+	// 42 <nil>
+	// server unavailable
+}
+
+// Queries with the context of Begin belong to one request. Its end takes back what it forgot.
+func ExampleDB_Begin() {
+	d, end := exampleDB(func(s *db.Settings) { s.Pool.MaxSize = 1 })
+	defer end()
+	func() {
+		ctx, done := d.Begin(context.Background()) // in a middleware
+		defer done()
+		rows, err := d.Query(ctx, "SELECT generate_series(1, 1000000)")
+		if err != nil || !rows.Next() {
+			fmt.Println(err)
+		}
+		fmt.Println(d.Stat().Leases, "lease while the rows are open")
+		// It returns early, and forgets to close the rows.
+	}()
+	fmt.Println(d.Stat().Leases, "leases after the request,", d.Stat().Reclaimed, "taken back")
+	// Output:
+	// 1 lease while the rows are open
+	// 0 leases after the request, 1 taken back
+}
+
+// A transaction has one lease. It is rolled back unless the function returns nil.
+func ExampleDB_InTx() {
+	d, end := exampleDB(func(*db.Settings) {})
+	defer end()
+	ctx := context.Background()
+	if _, err := d.Exec(ctx, "CREATE TABLE votes (n int CHECK (n > 0))"); err != nil {
+		fmt.Println(err)
+	}
+	err := d.InTx(ctx, func(q db.Querier) error {
+		if _, err := q.Exec(ctx, "INSERT INTO votes VALUES (1)"); err != nil {
+			return err
+		}
+		_, err := q.Exec(ctx, "INSERT INTO votes VALUES (-1)")
+		return err
+	})
+	var n int
+	if err := d.QueryRow(ctx, "SELECT count(*) FROM votes").Scan(&n); err != nil {
+		fmt.Println(err)
+	}
+	pe, ok := errors.AsType[*pgconn.PgError](err)
+	fmt.Println(ok && pe.Code == "23514", n, "votes")
+	// Output: true 0 votes
+}
+
+// Switch changes the strategy while requests go on. A request that has begun to query finishes on the old one.
+func ExampleDB_Switch() {
+	d, end := exampleDB(func(s *db.Settings) { s.Strategy = db.Pool })
+	defer end()
+	ctx, done := d.Begin(context.Background())
+	show := func(ctx context.Context) {
+		var name string
+		if err := d.QueryRow(ctx, "SHOW application_name").Scan(&name); err != nil {
+			fmt.Println(err)
+		}
+		fmt.Println(name)
+	}
+	show(ctx)
+	next := d.Config()
+	next.Strategy = db.PerRequest
+	if err := d.Switch(context.Background(), next); err != nil {
+		fmt.Println(err)
+	}
+	show(ctx)
+	done()
+	show(context.Background())
+	// Output:
+	// ddtb/pool
+	// ddtb/pool
+	// ddtb/per-request
+}

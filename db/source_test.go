@@ -1,0 +1,141 @@
+package db_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"ddtb/config"
+	"ddtb/db"
+	"ddtb/db/dbtest"
+)
+
+func TestSettingsOutOfBoundsAreRefusedWithTheirName(t *testing.T) {
+	for name, set := range map[string]func(*db.Settings){
+		"pool.max_size":              func(s *db.Settings) { s.Pool.MaxSize = 0 },
+		"pool.min_size":              func(s *db.Settings) { s.Pool.MinSize = -1 },
+		"pool.timeout":               func(s *db.Settings) { s.Pool.Timeout = 0 },
+		"pool.max_idle":              func(s *db.Settings) { s.Pool.MaxIdle = -time.Second },
+		"per_request.max_size":       func(s *db.Settings) { s.Strategy, s.PerRequest.MaxSize = db.PerRequest, -1 },
+		"persistent.workers":         func(s *db.Settings) { s.Strategy, s.Persistent.Workers = db.Persistent, -1 },
+		"multiplex.connections":      func(s *db.Settings) { s.Strategy, s.Multiplex.Connections = db.Multiplex, 0 },
+		`unknown strategy "pooling"`: func(s *db.Settings) { s.Strategy = "pooling" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := db.DefaultSettings()
+			set(&s)
+			if _, err := db.NewSource(s, db.Options{}); err == nil || !strings.Contains(err.Error(), name) {
+				t.Errorf("NewSource: %v", err)
+			}
+			if _, err := db.Open(t.Context(), s); err == nil || !strings.Contains(err.Error(), name) {
+				t.Errorf("Open: %v", err)
+			}
+		})
+	}
+}
+
+func TestALeaseIsOfNoUseAfterItsRelease(t *testing.T) {
+	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+		d, _, _ := open(t, set)
+		l, err := d.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Release()
+		defer func() {
+			if thrown := recover(); fmt.Sprint(thrown) != "db: Lease.Conn after Release" {
+				t.Errorf("Conn panics with %v", thrown)
+			}
+		}()
+		l.Conn()
+	})
+}
+
+func TestAContextThatHasEndedTakesNoConnection(t *testing.T) {
+	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+		d, _, _ := open(t, set)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := d.Acquire(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("Acquire: %v", err)
+		}
+		if _, err := d.Read().Query(ctx, "SELECT 1"); !errors.Is(err, context.Canceled) {
+			t.Errorf("Read: %v", err)
+		}
+		if s := d.Stat(); s.Connects != 0 || s.Leases != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+func TestAServerThatAnswersGarbageIsUnavailable(t *testing.T) {
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
+			_ = c.Close()
+		}
+	}()
+	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+		cfg := dbtest.Config(t)
+		set(&cfg)
+		cfg.Host, cfg.Port = "127.0.0.1", l.Addr().(*net.TCPAddr).Port
+		d, err := db.Open(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = d.Close(context.Background()) }()
+		if _, err := d.Exec(t.Context(), "SELECT 1"); db.CauseOf(err) != db.ServerUnavailable && db.CauseOf(err) != db.CircuitOpen {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAPoolThatCanNotGrowServesWithWhatItHas(t *testing.T) {
+	for name, set := range map[string]func(*config.Database){
+		"pool": pool, "persistent workers": func(c *config.Database) { persistent(c); c.Persistent.Workers = 8 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, control, cfg := open(t, func(c *config.Database) { set(c); c.Pool.MaxSize = 8 })
+			run(t, control, fmt.Sprintf("ALTER DATABASE %s CONNECTION LIMIT 3", pgx.Identifier{cfg.Name}.Sanitize()))
+			one(t, d, t.Context())
+			var all sync.WaitGroup
+			for range 20 {
+				all.Go(func() {
+					if _, err := d.Exec(t.Context(), "SELECT pg_sleep(0.05)"); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			all.Wait()
+		})
+	}
+}
+
+func TestAKeptConnectionIsCheckedBeforeItsFirstUseAfterAPause(t *testing.T) {
+	d, control, cfg := open(t, func(c *config.Database) { persistent(c); c.Persistent.Workers = 1 })
+	one(t, d, t.Context())
+	run(t, control, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '"+cfg.ApplicationName+"/persistent'")
+	dbtest.Eventually(t, "the session has ended", func() bool {
+		return dbtest.Backends(t, control, cfg.ApplicationName+"/persistent") == 0
+	})
+	<-time.After(1100 * time.Millisecond) // the pause
+	if _, err := d.Exec(t.Context(), "SELECT 1"); err != nil {
+		t.Error(err)
+	}
+}
