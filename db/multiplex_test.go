@@ -93,7 +93,7 @@ func newMuxTest(t *testing.T, s db.Multiplex) *muxTest {
 func newMuxTestOver(t *testing.T, cfg config.Database, cc *pgx.ConnConfig, s db.Multiplex) *muxTest {
 	t.Helper()
 	control := dbtest.Control(t, cfg)
-	if direct := cc.Port == uint16(cfg.Port); direct { //nolint:gosec // a port
+	if direct := cc.Port == uint16(cfg.Port); direct {
 		t.Cleanup(func() {
 			dbtest.Eventually(t, "no backend is left", func() bool { return dbtest.Backends(t, control, muxName) == 0 })
 		})
@@ -314,7 +314,7 @@ func TestWhatOneCallerDoesIsNoOtherCallersConcern(t *testing.T) {
 		{"a result that is too large", (*muxTest).asksForTooMuch},
 		{"a value that is too large", (*muxTest).asksForATooLargeValue},
 		{"a statement that is no read", (*muxTest).doesNotRead},
-		{"a transaction that a function call left open", (*muxTest).isCutShort},
+		{"a statement that the server cuts short", (*muxTest).isCutShort},
 		{"a column that changes its type", (*muxTest).changesAType},
 		{"prepared statements that are deallocated", (*muxTest).deallocates},
 		{"a backend that is killed", (*muxTest).killsBackends},

@@ -146,7 +146,7 @@ func (r *muxRows) add(values [][]byte) {
 			r.buf = append(r.buf, 0xff, 0xff, 0xff, 0xff)
 			continue
 		}
-		r.buf = binary.BigEndian.AppendUint32(r.buf, uint32(len(v))) //nolint:gosec // the protocol's own limit
+		r.buf = binary.BigEndian.AppendUint32(r.buf, uint32(len(v)))
 		r.buf = append(r.buf, v...)
 	}
 }
@@ -160,7 +160,7 @@ func (r *muxRows) Next() bool {
 	r.left, r.on = r.left-1, true
 	values := r.codec.values[:0]
 	for range r.fields {
-		n := int(int32(binary.BigEndian.Uint32(r.buf))) //nolint:gosec // -1 is NULL
+		n := int(int32(binary.BigEndian.Uint32(r.buf))) // -1 is NULL
 		r.buf = r.buf[4:]
 		if n < 0 {
 			values = append(values, nil)
