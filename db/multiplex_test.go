@@ -314,7 +314,7 @@ func TestWhatOneCallerDoesIsNoOtherCallersConcern(t *testing.T) {
 		{"a result that is too large", (*muxTest).asksForTooMuch},
 		{"a value that is too large", (*muxTest).asksForATooLargeValue},
 		{"a statement that is no read", (*muxTest).doesNotRead},
-		{"a transaction that a function call left open", (*muxTest).isCutShort},
+		{"a statement that the server cuts short", (*muxTest).isCutShort},
 		{"a column that changes its type", (*muxTest).changesAType},
 		{"prepared statements that are deallocated", (*muxTest).deallocates},
 		{"a backend that is killed", (*muxTest).killsBackends},
