@@ -1,40 +1,63 @@
-// Package db gets a request its connection to PostgreSQL, by a strategy that can be switched while requests go
-// on, and tells why there was none.
+// Package db gives a request its connection to PostgreSQL, by a strategy that can be switched while requests go on,
+// and says why there was none. It is a folder to copy: it imports pgx and a few libraries, and no other package of the
+// project.
 //
 // # The strategies
 //
-//	                       per-request     persistent      persistent      persistent      pool
-//	                                                       reap            workers = N
-//	connects               each request    each worker     each worker     up to N times   up to max_size
-//	backends at most       requests at     workers that    workers that    N               max_size
-//	                       once            ever were       there are
-//	who waits              nobody          nobody          nobody          in line, 30 s   in line, timeout;
-//	                                                                                       at most a third of it, or
-//	                                                                                       they are refused at once
-//	holds a connection     the request     for ever        its worker      the worker      the query
-//	200 clients in turn,   0 refused       105 refused     0 refused       0 refused       0 refused
-//	100 slots              peak 2          peak 96         peak 3          peak 2          peak 2
-//	40 clients at once     fails when 40 > free slots                      waits           waits
-//	cost of a lease        a new backend   nothing         nothing         nothing         1 µs
-//	                       and a login:
-//	                       4 ms
+//	                  per-request       persistent         pool               multiplex
+//	connects          each request      each worker        up to max_size     connections, for all reads;
+//	                                                                          as pool for the rest
+//	backends at most  requests at once  workers ever, or   max_size           connections + max_size
+//	                                    N with workers=N
+//	who waits         nobody, or        nobody, or         in line, timeout   as pool, but no read does
+//	                  timeout           30 s
+//	a lease lasts     for the request   for ever; with     for the query      reads need none
+//	                                    reap, for its
+//	                                    worker
+//	200 clients in    0 refused         105 refused        0 refused          0 refused
+//	turn, 100 slots   peak 2            peak 96            peak 2             peak 2
+//	40 clients at     fails when there  as per-request     waits              waits
+//	once              are fewer slots
+//	cost of a lease   a new backend     nothing            about 1 µs         no lease for a read
+//	                  and a login: 4 ms
+//	is not for        many requests     clients that come  –                  slow statements, large
+//	                                    and go                                results, session state
 //
-// The rows of 200 clients are what `make reproduce` prints; the costs are BenchmarkAcquire's, which prints them
-// beside bare pgxpool and bare pgx.Connect. A worker is a client's TCP connection, as under a threaded server.
-// The peaks count the application's connection that looks at the server as well.
+// The rows of 200 clients are what `make reproduce` prints; BenchmarkAcquire prints the costs beside bare pgxpool and
+// bare pgx.Connect, and package app's BenchmarkPolls a whole page beside a bare handler. A worker is a client's TCP
+// connection, as under a threaded server. The peaks count the application's monitoring connection as well.
 //
-// Under "pool" a lease is given back between the queries of a request; with hold = "request", and under all the
-// others, the request keeps it to its end. Release gives it back early.
+// Take pool unless you know better. Take multiplex where most statements are short reads and slots are scarce: 500
+// readers need two. Take per-request behind a pooler that expects it, and to see what it costs. Take persistent to see
+// Django's mechanism fail, and its two fixes hold.
+//
+// # How a statement gets its connection
+//
+// [DB.Query] finds the request of its context ([DB.Begin]), which may keep a lease. Else [Source] takes a place in the
+// queue (queue.go), lists the lease with the stack of its caller (leaks.go), and asks the [Strategy] for a connection
+// (pool.go and the like), which makes one through the breaker (breaker.go, connect.go) if it has none. The way back is
+// the same in reverse: the session is reset if it was changed (reset.go), the strategy keeps or closes the connection,
+// and the place goes to the first in line. Lease.Release and Lease.Reclaim are the two ways to end a lease, and the state
+// of the lease lets one of them do it, once.
+//
+// [DB.Read] is for statements that may run twice: read.go.
 //
 // # What it promises
 //
 //   - A request that never queries takes no connection.
-//   - Whatever a strategy bounds, it bounds on the server too: a cancelled query is cancelled there, and the place
-//     of a closed connection is free only when its backend is gone, or was silent for a second.
-//   - A lease comes back: rows that a request forgot are closed at its end, and whoever holds one for long is told of
+//   - What a strategy bounds, it bounds on the server too: a cancelled query is cancelled there, and the place of a closed
+//     connection is free only when its backend has ended, or was silent for a second.
+//   - A lease comes back: rows that a request forgot are closed at its end, and a lease that is held for long is reported
 //     with the line that asked for it.
-//   - The next holder finds no open transaction and no changed session.
-//   - A failure to get a connection, or its loss, is a ConnError with one Cause, told by SQLSTATE and error type.
+//   - The next holder finds no open transaction and no changed session: see [ResetAuto] for what is not seen.
+//   - A failure to get a connection, or its loss, is a [ConnError] with one [Cause], found by SQLSTATE and error type.
+//   - A wait is bounded in time. A request that would wait too long, by the measured pace, is refused at once.
 //
-// It must not know tables, requests of HTTP, or what a person is told.
+// # Take it home
+//
+// The files of this directory, without tests and subdirectories, build alone: a test copies them. A strategy is one file;
+// to leave one out, delete its file and the lines of settings.go that name it. Multiplex is multiplexed.go with
+// multiplex.go and multiplexconn.go, needs pool.go, and is named in read.go as well; DB.Read needs multiplexrows.go.
+//
+// The package does not depend on tables, on HTTP, or on what a person is told.
 package db
