@@ -19,7 +19,7 @@ import (
 func exhausted(t *testing.T) (s *auth.Service, over auth.Runner) {
 	t.Helper()
 	cfg := dbtest.Config(t)
-	cfg.Strategy, cfg.Pool.MaxSize, cfg.Pool.Timeout = db.Pool, 1, 100*time.Millisecond
+	cfg.Strategy, cfg.Pool.MaxSize, cfg.Pool.Timeout = db.Pool, 1, time.Second
 	d, err := db.Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
