@@ -55,9 +55,16 @@
 //
 // # Take it home
 //
-// The files of this directory, without tests and subdirectories, build alone: a test copies them. A strategy is one file;
-// to leave one out, delete its file and the lines of settings.go that name it. Multiplex is multiplexed.go with
-// multiplex.go and multiplexconn.go, needs pool.go, and is named in read.go as well; DB.Read needs multiplexrows.go.
+// The files of this directory, without tests and subdirectories, build alone. What you don't need can go; a test builds
+// these sets:
+//
+//	without        delete                                            and the lines that name
+//	per-request    perrequest.go                                     PerRequest in settings.go
+//	persistent     persistent.go, worker.go                          Persistent in settings.go
+//	multiplex and  multiplexed.go, multiplex.go, multiplexconn.go,   Multiplex in settings.go,
+//	DB.Read        multiplexrows.go, read.go                         outage in db.go
+//
+// pool.go stays: its settings also bound the queue and the leak watch.
 //
 // The package does not depend on tables, on HTTP, or on what a person is told.
 package db

@@ -113,7 +113,7 @@ func ExampleConnError() {
 	waits := make(chan error)
 	go func() { _, err := d.Exec(ctx, "SELECT 1"); waits <- err }()
 	for d.Stat().Waiting == 0 { // until it is in the queue
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond)
 	}
 	_, err = d.Exec(ctx, "SELECT 1")
 	fmt.Printf("%s: %v\n", db.CauseOf(err), err)
@@ -129,7 +129,7 @@ func ExampleConnError() {
 
 // After five attempts in a row that find no server the circuit opens: the next request fails at once.
 func ExampleCause_circuitOpen() {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		fmt.Println(err)
 		return
