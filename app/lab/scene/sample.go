@@ -3,15 +3,14 @@ package scene
 import (
 	"context"
 	"time"
-
-	"ddtb/db/localpg"
 )
 
 const sampleEvery = 25 * time.Millisecond
 
+// A login that is being refused has no name yet, and takes no slot of an application.
 const sampleSQL = `SELECT count(*), count(*) FILTER (WHERE state = 'active'),
 	count(*) FILTER (WHERE state LIKE 'idle in transaction%') FROM pg_stat_activity
-	WHERE backend_type = 'client backend' AND usename IS DISTINCT FROM '` + localpg.Superuser + `'`
+	WHERE backend_type = 'client backend' AND usename IN ('` + appRole + `', '` + otherRole + `')`
 
 // sampler counts the backends of a run on the server, in a superuser's session that the server keeps for it. While the server is down
 // there are no samples.
