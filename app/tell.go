@@ -17,6 +17,9 @@ const mostHolders = 20
 func (a *App) tell(c echo.Context, err error) {
 	a.count.Failed(err)
 	a.board.Failed(c.Path(), err)
+	if a.report.Off() {
+		return // the rest names each holder's lines, which costs more than the refusal itself
+	}
 	in := report.Incident{
 		Err:     err,
 		Request: report.RequestOf(c.Request(), c.Path(), c.RealIP(), c.Response().Header().Get(echo.HeaderXRequestID)),

@@ -92,18 +92,6 @@ func setPassword(cfg Settings, attempt *pgconn.Config) error {
 	return nil
 }
 
-// Address returns where the connection leads: "HOST:PORT", or the socket's path. Of several hosts it is the one that
-// answered, by its address.
-func Address(conn *pgx.Conn) string {
-	cc := conn.Config()
-	for _, f := range cc.Fallbacks {
-		if f.Host != cc.Host || f.Port != cc.Port {
-			return conn.PgConn().Conn().RemoteAddr().String()
-		}
-	}
-	return net.JoinHostPort(cc.Host, strconv.Itoa(int(cc.Port)))
-}
-
 // setRuntimeParams adds what a session begins with. A pooler would refuse the login for anything but the name:
 // with one, statement_timeout belongs into ALTER ROLE.
 func setRuntimeParams(cc *pgx.ConnConfig, cfg Settings, application string) {

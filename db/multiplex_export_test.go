@@ -2,7 +2,6 @@ package db
 
 import (
 	"context"
-	"errors"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -24,9 +23,3 @@ func (m *multiplexer) Query(ctx context.Context, sql string, args ...any) (pgx.R
 
 func (m *multiplexer) Stat() multiplexStat             { return m.stat() }
 func (m *multiplexer) Close(ctx context.Context) error { return m.close(ctx) }
-
-// Lost reports whether err says that the shared connection was lost.
-func Lost(err error) bool {
-	_, ok := errors.AsType[*lostError](err)
-	return ok
-}

@@ -92,7 +92,7 @@ func New(o Options) (*Reporter, error) {
 			return nil, err
 		}
 	}
-	if !r.off() {
+	if !r.Off() {
 		r.aggregator = newAggregator(o.StateDir)
 		go func() { r.done <- r.run() }()
 	}
@@ -119,7 +119,8 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-func (r *Reporter) off() bool { return r == nil || r.backend == nil && r.sentry == nil }
+// Off reports whether nothing is reported: there is no mail backend and no Sentry.
+func (r *Reporter) Off() bool { return r == nil || r.backend == nil && r.sentry == nil }
 
 // Hide removes more secrets from whatever is sent from now on.
 func (r *Reporter) Hide(secrets ...config.Secret) {
@@ -130,7 +131,7 @@ func (r *Reporter) Hide(secrets ...config.Secret) {
 
 // Report counts one failed request and notifies people as the limits allow.
 func (r *Reporter) Report(in Incident) {
-	if r.off() {
+	if r.Off() {
 		return
 	}
 	select {
@@ -172,7 +173,7 @@ func (r *Reporter) Stat() Stat {
 // Close sends what is due and what waits, closes all connections, and returns when ctx ends at the latest. Its
 // error says what was not sent. It may be called again.
 func (r *Reporter) Close(ctx context.Context) error {
-	if r.off() {
+	if r.Off() {
 		return nil
 	}
 	r.closing.Do(func() { r.closeErr = r.close(ctx) })

@@ -7,7 +7,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"ddtb/config"
 	"ddtb/db"
 )
 
@@ -22,16 +21,6 @@ type Pool struct {
 	ServerIdle    int    `json:"server_idle"`
 	ServerUsed    int    `json:"server_used"` // idle, and to be tested before use
 	MaxWait       Age    `json:"max_wait_seconds"`
-}
-
-// Pools asks the PgBouncer in front of cfg's database. The user must be in its stats_users or admin_users.
-func Pools(ctx context.Context, cfg config.Database) ([]Pool, error) {
-	cfg.Name = consoleName
-	cc, err := db.ConnConfig(cfg, cfg.ApplicationName+monitorSuffix)
-	if err != nil {
-		return nil, err
-	}
-	return PoolsOf(ctx, cc)
 }
 
 // consoleName is what PgBouncer calls the database of its console.
