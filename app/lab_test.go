@@ -14,7 +14,6 @@ import (
 	"ddtb/app/lab/scenarios"
 	"ddtb/app/web/webtest"
 	"ddtb/config"
-	"ddtb/db/dbtest"
 )
 
 // result is what a page says once its scenario was run.
@@ -148,7 +147,5 @@ func TestTheLabSuitsEverybodyInTheBrowser(t *testing.T) {
 	}
 	b.Visit("/lab/report-amplifies/")
 	b.Press(`button[value="fix"]`)
-	dbtest.Eventually(t, "the page loads itself anew, without a script, until the result is there", func() bool {
-		return webtest.Value[bool](b, `!!document.body?.innerText?.includes("With the fix:") && !document.getElementById("live")`)
-	})
+	b.Until(`!!document.body?.innerText?.includes("With the fix:") && !document.getElementById("live")`) // loaded anew, without a script
 }

@@ -88,7 +88,7 @@ type multiplexer struct {
 	unanswered int
 	statements map[string]*muxStatement
 	generation uint64
-	unnamed    bool          // the server's sessions are shared by a pooler: nothing stays prepared
+	pooled     bool          // the server's sessions are shared by a pooler: see the function of that name
 	pace       time.Duration // of a usual statement
 	closing    bool
 	closed     bool
@@ -261,8 +261,12 @@ func (m *multiplexer) answer(call *muxCall, err error) {
 
 // pick is the connection with the fewest statements in flight, or nil if none has room.
 func (m *multiplexer) pick() (best *muxConn) {
+	room := m.settings.MaxInFlight
+	if m.pooled {
+		room = 1
+	}
 	for _, c := range m.conns {
-		if n := c.inFlight(); !c.stuck && !c.closed && n < m.settings.MaxInFlight && (best == nil || n < best.inFlight()) {
+		if n := c.inFlight(); !c.stuck && !c.closed && n < room && (best == nil || n < best.inFlight()) {
 			best = c
 		}
 	}
@@ -294,7 +298,7 @@ func (m *multiplexer) canGrow() bool {
 
 // dial makes a connection, and serves it to its end.
 func (m *multiplexer) dial() {
-	conn, err := m.connect(m.dialing)
+	conn, shared, err := m.connection()
 	m.mu.Lock()
 	m.dials--
 	if err != nil {
@@ -311,11 +315,23 @@ func (m *multiplexer) dial() {
 		m.closeConn(conn)
 		return
 	}
-	c := newMuxConn(m, conn)
+	c := newMuxConn(m, conn, shared)
 	m.conns = append(m.conns, c)
 	m.dispatch()
 	m.mu.Unlock()
 	c.serve()
+}
+
+// connection makes a connection, and finds out whether a pooler shares it.
+func (m *multiplexer) connection() (conn *pgx.Conn, shared bool, err error) {
+	if conn, err = m.connect(m.dialing); err != nil {
+		return nil, false, err
+	}
+	if shared, err = pooled(m.dialing, conn); err != nil {
+		m.closeConn(conn)
+		return nil, false, err
+	}
+	return conn, shared, nil
 }
 
 // dispatch sends the calls that wait, in their order, as far as there is room.
@@ -447,7 +463,7 @@ func (m *multiplexer) drop(s *muxStatement) {
 // name names the statement before it is sent for the first time. The same name always means the same text, even where a
 // pooler that nobody mentioned shares the server's session with others.
 func (m *multiplexer) name(s *muxStatement) {
-	if s.named = true; !m.unnamed {
+	if s.named = true; !m.pooled {
 		sum := sha256.Sum256([]byte(s.SQL))
 		s.Name = fmt.Sprintf("mux_%x_%x", sum[:10], m.generation)
 	}

@@ -80,7 +80,7 @@ func TestClosingAMultiplexer(t *testing.T) {
 			_, err := m.Query(context.Background(), `SELECT pg_sleep(0.3)`)
 			answered.Store(err == nil)
 		})
-		dbtest.Eventually(t, "it runs", func() bool { return m.running("pg_sleep") == 1 })
+		dbtest.Eventually(t, "it runs", func() bool { return m.count("wait_event = 'PgSleep'") == 1 })
 		if err := m.Close(t.Context()); err != nil {
 			t.Error(err)
 		}
@@ -97,7 +97,7 @@ func TestClosingAMultiplexer(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		dbtest.Eventually(t, "it runs", func() bool { return m.running("pg_sleep") == 1 })
+		dbtest.Eventually(t, "it runs", func() bool { return m.count("wait_event = 'PgSleep'") == 1 })
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if err := m.Close(ctx); !errors.Is(err, context.Canceled) {

@@ -38,6 +38,12 @@ func TestEveryAnswerIsForItsCaller(t *testing.T) {
 		cfg := dbtest.Config(t)
 		everyAnswerIsForItsCaller(t, cfg, throughPgBouncer(t, cfg))
 	})
+	t.Run("through a PgBouncer that nobody mentioned", func(t *testing.T) {
+		cfg := dbtest.Config(t)
+		cc := throughPgBouncer(t, cfg)
+		cc.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
+		everyAnswerIsForItsCaller(t, cfg, cc)
+	})
 }
 
 func everyAnswerIsForItsCaller(t *testing.T, cfg config.Database, cc *pgx.ConnConfig) {

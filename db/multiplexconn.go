@@ -42,16 +42,29 @@ type muxConn struct {
 
 var syncMessage, _ = (&pgproto3.Sync{}).Encode(nil)
 
-func newMuxConn(m *multiplexer, conn *pgx.Conn) *muxConn {
+// newMuxConn takes a connection over. pooled says that its session belongs to a pooler.
+func newMuxConn(m *multiplexer, conn *pgx.Conn, pooled bool) *muxConn {
 	c := &muxConn{
 		m: m, conn: conn, front: conn.PgConn().Frontend(), prepared: map[*muxStatement]uint64{},
 		wake: make(chan struct{}, 1), wrote: make(chan struct{}),
 	}
 	c.front.SetMaxBodyLen(int(m.settings.MaxResult) + 1<<16)
-	mode := conn.Config().DefaultQueryExecMode
-	m.unnamed = m.unnamed || mode != pgx.QueryExecModeCacheStatement
+	m.pooled = m.pooled || pooled
 	c.timer = time.AfterFunc(time.Hour, c.check)
 	return c
+}
+
+// pooled reports whether a pooler stands between: one that the settings name, or one that gives away whose process
+// answers. It forwards a statement in parts, and can tell the end of one only by the ReadyForQuery before it: PgBouncer
+// 1.18 sent parts of a pipelined statement to another server, whose client then had its error. So each connection
+// carries one statement at a time there, and nothing stays prepared.
+func pooled(ctx context.Context, conn *pgx.Conn) (bool, error) {
+	if conn.Config().DefaultQueryExecMode != pgx.QueryExecModeCacheStatement {
+		return true, nil
+	}
+	var pid uint32
+	err := conn.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&pid)
+	return pid != conn.PgConn().PID(), err
 }
 
 func (c *muxConn) inFlight() int { return len(c.queue) - c.head }
@@ -204,7 +217,7 @@ func (c *muxConn) serve() {
 	m.mu.Lock()
 	retired := c.closed
 	c.fail(err)
-	busy := retired && c.inFlight() > 0 && !m.unnamed // a pooler may pass the cancel request to another's statement
+	busy := retired && c.inFlight() > 0 && !m.pooled // a pooler may pass the cancel request to another's statement
 	close(c.wake)
 	m.mu.Unlock()
 	c.timer.Stop()
@@ -402,7 +415,7 @@ func (m *multiplexer) failed(call *muxCall) error {
 		return call.failure
 	}
 	if lost || strings.HasPrefix(code, "42") || code == "08P01" || code == "22P03" || code == "XX000" {
-		m.unnamed = m.unnamed || code == "42P05"
+		m.pooled = m.pooled || code == "42P05"
 		s.changed = true
 		m.drop(s)
 		return &againError{call.failure}

@@ -126,10 +126,13 @@ func Value[T any](b *Browser, expression string) T {
 	return v
 }
 
-// Until waits until an expression is true in the page.
+// Until waits until an expression is true in the page, or in the one to which it leads.
 func (b *Browser) Until(expression string) {
 	b.t.Helper()
-	dbtest.Eventually(b.t, expression, func() bool { return Value[bool](b, expression) })
+	dbtest.Eventually(b.t, expression, func() bool {
+		is, err := chromedp.Run(b.Tab, chromedp.Evaluate[bool](expression))
+		return err == nil && is // a page that is being left answers with an error
+	})
 }
 
 // MustSay fails the test unless the text can be read on the page.
