@@ -144,6 +144,23 @@ func (d *connections) explainPlaceholders(commands bool) {
 	}
 }
 
+// budgetOf is the arithmetic of the configured pools or, on a server of --dsn that they are not for, of the pools that
+// are there.
+func (d *connections) budgetOf(s activity.Snapshot) activity.Budget {
+	if d.dsn != "" && d.replicas == 0 && d.extras < 0 {
+		return activity.ObservedBudget(s)
+	}
+	if d.replicas == 0 {
+		d.replicas = d.cfg.Server.Replicas
+	}
+	if d.extras < 0 {
+		d.extras = s.Extras()
+	}
+	b := activity.PlanBudget(d.database(), d.replicas, d.extras, s.Slots)
+	b.Services = s.Services()
+	return b
+}
+
 func (d *connections) budgetFlags(f *pflag.FlagSet) {
 	f.IntVar(&d.replicas, "replicas", 0, "how many processes share the database (default: server.replicas)")
 	f.IntVar(&d.extras, "extras", -1, "slots that others need (default: those that others have now, and one)")
@@ -157,13 +174,8 @@ func (d *connections) budget(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if d.replicas == 0 {
-		d.replicas = d.cfg.Server.Replicas
-	}
-	if d.extras < 0 {
-		d.extras = s.Extras()
-	}
-	b := activity.PlanBudget(d.database(), d.replicas, d.extras, s.Slots)
+	d.askPooler(ctx, &s)
+	b := d.budgetOf(s)
 	if d.asJSON {
 		err = d.json(b)
 	} else {

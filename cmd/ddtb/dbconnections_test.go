@@ -412,3 +412,23 @@ func TestTheBudgetsExitCodeTellsWhetherItFits(t *testing.T) {
 		t.Errorf("%d, %+v", code, b)
 	}
 }
+
+func TestTheBudgetOfAForeignServerIsThatOfThePoolsThatAreThere(t *testing.T) {
+	o := newOperator(t)
+	for range 2 {
+		o.session("web-1")
+		o.session("web-2")
+	}
+	dsn := fmt.Sprintf("host=%s port=%d user=%s password=%s dbname=%s sslmode=disable", o.cfg.Host, o.cfg.Port, o.cfg.User, o.cfg.Password.Reveal(), o.cfg.Name)
+	code, out, _ := o.runs("--dsn", dsn, "budget")
+	if code != exitFailed || !strings.Contains(out, "web 4 + ") || !strings.Contains(out, "web again while it is deployed 4") || strings.Contains(out, "max_size to") {
+		t.Errorf("%d, %s", code, out)
+	}
+	_, out, _ = o.runs("--dsn", dsn, "budget", "--json")
+	if b := printed[activity.Budget](t, out); b.Strategy != activity.Observed || len(b.Services) == 0 || b.Services[0].Sessions != 4 {
+		t.Errorf("%+v", b)
+	}
+	if _, out, _ = o.runs("budget"); !strings.Contains(out, "Services on the server now") {
+		t.Error(out)
+	}
+}

@@ -1,8 +1,10 @@
 package activity
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"ddtb/config"
@@ -15,7 +17,7 @@ const Deploying = 2
 // Budget is the fleet's arithmetic: replicas × (pool + 1) × 2 + extras, against the usable slots. The 1 is the
 // connection by which each replica watches the server; the 2 is a rolling deploy.
 type Budget struct {
-	Strategy string `json:"strategy"`
+	Strategy string `json:"strategy"` // Observed where it is not that of a configuration
 	Replicas int    `json:"replicas"`
 	Pool     int    `json:"pool"`   // connections at most, a replica; 0: no bound
 	Extras   int    `json:"extras"` // what else needs a slot: migrations, cron, other applications, an operator
@@ -25,6 +27,69 @@ type Budget struct {
 	FitsPool int    `json:"fits_pool"` // the largest pool that fits; 0: none does
 	Max      int    `json:"max_connections"`
 	ToRaise  int    `json:"max_connections_needed"` // for the pool as it is, or for a pool of 1 where nothing bounds it
+
+	Services []Service `json:"services"` // that have sessions on the server now
+	pooled   bool      // behind PgBouncer
+}
+
+// Service is a program with all its processes: what has one application_name, but for the number, process or job in it.
+type Service struct {
+	Name     string `json:"name"`
+	Clients  int    `json:"clients"` // addresses that it connects from
+	Sessions int    `json:"sessions"`
+}
+
+// Services are those that have client sessions, but for what only watches, the largest first.
+func (s Snapshot) Services() []Service {
+	sessions, addresses := map[string]int{}, map[string]map[string]bool{}
+	for _, x := range s.clients(func(x Session) bool { return !x.Self && !isMonitor(s, x) }) {
+		name := s.service(x)
+		if addresses[name] == nil {
+			addresses[name] = map[string]bool{}
+		}
+		sessions[name]++
+		addresses[name][x.Address] = true
+	}
+	out := []Service{}
+	for name, n := range sessions {
+		out = append(out, Service{Name: name, Clients: len(addresses[name]), Sessions: n})
+	}
+	slices.SortFunc(out, func(a, b Service) int {
+		return cmp.Or(cmp.Compare(b.Sessions, a.Sessions), cmp.Compare(a.Name, b.Name))
+	})
+	return out
+}
+
+// service is what the session's program is called, without what differs from process to process.
+func (s Snapshot) service(x Session) string {
+	switch begin := stem(x.Application); {
+	case belongs(x.Application, s.Application):
+		return s.Application
+	case len(begin) >= leastStem:
+		return begin
+	}
+	return x.Who()
+}
+
+// Observed is the Strategy of a Budget of sessions as they are.
+const Observed = "observed"
+
+// ObservedBudget does the arithmetic for a server whose programs' configuration is not known: the sessions that each
+// service has now, once more those of the largest one while it is deployed, and one for an operator.
+func ObservedBudget(s Snapshot) Budget {
+	b := Budget{
+		Strategy: Observed, Extras: 1, Needed: 1, Usable: s.Slots.Usable(), Max: s.Slots.Max, Services: s.Services(), pooled: len(s.Pools) > 0,
+	}
+	for i, x := range b.Services {
+		b.Needed += x.Sessions
+		if i == 0 {
+			b.Needed += x.Sessions
+			b.Pool = x.Sessions
+		}
+	}
+	b.Fits, b.ToRaise = b.Needed <= b.Usable, b.Needed+s.Slots.Reserved
+	b.FitsPool = max(0, (b.Usable-(b.Needed-Deploying*b.Pool))/Deploying)
+	return b
 }
 
 // PlanBudget does the arithmetic for cfg's strategy.
@@ -66,6 +131,9 @@ func sizeKey(strategy string) string {
 
 // Sum is the arithmetic as people write it.
 func (b Budget) Sum() string {
+	if b.Strategy == Observed {
+		return b.sumOfServices()
+	}
 	pool, needed := "no bound", "no bound"
 	if b.Pool > 0 {
 		pool, needed = fmt.Sprint(b.Pool), fmt.Sprint(b.Needed)
@@ -74,10 +142,35 @@ func (b Budget) Sum() string {
 		b.Replicas, pool, Deploying, b.Extras, needed, b.Usable)
 }
 
+// sumOfServices is the arithmetic of an observed budget. Small services are put together.
+func (b Budget) sumOfServices() string {
+	terms, rest := []string{}, 0
+	for i, x := range b.Services {
+		if i < mostTerms {
+			terms = append(terms, fmt.Sprintf("%s %d", x.Name, x.Sessions))
+		} else {
+			rest += x.Sessions
+		}
+	}
+	if rest > 0 {
+		terms = append(terms, fmt.Sprintf("others %d", rest))
+	}
+	if len(b.Services) > 0 {
+		terms = append(terms, fmt.Sprintf("%s again while it is deployed %d", b.Services[0].Name, b.Pool))
+	}
+	return strings.Join(append(terms, "an operator 1"), " + ") + fmt.Sprintf(" = %d, of %d usable slots", b.Needed, b.Usable)
+}
+
+// mostTerms is how many services a sum names.
+const mostTerms = 5
+
 // Advice is what to change; "" when it fits.
 func (b Budget) Advice() string {
 	if b.Fits {
 		return ""
+	}
+	if b.Strategy == Observed {
+		return b.adviceForServices()
 	}
 	var do []string
 	if b.FitsPool > 0 {
@@ -90,6 +183,22 @@ func (b Budget) Advice() string {
 	do = append(do, "run fewer replicas, or put PgBouncer in front")
 	return strings.Join(do, "; or ")
 }
+
+// adviceForServices names no key of ours: these are other programs.
+func (b Budget) adviceForServices() string {
+	do := []string{fmt.Sprintf("raise max_connections from %d to %d at least (this needs a restart of PostgreSQL)", b.Max, b.ToRaise)}
+	if b.FitsPool > 0 {
+		do = slices.Insert(do, 0, fmt.Sprintf("bound the pools of %s to %d in all, %s", b.Services[0].Name, b.FitsPool, inItsOwn))
+	}
+	if !b.pooled {
+		do = append(do, "put PgBouncer in front")
+	}
+	return strings.Join(do, "; or ")
+}
+
+// inItsOwn is where a foreign program's pool is bounded.
+const inItsOwn = "in its own configuration (psycopg_pool max_size, HikariCP maximumPoolSize, node-postgres max, " +
+	"SQLAlchemy pool_size + max_overflow)"
 
 // String is one line for a log.
 func (b Budget) String() string {

@@ -76,3 +76,32 @@ func TestAServerIsRefusedAStartBeyondItsBudgetIfItIsStrict(t *testing.T) {
 		}
 	})
 }
+
+func TestAnObservedBudgetIsTheSumOfTheServicesAndOneDeploy(t *testing.T) {
+	pool := func(name string, n int) []Session {
+		return many(n, with(in(Idle, 0), func(x *Session) { x.Application, x.Address = name, "10.0.0.%d" }))
+	}
+	s := of(pool("web-1", 15), pool("web-2", 15), pool("api", 8), pool("shop/pool", 4), pool("shop/jobs", 1))
+	b := ObservedBudget(s)
+	if got := b.Sum(); got != "web 30 + api 8 + shop 5 + web again while it is deployed 30 + an operator 1 = 74, of 97 usable slots" || !b.Fits {
+		t.Errorf("%q: %+v", got, b)
+	}
+	if web := b.Services[0]; web != (Service{"web", 8, 30}) {
+		t.Errorf("%+v", web)
+	}
+	b = ObservedBudget(of(pool("web", 50), pool("api", 20)))
+	if b.Fits || b.Needed != 121 || b.FitsPool != 38 || b.ToRaise != 124 {
+		t.Errorf("%+v", b)
+	}
+	for _, key := range []string{"pool.max_size", "persistent.workers", "strategy"} {
+		if strings.Contains(b.Advice(), key) {
+			t.Errorf("a key of ddtb is advised for a foreign program: %s", b.Advice())
+		}
+	}
+	if fits := ObservedBudget(of(pool("web", 38), pool("api", 20))); !fits.Fits {
+		t.Errorf("the pool that is said to fit does not: %s", fits.Sum())
+	}
+	if nobody := ObservedBudget(of()); !nobody.Fits || nobody.Sum() != "an operator 1 = 1, of 97 usable slots" {
+		t.Errorf("%q", nobody.Sum())
+	}
+}

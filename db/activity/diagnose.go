@@ -25,9 +25,12 @@ type Holding struct {
 	Application string  `json:"application"` // "user …" for sessions without a name; ends in * where each process has a name of its own
 	Sessions    int     `json:"sessions"`
 	Longest     Age     `json:"longest_seconds"` // in that state
+	Began       int     `json:"began"`           // since the earlier snapshot
+	Moved       int     `json:"moved"`           // the others that changed their state since
 	PIDs        []int32 `json:"pids"`
 
 	sessions []Session
+	compared bool // Began and Moved are known
 }
 
 // Reason is what a session has its slot for, as far as it can be seen from outside.
@@ -85,6 +88,9 @@ func examine(now Snapshot, earlier *Snapshot, t Thresholds) *problem {
 	p.all = p.holdings()
 	if come := p.comers(); len(come) > 0 {
 		p.all = append(come, slices.DeleteFunc(p.all, func(h Holding) bool { return h.Reason == Comes })...)
+	}
+	for i := range p.all {
+		p.all[i].compare(now, earlier)
 	}
 	if len(p.all) > 0 {
 		p.Holding = p.all[0]
@@ -247,15 +253,47 @@ func (h *Holding) add(s Session) {
 	h.sessions = append(h.sessions, s)
 }
 
+// compare counts what changed since the earlier snapshot, if there is one.
+func (h *Holding) compare(now Snapshot, earlier *Snapshot) {
+	if earlier == nil {
+		return
+	}
+	h.compared = true
+	for _, s := range h.sessions {
+		switch {
+		case s.Started.After(earlier.At):
+			h.Began++
+		case s.InState < Age(now.At.Sub(earlier.At)):
+			h.Moved++
+		}
+	}
+}
+
 // Evidence is the holding in a sentence.
 func (h Holding) Evidence() string {
 	text := fmt.Sprintf("%s of %s, %s", count(h.Sessions, "session", "sessions"), h.Application, words[h.Reason])
-	switch longest := Short(h.Longest.Duration()); {
-	case h.Longest == 0 || h.Reason == Comes:
+	if h.Reason == Comes {
 		return text
-	case h.Sessions == 1:
-		return text + ", for " + longest
-	default:
-		return text + ", the longest for " + longest
 	}
+	switch longest := Short(h.Longest.Duration()); {
+	case h.Longest == 0:
+	case h.Sessions == 1:
+		text += ", for " + longest
+	default:
+		text += ", the longest for " + longest
+	}
+	return text + h.trend()
+}
+
+// trend says whether the sessions become more, move or stand still.
+func (h Holding) trend() string {
+	switch {
+	case !h.compared:
+		return ""
+	case h.Began > 0:
+		return fmt.Sprintf("; growing: %d began in the last second", h.Began)
+	case h.Moved > 0:
+		return fmt.Sprintf("; %d moved in the last second", h.Moved)
+	}
+	return "; none moved in the last second"
 }

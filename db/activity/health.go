@@ -333,6 +333,9 @@ func (p *problem) lockQueues() *Finding {
 		}
 		f.PIDs = append([]int32{roots[0].PID}, f.PIDs...)
 	}
+	if p.moves() {
+		f.What += "; the queue moves"
+	}
 	return f
 }
 

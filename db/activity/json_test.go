@@ -17,7 +17,7 @@ func TestTheFieldsInJSONAreStable(t *testing.T) {
 		value any
 		keys  string
 	}{
-		{Summarise(now), "application at by_application by_client by_state connects_ever database door limits longest_query " +
+		{Summarise(now), "application at by_application by_client by_database by_state connects_ever database door limits longest_query " +
 			"oldest_idle_in_transaction oldest_transaction other_backends prepared_transactions replication replication_slots role server sessions slots unseen waiting_on_locks"},
 		{now.Server, "address authentication_timeout_seconds read_only reserved_connections standby started superuser superuser_reserved_connections " +
 			"synchronous_standby_names tcp_keepalives_idle_seconds version version_num"},
@@ -28,8 +28,8 @@ func TestTheFieldsInJSONAreStable(t *testing.T) {
 		{Assess(now, nil, defaults()), "findings level slots unseen"},
 		{Finding{PIDs: []int32{1}}, "code do level pids what"},
 		{Diagnosis{}, "also culprit health holds lab maybe_exhausted_pools scenario steps to_tell"},
-		{Holding{}, "application longest_seconds pids reason sessions"},
-		{Budget{}, "extras fits fits_pool max_connections max_connections_needed needed pool replicas strategy usable"},
+		{Holding{}, "application began longest_seconds moved pids reason sessions"},
+		{Budget{}, "extras fits fits_pool max_connections max_connections_needed needed pool replicas services strategy usable"},
 		{Closing{}, "dry_run listeners sessions slots_after slots_before superusers unseen"},
 		{SampleOf(now, nil, defaults()), "active at idle idle_in_transaction level new_per_second slots unseen waiting_for_lock"},
 		{NoDoor(errors.New("full"), nil), "doors means message"},

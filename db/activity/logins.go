@@ -54,7 +54,7 @@ func CountLogins(ctx context.Context, cc *pgx.ConnConfig, s *Snapshot) {
 // slot, the slots that s shows as free are taken by logins that s does not show.
 func (s *Snapshot) Refused(err error) {
 	pe, answered := errors.AsType[*pgconn.PgError](err)
-	if answered && pe.Code == pgerrcode.TooManyConnections && !ownLimit(pe) && s.Slots.Free() >= mostLogins {
+	if answered && pe.Code == pgerrcode.TooManyConnections && !ownLimit(pe) {
 		s.hideLogins(s.Slots.Free())
 	}
 }

@@ -25,10 +25,19 @@ func (s Slots) Utilisation() float64 { return 100 * float64(s.Used) / float64(ma
 // InReserved is how many of the reserved slots are used.
 func (s Slots) InReserved() int { return max(0, s.Used-s.Usable()) }
 
+// UsedUsable is how many of the usable slots are used: never more than there are, for one who looks through a reserved
+// slot takes none of them.
+func (s Slots) UsedUsable() int { return min(s.Used, s.Usable()) }
+
+// Brief is how they stand, in a few words.
+func (s Slots) Brief() string {
+	return fmt.Sprintf("%d of %d usable used (%.0f %%)", s.UsedUsable(), s.Usable(), min(100, s.Utilisation()))
+}
+
 // String is how they stand, in a sentence.
 func (s Slots) String() string {
 	text := fmt.Sprintf("%d of %d usable slots are used (%.0f %%), %d are free",
-		min(s.Used, s.Usable()), s.Usable(), min(100, s.Utilisation()), s.Free())
+		s.UsedUsable(), s.Usable(), min(100, s.Utilisation()), s.Free())
 	if s.InReserved() > 0 {
 		text += fmt.Sprintf("; %d of %d reserved ones are used too", s.InReserved(), s.Reserved)
 	}

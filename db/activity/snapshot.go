@@ -135,7 +135,7 @@ type Session struct {
 	Waits         bool      `json:"waits_for_lock,omitzero"`
 	Waited        Age       `json:"lock_wait_seconds,omitzero"`
 	BlockedBy     []int32   `json:"blocked_by,omitempty"` // 0 is a prepared transaction; asked of the first 50 that wait
-	Query         string    `json:"query,omitzero"`       // the last one, its beginning, without passwords
+	Query         string    `json:"query,omitzero"`       // the last one, at most its first 4,000 characters, without passwords
 }
 
 // Client reports whether the session has one of the server's slots.
@@ -241,7 +241,7 @@ SELECT a.pid,
        CASE WHEN w.pid IS NULL THEN 0
          ELSE coalesce(extract(epoch FROM clock_timestamp() - coalesce(w.since, a.query_start)), 0) END::float8,
        CASE WHEN w.place <= 50 THEN pg_blocking_pids(a.pid) END,
-       CASE WHEN a.backend_type IS NULL THEN '' ELSE coalesce(left(a.query, 500), '') END
+       CASE WHEN a.backend_type IS NULL THEN '' ELSE coalesce(left(a.query, 4000), '') END
 FROM pg_stat_activity a
   LEFT JOIN pg_roles r ON r.oid = a.usesysid
   LEFT JOIN pg_stat_replication s ON s.pid = a.pid

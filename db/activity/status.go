@@ -11,6 +11,7 @@ type Status struct {
 	Door              string   `json:"door"` // by which right the looking connection exists
 	States            []Count  `json:"by_state"`
 	Applications      []Group  `json:"by_application"`
+	Databases         []Group  `json:"by_database"`
 	Clients           []Group  `json:"by_client"` // user and address
 	Others            []Count  `json:"other_backends"`
 	OldestTransaction *Session `json:"oldest_transaction"`
@@ -28,7 +29,8 @@ type Count struct {
 
 // Group is the client sessions that have something in common.
 type Group struct {
-	Name              string `json:"name,omitempty"` // the application; or User and Address
+	Name              string `json:"name,omitempty"` // the application; or Database; or User and Address
+	Database          string `json:"database,omitempty"`
 	User              string `json:"user,omitempty"`
 	Address           string `json:"address,omitempty"`
 	Sessions          int    `json:"sessions"`
@@ -60,6 +62,7 @@ func Summarise(s Snapshot) Status {
 	}
 	st.States, st.Others = counts(states), counts(others)
 	st.Applications = groups(clients, func(x Session) Group { return Group{Name: x.Application} })
+	st.Databases = groups(clients, func(x Session) Group { return Group{Database: x.Database} })
 	st.Clients = groups(clients, func(x Session) Group { return Group{User: x.User, Address: x.Address} })
 	st.OldestTransaction = longest(clients, func(x Session) Age { return x.InTransaction })
 	st.OldestIdleInTx = longest(clients, func(x Session) Age {
@@ -104,7 +107,7 @@ func groups(sessions []Session, key func(Session) Group) []Group {
 		k := key(s)
 		g := byKey[k]
 		if g == nil {
-			g = &Group{Name: k.Name, User: k.User, Address: k.Address}
+			g = &k
 			byKey[k] = g
 		}
 		g.add(s)
@@ -113,7 +116,7 @@ func groups(sessions []Session, key func(Session) Group) []Group {
 		out = append(out, *g)
 	}
 	slices.SortFunc(out, func(a, b Group) int {
-		return cmp.Or(cmp.Compare(b.Sessions, a.Sessions), cmp.Compare(a.Name, b.Name),
+		return cmp.Or(cmp.Compare(b.Sessions, a.Sessions), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Database, b.Database),
 			cmp.Compare(a.User, b.User), cmp.Compare(a.Address, b.Address))
 	})
 	return out

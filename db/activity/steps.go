@@ -410,7 +410,7 @@ func (p *problem) poolSetting() string {
 	if p.own() {
 		return `strategy = "pool", and the pool.max_size that fits`
 	}
-	text := "in its own configuration (psycopg_pool max_size, HikariCP maximumPoolSize, node-postgres max, SQLAlchemy pool_size + max_overflow)"
+	text := inItsOwn
 	if len(p.now.Pools) == 0 {
 		text += ", or PgBouncer in front of it"
 	}

@@ -103,7 +103,7 @@ func (p Paper) Sample(s activity.Sample) {
 		unseen = fmt.Sprintf("  not visible %d", s.Unseen)
 	}
 	p.line("%s  %3d/%d %3.0f %%  active %d  idle %d  in transaction %d  waiting %d%s  new %.1f/s  %s", at,
-		s.Slots.Used, s.Slots.Usable(), s.Slots.Utilisation(), s.Active, s.Idle, s.IdleInTransaction, s.Waiting, unseen,
+		s.Slots.UsedUsable(), s.Slots.Usable(), min(100, s.Slots.Utilisation()), s.Active, s.Idle, s.IdleInTransaction, s.Waiting, unseen,
 		s.NewPerSecond, p.paint(styleOf(s.Level), verdict(s)))
 }
 

@@ -125,6 +125,25 @@ func (p Paper) maybeExhausted(pools []activity.Holding) {
 	}
 }
 
+func (p Paper) services(services []activity.Service) {
+	if len(services) == 0 {
+		return
+	}
+	rows := [][]string{}
+	for _, x := range services[:min(mostRows, len(services))] {
+		rows = append(rows, []string{Clean(x.Name), fmt.Sprint(x.Clients), fmt.Sprint(x.Sessions)})
+	}
+	p.line("")
+	p.table("", []column{
+		{title: "Services on the server now", least: 32, most: 40, gives: true},
+		{title: "addresses", right: true},
+		{title: "sessions", right: true},
+	}, rows)
+	if more := len(services) - len(rows); more > 0 {
+		p.line("… and %d more", more)
+	}
+}
+
 // Budget writes the arithmetic.
 func (p Paper) Budget(b activity.Budget) {
 	if b.Fits {
@@ -132,6 +151,12 @@ func (p Paper) Budget(b activity.Budget) {
 	} else {
 		p.wrapped(p.paint(red, "Does not fit")+"  ", b.Sum())
 		p.wrapped("  → ", b.Advice())
+	}
+	p.services(b.Services)
+	if b.Strategy == activity.Observed {
+		p.line("")
+		p.wrapped("", "These are the sessions that are there now. A pool that grows later needs more.")
+		return
 	}
 	p.line("")
 	p.wrapped("", "The 1 is the connection by which each replica watches the server. The 2 is a rolling deploy, in which "+

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -53,23 +54,26 @@ type screen struct {
 	sort      int // into orders
 	reverse   bool
 	filter    string
-	typing    bool  // a filter
-	selected  int32 // a PID: rows move
+	typing    bool                // a filter
+	selected  int32               // a PID: rows move
+	marked    map[int32]time.Time // PIDs that c and t are for, and when their sessions began
+	page      page
 	question  *question
 	message   string
 	rowsShown int
 }
 
-// question is what has to be answered with y before a session is touched.
+// question is what has to be answered with y before sessions are touched.
 type question struct {
-	text  string
-	order activity.Order
+	text     string
+	cancel   bool
+	sessions []activity.Session
 }
 
 const mostHistory = 500
 
 func newScreen(ctx context.Context, w Watch) *screen {
-	return &screen{Watch: w, ctx: ctx, width: 80, height: 24, looking: true}
+	return &screen{Watch: w, ctx: ctx, width: 80, height: 24, looking: true, marked: map[int32]time.Time{}}
 }
 
 // The messages to Update.
@@ -79,11 +83,7 @@ type (
 		err error
 	}
 	lookAgain struct{}
-	signalled struct {
-		pid     int32
-		outcome activity.Outcome
-		err     error
-	}
+	signalled struct{ endings []activity.Ending }
 )
 
 // Init is part of tea.Model.
@@ -115,10 +115,8 @@ func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		s.looking = true
 		return s, s.look
 	case signalled:
-		s.message = fmt.Sprintf("pid %d: %s", m.pid, m.outcome)
-		if m.err != nil {
-			s.message = fmt.Sprintf("pid %d: %s", m.pid, Clean(m.err.Error()))
-		}
+		s.message = outcomes(m.endings)
+		clear(s.marked)
 	case tea.KeyPressMsg:
 		return s, s.key(m)
 	}
@@ -150,9 +148,14 @@ func (s *screen) key(k tea.KeyPressMsg) tea.Cmd {
 		return nil
 	}
 	s.message = ""
+	if s.turn(k.String()) {
+		return nil
+	}
 	switch k.String() {
 	case "q":
 		return tea.Quit
+	case "space":
+		s.mark()
 	case "up", "k":
 		s.move(-1)
 	case "down", "j":
@@ -173,6 +176,7 @@ func (s *screen) key(k tea.KeyPressMsg) tea.Cmd {
 		s.typing = true
 	case "esc":
 		s.filter = ""
+		clear(s.marked)
 	case "c":
 		s.ask(true)
 	case "t":
@@ -207,40 +211,121 @@ func (s *screen) answer(k tea.KeyPressMsg) tea.Cmd {
 		return nil
 	}
 	s.message = "…"
-	return func() tea.Msg {
-		outcome, err := s.Hand.Signal(s.ctx, q.order)
-		return signalled{q.order.PID, outcome, err}
-	}
+	return func() tea.Msg { return signalled{s.signal(q)} }
 }
 
-// ask asks whether the selected session is to be ended, or its query. The order holds for the state that is
-// shown now: a session that has moved on by the time of the answer is left alone.
-func (s *screen) ask(cancel bool) {
-	x, ok := s.chosen()
-	switch {
-	case !ok:
-		s.message = "no session is selected"
-	case x.Self:
-		s.message = "that is this monitor itself"
-	case !x.Client():
-		s.message = fmt.Sprintf("pid %d is the server's own: %s", x.PID, Clean(x.Kind))
-	case x.Hidden:
-		s.message = fmt.Sprintf("pid %d is another role's, and this one may not see what it does: it is left alone", x.PID)
-	case cancel && x.State != activity.Active:
-		s.message = fmt.Sprintf("pid %d runs no query", x.PID)
-	default:
-		what, owner := "End session", ""
-		if cancel {
-			what = "Cancel the query of session"
+// signal touches one session after another. Each order holds for the state in which the session was shown: one that has
+// moved on is left alone.
+func (s *screen) signal(q *question) (endings []activity.Ending) {
+	for _, x := range q.sessions {
+		e, err := activity.Ending{Session: x}, error(nil)
+		if q.cancel {
+			e, err = activity.Cancel(s.ctx, s.Hand, x, true)
+		} else {
+			e.Outcome, err = s.Hand.Signal(s.ctx, activity.Order{PID: x.PID, Started: x.Started, States: []string{x.State}, Superusers: true})
 		}
+		if err != nil {
+			e.Outcome, e.Error = activity.Failed, err.Error()
+		}
+		endings = append(endings, e)
+	}
+	return endings
+}
+
+// outcomes is what became of the sessions, in a line: of one, or the number of each outcome.
+func outcomes(endings []activity.Ending) string {
+	if len(endings) == 1 {
+		e := endings[0]
+		return fmt.Sprintf("pid %d: %s", e.PID, Clean(cmp.Or(e.Error, string(e.Outcome))))
+	}
+	n, texts := map[activity.Outcome]int{}, []string{}
+	for _, e := range endings {
+		n[e.Outcome]++
+	}
+	for _, o := range slices.Sorted(maps.Keys(n)) {
+		texts = append(texts, fmt.Sprintf("%d %s", n[o], o))
+	}
+	return strings.Join(texts, ", ")
+}
+
+// ask asks whether the marked sessions are to be ended, or their queries; the selected one, if none is marked.
+func (s *screen) ask(cancel bool) {
+	sessions, refused := []activity.Session{}, ""
+	for _, x := range s.targets() {
+		if why := untouchable(x, cancel); why != "" {
+			refused = why
+			continue
+		}
+		sessions = append(sessions, x)
+	}
+	what := "End "
+	if cancel {
+		what = "Cancel the query of "
+	}
+	switch {
+	case len(sessions) == 0:
+		s.message = cmp.Or(refused, "no session is selected")
+	case len(sessions) == 1:
+		x := sessions[0]
+		owner := ""
 		if x.Superuser {
 			owner = ", a superuser's"
 		}
 		s.question = &question{
-			fmt.Sprintf("%s %d (%s%s, %s)? [y/N]", what, x.PID, Clean(x.Who()), owner, Clean(x.State)),
-			activity.Order{Cancel: cancel, PID: x.PID, Started: x.Started, States: []string{x.State}, Superusers: true},
+			fmt.Sprintf("%ssession %d (%s%s, %s)? [y/N]", what, x.PID, Clean(x.Who()), owner, Clean(x.State)), cancel, sessions,
+		}
+	default:
+		if refused != "" {
+			refused = "; " + refused
+		}
+		s.question = &question{fmt.Sprintf("%s%d sessions%s? [y/N]", what, len(sessions), refused), cancel, sessions}
+	}
+}
+
+// targets are the marked sessions that are still there or, if none is marked, the selected one.
+func (s *screen) targets() (sessions []activity.Session) {
+	if len(s.marked) == 0 {
+		if x, ok := s.chosen(); ok {
+			sessions = append(sessions, x)
+		}
+		return sessions
+	}
+	for _, x := range s.now.Sessions {
+		if began, is := s.marked[x.PID]; is && began.Equal(x.Started) {
+			sessions = append(sessions, x)
 		}
 	}
+	return sessions
+}
+
+// untouchable is why a session can't be ended from here, or its query cancelled; "" if it can.
+func untouchable(x activity.Session, cancel bool) string {
+	switch {
+	case x.Self:
+		return "that is this monitor itself"
+	case !x.Client():
+		return fmt.Sprintf("pid %d is the server's own: %s", x.PID, Clean(x.Kind))
+	case x.Hidden:
+		return fmt.Sprintf("pid %d is another role's, and this one may not see what it does: it is left alone", x.PID)
+	case cancel && x.State != activity.Active:
+		return fmt.Sprintf("pid %d runs no query", x.PID)
+	}
+	return ""
+}
+
+// mark marks the selected session, or takes its mark away, and goes on to the next.
+func (s *screen) mark() {
+	x, ok := s.chosen()
+	if !ok {
+		s.move(0)
+		return
+	}
+	if began, is := s.marked[x.PID]; is && began.Equal(x.Started) {
+		delete(s.marked, x.PID)
+	} else {
+		s.marked[x.PID] = x.Started
+	}
+	s.move(1)
 }
 
 // orders are the ways to sort sessions. The first is that of gravity.

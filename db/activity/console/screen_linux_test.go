@@ -104,6 +104,34 @@ func TestASelectedSessionIsEndedFromTheFullScreenAfterAQuestion(t *testing.T) {
 	term.waitFor("\x1b[?1049l") // the terminal's own screen is back
 }
 
+func TestSeveralMarkedSessionsAreEndedTogetherAndNobodyElse(t *testing.T) {
+	dbtest.NoLeaks(t)
+	cfg := dbtest.NewServer(t, dbtest.Options{}).Config(t)
+	control := dbtest.Control(t, cfg)
+	for range 3 {
+		session(t, cfg, "victim")
+	}
+	o, err := activity.NewObserver(cfg)
+	must(t, err)
+	t.Cleanup(o.Close)
+	term, tty := newTerminal(t)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Watch{
+			Hand: o, Thresholds: activity.ThresholdsOf(configMonitor), Interval: 100 * time.Millisecond,
+			In: tty, Out: tty, Environ: []string{"TERM=xterm-256color"}, Colour: true,
+		}.Run(t.Context())
+	}()
+	term.waitFor("victim")
+	term.types("/victim\rj  t")
+	term.waitFor("End 2 sessions? [y/N]")
+	term.types("y")
+	dbtest.Eventually(t, "two are gone", func() bool { return dbtest.Backends(t, control, "victim") == 1 })
+	term.waitFor("2 told to end")
+	term.types("q")
+	must(t, <-ended)
+}
+
 func TestTheFullScreenEndsWithItsContext(t *testing.T) {
 	dbtest.NoLeaks(t)
 	cfg := dbtest.NewServer(t, dbtest.Options{}).Config(t)

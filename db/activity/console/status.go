@@ -18,6 +18,9 @@ func (p Paper) Status(s activity.Status, level activity.Level) {
 	p.line("")
 	p.states(s)
 	p.groups("By application", s.Applications, func(g activity.Group) string { return cmp.Or(Clean(g.Name), "(no name)") })
+	if len(s.Databases) > 1 {
+		p.groups("By database", s.Databases, func(g activity.Group) string { return cmp.Or(Clean(g.Database), "(none yet)") })
+	}
 	p.groups("By user and client", s.Clients, func(g activity.Group) string {
 		return Clean(g.User) + " from " + cmp.Or(Clean(g.Address), "(not visible)")
 	})
@@ -55,7 +58,7 @@ func (p Paper) header(s activity.Snapshot) {
 func (p Paper) slots(s activity.Snapshot, level activity.Level) {
 	l := s.Slots
 	p.line("Slots  %s  %s, %d free", p.bar(l, level, p.barWidth()),
-		p.paint(styleOf(level), fmt.Sprintf("%d of %d usable used (%.0f %%)", min(l.Used, l.Usable()), l.Usable(), min(100, l.Utilisation()))), l.Free())
+		p.paint(styleOf(level), l.Brief()), l.Free())
 	reserved := fmt.Sprintf("superuser_reserved_connections %d", s.Server.ForSuper)
 	if s.Server.VersionNum >= 160000 {
 		reserved += fmt.Sprintf(", reserved_connections %d", s.Server.ForReserved)

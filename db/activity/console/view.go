@@ -27,7 +27,7 @@ func (s *screen) content() string {
 	s.head(p)
 	above := strings.Count(b.String(), "\n")
 	s.rowsShown = max(1, s.height-above-3) // the titles, a blank line and the foot
-	s.sessions(p)
+	s.body(p)
 	lines := strings.Split(strings.TrimRight(b.String(), "\n"), "\n")
 	lines = append(lines, make([]string, s.height)...)[:max(0, s.height-1)] // the foot stays at the bottom
 	return strings.Join(append(lines, ansi.Truncate(s.foot(p), s.width, "…")), "\n")
@@ -52,7 +52,7 @@ func (s *screen) head(p Paper) {
 	l, a := s.now.Slots, s.sample // of a failed look: the last slots that were seen
 	level := s.Thresholds.OfSlots(l)
 	p.line("Slots %s %s, %d free", p.bar(l, level, max(10, min(40, s.width-46))),
-		p.paint(styleOf(level), fmt.Sprintf("%d of %d usable used (%.0f %%)", l.Used, l.Usable(), l.Utilisation())), l.Free())
+		p.paint(styleOf(level), l.Brief()), l.Free())
 	if s.failed != nil {
 		return
 	}
@@ -91,18 +91,21 @@ func (s *screen) sessions(p Paper) {
 		if from+i == at {
 			mark = ">"
 		}
+		if began, is := s.marked[x.PID]; is && began.Equal(x.Started) {
+			mark += "*"
+		}
 		cells := []string{
-			mark, fmt.Sprint(x.PID), Clean(x.Application), Clean(x.User) + "@" + Clean(x.Database), Clean(x.Address),
+			mark, fmt.Sprint(x.PID), Clean(x.Application), Clean(x.User) + "@" + Clean(x.Database), Clean(x.ClientAddress()),
 			p.paint(styleOfState(x, blocks), state(x)), age(x.InState), Clean(x.Query),
 		}
 		rows = append(rows, fitting(s.width, cells))
 	}
 	p.tableWith("", fitting(s.width, []column{
-		{title: " "},
+		{title: "  "},
 		{title: "pid", right: true},
 		{title: "application", least: 12, most: max(12, s.width/5)},
 		{title: "user", most: max(8, s.width/6)},
-		{title: "client", most: 15},
+		{title: "client", most: 21, gives: true},
 		{title: "state", most: 22},
 		{title: "for", right: true},
 		{title: "last query"},
@@ -154,7 +157,10 @@ func (s *screen) foot(p Paper) string {
 	case s.message != "":
 		return p.paint(bold, s.message)
 	}
-	text := fmt.Sprintf("↑↓  c cancel  t terminate  s sort: %s  r reverse  / filter  q quit", orders[s.sort].name)
+	text := "? help  q quit  c cancel  t terminate  space mark  enter details  l locks  / filter  s sort: " + orders[s.sort].name
+	if s.page != sessions {
+		text = "esc back  " + text
+	}
 	if s.filter != "" {
 		text = "filter: " + Clean(s.filter) + " (esc drops it)  " + text
 	}
