@@ -103,12 +103,17 @@ func (s *stage) restore() {
 	conn, err := s.Connect(ctx, "postgres")
 	must(s.T, err)
 	defer func() { _ = conn.Close(ctx) }()
+	standby := false
+	must(s.T, conn.QueryRow(ctx, "SELECT pg_is_in_recovery()").Scan(&standby))
 	for _, sql := range []string{
 		"ALTER SYSTEM RESET ALL", "SELECT pg_reload_conf()", "ALTER ROLE app RESET ALL", "ALTER ROLE other RESET ALL", "ALTER ROLE reader RESET ALL",
 		"ALTER ROLE app CONNECTION LIMIT -1", "ALTER ROLE other CONNECTION LIMIT -1", "ALTER DATABASE wall CONNECTION LIMIT -1",
 		"ALTER DATABASE elsewhere CONNECTION LIMIT -1", "ALTER DATABASE wall RESET ALL", "DROP ROLE IF EXISTS its_own",
 		"REVOKE pg_read_all_stats, pg_signal_backend FROM app", "REVOKE pg_signal_backend FROM reader",
 	} {
+		if standby && !strings.Contains(sql, "SYSTEM") { // it is stored on the primary
+			continue
+		}
 		if _, err := conn.Exec(ctx, sql); err != nil {
 			s.Errorf("%s: %v", sql, err)
 		}

@@ -50,6 +50,8 @@ type Thresholds struct {
 	LongQuery         time.Duration // longer is a warning
 	LockWait          time.Duration // longer is a warning, for one that waits; lockQueue of them are at once
 	Churn             float64       // new sessions a second: from here on, warning
+	Orphan            time.Duration // a prepared transaction that is as old has probably lost its manager: warning
+	Lag               time.Duration // of a standby: from here on, warning
 
 	// For Diagnose:
 	Idle      time.Duration // a session that has rested for so long is idle: in a pool in use, sessions rest for a moment
@@ -70,7 +72,7 @@ func ThresholdsOf(m config.Monitor) Thresholds {
 	d := config.Default().Monitor
 	return Thresholds{
 		Warn: cmp.Or(m.Warn, d.Warn), Critical: cmp.Or(m.Critical, d.Critical), IdleRatio: cmp.Or(m.IdleRatio, d.IdleRatio),
-		IdleInTransaction: time.Minute, LongQuery: time.Minute, LockWait: 5 * time.Second, Churn: 10,
+		IdleInTransaction: time.Minute, LongQuery: time.Minute, LockWait: 5 * time.Second, Churn: 10, Orphan: time.Minute, Lag: time.Minute,
 		Idle: 10 * time.Second, Slow: 5 * time.Second, Silent: 30 * time.Minute, Restarted: 2 * time.Minute,
 	}
 }

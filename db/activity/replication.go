@@ -5,13 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
-)
-
-// What keeps locks, WAL or writes back without a session of its own.
-const (
-	orphanAge = time.Minute // a prepared transaction that is older has probably lost its manager
-	longLag   = time.Minute // of a standby
 )
 
 // refusesWrites finds a server that the configured application can only read from.
@@ -45,14 +38,14 @@ func (p *problem) primary() string {
 }
 
 func (p *problem) prepared() *Finding {
-	old := slices.DeleteFunc(slices.Clone(p.now.Prepared), func(x Prepared) bool { return x.Age.Duration() < orphanAge })
+	old := slices.DeleteFunc(slices.Clone(p.now.Prepared), func(x Prepared) bool { return x.Age.Duration() < p.t.Orphan })
 	if len(old) == 0 {
 		return nil
 	}
 	return &Finding{
 		Level: Warning, Code: "prepared-transaction",
 		What: fmt.Sprintf("%s for over %s, the oldest for %s ('%s' of %s in %s): they keep locks, and keep VACUUM from cleaning up",
-			count(len(old), "prepared transaction is open", "prepared transactions are open"), Short(orphanAge),
+			count(len(old), "prepared transaction is open", "prepared transactions are open"), Short(p.t.Orphan),
 			Short(old[0].Age.Duration()), old[0].GID, old[0].Owner, old[0].Database),
 		culprit: "the transaction manager of " + old[0].Owner, steps: p.stepsForPrepared(old[0]),
 	}
@@ -83,11 +76,11 @@ func (p *problem) walSlots() *Finding {
 func (p *problem) replicationLag() *Finding {
 	f := &Finding{Level: Warning, Code: "replication-lag", culprit: "replication"}
 	for _, r := range p.now.Replication {
-		if r.Lag.Duration() >= longLag {
+		if r.Lag.Duration() >= p.t.Lag {
 			f.What = fmt.Sprintf("standby %s is %s behind", r.Name, Short(r.Lag.Duration()))
 		}
 	}
-	if lag := p.now.Server.ReplayLag.Duration(); lag >= longLag {
+	if lag := p.now.Server.ReplayLag.Duration(); lag >= p.t.Lag {
 		f.What = fmt.Sprintf("this standby is %s behind its primary%s", Short(lag), p.primary())
 	}
 	if f.What == "" {

@@ -53,7 +53,7 @@ func runOnServers(m *testing.M) (code int, err error) {
 	}
 	// The tests have clients at several addresses, which are all this machine's.
 	hba := filepath.Join(dir, "hba.conf")
-	rules := "local all all scram-sha-256\nhost all all 127.0.0.0/8 scram-sha-256\n"
+	rules := "local all all scram-sha-256\nhost all,replication all 127.0.0.0/8 scram-sha-256\n"
 	if err := os.WriteFile(hba, []byte(rules), 0o644); err != nil {
 		return 1, err
 	}

@@ -1,0 +1,208 @@
+package activity
+
+import (
+	"context"
+	"fmt"
+	"os"
+	osexec "os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"ddtb/db/localpg"
+)
+
+// standbyName is the standby's application_name.
+const standbyName = "standby_1"
+
+// standby is a server that streams from the first one.
+type standby struct {
+	*server
+	options localpg.Options
+}
+
+// standbyOf makes one with pg_basebackup, and starts it.
+func standbyOf(t *testing.T, primary *server) *standby {
+	t.Helper()
+	dir := filepath.Join(testDir, "standby", t.Name())
+	s := &standby{options: localpg.Options{
+		Dir: dir, Volatile: true, MaxConnections: maxConnections,
+		Settings: map[string]string{"max_prepared_transactions": "5", "wal_level": "replica", "max_wal_senders": "5"}, // as on the primary, at least
+	}}
+	pg, err := localpg.Start(t.Context(), s.options)
+	must(t, err)
+	must(t, pg.Stop(t.Context()))
+	s.copyFrom(t, primary)
+	s.start(t)
+	t.Cleanup(func() {
+		ctx := context.Background()
+		if err := s.Crash(ctx); err != nil {
+			t.Error(err)
+		}
+		if err := localpg.Remove(ctx, dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// copyFrom replaces the data, which the server's account still owns afterwards.
+func (s *standby) copyFrom(t *testing.T, primary *server) {
+	t.Helper()
+	data := filepath.Join(s.options.Dir, "data")
+	info, err := os.Stat(data)
+	must(t, err)
+	owner := info.Sys().(*syscall.Stat_t)
+	must(t, os.RemoveAll(data))
+	cfg := primary.Config("postgres")
+	cmd := osexec.CommandContext(t.Context(), "pg_basebackup", "-D", data, "-R", "-X", "stream", "-c", "fast", "-d",
+		fmt.Sprintf("host=%s port=%d user=%s application_name=%s", cfg.Host, cfg.Port, cfg.User, standbyName))
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "PGPASSWORD=" + cfg.Password.Reveal()}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("pg_basebackup: %v\n%s", err, out)
+	}
+	must(t, filepath.Walk(data, func(path string, _ os.FileInfo, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, int(owner.Uid), int(owner.Gid))
+	}))
+	password, err := os.ReadFile(filepath.Join(primary.dir(), "password"))
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(s.options.Dir, "password"), password, 0o600))
+}
+
+func (s *server) dir() string { return filepath.Dir(s.LogFile()) }
+
+func (s *standby) start(t *testing.T) {
+	t.Helper()
+	pg, err := localpg.Start(t.Context(), s.options)
+	must(t, err)
+	s.server = &server{Server: pg, name: "a standby"}
+	s.options.Port = pg.Port()
+}
+
+// streams waits until the standby has all that the primary wrote, and knows where the primary is.
+func (s *standby) streams(t *testing.T) {
+	t.Helper()
+	o := s.observer(t, localpg.Superuser)
+	lookUntil(t, o, "it streams", func(now Snapshot) bool {
+		return now.Server.Standby && now.Server.Primary != "" && now.Server.ReplayLag == 0
+	})
+	o.Close()
+}
+
+func TestTheDoctorIsRightOnAStandby(t *testing.T) {
+	primary := servers[0]
+	s := standbyOf(t, primary)
+	s.streams(t)
+	address := fmt.Sprintf("127.0.0.1:%d", primary.Port())
+	for _, x := range []situation{
+		{
+			name: "an application that writes connects to it", role: reader,
+			play: func(st *stage) {
+				st.python(`
+pool = psycopg2.pool.ThreadedConnectionPool(3, 3, application_name="shop/pool")
+time.sleep(600)
+`)
+			},
+			code: "read-only", culprit: "the address that shop is configured with", scenario: "", first: address, better: always,
+		},
+		{
+			name: "a service leaks connections on it", role: closer,
+			play: func(st *stage) {
+				st.python(`
+held = []
+for n in range(10):
+    held.append(psycopg2.connect(application_name="report"))
+    held[-1].autocommit = True
+    held[-1].cursor().execute("SELECT %d" % n)
+    time.sleep(0.3)
+time.sleep(600)
+`)
+				st.sessions("report", 10)
+			},
+			code: "idle", culprit: "report", scenario: "thread-leak", first: "--application=report", mayLose: "report",
+		},
+		{
+			name: "a report leaves its transactions open on it, and the setting is the primary's to store", role: closer,
+			play: func(st *stage) {
+				st.python(`
+held = []
+for n in range(3):
+    held.append(psycopg2.connect(application_name="report"))
+    held[-1].cursor().execute("SELECT 1")
+time.sleep(600)
+`)
+			},
+			code: "idle-in-transaction", culprit: "report", scenario: "leaked-transaction", first: "close-idle --in-transaction", mayLose: "report",
+			tune: func(t *Thresholds) { t.IdleInTransaction = time.Millisecond },
+			also: func(st *stage, d Diagnosis) {
+				i := slices.IndexFunc(d.Steps, func(x Step) bool { return strings.Contains(x.Command, "ALTER ROLE") })
+				if i < 0 || !strings.Contains(d.Steps[i].Command, fmt.Sprintf("-p %d", primary.Port())) || !strings.Contains(d.Steps[i].Do, "this is a standby") {
+					st.Errorf("%+v", d.Steps)
+				}
+			},
+		},
+		{
+			name: "its replay stands still", role: reader,
+			play: func(st *stage) {
+				control := st.control("postgres")
+				exec(st.T, control, "SELECT pg_wal_replay_pause()")
+				st.Cleanup(func() {
+					if conn, err := st.Connect(context.Background(), "postgres"); err == nil {
+						_, _ = conn.Exec(context.Background(), "SELECT pg_wal_replay_resume()")
+						_ = conn.Close(context.Background())
+					}
+				})
+				on := primary.session(st.T, app, "wall", "writer")
+				exec(st.T, on, "CREATE TABLE written (n int); DROP TABLE written")
+			},
+			code: "replication-lag", culprit: "replication", first: nothing, better: always,
+			tune: func(t *Thresholds) { t.Lag = 10 * time.Millisecond },
+		},
+	} {
+		t.Run(x.name, func(t *testing.T) { (&stage{t, s.server}).check(x) })
+	}
+	(&stage{t, primary}).restore()
+}
+
+func TestCommitsGoOnWhenTheSynchronousStandbyIsBroughtBack(t *testing.T) {
+	primary := servers[0]
+	s := standbyOf(t, primary)
+	s.streams(t)
+	st := &stage{t, primary}
+	t.Cleanup(func() { primary.mustBecomeEmpty(t) })
+	t.Cleanup(st.restore)
+	t.Cleanup(st.clear)
+	st.stock()
+	control := st.control("postgres")
+	exec(t, control, "ALTER SYSTEM SET synchronous_standby_names = '"+standbyName+"'")
+	exec(t, control, "SELECT pg_reload_conf()")
+	eventually(t, "the standby is synchronous", func() bool {
+		return slices.ContainsFunc(st.after().Replication, func(r Replication) bool { return r.Name == standbyName && r.Sync == "sync" })
+	})
+	must(t, s.Crash(t.Context()))
+	for n := range 3 {
+		st.psql("web", fmt.Sprintf("SET synchronous_commit = on; UPDATE stock SET text = 'new' WHERE n = %d", n+1))
+	}
+	o := primary.observer(t, reader)
+	var d Diagnosis
+	eventually(t, "the doctor sees the commits wait", func() bool {
+		d = diagnoseNow(st, o, situation{})
+		return len(d.Health.Findings) > 0 && d.Health.Findings[0].Code == "sync-standby" && d.Health.Level == Critical
+	})
+	if out := st.types(reader, d.Steps[0].Command, ""); strings.Contains(out, standbyName) {
+		t.Errorf("the standby that is gone is listed:\n%s", out)
+	}
+	before := st.after()
+	s.start(t)
+	eventually(t, "no commit waits", func() bool {
+		return len(st.after().clients(func(x Session) bool { return x.Wait == "IPC/SyncRep" })) == 0
+	})
+	st.spares(before, st.after(), func(Session) bool { return false })
+}
