@@ -135,9 +135,11 @@ func (p *problem) comers() []Holding {
 	if p.churn < p.t.Churn {
 		return nil
 	}
-	young := p.now.clients(func(s Session) bool { return p.reasonFor(s, nil) == Comes })
+	young := p.now.clients(func(s Session) bool {
+		return !s.Self && !isMonitor(p.now, s) && p.reasonFor(s, nil) == Comes
+	})
 	for _, s := range p.now.Came {
-		if !slices.ContainsFunc(young, func(y Session) bool { return y.PID == s.PID }) {
+		if !isMonitor(p.now, s) && !slices.ContainsFunc(young, func(y Session) bool { return y.PID == s.PID }) {
 			young = append(young, s)
 		}
 	}
@@ -227,12 +229,12 @@ func (p *problem) group(sessions []Session, reason func(Session) Reason) []Holdi
 	return out
 }
 
-// maybeExhausted are pools of which every connection seems to be lent out inside the application: idle for a while,
-// with the same last query. The server sees no difference between these and a pool at rest.
+// maybeExhausted are pools of which every connection seems to be acquired inside the application: idle, or idle in a
+// transaction, with the same last query. The server sees no difference between these and a pool at rest.
 func (p *problem) maybeExhausted() (found []Holding) {
 	for _, h := range p.all {
 		same := func(s Session) bool { return s.Query == h.sessions[0].Query && s.Query != "" }
-		if h.Reason == Rests && h.Sessions >= leastPool && !slices.ContainsFunc(h.sessions, func(s Session) bool { return !same(s) }) {
+		if (h.Reason == Rests || h.Reason == PausesInTx) && h.Sessions >= leastPool && !slices.ContainsFunc(h.sessions, func(s Session) bool { return !same(s) }) {
 			found = append(found, h)
 		}
 	}

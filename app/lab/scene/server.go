@@ -229,6 +229,14 @@ func (s *Server) endSessions(ctx context.Context) error {
 	}
 }
 
+// Operator is the superuser's way to the server, to look at it while a scenario runs. It is there from the first sample
+// of a run on.
+func (s *Server) Operator() config.Database {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pg.Config(database)
+}
+
 // config is a role's way to the server.
 func (s *Server) config(role string) config.Database {
 	cfg, way := config.Default().Databases["default"], s.pg.Config(database)

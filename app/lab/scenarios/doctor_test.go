@@ -1,0 +1,129 @@
+package scenarios_test
+
+import (
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"ddtb/app/lab/scenarios"
+	"ddtb/app/lab/scene"
+	"ddtb/db/activity"
+)
+
+// hurried are thresholds for the lab, in which an hour takes a second.
+func hurried(name string) activity.Thresholds {
+	t := activity.Thresholds{
+		Warn: 70, Critical: 85, IdleRatio: 50, IdleInTransaction: 400 * time.Millisecond, LongQuery: 400 * time.Millisecond,
+		LockWait: 200 * time.Millisecond, Churn: 10, Orphan: time.Minute, Lag: time.Minute,
+		Idle: 50 * time.Millisecond, Slow: 300 * time.Millisecond, Silent: 500 * time.Millisecond,
+	}
+	if name == "reconnect-stampede" {
+		t.Restarted = time.Minute
+	}
+	return t
+}
+
+// opinion is what the doctor said while a scenario ran.
+type opinion struct{ scenario, also, culprit string }
+
+// opinions runs the failing half of a scenario, and asks the doctor again and again. maybe is how often it named a pool that
+// may be exhausted inside the application.
+func opinions(t *testing.T, server *scene.Server, s *scene.Scenario) (said map[opinion]int, maybe int) {
+	t.Helper()
+	began, ended := make(chan struct{}), make(chan *scene.Result, 1)
+	first := sync.OnceFunc(func() { close(began) })
+	go func() {
+		ended <- server.Run(t.Context(), s, scene.Plan{Only: scene.Failure, Observe: func(string, scene.Sample) { first() }})
+	}()
+	said = map[opinion]int{}
+	select {
+	case r := <-ended:
+		t.Fatal(r.Error)
+	case <-began:
+	}
+	cfg := server.Operator()
+	cfg.ApplicationName = "shop"
+	o, err := activity.NewObserver(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	var looks []activity.Snapshot
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case r := <-ended:
+			if r.Error != "" {
+				t.Fatal(r.Error)
+			}
+			return said, maybe
+		case <-tick.C:
+		}
+		now, err := o.Snapshot(t.Context())
+		if err != nil {
+			continue // the server restarts
+		}
+		looks = append(looks, now)
+		d := activity.Diagnose(now, &looks[max(0, len(looks)-10)], hurried(s.Name))
+		maybe += len(d.MaybeOut)
+		if d.Culprit == "" {
+			continue
+		}
+		said[opinion{nameOf(d.Scenario), nameOf(d.Also), d.Culprit}]++
+	}
+}
+
+func nameOf(s *activity.Scenario) string {
+	if s == nil {
+		return ""
+	}
+	return s.Name
+}
+
+// seen are the scenarios that the doctor recognises while the lab plays them. Others look the same from outside as one of
+// these, or need a name or an address that the lab's sessions have not: db/activity plays those itself.
+var seen = []string{
+	"thread-leak", "missed-close", "too-much-at-once", "leaked-transaction", "cancel-snowball", "reconnect-stampede", "lock-queue",
+	"probe-connects", "listen-pins-slot",
+}
+
+// onlyInside are those that exhaust a pool while the server has plenty: the doctor names the pool, and says that it can't be sure.
+var onlyInside = []string{"call-inside-transaction"}
+
+// unnamed is whom the doctor blames where sessions come and go so fast that it saw none.
+const unnamed = "clients that connect for each piece of work"
+
+func TestTheDoctorRecognisesScenariosWhileTheLabPlaysThem(t *testing.T) {
+	server, err := scene.Open(t.Context(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, name := range slices.Concat(seen, onlyInside) {
+		t.Run(name, func(t *testing.T) {
+			s, err := scenarios.Find(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			said, maybe := opinions(t, server, s)
+			t.Log(said, maybe)
+			named := slices.Contains(onlyInside, name) && maybe > 0
+			for o := range said {
+				named = named || o.scenario == name || o.also == name
+				if o.culprit != "shop" && o.culprit != unnamed {
+					t.Errorf("the doctor blames %q", o.culprit)
+				}
+			}
+			if !named {
+				t.Errorf("the doctor did not recognise it: %v", said)
+			}
+		})
+	}
+}
