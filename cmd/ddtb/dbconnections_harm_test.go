@@ -8,14 +8,15 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"ddtb/db"
 	"ddtb/db/activity"
 	"ddtb/db/dbtest"
 )
 
-func TestAStarvedPgBouncerIsCriticalAndTheStepsEndItsQueue(t *testing.T) {
-	t.Parallel()
+func TestAStarvedPgBouncerIsCriticalAndTheStepsEndItsQueue(t *testing.T) { // alone, for it counts free slots
 	m, direct := withDatabase(t)
 	b := newBouncerFor(m, direct, direct.User+"\nadmin_users = "+direct.User)
 	for range 3 * pooledServers {
@@ -51,6 +52,48 @@ func TestAStarvedPgBouncerIsCriticalAndTheStepsEndItsQueue(t *testing.T) {
 		}
 		return waiting == 0 && active == 3*pooledServers
 	})
+}
+
+func TestAPgBouncerThatRefusesClientsIsCriticalAndTheStepsLetThemIn(t *testing.T) {
+	t.Parallel()
+	m, direct := withDatabase(t)
+	b := newBouncerFor(m, direct, direct.User+"\nadmin_users = "+direct.User+"\nmax_client_conn = 4")
+	m.configure(b.cfg, `pooler = "pgbouncer"`, fmt.Sprintf("direct_host = %q", b.cfg.DirectHost), fmt.Sprintf("direct_port = %d", b.cfg.DirectPort))
+	connect := func() (*pgx.Conn, error) {
+		cc, err := db.ConnConfig(b.cfg, "web")
+		if err != nil {
+			return nil, err
+		}
+		return pgx.ConnectConfig(m.Context(), cc)
+	}
+	var err error
+	for range 6 {
+		var conn *pgx.Conn
+		if conn, err = connect(); err != nil {
+			break
+		}
+		m.Cleanup(func() { _ = conn.Close(context.Background()) })
+	}
+	if err == nil {
+		t.Fatal("PgBouncer refused nobody")
+	}
+	m.run("", "db-connections", "health").must(2, "CRITICAL", "PgBouncer has 4 of 4 clients (max_client_conn)")
+	d := printed[activity.Diagnosis](t, m.run("", "db-connections", "doctor", "--json").out)
+	if d.Culprit != "PgBouncer's max_client_conn" {
+		t.Fatalf("%+v", d)
+	}
+	for _, s := range d.Steps {
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", s.Command)
+		cmd.Env = append(os.Environ(), "PGPASSWORD="+b.cfg.Password.Reveal())
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", s.Command, err, out)
+		}
+	}
+	conn, err := connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close(t.Context())
 }
 
 // clientOfBouncer is a psql in a transaction, or one that waits for its turn.

@@ -58,7 +58,7 @@ func (d *connections) askPooler(ctx context.Context, s *activity.Snapshot) {
 		return
 	}
 	if err == nil {
-		s.Pools, err = activity.PoolsOf(ctx, cc)
+		err = s.AskPgBouncer(ctx, cc)
 	}
 	if err != nil {
 		s.PoolsError = err.Error()

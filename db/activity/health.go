@@ -110,7 +110,7 @@ func (p *problem) health() Health {
 	h := Health{Slots: p.now.Slots, Findings: []Finding{}}
 	h.Unseen = len(p.now.clients(func(s Session) bool { return s.Hidden }))
 	for _, f := range []*Finding{
-		p.logins(), p.pooler(), p.waitsForSync(), p.utilisation(), p.limits(), p.lockQueues(), p.idleInTransaction(), p.longQueries(),
+		p.logins(), p.pooler(), p.poolerClients(), p.waitsForSync(), p.utilisation(), p.limits(), p.lockQueues(), p.idleInTransaction(), p.longQueries(),
 		p.comesAndGoes(), p.idle(), p.refusesWrites(), p.prepared(), p.walSlots(), p.replicationLag(),
 	} {
 		if f != nil {
@@ -219,6 +219,23 @@ func (p *problem) pooler() *Finding {
 	}
 	f.steps = p.stepsForPooler(worst, servers)
 	return f
+}
+
+// poolerClients finds a PgBouncer that soon refuses clients, or does.
+func (p *problem) poolerClients() *Finding {
+	l := p.now.PoolClients
+	if l == nil || l.Max <= 0 {
+		return nil
+	}
+	level := p.t.level(100 * float64(l.Used) / float64(l.Max))
+	if level == OK {
+		return nil
+	}
+	return &Finding{
+		Level: level, Code: "pooler-clients",
+		What:    fmt.Sprintf("PgBouncer has %d of %d clients (%s); further ones are refused", l.Used, l.Max, l.Name),
+		culprit: "PgBouncer's " + l.Name, steps: p.stepsForPoolerClients(*l),
+	}
 }
 
 // waitsForSync finds commits that wait for a standby.

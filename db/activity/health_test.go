@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"ddtb/db"
 )
 
@@ -180,5 +182,41 @@ func TestDurationsAreWrittenShort(t *testing.T) {
 		if got := Short(d); got != want {
 			t.Errorf("%v is written %q, want %q", d, got, want)
 		}
+	}
+}
+
+func TestAServerThatRefusesALoginIsNeverOK(t *testing.T) {
+	refused := &pgconn.PgError{Code: "53300", Routine: "InitPostgres"}
+	for _, free := range []int{1, 4, 5, 90} {
+		s := of(many(97-free, in(Active, time.Millisecond)))
+		s.Refused(refused)
+		if h := Assess(s, nil, defaults()); h.Level != Critical {
+			t.Errorf("with %d slots that look free: %s, %+v", free, h.Level, h.Findings)
+		}
+	}
+	s := of()
+	s.Refused(&pgconn.PgError{Code: "53300", Routine: "InitializeSessionUserId"})
+	if s.HiddenLogins != 0 {
+		t.Error("a role's own limit hides no logins")
+	}
+}
+
+func TestThePhrasesOfTheTwoLooksSayWhatMovesAndWhatDoesNot(t *testing.T) {
+	before := of(many(10, in(Idle, time.Minute)))
+	now := of(many(10, in(Idle, time.Minute)))
+	now.At = before.At.Add(time.Second)
+	if got := Diagnose(now, &before, defaults()).Holds[0].Evidence(); !strings.HasSuffix(got, "; none moved in the last second") {
+		t.Error(got)
+	}
+	now.Sessions[0].InState = Age(time.Millisecond)
+	if got := Diagnose(now, &before, defaults()).Holds[0].Evidence(); !strings.HasSuffix(got, "; 1 moved in the last second") {
+		t.Error(got)
+	}
+	now.Sessions[1].Started = now.At
+	if got := Diagnose(now, &before, defaults()).Holds[0]; got.Began != 1 || got.Moved != 1 || !strings.HasSuffix(got.Evidence(), "; growing: 1 began in the last second") {
+		t.Errorf("%+v", got)
+	}
+	if got := Diagnose(now, nil, defaults()).Holds[0].Evidence(); strings.Contains(got, "last second") {
+		t.Errorf("from one look: %s", got)
 	}
 }

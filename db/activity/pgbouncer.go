@@ -26,22 +26,46 @@ type Pool struct {
 // consoleName is what PgBouncer calls the database of its console.
 const consoleName = "pgbouncer"
 
-// PoolsOf asks the PgBouncer whose console cc names.
-func PoolsOf(ctx context.Context, cc *pgx.ConnConfig) ([]Pool, error) {
+// AskPgBouncer adds what the PgBouncer says whose console cc names: its pools, and how many clients it has.
+func (s *Snapshot) AskPgBouncer(ctx context.Context, cc *pgx.ConnConfig) error {
 	cc = cc.Copy()
 	cc.Database = consoleName
 	cc.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol // its console knows no other
 	conn, err := db.Connect(ctx, cc)
-	if err != nil { // it lets nobody else into its console
-		return nil, fmt.Errorf("ask PgBouncer for its pools (its stats_users must list %s): %w", cc.User, err)
+	if err == nil { // it lets nobody else into its console
+		err = s.askConsole(ctx, conn)
+		_ = conn.Close(ctx)
 	}
-	defer func() { _ = conn.Close(ctx) }()
+	if err != nil {
+		return fmt.Errorf("ask PgBouncer for its pools (its stats_users must list %s): %w", cc.User, err)
+	}
+	return nil
+}
+
+func (s *Snapshot) askConsole(ctx context.Context, conn *pgx.Conn) error {
 	rows, _ := conn.Query(ctx, "SHOW POOLS") // the error comes with the rows
 	pools, err := pgx.CollectRows(rows, scanPool)
 	if err != nil {
-		return nil, fmt.Errorf("ask PgBouncer for its pools (its stats_users must list %s): %w", cc.User, err)
+		return err
 	}
-	return pools, nil
+	used, err := consoleValue(ctx, conn, "SHOW LISTS", "used_clients")
+	if err != nil {
+		return err
+	}
+	most, err := consoleValue(ctx, conn, "SHOW CONFIG", "max_client_conn")
+	s.Pools, s.PoolClients = pools, &Limit{Of: consoleName, Name: "max_client_conn", Max: most, Used: used - 1} // without the one that asks
+	return err
+}
+
+// consoleValue is one number of a list of names and values.
+func consoleValue(ctx context.Context, conn *pgx.Conn, show, name string) (n int, err error) {
+	rows, _ := conn.Query(ctx, show) // the error comes with the rows
+	for rows.Next() {
+		if v := rows.RawValues(); string(v[0]) == name {
+			n, _ = strconv.Atoi(string(v[1]))
+		}
+	}
+	return n, rows.Err()
 }
 
 // scanPool goes by the columns' names: each version has some more, in between.

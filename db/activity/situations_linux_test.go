@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"ddtb/db/localpg"
 )
 
@@ -434,12 +436,18 @@ func (s *server) situations() []situation {
 	return slices.Concat(situations, programs)
 }
 
+// The servers are in trouble at the same time: a situation mostly waits.
 func TestTheDoctorIsRightAndItsCommandsHelpInEverySituation(t *testing.T) {
-	onEach(t, func(t *testing.T, s *server) {
-		for _, x := range s.situations() {
-			t.Run(x.name, func(t *testing.T) { (&stage{t, s}).check(x) })
-		}
-	})
+	before := goleak.IgnoreCurrent()
+	t.Cleanup(func() { goleak.VerifyNone(t, before) })
+	for _, s := range servers {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
+			for _, x := range s.situations() {
+				t.Run(x.name, func(t *testing.T) { (&stage{t, s}).check(x) })
+			}
+		})
+	}
 }
 
 // check plays a situation, and follows what the doctor says.

@@ -33,7 +33,9 @@ type Snapshot struct {
 
 	Pools      []Pool `json:"pgbouncer_pools,omitempty"`
 	PoolsError string `json:"pgbouncer_error,omitempty"`
-	Console    string `json:"-"` // the command that opens PgBouncer's console; "": psql with the configured address
+
+	PoolClients *Limit `json:"pgbouncer_clients,omitempty"`
+	Console     string `json:"-"` // the command that opens PgBouncer's console; "": psql with the configured address
 }
 
 // Prepared is a transaction of PREPARE TRANSACTION: it keeps its locks without a session, until its transaction
@@ -90,7 +92,7 @@ type Role struct {
 
 // Limit is how many connections a database or a role may have, apart from the server's own limit.
 type Limit struct {
-	Of   string `json:"of"` // "database" or "role"
+	Of   string `json:"of"` // "database", "role" or "pgbouncer"
 	Name string `json:"name"`
 	Max  int    `json:"max"`
 	Used int    `json:"used"`

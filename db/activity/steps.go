@@ -310,6 +310,17 @@ func (p *problem) stepsForPooler(pool Pool, servers int) []Step {
 	}
 }
 
+func (p *problem) stepsForPoolerClients(l Limit) []Step {
+	return []Step{
+		{"see which programs have them", p.now.console("SHOW CLIENTS"), nobody},
+		{
+			fmt.Sprintf("let PgBouncer have %d clients; this needs one of admin_users, and for good %s in pgbouncer.ini and as many file descriptors "+
+				"(ulimit -n)", 2*l.Max, l.Name),
+			p.now.console(fmt.Sprintf("SET %s = %d", l.Name, 2*l.Max)), "nobody: the server's connections stay as many as the pools allow",
+		},
+	}
+}
+
 // console is the command that runs a statement of PgBouncer's console.
 func (s Snapshot) console(sql string) string {
 	return cmp.Or(s.Console, "psql -d pgbouncer") + " -c " + ShellQuote(sql)

@@ -93,9 +93,6 @@ func (p Paper) Diagnosis(d activity.Diagnosis) {
 		p.wrapped("or, no less,   ", fmt.Sprintf("%s (scenario %d): %s", p.paint(bold, d.Also.Name), d.Also.Number, d.Also.Cause))
 		p.wrapped("To tell        ", d.ToTell)
 	}
-	if d.Scenario != nil {
-		p.wrapped("See it fixed   ", "ddtb lab run "+d.Scenario.Name)
-	}
 	if len(d.Steps) > 0 {
 		p.line("")
 		p.line("What to do, in this order")
