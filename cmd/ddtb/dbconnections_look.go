@@ -16,6 +16,7 @@ import (
 
 func (d *connections) thresholds() activity.Thresholds {
 	t := activity.ThresholdsOf(d.cfg.Monitor)
+	_, t.Replica = d.cfg.Databases["replica"]
 	if d.dsn != "" { // the configured pools are another server's, perhaps
 		return t
 	}

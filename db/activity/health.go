@@ -52,6 +52,7 @@ type Thresholds struct {
 	Churn             float64       // new sessions a second: from here on, warning
 	Orphan            time.Duration // a prepared transaction that is as old has probably lost its manager: warning
 	Lag               time.Duration // of a standby: from here on, warning
+	Replica           bool          // the configured application reads from a standby, and is meant to
 
 	// For Diagnose:
 	Idle      time.Duration // a session that has rested for so long is idle: in a pool in use, sessions rest for a moment

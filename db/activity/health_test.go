@@ -220,3 +220,16 @@ func TestThePhrasesOfTheTwoLooksSayWhatMovesAndWhatDoesNot(t *testing.T) {
 		t.Errorf("from one look: %s", got)
 	}
 }
+
+func TestAnApplicationOnAStandbyIsAWarningUnlessItIsMeantToRead(t *testing.T) {
+	s := of(many(3, in(Idle, time.Minute)))
+	s.Server.Standby = true
+	if h := Assess(s, nil, defaults()); h.Level != Warning || h.Findings[0].Code != "read-only" {
+		t.Errorf("%+v", h)
+	}
+	reads := defaults()
+	reads.Replica = true
+	if h := Assess(s, nil, reads); h.Level != OK {
+		t.Errorf("%+v", h)
+	}
+}

@@ -53,7 +53,7 @@ func (s *Snapshot) askConsole(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	}
 	most, err := consoleValue(ctx, conn, "SHOW CONFIG", "max_client_conn")
-	s.Pools, s.PoolClients = pools, &Limit{Of: consoleName, Name: "max_client_conn", Max: most, Used: used - 1} // without the one that asks
+	s.Pools, s.PoolClients = pools, &Limit{Of: consoleName, Name: "max_client_conn", Max: most, Used: max(0, used-1)} // without the one that asks
 	return err
 }
 
@@ -61,7 +61,7 @@ func (s *Snapshot) askConsole(ctx context.Context, conn *pgx.Conn) error {
 func consoleValue(ctx context.Context, conn *pgx.Conn, show, name string) (n int, err error) {
 	rows, _ := conn.Query(ctx, show) // the error comes with the rows
 	for rows.Next() {
-		if v := rows.RawValues(); string(v[0]) == name {
+		if v := rows.RawValues(); len(v) > 1 && string(v[0]) == name {
 			n, _ = strconv.Atoi(string(v[1]))
 		}
 	}

@@ -100,7 +100,11 @@ func TestTheHelpNamesEveryKeyOfTheFoot(t *testing.T) {
 
 func TestOnlyMarkedSessionsAreAskedForAndOnlyThoseThatCanBeTouched(t *testing.T) {
 	s := queue(100, 24)
-	press(s, "down", "space", "space", "space", "t")
+	press(s, "down", "space", "space", "space")
+	if foot := s.foot(Paper{}); !strings.HasPrefix(foot, "3 marked") {
+		t.Error(foot)
+	}
+	press(s, "t")
 	if s.question == nil || !strings.HasPrefix(s.question.text, "End 3 sessions? ") {
 		t.Fatalf("%+v", s.question)
 	}

@@ -161,6 +161,9 @@ func (s *screen) foot(p Paper) string {
 	if s.page != sessions {
 		text = "esc back  " + text
 	}
+	if len(s.marked) > 0 {
+		text = fmt.Sprintf("%d marked (esc drops them)  ", len(s.marked)) + text
+	}
 	if s.filter != "" {
 		text = "filter: " + Clean(s.filter) + " (esc drops it)  " + text
 	}
