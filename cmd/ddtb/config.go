@@ -9,14 +9,14 @@ import (
 )
 
 func (c *cli) configCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Check, show or begin the configuration file", Args: cobra.NoArgs, RunE: needsSubcommand}
+	cmd := &cobra.Command{Use: "config", Short: "Check, show or begin the configuration file", Args: noCommand, RunE: needsSubcommand}
 	cmd.AddCommand(
 		&cobra.Command{
 			Use: "check", Short: "Find every mistake in the file and the environment", Args: cobra.NoArgs,
 			RunE: func(*cobra.Command, []string) error { return c.configCheck() },
 		},
 		&cobra.Command{
-			Use: "show", Short: "Print every value in force and where it comes from, without secrets", Args: cobra.NoArgs,
+			Use: "show", Short: "Print every value and where it comes from, without secrets", Args: cobra.NoArgs,
 			RunE: func(*cobra.Command, []string) error { return c.configShow() },
 		},
 		&cobra.Command{
