@@ -42,15 +42,15 @@ func (c *cli) configCheck(ctx context.Context, connect bool) error {
 	if err != nil {
 		return err
 	}
-	where := cfg.File
-	if where == "" {
+	if cfg.File == "" {
 		path, _ := c.options().Path()
-		where = fmt.Sprintf("the environment (there is no file %s)", path)
+		c.say("No mistake. There is no file %s:\nevery value is a default or from the environment.\n", path)
+	} else {
+		c.say("No mistake in %s.\n", cfg.File)
 	}
-	c.say("No mistake in %s.\n", where)
 	if !namesDatabase(cfg) {
-		c.say("It names no database, user or host: libpq's defaults hold, a database and a user named\n" +
-			"as the account, on this machine. `ddtb run` needs none.\n")
+		c.say("It names no database, user or host. `ddtb run` needs none; elsewhere a database\n" +
+			"and a user with the name of the account are meant, on this machine.\n")
 	}
 	if !connect {
 		return nil
