@@ -1,7 +1,6 @@
 package console
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 
@@ -149,7 +148,7 @@ func TestSeveralOutcomesAreCounted(t *testing.T) {
 		"1 left: changed, 2 told to end": {e(activity.Signalled, ""), e(activity.Changed, ""), e(activity.Signalled, "")},
 	} {
 		if got := outcomes(endings); got != want {
-			t.Error(fmt.Sprintf("%q, want %q", got, want))
+			t.Errorf("%q, want %q", got, want)
 		}
 	}
 }
