@@ -1,0 +1,224 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"ddtb/db"
+)
+
+// agent answers HAProxy's agent-check: whoever connects gets one line, and the connection is closed.
+//
+//	up ready 75%        it serves; the weight is less the busier it is
+//	down#CAUSE          no request can get a connection
+//	drain               it stops, and still serves what comes
+//
+// "ready" takes back the "drain" that the process before it left in HAProxy. It takes back an operator's own drain too:
+// disable the agent first to take a server out by hand.
+type agent struct {
+	net.Listener
+	ready *readiness
+	stat  func() db.Stat
+	load  atomic.Uint64 // math.Float64bits of the average
+	ctx   context.Context
+	close context.CancelFunc
+	ended sync.WaitGroup
+
+	mu    sync.Mutex
+	peers map[netip.Addr]*peer
+}
+
+// peer is a balancer that asks.
+type peer struct {
+	asked time.Time
+	told  bool // that this process stops
+}
+
+const (
+	agentClients  = 16                     // at once; more are turned away
+	agentPeers    = 64                     // remembered
+	agentTimeout  = 3 * time.Second        // of one connection; the server is asked for at most askTimeout
+	peerFor       = 10 * time.Second       // a balancer that did not ask for so long is gone
+	loadEvery     = 100 * time.Millisecond // leases that last for milliseconds are seen in the average alone
+	loadAverages  = 10                     // samples, so that the average is over about a second
+	calm          = 0.5                    // up to this load the weight is 100 %
+	longestAnswer = 200                    // of the cause, in bytes
+)
+
+// listenAgent opens the agent's address, which is on this machine alone where it names no host. No address: nil, and no
+// agent.
+func listenAgent(ctx context.Context, addr string, ready *readiness, stat func() db.Stat) (*agent, error) {
+	if addr == "" {
+		return nil, nil
+	}
+	if strings.HasPrefix(addr, ":") {
+		addr = "127.0.0.1" + addr
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("server.agent_addr: can't listen on %q: %w; choose another HOST:PORT", addr, err)
+	}
+	g := &agent{Listener: l, ready: ready, stat: stat, peers: map[netip.Addr]*peer{}}
+	g.ctx, g.close = context.WithCancel(context.Background())
+	g.ended.Go(g.accept)
+	g.ended.Go(g.measure)
+	return g, nil
+}
+
+// Close ends what listenAgent began. It may be called twice, and for no agent.
+func (g *agent) Close() {
+	if g == nil {
+		return
+	}
+	g.close()
+	_ = g.Listener.Close() // the second time it is closed
+	g.ended.Wait()
+}
+
+func (g *agent) accept() {
+	places := make(chan struct{}, agentClients)
+	for {
+		c, err := g.Accept()
+		if err != nil && g.ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			pause(g.ctx, loadEvery) // no file descriptor is left
+			continue
+		}
+		select {
+		case places <- struct{}{}:
+			g.ended.Go(func() {
+				g.serve(c)
+				<-places
+			})
+		default:
+			_ = c.Close()
+		}
+	}
+}
+
+// pause waits, unless ctx ends first.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// serve answers one connection. What the client sent is read before the end: else the kernel would send a reset, which
+// can overtake the answer.
+func (g *agent) serve(c net.Conn) {
+	defer func() { _ = c.Close() }()
+	defer context.AfterFunc(g.ctx, func() { _ = c.Close() })()
+	if c.SetDeadline(time.Now().Add(agentTimeout)) != nil {
+		return
+	}
+	line, stopping := g.line()
+	_, err := io.WriteString(c, line+"\n")
+	g.seen(c.RemoteAddr(), err == nil && stopping)
+	if tcp, ok := c.(*net.TCPConn); ok && tcp.CloseWrite() == nil {
+		_, _ = io.CopyN(io.Discard, c, 1<<10)
+	}
+}
+
+// line is the answer.
+func (g *agent) line() (line string, stopping bool) {
+	r := g.ready.check(g.ctx)
+	switch {
+	case r.stopping:
+		return "drain", true
+	case !r.Ready && r.Cause != "":
+		return "down#" + string(r.Cause), false
+	case !r.Ready:
+		return "down#" + oneLine(r.Detail), false
+	}
+	return fmt.Sprintf("up ready %d%%", weight(math.Float64frombits(g.load.Load()))), false
+}
+
+func oneLine(s string) string {
+	s = strings.Join(strings.Fields(s), " ")
+	return s[:min(len(s), longestAnswer)]
+}
+
+// weight is the share of its requests that a process with that load should get, in percent. It falls with the square of
+// the load: a balancer then gives half the requests, or little more, to a process with half the pool, and one that a
+// momentary crowd makes slow is not taken out at once. 0 would be a drain.
+func weight(load float64) int {
+	if load <= calm {
+		return 100
+	}
+	return max(1, int(100*calm*calm/(load*load)))
+}
+
+// loadOf is how many of the leases are out or waited for, as a share of all. Where leases have no bound it is 0.
+func loadOf(s db.Stat) float64 {
+	if s.Size == 0 {
+		return 0
+	}
+	return float64(s.Leases+s.Waiting) / float64(s.Size)
+}
+
+// measure keeps the average of the load.
+func (g *agent) measure() {
+	tick := time.NewTicker(loadEvery)
+	defer tick.Stop()
+	average := 0.0
+	for {
+		select {
+		case <-g.ctx.Done():
+			return
+		case <-tick.C:
+			average += (loadOf(g.stat()) - average) / loadAverages
+			g.load.Store(math.Float64bits(average))
+		}
+	}
+}
+
+// seen remembers a balancer.
+func (g *agent) seen(addr net.Addr, told bool) {
+	ap, err := netip.ParseAddrPort(addr.String())
+	if err != nil {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for a, p := range g.peers {
+		if time.Since(p.asked) > peerFor {
+			delete(g.peers, a)
+		}
+	}
+	p := g.peers[ap.Addr()]
+	if p == nil {
+		if len(g.peers) == agentPeers {
+			return
+		}
+		p = &peer{}
+		g.peers[ap.Addr()] = p
+	}
+	p.asked, p.told = time.Now(), p.told || told
+}
+
+// expected reports whether a balancer will ask that does not know yet that this process stops.
+func (g *agent) expected() bool {
+	if g == nil {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, p := range g.peers {
+		if !p.told && time.Since(p.asked) <= peerFor {
+			return true
+		}
+	}
+	return false
+}
