@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -17,12 +18,12 @@ import (
 
 // agent answers HAProxy's agent-check: whoever connects gets one line, and the connection is closed.
 //
-//	up ready 75%        it serves; the weight is less the busier it is
-//	down#CAUSE          no request can get a connection
-//	drain               it stops, and still serves what comes
+//	up 75%            it serves; the weight is less the busier it is
+//	up ready 75%      the same, to a balancer that has asked for a few seconds: it takes back the "drain" of the process before
+//	down #CAUSE       no request can get a connection: "down #slots exhausted"
+//	drain             it stops, and still serves what comes
 //
-// "ready" takes back the "drain" that the process before it left in HAProxy. It takes back an operator's own drain too:
-// disable the agent first to take a server out by hand.
+// "ready" is not said for longer, because it takes back an operator's own drain or maintenance too.
 type agent struct {
 	net.Listener
 	ready *readiness
@@ -38,15 +39,15 @@ type agent struct {
 
 // peer is a balancer that asks.
 type peer struct {
-	asked time.Time
-	told  bool // that this process stops
+	since, asked time.Time // first and last
+	told         bool      // that this process stops
 }
 
 const (
 	agentClients  = 16                     // at once; more are turned away
 	agentPeers    = 64                     // remembered
 	agentTimeout  = 3 * time.Second        // of one connection; the server is asked for at most askTimeout
-	peerFor       = 10 * time.Second       // a balancer that did not ask for so long is gone
+	peerFor       = 10 * time.Second       // a balancer that did not ask for so long is gone; one that asks for less is new
 	loadEvery     = 100 * time.Millisecond // leases that last for milliseconds are seen in the average alone
 	loadAverages  = 10                     // samples, so that the average is over about a second
 	calm          = 0.5                    // up to this load the weight is 100 %
@@ -123,26 +124,30 @@ func (g *agent) serve(c net.Conn) {
 	if c.SetDeadline(time.Now().Add(agentTimeout)) != nil {
 		return
 	}
-	line, stopping := g.line()
-	_, err := io.WriteString(c, line+"\n")
-	g.seen(c.RemoteAddr(), err == nil && stopping)
+	p := g.peer(c.RemoteAddr())
+	line, stopping := g.line(p)
+	if _, err := io.WriteString(c, line+"\n"); err == nil && stopping {
+		g.tell(p)
+	}
 	if tcp, ok := c.(*net.TCPConn); ok && tcp.CloseWrite() == nil {
 		_, _ = io.CopyN(io.Discard, c, 1<<10)
 	}
 }
 
-// line is the answer.
-func (g *agent) line() (line string, stopping bool) {
+// line is the answer to a balancer.
+func (g *agent) line(p *peer) (line string, stopping bool) {
 	r := g.ready.check(g.ctx)
 	switch {
 	case r.stopping:
 		return "drain", true
-	case !r.Ready && r.Cause != "":
-		return "down#" + string(r.Cause), false
 	case !r.Ready:
-		return "down#" + oneLine(r.Detail), false
+		return "down #" + oneLine(cmp.Or(string(r.Cause), r.Detail)), false // without the blank, HAProxy takes it for nothing
 	}
-	return fmt.Sprintf("up ready %d%%", weight(math.Float64frombits(g.load.Load()))), false
+	state := "up"
+	if time.Since(p.since) < peerFor {
+		state = "up ready"
+	}
+	return fmt.Sprintf("%s %d%%", state, weight(math.Float64frombits(g.load.Load()))), false
 }
 
 func oneLine(s string) string {
@@ -184,28 +189,33 @@ func (g *agent) measure() {
 	}
 }
 
-// seen remembers a balancer.
-func (g *agent) seen(addr net.Addr, told bool) {
-	ap, err := netip.ParseAddrPort(addr.String())
-	if err != nil {
-		return
-	}
+// peer is the balancer at the address, which asks now. One that is too many is not remembered.
+func (g *agent) peer(addr net.Addr) *peer {
+	now := time.Now()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for a, p := range g.peers {
-		if time.Since(p.asked) > peerFor {
+		if now.Sub(p.asked) > peerFor {
 			delete(g.peers, a)
 		}
 	}
-	p := g.peers[ap.Addr()]
+	from, _ := netip.ParseAddrPort(addr.String()) // the kernel's own text
+	p := g.peers[from.Addr()]
 	if p == nil {
-		if len(g.peers) == agentPeers {
-			return
+		p = &peer{since: now}
+		if len(g.peers) < agentPeers {
+			g.peers[from.Addr()] = p
 		}
-		p = &peer{}
-		g.peers[ap.Addr()] = p
 	}
-	p.asked, p.told = time.Now(), p.told || told
+	p.asked = now
+	return p
+}
+
+// tell notes that a balancer knows that this process stops.
+func (g *agent) tell(p *peer) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p.told = true
 }
 
 // expected reports whether a balancer will ask that does not know yet that this process stops.

@@ -178,7 +178,7 @@ func haproxy(t testing.TB, balance string, agents bool, replicas ...*replica) *b
 
 // server is what HAProxy knows of a replica.
 type server struct {
-	status, weight, agent string // as in the statistics: "UP" or "DRAIN (agent)", "100", the agent's description
+	status, weight, agent string // as in the statistics: "UP" or "DRAIN (agent)", "100", the agent's last answer
 }
 
 // command is an answer of HAProxy's administration.
@@ -332,7 +332,7 @@ func TestHAProxyFollowsTheAgent(t *testing.T) {
 	m, cfg := withDatabase(t)
 	m.run("", "loaddemo").must(exitFine)
 	link, far := newRelay(t, cfg, 0)
-	r := newReplica(t, "one", far, "pool.max_size = 1\npool.timeout = \"1s\"\n[test]\nenabled = true")
+	r := newReplica(t, "one", far, "pool.max_size = 1\npool.timeout = \"20s\"\n[test]\nenabled = true")
 	r.start()
 	b := haproxy(t, "roundrobin", true, r)
 	b.waits(r, "is idle", func(s server) bool { return s.status == "UP" && s.weight == "100" })
@@ -340,7 +340,7 @@ func TestHAProxyFollowsTheAgent(t *testing.T) {
 	held, release := context.WithCancel(t.Context())
 	defer release()
 	hold := func() { // all of the pool, and as many again wait
-		req, err := http.NewRequestWithContext(held, http.MethodGet, "http://"+r.addr+"/test/pool-stress?threads=2&hold=20s&timeout=20s", nil)
+		req, err := http.NewRequestWithContext(held, http.MethodGet, "http://"+r.addr+"/test/pool-stress?threads=2&hold=20s", nil)
 		if err != nil {
 			t.Error(err)
 			return
@@ -357,7 +357,7 @@ func TestHAProxyFollowsTheAgent(t *testing.T) {
 	b.waits(r, "is idle again", func(s server) bool { return s.weight == "100" })
 
 	link.cut(true)
-	b.waits(r, "is down", func(s server) bool { return strings.HasPrefix(s.status, "DOWN") && s.agent == "server unavailable" })
+	b.waits(r, "is down", func(s server) bool { return strings.HasPrefix(s.status, "DOWN (agent)") && strings.HasSuffix(s.agent, "down (server unavailable)") })
 	link.cut(false)
 	b.waits(r, "is up again", func(s server) bool { return s.status == "UP" })
 
