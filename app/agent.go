@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"net/netip"
 	"strings"
@@ -28,7 +27,7 @@ type agent struct {
 	net.Listener
 	ready *readiness
 	stat  func() db.Stat
-	load  atomic.Uint64 // math.Float64bits of the average
+	share atomic.Int64 // the weight, in percent
 	ctx   context.Context
 	close context.CancelFunc
 	ended sync.WaitGroup
@@ -44,14 +43,11 @@ type peer struct {
 }
 
 const (
-	agentClients  = 16                     // at once; more are turned away
-	agentPeers    = 64                     // remembered
-	agentTimeout  = 3 * time.Second        // of one connection; the server is asked for at most askTimeout
-	peerFor       = 10 * time.Second       // a balancer that did not ask for so long is gone; one that asks for less is new
-	loadEvery     = 100 * time.Millisecond // leases that last for milliseconds are seen in the average alone
-	loadAverages  = 10                     // samples, so that the average is over about a second
-	calm          = 0.5                    // up to this load the weight is 100 %
-	longestAnswer = 200                    // of the cause, in bytes
+	agentClients  = 16               // at once; more are turned away
+	agentPeers    = 64               // remembered
+	agentTimeout  = 3 * time.Second  // of one connection; the server is asked for at most askTimeout
+	peerFor       = 10 * time.Second // a balancer that did not ask for so long is gone; one that asks for less is new
+	longestAnswer = 200              // of the cause, in bytes
 )
 
 // listenAgent opens the agent's address, which is on this machine alone where it names no host. No address: nil, and no
@@ -69,6 +65,7 @@ func listenAgent(ctx context.Context, addr string, ready *readiness, stat func()
 		return nil, fmt.Errorf("server.agent_addr: can't listen on %q: %w; choose another HOST:PORT", addr, err)
 	}
 	g := &agent{Listener: l, ready: ready, stat: stat, peers: map[netip.Addr]*peer{}}
+	g.share.Store(100)
 	g.ctx, g.close = context.WithCancel(context.Background())
 	g.ended.Go(g.accept)
 	g.ended.Go(g.measure)
@@ -147,7 +144,7 @@ func (g *agent) line(p *peer) (line string, stopping bool) {
 	if time.Since(p.since) < peerFor {
 		state = "up ready"
 	}
-	return fmt.Sprintf("%s %d%%", state, weight(math.Float64frombits(g.load.Load()))), false
+	return fmt.Sprintf("%s %d%%", state, g.share.Load()), false
 }
 
 func oneLine(s string) string {
@@ -155,36 +152,17 @@ func oneLine(s string) string {
 	return s[:min(len(s), longestAnswer)]
 }
 
-// weight is the share of its requests that a process with that load should get, in percent. It falls with the square of
-// the load: a balancer then gives half the requests, or little more, to a process with half the pool, and one that a
-// momentary crowd makes slow is not taken out at once. 0 would be a drain.
-func weight(load float64) int {
-	if load <= calm {
-		return 100
-	}
-	return max(1, int(100*calm*calm/(load*load)))
-}
-
-// loadOf is how many of the leases are out or waited for, as a share of all. Where leases have no bound it is 0.
-func loadOf(s db.Stat) float64 {
-	if s.Size == 0 {
-		return 0
-	}
-	return float64(s.Leases+s.Waiting) / float64(s.Size)
-}
-
-// measure keeps the average of the load.
+// measure keeps the weight.
 func (g *agent) measure() {
 	tick := time.NewTicker(loadEvery)
 	defer tick.Stop()
-	average := 0.0
+	var l load
 	for {
 		select {
 		case <-g.ctx.Done():
 			return
 		case <-tick.C:
-			average += (loadOf(g.stat()) - average) / loadAverages
-			g.load.Store(math.Float64bits(average))
+			g.share.Store(l.weight(g.stat()))
 		}
 	}
 }

@@ -12,17 +12,24 @@ import (
 func TestTheWeightFallsWithTheLoad(t *testing.T) {
 	for _, c := range []struct {
 		s    db.Stat
-		want int
+		want int64
 	}{
 		{db.Stat{Size: 10}, 100},
 		{db.Stat{Size: 10, Leases: 5}, 100},
-		{db.Stat{Size: 10, Leases: 8}, 39},
-		{db.Stat{Size: 10, Leases: 10}, 25},
-		{db.Stat{Size: 5, Leases: 5, Waiting: 5}, 6},
+		{db.Stat{Size: 10, Leases: 8}, 15},
+		{db.Stat{Size: 10, Leases: 10}, 6},
 		{db.Stat{Size: 1, Leases: 1, Waiting: 9999}, 1}, // 0 would be a drain
 		{db.Stat{Leases: 500}, 100},                     // without a bound there is no share
 	} {
-		if got := weight(loadOf(c.s)); got != c.want {
+		var l load
+		got := l.weight(c.s)
+		if got < 90 {
+			t.Errorf("%d %% after one sample", got)
+		}
+		for range 1000 {
+			got = l.weight(c.s)
+		}
+		if got != c.want {
 			t.Errorf("%d of %d, %d waiting: %d %%, want %d", c.s.Leases, c.s.Size, c.s.Waiting, got, c.want)
 		}
 	}

@@ -13,7 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -99,6 +99,7 @@ type balancer struct {
 	testing.TB
 	url    string
 	socket string // of its administration
+	stop   func()
 }
 
 const haproxyConfig = `global
@@ -116,11 +117,21 @@ frontend web
 backend app
     balance %s
     option httpchk GET /readyz
-    default-server weight 100 check inter 500ms fall 3 rise 1%s
+    default-server weight 100 check %s
 `
 
-// haproxy starts a real HAProxy, which asks the agents unless it is told not to.
-func haproxy(t testing.TB, balance string, agents bool, replicas ...*replica) *balancer {
+// balancing is how a balancer finds out about its servers, and chooses one.
+type balancing struct {
+	algorithm string
+	agents    bool
+	every     time.Duration // between two checks
+}
+
+// soon is between two checks of a test's balancer.
+const soon = 500 * time.Millisecond
+
+// haproxy starts a real HAProxy.
+func haproxy(t testing.TB, how balancing, replicas ...*replica) *balancer {
 	t.Helper()
 	program, err := exec.LookPath("haproxy")
 	if err != nil {
@@ -141,14 +152,15 @@ func haproxy(t testing.TB, balance string, agents bool, replicas ...*replica) *b
 		t.Fatal(err)
 	}
 	b := &balancer{TB: t, url: "http://" + l.Addr().String(), socket: filepath.Join(dir, "admin")}
-	asked := ""
-	if agents {
-		asked = " agent-check agent-inter 500ms"
+	every := how.every.Milliseconds()
+	checks := fmt.Sprintf("inter %dms", every)
+	if how.agents {
+		checks += fmt.Sprintf(" agent-check agent-inter %dms", every)
 	}
-	text := fmt.Sprintf(haproxyConfig, b.socket, balance, asked)
+	text := fmt.Sprintf(haproxyConfig, b.socket, how.algorithm, checks)
 	for _, r := range replicas {
 		text += fmt.Sprintf("    server %s %s", r.name, r.addr)
-		if host, port, _ := net.SplitHostPort(r.agent); agents {
+		if host, port, _ := net.SplitHostPort(r.agent); how.agents {
 			text += fmt.Sprintf(" agent-addr %s agent-port %s", host, port)
 		}
 		text += "\n"
@@ -162,7 +174,7 @@ func haproxy(t testing.TB, balance string, agents bool, replicas ...*replica) *b
 	if err := errors.Join(cmd.Start(), bound.Close(), l.Close()); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	b.stop = sync.OnceFunc(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // it was killed
 		if t.Failed() {
@@ -170,6 +182,7 @@ func haproxy(t testing.TB, balance string, agents bool, replicas ...*replica) *b
 		}
 		_ = os.RemoveAll(dir)
 	})
+	t.Cleanup(b.stop)
 	for _, r := range replicas {
 		b.waits(r, "is up", func(s server) bool { return s.status == "UP" })
 	}
@@ -178,7 +191,8 @@ func haproxy(t testing.TB, balance string, agents bool, replicas ...*replica) *b
 
 // server is what HAProxy knows of a replica.
 type server struct {
-	status, weight, agent string // as in the statistics: "UP" or "DRAIN (agent)", "100", the agent's last answer
+	status, agent string // as in the statistics: "UP" or "DRAIN (agent)", and the agent's last answer
+	weight        int
 }
 
 // command is an answer of HAProxy's administration.
@@ -195,16 +209,25 @@ func (b *balancer) command(line string) string {
 
 // state is what HAProxy knows of it now.
 func (b *balancer) state(r *replica) server {
+	of := b.statistics(r)
+	weight, _ := strconv.Atoi(of["weight"]) // "" where HAProxy did not answer
+	return server{of["status"], of["last_agt"], weight}
+}
+
+// statistics are all that HAProxy counts for it.
+func (b *balancer) statistics(r *replica) map[string]string {
+	of := map[string]string{}
 	lines := strings.Split(b.command("show stat"), "\n")
 	columns := strings.Split(lines[0], ",")
 	for _, line := range lines[1:] {
 		fields := strings.Split(line, ",")
 		if len(fields) == len(columns) && fields[0] == "app" && fields[1] == r.name {
-			of := func(column string) string { return fields[slices.Index(columns, column)] }
-			return server{of("status"), of("weight"), of("last_agt")}
+			for i, column := range columns {
+				of[column] = fields[i]
+			}
 		}
 	}
-	return server{}
+	return of
 }
 
 // waits waits until HAProxy knows it.
@@ -304,7 +327,7 @@ func TestARollingDeployBehindHAProxyAtFullLoadFailsNoRequest(t *testing.T) {
 		return votes
 	}
 	before := stored()
-	b := haproxy(t, "roundrobin", true, fleet...)
+	b := haproxy(t, balancing{"roundrobin", true, soon}, fleet...)
 	cs := b.clients(64)
 	cs.goOn(t)
 	for _, r := range fleet {
@@ -334,8 +357,8 @@ func TestHAProxyFollowsTheAgent(t *testing.T) {
 	link, far := newRelay(t, cfg, 0)
 	r := newReplica(t, "one", far, "pool.max_size = 1\npool.timeout = \"20s\"\n[test]\nenabled = true")
 	r.start()
-	b := haproxy(t, "roundrobin", true, r)
-	b.waits(r, "is idle", func(s server) bool { return s.status == "UP" && s.weight == "100" })
+	b := haproxy(t, balancing{"roundrobin", true, soon}, r)
+	b.waits(r, "is idle", func(s server) bool { return s.status == "UP" && s.weight == 100 })
 
 	held, release := context.WithCancel(t.Context())
 	defer release()
@@ -351,18 +374,20 @@ func TestHAProxyFollowsTheAgent(t *testing.T) {
 	}
 	var holding sync.WaitGroup
 	holding.Go(hold)
-	b.waits(r, "is busy", func(s server) bool { return s.status == "UP" && len(s.weight) < 2 })
+	b.waits(r, "is busy", func(s server) bool { return s.status == "UP" && s.weight < 40 })
 	release()
 	holding.Wait()
-	b.waits(r, "is idle again", func(s server) bool { return s.weight == "100" })
+	b.waits(r, "is idle again", func(s server) bool { return s.weight > 60 })
 
 	link.cut(true)
-	b.waits(r, "is down", func(s server) bool { return strings.HasPrefix(s.status, "DOWN (agent)") && strings.HasSuffix(s.agent, "down (server unavailable)") })
+	b.waits(r, "is down", func(s server) bool {
+		return strings.HasPrefix(s.status, "DOWN (agent)") && strings.HasSuffix(s.agent, "down (server unavailable)")
+	})
 	link.cut(false)
 	b.waits(r, "is up again", func(s server) bool { return s.status == "UP" })
 
 	r.end(syscall.SIGTERM)
 	b.waits(r, "is drained", func(s server) bool { return strings.Contains(s.status, "DRAIN") || strings.HasPrefix(s.status, "DOWN") })
 	r.start()
-	b.waits(r, "serves again", func(s server) bool { return s.status == "UP" && s.weight == "100" })
+	b.waits(r, "serves again", func(s server) bool { return s.status == "UP" && s.weight == 100 })
 }
