@@ -130,15 +130,22 @@ type balancing struct {
 // soon is between two checks of a test's balancer.
 const soon = 500 * time.Millisecond
 
+// haproxyProgram is where it is. A machine without it fails the test.
+func haproxyProgram(t testing.TB) string {
+	t.Helper()
+	for _, name := range []string{"haproxy", "/usr/sbin/haproxy"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	t.Fatal("haproxy is not there: install Debian's package haproxy (apt-get install --no-install-recommends haproxy)")
+	return ""
+}
+
 // haproxy starts a real HAProxy.
 func haproxy(t testing.TB, how balancing, replicas ...*replica) *balancer {
 	t.Helper()
-	program, err := exec.LookPath("haproxy")
-	if err != nil {
-		if program, err = exec.LookPath("/usr/sbin/haproxy"); err != nil {
-			t.Fatal("haproxy is not there: install Debian's package haproxy (apt-get install --no-install-recommends haproxy)")
-		}
-	}
+	program := haproxyProgram(t)
 	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
