@@ -414,7 +414,7 @@ func (m *multiplexer) failed(call *muxCall) error {
 		}
 		return call.failure
 	}
-	if lost || strings.HasPrefix(code, "42") || code == "08P01" || code == "22P03" || code == "XX000" {
+	if lost || strings.HasPrefix(code, "42") || code == "22P03" || code == "XX000" {
 		m.pooled = m.pooled || code == "42P05"
 		s.changed = true
 		m.drop(s)
@@ -424,7 +424,7 @@ func (m *multiplexer) failed(call *muxCall) error {
 }
 
 // unprepared reports whether the error concerns the prepared statement, not the query: it was lost, its name is taken,
-// or its result changed its type.
+// its result changed its type, or the number of its columns is another than it was described with a moment ago.
 func unprepared(e *pgconn.PgError) bool {
-	return e.Code == "26000" || e.Code == "42P05" || e.Code == "0A000" && e.Routine == "RevalidateCachedQuery"
+	return e.Code == "26000" || e.Code == "08P01" || e.Code == "42P05" || e.Code == "0A000" && e.Routine == "RevalidateCachedQuery"
 }

@@ -114,16 +114,22 @@ type muxCodec struct {
 	types   *pgtype.Map
 	builder pgx.ExtendedQueryBuilder
 	values  [][]byte
-	plans   []pgtype.ScanPlan
-	targets []reflect.Type
+	plans   []muxPlan // of the columns; those of the last query are often those of the next
+}
+
+// muxPlan is how a column is decoded into a target of a type.
+type muxPlan struct {
+	oid    uint32
+	format int16
+	target reflect.Type
+	pgtype.ScanPlan
 }
 
 var muxCodecs = sync.Pool{New: func() any { return &muxCodec{types: pgtype.NewMap()} }}
 
 func (c *muxCodec) release() {
 	clear(c.values)
-	clear(c.plans)
-	c.values, c.plans, c.targets = c.values[:0], c.plans[:0], c.targets[:0]
+	c.values = c.values[:0]
 	muxCodecs.Put(c)
 }
 
@@ -212,16 +218,17 @@ func (r *muxRows) scan(dest []any) error {
 	return nil
 }
 
-// plan is how the column i is decoded into such a target. It is the same for most rows of a result.
+// plan is how the column i is decoded into such a target.
 func (r *muxRows) plan(i int, target any) pgtype.ScanPlan {
-	c := r.codec
-	for len(c.plans) < len(r.fields) {
-		c.plans, c.targets = append(c.plans, nil), append(c.targets, nil)
+	c, f := r.codec, &r.fields[i]
+	for len(c.plans) <= i {
+		c.plans = append(c.plans, muxPlan{})
 	}
-	if t := reflect.TypeOf(target); c.plans[i] == nil || c.targets[i] != t {
-		c.plans[i], c.targets[i] = c.types.PlanScan(r.fields[i].DataTypeOID, r.fields[i].Format, target), t
+	p := &c.plans[i]
+	if t := reflect.TypeOf(target); p.target != t || p.oid != f.DataTypeOID || p.format != f.Format {
+		*p = muxPlan{f.DataTypeOID, f.Format, t, c.types.PlanScan(f.DataTypeOID, f.Format, target)}
 	}
-	return c.plans[i]
+	return p.ScanPlan
 }
 
 // Values decodes the current row into the types that pgx chooses.

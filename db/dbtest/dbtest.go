@@ -163,9 +163,13 @@ func Eventually(t testing.TB, what string, ok func() bool) {
 }
 
 // NoLeaks fails the test if it leaves a goroutine behind that was not there before. It
-// looks when the test and all that it asked for in t.Cleanup afterwards are over: call it first.
-func NoLeaks(t testing.TB) {
+// looks when the test and all that it asked for in t.Cleanup afterwards are over: call it first. The functions of
+// others are those of libraries that leave theirs behind.
+func NoLeaks(t testing.TB, others ...string) {
 	t.Helper()
-	before, keeper := goleak.IgnoreCurrent(), goleak.IgnoreAnyFunction("ddtb/db/localpg.(*process).keep")
-	t.Cleanup(func() { goleak.VerifyNone(t, before, keeper) })
+	ignore := []goleak.Option{goleak.IgnoreCurrent(), goleak.IgnoreAnyFunction("ddtb/db/localpg.(*process).keep")}
+	for _, f := range others {
+		ignore = append(ignore, goleak.IgnoreTopFunction(f))
+	}
+	t.Cleanup(func() { goleak.VerifyNone(t, ignore...) })
 }
