@@ -65,3 +65,17 @@ func TestABalancerIsRememberedWhileItAsks(t *testing.T) {
 		t.Errorf("%d are remembered", len(g.peers))
 	}
 }
+
+func TestABalancerIsToldToTakeBackADrainInItsFirstSecondsAlone(t *testing.T) {
+	g := &agent{ready: &readiness{asked: time.Now().Add(time.Hour), last: Ready{Ready: true}}}
+	g.share.Store(75)
+	for since, want := range map[time.Duration]string{0: "up ready 75%", peerFor + time.Second: "up 75%"} {
+		if line, stopping := g.line(&peer{since: time.Now().Add(-since)}); line != want || stopping {
+			t.Errorf("to one that has asked for %v: %q", since, line)
+		}
+	}
+	g.ready.last = Ready{Detail: "the tables are of version 3;\nrun `ddtb migrate`"}
+	if line, _ := g.line(&peer{}); line != "down #the tables are of version 3; run `ddtb migrate`" {
+		t.Errorf("%q", line)
+	}
+}
