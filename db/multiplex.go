@@ -329,7 +329,7 @@ func (m *multiplexer) connection() (conn *pgx.Conn, shared bool, err error) {
 	}
 	if shared, err = pooled(m.dialing, conn); err != nil {
 		m.closeConn(conn)
-		return nil, false, err
+		return nil, false, &lostError{err}
 	}
 	return conn, shared, nil
 }

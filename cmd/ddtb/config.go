@@ -1,22 +1,27 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
 	"ddtb/config"
+	"ddtb/db"
 )
 
 func (c *cli) configCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Check, show or begin the configuration file", Args: cobra.NoArgs, RunE: needsSubcommand}
-	cmd.AddCommand(
+	cmd := &cobra.Command{Use: "config", Short: "Check, show or begin the configuration file", Args: noCommand, RunE: needsSubcommand}
+	var connect bool
+	check := &cobra.Command{
+		Use: "check", Short: "Find every mistake in the file and the environment", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.configCheck(cmd.Context(), connect) },
+	}
+	check.Flags().BoolVar(&connect, "connect", false, "log in to the database as well")
+	cmd.AddCommand(check,
 		&cobra.Command{
-			Use: "check", Short: "Find every mistake in the file and the environment", Args: cobra.NoArgs,
-			RunE: func(*cobra.Command, []string) error { return c.configCheck() },
-		},
-		&cobra.Command{
-			Use: "show", Short: "Print every value in force and where it comes from, without secrets", Args: cobra.NoArgs,
+			Use: "show", Short: "Print every value and where it comes from, without secrets", Args: cobra.NoArgs,
 			RunE: func(*cobra.Command, []string) error { return c.configShow() },
 		},
 		&cobra.Command{
@@ -32,17 +37,45 @@ func needsSubcommand(cmd *cobra.Command, _ []string) error {
 	return &exitError{code: exitUsage}
 }
 
-func (c *cli) configCheck() error {
+func (c *cli) configCheck(ctx context.Context, connect bool) error {
 	cfg, err := c.load(c.options())
 	if err != nil {
 		return err
 	}
 	if cfg.File == "" {
 		path, _ := c.options().Path()
-		c.say("No mistake. There is no file %s: every value is a default or from the environment.\n", path)
+		c.say("No mistake. There is no file %s:\nevery value is a default or from the environment.\n", path)
+	} else {
+		c.say("No mistake in %s.\n", cfg.File)
+	}
+	if !namesDatabase(cfg) {
+		c.say("It names no database, user or host. `ddtb run` needs none; elsewhere a database\n" +
+			"and a user with the name of the account are meant, on this machine.\n")
+	}
+	if !connect {
 		return nil
 	}
-	c.say("No mistake in %s.\n", cfg.File)
+	return c.checkLogin(ctx, cfg.Databases["default"])
+}
+
+// checkLogin logs in once, and says where.
+func (c *cli) checkLogin(ctx context.Context, d config.Database) error {
+	cc, err := db.ConnConfig(d, d.ApplicationName)
+	if err != nil {
+		return err
+	}
+	conn, err := db.Connect(ctx, cc)
+	if err != nil {
+		return fmt.Errorf("the login fails: %w", err)
+	}
+	defer db.Disconnect(conn)
+	var user, database, version string
+	err = conn.QueryRow(ctx, "SELECT current_user, current_database(), current_setting('server_version')",
+		pgx.QueryExecModeSimpleProtocol).Scan(&user, &database, &version)
+	if err != nil {
+		return fmt.Errorf("the login works, and a query fails: %w", err)
+	}
+	c.say("Logged in as %s to database %s of PostgreSQL %s on %s.\n", user, database, version, conn.PgConn().Conn().RemoteAddr())
 	return nil
 }
 

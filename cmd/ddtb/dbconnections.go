@@ -125,7 +125,7 @@ func (c *cli) dbConnectionsCommand() *cobra.Command {
 	d, chosen := &connections{cli: c}, ""
 	cmd := &cobra.Command{
 		Use:   "db-connections [ACTION]",
-		Short: "Look at a PostgreSQL server's connections, judge them, and end some",
+		Short: "Show who has a PostgreSQL server's slots; end connections",
 		Long: `Look at the connections of any PostgreSQL (12 and later), judge them, and end those that do nothing.
 
 The server is that of the configuration file, of DATABASE_URL, or of --dsn. It works with an ordinary role,
@@ -134,11 +134,11 @@ or borrows the connection that a running ddtb server of the same user on this ma
 says how to get in.
 
 In trouble, begin with: ddtb db-connections doctor`,
-		Args: cobra.NoArgs,
+		Args: noCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			i := slices.Index(names, cmp.Or(chosen, "status"))
 			if i < 0 {
-				return usage("there is no action %q: use one of %s", chosen, strings.Join(names, ", "))
+				return errors.Join(noCommand(cmd, []string{chosen}), usage("the actions are %s", strings.Join(names, ", ")))
 			}
 			if err := onlyFlagsOf(cmd, actions[i]); err != nil {
 				return err
@@ -218,7 +218,7 @@ func (d *connections) configure() error {
 	if err := d.readDSN(); err != nil {
 		return err
 	}
-	cfg, err := d.load(d.options())
+	cfg, err := d.loadForServer()
 	if err != nil && d.dsn == "" {
 		return err
 	}

@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"strings"
 	"time"
 
@@ -16,7 +14,7 @@ func (c *cli) healthcheckCommand() *cobra.Command {
 	var path string
 	cmd := &cobra.Command{
 		Use:   "healthcheck [ADDR]",
-		Short: "Ask a running server whether it answers (for containers without curl)",
+		Short: "Ask a running server whether it answers",
 		Long: `Ask the server on ADDR, HOST:PORT or a port alone, whether it answers.
 
 Without ADDR it is the configuration's server.addr. A container's probe should name ADDR: then the configuration
@@ -48,6 +46,11 @@ func (c *cli) probed(args []string) (addr string, err error) {
 		}
 		addr = cfg.Server.Addr
 	}
+	return reachable(addr)
+}
+
+// reachable is where a server that listens on addr can be asked.
+func reachable(addr string) (string, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		return "", usage("the address %q is not HOST:PORT or a port alone", addr)
@@ -59,31 +62,14 @@ func (c *cli) probed(args []string) (addr string, err error) {
 }
 
 func (c *cli) healthcheck(ctx context.Context, addr, path string) error {
-	ctx, cancel := context.WithTimeout(ctx, healthcheckTimeout)
-	defer cancel()
 	url := "http://" + addr + "/" + strings.TrimPrefix(path, "/")
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	status, body, err := ask(ctx, addr, path, 4<<10)
 	if err != nil {
 		return err
 	}
-	// The server itself is asked, past any proxy of the environment, and its own answer counts.
-	client := http.Client{
-		Transport:     &http.Transport{},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	if !strings.HasPrefix(status, "200 ") {
+		return fmt.Errorf("%s answers %s: %s", url, status, strings.TrimSpace(string(body)))
 	}
-	defer client.CloseIdleConnections()
-	resp, err := client.Do(req)
-	if err != nil {
-		return fmt.Errorf("no answer: %w", err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answers %s: %s", url, resp.Status, strings.TrimSpace(string(body)))
-	}
-	c.say("%s answers %s\n", url, resp.Status)
+	c.say("%s answers %s\n", url, status)
 	return nil
 }

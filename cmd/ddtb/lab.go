@@ -21,7 +21,7 @@ import (
 
 func (c *cli) labCommand() *cobra.Command {
 	lab := &cobra.Command{
-		Use: "lab", Short: "Reproduce each way to run out of connections, and prove each fix", Args: cobra.NoArgs,
+		Use: "lab", Short: "Reproduce each way to run out of connections, and each fix", Args: noCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	lab.AddCommand(c.labListCommand(), c.labRunCommand())

@@ -22,7 +22,7 @@ func (c *cli) loaddemoCommand() *cobra.Command {
 			if many < 0 {
 				return &exitError{exitUsage, fmt.Errorf("--questions=%d: give a number from 0 on", many)}
 			}
-			cfg, err := c.load(c.options())
+			cfg, err := c.loadForServer()
 			if err != nil {
 				return err
 			}

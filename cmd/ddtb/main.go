@@ -92,7 +92,7 @@ func (c *cli) mayTake(total time.Duration) {
 func (c *cli) execute(ctx context.Context, args []string) int {
 	root := c.root()
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	code, told := exitFailed, true
 	if ee, ok := errors.AsType[*exitError](err); ok {
 		code, told = ee.code, ee.err != nil
@@ -101,7 +101,7 @@ func (c *cli) execute(ctx context.Context, args []string) int {
 	case err == nil:
 		return exitFine
 	case !c.began:
-		c.complain(err, "\nRun `ddtb --help` for the commands and flags.")
+		c.complain(err, "\nRun `"+cmd.CommandPath()+" --help` for the commands and flags.")
 		return exitUsage
 	case told:
 		c.complain(err, "")
@@ -155,10 +155,11 @@ Start with ` + "`ddtb run`" + `: it brings its own PostgreSQL and says what to t
 	root.PersistentFlags().StringVar(&c.file, "config", "", "configuration file (default $DDTB_CONFIG, else ~/.config/ddtb.toml)")
 	root.PersistentFlags().BoolVarP(&c.verbose, "verbose", "v", false, "log every request and every detail")
 	root.AddCommand(
-		c.runCommand(), c.runserverCommand(), c.migrateCommand(), c.loaddemoCommand(),
+		c.runCommand(), c.runserverCommand(), c.strategyCommand(), c.migrateCommand(), c.loaddemoCommand(),
 		c.createsuperuserCommand(), c.changepasswordCommand(), c.dbConnectionsCommand(), c.sendtestemailCommand(),
 		c.configCommand(), c.healthcheckCommand(), c.labCommand(), c.versionCommand(),
 	)
+	fitHelp(root)
 	return root
 }
 

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -276,7 +277,7 @@ func TestAWrongCommandLineIsExitCode2WithTheWayToHelp(t *testing.T) {
 		{"changepassword", "accepts 1 arg"},
 		{"healthcheck --path", "flag needs an argument"},
 	} {
-		m.run("", strings.Fields(c.args)...).must(exitUsage, c.word, "ddtb --help")
+		m.run("", strings.Fields(c.args)...).must(exitUsage, c.word, " --help`")
 	}
 	m.run("", "config").must(exitUsage, "ddtb config [command]", "check", "show", "init")
 	m.run("", "migrate", "stauts").must(exitUsage)
@@ -296,7 +297,12 @@ func TestHelpTellsOfEveryFlag(t *testing.T) {
 			continue
 		}
 		help := m.run("", append(strings.Fields(c.CommandPath())[1:], "--help")...)
-		help.must(exitFine, cmp.Or(c.Long, c.Short))
+		help.must(exitFine, fit(cmp.Or(c.Long, c.Short)))
+		for line := range strings.SplitSeq(help.out, "\n") {
+			if utf8.RuneCountInString(line) > helpWidth {
+				t.Errorf("%s --help is wider than %d: %s", c.CommandPath(), helpWidth, line)
+			}
+		}
 		for _, flags := range []*pflag.FlagSet{c.LocalFlags(), c.InheritedFlags()} {
 			flags.VisitAll(func(f *pflag.Flag) {
 				if f.Usage == "" && !f.Hidden {

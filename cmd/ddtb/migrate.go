@@ -17,7 +17,7 @@ func (c *cli) migrateCommand() *cobra.Command {
 		Short: "Bring the database's tables up to date (same as migrate up)",
 		Long: `Bring the tables of the configured database up to date. Several processes may do so at once: they
 take turns. Behind PgBouncer, direct_host and direct_port are used.`,
-		Args: cobra.NoArgs,
+		Args: noCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.migrateUp(cmd.Context()) },
 	}
 	migrate.AddCommand(
@@ -38,7 +38,7 @@ take turns. Behind PgBouncer, direct_host and direct_port are used.`,
 }
 
 func (c *cli) migrateUp(ctx context.Context) error {
-	cfg, err := c.load(c.options())
+	cfg, err := c.loadForServer()
 	if err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func (c *cli) migrateUp(ctx context.Context) error {
 }
 
 func (c *cli) migrateDown(ctx context.Context) error {
-	cfg, err := c.load(c.options())
+	cfg, err := c.loadForServer()
 	if err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func (c *cli) migrateDown(ctx context.Context) error {
 }
 
 func (c *cli) migrateStatus(ctx context.Context) error {
-	cfg, err := c.load(c.options())
+	cfg, err := c.loadForServer()
 	if err != nil {
 		return err
 	}

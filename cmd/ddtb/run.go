@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,17 +42,20 @@ func (c *cli) runCommand() *cobra.Command {
 	var f runFlags
 	cmd := &cobra.Command{
 		Use:   "run",
-		Short: "Start everything on a new machine: a private PostgreSQL, demo polls, and the server",
-		Long: `Start everything on a new machine: a private PostgreSQL with 100 connection slots, its tables,
-demo polls, an admin user, and the server on 127.0.0.1:8000. Ctrl-C stops both.
+		Short: "Start a private PostgreSQL, demo polls, and the server",
+		Long: `Start everything on a new machine: a private PostgreSQL with 100 connection
+slots, its tables, demo polls, an admin user, and the server on 127.0.0.1:8000.
+Ctrl-C stops both.
 
-The strategy and all but the database's place come from the configuration file; without one, a file
-with comments is written. Data stays between runs.`,
+The strategy and all but the database's place come from the configuration file;
+without one, a file with comments is written. Data stays between runs, in
+~/.local/share/ddtb/postgres. For root it is /var/lib/ddtb/postgres: PostgreSQL
+doesn't run as root, and its own user can't enter root's home.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.runAll(cmd.Context(), f) },
 	}
-	cmd.Flags().StringVar(&f.addr, "addr", "", "where to listen, HOST:PORT (default the configuration's server.addr, 127.0.0.1:8000)")
-	cmd.Flags().StringVar(&f.data, "data", "", "folder of the private PostgreSQL (default ~/.local/share/ddtb/postgres; for root /var/lib/ddtb/postgres)")
+	cmd.Flags().StringVar(&f.addr, "addr", "", "where to listen, HOST:PORT (default: server.addr)")
+	cmd.Flags().StringVar(&f.data, "data", "", "directory of the private PostgreSQL's data")
 	cmd.Flags().BoolVar(&f.fresh, "fresh", false, "remove the data of earlier runs first")
 	return cmd
 }
@@ -87,7 +91,9 @@ func (c *cli) runAll(ctx context.Context, f runFlags) (err error) {
 	defer func() {
 		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 		defer cancel()
-		err = errors.Join(err, pg.Stop(patience))
+		if err = errors.Join(err, pg.Stop(patience)); err == nil {
+			c.say("Stopped. The data stays in %s: `ddtb run` goes on with it, `ddtb run --fresh` starts anew.\n", dir)
+		}
 	}()
 	login, err := pg.Database(ctx, demoDatabase, demoRole)
 	if err != nil {
@@ -111,7 +117,7 @@ func (c *cli) runAll(ctx context.Context, f runFlags) (err error) {
 		case <-ctx.Done():
 		}
 	}()
-	c.welcome(cfg, l.Addr(), pg, admin)
+	c.welcome(cfg, l.Addr(), pg, admin, dir)
 	err = c.serve(ctx, l, cfg, reload{o, load})
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
@@ -193,27 +199,41 @@ func (c *cli) ensureAdmin(ctx context.Context, cfg *config.Config, passwordFile 
 	return told, err
 }
 
-func (c *cli) welcome(cfg *config.Config, addr net.Addr, pg *localpg.Server, admin string) {
-	at := "http://" + clickable(addr)
-	file := cfg.File
+func (c *cli) welcome(cfg *config.Config, addr net.Addr, pg *localpg.Server, admin, dir string) {
+	at, program := "http://"+clickable(addr), c.program()
+	flags := ""
+	if cfg.Server.Addr != addr.String() || cfg.Origins["server.addr"].Flag != "" {
+		flags = " --addr " + clickable(addr)
+	}
 	c.say(`
 ddtb is running. Ctrl-C stops it.
 
+  Lab     %[1]s/lab/     28 ways to run out of connections
   Polls   %[1]s/polls/
   Admin   %[1]s/admin/   user %[2]s, %[3]s
-  Tests   %[1]s/test/
 
-PostgreSQL %[4]s is on 127.0.0.1:%[5]d with max_connections = 100. The strategy is "%[6]s".
+PostgreSQL %[4]s is on 127.0.0.1:%[5]d with max_connections = 100.
+  Data    %[6]s
+          since %[7]s; it stays. To start anew: ddtb run --fresh
+  psql    psql "host=127.0.0.1 port=%[5]d dbname=%[8]s user=%[9]s
+          password=$(cat %[6]s/%[9]s.password)"
+  See it  %[10]s db-connections status
 
-See it fail, and see it fixed:
-  1. Edit %[7]s:
-     strategy = "persistent", and save. There is no restart.
-  2. ab -n 200 %[1]s/polls/
-     More than 90 of 200 fail: look for "Non-2xx responses".
-  3. Change it back to "pool", or to "per-request", and run ab again: none fails.
+The strategy is "%[11]s"; all settings are in %[12]s
+See it fail, and see it fixed, in another terminal:
+  %[10]s strategy persistent%[13]s
+  ab -n 200 %[1]s/polls/     # more than 90 "Non-2xx responses"
+  %[10]s strategy pool%[13]s
+  ab -n 200 %[1]s/polls/     # none
 
-Run a pool dry:
-  curl '%[1]s/test/pool-stress?threads=15&strategy=pool&max_size=3&timeout=2s'
+`, at, demoAdmin, admin, pg.Version(), pg.Port(), dir, localpg.Since(dir).Format(time.DateOnly), demoDatabase, demoRole,
+		program, cfg.Databases["default"].Strategy, cfg.File, flags)
+}
 
-`, at, demoAdmin, admin, pg.Version(), pg.Port(), cfg.Databases["default"].Strategy, file)
+// program is how this program was called, for commands to copy.
+func (c *cli) program() string {
+	if strings.ContainsRune(os.Args[0], filepath.Separator) && !strings.HasSuffix(os.Args[0], ".test") {
+		return os.Args[0]
+	}
+	return "ddtb"
 }

@@ -36,8 +36,8 @@ func alive(pid int) bool { return syscall.Kill(pid, 0) == nil }
 func TestRunBringsEverythingOnANewMachine(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
-	data := filepath.Join(m.home, "pg")
-	run := []string{"run", "--addr", "127.0.0.1:0", "--data", data}
+	data := filepath.Join(m.home, "share", "ddtb", "postgres") // the default
+	run := []string{"run", "--addr", "127.0.0.1:0"}
 
 	p := m.serving(run...)
 	for path, words := range map[string][]string{
@@ -52,7 +52,7 @@ func TestRunBringsEverythingOnANewMachine(t *testing.T) {
 		}
 	}
 	told := p.log.String()
-	for _, w := range []string{"Wrote " + m.file, "Edit " + m.file, "user admin, password ", `The strategy is "pool"`, "ab -n 200 " + p.url + "/polls/"} {
+	for _, w := range []string{"Wrote " + m.file, "Data    " + data, "all settings are in " + m.file, p.url + "/lab/", "user admin, password ", `The strategy is "pool"`, "ab -n 200 " + p.url + "/polls/"} {
 		if !strings.Contains(told, w) {
 			t.Errorf("the welcome lacks %q:\n%s", w, told)
 		}
@@ -65,11 +65,16 @@ func TestRunBringsEverythingOnANewMachine(t *testing.T) {
 		m.in(t).start("run", "--addr", strings.TrimPrefix(p.url, "http://"), "--data", data+"2").ends().
 			must(exitFailed, "is taken by another program")
 	})
-	t.Run("its configuration is the file that it wrote", func(t *testing.T) {
-		edited := strings.Replace(read(t, m.file), "[databases.default]\n", "[databases.default]\nstrategy = \"persistent\"\n", 1)
-		m.in(t).write(edited)
+	t.Run("db-connections finds its PostgreSQL", func(t *testing.T) {
+		m.in(t).run("", "db-connections", "status").must(exitFine, "database ddtb, seen as ddtb")
+	})
+	t.Run("its configuration is the file that it wrote, in which a command switches the strategy", func(t *testing.T) {
+		addr := strings.TrimPrefix(p.url, "http://")
+		m := m.in(t)
+		m.run("", "strategy", "persistent", "--addr", addr).must(exitFine, m.file, "uses it")
+		m.run("", "strategy", "--addr", addr).must(exitFine, "configured   persistent", "in force     persistent")
 		q := *p
-		q.machine = m.in(t)
+		q.machine = m
 		q.logs(1, "the database settings were switched", "strategy=persistent")
 		q.mustBeStressed()
 	})

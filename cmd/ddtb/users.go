@@ -74,7 +74,7 @@ func (c *cli) changepasswordCommand() *cobra.Command {
 }
 
 func (c *cli) withUsers(ctx context.Context, do func(*auth.Service) error) (err error) {
-	cfg, err := c.load(c.options())
+	cfg, err := c.loadForServer()
 	if err != nil {
 		return err
 	}

@@ -33,13 +33,13 @@ func (f *folder) unfinished() string { return filepath.Join(f.path, "data.new") 
 func (f *folder) password() string   { return filepath.Join(f.path, "password") }
 func (f *folder) log() string        { return filepath.Join(f.path, "postgres.log") }
 
-// DefaultDir is where an installed application keeps its server: /var/lib/ddtb/postgres for root, else
-// ddtb/postgres in dataHome, which is the value of $XDG_DATA_HOME; "" stands for ~/.local/share.
+// DefaultDir is where an installed application keeps its server: ddtb/postgres in dataHome, which is the value of
+// $XDG_DATA_HOME. "" stands for ~/.local/share; for root, into whose home PostgreSQL's own user can't get, for /var/lib.
 func DefaultDir(dataHome string) (string, error) {
-	if os.Geteuid() == 0 {
-		return "/var/lib/ddtb/postgres", nil
-	}
 	if !filepath.IsAbs(dataHome) { // the XDG specification has a relative path ignored
+		if os.Geteuid() == 0 {
+			return "/var/lib/ddtb/postgres", nil
+		}
 		home, err := os.UserHomeDir()
 		if err != nil {
 			return "", fmt.Errorf("no folder for PostgreSQL's data: %w", err)

@@ -246,4 +246,158 @@ await pool.query({ text: "SELECT $1::int", values: [1] }); // no name: "…"`),
 		bouncerDocs.recipe(`[pgbouncer]
 max_prepared_statements = 200 ; 1.21 and later; 200 is the default since 1.24`),
 	}},
+	"session": {Lead: "Set what a request needs for its transaction only, or reset the session when it goes back to the pool.", Stacks: []Recipe{
+		pgxDocs.recipe(`err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, "SELECT set_config('shop.tenant', $1, true)", tenant) // true: for the transaction
+	// …
+})
+// or, for everything: the pool destroys a connection for which this is false
+cfg.AfterRelease = func(c *pgx.Conn) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_, err := c.Exec(ctx, "DISCARD ALL", pgx.QueryExecModeSimpleProtocol)
+	return err == nil
+} // and cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe: DISCARD drops prepared statements`),
+		djangoDocs.recipe(`with transaction.atomic(), connection.cursor() as cursor:
+    cursor.execute("SELECT set_config('shop.tenant', %s, true)", [tenant])  # for the transaction
+    # …`),
+		sqlalchemyDocs.recipe(`with Session(engine) as session, session.begin():
+    session.execute(text("SELECT set_config('shop.tenant', :t, true)"), {"t": tenant})
+# The default, reset_on_return="rollback", does not undo a SET that was committed. To reset all of it:
+engine = create_engine(url, pool_reset_on_return=None)
+@event.listens_for(engine, "reset")
+def reset(dbapi_connection, record, reset_state):
+    dbapi_connection.rollback()
+    if not reset_state.terminate_only:
+        dbapi_connection.cursor().execute("RESET ALL")
+        dbapi_connection.commit()`),
+		railsDocs.recipe(`Order.transaction do
+  conn = Order.lease_connection
+  conn.exec_query("SELECT set_config('shop.tenant', $1, true)", "tenant", [tenant])
+  # …
+end
+# a connection that a job has changed: conn.reset! (DISCARD ALL)`),
+		nodeDocs.recipe(`await client.query("BEGIN");
+await client.query("SELECT set_config('shop.tenant', $1, true)", [tenant]);
+// … COMMIT
+// a client whose session was changed: client.release(true) closes it`),
+		hikariDocs.recipe(`// HikariCP resets autocommit, read-only, isolation, catalog, schema and timeout, but no SET.
+connection.setAutoCommit(false);
+try (PreparedStatement s = connection.prepareStatement("SELECT set_config('shop.tenant', ?, true)")) {
+  s.setString(1, tenant);
+  s.execute();
+}`),
+		laravelDocs.recipe(`DB::transaction(function () use ($tenant) {
+    DB::select("SELECT set_config('shop.tenant', ?, true)", [$tenant]);
+    // …
+});`),
+		bouncerDocs.recipe(`[pgbouncer]
+pool_mode = transaction       ; a SET reaches whoever is next: use SET LOCAL
+; in session mode, server_reset_query = DISCARD ALL is the default`),
+	}},
+	"listen": {Lead: "Listen on one connection of each process, outside of the pool, and pass the notifications on in memory.", Stacks: []Recipe{
+		pgxDocs.recipe(`conn, err := pgx.Connect(ctx, dsn) // one for the process, none of the pool
+_, err = conn.Exec(ctx, "LISTEN polls")
+for {
+	n, err := conn.WaitForNotification(ctx)
+	if err != nil {
+		return err // connect and listen again, with a backoff
+	}
+	hub.Broadcast(n.Payload) // to every subscriber
+}`),
+		djangoDocs.recipe(`# one management command or thread for each process
+with psycopg.connect(dsn, autocommit=True) as conn:
+    conn.execute("LISTEN polls")
+    for notify in conn.notifies():
+        hub.broadcast(notify.payload)`),
+		sqlalchemyDocs.recipe(`# a connection of the driver, not of the engine's pool
+conn = await asyncpg.connect(dsn)
+await conn.add_listener("polls", lambda c, pid, channel, payload: hub.broadcast(payload))`),
+		railsDocs.recipe(`# config/cable.yml: Action Cable listens on one connection for each process
+production:
+  adapter: postgresql`),
+		nodeDocs.recipe(`const listener = new Client(); // not pool.connect()
+await listener.connect();
+listener.on("notification", (n) => hub.emit("poll", n.payload));
+listener.on("error", reconnect);
+await listener.query("LISTEN polls");`),
+		hikariDocs.recipe(`Connection c = DriverManager.getConnection(url, props); // not dataSource.getConnection()
+c.createStatement().execute("LISTEN polls");
+PGConnection pg = c.unwrap(PGConnection.class);
+while (running) {
+  PGNotification[] got = pg.getNotifications(10_000); // waits up to 10 s
+  if (got != null) for (PGNotification n : got) hub.broadcast(n.getParameter());
+}`),
+		laravelDocs.recipe(`// one artisan command, run by the supervisor
+$pdo = DB::connection('listener')->getPdo();
+$pdo->exec('LISTEN polls');
+while (true) {
+    // PHP 8.4: a Pdo\Pgsql has getNotify
+    if ($n = $pdo->pgsqlGetNotify(PDO::FETCH_ASSOC, 10000)) { broadcast($n['payload']); }
+}`),
+		bouncerDocs.recipe(`; LISTEN works in session mode only, and there each listener keeps a server connection.
+; Let the one listener of a process connect to PostgreSQL directly.`),
+	}},
+	"neighbour": {Lead: "Give each program a role of its own, and the role a limit. This is a setting of the server; the stack names its role.", Stacks: []Recipe{
+		pgxDocs.recipe(`-- as an administrator; new connections only
+ALTER ROLE reporting CONNECTION LIMIT 10;
+// and in each program:
+pool, err := pgxpool.New(ctx, "postgres://polls_web@db/polls?application_name=polls-web")`),
+		djangoDocs.recipe(`DATABASES["default"]["USER"] = "polls_web"  # its own role, with a limit:
+# ALTER ROLE polls_web CONNECTION LIMIT 20;
+DATABASES["default"]["OPTIONS"] = {"application_name": "polls-web"}`),
+		sqlalchemyDocs.recipe(`engine = create_engine("postgresql+psycopg://polls_web@db/polls?application_name=polls-web")
+# ALTER ROLE polls_web CONNECTION LIMIT 20;`),
+		railsDocs.recipe(`# config/database.yml
+production:
+  username: polls_web        # ALTER ROLE polls_web CONNECTION LIMIT 20;
+  variables:
+    application_name: polls-web`),
+		nodeDocs.recipe(`const pool = new Pool({ user: "polls_web", application_name: "polls-web" });
+// ALTER ROLE polls_web CONNECTION LIMIT 20;`),
+		hikariDocs.recipe(`config.setUsername("polls_web"); // ALTER ROLE polls_web CONNECTION LIMIT 20;
+config.addDataSourceProperty("ApplicationName", "polls-web");`),
+		laravelDocs.recipe(`// config/database.php
+'username' => 'polls_web', // ALTER ROLE polls_web CONNECTION LIMIT 20;
+'application_name' => 'polls-web',`),
+		bouncerDocs.recipe(`[databases]
+polls = host=db pool_size=15
+reports = host=db dbname=polls user=reporting pool_size=3
+[pgbouncer]
+max_user_connections = 15`),
+	}},
+	"locks": {Lead: "Let a migration give up its lock soon and try again; build indexes concurrently.", Stacks: []Recipe{
+		pgxDocs.recipe(`-- in the migration; the tool tries again
+SET LOCAL lock_timeout = '2s';
+ALTER TABLE polls_question ADD COLUMN note text;
+-- a file of its own, with -- +goose NO TRANSACTION:
+CREATE INDEX CONCURRENTLY ON polls_question (pub_date);`),
+		djangoDocs.recipe(`# settings of the migrating job
+DATABASES["default"]["OPTIONS"] = {"options": "-c lock_timeout=2s"}
+# for an index: django.contrib.postgres.operations.AddIndexConcurrently, with atomic = False`),
+		sqlalchemyDocs.recipe(`# Alembic
+op.execute("SET LOCAL lock_timeout = '2s'")
+op.add_column("polls_question", sa.Column("note", sa.Text))
+with op.get_context().autocommit_block():
+    op.create_index("by_date", "polls_question", ["pub_date"], postgresql_concurrently=True)`),
+		railsDocs.recipe(`# config/database.yml of the migrating job
+production:
+  variables:
+    lock_timeout: 2s
+# for an index: disable_ddl_transaction! and add_index …, algorithm: :concurrently`),
+		nodeDocs.recipe(`// in the migration
+await client.query("SET LOCAL lock_timeout = '2s'");
+await client.query("ALTER TABLE polls_question ADD COLUMN note text");
+// CREATE INDEX CONCURRENTLY: outside of a transaction`),
+		hikariDocs.recipe(`-- Flyway, V12__note.sql
+SET LOCAL lock_timeout = '2s';
+ALTER TABLE polls_question ADD COLUMN note text;
+-- V13__by_date.sql, with V13__by_date.sql.conf: executeInTransaction=false
+CREATE INDEX CONCURRENTLY by_date ON polls_question (pub_date);`),
+		laravelDocs.recipe(`DB::statement("SET LOCAL lock_timeout = '2s'");
+Schema::table('polls_question', fn (Blueprint $t) => $t->text('note')->nullable());
+// CREATE INDEX CONCURRENTLY: public $withinTransaction = false;`),
+		bouncerDocs.recipe(`; Run migrations past PgBouncer: they use session settings and advisory locks.
+; query_wait_timeout = 5 keeps clients from piling up behind the lock.`),
+	}},
 }

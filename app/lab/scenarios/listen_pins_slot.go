@@ -20,7 +20,7 @@ var listenPinsSlot = scene.Scenario{
 	Figure: "page views refused", FixedBy: "one connection that listens for all modules and passes on what it hears",
 	SQL: `SELECT pid, application_name, query, now() - state_change AS since
 FROM pg_stat_activity WHERE query ILIKE 'listen%';`,
-	Recipe: "leaks", Threads: scene.Threads("supabase/supavisor#85"), Of: 60,
+	Recipe: "listen", Threads: scene.Threads("supabase/supavisor#85"), Of: 60,
 	Load:  scene.Load{Requests: modules + 60, Burst: 6, Every: 100 * time.Millisecond},
 	Value: scene.Counted, Fails: listenPinsSlotFails, Works: listenPinsSlotWorks,
 }

@@ -18,7 +18,7 @@ var lockQueue = scene.Scenario{
 	Figure: "page views failed", FixedBy: "a lock_timeout for the migration, which tries again",
 	SQL: `SELECT pid, pg_blocking_pids(pid) AS blocked_by, wait_event_type, now() - query_start AS waits, query
 FROM pg_stat_activity WHERE cardinality(pg_blocking_pids(pid)) > 0;`,
-	Recipe: "transaction", Threads: scene.Threads("taskcluster/taskcluster#3632", "strelov1/freehire#1284"),
+	Recipe: "locks", Threads: scene.Threads("taskcluster/taskcluster#3632", "strelov1/freehire#1284"),
 	Load: scene.Load{Requests: 80, Every: 20 * time.Millisecond, Patience: 4 * time.Second}, Of: 78,
 	Value: scene.Counted, Fails: lockQueueFails, Works: lockQueueWorks,
 }

@@ -17,7 +17,7 @@ var noisyNeighbour = scene.Scenario{
 	Note: "Wrong advice: to terminate every session of the server also ends other people's work. Limit the role that takes too much.",
 	SQL: `SELECT usename, datname, count(*), r.rolconnlimit FROM pg_stat_activity a
 JOIN pg_roles r ON r.rolname = a.usename GROUP BY 1, 2, 4 ORDER BY 3 DESC;`,
-	Recipe: "pool", Threads: []scene.Link{{Text: "createmod#1482", URL: ""}},
+	Recipe: "neighbour", Threads: []scene.Link{{Text: "createmod#1482", URL: ""}},
 	Load:  scene.Load{Requests: 80, Burst: 4, Every: 50 * time.Millisecond, Patience: 3 * time.Second},
 	Fails: noisyNeighbourFails, Works: noisyNeighbourWorks,
 }

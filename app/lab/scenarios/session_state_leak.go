@@ -20,7 +20,7 @@ var sessionStateLeak = scene.Scenario{
 	Figure: "requests saw another's setting", FixedBy: "a setting that ends with its transaction",
 	SQL: `SELECT name, setting, source FROM pg_settings WHERE source = 'session';
 -- in a connection of the pool: a session's settings are visible in that session alone`,
-	Recipe: "transaction", Of: 40,
+	Recipe: "session", Of: 40,
 	Load:  scene.Load{Requests: 80, Burst: 2, Every: 20 * time.Millisecond},
 	Value: scene.Counted, Fails: sessionStateLeakFails, Works: sessionStateLeakWorks,
 }

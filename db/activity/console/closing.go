@@ -2,6 +2,7 @@ package console
 
 import (
 	"fmt"
+	"strings"
 
 	"ddtb/db/activity"
 )
@@ -12,6 +13,9 @@ func (p Paper) Plan(c activity.Closing) {
 		p.line("No session fits.")
 	} else {
 		p.sessions(c)
+		if n := len(c.Sessions); n > 1 {
+			p.line("%d sessions in all; --json lists each.", n)
+		}
 	}
 	p.leftOut(c)
 }
@@ -67,17 +71,40 @@ func (p Paper) Closing(c activity.Closing) {
 	p.leftOut(c)
 }
 
+// sessions writes a line for each group of sessions that differ in nothing but their process and port.
 func (p Paper) sessions(c activity.Closing) {
-	rows := [][]string{}
+	type group struct {
+		row     []string
+		n       int
+		longest activity.Age
+	}
+	var groups []*group
+	byRow := map[string]*group{}
 	for _, e := range c.Sessions {
 		outcome := string(e.Outcome)
 		if e.Error != "" {
 			outcome += ": " + Clean(e.Error)
 		}
-		rows = append(rows, []string{
-			fmt.Sprint(e.PID), outcome, Clean(e.Application), Clean(e.User) + "@" + Clean(e.Database), Clean(e.ClientAddress()),
+		row := []string{
+			fmt.Sprint(e.PID), outcome, Clean(e.Application), Clean(e.User) + "@" + Clean(e.Database), Clean(e.Address),
 			Clean(e.State), age(e.InState), Clean(e.Query),
-		})
+		}
+		key := strings.Join(append(row[1:6:6], row[7]), "\x00")
+		g := byRow[key]
+		if g == nil {
+			g = &group{row: row}
+			byRow[key] = g
+			groups = append(groups, g)
+		}
+		g.n++
+		g.longest = max(g.longest, e.InState)
+	}
+	rows := [][]string{}
+	for _, g := range groups {
+		if g.n > 1 {
+			g.row[0], g.row[6] = fmt.Sprintf("%d sessions", g.n), age(g.longest)
+		}
+		rows = append(rows, g.row)
 	}
 	p.table("", []column{
 		{title: "pid", right: true},

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"ddtb/config"
+	"ddtb/db"
+)
+
+const strategyKey = "databases.default.strategy"
+
+// inForceWithin bounds how long a running server may take to follow the file. It does so within a second.
+const inForceWithin = 10 * time.Second
+
+func (c *cli) strategyCommand() *cobra.Command {
+	var addr string
+	cmd := &cobra.Command{
+		Use:   "strategy [NAME]",
+		Short: "Show the strategy, or switch that of the running server",
+		Long: "Without NAME, show the strategy of the configuration file, the one in force in the\n" +
+			"running server, and the others.\n\n" +
+			"With NAME, write it to the configuration file, and return when the running server\n" +
+			"uses it. Requests under way end with the strategy they began with; none fails.\n\n" + strategyList(),
+		ValidArgs: db.Names(),
+		Args:      cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := c.load(c.options())
+			if err != nil {
+				return err
+			}
+			if addr == "" {
+				addr = cfg.Server.Addr
+			}
+			if addr, err = reachable(address(addr)); err != nil {
+				return err
+			}
+			if len(args) == 0 {
+				return c.showStrategy(cmd.Context(), cfg, addr)
+			}
+			return c.switchStrategy(cmd.Context(), cfg, addr, args[0])
+		},
+	}
+	cmd.Flags().StringVar(&addr, "addr", "", "the running server, HOST:PORT (default: server.addr)")
+	return cmd
+}
+
+func strategyList() string {
+	var b strings.Builder
+	for _, s := range db.Strategies() {
+		_, _ = fmt.Fprintf(&b, "  %-12s %s\n", s.Name, s.Description)
+	}
+	return strings.TrimRight(b.String(), "\n")
+}
+
+func (c *cli) showStrategy(ctx context.Context, cfg *config.Config, addr string) error {
+	c.say("configured   %s\n", cfg.Databases["default"].Strategy)
+	inForce, err := strategyInForce(ctx, addr)
+	if err != nil {
+		inForce = "no server answers on " + addr
+	}
+	c.say("in force     %s\n\n%s\n", inForce, strategyList())
+	return nil
+}
+
+func (c *cli) switchStrategy(ctx context.Context, cfg *config.Config, addr, name string) error {
+	if _, known := db.Lookup(name); !known {
+		return usage("there is no strategy %q: take one of %s", name, strings.Join(db.Names(), ", "))
+	}
+	if cfg.File == "" {
+		return errors.New("there is no configuration file to write it to: `ddtb run` and `ddtb config init` make one")
+	}
+	if o := cfg.Origins[strategyKey]; o.Variable != "" {
+		return fmt.Errorf("%s sets the strategy and overrides the file: change it there", o)
+	}
+	if err := config.SetText(cfg.File, strategyKey, name); err != nil {
+		return err
+	}
+	cfg, err := c.load(c.options())
+	if err != nil {
+		return fmt.Errorf("it was written, but the file has a mistake now, so a running server goes on as before:\n%w", err)
+	}
+	return c.awaitStrategy(ctx, cfg, addr, name)
+}
+
+// awaitStrategy returns when the running server uses the strategy, or none runs.
+func (c *cli) awaitStrategy(ctx context.Context, cfg *config.Config, addr, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, inForceWithin)
+	defer cancel()
+	before, err := strategyInForce(ctx, addr)
+	if err != nil {
+		c.say("%s: strategy = %q. No server answers on %s: it holds from the next start.\n", cfg.File, name, addr)
+		return nil
+	}
+	for now := before; now != name; {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s was written, but after %v the server on %s still uses %q: "+
+				"its log says why, or it reads another file (--config)", cfg.File, inForceWithin, addr, now)
+		case <-time.After(50 * time.Millisecond):
+		}
+		if s, err := strategyInForce(ctx, addr); err == nil {
+			now = s
+		}
+	}
+	c.say("%s: strategy = %q. The server on %s uses it.\n", cfg.File, name, addr)
+	return nil
+}
+
+// strategyInForce asks the running server.
+func strategyInForce(ctx context.Context, addr string) (string, error) {
+	_, body, err := ask(ctx, addr, "/", 64<<10)
+	if err != nil {
+		return "", err
+	}
+	var home struct {
+		Info struct {
+			Strategy string `json:"strategy"`
+		} `json:"connection_info"`
+	}
+	if err := json.Unmarshal(body, &home); err != nil || home.Info.Strategy == "" {
+		return "", fmt.Errorf("what answers on %s is no ddtb", addr)
+	}
+	return home.Info.Strategy, nil
+}
+
+// ask asks a server of this machine, past any proxy of the environment; its own answer counts.
+func ask(ctx context.Context, addr, path string, most int64) (status string, body []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, healthcheckTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/"+strings.TrimPrefix(path, "/"), nil)
+	if err != nil {
+		return "", nil, err
+	}
+	client := http.Client{
+		Transport:     &http.Transport{},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	defer client.CloseIdleConnections()
+	resp, err := client.Do(req)
+	if err != nil {
+		return "", nil, fmt.Errorf("no answer: %w", err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err = io.ReadAll(io.LimitReader(resp.Body, most))
+	return resp.Status, body, err
+}

@@ -1,0 +1,28 @@
+package main
+
+import (
+	"testing"
+)
+
+func TestAStrategyThatCannotBeSwitchedSaysWhy(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	addr := []string{"--addr", "127.0.0.1:1"} // nobody serves there
+	m.run("", append([]string{"strategy", "poool"}, addr...)...).must(exitUsage, `no strategy "poool"`, "per-request")
+	m.run("", append([]string{"strategy", "pool"}, addr...)...).must(exitFailed, "no configuration file")
+	m.run("", "config", "init").must(exitFine)
+	m.run("", append([]string{"strategy", "persistent"}, addr...)...).must(exitFine, "No server answers on 127.0.0.1:1", "next start")
+	m.run("", append([]string{"strategy"}, addr...)...).must(exitFine, "configured   persistent", "no server answers")
+	override := []string{"DDTB_DATABASES_DEFAULT_STRATEGY=pool"}
+	m.runWith(override, "", append([]string{"strategy", "per-request"}, addr...)...).
+		must(exitFailed, "environment variable DDTB_DATABASES_DEFAULT_STRATEGY", "overrides")
+}
+
+func TestAnUnknownCommandGetsTheNearestName(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	for _, args := range [][]string{{"db-connections", "statsu"}, {"db-connections", "--action=statsu"}, {"migrate", "stauts"}} {
+		m.run("", args...).must(exitUsage, "did you mean status?")
+	}
+	m.run("", "config", "chekc").must(exitUsage, "did you mean check?", "ddtb config --help")
+}

@@ -1,0 +1,83 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// SetText sets a key of the file at path to a text, as name "databases.default.strategy", and leaves everything else,
+// comments included, as it is. The file keeps its inode and mode: it may be mounted, or a link.
+func SetText(path, name, text string) error {
+	doc, _, err := readFile(path)
+	if err != nil {
+		return fmt.Errorf("%s %w", path, err)
+	}
+	edited, err := withText(doc, name, text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("can't write the configuration: %w", err)
+	}
+	_, err = f.Write(edited) // over the old text: a reader never finds the file empty
+	if err := errors.Join(err, f.Truncate(int64(len(edited))), f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("can't write the configuration: %w", err)
+	}
+	return nil
+}
+
+// withText is the document with the key set.
+func withText(doc []byte, name, text string) ([]byte, error) {
+	table, key := split(name)
+	value := strconv.Quote(text)
+	var parser unstable.Parser
+	parser.Reset(doc)
+	current, below := "", -1 // the table that is being read, and where the lines of the wanted one begin
+	for parser.NextExpression() {
+		e := parser.Expression()
+		var path []string
+		end := 0
+		for it := e.Key(); it.Next(); {
+			path = append(path, string(it.Node().Data))
+			end = int(it.Node().Raw.Offset + it.Node().Raw.Length)
+		}
+		switch is := strings.Join(path, "."); {
+		case e.Kind == unstable.Table:
+			if current = is; current == table {
+				below = lineAfter(doc, end)
+			}
+		case e.Kind == unstable.KeyValue && join(current, is) == name:
+			r := e.Value().Raw
+			return splice(doc, int(r.Offset), int(r.Offset+r.Length), value), nil
+		}
+	}
+	if err := parser.Error(); err != nil {
+		return nil, fmt.Errorf("this is not TOML; `ddtb config check` has the place")
+	}
+	if n := len(doc); n > 0 && doc[n-1] != '\n' {
+		doc = append(doc, '\n')
+	}
+	line := key + " = " + value + "\n"
+	if below >= 0 {
+		return splice(doc, min(below, len(doc)), min(below, len(doc)), line), nil
+	}
+	return append(doc, "\n["+table+"]\n"+line...), nil
+}
+
+func lineAfter(doc []byte, offset int) int {
+	if n := bytes.IndexByte(doc[offset:], '\n'); n >= 0 {
+		return offset + n + 1
+	}
+	return len(doc) + 1 // a line's end will be added
+}
+
+func splice(doc []byte, from, to int, text string) []byte {
+	return append(append(append([]byte{}, doc[:from]...), text...), doc[to:]...)
+}

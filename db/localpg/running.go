@@ -1,0 +1,47 @@
+package localpg
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"ddtb/config"
+)
+
+// Running returns the way into a database of the server that another process runs in dir, as Database made it there. It
+// changes nothing. ok is false where no server runs, or this user may not read its files.
+func Running(dir, database, role string) (login config.Database, ok bool) {
+	f := &folder{path: dir}
+	lock, err := os.Open(filepath.Join(dir, lockName))
+	if err != nil {
+		return login, false
+	}
+	defer func() { _ = lock.Close() }()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); !errors.Is(err, syscall.EWOULDBLOCK) {
+		return login, false
+	}
+	s := &Server{folder: f}
+	file, err := s.passwordFile(role)
+	if err != nil {
+		return login, false
+	}
+	password, err := readSecret(file)
+	if err != nil {
+		return login, false
+	}
+	if _, s.port = f.lastRun(); s.port == 0 {
+		return login, false
+	}
+	return s.login(database, role, password, file), true
+}
+
+// Since is when the data of dir was made, or zero where there is none.
+func Since(dir string) time.Time {
+	info, err := os.Stat(filepath.Join((&folder{path: dir}).data(), "PG_VERSION"))
+	if err != nil {
+		return time.Time{}
+	}
+	return info.ModTime()
+}
