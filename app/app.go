@@ -46,6 +46,7 @@ type App struct {
 	count  *metrics.Metrics
 	trace  *trace.Tracing
 	ready  *readiness
+	agent  *agent // nil: off
 	guard  *web.Guard
 	ids    *requestIDs
 	echo   *echo.Echo
@@ -110,6 +111,9 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	a.admin.Tell = a.tell
 	a.count.FollowLeases(d)
 	a.count.FollowReports(reporter)
+	if a.agent, err = listenAgent(ctx, cfg.Server.AgentAddr, a.ready, d.Stat); err != nil {
+		return nil, errors.Join(err, a.Close(ctx))
+	}
 	if err := a.openEye(ctx); err != nil {
 		return nil, errors.Join(err, a.Close(ctx))
 	}
@@ -208,6 +212,7 @@ func (a *App) Close(ctx context.Context) error {
 	a.lab.Close()
 	a.scenes.Close()
 	parts := []func() error{
+		func() error { a.agent.Close(); return nil },
 		func() error { return a.closeDB(ctx) },
 		func() error { a.closeMonitor(); return nil },
 		func() error { return a.trace.Close(ctx) },

@@ -19,3 +19,6 @@ func (a *App) AddPage(path string, h echo.HandlerFunc) { a.bind(a.echo, route{ge
 
 // Look is the sampler that all who want to know of the server share.
 func (a *App) Look() *activity.Sampler { return a.look }
+
+// AgentAddr is where the agent answers.
+func (a *App) AgentAddr() string { return a.agent.Addr().String() }

@@ -26,6 +26,8 @@ type Ready struct {
 	Ready  bool     `json:"ready"`
 	Cause  db.Cause `json:"cause,omitempty"`
 	Detail string   `json:"detail,omitempty"`
+
+	stopping bool
 }
 
 // readyz tells whether requests can be served, and if not, why.
@@ -60,7 +62,7 @@ const (
 
 func (r *readiness) check(ctx context.Context) Ready {
 	if r.stopping.Load() {
-		return Ready{Detail: "The server is stopping."}
+		return Ready{Detail: "The server is stopping.", stopping: true}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -54,6 +54,23 @@ func TestTheRulesOfPrometheusSayWhatTheyPromise(t *testing.T) {
 	}
 }
 
+func TestThePrometheusOfTheFleetHasTheSameRules(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir() // as docker-compose.yml mounts them
+	for file, in := range map[string]string{"alerts.yml": monitoring, "prometheus.yml": "../config/compose/"} {
+		text, err := os.ReadFile(in + file)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, file), text, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := promtool(t, "", "check", "config", filepath.Join(dir, "prometheus.yml")); err != nil || strings.Contains(out, "0 rules") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 func TestTheMetricsAreWhatPrometheusTakes(t *testing.T) {
 	t.Parallel()
 	body := newSite(t, nil).get("/metrics").body

@@ -32,18 +32,22 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 }
 
 // How the time that a stop may take, shutdown_timeout, is shared out. It is the whole: whatever hangs, Serve returns
-// within it, because what runs the process kills it then.
+// within it, because what runs the process kills it then. The first share is of the whole, the others are of what is left
+// after it.
 const (
 	drainShare    = 0.2  // answers go on, and say "Connection: close"
+	toldShare     = 0.4  // the same, where a balancer asks the agent
 	requestsShare = 0.6  // requests under way may end
 	closeShare    = 0.75 // mails, events and traces may be sent
 	stopShare     = 0.9  // then what still hangs is left behind
 )
 
-// A drain ends early when no request came for drainQuiet: then no balancer sends any more. It lasts maxDrain at most.
+// A drain ends early when no request came for drainQuiet: then no balancer sends any more. It lasts maxDrain at most,
+// unless server.drain is more, or a balancer is to be told of it.
 const (
 	drainQuiet = 500 * time.Millisecond
 	maxDrain   = 2 * time.Second
+	drainCheck = 20 * time.Millisecond
 )
 
 // Serve answers requests on l until ctx ends. Then it is unready, goes on for a moment while clients and balancers
@@ -83,15 +87,11 @@ type serving struct {
 	clients  *clients
 	crowd    *crowd
 	stopping atomic.Bool
-	last     atomic.Int64 // when the last request came while stopping, in Unix nanoseconds
 }
 
 // ServeHTTP is part of http.Handler. While the server stops or is crowded, no connection stays open after its answer.
 func (s *serving) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if s.stopping.Load() {
-		s.last.Store(time.Now().UnixNano())
-		w.Header().Set("Connection", "close")
-	} else if s.crowd.full.Load() {
+	if s.stopping.Load() || s.crowd.full.Load() {
 		w.Header().Set("Connection", "close")
 	}
 	s.echo.ServeHTTP(w, r)
@@ -99,10 +99,12 @@ func (s *serving) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (s *serving) stop(ctx context.Context, server *http.Server) error {
 	total, began := s.cfg.Server.ShutdownTimeout, time.Now()
+	s.drain(began, total)
+	drained := time.Now()
+	left := total - drained.Sub(began)
 	until := func(share float64) (context.Context, context.CancelFunc) {
-		return context.WithDeadline(ctx, began.Add(time.Duration(share*float64(total))))
+		return context.WithDeadline(ctx, drained.Add(time.Duration(share*float64(left))))
 	}
-	s.drain(time.Duration(drainShare * float64(total)))
 	requests, cancel := until(requestsShare)
 	defer cancel()
 	err := server.Shutdown(requests)
@@ -124,25 +126,22 @@ func (s *serving) stop(ctx context.Context, server *http.Server) error {
 	}
 }
 
-// drain says that the server is unready, and goes on until nobody sends requests any more, for at most the given time.
-func (s *serving) drain(most time.Duration) {
+// drain makes the server unready and serves on: for server.drain, then until every balancer that asks the agent has been
+// told and no client sends requests any more.
+func (s *serving) drain(began time.Time, total time.Duration) {
+	s.stopping.Store(true) // before the balancer hears of it: an answer that it may still get says "Connection: close"
 	s.ready.stopping.Store(true)
-	if !s.clients.seen(drainQuiet) {
-		return
+	least := s.cfg.Server.Drain
+	most := max(least, min(time.Duration(drainShare*float64(total)), maxDrain))
+	if s.agent.expected() {
+		most = max(most, time.Duration(toldShare*float64(total)))
 	}
-	s.last.Store(time.Now().UnixNano())
-	s.stopping.Store(true)
-	end := time.Now().Add(min(most, maxDrain))
-	for {
-		quiet := time.Unix(0, s.last.Load()).Add(drainQuiet)
-		if quiet.After(end) {
-			quiet = end
-		}
-		wait := time.Until(quiet)
-		if wait <= 0 {
+	tick := time.NewTicker(drainCheck)
+	defer tick.Stop()
+	for now := began; now.Sub(began) < most; now = <-tick.C {
+		if now.Sub(began) >= least && !s.agent.expected() && !s.clients.seen(drainQuiet) {
 			return
 		}
-		<-time.After(wait) // bounded by maxDrain
 	}
 }
 

@@ -51,10 +51,12 @@ type Secret = db.Secret
 // Server is where and how the application listens.
 type Server struct {
 	Addr            string        `toml:"addr" allow:"addr"`
+	AgentAddr       string        `toml:"agent_addr" allow:"agent"` // of HAProxy's agent-check; "": off
 	Replicas        int           `toml:"replicas" allow:"1..1000"` // how many processes like this one share the database
 	StrictBudget    bool          `toml:"strict_budget"`
 	TrustedProxies  []string      `toml:"trusted_proxies" allow:"network"` // addresses or CIDR ranges
 	ShutdownTimeout time.Duration `toml:"shutdown_timeout" allow:"100ms..10m"`
+	Drain           time.Duration `toml:"drain" allow:"0|100ms..5m"` // a stop serves on for at least this long
 	BaseURL         string        `toml:"base_url" allow:"url"`
 	AllowedHosts    []string      `toml:"allowed_hosts" allow:"host"` // by which the test endpoints may be called
 	SecretKeyFile   string        `toml:"secret_key_file" allow:"path"`

@@ -40,6 +40,10 @@ var formats = map[string]format{
 	"hosts": {isHosts, `a list of hosts, as ["h1:5432", "h2:5432"]`},
 	"path":  {func(string) bool { return true }, "a path; a relative one begins at the configuration file's folder"},
 	"addr":  {isAddr, `HOST:PORT, as "127.0.0.1:8000", or ":8000" for every address of this machine`},
+	"agent": {
+		func(s string) bool { return s == "" || isAddr(s) },
+		`"", or HOST:PORT; ":8081" is on this machine alone, "0.0.0.0:8081" on every address of it`,
+	},
 	"network": {
 		isNetwork, `a list of addresses and ranges, as "10.0.0.1" and "10.0.0.0/8"`,
 	},

@@ -239,6 +239,11 @@ func (l *loader) checkCombinations() {
 		l.conflict("monitor.warn", "monitor.critical", "%d (%s) is more than critical, %d (%s): the warning must come first",
 			m.Warn, l.cfg.Origins["monitor.warn"], m.Critical, l.cfg.Origins["monitor.critical"])
 	}
+	if s := l.cfg.Server; s.Drain > s.ShutdownTimeout/2 {
+		l.conflict("server.drain", "server.shutdown_timeout", "%s (%s) is more than half of shutdown_timeout, %s (%s): "+
+			"requests under way would have no time left; raise shutdown_timeout to twice drain, or more",
+			brief(s.Drain), l.cfg.Origins["server.drain"], brief(s.ShutdownTimeout), l.cfg.Origins["server.shutdown_timeout"])
+	}
 	if name := "databases.replica.name"; l.hasReplica() && l.databases["replica"].Name == "" {
 		l.failUnlessRefused(l.replicaOrigin(), name, "is missing: the replica takes nothing from [databases.default]", name)
 	}

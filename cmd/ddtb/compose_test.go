@@ -2,8 +2,10 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"ddtb/config"
@@ -36,6 +38,33 @@ func TestTheConfigurationForContainersLoadsWithPgBouncerAsItsCommentSays(t *test
 	d := load(t, file).Databases["default"]
 	if d.Host != "pgbouncer" || d.Pooler != "pgbouncer" || d.DirectHost != "postgres" {
 		t.Errorf("host %q, pooler %q, direct_host %q", d.Host, d.Pooler, d.DirectHost)
+	}
+}
+
+func TestTheConfigurationForTheFleetGoesThroughPgBouncerAndHasAnAgent(t *testing.T) {
+	cfg := load(t, "../../config/compose/fleet.toml")
+	if d := cfg.Databases["default"]; d.Host != "pgbouncer" || d.Pooler != "pgbouncer" || d.DirectHost != "postgres" {
+		t.Errorf("host %q, pooler %q, direct_host %q", d.Host, d.Pooler, d.DirectHost)
+	}
+	if s := cfg.Server; s.Replicas != 4 || s.AgentAddr != "0.0.0.0:8081" || len(s.TrustedProxies) == 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestHAProxyTakesTheConfigurationOfTheFleet(t *testing.T) {
+	const file = "../../config/compose/haproxy.cfg"
+	out, err := exec.CommandContext(t.Context(), haproxyProgram(t), "-c", "-f", file).CombinedOutput()
+	if err != nil || strings.Contains(string(out), "WARNING") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, words := range []string{"weight 100 ", "agent-port 8081 ", "httpchk GET /readyz", "server-template app 10 app:8000 "} {
+		if !strings.Contains(string(text), words) {
+			t.Errorf("it has no %q, for which the applications are configured", words)
+		}
 	}
 }
 

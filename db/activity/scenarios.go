@@ -60,6 +60,14 @@ var scenarios = []Scenario{
 		28, "report-amplifies", "an error report that touches the database connects again and again",
 		"attempts that find no slot leave no session; those that find one look like too-much-at-once",
 	},
+	{
+		29, "fleet-deploy", "a rolling deploy starts one pool more than the slots have room for, and cuts the requests of the old process",
+		"while it lasts, it looks like replicas-times-pool; requests that were cut leave no session",
+	},
+	{
+		30, "fleet-failover", "the application knows the old primary alone, and does not find the one that was promoted",
+		"a program that connects to another server has no sessions here",
+	},
 }
 
 func scenarioOf(name string) *Scenario {

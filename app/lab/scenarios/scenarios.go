@@ -27,7 +27,7 @@ func All() []*scene.Scenario {
 		&nestedAcquire, &streamHoldsLease, &slowQueryPileUp, &cancelSnowball, &reconnectStampede, &replicasTimesPool,
 		&hiddenSecondPool, &migrateRefused, &lockQueue, &probeConnects, &monitorLeaks, &mailStorm, &eventQuotaBurned,
 		&halfOpen, &preparedUnderPooler, &listenPinsSlot, &acquireTimeoutLeaks, &noRecovery, &noisyNeighbour,
-		&sessionStateLeak, &hookQueries, &reportAmplifies,
+		&sessionStateLeak, &hookQueries, &reportAmplifies, &fleetDeploy, &fleetFailover,
 	}
 }
 

@@ -95,10 +95,10 @@ func (s *Stage) runBouncer(program, ini string, cred *syscall.Credential, addr *
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = cmd.Wait() }() // it is killed
 	s.Afterwards(func() { _ = in.Close(); <-ended })
-	return s.reached(addr.String(), ended)
+	return s.reached("PgBouncer", addr.String(), ended)
 }
 
-func (s *Stage) reached(addr string, ended <-chan struct{}) error {
+func (s *Stage) reached(name, addr string, ended <-chan struct{}) error {
 	ctx, cancel := context.WithTimeout(s.ctx, 5*time.Second)
 	defer cancel()
 	for {
@@ -108,9 +108,9 @@ func (s *Stage) reached(addr string, ended <-chan struct{}) error {
 		}
 		select {
 		case <-ended:
-			return fmt.Errorf("PgBouncer ended at once; run it by hand to see why")
+			return fmt.Errorf("%s ended at once; run it by hand to see why", name)
 		case <-ctx.Done():
-			return fmt.Errorf("PgBouncer does not answer on %s: %w", addr, ctx.Err())
+			return fmt.Errorf("%s does not answer on %s: %w", name, addr, ctx.Err())
 		case <-time.After(10 * time.Millisecond):
 		}
 	}

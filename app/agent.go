@@ -1,0 +1,212 @@
+package app
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"ddtb/db"
+)
+
+// agent answers HAProxy's agent-check: whoever connects gets one line, and the connection is closed.
+//
+//	up 75%            it serves; the weight is less the busier it is
+//	up ready 75%      the same, to a balancer that has asked for a few seconds: it takes back the "drain" of the process before
+//	down #CAUSE       no request can get a connection: "down #slots exhausted"
+//	drain             it stops, and still serves what comes
+//
+// "ready" is not said for longer, because it takes back an operator's own drain or maintenance too.
+type agent struct {
+	net.Listener
+	ready *readiness
+	stat  func() db.Stat
+	share atomic.Int64 // the weight, in percent
+	ctx   context.Context
+	close context.CancelFunc
+	ended sync.WaitGroup
+
+	mu    sync.Mutex
+	peers map[netip.Addr]*peer
+}
+
+// peer is a balancer that asks.
+type peer struct {
+	since, asked time.Time // first and last
+	told         bool      // that this process stops
+}
+
+const (
+	agentClients  = 16               // at once; more are turned away
+	agentPeers    = 64               // remembered
+	agentTimeout  = 3 * time.Second  // of one connection; the server is asked for at most askTimeout
+	peerFor       = 10 * time.Second // a balancer that did not ask for so long is gone; one that asks for less is new
+	longestAnswer = 200              // of the cause, in bytes
+)
+
+// listenAgent opens the agent's address, which is on this machine alone where it names no host. No address: nil, and no
+// agent.
+func listenAgent(ctx context.Context, addr string, ready *readiness, stat func() db.Stat) (*agent, error) {
+	if addr == "" {
+		return nil, nil
+	}
+	if strings.HasPrefix(addr, ":") {
+		addr = "127.0.0.1" + addr
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("server.agent_addr: can't listen on %q: %w; choose another HOST:PORT", addr, err)
+	}
+	g := &agent{Listener: l, ready: ready, stat: stat, peers: map[netip.Addr]*peer{}}
+	g.share.Store(100)
+	g.ctx, g.close = context.WithCancel(context.Background())
+	g.ended.Go(g.accept)
+	g.ended.Go(g.measure)
+	return g, nil
+}
+
+// Close ends what listenAgent began. It may be called twice, and for no agent.
+func (g *agent) Close() {
+	if g == nil {
+		return
+	}
+	g.close()
+	_ = g.Listener.Close() // the second time it is closed
+	g.ended.Wait()
+}
+
+func (g *agent) accept() {
+	places := make(chan struct{}, agentClients)
+	for {
+		c, err := g.Accept()
+		if err != nil && g.ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			pause(g.ctx, loadEvery) // no file descriptor is left
+			continue
+		}
+		select {
+		case places <- struct{}{}:
+			g.ended.Go(func() {
+				g.serve(c)
+				<-places
+			})
+		default:
+			_ = c.Close()
+		}
+	}
+}
+
+// pause waits, unless ctx ends first.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// serve answers one connection. What the client sent is read before the end: else the kernel would send a reset, which
+// can overtake the answer.
+func (g *agent) serve(c net.Conn) {
+	defer func() { _ = c.Close() }()
+	defer context.AfterFunc(g.ctx, func() { _ = c.Close() })()
+	if c.SetDeadline(time.Now().Add(agentTimeout)) != nil {
+		return
+	}
+	p := g.peer(c.RemoteAddr())
+	line, stopping := g.line(p)
+	if _, err := io.WriteString(c, line+"\n"); err == nil && stopping {
+		g.tell(p)
+	}
+	if tcp, ok := c.(*net.TCPConn); ok && tcp.CloseWrite() == nil {
+		_, _ = io.CopyN(io.Discard, c, 1<<10)
+	}
+}
+
+// line is the answer to a balancer.
+func (g *agent) line(p *peer) (line string, stopping bool) {
+	r := g.ready.check(g.ctx)
+	switch {
+	case r.stopping:
+		return "drain", true
+	case !r.Ready:
+		return "down #" + oneLine(cmp.Or(string(r.Cause), r.Detail)), false // without the blank, HAProxy takes it for nothing
+	}
+	state := "up"
+	if time.Since(p.since) < peerFor {
+		state = "up ready"
+	}
+	return fmt.Sprintf("%s %d%%", state, g.share.Load()), false
+}
+
+func oneLine(s string) string {
+	s = strings.Join(strings.Fields(s), " ")
+	return s[:min(len(s), longestAnswer)]
+}
+
+// measure keeps the weight.
+func (g *agent) measure() {
+	tick := time.NewTicker(loadEvery)
+	defer tick.Stop()
+	var l load
+	for {
+		select {
+		case <-g.ctx.Done():
+			return
+		case <-tick.C:
+			g.share.Store(l.weight(g.stat()))
+		}
+	}
+}
+
+// peer is the balancer at the address, which asks now. One that is too many is not remembered.
+func (g *agent) peer(addr net.Addr) *peer {
+	now := time.Now()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for a, p := range g.peers {
+		if now.Sub(p.asked) > peerFor {
+			delete(g.peers, a)
+		}
+	}
+	from, _ := netip.ParseAddrPort(addr.String()) // the kernel's own text
+	p := g.peers[from.Addr()]
+	if p == nil {
+		p = &peer{since: now}
+		if len(g.peers) < agentPeers {
+			g.peers[from.Addr()] = p
+		}
+	}
+	p.asked = now
+	return p
+}
+
+// tell notes that a balancer knows that this process stops.
+func (g *agent) tell(p *peer) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p.told = true
+}
+
+// expected reports whether a balancer will ask that does not know yet that this process stops.
+func (g *agent) expected() bool {
+	if g == nil {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, p := range g.peers {
+		if !p.told && time.Since(p.asked) <= peerFor {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,197 @@
+package scene
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+const haproxyConfig = `defaults
+    mode http
+    timeout connect 500ms
+    timeout client 10s
+    timeout server 10s
+    timeout queue 2s
+    option redispatch
+frontend web
+    bind %s
+    default_backend app
+backend app
+    option httpchk GET /ready
+    default-server check inter 100ms fall 2 rise 1
+`
+
+// Noticed is how long a Site takes to notice that a process is not ready any more, and some.
+const Noticed = 400 * time.Millisecond
+
+// Site is a real HAProxy, which divides requests among the processes that are ready.
+type Site struct {
+	url    string
+	places []string // addresses at which processes may serve
+	client *http.Client
+}
+
+// Site starts the balancer, with places for so many processes.
+func (s *Stage) Site(places int) *Site {
+	site, err := s.startSite(places)
+	if err != nil {
+		s.Failed(err)
+	}
+	return site
+}
+
+func (s *Stage) startSite(places int) (*Site, error) {
+	site := &Site{client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}}
+	s.Afterwards(site.client.CloseIdleConnections)
+	program, err := findHAProxy()
+	if err != nil {
+		return site, err
+	}
+	web, err := free(s.ctx)
+	if err != nil {
+		return site, err
+	}
+	site.url = "http://" + web.String()
+	config := fmt.Sprintf(haproxyConfig, web)
+	for n := range places {
+		addr, err := free(s.ctx)
+		if err != nil {
+			return site, err
+		}
+		site.places = append(site.places, addr.String())
+		config += fmt.Sprintf("    server app%d %s\n", n+1, addr)
+	}
+	dir, err := os.MkdirTemp(s.server.dir, "haproxy-")
+	if err != nil {
+		return site, err
+	}
+	s.Afterwards(func() { _ = os.RemoveAll(dir) })
+	file := filepath.Join(dir, "haproxy.cfg")
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		return site, err
+	}
+	return site, s.runHAProxy(program, file, web)
+}
+
+// runHAProxy has a shell watch HAProxy, as runBouncer does.
+func (s *Stage) runHAProxy(program, file string, addr net.Addr) error {
+	cmd := exec.Command("/bin/sh", "-c", `"$1" -db -q -f "$2" & read _; kill -9 $!; wait`, "sh", program, file) //nolint:noctx,gosec // ended below; our own paths
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C on the terminal is ours to pass on
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = cmd.Wait() }() // it is killed
+	s.Afterwards(func() { _ = in.Close(); <-ended })
+	return s.reached("HAProxy", addr.String(), ended)
+}
+
+// findHAProxy looks also where Debian puts it.
+func findHAProxy() (string, error) {
+	for _, name := range []string{"haproxy", "/usr/sbin/haproxy"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("haproxy %w: apt-get install haproxy, dnf install haproxy, or brew install haproxy", ErrMissing)
+}
+
+// Post sends a form, which nothing on the way may send twice.
+func (x *Site) Post(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, x.url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := x.client.Do(req)
+	if err != nil {
+		return err
+	}
+	text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+	if err = errors.Join(err, resp.Body.Close()); err != nil || resp.StatusCode == http.StatusOK {
+		return err
+	}
+	line, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
+	if code := resp.Header.Get(sqlstate); code != "" {
+		return &pgconn.PgError{Severity: "FATAL", Code: code, Message: line}
+	}
+	return fmt.Errorf("%s: %s", resp.Status, line)
+}
+
+// sqlstate is the header in which a Process passes on what the server said, for the figures.
+const sqlstate = "Sqlstate"
+
+// Process is a web server behind a Site, with a pool of its own.
+type Process struct {
+	server  *http.Server
+	unready atomic.Bool
+	ended   func() // closes what it has
+}
+
+// Start starts a process at a place of the site: page answers its requests, and end closes what that has. It returns when
+// the balancer knows the process.
+func (s *Stage) Start(site *Site, place int, page func(context.Context) error, end func()) *Process {
+	p := &Process{ended: end}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
+		if p.unready.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	mux.HandleFunc("POST /", func(w http.ResponseWriter, r *http.Request) {
+		if p.unready.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		err := page(r.Context())
+		if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
+			w.Header().Set(sqlstate, pe.Code)
+			http.Error(w, pe.Message, http.StatusServiceUnavailable)
+		} else if err != nil {
+			http.Error(w, message(err), http.StatusServiceUnavailable)
+		}
+	})
+	p.server = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	if place >= len(site.places) {
+		return p // HAProxy did not start, which has failed the stage
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(s.ctx, "tcp4", site.places[place])
+	if err != nil {
+		s.Failed(err)
+		return p
+	}
+	s.serve(func() { _ = p.server.Serve(l) }, func() { _ = p.server.Close() }) // its error is that of its end
+	_ = Sleep(s.ctx, Noticed)
+	return p
+}
+
+// Kill ends the process at once, with the requests under way.
+func (p *Process) Kill() {
+	_ = p.server.Close()
+	p.ended()
+}
+
+// Drain makes the process unready, and each of its answers the last of its connection.
+func (p *Process) Drain() { p.unready.Store(true) }
+
+// End ends the process after the requests under way.
+func (p *Process) End(ctx context.Context) {
+	_ = p.server.Shutdown(ctx) // when ctx ends first, the half has ended too
+	p.ended()
+}

@@ -1,0 +1,189 @@
+package scene
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"ddtb/config"
+	"ddtb/db"
+	"ddtb/db/localpg"
+)
+
+// Standby is a streaming replica of the server, synchronous: a commit that was acknowledged is on both.
+type Standby struct {
+	stage   *Stage
+	pg      *localpg.Server // nil: it did not start, which has failed the stage
+	primary int             // the server's port
+}
+
+var (
+	// forReplication are settings of the server while it has a standby, and of the standby.
+	forReplication = map[string]string{"wal_level": "replica", "max_wal_senders": "4"}
+	// synchronous are more of the server's: a commit waits for the standby.
+	synchronous = map[string]string{"synchronous_standby_names": "*", "synchronous_commit": "on"}
+)
+
+// Standby restarts the server with a standby beside it, until the end of the half. Call it before anything connects.
+func (s *Stage) Standby() *Standby {
+	b := &Standby{stage: s}
+	s.server.mu.Lock()
+	defer s.server.mu.Unlock()
+	if err := b.start(s.ctx); err != nil {
+		s.Failed(fmt.Errorf("the standby: %w", err))
+	}
+	return b
+}
+
+// start copies the server's data while it does not run, and starts both.
+func (b *Standby) start(ctx context.Context) error {
+	server := b.stage.server
+	options := server.options
+	options.Dir, options.Port = filepath.Join(server.dir, "standby"), 0
+	b.stage.Afterwards(server.withoutStandby(options.Settings))
+	b.stage.Afterwards(func() { _ = os.RemoveAll(options.Dir) })
+	server.options.Settings = with(options.Settings, forReplication, synchronous)
+	for _, step := range []func() error{
+		func() error { return server.pg.Stop(ctx) },
+		func() error { return server.start(ctx) }, // what it logs from here on, a standby can follow
+		func() error { return server.pg.Stop(ctx) },
+		func() error { return copyDir(ctx, server.options.Dir, options.Dir) },
+		func() error { return server.start(ctx) },
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	b.primary = server.pg.Port()
+	follows, err := b.follow(options.Dir)
+	if err != nil {
+		return err
+	}
+	options.Settings = with(options.Settings, forReplication, follows)
+	if b.pg, err = localpg.Start(ctx, options); err != nil {
+		return err
+	}
+	b.stage.Afterwards(func() { _ = b.pg.Crash(context.WithoutCancel(ctx)) })
+	return until(ctx, server.operator, "SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'")
+}
+
+// with is settings with others added.
+func with(settings map[string]string, others ...map[string]string) map[string]string {
+	settings = maps.Clone(settings)
+	for _, o := range others {
+		maps.Copy(settings, o)
+	}
+	return settings
+}
+
+// copyDir copies files with their owners and modes.
+func copyDir(ctx context.Context, from, to string) error {
+	if out, err := exec.CommandContext(ctx, "cp", "-a", from, to).CombinedOutput(); err != nil { //nolint:gosec // our own paths
+		return fmt.Errorf("copy the data: %w: %s", err, out)
+	}
+	return nil
+}
+
+// follow makes a standby of the copied data. The password is in a file: settings are on the command line.
+func (b *Standby) follow(dir string) (settings map[string]string, err error) {
+	superuser := b.stage.server.pg.Config("replication")
+	data := filepath.Join(dir, "data")
+	passwords := filepath.Join(data, "passwords")
+	for name, text := range map[string]string{
+		filepath.Join(data, "standby.signal"): "",
+		passwords:                             fmt.Sprintf("*:*:*:%s:%s\n", superuser.User, superuser.Password.Reveal()),
+	} {
+		if err := writeAsOwner(data, name, text); err != nil {
+			return nil, err
+		}
+	}
+	return map[string]string{"primary_conninfo": fmt.Sprintf("host=127.0.0.1 port=%d user=%s passfile=%s", b.primary, superuser.User, passwords)}, nil
+}
+
+// writeAsOwner writes a file that belongs to the owner of the directory.
+func writeAsOwner(dir, name, text string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		return err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return nil
+	}
+	return os.Lchown(name, int(owner.Uid), int(owner.Gid))
+}
+
+// until polls until the statement returns true.
+func until(ctx context.Context, conn *pgx.Conn, sql string) error {
+	for {
+		var done bool
+		if err := conn.QueryRow(ctx, sql).Scan(&done); err != nil || done {
+			return err
+		}
+		if err := Sleep(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// withoutStandby gives the server its own settings back for the next start, and has the next half start it.
+func (s *Server) withoutStandby(settings map[string]string) func() {
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.options.Settings = settings
+		ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
+		defer cancel()
+		_ = s.stop(ctx) // the failover may have stopped it
+	}
+}
+
+// Failover crashes the server, and promotes the standby.
+func (b *Standby) Failover() {
+	if b.pg == nil {
+		return
+	}
+	b.stage.server.mu.Lock()
+	defer b.stage.server.mu.Unlock()
+	err := b.stage.server.stop(b.stage.ctx)
+	if err == nil {
+		_, err = b.Int("SELECT count(pg_promote())")
+	}
+	if err != nil && b.stage.ctx.Err() == nil {
+		b.stage.Failed(fmt.Errorf("the failover: %w", err))
+	}
+}
+
+// Int is the result of a superuser's statement on the standby.
+func (b *Standby) Int(sql string) (n int, err error) {
+	if b.pg == nil {
+		return 0, nil
+	}
+	ctx, cancel := context.WithTimeout(b.stage.ctx, stopPatience)
+	defer cancel()
+	conn, err := b.pg.Connect(ctx, database)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	return n, conn.QueryRow(ctx, sql).Scan(&n)
+}
+
+// Hosts makes settings name both servers, and want the one that can be written to.
+func (b *Standby) Hosts(c *config.Database) {
+	if b.pg == nil {
+		return
+	}
+	c.Hosts = db.Hosts(fmt.Sprintf("127.0.0.1:%d,127.0.0.1:%d", b.primary, b.pg.Port()))
+	c.TargetSessionAttrs = "read-write"
+}
