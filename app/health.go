@@ -80,5 +80,8 @@ func (r *readiness) check(ctx context.Context) Ready {
 	if old, is := errors.AsType[*migrations.SchemaError](err); is { // the others' texts name hosts and users, for the log
 		r.last.Detail = old.Error()
 	}
+	if closed, is := errors.AsType[*migrations.AccessError](err); is {
+		r.last.Detail = closed.Error()
+	}
 	return r.last
 }

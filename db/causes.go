@@ -187,8 +187,10 @@ func remoteAlert(err error) (text string, ok bool) {
 
 const setPooler = `if the host is a PgBouncer, set pooler = "pgbouncer" in the configuration`
 
-// Hint returns what an operator should change, where err is typical of a PgBouncer that the settings don't mention; else
-// "".
+const grantIt = "the table belongs to another role: `ddtb migrate` says which statement grants it"
+
+// Hint returns what an operator should change, where err is typical of a PgBouncer that the settings don't mention, or of
+// tables that another role owns; else "".
 func Hint(err error) string {
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	switch {
@@ -197,6 +199,8 @@ func Hint(err error) string {
 	case pe.Code == pgerrcode.DuplicatePreparedStatement, pe.Code == pgerrcode.InvalidSQLStatementName,
 		saidByPooler(pe) && poolerCause(pe) == SettingRefused:
 		return setPooler
+	case pe.Code == pgerrcode.InsufficientPrivilege && strings.HasPrefix(pe.Routine, "aclcheck_error"):
+		return grantIt
 	}
 	return ""
 }

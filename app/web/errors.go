@@ -133,6 +133,10 @@ var said = map[string]Problem{
 		Status: http.StatusServiceUnavailable, Title: "The database's disk is full",
 		Detail: "The database's disk is full, so nothing is stored until somebody makes room. Pages that only read are there as ever.",
 	},
+	pgerrcode.InsufficientPrivilege: {
+		Status: http.StatusServiceUnavailable, Title: "The database does not allow this",
+		Detail: "This application's role may not do this in the database, so nothing was changed. Its administrator has to grant it.",
+	},
 	pgerrcode.OutOfMemory: {
 		Status: http.StatusServiceUnavailable, Title: "The database is short of memory", RetryAfter: retryAfter,
 		Detail: "The database server has too little memory for this just now. A change is undone as a whole.",
