@@ -171,6 +171,19 @@ func (b *browser) login(name, password string) (at, body string) {
 	return b.post("/admin/login/", url.Values{"username": {name}, "password": {password}})
 }
 
+// change asks for a change that is refused. Unlike a page, it asks the database whose session it is.
+func (b *browser) change() {
+	b.Helper()
+	resp, err := b.client.PostForm(b.url+"/admin/polls/question/add/", nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusForbidden {
+		b.Errorf("a change without a session: %s", resp.Status)
+	}
+}
+
 // mustServe goes through what people do: sign in, add a question with a choice, see it, vote.
 func mustServe(t *testing.T, p *process, name, password, text string) {
 	t.Helper()
@@ -253,4 +266,35 @@ func mustShare(t *testing.T, m *machine, d *django, control *pgx.Conn) {
 	}
 	d.shell("from django.contrib.auth.models import User; User.objects.create_superuser('first', '', '" + goodPassword + "')")
 	mustServe(t, p, "first", goodPassword, "After the flush?")
+}
+
+// TestALoginAtDjangoEndsNoSessionInSilence has Django store a password anew, as it does at a login where another hasher, or
+// another cost, is its first.
+func TestALoginAtDjangoEndsNoSessionInSilence(t *testing.T) {
+	t.Parallel()
+	m, cfg := withDatabase(t)
+	d := newDjango(t, cfg, "BigAutoField")
+	m.runWith([]string{"DJANGO_SUPERUSER_USERNAME=ada", "DJANGO_SUPERUSER_PASSWORD=" + goodPassword}, "", "createsuperuser", "--noinput").must(exitFine)
+	p := m.serving("runserver", "127.0.0.1:0")
+	for n, hashers := range []string{"Argon2,PBKDF2", "PBKDF2,Argon2", "PBKDF2SHA1,PBKDF2,Argon2"} {
+		b := p.browser(t)
+		if at, body := b.login("ada", goodPassword); at != "/admin/" {
+			t.Fatalf("at %s:\n%s", at, body)
+		}
+		d.hashers = hashers
+		if ok := d.shell("from django.contrib.auth import authenticate; print(authenticate(username='ada', password='" + goodPassword + "'))"); ok != "ada" {
+			t.Errorf("Django's login with %s: %s", hashers, ok)
+		}
+		b.change()
+		if at, body := b.get("/admin/"); at != "/admin/login/" || !strings.Contains(body, "another application that shares these accounts has stored it anew") {
+			t.Errorf("with %s: at %s:\n%s", hashers, at, body)
+		}
+		p.logs(n+1, "a session ended", "username=ada")
+	}
+	if at, _ := p.browser(t).login("ada", goodPassword); at != "/admin/" {
+		t.Error("the password is not checked with pbkdf2_sha1")
+	}
+	d.shell("from django.contrib.auth.models import User; User.objects.update(password='md5$salt$abc')")
+	p.browser(t).login("ada", goodPassword)
+	p.logs(1, "a login was refused", "username=ada", "md5", "ddtb changepassword")
 }
