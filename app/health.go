@@ -26,6 +26,8 @@ type Ready struct {
 	Ready  bool     `json:"ready"`
 	Cause  db.Cause `json:"cause,omitempty"`
 	Detail string   `json:"detail,omitempty"`
+	// Warning is what an operator should set although requests are served: a pooler that is not declared.
+	Warning string `json:"warning,omitempty"`
 }
 
 // readyz tells whether requests can be served, and if not, why.
@@ -46,6 +48,7 @@ func (a *App) readyz(c echo.Context) error {
 type readiness struct {
 	db       *db.DB
 	server   *activity.Observer
+	pooler   undeclared
 	stopping atomic.Bool
 	mu       sync.Mutex
 	asked    time.Time
@@ -74,6 +77,7 @@ func (r *readiness) check(ctx context.Context) Ready {
 		err = failed
 	}
 	r.last, r.asked = Ready{Ready: err == nil}, time.Now()
+	r.last.Warning = r.pooler.look(ctx, r.server, r.db.Config())
 	if err != nil {
 		r.last.Cause, r.last.Detail = db.CauseOf(err), web.ProblemOf(err).Detail
 	}

@@ -189,6 +189,14 @@ const setPooler = `if the host is a PgBouncer, set pooler = "pgbouncer" in the c
 
 const grantIt = "the table belongs to another role: `ddtb migrate` says which statement grants it"
 
+// OfUndeclaredPooler reports whether err is typical of a pooler in transaction mode that the settings don't name: a prepared
+// statement is missing, or another client's, or a setting of the login is refused.
+func OfUndeclaredPooler(err error) bool {
+	pe, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (pe.Code == pgerrcode.DuplicatePreparedStatement || pe.Code == pgerrcode.InvalidSQLStatementName ||
+		saidByPooler(pe) && (poolerCause(pe) == SettingRefused || pe.Code == pgerrcode.ProtocolViolation && strings.HasPrefix(pe.Message, "prepared statement")))
+}
+
 // Hint returns what an operator should change, where err is typical of a PgBouncer that the settings don't mention, or of
 // tables that another role owns; else "".
 func Hint(err error) string {
@@ -196,8 +204,7 @@ func Hint(err error) string {
 	switch {
 	case !ok:
 		return ""
-	case pe.Code == pgerrcode.DuplicatePreparedStatement, pe.Code == pgerrcode.InvalidSQLStatementName,
-		saidByPooler(pe) && poolerCause(pe) == SettingRefused:
+	case OfUndeclaredPooler(err):
 		return setPooler
 	case pe.Code == pgerrcode.InsufficientPrivilege && strings.HasPrefix(pe.Routine, "aclcheck_error"):
 		return grantIt

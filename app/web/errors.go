@@ -104,9 +104,18 @@ var undone = Problem{
 var unstorable = plain(http.StatusBadRequest,
 	"A text has a character that the database can't store. Remove it and send it again.")
 
+// behindPooler is for a pooler in transaction mode that the configuration does not name.
+var behindPooler = Problem{
+	Status: http.StatusServiceUnavailable, Title: "A connection pooler is in the way",
+	Detail: "A connection pooler stands between this application and its database, and the configuration does not say so. Its administrator has to set pooler = \"pgbouncer\".",
+}
+
 // said are the answers to what the server says, by SQLSTATE, that is neither a bug nor the want of a connection. Those
 // that pass have a RetryAfter.
 var said = map[string]Problem{
+	pgerrcode.DuplicatePreparedStatement: behindPooler,
+	pgerrcode.InvalidSQLStatementName:    behindPooler,
+
 	pgerrcode.DeadlockDetected:     undone,
 	pgerrcode.SerializationFailure: undone,
 	pgerrcode.QueryCanceled: {
@@ -210,6 +219,9 @@ func causeSentence(ce *db.ConnError) string {
 	case db.ServerTimeout:
 		return "The database ended this session, because a time limit that is set there has passed. A change is undone as a whole."
 	case db.SettingRefused:
+		if db.OfUndeclaredPooler(ce) {
+			return behindPooler.Detail
+		}
 		return "The database refuses a setting that this application sends when it connects: its configuration needs a look."
 	case db.TLSRefused:
 		return "The database and this application can't agree on encryption: their configuration needs a look."

@@ -27,6 +27,9 @@ import (
 type bouncer struct {
 	cfg config.Database // through it, and past it by direct_host
 	log *logtest.Log
+	ini string
+
+	process *os.Process
 }
 
 // pooledServers is how many connections the PgBouncer of these tests has to the server: fewer than its clients, so that they
@@ -60,7 +63,7 @@ func newBouncerFor(m *machine, direct config.Database, reader string) *bouncer {
 	m.own(users, fmt.Sprintf("%q %q\n", direct.User, direct.Password.Reveal()))
 	ini := filepath.Join(m.home, "pgbouncer.ini")
 	m.own(ini, fmt.Sprintf(bouncerINI, direct.Host, direct.Port, port, users, pooledServers, reader))
-	b := &bouncer{cfg: direct, log: &logtest.Log{}}
+	b := &bouncer{cfg: direct, log: &logtest.Log{}, ini: ini}
 	b.cfg.Host, b.cfg.Port, b.cfg.Pooler = "127.0.0.1", port, db.PgBouncer
 	b.cfg.DirectHost, b.cfg.DirectPort = direct.Host, direct.Port
 	cmd := exec.Command(program, ini) //nolint:noctx // it is stopped below
@@ -68,6 +71,7 @@ func newBouncerFor(m *machine, direct config.Database, reader string) *bouncer {
 	if err := cmd.Start(); err != nil {
 		m.Fatal(err)
 	}
+	b.process = cmd.Process
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -153,6 +157,21 @@ func (m *machine) own(path, text string) {
 	if err != nil {
 		m.Fatal(err)
 	}
+}
+
+// set changes a line of PgBouncer's configuration, and waits until it is in force.
+func (b *bouncer) set(m *machine, old, line string) {
+	m.Helper()
+	text, err := os.ReadFile(b.ini)
+	if err != nil || !strings.Contains(string(text), old) {
+		m.Fatalf("no %q in %s: %v", old, b.ini, err)
+	}
+	m.own(b.ini, strings.Replace(string(text), old, line, 1))
+	reloads := b.log.Count("RELOAD")
+	if err := b.process.Signal(syscall.SIGHUP); err != nil {
+		m.Fatal(err)
+	}
+	dbtest.Eventually(m.T, "PgBouncer reads its configuration again", func() bool { return b.log.Count("re-reading config") + b.log.Count("RELOAD") > reloads })
 }
 
 // logins is how many clients PgBouncer has let in for a database.

@@ -2,6 +2,7 @@
 package migrations
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"embed"
@@ -243,12 +244,8 @@ func migrating(ctx context.Context, cfg db.Settings, fn func(*goose.Provider) er
 		return fmt.Errorf("migrations need a lock that lasts for a session, which %s in transaction mode can't carry: "+
 			"set direct_host and direct_port of database %q", cfg.Pooler, cfg.Name)
 	}
-	steps, err := Status(ctx, cfg)
-	if err != nil {
+	if err := mayMigrate(ctx, cfg); err != nil {
 		return err
-	}
-	if e := schemaOf(steps); e.Has > e.Needs {
-		return e
 	}
 	cc, err := migrationConn(cfg)
 	if err != nil {
@@ -262,6 +259,26 @@ func migrating(ctx context.Context, cfg db.Settings, fn func(*goose.Provider) er
 		return err
 	}
 	return fn(provider)
+}
+
+// mayMigrate refuses a pooler that the settings don't name, and a database that is ahead of this program.
+func mayMigrate(ctx context.Context, cfg db.Settings) error {
+	conn, err := connectToMigrate(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer db.Disconnect(conn)
+	if mode, err := db.PoolerOf(ctx, conn); err != nil || mode == db.TransactionPooler {
+		return cmp.Or(err, errors.New(mode.Advice()+"; migrations need direct_host and direct_port as well"))
+	}
+	steps, err := migrationStatus(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if e := schemaOf(steps); e.Has > e.Needs {
+		return e
+	}
+	return nil
 }
 
 // migrationConn leads past the pooler, and lets a step take as long as it takes, but not wait for ever.
