@@ -217,6 +217,9 @@ func causeSentence(ce *db.ConnError) string {
 	case db.NoSuitableServer:
 		return "A database server answers, but not one that does what this needs: a failover may be under way."
 	case db.ServerTimeout:
+		if db.ByPooler(ce) {
+			return "The connection pooler in front of the database ended this session, because a time limit that is set there has passed. A change is undone as a whole."
+		}
 		return "The database ended this session, because a time limit that is set there has passed. A change is undone as a whole."
 	case db.SettingRefused:
 		if db.OfUndeclaredPooler(ce) {
@@ -228,9 +231,15 @@ func causeSentence(ce *db.ConnError) string {
 	case db.CertificateRejected:
 		return "A certificate between this application and the database is not trusted: it needs to be replaced, or its authority configured."
 	case db.LoginRejected:
+		if db.ByPooler(ce) {
+			return "The connection pooler in front of the database does not let this application in: its list of databases and users needs a look."
+		}
 		return "The database does not let this application in: its configuration needs a look."
 	case db.CircuitOpen:
 		return "The database did not answer the last attempts, so this one was not made."
+	}
+	if db.ByPooler(ce) {
+		return "The connection pooler answers, but can't reach the database server behind it."
 	}
 	return "The database server does not answer, or is restarting."
 }

@@ -27,9 +27,6 @@ import (
 type bouncer struct {
 	cfg config.Database // through it, and past it by direct_host
 	log *logtest.Log
-	ini string
-
-	process *os.Process
 }
 
 // pooledServers is how many connections the PgBouncer of these tests has to the server: fewer than its clients, so that they
@@ -54,16 +51,17 @@ func newBouncer(m *machine, direct config.Database) *bouncer {
 	return newBouncerFor(m, direct, direct.User)
 }
 
-// newBouncerFor is one that shows its pools to that user.
-func newBouncerFor(m *machine, direct config.Database, reader string) *bouncer {
+// newBouncerFor is one that shows its pools to that user. Pairs of edits replace text of its configuration.
+func newBouncerFor(m *machine, direct config.Database, reader string, edits ...string) *bouncer {
 	m.Helper()
 	program := findBouncer(m)
 	port := freePort(m)
 	users := filepath.Join(m.home, "users.txt")
 	m.own(users, fmt.Sprintf("%q %q\n", direct.User, direct.Password.Reveal()))
 	ini := filepath.Join(m.home, "pgbouncer.ini")
-	m.own(ini, fmt.Sprintf(bouncerINI, direct.Host, direct.Port, port, users, pooledServers, reader))
-	b := &bouncer{cfg: direct, log: &logtest.Log{}, ini: ini}
+	text := fmt.Sprintf(bouncerINI, direct.Host, direct.Port, port, users, pooledServers, reader)
+	m.own(ini, strings.NewReplacer(edits...).Replace(text))
+	b := &bouncer{cfg: direct, log: &logtest.Log{}}
 	b.cfg.Host, b.cfg.Port, b.cfg.Pooler = "127.0.0.1", port, db.PgBouncer
 	b.cfg.DirectHost, b.cfg.DirectPort = direct.Host, direct.Port
 	cmd := exec.Command(program, ini) //nolint:noctx // it is stopped below
@@ -71,7 +69,6 @@ func newBouncerFor(m *machine, direct config.Database, reader string) *bouncer {
 	if err := cmd.Start(); err != nil {
 		m.Fatal(err)
 	}
-	b.process = cmd.Process
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -157,21 +154,6 @@ func (m *machine) own(path, text string) {
 	if err != nil {
 		m.Fatal(err)
 	}
-}
-
-// set changes a line of PgBouncer's configuration, and waits until it is in force.
-func (b *bouncer) set(m *machine, old, line string) {
-	m.Helper()
-	text, err := os.ReadFile(b.ini)
-	if err != nil || !strings.Contains(string(text), old) {
-		m.Fatalf("no %q in %s: %v", old, b.ini, err)
-	}
-	m.own(b.ini, strings.Replace(string(text), old, line, 1))
-	reloads := b.log.Count("RELOAD")
-	if err := b.process.Signal(syscall.SIGHUP); err != nil {
-		m.Fatal(err)
-	}
-	dbtest.Eventually(m.T, "PgBouncer reads its configuration again", func() bool { return b.log.Count("re-reading config") + b.log.Count("RELOAD") > reloads })
 }
 
 // logins is how many clients PgBouncer has let in for a database.

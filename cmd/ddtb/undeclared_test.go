@@ -14,10 +14,7 @@ import (
 func undeclared(t *testing.T, mode string) (*machine, *bouncer) {
 	t.Helper()
 	m, direct := withDatabase(t)
-	b := newBouncer(m, direct)
-	if mode != "transaction" {
-		b.set(m, "pool_mode = transaction", "pool_mode = "+mode)
-	}
+	b := newBouncerFor(m, direct, direct.User, "pool_mode = transaction", "pool_mode = "+mode)
 	b.cfg.Pooler, b.cfg.DirectHost = "", ""
 	m.configure(b.cfg)
 	return m, b
