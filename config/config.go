@@ -57,7 +57,6 @@ type Server struct {
 	ShutdownTimeout time.Duration `toml:"shutdown_timeout" allow:"100ms..10m"`
 	BaseURL         string        `toml:"base_url" allow:"url"`
 	AllowedHosts    []string      `toml:"allowed_hosts" allow:"host"` // by which the test endpoints may be called
-	SecretKeyFile   string        `toml:"secret_key_file" allow:"path"`
 }
 
 // Admin is the part for staff.
