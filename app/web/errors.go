@@ -70,6 +70,9 @@ func ProblemOf(err error) Problem {
 		if p, ok := said[pe.Code]; ok {
 			return p
 		}
+		if pe.Code == pgerrcode.ForeignKeyViolation {
+			return plain(http.StatusConflict, referredTo(pe))
+		}
 		if pgerrcode.IsIntegrityConstraintViolation(pe.Code) {
 			return plain(http.StatusConflict, "This does not go with what is stored: somebody may have changed it since. Load the page again.")
 		}
@@ -81,6 +84,13 @@ func ProblemOf(err error) Problem {
 		return late
 	}
 	return plain(http.StatusInternalServerError, "Something went wrong here. It was logged, and is not your doing.")
+}
+
+// referredTo says which table a foreign key keeps from a change. It may be another application's, of which no page here
+// shows a row, so loading the page again would not help.
+func referredTo(pe *pgconn.PgError) string {
+	return fmt.Sprintf("This can't be stored or deleted as things are: rows of the table “%s” depend on it, or need what it no longer has "+
+		"(constraint “%s”). Where that table belongs to another application, delete its rows there first.", Cut(pe.TableName), Cut(pe.ConstraintName))
 }
 
 // outOfFiles is a shortage of this process's own, whatever it kept from being opened.
@@ -334,6 +344,8 @@ func (p Problem) level(err error) slog.Level {
 		return slog.LevelWarn
 	case p.Status >= http.StatusInternalServerError:
 		return slog.LevelError
+	case sqlState(err) == pgerrcode.ForeignKeyViolation:
+		return slog.LevelWarn
 	case p.Status == http.StatusForbidden:
 		if fe, ok := errors.AsType[*fault.Error](err); ok && fe.Err != nil {
 			return slog.LevelWarn
