@@ -211,6 +211,11 @@ const setPooler = `if the host is a PgBouncer, set pooler = "pgbouncer" in the c
 
 const grantIt = "the table belongs to another role: `ddtb migrate` says which statement grants it"
 
+// usePassword is for pg_hba.conf's way to log in at the Unix socket, which goes by the account of the process. Translations
+// keep the word "Peer".
+const usePassword = `at its socket the server lets in only who runs as the account of the role's name: set host = "127.0.0.1" to log in ` +
+	`by password, or put "local all all scram-sha-256" before pg_hba.conf's first "local" line, and reload the server`
+
 // OfUndeclaredPooler reports whether err is typical of a pooler in transaction mode that the settings don't name: a prepared
 // statement is missing, or another client's, or a setting of the login is refused.
 func OfUndeclaredPooler(err error) bool {
@@ -226,7 +231,7 @@ func ByPooler(err error) bool {
 }
 
 // Hint returns what an operator should change, where err is typical of a PgBouncer that the settings don't mention, is one
-// of PgBouncer's own refusals, or is about tables that another role owns; else "".
+// of PgBouncer's own refusals, or is about tables that another role owns, or a login by account; else "".
 func Hint(err error) string {
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
@@ -238,8 +243,11 @@ func Hint(err error) string {
 	if _, hint, ok := ofPooler(pe); ok {
 		return hint
 	}
-	if pe.Code == pgerrcode.InsufficientPrivilege && strings.HasPrefix(pe.Routine, "aclcheck_error") {
+	switch {
+	case pe.Code == pgerrcode.InsufficientPrivilege && strings.HasPrefix(pe.Routine, "aclcheck_error"):
 		return grantIt
+	case pe.Code == pgerrcode.InvalidAuthorizationSpecification && pe.Routine == "auth_failed" && strings.Contains(pe.Message, "Peer"):
+		return usePassword
 	}
 	return ""
 }
