@@ -114,7 +114,7 @@ func TestManyMayMigrateAnEmptyDatabaseAtOnce(t *testing.T) {
 func TestWhoWaitsForTheLockTooLongIsToldWhoHasIt(t *testing.T) {
 	cfg, control := unmigrated(t)
 	run(t, control, "SELECT pg_advisory_lock(x'64647462'::int)")
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // long enough to get as far as the lock
 	defer cancel()
 	_, err := migrations.Up(ctx, cfg)
 	if err == nil || !strings.Contains(err.Error(), "another process is migrating") ||
