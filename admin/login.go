@@ -19,6 +19,7 @@ type loginPage struct {
 	frame
 	Next, Username, Problem string
 	Other                   string // signed in, but not staff
+	Ended                   bool   // was signed in until the password hash changed
 }
 
 // loginForm shows the login; who is signed in goes on.
@@ -31,7 +32,29 @@ func (s *Site) loginForm(c echo.Context) error {
 	if u != nil && u.Staff {
 		return c.Redirect(http.StatusFound, next)
 	}
-	return s.showLogin(c, http.StatusOK, loginPage{Next: next})
+	return s.showLogin(c, http.StatusOK, loginPage{Next: next, Ended: s.sessionEnded(c)})
+}
+
+// sessionEnded reports, and logs, that the visitor's session ended because their password hash changed.
+func (s *Site) sessionEnded(c echo.Context) bool {
+	ctx := c.Request().Context()
+	username := auth.Ended(ctx)
+	if username == "" {
+		return false
+	}
+	s.log.InfoContext(ctx, "a session ended: the user's password hash has changed since the login, by a new password, or "+
+		"because another application encoded it anew, as Django does at a login", "username", username, "client", c.RealIP())
+	return true
+}
+
+// refused logs why a login was refused.
+func (s *Site) refused(c echo.Context, err error) {
+	username, reason := auth.RefusalReason(err)
+	attrs := []any{"reason", reason, "client", c.RealIP(), "request_id", c.Response().Header().Get(echo.HeaderXRequestID)}
+	if username != "" {
+		attrs = append(attrs, "username", username)
+	}
+	s.log.WarnContext(c.Request().Context(), "a login was refused", attrs...)
 }
 
 // login signs in. A wrong login is told with 200, as Django does, and never says which part was wrong.
@@ -47,9 +70,11 @@ func (s *Site) login(c echo.Context) error {
 	case err == nil:
 		return c.Redirect(http.StatusFound, p.Next)
 	case errors.Is(err, auth.ErrWrongLogin):
+		s.refused(c, err)
 		p.Problem = problem.Public
 		return s.showLogin(c, http.StatusOK, p)
 	case known && problem.Kind == fault.TooManyTries:
+		s.refused(c, err)
 		slowedDown(c, err)
 		p.Problem = problem.Public
 		return s.showLogin(c, http.StatusTooManyRequests, p)

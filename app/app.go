@@ -103,7 +103,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 		admin: admin.New(d, users, log, web.Link{Path: dashboard.Path, Text: "Connections"}),
 		lab:   lab.New(d, observer, cfg.Test, log),
 		polls: polls.New(polls.NewStore(d), time.Now),
-		ready: &readiness{db: d, server: observer}, patterns: map[string]bool{},
+		ready: &readiness{db: d, server: observer, pooler: undeclared{log: log}}, patterns: map[string]bool{},
 		guard: web.NewGuard(cfg.Server.BaseURL, cfg.Server.AllowedHosts...), ids: newRequestIDs(),
 	}
 	a.lab.UseSentry(cfg.Sentry)
@@ -144,6 +144,9 @@ func (a *App) checkBudget(ctx context.Context, server *activity.Observer, cfg *c
 		a.log.WarnContext(ctx, "the database server can't be looked at yet", "error", err)
 	case !budget.Fits:
 		a.log.WarnContext(ctx, budget.String())
+	}
+	if err == nil {
+		a.ready.pooler.look(ctx, server, cfg.Databases["default"])
 	}
 	return nil
 }

@@ -26,6 +26,8 @@ type Ready struct {
 	Ready  bool     `json:"ready"`
 	Cause  db.Cause `json:"cause,omitempty"`
 	Detail string   `json:"detail,omitempty"`
+	// Warning is what an operator should set although requests are served: a pooler that is not declared.
+	Warning string `json:"warning,omitempty"`
 
 	stopping bool
 }
@@ -48,6 +50,7 @@ func (a *App) readyz(c echo.Context) error {
 type readiness struct {
 	db       *db.DB
 	server   *activity.Observer
+	pooler   undeclared
 	stopping atomic.Bool
 	mu       sync.Mutex
 	asked    time.Time
@@ -76,11 +79,15 @@ func (r *readiness) check(ctx context.Context) Ready {
 		err = failed
 	}
 	r.last, r.asked = Ready{Ready: err == nil}, time.Now()
+	r.last.Warning = r.pooler.look(ctx, r.server, r.db.Config())
 	if err != nil {
 		r.last.Cause, r.last.Detail = db.CauseOf(err), web.ProblemOf(err).Detail
 	}
 	if old, is := errors.AsType[*migrations.SchemaError](err); is { // the others' texts name hosts and users, for the log
 		r.last.Detail = old.Error()
+	}
+	if closed, is := errors.AsType[*migrations.AccessError](err); is {
+		r.last.Detail = closed.Error()
 	}
 	return r.last
 }

@@ -59,7 +59,6 @@ type Server struct {
 	Drain           time.Duration `toml:"drain" allow:"0|100ms..5m"` // a stop serves on for at least this long
 	BaseURL         string        `toml:"base_url" allow:"url"`
 	AllowedHosts    []string      `toml:"allowed_hosts" allow:"host"` // by which the test endpoints may be called
-	SecretKeyFile   string        `toml:"secret_key_file" allow:"path"`
 }
 
 // Admin is the part for staff.

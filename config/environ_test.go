@@ -50,7 +50,7 @@ func TestVariablesSetKeys(t *testing.T) {
 		"DDTB_MAIL_SUBJECT_PREFIX=[x] ", "DDTB_CONFIG=ignored",
 	)
 	equal(t, "the configuration", values(*c), values(want))
-	equal(t, "the warnings", c.Warnings, nil)
+	equal(t, "the number of warnings", len(c.Warnings), 1) // CONN_MAX_AGE is void under pool
 }
 
 func TestMistakesOfTheEnvironment(t *testing.T) {

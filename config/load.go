@@ -293,6 +293,35 @@ func (l *loader) checkDatabase(prefix string, d *Database) {
 			"where advisory locks don't hold; set direct_host and direct_port to PostgreSQL's own.",
 			prefix, l.cfg.Origins[prefix+"pooler"])
 	}
+	l.warnOfVoid(prefix, d)
+}
+
+// warnOfVoid warns of settings that others make void. What the file sets for a strategy that is not in force is there to be
+// switched to; a variable of the environment is meant for now.
+func (l *loader) warnOfVoid(prefix string, d *Database) {
+	if d.Pooler != "" && d.StatementTimeout > 0 {
+		l.warn("%sstatement_timeout (%s) has no effect: a pooler refuses it at the login, so it is not sent. Use ALTER ROLE … SET "+
+			"statement_timeout in the database instead.", prefix, l.cfg.Origins[prefix+"statement_timeout"])
+	}
+	if d.Pooler == "" && (l.isSet(prefix+"direct_host") || l.isSet(prefix+"direct_port")) {
+		l.warn("%sdirect_host and direct_port have no effect without pooler.", prefix)
+	}
+	for _, void := range []struct{ key, strategy, instead string }{
+		{"pool.max_size", db.PerRequest, "per_request.max_size bounds this strategy"},
+		{"pool.max_size", db.Persistent, "persistent.workers bounds this strategy"},
+		{"persistent.conn_max_age", db.Pool, `strategy = "persistent" gives connections an age; the pool keeps them for pool.max_lifetime`},
+		{"persistent.conn_max_age", db.PerRequest, "each request has a new connection, as with CONN_MAX_AGE = 0"},
+		{"persistent.conn_max_age", db.Multiplex, `strategy = "persistent" gives connections an age`},
+	} {
+		if o := l.cfg.Origins[prefix+void.key]; o.Variable != "" && d.Strategy == void.strategy {
+			l.warn("%s (%s%s) has no effect with strategy = %q: %s.", o.Variable, prefix, void.key, d.Strategy, void.instead)
+		}
+	}
+}
+
+func (l *loader) isSet(name string) bool {
+	_, is := l.cfg.Origins[name]
+	return is
 }
 
 func (l *loader) checkMail(m Mail) {

@@ -211,11 +211,11 @@ func TestReplicaTakesDefaultsOnly(t *testing.T) {
 }
 
 func TestPathsBeginAtTheFilesFolder(t *testing.T) {
-	c := mustLoad(t, "[server]\nsecret_key_file = 'key'\n[mail]\ndir = '~/mails'", "HOME=/h", "DDTB_CONFIG=x")
-	equal(t, "the relative path", c.Server.SecretKeyFile, filepath.Join(filepath.Dir(c.File), "key"))
+	c := mustLoad(t, "[databases.default]\nsslrootcert = 'ca.pem'\n[mail]\ndir = '~/mails'", "HOME=/h", "DDTB_CONFIG=x")
+	equal(t, "the relative path", c.Databases["default"].SSLRootCert, filepath.Join(filepath.Dir(c.File), "ca.pem"))
 	equal(t, "the path at home", c.Mail.Dir, "/h/mails")
-	c = mustLoad(t, "", "DDTB_SERVER_SECRET_KEY_FILE=key")
-	equal(t, "the path of the environment", c.Server.SecretKeyFile, "key")
+	c = mustLoad(t, "", "DDTB_MAIL_DIR=mails")
+	equal(t, "the path of the environment", c.Mail.Dir, "mails")
 }
 
 func TestPasswordFile(t *testing.T) {

@@ -108,43 +108,65 @@ func causeOfEnd(code string) Cause {
 // saidByPooler reports whether a pooler wrote the error: PostgreSQL names the function, PgBouncer does not.
 func saidByPooler(pe *pgconn.PgError) bool { return pe.Routine == "" && pe.File == "" }
 
-// poolerTexts are the beginnings of PgBouncer's own messages, from 1.12 to 1.24. It sends nearly all of them with the
-// SQLSTATE 08P01, a protocol violation, so only the text says what is wrong; and it never translates them.
+// poolerTexts are the beginnings of PgBouncer's own messages, from 1.12 to 1.24, with what its administrator should
+// change. It sends nearly all of them with the SQLSTATE 08P01, a protocol violation, so only the text says what is wrong;
+// and it never translates them.
 var poolerTexts = []struct {
 	text  string
 	cause Cause
+	hint  string
 }{
-	{"no more connections allowed", PoolerFull}, // max_client_conn
-	{"client connections exceeded", PoolerFull}, // max_user_client_connections, max_db_client_connections
-	{"query_wait_timeout", PoolerFull},
-	{"unsupported startup parameter", SettingRefused},
-	{"invalid server parameter", SettingRefused},
-	{"SSL required", TLSRefused},
-	{"bouncer config error", LoginRejected}, // no such database, or auth_file and auth_query lack the user
-	{"no such database", LoginRejected},
-	{"no such user", LoginRejected},
-	{"auth failed", LoginRejected},
-	{"not allowed", LoginRejected},
-	{"login rejected", LoginRejected},
-	{"unix socket login rejected", LoginRejected},
-	{"password authentication failed", LoginRejected},
-	{"SASL authentication failed", LoginRejected},
-	{"SCRAM authentication failed", LoginRejected},
-	{"PAM authentication failed", LoginRejected},
-	{"certificate authentication failed", LoginRejected},
-	{`"trust" authentication failed`, LoginRejected},
-	{"query timeout", ServerTimeout},
-	{"idle transaction timeout", ServerTimeout},
-	{"transaction timeout", ServerTimeout},
+	{"no more connections allowed", PoolerFull, "PgBouncer has max_client_conn clients already: raise it, or let the applications open fewer connections"},
+	{"client connections exceeded", PoolerFull, "PgBouncer's max_user_client_connections or max_db_client_connections is reached"},
+	{"query_wait_timeout", PoolerFull, "every server connection of PgBouncer's pool was busy for query_wait_timeout: SHOW POOLS on its console " +
+		"shows who waits; shorten the transactions, or raise default_pool_size"},
+	{"unsupported startup parameter", SettingRefused, setPooler},
+	{"invalid server parameter", SettingRefused, setPooler},
+	{"SSL required", TLSRefused, "PgBouncer's client_tls_sslmode asks for TLS: set sslmode"},
+	{"bouncer config error", LoginRejected, noPoolerEntry},
+	{"no such database", LoginRejected, noPoolerEntry},
+	{"no such user", LoginRejected, noPoolerEntry},
+	{"auth failed", LoginRejected, poolerPassword},
+	{"not allowed", LoginRejected, "PgBouncer lets this user not in here: see admin_users, stats_users and its auth_hba_file"},
+	{"login rejected", LoginRejected, poolerPassword},
+	{"unix socket login rejected", LoginRejected, poolerPassword},
+	{"password authentication failed", LoginRejected, poolerPassword},
+	{"SASL authentication failed", LoginRejected, poolerPassword},
+	{"SCRAM authentication failed", LoginRejected, poolerPassword},
+	{"PAM authentication failed", LoginRejected, poolerPassword},
+	{"certificate authentication failed", LoginRejected, "PgBouncer's auth_type is cert: set sslcert and sslkey"},
+	{`"trust" authentication failed`, LoginRejected, poolerPassword},
+	{"query timeout", ServerTimeout, "PgBouncer's query_timeout ended it"},
+	{"idle transaction timeout", ServerTimeout, "PgBouncer's idle_transaction_timeout ended it"},
+	{"transaction timeout", ServerTimeout, "PgBouncer's transaction_timeout ended it"},
+	{"server login has been failing", ServerUnavailable, "PgBouncer can't log in to the server: its own log says why"},
+	{"pgbouncer cannot connect to server", ServerUnavailable, "PgBouncer can't reach the server: its own log says why"},
+}
+
+const (
+	noPoolerEntry = "PgBouncer's [databases] lacks this database, or its auth_file or auth_query this user: add it, and reload PgBouncer"
+
+	poolerPassword = "PgBouncer refuses this user's password: compare it with its auth_file (or auth_query), and reload PgBouncer"
+)
+
+// ofPooler returns the entry of poolerTexts for an error that a pooler wrote; ok is false for any other.
+func ofPooler(pe *pgconn.PgError) (cause Cause, hint string, ok bool) {
+	if !saidByPooler(pe) {
+		return "", "", false
+	}
+	for _, p := range poolerTexts {
+		if strings.HasPrefix(pe.Message, p.text) {
+			return p.cause, p.hint, true
+		}
+	}
+	return "", "", false
 }
 
 // poolerCause returns the cause of an error that a pooler wrote. What is left says that the pooler can't reach the
 // server, such as "server login has been failing, try again later (server_login_retry)".
 func poolerCause(pe *pgconn.PgError) Cause {
-	for _, p := range poolerTexts {
-		if strings.HasPrefix(pe.Message, p.text) {
-			return p.cause
-		}
+	if cause, _, ok := ofPooler(pe); ok {
+		return cause
 	}
 	switch {
 	case pe.Code == pgerrcode.TooManyConnections:
@@ -187,16 +209,45 @@ func remoteAlert(err error) (text string, ok bool) {
 
 const setPooler = `if the host is a PgBouncer, set pooler = "pgbouncer" in the configuration`
 
-// Hint returns what an operator should change, where err is typical of a PgBouncer that the settings don't mention; else
-// "".
+const grantIt = "the table belongs to another role: `ddtb migrate` says which statement grants it"
+
+// usePassword is for pg_hba.conf's way to log in at the Unix socket, which goes by the account of the process. Translations
+// keep the word "Peer".
+const usePassword = `at its socket the server lets in only who runs as the account of the role's name: set host = "127.0.0.1" to log in ` +
+	`by password, or put "local all all scram-sha-256" before pg_hba.conf's first "local" line, and reload the server`
+
+// OfUndeclaredPooler reports whether err is typical of a pooler in transaction mode that the settings don't name: a prepared
+// statement is missing, or another client's, or a setting of the login is refused.
+func OfUndeclaredPooler(err error) bool {
+	pe, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (pe.Code == pgerrcode.DuplicatePreparedStatement || pe.Code == pgerrcode.InvalidSQLStatementName ||
+		saidByPooler(pe) && (poolerCause(pe) == SettingRefused || pe.Code == pgerrcode.ProtocolViolation && strings.HasPrefix(pe.Message, "prepared statement")))
+}
+
+// ByPooler reports whether a pooler, not the server, wrote the error in err's chain.
+func ByPooler(err error) bool {
+	pe, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && saidByPooler(pe)
+}
+
+// Hint returns what an operator should change, where err is typical of a PgBouncer that the settings don't mention, is one
+// of PgBouncer's own refusals, or is about tables that another role owns, or a login by account; else "".
 func Hint(err error) string {
 	pe, ok := errors.AsType[*pgconn.PgError](err)
-	switch {
-	case !ok:
+	if !ok {
 		return ""
-	case pe.Code == pgerrcode.DuplicatePreparedStatement, pe.Code == pgerrcode.InvalidSQLStatementName,
-		saidByPooler(pe) && poolerCause(pe) == SettingRefused:
+	}
+	if OfUndeclaredPooler(err) {
 		return setPooler
+	}
+	if _, hint, ok := ofPooler(pe); ok {
+		return hint
+	}
+	switch {
+	case pe.Code == pgerrcode.InsufficientPrivilege && strings.HasPrefix(pe.Routine, "aclcheck_error"):
+		return grantIt
+	case pe.Code == pgerrcode.InvalidAuthorizationSpecification && pe.Routine == "auth_failed" && strings.Contains(pe.Message, "Peer"):
+		return usePassword
 	}
 	return ""
 }

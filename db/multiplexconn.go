@@ -62,8 +62,7 @@ func pooled(ctx context.Context, conn *pgx.Conn) (bool, error) {
 	if conn.Config().DefaultQueryExecMode != pgx.QueryExecModeCacheStatement {
 		return true, nil
 	}
-	var pid uint32
-	err := conn.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&pid)
+	pid, err := backend(ctx, conn)
 	return pid != conn.PgConn().PID(), err
 }
 

@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"sync"
@@ -39,6 +40,7 @@ type visit struct {
 	mu     sync.Mutex
 	user   *User
 	looked bool
+	ended  string // whose session it was, where their password hash has changed
 }
 
 type visitKey struct{}
@@ -69,12 +71,32 @@ func UserFrom(ctx context.Context) (*User, error) {
 	if v.looked {
 		return v.user, nil
 	}
-	u, err := v.service.user(ctx, v.key)
+	return v.found(v.service.user(ctx, v.key))
+}
+
+// found notes the answer to whose session it is.
+func (v *visit) found(u *User, err error) (*User, error) {
+	if ended, ok := errors.AsType[*endedError](err); ok {
+		v.ended, err = ended.username, nil
+	}
 	if err != nil {
 		return nil, err
 	}
 	v.user, v.looked = u, true
 	return u, nil
+}
+
+// Ended returns whose session the request's is that ended because their password hash changed: by a new password, or by
+// another application that encoded the same one anew, as Django does at a login. It is "" for any other request, and
+// before UserFrom or Recheck was asked.
+func Ended(ctx context.Context) (username string) {
+	v, ok := ctx.Value(visitKey{}).(*visit)
+	if !ok {
+		return ""
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.ended
 }
 
 // Recheck is who makes the request, asked of the database now: for everything that changes something.
@@ -95,12 +117,7 @@ func RecheckThrough(ctx context.Context, q db.Querier) (*User, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	_, epoch := v.service.seen.at(v.key, v.service.now())
-	u, err := v.service.ask(ctx, q, v.key, epoch)
-	if err != nil {
-		return nil, err
-	}
-	v.user, v.looked = u, true
-	return u, nil
+	return v.found(v.service.ask(ctx, q, v.key, epoch))
 }
 
 // Secret is the secret of the request's session, or "". It is the key under which what is only this visitor's

@@ -4,15 +4,21 @@ import (
 	"context"
 	"crypto/pbkdf2"
 	"crypto/rand"
+	"crypto/sha1" // pbkdf2_sha1, of old Django projects
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"encoding/hex"
+	"errors"
 	"fmt"
+	"hash"
 	"runtime"
 	"strconv"
 	"strings"
 
 	"golang.org/x/crypto/argon2"
+	"golang.org/x/crypto/bcrypt"
+	"golang.org/x/crypto/scrypt"
 )
 
 // What a new password costs: 19 MiB and two passes, as OWASP recommends for argon2id.
@@ -31,6 +37,7 @@ const (
 	maxPasses     = 16
 	maxLanes      = 16
 	maxIterations = 10_000_000
+	maxBcryptCost = 16
 )
 
 // MaxPassword is the length of a password in bytes beyond which it is refused unhashed.
@@ -86,16 +93,41 @@ func (h *hasher) verify(ctx context.Context, suspicion int, password, encoded st
 	return subtle.ConstantTimeCompare(derive(password), key) == 1 && usable, nil
 }
 
-// parse reads a hash in one of Django's encodings: how to derive a key from a password, and the key it must be.
+// parsers are of Django's encodings, by the name that a hash begins with. A parser returns how to derive a key from a
+// password, and the key that it must be; nil where the hash makes no sense, or asks for too much.
+var parsers = map[string]func(rest string) (derive func(string) []byte, key []byte){
+	"argon2":        parseArgon2,
+	"pbkdf2_sha256": func(rest string) (func(string) []byte, []byte) { return parsePBKDF2(sha256.New, rest) }, // Django's default
+	"pbkdf2_sha1":   func(rest string) (func(string) []byte, []byte) { return parsePBKDF2(sha1.New, rest) },
+	"scrypt":        parseScrypt,
+	"bcrypt_sha256": func(rest string) (func(string) []byte, []byte) { return parseBcrypt(hexOfSHA256, rest) },
+	"bcrypt":        func(rest string) (func(string) []byte, []byte) { return parseBcrypt(first72, rest) },
+}
+
+// parse reads a hash in one of Django's encodings.
 func parse(encoded string) (derive func(string) []byte, key []byte) {
 	algorithm, rest, _ := strings.Cut(encoded, "$")
-	switch algorithm {
-	case "argon2":
-		return parseArgon2(rest)
-	case "pbkdf2_sha256": // Django's default: its users sign in here without a new password
-		return parsePBKDF2(rest)
+	if parser := parsers[algorithm]; parser != nil {
+		return parser(rest)
 	}
 	return nil, nil
+}
+
+// whyNot says, for the log, why no password or not this one is that of the hash.
+func whyNot(encoded string) string {
+	if derive, _ := parse(encoded); derive != nil {
+		return "the password is wrong"
+	}
+	algorithm, _, ok := strings.Cut(encoded, "$")
+	switch {
+	case encoded == "", strings.HasPrefix(encoded, "!"):
+		return "the account has no password: give it one with `ddtb changepassword`"
+	case ok && parsers[algorithm] != nil:
+		return "the password hash (" + algorithm + ") is damaged, or costs more than is allowed here: give the account a new password with `ddtb changepassword`"
+	case ok && len(algorithm) <= 40:
+		return fmt.Sprintf("the password is hashed with %q, which can't be checked here: give the account a new one with `ddtb changepassword`", algorithm)
+	}
+	return "the password is stored in a form that can't be checked here: give the account a new one with `ddtb changepassword`"
 }
 
 func parseArgon2(rest string) (func(string) []byte, []byte) {
@@ -118,21 +150,68 @@ func parseArgon2(rest string) (func(string) []byte, []byte) {
 	}, key
 }
 
-func parsePBKDF2(rest string) (func(string) []byte, []byte) {
+func parsePBKDF2(newHash func() hash.Hash, rest string) (func(string) []byte, []byte) {
 	parts := strings.Split(rest, "$")
 	if len(parts) != 3 {
 		return nil, nil
 	}
 	iterations, err1 := strconv.Atoi(parts[0])
 	key, err2 := base64.StdEncoding.DecodeString(parts[2])
-	if err1 != nil || err2 != nil || iterations < 1 || iterations > maxIterations || len(key) != sha256.Size {
+	if err1 != nil || err2 != nil || iterations < 1 || iterations > maxIterations || len(key) != newHash().Size() {
 		return nil, nil
 	}
 	return func(password string) []byte {
-		derived, err := pbkdf2.Key(sha256.New, password, []byte(parts[1]), iterations, len(key))
+		derived, err := pbkdf2.Key(newHash, password, []byte(parts[1]), iterations, len(key))
 		if err != nil { // FIPS mode refuses short passwords and salts
 			return nil
 		}
 		return derived
 	}, key
 }
+
+// parseScrypt reads N$salt$r$p$key.
+func parseScrypt(rest string) (func(string) []byte, []byte) {
+	parts := strings.Split(rest, "$")
+	if len(parts) != 5 {
+		return nil, nil
+	}
+	n, err1 := strconv.Atoi(parts[0])
+	r, err2 := strconv.Atoi(parts[2])
+	p, err3 := strconv.Atoi(parts[3])
+	key, err4 := base64.StdEncoding.DecodeString(parts[4])
+	if err := errors.Join(err1, err2, err3, err4); err != nil || len(key) < keySize || len(key) > 128 || r < 1 || r > 32 || p < 1 || p > maxLanes ||
+		n < 2 || n&(n-1) != 0 || n > maxMemoryKiB<<10/(128*r) {
+		return nil, nil
+	}
+	return func(password string) []byte {
+		derived, err := scrypt.Key([]byte(password), []byte(parts[1]), n, r, p, len(key))
+		if err != nil { // never: the parameters are within its bounds
+			return nil
+		}
+		return derived
+	}, key
+}
+
+// parseBcrypt reads $2b$cost$salt-and-key; prepare is what the password goes through first. The key is the whole hash,
+// since bcrypt compares by itself.
+func parseBcrypt(prepare func(string) []byte, rest string) (func(string) []byte, []byte) {
+	key := []byte(rest)
+	cost, err := bcrypt.Cost(key)
+	if err != nil || cost > maxBcryptCost || len(key) != 60 {
+		return nil, nil
+	}
+	return func(password string) []byte {
+		if bcrypt.CompareHashAndPassword(key, prepare(password)) != nil {
+			return nil
+		}
+		return key
+	}, key
+}
+
+func hexOfSHA256(password string) []byte {
+	sum := sha256.Sum256([]byte(password))
+	return []byte(hex.EncodeToString(sum[:]))
+}
+
+// first72 are all the bytes that bcrypt takes into account.
+func first72(password string) []byte { return []byte(password[:min(len(password), 72)]) }

@@ -108,9 +108,9 @@ func cannotAsk(err error) bool {
 func (s *Service) ask(ctx context.Context, q db.Querier, key secretHash, epoch int) (*User, error) {
 	now := s.now() // before asking: the answer is at least as new
 	u, expires, err := load(ctx, q, key)
-	if err != nil {
+	if _, ended := errors.AsType[*endedError](err); err != nil && !ended {
 		return nil, err
 	}
 	s.seen.put(key, sighting{user: u, checked: now, expires: expires}, epoch)
-	return u, nil
+	return u, err
 }

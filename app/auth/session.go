@@ -41,9 +41,29 @@ func hashSecret(secret string) (secretHash, bool) {
 	return sha256.Sum256(b), true
 }
 
-// ErrWrongLogin does not tell which part was wrong, or whether there is such a user.
+// ErrWrongLogin does not say which part was wrong, or whether there is such a user. RefusalReason does, for the log.
 var ErrWrongLogin = fault.New(fault.Forbidden,
 	"Please enter the correct username and password for a staff account. Note that both fields may be case-sensitive.")
+
+// refusedError is ErrWrongLogin with what the log says of it.
+type refusedError struct{ username, reason string }
+
+func wrongLogin(username, reason string) error { return &refusedError{username, reason} }
+
+func (e *refusedError) Error() string { return ErrWrongLogin.Error() }
+func (e *refusedError) Unwrap() error { return ErrWrongLogin }
+
+// RefusalReason returns why Login refused, for the log: people must not see it. The username is "" where there is no
+// such user, since what was typed there may be a password.
+func RefusalReason(err error) (username, reason string) {
+	if e, ok := errors.AsType[*refusedError](err); ok {
+		return e.username, e.reason
+	}
+	if e, ok := errors.AsType[*SlowedError](err); ok {
+		return "", e.Error()
+	}
+	return "", err.Error()
+}
 
 // Login starts a session for a staff member, and ends the one of the secret old, if any. It returns ErrWrongLogin,
 // or TooManyTries around a SlowedError after repeated failures of this name from this address.
@@ -96,20 +116,28 @@ func (s *Service) loginBy(
 ) (session Session, err error) {
 	var id int64
 	var hash string
+	var active, staff bool
 	err = run(ctx, func(ctx context.Context, q db.Querier) error {
-		return q.QueryRow(ctx, `SELECT id, password FROM auth_user WHERE username = $1 AND is_active AND is_staff`,
-			storable(username)).Scan(&id, &hash)
+		return q.QueryRow(ctx, `SELECT id, CASE WHEN is_active AND is_staff THEN password ELSE '' END, is_active, is_staff
+			FROM auth_user WHERE username = $1`, storable(username)).Scan(&id, &hash, &active, &staff)
 	})
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+	missing := errors.Is(err, pgx.ErrNoRows)
+	if err != nil && !missing {
 		return Session{}, fmt.Errorf("look up a user: %w", err)
 	}
 	s.db.Release(ctx) // no lease while hashing
 	ok, err := s.hasher.verify(ctx, suspicion, password, hash)
-	if err != nil {
+	switch {
+	case err != nil:
 		return Session{}, err
-	}
-	if !ok {
-		return Session{}, ErrWrongLogin
+	case missing:
+		return Session{}, wrongLogin("", "there is no such user")
+	case !active:
+		return Session{}, wrongLogin(username, "the account is not active")
+	case !staff:
+		return Session{}, wrongLogin(username, "the account is not staff")
+	case !ok:
+		return Session{}, wrongLogin(username, whyNot(hash))
 	}
 	err = run(ctx, func(ctx context.Context, q db.Querier) error {
 		if err := endSession(ctx, q, old); err != nil {
@@ -148,7 +176,7 @@ func (s *Service) start(ctx context.Context, q db.Querier, id int64, passwordHas
 		return Session{}, fmt.Errorf("start a session: %w", err)
 	}
 	if tag.RowsAffected() == 0 {
-		return Session{}, ErrWrongLogin
+		return Session{}, wrongLogin("", "the account was changed while the password was checked")
 	}
 	return session, nil
 }
@@ -214,18 +242,27 @@ func (s *Service) changePassword(ctx context.Context, u *User, old, password str
 	return session, err
 }
 
-// load asks the database whose session it is: nil when it is nobody's.
+// endedError says that a session is over because the hash of its user's password is another than at the login.
+type endedError struct{ username string }
+
+func (e *endedError) Error() string {
+	return "the password hash of " + e.username + " has changed since the login"
+}
+
+// load asks the database whose session it is: nil when it is nobody's. An ended one is an *endedError.
 func load(ctx context.Context, q db.Querier, key secretHash) (*User, time.Time, error) {
 	var expires time.Time
-	u, err := scanUser(q.QueryRow(ctx, `SELECT `+userSQL+`, s.expires
+	var unchanged bool
+	u, err := scanUser(q.QueryRow(ctx, `SELECT `+userSQL+`, s.expires, s.password_mark = sha256(convert_to(u.password, 'UTF8'))
 		FROM ddtb_session s JOIN auth_user u ON u.id = s.user_id
-		WHERE s.secret_hash = $1 AND s.expires > now() AND u.is_active
-		AND s.password_mark = sha256(convert_to(u.password, 'UTF8'))`, key[:]), &expires)
-	if errors.Is(err, pgx.ErrNoRows) {
+		WHERE s.secret_hash = $1 AND s.expires > now() AND u.is_active`, key[:]), &expires, &unchanged)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
 		return nil, time.Time{}, nil
-	}
-	if err != nil {
+	case err != nil:
 		return nil, time.Time{}, fmt.Errorf("look up a session: %w", err)
+	case !unchanged:
+		return nil, time.Time{}, &endedError{u.Username}
 	}
 	return u, expires, nil
 }

@@ -70,6 +70,9 @@ func ProblemOf(err error) Problem {
 		if p, ok := said[pe.Code]; ok {
 			return p
 		}
+		if pe.Code == pgerrcode.ForeignKeyViolation {
+			return plain(http.StatusConflict, referredTo(pe))
+		}
 		if pgerrcode.IsIntegrityConstraintViolation(pe.Code) {
 			return plain(http.StatusConflict, "This does not go with what is stored: somebody may have changed it since. Load the page again.")
 		}
@@ -81,6 +84,13 @@ func ProblemOf(err error) Problem {
 		return late
 	}
 	return plain(http.StatusInternalServerError, "Something went wrong here. It was logged, and is not your doing.")
+}
+
+// referredTo says which table a foreign key keeps from a change. It may be another application's, of which no page here
+// shows a row, so loading the page again would not help.
+func referredTo(pe *pgconn.PgError) string {
+	return fmt.Sprintf("This can't be stored or deleted as things are: rows of the table “%s” depend on it, or need what it no longer has "+
+		"(constraint “%s”). Where that table belongs to another application, delete its rows there first.", Cut(pe.TableName), Cut(pe.ConstraintName))
 }
 
 // outOfFiles is a shortage of this process's own, whatever it kept from being opened.
@@ -104,9 +114,18 @@ var undone = Problem{
 var unstorable = plain(http.StatusBadRequest,
 	"A text has a character that the database can't store. Remove it and send it again.")
 
+// behindPooler is for a pooler in transaction mode that the configuration does not name.
+var behindPooler = Problem{
+	Status: http.StatusServiceUnavailable, Title: "A connection pooler is in the way",
+	Detail: "A connection pooler stands between this application and its database, and the configuration does not say so. Its administrator has to set pooler = \"pgbouncer\".",
+}
+
 // said are the answers to what the server says, by SQLSTATE, that is neither a bug nor the want of a connection. Those
 // that pass have a RetryAfter.
 var said = map[string]Problem{
+	pgerrcode.DuplicatePreparedStatement: behindPooler,
+	pgerrcode.InvalidSQLStatementName:    behindPooler,
+
 	pgerrcode.DeadlockDetected:     undone,
 	pgerrcode.SerializationFailure: undone,
 	pgerrcode.QueryCanceled: {
@@ -132,6 +151,10 @@ var said = map[string]Problem{
 	pgerrcode.DiskFull: {
 		Status: http.StatusServiceUnavailable, Title: "The database's disk is full",
 		Detail: "The database's disk is full, so nothing is stored until somebody makes room. Pages that only read are there as ever.",
+	},
+	pgerrcode.InsufficientPrivilege: {
+		Status: http.StatusServiceUnavailable, Title: "The database does not allow this",
+		Detail: "This application's role may not do this in the database, so nothing was changed. Its administrator has to grant it.",
 	},
 	pgerrcode.OutOfMemory: {
 		Status: http.StatusServiceUnavailable, Title: "The database is short of memory", RetryAfter: retryAfter,
@@ -204,17 +227,29 @@ func causeSentence(ce *db.ConnError) string {
 	case db.NoSuitableServer:
 		return "A database server answers, but not one that does what this needs: a failover may be under way."
 	case db.ServerTimeout:
+		if db.ByPooler(ce) {
+			return "The connection pooler in front of the database ended this session, because a time limit that is set there has passed. A change is undone as a whole."
+		}
 		return "The database ended this session, because a time limit that is set there has passed. A change is undone as a whole."
 	case db.SettingRefused:
+		if db.OfUndeclaredPooler(ce) {
+			return behindPooler.Detail
+		}
 		return "The database refuses a setting that this application sends when it connects: its configuration needs a look."
 	case db.TLSRefused:
 		return "The database and this application can't agree on encryption: their configuration needs a look."
 	case db.CertificateRejected:
 		return "A certificate between this application and the database is not trusted: it needs to be replaced, or its authority configured."
 	case db.LoginRejected:
+		if db.ByPooler(ce) {
+			return "The connection pooler in front of the database does not let this application in: its list of databases and users needs a look."
+		}
 		return "The database does not let this application in: its configuration needs a look."
 	case db.CircuitOpen:
 		return "The database did not answer the last attempts, so this one was not made."
+	}
+	if db.ByPooler(ce) {
+		return "The connection pooler answers, but can't reach the database server behind it."
 	}
 	return "The database server does not answer, or is restarting."
 }
@@ -309,6 +344,8 @@ func (p Problem) level(err error) slog.Level {
 		return slog.LevelWarn
 	case p.Status >= http.StatusInternalServerError:
 		return slog.LevelError
+	case sqlState(err) == pgerrcode.ForeignKeyViolation:
+		return slog.LevelWarn
 	case p.Status == http.StatusForbidden:
 		if fe, ok := errors.AsType[*fault.Error](err); ok && fe.Err != nil {
 			return slog.LevelWarn

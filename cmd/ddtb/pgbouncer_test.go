@@ -51,15 +51,16 @@ func newBouncer(m *machine, direct config.Database) *bouncer {
 	return newBouncerFor(m, direct, direct.User)
 }
 
-// newBouncerFor is one that shows its pools to that user.
-func newBouncerFor(m *machine, direct config.Database, reader string) *bouncer {
+// newBouncerFor is one that shows its pools to that user. Pairs of edits replace text of its configuration.
+func newBouncerFor(m *machine, direct config.Database, reader string, edits ...string) *bouncer {
 	m.Helper()
 	program := findBouncer(m)
 	port := freePort(m)
 	users := filepath.Join(m.home, "users.txt")
 	m.own(users, fmt.Sprintf("%q %q\n", direct.User, direct.Password.Reveal()))
 	ini := filepath.Join(m.home, "pgbouncer.ini")
-	m.own(ini, fmt.Sprintf(bouncerINI, direct.Host, direct.Port, port, users, pooledServers, reader))
+	text := fmt.Sprintf(bouncerINI, direct.Host, direct.Port, port, users, pooledServers, reader)
+	m.own(ini, strings.NewReplacer(edits...).Replace(text))
 	b := &bouncer{cfg: direct, log: &logtest.Log{}}
 	b.cfg.Host, b.cfg.Port, b.cfg.Pooler = "127.0.0.1", port, db.PgBouncer
 	b.cfg.DirectHost, b.cfg.DirectPort = direct.Host, direct.Port

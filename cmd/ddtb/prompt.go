@@ -19,8 +19,8 @@ type prompt struct {
 	lines *bufio.Reader
 }
 
-// password asks twice, until both are the same and good enough.
-func (p *prompt) password(owner auth.User) (string, error) {
+// password asks twice, until both are the same and good enough, or, where a weak one may be had, the person insists.
+func (p *prompt) password(owner auth.User, mayBeWeak bool) (password string, err error) {
 	for {
 		first, err := p.askHidden("Password: ")
 		if err != nil {
@@ -38,6 +38,12 @@ func (p *prompt) password(owner auth.User) (string, error) {
 			return first, nil
 		}
 		p.say("%s\n", strings.Join(problems, "\n"))
+		if mayBeWeak && first == second && first != "" && len(first) <= auth.MaxPassword {
+			answer, err := p.ask("Bypass password validation and create user anyway? [y/N]: ")
+			if err != nil || strings.EqualFold(answer, "y") {
+				return first, err
+			}
+		}
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -25,14 +27,15 @@ func (c *cli) createsuperuserCommand() *cobra.Command {
 
 With --noinput nothing is asked: the name, the mail address and the password come from
 DJANGO_SUPERUSER_USERNAME, DJANGO_SUPERUSER_EMAIL and DJANGO_SUPERUSER_PASSWORD, as with Django.
-There a user who exists already is left as they are.`,
+There a user who exists already is left as they are. A weak password is accepted, with a warning,
+where server.addr is on the loopback interface.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			username = cmp.Or(username, c.environment("DJANGO_SUPERUSER_USERNAME"))
 			email = cmp.Or(email, c.environment("DJANGO_SUPERUSER_EMAIL"))
-			return c.withUsers(cmd.Context(), func(users *auth.Service) error {
+			return c.withUsers(cmd.Context(), func(users *auth.Service, server config.Server) error {
 				if noinput {
-					return c.createSilently(cmd.Context(), users, username, email)
+					return c.createSilently(cmd.Context(), users, isPrivate(server), username, email)
 				}
 				return c.createAsking(cmd.Context(), users, username, email)
 			})
@@ -50,7 +53,7 @@ func (c *cli) changepasswordCommand() *cobra.Command {
 		Short: "Give a user a new password, and end their sessions",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.withUsers(cmd.Context(), func(users *auth.Service) error {
+			return c.withUsers(cmd.Context(), func(users *auth.Service, _ config.Server) error {
 				u, err := users.UserByName(cmd.Context(), args[0])
 				if fault.KindOf(err) == fault.NotFound {
 					return fmt.Errorf("there is no user %q", args[0])
@@ -59,7 +62,7 @@ func (c *cli) changepasswordCommand() *cobra.Command {
 					return err
 				}
 				p := &prompt{cli: c, ctx: cmd.Context(), lines: bufio.NewReader(c.in)}
-				password, err := p.password(*u)
+				password, err := p.password(*u, false)
 				if err != nil {
 					return err
 				}
@@ -73,12 +76,12 @@ func (c *cli) changepasswordCommand() *cobra.Command {
 	}
 }
 
-func (c *cli) withUsers(ctx context.Context, do func(*auth.Service) error) (err error) {
+func (c *cli) withUsers(ctx context.Context, do func(*auth.Service, config.Server) error) (err error) {
 	cfg, err := c.loadForServer()
 	if err != nil {
 		return err
 	}
-	return withDB(ctx, cfg.Databases["default"], func(d *db.DB) error { return do(auth.New(d, cfg.Admin)) })
+	return withDB(ctx, cfg.Databases["default"], func(d *db.DB) error { return do(auth.New(d, cfg.Admin), cfg.Server) })
 }
 
 // withDB opens the database for a command.
@@ -91,12 +94,27 @@ func withDB(ctx context.Context, cfg config.Database, do func(*db.DB) error) err
 	return cmp.Or(err, d.Close(context.WithoutCancel(ctx)))
 }
 
-func (c *cli) createSilently(ctx context.Context, users *auth.Service, username, email string) error {
+// isPrivate reports whether only this machine reaches the server: a weak password is no invitation there.
+func isPrivate(server config.Server) bool {
+	host, _, err := net.SplitHostPort(server.Addr)
+	ip := net.ParseIP(host)
+	return err == nil && server.BaseURL == "" && len(server.TrustedProxies) == 0 && (host == "localhost" || ip != nil && ip.IsLoopback())
+}
+
+func (c *cli) createSilently(ctx context.Context, users *auth.Service, private bool, username, email string) error {
 	password := c.environment("DJANGO_SUPERUSER_PASSWORD")
 	if username == "" || password == "" {
 		return errors.New("--noinput needs DJANGO_SUPERUSER_USERNAME and DJANGO_SUPERUSER_PASSWORD in the environment")
 	}
-	_, err := users.CreateSuperuser(ctx, username, email, password)
+	create := users.CreateSuperuser
+	problems := auth.ValidatePassword(password, auth.User{Username: auth.NormalUsername(username), Email: email})
+	if len(problems) > 0 && private {
+		create = users.CreateSuperuserAnyway
+	}
+	_, err := create(ctx, username, email, password)
+	if err == nil && len(problems) > 0 {
+		c.log.Warn("the password is weak; it is accepted since server.addr is on the loopback interface", "problems", strings.Join(problems, " "))
+	}
 	if fault.KindOf(err) == fault.Conflict {
 		c.say("There is a user %s already, who stays as they are.\n", username)
 		return nil
@@ -120,11 +138,11 @@ func (c *cli) createAsking(ctx context.Context, users *auth.Service, username, e
 			c.say("Enter a valid email address.\n")
 		}
 	}
-	password, err := p.password(auth.User{Username: username, Email: email})
+	password, err := p.password(auth.User{Username: username, Email: email}, true)
 	if err != nil {
 		return err
 	}
-	if _, err := users.CreateSuperuser(ctx, username, email, password); err != nil {
+	if _, err := users.CreateSuperuserAnyway(ctx, username, email, password); err != nil {
 		return err
 	}
 	c.say("Superuser %s was made.\n", username)

@@ -16,8 +16,8 @@ func TestASuperuserIsAskedForTwiceAndWeakPasswordsAreRefused(t *testing.T) {
 	m, cfg := withDatabase(t)
 	m.secrets = append(m.secrets, goodPassword, newPassword)
 	made := m.run("ada\nada@example.org\n"+
-		"short\nshort\n"+ // too short
-		"password\npassword\n"+ // too common
+		"short\nshort\nn\n"+ // too short
+		"password\npassword\n\n"+ // too common
 		goodPassword+"\n"+newPassword+"\n"+ // not the same
 		goodPassword+"\n"+goodPassword+"\n", "createsuperuser")
 	made.must(exitFine, "Username: ", "Email address", "Password: ", "Password (again): ",
@@ -38,6 +38,16 @@ func TestASuperuserIsAskedForTwiceAndWeakPasswordsAreRefused(t *testing.T) {
 	}
 }
 
+func TestWhoMakesASuperuserMayInsistOnAWeakPassword(t *testing.T) {
+	t.Parallel()
+	m, _ := withDatabase(t)
+	m.run("admin\n\nadmin\nadmin\ny\n", "createsuperuser").
+		must(exitFine, "too short", "Bypass password validation and create user anyway? [y/N]: ", "Superuser admin was made.")
+	if at, _ := m.serving("runserver", "127.0.0.1:0").browser(t).login("admin", "admin"); at != "/admin/" {
+		t.Errorf("the login leads to %s", at)
+	}
+}
+
 func TestASuperuserIsMadeFromTheEnvironment(t *testing.T) {
 	t.Parallel()
 	m, _ := withDatabase(t)
@@ -46,7 +56,12 @@ func TestASuperuserIsMadeFromTheEnvironment(t *testing.T) {
 		return []string{"DJANGO_SUPERUSER_USERNAME=ada", "DJANGO_SUPERUSER_EMAIL=ada@example.org", "DJANGO_SUPERUSER_PASSWORD=" + password}
 	}
 	m.run("", "createsuperuser", "--noinput").must(exitFailed, "DJANGO_SUPERUSER_USERNAME and DJANGO_SUPERUSER_PASSWORD")
-	m.runWith(env("12345678"), "", "createsuperuser", "--noinput").must(exitFailed, "common")
+	public := append(env("12345678"), "DDTB_SERVER_ADDR=0.0.0.0:8000")
+	m.runWith(public, "", "createsuperuser", "--noinput").must(exitFailed, "common")
+	proxied := append(env("12345678"), "DDTB_SERVER_BASE_URL=https://polls.example.org")
+	m.runWith(proxied, "", "createsuperuser", "--noinput").must(exitFailed, "common")
+	m.runWith([]string{"DJANGO_SUPERUSER_USERNAME=admin", "DJANGO_SUPERUSER_PASSWORD=admin"}, "", "createsuperuser", "--noinput").
+		must(exitFine, "Superuser admin was made.", "the password is weak", "too short")
 	m.runWith(env(goodPassword), "", "createsuperuser", "--noinput").must(exitFine, "Superuser ada was made.")
 	m.runWith(env(goodPassword), "", "createsuperuser", "--noinput").must(exitFine, "There is a user ada already")
 }

@@ -2,6 +2,7 @@
 package migrations
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"embed"
@@ -46,7 +47,8 @@ type Step struct {
 // that after an error the steps told of are in force and nothing of the failed one is. It takes one slot, past
 // a pooler, which can't carry its lock.
 //
-// Tables that a Django application made first are taken as they are.
+// Tables that a Django application made first are taken as they are. Where they belong to a role that has granted too
+// little of them, the error is an *AccessError.
 func Up(ctx context.Context, cfg db.Settings) ([]Step, error) {
 	var applied []Step
 	err := migrating(ctx, cfg, func(p *goose.Provider) error {
@@ -60,7 +62,10 @@ func Up(ctx context.Context, cfg db.Settings) ([]Step, error) {
 		}
 		return err
 	})
-	return applied, err
+	if err == nil {
+		err = mayWork(ctx, cfg)
+	}
+	return applied, explain(ctx, cfg, err)
 }
 
 // ErrNone is the error of Down when nothing is left to take back.
@@ -117,7 +122,8 @@ func Status(ctx context.Context, cfg db.Settings) ([]Step, error) {
 		return nil, err
 	}
 	defer db.Disconnect(conn)
-	return migrationStatus(ctx, conn)
+	steps, err := migrationStatus(ctx, conn)
+	return steps, explain(ctx, cfg, err)
 }
 
 func connectToMigrate(ctx context.Context, cfg db.Settings) (*pgx.Conn, error) {
@@ -147,9 +153,12 @@ func (e *SchemaError) Error() string {
 	return fmt.Sprintf("the database is at migration %d, this ddtb needs %d: run `ddtb migrate`", e.Has, e.Needs)
 }
 
-// Check is nil when the database is at the migration that this program needs, and a *SchemaError when it
-// is not.
+// Check is nil when the database is at the migration that this program needs, a *SchemaError when it is not, and an
+// *AccessError when the login's role may not read the tables.
 func Check(ctx context.Context, q db.Querier) error {
+	if err := checkAccess(ctx, q, reading); err != nil {
+		return err
+	}
 	steps, err := migrationStatus(ctx, q)
 	if err != nil {
 		return err
@@ -235,12 +244,8 @@ func migrating(ctx context.Context, cfg db.Settings, fn func(*goose.Provider) er
 		return fmt.Errorf("migrations need a lock that lasts for a session, which %s in transaction mode can't carry: "+
 			"set direct_host and direct_port of database %q", cfg.Pooler, cfg.Name)
 	}
-	steps, err := Status(ctx, cfg)
-	if err != nil {
+	if err := mayMigrate(ctx, cfg); err != nil {
 		return err
-	}
-	if e := schemaOf(steps); e.Has > e.Needs {
-		return e
 	}
 	cc, err := migrationConn(cfg)
 	if err != nil {
@@ -254,6 +259,26 @@ func migrating(ctx context.Context, cfg db.Settings, fn func(*goose.Provider) er
 		return err
 	}
 	return fn(provider)
+}
+
+// mayMigrate refuses a pooler that the settings don't name, and a database that is ahead of this program.
+func mayMigrate(ctx context.Context, cfg db.Settings) error {
+	conn, err := connectToMigrate(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer db.Disconnect(conn)
+	if mode, err := db.PoolerOf(ctx, conn); err != nil || mode == db.TransactionPooler {
+		return cmp.Or(err, errors.New(mode.Advice()+"; migrations need direct_host and direct_port as well"))
+	}
+	steps, err := migrationStatus(ctx, conn)
+	if err != nil {
+		return err
+	}
+	if e := schemaOf(steps); e.Has > e.Needs {
+		return e
+	}
+	return nil
 }
 
 // migrationConn leads past the pooler, and lets a step take as long as it takes, but not wait for ever.

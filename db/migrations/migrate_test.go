@@ -114,7 +114,7 @@ func TestManyMayMigrateAnEmptyDatabaseAtOnce(t *testing.T) {
 func TestWhoWaitsForTheLockTooLongIsToldWhoHasIt(t *testing.T) {
 	cfg, control := unmigrated(t)
 	run(t, control, "SELECT pg_advisory_lock(x'64647462'::int)")
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // long enough to get as far as the lock
 	defer cancel()
 	_, err := migrations.Up(ctx, cfg)
 	if err == nil || !strings.Contains(err.Error(), "another process is migrating") ||
@@ -147,9 +147,10 @@ CREATE INDEX "polls_choice_question_id_c5b4b260" ON "polls_choice" ("question_id
 INSERT INTO polls_question (question_text, pub_date) VALUES ('What''s up?', now());
 INSERT INTO polls_choice (choice_text, votes, question_id) VALUES ('The sky', 7, 1);`
 
-// columns of the polls' tables, as far as a client can tell them apart.
-const columns = `SELECT string_agg(concat_ws(' ', table_name, column_name, data_type, character_maximum_length, is_nullable, column_default,
-	is_identity, identity_generation), E'\n' ORDER BY table_name, ordinal_position)
+// columns of the polls' tables, as far as a client can tell them apart: an id is an identity column from Django 4.1 on,
+// and a serial one before.
+const columns = `SELECT string_agg(concat_ws(' ', table_name, column_name, data_type, character_maximum_length, is_nullable,
+	column_default IS NULL AND is_identity = 'NO'), E'\n' ORDER BY table_name, ordinal_position)
 	FROM information_schema.columns WHERE table_name LIKE 'polls_%'`
 
 func TestDjangosTablesAreTakenAsTheyAre(t *testing.T) {
@@ -282,5 +283,33 @@ func TestADatabaseThatCanNotBeReachedIsToldByItsCause(t *testing.T) {
 	cfg.Port = 1
 	if _, err := migrations.Up(t.Context(), cfg); db.CauseOf(err) != db.ServerUnavailable {
 		t.Error(err)
+	}
+}
+
+func TestAnIdentityColumnOfOursBecomesSerialAndCountsOn(t *testing.T) {
+	cfg, control := unmigrated(t)
+	run(t, control, "SET ROLE "+pgx.Identifier{cfg.User}.Sanitize())
+	run(t, control, strings.Replace(django, `CREATE TABLE "django_migrations"`, `CREATE TEMPORARY TABLE "django_migrations"`, 1))
+	if _, err := migrations.Up(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	id := scan[int](t, control, "INSERT INTO polls_question (question_text, pub_date) VALUES ('Next?', now()) RETURNING id")
+	sequence := scan[string](t, control, "SELECT pg_get_serial_sequence('polls_question', 'id')")
+	kind := scan[string](t, control, "SELECT is_identity FROM information_schema.columns WHERE table_name = 'polls_question' AND column_name = 'id'")
+	if id != 2 || sequence != "public.polls_question_id_seq" || kind != "NO" {
+		t.Errorf("the id after 1 is %d, of sequence %s; identity: %s", id, sequence, kind)
+	}
+}
+
+func TestDjangosIndexOfTheForeignKeyIsEnough(t *testing.T) {
+	cfg, control := unmigrated(t)
+	run(t, control, "SET ROLE "+pgx.Identifier{cfg.User}.Sanitize())
+	run(t, control, django)
+	if _, err := migrations.Up(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	const indexes = `SELECT string_agg(indexname, ' ') FROM pg_indexes WHERE tablename = 'polls_choice' AND indexname NOT LIKE '%_pkey'`
+	if got := scan[string](t, control, indexes); got != "polls_choice_question_id_c5b4b260" {
+		t.Error(got)
 	}
 }

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+
+	"ddtb/app"
+	"ddtb/db/dbtest"
+)
+
+// undeclared is a machine whose configuration leads through a PgBouncer without saying so.
+func undeclared(t *testing.T, mode string) (*machine, *bouncer) {
+	t.Helper()
+	m, direct := withDatabase(t)
+	b := newBouncerFor(m, direct, direct.User, "pool_mode = transaction", "pool_mode = "+mode)
+	b.cfg.Pooler, b.cfg.DirectHost = "", ""
+	m.configure(b.cfg)
+	return m, b
+}
+
+func TestAPoolerThatIsNotDeclaredIsSeenAtTheStart(t *testing.T) {
+	t.Parallel()
+	m, b := undeclared(t, "transaction")
+	p := m.serving("runserver", "127.0.0.1:0")
+	p.logs(1, "level=WARN", `pooler = \"pgbouncer\"`, "lets clients share")
+	var ready app.Ready
+	status, body := p.page("/readyz")
+	if err := json.Unmarshal([]byte(body), &ready); err != nil || status != http.StatusOK || !strings.Contains(ready.Warning, `pooler = "pgbouncer"`) {
+		t.Errorf("/readyz: %d, %s, %v", status, body, err)
+	}
+	m.run("", "migrate").must(exitFailed, `pooler = "pgbouncer"`)
+	m.configure(b.cfg, `pooler = "pgbouncer"`)
+	dbtest.Eventually(t, "the warning goes with its reason", func() bool {
+		_, body := p.page("/readyz")
+		return !strings.Contains(body, "pgbouncer")
+	})
+}
+
+func TestAPoolerThatMayBeInSessionModeIsToldOfWithThatCondition(t *testing.T) {
+	t.Parallel()
+	m, _ := undeclared(t, "session")
+	m.serving("runserver", "127.0.0.1:0").logs(1, "level=WARN", "unless its pool_mode is session")
+}
+
+func TestAServerWithoutAPoolerIsNotTakenForOne(t *testing.T) {
+	t.Parallel()
+	m, _ := withDatabase(t)
+	p := m.serving("runserver", "127.0.0.1:0")
+	if _, body := p.page("/readyz"); strings.Contains(body, "pooler") || p.log.Count("pooler") > 0 {
+		t.Errorf("%s\n%s", body, p.log)
+	}
+}
+
+// TestStatementsThatAPoolerHasMixedUpSayWhatToSet has other clients of the pooler take the names of the application's
+// statements.
+func TestStatementsThatAPoolerHasMixedUpSayWhatToSet(t *testing.T) {
+	t.Parallel()
+	m, _ := undeclared(t, "transaction")
+	p := m.serving("runserver", "127.0.0.1:0")
+	seen := ""
+	dbtest.Eventually(t, "a page is refused", func() bool {
+		done := make(chan string, 8)
+		for range cap(done) {
+			go func() {
+				_, body := p.page("/polls/")
+				done <- body
+			}()
+		}
+		for range cap(done) {
+			if body := <-done; strings.Contains(body, "pooler = ") {
+				seen = body
+			}
+		}
+		return seen != ""
+	})
+	if !strings.Contains(seen, "Its administrator has to set pooler = &#34;pgbouncer&#34;") {
+		t.Error(seen)
+	}
+	p.logs(1, "A connection pooler is in the way", `set pooler = \"pgbouncer\"`)
+}

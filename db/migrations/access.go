@@ -1,0 +1,137 @@
+package migrations
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"ddtb/db"
+)
+
+// AccessError says that the login's role may not do to the database what this program needs, and what to type so that
+// it may.
+type AccessError struct {
+	Role       string
+	What       string   // what is out of its reach, as a clause
+	Statements []string // of SQL, for the owner or a superuser
+	Err        error    // what the server said, or nil
+}
+
+func (e *AccessError) Error() string {
+	text := fmt.Sprintf("the role %q can't work here: %s. As a superuser, in this database, type:", e.Role, e.What)
+	for _, s := range e.Statements {
+		text += "\n    " + s
+	}
+	if e.Err != nil {
+		text += "\nThe server said: " + e.Err.Error()
+	}
+	return text
+}
+
+func (e *AccessError) Unwrap() error { return e.Err }
+
+// tables are those that the program reads and writes, as a list of SQL.
+const tables = `'polls_question', 'polls_choice', 'django_content_type', 'auth_permission', 'auth_group',
+	'auth_group_permissions', 'auth_user', 'auth_user_groups', 'auth_user_user_permissions', 'django_admin_log',
+	'ddtb_session', 'ddtb_vote', '` + migrationTable + `'`
+
+// closedSQL finds the tables on which the role lacks one of the privileges. An INSERT needs the sequence as well, where an
+// id is a serial column.
+const closedSQL = `
+SELECT current_user, relname, (
+	SELECT s.oid::regclass::text FROM pg_depend JOIN pg_class s ON s.oid = objid AND s.relkind = 'S'
+	WHERE classid = 'pg_class'::regclass AND refobjid = c.oid AND deptype IN ('a', 'i') LIMIT 1)
+FROM pg_class c
+WHERE c.oid IN (SELECT to_regclass(name) FROM unnest(ARRAY[` + tables + `]) name)
+	AND EXISTS (SELECT FROM unnest($1::text[]) privilege WHERE NOT has_table_privilege(c.oid, privilege))
+ORDER BY relname`
+
+// reading is what no page works without, and working what all of them need.
+var (
+	reading = []string{"SELECT"}
+	working = []string{"SELECT", "INSERT", "UPDATE", "DELETE"}
+)
+
+// checkAccess returns an *AccessError where the role lacks one of the privileges on a table that this program needs.
+func checkAccess(ctx context.Context, q db.Querier, privileges []string) error {
+	rows, err := q.Query(ctx, closedSQL, privileges)
+	if err != nil {
+		return err
+	}
+	e := &AccessError{}
+	var (
+		closed, with []string
+		table        string
+		sequence     *string
+	)
+	if _, err = pgx.ForEachRow(rows, []any{&e.Role, &table, &sequence}, func() error {
+		closed = append(closed, pgx.Identifier{table}.Sanitize())
+		if sequence != nil {
+			with = append(with, *sequence)
+		}
+		return nil
+	}); err != nil || len(closed) == 0 {
+		return err
+	}
+	to := " TO " + pgx.Identifier{e.Role}.Sanitize() + ";"
+	e.What = "it may not read, or not change, " + strings.Join(closed, ", ")
+	e.Statements = []string{"GRANT SELECT, INSERT, UPDATE, DELETE ON " + strings.Join(closed, ", ") + to}
+	if len(with) > 0 {
+		e.Statements = append(e.Statements, "GRANT USAGE ON SEQUENCE "+strings.Join(with, ", ")+to)
+	}
+	return e
+}
+
+// mayWork is checkAccess for all that the program does.
+func mayWork(ctx context.Context, cfg db.Settings) error {
+	conn, err := connectToMigrate(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer db.Disconnect(conn)
+	return checkAccess(ctx, conn, working)
+}
+
+// explain turns a refusal of the server that a migration met into what to type.
+func explain(ctx context.Context, cfg db.Settings, err error) error {
+	pe, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || pe.Code != pgerrcode.InsufficientPrivilege || db.CauseOf(err) != "" {
+		return err
+	}
+	conn, failed := connectToMigrate(ctx, cfg)
+	if failed != nil {
+		return err
+	}
+	defer db.Disconnect(conn)
+	e := &AccessError{Err: err}
+	var schema string
+	var owners []string
+	var mayCreate bool
+	failed = conn.QueryRow(ctx, `SELECT current_user, current_schema(), has_schema_privilege(current_schema(), 'CREATE'),
+		ARRAY(SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class
+			WHERE oid IN (SELECT to_regclass(name) FROM unnest(ARRAY[`+tables+`]) name)
+			AND NOT pg_has_role(relowner, 'USAGE'))::text[]`).Scan(&e.Role, &schema, &mayCreate, &owners)
+	if failed != nil {
+		return err
+	}
+	role := pgx.Identifier{e.Role}.Sanitize()
+	var what []string
+	if !mayCreate {
+		what = append(what, fmt.Sprintf("it may not create tables in the schema %q (since PostgreSQL 15 only the database's owner may)", schema))
+		e.Statements = append(e.Statements, "GRANT CREATE ON SCHEMA "+pgx.Identifier{schema}.Sanitize()+" TO "+role+";")
+	}
+	for _, owner := range owners {
+		what = append(what, fmt.Sprintf("tables that it has to add an index to belong to %q", owner))
+		e.Statements = append(e.Statements, "GRANT "+pgx.Identifier{owner}.Sanitize()+" TO "+role+";")
+	}
+	if len(what) == 0 {
+		return err
+	}
+	e.What = strings.Join(what, ", and ")
+	return e
+}
