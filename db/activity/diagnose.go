@@ -226,11 +226,16 @@ func (p *problem) group(sessions []Session, reason func(Session) Reason) []Holdi
 func (p *problem) maybeExhausted() (found []Holding) {
 	for _, h := range p.all {
 		same := func(s Session) bool { return s.Query == h.sessions[0].Query && s.Query != "" }
-		if h.Reason == Rests && h.Sessions >= leastPool && !slices.ContainsFunc(h.sessions, func(s Session) bool { return !same(s) }) {
+		if h.Reason == Rests && h.Sessions >= leastPool && !p.judged(h) && !slices.ContainsFunc(h.sessions, func(s Session) bool { return !same(s) }) {
 			found = append(found, h)
 		}
 	}
 	return found
+}
+
+// judged reports whether the holding is of a ddtb server that said how its leases are.
+func (p *problem) judged(h Holding) bool {
+	return slices.ContainsFunc(p.now.Processes, func(x Process) bool { return belongs(h.Application, x.Application) })
 }
 
 // leastPool is how many sessions may be a pool.

@@ -81,6 +81,8 @@ type Health struct {
 	Slots    Slots     `json:"slots"`
 	Findings []Finding `json:"findings"` // the gravest first; none when all is well
 	Unseen   int       `json:"unseen"`   // sessions whose state the role may not see, and which are not judged
+
+	Processes int `json:"processes"` // ddtb servers whose own leases are judged too
 }
 
 // Finding is one reason of a verdict.
@@ -117,7 +119,10 @@ func (p *problem) health() Health {
 			h.Level = max(h.Level, f.Level)
 		}
 	}
-	slices.SortStableFunc(h.Findings, func(a, b Finding) int { return cmp.Compare(b.Level, a.Level) })
+	h = h.With(p.now.Processes...)
+	for i := range h.Findings {
+		h.Findings[i].about = cmp.Or(h.Findings[i].about, p)
+	}
 	return h
 }
 
