@@ -88,6 +88,7 @@ type Board struct {
 
 	switching sync.Mutex                 // one switch at a time
 	byHand    atomic.Pointer[handSwitch] // the last one
+	ended     atomic.Pointer[ending]     // the last one
 }
 
 // New makes the dashboard, and begins to follow the sampler, until Close.
@@ -119,5 +120,7 @@ func (b *Board) Routes() []Route {
 		{http.MethodGet, Path, b.show},
 		{http.MethodPost, Path, b.change},
 		{http.MethodGet, streamPath, b.stream},
+		{http.MethodGet, sessionPath, b.askAboutSession},
+		{http.MethodPost, sessionPath, b.endSession},
 	}
 }

@@ -113,7 +113,11 @@ func Diagnose(now Snapshot, earlier *Snapshot, t Thresholds) Diagnosis {
 	p = worst.about
 	d.Culprit, d.Steps = cmp.Or(worst.culprit, p.culprit()), worst.steps
 	name, also := p.recognise()
-	if worst.culprit != "" { // it is none of what sessions show
+	switch {
+	case worst.AboutProcess() && worst.Code != CodeUnconnected:
+		name, also = p.recogniseHeld()
+		d.Lab = worst.Lab()
+	case worst.culprit != "": // it is none of what sessions show
 		name, also = worst.scenario, ""
 	}
 	d.Scenario, d.Also, d.ToTell = scenarioOf(name), scenarioOf(also), howToTell(name, also)
@@ -121,6 +125,16 @@ func Diagnose(now Snapshot, earlier *Snapshot, t Thresholds) Diagnosis {
 		d.Lab = "ddtb lab run " + name
 	}
 	return d
+}
+
+// recogniseHeld is the scenario of leases that don't come back, where their sessions show one: a session that rests
+// shows none.
+func (p *problem) recogniseHeld() (name, also string) {
+	switch p.Reason {
+	case WaitsForLock, WaitsForSync, LeakedTx, PausesInTx, UnreadRows, SlowQuery:
+		return p.recognise()
+	}
+	return "", ""
 }
 
 // comers are the sessions that came while this looked, by application, if that they come and go is the worst of
@@ -240,6 +254,9 @@ func (p *problem) judged(h Holding) bool {
 
 // leastPool is how many sessions may be a pool.
 const leastPool = 3
+
+// IsMonitor reports whether x is the connection by which a ddtb server of the same application watches.
+func (s Snapshot) IsMonitor(x Session) bool { return isMonitor(s, x) }
 
 func isMonitor(now Snapshot, s Session) bool {
 	return now.Application != "" && s.Application == now.Application+monitorSuffix

@@ -121,7 +121,9 @@ func (p *problem) health() Health {
 	}
 	h = h.With(p.now.Processes...)
 	for i := range h.Findings {
-		h.Findings[i].about = cmp.Or(h.Findings[i].about, p)
+		if h.Findings[i].about == nil {
+			p.advise(&h.Findings[i])
+		}
 	}
 	return h
 }

@@ -336,7 +336,7 @@ func (p Process) full() string {
 
 func (p Process) queued() string {
 	if p.Now.Waiting == 0 {
-		return "the next request will wait"
+		return "the next request waits in vain"
 	}
 	return fmt.Sprintf("%s, the first for %s", count(p.Now.Waiting, "request waits", "requests wait"), Short(p.Now.OldestWait))
 }

@@ -33,7 +33,7 @@ func TestTheVerdictOnAProcessFollowsFromItsFigures(t *testing.T) {
 		"all leases are out for a moment": {Process: Process{Now: db.Stat{Size: 5, Leases: 5}, Stalled: seconds(4)}},
 		"no lease comes back, and nobody asks": {
 			Process: Process{Now: db.Stat{Size: 5, Leases: 5}, Stalled: seconds(12), Holders: holders(5, 12*time.Second)},
-			want:    []string{"warning pool-stalled"}, says: "the next request will wait; 5 were asked for by leak.go:71",
+			want:    []string{"warning pool-stalled"}, says: "the next request waits in vain; 5 were asked for by leak.go:71",
 			first: "in leak.go:71 lab.(*Lab).leak", lab: "ddtb lab run rows-not-closed",
 		},
 		"no lease comes back, and requests fail": {
@@ -71,7 +71,7 @@ func TestTheVerdictOnAProcessFollowsFromItsFigures(t *testing.T) {
 		},
 		"the slots are used up by a connection for each worker": {
 			Process: Process{
-				Now:     db.Stat{Strategy: db.Persistent, Connects: 9, Connected: 2, Connecting: 1}, Past: db.Stat{Connects: 2, Connected: 2},
+				Now: db.Stat{Strategy: db.Persistent, Connects: 9, Connected: 2, Connecting: 1}, Past: db.Stat{Connects: 2, Connected: 2},
 				Failure: &ConnectFailure{Cause: db.SlotsExhausted, Limit: db.ServerLimit}, Within: seconds(60),
 			},
 			want:  []string{"critical no-connection"},
@@ -144,7 +144,7 @@ func TestAProcessThatServesNobodyIsWorseThanItsServer(t *testing.T) {
 		t.Errorf("of two processes: %s", h.Findings[0].What)
 	}
 	d := Diagnose(Snapshot{Processes: []Process{dry}}, nil, ThresholdsOf(config.Monitor{}))
-	if d.Culprit != "shop" || d.Scenario == nil || d.Lab != "ddtb lab run rows-not-closed" || len(d.Steps) < 2 {
+	if d.Culprit != "shop" || d.Scenario != nil || d.Lab != "ddtb lab run rows-not-closed" || len(d.Steps) < 2 {
 		t.Errorf("the diagnosis: %+v", d)
 	}
 }
