@@ -111,6 +111,12 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	a.lab.UseSentry(cfg.Sentry)
 	a.scenes = labsite.New(a.lab.Enabled, log)
 	a.admin.Tell = a.tell
+	a.admin.Urgent = func() string {
+		if a.leases.Now().Level() == activity.Critical {
+			return dashboard.Path
+		}
+		return ""
+	}
 	a.count.FollowLeases(d)
 	a.count.FollowProcess(leases.Now)
 	a.count.FollowReports(reporter)
