@@ -196,7 +196,7 @@ func orderOf(c echo.Context) (order activity.Order, verb string, err error) {
 	if err != nil {
 		return order, "", err
 	}
-	order.PID = int32(pid) //nolint:gosec // pidOf bounds it
+	order.PID = int32(pid)
 	order.Started, err = time.Parse(time.RFC3339Nano, c.FormValue("started"))
 	if err != nil {
 		return order, "", fault.Wrap(fault.Invalid, err, "The form is not whole. Choose the session from the list again.")

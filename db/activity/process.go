@@ -381,7 +381,7 @@ func (p Process) worst(holders []db.Holder) (line string, most int) {
 func (p Process) pids(holders []db.Holder) (pids []int32) {
 	for _, h := range holders {
 		if h.PID != 0 {
-			pids = append(pids, int32(h.PID)) //nolint:gosec // PostgreSQL's pids are int32
+			pids = append(pids, int32(h.PID))
 		}
 	}
 	return pids
