@@ -53,6 +53,10 @@ type Site struct {
 	// those it answers; nil: nobody does. Set it before the first request.
 	Tell func(echo.Context, error)
 
+	// Urgent is the page for staff that says why other pages can't be served at the moment; "", or nil: they can. Set it
+	// before the first request.
+	Urgent func() string
+
 	db      *db.DB
 	users   *auth.Service
 	log     *slog.Logger

@@ -30,7 +30,7 @@ func (s *Site) loginForm(c echo.Context) error {
 		u = nil // the login itself needs no query to be shown
 	}
 	if u != nil && u.Staff {
-		return c.Redirect(http.StatusFound, next)
+		return c.Redirect(http.StatusFound, s.landing(next))
 	}
 	return s.showLogin(c, http.StatusOK, loginPage{Next: next, Ended: s.sessionEnded(c)})
 }
@@ -68,7 +68,7 @@ func (s *Site) login(c echo.Context) error {
 	problem, known := errors.AsType[*fault.Error](err)
 	switch {
 	case err == nil:
-		return c.Redirect(http.StatusFound, p.Next)
+		return c.Redirect(http.StatusFound, s.landing(p.Next))
 	case errors.Is(err, auth.ErrWrongLogin):
 		s.refused(c, err)
 		p.Problem = problem.Public
@@ -80,6 +80,17 @@ func (s *Site) login(c echo.Context) error {
 		return s.showLogin(c, http.StatusTooManyRequests, p)
 	}
 	return err
+}
+
+// landing is where a login leads. Who asked for no page in particular while none can be served that queries gets the one
+// that says why.
+func (s *Site) landing(next string) string {
+	if next == root && s.Urgent != nil {
+		if path := s.Urgent(); path != "" {
+			return path
+		}
+	}
+	return next
 }
 
 // slowedDown tells a client when to try again.

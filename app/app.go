@@ -36,6 +36,7 @@ type App struct {
 	db     *db.DB
 	server *activity.Observer
 	look   *activity.Sampler
+	leases *activity.ProcessMonitor
 	lab    *lab.Lab
 	scenes *labsite.Site
 	polls  *polls.Handlers
@@ -97,19 +98,28 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	}
 	users := auth.New(d, cfg.Admin)
 	users.Reserve = newReserve(observer).inTx
+	leases := activity.StartProcessMonitor(d)
+	observer.Process = leases.Now
 	a := &App{
-		cfg: cfg, log: log, db: d, server: observer,
+		cfg: cfg, log: log, db: d, server: observer, leases: leases,
 		report: reporter, count: count, trace: traces, users: users,
 		admin: admin.New(d, users, log, web.Link{Path: dashboard.Path, Text: "Connections"}),
 		lab:   lab.New(d, observer, cfg.Test, log),
 		polls: polls.New(polls.NewStore(d), time.Now),
-		ready: &readiness{db: d, server: observer, pooler: undeclared{log: log}}, patterns: map[string]bool{},
+		ready: &readiness{db: d, server: observer, leases: leases, pooler: undeclared{log: log}}, patterns: map[string]bool{},
 		guard: web.NewGuard(cfg.Server.BaseURL, cfg.Server.AllowedHosts...), ids: newRequestIDs(),
 	}
 	a.lab.UseSentry(cfg.Sentry)
 	a.scenes = labsite.New(a.lab.Enabled, log)
 	a.admin.Tell = a.tell
+	a.admin.Urgent = func() string {
+		if a.leases.Now().Level() == activity.Critical {
+			return dashboard.Path
+		}
+		return ""
+	}
 	a.count.FollowLeases(d)
+	a.count.FollowProcess(leases.Now)
 	a.count.FollowReports(reporter)
 	if a.agent, err = listenAgent(ctx, cfg.Server.AgentAddr, a.ready, d.Stat); err != nil {
 		return nil, errors.Join(err, a.Close(ctx))
@@ -117,15 +127,20 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	if err := a.openEye(ctx); err != nil {
 		return nil, errors.Join(err, a.Close(ctx))
 	}
-	a.look = activity.StartSampler(observer, cfg.Monitor.Interval, activity.ThresholdsOf(cfg.Monitor))
+	a.look = activity.StartSampler(observer, cfg.Monitor.Interval, thresholds(cfg))
 	a.board = dashboard.New(dashboard.Options{
-		DB: d, Users: users, Server: observer, Look: a.look, Config: cfg, Waits: count.Acquires().Waits,
+		DB: d, Users: users, Server: observer, Look: a.look, Process: leases.Now, Thresholds: thresholds(cfg), Config: cfg, Waits: count.Acquires().Waits,
 		Testing: a.lab.Enabled, Log: log,
 		Switch: a.switchTo, LookReserve: newReserve(observer).inTx, SwitchReserve: newReserve(observer).inTx, Record: admin.Record,
 	})
 	a.count.FollowServer(a.look)
 	a.echo = a.routes()
 	return a, nil
+}
+
+// thresholds are those of `ddtb db-connections`, so that both give the same advice.
+func thresholds(cfg *config.Config) activity.Thresholds {
+	return activity.ThresholdsOf(cfg.Monitor).WithPools(cfg.Databases["default"], cfg.Server.Replicas)
 }
 
 // openEye connects to look at the server while there is room: later, when every slot is taken, it would be late. It
@@ -239,6 +254,7 @@ func (a *App) closeDB(ctx context.Context) error {
 
 func (a *App) closeMonitor() {
 	a.count.Close()
+	a.leases.Stop()
 	if a.board != nil {
 		a.board.Close()
 	}

@@ -94,7 +94,7 @@ func TestTheDashboardIsAccessibleAndFitsThePhone(t *testing.T) {
 	b.MustBeUntroubled()
 	stress := make(chan answer, 1)
 	go func() {
-		a, err := s.send(context.WithoutCancel(t.Context()), fresh, "GET", "/test/pool-stress?threads=9&hold=20s&timeout=20s", nil)
+		a, err := s.send(context.WithoutCancel(t.Context()), fresh, "GET", "/test/pool-stress?threads=9&hold=20s", nil)
 		if err != nil {
 			t.Error(err)
 		}

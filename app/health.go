@@ -46,11 +46,12 @@ func (a *App) readyz(c echo.Context) error {
 
 // readiness asks the server over the connection that is open anyway, and at most once in askEvery: a probe that
 // connects, or many probes, would add to the crowd that it is to warn of. That connection works also while no other
-// can be had, so it asks as well how requests fare.
+// can be had, so it asks as well how requests fare. A pool that has stalled is unready until a lease comes back.
 type readiness struct {
 	db       *db.DB
 	server   *activity.Observer
 	pooler   undeclared
+	leases   *activity.ProcessMonitor
 	stopping atomic.Bool
 	mu       sync.Mutex
 	asked    time.Time
@@ -77,6 +78,11 @@ func (r *readiness) check(ctx context.Context) Ready {
 	err := r.server.Do(ctx, func(c *pgx.Conn) error { return migrations.Check(ctx, c) })
 	if at, failed := r.db.Failing(); err == nil && time.Since(at) < failsFor {
 		err = failed
+	}
+	if now := r.leases.Now(); err == nil && now.Dry() {
+		err = &db.ConnError{
+			Cause: db.PoolTimeout, Waited: now.Stalled.Duration(), Size: now.Now.Size, Leases: now.Now.Leases, Waiting: now.Now.Waiting,
+		}
 	}
 	r.last, r.asked = Ready{Ready: err == nil}, time.Now()
 	r.last.Warning = r.pooler.look(ctx, r.server, r.db.Config())

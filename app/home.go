@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"embed"
+	"fmt"
 	"html/template"
 	"net/http"
 	"time"
@@ -11,6 +12,7 @@ import (
 
 	"ddtb/app/lab"
 	"ddtb/app/web"
+	"ddtb/db"
 )
 
 var (
@@ -52,7 +54,8 @@ func (a *App) connectionInfo(ctx context.Context) connectionInfo {
 	defer cancel()
 	s, err := a.server.Slots(ctx)
 	if err != nil {
-		info.Error = err.Error()
+		info.Error = web.ProblemOf(err).Detail // its text names the server, for the log
+		a.log.WarnContext(ctx, "the start page can't show the server's slots", "error", err)
 		return info
 	}
 	info.Max, info.Reserved, info.Usable, info.Used, info.Free = s.Max, s.Reserved, s.Usable(), s.Used, s.Free()
@@ -67,6 +70,18 @@ func (a *App) home(c echo.Context) error {
 		return c.JSONPretty(http.StatusOK, map[string]any{"name": "ddtb", "connection_info": info}, "  ")
 	}
 	return pages.Render(c, http.StatusOK, "home.html", map[string]any{
-		"Info": info, "Tests": a.lab.Enabled(), "Host": c.Request().Host,
+		"Info": info, "Tests": a.lab.Enabled(), "Host": c.Request().Host, "Trouble": a.trouble(),
+		"Warn": info.Usable * a.cfg.Monitor.Warn / 100, "Critical": info.Usable * a.cfg.Monitor.Critical / 100,
 	})
+}
+
+// trouble is what keeps requests from being served, as a stranger may know it: no line of code, no address.
+func (a *App) trouble() string {
+	switch p := a.leases.Now(); {
+	case p.Dry():
+		return fmt.Sprintf("All %d database connections of this application are out, and none comes back: pages that need one fail.", p.Now.Size)
+	case p.Failure != nil && !p.Failure.Over:
+		return web.ProblemOf(&db.ConnError{Cause: p.Failure.Cause}).Detail
+	}
+	return ""
 }

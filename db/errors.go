@@ -59,6 +59,7 @@ type ConnError struct {
 	Size       int           // the bound on leases; 0: none
 	Leases     int           // out at that moment
 	Waiting    int           // others in the queue at that moment
+	Stalled    time.Duration // how long no lease had come back while requests waited
 	RetryAfter time.Duration // as far as known: when the circuit lets one through, or the queue's pace; else 0
 	Err        error         // what the driver said, or nil
 

@@ -68,7 +68,7 @@ func (q *queue) enter(ctx context.Context, urgent bool, since time.Time) (time.D
 // line puts w at the end, or at the front. The lock is held.
 func (q *queue) line(w *waiter, front bool) *list.Element {
 	if q.waiters.Len() == 0 {
-		q.pace = pace{size: q.size}
+		q.pace = pace{size: q.size, began: w.since}
 	}
 	var e *list.Element
 	if front {
@@ -201,6 +201,7 @@ func (q *queue) giveWay() bool {
 // were taken together come back together.
 type pace struct {
 	size    int
+	began   time.Time // when the first in the queue began to wait
 	last    time.Time
 	places  int
 	average time.Duration
@@ -215,6 +216,18 @@ func (p *pace) handedOver(now time.Time) {
 		p.average += (now.Sub(p.last) - p.average) / time.Duration(p.places)
 	}
 	p.last = now
+}
+
+// stalled is how long no place has come free.
+func (p *pace) stalled() time.Duration {
+	since := p.began
+	if p.last.After(since) {
+		since = p.last
+	}
+	if since.IsZero() {
+		return 0
+	}
+	return time.Since(since)
 }
 
 // wait is how long n places will take, 0 while that is not known.
@@ -260,6 +273,7 @@ func (q *queue) oldestWait() time.Duration {
 func (q *queue) connError(cause Cause, waited time.Duration) *ConnError {
 	return &ConnError{
 		Cause: cause, Waited: waited, Size: q.size, Leases: q.taken, Waiting: q.waiters.Len(),
+		Stalled:    q.pace.stalled(),
 		RetryAfter: cmp.Or(q.pace.wait(q.waiters.Len()), q.oldestWait()), // what a newcomer has before it
 	}
 }

@@ -129,6 +129,31 @@ func TestAWaiterGivesUpAfterTheTimeout(t *testing.T) {
 	})
 }
 
+func TestAnErrorSaysForHowLongNoPlaceHasComeFree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := &queue{size: 2, timeout: 3 * time.Second}
+		for range 2 {
+			if _, err := q.enter(t.Context(), false, time.Time{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stalled := func(want time.Duration) {
+			t.Helper()
+			_, err := q.enter(t.Context(), false, time.Time{})
+			if ce, ok := errors.AsType[*ConnError](err); !ok || ce.Cause != PoolTimeout || ce.Stalled != want {
+				t.Errorf("%+v, want a time-out after %v", err, want)
+			}
+		}
+		stalled(3 * time.Second)
+		go func() { _, _ = q.enter(t.Context(), false, time.Time{}) }()
+		synctest.Wait()
+		go func() { <-time.After(time.Second); q.leave() }()
+		stalled(2 * time.Second)
+		q.leave()
+		q.leave()
+	})
+}
+
 func statOf(q *queue) (s Stat) {
 	q.stat(&s)
 	return s

@@ -195,7 +195,8 @@ func (b *Board) apply(
 	}
 	b.feed.tell(false)
 	h := handSwitch{At: time.Now(), By: user.Username, To: after, Changes: differences(before, after)}
-	if err := b.record(ctx, user, h.Changes); err != nil {
+	err = b.recordIn(ctx, user, "The strategy of database connections", "Switched "+h.Changes+", until the next restart or change of the file.")
+	if err != nil {
 		h.Unrecorded = inShort(err)
 		b.Log.WarnContext(ctx, "the switch could not be written into the history", "by", user.Username, "error", err)
 	}
@@ -230,13 +231,11 @@ func differences(before, after config.Database) string {
 	return strings.Join(all, ", ")
 }
 
-func (b *Board) record(ctx context.Context, user *auth.User, changes string) error {
+// recordIn writes an entry of the history over the monitoring connection.
+func (b *Board) recordIn(ctx context.Context, user *auth.User, object, message string) error {
 	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
-	return b.Server.Do(ctx, func(conn *pgx.Conn) error {
-		return b.Record(ctx, conn, user, "The strategy of database connections",
-			"Switched "+changes+", until the next restart or change of the file.")
-	})
+	return b.Server.Do(ctx, func(conn *pgx.Conn) error { return b.Record(ctx, conn, user, object, message) })
 }
 
 // lastSwitch is the switch that is in force, or nil.

@@ -60,10 +60,13 @@ type Options struct {
 	Users   *auth.Service
 	Server  *activity.Observer // the monitoring connection
 	Look    *activity.Sampler
+	Process func() activity.Process // how this process's own leases are
 	Config  *config.Config
 	Waits   func(strategy string) metrics.Waits // for a lease, that ended since the start
 	Testing func() bool                         // whether the test endpoints are on
-	Log     *slog.Logger
+
+	Thresholds activity.Thresholds // as those of Look
+	Log        *slog.Logger
 	// Switch puts in force what edit makes of the settings of DB, or returns its error; none changes them meanwhile.
 	Switch func(
 		ctx context.Context, edit func(now config.Database) (config.Database, error),
@@ -85,6 +88,7 @@ type Board struct {
 
 	switching sync.Mutex                 // one switch at a time
 	byHand    atomic.Pointer[handSwitch] // the last one
+	ended     atomic.Pointer[ending]     // the last one
 }
 
 // New makes the dashboard, and begins to follow the sampler, until Close.
@@ -116,5 +120,7 @@ func (b *Board) Routes() []Route {
 		{http.MethodGet, Path, b.show},
 		{http.MethodPost, Path, b.change},
 		{http.MethodGet, streamPath, b.stream},
+		{http.MethodGet, sessionPath, b.askAboutSession},
+		{http.MethodPost, sessionPath, b.endSession},
 	}
 }

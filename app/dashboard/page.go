@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"context"
+	"html/template"
 	"net/http"
 	"net/url"
 
@@ -19,8 +20,7 @@ type head struct {
 
 // heads are the columns of each table that the picture fills.
 var heads = map[string][]head{
-	"findings": {{Text: "Level"}, {Text: "What"}, {Text: "What to do"}},
-	"states":   {{Text: "State"}, {"Sessions", true}},
+	"states": {{Text: "State"}, {"Sessions", true}},
 	"applications": {
 		{Text: "Application"},
 		{"Sessions", true},
@@ -29,6 +29,9 @@ var heads = map[string][]head{
 		{"Idle in transaction", true},
 		{"Waiting for a lock", true},
 		{"Oldest", true},
+	},
+	"sessions": {
+		{Text: "Pid"}, {Text: "Application"}, {Text: "User"}, {Text: "Client"}, {Text: "State"}, {"For", true}, {Text: "Last query"},
 	},
 	"settings": {{Text: "Setting"}, {"Value", true}},
 	"counters": {{Text: "Since the strategy came into force"}, {"Times", true}},
@@ -86,6 +89,7 @@ type tableView struct {
 	Name, Label string
 	Heads       []head
 	Rows        [][]string
+	Link        string // with what a row's first cell says behind it; "": none
 }
 
 // Span is how many columns the cells of a row of one cell take.
@@ -98,6 +102,7 @@ type pageData struct {
 	under   map[string][][]string // the rows of the tables under them
 	Control *form                 // nil: not a superuser
 	Switch  *handSwitch
+	Ended   *ending
 	File    string // of the configuration
 	Testing bool
 	Stream  string
@@ -107,12 +112,24 @@ type pageData struct {
 
 // Table is the picture's table of that name; label says what it is to who doesn't see where it stands.
 func (p pageData) Table(name, label string) tableView {
-	return tableView{name, label, heads[name], p.Tables[name]}
+	return tableView{Name: name, Label: label, Heads: heads[name], Rows: p.Tables[name]}
+}
+
+// WholeFindings are the findings with their sentences, for a page without its script.
+func (p pageData) WholeFindings() template.HTML { return findingsHTML(p.diagnosis, true) }
+
+// Sessions is the table of sessions, in which a superuser can choose one.
+func (p pageData) Sessions() tableView {
+	t := p.Table("sessions", "Sessions")
+	if p.User.Superuser {
+		t.Link = sessionPath + "?pid="
+	}
+	return t
 }
 
 // Under is a table under a chart.
 func (p pageData) Under(u under) tableView {
-	return tableView{"chart-" + u.Name, u.Label + ", the most in each span of time", u.Heads, p.under[u.Name]}
+	return tableView{Name: "chart-" + u.Name, Label: u.Label + ", the most in each span of time", Heads: u.Heads, Rows: p.under[u.Name]}
 }
 
 // rowsUnder are the rows of the tables under the charts, by the table's name.
@@ -180,7 +197,7 @@ func (b *Board) render(c echo.Context, status int, user *auth.User, control *for
 	c.Response().Header().Set(echo.HeaderCacheControl, "no-store") // after logout, Back must not show it
 	e := b.feed.event()
 	data := pageData{
-		picture: e.picture(), User: user, Charts: charts, under: e.rows(), Control: control, Switch: b.lastSwitch(),
+		picture: e.picture(), User: user, Charts: charts, under: e.rows(), Control: control, Switch: b.lastSwitch(), Ended: b.lastEnding(),
 		File: b.Options.Config.File, Testing: b.Testing(), Stream: streamPath, Points: pointsKept, Rows: rowsKept,
 	}
 	if !user.Superuser {

@@ -3,6 +3,7 @@ package dashboard
 import (
 	"cmp"
 	"fmt"
+	"html/template"
 	"strconv"
 	"strings"
 	"time"
@@ -34,6 +35,9 @@ type picture struct {
 	Class  string                `json:"class"` // of the note that says so
 	Texts  map[string]string     `json:"texts"`
 	Tables map[string][][]string `json:"tables"`
+
+	Findings  template.HTML `json:"findings"` // the reasons and what to do, but for what changes all the time: that is in Texts
+	diagnosis activity.Diagnosis
 }
 
 // seen tells whether the server was looked at, lately and with success.
@@ -85,7 +89,7 @@ func (s *sight) perSecond(now, before int64) float64 {
 // paint puts the sight into words.
 func (f *feed) paint(s sight) picture {
 	p := picture{Texts: map[string]string{"at": clock(s.at)}, Tables: map[string][][]string{}}
-	p.judge(&s)
+	p.judge(&s, f.diagnose(&s))
 	p.server(&s)
 	p.process(&s)
 	p.holders(f.o.DB.Holders(), &s)
@@ -100,29 +104,45 @@ func (f *feed) paint(s sight) picture {
 	return p
 }
 
-// judge says how the server is, in a sentence, and lists why.
-func (p *picture) judge(s *sight) {
-	level, sentence := s.Sample.Level, "The server's connections are well."
+// judge says how server and process are, in a sentence, and lists why and what to do.
+func (p *picture) judge(s *sight, d activity.Diagnosis) {
+	h, text := d.Health, "The server’s connections are well, and so are this process’s leases."
 	switch {
 	case s.Sample.At.IsZero():
-		level, sentence = activity.Unknown, "The server is being looked at for the first time."
+		text = "The server is being looked at for the first time."
 	case s.late:
-		level, sentence = activity.Unknown, "The server takes long to answer: its figures are old, this process's own are not."
-	case len(s.Sample.Findings) > 0:
-		sentence = upper(s.Sample.Findings[0].What) + "."
+		text = "The server takes long to answer: its figures are old, this process’s own are not."
 	}
-	p.Level, p.Class = level.String(), map[activity.Level]string{
-		activity.OK: "good", activity.Warning: "warn", activity.Critical: "bad", activity.Unknown: "warn",
-	}[level]
-	p.Texts["level"], p.Texts["verdict"] = upper(p.Level), sentence
-	if level == activity.OK {
+	if len(h.Findings) > 0 {
+		first := sentence(h.Findings[0])
+		if s.late {
+			first = text + " " + first
+		}
+		text = first
+	}
+	p.Level, p.Class = h.Level.String(), classes[h.Level]
+	p.Texts["level"], p.Texts["verdict"] = upper(p.Level), text
+	if h.Level == activity.OK {
 		p.Texts["level"] = "OK"
 	}
-	var rows [][]string
-	for _, f := range s.Sample.Findings {
-		rows = append(rows, []string{f.Level.String(), upper(f.What), upper(f.Do)})
+	p.diagnosis, p.Findings = d, findingsHTML(d, false)
+	for i, f := range h.Findings {
+		p.Texts[fmt.Sprintf("finding_%d", i)] = sentence(f)
 	}
-	p.Tables["findings"] = orNone(rows, "Nothing is wrong.")
+}
+
+// diagnose is what `ddtb db-connections doctor` says of the server and this process.
+func (f *feed) diagnose(s *sight) activity.Diagnosis {
+	process := f.o.Process()
+	switch {
+	case s.Sample.At.IsZero() || s.late:
+		return activity.Diagnosis{Health: activity.Health{Level: activity.Unknown}.With(process)}
+	case s.Err != nil:
+		return activity.Diagnosis{Health: activity.Unreachable(s.Err).With(process)}
+	}
+	now := s.Snapshot
+	now.Processes = []activity.Process{process}
+	return activity.Diagnose(now, s.Earlier, f.o.Thresholds)
 }
 
 // server is what was seen on the server.
@@ -132,7 +152,9 @@ func (p *picture) server(s *sight) {
 			p.Texts[name], p.Texts[name+"_more"] = "–", "not known now"
 		}
 		p.Texts["budget"] = "The budget is not known while the server is not seen."
-		p.Tables["states"], p.Tables["applications"] = orNone(nil, "Not known now."), orNone(nil, "Not known now.")
+		for _, name := range []string{"states", "applications", "sessions"} {
+			p.Tables[name] = orNone(nil, "Not known now.")
+		}
 		return
 	}
 	slots, status := *s.Sample.Slots, activity.Summarise(s.Snapshot)
@@ -154,6 +176,7 @@ func (p *picture) server(s *sight) {
 	}
 	p.Tables["states"] = states
 	p.Tables["applications"] = atMost(applications, mostRows, "applications")
+	p.Tables["sessions"] = orNone(atMost(sessionRows(s.Snapshot), mostSessions, "sessions"), "No client has a session.")
 }
 
 // process is what this process knows of its strategy.

@@ -3,7 +3,6 @@ package lab
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -42,10 +41,13 @@ func (l *Lab) ConnectionLeak(c echo.Context) error {
 	count := q.number("count", min(3, limits.MaxThreads), 1, limits.MaxThreads)
 	reclaim := q.duration("reclaim", min(defaultReclaim, limits.MaxHold), time.Millisecond, limits.MaxHold)
 	timeout := q.duration("timeout", min(max(timeoutOf(cfg), time.Second), limits.MaxHold), time.Millisecond, limits.MaxHold)
+	if q.values.Has("timeout") {
+		q.withinOwn(timeout, timeoutOf(cfg))
+	}
 	if err := q.end(); err != nil {
 		return err
 	}
-	answer := &Leak{
+	leak := &Leak{
 		Test: "connection-leak", Strategy: cfg.Strategy, Settings: SettingsOf(cfg), Count: count,
 		Attempts: []string{}, Errors: []string{}, Leaked: []Holder{}, Reclaim: reclaim.String(),
 	}
@@ -56,13 +58,13 @@ func (l *Lab) ConnectionLeak(c echo.Context) error {
 			return err
 		}
 		if err != nil {
-			answer.Errors = append(answer.Errors, fmt.Sprintf("Attempt %d: ERROR - %v", i, err))
+			leak.Errors = append(leak.Errors, fmt.Sprintf("Attempt %d: ERROR - %v", i, err))
 			break // the others would only wait as long for the same answer
 		}
-		answer.Attempts = append(answer.Attempts, fmt.Sprintf("Attempt %d: OK - leaked a connection after %.2f sec", i, time.Since(began).Seconds()))
+		leak.Attempts = append(leak.Attempts, fmt.Sprintf("Attempt %d: OK - leaked a connection after %.2f sec", i, time.Since(began).Seconds()))
 	}
-	answer.Leaked = l.holders()
-	return c.JSONPretty(http.StatusOK, answer, "  ")
+	leak.Leaked = l.holders()
+	return answer(c, leak, leak.page)
 }
 
 // leak takes a lease and forgets it: no Release, on any path.

@@ -74,6 +74,13 @@ func (q *query) duration(name string, otherwise, lo, hi time.Duration) time.Dura
 	return d
 }
 
+// withinOwn refuses a timeout that is longer than the live strategy's own, which ends the wait sooner.
+func (q *query) withinOwn(timeout, own time.Duration) {
+	if own > 0 && timeout > own {
+		q.fail("timeout=%v: the strategy in force gives up after %v. Give at most that, or raise its timeout in the configuration.", timeout, own)
+	}
+}
+
 // choice reads one of the words.
 func (q *query) choice(name string, words ...string) string {
 	text := q.text(name)

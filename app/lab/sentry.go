@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/jackc/pgerrcode"
@@ -82,7 +81,7 @@ func (l *Lab) SentryInteraction(c echo.Context) error {
 	if err := run.all(ctx, l.sentry, cfg.Password); err != nil {
 		return err
 	}
-	return c.JSONPretty(http.StatusOK, run.answer, "  ")
+	return answer(c, run.answer, run.answer.page)
 }
 
 // sentryParams are what a run was asked for.

@@ -3,7 +3,6 @@ package lab
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -84,6 +83,9 @@ func readStress(c echo.Context, limits config.Test, cfg *config.Database) (*para
 		hold = min(p.timeout+max(p.timeout/20, holdLonger), limits.MaxHold)
 	}
 	p.hold = q.duration("hold", hold, 0, limits.MaxHold)
+	if !p.private {
+		q.withinOwn(p.timeout, timeoutOf(*cfg))
+	}
 	if p.private && p.timeout > 0 {
 		setOwn(cfg, "timeout", p.timeout.String())
 	}
@@ -124,8 +126,8 @@ func (l *Lab) PoolStress(c echo.Context) error {
 		return err
 	}
 	defer closeIt()
-	s := l.stress(c.Request().Context(), strategy, p, cfg)
-	return c.JSONPretty(http.StatusOK, s, "  ")
+	s, threads := l.stress(c.Request().Context(), strategy, p, cfg)
+	return answer(c, s, func() result { return s.page(threads) })
 }
 
 // thread is what became of one holder.
@@ -134,7 +136,7 @@ type thread struct {
 	err    error
 }
 
-func (l *Lab) stress(ctx context.Context, strategy acquirer, p *params, cfg config.Database) *Stress {
+func (l *Lab) stress(ctx context.Context, strategy acquirer, p *params, cfg config.Database) (*Stress, []thread) {
 	stopCounting := l.countPeak(ctx, cfg.ApplicationName+"/"+cfg.Strategy)
 	began := time.Now()
 	threads := make([]thread, p.threads)
@@ -150,7 +152,7 @@ func (l *Lab) stress(ctx context.Context, strategy acquirer, p *params, cfg conf
 	}
 	s.PeakConnections, s.PeakError = stopCounting()
 	s.tell(threads)
-	return s
+	return s, threads
 }
 
 // run is one thread: it gets a connection, uses it, and holds it. Its context ends with the client.

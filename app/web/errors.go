@@ -40,6 +40,7 @@ type Problem struct {
 	Detail     string        `json:"detail"`
 	Cause      db.Cause      `json:"cause,omitempty"`
 	RetryAfter time.Duration `json:"-"` // 0: not said
+	Advice     string        `json:"-"` // whether waiting helps, for a page; "": not known
 }
 
 // statusClientGone is nginx's number for a client that did not wait for its answer. It is only ever logged.
@@ -205,7 +206,7 @@ func httpSentence(status int) string {
 func unavailable(ce *db.ConnError) Problem {
 	p := Problem{
 		Status: http.StatusServiceUnavailable, Title: "No database connection: " + string(ce.Cause),
-		Detail: causeSentence(ce), Cause: ce.Cause,
+		Detail: causeSentence(ce), Cause: ce.Cause, Advice: causeAdvice(ce),
 	}
 	if ce.Cause.Passes() {
 		p.RetryAfter = max(ce.RetryAfter, retryAfter)
@@ -252,6 +253,29 @@ func causeSentence(ce *db.ConnError) string {
 		return "The connection pooler answers, but can't reach the database server behind it."
 	}
 	return "The database server does not answer, or is restarting."
+}
+
+// stalledFor is how long a pool must have given no lease before a page says that waiting may not help.
+const stalledFor = 3 * time.Second
+
+const tryAgain = "Please try again in a moment."
+
+// causeAdvice says whether it passes by itself.
+func causeAdvice(ce *db.ConnError) string {
+	switch ce.Cause {
+	case db.PoolTimeout, db.QueueFull:
+		if ce.Stalled >= stalledFor {
+			return "None of them came back in that time, so waiting may not help: somebody who runs this application has to see what keeps them."
+		}
+		return "This passes when fewer requests come at once. " + tryAgain
+	case db.SlotsExhausted:
+		return "Connections that stay open keep their slots, so waiting may not help: somebody who runs this application has to make room."
+	case db.ServerUnavailable, db.CircuitOpen, db.NoSuitableServer:
+		return "This passes when the server answers again; the application notices by itself. " + tryAgain
+	case db.LoginRejected, db.SettingRefused, db.TLSRefused, db.CertificateRejected:
+		return "This does not pass by itself: somebody who runs this application has to change a setting."
+	}
+	return tryAgain
 }
 
 // slotsSentence says which limit was met.
@@ -390,16 +414,27 @@ func (p Problem) write(c echo.Context) error {
 		return c.JSON(p.Status, p)
 	}
 	form, _ := c.Get(againKey).(*again)
+	if p.Advice == "" && p.RetryAfter > 0 {
+		p.Advice = tryAgain
+	}
 	page := struct {
 		Problem
 		Again *again
-	}{p, form}
+		ID    string // of the request, where the log has a line of it
+	}{p, form, ""}
+	id := h.Get(echo.HeaderXRequestID)
 	if refusal := refusals[p.Cause]; refusal != nil && form == nil {
-		page.RetryAfter = retryAfter // in the header alone: the page would have to be rendered for each
-		return refusal.Render(c, p.Status, page)
+		page.RetryAfter, page.ID = retryAfter, idMark // else the page would have to be rendered for each
+		return refusal.renderWith(c, p.Status, page, idMark, id)
+	}
+	if p.Status >= http.StatusInternalServerError {
+		page.ID = id
 	}
 	return errorPages.Render(c, p.Status, "error.html", page)
 }
+
+// idMark stands for the request's id in a page that is rendered once for many. No id is like it.
+const idMark = "~the-id-of-the-request~"
 
 // refusals are the pages of what is refused before it costs anything. They are all alike, and rendered once, so that
 // refusing costs a fraction of serving.

@@ -160,8 +160,12 @@ func TestAnErrorIsAPageWithAStatusOfItsOwn(t *testing.T) {
 			if !strings.Contains(doc.Find(".lead").Text(), want.detail) || strings.Contains(body, secret) {
 				t.Errorf("the page says: %s", body)
 			}
-			if passes := strings.Contains(body, "Please try again"); passes != (want.retryAfter != "") {
+			needsSomebody := strings.Contains(name, "slots exhausted")
+			if passes := strings.Contains(body, "Please try again"); passes != (want.retryAfter != "" && !needsSomebody) {
 				t.Errorf("that it passes is said: %v", passes)
+			}
+			if strings.Contains(body, "<code>abc</code>") != (want.status >= 500) {
+				t.Errorf("the request's id, which the log has for 5xx alone:\n%s", body)
 			}
 			if line["level"] != want.level.String() || line["status"] != float64(want.status) || line["path"] != "/polls/" ||
 				line["request_id"] != "abc" || line["error"] != want.err.Error() {
@@ -259,5 +263,35 @@ func TestAnErrorAfterTheResponseHasBegunCutsIt(t *testing.T) {
 	}
 	if err := <-told; err.Error() != "too late" {
 		t.Errorf("told of %v", err)
+	}
+}
+
+func TestAPageSaysThatWaitingHelpsOnlyWhereItDoes(t *testing.T) {
+	const moves, stands, person = "fewer requests come at once", "None of them came back in that time", "has to change a setting"
+	for name, c := range map[string]struct {
+		err  *db.ConnError
+		says string
+	}{
+		"a pool whose leases come back": {&db.ConnError{Cause: db.PoolTimeout, Stalled: time.Second}, moves},
+		"a pool whose leases don't":     {&db.ConnError{Cause: db.PoolTimeout, Stalled: 10 * time.Second}, stands},
+		"a queue that moves":            {&db.ConnError{Cause: db.QueueFull}, moves},
+		"a queue that stands":           {&db.ConnError{Cause: db.QueueFull, Stalled: 10 * time.Second}, stands},
+		"a wrong password":              {&db.ConnError{Cause: db.LoginRejected}, person},
+		"a server that restarts":        {&db.ConnError{Cause: db.ServerUnavailable}, "when the server answers again"},
+		"no slot":                       {&db.ConnError{Cause: db.SlotsExhausted}, "has to make room"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range 2 { // the second may come from memory
+				rec, _ := fail(t, c.err, "text/html")
+				for _, says := range []string{moves, stands, person} {
+					if strings.Contains(rec.Body.String(), says) != (says == c.says) {
+						t.Errorf("%q is said, or not, in\n%s", says, rec.Body)
+					}
+				}
+				if !strings.Contains(rec.Body.String(), c.says) || !strings.Contains(rec.Body.String(), `href="/admin/connections/"`) {
+					t.Errorf("want %q and the dashboard in\n%s", c.says, rec.Body)
+				}
+			}
+		})
 	}
 }

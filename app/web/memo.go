@@ -38,15 +38,32 @@ func (t *Templates) Memo(page string) *Memo { return &Memo{pages: t, page: page}
 
 // Render is Templates.Render. It keeps data, which must not be changed afterwards.
 func (m *Memo) Render(c echo.Context, status int, data any) error {
+	html, err := m.html(c, data)
+	if err != nil {
+		return err
+	}
+	return write(c, status, html)
+}
+
+// renderWith is Render with the first mark in the page replaced by text, which must need no escaping.
+func (m *Memo) renderWith(c echo.Context, status int, data any, mark, text string) error {
+	html, err := m.html(c, data)
+	if err != nil {
+		return err
+	}
+	return write(c, status, bytes.Replace(html, []byte(mark), []byte(text), 1))
+}
+
+func (m *Memo) html(c echo.Context, data any) ([]byte, error) {
 	v := newView(c, data)
 	last := m.last.Load()
 	if last == nil || !last.view.same(v) {
 		var buf bytes.Buffer
 		if err := m.pages.execute(&buf, m.page, v); err != nil {
-			return err
+			return nil, err
 		}
 		last = &rendered{v, buf.Bytes()}
 		m.last.Store(last)
 	}
-	return write(c, status, last.html)
+	return last.html, nil
 }

@@ -211,7 +211,7 @@ func (d *connections) start(ctx context.Context, a action) error {
 	if _, told := errors.AsType[*exitError](err); err == nil || told {
 		return err
 	}
-	return d.fail(a, err)
+	return d.fail(ctx, a, err)
 }
 
 // configure reads the configuration. With --dsn it is wanted for thresholds only, and its mistakes are no reason

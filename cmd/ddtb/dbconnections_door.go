@@ -53,13 +53,26 @@ func (d *connections) open(ctx context.Context) error {
 	}
 }
 
+// askProcesses asks the running servers of the same database about their own leases, which PostgreSQL does not show.
+func (d *connections) askProcesses(ctx context.Context) []activity.Process {
+	dir, err := activity.SocketDir(d.environment("XDG_RUNTIME_DIR"))
+	if err != nil || d.reached == nil {
+		return nil
+	}
+	return activity.AskProcesses(ctx, dir, databaseOf(d.reached))
+}
+
+func databaseOf(cc *pgx.ConnConfig) config.Database {
+	return config.Database{Host: cc.Host, Port: int(cc.Port), Name: cc.Database}
+}
+
 func (d *connections) borrow(ctx context.Context, cc *pgx.ConnConfig) *activity.Remote {
 	dir, err := activity.SocketDir(d.environment("XDG_RUNTIME_DIR"))
 	if err != nil {
 		d.log.Debug("no socket of a running server", "error", err)
 		return nil
 	}
-	r, err := activity.Borrow(ctx, dir, config.Database{Host: cc.Host, Port: int(cc.Port), Name: cc.Database})
+	r, err := activity.Borrow(ctx, dir, databaseOf(cc))
 	if err != nil {
 		return nil
 	}
@@ -89,8 +102,11 @@ func (d *connections) connConfig() (*pgx.ConnConfig, error) {
 }
 
 // fail tells why the server could not be looked at.
-func (d *connections) fail(a action, err error) error {
+func (d *connections) fail(ctx context.Context, a action, err error) error {
 	h := activity.Unreachable(err)
+	if a.name == "health" || a.name == "doctor" {
+		h = h.With(d.askProcesses(ctx)...)
+	}
 	code := exitFailed
 	if a.name == "health" {
 		code = int(h.Level)
@@ -99,13 +115,17 @@ func (d *connections) fail(a action, err error) error {
 	switch {
 	case d.asJSON && full:
 		r := activity.NoDoor(err, d.reached)
-		err = d.json(activity.Failure{Error: h.Findings[0].What, Health: h, Refusal: &r})
+		err = d.json(activity.Failure{Error: err.Error(), Health: h, Refusal: &r})
 	case d.asJSON:
-		err = d.json(activity.Failure{Error: h.Findings[0].What, Health: h})
+		err = d.json(activity.Failure{Error: err.Error(), Health: h})
 	case full:
 		d.paper.Refusal(activity.NoDoor(err, d.reached))
+		if h.Processes > 0 {
+			d.say("\n")
+			d.paper.Health(h)
+		}
 		err = nil
-	case a.name == "health":
+	case a.name == "health", h.Processes > 0:
 		d.paper.Health(h)
 		err = nil
 	default:

@@ -49,6 +49,7 @@ func (d *connections) lookTwice(ctx context.Context) (now activity.Snapshot, ear
 		activity.CountLogins(ctx, cc, &now)
 	}
 	d.askPooler(ctx, &now)
+	now.Processes = d.askProcesses(ctx)
 	return now, earlier, nil
 }
 

@@ -72,7 +72,7 @@ func TestEachRefusalOfARealPgBouncerHasItsCauseItsSentenceAndItsHint(t *testing.
 			}
 			var err error
 			dbtest.Eventually(t, "PgBouncer refuses", func() bool {
-				err = ask(t, cfg)
+				err = asked(t, cfg)
 				return db.ByPooler(err)
 			})
 			if db.CauseOf(err) != c.cause || !strings.Contains(db.Hint(err), c.hint) {
@@ -86,7 +86,7 @@ func TestEachRefusalOfARealPgBouncerHasItsCauseItsSentenceAndItsHint(t *testing.
 }
 
 // ask makes one query as the application does.
-func ask(t *testing.T, cfg config.Database) error {
+func asked(t *testing.T, cfg config.Database) error {
 	t.Helper()
 	d, err := db.Open(t.Context(), cfg)
 	if err != nil {

@@ -119,7 +119,11 @@ func Diagnose(now Snapshot, earlier *Snapshot, t Thresholds) Diagnosis {
 	p = worst.about
 	d.Culprit, d.Steps = cmp.Or(worst.culprit, p.culprit()), worst.steps
 	name, also := p.recognise()
-	if worst.culprit != "" { // it is none of what sessions show
+	switch {
+	case worst.AboutProcess() && worst.Code != CodeUnconnected:
+		name, also = p.recogniseHeld()
+		d.Lab = worst.Lab()
+	case worst.culprit != "": // it is none of what sessions show
 		name, also = worst.scenario, ""
 	}
 	d.Scenario, d.Also, d.ToTell = scenarioOf(name), scenarioOf(also), howToTell(name, also)
@@ -127,6 +131,16 @@ func Diagnose(now Snapshot, earlier *Snapshot, t Thresholds) Diagnosis {
 		d.Lab = "ddtb lab run " + name
 	}
 	return d
+}
+
+// recogniseHeld is the scenario of leases that don't come back, where their sessions show one: a session that rests
+// shows none.
+func (p *problem) recogniseHeld() (name, also string) {
+	switch p.Reason {
+	case WaitsForLock, WaitsForSync, LeakedTx, PausesInTx, UnreadRows, SlowQuery:
+		return p.recognise()
+	}
+	return "", ""
 }
 
 // comers are the sessions that came while this looked, by application, if that they come and go is the worst of
@@ -234,15 +248,23 @@ func (p *problem) group(sessions []Session, reason func(Session) Reason) []Holdi
 func (p *problem) maybeExhausted() (found []Holding) {
 	for _, h := range p.all {
 		same := func(s Session) bool { return s.Query == h.sessions[0].Query && s.Query != "" }
-		if (h.Reason == Rests || h.Reason == PausesInTx) && h.Sessions >= leastPool && !slices.ContainsFunc(h.sessions, func(s Session) bool { return !same(s) }) {
+		if (h.Reason == Rests || h.Reason == PausesInTx) && h.Sessions >= leastPool && !p.judged(h) && !slices.ContainsFunc(h.sessions, func(s Session) bool { return !same(s) }) {
 			found = append(found, h)
 		}
 	}
 	return found
 }
 
+// judged reports whether the holding is of a ddtb server that said how its leases are.
+func (p *problem) judged(h Holding) bool {
+	return slices.ContainsFunc(p.now.Processes, func(x Process) bool { return belongs(h.Application, x.Application) })
+}
+
 // leastPool is how many sessions may be a pool.
 const leastPool = 3
+
+// IsMonitor reports whether x is the connection by which a ddtb server of the same application watches.
+func (s Snapshot) IsMonitor(x Session) bool { return isMonitor(s, x) }
 
 func isMonitor(now Snapshot, s Session) bool {
 	return now.Application != "" && s.Application == now.Application+monitorSuffix

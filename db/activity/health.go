@@ -84,6 +84,8 @@ type Health struct {
 	Slots    Slots     `json:"slots"`
 	Findings []Finding `json:"findings"` // the gravest first; none when all is well
 	Unseen   int       `json:"unseen"`   // sessions whose state the role may not see, and which are not judged
+
+	Processes int `json:"processes"` // ddtb servers whose own leases are judged too
 }
 
 // Finding is one reason of a verdict.
@@ -120,7 +122,12 @@ func (p *problem) health() Health {
 			h.Level = max(h.Level, f.Level)
 		}
 	}
-	slices.SortStableFunc(h.Findings, func(a, b Finding) int { return cmp.Compare(b.Level, a.Level) })
+	h = h.With(p.now.Processes...)
+	for i := range h.Findings {
+		if h.Findings[i].about == nil {
+			p.advise(&h.Findings[i])
+		}
+	}
 	return h
 }
 

@@ -25,7 +25,7 @@ func TestTheFieldsInJSONAreStable(t *testing.T) {
 		{now.Slots, "free max_connections reserved usable used utilisation_percent"},
 		{now.Sessions[0], "address age_seconds application database kind may_end pid query started state state_seconds user"},
 		{Group{Name: "a", User: "b", Address: "c"}, "active address idle idle_in_transaction name oldest_seconds sessions user waiting_for_lock"},
-		{Assess(now, nil, defaults()), "findings level slots unseen"},
+		{Assess(now, nil, defaults()), "findings level processes slots unseen"},
 		{Finding{PIDs: []int32{1}}, "code do level pids what"},
 		{Diagnosis{}, "also culprit health holds lab maybe_exhausted_pools scenario steps to_tell"},
 		{Holding{}, "application began longest_seconds moved pids reason sessions"},

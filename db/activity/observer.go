@@ -16,6 +16,10 @@ const retryAfter = time.Second
 
 // Observer keeps one connection open to look at the server. It is safe for concurrent use; queries take turns.
 type Observer struct {
+	// Process is what the process that observes knows about its own leases, for those to whom Lend lends; nil: nothing.
+	// It is set before Lend.
+	Process func() Process
+
 	cfg         config.Database // empty where it was made without
 	cc          *pgx.ConnConfig
 	application string

@@ -9,8 +9,9 @@ import (
 // Reading is the server at one moment, as a Sampler saw it.
 type Reading struct {
 	Sample   Sample
-	Snapshot Snapshot // empty when Err is set
-	Err      error    // why the server could not be looked at
+	Snapshot Snapshot  // empty when Err is set
+	Earlier  *Snapshot // the one before; nil when the look before failed, or there was none
+	Err      error     // why the server could not be looked at
 
 	next chan struct{} // closed when there is a newer one
 }
@@ -63,7 +64,9 @@ func (s *Sampler) look(ctx context.Context) {
 	case before.Err != nil || before.Sample.At.IsZero():
 		r.Sample = SampleOf(now, nil, s.thresholds)
 	default:
-		r.Sample = SampleOf(now, &before.Snapshot, s.thresholds)
+		earlier := before.Snapshot // a copy: a pointer into before would keep all that came before it
+		r.Earlier = &earlier
+		r.Sample = SampleOf(now, r.Earlier, s.thresholds)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -31,11 +31,11 @@ type Snapshot struct {
 	WALSlots     []WALSlot     `json:"replication_slots"`      // at most 100
 	Replication  []Replication `json:"replication"`            // standbys that stream from this server, at most 100
 
-	Pools      []Pool `json:"pgbouncer_pools,omitempty"`
-	PoolsError string `json:"pgbouncer_error,omitempty"`
-
-	PoolClients *Limit `json:"pgbouncer_clients,omitempty"`
-	Console     string `json:"-"` // the command that opens PgBouncer's console; "": psql with the configured address
+	Pools       []Pool    `json:"pgbouncer_pools,omitempty"`
+	PoolsError  string    `json:"pgbouncer_error,omitempty"`
+	PoolClients *Limit    `json:"pgbouncer_clients,omitempty"`
+	Processes   []Process `json:"-"` // ddtb servers that said how their own leases are; see Process
+	Console     string    `json:"-"` // the command that opens PgBouncer's console; "": psql with the configured address
 }
 
 // Prepared is a transaction of PREPARE TRANSACTION: it keeps its locks without a session, until its transaction

@@ -114,6 +114,13 @@ func (o *Observer) handler() http.Handler {
 		s, err := o.Snapshot(r.Context())
 		reply(w, s, err)
 	})
+	mux.HandleFunc("GET /process", func(w http.ResponseWriter, _ *http.Request) {
+		if o.Process == nil {
+			http.Error(w, "this process has no leases", http.StatusNotFound)
+			return
+		}
+		reply(w, o.Process(), nil)
+	})
 	mux.HandleFunc("POST /signal", func(w http.ResponseWriter, r *http.Request) {
 		var order Order
 		if err := json.NewDecoder(io.LimitReader(r.Body, orderLimit)).Decode(&order); err != nil {
@@ -171,6 +178,31 @@ func (r *Remote) Snapshot(ctx context.Context) (s Snapshot, err error) {
 	err = r.ask(ctx, http.MethodGet, "snapshot", nil, &s)
 	s.Through = r.path
 	return s, err
+}
+
+// Process asks the running server how its own leases are.
+func (r *Remote) Process(ctx context.Context) (p Process, err error) {
+	err = r.ask(ctx, http.MethodGet, "process", nil, &p)
+	return p, err
+}
+
+// mostProcesses bounds how many servers are asked.
+const mostProcesses = 20
+
+// AskProcesses asks the running servers of this user on this machine whose database is cfg's how their own leases are.
+// Those that don't answer in time, or are older than this question, are left out.
+func AskProcesses(ctx context.Context, dir string, cfg config.Database) (all []Process) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	found, _ := filepath.Glob(socketPrefix(dir, cfg) + "*.sock") // fails for a malformed pattern alone
+	for _, path := range found[:min(len(found), mostProcesses)] {
+		r := newRemote(path)
+		if p, err := r.Process(ctx); err == nil {
+			all = append(all, p)
+		}
+		r.Close()
+	}
+	return all
 }
 
 // Signal is part of Hand.

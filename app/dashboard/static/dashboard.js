@@ -136,11 +136,33 @@ function fill(table, rows) {
       const cell = row.cells[j] || row.insertCell();
       cell.className = cells.length > 1 ? heads[j].className : "";
       cell.colSpan = cells.length === 1 ? heads.length : 1;
-      say(cell, text);
+      if (table.dataset.link && j === 0 && cells.length > 1) link(cell, table.dataset.link, text);
+      else say(cell, text);
     });
     while (row.cells.length > cells.length) row.deleteCell(-1);
   });
   while (body.rows.length > rows.length) body.deleteRow(-1);
+}
+
+// link says text as a link to what is behind it.
+function link(cell, to, text) {
+  if (cell.textContent === text && cell.firstElementChild) return;
+  const a = document.createElement("a");
+  a.href = to + encodeURIComponent(text);
+  a.textContent = text;
+  cell.replaceChildren(a);
+}
+
+let reasons = ""; // as they were shown last
+
+// explain shows the findings. Only if there are others than before: what somebody opened or selected stays.
+function explain(html) {
+  if (html === reasons) return;
+  const box = document.getElementById("findings"), was = [...box.querySelectorAll("details")].map(d => d.open);
+  box.innerHTML = html; // the server escapes it
+  box.querySelectorAll("details").forEach((d, i) => { if (i in was) d.open = was[i]; });
+  offerCopies(box);
+  reasons = html;
 }
 
 function tablesUnderCharts() {
@@ -151,6 +173,7 @@ function tablesUnderCharts() {
 }
 
 function show(picture) {
+  explain(picture.findings);
   for (const element of document.querySelectorAll("[data-text]")) say(element, picture.texts[element.dataset.text] ?? "–");
   for (const table of document.querySelectorAll("[data-table]")) {
     const rows = picture.tables[table.dataset.table];

@@ -10,9 +10,12 @@ import (
 // Health writes the verdict, the reasons and what to do. The first line is for a monitoring system.
 func (p Paper) Health(h activity.Health) {
 	verdict := p.paint(styleOf(h.Level), strings.ToUpper(h.Level.String()))
-	if h.Slots.Max > 0 {
+	switch {
+	case len(h.Findings) > 0 && h.Findings[0].AboutProcess(): // the slots are not what is wrong
+		p.wrapped(verdict+"  ", Clean(h.Findings[0].What))
+	case h.Slots.Max > 0:
 		p.wrapped(verdict+"  ", h.Slots.String())
-	} else {
+	default:
 		p.line("%s  the slots could not be counted", verdict)
 	}
 	for _, f := range h.Findings {
@@ -28,6 +31,14 @@ func (p Paper) finding(f activity.Finding) {
 }
 
 func (p Paper) unjudged(h activity.Health) {
+	switch {
+	case h.Processes == 1:
+		p.line("")
+		p.wrapped("", "The running ddtb server on this machine was asked about its own leases, and is judged too.")
+	case h.Processes > 1:
+		p.line("")
+		p.wrapped("", fmt.Sprintf("%d running ddtb servers on this machine were asked about their own leases, and are judged too.", h.Processes))
+	}
 	if h.Unseen > 0 {
 		p.line("")
 		p.wrapped("", fmt.Sprintf("%d sessions of other roles could not be judged: this role may not see their state "+

@@ -1,0 +1,63 @@
+package dashboard
+
+import (
+	_ "embed" // the findings
+	"html/template"
+	"strings"
+
+	"ddtb/db/activity"
+)
+
+//go:embed findings.html
+var findingsText string
+
+var findingsTemplate = template.Must(template.New("findings").Parse(findingsText))
+
+// classes are those of a note or a tag.
+var classes = map[activity.Level]string{
+	activity.OK: "good", activity.Warning: "warn", activity.Critical: "bad", activity.Unknown: "warn",
+}
+
+// findingView is one reason, with what to do.
+type findingView struct {
+	Level, Class, Where string
+	What                string // "": the script fills it in
+	Steps               []activity.Step
+	Lab, Page           string // the command that plays it, and the lab's page
+}
+
+// findingsHTML are the findings in HTML, made here for the page and for its script alike. Their sentences have numbers
+// that change all the time, so for the script they come apart, with the texts: what somebody reads or copies stays where
+// it is.
+func findingsHTML(d activity.Diagnosis, whole bool) template.HTML {
+	views := make([]findingView, len(d.Health.Findings))
+	for i, f := range d.Health.Findings {
+		v := findingView{Level: f.Level.String(), Class: classes[f.Level], Where: "PostgreSQL", Steps: f.Steps(), Lab: f.Lab()}
+		if whole {
+			v.What = sentence(f)
+		}
+		if f.AboutProcess() {
+			v.Where = "this application"
+		}
+		if i == 0 && len(d.Steps) > 0 {
+			v.Steps, v.Lab = d.Steps, d.Lab
+		}
+		if len(v.Steps) == 0 && f.Do != "" {
+			v.Steps = []activity.Step{{Do: f.Do}}
+		}
+		if name, is := strings.CutPrefix(v.Lab, "ddtb lab run "); is {
+			v.Page = "/lab/" + name + "/"
+		}
+		views[i] = v
+	}
+	var b strings.Builder
+	if err := findingsTemplate.Execute(&b, struct {
+		activity.Diagnosis
+		Views []findingView
+	}{d, views}); err != nil {
+		panic(err) // texts alone are given to a template that is embedded
+	}
+	return template.HTML(b.String()) //nolint:gosec // escaped by the template that made it
+}
+
+func sentence(f activity.Finding) string { return upper(f.What) + "." }

@@ -1,0 +1,250 @@
+package dashboard
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"ddtb/app/auth"
+	"ddtb/app/fault"
+	"ddtb/db/activity"
+)
+
+const (
+	sessionPath  = "/admin/connections/session/"
+	mostSessions = 50 // of the list
+	mostQuery    = 120
+	endedFor     = 5 * time.Minute // the dashboard says for so long that a session was ended
+	lookTimeout  = 3 * time.Second
+)
+
+// sessionRows lists the sessions that clients have, those that most want a look first: without the one that looks.
+func sessionRows(now activity.Snapshot) (rows [][]string) {
+	sessions := slices.Clone(now.Sessions)
+	sessions = slices.DeleteFunc(sessions, func(x activity.Session) bool { return !endable(now, x) })
+	slices.SortStableFunc(sessions, func(a, b activity.Session) int {
+		return cmp.Or(cmp.Compare(urgency(b), urgency(a)), cmp.Compare(b.InState, a.InState))
+	})
+	for _, x := range sessions {
+		rows = append(rows, []string{
+			strconv.Itoa(int(x.PID)), cmp.Or(x.Application, "(no name)"), x.User + "@" + x.Database, x.ClientAddress(),
+			sessionState(x), age(x.InState.Duration()), shortened(x.Query, mostQuery),
+		})
+	}
+	return rows
+}
+
+// endable reports whether the list has the session: a client's, and no monitor of this application.
+func endable(now activity.Snapshot, x activity.Session) bool {
+	return x.Client() && !x.Self && !now.IsMonitor(x)
+}
+
+func urgency(x activity.Session) int {
+	switch {
+	case x.Waits, len(x.BlockedBy) > 0:
+		return 3
+	case x.InTransactionIdle():
+		return 2
+	case x.State == activity.Active:
+		return 1
+	}
+	return 0
+}
+
+func sessionState(x activity.Session) string {
+	switch {
+	case x.Hidden:
+		return "(not visible)"
+	case len(x.BlockedBy) > 0:
+		return fmt.Sprintf("%s, waits for %d", x.State, x.BlockedBy[0])
+	case x.Waits:
+		return x.State + ", waits for a lock"
+	}
+	return x.State
+}
+
+func shortened(text string, most int) string {
+	text = strings.Join(strings.Fields(text), " ")
+	if r := []rune(text); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return text
+}
+
+// sessionData is the question before a session is ended.
+type sessionData struct {
+	User    *auth.User
+	Session *activity.Session // nil: it is gone
+	PID     int
+	Started string
+	State   string
+	For     string
+	Age     string
+}
+
+// askAboutSession shows one session, with what may be done about it.
+func (b *Board) askAboutSession(c echo.Context) error {
+	user, err := b.whoLooks(c.Request().Context())
+	switch {
+	case err != nil:
+		return err
+	case user == nil || !user.Staff:
+		return toLogin(c, nil)
+	case !user.Superuser:
+		return errNotSuperuser
+	}
+	pid, err := pidOf(c.QueryParam("pid"))
+	if err != nil {
+		return err
+	}
+	x, err := b.session(c.Request().Context(), pid)
+	if err != nil {
+		return err
+	}
+	c.Response().Header().Set(echo.HeaderCacheControl, "no-store")
+	data := sessionData{User: user, Session: x, PID: pid}
+	if x != nil {
+		data.Started, data.State = x.Started.Format(time.RFC3339Nano), sessionState(*x)
+		data.For, data.Age = age(x.InState.Duration()), age(x.Age.Duration())
+	}
+	return pages.Render(c, http.StatusOK, "session.html", data)
+}
+
+var errNotSuperuser = fault.New(fault.Forbidden, "Only a superuser may end a session. Ask one.")
+
+func pidOf(text string) (int, error) {
+	pid, err := strconv.ParseInt(text, 10, 32)
+	if err != nil || pid <= 0 {
+		return 0, fault.New(fault.Invalid, "A session is named by its pid: choose one from the list.")
+	}
+	return int(pid), nil
+}
+
+// session looks for it over the monitoring connection; nil: it is gone, or not one of the list.
+func (b *Board) session(ctx context.Context, pid int) (*activity.Session, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	now, err := b.Server.Snapshot(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look for session %d: %w", pid, unanswered(err))
+	}
+	i := slices.IndexFunc(now.Sessions, func(x activity.Session) bool { return int(x.PID) == pid && endable(now, x) })
+	if i < 0 {
+		return nil, nil //nolint:nilnil // it is gone, which is no failure
+	}
+	return &now.Sessions[i], nil
+}
+
+// ending is a session that was ended here, or its query.
+type ending struct {
+	At         time.Time
+	By, What   string
+	Outcome    activity.Outcome
+	Unrecorded string
+}
+
+// Clock is when.
+func (e ending) Clock() string { return clock(e.At) }
+
+// lastEnding is the one that the page still tells of, or nil.
+func (b *Board) lastEnding() *ending {
+	if e := b.ended.Load(); e != nil && time.Since(e.At) < endedFor {
+		return e
+	}
+	return nil
+}
+
+// endSession cancels the query of a session, or terminates it, over the monitoring connection.
+func (b *Board) endSession(c echo.Context) error {
+	if _, err := c.FormParams(); err != nil {
+		return fault.Wrap(fault.Invalid, err, "The form could not be read.")
+	}
+	ctx := c.Request().Context()
+	user, err := b.whoSwitches(ctx)
+	switch {
+	case err != nil:
+		return fmt.Errorf("ask who ends a session: %w", unanswered(err))
+	case user == nil || !user.Staff:
+		return toLogin(c, nil)
+	case !user.Superuser:
+		return errNotSuperuser
+	}
+	order, verb, err := orderOf(c)
+	if err != nil {
+		return err
+	}
+	x, err := b.session(ctx, int(order.PID))
+	if err != nil {
+		return err
+	}
+	if err := b.carryOut(ctx, user, order, verb, x); err != nil {
+		return err
+	}
+	return c.Redirect(http.StatusSeeOther, Path+"#ended")
+}
+
+// orderOf reads the form. What was shown must still be so: a pid may be another session's by now.
+func orderOf(c echo.Context) (order activity.Order, verb string, err error) {
+	pid, err := pidOf(c.FormValue("pid"))
+	if err != nil {
+		return order, "", err
+	}
+	order.PID = int32(pid)
+	order.Started, err = time.Parse(time.RFC3339Nano, c.FormValue("started"))
+	if err != nil {
+		return order, "", fault.Wrap(fault.Invalid, err, "The form is not whole. Choose the session from the list again.")
+	}
+	switch c.FormValue("do") {
+	case "cancel":
+		order.Cancel, order.States = true, []string{activity.Active}
+		return order, "cancelled the query of", nil
+	case "terminate":
+		return order, "terminated", nil
+	}
+	return order, "", fault.New(fault.Invalid, "Choose to cancel the query, or to terminate the session.")
+}
+
+// carryOut gives the order, and writes what became of it into the history and the log.
+func (b *Board) carryOut(ctx context.Context, user *auth.User, order activity.Order, verb string, x *activity.Session) error {
+	ctx = context.WithoutCancel(ctx) // what was begun is recorded
+	e := ending{At: time.Now(), By: user.Username, What: fmt.Sprintf("%s session %d", verb, order.PID), Outcome: activity.Gone}
+	if x != nil {
+		e.What += fmt.Sprintf(" of %s, user %s, from %s", cmp.Or(x.Application, "(no name)"), x.User, cmp.Or(x.ClientAddress(), "an unknown address"))
+		outcome, err := b.Server.Signal(ctx, order)
+		if err != nil {
+			return unanswered(err)
+		}
+		e.Outcome = outcome
+	}
+	if done := e.Outcome == activity.Cancelled || e.Outcome == activity.Signalled; done {
+		if err := b.recordIn(ctx, user, fmt.Sprintf("Session %d", order.PID), upper(e.What)+"."); err != nil {
+			e.Unrecorded = inShort(err)
+			b.Log.WarnContext(ctx, "the end of a session could not be written into the history", "by", user.Username, "error", err)
+		}
+	}
+	b.ended.Store(&e)
+	b.Log.InfoContext(ctx, "a session was to be ended by hand", "by", user.Username, "what", e.What, "outcome", e.Outcome)
+	return nil
+}
+
+// Sentence is what became of it.
+func (e ending) Sentence() string {
+	switch e.Outcome {
+	case activity.Cancelled, activity.Signalled:
+		return e.By + " " + e.What
+	case activity.Gone:
+		return "Nothing was done: the session had ended by itself"
+	case activity.Changed:
+		return "Nothing was done: the session is no longer as it was shown, or belongs to a superuser, whom this page leaves alone"
+	case activity.Refused:
+		return "Nothing was done: the application’s role may not end that session; a role with pg_signal_backend may"
+	}
+	return "Nothing was done: " + string(e.Outcome)
+}

@@ -1,0 +1,105 @@
+package lab
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"ddtb/app/web"
+)
+
+// result is the answer of a test endpoint as a page. Programs get the JSON.
+type result struct {
+	Title, Lead, Shows string
+	Waits              []wait
+	Most               float64  // seconds, of Waits
+	Lines              []string // what happened, one by one
+	More               int      // that are left out
+	Next               []web.Link
+	JSON               string
+}
+
+// wait is how long one holder waited.
+type wait struct {
+	Name    string
+	Seconds float64
+	Failed  bool
+}
+
+// mostLines bounds what a page lists.
+const mostLines = 50
+
+// dashboardPath is where the strategy's leases are shown live. It is the address of another package, for a link alone.
+const dashboardPath = "/admin/connections/"
+
+// answer writes the JSON, or the page for a browser.
+func answer(c echo.Context, v any, page func() result) error {
+	if !web.WantsHTML(c) {
+		return c.JSONPretty(http.StatusOK, v, "  ")
+	}
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write the answer of a test: %w", err)
+	}
+	r := page()
+	if n := len(r.Lines); n > mostLines {
+		r.Lines, r.More = r.Lines[:mostLines], n-mostLines
+	}
+	r.Waits = r.Waits[:min(len(r.Waits), mostLines)]
+	r.JSON = string(text)
+	return pages.Render(c, http.StatusOK, "result.html", r)
+}
+
+func (s *Stress) page(threads []thread) result {
+	r := result{
+		Title: "Pool stress",
+		Lead: fmt.Sprintf("%d holders asked for a connection at once, and each held it for %s: %d got one, %d did not.",
+			s.Threads, s.Hold, s.Successes, s.Failures),
+		Shows: fmt.Sprintf("The strategy was %s. At most %d connections were open on the server. Half of the holders waited for %.0f ms or less, the last one for %.0f ms.",
+			s.Strategy, s.PeakConnections, s.WaitsMS.P50, s.WaitsMS.Max),
+		Lines: append(append([]string{}, s.Errors...), s.Results...), Most: max(s.WaitsMS.Max/1000, 0.001),
+		Next: []web.Link{{Path: "/lab/slow-query-pile-up/", Text: "See in the lab how a pool fills up, and what helps"}, toDashboard},
+	}
+	for i, t := range threads {
+		r.Waits = append(r.Waits, wait{fmt.Sprintf("Thread %d", i), round(t.waited.Seconds(), 2), t.err != nil})
+	}
+	return r
+}
+
+var toDashboard = web.Link{Path: dashboardPath, Text: "Watch the leases on the dashboard (for staff)"}
+
+func (l *Leak) page() result {
+	r := result{
+		Title: "Connection leak",
+		Lead: fmt.Sprintf("%d of %d leases were taken and forgotten. They come back by themselves after %s.",
+			len(l.Attempts), l.Count, l.Reclaim),
+		Shows: "Code that does not release a lease on every way out does this. While the pool is empty, pages that need a connection fail.",
+		Lines: append(append([]string{}, l.Errors...), l.Attempts...),
+		Next:  []web.Link{{Path: "/lab/rows-not-closed/", Text: "See a leak in the lab, and its fix"}, toDashboard},
+	}
+	for _, h := range l.Leaked {
+		age := time.Duration(h.AgeSeconds * float64(time.Second)).Round(10 * time.Millisecond)
+		r.Lines = append(r.Lines, fmt.Sprintf("Held for %v by %s, on backend %d", age, h.Where, h.BackendPID))
+	}
+	return r
+}
+
+func (s *Sentry) page() result {
+	r := result{
+		Title: "Sentry and the database",
+		Lead:  fmt.Sprintf("The captures took %d connections.", s.ConnectionsTaken),
+		Shows: s.Explanation,
+		Next:  []web.Link{{Path: "/lab/hook-queries/", Text: "See in the lab what a hook that queries does"}, toDashboard},
+	}
+	for _, step := range s.Steps {
+		line := fmt.Sprintf("%s: %.0f ms, %d connections taken", step.Step, step.TookMS, step.ConnectionsTaken)
+		if step.Error != "" {
+			line += ": " + step.Error
+		}
+		r.Lines = append(r.Lines, line)
+	}
+	return r
+}

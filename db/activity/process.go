@@ -1,0 +1,388 @@
+package activity
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"ddtb/db"
+)
+
+// Process is what one ddtb server knows about its own leases. PostgreSQL shows none of it: a connection that a leak keeps
+// looks like one at rest. A ProcessMonitor makes it, and Findings judges it.
+type Process struct {
+	At          time.Time // by the process's clock, as all times here
+	PID         int
+	Application string // its application_name
+	Now         db.Stat
+	Past        db.Stat // Now as it was Within ago
+	Within      Age
+
+	Stalled     Age   // how long every lease has been out and none was given; 0 when not so
+	LostMeant   int64 // requests that failed for want of a lease in that time
+	LostLately  int64 // the same within recently
+	Failure     *ConnectFailure
+	Holders     []db.Holder // of leases, the oldest first, at most mostHolders
+	LeakAfter   Age         // 0: leases held for long are not reported
+	KeepsLeases bool        // a request keeps its lease to its end
+}
+
+// ConnectFailure is the last failure to get a connection from the server.
+type ConnectFailure struct {
+	Cause db.Cause
+	Limit string // of SlotsExhausted, see db.ConnError.Limit
+	Ago   Age
+	Over  bool // a lease was given since
+}
+
+// Codes of the findings about a process, the gravest first.
+const (
+	CodeUnconnected = "no-connection"  // the server gives the process no connection
+	CodeStalled     = "pool-stalled"   // every lease is out, and none comes back
+	CodeWaiting     = "pool-full"      // every lease is out, and requests wait for long
+	CodeLost        = "requests-lost"  // requests failed for want of a lease
+	CodeLeak        = "lease-leak"     // a lease is out for too long
+	CodeNested      = "nested-acquire" // requests asked for a lease while they held one
+)
+
+// ProcessCodes are all codes of findings about a process.
+var ProcessCodes = []string{CodeUnconnected, CodeStalled, CodeWaiting, CodeLost, CodeLeak, CodeNested}
+
+const (
+	stalledAfter = 3 * time.Second  // a pool that gives no lease for so long is stalled, if requests want one
+	stalledIdle  = 10 * time.Second // and if none does
+	slowWait     = time.Second      // a wait for a lease of so long is a warning
+	recently     = 15 * time.Second // requests that failed within it are failing now
+	mostHolders  = 20
+)
+
+// Dry reports whether the process can serve nobody who needs a lease: its pool has stalled, and requests failed since.
+// It ends when a lease comes back, and not before, so that a balancer which sends nothing meanwhile does not come back
+// too soon. Under multiplex, reads need no lease, and are served.
+func (p Process) Dry() bool {
+	return p.hasStalled() && p.LostMeant > 0 && p.Now.Shared == 0
+}
+
+// Level is that of the gravest finding.
+func (p Process) Level() Level {
+	level := OK
+	for _, f := range p.Findings() {
+		level = max(level, f.Level)
+	}
+	return level
+}
+
+// Findings judges the process, the gravest first.
+func (p Process) Findings() []Finding {
+	var found []Finding
+	for _, f := range []*Finding{p.unconnected(), p.stalled(), p.waiting(), p.lost(), p.leaks(), p.nested()} {
+		if f != nil {
+			f.culprit, f.Do = p.Application, f.steps[0].String()
+			found = append(found, *f)
+		}
+	}
+	slices.SortStableFunc(found, func(a, b Finding) int { return cmp.Compare(b.Level, a.Level) })
+	return found
+}
+
+// Steps are what to do about the finding, in order, the least harmful first.
+func (f Finding) Steps() []Step { return f.steps }
+
+// Lab is the command that plays the finding's scenario, with its fix; "" when the finding alone does not name one.
+func (f Finding) Lab() string {
+	if f.scenario == "" {
+		return ""
+	}
+	return "ddtb lab run " + f.scenario
+}
+
+// AboutProcess reports whether the finding is about a ddtb server's own leases, and not about PostgreSQL.
+func (f Finding) AboutProcess() bool { return slices.Contains(ProcessCodes, f.Code) }
+
+// With adds the findings about processes to the verdict on their server.
+func (h Health) With(processes ...Process) Health {
+	h.Findings, h.Processes = slices.Clone(h.Findings), h.Processes+len(processes)
+	for _, p := range processes {
+		if len(processes) > 1 {
+			p.Application = fmt.Sprintf("%s (process %d)", p.name(), p.PID)
+		}
+		h.Findings = append(h.Findings, p.Findings()...)
+	}
+	slices.SortStableFunc(h.Findings, func(a, b Finding) int { return cmp.Compare(b.Level, a.Level) })
+	for _, f := range h.Findings {
+		if h.Level != Critical && f.Level > h.Level || f.Level == Critical { // that one is known outweighs what is not
+			h.Level = f.Level
+		}
+	}
+	return h
+}
+
+func (p Process) unconnected() *Finding {
+	if p.Failure == nil {
+		return nil
+	}
+	f := &Finding{Level: Critical, Code: CodeUnconnected, steps: p.stepsForFailure(), scenario: p.scenarioOfFailure()}
+	f.What = fmt.Sprintf("%s gets no new connection: %s, last %s ago", p.name(), p.Failure.words(), Short(p.Failure.Ago.Duration()))
+	if p.Failure.Over {
+		f.Level = Warning
+		f.What = fmt.Sprintf("%s got no new connection %s ago: %s; it has given a lease since",
+			p.name(), Short(p.Failure.Ago.Duration()), p.Failure.words())
+	}
+	if failed := p.failedConnects(); failed > 0 {
+		f.What += fmt.Sprintf("; %s failed %s", count(int(failed), "attempt to connect", "attempts to connect"), p.period())
+	}
+	return f
+}
+
+func (f ConnectFailure) words() string {
+	switch f.Limit {
+	case db.RoleLimit, db.DatabaseLimit:
+		return fmt.Sprintf("%s (the limit of the %s)", f.Cause, f.Limit)
+	}
+	return string(f.Cause)
+}
+
+func (p Process) failedConnects() int64 {
+	failed := func(s db.Stat) int64 { return s.Connects - s.Connected - int64(s.Connecting) }
+	return failed(p.Now) - failed(p.Past)
+}
+
+func (p Process) scenarioOfFailure() string {
+	switch {
+	case p.Failure.Cause == db.CircuitOpen, p.Failure.Cause == db.ServerUnavailable:
+		return "no-recovery"
+	case p.Failure.Cause != db.SlotsExhausted:
+		return ""
+	case p.Now.Strategy == db.Persistent:
+		return "thread-leak"
+	case p.Now.Strategy == db.PerRequest:
+		return "too-much-at-once"
+	}
+	return "replicas-times-pool"
+}
+
+func (p Process) stepsForFailure() []Step {
+	doctor := Step{"see who has the slots, and what to close", command("doctor"), nobody}
+	switch p.Failure.Cause {
+	case db.SlotsExhausted:
+		if p.Failure.Limit != db.ServerLimit {
+			return []Step{{"see which limit is reached, and who uses it up", command("doctor"), nobody}}
+		}
+		if p.Now.Strategy == db.Persistent || p.Now.Strategy == db.PerRequest {
+			return []Step{p.switchTo("pool", "it opens pool.max_size connections at most, and requests queue for them"), doctor}
+		}
+		return []Step{doctor, {"make pool.max_size so small that all processes fit together", command("budget"), nobody}}
+	case db.CircuitOpen, db.ServerUnavailable:
+		return []Step{{
+			"start the database server, or see why it does not answer; the application tries again by itself, and recovers with it",
+			command("doctor"), nobody,
+		}}
+	case db.PoolerFull:
+		return []Step{{"look at PgBouncer's pools: who waits, and for what", command("doctor"), nobody}}
+	}
+	return []Step{{"compare the configuration with what the server allows, then save it: no restart is needed", "ddtb config check", nobody}}
+}
+
+// switchTo is a switch of the strategy, which takes effect at once.
+func (p Process) switchTo(strategy, why string) Step {
+	return Step{
+		fmt.Sprintf(`switch the strategy to %q, on the dashboard under "Switch it" or in the configuration file: %s`, strategy, why),
+		"", "nobody: requests under way finish on the old strategy",
+	}
+}
+
+func (p Process) stalled() *Finding {
+	wanted := p.Now.Waiting > 0 || p.LostMeant > 0
+	if !p.hasStalled() || !wanted && p.Stalled.Duration() < stalledIdle {
+		return nil
+	}
+	f := &Finding{Level: Warning, Code: CodeStalled, steps: p.stepsForHolders(), scenario: p.scenarioOfHolders(), PIDs: p.pids(p.Holders)}
+	f.What = fmt.Sprintf("%s, and none came back for %s: %s", p.full(), Short(p.Stalled.Duration()), p.queued())
+	if p.LostMeant > 0 {
+		f.What += fmt.Sprintf("; %s failed meanwhile", count(int(p.LostMeant), "request", "requests"))
+	}
+	if wanted {
+		f.Level = Critical
+	}
+	f.What += p.who()
+	return f
+}
+
+func (p Process) hasStalled() bool { return p.Stalled.Duration() >= stalledAfter }
+
+func (p Process) waiting() *Finding {
+	if p.hasStalled() || p.Now.OldestWait < slowWait || p.Now.Leases < p.Now.Size {
+		return nil
+	}
+	return &Finding{
+		Level: Warning, Code: CodeWaiting, steps: p.stepsForLoad(), scenario: "slow-query-pile-up",
+		What: fmt.Sprintf("%s, and come back slowly: %s%s", p.full(), p.queued(), p.who()),
+	}
+}
+
+func (p Process) lost() *Finding {
+	timedOut, refused := p.Now.TimedOut-p.Past.TimedOut, p.Now.Refused-p.Past.Refused
+	if timedOut+refused <= 0 {
+		return nil
+	}
+	f := &Finding{
+		Level: Warning, Code: CodeLost, steps: p.stepsForLoad(), scenario: "slow-query-pile-up",
+		What: fmt.Sprintf("%s of %s failed %s because no lease came free: %d waited in vain, %d were refused at once",
+			count(int(timedOut+refused), "request", "requests"), p.name(), p.period(), timedOut, refused),
+	}
+	if p.LostLately > 0 {
+		f.Level = Critical
+	} else {
+		f.What += fmt.Sprintf("; none in the last %s", Short(recently))
+	}
+	if p.hasStalled() {
+		f.steps, f.scenario = p.stepsForHolders(), p.scenarioOfHolders()
+	}
+	return f
+}
+
+func (p Process) leaks() *Finding {
+	var late []db.Holder
+	for _, h := range p.Holders {
+		if p.LeakAfter > 0 && p.At.Sub(h.Since) >= p.LeakAfter.Duration() {
+			late = append(late, h)
+		}
+	}
+	reclaimed := p.Now.Reclaimed - p.Past.Reclaimed
+	if len(late) == 0 && reclaimed <= 0 {
+		return nil
+	}
+	f := &Finding{Level: Warning, Code: CodeLeak, steps: p.stepsForHolders(), scenario: p.scenarioOfHolders(), PIDs: p.pids(late)}
+	var text []string
+	if len(late) > 0 {
+		text = append(text, fmt.Sprintf("%s of %s out for longer than leak_after (%s)%s",
+			count(len(late), "lease", "leases"), p.name(), Short(p.LeakAfter.Duration()), p.whoOf(late)))
+	}
+	if reclaimed > 0 {
+		text = append(text, fmt.Sprintf("%s of %s had to be taken back %s",
+			count(int(reclaimed), "lease", "leases"), p.name(), p.period()))
+	}
+	f.What = strings.Join(text, "; ")
+	return f
+}
+
+func (p Process) nested() *Finding {
+	n := p.Now.Nested - p.Past.Nested
+	if n <= 0 {
+		return nil
+	}
+	return &Finding{
+		Level: Warning, Code: CodeNested, scenario: "nested-acquire",
+		What: fmt.Sprintf("%s of %s asked for a lease %s while they held one: a small pool deadlocks on that",
+			count(int(n), "request", "requests"), p.name(), p.period()),
+		steps: []Step{{"give the lease back first, or query through the Querier that InTx gives; the log names both lines of code", "", nobody}},
+	}
+}
+
+// stepsForHolders are for leases that do not come back.
+func (p Process) stepsForHolders() []Step {
+	steps := []Step{{
+		"release the lease on every way out, and before slow work" + p.at() + "; close rows that are not read to their end", "", nobody,
+	}}
+	if p.hasStalled() {
+		steps = append(steps, Step{
+			`to serve requests meanwhile, save another strategy or pool.max_size, on the dashboard under "Switch it" or in the ` +
+				"configuration file: that brings a new pool at once",
+			"", "nobody; the leases that are out keep their slots until they come back",
+		})
+	}
+	return append(steps, Step{
+		`until the code is fixed, set reclaim_after = "30s" under [databases.default.pool]: a lease that is out for longer is taken back`,
+		"", "whoever still works on such a lease: its next query fails",
+	})
+}
+
+// stepsForLoad are for leases that come back, but too slowly.
+func (p Process) stepsForLoad() []Step {
+	var steps []Step
+	if p.KeepsLeases && p.Now.Strategy == db.Pool {
+		steps = append(steps, Step{
+			`set hold = "query" under [databases.default.pool]: a request then gives its lease back between two queries`, "", nobody,
+		})
+	}
+	steps = append(steps, Step{
+		"make the work on a lease shorter" + p.at() + ": the slowest queries first", command("status"), nobody,
+	})
+	if p.Now.Strategy == db.Pool {
+		steps = append(steps,
+			p.switchTo(db.Multiplex, "reads then share two connections, and need no lease"),
+			Step{"or let the pool have more leases (pool.max_size), if the server has room for them", command("budget"), "nobody, while all pools together fit"})
+	}
+	return steps
+}
+
+func (p Process) scenarioOfHolders() string {
+	if p.Now.Nested > p.Past.Nested {
+		return "nested-acquire"
+	}
+	return "rows-not-closed"
+}
+
+func (p Process) name() string { return cmp.Or(p.Application, "this application") }
+
+func (p Process) full() string {
+	if p.Now.Size == 1 {
+		return "the one lease of " + p.name() + " is out"
+	}
+	return fmt.Sprintf("all %d leases of %s are out", p.Now.Size, p.name())
+}
+
+func (p Process) queued() string {
+	if p.Now.Waiting == 0 {
+		return "the next request waits in vain"
+	}
+	return fmt.Sprintf("%s, the first for %s", count(p.Now.Waiting, "request waits", "requests wait"), Short(p.Now.OldestWait))
+}
+
+// period is the time that the counters are compared over.
+func (p Process) period() string { return "in the last " + Short(p.Within.Duration()) }
+
+// at names the line that holds most.
+func (p Process) at() string {
+	if line, _ := p.worst(p.Holders); line != "" {
+		return ", in " + line
+	}
+	return ""
+}
+
+// who names the holders, in a clause.
+func (p Process) who() string { return p.whoOf(p.Holders) }
+
+func (p Process) whoOf(holders []db.Holder) string {
+	line, n := p.worst(holders)
+	if line == "" {
+		return ""
+	}
+	oldest := holders[slices.IndexFunc(holders, func(h db.Holder) bool { return h.Where == line })]
+	return fmt.Sprintf("; %s asked for by %s, the oldest %s ago", count(n, "was", "were"), line, Short(p.At.Sub(oldest.Since)))
+}
+
+// worst is the line of code with the most leases, and how many. Of those with as many, it is the one with the oldest.
+func (p Process) worst(holders []db.Holder) (line string, most int) {
+	n := map[string]int{}
+	for _, h := range holders {
+		n[h.Where]++
+	}
+	for _, h := range holders {
+		if n[h.Where] > most {
+			line, most = h.Where, n[h.Where]
+		}
+	}
+	return line, most
+}
+
+func (p Process) pids(holders []db.Holder) (pids []int32) {
+	for _, h := range holders {
+		if h.PID != 0 {
+			pids = append(pids, int32(h.PID))
+		}
+	}
+	return pids
+}

@@ -1,0 +1,247 @@
+package activity
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"ddtb/config"
+	"ddtb/db"
+)
+
+func TestTheVerdictOnAProcessFollowsFromItsFigures(t *testing.T) {
+	at := time.Now()
+	holders := func(n int, age time.Duration) (hs []db.Holder) {
+		for range n {
+			hs = append(hs, db.Holder{Since: at.Add(-age), Where: "leak.go:71 lab.(*Lab).leak", PID: 4711})
+		}
+		return hs
+	}
+	for name, c := range map[string]struct {
+		Process
+		want  []string // level and code of each finding
+		says  string   // of the first
+		first string   // its first step
+		lab   string
+	}{
+		"a pool in use is well": {Process: Process{Now: db.Stat{Size: 5, Leases: 3, Acquired: 900}}},
+		"a full pool is well while its leases come back soon": {
+			Process: Process{Now: db.Stat{Size: 5, Leases: 5, Waiting: 3, OldestWait: 20 * time.Millisecond, Waited: 700}},
+		},
+		"all leases are out for a moment": {Process: Process{Now: db.Stat{Size: 5, Leases: 5}, Stalled: seconds(4)}},
+		"no lease comes back, and nobody asks": {
+			Process: Process{Now: db.Stat{Size: 5, Leases: 5}, Stalled: seconds(12), Holders: holders(5, 12*time.Second)},
+			want:    []string{"warning pool-stalled"}, says: "the next request waits in vain; 5 were asked for by leak.go:71",
+			first: "in leak.go:71 lab.(*Lab).leak", lab: "ddtb lab run rows-not-closed",
+		},
+		"no lease comes back, and requests fail": {
+			Process: Process{
+				Now: db.Stat{Size: 5, Leases: 5, Waiting: 8, OldestWait: 7 * time.Second, TimedOut: 58}, Within: seconds(60),
+				Stalled: seconds(28), LostMeant: 58, LostLately: 8, Holders: holders(5, 28*time.Second),
+			},
+			want:  []string{"critical pool-stalled", "critical requests-lost"},
+			says:  "all 5 leases of shop are out, and none came back for 28s: 8 requests wait, the first for 7s; 58 requests failed meanwhile",
+			first: "release the lease on every way out", lab: "ddtb lab run rows-not-closed",
+		},
+		"leases come back too slowly": {
+			Process: Process{
+				Now: db.Stat{Strategy: db.Pool, Size: 1, Leases: 1, Waiting: 3, OldestWait: 2 * time.Second}, KeepsLeases: true,
+			},
+			want: []string{"warning pool-full"}, says: "the one lease of shop is out, and come", first: `hold = "query"`,
+			lab: "ddtb lab run slow-query-pile-up",
+		},
+		"requests failed a while ago": {
+			Process: Process{Now: db.Stat{Size: 5, TimedOut: 3, Refused: 1}, Within: seconds(60)},
+			want:    []string{"warning requests-lost"}, says: "3 waited in vain, 1 were refused at once; none in the last 15s",
+		},
+		"a lease is out for too long": {
+			Process: Process{Now: db.Stat{Size: 5, Leases: 1}, LeakAfter: seconds(60), Holders: holders(1, 2*time.Minute)},
+			want:    []string{"warning lease-leak"}, says: "1 lease of shop out for longer than leak_after (1m)",
+		},
+		"nobody looks for leaks": {Process: Process{Now: db.Stat{Size: 5, Leases: 1}, Holders: holders(1, 2*time.Minute)}},
+		"leases are taken back": {
+			Process: Process{Now: db.Stat{Size: 5, Reclaimed: 2}, Within: seconds(60)},
+			want:    []string{"warning lease-leak"}, says: "2 leases of shop had to be taken back in the last 1m",
+		},
+		"a request asks for a second lease": {
+			Process: Process{Now: db.Stat{Size: 5, Nested: 1}, Within: seconds(60)},
+			want:    []string{"warning nested-acquire"}, lab: "ddtb lab run nested-acquire",
+		},
+		"the slots are used up by a connection for each worker": {
+			Process: Process{
+				Now: db.Stat{Strategy: db.Persistent, Connects: 9, Connected: 2, Connecting: 1}, Past: db.Stat{Connects: 2, Connected: 2},
+				Failure: &ConnectFailure{Cause: db.SlotsExhausted, Limit: db.ServerLimit}, Within: seconds(60),
+			},
+			want:  []string{"critical no-connection"},
+			says:  "shop gets no new connection: slots exhausted, last 0s ago; 6 attempts to connect failed in the last 1m",
+			first: `switch the strategy to "pool"`, lab: "ddtb lab run thread-leak",
+		},
+		"the slots are used up beside a pool": {
+			Process: Process{Now: db.Stat{Strategy: db.Pool}, Failure: &ConnectFailure{Cause: db.SlotsExhausted, Limit: db.ServerLimit}},
+			want:    []string{"critical no-connection"}, first: "doctor", lab: "ddtb lab run replicas-times-pool",
+		},
+		"a limit of the role is reached": {
+			Process: Process{Now: db.Stat{Strategy: db.Persistent}, Failure: &ConnectFailure{Cause: db.SlotsExhausted, Limit: db.RoleLimit}},
+			want:    []string{"critical no-connection"}, says: "slots exhausted (the limit of the role)", first: "which limit", lab: "ddtb lab run thread-leak",
+		},
+		"the server is down": {
+			Process: Process{Failure: &ConnectFailure{Cause: db.CircuitOpen, Ago: seconds(2)}},
+			want:    []string{"critical no-connection"}, says: "circuit open, last 2s ago", first: "start the database server",
+			lab: "ddtb lab run no-recovery",
+		},
+		"the server was down": {
+			Process: Process{Failure: &ConnectFailure{Cause: db.ServerUnavailable, Ago: seconds(20), Over: true}},
+			want:    []string{"warning no-connection"}, says: "it has given a lease since",
+		},
+		"the login is refused": {
+			Process: Process{Failure: &ConnectFailure{Cause: db.LoginRejected}},
+			want:    []string{"critical no-connection"}, first: "ddtb config check",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.At, c.Application = at, "shop"
+			found := c.Findings()
+			var got []string
+			for _, f := range found {
+				got = append(got, f.Level.String()+" "+f.Code)
+				if !slices.Contains(ProcessCodes, f.Code) || f.Do != f.Steps()[0].String() {
+					t.Errorf("%s advises %q", f.Code, f.Do)
+				}
+			}
+			if !slices.Equal(got, c.want) {
+				t.Fatalf("%q, want %q", got, c.want)
+			}
+			if len(found) > 0 && !(strings.Contains(found[0].What, c.says) && strings.Contains(found[0].Do, c.first) && strings.HasPrefix(found[0].Lab(), c.lab)) {
+				t.Errorf("%s\n→ %s\n%s", found[0].What, found[0].Do, found[0].Lab())
+			}
+		})
+	}
+}
+
+func TestEveryScenarioOfAProcessIsPlayedByTheLab(t *testing.T) {
+	for _, name := range []string{"no-recovery", "thread-leak", "too-much-at-once", "replicas-times-pool", "rows-not-closed", "nested-acquire", "slow-query-pile-up"} {
+		if scenarioOf(name) == nil {
+			t.Errorf("there is no scenario %s", name)
+		}
+	}
+}
+
+func TestAProcessThatServesNobodyIsWorseThanItsServer(t *testing.T) {
+	dry := Process{Application: "shop", PID: 7, Now: db.Stat{Size: 1, Leases: 1, Waiting: 1}, Stalled: seconds(5), LostMeant: 1}
+	if h := (Health{}).With(dry); h.Level != Critical || h.Processes != 1 || !h.Findings[0].AboutProcess() {
+		t.Errorf("%+v", h)
+	}
+	unknown := Health{Level: Unknown, Findings: []Finding{{Level: Unknown, Code: "unreachable"}}}
+	if h := unknown.With(dry); h.Level != Critical {
+		t.Errorf("unknown and critical are %s", h.Level)
+	}
+	if h := unknown.With(Process{}); h.Level != Unknown {
+		t.Errorf("unknown and ok are %s", h.Level)
+	}
+	if h := (Health{}).With(dry, Process{}); !strings.Contains(h.Findings[0].What, "shop (process 7)") {
+		t.Errorf("of two processes: %s", h.Findings[0].What)
+	}
+	d := Diagnose(Snapshot{Processes: []Process{dry}}, nil, ThresholdsOf(config.Monitor{}))
+	if d.Culprit != "shop" || d.Scenario != nil || d.Lab != "ddtb lab run rows-not-closed" || len(d.Steps) < 2 {
+		t.Errorf("the diagnosis: %+v", d)
+	}
+}
+
+// TestAPoolThatIsDryStaysDryUntilALeaseComesBack looks at a real pool, from its first full moment to the next lease, and
+// asks for the verdict through the socket too, as `ddtb db-connections` does.
+func TestAPoolThatIsDryStaysDryUntilALeaseComesBack(t *testing.T) {
+	onEach(t, func(t *testing.T, s *server) {
+		d, m := s.monitored(t)
+		lease, err := d.Acquire(t.Context())
+		must(t, err)
+		defer lease.Release()
+		m.Now() // sees it full
+		if _, err := d.Acquire(t.Context()); db.CauseOf(err) != db.PoolTimeout {
+			t.Fatal(err)
+		}
+		if p := m.Now(); p.Dry() || p.LostMeant != 1 || p.LostLately != 1 || p.Stalled == 0 {
+			t.Errorf("at first: %+v", p)
+		}
+		dir := shortTempDir(t)
+		defer s.lend(t, dir, m)()
+		eventually(t, "it is dry", func() bool { return m.Now().Dry() })
+		asked := AskProcesses(t.Context(), dir, d.Config())
+		if len(asked) != 1 || asked[0].Level() != Critical || !strings.Contains(asked[0].Findings()[0].What, "process_test.go") {
+			t.Errorf("through the socket: %+v", asked)
+		}
+		lease.Release()
+		if p := m.Now(); p.Dry() || p.Stalled != 0 {
+			t.Errorf("after the release: %+v", p)
+		}
+	})
+}
+
+// monitored is a pool of one connection, whose lease is given back by the caller.
+func (s *server) monitored(t *testing.T) (*db.DB, *ProcessMonitor) {
+	t.Helper()
+	cfg := s.config(app, "wall")
+	cfg.Pool = db.DefaultSettings().Pool
+	cfg.Pool.MaxSize, cfg.Pool.MinSize, cfg.Pool.Timeout = 1, 0, 100*time.Millisecond
+	d, err := db.Open(t.Context(), cfg)
+	must(t, err)
+	t.Cleanup(func() { must(t, d.Close(context.Background())) })
+	m := StartProcessMonitor(d)
+	t.Cleanup(m.Stop)
+	return d, m
+}
+
+// lend has m answer through a socket in dir, until stop.
+func (s *server) lend(t *testing.T, dir string, m *ProcessMonitor) (stop func()) {
+	t.Helper()
+	o := s.observer(t, app)
+	o.Process = m.Now
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- o.Lend(ctx, dir, s.config(app, "wall")) }()
+	eventually(t, "it answers", func() bool { return len(AskProcesses(ctx, dir, s.config(app, "wall"))) == 1 })
+	return func() {
+		cancel()
+		must(t, <-ended)
+	}
+}
+
+func TestASwitchOfTheStrategyBeginsAnew(t *testing.T) {
+	onEach(t, func(t *testing.T, s *server) {
+		d, m := s.monitored(t)
+		lease, err := d.Acquire(t.Context())
+		must(t, err)
+		defer lease.Release()
+		if _, err := d.Acquire(t.Context()); err == nil {
+			t.Fatal("a second lease of one")
+		}
+		if m.Now().Level() != Critical {
+			t.Errorf("%+v", m.Now())
+		}
+		cfg := d.Config()
+		cfg.Pool.MaxSize = 2
+		must(t, d.Switch(t.Context(), cfg))
+		if p := m.Now(); p.Level() != OK || p.Stalled != 0 {
+			t.Errorf("after the switch: %+v", p.Findings())
+		}
+	})
+}
+
+func TestAProcessThatFindsNoServerSaysSo(t *testing.T) {
+	onEach(t, func(t *testing.T, s *server) {
+		cfg := s.config(app, "wall")
+		cfg.Password, cfg.Pool = "wrong", db.DefaultSettings().Pool
+		d, err := db.Open(t.Context(), cfg)
+		must(t, err)
+		defer func() { must(t, d.Close(context.Background())) }()
+		m := StartProcessMonitor(d)
+		defer m.Stop()
+		if _, err := d.Acquire(t.Context()); db.CauseOf(err) != db.LoginRejected {
+			t.Fatal(err)
+		}
+		if p := m.Now(); p.Failure == nil || p.Failure.Over || p.Failure.Cause != db.LoginRejected || p.Level() != Critical {
+			t.Errorf("%+v", p)
+		}
+	})
+}

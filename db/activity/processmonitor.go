@@ -1,0 +1,147 @@
+package activity
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"time"
+
+	"ddtb/db"
+)
+
+// How a ProcessMonitor looks back.
+const (
+	pollEvery = time.Second
+	lookBack  = time.Minute
+)
+
+// ProcessMonitor polls the figures of one DB, so that a Process can be compared with a moment ago. It asks the database
+// nothing.
+type ProcessMonitor struct {
+	db *db.DB
+
+	mu       sync.Mutex
+	settings db.Settings
+	polls    []poll    // of the last minute, the oldest first; they have the settings in common
+	stalled  poll      // the first poll at which every lease was out, with none given since; zero when not so
+	failure  *failedAt // within the last minute
+
+	stop    context.CancelFunc
+	stopped sync.WaitGroup
+}
+
+// poll is the figures at one moment.
+type poll struct {
+	at   time.Time
+	stat db.Stat
+}
+
+type failedAt struct {
+	at  time.Time
+	err *db.ConnError
+}
+
+// StartProcessMonitor begins to poll d, until Stop.
+func StartProcessMonitor(d *db.DB) *ProcessMonitor {
+	ctx, stop := context.WithCancel(context.Background())
+	m := &ProcessMonitor{db: d, stop: stop}
+	m.poll(time.Now())
+	m.stopped.Go(func() { m.run(ctx) })
+	return m
+}
+
+// Stop ends the polling and waits for it. It may be called twice.
+func (m *ProcessMonitor) Stop() {
+	m.stop()
+	m.stopped.Wait()
+}
+
+func (m *ProcessMonitor) run(ctx context.Context) {
+	ticker := time.NewTicker(pollEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			m.poll(now)
+		}
+	}
+}
+
+func (m *ProcessMonitor) poll(at time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.pollLocked(at)
+}
+
+// pollLocked records a moment, and forgets those that are too old. The counters of another strategy begin anew.
+func (m *ProcessMonitor) pollLocked(at time.Time) poll {
+	if settings := m.db.Config(); settings != m.settings {
+		m.settings, m.polls, m.stalled = settings, nil, poll{}
+	}
+	now := poll{at, m.db.Stat()}
+	if full := now.stat.Size > 0 && now.stat.Leases >= now.stat.Size; !full {
+		m.stalled = poll{}
+	} else if m.stalled.at.IsZero() || m.stalled.stat.Acquired != now.stat.Acquired {
+		m.stalled = now
+	}
+	if failed, err := m.db.Failing(); err != nil {
+		if ce, ok := errors.AsType[*db.ConnError](err); ok {
+			m.failure = &failedAt{failed, ce}
+		}
+	}
+	if m.failure != nil && at.Sub(m.failure.at) >= lookBack {
+		m.failure = nil
+	}
+	if n := len(m.polls); n == 0 || at.Sub(m.polls[n-1].at) >= pollEvery/2 {
+		m.polls = append(m.polls, now)
+	}
+	for len(m.polls) > 1 && at.Sub(m.polls[1].at) >= lookBack {
+		m.polls = m.polls[1:]
+	}
+	return now
+}
+
+// Now is the process at this moment.
+func (m *ProcessMonitor) Now() Process {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at := time.Now()
+	now := m.pollLocked(at)
+	past := m.polls[0]
+	p := Process{
+		At: at, PID: os.Getpid(), Application: m.settings.ApplicationName,
+		Now: now.stat, Past: past.stat, Within: Age(at.Sub(past.at)),
+		LostLately: lost(now.stat) - lost(m.before(at.Add(-recently)).stat),
+		LeakAfter:  Age(m.settings.Pool.LeakAfter),
+	}
+	if spec, ok := db.Lookup(m.settings.Strategy); ok {
+		p.KeepsLeases = spec.HoldsForRequest(m.settings)
+	}
+	if !m.stalled.at.IsZero() {
+		p.Stalled, p.LostMeant = Age(at.Sub(m.stalled.at)), lost(now.stat)-lost(m.stalled.stat)
+	}
+	p.Holders = m.db.Holders()
+	p.Holders = p.Holders[:min(len(p.Holders), mostHolders)]
+	if f := m.failure; f != nil {
+		_, err := m.db.Failing()
+		p.Failure = &ConnectFailure{Cause: f.err.Cause, Limit: f.err.Limit(), Ago: Age(at.Sub(f.at)), Over: err == nil}
+	}
+	return p
+}
+
+// lost are the requests that failed for want of a lease.
+func lost(s db.Stat) int64 { return s.TimedOut + s.Refused }
+
+// before is the last poll at that time or before, or else the oldest. m.mu is held.
+func (m *ProcessMonitor) before(at time.Time) poll {
+	found := m.polls[0]
+	for _, p := range m.polls {
+		if !p.at.After(at) {
+			found = p
+		}
+	}
+	return found
+}
