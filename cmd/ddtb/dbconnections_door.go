@@ -11,7 +11,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 
-	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/activity"
 )
@@ -59,7 +58,7 @@ func (d *connections) borrow(ctx context.Context, cc *pgx.ConnConfig) *activity.
 		d.log.Debug("no socket of a running server", "error", err)
 		return nil
 	}
-	r, err := activity.Borrow(ctx, dir, config.Database{Host: cc.Host, Port: int(cc.Port), Name: cc.Database})
+	r, err := activity.Borrow(ctx, dir, cc)
 	if err != nil {
 		return nil
 	}
