@@ -220,10 +220,12 @@ func (d *connections) configure() error {
 	if err := d.readDSN(); err != nil {
 		return err
 	}
-	cfg, err := d.loadForServer()
-	if err != nil && d.dsn == "" {
+	if d.dsn == "" {
+		cfg, err := d.loadForServer()
+		d.cfg = cfg
 		return err
 	}
+	cfg, err := d.load(d.options())
 	if err != nil {
 		d.log.Warn("the configuration has mistakes; the defaults are used", "error", err)
 		c := config.Default()

@@ -11,7 +11,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 
-	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/activity"
 )
@@ -59,11 +58,7 @@ func (d *connections) askProcesses(ctx context.Context) []activity.Process {
 	if err != nil || d.reached == nil {
 		return nil
 	}
-	return activity.AskProcesses(ctx, dir, databaseOf(d.reached))
-}
-
-func databaseOf(cc *pgx.ConnConfig) config.Database {
-	return config.Database{Host: cc.Host, Port: int(cc.Port), Name: cc.Database}
+	return activity.AskProcesses(ctx, dir, d.reached)
 }
 
 func (d *connections) borrow(ctx context.Context, cc *pgx.ConnConfig) *activity.Remote {
@@ -72,7 +67,7 @@ func (d *connections) borrow(ctx context.Context, cc *pgx.ConnConfig) *activity.
 		d.log.Debug("no socket of a running server", "error", err)
 		return nil
 	}
-	r, err := activity.Borrow(ctx, dir, databaseOf(cc))
+	r, err := activity.Borrow(ctx, dir, cc)
 	if err != nil {
 		return nil
 	}

@@ -298,7 +298,7 @@ func TestAFullServerIsExplainedAndTheRunningServersConnectionIsBorrowed(t *testi
 	o.must(err)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- observer.Lend(ctx, dir, o.cfg) }()
+	go func() { ended <- observer.Lend(ctx, dir) }()
 	for end := time.Now().Add(20 * time.Second); ; { // the socket is there soon
 		if code, out, _ = o.runs("status"); code == 0 {
 			break

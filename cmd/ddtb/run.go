@@ -19,6 +19,7 @@ import (
 	"ddtb/app/fault"
 	"ddtb/config"
 	"ddtb/db"
+	"ddtb/db/activity"
 	"ddtb/db/localpg"
 	"ddtb/db/migrations"
 )
@@ -84,6 +85,9 @@ func (c *cli) runAll(ctx context.Context, f runFlags) (err error) {
 			return err
 		}
 	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return err
+	}
 	pg, err := localpg.Start(ctx, localpg.Options{Dir: dir, Fresh: f.fresh, Logger: c.log})
 	if err != nil {
 		return err
@@ -92,7 +96,8 @@ func (c *cli) runAll(ctx context.Context, f runFlags) (err error) {
 		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 		defer cancel()
 		if err = errors.Join(err, pg.Stop(patience)); err == nil {
-			c.say("Stopped. The data stays in %s: `ddtb run` goes on with it, `ddtb run --fresh` starts anew.\n", dir)
+			again := c.program() + " run" + f.again(c, dir)
+			c.say("Stopped. The data stays in %s\nTo go on with it: %s\nTo start anew:    %s --fresh\n", dir, again, again)
 		}
 	}()
 	login, err := pg.Database(ctx, demoDatabase, demoRole)
@@ -117,7 +122,7 @@ func (c *cli) runAll(ctx context.Context, f runFlags) (err error) {
 		case <-ctx.Done():
 		}
 	}()
-	c.welcome(cfg, l.Addr(), pg, admin, dir)
+	c.welcome(cfg, l.Addr(), pg, admin, dir, f.again(c, dir))
 	err = c.serve(ctx, l, cfg, reload{o, load})
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
@@ -199,35 +204,63 @@ func (c *cli) ensureAdmin(ctx context.Context, cfg *config.Config, passwordFile 
 	return told, err
 }
 
-func (c *cli) welcome(cfg *config.Config, addr net.Addr, pg *localpg.Server, admin, dir string) {
+// again are the flags with which a command reaches the same files: an advice without them may reset another server.
+func (f runFlags) again(c *cli, dir string) (flags string) {
+	if f.addr != "" {
+		flags += " --addr " + activity.ShellQuote(f.addr)
+	}
+	if f.data != "" {
+		flags += " --data " + activity.ShellQuote(dir)
+	}
+	return flags + c.configFlag()
+}
+
+// configFlag is --config as it was given, for commands to copy.
+func (c *cli) configFlag() string {
+	if c.file == "" {
+		return ""
+	}
+	return " --config " + activity.ShellQuote(c.file)
+}
+
+func (c *cli) welcome(cfg *config.Config, addr net.Addr, pg *localpg.Server, admin, dir, again string) {
 	at, program := "http://"+clickable(addr), c.program()
-	flags := ""
+	flags := c.configFlag()
 	if cfg.Server.Addr != addr.String() || cfg.Origins["server.addr"].Flag != "" {
-		flags = " --addr " + clickable(addr)
+		flags += " --addr " + clickable(addr)
+	}
+	dsn := fmt.Sprintf("postgres://%s@127.0.0.1:%d/%s", demoRole, pg.Port(), demoDatabase)
+	password := `PGPASSWORD="$(cat ` + activity.ShellQuote(filepath.Join(dir, demoRole+".password")) + `)" \` + "\n            "
+	look := program + " db-connections status" + c.configFlag()
+	if usual, err := localpg.DefaultDir(c.environment("XDG_DATA_HOME")); err != nil || usual != dir {
+		look = password + look + " \\\n            --dsn " + dsn // without the DSN, it looks for the usual directory's server
 	}
 	c.say(`
 ddtb is running. Ctrl-C stops it.
 
   Lab     %[1]s/lab/     28 ways to run out of connections
   Polls   %[1]s/polls/
-  Admin   %[1]s/admin/   user %[2]s, %[3]s
+  Admin   %[1]s/admin/
+          user %[2]s, %[3]s
 
 PostgreSQL %[4]s is on 127.0.0.1:%[5]d with max_connections = 100.
   Data    %[6]s
-          since %[7]s; it stays. To start anew: ddtb run --fresh
-  psql    psql "host=127.0.0.1 port=%[5]d dbname=%[8]s user=%[9]s
-          password=$(cat %[6]s/%[9]s.password)"
-  See it  %[10]s db-connections status
+          since %[7]s; it stays. To start anew:
+            %[8]s run --fresh%[9]s
+  DSN     %[10]s
+  psql    %[11]spsql %[10]s
+  See it  %[12]s
 
-The strategy is "%[11]s"; all settings are in %[12]s
+The strategy is "%[13]s"; all settings are in
+  %[14]s
 See it fail, and see it fixed, in another terminal:
-  %[10]s strategy persistent%[13]s
+  %[8]s strategy persistent%[15]s
   ab -n 200 %[1]s/polls/     # more than 90 "Non-2xx responses"
-  %[10]s strategy pool%[13]s
+  %[8]s strategy pool%[15]s
   ab -n 200 %[1]s/polls/     # none
 
-`, at, demoAdmin, admin, pg.Version(), pg.Port(), dir, localpg.Since(dir).Format(time.DateOnly), demoDatabase, demoRole,
-		program, cfg.Databases["default"].Strategy, cfg.File, flags)
+`, at, demoAdmin, admin, pg.Version(), pg.Port(), dir, localpg.Since(dir).Format(time.DateOnly), program, again,
+		dsn, password, look, cfg.Databases["default"].Strategy, cfg.File, flags)
 }
 
 // program is how this program was called, for commands to copy.

@@ -2,7 +2,9 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -52,7 +54,7 @@ func TestRunBringsEverythingOnANewMachine(t *testing.T) {
 		}
 	}
 	told := p.log.String()
-	for _, w := range []string{"Wrote " + m.file, "Data    " + data, "all settings are in " + m.file, p.url + "/lab/", "user admin, password ", `The strategy is "pool"`, "ab -n 200 " + p.url + "/polls/"} {
+	for _, w := range []string{"Wrote " + m.file, "Data    " + data, "all settings are in\n  " + m.file, p.url + "/lab/", "user admin, password ", `The strategy is "pool"`, "ab -n 200 " + p.url + "/polls/"} {
 		if !strings.Contains(told, w) {
 			t.Errorf("the welcome lacks %q:\n%s", w, told)
 		}
@@ -150,4 +152,34 @@ func read(t *testing.T, file string) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+func TestTheCommandsThatRunPrintsReachItsOwnServerAndData(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	data := filepath.Join(m.home, "elsewhere")
+	p := m.serving("run", "--addr", "127.0.0.1:0", "--data", data)
+	welcome := p.log.String()
+	if w := "run --fresh --addr 127.0.0.1:0 --data " + data; !strings.Contains(welcome, w) {
+		t.Errorf("the welcome lacks %q:\n%s", w, welcome)
+	}
+	password := strings.TrimSpace(read(t, filepath.Join(data, "ddtb.password")))
+	m.secrets = []string{password}
+	m.mustKeepSecrets(welcome)
+	dsn := regexp.MustCompile(`--dsn (postgres://\S+)`).FindStringSubmatch(welcome)
+	if dsn == nil {
+		t.Fatalf("no DSN:\n%s", welcome)
+	}
+	look := exec.CommandContext(t.Context(), os.Args[0], asDDTB, "db-connections", "status", "--dsn", dsn[1])
+	look.Env = append(m.environ(), "PGPASSWORD="+password) // pgx reads the process's own
+	seen, err := look.CombinedOutput()
+	at := strings.TrimSuffix(strings.TrimPrefix(dsn[1], "postgres://ddtb@"), "/ddtb")
+	if err != nil || !strings.Contains(string(seen), at+", database ddtb, seen as ddtb") || strings.Contains(string(seen), "WARN") {
+		t.Errorf("%v\n%s", err, seen)
+	}
+	m.mustKeepSecrets(string(seen))
+	if code := p.stop(os.Interrupt); code != exitFine || !strings.Contains(p.log.String(), "The data stays in "+data) ||
+		!strings.Contains(p.log.String(), "--data "+data+" --fresh") {
+		t.Errorf("exit code %d, or it does not say what stays and how to start anew:\n%s", code, p.log)
+	}
 }

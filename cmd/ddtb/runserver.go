@@ -170,8 +170,7 @@ func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r r
 	}
 	lend := func() (stop func()) {
 		ctx, stop := context.WithCancel(ctx)
-		lent := a.DB().Config()
-		background.Go(func() { c.lend(ctx, a, lent) })
+		background.Go(func() { c.lend(ctx, a) })
 		return stop
 	}
 	stopLending := lend()
@@ -211,10 +210,10 @@ func (c *cli) stateDir() string {
 }
 
 // lend lets `ddtb db-connections` of the same user look through this server's connection when no slot is left.
-func (c *cli) lend(ctx context.Context, a *app.App, cfg config.Database) {
+func (c *cli) lend(ctx context.Context, a *app.App) {
 	dir, err := activity.SocketDir(c.environment("XDG_RUNTIME_DIR"))
 	if err == nil {
-		err = a.Server().Lend(ctx, dir, cfg)
+		err = a.Server().Lend(ctx, dir)
 	}
 	if err != nil {
 		c.log.Warn("db-connections can't use this server's connection when no slot is left", "error", err)

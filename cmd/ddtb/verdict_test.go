@@ -56,7 +56,7 @@ func (o *operator) lendsItsWord() (dry func() (release func())) {
 	o.must(err)
 	ctx, stop := context.WithCancel(o.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- observer.Lend(ctx, dir, cfg) }()
+	go func() { ended <- observer.Lend(ctx, dir) }()
 	o.Cleanup(func() {
 		stop()
 		o.must(<-ended)
@@ -64,7 +64,9 @@ func (o *operator) lendsItsWord() (dry func() (release func())) {
 		observer.Close()
 		o.must(d.Close(context.Background()))
 	})
-	dbtest.Eventually(o, "it answers", func() bool { return len(activity.AskProcesses(ctx, dir, cfg)) == 1 })
+	cc, err := db.ConnConfig(cfg, "ddtb")
+	o.must(err)
+	dbtest.Eventually(o, "it answers", func() bool { return len(activity.AskProcesses(ctx, dir, cc)) == 1 })
 	return func() func() {
 		lease, err := d.Acquire(o.Context())
 		o.must(err)

@@ -167,7 +167,9 @@ func TestAPoolThatIsDryStaysDryUntilALeaseComesBack(t *testing.T) {
 		dir := shortTempDir(t)
 		defer s.lend(t, dir, m)()
 		eventually(t, "it is dry", func() bool { return m.Now().Dry() })
-		asked := AskProcesses(t.Context(), dir, d.Config())
+		cc, err := connConfig(d.Config())
+		must(t, err)
+		asked := AskProcesses(t.Context(), dir, cc)
 		if len(asked) != 1 || asked[0].Level() != Critical || !strings.Contains(asked[0].Findings()[0].What, "process_test.go") {
 			t.Errorf("through the socket: %+v", asked)
 		}
@@ -199,8 +201,10 @@ func (s *server) lend(t *testing.T, dir string, m *ProcessMonitor) (stop func())
 	o.Process = m.Now
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- o.Lend(ctx, dir, s.config(app, "wall")) }()
-	eventually(t, "it answers", func() bool { return len(AskProcesses(ctx, dir, s.config(app, "wall"))) == 1 })
+	go func() { ended <- o.Lend(ctx, dir) }()
+	cc, err := connConfig(s.config(app, "wall"))
+	must(t, err)
+	eventually(t, "it answers", func() bool { return len(AskProcesses(ctx, dir, cc)) == 1 })
 	return func() {
 		cancel()
 		must(t, <-ended)

@@ -16,8 +16,7 @@ import (
 	"syscall"
 	"time"
 
-	"ddtb/config"
-	"ddtb/db"
+	"github.com/jackc/pgx/v5"
 )
 
 // A running server keeps a connection for looking. When no slot is left, it lends that connection to the same
@@ -45,22 +44,18 @@ func SocketDir(runtimeDir string) (string, error) {
 }
 
 // socketPrefix is what the sockets for one database are called: each server adds its process id.
-func socketPrefix(dir string, cfg config.Database) string {
-	if cfg.Pooler != "" {
-		cfg = db.Direct(cfg)
-	}
-	host := cfg.Host
-	if host == "localhost" {
-		host = "127.0.0.1"
-	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s|%d|%s", host, cfg.Port, cfg.Name))
+func socketPrefix(dir string, cc *pgx.ConnConfig) string {
+	sum := sha256.Sum256([]byte(addressOf(cc)))
 	return filepath.Join(dir, fmt.Sprintf("monitor-%x-", sum[:6]))
 }
 
 // Lend answers looks and signals on a socket in dir until ctx ends, over the Observer's connection. It removes
 // the sockets that servers left which were killed.
-func (o *Observer) Lend(ctx context.Context, dir string, cfg config.Database) error {
-	prefix := socketPrefix(dir, cfg)
+func (o *Observer) Lend(ctx context.Context, dir string) error {
+	prefix, err := o.socketPrefix(ctx, dir)
+	if err != nil {
+		return err
+	}
 	removeStale(ctx, prefix)
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "unix", fmt.Sprintf("%s%d.sock", prefix, os.Getpid()))
@@ -86,6 +81,17 @@ func (o *Observer) Lend(ctx context.Context, dir string, cfg config.Database) er
 		return fmt.Errorf("lend the monitoring connection: %w", err)
 	}
 	return nil
+}
+
+// socketPrefix waits for its turn: Use may change the server meanwhile.
+func (o *Observer) socketPrefix(ctx context.Context, dir string) (string, error) {
+	select {
+	case <-o.turn:
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	defer func() { o.turn <- struct{}{} }()
+	return socketPrefix(dir, o.cc), nil
 }
 
 // removeStale removes the sockets that nobody answers on.
@@ -151,9 +157,9 @@ type Remote struct {
 // ErrNobodyLends is what Borrow fails with where no server of this user watches the database.
 var ErrNobodyLends = errors.New("no running ddtb server of this user lends its monitoring connection")
 
-// Borrow finds a running server on this machine that watches cfg's database, and can.
-func Borrow(ctx context.Context, dir string, cfg config.Database) (*Remote, error) {
-	found, _ := filepath.Glob(socketPrefix(dir, cfg) + "*.sock") // fails for a malformed pattern alone
+// Borrow finds a running server on this machine that watches the database that cc leads to, and can.
+func Borrow(ctx context.Context, dir string, cc *pgx.ConnConfig) (*Remote, error) {
+	found, _ := filepath.Glob(socketPrefix(dir, cc) + "*.sock") // fails for a malformed pattern alone
 	for _, path := range found {
 		r := newRemote(path)
 		if _, err := r.Snapshot(ctx); err == nil {
@@ -189,12 +195,12 @@ func (r *Remote) Process(ctx context.Context) (p Process, err error) {
 // mostProcesses bounds how many servers are asked.
 const mostProcesses = 20
 
-// AskProcesses asks the running servers of this user on this machine whose database is cfg's how their own leases are.
+// AskProcesses asks the running servers of this user on this machine whose database is cc's how their own leases are.
 // Those that don't answer in time, or are older than this question, are left out.
-func AskProcesses(ctx context.Context, dir string, cfg config.Database) (all []Process) {
+func AskProcesses(ctx context.Context, dir string, cc *pgx.ConnConfig) (all []Process) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	found, _ := filepath.Glob(socketPrefix(dir, cfg) + "*.sock") // fails for a malformed pattern alone
+	found, _ := filepath.Glob(socketPrefix(dir, cc) + "*.sock") // fails for a malformed pattern alone
 	for _, path := range found[:min(len(found), mostProcesses)] {
 		r := newRemote(path)
 		if p, err := r.Process(ctx); err == nil {

@@ -11,21 +11,23 @@ import (
 
 func TestARunningServerLendsItsConnectionWhenNoSlotIsLeft(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
-		cfg, dir := s.config(app, "wall"), shortTempDir(t)
-		if _, err := Borrow(t.Context(), dir, cfg); !errors.Is(err, ErrNobodyLends) {
+		cc, err := connConfig(s.config(app, "wall"))
+		must(t, err)
+		dir := shortTempDir(t)
+		if _, err := Borrow(t.Context(), dir, cc); !errors.Is(err, ErrNobodyLends) {
 			t.Errorf("with no server: %v", err)
 		}
-		stale := socketPrefix(dir, cfg) + "1.sock"
+		stale := socketPrefix(dir, cc) + "1.sock"
 		leaveSocket(t, stale)
 		o := s.observer(t, app)
 		snapshot(t, o)
 		lending, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		go func() { ended <- o.Lend(lending, dir, cfg) }()
+		go func() { ended <- o.Lend(lending, dir) }()
 		var r *Remote
 		eventually(t, "it lends", func() bool {
 			var err error
-			r, err = Borrow(t.Context(), dir, cfg)
+			r, err = Borrow(t.Context(), dir, cc)
 			return err == nil
 		})
 		if _, err := os.Stat(stale); err == nil {
