@@ -130,6 +130,9 @@ func (b *breaker) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStart
 // TraceConnectEnd is part of pgx.ConnectTracer.
 func (b *breaker) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndData) {
 	b.connecting.Add(-1)
+	if data.Err != nil {
+		b.tickets.gaveUp()
+	}
 	switch {
 	case data.Err == nil:
 		b.connected.Add(1)
