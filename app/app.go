@@ -83,7 +83,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 		return nil, err
 	}
 	count := metrics.New(around.version)
-	d, err := db.OpenWith(database, db.Options{Log: log, Tracer: tracer(cfg, traces), OnAcquire: count.Acquires().Ended})
+	d, err := db.OpenWith(database, db.Options{Log: log, Tracer: tracer(cfg, traces), OnAcquire: count.Acquires().Ended, Control: observer.Do})
 	if err != nil {
 		return nil, errors.Join(err, traces.Close(ctx))
 	}

@@ -56,7 +56,7 @@ func poolSpec() Spec {
 		Show: func(s Settings) []Setting {
 			p := s.Pool
 			return []Setting{
-				{Key: "pool.max_size", Title: "Size", Help: "At most so many connections; auto: its share of the budget.", Value: p.MaxSize},
+				{Key: "pool.max_size", Title: "Size", Help: "At most so many connections; auto: its share of the budget.", Value: sizeOf(p), Auto: true},
 				{Key: "pool.min_size", Title: "Least size", Help: "So many are kept open.", Value: p.MinSize},
 				{Key: "pool.timeout", Title: "Timeout", Help: "How long a request waits for a lease, as 10s.", Value: p.Timeout},
 				{Key: "pool.max_waiting", Title: "Most that wait", Help: "The next request is refused at once; 0: no bound.", Value: p.MaxWaiting},
@@ -82,6 +82,14 @@ func poolSpec() Spec {
 		},
 		New: func(s Settings, c *Connector) (Strategy, error) { return newPool(s, c) },
 	}
+}
+
+// sizeOf is MaxSize as a Setting has it.
+func sizeOf(p PoolSettings) any {
+	if p.MaxSize == Auto {
+		return "auto"
+	}
+	return p.MaxSize
 }
 
 // poolBackends is how many backends the pool has at most.

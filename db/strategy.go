@@ -58,15 +58,13 @@ type Setting struct {
 	Key, Title, Help string
 	Value            any
 	Choices          []string // of a string
+	Auto             bool     // "auto" will do as well as a number
 }
 
 // Text is the value as the configuration file has it, without quotes.
 func (s Setting) Text() string {
-	switch s.Value {
-	case Forever:
+	if s.Value == Forever {
 		return "none"
-	case Auto:
-		return "auto"
 	}
 	return fmt.Sprint(s.Value)
 }

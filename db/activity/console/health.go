@@ -136,9 +136,23 @@ func (p Paper) Budget(b activity.Budget) {
 	p.line("")
 	p.wrapped("", "The 1 is the connection by which each replica watches the server. The 2 is a rolling deploy, in which "+
 		"old and new replicas run side by side. Extras are other applications, migrations and an operator.")
+	p.wrapped("", autoText(b))
+	if b.Auto {
+		return
+	}
 	if b.FitsPool > 0 {
 		p.line("The largest pool that fits has %d connections a replica.", b.FitsPool)
 	} else {
 		p.wrapped("", fmt.Sprintf("No pool fits: raise max_connections to %d at least, run fewer replicas, or put PgBouncer in front.", b.ToRaise))
 	}
+}
+
+// autoText says what pools of automatic size have, or would have.
+func autoText(b activity.Budget) string {
+	if b.Auto {
+		return fmt.Sprintf("pool.max_size is \"auto\": all processes share %d connections. With %d processes that all need more, each has %d.",
+			b.AutoBudget, b.Replicas, b.Pool)
+	}
+	return fmt.Sprintf("With pool.max_size = \"auto\" all processes would share %d connections: %d each with %d that all need more, and the same sum while deploying.",
+		b.AutoBudget, max(1, b.AutoBudget/b.Replicas), b.Replicas)
 }
