@@ -142,6 +142,8 @@ func (b *breaker) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndD
 		if b.circuit.IsHalfOpen() {
 			b.circuit.RecordFailure() // else the one trial would count as under way for ever
 		}
+	case errors.Is(data.Err, errLost):
+		b.circuit.RecordSuccess() // the server is there, and has slots
 	default:
 		b.ended(causeOfConnect(data.Err), data.Err)
 	}

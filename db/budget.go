@@ -59,7 +59,7 @@ const (
 
 var (
 	errNoTicket = errors.New("no ticket of the connection budget is free")
-	errLost     = errors.New("the ticket of this connection was lost with the monitoring connection that had reserved it")
+	errLost     = fmt.Errorf("%w: that of this one was lost with the monitoring connection that had reserved it", errNoTicket)
 )
 
 // ErrPooledBudget is why max_size = "auto" does not work through a pooler.
@@ -465,14 +465,16 @@ func BudgetReserve(usable int) int { return max(3, usable/10) }
 // DefaultBudget is the budget where none is set: the usable slots, less those that other sessions have, less the reserve.
 func DefaultBudget(usable, others int) int { return max(1, usable-others-BudgetReserve(usable)) }
 
-// measure returns the budget. It counts, every 5 seconds, the sessions that hold no ticket: other applications', people's,
+// measure returns the budget. Of another role's session it may not see the kind. It counts, every 5 seconds, the sessions that hold no ticket: other applications', people's,
 // and the monitoring connections. One that was there at one look alone, such as a login under way, does not count.
 func (t *tickets) measure(ctx context.Context, c *pgx.Conn, holders int) (int, error) {
 	if time.Since(t.measured) > budgetIdle {
 		var clients int
 		err := c.QueryRow(ctx, `SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
 				- coalesce(current_setting('reserved_connections', true), '0')::int,
-			(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')::int`).Scan(&t.usable, &clients)
+			(SELECT count(*) FROM pg_stat_activity a WHERE backend_type = 'client backend'
+				OR backend_type IS NULL AND datid IS NOT NULL AND usesysid IS NOT NULL
+					AND NOT EXISTS (SELECT FROM pg_stat_replication s WHERE s.pid = a.pid))::int`).Scan(&t.usable, &clients)
 		if err != nil {
 			return 0, err
 		}
@@ -593,7 +595,11 @@ func (t *tickets) hold(ctx context.Context, pc *pgconn.PgConn) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err != nil {
-		t.connecting = append(t.connecting, r) // ended follows
+		if errors.Is(err, errLost) {
+			r.pid = 0
+			t.rouse()
+		}
+		t.connecting = append(t.connecting, r) // gaveUp follows
 		return err
 	}
 	t.open[r.n] = true
@@ -612,7 +618,7 @@ func holdTicket(ctx context.Context, pc *pgconn.PgConn, r ticket) error {
 	case string(results[0].Rows[0][1]) != strconv.FormatUint(uint64(pc.PID()), 10):
 		return &ConnError{Cause: SettingRefused, Err: ErrPooledBudget}
 	case string(results[0].Rows[0][0]) != "t":
-		return errLost
+		return &ConnError{Cause: SlotsExhausted, Err: errLost}
 	}
 	return nil
 }
@@ -629,7 +635,7 @@ func (t *tickets) gaveUp() {
 	}
 	r := t.connecting[0]
 	t.connecting = t.connecting[1:]
-	if r.pid == t.pid {
+	if r.pid == t.pid && r.pid != 0 {
 		r.at = time.Now()
 		t.ready = append(t.ready, r)
 	}

@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -96,7 +97,7 @@ func (c *Connector) retry(ctx context.Context, try func() error) error {
 		return nil
 	}
 	return retry(ctx, firstBackoff, mostBackoff, err, try, func(err error) bool {
-		return CauseOf(err) == ServerUnavailable && !c.breaker.circuit.IsOpen()
+		return CauseOf(err) == ServerUnavailable && !c.breaker.circuit.IsOpen() || errors.Is(err, errLost)
 	})
 }
 
