@@ -16,16 +16,25 @@ type budgetView struct {
 }
 
 // change returns how many tickets to take, or, if it is negative, to give back. A process takes up to its share. What it
-// holds beyond that, because it is idle or because others came, it gives back when no ticket is free.
+// holds beyond that, because it is idle or because others came, it gives back when no ticket is free, or when all together
+// need more than there is.
 func (v budgetView) change() int {
 	share := shares(v.budget, v.demands, v.turn)[v.me]
 	switch {
 	case v.held < share:
 		return max(0, min(share-v.held, v.free))
-	case v.held > share && v.free <= 0:
+	case v.held > share && (v.free <= 0 || v.contended()):
 		return share - v.held
 	}
 	return 0
+}
+
+func (v budgetView) contended() bool {
+	sum := 0
+	for _, n := range v.demands {
+		sum += n
+	}
+	return sum > v.budget
 }
 
 // shares divides the budget by max-min fairness: nobody gets more than it needs, and whoever gets less than that gets as
