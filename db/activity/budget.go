@@ -79,6 +79,18 @@ func sizeKey(strategy string) string {
 // tooSmall reports whether there are fewer connections than processes.
 func (b Budget) tooSmall() bool { return b.Auto && b.AutoBudget < b.Replicas }
 
+// Each says what one process gets of the budget when all need more.
+func (b Budget) Each() string {
+	switch each := b.AutoBudget / b.Replicas; {
+	case each == 0:
+		return fmt.Sprintf("fewer than the %d processes, which take turns when all need one", b.Replicas)
+	case b.Replicas == 1:
+		return "all of them for one process"
+	default:
+		return fmt.Sprintf("%d for each of %d when all need more", each, b.Replicas)
+	}
+}
+
 // Sum is the arithmetic as people write it.
 func (b Budget) Sum() string {
 	if b.Auto {

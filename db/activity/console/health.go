@@ -134,12 +134,14 @@ func (p Paper) Budget(b activity.Budget) {
 		p.wrapped("  → ", b.Advice())
 	}
 	p.line("")
+	if b.Auto {
+		p.wrapped("", autoText(b)+" The monitoring connections, one for each process, come on top. Extras are other applications, "+
+			"migrations and an operator.")
+		return
+	}
 	p.wrapped("", "The 1 is the connection by which each replica watches the server. The 2 is a rolling deploy, in which "+
 		"old and new replicas run side by side. Extras are other applications, migrations and an operator.")
 	p.wrapped("", autoText(b))
-	if b.Auto {
-		return
-	}
 	if b.FitsPool > 0 {
 		p.line("The largest pool that fits has %d connections a replica.", b.FitsPool)
 	} else {
@@ -150,9 +152,7 @@ func (p Paper) Budget(b activity.Budget) {
 // autoText says what pools of automatic size have, or would have.
 func autoText(b activity.Budget) string {
 	if b.Auto {
-		return fmt.Sprintf("pool.max_size is \"auto\": all processes share %d connections. With %d processes that all need more, each has %d.",
-			b.AutoBudget, b.Replicas, b.Pool)
+		return fmt.Sprintf("All processes share %d connections, however many run: %s.", b.AutoBudget, b.Each())
 	}
-	return fmt.Sprintf("With pool.max_size = \"auto\" all processes would share %d connections: %d each with %d that all need more, and the same sum while deploying.",
-		b.AutoBudget, max(1, b.AutoBudget/b.Replicas), b.Replicas)
+	return fmt.Sprintf("With pool.max_size = \"auto\" all processes would share %d connections, also while deploying: %s.", b.AutoBudget, b.Each())
 }
