@@ -387,7 +387,7 @@ func (t *tickets) unlock(ctx context.Context, c *pgx.Conn) error {
 func int32s(numbers []int) []int32 {
 	out := make([]int32, len(numbers))
 	for i, n := range numbers {
-		out[i] = int32(n) //nolint:gosec // a ticket's number
+		out[i] = int32(n)
 	}
 	return out
 }
@@ -420,7 +420,7 @@ const readBudget = `SELECT classid::bigint, objid::bigint, pid, extract(epoch FR
 func (t *tickets) read(ctx context.Context, c *pgx.Conn) (*budgetState, error) {
 	s := &budgetState{taken: map[int]bool{}}
 	var holders []int32
-	demands := map[int32]int{int32(t.session.PID()): 0} //nolint:gosec // PostgreSQL's own type is signed
+	demands := map[int32]int{int32(t.session.PID()): 0}
 	rows, err := c.Query(ctx, readBudget, uint32(TicketClass), uint32(DemandClass))
 	if err != nil {
 		return nil, err
@@ -449,7 +449,7 @@ func (t *tickets) read(ctx context.Context, c *pgx.Conn) (*budgetState, error) {
 	slices.Sort(pids)
 	for i, pid := range pids {
 		s.demands = append(s.demands, demands[pid])
-		if uint32(pid) == t.session.PID() { //nolint:gosec // see above
+		if uint32(pid) == t.session.PID() {
 			s.me = i
 		}
 	}
@@ -518,7 +518,7 @@ func (t *tickets) reserve(ctx context.Context, c *pgx.Conn, s *budgetState, n in
 			free = append(free, i)
 		}
 	}
-	rand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] })
+	rand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] }) //nolint:gosec // whoever can guess it gains nothing
 	// Exclusive, to be alone, then shared, so that the new session can have it too.
 	rows, err := c.Query(ctx, `SELECT n FROM unnest($2::int[]) AS n WHERE CASE WHEN pg_try_advisory_lock($1::int, n)
 		THEN CASE WHEN pg_try_advisory_lock_shared($1::int, n) THEN pg_advisory_unlock($1::int, n) END END`,

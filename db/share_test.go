@@ -106,7 +106,7 @@ func (e *simulatedEvents) Pop() any {
 
 func newSimulation(processes, budget int, seed uint64) *simulation {
 	s := &simulation{
-		random: rand.New(rand.NewPCG(seed, 1)), budget: budget, free: budget, //nolint:gosec // the same numbers each time
+		random: rand.New(rand.NewPCG(seed, 1)), budget: budget, free: budget,
 		demands: make([]int, processes), lease: 50 * time.Millisecond,
 	}
 	for i := range processes {
@@ -244,7 +244,7 @@ func BenchmarkBudget(b *testing.B) {
 			var times []time.Duration
 			var peak, looks, seconds float64
 			for i := 0; b.Loop(); i++ {
-				s := newSimulation(c.processes, c.budget, uint64(i)) //nolint:gosec // small
+				s := newSimulation(c.processes, c.budget, uint64(i))
 				for range 5 {
 					s.change()
 					took, fair := s.untilFair(time.Minute)
