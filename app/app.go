@@ -219,6 +219,7 @@ func (a *App) Close(ctx context.Context) error {
 		wg.Go(func() { errs[i] = part() })
 	}
 	wg.Wait()
+	a.server.Close() // last: the pool's tickets are reserved on it
 	return errors.Join(errs...)
 }
 
@@ -237,5 +238,4 @@ func (a *App) closeMonitor() {
 	if a.look != nil {
 		a.look.Stop()
 	}
-	a.server.Close()
 }

@@ -214,11 +214,11 @@ func (t *tickets) fails(ctx context.Context, err error) {
 	if t.failing.IsZero() {
 		t.failing = time.Now()
 	}
-	ce := &ConnError{Cause: ServerUnavailable, Err: err}
-	if had, ok := errors.AsType[*ConnError](err); ok {
-		ce = &ConnError{Cause: had.Cause, Err: had.Err}
+	had, ok := errors.AsType[*ConnError](err)
+	if !ok { // others use the monitoring connection, or it was lost: the next look tells more
+		return
 	}
-	ce.Strategy = t.settings.Strategy
+	ce := &ConnError{Cause: had.Cause, Strategy: t.settings.Strategy, Err: had.Err}
 	lasts := time.Since(t.failing) > budgetDead || !ce.Cause.Passes()
 	t.mu.Lock()
 	if lasts {
