@@ -70,10 +70,10 @@
 //
 //   - The slots. Each process has one connection more, by which it monitors the server: a budget of 40 for 8 processes
 //     takes 48 slots. PostgreSQL's own cost grows with its backends; a few hundred are usual.
-//   - The tickets. A look at the tickets of 1,000 processes takes the server 1 to 2 ms, so the processes look less often the
-//     more they are: up to some 200 of them shares are fair within 5 s, as measured above. Several hundred processes on one server want a
-//     pooler instead: PgBouncer carries thousands of clients over a few server connections, and its max_db_connections is the
-//     budget. [Auto] is refused there, since a ticket lives in a session.
+//   - The tickets. A look at those of 1,000 processes takes the server 1 to 2 ms, so the more processes there are, the less
+//     often each looks. Several hundred processes on one server want a pooler instead: PgBouncer carries thousands of
+//     clients over a few server connections, and its max_db_connections is the budget. [Auto] is refused there, since a
+//     ticket lives in a session.
 //   - The reads of one primary. Next come replicas, in other regions too, for reads that can prove by a position in the
 //     write-ahead log that they see the reader's own writes.
 //   - The writes of one primary, at a few thousand commits a second on usual disks. Beyond that the tables are divided
