@@ -73,6 +73,9 @@ func (q *queue) enter(ctx context.Context, urgent bool, since time.Time) (time.D
 func (q *queue) line(w *waiter, front bool) *list.Element {
 	if q.waiters.Len() == 0 {
 		q.pace = pace{size: q.size}
+		if q.tickets {
+			q.pace.size = max(q.size, paceOver) // a few places say nothing of those to come with more tickets
+		}
 	}
 	var e *list.Element
 	if front {
