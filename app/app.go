@@ -85,7 +85,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 		return nil, err
 	}
 	count := metrics.New(around.version)
-	d, err := db.OpenWith(database, db.Options{Log: log, Tracer: tracer(cfg, traces), OnAcquire: count.Acquires().Ended})
+	d, err := db.OpenWith(database, db.Options{Log: log, Tracer: tracer(cfg, traces), OnAcquire: count.Acquires().Ended, Control: observer.Do})
 	if err != nil {
 		return nil, errors.Join(err, traces.Close(ctx))
 	}
@@ -242,6 +242,7 @@ func (a *App) Close(ctx context.Context) error {
 		wg.Go(func() { errs[i] = part() })
 	}
 	wg.Wait()
+	a.server.Close() // last: the pool's tickets are reserved on it
 	return errors.Join(errs...)
 }
 
@@ -261,5 +262,4 @@ func (a *App) closeMonitor() {
 	if a.look != nil {
 		a.look.Stop()
 	}
-	a.server.Close()
 }

@@ -27,6 +27,7 @@ import (
 // database is DDTB_DATABASES_DEFAULT_POOL_MAX_SIZE. The tag "allow" is the bound, in the words of values.go.
 type Config struct {
 	Databases map[string]Database `toml:"databases"` // "default", always, and "replica" if the file has one
+	Fleet     Fleet               `toml:"fleet"`
 	Server    Server              `toml:"server"`
 	Admin     Admin               `toml:"admin"`
 	Mail      Mail                `toml:"mail"`
@@ -47,6 +48,11 @@ type Database = db.Settings
 // Secret is a string that is never printed. go-toml's encoder asks no kind of string for its text: only WriteTOML may
 // write a Config.
 type Secret = db.Secret
+
+// Fleet is what all processes of the deployment share.
+type Fleet struct {
+	Budget int `toml:"budget" allow:"0..100000"` // connections of all pools whose max_size is "auto"; 0: see db.DefaultBudget
+}
 
 // Server is where and how the application listens.
 type Server struct {

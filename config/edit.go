@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"reflect"
 	"strconv"
+
+	"ddtb/db"
 )
 
 // Edit returns the database with keys set to what a person typed, by name as "pool.max_size", and held to the same rules
@@ -17,7 +19,10 @@ func Edit(d Database, typed map[string]string) (edited Database, problems map[st
 			}
 		}
 	}
-	if p := d.Pool; p.MinSize > p.MaxSize && problems["pool.min_size"]+problems["pool.max_size"] == "" {
+	switch p := d.Pool; {
+	case p.MaxSize == db.Auto && d.Pooler != "" && problems["pool.max_size"] == "":
+		problems["pool.max_size"] = db.ErrPooledBudget.Error()
+	case p.MaxSize != db.Auto && p.MinSize > p.MaxSize && problems["pool.min_size"]+problems["pool.max_size"] == "":
 		problems["pool.max_size"] = fmt.Sprintf("%d is less than min_size, %d", p.MaxSize, p.MinSize)
 	}
 	return d, problems

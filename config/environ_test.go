@@ -58,15 +58,15 @@ func TestMistakesOfTheEnvironment(t *testing.T) {
 	for _, tt := range []struct{ environ, want string }{
 		{
 			"DB_MAX_CONNS=many",
-			`databases.default.pool.max_size: found "many"; allowed is a whole number from 1 to 10000`,
+			`databases.default.pool.max_size: found "many"; allowed is "auto", or a whole number from 1 to 10000`,
 		},
 		{
 			"DB_MAX_CONNS=0",
-			"databases.default.pool.max_size: found 0; allowed is a whole number from 1 to 10000",
+			`databases.default.pool.max_size: found 0; allowed is "auto", or a whole number from 1 to 10000`,
 		},
 		{
 			"DB_MAX_CONNS=1.5",
-			"databases.default.pool.max_size: found 1.5; allowed is a whole number from 1 to 10000",
+			`databases.default.pool.max_size: found 1.5; allowed is "auto", or a whole number from 1 to 10000`,
 		},
 		{
 			"CONN_MAX_AGE=-1",

@@ -72,6 +72,7 @@ func Load(o Options) (*Config, error) {
 	l.readFlags()
 	l.chooseHosts()
 	l.readPasswordFiles()
+	l.databases["default"].Budget = l.cfg.Fleet.Budget
 	l.checkCombinations()
 	if err := l.mistakes.orNil(); err != nil {
 		return nil, err
@@ -284,7 +285,8 @@ func (l *loader) checkDatabase(prefix string, d *Database) {
 		l.conflict(prefix+"options", prefix+"pooler", "a pooler refuses the options of a login: "+
 			"use ALTER ROLE … SET in the database instead, or connect past the pooler")
 	}
-	if low, high := prefix+"pool.min_size", prefix+"pool.max_size"; d.Pool.MinSize > d.Pool.MaxSize {
+	l.checkBudget(prefix, d)
+	if low, high := prefix+"pool.min_size", prefix+"pool.max_size"; d.Pool.MaxSize != db.Auto && d.Pool.MinSize > d.Pool.MaxSize {
 		l.conflict(low, high, "%d (%s) is more than max_size, %d (%s)",
 			d.Pool.MinSize, l.cfg.Origins[low], d.Pool.MaxSize, l.cfg.Origins[high])
 	}
@@ -322,6 +324,24 @@ func (l *loader) warnOfVoid(prefix string, d *Database) {
 func (l *loader) isSet(name string) bool {
 	_, is := l.cfg.Origins[name]
 	return is
+}
+
+// checkBudget refuses what can't go with max_size = "auto".
+func (l *loader) checkBudget(prefix string, d *Database) {
+	const budget = "fleet.budget"
+	size, least := prefix+"pool.max_size", prefix+"pool.min_size"
+	switch {
+	case d.Pool.MaxSize != db.Auto:
+		if d.Budget > 0 {
+			l.warn("%s is set (%s), and %s is a number: the budget is in force only with %[3]s = \"auto\".",
+				budget, l.cfg.Origins[budget], size)
+		}
+	case d.Pooler != "":
+		l.conflict(size, prefix+"pooler", "%v", db.ErrPooledBudget)
+	case d.Budget > 0 && d.Pool.MinSize > d.Budget:
+		l.conflict(least, budget, "%d (%s) is more than the whole budget, %d (%s)",
+			d.Pool.MinSize, l.cfg.Origins[least], d.Budget, l.cfg.Origins[budget])
+	}
 }
 
 func (l *loader) checkMail(m Mail) {

@@ -41,6 +41,10 @@ func (c *Config) WriteTOML(w io.Writer) error {
 // text is the value as TOML.
 func (k *key) text() string {
 	switch p := k.target.(type) {
+	case *int:
+		if *p == db.Auto && k.auto() {
+			return strconv.Quote(autoWord)
+		}
 	case *db.Bytes:
 		return strconv.Quote(p.String())
 	case *time.Duration:

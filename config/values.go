@@ -13,7 +13,7 @@ import (
 
 // The tag "allow" bounds a value by its type:
 //
-//	number, duration   values and ranges, "0|1ms..24h"; "none" is db.Forever
+//	number, duration   values and ranges, "0|1ms..24h"; "none" is db.Forever, and "auto" is db.Auto
 //	string             the words that it may be, "pool|persistent"; without a "|", the name of a format
 //	list of strings    the format of each
 
@@ -28,6 +28,10 @@ func (k *key) set(found any) (problem string) {
 	case *int:
 		if n, is := found.(int64); is && k.within(float64(n)) {
 			*p = int(n)
+			return ""
+		}
+		if text, is := found.(string); is && text == autoWord && k.auto() {
+			*p = db.Auto
 			return ""
 		}
 	case *float64:
@@ -101,6 +105,11 @@ func (k *key) parse(text string) any {
 	}
 	return text
 }
+
+// autoWord is db.Auto as a file has it.
+const autoWord = "auto"
+
+func (k *key) auto() bool { return strings.HasPrefix(k.allow, autoWord+"|") }
 
 func number(found any) (float64, bool) {
 	if n, is := found.(int64); is {
@@ -217,6 +226,10 @@ func (k *key) allowed() string {
 	case *bool:
 		return "true or false"
 	case *int:
+		numbers, auto := strings.CutPrefix(k.allow, autoWord+"|")
+		if auto {
+			return strconv.Quote(autoWord) + ", or a whole number " + ranges(numbers)
+		}
 		return "a whole number " + ranges(k.allow)
 	case *float64:
 		return "a number " + ranges(k.allow)

@@ -130,6 +130,9 @@ func (b *breaker) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStart
 // TraceConnectEnd is part of pgx.ConnectTracer.
 func (b *breaker) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndData) {
 	b.connecting.Add(-1)
+	if data.Err != nil {
+		b.tickets.gaveUp()
+	}
 	switch {
 	case data.Err == nil:
 		b.connected.Add(1)
@@ -139,6 +142,8 @@ func (b *breaker) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndD
 		if b.circuit.IsHalfOpen() {
 			b.circuit.RecordFailure() // else the one trial would count as under way for ever
 		}
+	case errors.Is(data.Err, errLost):
+		b.circuit.RecordSuccess() // the server is there, and has slots
 	default:
 		b.ended(causeOfConnect(data.Err), data.Err)
 	}

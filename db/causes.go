@@ -46,6 +46,9 @@ func (e *ConnError) Limit() string {
 
 // causeOfConnect returns why connecting failed. What neither the server nor the driver explains is a network error.
 func causeOfConnect(err error) Cause {
+	if own := CauseOf(err); own != "" {
+		return own
+	}
 	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return causeOfRefusal(pe)
 	}

@@ -1,6 +1,7 @@
 package db_test
 
 import (
+	"os"
 	"testing"
 	"time"
 
@@ -9,7 +10,12 @@ import (
 	"ddtb/db/dbtest"
 )
 
-func TestMain(m *testing.M) { dbtest.Run(m) }
+func TestMain(m *testing.M) {
+	if settings := os.Getenv(processVariable); settings != "" {
+		os.Exit(budgetProcess(settings))
+	}
+	dbtest.Run(m)
+}
 
 func TestEveryStrategyKeepsTheContract(t *testing.T) {
 	for name, s := range map[string]struct {
@@ -35,6 +41,7 @@ func TestEveryStrategyKeepsTheContract(t *testing.T) {
 		"pool, with idle connections": {3, func(c *config.Database) {
 			c.Strategy, c.Pool.MaxSize, c.Pool.MaxIdle = db.Pool, 3, time.Hour
 		}},
+		"pool, of a budget": {3, auto(3)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // it waits for the server more than it works

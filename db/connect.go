@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -13,6 +14,7 @@ type Connector struct {
 	settings Settings
 	config   *pgx.ConnConfig
 	breaker  *breaker
+	tickets  *tickets // nil: no budget
 
 	connecting          atomic.Int64 // attempts under way
 	connects, connected atomic.Int64
@@ -33,23 +35,59 @@ func newConnector(s Settings, tracer pgx.QueryTracer) (*Connector, error) {
 // each attempt.
 func (c *Connector) Config() *pgx.ConnConfig { return c.config.Copy() }
 
-// Prepare admits an attempt to connect. An error is a *ConnError. The password is read during the attempt: see ConnConfig.
-func (c *Connector) Prepare(context.Context, *pgx.ConnConfig) error { return c.breaker.admit() }
+// Prepare admits an attempt to connect, for which it may have to wait for a ticket of the budget. An error is a *ConnError.
+// The password is read during the attempt: see ConnConfig.
+func (c *Connector) Prepare(ctx context.Context, cc *pgx.ConnConfig) error {
+	if c.tickets == nil {
+		return c.breaker.admit()
+	}
+	if err := c.tickets.take(ctx, ticketWait, false); err != nil {
+		return err
+	}
+	return c.admitWithTicket(cc)
+}
+
+func (c *Connector) admitWithTicket(cc *pgx.ConnConfig) error {
+	if err := c.breaker.admit(); err != nil {
+		c.tickets.gaveUp()
+		return err
+	}
+	cc.AfterConnect = c.tickets.hold
+	return nil
+}
 
 // Connect makes a connection. While the server can't be reached it tries again, until the circuit opens or ctx ends.
 // A failure is a *ConnError, or ctx's error when the caller went away.
 func (c *Connector) Connect(ctx context.Context) (conn *pgx.Conn, err error) {
 	err = c.retry(ctx, func() error {
-		cc := c.Config()
-		if err := c.Prepare(ctx, cc); err != nil {
-			return err
-		}
-		if conn, err = pgx.ConnectConfig(ctx, cc); err != nil {
-			return c.connectError(ctx, err)
-		}
-		return nil
+		conn, err = c.attempt(ctx)
+		return err
 	})
 	return conn, err
+}
+
+// attempt connects once. Under a budget the connection is no place for a lease.
+func (c *Connector) attempt(ctx context.Context) (conn *pgx.Conn, err error) {
+	cc := c.Config()
+	if c.tickets == nil {
+		err = c.breaker.admit()
+	} else if err = c.tickets.take(ctx, c.settings.Pool.Timeout, true); err == nil {
+		defer func() {
+			if err != nil {
+				c.tickets.unshare()
+				return
+			}
+			conn.PgConn().CustomData()[sharedKey] = true
+		}()
+		err = c.admitWithTicket(cc)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if conn, err = pgx.ConnectConfig(ctx, cc); err != nil {
+		return nil, c.connectError(ctx, err)
+	}
+	return conn, nil
 }
 
 // retry runs try, which connects, until it succeeds, fails in a way that does not pass, the circuit opens, or ctx ends.
@@ -59,7 +97,7 @@ func (c *Connector) retry(ctx context.Context, try func() error) error {
 		return nil
 	}
 	return retry(ctx, firstBackoff, mostBackoff, err, try, func(err error) bool {
-		return CauseOf(err) == ServerUnavailable && !c.breaker.circuit.IsOpen()
+		return CauseOf(err) == ServerUnavailable && !c.breaker.circuit.IsOpen() || errors.Is(err, errLost)
 	})
 }
 
@@ -70,12 +108,14 @@ func (c *Connector) connectError(ctx context.Context, err error) error {
 // CloseConn closes the connection and waits until its slot is free, for a second at most.
 func (c *Connector) CloseConn(conn *pgx.Conn) {
 	closeConn(conn)
+	c.tickets.closed(conn)
 	c.breaker.slotFreed()
 }
 
 // beforeClose is for a library that closes connections by itself.
 func (c *Connector) beforeClose(conn *pgx.Conn) {
 	terminate(conn)
+	c.tickets.closed(conn)
 	c.breaker.slotFreed()
 }
 

@@ -139,6 +139,9 @@ func connectError(ctx context.Context, strategy string, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return fmt.Errorf("gave up while connecting: %w", context.Canceled)
 	}
+	if ce, ok := errors.AsType[*ConnError](err); ok { // of our own part in it
+		return ce
+	}
 	return &ConnError{Cause: causeOfConnect(err), Strategy: strategy, Err: clean(err), stack: callers()}
 }
 

@@ -28,7 +28,12 @@ func init() {
 	spec := poolSpec()
 	show := spec.Show
 	spec.Name, spec.Description = Multiplex, "reads of all requests share a few connections, transactions have a pool"
-	spec.Backends = func(s Settings) int { return s.Pool.MaxSize + s.Multiplex.Connections }
+	spec.Backends = func(s Settings) int {
+		if s.Pool.MaxSize == Auto {
+			return s.Budget
+		}
+		return s.Pool.MaxSize + s.Multiplex.Connections
+	}
 	spec.Show = func(s Settings) []Setting {
 		m := s.Multiplex
 		return append([]Setting{

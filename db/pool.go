@@ -18,7 +18,7 @@ const Pool = "pool"
 // PoolSettings are the settings of Pool. Those of the leak watch are in force under every strategy.
 type PoolSettings struct {
 	MinSize           int           `toml:"min_size" allow:"0..10000"`
-	MaxSize           int           `toml:"max_size" allow:"1..10000"`
+	MaxSize           int           `toml:"max_size" allow:"auto|1..10000"` // Auto: its share of Settings.Budget
 	Timeout           time.Duration `toml:"timeout" allow:"1ms..10m"`       // how long a request waits for a lease
 	MaxWaiting        int           `toml:"max_waiting" allow:"0..1000000"` // protects memory alone; 0: no bound
 	MaxLifetime       time.Duration `toml:"max_lifetime" allow:"1s..720h"`
@@ -50,13 +50,13 @@ func poolSpec() Spec {
 		Description:     "a bounded pool, with a queue before it that is bounded in time",
 		Size:            func(s Settings) int { return s.Pool.MaxSize },
 		SizeKey:         "pool.max_size",
-		Backends:        func(s Settings) int { return s.Pool.MaxSize },
+		Backends:        poolBackends,
 		Timeout:         func(s Settings) time.Duration { return s.Pool.Timeout },
 		HoldsForRequest: func(s Settings) bool { return s.Pool.Hold == HoldRequest },
 		Show: func(s Settings) []Setting {
 			p := s.Pool
 			return []Setting{
-				{Key: "pool.max_size", Title: "Size", Help: "At most so many connections.", Value: p.MaxSize},
+				{Key: "pool.max_size", Title: "Size", Help: "At most so many connections; auto: its share of the budget.", Value: sizeOf(p), Auto: true},
 				{Key: "pool.min_size", Title: "Least size", Help: "So many are kept open.", Value: p.MinSize},
 				{Key: "pool.timeout", Title: "Timeout", Help: "How long a request waits for a lease, as 10s.", Value: p.Timeout},
 				{Key: "pool.max_waiting", Title: "Most that wait", Help: "The next request is refused at once; 0: no bound.", Value: p.MaxWaiting},
@@ -67,15 +67,41 @@ func poolSpec() Spec {
 			}
 		},
 		Check: func(s Settings) error {
+			size := errors.Join(atLeast("pool.max_size", s.Pool.MaxSize, 1), atLeast("pool.max_size", s.Pool.MaxSize, s.Pool.MinSize))
+			if s.Pool.MaxSize == Auto {
+				size = nil
+				if s.Pooler != "" {
+					size = ErrPooledBudget
+				}
+			}
 			return errors.Join(
-				atLeast("pool.max_size", s.Pool.MaxSize, 1), atLeast("pool.min_size", s.Pool.MinSize, 0),
-				atLeast("pool.max_size", s.Pool.MaxSize, s.Pool.MinSize), atLeast("pool.timeout", s.Pool.Timeout, time.Millisecond),
+				size, atLeast("pool.min_size", s.Pool.MinSize, 0),
+				atLeast("budget", s.Budget, 0), atLeast("pool.timeout", s.Pool.Timeout, time.Millisecond),
 				atLeast("pool.max_lifetime", s.Pool.MaxLifetime, 1), atLeast("pool.max_idle", s.Pool.MaxIdle, 1),
 				atLeast("pool.health_check_period", s.Pool.HealthCheckPeriod, 1))
 		},
 		New: func(s Settings, c *Connector) (Strategy, error) { return newPool(s, c) },
 	}
 }
+
+// sizeOf is MaxSize as a Setting has it.
+func sizeOf(p PoolSettings) any {
+	if p.MaxSize == Auto {
+		return "auto"
+	}
+	return p.MaxSize
+}
+
+// poolBackends is how many backends the pool has at most.
+func poolBackends(s Settings) int {
+	if s.Pool.MaxSize == Auto {
+		return s.Budget
+	}
+	return s.Pool.MaxSize
+}
+
+// mostAuto is the size of pgxpool where the tickets bound the pool.
+const mostAuto = 10_000
 
 // pool is pgxpool. Since Source gives out no more leases than pgxpool has connections, nobody waits inside it, except
 // for a connection that is being made.
@@ -95,6 +121,9 @@ func newPool(s Settings, c *Connector) (*pool, error) {
 	p := &pool{Connector: c, timeout: s.Pool.Timeout}
 	pc.ConnConfig = c.Config()
 	pc.MinConns, pc.MaxConns = int32(s.Pool.MinSize), int32(s.Pool.MaxSize)
+	if s.Pool.MaxSize == Auto {
+		pc.MaxConns = mostAuto
+	}
 	pc.MaxConnLifetime, pc.MaxConnLifetimeJitter = s.Pool.MaxLifetime, s.Pool.MaxLifetime/10
 	pc.MaxConnIdleTime, pc.HealthCheckPeriod = s.Pool.MaxIdle, s.Pool.HealthCheckPeriod
 	pc.PingTimeout = s.ConnectTimeout
@@ -128,8 +157,6 @@ func (p *pool) Acquire(ctx context.Context, l *Lease) error {
 // explain returns why pgxpool gave no connection: ctx is the caller's, within has the strategy's timeout as well.
 func (p *pool) explain(ctx, within context.Context, err error) error {
 	switch {
-	case CauseOf(err) != "":
-		return err
 	case errors.Is(err, puddle.ErrClosedPool):
 		return ErrClosed
 	case within.Err() != nil && ctx.Err() == nil:
@@ -139,7 +166,7 @@ func (p *pool) explain(ctx, within context.Context, err error) error {
 }
 
 func (p *pool) Release(l *Lease) {
-	if p.retired.Load() || !l.Reusable() {
+	if p.retired.Load() || p.tickets.unwanted(l.conn) || !l.Reusable() {
 		p.CloseConn(l.conn) // pgxpool drops a closed connection
 	} else {
 		p.idle.Add(1)
@@ -147,14 +174,38 @@ func (p *pool) Release(l *Lease) {
 	l.owner.(*pgxpool.Conn).Release()
 }
 
-func (p *pool) Forget(l *Lease) { l.owner.(*pgxpool.Conn).Hijack() }
-func (p *pool) Idle() int       { return int(p.pgx.Stat().IdleConns()) }
+func (p *pool) Forget(l *Lease) {
+	l.owner.(*pgxpool.Conn).Hijack()
+	p.tickets.closed(l.conn)
+}
+
+func (p *pool) Idle() int { return int(p.pgx.Stat().IdleConns()) }
 
 func (p *pool) Refresh(context.Context) { p.pgx.Reset() }
 
 func (p *pool) Retire(ctx context.Context) {
 	p.retired.Store(true)
 	idle := p.pgx.AcquireAllIdle(ctx)
+	p.destroy(ctx, idle)
+}
+
+// shrink closes up to n idle connections that the budget has no ticket for any more; the others stay.
+func (p *pool) shrink(n int) {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	var surplus []*pgxpool.Conn
+	for _, c := range p.pgx.AcquireAllIdle(ctx) {
+		if len(surplus) < n && p.tickets.unwanted(c.Conn()) {
+			surplus = append(surplus, c)
+		} else {
+			c.Release()
+		}
+	}
+	p.destroy(ctx, surplus)
+}
+
+func (p *pool) destroy(ctx context.Context, idle []*pgxpool.Conn) {
+	p.idle.Store(0) // it may have counted those
 	conns := make([]*pgx.Conn, len(idle))
 	for i, c := range idle {
 		conns[i] = c.Hijack()

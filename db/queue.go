@@ -13,12 +13,15 @@ import (
 // queue hands out places, at most size at once, first come first served. It bounds the wait in time: a newcomer who
 // would wait for too long, by the measured pace, is refused at once. It knows nothing of connections.
 type queue struct {
-	size       int           // places; 0: no bound
+	size       int           // places; 0: no bound, unless tickets is set
 	maxWaiting int           // protects memory; 0: no bound
 	timeout    time.Duration // of one waiter; 0: as long as its context allows
+	tickets    bool          // size follows the tickets of the budget, see resize
+	waits      func()        // called, with the lock held, when a request begins to wait; nil: nobody wants to know
 
 	mu         sync.Mutex
 	taken      int       // places that are out
+	peak       int       // the most that were out or waited for at once, since demand was last asked
 	limit      int       // less than size for a while, where the server had no slot for more; 0: size
 	limitUntil time.Time // the end of that while
 	waiters    list.List // of *waiter, the oldest first
@@ -48,7 +51,8 @@ func (q *queue) enter(ctx context.Context, urgent bool, since time.Time) (time.D
 		return 0, q.gaveUp(ctx, 0)
 	}
 	q.mu.Lock()
-	if q.size == 0 || q.free() && q.waiters.Len() == 0 {
+	q.peak = max(q.peak, q.taken+q.waiters.Len()+1)
+	if q.unbounded() || q.free() && q.waiters.Len() == 0 {
 		q.taken++
 		q.mu.Unlock()
 		return 0, nil
@@ -69,6 +73,9 @@ func (q *queue) enter(ctx context.Context, urgent bool, since time.Time) (time.D
 func (q *queue) line(w *waiter, front bool) *list.Element {
 	if q.waiters.Len() == 0 {
 		q.pace = pace{size: q.size, began: w.since}
+		if q.tickets {
+			q.pace.size = max(q.size, paceOver) // a few places say nothing of those to come with more tickets
+		}
 	}
 	var e *list.Element
 	if front {
@@ -78,6 +85,9 @@ func (q *queue) line(w *waiter, front bool) *list.Element {
 	}
 	if q.timeout > 0 && (q.waiters.Len() == 1 || front) {
 		q.arm(w.since)
+	}
+	if q.waits != nil {
+		q.waits()
 	}
 	return e
 }
@@ -156,8 +166,10 @@ func (q *queue) free() bool {
 	if q.limit > 0 && !time.Now().Before(q.limitUntil) {
 		q.limit = 0
 	}
-	return q.taken < cmp.Or(q.limit, q.size)
+	return q.taken < min(cmp.Or(q.limit, q.size), q.size)
 }
+
+func (q *queue) unbounded() bool { return q.size == 0 && !q.tickets }
 
 // leave frees a place, for the first in the queue.
 func (q *queue) leave() {
@@ -168,6 +180,11 @@ func (q *queue) leave() {
 
 func (q *queue) leaveLocked() {
 	q.taken--
+	q.handOver()
+}
+
+// handOver gives the places that are free to those who wait. The lock is held.
+func (q *queue) handOver() {
 	for e := q.waiters.Front(); e != nil && q.free(); e = q.waiters.Front() {
 		q.waiters.Remove(e)
 		q.taken++
@@ -180,6 +197,41 @@ func (q *queue) leaveLocked() {
 	}
 }
 
+// resize sets how many places there are.
+func (q *queue) resize(size int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.size = size
+	q.handOver()
+}
+
+// demand is the most places that were needed at once since it was last asked.
+func (q *queue) demand() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := q.taken + q.waiters.Len()
+	peak := max(now, q.peak)
+	q.peak = now
+	return peak
+}
+
+// waiting is how many requests wait.
+func (q *queue) waiting() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.waiters.Len()
+}
+
+// fail ends the wait of all with err.
+func (q *queue) fail(err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for e := q.waiters.Front(); e != nil; e = q.waiters.Front() {
+		q.waiters.Remove(e)
+		e.Value.(*waiter).place <- err
+	}
+}
+
 // limitFor is how long a pool that could not grow tries to do without.
 const limitFor = time.Second
 
@@ -188,7 +240,7 @@ const limitFor = time.Second
 func (q *queue) giveWay() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.size == 0 || q.taken <= 1 {
+	if q.unbounded() || q.taken <= 1 {
 		return false
 	}
 	q.taken--
@@ -257,7 +309,11 @@ func (q *queue) drained() <-chan struct{} {
 func (q *queue) stat(s *Stat) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	s.Size, s.Leases, s.Waiting, s.OldestWait = q.size, q.taken, q.waiters.Len(), q.oldestWait()
+	s.Size = q.size
+	if q.tickets {
+		s.Size = max(1, q.size) // 0 would be no bound
+	}
+	s.Leases, s.Waiting, s.OldestWait = q.taken, q.waiters.Len(), q.oldestWait()
 	s.Waited, s.WaitTotal, s.TimedOut, s.Refused = q.waited, q.waitTotal, q.timedOut, q.refused
 }
 

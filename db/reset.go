@@ -45,6 +45,9 @@ func reset(ctx context.Context, conn *pgx.Conn) error {
 			return err
 		}
 	}
+	if n, has := conn.PgConn().CustomData()[ticketKey].(int); has {
+		return resetWithTicket(ctx, conn, n)
+	}
 	// DISCARD ALL drops prepared statements as well: the client's list of them must go first. Before 15.18 and 17 it
 	// loses what ALTER ROLE … SET role says; RESET ROLE brings that back.
 	if err := conn.DeallocateAll(ctx); err != nil {
@@ -57,6 +60,30 @@ func reset(ctx context.Context, conn *pgx.Conn) error {
 	}
 	conn.PgConn().CustomData()[wasReset] = true
 	return nil
+}
+
+// errLocks is why a session can't be reset.
+var errLocks = errors.New("the session has advisory locks beside its ticket, or no ticket")
+
+// resetWithTicket does what DISCARD ALL does, but for the advisory locks, one of which is the ticket. A session that has
+// others is not to be used again.
+func resetWithTicket(ctx context.Context, conn *pgx.Conn, n int) error {
+	if err := conn.DeallocateAll(ctx); err != nil {
+		return err
+	}
+	const parts = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; DISCARD PLANS; DISCARD TEMP; " +
+		"DISCARD SEQUENCES; RESET ROLE"
+	if _, err := conn.Exec(ctx, parts, pgx.QueryExecModeSimpleProtocol); err != nil {
+		return err
+	}
+	var mine, all int
+	err := conn.QueryRow(ctx, `SELECT count(*) FILTER (WHERE classid::bigint = $1 AND objid::bigint = $2 AND objsubid = 2), count(*)
+		FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()`, pgx.QueryExecModeExec, int64(TicketClass), int64(n)).Scan(&mine, &all)
+	if err == nil && (mine != 1 || all != 1) {
+		err = errLocks
+	}
+	conn.PgConn().CustomData()[wasReset] = true
+	return err
 }
 
 // Keys of a connection's custom data.

@@ -42,6 +42,10 @@ type Settings struct {
 	ChannelBinding     string `toml:"channel_binding" allow:"|disable|prefer|require"`
 	Options            string `toml:"options"` // for the server's command line, as "-c work_mem=8MB"
 
+	// Budget is how many connections all processes together may have whose Pool.MaxSize is Auto. 0: DefaultBudget of the
+	// server as it is.
+	Budget int `toml:"-"`
+
 	Strategy   string `toml:"strategy" allow:"strategy"`
 	Reset      string `toml:"reset" allow:"auto|always"` // of a session, before another holder gets it: see ResetAuto
 	Pooler     string `toml:"pooler" allow:"|pgbouncer"` // "" or "pgbouncer"
@@ -166,7 +170,7 @@ func DefaultSettings() Settings {
 // SameServer reports whether both reach the same database in the same way. Their strategies may differ.
 func (s Settings) SameServer(other Settings) bool {
 	for _, x := range []*Settings{&s, &other} {
-		x.Strategy, x.Reset, x.QueryTimeout = "", "", 0
+		x.Strategy, x.Reset, x.QueryTimeout, x.Budget = "", "", 0, 0
 		x.Pool = PoolSettings{}
 		x.Persistent = PersistentSettings{}
 		x.PerRequest = PerRequestSettings{}

@@ -18,6 +18,9 @@ type Options struct {
 	Tracer Tracer       // nil: no spans
 	// OnAcquire is called when a lease was given or refused, with the time since it was asked for. It must not block.
 	OnAcquire func(strategy string, took time.Duration, err error)
+	// Control is for the budget, where Pool.MaxSize is Auto: something that has a connection outside of the strategies
+	// anyway lends it. It must reach the server of the settings. nil: a connection of its own, "…/monitor".
+	Control Control
 }
 
 // Tracer follows what a DB does, for spans. Where it implements pgx.ConnectTracer, it follows the attempts to connect
@@ -73,12 +76,30 @@ func NewSource(s Settings, o Options) (*Source, error) {
 	if src.conns, err = newConnector(s, tracer); err != nil {
 		return nil, err
 	}
+	src.queue.size, src.queue.maxWaiting, src.queue.timeout = spec.Size(s), s.Pool.MaxWaiting, spec.Timeout(s)
+	if src.queue.size == Auto {
+		if err = src.useBudget(); err != nil {
+			return nil, err
+		}
+	}
 	if src.strategy, err = spec.New(s, src.conns); err != nil {
 		return nil, err
 	}
-	src.queue.size, src.queue.maxWaiting, src.queue.timeout = spec.Size(s), s.Pool.MaxWaiting, spec.Timeout(s)
+	if t := src.conns.tickets; t != nil {
+		if p, ok := src.strategy.(interface{ shrink(int) }); ok {
+			t.shrink = p.shrink
+		}
+		t.start()
+	}
 	src.leaks.start(src)
 	return src, nil
+}
+
+// useBudget makes the size follow the tickets that the process has.
+func (s *Source) useBudget() (err error) {
+	s.queue.size, s.queue.tickets = 0, true
+	s.conns.tickets, err = newTickets(s.settings, &s.queue, s.options)
+	return err
 }
 
 // Acquire waits for a lease until ctx ends or the strategy's own timeout passes. A failure is a *ConnError that names
@@ -130,7 +151,10 @@ func (s *Source) lease(ctx context.Context, urgent bool, who asking, began time.
 			return l, nil
 		}
 		s.leaks.remove(l)
-		if CauseOf(err) != SlotsExhausted || !s.queue.giveWay() {
+		switch {
+		case errors.Is(err, errNoTicket) && ctx.Err() == nil:
+			s.queue.leave() // another place comes with a ticket
+		case CauseOf(err) != SlotsExhausted || !s.queue.giveWay():
 			s.queue.leave()
 			return nil, s.failed(ctx, err)
 		}
@@ -190,6 +214,9 @@ func (s *Source) Stat() Stat {
 		own.addStat(&st)
 	}
 	s.queue.stat(&st)
+	if t := c.tickets; t != nil {
+		t.addStat(&st)
+	}
 	return st
 }
 
@@ -202,6 +229,9 @@ func (s *Source) Retire(ctx context.Context) { s.strategy.Retire(ctx) }
 func (s *Source) Close(ctx context.Context) error {
 	s.Retire(ctx)
 	err := s.drain(ctx)
+	if s.conns.tickets != nil {
+		s.conns.tickets.close()
+	}
 	s.strategy.Close()
 	if err != nil {
 		return fmt.Errorf("leases were still out, and were taken back: %w", err)

@@ -5,11 +5,18 @@ import "time"
 // Stat is what a Source knows of itself. Counters run since it came into force.
 type Stat struct {
 	Strategy   string
-	Size       int           // at most so many leases; 0: no bound
-	Leases     int           // out now, or being connected
-	Connecting int           // attempts to connect that are under way
-	Idle       int           // connections that are kept and not out
-	Shared     int           // connections that all reads share
+	Size       int // at most so many leases; 0: no bound
+	Leases     int // out now, or being connected
+	Connecting int // attempts to connect that are under way
+	Idle       int // connections that are kept and not out
+	Shared     int // connections that all reads share
+
+	// Of the budget, when this process last looked; 0 where Pool.MaxSize is not Auto.
+	Budget        int // slots of all processes together
+	Tickets       int // of this process, one for each connection that it has or makes
+	TicketsOthers int // of the other processes
+	TicketsFree   int
+
 	InFlight   int           // reads sent and not yet answered
 	Waiting    int           // requests in the queue
 	OldestWait time.Duration // how long the first in the queue has waited; 0 without a queue

@@ -36,12 +36,12 @@ type Strategy interface {
 type Spec struct {
 	Name        string
 	Description string // one line
-	// Size is how many leases may be out at once; 0: no bound. Timeout is how long a request waits for one.
+	// Size is how many leases may be out at once; 0: no bound; Auto: what the budget allows. Timeout is how long a request waits for one.
 	Size    func(Settings) int
 	Timeout func(Settings) time.Duration
 	// SizeKey is the setting that bounds Size, relative to the database's section.
 	SizeKey string
-	// Backends is how many backends the strategy has at most; 0: no bound.
+	// Backends is how many backends the strategy has at most; 0: no bound, or a budget that is not known before.
 	Backends func(Settings) int
 	// HoldsForRequest reports whether a request keeps its lease from its first query to its end.
 	HoldsForRequest func(Settings) bool
@@ -58,6 +58,7 @@ type Setting struct {
 	Key, Title, Help string
 	Value            any
 	Choices          []string // of a string
+	Auto             bool     // "auto" will do as well as a number
 }
 
 // Text is the value as the configuration file has it, without quotes.

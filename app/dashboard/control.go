@@ -35,7 +35,7 @@ type field struct {
 func (f field) ID() string { return "id_" + strings.ReplaceAll(f.Key, ".", "_") }
 
 // Number reports whether the value is a whole number.
-func (f field) Number() bool { _, is := f.Value.(int); return is }
+func (f field) Number() bool { _, is := f.Value.(int); return is && !f.Auto }
 
 // Check reports whether the value is a checkbox.
 func (f field) Check() bool { _, is := f.Value.(bool); return is }

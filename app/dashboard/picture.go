@@ -188,6 +188,10 @@ func (p *picture) process(s *sight) {
 		p.Texts["leases"] = strconv.Itoa(st.Leases)
 	}
 	p.Texts["leases_more"] = fmt.Sprintf("of the strategy %s; %d idle connections kept", st.Strategy, st.Idle)
+	if st.Budget > 0 {
+		p.Texts["leases_more"] += fmt.Sprintf("; of %d tickets %d own, %d others', %d free",
+			st.Budget, st.Tickets, st.TicketsOthers, st.TicketsFree)
+	}
 	p.Texts["waiting"], p.Texts["waiting_more"] = strconv.Itoa(st.Waiting), "nobody waits for a lease"
 	if st.Waiting > 0 {
 		p.Texts["waiting_more"] = "the first for " + age(st.OldestWait)

@@ -144,12 +144,16 @@ func (q *query) private(cfg *config.Database, most int) bool {
 	if size > 0 {
 		setOwn(cfg, "size", strconv.Itoa(size))
 	}
-	cfg.Pool.MinSize = min(cfg.Pool.MinSize, cfg.Pool.MaxSize)
+	most = cfg.Pool.MaxSize
+	if most == db.Auto {
+		most = max(cfg.Pool.MinSize, least)
+	}
+	cfg.Pool.MinSize = min(cfg.Pool.MinSize, most)
 	if q.values.Has("min_size") {
 		cfg.Pool.MinSize = least
 	}
-	if cfg.Pool.MinSize > cfg.Pool.MaxSize {
-		q.fail("min_size=%d is more than max_size=%d.", cfg.Pool.MinSize, cfg.Pool.MaxSize)
+	if cfg.Pool.MinSize > most {
+		q.fail("min_size=%d is more than max_size=%d.", cfg.Pool.MinSize, most)
 	}
 	if waiting >= 0 {
 		cfg.Pool.MaxWaiting = waiting

@@ -98,7 +98,7 @@ func readStress(c echo.Context, limits config.Test, cfg *config.Database) (*para
 // timeoutOf is how long a holder waits under the strategy; 0 where there is no wait, or no setting for it.
 func timeoutOf(cfg config.Database) time.Duration {
 	spec, _ := db.Lookup(cfg.Strategy)
-	if spec.Size(cfg) > 0 {
+	if spec.Size(cfg) != 0 {
 		for _, x := range spec.Show(cfg) {
 			if timeout, is := x.Value.(time.Duration); is && strings.HasSuffix(x.Key, ".timeout") {
 				return timeout

@@ -33,6 +33,10 @@ var (
 		leaseMetricOf("pgxpool_total_conns", "Connections, held or not.", func(s *db.Stat) float64 { return float64(s.Open()) }),
 		leaseMetricOf("ddtb_shared_conns", "Connections that all reads share, under the strategy multiplex.", func(s *db.Stat) float64 { return float64(s.Shared) }),
 		leaseMetricOf("ddtb_reads_in_flight", "Reads sent down them and not yet answered.", func(s *db.Stat) float64 { return float64(s.InFlight) }),
+		leaseMetricOf("ddtb_budget", "Connections that all processes may have together; 0 unless pool.max_size is auto.", func(s *db.Stat) float64 { return float64(s.Budget) }),
+		leaseMetricOf("ddtb_budget_tickets_own", "Of the budget, those of this process.", func(s *db.Stat) float64 { return float64(s.Tickets) }),
+		leaseMetricOf("ddtb_budget_tickets_others", "Of the budget, those of the other processes.", func(s *db.Stat) float64 { return float64(s.TicketsOthers) }),
+		leaseMetricOf("ddtb_budget_tickets_free", "Of the budget, those that nobody has.", func(s *db.Stat) float64 { return float64(s.TicketsFree) }),
 		leaseMetricOf("ddtb_waiting_requests", "Requests that wait for a lease.", func(s *db.Stat) float64 { return float64(s.Waiting) }),
 		leaseMetricOf("ddtb_oldest_wait_seconds", "How long the first of them has waited.", func(s *db.Stat) float64 { return s.OldestWait.Seconds() }),
 	}

@@ -15,7 +15,8 @@ import (
 const Deploying = 2
 
 // Budget is the fleet's arithmetic: replicas × (pool + 1) × 2 + extras, against the usable slots. The 1 is the
-// connection by which each replica watches the server; the 2 is a rolling deploy.
+// connection by which each replica watches the server; the 2 is a rolling deploy. Pools of automatic size need their
+// budget + replicas × 2 + extras.
 type Budget struct {
 	Strategy string `json:"strategy"` // Observed where it is not that of a configuration
 	Replicas int    `json:"replicas"`
@@ -28,8 +29,10 @@ type Budget struct {
 	Max      int    `json:"max_connections"`
 	ToRaise  int    `json:"max_connections_needed"` // for the pool as it is, or for a pool of 1 where nothing bounds it
 
-	Services []Service `json:"services"` // that have sessions on the server now
-	pooled   bool      // behind PgBouncer
+	Auto       bool      `json:"auto"`        // the size of the pools is db.Auto
+	AutoBudget int       `json:"auto_budget"` // of all processes together, if it is or were
+	Services   []Service `json:"services"`    // that have sessions on the server now
+	pooled     bool      // behind PgBouncer
 }
 
 // Service is a program with all its processes: what has one application_name, but for the number, process or job in it.
@@ -97,13 +100,17 @@ func PlanBudget(cfg config.Database, replicas, extras int, s Slots) Budget {
 	b := Budget{
 		Strategy: cfg.Strategy, Replicas: max(1, replicas), Pool: boundOf(cfg), Extras: extras, Usable: s.Usable(), Max: s.Max,
 	}
+	b.AutoBudget = cmp.Or(cfg.Budget, db.DefaultBudget(b.Usable, b.Extras+b.Replicas))
 	fleet := b.Replicas * Deploying
 	b.FitsPool = max(0, (b.Usable-b.Extras)/fleet-1)
 	need := fleet*(max(1, b.Pool)+1) + b.Extras
+	if spec, ok := db.Lookup(cfg.Strategy); ok && spec.Size(cfg) == db.Auto {
+		b.Auto, b.Pool, need = true, max(1, b.AutoBudget/b.Replicas), b.AutoBudget+fleet+b.Extras
+	}
 	b.ToRaise = need + s.Reserved
 	if b.Pool > 0 {
 		b.Needed = need
-		b.Fits = need <= b.Usable
+		b.Fits = need <= b.Usable && !b.tooSmall()
 	}
 	return b
 }
@@ -120,6 +127,9 @@ func boundOf(cfg config.Database) int {
 // WithPools is t for a server on which cfg's strategy runs in so many processes.
 func (t Thresholds) WithPools(cfg config.Database, replicas int) Thresholds {
 	t.Own = max(1, replicas) * boundOf(cfg)
+	if cfg.Pool.MaxSize == db.Auto {
+		t.Own = boundOf(cfg) // of all processes
+	}
 	return t
 }
 
@@ -129,10 +139,29 @@ func sizeKey(strategy string) string {
 	return spec.SizeKey
 }
 
+// tooSmall reports whether there are fewer connections than processes.
+func (b Budget) tooSmall() bool { return b.Auto && b.AutoBudget < b.Replicas }
+
+// Each says what one process gets of the budget when all need more.
+func (b Budget) Each() string {
+	switch each := b.AutoBudget / b.Replicas; {
+	case each == 0:
+		return fmt.Sprintf("fewer than the %d processes, which take turns when all need one", b.Replicas)
+	case b.Replicas == 1:
+		return "all of them for one process"
+	default:
+		return fmt.Sprintf("%d for each of %d when all need more", each, b.Replicas)
+	}
+}
+
 // Sum is the arithmetic as people write it.
 func (b Budget) Sum() string {
 	if b.Strategy == Observed {
 		return b.sumOfServices()
+	}
+	if b.Auto {
+		return fmt.Sprintf("a budget of %d + %d monitoring connections × %d while deploying + %d extras = %d, of %d usable slots",
+			b.AutoBudget, b.Replicas, Deploying, b.Extras, b.Needed, b.Usable)
 	}
 	pool, needed := "no bound", "no bound"
 	if b.Pool > 0 {
@@ -173,10 +202,17 @@ func (b Budget) Advice() string {
 		return b.adviceForServices()
 	}
 	var do []string
-	if b.FitsPool > 0 {
+	fitting := b.Usable - b.Extras - b.Replicas*Deploying
+	switch {
+	case b.tooSmall():
+		do = append(do, fmt.Sprintf("set fleet.budget to %d at least: with fewer connections than processes they take turns", b.Replicas))
+	case b.Auto && fitting > 0:
+		do = append(do, fmt.Sprintf("set fleet.budget to %d at most", fitting))
+	case b.Auto:
+	case b.FitsPool > 0:
 		do = append(do, fmt.Sprintf("set %s to %d at most", sizeKey(b.Strategy), b.FitsPool))
 	}
-	if b.Pool > 0 {
+	if b.Pool > 0 && b.Needed > b.Usable {
 		do = append(do, fmt.Sprintf("raise max_connections from %d to %d at least (this needs a restart of PostgreSQL)",
 			b.Max, b.ToRaise))
 	}

@@ -1,6 +1,7 @@
 package activity
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -104,4 +105,51 @@ func TestAnObservedBudgetIsTheSumOfTheServicesAndOneDeploy(t *testing.T) {
 	if nobody := ObservedBudget(of()); !nobody.Fits || nobody.Sum() != "an operator 1 = 1, of 97 usable slots" {
 		t.Errorf("%q", nobody.Sum())
 	}
+}
+
+func TestTheBudgetOfPoolsOfAutomaticSizeIsNoProductOfTheReplicas(t *testing.T) {
+	slots := Slots{Max: 100, Reserved: 3}
+	auto := func(budget int) config.Database {
+		return config.Database{Strategy: db.Pool, Budget: budget, Pool: db.PoolSettings{MaxSize: db.Auto}}
+	}
+	for name, c := range map[string]struct {
+		budget, replicas, extras int
+		auto, pool, needed       int
+		inAdvice                 string
+	}{
+		"a budget that is set":         {40, 4, 1, 40, 10, 49, ""},
+		"as many slots as are left":    {0, 4, 1, 83, 20, 92, ""},
+		"larger than the slots":        {200, 4, 1, 200, 50, 209, "set fleet.budget to 88 at most; or raise max_connections from 100 to 212"},
+		"smaller than the processes":   {3, 4, 1, 3, 1, 12, "set fleet.budget to 4 at least"},
+		"others have all of the slots": {0, 1, 96, 1, 1, 99, "raise max_connections from 100 to 102"},
+	} {
+		b := PlanBudget(auto(c.budget), c.replicas, c.extras, slots)
+		if !b.Auto || b.AutoBudget != c.auto || b.Pool != c.pool || b.Needed != c.needed || b.Fits != (c.inAdvice == "") {
+			t.Errorf("%s: %+v", name, b)
+		}
+		if !strings.Contains(b.Advice(), c.inAdvice) {
+			t.Errorf("%s: advice %q, want %q in it", name, b.Advice(), c.inAdvice)
+		}
+	}
+}
+
+func TestASnapshotCountsTheTicketsOfTheBudget(t *testing.T) {
+	onEach(t, func(t *testing.T, s *server) {
+		cfg := s.config(app, "wall")
+		cfg.Strategy, cfg.Pool, cfg.Budget = db.Pool, db.DefaultSettings().Pool, 3
+		cfg.Pool.MaxSize = db.Auto
+		d, err := db.Open(t.Context(), cfg)
+		must(t, err)
+		defer func() { must(t, d.Close(context.Background())) }()
+		first, err := d.Acquire(t.Context())
+		must(t, err)
+		defer first.Release()
+		second, err := d.Acquire(t.Context())
+		must(t, err)
+		defer second.Release()
+		o := s.observer(t, app)
+		if got := snapshot(t, o).Tickets; got.Held < 2 || got.Held > 3 || got.Processes != 1 || got.Needed < 2 {
+			t.Errorf("%+v", got)
+		}
+	})
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"ddtb/db"
 )
 
 // Snapshot is a server at one moment.
@@ -20,6 +22,7 @@ type Snapshot struct {
 	Database     string    `json:"database"`    // the one that is connected to
 	Application  string    `json:"application"` // what the sessions that are watched over call themselves
 	Slots        Slots     `json:"slots"`
+	Tickets      Tickets   `json:"tickets,omitzero"` // of the budget of connections, where processes use one
 	Limits       []Limit   `json:"limits"`           // of databases and roles, apart from the server's own
 	Sessions     []Session `json:"sessions"`         // the oldest first
 	Came         []Session `json:"-"`                // of LookTwice: those that began meanwhile, gone or not, if they were seen
@@ -80,6 +83,21 @@ type Server struct {
 	Primary     string    `json:"primary,omitzero"`            // of a standby: host:port, where the role may see it
 	ReplayLag   Age       `json:"replay_lag_seconds,omitzero"` // of a standby: age of the last transaction that it replayed
 }
+
+// Tickets are those of the connection budget that the pools of max_size = "auto" share, in the database that is connected
+// to: see db.Auto.
+type Tickets struct {
+	Held      int `json:"held"`      // one for each connection of such a pool
+	Processes int `json:"processes"` // that have one or need one
+	Needed    int `json:"needed"`    // connections that they could use at this moment
+}
+
+const ticketsSQL = `
+SELECT count(DISTINCT objid) FILTER (WHERE classid::bigint = $1), count(DISTINCT pid) FILTER (WHERE classid::bigint = $2),
+       coalesce(sum(objid::bigint) FILTER (WHERE classid::bigint = $2), 0)::bigint
+FROM pg_locks
+WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND classid::bigint IN ($1, $2)
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
 
 // Role is who looks, and what it may do.
 type Role struct {
@@ -321,8 +339,12 @@ func look(ctx context.Context, c *pgx.Conn) (s Snapshot, err error) {
 		return s, err
 	}
 	err = c.QueryRow(ctx, replicationSQL).Scan(&s.Prepared, &s.WALSlots, &s.Replication, &s.Server.Primary, &lag)
+	if err != nil {
+		return s, err
+	}
 	s.Server.ReplayLag = seconds(lag)
 	s.count()
+	err = c.QueryRow(ctx, ticketsSQL, int64(db.TicketClass), int64(db.DemandClass)).Scan(&s.Tickets.Held, &s.Tickets.Processes, &s.Tickets.Needed)
 	return s, err
 }
 

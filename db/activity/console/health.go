@@ -167,11 +167,25 @@ func (p Paper) Budget(b activity.Budget) {
 		return
 	}
 	p.line("")
+	if b.Auto {
+		p.wrapped("", autoText(b)+" The monitoring connections, one for each process, come on top. Extras are other applications, "+
+			"migrations and an operator.")
+		return
+	}
 	p.wrapped("", "The 1 is the connection by which each replica watches the server. The 2 is a rolling deploy, in which "+
 		"old and new replicas run side by side. Extras are other applications, migrations and an operator.")
+	p.wrapped("", autoText(b))
 	if b.FitsPool > 0 {
 		p.line("The largest pool that fits has %d connections a replica.", b.FitsPool)
 	} else {
 		p.wrapped("", fmt.Sprintf("No pool fits: raise max_connections to %d at least, run fewer replicas, or put PgBouncer in front.", b.ToRaise))
 	}
+}
+
+// autoText says what pools of automatic size have, or would have.
+func autoText(b activity.Budget) string {
+	if b.Auto {
+		return fmt.Sprintf("All processes share %d connections, however many run: %s.", b.AutoBudget, b.Each())
+	}
+	return fmt.Sprintf("With pool.max_size = \"auto\" all processes would share %d connections, also while deploying: %s.", b.AutoBudget, b.Each())
 }

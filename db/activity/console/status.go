@@ -15,6 +15,9 @@ const mostRows = 15
 func (p Paper) Status(s activity.Status, level activity.Level) {
 	p.header(s.Snapshot)
 	p.slots(s.Snapshot, level)
+	if t := s.Tickets; t.Held+t.Processes > 0 {
+		p.wrapped("Budget ", fmt.Sprintf("%d tickets held by the pools of automatic size; %d processes need %d", t.Held, t.Processes, t.Needed))
+	}
 	p.line("")
 	p.states(s)
 	p.groups("By application", s.Applications, func(g activity.Group) string { return cmp.Or(Clean(g.Name), "(no name)") })

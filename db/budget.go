@@ -1,0 +1,794 @@
+package db
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Auto is the PoolSettings.MaxSize that leaves the size to the budget: all processes that use the same database share
+// Settings.Budget connections.
+//
+// There are as many tickets as the budget has slots. A ticket is an advisory lock, (TicketClass, 1) to (TicketClass,
+// budget), and each connection of the pool holds one in its session. So it is free as soon as the server's process has
+// ended, whatever became of ours: there is no heartbeat, no lease that has to expire, and no coordinator. A process
+// reserves the ticket before it connects, in the session of its monitoring connection; the new session takes it over.
+// So the connections are never more than the budget, not even for a moment. One connection for each process, by which it
+// monitors the server, comes on top.
+//
+// Each process publishes how many connections it needs, as another advisory lock, (DemandClass, need), of its monitoring
+// connection. From those, each works out the fair shares in the same way.
+//
+// Advisory locks belong to one database of the server: so does a budget. A pooler in transaction mode can't carry them.
+const Auto = -1
+
+// The classes of the advisory locks.
+const (
+	TicketClass = 0x64647462 // "ddtb": 1684304994 in pg_locks.classid
+	DemandClass = TicketClass + 1
+)
+
+// Control runs f on a connection that is kept outside of the strategies, one call at a time. A connection that is lost
+// is replaced by the next call, or in the same: then f runs again.
+type Control func(ctx context.Context, f func(*pgx.Conn) error) error
+
+// How often a process looks at the budget: soon again when it needs more than it got, each second while it has something
+// to give back. With many processes, all of them together take no more than 250 looks a second: one that sees a
+// thousand processes takes the server about 1.5 ms.
+const (
+	budgetRetry   = 250 * time.Millisecond
+	budgetEvery   = time.Second
+	budgetIdle    = 5 * time.Second
+	budgetPerPeer = 4 * time.Millisecond
+	budgetPause   = 2 * time.Millisecond // between two looks in any case
+
+	budgetTimeout = 2 * time.Second // of one look, with the wait for its turn
+	budgetTurn    = 2 * time.Second // how long a ticket stays with one process where there are fewer than processes
+	budgetDead    = 2 * time.Second // waiters are told after that time that the server can't be asked
+	ticketWait    = time.Second     // how long an attempt to connect waits for its ticket
+)
+
+var (
+	errNoTicket = errors.New("no ticket of the connection budget is free")
+	errLost     = fmt.Errorf("%w: that of this one was lost with the monitoring connection that had reserved it", errNoTicket)
+)
+
+// ErrPooledBudget is why max_size = "auto" does not work through a pooler.
+var ErrPooledBudget = errors.New(`max_size = "auto" keeps its tickets in sessions, which a pooler in transaction mode ` +
+	`can't carry: set pool.max_size to a number; the pooler's own limit, max_db_connections, is the budget there`)
+
+// tickets are those of one Source.
+type tickets struct {
+	settings Settings
+	control  Control
+	end      func() // closes the connection of control, if it is our own
+	log      *slog.Logger
+	queue    *queue
+	shrink   func(n int) // closes idle connections of the pool
+
+	wake   chan struct{}
+	until  context.Context // ends with close
+	stop   context.CancelFunc
+	done   <-chan struct{} // of until
+	loop   sync.WaitGroup
+	closes sync.Once
+
+	// These belong to the loop.
+	session   *pgconn.PgConn // of control, in which the locks are
+	published int
+	recent    int // the demand at the look before
+	measured  time.Time
+	others    int // sessions without a ticket, when they were measured last
+	usable    int
+	failing   time.Time // since when control fails
+	starved   time.Time // since when there is no ticket at all
+	told      time.Time // when the log was last told of it
+
+	mu         sync.Mutex
+	pid        uint32        // of session
+	ready      []ticket      // reserved, and not used yet
+	connecting []ticket      // of attempts under way; which is whose does not matter
+	handed     []int         // taken over by a session; ours still has them
+	open       map[int]bool  // by sessions of the pool
+	shared     int           // of those in use or connecting, how many are no places for leases
+	excess     int           // so many are to be closed
+	short      int           // attempts that wait for a ticket
+	more       chan struct{} // closed when tickets were reserved
+	budget     int           // in force; 0 until the first look
+	free       int
+	lastOthers int // tickets of other processes
+	processes  int
+	failed     error // why control can't be used
+}
+
+// ticket is one that is reserved by the session of a monitoring connection.
+type ticket struct {
+	n   int
+	pid uint32
+	at  time.Time
+}
+
+func newTickets(s Settings, q *queue, o Options) (*tickets, error) {
+	if s.Pooler != "" {
+		return nil, ErrPooledBudget
+	}
+	t := &tickets{
+		settings: s, queue: q, log: o.Log, control: o.Control, end: func() {},
+		wake: make(chan struct{}, 1), open: map[int]bool{}, more: make(chan struct{}), shrink: func(int) {},
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	t.until, t.stop, t.done = ctx, stop, ctx.Done()
+	q.waits = t.rouse
+	if t.control == nil {
+		own, err := newMonitor(s)
+		if err != nil {
+			return nil, err
+		}
+		t.control, t.end = own.do, own.close
+	}
+	return t, nil
+}
+
+// start begins to look. It connects at the first demand.
+func (t *tickets) start() {
+	t.loop.Go(t.run)
+}
+
+// rouse makes the loop look now.
+func (t *tickets) rouse() {
+	select {
+	case t.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (t *tickets) run() {
+	timer := time.NewTimer(budgetIdle)
+	defer timer.Stop()
+	pause := budgetPause
+	for {
+		select {
+		case <-t.done:
+			return
+		case <-t.wake:
+		case <-timer.C:
+		}
+		select {
+		case <-t.done:
+			return
+		case <-time.After(pause):
+		}
+		var next time.Duration
+		pause, next = t.look()
+		timer.Reset(next)
+	}
+}
+
+// look is one look at the budget, with what follows. It returns how long no other look is worth while, and after what
+// time there is to be one in any case.
+func (t *tickets) look() (pause, next time.Duration) {
+	ctx, cancel := context.WithTimeout(t.until, budgetTimeout)
+	defer cancel()
+	demand := t.demand()
+	short := false
+	err := t.control(ctx, func(c *pgx.Conn) (err error) {
+		short, err = t.at(ctx, c, demand)
+		return err
+	})
+	if err != nil {
+		t.fails(ctx, err)
+		return budgetRetry, budgetRetry
+	}
+	t.failing = time.Time{}
+	t.mu.Lock()
+	t.failed = nil
+	peers, holds := time.Duration(t.processes)*budgetPerPeer, t.total() > 0
+	t.mu.Unlock()
+	jitter := func(d time.Duration) time.Duration { return d*3/4 + rand.N(d/2) } //nolint:gosec // a jitter is no secret
+	switch {
+	case short:
+		retry := jitter(max(budgetRetry, peers))
+		return retry, retry
+	case holds:
+		return budgetPause, jitter(max(budgetEvery, peers))
+	}
+	t.recent = 0
+	return budgetPause, jitter(max(budgetIdle, peers))
+}
+
+// fails records that the server can't be asked. Those who wait are told when that lasts, and nothing else serves them.
+func (t *tickets) fails(ctx context.Context, err error) {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return
+	}
+	if t.failing.IsZero() {
+		t.failing = time.Now()
+	}
+	had, ok := errors.AsType[*ConnError](err)
+	if !ok { // others use the monitoring connection, or it was lost: the next look tells more
+		return
+	}
+	ce := &ConnError{Cause: had.Cause, Strategy: t.settings.Strategy, Err: had.Err}
+	lasts := time.Since(t.failing) > budgetDead || !ce.Cause.Passes()
+	t.mu.Lock()
+	if lasts {
+		t.failed = ce
+	}
+	none := t.total() == 0
+	t.mu.Unlock()
+	if lasts && none {
+		t.queue.fail(ce)
+	}
+}
+
+// demand is how many connections are needed: the most at once since the look before, or in the time before that.
+func (t *tickets) demand() int {
+	now := t.queue.demand()
+	demand := max(now, t.recent)
+	t.recent = now
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	demand = max(demand+t.shared, t.settings.Pool.MinSize, min(1, t.total()))
+	if t.short > 0 {
+		demand = max(demand, t.total()-len(t.ready)+t.short)
+	}
+	return demand
+}
+
+// total is how many tickets this process has. The lock is held.
+func (t *tickets) total() int { return len(t.ready) + len(t.connecting) + len(t.open) }
+
+// resize tells the queue how many leases there may be. The lock is held.
+func (t *tickets) resize() { t.queue.resize(max(0, t.total()-t.shared-t.excess)) }
+
+// at looks, decides and acts, in the session of the monitoring connection. It reports whether more is needed than there is.
+func (t *tickets) at(ctx context.Context, c *pgx.Conn, demand int) (short bool, err error) {
+	if err := t.enter(ctx, c); err != nil {
+		return false, err
+	}
+	if err := t.publish(ctx, c, demand); err != nil {
+		return false, err
+	}
+	if err := t.unlock(ctx, c); err != nil {
+		return false, err
+	}
+	s, err := t.read(ctx, c)
+	if err != nil {
+		return false, err
+	}
+	t.mu.Lock()
+	v := budgetView{
+		budget: s.budget, free: s.free(), demands: s.demands, me: s.me, held: t.total(), turn: s.turn,
+	}
+	t.mu.Unlock()
+	change := v.change()
+	got := 0
+	if change > 0 {
+		if got, err = t.reserve(ctx, c, s, change); err != nil {
+			return false, err
+		}
+	}
+	closing := t.settle(s, change, got)
+	if change < 0 {
+		if err := t.unlock(ctx, c); err != nil {
+			return false, err
+		}
+	}
+	if closing > 0 {
+		t.shrink(closing)
+	}
+	t.warn(ctx, c, s, demand)
+	return v.held+got < demand, nil
+}
+
+// settle makes the outcome of a look known. It returns how many connections have to be closed.
+func (t *tickets) settle(s *budgetState, change, got int) (closing int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	over := 0
+	for n := range t.open {
+		if n > s.budget {
+			over++
+		}
+	}
+	surplus := len(t.ready) - min(max(0, -change), len(t.ready)) // reserved ones go first
+	t.excess = max(over, -change-(len(t.ready)-surplus), 0)
+	for _, r := range t.ready[surplus:] {
+		t.handed = append(t.handed, r.n)
+	}
+	t.ready = t.ready[:surplus]
+	t.budget, t.free, t.processes = s.budget, max(0, s.free()-got), len(s.demands)
+	t.lastOthers = max(0, s.budget-t.free-t.total())
+	if got > 0 {
+		close(t.more)
+		t.more = make(chan struct{})
+	}
+	t.resize()
+	return t.excess
+}
+
+// enter notices that the session is another: what was reserved in the one before is lost.
+func (t *tickets) enter(ctx context.Context, c *pgx.Conn) error {
+	if t.session == c.PgConn() {
+		return nil
+	}
+	shared, err := sharedSession(ctx, c)
+	if err != nil {
+		return err
+	}
+	if shared {
+		return &ConnError{Cause: SettingRefused, Strategy: t.settings.Strategy, Err: ErrPooledBudget}
+	}
+	t.session, t.published, t.measured = c.PgConn(), 0, time.Time{}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.pid, t.ready, t.handed = c.PgConn().PID(), nil, nil
+	t.resize()
+	return nil
+}
+
+// sharedSession reports whether the server's process is another than the one that took the login: a pooler stands between.
+func sharedSession(ctx context.Context, c *pgx.Conn) (bool, error) {
+	var pid uint32
+	err := c.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&pid)
+	return pid != c.PgConn().PID(), err
+}
+
+// publish tells the other processes the demand. A process that has no ticket and needs none is no process to them.
+func (t *tickets) publish(ctx context.Context, c *pgx.Conn, demand int) error {
+	if demand == t.published {
+		return nil
+	}
+	_, err := c.Exec(ctx, `SELECT CASE WHEN $2 > 0 THEN pg_try_advisory_lock_shared($1::int, $2::int) END,
+		CASE WHEN $3 > 0 THEN pg_advisory_unlock_shared($1::int, $3::int) END`, int32(DemandClass), int32(demand), int32(t.published))
+	if err == nil {
+		t.published = demand
+	}
+	return err
+}
+
+// unlock gives up the lock on tickets that sessions have taken over, or that are not needed.
+func (t *tickets) unlock(ctx context.Context, c *pgx.Conn) error {
+	t.mu.Lock()
+	var unused []ticket
+	if t.queue.waiting() == 0 {
+		stale := func(r ticket) bool { return time.Since(r.at) > budgetEvery }
+		for _, r := range t.ready {
+			if stale(r) {
+				unused = append(unused, r)
+			}
+		}
+		t.ready = slices.DeleteFunc(t.ready, stale)
+		t.resize()
+	}
+	numbers := t.handed
+	t.handed = nil
+	t.mu.Unlock()
+	for _, r := range unused {
+		numbers = append(numbers, r.n)
+	}
+	if len(numbers) == 0 {
+		return nil
+	}
+	_, err := c.Exec(ctx, `SELECT pg_advisory_unlock_shared($1::int, n) FROM unnest($2::int[]) AS n`, int32(TicketClass), int32s(numbers))
+	return err
+}
+
+func int32s(numbers []int) []int32 {
+	out := make([]int32, len(numbers))
+	for i, n := range numbers {
+		out[i] = int32(n)
+	}
+	return out
+}
+
+// budgetState is what a look saw.
+type budgetState struct {
+	budget  int
+	taken   map[int]bool // tickets, by whomever
+	demands []int
+	me      int
+	turn    int
+}
+
+// free is how many tickets of the budget nobody holds.
+func (s *budgetState) free() int {
+	n := s.budget
+	for ticket := range s.taken {
+		if ticket >= 1 && ticket <= s.budget {
+			n--
+		}
+	}
+	return n
+}
+
+const readBudget = `SELECT classid::bigint, objid::bigint, pid, extract(epoch FROM clock_timestamp())::bigint FROM pg_locks
+	WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND classid IN ($1::oid, $2::oid)
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
+
+// read looks at the locks.
+func (t *tickets) read(ctx context.Context, c *pgx.Conn) (*budgetState, error) {
+	s := &budgetState{taken: map[int]bool{}}
+	var holders []int32
+	demands := map[int32]int{int32(t.session.PID()): 0}
+	rows, err := c.Query(ctx, readBudget, uint32(TicketClass), uint32(DemandClass))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var class, n, epoch int64
+		var pid int32
+		if err := rows.Scan(&class, &n, &pid, &epoch); err != nil {
+			return nil, err
+		}
+		if s.turn = int(epoch / int64(budgetTurn/time.Second)); class == DemandClass {
+			demands[pid] += int(n)
+			continue
+		}
+		s.taken[int(n)] = true
+		holders = append(holders, pid)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	pids := make([]int32, 0, len(demands))
+	for pid := range demands {
+		pids = append(pids, pid)
+	}
+	slices.Sort(pids)
+	for i, pid := range pids {
+		s.demands = append(s.demands, demands[pid])
+		if uint32(pid) == t.session.PID() {
+			s.me = i
+		}
+	}
+	holders = slices.DeleteFunc(holders, func(pid int32) bool { _, monitors := demands[pid]; return monitors })
+	slices.Sort(holders)
+	s.budget, err = t.measure(ctx, c, len(slices.Compact(holders)))
+	return s, err
+}
+
+// BudgetReserve is how many of the usable slots a budget that nobody set leaves to those who come: the monitoring
+// connections of more processes, migrations, people.
+func BudgetReserve(usable int) int { return max(3, usable/10) }
+
+// DefaultBudget is the budget where none is set: the usable slots, less those that other sessions have, less the reserve.
+func DefaultBudget(usable, others int) int { return max(1, usable-others-BudgetReserve(usable)) }
+
+// measure returns the budget. Of another role's session it may not see the kind. It counts, every 5 seconds, the sessions that hold no ticket: other applications', people's,
+// and the monitoring connections. One that was there at one look alone, such as a login under way, does not count.
+func (t *tickets) measure(ctx context.Context, c *pgx.Conn, holders int) (int, error) {
+	if time.Since(t.measured) > budgetIdle {
+		var clients int
+		err := c.QueryRow(ctx, `SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+				- coalesce(current_setting('reserved_connections', true), '0')::int,
+			(SELECT count(*) FROM pg_stat_activity a WHERE backend_type = 'client backend'
+				OR backend_type IS NULL AND datid IS NOT NULL AND usesysid IS NOT NULL
+					AND NOT EXISTS (SELECT FROM pg_stat_replication s WHERE s.pid = a.pid))::int`).Scan(&t.usable, &clients)
+		if err != nil {
+			return 0, err
+		}
+		before := t.others
+		if t.others = max(0, clients-holders); t.measured.IsZero() {
+			before = t.others
+		}
+		t.measured = time.Now()
+		t.mu.Lock()
+		t.limitTo(min(before, t.others))
+		t.mu.Unlock()
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.budget, nil
+}
+
+// limitTo sets the budget, with so many sessions of others. One that was set is kept below what there can be. The lock is
+// held.
+func (t *tickets) limitTo(others int) {
+	possible := max(1, t.usable-others)
+	if t.budget = t.settings.Budget; t.budget == 0 {
+		t.budget = DefaultBudget(t.usable, others)
+	}
+	if t.budget > possible {
+		if time.Since(t.told) > time.Minute {
+			t.told = time.Now()
+			t.log.Warn("the budget is larger than the server's slots: set fleet.budget to what there is, or raise max_connections",
+				"budget", t.budget, "usable", t.usable, "others", others, "in force", possible)
+		}
+		t.budget = possible
+	}
+}
+
+// reserve locks up to n tickets for connections to come. Another process may be faster.
+func (t *tickets) reserve(ctx context.Context, c *pgx.Conn, s *budgetState, n int) (got int, err error) {
+	var free []int
+	for i := 1; i <= s.budget; i++ {
+		if !s.taken[i] {
+			free = append(free, i)
+		}
+	}
+	rand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] }) //nolint:gosec // whoever can guess it gains nothing
+	// Exclusive, to be alone, then shared, so that the new session can have it too.
+	rows, err := c.Query(ctx, `SELECT n FROM unnest($2::int[]) AS n WHERE CASE WHEN pg_try_advisory_lock($1::int, n)
+		THEN CASE WHEN pg_try_advisory_lock_shared($1::int, n) THEN pg_advisory_unlock($1::int, n) END END`,
+		int32(TicketClass), int32s(free[:min(n, len(free))]))
+	if err != nil {
+		return 0, err
+	}
+	numbers, err := pgx.CollectRows(rows, pgx.RowTo[int32])
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, n := range numbers {
+		t.ready = append(t.ready, ticket{int(n), t.pid, time.Now()})
+	}
+	return len(numbers), err
+}
+
+// take gives an attempt to connect one of the reserved tickets, or waits for one.
+func (t *tickets) take(ctx context.Context, within time.Duration, shared bool) error {
+	end := time.NewTimer(within)
+	defer end.Stop()
+	for {
+		t.mu.Lock()
+		if len(t.ready) > 0 {
+			t.connecting = append(t.connecting, t.ready[0])
+			t.ready = t.ready[1:]
+			if shared {
+				t.shared++
+				t.resize()
+			}
+			t.mu.Unlock()
+			return nil
+		}
+		more, failed, budget := t.more, t.failed, t.budget
+		if failed == nil {
+			t.short++
+		}
+		t.mu.Unlock()
+		if failed != nil {
+			return failed
+		}
+		t.rouse()
+		err := t.await(ctx, more, end.C, budget)
+		t.mu.Lock()
+		t.short--
+		t.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (t *tickets) await(ctx context.Context, more <-chan struct{}, end <-chan time.Time, budget int) error {
+	select {
+	case <-more:
+		return nil
+	case <-t.done:
+		return ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-end:
+		return &ConnError{
+			Cause: SlotsExhausted, Strategy: t.settings.Strategy, Err: fmt.Errorf("%w (the budget is %d)", errNoTicket, budget),
+		}
+	}
+}
+
+// hold takes the ticket over into a new session. The monitoring connection must have it until then: if it does not, another
+// process may have it.
+func (t *tickets) hold(ctx context.Context, pc *pgconn.PgConn) error {
+	t.mu.Lock()
+	r := t.connecting[0]
+	t.connecting = t.connecting[1:]
+	t.mu.Unlock()
+	err := holdTicket(ctx, pc, r)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err != nil {
+		if errors.Is(err, errLost) {
+			r.pid = 0
+			t.rouse()
+		}
+		t.connecting = append(t.connecting, r) // gaveUp follows
+		return err
+	}
+	t.open[r.n] = true
+	t.handed = append(t.handed, r.n)
+	pc.CustomData()[ticketKey] = r.n
+	return nil
+}
+
+func holdTicket(ctx context.Context, pc *pgconn.PgConn, r ticket) error {
+	results, err := pc.Exec(ctx, fmt.Sprintf(`SELECT CASE WHEN pg_try_advisory_lock_shared(%d, %d) THEN EXISTS (
+		SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = %[1]d AND objid = %[2]d AND objsubid = 2 AND granted AND pid = %[3]d)
+		END, pg_backend_pid()`, TicketClass, r.n, r.pid)).ReadAll()
+	switch {
+	case err != nil:
+		return err
+	case string(results[0].Rows[0][1]) != strconv.FormatUint(uint64(pc.PID()), 10):
+		return &ConnError{Cause: SettingRefused, Err: ErrPooledBudget}
+	case string(results[0].Rows[0][0]) != "t":
+		return &ConnError{Cause: SlotsExhausted, Err: errLost}
+	}
+	return nil
+}
+
+// gaveUp takes back the ticket of an attempt that failed.
+func (t *tickets) gaveUp() {
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.connecting) == 0 {
+		return
+	}
+	r := t.connecting[0]
+	t.connecting = t.connecting[1:]
+	if r.pid == t.pid && r.pid != 0 {
+		r.at = time.Now()
+		t.ready = append(t.ready, r)
+	}
+	t.resize()
+}
+
+// unshare corrects the count after an attempt at a shared connection failed.
+func (t *tickets) unshare() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.shared--
+	t.resize()
+}
+
+// closed notices the end of a connection: its ticket is free with its session, or will be.
+func (t *tickets) closed(conn *pgx.Conn) {
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.drop(conn)
+}
+
+// drop is closed with the lock held.
+func (t *tickets) drop(conn *pgx.Conn) {
+	data := conn.PgConn().CustomData()
+	n, has := data[ticketKey].(int)
+	if !has {
+		return
+	}
+	delete(data, ticketKey)
+	delete(t.open, n)
+	if data[sharedKey] != nil {
+		t.shared--
+	} else if t.excess > 0 {
+		t.excess--
+	}
+	t.resize()
+}
+
+// unwanted reports whether a connection that comes back is to be closed, for another process. Its ticket no longer counts
+// then.
+func (t *tickets) unwanted(conn *pgx.Conn) bool {
+	if t == nil {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n, has := conn.PgConn().CustomData()[ticketKey].(int)
+	if !has || t.excess == 0 && n <= t.budget {
+		return false
+	}
+	t.drop(conn)
+	return true
+}
+
+// Keys of a connection's custom data.
+const (
+	ticketKey = "db.ticket" // int
+	sharedKey = "db.shared" // bool: it is no place for a lease
+)
+
+// warn logs who has the tickets, when this process has been without one for a while.
+func (t *tickets) warn(ctx context.Context, c *pgx.Conn, s *budgetState, demand int) {
+	t.mu.Lock()
+	none := t.total() == 0 && demand > 0
+	t.mu.Unlock()
+	switch {
+	case !none:
+		t.starved = time.Time{}
+	case t.starved.IsZero():
+		t.starved = time.Now()
+	case time.Since(t.starved) > budgetDead && time.Since(t.told) > time.Minute:
+		t.told = time.Now()
+		t.log.Warn("this process waits for a ticket of the connection budget, which other sessions hold: raise fleet.budget, run fewer "+
+			"processes, or end what holds the tickets and is no process of this application",
+			"budget", s.budget, "processes", len(s.demands), "holders", cmp.Or(t.holders(ctx, c), "unknown"))
+	}
+}
+
+// holders names the applications that hold tickets, with their number.
+func (t *tickets) holders(ctx context.Context, c *pgx.Conn) (names string) {
+	_ = c.QueryRow(ctx, `SELECT string_agg(name || ': ' || n, ', ' ORDER BY n DESC) FROM (
+		SELECT coalesce(nullif(a.application_name, ''), 'unnamed') AS name, count(DISTINCT l.objid) AS n
+		FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+		WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND l.classid = $1::oid AND a.datname = current_database()
+		GROUP BY 1 ORDER BY 2 DESC LIMIT 5) AS held`, uint32(TicketClass)).Scan(&names)
+	return names
+}
+
+// close ends the looks, and gives up what is reserved. Connections keep their tickets until they are closed.
+func (t *tickets) close() {
+	t.closes.Do(func() {
+		t.stop()
+		t.loop.Wait()
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		if t.session != nil {
+			_ = t.control(ctx, func(c *pgx.Conn) error {
+				if c.PgConn() != t.session {
+					return nil
+				}
+				t.mu.Lock()
+				for _, r := range slices.Concat(t.ready, t.connecting) {
+					t.handed = append(t.handed, r.n)
+				}
+				t.ready = nil
+				t.mu.Unlock()
+				return errors.Join(t.publish(ctx, c, 0), t.unlock(ctx, c))
+			})
+		}
+		t.end()
+	})
+}
+
+// addStat adds the figures of the last look.
+func (t *tickets) addStat(s *Stat) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.Budget, s.Tickets, s.TicketsFree, s.TicketsOthers = t.budget, t.total(), t.free, t.lastOthers
+}
+
+// monitor is the Control of a Source that was given none.
+type monitor struct {
+	cc   *pgx.ConnConfig
+	turn sync.Mutex
+	conn *pgx.Conn
+}
+
+func newMonitor(s Settings) (*monitor, error) {
+	cc, err := ConnConfig(s, s.ApplicationName+"/monitor")
+	return &monitor{cc: cc}, err
+}
+
+// do is a Control.
+func (m *monitor) do(ctx context.Context, f func(*pgx.Conn) error) (err error) {
+	m.turn.Lock()
+	defer m.turn.Unlock()
+	if m.conn == nil || m.conn.IsClosed() {
+		if m.conn, err = Connect(ctx, m.cc); err != nil {
+			m.conn = nil
+			return err
+		}
+	}
+	return f(m.conn)
+}
+
+func (m *monitor) close() {
+	m.turn.Lock()
+	defer m.turn.Unlock()
+	if m.conn != nil {
+		closeConn(m.conn)
+	}
+}
