@@ -83,7 +83,9 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 		return nil, err
 	}
 	count := metrics.New(around.version)
-	d, err := db.OpenWith(database, db.Options{Log: log, Tracer: tracer(cfg, traces), OnAcquire: count.Acquires().Ended})
+	d, err := db.OpenWith(database, db.Options{
+		Log: log, Tracer: tracer(cfg, traces), OnAcquire: count.Acquires().Ended, Replica: replica(cfg),
+	})
 	if err != nil {
 		return nil, errors.Join(err, traces.Close(ctx))
 	}
@@ -109,6 +111,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	a.scenes = labsite.New(a.lab.Enabled, log)
 	a.admin.Tell = a.tell
 	a.count.FollowLeases(d)
+	a.count.FollowReplicas(d)
 	a.count.FollowReports(reporter)
 	if err := a.openEye(ctx); err != nil {
 		return nil, errors.Join(err, a.Close(ctx))
