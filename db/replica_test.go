@@ -30,6 +30,9 @@ func newFleet(t *testing.T, set func(*config.Database)) *fleet {
 	set(&f.cfg)
 	f.control, f.standby = dbtest.Control(t, f.cfg), f.replica.Control(t, f.cfg.Name)
 	run(t, f.control, "CREATE TABLE counter (n int); INSERT INTO counter VALUES (0); GRANT ALL ON counter TO PUBLIC")
+	dbtest.Eventually(t, "the replica has the table", func() bool {
+		return scan[bool](t, f.standby, "SELECT to_regclass('counter') IS NOT NULL")
+	})
 	to := f.replica.Reach(f.cfg)
 	f.DB = openWithReplica(t, f.cfg, &to)
 	f.serves(t, true)
