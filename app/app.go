@@ -85,12 +85,15 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 		return nil, err
 	}
 	count := metrics.New(around.version)
-	d, err := db.OpenWith(database, db.Options{Log: log, Tracer: tracer(cfg, traces), OnAcquire: count.Acquires().Ended, Control: observer.Do})
+	d, err := db.OpenWith(database, db.Options{
+		Log: log, Tracer: tracer(cfg, traces), OnAcquire: count.Acquires().Ended, Control: observer.Do,
+		Replica: replica(cfg),
+	})
 	if err != nil {
 		return nil, errors.Join(err, traces.Close(ctx))
 	}
 	reporter, err := report.New(report.Options{
-		Mail: cfg.Mail, Sentry: cfg.Sentry, BaseURL: cfg.Server.BaseURL, Secrets: []config.Secret{database.Password}, Log: log,
+		Mail: cfg.Mail, Sentry: cfg.Sentry, BaseURL: cfg.Server.BaseURL, Secrets: []config.Secret{database.Password, cfg.Databases["replica"].Password}, Log: log,
 		Release: "ddtb@" + around.version, StateDir: around.stateDir,
 	})
 	if err != nil {
@@ -120,6 +123,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	}
 	a.count.FollowLeases(d)
 	a.count.FollowProcess(leases.Now)
+	a.count.FollowReplicas(d)
 	a.count.FollowReports(reporter)
 	if a.agent, err = listenAgent(ctx, cfg.Server.AgentAddr, a.ready, d.Stat); err != nil {
 		return nil, errors.Join(err, a.Close(ctx))

@@ -25,7 +25,8 @@ func keysOf(c *Config, dbs map[string]*Database) []*key {
 	var keys []*key
 	for _, name := range databaseNames {
 		if d := dbs[name]; d != nil {
-			keys = append(keys, fieldsOf("databases."+name+".", reflect.ValueOf(d).Elem())...)
+			of := fieldsOf("databases."+name+".", reflect.ValueOf(d).Elem())
+			keys = append(keys, slices.DeleteFunc(of, func(k *key) bool { return k.name == "databases.default.max_lag" })...)
 		}
 	}
 	return append(keys, fieldsOf("", reflect.ValueOf(c).Elem())...)

@@ -37,6 +37,7 @@ type DB struct {
 	draining  sync.WaitGroup
 	options   Options
 	outage    outage
+	replicas  replicas
 	nested    logOnce // pairs of lines
 	forgotten logOnce // lines that left rows open
 
@@ -65,6 +66,10 @@ func OpenWith(s Settings, o Options) (*DB, error) {
 	}
 	d.lifetime, d.cut = context.WithCancel(context.Background())
 	d.now.Store(p)
+	err = d.replicas.open(d)
+	if err != nil {
+		return nil, errors.Join(err, d.Close(d.lifetime))
+	}
 	return d, nil
 }
 
@@ -154,6 +159,7 @@ func (d *DB) Close(ctx context.Context) error {
 	defer d.switches.Unlock()
 	d.closed.Store(true)
 	defer d.cut()
+	defer d.replicas.close(ctx)
 	defer context.AfterFunc(ctx, d.cut)()
 	err := d.now.Load().Close(ctx)
 	d.draining.Wait()
@@ -192,7 +198,10 @@ func (p *pinned) waitUnused(ctx context.Context) {
 }
 
 // Acquire gives a lease of the strategy in force, which ends with Release and no sooner, whatever the request.
-func (d *DB) Acquire(ctx context.Context) (*Lease, error) { return d.acquire(ctx, asking{}) }
+func (d *DB) Acquire(ctx context.Context) (*Lease, error) {
+	d.mark(ctx) // for replicas
+	return d.acquire(ctx, asking{})
+}
 
 func (d *DB) acquire(ctx context.Context, who asking) (*Lease, error) {
 	p := d.enter()
@@ -205,6 +214,7 @@ func (d *DB) acquire(ctx context.Context, who asking) (*Lease, error) {
 
 // Exec is part of Querier.
 func (d *DB) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+	d.mark(ctx) // for replicas
 	for again := 0; ; again++ {
 		u, err := d.lease(ctx, asking{})
 		if err != nil {
@@ -220,11 +230,13 @@ func (d *DB) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandT
 
 // Query is part of Querier. The lease is given back when the rows are closed, or read to their end.
 func (d *DB) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	d.mark(ctx) // for replicas
 	return d.open(ctx, sql, args)
 }
 
 // QueryRow is part of Querier. The lease is given back by Scan.
 func (d *DB) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	d.mark(ctx)                       // for replicas
 	rows, _ := d.open(ctx, sql, args) // a failure is the result's too
 	return row{rows}
 }
@@ -255,6 +267,7 @@ func (d *DB) open(ctx context.Context, sql string, args []any) (pgx.Rows, error)
 //
 //go:noinline // in its caller, fn's frame would bear the caller's name in stacks, with a line of this file
 func (d *DB) InTx(ctx context.Context, fn func(Querier) error) error {
+	d.mark(ctx) // for replicas
 	outdated := false
 	return Again(ctx, func() error {
 		for {

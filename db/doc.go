@@ -95,7 +95,7 @@
 //	per-request    perrequest.go                                     PerRequest in settings.go
 //	persistent     persistent.go, worker.go                          Persistent in settings.go
 //	multiplex and  multiplexed.go, multiplex.go, multiplexconn.go,   Multiplex in settings.go,
-//	DB.Read        multiplexrows.go, read.go                         outage in db.go
+//	DB.Read        multiplexrows.go, read.go, replica.go             outage and replicas in db.go
 //
 // pool.go stays: its settings also bound the queue and the leak watch.
 //

@@ -110,7 +110,10 @@ func (d *DB) read(ctx context.Context, sql string, args []any, who asking) (rows
 	if d.closed.Load() {
 		return nil, ErrClosed
 	}
-	rows, err = d.readShared(ctx, sql, args)
+	if rows, served, err := d.replicas.read(ctx, sql, args, who); served {
+		return rows, err
+	}
+	rows, err = d.readPrimary(ctx, sql, args)
 	if rows == nil && (err == nil || errors.Is(err, errUnsuitable) || errors.Is(err, errMultiplexClosed)) {
 		if rows, err = d.readLeased(ctx, sql, args, who); errors.Is(err, errUnsuitable) {
 			rows, err = d.open(ctx, sql, args)
@@ -123,16 +126,18 @@ func (d *DB) read(ctx context.Context, sql string, args []any, who asking) (rows
 	return rows, nil
 }
 
-// readShared runs the read on the shared connections. Both results are nil where the strategy has none.
-func (d *DB) readShared(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
-	var s *Source
+// readPrimary runs the read on the primary's shared connections, if it has some.
+func (d *DB) readPrimary(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
 	if r, ok := ctx.Value(requestKey{d}).(*request); ok && !r.over.Load() {
-		s = r.pin(d)
-	} else {
-		p := d.enter()
-		defer p.exit()
-		s = p.Source
+		return r.pin(d).readShared(ctx, sql, args)
 	}
+	p := d.enter()
+	defer p.exit()
+	return p.readShared(ctx, sql, args)
+}
+
+// readShared runs the read on the shared connections. Both results are nil where the strategy has none.
+func (s *Source) readShared(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
 	m, ok := s.strategy.(*multiplexed)
 	if !ok {
 		return nil, nil

@@ -18,6 +18,9 @@ type request struct {
 	busy  atomic.Bool // the kept lease carries a query, or is being acquired
 	kept  *Lease      // belongs to whoever has set busy; nil: none
 	leave atomic.Bool // give everything back as soon as it is not busy
+
+	seen  atomic.Uint64 // the Position that its caller follows
+	wrote atomic.Bool   // it may have written: its reads need the primary
 }
 
 // requestKey finds the request of a DB in a context: a request may use several databases.

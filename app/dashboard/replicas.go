@@ -1,0 +1,20 @@
+package dashboard
+
+import (
+	"strconv"
+
+	"ddtb/db"
+)
+
+// replicas lists who serves reads. Without replicas there is no such table.
+func (p *picture) replicas(all []db.ReplicaStat) {
+	for _, r := range all {
+		state := "serves"
+		if !r.Serves {
+			state = "passed by: " + r.Why
+		}
+		p.Tables["replicas"] = append(p.Tables["replicas"], []string{
+			r.Host, age(r.Lag), strconv.FormatInt(r.Reads, 10), strconv.FormatInt(r.Failed+r.Behind, 10), state,
+		})
+	}
+}

@@ -1,0 +1,54 @@
+package app
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"ddtb/app/auth"
+	"ddtb/config"
+	"ddtb/db"
+)
+
+// positionCookie holds up to where its visitor has seen the database, as PostgreSQL writes it. It is no secret, and
+// signed by nobody: a forged one sends its own visitor's reads to the primary, after a wait of a few milliseconds.
+const positionCookie = "ddtb_position"
+
+// replica returns the settings of the replicas, or nil.
+func replica(cfg *config.Config) *db.Settings {
+	if s, ok := cfg.Databases["replica"]; ok {
+		return &s
+	}
+	return nil
+}
+
+// followWrites has the request's reads see what its visitor wrote before, and gives the visitor a new position before
+// the answer of a request that writes. A GET does not write.
+func (a *App) followWrites(c echo.Context, ctx context.Context) {
+	if a.db.MaxLag() == 0 {
+		return
+	}
+	if cookie, err := c.Request().Cookie(positionCookie); err == nil {
+		if p, ok := db.ParsePosition(cookie.Value); ok {
+			a.db.Follow(ctx, p)
+		}
+	}
+	if m := c.Request().Method; m == http.MethodGet || m == http.MethodHead {
+		return
+	}
+	c.Response().Before(func() {
+		p, wrote := a.db.Written(ctx)
+		if !wrote {
+			return
+		}
+		c.SetCookie(&http.Cookie{
+			Name: positionCookie, Value: p.String(), Path: "/", MaxAge: int(positionAge(a.db.MaxLag()).Seconds()),
+			HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: auth.OverTLS(c.Request()),
+		})
+	})
+}
+
+// positionAge is how long a position must be followed: afterwards a replica that serves has replayed it.
+func positionAge(maxLag time.Duration) time.Duration { return max(time.Minute, 2*maxLag) }

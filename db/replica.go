@@ -1,0 +1,523 @@
+package db
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// How replicas are followed.
+const (
+	replicaPoll    = 100 * time.Millisecond // between two looks at a server
+	replicaSilence = time.Second            // a server that takes longer to answer is down
+	replicaWait    = 5 * time.Millisecond   // a read waits so long for its caller's own write
+	replicaRush    = 2 * time.Millisecond   // between two looks that readers ask for
+	replicaHistory = 256                    // positions of the primary that are remembered
+)
+
+// Position is a place in the primary's write-ahead log (LSN): 0 is before everything.
+type Position uint64
+
+// Unknown is after everything: no replica has it, so that its holder reads from the primary.
+const Unknown = ^Position(0)
+
+// String is PostgreSQL's form, "16/B374D848".
+func (p Position) String() string { return fmt.Sprintf("%X/%X", uint64(p)>>32, uint64(p)&(1<<32-1)) }
+
+// ParsePosition reads what String wrote: two hexadecimal numbers of at most 8 digits.
+func ParsePosition(text string) (p Position, ok bool) {
+	high, low, _ := strings.Cut(text, "/")
+	if len(text) > len("FFFFFFFF/FFFFFFFF") || strings.ContainsAny(text, "+-_") {
+		return 0, false
+	}
+	h, err := strconv.ParseUint(high, 16, 32)
+	if err != nil {
+		return 0, false
+	}
+	l, err := strconv.ParseUint(low, 16, 32)
+	return Position(h<<32 | l), err == nil
+}
+
+// Follow says up to where the caller of this request has seen the database: its declared reads go to a replica that has
+// replayed at least as much, or to the primary.
+func (d *DB) Follow(ctx context.Context, p Position) {
+	if r, ok := ctx.Value(requestKey{d}).(*request); ok {
+		r.seen.Store(uint64(p))
+	}
+}
+
+// Written returns the position that the caller of this request has to follow from now on, if the request may have
+// written. It asks the primary, for a second at most; where that fails the position is Unknown. Without replicas it
+// asks nothing.
+func (d *DB) Written(ctx context.Context) (p Position, wrote bool) {
+	r, ok := ctx.Value(requestKey{d}).(*request)
+	if !ok || !r.wrote.Load() {
+		return 0, false
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), replicaSilence)
+	defer cancel()
+	var text string
+	if err := d.QueryRow(ctx, "SELECT pg_current_wal_insert_lsn()::text").Scan(&text); err != nil {
+		return Unknown, true
+	}
+	if p, ok = ParsePosition(text); !ok {
+		return Unknown, true
+	}
+	return p, true
+}
+
+// ReplicaStat is what a DB knows of one replica.
+type ReplicaStat struct {
+	Host     string
+	Serves   bool
+	Why      string        // it does not serve; "" if it does
+	Lag      time.Duration // behind the primary, by this process's clock
+	Replayed Position
+	Reads    int64 // answered
+	Failed   int64 // that the primary had to answer, because the replica failed or cancelled them
+	Behind   int64 // that went to the primary, because the replica had not replayed their caller's write
+	Stat     Stat  // of its connections
+}
+
+// Replicas lists the replicas in the order of the settings. It needs no connection.
+func (d *DB) Replicas() []ReplicaStat {
+	list := make([]ReplicaStat, len(d.replicas.list))
+	for i, r := range d.replicas.list {
+		now := r.state.Load()
+		list[i] = ReplicaStat{
+			Host: r.host, Serves: now.why == "", Why: now.why, Lag: now.lag, Replayed: now.replayed,
+			Reads: r.reads.Load(), Failed: r.failed.Load(), Behind: r.behind.Load(), Stat: r.Stat(),
+		}
+	}
+	return list
+}
+
+// MaxLag is how far behind the primary a replica may be that serves reads; 0 without replicas. For longer than that
+// after a write, no position needs to be followed.
+func (d *DB) MaxLag() time.Duration { return d.replicas.maxLag }
+
+// replicas are the replicas of a DB, and what is known of its primary.
+type replicas struct {
+	db     *DB
+	list   []*replica
+	maxLag time.Duration
+	next   atomic.Uint32
+	stop   context.CancelFunc
+	ended  sync.WaitGroup
+
+	mu       sync.Mutex
+	primary  identity
+	history  []sample // of the primary, oldest first
+	lastSeen Position
+}
+
+// identity is what a primary and its replicas have in common.
+type identity struct {
+	system   string // pg_control_system
+	database string
+	timeline uint32
+}
+
+// sample is where the primary was.
+type sample struct {
+	at       time.Time
+	position Position
+}
+
+// replica is one replica with connections of its own.
+type replica struct {
+	*Source
+	host                  string
+	all                   *replicas
+	state                 atomic.Pointer[replicaState]
+	rush                  chan struct{} // a reader asks for a look
+	reads, failed, behind atomic.Int64
+}
+
+// replicaState is what the last look at a replica said.
+type replicaState struct {
+	why      string // it may not serve
+	replayed Position
+	lag      time.Duration
+	next     chan struct{} // closed when there is a newer one
+	up       context.Context
+	down     context.CancelFunc // ends the reads that are under way
+}
+
+// open makes the replicas of d's options, and begins to follow them.
+func (all *replicas) open(d *DB) error {
+	s := d.options.Replica
+	if s == nil {
+		return nil
+	}
+	if err := atLeast("max_lag", s.MaxLag, replicaPoll); err != nil {
+		return fmt.Errorf("replica of database %q: %w", s.Name, err)
+	}
+	all.db, all.maxLag = d, s.MaxLag
+	for _, one := range eachHost(*s) {
+		source, err := NewSource(one, d.options)
+		if err != nil {
+			return fmt.Errorf("replica of database %q: %w", s.Name, err)
+		}
+		r := &replica{Source: source, host: net.JoinHostPort(one.Host, strconv.Itoa(one.Port)), all: all, rush: make(chan struct{}, 1)}
+		r.state.Store(newReplicaState(nil, replicaState{why: "not seen yet"}))
+		all.list = append(all.list, r)
+	}
+	var ctx context.Context
+	ctx, all.stop = context.WithCancel(context.Background())
+	all.ended.Go(func() { follow(ctx, d.Config, primarySQL, nil, all.sawPrimary) })
+	for _, r := range all.list {
+		all.ended.Go(func() {
+			follow(ctx, func() Settings { return r.settings }, replicaSQL, r.rush, r.saw)
+		})
+	}
+	return nil
+}
+
+// eachHost returns the settings of each single host.
+func eachHost(s Settings) (each []Settings) {
+	s.TargetSessionAttrs = "any" // what a server is, follow finds out
+	if s.Hosts == "" {
+		return []Settings{s}
+	}
+	for _, one := range s.Hosts.List() {
+		host, port := SplitHost(one)
+		single := s
+		single.Host, single.Hosts = host, ""
+		if n, err := strconv.Atoi(port); err == nil {
+			single.Port = n
+		}
+		if !slices.Contains(each, single) {
+			each = append(each, single)
+		}
+	}
+	return each
+}
+
+// close ends what open began.
+func (all *replicas) close(ctx context.Context) {
+	if all.stop != nil {
+		all.stop()
+	}
+	all.ended.Wait()
+	var ends sync.WaitGroup
+	for _, r := range all.list {
+		r.state.Load().down()
+		ends.Go(func() { _ = r.Close(ctx) })
+	}
+	ends.Wait()
+}
+
+// What follow asks. The timeline keeps apart servers that were one before a failover: the receiver's is current, and
+// visible to members of pg_monitor; without it the last restart point's is at most checkpoint_timeout old.
+const (
+	primarySQL = `SELECT pg_is_in_recovery(), pg_current_wal_insert_lsn()::text, (SELECT system_identifier::text FROM pg_control_system()),
+		current_database(), ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int`
+	replicaSQL = `SELECT pg_is_in_recovery(), coalesce(pg_last_wal_replay_lsn(), '0/0')::text, (SELECT system_identifier::text FROM pg_control_system()),
+		current_database(), coalesce((SELECT received_tli FROM pg_stat_wal_receiver), (SELECT timeline_id FROM pg_control_checkpoint()))`
+)
+
+// seenServer is the answer.
+type seenServer struct {
+	recovers bool
+	position Position
+	identity
+}
+
+// follow asks a server over a connection of its own, until ctx ends.
+func follow(ctx context.Context, settings func() Settings, sql string, rush <-chan struct{}, saw func(seenServer, error)) {
+	var conn *pgx.Conn
+	var of Settings
+	defer func() {
+		if conn != nil {
+			closeConn(conn)
+		}
+	}()
+	for {
+		if now := settings(); conn != nil && now != of {
+			closeConn(conn)
+			conn = nil
+		}
+		var err error
+		if conn == nil {
+			of = settings()
+			conn, err = followConn(ctx, of)
+		}
+		var got seenServer
+		if err == nil {
+			got, err = ask(ctx, conn, sql)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		saw(got, err)
+		if err != nil && conn != nil {
+			closeConn(conn)
+			conn = nil
+		}
+		if !pauseFor(ctx, replicaRush, nil) || !pauseFor(ctx, replicaPoll-replicaRush, rush) {
+			return
+		}
+	}
+}
+
+// pauseFor waits, unless somebody is in a hurry. It reports false when ctx ends.
+func pauseFor(ctx context.Context, d time.Duration, rush <-chan struct{}) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-rush:
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
+func followConn(ctx context.Context, s Settings) (*pgx.Conn, error) {
+	s.ConnectTimeout = min(s.ConnectTimeout, replicaSilence)
+	cc, err := ConnConfig(s, s.ApplicationName+"/replication")
+	if err != nil {
+		return nil, err
+	}
+	return Connect(ctx, cc)
+}
+
+// ask asks where the server is. The simple protocol also passes a pooler.
+func ask(ctx context.Context, conn *pgx.Conn, sql string) (got seenServer, err error) {
+	ctx, cancel := context.WithTimeout(ctx, replicaSilence)
+	defer cancel()
+	var text string
+	var timeline pgtype.Int8
+	err = conn.QueryRow(ctx, sql, pgx.QueryExecModeSimpleProtocol).
+		Scan(&got.recovers, &text, &got.system, &got.database, &timeline)
+	got.timeline = uint32(timeline.Int64) //nolint:gosec // it is one
+	got.position, _ = ParsePosition(text)
+	return got, err
+}
+
+// sawPrimary notes where the primary is. What a server says that is a standby itself counts as silence.
+func (all *replicas) sawPrimary(got seenServer, err error) {
+	if err != nil || got.recovers {
+		return
+	}
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if all.primary != got.identity {
+		all.primary, all.history, all.lastSeen = got.identity, nil, 0
+	}
+	now := time.Now()
+	if got.position == all.lastSeen {
+		return
+	}
+	all.lastSeen = got.position
+	if n := len(all.history); n > 0 && now.Sub(all.history[n-1].at) < all.maxLag/(replicaHistory/2) {
+		return // a later position at an earlier time: the lag would be told too long
+	}
+	all.history = append(all.history, sample{now, got.position})
+	if len(all.history) > replicaHistory {
+		all.history = append(all.history[:0], all.history[1:]...)
+	}
+}
+
+// lagOf is how long ago the primary was at the first position that is not replayed, at least.
+func (all *replicas) lagOf(replayed Position) time.Duration {
+	for _, s := range all.history {
+		if s.position > replayed {
+			return time.Since(s.at)
+		}
+	}
+	return 0
+}
+
+// saw judges a replica.
+func (r *replica) saw(got seenServer, err error) {
+	r.all.mu.Lock()
+	defer r.all.mu.Unlock()
+	now := replicaState{replayed: got.position}
+	switch primary := r.all.primary; {
+	case err != nil:
+		now.why = "down: " + whyDown(err)
+	case primary == identity{}:
+		now.why = "the primary was not seen yet, so nothing can be compared"
+	case !got.recovers:
+		now.why = "it is no standby: it was promoted, or is a server of its own"
+	case got.system != primary.system:
+		now.why = "it is no replica of this primary: its system identifier is another"
+	case got.database != primary.database:
+		now.why = fmt.Sprintf("its database is %q, and the primary's is %q", got.database, primary.database)
+	case got.timeline != primary.timeline:
+		now.why = fmt.Sprintf("it is on timeline %d, and the primary on %d; after a failover, GRANT pg_monitor shows a change at once",
+			got.timeline, primary.timeline)
+	default:
+		if now.lag = r.all.lagOf(got.position); now.lag > r.all.maxLag {
+			now.why = fmt.Sprintf("it is %v behind, and max_lag is %v", now.lag.Round(time.Millisecond), r.all.maxLag)
+		}
+	}
+	r.become(now)
+}
+
+// whyDown is the error for people. One that lacks a right says which.
+func whyDown(err error) string {
+	if sqlState(err) == pgerrcode.InsufficientPrivilege {
+		return err.Error() + ": GRANT EXECUTE ON FUNCTION pg_control_system(), pg_control_checkpoint() to this role"
+	}
+	return err.Error()
+}
+
+// become puts the state in force. Reads under way end where the replica went down or is another server.
+func (r *replica) become(now replicaState) {
+	old := r.state.Load()
+	fresh := newReplicaState(old, now)
+	r.state.Store(fresh)
+	close(old.next)
+	if now.why != "" {
+		old.down()
+		if old.why != now.why && old.why == "" {
+			r.options.Log.Warn("reads go past this replica", "host", r.host, "why", now.why)
+		}
+	} else if old.why != "" {
+		r.options.Log.Info("reads go to this replica", "host", r.host)
+	}
+}
+
+// newReplicaState shares the context of reads with the state before while the replica serves.
+func newReplicaState(old *replicaState, now replicaState) *replicaState {
+	now.next = make(chan struct{})
+	if old != nil && old.up.Err() == nil {
+		now.up, now.down = old.up, old.down
+	}
+	if now.up == nil {
+		now.up, now.down = context.WithCancel(context.Background())
+	}
+	return &now
+}
+
+// has reports whether the replica serves, and has replayed that position.
+func (s *replicaState) has(p Position) bool { return s.why == "" && s.replayed >= p }
+
+// mark notes that the request may write from now on.
+func (d *DB) mark(ctx context.Context) {
+	if d.replicas.list == nil {
+		return
+	}
+	if r, ok := ctx.Value(requestKey{d}).(*request); ok {
+		r.wrote.Store(true)
+	}
+}
+
+// choose returns a replica that has what the caller has seen; nil: the primary must serve. A read without a request
+// has a caller of whom nothing is known.
+func (all *replicas) choose(ctx context.Context) *replica {
+	if len(all.list) == 0 {
+		return nil
+	}
+	r, ok := ctx.Value(requestKey{all.db}).(*request)
+	if !ok || r.over.Load() || r.wrote.Load() {
+		return nil
+	}
+	seen := Position(r.seen.Load())
+	start := int(all.next.Add(1))
+	var first *replica
+	for i := range all.list {
+		one := all.list[(start+i)%len(all.list)]
+		if now := one.state.Load(); now.has(seen) {
+			return one
+		} else if now.why == "" && first == nil {
+			first = one
+		}
+	}
+	if first != nil && first.waitFor(ctx, seen) {
+		return first
+	}
+	return nil
+}
+
+// waitFor waits a moment for the replica to replay the position.
+func (r *replica) waitFor(ctx context.Context, p Position) bool {
+	if p != Unknown {
+		t := time.NewTimer(replicaWait)
+		defer t.Stop()
+		for now := r.state.Load(); now.why == ""; now = r.state.Load() {
+			if now.has(p) {
+				return true
+			}
+			select {
+			case r.rush <- struct{}{}:
+			default:
+			}
+			select {
+			case <-now.next:
+				continue
+			case <-t.C:
+			case <-ctx.Done():
+			}
+			break
+		}
+	}
+	r.behind.Add(1)
+	return false
+}
+
+// read runs a declared read on a replica. served is false where the primary must be asked: there is no replica for it,
+// or the replica failed in any way but the caller's own. The primary's answer is then the one that counts.
+func (all *replicas) read(ctx context.Context, sql string, args []any, who asking) (rows pgx.Rows, served bool, err error) {
+	r := all.choose(ctx)
+	if r == nil {
+		return nil, false, nil
+	}
+	within, cancel := context.WithCancel(ctx)
+	defer cancel()
+	state := r.state.Load()
+	defer context.AfterFunc(state.up, cancel)()
+	rows, err = r.read(within, sql, args, who)
+	switch {
+	case err == nil:
+		r.reads.Add(1)
+		return rows, true, nil
+	case ctx.Err() != nil:
+		return nil, true, err
+	case sqlState(err) == pgerrcode.QueryCanceled && state.up.Err() == nil: // statement_timeout: the primary's is no longer
+		return nil, true, err
+	}
+	r.failed.Add(1)
+	if cause := CauseOf(err); cause == ServerUnavailable || cause == CircuitOpen {
+		r.lost(state, err)
+	}
+	return nil, false, nil
+}
+
+// lost has the next reads pass by the replica, until it was seen again.
+func (r *replica) lost(state *replicaState, err error) {
+	r.all.mu.Lock()
+	defer r.all.mu.Unlock()
+	if now := r.state.Load(); now == state && now.why == "" {
+		r.become(replicaState{why: "down: " + err.Error(), replayed: now.replayed, lag: now.lag})
+	}
+}
+
+// read runs the read once, by the replica's own strategy.
+func (r *replica) read(ctx context.Context, sql string, args []any, who asking) (pgx.Rows, error) {
+	rows, err := r.readShared(ctx, sql, args)
+	if rows != nil || err != nil && !errors.Is(err, errUnsuitable) {
+		return rows, err
+	}
+	l, err := r.acquire(ctx, false, who)
+	if err != nil {
+		return nil, err
+	}
+	u := use{Lease: l}
+	defer u.giveBack()
+	return u.buffer(ctx, sql, args)
+}

@@ -1,0 +1,257 @@
+package db_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"ddtb/config"
+	"ddtb/db"
+	"ddtb/db/dbtest"
+)
+
+// replicated is a primary, a replica of it, and a DB on both.
+type replicated struct {
+	*db.DB
+	primary, replica *dbtest.Server
+	cfg              config.Database
+	control, standby *pgx.Conn // superusers'
+}
+
+func newFleet(t *testing.T, set func(*config.Database)) *replicated {
+	t.Helper()
+	f := &replicated{primary: dbtest.NewServer(t, dbtest.Replicated())}
+	f.cfg = f.primary.Config(t)
+	f.replica = f.primary.NewReplica(t)
+	set(&f.cfg)
+	f.control, f.standby = dbtest.Control(t, f.cfg), f.replica.Control(t, f.cfg.Name)
+	run(t, f.control, "CREATE TABLE counter (n int); INSERT INTO counter VALUES (0); GRANT ALL ON counter TO PUBLIC")
+	dbtest.Eventually(t, "the replica has the table", func() bool {
+		return scan[bool](t, f.standby, "SELECT to_regclass('counter') IS NOT NULL")
+	})
+	to := f.replica.Reach(f.cfg)
+	f.DB = openWithReplica(t, f.cfg, &to)
+	f.serves(t, true)
+	return f
+}
+
+func openWithReplica(t *testing.T, cfg config.Database, replica *config.Database) *db.DB {
+	t.Helper()
+	d, err := db.OpenWith(cfg, db.Options{Replica: replica})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		_ = d.Close(ctx)
+	})
+	return d
+}
+
+func (f *replicated) serves(t *testing.T, want bool) {
+	t.Helper()
+	dbtest.Eventually(t, fmt.Sprintf("the replica serves: %t", want), func() bool { return f.Replicas()[0].Serves == want })
+}
+
+// visitor is somebody with a cookie.
+type visitor struct{ at db.Position }
+
+// visit is one request.
+func (f *replicated) visit(t *testing.T, v *visitor, fn func(context.Context)) {
+	t.Helper()
+	ctx, gone := db.WithWorker(t.Context())
+	defer gone()
+	ctx, end := f.Begin(ctx)
+	defer end()
+	f.Follow(ctx, v.at)
+	fn(ctx)
+	if p, wrote := f.Written(ctx); wrote {
+		v.at = p
+	}
+}
+
+func (f *replicated) vote(t *testing.T, v *visitor) (err error) {
+	t.Helper()
+	f.visit(t, v, func(ctx context.Context) { _, err = f.Exec(ctx, "UPDATE counter SET n = n + 1") })
+	return err
+}
+
+func (f *replicated) read(t *testing.T, v *visitor) (n int) {
+	t.Helper()
+	f.visit(t, v, func(ctx context.Context) {
+		if err := f.Read().QueryRow(ctx, "SELECT n FROM counter").Scan(&n); err != nil {
+			t.Errorf("a read failed: %v", err)
+		}
+	})
+	return n
+}
+
+func TestWhoeverWroteReadsItAndOthersReadFromTheReplica(t *testing.T) {
+	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+		f := newFleet(t, set)
+		v := &visitor{}
+		for i := 1; i <= 50; i++ {
+			if err := f.vote(t, v); err != nil {
+				t.Fatal(err)
+			}
+			if n := f.read(t, v); n != i {
+				t.Errorf("after vote %d the page says %d", i, n)
+			}
+		}
+		f.read(t, &visitor{})
+		if f.Replicas()[0].Reads == 0 {
+			t.Errorf("the replica served nothing: %+v", f.Replicas())
+		}
+	})
+}
+
+// voters vote and read, until stop is called. Votes may fail; a page must never be behind its visitor's own votes.
+func (f *replicated) voters(t *testing.T) (stop func() (read, voted int)) {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	read, voted := 0, 0
+	done := make(chan struct{})
+	for range 4 {
+		wg.Go(func() {
+			v, least := &visitor{}, 0
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				ok := f.vote(t, v) == nil
+				n := f.read(t, v)
+				if ok && n <= least || n < least {
+					t.Errorf("a stale page: %d after %d", n, least)
+				}
+				least = n
+				mu.Lock()
+				read++
+				if ok {
+					voted++
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	once := sync.OnceFunc(func() { close(done); wg.Wait() })
+	t.Cleanup(once)
+	return func() (int, int) { once(); return read, voted }
+}
+
+func TestNoFaultOfTheReplicaFailsAReadOrShowsAStalePage(t *testing.T) {
+	for name, fault := range map[string]func(*testing.T, *replicated){
+		"replay is paused": func(t *testing.T, f *replicated) {
+			run(t, f.standby, "SELECT pg_wal_replay_pause()")
+			f.serves(t, false)
+			run(t, f.standby, "SELECT pg_wal_replay_resume()")
+			f.serves(t, true)
+		},
+		"killed": func(t *testing.T, f *replicated) {
+			f.replica.Stop(t, dbtest.Immediate)
+			f.serves(t, false)
+			f.replica.Start(t)
+			f.serves(t, true)
+		},
+		"restarted": func(t *testing.T, f *replicated) {
+			f.replica.Restart(t, dbtest.Fast)
+			f.serves(t, true)
+		},
+		"silent": func(t *testing.T, f *replicated) {
+			f.replica.Pause(t)
+			f.serves(t, false)
+			f.replica.Resume(t)
+			f.serves(t, true)
+		},
+		"promoted": func(t *testing.T, f *replicated) {
+			run(t, f.standby, "SELECT pg_promote()")
+			f.serves(t, false)
+		},
+		"statements are cancelled by recovery": func(t *testing.T, f *replicated) {
+			for range 20 {
+				run(t, f.control, "TRUNCATE counter_other")
+				run(t, f.control, "VACUUM counter")
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFleet(t, func(c *config.Database) { pool(c); c.Pool.MaxSize = 10; c.MaxLag = 500 * time.Millisecond })
+			run(t, f.control, "CREATE TABLE counter_other (n int)")
+			stop := f.voters(t)
+			fault(t, f)
+			if read, voted := stop(); read < 4 || voted < read {
+				t.Errorf("%d of %d votes were counted", voted, read)
+			}
+		})
+	}
+}
+
+func TestAReadThatRecoveryCancelsIsAnsweredByThePrimary(t *testing.T) {
+	f := newFleet(t, pool)
+	cancelled := make(chan error, 1)
+	go func() {
+		ctx, end := f.Begin(t.Context())
+		defer end()
+		var n int
+		cancelled <- f.Read().QueryRow(ctx, "SELECT n FROM counter, pg_sleep(2)").Scan(&n)
+	}()
+	dbtest.Eventually(t, "the read runs on the replica", func() bool {
+		return scan[int](t, f.standby, "SELECT count(*)::int FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == 1
+	})
+	run(t, f.control, "TRUNCATE counter; INSERT INTO counter VALUES (7)")
+	if err := <-cancelled; err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	if s := f.Replicas()[0]; s.Failed != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestAForgedPositionCostsAFewMilliseconds(t *testing.T) {
+	f := newFleet(t, pool)
+	for _, p := range []db.Position{db.Unknown, db.Unknown - 1} {
+		began := time.Now()
+		f.read(t, &visitor{p})
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("%v took %v", p, took)
+		}
+	}
+	if s := f.Replicas()[0]; s.Reads != 0 || s.Behind != 2 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestAServerThatIsNoReplicaOfThePrimaryServesNothing(t *testing.T) {
+	a, b := dbtest.NewServer(t, dbtest.Options{}), dbtest.NewServer(t, dbtest.Replicated())
+	cfg, other := a.Config(t), b.Config(t)
+	foreign := b.NewReplica(t).Reach(other)
+	for name, to := range map[string]config.Database{"a primary": other, "a replica of another": foreign} {
+		t.Run(name, func(t *testing.T) {
+			f := &replicated{DB: openWithReplica(t, cfg, &to)}
+			dbtest.Eventually(t, "it was judged", func() bool {
+				why := f.Replicas()[0].Why
+				return why == "it is no standby: it was promoted, or is a server of its own" ||
+					why == "it is no replica of this primary: its system identifier is another"
+			})
+		})
+	}
+}
+
+func TestPositionsAreReadAsPostgreSQLWritesThem(t *testing.T) {
+	for text, want := range map[string]db.Position{"0/0": 0, "16/B374D848": 0x16B374D848, "FFFFFFFF/FFFFFFFF": db.Unknown} {
+		if p, ok := db.ParsePosition(text); !ok || p != want || p.String() != text {
+			t.Errorf("%q: %v, %t", text, p, ok)
+		}
+	}
+	for _, text := range []string{"", "/", "1", "1/", "/1", "1/2/3", "-1/1", "1/+1", "1_0/1", "100000000/0", "g/1", "0x1/1"} {
+		if _, ok := db.ParsePosition(text); ok {
+			t.Errorf("%q is taken", text)
+		}
+	}
+}
