@@ -31,6 +31,7 @@ bench: ## all benchmarks
 
 lint: ## all linters; the first run builds them, which takes a few minutes
 	$(LINT) run $(ARGS)
+	for os in linux darwin windows; do echo "go vet for $$os"; GOOS=$$os CGO_ENABLED=0 $(GO) vet ./... || exit 1; done
 
 fmt: ## format the code as lint wants it
 	$(LINT) fmt

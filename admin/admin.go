@@ -87,6 +87,7 @@ func (s *Site) Routes() []Route {
 		{http.MethodGet, root + "login/", s.open(s.loginForm)},
 		{http.MethodPost, root + "login/", s.open(s.login)},
 		{http.MethodPost, root + "logout/", s.open(s.logout)},
+		{http.MethodGet, root + "logout/", s.open(logoutByGet)},
 		{http.MethodGet, root + "password_change/", s.page(s.passwordForm)},
 		{http.MethodPost, root + "password_change/", s.page(s.changePassword)},
 		{http.MethodGet, root + "password_change/done/", s.page(s.passwordDone)},
@@ -134,7 +135,7 @@ func (s *Site) notFound(r *request) error {
 	return fault.New(fault.NotFound, "There is no such page in the admin.")
 }
 
-// known tells whether a path is that of a model or of a row of it.
+// known reports whether a path is that of a model or of a row of it.
 func (s *Site) known(path string) bool {
 	for _, m := range models {
 		if strings.HasPrefix(path, m.path()) || path == root+m.App.Name+"/" {

@@ -79,8 +79,8 @@ func (r *request) selected() ([]int64, error) {
 // everyMatch is the ids of all rows that the list's address matches, on whatever page; one more than can be deleted
 // at most.
 func (r *request) everyMatch() ([]int64, error) {
-	l := parseLookups(r.model, r.QueryParams(), r.site.now().UTC())
-	if len(l.notes) > 0 { // a filter that is not understood must not widen what is deleted
+	l, understood := parseLookups(r.model, r.QueryParams())
+	if !understood { // a filter that is not understood must not widen what is deleted
 		return nil, fault.New(fault.Invalid,
 			"This list’s address can’t be understood in full. Go back to the list and select again.")
 	}

@@ -32,7 +32,7 @@ type changelistPage struct {
 	ShowAll   string
 	Preserved string
 	Self      string // this list, for the action's form
-	Notes     []string
+	Mangled   bool   // the address was not understood, so everything is listed
 }
 
 type input struct{ Name, Value string }
@@ -82,7 +82,10 @@ type pageLink struct {
 // changelist lists the rows of a model.
 func (s *Site) changelist(r *request) error {
 	now := s.now().UTC()
-	l := parseLookups(r.model, r.QueryParams(), now)
+	l, understood := parseLookups(r.model, r.QueryParams())
+	if !understood {
+		return r.to(r.model.path() + "?" + notUnderstood + "=1")
+	}
 	got, err := l.list(r.ctx, s.db)
 	if err != nil {
 		return err
@@ -94,7 +97,7 @@ func (s *Site) changelist(r *request) error {
 		Search: l.search, Hidden: l.hidden(), Heads: l.heads(), Rows: l.lines(got.rows, now),
 		Filters: l.filters(got.options, now), Dates: l.dates(got.steps), Matches: got.matches, Total: got.total,
 		Filtered: len(l.where.conditions) > 0, Preserved: l.preserved(), Self: l.with("p", l.params.Get("p")),
-		Plain: l.plain(), Pages: l.pages(got.matches), Notes: l.notes,
+		Plain: l.plain(), Pages: l.pages(got.matches), Mangled: r.QueryParams().Has(notUnderstood),
 	}
 	if !l.all && !got.matches.guessed && got.matches.n > pageSize && got.matches.n <= showAllMax {
 		p.ShowAll = l.with("all", "1")

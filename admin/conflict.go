@@ -14,7 +14,7 @@ import (
 // errConflict says that someone else saved meanwhile what this form would overwrite; the form shows both.
 var errConflict = errors.New("changed meanwhile")
 
-// touched tells whether the person edited the field, now that the database has this value.
+// touched reports whether the person edited the field, now that the database has this value.
 func (ff *formField) touched(now any) bool {
 	mine, stored := ff.text(ff.Value), ff.text(now)
 	return mine != stored && (ff.Initial == nil || mine != *ff.Initial)
@@ -68,7 +68,7 @@ func (r *request) compareRows(in *formInline, stored []row) (conflict bool) {
 	return conflict
 }
 
-// touched tells whether the person edited the row since the form showed it.
+// touched reports whether the person edited the row since the form showed it.
 func (row *formRow) touched() bool {
 	for _, ff := range row.Inputs {
 		if !ff.Fixed && (ff.Initial == nil || ff.text(ff.Value) != *ff.Initial) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -18,7 +17,7 @@ func PlanOfQuestions(ctx context.Context, d *db.DB, query string) (string, error
 		return "", err
 	}
 	var plan []string
-	l := parseLookups(question, values, time.Now())
+	l, _ := parseLookups(question, values)
 	_, err = l.readPage(ctx, explainer{d, &plan})
 	return strings.Join(plan, "\n"), err
 }

@@ -132,7 +132,7 @@ func (f *form) field(name string) *formField {
 	return nil
 }
 
-// valid tells whether nothing is wrong with what was typed.
+// valid reports whether nothing is wrong with what was typed.
 func (f *form) valid() bool { return len(f.problems) == 0 && f.Mistakes() == 0 }
 
 // Mistakes is the number of fields with something wrong.
@@ -352,7 +352,7 @@ func (r *request) postedRow(in *formInline, i int) *formRow {
 	return row
 }
 
-// blank tells whether a new row was left as it was: then it is ignored.
+// blank reports whether a new row was left as it was: then it is ignored.
 func (row *formRow) blank() bool {
 	for _, ff := range row.Inputs {
 		if ff.Problem != "" {

@@ -21,32 +21,27 @@ func FuzzTheListUnderstandsAnyAddress(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw string) {
 		query, _ := url.ParseQuery(raw)
 		for _, m := range models {
-			l := parseLookups(m, query, now)
-			if l.page < 1 || l.page > maxPage || len(l.notes) > 5 {
-				t.Errorf("page %d, %d notes", l.page, len(l.notes))
+			l, _ := parseLookups(m, query)
+			if l.page < 1 || l.page > maxPage {
+				t.Errorf("page %d", l.page)
 			}
 			sql := l.where.String() + l.orderBy()
 			for _, c := range l.where.conditions {
-				if strings.ContainsAny(c, "';\x00") || strings.Contains(c, "--") {
+				if strings.ContainsAny(strings.ReplaceAll(c, "'UTC'", ""), "';\x00") || strings.Contains(c, "--") {
 					t.Errorf("the condition %q", c)
 				}
 			}
 			if n := strings.Count(sql, "$"); len(l.where.args) > n {
 				t.Errorf("%d parameters for %d places in %s", len(l.where.args), n, sql)
 			}
-			again := parseLookups(m, mustParse(t, l.with("p", l.params.Get("p"))[1:]), now)
-			if again.where.String() != l.where.String() || again.page != l.page || len(again.notes) > 0 {
-				t.Errorf("%q does not survive its own link %q: %v", raw, l.with(), again.notes)
+			again, understood := parseLookups(m, mustParse(t, l.with("p", l.params.Get("p"))[1:]))
+			if again.where.String() != l.where.String() || again.page != l.page || !understood {
+				t.Errorf("%q does not survive its own link %q", raw, l.with())
 			}
 			l.heads()
 			l.filters(nil, now)
 			l.dates([]time.Time{now})
 			l.pages(count{n: 1_000_000})
-			for _, note := range l.notes {
-				if !utf8.ValidString(note) {
-					t.Errorf("the note %q", note)
-				}
-			}
 		}
 	})
 }

@@ -77,7 +77,7 @@ func (l *lookups) list(ctx context.Context, d *db.DB) (*listing, error) {
 	return got, err
 }
 
-// complete tells whether the page has every row that matches, with its date: then a search without an index has
+// complete reports whether the page has every row that matches, with its date: then a search without an index has
 // read the table once, and need not do so again to count.
 func (l *lookups) complete(got *listing) bool {
 	if l.page > 1 || len(got.rows) >= pageSize {

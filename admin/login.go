@@ -124,7 +124,7 @@ func safeNext(next string) string {
 	return u.String()
 }
 
-// logout ends the session; only POST reaches it.
+// logout ends the session.
 func (s *Site) logout(c echo.Context) error {
 	if err := s.users.SignOut(c); err != nil {
 		return err
@@ -132,6 +132,12 @@ func (s *Site) logout(c echo.Context) error {
 	s.db.Release(c.Request().Context())
 	p := frame{Title: "Logged out", Crumbs: []web.Link{{Text: "Log out"}}}
 	return pages.Render(c, http.StatusOK, "logged_out.html", p)
+}
+
+// logoutByGet refuses, as Django does since version 5: a link on any page could end the session.
+func logoutByGet(c echo.Context) error {
+	c.Response().Header().Set(echo.HeaderAllow, http.MethodPost)
+	return echo.ErrMethodNotAllowed
 }
 
 // passwordForm is the form for one's own password.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,14 +20,12 @@ const (
 	maxSearch  = 200
 )
 
-// lookups is what the address of a changelist asks for. Whatever can't be understood is left out with a note, so
-// that a mangled link still shows a list.
+// lookups is what the address of a changelist asks for.
 type lookups struct {
 	model  *Model
-	params url.Values // those that were understood, as they were
-	notes  []string
+	params url.Values // as they were, without those of another page
 	search string
-	order  []int // columns from 1, negative for the last first
+	order  []int // columns from 1, negative for descending
 	page   int
 	all    bool
 	where  where // search, filters and hierarchy
@@ -36,36 +35,34 @@ type lookups struct {
 // level is how far the date hierarchy is opened: a year, a month of it, a day of that; 0 where it is not.
 type level struct{ year, month, day int }
 
-// parseLookups reads the query of an address. now is what "Today" is measured by.
-func parseLookups(m *Model, query url.Values, now time.Time) *lookups {
-	l := &lookups{model: m, params: url.Values{}, page: 1}
+// notUnderstood is the parameter of the list that Django redirects to when it does not understand an address.
+const notUnderstood = "e"
+
+// ignored are parameters of Django's that say nothing about which rows are listed.
+var ignored = []string{"_changelist_filters", "_popup", "_to_field", "ot", notUnderstood}
+
+// parseLookups reads the query of an address, and reports whether it understood all of it. As in Django, the caller
+// must not show or delete rows by a query that was not understood: it would be wider than what was asked for.
+func parseLookups(m *Model, query url.Values) (l *lookups, understood bool) {
+	nothing := &lookups{model: m, params: url.Values{}, page: 1}
+	l = &lookups{model: m, params: url.Values{}, page: 1}
+	if !l.takeHierarchy(query) {
+		return nothing, false
+	}
 	for _, name := range slices.Sorted(maps.Keys(query)) {
 		value := query.Get(name)
-		if value == "" || name == "_changelist_filters" {
+		if slices.Contains(ignored, name) || (name == "q" && value == "") {
 			continue
 		}
-		if l.take(name, value) {
-			l.params.Set(name, value)
-			continue
+		if !l.take(name, value) {
+			return nothing, false
 		}
-		l.leaveOut(name, value)
+		l.params.Set(name, value)
 	}
-	l.takeHierarchy()
-	l.notes = l.notes[:min(len(l.notes), 5)]
-	return l
+	return l, true
 }
 
-// leaveOut notes that a parameter is none of this list's. Without a value it never was.
-func (l *lookups) leaveOut(name, value string) {
-	if value == "" {
-		return
-	}
-	l.params.Del(name)
-	l.notes = append(l.notes, fmt.Sprintf("“%s=%s” was left out: this list does not understand it.",
-		printable(name), printable(value)))
-}
-
-// printable is what a stranger typed, short and fit for a page.
+// printable is text from a request, short and fit for a page.
 func printable(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r == utf8.RuneError {
@@ -73,13 +70,10 @@ func printable(s string) string {
 		}
 		return r
 	}, s)
-	if r := []rune(s); len(r) > 40 {
-		return string(r[:40]) + "…"
-	}
-	return s
+	return cut(s, 41)
 }
 
-// take understands one parameter, or returns false.
+// take reads one parameter, and reports whether it understood it.
 func (l *lookups) take(name, value string) bool {
 	switch name {
 	case "q":
@@ -97,17 +91,10 @@ func (l *lookups) take(name, value string) bool {
 		l.all = true
 		return true
 	}
-	field, lookup, ok := strings.Cut(name, "__")
-	if !ok {
-		return false
+	if l.level.year > 0 && slices.Contains(l.model.hierarchyParams(), name) {
+		return true // takeHierarchy has read it
 	}
-	if field == l.model.Hierarchy && l.takeLevel(lookup, value) {
-		return true
-	}
-	if !slices.Contains(l.model.Filters, field) {
-		return false
-	}
-	return l.takeFilter(l.model.field(field), lookup, value)
+	return l.takeFilter(name, value)
 }
 
 func (l *lookups) takeSearch(text string) bool {
@@ -132,15 +119,19 @@ func (l *lookups) takeSearch(text string) bool {
 
 var likeEscaper = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 
-// searchWords splits at spaces, but keeps what stands in double quotes together.
+// searchTerm is Django's: a word, or text in double or single quotes in which a backslash escapes a quote.
+var searchTerm = regexp.MustCompile(`[^\s\pZ'"]*(?:(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')[^\s\pZ'"]*)+|[^\s\pZ]+`)
+
+// searchWords splits a search as Django does: at spaces, but not inside quotes.
 func searchWords(text string) []string {
 	var words []string
-	for i, part := range strings.Split(text, `"`) {
-		if i%2 == 1 && part != "" {
-			words = append(words, part)
-			continue
+	for _, word := range searchTerm.FindAllString(text, -1) {
+		if quote := word[:1]; len(word) > 1 && (quote == `"` || quote == "'") && strings.HasSuffix(word, quote) {
+			word = strings.ReplaceAll(strings.ReplaceAll(word[1:len(word)-1], `\`+quote, quote), `\\`, `\`)
 		}
-		words = append(words, strings.Fields(part)...)
+		if word != "" {
+			words = append(words, word)
+		}
 	}
 	return words
 }
@@ -162,35 +153,40 @@ func (l *lookups) takeOrder(text string) bool {
 
 func abs(n int) int { return max(n, -n) }
 
-func (l *lookups) takeLevel(lookup, value string) bool {
-	bounds := map[string]struct {
-		into *int
-		max  int
-	}{"year": {&l.level.year, 9999}, "month": {&l.level.month, 12}, "day": {&l.level.day, 31}}
-	b, known := bounds[lookup]
-	n, err := strconv.Atoi(value)
-	if !known || err != nil || n < 1 || n > b.max {
-		return false
-	}
-	*b.into = n
-	return true
+// hierarchyParams are the parameters of the date hierarchy: year, month and day.
+func (m *Model) hierarchyParams() []string {
+	return []string{m.Hierarchy + "__year", m.Hierarchy + "__month", m.Hierarchy + "__day"}
 }
 
-// takeHierarchy turns the level into a range, which an index can answer. A month without its year, or a day that
-// its month does not have, is left out.
-func (l *lookups) takeHierarchy() {
-	if l.level == (level{}) {
-		return
+// takeHierarchy turns a year, with or without a month and a day of it, into a range, which an index can answer. Without
+// a year, month and day are lookups like any others. It reports whether there is such a date.
+func (l *lookups) takeHierarchy(query url.Values) bool {
+	if l.model.Hierarchy == "" {
+		return true
 	}
-	from, to := l.level.span()
-	if v := l.level; v.year == 0 || (v.month == 0 && v.day > 0) || (v.day > 0 && from.Day() != v.day) {
-		for _, part := range []string{"year", "month", "day"} {
-			l.leaveOut(l.model.Hierarchy+"__"+part, l.params.Get(l.model.Hierarchy+"__"+part))
+	var v level
+	for i, part := range []*int{&v.year, &v.month, &v.day} {
+		text := query.Get(l.model.hierarchyParams()[i])
+		if text == "" {
+			continue
 		}
-		l.level = level{}
-		return
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > 9999 {
+			return i > 0 && v.year == 0
+		}
+		*part = n
 	}
-	l.between(l.model.Hierarchy, from, to)
+	if v.year == 0 {
+		return true
+	}
+	from, to := v.span()
+	if (v.day > 0 && (v.month == 0 || from.Day() != v.day)) || v.month > 12 {
+		return false
+	}
+	l.level = v
+	l.where.and(fmt.Sprintf("t.%s >= %s::timestamptz", ident(l.model.Hierarchy), l.where.param(from)))
+	l.where.and(fmt.Sprintf("t.%s < %s::timestamptz", ident(l.model.Hierarchy), l.where.param(to)))
+	return true
 }
 
 func (v level) span() (from, to time.Time) {
@@ -202,60 +198,6 @@ func (v level) span() (from, to time.Time) {
 		return from, from.AddDate(0, 1, 0)
 	}
 	return from, from.AddDate(1, 0, 0)
-}
-
-func (l *lookups) between(column string, from, to time.Time) {
-	l.where.and(fmt.Sprintf("t.%s >= %s::timestamptz", ident(column), l.where.param(from)))
-	l.where.and(fmt.Sprintf("t.%s < %s::timestamptz", ident(column), l.where.param(to)))
-}
-
-// takeFilter understands one condition on a field that may be filtered by.
-func (l *lookups) takeFilter(f *Field, lookup, value string) bool {
-	switch k := f.Kind.(type) {
-	case DateTime:
-		return l.takeMoment(f, lookup, value)
-	case Boolean:
-		if lookup != "exact" || (value != "0" && value != "1") {
-			return false
-		}
-		l.where.and(fmt.Sprintf("t.%s = %s::boolean", ident(f.Name), l.where.param(value == "1")))
-		return true
-	case Choice:
-		n, err := strconv.ParseInt(value, 10, 16)
-		if lookup != "exact" || err != nil {
-			return false
-		}
-		l.where.and(fmt.Sprintf("t.%s = %s::bigint", ident(f.Name), l.where.param(n)))
-		return true
-	case Reference, *Many:
-		id, err := strconv.ParseInt(value, 10, 64)
-		if lookup != "id__exact" || err != nil {
-			return false
-		}
-		if many, ok := k.(*Many); ok {
-			l.where.and(fmt.Sprintf("EXISTS (SELECT FROM %s p WHERE p.%s = t.id AND p.%s = %s::bigint)",
-				ident(many.Table), ident(many.Own), ident(many.Other), l.where.param(id)))
-			return true
-		}
-		l.where.and(fmt.Sprintf("t.%s = %s::bigint", ident(f.Name), l.where.param(id)))
-		return true
-	}
-	return false
-}
-
-// momentForms are those of our own links, of Django's, and ISO 8601.
-var momentForms = []string{
-	dateForm, "2006-01-02 15:04:05-07:00", "2006-01-02 15:04:05Z07:00", momentForm, time.RFC3339,
-}
-
-func (l *lookups) takeMoment(f *Field, lookup, value string) bool {
-	sign, ok := map[string]string{"gte": ">=", "lt": "<"}[lookup]
-	t, valid := parseTime(value, momentForms)
-	if !ok || !valid || t.Year() < 1 {
-		return false
-	}
-	l.where.and(fmt.Sprintf("t.%s %s %s::timestamptz", ident(f.Name), sign, l.where.param(t)))
-	return true
 }
 
 // orderBy is the list's order. The id makes it total, in the direction of what stands before it, so that the index

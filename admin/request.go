@@ -106,7 +106,7 @@ func (r *request) allowed(action string) error {
 		"You don’t have permission to %s %s. Ask a superuser for it.", action, r.model.Plural)
 }
 
-// can tells whether the user may do that to rows of a model, wherever it is asked: pages, inlines, bulk actions.
+// can reports whether the user may do that to rows of a model, wherever it is asked: pages, inlines, bulk actions.
 func (r *request) can(m *Model, action string) bool {
 	switch {
 	case action == actionView:

@@ -42,7 +42,7 @@ func (ff *formField) Start() *string {
 	return ff.Initial
 }
 
-// Checked tells whether a box is ticked.
+// Checked reports whether a box is ticked.
 func (ff *formField) Checked() bool { return ff.Kind.text(ff.Value) == "true" }
 
 // MaxLength is that of a text.
@@ -109,7 +109,7 @@ func (ff *formField) Lost() []string {
 	return ff.Raw
 }
 
-// Usable tells whether the box of a locked or fixed option can be used.
+// Usable reports whether the box of a locked or fixed option can be used.
 func (ff *formField) Usable(o option) bool { return !ff.Fixed && !o.Locked }
 
 // What templates ask of forms and inlines.
@@ -129,7 +129,7 @@ func (f *form) Notices() []string { return f.notices }
 // Label is what the row is called.
 func (f *form) Label() string { return f.label }
 
-// CanAdd tells whether new rows are offered.
+// CanAdd reports whether new rows are offered.
 func (in *formInline) CanAdd() bool { return in.canAdd }
 
 // Prefix is that of the inline's inputs.
@@ -165,5 +165,5 @@ func (row *formRow) What() string {
 	return strings.TrimSuffix(row.Group()[:strings.LastIndexByte(row.Group(), '-')], "_set")
 }
 
-// Any tells whether there is a row at all.
+// Any reports whether there is a row at all.
 func (c count) Any() bool { return c.n > 0 }

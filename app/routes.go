@@ -46,6 +46,7 @@ func (a *App) table() []route {
 		{get, polls.ListRoute, a.polls.List, page},
 		{get, polls.DetailRoute, a.polls.Detail, page},
 		{get, polls.ResultsRoute, a.polls.Results, page},
+		{get, polls.VoteRoute, a.polls.NoVote, page},
 		{post, polls.VoteRoute, a.polls.Vote, page},
 
 		{get, "/test/", test(a.lab.Index), direct},

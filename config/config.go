@@ -11,7 +11,7 @@
 //   - every value tells where it came from: see Config.Origins and WriteTOML.
 //
 // It is the only package that reads the environment (FromOS), and it must not know what the values are for: it
-// opens no connection, and starts nothing but Watch.
+// opens no connection, and starts nothing but BeginWatch.
 package config
 
 import (

@@ -14,7 +14,7 @@ import (
 	"ddtb/db"
 )
 
-// plain tells whether s is text without control characters: a line break in a header or in an identifier, and a
+// plain reports whether s is text without control characters: a line break in a header or in an identifier, and a
 // NUL in anything that goes to PostgreSQL, do harm.
 func plain(s string) bool { return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl) }
 

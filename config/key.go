@@ -96,7 +96,7 @@ func newSchema(keys []*key) schema {
 	return s
 }
 
-// has tells whether name is a key or a table.
+// has reports whether name is a key or a table.
 func (s schema) has(name string) bool { return s.byName[name] != nil || s.tables[name] != nil }
 
 // elsewhere is a table that has a key or a table called last, below the table if there is one, or "".

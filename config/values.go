@@ -136,7 +136,7 @@ func (k *key) duration(found any) (time.Duration, bool) {
 	return time.Duration(ns), true
 }
 
-// within tells whether x, nanoseconds if it is a duration, is in one of the ranges of allow. NaN is in none.
+// within reports whether x, nanoseconds if it is a duration, is in one of the ranges of allow. NaN is in none.
 func (k *key) within(x float64) bool {
 	for alternative := range strings.SplitSeq(k.allow, "|") {
 		low, high, is := strings.Cut(alternative, "..")
@@ -189,7 +189,7 @@ func (k *key) list(found any) (list []string, wrong any) {
 	return list, nil
 }
 
-// fits tells whether s is one of the words of allow, or in its format.
+// fits reports whether s is one of the words of allow, or in its format.
 func (k *key) fits(s string) bool {
 	if words, is := k.words(); is {
 		return slices.Contains(words, s)

@@ -12,31 +12,22 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// A change is told when the file has been quiet for this long, since an editor's save is several events; and
+// A change is reported when the file has been quiet for this long, since an editor's save is several events; and
 // after maxQuiet even if it, or another file of its folder, never gets quiet.
 const (
 	quiet    = 100 * time.Millisecond
 	maxQuiet = time.Second
 )
 
-// Watch calls onChange, never twice at once, each time that the content of the file has become another one,
-// until ctx is done; then it stops, waits for all that it started, and returns nil. Run it in a goroutine.
+// BeginWatch begins to watch the file at path. From its return on, no change is missed. The caller must call run, which
+// calls onChange, never twice at once, each time that the content of the file has changed, until ctx ends; then it waits
+// for all that was started, and returns nil.
 //
-// It sees an editor's rename, a write in place (through a bind mount too), a file that is removed and comes back,
-// and symbolic links that are pointed elsewhere, as Kubernetes does. A removed file is no change until it comes
-// back. It does not see changes on file systems that tell of none, such as NFS.
+// It sees an editor's rename, a write in place (through a bind mount too), a file that is removed and written again, and
+// symbolic links that are pointed elsewhere, as Kubernetes does. A removed file is no change until it is there again.
+// It does not see changes on file systems that report none, such as NFS.
 //
-// Its error is that the folder of the file can't be watched: there is none, or the system's watches are used up.
-func Watch(ctx context.Context, path string, onChange func()) error {
-	run, err := BeginWatch(path)
-	if err != nil {
-		return err
-	}
-	return run(ctx, onChange)
-}
-
-// BeginWatch is Watch in two steps, for who must not miss a change: from its return on none is missed, and run tells
-// of them. Without run, it is never given back.
+// The error says that the directory of the file can't be watched: there is none, or the system's watches are used up.
 func BeginWatch(path string) (run func(ctx context.Context, onChange func()) error, err error) {
 	w, err := watch(path)
 	if err != nil {
@@ -121,7 +112,7 @@ func (w *watcher) follow() {
 	_ = w.notify.Add(w.folder)
 }
 
-// changed tells whether the content is another one than the last time. A file that can't be read, for another
+// changed reports whether the content is another one than the last time. A file that can't be read, for another
 // reason than that there is none, counts as a content: somebody should hear why.
 func (w *watcher) changed() bool {
 	content, _, err := readFile(w.path)

@@ -177,16 +177,18 @@ func TestWatchTellsNothingButChanges(t *testing.T) {
 }
 
 func TestWatchNeedsAFolder(t *testing.T) {
-	err := Watch(context.Background(), filepath.Join(t.TempDir(), "none", "ddtb.toml"), func() {})
+	_, err := BeginWatch(filepath.Join(t.TempDir(), "none", "ddtb.toml"))
 	if err == nil || !strings.Contains(err.Error(), "can't watch the folder of") {
-		t.Errorf("Watch says %v", err)
+		t.Errorf("BeginWatch says %v", err)
 	}
 }
 
 func TestWatchEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	must(t, Watch(ctx, write(t, filepath.Join(t.TempDir(), "ddtb.toml"), ""), func() { t.Error("a change is told") }))
+	run, err := BeginWatch(write(t, filepath.Join(t.TempDir(), "ddtb.toml"), ""))
+	must(t, err)
+	must(t, run(ctx, func() { t.Error("a change is reported") }))
 }
 
 func TestASaveOfManyEventsIsOneChange(t *testing.T) {

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -22,6 +21,7 @@ import (
 	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/dbtest"
+	"ddtb/db/localpg/system"
 )
 
 // fault is a way in which the server, or the way to it, fails.
@@ -553,13 +553,13 @@ func halfOpen(t *testing.T, s *site) func() {
 	t.Helper()
 	pids := backendsOf(t, s)
 	for _, pid := range pids {
-		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		if err := system.Kill(pid, system.Stop); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return func() {
 		for _, pid := range pids {
-			_ = syscall.Kill(pid, syscall.SIGCONT)
+			_ = system.Kill(pid, system.Continue)
 		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -149,7 +148,7 @@ func TestAPasswordFileThatCantBeReadIsNamedWithTheReason(t *testing.T) {
 		make func(path string) error
 		want string
 	}{
-		"a pipe":      {func(p string) error { return syscall.Mkfifo(p, 0o600) }, "is not a regular file"},
+		"a pipe":      {makePipe, "is not a regular file"},
 		"a directory": {func(p string) error { return os.Mkdir(p, 0o700) }, "is a directory"},
 		"huge":        {func(p string) error { return os.WriteFile(p, make([]byte, 1<<20), 0o600) }, "is larger than 65536 bytes"},
 		"empty":       {func(p string) error { return os.WriteFile(p, []byte("\n"), 0o600) }, "is empty"},

@@ -8,13 +8,13 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"syscall"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 
 	"ddtb/config"
 	"ddtb/db/dbtest"
+	"ddtb/db/localpg/system"
 )
 
 // throughPgBouncer starts a real PgBouncer in transaction mode, with three connections for all its clients. The
@@ -47,7 +47,7 @@ func throughPgBouncer(t *testing.T, cfg config.Database) *pgx.ConnConfig {
 		}
 	}
 	cmd := exec.Command(program, filepath.Join(dir, "pgbouncer.ini")) //nolint:noctx // it is stopped below
-	cmd.SysProcAttr = asPostgres(t, dir, files)
+	asPostgres(t, cmd, dir, files)
 	if err := cmd.Start(); err != nil {
 		t.Fatal("PgBouncer is missing: apt-get install pgbouncer, or brew install pgbouncer: ", err)
 	}
@@ -69,10 +69,10 @@ func throughPgBouncer(t *testing.T, cfg config.Database) *pgx.ConnConfig {
 }
 
 // asPostgres lets root, as whom PgBouncer doesn't run, start it as another user who owns its files.
-func asPostgres(t *testing.T, dir string, files map[string]string) *syscall.SysProcAttr {
+func asPostgres(t *testing.T, cmd *exec.Cmd, dir string, files map[string]string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		return nil
+		return
 	}
 	u, err := user.Lookup("postgres")
 	if err != nil {
@@ -90,5 +90,6 @@ func asPostgres(t *testing.T, dir string, files map[string]string) *syscall.SysP
 	if err := os.Chown(dir, uid, gid); err != nil {
 		t.Fatal(err)
 	}
-	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	system.NewGroup(cmd)
+	system.RunAs(cmd, uid, gid)
 }

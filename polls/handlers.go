@@ -126,6 +126,10 @@ func (h *Handlers) Vote(c echo.Context) error {
 	return c.Redirect(http.StatusFound, Question{ID: id}.Path()+"results/")
 }
 
+// NoVote answers a GET of the voting address as the tutorial's view does: the form, without a choice. A browser gets
+// there by loading a refused vote again.
+func (h *Handlers) NoVote(c echo.Context) error { return h.form(c, noChoice) }
+
 func (h *Handlers) form(c echo.Context, complaint string) error {
 	q, err := h.question(c)
 	if err != nil {

@@ -30,7 +30,7 @@ type Choice struct {
 // recently is how long a question counts as new.
 const recently = 24 * time.Hour
 
-// WasPublishedRecently tells whether the question came out within the day that ends now, both ends included. A
+// WasPublishedRecently reports whether the question came out within the day that ends now, both ends included. A
 // question of the future did not come out yet.
 func (q Question) WasPublishedRecently(now time.Time) bool {
 	return !q.PubDate.Before(now.Add(-recently)) && !q.PubDate.After(now)

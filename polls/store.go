@@ -105,7 +105,7 @@ WITH open AS (
 )
 SELECT EXISTS (SELECT FROM counted) OR EXISTS (SELECT FROM open) AND NOT EXISTS (SELECT FROM fresh)`
 
-// Vote adds one vote to the choice, if it is one of the question's and the question is published. It tells whether
+// Vote adds one vote to the choice, if it is one of the question's and the question is published. It reports whether
 // the vote is counted: now, or before with the same token, which is remembered for a day at least. The zero token is
 // that of a form without one, and is like no other. A vote that the server undid because of others at the same row is
 // cast again.

@@ -22,7 +22,7 @@ func cookieName(r *http.Request) string {
 	return "ddtb_session"
 }
 
-// OverTLS tells whether the client came by TLS, for cookies: here, or to the first of the proxies before this server.
+// OverTLS reports whether the client came by TLS, for cookies: here, or to the first of the proxies before this server.
 // Whoever sends the header is believed: a client that claims so falsely harms itself alone.
 func OverTLS(r *http.Request) bool {
 	first, _, _ := strings.Cut(r.Header.Get(echo.HeaderXForwardedProto), ",")

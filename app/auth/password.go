@@ -75,7 +75,7 @@ func encode(salt, key []byte) string {
 		argon2.Version, memoryKiB, passes, lanes, b64.EncodeToString(salt), b64.EncodeToString(key))
 }
 
-// verify tells whether the password is the one encoded. Where there is nothing to compare with (no such user, a
+// verify reports whether the password is the one encoded. Where there is nothing to compare with (no such user, a
 // hash of an unknown kind, or Django's mark for "no password") it takes as long, and says no.
 func (h *hasher) verify(ctx context.Context, suspicion int, password, encoded string) (bool, error) {
 	derive, key := parse(encoded)

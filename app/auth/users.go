@@ -26,10 +26,10 @@ type User struct {
 	permissions map[string]bool
 }
 
-// Can tells whether the user has a permission, their own or by a group, as "polls.add_question".
+// Can reports whether the user has a permission, their own or by a group, as "polls.add_question".
 func (u *User) Can(permission string) bool { return u.Superuser || u.permissions[permission] }
 
-// CanAll tells whether the user has every one of the permissions.
+// CanAll reports whether the user has every one of the permissions.
 func (u *User) CanAll(permissions []string) bool {
 	for _, p := range permissions {
 		if !u.Can(p) {
@@ -39,7 +39,7 @@ func (u *User) CanAll(permissions []string) bool {
 	return true
 }
 
-// Includes tells whether the user may do everything that the other may.
+// Includes reports whether the user may do everything that the other may.
 func (u *User) Includes(other *User) bool {
 	if u.Superuser || other.Superuser {
 		return u.Superuser
@@ -184,7 +184,7 @@ func NormalEmail(email string) string {
 	return email
 }
 
-// ValidEmail tells whether an address can be stored: empty, or with one @ between two parts and no space.
+// ValidEmail reports whether an address can be stored: empty, or with one @ between two parts and no space.
 func ValidEmail(email string) bool {
 	if email == "" {
 		return true

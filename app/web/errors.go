@@ -163,7 +163,7 @@ var said = map[string]Problem{
 	},
 }
 
-// passes tells whether the same request may be served later, so that a form that was sent is worth keeping: by itself,
+// passes reports whether the same request may be served later, so that a form that was sent is worth keeping: by itself,
 // or, without a RetryAfter, once somebody has mended what is wrong.
 func (p Problem) passes() bool { return p.Status == http.StatusServiceUnavailable || p.RetryAfter > 0 }
 

@@ -161,14 +161,14 @@ func ParseID(text string) (id int64, ok bool) {
 	return id, true
 }
 
-// WantsJSON tells whether the client asked for JSON rather than a page: its Accept header names a JSON type, and
+// WantsJSON reports whether the client asked for JSON rather than a page: its Accept header names a JSON type, and
 // no page with more weight. "*/*" asks for neither, so it gets the page.
 func WantsJSON(c echo.Context) bool {
 	json, html := wants(c)
 	return json > html
 }
 
-// WantsHTML tells whether the client asked for a page, as every browser does and curl does not: the other default,
+// WantsHTML reports whether the client asked for a page, as every browser does and curl does not: the other default,
 // for addresses that are for curl first.
 func WantsHTML(c echo.Context) bool {
 	json, html := wants(c)

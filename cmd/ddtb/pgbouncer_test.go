@@ -20,6 +20,7 @@ import (
 	"ddtb/db"
 	"ddtb/db/activity"
 	"ddtb/db/dbtest"
+	"ddtb/db/localpg/system"
 	"ddtb/db/logtest"
 )
 
@@ -65,7 +66,8 @@ func newBouncerFor(m *machine, direct config.Database, reader string, edits ...s
 	b.cfg.Host, b.cfg.Port, b.cfg.Pooler = "127.0.0.1", port, db.PgBouncer
 	b.cfg.DirectHost, b.cfg.DirectPort = direct.Host, direct.Port
 	cmd := exec.Command(program, ini) //nolint:noctx // it is stopped below
-	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = b.log, b.log, ordinaryUser(m)
+	cmd.Stdout, cmd.Stderr = b.log, b.log
+	asOrdinaryUser(m, cmd)
 	if err := cmd.Start(); err != nil {
 		m.Fatal(err)
 	}
@@ -116,14 +118,15 @@ func freePort(m *machine) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// ordinaryUser is the one as whom PgBouncer runs for root, who it refuses to be; nil for anybody else.
-func ordinaryUser(m *machine) *syscall.SysProcAttr {
+// asOrdinaryUser makes PgBouncer run as another user where root starts it, which it refuses to run as.
+func asOrdinaryUser(m *machine, cmd *exec.Cmd) {
 	m.Helper()
 	if os.Geteuid() != 0 {
-		return nil
+		return
 	}
 	uid, gid := ownerForRoot(m)
-	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	system.NewGroup(cmd)
+	system.RunAs(cmd, uid, gid)
 }
 
 func ownerForRoot(m *machine) (uid, gid int) {

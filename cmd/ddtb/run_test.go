@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"ddtb/db/dbtest"
+	"ddtb/db/localpg/system"
 )
 
 // postmaster is the process id of the private PostgreSQL.
@@ -32,7 +33,7 @@ func (m *machine) postmaster(data string) int {
 	return pid
 }
 
-func alive(pid int) bool { return syscall.Kill(pid, 0) == nil }
+func alive(pid int) bool { return system.Exists(pid) }
 
 // It tells one story, in which the data stays from part to part.
 func TestRunBringsEverythingOnANewMachine(t *testing.T) {
@@ -107,7 +108,7 @@ func TestRunBringsEverythingOnANewMachine(t *testing.T) {
 			t.Errorf("the vote is lost:\n%s", body)
 		}
 		t.Run("when its PostgreSQL dies, so does it, and says where to look", func(t *testing.T) {
-			if err := syscall.Kill(m.postmaster(data), syscall.SIGQUIT); err != nil {
+			if err := system.Kill(m.postmaster(data), syscall.SIGQUIT); err != nil {
 				t.Fatal(err)
 			}
 			p.ends().must(exitFailed, "the private PostgreSQL ended", "log")

@@ -36,8 +36,7 @@ func SocketDir(runtimeDir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	owner, ok := info.Sys().(*syscall.Stat_t)
-	if !info.IsDir() || info.Mode().Perm()&0o077 != 0 || !ok || int(owner.Uid) != os.Getuid() {
+	if !info.IsDir() || !mine(info) {
 		return "", fmt.Errorf("%s is not a folder of this user alone (mode 0700): the monitor's socket is not put there", dir)
 	}
 	return dir, nil

@@ -18,7 +18,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -28,6 +27,7 @@ import (
 	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/localpg"
+	"ddtb/db/localpg/system"
 )
 
 // timeout bounds what the harness itself does to a server.
@@ -107,7 +107,7 @@ func removeStale(t testing.TB) {
 func madeByTheLiving(dir string) bool {
 	pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), dirPrefix), "-")
 	n, err := strconv.Atoi(pid)
-	return err == nil && n > 0 && syscall.Kill(n, 0) == nil
+	return err == nil && system.Exists(n)
 }
 
 // Config is the configuration of a new, migrated, empty database, which goes with the test. Its user is no

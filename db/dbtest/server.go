@@ -20,6 +20,7 @@ import (
 	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/localpg"
+	"ddtb/db/localpg/system"
 	"ddtb/db/migrations"
 )
 
@@ -323,9 +324,9 @@ func (s *Server) Pause(t testing.TB) {
 	if len(s.paused) == 0 {
 		t.Fatal("the server is not running")
 	}
-	signal(s.paused[:1], syscall.SIGSTOP) // the main process first: no new ones from here
+	signal(s.paused[:1], system.Stop) // the main process first: no new ones from here
 	s.paused = s.pg.Processes()
-	signal(s.paused, syscall.SIGSTOP)
+	signal(s.paused, system.Stop)
 }
 
 // Resume lets a paused server go on.
@@ -334,12 +335,12 @@ func (s *Server) Resume(testing.TB) { s.resume() }
 func (s *Server) resume() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	signal(s.paused, syscall.SIGCONT)
+	signal(s.paused, system.Continue)
 	s.paused = nil
 }
 
 func signal(pids []int, sig syscall.Signal) {
 	for _, pid := range pids {
-		_ = syscall.Kill(pid, sig) // fails when it is gone, which is fine
+		_ = system.Kill(pid, sig) // fails when it is gone, which is fine
 	}
 }

@@ -9,7 +9,8 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"syscall"
+
+	"ddtb/db/localpg/system"
 )
 
 // account is the user as whom the server runs: who started us, or, for root, someone without its rights.
@@ -20,6 +21,9 @@ type account struct {
 }
 
 func serverAccount() (account, error) {
+	if err := system.Supported(); err != nil {
+		return account{}, err
+	}
 	if os.Geteuid() != 0 {
 		return account{uid: os.Geteuid(), gid: os.Getegid()}, nil
 	}
@@ -55,7 +59,7 @@ func (a account) own(path string) error {
 	return os.Lchown(path, a.uid, a.gid)
 }
 
-// reach tells whether the account can get into a folder of ours at all: root's home is closed to it.
+// reach reports whether the account can get into a folder of ours at all: root's home is closed to it.
 func (a account) reach(path string) error {
 	if !a.root {
 		return nil
@@ -65,8 +69,8 @@ func (a account) reach(path string) error {
 		if err != nil {
 			return err
 		}
-		owner, ok := info.Sys().(*syscall.Stat_t)
-		if info.Mode().Perm()&0o001 == 0 && (!ok || int(owner.Uid) != a.uid) {
+		owner, ok := system.Owner(info)
+		if info.Mode().Perm()&0o001 == 0 && (!ok || owner != a.uid) {
 			return fmt.Errorf("PostgreSQL does not run as root but as %s, who may not enter %s: choose a folder outside of it",
 				a.name, dir)
 		}
@@ -80,9 +84,9 @@ func (a account) reach(path string) error {
 // would reach the server, and the language of its messages would depend on who starts it.
 func (a account) as(cmd *exec.Cmd) *exec.Cmd {
 	cmd.Env = []string{"LC_ALL=C", "TZ=UTC", "PATH=/usr/bin:/bin"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C on the terminal is ours to pass on
+	system.NewGroup(cmd) // Ctrl-C on the terminal is ours to pass on
 	if a.root {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(a.uid), Gid: uint32(a.gid)}
+		system.RunAs(cmd, a.uid, a.gid)
 	}
 	return cmd
 }

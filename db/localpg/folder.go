@@ -12,7 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
+
+	"ddtb/db/localpg/system"
 )
 
 // folder is Options.Dir, locked: the marker, the data, and what goes with it.
@@ -87,9 +88,9 @@ func (f *folder) check() error {
 	if err != nil {
 		return err
 	}
-	owner, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || int(owner.Uid) != os.Geteuid() {
-		return fmt.Errorf("%s belongs to another user (uid %d): choose another folder", f.path, owner.Uid)
+	owner, ok := system.Owner(info)
+	if !ok || owner != os.Geteuid() {
+		return fmt.Errorf("%s belongs to another user (uid %d): choose another folder", f.path, owner)
 	}
 	entries, err := os.ReadDir(f.path)
 	if err != nil {
@@ -111,13 +112,13 @@ func (f *folder) check() error {
 // takeLock keeps a second process out. The kernel drops the lock with the process, however that ends.
 func (f *folder) takeLock() error {
 	name := filepath.Join(f.path, lockName)
-	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	file, err := system.OpenLock(name)
 	if err != nil {
 		return err
 	}
-	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if held, err := system.TryLock(file); err != nil {
 		defer func() { _ = file.Close() }()
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
+		if !held {
 			return fmt.Errorf("locking %s: %w", name, err)
 		}
 		pid, port := f.lastRun()
@@ -131,7 +132,7 @@ func (f *folder) takeLock() error {
 // unlock does not leave it to the closing: a child that is forked by others at this moment has the file too, and the
 // lock with it, until it has become another program.
 func (f *folder) unlock() {
-	_ = syscall.Flock(int(f.lock.Fd()), syscall.LOCK_UN)
+	system.Unlock(f.lock)
 	_ = f.lock.Close()
 }
 
@@ -208,8 +209,8 @@ func (f *folder) makeSocketDir() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	owner, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || !info.IsDir() || (int(owner.Uid) != os.Geteuid() && int(owner.Uid) != f.acct.uid) {
+	owner, ok := system.Owner(info)
+	if !ok || !info.IsDir() || (owner != os.Geteuid() && owner != f.acct.uid) {
 		return "", fmt.Errorf("%s, the folder for the server's socket, belongs to someone else: remove it", dir)
 	}
 	stale, _ := filepath.Glob(filepath.Join(dir, ".s.PGSQL.*")) // fails for a malformed pattern alone

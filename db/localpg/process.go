@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"ddtb/db/localpg/system"
 )
 
 // process is the server's main process, a child of ours.
@@ -37,7 +39,7 @@ var (
 
 func startProcess(cmd *exec.Cmd) (*process, error) {
 	p := &process{cmd: cmd, done: make(chan struct{})}
-	dieWithParent(cmd.SysProcAttr)
+	dieWithParent(cmd)
 	started := make(chan error)
 	go p.keep(started)
 	if err := <-started; err != nil {
@@ -54,7 +56,7 @@ func run(ctx context.Context, cmd *exec.Cmd) (output string, err error) {
 	if err != nil {
 		return "", err
 	}
-	defer context.AfterFunc(ctx, func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })()
+	defer context.AfterFunc(ctx, func() { _ = system.Kill(-cmd.Process.Pid, syscall.SIGKILL) })()
 	<-p.done
 	return strings.TrimSpace(out.String()), errors.Join(p.err, ctx.Err())
 }
@@ -95,7 +97,7 @@ func takeOver(ctx context.Context, f *folder, log *slog.Logger) error {
 	pidFile := filepath.Join(f.data(), "postmaster.pid")
 	if len(left) > 0 {
 		log.Warn("stopping the PostgreSQL that an earlier run left", "pid", left[0], "processes", len(left), "dir", f.path)
-		signalAll(left, syscall.SIGCONT) // a stopped process would hear nothing
+		signalAll(left, system.Continue) // a stopped process would hear nothing
 		if left[0] == pidIn(pidFile) {
 			signalAll(left[:1], fast.signal)
 			waitGone(ctx, f.data(), fast.patience)
@@ -129,11 +131,11 @@ func killAll(data string) error {
 
 func signalAll(pids []int, sig syscall.Signal) {
 	for _, pid := range pids {
-		_ = syscall.Kill(pid, sig) // fails when it is gone, which is fine
+		_ = system.Kill(pid, sig) // fails when it is gone, which is fine
 	}
 }
 
-// waitGone waits until no process works on data, and tells whether that came.
+// waitGone waits until no process works on data, and reports whether that came.
 func waitGone(ctx context.Context, data string, patience time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -2,6 +2,7 @@ package localpg
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -10,7 +11,7 @@ import (
 )
 
 // dieWithParent has the kernel ask the child for a fast shutdown when we are killed.
-func dieWithParent(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGINT }
+func dieWithParent(cmd *exec.Cmd) { cmd.SysProcAttr.Pdeathsig = syscall.SIGINT }
 
 // processesOf are the server processes that work on data, their main one first. Each of them has data as its
 // working directory, whoever its parent is by now; but that is not for everyone to see: root in a container

@@ -10,10 +10,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"ddtb/db/localpg/system"
 )
 
 const bouncerINI = `[databases]
@@ -58,7 +59,7 @@ func (s *Stage) startBouncer(size int) (*net.TCPAddr, error) {
 		return nil, err
 	}
 	s.Afterwards(func() { _ = os.RemoveAll(dir) })
-	cred, err := ordinaryUser()
+	uid, gid, err := ordinaryUser()
 	if err != nil {
 		return nil, err
 	}
@@ -68,8 +69,8 @@ func (s *Stage) startBouncer(size int) (*net.TCPAddr, error) {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			return nil, err
 		}
-		if cred != nil {
-			if err := os.Chown(name, int(cred.Uid), int(cred.Gid)); err != nil {
+		if uid > 0 {
+			if err := os.Chown(name, uid, gid); err != nil {
 				return nil, err
 			}
 		}
@@ -77,14 +78,17 @@ func (s *Stage) startBouncer(size int) (*net.TCPAddr, error) {
 	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // the other user must get to its files
 		return nil, err
 	}
-	return addr, s.runBouncer(program, filepath.Join(dir, "pgbouncer.ini"), cred, addr)
+	return addr, s.runBouncer(program, filepath.Join(dir, "pgbouncer.ini"), uid, gid, addr)
 }
 
 // runBouncer has a shell watch PgBouncer: when this process ends, however it ends, the shell's input does too.
-func (s *Stage) runBouncer(program, ini string, cred *syscall.Credential, addr *net.TCPAddr) error {
+func (s *Stage) runBouncer(program, ini string, uid, gid int, addr *net.TCPAddr) error {
 	cmd := exec.Command("/bin/sh", "-c", `"$1" -q "$2" & read _; kill -9 $!; wait`, "sh", program, ini) //nolint:noctx,gosec // ended below; our own paths
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: cred} // Ctrl-C on the terminal is ours to pass on
+	system.NewGroup(cmd) // Ctrl-C on the terminal is ours to pass on
+	if uid > 0 {
+		system.RunAs(cmd, uid, gid)
+	}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return err
@@ -144,25 +148,22 @@ func noPrepared(ctx context.Context, program string) string {
 	return ""
 }
 
-// ordinaryUser is the one as whom PgBouncer runs for root, who it refuses to be; nil for other users.
-func ordinaryUser() (*syscall.Credential, error) {
+// ordinaryUser is the user as whom PgBouncer runs for root, which it refuses to be; 0 for other users.
+func ordinaryUser() (uid, gid int, err error) {
 	if os.Geteuid() != 0 {
-		return nil, nil
+		return 0, 0, nil
 	}
 	for _, name := range []string{"postgres", "nobody"} {
 		u, err := user.Lookup(name)
 		if err != nil {
 			continue
 		}
-		uid, err := strconv.ParseUint(u.Uid, 10, 32)
+		uid, err := strconv.Atoi(u.Uid)
 		if err != nil {
-			return nil, err
+			return 0, 0, err
 		}
-		gid, err := strconv.ParseUint(u.Gid, 10, 32)
-		if err != nil {
-			return nil, err
-		}
-		return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
+		gid, err := strconv.Atoi(u.Gid)
+		return uid, gid, err
 	}
-	return nil, fmt.Errorf("PgBouncer refuses to run as root, and there is no user postgres or nobody: run ddtb as an ordinary user")
+	return 0, 0, fmt.Errorf("PgBouncer refuses to run as root, and there is no user postgres or nobody: run ddtb as an ordinary user")
 }

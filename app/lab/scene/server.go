@@ -9,13 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"ddtb/config"
 	"ddtb/db/localpg"
+	"ddtb/db/localpg/system"
 )
 
 const (
@@ -67,11 +67,11 @@ func Open(ctx context.Context, log *slog.Logger) (*Server, error) {
 
 // lockDir keeps the directory from other labs. The kernel drops the lock with the process, however that ends.
 func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	f, err := system.OpenLock(filepath.Join(dir, "lock"))
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if _, err := system.TryLock(f); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil

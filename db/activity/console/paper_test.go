@@ -13,6 +13,8 @@ import (
 	"ddtb/db/activity"
 )
 
+var configMonitor = config.Default().Monitor
+
 // hostile is a snapshot of sessions that say of themselves what they can.
 func hostile() activity.Snapshot {
 	return activity.Snapshot{

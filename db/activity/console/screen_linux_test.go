@@ -20,8 +20,6 @@ import (
 	"ddtb/db/logtest"
 )
 
-var configMonitor = config.Default().Monitor
-
 // terminal is a pseudo-terminal with a full screen on it.
 type terminal struct {
 	*testing.T
