@@ -93,8 +93,8 @@ func TestMistakesOfTheEnvironment(t *testing.T) {
 			"databases.default.pool.min_size: 20 (environment variable DDTB_DATABASES_DEFAULT_POOL_MIN_SIZE) is more than max_size, 10 (default)",
 		},
 		{
-			"DDTB_DATABASES_REPLICA_HOST=r",
-			"databases.replica.name: is missing: the replica takes nothing from [databases.default]",
+			"DDTB_DATABASES_REPLICA_NAME=r",
+			"databases.replica.host: is missing: name the replica's host, or several as hosts",
 		},
 		{
 			"DDTB_SERVER_TRUSTED_PROXIES=10.0.0.1,x",

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"strconv"
@@ -71,6 +72,7 @@ func Load(o Options) (*Config, error) {
 	l.readEnvironment()
 	l.readFlags()
 	l.chooseHosts()
+	l.inherit()
 	l.readPasswordFiles()
 	l.databases["default"].Budget = l.cfg.Fleet.Budget
 	l.checkCombinations()
@@ -245,10 +247,32 @@ func (l *loader) checkCombinations() {
 			"requests under way would have no time left; raise shutdown_timeout to twice drain, or more",
 			brief(s.Drain), l.cfg.Origins["server.drain"], brief(s.ShutdownTimeout), l.cfg.Origins["server.shutdown_timeout"])
 	}
-	if name := "databases.replica.name"; l.hasReplica() && l.databases["replica"].Name == "" {
-		l.failUnlessRefused(l.replicaOrigin(), name, "is missing: the replica takes nothing from [databases.default]", name)
+	if r := l.databases["replica"]; l.hasReplica() && r.Host == "" && r.Hosts == "" {
+		l.failUnlessRefused(l.replicaOrigin(), replicaHost, "is missing: name the replica's host, or several as hosts", replicaHost)
 	}
 	l.checkMail(l.cfg.Mail)
+}
+
+const replicaHost = "databases.replica.host"
+
+// inherit gives the replica what the primary has, but for where it is.
+func (l *loader) inherit() {
+	if !l.hasReplica() {
+		return
+	}
+	const replica, primary = "databases.replica.", "databases.default."
+	own := map[string]bool{
+		"host": true, "hosts": true, "port": true, "target_session_attrs": true, "max_lag": true,
+		"pooler": true, "direct_host": true, "direct_port": true,
+	}
+	if l.cfg.Origins[replica+"password"] != (Origin{}) || l.cfg.Origins[replica+"password_file"] != (Origin{}) {
+		own["password"], own["password_file"] = true, true
+	}
+	for _, k := range l.keys {
+		if name, is := strings.CutPrefix(k.name, replica); is && !own[name] && l.cfg.Origins[k.name] == (Origin{}) {
+			reflect.ValueOf(k.target).Elem().Set(reflect.ValueOf(l.byName[primary+name].target).Elem())
+		}
+	}
 }
 
 // chooseHosts lets the later of host and hosts be in force. host and port are then the first of hosts, for what speaks

@@ -199,12 +199,13 @@ func TestEveryWayToWriteAKeyIsRead(t *testing.T) {
 	}
 }
 
-func TestReplicaTakesDefaultsOnly(t *testing.T) {
-	c := mustLoad(t, "[databases.default]\nname = 'a'\nport = 1\n[databases.replica]\nname = 'b'")
+func TestAReplicaHasWhatThePrimaryHasButForItsPlace(t *testing.T) {
+	const primary = "[databases.default]\nname = 'a'\nhost = 'p'\nport = 1\npassword = 'x'\npool.max_size = 3\n"
+	c := mustLoad(t, primary+"[databases.replica]\nhost = 'r'\nmax_lag = '1s'")
 	want := db.DefaultSettings()
-	want.Name = "b"
+	want.Name, want.Host, want.Password, want.Pool.MaxSize, want.MaxLag = "a", "r", "x", 3, time.Second
 	equal(t, "the replica", c.Databases["replica"], want)
-	c = mustLoad(t, "", "DDTB_DATABASES_REPLICA_NAME=b")
+	c = mustLoad(t, primary, "DDTB_DATABASES_REPLICA_HOST=r", "DDTB_DATABASES_REPLICA_MAX_LAG=1s")
 	equal(t, "the replica", c.Databases["replica"], want)
 	c = mustLoad(t, "")
 	equal(t, "the number of databases", len(c.Databases), 1)

@@ -18,7 +18,7 @@ strategy = "persistent"
 pool = {timeout = 0.25, max_lifetime = "1h30m"}
 persistent = {conn_max_age = "none"}
 [databases.replica]
-name = "b"
+host = "b"
 password = "hunter2"
 [server]
 trusted_proxies = ["10.0.0.1", "fe80::/10"]

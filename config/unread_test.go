@@ -26,6 +26,7 @@ type field struct{ pkg, structure, name string }
 // readHere are keys that package config itself turns into something else, which others read.
 var readHere = map[field]string{
 	{"ddtb/config", "Mail", "PasswordFile"}: "its content is Mail.Password",
+	{"ddtb/config", "Fleet", "Budget"}:      "it becomes db.Settings.Budget",
 	{"ddtb/config", "Tracing", "Headers"}:   "HeaderMap decodes it",
 }
 

@@ -1,13 +1,12 @@
 package localpg
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"ddtb/config"
+	"ddtb/db/localpg/system"
 )
 
 // Running returns the way into a database of the server that another process runs in dir, as Database made it there. It
@@ -19,7 +18,8 @@ func Running(dir, database, role string) (login config.Database, ok bool) {
 		return login, false
 	}
 	defer func() { _ = lock.Close() }()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); !errors.Is(err, syscall.EWOULDBLOCK) {
+	if held, _ := system.TryLock(lock); !held {
+		system.Unlock(lock)
 		return login, false
 	}
 	s := &Server{folder: f}
