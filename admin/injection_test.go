@@ -133,7 +133,7 @@ func TestTheLongestNameFitsTheMessageAboutIt(t *testing.T) {
 				t.Errorf("with %q the cookie has %d bytes", c, len(cookie))
 			}
 		}
-		saved.follow().says("was added successfully.")
+		saved.follow().follow().says("was added successfully.")
 	}
 }
 
