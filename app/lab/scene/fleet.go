@@ -12,10 +12,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"ddtb/db/localpg/system"
 )
 
 const haproxyConfig = `defaults
@@ -89,7 +90,7 @@ func (s *Stage) startSite(places int) (*Site, error) {
 func (s *Stage) runHAProxy(program, file string, addr net.Addr) error {
 	cmd := exec.Command("/bin/sh", "-c", `"$1" -db -q -f "$2" & read _; kill -9 $!; wait`, "sh", program, file) //nolint:noctx,gosec // ended below; our own paths
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C on the terminal is ours to pass on
+	system.NewGroup(cmd) // Ctrl-C on the terminal is ours to pass on
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return err

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,6 +14,7 @@ import (
 	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/localpg"
+	"ddtb/db/localpg/system"
 )
 
 // Standby is a streaming replica of the server, synchronous: a commit that was acknowledged is on both.
@@ -116,11 +116,11 @@ func writeAsOwner(dir, name, text string) error {
 	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 		return err
 	}
-	owner, ok := info.Sys().(*syscall.Stat_t)
+	uid, ok := system.Owner(info)
 	if !ok {
 		return nil
 	}
-	return os.Lchown(name, int(owner.Uid), int(owner.Gid))
+	return os.Lchown(name, uid, -1)
 }
 
 // until polls until the statement returns true.
