@@ -238,7 +238,7 @@ func (c *cli) welcome(cfg *config.Config, addr net.Addr, pg *localpg.Server, adm
 	c.say(`
 ddtb is running. Ctrl-C stops it.
 
-  Lab     %[1]s/lab/     28 ways to run out of connections
+  Lab     %[1]s/lab/     30 ways to run out of connections
   Polls   %[1]s/polls/
   Admin   %[1]s/admin/
           user %[2]s, %[3]s

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	osexec "os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -433,7 +434,12 @@ func (s *server) situations() []situation {
 	if s.reserved {
 		return situations
 	}
-	return slices.Concat(situations, programs)
+	all := slices.Concat(situations, programs)
+	if _, err := osexec.LookPath("npm"); err != nil {
+		fmt.Println("npm is missing: the situation of node-postgres is not played")
+		all = slices.DeleteFunc(all, func(x situation) bool { return strings.HasPrefix(x.name, "node-postgres") })
+	}
+	return all
 }
 
 // The servers are in trouble at the same time: a situation mostly waits.
