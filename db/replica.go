@@ -188,6 +188,7 @@ func (all *replicas) open(d *DB) error {
 // eachHost returns the settings of each single host.
 func eachHost(s Settings) (each []Settings) {
 	s.TargetSessionAttrs = "any" // what a server is, follow finds out
+	s.Pool.Timeout = min(s.Pool.Timeout, replicaSilence) // the primary may have a place sooner
 	if s.Hosts == "" {
 		return []Settings{s}
 	}

@@ -3,11 +3,15 @@ package polls_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net"
 	"net/http"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"ddtb/app/fault"
 	"ddtb/db"
@@ -208,4 +212,34 @@ func unreachable(t *testing.T) *db.DB {
 	}
 	t.Cleanup(func() { _ = d.Close(context.Background()) })
 	return d
+}
+
+// A declared read may be sent to a replica, and may run twice: it must not write.
+func TestDeclaredReadsWorkWhereNothingMayBeWritten(t *testing.T) {
+	cfg := dbtest.Config(t)
+	writable, err := db.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := polls.NewStore(writable).LoadMany(t.Context(), now, 3); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Options = "-c default_transaction_read_only=on"
+	d, err := db.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = writable.Close(context.Background()), d.Close(context.Background()) })
+	store := polls.NewStore(d)
+	questions, err := store.Latest(t.Context(), now, 5)
+	if err != nil || len(questions) == 0 {
+		t.Fatalf("the list: %d questions, %v", len(questions), err)
+	}
+	if _, err := store.Published(t.Context(), now, questions[0].ID); err != nil {
+		t.Errorf("a question: %v", err)
+	}
+	_, err = d.Read().Exec(t.Context(), "UPDATE polls_choice SET votes = votes + 1")
+	if e, ok := errors.AsType[*pgconn.PgError](err); !ok || e.Code != pgerrcode.ReadOnlySQLTransaction {
+		t.Errorf("a read that writes: %v", err)
+	}
 }
