@@ -112,17 +112,20 @@ func TestTheDoctorRecognisesScenariosWhileTheLabPlaysThem(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			said, maybe := opinions(t, server, s)
-			t.Log(said, maybe)
-			named := slices.Contains(onlyInside, name) && maybe > 0
-			for o := range said {
-				named = named || o.scenario == name || o.also == name
-				if o.culprit != "shop" && o.culprit != unnamed {
-					t.Errorf("the doctor blames %q", o.culprit)
+			named := false
+			for plays := 0; plays < 3 && !named; plays++ { // it may be over before the doctor has looked twice
+				said, maybe := opinions(t, server, s)
+				t.Log(said, maybe)
+				named = slices.Contains(onlyInside, name) && maybe > 0
+				for o := range said {
+					named = named || o.scenario == name || o.also == name
+					if o.culprit != "shop" && o.culprit != unnamed {
+						t.Errorf("the doctor blames %q", o.culprit)
+					}
 				}
 			}
 			if !named {
-				t.Errorf("the doctor did not recognise it: %v", said)
+				t.Error("the doctor did not recognise it")
 			}
 		})
 	}
