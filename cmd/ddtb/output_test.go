@@ -190,7 +190,7 @@ func TestAServerStopsInItsTimeWithEverythingAroundItHanging(t *testing.T) {
 	}
 	began := time.Now()
 	p.stop(syscall.SIGTERM)
-	if took := time.Since(began); took > 4*time.Second {
+	if took := time.Since(began); took > 5*time.Second { // a busy machine gets a second more
 		t.Errorf("it stopped after %v", took)
 	}
 }
