@@ -22,7 +22,7 @@ const (
 	writeTimeout = 5 * time.Second  // a viewer that does not accept an event within it is disconnected
 	quietFor     = 15 * time.Second // after it a comment line is sent, so that proxies keep the connection
 
-	askTimeout = 2 * time.Second // for checking the viewer's permission: longer than auth tries before it uses its cache
+	askTimeout = 2 * time.Second // for checking a permission: longer than auth tries before it uses its cache
 	askSlow    = time.Second / 2 // a slower answer counts as a failure for the viewers that wait
 	askPause   = 5 * time.Second // then the pause before any viewer is checked again
 )
