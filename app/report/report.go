@@ -129,7 +129,7 @@ func (r *Reporter) Hide(secrets ...config.Secret) {
 	}
 }
 
-// Report counts one failed request and notifies people as the limits allow.
+// Report counts one failed request, and sends reports within the limits.
 func (r *Reporter) Report(in Incident) {
 	if r.Off() {
 		return
