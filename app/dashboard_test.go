@@ -221,7 +221,7 @@ func TestTheDashboardSendsWhatTheSamplerSees(t *testing.T) {
 // waitsTold is what the dashboard says of the waits for a lease.
 var waitsTold = regexp.MustCompile(`^p50 ≤ \S+ m?s, p99 ≤ \S+ m?s, the longest ≤ (\S+ m?s); (\d+) asked in the last (?:minute|\d+ s)$`)
 
-// waits are the longest of the waits that an event tells of, and how many there were.
+// waits returns the longest wait in an event, and the number of waits.
 func (e event) waits(t *testing.T) (longest time.Duration, asked int) {
 	t.Helper()
 	if e.Texts["waits"] == "–" {
@@ -672,7 +672,7 @@ func TestWhoIsUnknownDoesNotHoldUpTheMonitoringConnection(t *testing.T) {
 	for i := range 6 {
 		posts.Go(func() {
 			ctx := t.Context()
-			if i == 0 { // who hangs up
+			if i == 0 { // the client that disconnects
 				var cancel context.CancelFunc
 				ctx, cancel = context.WithTimeout(ctx, 2300*time.Millisecond)
 				defer cancel()
@@ -867,7 +867,7 @@ func TestWhoWatchesPinsNoConnectionOfTheirWorker(t *testing.T) {
 	var cookie string
 	var viewers []*viewer
 	for range 8 {
-		cookie = s.login("ada") // nobody knows yet whose session it is
+		cookie = s.login("ada") // the session is not cached yet
 		v := s.watch(cookie)
 		v.mustNext()
 		viewers = append(viewers, v)

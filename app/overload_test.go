@@ -142,7 +142,7 @@ func limited(w way, page echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// askOnce is one request; the cause is why it was refused.
+// askOnce sends one request, and returns the cause of a refusal.
 func askOnce(b *testing.B, client *http.Client, url string) db.Cause {
 	req, err := http.NewRequestWithContext(context.WithoutCancel(b.Context()), http.MethodGet, url, nil)
 	if err != nil {
@@ -168,7 +168,7 @@ func askOnce(b *testing.B, client *http.Client, url string) db.Cause {
 	return problem.Cause
 }
 
-// closedLoop has so many clients ask as fast as they are answered, and tells how many a second were served.
+// closedLoop runs clients that send a request after each response, and returns the number served per second.
 func closedLoop(ask func() db.Cause, clients int, d time.Duration) float64 {
 	began := time.Now()
 	served := make([]int, clients)
@@ -190,19 +190,19 @@ func closedLoop(ask func() db.Cause, clients int, d time.Duration) float64 {
 	return float64(sum) / time.Since(began).Seconds()
 }
 
-// outcome is what became of a request.
+// outcome is the result of a request.
 type outcome struct {
 	sent, ended time.Time
 	cause       db.Cause // "": served
 }
 
-// run is what became of the requests of a loop after its first quarter, in which the queue fills.
+// run is the results of a loop after its first quarter, in which the queue fills.
 type run struct {
 	outcomes []outcome
 	length   time.Duration
 }
 
-// openLoop asks so many times a second on average, whether or not there are answers.
+// openLoop sends perSecond requests per second on average, regardless of responses.
 func openLoop(ask func() db.Cause, perSecond float64, d time.Duration) run {
 	var (
 		mu  sync.Mutex

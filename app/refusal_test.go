@@ -43,7 +43,7 @@ func BenchmarkRefusal(b *testing.B) {
 	})
 }
 
-// nobodyListens is a database whose address refuses connections.
+// nobodyListens returns a database whose address refuses connections.
 func nobodyListens(tb testing.TB) config.Database {
 	tb.Helper()
 	cfg := dbtest.Config(tb)
@@ -95,7 +95,7 @@ func compareRefusal(b *testing.B, s *site, cause db.Cause) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// timed asks once, and tells how long that took.
+// timed sends one request, and returns its duration.
 func timed(b *testing.B, client *http.Client, url string, status int) time.Duration {
 	req, err := http.NewRequestWithContext(b.Context(), http.MethodGet, url, nil)
 	if err != nil {
@@ -135,7 +135,7 @@ func BenchmarkFailure(b *testing.B) {
 	for i := range sites {
 		s := &sites[i]
 		s.site = siteOn(b, database, func(c *config.Config) {
-			c.Server.ShutdownTimeout = 100 * time.Millisecond // what can't be told is not waited for
+			c.Server.ShutdownTimeout = 100 * time.Millisecond // does not wait for reports that can't be sent
 			s.set(c)
 		})
 		s.site.expectCut = true
@@ -163,7 +163,7 @@ func BenchmarkFailure(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// tellTo has events and mails go to the port.
+// tellTo sends events and mails to the port.
 func tellTo(port int) func(*config.Config) {
 	return func(c *config.Config) {
 		c.Sentry.DSN = config.Secret(fmt.Sprintf("http://key@127.0.0.1:%d/7", port))
@@ -172,7 +172,7 @@ func tellTo(port int) func(*config.Config) {
 	}
 }
 
-// keepsSilent is a server that takes every connection and says nothing.
+// keepsSilent is a server that accepts every connection and never responds.
 func keepsSilent(tb testing.TB) (port int) {
 	tb.Helper()
 	l := listen(tb)

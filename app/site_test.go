@@ -263,7 +263,7 @@ func (s *site) mustBeIdle() {
 	})
 }
 
-// mustWarn waits until the log tells of n refusals: the first of a second with a line, the others with a number.
+// mustWarn waits until the log has n refusals: the first of a second as a line, the others as a number.
 func (s *site) mustWarn(title string, n int) {
 	s.t.Helper()
 	dbtest.Eventually(s.t, fmt.Sprintf("the log tells of %d: %s", n, title), func() bool { return s.warned(title) == n })

@@ -43,7 +43,7 @@ var neverBelow = map[string][]string{
 	"app/fault": {"net/http"},
 }
 
-// listed is what `go list` tells of a package, as far as the rules go.
+// listed is the part of a package's `go list` output that the rules use.
 type listed struct {
 	ImportPath   string
 	Imports      []string
@@ -183,7 +183,7 @@ func complaintsAbout(name string, p listed) []string {
 	}
 	for _, path := range slices.Concat(p.TestImports, p.XTestImports) {
 		if name == "db" && (path == "ddtb/config" || strings.HasPrefix(path, "ddtb/db/")) {
-			continue // what tests db stands above it: it is the folder that people copy
+			continue // db's tests are above db, which users copy as a directory
 		}
 		add(direction(name, path))
 	}
@@ -247,7 +247,7 @@ func layerOf(name string) int {
 	return -1
 }
 
-// within tells whether the import path is the module or package, or lies in its folder.
+// within reports whether the import path is the module or package, or is below it.
 func within(path, folder string) bool { return path == folder || strings.HasPrefix(path, folder+"/") }
 
 // isStandard goes by the rule that only other people's modules have a dot in their first element.
