@@ -46,7 +46,7 @@ const (
 	agentClients  = 16               // at once; more are closed
 	agentPeers    = 64               // remembered
 	agentTimeout  = 3 * time.Second  // per connection; a query of the server takes at most askTimeout
-	peerFor       = 10 * time.Second // without a poll, a balancer is gone; polling for less, it is new
+	peerFor       = 10 * time.Second // a balancer silent for this long is gone; one younger than this is new
 	longestAnswer = 200              // of the cause, in bytes
 )
 
