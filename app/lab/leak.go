@@ -99,7 +99,7 @@ func (l *Lab) aboutToLeak(most int) error {
 
 func (l *Lab) takeBack(lease *db.Lease) {
 	lease.Reclaim()
-	lease.Release() // it is unused: the driver can close it
+	lease.Release() // reports to the driver that it is unused
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.leaked, lease)
