@@ -1,20 +1,20 @@
-// Package admin is the admin that Django's users know: lists, forms, deletion, history, users and groups, at the
-// same addresses and with the same names of inputs and parameters.
+// Package admin reproduces Django's admin: lists, forms, deletion, history, users and groups, at the same addresses and
+// with the same names of inputs and parameters.
 //
-// A table joins it by a declaration of some twenty lines in models.go; everything else is written once. It promises:
-//   - What a page shows and what a request may do is decided by the permissions of who asks, on the server, each
-//     time: for the row, its inlines, and bulk actions alike. What changes something asks the database who it is.
-//   - SQL is made of constants, quoted identifiers from the declarations, and parameters.
-//   - Nothing typed is lost: a mistake, a conflict and a missing connection all bring the form back filled in.
-//   - Nothing is overwritten unseen: a form knows what it showed, and tells when that has changed since.
+// A table is added with a declaration of about twenty lines in models.go. What callers can rely on:
+//   - The server checks the user's permissions for each page and request: for the row, its inlines, and bulk actions
+//     alike. A change checks the user in the database.
+//   - SQL consists of constants, quoted identifiers from the declarations, and parameters.
+//   - No input is lost: after a mistake, a conflict or a missing connection the form returns filled in.
+//   - No change is overwritten unseen: a form carries the values that it showed, and reports those that have changed.
 //   - A row, its inlines and the history are saved in one transaction. Each page waits for a lease at most twice.
 //
-// Where it is stricter than Django's: only a superuser touches a superuser or makes one; permissions, and groups,
-// are given and taken only by who has those permissions; setting someone's password takes all permissions they have;
-// nobody deletes the account they are signed in with; and what goes along with a deletion takes the permission to
-// delete it.
+// It is stricter than Django's admin in these points. Only a superuser can change or create a superuser. Granting or
+// revoking a permission, or a group, requires having its permissions. Setting a user's password requires all
+// permissions of that user. Users can't delete their own account. A deletion requires permission to delete the rows
+// that go with it.
 //
-// It must not know the package polls, only names of tables and columns.
+// The package does not depend on the package polls, only on names of tables and columns.
 package admin
 
 import (
@@ -33,7 +33,7 @@ import (
 	"ddtb/db"
 )
 
-// root is where the admin is mounted.
+// root is the admin's path.
 const root = "/admin/"
 
 //go:embed static
@@ -49,12 +49,12 @@ var pages = web.MustTemplates(templateFS, template.FuncMap{"static": Files.URL, 
 
 // Site is the admin on one database.
 type Site struct {
-	// Tell hears of a missing connection that a form was brought back with, as web.HandleErrors' tell hears of
-	// those it answers; nil: nobody does. Set it before the first request.
+	// Tell is called for a missing connection after which a form was returned, like web.HandleErrors' tell for the
+	// errors it answers; nil: not called. Set it before the first request.
 	Tell func(echo.Context, error)
 
-	// Urgent is the page for staff that says why other pages can't be served at the moment; "", or nil: they can. Set it
-	// before the first request.
+	// Urgent returns the staff page that explains why other pages can't be served at the moment; "", or a nil Urgent,
+	// if they can. Set it before the first request.
 	Urgent func() string
 
 	db      *db.DB
@@ -65,7 +65,7 @@ type Site struct {
 	now     func() time.Time
 }
 
-// New makes the admin. The links are other pages for staff, which its index and header lead to.
+// New makes the admin. Its index and header show the links, to other staff pages.
 func New(d *db.DB, users *auth.Service, log *slog.Logger, links ...web.Link) *Site {
 	for _, m := range models {
 		m.check()
@@ -79,8 +79,8 @@ type Route struct {
 	Handler      echo.HandlerFunc
 }
 
-// Routes are all addresses of the admin, for the application's table. They need auth's Middleware above them. The
-// last, a catch-all below /admin/, comes after whatever else is mounted there.
+// Routes returns all addresses of the admin for the application's table. They require auth's Middleware. The last one,
+// a catch-all below /admin/, must come after all other routes there.
 func (s *Site) Routes() []Route {
 	all := []Route{
 		{http.MethodGet, root, s.page(s.index)},
@@ -125,7 +125,7 @@ func (s *Site) modelRoutes(m *Model) []Route {
 
 func (s *Site) addSlash(c echo.Context) error { return c.Redirect(http.StatusMovedPermanently, root) }
 
-// notFound adds a forgotten slash, as Django does; where that leads nowhere either, the second answer is 404.
+// notFound adds a missing slash, as Django does; if that address does not exist either, the second response is 404.
 func (s *Site) notFound(r *request) error {
 	u := *r.Request().URL
 	if r.Request().Method == http.MethodGet && !strings.HasSuffix(u.Path, "/") && s.known(u.Path+"/") {
@@ -135,7 +135,7 @@ func (s *Site) notFound(r *request) error {
 	return fault.New(fault.NotFound, "There is no such page in the admin.")
 }
 
-// known reports whether a path is that of a model or of a row of it.
+// known reports whether a path is that of a model or of one of its rows.
 func (s *Site) known(path string) bool {
 	for _, m := range models {
 		if strings.HasPrefix(path, m.path()) || path == root+m.App.Name+"/" {

@@ -105,7 +105,7 @@ func TestUnsavedChangesAreWarnedOf(t *testing.T) {
 		t.Error("not asked")
 	}
 	b.Visit(change(id))
-	b.Visit("/admin/") // nothing was typed: this would hang at a question that nobody answers
+	b.Visit("/admin/") // nothing was typed: a confirmation dialog would block here
 }
 
 func TestAWholeEditIsDoneFromTheKeyboard(t *testing.T) {

@@ -9,10 +9,10 @@ import (
 	"ddtb/app/fault"
 )
 
-// maxBulk is the most that is deleted at once: its history is written row by row, in the one transaction.
+// maxBulk limits the rows deleted at once: their history is written row by row in one transaction.
 const maxBulk = 1000
 
-// bulk runs the action chosen in a changelist on the rows selected there.
+// bulk runs the changelist's chosen action on the selected rows.
 func (s *Site) bulk(r *request) error {
 	list := r.model.path()
 	if q := r.QueryParams(); len(q) > 0 {
@@ -76,11 +76,11 @@ func (r *request) selected() ([]int64, error) {
 	return sortedIDs(ids), nil
 }
 
-// everyMatch is the ids of all rows that the list's address matches, on whatever page; one more than can be deleted
-// at most.
+// everyMatch returns the ids of all rows that match the list's address, on every page. It returns at most one more than
+// can be deleted.
 func (r *request) everyMatch() ([]int64, error) {
 	l, understood := parseLookups(r.model, r.QueryParams())
-	if !understood { // a filter that is not understood must not widen what is deleted
+	if !understood { // an invalid filter must not widen the deletion
 		return nil, fault.New(fault.Invalid,
 			"This list’s address can’t be understood in full. Go back to the list and select again.")
 	}

@@ -25,11 +25,11 @@ type formPage struct {
 	Preserved string
 	Back      string // the changelist it came from
 	Action    string
-	Again     bool // what was typed is not saved
+	Again     bool // the input is not saved
 }
 
-// preservedFilters is the changelist's query that the form came with, read and written again: nothing else may
-// get into a redirect.
+// preservedFilters is the changelist's query that came with the form, parsed and encoded again, so that a redirect
+// can't contain anything else.
 func (r *request) preservedFilters() url.Values {
 	q, err := url.ParseQuery(r.QueryParam("_changelist_filters"))
 	if err != nil {
@@ -38,7 +38,7 @@ func (r *request) preservedFilters() url.Values {
 	return q
 }
 
-// preserved is what links to other forms carry.
+// preserved is the query for links to other forms.
 func (r *request) preserved() string {
 	if q := r.preservedFilters(); len(q) > 0 {
 		return "?" + url.Values{"_changelist_filters": {q.Encode()}}.Encode()
@@ -46,7 +46,7 @@ func (r *request) preserved() string {
 	return ""
 }
 
-// list is the changelist to go back to; the index for who may not see it.
+// list returns the changelist to return to, or the index if the user may not view it.
 func (r *request) list() string {
 	if !r.can(r.model, actionView) {
 		return root
@@ -104,10 +104,10 @@ func (r *request) orGone(err error) error {
 	return err
 }
 
-// load fills the form with what is stored, in one transaction, so that it waits for one lease once.
+// load fills the form from the database in one transaction, so that it waits for only one lease.
 func (r *request) load(f *form) error {
 	return r.site.db.InTx(r.ctx, func(q db.Querier) error {
-		*f = *r.emptyForm(f.id) // a run that was undone has filled it
+		*f = *r.emptyForm(f.id) // a rolled-back attempt has filled it
 		stored, err := f.model.find(r.ctx, q, f.model.formFields(f.model.Fieldsets), f.id, "")
 		if err != nil {
 			return err
@@ -137,7 +137,7 @@ func (r *request) load(f *form) error {
 	})
 }
 
-// fixUntouchable shows a row read-only that this user may not change though they may change others.
+// fixUntouchable makes a row read-only if this user may change others but not this one.
 func (r *request) fixUntouchable(q db.Querier, f *form) error {
 	err := r.heed(r.ctx, q, r.model.rules.mayTouch, f.id)
 	if fault.KindOf(err) != fault.Forbidden {
@@ -183,7 +183,7 @@ func (s *Site) saveAndGo(r *request, f *form) error {
 	return err
 }
 
-// formBack shows the form as it was typed, with what the database knows of the fields that are not typed.
+// formBack shows the submitted form, with the database's values of its read-only fields.
 func (r *request) formBack(status int, f *form) error {
 	err := r.site.db.InTx(r.ctx, func(q db.Querier) error {
 		if err := r.readOptions(r.ctx, q, f); err != nil || f.id == 0 {
@@ -213,7 +213,7 @@ func (r *request) formBack(status int, f *form) error {
 	return r.showForm(status, f)
 }
 
-// rescue offers to save as a new row what was typed for one that was deleted meanwhile.
+// rescue offers to save the input as a new row after its row was deleted.
 func (r *request) rescue(f *form) error {
 	if !r.can(r.model, actionAdd) || r.model.AddFieldsets != nil {
 		return r.gone()
@@ -229,7 +229,7 @@ func (r *request) rescue(f *form) error {
 	return r.formBack(http.StatusConflict, f)
 }
 
-// formAgain brings a form back that was sent when nobody could even be asked who sent it.
+// formAgain returns a form whose sender could not be checked for want of a connection.
 func (r *request) formAgain(err error) error {
 	id, _ := r.id()
 	if db.CauseOf(err) == "" {
@@ -238,13 +238,13 @@ func (r *request) formAgain(err error) error {
 	return r.unsaved(r.postedForm(id), err)
 }
 
-// unsaved brings a form back, filled in, that could not be saved for want of a connection. It needs none itself.
+// unsaved returns the filled-in form after a missing connection. It needs no connection itself.
 func (r *request) unsaved(f *form, err error) error {
 	r.site.options.attach(r, f)
 	r.site.log.WarnContext(r.ctx, "a form could not be saved",
 		"path", r.Request().URL.Path, "cause", db.CauseOf(err), "error", err)
 	if r.site.Tell != nil {
-		r.site.db.Release(r.ctx) // to tell may take a while
+		r.site.db.Release(r.ctx) // telling may take a while
 		r.site.Tell(r.Context, err)
 	}
 	p := web.ProblemOf(err)
@@ -257,7 +257,7 @@ func (r *request) unsaved(f *form, err error) error {
 	return r.showForm(p.Status, f)
 }
 
-// afterSave goes where the button says.
+// afterSave redirects as the pressed button says.
 func (r *request) afterSave(f *form) error {
 	verb := "changed"
 	if f.id == 0 {
@@ -272,7 +272,7 @@ func (r *request) afterSave(f *form) error {
 		told.Path = change
 	}
 	to := r.list()
-	half := f.id == 0 && r.model.AddFieldsets != nil // a new row with more to fill in
+	half := f.id == 0 && r.model.AddFieldsets != nil // a new row with more fields to fill in
 	switch {
 	case told.Path != "" && (r.form.Has("_continue") || (half && !r.form.Has("_addanother"))):
 		told.After += " You may edit it again below."
@@ -285,7 +285,7 @@ func (r *request) afterSave(f *form) error {
 	return r.to(to)
 }
 
-// showForm renders the form. It asks the database nothing.
+// showForm renders the form without a query.
 func (r *request) showForm(status int, f *form) error {
 	m := r.model
 	p := formPage{

@@ -19,7 +19,7 @@ type changelistPage struct {
 	CanAdd    bool
 	CanDelete bool
 	Search    string
-	Hidden    []input // what the search form carries along
+	Hidden    []input // parameters that the search form keeps
 	Heads     []head
 	Rows      []line
 	Filters   []filter
@@ -32,7 +32,7 @@ type changelistPage struct {
 	ShowAll   string
 	Preserved string
 	Self      string // this list, for the action's form
-	Mangled   bool   // the address was not understood, so everything is listed
+	Mangled   bool   // the address was invalid, so everything is listed
 }
 
 type input struct{ Name, Value string }
@@ -40,7 +40,7 @@ type input struct{ Name, Value string }
 // head is a column's title, with links to sort by it.
 type head struct {
 	Title, Sort, Unsort, Sorted string
-	Place                       int // among several columns sorted by
+	Place                       int // among several sort columns
 }
 
 type line struct {
@@ -50,7 +50,7 @@ type line struct {
 	Cells []cell
 }
 
-// cell shows text, a moment, or yes or no.
+// cell shows text, a time, or yes or no.
 type cell struct {
 	Text string
 	Time *time.Time
@@ -105,7 +105,7 @@ func (s *Site) changelist(r *request) error {
 	return r.show(http.StatusOK, "changelist.html", p)
 }
 
-// verb is what the user can do to an object they select.
+// verb is the user's permission on a selected object.
 func (r *request) verb() string {
 	if r.can(r.model, actionChange) {
 		return "change"
@@ -113,7 +113,7 @@ func (r *request) verb() string {
 	return "view"
 }
 
-// plain keeps the order, and drops search, filters and hierarchy.
+// plain keeps the order and drops search, filters and hierarchy.
 func (l *lookups) plain() string {
 	q := url.Values{}
 	if o := l.params.Get("o"); o != "" {
@@ -132,7 +132,7 @@ func (l *lookups) hidden() []input {
 	return inputs
 }
 
-// sorted is the columns sorted by: those asked for, or those of the model's own order.
+// sorted returns the sort columns: the requested ones, or the model's default.
 func (l *lookups) sorted() []int {
 	if len(l.order) > 0 {
 		return l.order
@@ -218,7 +218,7 @@ func (c *Column) cell(f *Field, value any, now time.Time) cell {
 	return cell{Text: "-"}
 }
 
-// filters are the links that narrow the list down, with the one in force marked.
+// filters returns the filter links, with the current ones marked.
 func (l *lookups) filters(options map[string][]option, now time.Time) []filter {
 	var all []filter
 	for _, name := range l.model.Filters {
@@ -261,7 +261,7 @@ func (l *lookups) choices(f *Field, options []option, now time.Time) []choiceLin
 	return links
 }
 
-// periods are Django's: a day, a week, a month, a year, each up to its end.
+// periods are Django's: a day, a week, a month, a year.
 func (l *lookups) periods(f *Field, now time.Time) []choiceLink {
 	today := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, time.UTC)
 	month, year := today.AddDate(0, 0, 1-today.Day()), today.AddDate(0, 0, 1-today.YearDay())
@@ -287,7 +287,7 @@ func (l *lookups) periods(f *Field, now time.Time) []choiceLink {
 	return links
 }
 
-// dates are the links of the hierarchy: up to the year or to all, down to what there is.
+// dates returns the hierarchy's links: up to the year or to all dates, and down to existing dates.
 func (l *lookups) dates(steps []time.Time) *dates {
 	name, v := l.model.Hierarchy, l.level
 	if name == "" || (len(steps) == 0 && v.year == 0) {
@@ -323,7 +323,7 @@ func (l *lookups) dates(steps []time.Time) *dates {
 	return d
 }
 
-// pages are links to the first and last pages and those around this one, "…" between them.
+// pages returns links to the first and last pages and those near this one, with "…" between them.
 func (l *lookups) pages(c count) []pageLink {
 	last := min(int((c.n+pageSize-1)/pageSize), maxPage)
 	if l.all || last <= 1 && l.page == 1 {
@@ -335,7 +335,7 @@ func (l *lookups) pages(c count) []pageLink {
 		if n > 2 && n < last-1 && abs(n-here) > 2 {
 			gap = true
 			if n < here {
-				n = here - 3 // jump, there may be thousands
+				n = here - 3 // skip ahead: there may be thousands
 			} else {
 				n = last - 2
 			}
@@ -349,8 +349,8 @@ func (l *lookups) pages(c count) []pageLink {
 	return links
 }
 
-// Trail is the crumbs above this page.
+// Trail returns the breadcrumbs above this page.
 func (f frame) Trail() []web.Link { return f.Crumbs[:len(f.Crumbs)-1] }
 
-// Here is the last crumb.
+// Here returns the last breadcrumb.
 func (f frame) Here() string { return f.Crumbs[len(f.Crumbs)-1].Text }

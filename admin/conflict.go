@@ -8,20 +8,20 @@ import (
 	"ddtb/db"
 )
 
-// A form carries what it showed at first. What it would overwrite without having shown it is a lost update: then
-// nothing is saved, and the form shows both versions.
+// A form carries the values that it showed at first. Overwriting a newer value would be a lost update: then nothing is
+// saved, and the form shows both versions.
 
-// errConflict says that someone else saved meanwhile what this form would overwrite; the form shows both.
+// errConflict means that someone else has saved what this form would overwrite; the form shows both versions.
 var errConflict = errors.New("changed meanwhile")
 
-// touched reports whether the person edited the field, now that the database has this value.
+// touched reports whether the user edited the field, given the value in the database.
 func (ff *formField) touched(now any) bool {
 	mine, stored := ff.text(ff.Value), ff.text(now)
 	return mine != stored && (ff.Initial == nil || mine != *ff.Initial)
 }
 
-// compare looks for a lost update: the database no longer has what the form showed at first, nor what it would
-// write. Then the field shows both. Nobody minds a volatile field that was not touched.
+// compare detects a lost update: the database has neither the value that the form showed at first, nor the one that it
+// would write. Then the field shows both. An untouched volatile field is no conflict.
 func (ff *formField) compare(now any) (conflict bool) {
 	mine, stored := ff.text(ff.Value), ff.text(now)
 	if ff.Initial == nil || stored == *ff.Initial || mine == stored {
@@ -30,7 +30,7 @@ func (ff *formField) compare(now any) (conflict bool) {
 	}
 	touched := mine != *ff.Initial
 	if ff.Initial = &stored; !touched {
-		ff.Value, ff.Raw = now, ff.Kind.raw(now) // a form that comes back has the newest
+		ff.Value, ff.Raw = now, ff.Kind.raw(now) // a returned form has the current value
 		return !ff.Volatile
 	}
 	ff.Theirs, ff.Conflict = ff.Kind.text(now), true
@@ -55,7 +55,7 @@ func (r *request) compareRows(in *formInline, stored []row) (conflict bool) {
 			posted.Label = now.label
 			conflict = posted.compare(now) || conflict
 		case posted.Delete || !posted.touched():
-			continue // it went, and nobody minds
+			continue // deleted by both
 		default:
 			posted.ID, posted.Show = 0, false
 			posted.Problem = fmt.Sprintf("Someone deleted this %s meanwhile. Saving adds it again; "+
@@ -68,7 +68,7 @@ func (r *request) compareRows(in *formInline, stored []row) (conflict bool) {
 	return conflict
 }
 
-// touched reports whether the person edited the row since the form showed it.
+// touched reports whether the user edited the row since the form showed it.
 func (row *formRow) touched() bool {
 	for _, ff := range row.Inputs {
 		if !ff.Fixed && (ff.Initial == nil || ff.text(ff.Value) != *ff.Initial) {
@@ -78,7 +78,7 @@ func (row *formRow) touched() bool {
 	return false
 }
 
-// compare of a row that is to be deleted minds every edit but the volatile ones.
+// compare treats every edit of a row to be deleted as a conflict, except of volatile fields.
 func (row *formRow) compare(now row) (conflict bool) {
 	for _, ff := range row.Inputs {
 		switch {
@@ -95,7 +95,7 @@ func (row *formRow) compare(now row) (conflict bool) {
 	return conflict
 }
 
-// tellConflict prepares the form to show what the other did, and who it was.
+// tellConflict prepares the form to show the other change and its author.
 func (r *request) tellConflict(ctx context.Context, q db.Querier, f *form, stored [][]row) error {
 	for i, in := range f.inlines {
 		shown := map[int64]bool{}

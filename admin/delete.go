@@ -9,13 +9,13 @@ import (
 	"ddtb/db"
 )
 
-// victims is what a deletion takes with it, as its confirmation lists it.
+// victims are the rows that a deletion removes, as its confirmation lists them.
 type victims struct {
 	Objects  []victim
 	Counts   []victimCount
 	Missing  []string // models whose rows the user may not delete
-	Kept     string   // why a rule keeps an object
-	More     int64    // that are not listed
+	Kept     string   // why a rule protects an object
+	More     int64    // the number not listed
 	ids      []int64
 	relation []Relation
 }
@@ -31,10 +31,10 @@ type victimCount struct {
 	N    int64
 }
 
-// maxListed bounds the related rows that a confirmation lists; all are counted.
+// maxListed limits the related rows in a confirmation; all are counted.
 const maxListed = 200
 
-// collect finds the rows and what goes with them. Rows that are gone already are left out.
+// collect finds the rows and those deleted with them. Rows that no longer exist are left out.
 func (r *request) collect(ctx context.Context, q db.Querier, m *Model, ids []int64, lock string) (*victims, error) {
 	v := &victims{relation: m.relations()}
 	rows, err := readRows(ctx, q, nil, m.selection(nil, "")+" WHERE t.id = ANY($1::bigint[]) ORDER BY t.id "+lock, ids)
@@ -74,15 +74,15 @@ func plural(m *Model, n int64) string {
 	return capitalized(m.Plural)
 }
 
-// demand notes that the user needs the permission to delete rows of m. The history of a user goes with the user:
-// it is read-only for everybody, so its permission alone counts.
+// demand records that the deletion requires permission to delete rows of m. A user's history is deleted with the user:
+// it is read-only for everyone, so only the permission counts.
 func (r *request) demand(v *victims, m *Model) {
 	if !r.user.Can(m.permission(actionDelete)) {
 		v.Missing = append(v.Missing, m.Singular)
 	}
 }
 
-// collectRelated lists the rows of a relation under the objects that they go with, and counts them.
+// collectRelated lists and counts the rows of a relation under the objects that they are deleted with.
 func (r *request) collectRelated(
 	ctx context.Context, q db.Querier, v *victims, rel Relation, at map[int64]int,
 ) (n int64, err error) {
@@ -115,7 +115,7 @@ type deletePage struct {
 	Possible bool
 }
 
-// confirmDelete lists what a deletion would take along. It deletes nothing.
+// confirmDelete lists what a deletion would remove. It deletes nothing.
 func (s *Site) confirmDelete(r *request) error {
 	id, _ := r.id()
 	v, err := r.look([]int64{id})
@@ -128,7 +128,7 @@ func (s *Site) confirmDelete(r *request) error {
 	return r.showDelete(v, false)
 }
 
-// look collects what would go, with what stands against it.
+// look collects what would be deleted, and the reasons against it.
 func (r *request) look(ids []int64) (v *victims, err error) {
 	err = r.site.db.InTx(r.ctx, func(q db.Querier) error {
 		v, err = r.collect(r.ctx, q, r.model, ids, "")
@@ -141,7 +141,7 @@ func (r *request) look(ids []int64) (v *victims, err error) {
 	return v, err
 }
 
-// kept is why a rule keeps one of the rows, or "".
+// kept returns why a rule protects one of the rows, or "".
 func (r *request) kept(q db.Querier, ids []int64) (string, error) {
 	err := r.heed(r.ctx, q, r.model.rules.mayDelete, ids...)
 	if fault.KindOf(err) == fault.Forbidden {
@@ -173,7 +173,7 @@ func (r *request) showDelete(v *victims, several bool) error {
 	return r.show(http.StatusOK, "delete.html", p)
 }
 
-// delete deletes one row and what goes with it.
+// delete deletes one row and its dependents.
 func (s *Site) delete(r *request) error {
 	id, _ := r.id()
 	v, err := r.deleteRows([]int64{id})
@@ -190,8 +190,8 @@ func (s *Site) delete(r *request) error {
 	return r.to(r.list())
 }
 
-// deleteRows deletes rows with all that goes with them, in one transaction with the history. What goes is looked
-// up anew, with the rows locked: it may have grown since the confirmation.
+// deleteRows deletes rows and their dependents, in one transaction with the history. Dependents are collected again
+// with the rows locked: there may be more of them than at the confirmation.
 func (r *request) deleteRows(ids []int64) (v *victims, err error) {
 	err = r.site.db.InTx(r.ctx, func(q db.Querier) error {
 		if v, err = r.collect(r.ctx, q, r.model, ids, "FOR UPDATE"); err != nil {

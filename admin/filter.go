@@ -9,8 +9,8 @@ import (
 	"unicode/utf8"
 )
 
-// The lookups of Django's query sets, as far as an address may use them. What is missing, such as regular expressions
-// and lookups across relations, is not understood.
+// The lookups of Django's query sets that an address may use. Others, such as regular expressions and lookups across
+// relations, are invalid.
 var (
 	comparisons = map[string]string{"exact": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 	patterns    = map[string]struct{ operator, before, after string }{
@@ -25,7 +25,7 @@ var (
 	parts = []string{"year", "month", "day", "hour", "minute", "second", "week", "quarter"}
 )
 
-// takeFilter reads a lookup on a field of the model, "pub_date__gte", and reports whether it understood it.
+// takeFilter parses a lookup on a field of the model, "pub_date__gte". It reports whether it is valid.
 func (l *lookups) takeFilter(name, value string) bool {
 	path := strings.Split(name, "__")
 	f := l.model.field(path[0])
@@ -88,7 +88,7 @@ func (l *lookups) addLookup(f *Field, lookup, value string) bool {
 	return true
 }
 
-// compare is the condition that compares a column with the value of an address.
+// compare returns the condition that compares a column with a value from an address.
 func (l *lookups) compare(
 	kind Kind, column, operand, lookup, value string, convert func(string) (any, bool),
 ) (condition string, ok bool) {
@@ -127,7 +127,7 @@ func (l *lookups) compare(
 	return "", false
 }
 
-// comparePart compares the date, the year and the like of a moment, in UTC.
+// comparePart compares a part of a time, such as the date or the year, in UTC.
 func (l *lookups) comparePart(column, part, value string) (condition string, ok bool) {
 	if part == "date" {
 		t, ok := parseTime(value, []string{dateForm})
@@ -137,8 +137,8 @@ func (l *lookups) comparePart(column, part, value string) (condition string, ok 
 	return fmt.Sprintf("extract(%s FROM %s AT TIME ZONE 'UTC') = %s::bigint", part, column, l.where.param(n)), ok
 }
 
-// operandOf is the type with which a kind is compared and what makes one of text; nil for kinds that nobody may ask
-// about, such as a password's hash.
+// operandOf returns the SQL type for comparing a kind, and the conversion from text; nil for kinds that can't be
+// queried, such as a password's hash.
 func operandOf(kind Kind) (operand string, convert func(string) (any, bool)) {
 	switch kind.(type) {
 	case Text, Log:
@@ -165,7 +165,7 @@ func booleanOperand(s string) (any, bool) {
 	return yes, yes || slices.Contains([]string{"0", "f", "False"}, s)
 }
 
-// operandForms are those of our own links, of Django's, and ISO 8601.
+// operandForms are the time formats of our own links, of Django's, and ISO 8601.
 var operandForms = []string{
 	dateForm, "2006-01-02 15:04:05-07:00", "2006-01-02 15:04:05Z07:00", momentForm, time.RFC3339,
 }

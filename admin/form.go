@@ -12,19 +12,19 @@ import (
 	"ddtb/db"
 )
 
-// form is a change form: as stored, as posted, or both compared. It can be shown from the posted values alone,
-// without a query, when there is no connection.
+// form is a change form: stored, posted, or both compared. It can be rendered from the posted values alone, without a
+// query, when there is no connection.
 type form struct {
 	model    *Model
 	id       int64  // 0: a new row
 	saved    int64  // the id after the save
-	label    string // what the row is called, as far as known
+	label    string // the row's name, as far as known
 	sets     []formSet
 	inlines  []*formInline
-	problems []string       // of the form as a whole
-	extra    map[string]any // columns that rules set
+	problems []string       // of the whole form
+	extra    map[string]any // columns set by rules
 	notices  []string       // of a conflict
-	edited   bool           // it holds what a person typed and nobody saved
+	edited   bool           // it contains unsaved input
 }
 
 type formSet struct {
@@ -37,23 +37,23 @@ type formField struct {
 	*Field
 	Input    string // the name of its inputs, with an inline's prefix
 	Raw      []string
-	Initial  *string // what the inputs showed at first; nil: not known
+	Initial  *string // the inputs' first values; nil: unknown
 	Value    any
 	Problem  string
-	Fixed    bool   // shown, not taken
+	Fixed    bool   // displayed, not accepted
 	May      bool   // the user may change this row
 	Text     string // of a fixed field
 	Options  []option
-	Theirs   string // what someone else saved meanwhile
+	Theirs   string // a value that someone else saved meanwhile
 	Conflict bool
 }
 
 // option is a row that a Many may refer to.
 type option struct {
 	ID     int64
-	Group  string // permissions: the model they are for
+	Group  string // of a permission: its model
 	Label  string
-	grants []string // the permissions that it gives: who has not all of them can't give or take it
+	grants []string // its permissions: only a user with all of them can add or remove it
 	Chosen bool
 	Locked bool
 }
@@ -63,7 +63,7 @@ type optionsQuery func(context.Context, db.Querier) ([]option, error)
 type formInline struct {
 	*Inline
 	Rows  []*formRow
-	Empty *formRow // what "Add another" copies
+	Empty *formRow // the template for "Add another"
 
 	canView, canAdd, canChange, canDelete bool
 }
@@ -78,7 +78,7 @@ type formRow struct {
 	Show    bool // its delete box
 }
 
-// copy is the form with fields and rows of its own.
+// copy returns the form with its own fields and rows.
 func (f *form) copy() *form {
 	c := *f
 	c.sets = slices.Clone(f.sets)
@@ -108,7 +108,7 @@ func copyFields(fields []*formField) []*formField {
 	return all
 }
 
-// editable are the fields that a form saves.
+// editable returns the fields that the form saves.
 func (f *form) editable() []*formField {
 	var fields []*formField
 	for _, set := range f.sets {
@@ -132,10 +132,10 @@ func (f *form) field(name string) *formField {
 	return nil
 }
 
-// valid reports whether nothing is wrong with what was typed.
+// valid reports whether the input has no mistakes.
 func (f *form) valid() bool { return len(f.problems) == 0 && f.Mistakes() == 0 }
 
-// Mistakes is the number of fields with something wrong.
+// Mistakes returns the number of fields with a mistake.
 func (f *form) Mistakes() (n int) {
 	count := func(fields []*formField) {
 		for _, ff := range fields {
@@ -158,7 +158,7 @@ func (f *form) Mistakes() (n int) {
 	return n
 }
 
-// emptyForm has the fields that this user sees, without values.
+// emptyForm returns the fields visible to this user, without values.
 func (r *request) emptyForm(id int64) *form {
 	f := &form{model: r.model, id: id, extra: map[string]any{}}
 	sets, action := r.model.Fieldsets, actionChange
@@ -177,7 +177,7 @@ func (r *request) emptyForm(id int64) *form {
 		if !view && !add {
 			continue
 		}
-		ok := r.can(r.model, action) // who may only view a question may not edit its choices on its page
+		ok := r.can(r.model, action) // with view permission on a question, its choices are read-only on its page
 		f.inlines = append(f.inlines, &formInline{
 			Inline: in, canView: view, canAdd: ok && add, canChange: ok && r.can(in.Model, actionChange),
 			canDelete: ok && view && r.can(in.Model, actionDelete),
@@ -186,7 +186,7 @@ func (r *request) emptyForm(id int64) *form {
 	return f
 }
 
-// inputs makes fields with their default values.
+// inputs returns fields with their default values.
 func (r *request) inputs(m *Model, names []string, prefix string, may bool) []*formField {
 	fields := make([]*formField, len(names))
 	for i, name := range names {
@@ -202,7 +202,7 @@ func (r *request) inputs(m *Model, names []string, prefix string, may bool) []*f
 	return fields
 }
 
-// rowInputs are the fields of an inline's row.
+// rowInputs returns the fields of an inline's row.
 func (r *request) rowInputs(in *formInline, prefix string, may bool) []*formField {
 	var names []string
 	for _, set := range in.Model.Fieldsets {
@@ -243,7 +243,7 @@ func (ff *formField) store(value any) {
 	ff.Initial, ff.Text = &text, ff.Kind.text(value)
 }
 
-// text is the value as far as this form may change it: of a Many, what the user may give and take.
+// text returns the value as this form may change it: of a Many, the ids that the user may add and remove.
 func (ff *formField) text(value any) string {
 	if many, ok := ff.Kind.(*Many); ok {
 		return many.text(ff.unlocked(idsOf(value)))
@@ -251,7 +251,7 @@ func (ff *formField) text(value any) string {
 	return ff.Kind.text(value)
 }
 
-// unlocked is the ids that the user may give and take.
+// unlocked returns the ids that the user may add and remove.
 func (ff *formField) unlocked(ids []int64) []int64 {
 	locked := []int64{}
 	for _, o := range ff.Options {
@@ -262,7 +262,7 @@ func (ff *formField) unlocked(ids []int64) []int64 {
 	return without(ids, locked)
 }
 
-// addBlank adds the blank rows of inlines, and numbers all rows anew: some that were posted may have gone.
+// addBlank adds the inlines' blank rows, and renumbers all rows: some posted rows may be gone.
 func (r *request) addBlank(f *form) {
 	for _, in := range f.inlines {
 		for i, row := range in.Rows {
@@ -292,10 +292,10 @@ func (r *request) blankRow(in *formInline, number string) *formRow {
 	return &formRow{Prefix: prefix, Inputs: r.rowInputs(in, prefix, true)}
 }
 
-// maxInlines bounds the rows of one inline in a form, as Django does.
+// maxInlines limits the rows of one inline in a form, as Django does.
 const maxInlines = 1000
 
-// postedForm reads the form that was sent. It asks the database nothing.
+// postedForm parses the submitted form without a query.
 func (r *request) postedForm(id int64) *form {
 	f := r.emptyForm(id)
 	f.edited = true
@@ -318,7 +318,7 @@ func (r *request) postedForm(id int64) *form {
 	return f
 }
 
-// postedRow is nil for what this user may not send.
+// postedRow returns nil for a row that this user may not submit.
 func (r *request) postedRow(in *formInline, i int) *formRow {
 	prefix := fmt.Sprintf("%s-%d-", in.prefix(), i)
 	id, err := strconv.ParseInt(r.form.Get(prefix+"id"), 10, 64)
@@ -352,7 +352,7 @@ func (r *request) postedRow(in *formInline, i int) *formRow {
 	return row
 }
 
-// blank reports whether a new row was left as it was: then it is ignored.
+// blank reports whether a new row was left unchanged: then it is ignored.
 func (row *formRow) blank() bool {
 	for _, ff := range row.Inputs {
 		if ff.Problem != "" {
@@ -369,7 +369,7 @@ func (row *formRow) blank() bool {
 	return row.ID == 0
 }
 
-// post takes the field from a form, and checks it.
+// post reads the field from a form, and validates it.
 func (ff *formField) post(form url.Values) {
 	ff.Raw = ff.Kind.take(form, ff.Input)
 	if name := "initial-" + ff.Input; form.Has(name) {
@@ -392,7 +392,7 @@ func (ff *formField) post(form url.Values) {
 	}
 }
 
-// attach gives a Many its options, and refuses ids that are none of them.
+// attach sets a Many's options, and rejects other ids.
 func (ff *formField) attach(r *request, options []option) {
 	chosen := map[string]bool{}
 	for _, raw := range ff.Raw {
@@ -434,7 +434,7 @@ func (r *request) readOptions(ctx context.Context, q db.Querier, f *form) error 
 	return nil
 }
 
-// knownOptions remembers the options that forms showed last, for a form that has to come back without a query.
+// knownOptions caches the options that forms showed last, for a form that must be rendered without a query.
 type knownOptions struct {
 	mu   sync.Mutex
 	last map[*Many][]option
@@ -455,7 +455,7 @@ func (k *knownOptions) attach(r *request, f *form) {
 	for _, set := range f.sets {
 		for _, ff := range set.Inputs {
 			many, _ := ff.Kind.(*Many)
-			if options, known := k.last[many]; known { // else the form carries along what was chosen
+			if options, known := k.last[many]; known { // otherwise the form carries the chosen ids
 				ff.attach(r, options)
 			}
 		}

@@ -26,21 +26,21 @@ const (
 
 var flagNames = []string{flagAddition: "Addition", flagChange: "Change", flagDeletion: "Deletion"}
 
-// change is a part of a change message, in Django's JSON, so that both read each other's history.
+// change is a part of a change message, in Django's JSON, so that each can read the other's history.
 type change struct {
 	Added   *changed `json:"added,omitempty"`
 	Changed *changed `json:"changed,omitempty"`
 	Deleted *changed `json:"deleted,omitempty"`
 }
 
-// changed is what happened to the object itself, or to the inline object of that name.
+// changed is the change of the object itself, or of the named inline object.
 type changed struct {
 	Name   string   `json:"name,omitempty"`
 	Object string   `json:"object,omitempty"`
 	Fields []string `json:"fields,omitempty"`
 }
 
-// note writes an entry of the history, in the transaction of what it tells.
+// note writes a history entry, in the transaction of the change.
 func (r *request) note(
 	ctx context.Context, q db.Querier, flag int, m *Model, id int64, label string, changes []change,
 ) error {
@@ -62,8 +62,8 @@ func (r *request) note(
 	return nil
 }
 
-// Record writes an entry through q about something that is no row: object is its name, message what was done, in a
-// sentence.
+// Record writes a history entry through q about something that is not a row. object is its name; message describes the
+// change in a sentence.
 func Record(ctx context.Context, q db.Querier, by *auth.User, object, message string) error {
 	_, err := q.Exec(ctx, `INSERT INTO django_admin_log (action_time, object_repr, action_flag, change_message, user_id)
 		VALUES (now(), $1, $2, $3, $4)`, cut(object, 200), flagChange, message, by.ID)
@@ -81,7 +81,7 @@ func cut(s string, n int) string {
 	return s
 }
 
-// readable is a change message in words, as Django has them. What is no JSON is from before Django had it.
+// readable formats a change message in Django's words. A message that is not JSON is from an older Django.
 func readable(text string) string {
 	var changes []change
 	if !strings.HasPrefix(text, "[") || json.Unmarshal([]byte(text), &changes) != nil {
@@ -133,7 +133,7 @@ type entry struct {
 	Message          string
 	Object, ObjectID string
 	App, Name        string // of the model
-	Path             string // of the object, if it is there to see
+	Path             string // of the object, if it exists and is visible
 	Kind             string
 }
 
@@ -154,7 +154,7 @@ func readEntries(ctx context.Context, q db.Querier, where string, args ...any) (
 	})
 }
 
-// recent is what the user did last.
+// recent returns the user's latest actions.
 func (r *request) recent() ([]entry, error) {
 	entries, err := readEntries(r.ctx, r.site.db,
 		`WHERE l.user_id = $1 ORDER BY l.action_time DESC, l.id DESC LIMIT 10`, r.user.ID)
@@ -178,11 +178,11 @@ func (r *request) recent() ([]entry, error) {
 type historyPage struct {
 	frame
 	Entries []entry
-	Newer   int // the page with the rest; 0: none
+	Newer   int // the page with newer entries; 0: none
 	Older   int
 }
 
-// history lists what was done to one object, the first first, as Django does.
+// history lists the changes of one object, oldest first, as Django does.
 func (s *Site) history(r *request) error {
 	id, ok := r.id()
 	page, err := strconv.Atoi(r.QueryParam("p"))
@@ -217,7 +217,7 @@ func (s *Site) history(r *request) error {
 	return r.show(http.StatusOK, "history.html", data)
 }
 
-// called is an object's name for a sentence, even where it has none.
+// called returns an object's name for a sentence, even if it is empty.
 func (r *request) called(label string) string {
 	if label = strings.TrimSpace(label); label != "" {
 		return label
@@ -225,7 +225,7 @@ func (r *request) called(label string) string {
 	return r.model.Singular + " without a name"
 }
 
-// crumbs lead to an object, or to what is below it.
+// crumbs returns the breadcrumbs to an object, or to a page below it.
 func (r *request) crumbs(object *row, below string) []web.Link {
 	crumbs := []web.Link{
 		{Path: root + r.model.App.Name + "/", Text: r.model.App.Title},
@@ -240,7 +240,7 @@ func (r *request) crumbs(object *row, below string) []web.Link {
 	return crumbs
 }
 
-// gone says that there is no such object, on the index, as Django does.
+// gone redirects to the index with the message that the object does not exist, as Django does.
 func (r *request) gone() error {
 	r.tell(message{
 		Class: "warn", Before: capitalized(r.model.Singular) + " with ID “", Object: printable(r.Param("id")),

@@ -26,7 +26,7 @@ type modelView struct {
 	List, Add, Change string // addresses; "" where the user may not
 }
 
-// apps are the models that the user may do anything with, by application.
+// apps returns the models that the user has any permission for, by application.
 func (r *request) apps() []appView {
 	var apps []appView
 	for _, m := range models {
@@ -52,7 +52,7 @@ func (r *request) apps() []appView {
 	return apps
 }
 
-// index lists the models, and what the user did last.
+// index lists the models and the user's latest actions.
 func (s *Site) index(r *request) error {
 	recent, err := r.recent()
 	if err != nil {

@@ -11,23 +11,23 @@ import (
 	"unicode/utf8"
 )
 
-// Kind is what a field holds: how it is read from a form, and shown.
+// Kind is the type of a field: how it is parsed and displayed.
 type Kind interface {
-	// take picks the field's inputs out of a form, as typed.
+	// take returns the values of the field's inputs in a form, unparsed.
 	take(form url.Values, name string) []string
-	// parse makes a value of them, or says what is wrong.
+	// parse converts them to a value, or returns the problem.
 	parse(raw []string) (value any, problem string)
-	// raw is what a form shows for a value of the database.
+	// raw returns the inputs' values for a value from the database.
 	raw(value any) []string
-	// text is the value in one line: two values with the same text are the same.
+	// text returns the value in one line. Two values with the same text are equal.
 	text(value any) string
-	// widget names the template of the inputs.
+	// widget returns the name of the inputs' template.
 	widget() string
 }
 
 const required = "This field is required."
 
-// single is how kinds with one input take it.
+// single implements take for kinds with one input.
 type single struct{}
 
 func (single) take(form url.Values, name string) []string { return []string{form.Get(name)} }
@@ -54,7 +54,7 @@ func (k Text) parse(raw []string) (any, string) {
 
 var toOneLine = strings.NewReplacer("\r\n", " ", "\n", " ", "\r", " ")
 
-// raw has no line breaks: a browser drops them from a text input, and that must not look like an edit.
+// raw has no line breaks: a browser drops them from a text input, which must not look like an edit.
 func (k Text) raw(value any) []string { return []string{k.text(value)} }
 
 func (Text) text(value any) string {
@@ -115,7 +115,7 @@ func (Boolean) text(value any) string { return strconv.FormatBool(value == true)
 
 func (Boolean) widget() string { return "boolean" }
 
-// DateTime is a moment, shown and typed in UTC, to the second. Its inputs are name_0 and name_1, as Django's.
+// DateTime is a time in UTC, to the second. Its inputs are name_0 and name_1, as in Django.
 type DateTime struct{}
 
 func (DateTime) take(form url.Values, name string) []string {
@@ -186,7 +186,7 @@ func (DateTime) text(value any) string {
 
 func (DateTime) widget() string { return "datetime" }
 
-// Many is a set of rows of another table, held in a table of pairs.
+// Many is a set of rows of another table, stored in a table of pairs.
 type Many struct {
 	Table, Own, Other string // the pairs
 	options           optionsQuery
@@ -223,7 +223,7 @@ func (k *Many) text(value any) string { return strings.Join(k.raw(value), ",") }
 
 func (*Many) widget() string { return "many" }
 
-// idsOf is a set of ids as the database or a form has it, in order.
+// idsOf returns a set of ids from the database or a form, sorted.
 func idsOf(value any) []int64 {
 	ids, ok := value.([]int64)
 	if ok {
@@ -248,7 +248,7 @@ func toInt(v any) int64 {
 	return 0
 }
 
-// shown is how kinds behave that are never edited.
+// shown implements the methods of kinds that are never edited.
 type shown struct{ single }
 
 func (shown) parse([]string) (any, string) { return nil, "This can't be edited." }
@@ -289,7 +289,7 @@ func (Log) text(value any) string {
 	return readable(s)
 }
 
-// PasswordHash is shown as what it is made with, never itself.
+// PasswordHash displays the parameters of the hash, never the hash.
 type PasswordHash struct{ shown }
 
 func (PasswordHash) text(value any) string {
@@ -306,7 +306,7 @@ func (PasswordHash) text(value any) string {
 
 func (PasswordHash) widget() string { return "passwordhash" }
 
-// NewPassword is a password typed twice. A form never shows it again.
+// NewPassword is a password typed twice. A form never displays it again.
 type NewPassword struct{}
 
 func (NewPassword) take(form url.Values, _ string) []string {

@@ -13,7 +13,7 @@ import (
 	"ddtb/db"
 )
 
-// listing is what the database says for a changelist.
+// listing is the data of a changelist from the database.
 type listing struct {
 	rows    []row
 	matches count // rows that match
@@ -22,7 +22,7 @@ type listing struct {
 	options map[string][]option // of filters by a relation
 }
 
-// count is a number of rows: exact, or the planner's estimate where counting would take long.
+// count is a number of rows: exact, or the planner's estimate if counting would take long.
 type count struct {
 	n       int64
 	guessed bool
@@ -43,10 +43,10 @@ func thousands(n int64) string {
 	return s
 }
 
-// countedUpTo is how many rows are counted one by one: 2 ms' worth.
+// countedUpTo is the number of rows that are counted exactly: about 2 ms.
 const countedUpTo = 10_000
 
-// list reads one page of the changelist: in one transaction, so that it waits for one lease once.
+// list reads one page of the changelist in one transaction, so that it waits for only one lease.
 func (l *lookups) list(ctx context.Context, d *db.DB) (*listing, error) {
 	got := &listing{options: map[string][]option{}}
 	err := d.InTx(ctx, func(q db.Querier) error {
@@ -77,8 +77,8 @@ func (l *lookups) list(ctx context.Context, d *db.DB) (*listing, error) {
 	return got, err
 }
 
-// complete reports whether the page has every row that matches, with its date: then a search without an index has
-// read the table once, and need not do so again to count.
+// complete reports whether the page has every matching row, with its date. Then a search without an index has read the
+// table once, and need not read it again to count.
 func (l *lookups) complete(got *listing) bool {
 	if l.page > 1 || len(got.rows) >= pageSize {
 		return false
@@ -87,7 +87,7 @@ func (l *lookups) complete(got *listing) bool {
 	return l.model.Hierarchy == "" || slices.ContainsFunc(l.model.Columns, dated)
 }
 
-// unit is what the date hierarchy opens next; "" when nothing is below.
+// unit is the date hierarchy's next level; "" if there is none.
 func (l *lookups) unit() string {
 	switch {
 	case l.model.Hierarchy == "" || l.level.day > 0:
@@ -100,7 +100,7 @@ func (l *lookups) unit() string {
 	return "day"
 }
 
-// stepsOf are the years, months or days of rows.
+// stepsOf returns the years, months or days of rows.
 func (l *lookups) stepsOf(rows []row) []time.Time {
 	var steps []time.Time
 	for _, row := range rows {
@@ -144,8 +144,8 @@ func (l *lookups) readPage(ctx context.Context, q db.Querier) ([]row, error) {
 	return readRows(ctx, q, fields, sql, w.args...)
 }
 
-// countRows counts up to countedUpTo rows, and beyond that asks the planner: counting a million rows takes longer
-// than showing a hundred of them.
+// countRows counts up to countedUpTo rows. Beyond that it uses the planner's estimate: counting a million rows takes
+// longer than showing a hundred.
 func countRows(ctx context.Context, q db.Querier, m *Model, w *where) (count, error) {
 	w = w.clone()
 	from := " FROM " + ident(m.Table) + " t" + w.String()
@@ -171,8 +171,8 @@ func countRows(ctx context.Context, q db.Querier, m *Model, w *where) (count, er
 	return count{n: max(int64(explained[0].Plan.Rows), n), guessed: true}, nil
 }
 
-// readSteps finds the years, months or days in which there are rows. It jumps through the index from each one to
-// the next, so that its cost goes with the steps, not with the rows.
+// readSteps finds the years, months or days that have rows. It jumps through the index from one to the next, so that
+// its cost depends on the steps, not on the rows.
 func (l *lookups) readSteps(ctx context.Context, q db.Querier) ([]time.Time, error) {
 	unit := l.unit()
 	if unit == "" {
@@ -196,7 +196,7 @@ func (l *lookups) readSteps(ctx context.Context, q db.Querier) ([]time.Time, err
 	return pgx.CollectRows(found, pgx.RowTo[time.Time])
 }
 
-// maxOptions bounds the links of a filter by a relation.
+// maxOptions limits the links of a filter by a relation.
 const maxOptions = 50
 
 func (l *lookups) readOptions(ctx context.Context, q db.Querier, into map[string][]option) error {
@@ -216,7 +216,7 @@ func (l *lookups) readOptions(ctx context.Context, q db.Querier, into map[string
 	return nil
 }
 
-// choices are the rows that a reference may be to.
+// choices returns the rows that a reference may have.
 func (k Reference) choices(ctx context.Context, q db.Querier) ([]option, error) {
 	found, err := q.Query(ctx, fmt.Sprintf("SELECT id::bigint, %s::text FROM %s ORDER BY 2, 1 LIMIT $1",
 		ident(k.Label), ident(k.Table)), maxOptions)

@@ -22,12 +22,12 @@ type loginPage struct {
 	Ended                   bool   // was signed in until the password hash changed
 }
 
-// loginForm shows the login; who is signed in goes on.
+// loginForm shows the login. A signed-in user is redirected.
 func (s *Site) loginForm(c echo.Context) error {
 	next := safeNext(c.QueryParam("next"))
 	u, err := auth.UserFrom(c.Request().Context())
 	if err != nil {
-		u = nil // the login itself needs no query to be shown
+		u = nil // the login page needs no query
 	}
 	if u != nil && u.Staff {
 		return c.Redirect(http.StatusFound, s.landing(next))
@@ -35,7 +35,7 @@ func (s *Site) loginForm(c echo.Context) error {
 	return s.showLogin(c, http.StatusOK, loginPage{Next: next, Ended: s.sessionEnded(c)})
 }
 
-// sessionEnded reports, and logs, that the visitor's session ended because their password hash changed.
+// sessionEnded reports whether the visitor's session ended because their password hash changed, and logs it.
 func (s *Site) sessionEnded(c echo.Context) bool {
 	ctx := c.Request().Context()
 	username := auth.Ended(ctx)
@@ -57,7 +57,7 @@ func (s *Site) refused(c echo.Context, err error) {
 	s.log.WarnContext(c.Request().Context(), "a login was refused", attrs...)
 }
 
-// login signs in. A wrong login is told with 200, as Django does, and never says which part was wrong.
+// login signs in. A failed login has status 200, as in Django, and does not say which part was wrong.
 func (s *Site) login(c echo.Context) error {
 	r := &request{Context: c, ctx: c.Request().Context(), site: s}
 	if err := r.readForm(); err != nil {
@@ -82,8 +82,8 @@ func (s *Site) login(c echo.Context) error {
 	return err
 }
 
-// landing is where a login leads. Who asked for no page in particular while none can be served that queries gets the one
-// that says why.
+// landing returns where a login leads. If no particular page was requested, and pages with queries can't be served, it
+// is the page that explains why.
 func (s *Site) landing(next string) string {
 	if next == root && s.Urgent != nil {
 		if path := s.Urgent(); path != "" {
@@ -93,7 +93,7 @@ func (s *Site) landing(next string) string {
 	return next
 }
 
-// slowedDown tells a client when to try again.
+// slowedDown sets Retry-After for the client.
 func slowedDown(c echo.Context, err error) {
 	seconds := 5.0
 	if slow, ok := errors.AsType[*auth.SlowedError](err); ok {
@@ -108,7 +108,7 @@ func (s *Site) showLogin(c echo.Context, status int, p loginPage) error {
 	return pages.Render(c, status, "login.html", p)
 }
 
-// safeNext is where to go after the login: a path on this host, whatever was asked for.
+// safeNext returns the page after the login: always a path on this host.
 func safeNext(next string) string {
 	u, err := url.Parse(next)
 	switch {
@@ -140,10 +140,10 @@ func logoutByGet(c echo.Context) error {
 	return echo.ErrMethodNotAllowed
 }
 
-// passwordForm is the form for one's own password.
+// passwordForm shows the form for the user's own password.
 func (s *Site) passwordForm(r *request) error { return r.showPassword(http.StatusOK, passwordPage{}) }
 
-// changePassword changes one's own password, and ends one's other sessions.
+// changePassword changes the user's own password, and ends the user's other sessions.
 func (s *Site) changePassword(r *request) error {
 	text, problem := NewPassword{}.parse(NewPassword{}.take(url.Values{
 		"password1": {r.form.Get("new_password1")}, "password2": {r.form.Get("new_password2")},

@@ -20,10 +20,10 @@ const (
 	maxSearch  = 200
 )
 
-// lookups is what the address of a changelist asks for.
+// lookups is the parsed address of a changelist.
 type lookups struct {
 	model  *Model
-	params url.Values // as they were, without those of another page
+	params url.Values // as received, without those of another page
 	search string
 	order  []int // columns from 1, negative for descending
 	page   int
@@ -32,17 +32,17 @@ type lookups struct {
 	level  level // of the date hierarchy
 }
 
-// level is how far the date hierarchy is opened: a year, a month of it, a day of that; 0 where it is not.
+// level is how far the date hierarchy is opened: a year, a month, a day; 0 if it is not.
 type level struct{ year, month, day int }
 
-// notUnderstood is the parameter of the list that Django redirects to when it does not understand an address.
+// notUnderstood is the parameter with which Django redirects after an invalid address.
 const notUnderstood = "e"
 
-// ignored are parameters of Django's that say nothing about which rows are listed.
+// ignored are Django's parameters that don't affect which rows are listed.
 var ignored = []string{"_changelist_filters", "_popup", "_to_field", "ot", notUnderstood}
 
-// parseLookups reads the query of an address, and reports whether it understood all of it. As in Django, the caller
-// must not show or delete rows by a query that was not understood: it would be wider than what was asked for.
+// parseLookups parses the query of an address, and reports whether all of it is valid. As in Django, the caller must
+// not show or delete rows by an invalid query: it would match more than was requested.
 func parseLookups(m *Model, query url.Values) (l *lookups, understood bool) {
 	nothing := &lookups{model: m, params: url.Values{}, page: 1}
 	l = &lookups{model: m, params: url.Values{}, page: 1}
@@ -62,7 +62,7 @@ func parseLookups(m *Model, query url.Values) (l *lookups, understood bool) {
 	return l, true
 }
 
-// printable is text from a request, short and fit for a page.
+// printable shortens text from a request and makes it printable.
 func printable(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r == utf8.RuneError {
@@ -73,7 +73,7 @@ func printable(s string) string {
 	return cut(s, 41)
 }
 
-// take reads one parameter, and reports whether it understood it.
+// take parses one parameter, and reports whether it is valid.
 func (l *lookups) take(name, value string) bool {
 	switch name {
 	case "q":
@@ -92,7 +92,7 @@ func (l *lookups) take(name, value string) bool {
 		return true
 	}
 	if l.level.year > 0 && slices.Contains(l.model.hierarchyParams(), name) {
-		return true // takeHierarchy has read it
+		return true // takeHierarchy has parsed it
 	}
 	return l.takeFilter(name, value)
 }
@@ -136,7 +136,7 @@ func searchWords(text string) []string {
 	return words
 }
 
-// takeOrder understands "2.-1": by the second column, then by the first, the last first.
+// takeOrder parses "2.-1": by the second column, then by the first in descending order.
 func (l *lookups) takeOrder(text string) bool {
 	var order []int
 	for part := range strings.SplitSeq(text, ".") {
@@ -158,8 +158,8 @@ func (m *Model) hierarchyParams() []string {
 	return []string{m.Hierarchy + "__year", m.Hierarchy + "__month", m.Hierarchy + "__day"}
 }
 
-// takeHierarchy turns a year, with or without a month and a day of it, into a range, which an index can answer. Without
-// a year, month and day are lookups like any others. It reports whether there is such a date.
+// takeHierarchy converts a year, with an optional month and day, to a range that can use an index. Without a year,
+// month and day are ordinary lookups. It reports whether the date exists.
 func (l *lookups) takeHierarchy(query url.Values) bool {
 	if l.model.Hierarchy == "" {
 		return true
@@ -200,8 +200,8 @@ func (v level) span() (from, to time.Time) {
 	return from, from.AddDate(1, 0, 0)
 }
 
-// orderBy is the list's order. The id makes it total, in the direction of what stands before it, so that the index
-// on both serves.
+// orderBy returns the list's order. The id makes it total, in the direction of the preceding column, so that an index
+// on both can be used.
 func (l *lookups) orderBy() string {
 	var terms []string
 	direction := "DESC"
@@ -223,8 +223,8 @@ func (l *lookups) orderBy() string {
 	return " ORDER BY " + strings.Join(append(terms, "t.id "+direction), ", ")
 }
 
-// with is the query of a link: this list's, but for some parameters. An empty value drops one; the page goes
-// unless it is named.
+// with returns the query of a link: this list's with some parameters changed. An empty value drops a parameter. The
+// page is dropped unless it is among the changes.
 func (l *lookups) with(changes ...string) string {
 	q := url.Values{}
 	for k, v := range l.params {
@@ -240,7 +240,7 @@ func (l *lookups) with(changes ...string) string {
 	return "?" + q.Encode()
 }
 
-// preserved is what links to forms carry, so that a save comes back to this list: "?_changelist_filters=…" or "".
+// preserved is the query for links to forms, so that a save returns to this list: "?_changelist_filters=…" or "".
 func (l *lookups) preserved() string {
 	if len(l.params) == 0 {
 		return ""

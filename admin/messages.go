@@ -11,8 +11,8 @@ import (
 	"ddtb/app/auth"
 )
 
-// message is told on the next page: what was done to which object. It travels in a cookie, signed with the secret
-// of the visitor's session, so that nobody else can put words into our mouth.
+// message is shown on the next page: what was done to which object. It is stored in a cookie, signed with the secret of
+// the visitor's session against forgery.
 type message struct {
 	Class  string // of the note: "good", "warn" or "bad"
 	Before string
@@ -23,9 +23,9 @@ type message struct {
 
 const messageCookie = "ddtb_messages"
 
-// tell keeps a message for the next page.
+// tell stores a message for the next page.
 func (r *request) tell(m message) {
-	if len(m.Object) > 600 { // a cookie has room for 4 KB
+	if len(m.Object) > 600 { // a cookie is limited to 4 KB
 		m.Object = strings.ToValidUTF8(m.Object[:600], "") + "…"
 	}
 	body, err := json.Marshal(m)
@@ -43,7 +43,7 @@ func (r *request) setMessages(value string, age int) {
 	})
 }
 
-// takeMessages returns what was told by the last request, and forgets it.
+// takeMessages returns and removes the stored messages.
 func (r *request) takeMessages() []message {
 	cookie, err := r.Cookie(messageCookie)
 	if err != nil {

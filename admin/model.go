@@ -11,14 +11,14 @@ type App struct {
 	Name, Title string
 }
 
-// Model declares how a table is listed, searched and edited. models.go has the declarations.
+// Model declares how a table is listed, searched and edited. The declarations are in models.go.
 type Model struct {
 	App              *App
-	Name             string // of the address, the permissions and the content type: "question"
+	Name             string // in the address, the permissions and the content type: "question"
 	Singular, Plural string
 	Table            string
-	Label            string   // the column by which a row is called
-	Order            []string // columns of the changelist's order, "-pub_date" for the last first
+	Label            string   // the column with a row's name
+	Order            []string // columns of the changelist's order, "-pub_date" for descending
 	Fields           []Field
 	Fieldsets        []Fieldset // of the change form
 	AddFieldsets     []Fieldset // of the form for a new row; nil: the same
@@ -27,22 +27,22 @@ type Model struct {
 	Search           []string   // columns
 	Hierarchy        string     // a DateTime field
 	Inlines          []Inline
-	Cascade          []Relation // what is deleted with a row, besides inlines and Many
-	ReadOnly         bool       // nobody adds, changes or deletes it here
+	Cascade          []Relation // rows deleted with a row, besides inlines and Many
+	ReadOnly         bool       // no one can add, change or delete it here
 	rules            rules
 }
 
 // Field is a column of the table, or a Many relation.
 type Field struct {
-	Name          string // the column's; and the input's
-	Label         string // "": made from the name
+	Name          string // of the column and the input
+	Label         string // "": derived from the name
 	Help          string
 	Kind          Kind
 	Optional      bool
-	ReadOnly      bool   // shown, never taken from a form
-	SuperuserOnly bool   // read-only for everybody else
-	Volatile      bool   // others than editors change it all the time: not touching it is no conflict
-	Taken         string // the message when the value is not unique
+	ReadOnly      bool   // displayed, never read from a form
+	SuperuserOnly bool   // read-only for other users
+	Volatile      bool   // changed by others than editors all the time: if untouched, no conflict
+	Taken         string // the message for a duplicate value
 	Check         func(value any) (problem string)
 	Default       func() any // of a new row
 }
@@ -53,22 +53,22 @@ type Fieldset struct {
 	Fields      []string
 }
 
-// Column is one of the changelist's: a field, or something computed from one.
+// Column is a column of the changelist: a field, or a value computed from one.
 type Column struct {
-	Field string                              // what it shows and sorts by
+	Field string                              // shown and sorted by
 	Title string                              // "": the field's label
 	Value func(field any, now time.Time) bool // shown as an icon instead of the field
 }
 
-// Inline is rows of another model that belong to one of this: edited on the same page, deleted with it.
+// Inline is a set of rows of another model that belong to a row: edited on the same page, deleted with it.
 type Inline struct {
 	Model      *Model
 	ForeignKey string
 	Extra      int // blank rows
 }
 
-// Relation is a table whose rows go when the row goes that its column refers to. With a Model they are listed,
-// and may only go if the user may delete them; without, they go silently, as sessions do.
+// Relation is a table whose rows are deleted with the row that their column refers to. With a Model they are listed,
+// and the user needs permission to delete them. Without one they are deleted silently, like sessions.
 type Relation struct {
 	Model  *Model
 	Table  string
@@ -82,10 +82,10 @@ const (
 	actionDelete = "delete"
 )
 
-// permission is the name of one: "polls.add_question".
+// permission returns a permission's name: "polls.add_question".
 func (m *Model) permission(action string) string { return m.App.Name + "." + action + "_" + m.Name }
 
-// path is the address of the changelist, or of what is below it.
+// path returns the address of the changelist, or of a page below it.
 func (m *Model) path(below ...any) string {
 	path := root + m.App.Name + "/" + m.Name + "/"
 	for _, b := range below {
@@ -103,7 +103,7 @@ func (m *Model) field(name string) *Field {
 	return nil
 }
 
-// Title is the label of the field, in Django's way: "pub_date" is "Pub date".
+// Title returns the field's label in Django's form: "pub_date" is "Pub date".
 func (f *Field) Title() string {
 	if f.Label != "" {
 		return f.Label
@@ -118,10 +118,10 @@ func (c *Column) title(m *Model) string {
 	return m.field(c.Field).Title()
 }
 
-// prefix is that of an inline's inputs, as Django has them: "choice_set".
+// prefix returns the prefix of an inline's inputs, as in Django: "choice_set".
 func (in *Inline) prefix() string { return in.Model.Name + "_set" }
 
-// relations is everything that goes with a row.
+// relations returns all relations whose rows are deleted with a row.
 func (m *Model) relations() []Relation {
 	var all []Relation
 	for _, in := range m.Inlines {
@@ -142,7 +142,7 @@ func (r *Relation) table() string {
 	return r.Table
 }
 
-// check panics where a declaration names a field that it does not have: declarations are part of the program.
+// check panics if a declaration names a missing field: declarations are part of the program.
 func (m *Model) check() {
 	var names []string
 	for _, sets := range [][]Fieldset{m.Fieldsets, m.AddFieldsets} {

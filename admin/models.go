@@ -8,7 +8,7 @@ var (
 	adminApp = &App{"admin", "Administration"}
 )
 
-// models is what the admin shows, in this order. To add one, declare its table here.
+// models are the admin's models, in display order. To add one, declare its table here.
 var models = []*Model{group, user, question, logEntry}
 
 var question = &Model{

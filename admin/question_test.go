@@ -353,7 +353,7 @@ func TestTheFiltersAreDjangos(t *testing.T) {
 }
 
 func TestTheDateHierarchyOpensYearMonthAndDay(t *testing.T) {
-	for _, copies := range []int{1, 120} { // the rows of one page tell the dates, or else the database does
+	for _, copies := range []int{1, 120} { // the dates come from the rows of one page, or from the database
 		s := newSite(t)
 		for _, d := range []string{"2024-02-29", "2024-02-29", "2024-03-01", "2025-12-31", "2031-01-01"} {
 			s.exec(`INSERT INTO polls_question (question_text, pub_date) SELECT $1, $2 FROM generate_series(1, $3)`, d, day(d), copies)

@@ -17,7 +17,7 @@ import (
 	"ddtb/app/web"
 )
 
-// request is one request of a signed-in staff member.
+// request is a request by a signed-in staff member.
 type request struct {
 	echo.Context
 	ctx   context.Context
@@ -27,11 +27,11 @@ type request struct {
 	form  url.Values // of a POST
 }
 
-// policy allows nothing but our own files: no inline script or style, no framing, no form sent elsewhere.
+// policy allows only our own files: no inline script or style, no framing, no form sent elsewhere.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 
-// open guards every page of the admin, signed in or not.
+// open wraps every page of the admin, for anonymous visitors too.
 func (s *Site) open(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		h := c.Response().Header()
@@ -42,23 +42,23 @@ func (s *Site) open(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// page guards a page for staff.
+// page wraps a page for staff.
 func (s *Site) page(next func(*request) error) echo.HandlerFunc {
 	return s.guard(nil, "", next, func(_ *request, err error) error { return err })
 }
 
-// model guards a page of a model by a permission. Viewing includes who may change.
+// model wraps a page of a model that requires a permission. The permission to change includes viewing.
 func (s *Site) model(m *Model, action string, next func(*request) error) echo.HandlerFunc {
 	return s.guard(m, action, next, func(_ *request, err error) error { return err })
 }
 
-// editing guards a form that comes back filled in when there is no connection to save it with.
+// editing wraps a form that is returned filled in when there is no connection to save it.
 func (s *Site) editing(m *Model, action string, next func(*request) error) echo.HandlerFunc {
 	return s.guard(m, action, next, (*request).formAgain)
 }
 
-// guard lets staff through who have the permission; who is not signed in gets the login, which leads back. A POST
-// is let through by what the database says now, not by what is remembered; where it can't be asked, again answers.
+// guard admits staff with the permission. Other visitors get the login, which leads back. A POST is checked in the
+// database, not in the cache; if the database can't be reached, again answers.
 func (s *Site) guard(
 	m *Model, action string, next func(*request) error, again func(*request, error) error,
 ) echo.HandlerFunc {
@@ -97,7 +97,7 @@ func (s *Site) guard(
 	})
 }
 
-// allowed refuses staff without the permission. Who is not staff is left to the login.
+// allowed refuses staff without the permission. It leaves other visitors to the login.
 func (r *request) allowed(action string) error {
 	if r.model == nil || r.user == nil || !r.user.Staff || r.can(r.model, action) {
 		return nil
@@ -106,7 +106,7 @@ func (r *request) allowed(action string) error {
 		"You don’t have permission to %s %s. Ask a superuser for it.", action, r.model.Plural)
 }
 
-// can reports whether the user may do that to rows of a model, wherever it is asked: pages, inlines, bulk actions.
+// can reports whether the user may do the action on rows of a model: on pages, in inlines and in bulk actions.
 func (r *request) can(m *Model, action string) bool {
 	switch {
 	case action == actionView:
@@ -121,9 +121,9 @@ func (r *request) readForm() error {
 	req := r.Request()
 	err := req.ParseForm()
 	if err == nil {
-		err = req.ParseMultipartForm(web.MaxBody) // all of it in memory
+		err = req.ParseMultipartForm(web.MaxBody) // completely in memory
 	}
-	if errors.Is(err, http.ErrNotMultipart) { // then it was an ordinary form, and is read
+	if errors.Is(err, http.ErrNotMultipart) { // then it was an ordinary form, which has been parsed
 		err = nil
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
@@ -139,17 +139,17 @@ func (r *request) readForm() error {
 	return nil
 }
 
-// id is that of the path. A number too large for any row is no row's.
+// id returns the path's id. A number too large for an id matches no row.
 func (r *request) id() (int64, bool) {
 	id, err := web.ID(r.Context, "id")
 	return id, err == nil
 }
 
-// toLogin sends who is not signed in as staff to the login, and from there back to this page.
+// toLogin redirects to the login, which leads back to this page.
 func (r *request) toLogin() error {
 	next := r.Request().URL.RequestURI()
 	if r.Request().Method != http.MethodGet && r.Request().Method != http.MethodHead {
-		next = root // a form can't be sent again by a link
+		next = root // a link can't resubmit a form
 	}
 	if r.user != nil {
 		return r.site.showLogin(r.Context, http.StatusOK, loginPage{Next: next, Other: r.user.Username})
@@ -161,10 +161,10 @@ type signedOutPage struct {
 	frame
 	Action   string
 	Fields   []input
-	Password bool // one was typed: it is not among the fields
+	Password bool // a password was typed: it is not among the fields
 }
 
-// signedOut keeps what was typed while the session ended: the page sends it again after a login elsewhere.
+// signedOut keeps a form whose session ended: the page submits it again after a login in another tab.
 func (r *request) signedOut() error {
 	p := signedOutPage{Action: r.Request().URL.RequestURI()}
 	p.frame = frame{Title: "You are signed out", Crumbs: []web.Link{{Text: "Signed out"}}}
@@ -184,7 +184,7 @@ func (r *request) signedOut() error {
 // to redirects to a page of the admin after a POST.
 func (r *request) to(path string) error { return r.Redirect(http.StatusFound, path) }
 
-// frame is what every page for staff shows around its content.
+// frame is the layout of every staff page.
 type frame struct {
 	Title    string
 	User     *auth.User
@@ -197,7 +197,7 @@ func (r *request) frame(title string, crumbs ...web.Link) frame {
 	return frame{title, r.user, append([]web.Link{{Path: root, Text: "Home"}}, crumbs...), r.site.links, r.takeMessages()}
 }
 
-// show renders a page, without the request's lease: rendering needs no database.
+// show renders a page after releasing the request's lease: rendering needs no database.
 func (r *request) show(status int, page string, data any) error {
 	r.site.db.Release(r.ctx)
 	return pages.Render(r.Context, status, page, data)

@@ -13,22 +13,22 @@ import (
 	"ddtb/db"
 )
 
-// rules are what a model asks for beyond its declaration.
+// rules are a model's requirements beyond its declaration.
 type rules struct {
 	prepare   func(*request, *form) error // before the transaction: slow work
-	mayTouch  rule                        // changing a row
+	mayTouch  rule                        // before a row is changed
 	mayDelete rule
 	saved     func(*Site) // after the commit
 }
 
-// rule is why a user may not do something to the row of that id, or "".
+// rule returns why a user may not act on the row with that id, or "".
 type rule func(context.Context, db.Querier, *auth.User, int64) (why string, err error)
 
-// errInvalid says that the database, or a look into it, found something wrong; the form says what.
+// errInvalid means that the database, or a check in it, found a mistake. The form describes it.
 var errInvalid = errors.New("invalid")
 
-// save writes the form, its inlines and the history in one transaction. On errConflict, errGone and errInvalid
-// nothing was written, and the form tells what is the matter.
+// save writes the form, its inlines and the history in one transaction. After errConflict, errGone and errInvalid
+// nothing was written, and the form describes the problem.
 func (r *request) save(f *form) error {
 	if prepare := r.model.rules.prepare; prepare != nil {
 		if err := prepare(r, f); err != nil {
@@ -37,7 +37,7 @@ func (r *request) save(f *form) error {
 	}
 	posted := f.copy()
 	err := r.site.db.InTx(r.ctx, func(q db.Querier) error {
-		*f = *posted.copy() // a run that was undone has compared it with what was stored then
+		*f = *posted.copy() // a rolled-back attempt has changed it
 		if err := r.readOptions(r.ctx, q, f); err != nil {
 			return err
 		}
@@ -55,7 +55,7 @@ func (r *request) save(f *form) error {
 	return f.explain(err)
 }
 
-// explain turns what the database refused into a problem of the form.
+// explain converts a database error to a problem of the form.
 func (f *form) explain(err error) error {
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok || db.CauseOf(err) != "" {
@@ -78,7 +78,7 @@ func (f *form) explain(err error) error {
 	return errInvalid
 }
 
-// create inserts the row. Columns that the form does not show get their defaults.
+// create inserts the row. Columns that are not in the form get their defaults.
 func (r *request) create(ctx context.Context, q db.Querier, f *form) error {
 	columns, values := []string{}, []any{}
 	for i := range f.model.Fields {
@@ -113,7 +113,7 @@ func (r *request) create(ctx context.Context, q db.Querier, f *form) error {
 	return r.note(ctx, q, flagAddition, f.model, id, f.label, changes)
 }
 
-// initialValue is a new row's value of a field that is not on the form.
+// initialValue returns a new row's value of a field that is not in the form.
 func initialValue(f *Field) any {
 	if f.Default != nil {
 		return f.Default()
@@ -126,7 +126,7 @@ func initialValue(f *Field) any {
 	return nil
 }
 
-// typedLabel is what the row is called after the save.
+// typedLabel returns the row's name after the save.
 func (f *form) typedLabel() string {
 	if ff := f.field(f.model.Label); ff != nil && !ff.Fixed {
 		return ff.Kind.text(ff.Value)
@@ -134,8 +134,8 @@ func (f *form) typedLabel() string {
 	return f.label
 }
 
-// overwrite locks the row and its inline rows, compares them with what the form showed at first, and writes what
-// was edited, unless someone else has edited it since.
+// overwrite locks the row and its inline rows, compares them with the form's first values, and writes the edits, unless
+// someone else has edited the same values since.
 func (r *request) overwrite(ctx context.Context, q db.Querier, f *form) error {
 	if err := r.heed(ctx, q, r.model.rules.mayTouch, f.id); err != nil {
 		return err
@@ -195,7 +195,7 @@ func (r *request) write(ctx context.Context, q db.Querier, f *form, now *row, st
 	return r.note(ctx, q, flagChange, f.model, f.id, f.label, changes)
 }
 
-// storeMany writes the relations that were edited, and returns their titles.
+// storeMany writes the edited relations, and returns their titles.
 func (r *request) storeMany(ctx context.Context, q db.Querier, f *form, id int64, now *row) (titles []string, err error) {
 	for _, ff := range f.editable() {
 		many, ok := ff.Kind.(*Many)

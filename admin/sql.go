@@ -10,19 +10,19 @@ import (
 	"ddtb/db"
 )
 
-// All SQL here is made of constants, of identifiers from the declarations, which ident quotes, and of parameters.
+// All SQL consists of constants, of identifiers from the declarations, quoted with ident, and of parameters.
 
-// ident quotes a name of the declarations.
+// ident quotes a name from the declarations.
 func ident(name string) string { return pgx.Identifier{name}.Sanitize() }
 
-// where collects conditions on the rows of a table, which is called t, and their parameters.
+// where collects conditions on the table with alias t, and their parameters.
 type where struct {
 	conditions []string
 	args       []any
 }
 
-// param is the placeholder of a new parameter. Casts stand at its use: without one PostgreSQL would take the
-// column's type, and a number too large for it would be an error instead of no match.
+// param returns the placeholder of a new parameter. Its use has a cast: otherwise PostgreSQL would use the column's
+// type, and a number too large for it would be an error instead of no match.
 func (w *where) param(value any) string {
 	w.args = append(w.args, value)
 	return fmt.Sprintf("$%d", len(w.args))
@@ -41,7 +41,7 @@ func (w *where) clone() *where {
 	return &where{append([]string{}, w.conditions...), append([]any{}, w.args...)}
 }
 
-// expression is what to select for a field of table t.
+// expression returns the SQL expression of a field of table t.
 func (f *Field) expression() string {
 	switch k := f.Kind.(type) {
 	case *Many:
@@ -55,7 +55,7 @@ func (f *Field) expression() string {
 	return "t." + ident(f.Name)
 }
 
-// row is one row of a model: its id, what it is called, and some of its fields.
+// row is one row of a model: its id, its name, and some of its fields.
 type row struct {
 	id     int64
 	label  string
@@ -63,7 +63,7 @@ type row struct {
 	values map[string]any
 }
 
-// selection is the beginning of a query that readRows reads.
+// selection returns the beginning of a query for readRows.
 func (m *Model) selection(fields []*Field, parent string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "SELECT t.id::bigint, t.%s::text, ", ident(m.Label))
@@ -98,7 +98,7 @@ func readRows(ctx context.Context, q db.Querier, fields []*Field, sql string, ar
 	})
 }
 
-// find reads one row by id, locked if lock is "FOR NO KEY UPDATE" or the like; nil when there is none.
+// find reads one row by id, locked if lock is "FOR NO KEY UPDATE" or similar. It returns nil if there is none.
 func (m *Model) find(ctx context.Context, q db.Querier, fields []*Field, id int64, lock string) (*row, error) {
 	rows, err := readRows(ctx, q, fields, m.selection(fields, "")+" WHERE t.id = $1::bigint "+lock, id)
 	if err != nil {
@@ -110,7 +110,7 @@ func (m *Model) find(ctx context.Context, q db.Querier, fields []*Field, id int6
 	return &rows[0], nil
 }
 
-// children reads the rows of an inline that belong to a row, as far as the user may see them: all or none.
+// children reads the rows of an inline that belong to a row: all, or none if the user may not view them.
 func (in *formInline) children(ctx context.Context, q db.Querier, parent int64, lock string) ([]row, error) {
 	if !in.canView {
 		return nil, nil
@@ -135,7 +135,7 @@ func (m *Model) formFields(sets []Fieldset) []*Field {
 	return fields
 }
 
-// insert adds a row and returns its id. columns and values are of the same length.
+// insert adds a row and returns its id. columns and values have the same length.
 func insert(ctx context.Context, q db.Querier, table string, columns []string, values []any) (id int64, err error) {
 	places := make([]string, len(columns))
 	quoted := make([]string, len(columns))
@@ -147,7 +147,7 @@ func insert(ctx context.Context, q db.Querier, table string, columns []string, v
 	return id, err
 }
 
-// update changes columns of one row; none, nothing.
+// update changes columns of one row. Without columns it does nothing.
 func update(ctx context.Context, q db.Querier, table string, id int64, columns []string, values []any) error {
 	if len(columns) == 0 {
 		return nil
@@ -170,7 +170,7 @@ func remove(ctx context.Context, q db.Querier, table, column string, ids []int64
 	return nil
 }
 
-// store makes the pairs of one row those to the ids after, when they were those to before.
+// store changes the pairs of one row from before to after.
 func (k *Many) store(ctx context.Context, q db.Querier, own int64, before, after []int64) error {
 	_, err := q.Exec(ctx, fmt.Sprintf("DELETE FROM %s WHERE %s = $1::bigint AND %s = ANY($2::bigint[])",
 		ident(k.Table), ident(k.Own), ident(k.Other)), own, without(before, after))
@@ -183,7 +183,7 @@ func (k *Many) store(ctx context.Context, q db.Querier, own int64, before, after
 	return err
 }
 
-// without is the ids of a that are not in b.
+// without returns the ids of a that are not in b.
 func without(a, b []int64) []int64 {
 	in := make(map[int64]bool, len(b))
 	for _, id := range b {

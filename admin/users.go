@@ -14,7 +14,7 @@ import (
 	"ddtb/db"
 )
 
-// newPassword is the field of the form for a new user that is typed twice.
+// newPassword is the new user form's field that is typed twice.
 const newPassword = "new_password"
 
 func checkUsername(value any) string {
@@ -31,7 +31,7 @@ func checkEmail(value any) string {
 
 func forgetUsers(s *Site) { s.users.Forget() }
 
-// hashNewPassword checks and hashes the password of a new user, and stores names in their normal form.
+// hashNewPassword checks and hashes a new user's password, and normalizes names.
 func hashNewPassword(r *request, f *form) error {
 	name := f.field("username")
 	if text, ok := name.Value.(string); ok {
@@ -55,8 +55,8 @@ func hashNewPassword(r *request, f *form) error {
 	return err
 }
 
-// mayTouchUser keeps who may edit users from becoming more than they are: only a superuser touches a superuser.
-// That permissions can only be given by who has them is the forms' doing, see option.grants.
+// mayTouchUser prevents privilege escalation: only a superuser can change a superuser. The forms ensure that users only
+// grant permissions that they have, see option.grants.
 func mayTouchUser(ctx context.Context, q db.Querier, actor *auth.User, id int64) (string, error) {
 	if actor.Superuser {
 		return "", nil
@@ -69,7 +69,7 @@ func mayTouchUser(ctx context.Context, q db.Querier, actor *auth.User, id int64)
 	return "Only a superuser may change or delete a superuser.", err
 }
 
-// mayDeleteUser: and nobody deletes the account that they are signed in with.
+// mayDeleteUser also forbids deleting one's own account.
 func mayDeleteUser(ctx context.Context, q db.Querier, actor *auth.User, id int64) (string, error) {
 	if id == actor.ID {
 		return "You can’t delete the account that you are signed in with.", nil
@@ -77,7 +77,7 @@ func mayDeleteUser(ctx context.Context, q db.Querier, actor *auth.User, id int64
 	return mayTouchUser(ctx, q, actor, id)
 }
 
-// mayDeleteGroup: a group that goes takes its permissions from its members, as unticking it does.
+// mayDeleteGroup: deleting a group revokes its permissions from its members, like unticking it.
 func mayDeleteGroup(ctx context.Context, q db.Querier, actor *auth.User, id int64) (string, error) {
 	found, err := q.Query(ctx, groupSQL+` WHERE g.id = $1::bigint`, id)
 	groups, err := collectOptions(found, err)
@@ -89,7 +89,7 @@ func mayDeleteGroup(ctx context.Context, q db.Querier, actor *auth.User, id int6
 	return "", err
 }
 
-// heed is Forbidden where the rule keeps this user from one of the rows. No rule keeps nobody.
+// heed returns Forbidden if the rule forbids one of the rows to this user. A nil rule allows all.
 func (r *request) heed(ctx context.Context, q db.Querier, may rule, ids ...int64) error {
 	if may == nil {
 		return nil
@@ -106,7 +106,7 @@ func (r *request) heed(ctx context.Context, q db.Querier, may rule, ids ...int64
 	return nil
 }
 
-// permissionOptions are all permissions, each granting itself.
+// permissionOptions returns all permissions, each granting itself.
 func permissionOptions(ctx context.Context, q db.Querier) ([]option, error) {
 	found, err := q.Query(ctx, `SELECT p.id::bigint, ct.app_label || ' | ' || ct.model, p.name,
 			ARRAY[ct.app_label || '.' || p.codename]
@@ -115,7 +115,7 @@ func permissionOptions(ctx context.Context, q db.Querier) ([]option, error) {
 	return collectOptions(found, err)
 }
 
-// groupSQL is groups as options, each granting its permissions.
+// groupSQL selects groups as options, each granting its permissions.
 const groupSQL = `SELECT g.id::bigint, '', g.name, ARRAY(
 		SELECT ct.app_label || '.' || p.codename FROM auth_group_permissions gp
 		JOIN auth_permission p ON p.id = gp.permission_id JOIN django_content_type ct ON ct.id = p.content_type_id
@@ -139,14 +139,14 @@ func collectOptions(found pgx.Rows, err error) ([]option, error) {
 type passwordPage struct {
 	frame
 	Rules   []string
-	Own     bool // the old password is asked for
+	Own     bool // the old password is required
 	For     string
-	Old     string // what is wrong with the old password
-	New     string // what is wrong with the new one
+	Old     string // the problem with the old password
+	New     string // the problem with the new one
 	Problem string
 }
 
-// setPasswordForm is the form for another user's password.
+// setPasswordForm shows the form for another user's password.
 func (s *Site) setPasswordForm(r *request) error {
 	target, err := r.passwordTarget()
 	if err != nil {
@@ -155,7 +155,7 @@ func (s *Site) setPasswordForm(r *request) error {
 	return r.showSetPassword(target, "")
 }
 
-// setPassword gives a user a new password, which ends their sessions.
+// setPassword sets another user's password, which ends that user's sessions.
 func (s *Site) setPassword(r *request) error {
 	target, err := r.passwordTarget()
 	if err != nil {
@@ -193,7 +193,7 @@ func (s *Site) setPassword(r *request) error {
 	return r.to(user.path(target.ID, "change"))
 }
 
-// passwordTarget is the user whose password this page sets, if the one who asks may.
+// passwordTarget returns the user whose password this page sets, if the requesting user may set it.
 func (r *request) passwordTarget() (*auth.User, error) {
 	r.model = user
 	if !r.can(user, actionChange) {
@@ -213,7 +213,7 @@ func (r *request) passwordTarget() (*auth.User, error) {
 	return target, r.mayHavePassword(r.site.db, id)
 }
 
-// mayHavePassword: who sets a password can sign in with it, so it takes every permission that its owner has.
+// mayHavePassword requires all permissions of the account's owner: setting a password allows signing in with it.
 func (r *request) mayHavePassword(q db.Querier, id int64) error {
 	target, err := auth.UserByID(r.ctx, q, id)
 	if err != nil || r.user.Includes(target) {

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// What templates ask of a form field.
+// The methods of a form field for templates.
 
-// Widget names the template of the inputs.
+// Widget returns the name of the inputs' template.
 func (ff *formField) Widget() string {
 	if ff.Fixed && ff.Kind.widget() != "many" && ff.Kind.widget() != "passwordhash" {
 		return "shown"
@@ -17,13 +17,13 @@ func (ff *formField) Widget() string {
 	return ff.Kind.widget()
 }
 
-// ID is the id of the first input, as Django has it.
+// ID returns the id of the first input, as in Django.
 func (ff *formField) ID() string { return "id_" + ff.Input }
 
-// First and Second are what the inputs show.
+// First returns the first input's value.
 func (ff *formField) First() string { return ff.at(0) }
 
-// Second is what the second input shows, of kinds with two.
+// Second returns the second input's value, for kinds with two.
 func (ff *formField) Second() string { return ff.at(1) }
 
 func (ff *formField) at(i int) string {
@@ -33,8 +33,8 @@ func (ff *formField) at(i int) string {
 	return ""
 }
 
-// Start is what the inputs showed at first, for the hidden input by which a lost update is found. A new row has
-// none, and a password never.
+// Start returns the inputs' first values, for the hidden input that detects a lost update. New rows and passwords have
+// none.
 func (ff *formField) Start() *string {
 	if ff.Fixed {
 		return nil
@@ -45,7 +45,7 @@ func (ff *formField) Start() *string {
 // Checked reports whether a box is ticked.
 func (ff *formField) Checked() bool { return ff.Kind.text(ff.Value) == "true" }
 
-// MaxLength is that of a text.
+// MaxLength returns the maximum length of a text.
 func (ff *formField) MaxLength() int {
 	if k, ok := ff.Kind.(Text); ok {
 		return k.Max
@@ -53,7 +53,7 @@ func (ff *formField) MaxLength() int {
 	return 0
 }
 
-// InputType is that of a text's input.
+// InputType returns the input type of a text.
 func (ff *formField) InputType() string {
 	if k, ok := ff.Kind.(Text); ok && k.Type != "" {
 		return k.Type
@@ -61,10 +61,10 @@ func (ff *formField) InputType() string {
 	return "text"
 }
 
-// Bounds are those of an integer.
+// Bounds returns the bounds of an integer.
 func (ff *formField) Bounds() Integer { k, _ := ff.Kind.(Integer); return k }
 
-// DescribedBy is the ids of what explains the input to who can't see it.
+// DescribedBy returns the ids of the elements that describe the input, for screen readers.
 func (ff *formField) DescribedBy() string {
 	ids := ""
 	if ff.Problem != "" {
@@ -79,7 +79,7 @@ func (ff *formField) DescribedBy() string {
 	return ids
 }
 
-// Shown is a fixed value in words.
+// Shown returns a fixed value as text.
 func (ff *formField) Shown() string { return cmp.Or(ff.Text, "-") }
 
 // optionGroup is the options of a Many under one title.
@@ -88,7 +88,7 @@ type optionGroup struct {
 	Options []option
 }
 
-// Groups are the options by their group, for checkboxes under titles.
+// Groups returns the options by group, for checkboxes with headings.
 func (ff *formField) Groups() []optionGroup {
 	var groups []optionGroup
 	for _, o := range ff.Options {
@@ -101,7 +101,7 @@ func (ff *formField) Groups() []optionGroup {
 	return groups
 }
 
-// Lost are ids that were posted while the options are not known: the form carries them along.
+// Lost returns ids that were posted while the options are unknown: the form carries them.
 func (ff *formField) Lost() []string {
 	if len(ff.Options) > 0 {
 		return nil
@@ -109,33 +109,33 @@ func (ff *formField) Lost() []string {
 	return ff.Raw
 }
 
-// Usable reports whether the box of a locked or fixed option can be used.
+// Usable reports whether the checkbox of the option is enabled.
 func (ff *formField) Usable(o option) bool { return !ff.Fixed && !o.Locked }
 
-// What templates ask of forms and inlines.
+// The methods of forms and inlines for templates.
 
-// Sets are the fieldsets.
+// Sets returns the fieldsets.
 func (f *form) Sets() []formSet { return f.sets }
 
-// Inlines are the groups of inline rows.
+// Inlines returns the groups of inline rows.
 func (f *form) Inlines() []*formInline { return f.inlines }
 
-// Problems are what is wrong with the form as a whole.
+// Problems returns the problems of the whole form.
 func (f *form) Problems() []string { return f.problems }
 
-// Notices tell of a conflict.
+// Notices describe a conflict.
 func (f *form) Notices() []string { return f.notices }
 
-// Label is what the row is called.
+// Label returns the row's name.
 func (f *form) Label() string { return f.label }
 
 // CanAdd reports whether new rows are offered.
 func (in *formInline) CanAdd() bool { return in.canAdd }
 
-// Prefix is that of the inline's inputs.
+// Prefix returns the prefix of the inline's inputs.
 func (in *formInline) Prefix() string { return in.prefix() }
 
-// Stored is the number of rows that are in the database.
+// Stored returns the number of stored rows.
 func (in *formInline) Stored() (n int) {
 	for _, row := range in.Rows {
 		if row.ID > 0 {
@@ -145,13 +145,13 @@ func (in *formInline) Stored() (n int) {
 	return n
 }
 
-// Title is the heading of the rows.
+// Title returns the heading of the rows.
 func (in *formInline) Title() string { return capitalized(in.Model.Plural) }
 
-// Group is the id of a row's fieldset.
+// Group returns the id of a row's fieldset.
 func (row *formRow) Group() string { return strings.TrimSuffix(row.Prefix, "-") }
 
-// Number is the row's place in the form, from 1; the template row has "__number__".
+// Number returns the row's place in the form, from 1; for the template row "__number__".
 func (row *formRow) Number() string {
 	text := row.Group()[strings.LastIndexByte(row.Group(), '-')+1:]
 	if n, err := strconv.Atoi(text); err == nil {
@@ -160,10 +160,10 @@ func (row *formRow) Number() string {
 	return "__number__"
 }
 
-// What is the name of what the row is.
+// What returns the name of the row's model.
 func (row *formRow) What() string {
 	return strings.TrimSuffix(row.Group()[:strings.LastIndexByte(row.Group(), '-')], "_set")
 }
 
-// Any reports whether there is a row at all.
+// Any reports whether there are any rows.
 func (c count) Any() bool { return c.n > 0 }

@@ -107,7 +107,7 @@ func TestAVoteWhoseConnectionDiedAtItsCommitIsCountedAndCountsOnceWhenSentAgain(
 				err := control.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE pid = $1", pid).Scan(&n)
 				return err == nil && n == 0
 			})
-			mustCount(t, control, 1) // though nobody said so
+			mustCount(t, control, 1) // though it was not acknowledged
 			execute(t, control, "DROP TRIGGER wait ON ddtb_vote")
 			again, kept := formOf(t, a)
 			for range 2 {

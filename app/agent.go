@@ -15,14 +15,14 @@ import (
 	"ddtb/db"
 )
 
-// agent answers HAProxy's agent-check: whoever connects gets one line, and the connection is closed.
+// agent answers HAProxy's agent-check. Each connection gets one line and is closed.
 //
-//	up 75%            it serves; the weight is less the busier it is
-//	up ready 75%      the same, to a balancer that has asked for a few seconds: it takes back the "drain" of the process before
+//	up 75%            the process serves; the weight falls as its load rises
+//	up ready 75%      the same, during the first seconds that a balancer asks: clears the previous process's "drain"
 //	down #CAUSE       no request can get a connection: "down #slots exhausted"
-//	drain             it stops, and still serves what comes
+//	drain             the process is stopping, and still serves requests
 //
-// "ready" is not said for longer, because it takes back an operator's own drain or maintenance too.
+// "ready" is limited to the first seconds because it also clears a drain or maintenance state set by an operator.
 type agent struct {
 	net.Listener
 	ready *readiness
@@ -36,22 +36,22 @@ type agent struct {
 	peers map[netip.Addr]*peer
 }
 
-// peer is a balancer that asks.
+// peer is a balancer that polls the agent.
 type peer struct {
-	since, asked time.Time // first and last
-	told         bool      // that this process stops
+	since, asked time.Time // the first and the last poll
+	told         bool      // that this process is stopping
 }
 
 const (
-	agentClients  = 16               // at once; more are turned away
+	agentClients  = 16               // at once; more are closed
 	agentPeers    = 64               // remembered
-	agentTimeout  = 3 * time.Second  // of one connection; the server is asked for at most askTimeout
-	peerFor       = 10 * time.Second // a balancer that did not ask for so long is gone; one that asks for less is new
+	agentTimeout  = 3 * time.Second  // per connection; a query of the server takes at most askTimeout
+	peerFor       = 10 * time.Second // a balancer silent for this long is gone; one younger than this is new
 	longestAnswer = 200              // of the cause, in bytes
 )
 
-// listenAgent opens the agent's address, which is on this machine alone where it names no host. No address: nil, and no
-// agent.
+// listenAgent opens the agent's address. An address without a host is on the loopback interface only. It returns nil if
+// there is no address.
 func listenAgent(ctx context.Context, addr string, ready *readiness, stat func() db.Stat) (*agent, error) {
 	if addr == "" {
 		return nil, nil
@@ -72,13 +72,13 @@ func listenAgent(ctx context.Context, addr string, ready *readiness, stat func()
 	return g, nil
 }
 
-// Close ends what listenAgent began. It may be called twice, and for no agent.
+// Close stops the agent. It may be called twice, and on nil.
 func (g *agent) Close() {
 	if g == nil {
 		return
 	}
 	g.close()
-	_ = g.Listener.Close() // the second time it is closed
+	_ = g.Listener.Close() // an error if it is already closed
 	g.ended.Wait()
 }
 
@@ -90,7 +90,7 @@ func (g *agent) accept() {
 			return
 		}
 		if err != nil {
-			pause(g.ctx, loadEvery) // no file descriptor is left
+			pause(g.ctx, loadEvery) // out of file descriptors
 			continue
 		}
 		select {
@@ -105,7 +105,7 @@ func (g *agent) accept() {
 	}
 }
 
-// pause waits, unless ctx ends first.
+// pause waits for d or until ctx ends.
 func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
@@ -113,7 +113,7 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// serve answers one connection. What the client sent is read before the end: else the kernel would send a reset, which
+// serve answers one connection. It reads the client's data before closing: otherwise the kernel sends a reset, which
 // can overtake the answer.
 func (g *agent) serve(c net.Conn) {
 	defer func() { _ = c.Close() }()
@@ -131,7 +131,7 @@ func (g *agent) serve(c net.Conn) {
 	}
 }
 
-// line is the answer to a balancer.
+// line returns the answer for a balancer.
 func (g *agent) line(p *peer) (line string, stopping bool) {
 	r := g.ready.check(g.ctx)
 	switch {
@@ -152,7 +152,7 @@ func oneLine(s string) string {
 	return s[:min(len(s), longestAnswer)]
 }
 
-// measure keeps the weight.
+// measure updates the weight.
 func (g *agent) measure() {
 	tick := time.NewTicker(loadEvery)
 	defer tick.Stop()
@@ -167,7 +167,7 @@ func (g *agent) measure() {
 	}
 }
 
-// peer is the balancer at the address, which asks now. One that is too many is not remembered.
+// peer returns the balancer at the address and records the poll. Balancers above the limit are not stored.
 func (g *agent) peer(addr net.Addr) *peer {
 	now := time.Now()
 	g.mu.Lock()
@@ -177,7 +177,7 @@ func (g *agent) peer(addr net.Addr) *peer {
 			delete(g.peers, a)
 		}
 	}
-	from, _ := netip.ParseAddrPort(addr.String()) // the kernel's own text
+	from, _ := netip.ParseAddrPort(addr.String()) // formatted by the kernel
 	p := g.peers[from.Addr()]
 	if p == nil {
 		p = &peer{since: now}
@@ -189,14 +189,14 @@ func (g *agent) peer(addr net.Addr) *peer {
 	return p
 }
 
-// tell notes that a balancer knows that this process stops.
+// tell records that a balancer has been notified of the stop.
 func (g *agent) tell(p *peer) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	p.told = true
 }
 
-// expected reports whether a balancer will ask that does not know yet that this process stops.
+// expected reports whether an active balancer has not been notified of the stop yet.
 func (g *agent) expected() bool {
 	if g == nil {
 		return false

@@ -49,7 +49,7 @@ var failingVotes = []string{
 	`CREATE TRIGGER fail BEFORE UPDATE ON polls_choice FOR EACH ROW EXECUTE FUNCTION fail()`,
 }
 
-// sqlstates are what the server may say to a vote, and what the voter is told.
+// sqlstates are the server's errors for a vote, and the response to the voter.
 var sqlstates = []struct {
 	code, says string
 	status     int

@@ -1,6 +1,5 @@
-// Package app puts the parts together: it makes them from one configuration, binds every address in one table of
-// routes, and runs the server until it is told to stop. It must not know a flag, a file or a signal: package
-// main does.
+// Package app assembles the application from one configuration. It binds every address in one table of routes, and runs
+// the server until its context ends. It does not depend on flags, files or signals: package main handles those.
 package app
 
 import (
@@ -52,24 +51,24 @@ type App struct {
 	ids    *requestIDs
 	echo   *echo.Echo
 
-	patterns  map[string]bool // of the routes; written while they are bound
-	switching sync.Mutex      // from reading the settings in force to having put others there
+	patterns  map[string]bool // of the routes; written only while they are bound
+	switching sync.Mutex      // held from reading the current settings until the new ones are in effect
 }
 
-// surroundings are those of the process, as far as New is told of them.
+// surroundings are the settings of the process that New was given.
 type surroundings struct{ stateDir, version string }
 
-// Option is something about the surroundings of the process that New may be told.
+// Option is a setting of the process for New.
 type Option func(*surroundings)
 
-// WithStateDir keeps the limits on mails and events over a restart, in a file of the directory.
+// WithStateDir keeps the limits on mails and events across restarts, in a file in the directory.
 func WithStateDir(dir string) Option { return func(s *surroundings) { s.stateDir = dir } }
 
 // WithVersion names the program's version in metrics, traces and events.
 func WithVersion(version string) Option { return func(s *surroundings) { s.version = version } }
 
-// New makes the application. It connects only to look at the server, and does not fail when the database can't
-// be reached: the pages say so, and recover with it.
+// New makes the application. It connects only for monitoring, and does not fail when the database is unreachable: pages
+// report the problem until the database recovers.
 func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...Option) (*App, error) {
 	database := cfg.Databases["default"]
 	observer, err := activity.NewObserver(database)
@@ -142,16 +141,16 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	return a, nil
 }
 
-// thresholds are those of `ddtb db-connections`, so that both give the same advice.
+// thresholds are the same as those of `ddtb db-connections`, so that both give the same advice.
 func thresholds(cfg *config.Config) activity.Thresholds {
 	return activity.ThresholdsOf(cfg.Monitor).WithPools(cfg.Databases["default"], cfg.Server.Replicas)
 }
 
-// openEye connects to look at the server while there is room: later, when every slot is taken, it would be late. It
-// fails when strict_budget is set and more connections are allowed here than the server has slots for.
+// openEye opens the monitoring connection at start: later all slots may be taken. It fails if strict_budget is set and
+// the configuration allows more connections than the server has slots.
 func (a *App) openEye(ctx context.Context) error { return a.checkBudget(ctx, a.server, a.cfg) }
 
-// checkBudget is asked at the start and for each new configuration.
+// checkBudget runs at start and for each new configuration.
 func (a *App) checkBudget(ctx context.Context, server *activity.Observer, cfg *config.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
@@ -170,7 +169,7 @@ func (a *App) checkBudget(ctx context.Context, server *activity.Observer, cfg *c
 	return nil
 }
 
-// checkNewBudget is checkBudget for a configuration whose database may be on another server.
+// checkNewBudget is checkBudget for a configuration whose database may be on a different server.
 func (a *App) checkNewBudget(ctx context.Context, cfg *config.Config) error {
 	database := cfg.Databases["default"]
 	if database == a.db.Config() && cfg.Server.Replicas == a.cfg.Server.Replicas && cfg.Server.StrictBudget == a.cfg.Server.StrictBudget {
@@ -187,19 +186,19 @@ func (a *App) checkNewBudget(ctx context.Context, cfg *config.Config) error {
 	return a.checkBudget(ctx, server, cfg)
 }
 
-// Handler answers every request.
+// Handler returns the handler of every request.
 func (a *App) Handler() http.Handler { return a.echo }
 
-// DB is the application's database.
+// DB returns the application's database.
 func (a *App) DB() *db.DB { return a.db }
 
-// Server looks at the database's server, over a connection of its own.
+// Server returns the monitor of the database server. It has its own connection.
 func (a *App) Server() *activity.Observer { return a.server }
 
-// Reconfigure puts a newly read configuration in force as far as that needs no restart: the database,
-// its strategy and its sizes, and the test endpoints. No request fails. restart names what else was changed.
+// Reconfigure applies a new configuration as far as possible without a restart: the database, its strategy and sizes,
+// and the test endpoints. No request fails. restart names the other sections that changed.
 func (a *App) Reconfigure(ctx context.Context, cfg *config.Config) (restart []string, err error) {
-	a.report.Hide(cfg.Databases["default"].Password) // before anything can fail with it
+	a.report.Hide(cfg.Databases["default"].Password) // before an error can contain it
 	if err := a.checkNewBudget(ctx, cfg); err != nil {
 		return nil, err
 	}
@@ -214,8 +213,8 @@ func (a *App) Reconfigure(ctx context.Context, cfg *config.Config) (restart []st
 	return needRestart(a.cfg, cfg), nil
 }
 
-// switchTo puts in force what edit makes of the settings of the database, for the configuration and for the dashboard:
-// one after the other, so that neither undoes what the other changes at the same moment.
+// switchTo applies edit to the current database settings. Changes from the configuration file and the dashboard are
+// serialized, so that neither overwrites the other.
 func (a *App) switchTo(
 	ctx context.Context, edit func(now config.Database) (config.Database, error),
 ) (before, after config.Database, err error) {
@@ -228,8 +227,8 @@ func (a *App) switchTo(
 	return before, after, a.db.Switch(ctx, after)
 }
 
-// Close ends what New began, after the last request. When ctx ends first, leases are taken back. The parts are closed
-// at once, so that one that hangs does not use up the time of the others.
+// Close ends what New started. Call it after the last request. When ctx ends first, leases are reclaimed. The parts are
+// closed concurrently, so that one that hangs does not use up the time of the others.
 func (a *App) Close(ctx context.Context) error {
 	a.lab.Close()
 	a.scenes.Close()
@@ -246,7 +245,7 @@ func (a *App) Close(ctx context.Context) error {
 		wg.Go(func() { errs[i] = part() })
 	}
 	wg.Wait()
-	a.server.Close() // last: the pool's tickets are reserved on it
+	a.server.Close() // last: the pool's tickets are held on it
 	return errors.Join(errs...)
 }
 

@@ -24,9 +24,9 @@ import (
 	"ddtb/db/dbtest"
 )
 
-// BenchmarkPolls serves /polls/ to clients on connections that stay open, and a bare handler beside it: the same query
-// on a pgxpool of 8 and the same rows, in a page of the same size. They take turns, in blocks of requests, so that
-// whatever else the machine does meets both. Backends are counted on the server. The goals for ratio-of-bare are 0.95
+// BenchmarkPolls serves /polls/ to clients with persistent connections. The baseline is a bare handler with the same
+// query on a pgxpool of 8, and the same rows in a page of the same size. The two take turns, in blocks of requests, so
+// that other load on the machine affects both. Backends are counted on the server. The goals for ratio-of-bare are 0.95
 // under "pool", and 1.15, 1.35, 1.6 and 1.9 under "multiplex" with 2 shared connections.
 func BenchmarkPolls(b *testing.B) {
 	for _, strategy := range []string{db.Pool, db.Multiplex} {
@@ -47,7 +47,7 @@ func comparePolls(b *testing.B, strategy string, clients int) {
 	bare := httptest.NewServer(bareHandler(b, cfg, len(page.body)))
 	b.Cleanup(bare.Close)
 	app, floor := newCrowd(b, s.url, clients), newCrowd(b, bare.URL, clients)
-	block := 4096 / clients // requests of each client at a time
+	block := 4096 / clients // requests per client per turn
 	app.ask(block)
 	floor.ask(block)
 	var appTime, floorTime time.Duration
@@ -65,8 +65,8 @@ func comparePolls(b *testing.B, strategy string, clients int) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// BenchmarkManyClients serves /polls/ with the default settings to clients that ask again at once, and prints the pages a
-// second as a share of those that 32 clients get. The goals are 0.95 for 128 clients and 0.9 for 512.
+// BenchmarkManyClients serves /polls/ with the default settings to clients that send a request after each response. It
+// prints the pages per second relative to those with 32 clients. The goals are 0.95 for 128 clients and 0.9 for 512.
 func BenchmarkManyClients(b *testing.B) {
 	s := siteOn(b, dbtest.Config(b), func(c *config.Config) {
 		setDatabase(c, func(d *config.Database) { d.Strategy, d.Pool = db.Pool, db.DefaultSettings().Pool })
@@ -98,7 +98,7 @@ WHERE pub_date <= $1
 ORDER BY pub_date DESC, id DESC
 LIMIT $2`
 
-// bareHandler is what one would write at first, and nothing more.
+// bareHandler is a minimal implementation of the page.
 func bareHandler(b *testing.B, cfg config.Database, size int) http.Handler {
 	cc, err := db.ConnConfig(cfg, "bare")
 	if err != nil {
@@ -143,8 +143,8 @@ func bareHandler(b *testing.B, cfg config.Database, size int) http.Handler {
 	})
 }
 
-// crowd is clients, each with a connection of its own. They do as little as a client can, since they share the machine
-// with what they measure.
+// crowd is a set of clients, each with its own connection. They do as little as possible, because they share the
+// machine with the server being measured.
 type crowd struct {
 	b     *testing.B
 	conns []*bufio.ReadWriter
@@ -165,7 +165,7 @@ func newCrowd(b *testing.B, url string, clients int) *crowd {
 	return c
 }
 
-// ask has every client ask n times, and returns how long that took.
+// ask sends n requests from every client, and returns the duration.
 func (c *crowd) ask(n int) time.Duration {
 	began := time.Now()
 	var wg sync.WaitGroup

@@ -11,16 +11,16 @@ import (
 	"time"
 )
 
-// halfClosedFor is how long a request goes on whose client has closed its sending side. Such a client may still read
-// the answer; one that has hung up looks the same until it is written to.
+// halfClosedFor is how long a request continues after its client has closed its sending side. Such a client may still
+// read the response. A client that closed the whole connection looks the same until the first write.
 const halfClosedFor = 2 * time.Second
 
-// descriptorsElsewhere is how many file descriptors are kept for what is neither a client nor a request's connection
-// to the database: log, listener, monitor, mail, files.
+// descriptorsElsewhere is the number of file descriptors reserved for everything except clients and requests' database
+// connections: log, listener, monitor, mail, files.
 const descriptorsElsewhere = 8
 
-// mostClients is how many client connections a process may have that may open limit files: half of them, since under
-// some strategies each client has a connection to the database. 0 is no bound.
+// mostClients returns the maximum number of client connections for a process that may open limit files. It is half of
+// them, because under some strategies each client has its own database connection. 0 means no limit.
 func mostClients(limit uint64) int {
 	if limit == 0 || limit > 1<<20 {
 		return 0
@@ -28,11 +28,11 @@ func mostClients(limit uint64) int {
 	return max(int(limit)/2-descriptorsElsewhere, 4)
 }
 
-// listener bounds the connections that are open at once. The next client waits in the kernel's queue for its turn, so
-// that a crowd of clients can't use up the file descriptors that the database and the log need.
+// listener limits the number of open connections. Further clients wait in the kernel's queue, so that they can't use up
+// the file descriptors that the database and the log need.
 type listener struct {
 	net.Listener
-	places chan struct{} // nil: no bound
+	places chan struct{} // nil: no limit
 	crowd  *crowd
 	closed chan struct{}
 	once   sync.Once
@@ -46,7 +46,7 @@ func bound(l net.Listener, c *crowd) net.Listener {
 	return b
 }
 
-// Accept is part of net.Listener. It returns a *conn.
+// Accept implements net.Listener. It returns a *conn.
 func (l *listener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
@@ -68,8 +68,8 @@ func (l *listener) Accept() (net.Conn, error) {
 	return &conn{Conn: c, leave: sync.OnceFunc(func() { <-l.places })}, nil
 }
 
-// wait waits for a place, until the listener is closed. Most come free as clients are told to leave with their answers;
-// if none does, those that ask for nothing have to go.
+// wait waits for a free place or until the listener is closed. Most places become free because responses ask clients to
+// close. If none does, idle connections are closed.
 func (l *listener) wait() bool {
 	l.crowd.begin()
 	evict := time.NewTicker(evictAfter)
@@ -86,29 +86,29 @@ func (l *listener) wait() bool {
 	}
 }
 
-// Close is part of net.Listener.
+// Close implements net.Listener.
 func (l *listener) Close() error {
 	l.once.Do(func() { close(l.closed) })
 	return l.Listener.Close()
 }
 
-// conn is a client's connection. While a request is answered, net/http reads one byte ahead to learn whether the client
-// is gone, and cancels the request when that read fails. Two failures don't mean that it is gone: the end of what a
-// client sends that still reads, and the deadline for reading the request. conn keeps those back.
+// conn is a client's connection. While a request is answered, net/http reads one byte ahead to detect a closed
+// connection, and cancels the request when that read fails. Two failures don't mean that the client is gone: end of
+// file from a client that still reads, and the deadline for reading the request. conn holds those back.
 type conn struct {
 	net.Conn
-	leave func() // nil: without a bound
+	leave func() // nil: no limit
 
 	mu      sync.Mutex
-	aborted bool          // net/http ends its read: the request is answered
-	wake    chan struct{} // of the read that is kept back; closed by abort and Close
+	aborted bool          // net/http ended its read: the request is answered
+	wake    chan struct{} // wakes the read that is held back; closed by abort and Close
 	closed  bool
 }
 
-// Read is part of net.Conn.
+// Read implements net.Conn.
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if err == nil || n > 0 || len(p) != 1 { // only the read ahead is of one byte
+	if err == nil || n > 0 || len(p) != 1 { // the read ahead, and only that, is of one byte
 		return n, err
 	}
 	for errors.Is(err, os.ErrDeadlineExceeded) && c.lift() {
@@ -120,7 +120,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// lift removes the deadline for reading the request, once it is read. It reports whether it did.
+// lift removes the deadline for reading the request after it was read. It reports whether it did.
 func (c *conn) lift() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -140,16 +140,16 @@ func (c *conn) keepBack(err error) error {
 	defer timer.Stop()
 	select {
 	case <-wake:
-		return os.ErrDeadlineExceeded // what net/http expects of a read that it ends; the next one finds the end again
+		return os.ErrDeadlineExceeded // as net/http expects; the next read finds the end again
 	case <-timer.C:
 		return err
 	}
 }
 
-// longAgo is later than the deadline by which net/http ends a read, and earlier than any real one.
+// longAgo is later than the deadline with which net/http ends a read, and earlier than any real one.
 var longAgo = time.Unix(1<<20, 0)
 
-// SetReadDeadline is part of net.Conn.
+// SetReadDeadline implements net.Conn.
 func (c *conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -160,7 +160,7 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	return c.Conn.SetReadDeadline(t)
 }
 
-// Close is part of net.Conn.
+// Close implements net.Conn.
 func (c *conn) Close() error {
 	c.mu.Lock()
 	c.closed = true
@@ -173,7 +173,7 @@ func (c *conn) Close() error {
 	return err
 }
 
-// release ends the read that is kept back, if any. c.mu is held.
+// release ends the read that is held back, if any. The caller holds c.mu.
 func (c *conn) release() {
 	if c.wake != nil {
 		close(c.wake)
@@ -181,7 +181,7 @@ func (c *conn) release() {
 	}
 }
 
-// CloseWrite lets net/http end a response before it closes the connection.
+// CloseWrite lets net/http finish a response before it closes the connection.
 func (c *conn) CloseWrite() error {
 	if tcp, ok := c.Conn.(*net.TCPConn); ok {
 		return tcp.CloseWrite()
@@ -189,19 +189,19 @@ func (c *conn) CloseWrite() error {
 	return nil
 }
 
-// evictAfter is how long a client waits for a place before idle connections are closed for it. Closing one may hit a
-// request that is on its way.
+// evictAfter is how long a client waits for a place before idle connections are closed. Closing one may interrupt a
+// request in transit.
 const evictAfter = time.Second
 
-// crowd is what happens while clients wait for a place: connections that stay open make room, and the log has one line
-// a second. One goroutine calls begin and evict.
+// crowd is the state while clients wait for a place: responses close their connections, and one line per second is
+// logged. Only one goroutine calls begin and evict.
 type crowd struct {
-	full      atomic.Bool // answers say "Connection: close"
-	most      int         // 0: no bound
+	full      atomic.Bool // responses have "Connection: close"
+	most      int         // 0: no limit
 	log       *slog.Logger
 	keepAlive func(bool) // the server's
 	logged    time.Time
-	waited    int // clients since logged
+	waited    int // clients since the last log line
 }
 
 func (c *crowd) begin() {
@@ -215,7 +215,7 @@ func (c *crowd) begin() {
 	c.logged, c.waited = time.Now(), 0
 }
 
-// evict closes the connections that are idle.
+// evict closes idle connections.
 func (c *crowd) evict() {
 	c.keepAlive(false)
 	c.keepAlive(true)

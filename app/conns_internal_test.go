@@ -126,7 +126,7 @@ func TestARequestOutlivesTheTimeForReadingItButNotItsClient(t *testing.T) {
 	}
 	<-entered
 	_ = c.SetLinger(0)
-	_ = c.Close() // with a reset: nobody is there
+	_ = c.Close() // with a reset: the client is gone
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("it goes on without its client: %v", err)
 	}

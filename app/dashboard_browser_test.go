@@ -89,7 +89,7 @@ func TestTheDashboardIsAccessibleAndFitsThePhone(t *testing.T) {
 	}
 	b.Visit(connections)
 	b.Until(`document.querySelector(".plot canvas")?.clientWidth > 360`)
-	b.LookAs(webtest.Look{Width: 360, Scheme: "light"}) // without loading the page anew
+	b.LookAs(webtest.Look{Width: 360, Scheme: "light"}) // without reloading the page
 	b.Until(`document.querySelector(".plot canvas").clientWidth < 360`)
 	b.MustBeUntroubled()
 	stress := make(chan answer, 1)

@@ -17,9 +17,9 @@ import (
 	"ddtb/db/dbtest"
 )
 
-// BenchmarkDashboard is what one look at a server with 60 sessions costs, from the query to the bytes at the last
-// viewer, in the time of a processor: of this process, the reading of the viewers included, and of the backend that
-// answers. As a share of one core it is for the default interval. The goal is less than 1 %.
+// BenchmarkDashboard measures the processor time of one reading of a server with 60 sessions, from the query to the
+// bytes at the last viewer. It includes this process, with the viewers, and the backend. The share of one core is for
+// the default interval. The goal is less than 1 %.
 func BenchmarkDashboard(b *testing.B) {
 	for _, viewers := range []int{0, 1, 50} {
 		b.Run(fmt.Sprintf("%d viewers", viewers), func(b *testing.B) { benchmarkDashboard(b, viewers) })
@@ -66,7 +66,7 @@ func benchmarkDashboard(b *testing.B, viewers int) {
 	b.ReportMetric(100*theirs.Seconds()/interval.Seconds(), "backend-%core")
 }
 
-// processTime is what this process has used of processors.
+// processTime returns this process's processor time.
 func processTime(b *testing.B) time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -75,7 +75,7 @@ func processTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// backendTime is that of the backend that answered, in steps of 10 ms.
+// backendTime returns the processor time of the backend, in steps of 10 ms.
 func backendTime(b *testing.B, r activity.Reading) time.Duration {
 	for _, x := range r.Snapshot.Sessions {
 		if !x.Self {

@@ -33,7 +33,8 @@ const (
 	testPassword = "correct horse battery"
 )
 
-// boardOn is the application on a database, with a superuser, a look every tenth of a second, and demo polls.
+// boardOn starts the application on a database with a superuser and demo polls, and takes a snapshot every tenth of a
+// second.
 func boardOn(t testing.TB, cfg config.Database, set func(*config.Config)) *site {
 	t.Helper()
 	s := siteOn(t, cfg, func(c *config.Config) {
@@ -56,7 +57,7 @@ func (s *site) accounts() *auth.Service {
 	return auth.New(s.DB(), config.Admin{SessionAge: time.Hour})
 }
 
-// login is the cookie of a session.
+// login returns the cookie of a session.
 func (s *site) login(name string) (cookie string) {
 	s.t.Helper()
 	a := s.post("/admin/login/", url.Values{"username": {name}, "password": {testPassword}})
@@ -69,7 +70,7 @@ func (s *site) login(name string) (cookie string) {
 	return ""
 }
 
-// addStaff makes a user who may sign in to the admin, and nothing else.
+// addStaff creates a user with access to the admin and no permissions.
 func (s *site) addStaff(control *pgx.Conn, name string) {
 	s.t.Helper()
 	if _, err := s.accounts().CreateSuperuser(s.t.Context(), name, "", testPassword); err != nil {
@@ -85,7 +86,7 @@ func (s *site) sql(control *pgx.Conn, sql string, args ...any) {
 	}
 }
 
-// event is one of the stream.
+// event is an event of the stream.
 type event struct {
 	id, kind, data string
 	Columns        [][]*float64
@@ -93,7 +94,7 @@ type event struct {
 	Level          string
 	Texts          map[string]string
 	Tables         map[string][][]string
-	Rows           map[string][][]string // under the charts
+	Rows           map[string][][]string // of the tables under the charts
 	Begins         bool
 }
 
@@ -120,7 +121,7 @@ func (s *site) watch(cookie string) *viewer {
 	return &viewer{s.t, resp, bufio.NewReader(resp.Body)}
 }
 
-// next is the next event; the error is that of the stream's end.
+// next returns the next event, or the error at the end of the stream.
 func (v *viewer) next() (e event, err error) {
 	for {
 		line, err := v.in.ReadString('\n')
@@ -152,7 +153,7 @@ func (v *viewer) mustNext() event {
 	return e
 }
 
-// until reads events until one is as wanted. A stream that says nothing is cut by the test's own end.
+// until reads events until ok returns true. A silent stream ends with the test.
 func (v *viewer) until(what string, ok func(event) bool) event {
 	v.t.Helper()
 	for end := time.Now().Add(30 * time.Second); ; {
@@ -164,7 +165,7 @@ func (v *viewer) until(what string, ok func(event) bool) event {
 	}
 }
 
-// ends reads to the end of the stream, which must come.
+// ends reads until the end of the stream, which must come.
 func (v *viewer) ends() (last event) {
 	cut := time.AfterFunc(30*time.Second, func() {
 		v.t.Error("the stream does not end")
@@ -218,10 +219,10 @@ func TestTheDashboardSendsWhatTheSamplerSees(t *testing.T) {
 	}
 }
 
-// waitsTold is what the dashboard says of the waits for a lease.
+// waitsTold matches the dashboard's text about the waits for a lease.
 var waitsTold = regexp.MustCompile(`^p50 ≤ \S+ m?s, p99 ≤ \S+ m?s, the longest ≤ (\S+ m?s); (\d+) asked in the last (?:minute|\d+ s)$`)
 
-// waits are the longest of the waits that an event tells of, and how many there were.
+// waits returns the longest wait in an event, and the number of waits.
 func (e event) waits(t *testing.T) (longest time.Duration, asked int) {
 	t.Helper()
 	if e.Texts["waits"] == "–" {
@@ -314,7 +315,7 @@ func TestTheTablesUnderTheChartsAreKeptByTheirNewestRows(t *testing.T) {
 	}
 }
 
-// until loads the page until it is as wanted.
+// until loads the page until ok returns true.
 func (s *site) until(cookie, what string, ok func(answer) bool) answer {
 	s.t.Helper()
 	var a answer
@@ -440,7 +441,7 @@ func TestNoMoreThanAHundredWatchAndOfOneUserNoMoreThanTwenty(t *testing.T) {
 	}
 }
 
-// tight is a listener whose connections hold little that was not read.
+// tight is a listener whose connections buffer little unread data.
 type tight struct{ net.Listener }
 
 func (l tight) Accept() (net.Conn, error) {
@@ -672,7 +673,7 @@ func TestWhoIsUnknownDoesNotHoldUpTheMonitoringConnection(t *testing.T) {
 	for i := range 6 {
 		posts.Go(func() {
 			ctx := t.Context()
-			if i == 0 { // who hangs up
+			if i == 0 { // the client that disconnects
 				var cancel context.CancelFunc
 				ctx, cancel = context.WithTimeout(ctx, 2300*time.Millisecond)
 				defer cancel()
@@ -759,7 +760,7 @@ func TestTheMonitoringConnectionOutlivesALoginThatFindsItsTableLocked(t *testing
 	t.Parallel()
 	s := newBoard(t, func(c *config.Config) {
 		setDatabase(c, func(d *config.Database) { pool(d); d.Pool.MaxSize, d.Pool.Timeout = 1, 100*time.Millisecond })
-		c.Monitor.Interval = time.Hour // the sampler's turn is not what is meant here
+		c.Monitor.Interval = time.Hour // so that the sampler does not interfere
 	})
 	control := dbtest.Control(t, s.cfg.Databases["default"])
 	backend := func() (pid int) {
@@ -779,7 +780,7 @@ func TestTheMonitoringConnectionOutlivesALoginThatFindsItsTableLocked(t *testing
 	s.sql(control, `BEGIN`)
 	s.sql(control, `LOCK TABLE auth_user`)
 	looked := make(chan error, 1)
-	go func() { // another, who has the turn until little is left of the time for which a login waits for it
+	go func() { // another login takes the turn until most of the wait of the first is over
 		looked <- s.Server().Do(t.Context(), func(c *pgx.Conn) error {
 			_, err := c.Exec(t.Context(), "SELECT pg_sleep(1.9)")
 			return err
@@ -800,7 +801,7 @@ func TestTheMonitoringConnectionOutlivesALoginThatFindsItsTableLocked(t *testing
 	}
 }
 
-// fillUp takes every slot that an ordinary role can get, until the test's end.
+// fillUp takes every slot available to an ordinary role until the end of the test.
 func fillUp(t *testing.T, cfg config.Database) {
 	t.Helper()
 	cc, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d dbname=%s user=%s password=%s sslmode=%s application_name=crowd",
@@ -867,7 +868,7 @@ func TestWhoWatchesPinsNoConnectionOfTheirWorker(t *testing.T) {
 	var cookie string
 	var viewers []*viewer
 	for range 8 {
-		cookie = s.login("ada") // nobody knows yet whose session it is
+		cookie = s.login("ada") // the session is not cached yet
 		v := s.watch(cookie)
 		v.mustNext()
 		viewers = append(viewers, v)
@@ -885,7 +886,7 @@ func TestWhoWatchesPinsNoConnectionOfTheirWorker(t *testing.T) {
 	dbtest.Eventually(t, "the connections over which they asked are closed", func() bool { return s.backends(control) <= 2 })
 }
 
-// pastNow reads every stream until events come that were made from now on.
+// pastNow reads every stream up to events made after the call.
 func pastNow(viewers []*viewer) {
 	now := float64(time.Now().UnixMilli()) / 1000
 	for _, v := range viewers {
@@ -898,7 +899,7 @@ func TestViewersAskForTheirRightsOneAfterAnother(t *testing.T) {
 	s := newBoard(t, func(c *config.Config) { setDatabase(c, perRequest) })
 	cookie := s.login("ada")
 	var viewers []*viewer
-	for range 20 { // as many as one user may have
+	for range 20 { // the limit per user
 		v := s.watch(cookie)
 		v.mustNext()
 		viewers = append(viewers, v)

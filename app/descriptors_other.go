@@ -2,5 +2,5 @@
 
 package app
 
-// descriptors is 0: this system has no limit worth a bound.
+// descriptors returns 0: this system has no relevant limit.
 func descriptors() uint64 { return 0 }

@@ -4,7 +4,7 @@ package app
 
 import "syscall"
 
-// descriptors is how many files the process may have open; 0: not known.
+// descriptors returns how many files the process may open; 0 if unknown.
 func descriptors() uint64 {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

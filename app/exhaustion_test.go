@@ -16,14 +16,14 @@ import (
 	"ddtb/db/dbtest"
 )
 
-// small is a server with 20 slots, of which 3 are for superusers. The test's own connection takes one, and the
-// application's monitoring another: 15 are left.
+// small is a server with 20 slots, 3 of them for superusers. The test's connection takes one, and the application's
+// monitoring another: 15 are left.
 const (
 	smallSlots = 20
 	smallFree  = smallSlots - 3 - 2
 )
 
-// smallSite is the application on a database of the small server, alone there but for the control connection.
+// smallSite starts the application on a database of the small server. Its only other session is the control connection.
 func smallSite(t *testing.T, server *dbtest.Server, set func(*config.Database)) (*site, *pgx.Conn) {
 	t.Helper()
 	cfg := server.Config(t)
@@ -41,7 +41,7 @@ func smallSite(t *testing.T, server *dbtest.Server, set func(*config.Database)) 
 	return s, control
 }
 
-// one after another, each on a new client connection, as `ab -c 1` does.
+// oneByOne sends requests in sequence, each on a new client connection, like `ab -c 1`.
 func (s *site) oneByOne(n int) (served, failed []answer) {
 	s.t.Helper()
 	for range n {
@@ -116,7 +116,7 @@ func oneAfterAnother(t *testing.T, server *dbtest.Server) {
 	}
 }
 
-// mustBeExhausted looks at an answer for a client that asked for JSON.
+// mustBeExhausted checks a response to a client that asked for JSON.
 func mustBeExhausted(t *testing.T, a answer) {
 	t.Helper()
 	var p struct {
@@ -133,7 +133,7 @@ func mustBeExhausted(t *testing.T, a answer) {
 	}
 }
 
-// mustStillSeeTheServer asks for the figures that an operator needs most now.
+// mustStillSeeTheServer requests the figures that an operator needs most during an outage.
 func (s *site) mustStillSeeTheServer() {
 	s.t.Helper()
 	var home struct {
@@ -223,7 +223,7 @@ func TestIdleKeepAliveClientsPinABackendEach(t *testing.T) {
 	}
 }
 
-// A locked table keeps every request in its query, so that all are there at once.
+// A locked table keeps every request in its query, so that all run at once.
 func moreThanSlots(t *testing.T, server *dbtest.Server) {
 	const crowd = 25
 	for name, c := range map[string]struct {
@@ -266,7 +266,7 @@ func moreThanSlots(t *testing.T, server *dbtest.Server) {
 	}
 }
 
-// atOnce sends the requests side by side; the channel has their answers as they come.
+// atOnce sends the requests concurrently; the channel has their responses in order of arrival.
 func (s *site) atOnce(n int) <-chan answer {
 	answers := make(chan answer, n)
 	var wg sync.WaitGroup

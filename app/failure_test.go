@@ -290,7 +290,7 @@ func TestCloseTakesBackWhatIsStillOut(t *testing.T) {
 	})
 	control := dbtest.Control(t, s.cfg.Databases["default"])
 	mustContain(t, s.get("/test/connection-leak?count=2&reclaim=50s"), 200, "leaked a connection")
-	lease, err := s.DB().Acquire(t.Context()) // forgotten by somebody else
+	lease, err := s.DB().Acquire(t.Context()) // leaked elsewhere
 	if err != nil {
 		t.Fatal(err)
 	}

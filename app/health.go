@@ -17,22 +17,22 @@ import (
 	"ddtb/db/migrations"
 )
 
-// healthz tells that the process answers. It asks nothing of the database: a process that is restarted because
-// the database is down makes an outage longer.
+// healthz reports that the process responds. It does not query the database: restarting a process because the database
+// is down prolongs the outage.
 func (a *App) healthz(c echo.Context) error { return c.String(http.StatusOK, "ok\n") }
 
-// Ready is the answer of /readyz.
+// Ready is the JSON of /readyz.
 type Ready struct {
 	Ready  bool     `json:"ready"`
 	Cause  db.Cause `json:"cause,omitempty"`
 	Detail string   `json:"detail,omitempty"`
-	// Warning is what an operator should set although requests are served: a pooler that is not declared.
+	// Warning is a problem for the operator that does not affect requests: a pooler that is not declared.
 	Warning string `json:"warning,omitempty"`
 
 	stopping bool
 }
 
-// readyz tells whether requests can be served, and if not, why.
+// readyz reports whether requests can be served, and if not, why.
 func (a *App) readyz(c echo.Context) error {
 	r := a.ready.check(c.Request().Context())
 	status := http.StatusOK
@@ -44,9 +44,9 @@ func (a *App) readyz(c echo.Context) error {
 	return c.JSON(status, r)
 }
 
-// readiness asks the server over the connection that is open anyway, and at most once in askEvery: a probe that
-// connects, or many probes, would add to the crowd that it is to warn of. That connection works also while no other
-// can be had, so it asks as well how requests fare. A pool that has stalled is unready until a lease comes back.
+// readiness queries the server over the open monitoring connection, at most once per askEvery. Probes that connect, or
+// frequent probes, would add to the load that they report. That connection works even when no other can be opened, so
+// readiness also checks how requests fare. A stalled pool is unready until a lease is released.
 type readiness struct {
 	db       *db.DB
 	server   *activity.Observer
@@ -61,7 +61,7 @@ type readiness struct {
 const (
 	askEvery   = time.Second
 	askTimeout = 2 * time.Second
-	failsFor   = 3 * time.Second // so long a failed request speaks for the next: nobody may be sent to try
+	failsFor   = 3 * time.Second // how long a failed request counts: a balancer may send no other to try
 )
 
 func (r *readiness) check(ctx context.Context) Ready {
@@ -73,7 +73,7 @@ func (r *readiness) check(ctx context.Context) Ready {
 	if time.Since(r.asked) < askEvery {
 		return r.last
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout) // the answer is for others too
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout) // other callers share the answer
 	defer cancel()
 	err := r.server.Do(ctx, func(c *pgx.Conn) error { return migrations.Check(ctx, c) })
 	if at, failed := r.db.Failing(); err == nil && time.Since(at) < failsFor {
@@ -89,7 +89,7 @@ func (r *readiness) check(ctx context.Context) Ready {
 	if err != nil {
 		r.last.Cause, r.last.Detail = db.CauseOf(err), web.ProblemOf(err).Detail
 	}
-	if old, is := errors.AsType[*migrations.SchemaError](err); is { // the others' texts name hosts and users, for the log
+	if old, is := errors.AsType[*migrations.SchemaError](err); is { // others contain hosts and users, for the log only
 		r.last.Detail = old.Error()
 	}
 	if closed, is := errors.AsType[*migrations.AccessError](err); is {

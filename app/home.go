@@ -25,7 +25,7 @@ var (
 	pages = web.MustTemplates(templateFS, template.FuncMap{"static": files.URL})
 )
 
-// connectionInfo is how the application's connections stand, in one look.
+// connectionInfo is a summary of the application's connections.
 type connectionInfo struct {
 	Database    string       `json:"database"`
 	Strategy    string       `json:"strategy"`
@@ -54,7 +54,7 @@ func (a *App) connectionInfo(ctx context.Context) connectionInfo {
 	defer cancel()
 	s, err := a.server.Slots(ctx)
 	if err != nil {
-		info.Error = web.ProblemOf(err).Detail // its text names the server, for the log
+		info.Error = web.ProblemOf(err).Detail // the error contains the server's name, which belongs in the log
 		a.log.WarnContext(ctx, "the start page can't show the server's slots", "error", err)
 		return info
 	}
@@ -63,7 +63,7 @@ func (a *App) connectionInfo(ctx context.Context) connectionInfo {
 	return info
 }
 
-// home is a start page for a browser, and JSON for curl.
+// home answers browsers with the start page, and curl with JSON.
 func (a *App) home(c echo.Context) error {
 	info := a.connectionInfo(c.Request().Context())
 	if !web.WantsHTML(c) {
@@ -75,7 +75,7 @@ func (a *App) home(c echo.Context) error {
 	})
 }
 
-// trouble is what keeps requests from being served, as a stranger may know it: no line of code, no address.
+// trouble returns why requests can't be served, for the public: without source lines and addresses.
 func (a *App) trouble() string {
 	switch p := a.leases.Now(); {
 	case p.Dry():

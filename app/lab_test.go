@@ -147,5 +147,5 @@ func TestTheLabSuitsEverybodyInTheBrowser(t *testing.T) {
 	}
 	b.Visit("/lab/report-amplifies/")
 	b.Press(`button[value="fix"]`)
-	b.Until(`!!document.body?.innerText?.includes("With the fix:") && !document.getElementById("live")`) // loaded anew, without a script
+	b.Until(`!!document.body?.innerText?.includes("With the fix:") && !document.getElementById("live")`) // reloaded
 }

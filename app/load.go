@@ -7,27 +7,27 @@ import (
 	"ddtb/db"
 )
 
-// load makes a weight of how busy the leases and the queue are, sample by sample.
+// load computes a weight from the share of leases in use and the queue, sample by sample.
 //
-// Up to the load calm the weight is 100 %. Above, it falls with a power of the load. A balancer divides the requests by
-// weight, so those that go to a process fall as its load rises, until the loads are nearly alike: with the power 4, a
-// process that can bear a sixth of what others can has 1.4 times their load. A larger power would be closer, and overshoot:
-// between a weight and the load that it leads to, there are the interval of the balancer and the average of the load.
+// Up to the load calm the weight is 100 %. Above, it falls with a power of the load. A balancer distributes requests by
+// weight, so a process gets fewer requests as its load rises, until the loads are nearly equal. With the power 4, a
+// process with a sixth of the capacity of the others has 1.4 times their load. A larger power would be closer but
+// overshoot, because a weight affects the load only after the balancer's interval and the averaging.
 type load struct {
-	average float64 // of the last second
-	log     float64 // of the weight, as a share
+	average float64 // over the last second
+	log     float64 // logarithm of the weight, as a fraction
 }
 
 const (
-	loadEvery      = 100 * time.Millisecond // between two samples; leases that last for milliseconds are seen in the average alone
-	loadAverages   = 10                     // samples that the average is over
-	weightAverages = 60                     // samples that the weight takes to follow
+	loadEvery      = 100 * time.Millisecond // between two samples; short leases only show in the average
+	loadAverages   = 10                     // samples in the average
+	weightAverages = 60                     // samples until the weight follows
 	calm           = 0.5
 	power          = 4
 	leastWeight    = 0.01 // 0 would be a drain
 )
 
-// weight takes a sample, and returns the weight in percent.
+// weight adds a sample and returns the weight in percent.
 func (l *load) weight(s db.Stat) int64 {
 	l.average += (loadOf(s) - l.average) / loadAverages
 	goal := 0.0
@@ -38,7 +38,7 @@ func (l *load) weight(s db.Stat) int64 {
 	return int64(math.Round(100 * math.Exp(l.log)))
 }
 
-// loadOf is how many leases are out or waited for, as a share of all. Where leases have no bound it is 0.
+// loadOf returns the leases in use and waited for, as a fraction of all. It is 0 if leases are unlimited.
 func loadOf(s db.Stat) float64 {
 	if s.Size == 0 {
 		return 0

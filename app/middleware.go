@@ -21,7 +21,7 @@ import (
 	"ddtb/app/web"
 )
 
-// site is what the header of every page shows.
+// site returns the contents of the header of every page.
 func (a *App) site() web.Site {
 	site := web.Site{Name: "ddtb", Nav: []web.Link{{Path: "/polls/", Text: "Polls"}}}
 	if a.cfg.Test.Enabled {
@@ -31,8 +31,8 @@ func (a *App) site() web.Site {
 	return site
 }
 
-// front is what every request passes, in one function: each further one would cost every request an allocation.
-// Errors are answered within it, so that their pages have the headers too.
+// front is the middleware of every request. It is one function because each additional one costs every request an
+// allocation. Errors are answered inside it, so that error pages have the same headers.
 func (a *App) front(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		began, route := time.Now(), a.pattern(c)
@@ -48,11 +48,11 @@ func (a *App) front(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// answered counts, traces and logs a request whose answer was written, or cut by a panic that goes through.
+// answered counts, traces and logs a request whose response was written, or cut short by a panic.
 func (a *App) answered(c echo.Context, route string, began time.Time, cut bool, finish func(status int)) {
 	status := metrics.Status(c)
 	if cut {
-		status = http.StatusInternalServerError // its header said otherwise, but it did not get whole
+		status = http.StatusInternalServerError // the status was sent, but the response is incomplete
 	}
 	took := time.Since(began)
 	a.count.Answered(c, route, status, took)
@@ -68,7 +68,7 @@ func (a *App) answered(c echo.Context, route string, began time.Time, cut bool, 
 
 var errNothingWritten = errors.New("the handler returned without an answer")
 
-// guarded runs the handler, and makes an error of a panic, except of the one by which a response is cut.
+// guarded runs the handler and converts a panic to an error, except http.ErrAbortHandler.
 func (a *App) guarded(c echo.Context, next echo.HandlerFunc) (err error) {
 	defer func() {
 		if thrown := recover(); thrown != nil {
@@ -83,12 +83,12 @@ func (a *App) guarded(c echo.Context, next echo.HandlerFunc) (err error) {
 	}
 	err = next(c)
 	if err == nil && !c.Response().Committed {
-		return errNothingWritten // net/http would make a 200 of it
+		return errNothingWritten // net/http would send a 200
 	}
 	return err
 }
 
-// panicStack bounds the stack in the log. Those of all goroutines would stop every request meanwhile.
+// panicStack limits the stack in the log, in bytes. Collecting the stacks of all goroutines would stop every request.
 const panicStack = 4 << 10
 
 func panicked(thrown any) error {
@@ -100,10 +100,10 @@ func panicked(thrown any) error {
 	return report.WithStack(fmt.Errorf("panic: %v\n%s", thrown, stack))
 }
 
-// Headers of every answer. The slices are shared: who sets another value replaces the slice.
+// Headers of every response. The slices are shared: to change a value, replace the slice.
 var (
 	contentSecurityPolicy = []string{
-		// what comes from here and nothing else: no inline script or style
+		// allows only resources from this server; no inline script or style
 		"default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'",
 	}
 	noSniff    = []string{"nosniff"}
@@ -123,7 +123,7 @@ func (a *App) setHeaders(c echo.Context) {
 	h[http.CanonicalHeaderKey(echo.HeaderXRequestID)] = []string{id}
 }
 
-// isRequestID reports whether a request's own id may go into answers, logs and mails.
+// isRequestID reports whether a client's request id may be used in responses, logs and mails.
 func isRequestID(id string) bool {
 	if len(id) == 0 || len(id) > 64 {
 		return false
@@ -138,7 +138,7 @@ func isRequestID(id string) bool {
 	return true
 }
 
-// requestIDs makes ids that no other process has, and no other request of this one.
+// requestIDs generates ids that are unique within and across processes.
 type requestIDs struct {
 	process string
 	last    atomic.Uint64
@@ -153,12 +153,12 @@ func (ids *requestIDs) next() string {
 	return string(strconv.AppendUint(append(b, ids.process...), ids.last.Add(1), 36))
 }
 
-// startTraces begins the traces of a request, and ends them after its scope: so that they have its acquires and
-// queries. finish is nil where there are none.
+// startTraces starts the traces of a request. finish ends them after its scope, so that they include its acquires and
+// queries. finish is nil if the request is not traced.
 func (a *App) startTraces(c echo.Context, route string) (finish func(status int)) {
 	r := c.Request()
 	if untraced[route] || strings.Contains(r.Header.Get(echo.HeaderAccept), "text/event-stream") {
-		return nil // a stream's trace would have no end, and that of a probe nothing in it
+		return nil // the trace of a stream would never end, and that of a probe would be empty
 	}
 	method := metrics.Method(r.Method)
 	ctx, finishSentry := a.report.StartRequest(r.Context(), method, route)
@@ -173,12 +173,12 @@ func (a *App) startTraces(c echo.Context, route string) (finish func(status int)
 	}
 }
 
-// untraced are the routes that never query and have nothing to show.
+// untraced are the routes without queries, whose traces would be empty.
 var untraced = map[string]bool{
 	"/healthz": true, "/readyz": true, "/metrics": true, "/static/*": true, "/favicon.ico": true, metrics.Other: true,
 }
 
-// scope gives the request its own use of the database, and takes back at its end what it still holds.
+// scope gives the request its own scope of the database, and releases the leases that it still holds at its end.
 func (a *App) scope(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		ctx, end := a.db.Begin(c.Request().Context())

@@ -19,15 +19,15 @@ import (
 	"ddtb/db/dbtest"
 )
 
-// BenchmarkOverload asks what becomes of a page when twice as many ask for it as can be served: a page of one query of
-// 20 ms, one of two, and a slow one of 200 ms, on a pool of 4, so that the database is the bottleneck. Requests come as
-// they like (a Poisson process) and wait for nobody. It prints, for each way to refuse those that are too many,
+// BenchmarkOverload measures pages under twice the load that can be served: a page of one query of 20 ms, one of two,
+// and a slow one of 200 ms, on a pool of 4, so that the database is the bottleneck. Requests arrive at random (a
+// Poisson process), regardless of responses. It prints for each way to refuse the excess:
 //
-//	of-peak      those served in a second, as a share of the peak, which a closed loop finds: the goal is 0.9
-//	p50, p99     of those served, from the moment they were sent: the goal is within the pool's timeout of 1 s
+//	of-peak      served per second, relative to the peak, which a closed loop measures: the goal is 0.9
+//	p50, p99     of the served requests, from the moment they were sent: the goal is within the pool's timeout of 1 s
 //	full/s       refused at once
-//	late/s       refused after they had waited for the whole timeout
-//	early-%      refused afterwards, when only nine tenths of the peak are asked for and none need be
+//	late/s       refused after waiting for the whole timeout
+//	early-%      refused afterwards, at nine tenths of the peak, where none need be
 //
 // Measured on two cores:
 //
@@ -42,13 +42,14 @@ import (
 //	max_waiting=10     0.86  0.30 s      0.89  0.29 s      0.99  0.79 s      0,  0,  0
 //	adaptive           1.01  0.14 s      1.03  0.24 s      0.99  1.15 s      0,  0,  0
 //
-// Without a bound, half of the pages of two queries waited twice and were refused at the second: their first was for
-// nothing. No constant is right for a page of 20 ms and one of 200: what can be served within the timeout is
-// size × timeout ÷ service time, by Little's law, and the queue sees the last of these go by.
+// Without a limit, half of the pages of two queries waited twice and were refused at the second: their first query was
+// wasted. No constant suits both a page of 20 ms and one of 200: the number served within the timeout is size × timeout
+// ÷ service time, by Little's law, and the queue can observe the service time.
 //
-// failsafe-go's adaptive limiter is not in front of the pages. It begins at 20 at once and went to 24 at most in the
-// twelve seconds of a run: it does what max_waiting = 16 does, knows nothing of the timeout (the slow page), would need an
-// instance for each page since it compares times, and refuses before it is known whether a connection is needed.
+// failsafe-go's adaptive limiter is not used for the pages. It begins at 20 and reached at most 24 in the twelve
+// seconds of a run: it has the effect of max_waiting = 16. It does not take the timeout into account (the slow page),
+// needs an instance per page because it compares durations, and refuses before it is known whether a connection is
+// needed.
 func BenchmarkOverload(b *testing.B) {
 	for _, page := range overloadPages {
 		for _, way := range ways {
@@ -72,7 +73,7 @@ var overloadPages = []struct {
 	{"/slow", 1, "SELECT pg_sleep(0.2)"},
 }
 
-// way is how those that are too many are refused: by the pool's max_waiting, or by a limiter before the page.
+// way is the way to refuse the excess: by the pool's max_waiting, or by a limiter before the page.
 type way struct {
 	name       string
 	maxWaiting int
@@ -109,7 +110,7 @@ func overload(b *testing.B, page string, w way) {
 		peak := closedLoop(ask, 2*overloadSize, 2*time.Second)
 		over := openLoop(ask, 2*peak, 6*time.Second)
 		early := openLoop(ask, 0.9*peak, 4*time.Second)
-		peak = max(peak, closedLoop(ask, 2*overloadSize, 2*time.Second)) // whatever else the machine did meanwhile
+		peak = max(peak, closedLoop(ask, 2*overloadSize, 2*time.Second)) // whatever else ran on the machine
 		b.ReportMetric(peak, "peak/s")
 		b.ReportMetric(over.servedPerSecond()/peak, "of-peak")
 		b.ReportMetric(over.quantile(0.5), "p50-ms")
@@ -142,7 +143,7 @@ func limited(w way, page echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// askOnce is one request; the cause is why it was refused.
+// askOnce sends one request, and returns the cause of a refusal.
 func askOnce(b *testing.B, client *http.Client, url string) db.Cause {
 	req, err := http.NewRequestWithContext(context.WithoutCancel(b.Context()), http.MethodGet, url, nil)
 	if err != nil {
@@ -168,7 +169,7 @@ func askOnce(b *testing.B, client *http.Client, url string) db.Cause {
 	return problem.Cause
 }
 
-// closedLoop has so many clients ask as fast as they are answered, and tells how many a second were served.
+// closedLoop runs clients that send a request after each response, and returns the number served per second.
 func closedLoop(ask func() db.Cause, clients int, d time.Duration) float64 {
 	began := time.Now()
 	served := make([]int, clients)
@@ -190,19 +191,19 @@ func closedLoop(ask func() db.Cause, clients int, d time.Duration) float64 {
 	return float64(sum) / time.Since(began).Seconds()
 }
 
-// outcome is what became of a request.
+// outcome is the result of a request.
 type outcome struct {
 	sent, ended time.Time
 	cause       db.Cause // "": served
 }
 
-// run is what became of the requests of a loop after its first quarter, in which the queue fills.
+// run is the results of a loop after its first quarter, in which the queue fills.
 type run struct {
 	outcomes []outcome
 	length   time.Duration
 }
 
-// openLoop asks so many times a second on average, whether or not there are answers.
+// openLoop sends perSecond requests per second on average, regardless of responses.
 func openLoop(ask func() db.Cause, perSecond float64, d time.Duration) run {
 	var (
 		mu  sync.Mutex
@@ -211,7 +212,7 @@ func openLoop(ask func() db.Cause, perSecond float64, d time.Duration) run {
 	)
 	began := time.Now()
 	for at := began; at.Sub(began) < d; at = at.Add(time.Duration(rand.ExpFloat64() / perSecond * float64(time.Second))) {
-		<-time.After(time.Until(at)) // which a late one does not wait for
+		<-time.After(time.Until(at)) // a late response does not delay it
 		wg.Go(func() {
 			cause := ask()
 			mu.Lock()
@@ -241,7 +242,7 @@ func (r run) perSecond(cause db.Cause) float64 {
 func (r run) servedPerSecond() float64                { return r.perSecond("") }
 func (r run) refusedPerSecond(cause db.Cause) float64 { return r.perSecond(cause) }
 
-// quantile of the times of those served, in milliseconds.
+// quantile is of the served requests' durations, in milliseconds.
 func (r run) quantile(q float64) float64 {
 	var took []time.Duration
 	for _, o := range r.outcomes {

@@ -11,17 +11,17 @@ import (
 	"ddtb/db/activity"
 )
 
-// undeclared finds a pooler that the configuration does not name, once for each server that it leads to.
+// undeclared detects a pooler that is not in the configuration, once for each server behind it.
 type undeclared struct {
 	log    *slog.Logger
 	mu     sync.Mutex
-	cfg    db.Settings // for which it is known
+	cfg    db.Settings // the settings that it was checked for
 	known  bool
 	advice string
 }
 
-// look asks the server over the connection that is open anyway, unless its answer is known, and returns what an operator
-// should set; "" for nothing. It logs an answer that is new.
+// look queries the server over the open monitoring connection, unless the answer is known. It returns the setting that
+// an operator should add, or "". It logs a new answer.
 func (u *undeclared) look(ctx context.Context, server *activity.Observer, cfg db.Settings) (advice string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -12,8 +12,9 @@ import (
 	"ddtb/db"
 )
 
-// positionCookie holds up to where its visitor has seen the database, as PostgreSQL writes it. It is no secret, and
-// signed by nobody: a forged one sends its own visitor's reads to the primary, after a wait of a few milliseconds.
+// positionCookie holds the WAL position up to which the visitor has seen the database, in PostgreSQL's notation. It is
+// neither secret nor signed: a forged one only sends its own visitor's reads to the primary, after a wait of a few
+// milliseconds.
 const positionCookie = "ddtb_position"
 
 // replica returns the settings of the replicas, or nil.
@@ -24,8 +25,8 @@ func replica(cfg *config.Config) *db.Settings {
 	return nil
 }
 
-// followWrites has the request's reads see what its visitor wrote before, and gives the visitor a new position before
-// the answer of a request that writes. A GET does not write.
+// followWrites makes the request's reads include the visitor's previous writes. A request that writes gets a new
+// position before its response. A GET does not write.
 func (a *App) followWrites(c echo.Context, ctx context.Context) {
 	if a.db.MaxLag() == 0 {
 		return
@@ -50,5 +51,5 @@ func (a *App) followWrites(c echo.Context, ctx context.Context) {
 	})
 }
 
-// positionAge is how long a position must be followed: afterwards a replica that serves has replayed it.
+// positionAge is how long a position must be followed. After it every replica in service has replayed the position.
 func positionAge(maxLag time.Duration) time.Duration { return max(time.Minute, 2*maxLag) }

@@ -6,7 +6,7 @@ import (
 	"ddtb/config"
 )
 
-// needRestart names the sections that differ between the configurations and are read only at start.
+// needRestart returns the sections that differ and are read only at start.
 func needRestart(old, now *config.Config) (sections []string) {
 	for _, s := range []struct {
 		name     string

@@ -16,8 +16,8 @@ import (
 	"ddtb/db/dbtest"
 )
 
-// BenchmarkRefusal is how long a client waits for the page that says why it is refused at once, beside a bare handler
-// that answers the same bytes. The two take turns. The goal is an answer under 10 ms.
+// BenchmarkRefusal measures the time to the error page of a request that is refused at once, next to a bare handler
+// that sends the same bytes. The two take turns. The goal is less than 10 ms.
 func BenchmarkRefusal(b *testing.B) {
 	b.Run("circuit open", func(b *testing.B) {
 		s := siteOn(b, nobodyListens(b), nil)
@@ -43,7 +43,7 @@ func BenchmarkRefusal(b *testing.B) {
 	})
 }
 
-// nobodyListens is a database whose address refuses connections.
+// nobodyListens returns a database whose address refuses connections.
 func nobodyListens(tb testing.TB) config.Database {
 	tb.Helper()
 	cfg := dbtest.Config(tb)
@@ -95,7 +95,7 @@ func compareRefusal(b *testing.B, s *site, cause db.Cause) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// timed asks once, and tells how long that took.
+// timed sends one request, and returns its duration.
 func timed(b *testing.B, client *http.Client, url string, status int) time.Duration {
 	req, err := http.NewRequestWithContext(b.Context(), http.MethodGet, url, nil)
 	if err != nil {
@@ -115,9 +115,9 @@ func timed(b *testing.B, client *http.Client, url string, status int) time.Durat
 	return took
 }
 
-// BenchmarkFailure is what a request that fails costs its client with nobody to tell, with a Sentry and a mail server that
-// answer, with those that take the connection and never answer, and with those that refuse it. They take turns. The
-// goal is that those who hang or refuse cost what those who answer do.
+// BenchmarkFailure measures a failing request from its client's side: without reports, with a Sentry and a mail server
+// that respond, with servers that accept the connection and never respond, and with servers that refuse it. They take
+// turns. The goal is that servers that hang or refuse cost no more than servers that respond.
 func BenchmarkFailure(b *testing.B) {
 	answering, _, _ := withListeners(b)
 	sites := []struct {
@@ -135,7 +135,7 @@ func BenchmarkFailure(b *testing.B) {
 	for i := range sites {
 		s := &sites[i]
 		s.site = siteOn(b, database, func(c *config.Config) {
-			c.Server.ShutdownTimeout = 100 * time.Millisecond // what can't be told is not waited for
+			c.Server.ShutdownTimeout = 100 * time.Millisecond // does not wait for reports that can't be sent
 			s.set(c)
 		})
 		s.site.expectCut = true
@@ -163,7 +163,7 @@ func BenchmarkFailure(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// tellTo has events and mails go to the port.
+// tellTo sends events and mails to the port.
 func tellTo(port int) func(*config.Config) {
 	return func(c *config.Config) {
 		c.Sentry.DSN = config.Secret(fmt.Sprintf("http://key@127.0.0.1:%d/7", port))
@@ -172,7 +172,7 @@ func tellTo(port int) func(*config.Config) {
 	}
 }
 
-// keepsSilent is a server that takes every connection and says nothing.
+// keepsSilent is a server that accepts every connection and never responds.
 func keepsSilent(tb testing.TB) (port int) {
 	tb.Helper()
 	l := listen(tb)
@@ -191,9 +191,9 @@ func keepsSilent(tb testing.TB) (port int) {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// BenchmarkRefusedCPU is the processor time of a page that is refused at once, as a share of one that is served. Client,
-// application and kernel count for both; what PostgreSQL spends on the served page does not, so the true share is less.
-// The goal is 0.25 for each cause.
+// BenchmarkRefusedCPU measures the processor time of a page that is refused at once, relative to one that is served.
+// Client, application and kernel count for both. PostgreSQL's share of the served page does not count, so the true
+// ratio is lower. The goal is 0.25 for each cause.
 func BenchmarkRefusedCPU(b *testing.B) {
 	served := siteOn(b, dbtest.Config(b), func(c *config.Config) { setDatabase(c, pool) })
 	served.loadDemo()

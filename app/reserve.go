@@ -12,25 +12,26 @@ import (
 	"ddtb/db/activity"
 )
 
-// reserve is the monitoring connection, lent for the few questions that must be answered while no other can be had: who
-// somebody is that comes to see why. Each use has a reserve of its own, so that one does not keep out another.
+// reserve lends the monitoring connection to the few queries that must work when no other connection is available, such
+// as a staff login during an outage. Each use has its own reserve, so that one does not block another.
 type reserve struct {
 	server *activity.Observer
-	place  chan struct{} // holds a token while somebody asks
+	place  chan struct{} // holds a token while in use
 }
 
 const (
-	inLineFor = time.Second            // whoever waits longer is refused
-	turnFor   = 2 * time.Second        // others look over the same connection
-	statement = 500 * time.Millisecond // the server ends one that takes longer
-	mostTime  = 10 * statement         // more than all of one use: a connection that is given up is not to be had again
+	inLineFor = time.Second            // a longer wait is refused
+	turnFor   = 2 * time.Second        // the connection is shared with monitoring
+	statement = 500 * time.Millisecond // the server cancels a longer one
+	mostTime  = 10 * statement         // longer than one use takes: a closed connection can't be reopened
 )
 
 func newReserve(server *activity.Observer) *reserve {
 	return &reserve{server: server, place: make(chan struct{}, 1)}
 }
 
-// inTx runs fn in a transaction, perhaps twice, if the connection was dead. Busy says that others do so.
+// inTx runs fn in a transaction. It runs it again if the connection was dead. It returns Busy if the connection is in
+// use.
 func (r *reserve) inTx(ctx context.Context, fn func(context.Context, db.Querier) error) error {
 	inLine, cancel := context.WithTimeout(ctx, inLineFor)
 	defer cancel()
@@ -40,12 +41,12 @@ func (r *reserve) inTx(ctx context.Context, fn func(context.Context, db.Querier)
 	case <-inLine.Done():
 		return fault.New(fault.Busy, "Others ask over the one connection that is left. Try again in a moment.")
 	}
-	// A client that hangs up must not cancel a query on that connection, which would end it.
+	// A client that disconnects must not cancel a query on that connection: canceling closes it.
 	kept := context.WithoutCancel(ctx)
 	turn, cancel := context.WithTimeout(kept, turnFor)
 	defer cancel()
 	return r.server.Do(turn, func(conn *pgx.Conn) error {
-		// From now on, however long the turn was waited for: the server gives up first.
+		// The limit starts now, after the wait for the turn, so that the server times out first.
 		ctx, cancel := context.WithTimeout(kept, mostTime)
 		defer cancel()
 		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {

@@ -21,24 +21,24 @@ const (
 	post = http.MethodPost
 )
 
-// route is one address. GET answers HEAD as well, and an address that ends in a slash is reached without it too.
+// route is one address. A GET route also answers HEAD. An address that ends in a slash is also reached without it.
 type route struct {
 	method, path string
 	handler      echo.HandlerFunc
 	kind         kind
 }
 
-// kind is what a route is given on its way.
+// kind is what a route needs.
 type kind int
 
 const (
-	page   kind = iota // it queries, so it has a scope of the database
-	staff              // it asks who is there as well, and sees to its slashes itself
-	direct             // it never queries through the strategy
-	live               // it asks who is there, and has no scope: it lasts, or is there when no connection can be had
+	page   kind = iota // queries, in its own scope of the database
+	staff              // also checks the user, and handles its own slashes
+	direct             // never queries through the strategy
+	live               // checks the user, without a scope: long-lived, or must work without a connection
 )
 
-// table is every address there is.
+// table lists every address.
 func (a *App) table() []route {
 	test := func(h echo.HandlerFunc) echo.HandlerFunc { return a.lab.Guard(a.guard.OwnHost(h)) }
 	table := []route{
@@ -76,11 +76,11 @@ func (a *App) table() []route {
 	return table
 }
 
-// routes binds the table.
+// routes builds the router from the table.
 func (a *App) routes() *echo.Echo {
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
-	e.Logger.SetOutput(io.Discard) // everything is logged in one place, through slog
+	e.Logger.SetOutput(io.Discard) // slog logs everything
 	e.HTTPErrorHandler = web.HandleErrors(a.log, a.tell)
 	e.IPExtractor = clientAddress(a.cfg.Server.TrustedProxies)
 	a.site().On(e)
@@ -115,8 +115,8 @@ func (a *App) bind(e *echo.Echo, r route) {
 	a.patterns[r.path] = true
 }
 
-// pattern is the address of the table that a request was routed by, for labels and names of spans. What was not found
-// has none: echo tells the nearest, or nothing.
+// pattern returns the route of a request, for labels and span names. A request that was not found has none: echo
+// reports the nearest route, or nothing.
 func (a *App) pattern(c echo.Context) string {
 	if p := c.Path(); a.patterns[p] {
 		return p
@@ -124,7 +124,7 @@ func (a *App) pattern(c echo.Context) string {
 	return metrics.Other
 }
 
-// addSlash redirects as Django's APPEND_SLASH does, and only what can be asked again.
+// addSlash redirects as Django's APPEND_SLASH does, only for requests that are safe to repeat.
 func addSlash(c echo.Context) error {
 	u := *c.Request().URL
 	u.Path += "/"
@@ -132,7 +132,7 @@ func addSlash(c echo.Context) error {
 	return c.Redirect(http.StatusMovedPermanently, "/"+strings.TrimLeft(u.RequestURI(), "/"))
 }
 
-// clientAddress believes X-Forwarded-For only from the proxies that are named; echo would believe anybody.
+// clientAddress trusts X-Forwarded-For only from the configured proxies; echo's default trusts any.
 func clientAddress(trusted []string) echo.IPExtractor {
 	if len(trusted) == 0 {
 		return echo.ExtractIPDirect()

@@ -80,7 +80,7 @@ var addresses = []struct {
 
 func TestPages(t *testing.T) {
 	underEachStrategy(t, []promise{
-		{"a request that needs no database takes no connection", takesNoConnection}, // first: nobody has connected yet
+		{"a request that needs no database takes no connection", takesNoConnection}, // first: no connection yet
 		{"every address answers, and leaves no lease behind", everyAddressAnswers},
 		{"every route of the table is there", everyRouteIsThere},
 		{"a vote counts once, and only from this site", votesCount},

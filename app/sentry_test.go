@@ -91,7 +91,7 @@ func TestAHookThatQueriesDeadlocksASmallPool(t *testing.T) {
 				r.Steps[0].TookMS < 200 || r.Steps[0].LeaseHeldMS < r.Steps[0].TookMS {
 				t.Errorf("%+v", r)
 			}
-			mustNameTheLines(t, s, r, strategy == "pool") // the others don't lend for each query
+			mustNameTheLines(t, s, r, strategy == "pool") // the others don't lease for each query
 			r = s.interact("?hook=queries&max_size=2&timeout=10s&strategy=" + strategy)
 			mustCapture(t, r, [3]int64{1, 1, 1}, [3]string{})
 			if r.Error != "" || strings.Contains(r.Explanation, "deadlock") ||

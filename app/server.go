@@ -16,7 +16,7 @@ import (
 	"ddtb/db"
 )
 
-// Listen opens the server's address. An error says what to do about it.
+// Listen opens the server's address. Its error says what to do.
 func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", addr)
@@ -31,28 +31,26 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	return l, nil
 }
 
-// How the time that a stop may take, shutdown_timeout, is shared out. It is the whole: whatever hangs, Serve returns
-// within it, because what runs the process kills it then. The first share is of the whole, the others are of what is left
-// after it.
+// How shutdown_timeout is divided. Serve always returns within it, whatever hangs, because the process is killed after
+// it. The first share is of the whole; each other share is of the remaining time.
 const (
-	drainShare    = 0.2  // answers go on, and say "Connection: close"
-	toldShare     = 0.4  // the same, where a balancer asks the agent
-	requestsShare = 0.6  // requests under way may end
+	drainShare    = 0.2  // requests are served with "Connection: close"
+	toldShare     = 0.4  // the same, if a balancer polls the agent
+	requestsShare = 0.6  // running requests may finish
 	closeShare    = 0.75 // mails, events and traces may be sent
-	stopShare     = 0.9  // then what still hangs is left behind
+	stopShare     = 0.9  // after it, parts that still hang are abandoned
 )
 
-// A drain ends early when no request came for drainQuiet: then no balancer sends any more. It lasts maxDrain at most,
-// unless server.drain is more, or a balancer is to be told of it.
+// A drain ends early when no request came for drainQuiet: then no balancer sends requests any more. It lasts at most
+// maxDrain, unless server.drain is longer or a balancer must still be notified.
 const (
 	drainQuiet = 500 * time.Millisecond
 	maxDrain   = 2 * time.Second
 	drainCheck = 20 * time.Millisecond
 )
 
-// Serve answers requests on l until ctx ends. Then it is unready, goes on for a moment while clients and balancers
-// learn of it, waits for the requests under way, and ends what New began, all within the configuration's
-// shutdown_timeout.
+// Serve answers requests on l until ctx ends. Then /readyz fails, Serve continues briefly until clients and balancers
+// notice, waits for running requests, and closes what New started, all within shutdown_timeout.
 func (a *App) Serve(ctx context.Context, l net.Listener) error {
 	clients, full := newClients(), &crowd{most: mostClients(descriptors()), log: a.log}
 	s := &serving{App: a, clients: clients, crowd: full}
@@ -60,7 +58,7 @@ func (a *App) Serve(ctx context.Context, l net.Listener) error {
 		Handler:           s,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      2*a.cfg.Test.MaxHold + time.Minute, // the longest answer is a stress run's
+		WriteTimeout:      2*a.cfg.Test.MaxHold + time.Minute, // the longest response is that of a stress run
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
@@ -68,7 +66,7 @@ func (a *App) Serve(ctx context.Context, l net.Listener) error {
 		ConnState:         clients.changed,
 	}
 	full.keepAlive = server.SetKeepAlivesEnabled
-	server.RegisterOnShutdown(a.board.Close) // its streams would not end by themselves
+	server.RegisterOnShutdown(a.board.Close) // its streams do not end by themselves
 	server.RegisterOnShutdown(a.scenes.Close)
 	stopped := make(chan error, 1)
 	go func() {
@@ -81,7 +79,7 @@ func (a *App) Serve(ctx context.Context, l net.Listener) error {
 	return <-stopped
 }
 
-// serving is an App that serves, with what its stop must know.
+// serving is an App that serves, with the state that its shutdown needs.
 type serving struct {
 	*App
 	clients  *clients
@@ -89,7 +87,8 @@ type serving struct {
 	stopping atomic.Bool
 }
 
-// ServeHTTP is part of http.Handler. While the server stops or is crowded, no connection stays open after its answer.
+// ServeHTTP implements http.Handler. While the server stops or is crowded, every connection is closed after its
+// response.
 func (s *serving) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.stopping.Load() || s.crowd.full.Load() {
 		w.Header().Set("Connection", "close")
@@ -126,10 +125,10 @@ func (s *serving) stop(ctx context.Context, server *http.Server) error {
 	}
 }
 
-// drain makes the server unready and serves on: for server.drain, then until every balancer that asks the agent has been
-// told and no client sends requests any more.
+// drain makes the server unready and continues serving: for server.drain, then until every balancer that polls the
+// agent has been notified and no client sends requests any more.
 func (s *serving) drain(began time.Time, total time.Duration) {
-	s.stopping.Store(true) // before the balancer hears of it: an answer that it may still get says "Connection: close"
+	s.stopping.Store(true) // before balancers are notified: later responses have "Connection: close"
 	s.ready.stopping.Store(true)
 	least := s.cfg.Server.Drain
 	most := max(least, min(time.Duration(drainShare*float64(total)), maxDrain))
@@ -145,27 +144,27 @@ func (s *serving) drain(began time.Time, total time.Duration) {
 	}
 }
 
-// clients makes each client connection a worker in the sense of package db, as a threaded server gives each a
-// thread, and ends the worker with the connection.
+// clients makes each client connection a worker in the sense of package db, like the thread per client of a threaded
+// server. The worker ends with the connection.
 type clients struct {
 	gone  sync.Map     // net.Conn → context.CancelFunc
-	quiet *time.Timer  // ends when no request has ended for quietFor
+	quiet *time.Timer  // fires when no request has ended for quietFor
 	armed atomic.Bool  // the timer runs
 	last  atomic.Int64 // when a connection last began or ended a request, in Unix nanoseconds
 }
 
-// quietFor is how long after a burst of requests its memory goes back to the system: with a thousand clients that
-// stay connected and ask for nothing, that is half of what the process has.
+// quietFor is the time after a burst of requests before its memory is returned to the system. With a thousand idle
+// client connections that is half of the process's memory.
 const quietFor = time.Second
 
 func newClients() *clients {
 	cs := &clients{}
-	cs.quiet = time.AfterFunc(time.Hour, cs.free) // armed by the first request
+	cs.quiet = time.AfterFunc(time.Hour, cs.free) // started by the first request
 	return cs
 }
 
-// free gives memory back if no client was active for a while, or looks again later: to set the timer anew for each
-// request would cost more.
+// free returns memory to the system if no client was active for a while, and checks again later otherwise. Resetting
+// the timer on each request would cost more.
 func (cs *clients) free() {
 	if cs.seen(quietFor) {
 		cs.quiet.Reset(quietFor)

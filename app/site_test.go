@@ -27,7 +27,7 @@ import (
 
 func TestMain(m *testing.M) { dbtest.Run(m) }
 
-// strategies are all that a request can get its connection by. Those with a bound have at most 5.
+// strategies are all ways to acquire a connection. Those with a limit have at most 5.
 var strategies = []struct {
 	name string
 	set  func(*config.Database)
@@ -44,13 +44,13 @@ func perRequest(c *config.Database) { c.Strategy = db.PerRequest }
 func persistent(c *config.Database) { c.Strategy = db.Persistent }
 func pool(c *config.Database)       { c.Strategy, c.Pool.MaxSize = db.Pool, 5 }
 
-// promise is a sentence that holds for an application, whatever its strategy.
+// promise is a statement that must hold for an application under every strategy.
 type promise struct {
 	sentence string
 	test     func(*testing.T, *site)
 }
 
-// underEachStrategy looks at the promises one after another, on one application of each strategy, side by side.
+// underEachStrategy tests the promises in order on one application per strategy, in parallel.
 func underEachStrategy(t *testing.T, promises []promise) {
 	for _, strategy := range strategies {
 		t.Run(strategy.name, func(t *testing.T) {
@@ -77,12 +77,12 @@ type site struct {
 	url    string
 	client *http.Client // keeps connections alive
 	log    *logtest.Log
-	stop   func() error // as Ctrl-C; it may be called twice
+	stop   func() error // like Ctrl-C; it may be called twice
 
-	expectCut bool // leases are still out at the end
+	expectCut bool // leases are still held at the end
 }
 
-// newSite is the application on a database of its own with the demo polls. The test endpoints are on.
+// newSite starts the application on its own database with the demo polls. The test endpoints are enabled.
 func newSite(t testing.TB, set func(*config.Config)) *site {
 	t.Helper()
 	s := siteOn(t, dbtest.Config(t), set)
@@ -124,14 +124,14 @@ func siteOn(t testing.TB, database config.Database, set func(*config.Config)) *s
 	return s
 }
 
-// in is the site for a part of its test.
+// in returns the site for a subtest.
 func (s *site) in(t *testing.T) *site {
 	part := *s
 	part.t = t
 	return &part
 }
 
-// loadDemo writes past the application, whose figures stay as they are.
+// loadDemo bypasses the application, so that its figures don't change.
 func (s *site) loadDemo() {
 	s.t.Helper()
 	cfg := s.cfg.Databases["default"]
@@ -146,7 +146,7 @@ func (s *site) loadDemo() {
 	}
 }
 
-// reconfigure puts another strategy in force.
+// reconfigure applies different settings.
 func (s *site) reconfigure(set func(*config.Database)) {
 	s.t.Helper()
 	cfg := *s.cfg
@@ -157,19 +157,19 @@ func (s *site) reconfigure(set func(*config.Database)) {
 	}
 }
 
-// application is the application_name of the strategy's backends.
+// application returns the application_name of the strategy's backends.
 func (s *site) application() string {
 	c := s.DB().Config()
 	return c.ApplicationName + "/" + c.Strategy
 }
 
-// backends counts those of the strategy on the server.
+// backends counts the strategy's backends on the server.
 func (s *site) backends(control *pgx.Conn) int {
 	s.t.Helper()
 	return dbtest.Backends(s.t, control, s.application())
 }
 
-// fresh makes a connection for each request, as ab does.
+// fresh opens a connection for each request, like ab.
 var fresh = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, CheckRedirect: stay}
 
 func newClient() *http.Client {
@@ -189,7 +189,7 @@ type answer struct {
 
 func (a answer) header(name string) string { return a.Header.Get(name) }
 
-// send sends a request, with header names and values, and reads the answer. It may run in any goroutine.
+// send sends a request, with header names and values, and reads the response. It may run in any goroutine.
 func (s *site) send(ctx context.Context, c *http.Client, method, path string, body io.Reader, header ...string) (answer, error) {
 	req, err := http.NewRequestWithContext(ctx, method, s.url+path, body)
 	if err != nil {
@@ -207,7 +207,7 @@ func (s *site) send(ctx context.Context, c *http.Client, method, path string, bo
 	return a, errors.Join(err, resp.Body.Close(), s.mustHold(method+" "+path, a))
 }
 
-// securityHeaders are on every answer.
+// securityHeaders are in every response.
 var securityHeaders = map[string]string{
 	"Content-Security-Policy":    "frame-ancestors 'none'", // the admin's own is stricter
 	"X-Content-Type-Options":     "nosniff",
@@ -216,7 +216,7 @@ var securityHeaders = map[string]string{
 	"X-Request-Id":               "",
 }
 
-// mustHold is what holds for every answer, whatever it is.
+// mustHold checks what holds for every response.
 func (s *site) mustHold(request string, a answer) (err error) {
 	for name, want := range securityHeaders {
 		if got := a.header(name); got == "" || !strings.Contains(got, want) || strings.Contains(got, "unsafe") {
@@ -254,7 +254,7 @@ func (s *site) post(path string, form url.Values, header ...string) answer {
 
 const urlencoded = "application/x-www-form-urlencoded"
 
-// mustBeIdle waits until no request holds or waits for a lease: an answer may arrive before its lease is back.
+// mustBeIdle waits until no request holds or waits for a lease: a response may arrive before its lease is released.
 func (s *site) mustBeIdle() {
 	s.t.Helper()
 	dbtest.Eventually(s.t, "no lease is out and nobody waits", func() bool {
@@ -263,7 +263,7 @@ func (s *site) mustBeIdle() {
 	})
 }
 
-// mustWarn waits until the log tells of n refusals: the first of a second with a line, the others with a number.
+// mustWarn waits until the log has n refusals: the first of a second as a line, the others as a number.
 func (s *site) mustWarn(title string, n int) {
 	s.t.Helper()
 	dbtest.Eventually(s.t, fmt.Sprintf("the log tells of %d: %s", n, title), func() bool { return s.warned(title) == n })

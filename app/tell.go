@@ -12,13 +12,13 @@ import (
 // mostHolders is how many holders a mail lists.
 const mostHolders = 20
 
-// tell counts and reports a failed request, with what is known of the database without asking it. No lease is held by then:
-// the request's scope has ended.
+// tell counts and reports a failed request, with a description of the database that needs no query. No lease is held at
+// this point: the request's scope has ended.
 func (a *App) tell(c echo.Context, err error) {
 	a.count.Failed(err)
 	a.board.Failed(c.Path(), err)
 	if a.report.Off() {
-		return // the rest names each holder's lines, which costs more than the refusal itself
+		return // the rest names each holder's source lines, which costs more than the refusal itself
 	}
 	in := report.Incident{
 		Err:     err,

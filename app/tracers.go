@@ -12,13 +12,13 @@ import (
 	"ddtb/db"
 )
 
-// tracers are several that follow one database. pgx's part is pgx's to share out.
+// tracers combines several tracers of one database. pgx combines its own part.
 type tracers struct {
 	*multitracer.Tracer
 	all []db.Tracer
 }
 
-// tracer is what follows the application's database, or nil: each costs every query a little.
+// tracer returns the tracer of the application's database, or nil. Each tracer costs every query a little.
 func tracer(cfg *config.Config, traces *trace.Tracing) db.Tracer {
 	var all []db.Tracer
 	if cfg.Sentry.TracesSampleRate > 0 {
@@ -30,7 +30,7 @@ func tracer(cfg *config.Config, traces *trace.Tracing) db.Tracer {
 	return join(all...)
 }
 
-// join makes one tracer of several.
+// join combines several tracers into one.
 func join(all ...db.Tracer) db.Tracer {
 	switch len(all) {
 	case 0:
@@ -45,7 +45,7 @@ func join(all ...db.Tracer) db.Tracer {
 	return tracers{multitracer.New(each...), all}
 }
 
-// TraceAcquire is part of db.Tracer. The ends are in the order of the beginnings turned round, as spans nest.
+// TraceAcquire implements db.Tracer. Spans end in the reverse order, because they nest.
 func (ts tracers) TraceAcquire(ctx context.Context, strategy string) (end func(error)) {
 	ends := make([]func(error), len(ts.all))
 	for i, t := range ts.all {

@@ -16,7 +16,7 @@ import (
 	"ddtb/db/dbtest"
 )
 
-// TestADryPoolIsSaidEverywhere leaks every lease of a pool, and looks at all that somebody looks at then.
+// TestADryPoolIsSaidEverywhere leaks every lease of a pool, and checks every place that must report it.
 func TestADryPoolIsSaidEverywhere(t *testing.T) {
 	t.Parallel()
 	s := newBoard(t, func(c *config.Config) {
@@ -101,7 +101,7 @@ func TestTheStartPageHidesTheDatabasesAddress(t *testing.T) {
 	}
 }
 
-// TestASuperuserEndsSessionsWhileEverySlotIsTaken also holds for whoever may not.
+// TestASuperuserEndsSessionsWhileEverySlotIsTaken also tests users without the permission.
 func TestASuperuserEndsSessionsWhileEverySlotIsTaken(t *testing.T) {
 	t.Parallel()
 	server := dbtest.NewServer(t, dbtest.Options{MaxConnections: smallSlots})

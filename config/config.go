@@ -1,17 +1,17 @@
-// Package config turns the configuration file, the environment and the flags into one Config, complete and
-// within bounds, or into a list of every mistake in them.
+// Package config reads the configuration file, the environment and the flags. The result is one complete Config within
+// its bounds, or a list of all mistakes.
 //
-// It promises that
+// What callers can rely on:
 //
-//   - a key is set by the last of: its default (see Default), the file, the environment, a flag;
-//   - nothing is ignored silently: an unknown key, a wrong type, a value out of bounds, a key set twice and a
-//     combination that can't be are each refused with file, line and column, or with the variable's name, what
-//     was found, what is allowed, and the nearest right name;
-//   - a secret never appears in a message, a log or any other output: see Secret;
-//   - every value tells where it came from: see Config.Origins and WriteTOML.
+//   - A key is set by the last of: its default (see Default), the file, the environment, a flag.
+//   - Nothing is ignored silently. An unknown key, a wrong type, a value out of bounds, a duplicate key and an
+//     impossible combination are rejected with file, line and column, or with the variable's name. The message says
+//     what was found, what is allowed, and the nearest valid name.
+//   - A secret never appears in a message, a log or any other output: see Secret.
+//   - The origin of every value is known: see Config.Origins and WriteTOML.
 //
-// It is the only package that reads the environment (FromOS), and it must not know what the values are for: it
-// opens no connection, and starts nothing but BeginWatch.
+// This is the only package that reads the environment (FromOS). It does not depend on the use of the values. It opens
+// no connection; the only background work is BeginWatch.
 package config
 
 import (
@@ -20,11 +20,11 @@ import (
 	"ddtb/db"
 )
 
-// Config is everything that the file and the environment can set. Load returns it complete: every field
-// holds its default, or what was asked for, within its bounds.
+// Config is everything that the file and the environment can set. Load returns it complete: every field has its default
+// or the configured value, within its bounds.
 //
-// The tag "toml" names the key, and the names of the variables derive from it: pool.max_size of the default
-// database is DDTB_DATABASES_DEFAULT_POOL_MAX_SIZE. The tag "allow" is the bound, in the words of values.go.
+// The tag "toml" is the key's name. The names of the variables derive from it: pool.max_size of the default database is
+// DDTB_DATABASES_DEFAULT_POOL_MAX_SIZE. The tag "allow" is the bound, in the syntax of values.go.
 type Config struct {
 	Databases map[string]Database `toml:"databases"` // "default", always, and "replica" if the file has one
 	Fleet     Fleet               `toml:"fleet"`
@@ -41,20 +41,20 @@ type Config struct {
 	Warnings []string          `toml:"-"` // for a person to read, one sentence each
 }
 
-// Database is one PostgreSQL database, and how requests get their connections to it: package db's own settings, which
-// this package fills from the tags of their fields.
+// Database is one PostgreSQL database and the way requests acquire connections to it. It is package db's settings,
+// which this package fills by the tags of their fields.
 type Database = db.Settings
 
-// Secret is a string that is never printed. go-toml's encoder asks no kind of string for its text: only WriteTOML may
-// write a Config.
+// Secret is a string that is never printed. go-toml's encoder does not call MarshalText on string types: only
+// WriteTOML may write a Config.
 type Secret = db.Secret
 
-// Fleet is what all processes of the deployment share.
+// Fleet is shared by all processes of the deployment.
 type Fleet struct {
 	Budget int `toml:"budget" allow:"0..100000"` // connections of all pools whose max_size is "auto"; 0: see db.DefaultBudget
 }
 
-// Server is where and how the application listens.
+// Server sets where and how the application listens.
 type Server struct {
 	Addr            string        `toml:"addr" allow:"addr"`
 	AgentAddr       string        `toml:"agent_addr" allow:"agent"` // of HAProxy's agent-check; "": off
@@ -67,12 +67,12 @@ type Server struct {
 	AllowedHosts    []string      `toml:"allowed_hosts" allow:"host"` // by which the test endpoints may be called
 }
 
-// Admin is the part for staff.
+// Admin sets the staff pages.
 type Admin struct {
 	SessionAge time.Duration `toml:"session_age" allow:"1m..8760h"`
 }
 
-// Mail is the way in which failures are told to Admins.
+// Mail sets how failures are reported to Admins.
 type Mail struct {
 	Backend       string    `toml:"backend" allow:"smtp|console|file|none"`
 	Host          string    `toml:"host" allow:"host"`
@@ -88,13 +88,13 @@ type Mail struct {
 	Limit         MailLimit `toml:"limit"`
 }
 
-// MailLimit bounds mails and Sentry events alike.
+// MailLimit limits both mails and Sentry events.
 type MailLimit struct {
 	Window  time.Duration `toml:"window" allow:"1s..24h"`    // one mail a fingerprint in it
 	PerHour int           `toml:"per_hour" allow:"1..10000"` // over all fingerprints
 }
 
-// Sentry is off without a DSN.
+// Sentry is disabled without a DSN.
 type Sentry struct {
 	DSN              Secret  `toml:"dsn" allow:"dsn"`
 	Environment      string  `toml:"environment" allow:"environment"`
@@ -102,27 +102,27 @@ type Sentry struct {
 	Spotlight        bool    `toml:"spotlight"`
 }
 
-// Tracing sends OpenTelemetry traces, and is off without an Endpoint.
+// Tracing sends OpenTelemetry traces. It is disabled without an Endpoint.
 type Tracing struct {
 	Endpoint   string  `toml:"endpoint" allow:"url"` // of an OTLP/HTTP collector, to which /v1/traces is added
 	Headers    Secret  `toml:"headers" allow:"headers"`
 	SampleRate float64 `toml:"sample_rate" allow:"0..1"` // of the requests that come without a traceparent
 }
 
-// HeaderMap is what Headers says, decoded.
+// HeaderMap returns the decoded Headers.
 func (t Tracing) HeaderMap() map[string]string {
-	headers, _ := parseHeaders(t.Headers.Reveal()) // Load has refused what can't be read
+	headers, _ := parseHeaders(t.Headers.Reveal()) // Load has rejected malformed headers
 	return headers
 }
 
-// Test bounds the test endpoints, which are off unless Enabled.
+// Test limits the test endpoints, which are disabled unless Enabled.
 type Test struct {
 	Enabled    bool          `toml:"enabled"`
 	MaxThreads int           `toml:"max_threads" allow:"1..10000"`
 	MaxHold    time.Duration `toml:"max_hold" allow:"1ms..10m"`
 }
 
-// Monitor sets the sampler behind the dashboard and the verdict of health.
+// Monitor configures the sampler, which the dashboard and the health verdict use.
 type Monitor struct {
 	Interval  time.Duration `toml:"interval" allow:"100ms..1h"`
 	Warn      int           `toml:"warn" allow:"1..100"`       // % of the usable slots

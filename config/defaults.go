@@ -6,15 +6,14 @@ import (
 	"ddtb/db"
 )
 
-// Default is what holds where nothing is set. ddtb.toml says of each value why it is so; a test keeps the two
-// the same.
+// Default returns the defaults. ddtb.toml explains each value; a test keeps the two identical.
 func Default() Config {
 	return Config{
 		Databases: map[string]Database{"default": db.DefaultSettings()},
 		Server: Server{
 			Addr:            "127.0.0.1:8000", // as runserver's: seen from this machine alone
 			Replicas:        1,
-			ShutdownTimeout: 10 * time.Second, // what docker stop waits
+			ShutdownTimeout: 10 * time.Second, // docker stop's timeout
 		},
 		Admin: Admin{SessionAge: 14 * 24 * time.Hour}, // Django's SESSION_COOKIE_AGE
 		Mail: Mail{

@@ -8,8 +8,8 @@ import (
 	"ddtb/db"
 )
 
-// Edit returns the database with keys set to what a person typed, by name as "pool.max_size", and held to the same rules
-// as the file. problems says what is wrong, by key; a key with a problem keeps its value.
+// Edit returns the database with keys set to the text that a user typed, by names such as "pool.max_size". The file's
+// rules apply. problems has the mistakes by key; a key with a problem keeps its value.
 func Edit(d Database, typed map[string]string) (edited Database, problems map[string]string) {
 	problems = map[string]string{}
 	for _, k := range fieldsOf("", reflect.ValueOf(&d).Elem()) {
@@ -28,7 +28,7 @@ func Edit(d Database, typed map[string]string) (edited Database, problems map[st
 	return d, problems
 }
 
-// Text is the value of a key of the database as one types it, or "" for a secret and for a key that there is not.
+// Text returns the value of a database key as a user types it, or "" for a secret or an unknown key.
 func Text(d Database, name string) string {
 	for _, k := range fieldsOf("", reflect.ValueOf(&d).Elem()) {
 		if k.name != name || k.secret() {

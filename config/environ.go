@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// The variables with names of their own, and the keys of the default database that they set, the weakest first:
-// libpq's, DATABASE_URL, and those that Django deployments use; and those of OpenTelemetry. Over all of them go the
-// DDTB_ variables, one for each key.
+// The variables with their own names, and the keys of the default database that they set, by increasing priority:
+// libpq's, DATABASE_URL, and those of Django deployments; also OpenTelemetry's. The DDTB_ variables, one for each key,
+// override all of them.
 var (
 	libpqVariables = []struct{ name, key string }{
 		{"PGHOST", "host"},
@@ -32,7 +32,7 @@ var (
 		{"DB_MAX_CONNS", "pool.max_size"},
 		{"CONN_MAX_AGE", "persistent.conn_max_age"},
 	}
-	otelVariables = []struct{ name, key, suffix string }{ // their keys are whole; the suffix is what we add, and they have
+	otelVariables = []struct{ name, key, suffix string }{ // complete keys; suffix is appended to the value
 		{"OTEL_EXPORTER_OTLP_ENDPOINT", "tracing.endpoint", ""},
 		{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "tracing.endpoint", "/v1/traces"},
 		{"OTEL_EXPORTER_OTLP_HEADERS", "tracing.headers", ""},
@@ -61,7 +61,7 @@ var (
 
 const defaultDatabasePrefix = "databases.default."
 
-// readEnvironment is the second layer, and has layers of its own.
+// readEnvironment is the second layer, which has its own sublayers.
 func (l *loader) readEnvironment() {
 	l.layer++
 	l.readLibpq()
@@ -81,9 +81,9 @@ func (l *loader) readEnvironment() {
 	l.warnOfUnknown()
 }
 
-// readOpenTelemetry takes what can be used. The rest is warned of, and does not stop us: these variables are set for
-// every program of a machine, whose collector may want gRPC ("localhost:4317"), which we don't speak. What they hold is
-// not shown, since a URL may have a password in it.
+// readOpenTelemetry uses the supported values. It warns about others without failing: these variables are set for every
+// program of a machine, whose collector may require gRPC ("localhost:4317"), which is not supported here. The values
+// are not shown, because a URL may contain a password.
 func (l *loader) readOpenTelemetry() {
 	for _, v := range otelVariables {
 		text := strings.TrimSpace(l.env[v.name])
@@ -107,7 +107,8 @@ func (l *loader) readOpenTelemetry() {
 	}
 }
 
-// warnOfUnknown warns of DDTB_ variables that set nothing. It does not refuse them: they may be another version's.
+// warnOfUnknown warns about DDTB_ variables that set nothing. They are not errors: they may belong to a different
+// version.
 func (l *loader) warnOfUnknown() {
 	known := []string{"DDTB_CONFIG"}
 	for _, k := range l.keys {
@@ -125,9 +126,8 @@ func (l *loader) warnOfUnknown() {
 	}
 }
 
-// parseDatabaseURL takes a URL apart as libpq does. net/url would refuse the percent-encoded folder of a socket
-// as the host, and it quotes the URL, password included, in its errors. So nothing of it is quoted here but the
-// names of parameters.
+// parseDatabaseURL parses a URL as libpq does. net/url would reject the percent-encoded directory of a socket as the
+// host, and its errors quote the URL including the password. Here errors only quote the names of parameters.
 func (l *loader) parseDatabaseURL(text string) []setting {
 	if text == "" {
 		return nil
@@ -139,7 +139,7 @@ func (l *loader) parseDatabaseURL(text string) []setting {
 	return settings
 }
 
-// setAll sets keys of the default database to values that are not shown.
+// setAll sets keys of the default database to values that are never shown.
 func (l *loader) setAll(settings []setting, o Origin) {
 	settings, problem := withHosts(settings)
 	if problem != "" {
@@ -152,7 +152,7 @@ func (l *loader) setAll(settings []setting, o Origin) {
 	}
 }
 
-// setHidden is setText for a value that may be a piece of a password, and is not shown.
+// setHidden is setText for a value that may be part of a password, and is never shown.
 func (l *loader) setHidden(name, text string, o Origin) {
 	if text == "" {
 		return
@@ -186,7 +186,7 @@ func parseDatabaseURL(text string) (settings []setting, problem string) {
 	user, password, _ := strings.Cut(authority[:max(i, 0)], ":")
 	host, port := splitHosts(authority[i+1:])
 	settings = []setting{{"user", user}, {"password", password}, {"host", host}, {"port", port}, {"name", name}}
-	// A password with a bare / or ? in it has ended too early, and left the @ behind.
+	// An unescaped / or ? in a password ends it too early, and leaves the @ behind.
 	if strings.ContainsAny(name+query, "@") || strings.Contains(text, "#") || strings.Contains(name, "/") {
 		return nil, brokenURL
 	}

@@ -14,16 +14,16 @@ import (
 	"unicode/utf8"
 
 	"github.com/pelletier/go-toml/v2"
-	// Its decoder stops at the first wrong type; its parser lets all mistakes be told at once, with their place.
+	// Its decoder stops at the first type error. Its parser allows reporting all mistakes at once, with positions.
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// maxFile bounds a configuration, in bytes.
+// maxFile is the maximum size of a configuration, in bytes.
 const maxFile = 1 << 20
 
-// readFile reads a regular file. Its errors go on after the path, and say what to do.
+// readFile reads a regular file. Its errors continue a sentence that begins with the path, and say what to do.
 func readFile(path string) ([]byte, fs.FileMode, error) {
-	info, err := os.Stat(path) // before opening, which waits for ever on a named pipe
+	info, err := os.Stat(path) // before opening, which blocks on a named pipe
 	if err != nil {
 		return nil, 0, unreadable(err)
 	}
@@ -68,7 +68,7 @@ func (l *loader) readFile() {
 	}
 	content, mode, err := readFile(path)
 	if absent := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR); absent && named == "" {
-		return // ENOTDIR is what accounts with the home /dev/null get
+		return // accounts with the home /dev/null get ENOTDIR
 	}
 	l.path, l.cfg.File = path, path
 	if err != nil {
@@ -96,7 +96,7 @@ func (l *loader) addUnreadable(path, named string, err error) {
 	l.add(&Mistake{Origin: Origin{File: path}, Message: message, Err: err})
 }
 
-// warnOfSecrets warns if the file holds a secret and others may read it.
+// warnOfSecrets warns if the file contains a secret and other users can read it.
 func (l *loader) warnOfSecrets(path string, mode fs.FileMode) {
 	for _, k := range l.keys {
 		if k.secret() && l.cfg.Origins[k.name].File == path && *k.target.(*Secret) != "" {
@@ -106,7 +106,7 @@ func (l *loader) warnOfSecrets(path string, mode fs.FileMode) {
 	}
 }
 
-// notText says why content can't be TOML at all, and where.
+// notText returns why and where content can't be TOML.
 func notText(content []byte) (problem string, offset int) {
 	if bytes.HasPrefix(content, []byte("\xff\xfe")) || bytes.HasPrefix(content, []byte("\xfe\xff")) {
 		return "the file is UTF-16: save it as UTF-8", 0
@@ -124,7 +124,7 @@ func notText(content []byte) (problem string, offset int) {
 	return "", 0
 }
 
-// at is the place of an offset, with its column in characters.
+// at converts an offset to a position, with its column in characters.
 func at(path string, doc []byte, offset int) Origin {
 	before := doc[:offset]
 	line := before[bytes.LastIndexByte(before, '\n')+1:]
@@ -139,7 +139,7 @@ type tomlFile struct {
 	seen   map[string]int // offset of each key and table that was set, by name
 }
 
-// read takes one expression after the other; a syntax error ends it.
+// read processes one expression after another. A syntax error ends it.
 func (t *tomlFile) read() {
 	t.parser.Reset(t.doc)
 	table, known := "", true
@@ -153,7 +153,7 @@ func (t *tomlFile) read() {
 				t.failAt(first(e), table, "is a single table: write [%s] instead of [[%s]]", table, table)
 			}
 		case unstable.KeyValue:
-			if known { // else the table is refused already
+			if known { // otherwise the table has been rejected
 				t.keyValue(table, e)
 			}
 		}
@@ -166,7 +166,7 @@ func (t *tomlFile) read() {
 	}
 }
 
-// full says that nobody will read of more mistakes: a file can hold a hundred thousand.
+// full reports whether there are enough mistakes for the output: a file can contain a hundred thousand.
 func (t *tomlFile) full() bool { return len(t.mistakes) > maxMistakes }
 
 func (t *tomlFile) failAt(offset int, key, format string, args ...any) {
@@ -175,10 +175,10 @@ func (t *tomlFile) failAt(offset int, key, format string, args ...any) {
 	}
 }
 
-// aCharacter is how go-toml shows a character of the document, which may be one of a password.
+// aCharacter matches go-toml's text for a character of the document, which may be part of a password.
 var aCharacter = regexp.MustCompile(`(:| but got)? U\+[0-9A-F]+( '.*')?`)
 
-// syntaxError tells the place and the rule, not the line: a password may stand in it.
+// syntaxError reports the position and the rule, but not the line: it may contain a password.
 func (t *tomlFile) syntaxError(err error) {
 	offset, message := len(t.doc), err.Error()
 	if e, is := errors.AsType[*unstable.ParserError](err); is {
@@ -189,7 +189,7 @@ func (t *tomlFile) syntaxError(err error) {
 		"a line is [table], key = \"text\", key = 10, key = true, or a # comment", message)
 }
 
-// checkRules lets go-toml judge what no key by itself shows, such as a table that dotted keys made already.
+// checkRules lets go-toml check rules that involve several keys, such as a table already created by dotted keys.
 func (t *tomlFile) checkRules() {
 	var document map[string]any
 	err := toml.Unmarshal(t.doc, &document)
@@ -200,14 +200,14 @@ func (t *tomlFile) checkRules() {
 	}
 }
 
-// first is the offset of the key of a table or of a key-value.
+// first returns the offset of the key of a table or of a key-value.
 func first(e *unstable.Node) int {
 	it := e.Key()
 	it.Next()
 	return int(it.Node().Raw.Offset)
 }
 
-// header is the table that a [header] opens, if there may be such a table.
+// header returns the table that a [header] opens, and whether it exists.
 func (t *tomlFile) header(e *unstable.Node) (table string, known bool) {
 	table, known = t.resolve("", e)
 	if !known {
@@ -224,7 +224,7 @@ func (t *tomlFile) header(e *unstable.Node) (table string, known bool) {
 	return table, true
 }
 
-// once refuses a key or a table that is there twice, and takes note of a replica.
+// once rejects a duplicate key or table, and records a replica.
 func (t *tomlFile) once(offset int, name string) bool {
 	if before, twice := t.seen[name]; twice {
 		if !t.full() {
@@ -239,13 +239,13 @@ func (t *tomlFile) once(offset int, name string) bool {
 	return true
 }
 
-// resolve is the name of the key of e in the table, if there is such a key or table.
+// resolve returns the full name of e's key in the table, and whether it is a known key or table.
 func (t *tomlFile) resolve(table string, e *unstable.Node) (name string, known bool) {
 	name = table
 	for it := e.Key(); it.Next(); {
 		part := string(it.Node().Data)
 		child := join(name, part)
-		// A part with a dot is quoted: it is no path.
+		// A part with a dot is quoted: it is not a path.
 		if strings.Contains(part, ".") || !t.has(child) {
 			t.unknown(e, int(it.Node().Raw.Offset), name, part)
 			return "", false
@@ -255,7 +255,7 @@ func (t *tomlFile) resolve(table string, e *unstable.Node) (name string, known b
 	return name, true
 }
 
-// unknown says that the table has no such part, and what was meant.
+// unknown reports an unknown part of the table, and suggests a name.
 func (t *tomlFile) unknown(e *unstable.Node, offset int, table, part string) {
 	if t.full() {
 		return
@@ -279,7 +279,7 @@ func (t *tomlFile) unknown(e *unstable.Node, offset int, table, part string) {
 
 var bareKey = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
-// bare is part as a file would have it.
+// bare returns part as a file would contain it.
 func bare(part string) string {
 	if bareKey.MatchString(part) {
 		return shorten(part)
@@ -287,7 +287,7 @@ func bare(part string) string {
 	return strconv.Quote(shorten(part))
 }
 
-// keyValue sets a key, or all those of an inline table.
+// keyValue sets a key, or all keys of an inline table.
 func (t *tomlFile) keyValue(table string, e *unstable.Node) {
 	name, known := t.resolve(table, e)
 	if !known {
@@ -307,8 +307,8 @@ func (t *tomlFile) keyValue(table string, e *unstable.Node) {
 	}
 }
 
-// valueOffset is where the value begins. The parser tells it of scalars only; between it and the key there is
-// nothing but spaces and the "=".
+// valueOffset returns where the value begins. The parser only reports it for scalars. Between key and value there are
+// only spaces and the "=".
 func (t *tomlFile) valueOffset(e *unstable.Node) int {
 	var end uint32
 	for it := e.Key(); it.Next(); {
@@ -319,12 +319,12 @@ func (t *tomlFile) valueOffset(e *unstable.Node) int {
 	return len(t.doc) - len(value)
 }
 
-// value lets go-toml decode the one key-value by itself.
+// value lets go-toml decode the single key-value.
 func (t *tomlFile) value(e *unstable.Node) any {
 	var v any
 	text := t.parser.Raw(e.Raw)
 	table := map[string]any{}
-	if err := toml.Unmarshal(text, &table); err != nil { // an integer of more than 64 bits, or an impossible date
+	if err := toml.Unmarshal(text, &table); err != nil { // an integer of more than 64 bits, or an invalid date
 		return raw(t.doc[t.valueOffset(e) : e.Raw.Offset+e.Raw.Length])
 	}
 	v = table

@@ -14,11 +14,11 @@ import (
 	"ddtb/db"
 )
 
-// plain reports whether s is text without control characters: a line break in a header or in an identifier, and a
-// NUL in anything that goes to PostgreSQL, do harm.
+// plain reports whether s is valid text without control characters. A line break in a header or an identifier is
+// harmful, as is a NUL in text for PostgreSQL.
 func plain(s string) bool { return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl) }
 
-// A format is what a string must look like, and how to say so after "allowed is ".
+// A format is a rule for a string, and its description after "allowed is ".
 type format struct {
 	is   func(string) bool
 	says string
@@ -98,10 +98,10 @@ func isMail(s string) bool {
 	return err == nil
 }
 
-// headerName is a name that HTTP takes.
+// headerName matches a valid name of an HTTP header.
 var headerName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
 
-// parseHeaders reads OTEL_EXPORTER_OTLP_HEADERS' form.
+// parseHeaders parses the format of OTEL_EXPORTER_OTLP_HEADERS.
 func parseHeaders(s string) (headers map[string]string, ok bool) {
 	headers = map[string]string{}
 	for item := range strings.SplitSeq(s, ",") {

@@ -9,18 +9,18 @@ import (
 	"ddtb/db"
 )
 
-// databaseNames are the tables that [databases] may hold.
+// databaseNames are the tables allowed in [databases].
 var databaseNames = []string{"default", "replica"}
 
-// A key is one thing that can be set: its name, its bounds, and where its value goes. The fields of Config and
-// their tags are the only list of keys; file, environment, messages and WriteTOML go by it.
+// A key is one setting: its name, its bounds, and the field for its value. The fields of Config and their tags are the
+// only list of keys; file, environment, messages and WriteTOML use it.
 type key struct {
 	name   string // "databases.default.pool.max_size"
-	allow  string // how it is bounded, see values.go
+	allow  string // its bounds, see values.go
 	target any    // *string, *int, …: the field of the Config
 }
 
-// keysOf lists the keys of c and of dbs in the order in which a file has them.
+// keysOf lists the keys of c and of dbs in the order of the file.
 func keysOf(c *Config, dbs map[string]*Database) []*key {
 	var keys []*key
 	for _, name := range databaseNames {
@@ -32,7 +32,7 @@ func keysOf(c *Config, dbs map[string]*Database) []*key {
 	return append(keys, fieldsOf("", reflect.ValueOf(c).Elem())...)
 }
 
-// fieldsOf lists the keys of one struct, its tables last, as TOML needs it.
+// fieldsOf lists the keys of one struct. Its tables are last, as TOML requires.
 func fieldsOf(prefix string, v reflect.Value) []*key {
 	var keys, tables []*key
 	for field, value := range v.Fields() {
@@ -48,7 +48,7 @@ func fieldsOf(prefix string, v reflect.Value) []*key {
 	return append(keys, tables...)
 }
 
-// variable is the name by which the environment sets the key.
+// variable returns the name of the key's environment variable.
 func (k *key) variable() string {
 	return "DDTB_" + strings.ToUpper(strings.ReplaceAll(k.name, ".", "_"))
 }
@@ -58,7 +58,7 @@ func (k *key) secret() bool {
 	return is
 }
 
-// split cuts a name into its table and its last part.
+// split separates a name into its table and its last part.
 func split(name string) (table, last string) {
 	if i := strings.LastIndexByte(name, '.'); i >= 0 {
 		return name[:i], name[i+1:]
@@ -66,7 +66,7 @@ func split(name string) (table, last string) {
 	return "", name
 }
 
-// join is the name of part in the table.
+// join returns the name of part in the table.
 func join(table, part string) string {
 	if table == "" {
 		return part
@@ -74,11 +74,11 @@ func join(table, part string) string {
 	return table + "." + part
 }
 
-// A schema is what a file may hold: the keys, and the tables in which they stand.
+// A schema is the allowed contents of a file: the keys and their tables.
 type schema struct {
 	keys   []*key
 	byName map[string]*key
-	tables map[string][]string // by name, "" for the top; the tables and the keys in it
+	tables map[string][]string // by name, "" for the top level: the names of its tables and keys
 }
 
 func newSchema(keys []*key) schema {
@@ -99,7 +99,7 @@ func newSchema(keys []*key) schema {
 // has reports whether name is a key or a table.
 func (s schema) has(name string) bool { return s.byName[name] != nil || s.tables[name] != nil }
 
-// elsewhere is a table that has a key or a table called last, below the table if there is one, or "".
+// elsewhere returns a table with a key or table named last, preferably below the table, or "".
 func (s schema) elsewhere(table, last string) string {
 	found := ""
 	for _, k := range s.keys {
@@ -117,7 +117,7 @@ func (s schema) elsewhere(table, last string) string {
 	return found
 }
 
-// allowed is the bound in a tag; the strategies are those that package db knows.
+// allowed returns the bound in a tag; the strategies are those registered in package db.
 func allowed(tag string) string {
 	if tag == "strategy" {
 		return strings.Join(db.Names(), "|")

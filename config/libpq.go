@@ -10,14 +10,15 @@ import (
 	"ddtb/db"
 )
 
-// serviceKey is what libpq's parameter "service" becomes. It is no key: its settings are.
+// serviceKey stands for libpq's parameter "service". It is not a key: the service's settings are.
 const serviceKey = "service"
 
-// ignored is the key of a parameter whose value changes nothing.
+// ignored is the key of a parameter without effect.
 const ignored = ""
 
-// unsupported are libpq's parameters that the driver can't honour, and the values that change nothing: those are
-// accepted. Any other is refused, since a connection would be less safe, or another, than it seems.
+// unsupported are libpq's parameters that the driver does not support, with the values that make no difference. Those
+// values are accepted; any other is rejected, because the connection would be less safe or different from what was
+// requested.
 var unsupported = []struct {
 	parameter, variable string
 	harmless            []string
@@ -52,7 +53,7 @@ var unsupported = []struct {
 	{"fallback_application_name", "", nil},
 }
 
-// keyOf is the key that a parameter of libpq sets, or why there is none. It shows no value.
+// keyOf returns the key that a libpq parameter sets, or why there is none. It shows no value.
 func keyOf(parameter, value string) (key, problem string) {
 	if key, known := urlParameters[parameter]; known {
 		return key, ""
@@ -78,7 +79,7 @@ func notHonoured(what string, harmless []string) string {
 	return what + " can't be honoured: remove it, or set it to " + harmless[0]
 }
 
-// readLibpq reads libpq's variables. One that would make psql connect in another way is refused.
+// readLibpq reads libpq's variables. It rejects one with which psql would connect differently.
 func (l *loader) readLibpq() {
 	hosts, problem := withHosts([]setting{{"host", l.env["PGHOST"]}, {"port", l.env["PGPORT"]}})
 	if problem != "" {
@@ -100,7 +101,7 @@ func (l *loader) readLibpq() {
 	}
 }
 
-// withHosts makes several hosts, separated by commas as libpq has them, and their ports, the one key "hosts".
+// withHosts combines libpq's comma-separated hosts and ports into the key "hosts".
 func withHosts(settings []setting) (with []setting, problem string) {
 	last := map[string]string{}
 	for _, s := range settings {
@@ -129,7 +130,7 @@ func joinHost(host, port string) string {
 	return host + ":" + port
 }
 
-// splitHosts cuts the hosts of a URL from their ports. Both are lists with commas if there are several.
+// splitHosts separates the hosts of a URL from their ports. Both are comma-separated lists if there are several.
 func splitHosts(authority string) (hosts, ports string) {
 	var names, numbers []string
 	for one := range strings.SplitSeq(authority, ",") {
@@ -142,9 +143,9 @@ func splitHosts(authority string) (hosts, ports string) {
 	return strings.Join(names, ","), ports
 }
 
-// readService reads the service that DATABASE_URL or PGSERVICE names from PGSERVICEFILE or ~/.pg_service.conf. As with
-// libpq, it overrides the PG variables, and is overridden by what is set explicitly: the other parameters of the URL, and
-// our own variables and flags.
+// readService reads the service that DATABASE_URL or PGSERVICE names from PGSERVICEFILE or ~/.pg_service.conf. As in
+// libpq, it overrides the PG variables. Explicit settings override it: the URL's other parameters, and our own
+// variables and flags.
 func (l *loader) readService(url []setting) {
 	name, o := l.env["PGSERVICE"], Origin{Variable: "PGSERVICE"}
 	for _, s := range url {

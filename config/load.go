@@ -16,27 +16,27 @@ import (
 	"ddtb/db"
 )
 
-// Options are the places to look for the configuration; FromOS fills them in. The same Options, loaded again,
-// give the configuration as it is by then.
+// Options are the sources of the configuration. FromOS fills them in. Loading the same Options again reads the current
+// state of the sources.
 type Options struct {
-	File    string   // of --config; "": DDTB_CONFIG, else the default place
-	Environ []string // NAME=VALUE, as os.Environ; a variable that is empty counts as unset
+	File    string   // of --config; "": DDTB_CONFIG, or the default location
+	Environ []string // NAME=VALUE, as in os.Environ; an empty variable counts as unset
 	Flags   []Flag   // override everything
 }
 
 // Flag is a key set on the command line.
 type Flag struct {
-	Name  string // as it was written, "--addr"
-	Key   string // "server.addr"; one that does not exist is a bug, and panics
+	Name  string // as written, "--addr"
+	Key   string // "server.addr"; an unknown key is a bug, and panics
 	Value string
 }
 
-// FromOS is the Options of this process, with the file of its --config flag or "".
+// FromOS returns the Options of this process. file is the value of its --config flag, or "".
 func FromOS(file string) Options { return Options{File: file, Environ: os.Environ()} }
 
-// Path is the file that Load reads: File, else DDTB_CONFIG, else ddtb.toml in $XDG_CONFIG_HOME or in ~/.config.
-// named tells who named it, "--config" or "DDTB_CONFIG", and is "" for the default place, where no file need be.
-// Path is "" without a home.
+// Path returns the file that Load reads: File, or DDTB_CONFIG, or ddtb.toml in $XDG_CONFIG_HOME or ~/.config. named is
+// the source of the name, "--config" or "DDTB_CONFIG". It is "" for the default location, where the file is optional.
+// path is "" without a home directory.
 func (o Options) Path() (path, named string) {
 	env := o.variables()
 	switch xdg, home := env["XDG_CONFIG_HOME"], env["HOME"]; {
@@ -52,8 +52,8 @@ func (o Options) Path() (path, named string) {
 	return "", ""
 }
 
-// variables is Environ without the empty ones: docker compose passes "" for what its host doesn't set. The line break at
-// the end of a value, as $'…\n' and a file leave it, is no part of it.
+// variables returns Environ without empty variables: docker compose passes "" for variables that are unset on its host.
+// A line break at the end of a value, left by $'…\n' or a file, is removed.
 func (o Options) variables() map[string]string {
 	env := map[string]string{}
 	for _, assignment := range o.Environ {
@@ -65,7 +65,7 @@ func (o Options) variables() map[string]string {
 	return env
 }
 
-// Load reads the configuration. The error, if any, is a Mistakes with all of them; the Config is nil then.
+// Load reads the configuration. Its error, if any, is a Mistakes with all of them; the Config is then nil.
 func Load(o Options) (*Config, error) {
 	l := newLoader(o)
 	l.readFile()
@@ -82,17 +82,17 @@ func Load(o Options) (*Config, error) {
 	return l.config(), nil
 }
 
-// loader is a Config under way. A later layer sets a key over an earlier one.
+// loader is a Config being built. Later layers override earlier ones.
 type loader struct {
 	options   Options
 	env       map[string]string
 	path      string // of the file
 	cfg       Config
 	databases map[string]*Database
-	replica   Origin // of the header [databases.replica], which alone makes one
-	broken    bool   // the file could be read in part only
+	replica   Origin // of the header [databases.replica], which suffices to define a replica
+	broken    bool   // the file could only be read in part
 	schema
-	layers   map[string]int // by key: when it was set
+	layers   map[string]int // by key: the layer that set it
 	layer    int
 	mistakes Mistakes
 }
@@ -114,7 +114,7 @@ func newLoader(o Options) *loader {
 	return l
 }
 
-// config is the result: the replica is there if anything speaks of it.
+// config returns the result. It has a replica if any source mentions one.
 func (l *loader) config() *Config {
 	l.cfg.Databases = map[string]Database{"default": *l.databases["default"]}
 	if l.hasReplica() {
@@ -125,7 +125,7 @@ func (l *loader) config() *Config {
 
 func (l *loader) hasReplica() bool { return l.replicaOrigin() != Origin{} }
 
-// replicaOrigin is what speaks of a replica first, if anything does.
+// replicaOrigin returns the first mention of a replica, if any.
 func (l *loader) replicaOrigin() Origin {
 	for _, k := range l.keys {
 		if o := l.cfg.Origins[k.name]; strings.HasPrefix(k.name, "databases.replica.") && o != (Origin{}) {
@@ -145,7 +145,7 @@ func (l *loader) warn(format string, args ...any) {
 	l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf(format, args...))
 }
 
-// set sets the key to what was found in a file.
+// set sets the key to a value from a file.
 func (l *loader) set(k *key, found any, o Origin) {
 	if problem := k.set(found); problem != "" {
 		l.fail(o, k.name, "%s", problem)
@@ -157,14 +157,15 @@ func (l *loader) set(k *key, found any, o Origin) {
 	}
 }
 
-// setText sets the key to text from elsewhere.
+// setText sets the key to text from another source.
 func (l *loader) setText(name, text string, o Origin) {
 	if text != "" {
 		l.set(l.byName[name], l.byName[name].parse(text), o)
 	}
 }
 
-// expand makes ~ the home; a relative path in a file begins at the file's folder, any other where we run.
+// expand replaces ~ by the home directory. A relative path in a file is relative to the file's directory, any other to
+// the working directory.
 func (l *loader) expand(path string, k *key, o Origin) string {
 	rest, inHome := strings.CutPrefix(path, "~")
 	switch {
@@ -187,7 +188,7 @@ func (l *loader) readFlags() {
 	}
 }
 
-// readPasswordFiles reads what the password_file keys name.
+// readPasswordFiles reads the files in the password_file keys.
 func (l *loader) readPasswordFiles() {
 	for _, name := range databaseNames {
 		d := l.databases[name]
@@ -196,8 +197,8 @@ func (l *loader) readPasswordFiles() {
 	l.readPasswordFile("mail.password", &l.cfg.Mail.Password, &l.cfg.Mail.PasswordFile)
 }
 
-// readPasswordFile sets the password from the file, unless a later layer set the password itself: then no file is in
-// force.
+// readPasswordFile sets the password from the file, unless a later layer sets the password itself: then the file is not
+// used.
 func (l *loader) readPasswordFile(name string, password *Secret, file *string) {
 	direct, byFile := l.cfg.Origins[name], l.cfg.Origins[name+"_file"]
 	path := *file
@@ -222,15 +223,15 @@ func (l *loader) readPasswordFile(name string, password *Secret, file *string) {
 	l.cfg.Origins[name] = Origin{File: path}
 }
 
-// warnReadable warns of a file with a password that others may read.
+// warnReadable warns about a file with a password that other users can read.
 func (l *loader) warnReadable(path string, mode fs.FileMode) {
 	if runtime.GOOS != "windows" && mode.Perm()&0o044 != 0 {
 		l.warn("%s holds a password and can be read by others (mode %04o): chmod 600 %s", path, mode.Perm(), path)
 	}
 }
 
-// checkCombinations refuses values that are right, each by itself, but not together. What it needs may stand in
-// the part of the file that could not be read; then it says nothing.
+// checkCombinations rejects values that are valid by themselves, but not together. If a value may be in a part of the
+// file that could not be read, it reports nothing.
 func (l *loader) checkCombinations() {
 	if l.broken {
 		return
@@ -255,7 +256,7 @@ func (l *loader) checkCombinations() {
 
 const replicaHost = "databases.replica.host"
 
-// inherit gives the replica what the primary has, but for where it is.
+// inherit copies the primary's settings to the replica, except for the server's address.
 func (l *loader) inherit() {
 	if !l.hasReplica() {
 		return
@@ -275,8 +276,8 @@ func (l *loader) inherit() {
 	}
 }
 
-// chooseHosts lets the later of host and hosts be in force. host and port are then the first of hosts, for what speaks
-// of one.
+// chooseHosts uses the later of host and hosts. host and port become the first of hosts, for code that needs a single
+// one.
 func (l *loader) chooseHosts() {
 	for _, name := range databaseNames {
 		d, one, many := l.databases[name], "databases."+name+".host", "databases."+name+".hosts"
@@ -296,7 +297,7 @@ func (l *loader) chooseHosts() {
 			d.Hosts = db.Hosts(strings.Join(list, ","))
 			host, port := db.SplitHost(list[0])
 			d.Host = host
-			d.Port, _ = strconv.Atoi(port) // the format has been checked
+			d.Port, _ = strconv.Atoi(port) // the format has been validated
 		}
 	}
 }
@@ -322,8 +323,8 @@ func (l *loader) checkDatabase(prefix string, d *Database) {
 	l.warnOfVoid(prefix, d)
 }
 
-// warnOfVoid warns of settings that others make void. What the file sets for a strategy that is not in force is there to be
-// switched to; a variable of the environment is meant for now.
+// warnOfVoid warns about settings without effect. A file's settings for another strategy are no mistake: the strategy
+// can be switched. An environment variable is meant for now.
 func (l *loader) warnOfVoid(prefix string, d *Database) {
 	if d.Pooler != "" && d.StatementTimeout > 0 {
 		l.warn("%sstatement_timeout (%s) has no effect: a pooler refuses it at the login, so it is not sent. Use ALTER ROLE … SET "+
@@ -350,7 +351,7 @@ func (l *loader) isSet(name string) bool {
 	return is
 }
 
-// checkBudget refuses what can't go with max_size = "auto".
+// checkBudget rejects settings that conflict with max_size = "auto".
 func (l *loader) checkBudget(prefix string, d *Database) {
 	const budget = "fleet.budget"
 	size, least := prefix+"pool.max_size", prefix+"pool.min_size"
@@ -379,13 +380,13 @@ func (l *loader) checkMail(m Mail) {
 	need("mail.admins", m.Backend != "none" && len(m.Admins) == 0)
 }
 
-// conflict reports that two keys don't go together, at the first of them that was set.
+// conflict reports two conflicting keys, at the position of the first.
 func (l *loader) conflict(name, other, format string, args ...any) {
 	o := cmp.Or(l.cfg.Origins[name], l.cfg.Origins[other])
 	l.failUnlessRefused(o, name, fmt.Sprintf(format, args...), name, other)
 }
 
-// failUnlessRefused reports a mistake that the keys make; one that is refused already has no value to judge.
+// failUnlessRefused reports a mistake involving the keys, unless one has been rejected: then it has no value to check.
 func (l *loader) failUnlessRefused(o Origin, name, message string, keys ...string) {
 	for _, m := range l.mistakes {
 		if slices.Contains(keys, m.Key) {

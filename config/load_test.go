@@ -43,7 +43,7 @@ func mustLoad(t testing.TB, content string, environ ...string) *Config {
 	return c
 }
 
-// values is c without what tells where it came from.
+// values returns c without the origins of its values.
 func values(c Config) Config {
 	c.File, c.Origins, c.Warnings = "", nil, nil
 	return c

@@ -9,15 +9,15 @@ import (
 	"github.com/agnivade/levenshtein" // the nearest name
 )
 
-// Origin tells where a value comes from. At most one of File, Variable and Flag is set; none is the default.
+// Origin is the source of a value. At most one of File, Variable and Flag is set; none means the default.
 type Origin struct {
 	File         string
-	Line, Column int    // in File, from 1, the column in characters; 0: all of it
-	Variable     string // of the environment, "DB_MAX_CONNS"
+	Line, Column int    // in File, from 1, the column in characters; 0: the whole file
+	Variable     string // an environment variable, "DB_MAX_CONNS"
 	Flag         string // "--addr"
 }
 
-// String is "default", "FILE:LINE", "environment variable NAME" or the flag.
+// String returns "default", "FILE:LINE", "environment variable NAME" or the flag.
 func (o Origin) String() string {
 	switch {
 	case o.Line > 0:
@@ -28,12 +28,12 @@ func (o Origin) String() string {
 	return cmp.Or(o.File, o.Flag, "default")
 }
 
-// Mistake is one thing that is wrong in the configuration. It never holds a secret.
+// Mistake is one mistake in the configuration. It never contains a secret.
 type Mistake struct {
 	Origin
-	Key     string // "databases.default.pool.max_size", or "" when it is about the file as a whole
+	Key     string // "databases.default.pool.max_size", or "" for the whole file
 	Message string // what was found, what is allowed, what to do
-	Err     error  // the cause, where there is one: fs.ErrNotExist and the like
+	Err     error  // the cause, if any: fs.ErrNotExist and similar
 }
 
 func (m *Mistake) Error() string {
@@ -49,10 +49,10 @@ func (m *Mistake) Error() string {
 
 func (m *Mistake) Unwrap() error { return m.Err }
 
-// Mistakes is every mistake that Load found: those of the file by position, then those of the environment.
+// Mistakes lists every mistake found by Load: those of the file by position, then those of the environment.
 type Mistakes []*Mistake
 
-// maxMistakes bounds what a wrong file can cost, in memory and on the screen.
+// maxMistakes limits the cost of an invalid file, in memory and on the screen.
 const maxMistakes = 50
 
 func (ms Mistakes) Error() string {
@@ -66,7 +66,7 @@ func (ms Mistakes) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Unwrap lets errors.Is and errors.As look at each mistake.
+// Unwrap lets errors.Is and errors.As check each mistake.
 func (ms Mistakes) Unwrap() []error {
 	errs := make([]error, len(ms))
 	for i, m := range ms {
@@ -75,7 +75,7 @@ func (ms Mistakes) Unwrap() []error {
 	return errs
 }
 
-// orNil sorts the mistakes; it is an error only if there is one.
+// orNil sorts the mistakes; it returns nil if there are none.
 func (ms Mistakes) orNil() error {
 	if len(ms) == 0 {
 		return nil
@@ -92,7 +92,7 @@ func (ms Mistakes) orNil() error {
 	return ms
 }
 
-// nearest is the one of names that was probably meant by name, or "".
+// nearest returns the name most similar to name, or "".
 func nearest(name string, names []string) string {
 	if len(name) > 64 {
 		return ""

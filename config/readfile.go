@@ -2,8 +2,8 @@ package config
 
 import "fmt"
 
-// ReadFile reads a small regular file as those of the configuration are read: a directory, a pipe, a device and a file
-// of more than 1 MiB are refused, with what to do.
+// ReadFile reads a small regular file under the rules for the configuration: it rejects a directory, a pipe, a device
+// and a file of more than 1 MiB. The error says what to do.
 func ReadFile(path string) ([]byte, error) {
 	content, _, err := readFile(path)
 	if err != nil {

@@ -12,11 +12,12 @@ import (
 //go:embed ddtb.toml
 var sample string
 
-// Sample is ddtb.toml: a configuration file that sets nothing, with every key, its default, its bounds and why.
+// Sample returns ddtb.toml: a configuration file that sets nothing, with every key, its default, its bounds and an
+// explanation.
 func Sample() string { return sample }
 
-// Init writes Sample to path, which only this user may read, in a folder that it makes if there is none. It
-// refuses to overwrite: errors.Is(err, fs.ErrExist).
+// Init writes Sample to path, readable only by this user. It creates the directory if necessary. It does not overwrite
+// a file: errors.Is(err, fs.ErrExist).
 func Init(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("can't make the folder of %s: %w", path, err)
@@ -35,7 +36,7 @@ func Init(path string) error {
 	return nil
 }
 
-// syncFolder makes the new name last through a power cut.
+// syncFolder makes the new directory entry durable.
 func syncFolder(path string) error {
 	d, err := os.Open(filepath.Dir(path))
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"ddtb/db"
 )
 
-// WriteTOML writes every key with the value in force and, as a comment, where it comes from. It can be loaded
-// again; a secret stands in it as a comment, redacted.
+// WriteTOML writes every key with its current value and, as a comment, its origin. The result can be loaded. A secret
+// is a comment, redacted.
 func (c *Config) WriteTOML(w io.Writer) error {
 	databases := map[string]*Database{}
 	for name, d := range c.Databases {
@@ -38,7 +38,7 @@ func (c *Config) WriteTOML(w io.Writer) error {
 	return err
 }
 
-// text is the value as TOML.
+// text returns the value as TOML.
 func (k *key) text() string {
 	switch p := k.target.(type) {
 	case *int:
@@ -69,7 +69,7 @@ func list(items []string) string {
 	return "[" + strings.Join(quoted, ", ") + "]"
 }
 
-// brief writes an hour "1h", for which Go says "1h0m0s".
+// brief formats an hour as "1h" instead of Go's "1h0m0s".
 func brief(d time.Duration) string {
 	if d == db.Forever {
 		return "none"

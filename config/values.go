@@ -11,13 +11,13 @@ import (
 	"ddtb/db"
 )
 
-// The tag "allow" bounds a value by its type:
+// The syntax of the tag "allow", by the type of the value:
 //
 //	number, duration   values and ranges, "0|1ms..24h"; "none" is db.Forever, and "auto" is db.Auto
-//	string             the words that it may be, "pool|persistent"; without a "|", the name of a format
-//	list of strings    the format of each
+//	string             the allowed words, "pool|persistent"; without a "|", the name of a format
+//	list of strings    the format of each item
 
-// set stores what was found in a file, or says what is wrong with it; nothing is stored then.
+// set stores a value from a file, or returns the problem and stores nothing.
 func (k *key) set(found any) (problem string) {
 	switch p := k.target.(type) {
 	case *bool:
@@ -77,8 +77,8 @@ func (k *key) set(found any) (problem string) {
 	return k.refuse(found)
 }
 
-// parse turns text, of a variable or a flag, into what a file would hold; text that can't be the key's type
-// stays text, for set to refuse.
+// parse converts the text of a variable or a flag to the type that a file would have. Text that can't be converted
+// stays text, which set rejects.
 func (k *key) parse(text string) any {
 	trimmed := strings.TrimSpace(text)
 	switch k.target.(type) {
@@ -106,7 +106,7 @@ func (k *key) parse(text string) any {
 	return text
 }
 
-// autoWord is db.Auto as a file has it.
+// autoWord is db.Auto in a file.
 const autoWord = "auto"
 
 func (k *key) auto() bool { return strings.HasPrefix(k.allow, autoWord+"|") }
@@ -119,7 +119,7 @@ func number(found any) (float64, bool) {
 	return x, is
 }
 
-// duration reads "10s", or a number of seconds. It compares before it converts, so that nothing overflows.
+// duration parses "10s", or a number of seconds. It compares before it converts, to avoid an overflow.
 func (k *key) duration(found any) (time.Duration, bool) {
 	if text, is := found.(string); is {
 		if strings.EqualFold(text, "none") && strings.HasPrefix(k.allow, "none") { // Python's None too
@@ -136,7 +136,7 @@ func (k *key) duration(found any) (time.Duration, bool) {
 	return time.Duration(ns), true
 }
 
-// within reports whether x, nanoseconds if it is a duration, is in one of the ranges of allow. NaN is in none.
+// within reports whether x, in nanoseconds for a duration, is in a range of allow. NaN is in none.
 func (k *key) within(x float64) bool {
 	for alternative := range strings.SplitSeq(k.allow, "|") {
 		low, high, is := strings.Cut(alternative, "..")
@@ -150,7 +150,7 @@ func (k *key) within(x float64) bool {
 	return false
 }
 
-// measure is a bound as a number. A tag that can't be read fails the test that goes through all keys.
+// measure returns a bound as a number. An invalid tag fails the test of all keys.
 func (k *key) measure(bound string) float64 {
 	if _, is := k.target.(*time.Duration); is {
 		d, err := time.ParseDuration(bound)
@@ -173,7 +173,7 @@ func (k *key) measure(bound string) float64 {
 	return x
 }
 
-// list reads a list of strings; wrong is the list, or the item of it, that is none. The empty list is nil.
+// list parses a list of strings; wrong is the list, or the item, with a wrong type. The empty list is nil.
 func (k *key) list(found any) (list []string, wrong any) {
 	items, is := found.([]any)
 	if !is {
@@ -189,7 +189,7 @@ func (k *key) list(found any) (list []string, wrong any) {
 	return list, nil
 }
 
-// fits reports whether s is one of the words of allow, or in its format.
+// fits reports whether s is one of the words of allow, or matches its format.
 func (k *key) fits(s string) bool {
 	if words, is := k.words(); is {
 		return slices.Contains(words, s)
@@ -204,7 +204,7 @@ func (k *key) words() ([]string, bool) {
 	return strings.Split(k.allow, "|"), strings.Contains(k.allow, "|")
 }
 
-// refuse says what was found and what is allowed. It never shows a secret.
+// refuse describes the value found and the allowed ones. It never shows a secret.
 func (k *key) refuse(found any) string {
 	if k.secret() {
 		return "found a value that is not shown here; allowed is " + k.allowed()
@@ -220,7 +220,7 @@ func (k *key) refuse(found any) string {
 	return message
 }
 
-// allowed says what the key may be.
+// allowed describes the allowed values.
 func (k *key) allowed() string {
 	switch k.target.(type) {
 	case *bool:
@@ -252,7 +252,7 @@ func (k *key) allowed() string {
 	return formats[k.allow].says
 }
 
-// ranges reads "0|1ms..24h" aloud: "0, or from 1ms to 24h".
+// ranges formats "0|1ms..24h" as "0, or from 1ms to 24h".
 func ranges(allow string) string {
 	var parts []string
 	for alternative := range strings.SplitSeq(allow, "|") {
@@ -277,10 +277,10 @@ func oneOf(words []string) string {
 	return strings.Join(quoted[:last], ", ") + " or " + quoted[last]
 }
 
-// raw is a value that TOML can't read either, such as an integer of more than 64 bits.
+// raw is a value that TOML can't represent, such as an integer of more than 64 bits.
 type raw string
 
-// describe shows what was found, briefly.
+// describe formats a value found in a file, shortened.
 func describe(found any) string {
 	switch v := found.(type) {
 	case string:

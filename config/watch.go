@@ -12,22 +12,22 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// A change is reported when the file has been quiet for this long, since an editor's save is several events; and
-// after maxQuiet even if it, or another file of its folder, never gets quiet.
+// A change is reported when the file has been quiet for this long, because an editor's save is several events. It is
+// reported after maxQuiet even if there are still events of the file or its directory.
 const (
 	quiet    = 100 * time.Millisecond
 	maxQuiet = time.Second
 )
 
-// BeginWatch begins to watch the file at path. From its return on, no change is missed. The caller must call run, which
-// calls onChange, never twice at once, each time that the content of the file has changed, until ctx ends; then it waits
-// for all that was started, and returns nil.
+// BeginWatch starts watching the file at path. No change after its return is missed. The caller must call run. run
+// calls onChange, never concurrently, each time that the file's content has changed, until ctx ends. Then it waits for
+// its goroutines, and returns nil.
 //
-// It sees an editor's rename, a write in place (through a bind mount too), a file that is removed and written again, and
-// symbolic links that are pointed elsewhere, as Kubernetes does. A removed file is no change until it is there again.
-// It does not see changes on file systems that report none, such as NFS.
+// It detects an editor's rename, a write in place (also through a bind mount), a file that is removed and written
+// again, and retargeted symbolic links, as in Kubernetes. A removed file counts as a change only when it exists again.
+// Changes on file systems without notifications, such as NFS, are not detected.
 //
-// The error says that the directory of the file can't be watched: there is none, or the system's watches are used up.
+// The error says that the file's directory can't be watched: it does not exist, or the system's watches are used up.
 func BeginWatch(path string) (run func(ctx context.Context, onChange func()) error, err error) {
 	w, err := watch(path)
 	if err != nil {
@@ -40,13 +40,13 @@ func BeginWatch(path string) (run func(ctx context.Context, onChange func()) err
 type watcher struct {
 	path    string
 	notify  *fsnotify.Watcher
-	folder  string // of the file that path links to
+	folder  string // the directory of path's link target
 	content fingerprint
 }
 
 type fingerprint [sha256.Size]byte
 
-// watch begins: what happens to the file from here on, run will tell.
+// watch starts watching. run reports all later changes.
 func watch(path string) (*watcher, error) {
 	notify, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -78,8 +78,8 @@ func (w *watcher) run(ctx context.Context, onChange func()) error {
 	return err
 }
 
-// drain keeps reading, since fsnotify may hold its lock until its event is read, and follow needs that lock. An
-// error, of too many events, is an event.
+// drain keeps reading, because fsnotify may hold its lock until its event is read, and follow needs that lock. An error
+// means too many events, and counts as an event.
 func (w *watcher) drain(events chan<- struct{}) {
 	for open := true; open; {
 		select {
@@ -88,16 +88,16 @@ func (w *watcher) drain(events chan<- struct{}) {
 		}
 		select {
 		case events <- struct{}{}:
-		default: // one is waiting already
+		default: // one is already pending
 		}
 	}
 }
 
-// follow watches the file itself, for writes that come by another name of it, and the folder to which it links.
-// Both may be others than a moment ago. That there is no file now is no error: the folders will tell when there is.
+// follow watches the file itself, for writes through other names, and the directory of its link target. Both may have
+// changed. A missing file is no error: the directories report when it exists.
 func (w *watcher) follow() {
 	_ = w.notify.Add(filepath.Dir(w.path))
-	_ = w.notify.Remove(w.path) // else Add may keep to the file that had the name before
+	_ = w.notify.Remove(w.path) // otherwise Add may keep watching the file that had the name before
 	_ = w.notify.Add(w.path)
 	target, err := filepath.EvalSymlinks(w.path)
 	if err != nil {
@@ -112,8 +112,8 @@ func (w *watcher) follow() {
 	_ = w.notify.Add(w.folder)
 }
 
-// changed reports whether the content is another one than the last time. A file that can't be read, for another
-// reason than that there is none, counts as a content: somebody should hear why.
+// changed reports whether the content differs from the last time. A file that exists but can't be read counts as
+// changed, so that the error is reported.
 func (w *watcher) changed() bool {
 	content, _, err := readFile(w.path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -127,12 +127,12 @@ func (w *watcher) changed() bool {
 	return w.content != before
 }
 
-// debounce calls settled when events have stopped for quiet, or have gone on for maxQuiet, until ctx is done.
+// debounce calls settled when events have stopped for quiet, or have continued for maxQuiet, until ctx is done.
 func debounce(ctx context.Context, events <-chan struct{}, settled func()) {
 	timer := time.NewTimer(quiet)
 	timer.Stop()
 	defer timer.Stop()
-	var deadline time.Time // of the events since settled; zero when there was none
+	var deadline time.Time // of the events since settled; zero without events
 	for {
 		select {
 		case <-ctx.Done():

@@ -105,7 +105,7 @@ func renameOver(path, content string) error {
 }
 
 func TestWatchFollowsLinks(t *testing.T) {
-	// As Kubernetes mounts a ConfigMap: ddtb.toml -> ..data/ddtb.toml, ..data -> a folder for each version.
+	// As Kubernetes mounts a ConfigMap: ddtb.toml -> ..data/ddtb.toml, ..data -> a directory for each version.
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "v1", "ddtb.toml"), "first")
 	write(t, filepath.Join(dir, "v2", "ddtb.toml"), "second")

@@ -11,8 +11,8 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// SetText sets a key of the file at path to a text, as name "databases.default.strategy", and leaves everything else,
-// comments included, as it is. The file keeps its inode and mode: it may be mounted, or a link.
+// SetText sets a key, such as "databases.default.strategy", of the file at path to a text. Everything else stays
+// unchanged, including comments. The file keeps its inode and mode: it may be mounted, or a link.
 func SetText(path, name, text string) error {
 	doc, _, err := readFile(path)
 	if err != nil {
@@ -26,14 +26,14 @@ func SetText(path, name, text string) error {
 	if err != nil {
 		return fmt.Errorf("can't write the configuration: %w", err)
 	}
-	_, err = f.Write(edited) // over the old text: a reader never finds the file empty
+	_, err = f.Write(edited) // in place: a reader never finds the file empty
 	if err := errors.Join(err, f.Truncate(int64(len(edited))), f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("can't write the configuration: %w", err)
 	}
 	return nil
 }
 
-// withText is the document with the key set.
+// withText returns the document with the key set.
 func withText(doc []byte, name, text string) ([]byte, error) {
 	table, key := split(name)
 	value := strconv.Quote(text)
@@ -75,7 +75,7 @@ func lineAfter(doc []byte, offset int) int {
 	if n := bytes.IndexByte(doc[offset:], '\n'); n >= 0 {
 		return offset + n + 1
 	}
-	return len(doc) + 1 // a line's end will be added
+	return len(doc) + 1 // a line break will be appended
 }
 
 func splice(doc []byte, from, to int, text string) []byte {

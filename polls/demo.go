@@ -8,12 +8,12 @@ import (
 	"ddtb/db"
 )
 
-// LoadDemo fills an empty database with a few polls, and tells how many it made: none where there is a question
-// already, whoever made it. It may be called by several processes at once.
+// LoadDemo fills an empty database with a few polls, and returns how many: none if there are questions already. Several
+// processes may call it at once.
 func (s *Store) LoadDemo(ctx context.Context, now time.Time) (made int, err error) {
 	err = s.db.InTx(ctx, func(q db.Querier) error {
 		made = 0
-		// Makes a second process wait for the first, then see its questions; readers go on.
+		// A second process waits for the first, and then sees its questions. Readers are not blocked.
 		if _, err := q.Exec(ctx, `LOCK TABLE polls_question IN SHARE ROW EXCLUSIVE MODE`); err != nil {
 			return err
 		}
@@ -55,7 +55,7 @@ func insert(ctx context.Context, q db.Querier, d demoQuestion, now time.Time) er
 
 type demoQuestion struct {
 	text    string
-	age     time.Duration // since it was published; below zero it is of the future
+	age     time.Duration // since publication; negative for a future question
 	choices []demoChoice
 }
 
@@ -66,8 +66,8 @@ type demoChoice struct {
 
 const day = 24 * time.Hour
 
-// demo shows what there is to show: a new question, old ones, the sixth that the list leaves out, one of the
-// future that nobody sees yet, markup that must arrive as text, clear majorities, ties, and nobody.
+// demo covers the cases of the pages: a new question, old ones, a sixth that the list leaves out, a future one that is
+// not visible yet, markup that must be escaped, clear majorities, ties, and no votes.
 var demo = []demoQuestion{
 	{"“Sorry, too many clients already”: when did you meet it first?", 2 * time.Hour, []demoChoice{
 		{"On the day of the launch, with everybody watching", 41},
@@ -118,11 +118,11 @@ INSERT INTO polls_choice (choice_text, votes, question_id)
 SELECT answer.text, (question.id * answer.factor) % 1000, question.id
 FROM question, (VALUES ('Yes', 7919), ('No', 4813), ('It depends', 1597)) AS answer (text, factor)`
 
-// manyAtOnce bounds a transaction of LoadMany: what it locks, and what an interruption throws away.
+// manyAtOnce limits a transaction of LoadMany: its locks, and the rows lost by an interruption.
 const manyAtOnce = 20_000
 
-// LoadMany adds n questions of three choices each, published a minute apart up to now, for benchmarks. What was
-// added stays when it is interrupted.
+// LoadMany adds n questions of three choices each, for benchmarks. They are published a minute apart, the last one now.
+// After an interruption, completed batches stay.
 func (s *Store) LoadMany(ctx context.Context, now time.Time, n int) error {
 	for first := 1; first <= n; first += manyAtOnce {
 		last := min(first+manyAtOnce-1, n)
@@ -130,7 +130,7 @@ func (s *Store) LoadMany(ctx context.Context, now time.Time, n int) error {
 			return fmt.Errorf("load questions %d to %d of %d: %w", first, last, n, err)
 		}
 	}
-	// Without it the planner believes in small tables until autovacuum comes by.
+	// Otherwise the planner assumes small tables until autovacuum runs.
 	if _, err := s.db.Exec(ctx, `ANALYZE polls_question, polls_choice`); err != nil {
 		return fmt.Errorf("analyze the polls after loading %d: %w", n, err)
 	}

@@ -13,23 +13,23 @@ import (
 	"ddtb/app/web"
 )
 
-// maxForm is how much of a vote's body is read: the form has two short fields.
+// maxForm is the maximum size of a vote's body: the form has two short fields.
 const maxForm = 64 << 10
 
-// ballot is what a vote's form says.
+// ballot is the content of a vote's form.
 type ballot struct {
 	choice int64
-	token  Token // zero: none was sent, as by Django's form, or by curl
+	token  Token // zero: none was sent, as by Django's form or curl
 }
 
-// What a person is told whose form is no vote.
+// The messages for a form that is not a valid vote.
 const (
 	noChoice = "You didn't select a choice."
 	noToken  = "This form did not arrive as it was sent, so nothing was counted. Please choose again."
 )
 
-// readBallot reads which choice was sent in the body; an address with ?choice= is no vote. A complaint is for the
-// person: what the body says is no vote. That it can't be read, or is too large, is an error.
+// readBallot parses the vote in the body; ?choice= in an address is not a vote. complaint is a message for a user whose
+// body is not a valid vote. err means that the body can't be read or is too large.
 func readBallot(r *http.Request) (b ballot, complaint string, err error) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxForm+1))
 	if err != nil {
@@ -42,8 +42,8 @@ func readBallot(r *http.Request) (b ballot, complaint string, err error) {
 	return b, complaint, nil
 }
 
-// parseBallot takes exactly one field "choice" that can be an id, and at most one "token" that can be ours. Whoever
-// sends a token relies on it: to count such a vote without one would count a repetition twice.
+// parseBallot accepts exactly one field "choice" with an id, and at most one field "token". An invalid token is
+// rejected: without its token, a repeated vote would count twice.
 func parseBallot(contentType string, body []byte) (b ballot, complaint string) {
 	form := formValues(contentType, body)
 	if len(form["choice"]) != 1 {
@@ -62,7 +62,7 @@ func parseBallot(contentType string, body []byte) (b ballot, complaint string) {
 	return b, ""
 }
 
-// formValues are the values in a form of either encoding. What is malformed is left out.
+// formValues returns the values of a form in either encoding, without malformed ones.
 func formValues(contentType string, body []byte) url.Values {
 	kind, params, err := mime.ParseMediaType(contentType)
 	switch {
@@ -77,7 +77,7 @@ func formValues(contentType string, body []byte) url.Values {
 	return nil
 }
 
-// multipartValues does without http.Request.ParseMultipartForm, which writes files that were sent to the disk.
+// multipartValues replaces http.Request.ParseMultipartForm, which writes uploaded files to disk.
 func multipartValues(r *multipart.Reader) url.Values {
 	values := url.Values{}
 	for {

@@ -26,25 +26,24 @@ var pages = web.MustTemplates(templateFS, template.FuncMap{
 	"date":   date,
 })
 
-// date is a day for people and a time for machines, in UTC, since nobody told us where the reader is.
+// date formats a day with a machine-readable time, in UTC, because the reader's time zone is unknown.
 func date(t time.Time) template.HTML {
 	t = t.UTC()
 	html := `<time datetime="` + t.Format(time.RFC3339) + `">` + t.Format("2 January 2006") + `</time>`
 	return template.HTML(html) //nolint:gosec // a time has nothing to escape
 }
 
-// listed is how many questions the list shows.
+// listed is the number of questions in the list.
 const listed = 5
 
-// Handlers are the pages. Errors of the database go through them untouched, for the one place that knows what
-// each of them means.
+// Handlers are the pages. They return database errors unchanged, for the central error handler.
 type Handlers struct {
 	store *Store
 	now   func() time.Time
 	list  *web.Memo
 }
 
-// New makes the pages over a store; now decides what is published, time.Now in earnest.
+// New makes the pages over a store. now decides what is published; use time.Now.
 func New(store *Store, now func() time.Time) *Handlers {
 	return &Handlers{store, now, pages.Memo("list.html")}
 }
@@ -57,13 +56,13 @@ type item struct {
 	Recent  bool
 }
 
-// list is what the list shows. It is comparable, so that the page is rendered only when it has changed.
+// list is the data of the list. It is comparable, so that the page is rendered only if it has changed.
 type list struct {
 	items [listed]item
 	n     int
 }
 
-// Items are the questions, newest first.
+// Items returns the questions, newest first.
 func (l list) Items() []item { return l.items[:l.n] }
 
 // List shows the newest questions.
@@ -81,7 +80,7 @@ func (h *Handlers) List(c echo.Context) error {
 	return h.list.Render(c, http.StatusOK, shown)
 }
 
-// detail is a question with its form. Error is what was wrong with the form that was sent.
+// detail is a question with its form. Error describes the mistake in the submitted form.
 type detail struct {
 	Question
 	Error string
@@ -93,7 +92,7 @@ func (h *Handlers) Detail(c echo.Context) error {
 	return h.form(c, "")
 }
 
-// Results shows how people voted.
+// Results shows the votes.
 func (h *Handlers) Results(c echo.Context) error {
 	q, err := h.question(c)
 	if err != nil {
@@ -102,8 +101,8 @@ func (h *Handlers) Results(c echo.Context) error {
 	return pages.Render(c, http.StatusOK, "results.html", q)
 }
 
-// Vote counts the vote and redirects to the results, so that loading them again does not vote again; a vote that
-// was counted before is answered alike. Without a valid choice it shows the form once more.
+// Vote counts the vote and redirects to the results, so that reloading does not vote again. A repeated vote gets the
+// same response. Without a valid choice the form is shown again.
 func (h *Handlers) Vote(c echo.Context) error {
 	id, err := web.ID(c, "id")
 	if err != nil {
@@ -120,14 +119,14 @@ func (h *Handlers) Vote(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	if !counted { // there may be no such question: the form finds out
+	if !counted { // the question may not exist: the form checks
 		return h.form(c, noChoice)
 	}
 	return c.Redirect(http.StatusFound, Question{ID: id}.Path()+"results/")
 }
 
-// NoVote answers a GET of the voting address as the tutorial's view does: the form, without a choice. A browser gets
-// there by loading a refused vote again.
+// NoVote answers a GET of the voting address as the tutorial's view does: the form, without a choice. A browser sends
+// it when a rejected vote is reloaded.
 func (h *Handlers) NoVote(c echo.Context) error { return h.form(c, noChoice) }
 
 func (h *Handlers) form(c echo.Context, complaint string) error {
@@ -135,12 +134,12 @@ func (h *Handlers) form(c echo.Context, complaint string) error {
 	if err != nil {
 		return err
 	}
-	// A page that a cache gave to two people would make one vote of theirs.
+	// If a cache served one page to two users, their votes would count as one.
 	c.Response().Header().Set(echo.HeaderCacheControl, "private, no-cache")
 	return pages.Render(c, http.StatusOK, "detail.html", detail{q, complaint, newToken()})
 }
 
-// question is the published one that the address names.
+// question returns the published question in the address.
 func (h *Handlers) question(c echo.Context) (Question, error) {
 	id, err := web.ID(c, "id")
 	if err != nil {

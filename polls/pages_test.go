@@ -124,7 +124,7 @@ func TestTheResultsShowVotesSharesAndABarForEachChoice(t *testing.T) {
 		if label != want {
 			t.Errorf("the label of bar %d: %q, want %q", i+1, label, want)
 		}
-		if !strings.Contains(page.body, want+"<") { // in one piece, for whoever reads it by machine
+		if !strings.Contains(page.body, want+"<") { // in one piece, for programs
 			t.Errorf("not in one piece: %q", want)
 		}
 	}

@@ -1,10 +1,11 @@
-// Package polls is the application that everything else here serves: questions, their choices, and votes, in the
-// behaviour, the tables and the columns of Django's tutorial, so that both can share a database.
+// Package polls is the application that ddtb serves: questions, choices and votes. Behaviour, tables and columns are
+// those of Django's tutorial, so that both can share a database.
 //
-// It promises that a question is invisible and takes no votes until it is published, that N votes at once count
-// as exactly N, that a form which is sent again, because nobody knows whether it arrived, counts once within a day,
-// and that each page costs one query, because under some strategies each query is a lease.
-// It must not know how a connection is got, what went wrong when there is none, who is signed in, or the admin.
+// What callers can rely on: a question is invisible and accepts no votes until it is published. N concurrent votes
+// count as exactly N. A form that is resubmitted, because its first submission may have failed, counts once within a
+// day. Each page costs one query, because under some strategies each query needs a lease.
+//
+// The package does not depend on how connections are acquired, on connection failures, on users, or on the admin.
 package polls
 
 import (
@@ -12,15 +13,15 @@ import (
 	"time"
 )
 
-// Question is what people are asked. The public sees it from PubDate on.
+// Question is a poll's question. It is public from PubDate on.
 type Question struct {
 	ID      int64
 	Text    string
 	PubDate time.Time
-	Choices []Choice // in the order in which they were made; nil in a list
+	Choices []Choice // in order of creation; nil in a list
 }
 
-// Choice is one of the answers to its question.
+// Choice is an answer to its question.
 type Choice struct {
 	ID    int64
 	Text  string
@@ -30,13 +31,13 @@ type Choice struct {
 // recently is how long a question counts as new.
 const recently = 24 * time.Hour
 
-// WasPublishedRecently reports whether the question came out within the day that ends now, both ends included. A
-// question of the future did not come out yet.
+// WasPublishedRecently reports whether the question was published within the last 24 hours, both ends included. A
+// future question was not.
 func (q Question) WasPublishedRecently(now time.Time) bool {
 	return !q.PubDate.Before(now.Add(-recently)) && !q.PubDate.After(now)
 }
 
-// Votes is the sum over all choices. Less than none, which the column allows, counts as none.
+// Votes returns the sum over all choices. A negative sum, which the column allows, counts as zero.
 func (q Question) Votes() int64 {
 	var sum int64
 	for _, c := range q.Choices {
@@ -45,7 +46,7 @@ func (q Question) Votes() int64 {
 	return sum
 }
 
-// Most is the number of votes of the choice, or the choices, in the lead; 0 when nobody voted.
+// Most returns the number of votes of the leading choices; 0 without votes.
 func (q Question) Most() int64 {
 	var most int64
 	for _, c := range q.Choices {
@@ -54,15 +55,15 @@ func (q Question) Most() int64 {
 	return most
 }
 
-// Percent is the share of the choice in all votes, from 0 to 100.
+// Percent returns the choice's share of all votes, from 0 to 100.
 func (q Question) Percent(c Choice) float64 {
 	if c.Votes <= 0 {
-		return 0 // also when there are no votes to share
+		return 0 // also without votes
 	}
 	return 100 * float64(c.Votes) / float64(q.Votes())
 }
 
-// Share is Percent in words for people, rounded, but never so far that a vote disappears or a minority does.
+// Share formats Percent, rounded, but never so that a vote becomes 0 % or a minority disappears.
 func (q Question) Share(c Choice) string {
 	switch p := q.Percent(c); {
 	case p > 0 && p < 1:
@@ -74,8 +75,7 @@ func (q Question) Share(c Choice) string {
 	}
 }
 
-// Where the pages are, as routes: an id stands for ":id". Each ends in a slash; the same address without it
-// redirects to it.
+// The routes of the pages: ":id" stands for an id. Each ends in a slash; the same address without it redirects to it.
 const (
 	ListRoute    = "/polls/"
 	DetailRoute  = "/polls/:id/"
@@ -83,5 +83,5 @@ const (
 	VoteRoute    = "/polls/:id/vote/" // POST only
 )
 
-// Path is the address of the question's page.
+// Path returns the address of the question's page.
 func (q Question) Path() string { return fmt.Sprintf("/polls/%d/", q.ID) }

@@ -42,7 +42,7 @@ func TestAShareIsRoundedButHidesNoVoteAndNoMinority(t *testing.T) {
 		{1, 99, "1 %"},
 		{1, 100_000, "under 1 %"},
 		{100_000, 1, "over 99 %"},
-		{-3, 5, "0 %"}, // where somebody else shares the table
+		{-3, 5, "0 %"}, // another application may share the table
 		{5, -3, "100 %"},
 	} {
 		c := polls.Choice{ID: 1, Votes: tt.votes}

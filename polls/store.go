@@ -12,10 +12,11 @@ import (
 	"ddtb/db"
 )
 
-// Store is the polls in PostgreSQL. A method for a page is one query on one lease. What "now" is, the caller says.
+// Store accesses the polls in PostgreSQL. Each method for a page is one query on one lease. The caller passes the
+// current time.
 type Store struct{ db *db.DB }
 
-// NewStore makes a store on a database that has been migrated.
+// NewStore makes a store on a migrated database.
 func NewStore(d *db.DB) *Store { return &Store{d} }
 
 const latestSQL = `
@@ -25,7 +26,7 @@ WHERE pub_date <= $1
 ORDER BY pub_date DESC, id DESC
 LIMIT $2`
 
-// Latest is the newest n questions that are published, newest first, without their choices.
+// Latest returns the newest n published questions, newest first, without their choices.
 func (s *Store) Latest(ctx context.Context, now time.Time, n int) ([]Question, error) {
 	rows, err := s.db.Read().Query(ctx, latestSQL, now, n)
 	if err != nil {
@@ -40,15 +41,15 @@ func (s *Store) Latest(ctx context.Context, now time.Time, n int) ([]Question, e
 	return questions, nil
 }
 
-// The casts keep an id beyond the column's type a question that does not exist: older Django makes the columns
-// integer, and the parameter would take the type of the column. They don't keep an index from being used.
+// With the casts, an id beyond the column's type is a question that does not exist. Older Django makes the columns
+// integer, and the parameter would have the column's type. The casts don't prevent the use of an index.
 const publishedSQL = `
 SELECT q.id, q.question_text, q.pub_date, c.id, c.choice_text, c.votes
 FROM polls_question q LEFT JOIN polls_choice c ON c.question_id = q.id
 WHERE q.id = $1::bigint AND q.pub_date <= $2
 ORDER BY c.id`
 
-// Published is the question with its choices. A question that is missing, or not published, is fault.NotFound.
+// Published returns the question with its choices. An unpublished or missing question is fault.NotFound.
 func (s *Store) Published(ctx context.Context, now time.Time, id int64) (Question, error) {
 	rows, err := s.db.Read().Query(ctx, publishedSQL, id, now)
 	if err != nil {
@@ -56,7 +57,7 @@ func (s *Store) Published(ctx context.Context, now time.Time, id int64) (Questio
 	}
 	var (
 		q      Question
-		choice struct { // all NULL when the question has no choices
+		choice struct { // all NULL without choices
 			id    *int64
 			text  *string
 			votes *int64
@@ -78,10 +79,11 @@ func (s *Store) Published(ctx context.Context, now time.Time, id int64) (Questio
 	return q, nil
 }
 
-// One statement, so that a vote and the note that its form has voted are there together or not at all. A repeated
-// token waits at the primary key for a vote under way, and then finds it counted, or takes its place. Whoever comes
-// second at the choice waits for its row and reads it again, so that no vote is lost. "fresh" is joined, not asked by
-// EXISTS, because that reading again must not insert once more. Two old notes go for each new one: what is kept is at
+// One statement, so that a vote and the record of its token are stored together or not at all. A repeated token waits
+// at the primary key for a running vote. Then it finds the vote counted, or takes its place. A concurrent vote for the
+// same choice waits for its row and reads it again, so that no vote is lost. "fresh" is joined instead of using EXISTS,
+// because the second read must not insert again. Each new token deletes two old ones, so at most one day's tokens are
+// kept. Tokens being deleted by another vote are skipped.
 // most what a day brings. Those that another vote removes just now are passed over.
 const voteSQL = `
 WITH open AS (
@@ -105,10 +107,10 @@ WITH open AS (
 )
 SELECT EXISTS (SELECT FROM counted) OR EXISTS (SELECT FROM open) AND NOT EXISTS (SELECT FROM fresh)`
 
-// Vote adds one vote to the choice, if it is one of the question's and the question is published. It reports whether
-// the vote is counted: now, or before with the same token, which is remembered for a day at least. The zero token is
-// that of a form without one, and is like no other. A vote that the server undid because of others at the same row is
-// cast again.
+// Vote adds one vote to the choice if it belongs to the question and the question is published. It reports whether the
+// vote is counted: now, or earlier with the same token. A token is remembered for at least a day. The zero token means
+// a form without one, and is never a repetition. A vote that the server rolled back because of a conflict at the same
+// row is retried.
 func (s *Store) Vote(ctx context.Context, now time.Time, question, choice int64, token Token) (counted bool, err error) {
 	if token == (Token{}) {
 		token = newToken()

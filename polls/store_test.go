@@ -194,7 +194,7 @@ func TestWithoutADatabaseEveryPageIsUnavailableAndTheCauseIsKept(t *testing.T) {
 	}
 }
 
-// unreachable is a database at an address where nobody listens.
+// unreachable is a database at an address without a listener.
 func unreachable(t *testing.T) *db.DB {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")

@@ -5,21 +5,21 @@ import (
 	"encoding/hex"
 )
 
-// Token names one rendering of the form, so that the same vote from the same form counts once, however often it
-// arrives. Another choice from that form is another vote, as in Django: it tells the two apart from a repetition.
-// It is no proof of anything: who wants to vote twice loads the page twice.
+// Token identifies one rendering of the form, so that the same vote from the same form counts once, however often it is
+// submitted. A different choice from that form is a different vote, as in Django. A token proves nothing: a user can
+// vote twice by loading the page twice.
 type Token [16]byte
 
-// newToken is one that no other form has.
+// newToken returns a unique token.
 func newToken() (t Token) {
-	_, _ = rand.Read(t[:]) // which never fails
+	_, _ = rand.Read(t[:]) // never fails
 	return t
 }
 
-// String is the token as forms carry it.
+// String returns the token as in forms.
 func (t Token) String() string { return hex.EncodeToString(t[:]) }
 
-// parseToken reads what String wrote, and nothing else.
+// parseToken parses exactly the output of String.
 func parseToken(text string) (t Token, ok bool) {
 	if len(text) != hex.EncodedLen(len(t)) {
 		return Token{}, false

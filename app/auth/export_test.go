@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// OccupyHasher takes every turn to hash. entered is closed when somebody waits for one.
+// OccupyHasher takes every turn to hash. entered is closed when a login waits for one.
 func OccupyHasher(s *Service) (entered <-chan struct{}, leave func()) {
 	q := &s.hasher.hashQueue
 	q.mu.Lock()

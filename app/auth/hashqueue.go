@@ -9,18 +9,18 @@ import (
 	"ddtb/app/fault"
 )
 
-// maxWaiting is how many passwords wait to be hashed.
+// maxWaiting is the maximum number of passwords waiting to be hashed.
 const maxWaiting = 64
 
-// hashQueue lets as many hash at once as there are processors. Of those that wait, whoever failed least comes first, so
-// that a crowd that guesses does not keep out the one who knows: see attempt.suspicion.
+// hashQueue allows as many concurrent hashes as there are processors. Among the waiting logins, those with the fewest
+// failures come first, so that a guessing attack does not block legitimate users: see attempt.suspicion.
 type hashQueue struct {
 	mu      sync.Mutex
 	free    int
-	waiting []*hashTurn // in the order in which they came
+	waiting []*hashTurn // in order of arrival
 }
 
-// hashTurn is one that waits.
+// hashTurn is a waiting login.
 type hashTurn struct {
 	suspicion int
 	answer    chan error // nil: it is its turn
@@ -28,7 +28,7 @@ type hashTurn struct {
 
 var errTooManySignIn = fault.New(fault.TooManyTries, "Too many people are signing in at this moment. Try again in a few seconds.")
 
-// enter waits for a turn. It fails when too many wait, of whom none is more suspect.
+// enter waits for a turn. It fails if too many are waiting and none of them is more suspect.
 func (q *hashQueue) enter(ctx context.Context, suspicion int) error {
 	t := q.line(suspicion)
 	if t == nil {
@@ -40,14 +40,14 @@ func (q *hashQueue) enter(ctx context.Context, suspicion int) error {
 	case <-ctx.Done():
 	}
 	if !q.remove(t) {
-		if err := <-t.answer; err == nil { // it was given its turn at this moment
+		if err := <-t.answer; err == nil { // it got its turn at the same moment
 			q.leave()
 		}
 	}
 	return fmt.Errorf("waiting to hash a password: %w", ctx.Err())
 }
 
-// line takes a place in the queue; nil: it is its turn already.
+// line takes a place in the queue; nil means that it is its turn already.
 func (q *hashQueue) line(suspicion int) *hashTurn {
 	q.mu.Lock()
 	defer q.mu.Unlock()

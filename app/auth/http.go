@@ -13,8 +13,9 @@ import (
 	"ddtb/db"
 )
 
-// cookieName is our own, so that a Django on the same host keeps its sessionid. Under TLS its prefix makes browsers
-// refuse it from other hosts of the domain and from plain HTTP, which could sign a visitor in as somebody else.
+// cookieName is not Django's, so that a Django on the same host keeps its sessionid. Under TLS its prefix makes
+// browsers reject the cookie from other hosts of the domain and from plain HTTP, which could sign a visitor in as
+// another user.
 func cookieName(r *http.Request) string {
 	if OverTLS(r) {
 		return "__Host-ddtb_session"
@@ -22,30 +23,30 @@ func cookieName(r *http.Request) string {
 	return "ddtb_session"
 }
 
-// OverTLS reports whether the client came by TLS, for cookies: here, or to the first of the proxies before this server.
-// Whoever sends the header is believed: a client that claims so falsely harms itself alone.
+// OverTLS reports whether the client connected by TLS, to this server or to the first proxy, for cookies. The header is
+// trusted from any client: a false claim harms only that client.
 func OverTLS(r *http.Request) bool {
 	first, _, _ := strings.Cut(r.Header.Get(echo.HeaderXForwardedProto), ",")
 	return r.TLS != nil || strings.EqualFold(strings.TrimSpace(first), "https") ||
 		strings.EqualFold(r.Header.Get(echo.HeaderXForwardedSsl), "on")
 }
 
-// visit is one request's knowledge of who makes it: looked up when first asked for.
+// visit caches the user of one request: looked up on first use.
 type visit struct {
 	service *Service
 	secret  string
 	key     secretHash
-	valid   bool // the cookie can be a secret
+	valid   bool // the cookie has the form of a secret
 
 	mu     sync.Mutex
 	user   *User
 	looked bool
-	ended  string // whose session it was, where their password hash has changed
+	ended  string // the session's user, if their password hash has changed
 }
 
 type visitKey struct{}
 
-// Middleware lets what is below it ask who makes the request. By itself it asks the database nothing.
+// Middleware makes the request's user available below it. It makes no query by itself.
 func (s *Service) Middleware(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		v := &visit{service: s}
@@ -59,8 +60,8 @@ func (s *Service) Middleware(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// UserFrom is who makes the request, or nil for nobody; for pages that only read: it may be up to 30 seconds old.
-// The error is the database's.
+// UserFrom returns the request's user, or nil if not signed in. It is for pages that only read: the result may be up to
+// 30 seconds old. The error is the database's.
 func UserFrom(ctx context.Context) (*User, error) {
 	v, ok := ctx.Value(visitKey{}).(*visit)
 	if !ok || !v.valid {
@@ -74,7 +75,7 @@ func UserFrom(ctx context.Context) (*User, error) {
 	return v.found(v.service.user(ctx, v.key))
 }
 
-// found notes the answer to whose session it is.
+// found stores the result of the lookup.
 func (v *visit) found(u *User, err error) (*User, error) {
 	if ended, ok := errors.AsType[*endedError](err); ok {
 		v.ended, err = ended.username, nil
@@ -86,9 +87,9 @@ func (v *visit) found(u *User, err error) (*User, error) {
 	return u, nil
 }
 
-// Ended returns whose session the request's is that ended because their password hash changed: by a new password, or by
-// another application that encoded the same one anew, as Django does at a login. It is "" for any other request, and
-// before UserFrom or Recheck was asked.
+// Ended returns the username of the request's session if it ended because the password hash changed: by a new password,
+// or by another application that encoded the same password again, as Django does at a login. It is "" for any other
+// request, and before UserFrom or Recheck was called.
 func Ended(ctx context.Context) (username string) {
 	v, ok := ctx.Value(visitKey{}).(*visit)
 	if !ok {
@@ -99,7 +100,7 @@ func Ended(ctx context.Context) (username string) {
 	return v.ended
 }
 
-// Recheck is who makes the request, asked of the database now: for everything that changes something.
+// Recheck returns the request's user from the database: for every change.
 func Recheck(ctx context.Context) (*User, error) {
 	v, ok := ctx.Value(visitKey{}).(*visit)
 	if !ok {
@@ -108,7 +109,7 @@ func Recheck(ctx context.Context) (*User, error) {
 	return RecheckThrough(ctx, v.service.db)
 }
 
-// RecheckThrough is Recheck, asked through q: for what must be possible while no connection can be had.
+// RecheckThrough is Recheck with q: for actions that must be possible while no connection is available.
 func RecheckThrough(ctx context.Context, q db.Querier) (*User, error) {
 	v, ok := ctx.Value(visitKey{}).(*visit)
 	if !ok || !v.valid {
@@ -120,8 +121,7 @@ func RecheckThrough(ctx context.Context, q db.Querier) (*User, error) {
 	return v.found(v.service.ask(ctx, q, v.key, epoch))
 }
 
-// Secret is the secret of the request's session, or "". It is the key under which what is only this visitor's
-// may be signed.
+// Secret returns the secret of the request's session, or "". It is the key for signing this visitor's data.
 func Secret(ctx context.Context) string {
 	if v, ok := ctx.Value(visitKey{}).(*visit); ok && v.valid {
 		return v.secret
@@ -140,7 +140,7 @@ func (s *Service) SignIn(c echo.Context, username, password string) error {
 	return nil
 }
 
-// SignOut ends the request's session, and takes its cookie back.
+// SignOut ends the request's session, and removes its cookie.
 func (s *Service) SignOut(c echo.Context) error {
 	ctx := c.Request().Context()
 	if err := s.Logout(ctx, Secret(ctx)); err != nil {
@@ -150,7 +150,7 @@ func (s *Service) SignOut(c echo.Context) error {
 	return nil
 }
 
-// ChangeOwnPassword is ChangePassword for who makes the request, who stays signed in with a new cookie.
+// ChangeOwnPassword is ChangePassword for the request's user, who stays signed in with a new cookie.
 func (s *Service) ChangeOwnPassword(c echo.Context, u *User, old, password string) error {
 	session, err := s.ChangePassword(c.Request().Context(), u, old, password, c.RealIP())
 	if err != nil {
@@ -160,7 +160,8 @@ func (s *Service) ChangeOwnPassword(c echo.Context, u *User, old, password strin
 	return nil
 }
 
-// setCookie: SameSite Lax, since with Strict a link in a mail would arrive signed out. Secure wherever TLS is.
+// setCookie uses SameSite Lax: with Strict, a link in a mail would open signed out. The cookie is Secure if the client
+// uses TLS.
 func setCookie(c echo.Context, session Session) {
 	c.SetCookie(&http.Cookie{
 		Name: cookieName(c.Request()), Value: session.Secret, Path: "/", Expires: session.Expires,

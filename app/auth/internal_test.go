@@ -51,7 +51,7 @@ func busyHasher(t *testing.T) *hasher {
 	return h
 }
 
-// wait has somebody wait for a turn.
+// wait adds a waiting login.
 func (h *hasher) wait(t *testing.T, suspicion int) *hashTurn {
 	t.Helper()
 	turn := h.line(suspicion)

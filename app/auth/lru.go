@@ -2,10 +2,10 @@ package auth
 
 import "container/list"
 
-// lru is a map of bounded size: the entry not used for longest makes room. It is not safe for concurrent use.
+// lru is a map of bounded size that evicts the least recently used entry. It is not safe for concurrent use.
 type lru[K comparable, V any] struct {
 	max   int
-	order *list.List // of pair[K, V], the last used first
+	order *list.List // of pair[K, V], most recently used first
 	at    map[K]*list.Element
 }
 

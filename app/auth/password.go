@@ -21,7 +21,7 @@ import (
 	"golang.org/x/crypto/scrypt"
 )
 
-// What a new password costs: 19 MiB and two passes, as OWASP recommends for argon2id.
+// The cost of a new password: 19 MiB and two passes, as OWASP recommends for argon2id.
 const (
 	memoryKiB = 19 << 10
 	passes    = 2
@@ -30,8 +30,8 @@ const (
 	keySize   = 32
 )
 
-// What a stored hash may ask for at most: it comes from a table that others write too. Django's default is
-// 100 MiB, 2 passes, 8 lanes; its PBKDF2 is near a million and a half iterations.
+// The maximum cost of a stored hash: other applications write the table too. Django's default is 100 MiB, 2 passes, 8
+// lanes; its PBKDF2 has nearly a million and a half iterations.
 const (
 	maxMemoryKiB  = 256 << 10
 	maxPasses     = 16
@@ -40,14 +40,14 @@ const (
 	maxBcryptCost = 16
 )
 
-// MaxPassword is the length of a password in bytes beyond which it is refused unhashed.
+// MaxPassword is the maximum length of a password in bytes. A longer one is rejected without hashing.
 const MaxPassword = 1024
 
-// hasher hashes at most as many passwords at once as there are processors, and lets few wait: hashing is the one
-// thing here that an anonymous client can make expensive.
+// hasher limits concurrent hashes to the number of processors, and the number of waiting ones: hashing is the one
+// operation here that an anonymous client can make expensive.
 type hasher struct {
 	hashQueue
-	dummy string // what an unknown user's password is compared with
+	dummy string // compared with the password of an unknown user
 }
 
 func newHasher() *hasher {
@@ -58,9 +58,9 @@ func newHasher() *hasher {
 	}
 }
 
-// hash encodes the password as Django's Argon2PasswordHasher does.
+// hash encodes the password like Django's Argon2PasswordHasher.
 func (h *hasher) hash(ctx context.Context, password string) (string, error) {
-	if err := h.enter(ctx, 0); err != nil { // who chooses a password is signed in
+	if err := h.enter(ctx, 0); err != nil { // a user who sets a password is signed in
 		return "", err
 	}
 	defer h.leave()
@@ -75,8 +75,8 @@ func encode(salt, key []byte) string {
 		argon2.Version, memoryKiB, passes, lanes, b64.EncodeToString(salt), b64.EncodeToString(key))
 }
 
-// verify reports whether the password is the one encoded. Where there is nothing to compare with (no such user, a
-// hash of an unknown kind, or Django's mark for "no password") it takes as long, and says no.
+// verify reports whether the password matches the encoded one. If there is no usable hash (no such user, an unknown
+// kind of hash, or Django's mark for "no password"), it takes the same time and returns false.
 func (h *hasher) verify(ctx context.Context, suspicion int, password, encoded string) (bool, error) {
 	derive, key := parse(encoded)
 	usable := derive != nil && len(password) <= MaxPassword
@@ -93,8 +93,8 @@ func (h *hasher) verify(ctx context.Context, suspicion int, password, encoded st
 	return subtle.ConstantTimeCompare(derive(password), key) == 1 && usable, nil
 }
 
-// parsers are of Django's encodings, by the name that a hash begins with. A parser returns how to derive a key from a
-// password, and the key that it must be; nil where the hash makes no sense, or asks for too much.
+// parsers parse Django's encodings, by the hash's first part. A parser returns a function that derives a key from a
+// password, and the expected key. It returns nil if the hash is invalid or exceeds the limits.
 var parsers = map[string]func(rest string) (derive func(string) []byte, key []byte){
 	"argon2":        parseArgon2,
 	"pbkdf2_sha256": func(rest string) (func(string) []byte, []byte) { return parsePBKDF2(sha256.New, rest) }, // Django's default
@@ -104,7 +104,7 @@ var parsers = map[string]func(rest string) (derive func(string) []byte, key []by
 	"bcrypt":        func(rest string) (func(string) []byte, []byte) { return parseBcrypt(first72, rest) },
 }
 
-// parse reads a hash in one of Django's encodings.
+// parse parses a hash in one of Django's encodings.
 func parse(encoded string) (derive func(string) []byte, key []byte) {
 	algorithm, rest, _ := strings.Cut(encoded, "$")
 	if parser := parsers[algorithm]; parser != nil {
@@ -113,7 +113,7 @@ func parse(encoded string) (derive func(string) []byte, key []byte) {
 	return nil, nil
 }
 
-// whyNot says, for the log, why no password or not this one is that of the hash.
+// whyNot returns, for the log, why no password, or not this one, matches the hash.
 func whyNot(encoded string) string {
 	if derive, _ := parse(encoded); derive != nil {
 		return "the password is wrong"
@@ -162,14 +162,14 @@ func parsePBKDF2(newHash func() hash.Hash, rest string) (func(string) []byte, []
 	}
 	return func(password string) []byte {
 		derived, err := pbkdf2.Key(newHash, password, []byte(parts[1]), iterations, len(key))
-		if err != nil { // FIPS mode refuses short passwords and salts
+		if err != nil { // FIPS mode rejects short passwords and salts
 			return nil
 		}
 		return derived
 	}, key
 }
 
-// parseScrypt reads N$salt$r$p$key.
+// parseScrypt parses N$salt$r$p$key.
 func parseScrypt(rest string) (func(string) []byte, []byte) {
 	parts := strings.Split(rest, "$")
 	if len(parts) != 5 {
@@ -185,15 +185,15 @@ func parseScrypt(rest string) (func(string) []byte, []byte) {
 	}
 	return func(password string) []byte {
 		derived, err := scrypt.Key([]byte(password), []byte(parts[1]), n, r, p, len(key))
-		if err != nil { // never: the parameters are within its bounds
+		if err != nil { // can't happen: the parameters are within its bounds
 			return nil
 		}
 		return derived
 	}, key
 }
 
-// parseBcrypt reads $2b$cost$salt-and-key; prepare is what the password goes through first. The key is the whole hash,
-// since bcrypt compares by itself.
+// parseBcrypt parses $2b$cost$salt-and-key; prepare transforms the password first. The key is the whole hash, because
+// bcrypt does the comparison.
 func parseBcrypt(prepare func(string) []byte, rest string) (func(string) []byte, []byte) {
 	key := []byte(rest)
 	cost, err := bcrypt.Cost(key)
@@ -213,5 +213,5 @@ func hexOfSHA256(password string) []byte {
 	return []byte(hex.EncodeToString(sum[:]))
 }
 
-// first72 are all the bytes that bcrypt takes into account.
+// first72 returns the bytes that bcrypt uses.
 func first72(password string) []byte { return []byte(password[:min(len(password), 72)]) }

@@ -9,32 +9,32 @@ import (
 	"ddtb/db"
 )
 
-// How long it is remembered whose session it is; the package comment says what that costs.
+// How long a session's user is cached; the package comment describes the cost.
 const (
 	maxSeen  = 1000
-	fresh    = 30 * time.Second // the database is not asked again
-	grace    = 10 * time.Minute // it serves while the database can't be asked
-	patience = time.Second      // how long a request with something to fall back on tries to ask
-	pause    = 5 * time.Second  // after that failed, before the next try
+	fresh    = 30 * time.Second // no query within it
+	grace    = 10 * time.Minute // used while the database is unavailable
+	patience = time.Second      // how long a request with a fallback tries to query
+	pause    = 5 * time.Second  // after a failed query, before the next
 )
 
-// seen remembers users by the hash of their session's secret.
+// seen caches users by the hash of their session's secret.
 type seen struct {
 	mu    sync.Mutex
 	users *lru[secretHash, sighting]
-	epoch int // counts what made answers under way worthless
+	epoch int // incremented to invalidate results of running queries
 }
 
 type sighting struct {
 	user    *User
-	checked time.Time // when the database last said so
+	checked time.Time // when the database last confirmed it
 	expires time.Time
-	retry   time.Time // the database could not be asked: not again before this
+	retry   time.Time // the database was unavailable: no query before this
 }
 
 func newSeen() *seen { return &seen{users: newLRU[secretHash, sighting](maxSeen)} }
 
-// at is what is known of the session at that time, and the epoch for put.
+// at returns the cached user of the session at that time, and the epoch for put.
 func (c *seen) at(key secretHash, now time.Time) (got sighting, epoch int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -46,7 +46,7 @@ func (c *seen) at(key secretHash, now time.Time) (got sighting, epoch int) {
 	return got, c.epoch
 }
 
-// put stores what the database said, unless something was forgotten since the epoch: the answer may be from before.
+// put caches a result of the database, unless Forget was called since the epoch: the result may be outdated.
 func (c *seen) put(key secretHash, got sighting, epoch int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -65,7 +65,7 @@ func (c *seen) forget(key secretHash) {
 	c.epoch++
 }
 
-// Forget makes every session be looked up anew: call it after users, groups or permissions were changed.
+// Forget invalidates all cached sessions: call it after users, groups or permissions were changed.
 func (s *Service) Forget() {
 	s.seen.mu.Lock()
 	defer s.seen.mu.Unlock()
@@ -79,7 +79,7 @@ func (s *Service) forget(secret string) {
 	}
 }
 
-// user is whose session it is, as far as that is known without asking too often.
+// user returns the session's user, from the cache or with a limited number of queries.
 func (s *Service) user(ctx context.Context, key secretHash) (*User, error) {
 	now := s.now()
 	known, epoch := s.seen.at(key, now)
@@ -104,9 +104,9 @@ func cannotAsk(err error) bool {
 	return db.CauseOf(err) != "" || errors.Is(err, context.DeadlineExceeded)
 }
 
-// ask looks the session up in the database, and remembers the answer.
+// ask looks up the session in the database, and caches the result.
 func (s *Service) ask(ctx context.Context, q db.Querier, key secretHash, epoch int) (*User, error) {
-	now := s.now() // before asking: the answer is at least as new
+	now := s.now() // before the query: the result is at least this new
 	u, expires, err := load(ctx, q, key)
 	if _, ended := errors.AsType[*endedError](err); err != nil && !ended {
 		return nil, err

@@ -15,13 +15,13 @@ import (
 	"ddtb/db"
 )
 
-// Session is a new session: Secret goes into the cookie and nowhere else.
+// Session is a new session. Secret must only be stored in the cookie.
 type Session struct {
 	Secret  string
 	Expires time.Time
 }
 
-// secretSize is 256 bits, which can't be guessed, so that a fast hash of it is enough.
+// secretSize is 256 bits, which can't be guessed, so that a fast hash is enough.
 const secretSize = 32
 
 type secretHash [sha256.Size]byte
@@ -32,7 +32,7 @@ func newSecret() string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// hashSecret refuses what can't be a secret, so that a cookie of nonsense costs no query.
+// hashSecret rejects malformed secrets, so that an invalid cookie costs no query.
 func hashSecret(secret string) (secretHash, bool) {
 	b, err := base64.RawURLEncoding.DecodeString(secret)
 	if err != nil || len(b) != secretSize {
@@ -41,11 +41,11 @@ func hashSecret(secret string) (secretHash, bool) {
 	return sha256.Sum256(b), true
 }
 
-// ErrWrongLogin does not say which part was wrong, or whether there is such a user. RefusalReason does, for the log.
+// ErrWrongLogin does not say which part was wrong, or whether the user exists. RefusalReason does, for the log.
 var ErrWrongLogin = fault.New(fault.Forbidden,
 	"Please enter the correct username and password for a staff account. Note that both fields may be case-sensitive.")
 
-// refusedError is ErrWrongLogin with what the log says of it.
+// refusedError is ErrWrongLogin with the details for the log.
 type refusedError struct{ username, reason string }
 
 func wrongLogin(username, reason string) error { return &refusedError{username, reason} }
@@ -53,8 +53,8 @@ func wrongLogin(username, reason string) error { return &refusedError{username, 
 func (e *refusedError) Error() string { return ErrWrongLogin.Error() }
 func (e *refusedError) Unwrap() error { return ErrWrongLogin }
 
-// RefusalReason returns why Login refused, for the log: people must not see it. The username is "" where there is no
-// such user, since what was typed there may be a password.
+// RefusalReason returns why Login refused, for the log only. The username is "" if there is no such user, because the
+// input may be a password.
 func RefusalReason(err error) (username, reason string) {
 	if e, ok := errors.AsType[*refusedError](err); ok {
 		return e.username, e.reason
@@ -65,11 +65,11 @@ func RefusalReason(err error) (username, reason string) {
 	return "", err.Error()
 }
 
-// Login starts a session for a staff member, and ends the one of the secret old, if any. It returns ErrWrongLogin,
-// or TooManyTries around a SlowedError after repeated failures of this name from this address.
+// Login starts a session for a staff member, and ends the session with the secret old, if any. It returns
+// ErrWrongLogin, or TooManyTries around a SlowedError after repeated failures of this name from this address.
 func (s *Service) Login(ctx context.Context, username, password, address, old string) (Session, error) {
 	username = NormalUsername(username)
-	if len(username) > 4*maxUsername { // longer than any name; and the throttle must not remember a megabyte
+	if len(username) > 4*maxUsername { // longer than any name; the throttle must not store a megabyte
 		username = ""
 	}
 	try, err := s.tries.begin(username, address, s.now())
@@ -86,8 +86,8 @@ func (s *Service) Login(ctx context.Context, username, password, address, old st
 	return session, err
 }
 
-// login is over one of the application's connections; where none can be had soon over the reserve; and where that is
-// of no help either, however long it takes.
+// login uses one of the application's connections if it gets one within patience, then the reserve. If the reserve
+// fails too, it waits for a connection as long as any request.
 func (s *Service) login(ctx context.Context, suspicion int, username, password, old string) (Session, error) {
 	if s.Reserve != nil {
 		soon := func(ctx context.Context, fn func(context.Context, db.Querier) error) error {
@@ -153,7 +153,7 @@ func (s *Service) loginBy(
 	return session, err
 }
 
-// storable replaces a name that PostgreSQL could not even compare by one that nobody has.
+// storable replaces a name that PostgreSQL can't compare by one that no user has.
 func storable(name string) string {
 	if ValidateUsername(name) != "" {
 		return ""
@@ -161,8 +161,8 @@ func storable(name string) string {
 	return name
 }
 
-// start stores a new session for the user with that password hash, unless the password was changed meanwhile. It
-// takes the chance to clear expired sessions away.
+// start stores a new session for the user with that password hash, unless the password has changed. It also deletes
+// expired sessions.
 func (s *Service) start(ctx context.Context, q db.Querier, id int64, passwordHash string) (Session, error) {
 	session := Session{newSecret(), s.now().Add(s.age)}
 	key, _ := hashSecret(session.Secret)
@@ -181,7 +181,7 @@ func (s *Service) start(ctx context.Context, q db.Querier, id int64, passwordHas
 	return session, nil
 }
 
-// Logout ends the session: on this process at once, see the package comment for others.
+// Logout ends the session: at once on this process; for others, see the package comment.
 func (s *Service) Logout(ctx context.Context, secret string) error {
 	defer s.forget(secret)
 	return endSession(ctx, s.db, secret)
@@ -196,8 +196,8 @@ func endSession(ctx context.Context, q db.Querier, secret string) error {
 	return err
 }
 
-// ChangePassword changes the user's own password, ends all their sessions, and starts a new one. A wrong old
-// password is ErrWrongPassword; it is slowed down as a login is. A weak new one is Invalid.
+// ChangePassword changes the user's own password, ends all their sessions, and starts a new one. A wrong old password
+// is ErrWrongPassword, and is slowed down like a login. A weak new password is Invalid.
 func (s *Service) ChangePassword(ctx context.Context, u *User, old, password, address string) (Session, error) {
 	try, err := s.tries.begin(u.Username, address, s.now())
 	if err != nil {
@@ -213,7 +213,7 @@ func (s *Service) ChangePassword(ctx context.Context, u *User, old, password, ad
 	return session, err
 }
 
-// ErrWrongPassword says that the old password was not the user's.
+// ErrWrongPassword means that the old password is wrong.
 var ErrWrongPassword = fault.New(fault.Forbidden, "Your old password was entered incorrectly. Please enter it again.")
 
 func (s *Service) changePassword(ctx context.Context, u *User, old, password string) (session Session, err error) {
@@ -242,14 +242,14 @@ func (s *Service) changePassword(ctx context.Context, u *User, old, password str
 	return session, err
 }
 
-// endedError says that a session is over because the hash of its user's password is another than at the login.
+// endedError means that a session ended because its user's password hash has changed since the login.
 type endedError struct{ username string }
 
 func (e *endedError) Error() string {
 	return "the password hash of " + e.username + " has changed since the login"
 }
 
-// load asks the database whose session it is: nil when it is nobody's. An ended one is an *endedError.
+// load queries the session's user: nil if there is none. An ended session is an *endedError.
 func load(ctx context.Context, q db.Querier, key secretHash) (*User, time.Time, error) {
 	var expires time.Time
 	var unchanged bool

@@ -10,24 +10,24 @@ import (
 	"ddtb/app/fault"
 )
 
-// How failed logins are slowed down.
+// The limits of failed logins.
 const (
-	freeTries        = 5  // in a row for one name from one address, before there is a delay
-	freeTriesAddress = 50 // from one address, for whatever names
+	freeTries        = 5  // consecutive failures for one name from one address, before delays begin
+	freeTriesAddress = 50 // from one address, for all names
 	maxDelay         = 5 * time.Minute
 	forgetAfter      = time.Hour
-	maxTracked       = 10_000 // names and addresses; older ones are forgotten
+	maxTracked       = 10_000 // names and addresses; older ones are evicted
 )
 
-// SlowedError says that a login was not tried, since too many before it failed.
+// SlowedError means that a login was not tried because too many have failed.
 type SlowedError struct{ After time.Duration }
 
 func (e *SlowedError) Error() string {
 	return fmt.Sprintf("too many failed logins: wait %s", e.After.Round(time.Second))
 }
 
-// throttle counts failed logins in this process's memory. An attempt counts as failed from its start, so that
-// many at once don't slip through before the first has failed.
+// throttle counts failed logins in memory. An attempt counts as failed from its start, so that concurrent attempts
+// can't bypass the limit.
 type throttle struct {
 	mu    sync.Mutex
 	tries *lru[string, tries]
@@ -44,15 +44,16 @@ func newThrottle() *throttle {
 	return &throttle{tries: newLRU[string, tries](maxTracked), known: newLRU[string, struct{}](maxTracked)}
 }
 
-// attempt is a login under way.
+// attempt is a login in progress.
 type attempt struct {
 	t             *throttle
 	pair, address string
-	// suspicion is how often logins from this address failed of late; 0 where this name has signed in from there before.
+	// suspicion is the number of recent failed logins from this address; 0 if this name has signed in from there
+	// before.
 	suspicion int
 }
 
-// begin lets a login be tried, or returns a fault around a SlowedError.
+// begin starts a login attempt, or returns a fault around a SlowedError.
 func (t *throttle) begin(username, address string, now time.Time) (*attempt, error) {
 	address = network(address)
 	a := &attempt{t: t, pair: address + " " + username, address: address}
@@ -91,8 +92,8 @@ func (t *throttle) count(key string, free int, now time.Time) {
 	t.tries.put(key, tr)
 }
 
-// succeeded forgets the failures of this name from this address. Those of the address stay: who has one account
-// must not be able to try others' for free.
+// succeeded resets the failures of this name from this address. Those of the address remain: the owner of one account
+// must not get free attempts at others.
 func (a *attempt) succeeded() {
 	a.t.mu.Lock()
 	defer a.t.mu.Unlock()
@@ -101,7 +102,7 @@ func (a *attempt) succeeded() {
 	a.t.known.put(a.pair, struct{}{})
 }
 
-// undone says that the attempt could not be made, for want of a connection.
+// undone reverts an attempt that could not be made for want of a connection.
 func (a *attempt) undone() {
 	a.t.mu.Lock()
 	defer a.t.mu.Unlock()
@@ -116,7 +117,7 @@ func (t *throttle) takeBack(key string) {
 	}
 }
 
-// network is what counts as one address: a customer has a whole /64 of IPv6.
+// network returns the unit that counts as one address: for IPv6 a /64, the size of a customer's network.
 func network(address string) string {
 	ip, err := netip.ParseAddr(address)
 	if err != nil {

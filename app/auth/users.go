@@ -14,7 +14,7 @@ import (
 	"ddtb/db"
 )
 
-// User is an active user as far as pages need to know. It is shared between requests: don't change it.
+// User is an active user with the data for pages. It is shared between requests: don't modify it.
 type User struct {
 	ID          int64
 	Username    string
@@ -26,10 +26,10 @@ type User struct {
 	permissions map[string]bool
 }
 
-// Can reports whether the user has a permission, their own or by a group, as "polls.add_question".
+// Can reports whether the user has a permission, such as "polls.add_question", directly or through a group.
 func (u *User) Can(permission string) bool { return u.Superuser || u.permissions[permission] }
 
-// CanAll reports whether the user has every one of the permissions.
+// CanAll reports whether the user has all of the permissions.
 func (u *User) CanAll(permissions []string) bool {
 	for _, p := range permissions {
 		if !u.Can(p) {
@@ -39,7 +39,7 @@ func (u *User) CanAll(permissions []string) bool {
 	return true
 }
 
-// Includes reports whether the user may do everything that the other may.
+// Includes reports whether the user has all permissions of the other.
 func (u *User) Includes(other *User) bool {
 	if u.Superuser || other.Superuser {
 		return u.Superuser
@@ -52,7 +52,7 @@ func (u *User) Includes(other *User) bool {
 	return true
 }
 
-// ShortName is how to address the user.
+// ShortName returns the name for addressing the user.
 func (u *User) ShortName() string {
 	if u.FirstName != "" {
 		return u.FirstName
@@ -60,7 +60,7 @@ func (u *User) ShortName() string {
 	return u.Username
 }
 
-// permissionsSQL is the names of the permissions of auth_user u, their own and by groups.
+// permissionsSQL selects the names of auth_user u's permissions, direct and through groups.
 const permissionsSQL = `ARRAY(
 	SELECT ct.app_label || '.' || p.codename
 	FROM auth_permission p JOIN django_content_type ct ON ct.id = p.content_type_id
@@ -72,7 +72,7 @@ const permissionsSQL = `ARRAY(
 
 const userSQL = `u.id, u.username, u.first_name, u.last_name, u.email, u.is_staff, u.is_superuser, ` + permissionsSQL
 
-// scanUser reads the columns of userSQL and what follows them.
+// scanUser scans the columns of userSQL and any that follow.
 func scanUser(row pgx.Row, more ...any) (*User, error) {
 	u := &User{permissions: map[string]bool{}}
 	var names []string
@@ -86,12 +86,12 @@ func scanUser(row pgx.Row, more ...any) (*User, error) {
 	return u, nil
 }
 
-// UserByID reads a user with their permissions through q, whether active or not.
+// UserByID reads a user with their permissions through q, active or not.
 func UserByID(ctx context.Context, q db.Querier, id int64) (*User, error) {
 	return one(q.QueryRow(ctx, `SELECT `+userSQL+` FROM auth_user u WHERE u.id = $1`, id))
 }
 
-// UserByName reads a user with their permissions, whether active or not.
+// UserByName reads a user with their permissions, active or not.
 func (s *Service) UserByName(ctx context.Context, username string) (*User, error) {
 	return one(s.db.QueryRow(ctx, `SELECT `+userSQL+` FROM auth_user u WHERE u.username = $1`, NormalUsername(username)))
 }
@@ -104,8 +104,8 @@ func one(row pgx.Row) (*User, error) {
 	return u, err
 }
 
-// CreateSuperuser makes a user who may do everything, and returns their id. It refuses a username or a password
-// with Invalid and says all that is wrong, and a username that is taken with Conflict.
+// CreateSuperuser creates a user with all permissions, and returns their id. An invalid username or password is
+// Invalid, with all mistakes; a username that exists is Conflict.
 func (s *Service) CreateSuperuser(ctx context.Context, username, email, password string) (id int64, err error) {
 	return s.createSuperuser(ctx, username, email, func(u User) (string, error) { return s.HashPassword(ctx, password, u) })
 }
@@ -141,8 +141,8 @@ func (s *Service) createSuperuser(
 	return id, err
 }
 
-// HashPassword encodes a new password of the user, or refuses it with Invalid. It gives the request's lease back
-// first, so that none is held while it hashes.
+// HashPassword encodes the user's new password, or rejects it with Invalid. It first releases the request's lease, so
+// that none is held while hashing.
 func (s *Service) HashPassword(ctx context.Context, password string, owner User) (string, error) {
 	if problems := ValidatePassword(password, owner); len(problems) > 0 {
 		return "", fault.New(fault.Invalid, "%s", strings.Join(problems, " "))
@@ -151,8 +151,8 @@ func (s *Service) HashPassword(ctx context.Context, password string, owner User)
 	return s.hasher.hash(ctx, password)
 }
 
-// SetPassword gives the user a new password without asking for the old one, and ends all their sessions.
-// It refuses a weak one with Invalid, and an unknown user with NotFound.
+// SetPassword sets the user's password without the old one, and ends all their sessions. A weak password is Invalid,
+// and an unknown user NotFound.
 func (s *Service) SetPassword(ctx context.Context, username, password string) error {
 	u, err := s.UserByName(ctx, username)
 	if err != nil {
@@ -166,7 +166,7 @@ func (s *Service) SetPassword(ctx context.Context, username, password string) er
 	return s.db.InTx(ctx, func(q db.Querier) error { return StorePassword(ctx, q, u.ID, hash) })
 }
 
-// StorePassword writes what HashPassword made, and ends all sessions of the user. Forget must follow the commit.
+// StorePassword stores the result of HashPassword, and ends all the user's sessions. Call Forget after the commit.
 func StorePassword(ctx context.Context, q db.Querier, id int64, hash string) error {
 	if _, err := q.Exec(ctx, `UPDATE auth_user SET password = $2 WHERE id = $1`, id, hash); err != nil {
 		return fmt.Errorf("store password: %w", err)

@@ -28,8 +28,8 @@ var common = sync.OnceValue(func() map[string]bool {
 	return set
 })
 
-// ValidatePassword tells everything that is wrong with a password, as Django's four validators do; nothing means
-// that it may be used. The username, names and email of its owner are what it must not resemble.
+// ValidatePassword returns all problems of a password, under the rules of Django's four validators; none means that it
+// is acceptable. It must not resemble its owner's username, names or email.
 func ValidatePassword(password string, owner User) []string {
 	var problems []string
 	if attribute := resembles(password, owner); attribute != "" {
@@ -52,7 +52,7 @@ func ValidatePassword(password string, owner User) []string {
 	return problems
 }
 
-// PasswordRules says to a person what ValidatePassword asks for.
+// PasswordRules describes ValidatePassword's rules for users.
 func PasswordRules() []string {
 	return []string{
 		"Your password can’t be too similar to your other personal information.",
@@ -64,7 +64,7 @@ func PasswordRules() []string {
 
 var notWord = regexp.MustCompile(`[^\pL\pN_]+`)
 
-// resembles names the attribute of the owner that the password is too close to, in whole or in part.
+// resembles returns the owner's attribute that the password resembles, in whole or in part.
 func resembles(password string, owner User) string {
 	if len(password) > MaxPassword {
 		return "" // refused anyway; comparing it would only take time
@@ -86,7 +86,7 @@ func resembles(password string, owner User) string {
 	return ""
 }
 
-// similarity is difflib's quick_ratio: how many characters the two have in common, in whatever order.
+// similarity is difflib's quick_ratio: the share of characters that both have, in any order.
 func similarity(a, b string) float64 {
 	counts := map[rune]int{}
 	for _, r := range b {
@@ -106,10 +106,10 @@ const maxUsername = 150
 
 var usernameForm = regexp.MustCompile(`^[\pL\pN\pM_.@+-]+$`)
 
-// NormalUsername is the form in which a username is stored and looked up.
+// NormalUsername returns the form in which a username is stored and looked up.
 func NormalUsername(name string) string { return norm.NFKC.String(strings.TrimSpace(name)) }
 
-// ValidateUsername tells what is wrong with a username in its normal form, or "".
+// ValidateUsername returns the problem of a normalized username, or "".
 func ValidateUsername(name string) string {
 	switch {
 	case name == "":

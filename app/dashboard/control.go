@@ -20,21 +20,21 @@ import (
 )
 
 const (
-	switchTimeout = 5 * time.Second // for the idle connections of the old strategy to be closed on the server
-	recordTimeout = 3 * time.Second // for the entry in the history
+	switchTimeout = 5 * time.Second // for closing the old strategy's idle connections on the server
+	recordTimeout = 3 * time.Second // for the history entry
 )
 
-// field is one of the settings that can be switched, as the form shows it.
+// field is a setting that can be changed, as shown in the form.
 type field struct {
 	db.Setting
 
 	Typed, Problem string
 }
 
-// ID is that of the input.
+// ID returns the id of the input.
 func (f field) ID() string { return "id_" + strings.ReplaceAll(f.Key, ".", "_") }
 
-// Number reports whether the value is a whole number.
+// Number reports whether the value is an integer.
 func (f field) Number() bool { _, is := f.Value.(int); return is && !f.Auto }
 
 // Check reports whether the value is a checkbox.
@@ -48,7 +48,8 @@ type group struct {
 
 const strategyKey = "strategy"
 
-// ownSettings are those of the strategy's own section: multiplex has the pool's as well, which are shown there.
+// ownSettings returns the settings of the strategy's own section. multiplex also uses the pool's, which are shown
+// there.
 func ownSettings(spec db.Spec, cfg config.Database) (own []db.Setting) {
 	section := strings.ReplaceAll(spec.Name, "-", "_") + "."
 	for _, x := range spec.Show(cfg) {
@@ -59,16 +60,16 @@ func ownSettings(spec db.Spec, cfg config.Database) (own []db.Setting) {
 	return own
 }
 
-// form is the control, filled in.
+// form is the control with its values.
 type form struct {
 	Strategy field
 	Groups   []group
 	Mistakes int
-	Same     bool // nothing was changed
-	Kept     bool // from before a login
+	Same     bool // no value was changed
+	Kept     bool // typed before a login
 }
 
-// newForm fills the control with what was typed, and for the rest with what is in force.
+// newForm fills the control with the typed values, and with the current settings for the rest.
 func (b *Board) newForm(texts, problems map[string]string) *form {
 	f, cfg := &form{Mistakes: len(problems)}, b.DB.Config()
 	fill := func(x db.Setting) field {
@@ -89,7 +90,7 @@ func (b *Board) newForm(texts, problems map[string]string) *form {
 	return f
 }
 
-// keys are those of the control.
+// keys returns the keys of the control.
 func keys() []string {
 	all := []string{strategyKey}
 	for _, spec := range db.Strategies() {
@@ -100,8 +101,8 @@ func keys() []string {
 	return all
 }
 
-// typed are the keys of the control as they were sent; what was not sent stays. Of a checkbox that is checked the last
-// value counts: the first says that it was there.
+// typed returns the submitted values by key. A key that was not submitted keeps its value. The last value of a checkbox
+// counts: the first, hidden one says that the checkbox was in the form.
 func typed(sent url.Values) map[string]string {
 	texts := map[string]string{}
 	for _, key := range keys() {
@@ -112,19 +113,19 @@ func typed(sent url.Values) map[string]string {
 	return texts
 }
 
-// handSwitch is a switch that was made here.
+// handSwitch is a switch made on the dashboard.
 type handSwitch struct {
 	At         time.Time
 	By         string
 	To         config.Database
 	Changes    string
-	Unrecorded string // why it is not in the history; "": it is
+	Unrecorded string // why it is missing from the history; "": it is recorded
 }
 
-// Clock is when.
+// Clock returns the time of the switch.
 func (h handSwitch) Clock() string { return clock(h.At) }
 
-// change answers the control.
+// change handles the submitted control.
 func (b *Board) change(c echo.Context) error {
 	if _, err := c.FormParams(); err != nil {
 		return fault.Wrap(fault.Invalid, err, "The form could not be read.")
@@ -152,8 +153,8 @@ func (b *Board) change(c echo.Context) error {
 	return c.Redirect(http.StatusSeeOther, Path)
 }
 
-// whoSwitches is who sent the control, asked over a reserve: the control is needed when no other connection can be had.
-// It is left alone when it is known that they may not.
+// whoSwitches identifies the user over a reserve, because the control is needed when no other connection is available.
+// The reserve is not used for users who are known to lack the permission.
 func (b *Board) whoSwitches(ctx context.Context) (user *auth.User, err error) {
 	soon, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -170,13 +171,13 @@ func (b *Board) whoSwitches(ctx context.Context) (user *auth.User, err error) {
 
 var errMistakes = errors.New("the form has mistakes")
 
-// apply switches first and writes the history afterwards: the switch may be what makes that possible.
+// apply switches first and writes the history afterwards: the switch may be what makes writing possible.
 func (b *Board) apply(
 	ctx context.Context, user *auth.User, texts map[string]string,
 ) (problems map[string]string, changed bool) {
 	b.switching.Lock()
 	defer b.switching.Unlock()
-	ctx = context.WithoutCancel(ctx) // half a switch helps nobody
+	ctx = context.WithoutCancel(ctx) // the switch must be completed
 	patience, cancel := context.WithTimeout(ctx, switchTimeout)
 	defer cancel()
 	before, after, err := b.Switch(patience, func(now config.Database) (after config.Database, err error) {
@@ -206,7 +207,7 @@ func (b *Board) apply(
 	return nil, true
 }
 
-// inShort is what a page may say of an error: its text can name a role, a database or a host.
+// inShort is the part of an error that a page may show: its text can contain a role, a database or a host.
 func inShort(err error) string {
 	if cause := db.CauseOf(err); cause != "" {
 		return string(cause)
@@ -220,7 +221,7 @@ func inShort(err error) string {
 	return inOurCode
 }
 
-// differences tells each key that was changed, from what to what.
+// differences lists the changed keys with their old and new values.
 func differences(before, after config.Database) string {
 	var all []string
 	for _, key := range keys() {
@@ -231,14 +232,14 @@ func differences(before, after config.Database) string {
 	return strings.Join(all, ", ")
 }
 
-// recordIn writes an entry of the history over the monitoring connection.
+// recordIn writes a history entry over the monitoring connection.
 func (b *Board) recordIn(ctx context.Context, user *auth.User, object, message string) error {
 	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
 	return b.Server.Do(ctx, func(conn *pgx.Conn) error { return b.Record(ctx, conn, user, object, message) })
 }
 
-// lastSwitch is the switch that is in force, or nil.
+// lastSwitch returns the switch that is in effect, or nil.
 func (b *Board) lastSwitch() *handSwitch {
 	if h := b.byHand.Load(); h != nil && h.To == b.DB.Config() {
 		return h

@@ -1,20 +1,21 @@
-// Package dashboard is the page /admin/connections/: who has the server's slots and this process's leases, who waits,
-// and what failed of late, live; and a control to switch the strategy while requests go on.
+// Package dashboard is the live page /admin/connections/: the sessions that use the server's slots, this process's
+// leases, waiting requests and recent failures, and a control to change the strategy while requests run.
 //
-// It promises:
-//   - It costs the server the same however many watch: one feed makes of each reading of the application's sampler
-//     one event, in bytes, for all. Nobody is waited for: who is slow misses events, and who stops reading is cut.
-//   - It works while every slot is taken. It looks over the monitoring connection, and so does the switch: it asks
-//     there whether who switches still may, and writes the history there. A stream has no lease and no worker.
-//   - A stream ends with the server, and when its viewer may no longer see it. While nobody can be asked that, it
-//     goes on.
-//   - Memory is bounded: a quarter of an hour of figures, 50 failures, 100 viewers, 20 of one user.
-//   - Whatever comes from the database, an application's name say, reaches the page as text.
+// What callers can rely on:
+//   - The load on the server does not depend on the number of viewers. One feed turns each reading of the application's
+//     sampler into one event, encoded once for all. It never waits for a viewer: a slow one misses events, and one that
+//     stops reading is disconnected.
+//   - It works while every slot is taken. It reads over the monitoring connection. So does the switch, which checks the
+//     user's permission and writes the history there. A stream holds no lease and no worker.
+//   - A stream ends with the server, and when its viewer loses the permission. While the permission can't be checked,
+//     the stream continues.
+//   - Memory is bounded: a quarter of an hour of figures, 50 failures, 100 viewers, 20 per user.
+//   - Data from the database, such as an application's name, reach the page as text.
 //
-// The figures are put into words on the server, in picture.go and for the tables under the charts in point.go, for the
-// page and the events alike: the page is a whole one without JavaScript, and with it only texts and cells are exchanged.
+// The server formats the figures, in picture.go and, for the tables under the charts, in point.go. Page and events use
+// the same text. The page is complete without JavaScript; the script only replaces texts and cells.
 //
-// It must not know polls, nor how the strategies work.
+// The package does not depend on polls, or on how the strategies work.
 package dashboard
 
 import (
@@ -49,31 +50,32 @@ var staticFS embed.FS
 //go:embed all:templates
 var templateFS embed.FS
 
-// Files are the dashboard's static files, uPlot among them, for web.Static.
+// Files are the dashboard's static files for web.Static, including uPlot.
 var Files = web.MustFiles("dashboard", staticFS)
 
 var pages = web.MustTemplates(templateFS, template.FuncMap{"static": Files.URL})
 
-// Options are what the dashboard looks at and works with.
+// Options are the dashboard's dependencies.
 type Options struct {
 	DB      *db.DB
 	Users   *auth.Service
 	Server  *activity.Observer // the monitoring connection
 	Look    *activity.Sampler
-	Process func() activity.Process // how this process's own leases are
+	Process func() activity.Process // the state of this process's leases
 	Config  *config.Config
-	Waits   func(strategy string) metrics.Waits // for a lease, that ended since the start
+	Waits   func(strategy string) metrics.Waits // the waits for a lease that have ended since the start
 	Testing func() bool                         // whether the test endpoints are on
 
-	Thresholds activity.Thresholds // as those of Look
+	Thresholds activity.Thresholds // the same as Look's
 	Log        *slog.Logger
-	// Switch puts in force what edit makes of the settings of DB, or returns its error; none changes them meanwhile.
+	// Switch applies edit to DB's settings, or returns its error. The settings don't change during edit.
 	Switch func(
 		ctx context.Context, edit func(now config.Database) (config.Database, error),
 	) (before, after config.Database, err error)
-	// Each runs fn in a transaction while no connection can be had, or says Busy: to learn who comes, and who switches.
+	// Each runs fn in a transaction while no other connection is available, or returns Busy. They identify the viewer,
+	// and the user who switches.
 	LookReserve, SwitchReserve auth.Runner
-	// Record writes an entry of the admin's history through q.
+	// Record writes an entry to the admin's history through q.
 	Record func(ctx context.Context, q db.Querier, by *auth.User, object, message string) error
 }
 
@@ -83,15 +85,15 @@ type Board struct {
 	feed     *feed
 	failures *failures
 	viewers  viewers
-	asking   chan struct{} // holds a token while one viewer's right is looked up
-	askNext  time.Time     // no viewer's right is looked up before; for who has put the token in asking
+	asking   chan struct{} // holds a token while one viewer's permission is checked
+	askNext  time.Time     // no permission is checked before; protected by the token in asking
 
 	switching sync.Mutex                 // one switch at a time
-	byHand    atomic.Pointer[handSwitch] // the last one
-	ended     atomic.Pointer[ending]     // the last one
+	byHand    atomic.Pointer[handSwitch] // the last switch
+	ended     atomic.Pointer[ending]     // the last session ended
 }
 
-// New makes the dashboard, and begins to follow the sampler, until Close.
+// New makes the dashboard. It follows the sampler until Close.
 func New(o Options) *Board {
 	failed := newFailures()
 	return &Board{
@@ -100,11 +102,11 @@ func New(o Options) *Board {
 	}
 }
 
-// Close ends every stream, and waits for the feed. It may be called twice, and before the last request has ended: so
-// that those who watch don't hold up the end of the server.
+// Close ends every stream and waits for the feed. It may be called twice, and before the last request has ended, so
+// that viewers don't delay the server's shutdown.
 func (b *Board) Close() { b.feed.end() }
 
-// Failed hears of a request that failed by no fault of who sent it. route is the pattern in the table of routes.
+// Failed records a request that failed through no fault of the client. route is its pattern in the table of routes.
 func (b *Board) Failed(route string, err error) { b.failures.add(time.Now(), route, err) }
 
 // Route is one address of the dashboard.
@@ -113,8 +115,8 @@ type Route struct {
 	Handler      echo.HandlerFunc
 }
 
-// Routes are the addresses. They need auth's Middleware above them, and no scope of the database: a page that is shown
-// while every slot is taken is no sign that all is well, and a stream must not keep what a scope keeps.
+// Routes returns the addresses. They require auth's Middleware, and no database scope: a page served while every slot
+// is taken must not count as a sign of health, and a stream must not hold a scope's resources.
 func (b *Board) Routes() []Route {
 	return []Route{
 		{http.MethodGet, Path, b.show},

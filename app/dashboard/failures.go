@@ -11,17 +11,17 @@ import (
 	"ddtb/app/web"
 )
 
-// mostFailures is how many failures are remembered one by one.
+// mostFailures is the number of individual failures kept.
 const mostFailures = 50
 
-// inOurCode is report.InternalError to who looks at the page.
+// inOurCode is the page's text for report.InternalError.
 const inOurCode = "error in the application"
 
-// failures remembers the last requests that failed, and counts them by cause. What it keeps is what a visitor was told:
-// no error's text, no address with its query.
+// failures keeps the last failed requests and counts failures by cause. It stores only what the visitor was shown: no
+// error text, and no query string.
 type failures struct {
 	mu      sync.Mutex
-	last    []failure // the oldest first
+	last    []failure // oldest first
 	byCause map[string]tally
 	all     int
 }
@@ -52,7 +52,7 @@ func (f *failures) add(at time.Time, route string, err error) {
 	f.last = append(f.last[max(0, len(f.last)-mostFailures+1):], x)
 }
 
-// words are the failures in cells: by cause the most frequent first, one by one the newest first.
+// words formats the failures as cells: causes by frequency, individual failures newest first.
 func (f *failures) words() (byCause, oneByOne [][]string, total string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -12,41 +12,41 @@ import (
 	"ddtb/db/activity"
 )
 
-// pointsKept is how far back the charts go: a quarter of an hour at the default interval of two seconds.
+// pointsKept is the length of the charts: a quarter of an hour at the default interval of two seconds.
 const pointsKept = 450
 
 const (
-	patience = time.Second     // how long the server may take to answer at least, before the page says that it does not
-	ownPace  = 5 * time.Second // how old this process's own figures may be, however seldom the server is looked at
+	patience = time.Second     // at least this long without an answer before the page says so
+	ownPace  = 5 * time.Second // maximum age of this process's figures, however long the interval
 )
 
-// feed makes of each reading of the sampler one event for all who watch. What an event says is put together when the
-// first of them asks; without any, a reading costs a line of figures.
+// feed turns each reading of the sampler into one event for all viewers. An event is encoded when the first viewer
+// requests it. Without viewers, a reading costs one line of figures.
 type feed struct {
 	o        Options
 	failures *failures
-	limit    time.Duration // what the server said is old after that
+	limit    time.Duration // the age after which a reading is stale
 
 	mu      sync.Mutex
 	latest  *event
 	waits   waits
 	reading activity.Reading // the newest
-	heard   time.Time        // when it came
+	heard   time.Time        // when it arrived
 
-	ctx   context.Context // ends with the feed, and the streams with it
+	ctx   context.Context // ends with the feed, and ends the streams
 	stop  context.CancelFunc
 	ended sync.WaitGroup
 }
 
-// event is one moment, as it is sent: to who saw the one before, and to who did not.
+// event is one snapshot in two encodings: for viewers that got the previous event, and for those that did not.
 type event struct {
-	id      int64         // also how many points were ever made
-	next    chan struct{} // closed when there is a newer one
-	stat    db.Stat       // for the rates of the next, and when they were so
+	id      int64         // also the number of points ever made
+	next    chan struct{} // closed when there is a newer event
+	stat    db.Stat       // for the rates of the next event, with its time
 	at      time.Time
 	points  []point
 	picture func() picture
-	rows    func() map[string][][]string // under the charts
+	rows    func() map[string][][]string // of the tables under the charts
 	now     func() []byte
 	history func() []byte
 }
@@ -65,8 +65,8 @@ func (f *feed) end() {
 	f.ended.Wait()
 }
 
-// run follows the sampler. A server that takes long to answer must not hide what this process knows by itself: who
-// waits for a lease, most of all.
+// run follows the sampler. A slow server must not hide this process's own figures, in particular the requests waiting
+// for a lease.
 func (f *feed) run() {
 	for {
 		within, cancel := context.WithTimeout(f.ctx, f.wait())
@@ -84,7 +84,7 @@ func (f *feed) run() {
 	}
 }
 
-// wait is how long the next event waits for a reading. It ends when the last one becomes old.
+// wait returns how long the next event waits for a reading. It ends when the last reading becomes stale.
 func (f *feed) wait() time.Duration {
 	if left := f.limit - time.Since(f.heard); left > 0 {
 		return min(left, ownPace)
@@ -92,7 +92,8 @@ func (f *feed) wait() time.Duration {
 	return min(f.limit, ownPace)
 }
 
-// tell makes an event of what is known now: in its turn, or in between since something else is so from now on.
+// tell makes an event from the current state: on a new reading (inTurn), or between readings when this process's state
+// has changed.
 func (f *feed) tell(inTurn bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -101,14 +102,14 @@ func (f *feed) tell(inTurn bool) {
 	close(before.next)
 }
 
-// event is the newest.
+// event returns the newest event.
 func (f *feed) event() *event {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.latest
 }
 
-// newEvent describes the last reading, with this process's own figures as they are now. f.mu is held.
+// newEvent describes the last reading with this process's current figures. The caller holds f.mu.
 func (f *feed) newEvent(inTurn bool) *event {
 	e := &event{next: make(chan struct{}), stat: f.o.DB.Stat(), at: time.Now()}
 	s := sight{Reading: f.reading, late: time.Since(f.heard) >= f.limit, at: e.at, stat: e.stat, cfg: f.o.DB.Config()}
@@ -116,17 +117,17 @@ func (f *feed) newEvent(inTurn bool) *event {
 		e.id, s.since, s.passed = f.latest.id+1, f.latest.stat, e.at.Sub(f.latest.at)
 		e.points = f.latest.points
 	}
-	if !inTurn { // a moment is too short to tell a pace from
+	if !inTurn { // too short an interval for a rate
 		s.passed = max(s.passed, time.Second)
 		e.stat, e.at = f.latest.stat, f.latest.at
 	}
 	s.waits = f.waits.look(s.at, s.cfg)
 	s.measure(f.o.Config)
 	p := s.point()
-	if f.latest != nil { // before the first look there is nothing to draw
+	if f.latest != nil { // before the first reading there is nothing to draw
 		e.points = append(e.points[max(0, len(e.points)-pointsKept+1):], p)
 	}
-	points := e.points // what is appended to it later is beyond its end
+	points := e.points // later appends do not change it
 	e.picture = sync.OnceValue(func() picture { return f.paint(s) })
 	e.rows = sync.OnceValue(func() map[string][][]string { return rowsUnder(points, e.id) })
 	e.now = sync.OnceValue(func() []byte {
@@ -137,18 +138,18 @@ func (f *feed) newEvent(inTurn bool) *event {
 	return e
 }
 
-// sent is what an event says beside the figures for the charts.
+// sent is the JSON of an event, except the figures for the charts.
 type sent struct {
 	picture
 	Rows   map[string][][]string `json:"rows"`   // of the tables under the charts; of "now" the newest of each
 	Begins bool                  `json:"begins"` // the newest rows are new ones, and not the last ones anew
 }
 
-// frame is the event as it goes over the wire.
+// frame encodes the event for the wire.
 func (e *event) frame(kind, name string, figures []byte, rows map[string][][]string) []byte {
 	body, err := json.Marshal(sent{e.picture(), rows, inSpan(e.id) == 1})
 	if err != nil {
-		panic(err) // nothing in it can fail
+		panic(err) // none of its types can fail
 	}
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "id: %d\nevent: %s\ndata: {%q:%s,", e.id, kind, name, figures)

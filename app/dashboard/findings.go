@@ -13,22 +13,22 @@ var findingsText string
 
 var findingsTemplate = template.Must(template.New("findings").Parse(findingsText))
 
-// classes are those of a note or a tag.
+// classes are the CSS classes of a note or a tag.
 var classes = map[activity.Level]string{
 	activity.OK: "good", activity.Warning: "warn", activity.Critical: "bad", activity.Unknown: "warn",
 }
 
-// findingView is one reason, with what to do.
+// findingView is one finding with its steps.
 type findingView struct {
 	Level, Class, Where string
-	What                string // "": the script fills it in
+	What                string // "": filled in by the script
 	Steps               []activity.Step
-	Lab, Page           string // the command that plays it, and the lab's page
+	Lab, Page           string // the command that reproduces it, and the lab's page
 }
 
-// findingsHTML are the findings in HTML, made here for the page and for its script alike. Their sentences have numbers
-// that change all the time, so for the script they come apart, with the texts: what somebody reads or copies stays where
-// it is.
+// findingsHTML renders the findings for both the page and its script. Their sentences contain numbers that change
+// constantly. For the script, the sentences are sent separately as texts, so that text being read or copied stays in
+// place.
 func findingsHTML(d activity.Diagnosis, whole bool) template.HTML {
 	views := make([]findingView, len(d.Health.Findings))
 	for i, f := range d.Health.Findings {
@@ -55,7 +55,7 @@ func findingsHTML(d activity.Diagnosis, whole bool) template.HTML {
 		activity.Diagnosis
 		Views []findingView
 	}{d, views}); err != nil {
-		panic(err) // texts alone are given to a template that is embedded
+		panic(err) // the template is embedded, and its data are only texts
 	}
 	return template.HTML(b.String()) //nolint:gosec // escaped by the template that made it
 }

@@ -12,13 +12,13 @@ import (
 	"ddtb/db"
 )
 
-// head is the head of a column.
+// head is a column's head.
 type head struct {
 	Text string
-	Num  bool // numbers, to the right
+	Num  bool // numeric: aligned right
 }
 
-// heads are the columns of each table that the picture fills.
+// heads are the columns of each table in the picture.
 var heads = map[string][]head{
 	"states": {{Text: "State"}, {"Sessions", true}},
 	"applications": {
@@ -43,7 +43,7 @@ var heads = map[string][]head{
 	"failures": {{Text: "At"}, {Text: "Cause"}, {Text: "Address"}, {Text: "What the visitor was told"}},
 }
 
-// chart is a chart, with the tables under it. dashboard.js knows how it is drawn.
+// chart is a chart with the tables under it. dashboard.js defines how it is drawn.
 type chart struct {
 	Name, Title, What string
 	Under             []under
@@ -53,7 +53,7 @@ type chart struct {
 type under struct {
 	Name, Summary, Note, Label string
 	Heads                      []head
-	figures                    []int // after the time
+	figures                    []int // without the time
 }
 
 const sameAsTable = "The same as a table"
@@ -85,41 +85,41 @@ var charts = []chart{
 	}}},
 }
 
-// tableView is a table with a name by which the script finds it.
+// tableView is a table with the name by which the script finds it.
 type tableView struct {
 	Name, Label string
 	Heads       []head
 	Rows        [][]string
-	Link        string // with what a row's first cell says behind it; "": none
+	Link        string // of each row, followed by its first cell; "": none
 }
 
-// Span is how many columns the cells of a row of one cell take.
+// Span returns how many columns a row with a single cell spans.
 func (t tableView) Span() int { return len(t.Heads) }
 
 type pageData struct {
 	picture
 	User    *auth.User
 	Charts  []chart
-	under   map[string][][]string // the rows of the tables under them
+	under   map[string][][]string // the rows of the tables under the charts
 	Control *form                 // nil: not a superuser
 	Switch  *handSwitch
 	Ended   *ending
-	File    string // of the configuration
+	File    string // the configuration file
 	Testing bool
 	Stream  string
-	Points  int // how many the charts keep
-	Rows    int // how many the tables under them do
+	Points  int // the number of points in the charts
+	Rows    int // the number of rows in the tables under them
 }
 
-// Table is the picture's table of that name; label says what it is to who doesn't see where it stands.
+// Table returns the picture's table with that name. label describes it to screen readers.
 func (p pageData) Table(name, label string) tableView {
 	return tableView{Name: name, Label: label, Heads: heads[name], Rows: p.Tables[name]}
 }
 
-// WholeFindings are the findings with their sentences, for a page without its script.
+// WholeFindings returns the findings with their sentences, for a page without its script.
 func (p pageData) WholeFindings() template.HTML { return findingsHTML(p.diagnosis, true) }
 
-// Sessions is the table of sessions, in which a superuser can choose one.
+// Sessions returns the table of sessions, in which a superuser can select one.
 func (p pageData) Sessions() tableView {
 	t := p.Table("sessions", "Sessions")
 	if p.User.Superuser {
@@ -128,12 +128,12 @@ func (p pageData) Sessions() tableView {
 	return t
 }
 
-// Under is a table under a chart.
+// Under returns a table under a chart.
 func (p pageData) Under(u under) tableView {
 	return tableView{Name: "chart-" + u.Name, Label: u.Label + ", the most in each span of time", Heads: u.Heads, Rows: p.under[u.Name]}
 }
 
-// rowsUnder are the rows of the tables under the charts, by the table's name.
+// rowsUnder returns the rows of the tables under the charts, by table name.
 func rowsUnder(points []point, made int64) map[string][][]string {
 	all := map[string][][]string{}
 	for _, c := range charts {
@@ -144,7 +144,7 @@ func rowsUnder(points []point, made int64) map[string][][]string {
 	return all
 }
 
-// show answers the page. It needs no connection: who asks is remembered for a while.
+// show renders the page. It needs no connection: the user is cached for a while.
 func (b *Board) show(c echo.Context) error {
 	user, err := b.whoLooks(c.Request().Context())
 	switch {
@@ -159,8 +159,8 @@ func (b *Board) show(c echo.Context) error {
 	return b.render(c, http.StatusOK, user, control)
 }
 
-// whoLooks is who asks for the page, over a reserve where no other connection can be had soon: it is for them that the
-// page is there.
+// whoLooks identifies the viewer. It uses a reserve if no other connection is available soon: the page is needed most
+// then.
 func (b *Board) whoLooks(ctx context.Context) (*auth.User, error) {
 	soon, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -178,10 +178,10 @@ func (b *Board) whoLooks(ctx context.Context) (*auth.User, error) {
 	return user, nil
 }
 
-// mostTyped is how long what was typed may be in an address, in bytes: proxies refuse a header that is much longer.
+// mostTyped is the maximum size of typed values in an address, in bytes: proxies refuse a much longer request line.
 const mostTyped = 2 << 10
 
-// toLogin leads back here after the login, with what was typed in the address: none of it is secret.
+// toLogin redirects to the login, which returns here. The typed values are in the address: none of them is secret.
 func toLogin(c echo.Context, texts map[string]string) error {
 	next := url.URL{Path: Path}
 	query := url.Values{}
@@ -207,7 +207,7 @@ func (b *Board) render(c echo.Context, status int, user *auth.User, control *for
 	return pages.Render(c, status, "connections.html", data)
 }
 
-// Figure is one of the figures at the top: its title, its name, and what it says now.
+// Figure returns a figure at the top: its title, name and current text.
 func (p pageData) Figure(title, name string) []string {
 	return []string{title, name, p.Texts[name], p.Texts[name+"_more"]}
 }

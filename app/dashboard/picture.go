@@ -13,23 +13,23 @@ import (
 	"ddtb/db/activity"
 )
 
-// sight is what is known of one moment.
+// sight is the data of one snapshot.
 type sight struct {
 	activity.Reading
-	late bool // the server has not answered for longer than it should
+	late bool // the server's answer is overdue
 	at   time.Time
 	cfg  config.Database
 
 	waits  lately
 	stat   db.Stat
-	since  db.Stat       // as it was at the moment before
-	passed time.Duration // since then; 0: there was none
+	since  db.Stat       // at the previous snapshot
+	passed time.Duration // since the previous snapshot; 0: there was none
 
 	monitor config.Monitor
 	budget  activity.Budget
 }
 
-// picture is all that the page shows of one moment, in words.
+// picture is the formatted text of one snapshot.
 type picture struct {
 	Level  string                `json:"level"` // ok, warning, critical or unknown
 	Class  string                `json:"class"` // of the note that says so
@@ -40,10 +40,10 @@ type picture struct {
 	diagnosis activity.Diagnosis
 }
 
-// seen tells whether the server was looked at, lately and with success.
+// seen reports whether there is a recent, successful reading of the server.
 func (s *sight) seen() bool { return !s.late && s.Err == nil && s.Sample.Slots != nil }
 
-// measure does the arithmetic of the budget.
+// measure computes the budget.
 func (s *sight) measure(c *config.Config) {
 	s.monitor = c.Monitor
 	if s.seen() {
@@ -75,7 +75,7 @@ func (s *sight) point() point {
 	return p
 }
 
-// perSecond is the pace of a counter, which begins anew with another strategy.
+// perSecond returns the rate of a counter. Counters restart when the strategy changes.
 func (s *sight) perSecond(now, before int64) float64 {
 	if s.passed <= 0 {
 		return 0
@@ -86,7 +86,7 @@ func (s *sight) perSecond(now, before int64) float64 {
 	return float64(now-before) / s.passed.Seconds()
 }
 
-// paint puts the sight into words.
+// paint formats the snapshot.
 func (f *feed) paint(s sight) picture {
 	p := picture{Texts: map[string]string{"at": clock(s.at)}, Tables: map[string][][]string{}}
 	p.judge(&s, f.diagnose(&s))
@@ -105,7 +105,7 @@ func (f *feed) paint(s sight) picture {
 	return p
 }
 
-// judge says how server and process are, in a sentence, and lists why and what to do.
+// judge summarizes the health of server and process in a sentence, and lists causes and steps.
 func (p *picture) judge(s *sight, d activity.Diagnosis) {
 	h, text := d.Health, "The server’s connections are well, and so are this process’s leases."
 	switch {
@@ -132,7 +132,7 @@ func (p *picture) judge(s *sight, d activity.Diagnosis) {
 	}
 }
 
-// diagnose is what `ddtb db-connections doctor` says of the server and this process.
+// diagnose returns the same diagnosis as `ddtb db-connections doctor`, for the server and this process.
 func (f *feed) diagnose(s *sight) activity.Diagnosis {
 	process := f.o.Process()
 	switch {
@@ -146,7 +146,7 @@ func (f *feed) diagnose(s *sight) activity.Diagnosis {
 	return activity.Diagnose(now, s.Earlier, f.o.Thresholds)
 }
 
-// server is what was seen on the server.
+// server formats the server's figures.
 func (p *picture) server(s *sight) {
 	if !s.seen() {
 		for _, name := range []string{"slots", "new"} {
@@ -180,7 +180,7 @@ func (p *picture) server(s *sight) {
 	p.Tables["sessions"] = orNone(atMost(sessionRows(s.Snapshot), mostSessions, "sessions"), "No client has a session.")
 }
 
-// process is what this process knows of its strategy.
+// process formats this process's figures.
 func (p *picture) process(s *sight) {
 	st := s.stat
 	p.Texts["strategy"] = st.Strategy
@@ -218,10 +218,10 @@ func (p *picture) process(s *sight) {
 	}
 }
 
-// mostRows bounds a table, since the page is for people.
+// mostRows limits a table for readability.
 const mostRows = 25
 
-// holders lists who has a lease, the oldest first, and what the server says of the backend.
+// holders lists the leases, oldest first, with the server's view of each backend.
 func (p *picture) holders(hs []db.Holder, s *sight) {
 	states := map[string]string{}
 	if s.seen() {
@@ -247,7 +247,7 @@ func atMost(rows [][]string, n int, what string) [][]string {
 	return append(rows[:n:n], []string{fmt.Sprintf("… and %d more %s", len(rows)-n, what)})
 }
 
-// orNone gives an empty table one cell that says so.
+// orNone replaces no rows by one cell with the sentence.
 func orNone(rows [][]string, sentence string) [][]string {
 	if len(rows) == 0 {
 		return [][]string{{sentence}}
@@ -255,10 +255,10 @@ func orNone(rows [][]string, sentence string) [][]string {
 	return rows
 }
 
-// clock is a time of today, as all times on the page in UTC.
+// clock formats a time of day in UTC, as everywhere on the page.
 func clock(t time.Time) string { return t.UTC().Format(time.TimeOnly) }
 
-// age is a duration for people, to a tenth of a second below a minute.
+// age formats a duration, to a tenth of a second below a minute.
 func age(d time.Duration) string {
 	switch {
 	case d < 0:

@@ -6,27 +6,27 @@ import (
 	"time"
 )
 
-// point is one line of figures for the charts, in this order. What is not known is NaN, and null in JSON.
+// point is the figures for the charts at one time, in this order. An unknown figure is NaN, and null in JSON.
 type point [figures]float64
 
 const (
-	figTime     = iota // seconds since 1970, by this process's clock
-	figUsed            // slots, as are the next four
-	figUsable          // what an ordinary role can get
-	figBudget          // what the deployment may need at most
-	figWarn            // from here on, a warning
-	figCritical        // above it, critical
-	figLeases          // out, of this process
-	figWaiting         // for one
-	figNew             // sessions a second on the server
-	figConnects        // attempts a second of this process
-	figSize            // how many leases there may be; NaN: no bound
-	figP50             // percentiles of the waits for a lease of late, in milliseconds; NaN: none ended
+	figTime     = iota // Unix seconds, by this process's clock
+	figUsed            // in slots, as the next four
+	figUsable          // slots for ordinary roles
+	figBudget          // the maximum that the deployment may need
+	figWarn            // the warning threshold
+	figCritical        // the critical threshold
+	figLeases          // held by this process
+	figWaiting         // requests waiting for a lease
+	figNew             // new sessions per second on the server
+	figConnects        // connection attempts per second by this process
+	figSize            // the maximum number of leases; NaN: no limit
+	figP50             // percentiles of recent waits for a lease, in milliseconds; NaN: none ended
 	figP95
 	figP99
 	figLongest
 	figures
-	figDrawn = figP50 // those before it are in the charts, the others in the tables under them alone
+	figDrawn = figP50 // figures before it are in the charts, the others only in the tables
 )
 
 func newPoint(at time.Time) (p point) {
@@ -37,7 +37,7 @@ func newPoint(at time.Time) (p point) {
 	return p
 }
 
-// appendJSON appends the figures of the charts as an array.
+// appendJSON appends the figures of the charts as a JSON array.
 func (p point) appendJSON(b []byte) []byte {
 	b = append(b, '[')
 	for i, x := range p[:figDrawn] {
@@ -59,7 +59,7 @@ func appendFigure(b []byte, i int, x float64) []byte {
 	return strconv.AppendFloat(b, math.Round(100*x)/100, 'f', -1, 64)
 }
 
-// columns are the points as JSON, figure by figure, as charts take them.
+// columns encodes the points as JSON, one array per figure, as the charts expect.
 func columns(points []point) []byte {
 	b := []byte{'['}
 	for i := range figDrawn {
@@ -79,16 +79,16 @@ func columns(points []point) []byte {
 }
 
 const (
-	rowSpan  = 15                   // how many points a row of the table under a chart is about: half a minute at the default interval
-	rowsKept = pointsKept / rowSpan // of such a table
+	rowSpan  = 15                   // points per row of the tables: half a minute at the default interval
+	rowsKept = pointsKept / rowSpan // rows per table
 )
 
-// inSpan is how many points the newest span has, of so many that were ever made. Spans begin with every rowSpan-th
-// point, and not with the oldest kept, so that a new point changes the newest row alone.
+// inSpan returns the number of points in the newest span, given the number ever made. Spans begin at every rowSpan-th
+// point, not at the oldest kept, so that a new point changes only the newest row.
 func inSpan(made int64) int { return int((made-1)%rowSpan) + 1 }
 
-// thinned is the table under a chart: of each span the time of its last point and the most of each figure, the newest
-// first.
+// thinned returns the table under a chart: for each span the time of its last point and the maximum of each figure,
+// newest first.
 func thinned(points []point, made int64, figs []int) [][]string {
 	rows := [][]string{}
 	size := inSpan(made)
@@ -107,7 +107,7 @@ func thinned(points []point, made int64, figs []int) [][]string {
 func most(points []point, i int) string {
 	most := math.Inf(-1)
 	for _, p := range points {
-		if p[i] > most { // not so for NaN
+		if p[i] > most { // false for NaN
 			most = p[i]
 		}
 	}

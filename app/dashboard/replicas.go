@@ -6,7 +6,7 @@ import (
 	"ddtb/db"
 )
 
-// replicas lists who serves reads. Without replicas there is no such table.
+// replicas lists the servers of reads. Without replicas the table is omitted.
 func (p *picture) replicas(all []db.ReplicaStat) {
 	for _, r := range all {
 		state := "serves"

@@ -19,13 +19,13 @@ import (
 
 const (
 	sessionPath  = "/admin/connections/session/"
-	mostSessions = 50 // of the list
+	mostSessions = 50 // in the list
 	mostQuery    = 120
-	endedFor     = 5 * time.Minute // the dashboard says for so long that a session was ended
+	endedFor     = 5 * time.Minute // how long the dashboard shows that a session was ended
 	lookTimeout  = 3 * time.Second
 )
 
-// sessionRows lists the sessions that clients have, those that most want a look first: without the one that looks.
+// sessionRows lists the client sessions, the most conspicuous first, without the monitoring session.
 func sessionRows(now activity.Snapshot) (rows [][]string) {
 	sessions := slices.Clone(now.Sessions)
 	sessions = slices.DeleteFunc(sessions, func(x activity.Session) bool { return !endable(now, x) })
@@ -41,7 +41,7 @@ func sessionRows(now activity.Snapshot) (rows [][]string) {
 	return rows
 }
 
-// endable reports whether the list has the session: a client's, and no monitor of this application.
+// endable reports whether the session is in the list: a client's, and not a monitor of this application.
 func endable(now activity.Snapshot, x activity.Session) bool {
 	return x.Client() && !x.Self && !now.IsMonitor(x)
 }
@@ -78,10 +78,10 @@ func shortened(text string, most int) string {
 	return text
 }
 
-// sessionData is the question before a session is ended.
+// sessionData is the confirmation page for ending a session.
 type sessionData struct {
 	User    *auth.User
-	Session *activity.Session // nil: it is gone
+	Session *activity.Session // nil: it has ended
 	PID     int
 	Started string
 	State   string
@@ -89,7 +89,7 @@ type sessionData struct {
 	Age     string
 }
 
-// askAboutSession shows one session, with what may be done about it.
+// askAboutSession shows one session and the available actions.
 func (b *Board) askAboutSession(c echo.Context) error {
 	user, err := b.whoLooks(c.Request().Context())
 	switch {
@@ -127,7 +127,8 @@ func pidOf(text string) (int, error) {
 	return int(pid), nil
 }
 
-// session looks for it over the monitoring connection; nil: it is gone, or not one of the list.
+// session looks up a session over the monitoring connection. It returns nil if the session has ended or is not in the
+// list.
 func (b *Board) session(ctx context.Context, pid int) (*activity.Session, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
@@ -142,7 +143,7 @@ func (b *Board) session(ctx context.Context, pid int) (*activity.Session, error)
 	return &now.Sessions[i], nil
 }
 
-// ending is a session that was ended here, or its query.
+// ending is a session that was terminated here, or whose query was canceled.
 type ending struct {
 	At         time.Time
 	By, What   string
@@ -150,10 +151,10 @@ type ending struct {
 	Unrecorded string
 }
 
-// Clock is when.
+// Clock returns the time of the ending.
 func (e ending) Clock() string { return clock(e.At) }
 
-// lastEnding is the one that the page still tells of, or nil.
+// lastEnding returns the ending that the page still shows, or nil.
 func (b *Board) lastEnding() *ending {
 	if e := b.ended.Load(); e != nil && time.Since(e.At) < endedFor {
 		return e
@@ -161,7 +162,7 @@ func (b *Board) lastEnding() *ending {
 	return nil
 }
 
-// endSession cancels the query of a session, or terminates it, over the monitoring connection.
+// endSession cancels a session's query, or terminates the session, over the monitoring connection.
 func (b *Board) endSession(c echo.Context) error {
 	if _, err := c.FormParams(); err != nil {
 		return fault.Wrap(fault.Invalid, err, "The form could not be read.")
@@ -190,7 +191,7 @@ func (b *Board) endSession(c echo.Context) error {
 	return c.Redirect(http.StatusSeeOther, Path+"#ended")
 }
 
-// orderOf reads the form. What was shown must still be so: a pid may be another session's by now.
+// orderOf parses the form. The session must still be the one that was shown: its pid may have been reused.
 func orderOf(c echo.Context) (order activity.Order, verb string, err error) {
 	pid, err := pidOf(c.FormValue("pid"))
 	if err != nil {
@@ -211,9 +212,9 @@ func orderOf(c echo.Context) (order activity.Order, verb string, err error) {
 	return order, "", fault.New(fault.Invalid, "Choose to cancel the query, or to terminate the session.")
 }
 
-// carryOut gives the order, and writes what became of it into the history and the log.
+// carryOut executes the order, and records the result in the history and the log.
 func (b *Board) carryOut(ctx context.Context, user *auth.User, order activity.Order, verb string, x *activity.Session) error {
-	ctx = context.WithoutCancel(ctx) // what was begun is recorded
+	ctx = context.WithoutCancel(ctx) // an action that was started is recorded
 	e := ending{At: time.Now(), By: user.Username, What: fmt.Sprintf("%s session %d", verb, order.PID), Outcome: activity.Gone}
 	if x != nil {
 		e.What += fmt.Sprintf(" of %s, user %s, from %s", cmp.Or(x.Application, "(no name)"), x.User, cmp.Or(x.ClientAddress(), "an unknown address"))
@@ -234,7 +235,7 @@ func (b *Board) carryOut(ctx context.Context, user *auth.User, order activity.Or
 	return nil
 }
 
-// Sentence is what became of it.
+// Sentence describes the result.
 func (e ending) Sentence() string {
 	switch e.Outcome {
 	case activity.Cancelled, activity.Signalled:

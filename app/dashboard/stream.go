@@ -17,18 +17,18 @@ import (
 )
 
 const (
-	maxViewers   = 100              // the next gets 503
-	maxPerUser   = 20               // of one user, so that nobody keeps out the others
-	writeTimeout = 5 * time.Second  // who does not take an event for so long is dropped
-	quietFor     = 15 * time.Second // after that a line without meaning is sent, so that no proxy hangs up
+	maxViewers   = 100              // further ones get 503
+	maxPerUser   = 20               // per user, so that one user does not block the others
+	writeTimeout = 5 * time.Second  // a viewer that does not accept an event within it is disconnected
+	quietFor     = 15 * time.Second // after it a comment line is sent, so that proxies keep the connection
 
-	askTimeout = 2 * time.Second // for whether who watches may: longer than auth tries before it uses what it knows
-	askSlow    = time.Second / 2 // an answer that took longer is as bad as none for whoever waits behind it
-	askPause   = 5 * time.Second // after that, before any viewer asks again
+	askTimeout = 2 * time.Second // for checking a permission: longer than auth tries before it uses its cache
+	askSlow    = time.Second / 2 // a slower answer counts as a failure for the viewers that wait
+	askPause   = 5 * time.Second // then the pause before any viewer is checked again
 )
 
-// stream sends the events: the history first, also after EventSource came back by itself, then each as it is made.
-// With 204 and errors EventSource does not come back; the page's script does, later.
+// stream sends the events: first the history, also after a reconnect of EventSource, then each new event. After 204 and
+// errors EventSource does not reconnect; the page's script does, later.
 func (b *Board) stream(c echo.Context) error {
 	still := newPermit(b, c)
 	defer still.end()
@@ -61,11 +61,11 @@ func (b *Board) stream(c echo.Context) error {
 	return nil
 }
 
-// watch sends until the client is gone, the server ends, or who watches may no longer. The error is that of a client
-// that is there and does not read.
+// watch sends events until the client disconnects, the server stops, or the viewer loses the permission. It returns an
+// error if the client is connected but does not read.
 func (b *Board) watch(c echo.Context, still *permit) error {
 	gone := c.Request().Context()
-	w := wire{c.Response(), http.NewResponseController(c.Response().Writer)} // echo loses the error of a flush
+	w := wire{c.Response(), http.NewResponseController(c.Response().Writer)} // echo discards the error of a flush
 	beat := time.NewTicker(quietFor)
 	defer beat.Stop()
 	e := b.feed.event()
@@ -95,10 +95,10 @@ func (b *Board) watch(c echo.Context, still *permit) error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
 	}
-	return nil // it hung up while it was written to
+	return nil // the client disconnected during a write
 }
 
-// wire writes with a deadline of its own for each event: the server's is for the whole of a response.
+// wire sets a write deadline for each event: the server's deadline covers the whole response.
 type wire struct {
 	http.ResponseWriter
 	*http.ResponseController
@@ -114,19 +114,19 @@ func (w wire) send(b []byte) error {
 	return w.ResponseController.Flush()
 }
 
-// permit is a viewer's right to watch, looked at before each event: mostly in auth's memory.
+// permit is a viewer's permission to watch. It is checked before each event, usually in auth's cache.
 type permit struct {
 	b       *Board
 	c       echo.Context
-	request *http.Request // as it came
+	request *http.Request // the original request
 	ask     echo.HandlerFunc
 	user    *auth.User
 	ctx     context.Context
 	end     func()
 }
 
-// newPermit leaves the request's worker behind: under the strategy "persistent" a worker keeps the connection over
-// which it asked, and this one would for as long as somebody watches.
+// newPermit detaches the permit from the request's worker. Under the strategy "persistent" a worker keeps its
+// connection, and this one would keep it for as long as the viewer watches.
 func newPermit(b *Board, c echo.Context) *permit {
 	ctx, cancel := context.WithCancel(context.Background())
 	stop := context.AfterFunc(c.Request().Context(), cancel)
@@ -141,8 +141,8 @@ func newPermit(b *Board, c echo.Context) *permit {
 	return p
 }
 
-// look tells who watches, nil for nobody, when it is this viewer's turn: all wake at the same moment, and together
-// they would ask for as many connections. Mostly the first one's answer is then remembered for the others.
+// look returns the viewer, or nil if not logged in. Viewers are checked one at a time: all wake at the same moment, and
+// would need as many connections. Usually the first check fills the cache for the others.
 func (p *permit) look() (*auth.User, error) {
 	err := p.inTurn(p.lookNow)
 	return p.user, err
@@ -173,8 +173,8 @@ func (p *permit) lookNow() error {
 	return err
 }
 
-// holds tells whether who watches is staff still. That nobody can be asked is no reason to say no: it is when the
-// dashboard is needed most.
+// holds reports whether the viewer is still staff. If that can't be checked, it returns true: the dashboard is needed
+// most then.
 func (p *permit) holds() bool {
 	err := p.inTurn(func() error {
 		if time.Now().Before(p.b.askNext) {
@@ -185,7 +185,7 @@ func (p *permit) holds() bool {
 	return err != nil || p.user != nil && p.user.Staff
 }
 
-// unanswered says of a time limit that passed what it means: the server takes too long, or those who asked before do.
+// unanswered translates an exceeded time limit: the server is too slow, or earlier checks are.
 func unanswered(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) && db.CauseOf(err) == "" {
 		return &db.ConnError{Cause: db.ServerUnavailable, Err: err}
@@ -193,14 +193,14 @@ func unanswered(err error) error {
 	return err
 }
 
-// viewers counts who watches, by user.
+// viewers counts the viewers by user.
 type viewers struct {
 	mu     sync.Mutex
 	byUser map[int64]int
 	all    int
 }
 
-// enter takes a place until leave.
+// enter takes a place, which leave returns.
 func (v *viewers) enter(user int64) (leave func(), err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

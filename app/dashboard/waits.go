@@ -10,30 +10,30 @@ import (
 )
 
 const (
-	lookBack  = time.Minute     // how far back the percentiles of waits look at least
-	markEvery = 5 * time.Second // and how much further at most
+	lookBack  = time.Minute     // minimum window of the percentiles
+	markEvery = 5 * time.Second // maximum amount by which the window may be longer
 )
 
-// waits looks back at the waits for a lease under the settings in force: those under others say nothing of these.
+// waits computes recent waits for a lease under the current settings. Waits under earlier settings are excluded.
 type waits struct {
 	of    func(strategy string) metrics.Waits
 	cfg   config.Database
-	marks []mark // the oldest first
+	marks []mark // oldest first
 }
 
-// mark is how many waits had ended at a moment.
+// mark is the number of ended waits at one time.
 type mark struct {
 	at    time.Time
 	ended metrics.Waits
 }
 
-// lately are the waits that ended of late.
+// lately is the waits that ended recently.
 type lately struct {
 	metrics.Waits
 	within time.Duration
 }
 
-// look tells of the last minute, or since a look first found these settings.
+// look returns the waits of the last minute, or since these settings were first seen.
 func (w *waits) look(at time.Time, cfg config.Database) lately {
 	now := mark{at, w.of(cfg.Strategy)}
 	if cfg != w.cfg {
@@ -49,8 +49,8 @@ func (w *waits) look(at time.Time, cfg config.Database) lately {
 	return lately{now.ended.Since(first.ended), at.Sub(first.at)}
 }
 
-// words are the percentiles: the 95th, and what stands below it. The longest is told since a stall of all who ask is
-// few waits among those before it.
+// words formats the percentiles: the 95th, and the text below it. The longest wait is included because a stall of all
+// requests adds only few waits.
 func (l lately) words() (p95, more string) {
 	when := "in the last minute"
 	if l.within < lookBack {
@@ -64,7 +64,7 @@ func (l lately) words() (p95, more string) {
 		within(l.AtMost(50)), within(l.AtMost(99)), within(l.AtMost(100)), n, when)
 }
 
-// within tells the bound of a step, exactly, on one line.
+// within formats the exact bound of a histogram step on one line.
 func within(d time.Duration) string {
 	if d < time.Second {
 		return "≤\u00a0" + strconv.FormatFloat(millis(d), 'f', -1, 64) + "\u00a0ms"

@@ -22,7 +22,7 @@ func TestWaitsAreThoseOfTheLastMinuteUnderTheSettingsInForce(t *testing.T) {
 	larger.Pool.MaxSize = 9
 	perRequest := config.Database{Strategy: db.PerRequest}
 	w := waits{of: asked.Waits}
-	end(7, db.Pool) // before anybody looked
+	end(7, db.Pool) // before the first viewer
 	start := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	for _, step := range []struct {
 		second int
@@ -37,7 +37,7 @@ func TestWaitsAreThoseOfTheLastMinuteUnderTheSettingsInForce(t *testing.T) {
 		{59, 4, pool, 7, 59 * time.Second},
 		{64, 8, pool, 15, 64 * time.Second}, // the next mark is less than a minute old
 		{65, 0, pool, 12, time.Minute},
-		{300, 1, pool, 1, 236 * time.Second}, // nobody looked for long
+		{300, 1, pool, 1, 236 * time.Second}, // a long time without a viewer
 		{301, 1, larger, 0, 0},
 		{303, 1, larger, 1, 2 * time.Second},
 		{304, 5, perRequest, 0, 0},

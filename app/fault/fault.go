@@ -1,6 +1,6 @@
-// Package fault names the ways in which a request can go wrong by its own doing or by a rule of the
-// application, apart from the database: app/web turns each into one response. It knows no HTTP framework,
-// no database and no template, so that a store can say "no such poll" without importing any of them.
+// Package fault defines the kinds of failure of a request, apart from those of the database. app/web turns each into a
+// response. The package depends on no HTTP framework, database or template, so that a store can return "no such poll"
+// without importing any of them.
 package fault
 
 import (
@@ -8,34 +8,34 @@ import (
 	"fmt"
 )
 
-// Kind is what went wrong, as far as an answer depends on it.
+// Kind is the kind of a failure, as far as the response depends on it.
 type Kind int
 
-// The kinds, and the status with which app/web answers each.
+// The kinds, and the status of each in app/web.
 const (
-	Internal     Kind = iota // 500: a bug, or anything not told apart
-	Invalid                  // 400: a parameter or a form can't be read
-	Forbidden                // 403: known, and not allowed
+	Internal     Kind = iota // 500: a bug, or anything else
+	Invalid                  // 400: a parameter or a form is malformed
+	Forbidden                // 403: the user is known, and not allowed
 	NotFound                 // 404
-	Conflict                 // 409: someone else changed it, or a constraint says no
-	TooLarge                 // 413: the body is over its limit
-	TooManyTries             // 429: slowed down
-	Busy                     // 503: as many do this as may, on purpose; nothing is wrong
+	Conflict                 // 409: someone else changed the row, or a constraint forbids it
+	TooLarge                 // 413: the body exceeds its limit
+	TooManyTries             // 429: rate limited
+	Busy                     // 503: a deliberate limit on concurrent use; nothing is wrong
 )
 
-// Error carries two messages: Public for the person, Err for the log.
+// Error carries two messages: Public for the user, Err for the log.
 type Error struct {
 	Kind   Kind
-	Public string // one sentence without secrets: what happened and what to do
+	Public string // one sentence without secrets: what happened, and what to do
 	Err    error  // the private cause, or nil
 }
 
-// New makes an error of the kind with a public message.
+// New returns an error of the kind with a public message.
 func New(kind Kind, format string, args ...any) *Error {
 	return &Error{Kind: kind, Public: fmt.Sprintf(format, args...)}
 }
 
-// Wrap makes an error of the kind around a private cause.
+// Wrap returns an error of the kind around a private cause.
 func Wrap(kind Kind, err error, public string) *Error {
 	return &Error{Kind: kind, Public: public, Err: err}
 }
@@ -49,7 +49,7 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// KindOf is the kind of the first Error in err's chain, else Internal.
+// KindOf returns the kind of the first Error in err's chain, or Internal.
 func KindOf(err error) Kind {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Kind

@@ -10,5 +10,5 @@ import (
 
 var errOnPurpose = errors.New("/error/ was asked for, and fails on purpose")
 
-// Error fails, so that the page, the line in the log, the event and the mail of a bug can be seen.
+// Error fails, to demonstrate the page, log line, event and mail of a bug.
 func (l *Lab) Error(echo.Context) error { return report.WithStack(errOnPurpose) }

@@ -16,7 +16,7 @@ var templateFS embed.FS
 
 var pages = web.MustTemplates(templateFS, nil)
 
-// Endpoint is a test endpoint, as the index shows it.
+// Endpoint is a test endpoint, as shown in the index.
 type Endpoint struct {
 	Path       string      `json:"path"`
 	What       string      `json:"what"`
@@ -24,13 +24,13 @@ type Endpoint struct {
 	Examples   []string    `json:"examples"`
 }
 
-// Parameter is one of an endpoint's.
+// Parameter is a parameter of an endpoint.
 type Parameter struct {
 	Name string `json:"name"`
 	What string `json:"what"`
 }
 
-// strategies names those that are registered: "multiplex, per-request, persistent or pool".
+// strategies lists the registered strategies: "multiplex, per-request, persistent or pool".
 func strategies() string {
 	names := db.Names()
 	last := len(names) - 1

@@ -1,9 +1,9 @@
-// Package lab holds the test endpoints: they make connections run out on purpose, count on the server what that
-// does, and say it in JSON. They run on the live strategy, or on a private instance beside it.
+// Package lab implements the test endpoints. They exhaust connections on purpose, count the effect on the server, and
+// report it in JSON. They use the live strategy, or a private instance.
 //
-// It promises that every run is bounded in connections and time, ends when its client goes away, and leaves
-// nothing behind; the endpoints are not there unless the configuration turns them on.
-// It must not know polls, users, or how an error is answered.
+// Every run is limited in connections and time, ends when its client disconnects, and leaves nothing behind. The
+// endpoints exist only if the configuration enables them. The package does not depend on polls, users, or how an error
+// is answered.
 package lab
 
 import (
@@ -28,12 +28,12 @@ type Lab struct {
 	server *activity.Observer
 	log    *slog.Logger
 	limits atomic.Pointer[config.Test]
-	sentry config.Sentry // of the application; without a DSN, experiments use a stand-in
+	sentry config.Sentry // the application's; without a DSN, experiments use a stand-in
 	turn   chan struct{} // one stress run at a time
 
 	mu      sync.Mutex
-	leaked  map[*db.Lease]func() // the leases leaked on purpose, and how to take each back
-	leaking int                  // how many more are about to be
+	leaked  map[*db.Lease]func() // the deliberate leaks, with the function that reclaims each
+	leaking int                  // leaks in progress
 }
 
 // New makes the lab.
@@ -43,16 +43,16 @@ func New(d *db.DB, server *activity.Observer, cfg config.Test, log *slog.Logger)
 	return l
 }
 
-// Configure puts other limits in force, and turns the endpoints on or off.
+// Configure applies new limits, and enables or disables the endpoints.
 func (l *Lab) Configure(cfg config.Test) { l.limits.Store(&cfg) }
 
-// UseSentry sends the events of experiments where the application's go. Call it before the first request.
+// UseSentry sends the events of experiments to the application's Sentry. Call it before the first request.
 func (l *Lab) UseSentry(cfg config.Sentry) { l.sentry = cfg }
 
-// Enabled tells whether the endpoints are there.
+// Enabled reports whether the endpoints are enabled.
 func (l *Lab) Enabled() bool { return l.limits.Load().Enabled }
 
-// Close takes back what was leaked on purpose.
+// Close reclaims the deliberate leaks.
 func (l *Lab) Close() {
 	l.mu.Lock()
 	var back []func()
@@ -65,8 +65,8 @@ func (l *Lab) Close() {
 	}
 }
 
-// Guard lets a request through to a test endpoint only when they are on, and only from the person at the
-// browser: a page of another site must not start one.
+// Guard rejects requests to a test endpoint unless the endpoints are enabled and the request comes from the user: a
+// page of another site must not start a run.
 func (l *Lab) Guard(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		if !l.Enabled() {
@@ -82,7 +82,7 @@ func (l *Lab) Guard(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// begin takes the one turn for a stress run.
+// begin reserves the single stress run.
 func (l *Lab) begin() (end func(), err error) {
 	select {
 	case l.turn <- struct{}{}:
@@ -92,7 +92,7 @@ func (l *Lab) begin() (end func(), err error) {
 	}
 }
 
-// strategyFor is the live strategy, or a private instance with the settings that were asked for.
+// strategyFor returns the live strategy, or a private instance with the requested settings.
 func (l *Lab) strategyFor(p *params, cfg config.Database) (_ acquirer, end func(), err error) {
 	if !p.private {
 		return l.db, func() {}, nil

@@ -161,7 +161,7 @@ func (s *site) mustBeIdle() {
 	})
 }
 
-// background sends the request in a goroutine, which ends when its client hangs up at the latest.
+// background sends the request in a goroutine, which ends at the latest when hangUp closes the client.
 func (s *site) background(path string) (hangUp func(), done <-chan int) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.Context()))
 	answered := make(chan int, 1)

@@ -11,7 +11,7 @@ import (
 	"ddtb/db"
 )
 
-// Leak is the answer of /test/connection-leak.
+// Leak is the response of /test/connection-leak.
 type Leak struct {
 	Test     string   `json:"test"`
 	Strategy string   `json:"strategy"`
@@ -23,7 +23,7 @@ type Leak struct {
 	Reclaim  string   `json:"reclaim"`
 }
 
-// Holder is a lease that is out.
+// Holder is the holder of an open lease.
 type Holder struct {
 	BackendPID uint32  `json:"backend_pid"`
 	Where      string  `json:"where"`
@@ -32,8 +32,8 @@ type Holder struct {
 
 const defaultReclaim = 30 * time.Second
 
-// ConnectionLeak takes leases and forgets them, as code without a deferred Release does. They come back by
-// themselves after reclaim=, so that the application is never lost for good.
+// ConnectionLeak acquires leases and never releases them, like code without a deferred Release. They are reclaimed
+// after reclaim=, so that the application recovers.
 func (l *Lab) ConnectionLeak(c echo.Context) error {
 	limits := *l.limits.Load()
 	q := newQuery(c)
@@ -59,7 +59,7 @@ func (l *Lab) ConnectionLeak(c echo.Context) error {
 		}
 		if err != nil {
 			leak.Errors = append(leak.Errors, fmt.Sprintf("Attempt %d: ERROR - %v", i, err))
-			break // the others would only wait as long for the same answer
+			break // the others would only wait as long for the same result
 		}
 		leak.Attempts = append(leak.Attempts, fmt.Sprintf("Attempt %d: OK - leaked a connection after %.2f sec", i, time.Since(began).Seconds()))
 	}
@@ -67,7 +67,7 @@ func (l *Lab) ConnectionLeak(c echo.Context) error {
 	return answer(c, leak, leak.page)
 }
 
-// leak takes a lease and forgets it: no Release, on any path.
+// leak acquires a lease without releasing it on any path.
 func (l *Lab) leak(ctx context.Context, most int, timeout, reclaim time.Duration) error {
 	if err := l.aboutToLeak(most); err != nil {
 		return err
@@ -86,7 +86,7 @@ func (l *Lab) leak(ctx context.Context, most int, timeout, reclaim time.Duration
 	return nil
 }
 
-// aboutToLeak counts one more leak that is under way, unless that would be too many.
+// aboutToLeak counts a leak in progress, unless there are too many.
 func (l *Lab) aboutToLeak(most int) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -99,7 +99,7 @@ func (l *Lab) aboutToLeak(most int) error {
 
 func (l *Lab) takeBack(lease *db.Lease) {
 	lease.Reclaim()
-	lease.Release() // nobody uses it: this tells the driver
+	lease.Release() // reports to the driver that it is unused
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.leaked, lease)

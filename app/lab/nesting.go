@@ -9,13 +9,13 @@ import (
 	"ddtb/db"
 )
 
-// Nesting is a request that held a lease and asked for another, by its lines of code.
+// Nesting is a request that held a lease and asked for another, with its lines of code.
 type Nesting struct {
 	First  string `json:"first"`  // got the lease that is held
 	Second string `json:"second"` // asks for another
 }
 
-// open finds the database of the run: the application's, or one of its own, whose log it overhears.
+// open returns the database of the run: the application's, or a private one whose log is recorded.
 func (r *sentryRun) open(l *Lab, cfg config.Database) (end func(), err error) {
 	if !r.private {
 		r.db = l.db
@@ -34,17 +34,17 @@ func (r *sentryRun) open(l *Lab, cfg config.Database) (end func(), err error) {
 	}, nil
 }
 
-// overheard is a log whose lines about nested leases are in the answer too: what a person would find in the log.
+// overheard is a log that also copies lines about nested leases into the response, as an operator would find them.
 type overheard struct {
 	slog.Handler
 	mu     sync.Mutex
 	answer *Sentry
 }
 
-// Enabled is part of slog.Handler.
+// Enabled implements slog.Handler.
 func (o *overheard) Enabled(context.Context, slog.Level) bool { return true }
 
-// Handle is part of slog.Handler.
+// Handle implements slog.Handler.
 func (o *overheard) Handle(ctx context.Context, line slog.Record) error {
 	var n Nesting
 	line.Attrs(func(a slog.Attr) bool {

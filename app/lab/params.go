@@ -15,8 +15,8 @@ import (
 	"ddtb/db"
 )
 
-// query reads the parameters of a test endpoint. The first that can't be read, is out of bounds, or is not
-// known is kept, with its bounds, as the error.
+// query reads the parameters of a test endpoint. The first one that is malformed, out of bounds or unknown becomes the
+// error, with its bounds.
 type query struct {
 	values url.Values
 	known  []string
@@ -43,7 +43,7 @@ func (q *query) fail(format string, args ...any) {
 	}
 }
 
-// number reads a whole number from lo to hi.
+// number reads an integer from lo to hi.
 func (q *query) number(name string, otherwise, lo, hi int) int {
 	text := q.text(name)
 	if text == "" {
@@ -57,7 +57,7 @@ func (q *query) number(name string, otherwise, lo, hi int) int {
 	return n
 }
 
-// duration reads Go's "10s" or a bare number of seconds, from lo to hi.
+// duration reads a Go duration ("10s") or a bare number of seconds, from lo to hi.
 func (q *query) duration(name string, otherwise, lo, hi time.Duration) time.Duration {
 	text := q.text(name)
 	if text == "" {
@@ -74,7 +74,7 @@ func (q *query) duration(name string, otherwise, lo, hi time.Duration) time.Dura
 	return d
 }
 
-// withinOwn refuses a timeout that is longer than the live strategy's own, which ends the wait sooner.
+// withinOwn rejects a timeout longer than the live strategy's own, which ends the wait earlier.
 func (q *query) withinOwn(timeout, own time.Duration) {
 	if own > 0 && timeout > own {
 		q.fail("timeout=%v: the strategy in force gives up after %v. Give at most that, or raise its timeout in the configuration.", timeout, own)
@@ -91,7 +91,7 @@ func (q *query) choice(name string, words ...string) string {
 	return text
 }
 
-// end refuses a parameter that nobody asked for: it is mostly one that was misspelt.
+// end rejects unknown parameters: most are misspelled.
 func (q *query) end() error {
 	for name, values := range q.values {
 		if !slices.Contains(q.known, name) {
@@ -104,7 +104,7 @@ func (q *query) end() error {
 	return q.err
 }
 
-// short keeps what is quoted back within a line.
+// short shortens quoted input to one line.
 func short(text string) string {
 	const most = 40
 	if len(text) > most {
@@ -113,7 +113,7 @@ func short(text string) string {
 	return fmt.Sprintf("%q", text)
 }
 
-// setOwn sets the setting of cfg's strategy that bounds its size, or, for "timeout", how long its requests wait. Where the
+// setOwn sets the setting of cfg's strategy that limits its size or, for "timeout", the wait of its requests. If the
 // strategy has no such setting, nothing changes.
 func setOwn(cfg *config.Database, what, text string) {
 	spec, _ := db.Lookup(cfg.Strategy)
@@ -129,7 +129,7 @@ func setOwn(cfg *config.Database, what, text string) {
 	*cfg, _ = config.Edit(*cfg, map[string]string{key: text})
 }
 
-// private changes the configuration for an instance of its own, and tells whether anything was asked for.
+// private changes the configuration for a private instance, and reports whether one was requested.
 func (q *query) private(cfg *config.Database, most int) bool {
 	asked := false
 	if s := q.choice("strategy", db.Names()...); s != "" {

@@ -11,28 +11,28 @@ import (
 	"ddtb/app/web"
 )
 
-// result is the answer of a test endpoint as a page. Programs get the JSON.
+// result is the response of a test endpoint as a page. Other clients get the JSON.
 type result struct {
 	Title, Lead, Shows string
 	Waits              []wait
-	Most               float64  // seconds, of Waits
-	Lines              []string // what happened, one by one
-	More               int      // that are left out
+	Most               float64  // of Waits, in seconds
+	Lines              []string // events in order
+	More               int      // number of lines left out
 	Next               []web.Link
 	JSON               string
 }
 
-// wait is how long one holder waited.
+// wait is the wait of one holder.
 type wait struct {
 	Name    string
 	Seconds float64
 	Failed  bool
 }
 
-// mostLines bounds what a page lists.
+// mostLines limits the lines on a page.
 const mostLines = 50
 
-// dashboardPath is where the strategy's leases are shown live. It is the address of another package, for a link alone.
+// dashboardPath is the live view of the strategy's leases, in another package. It is only used for a link.
 const dashboardPath = "/admin/connections/"
 
 // answer writes the JSON, or the page for a browser.

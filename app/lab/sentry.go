@@ -16,7 +16,7 @@ import (
 	"ddtb/db"
 )
 
-// Sentry is the answer of /test/sentry-db-interaction.
+// Sentry is the response of /test/sentry-db-interaction.
 type Sentry struct {
 	Test             string    `json:"test"`
 	Strategy         string    `json:"strategy"`
@@ -34,7 +34,7 @@ type Sentry struct {
 	Error            string    `json:"error,omitempty"` // the first of the steps'
 }
 
-// Capture is one step of it.
+// Capture is one of its steps.
 type Capture struct {
 	Step             string  `json:"step"`
 	HoldsLease       bool    `json:"holds_lease"`
@@ -49,12 +49,12 @@ const (
 	hookQueries   = "queries"
 	transportSync = "sync"
 
-	mostSize = 3 // leases of a private instance, so that it stays small enough to deadlock
+	mostSize = 3 // leases of a private instance: small enough to deadlock
 )
 
 // SentryInteraction captures events while a lease is held, in a transaction and after a failed query, and counts the
-// leases that each capture takes: none, unless hook=queries has the event hook ask for one. transport=sync has
-// each capture wait for Sentry. Both run on a private instance.
+// leases that each capture acquires: none, unless hook=queries makes the event hook query the database. transport=sync
+// makes each capture wait for Sentry. Both use a private instance.
 func (l *Lab) SentryInteraction(c echo.Context) error {
 	limits := *l.limits.Load()
 	cfg := l.db.Config()
@@ -84,18 +84,18 @@ func (l *Lab) SentryInteraction(c echo.Context) error {
 	return answer(c, run.answer, run.answer.page)
 }
 
-// sentryParams are what a run was asked for.
+// sentryParams are the parameters of a run.
 type sentryParams struct {
 	hook, transport string
 	private         bool
-	timeout         time.Duration // of the hook's wait, where the strategy has none of its own; else 0
-	patience        time.Duration // of a request to Sentry
-	standIn         bool          // delay was given: no real Sentry
+	timeout         time.Duration // of the hook's wait, if the strategy has none; else 0
+	patience        time.Duration // timeout of a request to Sentry
+	standIn         bool          // delay was given: use a stand-in for Sentry
 	delay           time.Duration // of the stand-in
 }
 
-// readSentry reads the parameters, and changes cfg for a private instance: of one lease unless told otherwise, where
-// a capture may take its time or a lease. The two captures that may wait for a lease end within max_hold.
+// readSentry reads the parameters. It changes cfg for a private instance, with one lease by default, if a capture may
+// be slow or acquire a lease. The two captures that may wait for a lease end within max_hold.
 func readSentry(c echo.Context, limits config.Test, cfg *config.Database) (p sentryParams, err error) {
 	q := newQuery(c)
 	p.hook, p.transport = q.choice("hook", "none", hookQueries), q.choice("transport", "async", transportSync)
@@ -139,15 +139,15 @@ func timeoutOr(cfg config.Database, otherwise time.Duration) time.Duration {
 type sentryRun struct {
 	sentryParams
 	db      *db.DB
-	since   time.Time // when the step got its lease
+	since   time.Time // when the step acquired its lease
 	client  *report.SentryClient
-	sink    *envelope.Sink // the stand-in; nil: events go to the Sentry that is configured
-	hookErr error          // of the capture under way: the hook runs in its goroutine
-	locked  int            // captures that waited in vain while their own request held a lease
+	sink    *envelope.Sink // the stand-in; nil: events go to the configured Sentry
+	hookErr error          // of the current capture: the hook runs in its goroutine
+	locked  int            // captures whose wait timed out while their own request held a lease
 	answer  *Sentry
 }
 
-// all runs the steps, and then waits until the events are sent, when no lease is held any more.
+// all runs the steps. Afterwards, with no lease held, it waits until the events are sent.
 func (r *sentryRun) all(ctx context.Context, to config.Sentry, password config.Secret) error {
 	dsn, closeSink, err := r.destination(ctx, to)
 	if err != nil {
@@ -171,7 +171,7 @@ func (r *sentryRun) all(ctx context.Context, to config.Sentry, password config.S
 	ctx, cancel := context.WithTimeout(ctx, sentryPatience)
 	defer cancel()
 	err = r.client.Close(ctx)
-	if r.sink != nil { // it knows, where a synchronous client says nothing of what it lost
+	if r.sink != nil { // it counts; a synchronous client does not report lost events
 		err = r.lost(len(r.sink.Items("event")))
 	}
 	if err != nil {
@@ -193,7 +193,7 @@ func (r *sentryRun) lost(arrived int) error {
 	return fmt.Errorf("%d of %d events arrived: the client waits for %v at most", arrived, sent, r.patience)
 }
 
-// steps ends early when a step finds no connection for itself, or the time is over: the others would fare the same.
+// steps stops early when a step gets no connection or the time is up: the others would fare the same.
 func (r *sentryRun) steps(ctx context.Context) {
 	for _, s := range []struct {
 		name string
@@ -219,7 +219,7 @@ func (r *sentryRun) steps(ctx context.Context) {
 	}
 }
 
-// whileHolding captures while the rows of a query are open, which keep their lease.
+// whileHolding captures while the rows of a query are open and hold their lease.
 func (r *sentryRun) whileHolding(ctx context.Context, step *Capture) error {
 	return r.holding(ctx, step, func(ctx context.Context) error {
 		rows, err := r.db.Query(ctx, "SELECT 1")
@@ -246,7 +246,7 @@ func (r *sentryRun) inTransaction(ctx context.Context, step *Capture) error {
 	})
 }
 
-// afterFailure captures when the lease is back, which is how it should be done.
+// afterFailure captures after the lease was released: the recommended way.
 func (r *sentryRun) afterFailure(ctx context.Context, step *Capture) error {
 	var failure error
 	err := r.holding(ctx, step, func(ctx context.Context) error {
@@ -265,7 +265,7 @@ func (r *sentryRun) afterFailure(ctx context.Context, step *Capture) error {
 	return nil
 }
 
-// holding runs fn as a request of its own, and notes for how long its lease was out.
+// holding runs fn as a separate request, and records how long its lease was held.
 func (r *sentryRun) holding(ctx context.Context, step *Capture, fn func(context.Context) error) error {
 	ctx, end := r.db.Begin(ctx)
 	step.HoldsLease = true
@@ -277,13 +277,13 @@ func (r *sentryRun) holding(ctx context.Context, step *Capture, fn func(context.
 	return err
 }
 
-// capture sends err. What goes wrong in the hook is the step's error.
+// capture sends err. An error in the hook becomes the step's error.
 func (r *sentryRun) capture(ctx context.Context, step *Capture, err error) {
 	r.hookErr = nil
 	before, began := r.db.Stat().Acquired, time.Now()
 	step.EventID = r.client.Capture(ctx, err, map[string]string{"test": "sentry-db-interaction"})
 	step.TookMS = milliseconds(time.Since(began))
-	step.ConnectionsTaken = max(r.db.Stat().Acquired-before, 0) // less: the live strategy was switched meanwhile
+	step.ConnectionsTaken = max(r.db.Stat().Acquired-before, 0) // negative if the live strategy was switched meanwhile
 	if r.hookErr != nil {
 		step.Error = r.hookErr.Error()
 	}
@@ -292,9 +292,9 @@ func (r *sentryRun) capture(ctx context.Context, step *Capture, err error) {
 	}
 }
 
-// query is the hook: it queries with the context of whoever captured, as code does that knows nothing of them. Where
-// the strategy lends for each query, that asks for a second lease, and package db notices. Where the request keeps
-// its connection, that one is in use, and the hook asks for another, as code with a pool of its own does.
+// query is the hook. It queries with the capturing code's context, like code that is unaware of it. If the strategy
+// leases per query, this asks for a second lease, which package db detects. If the request keeps its connection, that
+// one is in use, and the hook acquires another, like code with its own pool.
 func (r *sentryRun) query(ctx context.Context) error {
 	if r.timeout > 0 {
 		var cancel context.CancelFunc

@@ -12,11 +12,11 @@ import (
 	"ddtb/config"
 )
 
-// sentryPatience is how long a capture waits for Sentry at most when it does, and a run for its last events.
+// sentryPatience is the maximum wait of a synchronous capture for Sentry, and of a run for its last events.
 const sentryPatience = 5 * time.Second
 
-// destination is where the events of a run go: the Sentry that is configured, or a stand-in inside this process,
-// where there is none or it is to be slow. end closes the stand-in; it closes by itself when ctx ends.
+// destination returns where a run's events go: the configured Sentry, or a stand-in in this process if there is none or
+// it has to be slow. end closes the stand-in. It also closes when ctx ends.
 func (r *sentryRun) destination(ctx context.Context, to config.Sentry) (dsn config.Secret, end func(), err error) {
 	if to.DSN != "" && !r.standIn {
 		r.answer.SentTo = "the Sentry that is configured"
@@ -31,7 +31,7 @@ func (r *sentryRun) destination(ctx context.Context, to config.Sentry) (dsn conf
 	r.sink = envelope.NewSink(r.delay)
 	server := &http.Server{Handler: r.sink, ReadHeaderTimeout: sentryPatience}
 	served := make(chan struct{})
-	go func() { defer close(served); _ = server.Serve(l) }() // its error is that of its end
+	go func() { defer close(served); _ = server.Serve(l) }() // the error is that of closing it
 	cut := context.AfterFunc(ctx, func() { _ = server.Close() })
 	return config.Secret(fmt.Sprintf("http://key@%s/1", l.Addr())), func() {
 		cut()
@@ -40,7 +40,7 @@ func (r *sentryRun) destination(ctx context.Context, to config.Sentry) (dsn conf
 	}, nil
 }
 
-// endServer waits for the handlers, whose clients have hung up.
+// endServer waits for the handlers, whose clients have disconnected.
 func endServer(server *http.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// explain says in a sentence or two what the steps show, to a person.
+// explain describes the result of the steps in one or two sentences.
 func (r *sentryRun) explain() string {
 	if r.unserved() {
 		return "The run found no connection for itself: " +
@@ -33,7 +33,7 @@ func (r *sentryRun) explain() string {
 	return strings.Join(said, " ")
 }
 
-// unserved tells whether a step ended before its capture.
+// unserved reports whether a step ended before its capture.
 func (r *sentryRun) unserved() bool {
 	last := r.answer.Steps[len(r.answer.Steps)-1]
 	return last.Error != "" && last.EventID == ""

@@ -14,7 +14,7 @@ import (
 	"ddtb/db"
 )
 
-// Stress is the answer of /test/pool-stress.
+// Stress is the response of /test/pool-stress.
 type Stress struct {
 	Test            string   `json:"test"`
 	Strategy        string   `json:"strategy"`
@@ -32,10 +32,10 @@ type Stress struct {
 	DurationSeconds float64  `json:"duration_seconds"`
 }
 
-// Settings are those of the strategy, by their keys without the section: {"max_size": 3, "timeout": "10s"}.
+// Settings are the strategy's settings, by key without the section: {"max_size": 3, "timeout": "10s"}.
 type Settings map[string]any
 
-// Waits are how long the threads waited, those that failed included.
+// Waits are the waits of all threads, including failed ones.
 type Waits struct {
 	P50 float64 `json:"p50"`
 	P99 float64 `json:"p99"`
@@ -57,22 +57,22 @@ func SettingsOf(cfg config.Database) Settings {
 
 func isDuration(value any) bool { _, is := value.(time.Duration); return is }
 
-// params are what a stress run was asked for.
+// params are the parameters of a stress run.
 type params struct {
 	threads int
 	hold    time.Duration
-	timeout time.Duration // 0: the strategy sees to it, or nobody waits
+	timeout time.Duration // 0: the strategy decides, or there is no wait
 	private bool
 }
 
 const (
-	holdWithoutTimeout = time.Second            // by default, where the strategy has no timeout to go by
-	holdLonger         = 100 * time.Millisecond // at least, than the timeout: threads don't begin at the same instant
-	closeTimeout       = 5 * time.Second        // for a private instance whose leases are all back
+	holdWithoutTimeout = time.Second            // the default, if the strategy has no timeout
+	holdLonger         = 100 * time.Millisecond // minimum beyond the timeout: threads don't start at the same instant
+	closeTimeout       = 5 * time.Second        // of a private instance whose leases are all released
 )
 
-// readStress reads the parameters against the limits, and changes cfg for a private instance. A thread holds a
-// twentieth longer than the timeout unless told otherwise, so that exactly those fail that found no place.
+// readStress reads the parameters within the limits, and changes cfg for a private instance. By default a thread holds
+// its connection a twentieth longer than the timeout, so that exactly the threads without a place fail.
 func readStress(c echo.Context, limits config.Test, cfg *config.Database) (*params, error) {
 	q := newQuery(c)
 	p := &params{threads: q.number("threads", min(15, limits.MaxThreads), 1, limits.MaxThreads)}
@@ -95,7 +95,7 @@ func readStress(c echo.Context, limits config.Test, cfg *config.Database) (*para
 	return p, q.end()
 }
 
-// timeoutOf is how long a holder waits under the strategy; 0 where there is no wait, or no setting for it.
+// timeoutOf returns how long a holder waits under the strategy; 0 if it does not wait, or has no such setting.
 func timeoutOf(cfg config.Database) time.Duration {
 	spec, _ := db.Lookup(cfg.Strategy)
 	if spec.Size(cfg) != 0 {
@@ -108,8 +108,8 @@ func timeoutOf(cfg config.Database) time.Duration {
 	return 0
 }
 
-// PoolStress runs that many holders at once on the live strategy, or with strategy=, max_size= and the like on a
-// private instance, and tells who got a connection.
+// PoolStress runs the given number of holders at once on the live strategy or, with strategy=, max_size= and similar
+// parameters, on a private instance. It reports which of them got a connection.
 func (l *Lab) PoolStress(c echo.Context) error {
 	cfg := l.db.Config()
 	p, err := readStress(c, *l.limits.Load(), &cfg)
@@ -130,7 +130,7 @@ func (l *Lab) PoolStress(c echo.Context) error {
 	return answer(c, s, func() result { return s.page(threads) })
 }
 
-// thread is what became of one holder.
+// thread is the result of one holder.
 type thread struct {
 	waited time.Duration
 	err    error
@@ -155,7 +155,7 @@ func (l *Lab) stress(ctx context.Context, strategy acquirer, p *params, cfg conf
 	return s, threads
 }
 
-// run is one thread: it gets a connection, uses it, and holds it. Its context ends with the client.
+// run is one thread: it acquires a connection, uses it, and holds it. Its context ends with the client.
 func (p *params) run(ctx context.Context, strategy acquirer) thread {
 	began := time.Now()
 	acquire := ctx
@@ -186,7 +186,7 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// tell sums the threads up, in the words of the report that the endpoint comes from.
+// tell summarizes the threads, in the words of the report that the endpoint is based on.
 func (s *Stress) tell(threads []thread) {
 	waits := make([]time.Duration, len(threads))
 	for i, t := range threads {
@@ -206,10 +206,10 @@ func (s *Stress) tell(threads []thread) {
 	s.WaitsMS = Waits{P50: at(0.5), P99: at(0.99), Max: at(1)}
 }
 
-// countEvery is how often the backends are counted: a holder stays for longer in any run that shows something.
+// countEvery is the interval between counts of the backends. It is shorter than the hold of any useful run.
 const countEvery = 25 * time.Millisecond
 
-// countPeak counts the application's backends on the server until stop is called, and returns the most there were.
+// countPeak counts the application's backends on the server until stop is called. stop returns the maximum.
 func (l *Lab) countPeak(ctx context.Context, application string) (stop func() (int, string)) {
 	ctx, cancel := context.WithCancel(ctx)
 	var peak int

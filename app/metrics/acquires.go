@@ -11,10 +11,10 @@ import (
 	"ddtb/db"
 )
 
-// gaveUp is the cause of an acquire whose caller went away.
+// gaveUp is the cause of an acquire whose caller canceled it.
 const gaveUp = "gave up"
 
-// Acquires counts and times what is asked of the strategies. Its Ended is for db.Options.OnAcquire.
+// Acquires counts and times the acquires of the strategies. Its Ended is for db.Options.OnAcquire.
 type Acquires struct {
 	took     *waitsVec
 	failed   *prometheus.CounterVec
@@ -24,7 +24,7 @@ type Acquires struct {
 	of       map[string]*acquiresOf
 }
 
-// acquiresOf are the figures of one strategy, found ahead of the requests.
+// acquiresOf are the metrics of one strategy, looked up before the requests.
 type acquiresOf struct {
 	took                      *waits
 	failed                    map[string]prometheus.Counter
@@ -50,7 +50,7 @@ func newAcquires() *Acquires {
 	return a
 }
 
-// figures are those of a strategy, from 0 if they are new.
+// figures returns a strategy's metrics, starting at 0 for a new one.
 func (a *Acquires) figures(strategy string) *acquiresOf {
 	of := &acquiresOf{
 		took: a.took.with(strategy), failed: map[string]prometheus.Counter{}, count: a.count.WithLabelValues(strategy),
@@ -69,16 +69,16 @@ func (a *Acquires) collectors() []prometheus.Collector {
 	return []prometheus.Collector{a.took, a.failed, a.count, a.duration, a.canceled}
 }
 
-// Acquires is to follow the database.
+// Acquires returns the counters for the database's acquires.
 func (m *Metrics) Acquires() *Acquires { return m.acquires }
 
-// Waits are those for a lease of a strategy that ended since New: with a lease or without, after waiting or at once.
+// Waits returns the waits for a lease of a strategy that have ended since New: successful or not, immediate or not.
 func (a *Acquires) Waits(strategy string) Waits { return a.took.with(strategy).now() }
 
-// Ended counts what was asked of a strategy, when a lease was given or refused.
+// Ended counts an acquire of a strategy when it succeeded or failed.
 func (a *Acquires) Ended(strategy string, took time.Duration, err error) {
 	of := a.of[strategy]
-	if of == nil { // registered since: slower, but counted
+	if of == nil { // registered later: slower, but counted
 		of = a.figures(strategy)
 	}
 	of.ended(took, err)

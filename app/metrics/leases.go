@@ -6,14 +6,14 @@ import (
 	"ddtb/db"
 )
 
-// leases tells how the strategy in force stands. Its gauges are of that one alone; its counters are of all that were
-// in force, by name.
+// leases reports the state of the leases. Its gauges are of the current strategy only; its counters are of all
+// strategies used so far, by name.
 type leases struct{ db *db.DB }
 
-// FollowLeases tells how d's strategy stands.
+// FollowLeases reports the state of d's leases.
 func (m *Metrics) FollowLeases(d *db.DB) { m.registry.MustRegister(leases{d}) }
 
-// leaseMetric is one figure of a Stat.
+// leaseMetric is one metric from a Stat.
 type leaseMetric struct {
 	desc *prometheus.Desc
 	of   func(*db.Stat) float64
@@ -55,7 +55,7 @@ var (
 	}
 )
 
-// Describe is part of prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (l leases) Describe(out chan<- *prometheus.Desc) {
 	out <- maxConns
 	for _, m := range leaseGauges {
@@ -66,7 +66,7 @@ func (l leases) Describe(out chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect is part of prometheus.Collector.
+// Collect implements prometheus.Collector.
 func (l leases) Collect(out chan<- prometheus.Metric) {
 	now := l.db.Stat()
 	if now.Size > 0 {

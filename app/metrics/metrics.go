@@ -1,19 +1,19 @@
-// Package metrics counts what happens, for Prometheus: who waits for a lease and for how long, why requests got none,
-// how the server's slots stand, and how requests are answered.
+// Package metrics exports metrics for Prometheus: the waits for a lease, the causes of failed acquires, the use of the
+// server's slots, and the responses to requests.
 //
-// It promises that
+// What callers can rely on:
 //
-//   - a scrape queries nothing: the server's figures are those of the sampler's last look, so /metrics answers while
-//     every slot is taken, and a hundred scrapers cost the server what one does;
-//   - the number of series is bounded: no label holds what a client can make up. Routes are patterns, methods the
-//     known ones, causes those of package report, and applications the 20 that have the most sessions;
-//   - a counter never goes backwards while the process runs, also when another strategy comes into force;
-//   - no secret is told. Names of applications are: keep /metrics away from those who should not see them.
+//   - A scrape makes no query: the server's figures are the sampler's last snapshot. /metrics works while every slot is
+//     taken, and a hundred scrapers cost the server as much as one.
+//   - The number of series is bounded: no label contains a client's text. Routes are patterns, methods are the known
+//     ones, causes are those of package report, and applications are the 20 with the most sessions.
+//   - A counter never decreases while the process runs, also when the strategy changes.
+//   - No secret is exported. Names of applications are: restrict access to /metrics if they are confidential.
 //
-// The names that begin with pgxpool are those of github.com/IBM/pgxpoolprometheus, as far as the strategies have such
-// figures, so that dashboards made for it work.
+// Names that begin with pgxpool are those of github.com/IBM/pgxpoolprometheus, as far as the strategies have such
+// figures, so that existing dashboards work.
 //
-// It must not know pages or configuration files.
+// The package does not depend on pages or configuration files.
 package metrics
 
 import (
@@ -25,7 +25,7 @@ import (
 	"ddtb/app/report"
 )
 
-// Metrics is what is counted of one application.
+// Metrics are the metrics of one application.
 type Metrics struct {
 	registry *prometheus.Registry
 	requests *requests
@@ -34,7 +34,7 @@ type Metrics struct {
 	failures *prometheus.CounterVec
 }
 
-// New begins to count. version is the application's.
+// New creates the metrics. version is the application's.
 func New(version string) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
@@ -77,7 +77,7 @@ func (m *Metrics) Close() {
 // Failed counts a request that failed with err.
 func (m *Metrics) Failed(err error) { m.failures.WithLabelValues(report.CauseOf(err)).Inc() }
 
-// FollowReports tells how many mails and events r sends.
+// FollowReports reports the number of mails and events that r sends.
 func (m *Metrics) FollowReports(r *report.Reporter) {
 	count := func(name, help string, labels prometheus.Labels, of func(report.Stat) int64) {
 		m.registry.MustRegister(prometheus.NewCounterFunc(

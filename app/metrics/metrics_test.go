@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { dbtest.Run(m) }
 
-// told is what /metrics says of a snapshot.
+// told returns the metrics of a snapshot.
 func told(t *testing.T, s activity.Snapshot) string {
 	t.Helper()
 	m := New("test")
@@ -30,7 +30,7 @@ func told(t *testing.T, s activity.Snapshot) string {
 	return scrape(t, m)
 }
 
-// only tells of one snapshot.
+// only publishes one snapshot.
 type only struct{ activity.Snapshot }
 
 func (o only) Describe(chan<- *prometheus.Desc) {}
@@ -74,7 +74,7 @@ func TestTenThousandApplicationsAreTwentyAndTheOthers(t *testing.T) {
 	if n := strings.Count(text, "\nddtb_application_sessions{"); n != 20 {
 		t.Errorf("%d series", n)
 	}
-	// 4 names and 16 of the hostile are told; the 9984 others go with the one that has their name.
+	// 4 names and 16 of the hostile are exported; the 9984 others are counted with the one of their name.
 	mustHave(t, text, `ddtb_application_sessions{application="shop"} 50`, `ddtb_application_sessions{application="unnamed"} 40`,
 		`ddtb_application_sessions{application="other"} 10014`, `ddtb_application_sessions{application="evil\"} 1\nddtb_slots_used 7?\\"} 20`,
 		`ddtb_sessions{state="idle"} 10140`)

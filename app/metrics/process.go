@@ -6,10 +6,10 @@ import (
 	"ddtb/db/activity"
 )
 
-// process reports the verdict on this process's own leases.
+// process reports the verdict on this process's leases.
 type process struct{ now func() activity.Process }
 
-// FollowProcess reports what is wrong with the leases of the process that now describes.
+// FollowProcess reports problems of the leases of the process that now describes.
 func (m *Metrics) FollowProcess(now func() activity.Process) { m.registry.MustRegister(process{now}) }
 
 var (
@@ -19,13 +19,13 @@ var (
 		"How long every lease has been out and none was given; 0 when not so.", nil, nil)
 )
 
-// Describe is part of prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (p process) Describe(out chan<- *prometheus.Desc) {
 	out <- findingLevel
 	out <- stalledFor
 }
 
-// Collect is part of prometheus.Collector.
+// Collect implements prometheus.Collector.
 func (p process) Collect(out chan<- prometheus.Metric) {
 	now := p.now()
 	levels := map[string]activity.Level{}

@@ -6,7 +6,7 @@ import (
 	"ddtb/db"
 )
 
-// replicas reports who serves declared reads. Without replicas there is nothing of it.
+// replicas reports the servers of declared reads. Without replicas there are no such metrics.
 type replicas struct{ db *db.DB }
 
 // FollowReplicas reports the replicas of d.
@@ -25,14 +25,14 @@ var (
 	replicaConns  = replicaDesc("ddtb_replica_conns", "Connections to the replica, held or not.")
 )
 
-// Describe is part of prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (replicas) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{replicaUp, replicaLag, replicaReads, replicaFailed, replicaBehind, replicaConns} {
 		out <- d
 	}
 }
 
-// Collect is part of prometheus.Collector.
+// Collect implements prometheus.Collector.
 func (r replicas) Collect(out chan<- prometheus.Metric) {
 	for _, s := range r.db.Replicas() {
 		up := 0.0

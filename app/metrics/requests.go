@@ -12,10 +12,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Other stands for whatever is none of the known routes or methods.
+// Other replaces unknown routes and methods.
 const Other = "other"
 
-// Method is the method of a request as labels and names of spans have it: a client can send any word.
+// Method returns the request method for labels and span names: a client can send any word.
 func Method(method string) string {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
@@ -24,10 +24,10 @@ func Method(method string) string {
 	return Other
 }
 
-// statusClientGone is nginx's number for a client that did not wait for its answer.
+// statusClientGone is nginx's status for a client that closed the connection before its response.
 const statusClientGone = 499
 
-// Status is that of the answer to c, after the handlers: 499 where the client went away before there was one.
+// Status returns the status of the response to c, after the handlers: 499 if the client disconnected before it.
 func Status(c echo.Context) int {
 	if r := c.Response(); r.Committed || !errors.Is(c.Request().Context().Err(), context.Canceled) {
 		return r.Status
@@ -57,8 +57,8 @@ func (r *requests) collectors() []prometheus.Collector {
 	return []prometheus.Collector{r.total, r.took}
 }
 
-// Answered counts and times a request. route is the pattern that it was routed by, Other where there was none: never
-// the path, which is the client's to choose.
+// Answered counts and times a request. route is its pattern, or Other if there is none. It must not be the path, which
+// the client chooses.
 func (m *Metrics) Answered(c echo.Context, route string, status int, took time.Duration) {
 	f := m.requests.figuresOf(labels{route, Method(c.Request().Method), status})
 	f.total.Inc()
@@ -67,16 +67,17 @@ func (m *Metrics) Answered(c echo.Context, route string, status int, took time.D
 	}
 }
 
-// labels are those of a request.
+// labels are the labels of a request.
 type labels struct {
 	route, method string
 	status        int
 }
 
-// figures are those of requests with the same labels, found once: to look them up takes two locks and more.
+// figures are the metrics of requests with the same labels. They are looked up once, because a lookup takes at least
+// two locks.
 type figures struct {
 	total prometheus.Counter
-	took  func() prometheus.Observer // made when first used
+	took  func() prometheus.Observer // created on first use
 }
 
 func (r *requests) figuresOf(l labels) *figures {
@@ -91,5 +92,5 @@ func (r *requests) figuresOf(l labels) *figures {
 	return kept.(*figures)
 }
 
-// stream is the type of an answer that lasts as long as its viewer stays, which is nobody's wait.
+// stream is the type of a response that lasts as long as its viewer stays. Its duration is not a wait.
 const stream = "text/event-stream"

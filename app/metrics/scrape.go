@@ -13,12 +13,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// renderEvery is how much time passes at least between the beginnings of two renderings: whoever scrapes how often,
-// there is no more work than that.
+// renderEvery is the minimum interval between two renderings. It limits the work for any number of scrapers.
 const renderEvery = 50 * time.Millisecond
 
-// Handler answers scrapes, and logs what can't be gathered. The figures are no older than the request, and whoever
-// comes while others are waiting for theirs gets the same. A client that hangs up is no failure.
+// Handler answers scrapes, and logs metrics that can't be gathered. The figures are no older than the request.
+// Concurrent waiting scrapes share one rendering. A client that disconnects is no error.
 func (m *Metrics) Handler(log *slog.Logger) echo.HandlerFunc {
 	s := &scrapes{render: promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
 		ErrorLog:           slog.NewLogLogger(log.Handler(), slog.LevelError),
@@ -38,23 +37,23 @@ func (m *Metrics) Handler(log *slog.Logger) echo.HandlerFunc {
 	}
 }
 
-// scrapes renders the figures once for all who wait for them.
+// scrapes renders the metrics once for all waiting scrapes.
 type scrapes struct {
 	render http.Handler
 
 	mu      sync.Mutex
-	waiting *rendering // the next one, if somebody waits for it
+	waiting *rendering // the next one, if a scrape waits for it
 	turn    sync.Mutex // held while figures are rendered
-	began   time.Time  // of the last one; for who holds turn
+	began   time.Time  // of the last rendering; protected by turn
 }
 
-// next is a rendering that begins after the call.
+// next returns a rendering that begins after the call.
 func (s *scrapes) next() *rendering {
 	s.mu.Lock()
 	page := s.waiting
 	if page != nil {
 		s.mu.Unlock()
-		<-page.done // soon: nothing is asked over a network for it
+		<-page.done // soon: rendering needs no network
 		return page
 	}
 	page = &rendering{status: http.StatusOK, header: http.Header{}, done: make(chan struct{})}
@@ -67,14 +66,14 @@ func (s *scrapes) next() *rendering {
 	defer close(page.done)
 	<-time.After(time.Until(s.began.Add(renderEvery))) // bounded by renderEvery
 	s.mu.Lock()
-	s.waiting = nil // whoever comes now is owed figures of after that
+	s.waiting = nil // later scrapes need later figures
 	s.mu.Unlock()
 	s.began = time.Now()
 	s.render.ServeHTTP(page, &http.Request{Method: http.MethodGet, Header: http.Header{}})
 	return page
 }
 
-// rendering is an answer to a scrape, in memory. It is an http.ResponseWriter.
+// rendering is a response to a scrape, in memory. It is an http.ResponseWriter.
 type rendering struct {
 	status  int
 	header  http.Header
@@ -83,19 +82,19 @@ type rendering struct {
 	done    chan struct{}
 }
 
-// Header is part of http.ResponseWriter.
+// Header implements http.ResponseWriter.
 func (r *rendering) Header() http.Header { return r.header }
 
-// WriteHeader is part of http.ResponseWriter.
+// WriteHeader implements http.ResponseWriter.
 func (r *rendering) WriteHeader(status int) { r.status = status }
 
-// Write is part of http.ResponseWriter.
+// Write implements http.ResponseWriter.
 func (r *rendering) Write(p []byte) (int, error) { return r.body.Write(p) }
 
 func (r *rendering) compress() []byte {
 	var b bytes.Buffer
-	w, _ := gzip.NewWriterLevel(&b, gzip.BestSpeed) // a level that there is
-	_, _ = w.Write(r.body.Bytes())                  // into memory
+	w, _ := gzip.NewWriterLevel(&b, gzip.BestSpeed) // a valid level
+	_, _ = w.Write(r.body.Bytes())                  // in memory
 	_ = w.Close()
 	return b.Bytes()
 }

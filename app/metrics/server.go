@@ -11,18 +11,18 @@ import (
 	"ddtb/db/activity"
 )
 
-// server tells how the server's slots stand, as the sampler saw them.
+// server reports the use of the server's slots, from the sampler's snapshots.
 type server struct {
 	look *activity.Sampler
 
 	mu     sync.Mutex
-	seenAt time.Time // by our clock, which need not agree with the server's: its last good look; at first, the start
+	seenAt time.Time // by this machine's clock: the last good snapshot; at first, the start
 
 	stop    context.CancelFunc
 	stopped sync.WaitGroup
 }
 
-// FollowServer tells what s sees, until Close.
+// FollowServer reports the snapshots of s, until Close.
 func (m *Metrics) FollowServer(s *activity.Sampler) {
 	ctx, stop := context.WithCancel(context.Background())
 	m.server = &server{look: s, seenAt: time.Now(), stop: stop}
@@ -69,7 +69,7 @@ var (
 	oldestIdleInTx = prometheus.NewDesc("ddtb_oldest_idle_in_transaction_seconds", "How long the session has done nothing that has done so for longest in an open transaction.", nil, nil)
 )
 
-// Describe is part of prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (s *server) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		monitorUp, monitorAge, slotsMax, slotsReserved, slotsUsable, slotsUsed, sessions, applications, lockWaiters, oldestIdleInTx,
@@ -78,7 +78,7 @@ func (s *server) Describe(out chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect is part of prometheus.Collector.
+// Collect implements prometheus.Collector.
 func (s *server) Collect(out chan<- prometheus.Metric) {
 	r := s.look.Latest()
 	up := 0.0
@@ -114,7 +114,7 @@ func tell(out chan<- prometheus.Metric, now activity.Snapshot) {
 	gauge(out, oldestIdleInTx, idle.Duration().Seconds())
 }
 
-// byState has the usual states also when they are nobody's, so that a graph of them falls to 0 instead of ending.
+// byState always includes the usual states, so that their graphs fall to 0 instead of ending.
 func byState(st activity.Status) map[string]int {
 	n := map[string]int{activity.Active: 0, activity.Idle: 0, activity.IdleInTransaction: 0, activity.IdleInTransactionEr: 0}
 	for _, s := range st.States {
@@ -128,7 +128,7 @@ const (
 	unnamed         = "unnamed"
 )
 
-// byApplication counts under Other whatever is beyond the largest groups, which come first.
+// byApplication counts all but the largest groups, which come first, under Other.
 func byApplication(st activity.Status) map[string]int {
 	n := map[string]int{}
 	for i, g := range st.Applications {
@@ -139,7 +139,7 @@ func byApplication(st activity.Status) map[string]int {
 		case name == "":
 			name = unnamed
 		}
-		n[name] += g.Sessions // two may have one name now
+		n[name] += g.Sessions // two groups may now have the same name
 	}
 	return n
 }

@@ -9,13 +9,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// steps are the preferred numbers R″20 of ISO 3, tenfold: each is at most a sixth more than the one before.
+// steps are the preferred numbers R″20 of ISO 3, times ten: each is at most a sixth larger than the previous one.
 var steps = [...]int{10, 11, 12, 14, 16, 18, 20, 22, 25, 28, 30, 35, 40, 45, 50, 55, 60, 70, 80, 90}
 
-// decades are counted from 0.1 ms on. They end at 1000 s, after every timeout that the configuration allows.
+// decades is the number of decades from 0.1 ms. They end at 1000 s, beyond every timeout that the configuration allows.
 const decades = 7
 
-// bounds are the upper bounds of the steps by which waits are counted.
+// bounds are the upper bounds of the steps.
 var bounds = func() (b [decades*len(steps) + 1]time.Duration) {
 	unit := 10 * time.Microsecond
 	for i := range b {
@@ -27,16 +27,16 @@ var bounds = func() (b [decades*len(steps) + 1]time.Duration) {
 	return b
 }()
 
-// toldBounds are the bounds that Prometheus is told, to whom each costs a series.
+// toldBounds are the bounds exported to Prometheus. Each costs a series there.
 var toldBounds = []time.Duration{
 	100 * time.Microsecond, time.Millisecond, 5 * time.Millisecond, 25 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond,
 	500 * time.Millisecond, time.Second, 2500 * time.Millisecond, 5 * time.Second, 10 * time.Second, 30 * time.Second,
 }
 
-// Waits are how many waits for a lease ended, by how long they took: in steps from 0.1 ms to 1000 s, and what took longer.
+// Waits counts ended waits for a lease by duration: in steps from 0.1 ms to 1000 s, and longer ones.
 type Waits [len(bounds) + 1]uint64
 
-// Since is what has come to them since they were as before.
+// Since returns the waits added since before.
 func (w Waits) Since(before Waits) Waits {
 	for i := range w {
 		w[i] -= before[i]
@@ -44,7 +44,7 @@ func (w Waits) Since(before Waits) Waits {
 	return w
 }
 
-// Count is how many they are.
+// Count returns the number of waits.
 func (w Waits) Count() (n uint64) {
 	for _, c := range w {
 		n += c
@@ -52,9 +52,8 @@ func (w Waits) Count() (n uint64) {
 	return n
 }
 
-// AtMost is how long the given percent of the waits, rounded up, took at most. It is the upper bound of a step, so at
-// most a sixth too long for what took longer than 0.1 ms. 0: there are none. What took longer than 1000 s counts as
-// that.
+// AtMost returns the given percentile, rounded up: the upper bound of a step. It is at most a sixth too long for waits
+// above 0.1 ms. 0: there are no waits. A wait of more than 1000 s counts as 1000 s.
 func (w Waits) AtMost(percent uint64) time.Duration {
 	left := (w.Count()*percent + 99) / 100
 	if left == 0 {
@@ -69,10 +68,10 @@ func (w Waits) AtMost(percent uint64) time.Duration {
 	return bounds[len(bounds)-1]
 }
 
-// waits counts waits, for who looks at percentiles in small steps and for Prometheus alike.
+// waits counts waits in small steps for the percentiles, and exports them to Prometheus.
 type waits struct {
 	counts [len(bounds) + 1]atomic.Uint64
-	total  atomic.Int64 // nanoseconds
+	total  atomic.Int64 // in nanoseconds
 }
 
 func (w *waits) add(d time.Duration) {
@@ -88,10 +87,10 @@ func (w *waits) now() (now Waits) {
 	return now
 }
 
-// waitsVec are the waits by strategy. It is a histogram of Prometheus.
+// waitsVec is the waits by strategy, as a Prometheus histogram.
 type waitsVec struct {
 	desc *prometheus.Desc
-	mu   sync.Mutex // not taken on the way of a request
+	mu   sync.Mutex // not locked by requests
 	of   map[string]*waits
 }
 
@@ -99,7 +98,7 @@ func newWaitsVec(name, help string) *waitsVec {
 	return &waitsVec{desc: prometheus.NewDesc(name, help, []string{"strategy"}, nil), of: map[string]*waits{}}
 }
 
-// with are those of a strategy, from 0 if they are new.
+// with returns a strategy's waits, starting at 0 for a new one.
 func (v *waitsVec) with(strategy string) *waits {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -109,10 +108,10 @@ func (v *waitsVec) with(strategy string) *waits {
 	return v.of[strategy]
 }
 
-// Describe is part of prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (v *waitsVec) Describe(out chan<- *prometheus.Desc) { out <- v.desc }
 
-// Collect is part of prometheus.Collector.
+// Collect implements prometheus.Collector.
 func (v *waitsVec) Collect(out chan<- prometheus.Metric) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

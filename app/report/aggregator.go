@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// aggregator is what its goroutine alone touches.
+// aggregator is the state that only its goroutine uses.
 type aggregator struct {
 	state    *state
 	file     *stateFile
@@ -37,7 +37,7 @@ func newAggregator(stateDir string) aggregator {
 	}
 }
 
-// run counts failures and reports them until the stop. It waits for nothing but the state file, and for that not long.
+// run counts failures and reports them until the stop. It only ever waits for the state file, for a limited time.
 func (r *Reporter) run() error {
 	defer r.cancel()
 	var err error
@@ -73,7 +73,7 @@ func (r *Reporter) count(f *failure) {
 	}
 }
 
-// report takes what is due to Sentry and to the outbox.
+// report passes the due notices to Sentry and the outbox.
 func (r *Reporter) report() {
 	now := time.Now()
 	if next := r.state.next(r.o.Mail.Limit); next.IsZero() || now.Before(next) {
@@ -92,12 +92,12 @@ func (r *Reporter) report() {
 	}
 }
 
-// step does what is due, and returns how long nothing will be.
+// step does everything that is due, and returns the time until the next step.
 func (r *Reporter) step() time.Duration {
 	r.report()
 	r.open.Store(r.state.waits())
 	now := time.Now()
-	r.save(now) // before the mail: a process that crashes while it sends must not send again when it restarts
+	r.save(now) // before the mail: a process that crashes while sending must not send it again after a restart
 	r.send(now)
 	next := r.state.next(r.o.Mail.Limit)
 	if r.unsaved {
@@ -136,7 +136,7 @@ func (r *Reporter) send(now time.Time) {
 	go func() { r.sent <- r.backend.send(r.ctx, m) }()
 }
 
-// finish ends a conversation: the mail was sent, waits for its next try, or is given up.
+// finish ends an attempt: the mail was sent, waits for its next attempt, or is given up.
 func (r *Reporter) finish(err error) {
 	m := r.sending
 	r.sending = nil
@@ -153,7 +153,7 @@ func (r *Reporter) finish(err error) {
 	}
 }
 
-// said is an error's text, which a mail server may have written, fit for the log.
+// said returns an error's text for the log. A mail server may have written it.
 func (r *Reporter) said(err error) string { return r.scrub.clean(cut(err.Error(), maxText)) }
 
 func (r *Reporter) giveUp(m *mail, err error) {

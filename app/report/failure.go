@@ -19,7 +19,7 @@ import (
 	"ddtb/db"
 )
 
-// InternalError is the cause of whatever has no other: a bug, or an unexpected error.
+// InternalError is the cause of any other failure: a bug, or an unexpected error.
 const InternalError = "internal error"
 
 // Incident is one failed request. Only Err is needed. Its strings are copied and cut, so that it keeps no memory of
@@ -28,17 +28,17 @@ type Incident struct {
 	Err     error
 	Request Request
 
-	// What was known of the database without a query.
+	// The state of the database, as far as known without a query.
 	Slots   string   // "97 of 97 usable slots are taken"
 	Holders []string // "12.3 s  store.go:42 polls.(*Store).Latest", oldest first; 20 are kept
 }
 
-// Request is what may be sent of a request: no header but the user agent, no form value, and of the query only what
-// can't be a secret.
+// Request is the part of a request that may be sent: no header except the user agent, no form value, and only query
+// values that can't be secrets.
 type Request struct{ Method, Route, Path, Query, ClientIP, ID, UserAgent string }
 
-// RequestOf takes from r what may be sent. route is the pattern, as "/polls/:id/": it groups failures. The framework
-// knows it, clientIP and id.
+// RequestOf returns the part of r that may be sent. route is the pattern, such as "/polls/:id/": it groups failures.
+// The framework supplies route, clientIP and id.
 func RequestOf(r *http.Request, route, clientIP, id string) Request {
 	return Request{
 		Method: r.Method, Route: route, Path: r.URL.Path, Query: safeQuery(r.URL.RawQuery),
@@ -81,8 +81,8 @@ var causeBySQLState = map[string]string{
 	pgerrcode.OutOfMemory: "out of memory",
 }
 
-// CauseOf is why a request failed with err: a cause of package db, what the server's SQLSTATE says, a deadline, or
-// InternalError. It is one of Causes.
+// CauseOf returns why a request failed with err: a cause of package db, the meaning of the server's SQLSTATE, a
+// deadline, or InternalError. It is one of Causes.
 func CauseOf(err error) string {
 	if cause := db.CauseOf(err); cause != "" {
 		return string(cause)
@@ -96,7 +96,7 @@ func CauseOf(err error) string {
 	return InternalError
 }
 
-// Causes are all that CauseOf returns.
+// Causes returns all values of CauseOf.
 func Causes() []string {
 	all := slices.Sorted(maps.Values(causeBySQLState))
 	for _, cause := range db.Causes {
@@ -110,7 +110,7 @@ type failure struct {
 	Request
 	At                time.Time
 	Cause             string
-	NoConn            bool // no connection could be had: it belongs to the outage
+	NoConn            bool // there was no connection: it belongs to the outage
 	Text, Type        string
 	SQLState          string
 	Strategy, Waiting string
@@ -159,7 +159,7 @@ func (f *failure) Lines() []string {
 	return all
 }
 
-// innermost is the error at the end of err's chain, whose type says most.
+// innermost returns the error at the end of err's chain, whose type is the most specific.
 func innermost(err error) error {
 	for errors.Unwrap(err) != nil {
 		err = errors.Unwrap(err)

@@ -11,7 +11,8 @@ import (
 	"ddtb/db"
 )
 
-// settle is how long no request may fail after the first success before an outage is over: one that flaps is one.
+// settle is the time without failures after the first success after which an outage is over: an outage that flaps
+// counts once.
 const settle = 5 * time.Second
 
 // maxGroups bounds the groups that are told apart at once; the failures of further ones are counted together.
@@ -21,7 +22,7 @@ const (
 	outageKey = "outage" // of the group of all failures to get a connection
 )
 
-// state is what the limits need, and what the state file keeps. Its rules take the time as a parameter.
+// state is the data of the limits, and the contents of the state file. Its rules take the time as a parameter.
 type state struct {
 	Groups map[string]*group `json:"groups"`
 	Sent   []time.Time       `json:"sent"` // notices of the last hour
@@ -91,7 +92,7 @@ func (s *state) group(f *failure) *group {
 	return s.Groups[key]
 }
 
-// restore counts failures again whose notice was not sent. They are due when the window ends.
+// restore counts the failures of an unsent notice again. They are due when the window ends.
 func (s *state) restore(n *notice) {
 	if n.Over {
 		return
@@ -108,7 +109,7 @@ func (s *state) restore(n *notice) {
 	}
 }
 
-// served notes that a request got a connection.
+// served records that a request got a connection.
 func (s *state) served(at time.Time) {
 	if g := s.Groups[outageKey]; g != nil && !g.healed() {
 		g.Served = at
@@ -123,7 +124,7 @@ func (s *state) waits() bool {
 
 func (g *group) healed() bool { return g.Served.After(g.Last) }
 
-// over reports whether this is an outage that has ended, and worth reports whether people know of it.
+// over reports whether this is an outage that has ended.
 func (g *group) over(now time.Time) bool {
 	return g.Failed != nil && g.healed() && !now.Before(g.Served.Add(settle))
 }
@@ -132,7 +133,7 @@ func (g *group) due(now time.Time, lim config.MailLimit) bool {
 	return g.Pending > 0 && !now.Before(g.Reported.Add(lim.Window))
 }
 
-// take returns what is to be reported now. It counts as reported.
+// take returns the notices that are due now. They count as reported.
 func (s *state) take(now time.Time, lim config.MailLimit) (due []*notice) {
 	s.Sent = slices.DeleteFunc(s.Sent, func(t time.Time) bool { return now.Sub(t) >= time.Hour })
 	maps.DeleteFunc(s.Groups, func(_ string, g *group) bool {
@@ -141,7 +142,7 @@ func (s *state) take(now time.Time, lim config.MailLimit) (due []*notice) {
 	for _, key := range slices.Sorted(maps.Keys(s.Groups)) {
 		g := s.Groups[key]
 		over := g.over(now)
-		if over && g.Reported.Before(g.Since) { // nobody knows of it: its failures are due with the window
+		if over && g.Reported.Before(g.Since) { // not reported yet: its failures are due with the window
 			g.Failed, over = nil, false
 		}
 		if (over || g.due(now, lim)) && s.allowed(lim) {
@@ -170,7 +171,7 @@ func (s *state) report(key string, now time.Time, lim config.MailLimit, over boo
 	return n
 }
 
-// Open reports whether the notice is of an outage that goes on.
+// Open reports whether the notice is of an ongoing outage.
 func (n *notice) Open() bool { return n.Failed != nil && !n.Over }
 
 // Total is how many requests failed in the outage.
@@ -197,7 +198,7 @@ func (s *state) free(lim config.MailLimit) time.Time {
 	return s.Sent[len(s.Sent)-lim.PerHour].Add(time.Hour)
 }
 
-// next is when take will do something if nothing more happens; zero: never.
+// next returns when take will return something if nothing else happens; zero: never.
 func (s *state) next(lim config.MailLimit) (next time.Time) {
 	for _, g := range s.Groups {
 		if g.Failed != nil && g.healed() {
@@ -212,8 +213,8 @@ func (s *state) next(lim config.MailLimit) (next time.Time) {
 	return next
 }
 
-// sound is a state from a file, within bounds. A time in the future comes from a clock that was set back, and becomes
-// now, so that it silences nothing.
+// sound returns a state from a file, within bounds. A time in the future, left by a clock that was set back, becomes
+// now, so that it suppresses nothing.
 func (s *state) sound(now time.Time) *state {
 	out := newState()
 	past := func(t *time.Time) {
@@ -245,7 +246,7 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// sooner is the earlier one; zero is never.
+// sooner returns the earlier time; zero means never.
 func sooner(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b

@@ -17,18 +17,18 @@ import (
 	"ddtb/config"
 )
 
-// mail is one mail and its attempts. It keeps its id, by which a server recognizes a mail that it has already.
+// mail is one mail and its attempts. All attempts have the same id, by which a server recognizes a duplicate.
 type mail struct {
 	notice        *notice
 	subject, text string
 	id            string
 	date          time.Time
 	from          string
-	to            []string // those who have not got it yet
+	to            []string // recipients who have not received it yet
 
 	tries int
-	last  bool      // there is no other try
-	next  time.Time // when it may be tried
+	last  bool      // there are no more attempts
+	next  time.Time // the time of the next attempt
 }
 
 //go:embed mail.txt
@@ -46,7 +46,7 @@ var mailTemplates = template.Must(template.New("").Funcs(template.FuncMap{
 	},
 }).Parse(mailText))
 
-// mailData is what mail.txt may use.
+// mailData is the data of mail.txt.
 type mailData struct {
 	*notice
 	Title, Advice, SQLState string
@@ -61,7 +61,7 @@ func (r *Reporter) newMail(n *notice) *mail {
 	case n.Over:
 		d.Title = "Recovered: connections again after " + duration(n.Last.Sub(n.Since)) + ", " + requests(n.Pending) + " failed"
 		return r.write("mail", d)
-	case n.key == outageKey && !n.Reported.IsZero(): // many routes, so none
+	case n.key == outageKey && !n.Reported.IsZero(): // of many routes: none is named
 	case n.Route != "":
 		d.Title += " on " + n.Route
 	}
@@ -79,7 +79,7 @@ func (r *Reporter) newMail(n *notice) *mail {
 	return r.write("mail", d)
 }
 
-// write executes a template of mail.txt. All that is sent by mail passes the scrubber here.
+// write executes a template of mail.txt. Every mail passes the scrubber here.
 func (r *Reporter) write(name string, d mailData) *mail {
 	d.Hostname, d.BaseURL, d.Window, d.Settle = r.o.Hostname, r.o.BaseURL, r.o.Mail.Limit.Window, settle
 	var text strings.Builder
@@ -128,12 +128,12 @@ func (m *mail) msg(to ...string) (*gomail.Msg, error) {
 	return out, nil
 }
 
-// backend sends mails. When it fails, m.to is those who did not get the mail and may get it at the next try.
+// backend sends mails. After a failure, m.to contains the recipients for the next attempt.
 type backend interface {
 	send(ctx context.Context, m *mail) error
 }
 
-// newBackend is nil for "none".
+// newBackend returns nil for "none".
 func newBackend(cfg config.Mail, console io.Writer) (backend, error) {
 	switch cfg.Backend {
 	case "", "none":

@@ -129,7 +129,7 @@ func (r *Reporter) Hide(secrets ...config.Secret) {
 	}
 }
 
-// Report counts one failed request and notifies people as the limits allow.
+// Report counts one failed request, and sends reports within the limits.
 func (r *Reporter) Report(in Incident) {
 	if r.Off() {
 		return
@@ -170,8 +170,8 @@ func (r *Reporter) Stat() Stat {
 	return Stat{r.stat.sent.Load(), r.stat.failed.Load(), r.stat.events.Load(), r.stat.suppressed.Load()}
 }
 
-// Close sends what is due and what waits, closes all connections, and returns when ctx ends at the latest. Its
-// error says what was not sent. It may be called again.
+// Close sends what is due or queued, closes all connections, and returns at the latest when ctx ends. Its error says
+// what was not sent. It may be called again.
 func (r *Reporter) Close(ctx context.Context) error {
 	if r.Off() {
 		return nil

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// In these tests time is the bubble's: it passes when everybody waits.
+// These tests use the bubble's time: it advances when every goroutine waits.
 
 func TestTwoHundredFailuresAreOneMailAndThenOneWithTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -260,7 +260,7 @@ func TestAFullQueueDropsAndTheNextMailCountsThem(t *testing.T) {
 		o: o, scrub: newScrubber(nil), backend: consoleBackend{&out}, queue: make(chan *failure, 2),
 		stop: make(chan context.Context, 1), done: make(chan error, 1), aggregator: newAggregator(""),
 	}
-	for range 5 { // nobody counts them yet
+	for range 5 { // not counted yet
 		r.Report(bug(1))
 	}
 	go func() { r.done <- r.run() }()

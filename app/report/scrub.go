@@ -16,14 +16,15 @@ import (
 
 const redacted = "[redacted]"
 
-// secretField is the one list of names whose values are secrets: long words anywhere in a name, short ones as a
+// secretField is the only list of names whose values are secrets: long words anywhere in a name, short ones as separate
+// words.
 // word of it.
 const secretField = `(?:[\w-]*(?:passw|passc|passphrase|pwd|secret|token|csrf|credential|cookie|session|authoriz|api[_-]?key)[\w-]*` +
 	`|(?:\w+[_-])?(?:pass|pin|otp|code|key|sess|sid|auth|card)(?:[_-]\w+)?)`
 
 var secretName = regexp.MustCompile(`(?i)^` + secretField + `$`)
 
-// secretTexts find what looks like a secret in a text that somebody else wrote. They rather remove too much.
+// secretTexts match likely secrets in a text from outside. They prefer to remove too much.
 var secretTexts = []struct {
 	pattern *regexp.Regexp
 	with    string
@@ -35,7 +36,7 @@ var secretTexts = []struct {
 	{regexp.MustCompile(`(?i)\b(` + secretField + `["']?\s*[:=]\s*)("[^"\n]*"|'[^'\n]*'|[^\s&;,]+)`), "${1}" + redacted},
 }
 
-// scrubber removes secrets from texts: those that it knows, and whatever looks like one. It is safe for concurrent use.
+// scrubber removes known and likely secrets from texts. It is safe for concurrent use.
 type scrubber struct {
 	mu       sync.Mutex
 	secrets  []config.Secret
@@ -48,8 +49,8 @@ func newScrubber(secrets []config.Secret) *scrubber {
 	return s
 }
 
-// hide adds secrets: as they are, as they look in a URL, and as SMTP sends them. One of fewer than four bytes can't
-// be told from other text.
+// hide adds secrets, in their plain form, URL-encoded, and as SMTP sends them. A secret of fewer than four bytes can't
+// be distinguished from other text.
 func (s *scrubber) hide(secrets ...config.Secret) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -58,7 +59,7 @@ func (s *scrubber) hide(secrets ...config.Secret) {
 			s.secrets = append(s.secrets, secret)
 		}
 	}
-	// The replacer takes the first that matches: the longer one, where one secret is the beginning of another.
+	// The replacer uses the first match, so a longer secret must come before its prefix.
 	slices.SortFunc(s.secrets, func(a, b config.Secret) int { return len(b.Reveal()) - len(a.Reveal()) })
 	var pairs []string
 	for _, secret := range s.secrets {
@@ -70,7 +71,7 @@ func (s *scrubber) hide(secrets ...config.Secret) {
 	s.replacer.Store(strings.NewReplacer(pairs...))
 }
 
-// clean is text without secrets and control characters.
+// clean returns text without secrets and control characters.
 func (s *scrubber) clean(text string) string {
 	text = s.replacer.Load().Replace(strings.Map(inLines, text))
 	for _, p := range secretTexts {
@@ -85,7 +86,7 @@ const (
 	maxText = 2000 // bytes of an error
 )
 
-// line makes s fit for one line of a log, a subject or a header: without control characters, and short.
+// line returns s for one line of a log, a subject or a header: shortened, and without control characters.
 func line(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r = inLines(r); r == '\n' || r == '\t' {
@@ -102,8 +103,8 @@ func inLines(r rune) rune {
 	return r
 }
 
-// cut shortens s to at most n bytes and marks it with "…". It removes the last word as well: the first half of a
-// secret that was cut in two would not be found.
+// cut shortens s to at most n bytes and appends "…". It removes the last word as well: the first half of a secret would
+// not be detected.
 func cut(s string, n int) string {
 	if len(s) <= n {
 		return strings.Clone(s)

@@ -18,31 +18,31 @@ import (
 
 const (
 	sentryTimeout = 5 * time.Second // of one request to Sentry
-	sentryQueue   = 100             // events that wait to be sent; more are dropped, and Sentry learns how many
+	sentryQueue   = 100             // waiting events; more are dropped, and Sentry gets their number
 )
 
 // spotlightDSN leads to Spotlight, the local viewer, which accepts any project.
 const spotlightDSN = "http://spotlight@localhost:8969/0"
 
-// SentryOptions configure a client of one's own. The application's reporter needs none.
+// SentryOptions configure a separate client. The application's reporter needs none.
 type SentryOptions struct {
 	DSN         config.Secret
 	Environment string
 	Release     string // "": "ddtb"
-	Spotlight   bool   // send to Spotlight too; without a DSN, to it alone
+	Spotlight   bool   // also send to Spotlight; without a DSN, only to it
 
-	// Sync makes each capture wait for Sentry's answer, for at most Timeout (0: 5 s). No request should do that.
+	// Sync makes each capture wait for Sentry's response, for at most Timeout (0: 5 s). Requests should not use it.
 	Sync    bool
 	Timeout time.Duration
 
-	// TracesSampleRate is the share of requests that are traced, 0 to 1.
+	// TracesSampleRate is the fraction of requests that are traced, 0 to 1.
 	TracesSampleRate float64
 
 	// Hook runs in each capture, in the capturing goroutine and with the capture's context, before the event is
 	// queued. This is sentry-go's BeforeSend.
 	Hook func(context.Context)
 
-	// Secrets are removed from whatever is sent, as is what looks like one.
+	// Secrets are removed from everything sent, as are likely secrets.
 	Secrets []config.Secret
 }
 
@@ -64,7 +64,7 @@ func newSentryClient(o SentryOptions, scrub *scrubber) (*SentryClient, error) {
 	if dsn == "" && o.Spotlight {
 		dsn = spotlightDSN
 	}
-	if _, err := sentry.NewDsn(dsn); err != nil { // it would quote the DSN, which holds a key
+	if _, err := sentry.NewDsn(dsn); err != nil { // its error would quote the DSN, which contains a key
 		return nil, errors.New("sentry.dsn can't be used: it must look like https://KEY@HOST/PROJECT")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -145,7 +145,7 @@ func (c *SentryClient) captureNotice(hostname string, n *notice) {
 	c.client.CaptureEvent(e, &sentry.EventHint{Context: context.Background()}, nil)
 }
 
-// sentryStack is outermost first, as Sentry wants it, with our own lines marked.
+// sentryStack is outermost first, as Sentry expects, with our own lines marked.
 func (f *failure) sentryStack() *sentry.Stacktrace {
 	all := f.frames()
 	if len(all) == 0 {
@@ -160,7 +160,7 @@ func (f *failure) sentryStack() *sentry.Stacktrace {
 	return &sentry.Stacktrace{Frames: out}
 }
 
-// closeAfter closes the client when the last event is queued, or ctx ends.
+// closeAfter closes the client after the last event was queued, or when ctx ends.
 func (c *SentryClient) closeAfter(ctx context.Context, last <-chan struct{}) error {
 	select {
 	case <-last:
@@ -172,7 +172,7 @@ func (c *SentryClient) closeAfter(ctx context.Context, last <-chan struct{}) err
 // Close sends what is queued until ctx ends, then closes the connections.
 func (c *SentryClient) Close(ctx context.Context) error {
 	sent := c.client.FlushWithContext(ctx)
-	c.cancel() // first: the library's Close would wait for a request under way
+	c.cancel() // first: the library's Close would wait for a running request
 	c.client.Close()
 	if !sent {
 		return errors.New("sentry did not accept all events before the stop")
@@ -180,7 +180,7 @@ func (c *SentryClient) Close(ctx context.Context) error {
 	return nil
 }
 
-// event removes the secrets from an event or a transaction, and what a library may have added of a person.
+// event removes secrets and personal data added by a library from an event or a transaction.
 func (s *scrubber) event(e *sentry.Event) *sentry.Event {
 	e.User, e.Message = sentry.User{}, s.clean(e.Message)
 	for i := range e.Exception {
@@ -207,7 +207,7 @@ func (s *scrubber) event(e *sentry.Event) *sentry.Event {
 	return e
 }
 
-// spotlight sends each event to Spotlight first, by the one path that every version of it accepts.
+// spotlight sends each event to Spotlight first, at the one path that every version accepts.
 type spotlight struct {
 	http.RoundTripper
 	alone bool
@@ -229,8 +229,8 @@ func (s spotlight) RoundTrip(r *http.Request) (*http.Response, error) {
 	return s.RoundTripper.RoundTrip(r)
 }
 
-// StartRequest begins the trace of a request when tracing is on and this request is sampled; otherwise it takes
-// nanoseconds. finish must be called with the answer's status after the request released its lease: it queues the trace.
+// StartRequest starts the trace of a request if tracing is on and the request is sampled; otherwise it takes
+// nanoseconds. Call finish with the response's status after the request has released its lease: it queues the trace.
 func (r *Reporter) StartRequest(ctx context.Context, method, route string) (_ context.Context, finish func(status int)) {
 	if r == nil || r.sentry == nil || r.sentry.rate <= 0 || rand.Float64() >= r.sentry.rate { //nolint:gosec // sampling is no secret
 		return ctx, func(int) {}
@@ -249,7 +249,7 @@ func (r *Reporter) StartRequest(ctx context.Context, method, route string) (_ co
 // for use, and is a pgx.QueryTracer.
 type Tracer struct{}
 
-// TraceAcquire begins the span of waiting for a lease, which end ends.
+// TraceAcquire starts the span of a wait for a lease. end ends it.
 func (Tracer) TraceAcquire(ctx context.Context, strategy string) (end func(error)) {
 	if sentry.SpanFromContext(ctx) == nil {
 		return func(error) {}
@@ -262,7 +262,7 @@ func (Tracer) TraceAcquire(ctx context.Context, strategy string) (end func(error
 // querySpan is the key of the span that TraceQueryStart began, since pgx hands its context to TraceQueryEnd.
 type querySpan struct{}
 
-// TraceQueryStart begins the span of a query. Its description is the SQL text, which has no parameters in it.
+// TraceQueryStart starts the span of a query. Its description is the SQL text, which contains no parameters.
 func (Tracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
 	if sentry.SpanFromContext(ctx) == nil {
 		return ctx

@@ -20,8 +20,8 @@ import (
 const (
 	smtpTimeout = 15 * time.Second // of each step of a conversation
 	smtpTotal   = time.Minute      // of all conversations about one mail
-	// smtpAnswers is how many bytes a server may send in a conversation, and so in a line. A usual one sends 1 kB,
-	// and up to 10 kB of certificates.
+	// smtpAnswers is the maximum number of bytes from a server in a conversation, and so in a line. A typical server
+	// sends 1 kB, and up to 10 kB of certificates.
 	smtpAnswers = 64 << 10
 	dialTimeout = 10 * time.Second
 )
@@ -32,7 +32,7 @@ type smtpBackend struct {
 	roots *x509.CertPool // nil: those that the machine trusts
 }
 
-// send sends the mail to each recipient by itself: one that the server refuses keeps nothing from the others.
+// send sends the mail to each recipient separately: a refused recipient does not affect the others.
 func (b smtpBackend) send(ctx context.Context, m *mail) error {
 	ctx, cancel := context.WithTimeout(ctx, smtpTotal)
 	defer cancel() // closes the connection, which the library leaves open when the greeting, TLS or the login fails
@@ -66,7 +66,7 @@ func (b smtpBackend) sendTo(ctx context.Context, m *mail, to string) error {
 	}
 	err = client.SendWithSMTPClient(conn, msg)
 	if msg.IsDelivered() {
-		err = nil // a failure after the server took the mail must not send it again
+		err = nil // after the server has accepted the mail, a failure must not send it again
 	}
 	_ = client.CloseWithSMTPClient(conn)
 	return err
@@ -97,8 +97,8 @@ func (b smtpBackend) options(ctx context.Context) []gomail.Option {
 	return options
 }
 
-// dialUntil dials connections that are closed when ends is done, whatever the other side does: the libraries'
-// deadlines are for one step each. mostRead bounds what a connection may read; 0: no bound.
+// dialUntil dials connections that are closed when ends is done, whatever the peer does: the libraries' deadlines only
+// limit single steps. mostRead limits the bytes read from a connection; 0: no limit.
 func dialUntil(ends context.Context, mostRead int) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
@@ -136,7 +136,7 @@ func (c *boundedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// code is what the mail server answered, or 0 when it did not.
+// code returns the mail server's reply code, or 0 without one.
 func code(err error) int {
 	if send, ok := errors.AsType[*gomail.SendError](err); ok && send.ErrorCode() != 0 {
 		return send.ErrorCode()
@@ -147,8 +147,8 @@ func code(err error) int {
 	return 0
 }
 
-// temporary reports whether the same mail may be accepted later: after a 4xx and after network errors. A server's
-// 5xx, a bad certificate and wrong settings stay as they are.
+// temporary reports whether the same mail may be accepted later: after a 4xx and after network errors. A 5xx reply, a
+// bad certificate and wrong settings are permanent.
 func temporary(err error) bool {
 	if several, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, e := range several.Unwrap() {
@@ -177,7 +177,7 @@ func notTLS(err error) bool {
 	return record
 }
 
-// What the library reports without an error value of its own.
+// Errors of the library without an error value.
 const (
 	noAuth     = "server does not support SMTP AUTH"
 	noStartTLS = "target host does not support STARTTLS"
@@ -185,7 +185,7 @@ const (
 
 func says(err error, what string) bool { return strings.Contains(err.Error(), what) }
 
-// explain is an error of smtpBackend and what to do about it, for a terminal.
+// explain returns an error of smtpBackend with advice, for a terminal.
 func explain(cfg config.Mail, scrub *scrubber, err error) error {
 	server := net.JoinHostPort(cfg.Host, fmt.Sprint(cfg.Port))
 	return fmt.Errorf("the mail was not sent over %s: %s. %s", server, line(scrub.clean(err.Error())), remedy(cfg, err))

@@ -297,7 +297,7 @@ func TestAServerThatHangsDelaysNeitherReportNorClose(t *testing.T) {
 }
 
 func TestAServerThatNeverGreetsDelaysNeitherReportNorClose(t *testing.T) {
-	l := listen(t) // its backlog takes the connection, and nobody answers
+	l := listen(t) // its backlog accepts the connection, without a response
 	defer func() { _ = l.Close() }()
 	m := mailTo("smtp")
 	m.Port = l.Addr().(*net.TCPAddr).Port

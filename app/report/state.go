@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// stateFile keeps the state over a restart. A disk that hangs costs the aggregator fileWait once, and then nothing
-// until it works again.
+// stateFile keeps the state across restarts. A disk that hangs delays the aggregator once, by fileWait. Then the file
+// is not used until the disk works again.
 type stateFile struct {
 	path string        // "": no file
-	turn chan struct{} // held while the file is read or written, which may take for ever
+	turn chan struct{} // held while the file is read or written, which may never end
 	ok   bool          // the last attempt succeeded
 }
 
@@ -35,7 +35,7 @@ func newStateFile(dir string) *stateFile {
 	return f
 }
 
-// within runs do, and waits for it for fileWait at most.
+// within runs do, and waits for it for at most fileWait.
 func (f *stateFile) within(do func() error) error {
 	select {
 	case f.turn <- struct{}{}:
@@ -56,7 +56,7 @@ func (f *stateFile) within(do func() error) error {
 	}
 }
 
-// load reads what an earlier process left. A file that can't be used is as good as none.
+// load reads the state of an earlier process. An unusable file counts as none.
 func (f *stateFile) load(now time.Time) (s *state, err error) {
 	if f.path == "" {
 		return newState(), nil
@@ -95,7 +95,7 @@ func readState(path string, into *state) error {
 	return nil
 }
 
-// save replaces the file in one step.
+// save replaces the file atomically.
 func (f *stateFile) save(s *state) error {
 	if f.path == "" {
 		return nil
@@ -107,7 +107,7 @@ func (f *stateFile) save(s *state) error {
 	return f.within(func() error { return replaceFile(f.path, data) })
 }
 
-// replaceFile needs no name of its own for each attempt: a process that is killed here in a loop leaves one file.
+// replaceFile always uses the same temporary name: a process that is repeatedly killed here leaves only one file.
 func replaceFile(path string, data []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err

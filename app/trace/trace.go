@@ -1,16 +1,16 @@
-// Package trace makes OpenTelemetry traces of requests, with a span of each wait for a lease, each attempt to connect
-// and each query, and sends them to a collector by OTLP over HTTP.
+// Package trace records OpenTelemetry traces of requests, with a span for each wait for a lease, each connection
+// attempt and each query. It sends them to a collector by OTLP over HTTP.
 //
-// It promises that
+// What callers can rely on:
 //
-//   - a request never waits for the collector. Spans wait in a bounded queue; what does not fit is dropped;
-//   - no parameter of a query is told, nor what the server's messages quote of them: an error is its SQLSTATE or cause;
-//   - an incoming traceparent is followed: the trace goes on, and is sampled if its sender said so;
-//   - Close ends when its context does, and leaves no goroutine.
+//   - A request never waits for the collector. Spans are queued up to a limit; further ones are dropped.
+//   - No query parameter is sent, nor a server's message that may quote one: an error is its SQLSTATE or cause.
+//   - An incoming traceparent is continued, and sampled if its sender decided so.
+//   - Close returns when its context ends, and leaves no goroutine.
 //
-// Nothing of it is global: libraries that ask OpenTelemetry's globals trace nothing.
+// Nothing is global: libraries that use OpenTelemetry's globals trace nothing.
 //
-// It must not know routes or pages.
+// The package does not depend on routes or pages.
 package trace
 
 import (
@@ -36,14 +36,14 @@ import (
 )
 
 const (
-	queued        = 2048 // spans that wait to be sent; some hundred requests
+	queued        = 2048 // spans waiting to be sent; some hundred requests
 	batch         = 512
 	sendEvery     = 2 * time.Second
-	exportTimeout = 10 * time.Second // of one batch, retries included
-	maxText       = 2048             // bytes of an attribute
+	exportTimeout = 10 * time.Second // for one batch, including retries
+	maxText       = 2048             // of an attribute, in bytes
 )
 
-// Tracing makes traces. A nil one makes none.
+// Tracing records traces. A nil Tracing records none.
 type Tracing struct {
 	tracer   trace.Tracer
 	queue    sdk.SpanProcessor
@@ -51,8 +51,8 @@ type Tracing struct {
 	http     *http.Transport
 }
 
-// New begins to trace, or returns nil when no endpoint is set. It does not connect: a collector may come later.
-// version is the application's.
+// New starts tracing. It returns nil if no endpoint is set. It does not connect: the collector may start later. version
+// is the application's.
 func New(cfg config.Tracing, version string, log *slog.Logger) (*Tracing, error) {
 	if cfg.Endpoint == "" {
 		return nil, nil
@@ -71,7 +71,7 @@ func New(cfg config.Tracing, version string, log *slog.Logger) (*Tracing, error)
 	about, err := resource.New(context.Background(), resource.WithHost(), resource.WithTelemetrySDK(), resource.WithAttributes(
 		attribute.String("service.name", "ddtb"), attribute.String("service.version", version),
 	))
-	if err != nil { // a machine without a name, for one; the rest is known
+	if err != nil { // for example, a machine without a name; the rest is known
 		log.Warn("traces don't tell all about this process", "error", err)
 	}
 	x := newExporter(otlp, cfg, log)
@@ -87,15 +87,15 @@ func New(cfg config.Tracing, version string, log *slog.Logger) (*Tracing, error)
 	return &Tracing{tracer: p.Tracer("ddtb"), queue: queue, exporter: x, http: transport}, nil
 }
 
-// afterCut is how long an export that was cut may take to notice.
+// afterCut is how long an aborted export may take to return.
 const afterCut = time.Second
 
-// Close sends what waits until ctx ends, then drops it. It may be called again.
+// Close sends the queued spans until ctx ends, then drops the rest. It may be called again.
 func (t *Tracing) Close(ctx context.Context) error {
 	if t == nil {
 		return nil
 	}
-	err := t.queue.Shutdown(ctx) // the provider's would do nothing when ctx has ended already
+	err := t.queue.Shutdown(ctx) // the provider's does nothing if ctx has ended
 	t.exporter.cut()
 	select {
 	case <-t.exporter.done:
@@ -108,14 +108,14 @@ func (t *Tracing) Close(ctx context.Context) error {
 	return nil
 }
 
-// requestKey finds the request in a context, for a connect to find the acquire that it is part of.
+// requestKey is the context key of the request, with which a connect finds the acquire that it is part of.
 type requestKey struct{}
 
 type request struct{ acquiring atomic.Pointer[trace.Span] }
 
-// StartRequest begins the span of a request, whose header may say that it is part of a trace already. finish is to be
-// called with the status of the answer, after the request gave its lease back. Where the request is not sampled it
-// costs about a microsecond; on a nil Tracing, nothing.
+// StartRequest starts the span of a request. Its header may continue an existing trace. Call finish with the status of
+// the response, after the request has released its lease. If the request is not sampled, it costs about a microsecond;
+// on a nil Tracing, nothing.
 func (t *Tracing) StartRequest(ctx context.Context, header http.Header, method, route string) (_ context.Context, finish func(status int)) {
 	if t == nil {
 		return ctx, func(int) {}
@@ -135,15 +135,15 @@ func (t *Tracing) StartRequest(ctx context.Context, header http.Header, method, 
 	}
 }
 
-// exporter is OTLP's, which can be cut, and whose failures are logged: once when they begin, and once when they end.
+// exporter is OTLP's exporter with an abort. It logs failures once when they begin, and once when they end.
 type exporter struct {
 	sdk.SpanExporter
 	secrets []string
 	log     *slog.Logger
 	ends    context.Context
 	cut     context.CancelFunc
-	failing bool          // the batches come one after another
-	done    chan struct{} // closed when the last batch is through
+	failing bool          // only one batch is sent at a time
+	done    chan struct{} // closed after the last batch
 }
 
 func newExporter(e sdk.SpanExporter, cfg config.Tracing, log *slog.Logger) *exporter {
@@ -157,7 +157,7 @@ func newExporter(e sdk.SpanExporter, cfg config.Tracing, log *slog.Logger) *expo
 	return x
 }
 
-// ExportSpans reports no failure to the library, which would print it.
+// ExportSpans reports no error to the library, which would print it.
 func (x *exporter) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -173,7 +173,7 @@ func (x *exporter) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) er
 	return nil
 }
 
-// clean takes out what a collector may have quoted of its headers.
+// clean removes headers that a collector may have quoted.
 func (x *exporter) clean(err error) error {
 	text := err.Error()
 	for _, s := range x.secrets {
@@ -184,7 +184,7 @@ func (x *exporter) clean(err error) error {
 
 // Shutdown is called once, after the last batch.
 func (x *exporter) Shutdown(ctx context.Context) error {
-	_ = x.SpanExporter.Shutdown(ctx) // which says no more than that ctx has ended
+	_ = x.SpanExporter.Shutdown(ctx) // its error only says that ctx has ended
 	close(x.done)
 	return nil
 }

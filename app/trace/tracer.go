@@ -20,7 +20,7 @@ var (
 
 var postgresql = attribute.String("db.system.name", "postgresql")
 
-// TraceAcquire begins the span of waiting for a lease, which end ends.
+// TraceAcquire starts the span of a wait for a lease. end ends it.
 func (t *Tracing) TraceAcquire(ctx context.Context, strategy string) (end func(error)) {
 	r, _ := ctx.Value(requestKey{}).(*request)
 	if r == nil {
@@ -34,8 +34,8 @@ func (t *Tracing) TraceAcquire(ctx context.Context, strategy string) (end func(e
 	}
 }
 
-// TraceConnectStart begins the span of an attempt to connect, in that of the lease it is made for. The attempts that a
-// pool makes for nobody have none.
+// TraceConnectStart starts the span of a connection attempt, inside that of the lease it is made for. A pool's
+// background attempts have no span.
 func (t *Tracing) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
 	r, _ := ctx.Value(requestKey{}).(*request)
 	if r == nil {
@@ -56,7 +56,7 @@ func (t *Tracing) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndD
 	}
 }
 
-// TraceQueryStart begins the span of a query, with its text, which has no parameters in it.
+// TraceQueryStart starts the span of a query, with its text, which contains no parameters.
 func (t *Tracing) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
 	if ctx.Value(requestKey{}) == nil {
 		return ctx
@@ -73,13 +73,13 @@ func (t *Tracing) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, data pgx.Trace
 	}
 }
 
-// The spans that pgx's contexts carry from a start to its end.
+// The keys of the spans in pgx's contexts between start and end.
 type (
 	connectKey struct{}
 	queryKey   struct{}
 )
 
-// verb is the first word of a statement, which says enough as the name of its span.
+// verb returns the first word of a statement, for the name of its span.
 func verb(sql string) string {
 	if words := strings.Fields(sql[:min(len(sql), 80)]); len(words) > 0 {
 		return strings.ToUpper(words[0])
@@ -87,7 +87,7 @@ func verb(sql string) string {
 	return "query"
 }
 
-// finish ends a span. Of an error it tells the kind alone: a message may quote a parameter.
+// finish ends a span. It only records the kind of an error: a message may quote a parameter.
 func finish(span trace.Span, err error) {
 	if err != nil {
 		span.SetStatus(codes.Error, "")

@@ -18,38 +18,39 @@ const (
 	urlencoded    = "application/x-www-form-urlencoded"
 	multipartForm = "multipart/form-data"
 
-	// maxFields bounds the page: a field of two bytes makes fifty of it.
+	// maxFields limits the page: a field of two bytes in the form takes fifty in the page.
 	maxFields = 2000
 
 	againKey = "ddtb.again" // *again in echo's context
 )
 
-// secretNames are fields that are never written into a page, in lower case. The token of a vote is none of them: the
-// form counts once because it comes along.
+// secretNames are the fields, in lower case, that are never written into a page. A vote's token is not one of them: it
+// makes the vote count only once.
 var secretNames = map[string]bool{
 	"password": true, "password1": true, "password2": true, "passwd": true, "secret": true,
 	"old_password": true, "new_password1": true, "new_password2": true,
 }
 
-// again is a form that failed for a cause that passes, as its page offers it once more.
+// again is a form that failed for a temporary cause, for its error page to offer again.
 type again struct {
-	Action  string // on this host, always
+	Action  string // always on this host
 	Enctype string
-	Fields  []field // in the order in which they came
+	Fields  []field // in their original order
 	Why     string  // why it can't be offered; then there are no fields
 }
 
 type field struct{ Name, Value string }
 
-// Why a form is not offered again.
+// Why a form can't be offered again.
 const (
 	whySecret = "What you sent holds a password, which is never written into a page."
 	whyFile   = "What you sent holds a file, which a page can't give back."
 	whyForm   = "What you sent can't be given back here as it was."
 )
 
-// KeepForms keeps what is read of a form that is posted, so that the page of a failure that passes can offer to send it again. It
-// belongs within the middleware that limits the body, and costs what the handler reads, until the handler is done.
+// KeepForms keeps the part of a posted form that the handler reads, so that the page of a temporary failure can offer
+// to send it again. Place it inside the middleware that limits the body. It keeps that part in memory until the handler
+// returns.
 func KeepForms(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		r := c.Request()
@@ -68,7 +69,7 @@ func KeepForms(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// keptBody remembers what was read of it.
+// keptBody keeps what was read from it.
 type keptBody struct {
 	io.ReadCloser
 	kept bytes.Buffer
@@ -80,7 +81,7 @@ func (b *keptBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// fields reads the rest of the form, which the handler may not have come to, and takes it apart.
+// fields reads the rest of the form, which the handler may not have read, and parses it.
 func (b *keptBody) fields(kind, boundary string) (fields []field, why string) {
 	if _, err := io.Copy(io.Discard, b); err != nil {
 		return nil, whyForm
@@ -102,7 +103,7 @@ func (b *keptBody) fields(kind, boundary string) (fields []field, why string) {
 	return fields, ""
 }
 
-// urlencodedFields is url.ParseQuery, but keeps the order.
+// urlencodedFields is url.ParseQuery, but preserves the order.
 func urlencodedFields(body string) (fields []field, why string) {
 	for pair := range strings.SplitSeq(body, "&") {
 		if pair == "" {
@@ -139,7 +140,7 @@ func multipartFields(r *multipart.Reader) (fields []field, why string) {
 	}
 }
 
-// whyNot finds what must not be in a page, or would come out of it as something else.
+// whyNot finds fields that must not be in a page, or would be changed by it.
 func whyNot(fields []field) string {
 	why := ""
 	for _, f := range fields {

@@ -26,14 +26,14 @@ var errorFS embed.FS
 
 var errorPages = MustTemplates(errorFS, nil)
 
-// lastResort is answered when not even the error page renders.
+// lastResort is the response when the error page can't be rendered.
 const lastResort = "500: something went wrong here, and again while saying so. It was logged.\n"
 
-// retryAfter is what a client is asked to wait at least where the cause passes. A pool that is busy, or a server that
-// restarts, is mostly back by then.
+// retryAfter is the minimum Retry-After for a temporary cause. A busy pool or a restarting server has usually recovered
+// by then.
 const retryAfter = time.Second
 
-// Problem is an error as its answer: an RFC 9457 problem document, or a page.
+// Problem is an error as a response: an RFC 9457 problem document, or a page.
 type Problem struct {
 	Status     int           `json:"status"`
 	Title      string        `json:"title"`
@@ -43,13 +43,13 @@ type Problem struct {
 	Advice     string        `json:"-"` // whether waiting helps, for a page; "": not known
 }
 
-// statusClientGone is nginx's number for a client that did not wait for its answer. It is only ever logged.
+// statusClientGone is nginx's status for a client that closed the connection before its response. It is only logged.
 const statusClientGone = 499
 
-// ProblemOf tells how err is answered. What is not known is a bug: 500, and its text stays in the log.
+// ProblemOf returns the response for err. An unknown error is a bug: 500, and its text is only logged.
 func ProblemOf(err error) Problem {
 	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
-		return outOfFiles // whatever it was opened for
+		return outOfFiles // regardless of what was being opened
 	}
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return plain(http.StatusRequestEntityTooLarge, httpSentence(http.StatusRequestEntityTooLarge))
@@ -87,26 +87,27 @@ func ProblemOf(err error) Problem {
 	return plain(http.StatusInternalServerError, "Something went wrong here. It was logged, and is not your doing.")
 }
 
-// referredTo says which table a foreign key keeps from a change. It may be another application's, of which no page here
-// shows a row, so loading the page again would not help.
+// referredTo names the table whose foreign key prevents a change. The table may belong to another application. No page
+// here shows its rows, so reloading the page would not help.
 func referredTo(pe *pgconn.PgError) string {
 	return fmt.Sprintf("This can't be stored or deleted as things are: rows of the table “%s” depend on it, or need what it no longer has "+
 		"(constraint “%s”). Where that table belongs to another application, delete its rows there first.", Cut(pe.TableName), Cut(pe.ConstraintName))
 }
 
-// outOfFiles is a shortage of this process's own, whatever it kept from being opened.
+// outOfFiles is this process running out of file descriptors.
 var outOfFiles = Problem{
 	Status: http.StatusServiceUnavailable, Title: "Too many open files", Cause: "out of file descriptors", RetryAfter: retryAfter,
 	Detail: "This application has as many files and connections open as the system lets it. The database is not the cause.",
 }
 
-// late is how a deadline ends a request: what it waited for may have been done all the same.
+// late is a deadline that ended a request. The operation may have been carried out nevertheless.
 var late = Problem{
 	Status: http.StatusServiceUnavailable, Title: "This took too long", RetryAfter: retryAfter,
 	Detail: "What this needs did not answer in time, so it was given up. If it was to change something, look first whether it did.",
 }
 
-// undone is how a transaction ends that met others at the same rows. Where it can be run again by itself, it was.
+// undone is a transaction that conflicted with others at the same rows. It has already been retried where that is
+// possible.
 var undone = Problem{
 	Status: http.StatusConflict, Title: http.StatusText(http.StatusConflict), RetryAfter: retryAfter,
 	Detail: "Others changed the same at the same moment, so this was undone as a whole: nothing of it is stored.",
@@ -115,14 +116,13 @@ var undone = Problem{
 var unstorable = plain(http.StatusBadRequest,
 	"A text has a character that the database can't store. Remove it and send it again.")
 
-// behindPooler is for a pooler in transaction mode that the configuration does not name.
+// behindPooler is a pooler in transaction mode that is missing from the configuration.
 var behindPooler = Problem{
 	Status: http.StatusServiceUnavailable, Title: "A connection pooler is in the way",
 	Detail: "A connection pooler stands between this application and its database, and the configuration does not say so. Its administrator has to set pooler = \"pgbouncer\".",
 }
 
-// said are the answers to what the server says, by SQLSTATE, that is neither a bug nor the want of a connection. Those
-// that pass have a RetryAfter.
+// said maps server errors that are neither bugs nor connection failures to responses. Temporary ones have a RetryAfter.
 var said = map[string]Problem{
 	pgerrcode.DuplicatePreparedStatement: behindPooler,
 	pgerrcode.InvalidSQLStatementName:    behindPooler,
@@ -163,8 +163,8 @@ var said = map[string]Problem{
 	},
 }
 
-// passes reports whether the same request may be served later, so that a form that was sent is worth keeping: by itself,
-// or, without a RetryAfter, once somebody has mended what is wrong.
+// passes reports whether the same request may succeed later, so that its form is worth keeping: by itself, or, without
+// a RetryAfter, after the cause has been fixed.
 func (p Problem) passes() bool { return p.Status == http.StatusServiceUnavailable || p.RetryAfter > 0 }
 
 func plain(status int, detail string) Problem {
@@ -214,7 +214,7 @@ func unavailable(ce *db.ConnError) Problem {
 	return p
 }
 
-// causeSentence says in one sentence what is wrong, to a person who only wanted to see a page.
+// causeSentence describes the cause in one sentence for a visitor.
 func causeSentence(ce *db.ConnError) string {
 	switch ce.Cause {
 	case db.PoolTimeout:
@@ -255,12 +255,12 @@ func causeSentence(ce *db.ConnError) string {
 	return "The database server does not answer, or is restarting."
 }
 
-// stalledFor is how long a pool must have given no lease before a page says that waiting may not help.
+// stalledFor is how long a pool must have granted no lease before a page says that waiting may not help.
 const stalledFor = 3 * time.Second
 
 const tryAgain = "Please try again in a moment."
 
-// causeAdvice says whether it passes by itself.
+// causeAdvice says whether the failure is temporary.
 func causeAdvice(ce *db.ConnError) string {
 	switch ce.Cause {
 	case db.PoolTimeout, db.QueueFull:
@@ -278,7 +278,7 @@ func causeAdvice(ce *db.ConnError) string {
 	return tryAgain
 }
 
-// slotsSentence says which limit was met.
+// slotsSentence names the limit that was reached.
 func slotsSentence(limit string) string {
 	switch limit {
 	case db.RoleLimit:
@@ -289,9 +289,10 @@ func slotsSentence(limit string) string {
 	return "The database server has no connection slot left: all are taken."
 }
 
-// HandleErrors is the one place that answers errors, for echo's HTTPErrorHandler. An error has a line in the log, with
-// what the client was not told; of refusals that can come by the thousand there is one line a second of each kind, with
-// their number. tell, if any, hears of those that are ours: 500 and above, but for a bound that did what it is for.
+// HandleErrors is the echo.HTTPErrorHandler, and the only place that answers errors. Each error is logged, including
+// what the client was not told. Refusals that can occur a thousand times a second are logged as one line per second and
+// kind, with their number. tell, if not nil, is called for our own failures: status 500 and above, except deliberate
+// limits.
 func HandleErrors(log *slog.Logger, tell func(echo.Context, error)) echo.HTTPErrorHandler {
 	h := &errorHandler{log: log, tell: tell}
 	return h.handle
@@ -319,7 +320,7 @@ func (h *errorHandler) handle(err error, c echo.Context) {
 	}
 	if c.Response().Committed {
 		h.log.ErrorContext(ctx, "the response had begun, and was cut", logAttrs(c, c.Response().Status, err)...)
-		panic(http.ErrAbortHandler) // net/http closes the connection, so that the client sees it is not whole
+		panic(http.ErrAbortHandler) // net/http closes the connection: the client sees an incomplete response
 	}
 	h.logProblem(ctx, c, p, err)
 	if werr := p.write(c); werr != nil && !writeFailed(werr) {
@@ -328,16 +329,18 @@ func (h *errorHandler) handle(err error, c echo.Context) {
 	}
 }
 
-// clientGone answers a client that has closed its side: it may still read, and must not take nothing for a success.
+// clientGone answers a client that has closed its side. It may still read, and must not mistake an empty response for
+// success.
 func (h *errorHandler) clientGone(c echo.Context, err error) {
 	ctx := c.Request().Context()
 	h.log.DebugContext(ctx, "the client went away", logAttrs(c, statusClientGone, err)...)
 	if !c.Response().Committed {
-		_ = c.String(statusClientGone, "You closed the connection before the answer was ready.\n") // nobody may be there
+		_ = c.String(statusClientGone, "You closed the connection before the answer was ready.\n") // it may not be read
 	}
 }
 
-// writeFailed reports whether err is that a client does not take its answer: it hung up, or reads too slowly.
+// writeFailed reports whether err means that the client does not accept the response: it disconnected, or reads too
+// slowly.
 func writeFailed(err error) bool {
 	oe, ok := errors.AsType[*net.OpError](err)
 	return ok && oe.Op == "write" && db.CauseOf(err) == ""
@@ -360,8 +363,8 @@ func (h *errorHandler) logProblem(ctx context.Context, c echo.Context, p Problem
 	h.log.Log(ctx, level, p.Title, logAttrs(c, p.Status, err)...)
 }
 
-// level is that of the line about the problem: a client's fault is for debugging, but that somebody was refused whom
-// the configuration may have been meant to let in is for the operator.
+// level returns the log level of the problem. A client's error is for debugging. A refusal that may be a mistake in the
+// configuration is for the operator.
 func (p Problem) level(err error) slog.Level {
 	switch {
 	case p.RetryAfter > 0, p.Status == http.StatusTooManyRequests:
@@ -420,11 +423,11 @@ func (p Problem) write(c echo.Context) error {
 	page := struct {
 		Problem
 		Again *again
-		ID    string // of the request, where the log has a line of it
+		ID    string // the request's id, if the log has a line with it
 	}{p, form, ""}
 	id := h.Get(echo.HeaderXRequestID)
 	if refusal := refusals[p.Cause]; refusal != nil && form == nil {
-		page.RetryAfter, page.ID = retryAfter, idMark // else the page would have to be rendered for each
+		page.RetryAfter, page.ID = retryAfter, idMark // otherwise the page would be rendered for each request
 		return refusal.renderWith(c, p.Status, page, idMark, id)
 	}
 	if p.Status >= http.StatusInternalServerError {
@@ -433,11 +436,11 @@ func (p Problem) write(c echo.Context) error {
 	return errorPages.Render(c, p.Status, "error.html", page)
 }
 
-// idMark stands for the request's id in a page that is rendered once for many. No id is like it.
+// idMark is a placeholder for the request's id in a page that is rendered once for many requests. It can't equal an id.
 const idMark = "~the-id-of-the-request~"
 
-// refusals are the pages of what is refused before it costs anything. They are all alike, and rendered once, so that
-// refusing costs a fraction of serving.
+// refusals are the pages of requests that are refused early. Each is rendered once, so that a refusal costs a fraction
+// of serving a request.
 var refusals = map[db.Cause]*Memo{
 	db.QueueFull:      errorPages.Memo("error.html"),
 	db.CircuitOpen:    errorPages.Memo("error.html"),

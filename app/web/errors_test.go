@@ -24,10 +24,10 @@ import (
 	"ddtb/db"
 )
 
-// secret stands in for what only the log may tell.
+// secret stands for text that only the log may contain.
 const secret = "relation polls_question of host 10.0.0.7"
 
-// answers are errors, and all that a client is told of each.
+// answers are errors, and the complete response to each.
 var answers = map[string]struct {
 	err        error
 	status     int
@@ -204,7 +204,7 @@ func TestAnErrorIsAProblemDocumentForWhoAsksForJSON(t *testing.T) {
 func TestWhatIsToldAsABugIsWhatIsAnsweredAsOne(t *testing.T) {
 	for name, want := range answers {
 		if fault.KindOf(want.err) == fault.Busy {
-			continue // not told at all
+			continue // not reported
 		}
 		if want.status >= http.StatusInternalServerError && (report.CauseOf(want.err) == report.InternalError) != (want.status == http.StatusInternalServerError) {
 			t.Errorf("%s is answered with %d, and told as %q", name, want.status, report.CauseOf(want.err))
@@ -233,7 +233,7 @@ func TestAClientThatWentAwayIsNoFailure(t *testing.T) {
 	c.SetRequest(c.Request().WithContext(ctx))
 	var log bytes.Buffer
 	web.HandleErrors(slog.New(slog.NewTextHandler(&log, nil)), nil)(gocontext.Canceled, c)
-	if log.Len() > 0 || rec.Code != 499 { // whoever closed one side may still read: it must not take nothing for a success
+	if log.Len() > 0 || rec.Code != 499 { // a half-closed client may still read: an empty 200 would be wrong
 		t.Errorf("logged: %s\nanswered: %d %s", &log, rec.Code, rec.Body)
 	}
 }

@@ -16,31 +16,31 @@ import (
 	"ddtb/app/fault"
 )
 
-// MaxBody is the most that the body of a request may have, in bytes.
+// MaxBody is the maximum size of a request's body, in bytes.
 const MaxBody = 1_000_000
 
-// Guard is what every request passes before its handler: it refuses a form that another site sent in a visitor's name,
-// bounds the body, and tells a body that the client broke off from a fault of ours.
+// Guard checks every request before its handler. It refuses forms sent by another site (CSRF), limits the body, and
+// distinguishes a body that the client aborted from a failure of ours.
 type Guard struct {
 	origins *http.CrossOriginProtection
 	hosts   []string
 }
 
-// NewGuard trusts forms from the origin of baseURL too, if any, and the hosts for OwnHost: a proxy may have replaced the
-// Host by which the client came.
+// NewGuard also trusts forms from the origin of baseURL, if any, because a proxy may have replaced the Host header.
+// hosts are additional names for OwnHost.
 func NewGuard(baseURL string, hosts ...string) *Guard {
 	g := &Guard{origins: http.NewCrossOriginProtection()}
 	for _, h := range hosts {
 		g.hosts = append(g.hosts, hostName(h))
 	}
 	if u, err := url.Parse(baseURL); err == nil && u.Host != "" {
-		_ = g.origins.AddTrustedOrigin(originOf(u)) // the configuration refuses an address that is none
+		_ = g.origins.AddTrustedOrigin(originOf(u)) // the configuration rejects an invalid address
 		g.hosts = append(g.hosts, hostName(u.Host))
 	}
 	return g
 }
 
-// originOf is the origin as browsers write it.
+// originOf returns the origin as browsers write it.
 func originOf(u *url.URL) string {
 	scheme, host := strings.ToLower(u.Scheme), strings.ToLower(u.Host)
 	if port := u.Port(); scheme == "http" && port == "80" || scheme == "https" && port == "443" {
@@ -49,7 +49,7 @@ func originOf(u *url.URL) string {
 	return scheme + "://" + host
 }
 
-// Check guards one request.
+// Check checks one request.
 func (g *Guard) Check(c echo.Context) error {
 	r := c.Request()
 	if err := g.origins.Check(r); err != nil {
@@ -67,7 +67,7 @@ func (g *Guard) Check(c echo.Context) error {
 	return nil
 }
 
-// Middleware is Check for every request.
+// Middleware runs Check for every request.
 func (g *Guard) Middleware(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		if err := g.Check(c); err != nil {
@@ -77,10 +77,10 @@ func (g *Guard) Middleware(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// clientBody is a body whose failures are the client's: it broke off, came too slowly, or was no body at all.
+// clientBody is a body whose errors are the client's: aborted, too slow, or malformed.
 type clientBody struct{ io.ReadCloser }
 
-// Read is part of io.Reader.
+// Read implements io.Reader.
 func (b clientBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err == nil || err == io.EOF {
@@ -92,8 +92,8 @@ func (b clientBody) Read(p []byte) (int, error) {
 	return n, fault.Wrap(fault.Invalid, err, "What you sent did not arrive whole. Send it again.")
 }
 
-// OwnHost refuses a request whose Host is a name that nobody gave to this server. Such a name may lead here by DNS
-// alone: the page of another site then passes for one of ours (DNS rebinding). Addresses and loopback names are ours.
+// OwnHost refuses a request whose Host is not a name of this server. Another site can point such a name here by DNS, so
+// that its page has our origin (DNS rebinding). Addresses and loopback names are accepted.
 func (g *Guard) OwnHost(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		host := hostName(c.Request().Host)
@@ -114,7 +114,7 @@ func (g *Guard) ownHost(host string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || slices.Contains(g.hosts, host)
 }
 
-// hostName is the host without its port, in one spelling.
+// hostName returns the host without its port, normalized.
 func hostName(hostPort string) string {
 	host := hostPort
 	if h, _, err := net.SplitHostPort(hostPort); err == nil {
@@ -123,10 +123,10 @@ func hostName(hostPort string) string {
 	return strings.TrimSuffix(strings.ToLower(strings.Trim(host, "[]")), ".")
 }
 
-// maxCut is how much of a text that a client made up is logged.
+// maxCut is the maximum length of a client's text in the log.
 const maxCut = 200
 
-// Cut shortens what a client made up, for the log.
+// Cut shortens a client's text for the log.
 func Cut(text string) string {
 	if len(text) <= maxCut {
 		return text

@@ -8,9 +8,9 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
-// Memo is a page that many ask for and few change. It is rendered again only when what it shows differs from the
-// last time: comparing is ten times faster than executing the template. Its data come fresh from the caller for
-// each request, so that nobody is shown what is no longer so.
+// Memo caches a page that many request and few change. It is rendered again only if its data differ from the last time:
+// comparing is ten times faster than executing the template. The caller supplies current data for each request, so the
+// page is never stale.
 type Memo struct {
 	pages *Templates
 	page  string
@@ -22,7 +22,7 @@ type rendered struct {
 	html []byte
 }
 
-// same reports whether both views show the same. Comparable data cost a tenth of others.
+// same reports whether both views are equal. Comparable data cost a tenth of others.
 func (v view) same(other view) bool {
 	if v.Links != other.Links || v.Header != other.Header {
 		return false
@@ -33,7 +33,7 @@ func (v view) same(other view) bool {
 	return reflect.DeepEqual(v.Page, other.Page)
 }
 
-// Memo is the page of that name, with its memory still empty.
+// Memo returns an empty cache for the page.
 func (t *Templates) Memo(page string) *Memo { return &Memo{pages: t, page: page} }
 
 // Render is Templates.Render. It keeps data, which must not be changed afterwards.
@@ -45,7 +45,7 @@ func (m *Memo) Render(c echo.Context, status int, data any) error {
 	return write(c, status, html)
 }
 
-// renderWith is Render with the first mark in the page replaced by text, which must need no escaping.
+// renderWith is Render with the first mark in the page replaced by text, which must not need escaping.
 func (m *Memo) renderWith(c echo.Context, status int, data any, mark, text string) error {
 	html, err := m.html(c, data)
 	if err != nil {

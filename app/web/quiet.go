@@ -5,23 +5,23 @@ import (
 	"time"
 )
 
-// quietLog is a log of what may happen a thousand times a second: of each kind the first is logged at once, and the
-// others with their number, one line a second.
+// quietLog limits log lines that may occur a thousand times a second. The first line of each kind is logged at once;
+// the others are counted, and logged as one line per second.
 type quietLog struct {
 	mu    sync.Mutex
-	kinds map[kindOfLine]int // how many came since the last line; kinds that are not quiet now are not there
+	kinds map[kindOfLine]int // occurrences since the last line; only kinds that are being limited
 }
 
-// kindOfLine tells lines apart: what a client makes up must not be in it.
+// kindOfLine identifies a kind of line. It must not contain text from a client.
 type kindOfLine struct{ title, cause, sqlState string }
 
 const (
 	quietFor = time.Second
-	maxKinds = 100 // of those that are quiet at once; more are not logged
+	maxKinds = 100 // being limited at once; further kinds are not logged
 )
 
-// first reports whether a line of this kind is to be logged now. If not, more is called with the number of those like
-// it within a second.
+// first reports whether a line of this kind must be logged now. If not, more is called within a second with the number
+// of such lines.
 func (q *quietLog) first(kind kindOfLine, more func(count int)) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -10,18 +10,18 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
-// Site is what the header of every page shows.
+// Site is the contents of the header of every page.
 type Site struct {
 	Name string
 	Nav  []Link
 }
 
-// Link is a place in the header. It is marked as the current one on the pages below its Path.
+// Link is a link in the header. It is marked as current on the pages below its Path.
 type Link struct {
 	Path, Text string
 }
 
-// On gives the site, as it is now, to every page that e renders, error pages too.
+// On uses the site for every page of e, including error pages.
 func (s Site) On(e *echo.Echo) { e.Renderer = newFrame(s) }
 
 //go:embed templates/frame.html
@@ -29,11 +29,11 @@ var frameHTML string
 
 var frames = template.Must(template.New("frame").Funcs(template.FuncMap{"static": own.URL}).Parse(frameHTML))
 
-// frame is the part of a page that is the same for all requests, executed ahead of them: a third of the time that
-// a small page takes.
+// frame is the part of a page that is the same for all requests, executed in advance: a third of the time of a small
+// page.
 type frame struct {
 	nav     []Link
-	headers []template.HTML // with each of nav as the current one, and at the end with none
+	headers []template.HTML // one for each current link, and a last one without
 	links   template.HTML
 }
 
@@ -50,7 +50,7 @@ func newFrame(s Site) *frame {
 	return f
 }
 
-// execute panics when it can't: the template is embedded, and is given nothing but texts.
+// execute panics on an error: the template is embedded, and its data are only texts.
 func execute(name string, data any) template.HTML {
 	var b strings.Builder
 	if err := frames.ExecuteTemplate(&b, name, data); err != nil {
@@ -59,7 +59,7 @@ func execute(name string, data any) template.HTML {
 	return template.HTML(b.String()) //nolint:gosec // escaped by the template that made it
 }
 
-// Render makes the frame an echo.Renderer: that is the one place of an Echo where it costs a request nothing.
+// Render makes the frame an echo.Renderer: storing it in Echo's Renderer costs a request nothing.
 func (f *frame) Render(io.Writer, string, any, echo.Context) error {
 	return errors.New("pages are rendered by Templates")
 }
@@ -71,7 +71,7 @@ func frameOf(c echo.Context) *frame {
 	return nameless
 }
 
-// header is the one whose current link is the nearest above path.
+// header returns the header whose current link is the nearest above path.
 func (f *frame) header(path string) template.HTML {
 	best, length := len(f.nav), 0
 	for i, link := range f.nav {

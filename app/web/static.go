@@ -20,12 +20,12 @@ import (
 //go:embed static
 var staticFS embed.FS
 
-// own holds the files of the layout: the stylesheet and the icon.
+// own contains the files of the layout: the stylesheet and the icon.
 var own = MustFiles("web", staticFS)
 
-// Files are the static files of one package, with addresses below /static/PACKAGE/.
+// Files are the static files of one package, served below /static/PACKAGE/.
 type Files struct {
-	byPath map[string]file // as in the address, after /static/
+	byPath map[string]file // by the path after /static/
 }
 
 type file struct {
@@ -34,7 +34,7 @@ type file struct {
 	contentType string
 }
 
-// contentTypes is our own because package mime asks the machine it runs on, and machines differ.
+// contentTypes replaces package mime, whose answers depend on the machine.
 var contentTypes = map[string]string{
 	".css":  "text/css; charset=utf-8",
 	".js":   "text/javascript; charset=utf-8",
@@ -44,8 +44,8 @@ var contentTypes = map[string]string{
 	".txt":  "text/plain; charset=utf-8",
 }
 
-// MustFiles reads the files below the folder "static" of fsys. It panics on one that can't be read or whose type
-// is not known: they are embedded, so that is a bug.
+// MustFiles reads the files below the directory "static" of fsys. It panics if a file can't be read or has an unknown
+// type: the files are embedded, so that is a bug.
 func MustFiles(pkg string, fsys fs.FS) *Files {
 	f := &Files{map[string]file{}}
 	err := fs.WalkDir(fsys, "static", func(name string, d fs.DirEntry, err error) error {
@@ -70,8 +70,8 @@ func MustFiles(pkg string, fsys fs.FS) *Files {
 	return f
 }
 
-// URL is the address of a file of this package ("polls/style.css") or of this package's layout ("web/ddtb.css").
-// It changes with the content, so that clients may keep the file for ever.
+// URL returns the address of a file of this package ("polls/style.css") or of the layout ("web/ddtb.css"). It changes
+// with the content, so that clients may cache the file forever.
 func (f *Files) URL(name string) (string, error) {
 	for _, files := range []*Files{f, own} {
 		if file, ok := files.byPath[name]; ok {
@@ -81,8 +81,8 @@ func (f *Files) URL(name string) (string, error) {
 	return "", fmt.Errorf("no static file %q", name)
 }
 
-// Static answers GET and HEAD of /static/* with the files of these packages and of the layout. There are no
-// listings: a folder is not found.
+// Static answers GET and HEAD of /static/* with the files of these packages and of the layout. Directories are not
+// listed: they are 404.
 func Static(packages ...*Files) echo.HandlerFunc {
 	packages = append(packages, own)
 	return func(c echo.Context) error {
@@ -95,14 +95,14 @@ func Static(packages ...*Files) echo.HandlerFunc {
 	}
 }
 
-// Favicon answers /favicon.ico, for clients that don't read the link in the page.
+// Favicon answers /favicon.ico for clients that ignore the link in the page.
 func Favicon(c echo.Context) error { return own.byPath["web/favicon.svg"].serve(c) }
 
 func (f file) serve(c echo.Context) error {
 	h := c.Response().Header()
 	h.Set(echo.HeaderContentType, f.contentType)
 	h.Set("ETag", `"`+f.hash+`"`)
-	h.Set(echo.HeaderCacheControl, "no-cache") // keep it, but ask first
+	h.Set(echo.HeaderCacheControl, "no-cache") // cache it, but revalidate
 	if c.QueryParam("v") == f.hash {
 		h.Set(echo.HeaderCacheControl, "public, max-age=31536000, immutable")
 	}

@@ -1,4 +1,4 @@
 package web
 
-// Stylesheet is the layout's stylesheet, for a document that must need no other file.
+// Stylesheet returns the layout's stylesheet, for a self-contained document.
 func Stylesheet() string { return string(own.byPath["web/ddtb.css"].body) }

@@ -1,7 +1,7 @@
-// Package web is the one place where a page or an error becomes a response: templates, layout, static files.
-// It must not know what a poll is, who is signed in, or where connections come from.
+// Package web turns pages and errors into responses: templates, layout, static files. It does not depend on polls,
+// users, or the source of connections.
 //
-// A package that has pages embeds its templates and static files, and makes both at start:
+// A package with pages embeds its templates and static files, and loads both at start:
 //
 //	var files = web.MustFiles("polls", staticFS)                                   // /static/polls/…
 //	var pages = web.MustTemplates(templateFS, template.FuncMap{"static": files.URL})
@@ -35,16 +35,19 @@ type Templates struct {
 	pages map[string]*template.Template // by the base name of the file
 }
 
-// MustTemplates parses every *.html file of fsys, in whatever folder, as a page. A page defines the blocks
-// "title" and "main", which get the data given to Render, and may define "head" (links and scripts), "nav" (more
-// at the end of the header) and "width" ("wide" for tables). A file whose name begins with "_" is shared by all
-// pages of the set: embed with a pattern, templates/*.html, since a folder is embedded without such files.
-// For its "nav" a page for staff has the template "userbar": given a user with a ShortName, it greets, and offers to
-// change the password and to log out; given nil, it shows nothing.
-// Pages have the function static "web/…"; a package with static files of its own passes the URL method of its
-// Files under the same name.
-// It panics on a template that does not parse, lacks a block, or can't be escaped: they are embedded, so that is
-// a bug.
+// MustTemplates parses every *.html file of fsys, in any directory, as a page. A page defines the blocks "title" and
+// "main", which get the data passed to Render. It may define "head" (links and scripts), "nav" (more at the end of the
+// header) and "width" ("wide" for tables). A file whose name begins with "_" is shared by all pages of the set. Embed
+// such files with a pattern, templates/*.html: embedding a directory omits them.
+//
+// A staff page uses the template "userbar" in its "nav". Given a user with a ShortName, it greets the user, and links
+// to the password form and the logout; given nil, it is empty.
+//
+// Pages have the function static "web/…". A package with its own static files passes the URL method of its Files under
+// the same name.
+//
+// MustTemplates panics if a template does not parse, lacks a block, or can't be escaped: templates are embedded, so
+// that is a bug.
 func MustTemplates(fsys fs.FS, funcs template.FuncMap) *Templates {
 	shared, pages, err := sortTemplates(fsys)
 	if err != nil {
@@ -61,7 +64,7 @@ func MustTemplates(fsys fs.FS, funcs template.FuncMap) *Templates {
 	return t
 }
 
-// sortTemplates finds the *.html files, those that all pages share apart from the pages.
+// sortTemplates finds the *.html files and separates the shared ones from the pages.
 func sortTemplates(fsys fs.FS) (shared, pages []string, err error) {
 	seen := map[string]string{}
 	err = fs.WalkDir(fsys, ".", func(file string, d fs.DirEntry, err error) error {
@@ -85,21 +88,21 @@ func sortTemplates(fsys fs.FS) (shared, pages []string, err error) {
 
 func mustPage(base *template.Template, fsys fs.FS, file string) *template.Template {
 	page := template.Must(template.Must(base.Clone()).ParseFS(fsys, file)).Lookup("layout")
-	// html/template escapes at the first execution. Doing it now finds what can't be escaped, and a missing
-	// block, at start; that there is no data yet does not matter.
+	// html/template escapes at the first execution. Executing each page here detects escaping errors and missing blocks
+	// at start. The absence of data does not matter.
 	if e, ok := errors.AsType[*template.Error](page.Execute(io.Discard, view{})); ok {
 		panic(fmt.Sprintf("web: %s: %v", file, e))
 	}
 	return page
 }
 
-// view is what the layout sees; the page's own blocks see Page.
+// view is the data of the layout; the page's own blocks get Page.
 type view struct {
 	Links, Header template.HTML
 	Page          any
 }
 
-// Render executes the page into a buffer, then writes it whole with its length: an error leaves the response
+// Render executes the page into a buffer, then writes it with its length, so that an error leaves the response
 // untouched. page is the base name of its file.
 func (t *Templates) Render(c echo.Context, status int, page string, data any) error {
 	buf := buffers.Get().(*bytes.Buffer)
@@ -133,7 +136,7 @@ func write(c echo.Context, status int, html []byte) error {
 
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-// maxKept bounds a buffer in the pool: one huge page must not stay in memory for ever.
+// maxKept limits a buffer in the pool, so that one huge page does not stay in memory forever.
 const maxKept = 256 << 10
 
 func giveBack(buf *bytes.Buffer) {
@@ -143,7 +146,7 @@ func giveBack(buf *bytes.Buffer) {
 	}
 }
 
-// ID is the path parameter as the id of a row. What ParseID does not take is a page that does not exist.
+// ID returns the path parameter as a row id. If ParseID rejects it, the error is a 404.
 func ID(c echo.Context, param string) (int64, error) {
 	id, ok := ParseID(c.Param(param))
 	if !ok {
@@ -152,7 +155,7 @@ func ID(c echo.Context, param string) (int64, error) {
 	return id, nil
 }
 
-// ParseID reads the id of a row as a client sends it: decimal digits alone, from 1 to the largest bigint.
+// ParseID parses a row id from a client: decimal digits only, from 1 to the largest bigint.
 func ParseID(text string) (id int64, ok bool) {
 	id, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || id <= 0 || text[0] == '+' {
@@ -161,21 +164,21 @@ func ParseID(text string) (id int64, ok bool) {
 	return id, true
 }
 
-// WantsJSON reports whether the client asked for JSON rather than a page: its Accept header names a JSON type, and
-// no page with more weight. "*/*" asks for neither, so it gets the page.
+// WantsJSON reports whether the client prefers JSON to a page: its Accept header names a JSON type, and no page type
+// with a higher weight. "*/*" names neither, so the client gets the page.
 func WantsJSON(c echo.Context) bool {
 	json, html := wants(c)
 	return json > html
 }
 
-// WantsHTML reports whether the client asked for a page, as every browser does and curl does not: the other default,
-// for addresses that are for curl first.
+// WantsHTML reports whether the client asked for a page, as browsers do and curl does not. It is the opposite default,
+// for addresses intended for curl.
 func WantsHTML(c echo.Context) bool {
 	json, html := wants(c)
 	return html > 0 && html >= json
 }
 
-// wants weighs the Accept header: how much of it is for JSON, and how much for a page.
+// wants returns the weights of JSON and of a page in the Accept header.
 func wants(c echo.Context) (json, html float64) {
 	for item := range strings.SplitSeq(c.Request().Header.Get(echo.HeaderAccept), ",") {
 		kind, params, _ := strings.Cut(item, ";")
@@ -190,7 +193,7 @@ func wants(c echo.Context) (json, html float64) {
 	return json, html
 }
 
-// weight is the q among the parameters of a media range: 1 when it is not there or can't be read.
+// weight returns the q parameter of a media range: 1 if it is absent or invalid.
 func weight(params string) float64 {
 	for p := range strings.SplitSeq(params, ";") {
 		name, value, _ := strings.Cut(strings.TrimSpace(p), "=")

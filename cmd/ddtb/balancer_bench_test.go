@@ -17,15 +17,15 @@ import (
 	"ddtb/polls"
 )
 
-// BenchmarkAgent asks what HAProxy's agent-check is worth with four processes that are not alike: one has half the pool of
-// the others, and one has a slow link to the database. Requests come at an even pace that the four can bear together, if
-// each gets what it can bear. Both ways are measured in one run, on the same processes. It prints, for each,
+// BenchmarkAgent measures the benefit of HAProxy's agent-check with four unequal processes: one has half the pool of
+// the others, and one has a slow link to the database. Requests arrive at an even rate that the four can serve together
+// if each gets its share. Both modes are measured in one run, on the same processes. It prints for each:
 //
-//	failed-%    requests that were not answered with 200
-//	p50, p99    of those that were, from the moment each was due
-//	of-without  the p99 as a share of the p99 without the agent
-//	small-%     of all requests, that went to the process with half the pool, which can bear 19 %
-//	slow-%      that went to the one with the slow link, which can bear 6 %
+//	failed-%    requests without status 200
+//	p50, p99    of the others, from the moment each was due
+//	of-without  the p99 relative to the p99 without the agent
+//	small-%     share of the process with half the pool, whose capacity is 19 %
+//	slow-%      share of the process with the slow link, whose capacity is 6 %
 //
 // Measured on two cores:
 //
@@ -34,8 +34,8 @@ import (
 //	without          13.6 %  821 ms  25 %   25 %      0 %     129 ms  28 %   8 %
 //	with the agent    0 %    128 ms  20 %    9 %      0 %     125 ms  20 %   6 %
 //
-// 120 ms of the p99 are the slow link's own. leastconn sees a slow process by itself; what it does not see is the size of
-// a pool.
+// The slow link itself causes 120 ms of the p99. leastconn detects a slow process by itself, but not the size of a
+// pool.
 func BenchmarkAgent(b *testing.B) {
 	cfg := dbtest.Config(b)
 	loadPolls(b, cfg)
@@ -46,7 +46,7 @@ func BenchmarkAgent(b *testing.B) {
 			b.Run(algorithm+"/"+way(agents), func(b *testing.B) {
 				for b.Loop() {
 					at := haproxy(b, balancing{algorithm, agents, time.Second}, fleet...)
-					steady(at.url, benchRate, 8*time.Second) // until the weights are found
+					steady(at.url, benchRate, 8*time.Second) // until the weights have settled
 					before := at.requests(fleet)
 					m := steady(at.url, benchRate, benchTime)
 					at.reportShares(b, fleet, before)
@@ -72,13 +72,13 @@ func way(agents bool) string {
 
 const (
 	benchPool = 4
-	benchLink = 10 * time.Millisecond // either way, so that a lease lasts for 20 ms at least
+	benchLink = 10 * time.Millisecond // in each direction, so that a lease lasts for 20 ms at least
 	benchSlow = 60 * time.Millisecond
-	benchRate = 300 // requests a second; the four can bear about 200 + 200 + 100 + 33
+	benchRate = 300 // per second; the four can serve about 200 + 200 + 100 + 33
 	benchTime = 12 * time.Second
 )
 
-// unlike are the four processes: two that are alike, one with half the pool, one with a slow link.
+// unlike starts the four processes: two alike, one with half the pool, one with a slow link.
 func unlike(b *testing.B, cfg config.Database) (fleet []*replica) {
 	b.Helper()
 	_, near := newRelay(b, cfg, benchLink)
@@ -109,13 +109,13 @@ func loadPolls(b *testing.B, cfg config.Database) {
 	}
 }
 
-// measured is what became of the requests of a load.
+// measured is the results of the requests of a load.
 type measured struct {
 	failed int
-	took   []time.Duration // of those that were answered well
+	took   []time.Duration // of those with status 200
 }
 
-// steady sends so many requests a second, whether or not there are answers.
+// steady sends perSecond requests per second, regardless of responses.
 func steady(url string, perSecond int, d time.Duration) *measured {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1000}}
 	defer client.CloseIdleConnections()
@@ -171,7 +171,7 @@ func (m *measured) quantile(q float64) time.Duration {
 	return m.took[int(q*float64(len(m.took)-1))]
 }
 
-// requests is how many HAProxy has given to each.
+// requests returns how many requests HAProxy has sent to each process.
 func (b *balancer) requests(fleet []*replica) (counts []float64) {
 	for _, r := range fleet {
 		n, err := strconv.ParseFloat(b.statistics(r)["stot"], 64)
@@ -183,7 +183,7 @@ func (b *balancer) requests(fleet []*replica) (counts []float64) {
 	return counts
 }
 
-// reportShares reports who was given how many of the requests since before.
+// reportShares reports each process's share of the requests since before.
 func (b *balancer) reportShares(to *testing.B, fleet []*replica, before []float64) {
 	total, share := 0.0, map[string]float64{}
 	for i, n := range b.requests(fleet) {

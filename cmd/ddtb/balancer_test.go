@@ -73,7 +73,7 @@ func (r *replica) start() {
 	}
 	go func(done chan struct{}) {
 		defer close(done)
-		_ = r.cmd.Wait() // the state tells
+		_ = r.cmd.Wait() // the process state has the result
 	}(r.done)
 	dbtest.Eventually(r, r.name+" is ready", func() bool {
 		resp, err := fresh.Get("http://" + r.addr + "/readyz") //nolint:noctx // on this machine, and asked again
@@ -209,7 +209,7 @@ func (b *balancer) command(line string) string {
 		return ""
 	}
 	defer func() { _ = c.Close() }()
-	_, _ = io.WriteString(c, line+"\n") // an answer that is missing tells
+	_, _ = io.WriteString(c, line+"\n") // an error shows as a missing response
 	text, _ := io.ReadAll(c)
 	return string(text)
 }
@@ -324,7 +324,7 @@ func TestARollingDeployBehindHAProxyAtFullLoadFailsNoRequest(t *testing.T) {
 	m.run("", "loaddemo").must(exitFine)
 	var fleet []*replica
 	for _, name := range []string{"one", "two", "three"} {
-		// A minute, so that nobody is refused for a queue that a slow machine makes long: that would be no fault of the deploy.
+		// A minute, so that a long queue on a slow machine refuses no request: the deploy would not be the cause.
 		r := newReplica(t, name, cfg, "pool.max_size = 4\npool.timeout = \"1m\"")
 		r.start()
 		fleet = append(fleet, r)

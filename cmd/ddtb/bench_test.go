@@ -18,7 +18,7 @@ import (
 )
 
 // BenchmarkIdleClients reports the resident memory of a server with that many clients who have asked for a page
-// each, and stay. The goal is under 64 MB with 1,000. On Linux only, as that is where a process tells it.
+// each, and stay. The goal is under 64 MB with 1,000. On Linux only, where /proc has the figure.
 func BenchmarkIdleClients(b *testing.B) {
 	if runtime.GOOS != "linux" {
 		b.Fatal("resident memory is read from /proc")

@@ -58,7 +58,7 @@ func (c *cli) configCheck(ctx context.Context, connect bool) error {
 	return c.checkLogin(ctx, cfg.Databases["default"])
 }
 
-// checkLogin logs in once, and says where.
+// checkLogin logs in once, and prints the server.
 func (c *cli) checkLogin(ctx context.Context, d config.Database) error {
 	cc, err := db.ConnConfig(d, d.ApplicationName)
 	if err != nil {

@@ -23,7 +23,7 @@ import (
 type connections struct {
 	*cli
 	dsn    string
-	pooler string // the DSN of PgBouncer's console
+	pooler string // the DSN of PgBouncer's admin console
 	asJSON bool
 
 	filter   activity.Filter
@@ -38,11 +38,11 @@ type connections struct {
 	paper   console.Paper
 	hand    activity.Hand
 	reached *pgx.ConnConfig // the server of this run
-	refused error           // why the server had no slot for this run, where hand is that of a running server
+	refused error           // why the server had no slot for this run, if hand is that of a running server
 	close   func()
 }
 
-// action is one of them; it is a subcommand, and a value of --action.
+// action is one of its actions: a subcommand, and a value of --action.
 type action struct {
 	name, short, long string
 	flags             func(*connections, *pflag.FlagSet)
@@ -106,7 +106,7 @@ Exit code 1 when it does not fit.`,
 	},
 }
 
-// whatDoctorKnows lists the scenarios that can be told from a server's state, and why the others can't.
+// whatDoctorKnows lists the scenarios that can be detected from a server's state, and why the others can't.
 func whatDoctorKnows() string {
 	known, unseen := "It knows:\n", "It can't know, for the server's state does not show it:\n"
 	for _, s := range activity.Scenarios() {
@@ -173,7 +173,7 @@ In trouble, begin with: ddtb db-connections doctor`,
 	return cmd
 }
 
-// onlyFlagsOf refuses a flag of another action, which would be ignored.
+// onlyFlagsOf rejects a flag of another action, which would be ignored.
 func onlyFlagsOf(cmd *cobra.Command, a action) (err error) {
 	sub, _, _ := cmd.Find([]string{a.name})
 	cmd.Flags().Visit(func(f *pflag.Flag) {
@@ -189,14 +189,14 @@ func usage(format string, args ...any) error {
 	return &exitError{exitUsage, fmt.Errorf(format, args...)}
 }
 
-// startWith is start; an application that was given, and given as nothing, means the sessions without a name.
+// startWith is start; an application given as "" means the sessions without a name.
 func (d *connections) startWith(cmd *cobra.Command, a action) error {
 	f := cmd.Flags().Lookup("application")
 	d.filter.Nameless = f != nil && f.Changed && d.filter.Application == ""
 	return d.start(cmd.Context(), a)
 }
 
-// start looks for a door to the server, and runs the action.
+// start opens an access path to the server, and runs the action.
 func (d *connections) start(ctx context.Context, a action) error {
 	d.paper = paper(d.cli)
 	d.close = func() {}
@@ -214,8 +214,8 @@ func (d *connections) start(ctx context.Context, a action) error {
 	return d.fail(ctx, a, err)
 }
 
-// configure reads the configuration. With --dsn it is wanted for thresholds only, and its mistakes are no reason
-// to be of no help in an outage.
+// configure reads the configuration. With --dsn it only provides thresholds, and its mistakes must not prevent the
+// command from helping in an outage.
 func (d *connections) configure() error {
 	if err := d.readDSN(); err != nil {
 		return err
@@ -235,12 +235,12 @@ func (d *connections) configure() error {
 	return nil
 }
 
-// database is what is looked at.
+// database returns the database being monitored.
 func (d *connections) database() config.Database { return d.cfg.Databases["default"] }
 
 func (d *connections) json(v any) error { return console.JSON(d.out, v) }
 
-// paper is c.out, with colour on a terminal only and never with NO_COLOR.
+// paper prints to c.out. It uses colour only on a terminal, and never with NO_COLOR.
 func paper(c *cli) console.Paper {
 	p := console.Paper{W: c.out}
 	fd, is := terminal(c.out)
@@ -259,7 +259,7 @@ func isTerminal(f any) bool {
 	return is
 }
 
-// terminal is the descriptor of f, if f is a terminal.
+// terminal returns the descriptor of f, if f is a terminal.
 func terminal(f any) (fd int, is bool) {
 	file, ok := f.(interface{ Fd() uintptr })
 	if !ok {
@@ -269,12 +269,12 @@ func terminal(f any) (fd int, is bool) {
 	return fd, term.IsTerminal(fd)
 }
 
-// secondsValue is a flag that takes Go's durations, and a bare number as seconds, as the configuration does.
+// secondsValue is a flag that accepts Go's durations, and a bare number as seconds, like the configuration.
 type secondsValue struct{ *time.Duration }
 
 func (v secondsValue) Type() string { return "duration" }
 
-// String is the value as it is shown in the help.
+// String returns the value for the help.
 func (v secondsValue) String() string {
 	if v.Duration == nil {
 		return "0s"
@@ -282,7 +282,7 @@ func (v secondsValue) String() string {
 	return v.Duration.String()
 }
 
-// Set is part of pflag.Value.
+// Set implements pflag.Value.
 func (v secondsValue) Set(s string) error {
 	if s != "" && strings.Trim(s, "0123456789.") == "" {
 		s += "s"

@@ -55,7 +55,7 @@ func (d *connections) forceClose(ctx context.Context) error {
 	return d.end(ctx, "all of "+d.filter.Application)
 }
 
-// end shows what the filter chooses, asks, ends it, and reports.
+// end lists the sessions that match the filter, asks for confirmation, ends them, and reports the result.
 func (d *connections) end(ctx context.Context, what string) error {
 	s, err := d.hand.Snapshot(ctx)
 	if err != nil {
@@ -65,7 +65,7 @@ func (d *connections) end(ctx context.Context, what string) error {
 	if !d.asJSON {
 		d.say("Sessions of database %s, %s:\n\n", cmp.Or(d.filter.Database, s.Database), what)
 	}
-	if !d.asJSON && (!d.yes || d.dryRun || len(plan.Sessions) == 0) { // else the report lists them
+	if !d.asJSON && (!d.yes || d.dryRun || len(plan.Sessions) == 0) { // otherwise the report lists them
 		d.paper.Plan(plan)
 	}
 	if d.dryRun || len(plan.Sessions) == 0 {
@@ -97,7 +97,7 @@ func sessions(n int) string {
 	return fmt.Sprintf("these %d sessions", n)
 }
 
-// confirm asks on a terminal; elsewhere --yes must have been given.
+// confirm asks on a terminal; without one, --yes is required.
 func (d *connections) confirm(ctx context.Context, question string) error {
 	switch {
 	case d.yes:
@@ -150,7 +150,7 @@ func (d *connections) cancel(ctx context.Context) error {
 	return err
 }
 
-// find is the session, if its query may be cancelled.
+// find returns the session, if its query may be cancelled.
 func find(s activity.Snapshot, pid int32) (activity.Session, error) {
 	for _, x := range s.Sessions {
 		switch {

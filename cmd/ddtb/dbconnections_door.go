@@ -15,14 +15,14 @@ import (
 	"ddtb/db/activity"
 )
 
-// The tries to connect while no slot is left: one comes free now and then. An Observer remembers a failure for a
+// The attempts to connect while no slot is free: one becomes free from time to time. An Observer caches a failure for a
 // second.
 const (
 	tries    = 3
 	tryAgain = 1100 * time.Millisecond
 )
 
-// open finds a way to look at the server: a connection, or that of a running server when no slot is left.
+// open finds an access path to the server: a connection, or that of a running ddtb server if no slot is free.
 func (d *connections) open(ctx context.Context) error {
 	cc, err := d.connConfig()
 	if err != nil {
@@ -52,7 +52,7 @@ func (d *connections) open(ctx context.Context) error {
 	}
 }
 
-// askProcesses asks the running servers of the same database about their own leases, which PostgreSQL does not show.
+// askProcesses queries the running servers of the same database for their leases, which PostgreSQL does not show.
 func (d *connections) askProcesses(ctx context.Context) []activity.Process {
 	dir, err := activity.SocketDir(d.environment("XDG_RUNTIME_DIR"))
 	if err != nil || d.reached == nil {
@@ -74,7 +74,7 @@ func (d *connections) borrow(ctx context.Context, cc *pgx.ConnConfig) *activity.
 	return r
 }
 
-// connConfig is the server that --dsn names, else the configured one, past its pooler.
+// connConfig returns the server of --dsn, or the configured one without its pooler.
 func (d *connections) connConfig() (*pgx.ConnConfig, error) {
 	cfg := d.database()
 	application := cfg.ApplicationName + "/db-connections"
@@ -85,7 +85,7 @@ func (d *connections) connConfig() (*pgx.ConnConfig, error) {
 		return db.ConnConfig(cfg, application)
 	}
 	cc, err := pgx.ParseConfig(d.dsn)
-	if err != nil { // its text may quote pieces of the password
+	if err != nil { // its text may contain parts of the password
 		return nil, usage("%s", "--dsn can't be read: "+dsnForms)
 	}
 	cc.RuntimeParams["application_name"] = application
@@ -96,7 +96,7 @@ func (d *connections) connConfig() (*pgx.ConnConfig, error) {
 	return cc, nil
 }
 
-// fail tells why the server could not be looked at.
+// fail reports why the server could not be inspected.
 func (d *connections) fail(ctx context.Context, a action, err error) error {
 	h := activity.Unreachable(err)
 	if a.name == "health" || a.name == "doctor" {
@@ -133,14 +133,14 @@ const dsnForms = "write it as postgres://USER:PASSWORD@HOST:PORT/NAME?sslmode=�
 	"host=… port=… user=… password=… dbname=…; in a URL, " +
 	"these characters of a password must be percent-encoded: % @ / : ? #"
 
-// hidesDSN reports whether the DSN may have a password in it.
+// hidesDSN reports whether the DSN may contain a password.
 func (d *connections) hidesDSN() bool { return secretIn(d.dsn) }
 
 func secretIn(dsn string) bool {
 	return strings.Contains(dsn, "password") || strings.Contains(dsn, "@")
 }
 
-// sameServer completes commands of ours in a text, so that they reach the server that this run reached. A DSN with a
+// sameServer adds flags to the commands in a text, so that they reach the same server as this run. A DSN with a
 // password is not repeated.
 func (d *connections) sameServer(text string) string {
 	more := ""

@@ -37,7 +37,8 @@ func (d *connections) status(ctx context.Context) error {
 	return nil
 }
 
-// lookTwice sees what shows only over time, logins that the server hides, and PgBouncer's pools.
+// lookTwice takes two snapshots, to detect what shows only over time. It adds the logins that the server hides, and
+// PgBouncer's pools.
 func (d *connections) lookTwice(ctx context.Context) (now activity.Snapshot, earlier *activity.Snapshot, err error) {
 	now, earlier, err = activity.LookTwice(ctx, d.hand)
 	if err != nil {
@@ -53,7 +54,7 @@ func (d *connections) lookTwice(ctx context.Context) (now activity.Snapshot, ear
 	return now, earlier, nil
 }
 
-// askPooler adds the pools of PgBouncer, if one is configured or named.
+// askPooler adds the pools of PgBouncer, if one is configured or given.
 func (d *connections) askPooler(ctx context.Context, s *activity.Snapshot) {
 	cc, err := d.consoleConfig()
 	if cc == nil && err == nil {
@@ -73,13 +74,14 @@ func (d *connections) askPooler(ctx context.Context, s *activity.Snapshot) {
 	}
 }
 
-// consoleConfig is PgBouncer's console: that of --pgbouncer, else that of the configured pooler; nil where there is none.
+// consoleConfig returns PgBouncer's admin console: that of --pgbouncer, or that of the configured pooler; nil if there
+// is none.
 func (d *connections) consoleConfig() (*pgx.ConnConfig, error) {
 	cfg := d.database()
 	switch {
 	case d.pooler != "":
 		cc, err := pgx.ParseConfig(d.pooler)
-		if err != nil { // its text may quote pieces of the password
+		if err != nil { // its text may contain parts of the password
 			return nil, errors.New("--pgbouncer can't be read: " + dsnForms)
 		}
 		cc.ConnectTimeout = cmp.Or(cc.ConnectTimeout, cfg.ConnectTimeout)
@@ -129,14 +131,14 @@ func (d *connections) doctor(ctx context.Context) error {
 	return nil
 }
 
-// notAsked says why PgBouncer did not answer: a verdict without it is half of one.
+// notAsked says why PgBouncer did not answer: without it the verdict is incomplete.
 func (d *connections) notAsked(now activity.Snapshot) {
 	if now.PoolsError != "" {
 		d.say("\n%s\n", console.Clean("PgBouncer's pools were not judged: "+now.PoolsError))
 	}
 }
 
-// explainPlaceholders says what stands for a DSN with a password in the commands.
+// explainPlaceholders explains the placeholder for a DSN with a password in the commands.
 func (d *connections) explainPlaceholders(commands bool) {
 	if commands && d.hidesDSN() {
 		d.say("\n$DSN stands for the --dsn of this run, which is not repeated for its password.\n")
@@ -146,8 +148,8 @@ func (d *connections) explainPlaceholders(commands bool) {
 	}
 }
 
-// budgetOf is the arithmetic of the configured pools or, on a server of --dsn that they are not for, of the pools that
-// are there.
+// budgetOf computes the budget of the configured pools. If --dsn names a different server, it uses the pools found
+// there.
 func (d *connections) budgetOf(s activity.Snapshot) activity.Budget {
 	if d.dsn != "" && d.replicas == 0 && d.extras < 0 {
 		return activity.ObservedBudget(s)

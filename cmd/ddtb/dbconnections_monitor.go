@@ -17,7 +17,7 @@ func (d *connections) monitorFlags(f *pflag.FlagSet) {
 	f.Var(secondsValue{&d.interval}, "interval", "time between two looks")
 }
 
-// leastInterval keeps the monitoring from being the load.
+// leastInterval limits the load that monitoring causes.
 const leastInterval = 100 * time.Millisecond
 
 func (d *connections) monitor(ctx context.Context) error {
@@ -58,7 +58,7 @@ func (d *connections) sample(ctx context.Context, earlier *activity.Snapshot) (a
 	return activity.SampleOf(now, earlier, d.thresholds()), &now
 }
 
-// print writes one line, in JSON without line breaks.
+// print writes one line; JSON has no line breaks.
 func (d *connections) print(s activity.Sample) error {
 	if d.asJSON {
 		return json.NewEncoder(d.out).Encode(s)

@@ -29,7 +29,7 @@ func (m *machine) limited(files int, args ...string) *process {
 	}
 	go func() {
 		defer close(p.done)
-		_ = p.cmd.Wait() // the state tells
+		_ = p.cmd.Wait() // the process state has the result
 	}()
 	m.Cleanup(func() { p.stop(syscall.SIGKILL) })
 	return p

@@ -8,7 +8,7 @@ import (
 	"ddtb/config"
 )
 
-// readDSN replaces --dsn @FILE by what the file holds, and warns of a password on the command line.
+// readDSN replaces --dsn @FILE by the file's contents, and warns about a password on the command line.
 func (d *connections) readDSN() error {
 	if path, is := strings.CutPrefix(d.dsn, "@"); is {
 		content, err := config.ReadFile(path)
@@ -30,7 +30,7 @@ func (d *connections) readDSN() error {
 
 var passwordKey = regexp.MustCompile(`(^|\s)password\s*=`)
 
-// hasPassword reports whether a connection string holds a password itself.
+// hasPassword reports whether a connection string contains a password.
 func hasPassword(dsn string) bool {
 	if u, err := url.Parse(dsn); err == nil && u.Scheme != "" {
 		_, has := u.User.Password()

@@ -34,8 +34,8 @@ is not read, and a mistake in it, with which a running server goes on as before,
 
 const healthcheckTimeout = 3 * time.Second
 
-// probed is where the server is. It is not guessed where the configuration can't be read: another server that
-// answers there would be taken for this one.
+// probed returns the server's address. If the configuration can't be read, it does not guess: a different server may
+// answer there.
 func (c *cli) probed(args []string) (addr string, err error) {
 	if len(args) == 1 {
 		addr = address(args[0])
@@ -49,7 +49,7 @@ func (c *cli) probed(args []string) (addr string, err error) {
 	return reachable(addr)
 }
 
-// reachable is where a server that listens on addr can be asked.
+// reachable returns an address at which a server that listens on addr can be reached.
 func reachable(addr string) (string, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {

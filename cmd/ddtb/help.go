@@ -8,10 +8,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// helpWidth is that of a terminal in an outage: a console, half a screen.
+// helpWidth is the width of a small terminal, such as a console in an outage.
 const helpWidth = 80
 
-// fitHelp keeps the help of the command and all below it within helpWidth.
+// fitHelp limits the help of the command and its subcommands to helpWidth.
 func fitHelp(root *cobra.Command) {
 	cobra.AddTemplateFunc("fit", fit)
 	root.SetUsageTemplate(strings.NewReplacer(
@@ -23,7 +23,7 @@ func fitHelp(root *cobra.Command) {
 {{end}}{{if or .Runnable .HasSubCommands}}{{.UsageString}}{{end}}`)
 }
 
-// fit breaks paragraphs anew. A line that begins with spaces is one of a list: it is continued below its text.
+// fit rewraps paragraphs. A line that begins with spaces is a list item: its continuation is indented to its text.
 func fit(text string) string {
 	var out []string
 	for paragraph := range strings.SplitSeq(strings.TrimSpace(text), "\n\n") {
@@ -43,7 +43,7 @@ func fit(text string) string {
 	return strings.Join(out, "\n\n")
 }
 
-// hanging is where the text of a line of a list begins: after its last run of two spaces.
+// hanging returns where a list item's text begins: after its last run of two spaces.
 func hanging(line string) int {
 	if !strings.HasPrefix(line, " ") {
 		return 0
@@ -78,7 +78,7 @@ func broken(line string, indent int) string {
 	return done
 }
 
-// noCommand refuses an argument where a subcommand is expected, and names the nearest one.
+// noCommand rejects an argument in place of a subcommand, and suggests the nearest one.
 func noCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil

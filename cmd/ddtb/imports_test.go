@@ -10,11 +10,11 @@ import (
 	"testing"
 )
 
-// layers are the project's packages from top to bottom, each without the module's name. A package may import
-// what stands in a layer below its own.
+// layers are the project's packages from top to bottom, without the module's name. A package may import packages in
+// lower layers.
 var layers = []struct {
 	packages []string
-	peers    bool // they may import each other, one way as Go sees to
+	peers    bool // they may import each other; Go prevents cycles
 }{
 	{packages: []string{"cmd/ddtb"}},
 	{packages: []string{"app"}},
@@ -27,15 +27,15 @@ var layers = []struct {
 	{packages: []string{"app/fault"}},
 }
 
-// testHelpers start servers and the like, and must never be part of the program: tests alone import them.
+// testHelpers start servers and the like. Only tests may import them.
 var testHelpers = []string{"ddtb/db/dbtest", "ddtb/db/logtest", "ddtb/app/trace/tracetest", "ddtb/app/web/webtest"}
 
-// onlyIn names the packages that may import something from outside, for what not everyone may know.
+// onlyIn names the packages that may import certain external packages.
 var onlyIn = map[string][]string{
 	"github.com/labstack/echo/v4": {"app", "app/web", "app/auth", "app/metrics", "app/lab", "app/lab/site", "app/dashboard", "polls", "admin"},
 }
 
-// neverBelow lists what a package must not reach, not even through another one.
+// neverBelow lists what a package must not import, even indirectly.
 var neverBelow = map[string][]string{
 	"cmd/ddtb":  slices.Concat(testHelpers, []string{"github.com/Shopify/toxiproxy/v2", "github.com/chromedp", "go.uber.org/goleak"}),
 	"db":        {"github.com/labstack/echo/v4", "html/template"},
@@ -43,7 +43,7 @@ var neverBelow = map[string][]string{
 	"app/fault": {"net/http"},
 }
 
-// listed is what `go list` tells of a package, as far as the rules go.
+// listed is the part of a package's `go list` output that the rules use.
 type listed struct {
 	ImportPath   string
 	Imports      []string
@@ -129,7 +129,7 @@ func TestARightImportIsLeftAlone(t *testing.T) {
 	}
 }
 
-// goList describes every package of the module and everything that they reach.
+// goList describes every package of the module, and all their dependencies.
 func goList(t *testing.T) []listed {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps",
@@ -155,7 +155,7 @@ func goList(t *testing.T) []listed {
 	}
 }
 
-// complaints says what is wrong with the imports of the project's packages, one sentence each.
+// complaints describes the forbidden imports of the project's packages, one per sentence.
 func complaints(packages []listed) []string {
 	var out []string
 	for _, p := range packages {
@@ -183,7 +183,7 @@ func complaintsAbout(name string, p listed) []string {
 	}
 	for _, path := range slices.Concat(p.TestImports, p.XTestImports) {
 		if name == "db" && (path == "ddtb/config" || strings.HasPrefix(path, "ddtb/db/")) {
-			continue // what tests db stands above it: it is the folder that people copy
+			continue // db's tests are above db, which users copy as a directory
 		}
 		add(direction(name, path))
 	}
@@ -193,7 +193,7 @@ func complaintsAbout(name string, p listed) []string {
 	return out
 }
 
-// direction says what is wrong with an import of one of the project's own packages.
+// direction describes a forbidden import of one of the project's packages.
 func direction(name, path string) string {
 	target, ours := strings.CutPrefix(path, "ddtb/")
 	from, to := layerOf(name), layerOf(target)
@@ -203,7 +203,7 @@ func direction(name, path string) string {
 	return name + " imports " + target + ", which stands above it or beside it"
 }
 
-// helper says what is wrong with an import of what is for tests: they alone may, and one helper another.
+// helper describes a forbidden import of a test helper: only tests and other helpers may import it.
 func helper(name, path string) string {
 	if !slices.Contains(testHelpers, path) || slices.Contains(testHelpers, "ddtb/"+name) {
 		return ""
@@ -211,7 +211,7 @@ func helper(name, path string) string {
 	return name + " imports " + strings.TrimPrefix(path, "ddtb/") + " outside of a test"
 }
 
-// library says what is wrong with an import from outside.
+// library describes a forbidden external import.
 func library(name, path string) string {
 	if name == "app/fault" && !isStandard(path) {
 		return name + " imports " + path + ", and may import the standard library only"
@@ -224,7 +224,7 @@ func library(name, path string) string {
 	return ""
 }
 
-// reach says what is wrong with a package that is imported through others.
+// reach describes a forbidden indirect import.
 func reach(name, path string) string {
 	for _, forbidden := range neverBelow[name] {
 		if within(path, forbidden) {
@@ -234,7 +234,7 @@ func reach(name, path string) string {
 	return ""
 }
 
-// layerOf is the index of the package's layer, or -1.
+// layerOf returns the index of the package's layer, or -1.
 func layerOf(name string) int {
 	for i, layer := range layers {
 		for _, pattern := range layer.packages {
@@ -247,10 +247,10 @@ func layerOf(name string) int {
 	return -1
 }
 
-// within tells whether the import path is the module or package, or lies in its folder.
+// within reports whether the import path is the module or package, or is below it.
 func within(path, folder string) bool { return path == folder || strings.HasPrefix(path, folder+"/") }
 
-// isStandard goes by the rule that only other people's modules have a dot in their first element.
+// isStandard relies on the rule that only external modules have a dot in their first element.
 func isStandard(path string) bool {
 	first, _, _ := strings.Cut(path, "/")
 	return !strings.Contains(first, ".")

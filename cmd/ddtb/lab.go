@@ -73,7 +73,7 @@ func (c *cli) printJSON(v any) error {
 	return out.Encode(v)
 }
 
-// labRun is what `ddtb lab run` was asked for.
+// labRun is the parameters of `ddtb lab run`.
 type labRun struct {
 	all, json bool
 	report    string
@@ -164,9 +164,9 @@ func (o *labRun) choose(names []string) ([]*scene.Scenario, error) {
 	return chosen, nil
 }
 
-// runScenarios runs them one after the other, and prints each result as it comes, unless they become JSON.
+// runScenarios runs them in order, and prints each result when it is available, except for JSON.
 func (c *cli) runScenarios(ctx context.Context, o labRun, chosen []*scene.Scenario) (_ []*scene.Result, version string, err error) {
-	log := slog.New(slog.DiscardHandler) // the server's coming and going is part of a scenario
+	log := slog.New(slog.DiscardHandler) // the server's restarts are part of a scenario
 	if c.verbose {
 		log = c.log
 	}
@@ -230,7 +230,7 @@ func cut(s string, n int) string {
 	return s
 }
 
-// wrap breaks a text into lines of at most n bytes, between words.
+// wrap breaks a text between words into lines of at most n bytes.
 func wrap(s string, n int) (lines []string) {
 	line := ""
 	for word := range strings.FieldsSeq(s) {
@@ -242,14 +242,14 @@ func wrap(s string, n int) (lines []string) {
 	return append(lines, line)
 }
 
-// progress is a line at the bottom of a terminal that says how far a run is.
+// progress is a status line at the bottom of a terminal.
 type progress struct {
 	c     *cli
 	total int
 	start time.Time
 }
 
-// newProgress is nil where standard error is no terminal.
+// newProgress returns nil if standard error is not a terminal.
 func (c *cli) newProgress(total int) *progress {
 	f, ok := c.err.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {

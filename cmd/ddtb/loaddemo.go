@@ -42,7 +42,7 @@ func (c *cli) loaddemoCommand() *cobra.Command {
 	return cmd
 }
 
-// loaddemo adds the demo polls where there are none, and many more where they are asked for.
+// loaddemo adds the demo polls if there are none, and many more if requested.
 func (c *cli) loaddemo(ctx context.Context, cfg config.Database, many int) (made int, err error) {
 	err = withDB(ctx, cfg, func(d *db.DB) error {
 		store := polls.NewStore(d)

@@ -1,5 +1,5 @@
-// Command ddtb reproduces every common way in which a web application runs PostgreSQL out of connections, and
-// fixes each one. Here flags are parsed, parts are wired, and exit codes are decided; nothing else.
+// Command ddtb reproduces every common way in which a web application runs PostgreSQL out of connections, and fixes
+// each one. This package parses flags, connects the parts and chooses exit codes, and nothing else.
 package main
 
 import (
@@ -21,7 +21,7 @@ import (
 	"ddtb/config"
 )
 
-// Exit codes, as design.md fixes them.
+// Exit codes, as defined in design.md.
 const (
 	exitFine   = 0
 	exitFailed = 1
@@ -29,14 +29,14 @@ const (
 )
 
 func main() {
-	// The first signal ends the command in order. After it the default is back: a second one ends it at once.
+	// The first signal shuts the command down. It also restores the default, so that a second one kills the command.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	c := &cli{in: os.Stdin, out: os.Stdout, err: os.Stderr, environ: os.Environ()}
 	os.Exit(c.run(ctx, os.Args[1:]))
 }
 
-// cli is the command with its surroundings, so that a test can start it.
+// cli is the command with its environment, so that tests can run it.
 type cli struct {
 	in       io.Reader
 	out, err io.Writer
@@ -45,22 +45,22 @@ type cli struct {
 	file    string // of --config
 	verbose bool
 	log     *slog.Logger
-	began   bool // the command line was understood
+	began   bool // the command line was parsed
 	warned  []string
 
-	stopWithin atomic.Int64 // after the first signal, in nanoseconds
+	stopWithin atomic.Int64 // in nanoseconds, after the first signal
 }
 
-// How long a command may take to end after the first signal, unless it says otherwise, and how long the last lines of
-// the log may take to be written then.
+// How long a command may take to end after the first signal, unless it sets its own limit, and how long writing the
+// last log lines may then take.
 const (
 	stopWithin = 5 * time.Second
 	flushTime  = 300 * time.Millisecond
 )
 
-// run runs the command, and returns its exit code. After the first signal it returns in bounded time, also while the
-// command waits for an output that nobody reads, a file system that hangs or a server that is silent: what hangs is
-// left behind, for the process ends.
+// run runs the command and returns its exit code. After the first signal it returns in bounded time, even if the
+// command is blocked by an unread output, a hanging file system or a silent server: blocked work is abandoned, because
+// the process exits.
 func (c *cli) run(ctx context.Context, args []string) int {
 	log := newLogSink(&output{w: c.err})
 	defer log.close(flushTime)
@@ -84,7 +84,7 @@ func (c *cli) run(ctx context.Context, args []string) int {
 	}
 }
 
-// mayTake says how long the command may take to end after the first signal, in all.
+// mayTake sets the total time that the command may take to end after the first signal.
 func (c *cli) mayTake(total time.Duration) {
 	c.stopWithin.Store(int64(float64(total)*0.95) - int64(min(flushTime, total/20)))
 }
@@ -109,13 +109,13 @@ func (c *cli) execute(ctx context.Context, args []string) int {
 	return code
 }
 
-// complain prints an error. Its further lines are indented: what a server says can't pass for a line of ours.
+// complain prints an error. Further lines are indented, so that a server's text can't be mistaken for ours.
 func (c *cli) complain(err error, hint string) {
 	text := strings.ReplaceAll(err.Error(), "\r", "\n")
 	_, _ = fmt.Fprintf(c.err, "ddtb: %s%s\n", strings.ReplaceAll(text, "\n", "\n  "), hint)
 }
 
-// exitError ends the command with a code of its own. Without err, everything was said already.
+// exitError ends the command with a specific exit code. Without err, everything has been printed.
 type exitError struct {
 	code int
 	err  error
@@ -163,12 +163,12 @@ Start with ` + "`ddtb run`" + `: it brings its own PostgreSQL and says what to t
 	return root
 }
 
-// options are where the configuration is looked for, with flags over everything.
+// options returns the sources of the configuration. Flags override all others.
 func (c *cli) options(flags ...config.Flag) config.Options {
 	return config.Options{File: c.file, Environ: c.environ, Flags: flags}
 }
 
-// load reads the configuration, and tells once what it warns of.
+// load reads the configuration and prints its warnings once.
 func (c *cli) load(o config.Options) (*config.Config, error) {
 	cfg, err := config.Load(o)
 	if err != nil {
@@ -183,7 +183,7 @@ func (c *cli) load(o config.Options) (*config.Config, error) {
 	return cfg, nil
 }
 
-// environment is a variable of the process, for the few places outside the configuration.
+// environment returns a variable of the process, for the few uses outside the configuration.
 func (c *cli) environment(name string) string {
 	value := ""
 	for _, assignment := range c.environ {

@@ -12,17 +12,17 @@ import (
 	"unicode/utf8"
 )
 
-// output is where a command's text leaves the process. What servers and other users send reaches a terminal as text:
-// control characters, invisible ones and those that change the direction of writing are escaped as in JSON, "\u001b",
-// so that JSON stays the same document. Line feeds and tabs pass.
+// output is the writer of a command's text. Text from servers and other users reaches a terminal as text: control
+// characters, invisible characters and those that change the writing direction are escaped as in JSON, "\u001b", so
+// that a JSON document stays equivalent. Line feeds and tabs are kept.
 type output struct {
 	w       io.Writer
-	colour  bool // a terminal: the sequences that colour pass as well
+	colour  bool // a terminal: colour sequences are kept as well
 	mu      sync.Mutex
-	partial []byte // the beginning of a character whose rest is not written yet
+	partial []byte // an incomplete character at the end of the last write
 }
 
-// Fd is that of the file below, for questions about the terminal; it is no file's where there is none.
+// Fd returns the descriptor of the underlying file, for terminal queries; an invalid one if it is not a file.
 func (o *output) Fd() uintptr {
 	if f, ok := o.w.(*os.File); ok {
 		return f.Fd()
@@ -30,7 +30,7 @@ func (o *output) Fd() uintptr {
 	return ^uintptr(0)
 }
 
-// below is the writer that w cleans for.
+// below returns the writer that w filters for.
 func below(w io.Writer) io.Writer {
 	if o, ok := w.(*output); ok {
 		return o.w
@@ -38,7 +38,7 @@ func below(w io.Writer) io.Writer {
 	return w
 }
 
-// Write is part of io.Writer.
+// Write implements io.Writer.
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -52,7 +52,7 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), err
 }
 
-// plainASCII reports whether nothing in p needs a look.
+// plainASCII reports whether p needs no filtering.
 func plainASCII(p []byte) bool {
 	for _, b := range p {
 		if b >= 0x7f || b < ' ' && b != '\n' && b != '\t' {
@@ -62,7 +62,7 @@ func plainASCII(p []byte) bool {
 	return true
 }
 
-// whole cuts off a character at the end that has only begun.
+// whole separates an incomplete character at the end.
 func whole(p []byte) (whole, rest []byte) {
 	for i := len(p) - 1; i >= 0 && i >= len(p)-utf8.UTFMax; i-- {
 		if utf8.RuneStart(p[i]) {
@@ -95,7 +95,7 @@ func (o *output) clean(p []byte) []byte {
 	return out
 }
 
-// harmless reports whether a terminal shows r, and does nothing else with it. The joiners are part of words and emoji.
+// harmless reports whether a terminal displays r without side effects. Joiners are part of words and emoji.
 func harmless(r rune) bool {
 	switch r {
 	case '\n', '\t', '\u200c', '\u200d':
@@ -104,7 +104,7 @@ func harmless(r rune) bool {
 	return !unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Zl, unicode.Zp)
 }
 
-// colouring is the length of the sequence at the beginning of p that sets a colour or ends it; 0: there is none.
+// colouring returns the length of the colour sequence at the beginning of p; 0 if there is none.
 func (o *output) colouring(p []byte) int {
 	if !o.colour || !bytes.HasPrefix(p, []byte("\x1b[")) {
 		return 0
@@ -119,11 +119,11 @@ func (o *output) colouring(p []byte) int {
 	return 0
 }
 
-// maxQueued is how many bytes of the log wait for a reader that is slow.
+// maxQueued is the maximum number of queued log bytes for a slow reader.
 const maxQueued = 1 << 20
 
-// logSink writes the log in the background, so that nothing that logs waits for who reads it. What does not fit into
-// the queue is dropped, and the log says how many lines that were as soon as it is read again.
+// logSink writes the log in the background, so that logging never waits for the reader. Lines that don't fit into the
+// queue are dropped; once the log is read again, it says how many.
 type logSink struct {
 	w       io.Writer
 	mu      sync.Mutex
@@ -140,7 +140,7 @@ func newLogSink(w io.Writer) *logSink {
 	return s
 }
 
-// Write queues a line, or drops it. It never fails, and never waits for the writer below.
+// Write queues a line, or drops it. It never fails, and never waits for the underlying writer.
 func (s *logSink) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,7 +156,7 @@ func (s *logSink) Write(p []byte) (int, error) {
 func (s *logSink) rouse() {
 	select {
 	case s.wake <- struct{}{}:
-	default: // it is awake already, and will find what was queued
+	default: // it is awake already, and will write the line
 	}
 }
 
@@ -176,13 +176,13 @@ func (s *logSink) run() {
 				}
 				break
 			}
-			_, _ = s.w.Write(lines) // nobody can be told of a log that can't be written
+			_, _ = s.w.Write(lines) // an error of the log can't be logged
 			spare = lines[:0]
 		}
 	}
 }
 
-// take takes what is queued, and leaves the spare buffer in its place.
+// take returns the queued lines, and replaces them by the spare buffer.
 func (s *logSink) take(spare []byte) (lines []byte, dropped int, closed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -191,7 +191,7 @@ func (s *logSink) take(spare []byte) (lines []byte, dropped int, closed bool) {
 	return lines, dropped, s.closed
 }
 
-// close writes what is queued, for as long as patience allows.
+// close writes the queue, for at most patience.
 func (s *logSink) close(patience time.Duration) {
 	s.mu.Lock()
 	s.closed = true

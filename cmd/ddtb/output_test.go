@@ -70,7 +70,7 @@ func TestEscapedJSONIsTheSameDocument(t *testing.T) {
 	}
 }
 
-// stuck is an output that nobody reads until it is closed.
+// stuck is an output that is not read until it is closed.
 type stuck struct {
 	logtest.Log
 	read chan struct{}
@@ -106,7 +106,7 @@ func TestALogThatNobodyReadsHoldsNobodyUpAndCountsWhatItDropped(t *testing.T) {
 	}
 }
 
-// intoAPipe starts a command whose outputs lead into a pipe that nobody reads. It is full from the start.
+// intoAPipe starts a command whose outputs go to a full pipe without a reader.
 func (m *machine) intoAPipe(args ...string) *process {
 	m.Helper()
 	r, w, err := os.Pipe()
@@ -124,7 +124,7 @@ func (m *machine) intoAPipe(args ...string) *process {
 	}
 	go func() {
 		defer close(p.done)
-		_ = p.cmd.Wait() // the state tells
+		_ = p.cmd.Wait() // the process state has the result
 	}()
 	m.Cleanup(func() { p.stop(syscall.SIGKILL) })
 	return p

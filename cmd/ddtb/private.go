@@ -5,8 +5,8 @@ import (
 	"ddtb/db/localpg"
 )
 
-// loadForServer reads the configuration for a command that needs a database. Where it names none, the private server of
-// a `ddtb run` that is under way is meant.
+// loadForServer reads the configuration for a command that needs a database. If it names none, it uses the private
+// server of a running `ddtb run`.
 func (c *cli) loadForServer() (*config.Config, error) {
 	o := c.options()
 	cfg, err := c.load(o)
@@ -26,8 +26,8 @@ func (c *cli) loadForServer() (*config.Config, error) {
 	return c.load(o)
 }
 
-// namesDatabase reports whether the configuration says where the database is, or which. The file that `ddtb run` writes
-// leaves these empty.
+// namesDatabase reports whether the configuration names a database or its server. Both are empty in the file that `ddtb
+// run` writes.
 func namesDatabase(cfg *config.Config) bool {
 	d := cfg.Databases["default"]
 	return d.Name != "" || d.User != "" || d.Host != "" || len(d.Hosts) > 0

@@ -12,14 +12,15 @@ import (
 	"ddtb/app/auth"
 )
 
-// prompt asks a person. A question ends with its context, so that Ctrl-C leaves the terminal as it was.
+// prompt asks the user. A question ends with its context, so that Ctrl-C restores the terminal.
 type prompt struct {
 	*cli
 	ctx   context.Context
 	lines *bufio.Reader
 }
 
-// password asks twice, until both are the same and good enough, or, where a weak one may be had, the person insists.
+// password asks twice, until both answers are equal and strong enough, or, if weak ones are allowed, the user confirms
+// a weak one.
 func (p *prompt) password(owner auth.User, mayBeWeak bool) (password string, err error) {
 	for {
 		first, err := p.askHidden("Password: ")
@@ -56,7 +57,7 @@ func (p *prompt) ask(question string) (string, error) {
 	return strings.TrimSpace(line), nil
 }
 
-// askHidden does not show what is typed, where there is a terminal.
+// askHidden disables the echo on a terminal.
 func (p *prompt) askHidden(question string) (string, error) {
 	file, ok := p.in.(*os.File)
 	if !ok || !term.IsTerminal(int(file.Fd())) {
@@ -75,7 +76,7 @@ func (p *prompt) askHidden(question string) (string, error) {
 	})
 }
 
-// answer waits for read, or for the end of the context; then the read is left to end with the process.
+// answer waits for read or the end of the context; then read is abandoned until the process exits.
 func (p *prompt) answer(read func() (string, error)) (string, error) {
 	type result struct {
 		line string

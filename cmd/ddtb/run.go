@@ -24,14 +24,14 @@ import (
 	"ddtb/db/migrations"
 )
 
-// demo are the names that `ddtb run` uses in its private PostgreSQL.
+// demo are the names used by `ddtb run` in its private PostgreSQL.
 const (
 	demoDatabase = "ddtb"
 	demoRole     = "ddtb"
 	demoAdmin    = "admin"
 )
 
-// stopTimeout bounds the stop of the private PostgreSQL, which follows that of the server.
+// stopTimeout limits the stop of the private PostgreSQL, which follows the server's.
 const stopTimeout = 15 * time.Second
 
 type runFlags struct {
@@ -73,7 +73,7 @@ func (c *cli) runAll(ctx context.Context, f runFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	l, err := app.Listen(ctx, cfg.Server.Addr) // first: it is what fails most often, and it fails at once
+	l, err := app.Listen(ctx, cfg.Server.Addr) // first: it fails most often, and at once
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func (c *cli) runAll(ctx context.Context, f runFlags) (err error) {
 	return err
 }
 
-// ensureConfigFile writes the commented reference where there is no file, for the experiments begin by editing it.
+// ensureConfigFile writes the commented reference file if there is no file, for experiments to edit.
 func (c *cli) ensureConfigFile(o config.Options) error {
 	path, named := o.Path()
 	if path == "" || named != "" {
@@ -146,7 +146,7 @@ func (c *cli) ensureConfigFile(o config.Options) error {
 	return nil
 }
 
-// place makes the login of the private PostgreSQL override whatever database the configuration speaks of.
+// place returns flags that override the configured database with the private PostgreSQL's login.
 func place(login config.Database) []config.Flag {
 	var flags []config.Flag
 	for key, value := range map[string]string{
@@ -159,7 +159,7 @@ func place(login config.Database) []config.Flag {
 	return flags
 }
 
-// loadWithTests turns the test endpoints on unless the configuration says something about them.
+// loadWithTests enables the test endpoints unless the configuration sets them.
 func (c *cli) loadWithTests(o config.Options) (*config.Config, error) {
 	cfg, err := c.load(o)
 	if err != nil {
@@ -171,7 +171,7 @@ func (c *cli) loadWithTests(o config.Options) (*config.Config, error) {
 	return cfg, nil
 }
 
-// prepare brings the database to where a visitor expects it: tables, a few polls, and an admin user.
+// prepare creates tables, a few polls, and an admin user.
 func (c *cli) prepare(ctx context.Context, cfg *config.Config, passwordFile string) (admin string, err error) {
 	database := cfg.Databases["default"]
 	if _, err := migrations.Up(ctx, database); err != nil {
@@ -183,8 +183,8 @@ func (c *cli) prepare(ctx context.Context, cfg *config.Config, passwordFile stri
 	return c.ensureAdmin(ctx, cfg, passwordFile)
 }
 
-// ensureAdmin makes the user admin with a random password, once. The password stays in a file that only the
-// owner reads, for it is shown the first time alone.
+// ensureAdmin creates the user admin with a random password, once. The password is kept in a file readable only by the
+// owner, because it is only shown the first time.
 func (c *cli) ensureAdmin(ctx context.Context, cfg *config.Config, passwordFile string) (told string, err error) {
 	err = withDB(ctx, cfg.Databases["default"], func(d *db.DB) error {
 		users := auth.New(d, cfg.Admin)
@@ -204,7 +204,8 @@ func (c *cli) ensureAdmin(ctx context.Context, cfg *config.Config, passwordFile 
 	return told, err
 }
 
-// again are the flags with which a command reaches the same files: an advice without them may reset another server.
+// again returns the flags with which a command uses the same files: without them, suggested commands may reset another
+// server.
 func (f runFlags) again(c *cli, dir string) (flags string) {
 	if f.addr != "" {
 		flags += " --addr " + activity.ShellQuote(f.addr)
@@ -215,7 +216,7 @@ func (f runFlags) again(c *cli, dir string) (flags string) {
 	return flags + c.configFlag()
 }
 
-// configFlag is --config as it was given, for commands to copy.
+// configFlag returns --config as given, for suggested commands.
 func (c *cli) configFlag() string {
 	if c.file == "" {
 		return ""
@@ -263,7 +264,7 @@ See it fail, and see it fixed, in another terminal:
 		dsn, password, look, cfg.Databases["default"].Strategy, cfg.File, flags)
 }
 
-// program is how this program was called, for commands to copy.
+// program returns how this program was called, for suggested commands.
 func (c *cli) program() string {
 	if strings.ContainsRune(os.Args[0], filepath.Separator) && !strings.HasSuffix(os.Args[0], ".test") {
 		return os.Args[0]

@@ -35,7 +35,7 @@ func (m *machine) postmaster(data string) int {
 
 func alive(pid int) bool { return system.Exists(pid) }
 
-// It tells one story, in which the data stays from part to part.
+// Its parts run in order and share the data.
 func TestRunBringsEverythingOnANewMachine(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
@@ -125,7 +125,7 @@ func TestRunBringsEverythingOnANewMachine(t *testing.T) {
 	})
 }
 
-// mustBeStressed looks whether the test endpoints are on, as `ddtb run` has them unless told otherwise.
+// mustBeStressed checks that the test endpoints are enabled, as by default under `ddtb run`.
 func (p *process) mustBeStressed() {
 	p.Helper()
 	status, body := p.page("/test/pool-stress?threads=5&hold=0")

@@ -42,7 +42,7 @@ A saved change of the configuration file, or SIGHUP, switches the strategy and i
 	}
 }
 
-// address takes a port alone as one on the loopback interface, as Django's runserver does.
+// address interprets a bare port as one on the loopback interface, as Django's runserver does.
 func address(s string) string {
 	if s != "" && strings.Trim(s, "0123456789") == "" {
 		return net.JoinHostPort("127.0.0.1", s)
@@ -59,7 +59,7 @@ func (c *cli) runserver(ctx context.Context, o config.Options) error {
 		return err
 	}
 	c.mayTake(cfg.Server.ShutdownTimeout)
-	l, err := app.Listen(ctx, cfg.Server.Addr) // before the database is asked: it fails most often, and at once
+	l, err := app.Listen(ctx, cfg.Server.Addr) // before the database is checked: it fails most often, and at once
 	if err != nil {
 		return err
 	}
@@ -71,8 +71,8 @@ func (c *cli) runserver(ctx context.Context, o config.Options) error {
 	return c.serve(ctx, l, cfg, reload{o, func() (*config.Config, error) { return c.load(o) }})
 }
 
-// checkDatabase refuses a configuration that names no database, and a database that this program does not fit. The start
-// and each reload ask it.
+// checkDatabase rejects a configuration that names no database, and a database with an incompatible schema. It runs at
+// start and at each reload.
 func (c *cli) checkDatabase(ctx context.Context, cfg *config.Config) error {
 	if err := namesADatabase(cfg); err != nil {
 		return err
@@ -80,7 +80,7 @@ func (c *cli) checkDatabase(ctx context.Context, cfg *config.Config) error {
 	return c.checkSchema(ctx, cfg)
 }
 
-// namesADatabase refuses a configuration in which nothing but defaults says where the database is.
+// namesADatabase rejects a configuration in which only defaults say where the database is.
 func namesADatabase(cfg *config.Config) error {
 	for key := range cfg.Origins {
 		if strings.HasPrefix(key, "databases.") {
@@ -91,7 +91,7 @@ func namesADatabase(cfg *config.Config) error {
 		"or set DATABASE_URL; `ddtb run` brings a PostgreSQL of its own")
 }
 
-// clickable is an address that a browser on this machine can open.
+// clickable returns an address that a browser on this machine can open.
 func clickable(a net.Addr) string {
 	host, port, err := net.SplitHostPort(a.String())
 	if ip := net.ParseIP(host); err == nil && ip.IsUnspecified() {
@@ -100,17 +100,17 @@ func clickable(a net.Addr) string {
 	return a.String()
 }
 
-// reload is where the configuration came from, and how to read it again.
+// reload describes where the configuration was read, to read it again.
 type reload struct {
 	from config.Options
 	load func() (*config.Config, error)
 }
 
-// schemaTimeout bounds the check of a database that lets one in and then says nothing.
+// schemaTimeout limits the check of a database that accepts the login but does not respond.
 const schemaTimeout = 5 * time.Second
 
-// checkSchema refuses a database that this program does not fit. One that can't be reached is no reason to
-// refuse: it may come later, and until then every page says so.
+// checkSchema rejects a database with an incompatible schema. An unreachable database is accepted: it may recover, and
+// until then every page reports it.
 func (c *cli) checkSchema(ctx context.Context, cfg *config.Config) error {
 	cc, err := db.ConnConfig(cfg.Databases["default"], cfg.Databases["default"].ApplicationName+"/check")
 	if err != nil {
@@ -135,14 +135,14 @@ func (c *cli) checkSchema(ctx context.Context, cfg *config.Config) error {
 	return err
 }
 
-// gcPercent lets the heap grow to five times what lives on it, about 10 MB, before it is collected. With Go's 100, a busy
-// server collects a hundred times a second; GOGC overrides it.
+// gcPercent lets the heap grow to five times the live heap, about 10 MB, before a collection. With Go's default, 100, a
+// busy server collects a hundred times a second. GOGC overrides it.
 const gcPercent = 400
 
-// serve runs the application on l until ctx ends. The configuration is read again when its file changes, and on
+// serve runs the application on l until ctx ends. It reads the configuration again when the file changes, and on
 // SIGHUP.
 func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r reload) error {
-	if old := debug.SetGCPercent(gcPercent); old != 100 { // GOGC says otherwise
+	if old := debug.SetGCPercent(gcPercent); old != 100 { // GOGC overrides it
 		debug.SetGCPercent(old)
 	}
 	a, err := app.New(ctx, cfg, c.log, app.WithStateDir(c.stateDir()), app.WithVersion(version))
@@ -154,7 +154,7 @@ func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r r
 	ask := func() {
 		select {
 		case again <- struct{}{}:
-		default: // one is on its way, and will read the file as it is by then
+		default: // a pending reload will read the current file
 		}
 	}
 	var background sync.WaitGroup
@@ -196,8 +196,8 @@ func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r r
 	return a.Serve(ctx, l)
 }
 
-// stateDir is where the limits on mails are kept over a restart: ddtb in $XDG_STATE_HOME, else in ~/.local/state.
-// Without a home a restart forgets them.
+// stateDir is the directory of the limits on mails across restarts: ddtb in $XDG_STATE_HOME, or in ~/.local/state.
+// Without a home directory a restart forgets them.
 func (c *cli) stateDir() string {
 	state, home := c.environment("XDG_STATE_HOME"), c.environment("HOME")
 	switch {
@@ -209,7 +209,7 @@ func (c *cli) stateDir() string {
 	return ""
 }
 
-// lend lets `ddtb db-connections` of the same user look through this server's connection when no slot is left.
+// lend lets `ddtb db-connections` of the same user use this server's monitoring connection when no slot is left.
 func (c *cli) lend(ctx context.Context, a *app.App) {
 	dir, err := activity.SocketDir(c.environment("XDG_RUNTIME_DIR"))
 	if err == nil {
@@ -220,8 +220,8 @@ func (c *cli) lend(ctx context.Context, a *app.App) {
 	}
 }
 
-// reconfigure reads the configuration again, and returns the one in force afterwards. Whatever the start would refuse
-// changes nothing; nor does a file that is gone or empty, though it was neither before: it is being written.
+// reconfigure reads the configuration again, and returns the one in effect afterwards. A configuration that the start
+// would reject changes nothing. The same applies to a file that was deleted or emptied: it is being written.
 func (c *cli) reconfigure(ctx context.Context, a *app.App, r reload, before *config.Config) (inForce *config.Config) {
 	cfg, err := r.load()
 	if err == nil {
@@ -250,7 +250,7 @@ func (c *cli) reconfigure(ctx context.Context, a *app.App, r reload, before *con
 	return cfg
 }
 
-// lostFile refuses a configuration without the file, or without any key of it, that the one before it had.
+// lostFile rejects a configuration whose file is missing, or without any key, if the previous one had it.
 func lostFile(before, now *config.Config) error {
 	switch {
 	case before.File == "":
@@ -263,7 +263,7 @@ func lostFile(before, now *config.Config) error {
 	return nil
 }
 
-// keysFrom counts the keys that the configuration's file sets.
+// keysFrom counts the keys that the configuration file sets.
 func keysFrom(cfg *config.Config) (n int) {
 	for _, origin := range cfg.Origins {
 		if origin.File == cfg.File {

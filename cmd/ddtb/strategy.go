@@ -18,7 +18,7 @@ import (
 
 const strategyKey = "databases.default.strategy"
 
-// inForceWithin bounds how long a running server may take to follow the file. It does so within a second.
+// inForceWithin is the maximum wait for a running server to apply the file. It does so within a second.
 const inForceWithin = 10 * time.Second
 
 func (c *cli) strategyCommand() *cobra.Command {
@@ -91,7 +91,7 @@ func (c *cli) switchStrategy(ctx context.Context, cfg *config.Config, addr, name
 	return c.awaitStrategy(ctx, cfg, addr, name)
 }
 
-// awaitStrategy returns when the running server uses the strategy, or none runs.
+// awaitStrategy returns when the running server uses the strategy, or if none is running.
 func (c *cli) awaitStrategy(ctx context.Context, cfg *config.Config, addr, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, inForceWithin)
 	defer cancel()
@@ -115,7 +115,7 @@ func (c *cli) awaitStrategy(ctx context.Context, cfg *config.Config, addr, name 
 	return nil
 }
 
-// strategyInForce asks the running server.
+// strategyInForce returns the running server's strategy.
 func strategyInForce(ctx context.Context, addr string) (string, error) {
 	_, body, err := ask(ctx, addr, "/", 64<<10)
 	if err != nil {
@@ -132,7 +132,7 @@ func strategyInForce(ctx context.Context, addr string) (string, error) {
 	return home.Info.Strategy, nil
 }
 
-// ask asks a server of this machine, past any proxy of the environment; its own answer counts.
+// ask queries a server on this machine, without the environment's proxy: the server itself must answer.
 func ask(ctx context.Context, addr, path string, most int64) (status string, body []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, healthcheckTimeout)
 	defer cancel()

@@ -7,7 +7,7 @@ import (
 func TestAStrategyThatCannotBeSwitchedSaysWhy(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
-	addr := []string{"--addr", "127.0.0.1:1"} // nobody serves there
+	addr := []string{"--addr", "127.0.0.1:1"} // no server listens there
 	m.run("", append([]string{"strategy", "poool"}, addr...)...).must(exitUsage, `no strategy "poool"`, "per-request")
 	m.run("", append([]string{"strategy", "pool"}, addr...)...).must(exitFailed, "no configuration file")
 	m.run("", "config", "init").must(exitFine)

@@ -94,7 +94,7 @@ func withDB(ctx context.Context, cfg config.Database, do func(*db.DB) error) err
 	return cmp.Or(err, d.Close(context.WithoutCancel(ctx)))
 }
 
-// isPrivate reports whether only this machine reaches the server: a weak password is no invitation there.
+// isPrivate reports whether the server is only reachable from this machine: a weak password is no risk there.
 func isPrivate(server config.Server) bool {
 	host, _, err := net.SplitHostPort(server.Addr)
 	ip := net.ParseIP(host)
@@ -149,7 +149,7 @@ func (c *cli) createAsking(ctx context.Context, users *auth.Service, username, e
 	return nil
 }
 
-// newUsername asks until a name can be had. One that was given on the command line is not asked for again.
+// newUsername asks until it gets a valid, free name. It does not ask again for a name from the command line.
 func (p *prompt) newUsername(users *auth.Service, given string) (username string, err error) {
 	for {
 		if username = given; given == "" {
@@ -168,7 +168,7 @@ func (p *prompt) newUsername(users *auth.Service, given string) (username string
 	}
 }
 
-// usernameProblem is why nobody can be made with that name, or "": told before a password is typed.
+// usernameProblem returns why the name can't be used, or "". It is reported before a password is typed.
 func usernameProblem(ctx context.Context, users *auth.Service, username string) (string, error) {
 	if problem := auth.ValidateUsername(auth.NormalUsername(username)); problem != "" {
 		return problem, nil

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Lets the primary have a streaming replica: a role for it, and permission to come. Nothing happens where both are there.
+# Prepares the primary for a streaming replica: a role, and permission to connect. It changes nothing if both exist.
 set -eu
 psql -X -v ON_ERROR_STOP=1 -v password="$REPLICA_PASSWORD" <<'SQL'
 SELECT 'CREATE ROLE replica REPLICATION LOGIN'

@@ -1,6 +1,6 @@
 package recipes
 
-// The versions of the documentation that each recipe was checked against, and where that is.
+// The version of the documentation that each recipe was checked against, and its address.
 var (
 	pgxDocs        = docs{"Go (pgx)", "pgx 5.12", "https://pkg.go.dev/github.com/jackc/pgx/v5/pgxpool"}
 	djangoDocs     = docs{"Django with psycopg", "Django 6.1, psycopg_pool 3.3", "https://docs.djangoproject.com/en/6.1/ref/databases/#connection-pool"}

@@ -1,21 +1,21 @@
-// Package recipes holds the fixes for other stacks: for each kind of failure, the lines to change in eight of them.
+// Package recipes contains the fixes for other stacks: for each kind of failure, the lines to change in eight stacks.
 package recipes
 
 // Recipe is the fix for one stack.
 type Recipe struct {
 	Stack   string
 	Code    string
-	Version string // of the documentation that it was checked against
-	Source  string // where that is
+	Version string // of the documentation it was checked against
+	Source  string // its address
 }
 
 // Group is the fix of one kind of failure in each stack.
 type Group struct {
-	Lead   string // in a sentence
+	Lead   string // one sentence
 	Stacks []Recipe
 }
 
-// Of is the group with that name, or nil.
+// Of returns the group with that name, or nil.
 func Of(name string) *Group { return groups[name] }
 
 // docs is the documentation of a stack.

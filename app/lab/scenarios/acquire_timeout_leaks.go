@@ -29,8 +29,8 @@ func acquireTimeoutLeaksFails(s *scene.Stage) scene.Request {
 		got := make(chan *pgxpool.Conn, 1)
 		s.Go(func(ctx context.Context) {
 			if lease, err := pool.Acquire(ctx); err == nil {
-				s.Afterwards(lease.Release) // the lab tidies up
-				got <- lease                // perhaps nobody reads this
+				s.Afterwards(lease.Release) // clean-up for the lab
+				got <- lease                // there may be no reader any more
 			}
 		})
 		select {
@@ -51,7 +51,7 @@ func acquireTimeoutLeaksWorks(s *scene.Stage) scene.Request {
 	})
 }
 
-// overloadThenCalm holds each connection for long in the first half of the load, and then briefly.
+// overloadThenCalm holds each connection for a long time in the first half of the load, and briefly in the second.
 func overloadThenCalm(s *scene.Stage, acquire func(context.Context) (*pgxpool.Conn, error)) scene.Request {
 	return func(ctx context.Context, n int) error {
 		lease, err := acquire(ctx)

@@ -27,7 +27,7 @@ func callInsideTransactionFails(s *scene.Stage) scene.Request {
 	pool, pay := s.Pool(5), s.Slow(200*time.Millisecond)
 	return func(ctx context.Context, n int) error {
 		return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-			if err := pay(ctx); err != nil { // the transaction waits with us
+			if err := pay(ctx); err != nil { // the transaction stays open
 				return err
 			}
 			return vote(ctx, tx, n+1)

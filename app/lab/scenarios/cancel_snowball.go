@@ -50,7 +50,7 @@ func cancelSnowballWorks(s *scene.Stage) scene.Request {
 	return func(ctx context.Context, _ int) error {
 		soon, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 		defer cancel()
-		lease, err := pool.Acquire(soon) // while there is time for the query
+		lease, err := pool.Acquire(soon) // leaves time for the query
 		if err != nil {
 			return err
 		}

@@ -15,25 +15,25 @@ type querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// latestPolls is what an ordinary page asks.
+// latestPolls is the query of an ordinary page.
 func latestPolls(ctx context.Context, q querier) error {
 	var question string
 	return q.QueryRow(ctx, "SELECT question FROM polls ORDER BY id DESC LIMIT 1").Scan(&question)
 }
 
-// slowly is a query that takes d on the server.
+// slowly runs a query that takes d on the server.
 func slowly(ctx context.Context, q querier, d time.Duration) error {
 	_, err := q.Exec(ctx, "SELECT pg_sleep($1)", d.Seconds())
 	return err
 }
 
-// vote is what an ordinary form does.
+// vote is the statement of an ordinary form.
 func vote(ctx context.Context, q querier, poll int) error {
 	_, err := q.Exec(ctx, "UPDATE polls SET votes = votes + 1 WHERE id = $1", poll)
 	return err
 }
 
-// registry remembers the connection of each thread.
+// registry stores the connection of each thread.
 type registry struct {
 	mu    sync.Mutex
 	conns map[int]*pgx.Conn

@@ -13,7 +13,7 @@ import (
 
 const (
 	quota    = 40 // events that the plan pays for
-	outage   = 80 // requests that fail for want of a slot; those after it hit a bug
+	outage   = 80 // requests that fail without a slot; later ones hit a bug
 	hitByBug = 20
 )
 
@@ -61,7 +61,7 @@ func eventQuotaBurnedWorks(s *scene.Stage) scene.Request {
 	}
 }
 
-// shop fails for want of a slot first, and then by a bug.
+// shop fails first without a slot, and then because of a bug.
 func shop(s *scene.Stage) scene.Request {
 	d := s.DB(func(c *config.Database) { c.Strategy = "per-request" })
 	return func(ctx context.Context, n int) error {
@@ -74,7 +74,7 @@ func shop(s *scene.Stage) scene.Request {
 
 var errPrice = errors.New("the price is negative")
 
-// unheard counts the kinds of failure of which no event arrived.
+// unheard counts the kinds of failure without an event.
 func unheard(plan *scene.Sentry) (n int) {
 	for _, kind := range []string{"53300", "the price is negative"} {
 		if plan.Accepted(kind) == 0 {

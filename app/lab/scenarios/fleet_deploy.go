@@ -37,8 +37,8 @@ func fleetDeployWorks(s *scene.Stage) scene.Request {
 	start := fleetOf(s, s.Slots()/(replicas+1)) // 4 each: room for the new one beside the old ones
 	return rolling(s, start, func(ctx context.Context, old *scene.Process) {
 		old.Drain()                         // its health check fails
-		_ = scene.Sleep(ctx, scene.Noticed) // the balancer sends nothing more
-		old.End(ctx)                        // when what is under way is done
+		_ = scene.Sleep(ctx, scene.Noticed) // the balancer sends no more requests
+		old.End(ctx)                        // after its running requests
 	})
 }
 
@@ -58,7 +58,7 @@ func fleetOf(s *scene.Stage, size int) fleet {
 	}}
 }
 
-// rolling starts the old processes, and replaces them one after another while requests come.
+// rolling starts the old processes, and replaces them one by one under load.
 func rolling(s *scene.Stage, f fleet, stop func(context.Context, *scene.Process)) scene.Request {
 	var old []*scene.Process
 	for place := range replicas {

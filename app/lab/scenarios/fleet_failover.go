@@ -42,8 +42,8 @@ func fleetFailoverWorks(s *scene.Stage) scene.Request {
 	return votesThrough(s, standby, d)
 }
 
-// votesThrough votes, with a failover after a second. It counts the votes that fail, and those that were acknowledged and
-// are not there afterwards.
+// votesThrough votes, with a failover after a second. It counts the votes that fail, and the acknowledged
+// votes that are missing afterwards.
 func votesThrough(s *scene.Stage, standby *scene.Standby, d *db.DB) scene.Request {
 	var acknowledged atomic.Int64
 	s.BeforeCounting(func() {

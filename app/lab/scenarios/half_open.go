@@ -43,8 +43,8 @@ func halfOpenWorks(s *scene.Stage) scene.Request {
 			if conn.Ping(ctx) == nil {
 				return true, nil
 			}
-			_ = conn.PgConn().Conn().Close() // else pgx waits 15 s for its end
-			return false, nil                // the pool takes another one
+			_ = conn.PgConn().Conn().Close() // otherwise closing it takes pgx 15 s
+			return false, nil                // the pool uses another one
 		}
 	})
 	forgetIdle(s, pool, proxy)
@@ -53,7 +53,7 @@ func halfOpenWorks(s *scene.Stage) scene.Request {
 	}
 }
 
-// forgetIdle fills the pool with idle connections, which the network then forgets.
+// forgetIdle fills the pool with idle connections, whose state the network then loses.
 func forgetIdle(s *scene.Stage, pool *pgxpool.Pool, proxy *scene.Proxy) {
 	var leases []*pgxpool.Conn
 	for range 8 {

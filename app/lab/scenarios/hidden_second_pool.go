@@ -35,12 +35,12 @@ func hiddenSecondPoolWorks(s *scene.Stage) scene.Request {
 	return serve(web, jobs)
 }
 
-// jobRunner is a library that works off jobs.
+// jobRunner is a library that runs jobs.
 type jobRunner struct{ pool *pgxpool.Pool }
 
 func newJobRunner(p *pgxpool.Pool) jobRunner { return jobRunner{p} }
 
-// serve has every second request enqueue a job, and wait for it.
+// serve makes every second request enqueue a job and wait for it.
 func serve(web *pgxpool.Pool, jobs jobRunner) scene.Request {
 	return func(ctx context.Context, n int) error {
 		if n%2 == 0 {

@@ -29,7 +29,7 @@ func hookQueriesFails(s *scene.Stage) scene.Request {
 	capture := sentryWithHook(s, func(*sentry.Event) {
 		ctx, cancel := context.WithTimeout(s.Context(), 500*time.Millisecond)
 		defer cancel()
-		_ = latestPolls(ctx, pool) // who is it? a second connection
+		_ = latestPolls(ctx, pool) // looks up the user on a second connection
 	})
 	return func(ctx context.Context, _ int) error {
 		lease, err := pool.Acquire(ctx)
@@ -60,7 +60,7 @@ func hookQueriesWorks(s *scene.Stage) scene.Request {
 
 var errStock = errors.New("out of stock")
 
-// sentryWithHook is a real client of Sentry, whose hook sees each event before it is sent.
+// sentryWithHook is a real Sentry client that passes each event to a hook before sending it.
 func sentryWithHook(s *scene.Stage, hook func(*sentry.Event)) (capture func(error)) {
 	client, err := sentry.NewClient(sentry.ClientOptions{
 		Dsn: s.Sentry(1000).DSN, Transport: sentry.NewHTTPSyncTransport(),

@@ -32,12 +32,12 @@ func leakedTransactionFails(s *scene.Stage) scene.Request {
 		if err != nil {
 			return err
 		}
-		s.Afterwards(func() { _ = tx.Rollback(s.Context()) }) // the lab tidies up
+		s.Afterwards(func() { _ = tx.Rollback(s.Context()) }) // clean-up for the lab
 		if err := vote(ctx, tx, n%5+1); err != nil {
 			return err
 		}
 		if err := validate(n); err != nil {
-			return nil // answered with the form's mistakes; the transaction is forgotten
+			return nil // shows the form's mistakes; the transaction stays open
 		}
 		return tx.Commit(ctx)
 	}
@@ -50,18 +50,18 @@ func leakedTransactionWorks(s *scene.Stage) scene.Request {
 		if err != nil {
 			return err
 		}
-		defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // on every way out
+		defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // on every return
 		if err := vote(ctx, tx, n%5+1); err != nil {
 			return err
 		}
 		if err := validate(n); err != nil {
-			return nil // answered with the form's mistakes
+			return nil // shows the form's mistakes
 		}
 		return tx.Commit(ctx)
 	}
 }
 
-// validate refuses every fourth form.
+// validate rejects every fourth form.
 func validate(n int) error {
 	if n%4 == 0 {
 		return errInvalid

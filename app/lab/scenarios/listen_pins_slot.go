@@ -9,7 +9,7 @@ import (
 	"ddtb/app/lab/scene"
 )
 
-const modules = 18 // of the application that want to hear of changes
+const modules = 18 // of the application that listen for changes
 
 var listenPinsSlot = scene.Scenario{
 	Number: 22, Name: "listen-pins-slot", Title: "each module that listens keeps a connection",
@@ -27,7 +27,7 @@ FROM pg_stat_activity WHERE query ILIKE 'listen%';`,
 
 func listenPinsSlotFails(s *scene.Stage) scene.Request {
 	return siteWithModules(s, func(ctx context.Context, module int) error {
-		conn, err := s.Connect(ctx) // for good
+		conn, err := s.Connect(ctx) // kept open
 		if err != nil {
 			return err
 		}
@@ -39,12 +39,12 @@ func listenPinsSlotFails(s *scene.Stage) scene.Request {
 func listenPinsSlotWorks(s *scene.Stage) scene.Request {
 	listener := s.Pool(1, func(c *pgxpool.Config) { c.MinConns = 1 })
 	return siteWithModules(s, func(ctx context.Context, module int) error {
-		_, err := listener.Exec(ctx, "LISTEN polls") // the one session; it tells the modules
+		_, err := listener.Exec(ctx, "LISTEN polls") // the single session; it notifies the modules
 		return err
 	})
 }
 
-// siteWithModules starts the modules, and then serves pages, each on a connection from a pool that grows as it must.
+// siteWithModules starts the modules, and then serves pages, each on a connection from a pool that grows on demand.
 func siteWithModules(s *scene.Stage, listen func(context.Context, int) error) scene.Request {
 	pool := s.Pool(6)
 	return func(ctx context.Context, n int) error {

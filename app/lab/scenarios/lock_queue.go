@@ -37,7 +37,7 @@ func lockQueueWorks(s *scene.Stage) scene.Request {
 			if err == nil {
 				return nil
 			}
-			_ = scene.Sleep(ctx, 150*time.Millisecond) // readers pass
+			_ = scene.Sleep(ctx, 150*time.Millisecond) // lets readers pass
 		}
 		return err
 	})

@@ -7,7 +7,7 @@ import (
 	"ddtb/app/lab/scene"
 )
 
-const deployed = 4 // replicas that start
+const deployed = 4 // replicas
 
 var migrateRefused = scene.Scenario{
 	Number: 14, Name: "migrate-refused", Title: "migrations at boot find no slot",
@@ -37,12 +37,12 @@ func migrateRefusedFails(s *scene.Stage) scene.Request {
 }
 
 func migrateRefusedWorks(s *scene.Stage) scene.Request {
-	web := s.Pool(s.Slots() - 2) // room for a migration, and for whoever looks into it
+	web := s.Pool(s.Slots() - 2) // room for a migration and for monitoring
 	return deploy(s, func(ctx context.Context, n int) error {
 		return slowly(ctx, web, 200*time.Millisecond)
 	}, func(ctx context.Context, replica int) error {
 		if replica > 0 {
-			return nil // the deploy migrates once, before it starts replicas
+			return nil // the deployment migrates once, before starting replicas
 		}
 		conn, err := s.Connect(ctx)
 		if err != nil {

@@ -21,7 +21,7 @@ FROM pg_stat_activity WHERE state LIKE 'idle%' ORDER BY state_change LIMIT 20;`,
 	Fails: missedCloseFails, Works: missedCloseWorks,
 }
 
-// response is what a handler returns, and the server closes.
+// response is returned by a handler and closed by the server.
 type response struct {
 	body  string
 	Close func()
@@ -34,7 +34,7 @@ func missedCloseFails(s *scene.Stage) scene.Request {
 		if err != nil {
 			return err
 		}
-		timed := response{body: inner.body, Close: func() {}} // the wrapper has a Close of its own
+		timed := response{body: inner.body, Close: func() {}} // the wrapper's Close does nothing
 		defer timed.Close()
 		return nil
 	}
@@ -53,7 +53,7 @@ func missedCloseWorks(s *scene.Stage) scene.Request {
 	}
 }
 
-// pollsHandler gives its lease back when its response is closed.
+// pollsHandler releases its lease when its response is closed.
 func pollsHandler(s *scene.Stage) func(context.Context) (response, error) {
 	pool := s.Pool(10)
 	return func(ctx context.Context) (response, error) {
@@ -61,7 +61,7 @@ func pollsHandler(s *scene.Stage) func(context.Context) (response, error) {
 		if err != nil {
 			return response{}, err
 		}
-		s.Afterwards(lease.Release) // the lab tidies up what the application leaks
+		s.Afterwards(lease.Release) // clean-up for the lab
 		return response{"polls", lease.Release}, latestPolls(ctx, lease)
 	}
 }

@@ -28,26 +28,26 @@ func monitorLeaksFails(s *scene.Stage) scene.Request {
 			return err
 		}
 		if err := scrape(ctx, conn); err != nil {
-			return err // and the connection stays
+			return err // and the connection stays open
 		}
 		return conn.Close(ctx)
 	})
 }
 
 func monitorLeaksWorks(s *scene.Stage) scene.Request {
-	one := s.Pool(1) // the monitor's, whatever happens
+	one := s.Pool(1) // the monitor's only connection
 	return scraped(s, func(ctx context.Context) error {
 		return scrape(ctx, one)
 	})
 }
 
-// scrape waits for a server that is too slow, as long as the scraper's limit allows.
+// scrape waits for a slow server until the scraper's timeout.
 func scrape(_ context.Context, q querier) error {
 	_, err := q.Exec(context.Background(), "SET statement_timeout = '20ms'; SELECT pg_sleep(1)")
 	return err
 }
 
-// scraped has every second request be a scrape, and the others be page views with a connection each.
+// scraped alternates scrapes and page views, which use one connection each.
 func scraped(s *scene.Stage, scrape func(context.Context) error) scene.Request {
 	return func(ctx context.Context, n int) error {
 		if n%2 == 0 {
@@ -63,7 +63,7 @@ func scraped(s *scene.Stage, scrape func(context.Context) error) scene.Request {
 	}
 }
 
-// ignoreServer is nil for what a scrape may run into: a statement that takes too long, and no slot.
+// ignoreServer returns nil for a scrape's expected errors: a statement timeout, and no free slot.
 func ignoreServer(err error) error {
 	if pgErr(err) {
 		return nil

@@ -28,7 +28,7 @@ func noRecoveryFails(s *scene.Stage) scene.Request {
 	pool := connections(s, 5)
 	return lateFailures(s, func(ctx context.Context) error {
 		conn := <-pool
-		defer func() { pool <- conn }() // as it is
+		defer func() { pool <- conn }() // in any state
 		return latestPolls(ctx, conn)
 	})
 }
@@ -47,7 +47,7 @@ func noRecoveryWorks(s *scene.Stage) scene.Request {
 	})
 }
 
-// connections is a pool that was written in an afternoon.
+// connections is a simple hand-written pool.
 func connections(s *scene.Stage, size int) chan *pgx.Conn {
 	pool := make(chan *pgx.Conn, size)
 	for range size {
@@ -60,7 +60,7 @@ func connections(s *scene.Stage, size int) chan *pgx.Conn {
 	return pool
 }
 
-// lateFailures counts those of the last forty requests, more than a second after the restart.
+// lateFailures counts failures among the last forty requests, more than a second after the restart.
 func lateFailures(s *scene.Stage, page func(context.Context) error) scene.Request {
 	return func(ctx context.Context, n int) error {
 		err := page(ctx)

@@ -43,7 +43,7 @@ func neighbourTakesWhatItCan(s *scene.Stage) {
 	}
 }
 
-// connectAndVote is our application: a modest pool, which connects as requests come.
+// connectAndVote is our application: a small pool that connects on demand.
 func connectAndVote(s *scene.Stage) scene.Request {
 	pool := s.Pool(8)
 	return func(ctx context.Context, n int) error {

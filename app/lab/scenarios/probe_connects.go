@@ -45,10 +45,10 @@ func probeConnectsWorks(s *scene.Stage) scene.Request {
 	}
 }
 
-// sessionsReport is how long a session may take to be counted: a backend reports at most once a second.
+// sessionsReport is the maximum delay of the session counter: a backend reports at most once a second.
 const sessionsReport = 1500 * time.Millisecond
 
-// countSessions counts the connections that the server says it has accepted meanwhile, without those of the lab.
+// countSessions counts the connections that the server has accepted during the run, without the lab's.
 func countSessions(s *scene.Stage) {
 	before := s.Sessions()
 	s.BeforeCounting(func() {

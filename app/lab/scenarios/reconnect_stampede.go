@@ -36,7 +36,7 @@ func reconnectStampedeFails(s *scene.Stage) scene.Request {
 			if conn, err = s.Connect(ctx); err == nil {
 				return conn, nil
 			}
-		} // at once, and again
+		} // retries without a pause
 		return nil, err
 	})
 }
@@ -54,7 +54,7 @@ func reconnectStampedeWorks(s *scene.Stage) scene.Request {
 	})
 }
 
-// worker queries every 20 ms for 2 s, and connects again when its connection is lost.
+// worker queries every 20 ms for 2 s, and reconnects after losing its connection.
 func worker(connect func(context.Context) (*pgx.Conn, error)) scene.Request {
 	return func(ctx context.Context, _ int) error {
 		var conn *pgx.Conn
@@ -65,7 +65,7 @@ func worker(connect func(context.Context) (*pgx.Conn, error)) scene.Request {
 					return err
 				}
 			}
-			_ = latestPolls(ctx, conn) // a lost connection is closed by this
+			_ = latestPolls(ctx, conn) // closes a lost connection
 			_ = scene.Sleep(ctx, 20*time.Millisecond)
 		}
 		return nil

@@ -52,7 +52,7 @@ func reportAmplifiesWorks(s *scene.Stage) scene.Request {
 	}
 }
 
-// lazy is a set of objects that is read when it is printed.
+// lazy is a set of objects that is queried when it is printed.
 type lazy struct {
 	name string
 	load func() error
@@ -60,7 +60,7 @@ type lazy struct {
 
 func (l lazy) String() string { return fmt.Sprint(l.load()) }
 
-// view is a page with three lazy sets, which fails for want of a slot.
+// view is a page with three lazy sets that fails without a slot.
 func view(ctx context.Context, s *scene.Stage) (locals []lazy, err error) {
 	connect := func() error {
 		s.Count(1)

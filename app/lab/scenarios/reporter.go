@@ -14,7 +14,7 @@ import (
 	"ddtb/config"
 )
 
-// reporter is the application's own: it limits mails and events by cause.
+// reporter is this application's: it limits mails and events by cause.
 type reporter struct {
 	*report.Reporter
 	end func()
@@ -30,7 +30,7 @@ func newReporter(s *scene.Stage, mail config.Mail, dsn string) reporter {
 	end := sync.OnceFunc(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 		defer cancel()
-		_ = r.Close(ctx) // what was not sent is not counted
+		_ = r.Close(ctx) // unsent reports are not counted
 	})
 	s.Afterwards(end)
 	return reporter{r, end}
@@ -41,10 +41,10 @@ func (r reporter) report(err error) {
 	r.Report(report.Incident{Err: err, Request: report.Request{Method: "GET", Route: "/polls/", Path: "/polls/"}})
 }
 
-// wait sends what is due.
+// wait sends the due reports.
 func (r reporter) wait() { r.end() }
 
-// pgErr reports whether the server itself answered with the error.
+// pgErr reports whether the error came from the server.
 func pgErr(err error) bool {
 	_, is := errors.AsType[*pgconn.PgError](err)
 	return is

@@ -29,9 +29,9 @@ func rowsNotClosedFails(s *scene.Stage) scene.Request {
 		if err != nil {
 			return err
 		}
-		s.Afterwards(rows.Close) // the lab tidies up; the application never does
+		s.Afterwards(rows.Close) // clean-up for the lab
 		if rows.Next() {
-			return nil // it has what it wants
+			return nil // it has the row it needs
 		}
 		return rows.Err()
 	}
@@ -44,7 +44,7 @@ func rowsNotClosedWorks(s *scene.Stage) scene.Request {
 		if err != nil {
 			return err
 		}
-		defer rows.Close() // on every way out, panics too
+		defer rows.Close() // on every return and panic
 		if rows.Next() {
 			return nil
 		}

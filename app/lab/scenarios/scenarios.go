@@ -1,4 +1,4 @@
-// Package scenarios holds the ways in which applications run PostgreSQL out of connections: one file each, with the
+// Package scenarios contains the ways in which applications run PostgreSQL out of connections: one file each, with the
 // application that fails, the one that works, and the figure that distinguishes them. A new scenario is one more file,
 // and one more line in All.
 package scenarios
@@ -20,7 +20,7 @@ import (
 	"ddtb/app/lab/scene"
 )
 
-// All are the scenarios, in order.
+// All returns the scenarios in order.
 func All() []*scene.Scenario {
 	return []*scene.Scenario{
 		&threadLeak, &missedClose, &tooMuchAtOnce, &rowsNotClosed, &leakedTransaction, &callInsideTransaction,
@@ -31,7 +31,7 @@ func All() []*scene.Scenario {
 	}
 }
 
-// Find is the scenario with that name. For another name the error suggests the nearest one.
+// Find returns the scenario with that name. For an unknown name the error suggests the nearest one.
 func Find(name string) (*scene.Scenario, error) {
 	all := All()
 	if i := slices.IndexFunc(all, func(s *scene.Scenario) bool { return s.Name == name }); i >= 0 {
@@ -49,7 +49,7 @@ func Find(name string) (*scene.Scenario, error) {
 //go:embed *.go
 var sources embed.FS
 
-// Source is the code of a variant as it was compiled: the function that ran, found by its name in its own file.
+// Source returns the source of a variant as it was compiled. It finds the function by its name in its file.
 func Source(v scene.Variant) (string, error) {
 	pc := reflect.ValueOf(v).Pointer()
 	f := runtime.FuncForPC(pc)

@@ -43,7 +43,7 @@ func sessionStateLeakWorks(s *scene.Stage) scene.Request {
 	})
 }
 
-// tenants has every second request be a customer's; the others are anonymous, and must see no customer's setting.
+// tenants alternates requests of customers and anonymous ones, which must not see a customer's setting.
 func tenants(s *scene.Stage, pool *pgxpool.Pool, customer func(context.Context, string) error) scene.Request {
 	return func(ctx context.Context, n int) error {
 		if n%2 == 0 {

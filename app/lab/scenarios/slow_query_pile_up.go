@@ -26,7 +26,7 @@ FROM pg_stat_activity WHERE state = 'active' AND backend_type = 'client backend'
 func slowQueryPileUpFails(s *scene.Stage) scene.Request {
 	pool := s.Pool(5)
 	return func(ctx context.Context, _ int) error {
-		return slowly(ctx, pool, 150*time.Millisecond) // waits without a bound
+		return slowly(ctx, pool, 150*time.Millisecond) // waits without a limit
 	}
 }
 

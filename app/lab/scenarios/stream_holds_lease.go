@@ -21,7 +21,7 @@ FROM pg_stat_activity WHERE backend_type = 'client backend' ORDER BY 3 DESC;`,
 	Value: scene.Counted, Fails: streamHoldsLeaseFails, Works: streamHoldsLeaseWorks,
 }
 
-const streams = 5 // the first requests watch a stream; the rest are ordinary
+const streams = 5 // the first requests open a stream; the others are ordinary
 
 func streamHoldsLeaseFails(s *scene.Stage) scene.Request {
 	pool := s.Pool(5)
@@ -47,7 +47,7 @@ func streamHoldsLeaseWorks(s *scene.Stage) scene.Request {
 			return ordinary(ctx, s, pool)
 		}
 		return watch(ctx, func() error {
-			return latestPolls(ctx, pool) // takes a connection for this event alone
+			return latestPolls(ctx, pool) // uses a connection for this event only
 		})
 	}
 }

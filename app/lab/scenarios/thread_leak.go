@@ -25,15 +25,15 @@ FROM pg_stat_activity WHERE state = 'idle' GROUP BY 1, 2 ORDER BY 3 DESC;`,
 }
 
 func threadLeakFails(s *scene.Stage) scene.Request {
-	var kept registry // of what each thread has; nothing is ever removed
+	var kept registry // the connection of each thread; none is ever removed
 	return func(ctx context.Context, thread int) error {
-		conn, err := s.Connect(ctx) // the thread's own, for its next request
+		conn, err := s.Connect(ctx) // kept for the thread's next request
 		if err != nil {
 			return err
 		}
 		kept.put(thread, conn)
 		return latestPolls(ctx, conn)
-	} // the thread ends here, its connection does not
+	} // the thread ends, its connection stays open
 }
 
 func threadLeakWorks(s *scene.Stage) scene.Request {

@@ -30,8 +30,8 @@ default_pool_size = %d
 ignore_startup_parameters = extra_float_digits
 %s`
 
-// PgBouncer starts a real PgBouncer in transaction mode in front of the server, with that many server connections, and
-// without support for prepared statements. The result makes settings go through it.
+// PgBouncer starts a real PgBouncer in transaction mode in front of the server, with size server connections and
+// without support for prepared statements. through makes settings use it.
 func (s *Stage) PgBouncer(size int) (through func(*pgx.ConnConfig)) {
 	through = func(*pgx.ConnConfig) {}
 	addr, err := s.startBouncer(size)
@@ -81,11 +81,12 @@ func (s *Stage) startBouncer(size int) (*net.TCPAddr, error) {
 	return addr, s.runBouncer(program, filepath.Join(dir, "pgbouncer.ini"), uid, gid, addr)
 }
 
-// runBouncer has a shell watch PgBouncer: when this process ends, however it ends, the shell's input does too.
+// runBouncer runs PgBouncer under a shell. The shell stops it when its input ends, which happens however this process
+// ends.
 func (s *Stage) runBouncer(program, ini string, uid, gid int, addr *net.TCPAddr) error {
 	cmd := exec.Command("/bin/sh", "-c", `"$1" -q "$2" & read _; kill -9 $!; wait`, "sh", program, ini) //nolint:noctx,gosec // ended below; our own paths
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
-	system.NewGroup(cmd) // Ctrl-C on the terminal is ours to pass on
+	system.NewGroup(cmd) // Ctrl-C on the terminal is handled here
 	if uid > 0 {
 		system.RunAs(cmd, uid, gid)
 	}
@@ -97,7 +98,7 @@ func (s *Stage) runBouncer(program, ini string, uid, gid int, addr *net.TCPAddr)
 		return err
 	}
 	ended := make(chan struct{})
-	go func() { defer close(ended); _ = cmd.Wait() }() // it is killed
+	go func() { defer close(ended); _ = cmd.Wait() }() // an error is expected: it is killed
 	s.Afterwards(func() { _ = in.Close(); <-ended })
 	return s.reached("PgBouncer", addr.String(), ended)
 }
@@ -120,7 +121,7 @@ func (s *Stage) reached(name, addr string, ended <-chan struct{}) error {
 	}
 }
 
-// findBouncer looks also where Debian puts it, which is not in every user's PATH.
+// findBouncer also looks in Debian's directory, which is not in every user's PATH.
 func findBouncer() (string, error) {
 	for _, name := range []string{"pgbouncer", "/usr/sbin/pgbouncer"} {
 		if path, err := exec.LookPath(name); err == nil {
@@ -132,8 +133,8 @@ func findBouncer() (string, error) {
 
 var bouncerVersion = regexp.MustCompile(`PgBouncer (\d+)\.(\d+)`)
 
-// noPrepared is the line that turns the support for prepared statements off, which older versions don't have: they would
-// not start with it.
+// noPrepared is the line that disables prepared statements. Older versions do not have the setting, and would not start
+// with it.
 func noPrepared(ctx context.Context, program string) string {
 	out, _ := exec.CommandContext(ctx, program, "--version").Output()
 	m := bouncerVersion.FindSubmatch(out)
@@ -148,7 +149,7 @@ func noPrepared(ctx context.Context, program string) string {
 	return ""
 }
 
-// ordinaryUser is the user as whom PgBouncer runs for root, which it refuses to be; 0 for other users.
+// ordinaryUser returns the user for PgBouncer if this user is root, which PgBouncer refuses; 0 otherwise.
 func ordinaryUser() (uid, gid int, err error) {
 	if os.Geteuid() != 0 {
 		return 0, 0, nil

@@ -34,17 +34,17 @@ backend app
     default-server check inter 100ms fall 2 rise 1
 `
 
-// Noticed is how long a Site takes to notice that a process is not ready any more, and some.
+// Noticed is a little longer than a Site needs to notice that a process is unready.
 const Noticed = 400 * time.Millisecond
 
-// Site is a real HAProxy, which divides requests among the processes that are ready.
+// Site is a real HAProxy, which distributes requests among the ready processes.
 type Site struct {
 	url    string
-	places []string // addresses at which processes may serve
+	places []string // addresses for processes
 	client *http.Client
 }
 
-// Site starts the balancer, with places for so many processes.
+// Site starts the balancer with that many places for processes.
 func (s *Stage) Site(places int) *Site {
 	site, err := s.startSite(places)
 	if err != nil {
@@ -86,11 +86,11 @@ func (s *Stage) startSite(places int) (*Site, error) {
 	return site, s.runHAProxy(program, file, web)
 }
 
-// runHAProxy has a shell watch HAProxy, as runBouncer does.
+// runHAProxy runs HAProxy under a shell, like runBouncer.
 func (s *Stage) runHAProxy(program, file string, addr net.Addr) error {
 	cmd := exec.Command("/bin/sh", "-c", `"$1" -db -q -f "$2" & read _; kill -9 $!; wait`, "sh", program, file) //nolint:noctx,gosec // ended below; our own paths
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
-	system.NewGroup(cmd) // Ctrl-C on the terminal is ours to pass on
+	system.NewGroup(cmd) // Ctrl-C on the terminal is handled here
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return err
@@ -99,12 +99,12 @@ func (s *Stage) runHAProxy(program, file string, addr net.Addr) error {
 		return err
 	}
 	ended := make(chan struct{})
-	go func() { defer close(ended); _ = cmd.Wait() }() // it is killed
+	go func() { defer close(ended); _ = cmd.Wait() }() // an error is expected: it is killed
 	s.Afterwards(func() { _ = in.Close(); <-ended })
 	return s.reached("HAProxy", addr.String(), ended)
 }
 
-// findHAProxy looks also where Debian puts it.
+// findHAProxy also looks in Debian's directory.
 func findHAProxy() (string, error) {
 	for _, name := range []string{"haproxy", "/usr/sbin/haproxy"} {
 		if path, err := exec.LookPath(name); err == nil {
@@ -114,7 +114,7 @@ func findHAProxy() (string, error) {
 	return "", fmt.Errorf("haproxy %w: apt-get install haproxy, dnf install haproxy, or brew install haproxy", ErrMissing)
 }
 
-// Post sends a form, which nothing on the way may send twice.
+// Post sends a form, which no proxy may send twice.
 func (x *Site) Post(ctx context.Context) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, x.url, nil)
 	if err != nil {
@@ -135,18 +135,18 @@ func (x *Site) Post(ctx context.Context) error {
 	return fmt.Errorf("%s: %s", resp.Status, line)
 }
 
-// sqlstate is the header in which a Process passes on what the server said, for the figures.
+// sqlstate is the header with which a Process returns the server's error code, for the figures.
 const sqlstate = "Sqlstate"
 
-// Process is a web server behind a Site, with a pool of its own.
+// Process is a web server behind a Site, with its own pool.
 type Process struct {
 	server  *http.Server
 	unready atomic.Bool
-	ended   func() // closes what it has
+	ended   func() // closes its resources
 }
 
-// Start starts a process at a place of the site: page answers its requests, and end closes what that has. It returns when
-// the balancer knows the process.
+// Start starts a process at a place of the site. page answers its requests, and end closes its resources. It returns
+// when the balancer has marked the process as up.
 func (s *Stage) Start(site *Site, place int, page func(context.Context) error, end func()) *Process {
 	p := &Process{ended: end}
 	mux := http.NewServeMux()
@@ -177,22 +177,22 @@ func (s *Stage) Start(site *Site, place int, page func(context.Context) error, e
 		s.Failed(err)
 		return p
 	}
-	s.serve(func() { _ = p.server.Serve(l) }, func() { _ = p.server.Close() }) // its error is that of its end
+	s.serve(func() { _ = p.server.Serve(l) }, func() { _ = p.server.Close() }) // the error is that of closing it
 	_ = Sleep(s.ctx, Noticed)
 	return p
 }
 
-// Kill ends the process at once, with the requests under way.
+// Kill ends the process at once, aborting its requests.
 func (p *Process) Kill() {
 	_ = p.server.Close()
 	p.ended()
 }
 
-// Drain makes the process unready, and each of its answers the last of its connection.
+// Drain makes the process unready, and closes each connection after its next response.
 func (p *Process) Drain() { p.unready.Store(true) }
 
-// End ends the process after the requests under way.
+// End ends the process after its running requests.
 func (p *Process) End(ctx context.Context) {
-	_ = p.server.Shutdown(ctx) // when ctx ends first, the half has ended too
+	_ = p.server.Shutdown(ctx) // if ctx ends first, the half has ended too
 	p.ended()
 }

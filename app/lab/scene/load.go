@@ -27,7 +27,7 @@ type tally struct {
 
 func newTally() *tally { return &tally{states: map[string]int{}, messages: map[string]int{}} }
 
-// run sends the load, and returns when every request is answered.
+// run sends the load, and returns when every request has been answered.
 func (t *tally) run(ctx context.Context, l Load, request Request) {
 	var open sync.WaitGroup
 	defer open.Wait()
@@ -64,7 +64,7 @@ func (t *tally) count(err error, took time.Duration) {
 	}
 }
 
-// message is the error without what differs between two of the same kind.
+// message is the error without the parts that vary between errors of the same kind.
 func message(err error) string {
 	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return fmt.Sprintf("%s: %s (SQLSTATE %s)", pe.Severity, pe.Message, pe.Code)
@@ -113,7 +113,7 @@ func (t *tally) slower(d time.Duration) (n int) {
 	return n
 }
 
-// quantile is in milliseconds, with one digit after the point.
+// quantile is in milliseconds, with one decimal.
 func quantile(sorted []time.Duration, q float64) float64 {
 	if len(sorted) == 0 {
 		return 0

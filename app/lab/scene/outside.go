@@ -19,13 +19,13 @@ import (
 	"ddtb/config"
 )
 
-// Mailbox is a mail server that counts what it gets.
+// Mailbox is a mail server that counts mails.
 type Mailbox struct {
-	Config config.Mail // the way to it
+	Config config.Mail // the client's settings
 	mails  atomic.Int64
 }
 
-// Mails is how many arrived.
+// Mails returns the number of mails received.
 func (m *Mailbox) Mails() int { return int(m.mails.Load()) }
 
 // Mailbox starts a mail server.
@@ -41,11 +41,11 @@ func (s *Stage) Mailbox() *Mailbox {
 	m.Config.TLS, m.Config.From, m.Config.Admins = "none", "shop@localhost", []string{"admin@localhost"}
 	server := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return session{m}, nil }))
 	server.Domain, server.ErrorLog = "localhost", silent{}
-	s.serve(func() { _ = server.Serve(l) }, func() { _ = server.Close() }) // its error is that of its end
+	s.serve(func() { _ = server.Serve(l) }, func() { _ = server.Close() }) // the error is that of closing it
 	return m
 }
 
-// session takes every mail.
+// session accepts every mail.
 type session struct{ box *Mailbox }
 
 func (session) Reset()                               {}
@@ -64,7 +64,7 @@ type silent struct{}
 func (silent) Printf(string, ...any) {}
 func (silent) Println(...any)        {}
 
-// Sentry is a stand-in for Sentry with a quota: it takes so many events, and answers 429 to the rest.
+// Sentry is a stand-in for Sentry with a quota: it accepts that many events, and answers 429 to the rest.
 type Sentry struct {
 	DSN   string
 	quota int
@@ -73,7 +73,7 @@ type Sentry struct {
 	events []string
 }
 
-// Accepted is how many of the events that it took contain the text.
+// Accepted returns how many accepted events contain the text.
 func (t *Sentry) Accepted(text string) (n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -133,11 +133,11 @@ func (s *Stage) Web(h http.HandlerFunc) (url string) {
 		return "http://127.0.0.1:1"
 	}
 	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
-	s.serve(func() { _ = server.Serve(l) }, func() { _ = server.Close() }) // its error is that of its end
+	s.serve(func() { _ = server.Serve(l) }, func() { _ = server.Close() }) // the error is that of closing it
 	return fmt.Sprintf("http://%s", l.Addr())
 }
 
-// Slow is a service on the web that takes d for an answer. Call it with the function that is returned.
+// Slow starts a web service that takes d to respond. call calls it.
 func (s *Stage) Slow(d time.Duration) (call func(ctx context.Context) error) {
 	url := s.Web(func(_ http.ResponseWriter, r *http.Request) { _ = Sleep(r.Context(), d) })
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}

@@ -12,10 +12,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Proxy stands between the application and the server, as a load balancer or a firewall does. It is our own: a proxy
-// library would be a hundred times its size in every program.
+// Proxy is a TCP proxy between the application and the server, like a load balancer or a firewall. It is written here
+// because a proxy library would be a hundred times its size in every program.
 type Proxy struct {
-	// LosesCancels drops requests to cancel a query, as a balancer does that sends them to another server.
+	// LosesCancels drops cancel requests, like a balancer that sends them to a different server.
 	LosesCancels bool
 
 	listener net.Listener
@@ -23,7 +23,7 @@ type Proxy struct {
 
 	mu    sync.Mutex
 	conns []net.Conn
-	quiet *atomic.Bool // of the connections that are there now
+	quiet *atomic.Bool // of the existing connections
 	ended sync.WaitGroup
 }
 
@@ -43,7 +43,7 @@ func (s *Stage) Proxy() *Proxy {
 	return p
 }
 
-// Direct makes the settings go through the proxy.
+// Direct makes the settings use the proxy.
 func (p *Proxy) Direct(cc *pgx.ConnConfig) {
 	if a, ok := p.addr(); ok {
 		cc.Host, cc.Port = "127.0.0.1", uint16(a.Port)
@@ -61,8 +61,8 @@ func (p *Proxy) addr() (*net.TCPAddr, bool) {
 	return a, ok
 }
 
-// Silence swallows whatever the connections that are there now send from here on, without closing them: the network
-// forgot them. New connections work.
+// Silence drops all further data of the existing connections without closing them, like a network that lost their
+// state. New connections work.
 func (p *Proxy) Silence() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -80,7 +80,7 @@ func (p *Proxy) accept() {
 	}
 }
 
-const cancelCode = 80877102 // the protocol's number for a request to cancel
+const cancelCode = 80877102 // the protocol's code for a cancel request
 
 func (p *Proxy) carry(client net.Conn) {
 	quiet := p.keep(client)
@@ -113,7 +113,7 @@ func (p *Proxy) keep(c net.Conn) *atomic.Bool {
 	return p.quiet
 }
 
-// pipe carries one direction. Of a connection that fell silent not even the end arrives.
+// pipe copies one direction. On a silenced connection not even the end is passed on.
 func pipe(to, from net.Conn, quiet *atomic.Bool) {
 	buf := make([]byte, 32<<10)
 	for {

@@ -8,18 +8,18 @@ import (
 	"time"
 )
 
-// Plan is how a scenario is run.
+// Plan describes how to run a scenario.
 type Plan struct {
 	Only          string                            // Failure or Fix; "": both
-	WithoutTheFix bool                              // the second half runs without the fix as well
-	Observe       func(half string, s Sample)       // is called for each sample; may be nil
-	Before        func(half string, load *Scenario) // before each half; may be nil
+	WithoutTheFix bool                              // the second half also runs without the fix
+	Observe       func(half string, s Sample)       // called for each sample; may be nil
+	Before        func(half string, load *Scenario) // called before each half; may be nil
 }
 
-// runLimit bounds one half of a run.
+// runLimit is the time limit of one half.
 const runLimit = 30 * time.Second
 
-// Run runs the scenario. A run that could not be made has its reason in the result.
+// Run runs the scenario. If the run was not possible, the result has the reason.
 func (s *Server) Run(ctx context.Context, sc *Scenario, p Plan) *Result {
 	start := time.Now()
 	r := &Result{
@@ -51,7 +51,7 @@ func (s *Server) halves(ctx context.Context, sc *Scenario, p Plan, r *Result) (e
 	return err
 }
 
-// half runs the application of a variant under the load.
+// half runs a variant's application under the load.
 func (s *Server) half(ctx context.Context, sc *Scenario, name string, v Variant, p Plan) (*Outcome, error) {
 	if p.Before != nil {
 		p.Before(name, sc)
@@ -109,5 +109,5 @@ func (s *Stage) play(sc *Scenario, request Request, watch *sampler) {
 	watched.Wait()
 }
 
-// ErrMissing is in the error of a scenario whose program is not installed.
+// ErrMissing is the error of a scenario whose program is not installed.
 var ErrMissing = errors.New("is not installed")

@@ -7,13 +7,13 @@ import (
 
 const sampleEvery = 25 * time.Millisecond
 
-// A login that is being refused has no name yet, and takes no slot of an application.
+// A login that is being refused has no name yet, and uses no application slot.
 const sampleSQL = `SELECT count(*), count(*) FILTER (WHERE state = 'active'),
 	count(*) FILTER (WHERE state LIKE 'idle in transaction%') FROM pg_stat_activity
 	WHERE backend_type = 'client backend' AND usename IN ('` + appRole + `', '` + otherRole + `')`
 
-// sampler counts the backends of a run on the server, in a superuser's session that the server keeps for it. While the server is down
-// there are no samples.
+// sampler counts the backends of a run on the server, over a superuser's session that the server keeps for it. While
+// the server is down there are no samples.
 type sampler struct {
 	server  *Server
 	tally   *tally
@@ -21,7 +21,7 @@ type sampler struct {
 	samples []Sample
 }
 
-// run samples until ctx ends, and once more after that.
+// run samples until ctx ends, and once afterwards.
 func (p *sampler) run(ctx context.Context) {
 	start := time.Now()
 	tick := time.NewTicker(sampleEvery)
@@ -37,7 +37,7 @@ func (p *sampler) run(ctx context.Context) {
 	}
 }
 
-// connect takes the sampler's slot, before the scenario takes what it can get.
+// connect takes the sampler's slot before the scenario takes all slots.
 func (p *sampler) connect(ctx context.Context) {
 	if c := p.server.watcher; c == nil || c.IsClosed() {
 		p.server.watcher = nil

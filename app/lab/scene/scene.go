@@ -1,15 +1,15 @@
-// Package scene is the harness of the lab. It runs a Scenario twice under the same load on a real PostgreSQL, once
-// without the fix and once with it, and decides from what it counted whether the failure was reproduced and fixed.
+// Package scene is the harness of the lab. It runs a Scenario twice under the same load on a real PostgreSQL, without
+// the fix and with it. From the counts it decides whether the failure was reproduced and fixed.
 //
-// It promises that
+// What callers can rely on:
 //
-//   - every figure is counted: backends on the server, by a superuser's session every 25 ms; requests and errors at
-//     the client; latency from the moment at which a request was due, so a slow server can't hide its queue;
-//   - the server is private: it has few slots, its own directory and port, and is removed at the end;
-//   - each variant starts on an empty server, and leaves no backend, goroutine or process behind;
-//   - a run is bounded in requests and time, and ends within a second when its context ends.
+//   - Every figure is counted: backends on the server, by a superuser's session every 25 ms; requests and errors at
+//     the client; latency from the time at which a request was due, so that a slow server can't hide its queue.
+//   - The server is private: it has few slots and its own directory and port, and is removed at the end.
+//   - Each variant starts on an empty server, and leaves no backend, goroutine or process behind.
+//   - A run is limited in requests and time, and ends within a second when its context ends.
 //
-// It knows no scenario, no page and no command.
+// The package does not depend on any scenario, page or command.
 package scene
 
 import (
@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// Threads are the public threads "owner/repository#number" on GitHub.
+// Threads returns links to the public threads "owner/repository#number" on GitHub.
 func Threads(refs ...string) (links []Link) {
 	for _, ref := range refs {
 		repository, number, _ := strings.Cut(ref, "#")
@@ -32,10 +32,10 @@ func Threads(refs ...string) (links []Link) {
 	return links
 }
 
-// Family groups scenarios by what goes wrong.
+// Family groups scenarios by their kind of failure.
 type Family string
 
-// The five families, in the order in which they are shown.
+// The five families, in display order.
 const (
 	Leaks     Family = "leaks"
 	TooMany   Family = "too many at once"
@@ -44,25 +44,25 @@ const (
 	Reporting Family = "reporting"
 )
 
-// Families are all of them, in order.
+// Families lists all of them in order.
 var Families = []Family{Leaks, TooMany, TooLong, Recovery, Reporting}
 
-// Link is a place on the web.
+// Link is a web address.
 type Link struct{ Text, URL string }
 
-// Request is one request to the application of a scenario, the n-th of its load, from 0. Its context ends when the
-// client loses patience. The error is what the user gets.
+// Request is one request to a scenario's application, the n-th of its load, from 0. Its context ends at the client's
+// timeout. The error is the one that the user sees.
 type Request func(ctx context.Context, n int) error
 
-// Variant sets the application of a scenario up, without the fix or with it.
+// Variant sets up a scenario's application, without the fix or with it.
 type Variant func(*Stage) Request
 
-// Load is the same for both variants. It is open-loop: requests come when they are due, however slow the answers are.
+// Load is the same for both variants. It is open-loop: requests are sent when due, regardless of response times.
 type Load struct {
 	Requests int
-	Every    time.Duration // between two requests; 0: all at once
-	Burst    int           // requests that come together; 0: 1
-	Patience time.Duration // of the client, from the moment at which its request was due; 0: 1 s
+	Every    time.Duration // between requests; 0: all at once
+	Burst    int           // requests sent together; 0: 1
+	Patience time.Duration // the client's timeout, from the time its request was due; 0: 1 s
 }
 
 func (l Load) patience() time.Duration {
@@ -78,23 +78,23 @@ func (l Load) due(n int) time.Duration { return time.Duration(n/max(1, l.Burst))
 type Scenario struct {
 	Number  int
 	Name    string // as in `ddtb lab run NAME`
-	Title   string // what happens, in a line
+	Title   string // what happens, in one line
 	Family  Family
-	Message string // what users see
+	Message string // the message that users see
 	Why     string // the mechanism, in three sentences
-	Figure  string // what Value counts, such as "requests refused"
+	Figure  string // the unit of Value, such as "requests refused"
 	FixedBy string // completes "fixed by …"
-	Note    string // what the reader must know to compare the figures; may be empty
-	SQL     string // one statement that shows it on the reader's own server
+	Note    string // needed to compare the figures; may be empty
+	SQL     string // one statement that shows the failure on the reader's server
 	Recipe  string // the group of recipes for other stacks
 	Threads []Link // where it was reported
 
-	Slots     int // that applications can use; 0: 20
+	Slots     int // for applications; 0: 20
 	Load      Load
 	Setup     func(*Stage)     // before both variants; may be nil
-	During    func(*Stage)     // beside the load; may be nil
-	Value     func(*Stage) int // the figure; nil: the requests that failed
-	Of        int              // what the figure is a part of; 0: the requests
+	During    func(*Stage)     // during the load; may be nil
+	Value     func(*Stage) int // the figure; nil: the failed requests
+	Of        int              // the total of the figure; 0: the requests
 	Tolerated int              // the highest figure that counts as fixed
 	Fails     Variant          // without the fix
 	Works     Variant          // with it
@@ -102,7 +102,7 @@ type Scenario struct {
 
 const defaultSlots = 20
 
-// ServerSlots is how many connections the server of its runs has for applications.
+// ServerSlots returns the number of connections for applications on its server.
 func (s *Scenario) ServerSlots() int {
 	if s.Slots == 0 {
 		return defaultSlots
@@ -123,17 +123,17 @@ const (
 	Fix     = "fix"
 )
 
-// Sample is the state at one moment of a run.
+// Sample is the state of a run at one time.
 type Sample struct {
-	At       time.Duration // since the load began
+	At       time.Duration // since the load started
 	Backends int           // of the scenario on the server
-	Active   int           // of these, at work
+	Active   int           // of these, active
 	InTx     int           // of these, idle in a transaction
 	Served   int           // requests so far
 	Refused  int
 }
 
-// Outcome is what one half of a run showed.
+// Outcome is the result of one half.
 type Outcome struct {
 	Value     int            `json:"value"`
 	Of        int            `json:"of"`
@@ -149,7 +149,7 @@ type Outcome struct {
 	Samples   []Sample       `json:"-"`
 }
 
-// State is the server's code of most failures, or "".
+// State returns the most frequent error code of the server, or "".
 func (o *Outcome) State() (code string) {
 	for c, n := range o.SQLStates {
 		if n > o.SQLStates[code] || n == o.SQLStates[code] && c < code {
@@ -159,7 +159,7 @@ func (o *Outcome) State() (code string) {
 	return code
 }
 
-// Result is a run of a scenario.
+// Result is the result of a run.
 type Result struct {
 	Number     int      `json:"number"`
 	Name       string   `json:"name"`
@@ -177,12 +177,12 @@ type Result struct {
 	Server  string    `json:"-"` // the version of PostgreSQL
 }
 
-// OK reports whether each half that ran showed what it should.
+// OK reports whether each half that ran had the expected result.
 func (r *Result) OK() bool {
 	return r.Error == "" && (r.Failure == nil || r.Reproduced) && (r.Fix == nil || r.Fixed)
 }
 
-// Verdict says in words what the run showed.
+// Verdict describes the result in words.
 func (r *Result) Verdict() string {
 	switch {
 	case r.Error != "":
@@ -201,5 +201,5 @@ func (r *Result) Verdict() string {
 	return "reproduced; fixed by " + r.FixedBy
 }
 
-// Words are the outcome's figure in words: "105 of 200 requests refused".
+// Words formats the outcome's figure: "105 of 200 requests refused".
 func (r *Result) Words(o *Outcome) string { return fmt.Sprintf("%d of %d %s", o.Value, o.Of, r.Figure) }

@@ -24,15 +24,15 @@ const (
 	appRole      = "lab"       // as whom scenarios connect
 	otherRole    = "neighbour" // another application on the server
 	reserved     = 3           // superuser_reserved_connections, PostgreSQL's default
-	ownSessions  = 2           // of the lab: it samples, and it prepares
+	ownSessions  = 2           // of the lab: for sampling and for preparation
 	stopPatience = 10 * time.Second
 )
 
-// Server is the lab's private PostgreSQL. One run at a time uses it. It starts at the first run.
+// Server is the lab's private PostgreSQL. It starts at the first run, and serves one run at a time.
 type Server struct {
 	log      *slog.Logger
 	dir      string
-	lock     *os.File // held as long as the lab is there, also while its PostgreSQL restarts
+	lock     *os.File // held until the lab is closed, also while PostgreSQL restarts
 	password string
 
 	mu       sync.Mutex // held while the server starts or stops
@@ -40,12 +40,12 @@ type Server struct {
 	pg       *localpg.Server // nil: not started yet
 	slots    int
 	version  string
-	operator *pgx.Conn // a superuser's
-	watcher  *pgx.Conn // another's, of the sampler alone; kept between runs, so that it always has its slot
+	operator *pgx.Conn // a superuser's session
+	watcher  *pgx.Conn // the sampler's session; kept between runs, so that it always has its slot
 }
 
-// Open makes the lab's server in a directory of its own below the system's temporary one. What an earlier lab left
-// there when it was killed is removed. Close it.
+// Open creates the lab's server in a new directory below the system's temporary directory. It removes what a killed lab
+// left there. The caller must Close it.
 func Open(ctx context.Context, log *slog.Logger) (*Server, error) {
 	removeLeftovers(ctx, log)
 	dir, err := os.MkdirTemp("", dirPrefix)
@@ -65,7 +65,7 @@ func Open(ctx context.Context, log *slog.Logger) (*Server, error) {
 	}, os.Chmod(dir, 0o711) //nolint:gosec // for root the server runs as another user, who must get to its own part
 }
 
-// lockDir keeps the directory from other labs. The kernel drops the lock with the process, however that ends.
+// lockDir locks the directory against other labs. The kernel releases the lock when the process ends.
 func lockDir(dir string) (*os.File, error) {
 	f, err := system.OpenLock(filepath.Join(dir, "lock"))
 	if err != nil {
@@ -77,7 +77,7 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// removeLeftovers removes the directories of labs that don't run any more: their lock is free.
+// removeLeftovers removes the directories of labs that are not running: those without a lock.
 func removeLeftovers(ctx context.Context, log *slog.Logger) {
 	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*")) // fails for a malformed pattern alone
 	for _, dir := range dirs {
@@ -87,7 +87,7 @@ func removeLeftovers(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// removeLeftover leaves a directory alone that is in use, is just being made, or is not ours.
+// removeLeftover keeps a directory that is in use, being created, or not a lab's.
 func removeLeftover(ctx context.Context, dir string) error {
 	pg := filepath.Join(dir, "pg")
 	if _, err := os.Lstat(pg); err != nil {
@@ -100,7 +100,7 @@ func removeLeftover(ctx context.Context, dir string) error {
 	return errors.Join(localpg.Remove(ctx, pg), os.RemoveAll(dir), lock.Close())
 }
 
-// Version is PostgreSQL's, or "" before the first run.
+// Version returns PostgreSQL's version, or "" before the first run.
 func (s *Server) Version() string { return s.version }
 
 // Close stops the server and removes its data. It may be called twice.
@@ -115,7 +115,7 @@ func (s *Server) Close() error {
 	var errs []error
 	if s.pg != nil {
 		if s.watcher != nil {
-			_ = s.watcher.Close(ctx) // the server may be gone already
+			_ = s.watcher.Close(ctx) // the server may have stopped
 		}
 		errs = append(errs, s.stop(ctx), localpg.Remove(ctx, s.options.Dir))
 		s.pg = nil
@@ -125,7 +125,7 @@ func (s *Server) Close() error {
 	return errors.Join(errs...)
 }
 
-// ensure has the server run with that many slots for applications, and nothing else on it.
+// ensure makes the server run with that many application slots and no other sessions.
 func (s *Server) ensure(ctx context.Context, slots int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -151,7 +151,7 @@ func (s *Server) start(ctx context.Context) error {
 		return err
 	}
 	s.pg, s.version = pg, pg.Version()
-	s.options.Port = pg.Port() // the next start is a restart, for the clients
+	s.options.Port = pg.Port() // clients see the next start as a restart
 	if first {
 		if err := s.makeRoles(ctx); err != nil {
 			return fmt.Errorf("the lab's database: %w", err)
@@ -163,10 +163,10 @@ func (s *Server) start(ctx context.Context) error {
 
 func (s *Server) stop(ctx context.Context) error {
 	if s.operator != nil {
-		_ = s.operator.Close(ctx) // the server may be gone already
+		_ = s.operator.Close(ctx) // the server may have stopped
 		s.operator = nil
 	}
-	return s.pg.Crash(ctx) // nobody wants the data: no checkpoint
+	return s.pg.Crash(ctx) // the data are not needed: no checkpoint
 }
 
 func (s *Server) makeRoles(ctx context.Context) error {
@@ -187,7 +187,7 @@ func (s *Server) makeRoles(ctx context.Context) error {
 	return nil
 }
 
-// prepare ends every session but the lab's own, waits until they are gone, and fills the table anew.
+// prepare ends all sessions except the lab's, waits until they are closed, and resets the table.
 func (s *Server) prepare(ctx context.Context) error {
 	if err := s.endSessions(ctx); err != nil {
 		return err
@@ -201,7 +201,7 @@ func (s *Server) prepare(ctx context.Context) error {
 	return err
 }
 
-// connect is a superuser's session. While the server restarts it waits.
+// connect opens a superuser's session. It waits while the server restarts.
 func (s *Server) connect(ctx context.Context) (*pgx.Conn, error) {
 	s.mu.Lock()
 	pg := s.pg
@@ -229,15 +229,15 @@ func (s *Server) endSessions(ctx context.Context) error {
 	}
 }
 
-// Operator is the superuser's way to the server, to look at it while a scenario runs. It is there from the first sample
-// of a run on.
+// Operator returns the superuser's login, to inspect the server during a run. It is available from the first sample of
+// a run.
 func (s *Server) Operator() config.Database {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.pg.Config(database)
 }
 
-// config is a role's way to the server.
+// config returns a role's login.
 func (s *Server) config(role string) config.Database {
 	cfg, way := config.Default().Databases["default"], s.pg.Config(database)
 	cfg.Name, cfg.User, cfg.Password = database, role, config.Secret(s.password)

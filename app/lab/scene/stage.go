@@ -17,9 +17,9 @@ import (
 	"ddtb/db"
 )
 
-// Stage is what the application of a scenario is built on, for one half of a run. Everything that it hands out is
-// closed at the end of that half. Its methods are safe for concurrent use. A failure of the stage itself, as opposed to
-// one that the scenario wants, fails the run.
+// Stage provides the resources of a scenario's application for one half of a run. They are closed at the end of that
+// half. Its methods are safe for concurrent use. A failure of the stage itself, unlike one intended by the scenario,
+// fails the run.
 type Stage struct {
 	server *Server
 	ctx    context.Context
@@ -28,43 +28,43 @@ type Stage struct {
 
 	mu    sync.Mutex
 	err   error
-	cut   []func() // done before after: what stands between the clients and the server
+	cut   []func() // runs before after: closes whatever is between the clients and the server
 	after []func()
 	last  []func()
 	tasks sync.WaitGroup
 	peak  func() int
 }
 
-// Context ends with the half of the run, for what goes on beside the requests.
+// Context ends with the half, for work beside the requests.
 func (s *Stage) Context() context.Context { return s.ctx }
 
-// Slots is how many connections the server has for applications.
+// Slots returns the number of connections for applications on the server.
 func (s *Stage) Slots() int { return s.server.slots }
 
-// Count adds to what the scenario counts by itself.
+// Count adds to the scenario's own counter.
 func (s *Stage) Count(n int) { s.count.Add(int64(n)) }
 
-// Counted is the sum of what Count was given. It is a Value.
+// Counted is a Value: the sum passed to Count.
 func Counted(s *Stage) int { return int(s.count.Load()) }
 
-// Slower is a Value: the requests that took longer.
+// Slower is a Value: the requests that took longer than the duration.
 func Slower(than time.Duration) func(*Stage) int {
 	return func(s *Stage) int { return s.tally.slower(than) }
 }
 
-// Above is a Value: how far the peak of backends went above n.
+// Above is a Value: the peak of backends above n.
 func Above(n int) func(*Stage) int {
 	return func(s *Stage) int { return max(0, s.peak()-n) }
 }
 
-// Afterwards is done at the end of the half, the last first: for what the failing application leaves behind.
+// Afterwards runs f at the end of the half, in reverse order: it cleans up after the failing application.
 func (s *Stage) Afterwards(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.after = append(s.after, f)
 }
 
-// BeforeCounting is done after the last request, before the figure is counted: for what sends in the background.
+// BeforeCounting runs f after the last request and before the figure is counted, for background sending.
 func (s *Stage) BeforeCounting(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,17 +81,17 @@ func (s *Stage) flush() {
 	}
 }
 
-// Go runs f beside the requests; its context ends with the half, which waits for it.
+// Go runs f beside the requests. Its context ends with the half, which waits for it.
 func (s *Stage) Go(f func(ctx context.Context)) { s.tasks.Go(func() { f(s.ctx) }) }
 
-// Failed notes a failure of the stage.
+// Failed records a failure of the stage.
 func (s *Stage) Failed(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.err = errors.Join(s.err, err)
 }
 
-// Operate runs a statement as the server's superuser.
+// Operate executes a statement as superuser.
 func (s *Stage) Operate(sql string) {
 	s.server.mu.Lock()
 	defer s.server.mu.Unlock()
@@ -100,7 +100,7 @@ func (s *Stage) Operate(sql string) {
 	}
 }
 
-// Sessions is how many connections the server has accepted for the database, ever.
+// Sessions returns the total number of connections that the server has accepted for the database.
 func (s *Stage) Sessions() (n int) {
 	s.server.mu.Lock()
 	defer s.server.mu.Unlock()
@@ -111,7 +111,7 @@ func (s *Stage) Sessions() (n int) {
 	return n
 }
 
-// Config is the application's way to the server.
+// Config returns the application's login.
 func (s *Stage) Config() *pgx.ConnConfig { return s.configOf(appRole) }
 
 func (s *Stage) configOf(role string) *pgx.ConnConfig {
@@ -128,14 +128,14 @@ func (s *Stage) configOf(role string) *pgx.ConnConfig {
 // Connect opens a connection, as an application without a pool does.
 func (s *Stage) Connect(ctx context.Context) (*pgx.Conn, error) { return s.ConnectTo(ctx, s.Config()) }
 
-// ConnectAsNeighbour opens one for another application on the same server.
+// ConnectAsNeighbour opens a connection of another application on the same server.
 func (s *Stage) ConnectAsNeighbour(ctx context.Context) (*pgx.Conn, error) {
 	cc := s.configOf(otherRole)
 	cc.RuntimeParams["application_name"] = "billing"
 	return s.ConnectTo(ctx, cc)
 }
 
-// ConnectTo is Connect with other settings.
+// ConnectTo is Connect with different settings.
 func (s *Stage) ConnectTo(ctx context.Context, cc *pgx.ConnConfig) (*pgx.Conn, error) {
 	conn, err := pgx.ConnectConfig(ctx, cc)
 	if err != nil {
@@ -145,10 +145,10 @@ func (s *Stage) ConnectTo(ctx context.Context, cc *pgx.ConnConfig) (*pgx.Conn, e
 	return conn, nil
 }
 
-// hangUp closes a connection that others may be using.
+// hangUp closes a connection that may be in use.
 func hangUp(conn *pgx.Conn) { _ = conn.PgConn().Conn().Close() }
 
-// Fill takes n slots for another application, until the end of the half.
+// Fill occupies n slots as another application, until the end of the half.
 func (s *Stage) Fill(n int) {
 	for range n {
 		if _, err := s.ConnectAsNeighbour(s.ctx); err != nil && s.ctx.Err() == nil {
@@ -158,11 +158,11 @@ func (s *Stage) Fill(n int) {
 	}
 }
 
-// Pool makes a pgxpool of at most size connections. set, where there is one, changes the rest of its settings.
+// Pool creates a pgxpool of at most size connections. set, if given, changes its other settings.
 func (s *Stage) Pool(size int, set ...func(*pgxpool.Config)) *pgxpool.Pool {
 	cfg, err := pgxpool.ParseConfig("")
 	if err != nil {
-		panic(err) // an empty text can be parsed
+		panic(err) // an empty string is valid
 	}
 	cfg.ConnConfig, cfg.MaxConns = s.Config(), int32(size)
 	for _, f := range set {
@@ -170,13 +170,13 @@ func (s *Stage) Pool(size int, set ...func(*pgxpool.Config)) *pgxpool.Pool {
 	}
 	pool, err := pgxpool.NewWithConfig(s.ctx, cfg)
 	if err != nil {
-		panic(err) // it connects to nothing, and the settings are the scenario's own
+		panic(err) // it does not connect, and the scenario's settings are fixed
 	}
 	s.Afterwards(func() { s.closePool(pool) })
 	return pool
 }
 
-// closePool waits for the leases, which have come back by now, or a scenario forgot to give what it leaks to Afterwards.
+// closePool waits for the leases. By now they are released, unless a scenario leaks one without Afterwards.
 func (s *Stage) closePool(pool *pgxpool.Pool) {
 	closed := make(chan struct{})
 	go func() { defer close(closed); pool.Close() }()
@@ -187,7 +187,7 @@ func (s *Stage) closePool(pool *pgxpool.Pool) {
 	}
 }
 
-// DB opens the project's own db on the server, with the default settings but for what set changes.
+// DB opens this project's db on the server. set changes the default settings.
 func (s *Stage) DB(set func(*config.Database)) *db.DB {
 	cfg := s.server.config(appRole)
 	cfg.ApplicationName = "shop"
@@ -196,17 +196,17 @@ func (s *Stage) DB(set func(*config.Database)) *db.DB {
 	}
 	d, err := db.OpenWith(cfg, db.Options{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
-		panic(err) // it connects to nothing, and the settings are the scenario's own
+		panic(err) // it does not connect, and the scenario's settings are fixed
 	}
 	s.Afterwards(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_ = d.Close(ctx) // what the application leaked is taken back
+		_ = d.Close(ctx) // leaked leases are reclaimed
 	})
 	return d
 }
 
-// Restart crashes the server and starts it again, at the same address.
+// Restart crashes the server and starts it again at the same address.
 func (s *Stage) Restart() {
 	s.server.mu.Lock()
 	defer s.server.mu.Unlock()
@@ -219,7 +219,7 @@ func (s *Stage) Restart() {
 	}
 }
 
-// Sleep waits, unless ctx ends first.
+// Sleep waits for d or until ctx ends.
 func Sleep(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
@@ -229,7 +229,7 @@ func Sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// free is an address on this machine that nothing listens on.
+// free returns an unused address on this machine.
 func free(ctx context.Context) (*net.TCPAddr, error) {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp4", "127.0.0.1:0")
@@ -239,7 +239,7 @@ func free(ctx context.Context) (*net.TCPAddr, error) {
 	return l.Addr().(*net.TCPAddr), l.Close()
 }
 
-// close ends what the half used. Backends are terminated first, so that no client waits for an answer.
+// close closes the half's resources. Backends are terminated first, so that no client waits for a response.
 func (s *Stage) close(cancel context.CancelFunc) {
 	cancel()
 	s.tasks.Wait()

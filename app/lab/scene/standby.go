@@ -17,7 +17,7 @@ import (
 	"ddtb/db/localpg/system"
 )
 
-// Standby is a streaming replica of the server, synchronous: a commit that was acknowledged is on both.
+// Standby is a synchronous streaming replica of the server: an acknowledged commit is on both.
 type Standby struct {
 	stage   *Stage
 	pg      *localpg.Server // nil: it did not start, which has failed the stage
@@ -25,13 +25,13 @@ type Standby struct {
 }
 
 var (
-	// forReplication are settings of the server while it has a standby, and of the standby.
+	// forReplication are the settings of the standby, and of the server while it has one.
 	forReplication = map[string]string{"wal_level": "replica", "max_wal_senders": "4"}
-	// synchronous are more of the server's: a commit waits for the standby.
+	// synchronous are additional settings of the server: a commit waits for the standby.
 	synchronous = map[string]string{"synchronous_standby_names": "*", "synchronous_commit": "on"}
 )
 
-// Standby restarts the server with a standby beside it, until the end of the half. Call it before anything connects.
+// Standby restarts the server with a standby, until the end of the half. Call it before any connection is opened.
 func (s *Stage) Standby() *Standby {
 	b := &Standby{stage: s}
 	s.server.mu.Lock()
@@ -42,7 +42,7 @@ func (s *Stage) Standby() *Standby {
 	return b
 }
 
-// start copies the server's data while it does not run, and starts both.
+// start copies the data while the server is stopped, and starts both.
 func (b *Standby) start(ctx context.Context) error {
 	server := b.stage.server
 	options := server.options
@@ -52,7 +52,7 @@ func (b *Standby) start(ctx context.Context) error {
 	server.options.Settings = with(options.Settings, forReplication, synchronous)
 	for _, step := range []func() error{
 		func() error { return server.pg.Stop(ctx) },
-		func() error { return server.start(ctx) }, // what it logs from here on, a standby can follow
+		func() error { return server.start(ctx) }, // the standby can follow the WAL from here on
 		func() error { return server.pg.Stop(ctx) },
 		func() error { return copyDir(ctx, server.options.Dir, options.Dir) },
 		func() error { return server.start(ctx) },
@@ -74,7 +74,7 @@ func (b *Standby) start(ctx context.Context) error {
 	return until(ctx, server.operator, "SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'")
 }
 
-// with is settings with others added.
+// with returns the settings merged with others.
 func with(settings map[string]string, others ...map[string]string) map[string]string {
 	settings = maps.Clone(settings)
 	for _, o := range others {
@@ -91,7 +91,7 @@ func copyDir(ctx context.Context, from, to string) error {
 	return nil
 }
 
-// follow makes a standby of the copied data. The password is in a file: settings are on the command line.
+// follow configures the copied data as a standby. The password is in a file, because settings are on the command line.
 func (b *Standby) follow(dir string) (settings map[string]string, err error) {
 	superuser := b.stage.server.pg.Config("replication")
 	data := filepath.Join(dir, "data")
@@ -107,7 +107,7 @@ func (b *Standby) follow(dir string) (settings map[string]string, err error) {
 	return map[string]string{"primary_conninfo": fmt.Sprintf("host=127.0.0.1 port=%d user=%s passfile=%s", b.primary, superuser.User, passwords)}, nil
 }
 
-// writeAsOwner writes a file that belongs to the owner of the directory.
+// writeAsOwner writes a file owned by the owner of the directory.
 func writeAsOwner(dir, name, text string) error {
 	info, err := os.Stat(dir)
 	if err != nil {
@@ -136,7 +136,7 @@ func until(ctx context.Context, conn *pgx.Conn, sql string) error {
 	}
 }
 
-// withoutStandby gives the server its own settings back for the next start, and has the next half start it.
+// withoutStandby restores the server's settings, and makes the next half restart it.
 func (s *Server) withoutStandby(settings map[string]string) func() {
 	return func() {
 		s.mu.Lock()
@@ -148,7 +148,7 @@ func (s *Server) withoutStandby(settings map[string]string) func() {
 	}
 }
 
-// Failover crashes the server, and promotes the standby.
+// Failover crashes the server and promotes the standby.
 func (b *Standby) Failover() {
 	if b.pg == nil {
 		return
@@ -164,7 +164,7 @@ func (b *Standby) Failover() {
 	}
 }
 
-// Int is the result of a superuser's statement on the standby.
+// Int returns the result of a superuser's statement on the standby.
 func (b *Standby) Int(sql string) (n int, err error) {
 	if b.pg == nil {
 		return 0, nil
@@ -179,7 +179,7 @@ func (b *Standby) Int(sql string) (n int, err error) {
 	return n, conn.QueryRow(ctx, sql).Scan(&n)
 }
 
-// Hosts makes settings name both servers, and want the one that can be written to.
+// Hosts makes the settings name both servers and require a writable one.
 func (b *Standby) Hosts(c *config.Database) {
 	if b.pg == nil {
 		return

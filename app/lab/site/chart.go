@@ -11,16 +11,16 @@ import (
 	"ddtb/app/lab/scene"
 )
 
-// The size of a chart, in its own units; it scales to the width of its place.
+// The size of a chart, in SVG units; it scales to the available width.
 const (
 	width, height     = 480, 220
 	left, right       = 40, 70
 	upper, gap, lower = 16, 28, 70 // the upper panel ends where the gap begins; the lower one has this height
 )
 
-const panel = height - upper - gap - lower - 24 // of the backends
+const panel = height - upper - gap - lower - 24 // the panel of the backends
 
-// svg draws the backends against the slots, and below them the requests that were served and refused.
+// svg draws the backends against the slots, and below them the served and refused requests.
 func svg(samples []scene.Sample, slots int, title string) template.HTML {
 	var b strings.Builder
 	last := time.Second
@@ -47,7 +47,7 @@ func svg(samples []scene.Sample, slots int, title string) template.HTML {
 	return template.HTML(b.String()) //nolint:gosec // numbers and escaped texts
 }
 
-// scale is a panel: where it begins, how high it is, and which figure its upper edge stands for.
+// scale is a panel: its position, its height, and the figure at its upper edge.
 type scale struct{ at, high, most int }
 
 func (s scale) y(v int) float64 {
@@ -61,13 +61,13 @@ func (s scale) axis(b *strings.Builder, label string) {
 	fmt.Fprintf(b, `<text class="axis" x="%d" y="%d">%s</text>`, left, s.at-5, label)
 }
 
-// end is the name of a line, at the height where the line ends.
+// end is the name of a line, at the height of the line's end.
 type end struct {
 	class, text string
 	y           float64
 }
 
-// draw is one line, and its end.
+// draw draws one line and its end.
 func (s scale) draw(
 	b *strings.Builder, class string, samples []scene.Sample, x func(scene.Sample) float64, value func(scene.Sample) int,
 ) []end {
@@ -90,10 +90,10 @@ func line(b *strings.Builder, class string, xs, ys []float64) {
 	b.WriteString(`"/>`)
 }
 
-const between = 13 // two names
+const between = 13 // minimum distance of two names
 
-// names writes each name at the end of its line, one below the other where they meet, so that nobody needs to tell
-// colours apart.
+// names writes each name at the end of its line, and moves overlapping names apart, so that the chart can be read
+// without distinguishing colours.
 func names(b *strings.Builder, ends []end) {
 	slices.SortStableFunc(ends, func(a, b end) int { return cmp.Compare(a.y, b.y) })
 	for i, e := range ends {

@@ -29,10 +29,10 @@ func outcomeSVG(r *scene.Result, o *scene.Outcome) template.HTML {
 type section struct {
 	*scene.Result
 	Scenario    *scene.Scenario
-	Fails, Work string // their code
+	Fails, Work string // the source code
 }
 
-// WriteReport writes one HTML file that needs nothing else: its style is in it, its charts are SVG, and it has no script.
+// WriteReport writes a self-contained HTML file: its style is inline, its charts are SVG, and it has no script.
 func WriteReport(w io.Writer, results []*scene.Result, version string) error {
 	data := struct {
 		CSS      template.CSS

@@ -15,33 +15,33 @@ import (
 )
 
 const (
-	maxQueue   = 10               // runs that wait
-	idleServer = 30 * time.Second // the lab's server stays for the next run
+	maxQueue   = 10               // waiting runs
+	idleServer = 30 * time.Second // how long the lab's server waits for the next run
 	drawEvery  = 200 * time.Millisecond
 )
 
-// job is a run that waits or goes on.
+// job is a waiting or current run.
 type job struct {
 	scenario *scene.Scenario
 	only     string
-	half     string // "": it waits
+	half     string // "": waiting
 	samples  map[string][]scene.Sample
 	drawn    time.Time
 }
 
-// runner runs one job at a time, in the order in which they came.
+// runner runs one job at a time, in order of arrival.
 type runner struct {
 	log    *slog.Logger
 	ctx    context.Context
 	cancel context.CancelFunc
 	work   sync.WaitGroup
-	more   chan struct{} // buffered: there is a job
+	more   chan struct{} // buffered: a job was added
 
 	mu      sync.Mutex
 	jobs    []*job // the first may be running
-	running bool   // the goroutine is there
+	running bool   // the goroutine is running
 	latest  map[string]*scene.Result
-	changed chan struct{} // closed when something changed
+	changed chan struct{} // closed on a change
 }
 
 func newRunner(log *slog.Logger) *runner {
@@ -55,13 +55,13 @@ func (r *runner) close() {
 	r.work.Wait()
 }
 
-// notify wakes those who watch. The lock is held.
+// notify wakes the viewers. The caller holds the lock.
 func (r *runner) notify() {
 	close(r.changed)
 	r.changed = make(chan struct{})
 }
 
-// add puts a run into the queue, unless the scenario is in it already. It reports whether there was room.
+// add queues a run, unless the scenario is already queued. It reports whether there was room.
 func (r *runner) add(s *scene.Scenario, only string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -84,7 +84,7 @@ func (r *runner) add(s *scene.Scenario, only string) bool {
 	return true
 }
 
-// run works the queue off, and ends, with the server, when nothing has come for a while.
+// run processes the queue. It ends, and stops the server, after a while without jobs.
 func (r *runner) run() {
 	server, err := scene.Open(r.ctx, r.log)
 	defer func() {
@@ -112,7 +112,7 @@ func (r *runner) run() {
 	}
 }
 
-// idle reports whether there is nothing to do; then the next job starts a goroutine of its own.
+// idle reports whether there is nothing to do; then the next job starts a new goroutine.
 func (r *runner) idle() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -152,7 +152,7 @@ func (r *runner) play(server *scene.Server, openErr error, j *job) {
 	r.notify()
 }
 
-// keep remembers the result. Of a run of one half the other half stays as it was. The lock is held.
+// keep stores the result. A run of one half keeps the other half's result. The caller holds the lock.
 func (r *runner) keep(result *scene.Result) {
 	if old := r.latest[result.Name]; old != nil && result.Error == "" {
 		if result.Failure == nil {
@@ -188,7 +188,7 @@ func (r *runner) result(name string) *scene.Result {
 	return r.latest[name]
 }
 
-// results are the latest ones, in the order of the scenarios.
+// results returns the latest results, in the order of the scenarios.
 func (r *runner) results() (list []*scene.Result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -200,7 +200,7 @@ func (r *runner) results() (list []*scene.Result) {
 	return list
 }
 
-// queue is who runs and who waits, by name.
+// queue lists the current and waiting runs by name.
 type queue []string
 
 func (q queue) has(name string) bool { return slices.Contains(q, name) }
@@ -214,13 +214,13 @@ func (r *runner) queued() (q queue) {
 	return q
 }
 
-// picture is the run as it stands, as HTML; "" when the scenario neither runs nor waits.
+// picture renders the run's current state as HTML; "" if the scenario is not queued.
 func (r *runner) picture(name string) template.HTML {
 	html, _ := r.watch(name)
 	return html
 }
 
-// watch is picture, with a channel that is closed when it has changed.
+// watch is picture, with a channel that is closed when it changes.
 func (r *runner) watch(name string) (template.HTML, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -232,7 +232,7 @@ func (r *runner) watch(name string) (template.HTML, <-chan struct{}) {
 	return "", r.changed
 }
 
-// draw is the job's halves so far, or its place in the queue. The runner's lock is held.
+// draw renders the job's halves so far, or its place in the queue. The caller holds the runner's lock.
 func (j *job) draw(place int) template.HTML {
 	var b bytes.Buffer
 	if j.half == "" && place > 0 {
@@ -255,7 +255,7 @@ func (j *job) draw(place int) template.HTML {
 	return template.HTML(b.String()) //nolint:gosec // numbers, and a chart that escapes
 }
 
-// event is the picture as EventSource takes it. HTML without line breaks is one line of data.
+// event encodes the picture for EventSource. HTML without line breaks is one line of data.
 func event(picture template.HTML) []byte {
 	if picture == "" {
 		return []byte("event: done\ndata: {}\n\n")

@@ -1,9 +1,9 @@
-// Package site holds the lab's pages, /lab/: the index of the scenarios, a page for each, where staff run it and
-// everyone sees it live and its latest result; and the report, the same as one file.
+// Package site serves the lab's pages below /lab/: the index of the scenarios, and a page for each with its live run
+// and latest result. Staff can start runs; the pages are public. The report is the same in a single file.
 //
-// It promises that one run goes on at a time, that the queue before it is visible and bounded, that a browser which
-// leaves changes nothing, and that every page works without JavaScript. A run never touches the application's
-// database: the lab has a PostgreSQL of its own, started for the first run, and stopped when nothing was run for a while.
+// One run is active at a time. The queue is visible and bounded. A disconnecting browser has no effect, and every page
+// works without JavaScript. A run never uses the application's database: the lab has its own PostgreSQL, which starts
+// at the first run and stops after a while without runs.
 package site
 
 import (
@@ -36,7 +36,7 @@ var (
 	pages = web.MustTemplates(templateFS, template.FuncMap{"static": Files.URL, "chart": outcomeSVG})
 )
 
-// Path is where the index is.
+// Path is the address of the index.
 const Path = "/lab/"
 
 // Site is the lab's pages.
@@ -45,10 +45,10 @@ type Site struct {
 	enabled func() bool
 }
 
-// New makes the pages. They are there while enabled says so.
+// New makes the pages. They exist while enabled returns true.
 func New(enabled func() bool, log *slog.Logger) *Site { return &Site{newRunner(log), enabled} }
 
-// Close ends the run under way, the streams, and the lab's server. It may be called twice.
+// Close ends the current run, the streams and the lab's server. It may be called twice.
 func (s *Site) Close() { s.runner.close() }
 
 // Route is an address of the lab.
@@ -57,7 +57,7 @@ type Route struct {
 	Handler      echo.HandlerFunc
 }
 
-// Routes are the addresses. They need auth's Middleware above them, and no scope of the database.
+// Routes returns the addresses. They require auth's Middleware, and no database scope.
 func (s *Site) Routes() []Route {
 	return []Route{
 		{http.MethodGet, Path, s.guard(s.index)},
@@ -104,22 +104,22 @@ func (s *Site) index(c echo.Context) error {
 	})
 }
 
-// report is the latest results, as `ddtb lab run --report` writes them.
+// report returns the latest results, in the format of `ddtb lab run --report`.
 func (s *Site) report(c echo.Context) error {
 	results := s.runner.results()
 	if len(results) == 0 {
-		return c.Redirect(http.StatusSeeOther, Path) // nothing has been run yet
+		return c.Redirect(http.StatusSeeOther, Path) // no results yet
 	}
 	var page bytes.Buffer
 	if err := WriteReport(&page, results, results[0].Server); err != nil {
 		return err
 	}
-	// It is for keeping: here its style, which is in the file itself, would be refused by the policy of all pages.
+	// It is sent as a download: the content security policy of all pages would block its inline style.
 	c.Response().Header().Set(echo.HeaderContentDisposition, `attachment; filename="ddtb-lab.html"`)
 	return c.HTMLBlob(http.StatusOK, page.Bytes())
 }
 
-// code is a variant as it ran.
+// code is the source of a variant as it ran.
 type code struct{ Fails, Works string }
 
 func sourceOf(x *scene.Scenario) (code, error) {
@@ -141,7 +141,7 @@ func (s *Site) show(c echo.Context) error {
 		return err
 	}
 	user, err := auth.UserFrom(c.Request().Context())
-	staff := err == nil && user != nil && user.Staff // where nobody can be asked, the page is for readers
+	staff := err == nil && user != nil && user.Staff // if the user can't be checked, the page is read-only
 	queue := s.runner.queued()
 	return pages.Render(c, http.StatusOK, "scenario.html", map[string]any{
 		"S": x, "Code": source, "Result": s.runner.result(x.Name), "User": user, "Staff": staff, "Queue": queue,
@@ -150,7 +150,7 @@ func (s *Site) show(c echo.Context) error {
 	})
 }
 
-// doctorOn is what `ddtb db-connections doctor` says of the scenario.
+// doctorOn returns the diagnosis of `ddtb db-connections doctor` for the scenario.
 func doctorOn(name string) activity.Scenario {
 	for _, d := range activity.Scenarios() {
 		if d.Name == name {
@@ -160,7 +160,7 @@ func doctorOn(name string) activity.Scenario {
 	return activity.Scenario{}
 }
 
-// run puts a run into the queue, for staff.
+// run queues a run, for staff.
 func (s *Site) run(c echo.Context) error {
 	x, err := scenarios.Find(c.Param("name"))
 	if err != nil {
@@ -183,9 +183,9 @@ func (s *Site) run(c echo.Context) error {
 	return c.Redirect(http.StatusSeeOther, Path+x.Name+"/")
 }
 
-const writeTimeout = 5 * time.Second // a viewer who does not take an event for so long is dropped
+const writeTimeout = 5 * time.Second // a viewer that does not accept an event within it is disconnected
 
-// live sends the picture of the scenario's run whenever it changes, and "done" when it has ended.
+// live sends the picture of the scenario's run whenever it changes, and "done" at its end.
 func (s *Site) live(c echo.Context) error {
 	x, err := scenarios.Find(c.Param("name"))
 	if err != nil {
@@ -203,7 +203,7 @@ func (s *Site) live(c echo.Context) error {
 	for {
 		picture, changed := s.runner.watch(x.Name)
 		if err := wire.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-			return nil // the response has begun, so there is nobody to tell
+			return nil // the response has begun, so no error can be sent
 		}
 		if _, err := c.Response().Write(event(picture)); err != nil || wire.Flush() != nil || picture == "" {
 			return nil

@@ -1,4 +1,4 @@
-// Package tracetest is a collector of traces for tests: it takes OTLP over HTTP as a real one does. It is for tests alone.
+// Package tracetest is a trace collector for tests: it accepts OTLP over HTTP like a real one. It is for tests only.
 package tracetest
 
 import (
@@ -17,7 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Span is what came of a span. IDs are in hex; Parent is "" for the root of a trace.
+// Span is a received span. IDs are in hex; Parent is "" for the root of a trace.
 type Span struct {
 	Name, ID, Parent, Trace string
 	Attributes              map[string]string // numbers as text
@@ -25,10 +25,10 @@ type Span struct {
 	Begin, End              uint64 // nanoseconds
 }
 
-// Collector keeps what it is sent.
+// Collector stores the received spans.
 type Collector struct {
 	URL    string
-	Status atomic.Int32 // of the answers; 0: 200
+	Status atomic.Int32 // of the responses; 0: 200
 
 	t       testing.TB
 	mu      sync.Mutex
@@ -47,7 +47,7 @@ func New(t testing.TB) *Collector {
 	return c
 }
 
-// ServeHTTP takes one batch.
+// ServeHTTP accepts one batch.
 func (c *Collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if status := c.Status.Load(); status != 0 {
 		http.Error(w, "not with the key "+r.Header.Get("Api-Key"), int(status))
@@ -105,14 +105,14 @@ func spanOf(s *otlp.Span) Span {
 	return out
 }
 
-// Spans are those that came, in the order in which they ended.
+// Spans returns the received spans, in the order in which they ended.
 func (c *Collector) Spans() []Span {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return append([]Span(nil), c.spans...)
 }
 
-// Named are those of that name.
+// Named returns the spans with that name.
 func (c *Collector) Named(name string) (found []Span) {
 	for _, s := range c.Spans() {
 		if s.Name == name {
@@ -122,21 +122,21 @@ func (c *Collector) Named(name string) (found []Span) {
 	return found
 }
 
-// Service is what the sender says of itself.
+// Service returns the sender's resource attributes.
 func (c *Collector) Service() map[string]string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.service
 }
 
-// Header is that of the last batch.
+// Header returns the header of the last batch.
 func (c *Collector) Header() http.Header {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.header
 }
 
-// Raw is all that came, for looking for what must not be in it.
+// Raw returns everything received, to search for what must not be in it.
 func (c *Collector) Raw() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

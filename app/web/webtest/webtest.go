@@ -1,13 +1,11 @@
-// Package webtest shows a test its pages as a person sees them, in a real Chromium: what scripts, keyboard, layout,
-// colours and the content security policy do can't be seen over HTTP. It looks with axe-core, whose source is beside
-// it, for what keeps people out.
+// Package webtest tests pages in a real Chromium. Scripts, keyboard, layout, colours and the content security policy
+// can't be tested over HTTP. It checks accessibility with axe-core, whose source is included.
 //
-// A machine without Chromium fails the tests; nothing is skipped. A browser ends with its test.
+// Without Chromium the tests fail; none is skipped. A browser ends with its test.
 //
 //	go test ./admin ./app -run Accessible -screenshots /tmp/shots
 //
-// It knows the way in, which is the admin's login, and no other page.
-// It is for tests alone: nothing but _test files may import it.
+// The package knows the admin's login, and no other page. Only _test files may import it.
 package webtest
 
 import (
@@ -35,15 +33,15 @@ var screenshots = flag.String("screenshots", "", "folder for screenshots of the 
 
 // Browser is a tab of a headless Chromium with a profile of its own.
 type Browser struct {
-	Tab context.Context // for what has no method here: chromedp.Call(b.Tab, …)
+	Tab context.Context // for anything without a method here: chromedp.Call(b.Tab, …)
 
 	t    testing.TB
 	site string
 	look Look
 }
 
-// Open starts a browser, which ends with the test, or after 3 minutes. Paths are those of the site, whose address is
-// without a final slash.
+// Open starts a browser, which ends with the test, or after 3 minutes. Paths are relative to site, an address without a
+// final slash.
 func Open(t testing.TB, site string) *Browser {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
@@ -54,7 +52,7 @@ func Open(t testing.TB, site string) *Browser {
 		chromedp.Flag("disable-sync", true),
 	}
 	if os.Geteuid() == 0 {
-		options = append(options, chromedp.NoSandbox) // Chromium's sandbox refuses root
+		options = append(options, chromedp.NoSandbox) // Chromium's sandbox does not run as root
 	}
 	ctx, cancelAllocator := chromedp.NewExecAllocator(ctx, options...)
 	t.Cleanup(cancelAllocator)
@@ -67,13 +65,13 @@ func Open(t testing.TB, site string) *Browser {
 	return &Browser{Tab: ctx, t: t, site: site}
 }
 
-// noteTrouble runs before a page's own scripts.
+// noteTrouble runs before the page's scripts.
 const noteTrouble = `window.trouble = [];
 	addEventListener("securitypolicyviolation", e => trouble.push("CSP: " + e.violatedDirective + " " + e.blockedURI + " " + e.sample));
 	addEventListener("error", e => trouble.push(e.message));
 	addEventListener("unhandledrejection", e => trouble.push(String(e.reason)));`
 
-// Do does one step after the other.
+// Do runs the steps in order.
 func (b *Browser) Do(steps ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
 	if err := chromedp.Do(b.Tab, steps...); err != nil {
@@ -81,13 +79,13 @@ func (b *Browser) Do(steps ...chromedp.Action[chromedp.Void]) {
 	}
 }
 
-// Visit goes to a path of the site.
+// Visit opens a path of the site.
 func (b *Browser) Visit(path string) {
 	b.t.Helper()
 	b.Do(chromedp.Navigate(b.site + path))
 }
 
-// Press clicks what leads to another page, and waits for it.
+// Press clicks an element that leads to another page, and waits for the page.
 func (b *Browser) Press(selector string) {
 	b.t.Helper()
 	if _, err := chromedp.RunResponse(b.Tab, chromedp.Click(chromedp.CSS(selector))); err != nil {
@@ -95,19 +93,19 @@ func (b *Browser) Press(selector string) {
 	}
 }
 
-// Click clicks what stays on the page.
+// Click clicks an element that stays on the page.
 func (b *Browser) Click(selector string) {
 	b.t.Helper()
 	b.Do(chromedp.Click(chromedp.CSS(selector)))
 }
 
-// Type types the text in place of what was in an input.
+// Type replaces the text of an input.
 func (b *Browser) Type(selector, text string) {
 	b.t.Helper()
 	b.Do(chromedp.Clear(chromedp.CSS(selector)), chromedp.SendKeys(chromedp.CSS(selector), text))
 }
 
-// Login signs in, and waits for the admin's first page.
+// Login logs in, and waits for the admin's index.
 func (b *Browser) Login(username, password string) {
 	b.t.Helper()
 	b.Visit("/admin/")
@@ -116,7 +114,7 @@ func (b *Browser) Login(username, password string) {
 	b.Press("input[type=submit]")
 }
 
-// Value is what an expression is in the page, or what its promise brings.
+// Value returns the value of a JavaScript expression in the page. It awaits a promise.
 func Value[T any](b *Browser, expression string) T {
 	b.t.Helper()
 	v, err := chromedp.Run(b.Tab, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
@@ -126,16 +124,16 @@ func Value[T any](b *Browser, expression string) T {
 	return v
 }
 
-// Until waits until an expression is true in the page, or in the one to which it leads.
+// Until waits until an expression is true in the page, or in the page that it leads to.
 func (b *Browser) Until(expression string) {
 	b.t.Helper()
 	dbtest.Eventually(b.t, expression, func() bool {
 		is, err := chromedp.Run(b.Tab, chromedp.Evaluate[bool](expression))
-		return err == nil && is // a page that is being left answers with an error
+		return err == nil && is // a page that is being left returns an error
 	})
 }
 
-// MustSay fails the test unless the text can be read on the page.
+// MustSay fails the test unless the text is visible on the page.
 func (b *Browser) MustSay(text string) {
 	b.t.Helper()
 	if got := Value[string](b, `document.body.innerText`); !strings.Contains(got, text) {
@@ -143,7 +141,7 @@ func (b *Browser) MustSay(text string) {
 	}
 }
 
-// MustBeUntroubled fails the test if a script failed on the page, or the policy kept something from it.
+// MustBeUntroubled fails the test if a script failed on the page or the policy blocked a resource.
 func (b *Browser) MustBeUntroubled() {
 	b.t.Helper()
 	if trouble := Value[string](b, `trouble.join("\n")`); trouble != "" {
@@ -151,16 +149,16 @@ func (b *Browser) MustBeUntroubled() {
 	}
 }
 
-// Look is how pages are looked at.
+// Look is a window size and colour scheme.
 type Look struct {
 	Width  int64  // of the window, in pixels
 	Scheme string // "light" or "dark"
 }
 
-// Looks are those under which a page must do. The last two are a phone's.
+// Looks are the required combinations. The last two are a phone's.
 var Looks = []Look{{1280, "light"}, {1280, "dark"}, {360, "light"}, {360, "dark"}}
 
-// LookAs holds for this page and those after it.
+// LookAs applies to this page and later ones.
 func (b *Browser) LookAs(l Look) {
 	b.t.Helper()
 	b.look = l
@@ -175,8 +173,8 @@ func (b *Browser) LookAs(l Look) {
 	}
 }
 
-// MustSuitEverybody fails the test if axe-core finds something on the page, or the page is wider than the window. It
-// looks as LookAs was told, and makes a screenshot. name is what the page is called in both.
+// MustSuitEverybody fails the test if axe-core finds a violation or the page is wider than the window. It uses the look
+// set with LookAs, and takes a screenshot. name identifies the page in both.
 func (b *Browser) MustSuitEverybody(name string) {
 	b.t.Helper()
 	name = fmt.Sprintf("%s-%d-%s", strings.ReplaceAll(strings.Trim(name, "/"), "/", "-"), b.look.Width, b.look.Scheme)
@@ -189,7 +187,7 @@ func (b *Browser) MustSuitEverybody(name string) {
 	b.Shoot(name)
 }
 
-// Violations are what axe-core finds on the page, one a line.
+// Violations returns axe-core's findings, one per line.
 func (b *Browser) Violations() string {
 	b.t.Helper()
 	if !Value[bool](b, `typeof axe === "object"`) {
@@ -199,7 +197,7 @@ func (b *Browser) Violations() string {
 		v => v.id + ": " + v.help + "\n" + v.nodes.map(n => "    " + n.html + "\n    " + n.failureSummary).join("\n")).join("\n"))`)
 }
 
-// Shoot writes a screenshot of the whole page, if a folder was named for them.
+// Shoot writes a screenshot of the whole page, if a directory for them was given.
 func (b *Browser) Shoot(name string) {
 	b.t.Helper()
 	if *screenshots == "" {
