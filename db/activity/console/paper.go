@@ -1,8 +1,8 @@
-// Package console writes what package activity knows for a person in front of a terminal, perhaps in the middle
-// of an outage: aligned, calm, in as few lines as it takes, no wider than the terminal, with colour on a
-// terminal only. It promises that nothing which a session says of itself reaches the terminal as a command.
+// Package console writes the values of package activity for a person at a terminal, perhaps during an outage: aligned,
+// in few lines, no wider than the terminal, and with colour only on a terminal. No text that a session supplies reaches
+// the terminal as a control sequence.
 //
-// It must not know flags, files, or how a connection is had.
+// The package does not depend on flags, files, or connections.
 package console
 
 import (
@@ -12,19 +12,19 @@ import (
 	"strings"
 	"unicode"
 
-	"github.com/charmbracelet/x/ansi" // widths of text in cells of a terminal; the full screen needs it anyway
+	"github.com/charmbracelet/x/ansi" // text widths in terminal cells; the full screen needs it anyway
 
 	"ddtb/db/activity"
 )
 
-// Paper is what is written on.
+// Paper is the output of this package.
 type Paper struct {
 	W      io.Writer
 	Width  int // of a line, in cells; 0: no bound
 	Colour bool
 }
 
-// JSON writes any of package activity's values.
+// JSON writes any value of package activity.
 func JSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
@@ -32,7 +32,7 @@ func JSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-// line writes one, clipped to the width.
+// line writes one line, clipped to the width.
 func (p Paper) line(format string, args ...any) {
 	s := strings.TrimRight(fmt.Sprintf(format, args...), " ")
 	if p.Width > 0 {
@@ -41,7 +41,7 @@ func (p Paper) line(format string, args ...any) {
 	_, _ = fmt.Fprintln(p.W, s)
 }
 
-// wrapped writes text over as many lines as it takes, each behind the indent, the first behind first.
+// wrapped writes text over as many lines as necessary. Each begins with indent, and the first with first.
 func (p Paper) wrapped(first, text string) {
 	indent := ansi.StringWidth(first)
 	width := 1 << 16
@@ -56,8 +56,8 @@ func (p Paper) wrapped(first, text string) {
 	}
 }
 
-// words breaks text at spaces only, and at none within `backticks`, so that a command within it stays as it is to be
-// typed, where a line is wide enough for it.
+// words splits text at spaces, but not within `backticks`: a command stays on one line, ready to be typed, if the line
+// is wide enough.
 func words(text string, width int) (lines []string) {
 	line := ""
 	for _, w := range fields(text, width) {
@@ -77,7 +77,7 @@ func words(text string, width int) (lines []string) {
 	return append(lines, line)
 }
 
-// fields are the words of a text; a command in backticks that a line can hold is one of them.
+// fields returns the words of a text; a command in backticks that fits on a line is one word.
 func fields(text string, width int) (out []string) {
 	open := false
 	for _, w := range strings.Fields(text) {
