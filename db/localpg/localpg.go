@@ -8,16 +8,16 @@
 //
 // Its guarantees are:
 //
-//   - The data stays between runs, in one folder that belongs to one user. It is removed by Fresh and Remove
-//     alone, and these touch no folder without the marker file that Start puts there. Data of another major
-//     version than the programs' is left as it is: Start says what to install.
-//   - One process at a time runs the server of a folder. A second one is told which process and address that is.
-//   - Whatever an earlier run left when it was killed is taken over: its server is stopped, its stale files go.
-//     On Linux the server also stops by itself when the process that started it dies.
-//   - Every login needs a password (scram-sha-256), also on the socket. Passwords are random, kept in files of
-//     mode 0600 beside the data, and never on a command line. The server listens on 127.0.0.1 and on a socket in
-//     a folder of mode 0700, nowhere else.
-//   - PostgreSQL refuses to run as root. For root it runs as the user postgres, or nobody.
+//   - The data persists between runs, in one directory that belongs to one user. Only Fresh and Remove delete it, and
+//     they touch no directory without the marker file of Start. Data of another major version than the programs' is left
+//     unchanged: Start says what to install.
+//   - One process at a time runs the server of a directory. The error of a second one names that process and its address.
+//   - The remains of a killed run are cleaned up: its server is stopped, and its stale files are removed. On Linux the
+//     server also stops by itself when the process that started it dies.
+//   - Every login needs a password (scram-sha-256), also on the socket. Passwords are random, kept in files of mode 0600
+//     beside the data, and never on a command line. The server listens only on 127.0.0.1 and on a socket in a directory
+//     of mode 0700.
+//   - PostgreSQL refuses to run as root. For root, it runs as the user postgres, or nobody.
 //
 // The package does not depend on this application's tables, roles or settings.
 package localpg
