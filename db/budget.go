@@ -523,7 +523,7 @@ func (t *tickets) reserve(ctx context.Context, c *pgx.Conn, s *budgetState, n in
 			free = append(free, i)
 		}
 	}
-	rand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] }) //nolint:gosec // whoever can guess it gains nothing
+	rand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] }) //nolint:gosec // guessing the order gains nothing
 	// An exclusive lock excludes other processes; a shared lock then lets the new session have the ticket too.
 	rows, err := c.Query(ctx, `SELECT n FROM unnest($2::int[]) AS n WHERE CASE WHEN pg_try_advisory_lock($1::int, n)
 		THEN CASE WHEN pg_try_advisory_lock_shared($1::int, n) THEN pg_advisory_unlock($1::int, n) END END`,
