@@ -9,7 +9,7 @@
 //	                                                                          as pool for the rest
 //	backends at most  requests at once  workers ever, or   max_size, or a     connections + max_size,
 //	                                    N with workers=N   share of a budget  or a share of a budget
-//	requests wait     never, or up to   never, or up to    in a queue, up to  as pool; reads never wait
+//	requests wait     never, or up to   never, or up to    in a queue, up to  as pool, except for reads
 //	                  timeout           30 s               timeout
 //	a lease lasts     for the request   forever; with      for the query      reads need none
 //	                                    reap, for its

@@ -19,6 +19,7 @@ import (
 // text, which is translated on many servers. The exceptions are in causes.go.
 type Cause string
 
+// The causes.
 const (
 	PoolTimeout         Cause = "pool timeout"         // this process's leases were all in use for too long
 	QueueFull           Cause = "queue full"           // too many requests wait for a lease already, or the queue is too slow

@@ -115,7 +115,7 @@ func (c *muxConn) ready() bool {
 	return c.unsent > 0 && c.inFlight()-c.unsent <= c.inFlight()/muxAhead
 }
 
-// encode appends a message. It can't fail: the limit is a gigabyte, and query refuses smaller messages.
+// encode appends a message. It can't fail: the limit is a gigabyte, and query enforces a lower one.
 func (c *muxConn) encode(msg pgproto3.FrontendMessage) {
 	if out, err := msg.Encode(c.out); err == nil {
 		c.out = out

@@ -93,6 +93,7 @@ func Names() []string {
 	return names
 }
 
+// Lookup finds a strategy by its name.
 func Lookup(name string) (Spec, bool) {
 	for _, s := range specs {
 		if s.Name == name {

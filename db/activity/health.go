@@ -16,6 +16,7 @@ import (
 // Level is a verdict. Its numbers are the exit codes of monitoring plugins.
 type Level int
 
+// The levels.
 const (
 	OK Level = iota
 	Warning

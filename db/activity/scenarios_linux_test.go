@@ -84,8 +84,9 @@ var inLab = []string{
 	"probe-connects", "listen-pins-slot",
 }
 
-// scenes are what the lab's scenarios don't show: names, addresses and roles by which the doctor tells scenarios apart. Each is looked at until the doctor says what it should: sessions take
-// a moment until they are in their state.
+// scenes are cases that the lab's scenarios don't show: names, addresses and roles by which the doctor distinguishes
+// scenarios. Each is polled until the doctor's result is as expected, because sessions take a moment to reach their
+// state.
 var scenes = []scene{
 	{
 		scenario: "too-much-at-once", culprit: "shop/per-request",

@@ -26,6 +26,7 @@ type Order struct {
 // Outcome is the result of an Order.
 type Outcome string
 
+// The outcomes.
 const (
 	Closed    Outcome = "closed"         // the session has ended, and its slot is free
 	Cancelled Outcome = "cancelled"      // the query was signalled, and has ended if Cancel waited
