@@ -8,31 +8,32 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/failsafe-go/failsafe-go/circuitbreaker" // a circuit breaker is its trade, half-open trials and jitter included
+	"github.com/failsafe-go/failsafe-go/circuitbreaker" // provides the circuit breaker, with half-open trials and jitter
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/multitracer"
 )
 
-// The circuit opens after openAfter attempts in a row that found no server, and lets one through every openFor,
-// give or take a fifth, so that a server which recovers meets one caller of each process, and not all at once.
+// The circuit opens after openAfter consecutive attempts that found no server. It then lets one attempt through every
+// openFor, give or take a fifth. So a server that recovers gets one attempt from each process, and not all attempts at
+// once.
 const (
 	openAfter = 5
 	openFor   = 500 * time.Millisecond
 )
 
 // The waits between the attempts of one request: 50 ms, doubled up to 1 s, with a jitter of a half. With openAfter
-// attempts that is about 0.7 s, in which a server that only restarts is mostly back.
+// attempts that is about 0.7 s. A server that only restarts is usually back by then.
 const (
 	firstBackoff = 50 * time.Millisecond
 	mostBackoff  = time.Second
 )
 
 // fullFor is how long no attempt is made after the server had no slot, give or take a half, unless one of our own
-// connections was closed meanwhile. An attempt costs the server a process; a refusal made here costs nothing.
+// connections is closed meanwhile. An attempt costs the server a process; a refusal here costs nothing.
 const fullFor = 100 * time.Millisecond
 
-// breaker stands before every attempt to connect of one Connector, and learns how each ended. Only a server that can't
-// be reached opens the circuit: one that answers, because its slots are taken or the password is wrong, is there.
+// breaker admits every attempt to connect of one Connector, and records how each ended. Only an unreachable server
+// opens the circuit. A server that answers, with full slots or a wrong password, is reachable.
 type breaker struct {
 	*Connector
 	circuit circuitbreaker.CircuitBreaker[any]
@@ -40,13 +41,13 @@ type breaker struct {
 	full    atomic.Pointer[full]
 }
 
-// full is an answer of the server that it has no slot.
+// full records the server's answer that it has no slot.
 type full struct {
-	until time.Time // no attempt is made before
-	err   error     // what it said
+	until time.Time // no attempt is made before this time
+	err   error     // the server's error
 }
 
-// newBreaker makes the breaker of c, which follows its attempts as the driver's tracer, before any other.
+// newBreaker returns the breaker of c. It records the attempts as the driver's tracer, before any other tracer.
 func newBreaker(c *Connector) *breaker {
 	b := &breaker{
 		Connector: c, silence: silence(c.config.ConnectTimeout),
@@ -64,10 +65,10 @@ func newBreaker(c *Connector) *breaker {
 
 var errCircuitOpen = errors.New("the last attempts to connect found no server")
 
-// admit lets an attempt through, or says when the next will be. A refusal takes no stack and no time.
+// admit lets an attempt through, or returns when the next may be made. A refusal takes no stack trace and no time.
 func (b *breaker) admit() error {
 	if f := b.full.Load(); f != nil {
-		next := &full{time.Now().Add(fullFor), f.err} // the others wait for this attempt
+		next := &full{time.Now().Add(fullFor), f.err} // the other attempts wait for this one
 		if wait := time.Until(f.until); wait > 0 || !b.full.CompareAndSwap(f, next) {
 			return &ConnError{Cause: SlotsExhausted, Strategy: b.settings.Strategy, RetryAfter: wait, Err: f.err}
 		}
@@ -80,14 +81,14 @@ func (b *breaker) admit() error {
 	}
 }
 
-// slotFreed lets the next attempt through at once: a connection of ours was closed.
+// slotFreed lets the next attempt through at once, because one of our connections was closed.
 func (b *breaker) slotFreed() {
 	if b.full.Load() != nil {
 		b.full.Store(nil)
 	}
 }
 
-// ended records how an attempt ended, by its cause, "" for success, and by what the server said.
+// ended records how an attempt ended: by its cause, "" for success, and by the server's error.
 func (b *breaker) ended(cause Cause, err error) {
 	switch cause {
 	case ServerUnavailable:
@@ -101,17 +102,17 @@ func (b *breaker) ended(cause Cause, err error) {
 	b.circuit.RecordSuccess()
 }
 
-// breaker is the driver's tracer of every attempt, also of those that pgxpool makes in the background.
+// breaker is the driver's tracer of every attempt, including those that pgxpool makes in the background.
 var _ pgx.ConnectTracer = (*breaker)(nil)
 
-// silence is how long an attempt must have taken for a time-out to count against the server. Before that, it is
-// its caller's own, who leaves for a reason of its own; and it is less than the connect_timeout.
+// silence is how long an attempt must have taken for a timeout to count against the server. An earlier timeout is the
+// caller's own. silence is less than the connect_timeout.
 func silence(connectTimeout time.Duration) time.Duration {
 	return min(time.Second, connectTimeout*9/10)
 }
 
-// callersOwn reports whether an attempt ended because its caller had no more time for it. The network may see the
-// caller's deadline a moment before their context does.
+// callersOwn reports whether an attempt ended because its caller ran out of time. The network may notice the caller's
+// deadline a moment before the context does.
 func (b *breaker) callersOwn(ctx context.Context, err error) bool {
 	network, ok := errors.AsType[net.Error](err)
 	timedOut := ctx.Err() != nil || ok && network.Timeout() || errors.Is(err, context.DeadlineExceeded)
@@ -140,10 +141,10 @@ func (b *breaker) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndD
 		b.ended("", nil)
 	case b.callersOwn(ctx, data.Err):
 		if b.circuit.IsHalfOpen() {
-			b.circuit.RecordFailure() // else the one trial would count as under way for ever
+			b.circuit.RecordFailure() // otherwise the one trial would count as running forever
 		}
 	case errors.Is(data.Err, errLost):
-		b.circuit.RecordSuccess() // the server is there, and has slots
+		b.circuit.RecordSuccess() // the server is reachable and has slots
 	default:
 		b.ended(causeOfConnect(data.Err), data.Err)
 	}
@@ -154,7 +155,7 @@ func began(ctx context.Context) time.Time {
 	return t
 }
 
-// TraceQueryStart is part of pgx.QueryTracer, which pgx wants of every tracer.
+// TraceQueryStart is part of pgx.QueryTracer, which pgx requires of every tracer.
 func (b *breaker) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
 	return ctx
 }

@@ -20,16 +20,17 @@ import (
 // Settings.Budget connections.
 //
 // There are as many tickets as the budget has slots. A ticket is an advisory lock, (TicketClass, 1) to (TicketClass,
-// budget), and each connection of the pool holds one in its session. So it is free as soon as the server's process has
-// ended, whatever became of ours: there is no heartbeat, no lease that has to expire, and no coordinator. A process
-// reserves the ticket before it connects, in the session of its monitoring connection; the new session takes it over.
-// So the connections are never more than the budget, not even for a moment. One connection for each process, by which it
-// monitors the server, comes on top.
+// budget). Each connection of the pool holds one in its session, so the ticket is free as soon as the server's process
+// has ended, even if the client crashed. No heartbeat, expiry or coordinator is needed. A process reserves the ticket
+// before it connects, in the session of its monitoring connection. The new session then takes it over. So there are
+// never more connections than the budget, not even for a moment. The monitoring connection, one for each process, is
+// additional.
 //
-// Each process publishes how many connections it needs, as another advisory lock, (DemandClass, need), of its monitoring
-// connection. From those, each works out the fair shares in the same way.
+// Each process publishes how many connections it needs, as another advisory lock, (DemandClass, need), of its
+// monitoring connection. From these demands, every process computes the fair shares in the same way.
 //
-// Advisory locks belong to one database of the server: so does a budget. A pooler in transaction mode can't carry them.
+// Advisory locks belong to one database of the server, and so does a budget. A pooler in transaction mode can't carry
+// them.
 const Auto = -1
 
 // The classes of the advisory locks.
@@ -38,23 +39,23 @@ const (
 	DemandClass = TicketClass + 1
 )
 
-// Control runs f on a connection that is kept outside of the strategies, one call at a time. A connection that is lost
-// is replaced by the next call, or in the same: then f runs again.
+// Control runs f on a connection that is kept outside of the strategies, one call at a time. A lost connection is
+// replaced by the next call, or in the same call: then f runs again.
 type Control func(ctx context.Context, f func(*pgx.Conn) error) error
 
-// How often a process looks at the budget: soon again when it needs more than it got, each second while it has something
-// to give back. With many processes, all of them together take no more than 250 looks a second: one that sees a
-// thousand processes takes the server about 1.5 ms.
+// How often a process polls the budget: every 250 ms while it needs more than it got, every second while it has
+// tickets. With many processes, all of them together poll at most 250 times a second: a poll that sees a thousand
+// processes takes the server about 1.5 ms.
 const (
 	budgetRetry   = 250 * time.Millisecond
 	budgetEvery   = time.Second
 	budgetIdle    = 5 * time.Second
 	budgetPerPeer = 4 * time.Millisecond
-	budgetPause   = 2 * time.Millisecond // between two looks in any case
+	budgetPause   = 2 * time.Millisecond // least time between two polls
 
-	budgetTimeout = 2 * time.Second // of one look, with the wait for its turn
-	budgetTurn    = 2 * time.Second // how long a ticket stays with one process where there are fewer than processes
-	budgetDead    = 2 * time.Second // waiters are told after that time that the server can't be asked
+	budgetTimeout = 2 * time.Second // of one poll, with the wait for its turn
+	budgetTurn    = 2 * time.Second // how long one process keeps a ticket when there are fewer tickets than processes
+	budgetDead    = 2 * time.Second // after that time without an answer from the server, waiters fail
 	ticketWait    = time.Second     // how long an attempt to connect waits for its ticket
 )
 
@@ -63,15 +64,15 @@ var (
 	errLost     = fmt.Errorf("%w: that of this one was lost with the monitoring connection that had reserved it", errNoTicket)
 )
 
-// ErrPooledBudget is why max_size = "auto" does not work through a pooler.
+// ErrPooledBudget explains why max_size = "auto" does not work through a pooler.
 var ErrPooledBudget = errors.New(`max_size = "auto" keeps its tickets in sessions, which a pooler in transaction mode ` +
 	`can't carry: set pool.max_size to a number; the pooler's own limit, max_db_connections, is the budget there`)
 
-// tickets are those of one Source.
+// tickets are the budget's tickets as one Source uses them.
 type tickets struct {
 	settings Settings
 	control  Control
-	end      func() // closes the connection of control, if it is our own
+	end      func() // closes the connection of control, if control is our own
 	log      *slog.Logger
 	queue    *queue
 	shrink   func(n int) // closes idle connections of the pool
@@ -83,35 +84,35 @@ type tickets struct {
 	loop   sync.WaitGroup
 	closes sync.Once
 
-	// These belong to the loop.
-	session   *pgconn.PgConn // of control, in which the locks are
+	// Only the loop uses these.
+	session   *pgconn.PgConn // of control; it holds the locks
 	published int
-	recent    int // the demand at the look before
+	recent    int // the demand at the previous poll
 	measured  time.Time
-	others    int // sessions without a ticket, when they were measured last
+	others    int // sessions without a ticket, at the last measurement
 	usable    int
-	failing   time.Time // since when control fails
-	starved   time.Time // since when there is no ticket at all
-	told      time.Time // when the log was last told of it
+	failing   time.Time // since when control has failed
+	starved   time.Time // since when this process has had no ticket
+	told      time.Time // when this was last logged
 
 	mu         sync.Mutex
 	pid        uint32        // of session
-	ready      []ticket      // reserved, and not used yet
-	connecting []ticket      // of attempts under way; which is whose does not matter
-	handed     []int         // taken over by a session; ours still has them
-	open       map[int]bool  // by sessions of the pool
-	shared     int           // of those in use or connecting, how many are no places for leases
-	excess     int           // so many are to be closed
-	short      int           // attempts that wait for a ticket
+	ready      []ticket      // reserved and not yet used
+	connecting []ticket      // of attempts to connect; any attempt may use any of them
+	handed     []int         // taken over by a session, and still held by ours
+	open       map[int]bool  // held by sessions of the pool
+	shared     int           // how many of those in use or connecting are not for leases
+	excess     int           // how many connections to close
+	short      int           // attempts to connect that wait for a ticket
 	more       chan struct{} // closed when tickets were reserved
-	budget     int           // in force; 0 until the first look
+	budget     int           // in force; 0 until the first poll
 	free       int
 	lastOthers int // tickets of other processes
 	processes  int
 	failed     error // why control can't be used
 }
 
-// ticket is one that is reserved by the session of a monitoring connection.
+// ticket is a ticket that the session of a monitoring connection has reserved.
 type ticket struct {
 	n   int
 	pid uint32
@@ -139,12 +140,12 @@ func newTickets(s Settings, q *queue, o Options) (*tickets, error) {
 	return t, nil
 }
 
-// start begins to look. It connects at the first demand.
+// start begins to poll. It connects at the first demand.
 func (t *tickets) start() {
 	t.loop.Go(t.run)
 }
 
-// rouse makes the loop look now.
+// rouse makes the loop poll now.
 func (t *tickets) rouse() {
 	select {
 	case t.wake <- struct{}{}:
@@ -174,8 +175,7 @@ func (t *tickets) run() {
 	}
 }
 
-// look is one look at the budget, with what follows. It returns how long no other look is worth while, and after what
-// time there is to be one in any case.
+// look polls the budget once, and acts on the result. It returns the least time until the next poll, and the most.
 func (t *tickets) look() (pause, next time.Duration) {
 	ctx, cancel := context.WithTimeout(t.until, budgetTimeout)
 	defer cancel()
@@ -206,7 +206,8 @@ func (t *tickets) look() (pause, next time.Duration) {
 	return budgetPause, jitter(max(budgetIdle, peers))
 }
 
-// fails records that the server can't be asked. Those who wait are told when that lasts, and nothing else serves them.
+// fails records that the server can't be polled. If that lasts and this process has no ticket, the waiting requests
+// fail.
 func (t *tickets) fails(ctx context.Context, err error) {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return
@@ -215,7 +216,7 @@ func (t *tickets) fails(ctx context.Context, err error) {
 		t.failing = time.Now()
 	}
 	had, ok := errors.AsType[*ConnError](err)
-	if !ok { // others use the monitoring connection, or it was lost: the next look tells more
+	if !ok { // the monitoring connection is busy or was lost: the next poll will tell
 		return
 	}
 	ce := &ConnError{Cause: had.Cause, Strategy: t.settings.Strategy, Err: had.Err}
@@ -231,7 +232,8 @@ func (t *tickets) fails(ctx context.Context, err error) {
 	}
 }
 
-// demand is how many connections are needed: the most at once since the look before, or in the time before that.
+// demand returns how many connections are needed: the most at once since the previous poll, or in the interval before
+// it.
 func (t *tickets) demand() int {
 	now := t.queue.demand()
 	demand := max(now, t.recent)
@@ -245,13 +247,14 @@ func (t *tickets) demand() int {
 	return demand
 }
 
-// total is how many tickets this process has. The lock is held.
+// total returns the number of tickets of this process. The lock is held.
 func (t *tickets) total() int { return len(t.ready) + len(t.connecting) + len(t.open) }
 
-// resize tells the queue how many leases there may be. The lock is held.
+// resize sets the number of leases that the queue allows. The lock is held.
 func (t *tickets) resize() { t.queue.resize(max(0, t.total()-t.shared-t.excess)) }
 
-// at looks, decides and acts, in the session of the monitoring connection. It reports whether more is needed than there is.
+// at polls, decides and acts in the session of the monitoring connection. It reports whether this process needs more
+// tickets than it has.
 func (t *tickets) at(ctx context.Context, c *pgx.Conn, demand int) (short bool, err error) {
 	if err := t.enter(ctx, c); err != nil {
 		return false, err
@@ -291,7 +294,7 @@ func (t *tickets) at(ctx context.Context, c *pgx.Conn, demand int) (short bool, 
 	return v.held+got < demand, nil
 }
 
-// settle makes the outcome of a look known. It returns how many connections have to be closed.
+// settle records the outcome of a poll. It returns how many connections have to be closed.
 func (t *tickets) settle(s *budgetState, change, got int) (closing int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -301,7 +304,7 @@ func (t *tickets) settle(s *budgetState, change, got int) (closing int) {
 			over++
 		}
 	}
-	surplus := len(t.ready) - min(max(0, -change), len(t.ready)) // reserved ones go first
+	surplus := len(t.ready) - min(max(0, -change), len(t.ready)) // reserved tickets are given up first
 	t.excess = max(over, -change-(len(t.ready)-surplus), 0)
 	for _, r := range t.ready[surplus:] {
 		t.handed = append(t.handed, r.n)
@@ -317,7 +320,7 @@ func (t *tickets) settle(s *budgetState, change, got int) (closing int) {
 	return t.excess
 }
 
-// enter notices that the session is another: what was reserved in the one before is lost.
+// enter detects a new session: the tickets reserved in the previous one are lost.
 func (t *tickets) enter(ctx context.Context, c *pgx.Conn) error {
 	if t.session == c.PgConn() {
 		return nil
@@ -337,14 +340,15 @@ func (t *tickets) enter(ctx context.Context, c *pgx.Conn) error {
 	return nil
 }
 
-// sharedSession reports whether the server's process is another than the one that took the login: a pooler stands between.
+// sharedSession reports whether a pooler stands between: the answering process is not the one that accepted the login.
 func sharedSession(ctx context.Context, c *pgx.Conn) (bool, error) {
 	var pid uint32
 	err := c.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&pid)
 	return pid != c.PgConn().PID(), err
 }
 
-// publish tells the other processes the demand. A process that has no ticket and needs none is no process to them.
+// publish publishes the demand to the other processes. A process without tickets and demand does not count as a
+// process.
 func (t *tickets) publish(ctx context.Context, c *pgx.Conn, demand int) error {
 	if demand == t.published {
 		return nil
@@ -357,7 +361,7 @@ func (t *tickets) publish(ctx context.Context, c *pgx.Conn, demand int) error {
 	return err
 }
 
-// unlock gives up the lock on tickets that sessions have taken over, or that are not needed.
+// unlock releases the lock on tickets that sessions have taken over, or that are not needed.
 func (t *tickets) unlock(ctx context.Context, c *pgx.Conn) error {
 	t.mu.Lock()
 	var unused []ticket
@@ -392,16 +396,16 @@ func int32s(numbers []int) []int32 {
 	return out
 }
 
-// budgetState is what a look saw.
+// budgetState is the result of a poll.
 type budgetState struct {
 	budget  int
-	taken   map[int]bool // tickets, by whomever
+	taken   map[int]bool // tickets that any session holds
 	demands []int
 	me      int
 	turn    int
 }
 
-// free is how many tickets of the budget nobody holds.
+// free returns the number of free tickets of the budget.
 func (s *budgetState) free() int {
 	n := s.budget
 	for ticket := range s.taken {
@@ -416,7 +420,7 @@ const readBudget = `SELECT classid::bigint, objid::bigint, pid, extract(epoch FR
 	WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND classid IN ($1::oid, $2::oid)
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
 
-// read looks at the locks.
+// read reads the locks.
 func (t *tickets) read(ctx context.Context, c *pgx.Conn) (*budgetState, error) {
 	s := &budgetState{taken: map[int]bool{}}
 	var holders []int32
@@ -459,15 +463,16 @@ func (t *tickets) read(ctx context.Context, c *pgx.Conn) (*budgetState, error) {
 	return s, err
 }
 
-// BudgetReserve is how many of the usable slots a budget that nobody set leaves to those who come: the monitoring
-// connections of more processes, migrations, people.
+// BudgetReserve returns how many of the usable slots a default budget leaves free: for the monitoring connections of
+// more processes, for migrations and for people.
 func BudgetReserve(usable int) int { return max(3, usable/10) }
 
-// DefaultBudget is the budget where none is set: the usable slots, less those that other sessions have, less the reserve.
+// DefaultBudget returns the budget where none is set: the usable slots, less the sessions of others, less the reserve.
 func DefaultBudget(usable, others int) int { return max(1, usable-others-BudgetReserve(usable)) }
 
-// measure returns the budget. Of another role's session it may not see the kind. It counts, every 5 seconds, the sessions that hold no ticket: other applications', people's,
-// and the monitoring connections. One that was there at one look alone, such as a login under way, does not count.
+// measure returns the budget. Every 5 seconds it counts the sessions that hold no ticket: those of other applications
+// and of people, and the monitoring connections. A session that was present at only one of two measurements, such as a
+// login under way, does not count. The kind of another role's session may be hidden.
 func (t *tickets) measure(ctx context.Context, c *pgx.Conn, holders int) (int, error) {
 	if time.Since(t.measured) > budgetIdle {
 		var clients int
@@ -493,8 +498,8 @@ func (t *tickets) measure(ctx context.Context, c *pgx.Conn, holders int) (int, e
 	return t.budget, nil
 }
 
-// limitTo sets the budget, with so many sessions of others. One that was set is kept below what there can be. The lock is
-// held.
+// limitTo sets the budget for the given number of other sessions. A configured budget is limited to the slots that are
+// left. The lock is held.
 func (t *tickets) limitTo(others int) {
 	possible := max(1, t.usable-others)
 	if t.budget = t.settings.Budget; t.budget == 0 {
@@ -510,7 +515,7 @@ func (t *tickets) limitTo(others int) {
 	}
 }
 
-// reserve locks up to n tickets for connections to come. Another process may be faster.
+// reserve locks up to n tickets for new connections. Another process may be faster.
 func (t *tickets) reserve(ctx context.Context, c *pgx.Conn, s *budgetState, n int) (got int, err error) {
 	var free []int
 	for i := 1; i <= s.budget; i++ {
@@ -518,8 +523,8 @@ func (t *tickets) reserve(ctx context.Context, c *pgx.Conn, s *budgetState, n in
 			free = append(free, i)
 		}
 	}
-	rand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] }) //nolint:gosec // whoever can guess it gains nothing
-	// Exclusive, to be alone, then shared, so that the new session can have it too.
+	rand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] }) //nolint:gosec // guessing the order gains nothing
+	// An exclusive lock excludes other processes; a shared lock then lets the new session have the ticket too.
 	rows, err := c.Query(ctx, `SELECT n FROM unnest($2::int[]) AS n WHERE CASE WHEN pg_try_advisory_lock($1::int, n)
 		THEN CASE WHEN pg_try_advisory_lock_shared($1::int, n) THEN pg_advisory_unlock($1::int, n) END END`,
 		int32(TicketClass), int32s(free[:min(n, len(free))]))
@@ -585,7 +590,7 @@ func (t *tickets) await(ctx context.Context, more <-chan struct{}, end <-chan ti
 	}
 }
 
-// hold takes the ticket over into a new session. The monitoring connection must have it until then: if it does not, another
+// hold takes the ticket over into a new session. The monitoring connection must still hold it: otherwise another
 // process may have it.
 func (t *tickets) hold(ctx context.Context, pc *pgconn.PgConn) error {
 	t.mu.Lock()
@@ -600,7 +605,7 @@ func (t *tickets) hold(ctx context.Context, pc *pgconn.PgConn) error {
 			r.pid = 0
 			t.rouse()
 		}
-		t.connecting = append(t.connecting, r) // gaveUp follows
+		t.connecting = append(t.connecting, r) // the caller calls gaveUp
 		return err
 	}
 	t.open[r.n] = true
@@ -624,7 +629,7 @@ func holdTicket(ctx context.Context, pc *pgconn.PgConn, r ticket) error {
 	return nil
 }
 
-// gaveUp takes back the ticket of an attempt that failed.
+// gaveUp takes back the ticket of an attempt to connect that failed.
 func (t *tickets) gaveUp() {
 	if t == nil {
 		return
@@ -643,7 +648,7 @@ func (t *tickets) gaveUp() {
 	t.resize()
 }
 
-// unshare corrects the count after an attempt at a shared connection failed.
+// unshare corrects the count after an attempt to open a shared connection failed.
 func (t *tickets) unshare() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -651,7 +656,7 @@ func (t *tickets) unshare() {
 	t.resize()
 }
 
-// closed notices the end of a connection: its ticket is free with its session, or will be.
+// closed records the end of a connection. Its ticket is freed when its session ends.
 func (t *tickets) closed(conn *pgx.Conn) {
 	if t == nil {
 		return
@@ -661,7 +666,7 @@ func (t *tickets) closed(conn *pgx.Conn) {
 	t.drop(conn)
 }
 
-// drop is closed with the lock held.
+// drop is closed, with the lock held.
 func (t *tickets) drop(conn *pgx.Conn) {
 	data := conn.PgConn().CustomData()
 	n, has := data[ticketKey].(int)
@@ -678,8 +683,8 @@ func (t *tickets) drop(conn *pgx.Conn) {
 	t.resize()
 }
 
-// unwanted reports whether a connection that comes back is to be closed, for another process. Its ticket no longer counts
-// then.
+// unwanted reports whether a released connection must be closed so that another process can have its ticket. If so, the
+// ticket no longer counts.
 func (t *tickets) unwanted(conn *pgx.Conn) bool {
 	if t == nil {
 		return false
@@ -697,10 +702,10 @@ func (t *tickets) unwanted(conn *pgx.Conn) bool {
 // Keys of a connection's custom data.
 const (
 	ticketKey = "db.ticket" // int
-	sharedKey = "db.shared" // bool: it is no place for a lease
+	sharedKey = "db.shared" // bool: the connection is not for leases
 )
 
-// warn logs who has the tickets, when this process has been without one for a while.
+// warn logs which sessions hold the tickets, when this process has been without one for a while.
 func (t *tickets) warn(ctx context.Context, c *pgx.Conn, s *budgetState, demand int) {
 	t.mu.Lock()
 	none := t.total() == 0 && demand > 0
@@ -718,7 +723,7 @@ func (t *tickets) warn(ctx context.Context, c *pgx.Conn, s *budgetState, demand 
 	}
 }
 
-// holders names the applications that hold tickets, with their number.
+// holders names the applications that hold tickets, each with its number of tickets.
 func (t *tickets) holders(ctx context.Context, c *pgx.Conn) (names string) {
 	_ = c.QueryRow(ctx, `SELECT string_agg(name || ': ' || n, ', ' ORDER BY n DESC) FROM (
 		SELECT coalesce(nullif(a.application_name, ''), 'unnamed') AS name, count(DISTINCT l.objid) AS n
@@ -728,7 +733,7 @@ func (t *tickets) holders(ctx context.Context, c *pgx.Conn) (names string) {
 	return names
 }
 
-// close ends the looks, and gives up what is reserved. Connections keep their tickets until they are closed.
+// close stops the polls and releases the reserved tickets. Connections keep their tickets until they are closed.
 func (t *tickets) close() {
 	t.closes.Do(func() {
 		t.stop()
@@ -753,14 +758,14 @@ func (t *tickets) close() {
 	})
 }
 
-// addStat adds the figures of the last look.
+// addStat adds the figures of the last poll.
 func (t *tickets) addStat(s *Stat) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.Budget, s.Tickets, s.TicketsFree, s.TicketsOthers = t.budget, t.total(), t.free, t.lastOthers
 }
 
-// monitor is the Control of a Source that was given none.
+// monitor is the Control of a Source without Options.Control.
 type monitor struct {
 	cc   *pgx.ConnConfig
 	turn sync.Mutex
@@ -772,7 +777,7 @@ func newMonitor(s Settings) (*monitor, error) {
 	return &monitor{cc: cc}, err
 }
 
-// do is a Control.
+// do implements Control.
 func (m *monitor) do(ctx context.Context, f func(*pgx.Conn) error) (err error) {
 	m.turn.Lock()
 	defer m.turn.Unlock()

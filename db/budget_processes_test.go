@@ -24,9 +24,9 @@ import (
 // The processes of a deployment are real: the test binary, started again with this variable.
 const processVariable = "DDTB_TEST_BUDGET_PROCESS"
 
-const processClients = 8 // in each process; each asks again and again
+const processClients = 8 // in each process; each queries repeatedly
 
-// outcome is what a process says when it stops.
+// outcome is the report of a process when it stops.
 type outcome struct {
 	Requests, Failures int64
 	First              string // of the failures

@@ -22,7 +22,7 @@ func auto(budget int) func(*config.Database) {
 	return func(c *config.Database) { c.Strategy, c.Pool.MaxSize, c.Budget = db.Pool, db.Auto, budget }
 }
 
-// openAgain is another DB on the same database, as another process has it.
+// openAgain opens another DB on the same database, as another process would.
 func openAgain(t *testing.T, cfg config.Database, o db.Options) *db.DB {
 	t.Helper()
 	d, err := db.OpenWith(cfg, o)
@@ -39,7 +39,7 @@ func openAgain(t *testing.T, cfg config.Database, o db.Options) *db.DB {
 	return d
 }
 
-// crowded has n clients ask d again and again, until end, which returns how many requests failed and why.
+// crowded makes n clients query d repeatedly, until end, which returns how many requests failed and why.
 func crowded(d *db.DB, n int) (end func() (requests int, failed []error)) {
 	var mu sync.Mutex
 	var clients sync.WaitGroup

@@ -18,17 +18,17 @@ const (
 	ServerLimit   = "server"   // max_connections, less the reserved ones
 )
 
-// Functions of PostgreSQL that report errors. Their names are the same in every language, and from 12 to 18.
+// Functions of PostgreSQL that report errors. Their names are the same in every language, and in versions 12 to 18.
 const (
 	checksRole     = "InitializeSessionUserId"
 	checksDatabase = "CheckMyDatabase"
 )
 
-// SQLSTATEs of servers' timeouts that pgerrcode does not have.
+// SQLSTATEs of server timeouts that pgerrcode lacks.
 const transactionTimeout = "25P04"
 
-// Limit returns which limit an error with the cause SlotsExhausted met: RoleLimit, DatabaseLimit or ServerLimit. For any
-// other cause it is "".
+// Limit returns which limit an error with the cause SlotsExhausted hit: RoleLimit, DatabaseLimit or ServerLimit. For
+// any other cause it is "".
 func (e *ConnError) Limit() string {
 	if e.Cause != SlotsExhausted {
 		return ""
@@ -44,7 +44,8 @@ func (e *ConnError) Limit() string {
 	return ServerLimit
 }
 
-// causeOfConnect returns why connecting failed. What neither the server nor the driver explains is a network error.
+// causeOfConnect returns why connecting failed. An error that neither the server nor the driver explains is a network
+// error.
 func causeOfConnect(err error) Cause {
 	if own := CauseOf(err); own != "" {
 		return own
@@ -67,8 +68,8 @@ func causeOfConnect(err error) Cause {
 	return ServerUnavailable
 }
 
-// causeOfRefusal returns why the server refused a login. It answered, so that only what says that it is going down or
-// coming up is ServerUnavailable.
+// causeOfRefusal returns why the server refused a login. The server answered, so only an error about its shutdown or
+// start is ServerUnavailable.
 func causeOfRefusal(pe *pgconn.PgError) Cause {
 	switch code := pe.Code; {
 	case saidByPooler(pe):
@@ -87,7 +88,7 @@ func causeOfRefusal(pe *pgconn.PgError) Cause {
 	return causeOfEnd(pe.Code)
 }
 
-// causeOfLoss returns why a connection that worked was lost.
+// causeOfLoss returns why a working connection was lost.
 func causeOfLoss(err error) Cause {
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	switch {
@@ -99,7 +100,7 @@ func causeOfLoss(err error) Cause {
 	return causeOfEnd(pe.Code)
 }
 
-// causeOfEnd tells a timeout of the server from its end.
+// causeOfEnd distinguishes a timeout of the server from its shutdown.
 func causeOfEnd(code string) Cause {
 	switch code {
 	case transactionTimeout, pgerrcode.IdleInTransactionSessionTimeout, pgerrcode.QueryCanceled:
@@ -108,12 +109,13 @@ func causeOfEnd(code string) Cause {
 	return ServerUnavailable
 }
 
-// saidByPooler reports whether a pooler wrote the error: PostgreSQL names the function, PgBouncer does not.
+// saidByPooler reports whether a pooler wrote the error: PostgreSQL sends the name of the C function, PgBouncer does
+// not.
 func saidByPooler(pe *pgconn.PgError) bool { return pe.Routine == "" && pe.File == "" }
 
-// poolerTexts are the beginnings of PgBouncer's own messages, from 1.12 to 1.24, with what its administrator should
-// change. It sends nearly all of them with the SQLSTATE 08P01, a protocol violation, so only the text says what is wrong;
-// and it never translates them.
+// poolerTexts are the beginnings of PgBouncer's own messages, from 1.12 to 1.24, with the advice for its administrator.
+// It sends nearly all of them with the SQLSTATE 08P01, a protocol violation, so only the text gives the reason.
+// PgBouncer never translates them.
 var poolerTexts = []struct {
 	text  string
 	cause Cause
@@ -152,7 +154,7 @@ const (
 	poolerPassword = "PgBouncer refuses this user's password: compare it with its auth_file (or auth_query), and reload PgBouncer"
 )
 
-// ofPooler returns the entry of poolerTexts for an error that a pooler wrote; ok is false for any other.
+// ofPooler returns the entry of poolerTexts for an error that a pooler wrote; ok is false for any other error.
 func ofPooler(pe *pgconn.PgError) (cause Cause, hint string, ok bool) {
 	if !saidByPooler(pe) {
 		return "", "", false
@@ -165,8 +167,8 @@ func ofPooler(pe *pgconn.PgError) (cause Cause, hint string, ok bool) {
 	return "", "", false
 }
 
-// poolerCause returns the cause of an error that a pooler wrote. What is left says that the pooler can't reach the
-// server, such as "server login has been failing, try again later (server_login_retry)".
+// poolerCause returns the cause of an error that a pooler wrote. The remaining errors mean that the pooler can't reach
+// the server, such as "server login has been failing, try again later (server_login_retry)".
 func poolerCause(pe *pgconn.PgError) Cause {
 	if cause, _, ok := ofPooler(pe); ok {
 		return cause
@@ -181,8 +183,8 @@ func poolerCause(pe *pgconn.PgError) Cause {
 	return ServerUnavailable
 }
 
-// isCertificate reports whether a certificate is why TLS failed: the server's, or, by the alert that it sent, ours. The
-// alert's type is not exported; its text is Go's own, and is never translated.
+// isCertificate reports whether TLS failed because of a certificate: the server's, or, by the alert that the server
+// sent, ours. The alert's type is not exported; its text is Go's own, and is never translated.
 func isCertificate(err error) bool {
 	_, verification := errors.AsType[*tls.CertificateVerificationError](err)
 	_, authority := errors.AsType[x509.UnknownAuthorityError](err)
@@ -214,13 +216,13 @@ const setPooler = `if the host is a PgBouncer, set pooler = "pgbouncer" in the c
 
 const grantIt = "the table belongs to another role: `ddtb migrate` says which statement grants it"
 
-// usePassword is for pg_hba.conf's way to log in at the Unix socket, which goes by the account of the process. Translations
-// keep the word "Peer".
+// usePassword is advice for pg_hba.conf's peer method at the Unix socket, which authenticates the account of the
+// process. Translations keep the word "Peer".
 const usePassword = `at its socket the server lets in only who runs as the account of the role's name: set host = "127.0.0.1" to log in ` +
 	`by password, or put "local all all scram-sha-256" before pg_hba.conf's first "local" line, and reload the server`
 
-// OfUndeclaredPooler reports whether err is typical of a pooler in transaction mode that the settings don't name: a prepared
-// statement is missing, or another client's, or a setting of the login is refused.
+// OfUndeclaredPooler reports whether err is typical of a pooler in transaction mode that the settings don't name: a
+// prepared statement is missing or belongs to another client, or a setting of the login is refused.
 func OfUndeclaredPooler(err error) bool {
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (pe.Code == pgerrcode.DuplicatePreparedStatement || pe.Code == pgerrcode.InvalidSQLStatementName ||
@@ -233,8 +235,8 @@ func ByPooler(err error) bool {
 	return ok && saidByPooler(pe)
 }
 
-// Hint returns what an operator should change, where err is typical of a PgBouncer that the settings don't mention, is one
-// of PgBouncer's own refusals, or is about tables that another role owns, or a login by account; else "".
+// Hint returns advice for an operator, if err is typical of an undeclared PgBouncer, is one of PgBouncer's own
+// refusals, or concerns tables that another role owns, or peer authentication; else "".
 func Hint(err error) string {
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {

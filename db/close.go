@@ -13,8 +13,8 @@ import (
 const closeTimeout = time.Second
 
 // closeConn closes the connection and waits until the server's process has ended, that is, until its slot is free: the
-// socket's end comes from the kernel after the backend gave up its place. pgx, as libpq, does not wait for that, and
-// a program that connects the moment after has one backend more than it thinks.
+// kernel closes the socket after the backend has freed its slot. pgx, like libpq, does not wait for that, so a program
+// that reconnects at once briefly has one backend more than it counts.
 func closeConn(conn *pgx.Conn) {
 	pc := conn.PgConn()
 	if pc.IsClosed() {
@@ -30,14 +30,14 @@ func closeConn(conn *pgx.Conn) {
 	_ = conn.Close(context.Background()) // the socket is closed: this marks the driver's side
 }
 
-// abort ends a connection that a goroutine may be using: it touches its socket alone. The query under way is cancelled,
-// else it would go on without its client; the end of our side, as EOF, ends the server's process, and the end of its
-// side shows that this has happened. Both together take no longer than closeTimeout.
+// abort ends a connection that a goroutine may be using: it only touches the socket. The running query is cancelled,
+// since it would otherwise continue without its client. Closing our side, as EOF, ends the server's process, and the
+// end of its side confirms that. Both together take no longer than closeTimeout.
 func abort(conn *pgx.Conn) {
 	socket := conn.PgConn().Conn()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { _ = socket.Close() })() // no deadline: the driver may take it away
+	defer context.AfterFunc(ctx, func() { _ = socket.Close() })() // no deadline: the driver may remove it
 	_ = conn.PgConn().CancelRequest(ctx)
 	if half, ok := socket.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
 		_, _ = io.Copy(io.Discard, socket)
@@ -45,13 +45,13 @@ func abort(conn *pgx.Conn) {
 	_ = socket.Close()
 }
 
-// terminate is closeConn up to the end of the server's side; pgxpool's hook BeforeClose is the other caller.
+// terminate is closeConn up to the end of the server's side. pgxpool's hook BeforeClose is the other caller.
 func terminate(conn *pgx.Conn) {
 	pc := conn.PgConn()
 	if pc.IsClosed() {
 		return
 	}
-	if pc.IsBusy() { // a result that was not read to its end: the server would go on with it
+	if pc.IsBusy() { // a result that was not read to its end: the server would continue it
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		_ = pc.CancelRequest(ctx)
 		cancel()
@@ -61,6 +61,6 @@ func terminate(conn *pgx.Conn) {
 	if err != nil {
 		return
 	}
-	_, _ = pc.Conn().Write(message) // fails after abort, whose wait for the backend must not be cut short
+	_, _ = pc.Conn().Write(message) // fails after abort, whose wait for the backend must not be shortened
 	_, _ = io.Copy(io.Discard, pc.Conn())
 }

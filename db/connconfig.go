@@ -20,16 +20,17 @@ import (
 // PgBouncer is the value of Settings.Pooler for a pooler in transaction mode.
 const PgBouncer = "pgbouncer"
 
-// cancelTimeout is how long a cancelled query may take to end on the server before its connection is given up.
+// cancelTimeout is how long a cancelled query may take to end on the server before its connection is abandoned.
 const cancelTimeout = time.Second
 
-// ConnConfig is cfg as the driver wants it, for connections that name themselves application. It means what
-// libpq means: no host is the machine's own socket, no password looks into PGPASSFILE or ~/.pgpass, sslmode
-// "prefer" falls back, several hosts are tried in turn. What cfg sets comes from cfg alone, though the driver reads the
-// environment too: package config has done that, with the right precedence. Where cfg leaves sslrootcert, sslcert,
-// sslkey, channel_binding or options empty, libpq's variable or default file counts, and PGTZ does, but for a pooler.
+// ConnConfig returns the driver's configuration for cfg, for connections that name themselves application. It has
+// libpq's semantics: without a host it uses the machine's own socket, without a password it reads PGPASSFILE or
+// ~/.pgpass, sslmode "prefer" falls back, several hosts are tried in turn. Settings in cfg override the environment,
+// although the driver reads it too: package config has already applied it, with the right precedence. If cfg leaves
+// sslrootcert, sslcert, sslkey, channel_binding or options empty, libpq's variable or default file applies. PGTZ also
+// applies, except behind a pooler.
 //
-// Each connection reads PasswordFile again, and prepares the password as the server's way to log in wants it.
+// Each connection reads PasswordFile again, and prepares the password as the server's authentication method requires.
 //
 // A query whose context ends is cancelled on the server, rather than left running on a closed connection.
 func ConnConfig(cfg Settings, application string) (*pgx.ConnConfig, error) {
@@ -45,7 +46,7 @@ func ConnConfig(cfg Settings, application string) (*pgx.ConnConfig, error) {
 		{"user", cfg.User},
 		{"password", ""}, // set below: an error of the parser may quote the string
 		{"sslmode", cmp.Or(cfg.SSLMode, "prefer")},
-		{"connect_timeout", "0"}, // set below: here it has whole seconds alone
+		{"connect_timeout", "0"}, // set below: here it allows whole seconds only
 		{"target_session_attrs", cmp.Or(cfg.TargetSessionAttrs, "any")},
 	}) + optional([][2]string{
 		{"sslrootcert", cfg.SSLRootCert},
@@ -72,14 +73,14 @@ func ConnConfig(cfg Settings, application string) (*pgx.ConnConfig, error) {
 	cc.BuildContextWatcherHandler = func(pc *pgconn.PgConn) ctxwatch.Handler {
 		return &pgconn.CancelRequestContextWatcherHandler{Conn: pc, DeadlineDelay: cancelTimeout}
 	}
-	if cfg.Pooler == PgBouncer { // the next query may run on another server connection, without our statements
+	if cfg.Pooler == PgBouncer { // the next query may run on another server connection, without our prepared statements
 		cc.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	}
 	return cc, nil
 }
 
-// setPassword sets the password of one attempt to connect, as its file holds it at this moment. The driver made the
-// attempt's Config for this attempt alone.
+// setPassword sets the password of one attempt to connect, as its file holds it at this moment. The driver made this
+// Config for the one attempt.
 func setPassword(cfg Settings, attempt *pgconn.Config) error {
 	secret, err := password(cfg)
 	if err != nil {
@@ -92,8 +93,8 @@ func setPassword(cfg Settings, attempt *pgconn.Config) error {
 	return nil
 }
 
-// setRuntimeParams adds what a session begins with. A pooler would refuse the login for anything but the name:
-// with one, statement_timeout belongs into ALTER ROLE.
+// setRuntimeParams adds a session's initial settings. A pooler refuses a login with any setting but the name; behind
+// one, statement_timeout belongs in ALTER ROLE.
 func setRuntimeParams(cc *pgx.ConnConfig, cfg Settings, application string) {
 	for name := range cc.RuntimeParams { // a service file may name others, which package config refuses
 		if name != "options" && name != "timezone" || cfg.Pooler == PgBouncer {
@@ -104,10 +105,10 @@ func setRuntimeParams(cc *pgx.ConnConfig, cfg Settings, application string) {
 		cc.RuntimeParams["statement_timeout"] = strconv.FormatInt(max(1, cfg.StatementTimeout.Milliseconds()), 10)
 	}
 	cc.RuntimeParams["application_name"] = application
-	cc.RuntimeParams["client_encoding"] = "UTF8" // what Go's strings are; the default is the database's own
+	cc.RuntimeParams["client_encoding"] = "UTF8" // the encoding of Go's strings; the default is the database's own
 }
 
-// password returns the password that is in force: the content of PasswordFile, if that is set.
+// password returns the password in force: the content of PasswordFile, if that is set.
 func password(cfg Settings) (Secret, error) {
 	if cfg.PasswordFile == "" {
 		return Secret(TrimLineBreak(cfg.Password.Reveal())), nil
@@ -119,15 +120,14 @@ func password(cfg Settings) (Secret, error) {
 	return secret, nil
 }
 
-// secretError says that the password's file can't be read.
+// secretError means that the password's file can't be read.
 type secretError struct{ error }
 
 func (e *secretError) Unwrap() error { return e.error }
 
 var quoteValue = strings.NewReplacer(`\`, `\\`, `'`, `\'`)
 
-// keywords writes keys and values as libpq reads them. An empty value is written too: it keeps the
-// environment's out.
+// keywords writes keys and values as libpq reads them. An empty value is written too: it overrides the environment.
 func keywords(pairs [][2]string) string {
 	var b strings.Builder
 	for _, p := range pairs {
@@ -136,7 +136,7 @@ func keywords(pairs [][2]string) string {
 	return b.String()
 }
 
-// optional is keywords without those whose value is empty.
+// optional is keywords without the empty values.
 func optional(pairs [][2]string) string {
 	return keywords(slices.DeleteFunc(pairs, func(p [2]string) bool { return p[1] == "" }))
 }

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unanswered has the kernel give a connection up whose data nobody acknowledges for so long. Keepalive looks at
-// silence alone: a query that was sent into a dead network would wait for the retransmissions, a quarter of an hour.
+// unanswered makes the kernel drop a connection whose data has not been acknowledged for that time. Keepalive only
+// covers silence: a query sent into a dead network would wait for the retransmissions, a quarter of an hour.
 func unanswered(limit time.Duration) func(network, address string, c syscall.RawConn) error {
 	return func(network, _ string, c syscall.RawConn) error {
 		if limit <= 0 || !strings.HasPrefix(network, "tcp") {

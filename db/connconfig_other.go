@@ -7,5 +7,5 @@ import (
 	"time"
 )
 
-// unanswered leaves it to the system: there is no such setting that the others share.
+// unanswered does nothing: other systems have no common setting for it.
 func unanswered(time.Duration) func(network, address string, c syscall.RawConn) error { return nil }

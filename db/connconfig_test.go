@@ -179,7 +179,7 @@ func TestTLSIsUsedAsSSLModeSays(t *testing.T) {
 	}
 }
 
-// enableTLS has the server write its own files: it takes a key of nobody else.
+// enableTLS makes the server write its own files: it only accepts a key that it owns.
 func enableTLS(t *testing.T, control *pgx.Conn, certificate, key []byte) {
 	t.Helper()
 	for name, text := range map[string][]byte{"server.crt": certificate, "server.key": key} {
@@ -191,7 +191,7 @@ func enableTLS(t *testing.T, control *pgx.Conn, certificate, key []byte) {
 	dbtest.Eventually(t, "the server has turned TLS on", func() bool { return scan[string](t, control, "SHOW ssl") == "on" })
 }
 
-// selfSigned is a certificate for localhost, and its key.
+// selfSigned returns a certificate for localhost and its key.
 func selfSigned(t *testing.T) (certificate, key []byte) {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -31,8 +31,8 @@ func newConnector(s Settings, tracer pgx.QueryTracer) (*Connector, error) {
 	return c, nil
 }
 
-// Config is a copy of the driver's configuration, for a library that connects by itself. It must call Prepare before
-// each attempt.
+// Config returns a copy of the driver's configuration, for a library that connects by itself. The library must call
+// Prepare before each attempt.
 func (c *Connector) Config() *pgx.ConnConfig { return c.config.Copy() }
 
 // Prepare admits an attempt to connect, for which it may have to wait for a ticket of the budget. An error is a *ConnError.
@@ -56,8 +56,8 @@ func (c *Connector) admitWithTicket(cc *pgx.ConnConfig) error {
 	return nil
 }
 
-// Connect makes a connection. While the server can't be reached it tries again, until the circuit opens or ctx ends.
-// A failure is a *ConnError, or ctx's error when the caller went away.
+// Connect makes a connection. While the server can't be reached it retries, until the circuit opens or ctx ends. A
+// failure is a *ConnError, or ctx's error if the caller's context was cancelled.
 func (c *Connector) Connect(ctx context.Context) (conn *pgx.Conn, err error) {
 	err = c.retry(ctx, func() error {
 		conn, err = c.attempt(ctx)
@@ -66,7 +66,7 @@ func (c *Connector) Connect(ctx context.Context) (conn *pgx.Conn, err error) {
 	return conn, err
 }
 
-// attempt connects once. Under a budget the connection is no place for a lease.
+// attempt connects once. Under a budget, the connection is not for leases.
 func (c *Connector) attempt(ctx context.Context) (conn *pgx.Conn, err error) {
 	cc := c.Config()
 	if c.tickets == nil {
@@ -90,7 +90,7 @@ func (c *Connector) attempt(ctx context.Context) (conn *pgx.Conn, err error) {
 	return conn, nil
 }
 
-// retry runs try, which connects, until it succeeds, fails in a way that does not pass, the circuit opens, or ctx ends.
+// retry runs try, which connects, until it succeeds, fails permanently, the circuit opens, or ctx ends.
 func (c *Connector) retry(ctx context.Context, try func() error) error {
 	err := try()
 	if err == nil {
@@ -105,7 +105,7 @@ func (c *Connector) connectError(ctx context.Context, err error) error {
 	return connectError(ctx, c.settings.Strategy, err)
 }
 
-// CloseConn closes the connection and waits until its slot is free, for a second at most.
+// CloseConn closes the connection and waits until its slot is free, for at most one second.
 func (c *Connector) CloseConn(conn *pgx.Conn) {
 	closeConn(conn)
 	c.tickets.closed(conn)
@@ -119,21 +119,21 @@ func (c *Connector) beforeClose(conn *pgx.Conn) {
 	c.breaker.slotFreed()
 }
 
-// closeAll closes the connections side by side, until ctx ends.
+// closeAll closes the connections concurrently, until ctx ends.
 func (c *Connector) closeAll(ctx context.Context, conns []*pgx.Conn) {
 	var wg sync.WaitGroup
 	for _, conn := range conns {
 		wg.Go(func() { c.CloseConn(conn) })
 	}
 	done := make(chan struct{})
-	go func() { wg.Wait(); close(done) }() // ends: each is bounded by closeTimeout
+	go func() { wg.Wait(); close(done) }() // ends: closeTimeout bounds each
 	select {
 	case <-done:
 	case <-ctx.Done():
 	}
 }
 
-// Connect makes one connection outside of any strategy, for a program that watches the server rather than serves
+// Connect makes one connection outside of any strategy, for a program that monitors the server rather than serves
 // requests. A failure is a *ConnError.
 func Connect(ctx context.Context, cc *pgx.ConnConfig) (*pgx.Conn, error) {
 	conn, err := pgx.ConnectConfig(ctx, cc.Copy())
@@ -143,5 +143,5 @@ func Connect(ctx context.Context, cc *pgx.ConnConfig) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// Disconnect closes a connection that Connect made, and waits until its slot is free, for a second at most.
+// Disconnect closes a connection that Connect made, and waits until its slot is free, for at most one second.
 func Disconnect(conn *pgx.Conn) { closeConn(conn) }

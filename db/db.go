@@ -14,47 +14,47 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Querier runs SQL without knowing which connection it gets. A failure to get one, or the loss of it, is a
-// *ConnError; everything else is the driver's own error. A query whose context ends is cancelled on the server, and
-// returns when that is done; on a server or a network that is silent it returns a second later.
+// Querier runs SQL on a connection that the implementation chooses. A failure to get the connection, or its loss, is a
+// *ConnError. Every other error is the driver's own. When the context ends, the query is cancelled on the server and
+// returns once that is done, or after one second if the server or the network does not respond.
 type Querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// ErrClosed is what queries get after DB.Close.
+// ErrClosed is the error of queries after DB.Close.
 var ErrClosed = errors.New("the database was closed")
 
-// DB is one database, reached through the strategy in force, which may be switched at any time. It is safe
-// for concurrent use.
+// DB is one database, accessed through the strategy in force, which may be switched at any time. It is safe for
+// concurrent use.
 type DB struct {
 	now       atomic.Pointer[pinned]
 	closed    atomic.Bool
 	switches  sync.Mutex      // one switch at a time
-	lifetime  context.Context // ends when Close has no more time for leases that are out
+	lifetime  context.Context // ends when Close has no more time for outstanding leases
 	cut       context.CancelFunc
 	draining  sync.WaitGroup
 	options   Options
 	outage    outage
 	replicas  replicas
 	nested    logOnce // pairs of lines
-	forgotten logOnce // lines that left rows open
+	forgotten logOnce // source lines that left rows open
 
 	totals   sync.Mutex
-	old      []*pinned       // replaced, with requests that finish on them
-	finished map[string]Stat // the counters of those that are closed, by strategy
+	old      []*pinned       // replaced sources on which requests still run
+	finished map[string]Stat // the counters of closed sources, by strategy
 }
 
-// pinned is a Source with a count of those who use it.
+// pinned is a Source with a count of its users.
 type pinned struct {
 	*Source
-	users   atomic.Int64 // requests, and those who are acquiring
+	users   atomic.Int64 // requests, and callers that are acquiring
 	retired atomic.Bool
 	unused  chan struct{} // buffered: receives when users falls to 0 after the retirement
 }
 
-// Open makes a DB with the strategy that the settings name. It connects at the first query.
+// Open returns a DB with the strategy that the settings name. It connects at the first query.
 func Open(_ context.Context, s Settings) (*DB, error) { return OpenWith(s, Options{}) }
 
 // OpenWith is Open with options.
@@ -81,8 +81,8 @@ func (d *DB) newSource(settings Settings) (*pinned, error) {
 	return &pinned{Source: s, unused: make(chan struct{}, 1)}, nil
 }
 
-// Failing is how the last attempt to get a connection from the server failed, and when, if no lease was given since. A
-// queue that is full or too slow is no such failure: it serves others.
+// Failing returns when and how the last attempt to get a connection from the server failed, if no lease has been given
+// since. A queue that is full or too slow does not count: it serves other requests.
 func (d *DB) Failing() (at time.Time, err error) {
 	if f := d.now.Load().failing.Load(); f != nil {
 		return f.at, f.err
@@ -93,13 +93,13 @@ func (d *DB) Failing() (at time.Time, err error) {
 // Config returns the settings in force.
 func (d *DB) Config() Settings { return d.now.Load().settings }
 
-// Stat is that of the strategy in force.
+// Stat returns the figures of the strategy in force.
 func (d *DB) Stat() Stat { return d.now.Load().Stat() }
 
-// Holders lists the leases that are out under the strategy in force, oldest first.
+// Holders lists the outstanding leases of the strategy in force, oldest first.
 func (d *DB) Holders() []Holder { return d.now.Load().Holders() }
 
-// Totals are the counters since Open, by strategy: of the one in force, and of those that it has replaced.
+// Totals returns the counters since Open, by strategy. It covers the strategy in force and those that it has replaced.
 func (d *DB) Totals() map[string]Stat {
 	d.totals.Lock()
 	defer d.totals.Unlock()
@@ -124,9 +124,9 @@ func (d *DB) finish(p *pinned) {
 	d.finished[p.settings.Strategy] = d.finished[p.settings.Strategy].plus(p.Stat())
 }
 
-// Switch puts the strategy of the settings in force. A request that has begun to query finishes on the old one, whose
-// connections are closed as they come back; those that are not out are closed before the new one begins, so that a
-// server whose slots are all taken by them has room. Where the settings are those in force, nothing happens.
+// Switch puts the strategy of the settings in force. A request that has begun to query finishes on the old strategy,
+// whose connections are closed as they are released. Its idle connections are closed before the new strategy begins, so
+// that a server whose slots they filled has room. Switch does nothing if the settings are already in force.
 func (d *DB) Switch(ctx context.Context, s Settings) error {
 	d.switches.Lock()
 	defer d.switches.Unlock()
@@ -152,8 +152,8 @@ func (d *DB) Switch(ctx context.Context, s Settings) error {
 	return nil
 }
 
-// Close waits for the leases that are out, and closes every connection. When ctx ends first, leases are taken
-// back from their holders. Queries fail with ErrClosed afterwards. It may be called twice.
+// Close waits for the outstanding leases and closes every connection. If ctx ends first, leases are reclaimed from
+// their holders. Later queries fail with ErrClosed. It may be called twice.
 func (d *DB) Close(ctx context.Context) error {
 	d.switches.Lock()
 	defer d.switches.Unlock()
@@ -174,7 +174,7 @@ func (d *DB) enter() *pinned {
 		if p == d.now.Load() {
 			return p
 		}
-		p.exit() // switched in between: the old one must not be used any more
+		p.exit() // switched in between: the old source must no longer be used
 	}
 }
 
@@ -197,7 +197,8 @@ func (p *pinned) waitUnused(ctx context.Context) {
 	}
 }
 
-// Acquire gives a lease of the strategy in force, which ends with Release and no sooner, whatever the request.
+// Acquire returns a lease of the strategy in force. The lease ends with Release and no sooner, even if the request
+// ends.
 func (d *DB) Acquire(ctx context.Context) (*Lease, error) {
 	d.mark(ctx) // for replicas
 	return d.acquire(ctx, asking{})
@@ -228,16 +229,16 @@ func (d *DB) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandT
 	}
 }
 
-// Query is part of Querier. The lease is given back when the rows are closed, or read to their end.
+// Query is part of Querier. The lease is released when the rows are closed or read to their end.
 func (d *DB) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	d.mark(ctx) // for replicas
 	return d.open(ctx, sql, args)
 }
 
-// QueryRow is part of Querier. The lease is given back by Scan.
+// QueryRow is part of Querier. Scan releases the lease.
 func (d *DB) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 	d.mark(ctx)                       // for replicas
-	rows, _ := d.open(ctx, sql, args) // a failure is the result's too
+	rows, _ := d.open(ctx, sql, args) // the result carries the error too
 	return row{rows}
 }
 
@@ -259,11 +260,11 @@ func (d *DB) open(ctx context.Context, sql string, args []any) (pgx.Rows, error)
 	}
 }
 
-// InTx runs fn in one transaction on one lease: committed when fn returns nil, else rolled back. fn must query
-// through the Querier it is given: through d it would need a second lease while it holds the first. Where the server
-// undid the transaction because of others at the same rows, or refused it because the session is outdated, fn is run
-// again: what it does besides its queries must bear that. Between two runs no lease is held that the strategy does not
-// keep for the request.
+// InTx runs fn in one transaction on one lease. The transaction is committed if fn returns nil, else rolled back. fn
+// must query through the Querier that it is given: d would need a second lease while fn holds the first. fn is run
+// again if the server rolled the transaction back because of concurrent transactions on the same rows, or refused it
+// because the session is outdated. So its effects besides its queries must be repeatable. Between two runs no lease is
+// held, unless the strategy keeps it for the request.
 //
 //go:noinline // in its caller, fn's frame would bear the caller's name in stacks, with a line of this file
 func (d *DB) InTx(ctx context.Context, fn func(Querier) error) error {

@@ -19,7 +19,7 @@ import (
 	"ddtb/db/dbtest"
 )
 
-// open is a DB with one of the strategies, and a connection that looks at the server.
+// open returns a DB with one of the strategies, and a monitoring connection.
 func open(t *testing.T, set func(*config.Database)) (*db.DB, *pgx.Conn, config.Database) {
 	t.Helper()
 	cfg := dbtest.Config(t)
@@ -499,7 +499,7 @@ func TestCloseTakesBackAlsoTheLeaseThatIsHandedOverMeanwhile(t *testing.T) {
 		second.Go(func() {
 			l, err := d.Acquire(t.Context())
 			if err != nil {
-				return // refused, for the strategy is closed: as good
+				return // refused, because the strategy is closed: also correct
 			}
 			if _, err := l.Conn().Exec(t.Context(), "SELECT 1"); err == nil {
 				t.Error("a lease that came after Close works")
@@ -597,7 +597,7 @@ func TestAttemptsUnderWayAndConnectionsClosedForTheirAgeAreCounted(t *testing.T)
 	}
 	dbtest.Eventually(t, "the pool that was replaced keeps its count", func() bool { return d.Totals()["pool"].IdledOut == 1 })
 
-	hung, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0") // takes connections, and says nothing
+	hung, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0") // accepts connections, and sends nothing
 	if err != nil {
 		t.Fatal(err)
 	}

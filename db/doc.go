@@ -1,6 +1,6 @@
-// Package db gives a request its connection to PostgreSQL, by a strategy that can be switched while requests go on,
-// and says why there was none. It is a folder to copy: it imports pgx and a few libraries, and no other package of the
-// project.
+// Package db gives each request its connection to PostgreSQL. It does so by a strategy that can be switched while
+// requests run, and it reports why a request got no connection. The directory can be copied into another project: it
+// imports pgx and a few libraries, and no other package of this project.
 //
 // # The strategies
 //
@@ -9,9 +9,9 @@
 //	                                                                          as pool for the rest
 //	backends at most  requests at once  workers ever, or   max_size, or a     connections + max_size,
 //	                                    N with workers=N   share of a budget  or a share of a budget
-//	who waits         nobody, or        nobody, or         in line, timeout   as pool, but no read does
-//	                  timeout           30 s
-//	a lease lasts     for the request   for ever; with     for the query      reads need none
+//	requests wait     never, or up to   never, or up to    in a queue, up to  as pool, except for reads
+//	                  timeout           30 s               timeout
+//	a lease lasts     for the request   forever; with      for the query      reads need none
 //	                                    reap, for its
 //	                                    worker
 //	200 clients in    0 refused         105 refused        0 refused          0 refused
@@ -23,73 +23,73 @@
 //	is not for        many requests     clients that come  –                  slow statements, large
 //	                                    and go                                results, session state
 //
-// The rows of 200 clients are what `make reproduce` prints; BenchmarkAcquire prints the costs beside bare pgxpool and
-// bare pgx.Connect, and package app's BenchmarkPolls a whole page beside a bare handler. A worker is a client's TCP
-// connection, as under a threaded server. The peaks count the application's monitoring connection as well.
+// `make reproduce` prints the rows of 200 clients. BenchmarkAcquire compares the costs with bare pgxpool and bare
+// pgx.Connect. BenchmarkPolls of package app compares a whole page with a bare handler. A worker is a client's TCP
+// connection, as under a threaded server. The peaks include the application's monitoring connection.
 //
-// Take pool unless you know better. Take multiplex where most statements are short reads and slots are scarce: 500
-// readers need two. Take per-request behind a pooler that expects it, and to see what it costs. Take persistent to see
-// Django's mechanism fail, and its two fixes hold.
+// Use pool by default. Use multiplex where most statements are short reads and slots are scarce: 500 readers need two.
+// Use per-request behind a pooler that expects it, or to see what it costs. Use persistent to see Django's mechanism
+// fail, and to see its two fixes work.
 //
 // # How a statement gets its connection
 //
-// [DB.Query] finds the request of its context ([DB.Begin]), which may keep a lease. Else [Source] takes a place in the
-// queue (queue.go), lists the lease with the stack of its caller (leaks.go), and asks the [Strategy] for a connection
-// (pool.go and the like), which makes one through the breaker (breaker.go, connect.go) if it has none. The way back is
-// the same in reverse: the session is reset if it was changed (reset.go), the strategy keeps or closes the connection,
-// and the place goes to the first in line. Lease.Release and Lease.Reclaim are the two ways to end a lease, and the state
-// of the lease lets one of them do it, once.
+// [DB.Query] finds the request in its context ([DB.Begin]). The request may already hold a lease. Otherwise [Source]
+// takes a place in the queue (queue.go), records the lease with its caller's stack (leaks.go), and asks the [Strategy]
+// for a connection (pool.go and the like). A strategy that has none connects through the breaker (breaker.go,
+// connect.go). A release runs in reverse: the session is reset if it was changed (reset.go), the strategy keeps or
+// closes the connection, and the place goes to the first waiter. Lease.Release and Lease.Reclaim both end a lease; the
+// lease's state ensures that only one of them does, once.
 //
 // [DB.Read] is for statements that may run twice: read.go.
 //
 // # What it promises
 //
 //   - A request that never queries takes no connection.
-//   - What a strategy bounds, it bounds on the server too: a cancelled query is cancelled there, and the place of a closed
-//     connection is free only when its backend has ended, or was silent for a second. All processes together keep the
-//     budget, where they have one.
-//   - A lease comes back: rows that a request forgot are closed at its end, and a lease that is held for long is reported
-//     with the line that asked for it.
-//   - The next holder finds no open transaction and no changed session: see [ResetAuto] for what is not seen.
+//   - A strategy's bounds hold on the server too. A cancelled query is cancelled there. The place of a closed connection
+//     is free only when its backend has ended, or has not answered for a second. Where there is a budget, all processes
+//     together stay within it.
+//   - Every lease is released. Rows that a request left open are closed when the request ends. A lease that is held for
+//     long is reported with the line that acquired it.
+//   - The next holder finds no open transaction and no changed session. [ResetAuto] lists what it does not detect.
 //   - A failure to get a connection, or its loss, is a [ConnError] with one [Cause], found by SQLSTATE and error type.
-//   - A wait is bounded in time. A request that would wait too long, by the measured pace, is refused at once.
+//   - Every wait is bounded. A request that would wait too long, by the measured pace, is refused at once.
 //
 // # From 4 to 10,000 processes
 //
-// What runs out of connections is the sum: processes × pool, twice that while a deployment replaces them. With
+// The server's slots must hold the sum: processes × pool, and twice that while a deployment replaces them. With
 // [PoolSettings].MaxSize = [Auto] the sum is fixed, and the processes share it. BenchmarkBudget simulates them in virtual
-// time, with the function by which the real ones decide. Every 10 seconds each of them needs another number of
-// connections, twice the budget in all:
+// time, with the function by which real processes decide. Every 10 seconds the demand of each process changes; the
+// demands add up to twice the budget:
 //
-//	processes   budget   peak ÷ budget   fair ± 1 after, median   at worst   looks at the server
+//	processes   budget   peak ÷ budget   fair ± 1 after, median   at worst   polls of the server
 //	4           40       1.0             1.3 s                    1.8 s      12 a second
 //	100         200      1.0             0.9 s                    1.8 s      185 a second
 //	1,000       2,000    1.0             5.0 s                    8.8 s      273 a second
 //
-// TestProcessesThatComeAndGoNeverHaveMoreConnectionsThanTheBudget has 8 real ones. Where the limits lie:
+// TestProcessesThatComeAndGoNeverHaveMoreConnectionsThanTheBudget runs 8 real processes. The limits are:
 //
-//   - The slots. Each process has one connection more, by which it monitors the server: a budget of 40 for 8 processes
+//   - The slots. Each process has one more connection, by which it monitors the server: a budget of 40 for 8 processes
 //     takes 48 slots. PostgreSQL's own cost grows with its backends; a few hundred are usual.
-//   - The tickets. A look at those of 1,000 processes takes the server 1 to 2 ms, so the more processes there are, the less
-//     often each looks. Several hundred processes on one server want a pooler instead: PgBouncer carries thousands of
-//     clients over a few server connections, and its max_db_connections is the budget. [Auto] is refused there, since a
-//     ticket lives in a session.
-//   - The reads of one primary. Next come replicas, in other regions too, for reads that can prove by a position in the
-//     write-ahead log that they see the reader's own writes.
-//   - The writes of one primary, at a few thousand commits a second on usual disks. Beyond that the tables are divided
-//     between servers, by an engine that exists, such as Citus.
+//   - The tickets. A poll that sees 1,000 processes takes the server 1 to 2 ms, so with more processes each polls less
+//     often. For several hundred processes on one server, use a pooler instead. PgBouncer serves thousands of clients over
+//     a few server connections, and its max_db_connections is the budget. [Auto] is refused there, since a ticket lives in
+//     a session.
+//   - The reads of one primary. The next step is replicas, also in other regions. They serve reads whose position in the
+//     write-ahead log proves that they see the reader's own writes.
+//   - The writes of one primary: a few thousand commits a second on usual disks. Beyond that, divide the tables between
+//     servers with an existing engine, such as Citus.
 //
-// Limits that a process keeps by itself add up: N processes send N times as many mails and events for one failure. Give
-// [Options].Log and the reports of all processes one place that groups them, such as Sentry, and let one process send mail.
+// Per-process limits add up: N processes send N times as many mails and events for one failure. Send [Options].Log and
+// the reports of all processes to one place that groups them, such as Sentry, and let one process send mail.
 //
-// A budget belongs to one database, since advisory locks do: processes that use another database of the same server don't
-// share it. A process that is killed during a login may leave a backend without a ticket, until the server notices that its
-// client is gone, a moment later.
+// A budget belongs to one database, as advisory locks do. Processes that use another database of the same server don't
+// share it. A process that is killed during a login may leave a backend without a ticket until the server notices, a
+// moment later, that its client is gone.
 //
-// # Take it home
+// # Copying the package
 //
-// The files of this directory, without tests and subdirectories, build alone. What you don't need can go; a test builds
-// these sets:
+// The files of this directory, without tests and subdirectories, build alone. You can delete the parts that you don't
+// need. A test builds these sets:
 //
 //	without        delete                                            and the lines that name
 //	per-request    perrequest.go                                     PerRequest in settings.go
@@ -97,7 +97,7 @@
 //	multiplex and  multiplexed.go, multiplex.go, multiplexconn.go,   Multiplex in settings.go,
 //	DB.Read        multiplexrows.go, read.go, replica.go             outage and replicas in db.go
 //
-// pool.go stays: its settings also bound the queue and the leak watch.
+// Keep pool.go: its settings also bound the queue and the leak detection.
 //
-// The package does not depend on tables, on HTTP, or on what a person is told.
+// The package does not depend on tables, on HTTP, or on messages to people.
 package db

@@ -15,33 +15,33 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Cause is why no connection could be had. It follows from the SQLSTATE and the error's type, not from a message's
-// text, which is translated on many servers; the exceptions are in causes.go.
+// Cause is why there was no connection. It is derived from the SQLSTATE and the error's type, not from a message's
+// text, which is translated on many servers. The exceptions are in causes.go.
 type Cause string
 
 // The causes.
 const (
-	PoolTimeout         Cause = "pool timeout"         // this process's leases were all out for too long
-	QueueFull           Cause = "queue full"           // too many wait for a lease already, or too slowly to be in time
+	PoolTimeout         Cause = "pool timeout"         // this process's leases were all in use for too long
+	QueueFull           Cause = "queue full"           // too many requests wait for a lease already, or the queue is too slow
 	SlotsExhausted      Cause = "slots exhausted"      // the server has no slot left: 53300; see ConnError.Limit
-	PoolerFull          Cause = "pooler full"          // PgBouncer takes no more clients, or had no server connection in time
+	PoolerFull          Cause = "pooler full"          // PgBouncer accepts no more clients, or had no server connection in time
 	ServerUnavailable   Cause = "server unavailable"   // refused, shut down, starting, or lost on the way
-	NoSuitableServer    Cause = "no suitable server"   // servers answer, none of them as target_session_attrs wants it
+	NoSuitableServer    Cause = "no suitable server"   // servers answer, but none matches target_session_attrs
 	ServerTimeout       Cause = "server timeout"       // a timeout that is set on the server ended the session
-	LoginRejected       Cause = "login rejected"       // the server does not let this role in, or to this database
+	LoginRejected       Cause = "login rejected"       // the server refuses this role, or this role for this database
 	SettingRefused      Cause = "setting refused"      // the server, or a pooler, refuses a setting that the login sends
 	TLSRefused          Cause = "TLS refused"          // the two sides can't agree on encryption
 	CertificateRejected Cause = "certificate rejected" // one side does not trust the other's certificate
 	CircuitOpen         Cause = "circuit open"         // not tried: the last attempts failed
 )
 
-// Causes are all of them.
+// Causes lists all causes.
 var Causes = []Cause{
 	PoolTimeout, QueueFull, SlotsExhausted, PoolerFull, ServerUnavailable, NoSuitableServer, ServerTimeout, LoginRejected,
 	SettingRefused, TLSRefused, CertificateRejected, CircuitOpen,
 }
 
-// Passes reports whether the same request may succeed later although nobody changes a setting.
+// Passes reports whether the same request may succeed later without a change of settings.
 func (c Cause) Passes() bool {
 	switch c {
 	case LoginRejected, SettingRefused, TLSRefused, CertificateRejected:
@@ -50,23 +50,23 @@ func (c Cause) Passes() bool {
 	return true
 }
 
-// ConnError says that no connection could be had, or that it was lost: the request was not at fault, and may
-// be sent again. A constraint violation, a deadlock or a wrong statement is never a ConnError.
+// ConnError means that there was no connection, or that it was lost. The request was not at fault, and may be sent
+// again. A constraint violation, a deadlock or a wrong statement is never a ConnError.
 type ConnError struct {
 	Cause      Cause
 	Strategy   string
 	Waited     time.Duration // in the queue
 	Size       int           // the bound on leases; 0: none
-	Leases     int           // out at that moment
+	Leases     int           // in use at that moment
 	Waiting    int           // others in the queue at that moment
-	Stalled    time.Duration // how long no lease had come back while requests waited
-	RetryAfter time.Duration // as far as known: when the circuit lets one through, or the queue's pace; else 0
-	Err        error         // what the driver said, or nil
+	Stalled    time.Duration // how long no lease had been released while requests waited
+	RetryAfter time.Duration // if known: when the circuit lets an attempt through, or the queue's pace; else 0
+	Err        error         // the driver's error, or nil
 
 	stack []uintptr
 }
 
-// Error begins with psycopg_pool's words where there are some, since people search for them.
+// Error begins with psycopg_pool's wording where there is one, since people search for it.
 func (e *ConnError) Error() string {
 	switch e.Cause {
 	case PoolTimeout:
@@ -86,19 +86,20 @@ func (e *ConnError) Error() string {
 
 func (e *ConnError) Unwrap() error { return e.Err }
 
-// SQLState is the server's code, or "" when the server did not say one.
+// SQLState returns the server's code, or "" if the server sent none.
 func (e *ConnError) SQLState() string { return sqlState(e.Err) }
 
-// StackTrace is who asked for the connection, as runtime.Callers gives it, for reports of errors.
+// StackTrace returns the stack of the caller that requested the connection, as runtime.Callers gives it, for error
+// reports.
 func (e *ConnError) StackTrace() []uintptr { return e.stack }
 
-// callers is the stack of whoever makes a ConnError.
+// callers returns the stack of the code that makes a ConnError.
 func callers() []uintptr {
 	pcs := make([]uintptr, 32)
 	return pcs[:runtime.Callers(2, pcs)]
 }
 
-// CauseOf is the cause of the first ConnError in err's chain, or "".
+// CauseOf returns the cause of the first ConnError in err's chain, or "".
 func CauseOf(err error) Cause {
 	if ce, ok := errors.AsType[*ConnError](err); ok {
 		return ce.Cause
@@ -106,8 +107,8 @@ func CauseOf(err error) Cause {
 	return ""
 }
 
-// ErrInUse is what a request gets when it queries on a lease whose last result it has not closed, or from two
-// goroutines at once: one connection carries one query at a time.
+// ErrInUse is the error of a request that queries on a lease whose last result is still open, or from two goroutines at
+// once: one connection carries one query at a time.
 var ErrInUse = errors.New("this request's connection is in use: close the rows of the last query first")
 
 func sqlState(err error) string {
@@ -117,12 +118,12 @@ func sqlState(err error) string {
 	return ""
 }
 
-// lost reports whether err, from a query, means that the connection or its server went away under it.
+// lost reports whether err, from a query, means that the connection or its server was lost.
 func lost(err error, closed bool) bool {
 	pe, said := errors.AsType[*pgconn.PgError](err)
 	switch code := sqlState(err); {
 	case said && (pe.SeverityUnlocalized == "FATAL" || pe.SeverityUnlocalized == "PANIC"):
-		return true // the server ended the session: it was idle for too long, for one
+		return true // the server ended the session, for example because it was idle for too long
 	case code == pgerrcode.AdminShutdown, code == pgerrcode.CrashShutdown, code == pgerrcode.CannotConnectNow,
 		pgerrcode.IsConnectionException(code):
 		return true
@@ -134,19 +135,19 @@ func lost(err error, closed bool) bool {
 		errors.Is(err, pgconn.ErrConnClosed))
 }
 
-// connectError wraps a failed attempt to connect. The caller's going away is no failure of the database.
+// connectError wraps a failed attempt to connect. A caller that cancels is no failure of the database.
 func connectError(ctx context.Context, strategy string, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return fmt.Errorf("gave up while connecting: %w", context.Canceled)
 	}
-	if ce, ok := errors.AsType[*ConnError](err); ok { // of our own part in it
+	if ce, ok := errors.AsType[*ConnError](err); ok { // an error of this package
 		return ce
 	}
 	return &ConnError{Cause: causeOfConnect(err), Strategy: strategy, Err: clean(err), stack: callers()}
 }
 
-// clean drops pgconn's "failed to connect to `user=… database=…`" and the repetitions of one answer from each
-// address and for each kind of TLS: who reads the message knows where they connect to, and needs the sentence.
+// clean drops pgconn's "failed to connect to `user=… database=…`" and the repetitions of one answer from each address
+// and for each kind of TLS. The reader knows the address, and needs the reason.
 func clean(err error) error {
 	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return pe
@@ -164,7 +165,7 @@ func clean(err error) error {
 	return &cleaned{strings.Join(said, "; "), ce.Unwrap()}
 }
 
-// cleaned is an error in fewer words.
+// cleaned is an error with a shorter text.
 type cleaned struct {
 	words string
 	err   error

@@ -9,7 +9,7 @@ import (
 	"ddtb/db/dbtest"
 )
 
-// exampleTB lets an Example ask dbtest for a database, as a test does: an Example has no *testing.T.
+// exampleTB lets an Example get a database from dbtest, as a test does: an Example has no *testing.T.
 type exampleTB struct {
 	testing.TB
 

@@ -11,13 +11,13 @@ import (
 	"ddtb/db"
 )
 
-// stack is a strategy of one's own: it keeps idle connections, and uses the one that came back last.
+// stack is a custom strategy. It keeps idle connections, and reuses the last released one.
 type stack struct {
 	*db.Connector
 
 	mu      sync.Mutex
 	idle    []*pgx.Conn
-	epoch   int // connections of an earlier one are not used again
+	epoch   int // connections of an earlier epoch are not reused
 	retired bool
 }
 
@@ -31,7 +31,7 @@ func init() {
 	db.Register(db.Spec{
 		Name:            "stack",
 		Description:     "the connection that came back last is used first",
-		Size:            func(s db.Settings) int { return s.Pool.MaxSize }, // the queue comes with it
+		Size:            func(s db.Settings) int { return s.Pool.MaxSize }, // this enables the queue
 		SizeKey:         "pool.max_size",
 		Backends:        func(s db.Settings) int { return s.Pool.MaxSize },
 		Timeout:         func(s db.Settings) time.Duration { return s.Pool.Timeout },
@@ -114,8 +114,8 @@ func (s *stack) drop(retire bool) {
 func (*stack) Forget(*db.Lease) {} // its connection was closed elsewhere
 func (*stack) Close()           {}
 
-// A strategy of one's own is one file: it says where a lease's connection comes from. The queue, the leak watch, the
-// reset of sessions, the breaker and the live switch come with its registration.
+// A custom strategy is one file: it decides where a lease's connection comes from. Its registration adds the queue, the
+// leak detection, the reset of sessions, the breaker and the live switch.
 func ExampleRegister() {
 	d, end := exampleDB(func(s *db.Settings) { s.Strategy = "stack" })
 	defer end()

@@ -34,14 +34,15 @@ func Example_perRequest() {
 	// Output: 3 connections for 3 requests; 0 open
 }
 
-// The strategy persistent lets each worker keep its connection. A worker that leaves keeps it too, unless Reap is set.
+// The strategy persistent lets each worker keep its connection. The connection outlives a worker that leaves, unless
+// Reap is set.
 func Example_persistent() {
 	for _, reap := range []bool{false, true} {
 		d, tb, end := exampleWith(func(s *db.Settings) {
 			s.Strategy, s.Persistent.Reap = db.Persistent, reap
 		}, nil)
 		for range 5 {
-			worker, leaves := db.WithWorker(context.Background()) // as a client's TCP connection
+			worker, leaves := db.WithWorker(context.Background()) // like a client's TCP connection
 			ctx, done := d.Begin(worker)
 			if _, err := d.Exec(ctx, "SELECT 1"); err != nil {
 				fmt.Println(err)
@@ -60,7 +61,7 @@ func Example_persistent() {
 	// reap = true: 0 connections for 0 workers
 }
 
-// The strategy pool shares at most MaxSize connections. Who finds none waits in a queue.
+// The strategy pool shares at most MaxSize connections. If none is free, a request waits in a queue.
 func Example_pool() {
 	d, end := exampleDB(func(s *db.Settings) { s.Strategy, s.Pool.MaxSize = db.Pool, 2 })
 	defer end()
@@ -77,7 +78,7 @@ func Example_pool() {
 	// Output: 40 queries; more than two connections: false
 }
 
-// The strategy multiplex sends declared reads down two shared connections. They need no lease.
+// The strategy multiplex sends declared reads over two shared connections. They need no lease.
 func Example_multiplex() {
 	d, end := exampleDB(func(s *db.Settings) { s.Strategy = db.Multiplex })
 	defer end()
@@ -96,7 +97,7 @@ func Example_multiplex() {
 	// Output: 500 reads, 0 leases; more than two connections: false
 }
 
-// A request that waits for longer than the timeout, or that would have to, gets a ConnError with its cause.
+// A request that waits longer than the timeout, or would have to, gets a ConnError with its cause.
 func ExampleConnError() {
 	d, end := exampleDB(func(s *db.Settings) {
 		s.Pool.MaxSize, s.Pool.MaxWaiting, s.Pool.Timeout = 1, 1, 100*time.Millisecond
@@ -127,7 +128,7 @@ func ExampleConnError() {
 	// pool timeout with 1 of 1 leases out
 }
 
-// After five attempts in a row that find no server the circuit opens: the next request fails at once.
+// After five consecutive attempts that find no server, the circuit opens: the next request fails at once.
 func ExampleCause_circuitOpen() {
 	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -136,7 +137,7 @@ func ExampleCause_circuitOpen() {
 	}
 	s := db.DefaultSettings()
 	s.Host, s.Port, s.Name, s.User = "127.0.0.1", listener.Addr().(*net.TCPAddr).Port, "app", "app"
-	_ = listener.Close() // nothing listens there now
+	_ = listener.Close() // no server listens there now
 	ctx := context.Background()
 	d, err := db.Open(ctx, s)
 	if err != nil {
@@ -155,7 +156,7 @@ func ExampleCause_circuitOpen() {
 	// 5 attempts
 }
 
-// Holders names the line of code that has a lease. One that is held for longer than LeakAfter is logged.
+// Holders names the line of code that has a lease. A lease that is held longer than LeakAfter is logged.
 func ExampleDB_Holders() {
 	log := &logtest.Log{}
 	d, tb, end := exampleWith(func(s *db.Settings) { s.Pool.LeakAfter = 100 * time.Millisecond },
@@ -176,7 +177,7 @@ func ExampleDB_Holders() {
 	// 0 holders, 1 leak reported
 }
 
-// A lease that is held for longer than ReclaimAfter is taken back, so that others get its place.
+// A lease that is held longer than ReclaimAfter is reclaimed, so that another request gets its place.
 func ExampleLease_Reclaim() {
 	d, end := exampleDB(func(s *db.Settings) { s.Pool.MaxSize, s.Pool.ReclaimAfter = 1, 200*time.Millisecond })
 	defer end()
@@ -188,7 +189,7 @@ func ExampleLease_Reclaim() {
 	// Output: <nil> 1
 }
 
-// What a holder changes in its session, the next holder doesn't find.
+// The next holder does not see changes of a session by its previous holder.
 func ExampleLease_Reusable() {
 	d, end := exampleDB(func(s *db.Settings) { s.Pool.MaxSize = 1 })
 	defer end()
@@ -204,7 +205,7 @@ func ExampleLease_Reusable() {
 	// Output: 0 on 1 connection
 }
 
-// A declared read whose connection is lost is run again. A statement that may change something is not.
+// A declared read whose connection is lost is retried. A statement that may change data is not.
 func ExampleDB_Read() {
 	d, tb, end := exampleWith(func(s *db.Settings) { s.Pool.MaxSize = 1 }, nil)
 	defer end()
@@ -213,7 +214,7 @@ func ExampleDB_Read() {
 		_, _ = d.Exec(context.Background(), "SELECT 1") // there is a connection
 		dbtest.KillBackends(tb, control, d.Config().ApplicationName+"/pool")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second) // for how long it is run again
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second) // the limit for retries
 	defer cancel()
 	lose()
 	var n int
@@ -227,7 +228,7 @@ func ExampleDB_Read() {
 	// server unavailable
 }
 
-// Queries with the context of Begin belong to one request. Its end takes back what it forgot.
+// Queries with the context of Begin belong to one request. Its end releases any forgotten lease.
 func ExampleDB_Begin() {
 	d, end := exampleDB(func(s *db.Settings) { s.Pool.MaxSize = 1 })
 	defer end()
@@ -271,7 +272,7 @@ func ExampleDB_InTx() {
 	// Output: true 0 votes
 }
 
-// Switch changes the strategy while requests go on. A request that has begun to query finishes on the old one.
+// Switch changes the strategy while requests run. A request that has begun to query finishes on the old one.
 func ExampleDB_Switch() {
 	d, end := exampleDB(func(s *db.Settings) { s.Strategy = db.Pool })
 	defer end()

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	toxiproxy "github.com/Shopify/toxiproxy/v2" // a wire that can be cut, silenced and slowed down; for tests alone
+	toxiproxy "github.com/Shopify/toxiproxy/v2" // a network path that can be cut, silenced and slowed down; for tests only
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/rs/zerolog" // toxiproxy wants a logger of this kind
@@ -28,13 +28,13 @@ import (
 type fault struct {
 	name    string
 	own     *dbtest.Options // the server is the fault's own; nil: it is the package's
-	proxied bool            // the way leads over toxiproxy
-	silent  bool            // nobody answers: only deadlines end a query, and they are short
+	proxied bool            // the path leads through toxiproxy
+	silent  bool            // the server does not answer: only deadlines end a query, and they are short
 	set     func(*config.Database)
 	sql     string                                // of each request; "": SELECT 1
 	begin   func(*testing.T, *site) (lift func()) // nil: it is in the SQL
 	ends    []string                              // how a query may end meanwhile: ok, deadline, a Cause, an SQLSTATE
-	must    string                                // how one of each strategy's has to end
+	must    string                                // how at least one query of each strategy has to end
 	keeps   bool                                  // no connection is lost
 	reruns  bool                                  // a statement may be run once more, with another lease
 	unseen  bool                                  // backends that are lost stay, and can't be seen from here
@@ -254,7 +254,7 @@ func lookAt(ctx context.Context, conn *pgx.Conn, most map[string]int) error {
 	return err
 }
 
-// side has every strategy do the same, side by side.
+// side runs the same for every strategy, concurrently.
 func (s *site) side(t *testing.T, failure string, do func(*cell)) {
 	t.Helper()
 	var wg sync.WaitGroup
@@ -449,7 +449,7 @@ func (c *cell) recover(t *testing.T, lifted time.Time) {
 	t.Logf("%s: works %v after the fault", c.name, time.Since(lifted).Round(time.Millisecond))
 }
 
-// check looks for what the fault left behind.
+// check checks that the fault left nothing behind.
 func (c *cell) check(t *testing.T, control *pgx.Conn) {
 	t.Helper()
 	dbtest.Eventually(t, c.name+" has no backend beyond its bound", func() bool { return dbtest.Backends(t, control, c.app) <= c.bound+c.shared })
@@ -577,7 +577,7 @@ func backendsOf(t *testing.T, s *site) []int {
 	return pids
 }
 
-// hogged has others take every slot.
+// hogged makes other sessions take every slot.
 func hogged(t *testing.T, s *site) func() {
 	t.Helper()
 	killed(t, s)
@@ -600,7 +600,7 @@ func hogged(t *testing.T, s *site) func() {
 	}
 }
 
-// readOnly is what a server does that became a standby.
+// readOnly makes the server behave like one that became a standby.
 func readOnly(t *testing.T, s *site) func() {
 	t.Helper()
 	control := dbtest.Control(t, s.cfg)

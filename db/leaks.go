@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// leaks knows the leases that are out: who holds one, since when, from which line. It reports those that are held for
-// too long, takes them back if asked to, and ends queries that take longer than query_timeout, under every strategy.
+// leaks tracks the outstanding leases: their holders, since when, and from which line. It reports leases that are held
+// too long, reclaims them if configured, and ends queries that take longer than query_timeout, under every strategy.
 type leaks struct {
 	log                                   *slog.Logger
 	strategy                              string
@@ -22,29 +22,29 @@ type leaks struct {
 	leaked, reclaimed, nested atomic.Int64
 
 	mu  sync.Mutex
-	out []*Lease // in no order: each lease knows its index
+	out []*Lease // unordered: each lease knows its index
 
 	done    chan struct{}
 	stopped sync.WaitGroup
 	once    sync.Once
 }
 
-// holding is the part of a lease that leaks looks after.
+// holding is the part of a lease that leaks uses.
 type holding struct {
 	index int            // in leaks.out
-	pcs   [depth]uintptr // who asked; resolved only when someone looks
+	pcs   [depth]uintptr // the caller's stack; resolved only when it is shown
 	late  atomic.Bool    // it was reported
-	query atomic.Int64   // when the query under way began, in Unix nanoseconds; 0: none
+	query atomic.Int64   // when the running query began, in Unix nanoseconds; 0: none
 }
 
-// asking is the stack of whoever asks for a lease, taken where it costs least: close to the caller.
+// asking is the stack of the caller that requests a lease, taken where that is cheapest: close to the caller.
 type asking [4]uintptr
 
-// depth is how many frames of the holder's stack are kept: the own ones of this package, and at least four of its callers.
-// To unwind them is the largest part of the price of a lease.
+// depth is how many frames of the holder's stack are kept: this package's own, and at least four of its callers'.
+// Unwinding them is the largest part of the cost of a lease.
 const depth = 8
 
-// Holder is who has a lease: since when, from which line, and which backend serves it.
+// Holder describes the holder of a lease: since when, from which line, and which backend serves it.
 type Holder struct {
 	Since    time.Time
 	Where    string // "store.go:42 polls.(*Store).Latest": the first line outside this package, or "unknown"
@@ -53,10 +53,10 @@ type Holder struct {
 	Strategy string
 }
 
-// add lists the lease with the stack of its caller: from now on it is seen, also while it is still connecting.
+// add lists the lease with its caller's stack. From now on it is visible, even while it is still connecting.
 func (k *leaks) add(l *Lease, who asking) {
 	if who == (asking{}) {
-		runtime.Callers(4, l.pcs[:]) // 4: whoever called Source.Acquire
+		runtime.Callers(4, l.pcs[:]) // 4: the caller of Source.Acquire
 	} else {
 		copy(l.pcs[:], who[:])
 	}
@@ -76,7 +76,7 @@ func (k *leaks) remove(l *Lease) {
 	k.mu.Unlock()
 }
 
-// list copies the list of leases that are out, oldest first.
+// list returns a copy of the list of outstanding leases, oldest first.
 func (k *leaks) list() []*Lease {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -97,7 +97,7 @@ func (k *leaks) holders() []Holder {
 	return hs
 }
 
-// start begins to watch, if there is anything to watch for.
+// start starts the monitoring, if any of the times is set.
 func (k *leaks) start(s *Source) {
 	k.log, k.strategy, k.done = s.options.Log, s.settings.Strategy, make(chan struct{})
 	k.leakAfter, k.reclaimAfter, k.queryTimeout = s.settings.Pool.LeakAfter, s.settings.Pool.ReclaimAfter, s.settings.QueryTimeout
@@ -106,7 +106,7 @@ func (k *leaks) start(s *Source) {
 	}
 }
 
-// interval is a tenth of the shortest time, within bounds that cost nothing and are soon enough.
+// interval returns a tenth of the shortest time, within bounds that cost little and react soon enough.
 func (k *leaks) interval() time.Duration {
 	shortest := 10 * time.Second
 	for _, d := range []time.Duration{k.leakAfter, k.reclaimAfter, k.queryTimeout} {
@@ -130,7 +130,7 @@ func (k *leaks) run() {
 	}
 }
 
-// check reports leaks, and takes back what is due, side by side: a connection that is dead is ended in its own time.
+// check reports leaks, and reclaims leases that are due, concurrently: a dead connection delays no other.
 func (k *leaks) check(now time.Time) {
 	var ends sync.WaitGroup
 	defer ends.Wait()
@@ -161,7 +161,7 @@ func (k *leaks) endQuery(l *Lease) {
 	}
 }
 
-// returned reports the return of a lease that was reported.
+// returned logs the return of a lease that was reported.
 func (k *leaks) returned(l *Lease) {
 	if l.late.Load() {
 		k.log.Info("the lease that was held for long was released", "held", time.Since(l.since).Round(time.Millisecond), "backend", l.PID())
@@ -188,7 +188,7 @@ type logOnce struct {
 
 const mostLogged = 100
 
-// first reports whether this is the first time, and not one too many altogether.
+// first reports whether this is the first time, and within the total limit.
 func (o *logOnce) first(what string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -202,10 +202,10 @@ func (o *logOnce) first(what string) bool {
 	return true
 }
 
-// stack is the lines that asked for the lease.
+// stack returns the lines that requested the lease.
 func (l *Lease) stack() []string { return stackOf(l.pcs[:]) }
 
-// stackOf names lines, innermost first, without this package's own and the runtime's; there is always one.
+// stackOf returns the lines, innermost first, without this package's own and the runtime's. There is always one.
 func stackOf(pcs []uintptr) []string {
 	var lines []string
 	frames := runtime.CallersFrames(pcs)

@@ -18,17 +18,17 @@ type Lease struct {
 	since  time.Time     // when it got its place
 
 	dirty bool // the holder may have changed the session
-	stale bool // the session is not to be used again
+	stale bool // the session must not be used again
 
 	state atomic.Int32
 	pid   atomic.Uint32
-	rows  atomic.Pointer[openRows] // the result that is open on it
+	rows  atomic.Pointer[openRows] // the open result
 	below *Lease                   // in request.open
 	holding
 }
 
-// The states of a lease. It goes from acquiring to out, and from there either straight to released, or over reclaimed or
-// overdue, when the connection was taken from its holder.
+// The states of a lease. It goes from acquiring to out. From there it goes straight to released, or through reclaimed
+// or overdue if the connection was taken from its holder.
 const (
 	acquiring int32 = iota
 	out
@@ -37,10 +37,10 @@ const (
 	released
 )
 
-// ErrReclaimed is what a holder gets when it uses a lease that was taken back from it.
+// ErrReclaimed is the error of a holder that uses a reclaimed lease.
 var ErrReclaimed = errors.New("this lease was taken back: it was held for too long, or its request or the program ended")
 
-// ErrQueryTimeout is what a query gets that took longer than query_timeout: the server did not even answer to its
+// ErrQueryTimeout is the error of a query that took longer than query_timeout: the server did not respond even to its
 // cancellation, or the statement has no statement_timeout. A change may or may not have been made.
 var ErrQueryTimeout = errors.New("the query took longer than query_timeout, and was ended with its connection")
 
@@ -54,11 +54,13 @@ func (l *Lease) Lend(conn *pgx.Conn, owner any) {
 	}
 }
 
-// Owner returns what the strategy gave to Lend. It is for a Strategy's Release and Forget, where Conn can't be called.
+// Owner returns the owner that was passed to Lend. It is for a Strategy's Release and Forget, where Conn can't be
+// called.
 func (l *Lease) Owner() any { return l.owner }
 
-// Conn returns the connection itself, for what a Querier can't do. Since it can do anything to the session, the
-// session is reset when the lease comes back. It panics after Release: the connection is another holder's by then.
+// Conn returns the connection itself, for what a Querier can't do. The caller can change anything in the session, so
+// the session is reset at the release. Conn panics after Release, because another holder may have the connection by
+// then.
 func (l *Lease) Conn() *pgx.Conn {
 	if l.state.Load() == released {
 		panic("db: Lease.Conn after Release")
@@ -70,8 +72,8 @@ func (l *Lease) Conn() *pgx.Conn {
 // PID returns the process ID of the backend; 0 while connecting.
 func (l *Lease) PID() uint32 { return l.pid.Load() }
 
-// Release gives the connection back. It may be called twice. Where the connection is lost, its place is free when the
-// server's side has ended too, or after a second, and Release does not wait for that.
+// Release releases the lease. It may be called twice. If the connection is lost, its place is free when the server's
+// side has ended too, or after a second. Release does not wait for that.
 func (l *Lease) Release() {
 	switch l.state.Swap(released) {
 	case out:
@@ -87,17 +89,17 @@ func (l *Lease) Release() {
 	}
 }
 
-// Reclaim takes the lease back from its holder: the query under way is cancelled, the connection is closed, and when
-// its backend has ended, or after a second, the place is free for the next request. The holder gets ErrReclaimed at its
-// next query. It reports whether there was something to take back. Rows that the holder reads at that moment may have
-// gaps, which a Querier does not show, but Conn does.
+// Reclaim takes the lease back from its holder. The running query is cancelled and the connection is closed. When its
+// backend has ended, or after a second, the place is free for the next request. The holder gets ErrReclaimed at its
+// next query. Reclaim reports whether there was a lease to take back. Rows that the holder reads at that moment may
+// have gaps; a Querier does not return them, but Conn does.
 func (l *Lease) Reclaim() bool { return l.seize(reclaimed) }
 
 func (l *Lease) seize(state int32) bool {
 	if !l.state.CompareAndSwap(out, state) {
 		return false
 	}
-	abort(l.conn) // a goroutine may be using it: nothing but its socket is touched
+	abort(l.conn) // a goroutine may be using it: only its socket is touched
 	l.source.takeBack(l, Strategy.Forget)
 	return true
 }
@@ -113,7 +115,7 @@ func (l *Lease) takenErr() error {
 	return nil
 }
 
-// explain gives an error of the driver its cause.
+// explain adds the cause to an error of the driver.
 func (l *Lease) explain(callerGone bool, err error) error {
 	if err == nil {
 		return nil

@@ -25,7 +25,7 @@ func TestAPasswordIsPreparedForSCRAMAlone(t *testing.T) {
 	for _, method := range []string{"scram-sha-256", "md5", "password"} {
 		for _, stored := range []string{"scram-sha-256", "md5"} {
 			if method == "scram-sha-256" && stored == "md5" {
-				continue // nobody can log in so
+				continue // this login is impossible
 			}
 			t.Run(method+" with a password stored as "+stored, func(t *testing.T) {
 				if stored == "md5" { // the server hashes it unprepared

@@ -18,23 +18,23 @@ import (
 
 const (
 	muxStatements = 256                    // prepared at a time on each connection
-	muxAttempts   = 5                      // of one query, for reasons that concern others
+	muxAttempts   = 5                      // of one query, after failures that other queries caused
 	muxStuck      = 100 * time.Millisecond // a statement that runs longer has the connection to itself
 	muxSlow       = 50 * time.Millisecond  // a statement that runs longer, and longer than most, is slow
 	muxSlowRuns   = 20                     // two slow runs within that many runs prove that a statement is slow
-	muxMinBan     = time.Second            // for how long a slow statement is unsuitable, doubled each time
+	muxMinBan     = time.Second            // how long a slow statement is unsuitable, doubled each time
 	muxMaxBan     = 10 * time.Minute
 	muxRedial     = time.Second // after a failed connect, if another connection serves
 	muxCancel     = 2 * time.Second
-	muxOutdated   = time.Second // a younger description is believed
-	muxAhead      = 4           // a batch is written when at most that part of those in flight is at the server
-	muxBuffer     = 1 << 20     // bytes: a larger one is not kept
+	muxOutdated   = time.Second // a description younger than this is trusted
+	muxAhead      = 4           // a batch is written when at most 1/muxAhead of the statements in flight are at the server
+	muxBuffer     = 1 << 20     // bytes: a larger buffer is not kept
 	muxHint       = 16 << 10
 )
 
-// errUnsuitable reports that a query needs a connection of its own: its result is larger than max_result, its
-// statement returns no rows or proved slow, its arguments can't be encoded, or every shared connection is busy with a
-// slow statement. Nothing was changed.
+// errUnsuitable reports that a query needs a connection of its own. Its result is larger than max_result, its statement
+// returns no rows or proved slow, its arguments can't be encoded, or every shared connection is busy with a slow
+// statement. Nothing was changed.
 var errUnsuitable = errors.New("multiplex: the statement needs a connection of its own")
 
 // errMultiplexClosed reports that the multiplexer no longer takes queries.
@@ -48,7 +48,7 @@ func (e *lostError) Error() string {
 }
 func (e *lostError) Unwrap() error { return e.cause }
 
-// againError is for query alone: the query has to be sent again, for a reason that concerns others.
+// againError is internal to query: the query has to be sent again, for a reason that lies outside of it.
 type againError struct{ cause error }
 
 func (e *againError) Error() string { return "multiplex: ask again: " + e.cause.Error() }
@@ -59,43 +59,44 @@ var (
 	errStale = &againError{errors.New("the types of the statement have changed")}
 )
 
-// mayAskAgain reports whether the query failed for a reason that concerns the shared connection, not the query.
+// mayAskAgain reports whether the query failed because of the shared connection and may be retried.
 func mayAskAgain(err error) bool {
 	_, lost := errors.AsType[*lostError](err)
 	_, again := errors.AsType[*againError](err)
 	return lost || again || errors.Is(err, errMultiplexClosed)
 }
 
-// multiplexer sends the reads of any number of callers down a few shared connections, each read with its own Sync, and
-// without waiting for the answers to those before it. Connections are made when they are needed.
+// multiplexer sends the reads of any number of callers over a few shared connections. Each read has its own Sync, and
+// does not wait for the answers to earlier reads. Connections are made when they are needed.
 //
-// One lock guards the multiplexer, its connections' queues and its statements. Nothing is waited for under it.
+// One lock guards the multiplexer, its connections' queues and its statements. The code never waits while it holds the
+// lock.
 type multiplexer struct {
 	settings   MultiplexSettings
 	connect    func(context.Context) (*pgx.Conn, error)
 	closeConn  func(*pgx.Conn)
-	timeout    time.Duration   // of the server for one statement; 0: none
+	timeout    time.Duration   // of the server, for one statement; 0: none
 	dialing    context.Context // ends with close
 	stop       context.CancelFunc
 	goroutines sync.WaitGroup
 	idle       chan struct{} // closed once close was called and every caller has an answer
 
 	mu         sync.Mutex
-	conns      []*muxConn // including those that are being closed: the server still counts them
+	conns      []*muxConn // including closing ones, which the server still counts
 	dials      int
 	dialAfter  time.Time
-	waiting    list.List // of *muxCall: no connection has room
+	waiting    list.List // of *muxCall, for which no connection has room
 	unanswered int
 	statements map[string]*muxStatement
 	generation uint64
-	pooled     bool          // the server's sessions are shared by a pooler: see the function of that name
-	pace       time.Duration // of a usual statement
+	pooled     bool          // a pooler shares the server's sessions: see func pooled
+	pace       time.Duration // the usual duration of a statement
 	closing    bool
 	closed     bool
 }
 
-// newMultiplexer connects to nothing yet. connect makes one connection; its error goes to the callers as it is.
-// closeConn closes one, within a time of its own.
+// newMultiplexer does not connect yet. connect makes one connection; its error goes to the callers unchanged. closeConn
+// closes one connection, within its own time limit.
 func newMultiplexer(s MultiplexSettings, connect func(context.Context) (*pgx.Conn, error), closeConn func(*pgx.Conn)) *multiplexer {
 	d := defaultMultiplex
 	s.Connections, s.MaxInFlight = cmp.Or(s.Connections, d.Connections), cmp.Or(s.MaxInFlight, d.MaxInFlight)
@@ -108,9 +109,9 @@ func newMultiplexer(s MultiplexSettings, connect func(context.Context) (*pgx.Con
 	return m
 }
 
-// query runs one read: one statement that returns rows, changes nothing, needs no session and may run twice. The
-// rows are complete, in memory. After errUnsuitable the caller runs it on a connection of its own; after an error that
-// mayAskAgain reports, once more. When ctx ends, query returns at once.
+// query runs one read: one statement that returns rows, changes nothing, needs no session and may run twice. The rows
+// are complete, in memory. After errUnsuitable, the caller runs the read on a connection of its own. After an error for
+// which mayAskAgain is true, the caller may retry it. If ctx ends, query returns at once.
 func (m *multiplexer) query(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
 	sql, args, err := rewritten(ctx, sql, args)
 	if err != nil {
@@ -132,7 +133,7 @@ func (m *multiplexer) query(ctx context.Context, sql string, args []any) (pgx.Ro
 	return nil, err
 }
 
-// rewritten resolves named arguments. Options of pgx that concern one connection are not for a shared one.
+// rewritten resolves named arguments. Options of pgx that concern one connection are unsuitable for a shared one.
 func rewritten(ctx context.Context, sql string, args []any) (string, []any, error) {
 	if len(args) == 0 {
 		return sql, args, nil
@@ -169,8 +170,9 @@ func (m *multiplexer) attempt(ctx context.Context, sql string, args []any) (*mux
 	return rows, nil
 }
 
-// outdated forgets the description of a statement for which arguments can't be encoded: its types may have changed. The
-// caller's own connection finds out whether it is the arguments that are wrong. It does so seldom, for that case.
+// outdated forgets the description of a statement whose arguments can't be encoded, because its types may have changed.
+// The caller's own connection finds out whether the arguments are wrong. Recent descriptions are kept, since wrong
+// arguments are the usual cause.
 func (m *multiplexer) outdated(s *muxStatement) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -179,7 +181,7 @@ func (m *multiplexer) outdated(s *muxStatement) {
 	}
 }
 
-// describe finds the statement of sql, and asks the server for its types at its first use.
+// describe returns the statement of sql. At its first use it asks the server for the statement's types.
 func (m *multiplexer) describe(ctx context.Context, sql string) (s *muxStatement, fresh bool, err error) {
 	m.mu.Lock()
 	s = m.statement(sql)
@@ -194,7 +196,6 @@ func (m *multiplexer) describe(ctx context.Context, sql string) (s *muxStatement
 	return s, true, m.do(ctx, newMuxCall(s))
 }
 
-// do sends the call and waits for its answer.
 func (m *multiplexer) do(ctx context.Context, call *muxCall) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -259,7 +260,7 @@ func (m *multiplexer) answer(call *muxCall, err error) {
 	}
 }
 
-// pick is the connection with the fewest statements in flight, or nil if none has room.
+// pick returns the connection with the fewest statements in flight, or nil if none has room.
 func (m *multiplexer) pick() (best *muxConn) {
 	room := m.settings.MaxInFlight
 	if m.pooled {
@@ -273,7 +274,7 @@ func (m *multiplexer) pick() (best *muxConn) {
 	return best
 }
 
-// stuck reports whether every connection that can be had now is held up by a slow statement.
+// stuck reports whether a slow statement holds up every connection that is available now.
 func (m *multiplexer) stuck() bool {
 	for _, c := range m.conns {
 		if !c.stuck || c.closed {
@@ -283,7 +284,7 @@ func (m *multiplexer) stuck() bool {
 	return len(m.conns) > 0 && m.dials == 0 && !m.canGrow()
 }
 
-// grow makes another connection, if there is room for it.
+// grow makes another connection, if the settings allow one.
 func (m *multiplexer) grow() {
 	if m.canGrow() {
 		m.dials++
@@ -296,7 +297,7 @@ func (m *multiplexer) canGrow() bool {
 	return room && (len(m.conns) == 0 || m.dialAfter.IsZero() || time.Now().After(m.dialAfter))
 }
 
-// dial makes a connection, and serves it to its end.
+// dial makes a connection and serves it until it ends.
 func (m *multiplexer) dial() {
 	conn, shared, err := m.connection()
 	m.mu.Lock()
@@ -304,7 +305,7 @@ func (m *multiplexer) dial() {
 	if err != nil {
 		m.dialAfter = time.Now().Add(muxRedial)
 		if len(m.conns) == 0 {
-			m.refuse(err) // also if another connect is under way: it would fail alike, and be replaced by a third
+			m.refuse(err) // even if another connect is under way: it would fail alike and be followed by a third
 		}
 		m.dispatch()
 		m.mu.Unlock()
@@ -322,7 +323,7 @@ func (m *multiplexer) dial() {
 	c.serve()
 }
 
-// connection makes a connection, and finds out whether a pooler shares it.
+// connection makes a connection and finds out whether a pooler shares it.
 func (m *multiplexer) connection() (conn *pgx.Conn, shared bool, err error) {
 	if conn, err = m.connect(m.dialing); err != nil {
 		return nil, false, err
@@ -334,7 +335,7 @@ func (m *multiplexer) connection() (conn *pgx.Conn, shared bool, err error) {
 	return conn, shared, nil
 }
 
-// dispatch sends the calls that wait, in their order, as far as there is room.
+// dispatch sends waiting calls, in order, as far as there is room.
 func (m *multiplexer) dispatch() {
 	for m.waiting.Len() > 0 {
 		c := m.pick()
@@ -356,18 +357,18 @@ func (m *multiplexer) dispatch() {
 	}
 }
 
-// refuse answers every call that waits.
+// refuse answers every waiting call with err.
 func (m *multiplexer) refuse(err error) {
 	for m.waiting.Len() > 0 {
 		m.answer(m.waiting.Remove(m.waiting.Front()).(*muxCall), err)
 	}
 }
 
-// multiplexStat is a snapshot for people to read.
+// multiplexStat is a snapshot of a multiplexer.
 type multiplexStat struct {
 	Connections int // open, or being opened or closed
 	InFlight    int // statements sent and not yet answered, including those whose callers left
-	Waiting     int // callers for whom no connection has room
+	Waiting     int // callers for which no connection has room
 }
 
 func (m *multiplexer) stat() (s multiplexStat) {
@@ -380,8 +381,8 @@ func (m *multiplexer) stat() (s multiplexStat) {
 	return s
 }
 
-// close takes no more queries, waits for those in flight until ctx ends, and closes the connections. It returns ctx's
-// error if queries were cut short. No connection and no goroutine is left after it. It may be called more than once.
+// close accepts no more queries, waits for those in flight until ctx ends, and closes the connections. It returns ctx's
+// error if queries were aborted. No connection and no goroutine is left after it. It may be called more than once.
 func (m *multiplexer) close(ctx context.Context) (err error) {
 	m.mu.Lock()
 	if !m.closing {
@@ -407,7 +408,8 @@ func (m *multiplexer) close(ctx context.Context) (err error) {
 	return err
 }
 
-// muxStatement is one SQL text with its types, as the server described them. A change of its types makes a new one.
+// muxStatement is one SQL text with its types, as the server described them. If the types change, a new muxStatement
+// replaces it.
 type muxStatement struct {
 	pgconn.StatementDescription
 	named, described bool
@@ -420,10 +422,10 @@ type muxStatement struct {
 	slowAt           time.Time
 	debt             int
 	ban              time.Duration
-	banned           time.Time // until then
+	banned           time.Time // until when
 }
 
-// statement finds the statement in the cache, or puts it there in place of the one that was used least recently.
+// statement returns the cached statement of sql. A new one replaces the least recently used.
 func (m *multiplexer) statement(sql string) *muxStatement {
 	m.generation++
 	s := m.statements[sql]
@@ -448,7 +450,7 @@ func (m *multiplexer) leastUsed() (oldest *muxStatement) {
 	return oldest
 }
 
-// drop takes the statement out of the cache, and off the connections.
+// drop removes the statement from the cache and from the connections.
 func (m *multiplexer) drop(s *muxStatement) {
 	if s.dropped {
 		return
@@ -460,8 +462,8 @@ func (m *multiplexer) drop(s *muxStatement) {
 	}
 }
 
-// name names the statement before it is sent for the first time. The same name always means the same text, even where a
-// pooler that nobody mentioned shares the server's session with others.
+// name names the statement before it is sent for the first time. The same name always means the same text, even if an
+// undeclared pooler shares the server's session with other clients.
 func (m *multiplexer) name(s *muxStatement) {
 	if s.named = true; !m.pooled {
 		sum := sha256.Sum256([]byte(s.SQL))
@@ -473,7 +475,7 @@ func (s *muxStatement) unsuitable() bool {
 	return s.rowless || s.ban > 0 && time.Now().Before(s.banned)
 }
 
-// judge notes how long the server took. A statement that is slow twice, among at most muxSlowRuns runs, is banned.
+// judge records how long the server took. A statement that is slow twice within muxSlowRuns runs is banned.
 func (m *multiplexer) judge(s *muxStatement, began time.Time, took time.Duration) {
 	if took > muxSlow && took > 10*m.pace {
 		m.slow(s, began)
@@ -485,7 +487,7 @@ func (m *multiplexer) judge(s *muxStatement, began time.Time, took time.Duration
 	}
 }
 
-// slow counts a slow run, but not two at a time: the reason may be that the machine stood still.
+// slow counts a slow run. Overlapping slow runs count once: the whole machine may have stalled.
 func (m *multiplexer) slow(s *muxStatement, began time.Time) {
 	if began.Before(s.slowAt) {
 		return

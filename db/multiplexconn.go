@@ -14,15 +14,15 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// muxConn is one shared connection. Calls append their messages to out; one goroutine writes all that has come
-// together at once, another reads the answers in the order of the queue. The driver only connects and closes.
+// muxConn is one shared connection. Calls append their messages to out. One goroutine writes everything that has
+// accumulated at once; another reads the answers in the order of the queue. The driver only connects and closes.
 type muxConn struct {
 	m     *multiplexer
 	conn  *pgx.Conn
 	front *pgproto3.Frontend
-	wake  chan struct{} // the writer; closed at the end
+	wake  chan struct{} // wakes the writer; closed at the end
 	wrote chan struct{} // closed by the writer at its end
-	tag   string        // the reader's last one: most are the same
+	tag   string        // the reader's last command tag: most are the same
 
 	// Guarded by m.mu:
 	out, spare []byte
@@ -30,19 +30,19 @@ type muxConn struct {
 	writing    bool // the writer is awake
 	queue      []*muxCall
 	head       int                      // of queue
-	prepared   map[*muxStatement]uint64 // and with which Parse message
+	prepared   map[*muxStatement]uint64 // by which Parse message each statement was prepared
 	parses     uint64
-	since      time.Time // when the server began with the head
+	since      time.Time // when the server began to run the head
 	timer      *time.Timer
 	armed      bool
-	stuck      bool // the head has taken longer than muxStuck: nothing more is sent
+	stuck      bool // the head has run longer than muxStuck: nothing more is sent
 	closed     bool // nothing more is sent or answered
 	cause      error
 }
 
 var syncMessage, _ = (&pgproto3.Sync{}).Encode(nil)
 
-// newMuxConn takes a connection over. pooled says that its session belongs to a pooler.
+// newMuxConn takes a connection over. pooled means that a pooler owns its session.
 func newMuxConn(m *multiplexer, conn *pgx.Conn, pooled bool) *muxConn {
 	c := &muxConn{
 		m: m, conn: conn, front: conn.PgConn().Frontend(), prepared: map[*muxStatement]uint64{},
@@ -54,10 +54,10 @@ func newMuxConn(m *multiplexer, conn *pgx.Conn, pooled bool) *muxConn {
 	return c
 }
 
-// pooled reports whether a pooler stands between: one that the settings name, or one that gives away whose process
-// answers. It forwards a statement in parts, and can tell the end of one only by the ReadyForQuery before it: PgBouncer
-// 1.18 sent parts of a pipelined statement to another server, whose client then had its error. So each connection
-// carries one statement at a time there, and nothing stays prepared.
+// pooled reports whether a pooler stands between: either the settings name one, or the answering process is not the one
+// that accepted the login. A pooler forwards a statement in parts, and finds its end only by the ReadyForQuery before
+// it. PgBouncer 1.18 sent parts of a pipelined statement to another server, whose client then received its error. So
+// behind a pooler each connection carries one statement at a time, and nothing stays prepared.
 func pooled(ctx context.Context, conn *pgx.Conn) (bool, error) {
 	if conn.Config().DefaultQueryExecMode != pgx.QueryExecModeCacheStatement {
 		return true, nil
@@ -68,7 +68,7 @@ func pooled(ctx context.Context, conn *pgx.Conn) (bool, error) {
 
 func (c *muxConn) inFlight() int { return len(c.queue) - c.head }
 
-// send queues the call, and gives its messages to the writer.
+// send queues the call and gives its messages to the writer.
 func (c *muxConn) send(call *muxCall) {
 	s := call.muxStatement
 	if !s.named {
@@ -102,7 +102,7 @@ func (c *muxConn) send(call *muxCall) {
 	c.rouse()
 }
 
-// rouse wakes the writer when there is a batch to write.
+// rouse wakes the writer if there is a batch to write.
 func (c *muxConn) rouse() {
 	if !c.writing && c.ready() {
 		c.writing = true
@@ -110,19 +110,19 @@ func (c *muxConn) rouse() {
 	}
 }
 
-// ready reports whether the server will soon have nothing to do. Until then, calls come together for one packet.
+// ready reports whether the server will soon be idle. Until then, calls are collected for one packet.
 func (c *muxConn) ready() bool {
 	return c.unsent > 0 && c.inFlight()-c.unsent <= c.inFlight()/muxAhead
 }
 
-// encode appends a message. It can't fail: the limit is a gigabyte, and query refuses less.
+// encode appends a message. It can't fail: the limit is a gigabyte, and query enforces a lower one.
 func (c *muxConn) encode(msg pgproto3.FrontendMessage) {
 	if out, err := msg.Encode(c.out); err == nil {
 		c.out = out
 	}
 }
 
-// deallocate goes with the next batch. It is behind the calls that use the statement.
+// deallocate closes the prepared statement with the next batch, after the calls that use it.
 func (c *muxConn) deallocate(s *muxStatement) {
 	if c.prepared[s] != 0 {
 		delete(c.prepared, s)
@@ -130,22 +130,22 @@ func (c *muxConn) deallocate(s *muxStatement) {
 	}
 }
 
-// write writes what the calls append, until wake is closed.
+// write writes the appended messages until wake is closed.
 func (c *muxConn) write() {
 	defer close(c.wrote)
 	for range c.wake {
 		for batch := c.batch(); batch != nil; batch = c.batch() {
 			if _, err := c.conn.PgConn().Conn().Write(batch); err != nil {
-				c.interrupt(time.Second) // until then the reader may find the reason
-				return                   // the others are told at the end
+				c.interrupt(time.Second) // until then the reader may find the cause
+				return                   // the other calls are answered at the end
 			}
 		}
 	}
 }
 
-// batch is what is to be written, or nil.
+// batch returns the bytes to write, or nil.
 func (c *muxConn) batch() []byte {
-	runtime.Gosched() // callers that are about to append come first: fewer, larger writes
+	runtime.Gosched() // lets callers append first: fewer, larger writes
 	c.m.mu.Lock()
 	defer c.m.mu.Unlock()
 	batch := c.out
@@ -161,12 +161,12 @@ func (c *muxConn) batch() []byte {
 	return batch
 }
 
-// interrupt ends what the reader and the writer wait for.
+// interrupt makes the reader and the writer stop waiting after the given time.
 func (c *muxConn) interrupt(after time.Duration) {
-	_ = c.conn.PgConn().Conn().SetDeadline(time.Now().Add(after)) // a closed one has ended already
+	_ = c.conn.PgConn().Conn().SetDeadline(time.Now().Add(after)) // a closed connection has ended already
 }
 
-// retire lets nobody wait for the connection any longer; its reader closes it.
+// retire answers every call with cause. The reader then closes the connection.
 func (c *muxConn) retire(cause error) {
 	if c.closed {
 		return
@@ -178,8 +178,8 @@ func (c *muxConn) retire(cause error) {
 	c.interrupt(0)
 }
 
-// check runs at intervals while the queue isn't empty. It sends the calls behind a slow statement elsewhere. If nobody
-// waits for that statement any more, it gives the connection up.
+// check runs at intervals while the queue isn't empty. It moves the calls behind a slow statement to other connections.
+// If the caller of that statement has left, it gives the connection up.
 func (c *muxConn) check() {
 	m := c.m
 	m.mu.Lock()
@@ -216,7 +216,7 @@ func (c *muxConn) serve() {
 	m.mu.Lock()
 	retired := c.closed
 	c.fail(err)
-	busy := retired && c.inFlight() > 0 && !m.pooled // a pooler may pass the cancel request to another's statement
+	busy := retired && c.inFlight() > 0 && !m.pooled // a pooler may apply the cancel request to another client's statement
 	close(c.wake)
 	m.mu.Unlock()
 	c.timer.Stop()
@@ -224,7 +224,7 @@ func (c *muxConn) serve() {
 	_ = c.conn.PgConn().Conn().SetDeadline(time.Time{})
 	if busy {
 		ctx, cancel := context.WithTimeout(context.Background(), muxCancel)
-		_ = c.conn.PgConn().CancelRequest(ctx) // nobody else's statement can be hit: they were sent elsewhere
+		_ = c.conn.PgConn().CancelRequest(ctx) // only this statement can be hit: the others were moved
 		cancel()
 	}
 	m.closeConn(c.conn)
@@ -234,7 +234,7 @@ func (c *muxConn) serve() {
 	m.dispatch()
 }
 
-// fail answers the calls of a connection that was lost.
+// fail answers the calls of a lost connection.
 func (c *muxConn) fail(err error) {
 	cause := error(&lostError{err})
 	if _, large := errors.AsType[*pgproto3.ExceededMaxBodyLenErr](err); large && c.inFlight() > 0 && !c.closed {
@@ -284,7 +284,7 @@ func (c *muxConn) first() *muxCall {
 	return c.queue[c.head]
 }
 
-// receive notes one message of the answer to the call.
+// receive processes one message of the call's answer.
 func (c *muxConn) receive(call *muxCall, msg pgproto3.BackendMessage) error {
 	switch msg := msg.(type) {
 	case *pgproto3.ParseComplete:
@@ -321,7 +321,7 @@ func (c *muxConn) commandTag(tag []byte) pgconn.CommandTag {
 	return pgconn.NewCommandTag(c.tag)
 }
 
-// row copies a row. Once the result is too large, its caller is told, and the rest is dropped.
+// row copies a row. If the result becomes too large, its caller gets an error and the rest is dropped.
 func (c *muxConn) row(call *muxCall, values [][]byte) {
 	if call.overflow {
 		return
@@ -337,7 +337,7 @@ func (c *muxConn) row(call *muxCall, values [][]byte) {
 	c.m.answer(call, errUnsuitable)
 }
 
-// complete answers the call, and returns the one behind it, if there is one.
+// complete answers the call and returns the one behind it, if any.
 func (c *muxConn) complete(call *muxCall, status byte) (next *muxCall, err error) {
 	now, m := time.Now(), c.m
 	m.mu.Lock()
@@ -369,11 +369,11 @@ func (c *muxConn) complete(call *muxCall, status byte) (next *muxCall, err error
 	return next, nil
 }
 
-// verdict is what the caller of a completed call gets: nil for its rows.
+// verdict returns the error for the caller of a completed call; nil: it gets its rows.
 func (m *multiplexer) verdict(c *muxConn, call *muxCall) error {
 	s := call.muxStatement
 	if lost := call.failure != nil && call.failure.Code == "26000"; lost || call.parse && !call.parsed {
-		if c.prepared[s] == call.prepared { // nobody has prepared it again
+		if c.prepared[s] == call.prepared { // it was not prepared again
 			delete(c.prepared, s)
 		}
 		if lost {
@@ -402,8 +402,8 @@ func (m *multiplexer) verdict(c *muxConn, call *muxCall) error {
 	return nil
 }
 
-// failed tells errors of the query itself from those that a statement prepared before a change of the schema may
-// cause. The latter are worth another attempt with the statement as it is now.
+// failed distinguishes errors of the query itself from those that an outdated prepared statement may cause. The latter
+// are worth a retry with a fresh statement.
 func (m *multiplexer) failed(call *muxCall) error {
 	s, code := call.muxStatement, call.failure.Code
 	lost := unprepared(call.failure)
@@ -423,7 +423,7 @@ func (m *multiplexer) failed(call *muxCall) error {
 }
 
 // unprepared reports whether the error concerns the prepared statement, not the query: it was lost, its name is taken,
-// its result changed its type, or the number of its columns is another than it was described with a moment ago.
+// its result type changed, or its number of columns differs from the recent description.
 func unprepared(e *pgconn.PgError) bool {
 	return e.Code == "26000" || e.Code == "08P01" || e.Code == "42P05" || e.Code == "0A000" && e.Routine == "RevalidateCachedQuery"
 }

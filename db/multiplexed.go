@@ -6,16 +6,16 @@ import (
 	"sync/atomic"
 )
 
-// Multiplex is the name of the strategy that sends declared reads, those through DB.Read, down a few connections that
-// all requests share: each with its own Sync, without waiting for the answers to those before. 500 readers at once need
-// two slots. Transactions and everything else have leases of a pool, by its settings.
+// Multiplex is the name of the strategy that sends declared reads, those through DB.Read, over a few connections that
+// all requests share. Each read has its own Sync, and does not wait for the answers to earlier reads. 500 readers at
+// once need two slots. Transactions and all other statements use leases of a pool, by its settings.
 //
-// It is not for statements that take long, for results that are large, and for what needs a session. Such a read is
-// noticed, and has a lease of the pool the next time.
+// It is not for slow statements, large results, or statements that need a session. Such a read is detected, and uses a
+// lease of the pool the next time.
 const Multiplex = "multiplex"
 
-// MultiplexSettings are the settings of Multiplex. Under the other strategies MaxResult bounds what DB.Read keeps in
-// memory.
+// MultiplexSettings are the settings of Multiplex. Under the other strategies, MaxResult bounds the memory that a
+// DB.Read uses.
 type MultiplexSettings struct {
 	Connections int   `toml:"connections" allow:"1..1000"`     // shared by all reads
 	MaxInFlight int   `toml:"max_in_flight" allow:"1..100000"` // statements sent and not yet answered, per connection
@@ -59,22 +59,21 @@ func init() {
 	Register(spec)
 }
 
-// multiplexed is a pool, beside which reads have their shared connections.
+// multiplexed is a pool, with shared connections for reads.
 type multiplexed struct {
 	*pool
 	shared *multiplexer
 	reads  atomic.Int64
 }
 
-// Retire waits for the reads under way, which take no longer than ctx.
+// Retire waits for running reads until ctx ends.
 func (m *multiplexed) Retire(ctx context.Context) {
 	done := make(chan struct{})
 	go func() { defer close(done); m.pool.Retire(ctx) }()
-	_ = m.shared.close(ctx) // those that it cuts short are read with a lease
+	_ = m.shared.close(ctx) // aborted reads are retried with a lease
 	<-done
 }
 
-// addStat adds the figures of the pool and of the shared connections.
 func (m *multiplexed) addStat(s *Stat) {
 	m.pool.addStat(s)
 	shared := m.shared.stat()

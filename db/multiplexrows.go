@@ -14,23 +14,23 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// muxCall is one statement on its way: to the server and back to its caller. The multiplexer's lock guards the fields of
-// the first group; those of the second belong to the caller until the call is submitted, and to the reader of its
-// connection from then on until the call is answered.
+// muxCall is one statement on its way to the server and back to its caller. The multiplexer's lock guards the fields of
+// the first group. Those of the second group belong to the caller until the call is submitted, and then to the reader
+// of its connection until the call is answered.
 type muxCall struct {
-	place *list.Element // among those that wait
-	gone  bool          // answered, or the caller left: nobody wants the result
+	place *list.Element // in the list of waiting calls
+	gone  bool          // answered, or the caller left
 	err   error
 
 	*muxStatement
-	fresh    bool   // the caller has just had the statement described
-	prepared uint64 // the statement on this connection, with which Parse message
-	parse    bool   // the one of this call
-	parsed   bool   // and the server accepted it
-	verify   bool   // the server describes the statement, perhaps once more
+	fresh    bool   // the statement was described just now for this caller
+	prepared uint64 // the number of the Parse message that prepared the statement on this connection
+	parse    bool   // this call sends the Parse message
+	parsed   bool   // the server accepted it
+	verify   bool   // the server describes the statement, perhaps again
 	message  []byte
 	rows     *muxRows // nil: the call only describes
-	params   []uint32 // what the server said of the statement
+	params   []uint32 // the server's description of the statement
 	fields   []pgconn.FieldDescription
 	rowless  bool
 	overflow bool
@@ -47,7 +47,7 @@ func newMuxCall(s *muxStatement) *muxCall {
 	return call
 }
 
-// release lets the next query use the call's memory. Its connection must have forgotten it.
+// release makes the call's memory available to the next query. Its connection must no longer refer to it.
 func (call *muxCall) release() {
 	*call = muxCall{done: call.done, message: call.message[:0]}
 	if cap(call.message) <= 4096 {
@@ -76,7 +76,7 @@ func (call *muxCall) bind(args []any) (err error) {
 	return err
 }
 
-// matches reports whether what the server just said of the statement is what the call was encoded for.
+// matches reports whether the server's latest description of the statement is the one that the call was encoded for.
 func (call *muxCall) matches() bool {
 	if len(call.params) != len(call.ParamOIDs) || len(call.fields) != len(call.Fields) || call.rowless {
 		return false
@@ -94,7 +94,7 @@ func (call *muxCall) matches() bool {
 	return true
 }
 
-// describedFields copies a row description, with the formats that the codec asks for.
+// describedFields copies a row description, with the formats that the codec uses.
 func describedFields(d *pgproto3.RowDescription) []pgconn.FieldDescription {
 	codec := muxCodecs.Get().(*muxCodec)
 	defer codec.release()
@@ -109,15 +109,15 @@ func describedFields(d *pgproto3.RowDescription) []pgconn.FieldDescription {
 	return fields
 }
 
-// muxCodec is what encodes a query's arguments and decodes its rows. A type map serves one query at a time.
+// muxCodec encodes a query's arguments and decodes its rows. A type map serves one query at a time.
 type muxCodec struct {
 	types   *pgtype.Map
 	builder pgx.ExtendedQueryBuilder
 	values  [][]byte
-	plans   []muxPlan // of the columns; those of the last query are often those of the next
+	plans   []muxPlan // of the columns; the next query often has the same
 }
 
-// muxPlan is how a column is decoded into a target of a type.
+// muxPlan decodes a column into a target of one type.
 type muxPlan struct {
 	oid    uint32
 	format int16
@@ -137,9 +137,9 @@ func (c *muxCodec) release() {
 type muxRows struct {
 	fields []pgconn.FieldDescription
 	tag    pgconn.CommandTag
-	buf    []byte // the values of the rows that were not read yet, each after its length in four bytes; -1 is NULL
-	left   int    // such rows
-	on     bool   // a row
+	buf    []byte // the values of the unread rows, each after its length in four bytes; -1 is NULL
+	left   int    // unread rows
+	on     bool   // positioned on a row
 	codec  *muxCodec
 	err    error
 }
@@ -179,7 +179,7 @@ func (r *muxRows) Next() bool {
 	return true
 }
 
-// Close lets go of the rows; the memory of the values is never used again for others.
+// Close releases the rows. The memory of the values is never reused.
 func (r *muxRows) Close() {
 	if r.codec != nil {
 		r.codec.release()
@@ -218,7 +218,7 @@ func (r *muxRows) scan(dest []any) error {
 	return nil
 }
 
-// plan is how the column i is decoded into such a target.
+// plan returns how column i is decoded into such a target.
 func (r *muxRows) plan(i int, target any) pgtype.ScanPlan {
 	c, f := r.codec, &r.fields[i]
 	for len(c.plans) <= i {
@@ -278,7 +278,7 @@ func (r *muxRows) fail(err error) error {
 	return err
 }
 
-// RawValues are the bytes of the current row.
+// RawValues returns the bytes of the current row.
 func (r *muxRows) RawValues() [][]byte {
 	if r.codec == nil {
 		return nil
@@ -286,7 +286,7 @@ func (r *muxRows) RawValues() [][]byte {
 	return r.codec.values
 }
 
-// TypeMap is nil once the rows are closed: others use it then.
+// TypeMap returns nil once the rows are closed, because another query may then use the map.
 func (r *muxRows) TypeMap() *pgtype.Map {
 	if r.codec == nil {
 		return nil
@@ -298,5 +298,5 @@ func (r *muxRows) Err() error                                   { return r.err }
 func (r *muxRows) CommandTag() pgconn.CommandTag                { return r.tag }
 func (r *muxRows) FieldDescriptions() []pgconn.FieldDescription { return r.fields }
 
-// Conn is nil: the connection is shared.
+// Conn returns nil, because the connection is shared.
 func (r *muxRows) Conn() *pgx.Conn { return nil }

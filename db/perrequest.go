@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// PerRequest is the name of the strategy that connects at the first query of a request and closes at its end, as
-// Django does with CONN_MAX_AGE = 0. Nothing accumulates. But each request pays for a new backend and a login, and
-// as many requests at once as there are slots still use all of them, unless MaxSize bounds them.
+// PerRequest is the name of the strategy that connects at the first query of a request and closes at its end, as Django
+// does with CONN_MAX_AGE = 0. No connections accumulate. But each request pays for a new backend and a login. If
+// MaxSize does not bound them, as many simultaneous requests as there are slots still use all slots.
 const PerRequest = "per-request"
 
 // PerRequestSettings are the settings of PerRequest.

@@ -12,12 +12,12 @@ import (
 
 // Persistent is the name of the strategy that lets each worker keep its connection, as Django does with CONN_MAX_AGE.
 //
-// It has, on purpose, Django's mechanism with its gap: the age of a connection is checked by its owner only, when it
-// serves a request. A worker that never serves again, because its client has left, never checks: its connection stays,
-// and so does its slot. A threaded development server makes a worker for each client connection.
+// It reproduces Django's mechanism, including its gap: only its owner checks the age of a connection, when it serves a
+// request. A worker whose client has left never serves again and never checks, so its connection and its slot stay in
+// use. A threaded development server makes a worker for each client connection.
 //
-// There are two fixes. With Reap, a connection is closed with its worker. With Workers, their number is fixed, they
-// serve in turn, and requests wait for one that is free.
+// There are two fixes. With Reap, a connection is closed when its worker ends. With Workers, the number of workers is
+// fixed: they serve in turn, and requests wait for a free one.
 const Persistent = "persistent"
 
 // PersistentSettings are the settings of Persistent.
@@ -29,12 +29,12 @@ type PersistentSettings struct {
 
 var defaultPersistent = PersistentSettings{ConnMaxAge: 10 * time.Minute}
 
-// gunicornTimeout is how long a request waits for one of a fixed number of workers. Django has no bound of its own
-// here; 30 s is gunicorn's default for a worker that does not answer.
+// gunicornTimeout is how long a request waits for one of a fixed number of workers. Django has no bound here; 30 s is
+// gunicorn's default for a worker that does not respond.
 const gunicornTimeout = 30 * time.Second
 
-// pingAfter is how long a connection must have been idle to be checked before it is used, so that a server which was
-// restarted, or idle_session_timeout, costs no request. Django has CONN_HEALTH_CHECKS for this; pgxpool does the same.
+// pingAfter is how long a connection must have been idle to be checked before it is used, so that no request fails
+// after a server restart or an idle_session_timeout. Django has CONN_HEALTH_CHECKS for this; pgxpool does the same.
 const pingAfter = time.Second
 
 func init() {
@@ -72,22 +72,22 @@ func init() {
 type persistent struct {
 	*Connector
 	settings PersistentSettings
-	fresh    atomic.Int64 // a connection that was made before is not used again, in Unix nanoseconds
+	fresh    atomic.Int64 // connections made before this time are not used again, in Unix nanoseconds
 
 	mu      sync.Mutex
 	retired bool
-	byOwner map[context.Context]*kept // Workers = 0. That nobody removes the entry of a worker that has left is the bug
-	free    []*kept                   // Workers > 0: those that serve nobody, the longest idle first
+	byOwner map[context.Context]*kept // Workers = 0. The bug: the entry of a worker that has left is never removed
+	free    []*kept                   // Workers > 0: idle connections, the longest idle first
 }
 
 // kept is a connection that its worker keeps between requests.
 type kept struct {
 	conn   *pgx.Conn
-	owner  context.Context // nil: of no worker, closed after its lease
+	owner  context.Context // nil: no worker; closed after its lease
 	made   time.Time
-	used   time.Time // when it last came back
+	used   time.Time // when it was last released
 	busy   bool
-	unreap func() bool // stops the wait for the end of its worker; nil: there is none
+	unreap func() bool // stops the wait for the end of its worker; nil: no wait
 }
 
 func (p *persistent) Acquire(ctx context.Context, l *Lease) error {
@@ -109,7 +109,8 @@ func (p *persistent) Acquire(ctx context.Context, l *Lease) error {
 	return nil
 }
 
-// take finds the worker's connection, or nil. It is nil, too, if the same worker asks for a second lease at once.
+// take returns the worker's connection, or nil. It is also nil if the same worker requests a second lease at the same
+// time.
 func (p *persistent) take(worker context.Context) *kept {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -124,7 +125,7 @@ func (p *persistent) take(worker context.Context) *kept {
 	return k
 }
 
-// works reports whether the connection is within its age, which its owner checks and nobody else, and answers.
+// works reports whether the connection is within its maximum age and answers. Only its owner checks the age.
 func (p *persistent) works(ctx context.Context, k *kept) bool {
 	if !p.fit(k) {
 		return false
@@ -151,7 +152,7 @@ func (p *persistent) own(worker context.Context, k *kept) {
 	}
 }
 
-// reap is the first fix: when its worker leaves, the connection is closed. A busy one is closed after its lease.
+// reap is the first fix: when its worker ends, the connection is closed. A connection in use is closed after its lease.
 func (p *persistent) reap(k *kept) {
 	p.mu.Lock()
 	idle := p.disown(k) && !k.busy
@@ -185,7 +186,7 @@ func (p *persistent) keeps(k *kept, reusable bool) bool {
 	return mine && fit
 }
 
-// disown takes the connection from its worker, and reports whether it was its. The lock is held.
+// disown takes the connection from its worker, and reports whether the worker had it. The lock is held.
 func (p *persistent) disown(k *kept) bool {
 	if k.owner == nil || p.byOwner[k.owner] != k {
 		return false

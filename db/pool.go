@@ -9,35 +9,35 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/jackc/puddle/v2" // pgxpool's own pool, for the error of one that is closed
+	"github.com/jackc/puddle/v2" // pgxpool's own pool, for the error of a closed pool
 )
 
-// Pool is the name of the strategy that shares at most MaxSize connections, kept by pgxpool.
+// Pool is the name of the strategy that shares at most MaxSize connections. pgxpool keeps them.
 const Pool = "pool"
 
-// PoolSettings are the settings of Pool. Those of the leak watch are in force under every strategy.
+// PoolSettings are the settings of Pool. Those of the leak detection apply under every strategy.
 type PoolSettings struct {
 	MinSize           int           `toml:"min_size" allow:"0..10000"`
 	MaxSize           int           `toml:"max_size" allow:"auto|1..10000"` // Auto: its share of Settings.Budget
 	Timeout           time.Duration `toml:"timeout" allow:"1ms..10m"`       // how long a request waits for a lease
-	MaxWaiting        int           `toml:"max_waiting" allow:"0..1000000"` // protects memory alone; 0: no bound
+	MaxWaiting        int           `toml:"max_waiting" allow:"0..1000000"` // only protects memory; 0: no bound
 	MaxLifetime       time.Duration `toml:"max_lifetime" allow:"1s..720h"`
 	MaxIdle           time.Duration `toml:"max_idle" allow:"1s..720h"`
 	HealthCheckPeriod time.Duration `toml:"health_check_period" allow:"100ms..1h"`
 	LeakAfter         time.Duration `toml:"leak_after" allow:"0|100ms..24h"`    // 0: never reported
-	ReclaimAfter      time.Duration `toml:"reclaim_after" allow:"0|100ms..24h"` // 0: never taken back
+	ReclaimAfter      time.Duration `toml:"reclaim_after" allow:"0|100ms..24h"` // 0: never reclaimed
 	Hold              string        `toml:"hold" allow:"query|request"`
 }
 
 // How long a request keeps a lease of the pool.
 const (
-	HoldQuery   = "query"   // given back after each query
+	HoldQuery   = "query"   // released after each query
 	HoldRequest = "request" // kept to the end of the request, as Django does
 )
 
 var defaultPool = PoolSettings{
 	MaxSize: 10, Timeout: 10 * time.Second,
-	MaxWaiting:  10_000, // 10,000 waiting requests take about 200 MB; the time they wait is bounded by Timeout
+	MaxWaiting:  10_000, // 10,000 waiting requests take about 200 MB; Timeout bounds their wait
 	MaxLifetime: time.Hour, MaxIdle: 30 * time.Minute, HealthCheckPeriod: time.Minute,
 	LeakAfter: time.Minute, Hold: HoldQuery,
 }
@@ -84,7 +84,7 @@ func poolSpec() Spec {
 	}
 }
 
-// sizeOf is MaxSize as a Setting has it.
+// sizeOf returns MaxSize as the value of a Setting.
 func sizeOf(p PoolSettings) any {
 	if p.MaxSize == Auto {
 		return "auto"
@@ -92,7 +92,7 @@ func sizeOf(p PoolSettings) any {
 	return p.MaxSize
 }
 
-// poolBackends is how many backends the pool has at most.
+// poolBackends returns the most backends that the pool has.
 func poolBackends(s Settings) int {
 	if s.Pool.MaxSize == Auto {
 		return s.Budget
@@ -103,13 +103,13 @@ func poolBackends(s Settings) int {
 // mostAuto is the size of pgxpool where the tickets bound the pool.
 const mostAuto = 10_000
 
-// pool is pgxpool. Since Source gives out no more leases than pgxpool has connections, nobody waits inside it, except
-// for a connection that is being made.
+// pool wraps pgxpool. Source gives out no more leases than pgxpool has connections, so a request waits inside pgxpool
+// only while its connection is being made.
 type pool struct {
 	*Connector
 	pgx     *pgxpool.Pool
 	timeout time.Duration
-	idle    atomic.Int64 // connections that pgxpool keeps, give or take those that it closes at this moment
+	idle    atomic.Int64 // idle connections of pgxpool, except for any that it is closing at this moment
 	retired atomic.Bool
 }
 
@@ -129,7 +129,7 @@ func newPool(s Settings, c *Connector) (*pool, error) {
 	pc.PingTimeout = s.ConnectTimeout
 	pc.BeforeConnect = c.Prepare
 	pc.BeforeClose = func(conn *pgx.Conn) {
-		p.idle.Store(0) // it may have been one of those
+		p.idle.Store(0) // the closed connection may have been idle
 		c.beforeClose(conn)
 	}
 	p.pgx, err = pgxpool.NewWithConfig(context.Background(), pc)
@@ -138,7 +138,7 @@ func newPool(s Settings, c *Connector) (*pool, error) {
 
 func (p *pool) Acquire(ctx context.Context, l *Lease) error {
 	within := ctx
-	if p.idle.Add(-1) < 0 { // it has to connect, which counts against the timeout as the wait in the queue does
+	if p.idle.Add(-1) < 0 { // it has to connect, and that counts against the timeout like the wait in the queue
 		p.idle.Store(0)
 		var cancel context.CancelFunc
 		within, cancel = context.WithDeadline(ctx, l.since.Add(p.timeout-l.waited))
@@ -154,7 +154,7 @@ func (p *pool) Acquire(ctx context.Context, l *Lease) error {
 	})
 }
 
-// explain returns why pgxpool gave no connection: ctx is the caller's, within has the strategy's timeout as well.
+// explain returns why pgxpool gave no connection. ctx is the caller's; within also has the strategy's timeout.
 func (p *pool) explain(ctx, within context.Context, err error) error {
 	switch {
 	case errors.Is(err, puddle.ErrClosedPool):
@@ -189,7 +189,7 @@ func (p *pool) Retire(ctx context.Context) {
 	p.destroy(ctx, idle)
 }
 
-// shrink closes up to n idle connections that the budget has no ticket for any more; the others stay.
+// shrink closes up to n idle connections for which the budget no longer has a ticket.
 func (p *pool) shrink(n int) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
@@ -205,7 +205,7 @@ func (p *pool) shrink(n int) {
 }
 
 func (p *pool) destroy(ctx context.Context, idle []*pgxpool.Conn) {
-	p.idle.Store(0) // it may have counted those
+	p.idle.Store(0) // it may have counted these connections
 	conns := make([]*pgx.Conn, len(idle))
 	for i, c := range idle {
 		conns[i] = c.Hijack()
@@ -213,10 +213,10 @@ func (p *pool) destroy(ctx context.Context, idle []*pgxpool.Conn) {
 	p.closeAll(ctx, conns)
 }
 
-// Close waits for a connection that is still being made, as pgxpool does.
+// Close waits for connections that are still being made, as pgxpool does.
 func (p *pool) Close() { p.pgx.Close() }
 
-// addStat adds what pgxpool counts.
+// addStat adds the counters of pgxpool.
 func (p *pool) addStat(s *Stat) {
 	of := p.pgx.Stat()
 	s.AgedOut, s.IdledOut = of.MaxLifetimeDestroyCount(), of.MaxIdleDestroyCount()

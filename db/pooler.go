@@ -6,18 +6,18 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// PoolerMode is what is known of a pooler between a connection and the server.
+// PoolerMode is the detected mode of a pooler between a connection and the server.
 type PoolerMode int
 
 // The modes. A pooler in session mode needs no setting: a client keeps its server connection.
 const (
 	NoPooler          PoolerMode = iota
-	UnknownPooler                // there is one; whether clients share server connections did not show
-	TransactionPooler            // clients share server connections: nothing of a session lasts
+	UnknownPooler                // there is one; whether clients share server connections is not known
+	TransactionPooler            // clients share server connections: no session state persists
 )
 
-// PoolerOf reports whether a pooler answers on conn, and in which mode, at the cost of a round trip, and of one more
-// connection where there is one. A pooler gives itself away by a backend that is not the one of the login.
+// PoolerOf reports whether a pooler answers on conn, and in which mode. It costs one round trip, and one more
+// connection if there is a pooler. The sign of a pooler is a backend that is not the one of the login.
 func PoolerOf(ctx context.Context, conn *pgx.Conn) (PoolerMode, error) {
 	behind, err := backend(ctx, conn)
 	if err != nil || behind == conn.PgConn().PID() {
@@ -28,7 +28,7 @@ func PoolerOf(ctx context.Context, conn *pgx.Conn) (PoolerMode, error) {
 		return UnknownPooler, nil //nolint:nilerr // the mode alone stays open
 	}
 	defer Disconnect(second)
-	if shared, err := backend(ctx, second); err == nil && shared == behind { // conn's own, which it has not kept
+	if shared, err := backend(ctx, second); err == nil && shared == behind { // conn's own backend, which it has not kept
 		return TransactionPooler, nil
 	}
 	return UnknownPooler, nil
@@ -40,7 +40,7 @@ func backend(ctx context.Context, conn *pgx.Conn) (pid uint32, err error) {
 	return pid, err
 }
 
-// Advice returns what an operator should set, where the settings name no pooler; "" where there is none.
+// Advice returns which settings an operator should add, if the settings name no pooler; "" if there is none.
 func (m PoolerMode) Advice() string {
 	switch m {
 	case TransactionPooler:

@@ -10,24 +10,24 @@ import (
 	"time"
 )
 
-// queue hands out places, at most size at once, first come first served. It bounds the wait in time: a newcomer who
-// would wait for too long, by the measured pace, is refused at once. It knows nothing of connections.
+// queue hands out at most size places at once, first come, first served. It bounds the wait in time: a newcomer that
+// would wait too long, by the measured pace, is refused at once. It does not depend on connections.
 type queue struct {
 	size       int           // places; 0: no bound, unless tickets is set
 	maxWaiting int           // protects memory; 0: no bound
 	timeout    time.Duration // of one waiter; 0: as long as its context allows
 	tickets    bool          // size follows the tickets of the budget, see resize
-	waits      func()        // called, with the lock held, when a request begins to wait; nil: nobody wants to know
+	waits      func()        // called with the lock held when a request begins to wait; nil: not called
 
 	mu         sync.Mutex
-	taken      int       // places that are out
-	peak       int       // the most that were out or waited for at once, since demand was last asked
-	limit      int       // less than size for a while, where the server had no slot for more; 0: size
-	limitUntil time.Time // the end of that while
+	taken      int       // places in use
+	peak       int       // the most places in use or waited for at once, since the last call of demand
+	limit      int       // temporarily less than size, after the server had no slot for more; 0: size
+	limitUntil time.Time // when limit ends
 	waiters    list.List // of *waiter, the oldest first
 	expiry     *time.Timer
-	pace       pace          // of the places that come free while a request waits
-	idle       chan struct{} // closed when the last place comes back, if someone waits for that
+	pace       pace          // of the places that become free while a request waits
+	idle       chan struct{} // closed when the last place is freed; nil: no caller waits for that
 
 	waited, timedOut, refused int64
 	waitTotal                 time.Duration
@@ -39,13 +39,13 @@ type waiter struct {
 	place chan error // buffered: nil with a place, or why there is none
 }
 
-// fullFactor: a newcomer is refused when a third of the timeout would pass before its turn. A page of two queries waits
-// twice, and has its own work; so it ends within the timeout.
+// fullFactor: a newcomer is refused if a third of the timeout would pass before its turn. A page of two queries waits
+// twice and has work of its own, so it still ends within the timeout.
 const fullFactor = 3
 
-// enter takes a place, and returns how long that took. urgent is for a request that has had a lease already: it may
-// wait for as long as the timeout lets it, since the work on it would be lost. since is when the request began to
-// wait, if it has waited before: it is first in line then.
+// enter takes a place and returns how long that took. urgent is for a request that has had a lease already: it may wait
+// for the whole timeout, since its work would be lost otherwise. since is when the request began to wait, if it has
+// waited before: it is then first in the queue.
 func (q *queue) enter(ctx context.Context, urgent bool, since time.Time) (time.Duration, error) {
 	if ctx.Err() != nil {
 		return 0, q.gaveUp(ctx, 0)
@@ -69,12 +69,12 @@ func (q *queue) enter(ctx context.Context, urgent bool, since time.Time) (time.D
 	return q.wait(ctx, w, e)
 }
 
-// line puts w at the end, or at the front. The lock is held.
+// line adds w to the end of the queue, or to the front. The lock is held.
 func (q *queue) line(w *waiter, front bool) *list.Element {
 	if q.waiters.Len() == 0 {
 		q.pace = pace{size: q.size, began: w.since}
 		if q.tickets {
-			q.pace.size = max(q.size, paceOver) // a few places say nothing of those to come with more tickets
+			q.pace.size = max(q.size, paceOver) // a few places say little about the pace with more tickets
 		}
 	}
 	var e *list.Element
@@ -92,7 +92,7 @@ func (q *queue) line(w *waiter, front bool) *list.Element {
 	return e
 }
 
-// arm sets the one timer of the queue for its first waiter, who is the first whose time passes. The lock is held.
+// arm sets the queue's one timer for the first waiter, which is the first to time out. The lock is held.
 func (q *queue) arm(since time.Time) {
 	left := time.Until(since.Add(q.timeout))
 	if q.expiry == nil {
@@ -102,7 +102,7 @@ func (q *queue) arm(since time.Time) {
 	q.expiry.Reset(left)
 }
 
-// expire ends the wait of those whose time has passed.
+// expire fails the waiters whose timeout has passed.
 func (q *queue) expire() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -118,8 +118,8 @@ func (q *queue) expire() {
 	}
 }
 
-// wait stands in the queue until there is a place, the timeout has passed, or ctx ends. A place that arrives while the
-// waiter gives up is handed on.
+// wait waits until there is a place, the timeout has passed, or ctx ends. A place that arrives while the waiter gives
+// up goes to the next waiter.
 func (q *queue) wait(ctx context.Context, w *waiter, e *list.Element) (time.Duration, error) {
 	var err error
 	select {
@@ -137,7 +137,7 @@ func (q *queue) wait(ctx context.Context, w *waiter, e *list.Element) (time.Dura
 		}
 		waited := time.Since(w.since)
 		if end, ok := ctx.Deadline(); ok {
-			waited = max(0, min(waited, end.Sub(w.since))) // what it had, as for the queue's own timeout
+			waited = max(0, min(waited, end.Sub(w.since))) // the time it had, as for the queue's own timeout
 		}
 		return waited, q.gaveUp(ctx, waited)
 	}
@@ -151,8 +151,8 @@ func (q *queue) wait(ctx context.Context, w *waiter, e *list.Element) (time.Dura
 	return waited, err
 }
 
-// refuses reports whether a newcomer may not wait. As many as there are places always may, so that the pace is measured
-// again. The lock is held.
+// refuses reports whether a newcomer may not wait. As many requests as there are places may always wait, so that the
+// pace is measured again. The lock is held.
 func (q *queue) refuses(urgent bool) bool {
 	n := q.waiters.Len()
 	if q.maxWaiting > 0 && n >= q.maxWaiting {
@@ -161,7 +161,7 @@ func (q *queue) refuses(urgent bool) bool {
 	return q.timeout > 0 && n >= q.size && !urgent && q.pace.wait(n+1) > q.timeout/fullFactor
 }
 
-// free reports whether there is a place. The lock is held.
+// free reports whether there is a free place. The lock is held.
 func (q *queue) free() bool {
 	if q.limit > 0 && !time.Now().Before(q.limitUntil) {
 		q.limit = 0
@@ -171,7 +171,7 @@ func (q *queue) free() bool {
 
 func (q *queue) unbounded() bool { return q.size == 0 && !q.tickets }
 
-// leave frees a place, for the first in the queue.
+// leave frees a place for the first waiter.
 func (q *queue) leave() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -183,7 +183,7 @@ func (q *queue) leaveLocked() {
 	q.handOver()
 }
 
-// handOver gives the places that are free to those who wait. The lock is held.
+// handOver gives the free places to waiters. The lock is held.
 func (q *queue) handOver() {
 	for e := q.waiters.Front(); e != nil && q.free(); e = q.waiters.Front() {
 		q.waiters.Remove(e)
@@ -197,7 +197,7 @@ func (q *queue) handOver() {
 	}
 }
 
-// resize sets how many places there are.
+// resize sets the number of places.
 func (q *queue) resize(size int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -205,7 +205,7 @@ func (q *queue) resize(size int) {
 	q.handOver()
 }
 
-// demand is the most places that were needed at once since it was last asked.
+// demand returns the most places that were needed at once since its last call.
 func (q *queue) demand() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -215,14 +215,14 @@ func (q *queue) demand() int {
 	return peak
 }
 
-// waiting is how many requests wait.
+// waiting returns the number of waiting requests.
 func (q *queue) waiting() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.waiters.Len()
 }
 
-// fail ends the wait of all with err.
+// fail ends the wait of all requests with err.
 func (q *queue) fail(err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -232,11 +232,12 @@ func (q *queue) fail(err error) {
 	}
 }
 
-// limitFor is how long a pool that could not grow tries to do without.
+// limitFor is how long a pool that could not grow keeps to its current size.
 const limitFor = time.Second
 
-// giveWay gives up the place of a request for which the server had no slot, if others have places: it can wait for one
-// of theirs, and for a while no more than theirs are handed out. It reports false where there is nothing to wait for.
+// giveWay frees the place of a request for which the server had no slot, if other requests have places. The request can
+// then wait for one of theirs, and for limitFor no more places than theirs are handed out. giveWay returns false if
+// there is no place to wait for.
 func (q *queue) giveWay() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -248,9 +249,9 @@ func (q *queue) giveWay() bool {
 	return true
 }
 
-// pace is the time between two places that a queue hands over, as a moving average. It begins with the first of them, so
-// that a pool which has just begun to connect does not look slow, and is known after a round of all places: those that
-// were taken together come back together.
+// pace is the moving average of the time between two places that a queue hands over. It starts at the first handover,
+// so that a pool that has just begun to connect does not look slow. It is known after one round of all places, since
+// places that were taken together are freed together.
 type pace struct {
 	size    int
 	began   time.Time // when the first in the queue began to wait
@@ -259,7 +260,7 @@ type pace struct {
 	average time.Duration
 }
 
-// paceOver is how many places the average is over at least.
+// paceOver is the least number of places in the average.
 const paceOver = 16
 
 func (p *pace) handedOver(now time.Time) {
@@ -270,7 +271,7 @@ func (p *pace) handedOver(now time.Time) {
 	p.last = now
 }
 
-// stalled is how long no place has come free.
+// stalled returns how long no place has become free.
 func (p *pace) stalled() time.Duration {
 	since := p.began
 	if p.last.After(since) {
@@ -282,7 +283,7 @@ func (p *pace) stalled() time.Duration {
 	return time.Since(since)
 }
 
-// wait is how long n places will take, 0 while that is not known.
+// wait returns how long n places will take, or 0 while that is not known.
 func (p *pace) wait(n int) time.Duration {
 	if p.places < p.size {
 		return 0
@@ -290,7 +291,7 @@ func (p *pace) wait(n int) time.Duration {
 	return time.Duration(n) * p.average
 }
 
-// drained is closed when no place is taken.
+// drained returns a channel that is closed when no place is taken.
 func (q *queue) drained() <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -305,19 +306,19 @@ func (q *queue) drained() <-chan struct{} {
 	return q.idle
 }
 
-// stat adds the queue's figures.
+// stat adds the queue's figures to s.
 func (q *queue) stat(s *Stat) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	s.Size = q.size
 	if q.tickets {
-		s.Size = max(1, q.size) // 0 would be no bound
+		s.Size = max(1, q.size) // 0 would mean no bound
 	}
 	s.Leases, s.Waiting, s.OldestWait = q.taken, q.waiters.Len(), q.oldestWait()
 	s.Waited, s.WaitTotal, s.TimedOut, s.Refused = q.waited, q.waitTotal, q.timedOut, q.refused
 }
 
-// oldestWait is how long the first in the queue has waited. The lock is held.
+// oldestWait returns how long the first waiter has waited. The lock is held.
 func (q *queue) oldestWait() time.Duration {
 	if front := q.waiters.Front(); front != nil {
 		return time.Since(front.Value.(*waiter).since)
@@ -325,17 +326,17 @@ func (q *queue) oldestWait() time.Duration {
 	return 0
 }
 
-// connError describes the queue as it is. The lock is held.
+// connError returns an error with the queue's current figures. The lock is held.
 func (q *queue) connError(cause Cause, waited time.Duration) *ConnError {
 	return &ConnError{
 		Cause: cause, Waited: waited, Size: q.size, Leases: q.taken, Waiting: q.waiters.Len(),
 		Stalled:    q.pace.stalled(),
-		RetryAfter: cmp.Or(q.pace.wait(q.waiters.Len()), q.oldestWait()), // what a newcomer has before it
+		RetryAfter: cmp.Or(q.pace.wait(q.waiters.Len()), q.oldestWait()), // the wait of a newcomer
 	}
 }
 
-// gaveUp tells a caller that went away from one whose own deadline passed while the places were taken: only the
-// second is a failure of ours. The lock is held, or no place is asked for.
+// gaveUp distinguishes a cancelled caller from one whose deadline passed while all places were taken: only the second
+// is a failure of the queue. The lock is held, unless waited is 0.
 func (q *queue) gaveUp(ctx context.Context, waited time.Duration) error {
 	if errors.Is(ctx.Err(), context.Canceled) || waited == 0 {
 		return fmt.Errorf("gave up waiting for a connection: %w", ctx.Err())

@@ -12,20 +12,20 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// outageFor is how long after the server was lost a read without a deadline is tried again. A restart takes half a
-// second, a failover a few. Later readers are refused at once: the outage is no longer a moment's.
+// outageFor is how long after the loss of the server a read without a deadline is retried. A restart takes half a
+// second, a failover a few seconds. Later reads fail at once, because the outage is then no longer short.
 const outageFor = 3 * time.Second
 
 // Read returns the Querier for declared reads: one statement, outside of a transaction, that changes nothing, needs no
 // session, and may run twice. In return
 //
-//   - a read whose connection is lost, or whose server restarts, is tried again: until the deadline of its context or,
+//   - a read whose connection is lost, or whose server restarts, is retried: until the deadline of its context or,
 //     without one, for 3 seconds after the server was lost;
-//   - the lease is given back before the rows are scanned: they are complete in memory, up to multiplex.max_result; a
+//   - the lease is released before the rows are scanned: they are complete in memory, up to multiplex.max_result; a
 //     larger result is streamed, as by DB.Query;
 //   - under Multiplex it needs no lease at all.
 //
-// Rows know pgx's own types, not those registered on a connection.
+// Rows support pgx's own types, not those registered on a connection.
 func (d *DB) Read() Querier { return reader{d} }
 
 type reader struct{ db *DB }
@@ -37,7 +37,7 @@ func (r reader) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, e
 
 func (r reader) query(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
 	var who asking
-	runtime.Callers(3, who[:]) // 3: whoever called Query or QueryRow
+	runtime.Callers(3, who[:]) // 3: the caller of Query or QueryRow
 	rows, err := r.db.read(ctx, sql, args, who)
 	if err != nil && r.db.outage.passes(ctx, err) {
 		rows, err = r.db.readAgain(ctx, sql, args, who, err)
@@ -48,7 +48,7 @@ func (r reader) query(ctx context.Context, sql string, args []any) (pgx.Rows, er
 	return rows, nil
 }
 
-// readAgain runs a read that failed, until it succeeds or the outage lasts too long.
+// readAgain retries a failed read until it succeeds or the outage lasts too long.
 func (d *DB) readAgain(ctx context.Context, sql string, args []any, who asking, err error) (rows pgx.Rows, _ error) {
 	err = retry(ctx, firstBackoff, mostBackoff/4, err, func() (err error) {
 		rows, err = d.read(ctx, sql, args, who) //nolint:sqlclosecheck // the caller closes them
@@ -59,11 +59,11 @@ func (d *DB) readAgain(ctx context.Context, sql string, args []any, who asking, 
 
 // QueryRow is part of Querier.
 func (r reader) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	rows, _ := r.query(ctx, sql, args) // a failure is the result's too
+	rows, _ := r.query(ctx, sql, args) // the result carries the error too
 	return row{rows}
 }
 
-// Exec is part of Querier. It reads, and drops the rows.
+// Exec is part of Querier. It reads the rows and drops them.
 func (r reader) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
 	rows, err := r.query(ctx, sql, args)
 	if err != nil {
@@ -73,13 +73,13 @@ func (r reader) Exec(ctx context.Context, sql string, args ...any) (pgconn.Comma
 	return rows.CommandTag(), rows.Err()
 }
 
-// outage is when the server was lost, in Unix nanoseconds; 0: it answers, or never did.
+// outage records when the server was lost, in Unix nanoseconds; 0: it answers, or never did.
 type outage struct {
 	since atomic.Int64
 	up    atomic.Bool // it has answered
 }
 
-// ended notes that the server answers.
+// ended records that the server answers.
 func (o *outage) ended() {
 	if !o.up.Load() {
 		o.up.Store(true)
@@ -89,7 +89,7 @@ func (o *outage) ended() {
 	}
 }
 
-// passes reports whether a read that failed like this is worth another try.
+// passes reports whether a read that failed with err is worth a retry.
 func (o *outage) passes(ctx context.Context, err error) bool {
 	if cause := CauseOf(err); cause != ServerUnavailable && cause != CircuitOpen && !mayAskAgain(err) {
 		return false
@@ -126,7 +126,7 @@ func (d *DB) read(ctx context.Context, sql string, args []any, who asking) (rows
 	return rows, nil
 }
 
-// readPrimary runs the read on the primary's shared connections, if it has some.
+// readPrimary runs the read on the primary's shared connections, if it has any.
 func (d *DB) readPrimary(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
 	if r, ok := ctx.Value(requestKey{d}).(*request); ok && !r.over.Load() {
 		return r.pin(d).readShared(ctx, sql, args)
@@ -136,7 +136,7 @@ func (d *DB) readPrimary(ctx context.Context, sql string, args []any) (pgx.Rows,
 	return p.readShared(ctx, sql, args)
 }
 
-// readShared runs the read on the shared connections. Both results are nil where the strategy has none.
+// readShared runs the read on the shared connections. Both results are nil if the strategy has none.
 func (s *Source) readShared(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
 	m, ok := s.strategy.(*multiplexed)
 	if !ok {
@@ -157,7 +157,7 @@ func (s *Source) readShared(ctx context.Context, sql string, args []any) (pgx.Ro
 	return rows, err
 }
 
-// readLeased runs the read on a lease, which it gives back before it returns. errUnsuitable: the result is too large.
+// readLeased runs the read on a lease, which it releases before it returns. errUnsuitable: the result is too large.
 func (d *DB) readLeased(ctx context.Context, sql string, args []any, who asking) (pgx.Rows, error) {
 	for again := 0; ; again++ {
 		u, err := d.lease(ctx, who)

@@ -73,7 +73,7 @@ func TestADeclaredReadHasTheErrorsOfItsStatementAndItsCaller(t *testing.T) {
 	})
 }
 
-// readers ask again and again, until stop is called, and count the reads that failed.
+// readers query repeatedly until stop is called, and count the failed reads.
 func readers(t *testing.T, d *db.DB, deadline time.Duration) (stop func() (read, failed int64)) {
 	t.Helper()
 	var wg sync.WaitGroup

@@ -17,25 +17,26 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// How replicas are followed.
+// How replicas are monitored.
 const (
-	replicaPoll    = 100 * time.Millisecond // between two looks at a server
-	replicaSilence = time.Second            // a server that takes longer to answer is down
-	replicaWait    = 5 * time.Millisecond   // a read waits so long for its caller's own write
-	replicaRush    = 2 * time.Millisecond   // between two looks that readers ask for
-	replicaHistory = 256                    // positions of the primary that are remembered
+	replicaPoll    = 100 * time.Millisecond // between two polls of a server
+	replicaSilence = time.Second            // a server that takes longer to answer counts as down
+	replicaWait    = 5 * time.Millisecond   // how long a read waits for its caller's own write
+	replicaRush    = 2 * time.Millisecond   // between two polls that readers request
+	replicaHistory = 256                    // positions of the primary that are kept
 )
 
-// Position is a place in the primary's write-ahead log (LSN): 0 is before everything.
+// Position is a position in the primary's write-ahead log (LSN). 0 is before every other position.
 type Position uint64
 
-// Unknown is after everything: no replica has it, so that its holder reads from the primary.
+// Unknown is after every other position. No replica has reached it, so a caller with this position reads from the
+// primary.
 const Unknown = ^Position(0)
 
-// String is PostgreSQL's form, "16/B374D848".
+// String returns PostgreSQL's form, "16/B374D848".
 func (p Position) String() string { return fmt.Sprintf("%X/%X", uint64(p)>>32, uint64(p)&(1<<32-1)) }
 
-// ParsePosition reads what String wrote: two hexadecimal numbers of at most 8 digits.
+// ParsePosition parses the output of String: two hexadecimal numbers of at most 8 digits.
 func ParsePosition(text string) (p Position, ok bool) {
 	high, low, _ := strings.Cut(text, "/")
 	if len(text) > len("FFFFFFFF/FFFFFFFF") || strings.ContainsAny(text, "+-_") {
@@ -49,8 +50,8 @@ func ParsePosition(text string) (p Position, ok bool) {
 	return Position(h<<32 | l), err == nil
 }
 
-// Follow says up to where the caller of this request has seen the database: its declared reads go to a replica that has
-// replayed at least as much, or to the primary.
+// Follow sets the position up to which the caller of this request has seen the database. Its declared reads go to a
+// replica that has replayed at least as much, or to the primary.
 func (d *DB) Follow(ctx context.Context, p Position) {
 	if r, ok := ctx.Value(requestKey{d}).(*request); ok {
 		r.seen.Store(uint64(p))
@@ -58,7 +59,7 @@ func (d *DB) Follow(ctx context.Context, p Position) {
 }
 
 // Written returns the position that the caller of this request has to follow from now on, if the request may have
-// written. It asks the primary, for a second at most; where that fails the position is Unknown. Without replicas it
+// written. It asks the primary, for at most one second; if that fails, the position is Unknown. Without replicas it
 // asks nothing.
 func (d *DB) Written(ctx context.Context) (p Position, wrote bool) {
 	r, ok := ctx.Value(requestKey{d}).(*request)
@@ -77,16 +78,16 @@ func (d *DB) Written(ctx context.Context) (p Position, wrote bool) {
 	return p, true
 }
 
-// ReplicaStat is what a DB knows of one replica.
+// ReplicaStat is a snapshot of one replica.
 type ReplicaStat struct {
 	Host     string
 	Serves   bool
-	Why      string        // it does not serve; "" if it does
+	Why      string        // why it does not serve reads; "" if it does
 	Lag      time.Duration // behind the primary, by this process's clock
 	Replayed Position
-	Reads    int64 // answered
-	Failed   int64 // that the primary had to answer, because the replica failed or cancelled them
-	Behind   int64 // that went to the primary, because the replica had not replayed their caller's write
+	Reads    int64 // reads that it answered
+	Failed   int64 // reads that the primary had to answer, because the replica failed or cancelled them
+	Behind   int64 // reads that went to the primary, because the replica had not replayed their caller's write
 	Stat     Stat  // of its connections
 }
 
@@ -103,11 +104,11 @@ func (d *DB) Replicas() []ReplicaStat {
 	return list
 }
 
-// MaxLag is how far behind the primary a replica may be that serves reads; 0 without replicas. For longer than that
-// after a write, no position needs to be followed.
+// MaxLag returns how far behind the primary a replica that serves reads may be; 0 without replicas. Once a write is
+// older than that, its position need not be followed.
 func (d *DB) MaxLag() time.Duration { return d.replicas.maxLag }
 
-// replicas are the replicas of a DB, and what is known of its primary.
+// replicas are the replicas of a DB, and the recent positions of its primary.
 type replicas struct {
 	db     *DB
 	list   []*replica
@@ -122,40 +123,40 @@ type replicas struct {
 	lastSeen Position
 }
 
-// identity is what a primary and its replicas have in common.
+// identity is common to a primary and its replicas.
 type identity struct {
 	system   string // pg_control_system
 	database string
 	timeline uint32
 }
 
-// sample is where the primary was.
+// sample is the primary's position at one time.
 type sample struct {
 	at       time.Time
 	position Position
 }
 
-// replica is one replica with connections of its own.
+// replica is one replica, with connections of its own.
 type replica struct {
 	*Source
 	host                  string
 	all                   *replicas
 	state                 atomic.Pointer[replicaState]
-	rush                  chan struct{} // a reader asks for a look
+	rush                  chan struct{} // a reader requests a poll
 	reads, failed, behind atomic.Int64
 }
 
-// replicaState is what the last look at a replica said.
+// replicaState is the result of the last poll of a replica.
 type replicaState struct {
-	why      string // it may not serve
+	why      string // why it may not serve reads; "" if it may
 	replayed Position
 	lag      time.Duration
-	next     chan struct{} // closed when there is a newer one
+	next     chan struct{} // closed when there is a newer state
 	up       context.Context
-	down     context.CancelFunc // ends the reads that are under way
+	down     context.CancelFunc // ends the running reads
 }
 
-// open makes the replicas of d's options, and begins to follow them.
+// open makes the replicas of d's options, and begins to monitor them.
 func (all *replicas) open(d *DB) error {
 	s := d.options.Replica
 	if s == nil {
@@ -187,7 +188,7 @@ func (all *replicas) open(d *DB) error {
 
 // eachHost returns the settings of each single host.
 func eachHost(s Settings) (each []Settings) {
-	s.TargetSessionAttrs = "any" // what a server is, follow finds out
+	s.TargetSessionAttrs = "any" // follow finds out the server's role
 	s.Pool.Timeout = min(s.Pool.Timeout, replicaSilence) // the primary may have a place sooner
 	if s.Hosts == "" {
 		return []Settings{s}
@@ -206,7 +207,7 @@ func eachHost(s Settings) (each []Settings) {
 	return each
 }
 
-// close ends what open began.
+// close stops what open started.
 func (all *replicas) close(ctx context.Context) {
 	if all.stop != nil {
 		all.stop()
@@ -220,8 +221,9 @@ func (all *replicas) close(ctx context.Context) {
 	ends.Wait()
 }
 
-// What follow asks. The timeline keeps apart servers that were one before a failover: the receiver's is current, and
-// visible to members of pg_monitor; without it the last restart point's is at most checkpoint_timeout old.
+// The queries of follow. The timeline distinguishes servers that were one server before a failover. The WAL receiver's
+// timeline is current, and visible to members of pg_monitor. Otherwise the timeline of the last restart point is used,
+// which is at most checkpoint_timeout old.
 const (
 	primarySQL = `SELECT pg_is_in_recovery(), pg_current_wal_insert_lsn()::text, (SELECT system_identifier::text FROM pg_control_system()),
 		current_database(), ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int`
@@ -229,14 +231,14 @@ const (
 		current_database(), coalesce((SELECT received_tli FROM pg_stat_wal_receiver), (SELECT timeline_id FROM pg_control_checkpoint()))`
 )
 
-// seenServer is the answer.
+// seenServer is their result.
 type seenServer struct {
 	recovers bool
 	position Position
 	identity
 }
 
-// follow asks a server over a connection of its own, until ctx ends.
+// follow polls a server over a connection of its own, until ctx ends.
 func follow(ctx context.Context, settings func() Settings, sql string, rush <-chan struct{}, saw func(seenServer, error)) {
 	var conn *pgx.Conn
 	var of Settings
@@ -273,7 +275,7 @@ func follow(ctx context.Context, settings func() Settings, sql string, rush <-ch
 	}
 }
 
-// pauseFor waits, unless somebody is in a hurry. It reports false when ctx ends.
+// pauseFor waits for d, or until rush receives. It reports false if ctx ends.
 func pauseFor(ctx context.Context, d time.Duration, rush <-chan struct{}) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -295,7 +297,7 @@ func followConn(ctx context.Context, s Settings) (*pgx.Conn, error) {
 	return Connect(ctx, cc)
 }
 
-// ask asks where the server is. The simple protocol also passes a pooler.
+// ask queries the server's position. The simple protocol also works through a pooler.
 func ask(ctx context.Context, conn *pgx.Conn, sql string) (got seenServer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, replicaSilence)
 	defer cancel()
@@ -308,7 +310,7 @@ func ask(ctx context.Context, conn *pgx.Conn, sql string) (got seenServer, err e
 	return got, err
 }
 
-// sawPrimary notes where the primary is. What a server says that is a standby itself counts as silence.
+// sawPrimary records the primary's position. A server that is itself a standby counts as no answer.
 func (all *replicas) sawPrimary(got seenServer, err error) {
 	if err != nil || got.recovers {
 		return
@@ -324,7 +326,7 @@ func (all *replicas) sawPrimary(got seenServer, err error) {
 	}
 	all.lastSeen = got.position
 	if n := len(all.history); n > 0 && now.Sub(all.history[n-1].at) < all.maxLag/(replicaHistory/2) {
-		return // a later position at an earlier time: the lag would be told too long
+		return // a later position at an earlier time would make the lag look too long
 	}
 	all.history = append(all.history, sample{now, got.position})
 	if len(all.history) > replicaHistory {
@@ -332,7 +334,7 @@ func (all *replicas) sawPrimary(got seenServer, err error) {
 	}
 }
 
-// lagOf is how long ago the primary was at the first position that is not replayed, at least.
+// lagOf returns how long ago, at least, the primary was at the first position that is not replayed.
 func (all *replicas) lagOf(replayed Position) time.Duration {
 	for _, s := range all.history {
 		if s.position > replayed {
@@ -342,7 +344,7 @@ func (all *replicas) lagOf(replayed Position) time.Duration {
 	return 0
 }
 
-// saw judges a replica.
+// saw decides whether a replica may serve.
 func (r *replica) saw(got seenServer, err error) {
 	r.all.mu.Lock()
 	defer r.all.mu.Unlock()
@@ -369,7 +371,7 @@ func (r *replica) saw(got seenServer, err error) {
 	r.become(now)
 }
 
-// whyDown is the error for people. One that lacks a right says which.
+// whyDown is the error message for people. If a privilege is missing, it says which.
 func whyDown(err error) string {
 	if sqlState(err) == pgerrcode.InsufficientPrivilege {
 		return err.Error() + ": GRANT EXECUTE ON FUNCTION pg_control_system(), pg_control_checkpoint() to this role"
@@ -377,7 +379,7 @@ func whyDown(err error) string {
 	return err.Error()
 }
 
-// become puts the state in force. Reads under way end where the replica went down or is another server.
+// become puts the state in force. Running reads end if the replica went down or is another server.
 func (r *replica) become(now replicaState) {
 	old := r.state.Load()
 	fresh := newReplicaState(old, now)
@@ -393,7 +395,7 @@ func (r *replica) become(now replicaState) {
 	}
 }
 
-// newReplicaState shares the context of reads with the state before while the replica serves.
+// newReplicaState keeps the context of running reads from the previous state while the replica serves.
 func newReplicaState(old *replicaState, now replicaState) *replicaState {
 	now.next = make(chan struct{})
 	if old != nil && old.up.Err() == nil {
@@ -405,10 +407,10 @@ func newReplicaState(old *replicaState, now replicaState) *replicaState {
 	return &now
 }
 
-// has reports whether the replica serves, and has replayed that position.
+// has reports whether the replica serves reads and has replayed p.
 func (s *replicaState) has(p Position) bool { return s.why == "" && s.replayed >= p }
 
-// mark notes that the request may write from now on.
+// mark records that the request may write from now on.
 func (d *DB) mark(ctx context.Context) {
 	if d.replicas.list == nil {
 		return
@@ -418,8 +420,8 @@ func (d *DB) mark(ctx context.Context) {
 	}
 }
 
-// choose returns a replica that has what the caller has seen; nil: the primary must serve. A read without a request
-// has a caller of whom nothing is known.
+// choose returns a replica that has replayed the position that the caller has seen. Nil: the primary must serve. For a
+// read outside of a request, the caller's position is unknown.
 func (all *replicas) choose(ctx context.Context) *replica {
 	if len(all.list) == 0 {
 		return nil
@@ -445,7 +447,7 @@ func (all *replicas) choose(ctx context.Context) *replica {
 	return nil
 }
 
-// waitFor waits a moment for the replica to replay the position.
+// waitFor waits up to replicaWait for the replica to replay the position.
 func (r *replica) waitFor(ctx context.Context, p Position) bool {
 	if p != Unknown {
 		t := time.NewTimer(replicaWait)
@@ -471,8 +473,8 @@ func (r *replica) waitFor(ctx context.Context, p Position) bool {
 	return false
 }
 
-// read runs a declared read on a replica. served is false where the primary must be asked: there is no replica for it,
-// or the replica failed in any way but the caller's own. The primary's answer is then the one that counts.
+// read runs a declared read on a replica. served is false if the primary must be asked: no replica is suitable, or the
+// replica failed for a reason that is not the caller's. The primary's answer then counts.
 func (all *replicas) read(ctx context.Context, sql string, args []any, who asking) (rows pgx.Rows, served bool, err error) {
 	r := all.choose(ctx)
 	if r == nil {
@@ -499,7 +501,7 @@ func (all *replicas) read(ctx context.Context, sql string, args []any, who askin
 	return nil, false, nil
 }
 
-// lost has the next reads pass by the replica, until it was seen again.
+// lost takes the replica out of use until the next successful poll.
 func (r *replica) lost(state *replicaState, err error) {
 	r.all.mu.Lock()
 	defer r.all.mu.Unlock()

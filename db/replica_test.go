@@ -58,7 +58,7 @@ func (f *replicated) serves(t *testing.T, want bool) {
 	dbtest.Eventually(t, fmt.Sprintf("the replica serves: %t", want), func() bool { return f.Replicas()[0].Serves == want })
 }
 
-// visitor is somebody with a cookie.
+// visitor is a client with a cookie.
 type visitor struct{ at db.Position }
 
 // visit is one request.

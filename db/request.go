@@ -7,33 +7,33 @@ import (
 	"sync/atomic"
 )
 
-// request is one request's use of one DB. It stays on the strategy with which it began to query, and keeps the lease
-// where that strategy says so. It has no lock: each field belongs to the goroutine that its comment names.
+// request is one request's use of one DB. It stays on the strategy with which it began to query, and keeps the lease if
+// that strategy says so. It has no lock: each field belongs to the goroutine that its comment names.
 type request struct {
 	source atomic.Pointer[pinned] // nil until the first query
 	begun  atomic.Bool            // it has had a lease
-	over   atomic.Bool            // it has ended: who still queries with its context does so outside of it
-	open   atomic.Pointer[Lease]  // the leases that it has out, newest first, linked by Lease.below
+	over   atomic.Bool            // it has ended: later queries with its context run outside of it
+	open   atomic.Pointer[Lease]  // its outstanding leases, newest first, linked by Lease.below
 
 	busy  atomic.Bool // the kept lease carries a query, or is being acquired
-	kept  *Lease      // belongs to whoever has set busy; nil: none
-	leave atomic.Bool // give everything back as soon as it is not busy
+	kept  *Lease      // belongs to the goroutine that has set busy; nil: none
+	leave atomic.Bool // release everything as soon as it is not busy
 
 	seen  atomic.Uint64 // the Position that its caller follows
 	wrote atomic.Bool   // it may have written: its reads need the primary
 }
 
-// requestKey finds the request of a DB in a context: a request may use several databases.
+// requestKey is the context key of a DB's request. A request may use several databases.
 type requestKey struct{ db *DB }
 
-// Begin begins a request: its queries, made with the returned context, share what the strategy lets a request share.
-// end gives back what is left, and may be called twice. A request that never queries takes nothing. Without Begin each
-// query is a request of its own.
+// Begin begins a request. Its queries, made with the returned context, share the lease if the strategy allows it. end
+// releases what is left, and may be called twice. A request that never queries takes no connection. Without Begin, each
+// query is a request by itself.
 //
 // No result outlives its request. Rows that are open at its end, and a QueryRow that was not scanned, are reported as a
-// leak, and their lease is taken back: a panic or an early return in a loop over rows costs no connection. A goroutine
-// that still reads them gets ErrReclaimed. An Exec or InTx that is under way in a goroutine goes on to its own end,
-// as far as its context lets it; and a query that begins afterwards is a request of its own.
+// leak, and their lease is reclaimed: a panic or an early return in a loop over rows costs no connection. A goroutine
+// that still reads them gets ErrReclaimed. An Exec or InTx that is still running in a goroutine runs to its end, as far
+// as its context allows. A query that begins later is a request by itself.
 func (d *DB) Begin(ctx context.Context) (_ context.Context, end func()) {
 	r := &request{}
 	return context.WithValue(ctx, requestKey{d}, r), func() {
@@ -44,18 +44,19 @@ func (d *DB) Begin(ctx context.Context) (_ context.Context, end func()) {
 				ends.Go(func() { d.endForgotten(rows) })
 			}
 		}
-		ends.Wait() // each is bounded
+		ends.Wait() // each is bounded in time
 		r.end()
 	}
 }
 
-// endForgotten takes the lease of a result back. Each line that forgets one is reported once.
+// endForgotten reclaims the lease of a result that was left open. Each source line that leaves one open is reported
+// once.
 func (d *DB) endForgotten(r *openRows) {
 	if !r.abort() {
-		return // its holder, or the leak watch, was faster
+		return // its holder, or the leak detection, was faster
 	}
 	k := &r.use.source.leaks
-	if r.use.late.CompareAndSwap(false, true) { // else it was counted when it became late
+	if r.use.late.CompareAndSwap(false, true) { // otherwise it was counted when it became late
 		k.leaked.Add(1)
 	}
 	k.reclaimed.Add(1)
@@ -66,19 +67,19 @@ func (d *DB) endForgotten(r *openRows) {
 	}
 }
 
-// Release gives the request's lease back before its end, ahead of work that needs no database: hashing a password,
-// rendering, calling another server. The next query takes a new one.
+// Release releases the request's lease before its end, ahead of work that needs no database: hashing a password,
+// rendering, calling another server. The next query acquires a new lease.
 func (d *DB) Release(ctx context.Context) {
 	if r, ok := ctx.Value(requestKey{d}).(*request); ok {
 		r.end()
 	}
 }
 
-// end gives back what the request has, now or as soon as it is not busy.
+// end releases what the request has, now or as soon as it is not busy.
 func (r *request) end() {
 	r.leave.Store(true)
 	if !r.busy.CompareAndSwap(false, true) {
-		return // whoever is busy calls it again
+		return // the busy goroutine calls it again
 	}
 	r.leave.Store(false)
 	l := r.kept
@@ -99,7 +100,7 @@ type use struct {
 	kept    bool     // the request keeps the lease afterwards; else it ends with the use
 }
 
-// lease finds the lease for the next query: the one that the request keeps, or a new one.
+// lease returns the lease for the next query: the one that the request keeps, or a new one.
 func (d *DB) lease(ctx context.Context, who asking) (use, error) {
 	r, _ := ctx.Value(requestKey{d}).(*request)
 	if r == nil || r.over.Load() {
@@ -165,7 +166,7 @@ func (r *request) settle() {
 	}
 }
 
-// acquire gets a new lease, and lists it until it comes back.
+// acquire acquires a new lease, and lists it until it is released.
 func (r *request) acquire(ctx context.Context, s *Source, who asking) (*Lease, error) {
 	begun := r.begun.Load()
 	l, err := s.acquire(ctx, begun, who)
@@ -186,7 +187,7 @@ func (r *request) acquire(ctx context.Context, s *Source, who asking) (*Lease, e
 	}
 }
 
-// holding is a lease that the request has out, or nil.
+// holding returns an outstanding lease of the request, or nil.
 func (r *request) holding() *Lease {
 	for l := r.open.Load(); l != nil; l = l.below {
 		if l.state.Load() == out {
@@ -196,7 +197,7 @@ func (r *request) holding() *Lease {
 	return nil
 }
 
-// giveBack ends the use. A connection that broke is not kept: the request's next query gets another.
+// giveBack ends the use. A broken connection is not kept: the request's next query gets another.
 func (u use) giveBack() {
 	if !u.kept {
 		u.Release()
@@ -209,8 +210,8 @@ func (u use) giveBack() {
 	u.request.settle()
 }
 
-// reportNested reports a request that holds a lease and asks for a second: N of them on a pool of N wait for each other.
-// It does so before the wait: afterwards there might be nothing left that could.
+// reportNested reports a request that holds a lease and asks for a second: N such requests on a pool of N wait for each
+// other. It reports before the wait, because the wait may never end.
 func (d *DB) reportNested(first *Lease, s *Source) {
 	s.leaks.nested.Add(1)
 	asking := callers()

@@ -13,19 +13,19 @@ import (
 
 // When a session is reset before another holder gets its connection.
 const (
-	// ResetAuto goes by the server's command tag: after SELECT, INSERT, UPDATE, DELETE and MERGE the session is as it
-	// was, and after everything else it is reset. It does not see what a function changes silently: set_config,
+	// ResetAuto goes by the server's command tag. After SELECT, INSERT, UPDATE, DELETE and MERGE the session counts as
+	// unchanged; after any other tag it is reset. It does not detect what a function changes silently: set_config,
 	// pg_advisory_lock. Lease.Conn always costs a reset.
 	ResetAuto = "auto"
 	// ResetAlways resets after every holder: four round trips.
 	ResetAlways = "always"
 )
 
-// resetTimeout bounds the round trips of a reset, so that a dead network holds nobody up.
+// resetTimeout bounds the round trips of a reset, so that a dead network blocks no request.
 const resetTimeout = 2 * time.Second
 
-// Reusable makes the connection fit for another holder: the transaction is rolled back and the session reset, where
-// the holder left something. It reports false for a connection that must be closed.
+// Reusable prepares the connection for another holder: it rolls back an open transaction and resets a changed session.
+// It reports false for a connection that must be closed.
 func (l *Lease) Reusable() bool {
 	pc := l.conn.PgConn()
 	if pc.IsClosed() || pc.IsBusy() || l.stale {
@@ -48,8 +48,8 @@ func reset(ctx context.Context, conn *pgx.Conn) error {
 	if n, has := conn.PgConn().CustomData()[ticketKey].(int); has {
 		return resetWithTicket(ctx, conn, n)
 	}
-	// DISCARD ALL drops prepared statements as well: the client's list of them must go first. Before 15.18 and 17 it
-	// loses what ALTER ROLE … SET role says; RESET ROLE brings that back.
+	// DISCARD ALL drops prepared statements as well, so the client's list of them must be cleared first. Before 15.18
+	// and 17 it loses the settings of ALTER ROLE … SET role; RESET ROLE restores them.
 	if err := conn.DeallocateAll(ctx); err != nil {
 		return err
 	}
@@ -65,8 +65,8 @@ func reset(ctx context.Context, conn *pgx.Conn) error {
 // errLocks is why a session can't be reset.
 var errLocks = errors.New("the session has advisory locks beside its ticket, or no ticket")
 
-// resetWithTicket does what DISCARD ALL does, but for the advisory locks, one of which is the ticket. A session that has
-// others is not to be used again.
+// resetWithTicket does what DISCARD ALL does, but keeps the advisory locks, one of which is the ticket. A session with
+// other advisory locks must not be used again.
 func resetWithTicket(ctx context.Context, conn *pgx.Conn, n int) error {
 	if err := conn.DeallocateAll(ctx); err != nil {
 		return err
@@ -107,8 +107,8 @@ func leavesSession(tag pgconn.CommandTag, columns int) bool {
 	return false
 }
 
-// createsTable reports whether a statement whose tag is SELECT, and of whose columns nothing is known, may be CREATE TABLE
-// AS, SELECT INTO, or EXECUTE. A reset too many does no harm.
+// createsTable reports whether a statement whose tag is SELECT, and whose columns are unknown, may be CREATE TABLE AS,
+// SELECT INTO or EXECUTE. A needless reset does no harm.
 func createsTable(sql string) bool {
 	sql = strings.ToUpper(sql)
 	return strings.Contains(sql, "INTO") || strings.Contains(sql, "CREATE") || strings.Contains(sql, "EXECUTE")
@@ -119,10 +119,9 @@ func several(sql string, args []any) bool {
 	return len(args) == 0 && strings.IndexByte(strings.TrimRight(sql, "; \t\r\n"), ';') >= 0
 }
 
-// outdated reports whether the statement failed because the session keeps something from when it was opened: the server
-// is a standby or read-only since, a table or a prepared statement has changed. A new connection may do better; that
-// nothing was done is sure, since the server undid the statement. A connection that was opened for this lease is as new
-// as one can be.
+// outdated reports whether the statement failed because of state from when the session was opened: the server has
+// become a standby or read-only, or a table or a prepared statement has changed. A new connection may succeed. The
+// server rolled the statement back, so it had no effect. A connection that was opened for this lease can't be outdated.
 func (l *Lease) outdated(err error) bool {
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
@@ -150,5 +149,5 @@ func (l *Lease) outdated(err error) bool {
 	return time.Now().UnixNano() > l.source.futile.Load()
 }
 
-// futileFor is how long no session is replaced after a new one failed in the same way: the server is as it is.
+// futileFor is how long no session is replaced after a new one failed in the same way: a new session would not help.
 const futileFor = 5 * time.Second

@@ -16,11 +16,11 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// began notes that a query is under way, for query_timeout.
+// began records that a query is running, for query_timeout.
 func (u use) began() { u.query.Store(time.Now().UnixNano()) }
 
-// ended notes how a statement ended: whether its session is still as it was, or outdated. It returns the error with
-// its cause.
+// ended records how a statement ended: whether its session is unchanged, and whether it is outdated. It returns the
+// error with its cause.
 func (u use) ended(ctx context.Context, tag pgconn.CommandTag, columns int, err error) error {
 	u.query.Store(0)
 	if err == nil {
@@ -56,8 +56,8 @@ func (u use) open(ctx context.Context, sql string, args []any) (result *openRows
 	}
 	result = &openRows{Rows: r, ctx: ctx, use: u, mixed: several(sql, args)}
 	if u.request != nil {
-		if u.kept { // else the lease knows
-			runtime.Callers(3, result.asked[:]) // 3: whoever called DB.Query or DB.QueryRow
+		if u.kept { // otherwise the lease has the stack
+			runtime.Callers(3, result.asked[:]) // 3: the caller of DB.Query or DB.QueryRow
 		}
 		u.rows.Store(result)
 		if u.request.over.Load() {
@@ -68,22 +68,22 @@ func (u use) open(ctx context.Context, sql string, args []any) (result *openRows
 	return result, result.again, nil
 }
 
-// openRows is a result whose lease is out until it is read to its end, fails, or is closed. The error is explained
-// before that: afterwards the connection is another holder's. It is locked, since the end of the request closes what
-// its holder forgot, and can't know whether a goroutine still reads.
+// openRows is a result that keeps its lease until it is read to its end, fails, or is closed. The error is explained
+// before that, because afterwards the connection belongs to another holder. It has a lock, since the end of the request
+// closes open results and can't know whether a goroutine still reads.
 type openRows struct {
 	pgx.Rows
 	ctx   context.Context
 	use   use
 	mixed bool        // the statement may be several
-	asked [16]uintptr // by whom, where the lease was acquired for an earlier query of the request
+	asked [16]uintptr // the caller, if the lease was acquired for an earlier query of the request
 
 	mu     sync.Mutex
-	peeked bool // the first row is read, and Next was not called yet
+	peeked bool // the first row has been read, but Next has not been called
 	done   bool
 	again  bool
 	err    error
-	fields []pgconn.FieldDescription // once it is done
+	fields []pgconn.FieldDescription // once the result has ended
 }
 
 // peek reads the first row. A query that failed because of an outdated session fails here.
@@ -121,7 +121,7 @@ func (r *openRows) Close() {
 	r.finish()
 }
 
-// stack is the lines that asked for the result.
+// stack returns the lines that requested the result.
 func (r *openRows) stack() []string {
 	if r.use.kept {
 		return stackOf(r.asked[:])
@@ -129,7 +129,7 @@ func (r *openRows) stack() []string {
 	return r.use.Lease.stack()
 }
 
-// abort ends a result that outlived its request. Whoever still reads it gets ErrReclaimed.
+// abort ends a result that outlived its request. A goroutine that still reads it gets ErrReclaimed.
 func (r *openRows) abort() bool {
 	aborted := r.use.Reclaim() // before the lock: it ends a Next that waits for the server
 	r.Close()
@@ -142,7 +142,7 @@ func (r *openRows) Next() bool {
 	if r.done {
 		return false
 	}
-	if (r.peeked || r.Rows.Next()) && r.use.takenErr() == nil { // else the socket is read elsewhere too, and what arrives has gaps
+	if (r.peeked || r.Rows.Next()) && r.use.takenErr() == nil { // otherwise the socket is read elsewhere too, and the data has gaps
 		r.peeked = false
 		return true
 	}
@@ -185,7 +185,7 @@ func (r *openRows) Values() ([]any, error) {
 	return values, err
 }
 
-// errRowsClosed is the error of rows that are closed: what pgx reads results with is the next holder's by then.
+// errRowsClosed is the error of closed rows: pgx's reader belongs to the next holder by then.
 var errRowsClosed = errors.New("these rows are closed")
 
 func (r *openRows) CommandTag() pgconn.CommandTag {

@@ -10,13 +10,14 @@ import (
 	"golang.org/x/text/unicode/norm" // NFKC; pgx depends on this module already
 )
 
-// loginReader waits for the server's first message. Where that asks for SCRAM, it prepares the attempt's password before
-// the driver sees the message: pgx has no other hook there, and the methods md5 and password want it unprepared.
+// loginReader waits for the server's first message. If it requests SCRAM, loginReader prepares the attempt's password
+// before the driver sees the message. pgx has no other hook there, and the methods md5 and password need the unprepared
+// password.
 type loginReader struct {
 	io.Reader
 	attempt *pgconn.Config
 	head    [9]byte // type, length and kind of the message
-	n       int     // of head that is there
+	n       int     // bytes of head received
 }
 
 // authenticationSASL is the kind of an authentication request that offers SCRAM.
@@ -33,9 +34,9 @@ func (r *loginReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// saslprep prepares a password as RFC 4013 says and libpq does, for SCRAM: spaces become the ASCII space, characters
-// that are not shown are dropped, and the rest is normalised to NFKC. A password with control characters is used as it
-// is, as libpq does. pgx uses RFC 8265 instead, which keeps "²" where PostgreSQL has stored "2".
+// saslprep prepares a password for SCRAM as RFC 4013 specifies and libpq does: spaces become the ASCII space, invisible
+// characters are dropped, and the rest is normalised to NFKC. A password with control characters is used unchanged, as
+// in libpq. pgx uses RFC 8265 instead, which keeps "²" where PostgreSQL has stored "2".
 func saslprep(password string) string {
 	ascii := true
 	for i := range len(password) {

@@ -10,28 +10,28 @@ import (
 	"syscall"
 )
 
-// maxSecret bounds a file with a secret, in bytes. Tokens of cloud providers, which serve as passwords, have a few KB.
+// maxSecret bounds a file with a secret, in bytes. Cloud providers' tokens, which serve as passwords, have a few KB.
 const maxSecret = 64 << 10
 
-// TrimLineBreak removes the line breaks at the end of a secret or a URL. They come with a file, `echo` or a here
+// TrimLineBreak removes the line breaks at the end of a secret or a URL. They come from a file, `echo` or a here
 // document, and no secret ends in one. Spaces stay: they may be part of a password.
 func TrimLineBreak(text string) string { return strings.TrimRight(text, "\r\n") }
 
-// ReadSecret reads a file that holds one secret, and returns its mode too. It never blocks on a pipe and reads 64 KiB at
-// most. Each error says what to do.
+// ReadSecret reads a file that holds one secret, and returns its mode too. It never blocks on a pipe and reads at most
+// 64 KiB. Each error says what to do.
 func ReadSecret(path string) (Secret, fs.FileMode, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // else opening a pipe waits for its writer
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // otherwise opening a pipe waits for its writer
 	if err != nil {
 		return "", 0, unreadable(path, err)
 	}
-	defer func() { _ = f.Close() }() // only read
+	defer func() { _ = f.Close() }() // opened only for reading
 	info, err := f.Stat()
 	switch {
 	case err != nil:
 		return "", 0, unreadable(path, err)
 	case info.IsDir():
 		return "", 0, fmt.Errorf("%s is a directory: name a file in it", path)
-	case !info.Mode().IsRegular() && path != os.DevNull: // which is empty
+	case !info.Mode().IsRegular() && path != os.DevNull: // /dev/null is empty
 		return "", 0, fmt.Errorf("%s is not a regular file: name one", path)
 	}
 	content, err := io.ReadAll(io.LimitReader(f, maxSecret+1))

@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// Settings is one PostgreSQL database, and how requests get their connections to it. It is comparable: two equal
-// Settings need no switch. DefaultSettings has the defaults; a Settings literal must set what its strategy needs,
-// or NewSource and Open say which field is out of bounds.
+// Settings describes one PostgreSQL database, and how requests get their connections to it. It is comparable: a switch
+// between equal Settings does nothing. DefaultSettings has the defaults. A Settings literal must set what its strategy
+// needs, or NewSource and Open return an error that names the field.
 //
-// Name, User, Host and Password may be empty, and then mean what they mean to libpq: the database has the user's
-// name, the user is the account of this process, the host is the directory of the Unix socket (or localhost where
-// there is none), and the password is looked up in PGPASSFILE or ~/.pgpass.
+// Name, User, Host and Password may be empty, and then have libpq's defaults: the database has the user's name, the
+// user is the account of this process, the host is the directory of the Unix socket (or localhost where there is none),
+// and the password is looked up in PGPASSFILE or ~/.pgpass.
 //
 // The tags are for a configuration file: "toml" names the key, "allow" its bounds.
 type Settings struct {
@@ -31,19 +31,19 @@ type Settings struct {
 	ConnectTimeout   time.Duration `toml:"connect_timeout" allow:"100ms..5m"`
 	Keepalive        Keepalive     `toml:"keepalive"`
 	StatementTimeout time.Duration `toml:"statement_timeout" allow:"0|1ms..24h"` // ended by the server; 0: the server's own setting
-	QueryTimeout     time.Duration `toml:"query_timeout" allow:"0|1s..24h"`      // ended by this process, for a server that stopped answering; 0: never
+	QueryTimeout     time.Duration `toml:"query_timeout" allow:"0|1s..24h"`      // ended by this process, if the server stops responding; 0: never
 
-	// As libpq's parameters of these names. What is empty is left to libpq's variables and default files.
+	// libpq's parameters of these names. Empty ones are left to libpq's variables and default files.
 	Hosts              Hosts  `toml:"hosts" allow:"hosts"` // tried in turn, instead of Host and Port
 	TargetSessionAttrs string `toml:"target_session_attrs" allow:"any|read-write|read-only|primary|standby|prefer-standby"`
 	SSLRootCert        string `toml:"sslrootcert" allow:"path"` // or "system"
 	SSLCert            string `toml:"sslcert" allow:"path"`
 	SSLKey             string `toml:"sslkey" allow:"path"`
 	ChannelBinding     string `toml:"channel_binding" allow:"|disable|prefer|require"`
-	Options            string `toml:"options"` // for the server's command line, as "-c work_mem=8MB"
+	Options            string `toml:"options"` // for the server's command line, for example "-c work_mem=8MB"
 
-	// Budget is how many connections all processes together may have whose Pool.MaxSize is Auto. 0: DefaultBudget of the
-	// server as it is.
+	// Budget is the number of connections that all processes together may have whose Pool.MaxSize is Auto. 0:
+	// DefaultBudget of the server, as measured.
 	Budget int `toml:"-"`
 
 	MaxLag time.Duration `toml:"max_lag" allow:"100ms..1h"` // of a replica, behind its primary
@@ -51,7 +51,7 @@ type Settings struct {
 	Strategy   string `toml:"strategy" allow:"strategy"`
 	Reset      string `toml:"reset" allow:"auto|always"` // of a session, before another holder gets it: see ResetAuto
 	Pooler     string `toml:"pooler" allow:"|pgbouncer"` // "" or "pgbouncer"
-	DirectHost string `toml:"direct_host" allow:"host"`  // for what a pooler in transaction mode can't carry
+	DirectHost string `toml:"direct_host" allow:"host"`  // for operations that a pooler in transaction mode can't carry
 	DirectPort int    `toml:"direct_port" allow:"1..65535"`
 
 	Pool       PoolSettings       `toml:"pool"`
@@ -60,7 +60,8 @@ type Settings struct {
 	Multiplex  MultiplexSettings  `toml:"multiplex"`
 }
 
-// Hosts are servers of one database, "HOST:PORT" or "HOST", separated by commas: a list that can be compared.
+// Hosts lists servers of one database, "HOST:PORT" or "HOST", separated by commas. It is a string so that it is
+// comparable.
 type Hosts string
 
 // List returns the single hosts.
@@ -71,7 +72,7 @@ func (h Hosts) List() []string {
 	return strings.Split(string(h), ",")
 }
 
-// SplitHost cuts "HOST:PORT" in two. The port is "" where there is none, and an IPv6 address loses its brackets.
+// SplitHost splits "HOST:PORT". The port is "" if there is none, and an IPv6 address loses its brackets.
 func SplitHost(text string) (host, port string) {
 	if host, port, err := net.SplitHostPort(text); err == nil {
 		return host, port
@@ -82,8 +83,8 @@ func SplitHost(text string) (host, port string) {
 	return text, ""
 }
 
-// keywords returns the values of libpq's host and port: those of the list, else the single host's. A host of the list
-// without a port has the single port.
+// keywords returns the values of libpq's host and port: those of the list, or else the single host's. A host of the
+// list without a port gets the single port.
 func (h Hosts) keywords(host string, port int) (hosts, ports string) {
 	single := ""
 	if port != 0 {
@@ -100,8 +101,8 @@ func (h Hosts) keywords(host string, port int) (hosts, ports string) {
 	return strings.Join(names, ","), strings.Join(numbers, ",")
 }
 
-// Forever is the duration that is written "none": PersistentSettings.ConnMaxAge accepts it, for a connection that is kept
-// as long as it works.
+// Forever is the duration that is written "none". PersistentSettings.ConnMaxAge accepts it, for a connection that is
+// kept as long as it works.
 const Forever = time.Duration(-1)
 
 // Bytes is a size. As text it has a unit: "4MiB".
@@ -112,7 +113,7 @@ var byteUnits = []struct {
 	size Bytes
 }{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}}
 
-// String has the largest unit of which the size is a multiple.
+// String uses the largest unit of which the size is a multiple.
 func (b Bytes) String() string {
 	for _, u := range byteUnits {
 		if b >= u.size && b%u.size == 0 {
@@ -122,7 +123,7 @@ func (b Bytes) String() string {
 	return fmt.Sprintf("%dB", int64(b))
 }
 
-// ParseBytes reads "4MiB", "512KiB", or a number of bytes.
+// ParseBytes parses "4MiB", "512KiB", or a number of bytes.
 func ParseBytes(text string) (Bytes, error) {
 	for _, u := range byteUnits {
 		digits, is := strings.CutSuffix(text, u.name)
@@ -141,15 +142,15 @@ func ParseBytes(text string) (Bytes, error) {
 	return 0, fmt.Errorf("%q is no size: write 4MiB, 512KiB, or a number of bytes", text)
 }
 
-// Keepalive is TCP's: after Idle a probe every Interval, Count times.
+// Keepalive configures TCP keepalive: after Idle a probe every Interval, Count times.
 type Keepalive struct {
 	Idle     time.Duration `toml:"idle" allow:"1s..2h"`
 	Interval time.Duration `toml:"interval" allow:"1s..10m"`
 	Count    int           `toml:"count" allow:"1..100"`
 }
 
-// DefaultSettings returns the settings in force where nothing else is said: the strategy pool with 10 connections.
-// Each strategy's defaults come from its own file.
+// DefaultSettings returns the default settings: the strategy pool with 10 connections. Each strategy's defaults come
+// from its own file.
 func DefaultSettings() Settings {
 	return Settings{
 		Port:               5432,
@@ -159,7 +160,7 @@ func DefaultSettings() Settings {
 		Keepalive:          Keepalive{Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3},
 		TargetSessionAttrs: "any",
 		MaxLag:             10 * time.Second,
-		QueryTimeout:       time.Minute, // above any page's query; a server that is silent for longer does not answer at all
+		QueryTimeout:       time.Minute, // above any page's query; a server that takes longer does not respond at all
 		Strategy:           Pool,
 		Reset:              ResetAuto,
 		DirectPort:         5432,
@@ -182,8 +183,8 @@ func (s Settings) SameServer(other Settings) bool {
 	return s == other
 }
 
-// Direct returns the settings past the pooler, where there is a way, for what a pooler in transaction mode can't
-// carry: locks and settings of a session, LISTEN.
+// Direct returns settings that bypass the pooler, if they say how. They are for operations that a pooler in transaction
+// mode can't carry: session locks, session settings, LISTEN.
 func Direct(s Settings) Settings {
 	if s.DirectHost != "" {
 		s.Host, s.Port, s.Hosts, s.Pooler = s.DirectHost, s.DirectPort, "", ""

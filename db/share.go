@@ -4,20 +4,20 @@ import (
 	"slices"
 )
 
-// budgetView is what one process sees of the budget at one moment. Every process decides by the same function of it, so
-// that no coordinator is needed: see change.
+// budgetView is one process's view of the budget at one moment. Every process decides by the same function of it, so no
+// coordinator is needed: see change.
 type budgetView struct {
 	budget  int
-	free    int   // tickets that nobody holds
-	demands []int // of all processes, in an order that all of them agree on
+	free    int   // free tickets
+	demands []int // of all processes, in the same order for every process
 	me      int   // index of this process
 	held    int   // its tickets
-	turn    int   // grows with the time: whose turn it is where there are fewer tickets than processes
+	turn    int   // increases with time: whose turn it is where there are fewer tickets than processes
 }
 
-// change returns how many tickets to take, or, if it is negative, to give back. A process takes up to its share. What it
-// holds beyond that, because it is idle or because others came, it gives back when no ticket is free, or when all together
-// need more than there is.
+// change returns how many tickets to take or, if negative, to give back. A process takes up to its share. It gives back
+// tickets beyond its share, because it is idle or because processes were added, when no ticket is free or when the
+// total demand exceeds the budget.
 func (v budgetView) change() int {
 	share := shares(v.budget, v.demands, v.turn)[v.me]
 	switch {
@@ -37,9 +37,9 @@ func (v budgetView) contended() bool {
 	return sum > v.budget
 }
 
-// shares divides the budget by max-min fairness: nobody gets more than it needs, and whoever gets less than that gets as
-// much as any other, give or take one. Each process gets one at least. Where there are fewer tickets than processes, they
-// take turns.
+// shares divides the budget by max-min fairness: no process gets more than it needs, and processes that get less than
+// they need get the same, give or take one. Each process gets at least one. If there are fewer tickets than processes,
+// they take turns.
 func shares(budget int, demands []int, turn int) []int {
 	n := len(demands)
 	got := make([]int, n)
@@ -47,7 +47,7 @@ func shares(budget int, demands []int, turn int) []int {
 		return got
 	}
 	least := min(1, budget/n)
-	order := make([]int, n) // by what they need, the least first
+	order := make([]int, n) // by need, the least first
 	for i := range order {
 		order[i] = i
 	}
@@ -65,8 +65,8 @@ func shares(budget int, demands []int, turn int) []int {
 	return got
 }
 
-// divide gives those who need more than there is the same, and the remainder to the first of them; where the remainder is
-// all there is, it begins with another each time.
+// divide gives an equal part to each process that needs more than its part, and the remainder to the first of them. If
+// the remainder is all there is, each turn begins with another process.
 func divide(tickets int, among, got []int, turn int) {
 	slices.Sort(among)
 	each, rest := tickets/len(among), tickets%len(among)

@@ -62,12 +62,12 @@ func FuzzSharesAreNeverMoreThanTheBudget(f *testing.F) {
 	})
 }
 
-// The simulation: processes in virtual time that decide by budgetView.change, see what a real one sees, and look when a
-// real one looks. A lease lasts as long as it lasts: what is given back comes when it ends.
+// The simulation: processes in virtual time that decide by budgetView.change, see what a real one sees, and poll when a
+// real one polls. A lease lasts its own time: tickets to give back are freed when a lease ends.
 type simulation struct {
 	random  *rand.Rand
 	budget  int
-	free    int // tickets that nobody holds
+	free    int // free tickets
 	procs   []*simulated
 	now     time.Duration
 	events  simulatedEvents
@@ -79,7 +79,7 @@ type simulation struct {
 
 type simulated struct {
 	demand int // at this moment
-	recent int // at the look before
+	recent int // at the previous poll
 	held   int // tickets, those of leases that are to be given back among them
 	giving int // of them, to be given back when a lease ends
 	short  bool
@@ -120,7 +120,7 @@ func (s *simulation) after(d time.Duration, do func()) {
 	heap.Push(&s.events, simulatedEvent{s.now + d, do})
 }
 
-// every is how often a process looks at least: see tickets.look.
+// every is how often a process polls at least: see tickets.look.
 func (s *simulation) every(d time.Duration) time.Duration {
 	return max(d, time.Duration(len(s.procs))*budgetPerPeer)
 }

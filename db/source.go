@@ -12,32 +12,32 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Options are what a DB or a Source may be given.
+// Options are the options of a DB or a Source.
 type Options struct {
-	Log    *slog.Logger // for leaks and nested leases; nil is silence
+	Log    *slog.Logger // for leaks and nested leases; nil: no log
 	Tracer Tracer       // nil: no spans
-	// Replica has replicas of the database, one for each of its hosts, for declared reads. Nil: there is none.
+	// Replica describes replicas of the database for declared reads, one for each of its hosts. Nil: no replicas.
 	Replica *Settings
-	// OnAcquire is called when a lease was given or refused, with the time since it was asked for. It must not block.
+	// OnAcquire is called when a lease was given or refused, with the time since the request for it. It must not block.
 	OnAcquire func(strategy string, took time.Duration, err error)
-	// Control is for the budget, where Pool.MaxSize is Auto: something that has a connection outside of the strategies
-	// anyway lends it. It must reach the server of the settings. nil: a connection of its own, "…/monitor".
+	// Control provides the monitoring connection for the budget, where Pool.MaxSize is Auto. Set it to share a
+	// connection that already exists outside of the strategies. It must reach the server of the settings. Nil: the
+	// Source opens a connection of its own, "…/monitor".
 	Control Control
 }
 
-// Tracer follows what a DB does, for spans. Where it implements pgx.ConnectTracer, it follows the attempts to connect
-// too. Its methods are called in the path of a request, and must not block.
+// Tracer records the operations of a DB as spans. If it implements pgx.ConnectTracer, it records the attempts to
+// connect too. Its methods are called while a request waits, and must not block.
 type Tracer interface {
 	pgx.QueryTracer
-	// TraceAcquire begins when a lease is asked for; end is called once, when it was given or refused.
+	// TraceAcquire is called when a lease is requested. end is called once, when the lease was given or refused.
 	TraceAcquire(ctx context.Context, strategy string) (end func(error))
 }
 
-// Source gives out leases by one strategy: a place in the queue, then a connection, and both back again. Every Source
-// passes dbtest.Conformance on a real PostgreSQL, which is the long form of this contract.
+// Source gives out leases by one strategy. A lease is a place in the queue and a connection; its release gives both
+// back. Every Source passes dbtest.Conformance on a real PostgreSQL, which is the complete form of this contract.
 //
-// Leases are given out first come first served where they are bounded, and nothing of a request that gave up while it
-// waited is left behind.
+// Bounded leases are given out first come, first served. A request that gave up while it waited leaves nothing behind.
 type Source struct {
 	settings Settings
 	spec     Spec
@@ -49,19 +49,19 @@ type Source struct {
 
 	acquired  atomic.Int64
 	refreshed atomic.Int64 // when outdated sessions were last closed, in Unix nanoseconds
-	futile    atomic.Int64 // until then a new session would do no better, in Unix nanoseconds
-	ending    atomic.Bool  // closing, and out of time: a new lease is taken back at once
+	futile    atomic.Int64 // until then a new session would be outdated too, in Unix nanoseconds
+	ending    atomic.Bool  // closing, and out of time: a new lease is reclaimed at once
 	failing   atomic.Pointer[failing]
 }
 
-// failing is a failure after which no lease was given.
+// failing is a failure since which no lease was given.
 type failing struct {
 	at  time.Time
 	err error
 }
 
-// NewSource makes the strategy that the settings name. It connects when the first lease is asked for. An error names
-// the setting that is wrong.
+// NewSource returns a Source with the strategy that the settings name. It connects at the first request for a lease. An
+// error names the setting that is wrong.
 func NewSource(s Settings, o Options) (*Source, error) {
 	spec, err := SpecOf(s)
 	if err != nil {
@@ -97,18 +97,18 @@ func NewSource(s Settings, o Options) (*Source, error) {
 	return src, nil
 }
 
-// useBudget makes the size follow the tickets that the process has.
+// useBudget makes the size follow the tickets of this process.
 func (s *Source) useBudget() (err error) {
 	s.queue.size, s.queue.tickets = 0, true
 	s.conns.tickets, err = newTickets(s.settings, &s.queue, s.options)
 	return err
 }
 
-// Acquire waits for a lease until ctx ends or the strategy's own timeout passes. A failure is a *ConnError that names
-// the cause, or ctx's error when the caller went away.
+// Acquire waits for a lease until ctx ends or the strategy's timeout passes. A failure is a *ConnError that names the
+// cause, or ctx's error if the caller's context was cancelled.
 func (s *Source) Acquire(ctx context.Context) (*Lease, error) { return s.acquire(ctx, false, asking{}) }
 
-// acquire is Acquire; urgent is for a request that has had a lease.
+// acquire is Acquire. urgent means that the request has had a lease already.
 func (s *Source) acquire(ctx context.Context, urgent bool, who asking) (*Lease, error) {
 	var end func(error)
 	if s.options.Tracer != nil {
@@ -125,16 +125,16 @@ func (s *Source) acquire(ctx context.Context, urgent bool, who asking) (*Lease, 
 	return l, err
 }
 
-// lease takes a place in the queue, then a connection for it. Where the server has no slot for another connection, it
-// waits for one of those that the others have.
+// lease takes a place in the queue, then a connection for it. If the server has no slot for another connection, it
+// waits for one of the existing connections.
 func (s *Source) lease(ctx context.Context, urgent bool, who asking, began time.Time) (*Lease, error) {
 	var since time.Time // when it began to wait, if it has to wait again
-	var full error      // why it has to
+	var full error      // why it has to wait again
 	for {
 		waited, err := s.queue.enter(ctx, urgent, since)
 		if err != nil {
 			if CauseOf(err) == PoolTimeout && full != nil {
-				err = full // what it waited for is a slot
+				err = full // it waited for a slot
 			}
 			return nil, s.failed(ctx, err)
 		}
@@ -155,7 +155,7 @@ func (s *Source) lease(ctx context.Context, urgent bool, who asking, began time.
 		s.leaks.remove(l)
 		switch {
 		case errors.Is(err, errNoTicket) && ctx.Err() == nil:
-			s.queue.leave() // another place comes with a ticket
+			s.queue.leave() // the next ticket brings a place
 		case CauseOf(err) != SlotsExhausted || !s.queue.giveWay():
 			s.queue.leave()
 			return nil, s.failed(ctx, err)
@@ -164,15 +164,15 @@ func (s *Source) lease(ctx context.Context, urgent bool, who asking, began time.
 	}
 }
 
-// takeBack ends a lease: the strategy keeps or drops its connection, and the place is free. It is called once for each
-// lease that was given out, by Release or by Reclaim, whichever is first.
+// takeBack ends a lease: the strategy keeps or drops its connection, and the place is free. Release or Reclaim calls
+// it, whichever is first, once for each lease.
 func (s *Source) takeBack(l *Lease, strategy func(Strategy, *Lease)) {
 	strategy(s.strategy, l)
 	s.leaks.remove(l)
 	s.queue.leave()
 }
 
-// failed completes an error, and remembers how the last attempt to get a connection from the server failed.
+// failed completes an error. It also records the last failure to get a connection from the server.
 func (s *Source) failed(ctx context.Context, err error) error {
 	ce, ok := errors.AsType[*ConnError](err)
 	if !ok {
@@ -181,13 +181,14 @@ func (s *Source) failed(ctx context.Context, err error) error {
 	if ce.Strategy == "" {
 		ce.Strategy = s.settings.Strategy
 	}
-	if ce.Cause != QueueFull && ce.Cause != PoolTimeout && ctx.Err() == nil { // else it may be the caller who had no more time
+	if ce.Cause != QueueFull && ce.Cause != PoolTimeout && ctx.Err() == nil { // otherwise the caller may have run out of time
 		s.failing.Store(&failing{time.Now(), err})
 	}
 	return err
 }
 
-// refresh has sessions that are as old as one that proved outdated closed before they are used again, once a second.
+// refresh closes sessions that are as old as one that proved outdated, before they are used again. It does so at most
+// once a second.
 func (s *Source) refresh() {
 	now, last := time.Now().UnixNano(), s.refreshed.Load()
 	if now-last < int64(time.Second) || !s.refreshed.CompareAndSwap(last, now) {
@@ -201,10 +202,10 @@ func (s *Source) refresh() {
 // HoldsForRequest reports whether a request keeps its lease from its first query to its end.
 func (s *Source) HoldsForRequest() bool { return s.spec.HoldsForRequest(s.settings) }
 
-// Holders lists the leases that are out, oldest first; it needs no connection.
+// Holders lists the outstanding leases, oldest first. It needs no connection.
 func (s *Source) Holders() []Holder { return s.leaks.holders() }
 
-// Stat is a snapshot; it needs no connection.
+// Stat returns a snapshot. It needs no connection.
 func (s *Source) Stat() Stat {
 	c := s.conns
 	st := Stat{
@@ -222,12 +223,12 @@ func (s *Source) Stat() Stat {
 	return st
 }
 
-// Retire closes every connection that is not out, and keeps none from then on: a lease given out later is closed when
-// it comes back. It returns when the server has freed their slots, or ctx ends.
+// Retire closes every idle connection, and keeps none from then on: the connection of a lease is closed at its release.
+// Retire returns when the server has freed the slots, or ctx ends.
 func (s *Source) Retire(ctx context.Context) { s.strategy.Retire(ctx) }
 
-// Close retires the strategy and waits for the leases that are out; when ctx ends first, they are taken back from
-// their holders. Afterwards no connection is left. It may be called twice.
+// Close retires the strategy and waits for the outstanding leases. If ctx ends first, they are reclaimed from their
+// holders. Afterwards no connection is left. It may be called twice.
 func (s *Source) Close(ctx context.Context) error {
 	s.Retire(ctx)
 	err := s.drain(ctx)
@@ -253,10 +254,10 @@ func (s *Source) drain(ctx context.Context) error {
 	for _, l := range s.leaks.list() {
 		ends.Go(func() { l.Reclaim() })
 	}
-	ends.Wait() // each is bounded
+	ends.Wait() // each is bounded in time
 	select {
 	case <-s.queue.drained():
-	case <-time.After(resetTimeout): // one that was just connecting, or coming back
+	case <-time.After(resetTimeout): // a lease that was just connecting or being released
 	}
 	return ctx.Err()
 }

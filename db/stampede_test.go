@@ -18,7 +18,7 @@ import (
 	"ddtb/db/localpg"
 )
 
-const crowd = 200 // clients that wait for the server, and come back ten times a second until they are served
+const crowd = 200 // clients that wait for the server, and retry ten times a second until they are served
 
 func TestAServerThatComesBackIsNotStampeded(t *testing.T) {
 	dbtest.NoLeaks(t)
@@ -80,7 +80,7 @@ func TestAServerThatComesBackIsNotStampeded(t *testing.T) {
 	}
 }
 
-// audience is the clients who wait.
+// audience is the waiting clients.
 type audience struct {
 	turnedAway atomic.Int64 // answers "circuit open"
 	clients    atomic.Int64 // that were served
@@ -109,7 +109,7 @@ func gather(t *testing.T, d *db.DB) *audience {
 	return a
 }
 
-// visit is one request of a client. It tells whether it was served.
+// visit is one request of a client. It reports whether it was served.
 func (a *audience) visit(ctx context.Context, d *db.DB) bool {
 	ctx, end := d.Begin(ctx)
 	defer end()
@@ -139,8 +139,8 @@ func (a *audience) last(since time.Time) time.Duration {
 	return a.at[len(a.at)-1].Sub(since).Round(time.Millisecond)
 }
 
-// standIn listens where the server was, and hangs up on everybody. The driver asks it to cancel what it had begun by
-// a login that was cut off: that is no attempt.
+// standIn listens at the server's address and closes every connection. The driver asks it to cancel aborted logins:
+// that is no attempt.
 type standIn struct {
 	net.Listener
 	attempts atomic.Int64

@@ -2,16 +2,16 @@ package db
 
 import "time"
 
-// Stat is what a Source knows of itself. Counters run since it came into force.
+// Stat is a snapshot of a Source. Its counters start when the Source comes into force.
 type Stat struct {
 	Strategy   string
-	Size       int // at most so many leases; 0: no bound
-	Leases     int // out now, or being connected
-	Connecting int // attempts to connect that are under way
-	Idle       int // connections that are kept and not out
+	Size       int // the most leases at once; 0: no bound
+	Leases     int // in use, or being connected
+	Connecting int // running attempts to connect
+	Idle       int // idle connections
 	Shared     int // connections that all reads share
 
-	// Of the budget, when this process last looked; 0 where Pool.MaxSize is not Auto.
+	// The budget at this process's last poll; 0 where Pool.MaxSize is not Auto.
 	Budget        int // slots of all processes together
 	Tickets       int // of this process, one for each connection that it has or makes
 	TicketsOthers int // of the other processes
@@ -22,21 +22,21 @@ type Stat struct {
 	OldestWait time.Duration // how long the first in the queue has waited; 0 without a queue
 
 	Reads     int64         // declared reads on shared connections
-	Acquired  int64         // leases given a place, also those for which connecting failed
-	Waited    int64         // leases that had to be waited for
-	WaitTotal time.Duration // by them
+	Acquired  int64         // leases that got a place, including those whose connection failed
+	Waited    int64         // leases that had to wait
+	WaitTotal time.Duration // total wait of these leases
 	TimedOut  int64         // waiters that gave up after the timeout
 	Refused   int64         // requests that would have waited too long
-	Leaked    int64         // leases that were out for leak_after, or whose rows were open at their request's end
-	Reclaimed int64         // leases taken back after reclaim_after, or at that end
-	Nested    int64         // leases asked for by a request that held one
+	Leaked    int64         // leases that were held for leak_after, or whose rows were open at their request's end
+	Reclaimed int64         // leases reclaimed after reclaim_after, or at their request's end
+	Nested    int64         // leases requested while the request held one
 	Connects  int64         // attempts to connect
 	Connected int64         // attempts that succeeded
 	AgedOut   int64         // connections of a pool that were closed after max_lifetime
-	IdledOut  int64         // and after max_idle
+	IdledOut  int64         // connections of a pool that were closed after max_idle
 }
 
-// plus adds the counters; what is of a moment is left out.
+// plus adds the counters and leaves out the gauges.
 func (s Stat) plus(o Stat) Stat {
 	return Stat{
 		Strategy: o.Strategy, Reads: s.Reads + o.Reads,
@@ -48,5 +48,5 @@ func (s Stat) plus(o Stat) Stat {
 	}
 }
 
-// Open is the number of connections to the server, as far as the Source knows.
+// Open returns the number of connections to the server, as far as the Source knows.
 func (s Stat) Open() int { return s.Leases + s.Idle + s.Shared }

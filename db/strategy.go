@@ -8,40 +8,41 @@ import (
 	"time"
 )
 
-// Strategy is the rule by which a lease gets its connection. An implementation keeps connections, and nothing else:
-// how many leases may be out, who waits, who holds, and what a failure means are the business of Source, which calls
-// it. All methods are safe for concurrent use; for one lease they are called one after another.
+// Strategy is the rule by which a lease gets its connection. An implementation only keeps connections. Source, which
+// calls it, decides how many leases there may be, which requests wait, how long a lease is held, and what a failure
+// means. All methods are safe for concurrent use. For one lease they are called one after another.
 type Strategy interface {
 	// Acquire gives l a connection, with l.Lend. It returns within the strategy's connect timeout, or when ctx ends.
 	Acquire(ctx context.Context, l *Lease) error
-	// Release takes the connection of l back. It is kept only if l.Reusable() and the strategy still wants it;
-	// else it is closed, which may take a second.
+	// Release takes the connection of l back. The strategy keeps it only if l.Reusable() and if it still needs the
+	// connection. Otherwise it closes the connection, which may take a second.
 	Release(l *Lease)
-	// Forget drops the connection of l, which is closed elsewhere.
+	// Forget drops the connection of l. The caller closes it.
 	Forget(l *Lease)
-	// Idle returns the number of connections that are kept and not out.
+	// Idle returns the number of idle connections.
 	Idle() int
-	// Refresh closes the connections that are not out. Those that are out are closed when they come back, and none
-	// that was made before is used again.
+	// Refresh closes the idle connections. Connections in use are closed at their release. No connection made before
+	// Refresh is used again.
 	Refresh(ctx context.Context)
-	// Retire is Refresh, and from then on no connection is kept. It returns when the server has freed the slots, or
-	// ctx ends.
+	// Retire is Refresh, and from then on no connection is kept. It returns when the server has freed the slots, or ctx
+	// ends.
 	Retire(ctx context.Context)
-	// Close ends what New began. No lease is out.
+	// Close stops what New started. No lease is outstanding.
 	Close()
 }
 
-// Spec describes a strategy to everything that lists strategies: configuration, metrics, dashboard, experiments. A new
+// Spec describes a strategy to the code that lists strategies: configuration, metrics, dashboard, experiments. A new
 // strategy is one file that registers its Spec.
 type Spec struct {
 	Name        string
 	Description string // one line
-	// Size is how many leases may be out at once; 0: no bound; Auto: what the budget allows. Timeout is how long a request waits for one.
+	// Size is the most leases at once; 0: no bound; Auto: the size that the budget allows. Timeout is how long a
+	// request waits for a lease.
 	Size    func(Settings) int
 	Timeout func(Settings) time.Duration
 	// SizeKey is the setting that bounds Size, relative to the database's section.
 	SizeKey string
-	// Backends is how many backends the strategy has at most; 0: no bound, or a budget that is not known before.
+	// Backends is the most backends that the strategy has; 0: no bound, or a budget that is not known in advance.
 	Backends func(Settings) int
 	// HoldsForRequest reports whether a request keeps its lease from its first query to its end.
 	HoldsForRequest func(Settings) bool
@@ -58,10 +59,10 @@ type Setting struct {
 	Key, Title, Help string
 	Value            any
 	Choices          []string // of a string
-	Auto             bool     // "auto" will do as well as a number
+	Auto             bool     // "auto" is allowed as well as a number
 }
 
-// Text is the value as the configuration file has it, without quotes.
+// Text returns the value as written in the configuration file, without quotes.
 func (s Setting) Text() string {
 	if s.Value == Forever {
 		return "none"
@@ -71,7 +72,7 @@ func (s Setting) Text() string {
 
 var specs []Spec
 
-// Register adds a strategy. It is for init functions, and panics on a name that is taken.
+// Register adds a strategy. It is for init functions, and panics if the name is taken.
 func Register(s Spec) {
 	if _, taken := Lookup(s.Name); taken {
 		panic("db: two strategies are named " + s.Name)
@@ -102,7 +103,7 @@ func Lookup(name string) (Spec, bool) {
 	return Spec{}, false
 }
 
-// SpecOf returns the strategy that the settings name, checked.
+// SpecOf returns the strategy that the settings name, after checking the settings.
 func SpecOf(s Settings) (Spec, error) {
 	spec, ok := Lookup(s.Strategy)
 	if !ok {

@@ -43,7 +43,7 @@ func TestATracerFollowsEachAcquireConnectAndQuery(t *testing.T) {
 	}
 }
 
-// diary is a Tracer that writes down what it is told.
+// diary is a Tracer that records its calls.
 type diary struct {
 	mu   sync.Mutex
 	told []string

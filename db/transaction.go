@@ -11,7 +11,7 @@ import (
 // rollbackTimeout bounds the rollback of a transaction whose own context may have ended.
 const rollbackTimeout = 2 * time.Second
 
-// transact runs fn in a transaction, and gives the lease back.
+// transact runs fn in a transaction and releases the lease.
 func (u use) transact(ctx context.Context, fn func(Querier) error) error {
 	defer u.giveBack()
 	err := u.inTx(ctx, fn)
@@ -34,19 +34,19 @@ func (u use) inTx(ctx context.Context, fn func(Querier) error) error {
 		if committed {
 			return
 		}
-		if u.conn.PgConn().IsBusy() { // rows left open: pgx would give the connection up, and not wait for its backend
+		if u.conn.PgConn().IsBusy() { // rows left open: pgx would abandon the connection without waiting for its backend
 			u.source.conns.CloseConn(u.conn)
 			return
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
 		defer cancel()
-		_ = tx.Rollback(ctx) // where it fails the connection is closed, which rolls back as well
+		_ = tx.Rollback(ctx) // if it fails, the connection is closed, which rolls back as well
 	}()
 	u.query.Store(0)
 	if err := fn(transaction{u, tx}); err != nil {
 		return err
 	}
-	committed = true // or known to have failed, or unknown: a rollback would not help any of them
+	committed = true // or failed, or unknown: a rollback would help in none of these cases
 	u.began()
 	return tx.Commit(ctx)
 }
@@ -72,11 +72,11 @@ func (t transaction) Query(ctx context.Context, sql string, args ...any) (pgx.Ro
 }
 
 func (t transaction) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	rows, _ := t.Query(ctx, sql, args...) // a failure is the result's too
+	rows, _ := t.Query(ctx, sql, args...) // the result carries the error too
 	return row{rows}
 }
 
-// transactionRows notes at its end whether the statement left the session as it was.
+// transactionRows records at its end whether the statement left the session unchanged.
 type transactionRows struct {
 	pgx.Rows
 	use   use

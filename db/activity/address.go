@@ -12,9 +12,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// addressOf names the database that a login leads to. It is derived from the resolved login, so that a file without a
-// host, a URL and a list of hosts that lead to the same place have the same name. Two names of one server that only DNS
-// or the server knows to be the same stay two.
+// addressOf names the database that a login leads to. It uses the resolved login, so that a file without a host, a URL
+// and a list of hosts that lead to the same place have the same name. Two names of one server that only DNS or the
+// server can match stay different.
 func addressOf(cc *pgx.ConnConfig) string {
 	hosts := []string{hostAddress(cc.Host, cc.Port)}
 	for _, f := range cc.Fallbacks { // one for each further host, and for each way to encrypt
@@ -25,7 +25,7 @@ func addressOf(cc *pgx.ConnConfig) string {
 	return strings.Join(hosts, ",") + "/" + cmp.Or(cc.Database, cc.User) // PostgreSQL's default is the user's name
 }
 
-// hostAddress is HOST:PORT in one spelling. A socket's directory is followed to where it is: /var/run is a link.
+// hostAddress returns HOST:PORT in one spelling. Symbolic links of a socket's directory are resolved: /var/run is one.
 func hostAddress(host string, port uint16) string {
 	if filepath.IsAbs(host) {
 		if dir, err := filepath.EvalSymlinks(host); err == nil {

@@ -11,38 +11,39 @@ import (
 	"ddtb/db"
 )
 
-// Deploying is by how much a rolling deploy multiplies the replicas: for a while old and new ones run.
+// Deploying is the factor by which a rolling deployment multiplies the replicas: for a while old and new ones run.
 const Deploying = 2
 
-// Budget is the fleet's arithmetic: replicas × (pool + 1) × 2 + extras, against the usable slots. The 1 is the
-// connection by which each replica watches the server; the 2 is a rolling deploy. Pools of automatic size need their
-// budget + replicas × 2 + extras.
+// Budget is the fleet's arithmetic: replicas × (pool + 1) × 2 + extras, compared with the usable slots. The 1 is the
+// monitoring connection of each replica; the 2 is a rolling deployment. Pools of automatic size need their budget +
+// replicas × 2 + extras.
 type Budget struct {
-	Strategy string `json:"strategy"` // Observed where it is not that of a configuration
+	Strategy string `json:"strategy"` // Observed, if it is not that of a configuration
 	Replicas int    `json:"replicas"`
-	Pool     int    `json:"pool"`   // connections at most, a replica; 0: no bound
-	Extras   int    `json:"extras"` // what else needs a slot: migrations, cron, other applications, an operator
+	Pool     int    `json:"pool"`   // the most connections of one replica; 0: no bound
+	Extras   int    `json:"extras"` // other users of slots: migrations, cron, other applications, an operator
 	Usable   int    `json:"usable"`
-	Needed   int    `json:"needed"`    // while deploying; 0 when nothing bounds it
+	Needed   int    `json:"needed"`    // during a deployment; 0 if nothing bounds it
 	Fits     bool   `json:"fits"`      //
 	FitsPool int    `json:"fits_pool"` // the largest pool that fits; 0: none does
 	Max      int    `json:"max_connections"`
-	ToRaise  int    `json:"max_connections_needed"` // for the pool as it is, or for a pool of 1 where nothing bounds it
+	ToRaise  int    `json:"max_connections_needed"` // for the current pool, or for a pool of 1 if nothing bounds it
 
 	Auto       bool      `json:"auto"`        // the size of the pools is db.Auto
-	AutoBudget int       `json:"auto_budget"` // of all processes together, if it is or were
+	AutoBudget int       `json:"auto_budget"` // of all processes together, if Auto is or were true
 	Services   []Service `json:"services"`    // that have sessions on the server now
 	pooled     bool      // behind PgBouncer
 }
 
-// Service is a program with all its processes: what has one application_name, but for the number, process or job in it.
+// Service is a program with all its processes: the sessions of one application_name, apart from any number, process or
+// job in it.
 type Service struct {
 	Name     string `json:"name"`
 	Clients  int    `json:"clients"` // addresses that it connects from
 	Sessions int    `json:"sessions"`
 }
 
-// Services are those that have client sessions, but for what only watches, the largest first.
+// Services returns the services with client sessions, the largest first. It leaves out monitoring programs.
 func (s Snapshot) Services() []Service {
 	sessions, addresses := map[string]int{}, map[string]map[string]bool{}
 	for _, x := range s.clients(func(x Session) bool { return !x.Self && !isMonitor(s, x) }) {
@@ -63,7 +64,7 @@ func (s Snapshot) Services() []Service {
 	return out
 }
 
-// service is what the session's program is called, without what differs from process to process.
+// service returns the session's program name, without the parts that differ from process to process.
 func (s Snapshot) service(x Session) string {
 	switch begin := stem(x.Application); {
 	case belongs(x.Application, s.Application):
@@ -74,11 +75,11 @@ func (s Snapshot) service(x Session) string {
 	return x.Who()
 }
 
-// Observed is the Strategy of a Budget of sessions as they are.
+// Observed is the Strategy of a Budget of the current sessions.
 const Observed = "observed"
 
-// ObservedBudget does the arithmetic for a server whose programs' configuration is not known: the sessions that each
-// service has now, once more those of the largest one while it is deployed, and one for an operator.
+// ObservedBudget computes the budget of a server whose programs' configuration is not known: the current sessions of
+// each service, those of the largest service once more for its deployment, and one for an operator.
 func ObservedBudget(s Snapshot) Budget {
 	b := Budget{
 		Strategy: Observed, Extras: 1, Needed: 1, Usable: s.Slots.Usable(), Max: s.Slots.Max, Services: s.Services(), pooled: len(s.Pools) > 0,
@@ -95,7 +96,7 @@ func ObservedBudget(s Snapshot) Budget {
 	return b
 }
 
-// PlanBudget does the arithmetic for cfg's strategy.
+// PlanBudget computes the budget of cfg's strategy.
 func PlanBudget(cfg config.Database, replicas, extras int, s Slots) Budget {
 	b := Budget{
 		Strategy: cfg.Strategy, Replicas: max(1, replicas), Pool: boundOf(cfg), Extras: extras, Usable: s.Usable(), Max: s.Max,
@@ -115,7 +116,7 @@ func PlanBudget(cfg config.Database, replicas, extras int, s Slots) Budget {
 	return b
 }
 
-// boundOf is how many connections the strategy opens at most in one process; 0: no bound.
+// boundOf returns the most connections that the strategy opens in one process; 0: no bound.
 func boundOf(cfg config.Database) int {
 	spec, ok := db.Lookup(cfg.Strategy)
 	if !ok {
@@ -124,7 +125,7 @@ func boundOf(cfg config.Database) int {
 	return spec.Backends(cfg)
 }
 
-// WithPools is t for a server on which cfg's strategy runs in so many processes.
+// WithPools returns t for a server on which that many processes run cfg's strategy.
 func (t Thresholds) WithPools(cfg config.Database, replicas int) Thresholds {
 	t.Own = max(1, replicas) * boundOf(cfg)
 	if cfg.Pool.MaxSize == db.Auto {
@@ -133,7 +134,7 @@ func (t Thresholds) WithPools(cfg config.Database, replicas int) Thresholds {
 	return t
 }
 
-// sizeKey is the setting that bounds the strategy.
+// sizeKey returns the setting that bounds the strategy.
 func sizeKey(strategy string) string {
 	spec, _ := db.Lookup(strategy)
 	return spec.SizeKey
@@ -142,7 +143,7 @@ func sizeKey(strategy string) string {
 // tooSmall reports whether there are fewer connections than processes.
 func (b Budget) tooSmall() bool { return b.Auto && b.AutoBudget < b.Replicas }
 
-// Each says what one process gets of the budget when all need more.
+// Each returns one process's part of the budget if all need more.
 func (b Budget) Each() string {
 	switch each := b.AutoBudget / b.Replicas; {
 	case each == 0:
@@ -154,7 +155,7 @@ func (b Budget) Each() string {
 	}
 }
 
-// Sum is the arithmetic as people write it.
+// Sum returns the arithmetic as a formula.
 func (b Budget) Sum() string {
 	if b.Strategy == Observed {
 		return b.sumOfServices()
@@ -171,7 +172,7 @@ func (b Budget) Sum() string {
 		b.Replicas, pool, Deploying, b.Extras, needed, b.Usable)
 }
 
-// sumOfServices is the arithmetic of an observed budget. Small services are put together.
+// sumOfServices returns the arithmetic of an observed budget. Small services are combined.
 func (b Budget) sumOfServices() string {
 	terms, rest := []string{}, 0
 	for i, x := range b.Services {
@@ -190,10 +191,10 @@ func (b Budget) sumOfServices() string {
 	return strings.Join(append(terms, "an operator 1"), " + ") + fmt.Sprintf(" = %d, of %d usable slots", b.Needed, b.Usable)
 }
 
-// mostTerms is how many services a sum names.
+// mostTerms is the most services that a sum names.
 const mostTerms = 5
 
-// Advice is what to change; "" when it fits.
+// Advice returns what to change; "" if it fits.
 func (b Budget) Advice() string {
 	if b.Fits {
 		return ""
@@ -220,7 +221,7 @@ func (b Budget) Advice() string {
 	return strings.Join(do, "; or ")
 }
 
-// adviceForServices names no key of ours: these are other programs.
+// adviceForServices names no key of our configuration: these are other programs.
 func (b Budget) adviceForServices() string {
 	do := []string{fmt.Sprintf("raise max_connections from %d to %d at least (this needs a restart of PostgreSQL)", b.Max, b.ToRaise)}
 	if b.FitsPool > 0 {
@@ -232,11 +233,11 @@ func (b Budget) adviceForServices() string {
 	return strings.Join(do, "; or ")
 }
 
-// inItsOwn is where a foreign program's pool is bounded.
+// inItsOwn says where another program's pool is bounded.
 const inItsOwn = "in its own configuration (psycopg_pool max_size, HikariCP maximumPoolSize, node-postgres max, " +
 	"SQLAlchemy pool_size + max_overflow)"
 
-// String is one line for a log.
+// String returns one line for a log.
 func (b Budget) String() string {
 	if b.Fits {
 		return "the connection budget fits: " + b.Sum()
@@ -244,27 +245,27 @@ func (b Budget) String() string {
 	return "the connection budget does not fit: " + b.Sum() + ": " + b.Advice()
 }
 
-// Extras counts what else has a slot on this server: client sessions that don't call themselves
-// as the application, and one for a migration or an operator. Our own look is not counted.
+// Extras counts other users of slots on this server: client sessions of other applications, and one for a migration or
+// an operator. The monitoring session is not counted.
 func (s Snapshot) Extras() int {
 	others := s.clients(func(x Session) bool { return !x.Self && !belongs(x.Application, s.Application) })
 	return len(others) + 1
 }
 
-// belongs tells whether a session that calls itself name is the application's: its name itself, or with a slash
-// and more.
+// belongs reports whether a session with this application_name is the application's: the name itself, or the name
+// followed by a slash and more.
 func belongs(name, application string) bool {
 	rest, is := strings.CutPrefix(name, application)
 	return application != "" && is && (rest == "" || rest[0] == '/')
 }
 
-// BudgetError is what a server that is told to be strict about its budget does not start with.
+// BudgetError is the error with which a server that is strict about its budget refuses to start.
 type BudgetError struct{ Budget }
 
 func (e *BudgetError) Error() string { return e.String() }
 
-// CheckBudget does the arithmetic against the server as it is now, for the start of a replica: it fails with
-// *BudgetError when the budget does not fit and strict is set, and otherwise only when the server can't be looked at.
+// CheckBudget checks the budget against the server's current state, for the start of a replica. It fails with
+// *BudgetError if the budget does not fit and strict is set, and otherwise only if the server can't be polled.
 func (o *Observer) CheckBudget(ctx context.Context, cfg config.Database, s config.Server) (Budget, error) {
 	now, err := o.Snapshot(ctx)
 	if err != nil {

@@ -2,22 +2,22 @@ package activity
 
 import "time"
 
-// Filter chooses sessions to end. Whatever it says, it never chooses the session that looks, replication and
-// other background work, sessions of another database than the one named, or one whose state can't be seen. A session
-// that listens for notifications is idle by design: it is chosen by AnyState or PID only.
+// Filter chooses sessions to end. It never chooses the monitoring session, replication and other background processes,
+// sessions of a database other than the named one, or sessions of unknown state. A session that listens for
+// notifications is idle by design: only AnyState or a PID chooses it.
 type Filter struct {
-	AnyState      bool          // also those that are doing something
-	InTransaction bool          // also idle in transaction
-	OlderThan     time.Duration // in that state for so long; not asked with AnyState
-	Application   string        // its sessions: those called so, or so with a slash and more, but for its monitor; NAME* for all that begin so
-	Nameless      bool          // those that call themselves nothing; Application is "" then
+	AnyState      bool          // also active sessions
+	InTransaction bool          // also sessions idle in transaction
+	OlderThan     time.Duration // at least this long in that state; ignored with AnyState
+	Application   string        // its sessions: this name, or this name with a slash and more, without its monitor; NAME* for all names that begin so
+	Nameless      bool          // sessions without a name; Application is "" then
 	User          string
-	Database      string // "": the one that is connected to
+	Database      string // "": the connected one
 	PID           int32
-	Superusers    bool // a superuser's too
+	Superusers    bool // also a superuser's sessions
 }
 
-// states are those that the filter takes; none means any.
+// states returns the states that the filter accepts; none means any.
 func (f Filter) states() []string {
 	switch {
 	case f.AnyState:
@@ -28,19 +28,19 @@ func (f Filter) states() []string {
 	return []string{Idle}
 }
 
-// Choose picks the sessions, the oldest first.
+// Choose returns the chosen sessions, the oldest first.
 func (f Filter) Choose(s Snapshot) []Session {
 	return s.clients(func(x Session) bool {
 		return !x.Hidden && f.asked(s, x) && (f.Superusers || !x.Superuser) && f.rests(x)
 	})
 }
 
-// Unseen are the sessions that the filter might choose if their state could be seen.
+// Unseen returns the sessions that the filter might choose if their state were visible.
 func (f Filter) Unseen(s Snapshot) []Session {
 	return s.clients(func(x Session) bool { return x.Hidden && f.asked(s, x) && (f.Superusers || !x.Superuser) })
 }
 
-// Superuser are the sessions that the filter leaves out because they are a superuser's.
+// Superuser returns the sessions that the filter leaves out because they are a superuser's.
 func (f Filter) Superuser(s Snapshot) []Session {
 	if f.Superusers {
 		return nil
@@ -48,7 +48,7 @@ func (f Filter) Superuser(s Snapshot) []Session {
 	return s.clients(func(x Session) bool { return !x.Hidden && x.Superuser && f.asked(s, x) && f.rests(x) })
 }
 
-// listeners are the sessions that the filter leaves out because they wait for notifications.
+// listeners returns the sessions that the filter leaves out because they wait for notifications.
 func (f Filter) listeners(s Snapshot) []Session {
 	if f.AnyState || f.PID != 0 {
 		return nil
@@ -58,7 +58,7 @@ func (f Filter) listeners(s Snapshot) []Session {
 	})
 }
 
-// asked reports whether the session is among those that were asked for by name.
+// asked reports whether the session is one of those requested by name.
 func (f Filter) asked(s Snapshot, x Session) bool {
 	database := f.Database
 	if database == "" {
@@ -72,7 +72,7 @@ func (f Filter) asked(s Snapshot, x Session) bool {
 		!f.keepsMonitor(s, x)
 }
 
-// keepsMonitor spares the connection that watches, our door to a server that is full, unless it is named itself.
+// keepsMonitor protects the monitoring connection, which is the way into a full server, unless it is named itself.
 func (f Filter) keepsMonitor(s Snapshot, x Session) bool {
 	if f.PID == x.PID || f.Application == x.Application {
 		return false
@@ -80,7 +80,7 @@ func (f Filter) keepsMonitor(s Snapshot, x Session) bool {
 	return x.Application == s.Application+monitorSuffix || x.Application == f.Application+monitorSuffix
 }
 
-// rests reports whether it is in one of the states, for long enough.
+// rests reports whether the session has been in one of the states for long enough.
 func (f Filter) rests(x Session) bool {
 	switch {
 	case f.AnyState:

@@ -6,23 +6,23 @@ import (
 	"slices"
 )
 
-// Diagnosis says what is wrong with a server's connections, who is the cause, and what to do.
+// Diagnosis names the problem of a server's connections, its cause, and what to do.
 type Diagnosis struct {
 	Health   Health    `json:"health"`
-	Holds    []Holding `json:"holds"`    // what the sessions have their slots for, the worst first
+	Holds    []Holding `json:"holds"`    // why the sessions have their slots, the worst first
 	Culprit  string    `json:"culprit"`  // the application; "" when all is well
-	Scenario *Scenario `json:"scenario"` // null when all is well, or when it is none of the known ones
-	Also     *Scenario `json:"also"`     // what looks the same from outside; null when nothing does
-	ToTell   string    `json:"to_tell"`  // how to tell the two apart; "" without Also
+	Scenario *Scenario `json:"scenario"` // null if all is well, or if it is no known scenario
+	Also     *Scenario `json:"also"`     // a scenario that looks the same from outside; null if there is none
+	ToTell   string    `json:"to_tell"`  // how to distinguish the two; "" without Also
 	Steps    []Step    `json:"steps"`    // in order, the least harmful first; none when all is well
-	Lab      string    `json:"lab"`      // the command that plays the scenario, with its fix; "" without one
+	Lab      string    `json:"lab"`      // the command that reproduces the scenario, with its fix; "" without one
 	MaybeOut []Holding `json:"maybe_exhausted_pools"`
 }
 
 // Holding is a number of slots that one application has for one reason.
 type Holding struct {
 	Reason      Reason  `json:"reason"`
-	Application string  `json:"application"` // "user …" for sessions without a name; ends in * where each process has a name of its own
+	Application string  `json:"application"` // "user …" for sessions without a name; ends in * if each process has its own name
 	Sessions    int     `json:"sessions"`
 	Longest     Age     `json:"longest_seconds"` // in that state
 	Began       int     `json:"began"`           // since the earlier snapshot
@@ -33,27 +33,27 @@ type Holding struct {
 	compared bool // Began and Moved are known
 }
 
-// Reason is what a session has its slot for, as far as it can be seen from outside.
+// Reason is why a session has its slot, as far as that is visible from outside.
 type Reason string
 
 // The reasons.
 const (
 	LogsIn       Reason = "login"              // has not finished its login
-	WaitsForLock Reason = "lock"               // waits for one
+	WaitsForLock Reason = "lock"               // waits for a lock
 	Blocks       Reason = "blocks"             // has a lock that others wait for, and waits for none
 	WaitsForSync Reason = "sync-standby"       // its commit waits for a synchronous standby
-	LeakedTx     Reason = "leaked-transaction" // left one open, for longer than Thresholds allow
-	PausesInTx   Reason = "paused-transaction" // does something else inside one
+	LeakedTx     Reason = "leaked-transaction" // left a transaction open, for longer than Thresholds allow
+	PausesInTx   Reason = "paused-transaction" // does something else inside a transaction
 	UnreadRows   Reason = "unread-rows"        // the server waits for the client to read on
 	SlowQuery    Reason = "slow-query"         // for longer than Thresholds allow
 	Listens      Reason = "listen"
 	Works        Reason = "working"
 	Rests        Reason = "idle"
 	CannotBeSeen Reason = "not-visible" // by this role
-	Comes        Reason = "short-lived" // younger than a second, where sessions come and go too fast
+	Comes        Reason = "short-lived" // younger than a second, where sessions begin and end too fast
 )
 
-// words are the reasons for a person.
+// words describe the reasons for people.
 var words = map[Reason]string{
 	LogsIn:       "that don't finish their login",
 	WaitsForLock: "waiting for a lock", Blocks: "with a lock that others wait for",
@@ -63,13 +63,13 @@ var words = map[Reason]string{
 	CannotBeSeen: "doing what this role may not see", Comes: "seen to begin within one second",
 }
 
-// gravity is how much worse a slot with this reason is than one with a resting session, which closing frees.
+// gravity is how much worse a slot with this reason is than one with an idle session, which can be closed without harm.
 var gravity = map[Reason]int{
 	LogsIn: 4, WaitsForLock: 4, WaitsForSync: 5, LeakedTx: 4, PausesInTx: 2, UnreadRows: 3, SlowQuery: 3, Listens: 1, Works: 1,
 	Rests: 1, CannotBeSeen: 1, Blocks: 4, Comes: 1,
 }
 
-// problem is a server, and one holding on it that is judged.
+// problem is a server and the holding on it that is judged.
 type problem struct {
 	Holding
 	now     Snapshot
@@ -79,7 +79,7 @@ type problem struct {
 	t       Thresholds
 }
 
-// examine sorts the sessions. The holding is the worst one, if there is any.
+// examine groups the sessions into holdings. The problem's holding is the worst one, if there is any.
 func examine(now Snapshot, earlier *Snapshot, t Thresholds) *problem {
 	p := &problem{now: now, earlier: earlier, t: t}
 	if earlier != nil {
@@ -98,16 +98,16 @@ func examine(now Snapshot, earlier *Snapshot, t Thresholds) *problem {
 	return p
 }
 
-// of is the problem of one holding.
+// of returns the problem of one holding.
 func (p *problem) of(h Holding) *problem {
 	other := *p
 	other.Holding = h
 	return &other
 }
 
-// Diagnose says what is wrong. It looks for a cause only where something is: when Assess finds nothing, there is
-// no culprit. Seen from outside, scenarios look alike: the one named is the likeliest, and where another looks the
-// same, ToTell says how to find out.
+// Diagnose finds the problem and its cause. It only looks for a cause if Assess has a finding: otherwise there is no
+// culprit. From outside, scenarios look alike. Diagnose names the likeliest; if another looks the same, ToTell says how
+// to find out.
 func Diagnose(now Snapshot, earlier *Snapshot, t Thresholds) Diagnosis {
 	p := examine(now, earlier, t)
 	d := Diagnosis{Health: p.health(), Holds: p.all, Steps: []Step{}, MaybeOut: []Holding{}}
@@ -123,7 +123,7 @@ func Diagnose(now Snapshot, earlier *Snapshot, t Thresholds) Diagnosis {
 	case worst.AboutProcess() && worst.Code != CodeUnconnected:
 		name, also = p.recogniseHeld()
 		d.Lab = worst.Lab()
-	case worst.culprit != "": // it is none of what sessions show
+	case worst.culprit != "": // sessions don't show it
 		name, also = worst.scenario, ""
 	}
 	d.Scenario, d.Also, d.ToTell = scenarioOf(name), scenarioOf(also), howToTell(name, also)
@@ -133,8 +133,8 @@ func Diagnose(now Snapshot, earlier *Snapshot, t Thresholds) Diagnosis {
 	return d
 }
 
-// recogniseHeld is the scenario of leases that don't come back, where their sessions show one: a session that rests
-// shows none.
+// recogniseHeld returns the scenario of leases that are not released, if their sessions show one. An idle session shows
+// none.
 func (p *problem) recogniseHeld() (name, also string) {
 	switch p.Reason {
 	case WaitsForLock, WaitsForSync, LeakedTx, PausesInTx, UnreadRows, SlowQuery:
@@ -143,8 +143,9 @@ func (p *problem) recogniseHeld() (name, also string) {
 	return "", ""
 }
 
-// comers are the sessions that came while this looked, by application, if that they come and go is the worst of
-// it: everybody connects again after a restart, or nothing else has more of the slots for a worse reason.
+// comers returns the sessions that began during the observation, by application, if sessions that begin and end are the
+// worst problem. After a restart all clients reconnect at once. Other sessions may also have more slots for a worse
+// reason.
 func (p *problem) comers() []Holding {
 	if p.churn < p.t.Churn {
 		return nil
@@ -169,10 +170,10 @@ func (p *problem) comers() []Holding {
 	return p.group(young, func(Session) Reason { return Comes })
 }
 
-// youngest is the age under which a session is one of those that come and go, whatever it does, where many do.
+// youngest is the age below which a session counts as short-lived, in any state, if there are many.
 const youngest = churnSpan
 
-// reasonFor is what a session has its slot for.
+// reasonFor returns why a session has its slot.
 func (p *problem) reasonFor(s Session, roots map[int32]bool) Reason {
 	switch {
 	case s.LogsIn():
@@ -203,7 +204,7 @@ func (p *problem) reasonFor(s Session, roots map[int32]bool) Reason {
 	return Works
 }
 
-// holdings sorts the client sessions by reason and application.
+// holdings groups the client sessions by reason and application.
 func (p *problem) holdings() []Holding {
 	roots := map[int32]bool{}
 	for _, r := range p.now.Roots() {
@@ -213,7 +214,7 @@ func (p *problem) holdings() []Holding {
 	return p.group(sessions, func(s Session) Reason { return p.reasonFor(s, roots) })
 }
 
-// group puts sessions together that have their slots for one reason and one application, the worst reason first.
+// group combines sessions that have their slots for one reason and one application, the worst reason first.
 func (p *problem) group(sessions []Session, reason func(Session) Reason) []Holding {
 	type key struct {
 		Reason
@@ -228,7 +229,7 @@ func (p *problem) group(sessions []Session, reason func(Session) Reason) []Holdi
 		byKey[k].add(s)
 		total[k.Reason]++
 	}
-	if total[Blocks] > 0 { // who blocks is to be read together with those who wait, and before them
+	if total[Blocks] > 0 { // blocking sessions must be read with the waiting ones, and before them
 		total[Blocks] += total[WaitsForLock]
 	}
 	out := []Holding{}
@@ -243,8 +244,8 @@ func (p *problem) group(sessions []Session, reason func(Session) Reason) []Holdi
 	return out
 }
 
-// maybeExhausted are pools of which every connection seems to be acquired inside the application: idle, or idle in a
-// transaction, with the same last query. The server sees no difference between these and a pool at rest.
+// maybeExhausted returns pools whose connections all seem to be acquired inside the application: idle, or idle in
+// transaction, with the same last query. The server sees no difference between these and an idle pool.
 func (p *problem) maybeExhausted() (found []Holding) {
 	for _, h := range p.all {
 		same := func(s Session) bool { return s.Query == h.sessions[0].Query && s.Query != "" }
@@ -255,15 +256,15 @@ func (p *problem) maybeExhausted() (found []Holding) {
 	return found
 }
 
-// judged reports whether the holding is of a ddtb server that said how its leases are.
+// judged reports whether the holding belongs to a ddtb server that reported its leases.
 func (p *problem) judged(h Holding) bool {
 	return slices.ContainsFunc(p.now.Processes, func(x Process) bool { return belongs(h.Application, x.Application) })
 }
 
-// leastPool is how many sessions may be a pool.
+// leastPool is the least number of sessions that may be a pool.
 const leastPool = 3
 
-// IsMonitor reports whether x is the connection by which a ddtb server of the same application watches.
+// IsMonitor reports whether x is the monitoring connection of a ddtb server of the same application.
 func (s Snapshot) IsMonitor(x Session) bool { return isMonitor(s, x) }
 
 func isMonitor(now Snapshot, s Session) bool {
@@ -293,7 +294,7 @@ func (h *Holding) compare(now Snapshot, earlier *Snapshot) {
 	}
 }
 
-// Evidence is the holding in a sentence.
+// Evidence returns the holding as a sentence.
 func (h Holding) Evidence() string {
 	text := fmt.Sprintf("%s of %s, %s", count(h.Sessions, "session", "sessions"), h.Application, words[h.Reason])
 	if h.Reason == Comes {
@@ -309,7 +310,7 @@ func (h Holding) Evidence() string {
 	return text + h.trend()
 }
 
-// trend says whether the sessions become more, move or stand still.
+// trend says whether the sessions increase, move or stand still.
 func (h Holding) trend() string {
 	switch {
 	case !h.compared:

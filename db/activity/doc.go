@@ -1,20 +1,20 @@
-// Package activity looks at a PostgreSQL server's sessions from outside: how many slots there are, who has them,
-// whether that is well, and, if not, which application is the cause and what to do. And it ends sessions, no
-// more of them than it was asked to.
+// Package activity monitors a PostgreSQL server's sessions from outside: how many slots there are, which sessions have
+// them, and whether the server is healthy. If it is not, the package names the application at fault and what to do. It
+// can also end sessions, but only the chosen ones.
 //
-// It promises
+// Its guarantees are:
 //
-//   - to need one connection at most, opened early and kept (Observer), or none, where a running server of ours
-//     lends its own (Serve and Dial): so that it still sees when no slot is left.
-//     CountLogins alone tries one login more, which it closes at once;
-//   - to work on PostgreSQL 12 and later, with an ordinary role too, and to say what that role can't see;
-//   - to keep looking and judging apart: a Snapshot is plain data, and what is made of it (Assess, Diagnose, Summarise,
-//     PlanBudget) are functions of it that need no server;
-//   - to end a session in the one statement that checks that it still is what was chosen (Signal), so that one
-//     which became active in between goes on.
+//   - It needs at most one connection, opened early and kept (Observer). It needs none if a running ddtb server shares
+//     its own (Lend and Borrow). So it still works when no slot is left. Only CountLogins tries one more login, which it
+//     closes at once.
+//   - It works on PostgreSQL 12 and later, also with an ordinary role, and reports what that role can't see.
+//   - Polling and judging are separate. A Snapshot is plain data. Assess, Diagnose, Summarise and PlanBudget are
+//     functions of it that need no server.
+//   - The statement that ends a session also checks that the session is still in the chosen state (Signal). A session
+//     that became active in between continues.
 //
-// The values of Status, Health, Diagnosis, Budget, Closing, Ending, Sample and Failure are what
-// `ddtb db-connections --json` prints, and JSON.md tells of every field: fields are added, but not renamed or removed.
+// `ddtb db-connections --json` prints values of Status, Health, Diagnosis, Budget, Closing, Ending, Sample and Failure.
+// JSON.md documents every field. Fields may be added, but are neither renamed nor removed.
 //
-// It must not know strategies' insides, requests, pages or terminals.
+// The package does not depend on the internals of strategies, on requests, pages or terminals.
 package activity

@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Door says by which right the snapshot's connection exists, which matters when no ordinary slot is left.
+// Door says by which right the snapshot's connection has its slot, which matters when no ordinary slot is left.
 func (s Snapshot) Door() string {
 	others := s.Slots.Used - 1
 	const kept = "an ordinary slot, taken before they ran out"
@@ -29,22 +29,22 @@ func (s Snapshot) Door() string {
 	return kept
 }
 
-// Refusal is why a server that is full let nobody in.
+// Refusal is why a full server refused a connection.
 type Refusal struct {
-	Message string `json:"message"` // the server's
+	Message string `json:"message"` // the server's message
 	Means   string `json:"means"`
-	Doors   []Step `json:"doors"` // ways to get in now, and to have one the next time
+	Doors   []Step `json:"doors"` // ways to connect now, and to have one the next time
 }
 
-// Failure is what programs are told when the server could not be looked at.
+// Failure is the output for programs if the server could not be polled.
 type Failure struct {
 	Error   string   `json:"error"`
-	Health  Health   `json:"health"`            // critical when no slot is left, else unknown
-	Refusal *Refusal `json:"refusal,omitempty"` // when no slot is left
+	Health  Health   `json:"health"`            // critical if no slot is left, else unknown
+	Refusal *Refusal `json:"refusal,omitempty"` // if no slot is left
 }
 
-// NoDoor explains an error with db.SlotsExhausted: which limit it was, and which ways in there are to the server of cc; nil where
-// that is not known. The server's messages are translated; the name of the function that raised them is not.
+// NoDoor explains an error with db.SlotsExhausted: which limit it hit, and which ways into cc's server there are. It is
+// nil if the limit is not known. The server's messages are translated; the name of the C function is not.
 func NoDoor(err error, cc *pgx.ConnConfig) Refusal {
 	at := refusedAt(cc)
 	r := Refusal{Message: err.Error(), Means: "the server has no connection slot left for this role", Doors: at.doors()}
@@ -68,7 +68,7 @@ func NoDoor(err error, cc *pgx.ConnConfig) Refusal {
 	return r
 }
 
-// refusedAt is what is known of a server that let nobody in: its address, and who asked for which database.
+// refusedAt describes the server that refused: its address, and which role requested which database.
 func refusedAt(cc *pgx.ConnConfig) (s Snapshot) {
 	s.Server.Superuser = superuser
 	if cc != nil {
@@ -77,10 +77,10 @@ func refusedAt(cc *pgx.ConnConfig) (s Snapshot) {
 	return s
 }
 
-// superuser is what PostgreSQL's packages call theirs.
+// superuser is the name of the superuser in PostgreSQL's packages.
 const superuser = "postgres"
 
-// asSuperuser looks through the server's own socket, as its superuser, to whom the last slots belong.
+// asSuperuser polls through the server's own socket, as its superuser, for whom the last slots are reserved.
 func (s Snapshot) asSuperuser(do string) Step {
 	host, port := s.host()
 	if !strings.HasPrefix(host, "/") {
@@ -115,7 +115,7 @@ func (s Snapshot) limitDoors(of, name string) []Step {
 	}
 }
 
-// Advice is the first way in, in a sentence.
+// Advice returns the first way to connect, as a sentence.
 func (r Refusal) Advice() string {
 	return fmt.Sprintf("%s; to get in, %s", r.Means, r.Doors[0])
 }

@@ -14,8 +14,8 @@ import (
 // cfg.Databases["default"].
 func exampleDatabase() config.Database { return activity.DatabaseForExamples() }
 
-// A program that watches its database keeps one Observer, opened early: it sees the server also when no slot is
-// left for a new connection.
+// A program that monitors its database keeps one Observer, opened early. It sees the server even if no slot is left for
+// a new connection.
 func ExampleCheckHealth() {
 	observer, err := activity.NewObserver(exampleDatabase())
 	if err != nil {
@@ -33,7 +33,7 @@ func ExampleCheckHealth() {
 	// Output: ok with 17 usable slots
 }
 
-// Monitor tells what a piece of work did to the connections: how many it opened, and how many it left open.
+// Monitor reports what a piece of work did to the connections: how many it opened, and how many it left open.
 func ExampleMonitor() {
 	observer, err := activity.NewObserver(exampleDatabase())
 	if err != nil {
@@ -53,7 +53,7 @@ func ExampleMonitor() {
 
 func bulkOperation(context.Context) {}
 
-// A replica checks at its start whether the fleet fits into the server.
+// At its start, a replica checks whether the fleet fits the server.
 func ExamplePlanBudget() {
 	slots := activity.Slots{Max: 100, Reserved: 3}
 	cfg := config.Database{Strategy: db.Pool, Pool: db.PoolSettings{MaxSize: 20}}
@@ -67,7 +67,7 @@ func ExamplePlanBudget() {
 	// set pool.max_size to 13 at most; or raise max_connections from 100 to 139 at least (this needs a restart of PostgreSQL); or run fewer replicas, or put PgBouncer in front
 }
 
-// What is idle for long is chosen, then ended, each session only if it is idle still.
+// Sessions that have been idle for long are chosen, then ended, each only if it is still idle.
 func ExampleEnd() {
 	observer, err := activity.NewObserver(exampleDatabase())
 	if err != nil {

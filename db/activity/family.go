@@ -4,17 +4,17 @@ import (
 	"strings"
 )
 
-// Programs that put a number, a process or a job into their application_name have a name for each process. They
-// are judged together, as a family: by the beginning that the names have in common, or by their role.
+// Programs that put a number, a process or a job into their application_name have a different name for each process.
+// They are judged together, as a family: by the common beginning of the names, or by their role.
 
 const (
-	familyNames = 3 // names with one beginning are a family
-	roleNames   = 5 // names of one role with familySize sessions or fewer each are one program
+	familyNames = 3 // so many names with one beginning are a family
+	roleNames   = 5 // so many names of one role, with at most familySize sessions each, are one program
 	familySize  = 2
 	leastStem   = 2 // letters
 )
 
-// stem is the beginning of a name, before what differs from process to process.
+// stem returns the beginning of a name, before the part that differs from process to process.
 func stem(name string) string {
 	end := len(name)
 	for _, mark := range []string{"/", ":", " - "} {
@@ -35,13 +35,14 @@ type stemOf struct {
 	stem string
 }
 
-// families names what sessions are judged together by. Names of the configured application stay as they are.
+// families maps sessions to the name by which they are judged together. Names of the configured application stay
+// unchanged.
 type families struct {
 	application string
 	sessions    map[roleIn]map[string]int // by name
-	stems       map[stemOf]bool           // that are a family's
-	roles       map[roleIn]bool           // whose sessions have a name each
-	alone       map[roleIn]bool           // and that have no other sessions
+	stems       map[stemOf]bool           // stems that are a family's
+	roles       map[roleIn]bool           // roles whose sessions each have a different name
+	alone       map[roleIn]bool           // roles that also have no other sessions
 }
 
 func familiesOf(s Snapshot) families {
@@ -90,7 +91,7 @@ func (f families) addRole(r roleIn, names map[string]int) {
 	f.alone[r] = small == len(names)
 }
 
-// of is what the session is judged by: its application, the stem of a family with *, or its role.
+// of returns the name by which the session is judged: its application, the stem of a family with *, or its role.
 func (f families) of(x Session) string {
 	r := roleIn{x.User, x.Database}
 	switch {
@@ -104,11 +105,11 @@ func (f families) of(x Session) string {
 	return x.Who()
 }
 
-// anyName ends a name in a Filter that stands for all names which begin so.
+// anyName ends a name in a Filter that stands for all names with this beginning.
 const anyName = "*"
 
-// named reports whether a session's application_name is the one asked for: itself, with a slash and more, or,
-// where it ends in *, anything that begins so.
+// named reports whether a session's application_name matches the requested one: the name itself, the name followed by a
+// slash and more, or, if it ends in *, any name with that beginning.
 func named(name, asked string) bool {
 	if begin, is := strings.CutSuffix(asked, anyName); is {
 		return strings.HasPrefix(name, begin)

@@ -77,7 +77,7 @@ func (s *stage) follow(role string, steps []Step) {
 		}
 		switch {
 		case step.Command == "":
-		case strings.HasSuffix(step.Command, "monitor --watch"): // it goes on until q
+		case strings.HasSuffix(step.Command, "monitor --watch"): // it runs until q
 			s.types(role, step.Command, "q")
 		case strings.HasSuffix(step.Command, " budget"): // its exit code is its verdict
 			s.types(role, step.Command+" || test $? = 1", "")
@@ -139,7 +139,7 @@ func (s *stage) after() Snapshot {
 	return snapshot(s.T, o)
 }
 
-// spares checks that nobody lost a session but the ones who may, and those that have not logged in.
+// spares checks that only the permitted sessions ended, and those that have not logged in.
 func (s *stage) spares(before, after Snapshot, mayLose func(Session) bool) {
 	s.Helper()
 	for _, x := range before.clients(func(x Session) bool { return !x.Self && x.User != "" && !mayLose(x) }) {

@@ -21,7 +21,7 @@ const (
 	OK Level = iota
 	Warning
 	Critical
-	Unknown // the server could not be looked at, for a reason that says nothing about its slots
+	Unknown // the server could not be polled, for a reason unrelated to its slots
 )
 
 var levelNames = []string{"ok", "warning", "critical", "unknown"}
@@ -31,7 +31,7 @@ func (l Level) String() string { return levelNames[l] }
 // MarshalText writes the name.
 func (l Level) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
 
-// UnmarshalText reads what MarshalText writes.
+// UnmarshalText reads the output of MarshalText.
 func (l *Level) UnmarshalText(b []byte) error {
 	i := slices.Index(levelNames, string(b))
 	*l = Level(max(0, i))
@@ -41,34 +41,34 @@ func (l *Level) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// Thresholds are where a number becomes a reason.
+// Thresholds are the limits above which a number becomes a finding.
 type Thresholds struct {
 	Warn              int           // % of the usable slots that are used: from here on, warning
 	Critical          int           // above it, critical
 	IdleRatio         int           // % of the sessions that are idle: above it, warning; see idleShare
 	IdleInTransaction time.Duration // longer is a warning
 	LongQuery         time.Duration // longer is a warning
-	LockWait          time.Duration // longer is a warning, for one that waits; lockQueue of them are at once
+	LockWait          time.Duration // longer is a warning for one waiting session; lockQueue of them are a warning at once
 	Churn             float64       // new sessions a second: from here on, warning
-	Orphan            time.Duration // a prepared transaction that is as old has probably lost its manager: warning
+	Orphan            time.Duration // age at which a prepared transaction has probably lost its manager: warning
 	Lag               time.Duration // of a standby: from here on, warning
-	Replica           bool          // the configured application reads from a standby, and is meant to
+	Replica           bool          // the configured application reads from a standby by design
 
 	// For Diagnose:
-	Idle      time.Duration // a session that has rested for so long is idle: in a pool in use, sessions rest for a moment
-	Slow      time.Duration // a query of so long is slow
-	Silent    time.Duration // an address from where nobody has stirred for so long may be gone
-	Restarted time.Duration // for so long after the server's start, sessions that begin are those of a stampede
+	Idle      time.Duration // a session that has been idle this long is idle; in a pool in use, sessions are idle for a moment
+	Slow      time.Duration // a query that takes this long is slow
+	Silent    time.Duration // a client address without activity for this long may be unreachable
+	Restarted time.Duration // for this long after the server's start, new sessions are those of a stampede
 	Own       int           // connections that the configured application may have at most; 0: not known
 }
 
-// Beside what Thresholds set:
+// Fixed limits beside Thresholds.
 const (
-	idleShare = 25 // % of the usable slots that idle sessions must have before their ratio matters: a small pool may rest
-	lockQueue = 3  // sessions that wait for a lock are a queue
+	idleShare = 25 // % of the usable slots that idle sessions must have before their ratio matters: a small pool may be idle
+	lockQueue = 3  // so many sessions that wait for a lock are a queue
 )
 
-// ThresholdsOf are the configured ones, and for the rest the defaults.
+// ThresholdsOf returns the configured thresholds, with defaults for the rest.
 func ThresholdsOf(m config.Monitor) Thresholds {
 	d := config.Default().Monitor
 	return Thresholds{
@@ -82,8 +82,8 @@ func ThresholdsOf(m config.Monitor) Thresholds {
 type Health struct {
 	Level    Level     `json:"level"`
 	Slots    Slots     `json:"slots"`
-	Findings []Finding `json:"findings"` // the gravest first; none when all is well
-	Unseen   int       `json:"unseen"`   // sessions whose state the role may not see, and which are not judged
+	Findings []Finding `json:"findings"` // the gravest first; empty if all is well
+	Unseen   int       `json:"unseen"`   // sessions whose state the role may not see; they are not judged
 
 	Processes int `json:"processes"` // ddtb servers whose own leases are judged too
 }
@@ -94,21 +94,21 @@ type Finding struct {
 	Code  string  `json:"code"` // see JSON.md
 	What  string  `json:"what"` // with the number that matters
 	Do    string  `json:"do"`
-	PIDs  []int32 `json:"pids,omitempty"` // the sessions that it is about, the worst first
+	PIDs  []int32 `json:"pids,omitempty"` // the sessions concerned, the worst first
 
 	about    *problem // the holding that is the cause
 	steps    []Step
-	culprit  string // where it is not that holding's application
+	culprit  string // if it is not that holding's application
 	scenario string // with culprit
 }
 
-// Assess judges a snapshot. With an earlier one of the same server, it also judges how fast sessions come and
-// go. Client sessions alone are judged: autovacuum, replication and other background work have no slot.
+// Assess judges a snapshot. With an earlier one of the same server, it also judges how fast sessions begin and end. It
+// only judges client sessions: autovacuum, replication and other background processes have no slot.
 func Assess(now Snapshot, earlier *Snapshot, t Thresholds) Health {
 	return examine(now, earlier, t).health()
 }
 
-// health judges. What each finding advises is the first step that Diagnose gives for it.
+// health judges. Each finding's advice is the first step that Diagnose gives for it.
 func (p *problem) health() Health {
 	h := Health{Slots: p.now.Slots, Findings: []Finding{}}
 	h.Unseen = len(p.now.clients(func(s Session) bool { return s.Hidden }))
@@ -131,7 +131,7 @@ func (p *problem) health() Health {
 	return h
 }
 
-// advise finds the holding that a finding is about, and with it the steps, unless the finding has its own.
+// advise finds the holding that a finding concerns, and with it the steps, unless the finding has its own.
 func (p *problem) advise(f *Finding) {
 	f.about = p
 	for _, pid := range f.PIDs {
@@ -160,7 +160,7 @@ func (t Thresholds) level(percent float64) Level {
 	return OK
 }
 
-// OfSlots is the verdict on the slots alone.
+// OfSlots returns the verdict on the slots alone.
 func (t Thresholds) OfSlots(s Slots) Level { return t.level(s.Utilisation()) }
 
 func (p *problem) utilisation() *Finding {
@@ -183,7 +183,7 @@ func (p *problem) logins() *Finding {
 		What:    fmt.Sprintf("%d logins don't finish; each has a slot until authentication_timeout (%s)", n, Short(p.now.Server.LoginTime.Duration())),
 		culprit: "clients that don't finish their login", steps: p.stepsForLogins(), PIDs: pids(seen),
 	}
-	if 2*n < p.now.Slots.Used { // others are the cause, if there are too few slots
+	if 2*n < p.now.Slots.Used { // other sessions are the cause of any lack of slots
 		f.Level = Warning
 	}
 	if len(seen) > 0 {
@@ -201,7 +201,7 @@ func (p *problem) whyHidden() string {
 	return " to this role"
 }
 
-// pooler finds pools of PgBouncer that let clients wait.
+// pooler finds pools of PgBouncer whose clients wait.
 func (p *problem) pooler() *Finding {
 	waiting, worst := 0, Pool{}
 	for _, x := range p.now.Pools {
@@ -229,7 +229,7 @@ func (p *problem) pooler() *Finding {
 	return f
 }
 
-// poolerClients finds a PgBouncer that soon refuses clients, or does.
+// poolerClients finds a PgBouncer that refuses clients, or soon will.
 func (p *problem) poolerClients() *Finding {
 	l := p.now.PoolClients
 	if l == nil || l.Max <= 0 {
@@ -261,8 +261,8 @@ func (p *problem) waitsForSync() *Finding {
 	}
 }
 
-// limits finds databases and roles that run into a limit of their own, which the server reports with the same
-// SQLSTATE as a lack of slots.
+// limits finds databases and roles that reach a limit of their own. The server reports it with the same SQLSTATE as a
+// lack of slots.
 func (p *problem) limits() *Finding {
 	level, full, worst := OK, []string{}, Limit{}
 	for _, l := range p.now.Limits {
@@ -296,7 +296,7 @@ func (p *problem) idle() *Finding {
 		What: fmt.Sprintf("%d of %d sessions are idle (%.0f %%), and keep %.0f %% of the usable slots",
 			len(resting), seen, ratio, 100*float64(len(resting))/float64(max(1, p.now.Slots.Usable()))),
 	}
-	if i := slices.IndexFunc(p.all, func(h Holding) bool { return h.Reason == Rests || h.Reason == Listens }); i >= 0 { // the one with most comes first
+	if i := slices.IndexFunc(p.all, func(h Holding) bool { return h.Reason == Rests || h.Reason == Listens }); i >= 0 { // the largest comes first
 		f.PIDs = slices.Clone(p.all[i].PIDs)
 	}
 	for _, s := range resting {
@@ -350,7 +350,7 @@ func (p *problem) lockQueues() *Finding {
 		What: count(len(waiting), "session waits", "sessions wait") + " for a lock",
 		PIDs: pids(waiting),
 	}
-	if longest := waiting[0].Waited; longest > 0 { // before PostgreSQL 14 it can't be seen of another role's session
+	if longest := waiting[0].Waited; longest > 0 { // before PostgreSQL 14 it is hidden for another role's session
 		f.What += ", the first for " + Short(longest.Duration())
 	}
 	if roots := p.now.Roots(); len(roots) > 0 {
@@ -371,7 +371,7 @@ func (p *problem) comesAndGoes() *Finding {
 		return nil
 	}
 	atLeast := ""
-	if p.now.EverConnects == 0 { // the server does not count them
+	if p.now.EverConnects == 0 { // the server does not count sessions
 		atLeast = "at least "
 	}
 	f := &Finding{
@@ -387,8 +387,8 @@ func (p *problem) comesAndGoes() *Finding {
 	return f
 }
 
-// Unreachable is the verdict when the server could not be looked at. That no slot was left is a verdict on the
-// slots: critical. Anything else tells nothing about them: unknown.
+// Unreachable is the verdict if the server could not be polled. If no slot was left, that is a verdict on the slots:
+// critical. Any other failure says nothing about them: unknown.
 func Unreachable(err error) Health {
 	f := Finding{
 		Level: Unknown, Code: "unreachable", What: err.Error(),
@@ -400,8 +400,8 @@ func Unreachable(err error) Health {
 	return Health{Level: f.Level, Findings: []Finding{f}}
 }
 
-// CheckHealth looks at the server twice, a second apart, or once if ctx has less time, and gives the verdict. When
-// it could not look, the Level is that of Unreachable, and the Finding says why.
+// CheckHealth polls the server twice, a second apart, or once if ctx has less time, and returns the verdict. If the
+// poll failed, the Level is that of Unreachable, and the Finding says why.
 func (o *Observer) CheckHealth(ctx context.Context, t Thresholds) Health {
 	now, earlier, err := LookTwice(ctx, o)
 	if err != nil {

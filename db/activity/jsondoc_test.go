@@ -10,10 +10,10 @@ import (
 	"testing"
 )
 
-// answers are what the actions print.
+// answers are the values that the actions print.
 var answers = []any{Status{}, Health{}, Diagnosis{}, Closing{}, Ending{}, Sample{}, Budget{}, Failure{}}
 
-// field is one of a type in JSON.
+// field is one field of a type in JSON.
 type field struct{ name, of string } // of is the struct in it, in an array of it, or ""
 
 func TestEveryFieldInJSONIsDocumentedAndNoOther(t *testing.T) {
@@ -33,7 +33,7 @@ func TestEveryFieldInJSONIsDocumentedAndNoOther(t *testing.T) {
 
 var rowOfField = regexp.MustCompile("(?m)^\\| \\*?`([a-z_]+)`\\*? \\| (.*) \\|$")
 
-// fieldsInPage are those of the tables, by section, and what is said of each.
+// fieldsInPage returns the fields of the tables, by section, and the meaning of each.
 func fieldsInPage(page string) (fields map[string][]string, meaning map[field]string) {
 	fields, meaning = map[string][]string{}, map[field]string{}
 	for _, section := range strings.Split(page, "\n## ")[1:] {
@@ -73,7 +73,7 @@ func checkDocumented(t *testing.T, typ reflect.Type, documented map[string][]str
 	}
 }
 
-// fieldsOfType are those that encoding/json writes, and those that MarshalJSON adds.
+// fieldsOfType returns the fields that encoding/json writes, and those that MarshalJSON adds.
 func fieldsOfType(t *testing.T, typ reflect.Type, ownAlone bool) (fields []field) {
 	t.Helper()
 	for i := range typ.NumField() {
@@ -101,7 +101,7 @@ func fieldsOfType(t *testing.T, typ reflect.Type, ownAlone bool) (fields []field
 	return fields
 }
 
-// structsIn are the structs of this package that typ's fields hold.
+// structsIn returns the structs of this package that typ's fields hold.
 func structsIn(typ reflect.Type) (found []reflect.Type) {
 	for i := range typ.NumField() {
 		f := typ.Field(i)
@@ -132,7 +132,7 @@ func bare(t reflect.Type) reflect.Type {
 	return t
 }
 
-// The texts that stand for a value are a promise as well.
+// The texts that stand for a value are part of the contract too.
 func TestEveryReasonCodeAndOutcomeIsDocumented(t *testing.T) {
 	text, err := os.ReadFile("JSON.md")
 	must(t, err)

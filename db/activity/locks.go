@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// Roots are the sessions that others wait for and that wait for no lock themselves, the one with the longest
-// queue first. PID 0 stands for a prepared transaction.
+// Roots returns the sessions that others wait for and that wait for no lock themselves, the one with the longest queue
+// first. PID 0 stands for a prepared transaction.
 func (s Snapshot) Roots() []Session {
 	byPID := map[int32]Session{0: {Kind: "prepared transaction"}}
 	for _, x := range s.Sessions {
@@ -28,7 +28,7 @@ func (s Snapshot) Roots() []Session {
 	return roots
 }
 
-// rootsOf follows BlockedBy from one session to those that nobody blocks.
+// rootsOf follows BlockedBy from one session to the unblocked ones.
 func rootsOf(x Session, byPID map[int32]Session) (roots []int32) {
 	seen := map[int32]bool{x.PID: true}
 	for next := x.BlockedBy; len(next) > 0; {
@@ -49,16 +49,16 @@ func rootsOf(x Session, byPID map[int32]Session) (roots []int32) {
 	return roots
 }
 
-// waiting are the client sessions that wait for a lock, the one that waits longest first.
+// waiting returns the client sessions that wait for a lock, the longest wait first.
 func (s Snapshot) waiting() []Session {
 	waiting := s.clients(func(x Session) bool { return x.Waits })
 	slices.SortStableFunc(waiting, func(a, b Session) int { return cmp.Compare(b.Waited, a.Waited) })
 	return waiting
 }
 
-// queueHead is a session that waits for a table's lock itself, and how many wait only because it stands before them:
-// when its statement is cancelled they go on, and what it waits for goes on as well. It is the ALTER TABLE behind a
-// long SELECT. With 0 there is none.
+// queueHead returns a session that itself waits for a table's lock, and how many sessions wait only because it is ahead
+// of them: if its statement is cancelled, they continue, and so does the session that it waits for. An example is ALTER
+// TABLE behind a long SELECT. If the number is 0, there is none.
 func (s Snapshot) queueHead() (head Session, freed int) {
 	const table = "Lock/relation"
 	waiting := s.clients(func(x Session) bool { return x.Waits && x.Wait == table })
@@ -70,7 +70,7 @@ func (s Snapshot) queueHead() (head Session, freed int) {
 	return head, freed
 }
 
-// freedBy counts the sessions that wait for w, or for others that do, and for nobody else.
+// freedBy counts the sessions that wait only for w, or for sessions that do.
 func freedBy(w Session, waiting []Session) int {
 	free := map[int32]bool{w.PID: true}
 	for grew := true; grew; {

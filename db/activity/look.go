@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// churnSpan is how long Churn is watched where nobody watches all the time.
+// churnSpan is how long Churn is measured without a Sampler.
 const churnSpan = time.Second
 
 // Looker takes snapshots: an Observer with its own connection, or a Remote with that of a running server.
@@ -16,12 +16,11 @@ type Looker interface {
 	Snapshot(ctx context.Context) (Snapshot, error)
 }
 
-// glance is the time between two looks at who comes, within churnSpan.
+// glance is the interval of the polls for new sessions within churnSpan.
 const glance = 50 * time.Millisecond
 
-// LookTwice takes two snapshots, a second apart, for what shows only over time. earlier is nil where ctx leaves
-// no time for it. In between it looks again and again, for sessions that begin and are soon gone: they are in
-// now.Came.
+// LookTwice takes two snapshots, a second apart, for properties that only show over time. earlier is nil if ctx leaves
+// no time for it. In between it polls repeatedly, for sessions that begin and soon end: they are in now.Came.
 func LookTwice(ctx context.Context, l Looker) (now Snapshot, earlier *Snapshot, err error) {
 	first, err := l.Snapshot(ctx)
 	if err != nil {
@@ -42,7 +41,7 @@ func LookTwice(ctx context.Context, l Looker) (now Snapshot, earlier *Snapshot, 
 	return now, &first, err
 }
 
-// watchComers looks for a second at who comes. What it keeps is bounded by the slots and the number of looks.
+// watchComers polls for new sessions for a second. The number of slots and of polls bounds its memory.
 func watchComers(ctx context.Context, l Looker, since time.Time) (came map[int32]Session, err error) {
 	came = map[int32]Session{}
 	tick := time.NewTicker(glance)
@@ -63,16 +62,16 @@ func watchComers(ctx context.Context, l Looker, since time.Time) (came map[int32
 	}
 }
 
-// newcomers adds the sessions that began since then. What was seen of them last counts: at first they have no
-// name and no query.
+// newcomers adds the sessions that began since then. The last observation of each counts: at first they have no name
+// and no query.
 func (s Snapshot) newcomers(since time.Time, came map[int32]Session) {
 	for _, x := range s.clients(func(x Session) bool { return !x.Self && x.Started.After(since) }) {
 		came[x.PID] = x
 	}
 }
 
-// Churn is how many sessions a second began between two snapshots: all of them from PostgreSQL 14 on, before
-// that those that are still there, or that LookTwice saw come.
+// Churn returns how many sessions a second began between two snapshots. From PostgreSQL 14 on it counts all of them;
+// before, those that are still there, or that LookTwice saw.
 func Churn(now, earlier Snapshot) float64 {
 	passed := now.At.Sub(earlier.At).Seconds()
 	if passed <= 0 {

@@ -13,13 +13,13 @@ import (
 
 type observerKey struct{}
 
-// WithObserver is a context by which CheckHealth and Monitor look through o's kept connection.
+// WithObserver returns a context with which CheckHealth and Monitor poll through o's kept connection.
 func WithObserver(ctx context.Context, o *Observer) context.Context {
 	return context.WithValue(ctx, observerKey{}, o)
 }
 
-// observer is ctx's Observer or, where it has none, one of the configuration (file and environment), which
-// connects for as long as it is used. release must be called.
+// observer returns ctx's Observer. If ctx has none, it makes one from the configuration (file and environment), which
+// keeps its connection until release. release must be called.
 func observer(ctx context.Context) (o *Observer, t Thresholds, release func(), err error) {
 	if o, ok := ctx.Value(observerKey{}).(*Observer); ok {
 		return o, ThresholdsOf(config.Monitor{}), func() {}, nil
@@ -34,10 +34,9 @@ func observer(ctx context.Context) (o *Observer, t Thresholds, release func(), e
 	return o, ThresholdsOf(cfg.Monitor), o.Close, nil
 }
 
-// CheckHealth gives the verdict on the configured server's connections. It takes a second, to see how fast
-// sessions come and go, unless ctx has less. It looks through the Observer of WithObserver; without one it
-// opens a connection of its own for that moment. When it could not look, the Level is Unknown, or Critical if
-// that is because no slot was left, and the Finding says why.
+// CheckHealth returns the verdict on the configured server's connections. It takes a second, to see how fast sessions
+// begin and end, unless ctx has less time. It uses the Observer of WithObserver; without one, it opens a connection for
+// that moment. If the poll failed, the Level is Unknown, or Critical if no slot was left, and the Finding says why.
 func CheckHealth(ctx context.Context) Health {
 	o, t, release, err := observer(ctx)
 	if err != nil {
@@ -47,34 +46,34 @@ func CheckHealth(ctx context.Context) Health {
 	return o.CheckHealth(ctx, t)
 }
 
-// Measurement watches the server's sessions while a piece of work runs. See Monitor.
+// Measurement records the server's sessions while a piece of work runs. See Monitor.
 type Measurement struct {
 	began  time.Time
 	cancel context.CancelFunc
-	done   chan struct{} // closed when the watching is over
+	done   chan struct{} // closed when the recording has ended
 	once   sync.Once
 	result Usage
 }
 
-// Usage is what a piece of work did to the connections, seen from the server: other programs' sessions count
-// too where it says all.
+// Usage is the effect of a piece of work on the connections, as seen from the server. The fields marked "all" also
+// count other programs' sessions.
 type Usage struct {
 	Name      string `json:"name"`
 	Took      Age    `json:"took_seconds"`
 	Before    Slots  `json:"slots_before"`
 	After     Slots  `json:"slots_after"`
 	Peak      int    `json:"peak"`              // slots used at once, all
-	OwnBefore int    `json:"own_before"`        // sessions of this application, but for the one that looks
+	OwnBefore int    `json:"own_before"`        // sessions of this application, without the monitoring one
 	OwnPeak   int    `json:"own_peak"`          //
-	OwnAfter  int    `json:"own_after"`         // more than before: the work left connections open
-	Opened    int    `json:"opened"`            // sessions of this application that began meanwhile, as far as they were seen
+	OwnAfter  int    `json:"own_after"`         // if more than before, the work left connections open
+	Opened    int    `json:"opened"`            // sessions of this application that began meanwhile, as far as the polls saw them
 	Waiting   int    `json:"peak_lock_waiters"` // sessions that waited for locks at once, all
 	InTxAfter int    `json:"in_transaction_after"`
 	Looks     int    `json:"looks"`
-	Err       error  `json:"-"` // why the server could not be looked at, all the time or at last
+	Err       error  `json:"-"` // why the server could not be polled, at all or at the end
 }
 
-// LogValue is the measurement in a log.
+// LogValue returns the measurement for a log.
 func (u Usage) LogValue() slog.Value {
 	if u.Looks == 0 {
 		return slog.GroupValue(slog.String("name", u.Name), slog.Duration("took", u.Took.Duration()), slog.Any("error", u.Err))
@@ -86,7 +85,7 @@ func (u Usage) LogValue() slog.Value {
 	)
 }
 
-// String is the measurement for a person.
+// String returns the measurement for people.
 func (u Usage) String() string {
 	if u.Looks == 0 {
 		return fmt.Sprintf("%s took %s; its connections could not be counted: %v", u.Name, Short(u.Took.Duration()), u.Err)
@@ -95,7 +94,7 @@ func (u Usage) String() string {
 		u.Name, Short(u.Took.Duration()), u.OwnBefore, u.OwnPeak, u.OwnAfter, u.Opened, u.Peak, u.After.Usable())
 }
 
-// watchEvery is how often a Measurement looks.
+// watchEvery is the interval of a Measurement's polls.
 const watchEvery = 100 * time.Millisecond
 
 // Monitor begins to measure what a piece of work does to the connections, until End or the end of ctx:
@@ -103,9 +102,9 @@ const watchEvery = 100 * time.Millisecond
 //	m := activity.Monitor(ctx, "bulk_operation")
 //	defer m.End()
 //
-// It looks through the Observer of WithObserver, or a connection of its own. It never fails: when the server
-// can't be looked at, the work goes on, and Usage.Err says why. It has looked once when it returns. What it
-// started ends with End or with ctx, whichever is first.
+// It polls through the Observer of WithObserver, or a connection of its own. It never fails: if the server can't be
+// polled, the work continues, and Usage.Err says why. It has polled once when it returns. It stops with End or with
+// ctx, whichever is first.
 func Monitor(ctx context.Context, name string) *Measurement {
 	m := &Measurement{began: time.Now(), cancel: func() {}, done: make(chan struct{}), result: Usage{Name: name}}
 	o, _, release, err := observer(ctx)
@@ -129,7 +128,7 @@ func Monitor(ctx context.Context, name string) *Measurement {
 	return m
 }
 
-// End looks a last time and tells what it saw. It may be called twice, and gives the same.
+// End polls a last time and returns the usage. It may be called twice, and returns the same.
 func (m *Measurement) End() Usage {
 	m.once.Do(func() {
 		m.cancel()
@@ -139,10 +138,10 @@ func (m *Measurement) End() Usage {
 	return m.result
 }
 
-// watch is the goroutine's side of a Measurement.
+// watch is the part of a Measurement that its goroutine uses.
 type watch struct {
 	usage *Usage
-	seen  map[int32]time.Time // the application's sessions of the last look, by PID; it is bounded by the slots
+	seen  map[int32]time.Time // the application's sessions in the last poll, by PID; bounded by the slots
 }
 
 func (w *watch) run(ctx context.Context, o *Observer) {

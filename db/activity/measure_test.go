@@ -44,7 +44,7 @@ func TestAMeasurementSeesAPeakThatIsOverWhenItEnds(t *testing.T) {
 		conn, err := s.connect(t.Context(), app, "wall", "shop/pool")
 		must(t, err)
 		control := s.session(t, localpg.Superuser, "postgres", "control")
-		seen := map[time.Time]bool{} // the starts of the monitor's queries, of which a look has three
+		seen := map[time.Time]bool{} // the starts of the monitor's queries; a poll has three
 		eventually(t, "it has looked meanwhile", func() bool {
 			var started time.Time
 			must(t, control.QueryRow(t.Context(),

@@ -11,26 +11,26 @@ import (
 	"ddtb/db"
 )
 
-// retryAfter is how long a failed attempt to connect is answered from memory: looking must not add to a crowd.
+// retryAfter is how long the error of a failed attempt to connect is returned without a new attempt: monitoring must
+// not add load to a full server.
 const retryAfter = time.Second
 
-// Observer keeps one connection open to look at the server. It is safe for concurrent use; queries take turns.
+// Observer keeps one connection open to monitor the server. It is safe for concurrent use; queries take turns.
 type Observer struct {
-	// Process is what the process that observes knows about its own leases, for those to whom Lend lends; nil: nothing.
-	// It is set before Lend.
+	// Process returns the figures of this process's own leases, for clients of Lend; nil: none. Set it before Lend.
 	Process func() Process
 
-	cfg         config.Database // empty where it was made without
+	cfg         config.Database // empty if it was made without one
 	cc          *pgx.ConnConfig
 	application string
-	turn        chan struct{} // holds a token when nobody queries
+	turn        chan struct{} // holds a token while no query runs
 	conn        *pgx.Conn
-	failed      time.Time // when connecting failed last
+	failed      time.Time // when connecting last failed
 	why         error
 }
 
-// NewObserver makes an Observer of cfg's server, past its pooler if it has one and the configuration says how. It
-// connects at the first query: ask early.
+// NewObserver returns an Observer of cfg's server. It bypasses a pooler if the configuration says how. It connects at
+// the first query, so query early.
 func NewObserver(cfg config.Database) (*Observer, error) {
 	cc, err := connConfig(cfg)
 	if err != nil {
@@ -48,8 +48,8 @@ func connConfig(cfg config.Database) (*pgx.ConnConfig, error) {
 	return db.ConnConfig(cfg, cfg.ApplicationName+monitorSuffix)
 }
 
-// Use has the Observer look at cfg's server from the next query on. Where that is the one it looks at, and as the
-// same user, its connection stays: there may be no slot for another.
+// Use makes the Observer monitor cfg's server from the next query on. If server and user stay the same, it keeps its
+// connection, because there may be no slot for another.
 func (o *Observer) Use(ctx context.Context, cfg config.Database) error {
 	select {
 	case <-o.turn:
@@ -70,14 +70,14 @@ func (o *Observer) Use(ctx context.Context, cfg config.Database) error {
 	return nil
 }
 
-// monitorSuffix ends the application_name of the connection that looks.
+// monitorSuffix ends the application_name of the monitoring connection.
 const monitorSuffix = "/monitor"
 
-// execMode takes one round trip, and keeps nothing on the server: any pooler carries it, and looking is rare.
+// execMode takes one round trip and keeps no state on the server, so it works through any pooler. Polls are rare.
 const execMode = pgx.QueryExecModeExec
 
-// NewObserverWith makes an Observer of any server. application is what the sessions that are watched over call
-// themselves: the name itself, or the name, a slash and more. It may be empty.
+// NewObserverWith returns an Observer of any server. application is the application_name of the monitored sessions: the
+// name itself, or the name followed by a slash and more. It may be empty.
 func NewObserverWith(cc *pgx.ConnConfig, application string) *Observer {
 	cc = cc.Copy()
 	cc.DefaultQueryExecMode = execMode
@@ -86,8 +86,8 @@ func NewObserverWith(cc *pgx.ConnConfig, application string) *Observer {
 	return o
 }
 
-// Do runs f with the connection. A connection that turns out to be dead, after a restart of the server say, is
-// replaced once, and f runs again.
+// Do runs f with the connection. A dead connection, for example after a restart of the server, is replaced once, and f
+// runs again.
 func (o *Observer) Do(ctx context.Context, f func(*pgx.Conn) error) error {
 	select {
 	case <-o.turn:
@@ -131,7 +131,7 @@ func (o *Observer) connect(ctx context.Context) error {
 	return nil
 }
 
-// Backends counts the backends of one application_name.
+// Backends counts the backends with one application_name.
 func (o *Observer) Backends(ctx context.Context, application string) (n int, err error) {
 	err = o.Do(ctx, func(c *pgx.Conn) error {
 		return c.QueryRow(ctx, `SELECT count(*) FROM pg_stat_activity WHERE application_name = $1`, application).Scan(&n)
@@ -142,14 +142,14 @@ func (o *Observer) Backends(ctx context.Context, application string) (n int, err
 	return n, nil
 }
 
-// Close gives the slot back.
+// Close closes the connection and frees its slot.
 func (o *Observer) Close() {
 	<-o.turn
 	defer func() { o.turn <- struct{}{} }()
 	o.hangUp()
 }
 
-// hangUp closes the connection, if there is one. Whoever calls has the turn.
+// hangUp closes the connection, if there is one. The caller must have the turn.
 func (o *Observer) hangUp() {
 	if o.conn != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)

@@ -2,5 +2,5 @@ package activity
 
 import "io/fs"
 
-// mine is true: on Windows the temporary directory belongs to this user alone.
+// mine returns true: on Windows the temporary directory belongs to this user alone.
 func mine(fs.FileInfo) bool { return true }

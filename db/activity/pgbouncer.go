@@ -10,7 +10,7 @@ import (
 	"ddtb/db"
 )
 
-// Pool is one of PgBouncer's: a database and a user, as its SHOW POOLS tells.
+// Pool is one of PgBouncer's pools: a database and a user, as SHOW POOLS lists it.
 type Pool struct {
 	Database      string `json:"database"`
 	User          string `json:"user"`
@@ -19,20 +19,20 @@ type Pool struct {
 	ClientWaiting int    `json:"client_waiting"` // clients that queue for one
 	ServerActive  int    `json:"server_active"`
 	ServerIdle    int    `json:"server_idle"`
-	ServerUsed    int    `json:"server_used"` // idle, and to be tested before use
+	ServerUsed    int    `json:"server_used"` // idle, to be tested before use
 	MaxWait       Age    `json:"max_wait_seconds"`
 }
 
-// consoleName is what PgBouncer calls the database of its console.
+// consoleName is the name of PgBouncer's console database.
 const consoleName = "pgbouncer"
 
-// AskPgBouncer adds what the PgBouncer says whose console cc names: its pools, and how many clients it has.
+// AskPgBouncer adds the data of the PgBouncer whose console cc names: its pools, and its number of clients.
 func (s *Snapshot) AskPgBouncer(ctx context.Context, cc *pgx.ConnConfig) error {
 	cc = cc.Copy()
 	cc.Database = consoleName
-	cc.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol // its console knows no other
+	cc.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol // its console supports no other
 	conn, err := db.Connect(ctx, cc)
-	if err == nil { // it lets nobody else into its console
+	if err == nil { // it only lets these users into its console
 		err = s.askConsole(ctx, conn)
 		_ = conn.Close(ctx)
 	}
@@ -53,11 +53,11 @@ func (s *Snapshot) askConsole(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	}
 	most, err := consoleValue(ctx, conn, "SHOW CONFIG", "max_client_conn")
-	s.Pools, s.PoolClients = pools, &Limit{Of: consoleName, Name: "max_client_conn", Max: most, Used: max(0, used-1)} // without the one that asks
+	s.Pools, s.PoolClients = pools, &Limit{Of: consoleName, Name: "max_client_conn", Max: most, Used: max(0, used-1)} // without this one
 	return err
 }
 
-// consoleValue is one number of a list of names and values.
+// consoleValue returns one number of a list of names and values.
 func consoleValue(ctx context.Context, conn *pgx.Conn, show, name string) (n int, err error) {
 	rows, _ := conn.Query(ctx, show) // the error comes with the rows
 	for rows.Next() {
@@ -68,14 +68,14 @@ func consoleValue(ctx context.Context, conn *pgx.Conn, show, name string) (n int
 	return n, rows.Err()
 }
 
-// scanPool goes by the columns' names: each version has some more, in between.
+// scanPool uses the columns' names, because each version adds columns in between.
 func scanPool(row pgx.CollectableRow) (Pool, error) {
 	column := map[string]string{}
 	for i, f := range row.FieldDescriptions() {
 		column[f.Name] = string(row.RawValues()[i])
 	}
 	number := func(name string) int {
-		n, _ := strconv.Atoi(column[name]) // what a version lacks is 0
+		n, _ := strconv.Atoi(column[name]) // a column that a version lacks is 0
 		return n
 	}
 	return Pool{

@@ -10,22 +10,22 @@ import (
 	"ddtb/db"
 )
 
-// Process is what one ddtb server knows about its own leases. PostgreSQL shows none of it: a connection that a leak keeps
-// looks like one at rest. A ProcessMonitor makes it, and Findings judges it.
+// Process is a snapshot of one ddtb server's own leases. PostgreSQL shows none of it: a leaked connection looks like an
+// idle one. A ProcessMonitor makes it, and Findings judges it.
 type Process struct {
-	At          time.Time // by the process's clock, as all times here
+	At          time.Time // by the process's clock, like all times here
 	PID         int
 	Application string // its application_name
 	Now         db.Stat
-	Past        db.Stat // Now as it was Within ago
+	Past        db.Stat // Now, as it was Within ago
 	Within      Age
 
-	Stalled     Age   // how long every lease has been out and none was given; 0 when not so
-	LostMeant   int64 // requests that failed for want of a lease in that time
+	Stalled     Age   // how long every lease has been in use with none given; 0 if not so
+	LostMeant   int64 // requests that failed without a lease in that time
 	LostLately  int64 // the same within recently
 	Failure     *ConnectFailure
 	Holders     []db.Holder // of leases, the oldest first, at most mostHolders
-	LeakAfter   Age         // 0: leases held for long are not reported
+	LeakAfter   Age         // 0: long leases are not reported
 	KeepsLeases bool        // a request keeps its lease to its end
 }
 
@@ -40,32 +40,32 @@ type ConnectFailure struct {
 // Codes of the findings about a process, the gravest first.
 const (
 	CodeUnconnected = "no-connection"  // the server gives the process no connection
-	CodeStalled     = "pool-stalled"   // every lease is out, and none comes back
-	CodeWaiting     = "pool-full"      // every lease is out, and requests wait for long
-	CodeLost        = "requests-lost"  // requests failed for want of a lease
-	CodeLeak        = "lease-leak"     // a lease is out for too long
+	CodeStalled     = "pool-stalled"   // every lease is in use, and none is released
+	CodeWaiting     = "pool-full"      // every lease is in use, and requests wait for long
+	CodeLost        = "requests-lost"  // requests failed without a lease
+	CodeLeak        = "lease-leak"     // a lease is held for too long
 	CodeNested      = "nested-acquire" // requests asked for a lease while they held one
 )
 
-// ProcessCodes are all codes of findings about a process.
+// ProcessCodes lists all codes of findings about a process.
 var ProcessCodes = []string{CodeUnconnected, CodeStalled, CodeWaiting, CodeLost, CodeLeak, CodeNested}
 
 const (
-	stalledAfter = 3 * time.Second  // a pool that gives no lease for so long is stalled, if requests want one
-	stalledIdle  = 10 * time.Second // and if none does
-	slowWait     = time.Second      // a wait for a lease of so long is a warning
-	recently     = 15 * time.Second // requests that failed within it are failing now
+	stalledAfter = 3 * time.Second  // a pool that gives no lease for this long is stalled, if requests wait
+	stalledIdle  = 10 * time.Second // the same, if no request waits
+	slowWait     = time.Second      // a wait for a lease this long is a warning
+	recently     = 15 * time.Second // requests that failed within it count as failing now
 	mostHolders  = 20
 )
 
-// Dry reports whether the process can serve nobody who needs a lease: its pool has stalled, and requests failed since.
-// It ends when a lease comes back, and not before, so that a balancer which sends nothing meanwhile does not come back
-// too soon. Under multiplex, reads need no lease, and are served.
+// Dry reports whether the process can serve no request that needs a lease: its pool has stalled, and requests have
+// failed since. Dry stays true until a lease is released. So a balancer that stopped sending requests does not resume
+// too soon. Under multiplex, reads need no lease and still work.
 func (p Process) Dry() bool {
 	return p.hasStalled() && p.LostMeant > 0 && p.Now.Shared == 0
 }
 
-// Level is that of the gravest finding.
+// Level returns the level of the gravest finding.
 func (p Process) Level() Level {
 	level := OK
 	for _, f := range p.Findings() {
@@ -74,7 +74,7 @@ func (p Process) Level() Level {
 	return level
 }
 
-// Findings judges the process, the gravest first.
+// Findings judges the process, the gravest finding first.
 func (p Process) Findings() []Finding {
 	var found []Finding
 	for _, f := range []*Finding{p.unconnected(), p.stalled(), p.waiting(), p.lost(), p.leaks(), p.nested()} {
@@ -87,10 +87,11 @@ func (p Process) Findings() []Finding {
 	return found
 }
 
-// Steps are what to do about the finding, in order, the least harmful first.
+// Steps returns what to do about the finding, in order, the least harmful first.
 func (f Finding) Steps() []Step { return f.steps }
 
-// Lab is the command that plays the finding's scenario, with its fix; "" when the finding alone does not name one.
+// Lab returns the command that reproduces the finding's scenario, with its fix; "" if the finding alone names no
+// scenario.
 func (f Finding) Lab() string {
 	if f.scenario == "" {
 		return ""
@@ -112,7 +113,7 @@ func (h Health) With(processes ...Process) Health {
 	}
 	slices.SortStableFunc(h.Findings, func(a, b Finding) int { return cmp.Compare(b.Level, a.Level) })
 	for _, f := range h.Findings {
-		if h.Level != Critical && f.Level > h.Level || f.Level == Critical { // that one is known outweighs what is not
+		if h.Level != Critical && f.Level > h.Level || f.Level == Critical { // a known problem outweighs unknown slots
 			h.Level = f.Level
 		}
 	}
@@ -281,7 +282,7 @@ func (p Process) nested() *Finding {
 	}
 }
 
-// stepsForHolders are for leases that do not come back.
+// stepsForHolders are for leases that are not released.
 func (p Process) stepsForHolders() []Step {
 	steps := []Step{{
 		"release the lease on every way out, and before slow work" + p.at() + "; close rows that are not read to their end", "", nobody,
@@ -299,7 +300,7 @@ func (p Process) stepsForHolders() []Step {
 	})
 }
 
-// stepsForLoad are for leases that come back, but too slowly.
+// stepsForLoad are for leases that are released, but too slowly.
 func (p Process) stepsForLoad() []Step {
 	var steps []Step
 	if p.KeepsLeases && p.Now.Strategy == db.Pool {
@@ -341,10 +342,10 @@ func (p Process) queued() string {
 	return fmt.Sprintf("%s, the first for %s", count(p.Now.Waiting, "request waits", "requests wait"), Short(p.Now.OldestWait))
 }
 
-// period is the time that the counters are compared over.
+// period is the time over which the counters are compared.
 func (p Process) period() string { return "in the last " + Short(p.Within.Duration()) }
 
-// at names the line that holds most.
+// at names the line with most leases.
 func (p Process) at() string {
 	if line, _ := p.worst(p.Holders); line != "" {
 		return ", in " + line
@@ -364,7 +365,8 @@ func (p Process) whoOf(holders []db.Holder) string {
 	return fmt.Sprintf("; %s asked for by %s, the oldest %s ago", count(n, "was", "were"), line, Short(p.At.Sub(oldest.Since)))
 }
 
-// worst is the line of code with the most leases, and how many. Of those with as many, it is the one with the oldest.
+// worst returns the line of code with the most leases, and how many. Of several such lines, it returns the one with the
+// oldest lease.
 func (p Process) worst(holders []db.Holder) (line string, most int) {
 	n := map[string]int{}
 	for _, h := range holders {

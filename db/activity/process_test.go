@@ -149,8 +149,8 @@ func TestAProcessThatServesNobodyIsWorseThanItsServer(t *testing.T) {
 	}
 }
 
-// TestAPoolThatIsDryStaysDryUntilALeaseComesBack looks at a real pool, from its first full moment to the next lease, and
-// asks for the verdict through the socket too, as `ddtb db-connections` does.
+// TestAPoolThatIsDryStaysDryUntilALeaseComesBack monitors a real pool, from its first full moment to the next lease. It
+// also requests the verdict through the socket, as `ddtb db-connections` does.
 func TestAPoolThatIsDryStaysDryUntilALeaseComesBack(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
 		d, m := s.monitored(t)
@@ -180,7 +180,7 @@ func TestAPoolThatIsDryStaysDryUntilALeaseComesBack(t *testing.T) {
 	})
 }
 
-// monitored is a pool of one connection, whose lease is given back by the caller.
+// monitored returns a pool of one connection, whose lease the caller releases.
 func (s *server) monitored(t *testing.T) (*db.DB, *ProcessMonitor) {
 	t.Helper()
 	cfg := s.config(app, "wall")

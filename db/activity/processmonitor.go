@@ -10,28 +10,28 @@ import (
 	"ddtb/db"
 )
 
-// How a ProcessMonitor looks back.
+// The history of a ProcessMonitor.
 const (
 	pollEvery = time.Second
 	lookBack  = time.Minute
 )
 
-// ProcessMonitor polls the figures of one DB, so that a Process can be compared with a moment ago. It asks the database
-// nothing.
+// ProcessMonitor polls the figures of one DB, so that a Process can be compared with an earlier moment. It sends
+// nothing to the database.
 type ProcessMonitor struct {
 	db *db.DB
 
 	mu       sync.Mutex
 	settings db.Settings
-	polls    []poll    // of the last minute, the oldest first; they have the settings in common
-	stalled  poll      // the first poll at which every lease was out, with none given since; zero when not so
+	polls    []poll    // of the last minute, the oldest first, all under the same settings
+	stalled  poll      // the first poll at which every lease was in use, with none given since; zero if not so
 	failure  *failedAt // within the last minute
 
 	stop    context.CancelFunc
 	stopped sync.WaitGroup
 }
 
-// poll is the figures at one moment.
+// poll holds the figures at one moment.
 type poll struct {
 	at   time.Time
 	stat db.Stat
@@ -51,7 +51,7 @@ func StartProcessMonitor(d *db.DB) *ProcessMonitor {
 	return m
 }
 
-// Stop ends the polling and waits for it. It may be called twice.
+// Stop stops the polls and waits until they have ended. It may be called twice.
 func (m *ProcessMonitor) Stop() {
 	m.stop()
 	m.stopped.Wait()
@@ -76,7 +76,7 @@ func (m *ProcessMonitor) poll(at time.Time) {
 	m.pollLocked(at)
 }
 
-// pollLocked records a moment, and forgets those that are too old. The counters of another strategy begin anew.
+// pollLocked records the current figures and drops those that are too old. A new strategy starts new counters.
 func (m *ProcessMonitor) pollLocked(at time.Time) poll {
 	if settings := m.db.Config(); settings != m.settings {
 		m.settings, m.polls, m.stalled = settings, nil, poll{}
@@ -104,7 +104,7 @@ func (m *ProcessMonitor) pollLocked(at time.Time) poll {
 	return now
 }
 
-// Now is the process at this moment.
+// Now returns the process at this moment.
 func (m *ProcessMonitor) Now() Process {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -132,10 +132,10 @@ func (m *ProcessMonitor) Now() Process {
 	return p
 }
 
-// lost are the requests that failed for want of a lease.
+// lost returns the number of requests that failed without a lease.
 func lost(s db.Stat) int64 { return s.TimedOut + s.Refused }
 
-// before is the last poll at that time or before, or else the oldest. m.mu is held.
+// before returns the last poll at or before that time, or else the oldest. m.mu is held.
 func (m *ProcessMonitor) before(at time.Time) poll {
 	found := m.polls[0]
 	for _, p := range m.polls {

@@ -155,7 +155,7 @@ time.sleep(600)
 	},
 }
 
-// noClosing checks that nobody is advised to end sessions that are in use.
+// noClosing checks that the advice ends no session that is in use.
 func noClosing(s *stage, d Diagnosis) {
 	for _, f := range d.Health.Findings {
 		if f.Code == "idle" {
@@ -184,7 +184,7 @@ func (s *stage) write(name, text string) (path string) {
 	return path
 }
 
-// pgbench runs a script again and again.
+// pgbench runs a script repeatedly.
 func (s *stage) pgbench(script string, args ...string) {
 	s.Helper()
 	args = append([]string{"-n", "-T", "600", "-f", s.write("script.sql", script)}, args...)

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// culprit is the application to blame. Of a lock queue that is the one whose statement all wait behind, or the
-// one that all wait for, not those who wait. Of several pools that rest it is all of them.
+// culprit is the application at fault. For a lock queue it is the application whose statement all others queue behind,
+// or the one that all wait for, not the waiting ones. If several pools are idle, it is all of them.
 func (p *problem) culprit() string {
 	if roots := p.now.Roots(); p.Reason == WaitsForLock && len(roots) > 0 {
 		head, freed := p.now.queueHead()
@@ -14,7 +14,7 @@ func (p *problem) culprit() string {
 			return head.Who()
 		}
 		if waiting := p.now.waiting(); has(roots[0].Application, backups) && len(waiting) > 0 {
-			return waiting[0].Who() // a backup holds its weak locks for long, and rightly
+			return waiting[0].Who() // a backup holds its weak locks for long, and legitimately
 		}
 		return roots[0].Who()
 	}
@@ -28,8 +28,8 @@ func (p *problem) culprit() string {
 	return p.Application
 }
 
-// moves reports whether a lock queue moves on: what all wait for is another session, or another transaction, than in
-// the earlier look.
+// moves reports whether a lock queue moves: all wait for another session or another transaction than in the earlier
+// poll.
 func (p *problem) moves() bool {
 	roots := p.now.Roots()
 	if p.earlier == nil || len(roots) == 0 || roots[0].PID == 0 {
@@ -41,8 +41,8 @@ func (p *problem) moves() bool {
 	return len(before) > 0 && (!slices.ContainsFunc(before, same) || roots[0].InTransaction > 0 && roots[0].InTransaction < span)
 }
 
-// otherPools are those beside the holding that rest as well, where there are several services: at least two more, or one
-// with another role or from another address. All of them together have the slots.
+// otherPools returns the idle pools beside the holding, if there are several services: at least two more, or one with
+// another role or from another address. Together they have all slots.
 func (p *problem) otherPools() (others []Holding) {
 	elsewhere := false
 	for _, h := range p.all {
@@ -57,7 +57,7 @@ func (p *problem) otherPools() (others []Holding) {
 	return nil
 }
 
-// most reports whether it holds for more than half of the culprit's sessions.
+// most reports whether the condition holds for more than half of the culprit's sessions.
 func (p *problem) most(is func(Session) bool) bool {
 	n := 0
 	for _, s := range p.sessions {
@@ -71,7 +71,7 @@ func (p *problem) most(is func(Session) bool) bool {
 // own reports whether the culprit is the application whose configuration is known.
 func (p *problem) own() bool { return belongs(p.sessions[0].Application, p.now.Application) }
 
-// recognise names the scenario, and another that looks the same from outside, or "".
+// recognise returns the scenario, and another that looks the same from outside, or "".
 func (p *problem) recognise() (name, also string) {
 	if len(p.sessions) == 0 {
 		return "", ""
@@ -133,7 +133,7 @@ func (p *problem) recogniseLock() (name, also string) {
 	return "lock-queue", ""
 }
 
-// recognisePause tells young transactions apart, which do something else than query.
+// recognisePause distinguishes scenarios of young transactions that do something other than query.
 func (p *problem) recognisePause() (name, also string) {
 	switch {
 	case p.most(func(s Session) bool { return startsWith(s.Query, "FETCH") || startsWith(s.Query, "DECLARE") }):
@@ -167,9 +167,9 @@ func (p *problem) recogniseChurn() (name, also string) {
 
 func (p *problem) restarted() bool { return p.now.At.Sub(p.now.Server.Started) < p.t.Restarted }
 
-// foreign reports whether a session is somebody else's. Where the configured application has sessions, that is one in a
-// database or of a role that they don't use; else one in another database than the one that is connected to, unless
-// that is PostgreSQL's own, from where an operator looks at all the others.
+// foreign reports whether a session belongs to another party. If the configured application has sessions, that is a
+// session in a database or of a role that they don't use. Otherwise it is a session in another database than the
+// connected one, except PostgreSQL's own, from which operators monitor all others.
 func (p *problem) foreign(s Session) bool {
 	if belongs(s.Application, p.now.Application) {
 		return false
@@ -182,14 +182,14 @@ func (p *problem) foreign(s Session) bool {
 	return !uses(func(x Session) bool { return x.Database == s.Database }) || !uses(func(x Session) bool { return x.User == s.User })
 }
 
-// ours are the sessions of the configured application, but for those that watch.
+// ours returns the sessions of the configured application, without the monitoring ones.
 func (p *problem) ours() []Session {
 	return p.now.clients(func(x Session) bool {
 		return !x.Self && belongs(x.Application, p.now.Application) && !isMonitor(p.now, x)
 	})
 }
 
-// recogniseIdle tells scenarios apart that all end in idle sessions.
+// recogniseIdle distinguishes scenarios that all end in idle sessions.
 func (p *problem) recogniseIdle() (name, also string) {
 	addresses := map[string]bool{}
 	for _, s := range p.sessions {
@@ -198,7 +198,7 @@ func (p *problem) recogniseIdle() (name, also string) {
 	usedOnce := func(s Session) bool { return s.Query != "" && s.Age-s.InState < seconds(2) }
 	switch {
 	case p.most(func(s Session) bool { return strings.Contains(strings.ToLower(s.Query), "advisory_lock") }):
-		return "migrate-refused", "lock-queue" // they try it again and again instead of waiting in the server
+		return "migrate-refused", "lock-queue" // they retry instead of waiting in the server
 	case p.most(p.fromSilence()):
 		return "half-open", "replicas-times-pool"
 	case strings.HasSuffix(p.Application, "/persistent"):
@@ -217,8 +217,8 @@ func (p *problem) recogniseIdle() (name, also string) {
 	return "replicas-times-pool", "hidden-second-pool"
 }
 
-// openedTogether reports whether all sessions began within two seconds, and a while ago: so does a pool that opens
-// with its program.
+// openedTogether reports whether all sessions began within two seconds, and a while ago, as in a pool that opens with
+// its program.
 func (p *problem) openedTogether() bool {
 	oldest, youngest := Age(0), p.sessions[0].Age
 	for _, s := range p.sessions {
@@ -227,8 +227,8 @@ func (p *problem) openedTogether() bool {
 	return oldest-youngest < seconds(2) && youngest > seconds(30)
 }
 
-// fromSilence finds sessions from addresses where nobody has stirred for long, while the same application is at
-// work at others.
+// fromSilence returns sessions from addresses without activity for long, while the same application is active at other
+// addresses.
 func (p *problem) fromSilence() func(Session) bool {
 	stirs, elsewhere := map[string]bool{}, false
 	for _, s := range p.now.clients(func(s Session) bool { return !s.Self && !isMonitor(p.now, s) }) {
@@ -240,8 +240,8 @@ func (p *problem) fromSilence() func(Session) bool {
 	return func(s Session) bool { return elsewhere && s.Address != "local" && !stirs[s.Address] }
 }
 
-// besideOurs reports whether the configured application has sessions with the same role from the same address: what
-// connects from there under another name, or none, is most likely the same program.
+// besideOurs reports whether the configured application has sessions with the same role from the same address. A
+// session from there under another name, or none, most likely belongs to the same program.
 func (p *problem) besideOurs() bool {
 	return slices.ContainsFunc(p.ours(), func(s Session) bool {
 		return s.User == p.sessions[0].User && s.Address == p.sessions[0].Address
@@ -259,7 +259,7 @@ func (p *problem) secondPool() bool {
 	return false
 }
 
-// What programs that watch call themselves.
+// The names of monitoring programs.
 var (
 	monitors = []string{
 		"monitor", "exporter", "pghero", "zabbix", "datadog", "telegraf", "pgwatch", "pganalyze", "nagios", "check_postgres", "icinga",
@@ -278,7 +278,7 @@ func startsWith(query, word string) bool {
 	return strings.HasPrefix(strings.ToUpper(strings.TrimSpace(query)), word)
 }
 
-// asksNothing reports whether a query only sees whether the server answers.
+// asksNothing reports whether a query only checks that the server answers.
 func asksNothing(query string) bool {
 	switch q := strings.ToLower(strings.Trim(query, " ;\n\t")); q {
 	case "", "select 1", "select", "-- ping", "select version()", "select now()", "select true", "show server_version":

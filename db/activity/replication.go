@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// refusesWrites finds a server that the configured application can only read from.
+// refusesWrites finds a server from which the configured application can only read.
 func (p *problem) refusesWrites() *Finding {
 	f := &Finding{Level: Warning, Code: "read-only"}
 	switch {
@@ -20,7 +20,7 @@ func (p *problem) refusesWrites() *Finding {
 		f.culprit = "the setting default_transaction_read_only"
 		f.steps = []Step{{
 			Do: "allow writes again, if nobody switched them off for a reason; new sessions have it",
-			Command: "PGOPTIONS='-c default_transaction_read_only=off' " + // the statement is a write as well
+			Command: "PGOPTIONS='-c default_transaction_read_only=off' " + // the statement itself is a write
 				p.now.psql(p.now.Server.Superuser, "ALTER DATABASE "+quoted(p.now.Database)+" SET default_transaction_read_only = off"),
 			Hurts: nobody,
 		}}
@@ -51,7 +51,7 @@ func (p *problem) prepared() *Finding {
 	}
 }
 
-// walSlots finds replication slots that nobody reads from, and that the server itself counts as too long.
+// walSlots finds unread replication slots that the server itself marks as too long.
 func (p *problem) walSlots() *Finding {
 	dead := slices.DeleteFunc(slices.Clone(p.now.WALSlots), func(s WALSlot) bool {
 		return s.Active || s.Status == "reserved" || s.Status == ""
@@ -90,7 +90,7 @@ func (p *problem) replicationLag() *Finding {
 	return f
 }
 
-// size is a number of bytes for a person.
+// size formats a number of bytes for people.
 func size(n int64) string {
 	if n < 1<<30 {
 		return fmt.Sprintf("%d MB", n>>20)

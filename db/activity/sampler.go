@@ -6,19 +6,18 @@ import (
 	"time"
 )
 
-// Reading is the server at one moment, as a Sampler saw it.
+// Reading is the result of one poll by a Sampler.
 type Reading struct {
 	Sample   Sample
-	Snapshot Snapshot  // empty when Err is set
-	Earlier  *Snapshot // the one before; nil when the look before failed, or there was none
-	Err      error     // why the server could not be looked at
+	Snapshot Snapshot  // empty if Err is set
+	Earlier  *Snapshot // the previous snapshot; nil if the previous poll failed, or there was none
+	Err      error     // why the poll failed
 
-	next chan struct{} // closed when there is a newer one
+	next chan struct{} // closed when there is a newer reading
 }
 
-// Sampler looks at the server at one interval, over the Observer's kept connection, for all who want to know: what
-// they cost the server does not depend on how many they are. A reader that is slow misses readings and holds
-// nobody up.
+// Sampler polls the server at one interval, over the Observer's kept connection, for any number of readers. Their
+// number does not change the server's load. A slow reader misses readings and delays no other.
 type Sampler struct {
 	eye        *Observer
 	thresholds Thresholds
@@ -30,7 +29,7 @@ type Sampler struct {
 	stopped sync.WaitGroup
 }
 
-// StartSampler begins to look at once, and then every interval, until Stop.
+// StartSampler polls at once, and then every interval, until Stop.
 func StartSampler(eye *Observer, interval time.Duration, t Thresholds) *Sampler {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Sampler{eye: eye, thresholds: t, stop: stop, latest: Reading{next: make(chan struct{})}}
@@ -64,7 +63,7 @@ func (s *Sampler) look(ctx context.Context) {
 	case before.Err != nil || before.Sample.At.IsZero():
 		r.Sample = SampleOf(now, nil, s.thresholds)
 	default:
-		earlier := before.Snapshot // a copy: a pointer into before would keep all that came before it
+		earlier := before.Snapshot // a copy: a pointer into before would keep all earlier snapshots in memory
 		r.Earlier = &earlier
 		r.Sample = SampleOf(now, r.Earlier, s.thresholds)
 	}
@@ -74,14 +73,14 @@ func (s *Sampler) look(ctx context.Context) {
 	close(before.next)
 }
 
-// Latest is the newest reading. Its Sample.At is zero when there is none yet.
+// Latest returns the newest reading. Its Sample.At is zero if there is none yet.
 func (s *Sampler) Latest() Reading {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.latest
 }
 
-// Next waits for a reading that is newer than r; the zero Reading is older than all.
+// Next waits for a reading that is newer than r. The zero Reading is older than all.
 func (s *Sampler) Next(ctx context.Context, r Reading) (Reading, error) {
 	if r.next == nil {
 		if r = s.Latest(); !r.Sample.At.IsZero() {
@@ -96,7 +95,7 @@ func (s *Sampler) Next(ctx context.Context, r Reading) (Reading, error) {
 	}
 }
 
-// Stop ends the looking and waits for it. It may be called twice.
+// Stop stops the polls and waits until they have ended. It may be called twice.
 func (s *Sampler) Stop() {
 	s.stop()
 	s.stopped.Wait()

@@ -72,7 +72,7 @@ func TestASamplerGoesOnWhenItsSessionIsEndedAndStopsItsReaders(t *testing.T) {
 
 func TestASamplerTellsThatItCanNotLook(t *testing.T) {
 	cfg := servers[0].config(app, "wall")
-	cfg.Port = 1 // nobody listens
+	cfg.Port = 1 // no server listens there
 	o, err := NewObserver(cfg)
 	must(t, err)
 	defer o.Close()

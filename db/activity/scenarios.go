@@ -10,7 +10,7 @@ type Scenario struct {
 	Unseen string `json:"-"` // why the server's state can't show it; "": Diagnose can name it
 }
 
-// Scenarios are all of them, in order.
+// Scenarios returns all scenarios, in order.
 func Scenarios() []Scenario { return slices.Clone(scenarios) }
 
 var scenarios = []Scenario{
@@ -79,8 +79,7 @@ func scenarioOf(name string) *Scenario {
 	return nil
 }
 
-// apart tells how to distinguish two scenarios that look alike from outside. The pairs are in the order of the
-// alphabet.
+// apart says how to distinguish two scenarios that look alike from outside. Each pair is in alphabetical order.
 var apart = map[[2]string]string{
 	{"missed-close", "thread-leak"}: "send ten requests by one kept-alive client. If each leaves a session, a response is not closed: " +
 		"switch instrumentation and middleware off, one at a time. If one is left for all ten, it is the thread's",
@@ -107,5 +106,5 @@ var apart = map[[2]string]string{
 		"else it is a lock of the application's own",
 }
 
-// howToTell is the text for two scenarios, in any order.
+// howToTell returns the text for two scenarios, in any order.
 func howToTell(a, b string) string { return apart[[2]string{min(a, b), max(a, b)}] }

@@ -14,7 +14,7 @@ import (
 	"ddtb/db"
 )
 
-// stage is a server with somebody who looks at it, on which a test plays a scenario with real sessions.
+// stage is a monitored server on which a test reproduces a scenario with real sessions.
 type stage struct {
 	*testing.T
 	*server
@@ -44,7 +44,7 @@ func (s *stage) each(n int, role, database, application, sql string) {
 	}
 }
 
-// running opens n sessions in which a statement goes on.
+// running opens n sessions in which a statement runs.
 func (s *stage) running(n int, role, database, application, sql string) {
 	s.Helper()
 	for range n {
@@ -67,7 +67,7 @@ func (s *stage) unread(n int, application, sql string) {
 		frontend := conn.PgConn().Frontend()
 		frontend.SendQuery(&pgproto3.Query{String: sql})
 		must(s.T, frontend.Flush())
-		s.Cleanup(func() { _ = conn.PgConn().Conn().Close() }) // the server gives up: nobody reads
+		s.Cleanup(func() { _ = conn.PgConn().Conn().Close() }) // the server gives up, because the client does not read
 	}
 }
 
@@ -84,8 +84,9 @@ var inLab = []string{
 	"probe-connects", "listen-pins-slot",
 }
 
-// scenes are what the lab's scenarios don't show: names, addresses and roles by which the doctor tells scenarios apart. Each is looked at until the doctor says what it should: sessions take
-// a moment until they are in their state.
+// scenes are cases that the lab's scenarios don't show: names, addresses and roles by which the doctor distinguishes
+// scenarios. Each is polled until the doctor's result is as expected, because sessions take a moment to reach their
+// state.
 var scenes = []scene{
 	{
 		scenario: "too-much-at-once", culprit: "shop/per-request",

@@ -12,35 +12,35 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Order is to end one session, or the query that it runs. It holds what must still be so at that moment.
+// Order is an order to end one session, or its running query. It holds the conditions that must still be true at that
+// moment.
 type Order struct {
 	Cancel     bool      `json:"cancel"` // the query only
 	PID        int32     `json:"pid"`
-	Started    time.Time `json:"started"` // of the session: its PID may be another's by now
-	States     []string  `json:"states"`  // one of them; none: any
+	Started    time.Time `json:"started"` // of the session: its PID may have been reused
+	States     []string  `json:"states"`  // the allowed states; none: any
 	Resting    Age       `json:"resting_seconds"`
 	Superusers bool      `json:"superusers"`
 }
 
-// Outcome is what became of an Order.
+// Outcome is the result of an Order.
 type Outcome string
 
 // The outcomes.
 const (
-	Closed    Outcome = "closed"         // the session is gone, and its slot is free
-	Cancelled Outcome = "cancelled"      // the query was told to end, and has ended if Cancel waited
-	StillRuns Outcome = "still running"  // the query was told to end, and goes on after endWait
-	Signalled Outcome = "told to end"    // and still there after endWait, if End waited
+	Closed    Outcome = "closed"         // the session has ended, and its slot is free
+	Cancelled Outcome = "cancelled"      // the query was signalled, and has ended if Cancel waited
+	StillRuns Outcome = "still running"  // the query was signalled, and still runs after endWait
+	Signalled Outcome = "told to end"    // signalled, and still there after endWait, if End waited
 	Gone      Outcome = "gone already"   // it ended by itself
 	Changed   Outcome = "left: changed"  // no longer in the state in which it was chosen
-	Refused   Outcome = "not permitted"  // the role may not
+	Refused   Outcome = "not permitted"  // the role lacks the privilege
 	Failed    Outcome = "failed"         // see its error
 	Planned   Outcome = "would be ended" // of a dry run
 )
 
-// signalSQL checks and signals in one statement: there is no moment in between in which the session could begin
-// to work and be cut all the same, but for those in which the signal itself is on its way. CASE keeps the
-// function from being called for a session that does not fit.
+// signalSQL checks and signals in one statement, so that no session that has begun to work in between is ended. Only
+// the delivery time of the signal itself remains. CASE prevents the function call for a session that does not match.
 const signalSQL = `
 SELECT fits, CASE WHEN NOT fits THEN false WHEN $1 THEN pg_cancel_backend(pid) ELSE pg_terminate_backend(pid) END
 FROM (SELECT a.pid,
@@ -81,13 +81,13 @@ func (o *Observer) Signal(ctx context.Context, order Order) (Outcome, error) {
 	return Signalled, nil
 }
 
-// Hand looks and ends: an Observer with its own connection, or a Remote with that of a running server.
+// Hand polls and ends sessions: an Observer with its own connection, or a Remote with that of a running server.
 type Hand interface {
 	Looker
 	Signal(ctx context.Context, order Order) (Outcome, error)
 }
 
-// Closing is the report of sessions that were ended, or would be.
+// Closing reports sessions that were ended, or would be.
 type Closing struct {
 	DryRun    bool     `json:"dry_run"`
 	Sessions  []Ending `json:"sessions"`
@@ -98,14 +98,14 @@ type Closing struct {
 	After     *Slots   `json:"slots_after"` // null for a dry run
 }
 
-// Ending is one of them.
+// Ending is one of these sessions.
 type Ending struct {
 	Session
 	Outcome Outcome `json:"outcome"`
 	Error   string  `json:"error,omitempty"`
 }
 
-// Count is how many had that outcome.
+// Count returns how many sessions had that outcome.
 func (c Closing) Count(o Outcome) (n int) {
 	for _, e := range c.Sessions {
 		if e.Outcome == o {
@@ -115,7 +115,7 @@ func (c Closing) Count(o Outcome) (n int) {
 	return n
 }
 
-// Plan chooses the sessions of a snapshot, and ends none.
+// Plan chooses sessions of a snapshot, and ends none.
 func Plan(s Snapshot, f Filter) Closing {
 	c := Closing{
 		DryRun: true, Sessions: []Ending{}, Before: s.Slots,
@@ -127,11 +127,11 @@ func Plan(s Snapshot, f Filter) Closing {
 	return c
 }
 
-// endWait is how long sessions that were told to end may take until their slots are free.
+// endWait is how long signalled sessions may take to free their slots.
 const endWait = 5 * time.Second
 
-// End ends the sessions of a plan, each only if the filter still holds for it, and waits until their slots are
-// free. What it could not do is in the report; the error is that of the last look.
+// End ends the sessions of a plan, each only if the filter still matches it, and waits until their slots are free. The
+// report contains the failures; the error is that of the last poll.
 func End(ctx context.Context, h Hand, plan Closing, f Filter) (Closing, error) {
 	plan.DryRun = false
 	for i := range plan.Sessions {
@@ -151,7 +151,7 @@ func End(ctx context.Context, h Hand, plan Closing, f Filter) (Closing, error) {
 }
 
 // Cancel cancels the query that a session ran at the snapshot, and waits until it has ended. A session that waits for
-// its client (Client/ClientWrite) does not obey: the outcome is StillRuns, and terminating it is what helps.
+// its client (Client/ClientWrite) does not react: the outcome is StillRuns, and it must be terminated.
 func Cancel(ctx context.Context, h Hand, x Session, superusers bool) (Ending, error) {
 	e := Ending{Session: x}
 	var err error
@@ -179,12 +179,12 @@ func (f Filter) order(s Session) Order {
 	}
 }
 
-// waitGone looks until no session that was told to end is there, or endWait is over.
+// waitGone polls until every signalled session has ended, or endWait has passed.
 func waitGone(ctx context.Context, l Looker, endings []Ending) (Snapshot, error) {
 	return waitUntil(ctx, l, func(now Snapshot) bool { return stillThere(now, endings) == 0 })
 }
 
-// waitUntil looks until done, or endWait is over. It returns the last snapshot.
+// waitUntil polls until done returns true, or endWait has passed. It returns the last snapshot.
 func waitUntil(ctx context.Context, l Looker, done func(Snapshot) bool) (Snapshot, error) {
 	end := time.Now().Add(endWait)
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
@@ -200,7 +200,7 @@ func waitUntil(ctx context.Context, l Looker, done func(Snapshot) bool) (Snapsho
 	}
 }
 
-// stillThere marks as closed those that are gone, and counts the others.
+// stillThere marks ended sessions as closed, and counts the others.
 func stillThere(now Snapshot, endings []Ending) (left int) {
 	there := map[int32]time.Time{}
 	for _, s := range now.Sessions {

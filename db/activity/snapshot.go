@@ -14,22 +14,22 @@ import (
 	"ddtb/db"
 )
 
-// Snapshot is a server at one moment.
+// Snapshot is the state of a server at one moment.
 type Snapshot struct {
-	At           time.Time `json:"at"` // by the server's clock, as all times here
+	At           time.Time `json:"at"` // by the server's clock, like all times here
 	Server       Server    `json:"server"`
 	Role         Role      `json:"role"`
-	Database     string    `json:"database"`    // the one that is connected to
-	Application  string    `json:"application"` // what the sessions that are watched over call themselves
+	Database     string    `json:"database"`    // the connected one
+	Application  string    `json:"application"` // the application_name of the monitored sessions
 	Slots        Slots     `json:"slots"`
-	Tickets      Tickets   `json:"tickets,omitzero"` // of the budget of connections, where processes use one
+	Tickets      Tickets   `json:"tickets,omitzero"` // of the connection budget, where processes use one
 	Limits       []Limit   `json:"limits"`           // of databases and roles, apart from the server's own
 	Sessions     []Session `json:"sessions"`         // the oldest first
-	Came         []Session `json:"-"`                // of LookTwice: those that began meanwhile, gone or not, if they were seen
+	Came         []Session `json:"-"`                // of LookTwice: sessions seen to begin in between, including those that have ended
 	EverConnects int64     `json:"connects_ever"`    // since statistics were reset; 0 before PostgreSQL 14
-	Through      string    `json:"through,omitzero"` // the socket of a server that lent its connection
+	Through      string    `json:"through,omitzero"` // the socket of the ddtb server whose connection was used
 
-	HiddenLogins int           `json:"hidden_logins,omitzero"` // slots of logins that don't finish and that pg_stat_activity hides; see CountLogins
+	HiddenLogins int           `json:"hidden_logins,omitzero"` // slots of unfinished logins that pg_stat_activity hides; see CountLogins
 	Prepared     []Prepared    `json:"prepared_transactions"`  // the oldest first, at most 100
 	WALSlots     []WALSlot     `json:"replication_slots"`      // at most 100
 	Replication  []Replication `json:"replication"`            // standbys that stream from this server, at most 100
@@ -37,12 +37,12 @@ type Snapshot struct {
 	Pools       []Pool    `json:"pgbouncer_pools,omitempty"`
 	PoolsError  string    `json:"pgbouncer_error,omitempty"`
 	PoolClients *Limit    `json:"pgbouncer_clients,omitempty"`
-	Processes   []Process `json:"-"` // ddtb servers that said how their own leases are; see Process
+	Processes   []Process `json:"-"` // ddtb servers that reported their own leases; see Process
 	Console     string    `json:"-"` // the command that opens PgBouncer's console; "": psql with the configured address
 }
 
-// Prepared is a transaction of PREPARE TRANSACTION: it keeps its locks without a session, until its transaction
-// manager ends it.
+// Prepared is a transaction of PREPARE TRANSACTION. It keeps its locks without a session until its transaction manager
+// ends it.
 type Prepared struct {
 	GID      string `json:"gid"`
 	Database string `json:"database"`
@@ -55,40 +55,40 @@ type WALSlot struct {
 	Name     string `json:"name"`
 	Active   bool   `json:"active"`
 	Retained int64  `json:"retained_bytes"` // of WAL that the server keeps for it
-	Status   string `json:"wal_status"`     // the server's verdict: reserved, extended, unreserved, lost; "" before PostgreSQL 13
+	Status   string `json:"wal_status"`     // the server's status: reserved, extended, unreserved, lost; "" before PostgreSQL 13
 }
 
 // Replication is a standby or a subscriber.
 type Replication struct {
 	Name  string `json:"name"`  // its application_name
-	State string `json:"state"` // streaming, catchup …; "" when the role may not see it
+	State string `json:"state"` // streaming, catchup …; "" if the role may not see it
 	Sync  string `json:"sync"`  // async, sync, quorum, potential
 	Lag   Age    `json:"replay_lag_seconds"`
 }
 
-// Server is what is looked at.
+// Server describes the monitored server.
 type Server struct {
-	Address     string    `json:"address"` // as it is connected to: host:port, or folder of the socket:port
+	Address     string    `json:"address"` // as connected: host:port, or directory of the socket:port
 	Version     string    `json:"version"` // "15.13"
 	VersionNum  int       `json:"version_num"`
 	Started     time.Time `json:"started"`
 	Standby     bool      `json:"standby"`
 	ForSuper    int       `json:"superuser_reserved_connections"`
-	ForReserved int       `json:"reserved_connections"`        // 0 before PostgreSQL 16, which brought them
-	Keepalive   Age       `json:"tcp_keepalives_idle_seconds"` // when it asks a silent client; 0: looked through the socket
-	Superuser   string    `json:"superuser"`                   // the name of the one that initdb made
+	ForReserved int       `json:"reserved_connections"`        // 0 before PostgreSQL 16, which introduced them
+	Keepalive   Age       `json:"tcp_keepalives_idle_seconds"` // silence after which it probes a client; 0: connected through a Unix socket
+	Superuser   string    `json:"superuser"`                   // the name of the superuser that initdb made
 	ReadOnly    bool      `json:"read_only"`                   // default_transaction_read_only is on for this database and role
 	SyncStandby string    `json:"synchronous_standby_names"`
 	LoginTime   Age       `json:"authentication_timeout_seconds"`
-	Primary     string    `json:"primary,omitzero"`            // of a standby: host:port, where the role may see it
+	Primary     string    `json:"primary,omitzero"`            // of a standby: host:port, if the role may see it
 	ReplayLag   Age       `json:"replay_lag_seconds,omitzero"` // of a standby: age of the last transaction that it replayed
 }
 
-// Tickets are those of the connection budget that the pools of max_size = "auto" share, in the database that is connected
-// to: see db.Auto.
+// Tickets counts the tickets of the connection budget that pools with max_size = "auto" share in the connected
+// database: see db.Auto.
 type Tickets struct {
 	Held      int `json:"held"`      // one for each connection of such a pool
-	Processes int `json:"processes"` // that have one or need one
+	Processes int `json:"processes"` // that have or need a ticket
 	Needed    int `json:"needed"`    // connections that they could use at this moment
 }
 
@@ -99,16 +99,16 @@ FROM pg_locks
 WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND classid::bigint IN ($1, $2)
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
 
-// Role is who looks, and what it may do.
+// Role is the monitoring role and its privileges.
 type Role struct {
 	Name         string `json:"name"`
 	Superuser    bool   `json:"superuser"`
 	ReadsAll     bool   `json:"pg_read_all_stats"`           // sees what other roles' sessions do
 	Signals      bool   `json:"pg_signal_backend"`           // may end other roles' sessions, but no superuser's
-	UsesReserved bool   `json:"pg_use_reserved_connections"` // gets in when ordinary slots are used up
+	UsesReserved bool   `json:"pg_use_reserved_connections"` // can connect when ordinary slots are used up
 }
 
-// Limit is how many connections a database or a role may have, apart from the server's own limit.
+// Limit is the number of connections that a database or a role may have, apart from the server's own limit.
 type Limit struct {
 	Of   string `json:"of"` // "database", "role" or "pgbouncer"
 	Name string `json:"name"`
@@ -118,7 +118,7 @@ type Limit struct {
 
 // The kinds of Session that matter here.
 const (
-	ClientBackend    = "client backend" // has one of the slots; no other kind does
+	ClientBackend    = "client backend" // has a slot; no other kind does
 	WALSender        = "walsender"      // of replication: counts against max_wal_senders
 	AutovacuumWorker = "autovacuum worker"
 )
@@ -132,42 +132,42 @@ const (
 	starting            = "starting"
 )
 
-// Session is one backend. What the role may not see is empty, and Hidden is set.
+// Session is one backend. Fields that the role may not see are empty, and Hidden is set.
 type Session struct {
 	PID           int32     `json:"pid"`
 	Kind          string    `json:"kind"`
-	Hidden        bool      `json:"hidden,omitzero"`    // another role's, of which ours sees no state, address or query
-	Self          bool      `json:"self,omitzero"`      // the one that looks
-	Superuser     bool      `json:"superuser,omitzero"` // belongs to one
+	Hidden        bool      `json:"hidden,omitzero"`    // another role's; ours sees no state, address or query
+	Self          bool      `json:"self,omitzero"`      // the monitoring session
+	Superuser     bool      `json:"superuser,omitzero"` // belongs to a superuser
 	Application   string    `json:"application"`
 	User          string    `json:"user"`
 	Database      string    `json:"database"`
 	Address       string    `json:"address"`       // of the client; "local" through a Unix socket
 	Port          int       `json:"port,omitzero"` // of the client
-	MayEnd        bool      `json:"may_end"`       // the role that looks may cancel and terminate it
+	MayEnd        bool      `json:"may_end"`       // the monitoring role may cancel and terminate it
 	State         string    `json:"state"`
 	Wait          string    `json:"wait,omitzero"` // type and event: "Lock/relation"
 	Started       time.Time `json:"started,omitzero"`
 	Age           Age       `json:"age_seconds"`
 	InState       Age       `json:"state_seconds"`
 	InTransaction Age       `json:"transaction_seconds,omitzero"`
-	InQuery       Age       `json:"query_seconds,omitzero"` // of an active one
+	InQuery       Age       `json:"query_seconds,omitzero"` // of an active session
 	Waits         bool      `json:"waits_for_lock,omitzero"`
 	Waited        Age       `json:"lock_wait_seconds,omitzero"`
-	BlockedBy     []int32   `json:"blocked_by,omitempty"` // 0 is a prepared transaction; asked of the first 50 that wait
-	Query         string    `json:"query,omitzero"`       // the last one, at most its first 4,000 characters, without passwords
+	BlockedBy     []int32   `json:"blocked_by,omitempty"` // 0 is a prepared transaction; only of the first 50 waiting sessions
+	Query         string    `json:"query,omitzero"`       // the last query, at most its first 4,000 characters, without passwords
 }
 
 // Client reports whether the session has one of the server's slots.
 func (s Session) Client() bool { return s.Kind == ClientBackend }
 
-// LogsIn reports whether it has a slot and has not finished its login, as PostgreSQL 18 and later show it.
+// LogsIn reports whether the session has a slot and has not finished its login, as PostgreSQL 18 and later show it.
 func (s Session) LogsIn() bool { return s.Client() && s.State == starting }
 
-// Listens reports whether it waits for notifications: it is idle, and its last statement was LISTEN.
+// Listens reports whether the session waits for notifications: it is idle, and its last statement was LISTEN.
 func (s Session) Listens() bool { return s.State == Idle && startsWith(s.Query, "LISTEN") }
 
-// ClientAddress is the address and the port of its client, to find the program on its machine.
+// ClientAddress returns its client's address and port, to find the program on its machine.
 func (s Session) ClientAddress() string {
 	if s.Port <= 0 {
 		return s.Address
@@ -175,12 +175,12 @@ func (s Session) ClientAddress() string {
 	return net.JoinHostPort(s.Address, strconv.Itoa(s.Port))
 }
 
-// InTransactionIdle reports whether it has a transaction open and does nothing.
+// InTransactionIdle reports whether the session is idle in a transaction.
 func (s Session) InTransactionIdle() bool {
 	return s.State == IdleInTransaction || s.State == IdleInTransactionEr
 }
 
-// Who is the application, or what else there is to call it by.
+// Who returns the application's name, or another name if it has none.
 func (s Session) Who() string {
 	switch {
 	case s.Application != "":
@@ -194,7 +194,7 @@ func (s Session) Who() string {
 // Age is a duration; in JSON a number of seconds.
 type Age time.Duration
 
-// Duration is the age as such.
+// Duration returns the age as a time.Duration.
 func (a Age) Duration() time.Duration { return time.Duration(a) }
 
 // MarshalJSON writes seconds, to the millisecond.
@@ -202,7 +202,7 @@ func (a Age) MarshalJSON() ([]byte, error) {
 	return strconv.AppendFloat(nil, time.Duration(a).Round(time.Millisecond).Seconds(), 'f', -1, 64), nil
 }
 
-// UnmarshalJSON reads what MarshalJSON writes.
+// UnmarshalJSON reads the output of MarshalJSON.
 func (a *Age) UnmarshalJSON(b []byte) error {
 	s, err := strconv.ParseFloat(string(b), 64)
 	*a = seconds(s)
@@ -211,8 +211,9 @@ func (a *Age) UnmarshalJSON(b []byte) error {
 
 func seconds(s float64) Age { return Age(s * float64(time.Second)) }
 
-// serverSQL asks for what new sessions get as default_transaction_read_only: a kept connection still has the old value. It asks for settings with current_setting's missing_ok, and for roles by name, since both depend on the
-// version. Statistics that a version lacks come as NULL through to_jsonb.
+// serverSQL reads default_transaction_read_only as new sessions get it: a kept connection still has the old value. It
+// reads settings with current_setting's missing_ok, and roles by name, since both depend on the version. Through
+// to_jsonb, statistics that a version lacks are NULL.
 const serverSQL = `
 SELECT clock_timestamp(), current_setting('server_version'), current_setting('server_version_num')::int,
        pg_postmaster_start_time(), pg_is_in_recovery(), current_database()::text,
@@ -236,9 +237,9 @@ FROM pg_roles r,
       FROM pg_roles WHERE rolname LIKE 'pg\_%' AND pg_has_role(current_user, oid, 'USAGE')) has
 WHERE r.rolname = current_user`
 
-// sessionsSQL leaves out what belongs to no client: writers, launchers, workers without a database. Ages are
-// taken on the server, so that its clock need not agree with ours. pg_blocking_pids locks the lock tables, and is
-// asked of those who have waited longest.
+// sessionsSQL leaves out processes that belong to no client: writers, launchers, workers without a database. Ages are
+// computed on the server, so that its clock need not agree with ours. pg_blocking_pids locks the lock tables, so it is
+// only called for the sessions that have waited longest.
 const sessionsSQL = `
 WITH waiting AS (
   SELECT pid, min(since) AS since, row_number() OVER (ORDER BY min(since), pid) AS place
@@ -278,7 +279,7 @@ UNION ALL
 SELECT 'role', rolname::text, rolconnlimit FROM pg_roles WHERE rolconnlimit >= 0 AND NOT rolsuper
 ORDER BY 1, 2`
 
-// replicationSQL asks for what has no session and still keeps locks, WAL or commits waiting.
+// replicationSQL finds objects that have no session and still hold locks or WAL, or keep commits waiting.
 const replicationSQL = `
 SELECT coalesce((SELECT json_agg(p) FROM (
          SELECT gid, database, owner, extract(epoch FROM clock_timestamp() - prepared) AS age_seconds
@@ -296,10 +297,10 @@ SELECT coalesce((SELECT json_agg(p) FROM (
        CASE WHEN pg_is_in_recovery() AND pg_last_wal_receive_lsn() IS DISTINCT FROM pg_last_wal_replay_lsn()
          THEN coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 0) ELSE 0 END::float8`
 
-// lookTimeout bounds one look: a server that needs longer is in a trouble that more queries make worse.
+// lookTimeout bounds one poll. If a server needs longer, more queries would only add to its load.
 const lookTimeout = 10 * time.Second
 
-// Snapshot looks at the server, over the kept connection.
+// Snapshot polls the server over the kept connection.
 func (o *Observer) Snapshot(ctx context.Context) (Snapshot, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
@@ -329,7 +330,7 @@ func look(ctx context.Context, c *pgx.Conn) (s Snapshot, err error) {
 		return s, err
 	}
 	s.Server.Keepalive, s.Server.LoginTime = seconds(keepalive), seconds(loginTime)
-	s.Server.Version, _, _ = strings.Cut(s.Server.Version, " ") // the rest is the packager's
+	s.Server.Version, _, _ = strings.Cut(s.Server.Version, " ") // the rest comes from the packager
 	rows, _ := c.Query(ctx, sessionsSQL)                        // the error comes with the rows
 	if s.Sessions, err = pgx.CollectRows(rows, scanSession); err != nil {
 		return s, err
@@ -367,7 +368,7 @@ func scanLimit(row pgx.CollectableRow) (l Limit, err error) {
 	return l, err
 }
 
-// count fills in what follows from the sessions.
+// count fills in the fields that follow from the sessions.
 func (s *Snapshot) count() {
 	s.Slots.Reserved = s.Server.ForSuper + s.Server.ForReserved
 	s.Slots.Used = s.HiddenLogins
@@ -384,8 +385,8 @@ func (s *Snapshot) count() {
 	}
 }
 
-// password finds what ALTER ROLE, CREATE USER MAPPING and connection strings say; where the end of the literal
-// was cut off, all that follows goes.
+// password matches the passwords in ALTER ROLE, CREATE USER MAPPING and connection strings. If the end of the literal
+// was cut off, it matches everything that follows.
 var password = regexp.MustCompile(`(?i)(password\w*["\s:=]*)(E?'(?:[^']|'')*(?:'|$)|\$(\w*)\$.*|[^\s'"&;,)]+)`)
 
 func withoutPasswords(query string) string {
@@ -407,8 +408,8 @@ func (o *Observer) Slots(ctx context.Context) (Slots, error) {
 	return s, nil
 }
 
-// slotsSQL counts as sessionsSQL does. Of a session whose kind is hidden, one with a database and a user is a
-// client's, or a worker of its parallel query.
+// slotsSQL counts as sessionsSQL does. A session of hidden kind with a database and a user is a client's, or a worker
+// of its parallel query.
 const slotsSQL = `
 SELECT current_setting('max_connections')::int,
        current_setting('superuser_reserved_connections')::int

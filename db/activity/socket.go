@@ -19,11 +19,12 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// A running server keeps a connection for looking. When no slot is left, it lends that connection to the same
-// user on the same machine through a Unix socket: one request is one look or one signal.
+// A running server keeps a monitoring connection. Through a Unix socket it shares that connection with the same user on
+// the same machine, so that it can be used when no slot is left. One request is one poll or one signal.
 
-// SocketDir is the folder for such sockets: ddtb in runtimeDir ($XDG_RUNTIME_DIR), or, where that is empty, a
-// folder for this user among the temporary files. It is made if need be, and refused if others can get in.
+// SocketDir returns the directory for such sockets: ddtb in runtimeDir ($XDG_RUNTIME_DIR) or, if that is empty, a
+// directory for this user among the temporary files. It makes the directory if necessary, and refuses one that others
+// can access.
 func SocketDir(runtimeDir string) (string, error) {
 	dir := filepath.Join(runtimeDir, "ddtb")
 	if runtimeDir == "" {
@@ -42,14 +43,14 @@ func SocketDir(runtimeDir string) (string, error) {
 	return dir, nil
 }
 
-// socketPrefix is what the sockets for one database are called: each server adds its process id.
+// socketPrefix returns the common prefix of the sockets for one database. Each server appends its process ID.
 func socketPrefix(dir string, cc *pgx.ConnConfig) string {
 	sum := sha256.Sum256([]byte(addressOf(cc)))
 	return filepath.Join(dir, fmt.Sprintf("monitor-%x-", sum[:6]))
 }
 
-// Lend answers looks and signals on a socket in dir until ctx ends, over the Observer's connection. It removes
-// the sockets that servers left which were killed.
+// Lend answers polls and signals on a socket in dir until ctx ends, over the Observer's connection. It removes the
+// sockets of killed servers.
 func (o *Observer) Lend(ctx context.Context, dir string) error {
 	prefix, err := o.socketPrefix(ctx, dir)
 	if err != nil {
@@ -93,9 +94,9 @@ func (o *Observer) socketPrefix(ctx context.Context, dir string) (string, error)
 	return socketPrefix(dir, o.cc), nil
 }
 
-// removeStale removes the sockets that nobody answers on.
+// removeStale removes the sockets on which no server answers.
 func removeStale(ctx context.Context, prefix string) {
-	found, _ := filepath.Glob(prefix + "*.sock") // fails for a malformed pattern alone
+	found, _ := filepath.Glob(prefix + "*.sock") // only fails for a malformed pattern
 	for _, path := range found {
 		if conn, err := dialSocket(ctx, path); err == nil {
 			_ = conn.Close()
@@ -110,7 +111,7 @@ func dialSocket(ctx context.Context, path string) (net.Conn, error) {
 	return d.DialContext(ctx, "unix", path)
 }
 
-// orderLimit bounds what a client may send.
+// orderLimit bounds a client's request, in bytes.
 const orderLimit = 64 << 10
 
 func (o *Observer) handler() http.Handler {
@@ -144,21 +145,21 @@ func reply(w http.ResponseWriter, value any, err error) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(value) // fails when the client went away
+	_ = json.NewEncoder(w).Encode(value) // fails if the client has left
 }
 
-// Remote looks and signals with the connection of a running server.
+// Remote polls and signals over the connection of a running server.
 type Remote struct {
 	path   string
 	client *http.Client
 }
 
-// ErrNobodyLends is what Borrow fails with where no server of this user watches the database.
+// ErrNobodyLends is the error of Borrow if no server of this user monitors the database.
 var ErrNobodyLends = errors.New("no running ddtb server of this user lends its monitoring connection")
 
-// Borrow finds a running server on this machine that watches the database that cc leads to, and can.
+// Borrow finds a running server on this machine that monitors cc's database and can reach it.
 func Borrow(ctx context.Context, dir string, cc *pgx.ConnConfig) (*Remote, error) {
-	found, _ := filepath.Glob(socketPrefix(dir, cc) + "*.sock") // fails for a malformed pattern alone
+	found, _ := filepath.Glob(socketPrefix(dir, cc) + "*.sock") // only fails for a malformed pattern
 	for _, path := range found {
 		r := newRemote(path)
 		if _, err := r.Snapshot(ctx); err == nil {
@@ -185,7 +186,7 @@ func (r *Remote) Snapshot(ctx context.Context) (s Snapshot, err error) {
 	return s, err
 }
 
-// Process asks the running server how its own leases are.
+// Process asks the running server for the figures of its own leases.
 func (r *Remote) Process(ctx context.Context) (p Process, err error) {
 	err = r.ask(ctx, http.MethodGet, "process", nil, &p)
 	return p, err
@@ -194,12 +195,12 @@ func (r *Remote) Process(ctx context.Context) (p Process, err error) {
 // mostProcesses bounds how many servers are asked.
 const mostProcesses = 20
 
-// AskProcesses asks the running servers of this user on this machine whose database is cc's how their own leases are.
-// Those that don't answer in time, or are older than this question, are left out.
+// AskProcesses asks the running servers of this user on this machine that monitor cc's database for the figures of
+// their own leases. It leaves out servers that don't answer in time, or are too old to know the request.
 func AskProcesses(ctx context.Context, dir string, cc *pgx.ConnConfig) (all []Process) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	found, _ := filepath.Glob(socketPrefix(dir, cc) + "*.sock") // fails for a malformed pattern alone
+	found, _ := filepath.Glob(socketPrefix(dir, cc) + "*.sock") // only fails for a malformed pattern
 	for _, path := range found[:min(len(found), mostProcesses)] {
 		r := newRemote(path)
 		if p, err := r.Process(ctx); err == nil {

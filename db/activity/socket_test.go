@@ -64,7 +64,7 @@ func shortTempDir(t *testing.T) string {
 	return dir
 }
 
-// leaveSocket leaves one that nobody answers on, as a killed server does.
+// leaveSocket leaves a socket on which no server answers, as a killed server does.
 func leaveSocket(t *testing.T, path string) {
 	t.Helper()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})

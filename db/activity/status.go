@@ -5,10 +5,10 @@ import (
 	"slices"
 )
 
-// Status is a snapshot, counted.
+// Status is a snapshot with its counts.
 type Status struct {
 	Snapshot
-	Door              string   `json:"door"` // by which right the looking connection exists
+	Door              string   `json:"door"` // by which right the monitoring connection has its slot
 	States            []Count  `json:"by_state"`
 	Applications      []Group  `json:"by_application"`
 	Databases         []Group  `json:"by_database"`
@@ -17,17 +17,17 @@ type Status struct {
 	OldestTransaction *Session `json:"oldest_transaction"`
 	OldestIdleInTx    *Session `json:"oldest_idle_in_transaction"`
 	LongestQuery      *Session `json:"longest_query"`
-	WaitingOnLocks    []int32  `json:"waiting_on_locks"` // the one that waits longest first
+	WaitingOnLocks    []int32  `json:"waiting_on_locks"` // the longest wait first
 	Unseen            int      `json:"unseen"`           // client sessions whose state the role may not see
 }
 
-// Count is how many there are of a name.
+// Count is the number of sessions with one name.
 type Count struct {
 	Name  string `json:"name"`
 	Count int    `json:"count"`
 }
 
-// Group is the client sessions that have something in common.
+// Group is the client sessions that have a property in common.
 type Group struct {
 	Name              string `json:"name,omitempty"` // the application; or Database; or User and Address
 	Database          string `json:"database,omitempty"`
@@ -37,11 +37,11 @@ type Group struct {
 	Active            int    `json:"active"`
 	Idle              int    `json:"idle"`
 	IdleInTransaction int    `json:"idle_in_transaction"`
-	Waiting           int    `json:"waiting_for_lock"` // among the active ones
+	Waiting           int    `json:"waiting_for_lock"` // of the active ones
 	Oldest            Age    `json:"oldest_seconds"`
 }
 
-// unseenState stands for the state of a session that the role may not see.
+// unseenState stands for a state that the role may not see.
 const unseenState = "not visible"
 
 // Summarise counts a snapshot.
@@ -78,7 +78,7 @@ func Summarise(s Snapshot) Status {
 	return st
 }
 
-// longest is the session with the greatest age that is not our own; nil where all are zero.
+// longest returns the session with the greatest age, without our own; nil if all ages are zero.
 func longest(sessions []Session, age func(Session) Age) (found *Session) {
 	for i, s := range sessions {
 		if !s.Self && age(s) > 0 && (found == nil || age(s) > age(*found)) {
@@ -99,7 +99,7 @@ func counts(m map[string]int) []Count {
 	return out
 }
 
-// groups counts sessions by what key says they have in common, the largest group first.
+// groups counts sessions by their key, the largest group first.
 func groups(sessions []Session, key func(Session) Group) []Group {
 	byKey := map[Group]*Group{}
 	out := []Group{}

@@ -11,17 +11,18 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The steps are the one source of advice: of the doctor, of each finding's Do, and so of everything that shows findings.
-// Their principle is least harm first. Each says who is hurt by it. None ends a session of anybody but the culprit.
+// The steps are the only source of advice: for the doctor, for each finding's Do, and so for everything that shows
+// findings. Least harm comes first. Each step says whom it hurts. No step ends sessions of an application other than
+// the culprit.
 
-// Step is something to do, with the command for it where there is one.
+// Step is an action, with its command if there is one.
 type Step struct {
 	Do      string `json:"do"`
 	Command string `json:"command,omitempty"`
-	Hurts   string `json:"hurts,omitempty"` // who is hurt by it, and how; "" for ways to get in
+	Hurts   string `json:"hurts,omitempty"` // whom it hurts, and how; "" for ways to connect
 }
 
-// String is the step in a sentence.
+// String returns the step as a sentence.
 func (s Step) String() string {
 	if s.Command == "" {
 		return s.Do
@@ -35,7 +36,7 @@ func (p *problem) endNothing(why string) Step {
 	return Step{"end nothing: " + why, command("status"), nobody}
 }
 
-// steps are what helps now, what keeps it from coming back, and how to see that it worked.
+// steps returns what helps now, how to prevent a recurrence, and how to see that it worked.
 func (p *problem) steps() []Step {
 	if len(p.sessions) == 0 {
 		return []Step{p.endNothing("no session has a slot any more")}
@@ -44,7 +45,7 @@ func (p *problem) steps() []Step {
 	return append(append(p.first(name), p.fix(name)), Step{"watch the slots come back", command("monitor --watch"), nobody})
 }
 
-// first is what helps now.
+// first returns what helps now.
 func (p *problem) first(scenario string) []Step {
 	switch p.Reason {
 	case WaitsForLock:
@@ -115,7 +116,7 @@ func (p *problem) endOne(s Session) []Step {
 	})
 }
 
-// firstForUnread terminates: a cancelled session would go on waiting for its client.
+// firstForUnread terminates: a cancelled session would still wait for its client.
 func (p *problem) firstForUnread() []Step {
 	worst := p.longest(func(s Session) Age { return s.InQuery })
 	if p.backups() {
@@ -142,7 +143,8 @@ func (p *problem) cancel(s Session, do, hurts string) []Step {
 	return p.ending([]Session{s}, Step{do, command(fmt.Sprintf("cancel --pid=%d", s.PID)), hurts})
 }
 
-// ending is a step that ends sessions, as the role that looks may, or preceded by what lets it.
+// ending is a step that ends sessions as the monitoring role, preceded by a step that grants the right if that role
+// lacks it.
 func (p *problem) ending(sessions []Session, s Step) []Step {
 	super := slices.ContainsFunc(sessions, func(x Session) bool { return x.Superuser })
 	may := !slices.ContainsFunc(sessions, func(x Session) bool { return !x.MayEnd })
@@ -164,7 +166,7 @@ func (p *problem) ending(sessions []Session, s Step) []Step {
 	}
 }
 
-// endSQL is the superuser's way to end sessions, if they still are what they were.
+// endSQL is the superuser's way to end sessions, if their state is unchanged.
 func (s Snapshot) endSQL(sessions []Session, cancel bool) string {
 	f := "pg_terminate_backend"
 	if cancel {
@@ -178,14 +180,14 @@ func (s Snapshot) endSQL(sessions []Session, cancel bool) string {
 		f, strings.Join(pid, ", "), sessions[0].State))
 }
 
-// The times that close-idle is advised with, the longest that fits first.
+// The times with which close-idle is advised, the longest that fits first.
 var (
 	atRest = []time.Duration{5 * time.Minute, time.Minute, 30 * time.Second, 10 * time.Second, 2 * time.Second}
 	leaked = []time.Duration{5 * time.Minute, time.Minute, 30 * time.Second, 0}
 )
 
-// restsFor is the longest time that at least half of the sessions have rested, and how many have. What is used again
-// within seconds is left alone: it is not what is too much.
+// restsFor returns the longest time for which at least half of the sessions have been idle, and how many have. Sessions
+// that are reused within seconds are not surplus, so they are left alone.
 func (p *problem) restsFor(times []time.Duration) (rested string, sessions int) {
 	for i, d := range times {
 		n := 0
@@ -235,7 +237,7 @@ func (p *problem) firstForLock() []Step {
 		return []Step{p.endNothing(root.name() + " is the server's own work; it makes way by itself unless it prevents a wraparound")}
 	case root.Hidden:
 		return []Step{{"let this role see what " + root.name() + " does, and ask again", p.now.GrantReadAll(), nobody}}
-	case root.State == Idle || root.InTransactionIdle(): // idle: an advisory lock of a session, mostly
+	case root.State == Idle || root.InTransactionIdle(): // idle: usually a session's advisory lock
 		return p.endOne(root)
 	case has(root.Application, backups):
 		return []Step{p.endNothing(root.name() + " is a backup: let it finish, and try later what waits for it")}
@@ -254,7 +256,7 @@ func (p *problem) stepsForPreparedLock() []Step {
 
 func (p *problem) stepsForPrepared(x Prepared) []Step {
 	here := p.now
-	here.Database = x.Database // it can be ended there only
+	here.Database = x.Database // it can only be ended there
 	literal := "'" + strings.ReplaceAll(x.GID, "'", "''") + "'"
 	return []Step{
 		{
@@ -321,7 +323,7 @@ func (p *problem) stepsForPoolerClients(l Limit) []Step {
 	}
 }
 
-// console is the command that runs a statement of PgBouncer's console.
+// console returns the command that runs a statement of PgBouncer's console.
 func (s Snapshot) console(sql string) string {
 	return cmp.Or(s.Console, "psql -d pgbouncer") + " -c " + ShellQuote(sql)
 }
@@ -351,7 +353,7 @@ func (p *problem) stepsForLimit(l Limit) []Step {
 	return append(steps, Step{"or make the pools of " + p.now.largest(l) + " smaller", command("status"), nobody})
 }
 
-// fix is what keeps it from coming back.
+// fix returns how to prevent a recurrence.
 func (p *problem) fix(scenario string) Step {
 	switch scenario {
 	case "lock-queue":
@@ -394,7 +396,7 @@ func (p *problem) fix(scenario string) Step {
 	return p.fixInProgram(scenario)
 }
 
-// fixInProgram is a fix that no statement makes: the program's code or configuration.
+// fixInProgram is a fix that needs a change of the program's code or configuration, not a statement.
 func (p *problem) fixInProgram(scenario string) Step {
 	pool := p.poolSetting()
 	switch scenario {
@@ -416,7 +418,7 @@ func (p *problem) fixInProgram(scenario string) Step {
 	return Step{"make pools so small that all of them together fit, also during a deploy: " + pool, command("budget"), nobody}
 }
 
-// poolSetting is what bounds the culprit's pool: our own key for our own program only.
+// poolSetting returns what bounds the culprit's pool: our own key for our own program only.
 func (p *problem) poolSetting() string {
 	if p.own() {
 		return `strategy = "pool", and the pool.max_size that fits`
@@ -428,7 +430,7 @@ func (p *problem) poolSetting() string {
 	return text
 }
 
-// set is a setting of the culprit's role. A standby can't store it.
+// set returns a setting of the culprit's role. A standby can't store it.
 func (p *problem) set(do, setting, hurts string) Step {
 	user := p.user()
 	if user == "" || p.now.Server.Standby && p.now.Server.Primary == "" {
@@ -454,7 +456,7 @@ func (p *problem) onPrimary() string {
 
 func (s Snapshot) onPrimary(sql string) string { return s.onPrimaryAs(s.Server.Superuser, sql) }
 
-// onPrimaryAs is psql, on the primary if this is a standby that knows it.
+// onPrimaryAs returns the psql command, on the primary if this is a standby that knows its address.
 func (s Snapshot) onPrimaryAs(role, sql string) string {
 	if s.Server.Standby && s.Server.Primary != "" {
 		s.Server.Address = s.Server.Primary
@@ -462,13 +464,12 @@ func (s Snapshot) onPrimaryAs(role, sql string) string {
 	return s.psql(role, sql)
 }
 
-// setSystem is a setting of this server alone, which takes effect at once.
+// setSystem returns a setting of this server alone, which takes effect at once.
 func (s Snapshot) setSystem(setting string) string {
 	return s.psql(s.Server.Superuser, "ALTER SYSTEM SET "+setting) + " -c 'SELECT pg_reload_conf()'"
 }
 
-// bound is a limit on the culprit's connections, and on nobody else's: on its role, or its database, if it has one for
-// itself.
+// bound limits the culprit's connections only: those of its role, or of its database if no other application uses it.
 func (p *problem) bound(do string, n int) Step {
 	mine := func(x Session) bool {
 		return slices.ContainsFunc(p.sessions, func(s Session) bool { return s.PID == x.PID })
@@ -491,7 +492,7 @@ func (p *problem) bound(do string, n int) Step {
 	return Step{do + ": it shares its role with others, so give it one of its own, which has a limit", p.now.onPrimary("CREATE ROLE its_own LOGIN" + limit), nobody}
 }
 
-// user is the role that most of the culprit's sessions have.
+// user returns the role of most of the culprit's sessions.
 func (p *problem) user() string {
 	n, most := map[string]int{}, ""
 	for _, s := range p.now.Sessions {
@@ -508,14 +509,14 @@ func (p *problem) user() string {
 	return most
 }
 
-// selector limits a command to the culprit's sessions; "" where no filter does.
+// selector limits a command to the culprit's sessions; "" if no filter does.
 func (p *problem) selector() string {
 	s, f := p.sessions[0], familiesOf(p.now)
 	in := p.inDatabase(s)
 	switch {
 	case p.Application == s.Application && s.Application != "", strings.HasSuffix(p.Application, anyName):
 		return " --application=" + ShellQuote(p.Application) + in
-	case s.Application == "": // there may be programs of all kinds without a name
+	case s.Application == "": // many programs may have no name
 		return " --application='' --user=" + ShellQuote(s.User) + in
 	case f.alone[roleIn{s.User, s.Database}]:
 		return " --user=" + ShellQuote(s.User) + in
@@ -530,12 +531,12 @@ func (p *problem) inDatabase(s Session) string {
 	return " --database=" + ShellQuote(s.Database)
 }
 
-// command is one of ours.
+// command returns a command of ours.
 func command(rest string) string { return "ddtb db-connections " + rest }
 
 func quoted(name string) string { return pgx.Identifier{name}.Sanitize() }
 
-// firstWords is the beginning of a query.
+// firstWords returns the beginning of a query.
 func firstWords(query string) string {
 	const most = 40
 	text := []rune(strings.Join(strings.Fields(query), " "))
@@ -545,7 +546,7 @@ func firstWords(query string) string {
 	return string(text)
 }
 
-// at is how PostgreSQL's programs are told of this server.
+// at returns the options that direct PostgreSQL's programs to this server.
 func (s Snapshot) at() string {
 	host, port := s.host()
 	switch {
@@ -565,8 +566,8 @@ func (s Snapshot) host() (host, port string) {
 	return host, port
 }
 
-// psql is the command that runs a statement on this server as that role. Through the socket, PostgreSQL's packages let
-// its superuser in by the name of its account.
+// psql returns the command that runs a statement on this server as that role. Through the socket, PostgreSQL's packages
+// authenticate the superuser by its account name.
 func (s Snapshot) psql(role, sql string) string {
 	sudo := ""
 	if host, _ := s.host(); strings.HasPrefix(host, "/") && role == "postgres" && s.Role.Name != role {
@@ -575,12 +576,12 @@ func (s Snapshot) psql(role, sql string) string {
 	return sudo + "psql" + s.at() + " -U " + ShellQuote(role) + " -d " + ShellQuote(cmp.Or(s.Database, "postgres")) + " -c " + ShellQuote(sql)
 }
 
-// GrantReadAll is the command that lets the role that looks see what other roles' sessions do.
+// GrantReadAll returns the command that lets the monitoring role see what other roles' sessions do.
 func (s Snapshot) GrantReadAll() string {
 	return s.onPrimary("GRANT pg_read_all_stats TO " + quoted(s.Role.Name))
 }
 
-// ShellQuote leaves plain words alone.
+// ShellQuote quotes text for a shell. It leaves plain words unquoted.
 func ShellQuote(s string) string {
 	plain := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-./:=,@%+", r)

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// clients are the client sessions for which keep holds, the oldest first.
+// clients returns the client sessions for which keep is true, the oldest first.
 func (s Snapshot) clients(keep func(Session) bool) (kept []Session) {
 	for _, x := range s.Sessions {
 		if x.Client() && keep(x) {
@@ -27,7 +27,7 @@ func pids(sessions []Session) []int32 {
 
 func (s Session) name() string { return fmt.Sprintf("pid %d, %s", s.PID, s.Who()) }
 
-// Describe is the session in half a sentence: which one it is, and what it does.
+// Describe returns a phrase for the session: which one it is, and what it does.
 func (s Session) Describe() string {
 	switch {
 	case s.PID == 0:
@@ -40,14 +40,14 @@ func (s Session) Describe() string {
 	return fmt.Sprintf("%s, %s for %s", s.name(), s.State, Short(s.InState.Duration()))
 }
 
-// within are the client sessions that count against a limit.
+// within returns the client sessions that count against a limit.
 func (s Snapshot) within(l Limit) []Session {
 	return s.clients(func(x Session) bool {
 		return l.Of == "role" && x.User == l.Name || l.Of == "database" && x.Database == l.Name
 	})
 }
 
-// holders says who has the connections that a limit counts, those with most first.
+// holders names the applications that have the connections that a limit counts, the largest first.
 func (s Snapshot) holders(l Limit) string {
 	most, names := 3, []string{}
 	for _, g := range s.byApplication(l) {
@@ -60,7 +60,7 @@ func (s Snapshot) holders(l Limit) string {
 	return strings.Join(names, ", ")
 }
 
-// largest is the application that has most of what a limit counts.
+// largest returns the application with most of the connections that a limit counts.
 func (s Snapshot) largest(l Limit) string {
 	g := s.byApplication(l)
 	if len(g) == 0 {
@@ -73,7 +73,7 @@ func (s Snapshot) byApplication(l Limit) []Group {
 	return groups(s.within(l), func(x Session) Group { return Group{Name: x.Application, User: x.User} })
 }
 
-// addressesOf are the machines of the sessions, with the number of each, those with most first.
+// addressesOf returns the sessions' client machines, with the number of sessions of each, the largest first.
 func addressesOf(sessions []Session) string {
 	most, names := 5, []string{}
 	for _, g := range groups(sessions, func(x Session) Group { return Group{Address: cmp.Or(x.Address, "local")} }) {
@@ -93,7 +93,7 @@ func count(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
-// Short writes a duration to two units, as "0.4s", "1m 5s", "3h 20m", "2d".
+// Short formats a duration to two units, for example "0.4s", "1m 5s", "3h 20m", "2d".
 func Short(d time.Duration) string {
 	s := int(d.Seconds())
 	switch {

@@ -17,9 +17,8 @@ import (
 	"ddtb/db"
 )
 
-// Conformance is the contract of db.Source as a suite, which each strategy passes on a real PostgreSQL. set
-// chooses the strategy and its settings in a configuration that is otherwise complete; bound is how many
-// leases it then gives out at once, 0 for no bound.
+// Conformance tests the contract of db.Source. Each strategy passes it on a real PostgreSQL. set chooses the strategy
+// and its settings in an otherwise complete configuration. bound is how many leases it gives out at once; 0: no bound.
 func Conformance(t *testing.T, bound int, set func(*config.Database)) {
 	cfg := Config(t)
 	set(&cfg)
@@ -29,7 +28,7 @@ func Conformance(t *testing.T, bound int, set func(*config.Database)) {
 		}
 		t.Run(c.promise, func(t *testing.T) {
 			s := &subject{T: t, cfg: cfg, bound: bound, control: Control(t, cfg)}
-			s.cfg.ApplicationName = fmt.Sprintf("%s-%d", cfg.ApplicationName, i) // one database, told apart by name
+			s.cfg.ApplicationName = fmt.Sprintf("%s-%d", cfg.ApplicationName, i) // one database; the names differ
 			s.Source = s.open()
 			c.check(s)
 			s.mustLeaveNothing()
@@ -39,7 +38,7 @@ func Conformance(t *testing.T, bound int, set func(*config.Database)) {
 
 var conformance = []struct {
 	promise string
-	bounded bool // asked only of strategies with a bound
+	bounded bool // only for strategies with a bound
 	check   func(*subject)
 }{
 	{"connects when the first lease is asked for", false, connectsLate},
@@ -92,7 +91,7 @@ func (s *subject) must(err error) {
 	}
 }
 
-// worker is a context served by a worker of its own, as a request's is; it goes away with the test.
+// worker returns a context that a worker of its own serves, as for a request. It ends with the test.
 func (s *subject) worker() context.Context {
 	ctx, gone := db.WithWorker(s.Context())
 	s.Cleanup(gone)
@@ -106,13 +105,13 @@ func (s *subject) acquire(ctx context.Context) *db.Lease {
 	return l
 }
 
-// backends counts the strategy's own on the server.
+// backends counts the strategy's sessions on the server.
 func (s *subject) backends() int {
 	s.Helper()
 	return Backends(s, s.control, s.cfg.ApplicationName+"/"+s.cfg.Strategy)
 }
 
-// eventually waits for a condition on the server, which learns of a closed socket a moment later.
+// eventually waits for a condition on the server, which notices a closed socket a moment later.
 func (s *subject) eventually(what string, ok func() bool) {
 	s.Helper()
 	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
@@ -270,7 +269,7 @@ func cancelsOnServer(s *subject) {
 			s.Errorf("%d backends, the bound is %d: %+v", s.backends(), s.bound, st)
 		}
 	}
-	s.eventually("no cancelled query runs on the server", func() bool { // uncancelled, it would for a minute
+	s.eventually("no cancelled query runs on the server", func() bool { // without the cancellation it would run for a minute
 		var running int
 		s.must(s.control.QueryRow(s.Context(),
 			"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'active' AND query ~ '^SELECT pg_sleep'").Scan(&running))
@@ -331,7 +330,7 @@ func tellsLoginRejected(s *subject) {
 }
 
 func tellsUnavailable(s *subject) {
-	s.cfg.Host, s.cfg.Port = "127.0.0.1", 1 // tcpmux: nobody listens there
+	s.cfg.Host, s.cfg.Port = "127.0.0.1", 1 // tcpmux: no server listens there
 	_, err := s.open().Acquire(s.worker())
 	s.wantCause(err, db.ServerUnavailable)
 }
@@ -390,7 +389,7 @@ func retires(s *subject) {
 	if n := s.backends(); n != 1 {
 		s.Errorf("%d backends after Retire with one lease out", n)
 	}
-	s.acquire(s.worker()).Release() // those under way may still query
+	s.acquire(s.worker()).Release() // running ones may still query
 	held.Release()
 	s.eventually("nothing is kept", func() bool { return s.backends() == 0 })
 }
@@ -517,7 +516,7 @@ func survivesAnything(s *subject) {
 	s.acquire(s.worker()).Release()
 }
 
-// anything does one random thing that a request may do, badly or well.
+// anything does one random thing that a request may do, correct or not.
 func (s *subject) anything(r *rand.Rand) {
 	worker, gone := db.WithWorker(s.Context())
 	defer gone()

@@ -1,12 +1,12 @@
-// Package dbtest gives a test a PostgreSQL of its own: one private server for the test binary, and for each
-// test a database cloned from a migrated template. A test that stops, kills or fills its server takes a server
-// of its own with NewServer.
+// Package dbtest gives each test a PostgreSQL database: one private server for the test binary, and for each test a
+// database cloned from a migrated template. A test that stops, kills or fills its server starts a server of its own
+// with NewServer.
 //
-// The server's programs are those that are first in PATH, else the newest that are installed. A machine without
-// PostgreSQL fails the tests, with the name of the package to install; nothing is skipped. Nothing is left behind:
-// what a killed test binary leaves, the next one removes.
+// The server's programs are the first in PATH, or else the newest that are installed. On a machine without PostgreSQL
+// the tests fail with the name of the package to install; no test is skipped. Nothing is left behind: the next test
+// binary removes what a killed one has left.
 //
-// It is for tests alone: nothing but _test files may import it.
+// It is for tests only: only _test files may import it.
 package dbtest
 
 import (
@@ -30,19 +30,19 @@ import (
 	"ddtb/db/localpg/system"
 )
 
-// timeout bounds what the harness itself does to a server.
+// timeout bounds each operation of the harness on a server.
 const timeout = time.Minute
 
 // shared is the server of this test binary.
 var shared struct {
 	sync.Mutex
-	running bool // Run is in charge
+	running bool // Run has been called
 	server  *Server
 	err     error
 }
 
-// Run runs the tests, and ends the process. The server starts with the first test that asks for a database. A
-// TestMain calls it:
+// Run runs the tests and ends the process. The server starts with the first test that requests a database. A TestMain
+// calls it:
 //
 //	func TestMain(m *testing.M) { dbtest.Run(m) }
 func Run(m *testing.M) {
@@ -64,7 +64,7 @@ func stopShared() error {
 	return shared.server.remove()
 }
 
-// sharedServer starts it once. What a start that failed said, every test says.
+// sharedServer starts the server once. If the start fails, every test reports the error.
 func sharedServer(t testing.TB) *Server {
 	t.Helper()
 	shared.Lock()
@@ -82,8 +82,8 @@ func sharedServer(t testing.TB) *Server {
 	return shared.server
 }
 
-// removeStale removes the servers of test binaries that were killed. A server that its test has stopped for a while
-// is not locked, so it is the binary's process that counts.
+// removeStale removes the servers of test binaries that were killed. A server that its test has stopped for a while is
+// not locked, so the process of the test binary decides.
 func removeStale(t testing.TB) {
 	t.Helper()
 	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*"))
@@ -103,28 +103,28 @@ func removeStale(t testing.TB) {
 	}
 }
 
-// madeByTheLiving tells whether the process in the folder's name is there.
+// madeByTheLiving reports whether the process in the directory's name exists.
 func madeByTheLiving(dir string) bool {
 	pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), dirPrefix), "-")
 	n, err := strconv.Atoi(pid)
 	return err == nil && system.Exists(n)
 }
 
-// Config is the configuration of a new, migrated, empty database, which goes with the test. Its user is no
-// superuser, and owns it. Strategy and the rest are the defaults; the test may change them before db.Open.
+// Config returns the configuration of a new, migrated, empty database, which is removed after the test. Its user owns
+// it and is no superuser. Strategy and the rest are the defaults; the test may change them before db.Open.
 func Config(t testing.TB) config.Database {
 	t.Helper()
 	return sharedServer(t).Config(t)
 }
 
-// Open is db.Open on Config(t), closed with the test.
+// Open calls db.Open on Config(t). The DB is closed after the test.
 func Open(t testing.TB) *db.DB {
 	t.Helper()
 	return sharedServer(t).Open(t)
 }
 
-// Control is a superuser's connection to cfg's database which does not go through package db: it looks at
-// pg_stat_activity, and kills. It reaches the server of a test even where cfg leads through a proxy.
+// Control returns a superuser's connection to cfg's database that does not use package db. Tests use it to read
+// pg_stat_activity and to terminate sessions. It reaches the server of a test even if cfg leads through a proxy.
 func Control(t testing.TB, cfg config.Database) *pgx.Conn {
 	t.Helper()
 	return serverOf(t, cfg).connect(t, cfg.Name)
@@ -140,7 +140,7 @@ func Backends(t testing.TB, control *pgx.Conn, application string) (n int) {
 	return n
 }
 
-// KillBackends ends the sessions of an application in the database of the control connection, and tells how
+// KillBackends terminates the sessions of an application in the database of the control connection, and returns how
 // many. The server frees their slots a moment later.
 func KillBackends(t testing.TB, control *pgx.Conn, application string) (n int) {
 	t.Helper()
@@ -151,8 +151,8 @@ func KillBackends(t testing.TB, control *pgx.Conn, application string) (n int) {
 	return n
 }
 
-// Eventually waits until ok, which looks at the server, and fails the test if that does not come within 20
-// seconds: the server learns of a closed socket, and frees a slot, a moment later.
+// Eventually waits until ok returns true, and fails the test after 20 seconds. It is for conditions on the server,
+// which notices a closed socket, and frees a slot, a moment later.
 func Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
@@ -162,9 +162,8 @@ func Eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// NoLeaks fails the test if it leaves a goroutine behind that was not there before. It
-// looks when the test and all that it asked for in t.Cleanup afterwards are over: call it first. The functions of
-// others are those of libraries that leave theirs behind.
+// NoLeaks fails the test if it leaves a goroutine behind. Call it first: it checks after the test and all later
+// t.Cleanup functions have ended. It ignores the given functions, of libraries that leave goroutines behind.
 func NoLeaks(t testing.TB, others ...string) {
 	t.Helper()
 	ignore := []goleak.Option{goleak.IgnoreCurrent(), goleak.IgnoreAnyFunction("ddtb/db/localpg.(*process).keep")}

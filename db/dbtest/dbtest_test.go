@@ -199,7 +199,7 @@ func TestNoLeaksTellsOfAGoroutineThatIsLeft(t *testing.T) {
 	for name, leak := range map[string]bool{"with a leak": true, "without": false} {
 		told := &recorder{TB: t}
 		t.Run(name, func(t *testing.T) {
-			dbtest.Config(t) // the server, once started, is no leak
+			dbtest.Config(t) // a started server is no leak
 			told.cleanup = nil
 			dbtest.NoLeaks(told)
 			if leak {
@@ -213,7 +213,7 @@ func TestNoLeaksTellsOfAGoroutineThatIsLeft(t *testing.T) {
 	}
 }
 
-// recorder is a test that may fail.
+// recorder records whether a test failed.
 type recorder struct {
 	testing.TB
 	cleanup func()
@@ -226,7 +226,7 @@ func (r *recorder) Error(...any)     { r.failed = true }
 // asChild makes TestChildProcess end as it says.
 const asChild = "DDTB_TEST_CHILD"
 
-// TestChildProcess is the test of the processes that child starts; otherwise there is nothing in it.
+// TestChildProcess runs in the processes that child starts; otherwise it does nothing.
 func TestChildProcess(t *testing.T) {
 	how := os.Getenv(asChild)
 	if how == "" {
@@ -243,7 +243,7 @@ func TestChildProcess(t *testing.T) {
 	}
 }
 
-// child is a test binary that ends as how says, and the folder of its server.
+// child returns a test binary that ends as how says, and the directory of its server.
 func child(t *testing.T, how string) (dir string, cmd *exec.Cmd) {
 	t.Helper()
 	cmd = exec.Command(os.Args[0], "-test.run=^TestChildProcess$", "-test.timeout=1m") //nolint:noctx // killed below
@@ -290,7 +290,7 @@ func TestNothingIsLeftOfATestBinary(t *testing.T) {
 	}
 }
 
-// anyIn tells whether one of the links leads into dir.
+// anyIn reports whether one of the links leads into dir.
 func anyIn(links []string, dir string) bool {
 	for _, l := range links {
 		if to, err := os.Readlink(l); err == nil && strings.HasPrefix(to, dir+"/") {

@@ -30,17 +30,17 @@ const (
 	owner     = "ddtb_owner" // of the template's tables; a test's role is a member of it
 )
 
-// Options are what a server may differ in.
+// Options configure a server.
 type Options struct {
 	MaxConnections int               // 0: 100
 	Settings       map[string]string // of postgresql.conf
 }
 
-// Server is a private PostgreSQL with a migrated template. Its faults are for servers of NewServer: on the one
-// of the test binary they would meet the other tests too.
+// Server is a private PostgreSQL with a migrated template. Inject faults only on servers of NewServer: on the test
+// binary's shared server they would affect the other tests too.
 type Server struct {
 	options localpg.Options
-	own     bool // of one test: databases are not dropped one by one
+	own     bool // of one test: its databases are not dropped one by one
 
 	mu     sync.Mutex
 	pg     *localpg.Server
@@ -53,7 +53,7 @@ var (
 	homes     sync.Map // database name → *Server
 )
 
-// NewServer starts a server that goes with the test.
+// NewServer starts a server that is removed after the test.
 func NewServer(t testing.TB, o Options) *Server {
 	t.Helper()
 	s, err := newServer(o)
@@ -88,7 +88,7 @@ func (s *Server) NewReplica(t testing.TB) *Server {
 	return r
 }
 
-// Replicated are the options of a server that may have replicas.
+// Replicated returns the options of a server that may have replicas.
 func Replicated() Options {
 	return Options{Settings: map[string]string{
 		"wal_level": "replica", "max_wal_senders": "5", "wal_keep_size": "64MB", "wal_receiver_timeout": "2s",
@@ -96,13 +96,13 @@ func Replicated() Options {
 	}}
 }
 
-// Reach returns cfg with this server in place of its own.
+// Reach returns cfg with this server as its address.
 func (s *Server) Reach(cfg config.Database) config.Database {
 	cfg.Host, cfg.Port = s.pg.Config("").Host, s.pg.Port()
 	return cfg
 }
 
-// Control is as dbtest.Control, on this server.
+// Control is dbtest.Control on this server.
 func (s *Server) Control(t testing.TB, database string) *pgx.Conn {
 	t.Helper()
 	return s.connect(t, database)
@@ -129,11 +129,11 @@ func (s *Server) start(ctx context.Context) (err error) {
 		s.pg = nil
 		return err
 	}
-	s.options.Fresh, s.options.Port = false, s.pg.Port() // another start is a restart, for the clients
+	s.options.Fresh, s.options.Port = false, s.pg.Port() // another start counts as a restart for the clients
 	return nil
 }
 
-// makeTemplate migrates a database once, and closes it: a database with sessions can't be cloned.
+// makeTemplate migrates a database once and closes its connections: a database with sessions can't be cloned.
 func (s *Server) makeTemplate(ctx context.Context) error {
 	cfg, err := s.pg.Database(ctx, template, owner)
 	if err != nil {
@@ -145,7 +145,7 @@ func (s *Server) makeTemplate(ctx context.Context) error {
 	return s.exec(ctx, "ALTER DATABASE "+template+" ALLOW_CONNECTIONS false")
 }
 
-// exec runs statements as a superuser, each by itself.
+// exec runs statements as a superuser, each on its own.
 func (s *Server) exec(ctx context.Context, statements ...string) error {
 	conn, err := s.pg.Connect(ctx, "postgres")
 	if err != nil {
@@ -165,7 +165,7 @@ func (s *Server) remove() error {
 	defer cancel()
 	s.resume()
 	if s.pg != nil {
-		if err := s.pg.Crash(ctx); err != nil { // nobody wants the data: no checkpoint
+		if err := s.pg.Crash(ctx); err != nil { // the data is not needed: no checkpoint
 			return err
 		}
 	}
@@ -175,7 +175,7 @@ func (s *Server) remove() error {
 	return nil
 }
 
-// Config is as dbtest.Config, on this server.
+// Config is dbtest.Config on this server.
 func (s *Server) Config(t testing.TB) config.Database {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
@@ -203,7 +203,7 @@ func (s *Server) drop(t testing.TB, name string) {
 	defer cancel()
 	err := errors.New("never tried")
 	for in := true; in && ctx.Err() == nil; in = isInUse(err) {
-		err = s.exec(ctx, // WITH (FORCE), which PostgreSQL 12 has not, in steps
+		err = s.exec(ctx, // PostgreSQL 12 lacks WITH (FORCE): these are its steps
 			"ALTER ROLE "+name+" NOLOGIN",
 			"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+name+"'",
 			"DROP DATABASE IF EXISTS "+name, "DROP ROLE "+name)
@@ -213,13 +213,13 @@ func (s *Server) drop(t testing.TB, name string) {
 	}
 }
 
-// isInUse tells whether a database can't be dropped yet: the server has waited 5 s for its backends to end.
+// isInUse reports whether a database can't be dropped yet: the server has waited 5 s for its backends to end.
 func isInUse(err error) bool {
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && pe.Code == pgerrcode.ObjectInUse
 }
 
-// Open is as dbtest.Open, on this server.
+// Open is dbtest.Open on this server.
 func (s *Server) Open(t testing.TB) *db.DB {
 	t.Helper()
 	d, err := db.Open(context.Background(), s.Config(t))
@@ -256,18 +256,18 @@ func (s *Server) connect(t testing.TB, database string) *pgx.Conn {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		defer cancel()
-		_ = conn.Close(ctx) // the test may have killed it
+		_ = conn.Close(ctx) // the test may have terminated it
 	})
 	return conn
 }
 
 // The ways in which a server ends.
 const (
-	Fast      = "fast"      // sessions are cut, and the data is written
+	Fast      = "fast"      // sessions are terminated, and the data is written
 	Immediate = "immediate" // as in a crash: recovery at the next start
 )
 
-// Stop ends the server in one of these ways.
+// Stop stops the server in one of these ways.
 func (s *Server) Stop(t testing.TB, mode string) {
 	t.Helper()
 	s.mu.Lock()
@@ -283,7 +283,7 @@ func (s *Server) Stop(t testing.TB, mode string) {
 	}
 }
 
-// Start starts it again, at the same address.
+// Start starts the server again, at the same address.
 func (s *Server) Start(t testing.TB) {
 	t.Helper()
 	s.mu.Lock()
@@ -302,7 +302,7 @@ func (s *Server) Restart(t testing.TB, mode string) {
 	s.Start(t)
 }
 
-// Log is what the server has written, over all its starts.
+// Log returns the server's log, over all its starts.
 func (s *Server) Log(t testing.TB) string {
 	t.Helper()
 	s.mu.Lock()
@@ -314,8 +314,7 @@ func (s *Server) Log(t testing.TB) string {
 	return string(text)
 }
 
-// Pause stops every process of the server where it is: to clients it hangs, and accepts connections that
-// nobody answers.
+// Pause suspends every process of the server. To clients it hangs: it accepts connections but does not answer.
 func (s *Server) Pause(t testing.TB) {
 	t.Helper()
 	s.mu.Lock()
@@ -324,12 +323,12 @@ func (s *Server) Pause(t testing.TB) {
 	if len(s.paused) == 0 {
 		t.Fatal("the server is not running")
 	}
-	signal(s.paused[:1], system.Stop) // the main process first: no new ones from here
+	signal(s.paused[:1], system.Stop) // the main process first, so that no new ones start
 	s.paused = s.pg.Processes()
 	signal(s.paused, system.Stop)
 }
 
-// Resume lets a paused server go on.
+// Resume continues a paused server.
 func (s *Server) Resume(testing.TB) { s.resume() }
 
 func (s *Server) resume() {
@@ -341,6 +340,6 @@ func (s *Server) resume() {
 
 func signal(pids []int, sig syscall.Signal) {
 	for _, pid := range pids {
-		_ = system.Kill(pid, sig) // fails when it is gone, which is fine
+		_ = system.Kill(pid, sig) // fails if the process has ended, which is fine
 	}
 }

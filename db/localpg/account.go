@@ -13,11 +13,11 @@ import (
 	"ddtb/db/localpg/system"
 )
 
-// account is the user as whom the server runs: who started us, or, for root, someone without its rights.
+// account is the user that runs the server: the user of this process or, for root, a user without root's rights.
 type account struct {
 	name     string
 	uid, gid int
-	root     bool // we are root, and the account is another
+	root     bool // this process is root, and the account is another user
 }
 
 func serverAccount() (account, error) {
@@ -43,7 +43,7 @@ func serverAccount() (account, error) {
 		"run ddtb as an ordinary user")
 }
 
-// dirMode lets the account pass through the folder, and nobody else read it.
+// dirMode lets the account enter the directory, and no other user read it.
 func (a account) dirMode() fs.FileMode {
 	if a.root {
 		return 0o711
@@ -51,7 +51,7 @@ func (a account) dirMode() fs.FileMode {
 	return 0o700
 }
 
-// own gives what we made to the account.
+// own makes the account the owner of our files.
 func (a account) own(path string) error {
 	if !a.root {
 		return nil
@@ -59,7 +59,7 @@ func (a account) own(path string) error {
 	return os.Lchown(path, a.uid, a.gid)
 }
 
-// reach reports whether the account can get into a folder of ours at all: root's home is closed to it.
+// reach reports whether the account can enter our directory at all: root's home is closed to it.
 func (a account) reach(path string) error {
 	if !a.root {
 		return nil
@@ -80,18 +80,18 @@ func (a account) reach(path string) error {
 	}
 }
 
-// as makes the command run as the account, with nothing of our environment: PGDATA, PGPORT and their like
-// would reach the server, and the language of its messages would depend on who starts it.
+// as makes the command run as the account, without our environment: PGDATA, PGPORT and similar variables would affect
+// the server, and the language of its messages would depend on the user who starts it.
 func (a account) as(cmd *exec.Cmd) *exec.Cmd {
 	cmd.Env = []string{"LC_ALL=C", "TZ=UTC", "PATH=/usr/bin:/bin"}
-	system.NewGroup(cmd) // Ctrl-C on the terminal is ours to pass on
+	system.NewGroup(cmd) // this process decides how to handle Ctrl-C on the terminal
 	if a.root {
 		system.RunAs(cmd, a.uid, a.gid)
 	}
 	return cmd
 }
 
-// mkdirAll is os.MkdirAll with a mode that the umask does not narrow: the account must be able to pass.
+// mkdirAll is os.MkdirAll with a mode that the umask does not narrow, because the account must be able to enter.
 func mkdirAll(dir string) error {
 	if isDir(dir) {
 		return nil

@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// ensureCluster makes the data where there is none, and gives the superuser's password.
+// ensureCluster makes the data directory if there is none, and returns the superuser's password.
 func (f *folder) ensureCluster(ctx context.Context, p programs, volatile bool) (string, error) {
 	if major, err := f.major(); err != nil {
 		return "", err
@@ -27,7 +27,7 @@ func (f *folder) ensureCluster(ctx context.Context, p programs, volatile bool) (
 	return password, err
 }
 
-// initCluster runs initdb in a folder of another name, so that one that was cut off is never taken for data.
+// initCluster runs initdb in a directory of another name, so that an interrupted run is never taken for data.
 func (f *folder) initCluster(ctx context.Context, p programs, volatile bool) (string, error) {
 	if err := os.RemoveAll(f.unfinished()); err != nil {
 		return "", err
@@ -60,18 +60,18 @@ func (f *folder) initCluster(ctx context.Context, p programs, volatile bool) (st
 	return password, os.Rename(f.unfinished(), f.data())
 }
 
-// localeOptions know every letter of Unicode, and sort by code point: the same on every machine.
+// localeOptions support every letter of Unicode, and sort by code point: the same on every machine.
 func localeOptions(major int) []string {
 	switch {
 	case major >= 17:
 		return []string{"--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"}
-	case runtime.GOOS == "darwin": // which has no C.UTF-8
+	case runtime.GOOS == "darwin": // macOS has no C.UTF-8
 		return []string{"--locale=C", "--lc-ctype=en_US.UTF-8"}
 	}
 	return []string{"--locale=C.UTF-8"}
 }
 
-// newSecret writes a random password into a file that others can't read. One that is there goes.
+// newSecret writes a random password to a file that other users can't read. It replaces an existing file.
 func (f *folder) newSecret(name string) (string, error) {
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err

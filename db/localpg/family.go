@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// entry is a line of the system's list of processes.
+// entry is a line of the system's process list.
 type entry struct {
 	pid, parent int
 	command     string // with its arguments
 }
 
-// familyOn are the server's main process on data, told by its arguments, and its children.
+// familyOn returns the server's main process on data, recognised by its arguments, and its children.
 func familyOn(data string, processes []entry) []int {
 	main := slices.IndexFunc(processes, func(e entry) bool {
 		program, arguments, _ := strings.Cut(e.command, " ")
@@ -32,7 +32,7 @@ func familyOn(data string, processes []entry) []int {
 	return pids
 }
 
-// listedByPS is the list for systems without /proc.
+// listedByPS returns the process list on systems without /proc.
 func listedByPS() []entry {
 	out, err := exec.Command("ps", "-axww", "-o", "pid=,ppid=,command=").Output() //nolint:noctx // doesn't wait
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"ddtb/db/localpg/system"
 )
 
-// folder is Options.Dir, locked: the marker, the data, and what goes with it.
+// folder is Options.Dir, locked: the marker, the data, and the files that belong to it.
 type folder struct {
 	path string
 	acct account
@@ -34,10 +34,10 @@ func (f *folder) unfinished() string { return filepath.Join(f.path, "data.new") 
 func (f *folder) password() string   { return filepath.Join(f.path, "password") }
 func (f *folder) log() string        { return filepath.Join(f.path, "postgres.log") }
 
-// DefaultDir is where an installed application keeps its server: ddtb/postgres in dataHome, which is the value of
-// $XDG_DATA_HOME. "" stands for ~/.local/share; for root, into whose home PostgreSQL's own user can't get, for /var/lib.
+// DefaultDir returns where an installed application keeps its server: ddtb/postgres in dataHome, the value of
+// $XDG_DATA_HOME. "" means ~/.local/share or, for root, /var/lib, because PostgreSQL's user can't enter root's home.
 func DefaultDir(dataHome string) (string, error) {
-	if !filepath.IsAbs(dataHome) { // the XDG specification has a relative path ignored
+	if !filepath.IsAbs(dataHome) { // the XDG specification says to ignore a relative path
 		if os.Geteuid() == 0 {
 			return "/var/lib/ddtb/postgres", nil
 		}
@@ -50,7 +50,7 @@ func DefaultDir(dataHome string) (string, error) {
 	return filepath.Join(dataHome, "ddtb", "postgres"), nil
 }
 
-// openFolder makes dir where it is missing, refuses one that is not ours, and locks it.
+// openFolder makes dir if it is missing, refuses a directory that is not ours, and locks it.
 func openFolder(dir string, acct account) (*folder, error) {
 	if dir == "" {
 		return nil, errors.New("no folder was given for its data")
@@ -82,7 +82,7 @@ func openFolder(dir string, acct account) (*folder, error) {
 	return f, nil
 }
 
-// check refuses a folder that others own or may change, or that holds something else.
+// check refuses a directory that other users own or may change, or that holds other files.
 func (f *folder) check() error {
 	info, err := os.Lstat(f.path)
 	if err != nil {
@@ -109,7 +109,7 @@ func (f *folder) check() error {
 	return f.acct.reach(f.path)
 }
 
-// takeLock keeps a second process out. The kernel drops the lock with the process, however that ends.
+// takeLock excludes a second process. The kernel drops the lock when the process ends, for any reason.
 func (f *folder) takeLock() error {
 	name := filepath.Join(f.path, lockName)
 	file, err := system.OpenLock(name)
@@ -129,14 +129,14 @@ func (f *folder) takeLock() error {
 	return nil
 }
 
-// unlock does not leave it to the closing: a child that is forked by others at this moment has the file too, and the
-// lock with it, until it has become another program.
+// unlock releases the lock explicitly, not by closing the file. A child process that another goroutine is forking also
+// holds the file, and the lock with it, until its exec.
 func (f *folder) unlock() {
 	system.Unlock(f.lock)
 	_ = f.lock.Close()
 }
 
-// noteRun tells a second process who is there, and the next run which port to take again.
+// noteRun records which process runs the server, for a second process, and which port it uses, for the next run.
 func (f *folder) noteRun(port int) error {
 	text := fmt.Sprintf("%d %d\n", os.Getpid(), port)
 	if err := f.lock.Truncate(0); err != nil {
@@ -146,7 +146,7 @@ func (f *folder) noteRun(port int) error {
 	return err
 }
 
-// lastRun is what noteRun wrote, or zeros.
+// lastRun returns the record of noteRun, or zeros.
 func (f *folder) lastRun() (pid, port int) {
 	text, _ := os.ReadFile(filepath.Join(f.path, lockName))
 	if fields := strings.Fields(string(text)); len(fields) == 2 {
@@ -156,7 +156,7 @@ func (f *folder) lastRun() (pid, port int) {
 	return pid, port
 }
 
-// major is the version the data belongs to, or 0 where there is none.
+// major returns the major version of the data, or 0 if there is none.
 func (f *folder) major() (int, error) {
 	text, err := os.ReadFile(filepath.Join(f.data(), "PG_VERSION"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -175,7 +175,7 @@ func (f *folder) major() (int, error) {
 	return n, nil
 }
 
-// empty removes everything that Start makes in the folder, but for the marker and the lock.
+// empty removes everything that Start makes in the directory, except the marker and the lock.
 func (f *folder) empty() error {
 	passwords, err := filepath.Glob(filepath.Join(f.path, "*.password"))
 	if err != nil {
@@ -193,8 +193,8 @@ func (f *folder) empty() error {
 // Linux gives 108.
 const longestSocketDir = 103 - len("/.s.PGSQL.65535")
 
-// makeSocketDir is a folder for the socket that only the server's user can enter: in the folder itself, or,
-// where the path gets too long for a socket, in the system's temporary one.
+// makeSocketDir makes a directory for the socket that only the server's user can enter. It is in the directory itself
+// or, if the path gets too long for a socket, in the system's temporary directory.
 func (f *folder) makeSocketDir() (string, error) {
 	dir := filepath.Join(f.path, "run")
 	if len(dir) > longestSocketDir {
@@ -213,8 +213,8 @@ func (f *folder) makeSocketDir() (string, error) {
 	if !ok || !info.IsDir() || (owner != os.Geteuid() && owner != f.acct.uid) {
 		return "", fmt.Errorf("%s, the folder for the server's socket, belongs to someone else: remove it", dir)
 	}
-	stale, _ := filepath.Glob(filepath.Join(dir, ".s.PGSQL.*")) // fails for a malformed pattern alone
-	for _, name := range stale {                                // nobody uses them: we hold the lock
+	stale, _ := filepath.Glob(filepath.Join(dir, ".s.PGSQL.*")) // only fails for a malformed pattern
+	for _, name := range stale {                                // they are unused: we hold the lock
 		if err := os.Remove(name); err != nil {
 			return "", err
 		}
@@ -222,10 +222,10 @@ func (f *folder) makeSocketDir() (string, error) {
 	return dir, f.acct.own(dir)
 }
 
-func (f *folder) removeSocketDir(dir string) { _ = os.Remove(dir) } // empty by now; else it stays for the next run
+func (f *folder) removeSocketDir(dir string) { _ = os.Remove(dir) } // empty by now; otherwise it stays for the next run
 
-// Remove stops whatever still runs on dir's data, and removes dir. It refuses a folder that Start did not make,
-// and fails with ErrRunning while another process uses it.
+// Remove stops any server that runs on dir's data, and removes dir. It refuses a directory that Start did not make, and
+// fails with ErrRunning while another process uses it.
 func Remove(ctx context.Context, dir string) error {
 	acct, err := serverAccount()
 	if err != nil {

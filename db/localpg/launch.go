@@ -19,12 +19,12 @@ import (
 )
 
 const (
-	startTimeout = 2 * time.Minute // a server that was killed first replays its log
-	maxLog       = 10 << 20        // bytes; a longer log of earlier runs is cut at the start
+	startTimeout = 2 * time.Minute // a killed server first replays its log
+	maxLog       = 10 << 20        // bytes; a longer log of earlier runs is truncated at the start
 	portTries    = 5
 )
 
-// launch starts the server on a port, on another one when someone else was faster, and waits until it answers.
+// launch starts the server on a port, or on another one if the port was just taken, and waits until it answers.
 func (s *Server) launch(ctx context.Context, p programs, o Options) error {
 	var err error
 	if s.socket, err = s.folder.makeSocketDir(); err != nil {
@@ -46,11 +46,11 @@ func (s *Server) launch(ctx context.Context, p programs, o Options) error {
 	return err
 }
 
-// detachPatience is how long the kernel may take to free what killed processes shared, after they left the list
-// of processes.
+// detachPatience is how long the kernel may take to free the shared resources of killed processes, after they have left
+// the process list.
 const detachPatience = 5 * time.Second
 
-// launchSoon launches again while the server refuses because of processes that takeOver has just killed.
+// launchSoon retries while the server refuses because of processes that takeOver has just killed.
 func (s *Server) launchSoon(ctx context.Context, p programs, o Options) error {
 	for end := time.Now().Add(detachPatience); ; {
 		err := s.launchOnce(ctx, p, o)
@@ -91,7 +91,7 @@ func (s *Server) launchOnce(ctx context.Context, p programs, o Options) error {
 	return nil
 }
 
-// arguments hold no secret: everybody can read them.
+// arguments contain no secret, because every user can read them.
 func (s *Server) arguments(o Options) []string {
 	set := map[string]string{
 		"listen_addresses":        "127.0.0.1",
@@ -116,7 +116,7 @@ func (s *Server) arguments(o Options) []string {
 	return args
 }
 
-// waitReady returns when a superuser can log in, or with the reason why that will not come.
+// waitReady returns nil when a superuser can log in, or the reason why that is not possible.
 func (s *Server) waitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -139,7 +139,7 @@ func (s *Server) waitReady(ctx context.Context) error {
 	}
 }
 
-// choosePort takes the wanted port, else the last one where it is free, else any.
+// choosePort returns the requested port, or else the last one if it is free, or else any.
 func choosePort(want, last int) (int, error) {
 	if want != 0 {
 		if !isFree(want) {
@@ -174,14 +174,14 @@ func openLog(name string) (*os.File, error) {
 	return os.OpenFile(name, flags, 0o600)
 }
 
-// lastLines are what the server said since it began, at most ten lines of it.
+// lastLines returns the server's last messages since its start, at most ten lines.
 func lastLines(name string, began int64) string {
 	f, err := os.Open(name)
 	if err != nil {
 		return ""
 	}
 	defer func() { _ = f.Close() }()
-	text, _ := io.ReadAll(io.NewSectionReader(f, began, 64<<10)) // what can be read is enough
+	text, _ := io.ReadAll(io.NewSectionReader(f, began, 64<<10)) // any readable part is enough
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 	if lines[0] == "" {
 		return ""

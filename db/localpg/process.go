@@ -22,18 +22,18 @@ import (
 // process is the server's main process, a child of ours.
 type process struct {
 	cmd  *exec.Cmd
-	done chan struct{} // closed when it is gone
+	done chan struct{} // closed when it has ended
 	err  error         // how it ended, after done; nil: with status 0
 }
 
-// shutdown is how a server is told to end.
+// shutdown is one way to stop a server.
 type shutdown struct {
 	signal   syscall.Signal
-	patience time.Duration // before the next harder one
+	patience time.Duration // before the next, more forceful one
 }
 
 var (
-	fast      = shutdown{syscall.SIGINT, 10 * time.Second} // cut the sessions, write everything
+	fast      = shutdown{syscall.SIGINT, 10 * time.Second} // terminate the sessions, write everything
 	immediate = shutdown{syscall.SIGQUIT, 5 * time.Second} // write nothing: recovery at the next start
 )
 
@@ -48,7 +48,7 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 	return p, nil
 }
 
-// run is for a program that ends by itself. When ctx ends first, it is killed with all that it started.
+// run runs a program that ends by itself. If ctx ends first, the program and its children are killed.
 func run(ctx context.Context, cmd *exec.Cmd) (output string, err error) {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -61,8 +61,8 @@ func run(ctx context.Context, cmd *exec.Cmd) (output string, err error) {
 	return strings.TrimSpace(out.String()), errors.Join(p.err, ctx.Err())
 }
 
-// keep starts the child, and reaps it, on a thread of its own that ends with the child: the kernel tells the
-// child of its parent's death when the thread that started it ends, not the process.
+// keep starts the child and reaps it, on a thread that ends with the child: the kernel signals the parent's death to
+// the child when the thread that started it ends, not the process.
 func (p *process) keep(started chan<- error) {
 	runtime.LockOSThread()
 	defer close(p.done)
@@ -73,15 +73,15 @@ func (p *process) keep(started chan<- error) {
 	}
 }
 
-// end tells the process to go, harder and harder, and returns when all that ran on data is gone.
+// end stops the process with increasing force, and returns when all processes on data have ended.
 func (p *process) end(ctx context.Context, how shutdown, data string) error {
 	for _, step := range []shutdown{how, immediate} {
-		_ = p.cmd.Process.Signal(step.signal) // fails when it is gone, which is fine
+		_ = p.cmd.Process.Signal(step.signal) // fails if it has ended, which is fine
 		select {
 		case <-p.done:
 			return killAll(data)
 		case <-ctx.Done():
-			ctx = context.WithoutCancel(ctx) // once: the immediate way has its time
+			ctx = context.WithoutCancel(ctx) // once: the immediate shutdown has its own time
 		case <-time.After(step.patience):
 		}
 	}
@@ -90,14 +90,14 @@ func (p *process) end(ctx context.Context, how shutdown, data string) error {
 	return killAll(data)
 }
 
-// takeOver stops what an earlier run that was killed left behind on the folder's data. We hold the lock: it is
-// nobody else's.
+// takeOver stops the processes of an earlier, killed run on the folder's data. We hold the lock, so no other process
+// uses them.
 func takeOver(ctx context.Context, f *folder, log *slog.Logger) error {
 	left := processesOf(f.data())
 	pidFile := filepath.Join(f.data(), "postmaster.pid")
 	if len(left) > 0 {
 		log.Warn("stopping the PostgreSQL that an earlier run left", "pid", left[0], "processes", len(left), "dir", f.path)
-		signalAll(left, system.Continue) // a stopped process would hear nothing
+		signalAll(left, system.Continue) // a stopped process does not react
 		if left[0] == pidIn(pidFile) {
 			signalAll(left[:1], fast.signal)
 			waitGone(ctx, f.data(), fast.patience)
@@ -109,15 +109,15 @@ func takeOver(ctx context.Context, f *folder, log *slog.Logger) error {
 			return err
 		}
 	}
-	// Its process is gone. PostgreSQL would refuse to start if another one had got the same number since.
+	// Its process has ended. PostgreSQL would refuse to start if another process had got the same PID since.
 	if err := os.Remove(pidFile); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	return nil
 }
 
-// killAll ends what is left of a server whose main process is gone: those of its processes that have not
-// noticed yet would keep a new one from starting.
+// killAll kills the remaining processes of a server whose main process has ended. Those that have not noticed yet would
+// prevent a new start.
 func killAll(data string) error {
 	if waitGone(context.Background(), data, time.Second) {
 		return nil
@@ -131,11 +131,11 @@ func killAll(data string) error {
 
 func signalAll(pids []int, sig syscall.Signal) {
 	for _, pid := range pids {
-		_ = system.Kill(pid, sig) // fails when it is gone, which is fine
+		_ = system.Kill(pid, sig) // fails if it has ended, which is fine
 	}
 }
 
-// waitGone waits until no process works on data, and reports whether that came.
+// waitGone waits until no process uses data, and reports whether that happened.
 func waitGone(ctx context.Context, data string, patience time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -149,7 +149,7 @@ func waitGone(ctx context.Context, data string, patience time.Duration) bool {
 	return true
 }
 
-// pidIn is the number in the first line of postmaster.pid, or 0.
+// pidIn returns the number in the first line of postmaster.pid, or 0.
 func pidIn(name string) int {
 	text, _ := os.ReadFile(name)
 	first, _, _ := strings.Cut(string(text), "\n")
@@ -157,7 +157,7 @@ func pidIn(name string) int {
 	return pid
 }
 
-// mainFirst sorts pids, and puts the server's main process first where it is known.
+// mainFirst sorts pids, and puts the server's main process first if it is known.
 func mainFirst(pids []int, data string) []int {
 	main := pidIn(filepath.Join(data, "postmaster.pid"))
 	slices.SortFunc(pids, func(a, b int) int {

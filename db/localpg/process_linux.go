@@ -10,14 +10,14 @@ import (
 	"syscall"
 )
 
-// dieWithParent has the kernel ask the child for a fast shutdown when we are killed.
+// dieWithParent makes the kernel send the child a fast shutdown if this process is killed.
 func dieWithParent(cmd *exec.Cmd) { cmd.SysProcAttr.Pdeathsig = syscall.SIGINT }
 
-// processesOf are the server processes that work on data, their main one first. Each of them has data as its
-// working directory, whoever its parent is by now; but that is not for everyone to see: root in a container
-// has to go by the main one's arguments and its children.
+// processesOf returns the server processes on data, the main one first. Each has data as its working directory, even
+// after its parent changed. Not every user may see that: root in a container must use the main process's arguments and
+// its children.
 func processesOf(data string) []int {
-	dirs, _ := filepath.Glob("/proc/[0-9]*") // fails for a malformed pattern alone
+	dirs, _ := filepath.Glob("/proc/[0-9]*") // only fails for a malformed pattern
 	var pids []int
 	var list []entry
 	for _, dir := range dirs {
@@ -40,11 +40,11 @@ func worksIn(proc, data string) bool {
 	if err != nil || strings.TrimSuffix(cwd, " (deleted)") != data {
 		return false
 	}
-	exe, err := os.Readlink(filepath.Join(proc, "exe")) // it may be someone's shell that works there
+	exe, err := os.Readlink(filepath.Join(proc, "exe")) // a shell may have this working directory too
 	return err == nil && filepath.Base(strings.TrimSuffix(exe, " (deleted)")) == "postgres"
 }
 
-// parentIn is the process's parent, or 0 for one that is gone but for its parent's taking note.
+// parentIn returns the process's parent, or 0 for a zombie.
 func parentIn(proc string) int {
 	text, _ := os.ReadFile(filepath.Join(proc, "stat"))
 	_, rest, _ := strings.Cut(string(text), ") ") // "PID (name) state parent …"

@@ -4,7 +4,7 @@ package localpg
 
 import "os/exec"
 
-// dieWithParent: there is no such thing here. A server that outlives us is taken over by the next Start.
+// dieWithParent does nothing: this system has no such signal. The next Start takes over a server that outlives us.
 func dieWithParent(*exec.Cmd) {}
 
 func processesOf(data string) []int { return mainFirst(familyOn(data, listedByPS()), data) }

@@ -30,7 +30,7 @@ func TestPsFindsTheProcessesThatProcFinds(t *testing.T) {
 		t.Errorf("the first process is %d, the main one %d", main, s.process.cmd.Process.Pid)
 	}
 	deadline := time.After(10 * time.Second)
-	for { // processes come and go
+	for { // processes start and end
 		byPS, byProc := mainFirst(familyOn(s.folder.data(), listedByPS()), s.folder.data()), s.Processes()
 		if slices.Equal(byPS, byProc) {
 			return
@@ -58,7 +58,7 @@ func TestAFolderIsFreeAlsoWhileAForkedChildStillHasItsFile(t *testing.T) {
 	if err := f.takeLock(); err != nil {
 		t.Fatal(err)
 	}
-	child, err := syscall.Dup(int(f.lock.Fd())) // as a fork makes, until the child is another program
+	child, err := syscall.Dup(int(f.lock.Fd())) // like a fork, until the child's exec
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,7 @@ import (
 	"strings"
 )
 
-// programs is a folder with initdb and postgres of one version.
+// programs is a directory with initdb and postgres of one version.
 type programs struct {
 	bin string
 	version
@@ -28,10 +28,10 @@ type version struct{ major, minor int }
 
 func (v version) String() string { return fmt.Sprintf("%d.%d", v.major, v.minor) }
 
-// oldest is the oldest version on which the tests of package db and what lies below it are run.
+// oldest is the oldest version on which the tests of package db and its subpackages run.
 const oldest = 12
 
-// programsFor finds programs for the folder's data, or for new data where it holds none.
+// programsFor finds programs for the folder's data, or for new data if there is none.
 func programsFor(ctx context.Context, f *folder, o Options) (programs, error) {
 	want, err := f.major()
 	if err != nil {
@@ -55,13 +55,13 @@ func programsFor(ctx context.Context, f *folder, o Options) (programs, error) {
 	return programs{}, errors.Join(otherVersion(f.data(), want, have), notFetched)
 }
 
-// candidates are the machine's own programs, and those that were fetched before.
+// candidates returns the machine's own programs, and those downloaded before.
 func candidates(ctx context.Context, acct account, o Options) []programs {
 	var have []programs
 	if !o.ForceFetch {
 		have = installed(ctx, acct)
 	}
-	if cache, err := cacheDir(o.Cache, acct); err == nil { // else there is nothing in it
+	if cache, err := cacheDir(o.Cache, acct); err == nil { // otherwise it is empty
 		have = append(have, versionsOf(ctx, acct, newestFirst(filepath.Join(cache, "postgresql-*", "native", "bin")))...)
 	}
 	return have
@@ -76,12 +76,12 @@ func choose(have []programs, want int) (programs, bool) {
 	return programs{}, false
 }
 
-// installed are the machine's own, in the order in which we would take them.
+// installed returns the machine's own programs, in order of preference.
 func installed(ctx context.Context, acct account) []programs {
 	var dirs []string
 	for _, name := range []string{"postgres", "initdb"} {
 		if path, err := exec.LookPath(name); err == nil {
-			if path, err = filepath.EvalSymlinks(path); err == nil { // a link's neighbours are elsewhere
+			if path, err = filepath.EvalSymlinks(path); err == nil { // the other programs are beside the link's target
 				dirs = append(dirs, filepath.Dir(path))
 			}
 		}
@@ -92,18 +92,18 @@ func installed(ctx context.Context, acct account) []programs {
 		"/usr/libexec/postgresql*",          // Alpine
 		"/usr/lib/postgresql*/bin",          // SUSE
 		"/opt/homebrew/opt/postgresql*/bin", // Homebrew on Apple's processors
-		"/usr/local/opt/postgresql*/bin",    // and on Intel's
+		"/usr/local/opt/postgresql*/bin",    // Homebrew on Intel's processors
 		"/Applications/Postgres.app/Contents/Versions/*/bin",
 	)...))
 }
 
 var majorInPath = regexp.MustCompile(`(?:pgsql-|postgresql\D?|Versions/)(\d+)`)
 
-// newestFirst are the folders that match the patterns, by the versions in their names.
+// newestFirst returns the directories that match the patterns, sorted by the versions in their names.
 func newestFirst(patterns ...string) []string {
 	var dirs []string
 	for _, p := range patterns {
-		found, _ := filepath.Glob(p) // fails for a malformed pattern alone
+		found, _ := filepath.Glob(p) // only fails for a malformed pattern
 		dirs = append(dirs, found...)
 	}
 	slices.SortStableFunc(dirs, func(a, b string) int { return cmp.Compare(majorIn(b), majorIn(a)) })
@@ -115,11 +115,11 @@ func majorIn(path string) int {
 	if m == nil {
 		return 0
 	}
-	n, _ := strconv.Atoi(m[1]) // too long a number is no version either
+	n, _ := strconv.Atoi(m[1]) // a number that is too long is no version
 	return n
 }
 
-// versionsOf keeps the folders whose programs the account can run.
+// versionsOf returns the directories whose programs the account can run.
 func versionsOf(ctx context.Context, acct account, dirs []string) []programs {
 	var have []programs
 	seen := map[string]bool{}
@@ -156,7 +156,7 @@ func versionOf(ctx context.Context, acct account, postgres string) (version, err
 	return version{major, minor}, nil
 }
 
-// explain adds what the program printed to its exit status.
+// explain adds the program's output to its exit status.
 func explain(err error) error {
 	if ee, ok := errors.AsType[*exec.ExitError](err); ok && len(ee.Stderr) > 0 {
 		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(ee.Stderr)))
@@ -164,7 +164,7 @@ func explain(err error) error {
 	return err
 }
 
-// ErrNotInstalled is in the error of Start when the server's programs are not on this machine.
+// ErrNotInstalled is the error of Start if the server's programs are not on this machine.
 var ErrNotInstalled = errors.New("PostgreSQL's server is not on this machine")
 
 func otherVersion(data string, want int, have []programs) error {
@@ -180,7 +180,7 @@ func otherVersion(data string, want int, have []programs) error {
 		"or start anew with --fresh, which deletes the data", ErrNotInstalled, data, want, found, want, howToInstall(want))
 }
 
-// howToInstall names the package; 0 stands for any version.
+// howToInstall names the package to install; 0 means any version.
 func howToInstall(major int) string {
 	n := ""
 	if major > 0 {

@@ -13,8 +13,8 @@ import (
 	"ddtb/config"
 )
 
-// Database makes sure that there is a role that may log in, and no more, and a database that it owns. It gives
-// the role's way into it; the password is a random one that stays the same between runs.
+// Database ensures that there is a role that may only log in, and a database that it owns. It returns the role's
+// configuration. The password is random and stays the same between runs.
 func (s *Server) Database(ctx context.Context, name, role string) (config.Database, error) {
 	file, err := s.passwordFile(role)
 	if err != nil {
@@ -50,7 +50,7 @@ func (s *Server) passwordFile(role string) (string, error) {
 	return filepath.Join(s.folder.path, role+".password"), nil
 }
 
-// ensureRole has the server quote name and password: a utility statement takes no parameters.
+// ensureRole lets the server quote name and password: a utility statement takes no parameters.
 func ensureRole(ctx context.Context, conn *pgx.Conn, role, password string) error {
 	var sql string
 	err := conn.QueryRow(ctx, `SELECT format(

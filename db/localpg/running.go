@@ -9,8 +9,8 @@ import (
 	"ddtb/db/localpg/system"
 )
 
-// Running returns the way into a database of the server that another process runs in dir, as Database made it there. It
-// changes nothing. ok is false where no server runs, or this user may not read its files.
+// Running returns the configuration for a database of the server that another process runs in dir, as Database made it
+// there. It changes nothing. ok is false if no server runs, or if this user may not read its files.
 func Running(dir, database, role string) (login config.Database, ok bool) {
 	f := &folder{path: dir}
 	lock, err := os.Open(filepath.Join(dir, lockName))
@@ -37,7 +37,7 @@ func Running(dir, database, role string) (login config.Database, ok bool) {
 	return s.login(database, role, password, file), true
 }
 
-// Since is when the data of dir was made, or zero where there is none.
+// Since returns when the data of dir was made, or zero if there is none.
 func Since(dir string) time.Time {
 	info, err := os.Stat(filepath.Join((&folder{path: dir}).data(), "PG_VERSION"))
 	if err != nil {

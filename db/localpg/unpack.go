@@ -14,14 +14,13 @@ import (
 	"strings"
 )
 
-// Bounds on what an archive may unpack to; the package has 60 MB in 1200 files.
+// Bounds on the unpacked size of an archive; the package has 60 MB in 1200 files.
 const (
 	maxUnpacked = 512 << 20
 	maxFiles    = 20000
 )
 
-// unpackFile unpacks an npm archive into dir, which it makes, and then makes the links that npm's archives
-// can't hold.
+// unpackFile unpacks an npm archive into dir, which it makes. It then makes the links that npm's archives can't hold.
 func unpackFile(tgz, dir string) error {
 	f, err := os.Open(tgz)
 	if err != nil {
@@ -31,7 +30,7 @@ func unpackFile(tgz, dir string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	root, err := os.OpenRoot(dir) // whatever the names in the archive say, nothing is written outside
+	root, err := os.OpenRoot(dir) // no name in the archive can write outside
 	if err != nil {
 		return err
 	}
@@ -45,7 +44,7 @@ func unpackFile(tgz, dir string) error {
 	return openToAll(root)
 }
 
-// openToAll undoes a strict umask, which would keep the server's account out.
+// openToAll undoes a strict umask, which would exclude the server's account.
 func openToAll(root *os.Root) error {
 	return fs.WalkDir(root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
 		switch {

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// archive writes a .tgz as npm would, of these entries.
+// archive writes a .tgz of these entries, in npm's format.
 func archive(t *testing.T, entries ...tar.Header) string {
 	t.Helper()
 	var buf bytes.Buffer
@@ -25,7 +25,7 @@ func archive(t *testing.T, entries ...tar.Header) string {
 		if err := w.WriteHeader(&h); err != nil {
 			t.Fatal(err)
 		}
-		_, _ = w.Write([]byte(text)) // an entry that claims more than it has can't be closed: so be it
+		_, _ = w.Write([]byte(text)) // an entry that claims more than it has can't be closed
 	}
 	_ = w.Close()
 	_ = z.Close()

@@ -1,5 +1,5 @@
--- Django's tables and columns of the polls tutorial, so that a Django application can share the database:
--- where it was there first, its tables are taken as they are.
+-- Django's tables and columns of the polls tutorial, so that a Django application can share the database.
+-- Tables that Django made first are used as they are.
 
 -- +goose Up
 CREATE TABLE IF NOT EXISTS polls_question (
@@ -15,14 +15,14 @@ CREATE TABLE IF NOT EXISTS polls_choice (
     question_id bigint       NOT NULL REFERENCES polls_question (id) DEFERRABLE INITIALLY DEFERRED
 );
 
--- Django's index on a foreign key, under a name of our own where Django made none.
+-- Django's index on a foreign key, under our own name if Django made none.
 CREATE INDEX IF NOT EXISTS polls_choice_question_id_idx ON polls_choice (question_id);
 
--- The list reads the newest five that are published; id breaks ties, and makes keyset paging possible.
+-- The list reads the newest five published questions. id breaks ties and makes keyset paging possible.
 CREATE INDEX IF NOT EXISTS polls_question_pub_date_id_idx ON polls_question (pub_date DESC, id DESC);
 
 -- +goose Down
--- These tables are Django's as well, whoever made them: where a Django application uses them, they stay.
+-- These tables are also Django's. If a Django application uses them, they stay.
 -- +goose StatementBegin
 DO $$
 BEGIN

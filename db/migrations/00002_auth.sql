@@ -1,6 +1,6 @@
 -- Django's tables of users, groups, permissions and the admin's history, with its names and columns, so that a
--- Django application can share them: where it was there first, its tables are taken as they are. The sessions are
--- ours: Django's hold pickled data under a key that is not hashed.
+-- Django application can share them. Tables that Django made first are used as they are. The session table is our
+-- own: Django's holds pickled data under an unhashed key.
 
 -- +goose Up
 CREATE TABLE IF NOT EXISTS django_content_type (
@@ -69,13 +69,13 @@ CREATE TABLE IF NOT EXISTS django_admin_log (
     user_id         integer      NOT NULL REFERENCES auth_user (id) DEFERRABLE INITIALLY DEFERRED
 );
 
--- Recent actions are one user's newest; the history of an object is found by what it is.
+-- Recent actions are one user's newest; an object's history is found by the object's type and id.
 CREATE INDEX IF NOT EXISTS django_admin_log_user_time_idx ON django_admin_log (user_id, action_time DESC, id DESC);
 CREATE INDEX IF NOT EXISTS django_admin_log_object_idx ON django_admin_log (content_type_id, object_id);
 CREATE INDEX IF NOT EXISTS django_admin_log_time_idx ON django_admin_log (action_time DESC, id DESC);
 
--- Only the hash of a session's secret is stored: who can read the table can't sign in with it. password_mark is a
--- hash of the user's password hash at login: a session ends when the password changes, whoever changes it.
+-- Only the hash of a session's secret is stored: a reader of the table can't sign in with it. password_mark
+-- is a hash of the user's password hash at login: any change of the password ends the session.
 CREATE TABLE ddtb_session (
     secret_hash   bytea       PRIMARY KEY,
     user_id       integer     NOT NULL REFERENCES auth_user (id) ON DELETE CASCADE,
@@ -86,7 +86,7 @@ CREATE TABLE ddtb_session (
 CREATE INDEX ddtb_session_user_id_idx ON ddtb_session (user_id);
 CREATE INDEX ddtb_session_expires_idx ON ddtb_session (expires);
 
--- The permissions, as Django names and words them.
+-- The permissions, with Django's names and texts.
 INSERT INTO django_content_type (app_label, model)
 VALUES ('polls', 'question'), ('polls', 'choice'), ('auth', 'user'), ('auth', 'group'), ('admin', 'logentry')
 ON CONFLICT DO NOTHING;
@@ -101,7 +101,7 @@ ORDER BY ct.app_label, ct.model, a.place
 ON CONFLICT DO NOTHING;
 
 -- +goose Down
--- These tables are Django's as well, whoever made them: where a Django application uses them, they stay.
+-- These tables are also Django's. If a Django application uses them, they stay.
 -- +goose StatementBegin
 DO $$
 BEGIN

@@ -1,5 +1,5 @@
--- Which forms have voted, so that one that is sent again counts once. Ours, not Django's: nothing in it refers to
--- Django's tables, which Django may then drop and delete from as if this one were not there. An id is not used twice.
+-- The forms that have voted, so that a form that is sent twice counts once. The table is our own, not Django's. It does
+-- not refer to Django's tables, so Django can drop them and delete from them. An id is never reused.
 
 -- +goose Up
 CREATE TABLE ddtb_vote (
@@ -9,7 +9,7 @@ CREATE TABLE ddtb_vote (
     PRIMARY KEY (token, choice_id)
 );
 
--- Every vote removes a few that are old enough.
+-- Every vote removes a few expired rows.
 CREATE INDEX ddtb_vote_at_idx ON ddtb_vote (at);
 
 -- +goose Down

@@ -1,8 +1,8 @@
--- What Django needs to work on these tables as on its own.
+-- Changes that let Django use these tables like its own.
 
 -- +goose Up
 -- `manage.py flush` truncates auth_user, which PostgreSQL refuses while another table refers to it. A session without
--- its user is nobody's: password_mark is a hash of that user's salted password hash, even if the id is used again.
+-- its user is useless, even if the id is reused: password_mark is a hash of that user's salted password hash.
 ALTER TABLE ddtb_session DROP CONSTRAINT IF EXISTS ddtb_session_user_id_fkey;
 
 -- Django's own index of the foreign key is enough.
@@ -21,7 +21,7 @@ $$;
 -- +goose StatementEnd
 
 -- Django before 4.1 changes an id's type by replacing its sequence, which it can't do with an identity column. A serial
--- column suits every Django. Where Django is here, the columns are as it knows them.
+-- column works with every Django. If Django uses the database, its columns stay unchanged.
 -- +goose StatementBegin
 DO $$
 DECLARE
@@ -49,7 +49,7 @@ $$;
 -- +goose StatementEnd
 
 -- +goose Down
--- Sessions whose user is gone can't be referred to.
+-- Sessions of deleted users would violate the foreign key.
 DELETE FROM ddtb_session WHERE user_id NOT IN (SELECT id FROM auth_user);
 ALTER TABLE ddtb_session ADD CONSTRAINT ddtb_session_user_id_fkey
     FOREIGN KEY (user_id) REFERENCES auth_user (id) ON DELETE CASCADE;

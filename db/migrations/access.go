@@ -13,13 +13,13 @@ import (
 	"ddtb/db"
 )
 
-// AccessError says that the login's role may not do to the database what this program needs, and what to type so that
-// it may.
+// AccessError means that the login's role lacks privileges that this program needs. It names the statements that grant
+// them.
 type AccessError struct {
 	Role       string
-	What       string   // what is out of its reach, as a clause
+	What       string   // what the role can't access, as a clause
 	Statements []string // of SQL, for the owner or a superuser
-	Err        error    // what the server said, or nil
+	Err        error    // the server's error, or nil
 }
 
 func (e *AccessError) Error() string {
@@ -35,13 +35,13 @@ func (e *AccessError) Error() string {
 
 func (e *AccessError) Unwrap() error { return e.Err }
 
-// tables are those that the program reads and writes, as a list of SQL.
+// tables lists the tables that the program reads and writes, in SQL.
 const tables = `'polls_question', 'polls_choice', 'django_content_type', 'auth_permission', 'auth_group',
 	'auth_group_permissions', 'auth_user', 'auth_user_groups', 'auth_user_user_permissions', 'django_admin_log',
 	'ddtb_session', 'ddtb_vote', '` + migrationTable + `'`
 
-// closedSQL finds the tables on which the role lacks one of the privileges. An INSERT needs the sequence as well, where an
-// id is a serial column.
+// closedSQL finds the tables on which the role lacks one of the privileges. An INSERT also needs the sequence if an id
+// is a serial column.
 const closedSQL = `
 SELECT current_user, relname, (
 	SELECT s.oid::regclass::text FROM pg_depend JOIN pg_class s ON s.oid = objid AND s.relkind = 'S'
@@ -51,13 +51,13 @@ WHERE c.oid IN (SELECT to_regclass(name) FROM unnest(ARRAY[` + tables + `]) name
 	AND EXISTS (SELECT FROM unnest($1::text[]) privilege WHERE NOT has_table_privilege(c.oid, privilege))
 ORDER BY relname`
 
-// reading is what no page works without, and working what all of them need.
+// reading lists the privileges without which no page works; working lists those that all pages together need.
 var (
 	reading = []string{"SELECT"}
 	working = []string{"SELECT", "INSERT", "UPDATE", "DELETE"}
 )
 
-// checkAccess returns an *AccessError where the role lacks one of the privileges on a table that this program needs.
+// checkAccess returns an *AccessError if the role lacks one of the privileges on a table that this program needs.
 func checkAccess(ctx context.Context, q db.Querier, privileges []string) error {
 	rows, err := q.Query(ctx, closedSQL, privileges)
 	if err != nil {
@@ -87,7 +87,7 @@ func checkAccess(ctx context.Context, q db.Querier, privileges []string) error {
 	return e
 }
 
-// mayWork is checkAccess for all that the program does.
+// mayWork is checkAccess for everything that the program does.
 func mayWork(ctx context.Context, cfg db.Settings) error {
 	conn, err := connectToMigrate(ctx, cfg)
 	if err != nil {
@@ -97,7 +97,7 @@ func mayWork(ctx context.Context, cfg db.Settings) error {
 	return checkAccess(ctx, conn, working)
 }
 
-// explain turns a refusal of the server that a migration met into what to type.
+// explain turns the server's refusal of a migration into the statements to run.
 func explain(ctx context.Context, cfg db.Settings, err error) error {
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok || pe.Code != pgerrcode.InsufficientPrivilege || db.CauseOf(err) != "" {

@@ -14,8 +14,8 @@ import (
 
 func TestWhatTheRoleMayNotDoIsSaidAsTheStatementsToType(t *testing.T) {
 	for _, c := range []struct {
-		name, owner string   // of Django's tables; "": there are none
-		refuse      []string // what the superuser has done before
+		name, owner string   // of Django's tables; "": no tables
+		refuse      []string // statements that the superuser ran before
 		says        []string
 	}{
 		{
@@ -67,7 +67,7 @@ func TestWhatTheRoleMayNotDoIsSaidAsTheStatementsToType(t *testing.T) {
 	}
 }
 
-// drop removes a role with what it has in the database.
+// drop removes a role with everything it has in the database.
 func drop(t *testing.T, control *pgx.Conn, role string) {
 	t.Helper()
 	for _, sql := range []string{"DROP OWNED BY " + role + " CASCADE", "DROP ROLE " + role} {

@@ -24,11 +24,12 @@ import (
 //go:embed *.sql
 var files embed.FS
 
-// migrationTable holds what was applied. It has a name of its own: whoever shares the database may use goose too.
+// migrationTable records the applied steps. Its name is specific to this program, since other programs in the database
+// may use goose too.
 const migrationTable = "ddtb_migrations"
 
-// Another process that migrates the database holds an advisory lock, which is per database; an old transaction
-// may hold a table that a step changes. Both are waited for as long.
+// Another process that migrates the database holds an advisory lock, which is per database. An old transaction may hold
+// a table that a step changes. The timeout for both is the same.
 const (
 	migrationLock = 0x64647462 // "ddtb"
 	migrationWait = time.Minute
@@ -38,17 +39,17 @@ const (
 type Step struct {
 	Version   int64
 	Name      string    // of its file
-	AppliedAt time.Time // zero while it is pending
+	AppliedAt time.Time // zero while pending
 	Pending   bool
 }
 
-// Up brings the database up to the schema of this program, and returns what it applied, in order. Several
-// processes may do so at once: one works, the others wait for it up to a minute. Each step is a transaction, so
-// that after an error the steps told of are in force and nothing of the failed one is. It takes one slot, past
-// a pooler, which can't carry its lock.
+// Up migrates the database to this program's schema, and returns the steps that it applied, in order. Several processes
+// may call it at once: one works, and the others wait up to a minute. Each step is a transaction, so after an error the
+// returned steps are in force and the failed one had no effect. Up takes one slot and bypasses a pooler, which can't
+// carry its lock.
 //
-// Tables that a Django application made first are taken as they are. Where they belong to a role that has granted too
-// little of them, the error is an *AccessError.
+// Tables that a Django application made first are used as they are. If their owner has not granted enough privileges on
+// them, the error is an *AccessError.
 func Up(ctx context.Context, cfg db.Settings) ([]Step, error) {
 	var applied []Step
 	err := migrating(ctx, cfg, func(p *goose.Provider) error {
@@ -68,12 +69,11 @@ func Up(ctx context.Context, cfg db.Settings) ([]Step, error) {
 	return applied, explain(ctx, cfg, err)
 }
 
-// ErrNone is the error of Down when nothing is left to take back.
+// ErrNone is the error of Down if there is no step to revert.
 var ErrNone = errors.New("the database is at no migration: there is nothing to take back")
 
-// Down takes the last step back, with the data in its tables, and returns which one it was. The tables of
-// polls and users are Django's as well: in a database where a Django application has left its mark
-// (django_migrations) it takes back nothing.
+// Down reverts the last step, with the data in its tables, and returns which one it was. The tables of polls and users
+// are also Django's: in a database that a Django application has used (django_migrations) Down reverts nothing.
 func Down(ctx context.Context, cfg db.Settings) (Step, error) {
 	if err := refuseDjangos(ctx, cfg); err != nil {
 		return Step{}, err
@@ -114,8 +114,8 @@ func migrationOf(r *goose.MigrationResult) Step {
 	return Step{Version: r.Source.Version, Name: path.Base(r.Source.Path), AppliedAt: time.Now()}
 }
 
-// Status lists the steps that this program knows and those that the database has had, by version. It
-// changes nothing.
+// Status lists the steps that this program knows and those that were applied to the database, by version. It changes
+// nothing.
 func Status(ctx context.Context, cfg db.Settings) ([]Step, error) {
 	conn, err := connectToMigrate(ctx, cfg)
 	if err != nil {
@@ -134,9 +134,9 @@ func connectToMigrate(ctx context.Context, cfg db.Settings) (*pgx.Conn, error) {
 	return db.Connect(ctx, cc)
 }
 
-// SchemaError says that the database is not at the migration that this program needs.
+// SchemaError means that the database is not at the migration that this program needs.
 type SchemaError struct {
-	Has   int64 // the last one that was applied; 0: none
+	Has   int64 // the last applied step; 0: none
 	Needs int64
 }
 
@@ -153,8 +153,8 @@ func (e *SchemaError) Error() string {
 	return fmt.Sprintf("the database is at migration %d, this ddtb needs %d: run `ddtb migrate`", e.Has, e.Needs)
 }
 
-// Check is nil when the database is at the migration that this program needs, a *SchemaError when it is not, and an
-// *AccessError when the login's role may not read the tables.
+// Check returns nil if the database is at the migration that this program needs, a *SchemaError if it is not, and an
+// *AccessError if the login's role may not read the tables.
 func Check(ctx context.Context, q db.Querier) error {
 	if err := checkAccess(ctx, q, reading); err != nil {
 		return err
@@ -170,7 +170,7 @@ func Check(ctx context.Context, q db.Querier) error {
 	return nil
 }
 
-// schemaOf compares the last step applied with the last one known, which alone have a name.
+// schemaOf compares the last applied step with the last known one. Only these two are named.
 func schemaOf(steps []Step) *SchemaError {
 	e := &SchemaError{}
 	for _, m := range steps {
@@ -207,7 +207,7 @@ func migrationStatus(ctx context.Context, q db.Querier) ([]Step, error) {
 	return merge(steps, applied), nil
 }
 
-// merge marks the steps that were applied, and adds those that this program does not know.
+// merge marks the applied steps, and adds those that this program does not know.
 func merge(steps, applied []Step) []Step {
 	for _, a := range applied {
 		i := slices.IndexFunc(steps, func(m Step) bool { return m.Version == a.Version })
@@ -221,7 +221,7 @@ func merge(steps, applied []Step) []Step {
 	return steps
 }
 
-// knownMigrations are the embedded files, all of them pending.
+// knownMigrations returns the embedded files, all of them pending.
 func knownMigrations() ([]Step, error) {
 	entries, err := files.ReadDir(".")
 	if err != nil {
@@ -252,7 +252,7 @@ func migrating(ctx context.Context, cfg db.Settings, fn func(*goose.Provider) er
 		return err
 	}
 	pool := stdlib.OpenDB(*cc)
-	pool.SetMaxOpenConns(1) // what goose asks for at once is one
+	pool.SetMaxOpenConns(1) // goose uses one at a time
 	defer func() { err = errors.Join(err, pool.Close()) }()
 	provider, err := newProvider(pool)
 	if err != nil {
@@ -261,7 +261,7 @@ func migrating(ctx context.Context, cfg db.Settings, fn func(*goose.Provider) er
 	return fn(provider)
 }
 
-// mayMigrate refuses a pooler that the settings don't name, and a database that is ahead of this program.
+// mayMigrate refuses an undeclared pooler, and a database that is ahead of this program.
 func mayMigrate(ctx context.Context, cfg db.Settings) error {
 	conn, err := connectToMigrate(ctx, cfg)
 	if err != nil {
@@ -281,7 +281,8 @@ func mayMigrate(ctx context.Context, cfg db.Settings) error {
 	return nil
 }
 
-// migrationConn leads past the pooler, and lets a step take as long as it takes, but not wait for ever.
+// migrationConn configures a connection that bypasses the pooler. A step may take any time to run, but may not wait
+// forever for a lock.
 func migrationConn(cfg db.Settings) (*pgx.ConnConfig, error) {
 	cfg = db.Direct(cfg)
 	cfg.StatementTimeout = 0
@@ -289,7 +290,7 @@ func migrationConn(cfg db.Settings) (*pgx.ConnConfig, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Pooler == "" { // else the login may be refused for them
+	if cfg.Pooler == "" { // otherwise the login may be refused
 		cc.RuntimeParams["timezone"] = "UTC" // goose's tstamp has no zone
 		cc.RuntimeParams["lock_timeout"] = strconv.FormatInt(migrationWait.Milliseconds(), 10)
 	}
@@ -306,7 +307,7 @@ func newProvider(pool *sql.DB) (*goose.Provider, error) {
 		goose.WithSessionLocker(explainedLocker{locker}), goose.WithDisableGlobalRegistry(true))
 }
 
-// explainedLocker is goose's lock; who does not get it in time is told who has it.
+// explainedLocker is goose's lock. If it times out, its error names the holder.
 type explainedLocker struct{ lock.SessionLocker }
 
 // SessionLock is part of lock.SessionLocker.

@@ -20,7 +20,7 @@ func (p Paper) Plan(c activity.Closing) {
 	p.leftOut(c)
 }
 
-// leftOut tells of sessions that fit, and were not chosen.
+// leftOut reports matching sessions that were not chosen.
 func (p Paper) leftOut(c activity.Closing) {
 	if c.Superuser > 0 {
 		p.line("%d more would, and belong to a superuser: --superusers includes them.", c.Superuser)
@@ -34,7 +34,7 @@ func (p Paper) leftOut(c activity.Closing) {
 	}
 }
 
-// Cancelled writes what became of a query. terminate is the command that ends its session.
+// Cancelled writes the outcome for a query. terminate is the command that ends its session.
 func (p Paper) Cancelled(e activity.Ending, terminate string) {
 	p.line("%s", e.Outcome)
 	switch e.Outcome {
@@ -57,7 +57,7 @@ func (p Paper) mayNot() {
 		"and those of a superuser as a superuser.")
 }
 
-// Closing writes what became of them.
+// Closing writes the outcomes for the sessions.
 func (p Paper) Closing(c activity.Closing) {
 	p.sessions(c)
 	p.line("")
@@ -71,7 +71,7 @@ func (p Paper) Closing(c activity.Closing) {
 	p.leftOut(c)
 }
 
-// sessions writes a line for each group of sessions that differ in nothing but their process and port.
+// sessions writes one line for each group of sessions that differ only in process and port.
 func (p Paper) sessions(c activity.Closing) {
 	type group struct {
 		row     []string

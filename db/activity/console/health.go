@@ -11,7 +11,7 @@ import (
 func (p Paper) Health(h activity.Health) {
 	verdict := p.paint(styleOf(h.Level), strings.ToUpper(h.Level.String()))
 	switch {
-	case len(h.Findings) > 0 && h.Findings[0].AboutProcess(): // the slots are not what is wrong
+	case len(h.Findings) > 0 && h.Findings[0].AboutProcess(): // the slots are not the problem
 		p.wrapped(verdict+"  ", Clean(h.Findings[0].What))
 	case h.Slots.Max > 0:
 		p.wrapped(verdict+"  ", h.Slots.String())
@@ -46,7 +46,7 @@ func (p Paper) unjudged(h activity.Health) {
 	}
 }
 
-// Refusal writes why a full server let nobody in, and the ways in.
+// Refusal writes why a full server refused a connection, and the ways to connect.
 func (p Paper) Refusal(r activity.Refusal) {
 	p.wrapped(p.paint(red, "No slot  "), r.Means)
 	p.wrapped("         ", "the server says: "+Clean(r.Message))
@@ -67,7 +67,7 @@ func (p Paper) steps(steps []activity.Step) {
 	}
 }
 
-// Diagnosis writes what is wrong, who is the cause, what it looks like, and what to do.
+// Diagnosis writes the problem, the culprit, the likely scenario, and what to do.
 func (p Paper) Diagnosis(d activity.Diagnosis) {
 	if d.Health.Level == activity.OK {
 		p.Health(d.Health)
@@ -77,7 +77,7 @@ func (p Paper) Diagnosis(d activity.Diagnosis) {
 		return
 	}
 	p.line("What is wrong")
-	for _, f := range d.Health.Findings { // what to do comes below, for all of it
+	for _, f := range d.Health.Findings { // what to do comes below, for all findings
 		p.finding(f)
 	}
 	p.unjudged(d.Health)
@@ -182,7 +182,7 @@ func (p Paper) Budget(b activity.Budget) {
 	}
 }
 
-// autoText says what pools of automatic size have, or would have.
+// autoText says which connections pools of automatic size have, or would have.
 func autoText(b activity.Budget) string {
 	if b.Auto {
 		return fmt.Sprintf("All processes share %d connections, however many run: %s.", b.AutoBudget, b.Each())

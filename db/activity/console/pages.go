@@ -9,17 +9,17 @@ import (
 	"ddtb/db/activity"
 )
 
-// page is what the full screen shows below its head.
+// page is the content of the full screen below its head.
 type page int
 
 const (
 	sessions page = iota // the table
-	details              // all that is known of the selected session
-	locks                // who waits for whom
+	details              // all details of the selected session
+	locks                // the tree of waiting sessions
 	help                 // the keys
 )
 
-// keys explain themselves on the page of help.
+// keys are listed on the help page.
 var keys = [][2]string{
 	{"↑ ↓ j k", "select another session; PgUp, PgDn, Home, End go farther"},
 	{"space", "mark the session for c and t, or take its mark away"},
@@ -33,7 +33,7 @@ var keys = [][2]string{
 	{"q", "quit; nothing is ended"},
 }
 
-// turn goes to another page, or back, and reports whether the key did.
+// turn opens another page, or goes back, and reports whether the key did so.
 func (s *screen) turn(key string) bool {
 	to, is := map[string]page{"enter": details, "l": locks, "?": help}[key]
 	switch {
@@ -90,7 +90,7 @@ func (s *screen) locks(p Paper) {
 	}
 }
 
-// lockTree writes who waits for whom in at most so many lines, and reports whether anybody does.
+// lockTree writes the tree of waiting sessions in at most that many lines, and reports whether any session waits.
 func (p Paper) lockTree(now activity.Snapshot, most int) bool {
 	t := lockTree{now: now, placed: map[int32]bool{}}
 	for _, root := range now.Roots() {
@@ -136,8 +136,8 @@ func (t *lockTree) add(x activity.Session, depth int) {
 	}
 }
 
-// nearest is the blocker below which a session is shown: one that waits itself, if there is one, so that the tree shows
-// the order of the queue.
+// nearest returns the blocker below which a session is shown. A blocker that waits itself is preferred, so that the
+// tree shows the order of the queue.
 func (t *lockTree) nearest(y activity.Session) int32 {
 	for _, pid := range y.BlockedBy {
 		waits := slices.ContainsFunc(t.now.Sessions, func(b activity.Session) bool { return b.PID == pid && len(b.BlockedBy) > 0 })

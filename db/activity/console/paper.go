@@ -1,8 +1,8 @@
-// Package console writes what package activity knows for a person in front of a terminal, perhaps in the middle
-// of an outage: aligned, calm, in as few lines as it takes, no wider than the terminal, with colour on a
-// terminal only. It promises that nothing which a session says of itself reaches the terminal as a command.
+// Package console writes the values of package activity for a person at a terminal, perhaps during an outage: aligned,
+// in few lines, no wider than the terminal, and with colour only on a terminal. No text that a session supplies reaches
+// the terminal as a control sequence.
 //
-// It must not know flags, files, or how a connection is had.
+// The package does not depend on flags, files, or connections.
 package console
 
 import (
@@ -12,19 +12,19 @@ import (
 	"strings"
 	"unicode"
 
-	"github.com/charmbracelet/x/ansi" // widths of text in cells of a terminal; the full screen needs it anyway
+	"github.com/charmbracelet/x/ansi" // text widths in terminal cells; the full screen needs it anyway
 
 	"ddtb/db/activity"
 )
 
-// Paper is what is written on.
+// Paper is the output of this package.
 type Paper struct {
 	W      io.Writer
 	Width  int // of a line, in cells; 0: no bound
 	Colour bool
 }
 
-// JSON writes any of package activity's values.
+// JSON writes any value of package activity.
 func JSON(w io.Writer, v any) error {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
@@ -32,7 +32,7 @@ func JSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-// line writes one, clipped to the width.
+// line writes one line, clipped to the width.
 func (p Paper) line(format string, args ...any) {
 	s := strings.TrimRight(fmt.Sprintf(format, args...), " ")
 	if p.Width > 0 {
@@ -41,7 +41,7 @@ func (p Paper) line(format string, args ...any) {
 	_, _ = fmt.Fprintln(p.W, s)
 }
 
-// wrapped writes text over as many lines as it takes, each behind the indent, the first behind first.
+// wrapped writes text over as many lines as necessary. Each begins with indent, and the first with first.
 func (p Paper) wrapped(first, text string) {
 	indent := ansi.StringWidth(first)
 	width := 1 << 16
@@ -56,8 +56,8 @@ func (p Paper) wrapped(first, text string) {
 	}
 }
 
-// words breaks text at spaces only, and at none within `backticks`, so that a command within it stays as it is to be
-// typed, where a line is wide enough for it.
+// words splits text at spaces, but not within `backticks`: a command stays on one line, ready to be typed, if the line
+// is wide enough.
 func words(text string, width int) (lines []string) {
 	line := ""
 	for _, w := range fields(text, width) {
@@ -77,7 +77,7 @@ func words(text string, width int) (lines []string) {
 	return append(lines, line)
 }
 
-// fields are the words of a text; a command in backticks that a line can hold is one of them.
+// fields returns the words of a text; a command in backticks that fits on a line is one word.
 func fields(text string, width int) (out []string) {
 	open := false
 	for _, w := range strings.Fields(text) {
@@ -91,7 +91,7 @@ func fields(text string, width int) (out []string) {
 	return out
 }
 
-// command writes one to be copied: never clipped, never wrapped.
+// command writes a command to be copied: never clipped, never wrapped.
 func (p Paper) command(indent, command string) {
 	_, _ = fmt.Fprintln(p.W, indent+p.paint(bold, command))
 }
@@ -105,7 +105,7 @@ const (
 	red    style = "31"
 	green  style = "32"
 	yellow style = "33"
-	turned style = "7" // letters and ground change their colours
+	turned style = "7" // foreground and background are swapped
 )
 
 func (p Paper) paint(s style, text string) string {
@@ -119,8 +119,8 @@ func styleOf(l activity.Level) style {
 	return []style{green, yellow, red, yellow}[l]
 }
 
-// Clean takes out of a text what a terminal would obey: escapes, line breaks, and marks that turn the direction
-// of writing.
+// Clean removes characters that a terminal would act on: escapes, line breaks, and marks that change the direction of
+// writing.
 func Clean(s string) string {
 	s = strings.Map(func(r rune) rune {
 		switch {
@@ -134,13 +134,13 @@ func Clean(s string) string {
 	return strings.Join(strings.Fields(s), " ")
 }
 
-// column is one of a table: its cells are aligned, the last one's are not filled up.
+// column is a column of a table. Its cells are aligned; those of the last column are not padded.
 type column struct {
 	title string
 	right bool
 	least int  // cells
 	most  int  // cells; 0: no bound
-	gives bool // where the table is too wide, down to its title
+	gives bool // if the table is too wide, it shrinks down to its title
 }
 
 // table writes rows under titles, with two spaces between columns.
@@ -148,7 +148,7 @@ func (p Paper) table(indent string, columns []column, rows [][]string) {
 	p.tableWith(indent, columns, rows, -1)
 }
 
-// tableWith is table with one row that stands out.
+// tableWith is table with one highlighted row.
 func (p Paper) tableWith(indent string, columns []column, rows [][]string, chosen int) {
 	widths := p.widths(indent, columns, rows)
 	titles := make([]string, len(columns))
@@ -166,7 +166,7 @@ func (p Paper) tableWith(indent string, columns []column, rows [][]string, chose
 	}
 }
 
-// widths are those of the cells, as far as they are not too wide for the line.
+// widths returns the widths of the columns, reduced to fit the line if possible.
 func (p Paper) widths(indent string, columns []column, rows [][]string) []int {
 	widths := make([]int, len(columns))
 	for i, c := range columns {
@@ -193,7 +193,7 @@ func (p Paper) widths(indent string, columns []column, rows [][]string) []int {
 	return widths
 }
 
-// over is by how much a table is too wide. What is written freely in a last column is cut off anyway.
+// over returns by how much a table is too wide. Free text in a last column is clipped anyway.
 func (p Paper) over(indent string, columns []column, widths []int) int {
 	if p.Width == 0 {
 		return 0
@@ -208,7 +208,7 @@ func (p Paper) over(indent string, columns []column, widths []int) int {
 	return total - p.Width
 }
 
-// leastText is what a last column of free text has at least, where others can give.
+// leastText is the least width of a last column of free text, if other columns can shrink.
 const leastText = 10
 
 func row(columns []column, widths []int, cells []string) string {
@@ -227,7 +227,7 @@ func row(columns []column, widths []int, cells []string) string {
 	return strings.Join(out, "  ")
 }
 
-// bar shows the slots: used ones, free ones, and the mark where the reserved ones begin.
+// bar shows the used slots, the free ones, and a mark where the reserved ones begin.
 func (p Paper) bar(s activity.Slots, level activity.Level, width int) string {
 	cells := func(n int) int { return min(width, max(0, n)*width/max(1, s.Max)) }
 	used := cells(s.Used)

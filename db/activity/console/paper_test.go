@@ -15,7 +15,7 @@ import (
 
 var configMonitor = config.Default().Monitor
 
-// hostile is a snapshot of sessions that say of themselves what they can.
+// hostile returns a snapshot of sessions with control characters in all their texts.
 func hostile() activity.Snapshot {
 	return activity.Snapshot{
 		At: hostileTime, Database: "wall", Application: "shop", Role: activity.Role{Name: "app"},
@@ -33,10 +33,10 @@ func hostile() activity.Snapshot {
 	}
 }
 
-// hostileTime is the same for each call, as two pages are compared.
+// hostileTime is the same for each call, since two pages are compared.
 var hostileTime = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-// pages is everything that is written, on one paper.
+// pages returns everything that is written.
 func pages(p Paper) {
 	s := hostile()
 	t := activity.ThresholdsOf(configMonitor)
@@ -80,7 +80,7 @@ func TestLinesAreNoWiderThanTheTerminal(t *testing.T) {
 		for line := range strings.Lines(b.String()) {
 			line = strings.TrimRight(line, "\n")
 			if copied := strings.Contains(line, "ddtb db-connections ") || strings.Contains(line, "psql "); copied {
-				continue // a command is copied whole
+				continue // commands are not clipped
 			}
 			if w := ansi.StringWidth(line); w > width {
 				t.Errorf("%d cells of %d: %q", w, width, line)
@@ -127,7 +127,7 @@ func TestWhatARoleMayNotSeeIsNotCalledNone(t *testing.T) {
 	Paper{W: &b}.Status(activity.Summarise(s), activity.OK)
 	for _, want := range []string{
 		"Longest query               none that this role may see\n", "behind pid 1, jobs, of which this role sees no more\n",
-		"reserved 3 (superuser_reserved_connections 3)\n", // 16 brought the other setting
+		"reserved 3 (superuser_reserved_connections 3)\n", // PostgreSQL 16 introduced the other setting
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("%q is not in\n%s", want, &b)

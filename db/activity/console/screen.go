@@ -10,12 +10,12 @@ import (
 	"strings"
 	"time"
 
-	tea "charm.land/bubbletea/v2" // draws, reads keys, and gives the terminal back as it was, whatever happens
+	tea "charm.land/bubbletea/v2" // draws, reads keys, and always restores the terminal
 
 	"ddtb/db/activity"
 )
 
-// Watch is what the full screen needs.
+// Watch configures the full screen.
 type Watch struct {
 	Hand       activity.Hand
 	Thresholds activity.Thresholds
@@ -29,41 +29,41 @@ type Watch struct {
 // Run shows the connections on the whole terminal until q is pressed or ctx ends.
 func (w Watch) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // ends a look that is under way
+	defer cancel() // ends a running poll
 	p := tea.NewProgram(newScreen(ctx, w), tea.WithInput(w.In), tea.WithOutput(w.Out),
 		tea.WithEnvironment(w.Environ), tea.WithoutSignalHandler())
-	defer context.AfterFunc(ctx, p.Quit)() // not WithContext, which leaves the reader of the keys behind
+	defer context.AfterFunc(ctx, p.Quit)() // not WithContext, which does not stop the goroutine that reads the keys
 	if _, err := p.Run(); err != nil {
 		return fmt.Errorf("the full screen: %w", err)
 	}
 	return nil
 }
 
-// screen is the state of the full screen. It changes in Update alone; looks and signals run beside it.
+// screen is the state of the full screen. Only Update changes it; polls and signals run concurrently.
 type screen struct {
 	Watch
 	ctx           context.Context
 	width, height int
 
-	now     *activity.Snapshot // the last one that could be taken
+	now     *activity.Snapshot // the last successful snapshot
 	sample  activity.Sample
 	history []float64 // utilisation, the newest last
 	looking bool
 	failed  error
 
-	sort      int // into orders
+	sort      int // index into orders
 	reverse   bool
 	filter    string
-	typing    bool                // a filter
-	selected  int32               // a PID: rows move
-	marked    map[int32]time.Time // PIDs that c and t are for, and when their sessions began
+	typing    bool                // typing a filter
+	selected  int32               // a PID, because rows move
+	marked    map[int32]time.Time // PIDs that c and t apply to, and when their sessions began
 	page      page
 	question  *question
 	message   string
 	rowsShown int
 }
 
-// question is what has to be answered with y before sessions are touched.
+// question must be answered with y before sessions are signalled.
 type question struct {
 	text     string
 	cancel   bool
@@ -94,7 +94,7 @@ func (s *screen) look() tea.Msg {
 	return looked{now, err}
 }
 
-// pause is the time between two looks.
+// pause is the interval of the polls.
 func (s *screen) pause() tea.Msg {
 	select {
 	case <-s.ctx.Done():
@@ -123,7 +123,7 @@ func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	return s, nil
 }
 
-// take takes what a look saw.
+// take stores the result of a poll.
 func (s *screen) take(m looked) {
 	s.looking = false
 	s.failed = m.err
@@ -202,7 +202,7 @@ func (s *screen) typeFilter(k tea.KeyPressMsg) {
 	}
 }
 
-// answer takes y for yes, and anything else for no.
+// answer accepts y as yes, and any other key as no.
 func (s *screen) answer(k tea.KeyPressMsg) tea.Cmd {
 	q := s.question
 	s.question = nil
@@ -214,8 +214,8 @@ func (s *screen) answer(k tea.KeyPressMsg) tea.Cmd {
 	return func() tea.Msg { return signalled{s.signal(q)} }
 }
 
-// signal touches one session after another. Each order holds for the state in which the session was shown: one that has
-// moved on is left alone.
+// signal signals one session after another. Each order applies to the state in which the session was shown: a session
+// that has changed since is left alone.
 func (s *screen) signal(q *question) (endings []activity.Ending) {
 	for _, x := range q.sessions {
 		e, err := activity.Ending{Session: x}, error(nil)
@@ -232,7 +232,7 @@ func (s *screen) signal(q *question) (endings []activity.Ending) {
 	return endings
 }
 
-// outcomes is what became of the sessions, in a line: of one, or the number of each outcome.
+// outcomes returns the result in one line: of one session, or the number of each outcome.
 func outcomes(endings []activity.Ending) string {
 	if len(endings) == 1 {
 		e := endings[0]
@@ -248,7 +248,7 @@ func outcomes(endings []activity.Ending) string {
 	return strings.Join(texts, ", ")
 }
 
-// ask asks whether the marked sessions are to be ended, or their queries; the selected one, if none is marked.
+// ask asks whether to end the marked sessions, or their queries. If none is marked, it asks about the selected one.
 func (s *screen) ask(cancel bool) {
 	sessions, refused := []activity.Session{}, ""
 	for _, x := range s.targets() {
@@ -282,7 +282,7 @@ func (s *screen) ask(cancel bool) {
 	}
 }
 
-// targets are the marked sessions that are still there or, if none is marked, the selected one.
+// targets returns the marked sessions that still exist or, if none is marked, the selected one.
 func (s *screen) targets() (sessions []activity.Session) {
 	if len(s.marked) == 0 {
 		if x, ok := s.chosen(); ok {
@@ -298,7 +298,7 @@ func (s *screen) targets() (sessions []activity.Session) {
 	return sessions
 }
 
-// untouchable is why a session can't be ended from here, or its query cancelled; "" if it can.
+// untouchable returns why a session can't be ended from here, or its query cancelled; "" if it can.
 func untouchable(x activity.Session, cancel bool) string {
 	switch {
 	case x.Self:
@@ -313,7 +313,7 @@ func untouchable(x activity.Session, cancel bool) string {
 	return ""
 }
 
-// mark marks the selected session, or takes its mark away, and goes on to the next.
+// mark toggles the mark of the selected session and selects the next.
 func (s *screen) mark() {
 	x, ok := s.chosen()
 	if !ok {
@@ -328,7 +328,7 @@ func (s *screen) mark() {
 	s.move(1)
 }
 
-// orders are the ways to sort sessions. The first is that of gravity.
+// orders are the ways to sort sessions. The first is by gravity.
 var orders = []struct {
 	name    string
 	compare func(a, b activity.Session) int
@@ -345,7 +345,7 @@ var orders = []struct {
 	{"pid", func(a, b activity.Session) int { return cmp.Compare(a.PID, b.PID) }},
 }
 
-// rank is how much a session's state asks for attention.
+// rank is how urgent a session's state is.
 func rank(x activity.Session) int {
 	switch {
 	case x.Waits:
@@ -360,7 +360,7 @@ func rank(x activity.Session) int {
 	return 0
 }
 
-// rows are the client sessions that the filter leaves, in order.
+// rows returns the client sessions that match the filter, in order.
 func (s *screen) rows() (rows []activity.Session) {
 	if s.now == nil {
 		return nil
@@ -375,7 +375,7 @@ func (s *screen) rows() (rows []activity.Session) {
 	blocks := s.blocking()
 	slices.SortStableFunc(rows, func(a, b activity.Session) int {
 		c := orders[s.sort].compare(a, b)
-		if s.sort == 0 && blocks[a.PID] != blocks[b.PID] { // nobody moves until these do
+		if s.sort == 0 && blocks[a.PID] != blocks[b.PID] { // all others wait for these
 			c = 1
 			if blocks[a.PID] {
 				c = -1
@@ -389,7 +389,7 @@ func (s *screen) rows() (rows []activity.Session) {
 	return rows
 }
 
-// blocking are the sessions that others wait for and that wait for nobody.
+// blocking returns the sessions that others wait for and that wait for none.
 func (s *screen) blocking() map[int32]bool {
 	blocks := map[int32]bool{}
 	if s.now == nil {
@@ -401,7 +401,7 @@ func (s *screen) blocking() map[int32]bool {
 	return blocks
 }
 
-// chosen is the selected session, if it is among the rows.
+// chosen returns the selected session, if it is among the rows.
 func (s *screen) chosen() (activity.Session, bool) {
 	rows := s.rows()
 	i := s.cursor(rows)

@@ -23,8 +23,8 @@ import (
 // terminal is a pseudo-terminal with a full screen on it.
 type terminal struct {
 	*testing.T
-	keys   *os.File    // its master: what is written here was typed
-	screen logtest.Log // all that was ever drawn
+	keys   *os.File    // its master: bytes written here are typed keys
+	screen logtest.Log // everything drawn so far
 }
 
 func newTerminal(t *testing.T) (term *terminal, tty *os.File) {
@@ -99,7 +99,7 @@ func TestASelectedSessionIsEndedFromTheFullScreenAfterAQuestion(t *testing.T) {
 	dbtest.Eventually(t, "it shows the server after the restart", func() bool { return strings.Contains(term.screen.String()[drawn:], "newcomer") })
 	term.types("q")
 	must(t, <-ended)
-	term.waitFor("\x1b[?1049l") // the terminal's own screen is back
+	term.waitFor("\x1b[?1049l") // the terminal's own screen is restored
 }
 
 func TestSeveralMarkedSessionsAreEndedTogetherAndNobodyElse(t *testing.T) {

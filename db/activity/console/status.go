@@ -8,10 +8,10 @@ import (
 	"ddtb/db/activity"
 )
 
-// mostRows is how many rows of a table are worth reading in an outage.
+// mostRows is the most rows of a table.
 const mostRows = 15
 
-// Status writes who has the slots. level is the verdict on them.
+// Status writes which sessions have the slots. level is the verdict on them.
 func (p Paper) Status(s activity.Status, level activity.Level) {
 	p.header(s.Snapshot)
 	p.slots(s.Snapshot, level)
@@ -33,7 +33,7 @@ func (p Paper) Status(s activity.Status, level activity.Level) {
 	p.unseen(s)
 }
 
-// withoutSession writes what keeps locks or WAL and has no session.
+// withoutSession writes objects that hold locks or WAL and have no session.
 func (p Paper) withoutSession(s activity.Status) {
 	for _, x := range s.Prepared {
 		p.line("%-27s %-8s '%s' of %s in %s", "Prepared transaction", age(x.Age), Clean(x.GID), Clean(x.Owner), Clean(x.Database))
@@ -115,7 +115,7 @@ func (p Paper) groups(title string, groups []activity.Group, name func(activity.
 	p.line("")
 }
 
-// some leaves zeros out, so that what there is can be seen.
+// some leaves zeros out, so that the other counts stand out.
 func some(n int) string {
 	if n == 0 {
 		return "·"

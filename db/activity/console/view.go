@@ -20,7 +20,7 @@ func (s *screen) View() tea.View {
 	return v
 }
 
-// content is as many lines as the terminal has.
+// content returns as many lines as the terminal has.
 func (s *screen) content() string {
 	var b bytes.Buffer
 	p := Paper{W: &b, Width: s.width, Colour: s.Colour}
@@ -49,7 +49,7 @@ func (s *screen) head(p Paper) {
 	if s.now == nil {
 		return
 	}
-	l, a := s.now.Slots, s.sample // of a failed look: the last slots that were seen
+	l, a := s.now.Slots, s.sample // of a failed poll: the last known slots
 	level := s.Thresholds.OfSlots(l)
 	p.line("Slots %s %s, %d free", p.bar(l, level, max(10, min(40, s.width-46))),
 		p.paint(styleOf(level), l.Brief()), l.Free())
@@ -64,12 +64,12 @@ func (s *screen) head(p Paper) {
 		a.Active, a.Idle, a.IdleInTransaction, a.Waiting, a.NewPerSecond, unseen)
 	p.line("Past  %s", history(s.history, max(10, s.width-8)))
 	text := words(verdict(a), max(20, s.width))
-	for _, l := range text[:min(2, len(text))] { // the one that all wait for comes late in its sentence
+	for _, l := range text[:min(2, len(text))] { // the blocker comes late in its sentence
 		p.line("%s", p.paint(styleOf(a.Level), l))
 	}
 }
 
-// history is one cell for each of the last values, in percent; above 100 is drawn as 100.
+// history draws one cell for each of the last values, in percent; values above 100 are drawn as 100.
 func history(values []float64, width int) string {
 	const steps = "▁▂▃▄▅▆▇█"
 	cells := []rune(steps)
@@ -112,7 +112,7 @@ func (s *screen) sessions(p Paper) {
 	}), rows, at-from)
 }
 
-// fitting leaves the user out on a narrow terminal, where the query has more to tell.
+// fitting leaves the user out on a narrow terminal, where the query is more useful.
 func fitting[T any](width int, cells []T) []T {
 	const user = 3
 	if width >= 100 {
@@ -121,7 +121,7 @@ func fitting[T any](width int, cells []T) []T {
 	return slices.Delete(cells, user, user+1)
 }
 
-// styleOfState is louder the more a session needs somebody to look at it.
+// styleOfState is more prominent the more urgent a session's state is.
 func styleOfState(x activity.Session, blocks map[int32]bool) style {
 	switch {
 	case blocks[x.PID]:
@@ -134,7 +134,7 @@ func styleOfState(x activity.Session, blocks map[int32]bool) style {
 	return plain
 }
 
-// state tells what a session waits for, too.
+// state also names what a session waits for.
 func state(x activity.Session) string {
 	switch {
 	case x.Self:
@@ -147,7 +147,7 @@ func state(x activity.Session) string {
 	return Clean(x.State)
 }
 
-// foot is the question, the filter that is being typed, what happened last, or the keys.
+// foot returns the question, the filter being typed, the last result, or the keys.
 func (s *screen) foot(p Paper) string {
 	switch {
 	case s.question != nil:

@@ -11,7 +11,7 @@ import (
 	"ddtb/db/activity"
 )
 
-// queue is a server on which all wait for one session that does nothing, as the full screen sees it.
+// queue is a full screen of a server on which all sessions wait for one that does nothing.
 func queue(width, height int) *screen {
 	one := func(pid int32, state string, behind ...int32) activity.Session {
 		return activity.Session{

@@ -1,7 +1,7 @@
 //go:build unix
 
-// Package system holds what differs between Unix and Windows for programs that start a server of their own: the owner of a
-// file, a lock that ends with its process, and signals. On Windows nothing is started: see Supported.
+// Package system wraps the differences between Unix and Windows for programs that start a server of their own: the
+// owner of a file, a lock that ends with its process, and signals. On Windows no server is started: see Supported.
 package system
 
 import (
@@ -18,10 +18,10 @@ const (
 	Continue = syscall.SIGCONT
 )
 
-// Supported is an error where this system can't run a private PostgreSQL.
+// Supported returns an error if this system can't run a private PostgreSQL.
 func Supported() error { return nil }
 
-// Owner is the user id that owns a file; ok is false where it is not known.
+// Owner returns the user ID that owns a file; ok is false if it is not known.
 func Owner(info fs.FileInfo) (uid int, ok bool) {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
@@ -35,19 +35,19 @@ func OpenLock(name string) (*os.File, error) {
 	return os.OpenFile(name, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 }
 
-// TryLock locks the file for this process, however it ends, and reports whether another process holds it.
+// TryLock locks the file until this process ends, for any reason. It reports whether another process holds the lock.
 func TryLock(f *os.File) (held bool, err error) {
 	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	return errors.Is(err, syscall.EWOULDBLOCK), err
 }
 
-// Unlock gives the lock back, even where a child that is being forked has a copy of the file.
+// Unlock releases the lock, even if a child that is being forked has a copy of the file.
 func Unlock(f *os.File) { _ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }
 
 // Kill signals a process, or its group if pid is negative. It fails when the process has ended.
 func Kill(pid int, sig syscall.Signal) error { return syscall.Kill(pid, sig) }
 
-// Exists reports whether the process runs, and is one that we may signal.
+// Exists reports whether the process runs and we may signal it.
 func Exists(pid int) bool { return pid > 0 && syscall.Kill(pid, 0) == nil }
 
 // NewGroup starts the command in a process group of its own: Ctrl-C on the terminal does not reach it.

@@ -1,5 +1,5 @@
-// Package system holds what differs between Unix and Windows for programs that start a server of their own: the owner of a
-// file, a lock that ends with its process, and signals. On Windows nothing is started: see Supported.
+// Package system wraps the differences between Unix and Windows for programs that start a server of their own: the
+// owner of a file, a lock that ends with its process, and signals. On Windows no server is started: see Supported.
 package system
 
 import (
@@ -16,13 +16,13 @@ const (
 	Continue = syscall.Signal(18)
 )
 
-// Supported is an error where this system can't run a private PostgreSQL.
+// Supported returns an error if this system can't run a private PostgreSQL.
 func Supported() error {
 	return errors.New("ddtb starts no PostgreSQL of its own on Windows: run it with Docker (docker compose up), " +
 		"or use ddtb runserver with a server that is there")
 }
 
-// Owner is not known: files of Windows have no user id.
+// Owner returns false: files on Windows have no user ID.
 func Owner(fs.FileInfo) (uid int, ok bool) { return 0, false }
 
 // OpenLock refuses, as Supported does.
@@ -31,17 +31,17 @@ func OpenLock(string) (*os.File, error) { return nil, Supported() }
 // TryLock refuses, as Supported does.
 func TryLock(*os.File) (held bool, err error) { return false, Supported() }
 
-// Unlock has nothing to give back.
+// Unlock does nothing.
 func Unlock(*os.File) {}
 
 // Kill refuses, as Supported does.
 func Kill(int, syscall.Signal) error { return Supported() }
 
-// Exists is false: nothing was started.
+// Exists returns false: no process was started.
 func Exists(int) bool { return false }
 
-// NewGroup changes nothing.
+// NewGroup does nothing.
 func NewGroup(*exec.Cmd) {}
 
-// RunAs changes nothing.
+// RunAs does nothing.
 func RunAs(*exec.Cmd, int, int) {}
