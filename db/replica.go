@@ -165,8 +165,10 @@ func (all *replicas) open(d *DB) error {
 		return fmt.Errorf("replica of database %q: %w", s.Name, err)
 	}
 	all.db, all.maxLag = d, s.MaxLag
+	options := d.options
+	options.Control = nil // it reaches the primary
 	for _, one := range eachHost(*s) {
-		source, err := NewSource(one, d.options)
+		source, err := NewSource(one, options)
 		if err != nil {
 			return fmt.Errorf("replica of database %q: %w", s.Name, err)
 		}

@@ -21,7 +21,8 @@ type Options struct {
 	// OnAcquire is called when a lease was given or refused, with the time since it was asked for. It must not block.
 	OnAcquire func(strategy string, took time.Duration, err error)
 	// Control is for the budget, where Pool.MaxSize is Auto: something that has a connection outside of the strategies
-	// anyway lends it. It must reach the server of the settings. nil: a connection of its own, "…/monitor".
+	// anyway lends it. It must reach the server of the settings. nil: a connection of its own, "…/monitor", as each
+	// replica has.
 	Control Control
 }
 
