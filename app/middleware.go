@@ -184,7 +184,7 @@ func (a *App) scope(next echo.HandlerFunc) echo.HandlerFunc {
 		ctx, end := a.db.Begin(c.Request().Context())
 		defer end()
 		c.SetRequest(c.Request().WithContext(ctx))
-		a.followWrites(c, ctx)
+		a.followWrites(ctx, c)
 		if err := next(c); err != nil {
 			return err
 		}

@@ -74,7 +74,7 @@ func Load(o Options) (*Config, error) {
 	l.chooseHosts()
 	l.inherit()
 	l.readPasswordFiles()
-	l.databases["default"].Budget = l.cfg.Fleet.Budget
+	l.databases["default"].Budget, l.databases["replica"].Budget = l.cfg.Fleet.Budget, l.cfg.Fleet.Budget
 	l.checkCombinations()
 	if err := l.mistakes.orNil(); err != nil {
 		return nil, err

@@ -205,7 +205,8 @@ func TestAReplicaHasWhatThePrimaryHasButForItsPlace(t *testing.T) {
 	want := db.DefaultSettings()
 	want.Name, want.Host, want.Password, want.Pool.MaxSize, want.MaxLag = "a", "r", "x", 3, time.Second
 	equal(t, "the replica", c.Databases["replica"], want)
-	c = mustLoad(t, primary, "DDTB_DATABASES_REPLICA_HOST=r", "DDTB_DATABASES_REPLICA_MAX_LAG=1s")
+	want.Budget = 6
+	c = mustLoad(t, primary, "DDTB_DATABASES_REPLICA_HOST=r", "DDTB_DATABASES_REPLICA_MAX_LAG=1s", "DDTB_FLEET_BUDGET=6")
 	equal(t, "the replica", c.Databases["replica"], want)
 	c = mustLoad(t, "")
 	equal(t, "the number of databases", len(c.Databases), 1)

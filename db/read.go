@@ -129,11 +129,11 @@ func (d *DB) read(ctx context.Context, sql string, args []any, who asking) (rows
 // readPrimary runs the read on the primary's shared connections, if it has any.
 func (d *DB) readPrimary(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
 	if r, ok := ctx.Value(requestKey{d}).(*request); ok && !r.over.Load() {
-		return r.pin(d).readShared(ctx, sql, args)
+		return r.pin(d).readShared(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
 	}
 	p := d.enter()
 	defer p.exit()
-	return p.readShared(ctx, sql, args)
+	return p.readShared(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
 }
 
 // readShared runs the read on the shared connections. Both results are nil if the strategy has none.
@@ -147,7 +147,7 @@ func (s *Source) readShared(ctx context.Context, sql string, args []any) (pgx.Ro
 	if tracer != nil {
 		ctx = tracer.TraceQueryStart(ctx, nil, pgx.TraceQueryStartData{SQL: sql, Args: args})
 	}
-	rows, err := m.shared.query(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
+	rows, err := m.shared.query(ctx, sql, args)
 	if tracer != nil {
 		tracer.TraceQueryEnd(ctx, nil, pgx.TraceQueryEndData{Err: err})
 	}

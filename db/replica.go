@@ -166,8 +166,10 @@ func (all *replicas) open(d *DB) error {
 		return fmt.Errorf("replica of database %q: %w", s.Name, err)
 	}
 	all.db, all.maxLag = d, s.MaxLag
+	options := d.options
+	options.Control = nil // it reaches the primary
 	for _, one := range eachHost(*s) {
-		source, err := NewSource(one, d.options)
+		source, err := NewSource(one, options)
 		if err != nil {
 			return fmt.Errorf("replica of database %q: %w", s.Name, err)
 		}
@@ -188,7 +190,7 @@ func (all *replicas) open(d *DB) error {
 
 // eachHost returns the settings of each single host.
 func eachHost(s Settings) (each []Settings) {
-	s.TargetSessionAttrs = "any" // follow finds out the server's role
+	s.TargetSessionAttrs = "any"                         // follow finds out the server's role
 	s.Pool.Timeout = min(s.Pool.Timeout, replicaSilence) // the primary may have a place sooner
 	if s.Hosts == "" {
 		return []Settings{s}
@@ -305,7 +307,7 @@ func ask(ctx context.Context, conn *pgx.Conn, sql string) (got seenServer, err e
 	var timeline pgtype.Int8
 	err = conn.QueryRow(ctx, sql, pgx.QueryExecModeSimpleProtocol).
 		Scan(&got.recovers, &text, &got.system, &got.database, &timeline)
-	got.timeline = uint32(timeline.Int64) //nolint:gosec // it is one
+	got.timeline = uint32(timeline.Int64)
 	got.position, _ = ParsePosition(text)
 	return got, err
 }
@@ -484,7 +486,7 @@ func (all *replicas) read(ctx context.Context, sql string, args []any, who askin
 	defer cancel()
 	state := r.state.Load()
 	defer context.AfterFunc(state.up, cancel)()
-	rows, err = r.read(within, sql, args, who)
+	rows, err = r.read(within, sql, args, who) //nolint:sqlclosecheck // the caller closes them
 	switch {
 	case err == nil:
 		r.reads.Add(1)
@@ -512,7 +514,7 @@ func (r *replica) lost(state *replicaState, err error) {
 
 // read runs the read once, by the replica's own strategy.
 func (r *replica) read(ctx context.Context, sql string, args []any, who asking) (pgx.Rows, error) {
-	rows, err := r.readShared(ctx, sql, args)
+	rows, err := r.readShared(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
 	if rows != nil || err != nil && !errors.Is(err, errUnsuitable) {
 		return rows, err
 	}
@@ -522,5 +524,5 @@ func (r *replica) read(ctx context.Context, sql string, args []any, who asking) 
 	}
 	u := use{Lease: l}
 	defer u.giveBack()
-	return u.buffer(ctx, sql, args)
+	return u.buffer(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
 }

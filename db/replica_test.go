@@ -41,7 +41,7 @@ func newFleet(t *testing.T, set func(*config.Database)) *replicated {
 
 func openWithReplica(t *testing.T, cfg config.Database, replica *config.Database) *db.DB {
 	t.Helper()
-	d, err := db.OpenWith(cfg, db.Options{Replica: replica})
+	d, err := db.OpenWith(cfg, db.Options{Replica: replica, Control: lent(t, cfg)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,6 +51,18 @@ func openWithReplica(t *testing.T, cfg config.Database, replica *config.Database
 		_ = d.Close(ctx)
 	})
 	return d
+}
+
+// lent is a Control with a connection to the server of cfg.
+func lent(t *testing.T, cfg config.Database) db.Control {
+	t.Helper()
+	conn := dbtest.Control(t, cfg)
+	var turn sync.Mutex
+	return func(_ context.Context, f func(*pgx.Conn) error) error {
+		turn.Lock()
+		defer turn.Unlock()
+		return f(conn)
+	}
 }
 
 func (f *replicated) serves(t *testing.T, want bool) {
@@ -108,6 +120,26 @@ func TestWhoeverWroteReadsItAndOthersReadFromTheReplica(t *testing.T) {
 			t.Errorf("the replica served nothing: %+v", f.Replicas())
 		}
 	})
+}
+
+func TestAReplicaWithAPoolOfAutomaticSizeHasABudgetOfItsOwn(t *testing.T) {
+	for _, strategy := range []string{db.Pool, db.Multiplex} {
+		t.Run(strategy, func(t *testing.T) {
+			f := newFleet(t, func(c *config.Database) { auto(3)(c); c.Strategy = strategy })
+			for range 20 {
+				f.read(t, &visitor{})
+			}
+			if r := f.Replicas()[0]; r.Reads != 20 || r.Failed != 0 || r.Stat.Budget != 3 || r.Stat.Tickets == 0 {
+				t.Errorf("%+v", r)
+			}
+			if n := f.Stat().TicketsOthers; n != 0 {
+				t.Errorf("the replica has %d tickets of the primary", n)
+			}
+			if n := scan[int](t, f.control, "SELECT count(*) FROM pg_locks WHERE classid = $1", int64(db.TicketClass)); n != 0 {
+				t.Errorf("%d tickets of the primary are locked", n)
+			}
+		})
+	}
 }
 
 // voters vote and read, until stop is called. Votes may fail; a page must never be behind its visitor's own votes.

@@ -22,7 +22,7 @@ type Options struct {
 	OnAcquire func(strategy string, took time.Duration, err error)
 	// Control provides the monitoring connection for the budget, where Pool.MaxSize is Auto. Set it to share a
 	// connection that already exists outside of the strategies. It must reach the server of the settings. Nil: the
-	// Source opens a connection of its own, "…/monitor".
+	// Source opens a connection of its own, "…/monitor", as it does for each replica.
 	Control Control
 }
 

@@ -4,7 +4,7 @@ import (
 	"context"
 	"crypto/pbkdf2"
 	"crypto/rand"
-	"crypto/sha1" // pbkdf2_sha1, of old Django projects
+	"crypto/sha1" //nolint:gosec // pbkdf2_sha1, of old Django projects
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"

@@ -68,7 +68,7 @@ func (d *django) python(args ...string) (string, error) {
 	cmd.Dir, cmd.Stdout, cmd.Stderr = d.dir, &out, &out
 	cmd.Env = []string{
 		"PGDATABASE=" + d.cfg.Name, "PGUSER=" + d.cfg.User, "PGPASSWORD=" + d.cfg.Password.Reveal(), "PGHOST=" + d.cfg.Host,
-		"PGPORT=" + strconv.Itoa(int(d.cfg.Port)), "AUTO_FIELD=" + d.auto, "HASHERS=" + d.hashers, "LANG=C.UTF-8",
+		"PGPORT=" + strconv.Itoa(d.cfg.Port), "AUTO_FIELD=" + d.auto, "HASHERS=" + d.hashers, "LANG=C.UTF-8",
 	}
 	err := cmd.Run()
 	return out.String(), err
@@ -174,7 +174,7 @@ func (b *browser) login(name, password string) (at, body string) {
 // change asks for a change that is refused. Unlike a page, it asks the database whose session it is.
 func (b *browser) change() {
 	b.Helper()
-	resp, err := b.client.PostForm(b.url+"/admin/polls/question/add/", nil)
+	resp, err := b.client.PostForm(b.url+"/admin/polls/question/add/", nil) //nolint:noctx // the client has a deadline
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -21,7 +21,7 @@ func TestARowThatAnotherApplicationsTableNeedsIsKeptAndTheTableIsNamed(t *testin
 	p := m.serving("runserver", "127.0.0.1:0")
 	b := p.browser(t)
 	b.login("ada", goodPassword)
-	resp, err := b.client.PostForm(p.url+"/admin/polls/question/1/delete/", url.Values{"post": {"yes"}})
+	resp, err := b.client.PostForm(p.url+"/admin/polls/question/1/delete/", url.Values{"post": {"yes"}}) //nolint:noctx // the client has a deadline
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,8 @@ func TestWhatTheRoleMayNotDoIsSaidAsTheStatementsToType(t *testing.T) {
 		says        []string
 	}{
 		{
-			"a schema in which only its owner creates", "", []string{"REVOKE CREATE ON SCHEMA public FROM PUBLIC"},
+			"a schema in which only its owner creates", "",
+			[]string{"REVOKE CREATE ON SCHEMA public FROM PUBLIC"},
 			[]string{"may not create tables in the schema \"public\"", "GRANT CREATE ON SCHEMA \"public\" TO \"ROLE\";"},
 		},
 		{
@@ -27,7 +28,8 @@ func TestWhatTheRoleMayNotDoIsSaidAsTheStatementsToType(t *testing.T) {
 			[]string{"belong to \"dj O'Hara", "GRANT \"dj O'Hara \"\"x\"\"\" TO \"ROLE\";"},
 		},
 		{
-			"both", "django_owner", []string{"REVOKE CREATE ON SCHEMA public FROM PUBLIC"},
+			"both", "django_owner",
+			[]string{"REVOKE CREATE ON SCHEMA public FROM PUBLIC"},
 			[]string{"GRANT CREATE ON SCHEMA \"public\" TO \"ROLE\";", "GRANT \"django_owner\" TO \"ROLE\";"},
 		},
 	} {
