@@ -11,6 +11,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"ddtb/app/lab"
+	"ddtb/app/lab/scenarios"
 	"ddtb/app/web"
 	"ddtb/db"
 )
@@ -70,7 +71,7 @@ func (a *App) home(c echo.Context) error {
 		return c.JSONPretty(http.StatusOK, map[string]any{"name": "ddtb", "connection_info": info}, "  ")
 	}
 	return pages.Render(c, http.StatusOK, "home.html", map[string]any{
-		"Info": info, "Tests": a.lab.Enabled(), "Host": c.Request().Host, "Trouble": a.trouble(),
+		"Info": info, "Tests": a.lab.Enabled(), "Scenarios": len(scenarios.All()), "Host": c.Request().Host, "Trouble": a.trouble(),
 		"Warn": info.Usable * a.cfg.Monitor.Warn / 100, "Critical": info.Usable * a.cfg.Monitor.Critical / 100,
 	})
 }

@@ -125,8 +125,8 @@ func TestWhoeverWroteReadsItAndOthersReadFromTheReplica(t *testing.T) {
 func TestAReplicaWithAPoolOfAutomaticSizeHasABudgetOfItsOwn(t *testing.T) {
 	for _, strategy := range []string{db.Pool, db.Multiplex} {
 		t.Run(strategy, func(t *testing.T) {
-			f := newFleet(t, func(c *config.Database) { auto(3)(c); c.Strategy = strategy })
-			for range 20 {
+			f := newFleet(t, func(c *config.Database) { auto(3)(c); c.Strategy, c.Pool.Timeout = strategy, time.Second })
+			for i := 0; i < 20 && f.Replicas()[0].Failed == 0; i++ {
 				f.read(t, &visitor{})
 			}
 			if r := f.Replicas()[0]; r.Reads != 20 || r.Failed != 0 || r.Stat.Budget != 3 || r.Stat.Tickets == 0 {

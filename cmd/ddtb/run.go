@@ -17,6 +17,7 @@ import (
 	"ddtb/app"
 	"ddtb/app/auth"
 	"ddtb/app/fault"
+	"ddtb/app/lab/scenarios"
 	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/activity"
@@ -239,7 +240,7 @@ func (c *cli) welcome(cfg *config.Config, addr net.Addr, pg *localpg.Server, adm
 	c.say(`
 ddtb is running. Ctrl-C stops it.
 
-  Lab     %[1]s/lab/     30 ways to run out of connections
+  Lab     %[1]s/lab/     %[16]d ways to run out of connections
   Polls   %[1]s/polls/
   Admin   %[1]s/admin/
           user %[2]s, %[3]s
@@ -261,7 +262,7 @@ See it fail, and see it fixed, in another terminal:
   ab -n 200 %[1]s/polls/     # none
 
 `, at, demoAdmin, admin, pg.Version(), pg.Port(), dir, localpg.Since(dir).Format(time.DateOnly), program, again,
-		dsn, password, look, cfg.Databases["default"].Strategy, cfg.File, flags)
+		dsn, password, look, cfg.Databases["default"].Strategy, cfg.File, flags, len(scenarios.All()))
 }
 
 // program returns how this program was called, for suggested commands.
