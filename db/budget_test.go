@@ -196,8 +196,12 @@ func TestTheBudgetIsKeptWithoutTheMonitoringConnection(t *testing.T) {
 	for range 5 {
 		dbtest.KillBackends(t, control, cfg.ApplicationName+"/monitor")
 		for range 20 {
+			// A backend that ends frees its ticket a moment before it leaves the list.
 			if n := dbtest.Backends(t, control, cfg.ApplicationName+"/pool"); n > 3 {
-				t.Fatalf("%d connections", n)
+				<-time.After(20 * time.Millisecond)
+				if again := dbtest.Backends(t, control, cfg.ApplicationName+"/pool"); again > 3 {
+					t.Errorf("%d connections, and then %d", n, again)
+				}
 			}
 			_ = scan[string](t, control, "SELECT pg_sleep(0.01)::text")
 		}

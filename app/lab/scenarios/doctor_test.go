@@ -86,7 +86,7 @@ func nameOf(s *activity.Scenario) string {
 // seen are the scenarios that the doctor recognises while the lab plays them. Others look the same from outside as one of
 // these, or need a name or an address that the lab's sessions have not: db/activity plays those itself.
 var seen = []string{
-	"thread-leak", "missed-close", "too-much-at-once", "leaked-transaction", "cancel-snowball", "reconnect-stampede", "lock-queue",
+	"thread-leak", "missed-close", "too-much-at-once", "leaked-transaction", "cancel-snowball", "lock-queue",
 	"probe-connects", "listen-pins-slot",
 }
 
