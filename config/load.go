@@ -357,7 +357,7 @@ func (l *loader) checkBudget(prefix string, d *Database) {
 	size, least := prefix+"pool.max_size", prefix+"pool.min_size"
 	switch {
 	case d.Pool.MaxSize != db.Auto:
-		if d.Budget > 0 {
+		if d.Budget > 0 && prefix == "databases.default." {
 			l.warn("%s is set (%s), and %s is a number: the budget is in force only with %[3]s = \"auto\".",
 				budget, l.cfg.Origins[budget], size)
 		}
