@@ -22,11 +22,11 @@ build: ## bin/ddtb, one static file
 
 # Most tests wait for a server, so three packages run at a time. The race detector then runs where requests share memory:
 # the strategies, their queue and their switch. For all tests under it, which takes half an hour: make race.
-SHARED := EveryStrategy|EveryAnswer|WhatOneCaller|Switch|Waiter|Lease|Shared|Closing
+SHARED := EveryAnswer|WhatOneCaller|Switch|Closing
 
 test: ## all tests, on a real PostgreSQL (ARGS="-run Pool")
 	$(GO) test -p 3 -timeout 15m $(ARGS) ./...
-	CGO_ENABLED=1 $(GO) test -race -timeout 15m -run '$(SHARED)' $(ARGS) ./db ./app/report ./app/metrics ./app/trace
+	CGO_ENABLED=1 $(GO) test -race -timeout 15m -run '$(SHARED)' $(ARGS) ./db
 
 race: ## all tests with the race detector
 	CGO_ENABLED=1 $(GO) test -race -timeout 40m $(ARGS) ./...
