@@ -84,7 +84,13 @@ func (s *Stage) startBouncer(size int) (*net.TCPAddr, error) {
 // runBouncer runs PgBouncer under a shell. The shell stops it when its input ends, which happens however this process
 // ends.
 func (s *Stage) runBouncer(program, ini string, uid, gid int, addr *net.TCPAddr) error {
-	cmd := exec.Command("/bin/sh", "-c", `"$1" -q "$2" & read _; kill -9 $!; wait`, "sh", program, ini) //nolint:noctx,gosec // ended below; our own paths
+	return s.runUnderShell("PgBouncer", addr.String(), uid, gid, program, "-q", ini)
+}
+
+// runUnderShell runs a program that serves on addr under a shell, which kills it when its input ends: at the end of the half,
+// or with this process, however that ends.
+func (s *Stage) runUnderShell(name, addr string, uid, gid int, command ...string) error {
+	cmd := exec.Command("/bin/sh", append([]string{"-c", `"$@" & read _; kill -9 $!; wait`, "sh"}, command...)...) //nolint:noctx,gosec // ended below; our own paths
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	system.NewGroup(cmd) // Ctrl-C on the terminal is handled here
 	if uid > 0 {
@@ -100,7 +106,7 @@ func (s *Stage) runBouncer(program, ini string, uid, gid int, addr *net.TCPAddr)
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = cmd.Wait() }() // an error is expected: it is killed
 	s.Afterwards(func() { _ = in.Close(); <-ended })
-	return s.reached("PgBouncer", addr.String(), ended)
+	return s.reached(name, addr, ended)
 }
 
 func (s *Stage) reached(name, addr string, ended <-chan struct{}) error {

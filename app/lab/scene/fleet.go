@@ -16,7 +16,6 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"ddtb/db/localpg/system"
 )
 
 const haproxyConfig = `defaults
@@ -83,25 +82,7 @@ func (s *Stage) startSite(places int) (*Site, error) {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return site, err
 	}
-	return site, s.runHAProxy(program, file, web)
-}
-
-// runHAProxy runs HAProxy under a shell, like runBouncer.
-func (s *Stage) runHAProxy(program, file string, addr net.Addr) error {
-	cmd := exec.Command("/bin/sh", "-c", `"$1" -db -q -f "$2" & read _; kill -9 $!; wait`, "sh", program, file) //nolint:noctx,gosec // ended below; our own paths
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
-	system.NewGroup(cmd) // Ctrl-C on the terminal is handled here
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	ended := make(chan struct{})
-	go func() { defer close(ended); _ = cmd.Wait() }() // an error is expected: it is killed
-	s.Afterwards(func() { _ = in.Close(); <-ended })
-	return s.reached("HAProxy", addr.String(), ended)
+	return site, s.runUnderShell("HAProxy", web.String(), 0, 0, program, "-db", "-q", "-f", file)
 }
 
 // findHAProxy also looks in Debian's directory.
