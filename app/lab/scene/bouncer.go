@@ -78,13 +78,7 @@ func (s *Stage) startBouncer(size int) (*net.TCPAddr, error) {
 	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // the other user must get to its files
 		return nil, err
 	}
-	return addr, s.runBouncer(program, filepath.Join(dir, "pgbouncer.ini"), uid, gid, addr)
-}
-
-// runBouncer runs PgBouncer under a shell. The shell stops it when its input ends, which happens however this process
-// ends.
-func (s *Stage) runBouncer(program, ini string, uid, gid int, addr *net.TCPAddr) error {
-	return s.runUnderShell("PgBouncer", addr.String(), uid, gid, program, "-q", ini)
+	return addr, s.runUnderShell("PgBouncer", addr.String(), uid, gid, program, "-q", filepath.Join(dir, "pgbouncer.ini"))
 }
 
 // runUnderShell runs a program that serves on addr under a shell, which kills it when its input ends: at the end of the half,
