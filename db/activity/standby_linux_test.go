@@ -3,19 +3,16 @@ package activity
 import (
 	"context"
 	"fmt"
-	"os"
-	osexec "os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"ddtb/db/localpg"
 )
 
-// standbyName is the standby's application_name.
+// standbyName is the standby's cluster_name, which is the application_name of its walreceiver.
 const standbyName = "standby_1"
 
 // standby is a server that streams from the first one.
@@ -24,18 +21,16 @@ type standby struct {
 	options localpg.Options
 }
 
-// standbyOf makes one with pg_basebackup, and starts it.
+// standbyOf starts one.
 func standbyOf(t *testing.T, primary *server) *standby {
 	t.Helper()
 	dir := filepath.Join(testDir, "standby", t.Name())
 	s := &standby{options: localpg.Options{
-		Dir: dir, Volatile: true, MaxConnections: maxConnections,
-		Settings: map[string]string{"max_prepared_transactions": "5", "wal_level": "replica", "max_wal_senders": "5"}, // as on the primary, at least
+		Dir: dir, Volatile: true, MaxConnections: maxConnections, ReplicaOf: primary.Server,
+		Settings: map[string]string{ // as on the primary, at least
+			"max_prepared_transactions": "5", "wal_level": "replica", "max_wal_senders": "5", "cluster_name": standbyName,
+		},
 	}}
-	pg, err := localpg.Start(t.Context(), s.options)
-	must(t, err)
-	must(t, pg.Stop(t.Context()))
-	s.copyFrom(t, primary)
 	s.start(t)
 	t.Cleanup(func() {
 		ctx := context.Background()
@@ -48,35 +43,6 @@ func standbyOf(t *testing.T, primary *server) *standby {
 	})
 	return s
 }
-
-// copyFrom replaces the data, which the server's account still owns afterwards.
-func (s *standby) copyFrom(t *testing.T, primary *server) {
-	t.Helper()
-	data := filepath.Join(s.options.Dir, "data")
-	info, err := os.Stat(data)
-	must(t, err)
-	owner := info.Sys().(*syscall.Stat_t)
-	must(t, os.RemoveAll(data))
-	cfg := primary.Config("postgres")
-	cmd := osexec.CommandContext(t.Context(), "pg_basebackup", "-D", data, "-R", "-X", "stream", "-c", "fast", "-d",
-		fmt.Sprintf("host=%s port=%d user=%s application_name=%s", cfg.Host, cfg.Port, cfg.User, standbyName))
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "PGPASSWORD=" + cfg.Password.Reveal()}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("pg_basebackup: %v\n%s", err, out)
-	}
-	must(t, filepath.Walk(data, func(path string, _ os.FileInfo, err error) error {
-		if err != nil {
-			return err
-		}
-		return os.Lchown(path, int(owner.Uid), int(owner.Gid))
-	}))
-	password, err := os.ReadFile(filepath.Join(primary.dir(), "password"))
-	must(t, err)
-	must(t, os.WriteFile(filepath.Join(s.options.Dir, "password"), password, 0o600))
-}
-
-func (s *server) dir() string { return filepath.Dir(s.LogFile()) }
 
 func (s *standby) start(t *testing.T) {
 	t.Helper()

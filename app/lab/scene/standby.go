@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -14,7 +13,6 @@ import (
 	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/localpg"
-	"ddtb/db/localpg/system"
 )
 
 // Standby is a synchronous streaming replica of the server: an acknowledged commit is on both.
@@ -42,7 +40,7 @@ func (s *Stage) Standby() *Standby {
 	return b
 }
 
-// start copies the data while the server is stopped, and starts both.
+// start restarts the server for replication, and starts the standby on a copy of its data.
 func (b *Standby) start(ctx context.Context) error {
 	server := b.stage.server
 	options := server.options
@@ -50,23 +48,15 @@ func (b *Standby) start(ctx context.Context) error {
 	b.stage.Afterwards(server.withoutStandby(options.Settings))
 	b.stage.Afterwards(func() { _ = os.RemoveAll(options.Dir) })
 	server.options.Settings = with(options.Settings, forReplication, synchronous)
-	for _, step := range []func() error{
-		func() error { return server.pg.Stop(ctx) },
-		func() error { return server.start(ctx) }, // the standby can follow the WAL from here on
-		func() error { return server.pg.Stop(ctx) },
-		func() error { return copyDir(ctx, server.options.Dir, options.Dir) },
-		func() error { return server.start(ctx) },
-	} {
-		if err := step(); err != nil {
-			return err
-		}
-	}
-	b.primary = server.pg.Port()
-	follows, err := b.follow(options.Dir)
-	if err != nil {
+	if err := server.pg.Stop(ctx); err != nil {
 		return err
 	}
-	options.Settings = with(options.Settings, forReplication, follows)
+	if err := server.start(ctx); err != nil {
+		return err
+	}
+	b.primary = server.pg.Port()
+	options.Settings, options.ReplicaOf = with(options.Settings, forReplication), server.pg
+	var err error
 	if b.pg, err = localpg.Start(ctx, options); err != nil {
 		return err
 	}
@@ -81,46 +71,6 @@ func with(settings map[string]string, others ...map[string]string) map[string]st
 		maps.Copy(settings, o)
 	}
 	return settings
-}
-
-// copyDir copies files with their owners and modes.
-func copyDir(ctx context.Context, from, to string) error {
-	if out, err := exec.CommandContext(ctx, "cp", "-a", from, to).CombinedOutput(); err != nil { //nolint:gosec // our own paths
-		return fmt.Errorf("copy the data: %w: %s", err, out)
-	}
-	return nil
-}
-
-// follow configures the copied data as a standby. The password is in a file, because settings are on the command line.
-func (b *Standby) follow(dir string) (settings map[string]string, err error) {
-	superuser := b.stage.server.pg.Config("replication")
-	data := filepath.Join(dir, "data")
-	passwords := filepath.Join(data, "passwords")
-	for name, text := range map[string]string{
-		filepath.Join(data, "standby.signal"): "",
-		passwords:                             fmt.Sprintf("*:*:*:%s:%s\n", superuser.User, superuser.Password.Reveal()),
-	} {
-		if err := writeAsOwner(data, name, text); err != nil {
-			return nil, err
-		}
-	}
-	return map[string]string{"primary_conninfo": fmt.Sprintf("host=127.0.0.1 port=%d user=%s passfile=%s", b.primary, superuser.User, passwords)}, nil
-}
-
-// writeAsOwner writes a file owned by the owner of the directory.
-func writeAsOwner(dir, name, text string) error {
-	info, err := os.Stat(dir)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-		return err
-	}
-	uid, ok := system.Owner(info)
-	if !ok {
-		return nil
-	}
-	return os.Lchown(name, uid, -1)
 }
 
 // until polls until the statement returns true.
