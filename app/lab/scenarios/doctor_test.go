@@ -86,7 +86,7 @@ func nameOf(s *activity.Scenario) string {
 // seen are the scenarios that the doctor recognises while the lab plays them. Others look the same from outside as one of
 // these, or need a name or an address that the lab's sessions have not: db/activity plays those itself.
 var seen = []string{
-	"thread-leak", "missed-close", "too-much-at-once", "leaked-transaction", "cancel-snowball", "lock-queue",
+	"thread-leak", "missed-close", "too-much-at-once", "leaked-transaction", "cancel-snowball", "reconnect-stampede", "lock-queue",
 	"probe-connects", "listen-pins-slot",
 }
 
@@ -95,6 +95,9 @@ var onlyInside = []string{"call-inside-transaction"}
 
 // unnamed is whom the doctor blames where sessions come and go so fast that it saw none.
 const unnamed = "clients that connect for each piece of work"
+
+// starter is the lab's own connection, which waits for the server's start. For a moment it is the only session that came.
+const starter = "ddtb/localpg"
 
 func TestTheDoctorRecognisesScenariosWhileTheLabPlaysThem(t *testing.T) {
 	server, err := scene.Open(t.Context(), slog.New(slog.DiscardHandler))
@@ -119,7 +122,7 @@ func TestTheDoctorRecognisesScenariosWhileTheLabPlaysThem(t *testing.T) {
 				named = slices.Contains(onlyInside, name) && maybe > 0
 				for o := range said {
 					named = named || o.scenario == name || o.also == name
-					if o.culprit != "shop" && o.culprit != unnamed {
+					if o.culprit != "shop" && o.culprit != unnamed && (o.culprit != starter || name != "reconnect-stampede") {
 						t.Errorf("the doctor blames %q", o.culprit)
 					}
 				}
