@@ -22,9 +22,10 @@ import (
 // There are as many tickets as the budget has slots. A ticket is an advisory lock, (TicketClass, 1) to (TicketClass,
 // budget). Each connection of the pool holds one in its session, so the ticket is free as soon as the server's process
 // has ended, even if the client crashed. No heartbeat, expiry or coordinator is needed. A process reserves the ticket
-// before it connects, in the session of its monitoring connection. The new session then takes it over. So there are
-// never more connections than the budget, not even for a moment. The monitoring connection, one for each process, is
-// additional.
+// before it connects, in the session of its monitoring connection. The new session then takes it over. So no
+// more connections than the budget are in use. In two cases the server lists one more for a moment: a backend that ends
+// frees its ticket before it leaves the list; and a session whose reservation was lost with the monitoring connection is
+// refused, and closed, once it has logged in. The monitoring connection, one for each process, is additional.
 //
 // Each process publishes how many connections it needs, as another advisory lock, (DemandClass, need), of its
 // monitoring connection. From these demands, every process computes the fair shares in the same way.

@@ -84,7 +84,7 @@ func (s *stuck) Write(p []byte) (int, error) {
 func TestALogThatNobodyReadsHoldsNobodyUpAndCountsWhatItDropped(t *testing.T) {
 	s := &stuck{read: make(chan struct{})}
 	l := newLogSink(s)
-	line := []byte(strings.Repeat("x", 1023) + "\n")
+	line := []byte(strings.Repeat("-", 1023) + "\n")
 	const lines = 3000 // of a kilobyte, where one megabyte waits at most
 	for range lines {
 		if _, err := l.Write(line); err != nil {
@@ -94,7 +94,7 @@ func TestALogThatNobodyReadsHoldsNobodyUpAndCountsWhatItDropped(t *testing.T) {
 	l.close(time.Millisecond) // as the process ends
 	close(s.read)
 	<-l.done
-	written, dropped := s.Count("xxx"), 0
+	written, dropped := s.Count("---"), 0
 	for _, said := range s.Lines("lines were dropped") {
 		n := 0
 		_, after, _ := strings.Cut(said, "count=")
