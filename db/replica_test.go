@@ -22,12 +22,30 @@ type replicated struct {
 	control, standby *pgx.Conn // superusers'
 }
 
+// newFleet is a database on servers of its own.
 func newFleet(t *testing.T, set func(*config.Database)) *replicated {
 	t.Helper()
-	f := &replicated{primary: dbtest.NewServer(t, dbtest.Replicated())}
-	f.cfg = f.primary.Config(t)
-	f.replica = f.primary.NewReplica(t)
+	return newServers(t).open(t, set)
+}
+
+func newServers(t *testing.T) *replicated {
+	t.Helper()
+	primary := dbtest.NewServer(t, dbtest.Replicated())
+	return &replicated{primary: primary, replica: primary.NewReplica(t)}
+}
+
+// open is another database on the servers.
+func (s *replicated) open(t *testing.T, set func(*config.Database)) *replicated {
+	t.Helper()
+	f := &replicated{primary: s.primary, replica: s.replica, cfg: s.primary.Config(t)}
 	set(&f.cfg)
+	dbtest.Eventually(t, "the replica has the database", func() bool {
+		conn, err := db.Connect(t.Context(), connConfig(t, f.replica.Reach(f.cfg)))
+		if err == nil {
+			db.Disconnect(conn)
+		}
+		return err == nil
+	})
 	f.control, f.standby = dbtest.Control(t, f.cfg), f.replica.Control(t, f.cfg.Name)
 	run(t, f.control, "CREATE TABLE counter (n int); INSERT INTO counter VALUES (0); GRANT ALL ON counter TO PUBLIC")
 	dbtest.Eventually(t, "the replica has the table", func() bool {
@@ -104,8 +122,9 @@ func (f *replicated) read(t *testing.T, v *visitor) (n int) {
 }
 
 func TestWhoeverWroteReadsItAndOthersReadFromTheReplica(t *testing.T) {
+	servers := newServers(t)
 	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
-		f := newFleet(t, set)
+		f := servers.open(t, set)
 		v := &visitor{}
 		for i := 1; i <= 50; i++ {
 			if err := f.vote(t, v); err != nil {
@@ -178,45 +197,49 @@ func (f *replicated) voters(t *testing.T) (stop func() (read, voted int)) {
 }
 
 func TestNoFaultOfTheReplicaFailsAReadOrShowsAStalePage(t *testing.T) {
-	for name, fault := range map[string]func(*testing.T, *replicated){
-		"replay is paused": func(t *testing.T, f *replicated) {
+	servers := newServers(t)
+	for _, fault := range []struct {
+		name string
+		play func(*testing.T, *replicated)
+	}{
+		{"replay is paused", func(t *testing.T, f *replicated) {
 			run(t, f.standby, "SELECT pg_wal_replay_pause()")
 			f.serves(t, false)
 			run(t, f.standby, "SELECT pg_wal_replay_resume()")
 			f.serves(t, true)
-		},
-		"killed": func(t *testing.T, f *replicated) {
+		}},
+		{"killed", func(t *testing.T, f *replicated) {
 			f.replica.Stop(t, dbtest.Immediate)
 			f.serves(t, false)
 			f.replica.Start(t)
 			f.serves(t, true)
-		},
-		"restarted": func(t *testing.T, f *replicated) {
+		}},
+		{"restarted", func(t *testing.T, f *replicated) {
 			f.replica.Restart(t, dbtest.Fast)
 			f.serves(t, true)
-		},
-		"silent": func(t *testing.T, f *replicated) {
+		}},
+		{"silent", func(t *testing.T, f *replicated) {
 			f.replica.Pause(t)
 			f.serves(t, false)
 			f.replica.Resume(t)
 			f.serves(t, true)
-		},
-		"promoted": func(t *testing.T, f *replicated) {
-			run(t, f.standby, "SELECT pg_promote()")
-			f.serves(t, false)
-		},
-		"statements are cancelled by recovery": func(t *testing.T, f *replicated) {
+		}},
+		{"statements are cancelled by recovery", func(t *testing.T, f *replicated) {
 			for range 20 {
 				run(t, f.control, "TRUNCATE counter_other")
 				run(t, f.control, "VACUUM counter")
 			}
-		},
+		}},
+		{"promoted", func(t *testing.T, f *replicated) { // the last: it is no replica any more
+			run(t, f.standby, "SELECT pg_promote()")
+			f.serves(t, false)
+		}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			f := newFleet(t, func(c *config.Database) { pool(c); c.Pool.MaxSize = 10; c.MaxLag = 500 * time.Millisecond })
+		t.Run(fault.name, func(t *testing.T) {
+			f := servers.open(t, func(c *config.Database) { pool(c); c.Pool.MaxSize = 10; c.MaxLag = 500 * time.Millisecond })
 			run(t, f.control, "CREATE TABLE counter_other (n int)")
 			stop := f.voters(t)
-			fault(t, f)
+			fault.play(t, f)
 			if read, voted := stop(); read < 4 || voted < read {
 				t.Errorf("%d of %d votes were counted", voted, read)
 			}
