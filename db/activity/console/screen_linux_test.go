@@ -61,18 +61,7 @@ func TestASelectedSessionIsEndedFromTheFullScreenAfterAQuestion(t *testing.T) {
 	cfg := s.Config(t)
 	control := dbtest.Control(t, cfg)
 	victim, bystander := session(t, cfg, "victim"), session(t, cfg, "bystander")
-	o, err := activity.NewObserver(cfg)
-	must(t, err)
-	t.Cleanup(o.Close)
-
-	term, tty := newTerminal(t)
-	ended := make(chan error, 1)
-	go func() {
-		ended <- Watch{
-			Hand: o, Thresholds: activity.ThresholdsOf(configMonitor), Interval: 100 * time.Millisecond,
-			In: tty, Out: tty, Environ: []string{"TERM=xterm-256color"}, Colour: true,
-		}.Run(t.Context())
-	}()
+	term, ended := watching(t, cfg)
 	term.waitFor("bystander")
 	term.types("/victim\r")
 	term.waitFor("filter: victim")
@@ -102,6 +91,23 @@ func TestASelectedSessionIsEndedFromTheFullScreenAfterAQuestion(t *testing.T) {
 	term.waitFor("\x1b[?1049l") // the terminal's own screen is restored
 }
 
+// watching runs the full screen for the server of cfg on a terminal, until q is typed.
+func watching(t *testing.T, cfg config.Database) (term *terminal, ended <-chan error) {
+	t.Helper()
+	o, err := activity.NewObserver(cfg)
+	must(t, err)
+	t.Cleanup(o.Close)
+	term, tty := newTerminal(t)
+	done := make(chan error, 1)
+	go func() {
+		done <- Watch{
+			Hand: o, Thresholds: activity.ThresholdsOf(configMonitor), Interval: 100 * time.Millisecond,
+			In: tty, Out: tty, Environ: []string{"TERM=xterm-256color"}, Colour: true,
+		}.Run(t.Context())
+	}()
+	return term, done
+}
+
 func TestSeveralMarkedSessionsAreEndedTogetherAndNobodyElse(t *testing.T) {
 	dbtest.NoLeaks(t)
 	cfg := dbtest.NewServer(t, dbtest.Options{}).Config(t)
@@ -109,17 +115,7 @@ func TestSeveralMarkedSessionsAreEndedTogetherAndNobodyElse(t *testing.T) {
 	for range 3 {
 		session(t, cfg, "victim")
 	}
-	o, err := activity.NewObserver(cfg)
-	must(t, err)
-	t.Cleanup(o.Close)
-	term, tty := newTerminal(t)
-	ended := make(chan error, 1)
-	go func() {
-		ended <- Watch{
-			Hand: o, Thresholds: activity.ThresholdsOf(configMonitor), Interval: 100 * time.Millisecond,
-			In: tty, Out: tty, Environ: []string{"TERM=xterm-256color"}, Colour: true,
-		}.Run(t.Context())
-	}()
+	term, ended := watching(t, cfg)
 	term.waitFor("victim")
 	term.types("/victim\rj  t")
 	term.waitFor("End 2 sessions? [y/N]")
