@@ -27,7 +27,12 @@ type Process struct {
 	Holders     []db.Holder // of leases, the oldest first, at most mostHolders
 	LeakAfter   Age         // 0: long leases are not reported
 	KeepsLeases bool        // a request keeps its lease to its end
+
+	UnusedReplicas []UnusedReplica // that serve no reads
 }
+
+// UnusedReplica is a configured replica that serves no reads: the primary does in its place.
+type UnusedReplica struct{ Host, Why string }
 
 // ConnectFailure is the last failure to get a connection from the server.
 type ConnectFailure struct {
@@ -45,10 +50,11 @@ const (
 	CodeLost        = "requests-lost"  // requests failed without a lease
 	CodeLeak        = "lease-leak"     // a lease is held for too long
 	CodeNested      = "nested-acquire" // requests asked for a lease while they held one
+	CodeReplica     = "replica-unused" // a replica serves no reads
 )
 
 // ProcessCodes lists all codes of findings about a process.
-var ProcessCodes = []string{CodeUnconnected, CodeStalled, CodeWaiting, CodeLost, CodeLeak, CodeNested}
+var ProcessCodes = []string{CodeUnconnected, CodeStalled, CodeWaiting, CodeLost, CodeLeak, CodeNested, CodeReplica}
 
 const (
 	stalledAfter = 3 * time.Second  // a pool that gives no lease for this long is stalled, if requests wait
@@ -77,7 +83,7 @@ func (p Process) Level() Level {
 // Findings judges the process, the gravest finding first.
 func (p Process) Findings() []Finding {
 	var found []Finding
-	for _, f := range []*Finding{p.unconnected(), p.stalled(), p.waiting(), p.lost(), p.leaks(), p.nested()} {
+	for _, f := range []*Finding{p.unconnected(), p.stalled(), p.waiting(), p.lost(), p.leaks(), p.nested(), p.unusedReplicas()} {
 		if f != nil {
 			f.culprit, f.Do = p.Application, f.steps[0].String()
 			found = append(found, *f)
@@ -279,6 +285,22 @@ func (p Process) nested() *Finding {
 		What: fmt.Sprintf("%s of %s asked for a lease %s while they held one: a small pool deadlocks on that",
 			count(int(n), "request", "requests"), p.name(), p.period()),
 		steps: []Step{{"give the lease back first, or query through the Querier that InTx gives; the log names both lines of code", "", nobody}},
+	}
+}
+
+func (p Process) unusedReplicas() *Finding {
+	if len(p.UnusedReplicas) == 0 {
+		return nil
+	}
+	text := make([]string, len(p.UnusedReplicas))
+	for i, r := range p.UnusedReplicas {
+		text[i] = fmt.Sprintf("%s (%s)", r.Host, r.Why)
+	}
+	return &Finding{
+		Level: Warning, Code: CodeReplica, scenario: "fleet-failover",
+		What: fmt.Sprintf("%s reads from the primary in place of %s: %s",
+			p.name(), count(len(text), "replica", "replicas"), strings.Join(text, ", ")),
+		steps: []Step{{"let the replica run and catch up: it is used again within a second", "", nobody}},
 	}
 }
 

@@ -69,6 +69,11 @@ func TestTheVerdictOnAProcessFollowsFromItsFigures(t *testing.T) {
 			Process: Process{Now: db.Stat{Size: 5, Nested: 1}, Within: seconds(60)},
 			want:    []string{"warning nested-acquire"}, lab: "ddtb lab run nested-acquire",
 		},
+		"a replica serves no reads": {
+			Process: Process{UnusedReplicas: []UnusedReplica{{"r1:5432", "it is 12s behind, and max_lag is 5s"}}},
+			want:    []string{"warning replica-unused"}, lab: "ddtb lab run fleet-failover",
+			says: "shop reads from the primary in place of 1 replica: r1:5432 (it is 12s behind, and max_lag is 5s)",
+		},
 		"the slots are used up by a connection for each worker": {
 			Process: Process{
 				Now: db.Stat{Strategy: db.Persistent, Connects: 9, Connected: 2, Connecting: 1}, Past: db.Stat{Connects: 2, Connected: 2},
@@ -121,7 +126,7 @@ func TestTheVerdictOnAProcessFollowsFromItsFigures(t *testing.T) {
 }
 
 func TestEveryScenarioOfAProcessIsPlayedByTheLab(t *testing.T) {
-	for _, name := range []string{"no-recovery", "thread-leak", "too-much-at-once", "replicas-times-pool", "rows-not-closed", "nested-acquire", "slow-query-pile-up"} {
+	for _, name := range []string{"no-recovery", "thread-leak", "too-much-at-once", "replicas-times-pool", "rows-not-closed", "nested-acquire", "slow-query-pile-up", "fleet-failover"} {
 		if scenarioOf(name) == nil {
 			t.Errorf("there is no scenario %s", name)
 		}

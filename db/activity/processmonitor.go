@@ -125,6 +125,11 @@ func (m *ProcessMonitor) Now() Process {
 	}
 	p.Holders = m.db.Holders()
 	p.Holders = p.Holders[:min(len(p.Holders), mostHolders)]
+	for _, r := range m.db.Replicas() {
+		if !r.Serves {
+			p.UnusedReplicas = append(p.UnusedReplicas, UnusedReplica{r.Host, r.Why})
+		}
+	}
 	if f := m.failure; f != nil {
 		_, err := m.db.Failing()
 		p.Failure = &ConnectFailure{Cause: f.err.Cause, Limit: f.err.Limit(), Ago: Age(at.Sub(f.at)), Over: err == nil}
