@@ -195,8 +195,7 @@ func (p Process) stepsForFailure() []Step {
 // switchTo is a switch of the strategy, which takes effect at once.
 func (p Process) switchTo(strategy, why string) Step {
 	return Step{
-		fmt.Sprintf(`switch the strategy to %q, on the dashboard under "Switch it" or in the configuration file: %s`, strategy, why),
-		"", "nobody: requests under way finish on the old strategy",
+		fmt.Sprintf("switch the strategy to %q: %s", strategy, why), "ddtb strategy " + strategy, "nobody: requests under way finish on the old strategy",
 	}
 }
 
@@ -311,7 +310,7 @@ func (p Process) stepsForHolders() []Step {
 	}}
 	if p.hasStalled() {
 		steps = append(steps, Step{
-			`to serve requests meanwhile, save another strategy or pool.max_size, on the dashboard under "Switch it" or in the ` +
+			`to serve requests meanwhile, save another strategy or pool.max_size, on the dashboard under "Strategy" or in the ` +
 				"configuration file: that brings a new pool at once",
 			"", "nobody; the leases that are out keep their slots until they come back",
 		})
