@@ -35,9 +35,9 @@ func newServers(t *testing.T) *replicated {
 }
 
 // open is another database on the servers.
-func (s *replicated) open(t *testing.T, set func(*config.Database)) *replicated {
+func (f *replicated) open(t *testing.T, set func(*config.Database)) *replicated {
 	t.Helper()
-	f := &replicated{primary: s.primary, replica: s.replica, cfg: s.primary.Config(t)}
+	f = &replicated{primary: f.primary, replica: f.replica, cfg: f.primary.Config(t)}
 	set(&f.cfg)
 	dbtest.Eventually(t, "the replica has the database", func() bool {
 		conn, err := db.Connect(t.Context(), connConfig(t, f.replica.Reach(f.cfg)))
