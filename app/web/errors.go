@@ -428,7 +428,7 @@ func (p Problem) write(c echo.Context) error {
 	id := h.Get(echo.HeaderXRequestID)
 	if refusal := refusals[p.Cause]; refusal != nil && form == nil {
 		page.RetryAfter, page.ID = retryAfter, idMark // otherwise the page would be rendered for each request
-		return refusal.renderWith(c, p.Status, page, idMark, id)
+		return refusal.RenderWith(c, p.Status, page, idMark, id)
 	}
 	if p.Status >= http.StatusInternalServerError {
 		page.ID = id
