@@ -198,18 +198,11 @@ func (p *picture) process(s *sight) {
 		p.Texts["waiting_more"] = "the first for " + age(st.OldestWait)
 	}
 	p.Texts["waits"], p.Texts["waits_more"] = s.waits.words()
-	count := func(name string, n int64) []string { return []string{name, strconv.FormatInt(n, 10)} }
-	p.Tables["counters"] = [][]string{
-		count("Reads on shared connections", st.Reads),
-		count("Leases given out", st.Acquired),
-		count("… of these after a wait", st.Waited),
-		count("Waiters that gave up after the timeout", st.TimedOut),
-		count("Requests that found the queue full", st.Refused),
-		count("Leases out for too long", st.Leaked),
-		count("Leases taken back", st.Reclaimed),
-		count("Leases asked for by a request that held one", st.Nested),
-		count("Attempts to connect", st.Connects),
-		count("… of these without success", st.Connects-st.Connected),
+	p.Tables["counters"] = nil
+	for _, f := range db.Figures {
+		if f.Title != "" {
+			p.Tables["counters"] = append(p.Tables["counters"], []string{f.Title, strconv.FormatFloat(f.Value(&st), 'f', -1, 64)})
+		}
 	}
 	p.Tables["settings"] = nil
 	spec, _ := db.Lookup(st.Strategy)

@@ -26,16 +26,9 @@ func TestMain(m *testing.M) { dbtest.Run(m) }
 func told(t *testing.T, s activity.Snapshot) string {
 	t.Helper()
 	m := New("test")
-	m.registry.MustRegister(only{s})
+	m.registry.MustRegister(collector(func(out chan<- prometheus.Metric) { sendSnapshot(out, s) }))
 	return scrape(t, m)
 }
-
-// only publishes one snapshot.
-type only struct{ activity.Snapshot }
-
-func (o only) Describe(chan<- *prometheus.Desc) {}
-
-func (o only) Collect(out chan<- prometheus.Metric) { tell(out, o.Snapshot) }
 
 func scrape(t testing.TB, m *Metrics) string {
 	t.Helper()
