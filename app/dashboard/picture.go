@@ -51,30 +51,6 @@ func (s *sight) measure(c *config.Config) {
 	}
 }
 
-func (s *sight) point() point {
-	p := newPoint(s.at)
-	p[figLeases], p[figWaiting] = float64(s.stat.Leases), float64(s.stat.Waiting)
-	p[figConnects] = s.perSecond(s.stat.Connects, s.since.Connects)
-	if s.stat.Size > 0 {
-		p[figSize] = float64(s.stat.Size)
-	}
-	if s.waits.Count() > 0 {
-		for fig, percent := range map[int]uint64{figP50: 50, figP95: 95, figP99: 99, figLongest: 100} {
-			p[fig] = millis(s.waits.AtMost(percent))
-		}
-	}
-	if !s.seen() {
-		return p
-	}
-	usable := float64(s.Sample.Slots.Usable())
-	p[figUsed], p[figUsable], p[figNew] = float64(s.Sample.Slots.Used), usable, s.Sample.NewPerSecond
-	p[figWarn], p[figCritical] = usable*float64(s.monitor.Warn)/100, usable*float64(s.monitor.Critical)/100
-	if s.budget.Pool > 0 {
-		p[figBudget] = float64(s.budget.Needed)
-	}
-	return p
-}
-
 // perSecond returns the rate of a counter. Counters restart when the strategy changes.
 func (s *sight) perSecond(now, before int64) float64 {
 	if s.passed <= 0 {
