@@ -85,8 +85,8 @@ func TestAStateIsToldAlsoWhenItIsNobodys(t *testing.T) {
 
 func TestFailuresAreToldByTheirCause(t *testing.T) {
 	m := New("test")
-	for _, cause := range db.Causes {
-		m.Failed(fmt.Errorf("latest polls: %w", &db.ConnError{Cause: cause}))
+	for _, c := range db.Causes {
+		m.Failed(fmt.Errorf("latest polls: %w", &db.ConnError{Cause: c.Cause}))
 	}
 	m.Failed(errors.New("a bug"))
 	m.Failed(errors.New("another"))
@@ -95,8 +95,8 @@ func TestFailuresAreToldByTheirCause(t *testing.T) {
 	text := scrape(t, m)
 	mustHave(t, text, `ddtb_failures_total{cause="disk full"} 1`, `ddtb_failures_total{cause="deadline exceeded"} 1`,
 		`ddtb_failures_total{cause="lock timeout"} 0`)
-	for _, cause := range db.Causes {
-		mustHave(t, text, fmt.Sprintf("ddtb_failures_total{cause=%q} 1", cause))
+	for _, c := range db.Causes {
+		mustHave(t, text, fmt.Sprintf("ddtb_failures_total{cause=%q} 1", c.Cause))
 	}
 	mustHave(t, text, `ddtb_failures_total{cause="internal error"} 2`)
 }

@@ -48,8 +48,8 @@ func TestEachCauseOfAFailureIsOneAlerts(t *testing.T) {
 
 func TestTheAlertAndThePanelAboutConnectionsHaveTheCausesOfThem(t *testing.T) {
 	var want []string
-	for _, cause := range db.Causes {
-		want = append(want, string(cause))
+	for _, c := range db.Causes {
+		want = append(want, string(c.Cause))
 	}
 	for _, file := range []string{"alerts.yml", "grafana-dashboard.json"} {
 		if all := choices(t, file); len(all) == 0 || strings.Join(all[0], "|") != strings.Join(want, "|") {
