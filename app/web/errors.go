@@ -58,7 +58,7 @@ func ProblemOf(err error) Problem {
 		return unavailable(ce)
 	}
 	if fe, ok := errors.AsType[*fault.Error](err); ok && fe.Kind != fault.Internal {
-		p := plain(statusOf(fe.Kind), fe.Public)
+		p := plain(statuses[fe.Kind], fe.Public)
 		if fe.Kind == fault.Busy {
 			p.RetryAfter = retryAfter
 		}
@@ -171,24 +171,15 @@ func plain(status int, detail string) Problem {
 	return Problem{Status: status, Title: http.StatusText(status), Detail: detail}
 }
 
-func statusOf(k fault.Kind) int {
-	switch k {
-	case fault.Invalid:
-		return http.StatusBadRequest
-	case fault.Forbidden:
-		return http.StatusForbidden
-	case fault.NotFound:
-		return http.StatusNotFound
-	case fault.Conflict:
-		return http.StatusConflict
-	case fault.TooLarge:
-		return http.StatusRequestEntityTooLarge
-	case fault.TooManyTries:
-		return http.StatusTooManyRequests
-	case fault.Busy:
-		return http.StatusServiceUnavailable
-	}
-	return http.StatusInternalServerError
+// statuses are the statuses of faults, but for Internal.
+var statuses = map[fault.Kind]int{
+	fault.Invalid:      http.StatusBadRequest,
+	fault.Forbidden:    http.StatusForbidden,
+	fault.NotFound:     http.StatusNotFound,
+	fault.Conflict:     http.StatusConflict,
+	fault.TooLarge:     http.StatusRequestEntityTooLarge,
+	fault.TooManyTries: http.StatusTooManyRequests,
+	fault.Busy:         http.StatusServiceUnavailable,
 }
 
 func httpSentence(status int) string {
@@ -222,7 +213,13 @@ func causeSentence(ce *db.ConnError) string {
 	case db.QueueFull:
 		return fmt.Sprintf("All database connections of this application (%d) are busy, and so many requests wait for one that this one would have waited too long.", ce.Size)
 	case db.SlotsExhausted:
-		return slotsSentence(ce.Limit())
+		switch ce.Limit() {
+		case db.RoleLimit:
+			return "The database lets this application's role have no more connections: its own limit is reached."
+		case db.DatabaseLimit:
+			return "The database takes no more connections: the limit that is set for this database is reached."
+		}
+		return "The database server has no connection slot left: all are taken."
 	case db.PoolerFull:
 		return "The connection pooler in front of the database is full: it had no connection for this in time."
 	case db.NoSuitableServer:
@@ -276,17 +273,6 @@ func causeAdvice(ce *db.ConnError) string {
 		return "This does not pass by itself: somebody who runs this application has to change a setting."
 	}
 	return tryAgain
-}
-
-// slotsSentence names the limit that was reached.
-func slotsSentence(limit string) string {
-	switch limit {
-	case db.RoleLimit:
-		return "The database lets this application's role have no more connections: its own limit is reached."
-	case db.DatabaseLimit:
-		return "The database takes no more connections: the limit that is set for this database is reached."
-	}
-	return "The database server has no connection slot left: all are taken."
 }
 
 // HandleErrors is the echo.HTTPErrorHandler, and the only place that answers errors. Each error is logged, including
