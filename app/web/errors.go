@@ -59,7 +59,7 @@ func ProblemOf(err error) Problem {
 		return unavailable(ce)
 	}
 	if fe, ok := errors.AsType[*fault.Error](err); ok && fe.Kind != fault.Internal {
-		p := plain(statusOf(fe.Kind), fe.Public)
+		p := plain(statuses[fe.Kind], fe.Public)
 		if fe.Kind == fault.Busy {
 			p.RetryAfter = retryAfter
 		}
@@ -121,24 +121,15 @@ func plain(status int, detail string) Problem {
 	return Problem{Status: status, Title: http.StatusText(status), Detail: detail}
 }
 
-func statusOf(k fault.Kind) int {
-	switch k {
-	case fault.Invalid:
-		return http.StatusBadRequest
-	case fault.Forbidden:
-		return http.StatusForbidden
-	case fault.NotFound:
-		return http.StatusNotFound
-	case fault.Conflict:
-		return http.StatusConflict
-	case fault.TooLarge:
-		return http.StatusRequestEntityTooLarge
-	case fault.TooManyTries:
-		return http.StatusTooManyRequests
-	case fault.Busy:
-		return http.StatusServiceUnavailable
-	}
-	return http.StatusInternalServerError
+// statuses are the statuses of faults, but for Internal.
+var statuses = map[fault.Kind]int{
+	fault.Invalid:      http.StatusBadRequest,
+	fault.Forbidden:    http.StatusForbidden,
+	fault.NotFound:     http.StatusNotFound,
+	fault.Conflict:     http.StatusConflict,
+	fault.TooLarge:     http.StatusRequestEntityTooLarge,
+	fault.TooManyTries: http.StatusTooManyRequests,
+	fault.Busy:         http.StatusServiceUnavailable,
 }
 
 func httpSentence(status int) string {
