@@ -56,7 +56,7 @@ type Holder struct {
 // add lists the lease with its caller's stack. From now on it is visible, even while it is still connecting.
 func (k *leaks) add(l *Lease, who asking) {
 	if who == (asking{}) {
-		runtime.Callers(4, l.pcs[:]) // 4: the caller of Source.Acquire
+		runtime.Callers(3, l.pcs[:]) // 3: the caller of Source.acquire
 	} else {
 		copy(l.pcs[:], who[:])
 	}

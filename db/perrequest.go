@@ -45,7 +45,7 @@ func (p perRequest) Acquire(ctx context.Context, l *Lease) error {
 	if err != nil {
 		return err
 	}
-	l.Lend(conn, nil)
+	l.Attach(conn, nil)
 	return nil
 }
 

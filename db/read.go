@@ -115,9 +115,7 @@ func (d *DB) read(ctx context.Context, sql string, args []any, who asking) (rows
 	}
 	rows, err = d.readPrimary(ctx, sql, args)
 	if rows == nil && (err == nil || errors.Is(err, errUnsuitable) || errors.Is(err, errMultiplexClosed)) {
-		if rows, err = d.readLeased(ctx, sql, args, who); errors.Is(err, errUnsuitable) {
-			rows, err = d.open(ctx, sql, args)
-		}
+		rows, err = d.readLeased(ctx, sql, args, who)
 	}
 	if err != nil {
 		return nil, err
@@ -128,12 +126,12 @@ func (d *DB) read(ctx context.Context, sql string, args []any, who asking) (rows
 
 // readPrimary runs the read on the primary's shared connections, if it has any.
 func (d *DB) readPrimary(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
-	if r, ok := ctx.Value(requestKey{d}).(*request); ok && !r.over.Load() {
+	if r := d.current(ctx); r != nil {
 		return r.pin(d).readShared(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
 	}
-	p := d.enter()
-	defer p.exit()
-	return p.readShared(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
+	s := d.pin()
+	defer s.unpin()
+	return s.readShared(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
 }
 
 // readShared runs the read on the shared connections. Both results are nil if the strategy has none.
@@ -157,31 +155,32 @@ func (s *Source) readShared(ctx context.Context, sql string, args []any) (pgx.Ro
 	return rows, err
 }
 
-// readLeased runs the read on a lease, which it releases before it returns. errUnsuitable: the result is too large.
-func (d *DB) readLeased(ctx context.Context, sql string, args []any, who asking) (pgx.Rows, error) {
-	for again := 0; ; again++ {
-		u, err := d.lease(ctx, who)
-		if err != nil {
-			return nil, err
-		}
-		rows, err := u.buffer(ctx, sql, args)
-		u.giveBack()
-		if !u.stale || again > 0 {
-			return rows, err
-		}
-		u.source.refresh()
+// readLeased runs the read on a lease, which it releases before it returns. It streams a result that is too large for
+// memory.
+func (d *DB) readLeased(ctx context.Context, sql string, args []any, who asking) (rows pgx.Rows, err error) {
+	err = d.onLease(ctx, who, func(l *Lease) (err error) {
+		defer l.done()
+		rows, err = l.buffer(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
+		return err
+	})
+	if errors.Is(err, errUnsuitable) {
+		err = d.onLease(ctx, who, func(l *Lease) (err error) {
+			rows, err = l.open(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
+			return err
+		})
 	}
+	return rows, err
 }
 
 // buffer reads the whole result into memory.
-func (u use) buffer(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
-	u.began()
-	from, err := u.conn.Query(ctx, sql, args...)
+func (l *Lease) buffer(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
+	l.began()
+	from, err := l.conn.Query(ctx, sql, args...)
 	if err != nil {
-		return nil, u.ended(ctx, pgconn.CommandTag{}, 0, err)
+		return nil, l.ended(ctx, pgconn.CommandTag{}, 0, err)
 	}
 	rows := &muxRows{codec: muxCodecs.Get().(*muxCodec)}
-	most, size := int(u.source.settings.Multiplex.MaxResult), 0
+	most, size := int(l.source.settings.Multiplex.MaxResult), 0
 	for from.Next() {
 		if rows.fields == nil {
 			rows.fields = slices.Clone(from.FieldDescriptions())
@@ -196,9 +195,9 @@ func (u use) buffer(ctx context.Context, sql string, args []any) (pgx.Rows, erro
 	}
 	from.Close()
 	rows.tag = from.CommandTag()
-	err = u.ended(ctx, rows.tag, len(rows.fields), from.Err())
+	err = l.ended(ctx, rows.tag, len(rows.fields), from.Err())
 	if err == nil {
-		err = u.takenErr() // the end may be missing
+		err = l.takenErr() // the end may be missing
 	}
 	if err == nil && size > 0 {
 		err = errUnsuitable

@@ -522,7 +522,6 @@ func (r *replica) read(ctx context.Context, sql string, args []any, who asking) 
 	if err != nil {
 		return nil, err
 	}
-	u := use{Lease: l}
-	defer u.giveBack()
-	return u.buffer(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
+	defer l.done()
+	return l.buffer(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
 }

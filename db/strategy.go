@@ -12,7 +12,7 @@ import (
 // calls it, decides how many leases there may be, which requests wait, how long a lease is held, and what a failure
 // means. All methods are safe for concurrent use. For one lease they are called one after another.
 type Strategy interface {
-	// Acquire gives l a connection, with l.Lend. It returns within the strategy's connect timeout, or when ctx ends.
+	// Acquire gives l a connection, with l.Attach. It returns within the strategy's connect timeout, or when ctx ends.
 	Acquire(ctx context.Context, l *Lease) error
 	// Release takes the connection of l back. The strategy keeps it only if l.Reusable() and if it still needs the
 	// connection. Otherwise it closes the connection, which may take a second.
