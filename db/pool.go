@@ -15,9 +15,6 @@ import (
 // Pool is the name of the strategy that shares at most MaxSize connections. pgxpool keeps them.
 const Pool = "pool"
 
-// mostAuto is the size of pgxpool where the tickets bound the pool.
-const mostAuto = 10_000
-
 // pool wraps pgxpool. Source gives out no more leases than pgxpool has connections, so a request waits inside pgxpool
 // only while its connection is being made.
 type pool struct {
@@ -37,7 +34,7 @@ func newPool(s Settings, c *Connector) (*pool, error) {
 	pc.ConnConfig = c.Config()
 	pc.MinConns, pc.MaxConns = int32(s.Pool.MinSize), int32(s.Pool.MaxSize)
 	if s.Pool.MaxSize == Auto {
-		pc.MaxConns = mostAuto
+		pc.MaxConns = mostSize
 	}
 	pc.MaxConnLifetime, pc.MaxConnLifetimeJitter = s.Pool.MaxLifetime, s.Pool.MaxLifetime/10
 	pc.MaxConnIdleTime, pc.HealthCheckPeriod = s.Pool.MaxIdle, s.Pool.HealthCheckPeriod

@@ -32,6 +32,9 @@ var defaultPool = PoolSettings{
 	LeakAfter: time.Minute, Hold: HoldQuery,
 }
 
+// mostSize is the largest pool. With Auto, the tickets bound it.
+const mostSize = 10_000
+
 func init() { Register(poolSpec()) }
 
 func poolSpec() Spec {
@@ -65,7 +68,9 @@ func poolSpec() Spec {
 				}
 			}
 			return errors.Join(
-				size, atLeast("pool.min_size", s.Pool.MinSize, 0),
+				size, atMost("pool.max_size", s.Pool.MaxSize, mostSize),
+				atLeast("pool.min_size", s.Pool.MinSize, 0), atMost("pool.min_size", s.Pool.MinSize, mostSize),
+				oneOf("pool.hold", s.Pool.Hold, HoldQuery, HoldRequest),
 				atLeast("budget", s.Budget, 0), atLeast("pool.timeout", s.Pool.Timeout, time.Millisecond),
 				atLeast("pool.max_lifetime", s.Pool.MaxLifetime, 1), atLeast("pool.max_idle", s.Pool.MaxIdle, 1),
 				atLeast("pool.health_check_period", s.Pool.HealthCheckPeriod, 1))

@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -109,10 +110,12 @@ func SpecOf(s Settings) (Spec, error) {
 	if !ok {
 		return Spec{}, fmt.Errorf("unknown strategy %q: use one of %s", s.Strategy, strings.Join(Names(), ", "))
 	}
+	err := errors.Join(oneOf("reset", s.Reset, ResetAuto, ResetAlways), oneOf("pooler", s.Pooler, PgBouncer))
 	if spec.Check != nil {
-		if err := spec.Check(s); err != nil {
-			return Spec{}, fmt.Errorf("strategy %s: %w", s.Strategy, err)
-		}
+		err = errors.Join(spec.Check(s), err)
+	}
+	if err != nil {
+		return Spec{}, fmt.Errorf("strategy %s: %w", s.Strategy, err)
 	}
 	return spec, nil
 }
@@ -121,6 +124,22 @@ func SpecOf(s Settings) (Spec, error) {
 func atLeast[T int | time.Duration | Bytes](key string, n, low T) error {
 	if n < low {
 		return fmt.Errorf("%s is %v, and must be at least %v", key, n, low)
+	}
+	return nil
+}
+
+// atMost returns an error unless n <= high.
+func atMost(key string, n, high int) error {
+	if n > high {
+		return fmt.Errorf("%s is %d, and must be at most %d", key, n, high)
+	}
+	return nil
+}
+
+// oneOf returns an error unless the value is empty or one of those that are allowed.
+func oneOf(key, value string, allowed ...string) error {
+	if value != "" && !slices.Contains(allowed, value) {
+		return fmt.Errorf("%s is %q: use %s", key, value, strings.Join(allowed, " or "))
 	}
 	return nil
 }
