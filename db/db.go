@@ -33,7 +33,7 @@ type DB struct {
 	closed    atomic.Bool
 	switches  sync.Mutex      // one switch at a time
 	lifetime  context.Context // ends when Close has no more time for outstanding leases
-	cut       context.CancelFunc
+	abort     context.CancelFunc
 	draining  sync.WaitGroup
 	options   Options
 	outage    outage
@@ -56,7 +56,7 @@ func OpenWith(s Settings, o Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.lifetime, d.cut = context.WithCancel(context.Background())
+	d.lifetime, d.abort = context.WithCancel(context.Background())
 	d.now.Store(source)
 	err = d.replicas.open(d)
 	if err != nil {
@@ -150,9 +150,9 @@ func (d *DB) Close(ctx context.Context) error {
 	d.switches.Lock()
 	defer d.switches.Unlock()
 	d.closed.Store(true)
-	defer d.cut()
+	defer d.abort()
 	defer d.replicas.close(ctx)
-	defer context.AfterFunc(ctx, d.cut)()
+	defer context.AfterFunc(ctx, d.abort)()
 	err := d.now.Load().Close(ctx)
 	d.draining.Wait()
 	return err
@@ -193,24 +193,14 @@ func (s *Source) waitUnused(ctx context.Context) {
 // ends.
 func (d *DB) Acquire(ctx context.Context) (*Lease, error) {
 	d.mark(ctx) // for replicas
-	return d.acquire(ctx, asking{})
-}
-
-// acquire acquires a lease outside of a request.
-func (d *DB) acquire(ctx context.Context, who asking) (*Lease, error) {
-	s := d.pin()
-	defer s.unpin()
-	if d.closed.Load() {
-		return nil, ErrClosed
-	}
-	return s.acquire(ctx, false, who)
+	return d.lease(ctx, nil, callSite{})
 }
 
 // onLease runs one query or one transaction, which ends its use of the lease. If that failed because the session is
 // outdated, it is run once more on a new connection.
-func (d *DB) onLease(ctx context.Context, who asking, run func(*Lease) error) error {
+func (d *DB) onLease(ctx context.Context, from callSite, run func(*Lease) error) error {
 	for again := false; ; again = true {
-		l, err := d.lease(ctx, who)
+		l, err := d.lease(ctx, d.current(ctx), from)
 		if err != nil {
 			return err
 		}
@@ -224,7 +214,7 @@ func (d *DB) onLease(ctx context.Context, who asking, run func(*Lease) error) er
 // Exec is part of Querier.
 func (d *DB) Exec(ctx context.Context, sql string, args ...any) (tag pgconn.CommandTag, err error) {
 	d.mark(ctx) // for replicas
-	err = d.onLease(ctx, asking{}, func(l *Lease) (err error) {
+	err = d.onLease(ctx, callSite{}, func(l *Lease) (err error) {
 		tag, err = l.exec(ctx, sql, args)
 		return err
 	})
@@ -234,7 +224,7 @@ func (d *DB) Exec(ctx context.Context, sql string, args ...any) (tag pgconn.Comm
 // Query is part of Querier. The lease is released when the rows are closed or read to their end.
 func (d *DB) Query(ctx context.Context, sql string, args ...any) (rows pgx.Rows, err error) {
 	d.mark(ctx) // for replicas
-	err = d.onLease(ctx, asking{}, func(l *Lease) (err error) {
+	err = d.onLease(ctx, callSite{}, func(l *Lease) (err error) {
 		rows, err = l.open(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
 		return err
 	})
@@ -260,6 +250,6 @@ func (d *DB) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 func (d *DB) InTx(ctx context.Context, fn func(Querier) error) error {
 	d.mark(ctx) // for replicas
 	return Again(ctx, func() error {
-		return d.onLease(ctx, asking{}, func(l *Lease) error { return l.transact(ctx, fn) })
+		return d.onLease(ctx, callSite{}, func(l *Lease) error { return l.transact(ctx, fn) })
 	})
 }

@@ -63,7 +63,7 @@ func (d *DB) endForgotten(r *openRows) {
 	if stack := r.stack(); d.forgotten.first(stack[0]) {
 		k.log.Error("rows were left open at the end of a request, and were closed: close them in a defer, for a panic or "+
 			"a return within the loop passes by the rest",
-			"strategy", k.strategy, "asked", stack[0], "stack", strings.Join(stack, " < "))
+			"strategy", k.strategy, "line", stack[0], "stack", strings.Join(stack, " < "))
 	}
 }
 
@@ -102,11 +102,16 @@ func (d *DB) current(ctx context.Context) *request {
 	return r
 }
 
-// lease returns the lease for the next query: the one that the request keeps, or a new one. Lease.done ends the use.
-func (d *DB) lease(ctx context.Context, who asking) (*Lease, error) {
-	r := d.current(ctx)
+// lease returns the lease for the next query of r: the one that the request keeps, or a new one. Lease.done ends its use.
+// A nil r is a query outside of a request.
+func (d *DB) lease(ctx context.Context, r *request, from callSite) (*Lease, error) {
 	if r == nil {
-		return d.acquire(ctx, who)
+		s := d.pin()
+		defer s.unpin()
+		if d.closed.Load() {
+			return nil, ErrClosed
+		}
+		return s.acquire(ctx, false, from)
 	}
 	if d.closed.Load() {
 		return nil, ErrClosed
@@ -120,7 +125,7 @@ func (d *DB) lease(ctx context.Context, who asking) (*Lease, error) {
 	} else if first := r.holding(); first != nil {
 		d.reportNested(first, s)
 	}
-	l, err := s.acquire(ctx, r.begun.Load(), who)
+	l, err := s.acquire(ctx, r.begun.Load(), from)
 	if err == nil {
 		r.add(l, keeps)
 	} else if keeps {
@@ -215,8 +220,7 @@ func (l *Lease) done() {
 // other. It reports before the wait, because the wait may never end.
 func (d *DB) reportNested(first *Lease, s *Source) {
 	s.leaks.nested.Add(1)
-	asking := callers()
-	a, b := first.stack()[0], stackOf(asking)[0]
+	a, b := first.stack()[0], stackOf(callers())[0]
 	if d.nested.first(a + " " + b) {
 		s.leaks.log.Warn("a request that holds a lease asks for a second one: requests that do so can wait for each other for ever. "+
 			"Close the rows of the first query, or use the transaction's Querier, before the second",

@@ -56,7 +56,7 @@ func (l *Lease) open(ctx context.Context, sql string, args []any) (pgx.Rows, err
 	r := &openRows{Rows: rows, ctx: ctx, lease: l, mixed: several(sql, args)}
 	if l.request != nil {
 		if l.kept { // otherwise the lease has the stack
-			runtime.Callers(3, r.asked[:]) // 3: DB.Query or its caller
+			runtime.Callers(3, r.callers[:]) // 3: DB.Query or its caller
 		}
 		l.rows.Store(r)
 		if l.request.over.Load() {
@@ -71,10 +71,10 @@ func (l *Lease) open(ctx context.Context, sql string, args []any) (pgx.Rows, err
 // closes open results and can't know whether a goroutine still reads.
 type openRows struct {
 	pgx.Rows
-	ctx   context.Context
-	lease *Lease
-	mixed bool        // the statement may be several
-	asked [16]uintptr // the caller, if the lease was acquired for an earlier query of the request
+	ctx     context.Context
+	lease   *Lease
+	mixed   bool        // the statement may be several
+	callers [16]uintptr // the caller, if the lease was acquired for an earlier query of the request
 
 	mu     sync.Mutex
 	peeked bool // the first row has been read, but Next has not been called
@@ -124,7 +124,7 @@ func (r *openRows) Close() {
 // stack returns the lines that requested the result.
 func (r *openRows) stack() []string {
 	if r.lease.kept {
-		return stackOf(r.asked[:])
+		return stackOf(r.callers[:])
 	}
 	return r.lease.stack()
 }

@@ -111,11 +111,13 @@ func (s *Source) useBudget() (err error) {
 
 // Acquire waits for a lease until ctx ends or the strategy's timeout passes. A failure is a *ConnError that names the
 // cause, or ctx's error if the caller's context was cancelled.
-func (s *Source) Acquire(ctx context.Context) (*Lease, error) { return s.acquire(ctx, false, asking{}) }
+func (s *Source) Acquire(ctx context.Context) (*Lease, error) {
+	return s.acquire(ctx, false, callSite{})
+}
 
 // acquire takes a place in the queue, then a connection for it. If the server has no slot for another connection, it
 // waits for one of the existing connections. urgent means that the request has had a lease already.
-func (s *Source) acquire(ctx context.Context, urgent bool, who asking) (l *Lease, err error) {
+func (s *Source) acquire(ctx context.Context, urgent bool, from callSite) (l *Lease, err error) {
 	began := time.Now()
 	if s.options.Tracer != nil || s.options.OnAcquire != nil {
 		end := s.observe(ctx, began)
@@ -135,7 +137,7 @@ func (s *Source) acquire(ctx context.Context, urgent bool, who asking) (l *Lease
 			s.acquired.Add(1)
 		}
 		l := &Lease{source: s, since: began.Add(waited), waited: waited} // from here on, Lease.end returns the place
-		s.leaks.add(l, who)
+		s.leaks.add(l, from)
 		if err = s.strategy.Acquire(ctx, l); err == nil {
 			s.succeeded()
 			return l, nil
