@@ -478,7 +478,7 @@ func (s *stage) check(x situation) {
 	if x.also != nil {
 		x.also(s, d)
 	}
-	before := s.after()
+	before := s.settled()
 	s.follow(cmp.Or(x.role, app), d.Steps)
 	eventually(s.T, "the state is better", func() bool {
 		if x.better == nil {
