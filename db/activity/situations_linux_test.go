@@ -168,6 +168,7 @@ time.sleep(600)
 held = [psycopg2.connect(application_name="web") for n in range(4)]
 time.sleep(600)
 `)
+			s.sessions("web", 4)
 		},
 		code: "limit", culprit: "web", first: "raise the limit",
 		better: func(s *stage) bool { return s.succeeds("SELECT 1") },
@@ -186,6 +187,7 @@ held = [psycopg2.connect(application_name="web") for n in range(3)]
 held += [psycopg2.connect(application_name="jobs")]
 time.sleep(600)
 `)
+			s.sessions("jobs", 1)
 		},
 		code: "limit", culprit: "web", first: "raise the limit",
 		better: func(s *stage) bool { return s.succeeds("SELECT 1") },
