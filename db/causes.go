@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgerrcode"
@@ -50,9 +51,10 @@ func causeOfConnect(err error) Cause {
 	if own := CauseOf(err); own != "" {
 		return own
 	}
-	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
+	if pe, ok := refusalOf(err); ok {
 		return causeOfRefusal(pe)
 	}
+	err = withoutOptionalTLS(err)
 	_, secret := errors.AsType[*secretError](err)
 	switch {
 	case secret:
@@ -66,6 +68,53 @@ func causeOfConnect(err error) Cause {
 		return NoSuitableServer
 	}
 	return ServerUnavailable
+}
+
+// attempts returns the errors of a connect: one for each address, and for each with and without TLS.
+func attempts(err error) []error {
+	ce, ok := errors.AsType[*pgconn.ConnectError](err)
+	if !ok {
+		return []error{err}
+	}
+	if joined, ok := ce.Unwrap().(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{ce.Unwrap()}
+}
+
+// refusalOf returns the server's answer that says why connecting failed. With sslmode prefer and allow, pg_hba.conf may
+// exclude one of the two attempts, with or without TLS: then the other one's answer counts.
+func refusalOf(err error) (first *pgconn.PgError, ok bool) {
+	for _, attempt := range attempts(err) {
+		pe, ok := errors.AsType[*pgconn.PgError](attempt)
+		if ok && pe.Code != pgerrcode.InvalidAuthorizationSpecification {
+			return pe, true
+		}
+		if ok && first == nil {
+			first = pe
+		}
+	}
+	return first, first != nil
+}
+
+// withoutOptionalTLS drops refused TLS from the errors of a connect that went on without TLS: what ended that attempt,
+// such as a server that restarts, is the reason.
+func withoutOptionalTLS(err error) error {
+	ce, ok := errors.AsType[*pgconn.ConnectError](err)
+	if !ok || !plainAllowed(ce.Config) {
+		return err
+	}
+	rest := slices.DeleteFunc(slices.Clone(attempts(err)), func(e error) bool { return isTLS(e) || isCertificate(e) })
+	if len(rest) == 0 {
+		return err
+	}
+	return errors.Join(rest...)
+}
+
+// plainAllowed reports whether a host may be reached without TLS over the network.
+func plainAllowed(c *pgconn.Config) bool {
+	plain := func(host string, t *tls.Config) bool { return t == nil && !strings.HasPrefix(host, "/") }
+	return plain(c.Host, c.TLSConfig) || slices.ContainsFunc(c.Fallbacks, func(f *pgconn.FallbackConfig) bool { return plain(f.Host, f.TLSConfig) })
 }
 
 // causeOfRefusal returns why the server refused a login. The server answered, so only an error about its shutdown or

@@ -149,7 +149,7 @@ func connectError(ctx context.Context, strategy string, err error) error {
 // clean drops pgconn's "failed to connect to `user=… database=…`" and the repetitions of one answer from each address
 // and for each kind of TLS. The reader knows the address, and needs the reason.
 func clean(err error) error {
-	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
+	if pe, ok := refusalOf(err); ok {
 		return pe
 	}
 	ce, ok := errors.AsType[*pgconn.ConnectError](err)
