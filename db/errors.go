@@ -55,6 +55,7 @@ func (c Cause) Passes() bool {
 type ConnError struct {
 	Cause      Cause
 	Strategy   string
+	Server     string        // HOST:PORT of the server that answered, or was connected; "" if there was none
 	Waited     time.Duration // in the queue
 	Size       int           // the bound on leases; 0: none
 	Leases     int           // in use at that moment
@@ -143,7 +144,7 @@ func connectError(ctx context.Context, strategy string, err error) error {
 	if ce, ok := errors.AsType[*ConnError](err); ok { // an error of this package
 		return ce
 	}
-	return &ConnError{Cause: causeOfConnect(err), Strategy: strategy, Err: clean(err), stack: callers()}
+	return &ConnError{Cause: causeOfConnect(err), Strategy: strategy, Server: serverOfAttempt(err), Err: clean(err), stack: callers()}
 }
 
 // clean drops pgconn's "failed to connect to `user=… database=…`" and the repetitions of one answer from each address

@@ -132,6 +132,22 @@ func TestASessionThatTheServerEndedIsNotCalledACrash(t *testing.T) {
 	}
 }
 
+func TestEachLimitOfConnectionsHasItsRemedy(t *testing.T) {
+	r := &Reporter{scrub: newScrubber(nil)}
+	for routine, remedy := range map[string]string{
+		"InitializeSessionUserId": "ALTER ROLE … CONNECTION LIMIT", "CheckMyDatabase": "ALTER DATABASE … CONNECTION LIMIT",
+		"InitProcess": "Raising max_connections instead needs a restart",
+	} {
+		t.Run(routine, func(t *testing.T) {
+			err := &db.ConnError{Cause: db.SlotsExhausted, Server: "db2:5432", Err: &pgconn.PgError{Code: "53300", Routine: routine}}
+			f := newFailure(Incident{Err: err})
+			m := r.newMail(&notice{group: group{Cause: f.Cause, Pending: 1, Example: f}})
+			contains(t, "the mail", m.text, remedy, "server: db2:5432")
+			equal(t, "remedies by a setting of the server", strings.Count(m.text, "CONNECTION LIMIT …;")+strings.Count(m.text, "Raising max_connections"), 1)
+		})
+	}
+}
+
 func FuzzClean(f *testing.F) {
 	f.Add("postgres://u:p@h/db password='x")
 	f.Fuzz(func(t *testing.T, text string) {

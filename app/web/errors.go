@@ -395,7 +395,7 @@ func logAttrs(c echo.Context, status int, err error) []any {
 		"request_id", c.Response().Header().Get(echo.HeaderXRequestID), "error", err,
 	}
 	if ce, ok := errors.AsType[*db.ConnError](err); ok {
-		attrs = append(attrs, "cause", ce.Cause, "sqlstate", ce.SQLState(), "strategy", ce.Strategy,
+		attrs = append(attrs, "cause", ce.Cause, "sqlstate", ce.SQLState(), "server", ce.Server, "strategy", ce.Strategy,
 			"waited", ce.Waited, "leases", ce.Leases, "size", ce.Size, "waiting", ce.Waiting)
 	} else if code := sqlState(err); code != "" {
 		attrs = append(attrs, "sqlstate", code)

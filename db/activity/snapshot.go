@@ -307,7 +307,7 @@ func (o *Observer) Snapshot(ctx context.Context) (Snapshot, error) {
 	var s Snapshot
 	err := o.Do(ctx, func(c *pgx.Conn) (err error) {
 		s, err = look(ctx, c)
-		s.Application, s.Server.Address = o.application, address(o.cc)
+		s.Application, s.Server.Address = o.application, db.ServerOf(c)
 		return err
 	})
 	if err != nil {
