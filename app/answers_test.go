@@ -133,6 +133,7 @@ func TestADatabaseThatOnlyReadsShowsItsPagesAndSaysWhyItTakesNoVote(t *testing.T
 	action, form := s.ballot() // on the strategy's first connection, which is made after that
 	mustContain(t, s.post(action, form, "Accept", "text/html"), 503, "The database is read-only", "Send it again")
 	mustContain(t, s.get("/polls/1/results/"), 200, "41 votes")
+	mustContain(t, s.get("/readyz"), 200, `"ready":true,"read_only":true`, "default_transaction_read_only")
 	mustCount(t, control, 0)
 }
 

@@ -26,7 +26,9 @@ type Ready struct {
 	Ready  bool     `json:"ready"`
 	Cause  db.Cause `json:"cause,omitempty"`
 	Detail string   `json:"detail,omitempty"`
-	// Warning is a problem for the operator that does not affect requests: a pooler that is not declared.
+	// ReadOnly reports that the database takes no changes. Pages that only read work, so the server stays ready.
+	ReadOnly bool `json:"read_only,omitempty"`
+	// Warning is a problem for the operator: a pooler that is not declared, or a database that takes no changes.
 	Warning string `json:"warning,omitempty"`
 
 	stopping bool
@@ -64,6 +66,8 @@ const (
 	failsFor   = 3 * time.Second // how long a failed request counts: a balancer may send no other to try
 )
 
+const onlyReads = "The database takes no changes: it is a standby, or default_transaction_read_only is on. Pages that only read work."
+
 func (r *readiness) check(ctx context.Context) Ready {
 	if r.stopping.Load() {
 		return Ready{Detail: "The server is stopping.", stopping: true}
@@ -75,7 +79,14 @@ func (r *readiness) check(ctx context.Context) Ready {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout) // other callers share the answer
 	defer cancel()
-	err := r.server.Do(ctx, func(c *pgx.Conn) error { return migrations.Check(ctx, c) })
+	readOnly := false
+	err := r.server.Do(ctx, func(c *pgx.Conn) (err error) {
+		if err := migrations.Check(ctx, c); err != nil {
+			return err
+		}
+		readOnly, err = activity.ReadOnly(ctx, c)
+		return err
+	})
 	if at, failed := r.db.Failing(); err == nil && time.Since(at) < failsFor {
 		err = failed
 	}
@@ -84,8 +95,10 @@ func (r *readiness) check(ctx context.Context) Ready {
 			Cause: db.PoolTimeout, Waited: now.Stalled.Duration(), Size: now.Now.Size, Leases: now.Now.Leases, Waiting: now.Now.Waiting,
 		}
 	}
-	r.last, r.asked = Ready{Ready: err == nil}, time.Now()
-	r.last.Warning = r.pooler.look(ctx, r.server, r.db.Config())
+	r.last, r.asked = Ready{Ready: err == nil, ReadOnly: readOnly}, time.Now()
+	if r.last.Warning = r.pooler.look(ctx, r.server, r.db.Config()); readOnly && r.last.Warning == "" {
+		r.last.Warning = onlyReads
+	}
 	if err != nil {
 		r.last.Cause, r.last.Detail = db.CauseOf(err), web.ProblemOf(err).Detail
 	}
