@@ -265,6 +265,8 @@ const setPooler = `if the host is a PgBouncer, set pooler = "pgbouncer" in the c
 
 const grantIt = "the table belongs to another role: `ddtb migrate` says which statement grants it"
 
+const makeIt = "a table was dropped, renamed or changed: `ddtb migrate` makes it, or says what is missing and what to do"
+
 // usePassword is advice for pg_hba.conf's peer method at the Unix socket, which authenticates the account of the
 // process. Translations keep the word "Peer".
 const usePassword = `at its socket the server lets in only who runs as the account of the role's name: set host = "127.0.0.1" to log in ` +
@@ -285,7 +287,7 @@ func ByPooler(err error) bool {
 }
 
 // Hint returns advice for an operator, if err is typical of an undeclared PgBouncer, is one of PgBouncer's own
-// refusals, or concerns tables that another role owns, or peer authentication; else "".
+// refusals, or concerns tables that are missing or that another role owns, or peer authentication; else "".
 func Hint(err error) string {
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
@@ -298,6 +300,8 @@ func Hint(err error) string {
 		return hint
 	}
 	switch {
+	case pe.Code == pgerrcode.UndefinedTable, pe.Code == pgerrcode.UndefinedColumn:
+		return makeIt
 	case pe.Code == pgerrcode.InsufficientPrivilege && strings.HasPrefix(pe.Routine, "aclcheck_error"):
 		return grantIt
 	case pe.Code == pgerrcode.InvalidAuthorizationSpecification && pe.Routine == "auth_failed" && strings.Contains(pe.Message, "Peer"):

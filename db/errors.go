@@ -159,7 +159,7 @@ func clean(err error) error {
 	}
 	var said []string
 	for line := range strings.Lines(ce.Unwrap().Error()) {
-		if line = strings.TrimSpace(line); line != "" && !slices.Contains(said, line) {
+		if line = strings.TrimPrefix(strings.TrimSpace(line), "hostname resolving error: "); line != "" && !slices.Contains(said, line) {
 			said = append(said, line)
 		}
 	}

@@ -73,12 +73,16 @@ func safeQuery(raw string) string {
 }
 
 // Causes that are neither bugs nor failures to get a connection.
-const deadlineExceeded = "deadline exceeded"
+const (
+	deadlineExceeded = "deadline exceeded"
+	missingTable     = "missing table"
+)
 
 var causeBySQLState = map[string]string{
 	pgerrcode.QueryCanceled: "statement timeout", pgerrcode.LockNotAvailable: "lock timeout",
 	pgerrcode.ReadOnlySQLTransaction: "read-only database", pgerrcode.DiskFull: "disk full",
-	pgerrcode.OutOfMemory: "out of memory",
+	pgerrcode.OutOfMemory: "out of memory", pgerrcode.InsufficientPrivilege: "permission denied",
+	pgerrcode.UndefinedTable: missingTable, pgerrcode.UndefinedColumn: missingTable,
 }
 
 // CauseOf returns why a request failed with err: a cause of package db, the meaning of the server's SQLSTATE, a
@@ -90,7 +94,7 @@ func CauseOf(err error) string {
 	if pe, ok := errors.AsType[*pgconn.PgError](err); ok && causeBySQLState[pe.Code] != "" {
 		return causeBySQLState[pe.Code]
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, db.ErrQueryTimeout) || errors.Is(err, context.DeadlineExceeded) {
 		return deadlineExceeded
 	}
 	return InternalError
@@ -98,7 +102,7 @@ func CauseOf(err error) string {
 
 // Causes returns all values of CauseOf.
 func Causes() []string {
-	all := slices.Sorted(maps.Values(causeBySQLState))
+	all := slices.Compact(slices.Sorted(maps.Values(causeBySQLState)))
 	for _, cause := range db.Causes {
 		all = append(all, string(cause))
 	}

@@ -98,6 +98,7 @@ func TestTheCauseIsWhatTheServerSaid(t *testing.T) {
 		equal(t, code, CauseOf(fmt.Errorf("x: %w", &pgconn.PgError{Code: code})), cause)
 	}
 	equal(t, "a deadline", CauseOf(fmt.Errorf("x: %w", context.DeadlineExceeded)), deadlineExceeded)
+	equal(t, "a query that was given up", CauseOf(fmt.Errorf("x: %w (conn closed)", db.ErrQueryTimeout)), deadlineExceeded)
 	equal(t, "a cause of package db comes first",
 		CauseOf(&db.ConnError{Cause: db.ServerUnavailable, Err: &pgconn.PgError{Code: "57014"}}), string(db.ServerUnavailable))
 }

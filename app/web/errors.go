@@ -78,10 +78,7 @@ func ProblemOf(err error) Problem {
 			return plain(http.StatusConflict, "This does not go with what is stored: somebody may have changed it since. Load the page again.")
 		}
 	}
-	if errors.Is(err, db.ErrQueryTimeout) {
-		return said[pgerrcode.QueryCanceled]
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, db.ErrQueryTimeout) || errors.Is(err, context.DeadlineExceeded) {
 		return late
 	}
 	return plain(http.StatusInternalServerError, "Something went wrong here. It was logged, and is not your doing.")
@@ -122,6 +119,12 @@ var behindPooler = Problem{
 	Detail: "A connection pooler stands between this application and its database, and the configuration does not say so. Its administrator has to set pooler = \"pgbouncer\".",
 }
 
+// incomplete is a table that was dropped, renamed or changed under the application.
+var incomplete = Problem{
+	Status: http.StatusServiceUnavailable, Title: "The database is incomplete",
+	Detail: "A table or a column that this needs is missing from the database, so nothing was changed. Its administrator has to run `ddtb migrate`, which makes it, or says which one is missing and what to do.",
+}
+
 // said maps server errors that are neither bugs nor connection failures to responses. Temporary ones have a RetryAfter.
 var said = map[string]Problem{
 	pgerrcode.DuplicatePreparedStatement: behindPooler,
@@ -157,6 +160,9 @@ var said = map[string]Problem{
 		Status: http.StatusServiceUnavailable, Title: "The database does not allow this",
 		Detail: "This application's role may not do this in the database, so nothing was changed. Its administrator has to grant it.",
 	},
+	pgerrcode.UndefinedTable:    incomplete,
+	pgerrcode.UndefinedColumn:   incomplete,
+	pgerrcode.InvalidSchemaName: incomplete,
 	pgerrcode.OutOfMemory: {
 		Status: http.StatusServiceUnavailable, Title: "The database is short of memory", RetryAfter: retryAfter,
 		Detail: "The database server has too little memory for this just now. A change is undone as a whole.",
@@ -251,6 +257,9 @@ func causeSentence(ce *db.ConnError) string {
 	}
 	if db.ByPooler(ce) {
 		return "The connection pooler answers, but can't reach the database server behind it."
+	}
+	if _, ok := errors.AsType[*net.DNSError](ce); ok {
+		return "The name of the database server can't be resolved: it is misspelt in the configuration, or the name service has a fault."
 	}
 	return "The database server does not answer, or is restarting."
 }
