@@ -145,7 +145,8 @@ func (l *Lease) explain(callerGone bool, err error) error {
 	}
 	if !callerGone && lost(err, l.conn.IsClosed()) {
 		return &ConnError{
-			Cause: causeOfLoss(err), Strategy: l.source.settings.Strategy, Size: l.source.queue.size, Err: err, stack: callers(),
+			Cause: causeOfLoss(err), Strategy: l.source.settings.Strategy, Server: ServerOf(l.conn), Size: l.source.queue.size,
+			Err: err, stack: callers(),
 		}
 	}
 	return err

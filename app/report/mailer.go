@@ -50,9 +50,10 @@ var mailTemplates = template.Must(template.New("").Funcs(template.FuncMap{
 // mailData is the data of mail.txt.
 type mailData struct {
 	*notice
-	Title, Advice, SQLState string
-	Hostname, BaseURL       string
-	Window, Settle          time.Duration
+	Title, Advice     string
+	SQLState, Limit   string
+	Hostname, BaseURL string
+	Window, Settle    time.Duration
 }
 
 // newMail writes the mail of a notice.
@@ -70,7 +71,7 @@ func (r *Reporter) newMail(n *notice) *mail {
 		d.Title += fmt.Sprintf(": %d more", n.Pending)
 	}
 	if n.Example != nil {
-		d.SQLState = n.Example.SQLState
+		d.SQLState, d.Limit = n.Example.SQLState, n.Example.Limit
 	}
 	d.Advice = "internal error"
 	if mailTemplates.Lookup(n.Cause) != nil {

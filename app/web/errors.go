@@ -79,7 +79,7 @@ func ProblemOf(err error) Problem {
 			return plain(http.StatusConflict, "This does not go with what is stored: somebody may have changed it since. Load the page again.")
 		}
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, db.ErrQueryTimeout) || errors.Is(err, context.DeadlineExceeded) {
 		return late
 	}
 	return plain(http.StatusInternalServerError, "Something went wrong here. It was logged, and is not your doing.")
@@ -270,7 +270,7 @@ func logAttrs(c echo.Context, status int, err error) []any {
 		"request_id", c.Response().Header().Get(echo.HeaderXRequestID), "error", err,
 	}
 	if ce, ok := errors.AsType[*db.ConnError](err); ok {
-		attrs = append(attrs, "cause", ce.Cause, "sqlstate", ce.SQLState(), "strategy", ce.Strategy,
+		attrs = append(attrs, "cause", ce.Cause, "sqlstate", ce.SQLState(), "server", ce.Server, "strategy", ce.Strategy,
 			"waited", ce.Waited, "leases", ce.Leases, "size", ce.Size, "waiting", ce.Waiting)
 	} else if code := sqlState(err); code != "" {
 		attrs = append(attrs, "sqlstate", code)

@@ -292,6 +292,16 @@ time.sleep(600)
 		},
 	},
 	{
+		name: "the database refuses the writes of one role, although it lets others write",
+		play: func(s *stage) {
+			exec(s.T, s.control("postgres"), "ALTER DATABASE wall SET default_transaction_read_only = off")
+			exec(s.T, s.control("postgres"), "ALTER ROLE app SET default_transaction_read_only = on")
+			exec(s.T, s.control("postgres"), "ALTER ROLE app IN DATABASE wall SET default_transaction_read_only = on")
+		},
+		code: "read-only", culprit: "the setting default_transaction_read_only", first: "allow writes again",
+		better: func(s *stage) bool { return s.succeeds("CREATE TABLE written (n int); DROP TABLE written") },
+	},
+	{
 		name: "nobody reads from a replication slot", role: reader,
 		play: func(s *stage) {
 			control := s.control("wall")
