@@ -33,7 +33,8 @@ const (
 const fullFor = 100 * time.Millisecond
 
 // breaker admits every attempt to connect of one Connector, and records how each ended. Only an unreachable server
-// opens the circuit. A server that answers, with full slots or a wrong password, is reachable.
+// opens the circuit, or one that is not the primary yet. A server that answers, with full slots or a wrong password, is
+// reachable. Under a budget the circuit stays closed: without a server there are no tickets, and so no attempts.
 type breaker struct {
 	*Connector
 	circuit circuitbreaker.CircuitBreaker[any]
@@ -91,7 +92,11 @@ func (b *breaker) slotFreed() {
 // ended records how an attempt ended: by its cause, "" for success, and by the server's error.
 func (b *breaker) ended(cause Cause, err error) {
 	switch cause {
-	case ServerUnavailable:
+	case ServerUnavailable, NoSuitableServer:
+		if b.tickets != nil {
+			b.tickets.doubt()
+			return
+		}
 		b.circuit.RecordFailure()
 		return
 	case SlotsExhausted:

@@ -97,7 +97,8 @@ func (c *Connector) retry(ctx context.Context, try func() error) error {
 		return nil
 	}
 	return retry(ctx, firstBackoff, mostBackoff, err, try, func(err error) bool {
-		return CauseOf(err) == ServerUnavailable && !c.breaker.circuit.IsOpen() || errors.Is(err, errLost)
+		cause := CauseOf(err)
+		return (cause == ServerUnavailable || cause == NoSuitableServer) && !c.breaker.circuit.IsOpen() || errors.Is(err, errLost)
 	})
 }
 

@@ -130,7 +130,7 @@ func (p *persistent) works(ctx context.Context, k *kept) bool {
 	if !p.fit(k) {
 		return false
 	}
-	return time.Since(k.used) < pingAfter || k.conn.Ping(ctx) == nil
+	return time.Since(k.used) < pingAfter && !unread(k.conn) || k.conn.Ping(ctx) == nil
 }
 
 func (p *persistent) fit(k *kept) bool {

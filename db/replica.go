@@ -346,8 +346,20 @@ func (all *replicas) lagOf(replayed Position) time.Duration {
 	return 0
 }
 
-// saw decides whether a replica may serve.
+// saw decides whether a replica may serve. If it is no replica any more, or is down, its connections are closed: they are
+// dead, or hold slots of a server that has other work now.
 func (r *replica) saw(got seenServer, err error) {
+	now := r.judge(got, err)
+	if now.why == "" || now.lag > r.all.maxLag || r.strategy.Idle() == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	r.strategy.Refresh(ctx)
+}
+
+// judge puts the replica's state in force, as it was seen.
+func (r *replica) judge(got seenServer, err error) replicaState {
 	r.all.mu.Lock()
 	defer r.all.mu.Unlock()
 	now := replicaState{replayed: got.position}
@@ -371,6 +383,7 @@ func (r *replica) saw(got seenServer, err error) {
 		}
 	}
 	r.become(now)
+	return now
 }
 
 // whyDown is the error message for people. If a privilege is missing, it says which.

@@ -211,6 +211,7 @@ func TestNoFaultOfTheReplicaFailsAReadOrShowsAStalePage(t *testing.T) {
 		{"killed", func(t *testing.T, f *replicated) {
 			f.replica.Stop(t, dbtest.Immediate)
 			f.serves(t, false)
+			dbtest.Eventually(t, "it has no connection to it", func() bool { return f.Replicas()[0].Stat.Open() == 0 })
 			f.replica.Start(t)
 			f.serves(t, true)
 		}},
@@ -233,6 +234,9 @@ func TestNoFaultOfTheReplicaFailsAReadOrShowsAStalePage(t *testing.T) {
 		{"promoted", func(t *testing.T, f *replicated) { // the last: it is no replica any more
 			run(t, f.standby, "SELECT pg_promote()")
 			f.serves(t, false)
+			dbtest.Eventually(t, "it has no connection to it", func() bool {
+				return scan[int](t, f.standby, "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", f.cfg.ApplicationName+"/pool") == 0
+			})
 		}},
 	} {
 		t.Run(fault.name, func(t *testing.T) {
