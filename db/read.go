@@ -110,7 +110,7 @@ func (d *DB) read(ctx context.Context, sql string, args []any, who asking) (rows
 	if d.closed.Load() {
 		return nil, ErrClosed
 	}
-	if rows, served, err := d.replicas.read(ctx, sql, args, who); served {
+	if rows, served, err := d.replicas.Load().read(ctx, sql, args, who); served {
 		return rows, err
 	}
 	rows, err = d.readPrimary(ctx, sql, args)

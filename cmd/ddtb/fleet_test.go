@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -41,6 +42,7 @@ func TestAFleetRollsLosesAReplicaAndFailsOverAndFailsNoRequest(t *testing.T) {
 	f := newFleet(t)
 	f.roll(f.processes[0])
 	f.roll(f.processes[1])
+	f.useHeir()
 	f.lost.Stop(t, dbtest.Immediate)
 	f.goOn()
 	f.roll(f.processes[2])
@@ -74,7 +76,7 @@ func newFleet(t *testing.T) *fleet {
 	f.synchronous()
 	f.cfg.Hosts = db.Hosts(f.address(f.primary) + "," + f.address(f.heir))
 	for i := range 4 {
-		r := newReplica(t, fmt.Sprintf("app%d", i+1), f.cfg, f.lines())
+		r := newReplica(t, fmt.Sprintf("app%d", i+1), f.cfg, f.lines(f.lost))
 		t.Cleanup(func() {
 			if t.Failed() {
 				t.Logf("%s:\n%s", r.name, r.log)
@@ -100,17 +102,21 @@ func fleetServer() dbtest.Options {
 	return o
 }
 
-// lines are the configuration of each process.
-func (f *fleet) lines() string {
+// lines are the configuration of each process, with the replicas that it uses.
+func (f *fleet) lines(replicas ...*dbtest.Server) string {
+	var hosts []string
+	for _, s := range replicas {
+		hosts = append(hosts, strconv.Quote(f.address(s)))
+	}
 	// A minute, so that a long queue on a slow machine refuses no request: the deploy would not be the cause.
 	return fmt.Sprintf(`target_session_attrs = "read-write"
 pool.max_size = "auto"
 pool.timeout = "1m"
 [databases.replica]
-hosts = ["%s", "%s"]
+hosts = [%s]
 [fleet]
 budget = %d
-`, f.address(f.lost), f.address(f.heir), fleetBudget)
+`, strings.Join(hosts, ", "), fleetBudget)
 }
 
 func (f *fleet) address(s *dbtest.Server) string {
@@ -149,6 +155,27 @@ func (f *fleet) roll(r *replica) {
 	f.goOn()
 	r.start()
 	f.balancer.waits(r, "serves again", func(s server) bool { return s.status == "UP" })
+	f.goOn()
+}
+
+// useHeir lets the running processes read from the second replica too.
+func (f *fleet) useHeir() {
+	f.Helper()
+	for _, r := range f.processes {
+		text, err := os.ReadFile(r.file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		changed := strings.Replace(string(text), f.lines(f.lost), f.lines(f.lost, f.heir), 1)
+		if err := os.WriteFile(r.file, []byte(changed), 0o600); err != nil {
+			f.Fatal(err)
+		}
+	}
+	for _, r := range f.processes {
+		dbtest.Eventually(f, r.name+" reads from the second replica", func() bool {
+			return r.log.Count("reads go to this replica", f.address(f.heir)) == 1
+		})
+	}
 	f.goOn()
 }
 
