@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -61,6 +62,7 @@ type readiness struct {
 	mu       sync.Mutex
 	asked    time.Time
 	last     Ready
+	served   time.Time // when the server was last found ready
 }
 
 const (
@@ -68,6 +70,7 @@ const (
 	askTimeout = 2 * time.Second
 	failsFor   = 3 * time.Second // how long a failed request counts: a balancer may send no other to try
 	warnsFor   = time.Minute     // how long a refusal that only a person can end is a warning
+	outageFor  = 3 * time.Second // how long a failover may take, in which requests wait or are retried
 )
 
 // refusal is the database's answer to a request that only a person can end: a full disk, a missing table.
@@ -124,7 +127,11 @@ func (r *readiness) check(ctx context.Context) Ready {
 			Cause: db.PoolTimeout, Waited: now.Stalled.Duration(), Size: now.Now.Size, Leases: now.Now.Leases, Waiting: now.Now.Waiting,
 		}
 	}
-	r.last, r.asked = Ready{Ready: err == nil, ReadOnly: readOnly}, time.Now()
+	r.asked = time.Now()
+	if err == nil {
+		r.served = r.asked
+	}
+	r.last = Ready{Ready: err == nil || r.bears(err), ReadOnly: readOnly}
 	warnings := []string{r.pooler.look(ctx, r.server, r.db.Config())}
 	if readOnly {
 		warnings = append(warnings, onlyReads)
@@ -143,4 +150,16 @@ func (r *readiness) check(ctx context.Context) Ready {
 		r.last.Detail = missing.Error()
 	}
 	return r.last
+}
+
+// bears reports whether requests can be served although the primary is lost: a replica serves reads, or a failover to
+// another host is expected. If all processes called themselves unready at once, a balancer would refuse every request.
+func (r *readiness) bears(err error) bool {
+	switch db.CauseOf(err) {
+	case db.ServerUnavailable, db.NoSuitableServer, db.CircuitOpen:
+	default:
+		return false
+	}
+	failover := len(r.db.Config().Hosts.List()) > 1 && time.Since(r.served) < outageFor
+	return failover || slices.ContainsFunc(r.db.Replicas(), func(s db.ReplicaStat) bool { return s.Serves })
 }

@@ -34,7 +34,8 @@ const (
 const fullFor = 100 * time.Millisecond
 
 // breaker admits every attempt to connect of one Connector, and records how each ended. Only an unreachable server
-// opens the circuit. A server that answers, with full slots or a wrong password, is reachable.
+// opens the circuit, or one that is not the primary yet. A server that answers, with full slots or a wrong password, is
+// reachable. Under a budget the circuit stays closed: without a server there are no tickets, and so no attempts.
 type breaker struct {
 	*Connector
 	circuit circuitbreaker.CircuitBreaker[any]
@@ -92,9 +93,13 @@ func (b *breaker) slotFreed() {
 // ended records how an attempt ended: by its cause, "" for success, and by the server's error.
 func (b *breaker) ended(cause Cause, err error) {
 	switch cause {
-	case ServerUnavailable:
+	case ServerUnavailable, NoSuitableServer:
 		why := fmt.Errorf("the last attempts to connect found no server: %v", clean(err)) //nolint:errorlint // its type is of no use
 		b.last.Store(&why)
+		if b.tickets != nil {
+			b.tickets.doubt()
+			return
+		}
 		b.circuit.RecordFailure()
 		return
 	case SlotsExhausted:

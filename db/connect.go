@@ -97,7 +97,8 @@ func (c *Connector) attempt(ctx context.Context) (conn *pgx.Conn, err error) {
 // ctx ends.
 func (c *Connector) retry(ctx context.Context, err error, try func() error) error {
 	return retry(ctx, firstBackoff, mostBackoff, err, try, func(err error) bool {
-		return CauseOf(err) == ServerUnavailable && !c.breaker.circuit.IsOpen() || errors.Is(err, errLost)
+		cause := CauseOf(err)
+		return (cause == ServerUnavailable || cause == NoSuitableServer) && !c.breaker.circuit.IsOpen() || errors.Is(err, errLost)
 	})
 }
 

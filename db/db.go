@@ -37,7 +37,7 @@ type DB struct {
 	draining  sync.WaitGroup
 	options   Options
 	outage    outage
-	replicas  replicas
+	replicas  atomic.Pointer[replicas]
 	nested    logOnce // pairs of lines
 	forgotten logOnce // source lines that left rows open
 
@@ -58,8 +58,8 @@ func OpenWith(s Settings, o Options) (*DB, error) {
 	}
 	d.lifetime, d.abort = context.WithCancel(context.Background())
 	d.now.Store(source)
-	err = d.replicas.open(d)
-	if err != nil {
+	d.replicas.Store(&replicas{})
+	if err := d.UseReplica(o.Replica); err != nil {
 		return nil, errors.Join(err, d.Close(d.lifetime))
 	}
 	return d, nil
@@ -151,7 +151,7 @@ func (d *DB) Close(ctx context.Context) error {
 	defer d.switches.Unlock()
 	d.closed.Store(true)
 	defer d.abort()
-	defer d.replicas.close(ctx)
+	defer d.replicas.Load().close(ctx)
 	defer context.AfterFunc(ctx, d.abort)()
 	err := d.now.Load().Close(ctx)
 	d.draining.Wait()

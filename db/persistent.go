@@ -88,7 +88,7 @@ func (p *persistent) take(worker context.Context) *kept {
 
 // works reports whether the connection is within its maximum age and answers. Only its owner checks the age.
 func (p *persistent) works(ctx context.Context, k *kept) bool {
-	return p.young(k) && (time.Since(k.used) < pingAfter || k.conn.Ping(ctx) == nil)
+	return p.young(k) && (time.Since(k.used) < pingAfter && !unread(k.conn) || k.conn.Ping(ctx) == nil)
 }
 
 func (p *persistent) young(k *kept) bool {

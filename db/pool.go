@@ -40,6 +40,9 @@ func newPool(s Settings, c *Connector) (*pool, error) {
 	pc.MaxConnIdleTime, pc.HealthCheckPeriod = s.Pool.MaxIdle, s.Pool.HealthCheckPeriod
 	pc.PingTimeout = s.ConnectTimeout
 	pc.BeforeConnect = c.Prepare
+	pc.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool {
+		return p.IdleDuration > pingAfter || unread(p.Conn)
+	}
 	pc.BeforeClose = func(conn *pgx.Conn) {
 		p.idle.Store(0) // the closed connection may have been idle
 		c.beforeClose(conn)

@@ -110,7 +110,7 @@ func (d *DB) read(ctx context.Context, sql string, args []any, from callSite) (r
 	if d.closed.Load() {
 		return nil, ErrClosed
 	}
-	if rows, served, err := d.replicas.read(ctx, sql, args, from); served {
+	if rows, served, err := d.replicas.Load().read(ctx, sql, args, from); served {
 		return rows, err
 	}
 	rows, err = d.readPrimary(ctx, sql, args)

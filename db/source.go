@@ -96,7 +96,7 @@ func NewSource(s Settings, o Options) (*Source, error) {
 		if p, ok := src.strategy.(interface{ shrink(int) }); ok {
 			t.shrink = p.shrink
 		}
-		t.start()
+		t.start(o.Control != nil)
 	}
 	src.leaks.start(src)
 	return src, nil

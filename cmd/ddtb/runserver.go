@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -243,6 +244,9 @@ func (c *cli) reconfigure(ctx context.Context, a *app.App, r reload, before *con
 	}
 	if now := a.DB().Config(); now != old {
 		c.log.Info("the database settings were switched", "strategy", now.Strategy, "before", old.Strategy)
+	}
+	if now := cfg.Databases["replica"]; now != before.Databases["replica"] {
+		c.log.Info("the replica's settings were switched", "hosts", cmp.Or(string(now.Hosts), now.Host, "none"))
 	}
 	if len(restart) > 0 {
 		c.log.Warn("these sections changed too, and wait for a restart", "sections", strings.Join(restart, ", "))
