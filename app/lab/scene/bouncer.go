@@ -50,7 +50,7 @@ func (s *Stage) startBouncer(size int) (*net.TCPAddr, error) {
 	if err != nil {
 		return nil, err
 	}
-	addr, err := free(s.ctx)
+	addr, err := s.free()
 	if err != nil {
 		return nil, err
 	}

@@ -58,14 +58,14 @@ func (s *Stage) startSite(places int) (*Site, error) {
 	if err != nil {
 		return site, err
 	}
-	web, err := free(s.ctx)
+	web, err := s.free()
 	if err != nil {
 		return site, err
 	}
 	site.url = "http://" + web.String()
 	config := fmt.Sprintf(haproxyConfig, web)
 	for n := range places {
-		addr, err := free(s.ctx)
+		addr, err := s.free()
 		if err != nil {
 			return site, err
 		}

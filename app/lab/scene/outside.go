@@ -158,7 +158,11 @@ func (s *Stage) Slow(d time.Duration) (call func(ctx context.Context) error) {
 
 func (s *Stage) listen() (net.Listener, error) {
 	var lc net.ListenConfig
-	return lc.Listen(s.ctx, "tcp4", "127.0.0.1:0")
+	l, err := lc.Listen(s.ctx, "tcp4", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("no port is free on 127.0.0.1: %w", err)
+	}
+	return l, nil
 }
 
 // serve runs a server until the end of the half.
