@@ -15,7 +15,7 @@ var threadLeak = scene.Scenario{
 		"A threaded server starts a thread for each client connection, and something keeps what a finished thread had: here a registry by thread, as a debug toolbar has one. " +
 		"So connections only add up, and when the slots are used up every further request fails, although hardly any connection is in use.",
 	Figure: "requests refused", FixedBy: "closing a worker's connection with the worker",
-	Note: "A real Django 3.2 (`ab -n 200 -c 1`, max_connections = 100, CONN_MAX_AGE = 600) loses none of 200 requests by itself, with a peak of 19 backends: " +
+	Note: "A real Django 3.2 (ab -n 200 -c 1, max_connections = 100, CONN_MAX_AGE = 600) loses none of 200 requests by itself, with a peak of 19 backends: " +
 		"what a finished thread had is freed, and its connection closed, when Python's garbage collector next runs. " +
 		"With django-debug-toolbar, which keeps something of each thread for ever, it loses 105 to 107 of 200, with a peak of 94 to 96. " +
 		"Wrong advice: CONN_MAX_AGE = 0 does stop this accumulation, but not too many requests at once, and it pays a login for every request.",
