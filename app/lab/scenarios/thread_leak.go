@@ -2,6 +2,7 @@ package scenarios
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"ddtb/app/lab/scene"
@@ -27,26 +28,29 @@ FROM pg_stat_activity WHERE state = 'idle' GROUP BY 1, 2 ORDER BY 3 DESC;`,
 }
 
 func threadLeakFails(s *scene.Stage) scene.Request {
-	var kept registry // the connection of each thread; none is ever removed
+	var kept sync.Map // the connection of each thread; none is ever removed
 	return func(ctx context.Context, thread int) error {
 		conn, err := s.Connect(ctx) // kept for the thread's next request
 		if err != nil {
 			return err
 		}
-		kept.put(thread, conn)
+		kept.Store(thread, conn)
 		return latestPolls(ctx, conn)
 	} // the thread ends, its connection stays open
 }
 
 func threadLeakWorks(s *scene.Stage) scene.Request {
-	var kept registry
+	var kept sync.Map
 	return func(ctx context.Context, thread int) error {
 		conn, err := s.Connect(ctx)
 		if err != nil {
 			return err
 		}
-		kept.put(thread, conn)
-		defer kept.close(thread) // the connection ends with its thread
+		kept.Store(thread, conn)
+		defer func() { // the connection ends with its thread
+			kept.Delete(thread)
+			_ = conn.Close(ctx)
+		}()
 		return latestPolls(ctx, conn)
 	}
 }
