@@ -65,7 +65,7 @@ func TestStaffRunAScenarioAndEveryoneReadsTheResult(t *testing.T) {
 		s := s.in(t)
 		mustContain(t, s.get("/lab/mail-storm/"), 200, "reproduced; "+result, "100 of 100 mails sent", "1 of 100 mails sent", "<polyline")
 		report := s.get("/lab/report.html")
-		mustContain(t, report, 200, result, "<polyline")
+		mustContain(t, report, 200, result, "<polyline", "On your own server", "In your stack", "Java (HikariCP)", "Where it was reported")
 		for _, outside := range []string{"<script", "<link", "<img", "src=", "url("} {
 			if strings.Contains(report.body, outside) {
 				t.Errorf("the report needs %s", outside)
