@@ -22,7 +22,6 @@ import (
 	"html/template"
 	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -57,12 +56,11 @@ type Site struct {
 	// if they can. Set it before the first request.
 	Urgent func() string
 
-	db      *db.DB
-	users   *auth.Service
-	log     *slog.Logger
-	links   []web.Link
-	options knownOptions
-	now     func() time.Time
+	db    *db.DB
+	users *auth.Service
+	log   *slog.Logger
+	links []web.Link
+	now   func() time.Time
 }
 
 // New makes the admin. Its index and header show the links, to other staff pages.
@@ -79,8 +77,8 @@ type Route struct {
 	Handler      echo.HandlerFunc
 }
 
-// Routes returns all addresses of the admin for the application's table. They require auth's Middleware. The last one,
-// a catch-all below /admin/, must come after all other routes there.
+// Routes returns all addresses of the admin for the application's table, which redirects to the final slash. They require
+// auth's Middleware. The last one, a catch-all below /admin/, must come after all other routes there.
 func (s *Site) Routes() []Route {
 	all := []Route{
 		{http.MethodGet, root, s.page(s.index)},
@@ -103,7 +101,6 @@ func (s *Site) Routes() []Route {
 		all = append(all, s.modelRoutes(m)...)
 	}
 	return append(all,
-		Route{http.MethodGet, strings.TrimSuffix(root, "/"), s.open(s.addSlash)},
 		Route{http.MethodGet, root + "*", s.page(s.notFound)},
 		Route{http.MethodPost, root + "*", s.page(s.notFound)})
 }
@@ -113,34 +110,16 @@ func (s *Site) modelRoutes(m *Model) []Route {
 		{http.MethodGet, m.path(), s.model(m, actionView, s.changelist)},
 		{http.MethodPost, m.path(), s.model(m, actionView, s.bulk)},
 		{http.MethodGet, m.path("add"), s.model(m, actionAdd, s.addForm)},
-		{http.MethodPost, m.path("add"), s.editing(m, actionAdd, s.add)},
+		{http.MethodPost, m.path("add"), s.model(m, actionAdd, s.add)},
 		{http.MethodGet, m.path(":id"), s.model(m, actionView, s.toChange)},
 		{http.MethodGet, m.path(":id", "change"), s.model(m, actionView, s.changeForm)},
-		{http.MethodPost, m.path(":id", "change"), s.editing(m, actionChange, s.change)},
+		{http.MethodPost, m.path(":id", "change"), s.model(m, actionChange, s.change)},
 		{http.MethodGet, m.path(":id", "delete"), s.model(m, actionDelete, s.confirmDelete)},
 		{http.MethodPost, m.path(":id", "delete"), s.model(m, actionDelete, s.delete)},
 		{http.MethodGet, m.path(":id", "history"), s.model(m, actionView, s.history)},
 	}
 }
 
-func (s *Site) addSlash(c echo.Context) error { return c.Redirect(http.StatusMovedPermanently, root) }
-
-// notFound adds a missing slash, as Django does; if that address does not exist either, the second response is 404.
-func (s *Site) notFound(r *request) error {
-	u := *r.Request().URL
-	if r.Request().Method == http.MethodGet && !strings.HasSuffix(u.Path, "/") && s.known(u.Path+"/") {
-		u.Path, u.RawPath = u.Path+"/", ""
-		return r.Redirect(http.StatusMovedPermanently, u.RequestURI())
-	}
+func (s *Site) notFound(*request) error {
 	return fault.New(fault.NotFound, "There is no such page in the admin.")
-}
-
-// known reports whether a path is that of a model or of one of its rows.
-func (s *Site) known(path string) bool {
-	for _, m := range models {
-		if strings.HasPrefix(path, m.path()) || path == root+m.App.Name+"/" {
-			return true
-		}
-	}
-	return path == root+"login/" || path == root+"password_change/"
 }

@@ -68,23 +68,10 @@ func (s *Site) toChange(r *request) error {
 // addForm shows the form for a new row.
 func (s *Site) addForm(r *request) error {
 	f := r.emptyForm(0)
-	if f.hasMany() {
-		if err := s.db.InTx(r.ctx, func(q db.Querier) error { return r.readOptions(r.ctx, q, f) }); err != nil {
-			return err
-		}
+	if err := r.readOptions(r.ctx, s.db, f); err != nil {
+		return err
 	}
 	return r.showForm(http.StatusOK, f)
-}
-
-func (f *form) hasMany() bool {
-	for _, set := range f.sets {
-		for _, ff := range set.Inputs {
-			if _, ok := ff.Kind.(*Many); ok {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // changeForm shows a row.
@@ -107,19 +94,13 @@ func (r *request) orGone(err error) error {
 // load fills the form from the database in one transaction, so that it waits for only one lease.
 func (r *request) load(f *form) error {
 	return r.site.db.InTx(r.ctx, func(q db.Querier) error {
-		*f = *r.emptyForm(f.id) // a rolled-back attempt has filled it
-		stored, err := f.model.find(r.ctx, q, f.model.formFields(f.model.Fieldsets), f.id, "")
+		*f = *r.emptyForm(f.ID) // a rolled-back attempt has filled it
+		stored, err := f.Model.find(r.ctx, q, f.Model.formFields(f.Model.Fieldsets), f.ID, "")
 		if err != nil {
 			return err
 		}
 		if stored == nil {
 			return errGone
-		}
-		children := make([][]row, len(f.inlines))
-		for i, in := range f.inlines {
-			if children[i], err = in.children(r.ctx, q, f.id, ""); err != nil {
-				return err
-			}
 		}
 		if err := r.fixUntouchable(q, f); err != nil {
 			return err
@@ -127,10 +108,17 @@ func (r *request) load(f *form) error {
 		if err := r.readOptions(r.ctx, q, f); err != nil {
 			return err
 		}
-		r.showStored(f, stored, children)
-		for _, set := range f.sets {
-			for _, ff := range set.Inputs {
-				ff.attach(r, ff.Options)
+		f.show(*stored)
+		for _, ff := range f.Inputs {
+			ff.attach(r, ff.Options)
+		}
+		for _, in := range f.Inlines {
+			children, err := in.children(r.ctx, q, f.ID, "")
+			if err != nil {
+				return err
+			}
+			for _, child := range children {
+				r.storedRow(in, child)
 			}
 		}
 		return nil
@@ -139,14 +127,12 @@ func (r *request) load(f *form) error {
 
 // fixUntouchable makes a row read-only if this user may change others but not this one.
 func (r *request) fixUntouchable(q db.Querier, f *form) error {
-	err := r.heed(r.ctx, q, r.model.rules.mayTouch, f.id)
+	err := r.heed(r.ctx, q, r.model.rules.mayTouch, f.ID)
 	if fault.KindOf(err) != fault.Forbidden {
 		return err
 	}
-	for _, set := range f.sets {
-		for _, ff := range set.Inputs {
-			ff.Fixed, ff.May = true, false
-		}
+	for _, ff := range f.Inputs {
+		ff.Fixed, ff.May = true, false
 	}
 	return nil
 }
@@ -186,20 +172,18 @@ func (s *Site) saveAndGo(r *request, f *form) error {
 // formBack shows the submitted form, with the database's values of its read-only fields.
 func (r *request) formBack(status int, f *form) error {
 	err := r.site.db.InTx(r.ctx, func(q db.Querier) error {
-		if err := r.readOptions(r.ctx, q, f); err != nil || f.id == 0 {
+		if err := r.readOptions(r.ctx, q, f); err != nil || f.ID == 0 {
 			return err
 		}
-		stored, err := f.model.find(r.ctx, q, f.model.formFields(f.model.Fieldsets), f.id, "")
+		stored, err := f.Model.find(r.ctx, q, f.Model.formFields(f.Model.Fieldsets), f.ID, "")
 		if err != nil || stored == nil {
 			return err
 		}
-		f.label = stored.label
-		for _, set := range f.sets {
-			for _, ff := range set.Inputs {
-				if ff.Fixed {
-					ff.store(stored.values[ff.Name])
-					ff.attach(r, ff.Options)
-				}
+		f.Label = stored.label
+		for _, ff := range f.Inputs {
+			if ff.Fixed {
+				ff.store(stored.values[ff.Name])
+				ff.attach(r, ff.Options)
 			}
 		}
 		return nil
@@ -218,14 +202,14 @@ func (r *request) rescue(f *form) error {
 	if !r.can(r.model, actionAdd) || r.model.AddFieldsets != nil {
 		return r.gone()
 	}
-	f.id = 0
-	for _, in := range f.inlines {
+	f.ID = 0
+	for _, in := range f.Inlines {
 		for _, row := range in.Rows {
 			row.ID, row.Show, row.Delete = 0, false, false
 		}
 	}
-	f.notices = []string{fmt.Sprintf("Someone deleted this %s while you were editing it. What you typed is below: "+
-		"saving makes a new one of it.", f.model.Singular)}
+	f.Notices = []string{fmt.Sprintf("Someone deleted this %s while you were editing it. What you typed is below: "+
+		"saving makes a new one of it.", f.Model.Singular)}
 	return r.formBack(http.StatusConflict, f)
 }
 
@@ -240,7 +224,6 @@ func (r *request) formAgain(err error) error {
 
 // unsaved returns the filled-in form after a missing connection. It needs no connection itself.
 func (r *request) unsaved(f *form, err error) error {
-	r.site.options.attach(r, f)
 	r.site.log.WarnContext(r.ctx, "a form could not be saved",
 		"path", r.Request().URL.Path, "cause", db.CauseOf(err), "error", err)
 	if r.site.Tell != nil {
@@ -252,7 +235,7 @@ func (r *request) unsaved(f *form, err error) error {
 	if f.field(newPassword) != nil {
 		kept += ", but for the password, which is never shown again"
 	}
-	f.problems = append(f.problems, "This is not saved. "+p.Detail+" "+kept+": save again in a moment.")
+	f.Problems = append(f.Problems, "This is not saved. "+p.Detail+" "+kept+": save again in a moment.")
 	r.Response().Header().Set("Retry-After", strconv.Itoa(int(max(time.Second, p.RetryAfter).Seconds())))
 	return r.showForm(p.Status, f)
 }
@@ -260,11 +243,11 @@ func (r *request) unsaved(f *form, err error) error {
 // afterSave redirects as the pressed button says.
 func (r *request) afterSave(f *form) error {
 	verb := "changed"
-	if f.id == 0 {
+	if f.ID == 0 {
 		verb = "added"
 	}
 	told := message{
-		Class: "good", Before: "The " + r.model.Singular + " “", Object: r.called(f.label),
+		Class: "good", Before: "The " + r.model.Singular + " “", Object: r.called(f.Label),
 		After: "” was " + verb + " successfully.",
 	}
 	change := r.model.path(f.saved, "change") + r.preserved()
@@ -272,7 +255,7 @@ func (r *request) afterSave(f *form) error {
 		told.Path = change
 	}
 	to := r.list()
-	half := f.id == 0 && r.model.AddFieldsets != nil // a new row with more fields to fill in
+	half := f.ID == 0 && r.model.AddFieldsets != nil // a new row with more fields to fill in
 	switch {
 	case told.Path != "" && (r.form.Has("_continue") || (half && !r.form.Has("_addanother"))):
 		told.After += " You may edit it again below."
@@ -289,26 +272,26 @@ func (r *request) afterSave(f *form) error {
 func (r *request) showForm(status int, f *form) error {
 	m := r.model
 	p := formPage{
-		Form: f, Model: m, ID: f.id, Add: f.id == 0, CanSave: len(f.editable()) > 0,
-		CanAdd: r.can(m, actionAdd), CanDelete: f.id > 0 && r.can(m, actionDelete),
+		Form: f, Model: m, ID: f.ID, Add: f.ID == 0, CanSave: len(f.editable()) > 0,
+		CanAdd: r.can(m, actionAdd), CanDelete: f.ID > 0 && r.can(m, actionDelete),
 		Preserved: r.preserved(), Back: r.list(), Again: f.edited,
 	}
 	title, here := "Add "+m.Singular, "Add "+m.Singular
 	crumbs := r.crumbs(nil, here)
 	p.Action = m.path("add") + p.Preserved
-	if f.id > 0 {
+	if f.ID > 0 {
 		title = "View " + m.Singular
 		if p.CanSave {
 			title = "Change " + m.Singular
 		}
-		crumbs = append(r.crumbs(nil, ""), web.Link{Text: cut(r.called(f.label), 60)})
-		p.Action = m.path(f.id, "change") + p.Preserved
+		crumbs = append(r.crumbs(nil, ""), web.Link{Text: cut(r.called(f.Label), 60)})
+		p.Action = m.path(f.ID, "change") + p.Preserved
 	}
-	for _, in := range f.inlines {
+	for _, in := range f.Inlines {
 		for _, row := range in.Rows {
 			p.CanSave = p.CanSave || row.Show || row.ID == 0
 		}
-		p.CanSave = p.CanSave || in.canAdd
+		p.CanSave = p.CanSave || in.CanAdd
 	}
 	r.addBlank(f)
 	p.frame = r.frame(title, crumbs...)

@@ -28,7 +28,7 @@ type changelistPage struct {
 	Total     count
 	Filtered  bool
 	Plain     string // the list without search and filters
-	Pages     []pageLink
+	Pages     []choiceLink
 	ShowAll   string
 	Preserved string
 	Self      string // this list, for the action's form
@@ -72,11 +72,6 @@ type dates struct {
 	Up   *choiceLink
 	Here string
 	Down []choiceLink
-}
-
-type pageLink struct {
-	Text, Link string
-	Current    bool
 }
 
 // changelist lists the rows of a model.
@@ -324,12 +319,12 @@ func (l *lookups) dates(steps []time.Time) *dates {
 }
 
 // pages returns links to the first and last pages and those near this one, with "…" between them.
-func (l *lookups) pages(c count) []pageLink {
+func (l *lookups) pages(c count) []choiceLink {
 	last := min(int((c.n+pageSize-1)/pageSize), maxPage)
 	if l.all || last <= 1 && l.page == 1 {
 		return nil
 	}
-	var links []pageLink
+	var links []choiceLink
 	here, gap := min(l.page, last), false
 	for n := 1; n <= last; n++ {
 		if n > 2 && n < last-1 && abs(n-here) > 2 {
@@ -342,9 +337,9 @@ func (l *lookups) pages(c count) []pageLink {
 			continue
 		}
 		if gap {
-			links, gap = append(links, pageLink{Text: "…"}), false
+			links, gap = append(links, choiceLink{Text: "…"}), false
 		}
-		links = append(links, pageLink{strconv.Itoa(n), l.with("p", strconv.Itoa(n)), n == l.page})
+		links = append(links, choiceLink{strconv.Itoa(n), l.with("p", strconv.Itoa(n)), n == l.page})
 	}
 	return links
 }

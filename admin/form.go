@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
 	"ddtb/db"
 )
@@ -15,21 +14,31 @@ import (
 // form is a change form: stored, posted, or both compared. It can be rendered from the posted values alone, without a
 // query, when there is no connection.
 type form struct {
-	model    *Model
-	id       int64  // 0: a new row
-	saved    int64  // the id after the save
-	label    string // the row's name, as far as known
-	sets     []formSet
-	inlines  []*formInline
-	problems []string       // of the whole form
+	formRow
+	Sets     []formSet // of Inputs
+	Inlines  []*formInline
+	Problems []string       // of the whole form
+	Notices  []string       // of a conflict
 	extra    map[string]any // columns set by rules
-	notices  []string       // of a conflict
+	saved    int64          // the id after the save
 	edited   bool           // it contains unsaved input
 }
 
 type formSet struct {
 	Fieldset
 	Inputs []*formField
+}
+
+// formRow is a row in a form: the form's own, or one of an inline.
+type formRow struct {
+	Model   *Model
+	ID      int64  // 0: a new row
+	Label   string // as far as known
+	Prefix  string // of its inputs
+	Inputs  []*formField
+	Delete  bool
+	Problem string
+	Show    bool // its delete box
 }
 
 // formField is a field with its inputs.
@@ -65,92 +74,44 @@ type formInline struct {
 	Rows  []*formRow
 	Empty *formRow // the template for "Add another"
 
-	canView, canAdd, canChange, canDelete bool
-}
-
-type formRow struct {
-	ID      int64 // 0: a new row
-	Label   string
-	Prefix  string
-	Inputs  []*formField
-	Delete  bool
-	Problem string
-	Show    bool // its delete box
-}
-
-// copy returns the form with its own fields and rows.
-func (f *form) copy() *form {
-	c := *f
-	c.sets = slices.Clone(f.sets)
-	for i, set := range f.sets {
-		c.sets[i].Inputs = copyFields(set.Inputs)
-	}
-	c.inlines = make([]*formInline, len(f.inlines))
-	for i, in := range f.inlines {
-		inline := *in
-		inline.Rows = make([]*formRow, len(in.Rows))
-		for j, row := range in.Rows {
-			r := *row
-			r.Inputs = copyFields(row.Inputs)
-			inline.Rows[j] = &r
-		}
-		c.inlines[i] = &inline
-	}
-	return &c
-}
-
-func copyFields(fields []*formField) []*formField {
-	all := make([]*formField, len(fields))
-	for i, ff := range fields {
-		field := *ff
-		all[i] = &field
-	}
-	return all
+	canView, CanAdd, canChange, canDelete bool
 }
 
 // editable returns the fields that the form saves.
-func (f *form) editable() []*formField {
+func (row *formRow) editable() []*formField {
 	var fields []*formField
-	for _, set := range f.sets {
-		for _, ff := range set.Inputs {
-			if !ff.Fixed {
-				fields = append(fields, ff)
-			}
+	for _, ff := range row.Inputs {
+		if !ff.Fixed {
+			fields = append(fields, ff)
 		}
 	}
 	return fields
 }
 
-func (f *form) field(name string) *formField {
-	for _, set := range f.sets {
-		for _, ff := range set.Inputs {
-			if ff.Name == name {
-				return ff
-			}
-		}
+// field returns nil if the form does not show the field.
+func (row *formRow) field(name string) *formField {
+	i := slices.IndexFunc(row.Inputs, func(ff *formField) bool { return ff.Name == name })
+	if i < 0 {
+		return nil
 	}
-	return nil
+	return row.Inputs[i]
 }
 
 // valid reports whether the input has no mistakes.
-func (f *form) valid() bool { return len(f.problems) == 0 && f.Mistakes() == 0 }
+func (f *form) valid() bool { return len(f.Problems) == 0 && f.Mistakes() == 0 }
 
-// Mistakes returns the number of fields with a mistake.
+// Mistakes returns the number of fields and rows with a mistake.
 func (f *form) Mistakes() (n int) {
-	count := func(fields []*formField) {
-		for _, ff := range fields {
-			if ff.Problem != "" {
-				n++
-			}
+	rows := []*formRow{&f.formRow}
+	for _, in := range f.Inlines {
+		rows = append(rows, in.Rows...)
+	}
+	for _, row := range rows {
+		if row.Problem != "" {
+			n++
 		}
-	}
-	for _, set := range f.sets {
-		count(set.Inputs)
-	}
-	for _, in := range f.inlines {
-		for _, row := range in.Rows {
-			count(row.Inputs)
-			if row.Problem != "" {
+		for _, ff := range row.Inputs {
+			if ff.Problem != "" {
 				n++
 			}
 		}
@@ -160,7 +121,7 @@ func (f *form) Mistakes() (n int) {
 
 // emptyForm returns the fields visible to this user, without values.
 func (r *request) emptyForm(id int64) *form {
-	f := &form{model: r.model, id: id, extra: map[string]any{}}
+	f := &form{formRow: formRow{Model: r.model, ID: id}, extra: map[string]any{}}
 	sets, action := r.model.Fieldsets, actionChange
 	if id == 0 {
 		action = actionAdd
@@ -168,20 +129,19 @@ func (r *request) emptyForm(id int64) *form {
 			sets = r.model.AddFieldsets
 		}
 	}
+	ok := r.can(r.model, action) // with view permission on a question, its choices are read-only on its page
 	for _, set := range sets {
-		f.sets = append(f.sets, formSet{set, r.inputs(r.model, set.Fields, "", r.can(r.model, action))})
+		inputs := r.inputs(r.model, set.Fields, "", ok)
+		f.Sets, f.Inputs = append(f.Sets, formSet{set, inputs}), append(f.Inputs, inputs...)
 	}
 	for i := range r.model.Inlines {
 		in := &r.model.Inlines[i]
-		view, add := r.can(in.Model, actionView), r.can(in.Model, actionAdd)
-		if !view && !add {
-			continue
+		if view, add := r.can(in.Model, actionView), r.can(in.Model, actionAdd); view || add {
+			f.Inlines = append(f.Inlines, &formInline{
+				Inline: in, canView: view, CanAdd: ok && add, canChange: ok && r.can(in.Model, actionChange),
+				canDelete: ok && view && r.can(in.Model, actionDelete),
+			})
 		}
-		ok := r.can(r.model, action) // with view permission on a question, its choices are read-only on its page
-		f.inlines = append(f.inlines, &formInline{
-			Inline: in, canView: view, canAdd: ok && add, canChange: ok && r.can(in.Model, actionChange),
-			canDelete: ok && view && r.can(in.Model, actionDelete),
-		})
 	}
 	return f
 }
@@ -202,39 +162,28 @@ func (r *request) inputs(m *Model, names []string, prefix string, may bool) []*f
 	return fields
 }
 
-// rowInputs returns the fields of an inline's row.
-func (r *request) rowInputs(in *formInline, prefix string, may bool) []*formField {
-	var names []string
+// inlineRow returns a row of an inline with default values. number is its place in the form.
+func (r *request) inlineRow(in *formInline, id int64, number string) *formRow {
+	row := &formRow{Model: in.Model, ID: id, Prefix: in.prefix() + "-" + number + "-", Show: id > 0 && in.canDelete}
 	for _, set := range in.Model.Fieldsets {
-		names = append(names, set.Fields...)
-	}
-	return r.inputs(in.Model, names, prefix, may)
-}
-
-// showStored fills a form with a row and its inline rows.
-func (r *request) showStored(f *form, stored *row, children [][]row) {
-	f.label = stored.label
-	for _, set := range f.sets {
-		for _, ff := range set.Inputs {
-			ff.store(stored.values[ff.Name])
-		}
-	}
-	for i, in := range f.inlines {
-		for _, child := range children[i] {
-			in.Rows = append(in.Rows, r.storedRow(in, child))
-		}
-	}
-}
-
-func (r *request) storedRow(in *formInline, child row) *formRow {
-	prefix := fmt.Sprintf("%s-%d-", in.prefix(), len(in.Rows))
-	row := &formRow{
-		ID: child.id, Label: child.label, Prefix: prefix, Inputs: r.rowInputs(in, prefix, in.canChange), Show: in.canDelete,
-	}
-	for _, ff := range row.Inputs {
-		ff.store(child.values[ff.Name])
+		row.Inputs = append(row.Inputs, r.inputs(in.Model, set.Fields, row.Prefix, id == 0 || in.canChange)...)
 	}
 	return row
+}
+
+// storedRow adds a row from the database to an inline.
+func (r *request) storedRow(in *formInline, child row) {
+	row := r.inlineRow(in, child.id, strconv.Itoa(len(in.Rows)))
+	row.show(child)
+	in.Rows = append(in.Rows, row)
+}
+
+// show fills a form's row with the values from the database.
+func (row *formRow) show(stored row) {
+	row.Label = stored.label
+	for _, ff := range row.Inputs {
+		ff.store(stored.values[ff.Name])
+	}
 }
 
 func (ff *formField) store(value any) {
@@ -264,32 +213,20 @@ func (ff *formField) unlocked(ids []int64) []int64 {
 
 // addBlank adds the inlines' blank rows, and renumbers all rows: some posted rows may be gone.
 func (r *request) addBlank(f *form) {
-	for _, in := range f.inlines {
+	for _, in := range f.Inlines {
+		if in.CanAdd {
+			in.Empty = r.inlineRow(in, 0, "__prefix__")
+			for range in.Extra - (len(in.Rows) - in.Stored()) {
+				in.Rows = append(in.Rows, r.inlineRow(in, 0, ""))
+			}
+		}
 		for i, row := range in.Rows {
 			row.Prefix = fmt.Sprintf("%s-%d-", in.prefix(), i)
 			for _, ff := range row.Inputs {
 				ff.Input = row.Prefix + ff.Name
 			}
 		}
-		if !in.canAdd {
-			continue
-		}
-		blank := 0
-		for _, row := range in.Rows {
-			if row.ID == 0 {
-				blank++
-			}
-		}
-		in.Empty = r.blankRow(in, "__prefix__")
-		for range in.Extra - blank {
-			in.Rows = append(in.Rows, r.blankRow(in, strconv.Itoa(len(in.Rows))))
-		}
 	}
-}
-
-func (r *request) blankRow(in *formInline, number string) *formRow {
-	prefix := in.prefix() + "-" + number + "-"
-	return &formRow{Prefix: prefix, Inputs: r.rowInputs(in, prefix, true)}
 }
 
 // maxInlines limits the rows of one inline in a form, as Django does.
@@ -302,11 +239,11 @@ func (r *request) postedForm(id int64) *form {
 	for _, ff := range f.editable() {
 		ff.post(r.form)
 	}
-	f.label = f.typedLabel()
-	for _, in := range f.inlines {
+	f.Label = f.typedLabel()
+	for _, in := range f.Inlines {
 		total, err := strconv.Atoi(r.form.Get(in.prefix() + "-TOTAL_FORMS"))
 		if (err != nil && r.form.Has(in.prefix()+"-TOTAL_FORMS")) || total < 0 || total > maxInlines {
-			f.problems = append(f.problems, fmt.Sprintf("At most %d %s can be saved at once.", maxInlines, in.Model.Plural))
+			f.Problems = append(f.Problems, fmt.Sprintf("At most %d %s can be saved at once.", maxInlines, in.Model.Plural))
 			continue
 		}
 		for i := range total {
@@ -320,31 +257,24 @@ func (r *request) postedForm(id int64) *form {
 
 // postedRow returns nil for a row that this user may not submit.
 func (r *request) postedRow(in *formInline, i int) *formRow {
-	prefix := fmt.Sprintf("%s-%d-", in.prefix(), i)
-	id, err := strconv.ParseInt(r.form.Get(prefix+"id"), 10, 64)
+	id, err := strconv.ParseInt(r.form.Get(fmt.Sprintf("%s-%d-id", in.prefix(), i)), 10, 64)
 	if err != nil || id < 0 {
 		id = 0
 	}
-	if (id == 0 && !in.canAdd) || (id > 0 && !in.canView) {
+	if (id == 0 && !in.CanAdd) || (id > 0 && !in.canView) {
 		return nil
 	}
-	row := &formRow{ID: id, Prefix: prefix, Show: id > 0 && in.canDelete}
-	row.Inputs = r.rowInputs(in, prefix, id == 0 || in.canChange)
-	row.Label = r.form.Get(prefix + in.Model.Label) // until the stored one is known
-	row.Delete = row.Show && r.form.Get(prefix+"DELETE") != ""
-	blank := id == 0
-	for _, ff := range row.Inputs {
-		if ff.Fixed {
-			continue
-		}
-		before := ff.Raw
+	row := r.inlineRow(in, id, strconv.Itoa(i))
+	row.Label = r.form.Get(row.Prefix + in.Model.Label) // until the stored one is known
+	row.Delete = row.Show && r.form.Get(row.Prefix+"DELETE") != ""
+	for _, ff := range row.editable() {
 		ff.Raw = ff.Kind.take(r.form, ff.Input)
-		blank = blank && (slices.Equal(ff.Raw, before) || strings.TrimSpace(strings.Join(ff.Raw, "")) == "")
 	}
-	for _, ff := range row.Inputs {
-		if !ff.Fixed && !blank {
-			ff.post(r.form)
-		}
+	if row.blank() {
+		return row
+	}
+	for _, ff := range row.editable() {
+		ff.post(r.form)
 		if row.Delete {
 			ff.Problem = ""
 		}
@@ -355,14 +285,11 @@ func (r *request) postedRow(in *formInline, i int) *formRow {
 // blank reports whether a new row was left unchanged: then it is ignored.
 func (row *formRow) blank() bool {
 	for _, ff := range row.Inputs {
-		if ff.Problem != "" {
-			return false
-		}
 		fresh := []string{""}
 		if ff.Default != nil {
 			fresh = ff.Kind.raw(ff.Default())
 		}
-		if !slices.Equal(ff.Raw, fresh) && strings.TrimSpace(strings.Join(ff.Raw, "")) != "" {
+		if ff.Problem != "" || !slices.Equal(ff.Raw, fresh) && strings.TrimSpace(strings.Join(ff.Raw, "")) != "" {
 			return false
 		}
 	}
@@ -417,47 +344,16 @@ func (ff *formField) attach(r *request, options []option) {
 
 // readOptions attaches the options of every Many.
 func (r *request) readOptions(ctx context.Context, q db.Querier, f *form) error {
-	for _, set := range f.sets {
-		for _, ff := range set.Inputs {
-			many, ok := ff.Kind.(*Many)
-			if !ok {
-				continue
-			}
-			options, err := many.options(ctx, q)
-			if err != nil {
-				return fmt.Errorf("choices of %s: %w", ff.Name, err)
-			}
-			r.site.options.put(many, options)
-			ff.attach(r, options)
+	for _, ff := range f.Inputs {
+		many, ok := ff.Kind.(*Many)
+		if !ok {
+			continue
 		}
+		options, err := many.options(ctx, q)
+		if err != nil {
+			return fmt.Errorf("choices of %s: %w", ff.Name, err)
+		}
+		ff.attach(r, options)
 	}
 	return nil
-}
-
-// knownOptions caches the options that forms showed last, for a form that must be rendered without a query.
-type knownOptions struct {
-	mu   sync.Mutex
-	last map[*Many][]option
-}
-
-func (k *knownOptions) put(m *Many, options []option) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.last == nil {
-		k.last = map[*Many][]option{}
-	}
-	k.last[m] = options
-}
-
-func (k *knownOptions) attach(r *request, f *form) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, set := range f.sets {
-		for _, ff := range set.Inputs {
-			many, _ := ff.Kind.(*Many)
-			if options, known := k.last[many]; known { // otherwise the form carries the chosen ids
-				ff.attach(r, options)
-			}
-		}
-	}
 }

@@ -35,12 +35,16 @@ func (single) take(form url.Values, name string) []string { return []string{form
 // Text is a line of at most Max characters.
 type Text struct {
 	single
-	Max  int
-	Type string // of the input: "email"; "" is "text"
+	Max    int
+	Type   string              // of the input: "email"; "" is "text"
+	Normal func(string) string // the form in which it is stored; nil: as typed
 }
 
 func (k Text) parse(raw []string) (any, string) {
 	s := strings.TrimSpace(raw[0])
+	if k.Normal != nil {
+		s = k.Normal(s)
+	}
 	switch n := utf8.RuneCountInString(s); {
 	case strings.ContainsRune(s, 0):
 		return s, "Null characters are not allowed."

@@ -108,18 +108,16 @@ func (l *lookups) stepsOf(rows []row) []time.Time {
 		if !ok {
 			continue
 		}
-		t = t.UTC()
+		year, month, day := t.UTC().Date()
 		switch l.unit() {
 		case "":
 			return nil
 		case "year":
-			t = time.Date(t.Year(), 1, 1, 0, 0, 0, 0, time.UTC)
+			month, day = 1, 1
 		case "month":
-			t = time.Date(t.Year(), t.Month(), 1, 0, 0, 0, 0, time.UTC)
-		default:
-			t = time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, time.UTC)
+			day = 1
 		}
-		steps = append(steps, t)
+		steps = append(steps, time.Date(year, month, day, 0, 0, 0, 0, time.UTC))
 	}
 	slices.SortFunc(steps, time.Time.Compare)
 	return slices.Compact(steps)

@@ -31,17 +31,8 @@ func TestAnonymousGoesToTheLoginAndBack(t *testing.T) {
 	}
 	in.follow().want(http.StatusOK)
 	v.get("/admin/login/").want(http.StatusFound)
-	v.get("/admin").want(http.StatusMovedPermanently)
-	for path, status := range map[string]int{
-		"/admin/polls/question": 301, "/admin/polls": 301, "/admin/polls/question/1": 301, "/admin/nothing/": 404, "/admin/nothing": 404,
-		"/admin/polls/question/1/nothing/": 404, "/admin//evil.example": 404,
-	} {
-		if got := v.get(path).StatusCode; got != status {
-			t.Errorf("%s: %d", path, got)
-		}
-	}
-	if to := v.get("/admin/polls/question/%3F%0D%0A%C3%A9?q=a+b").Header.Get("Location"); to != "/admin/polls/question/%3F%0D%0A%C3%A9/?q=a+b" {
-		t.Errorf("a slash is added as %q", to)
+	for _, path := range []string{"/admin/nothing/", "/admin/nothing", "/admin/polls/question/1/nothing/", "/admin//evil.example"} {
+		v.get(path).want(http.StatusNotFound)
 	}
 }
 

@@ -125,7 +125,7 @@ func (in *Inline) prefix() string { return in.Model.Name + "_set" }
 func (m *Model) relations() []Relation {
 	var all []Relation
 	for _, in := range m.Inlines {
-		all = append(all, Relation{Model: in.Model, Column: in.ForeignKey})
+		all = append(all, Relation{Model: in.Model, Table: in.Model.Table, Column: in.ForeignKey})
 	}
 	for i := range m.Fields {
 		if many, ok := m.Fields[i].Kind.(*Many); ok {
@@ -133,13 +133,6 @@ func (m *Model) relations() []Relation {
 		}
 	}
 	return append(all, m.Cascade...)
-}
-
-func (r *Relation) table() string {
-	if r.Model != nil {
-		return r.Model.Table
-	}
-	return r.Table
 }
 
 // check panics if a declaration names a missing field: declarations are part of the program.

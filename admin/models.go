@@ -1,6 +1,10 @@
 package admin
 
-import "time"
+import (
+	"time"
+
+	"ddtb/app/auth"
+)
 
 var (
 	polls    = &App{"polls", "Polls"}
@@ -65,14 +69,14 @@ var user = &Model{
 	Label: "username", Order: []string{"username"},
 	Fields: []Field{
 		{
-			Name: "username", Kind: Text{Max: 150}, Check: checkUsername, Taken: "A user with that username already exists.",
+			Name: "username", Kind: Text{Max: 150, Normal: auth.NormalUsername}, Check: checkUsername, Taken: "A user with that username already exists.",
 			Help: "Required. 150 characters or fewer. Letters, digits and @/./+/-/_ only.",
 		},
 		{Name: "password", Kind: PasswordHash{}, ReadOnly: true},
 		{Name: newPassword, Label: "Password", Kind: NewPassword{}},
 		{Name: "first_name", Kind: Text{Max: 150}, Optional: true},
 		{Name: "last_name", Kind: Text{Max: 150}, Optional: true},
-		{Name: "email", Label: "Email address", Kind: Text{Max: 254, Type: "email"}, Optional: true, Check: checkEmail},
+		{Name: "email", Label: "Email address", Kind: Text{Max: 254, Type: "email", Normal: auth.NormalEmail}, Optional: true, Check: checkEmail},
 		{
 			Name: "is_active", Label: "Active", Kind: Boolean{}, Default: func() any { return true },
 			Help: "Whether this user may sign in. Unselect this instead of deleting accounts.",
@@ -106,7 +110,7 @@ var user = &Model{
 	},
 	Filters: []string{"is_staff", "is_superuser", "is_active", "groups"},
 	Search:  []string{"username", "first_name", "last_name", "email"},
-	Cascade: []Relation{{Model: logEntry, Column: "user_id"}, {Table: "ddtb_session", Column: "user_id"}},
+	Cascade: []Relation{{Model: logEntry, Table: "django_admin_log", Column: "user_id"}, {Table: "ddtb_session", Column: "user_id"}},
 	rules:   rules{prepare: hashNewPassword, mayTouch: mayTouchUser, mayDelete: mayDeleteUser, saved: forgetUsers},
 }
 

@@ -43,25 +43,12 @@ func (s *Site) open(next echo.HandlerFunc) echo.HandlerFunc {
 }
 
 // page wraps a page for staff.
-func (s *Site) page(next func(*request) error) echo.HandlerFunc {
-	return s.guard(nil, "", next, func(_ *request, err error) error { return err })
-}
+func (s *Site) page(next func(*request) error) echo.HandlerFunc { return s.model(nil, "", next) }
 
-// model wraps a page of a model that requires a permission. The permission to change includes viewing.
+// model wraps a page of a model, if any, that requires a permission. The permission to change includes viewing. Visitors
+// who are not staff get the login, which leads back. A POST is checked in the database, not in the cache; if the database
+// can't be reached, a form to save is returned filled in.
 func (s *Site) model(m *Model, action string, next func(*request) error) echo.HandlerFunc {
-	return s.guard(m, action, next, func(_ *request, err error) error { return err })
-}
-
-// editing wraps a form that is returned filled in when there is no connection to save it.
-func (s *Site) editing(m *Model, action string, next func(*request) error) echo.HandlerFunc {
-	return s.guard(m, action, next, (*request).formAgain)
-}
-
-// guard admits staff with the permission. Other visitors get the login, which leads back. A POST is checked in the
-// database, not in the cache; if the database can't be reached, again answers.
-func (s *Site) guard(
-	m *Model, action string, next func(*request) error, again func(*request, error) error,
-) echo.HandlerFunc {
 	return s.open(func(c echo.Context) error {
 		r := &request{Context: c, ctx: c.Request().Context(), site: s, model: m}
 		post := c.Request().Method == http.MethodPost
@@ -79,8 +66,11 @@ func (s *Site) guard(
 		}
 		if post && r.user != nil {
 			now, err := auth.Recheck(r.ctx)
-			if err != nil {
-				return again(r, err)
+			switch saving := action == actionAdd || action == actionChange; {
+			case err != nil && saving:
+				return r.formAgain(err)
+			case err != nil:
+				return err
 			}
 			r.user = now
 			if err := r.allowed(action); err != nil {

@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"maps"
+	"slices"
 
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -35,16 +36,17 @@ func (r *request) save(f *form) error {
 			return err
 		}
 	}
-	posted := f.copy()
+	extra := f.extra
 	err := r.site.db.InTx(r.ctx, func(q db.Querier) error {
-		*f = *posted.copy() // a rolled-back attempt has changed it
+		*f = *r.postedForm(f.ID) // a rolled-back attempt has changed it
+		f.extra = extra
 		if err := r.readOptions(r.ctx, q, f); err != nil {
 			return err
 		}
 		if !f.valid() {
 			return errInvalid
 		}
-		if f.id == 0 {
+		if f.ID == 0 {
 			return r.create(r.ctx, q, f)
 		}
 		return r.overwrite(r.ctx, q, f)
@@ -69,48 +71,57 @@ func (f *form) explain(err error) error {
 				return errInvalid
 			}
 		}
-		f.problems = append(f.problems, "There is such a "+f.model.Singular+" already.")
+		f.Problems = append(f.Problems, "There is such a "+f.Model.Singular+" already.")
 	case pgerrcode.IsDataException(pe.Code), pgerrcode.IsIntegrityConstraintViolation(pe.Code):
-		f.problems = append(f.problems, "The database refuses this: "+pe.Message+".")
+		f.Problems = append(f.Problems, "The database refuses this: "+pe.Message+".")
 	default:
 		return err
 	}
 	return errInvalid
 }
 
-// create inserts the row. Columns that are not in the form get their defaults.
-func (r *request) create(ctx context.Context, q db.Querier, f *form) error {
-	columns, values := []string{}, []any{}
-	for i := range f.model.Fields {
-		field := &f.model.Fields[i]
-		value := initialValue(field)
-		if ff := f.field(field.Name); ff != nil && !ff.Fixed {
-			value = ff.Value
-		}
-		if extra, ok := f.extra[field.Name]; ok {
-			value = extra
-		}
-		if _, many := field.Kind.(*Many); !many && value != nil && field.Name != newPassword {
-			columns, values = append(columns, field.Name), append(values, value)
-		}
-	}
-	id, err := insert(ctx, q, f.model.Table, columns, values)
-	if err != nil {
-		return fmt.Errorf("insert a %s: %w", f.model.Singular, err)
-	}
-	if _, err := r.storeMany(ctx, q, f, id, nil); err != nil {
+// create inserts the row and its inline rows.
+func (r *request) create(ctx context.Context, q db.Querier, f *form) (err error) {
+	if f.saved, err = f.insert(ctx, q, f.extra); err != nil {
 		return err
 	}
-	f.saved, f.label = id, f.typedLabel()
 	changes := []change{{Added: &changed{}}}
-	for _, in := range f.inlines {
-		more, err := r.saveRows(ctx, q, in, id, nil)
+	for _, in := range f.Inlines {
+		more, err := r.saveRows(ctx, q, in, f.saved, nil)
 		if err != nil {
 			return err
 		}
 		changes = append(changes, more...)
 	}
-	return r.note(ctx, q, flagAddition, f.model, id, f.label, changes)
+	return r.note(ctx, q, flagAddition, f.Model, f.saved, f.Label, changes)
+}
+
+// insert adds the row with the extra columns, and returns its id. Columns that are not in the form get their defaults.
+func (row *formRow) insert(ctx context.Context, q db.Querier, extra map[string]any) (id int64, err error) {
+	values := maps.Clone(extra)
+	for i := range row.Model.Fields {
+		field := &row.Model.Fields[i]
+		value := initialValue(field)
+		if ff := row.field(field.Name); ff != nil && !ff.Fixed {
+			value = ff.Value
+		}
+		_, many := field.Kind.(*Many)
+		if _, set := extra[field.Name]; !set && !many && value != nil && field.Name != newPassword {
+			values[field.Name] = value
+		}
+	}
+	if id, err = insert(ctx, q, row.Model.Table, values); err != nil {
+		return 0, fmt.Errorf("insert a %s: %w", row.Model.Singular, err)
+	}
+	for _, ff := range row.editable() {
+		if many, ok := ff.Kind.(*Many); ok {
+			if err := many.store(ctx, q, id, nil, ff.unlocked(idsOf(ff.Value))); err != nil {
+				return 0, fmt.Errorf("store %s: %w", ff.Name, err)
+			}
+		}
+	}
+	row.Label = row.typedLabel()
+	return id, nil
 }
 
 // initialValue returns a new row's value of a field that is not in the form.
@@ -127,34 +138,31 @@ func initialValue(f *Field) any {
 }
 
 // typedLabel returns the row's name after the save.
-func (f *form) typedLabel() string {
-	if ff := f.field(f.model.Label); ff != nil && !ff.Fixed {
+func (row *formRow) typedLabel() string {
+	if ff := row.field(row.Model.Label); ff != nil && !ff.Fixed {
 		return ff.Kind.text(ff.Value)
 	}
-	return f.label
+	return row.Label
 }
 
 // overwrite locks the row and its inline rows, compares them with the form's first values, and writes the edits, unless
 // someone else has edited the same values since.
 func (r *request) overwrite(ctx context.Context, q db.Querier, f *form) error {
-	if err := r.heed(ctx, q, r.model.rules.mayTouch, f.id); err != nil {
+	if err := r.heed(ctx, q, r.model.rules.mayTouch, f.ID); err != nil {
 		return err
 	}
-	now, err := f.model.find(ctx, q, f.model.formFields(f.model.Fieldsets), f.id, "FOR NO KEY UPDATE")
+	now, err := f.Model.find(ctx, q, f.Model.formFields(f.Model.Fieldsets), f.ID, "FOR NO KEY UPDATE")
 	if err != nil {
 		return err
 	}
 	if now == nil {
 		return errGone
 	}
-	f.saved, f.label = f.id, now.label
-	conflict := false
-	for _, ff := range f.editable() {
-		conflict = ff.compare(now.values[ff.Name]) || conflict
-	}
-	stored := make([][]row, len(f.inlines))
-	for i, in := range f.inlines {
-		if stored[i], err = in.children(ctx, q, f.id, "FOR NO KEY UPDATE"); err != nil {
+	f.saved, f.Label = f.ID, now.label
+	conflict := f.compare(*now)
+	stored := make([][]row, len(f.Inlines))
+	for i, in := range f.Inlines {
+		if stored[i], err = in.children(ctx, q, f.ID, "FOR NO KEY UPDATE"); err != nil {
 			return err
 		}
 		conflict = r.compareRows(in, stored[i]) || conflict
@@ -162,58 +170,44 @@ func (r *request) overwrite(ctx context.Context, q db.Querier, f *form) error {
 	if conflict {
 		return r.tellConflict(ctx, q, f, stored)
 	}
-	return r.write(ctx, q, f, now, stored)
-}
-
-func (r *request) write(ctx context.Context, q db.Querier, f *form, now *row, stored [][]row) error {
-	var columns, titles []string
-	var values []any
-	for _, ff := range f.editable() {
-		if _, many := ff.Kind.(*Many); !many && ff.touched(now.values[ff.Name]) {
-			columns, values, titles = append(columns, ff.Name), append(values, ff.Value), append(titles, ff.Title())
-		}
-	}
-	if err := update(ctx, q, f.model.Table, f.id, columns, values); err != nil {
-		return fmt.Errorf("update a %s: %w", f.model.Singular, err)
-	}
-	more, err := r.storeMany(ctx, q, f, f.id, now)
+	titles, err := f.update(ctx, q, *now)
 	if err != nil {
 		return err
 	}
-	f.label = f.typedLabel()
 	var changes []change
-	if titles = append(titles, more...); len(titles) > 0 {
+	if len(titles) > 0 {
 		changes = append(changes, change{Changed: &changed{Fields: titles}})
 	}
-	for i, in := range f.inlines {
-		more, err := r.saveRows(ctx, q, in, f.id, stored[i])
+	for i, in := range f.Inlines {
+		more, err := r.saveRows(ctx, q, in, f.ID, stored[i])
 		if err != nil {
 			return err
 		}
 		changes = append(changes, more...)
 	}
-	return r.note(ctx, q, flagChange, f.model, f.id, f.label, changes)
+	return r.note(ctx, q, flagChange, f.Model, f.ID, f.Label, changes)
 }
 
-// storeMany writes the edited relations, and returns their titles.
-func (r *request) storeMany(ctx context.Context, q db.Querier, f *form, id int64, now *row) (titles []string, err error) {
-	for _, ff := range f.editable() {
-		many, ok := ff.Kind.(*Many)
-		if !ok {
+// update writes the edited fields, and returns their titles.
+func (row *formRow) update(ctx context.Context, q db.Querier, now row) (titles []string, err error) {
+	values := map[string]any{}
+	for _, ff := range row.editable() {
+		before := now.values[ff.Name]
+		if !ff.touched(before) {
 			continue
 		}
-		var before []int64
-		if now != nil {
-			before = ff.unlocked(idsOf(now.values[ff.Name]))
-			if !ff.touched(now.values[ff.Name]) {
-				continue
-			}
-		}
-		if err := many.store(ctx, q, id, before, ff.unlocked(idsOf(ff.Value))); err != nil {
+		titles = append(titles, ff.Title())
+		many, ok := ff.Kind.(*Many)
+		if !ok {
+			values[ff.Name] = ff.Value
+		} else if err := many.store(ctx, q, row.ID, ff.unlocked(idsOf(before)), ff.unlocked(idsOf(ff.Value))); err != nil {
 			return nil, fmt.Errorf("store %s: %w", ff.Name, err)
 		}
-		titles = append(titles, ff.Title())
 	}
+	if err := update(ctx, q, row.Model.Table, row.ID, values); err != nil {
+		return nil, fmt.Errorf("update a %s: %w", row.Model.Singular, err)
+	}
+	row.Label = row.typedLabel()
 	return titles, nil
 }
 
@@ -221,10 +215,8 @@ func (r *request) storeMany(ctx context.Context, q db.Querier, f *form, id int64
 func (r *request) saveRows(
 	ctx context.Context, q db.Querier, in *formInline, parent int64, stored []row,
 ) ([]change, error) {
-	byID := map[int64]row{}
-	for _, s := range stored {
-		byID[s.id] = s
-	}
+	byID := rowsByID(stored)
+	name := in.Model.Singular
 	var added, edited, deleted []change
 	var gone []int64
 	for _, posted := range in.Rows {
@@ -232,21 +224,20 @@ func (r *request) saveRows(
 		switch {
 		case posted.blank():
 		case posted.ID == 0:
-			label, err := posted.insert(ctx, q, in, parent)
-			if err != nil {
+			if _, err := posted.insert(ctx, q, map[string]any{in.ForeignKey: parent}); err != nil {
 				return nil, err
 			}
-			added = append(added, change{Added: &changed{Name: in.Model.Singular, Object: label}})
+			added = append(added, change{Added: &changed{Name: name, Object: posted.Label}})
 		case posted.Delete:
 			gone = append(gone, posted.ID)
-			deleted = append(deleted, change{Deleted: &changed{Name: in.Model.Singular, Object: now.label}})
+			deleted = append(deleted, change{Deleted: &changed{Name: name, Object: now.label}})
 		default:
-			label, titles, err := posted.update(ctx, q, in, now)
+			titles, err := posted.update(ctx, q, now)
 			if err != nil {
 				return nil, err
 			}
 			if len(titles) > 0 {
-				edited = append(edited, change{Changed: &changed{Name: in.Model.Singular, Object: label, Fields: titles}})
+				edited = append(edited, change{Changed: &changed{Name: name, Object: posted.Label, Fields: titles}})
 			}
 		}
 	}
@@ -255,41 +246,125 @@ func (r *request) saveRows(
 			return nil, err
 		}
 	}
-	return append(append(added, edited...), deleted...), nil
+	return slices.Concat(added, edited, deleted), nil
 }
 
-func (row *formRow) insert(ctx context.Context, q db.Querier, in *formInline, parent int64) (label string, err error) {
-	columns, values := []string{in.ForeignKey}, []any{parent}
-	for _, ff := range row.Inputs {
-		columns, values = append(columns, ff.Name), append(values, ff.Value)
-		if ff.Name == in.Model.Label {
-			label = ff.text(ff.Value)
-		}
-	}
-	if _, err := insert(ctx, q, in.Model.Table, columns, values); err != nil {
-		return "", fmt.Errorf("insert a %s: %w", in.Model.Singular, err)
-	}
-	return label, nil
+// A form carries the values that it showed at first. Overwriting a newer value would be a lost update: then nothing is
+// saved, and the form shows both versions.
+
+// errConflict means that someone else has saved what this form would overwrite; the form shows both versions.
+var errConflict = errors.New("changed meanwhile")
+
+// touched reports whether the user edited the field, given the value in the database.
+func (ff *formField) touched(now any) bool {
+	mine, stored := ff.text(ff.Value), ff.text(now)
+	return mine != stored && (ff.Initial == nil || mine != *ff.Initial)
 }
 
-func (row *formRow) update(
-	ctx context.Context, q db.Querier, in *formInline, now row,
-) (label string, titles []string, err error) {
-	var columns []string
-	var values []any
-	label = now.label
+// compare detects a lost update: the database has neither the value that the form showed at first, nor the one that it
+// would write. Then the field shows both. An untouched volatile field is no conflict.
+func (ff *formField) compare(now any) (conflict bool) {
+	mine, stored := ff.text(ff.Value), ff.text(now)
+	if ff.Initial == nil || stored == *ff.Initial || mine == stored {
+		ff.Initial = &stored
+		return false
+	}
+	touched := mine != *ff.Initial
+	if ff.Initial = &stored; !touched {
+		ff.Value, ff.Raw = now, ff.Kind.raw(now) // a returned form has the current value
+		return !ff.Volatile
+	}
+	ff.Theirs, ff.Conflict = ff.Kind.text(now), true
+	if ff.Theirs == "" {
+		ff.Theirs = "nothing"
+	}
+	return true
+}
+
+// compareRows compares each row of an inline with the stored one.
+func (r *request) compareRows(in *formInline, stored []row) (conflict bool) {
+	byID := rowsByID(stored)
+	kept := in.Rows[:0]
+	for _, posted := range in.Rows {
+		now, there := byID[posted.ID]
+		switch {
+		case posted.ID == 0:
+		case there:
+			posted.Label = now.label
+			conflict = posted.compare(now) || conflict
+		case posted.Delete || !posted.touched():
+			continue // deleted by both
+		default:
+			posted.ID, posted.Show = 0, false
+			posted.Problem = fmt.Sprintf("Someone deleted this %s meanwhile. Saving adds it again; "+
+				"empty its fields to leave it out.", in.Model.Singular)
+			conflict = true
+		}
+		kept = append(kept, posted)
+	}
+	in.Rows = kept
+	return conflict
+}
+
+func rowsByID(rows []row) map[int64]row {
+	byID := map[int64]row{}
+	for _, row := range rows {
+		byID[row.id] = row
+	}
+	return byID
+}
+
+// touched reports whether the user edited the row since the form showed it.
+func (row *formRow) touched() bool {
 	for _, ff := range row.Inputs {
-		if ff.Fixed || !ff.touched(now.values[ff.Name]) {
-			continue
-		}
-		columns, values = append(columns, ff.Name), append(values, ff.Value)
-		titles = append(titles, ff.Title())
-		if ff.Name == in.Model.Label {
-			label = ff.text(ff.Value)
+		if !ff.Fixed && (ff.Initial == nil || ff.text(ff.Value) != *ff.Initial) {
+			return true
 		}
 	}
-	if err := update(ctx, q, in.Model.Table, row.ID, columns, values); err != nil {
-		return "", nil, fmt.Errorf("update a %s: %w", in.Model.Singular, err)
+	return false
+}
+
+// compare treats every edit of a row to be deleted as a conflict, except of volatile fields.
+func (row *formRow) compare(now row) (conflict bool) {
+	for _, ff := range row.Inputs {
+		switch {
+		case ff.Fixed:
+			ff.store(now.values[ff.Name])
+		case !row.Delete:
+			conflict = ff.compare(now.values[ff.Name]) || conflict
+		case ff.Initial != nil && !ff.Volatile && ff.text(now.values[ff.Name]) != *ff.Initial:
+			ff.store(now.values[ff.Name])
+			row.Problem = "Someone changed this meanwhile. Delete it all the same?"
+			conflict = true
+		}
 	}
-	return strings.TrimSpace(label), titles, nil
+	return conflict
+}
+
+// tellConflict prepares the form to show the other change and its author.
+func (r *request) tellConflict(ctx context.Context, q db.Querier, f *form, stored [][]row) error {
+	for i, in := range f.Inlines {
+		shown := map[int64]bool{}
+		for _, row := range in.Rows {
+			shown[row.ID] = true
+		}
+		for _, child := range stored[i] {
+			if !shown[child.id] {
+				r.storedRow(in, child)
+			}
+		}
+	}
+	who := "Someone"
+	last, err := readEntries(ctx, q, `WHERE ct.app_label = $1 AND ct.model = $2 AND l.object_id = $3
+		ORDER BY l.action_time DESC, l.id DESC LIMIT 1`, f.Model.App.Name, f.Model.Name, fmt.Sprint(f.ID))
+	if err != nil {
+		return err
+	}
+	if len(last) > 0 {
+		who = fmt.Sprintf("%s (%s UTC)", last[0].User, last[0].Time.Format(momentForm))
+	}
+	f.Notices = []string{fmt.Sprintf("%s changed this %s while you were editing it. Nothing of yours is saved yet: "+
+		"where you both changed something, your version is in the field and theirs is shown beside it; "+
+		"everything else is as it is now. Save again to keep what you see.", who, f.Model.Singular)}
+	return errConflict
 }

@@ -3,6 +3,8 @@ package admin
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -135,29 +137,30 @@ func (m *Model) formFields(sets []Fieldset) []*Field {
 	return fields
 }
 
-// insert adds a row and returns its id. columns and values have the same length.
-func insert(ctx context.Context, q db.Querier, table string, columns []string, values []any) (id int64, err error) {
-	places := make([]string, len(columns))
-	quoted := make([]string, len(columns))
-	for i, c := range columns {
-		places[i], quoted[i] = fmt.Sprintf("$%d", i+1), ident(c)
+// insert adds a row with these columns, and returns its id.
+func insert(ctx context.Context, q db.Querier, table string, values map[string]any) (id int64, err error) {
+	var columns, places []string
+	var args []any
+	for _, column := range slices.Sorted(maps.Keys(values)) {
+		args = append(args, values[column])
+		columns, places = append(columns, ident(column)), append(places, fmt.Sprintf("$%d", len(args)))
 	}
 	err = q.QueryRow(ctx, fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s) RETURNING id::bigint",
-		ident(table), strings.Join(quoted, ", "), strings.Join(places, ", ")), values...).Scan(&id)
+		ident(table), strings.Join(columns, ", "), strings.Join(places, ", ")), args...).Scan(&id)
 	return id, err
 }
 
 // update changes columns of one row. Without columns it does nothing.
-func update(ctx context.Context, q db.Querier, table string, id int64, columns []string, values []any) error {
-	if len(columns) == 0 {
+func update(ctx context.Context, q db.Querier, table string, id int64, values map[string]any) error {
+	if len(values) == 0 {
 		return nil
 	}
-	sets := make([]string, len(columns))
-	for i, c := range columns {
-		sets[i] = fmt.Sprintf("%s = $%d", ident(c), i+1)
+	args, sets := []any{id}, []string{}
+	for _, column := range slices.Sorted(maps.Keys(values)) {
+		args = append(args, values[column])
+		sets = append(sets, fmt.Sprintf("%s = $%d", ident(column), len(args)))
 	}
-	_, err := q.Exec(ctx, fmt.Sprintf("UPDATE %s SET %s WHERE id = $%d::bigint",
-		ident(table), strings.Join(sets, ", "), len(columns)+1), append(values, id)...)
+	_, err := q.Exec(ctx, fmt.Sprintf("UPDATE %s SET %s WHERE id = $1::bigint", ident(table), strings.Join(sets, ", ")), args...)
 	return err
 }
 

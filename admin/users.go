@@ -19,7 +19,7 @@ const newPassword = "new_password"
 
 func checkUsername(value any) string {
 	name, _ := value.(string)
-	return auth.ValidateUsername(auth.NormalUsername(name))
+	return auth.ValidateUsername(name)
 }
 
 func checkEmail(value any) string {
@@ -31,22 +31,14 @@ func checkEmail(value any) string {
 
 func forgetUsers(s *Site) { s.users.Forget() }
 
-// hashNewPassword checks and hashes a new user's password, and normalizes names.
+// hashNewPassword checks and hashes a new user's password.
 func hashNewPassword(r *request, f *form) error {
-	name := f.field("username")
-	if text, ok := name.Value.(string); ok {
-		name.Value = auth.NormalUsername(text)
-	}
-	if email := f.field("email"); email != nil {
-		text, _ := email.Value.(string)
-		email.Value = auth.NormalEmail(text)
-	}
 	password := f.field(newPassword)
 	if password == nil {
 		return nil
 	}
 	text, _ := password.Value.(string)
-	hash, err := r.site.users.HashPassword(r.ctx, text, auth.User{Username: name.text(name.Value)})
+	hash, err := r.site.users.HashPassword(r.ctx, text, auth.User{Username: f.Label})
 	if problem, ok := errors.AsType[*fault.Error](err); ok && problem.Kind == fault.Invalid {
 		password.Problem = problem.Public
 		return errInvalid

@@ -127,7 +127,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	if a.agent, err = listenAgent(ctx, cfg.Server.AgentAddr, a.ready, d.Stat); err != nil {
 		return nil, errors.Join(err, a.Close(ctx))
 	}
-	if err := a.openEye(ctx); err != nil {
+	if err := a.checkBudget(ctx, observer, cfg); err != nil {
 		return nil, errors.Join(err, a.Close(ctx))
 	}
 	a.look = activity.StartSampler(observer, cfg.Monitor.Interval, thresholds(cfg))
@@ -146,11 +146,8 @@ func thresholds(cfg *config.Config) activity.Thresholds {
 	return activity.ThresholdsOf(cfg.Monitor).WithPools(cfg.Databases["default"], cfg.Server.Replicas)
 }
 
-// openEye opens the monitoring connection at start: later all slots may be taken. It fails if strict_budget is set and
-// the configuration allows more connections than the server has slots.
-func (a *App) openEye(ctx context.Context) error { return a.checkBudget(ctx, a.server, a.cfg) }
-
-// checkBudget runs at start and for each new configuration.
+// checkBudget runs for each new configuration, and at start, where it opens the monitoring connection: later all slots may
+// be taken. It fails if strict_budget is set and the configuration allows more connections than the server has slots.
 func (a *App) checkBudget(ctx context.Context, server *activity.Observer, cfg *config.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()

@@ -33,7 +33,7 @@ type kind int
 
 const (
 	page   kind = iota // queries, in its own scope of the database
-	staff              // also checks the user, and handles its own slashes
+	staff              // also checks the user
 	direct             // never queries through the strategy
 	live               // checks the user, without a scope: long-lived, or must work without a connection
 )
@@ -86,7 +86,7 @@ func (a *App) routes() *echo.Echo {
 	}
 	for _, r := range table {
 		short := strings.TrimSuffix(r.path, "/")
-		if r.kind != staff && r.method == get && short != "" && !bound[short] {
+		if r.method == get && short != "" && !bound[short] {
 			a.bind(e, route{get, short, addSlash, direct})
 		}
 	}

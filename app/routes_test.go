@@ -41,6 +41,8 @@ var addresses = []struct {
 	{"/polls?next=//other.example/", "", 301, "", "/polls/?next=//other.example/", false},
 	{"/test", "", 301, "", "/test/", false},
 	{"/admin", "", 301, "", "/admin/", false},
+	{"/admin/polls", "", 301, "", "/admin/polls/", false},
+	{"/admin/polls/question/%3F%0D%0A%C3%A9?q=a+b", "", 301, "", "/admin/polls/question/%3F%0D%0A%C3%A9/?q=a+b", false},
 
 	{"/test/", "text/html", 200, htmlType, "/test/pool-stress", false},
 	{"/test/", "", 200, jsonType, `"endpoints"`, false},

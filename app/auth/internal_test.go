@@ -183,10 +183,10 @@ func TestSuccessForgetsTheNameAndNotTheAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	mine.succeeded()
-	if tr, _ := th.tries.get("192.0.2.1"); tr.failed != freeTriesAddress {
+	if tr := th.tries["192.0.2.1"]; tr.failed != freeTriesAddress {
 		t.Errorf("the address has %d failures after a success", tr.failed)
 	}
-	if _, ok := th.tries.get("192.0.2.1 own"); ok {
+	if _, ok := th.tries["192.0.2.1 own"]; ok {
 		t.Error("the name is remembered after its success")
 	}
 }
@@ -207,14 +207,14 @@ func TestMemoryIsBounded(t *testing.T) {
 	for i := range 3 * maxTracked {
 		_, _ = th.begin(fmt.Sprint(i), fmt.Sprintf("2001:db8:%x::1", i%60000), time.Unix(0, 0))
 	}
-	if n := len(th.tries.at); n > maxTracked || n != th.tries.order.Len() {
+	if n := len(th.tries); n > maxTracked {
 		t.Errorf("%d entries", n)
 	}
 	c := newSeen()
 	for i := range 3 * maxSeen {
 		c.put(secretHash{byte(i), byte(i >> 8)}, sighting{user: &User{}}, 0)
 	}
-	if n := len(c.users.at); n > maxSeen {
+	if n := len(c.users); n > maxSeen {
 		t.Errorf("%d users", n)
 	}
 }

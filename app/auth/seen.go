@@ -21,7 +21,7 @@ const (
 // seen caches users by the hash of their session's secret.
 type seen struct {
 	mu    sync.Mutex
-	users *lru[secretHash, sighting]
+	users map[secretHash]sighting
 	epoch int // incremented to invalidate results of running queries
 }
 
@@ -32,15 +32,26 @@ type sighting struct {
 	retry   time.Time // the database was unavailable: no query before this
 }
 
-func newSeen() *seen { return &seen{users: newLRU[secretHash, sighting](maxSeen)} }
+func newSeen() *seen { return &seen{users: map[secretHash]sighting{}} }
+
+// put stores an entry. When the map is full, it evicts an arbitrary other one.
+func put[K comparable, V any](m map[K]V, size int, key K, value V) {
+	if _, known := m[key]; !known && len(m) >= size {
+		for other := range m {
+			delete(m, other)
+			break
+		}
+	}
+	m[key] = value
+}
 
 // at returns the cached user of the session at that time, and the epoch for put.
 func (c *seen) at(key secretHash, now time.Time) (got sighting, epoch int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	got, _ = c.users.get(key)
+	got = c.users[key]
 	if !now.Before(got.expires) || now.Sub(got.checked) > grace {
-		c.users.remove(key)
+		delete(c.users, key)
 		got = sighting{}
 	}
 	return got, c.epoch
@@ -52,16 +63,16 @@ func (c *seen) put(key secretHash, got sighting, epoch int) {
 	defer c.mu.Unlock()
 	switch {
 	case got.user == nil:
-		c.users.remove(key)
+		delete(c.users, key)
 	case epoch == c.epoch:
-		c.users.put(key, got)
+		put(c.users, maxSeen, key, got)
 	}
 }
 
 func (c *seen) forget(key secretHash) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.users.remove(key)
+	delete(c.users, key)
 	c.epoch++
 }
 
@@ -69,7 +80,7 @@ func (c *seen) forget(key secretHash) {
 func (s *Service) Forget() {
 	s.seen.mu.Lock()
 	defer s.seen.mu.Unlock()
-	s.seen.users.clear()
+	clear(s.seen.users)
 	s.seen.epoch++
 }
 

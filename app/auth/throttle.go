@@ -16,7 +16,7 @@ const (
 	freeTriesAddress = 50 // from one address, for all names
 	maxDelay         = 5 * time.Minute
 	forgetAfter      = time.Hour
-	maxTracked       = 10_000 // names and addresses; older ones are evicted
+	maxTracked       = 10_000 // names and addresses; of more, some are forgotten
 )
 
 // SlowedError means that a login was not tried because too many have failed.
@@ -30,8 +30,8 @@ func (e *SlowedError) Error() string {
 // can't bypass the limit.
 type throttle struct {
 	mu    sync.Mutex
-	tries *lru[string, tries]
-	known *lru[string, struct{}] // names with an address from which they have signed in
+	tries map[string]tries
+	known map[string]bool // names with an address from which they have signed in
 }
 
 type tries struct {
@@ -41,7 +41,7 @@ type tries struct {
 }
 
 func newThrottle() *throttle {
-	return &throttle{tries: newLRU[string, tries](maxTracked), known: newLRU[string, struct{}](maxTracked)}
+	return &throttle{tries: map[string]tries{}, known: map[string]bool{}}
 }
 
 // attempt is a login in progress.
@@ -67,20 +67,18 @@ func (t *throttle) begin(username, address string, now time.Time) (*attempt, err
 	}
 	t.count(a.pair, freeTries, now)
 	t.count(a.address, freeTriesAddress, now)
-	if _, known := t.known.get(a.pair); !known {
-		tr, _ := t.tries.get(a.address)
-		a.suspicion = tr.failed
+	if !t.known[a.pair] {
+		a.suspicion = t.tries[a.address].failed
 	}
 	return a, nil
 }
 
 func (t *throttle) wait(key string, now time.Time) time.Duration {
-	tr, _ := t.tries.get(key)
-	return tr.until.Sub(now)
+	return t.tries[key].until.Sub(now)
 }
 
 func (t *throttle) count(key string, free int, now time.Time) {
-	tr, _ := t.tries.get(key)
+	tr := t.tries[key]
 	if now.Sub(tr.last) > forgetAfter {
 		tr = tries{}
 	}
@@ -89,7 +87,7 @@ func (t *throttle) count(key string, free int, now time.Time) {
 	if over := tr.failed - free; over >= 0 {
 		tr.until = now.Add(min(time.Second<<min(over, 20), maxDelay))
 	}
-	t.tries.put(key, tr)
+	put(t.tries, maxTracked, key, tr)
 }
 
 // succeeded resets the failures of this name from this address. Those of the address remain: the owner of one account
@@ -97,9 +95,9 @@ func (t *throttle) count(key string, free int, now time.Time) {
 func (a *attempt) succeeded() {
 	a.t.mu.Lock()
 	defer a.t.mu.Unlock()
-	a.t.tries.remove(a.pair)
+	delete(a.t.tries, a.pair)
 	a.t.takeBack(a.address)
-	a.t.known.put(a.pair, struct{}{})
+	put(a.t.known, maxTracked, a.pair, true)
 }
 
 // undone reverts an attempt that could not be made for want of a connection.
@@ -111,9 +109,9 @@ func (a *attempt) undone() {
 }
 
 func (t *throttle) takeBack(key string) {
-	if tr, ok := t.tries.get(key); ok {
+	if tr, ok := t.tries[key]; ok {
 		tr.failed, tr.until = max(tr.failed-1, 0), time.Time{}
-		t.tries.put(key, tr)
+		t.tries[key] = tr
 	}
 }
 

@@ -64,7 +64,9 @@ func (s *state) add(f *failure) *group {
 		g.First = f.At
 	}
 	g.Pending++
-	g.Last = later(g.Last, f.At)
+	if f.At.After(g.Last) {
+		g.Last = f.At
+	}
 	if g.Example == nil || f.Cause != string(db.CircuitOpen) { // that the circuit is open says less than why
 		g.Example = f
 	}
@@ -146,14 +148,18 @@ func (s *state) take(now time.Time, lim config.MailLimit) (due []*notice) {
 			g.Failed, over = nil, false
 		}
 		if (over || g.due(now, lim)) && s.allowed(lim) {
-			due = append(due, s.report(key, now, lim, over))
+			n := g.notice(key, now, lim, over)
+			if s.Sent = append(s.Sent, now); !s.allowed(lim) {
+				n.Capped = s.free(lim)
+			}
+			due = append(due, n)
 		}
 	}
 	return due
 }
 
-func (s *state) report(key string, now time.Time, lim config.MailLimit, over bool) *notice {
-	g := s.Groups[key]
+// notice returns the group as it is, which counts as reported.
+func (g *group) notice(key string, now time.Time, lim config.MailLimit, over bool) *notice {
 	n := &notice{group: *g, key: key, Over: over}
 	n.Failed = maps.Clone(g.Failed)
 	if g.First.Sub(g.Reported) >= lim.Window { // it was quiet for a window
@@ -164,9 +170,6 @@ func (s *state) report(key string, now time.Time, lim config.MailLimit, over boo
 		n.Pending, g.Failed = n.Total(), nil
 	} else {
 		g.Reported = now
-	}
-	if s.Sent = append(s.Sent, now); !s.allowed(lim) {
-		n.Capped = s.free(lim)
 	}
 	return n
 }
@@ -207,8 +210,8 @@ func (s *state) next(lim config.MailLimit) (next time.Time) {
 			next = sooner(next, g.Reported.Add(lim.Window))
 		}
 	}
-	if !next.IsZero() && !s.allowed(lim) {
-		next = later(next, s.free(lim))
+	if !next.IsZero() && !s.allowed(lim) && s.free(lim).After(next) {
+		next = s.free(lim)
 	}
 	return next
 }
@@ -237,13 +240,6 @@ func (s *state) sound(now time.Time) *state {
 	}
 	slices.SortFunc(out.Sent, time.Time.Compare)
 	return out
-}
-
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
 }
 
 // sooner returns the earlier time; zero means never.

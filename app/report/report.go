@@ -191,7 +191,13 @@ func (r *Reporter) close(ctx context.Context) error {
 	if r.sentry != nil {
 		sentry := make(chan error, 1)
 		parts = append(parts, sentry)
-		go func() { sentry <- r.sentry.closeAfter(early, r.aggregator.last) }()
+		go func() {
+			select {
+			case <-r.last: // the last event was queued
+			case <-early.Done():
+			}
+			sentry <- r.sentry.Close(early)
+		}()
 	}
 	var failed error
 	for _, part := range parts {

@@ -160,15 +160,6 @@ func (f *failure) sentryStack() *sentry.Stacktrace {
 	return &sentry.Stacktrace{Frames: out}
 }
 
-// closeAfter closes the client after the last event was queued, or when ctx ends.
-func (c *SentryClient) closeAfter(ctx context.Context, last <-chan struct{}) error {
-	select {
-	case <-last:
-	case <-ctx.Done():
-	}
-	return c.Close(ctx)
-}
-
 // Close sends what is queued until ctx ends, then closes the connections.
 func (c *SentryClient) Close(ctx context.Context) error {
 	sent := c.client.FlushWithContext(ctx)

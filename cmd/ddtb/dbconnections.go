@@ -52,57 +52,64 @@ type action struct {
 var actions = []action{
 	{
 		name: "status", short: "Show who has the slots", run: (*connections).status,
-		long: `Show the slots, and the sessions that have them: by state, by application, by user and client; the
-oldest transaction, the longest query, and what waits on locks. With PgBouncer, its pools too.`,
+		long: `Show the slots, and the sessions that have them: by state, by application, by
+user and client; the oldest transaction, the longest query, and what waits on
+locks. With PgBouncer, its pools too.`,
 	},
 	{
 		name: "health", short: "Give a verdict, with reasons and what to do", run: (*connections).health,
 		long: `Give a verdict on the connections, with the reasons, and what to do for each.
-Exit code: 0 ok, 1 warning, 2 critical, 3 unknown, as monitoring plugins do. It takes a second, in which
-it sees how fast sessions come and go.`,
+Exit code: 0 ok, 1 warning, 2 critical, 3 unknown, as monitoring plugins do. It
+takes a second, in which it sees how fast sessions come and go.`,
 	},
 	{
 		name: "doctor", short: "Say what is wrong, who is the cause, and the next steps", run: (*connections).doctor,
-		long: `Read the state of a server in trouble, and say in order what is wrong, which application is the
-cause, which of the known scenarios it looks like, and the next steps with their commands: the least harmful
-first, and for each step who is hurt by it. Where two look alike from outside, it says how to tell. It ends
-nothing. It tries one more login, to see whether the server has slots that it does not show.
+		long: `Read the state of a server in trouble, and say in order what is wrong, which
+application is the cause, which of the known scenarios it looks like, and the
+next steps with their commands: the least harmful first, and for each step who
+is hurt by it. Where two look alike from outside, it says how to tell. It ends
+nothing. It tries one more login, to see whether the server has slots that it
+does not show.
 
 ` + whatDoctorKnows(),
 	},
 	{
 		name: "close-idle", short: "End sessions that have been idle for long",
 		flags: (*connections).closeIdleFlags, run: (*connections).closeIdle,
-		long: `End sessions of this database that have been idle for longer than --older-than. It shows them first,
-and asks; a session that began to work in the meantime goes on. Never ended: this session, the running
-server's monitor, replication, listeners (their last statement is LISTEN) unless --pid names one, and a
+		long: `End sessions of this database that have been idle for longer than --older-than.
+It shows them first, and asks; a session that began to work in the meantime goes
+on. Never ended: this session, the running server's monitor, replication,
+listeners (their last statement is LISTEN) unless --pid names one, and a
 superuser's unless --superusers is given.`,
 	},
 	{
 		name: "force-close", short: "End all sessions of one application",
-		flags: (*connections).forceCloseFlags, run: (*connections).forceClose,
-		long: `End all sessions of one application in this database, or the one of --pid, whatever they do. It shows them first, and
-asks. What they were doing is rolled back; an application with a pool reconnects.`,
+		flags: (*connections).closeFlags, run: (*connections).forceClose,
+		long: `End all sessions of one application in this database, or the one of --pid,
+whatever they do. It shows them first, and asks. What they were doing is rolled
+back; an application with a pool reconnects.`,
 	},
 	{
 		name: "cancel", short: "Cancel the query of one session, which stays",
 		flags: (*connections).cancelFlags, run: (*connections).cancel,
-		long: `Cancel the query that one session runs. The session stays; its transaction, if any, is to be rolled
-back. It waits until the query has ended. A session whose client does not read its rows goes on all the
-same: force-close --pid ends it.`,
+		long: `Cancel the query that one session runs. The session stays; its transaction, if
+any, is to be rolled back. It waits until the query has ended. A session whose
+client does not read its rows goes on all the same: force-close --pid ends it.`,
 	},
 	{
 		name: "monitor", short: "Show it all the time", flags: (*connections).monitorFlags, run: (*connections).monitor,
-		long: `Show the connections again and again: a full screen on a terminal, lines elsewhere, JSON lines with
---json. It keeps one connection, and goes on when the server restarts. Without --watch it is one line.`,
+		long: `Show the connections again and again: a full screen on a terminal, lines
+elsewhere, JSON lines with --json. It keeps one connection, and goes on when the
+server restarts. Without --watch it is one line.`,
 	},
 	{
 		name: "budget", short: "Check that the fleet's pools fit into the server's slots",
 		flags: (*connections).budgetFlags, run: (*connections).budget,
-		long: `Check replicas × (pool + 1) × 2 while deploying + extras against the usable slots, and say which pool
-size fits. It lists the services that have sessions now. With --dsn, where the configured pools are another
-server's, it checks those sessions instead: all services, and the largest once more while it is deployed.
-Exit code 1 when it does not fit.`,
+		long: `Check replicas × (pool + 1) × 2 while deploying + extras against the usable
+slots, and say which pool size fits. It lists the services that have sessions
+now. With --dsn, where the configured pools are another server's, it checks
+those sessions instead: all services, and the largest once more while it is
+deployed. Exit code 1 when it does not fit.`,
 	},
 }
 
@@ -111,9 +118,9 @@ func whatDoctorKnows() string {
 	known, unseen := "It knows:\n", "It can't know, for the server's state does not show it:\n"
 	for _, s := range activity.Scenarios() {
 		if s.Unseen == "" {
-			known += fmt.Sprintf("  %2d %-24s%s\n", s.Number, s.Name, s.Cause)
+			known += item(fmt.Sprintf("  %2d %-24s", s.Number, s.Name), s.Cause)
 		} else {
-			unseen += fmt.Sprintf("  %2d %-24s%s\n", s.Number, s.Name, s.Unseen)
+			unseen += item(fmt.Sprintf("  %2d %-24s", s.Number, s.Name), s.Unseen)
 		}
 	}
 	return known + "\n" + strings.TrimSpace(unseen)
@@ -128,12 +135,14 @@ func (c *cli) dbConnectionsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "db-connections [ACTION]",
 		Short: "Show who has a PostgreSQL server's slots; end connections",
-		Long: `Look at the connections of any PostgreSQL (12 and later), judge them, and end those that do nothing.
+		Long: `Look at the connections of any PostgreSQL (12 and later), judge them, and end
+those that do nothing.
 
-The server is that of the configuration file, of DATABASE_URL, or of --dsn. It works with an ordinary role,
-and says what that role can't see. When no slot is left, it takes a reserved slot if the role may have one,
-or borrows the connection that a running ddtb server of the same user on this machine keeps open; else it
-says how to get in.
+The server is that of the configuration file, of DATABASE_URL, or of --dsn. It
+works with an ordinary role, and says what that role can't see. When no slot is
+left, it takes a reserved slot if the role may have one, or borrows the
+connection that a running ddtb server of the same user on this machine keeps
+open; else it says how to get in.
 
 In trouble, begin with: ddtb db-connections doctor`,
 		Args: noCommand,
@@ -239,6 +248,15 @@ func (d *connections) configure() error {
 func (d *connections) database() config.Database { return d.cfg.Databases["default"] }
 
 func (d *connections) json(v any) error { return console.JSON(d.out, v) }
+
+// show prints v as JSON if that was asked for, or as text.
+func (d *connections) show(v any, asText func()) error {
+	if d.asJSON {
+		return d.json(v)
+	}
+	asText()
+	return nil
+}
 
 // paper prints to c.out. It uses colour only on a terminal, and never with NO_COLOR.
 func paper(c *cli) console.Paper {

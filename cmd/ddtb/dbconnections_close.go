@@ -31,8 +31,6 @@ func (d *connections) closeIdleFlags(f *pflag.FlagSet) {
 	f.BoolVar(&d.filter.InTransaction, "in-transaction", false, "also those that are idle in a transaction, which is rolled back")
 }
 
-func (d *connections) forceCloseFlags(f *pflag.FlagSet) { d.closeFlags(f) }
-
 func (d *connections) cancelFlags(f *pflag.FlagSet) {
 	f.Int32Var(&d.filter.PID, "pid", 0, "the session")
 	f.BoolVar(&d.filter.Superusers, "superusers", false, "a superuser's too")
@@ -69,10 +67,7 @@ func (d *connections) end(ctx context.Context, what string) error {
 		d.paper.Plan(plan)
 	}
 	if d.dryRun || len(plan.Sessions) == 0 {
-		if d.asJSON {
-			return d.json(plan)
-		}
-		return nil
+		return d.show(plan, func() {})
 	}
 	if err := d.confirm(ctx, fmt.Sprintf("End %s?", sessions(len(plan.Sessions)))); err != nil {
 		return err
@@ -139,11 +134,9 @@ func (d *connections) cancel(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if d.asJSON {
-		err = d.json(done)
-	} else {
+	err = d.show(done, func() {
 		d.paper.Cancelled(done, d.sameServer(fmt.Sprintf("ddtb db-connections force-close --pid=%d --database=%s", x.PID, activity.ShellQuote(x.Database))))
-	}
+	})
 	if done.Outcome != activity.Cancelled && err == nil {
 		return &exitError{code: exitFailed}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/pflag"
@@ -30,11 +31,7 @@ func (d *connections) status(ctx context.Context) error {
 	}
 	d.askPooler(ctx, &s)
 	st := activity.Summarise(s)
-	if d.asJSON {
-		return d.json(st)
-	}
-	d.paper.Status(st, d.thresholds().OfSlots(s.Slots))
-	return nil
+	return d.show(st, func() { d.paper.Status(st, d.thresholds().OfSlots(s.Slots)) })
 }
 
 // lookTwice takes two snapshots, to detect what shows only over time. It adds the logins that the server hides, and
@@ -99,13 +96,10 @@ func (d *connections) health(ctx context.Context) error {
 	}
 	h := activity.Assess(now, earlier, d.thresholds())
 	d.completeFindings(h.Findings)
-	if d.asJSON {
-		err = d.json(h)
-	} else {
+	err = d.show(h, func() {
 		d.paper.Health(h)
-		d.notAsked(now)
-		d.explainPlaceholders(h.Level != activity.OK)
-	}
+		d.footnotes(now, h.Level != activity.OK)
+	})
 	if h.Level == activity.OK || err != nil {
 		return err
 	}
@@ -122,29 +116,22 @@ func (d *connections) doctor(ctx context.Context) error {
 	for i, s := range diagnosis.Steps {
 		diagnosis.Steps[i].Command = d.sameServer(s.Command)
 	}
-	if d.asJSON {
-		return d.json(diagnosis)
-	}
-	d.paper.Diagnosis(diagnosis)
-	d.notAsked(now)
-	d.explainPlaceholders(len(diagnosis.Steps) > 0)
-	return nil
+	return d.show(diagnosis, func() {
+		d.paper.Diagnosis(diagnosis)
+		d.footnotes(now, len(diagnosis.Steps) > 0)
+	})
 }
 
-// notAsked says why PgBouncer did not answer: without it the verdict is incomplete.
-func (d *connections) notAsked(now activity.Snapshot) {
+// footnotes say why PgBouncer did not answer, without which the verdict is incomplete, and explain the placeholder for a
+// DSN with a password in the commands.
+func (d *connections) footnotes(now activity.Snapshot, commands bool) {
 	if now.PoolsError != "" {
 		d.say("\n%s\n", console.Clean("PgBouncer's pools were not judged: "+now.PoolsError))
 	}
-}
-
-// explainPlaceholders explains the placeholder for a DSN with a password in the commands.
-func (d *connections) explainPlaceholders(commands bool) {
-	if commands && d.hidesDSN() {
-		d.say("\n$DSN stands for the --dsn of this run, which is not repeated for its password.\n")
-	}
-	if commands && secretIn(d.pooler) {
-		d.say("\n$PGBOUNCER stands for the --pgbouncer of this run, which is not repeated for its password.\n")
+	for _, f := range []struct{ name, dsn string }{{"dsn", d.dsn}, {"pgbouncer", d.pooler}} {
+		if commands && secretIn(f.dsn) {
+			d.say("\n$%s stands for the --%s of this run, which is not repeated for its password.\n", strings.ToUpper(f.name), f.name)
+		}
 	}
 }
 
@@ -180,11 +167,7 @@ func (d *connections) budget(ctx context.Context) error {
 	}
 	d.askPooler(ctx, &s)
 	b := d.budgetOf(s)
-	if d.asJSON {
-		err = d.json(b)
-	} else {
-		d.paper.Budget(b)
-	}
+	err = d.show(b, func() { d.paper.Budget(b) })
 	if b.Fits || err != nil {
 		return err
 	}

@@ -17,8 +17,9 @@ func (c *cli) healthcheckCommand() *cobra.Command {
 		Short: "Ask a running server whether it answers",
 		Long: `Ask the server on ADDR, HOST:PORT or a port alone, whether it answers.
 
-Without ADDR it is the configuration's server.addr. A container's probe should name ADDR: then the configuration
-is not read, and a mistake in it, with which a running server goes on as before, does not make that look unhealthy.`,
+Without ADDR it is the configuration's server.addr. A container's probe should
+name ADDR: then the configuration is not read, and a mistake in it, with which a
+running server goes on as before, does not make that look unhealthy.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			addr, err := c.probed(args)

@@ -9,10 +9,9 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"ddtb/app/lab/scenarios"
 	"ddtb/app/lab/scene"
@@ -85,10 +84,12 @@ func (c *cli) labRunCommand() *cobra.Command {
 	run := &cobra.Command{
 		Use:   "run NAME… | --all",
 		Short: "Run scenarios, without the fix and with it",
-		Long: `Run each scenario twice under the same load on a private PostgreSQL with few slots: without the fix
-and with it. Every figure is counted: backends on the server, requests at the client.
+		Long: `Run each scenario twice under the same load on a private PostgreSQL with few
+slots: without the fix and with it. Every figure is counted: backends on the
+server, requests at the client.
 
-Exit code: 0 if every scenario is reproduced and fixed, 1 if not, 2 for wrong usage.`,
+Exit code: 0 if every scenario is reproduced and fixed, 1 if not, 2 for wrong
+usage.`,
 		RunE: func(cmd *cobra.Command, names []string) error { return c.labRun(cmd.Context(), o, names) },
 	}
 	f := run.Flags()
@@ -175,17 +176,13 @@ func (c *cli) runScenarios(ctx context.Context, o labRun, chosen []*scene.Scenar
 		return nil, "", err
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
-	bar := c.newProgress(len(chosen))
-	defer bar.clear()
 	results := []*scene.Result{}
-	for i, s := range chosen {
-		o.plan.Before = func(half string, _ *scene.Scenario) { bar.show(i, s.Name+", "+half) }
+	for _, s := range chosen {
 		r := server.Run(ctx, s, o.plan)
 		if ctx.Err() != nil {
 			return nil, "", errors.New("stopped")
 		}
 		results = append(results, r)
-		bar.clear()
 		if !o.json {
 			c.sayResult(r)
 		}
@@ -230,47 +227,14 @@ func cut(s string, n int) string {
 	return s
 }
 
-// wrap breaks a text between words into lines of at most n bytes.
+// wrap breaks a text between words into lines of at most n characters.
 func wrap(s string, n int) (lines []string) {
 	line := ""
 	for word := range strings.FieldsSeq(s) {
-		if line != "" && len(line)+1+len(word) > n {
+		if line != "" && utf8.RuneCountInString(line+word)+1 > n {
 			lines, line = append(lines, line), ""
 		}
 		line = strings.TrimPrefix(line+" "+word, " ")
 	}
 	return append(lines, line)
-}
-
-// progress is a status line at the bottom of a terminal.
-type progress struct {
-	c     *cli
-	total int
-	start time.Time
-}
-
-// newProgress returns nil if standard error is not a terminal.
-func (c *cli) newProgress(total int) *progress {
-	f, ok := c.err.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return nil
-	}
-	return &progress{c, total, time.Now()}
-}
-
-const barWidth = 20
-
-func (p *progress) show(done int, what string) {
-	if p == nil {
-		return
-	}
-	full := done * barWidth / p.total
-	_, _ = fmt.Fprintf(p.c.err, "\r\x1b[K[%s%s] %d of %d  %s", strings.Repeat("#", full), strings.Repeat("-", barWidth-full),
-		done, p.total, cut(what, 40))
-}
-
-func (p *progress) clear() {
-	if p != nil {
-		_, _ = fmt.Fprint(p.c.err, "\r\x1b[K")
-	}
 }

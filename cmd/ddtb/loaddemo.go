@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,15 +17,11 @@ func (c *cli) loaddemoCommand() *cobra.Command {
 		Use:   "loaddemo",
 		Short: "Put a few polls into an empty database",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: c.onDatabase(func(ctx context.Context, d config.Database) error {
 			if many < 0 {
-				return &exitError{exitUsage, fmt.Errorf("--questions=%d: give a number from 0 on", many)}
+				return usage("--questions=%d: give a number from 0 on", many)
 			}
-			cfg, err := c.loadForServer()
-			if err != nil {
-				return err
-			}
-			made, err := c.loaddemo(cmd.Context(), cfg.Databases["default"], many)
+			made, err := c.loaddemo(ctx, d, many)
 			switch {
 			case err != nil:
 				return err
@@ -36,7 +31,7 @@ func (c *cli) loaddemoCommand() *cobra.Command {
 				c.say("Added %d questions.\n", made)
 			}
 			return nil
-		},
+		}),
 	}
 	cmd.Flags().IntVar(&many, "questions", 0, "also add this many made-up questions, in an instant")
 	return cmd

@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra" // commands, flags, help and shell completion as Go programs have them
 
 	"ddtb/config"
+	"ddtb/db/localpg"
 )
 
 // Exit codes, as defined in design.md.
@@ -134,8 +135,8 @@ func (c *cli) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "ddtb",
 		Short: "Run PostgreSQL out of connections, see why, and fix it",
-		Long: `ddtb is a polls application on PostgreSQL that reproduces every common way in which a web
-application runs PostgreSQL out of connections, and fixes each one.
+		Long: `ddtb is a polls application on PostgreSQL that reproduces every common way in
+which a web application runs PostgreSQL out of connections, and fixes each one.
 
 Start with ` + "`ddtb run`" + `: it brings its own PostgreSQL and says what to try.`,
 		SilenceUsage:  true,
@@ -196,4 +197,32 @@ func (c *cli) environment(name string) string {
 
 func (c *cli) say(format string, args ...any) {
 	_, _ = fmt.Fprintf(c.out, format, args...)
+}
+
+// loadForServer reads the configuration for a command that needs a database. If it names none, it uses the private
+// server of a running `ddtb run`.
+func (c *cli) loadForServer() (*config.Config, error) {
+	o := c.options()
+	cfg, err := c.load(o)
+	if err != nil || namesDatabase(cfg) {
+		return cfg, err
+	}
+	dir, err := localpg.DefaultDir(c.environment("XDG_DATA_HOME"))
+	if err != nil {
+		return cfg, nil //nolint:nilerr // there is no home, so there is no private server
+	}
+	login, ok := localpg.Running(dir, demoDatabase, demoRole)
+	if !ok {
+		return cfg, nil
+	}
+	o.Flags = append(o.Flags, place(login)...)
+	c.log.Debug("the configuration names no database: this is the private server of `ddtb run`", "port", login.Port)
+	return c.load(o)
+}
+
+// namesDatabase reports whether the configuration names a database or its server. Both are empty in the file that `ddtb
+// run` writes.
+func namesDatabase(cfg *config.Config) bool {
+	d := cfg.Databases["default"]
+	return d.Name != "" || d.User != "" || d.Host != "" || len(d.Hosts) > 0
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"ddtb/config"
 	"ddtb/db/migrations"
 )
 
@@ -15,34 +16,38 @@ func (c *cli) migrateCommand() *cobra.Command {
 	migrate := &cobra.Command{
 		Use:   "migrate",
 		Short: "Bring the database's tables up to date (same as migrate up)",
-		Long: `Bring the tables of the configured database up to date. Several processes may do so at once: they
-take turns. Behind PgBouncer, direct_host and direct_port are used.`,
+		Long: `Bring the tables of the configured database up to date. Several processes may do
+so at once: they take turns. Behind PgBouncer, direct_host and direct_port are
+used.`,
 		Args: noCommand,
-		RunE: func(cmd *cobra.Command, _ []string) error { return c.migrateUp(cmd.Context()) },
+		RunE: c.onDatabase(c.migrateUp),
 	}
-	migrate.AddCommand(
-		&cobra.Command{
-			Use: "up", Short: "Apply every migration that is missing", Args: cobra.NoArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error { return c.migrateUp(cmd.Context()) },
-		},
-		&cobra.Command{
-			Use: "down", Short: "Take the newest migration back, with the data in its tables", Args: cobra.NoArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error { return c.migrateDown(cmd.Context()) },
-		},
-		&cobra.Command{
-			Use: "status", Short: "List the migrations, and which are applied", Args: cobra.NoArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error { return c.migrateStatus(cmd.Context()) },
-		},
-	)
+	for _, sub := range []struct {
+		use, short string
+		run        func(context.Context, config.Database) error
+	}{
+		{"up", "Apply every migration that is missing", c.migrateUp},
+		{"down", "Take the newest migration back, with the data in its tables", c.migrateDown},
+		{"status", "List the migrations, and which are applied", c.migrateStatus},
+	} {
+		migrate.AddCommand(&cobra.Command{Use: sub.use, Short: sub.short, Args: cobra.NoArgs, RunE: c.onDatabase(sub.run)})
+	}
 	return migrate
 }
 
-func (c *cli) migrateUp(ctx context.Context) error {
-	cfg, err := c.loadForServer()
-	if err != nil {
-		return err
+// onDatabase makes do a command on the configured database.
+func (c *cli) onDatabase(do func(context.Context, config.Database) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, _ []string) error {
+		cfg, err := c.loadForServer()
+		if err != nil {
+			return err
+		}
+		return do(cmd.Context(), cfg.Databases["default"])
 	}
-	applied, err := migrations.Up(ctx, cfg.Databases["default"])
+}
+
+func (c *cli) migrateUp(ctx context.Context, d config.Database) error {
+	applied, err := migrations.Up(ctx, d)
 	for _, m := range applied {
 		c.say("Applied %s\n", m.Name)
 	}
@@ -52,25 +57,16 @@ func (c *cli) migrateUp(ctx context.Context) error {
 	return err
 }
 
-func (c *cli) migrateDown(ctx context.Context) error {
-	cfg, err := c.loadForServer()
-	if err != nil {
-		return err
+func (c *cli) migrateDown(ctx context.Context, d config.Database) error {
+	m, err := migrations.Down(ctx, d)
+	if err == nil {
+		c.say("Took back %s\n", m.Name)
 	}
-	m, err := migrations.Down(ctx, cfg.Databases["default"])
-	if err != nil {
-		return err
-	}
-	c.say("Took back %s\n", m.Name)
-	return nil
+	return err
 }
 
-func (c *cli) migrateStatus(ctx context.Context) error {
-	cfg, err := c.loadForServer()
-	if err != nil {
-		return err
-	}
-	migrations, err := migrations.Status(ctx, cfg.Databases["default"])
+func (c *cli) migrateStatus(ctx context.Context, d config.Database) error {
+	migrations, err := migrations.Status(ctx, d)
 	if err != nil {
 		return err
 	}

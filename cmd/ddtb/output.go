@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf16"
@@ -119,84 +120,54 @@ func (o *output) colouring(p []byte) int {
 	return 0
 }
 
-// maxQueued is the maximum number of queued log bytes for a slow reader.
-const maxQueued = 1 << 20
+// maxQueued is the maximum number of queued log lines for a slow reader.
+const maxQueued = 2048
 
 // logSink writes the log in the background, so that logging never waits for the reader. Lines that don't fit into the
 // queue are dropped; once the log is read again, it says how many.
 type logSink struct {
-	w       io.Writer
-	mu      sync.Mutex
-	queue   []byte
-	dropped int
-	closed  bool
-	wake    chan struct{}
-	done    chan struct{}
+	w          io.Writer
+	lines      chan []byte
+	dropped    atomic.Int64
+	stop, done chan struct{}
 }
 
 func newLogSink(w io.Writer) *logSink {
-	s := &logSink{w: w, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	s := &logSink{w: w, lines: make(chan []byte, maxQueued), stop: make(chan struct{}), done: make(chan struct{})}
 	go s.run()
 	return s
 }
 
 // Write queues a line, or drops it. It never fails, and never waits for the underlying writer.
 func (s *logSink) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed || len(s.queue)+len(p) > maxQueued {
-		s.dropped++
-		return len(p), nil
-	}
-	s.queue = append(s.queue, p...)
-	s.rouse()
-	return len(p), nil
-}
-
-func (s *logSink) rouse() {
 	select {
-	case s.wake <- struct{}{}:
-	default: // it is awake already, and will write the line
+	case s.lines <- bytes.Clone(p):
+	default:
+		s.dropped.Add(1)
 	}
+	return len(p), nil
 }
 
 func (s *logSink) run() {
 	defer close(s.done)
-	var spare []byte
-	for range s.wake {
-		for {
-			lines, dropped, closed := s.take(spare)
-			if dropped > 0 {
-				lines = fmt.Appendf(lines, "time=%s level=WARN msg=\"the log was not read fast enough, and lines were dropped\" count=%d\n",
-					time.Now().Format("2006-01-02T15:04:05.000Z07:00"), dropped)
-			}
-			if len(lines) == 0 {
-				if closed {
-					return
-				}
-				break
-			}
-			_, _ = s.w.Write(lines) // an error of the log can't be logged
-			spare = lines[:0]
+	for stop := s.stop; stop != nil || len(s.lines) > 0; {
+		var line []byte
+		select {
+		case line = <-s.lines:
+		case <-stop:
+			stop = nil
 		}
+		if n := s.dropped.Swap(0); n > 0 {
+			line = fmt.Appendf(line, "time=%s level=WARN msg=\"the log was not read fast enough, and lines were dropped\" count=%d\n",
+				time.Now().Format("2006-01-02T15:04:05.000Z07:00"), n)
+		}
+		_, _ = s.w.Write(line) // an error of the log can't be logged
 	}
-}
-
-// take returns the queued lines, and replaces them by the spare buffer.
-func (s *logSink) take(spare []byte) (lines []byte, dropped int, closed bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	lines, dropped = s.queue, s.dropped
-	s.queue, s.dropped = spare, 0
-	return lines, dropped, s.closed
 }
 
 // close writes the queue, for at most patience.
 func (s *logSink) close(patience time.Duration) {
-	s.mu.Lock()
-	s.closed = true
-	s.rouse()
-	s.mu.Unlock()
+	close(s.stop)
 	select {
 	case <-s.done:
 	case <-time.After(patience):

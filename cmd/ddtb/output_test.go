@@ -85,7 +85,7 @@ func TestALogThatNobodyReadsHoldsNobodyUpAndCountsWhatItDropped(t *testing.T) {
 	s := &stuck{read: make(chan struct{})}
 	l := newLogSink(s)
 	line := []byte(strings.Repeat("-", 1023) + "\n")
-	const lines = 3000 // of a kilobyte, where one megabyte waits at most
+	const lines = maxQueued + 1000
 	for range lines {
 		if _, err := l.Write(line); err != nil {
 			t.Fatal(err)
@@ -101,7 +101,7 @@ func TestALogThatNobodyReadsHoldsNobodyUpAndCountsWhatItDropped(t *testing.T) {
 		_, _ = fmt.Sscan(after, &n)
 		dropped += n
 	}
-	if written+dropped != lines || dropped == 0 || written < 1000 {
+	if written+dropped != lines || dropped == 0 || written < maxQueued {
 		t.Errorf("%d were written, and %d dropped, of %d", written, dropped, lines)
 	}
 }

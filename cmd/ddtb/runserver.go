@@ -28,10 +28,11 @@ func (c *cli) runserverCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "runserver [ADDR]",
 		Short: "Serve on the configured database",
-		Long: `Serve on the configured database, on ADDR or the configuration's server.addr (127.0.0.1:8000).
-ADDR is HOST:PORT, or a port alone.
+		Long: `Serve on the configured database, on ADDR or the configuration's server.addr
+(127.0.0.1:8000). ADDR is HOST:PORT, or a port alone.
 
-A saved change of the configuration file, or SIGHUP, switches the strategy and its sizes while requests go on.`,
+A saved change of the configuration file, or SIGHUP, switches the strategy and
+its sizes while requests go on.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var flags []config.Flag

@@ -26,10 +26,14 @@ func (c *cli) strategyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "strategy [NAME]",
 		Short: "Show the strategy, or switch that of the running server",
-		Long: "Without NAME, show the strategy of the configuration file, the one in force in the\n" +
-			"running server, and the others.\n\n" +
-			"With NAME, write it to the configuration file, and return when the running server\n" +
-			"uses it. Requests under way end with the strategy they began with; none fails.\n\n" + strategyList(),
+		Long: `Without NAME, show the strategy of the configuration file, the one in force in
+the running server, and the others.
+
+With NAME, write it to the configuration file, and return when the running
+server uses it. Requests under way end with the strategy they began with; none
+fails.
+
+` + strategyList(),
 		ValidArgs: db.Names(),
 		Args:      cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -56,7 +60,7 @@ func (c *cli) strategyCommand() *cobra.Command {
 func strategyList() string {
 	var b strings.Builder
 	for _, s := range db.Strategies() {
-		_, _ = fmt.Fprintf(&b, "  %-12s %s\n", s.Name, s.Description)
+		b.WriteString(item(fmt.Sprintf("  %-12s ", s.Name), s.Description))
 	}
 	return strings.TrimRight(b.String(), "\n")
 }

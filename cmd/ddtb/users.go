@@ -25,10 +25,11 @@ func (c *cli) createsuperuserCommand() *cobra.Command {
 		Short: "Make a user who may do everything in the admin",
 		Long: `Make a user who may do everything in the admin. The password is asked for twice.
 
-With --noinput nothing is asked: the name, the mail address and the password come from
-DJANGO_SUPERUSER_USERNAME, DJANGO_SUPERUSER_EMAIL and DJANGO_SUPERUSER_PASSWORD, as with Django.
-There a user who exists already is left as they are. A weak password is accepted, with a warning,
-where server.addr is on the loopback interface.`,
+With --noinput nothing is asked: the name, the mail address and the password
+come from DJANGO_SUPERUSER_USERNAME, DJANGO_SUPERUSER_EMAIL and
+DJANGO_SUPERUSER_PASSWORD, as with Django. There a user who exists already is
+left as they are. A weak password is accepted, with a warning, where server.addr
+is on the loopback interface.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			username = cmp.Or(username, c.environment("DJANGO_SUPERUSER_USERNAME"))

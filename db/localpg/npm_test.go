@@ -21,10 +21,7 @@ func TestThePackageHasTheLibrariesOtherNamesAndIsOpenToTheAccount(t *testing.T) 
 			t.Fatal(err)
 		}
 	}
-	if err := makeLinks(dir); err != nil {
-		t.Fatal(err)
-	}
-	if err := openToAll(dir); err != nil {
+	if err := complete(dir); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{"lib/libpq.so.5": "library", "libpq.so": "library"} {
@@ -47,7 +44,7 @@ func TestALinkOutOfThePackageIsRefused(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, linksName), []byte(`[{"source":"native/x","target":"../x"}]`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := makeLinks(dir); err == nil {
+	if err := complete(dir); err == nil {
 		t.Error("a link was made outside")
 	}
 }
