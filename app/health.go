@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,7 +27,10 @@ type Ready struct {
 	Ready  bool     `json:"ready"`
 	Cause  db.Cause `json:"cause,omitempty"`
 	Detail string   `json:"detail,omitempty"`
-	// Warning is a problem for the operator that does not affect requests: a pooler that is not declared.
+	// ReadOnly reports that the database takes no changes. Pages that only read work, so the server stays ready.
+	ReadOnly bool `json:"read_only,omitempty"`
+	// Warning is a problem for the operator: a pooler that is not declared, a database that takes no changes, or a
+	// full disk or the like that requests met in the last minute.
 	Warning string `json:"warning,omitempty"`
 
 	stopping bool
@@ -53,6 +57,7 @@ type readiness struct {
 	pooler   undeclared
 	leases   *activity.ProcessMonitor
 	stopping atomic.Bool
+	refused  atomic.Pointer[refusal]
 	mu       sync.Mutex
 	asked    time.Time
 	last     Ready
@@ -62,7 +67,32 @@ const (
 	askEvery   = time.Second
 	askTimeout = 2 * time.Second
 	failsFor   = 3 * time.Second // how long a failed request counts: a balancer may send no other to try
+	warnsFor   = time.Minute     // how long a refusal that only a person can end is a warning
 )
+
+// refusal is the database's answer to a request that only a person can end: a full disk, a missing table.
+type refusal struct {
+	at     time.Time
+	detail string
+}
+
+// failed notes a request that failed with p. Others may succeed, so the server stays ready.
+func (r *readiness) failed(p web.Problem) {
+	if p.Status == http.StatusServiceUnavailable && p.RetryAfter == 0 && p.Cause == "" {
+		r.refused.Store(&refusal{time.Now(), p.Detail})
+	}
+}
+
+// refusal returns the last minute's refusal as a warning, or "".
+func (r *readiness) refusal() string {
+	last := r.refused.Load()
+	if last == nil || time.Since(last.at) > warnsFor {
+		return ""
+	}
+	return "A request failed in the last minute: " + last.detail
+}
+
+const onlyReads = "The database takes no changes: it is a standby, or default_transaction_read_only is on. Pages that only read work."
 
 func (r *readiness) check(ctx context.Context) Ready {
 	if r.stopping.Load() {
@@ -75,7 +105,17 @@ func (r *readiness) check(ctx context.Context) Ready {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout) // other callers share the answer
 	defer cancel()
-	err := r.server.Do(ctx, func(c *pgx.Conn) error { return migrations.Check(ctx, c) })
+	readOnly := false
+	err := r.server.Do(ctx, func(c *pgx.Conn) (err error) {
+		if err := migrations.Check(ctx, c); err != nil {
+			return err
+		}
+		readOnly, err = activity.ReadOnly(ctx, c)
+		return err
+	})
+	if errors.Is(err, context.DeadlineExceeded) && db.CauseOf(err) == "" {
+		err = &db.ConnError{Cause: db.ServerUnavailable, Err: err} // the monitoring connection is there, and silent
+	}
 	if at, failed := r.db.Failing(); err == nil && time.Since(at) < failsFor {
 		err = failed
 	}
@@ -84,8 +124,12 @@ func (r *readiness) check(ctx context.Context) Ready {
 			Cause: db.PoolTimeout, Waited: now.Stalled.Duration(), Size: now.Now.Size, Leases: now.Now.Leases, Waiting: now.Now.Waiting,
 		}
 	}
-	r.last, r.asked = Ready{Ready: err == nil}, time.Now()
-	r.last.Warning = r.pooler.look(ctx, r.server, r.db.Config())
+	r.last, r.asked = Ready{Ready: err == nil, ReadOnly: readOnly}, time.Now()
+	warnings := []string{r.pooler.look(ctx, r.server, r.db.Config())}
+	if readOnly {
+		warnings = append(warnings, onlyReads)
+	}
+	r.last.Warning = strings.TrimSpace(strings.Join(append(warnings, r.refusal()), " "))
 	if err != nil {
 		r.last.Cause, r.last.Detail = db.CauseOf(err), web.ProblemOf(err).Detail
 	}
@@ -94,6 +138,9 @@ func (r *readiness) check(ctx context.Context) Ready {
 	}
 	if closed, is := errors.AsType[*migrations.AccessError](err); is {
 		r.last.Detail = closed.Error()
+	}
+	if missing, is := errors.AsType[*migrations.MissingError](err); is {
+		r.last.Detail = missing.Error()
 	}
 	return r.last
 }

@@ -55,10 +55,13 @@ var Causes = []CauseSpec{
 		Advice: "Connections that stay open keep their slots, so waiting may not help: somebody who runs this application has to make room.",
 	},
 	{Cause: PoolerFull, Sentence: always("The connection pooler in front of the database is full: it had no connection for this in time.")},
-	{Cause: ServerUnavailable, Advice: recovers, Sentence: either(
-		"The database server does not answer, or is restarting.",
-		"The connection pooler answers, but can't reach the database server behind it.",
-	)},
+	{Cause: ServerUnavailable, Advice: recovers, Sentence: func(e *ConnError) string {
+		if _, ok := errors.AsType[*net.DNSError](e); ok {
+			return "The name of the database server can't be resolved: it is misspelt in the configuration, or the name service has a fault."
+		}
+		return either("The database server does not answer, or is restarting.",
+			"The connection pooler answers, but can't reach the database server behind it.")(e)
+	}},
 	{Cause: NoSuitableServer, Advice: recovers, Sentence: always("A database server answers, but not one that does what this needs: a failover may be under way.")},
 	{Cause: ServerTimeout, Sentence: either(
 		"The database ended this session, because a time limit that is set there has passed. A change is undone as a whole.",
@@ -154,6 +157,10 @@ var QueryFailures = []QueryFailure{
 		SQLStates: []string{pgerrcode.InsufficientPrivilege}, Status: 503, Title: "The database does not allow this",
 		Sentence: "This application's role may not do this in the database, so nothing was changed. Its administrator has to grant it.",
 	}, {
+		SQLStates: []string{pgerrcode.UndefinedTable, pgerrcode.UndefinedColumn, pgerrcode.InvalidSchemaName}, Cause: "missing table", Status: 503,
+		Title: "The database is incomplete", Sentence: "A table or a column that this needs is missing from the database, so nothing was changed. " +
+			"Its administrator has to run `ddtb migrate`, which makes it, or says which one is missing and what to do.",
+	}, {
 		SQLStates: []string{pgerrcode.DuplicatePreparedStatement, pgerrcode.InvalidSQLStatementName}, Status: 503,
 		Title: "A connection pooler is in the way", Sentence: behindPooler,
 	}, {
@@ -178,9 +185,6 @@ var QueryFailures = []QueryFailure{
 // QueryFailureOf returns the failure that err, the error of a query, is; ok is false for any other error.
 func QueryFailureOf(err error) (f QueryFailure, ok bool) {
 	code := sqlState(err)
-	if code == "" && errors.Is(err, ErrQueryTimeout) {
-		code = pgerrcode.QueryCanceled
-	}
 	i := slices.IndexFunc(QueryFailures, func(f QueryFailure) bool { return slices.Contains(f.SQLStates, code) })
 	if i < 0 {
 		return QueryFailure{}, false
@@ -227,9 +231,10 @@ func causeOfConnect(err error) Cause {
 	if own := CauseOf(err); own != "" {
 		return own
 	}
-	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
+	if pe, ok := refusalOf(err); ok {
 		return causeOfRefusal(pe)
 	}
+	err = withoutOptionalTLS(err)
 	_, secret := errors.AsType[*secretError](err)
 	switch {
 	case secret:
@@ -243,6 +248,53 @@ func causeOfConnect(err error) Cause {
 		return NoSuitableServer
 	}
 	return ServerUnavailable
+}
+
+// attempts returns the errors of a connect: one for each address, and for each with and without TLS.
+func attempts(err error) []error {
+	ce, ok := errors.AsType[*pgconn.ConnectError](err)
+	if !ok {
+		return []error{err}
+	}
+	if joined, ok := ce.Unwrap().(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{ce.Unwrap()}
+}
+
+// refusalOf returns the server's answer that says why connecting failed. With sslmode prefer and allow, pg_hba.conf may
+// exclude one of the two attempts, with or without TLS: then the other one's answer counts.
+func refusalOf(err error) (first *pgconn.PgError, ok bool) {
+	for _, attempt := range attempts(err) {
+		pe, ok := errors.AsType[*pgconn.PgError](attempt)
+		if ok && pe.Code != pgerrcode.InvalidAuthorizationSpecification {
+			return pe, true
+		}
+		if ok && first == nil {
+			first = pe
+		}
+	}
+	return first, first != nil
+}
+
+// withoutOptionalTLS drops refused TLS from the errors of a connect that went on without TLS: what ended that attempt,
+// such as a server that restarts, is the reason.
+func withoutOptionalTLS(err error) error {
+	ce, ok := errors.AsType[*pgconn.ConnectError](err)
+	if !ok || !plainAllowed(ce.Config) {
+		return err
+	}
+	rest := slices.DeleteFunc(slices.Clone(attempts(err)), func(e error) bool { return isTLS(e) || isCertificate(e) })
+	if len(rest) == 0 {
+		return err
+	}
+	return errors.Join(rest...)
+}
+
+// plainAllowed reports whether a host may be reached without TLS over the network.
+func plainAllowed(c *pgconn.Config) bool {
+	plain := func(host string, t *tls.Config) bool { return t == nil && !strings.HasPrefix(host, "/") }
+	return plain(c.Host, c.TLSConfig) || slices.ContainsFunc(c.Fallbacks, func(f *pgconn.FallbackConfig) bool { return plain(f.Host, f.TLSConfig) })
 }
 
 // causeOfRefusal returns why the server refused a login. The server answered, so only an error about its shutdown or
@@ -393,6 +445,8 @@ const setPooler = `if the host is a PgBouncer, set pooler = "pgbouncer" in the c
 
 const grantIt = "the table belongs to another role: `ddtb migrate` says which statement grants it"
 
+const makeIt = "a table was dropped, renamed or changed: `ddtb migrate` makes it, or says what is missing and what to do"
+
 // usePassword is advice for pg_hba.conf's peer method at the Unix socket, which authenticates the account of the
 // process. Translations keep the word "Peer".
 const usePassword = `at its socket the server lets in only who runs as the account of the role's name: set host = "127.0.0.1" to log in ` +
@@ -413,7 +467,7 @@ func ByPooler(err error) bool {
 }
 
 // Hint returns advice for an operator, if err is typical of an undeclared PgBouncer, is one of PgBouncer's own
-// refusals, or concerns tables that another role owns, or peer authentication; else "".
+// refusals, or concerns tables that are missing or that another role owns, or peer authentication; else "".
 func Hint(err error) string {
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
@@ -426,6 +480,8 @@ func Hint(err error) string {
 		return hint
 	}
 	switch {
+	case pe.Code == pgerrcode.UndefinedTable, pe.Code == pgerrcode.UndefinedColumn:
+		return makeIt
 	case pe.Code == pgerrcode.InsufficientPrivilege && strings.HasPrefix(pe.Routine, "aclcheck_error"):
 		return grantIt
 	case pe.Code == pgerrcode.InvalidAuthorizationSpecification && pe.Routine == "auth_failed" && strings.Contains(pe.Message, "Peer"):

@@ -20,6 +20,7 @@ import (
 type ConnError struct {
 	Cause      Cause
 	Strategy   string
+	Server     string        // HOST:PORT of the server that answered, or was connected; "" if there was none
 	Waited     time.Duration // in the queue
 	Size       int           // the bound on leases; 0: none
 	Leases     int           // in use at that moment
@@ -108,13 +109,13 @@ func connectError(ctx context.Context, strategy string, err error) error {
 	if ce, ok := errors.AsType[*ConnError](err); ok { // an error of this package
 		return ce
 	}
-	return &ConnError{Cause: causeOfConnect(err), Strategy: strategy, Err: clean(err), stack: callers()}
+	return &ConnError{Cause: causeOfConnect(err), Strategy: strategy, Server: serverOfAttempt(err), Err: clean(err), stack: callers()}
 }
 
 // clean drops pgconn's "failed to connect to `user=… database=…`" and the repetitions of one answer from each address
 // and for each kind of TLS. The reader knows the address, and needs the reason.
 func clean(err error) error {
-	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
+	if pe, ok := refusalOf(err); ok {
 		return pe
 	}
 	ce, ok := errors.AsType[*pgconn.ConnectError](err)
@@ -123,7 +124,7 @@ func clean(err error) error {
 	}
 	var said []string
 	for line := range strings.Lines(ce.Unwrap().Error()) {
-		if line = strings.TrimSpace(line); line != "" && !slices.Contains(said, line) {
+		if line = strings.TrimPrefix(strings.TrimSpace(line), "hostname resolving error: "); line != "" && !slices.Contains(said, line) {
 			said = append(said, line)
 		}
 	}

@@ -477,7 +477,7 @@ func (r *replica) waitFor(ctx context.Context, p Position) bool {
 
 // read runs a declared read on a replica. served is false if the primary must be asked: no replica is suitable, or the
 // replica failed for a reason that is not the caller's. The primary's answer then counts.
-func (all *replicas) read(ctx context.Context, sql string, args []any, who asking) (rows pgx.Rows, served bool, err error) {
+func (all *replicas) read(ctx context.Context, sql string, args []any, from callSite) (rows pgx.Rows, served bool, err error) {
 	r := all.choose(ctx)
 	if r == nil {
 		return nil, false, nil
@@ -486,7 +486,7 @@ func (all *replicas) read(ctx context.Context, sql string, args []any, who askin
 	defer cancel()
 	state := r.state.Load()
 	defer context.AfterFunc(state.up, cancel)()
-	rows, err = r.read(within, sql, args, who) //nolint:sqlclosecheck // the caller closes them
+	rows, err = r.read(within, sql, args, from) //nolint:sqlclosecheck // the caller closes them
 	switch {
 	case err == nil:
 		r.reads.Add(1)
@@ -513,16 +513,15 @@ func (r *replica) lost(state *replicaState, err error) {
 }
 
 // read runs the read once, by the replica's own strategy.
-func (r *replica) read(ctx context.Context, sql string, args []any, who asking) (pgx.Rows, error) {
+func (r *replica) read(ctx context.Context, sql string, args []any, from callSite) (pgx.Rows, error) {
 	rows, err := r.readShared(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
 	if rows != nil || err != nil && !errors.Is(err, errUnsuitable) {
 		return rows, err
 	}
-	l, err := r.acquire(ctx, false, who)
+	l, err := r.acquire(ctx, false, from)
 	if err != nil {
 		return nil, err
 	}
-	u := use{Lease: l}
-	defer u.giveBack()
-	return u.buffer(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
+	defer l.done()
+	return l.buffer(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
 }

@@ -82,7 +82,7 @@ func CauseOf(err error) string {
 	if f, ok := db.QueryFailureOf(err); ok && f.Cause != "" {
 		return f.Cause
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, db.ErrQueryTimeout) || errors.Is(err, context.DeadlineExceeded) {
 		return deadlineExceeded
 	}
 	return InternalError
@@ -110,6 +110,8 @@ type failure struct {
 	NoConn            bool // there was no connection: it belongs to the outage
 	Text, Type        string
 	SQLState          string
+	Server            string // HOST:PORT
+	Limit             string // which limit of connections was reached: see db.ConnError.Limit
 	Strategy, Waiting string
 	Slots             string
 	Holders           []string
@@ -138,7 +140,7 @@ func newFailure(in Incident) *failure {
 		f.SQLState = line(pe.Code)
 	}
 	if ce, ok := errors.AsType[*db.ConnError](in.Err); ok {
-		f.Strategy = ce.Strategy
+		f.Strategy, f.Server, f.Limit = ce.Strategy, line(ce.Server), ce.Limit()
 		if ce.Leases > 0 || ce.Waiting > 0 || ce.Waited > 0 {
 			f.Waiting = fmt.Sprintf("it waited %.2f s; %d of %d leases were out (0: no bound), and %d other requests waited",
 				ce.Waited.Seconds(), ce.Leases, ce.Size, ce.Waiting)

@@ -59,7 +59,7 @@ func ProblemOf(err error) Problem {
 		return unavailable(ce)
 	}
 	if fe, ok := errors.AsType[*fault.Error](err); ok && fe.Kind != fault.Internal {
-		p := plain(statusOf(fe.Kind), fe.Public)
+		p := plain(statuses[fe.Kind], fe.Public)
 		if fe.Kind == fault.Busy {
 			p.RetryAfter = retryAfter
 		}
@@ -79,7 +79,7 @@ func ProblemOf(err error) Problem {
 			return plain(http.StatusConflict, "This does not go with what is stored: somebody may have changed it since. Load the page again.")
 		}
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, db.ErrQueryTimeout) || errors.Is(err, context.DeadlineExceeded) {
 		return late
 	}
 	return plain(http.StatusInternalServerError, "Something went wrong here. It was logged, and is not your doing.")
@@ -121,24 +121,15 @@ func plain(status int, detail string) Problem {
 	return Problem{Status: status, Title: http.StatusText(status), Detail: detail}
 }
 
-func statusOf(k fault.Kind) int {
-	switch k {
-	case fault.Invalid:
-		return http.StatusBadRequest
-	case fault.Forbidden:
-		return http.StatusForbidden
-	case fault.NotFound:
-		return http.StatusNotFound
-	case fault.Conflict:
-		return http.StatusConflict
-	case fault.TooLarge:
-		return http.StatusRequestEntityTooLarge
-	case fault.TooManyTries:
-		return http.StatusTooManyRequests
-	case fault.Busy:
-		return http.StatusServiceUnavailable
-	}
-	return http.StatusInternalServerError
+// statuses are the statuses of faults, but for Internal.
+var statuses = map[fault.Kind]int{
+	fault.Invalid:      http.StatusBadRequest,
+	fault.Forbidden:    http.StatusForbidden,
+	fault.NotFound:     http.StatusNotFound,
+	fault.Conflict:     http.StatusConflict,
+	fault.TooLarge:     http.StatusRequestEntityTooLarge,
+	fault.TooManyTries: http.StatusTooManyRequests,
+	fault.Busy:         http.StatusServiceUnavailable,
 }
 
 func httpSentence(status int) string {
@@ -279,7 +270,7 @@ func logAttrs(c echo.Context, status int, err error) []any {
 		"request_id", c.Response().Header().Get(echo.HeaderXRequestID), "error", err,
 	}
 	if ce, ok := errors.AsType[*db.ConnError](err); ok {
-		attrs = append(attrs, "cause", ce.Cause, "sqlstate", ce.SQLState(), "strategy", ce.Strategy,
+		attrs = append(attrs, "cause", ce.Cause, "sqlstate", ce.SQLState(), "server", ce.Server, "strategy", ce.Strategy,
 			"waited", ce.Waited, "leases", ce.Leases, "size", ce.Size, "waiting", ce.Waiting)
 	} else if code := sqlState(err); code != "" {
 		attrs = append(attrs, "sqlstate", code)
@@ -312,7 +303,7 @@ func (p Problem) write(c echo.Context) error {
 	id := h.Get(echo.HeaderXRequestID)
 	if refusal := refusals[p.Cause]; refusal != nil && form == nil {
 		page.RetryAfter, page.ID = retryAfter, idMark // otherwise the page would be rendered for each request
-		return refusal.renderWith(c, p.Status, page, idMark, id)
+		return refusal.RenderWith(c, p.Status, page, idMark, id)
 	}
 	if p.Status >= http.StatusInternalServerError {
 		page.ID = id

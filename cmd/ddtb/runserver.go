@@ -161,10 +161,10 @@ func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r r
 	defer background.Wait()
 	defer cancel()
 	if path, _ := r.from.Path(); path != "" {
-		if watch, err := config.BeginWatch(path); err != nil {
+		if w, err := config.Watch(path); err != nil {
 			c.log.Warn("changes of the configuration file are not seen; send SIGHUP instead", "error", err)
 		} else {
-			background.Go(func() { _ = watch(ctx, ask) })
+			background.Go(func() { _ = w.Run(ctx, ask) })
 			ask() // the file may have changed since it was read
 		}
 	}
