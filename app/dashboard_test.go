@@ -268,7 +268,7 @@ func TestTheDashboardTellsPercentilesOfTheWaitsUnderTheSettingsInForce(t *testin
 	if before < 4 {
 		t.Errorf("%d were asked for", before)
 	}
-	row := e.Rows["waits"][0]
+	row := e.Rows["leases"][0]
 	if ms, err := strconv.ParseFloat(row[len(row)-1], 64); err != nil || ms <= 300 {
 		t.Errorf("the table says %q: %v", row, err)
 	}

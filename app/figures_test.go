@@ -72,6 +72,7 @@ func TestTheNamesOfFiguresStay(t *testing.T) {
 	s.eventually("ddtb_monitor_up", is(1))
 	same := func(t *testing.T, got []string, want string) {
 		t.Helper()
+		got = slices.DeleteFunc(got, func(name string) bool { return strings.Contains(name, "mine") }) // of another test
 		slices.Sort(got)
 		if text := strings.Join(got, "\n"); text != strings.TrimSpace(want) {
 			t.Errorf("got\n%s\nwant\n%s", text, want)

@@ -1,11 +1,14 @@
 package app_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/labstack/echo/v4"
 
 	"ddtb/config"
 	"ddtb/db"
@@ -21,7 +24,16 @@ func init() {
 	spec.Size = func(s db.Settings) int { return max(1, size(s)/2) }
 	spec.Backends = spec.Size
 	db.Register(spec)
+	db.Figures = append(db.Figures, db.Figure[db.Stat]{
+		Name: "ddtb_mine", Key: "mine", Title: "A figure of a test", Help: "Always 42.", Gauge: func(*db.Stat) float64 { return 42 },
+	})
+	db.Causes = append(db.Causes, db.CauseSpec{
+		Cause: mine, Lasts: true, Advice: "Only the test can help.", Sentence: func(e *db.ConnError) string { return "The test waited for " + e.Waited.String() + "." },
+	})
 }
+
+// mine is a cause that no code but this test names.
+const mine db.Cause = "cause of a test"
 
 func TestARegisteredStrategyIsEverywhere(t *testing.T) {
 	cfg := dbtest.Config(t)
@@ -75,6 +87,43 @@ func TestARegisteredStrategyIsEverywhere(t *testing.T) {
 		if b.Pool != 5 || b.Strategy != "mine" {
 			t.Errorf("%+v", b)
 		}
+	})
+}
+
+func TestARegisteredFigureIsEverywhere(t *testing.T) {
+	s := newBoard(t, nil)
+	t.Run("in /metrics", func(t *testing.T) { s.metrics().must(t, `ddtb_mine{strategy="pool"}`, 42) })
+	t.Run("in the JSON of the start page", func(t *testing.T) { mustContain(t, s.get("/"), 200, `"mine": 42`) })
+	t.Run("on the dashboard", func(t *testing.T) {
+		mustContain(t, s.get(connections, "Cookie", s.login("ada")), 200, "<td>A figure of a test</td><td class=\"num\">42</td>")
+	})
+	t.Run("in the dashboard's events", func(t *testing.T) {
+		table := s.watch(s.login("ada")).mustNext().Tables["counters"]
+		if last := table[len(table)-1]; last[0] != "A figure of a test" || last[1] != "42" {
+			t.Errorf("%q", table)
+		}
+	})
+}
+
+func TestARegisteredCauseIsEverywhere(t *testing.T) {
+	s := newBoard(t, nil)
+	s.AddPage("/mine", func(echo.Context) error {
+		return &db.ConnError{Cause: mine, Waited: time.Second, Err: errors.New("secret")}
+	})
+	t.Run("on the page, with its advice and status", func(t *testing.T) {
+		a := s.get("/mine", "Accept", "text/html")
+		mustContain(t, a, 503, "No database connection: cause of a test", "The test waited for 1s.", "Only the test can help.")
+		if a.header("Retry-After") != "" {
+			t.Error("it asks to try again, although the cause lasts")
+		}
+	})
+	t.Run("in /metrics", func(t *testing.T) {
+		m := s.metrics()
+		m.must(t, `ddtb_failures_total{cause="cause of a test"}`, 1)
+		m.must(t, `ddtb_acquire_failures_total{cause="cause of a test",strategy="pool"}`, 0)
+	})
+	t.Run("on the dashboard", func(t *testing.T) {
+		mustContain(t, s.get(connections, "Cookie", s.login("ada")), 200, "<td>cause of a test</td>", "The test waited for 1s.")
 	})
 }
 

@@ -154,7 +154,7 @@ var QueryFailures = []QueryFailure{
 		SQLStates: []string{pgerrcode.OutOfMemory}, Cause: "out of memory", Status: 503, Passes: true, Title: "The database is short of memory",
 		Sentence: "The database server has too little memory for this just now. A change is undone as a whole.",
 	}, {
-		SQLStates: []string{pgerrcode.InsufficientPrivilege}, Status: 503, Title: "The database does not allow this",
+		SQLStates: []string{pgerrcode.InsufficientPrivilege}, Cause: "permission denied", Status: 503, Title: "The database does not allow this",
 		Sentence: "This application's role may not do this in the database, so nothing was changed. Its administrator has to grant it.",
 	}, {
 		SQLStates: []string{pgerrcode.UndefinedTable, pgerrcode.UndefinedColumn, pgerrcode.InvalidSchemaName}, Cause: "missing table", Status: 503,

@@ -33,6 +33,7 @@ func init() {
 		Description:     "the connection that came back last is used first",
 		Size:            func(s db.Settings) int { return s.Pool.MaxSize }, // this enables the queue
 		SizeKey:         "pool.max_size",
+		TimeoutKey:      "pool.timeout",
 		Backends:        func(s db.Settings) int { return s.Pool.MaxSize },
 		Timeout:         func(s db.Settings) time.Duration { return s.Pool.Timeout },
 		HoldsForRequest: func(db.Settings) bool { return false },

@@ -24,6 +24,7 @@ func init() {
 		Description:     "a new connection for each request, closed at its end",
 		Size:            func(s Settings) int { return s.PerRequest.MaxSize },
 		SizeKey:         "per_request.max_size",
+		TimeoutKey:      "per_request.timeout",
 		Backends:        func(s Settings) int { return s.PerRequest.MaxSize },
 		Timeout:         func(s Settings) time.Duration { return s.PerRequest.Timeout },
 		HoldsForRequest: func(Settings) bool { return true },

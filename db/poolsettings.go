@@ -43,6 +43,7 @@ func poolSpec() Spec {
 		Description:     "a bounded pool, with a queue before it that is bounded in time",
 		Size:            func(s Settings) int { return s.Pool.MaxSize },
 		SizeKey:         "pool.max_size",
+		TimeoutKey:      "pool.timeout",
 		Backends:        poolBackends,
 		Timeout:         func(s Settings) time.Duration { return s.Pool.Timeout },
 		HoldsForRequest: func(s Settings) bool { return s.Pool.Hold == HoldRequest },

@@ -225,5 +225,8 @@ func (d *DB) reportNested(first *Lease, s *Source) {
 		s.leaks.log.Warn("a request that holds a lease asks for a second one: requests that do so can wait for each other for ever. "+
 			"Close the rows of the first query, or use the transaction's Querier, before the second",
 			"strategy", s.settings.Strategy, "first", a, "second", b)
+		if d.options.OnNested != nil {
+			d.options.OnNested(a, b)
+		}
 	}
 }

@@ -20,6 +20,9 @@ type Options struct {
 	Replica *Settings
 	// OnAcquire is called when a lease was given or refused, with the time since the request for it. It must not block.
 	OnAcquire func(strategy string, took time.Duration, err error)
+	// OnNested is called when a request that holds a lease asks for a second one, once for each pair of lines of code:
+	// the one that got the first lease, and the one that asks. It must not block.
+	OnNested func(first, second string)
 	// Control provides the monitoring connection for the budget, where Pool.MaxSize is Auto. Set it to share a
 	// connection that already exists outside of the strategies. It must reach the server of the settings. Nil: the
 	// Source opens a connection of its own, "…/monitor", as it does for each replica.

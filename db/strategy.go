@@ -41,8 +41,8 @@ type Spec struct {
 	// request waits for a lease.
 	Size    func(Settings) int
 	Timeout func(Settings) time.Duration
-	// SizeKey is the setting that bounds Size, relative to the database's section.
-	SizeKey string
+	// SizeKey and TimeoutKey are the settings of Size and Timeout, relative to the database's section; "": there is none.
+	SizeKey, TimeoutKey string
 	// Backends is the most backends that the strategy has; 0: no bound, or a budget that is not known in advance.
 	Backends func(Settings) int
 	// HoldsForRequest reports whether a request keeps its lease from its first query to its end.
@@ -102,6 +102,12 @@ func Lookup(name string) (Spec, bool) {
 		}
 	}
 	return Spec{}, false
+}
+
+// StrategyIn returns the strategy whose connections have that application_name; "" if it is no strategy's.
+func StrategyIn(application string) string {
+	spec, _ := Lookup(application[strings.LastIndexByte(application, '/')+1:])
+	return spec.Name
 }
 
 // SpecOf returns the strategy that the settings name, after checking the settings.

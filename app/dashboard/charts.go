@@ -5,81 +5,55 @@ import (
 	"math"
 )
 
-// line is a figure over time: drawn in a chart, or only listed in a table under one.
+// line is a figure over time: drawn in a chart and listed in the table under it, or only listed.
 type line struct {
 	Name   string               `json:"name"`   // its key in the events
-	Colour string               `json:"colour"` // a variable of the style sheet
+	Colour string               `json:"colour"` // a variable of the style sheet; "": it is not drawn
 	Width  float64              `json:"width"`
 	Dash   []int                `json:"dash,omitempty"`
 	Fill   bool                 `json:"fill"`
 	of     func(*sight) float64 // NaN: not known
 }
 
-// chart is a chart with the tables under it. The first table has what is drawn.
+// chart is a chart with the table under it.
 type chart struct {
-	Name   string  `json:"name"`
-	Title  string  `json:"-"`
-	What   string  `json:"-"`
-	Narrow int     `json:"narrow"` // heights in pixels
-	Wide   int     `json:"wide"`
-	Tables []under `json:"tables"`
+	Name   string `json:"name"`
+	Title  string `json:"-"`
+	What   string `json:"-"`
+	Note   string `json:"-"`      // above the table
+	Narrow int    `json:"narrow"` // heights in pixels
+	Wide   int    `json:"wide"`
+	Lines  []line `json:"lines"`
 }
-
-// under is a table under a chart.
-type under struct {
-	Name    string `json:"-"`
-	Summary string `json:"-"`
-	Note    string `json:"-"`
-	Label   string `json:"-"`
-	Lines   []line `json:"lines"`
-}
-
-// Heads returns the heads of the columns.
-func (u under) Heads() []head {
-	heads := []head{{Text: "Until"}}
-	for _, l := range u.Lines {
-		heads = append(heads, head{upper(l.Name), true})
-	}
-	return heads
-}
-
-const sameAsTable = "The same as a table"
 
 // charts lists every line. They differ in their dashes and are named at their ends, so that nobody needs to tell
 // colours apart.
-var charts = []chart{
-	{"slots", "Slots used", "of the server, against what an application can get, and what this deployment may need", 260, 470, []under{{
-		Name: "slots", Summary: sameAsTable, Label: "Slots used",
-		Lines: []line{
-			{Name: "used", Colour: "--accent", Width: 3, Fill: true, of: ofSlots(func(s *sight) float64 { return float64(s.Sample.Slots.Used) })},
-			{Name: "usable", Colour: "--ink", Width: 1.5, of: ofSlots(usable)},
-			{Name: "budget", Colour: "--good", Width: 2, Dash: []int{12, 5}, of: ofSlots(func(s *sight) float64 { return bound(s.budget.Needed) })},
-			{Name: "warning", Colour: "--warn", Width: 1.5, Dash: []int{2, 4}, of: ofSlots(func(s *sight) float64 { return usable(s) * float64(s.monitor.Warn) / 100 })},
-			{Name: "critical", Colour: "--bad", Width: 1.5, Dash: []int{8, 3, 2, 3}, of: ofSlots(func(s *sight) float64 { return usable(s) * float64(s.monitor.Critical) / 100 })},
-		},
-	}}},
-	{"leases", "Leases and waiters", "of this process", 200, 150, []under{{
-		Name: "leases", Summary: sameAsTable, Label: "Leases and waiters",
-		Lines: []line{
-			{Name: "leases", Colour: "--accent", Width: 3, Fill: true, of: func(s *sight) float64 { return float64(s.stat.Leases) }},
-			{Name: "waiting", Colour: "--bad", Width: 2, Dash: []int{6, 4}, of: func(s *sight) float64 { return float64(s.stat.Waiting) }},
-			{Name: "at most", Colour: "--ink", Width: 1.5, Dash: []int{2, 4}, of: func(s *sight) float64 { return bound(s.stat.Size) }},
-		},
-	}, {
-		Name: "waits", Summary: "How long they waited", Label: "How long they waited",
-		Note: "In milliseconds, at most: rounded up, by a sixth or less. Of the leases that were given or refused in the minute before.",
-		Lines: []line{
-			{Name: "p50", of: ofWaits(50)}, {Name: "p95", of: ofWaits(95)}, {Name: "p99", of: ofWaits(99)}, {Name: "longest", of: ofWaits(100)},
-		},
-	}}},
-	{"connects", "New sessions a second", "on the server, and attempts to connect of this process", 200, 150, []under{{
-		Name: "connects", Summary: sameAsTable, Label: "New sessions a second",
-		Lines: []line{
-			{Name: "new", Colour: "--accent", Width: 2.5, Fill: true, of: ofSlots(func(s *sight) float64 { return s.Sample.NewPerSecond })},
-			{Name: "attempts", Colour: "--warn", Width: 2, Dash: []int{6, 4}, of: func(s *sight) float64 { return s.perSecond(s.stat.Connects, s.since.Connects) }},
-		},
-	}}},
-}
+var charts = []chart{{
+	Name: "slots", Title: "Slots used", Narrow: 260, Wide: 470,
+	What: "of the server, against what an application can get, and what this deployment may need",
+	Lines: []line{
+		{Name: "used", Colour: "--accent", Width: 3, Fill: true, of: ofSlots(func(s *sight) float64 { return float64(s.Sample.Slots.Used) })},
+		{Name: "usable", Colour: "--ink", Width: 1.5, of: ofSlots(usable)},
+		{Name: "budget", Colour: "--good", Width: 2, Dash: []int{12, 5}, of: ofSlots(func(s *sight) float64 { return bound(s.budget.Needed) })},
+		{Name: "warning", Colour: "--warn", Width: 1.5, Dash: []int{2, 4}, of: ofSlots(func(s *sight) float64 { return usable(s) * float64(s.monitor.Warn) / 100 })},
+		{Name: "critical", Colour: "--bad", Width: 1.5, Dash: []int{8, 3, 2, 3}, of: ofSlots(func(s *sight) float64 { return usable(s) * float64(s.monitor.Critical) / 100 })},
+	},
+}, {
+	Name: "leases", Title: "Leases and waiters", What: "of this process", Narrow: 200, Wide: 150,
+	Note: "Percentiles are of the waits for a lease in the minute before, in milliseconds, rounded up by a sixth at most.",
+	Lines: []line{
+		{Name: "leases", Colour: "--accent", Width: 3, Fill: true, of: func(s *sight) float64 { return float64(s.stat.Leases) }},
+		{Name: "waiting", Colour: "--bad", Width: 2, Dash: []int{6, 4}, of: func(s *sight) float64 { return float64(s.stat.Waiting) }},
+		{Name: "at most", Colour: "--ink", Width: 1.5, Dash: []int{2, 4}, of: func(s *sight) float64 { return bound(s.stat.Size) }},
+		{Name: "p50", of: ofWaits(50)}, {Name: "p95", of: ofWaits(95)}, {Name: "p99", of: ofWaits(99)}, {Name: "longest", of: ofWaits(100)},
+	},
+}, {
+	Name: "connects", Title: "New sessions a second", What: "on the server, and attempts to connect of this process", Narrow: 200, Wide: 150,
+	Lines: []line{
+		{Name: "new", Colour: "--accent", Width: 2.5, Fill: true, of: ofSlots(func(s *sight) float64 { return s.Sample.NewPerSecond })},
+		{Name: "attempts", Colour: "--warn", Width: 2, Dash: []int{6, 4}, of: func(s *sight) float64 { return s.perSecond(s.stat.Connects, s.since.Connects) }},
+	},
+}}
 
 // timeLine is the time of each point, by this process's clock, in Unix seconds.
 var timeLine = line{Name: "time", of: func(s *sight) float64 { return float64(s.at.UnixMilli()) / 1000 }}
@@ -88,9 +62,7 @@ var timeLine = line{Name: "time", of: func(s *sight) float64 { return float64(s.
 var lines = func() []line {
 	all := []line{timeLine}
 	for _, c := range charts {
-		for _, u := range c.Tables {
-			all = append(all, u.Lines...)
-		}
+		all = append(all, c.Lines...)
 	}
 	return all
 }()

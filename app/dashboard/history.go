@@ -69,24 +69,22 @@ const (
 // point, not at the oldest kept, so that a new point changes only the newest row.
 func inSpan(made int64) int { return int((made-1)%rowSpan) + 1 }
 
-// rows returns the tables under the charts, by their name. A row has the time of the last point of its span, and the
+// rows returns the tables under the charts, by the chart. A row has the time of the last point of its span, and the
 // maximum of each figure; the newest is first. made is the number of points ever made.
 func (h history) rows(made int64) map[string][][]string {
 	all := map[string][][]string{}
 	for _, c := range charts {
-		for _, u := range c.Tables {
-			all[u.Name] = h.rowsOf(u, made)
-		}
+		all[c.Name] = h.rowsOf(c.Lines, made)
 	}
 	return all
 }
 
-func (h history) rowsOf(u under, made int64) [][]string {
+func (h history) rowsOf(listed []line, made int64) [][]string {
 	rows := [][]string{}
 	size := inSpan(made)
 	for end := h.points(); end > 0 && len(rows) < rowsKept; end, size = end-size, rowSpan {
 		row := []string{clock(time.UnixMilli(int64(1000 * h[timeLine.Name][end-1])))}
-		for _, l := range u.Lines {
+		for _, l := range listed {
 			row = append(row, most(h[l.Name][max(0, end-size):end]))
 		}
 		rows = append(rows, row)

@@ -15,7 +15,7 @@ func at(second int) *sight {
 	return &sight{at: time.Date(2026, 1, 1, 12, 0, second, 0, time.UTC), stat: db.Stat{Leases: second}}
 }
 
-var leasesAndUsed = under{Lines: []line{{Name: "leases"}, {Name: "used"}}}
+var leasesAndUsed = []line{{Name: "leases"}, {Name: "used"}}
 
 func TestATableUnderAChartShowsTheMostOfEachSpanTheNewestFirst(t *testing.T) {
 	h := newHistory()

@@ -87,9 +87,13 @@ func (p pageData) Sessions() tableView {
 	return t
 }
 
-// Under returns a table under a chart.
-func (p pageData) Under(u under) tableView {
-	return tableView{Name: "chart-" + u.Name, Label: u.Label + ", the most in each span of time", Heads: u.Heads(), Rows: p.under[u.Name]}
+// Under returns the table under a chart.
+func (p pageData) Under(c chart) tableView {
+	t := tableView{Name: "chart-" + c.Name, Label: c.Title + ", the most in each span of time", Heads: []head{{Text: "Until"}}, Rows: p.under[c.Name]}
+	for _, l := range c.Lines {
+		t.Heads = append(t.Heads, head{upper(l.Name), true})
+	}
+	return t
 }
 
 // show renders the page. It needs no connection: the user is cached for a while.

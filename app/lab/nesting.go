@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"log/slog"
 	"sync"
 
 	"ddtb/config"
@@ -15,14 +14,19 @@ type Nesting struct {
 	Second string `json:"second"` // asks for another
 }
 
-// open returns the database of the run: the application's, or a private one whose log is recorded.
+// open returns the database of the run: the application's, or a private one that records nested leases.
 func (r *sentryRun) open(l *Lab, cfg config.Database) (end func(), err error) {
 	if !r.private {
 		r.db = l.db
 		return func() {}, nil
 	}
-	log := &overheard{Handler: l.log.Handler(), answer: r.answer}
-	if r.db, err = db.OpenWith(cfg, db.Options{Log: slog.New(log)}); err != nil {
+	var mu sync.Mutex
+	heard := func(first, second string) {
+		mu.Lock()
+		defer mu.Unlock()
+		r.answer.Nested = append(r.answer.Nested, Nesting{first, second})
+	}
+	if r.db, err = db.OpenWith(cfg, db.Options{Log: l.log, OnNested: heard}); err != nil {
 		return nil, err
 	}
 	return func() {
@@ -32,37 +36,4 @@ func (r *sentryRun) open(l *Lab, cfg config.Database) (end func(), err error) {
 			l.log.Warn("the private database of an experiment did not close in time", "error", err)
 		}
 	}, nil
-}
-
-// overheard is a log that also copies lines about nested leases into the response, as an operator would find them.
-type overheard struct {
-	slog.Handler
-	mu     sync.Mutex
-	answer *Sentry
-}
-
-// Enabled implements slog.Handler.
-func (o *overheard) Enabled(context.Context, slog.Level) bool { return true }
-
-// Handle implements slog.Handler.
-func (o *overheard) Handle(ctx context.Context, line slog.Record) error {
-	var n Nesting
-	line.Attrs(func(a slog.Attr) bool {
-		switch a.Key {
-		case "first":
-			n.First = a.Value.String()
-		case "second":
-			n.Second = a.Value.String()
-		}
-		return true
-	})
-	if n.First != "" && n.Second != "" {
-		o.mu.Lock()
-		o.answer.Nested = append(o.answer.Nested, n)
-		o.mu.Unlock()
-	}
-	if !o.Handler.Enabled(ctx, line.Level) {
-		return nil
-	}
-	return o.Handler.Handle(ctx, line)
 }

@@ -113,19 +113,13 @@ func short(text string) string {
 	return fmt.Sprintf("%q", text)
 }
 
-// setOwn sets the setting of cfg's strategy that limits its size or, for "timeout", the wait of its requests. If the
-// strategy has no such setting, nothing changes.
-func setOwn(cfg *config.Database, what, text string) {
+func specOf(cfg *config.Database) db.Spec {
 	spec, _ := db.Lookup(cfg.Strategy)
-	key := spec.SizeKey
-	if what == "timeout" {
-		key = ""
-		for _, x := range spec.Show(*cfg) {
-			if strings.HasSuffix(x.Key, ".timeout") {
-				key = x.Key
-			}
-		}
-	}
+	return spec
+}
+
+// setOwn changes a setting of cfg's strategy. The key is "" if the strategy has no such setting: nothing changes then.
+func setOwn(cfg *config.Database, key, text string) {
 	*cfg, _ = config.Edit(*cfg, map[string]string{key: text})
 }
 
@@ -142,7 +136,7 @@ func (q *query) private(cfg *config.Database, most int) bool {
 		return false
 	}
 	if size > 0 {
-		setOwn(cfg, "size", strconv.Itoa(size))
+		setOwn(cfg, specOf(cfg).SizeKey, strconv.Itoa(size))
 	}
 	most = cfg.Pool.MaxSize
 	if most == db.Auto {

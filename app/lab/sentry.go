@@ -113,7 +113,7 @@ func readSentry(c echo.Context, limits config.Test, cfg *config.Database) (p sen
 	share := limits.MaxHold / 3
 	timeout := q.duration("timeout", min(timeoutOr(*cfg, 10*time.Second), share), time.Millisecond, share)
 	if p.private {
-		setOwn(cfg, "timeout", timeout.String())
+		setOwn(cfg, specOf(cfg).TimeoutKey, timeout.String())
 	}
 	if timeoutOf(*cfg) == 0 {
 		p.timeout = timeout

@@ -87,7 +87,7 @@ func readStress(c echo.Context, limits config.Test, cfg *config.Database) (*para
 		q.withinOwn(p.timeout, timeoutOf(*cfg))
 	}
 	if p.private && p.timeout > 0 {
-		setOwn(cfg, "timeout", p.timeout.String())
+		setOwn(cfg, specOf(cfg).TimeoutKey, p.timeout.String())
 	}
 	if p.timeout == timeoutOf(*cfg) {
 		p.timeout = 0
@@ -97,15 +97,11 @@ func readStress(c echo.Context, limits config.Test, cfg *config.Database) (*para
 
 // timeoutOf returns how long a holder waits under the strategy; 0 if it does not wait, or has no such setting.
 func timeoutOf(cfg config.Database) time.Duration {
-	spec, _ := db.Lookup(cfg.Strategy)
-	if spec.Size(cfg) != 0 {
-		for _, x := range spec.Show(cfg) {
-			if timeout, is := x.Value.(time.Duration); is && strings.HasSuffix(x.Key, ".timeout") {
-				return timeout
-			}
-		}
+	spec := specOf(&cfg)
+	if spec.Size(cfg) == 0 || spec.TimeoutKey == "" {
+		return 0
 	}
-	return 0
+	return spec.Timeout(cfg)
 }
 
 // poolStress runs the given number of holders at once on the live strategy or, with strategy=, max_size= and similar

@@ -176,18 +176,35 @@ func (c *cli) runScenarios(ctx context.Context, o labRun, chosen []*scene.Scenar
 		return nil, "", err
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
+	defer c.progress("")
 	results := []*scene.Result{}
-	for _, s := range chosen {
+	for i, s := range chosen {
+		o.plan.Before = func(half string, _ *scene.Scenario) { c.progress(bar(i, len(chosen)) + s.Name + ", " + half) }
 		r := server.Run(ctx, s, o.plan)
 		if ctx.Err() != nil {
 			return nil, "", errors.New("stopped")
 		}
 		results = append(results, r)
+		c.progress("")
 		if !o.json {
 			c.sayResult(r)
 		}
 	}
 	return results, server.Version(), nil
+}
+
+// progress shows the text in the terminal's last line, in place of the text before.
+func (c *cli) progress(text string) {
+	if c.screen != nil {
+		_, _ = fmt.Fprint(c.screen, "\r\x1b[K"+cut(text, 79))
+	}
+}
+
+const barWidth = 20
+
+func bar(done, total int) string {
+	full := done * barWidth / total
+	return fmt.Sprintf("[%s%s] %d of %d  ", strings.Repeat("#", full), strings.Repeat("-", barWidth-full), done, total)
 }
 
 // sayResult prints a result at 80 columns.

@@ -46,7 +46,8 @@ type cli struct {
 	file    string // of --config
 	verbose bool
 	log     *slog.Logger
-	began   bool // the command line was parsed
+	began   bool      // the command line was parsed
+	screen  io.Writer // the terminal that err is; nil: none
 	warned  []string
 
 	stopWithin atomic.Int64 // in nanoseconds, after the first signal
@@ -63,6 +64,9 @@ const (
 // command is blocked by an unread output, a hanging file system or a silent server: blocked work is abandoned, because
 // the process exits.
 func (c *cli) run(ctx context.Context, args []string) int {
+	if isTerminal(c.err) {
+		c.screen = c.err
+	}
 	log := newLogSink(&output{w: c.err})
 	defer log.close(flushTime)
 	c.err = log

@@ -3,6 +3,8 @@ package activity
 import (
 	"slices"
 	"strings"
+
+	"ddtb/db"
 )
 
 // culprit is the application at fault. For a lock queue it is the application whose statement all others queue behind,
@@ -201,7 +203,7 @@ func (p *problem) recogniseIdle() (name, also string) {
 		return "migrate-refused", "lock-queue" // they retry instead of waiting in the server
 	case p.most(p.fromSilence()):
 		return "half-open", "replicas-times-pool"
-	case strings.HasSuffix(p.Application, "/persistent"):
+	case db.StrategyIn(p.Application) == db.Persistent:
 		return "thread-leak", ""
 	case len(addresses) > 2:
 		return "replicas-times-pool", ""

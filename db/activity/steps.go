@@ -140,12 +140,14 @@ func (p *problem) firstForSlow() []Step {
 }
 
 func (p *problem) cancel(s Session, do, hurts string) []Step {
-	return p.ending([]Session{s}, Step{do, command(fmt.Sprintf("cancel --pid=%d", s.PID)), hurts})
+	return p.signalling([]Session{s}, Step{do, command(fmt.Sprintf("cancel --pid=%d", s.PID)), hurts}, true)
 }
 
 // ending is a step that ends sessions as the monitoring role, preceded by a step that grants the right if that role
 // lacks it.
-func (p *problem) ending(sessions []Session, s Step) []Step {
+func (p *problem) ending(sessions []Session, s Step) []Step { return p.signalling(sessions, s, false) }
+
+func (p *problem) signalling(sessions []Session, s Step, cancel bool) []Step {
 	super := slices.ContainsFunc(sessions, func(x Session) bool { return x.Superuser })
 	may := !slices.ContainsFunc(sessions, func(x Session) bool { return !x.MayEnd })
 	if super {
@@ -157,7 +159,7 @@ func (p *problem) ending(sessions []Session, s Step) []Step {
 	case super:
 		return []Step{{
 			fmt.Sprintf("as a superuser, for %s may not end a superuser's session: %s", p.now.Role.Name, s.Do),
-			p.now.endSQL(sessions, strings.Contains(s.Command, "cancel ")), s.Hurts,
+			p.now.endSQL(sessions, cancel), s.Hurts,
 		}}
 	}
 	grant := "GRANT pg_signal_backend TO " + quoted(p.now.Role.Name)

@@ -4,8 +4,8 @@
 
 const board = document.getElementById("dashboard").dataset;
 
-// The charts by name; the lines of the first table are drawn.
-const charts = Object.fromEntries(JSON.parse(board.charts).map(chart => [chart.name, {...chart, lines: chart.tables[0].lines}]));
+// The charts by name, with the lines that are drawn.
+const charts = Object.fromEntries(JSON.parse(board.charts).map(chart => [chart.name, {...chart, lines: chart.lines.filter(line => line.colour)}]));
 
 let columns = {}; // by the line's name
 let rows = {}; // of the tables under the charts, by the table's name

@@ -9,6 +9,8 @@ import (
 	"ddtb/app/lab/scene"
 )
 
+func init() { add(&acquireTimeoutLeaks) }
+
 var acquireTimeoutLeaks = scene.Scenario{
 	Number: 23, Name: "acquire-timeout-leaks", Title: "a timed-out acquire gets its connection later",
 	Family: scene.Leaks, Message: "couldn't get a connection after 0.20 sec",

@@ -9,6 +9,8 @@ import (
 	"ddtb/app/lab/scene"
 )
 
+func init() { add(&callInsideTransaction) }
+
 var callInsideTransaction = scene.Scenario{
 	Number: 6, Name: "call-inside-transaction", Title: "a call to another service inside a transaction",
 	Family: scene.TooLong, Message: "context deadline exceeded",

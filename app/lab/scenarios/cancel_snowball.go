@@ -12,6 +12,8 @@ import (
 	"ddtb/app/lab/scene"
 )
 
+func init() { add(&cancelSnowball) }
+
 var cancelSnowball = scene.Scenario{
 	Number: 10, Name: "cancel-snowball", Title: "clients give up, but their queries go on",
 	Family: scene.TooLong, Message: "FATAL: sorry, too many clients already",

@@ -17,6 +17,8 @@ const (
 	hitByBug = 20
 )
 
+func init() { add(&eventQuotaBurned) }
+
 var eventQuotaBurned = scene.Scenario{
 	Number: 19, Name: "event-quota-burned", Title: "one event per failure, then none for the next bug",
 	Family: scene.Reporting, Message: "Your organization has used up its error quota",

@@ -9,6 +9,8 @@ import (
 	"ddtb/app/lab/scene"
 )
 
+func init() { add(&fleetDeploy) }
+
 var fleetDeploy = scene.Scenario{
 	Number: 29, Name: "fleet-deploy", Title: "a rolling deploy fails requests behind a balancer",
 	Family: scene.TooMany, Message: "FATAL: sorry, too many clients already",

@@ -10,6 +10,8 @@ import (
 	"ddtb/db"
 )
 
+func init() { add(&fleetFailover) }
+
 var fleetFailover = scene.Scenario{
 	Number: 30, Name: "fleet-failover", Title: "after a failover the pool knows the old primary",
 	Family: scene.Recovery, Message: "connection refused",

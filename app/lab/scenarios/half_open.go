@@ -10,6 +10,8 @@ import (
 	"ddtb/app/lab/scene"
 )
 
+func init() { add(&halfOpen) }
+
 var halfOpen = scene.Scenario{
 	Number: 20, Name: "half-open", Title: "the pool hands out connections the network forgot",
 	Family: scene.Recovery, Message: "context deadline exceeded",

@@ -9,6 +9,8 @@ import (
 	"ddtb/app/lab/scene"
 )
 
+func init() { add(&hiddenSecondPool) }
+
 var hiddenSecondPool = scene.Scenario{
 	Number: 13, Name: "hidden-second-pool", Title: "a library opens a pool of its own",
 	Family: scene.TooMany, Message: "FATAL: sorry, too many clients already",

@@ -10,6 +10,8 @@ import (
 	"ddtb/app/lab/scene"
 )
 
+func init() { add(&hookQueries) }
+
 var hookQueries = scene.Scenario{
 	Number: 27, Name: "hook-queries", Title: "an error reporter's hook queries the database",
 	Family: scene.Reporting, Message: "couldn't get a connection after 0.50 sec",

@@ -8,6 +8,8 @@ import (
 	"ddtb/app/lab/scene"
 )
 
+func init() { add(&leakedTransaction) }
+
 var leakedTransaction = scene.Scenario{
 	Number: 5, Name: "leaked-transaction", Title: "a transaction nobody ends keeps slot and locks",
 	Family: scene.Leaks, Message: "context deadline exceeded",

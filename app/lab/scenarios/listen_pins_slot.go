@@ -11,6 +11,8 @@ import (
 
 const modules = 18 // of the application that listen for changes
 
+func init() { add(&listenPinsSlot) }
+
 var listenPinsSlot = scene.Scenario{
 	Number: 22, Name: "listen-pins-slot", Title: "each module that listens keeps a connection",
 	Family: scene.TooLong, Message: "FATAL: sorry, too many clients already",

@@ -9,6 +9,8 @@ import (
 	"ddtb/app/lab/scene"
 )
 
+func init() { add(&lockQueue) }
+
 var lockQueue = scene.Scenario{
 	Number: 15, Name: "lock-queue", Title: "everyone waits behind a waiting ALTER TABLE",
 	Family: scene.TooLong, Message: "context deadline exceeded",

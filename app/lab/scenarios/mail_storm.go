@@ -9,6 +9,8 @@ import (
 	"ddtb/app/lab/scene"
 )
 
+func init() { add(&mailStorm) }
+
 var mailStorm = scene.Scenario{
 	Number: 18, Name: "mail-storm", Title: "one mail for each failed request",
 	Family: scene.Reporting, Message: "[shop] ERROR (EXTERNAL IP): Internal Server Error: /polls/",

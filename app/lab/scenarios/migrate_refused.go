@@ -9,6 +9,8 @@ import (
 
 const deployed = 4 // replicas
 
+func init() { add(&migrateRefused) }
+
 var migrateRefused = scene.Scenario{
 	Number: 14, Name: "migrate-refused", Title: "migrations at boot find no slot",
 	Family: scene.TooMany, Message: "FATAL: remaining connection slots are reserved for non-replication superuser connections",

@@ -7,6 +7,8 @@ import (
 	"ddtb/app/lab/scene"
 )
 
+func init() { add(&missedClose) }
+
 var missedClose = scene.Scenario{
 	Number: 2, Name: "missed-close", Title: "a middleware does not pass the close on",
 	Family: scene.Leaks, Message: "couldn't get a connection after 1.00 sec",

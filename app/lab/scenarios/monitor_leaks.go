@@ -10,6 +10,8 @@ import (
 	"ddtb/app/lab/scene"
 )
 
+func init() { add(&monitorLeaks) }
+
 var monitorLeaks = scene.Scenario{
 	Number: 17, Name: "monitor-leaks", Title: "the monitoring itself piles up connections",
 	Family: scene.Leaks, Message: "FATAL: sorry, too many clients already",

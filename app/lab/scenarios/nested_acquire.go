@@ -7,6 +7,8 @@ import (
 	"ddtb/app/lab/scene"
 )
 
+func init() { add(&nestedAcquire) }
+
 var nestedAcquire = scene.Scenario{
 	Number: 7, Name: "nested-acquire", Title: "a holder asks its own pool for a second connection",
 	Family: scene.TooLong, Message: "couldn't get a connection after 1.00 sec",

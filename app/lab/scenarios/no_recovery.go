@@ -9,6 +9,8 @@ import (
 	"ddtb/app/lab/scene"
 )
 
+func init() { add(&noRecovery) }
+
 var noRecovery = scene.Scenario{
 	Number: 24, Name: "no-recovery", Title: "the pool does not recover when the server does",
 	Family: scene.Recovery, Message: "conn closed",

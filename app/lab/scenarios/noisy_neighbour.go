@@ -7,6 +7,8 @@ import (
 	"ddtb/app/lab/scene"
 )
 
+func init() { add(&noisyNeighbour) }
+
 var noisyNeighbour = scene.Scenario{
 	Number: 25, Name: "noisy-neighbour", Title: "another application on the server takes the slots",
 	Family: scene.TooMany, Message: "FATAL: remaining connection slots are reserved for non-replication superuser connections",

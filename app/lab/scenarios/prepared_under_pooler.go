@@ -10,6 +10,8 @@ import (
 	"ddtb/app/lab/scene"
 )
 
+func init() { add(&preparedUnderPooler) }
+
 var preparedUnderPooler = scene.Scenario{
 	Number: 21, Name: "prepared-under-pooler", Title: "cached statements behind a transaction pooler",
 	Family: scene.TooMany, Message: `ERROR: prepared statement "stmtcache_…" does not exist`,

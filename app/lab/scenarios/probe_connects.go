@@ -9,6 +9,8 @@ import (
 
 const probes = 50
 
+func init() { add(&probeConnects) }
+
 var probeConnects = scene.Scenario{
 	Number: 16, Name: "probe-connects", Title: "a health probe opens a connection each time",
 	Family: scene.TooMany, Message: "Readiness probe failed: FATAL: sorry, too many clients already",

@@ -13,6 +13,8 @@ import (
 
 const stampedeWorkers = 18
 
+func init() { add(&reconnectStampede) }
+
 var reconnectStampede = scene.Scenario{
 	Number: 11, Name: "reconnect-stampede", Title: "after a restart every worker reconnects at once",
 	Family: scene.Recovery, Message: "FATAL: the database system is starting up",

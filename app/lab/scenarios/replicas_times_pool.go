@@ -9,6 +9,8 @@ import (
 	"ddtb/app/lab/scene"
 )
 
+func init() { add(&replicasTimesPool) }
+
 var replicasTimesPool = scene.Scenario{
 	Number: 12, Name: "replicas-times-pool", Title: "pool × replicas × 2 in a deploy exceeds the slots",
 	Family: scene.TooMany, Message: "FATAL: sorry, too many clients already",

@@ -11,6 +11,8 @@ import (
 
 const failing = 20 // requests
 
+func init() { add(&reportAmplifies) }
+
 var reportAmplifies = scene.Scenario{
 	Number: 28, Name: "report-amplifies", Title: "an error report connects again and again",
 	Family: scene.Reporting, Message: "FATAL: sorry, too many clients already",

@@ -8,6 +8,8 @@ import (
 	"ddtb/app/lab/scene"
 )
 
+func init() { add(&rowsNotClosed) }
+
 var rowsNotClosed = scene.Scenario{
 	Number: 4, Name: "rows-not-closed", Title: "a result that nobody closes keeps its connection",
 	Family: scene.Leaks, Message: "context deadline exceeded",

@@ -1,6 +1,5 @@
 // Package scenarios contains the ways in which applications run PostgreSQL out of connections: one file each, with the
-// application that fails, the one that works, and the figure that distinguishes them. A new scenario is one more file,
-// and one more line in All.
+// application that fails, the one that works, and the figure that distinguishes them. A new scenario is one more file.
 package scenarios
 
 import (
@@ -20,20 +19,19 @@ import (
 	"ddtb/app/lab/scene"
 )
 
-// All returns the scenarios in order.
-func All() []*scene.Scenario {
-	return []*scene.Scenario{
-		&threadLeak, &missedClose, &tooMuchAtOnce, &rowsNotClosed, &leakedTransaction, &callInsideTransaction,
-		&nestedAcquire, &streamHoldsLease, &slowQueryPileUp, &cancelSnowball, &reconnectStampede, &replicasTimesPool,
-		&hiddenSecondPool, &migrateRefused, &lockQueue, &probeConnects, &monitorLeaks, &mailStorm, &eventQuotaBurned,
-		&halfOpen, &preparedUnderPooler, &listenPinsSlot, &acquireTimeoutLeaks, &noRecovery, &noisyNeighbour,
-		&sessionStateLeak, &hookQueries, &reportAmplifies, &fleetDeploy, &fleetFailover,
-	}
+var all []*scene.Scenario
+
+// add adds a scenario to All. It is for init functions.
+func add(s *scene.Scenario) {
+	all = append(all, s)
+	slices.SortFunc(all, func(a, b *scene.Scenario) int { return a.Number - b.Number })
 }
+
+// All returns the scenarios in order.
+func All() []*scene.Scenario { return slices.Clone(all) }
 
 // Find returns the scenario with that name. For an unknown name the error suggests the nearest one.
 func Find(name string) (*scene.Scenario, error) {
-	all := All()
 	if i := slices.IndexFunc(all, func(s *scene.Scenario) bool { return s.Name == name }); i >= 0 {
 		return all[i], nil
 	}

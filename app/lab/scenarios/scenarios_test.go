@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -14,16 +15,17 @@ import (
 	"ddtb/db/activity"
 )
 
-func TestTheScenariosAreThoseThatTheDoctorKnows(t *testing.T) {
+func TestTheDoctorKnowsScenariosByTheirNumbersAndNames(t *testing.T) {
 	t.Parallel()
-	known := activity.Scenarios()
 	all := scenarios.All()
-	if len(all) != len(known) {
-		t.Fatalf("%d scenarios, the doctor knows %d", len(all), len(known))
+	for _, known := range activity.Scenarios() {
+		if !slices.ContainsFunc(all, func(s *scene.Scenario) bool { return s.Number == known.Number && s.Name == known.Name }) {
+			t.Errorf("the lab has no scenario %d %s, which the doctor names", known.Number, known.Name)
+		}
 	}
 	for i, s := range all {
-		if s.Number != known[i].Number || s.Name != known[i].Name {
-			t.Errorf("%d %s, to the doctor %d %s", s.Number, s.Name, known[i].Number, known[i].Name)
+		if s.Number != i+1 {
+			t.Errorf("%s is the scenario %d, and not %d", s.Name, i+1, s.Number)
 		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"ddtb/app/lab/scene"
 )
 
+func init() { add(&sessionStateLeak) }
+
 var sessionStateLeak = scene.Scenario{
 	Number: 26, Name: "session-state-leak", Title: "settings pass on to the next request",
 	Family: scene.Leaks, Message: "the page shows the data of another customer",

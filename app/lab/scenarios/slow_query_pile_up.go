@@ -8,6 +8,8 @@ import (
 	"ddtb/config"
 )
 
+func init() { add(&slowQueryPileUp) }
+
 var slowQueryPileUp = scene.Scenario{
 	Number: 9, Name: "slow-query-pile-up", Title: "slow queries fill the pool, the queue has no bound",
 	Family: scene.TooLong, Message: "couldn't get a connection after 30.00 sec",

@@ -7,6 +7,8 @@ import (
 	"ddtb/app/lab/scene"
 )
 
+func init() { add(&streamHoldsLease) }
+
 var streamHoldsLease = scene.Scenario{
 	Number: 8, Name: "stream-holds-lease", Title: "a stream keeps a connection to its very end",
 	Family: scene.TooLong, Message: "context deadline exceeded",

@@ -8,6 +8,8 @@ import (
 	"ddtb/app/lab/scene"
 )
 
+func init() { add(&threadLeak) }
+
 var threadLeak = scene.Scenario{
 	Number: 1, Name: "thread-leak", Title: "a connection per thread, and threads come and go",
 	Family:  scene.Leaks,

@@ -8,6 +8,8 @@ import (
 	"ddtb/config"
 )
 
+func init() { add(&tooMuchAtOnce) }
+
 var tooMuchAtOnce = scene.Scenario{
 	Number: 3, Name: "too-much-at-once", Title: "a connection per request, more requests than slots",
 	Family:  scene.TooMany,
