@@ -25,7 +25,7 @@ func ExampleOpen() {
 	tb := &exampleTB{}
 	defer tb.end()
 	s := dbtest.Config(tb) // in a program: db.DefaultSettings(), with Host, Name, User and PasswordFile
-	s.Pool.MaxSize, s.Pool.Timeout = 1, 100*time.Millisecond
+	s.Pool.MaxSize = 1
 	d, err := db.Open(context.Background(), s)
 	if err != nil {
 		fmt.Println(err)
@@ -48,19 +48,21 @@ func ExampleOpen() {
 		product(w, r.WithContext(ctx))
 	})
 
-	get := func() {
+	get := func(ctx context.Context) {
 		w := httptest.NewRecorder()
-		handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+		handler.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil))
 		fmt.Print(w.Code, " ", w.Body)
 	}
-	get()
+	get(context.Background())
 	held, err := d.Acquire(context.Background()) // the only connection of the pool
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	get()
-	held.Release()
+	defer held.Release()
+	short, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	get(short)
 	// Output:
 	// 200 tea 7 <nil>
 	// 503 pool timeout
