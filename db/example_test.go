@@ -40,7 +40,7 @@ func ExampleOpen() {
 			http.Error(w, string(cause), http.StatusServiceUnavailable)
 			return
 		}
-		fmt.Fprintln(w, name, err)
+		_, _ = fmt.Fprintln(w, name, err)
 	}
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { // the middleware
 		ctx, end := d.Begin(r.Context())
