@@ -249,7 +249,7 @@ func (d *DB) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 //go:noinline // in its caller, fn's frame would bear the caller's name in stacks, with a line of this file
 func (d *DB) InTx(ctx context.Context, fn func(Querier) error) error {
 	d.mark(ctx) // for replicas
-	return Again(ctx, func() error {
+	return RetryTransaction(ctx, func() error {
 		return d.onLease(ctx, callSite{}, func(l *Lease) error { return l.transact(ctx, fn) })
 	})
 }

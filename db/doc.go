@@ -31,6 +31,41 @@
 // Use per-request behind a pooler that expects it, or to see what it costs. Use persistent to see Django's mechanism
 // fail, and to see its two fixes work.
 //
+// # Taking it home
+//
+// Copy the files of this directory, without tests and subdirectories, to a directory of your module. `go mod tidy` adds
+// pgx and the few libraries. ExampleOpen in example_test.go is a whole program:
+//
+//	s := db.DefaultSettings() // the strategy pool, with its queue
+//	s.Host, s.Name, s.User, s.PasswordFile = "127.0.0.1", "shop", "shop", "/run/secrets/shop"
+//	s.Pool.MaxSize, s.Pool.Timeout = 5, 2*time.Second
+//	d, err := db.OpenWith(s, db.Options{Log: slog.Default()})
+//	...
+//	defer d.Close(context.Background()) // waits for outstanding leases
+//
+// In a middleware, each HTTP request becomes a request of the DB. Its handlers query with r.Context():
+//
+//	ctx, end := d.Begin(r.Context())
+//	defer end() // nothing that the handler forgot stays open
+//	next.ServeHTTP(w, r.WithContext(ctx))
+//
+// A handler that gets no connection answers 503. [ConnError] has the cause, and RetryAfter if it is known:
+//
+//	err := d.QueryRow(r.Context(), "SELECT name FROM products WHERE id = $1", id).Scan(&name)
+//	if cause := db.CauseOf(err); cause != "" {
+//		http.Error(w, "The database is busy. Please try again.", http.StatusServiceUnavailable)
+//	}
+//
+// You can delete the parts that you don't need. A test builds these sets:
+//
+//	without        delete                                            and the lines that name
+//	per-request    perrequest.go                                     PerRequest in settings.go
+//	persistent     persistent.go, persistentsettings.go, worker.go   Persistent in settings.go
+//	multiplex and  multiplexed.go, multiplex.go, multiplexconn.go,   Multiplex in settings.go,
+//	DB.Read        multiplexrows.go, read.go, replica.go             outage and replicas in db.go
+//
+// Keep pool.go and poolsettings.go: the settings also bound the queue and the leak detection.
+//
 // # How a statement gets its connection
 //
 // There are four frames between [DB.Query] and the driver's own Acquire:
@@ -93,19 +128,6 @@
 // A budget belongs to one database, as advisory locks do. Processes that use another database of the same server don't
 // share it. A process that is killed during a login may leave a backend without a ticket until the server notices, a
 // moment later, that its client is gone.
-//
-// # Copying the package
-//
-// The files of this directory, without tests and subdirectories, build alone. You can delete the parts that you don't
-// need. A test builds these sets:
-//
-//	without        delete                                            and the lines that name
-//	per-request    perrequest.go                                     PerRequest in settings.go
-//	persistent     persistent.go, persistentsettings.go, worker.go   Persistent in settings.go
-//	multiplex and  multiplexed.go, multiplex.go, multiplexconn.go,   Multiplex in settings.go,
-//	DB.Read        multiplexrows.go, read.go, replica.go             outage and replicas in db.go
-//
-// Keep pool.go and poolsettings.go: the settings also bound the queue and the leak detection.
 //
 // The package does not depend on tables, on HTTP, or on messages to people.
 package db

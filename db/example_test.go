@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +18,55 @@ import (
 	"ddtb/db/dbtest"
 	"ddtb/db/logtest"
 )
+
+// A program opens the database once. A middleware makes each HTTP request a request of the DB. A handler that gets no
+// connection answers 503.
+func ExampleOpen() {
+	tb := &exampleTB{}
+	defer tb.end()
+	s := dbtest.Config(tb) // in a program: db.DefaultSettings(), with Host, Name, User and PasswordFile
+	s.Pool.MaxSize = 1
+	d, err := db.Open(context.Background(), s)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer func() { _ = d.Close(context.Background()) }() // waits for outstanding leases
+
+	product := func(w http.ResponseWriter, r *http.Request) {
+		var name string
+		err := d.QueryRow(r.Context(), "SELECT 'tea ' || $1::int", 7).Scan(&name)
+		if cause := db.CauseOf(err); cause != "" {
+			http.Error(w, string(cause), http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = fmt.Fprintln(w, name, err)
+	}
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { // the middleware
+		ctx, end := d.Begin(r.Context())
+		defer end()
+		product(w, r.WithContext(ctx))
+	})
+
+	get := func(ctx context.Context) {
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, "/", nil))
+		fmt.Print(w.Code, " ", w.Body)
+	}
+	get(context.Background())
+	held, err := d.Acquire(context.Background()) // the only connection of the pool
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer held.Release()
+	short, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	get(short)
+	// Output:
+	// 200 tea 7 <nil>
+	// 503 pool timeout
+}
 
 // The strategy per-request connects at a request's first query, and closes at its end.
 func Example_perRequest() {

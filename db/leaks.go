@@ -31,9 +31,9 @@ type leaks struct {
 
 // holding is the part of a lease that leaks uses.
 type holding struct {
-	index int            // in leaks.out
-	pcs   [depth]uintptr // the caller's stack; resolved only when it is shown
+	index int32          // in leaks.out
 	late  atomic.Bool    // it was reported
+	pcs   [depth]uintptr // the caller's stack; resolved only when it is shown
 	query atomic.Int64   // when the running query began, in Unix nanoseconds; 0: none
 }
 
@@ -61,14 +61,14 @@ func (k *leaks) add(l *Lease, from callSite) {
 		copy(l.pcs[:], from[:])
 	}
 	k.mu.Lock()
-	l.index = len(k.out)
+	l.index = int32(len(k.out))
 	k.out = append(k.out, l)
 	k.mu.Unlock()
 }
 
 func (k *leaks) remove(l *Lease) {
 	k.mu.Lock()
-	last := len(k.out) - 1
+	last := int32(len(k.out)) - 1
 	k.out[l.index] = k.out[last]
 	k.out[l.index].index = l.index
 	k.out[last] = nil

@@ -13,12 +13,12 @@ import (
 type Lease struct {
 	source  *Source
 	request *request // nil: outside of a request
-	kept    bool     // the request keeps it between its queries
 	conn    *pgx.Conn
 	owner   any           // what the strategy needs to take the connection back
 	waited  time.Duration // in the queue
 	since   time.Time     // when it got its place
 
+	kept  bool // the request keeps it between its queries
 	dirty bool // the holder may have changed the session
 	stale bool // the session must not be used again
 

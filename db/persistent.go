@@ -38,7 +38,7 @@ type kept struct {
 	worker context.Context // nil: no worker; closed after its lease
 	made   time.Time
 	used   time.Time   // when it was last released
-	unreap func() bool // stops the wait for the end of its worker; nil: no wait
+	unreap func() bool // stops the wait for the end of its worker
 }
 
 // workerOf returns the worker that serves ctx, or nil. A fixed number of workers share their connections: they serve in
@@ -58,7 +58,7 @@ func (p *persistent) Acquire(ctx context.Context, l *Lease) error {
 		k = nil
 	}
 	if k == nil {
-		k = &kept{worker: worker, made: time.Now()}
+		k = &kept{worker: worker, made: time.Now(), unreap: func() bool { return false }}
 		var err error
 		if k.conn, err = p.Connect(ctx); err != nil {
 			return err
@@ -80,10 +80,9 @@ func (p *persistent) take(worker context.Context) *kept {
 	if len(idle) == 0 {
 		return nil
 	}
-	if p.idle[worker] = idle[1:]; len(idle) == 1 {
-		delete(p.idle, worker)
-	}
-	return idle[0]
+	k := idle[0]
+	p.idle[worker] = slices.Delete(idle, 0, 1)
+	return k
 }
 
 // works reports whether the connection is within its maximum age and answers. Only its owner checks the age.
@@ -128,19 +127,21 @@ func (p *persistent) reap(k *kept) {
 	}
 }
 
-// drop closes a connection that no worker keeps.
+// drop closes a connection that its worker no longer keeps.
 func (p *persistent) drop(k *kept) {
-	k.forget()
+	p.forget(k)
 	p.CloseConn(k.conn)
 }
 
-func (k *kept) forget() {
-	if k.unreap != nil {
-		k.unreap()
+func (p *persistent) Forget(l *Lease) { p.forget(l.owner.(*kept)) }
+
+func (p *persistent) forget(k *kept) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if k.unreap(); len(p.idle[k.worker]) == 0 {
+		delete(p.idle, k.worker)
 	}
 }
-
-func (p *persistent) Forget(l *Lease) { l.owner.(*kept).forget() }
 
 func (p *persistent) Idle() int {
 	p.mu.Lock()
@@ -162,7 +163,7 @@ func (p *persistent) closeIdle(ctx context.Context, retire bool) {
 	p.fresh = time.Now()
 	for _, idle := range p.idle {
 		for _, k := range idle {
-			k.forget()
+			k.unreap()
 			conns = append(conns, k.conn)
 		}
 	}

@@ -18,10 +18,10 @@ const (
 	mostPause  = 100 * time.Millisecond
 )
 
-// Again runs a transaction up to ten times, as long as the server rolls it back because of concurrent transactions: a
-// deadlock, or a serialization failure. fn must be the whole transaction, so that a failed run leaves no effect. InTx
-// does this by itself.
-func Again(ctx context.Context, run func() error) error {
+// RetryTransaction runs a transaction up to ten times, as long as the server rolls it back because of concurrent
+// transactions: a deadlock, or a serialization failure. run must be the whole transaction, so that a failed run leaves no
+// effect. InTx does this by itself.
+func RetryTransaction(ctx context.Context, run func() error) error {
 	err := run()
 	if err == nil {
 		return nil

@@ -59,13 +59,13 @@ func TestWhatIsUndoneForEverAndWhatIsNotUndoneEnd(t *testing.T) {
 		{deadlock, 10},
 	} {
 		runs := 0
-		if err := db.Again(t.Context(), func() error { runs++; return c.err }); !errors.Is(err, c.err) || runs != c.runs {
+		if err := db.RetryTransaction(t.Context(), func() error { runs++; return c.err }); !errors.Is(err, c.err) || runs != c.runs {
 			t.Errorf("%v: %d runs, %v", c.err, runs, err)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	runs := 0
-	err := db.Again(ctx, func() error { runs++; cancel(); return deadlock })
+	err := db.RetryTransaction(ctx, func() error { runs++; cancel(); return deadlock })
 	if !errors.Is(err, deadlock) || runs != 1 {
 		t.Errorf("after its context ended: %d runs, %v", runs, err)
 	}

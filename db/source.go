@@ -154,7 +154,7 @@ func (s *Source) acquire(ctx context.Context, urgent bool, from callSite) (l *Le
 	}
 }
 
-// observe tells the options' hooks of an acquire. Its result is called with the outcome.
+// observe begins the options' hooks of an acquire. Its result is called once, with the outcome.
 func (s *Source) observe(ctx context.Context, began time.Time) func(error) {
 	end := func(error) {}
 	if s.options.Tracer != nil {

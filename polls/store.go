@@ -114,7 +114,7 @@ func (s *Store) Vote(ctx context.Context, now time.Time, question, choice int64,
 	if token == (Token{}) {
 		token = newToken()
 	}
-	err = db.Again(ctx, func() error {
+	err = db.RetryTransaction(ctx, func() error {
 		return s.db.QueryRow(ctx, voteSQL, choice, question, now, pgtype.UUID{Bytes: token, Valid: true}).Scan(&counted)
 	})
 	if err != nil {
