@@ -163,6 +163,9 @@ func (a *App) checkBudget(ctx context.Context, server *activity.Observer, cfg *c
 	if err == nil {
 		a.ready.pooler.look(ctx, server, cfg.Databases["default"])
 	}
+	if err := db.CheckHosts(ctx, cfg.Databases["default"]); err != nil {
+		a.log.ErrorContext(ctx, "the hosts of [databases.default] are not one database", "error", err)
+	}
 	return nil
 }
 

@@ -30,6 +30,11 @@ func TestTheBudgetOfTheFleetIsTheDatabases(t *testing.T) {
 		equal(t, "the number of warnings", len(c.Warnings), 1)
 		equal(t, "the warning", strings.Contains(c.Warnings[0], "fleet.budget is set"), true)
 	})
+	t.Run("and is warned of where it is smaller than the number of processes", func(t *testing.T) {
+		c := mustLoad(t, "[databases.default.pool]\nmax_size = 'auto'\n[fleet]\nbudget = 2\n[server]\nreplicas = 4")
+		equal(t, "the number of warnings", len(c.Warnings), 1)
+		equal(t, "the warning", strings.Contains(c.Warnings[0], "Set it to 4 at least"), true)
+	})
 	t.Run("and an edit to automatic size needs a server without a pooler", func(t *testing.T) {
 		d := db.DefaultSettings()
 		d.Pooler = db.PgBouncer

@@ -366,6 +366,9 @@ func (l *loader) checkBudget(prefix string, d *Database) {
 	case d.Budget > 0 && d.Pool.MinSize > d.Budget:
 		l.conflict(least, budget, "%d (%s) is more than the whole budget, %d (%s)",
 			d.Pool.MinSize, l.cfg.Origins[least], d.Budget, l.cfg.Origins[budget])
+	case d.Budget > 0 && d.Budget < l.cfg.Server.Replicas && prefix == "databases.default.":
+		l.warn("%s is %d (%s), and server.replicas is %d: with fewer connections than processes they take turns of two seconds. "+
+			"Set it to %[4]d at least.", budget, d.Budget, l.cfg.Origins[budget], l.cfg.Server.Replicas)
 	}
 }
 

@@ -199,7 +199,7 @@ func (all *replicas) open(s Settings) error {
 			return err
 		}
 		r := &replica{Source: source, host: net.JoinHostPort(one.Host, strconv.Itoa(one.Port)), all: all, rush: make(chan struct{}, 1)}
-		r.state.Store(newReplicaState(nil, replicaState{why: "not seen yet"}))
+		r.state.Store(newReplicaState(nil, replicaState{why: whyUnseen}))
 		all.list = append(all.list, r)
 	}
 	var ctx context.Context
@@ -395,7 +395,7 @@ func (r *replica) judge(got seenServer, err error) replicaState {
 	case err != nil:
 		now.why = "down: " + whyDown(err)
 	case primary == identity{}:
-		now.why = "the primary was not seen yet, so nothing can be compared"
+		now.why = whyNoOther
 	case !got.recovers:
 		now.why = "it is no standby: it was promoted, or is a server of its own"
 	case got.system != primary.system:
@@ -406,7 +406,7 @@ func (r *replica) judge(got seenServer, err error) replicaState {
 		now.why = fmt.Sprintf("it is on timeline %d, and the primary on %d; after a failover, GRANT pg_monitor shows a change at once",
 			got.timeline, primary.timeline)
 	case got.position < r.all.first && time.Since(r.all.opened) < r.all.maxLag: // no cookie has a position before that
-		now.why = "it has not replayed yet what was written before this process used it"
+		now.why = whyStarting
 	default:
 		if now.lag = r.all.lagOf(got.position); now.lag > r.all.maxLag {
 			now.why = fmt.Sprintf("it is %v behind, and max_lag is %v", now.lag.Round(time.Millisecond), r.all.maxLag)
@@ -432,13 +432,23 @@ func (r *replica) become(now replicaState) {
 	close(old.next)
 	if now.why != "" {
 		old.down()
-		if old.why != now.why && old.why == "" {
+		if old.why == "" || passing(old.why) && !passing(now.why) {
 			r.options.Log.Warn("reads go past this replica", "host", r.host, "why", now.why)
 		}
 	} else if old.why != "" {
 		r.options.Log.Info("reads go to this replica", "host", r.host)
 	}
 }
+
+// Why a replica does not serve at first.
+const (
+	whyUnseen   = "not seen yet"
+	whyNoOther  = "the primary was not seen yet, so nothing can be compared"
+	whyStarting = "it has not replayed yet what was written before this process used it"
+)
+
+// passing reports whether the reason is one that every replica has at first.
+func passing(why string) bool { return why == whyUnseen || why == whyNoOther || why == whyStarting }
 
 // newReplicaState keeps the context of running reads from the previous state while the replica serves.
 func newReplicaState(old *replicaState, now replicaState) *replicaState {

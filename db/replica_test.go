@@ -3,6 +3,8 @@ package db_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/dbtest"
+	"ddtb/db/logtest"
 )
 
 // replicated is a primary, a replica of it, and a DB on both.
@@ -324,12 +327,47 @@ func TestAServerThatIsNoReplicaOfThePrimaryServesNothing(t *testing.T) {
 	foreign := b.NewReplica(t).Reach(other)
 	for name, to := range map[string]config.Database{"a primary": other, "a replica of another": foreign} {
 		t.Run(name, func(t *testing.T) {
-			f := &replicated{DB: openWithReplica(t, cfg, &to)}
+			var log logtest.Log
+			d := openAgain(t, cfg, db.Options{Replica: &to, Log: slog.New(slog.NewTextHandler(&log, nil))})
+			f := &replicated{DB: d}
 			dbtest.Eventually(t, "it was judged", func() bool {
 				why := f.Replicas()[0].Why
 				return why == "it is no standby: it was promoted, or is a server of its own" ||
 					why == "it is no replica of this primary: its system identifier is another"
 			})
+			if n := log.Count("level=WARN", "reads go past this replica", "it is no "); n != 1 {
+				t.Errorf("%d lines say so:\n%s", n, &log)
+			}
+		})
+	}
+}
+
+func TestHostsThatAreNotOneDatabaseAreNamed(t *testing.T) {
+	servers, other := newServers(t), dbtest.NewServer(t, dbtest.Options{})
+	cfg := servers.open(t, pool).cfg
+	elsewhere := other.Control(t, "postgres")
+	run(t, elsewhere, fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'", cfg.User, cfg.Password.Reveal()))
+	run(t, elsewhere, "CREATE DATABASE "+cfg.Name)
+	for _, c := range []struct {
+		name  string
+		hosts db.Hosts
+		words string
+	}{
+		{"a primary and its standby", hostsOf(cfg, servers.replica.Reach(cfg)), ""},
+		{"one that is down", hostsOf(cfg) + ",127.0.0.1:1", ""},
+		{"another server", hostsOf(cfg, other.Reach(cfg)), "no copies of each other"},
+		{"two primaries", hostsOf(cfg, servers.replica.Reach(cfg)), "several of the hosts take writes"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.name == "two primaries" {
+				run(t, servers.replica.Control(t, "postgres"), "SELECT pg_promote()")
+			}
+			of := cfg
+			of.Hosts = c.hosts
+			err := db.CheckHosts(t.Context(), of)
+			if (err == nil) != (c.words == "") || err != nil && !strings.Contains(err.Error(), c.words) {
+				t.Errorf("%v", err)
+			}
 		})
 	}
 }
