@@ -29,6 +29,7 @@ func (d *connections) status(ctx context.Context) error {
 		return err
 	}
 	d.askPooler(ctx, &s)
+	s.Processes = d.askProcesses(ctx)
 	st := activity.Summarise(s)
 	if d.asJSON {
 		return d.json(st)
