@@ -239,7 +239,7 @@ func (p *problem) firstForLock() []Step {
 		return []Step{{"let this role see what " + root.name() + " does, and ask again", p.now.GrantReadAll(), nobody}}
 	case root.State == Idle || root.InTransactionIdle(): // idle: usually a session's advisory lock
 		return p.endOne(root)
-	case p.now.heldByAdvice(root):
+	case p.now.holdsAdvisoryLock(root):
 		return append([]Step{p.endNothing(root.name() + " has an advisory lock, by which programs take turns: let it finish")}, p.ending([]Session{root}, Step{
 			fmt.Sprintf("if it is stuck, end its session (%s): cancelling its query may leave it the lock, which belongs to the session", root.name()),
 			command(fmt.Sprintf("force-close --pid=%d", root.PID) + p.inDatabase(root)),
