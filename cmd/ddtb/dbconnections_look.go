@@ -30,6 +30,7 @@ func (d *connections) status(ctx context.Context) error {
 		return err
 	}
 	d.askPooler(ctx, &s)
+	s.Processes = d.askProcesses(ctx)
 	st := activity.Summarise(s)
 	return d.show(st, func() { d.paper.Status(st, d.thresholds().OfSlots(s.Slots)) })
 }

@@ -129,7 +129,7 @@ func boundOf(cfg config.Database) int {
 func (t Thresholds) WithPools(cfg config.Database, replicas int) Thresholds {
 	t.Own = max(1, replicas) * boundOf(cfg)
 	if cfg.Pool.MaxSize == db.Auto {
-		t.Own = boundOf(cfg) // of all processes
+		t.Own, t.Budget = boundOf(cfg), cfg.Budget // of all processes
 	}
 	return t
 }

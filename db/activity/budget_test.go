@@ -3,8 +3,11 @@ package activity
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"ddtb/config"
 	"ddtb/db"
@@ -151,5 +154,98 @@ func TestASnapshotCountsTheTicketsOfTheBudget(t *testing.T) {
 		if got := snapshot(t, o).Tickets; got.Held < 2 || got.Held > 3 || got.Processes != 1 || got.Needed < 2 {
 			t.Errorf("%+v", got)
 		}
+	})
+}
+
+// sharing opens a pool of automatic size.
+func (s *server) sharing(t *testing.T, application string, budget int) (*db.DB, *ProcessMonitor) {
+	t.Helper()
+	cfg := s.config(app, "wall")
+	cfg.Strategy, cfg.Pool, cfg.Budget, cfg.ApplicationName = db.Pool, db.DefaultSettings().Pool, budget, application
+	cfg.Pool.MaxSize, cfg.Pool.Timeout = db.Auto, time.Minute
+	d, err := db.Open(t.Context(), cfg)
+	must(t, err)
+	t.Cleanup(func() { must(t, d.Close(context.Background())) })
+	m := StartProcessMonitor(d)
+	t.Cleanup(m.Stop)
+	return d, m
+}
+
+// budgetFinding polls until the server's sessions and the process have a finding on the budget.
+func budgetFinding(t *testing.T, o *Observer, m *ProcessMonitor) (d Diagnosis) {
+	t.Helper()
+	eventually(t, "there is a finding on the budget", func() bool {
+		now := snapshot(t, o)
+		now.Processes = []Process{m.Now()}
+		thresholds := defaults()
+		thresholds.Idle, thresholds.Budget = 2*time.Second, m.db.Config().Budget
+		d = Diagnose(now, nil, thresholds)
+		return slices.ContainsFunc(d.Health.Findings, func(f Finding) bool { return f.Code == "budget" })
+	})
+	return d
+}
+
+func TestABudgetLargerThanTheServerIsFound(t *testing.T) {
+	onEach(t, func(t *testing.T, s *server) {
+		d, m := s.sharing(t, "shop", 40)
+		lease, err := d.Acquire(t.Context())
+		must(t, err)
+		defer lease.Release()
+		got := budgetFinding(t, s.observer(t, app), m)
+		if got.Culprit != "the setting fleet.budget" || !strings.Contains(got.Health.Findings[0].What, fmt.Sprintf("fleet.budget is 40, and the server has %d usable", s.usable())) ||
+			!strings.Contains(got.Steps[0].Do, fmt.Sprintf("to %d at most", s.usable()-4)) {
+			t.Errorf("%+v\n%+v", got.Health.Findings, got.Steps)
+		}
+	})
+}
+
+func TestABudgetSmallerThanTheProcessesIsFound(t *testing.T) {
+	onEach(t, func(t *testing.T, s *server) {
+		var m *ProcessMonitor
+		for range 2 {
+			var d *db.DB
+			d, m = s.sharing(t, "shop", 1)
+			ctx, stop := context.WithCancel(t.Context())
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				if lease, err := d.Acquire(ctx); err == nil {
+					<-ctx.Done()
+					lease.Release()
+				}
+			}()
+			t.Cleanup(func() { stop(); <-ended })
+		}
+		got := budgetFinding(t, s.observer(t, app), m)
+		if f := got.Health.Findings[0]; !strings.Contains(f.What, "2 processes share a budget of 1 connection") || !strings.Contains(f.Do, "to 2 at least") {
+			t.Errorf("%+v", f)
+		}
+	})
+}
+
+// The sessions are like those of a process that was stopped.
+func TestTicketsThatAStoppedProcessKeepsAreFoundAndFreed(t *testing.T) {
+	onEach(t, func(t *testing.T, s *server) {
+		st := &stage{t, s}
+		_, err := builtOnce() // it may take longer than the request waits
+		must(t, err)
+		for n := range 3 {
+			st.each(1, app, "wall", "jobs/pool", fmt.Sprintf("SELECT pg_advisory_lock_shared(%d, %d)", db.TicketClass, n+1))
+		}
+		d, m := s.sharing(t, "shop", 3)
+		served := make(chan error, 1)
+		go func() {
+			lease, err := d.Acquire(t.Context())
+			if err == nil {
+				lease.Release()
+			}
+			served <- err
+		}()
+		got := budgetFinding(t, s.observer(t, app), m)
+		if got.Culprit != "jobs/pool" || !strings.Contains(got.Steps[0].Command, "close-idle --older-than=2s --application=jobs/pool") {
+			t.Fatalf("%+v\n%+v", got.Health.Findings, got.Steps)
+		}
+		st.follow(app, got.Steps)
+		must(t, <-served)
 	})
 }

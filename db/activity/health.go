@@ -60,6 +60,7 @@ type Thresholds struct {
 	Silent    time.Duration // a client address without activity for this long may be unreachable
 	Restarted time.Duration // for this long after the server's start, new sessions are those of a stampede
 	Own       int           // connections that the configured application may have at most; 0: not known
+	Budget    int           // of all processes with pools of automatic size; 0: not known
 }
 
 // Fixed limits beside Thresholds.
@@ -113,7 +114,7 @@ func (p *problem) health() Health {
 	h := Health{Slots: p.now.Slots, Findings: []Finding{}}
 	h.Unseen = len(p.now.clients(func(s Session) bool { return s.Hidden }))
 	for _, f := range []*Finding{
-		p.logins(), p.pooler(), p.poolerClients(), p.waitsForSync(), p.utilisation(), p.limits(), p.lockQueues(), p.idleInTransaction(), p.longQueries(),
+		p.logins(), p.pooler(), p.poolerClients(), p.waitsForSync(), p.utilisation(), p.limits(), p.tickets(), p.lockQueues(), p.idleInTransaction(), p.longQueries(),
 		p.comesAndGoes(), p.idle(), p.refusesWrites(), p.prepared(), p.walSlots(), p.replicationLag(),
 	} {
 		if f != nil {

@@ -49,6 +49,13 @@ func rootsOf(x Session, byPID map[int32]Session) (roots []int32) {
 	return roots
 }
 
+// holdsAdvisoryLock reports whether all that wait directly for the session wait for an advisory lock.
+func (s Snapshot) holdsAdvisoryLock(root Session) bool {
+	behind := s.clients(func(x Session) bool { return slices.Contains(x.BlockedBy, root.PID) })
+	other := func(x Session) bool { return x.Wait != "Lock/advisory" }
+	return len(behind) > 0 && !slices.ContainsFunc(behind, other)
+}
+
 // waiting returns the client sessions that wait for a lock, the longest wait first.
 func (s Snapshot) waiting() []Session {
 	waiting := s.clients(func(x Session) bool { return x.Waits })

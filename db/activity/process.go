@@ -28,11 +28,18 @@ type Process struct {
 	LeakAfter   Age         // 0: long leases are not reported
 	KeepsLeases bool        // a request keeps its lease to its end
 
-	UnusedReplicas []UnusedReplica // that serve no reads
+	Replicas []ReplicaUse // the configured ones
 }
 
-// UnusedReplica is a configured replica that serves no reads: the primary does in its place.
-type UnusedReplica struct{ Host, Why string }
+// ReplicaUse is a configured replica, as a ddtb server uses it.
+type ReplicaUse struct {
+	Process int    `json:"pid"` // of the ddtb server, on its machine
+	Host    string `json:"host"`
+	Serves  bool   `json:"serves_reads"`
+	Why     string `json:"why,omitzero"` // why it serves no reads: the primary does in its place
+	Lag     Age    `json:"lag_seconds"`
+	Reads   int64  `json:"reads"` // that it answered, since the server's start
+}
 
 // ConnectFailure is the last failure to get a connection from the server.
 type ConnectFailure struct {
@@ -288,12 +295,14 @@ func (p Process) nested() *Finding {
 }
 
 func (p Process) unusedReplicas() *Finding {
-	if len(p.UnusedReplicas) == 0 {
-		return nil
+	text := []string{}
+	for _, r := range p.Replicas {
+		if !r.Serves {
+			text = append(text, fmt.Sprintf("%s (%s)", r.Host, r.Why))
+		}
 	}
-	text := make([]string, len(p.UnusedReplicas))
-	for i, r := range p.UnusedReplicas {
-		text[i] = fmt.Sprintf("%s (%s)", r.Host, r.Why)
+	if len(text) == 0 {
+		return nil
 	}
 	return &Finding{
 		Level: Warning, Code: CodeReplica, scenario: "fleet-failover",

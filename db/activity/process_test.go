@@ -70,8 +70,10 @@ func TestTheVerdictOnAProcessFollowsFromItsFigures(t *testing.T) {
 			want:    []string{"warning nested-acquire"}, lab: "ddtb lab run nested-acquire",
 		},
 		"a replica serves no reads": {
-			Process: Process{UnusedReplicas: []UnusedReplica{{"r1:5432", "it is 12s behind, and max_lag is 5s"}}},
-			want:    []string{"warning replica-unused"}, lab: "ddtb lab run fleet-failover",
+			Process: Process{Replicas: []ReplicaUse{
+				{Host: "r1:5432", Why: "it is 12s behind, and max_lag is 5s"}, {Host: "r2:5432", Serves: true},
+			}},
+			want: []string{"warning replica-unused"}, lab: "ddtb lab run fleet-failover",
 			says: "shop reads from the primary in place of 1 replica: r1:5432 (it is 12s behind, and max_lag is 5s)",
 		},
 		"the slots are used up by a connection for each worker": {
@@ -190,7 +192,7 @@ func (s *server) monitored(t *testing.T) (*db.DB, *ProcessMonitor) {
 	t.Helper()
 	cfg := s.config(app, "wall")
 	cfg.Pool = db.DefaultSettings().Pool
-	cfg.Pool.MaxSize, cfg.Pool.MinSize, cfg.Pool.Timeout = 1, 0, 100*time.Millisecond
+	cfg.Pool.MaxSize, cfg.Pool.MinSize, cfg.Pool.Timeout = 1, 0, time.Second
 	d, err := db.Open(t.Context(), cfg)
 	must(t, err)
 	t.Cleanup(func() { must(t, d.Close(context.Background())) })

@@ -127,9 +127,7 @@ func (m *ProcessMonitor) Now() Process {
 	p.Holders = m.db.Holders()
 	p.Holders = p.Holders[:min(len(p.Holders), mostHolders)]
 	for _, r := range m.db.Replicas() {
-		if !r.Serves {
-			p.UnusedReplicas = append(p.UnusedReplicas, UnusedReplica{r.Host, r.Why})
-		}
+		p.Replicas = append(p.Replicas, ReplicaUse{p.PID, r.Host, r.Serves, r.Why, Age(r.Lag), r.Reads})
 	}
 	if f := m.failure; f != nil {
 		_, err := m.db.Failing()

@@ -220,6 +220,19 @@ time.sleep(600)
 		code: "idle", culprit: "api, jobs, web", scenario: "replicas-times-pool", first: nothing, better: always,
 	},
 	{
+		name: "workers take turns by an advisory lock, and one of them works",
+		play: func(s *stage) {
+			s.psql("worker", "SELECT pg_advisory_lock(7); SELECT pg_sleep(600)")
+			s.appears("worker", 1)
+			for range 3 {
+				s.psql("waiter", "SELECT pg_advisory_lock(7)")
+			}
+			s.waits(3)
+		},
+		code: "lock-queue", culprit: "worker", scenario: "migrate-refused", first: nothing, mayLose: "worker",
+		better: func(s *stage) bool { return len(s.after().waiting()) < 3 }, // the next one has its turn
+	},
+	{
 		name: "a client stopped reading its rows",
 		play: func(s *stage) {
 			s.stock()

@@ -90,11 +90,17 @@ type Tickets struct {
 	Held      int `json:"held"`      // one for each connection of such a pool
 	Processes int `json:"processes"` // that have or need a ticket
 	Needed    int `json:"needed"`    // connections that they could use at this moment
+
+	PIDs []int32 `json:"pids"` // the sessions that hold tickets
 }
+
+// IsZero reports whether no process uses the budget.
+func (t Tickets) IsZero() bool { return t.Held+t.Processes == 0 }
 
 const ticketsSQL = `
 SELECT count(DISTINCT objid) FILTER (WHERE classid::bigint = $1), count(DISTINCT pid) FILTER (WHERE classid::bigint = $2),
-       coalesce(sum(objid::bigint) FILTER (WHERE classid::bigint = $2), 0)::bigint
+       coalesce(sum(objid::bigint) FILTER (WHERE classid::bigint = $2), 0)::bigint,
+       coalesce(array_agg(DISTINCT pid) FILTER (WHERE classid::bigint = $1), '{}')
 FROM pg_locks
 WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND classid::bigint IN ($1, $2)
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
@@ -355,7 +361,7 @@ func look(ctx context.Context, c *pgx.Conn) (s Snapshot, err error) {
 	}
 	s.Server.ReplayLag = seconds(lag)
 	s.count()
-	err = c.QueryRow(ctx, ticketsSQL, int64(db.TicketClass), int64(db.DemandClass)).Scan(&s.Tickets.Held, &s.Tickets.Processes, &s.Tickets.Needed)
+	err = c.QueryRow(ctx, ticketsSQL, int64(db.TicketClass), int64(db.DemandClass)).Scan(&s.Tickets.Held, &s.Tickets.Processes, &s.Tickets.Needed, &s.Tickets.PIDs)
 	return s, err
 }
 

@@ -137,6 +137,17 @@ time.sleep(600)
 	(&stage{t, primary}).restore()
 }
 
+func TestStatusListsTheStandbysThatTheRoleMaySee(t *testing.T) {
+	primary := servers[0]
+	standbyOf(t, primary).streams(t)
+	st := &stage{t, primary}
+	for role, want := range map[string]string{reader: "streaming, async", app: "may not see them (pg_read_all_stats)"} {
+		if out := st.types(role, "ddtb db-connections status", ""); !strings.Contains(out, want) || strings.Contains(out, ", ,") {
+			t.Errorf("to %s:\n%s", role, out)
+		}
+	}
+}
+
 func TestCommitsGoOnWhenTheSynchronousStandbyIsBroughtBack(t *testing.T) {
 	primary := servers[0]
 	s := standbyOf(t, primary)

@@ -19,6 +19,8 @@ type Status struct {
 	LongestQuery      *Session `json:"longest_query"`
 	WaitingOnLocks    []int32  `json:"waiting_on_locks"` // the longest wait first
 	Unseen            int      `json:"unseen"`           // client sessions whose state the role may not see
+
+	Replicas []ReplicaUse `json:"replicas,omitempty"` // of the ddtb servers that reported their own leases
 }
 
 // Count is the number of sessions with one name.
@@ -47,6 +49,9 @@ const unseenState = "not visible"
 // Summarise counts a snapshot.
 func Summarise(s Snapshot) Status {
 	st := Status{Snapshot: s, Door: s.Door(), WaitingOnLocks: []int32{}}
+	for _, p := range s.Processes {
+		st.Replicas = append(st.Replicas, p.Replicas...)
+	}
 	clients := s.clients(func(Session) bool { return true })
 	states, others := map[string]int{}, map[string]int{}
 	for _, x := range s.Sessions {

@@ -241,6 +241,12 @@ func (p *problem) firstForLock() []Step {
 		return []Step{{"let this role see what " + root.name() + " does, and ask again", p.now.GrantReadAll(), nobody}}
 	case root.State == Idle || root.InTransactionIdle(): // idle: usually a session's advisory lock
 		return p.endOne(root)
+	case p.now.holdsAdvisoryLock(root):
+		return append([]Step{p.endNothing(root.name() + " has an advisory lock, by which programs take turns: let it finish")}, p.ending([]Session{root}, Step{
+			fmt.Sprintf("if it is stuck, end its session (%s): cancelling its query may leave it the lock, which belongs to the session", root.name()),
+			command(fmt.Sprintf("force-close --pid=%d", root.PID) + p.inDatabase(root)),
+			"the program behind it (" + root.ClientAddress() + "): its query fails, and what its transaction changed is rolled back",
+		})...)
 	case has(root.Application, backups):
 		return []Step{p.endNothing(root.name() + " is a backup: let it finish, and try later what waits for it")}
 	default:

@@ -45,6 +45,8 @@ func pages(p Paper) {
 		Database: "\x1b[2J" + strings.Repeat("wall", 20), User: "app", Mode: "transaction", ClientActive: 1000, ClientWaiting: 1000,
 		ServerActive: 100, MaxWait: activity.Age(100 * time.Second),
 	}}
+	status.Replication = []activity.Replication{{}, {Name: "\x1b[2J", State: "streaming", Sync: "async"}}
+	status.Replicas = []activity.ReplicaUse{{Host: "r1:5432", Serves: true}, {Host: strings.Repeat("r", 63) + ":5432", Why: errHostile.Error()}}
 	status.PoolsError = errHostile.Error()
 	p.Status(status, activity.Critical)
 	p.Budget(activity.PlanBudget(config.Database{Strategy: db.Pool}, 12, 100, s.Slots))

@@ -43,8 +43,23 @@ func (p Paper) withoutSession(s activity.Status) {
 			p.line("%-27s %s, inactive, keeps %d MB of WAL", "Replication slot", Clean(x.Name), x.Retained>>20)
 		}
 	}
+	hidden := 0
 	for _, x := range s.Replication {
+		if x.State == "" {
+			hidden++
+			continue
+		}
 		p.line("%-27s %-8s %s, %s, %s", "Standby, behind by", age(x.Lag), Clean(x.Name), Clean(x.State), Clean(x.Sync))
+	}
+	if hidden > 0 {
+		p.line("%-27s %-8d connected; this role may not see them (pg_read_all_stats)", "Standbys", hidden)
+	}
+	for _, x := range s.Replicas {
+		serves := fmt.Sprintf("serves reads (%d so far)", x.Reads)
+		if !x.Serves {
+			serves = "serves no reads: " + Clean(x.Why)
+		}
+		p.wrapped("Replica  ", fmt.Sprintf("%s, behind by %s: %s (of ddtb process %d)", Clean(x.Host), age(x.Lag), serves, x.Process))
 	}
 }
 
