@@ -137,13 +137,13 @@ func (f *feed) diagnose(s *sight) activity.Diagnosis {
 	process := f.o.Process()
 	switch {
 	case s.Sample.At.IsZero() || s.late:
-		return activity.Diagnosis{Health: activity.Health{Level: activity.Unknown}.With(process)}
+		return activity.Diagnosis{Health: activity.Health{Level: activity.Unknown}.With(process)}.Complete(f.o.Complete)
 	case s.Err != nil:
-		return activity.Diagnosis{Health: activity.Unreachable(s.Err).With(process)}
+		return activity.Diagnosis{Health: activity.Unreachable(s.Err).With(process)}.Complete(f.o.Complete)
 	}
 	now := s.Snapshot
 	now.Processes = []activity.Process{process}
-	return activity.Diagnose(now, s.Earlier, f.o.Thresholds)
+	return activity.Diagnose(now, s.Earlier, f.o.Thresholds).Complete(f.o.Complete)
 }
 
 // server formats the server's figures.

@@ -134,40 +134,29 @@ const dsnForms = "write it as postgres://USER:PASSWORD@HOST:PORT/NAME?sslmode=â€
 	"these characters of a password must be percent-encoded: % @ / : ? #"
 
 // hidesDSN reports whether the DSN may contain a password.
-func (d *connections) hidesDSN() bool { return secretIn(d.dsn) }
+func (d *connections) hidesDSN() bool { return d.dsnFile == "" && secretIn(d.dsn) }
 
 func secretIn(dsn string) bool {
 	return strings.Contains(dsn, "password") || strings.Contains(dsn, "@")
 }
 
-// sameServer adds flags to the commands in a text, so that they reach the same server as this run. A DSN with a
-// password is not repeated.
+// sameServer completes the commands in a text, so that they reach the same server as this run. A DSN with a password is
+// not repeated.
 func (d *connections) sameServer(text string) string {
-	more := ""
-	if d.file != "" {
-		more += "--config " + activity.ShellQuote(d.file) + " "
-	}
+	more := d.configFlag()
 	switch {
 	case d.hidesDSN():
-		more += `--dsn "$DSN" `
+		more += ` --dsn "$DSN"`
 	case d.dsn != "":
-		more += "--dsn " + activity.ShellQuote(d.dsn) + " "
+		more += " --dsn " + activity.ShellQuote(cmp.Or(d.dsnFile, d.dsn))
 	}
 	switch {
 	case secretIn(d.pooler):
-		more += `--pgbouncer "$PGBOUNCER" `
+		more += ` --pgbouncer "$PGBOUNCER"`
 	case d.pooler != "":
-		more += "--pgbouncer " + activity.ShellQuote(d.pooler) + " "
+		more += " --pgbouncer " + activity.ShellQuote(d.pooler)
 	}
-	const ours = "ddtb db-connections "
-	if rest, is := strings.CutPrefix(text, ours); is {
-		return ours + more + rest
-	}
-	return strings.ReplaceAll(text, "`"+ours, "`"+ours+more)
-}
-
-func (d *connections) completeFindings(findings []activity.Finding) {
-	for i, f := range findings {
-		findings[i].Do = d.sameServer(f.Do)
-	}
+	return suggester{d.program(), map[string]string{
+		"db-connections": more, "strategy": d.configFlag(), "config": d.configFlag(),
+	}}.complete(text)
 }

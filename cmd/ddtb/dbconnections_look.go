@@ -97,8 +97,7 @@ func (d *connections) health(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	h := activity.Assess(now, earlier, d.thresholds())
-	d.completeFindings(h.Findings)
+	h := activity.Assess(now, earlier, d.thresholds()).Complete(d.sameServer)
 	if d.asJSON {
 		err = d.json(h)
 	} else {
@@ -117,11 +116,7 @@ func (d *connections) doctor(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	diagnosis := activity.Diagnose(now, earlier, d.thresholds())
-	d.completeFindings(diagnosis.Health.Findings)
-	for i, s := range diagnosis.Steps {
-		diagnosis.Steps[i].Command = d.sameServer(s.Command)
-	}
+	diagnosis := activity.Diagnose(now, earlier, d.thresholds()).Complete(d.sameServer)
 	if d.asJSON {
 		return d.json(diagnosis)
 	}

@@ -15,7 +15,7 @@ func (d *connections) readDSN() error {
 		if err != nil {
 			return usage("--dsn: %v", err)
 		}
-		d.dsn = strings.TrimSpace(string(content))
+		d.dsn, d.dsnFile = strings.TrimSpace(string(content)), d.dsn
 		if d.dsn == "" {
 			return usage("--dsn: %s is empty", path)
 		}
