@@ -10,6 +10,7 @@ import (
 
 	"ddtb/admin"
 	"ddtb/app/dashboard"
+	"ddtb/app/fault"
 	labsite "ddtb/app/lab/site"
 	"ddtb/app/metrics"
 	"ddtb/app/web"
@@ -58,6 +59,8 @@ func (a *App) table() []route {
 		{get, "/test/sentry-db-interaction/", test(a.lab.SentryInteraction), direct},
 		{get, "/error/", test(a.lab.Error), direct},
 
+		{get, "/test/*", a.lab.Guard(noTest), direct},
+
 		{get, "/healthz", a.healthz, direct},
 		{get, "/readyz", a.readyz, direct},
 		{get, "/metrics", a.count.Handler(a.log), direct},
@@ -102,6 +105,9 @@ func (a *App) routes() *echo.Echo {
 
 func (a *App) bind(e *echo.Echo, r route) {
 	h := r.handler
+	if strings.HasPrefix(r.path, "/test/") {
+		h = web.ForCurl(h)
+	}
 	if r.kind == staff || r.kind == live {
 		h = a.users.Middleware(h)
 	}
@@ -122,6 +128,10 @@ func (a *App) pattern(c echo.Context) string {
 		return p
 	}
 	return metrics.Other
+}
+
+func noTest(echo.Context) error {
+	return fault.New(fault.NotFound, "There is no such test. GET /test/ lists them, with their parameters.")
 }
 
 // addSlash redirects as Django's APPEND_SLASH does, only for requests that are safe to repeat.

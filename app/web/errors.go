@@ -412,7 +412,7 @@ func (p Problem) write(c echo.Context) error {
 	if p.RetryAfter > 0 {
 		h.Set(echo.HeaderRetryAfter, strconv.Itoa(int(math.Ceil(p.RetryAfter.Seconds()))))
 	}
-	if WantsJSON(c) {
+	if WantsJSON(c) || forCurl(c) {
 		h.Set(echo.HeaderContentType, "application/problem+json")
 		return c.JSON(p.Status, p)
 	}
