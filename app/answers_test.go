@@ -67,8 +67,8 @@ var sqlstates = []struct {
 	{"53200", "too little memory", 503, "WARN", 1, "1", true},
 	{"57P01", "does not answer, or is restarting", 503, "WARN", 1, "1", true},
 	{"23514", "does not go with what is stored", 409, "DEBUG", 1, "", false},
-	{"22012", "Something went wrong here", 500, "ERROR", 1, "", false},
-	{"42703", "Something went wrong here", 500, "ERROR", 1, "", false},
+	{"22012", "Something went wrong on our side", 500, "ERROR", 1, "", false},
+	{"42703", "Something went wrong on our side", 500, "ERROR", 1, "", false},
 }
 
 func TestWhatTheDatabaseSaysIsAnsweredHonestly(t *testing.T) {

@@ -56,7 +56,7 @@ var addresses = []struct {
 	{"/test/sentry-db-interaction?hook=x", "", 400, problemType, "hook", false},
 	{"/test/sentry-db-interaction/?hook=x", "", 400, problemType, "hook", false},
 	{"/error", "", 301, "", "/error/", false},
-	{"/error/", "", 500, htmlType, "Something went wrong here", false},
+	{"/error/", "", 500, htmlType, "Something went wrong on our side", false},
 
 	{"/healthz", "", 200, textType, "ok", false},
 	{"/readyz", "", 200, jsonType, `"ready":true`, false},

@@ -107,7 +107,7 @@ func (f *feed) paint(s sight) picture {
 
 // judge summarizes the health of server and process in a sentence, and lists causes and steps.
 func (p *picture) judge(s *sight, d activity.Diagnosis) {
-	h, text := d.Health, "The server’s connections are well, and so are this process’s leases."
+	h, text := d.Health, "No problem found, on the server or in this process."
 	switch {
 	case s.Sample.At.IsZero():
 		text = "The server is being looked at for the first time."
