@@ -68,7 +68,9 @@ var sqlstates = []struct {
 	{"57P01", "does not answer, or is restarting", 503, "WARN", 1, "1", true},
 	{"23514", "does not go with what is stored", 409, "DEBUG", 1, "", false},
 	{"22012", "Something went wrong on our side", 500, "ERROR", 1, "", false},
-	{"42703", "Something went wrong on our side", 500, "ERROR", 1, "", false},
+	{"42501", "may not do this in the database", 503, "ERROR", 1, "", true},
+	{"42P01", "is missing from the database", 503, "ERROR", 1, "", true},
+	{"42703", "is missing from the database", 503, "ERROR", 1, "", true},
 }
 
 func TestWhatTheDatabaseSaysIsAnsweredHonestly(t *testing.T) {
@@ -95,6 +97,10 @@ func TestWhatTheDatabaseSaysIsAnsweredHonestly(t *testing.T) {
 			}
 			s.mustBeIdle()
 		}
+		dbtest.Eventually(t, "/readyz warns of what only a person can end", func() bool {
+			a := s.get("/readyz")
+			return a.StatusCode == http.StatusOK && strings.Contains(a.body, "A request failed in the last minute: A table or a column")
+		})
 		execute(t, control, "DROP TRIGGER fail ON polls_choice")
 		mustCount(t, control, 0)
 		if a := s.post(action, form); a.StatusCode != http.StatusFound {
@@ -133,7 +139,23 @@ func TestADatabaseThatOnlyReadsShowsItsPagesAndSaysWhyItTakesNoVote(t *testing.T
 	action, form := s.ballot() // on the strategy's first connection, which is made after that
 	mustContain(t, s.post(action, form, "Accept", "text/html"), 503, "The database is read-only", "Send it again")
 	mustContain(t, s.get("/polls/1/results/"), 200, "41 votes")
+	mustContain(t, s.get("/readyz"), 200, `"ready":true,"read_only":true`, "default_transaction_read_only")
 	mustCount(t, control, 0)
+}
+
+func TestATableThatIsDroppedIsNamedToTheOperatorAndComesBackByItself(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	control := dbtest.Control(t, s.cfg.Databases["default"])
+	execute(t, control, "ALTER TABLE polls_choice RENAME TO gone")
+	mustContain(t, s.get("/polls/1/", "Accept", "text/html"), 503, "The database is incomplete", "run `ddtb migrate`")
+	dbtest.Eventually(t, "/readyz names it", func() bool {
+		a := s.get("/readyz")
+		return a.StatusCode == http.StatusServiceUnavailable && strings.Contains(a.body, `\"polls_choice\"`) && strings.Contains(a.body, "DELETE FROM ddtb_migrations")
+	})
+	execute(t, control, "ALTER TABLE gone RENAME TO polls_choice")
+	mustContain(t, s.get("/polls/1/"), 200, "<h1>")
+	dbtest.Eventually(t, "/readyz is well again", func() bool { return s.get("/readyz").StatusCode == http.StatusOK })
 }
 
 // deadlocked has a vote hold the row of its choice, wait until the session %d waits for that row, and then wait for

@@ -206,14 +206,18 @@ func (a *App) DB() *db.DB { return a.db }
 func (a *App) Server() *activity.Observer { return a.server }
 
 // Reconfigure applies a new configuration as far as possible without a restart: the database, its strategy and sizes,
-// and the test endpoints. No request fails. restart names the other sections that changed.
+// its replicas, and the test endpoints. No request fails. restart names the other sections that changed.
 func (a *App) Reconfigure(ctx context.Context, cfg *config.Config) (restart []string, err error) {
 	a.report.Hide(cfg.Databases["default"].Password) // before an error can contain it
+	a.report.Hide(cfg.Databases["replica"].Password)
 	if err := a.checkNewBudget(ctx, cfg); err != nil {
 		return nil, err
 	}
 	read := func(config.Database) (config.Database, error) { return cfg.Databases["default"], nil }
 	if _, _, err := a.switchTo(ctx, read); err != nil {
+		return nil, err
+	}
+	if err := a.db.UseReplica(replica(cfg)); err != nil {
 		return nil, err
 	}
 	if err := a.server.Use(ctx, cfg.Databases["default"]); err != nil {

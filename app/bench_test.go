@@ -3,6 +3,7 @@ package app_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"html/template"
 	"io"
@@ -43,10 +44,42 @@ func comparePolls(b *testing.B, strategy string, clients int) {
 		setDatabase(c, func(d *config.Database) { d.Strategy, d.Pool.MaxSize = strategy, 8 })
 	})
 	s.loadDemo()
-	page := s.get("/polls/")
-	bare := httptest.NewServer(bareHandler(b, cfg, len(page.body)))
+	compare(b, s, cfg, barePages[0], strategy, clients)
+}
+
+// BenchmarkPages does the same for the other kinds of pages, with 32 clients: a poll, a vote, and a list of the admin.
+// The bare handler of a vote increments the count. The application also stores the form's token, so that a repeated
+// form counts once. The bare handler of the list looks up the session and its user, counts the rows, and reads them.
+func BenchmarkPages(b *testing.B) {
+	for _, p := range barePages[1:] {
+		b.Run(p.name, func(b *testing.B) {
+			cfg := dbtest.Config(b)
+			s := boardOn(b, cfg, func(c *config.Config) {
+				c.Monitor.Interval = config.Default().Monitor.Interval
+				setDatabase(c, func(d *config.Database) { d.Strategy, d.Pool.MaxSize = db.Pool, 8 })
+			})
+			compare(b, s, cfg, p, db.Pool, 32)
+		})
+	}
+}
+
+func compare(b *testing.B, s *site, cfg config.Database, p barePage, strategy string, clients int) {
+	request := "GET " + p.path + " HTTP/1.1\r\nHost: test\r\n"
+	if p.form != "" {
+		request = fmt.Sprintf("POST %s HTTP/1.1\r\nHost: test\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n",
+			p.path, len(p.form))
+	}
+	if p.staff {
+		request += "Cookie: " + s.login("ada") + "\r\n"
+	}
+	request += "\r\n" + p.form
+	size := 0
+	if p.form == "" {
+		size = newCrowd(b, s.url, request, p.status, 1).size()
+	}
+	bare := httptest.NewServer(bareHandler(b, cfg, p, size))
 	b.Cleanup(bare.Close)
-	app, floor := newCrowd(b, s.url, clients), newCrowd(b, bare.URL, clients)
+	app, floor := newCrowd(b, s.url, request, p.status, clients), newCrowd(b, bare.URL, request, p.status, clients)
 	block := 4096 / clients // requests per client per turn
 	app.ask(block)
 	floor.ask(block)
@@ -75,7 +108,7 @@ func BenchmarkManyClients(b *testing.B) {
 	sizes := []int{32, 128, 512}
 	crowds, times := map[int]*crowd{}, map[int]time.Duration{}
 	for _, n := range sizes {
-		crowds[n] = newCrowd(b, s.url, n)
+		crowds[n] = newCrowd(b, s.url, "GET /polls/ HTTP/1.1\r\nHost: test\r\n\r\n", http.StatusOK, n)
 		crowds[n].ask(4)
 	}
 	rounds := 0
@@ -91,15 +124,40 @@ func BenchmarkManyClients(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-const latestSQL = `
-SELECT id, question_text, pub_date
-FROM polls_question
-WHERE pub_date <= $1
-ORDER BY pub_date DESC, id DESC
-LIMIT $2`
+// barePage is a page with the queries of a minimal implementation.
+type barePage struct {
+	name, path string
+	form       string // of a POST
+	status     int
+	staff      bool // the client is logged in as admin
+	queries    []bareQuery
+}
 
-// bareHandler is a minimal implementation of the page.
-func bareHandler(b *testing.B, cfg config.Database, size int) http.Handler {
+type bareQuery struct {
+	sql  string
+	args []any
+}
+
+var barePages = []barePage{
+	{"list", "/polls/", "", http.StatusOK, false, []bareQuery{{
+		`SELECT id, question_text, pub_date FROM polls_question WHERE pub_date <= now() ORDER BY pub_date DESC, id DESC LIMIT $1`, []any{5},
+	}}},
+	{"poll", "/polls/1/", "", http.StatusOK, false, []bareQuery{{
+		`SELECT c.id, c.choice_text, q.pub_date FROM polls_question q JOIN polls_choice c ON c.question_id = q.id
+			WHERE q.id = $1 AND q.pub_date <= now() ORDER BY c.id`, []any{1},
+	}}},
+	{"vote", "/polls/1/vote/", "choice=1", http.StatusFound, false, []bareQuery{{
+		`UPDATE polls_choice SET votes = votes + 1 WHERE id = $1 AND question_id = $2 RETURNING id, choice_text, now()`, []any{1, 1},
+	}}},
+	{"admin-list", "/admin/polls/question/", "", http.StatusOK, true, []bareQuery{
+		{`SELECT u.id, u.username, s.expires FROM ddtb_session s JOIN auth_user u ON u.id = s.user_id WHERE s.expires > $1 LIMIT 1`, []any{time.Now()}},
+		{`SELECT count(*), '', now() FROM polls_question`, nil},
+		{`SELECT id, question_text, pub_date FROM polls_question ORDER BY pub_date DESC, id DESC LIMIT $1`, []any{100}},
+	}},
+}
+
+// bareHandler is a minimal implementation of the page, with a response of at least size bytes.
+func bareHandler(b *testing.B, cfg config.Database, p barePage, size int) http.Handler {
 	cc, err := db.ConnConfig(cfg, "bare")
 	if err != nil {
 		b.Fatal(err)
@@ -115,44 +173,52 @@ func bareHandler(b *testing.B, cfg config.Database, size int) http.Handler {
 	}
 	b.Cleanup(pool.Close)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		rows, err := pool.Query(r.Context(), latestSQL, time.Now(), 5)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		var (
-			id    int64
-			text  string
-			when  time.Time
-			reply bytes.Buffer
-		)
-		_, err = pgx.ForEachRow(rows, []any{&id, &text, &when}, func() error {
-			_, err := fmt.Fprintf(&reply, "<li><a href=\"/polls/%d/\">%s</a> %s</li>\n", id, template.HTMLEscapeString(text), when.Format(time.DateOnly))
-			return err
-		})
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
+		var reply bytes.Buffer
+		for _, q := range p.queries {
+			if err := bareRows(r.Context(), pool, q, &reply); err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
 		}
 		reply.WriteString(strings.Repeat(" ", max(0, size-reply.Len())))
 		w.Header().Set("Content-Type", htmlType)
 		w.Header().Set("Content-Length", strconv.Itoa(reply.Len()))
+		w.WriteHeader(p.status)
 		if _, err := w.Write(reply.Bytes()); err != nil {
 			slog.Debug("write", "error", err)
 		}
 	})
 }
 
-// crowd is a set of clients, each with its own connection. They do as little as possible, because they share the
-// machine with the server being measured.
-type crowd struct {
-	b     *testing.B
-	conns []*bufio.ReadWriter
+func bareRows(ctx context.Context, pool *pgxpool.Pool, q bareQuery, reply *bytes.Buffer) error {
+	rows, err := pool.Query(ctx, q.sql, q.args...)
+	if err != nil {
+		return err
+	}
+	var (
+		id   int64
+		text string
+		when time.Time
+	)
+	_, err = pgx.ForEachRow(rows, []any{&id, &text, &when}, func() error {
+		_, err := fmt.Fprintf(reply, "<li><a href=\"/polls/%d/\">%s</a> %s</li>\n", id, template.HTMLEscapeString(text), when.Format(time.DateOnly))
+		return err
+	})
+	return err
 }
 
-func newCrowd(b *testing.B, url string, clients int) *crowd {
+// crowd is a set of clients, each with its own connection, that send one request again and again. They do as little as
+// possible, because they share the machine with the server being measured.
+type crowd struct {
+	b       *testing.B
+	request string
+	status  []byte // of every response
+	conns   []*bufio.ReadWriter
+}
+
+func newCrowd(b *testing.B, url, request string, status, clients int) *crowd {
 	b.Helper()
-	c := &crowd{b: b, conns: make([]*bufio.ReadWriter, clients)}
+	c := &crowd{b: b, request: request, status: fmt.Appendf(nil, " %d ", status), conns: make([]*bufio.ReadWriter, clients)}
 	for i := range c.conns {
 		var d net.Dialer
 		conn, err := d.DialContext(b.Context(), "tcp", strings.TrimPrefix(url, "http://"))
@@ -165,6 +231,15 @@ func newCrowd(b *testing.B, url string, clients int) *crowd {
 	return c
 }
 
+// size returns the length of a response.
+func (c *crowd) size() int {
+	n, err := c.send(c.conns[0])
+	if err != nil {
+		c.b.Fatal(err)
+	}
+	return n
+}
+
 // ask sends n requests from every client, and returns the duration.
 func (c *crowd) ask(n int) time.Duration {
 	began := time.Now()
@@ -172,7 +247,7 @@ func (c *crowd) ask(n int) time.Duration {
 	for _, conn := range c.conns {
 		wg.Go(func() {
 			for range n {
-				if err := get(conn); err != nil {
+				if _, err := c.send(conn); err != nil {
 					c.b.Error(err)
 					return
 				}
@@ -183,32 +258,32 @@ func (c *crowd) ask(n int) time.Duration {
 	return time.Since(began)
 }
 
-func get(c *bufio.ReadWriter) error {
-	if _, err := c.WriteString("GET /polls/ HTTP/1.1\r\nHost: test\r\n\r\n"); err != nil {
-		return err
+// send sends the request, and returns the length of the response.
+func (c *crowd) send(conn *bufio.ReadWriter) (length int, err error) {
+	if _, err := conn.WriteString(c.request); err != nil {
+		return 0, err
 	}
-	if err := c.Flush(); err != nil {
-		return err
+	if err := conn.Flush(); err != nil {
+		return 0, err
 	}
-	status, err := c.ReadSlice('\n')
-	if err != nil || !bytes.Contains(status, []byte(" 200 ")) {
-		return fmt.Errorf("%s, %w", status, err)
+	status, err := conn.ReadSlice('\n')
+	if err != nil || !bytes.Contains(status, c.status) {
+		return 0, fmt.Errorf("%s, %w", status, err)
 	}
-	length := 0
 	for {
-		line, err := c.ReadSlice('\n')
+		line, err := conn.ReadSlice('\n')
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if len(line) <= 2 {
 			break
 		}
 		if value, ok := bytes.CutPrefix(line, []byte("Content-Length: ")); ok {
 			if length, err = strconv.Atoi(string(bytes.TrimSpace(value))); err != nil {
-				return err
+				return 0, err
 			}
 		}
 	}
-	_, err = io.CopyN(io.Discard, c, int64(length))
-	return err
+	_, err = io.CopyN(io.Discard, conn, int64(length))
+	return length, err
 }

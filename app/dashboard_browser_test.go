@@ -30,7 +30,7 @@ func TestAPersonWatchesAndSwitchesInTheBrowser(t *testing.T) {
 	b.Login("ada", testPassword)
 	b.Press(`.plainlist a[href="/admin/connections/"]`)
 	b.Until(isLive)
-	b.Until(`document.querySelectorAll(".plot canvas").length === 3 && columns[0].length > 2`)
+	b.Until(`document.querySelectorAll(".plot canvas").length === 3 && columns.time.length > 2`)
 	if webtest.Value[int](b, `document.querySelectorAll(".chart details[open]").length`) != 0 {
 		t.Error("the tables under the charts are open, beside the charts")
 	}
@@ -45,7 +45,7 @@ func TestAPersonWatchesAndSwitchesInTheBrowser(t *testing.T) {
 	b.Do(chromedp.SetValue(chromedp.CSS(`[name="threads"]`), "6"), chromedp.SetValue(chromedp.CSS(`[name="hold"]`), "3s"),
 		chromedp.SetValue(chromedp.CSS(`[name="timeout"]`), "1s"), chromedp.Click(chromedp.CSS(`[action="/test/pool-stress"] button`)))
 	b.Until(`document.querySelector("[data-text=leases]").textContent === "2 of 2"`)
-	b.Until(`Math.max(...columns[WAITING]) === 4`)
+	b.Until(`Math.max(...columns.waiting) === 4`)
 	b.Until(`document.getElementById("test-result").textContent.includes('"failures": 4')`)
 	b.MustBeUntroubled()
 

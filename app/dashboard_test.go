@@ -89,13 +89,18 @@ func (s *site) sql(control *pgx.Conn, sql string, args ...any) {
 // event is an event of the stream.
 type event struct {
 	id, kind, data string
-	Columns        [][]*float64
-	Point          []*float64
+	Columns        map[string][]*float64
 	Level          string
 	Texts          map[string]string
 	Tables         map[string][][]string
 	Rows           map[string][][]string // of the tables under the charts
 	Begins         bool
+}
+
+// last returns the newest value of a line; nil: not known.
+func (e event) last(line string) *float64 {
+	c := e.Columns[line]
+	return c[len(c)-1]
 }
 
 // viewer reads the stream.
@@ -191,11 +196,11 @@ func TestTheDashboardSendsWhatTheSamplerSees(t *testing.T) {
 		t.Errorf("content type %q, encoding %q", ct, enc)
 	}
 	first := v.mustNext()
-	if first.kind != "history" || len(first.Columns) != 11 || len(first.Columns[0]) == 0 {
+	if first.kind != "history" || len(first.Columns) != 15 || len(first.Columns["time"]) == 0 {
 		t.Fatalf("the first event is %s with %d columns", first.kind, len(first.Columns))
 	}
 	second := v.mustNext()
-	if second.kind != "now" || second.id <= first.id && len(second.id) <= len(first.id) || len(second.Point) != 11 || *second.Point[2] < 10 {
+	if second.kind != "now" || second.id <= first.id && len(second.id) <= len(first.id) || len(second.Columns) != 15 || *second.last("usable") < 10 {
 		t.Errorf("the second event: %+v", second)
 	}
 
@@ -205,8 +210,8 @@ func TestTheDashboardSendsWhatTheSamplerSees(t *testing.T) {
 	}
 	defer lease.Release()
 	e := v.until("the lease is seen", func(e event) bool { return len(e.Tables["holders"][0]) == 4 })
-	if holder := e.Tables["holders"][0]; !strings.Contains(holder[1], "dashboard_test.go:") || holder[2] != fmt.Sprint(lease.PID()) || *e.Point[6] != 1 {
-		t.Errorf("the holder is %q, the figures %v", holder, e.Point)
+	if holder := e.Tables["holders"][0]; !strings.Contains(holder[1], "dashboard_test.go:") || holder[2] != fmt.Sprint(lease.PID()) || *e.last("leases") != 1 {
+		t.Errorf("the holder is %q, the figures %v", holder, e.Columns)
 	}
 	s.get("/error/", "Accept", "text/html")
 	e = v.until("the failure is seen", func(e event) bool { return len(e.Tables["causes"][0]) > 1 })
@@ -214,7 +219,7 @@ func TestTheDashboardSendsWhatTheSamplerSees(t *testing.T) {
 		t.Errorf("the failure is %q", cause)
 	}
 	again := s.watch(cookie)
-	if e := again.mustNext(); e.kind != "history" || len(e.Columns[0]) < len(first.Columns[0]) {
+	if e := again.mustNext(); e.kind != "history" || len(e.Columns["time"]) < len(first.Columns["time"]) {
 		t.Error("who comes back does not get the history again")
 	}
 }
@@ -565,7 +570,7 @@ func TestTheProcessesOwnFiguresAreNewHoweverSeldomTheServerIsLookedAt(t *testing
 		t.Fatalf("%s\n%s", a.Status, a.body)
 	}
 	mustContain(t, s.get(connections, "Cookie", cookie), 200, "ada switched", `<span data-text="strategy">per-request</span>`, "0 of 7")
-	if e := v.until("the switch is seen", func(e event) bool { return e.Texts["strategy"] == "per-request" }); e.Point[1] == nil {
+	if e := v.until("the switch is seen", func(e event) bool { return e.Texts["strategy"] == "per-request" }); e.last("used") == nil {
 		t.Errorf("what was seen of the server is lost: %s", e.data)
 	}
 	lease, err := s.DB().Acquire(t.Context())
@@ -573,7 +578,7 @@ func TestTheProcessesOwnFiguresAreNewHoweverSeldomTheServerIsLookedAt(t *testing
 		t.Fatal(err)
 	}
 	defer lease.Release()
-	v.until("the lease is seen", func(e event) bool { return e.Texts["leases"] == "1 of 7" && e.Point[1] != nil })
+	v.until("the lease is seen", func(e event) bool { return e.Texts["leases"] == "1 of 7" && e.last("used") != nil })
 }
 
 func TestASwitchByHandUndoesNoReload(t *testing.T) {
@@ -825,7 +830,7 @@ func TestTheDashboardGoesOnWhileTheServerHangs(t *testing.T) {
 	s := boardOn(t, server.Config(t), nil)
 	cookie := s.login("ada")
 	v := s.watch(cookie)
-	v.until("the server is seen", func(e event) bool { return e.kind == "now" && e.Point[1] != nil })
+	v.until("the server is seen", func(e event) bool { return e.kind == "now" && e.last("used") != nil })
 	lease, err := s.DB().Acquire(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -834,12 +839,12 @@ func TestTheDashboardGoesOnWhileTheServerHangs(t *testing.T) {
 	server.Pause(t)
 	defer server.Resume(t)
 	e := v.until("the page says so", func(e event) bool { return strings.Contains(e.Texts["verdict"], "takes long to answer") })
-	if e.Level != "unknown" || e.Point[1] != nil || *e.Point[6] != 1 || e.Tables["holders"][0][2] != fmt.Sprint(lease.PID()) {
+	if e.Level != "unknown" || e.last("used") != nil || *e.last("leases") != 1 || e.Tables["holders"][0][2] != fmt.Sprint(lease.PID()) {
 		t.Errorf("what this process knows by itself is not told: %s", e.data)
 	}
 	mustContain(t, s.get(connections, "Cookie", cookie), 200, "takes long to answer")
 	server.Resume(t)
-	v.until("the server is seen again", func(e event) bool { return e.kind == "now" && e.Point[1] != nil })
+	v.until("the server is seen again", func(e event) bool { return e.kind == "now" && e.last("used") != nil })
 }
 
 func TestASwitchThatCannotBeRecordedIsMadeAndTold(t *testing.T) {
@@ -890,7 +895,7 @@ func TestWhoWatchesPinsNoConnectionOfTheirWorker(t *testing.T) {
 func pastNow(viewers []*viewer) {
 	now := float64(time.Now().UnixMilli()) / 1000
 	for _, v := range viewers {
-		v.until("what comes is new", func(e event) bool { return e.kind == "now" && *e.Point[0] > now })
+		v.until("what comes is new", func(e event) bool { return e.kind == "now" && *e.last("time") > now })
 		v.mustNext()
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -106,6 +107,25 @@ func restarted(t *testing.T, server *dbtest.Server, cfg config.Database) {
 			s.mustRecover()
 		})
 	}
+}
+
+func TestAFailoverThatIsExpectedDoesNotMakeTheProcessUnready(t *testing.T) {
+	t.Parallel()
+	server := dbtest.NewServer(t, dbtest.Options{})
+	cfg := server.Config(t)
+	cfg.Hosts = db.Hosts(fmt.Sprintf("127.0.0.1:%d,127.0.0.1:1", cfg.Port))
+	s := siteOn(t, cfg, nil)
+	if !s.ready().Ready {
+		t.Fatal("it is not ready")
+	}
+	server.Stop(t, dbtest.Immediate)
+	lost := time.Now()
+	dbtest.Eventually(t, "it is unready in the end", func() bool { return !s.ready().Ready })
+	if took := time.Since(lost); took < 2*time.Second {
+		t.Errorf("after %v", took)
+	}
+	server.Start(t)
+	s.mustRecover()
 }
 
 func TestAWrongPasswordIsToldApart(t *testing.T) {

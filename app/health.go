@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,7 +28,10 @@ type Ready struct {
 	Ready  bool     `json:"ready"`
 	Cause  db.Cause `json:"cause,omitempty"`
 	Detail string   `json:"detail,omitempty"`
-	// Warning is a problem for the operator that does not affect requests: a pooler that is not declared.
+	// ReadOnly reports that the database takes no changes. Pages that only read work, so the server stays ready.
+	ReadOnly bool `json:"read_only,omitempty"`
+	// Warning is a problem for the operator: a pooler that is not declared, a database that takes no changes, or a
+	// full disk or the like that requests met in the last minute.
 	Warning string `json:"warning,omitempty"`
 
 	stopping bool
@@ -53,16 +58,44 @@ type readiness struct {
 	pooler   undeclared
 	leases   *activity.ProcessMonitor
 	stopping atomic.Bool
+	refused  atomic.Pointer[refusal]
 	mu       sync.Mutex
 	asked    time.Time
 	last     Ready
+	served   time.Time // when the server was last found ready
 }
 
 const (
 	askEvery   = time.Second
 	askTimeout = 2 * time.Second
 	failsFor   = 3 * time.Second // how long a failed request counts: a balancer may send no other to try
+	warnsFor   = time.Minute     // how long a refusal that only a person can end is a warning
+	outageFor  = 3 * time.Second // how long a failover may take, in which requests wait or are retried
 )
+
+// refusal is the database's answer to a request that only a person can end: a full disk, a missing table.
+type refusal struct {
+	at     time.Time
+	detail string
+}
+
+// failed notes a request that failed with p. Others may succeed, so the server stays ready.
+func (r *readiness) failed(p web.Problem) {
+	if p.Status == http.StatusServiceUnavailable && p.RetryAfter == 0 && p.Cause == "" {
+		r.refused.Store(&refusal{time.Now(), p.Detail})
+	}
+}
+
+// refusal returns the last minute's refusal as a warning, or "".
+func (r *readiness) refusal() string {
+	last := r.refused.Load()
+	if last == nil || time.Since(last.at) > warnsFor {
+		return ""
+	}
+	return "A request failed in the last minute: " + last.detail
+}
+
+const onlyReads = "The database takes no changes: it is a standby, or default_transaction_read_only is on. Pages that only read work."
 
 func (r *readiness) check(ctx context.Context) Ready {
 	if r.stopping.Load() {
@@ -75,7 +108,17 @@ func (r *readiness) check(ctx context.Context) Ready {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout) // other callers share the answer
 	defer cancel()
-	err := r.server.Do(ctx, func(c *pgx.Conn) error { return migrations.Check(ctx, c) })
+	readOnly := false
+	err := r.server.Do(ctx, func(c *pgx.Conn) (err error) {
+		if err := migrations.Check(ctx, c); err != nil {
+			return err
+		}
+		readOnly, err = activity.ReadOnly(ctx, c)
+		return err
+	})
+	if errors.Is(err, context.DeadlineExceeded) && db.CauseOf(err) == "" {
+		err = &db.ConnError{Cause: db.ServerUnavailable, Err: err} // the monitoring connection is there, and silent
+	}
 	if at, failed := r.db.Failing(); err == nil && time.Since(at) < failsFor {
 		err = failed
 	}
@@ -84,8 +127,16 @@ func (r *readiness) check(ctx context.Context) Ready {
 			Cause: db.PoolTimeout, Waited: now.Stalled.Duration(), Size: now.Now.Size, Leases: now.Now.Leases, Waiting: now.Now.Waiting,
 		}
 	}
-	r.last, r.asked = Ready{Ready: err == nil}, time.Now()
-	r.last.Warning = r.pooler.look(ctx, r.server, r.db.Config())
+	r.asked = time.Now()
+	if err == nil {
+		r.served = r.asked
+	}
+	r.last = Ready{Ready: err == nil || r.bears(err), ReadOnly: readOnly}
+	warnings := []string{r.pooler.look(ctx, r.server, r.db.Config())}
+	if readOnly {
+		warnings = append(warnings, onlyReads)
+	}
+	r.last.Warning = strings.TrimSpace(strings.Join(append(warnings, r.refusal()), " "))
 	if err != nil {
 		r.last.Cause, r.last.Detail = db.CauseOf(err), web.ProblemOf(err).Detail
 	}
@@ -95,5 +146,20 @@ func (r *readiness) check(ctx context.Context) Ready {
 	if closed, is := errors.AsType[*migrations.AccessError](err); is {
 		r.last.Detail = closed.Error()
 	}
+	if missing, is := errors.AsType[*migrations.MissingError](err); is {
+		r.last.Detail = missing.Error()
+	}
 	return r.last
+}
+
+// bears reports whether requests can be served although the primary is lost: a replica serves reads, or a failover to
+// another host is expected. If all processes called themselves unready at once, a balancer would refuse every request.
+func (r *readiness) bears(err error) bool {
+	switch db.CauseOf(err) {
+	case db.ServerUnavailable, db.NoSuitableServer, db.CircuitOpen:
+	default:
+		return false
+	}
+	failover := len(r.db.Config().Hosts.List()) > 1 && time.Since(r.served) < outageFor
+	return failover || slices.ContainsFunc(r.db.Replicas(), func(s db.ReplicaStat) bool { return s.Serves })
 }

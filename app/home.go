@@ -14,6 +14,7 @@ import (
 	"ddtb/app/lab/scenarios"
 	"ddtb/app/web"
 	"ddtb/db"
+	"ddtb/db/activity"
 )
 
 var (
@@ -26,53 +27,41 @@ var (
 	pages = web.MustTemplates(templateFS, template.FuncMap{"static": files.URL})
 )
 
-// connectionInfo is a summary of the application's connections.
-type connectionInfo struct {
-	Database    string       `json:"database"`
-	Strategy    string       `json:"strategy"`
-	Settings    lab.Settings `json:"settings"`
-	Leases      int          `json:"leases"`
-	Idle        int          `json:"idle"`
-	Waiting     int          `json:"waiting"`
-	Max         int          `json:"max_connections"`
-	Reserved    int          `json:"reserved"`
-	Usable      int          `json:"usable"`
-	Used        int          `json:"used"`
-	Free        int          `json:"free"`
-	Utilisation float64      `json:"utilisation_percent"`
-	Error       string       `json:"error,omitempty"` // why the server's figures are missing
-}
-
 const lookTimeout = 2 * time.Second
 
-func (a *App) connectionInfo(ctx context.Context) connectionInfo {
+// connectionInfo is a summary of the application's connections, for JSON.
+func (a *App) connectionInfo(ctx context.Context) (map[string]any, activity.Slots) {
 	cfg, stat := a.db.Config(), a.db.Stat()
-	info := connectionInfo{
-		Database: cfg.Name, Strategy: cfg.Strategy, Settings: lab.SettingsOf(cfg),
-		Leases: stat.Leases, Idle: stat.Idle, Waiting: stat.Waiting,
-	}
+	info := map[string]any{"database": cfg.Name, "strategy": cfg.Strategy, "settings": lab.SettingsOf(cfg)}
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	s, err := a.server.Slots(ctx)
+	slots, err := a.server.Slots(ctx)
 	if err != nil {
-		info.Error = web.ProblemOf(err).Detail // the error contains the server's name, which belongs in the log
+		info["error"] = web.ProblemOf(err).Detail // the error contains the server's name, which belongs in the log
 		a.log.WarnContext(ctx, "the start page can't show the server's slots", "error", err)
-		return info
 	}
-	info.Max, info.Reserved, info.Usable, info.Used, info.Free = s.Max, s.Reserved, s.Usable(), s.Used, s.Free()
-	info.Utilisation = float64(int(10*s.Utilisation())) / 10
-	return info
+	addFigures(info, db.Figures, &stat)
+	addFigures(info, activity.Figures, &activity.Status{Snapshot: activity.Snapshot{Slots: slots}})
+	return info, slots
+}
+
+func addFigures[S any](info map[string]any, figures []db.Figure[S], s *S) {
+	for _, f := range figures {
+		if f.Key != "" {
+			info[f.Key] = f.Value(s)
+		}
+	}
 }
 
 // home answers browsers with the start page, and curl with JSON.
 func (a *App) home(c echo.Context) error {
-	info := a.connectionInfo(c.Request().Context())
+	info, slots := a.connectionInfo(c.Request().Context())
 	if !web.WantsHTML(c) {
 		return c.JSONPretty(http.StatusOK, map[string]any{"name": "ddtb", "connection_info": info}, "  ")
 	}
 	return pages.Render(c, http.StatusOK, "home.html", map[string]any{
-		"Info": info, "Tests": a.lab.Enabled(), "Scenarios": len(scenarios.All()), "Host": c.Request().Host, "Trouble": a.trouble(), "Switch": a.complete("ddtb strategy"),
-		"Warn": info.Usable * a.cfg.Monitor.Warn / 100, "Critical": info.Usable * a.cfg.Monitor.Critical / 100,
+		"Info": info, "Slots": slots, "Tests": a.lab.Enabled(), "Scenarios": len(scenarios.All()), "Host": c.Request().Host, "Trouble": a.trouble(), "Switch": a.complete("ddtb strategy"),
+		"Warn": slots.Usable() * a.cfg.Monitor.Warn / 100, "Critical": slots.Usable() * a.cfg.Monitor.Critical / 100,
 	})
 }
 

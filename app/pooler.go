@@ -28,9 +28,10 @@ func (u *undeclared) look(ctx context.Context, server *activity.Observer, cfg db
 	if u.known && u.cfg.SameServer(cfg) {
 		return u.advice
 	}
-	mode := db.NoPooler
+	mode, address := db.NoPooler, ""
 	if cfg.Pooler == "" {
 		err := server.Do(ctx, func(conn *pgx.Conn) (err error) {
+			address = db.ServerOf(conn)
 			mode, err = db.PoolerOf(ctx, conn)
 			return err
 		})
@@ -39,7 +40,7 @@ func (u *undeclared) look(ctx context.Context, server *activity.Observer, cfg db
 		}
 	}
 	if u.cfg, u.known, u.advice = cfg, true, mode.Advice(); u.advice != "" {
-		u.log.WarnContext(ctx, u.advice, "host", cfg.Host, "port", cfg.Port)
+		u.log.WarnContext(ctx, u.advice, "server", address)
 	}
 	return u.advice
 }

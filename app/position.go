@@ -28,9 +28,6 @@ func replica(cfg *config.Config) *db.Settings {
 // followWrites makes the request's reads include the visitor's previous writes. A request that writes gets a new
 // position before its response. A GET does not write.
 func (a *App) followWrites(ctx context.Context, c echo.Context) {
-	if a.db.MaxLag() == 0 {
-		return
-	}
 	if cookie, err := c.Request().Cookie(positionCookie); err == nil {
 		if p, ok := db.ParsePosition(cookie.Value); ok {
 			a.db.Follow(ctx, p)

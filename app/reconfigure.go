@@ -12,7 +12,6 @@ func needRestart(old, now *config.Config) (sections []string) {
 		name     string
 		old, now any
 	}{
-		{"databases.replica", old.Databases["replica"], now.Databases["replica"]},
 		{"server", old.Server, now.Server},
 		{"admin", old.Admin, now.Admin},
 		{"mail", old.Mail, now.Mail},

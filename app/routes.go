@@ -10,7 +10,6 @@ import (
 
 	"ddtb/admin"
 	"ddtb/app/dashboard"
-	"ddtb/app/fault"
 	labsite "ddtb/app/lab/site"
 	"ddtb/app/metrics"
 	"ddtb/app/web"
@@ -41,7 +40,6 @@ const (
 
 // table lists every address.
 func (a *App) table() []route {
-	test := func(h echo.HandlerFunc) echo.HandlerFunc { return a.lab.Guard(a.guard.OwnHost(h)) }
 	table := []route{
 		{get, "/", a.home, direct},
 		{get, polls.ListRoute, a.polls.List, page},
@@ -50,22 +48,14 @@ func (a *App) table() []route {
 		{get, polls.VoteRoute, a.polls.NoVote, page},
 		{post, polls.VoteRoute, a.polls.Vote, page},
 
-		{get, "/test/", test(a.lab.Index), direct},
-		{get, "/test/pool-stress", test(a.lab.PoolStress), direct},
-		{get, "/test/pool-stress/", test(a.lab.PoolStress), direct},
-		{get, "/test/connection-leak", test(a.lab.ConnectionLeak), direct},
-		{get, "/test/connection-leak/", test(a.lab.ConnectionLeak), direct},
-		{get, "/test/sentry-db-interaction", test(a.lab.SentryInteraction), direct},
-		{get, "/test/sentry-db-interaction/", test(a.lab.SentryInteraction), direct},
-		{get, "/error/", test(a.lab.Error), direct},
-
-		{get, "/test/*", a.lab.Guard(noTest), direct},
-
 		{get, "/healthz", a.healthz, direct},
 		{get, "/readyz", a.readyz, direct},
 		{get, "/metrics", a.count.Handler(a.log), direct},
 		{get, "/static/*", web.Static(polls.Static, admin.Files, dashboard.Files, labsite.Files, files), direct},
 		{get, "/favicon.ico", web.Favicon, direct},
+	}
+	for path, h := range a.lab.Routes(a.guard.OwnHost) {
+		table = append(table, route{get, path, h, direct})
 	}
 	for _, r := range a.scenes.Routes() {
 		table = append(table, route{r.Method, r.Path, r.Handler, live})
@@ -128,10 +118,6 @@ func (a *App) pattern(c echo.Context) string {
 		return p
 	}
 	return metrics.Other
-}
-
-func noTest(echo.Context) error {
-	return fault.New(fault.NotFound, "There is no such test. GET /test/ lists them, with their parameters.")
 }
 
 // addSlash redirects as Django's APPEND_SLASH does, only for requests that are safe to repeat.

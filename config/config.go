@@ -11,7 +11,7 @@
 //   - The origin of every value is known: see Config.Origins and WriteTOML.
 //
 // This is the only package that reads the environment (FromOS). It does not depend on the use of the values. It opens
-// no connection; the only background work is BeginWatch.
+// no connection; the only background work is Watcher.Run.
 package config
 
 import (

@@ -3,32 +3,13 @@ package config
 import (
 	"maps"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 )
 
-// The variables with their own names, and the keys of the default database that they set, by increasing priority:
-// libpq's, DATABASE_URL, and those of Django deployments; also OpenTelemetry's. The DDTB_ variables, one for each key,
-// override all of them.
+// The variables with their own names, besides libpq's. The DDTB_ variables, one for each key, override all others.
 var (
-	libpqVariables = []struct{ name, key string }{
-		{"PGHOST", "host"},
-		{"PGPORT", "port"},
-		{"PGUSER", "user"},
-		{"PGPASSWORD", "password"},
-		{"PGDATABASE", "name"},
-		{"PGSSLMODE", "sslmode"},
-		{"PGAPPNAME", "application_name"},
-		{"PGCONNECT_TIMEOUT", "connect_timeout"},
-		{"PGTARGETSESSIONATTRS", "target_session_attrs"},
-		{"PGSSLROOTCERT", "sslrootcert"},
-		{"PGSSLCERT", "sslcert"},
-		{"PGSSLKEY", "sslkey"},
-		{"PGCHANNELBINDING", "channel_binding"},
-		{"PGOPTIONS", "options"},
-	}
-	djangoVariables = []struct{ name, key string }{
+	djangoVariables = []struct{ name, key string }{ // keys of the default database
 		{"DB_MAX_CONNS", "pool.max_size"},
 		{"CONN_MAX_AGE", "persistent.conn_max_age"},
 	}
@@ -38,35 +19,19 @@ var (
 		{"OTEL_EXPORTER_OTLP_HEADERS", "tracing.headers", ""},
 		{"OTEL_EXPORTER_OTLP_TRACES_HEADERS", "tracing.headers", ""},
 	}
-	urlParameters = map[string]string{ // of DATABASE_URL, and of a service
-		"host":                 "host",
-		"port":                 "port",
-		"user":                 "user",
-		"password":             "password",
-		"dbname":               "name",
-		"sslmode":              "sslmode",
-		"application_name":     "application_name",
-		"connect_timeout":      "connect_timeout",
-		"target_session_attrs": "target_session_attrs",
-		"sslrootcert":          "sslrootcert",
-		"sslcert":              "sslcert",
-		"sslkey":               "sslkey",
-		"channel_binding":      "channel_binding",
-		"options":              "options",
-		"keepalives_idle":      "keepalive.idle",
-		"keepalives_interval":  "keepalive.interval",
-		"keepalives_count":     "keepalive.count",
-	}
 )
 
 const defaultDatabasePrefix = "databases.default."
 
-// readEnvironment is the second layer, which has its own sublayers.
+// readEnvironment is the second layer, which has its own sublayers, by increasing priority.
 func (l *loader) readEnvironment() {
 	l.layer++
 	l.readLibpq()
 	l.layer++
-	url := l.parseDatabaseURL(l.env["DATABASE_URL"])
+	url, problem := parseDatabaseURL(l.env["DATABASE_URL"])
+	if problem != "" {
+		l.fail(Origin{Variable: "DATABASE_URL"}, "", "%s", problem)
+	}
 	l.readService(url)
 	l.layer++
 	l.setAll(url, Origin{Variable: "DATABASE_URL"})
@@ -126,19 +91,6 @@ func (l *loader) warnOfUnknown() {
 	}
 }
 
-// parseDatabaseURL parses a URL as libpq does. net/url would reject the percent-encoded directory of a socket as the
-// host, and its errors quote the URL including the password. Here errors only quote the names of parameters.
-func (l *loader) parseDatabaseURL(text string) []setting {
-	if text == "" {
-		return nil
-	}
-	settings, problem := parseDatabaseURL(text)
-	if problem != "" {
-		l.fail(Origin{Variable: "DATABASE_URL"}, "", "%s", problem)
-	}
-	return settings
-}
-
 // setAll sets keys of the default database to values that are never shown.
 func (l *loader) setAll(settings []setting, o Origin) {
 	settings, problem := withHosts(settings)
@@ -146,7 +98,7 @@ func (l *loader) setAll(settings []setting, o Origin) {
 		l.fail(o, "", "%s", problem)
 	}
 	for _, s := range settings {
-		if s.key != serviceKey && s.key != ignored {
+		if s.key != serviceKey && s.key != "" {
 			l.setHidden(defaultDatabasePrefix+s.key, s.value, o)
 		}
 	}
@@ -170,9 +122,12 @@ type setting struct{ key, value string }
 const brokenURL = "this can't be read as postgres://USER:PASSWORD@HOST:PORT/NAME?sslmode=…; " +
 	"in user, password and name these characters must be percent-encoded: % is %25, @ is %40, / is %2F, : is %3A, ? is %3F, # is %23"
 
-var parameterName = regexp.MustCompile(`^[a-z_]{1,40}$`)
-
+// parseDatabaseURL parses a URL as libpq does. net/url would reject the percent-encoded directory of a socket as the
+// host, and its errors quote the URL including the password. Here problems only quote the names of parameters.
 func parseDatabaseURL(text string) (settings []setting, problem string) {
+	if text == "" {
+		return nil, ""
+	}
 	rest, is := strings.CutPrefix(text, "postgres://")
 	if !is {
 		rest, is = strings.CutPrefix(text, "postgresql://")
@@ -209,12 +164,4 @@ func parseDatabaseURL(text string) (settings []setting, problem string) {
 		settings[i].value = decoded
 	}
 	return settings, ""
-}
-
-func unknownParameter(name string) string {
-	allowed := strings.Join(slices.Sorted(maps.Keys(urlParameters)), ", ") + " and " + serviceKey
-	if !parameterName.MatchString(name) {
-		return "it has an unknown parameter; allowed are " + allowed
-	}
-	return "unknown parameter " + name + "; allowed are " + allowed
 }

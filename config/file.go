@@ -21,6 +21,16 @@ import (
 // maxFile is the maximum size of a configuration, in bytes.
 const maxFile = 1 << 20
 
+// ReadFile reads a small regular file under the rules for the configuration: it rejects a directory, a pipe, a device
+// and a file of more than 1 MiB. The error says what to do.
+func ReadFile(path string) ([]byte, error) {
+	content, _, err := readFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s %w", path, err)
+	}
+	return content, nil
+}
+
 // readFile reads a regular file. Its errors continue a sentence that begins with the path, and say what to do.
 func readFile(path string) ([]byte, fs.FileMode, error) {
 	info, err := os.Stat(path) // before opening, which blocks on a named pipe

@@ -18,7 +18,7 @@ func FuzzLoad(f *testing.F) {
 		content, _, _ := strings.Cut(text, "\n--->\n")
 		f.Add(content, "u:", "@h:1/n?sslmode=disable", "1")
 	}
-	f.Add(Sample(), "u:%", "/@h", "none")
+	f.Add(sample, "u:%", "/@h", "none")
 	f.Add("[databases.default]\nname = 'x'", "", "", "-1")
 	f.Add("[databases.default]\npassword = [", "u:p?", "#@", "1e400")
 	const secret = "S3CRET"

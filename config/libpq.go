@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -13,63 +14,85 @@ import (
 // serviceKey stands for libpq's parameter "service". It is not a key: the service's settings are.
 const serviceKey = "service"
 
-// ignored is the key of a parameter without effect.
-const ignored = ""
-
-// unsupported are libpq's parameters that the driver does not support, with the values that make no difference. Those
-// values are accepted; any other is rejected, because the connection would be less safe or different from what was
-// requested.
-var unsupported = []struct {
-	parameter, variable string
+// parameters are libpq's, of DATABASE_URL and of a service, with their variables and the keys of the default database
+// that they set. One without a key is not supported by the driver: only harmless values, which make no difference, are
+// accepted. Any other is rejected, because the connection would be less safe or different from what was requested.
+var parameters = []struct {
+	name, variable, key string
 	harmless            []string
 }{
-	{"hostaddr", "PGHOSTADDR", nil},
-	{"passfile", "", nil}, // PGPASSFILE works
-	{"require_auth", "PGREQUIREAUTH", nil},
-	{"requirepeer", "PGREQUIREPEER", nil},
-	{"requiressl", "PGREQUIRESSL", []string{"0"}},
-	{"sslcompression", "PGSSLCOMPRESSION", []string{"0"}},
-	{"sslcrl", "PGSSLCRL", nil},
-	{"sslcrldir", "PGSSLCRLDIR", nil},
-	{"sslpassword", "", nil},
-	{"sslcertmode", "PGSSLCERTMODE", []string{"allow"}},
-	{"sslsni", "PGSSLSNI", []string{"1"}},
-	{"sslnegotiation", "PGSSLNEGOTIATION", []string{"postgres"}},
-	{"ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION", []string{"TLSv1", "TLSv1.1", "TLSv1.2"}}, // we demand 1.2
-	{"ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION", []string{"TLSv1.3"}},
-	{"gssencmode", "PGGSSENCMODE", []string{"disable", "prefer"}},
-	{"gssdelegation", "PGGSSDELEGATION", []string{"0"}},
-	{"gsslib", "PGGSSLIB", nil},
-	{"krbsrvname", "PGKRBSRVNAME", []string{"postgres"}},
-	{"load_balance_hosts", "PGLOADBALANCEHOSTS", []string{"disable"}},
-	{"min_protocol_version", "PGMINPROTOCOLVERSION", []string{"3.0"}},
-	{"max_protocol_version", "PGMAXPROTOCOLVERSION", []string{"3.0"}},
-	{"client_encoding", "PGCLIENTENCODING", []string{"UTF8", "utf8", "UTF-8", "utf-8", "auto"}},
-	{"replication", "", []string{"false", "off", "no", "0"}},
-	{"keepalives", "", []string{"1"}},
-	{"tcp_user_timeout", "", []string{"0"}},
-	{"datestyle", "PGDATESTYLE", nil},
-	{"geqo", "PGGEQO", nil},
-	{"fallback_application_name", "", nil},
+	{"host", "PGHOST", "host", nil},
+	{"port", "PGPORT", "port", nil},
+	{"user", "PGUSER", "user", nil},
+	{"password", "PGPASSWORD", "password", nil},
+	{"dbname", "PGDATABASE", "name", nil},
+	{"sslmode", "PGSSLMODE", "sslmode", nil},
+	{"application_name", "PGAPPNAME", "application_name", nil},
+	{"connect_timeout", "PGCONNECT_TIMEOUT", "connect_timeout", nil},
+	{"target_session_attrs", "PGTARGETSESSIONATTRS", "target_session_attrs", nil},
+	{"sslrootcert", "PGSSLROOTCERT", "sslrootcert", nil},
+	{"sslcert", "PGSSLCERT", "sslcert", nil},
+	{"sslkey", "PGSSLKEY", "sslkey", nil},
+	{"channel_binding", "PGCHANNELBINDING", "channel_binding", nil},
+	{"options", "PGOPTIONS", "options", nil},
+	{"keepalives_idle", "", "keepalive.idle", nil},
+	{"keepalives_interval", "", "keepalive.interval", nil},
+	{"keepalives_count", "", "keepalive.count", nil},
+	{"hostaddr", "PGHOSTADDR", "", nil},
+	{"passfile", "", "", nil}, // PGPASSFILE works
+	{"require_auth", "PGREQUIREAUTH", "", nil},
+	{"requirepeer", "PGREQUIREPEER", "", nil},
+	{"requiressl", "PGREQUIRESSL", "", []string{"0"}},
+	{"sslcompression", "PGSSLCOMPRESSION", "", []string{"0"}},
+	{"sslcrl", "PGSSLCRL", "", nil},
+	{"sslcrldir", "PGSSLCRLDIR", "", nil},
+	{"sslpassword", "", "", nil},
+	{"sslcertmode", "PGSSLCERTMODE", "", []string{"allow"}},
+	{"sslsni", "PGSSLSNI", "", []string{"1"}},
+	{"sslnegotiation", "PGSSLNEGOTIATION", "", []string{"postgres"}},
+	{"ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION", "", []string{"TLSv1", "TLSv1.1", "TLSv1.2"}}, // we demand 1.2
+	{"ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION", "", []string{"TLSv1.3"}},
+	{"gssencmode", "PGGSSENCMODE", "", []string{"disable", "prefer"}},
+	{"gssdelegation", "PGGSSDELEGATION", "", []string{"0"}},
+	{"gsslib", "PGGSSLIB", "", nil},
+	{"krbsrvname", "PGKRBSRVNAME", "", []string{"postgres"}},
+	{"load_balance_hosts", "PGLOADBALANCEHOSTS", "", []string{"disable"}},
+	{"min_protocol_version", "PGMINPROTOCOLVERSION", "", []string{"3.0"}},
+	{"max_protocol_version", "PGMAXPROTOCOLVERSION", "", []string{"3.0"}},
+	{"client_encoding", "PGCLIENTENCODING", "", []string{"UTF8", "utf8", "UTF-8", "utf-8", "auto"}},
+	{"replication", "", "", []string{"false", "off", "no", "0"}},
+	{"keepalives", "", "", []string{"1"}},
+	{"tcp_user_timeout", "", "", []string{"0"}},
+	{"datestyle", "PGDATESTYLE", "", nil},
+	{"geqo", "PGGEQO", "", nil},
+	{"fallback_application_name", "", "", nil},
 }
 
-// keyOf returns the key that a libpq parameter sets, or why there is none. It shows no value.
+var parameterName = regexp.MustCompile(`^[a-z_]{1,40}$`)
+
+// keyOf returns the key that a libpq parameter sets, "" for one without effect, or why there is none. It shows no
+// value.
 func keyOf(parameter, value string) (key, problem string) {
-	if key, known := urlParameters[parameter]; known {
-		return key, ""
-	}
 	if parameter == serviceKey {
 		return serviceKey, ""
 	}
-	for _, u := range unsupported {
-		if u.parameter == parameter {
-			if slices.Contains(u.harmless, value) {
-				return ignored, ""
-			}
-			return "", notHonoured("parameter "+parameter, u.harmless)
+	var known []string
+	for _, p := range parameters {
+		switch {
+		case p.name == parameter && (p.key != "" || slices.Contains(p.harmless, value)):
+			return p.key, ""
+		case p.name == parameter:
+			return "", notHonoured("parameter "+parameter, p.harmless)
+		case p.key != "":
+			known = append(known, p.name)
 		}
 	}
-	return "", unknownParameter(parameter)
+	slices.Sort(known)
+	allowed := "; allowed are " + strings.Join(known, ", ") + " and " + serviceKey
+	if !parameterName.MatchString(parameter) {
+		return "", "it has an unknown parameter" + allowed
+	}
+	return "", "unknown parameter " + parameter + allowed
 }
 
 func notHonoured(what string, harmless []string) string {
@@ -89,14 +112,13 @@ func (l *loader) readLibpq() {
 	if len(hosts) == 1 {
 		l.setText(defaultDatabasePrefix+"hosts", hosts[0].value, Origin{Variable: "PGHOST"})
 	}
-	for _, v := range libpqVariables {
-		if !several || v.key != "host" && v.key != "port" {
-			l.setText(defaultDatabasePrefix+v.key, l.env[v.name], Origin{Variable: v.name})
-		}
-	}
-	for _, u := range unsupported {
-		if value := l.env[u.variable]; value != "" && !slices.Contains(u.harmless, value) {
-			l.fail(Origin{Variable: u.variable}, "", "%s", notHonoured("this", u.harmless))
+	for _, p := range parameters {
+		value, o := l.env[p.variable], Origin{Variable: p.variable}
+		switch {
+		case p.key == "" && value != "" && !slices.Contains(p.harmless, value):
+			l.fail(o, "", "%s", notHonoured("this", p.harmless))
+		case p.key != "" && !(several && (p.key == "host" || p.key == "port")):
+			l.setText(defaultDatabasePrefix+p.key, value, o)
 		}
 	}
 }

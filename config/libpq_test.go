@@ -45,8 +45,8 @@ func TestMistakesOfAServiceNameItAndShowNoValue(t *testing.T) {
 }
 
 func TestALibpqVariableThatCantBeHonouredIsRefused(t *testing.T) {
-	for _, u := range unsupported {
-		if u.variable == "" {
+	for _, u := range parameters {
+		if u.key != "" || u.variable == "" {
 			continue
 		}
 		_, err := Load(Options{Environ: []string{u.variable + "=odd"}})

@@ -58,7 +58,7 @@ func (o Options) variables() map[string]string {
 	env := map[string]string{}
 	for _, assignment := range o.Environ {
 		name, value, _ := strings.Cut(assignment, "=")
-		if value = db.TrimLineBreak(value); value != "" {
+		if value = db.TrimLineBreak(value); name != "" && value != "" {
 			env[name] = value
 		}
 	}

@@ -9,14 +9,12 @@ import (
 	"path/filepath"
 )
 
+// sample is a configuration file that sets nothing, with every key, its default, its bounds and an explanation.
+//
 //go:embed ddtb.toml
 var sample string
 
-// Sample returns ddtb.toml: a configuration file that sets nothing, with every key, its default, its bounds and an
-// explanation.
-func Sample() string { return sample }
-
-// Init writes Sample to path, readable only by this user. It creates the directory if necessary. It does not overwrite
+// Init writes the commented reference file to path, readable only by this user. It creates the directory if necessary. It does not overwrite
 // a file: errors.Is(err, fs.ErrExist).
 func Init(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {

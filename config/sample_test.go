@@ -16,14 +16,14 @@ import (
 var settingLine = regexp.MustCompile(`^(# )?([a-z_]+) = (.*)$`)
 
 func TestSampleSetsNothing(t *testing.T) {
-	c := mustLoad(t, Sample())
+	c := mustLoad(t, sample)
 	equal(t, "the configuration", values(*c), values(Default()))
 	equal(t, "the warnings", c.Warnings, nil)
 }
 
 func TestSampleHasEveryKeyWithItsDefault(t *testing.T) {
 	var lines []string
-	for line := range strings.SplitSeq(Sample(), "\n") {
+	for line := range strings.SplitSeq(sample, "\n") {
 		if settingLine.MatchString(line) {
 			line = strings.TrimPrefix(line, "# ")
 		}
@@ -54,7 +54,7 @@ func commentsOfSample() map[string]string {
 	comments := map[string]string{}
 	table, paragraph := "", ""
 	var names []string
-	for line := range strings.SplitSeq(Sample()+"\n", "\n") {
+	for line := range strings.SplitSeq(sample+"\n", "\n") {
 		if strings.HasPrefix(line, "[") {
 			table = line[1:strings.Index(line, "]")]
 		}
@@ -107,7 +107,7 @@ func TestInitWritesTheSampleOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, "the content", string(content), Sample())
+	equal(t, "the content", string(content), sample)
 	write(t, path, "mine")
 	err = Init(path)
 	if err == nil || !strings.Contains(err.Error(), path+" is left as it is") {

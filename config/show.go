@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -42,7 +41,7 @@ func (c *Config) WriteTOML(w io.Writer) error {
 func (k *key) text() string {
 	switch p := k.target.(type) {
 	case *int:
-		if *p == db.Auto && k.auto() {
+		if *p == db.Auto {
 			return strconv.Quote(autoWord)
 		}
 	case *db.Bytes:
@@ -58,7 +57,7 @@ func (k *key) text() string {
 	case *Secret:
 		return strconv.Quote(p.String())
 	}
-	return fmt.Sprint(reflect.ValueOf(k.target).Elem())
+	return fmt.Sprint(k.field())
 }
 
 func list(items []string) string {

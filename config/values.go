@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,35 +18,68 @@ import (
 //	string             the allowed words, "pool|persistent"; without a "|", the name of a format
 //	list of strings    the format of each item
 
+// A scale is a type with bounds: as a number, and described. The number of a duration is in nanoseconds.
+type scale struct {
+	of   func(found any) (x float64, is bool)
+	says string
+}
+
+var scales = map[reflect.Type]scale{
+	reflect.TypeFor[int](): {func(found any) (float64, bool) {
+		n, is := found.(int64)
+		return float64(n), is
+	}, "a whole number "},
+	reflect.TypeFor[float64]():       {number, "a number "},
+	reflect.TypeFor[time.Duration](): {nanoseconds, `a duration as "10s", or a number of seconds, `},
+	reflect.TypeFor[db.Bytes](): {func(found any) (float64, bool) {
+		b, err := db.ParseBytes(fmt.Sprint(found))
+		return float64(b), err == nil
+	}, `a size as "4MiB", or a number of bytes, `},
+}
+
+func number(found any) (float64, bool) {
+	if n, is := found.(int64); is {
+		return float64(n), true
+	}
+	x, is := found.(float64)
+	return x, is
+}
+
+// nanoseconds parses "10s", or a number of seconds.
+func nanoseconds(found any) (float64, bool) {
+	if text, is := found.(string); is {
+		d, err := time.ParseDuration(text)
+		return float64(d), err == nil
+	}
+	seconds, is := number(found)
+	return math.Round(seconds * float64(time.Second)), is
+}
+
+// words are the values of numbers that have a word.
+var words = map[string]float64{autoWord: db.Auto, "none": float64(db.Forever)}
+
+// autoWord is db.Auto in a file.
+const autoWord = "auto"
+
+func (k *key) field() reflect.Value { return reflect.ValueOf(k.target).Elem() }
+
 // set stores a value from a file, or returns the problem and stores nothing.
 func (k *key) set(found any) (problem string) {
+	if s, is := scales[k.field().Type()]; is {
+		x, valid := s.of(found)
+		valid = valid && k.within(x)
+		if word := strings.ToLower(fmt.Sprint(found)); !valid && slices.Contains(strings.Split(k.allow, "|"), word) { // Python's None too
+			x, valid = words[word]
+		}
+		if !valid {
+			return k.refuse(found)
+		}
+		k.field().Set(reflect.ValueOf(x).Convert(k.field().Type()))
+		return ""
+	}
 	switch p := k.target.(type) {
 	case *bool:
 		if b, is := found.(bool); is {
-			*p = b
-			return ""
-		}
-	case *int:
-		if n, is := found.(int64); is && k.within(float64(n)) {
-			*p = int(n)
-			return ""
-		}
-		if text, is := found.(string); is && text == autoWord && k.auto() {
-			*p = db.Auto
-			return ""
-		}
-	case *float64:
-		if x, is := number(found); is && k.within(x) {
-			*p = x
-			return ""
-		}
-	case *time.Duration:
-		if d, is := k.duration(found); is {
-			*p = d
-			return ""
-		}
-	case *db.Bytes:
-		if b, err := db.ParseBytes(fmt.Sprint(found)); err == nil && k.within(float64(b)) {
 			*p = b
 			return ""
 		}
@@ -59,20 +93,17 @@ func (k *key) set(found any) (problem string) {
 			*p = Secret(db.TrimLineBreak(s))
 			return ""
 		}
-	case *db.Hosts:
+	case *db.Hosts, *[]string:
 		list, wrong := k.list(found)
-		if wrong == nil {
-			*p = db.Hosts(strings.Join(list, ","))
-			return ""
+		if wrong != nil {
+			return k.refuse(wrong)
 		}
-		found = wrong
-	case *[]string:
-		list, wrong := k.list(found)
-		if wrong == nil {
-			*p = list
-			return ""
+		if hosts, is := p.(*db.Hosts); is {
+			*hosts = db.Hosts(strings.Join(list, ","))
+		} else {
+			k.field().Set(reflect.ValueOf(list))
 		}
-		found = wrong
+		return ""
 	}
 	return k.refuse(found)
 }
@@ -86,7 +117,7 @@ func (k *key) parse(text string) any {
 		if b, err := strconv.ParseBool(strings.ToLower(trimmed)); err == nil {
 			return b
 		}
-	case *int, *float64, *time.Duration:
+	case *int, *float64, *time.Duration, *db.Bytes:
 		if n, err := strconv.ParseInt(trimmed, 10, 64); err == nil {
 			return n
 		}
@@ -106,71 +137,21 @@ func (k *key) parse(text string) any {
 	return text
 }
 
-// autoWord is db.Auto in a file.
-const autoWord = "auto"
-
-func (k *key) auto() bool { return strings.HasPrefix(k.allow, autoWord+"|") }
-
-func number(found any) (float64, bool) {
-	if n, is := found.(int64); is {
-		return float64(n), true
-	}
-	x, is := found.(float64)
-	return x, is
-}
-
-// duration parses "10s", or a number of seconds. It compares before it converts, to avoid an overflow.
-func (k *key) duration(found any) (time.Duration, bool) {
-	if text, is := found.(string); is {
-		if strings.EqualFold(text, "none") && strings.HasPrefix(k.allow, "none") { // Python's None too
-			return db.Forever, true
-		}
-		d, err := time.ParseDuration(text)
-		return d, err == nil && k.within(float64(d))
-	}
-	seconds, is := number(found)
-	ns := math.Round(seconds * float64(time.Second))
-	if !is || !k.within(ns) {
-		return 0, false
-	}
-	return time.Duration(ns), true
-}
-
-// within reports whether x, in nanoseconds for a duration, is in a range of allow. NaN is in none.
+// within reports whether x is in a range of allow. NaN is in none.
 func (k *key) within(x float64) bool {
 	for alternative := range strings.SplitSeq(k.allow, "|") {
 		low, high, is := strings.Cut(alternative, "..")
 		if !is {
 			high = low
 		}
-		if alternative != "none" && k.measure(low) <= x && x <= k.measure(high) {
+		of := scales[k.field().Type()].of
+		least, isLeast := of(k.parse(low))
+		most, isMost := of(k.parse(high))
+		if isLeast && isMost && least <= x && x <= most {
 			return true
 		}
 	}
 	return false
-}
-
-// measure returns a bound as a number. An invalid tag fails the test of all keys.
-func (k *key) measure(bound string) float64 {
-	if _, is := k.target.(*time.Duration); is {
-		d, err := time.ParseDuration(bound)
-		if err != nil {
-			return math.NaN()
-		}
-		return float64(d)
-	}
-	if _, is := k.target.(*db.Bytes); is {
-		b, err := db.ParseBytes(bound)
-		if err != nil {
-			return math.NaN()
-		}
-		return float64(b)
-	}
-	x, err := strconv.ParseFloat(bound, 64)
-	if err != nil {
-		return math.NaN()
-	}
-	return x
 }
 
 // list parses a list of strings; wrong is the list, or the item, with a wrong type. The empty list is nil.
@@ -222,21 +203,15 @@ func (k *key) refuse(found any) string {
 
 // allowed describes the allowed values.
 func (k *key) allowed() string {
+	if s, is := scales[k.field().Type()]; is {
+		if numbers, auto := strings.CutPrefix(k.allow, autoWord+"|"); auto {
+			return strconv.Quote(autoWord) + ", or " + s.says + ranges(numbers)
+		}
+		return s.says + ranges(k.allow)
+	}
 	switch k.target.(type) {
 	case *bool:
 		return "true or false"
-	case *int:
-		numbers, auto := strings.CutPrefix(k.allow, autoWord+"|")
-		if auto {
-			return strconv.Quote(autoWord) + ", or a whole number " + ranges(numbers)
-		}
-		return "a whole number " + ranges(k.allow)
-	case *float64:
-		return "a number " + ranges(k.allow)
-	case *time.Duration:
-		return `a duration as "10s", or a number of seconds, ` + ranges(k.allow)
-	case *db.Bytes:
-		return `a size as "4MiB", or a number of bytes, ` + ranges(k.allow)
 	case *Secret:
 		if k.allow == "" {
 			return "a string without NUL characters"

@@ -19,40 +19,26 @@ const (
 	maxQuiet = time.Second
 )
 
-// BeginWatch starts watching the file at path. No change after its return is missed. The caller must call run. run
-// calls onChange, never concurrently, each time that the file's content has changed, until ctx ends. Then it waits for
-// its goroutines, and returns nil.
+// Watcher watches one file.
 //
 // It detects an editor's rename, a write in place (also through a bind mount), a file that is removed and written
 // again, and retargeted symbolic links, as in Kubernetes. A removed file counts as a change only when it exists again.
 // Changes on file systems without notifications, such as NFS, are not detected.
-//
-// The error says that the file's directory can't be watched: it does not exist, or the system's watches are used up.
-func BeginWatch(path string) (run func(ctx context.Context, onChange func()) error, err error) {
-	w, err := watch(path)
-	if err != nil {
-		return nil, err
-	}
-	return w.run, nil
-}
-
-// watcher watches one file.
-type watcher struct {
+type Watcher struct {
 	path    string
 	notify  *fsnotify.Watcher
 	folder  string // the directory of path's link target
-	content fingerprint
+	content [sha256.Size]byte
 }
 
-type fingerprint [sha256.Size]byte
-
-// watch starts watching. run reports all later changes.
-func watch(path string) (*watcher, error) {
+// Watch starts watching the file at path. No change after its return is missed. The caller must call Run. The error says
+// that the file's directory can't be watched: it does not exist, or the system's watches are used up.
+func Watch(path string) (*Watcher, error) {
 	notify, err := fsnotify.NewWatcher()
 	if err != nil {
 		return nil, fmt.Errorf("can't watch %s for changes: %w", path, err)
 	}
-	w := &watcher{path: path, notify: notify}
+	w := &Watcher{path: path, notify: notify}
 	if err := notify.Add(filepath.Dir(path)); err != nil {
 		return nil, errors.Join(fmt.Errorf("can't watch the folder of %s for changes: %w", path, err), notify.Close())
 	}
@@ -61,7 +47,9 @@ func watch(path string) (*watcher, error) {
 	return w, nil
 }
 
-func (w *watcher) run(ctx context.Context, onChange func()) error {
+// Run calls onChange, never concurrently, each time that the file's content has changed, until ctx ends. Then it waits
+// for its goroutines, and returns nil.
+func (w *Watcher) Run(ctx context.Context, onChange func()) error {
 	events, drained := make(chan struct{}, 1), make(chan struct{})
 	go func() {
 		defer close(drained)
@@ -80,7 +68,7 @@ func (w *watcher) run(ctx context.Context, onChange func()) error {
 
 // drain keeps reading, because fsnotify may hold its lock until its event is read, and follow needs that lock. An error
 // means too many events, and counts as an event.
-func (w *watcher) drain(events chan<- struct{}) {
+func (w *Watcher) drain(events chan<- struct{}) {
 	for open := true; open; {
 		select {
 		case _, open = <-w.notify.Events:
@@ -95,7 +83,7 @@ func (w *watcher) drain(events chan<- struct{}) {
 
 // follow watches the file itself, for writes through other names, and the directory of its link target. Both may have
 // changed. A missing file is no error: the directories report when it exists.
-func (w *watcher) follow() {
+func (w *Watcher) follow() {
 	_ = w.notify.Add(filepath.Dir(w.path))
 	_ = w.notify.Remove(w.path) // otherwise Add may keep watching the file that had the name before
 	_ = w.notify.Add(w.path)
@@ -114,7 +102,7 @@ func (w *watcher) follow() {
 
 // changed reports whether the content differs from the last time. A file that exists but can't be read counts as
 // changed, so that the error is reported.
-func (w *watcher) changed() bool {
+func (w *Watcher) changed() bool {
 	content, _, err := readFile(w.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false

@@ -15,12 +15,12 @@ import (
 // watching runs a watcher of path until the test ends; each change sends the file's content.
 func watching(t *testing.T, path string) <-chan string {
 	t.Helper()
-	w, err := watch(path)
+	w, err := Watch(path)
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	changes, done := make(chan string), make(chan error)
 	go func() {
-		done <- w.run(ctx, func() {
+		done <- w.Run(ctx, func() {
 			content, _ := os.ReadFile(path)
 			select {
 			case changes <- string(content):
@@ -127,7 +127,7 @@ func TestWatchWaitsWhereALinkPoints(t *testing.T) {
 	target := write(t, filepath.Join(t.TempDir(), "target"), "first")
 	path := filepath.Join(t.TempDir(), "ddtb.toml")
 	must(t, os.Symlink(target, path))
-	w, err := watch(path)
+	w, err := Watch(path)
 	must(t, err)
 	defer func() { must(t, w.notify.Close()) }()
 	must(t, os.Remove(target))
@@ -155,7 +155,7 @@ func TestWatchWaitsForAFile(t *testing.T) {
 func TestWatchTellsNothingButChanges(t *testing.T) {
 	dir := t.TempDir()
 	path := write(t, filepath.Join(dir, "ddtb.toml"), "same")
-	w, err := watch(path)
+	w, err := Watch(path)
 	must(t, err)
 	defer func() { must(t, w.notify.Close()) }()
 	for _, quiet := range []func(){
@@ -177,18 +177,18 @@ func TestWatchTellsNothingButChanges(t *testing.T) {
 }
 
 func TestWatchNeedsAFolder(t *testing.T) {
-	_, err := BeginWatch(filepath.Join(t.TempDir(), "none", "ddtb.toml"))
+	_, err := Watch(filepath.Join(t.TempDir(), "none", "ddtb.toml"))
 	if err == nil || !strings.Contains(err.Error(), "can't watch the folder of") {
-		t.Errorf("BeginWatch says %v", err)
+		t.Errorf("Watch says %v", err)
 	}
 }
 
 func TestWatchEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	run, err := BeginWatch(write(t, filepath.Join(t.TempDir(), "ddtb.toml"), ""))
+	w, err := Watch(write(t, filepath.Join(t.TempDir(), "ddtb.toml"), ""))
 	must(t, err)
-	must(t, run(ctx, func() { t.Error("a change is reported") }))
+	must(t, w.Run(ctx, func() { t.Error("a change is reported") }))
 }
 
 func TestASaveOfManyEventsIsOneChange(t *testing.T) {

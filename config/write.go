@@ -14,9 +14,9 @@ import (
 // SetText sets a key, such as "databases.default.strategy", of the file at path to a text. Everything else stays
 // unchanged, including comments. The file keeps its inode and mode: it may be mounted, or a link.
 func SetText(path, name, text string) error {
-	doc, _, err := readFile(path)
+	doc, err := ReadFile(path)
 	if err != nil {
-		return fmt.Errorf("%s %w", path, err)
+		return err
 	}
 	edited, err := withText(doc, name, text)
 	if err != nil {

@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"sync/atomic"
@@ -33,18 +34,21 @@ const (
 const fullFor = 100 * time.Millisecond
 
 // breaker admits every attempt to connect of one Connector, and records how each ended. Only an unreachable server
-// opens the circuit. A server that answers, with full slots or a wrong password, is reachable.
+// opens the circuit, or one that is not the primary yet. A server that answers, with full slots or a wrong password, is
+// reachable. Under a budget the circuit stays closed: without a server there are no tickets, and so no attempts.
 type breaker struct {
 	*Connector
 	circuit circuitbreaker.CircuitBreaker[any]
 	silence time.Duration
 	full    atomic.Pointer[full]
+	last    atomic.Pointer[error] // why the last attempt that found no server failed, for the error of an open circuit
 }
 
 // full records the server's answer that it has no slot.
 type full struct {
-	until time.Time // no attempt is made before this time
-	err   error     // the server's error
+	until  time.Time // no attempt is made before this time
+	err    error     // the server's error
+	server string    // the server
 }
 
 // newBreaker returns the breaker of c. It records the attempts as the driver's tracer, before any other tracer.
@@ -63,21 +67,19 @@ func newBreaker(c *Connector) *breaker {
 	return b
 }
 
-var errCircuitOpen = errors.New("the last attempts to connect found no server")
-
 // admit lets an attempt through, or returns when the next may be made. A refusal takes no stack trace and no time.
 func (b *breaker) admit() error {
 	if f := b.full.Load(); f != nil {
-		next := &full{time.Now().Add(fullFor), f.err} // the other attempts wait for this one
+		next := &full{time.Now().Add(fullFor), f.err, f.server} // the other attempts wait for this one
 		if wait := time.Until(f.until); wait > 0 || !b.full.CompareAndSwap(f, next) {
-			return &ConnError{Cause: SlotsExhausted, Strategy: b.settings.Strategy, RetryAfter: wait, Err: f.err}
+			return &ConnError{Cause: SlotsExhausted, Strategy: b.settings.Strategy, Server: f.server, RetryAfter: wait, Err: f.err}
 		}
 	}
 	if b.circuit.TryAcquirePermit() {
 		return nil
 	}
 	return &ConnError{
-		Cause: CircuitOpen, Strategy: b.settings.Strategy, RetryAfter: b.circuit.RemainingDelay(), Err: errCircuitOpen,
+		Cause: CircuitOpen, Strategy: b.settings.Strategy, RetryAfter: b.circuit.RemainingDelay(), Err: *b.last.Load(),
 	}
 }
 
@@ -91,11 +93,18 @@ func (b *breaker) slotFreed() {
 // ended records how an attempt ended: by its cause, "" for success, and by the server's error.
 func (b *breaker) ended(cause Cause, err error) {
 	switch cause {
-	case ServerUnavailable:
+	case ServerUnavailable, NoSuitableServer:
+		why := fmt.Errorf("the last attempts to connect found no server: %v", clean(err)) //nolint:errorlint // its type is of no use
+		b.last.Store(&why)
+		if b.tickets != nil {
+			b.tickets.doubt()
+			return
+		}
 		b.circuit.RecordFailure()
 		return
 	case SlotsExhausted:
-		b.full.Store(&full{time.Now().Add(fullFor/2 + rand.N(fullFor)), clean(err)}) //nolint:gosec // a jitter is no secret
+		until := time.Now().Add(fullFor/2 + rand.N(fullFor)) //nolint:gosec // a jitter is no secret
+		b.full.Store(&full{until, clean(err), serverOfAttempt(err)})
 	default:
 		b.slotFreed()
 	}

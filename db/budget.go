@@ -141,8 +141,11 @@ func newTickets(s Settings, q *queue, o Options) (*tickets, error) {
 	return t, nil
 }
 
-// start begins to poll. It connects at the first demand.
-func (t *tickets) start() {
+// start begins to poll: at once if the connection of control exists already, else at the first demand.
+func (t *tickets) start(lent bool) {
+	if lent {
+		t.rouse()
+	}
 	t.loop.Go(t.run)
 }
 
@@ -647,6 +650,19 @@ func (t *tickets) gaveUp() {
 		t.ready = append(t.ready, r)
 	}
 	t.resize()
+}
+
+// doubt gives up the reserved tickets, because an attempt to connect found no server: after a failover they are those of
+// another. The next poll finds the server in force.
+func (t *tickets) doubt() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.ready {
+		t.handed = append(t.handed, r.n)
+	}
+	t.ready = nil
+	t.resize()
+	t.rouse()
 }
 
 // unshare corrects the count after an attempt to open a shared connection failed.

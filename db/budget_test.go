@@ -289,6 +289,21 @@ func TestABudgetLargerThanTheServerIsKeptBelowWhatThereIs(t *testing.T) {
 	}
 }
 
+func TestTheBudgetIsKnownBeforeTheFirstRequest(t *testing.T) {
+	dbtest.NoLeaks(t)
+	cfg := dbtest.Config(t)
+	auto(4)(&cfg)
+	d := openAgain(t, cfg, db.Options{Control: lent(t, cfg)})
+	began := time.Now()
+	dbtest.Eventually(t, "it is known", func() bool { return d.Stat().Budget == 4 })
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("after %v", took)
+	}
+	if s := d.Stat(); s.Connects != 0 || s.Tickets != 0 {
+		t.Errorf("without a request: %+v", s)
+	}
+}
+
 func TestABudgetThatNobodySetIsWhatOthersLeave(t *testing.T) {
 	dbtest.NoLeaks(t)
 	s := dbtest.NewServer(t, dbtest.Options{MaxConnections: 20})

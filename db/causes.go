@@ -4,12 +4,193 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgconn"
 )
+
+// Cause is why there was no connection. It is derived from the SQLSTATE and the error's type, not from a message's
+// text, which is translated on many servers. The exceptions are below.
+type Cause string
+
+// The causes.
+const (
+	PoolTimeout         Cause = "pool timeout"         // this process's leases were all in use for too long
+	QueueFull           Cause = "queue full"           // too many requests wait for a lease already, or the queue is too slow
+	SlotsExhausted      Cause = "slots exhausted"      // the server has no slot left: 53300; see ConnError.Limit
+	PoolerFull          Cause = "pooler full"          // PgBouncer accepts no more clients, or had no server connection in time
+	ServerUnavailable   Cause = "server unavailable"   // refused, shut down, starting, or lost on the way
+	NoSuitableServer    Cause = "no suitable server"   // servers answer, but none matches target_session_attrs
+	ServerTimeout       Cause = "server timeout"       // a timeout that is set on the server ended the session
+	LoginRejected       Cause = "login rejected"       // the server refuses this role, or this role for this database
+	SettingRefused      Cause = "setting refused"      // the server, or a pooler, refuses a setting that the login sends
+	TLSRefused          Cause = "TLS refused"          // the two sides can't agree on encryption
+	CertificateRejected Cause = "certificate rejected" // one side does not trust the other's certificate
+	CircuitOpen         Cause = "circuit open"         // not tried: the last attempts failed
+)
+
+// CauseSpec is a cause with what people read about it. Pages, metrics and reports range over Causes.
+type CauseSpec struct {
+	Cause
+	Lasts    bool                    // until somebody changes a setting
+	AtOnce   bool                    // thousands of requests a second may fail of it
+	Sentence func(*ConnError) string // for a visitor: it names no server, database or role
+	Advice   string                  // for a visitor: whether waiting helps; "": it does
+}
+
+// Causes lists all causes. A new one is a constant, an entry here, and where it comes from: an SQLSTATE or an error.
+var Causes = []CauseSpec{
+	{Cause: PoolTimeout, Advice: fewer, Sentence: func(e *ConnError) string {
+		return fmt.Sprintf("All database connections of this application (%d) were busy for %.2f seconds.", e.Size, e.Waited.Seconds())
+	}},
+	{Cause: QueueFull, AtOnce: true, Advice: fewer, Sentence: func(e *ConnError) string {
+		return fmt.Sprintf("All database connections of this application (%d) are busy, and so many requests wait for one that this one would have waited too long.", e.Size)
+	}},
+	{
+		Cause: SlotsExhausted, AtOnce: true, Sentence: func(e *ConnError) string { return limitSentences[e.Limit()] },
+		Advice: "Connections that stay open keep their slots, so waiting may not help: somebody who runs this application has to make room.",
+	},
+	{Cause: PoolerFull, Sentence: always("The connection pooler in front of the database is full: it had no connection for this in time.")},
+	{Cause: ServerUnavailable, Advice: recovers, Sentence: func(e *ConnError) string {
+		if _, ok := errors.AsType[*net.DNSError](e); ok {
+			return "The name of the database server can't be resolved: it is misspelt in the configuration, or the name service has a fault."
+		}
+		return either("The database server does not answer, or is restarting.",
+			"The connection pooler answers, but can't reach the database server behind it.")(e)
+	}},
+	{Cause: NoSuitableServer, Advice: recovers, Sentence: always("A database server answers, but not one that does what this needs: a failover may be under way.")},
+	{Cause: ServerTimeout, Sentence: either(
+		"The database ended this session, because a time limit that is set there has passed. A change is undone as a whole.",
+		"The connection pooler in front of the database ended this session, because a time limit that is set there has passed. A change is undone as a whole.",
+	)},
+	{Cause: LoginRejected, Lasts: true, Advice: lasts, Sentence: either(
+		"The database does not let this application in: its configuration needs a look.",
+		"The connection pooler in front of the database does not let this application in: its list of databases and users needs a look.",
+	)},
+	{Cause: SettingRefused, Lasts: true, Advice: lasts, Sentence: func(e *ConnError) string {
+		if OfUndeclaredPooler(e) {
+			return behindPooler
+		}
+		return "The database refuses a setting that this application sends when it connects: its configuration needs a look."
+	}},
+	{Cause: TLSRefused, Lasts: true, Advice: lasts, Sentence: always("The database and this application can't agree on encryption: their configuration needs a look.")},
+	{Cause: CertificateRejected, Lasts: true, Advice: lasts, Sentence: always("A certificate between this application and the database is not trusted: it needs to be replaced, or its authority configured.")},
+	{Cause: CircuitOpen, AtOnce: true, Advice: recovers, Sentence: always("The database did not answer the last attempts, so this one was not made.")},
+}
+
+// Advice for visitors.
+const (
+	fewer    = "This passes when fewer requests come at once. Please try again in a moment."
+	recovers = "This passes when the server answers again; the application notices by itself. Please try again in a moment."
+	lasts    = "This does not pass by itself: somebody who runs this application has to change a setting."
+)
+
+// limitSentences name the limit that was reached, for visitors.
+var limitSentences = map[string]string{
+	ServerLimit:   "The database server has no connection slot left: all are taken.",
+	RoleLimit:     "The database lets this application's role have no more connections: its own limit is reached.",
+	DatabaseLimit: "The database takes no more connections: the limit that is set for this database is reached.",
+}
+
+const behindPooler = `A connection pooler stands between this application and its database, and the configuration does not say so. ` +
+	`Its administrator has to set pooler = "pgbouncer".`
+
+func always(sentence string) func(*ConnError) string {
+	return func(*ConnError) string { return sentence }
+}
+
+// either returns the sentence for an error of the server or of a pooler.
+func either(server, pooler string) func(*ConnError) string {
+	return func(e *ConnError) string {
+		if ByPooler(e) {
+			return pooler
+		}
+		return server
+	}
+}
+
+// Spec returns the description of the cause. An unknown one is described as ServerUnavailable.
+func (c Cause) Spec() CauseSpec {
+	for _, s := range Causes {
+		if s.Cause == c {
+			return s
+		}
+	}
+	return ServerUnavailable.Spec()
+}
+
+// Passes reports whether the same request may succeed later without a change of settings.
+func (c Cause) Passes() bool { return !c.Spec().Lasts }
+
+// QueryFailure is an error of the server that is neither a bug nor the lack of a connection, as people read it.
+type QueryFailure struct {
+	SQLStates []string
+	Cause     string // in metrics and reports; "": it is not counted by a cause
+	Status    int    // of HTTP
+	Title     string // "": that of the status
+	Sentence  string // for a visitor
+	Passes    bool   // the same request may succeed later without a change
+}
+
+// QueryFailures lists them. Each that has a cause has an alert.
+var QueryFailures = []QueryFailure{
+	{
+		SQLStates: []string{pgerrcode.QueryCanceled}, Cause: "statement timeout", Status: 503, Passes: true, Title: "The database took too long",
+		Sentence: "The database stopped this before it was done: it took longer than it may, or somebody cancelled it. A change is undone as a whole.",
+	}, {
+		SQLStates: []string{pgerrcode.LockNotAvailable}, Cause: "lock timeout", Status: 503, Passes: true, Title: "The database took too long",
+		Sentence: "Something else keeps locked what this needs, for longer than this may wait. A change is undone as a whole.",
+	}, {
+		SQLStates: []string{pgerrcode.ReadOnlySQLTransaction}, Cause: "read-only database", Status: 503, Passes: true, Title: "The database is read-only",
+		Sentence: "The database takes no changes at the moment, so nothing is stored. Read-only pages still work.",
+	}, {
+		SQLStates: []string{pgerrcode.DiskFull}, Cause: "disk full", Status: 503, Title: "The database's disk is full",
+		Sentence: "The database's disk is full, so nothing is stored until somebody makes room. Read-only pages still work.",
+	}, {
+		SQLStates: []string{pgerrcode.OutOfMemory}, Cause: "out of memory", Status: 503, Passes: true, Title: "The database is short of memory",
+		Sentence: "The database server has too little memory for this just now. A change is undone as a whole.",
+	}, {
+		SQLStates: []string{pgerrcode.InsufficientPrivilege}, Status: 503, Title: "The database does not allow this",
+		Sentence: "This application's role may not do this in the database, so nothing was changed. Its administrator has to grant it.",
+	}, {
+		SQLStates: []string{pgerrcode.UndefinedTable, pgerrcode.UndefinedColumn, pgerrcode.InvalidSchemaName}, Cause: "missing table", Status: 503,
+		Title: "The database is incomplete", Sentence: "A table or a column that this needs is missing from the database, so nothing was changed. " +
+			"Its administrator has to run `ddtb migrate`, which makes it, or says which one is missing and what to do.",
+	}, {
+		SQLStates: []string{pgerrcode.DuplicatePreparedStatement, pgerrcode.InvalidSQLStatementName}, Status: 503,
+		Title: "A connection pooler is in the way", Sentence: behindPooler,
+	}, {
+		// It has already been retried where that is possible.
+		SQLStates: []string{pgerrcode.DeadlockDetected, pgerrcode.SerializationFailure}, Status: 409, Passes: true,
+		Sentence: "Others changed the same at the same moment, so this was undone as a whole: nothing of it is stored.",
+	}, {
+		SQLStates: []string{pgerrcode.NumericValueOutOfRange}, Status: 409,
+		Sentence: "A number would become larger than the database can store, so nothing was changed.",
+	}, {
+		SQLStates: []string{pgerrcode.StringDataRightTruncationDataException}, Status: 400,
+		Sentence: "A text is longer than the database can store. Shorten it and send it again.",
+	}, {
+		SQLStates: []string{pgerrcode.CharacterNotInRepertoire, pgerrcode.UntranslatableCharacter}, Status: 400,
+		Sentence: "A text has a character that the database can't store. Remove it and send it again.",
+	}, {
+		SQLStates: []string{pgerrcode.DatetimeFieldOverflow}, Status: 400,
+		Sentence: "A date or time is outside of what the database can store. Change it and send it again.",
+	},
+}
+
+// QueryFailureOf returns the failure that err, the error of a query, is; ok is false for any other error.
+func QueryFailureOf(err error) (f QueryFailure, ok bool) {
+	code := sqlState(err)
+	i := slices.IndexFunc(QueryFailures, func(f QueryFailure) bool { return slices.Contains(f.SQLStates, code) })
+	if i < 0 {
+		return QueryFailure{}, false
+	}
+	return QueryFailures[i], true
+}
 
 // The limits that PostgreSQL reports with one SQLSTATE, 53300: see ConnError.Limit.
 const (
@@ -50,9 +231,10 @@ func causeOfConnect(err error) Cause {
 	if own := CauseOf(err); own != "" {
 		return own
 	}
-	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
+	if pe, ok := refusalOf(err); ok {
 		return causeOfRefusal(pe)
 	}
+	err = withoutOptionalTLS(err)
 	_, secret := errors.AsType[*secretError](err)
 	switch {
 	case secret:
@@ -66,6 +248,53 @@ func causeOfConnect(err error) Cause {
 		return NoSuitableServer
 	}
 	return ServerUnavailable
+}
+
+// attempts returns the errors of a connect: one for each address, and for each with and without TLS.
+func attempts(err error) []error {
+	ce, ok := errors.AsType[*pgconn.ConnectError](err)
+	if !ok {
+		return []error{err}
+	}
+	if joined, ok := ce.Unwrap().(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{ce.Unwrap()}
+}
+
+// refusalOf returns the server's answer that says why connecting failed. With sslmode prefer and allow, pg_hba.conf may
+// exclude one of the two attempts, with or without TLS: then the other one's answer counts.
+func refusalOf(err error) (first *pgconn.PgError, ok bool) {
+	for _, attempt := range attempts(err) {
+		pe, ok := errors.AsType[*pgconn.PgError](attempt)
+		if ok && pe.Code != pgerrcode.InvalidAuthorizationSpecification {
+			return pe, true
+		}
+		if ok && first == nil {
+			first = pe
+		}
+	}
+	return first, first != nil
+}
+
+// withoutOptionalTLS drops refused TLS from the errors of a connect that went on without TLS: what ended that attempt,
+// such as a server that restarts, is the reason.
+func withoutOptionalTLS(err error) error {
+	ce, ok := errors.AsType[*pgconn.ConnectError](err)
+	if !ok || !plainAllowed(ce.Config) {
+		return err
+	}
+	rest := slices.DeleteFunc(slices.Clone(attempts(err)), func(e error) bool { return isTLS(e) || isCertificate(e) })
+	if len(rest) == 0 {
+		return err
+	}
+	return errors.Join(rest...)
+}
+
+// plainAllowed reports whether a host may be reached without TLS over the network.
+func plainAllowed(c *pgconn.Config) bool {
+	plain := func(host string, t *tls.Config) bool { return t == nil && !strings.HasPrefix(host, "/") }
+	return plain(c.Host, c.TLSConfig) || slices.ContainsFunc(c.Fallbacks, func(f *pgconn.FallbackConfig) bool { return plain(f.Host, f.TLSConfig) })
 }
 
 // causeOfRefusal returns why the server refused a login. The server answered, so only an error about its shutdown or
@@ -216,6 +445,8 @@ const setPooler = `if the host is a PgBouncer, set pooler = "pgbouncer" in the c
 
 const grantIt = "the table belongs to another role: `ddtb migrate` says which statement grants it"
 
+const makeIt = "a table was dropped, renamed or changed: `ddtb migrate` makes it, or says what is missing and what to do"
+
 // usePassword is advice for pg_hba.conf's peer method at the Unix socket, which authenticates the account of the
 // process. Translations keep the word "Peer".
 const usePassword = `at its socket the server lets in only who runs as the account of the role's name: set host = "127.0.0.1" to log in ` +
@@ -236,7 +467,7 @@ func ByPooler(err error) bool {
 }
 
 // Hint returns advice for an operator, if err is typical of an undeclared PgBouncer, is one of PgBouncer's own
-// refusals, or concerns tables that another role owns, or peer authentication; else "".
+// refusals, or concerns tables that are missing or that another role owns, or peer authentication; else "".
 func Hint(err error) string {
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
@@ -249,6 +480,8 @@ func Hint(err error) string {
 		return hint
 	}
 	switch {
+	case pe.Code == pgerrcode.UndefinedTable, pe.Code == pgerrcode.UndefinedColumn:
+		return makeIt
 	case pe.Code == pgerrcode.InsufficientPrivilege && strings.HasPrefix(pe.Routine, "aclcheck_error"):
 		return grantIt
 	case pe.Code == pgerrcode.InvalidAuthorizationSpecification && pe.Routine == "auth_failed" && strings.Contains(pe.Message, "Peer"):

@@ -58,11 +58,14 @@ func (c *Connector) admitWithTicket(cc *pgx.ConnConfig) error {
 
 // Connect makes a connection. While the server can't be reached it retries, until the circuit opens or ctx ends. A
 // failure is a *ConnError, or ctx's error if the caller's context was cancelled.
-func (c *Connector) Connect(ctx context.Context) (conn *pgx.Conn, err error) {
-	err = c.retry(ctx, func() error {
-		conn, err = c.attempt(ctx)
-		return err
-	})
+func (c *Connector) Connect(ctx context.Context) (*pgx.Conn, error) {
+	conn, err := c.attempt(ctx)
+	if err != nil {
+		err = c.retry(ctx, err, func() (err error) {
+			conn, err = c.attempt(ctx)
+			return err
+		})
+	}
 	return conn, err
 }
 
@@ -90,14 +93,12 @@ func (c *Connector) attempt(ctx context.Context) (conn *pgx.Conn, err error) {
 	return conn, nil
 }
 
-// retry runs try, which connects, until it succeeds, fails permanently, the circuit opens, or ctx ends.
-func (c *Connector) retry(ctx context.Context, try func() error) error {
-	err := try()
-	if err == nil {
-		return nil
-	}
+// retry runs try, which connects, after it failed with err: until it succeeds, fails permanently, the circuit opens, or
+// ctx ends.
+func (c *Connector) retry(ctx context.Context, err error, try func() error) error {
 	return retry(ctx, firstBackoff, mostBackoff, err, try, func(err error) bool {
-		return CauseOf(err) == ServerUnavailable && !c.breaker.circuit.IsOpen() || errors.Is(err, errLost)
+		cause := CauseOf(err)
+		return (cause == ServerUnavailable || cause == NoSuitableServer) && !c.breaker.circuit.IsOpen() || errors.Is(err, errLost)
 	})
 }
 

@@ -21,7 +21,7 @@ import (
 // parts are what a copy may leave out: the files, and the lines of the files that stay which match the pattern.
 var parts = map[string]struct{ files, lines []string }{
 	"per-request": {[]string{"perrequest.go"}, []string{"settings.go:PerRequest"}},
-	"persistent":  {[]string{"persistent.go", "worker.go"}, []string{"settings.go:Persistent"}},
+	"persistent":  {[]string{"persistent.go", "persistentsettings.go", "worker.go"}, []string{"settings.go:Persistent"}},
 	"multiplex": {
 		[]string{"multiplexed.go", "multiplex.go", "multiplexconn.go", "multiplexrows.go", "read.go", "replica.go"},
 		[]string{"settings.go:Multiplex", "db.go:outage", "db.go:replicas"},

@@ -29,29 +29,21 @@ var ErrClosed = errors.New("the database was closed")
 // DB is one database, accessed through the strategy in force, which may be switched at any time. It is safe for
 // concurrent use.
 type DB struct {
-	now       atomic.Pointer[pinned]
+	now       atomic.Pointer[Source]
 	closed    atomic.Bool
 	switches  sync.Mutex      // one switch at a time
 	lifetime  context.Context // ends when Close has no more time for outstanding leases
-	cut       context.CancelFunc
+	abort     context.CancelFunc
 	draining  sync.WaitGroup
 	options   Options
 	outage    outage
-	replicas  replicas
+	replicas  atomic.Pointer[replicas]
 	nested    logOnce // pairs of lines
 	forgotten logOnce // source lines that left rows open
 
 	totals   sync.Mutex
-	old      []*pinned       // replaced sources on which requests still run
+	old      []*Source       // replaced sources on which requests still run
 	finished map[string]Stat // the counters of closed sources, by strategy
-}
-
-// pinned is a Source with a count of its users.
-type pinned struct {
-	*Source
-	users   atomic.Int64 // requests, and callers that are acquiring
-	retired atomic.Bool
-	unused  chan struct{} // buffered: receives when users falls to 0 after the retirement
 }
 
 // Open returns a DB with the strategy that the settings name. It connects at the first query.
@@ -60,25 +52,25 @@ func Open(_ context.Context, s Settings) (*DB, error) { return OpenWith(s, Optio
 // OpenWith is Open with options.
 func OpenWith(s Settings, o Options) (*DB, error) {
 	d := &DB{options: o, finished: map[string]Stat{}}
-	p, err := d.newSource(s)
+	source, err := d.newSource(s)
 	if err != nil {
 		return nil, err
 	}
-	d.lifetime, d.cut = context.WithCancel(context.Background())
-	d.now.Store(p)
-	err = d.replicas.open(d)
-	if err != nil {
+	d.lifetime, d.abort = context.WithCancel(context.Background())
+	d.now.Store(source)
+	d.replicas.Store(&replicas{})
+	if err := d.UseReplica(o.Replica); err != nil {
 		return nil, errors.Join(err, d.Close(d.lifetime))
 	}
 	return d, nil
 }
 
-func (d *DB) newSource(settings Settings) (*pinned, error) {
-	s, err := NewSource(settings, d.options)
+func (d *DB) newSource(s Settings) (*Source, error) {
+	source, err := NewSource(s, d.options)
 	if err != nil {
-		return nil, fmt.Errorf("database %q: %w", settings.Name, err)
+		return nil, fmt.Errorf("database %q: %w", s.Name, err)
 	}
-	return &pinned{Source: s, unused: make(chan struct{}, 1)}, nil
+	return source, nil
 }
 
 // Failing returns when and how the last attempt to get a connection from the server failed, if no lease has been given
@@ -104,24 +96,24 @@ func (d *DB) Totals() map[string]Stat {
 	d.totals.Lock()
 	defer d.totals.Unlock()
 	sums := maps.Clone(d.finished)
-	for _, p := range append(d.old[:len(d.old):len(d.old)], d.now.Load()) {
-		sums[p.settings.Strategy] = sums[p.settings.Strategy].plus(p.Stat())
+	for _, s := range append(d.old[:len(d.old):len(d.old)], d.now.Load()) {
+		sums[s.settings.Strategy] = sums[s.settings.Strategy].plus(s.Stat())
 	}
 	return sums
 }
 
-func (d *DB) replace(old, by *pinned) {
+func (d *DB) replace(old, by *Source) {
 	d.totals.Lock()
 	defer d.totals.Unlock()
 	d.now.Store(by)
 	d.old = append(d.old, old)
 }
 
-func (d *DB) finish(p *pinned) {
+func (d *DB) finish(s *Source) {
 	d.totals.Lock()
 	defer d.totals.Unlock()
-	d.old = slices.DeleteFunc(d.old, func(o *pinned) bool { return o == p })
-	d.finished[p.settings.Strategy] = d.finished[p.settings.Strategy].plus(p.Stat())
+	d.old = slices.DeleteFunc(d.old, func(o *Source) bool { return o == s })
+	d.finished[s.settings.Strategy] = d.finished[s.settings.Strategy].plus(s.Stat())
 }
 
 // Switch puts the strategy of the settings in force. A request that has begun to query finishes on the old strategy,
@@ -137,13 +129,13 @@ func (d *DB) Switch(ctx context.Context, s Settings) error {
 	if s == old.settings {
 		return nil
 	}
-	p, err := d.newSource(s)
+	next, err := d.newSource(s)
 	if err != nil {
 		return err
 	}
 	old.Retire(ctx)
-	d.replace(old, p)
-	old.retired.Store(true)
+	d.replace(old, next)
+	old.replaced.Store(true)
 	d.draining.Go(func() {
 		old.waitUnused(d.lifetime)
 		_ = old.Close(d.lifetime)
@@ -158,39 +150,39 @@ func (d *DB) Close(ctx context.Context) error {
 	d.switches.Lock()
 	defer d.switches.Unlock()
 	d.closed.Store(true)
-	defer d.cut()
-	defer d.replicas.close(ctx)
-	defer context.AfterFunc(ctx, d.cut)()
+	defer d.abort()
+	defer d.replicas.Load().close(ctx)
+	defer context.AfterFunc(ctx, d.abort)()
 	err := d.now.Load().Close(ctx)
 	d.draining.Wait()
 	return err
 }
 
-// enter pins the source in force, so that it is not closed before exit.
-func (d *DB) enter() *pinned {
+// pin returns the source in force. It is not closed before unpin.
+func (d *DB) pin() *Source {
 	for {
-		p := d.now.Load()
-		p.users.Add(1)
-		if p == d.now.Load() {
-			return p
+		s := d.now.Load()
+		s.users.Add(1)
+		if s == d.now.Load() {
+			return s
 		}
-		p.exit() // switched in between: the old source must no longer be used
+		s.unpin() // switched in between: the old source must no longer be used
 	}
 }
 
-func (p *pinned) exit() {
-	if p.users.Add(-1) == 0 && p.retired.Load() {
+func (s *Source) unpin() {
+	if s.users.Add(-1) == 0 && s.replaced.Load() {
 		select {
-		case p.unused <- struct{}{}:
+		case s.unused <- struct{}{}:
 		default:
 		}
 	}
 }
 
-func (p *pinned) waitUnused(ctx context.Context) {
-	for p.users.Load() > 0 {
+func (s *Source) waitUnused(ctx context.Context) {
+	for s.users.Load() > 0 {
 		select {
-		case <-p.unused:
+		case <-s.unused:
 		case <-ctx.Done():
 			return
 		}
@@ -201,63 +193,51 @@ func (p *pinned) waitUnused(ctx context.Context) {
 // ends.
 func (d *DB) Acquire(ctx context.Context) (*Lease, error) {
 	d.mark(ctx) // for replicas
-	return d.acquire(ctx, asking{})
+	return d.lease(ctx, nil, callSite{})
 }
 
-func (d *DB) acquire(ctx context.Context, who asking) (*Lease, error) {
-	p := d.enter()
-	defer p.exit()
-	if d.closed.Load() {
-		return nil, ErrClosed
+// onLease runs one query or one transaction, which ends its use of the lease. If that failed because the session is
+// outdated, it is run once more on a new connection.
+func (d *DB) onLease(ctx context.Context, from callSite, run func(*Lease) error) error {
+	for again := false; ; again = true {
+		l, err := d.lease(ctx, d.current(ctx), from)
+		if err != nil {
+			return err
+		}
+		if err = run(l); err == nil || !l.stale || again {
+			return err
+		}
+		l.source.refresh()
 	}
-	return p.acquire(ctx, false, who)
 }
 
 // Exec is part of Querier.
-func (d *DB) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
+func (d *DB) Exec(ctx context.Context, sql string, args ...any) (tag pgconn.CommandTag, err error) {
 	d.mark(ctx) // for replicas
-	for again := 0; ; again++ {
-		u, err := d.lease(ctx, asking{})
-		if err != nil {
-			return pgconn.CommandTag{}, err
-		}
-		tag, outdated, err := u.exec(ctx, sql, args)
-		if !outdated || again > 0 {
-			return tag, err
-		}
-		u.source.refresh()
-	}
+	err = d.onLease(ctx, callSite{}, func(l *Lease) (err error) {
+		tag, err = l.exec(ctx, sql, args)
+		return err
+	})
+	return tag, err
 }
 
 // Query is part of Querier. The lease is released when the rows are closed or read to their end.
-func (d *DB) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+func (d *DB) Query(ctx context.Context, sql string, args ...any) (rows pgx.Rows, err error) {
 	d.mark(ctx) // for replicas
-	return d.open(ctx, sql, args)
+	err = d.onLease(ctx, callSite{}, func(l *Lease) (err error) {
+		rows, err = l.open(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
+		return err
+	})
+	if err != nil {
+		return errRows{err}, err
+	}
+	return rows, nil
 }
 
 // QueryRow is part of Querier. Scan releases the lease.
 func (d *DB) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	d.mark(ctx)                       // for replicas
-	rows, _ := d.open(ctx, sql, args) // the result carries the error too
+	rows, _ := d.Query(ctx, sql, args...) // the result carries the error too
 	return row{rows}
-}
-
-func (d *DB) open(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
-	for again := 0; ; again++ {
-		u, err := d.lease(ctx, asking{})
-		if err != nil {
-			return errRows{err}, err
-		}
-		rows, outdated, err := u.open(ctx, sql, args)
-		switch {
-		case outdated && again == 0:
-			u.source.refresh()
-		case err != nil:
-			return errRows{err}, err
-		default:
-			return rows, nil
-		}
-	}
 }
 
 // InTx runs fn in one transaction on one lease. The transaction is committed if fn returns nil, else rolled back. fn
@@ -269,19 +249,7 @@ func (d *DB) open(ctx context.Context, sql string, args []any) (pgx.Rows, error)
 //go:noinline // in its caller, fn's frame would bear the caller's name in stacks, with a line of this file
 func (d *DB) InTx(ctx context.Context, fn func(Querier) error) error {
 	d.mark(ctx) // for replicas
-	outdated := false
 	return Again(ctx, func() error {
-		for {
-			u, err := d.lease(ctx, asking{})
-			if err != nil {
-				return err
-			}
-			err = u.transact(ctx, fn)
-			if !u.stale || outdated {
-				return err
-			}
-			outdated = true // once
-			u.source.refresh()
-		}
+		return d.onLease(ctx, callSite{}, func(l *Lease) error { return l.transact(ctx, fn) })
 	})
 }

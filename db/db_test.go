@@ -42,11 +42,13 @@ func pool(c *config.Database)        { c.Strategy, c.Pool.MaxSize = db.Pool, 3 }
 func multiplex(c *config.Database)   { pool(c); c.Strategy = db.Multiplex }
 func poolRequest(c *config.Database) { pool(c); c.Pool.Hold = db.HoldRequest }
 
+var strategies = map[string]func(*config.Database){
+	"per-request": perRequest, "persistent": persistent, "pool": pool, "pool, for the request": poolRequest,
+	"multiplex": multiplex,
+}
+
 func everyStrategy(t *testing.T, test func(t *testing.T, set func(*config.Database))) {
-	for name, set := range map[string]func(*config.Database){
-		"per-request": perRequest, "persistent": persistent, "pool": pool, "pool, for the request": poolRequest,
-		"multiplex": multiplex,
-	} {
+	for name, set := range strategies {
 		t.Run(name, func(t *testing.T) { test(t, set) })
 	}
 }

@@ -33,12 +33,20 @@
 //
 // # How a statement gets its connection
 //
-// [DB.Query] finds the request in its context ([DB.Begin]). The request may already hold a lease. Otherwise [Source]
-// takes a place in the queue (queue.go), records the lease with its caller's stack (leaks.go), and asks the [Strategy]
-// for a connection (pool.go and the like). A strategy that has none connects through the breaker (breaker.go,
-// connect.go). A release runs in reverse: the session is reset if it was changed (reset.go), the strategy keeps or
-// closes the connection, and the place goes to the first waiter. Lease.Release and Lease.Reclaim both end a lease; the
-// lease's state ensures that only one of them does, once.
+// There are four frames between [DB.Query] and the driver's own Acquire:
+//
+//	DB.Query              db.go         one query; InTx and Exec go the same way
+//	 DB.onLease           db.go         runs it, and once more if the session proved outdated
+//	  DB.lease            request.go    the request's lease (DB.Begin), if it keeps one; else a new one
+//	   Source.acquire     source.go     a place in the queue (queue.go), listed with its caller's stack (leaks.go)
+//	    Strategy.Acquire  pool.go, …    a kept connection, or a new one through the breaker (breaker.go, connect.go)
+//
+// The way back begins in Lease.done: the query has ended, and its request does not keep the lease.
+//
+//	Lease.done            request.go    or Lease.Release, or Lease.Reclaim
+//	 Lease.end            lease.go      one of them ends the lease, and only once
+//	  Strategy.Release    pool.go, …    resets a changed session (reset.go), then keeps or closes the connection
+//	  queue.release       queue.go      the place goes to the first waiter
 //
 // [DB.Read] is for statements that may run twice: read.go.
 //
@@ -93,11 +101,11 @@
 //
 //	without        delete                                            and the lines that name
 //	per-request    perrequest.go                                     PerRequest in settings.go
-//	persistent     persistent.go, worker.go                          Persistent in settings.go
+//	persistent     persistent.go, persistentsettings.go, worker.go   Persistent in settings.go
 //	multiplex and  multiplexed.go, multiplex.go, multiplexconn.go,   Multiplex in settings.go,
 //	DB.Read        multiplexrows.go, read.go, replica.go             outage and replicas in db.go
 //
-// Keep pool.go: its settings also bound the queue and the leak detection.
+// Keep pool.go and poolsettings.go: the settings also bound the queue and the leak detection.
 //
 // The package does not depend on tables, on HTTP, or on messages to people.
 package db

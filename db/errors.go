@@ -15,46 +15,12 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Cause is why there was no connection. It is derived from the SQLSTATE and the error's type, not from a message's
-// text, which is translated on many servers. The exceptions are in causes.go.
-type Cause string
-
-// The causes.
-const (
-	PoolTimeout         Cause = "pool timeout"         // this process's leases were all in use for too long
-	QueueFull           Cause = "queue full"           // too many requests wait for a lease already, or the queue is too slow
-	SlotsExhausted      Cause = "slots exhausted"      // the server has no slot left: 53300; see ConnError.Limit
-	PoolerFull          Cause = "pooler full"          // PgBouncer accepts no more clients, or had no server connection in time
-	ServerUnavailable   Cause = "server unavailable"   // refused, shut down, starting, or lost on the way
-	NoSuitableServer    Cause = "no suitable server"   // servers answer, but none matches target_session_attrs
-	ServerTimeout       Cause = "server timeout"       // a timeout that is set on the server ended the session
-	LoginRejected       Cause = "login rejected"       // the server refuses this role, or this role for this database
-	SettingRefused      Cause = "setting refused"      // the server, or a pooler, refuses a setting that the login sends
-	TLSRefused          Cause = "TLS refused"          // the two sides can't agree on encryption
-	CertificateRejected Cause = "certificate rejected" // one side does not trust the other's certificate
-	CircuitOpen         Cause = "circuit open"         // not tried: the last attempts failed
-)
-
-// Causes lists all causes.
-var Causes = []Cause{
-	PoolTimeout, QueueFull, SlotsExhausted, PoolerFull, ServerUnavailable, NoSuitableServer, ServerTimeout, LoginRejected,
-	SettingRefused, TLSRefused, CertificateRejected, CircuitOpen,
-}
-
-// Passes reports whether the same request may succeed later without a change of settings.
-func (c Cause) Passes() bool {
-	switch c {
-	case LoginRejected, SettingRefused, TLSRefused, CertificateRejected:
-		return false
-	}
-	return true
-}
-
 // ConnError means that there was no connection, or that it was lost. The request was not at fault, and may be sent
 // again. A constraint violation, a deadlock or a wrong statement is never a ConnError.
 type ConnError struct {
 	Cause      Cause
 	Strategy   string
+	Server     string        // HOST:PORT of the server that answered, or was connected; "" if there was none
 	Waited     time.Duration // in the queue
 	Size       int           // the bound on leases; 0: none
 	Leases     int           // in use at that moment
@@ -143,13 +109,13 @@ func connectError(ctx context.Context, strategy string, err error) error {
 	if ce, ok := errors.AsType[*ConnError](err); ok { // an error of this package
 		return ce
 	}
-	return &ConnError{Cause: causeOfConnect(err), Strategy: strategy, Err: clean(err), stack: callers()}
+	return &ConnError{Cause: causeOfConnect(err), Strategy: strategy, Server: serverOfAttempt(err), Err: clean(err), stack: callers()}
 }
 
 // clean drops pgconn's "failed to connect to `user=… database=…`" and the repetitions of one answer from each address
 // and for each kind of TLS. The reader knows the address, and needs the reason.
 func clean(err error) error {
-	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
+	if pe, ok := refusalOf(err); ok {
 		return pe
 	}
 	ce, ok := errors.AsType[*pgconn.ConnectError](err)
@@ -158,7 +124,7 @@ func clean(err error) error {
 	}
 	var said []string
 	for line := range strings.Lines(ce.Unwrap().Error()) {
-		if line = strings.TrimSpace(line); line != "" && !slices.Contains(said, line) {
+		if line = strings.TrimPrefix(strings.TrimSpace(line), "hostname resolving error: "); line != "" && !slices.Contains(said, line) {
 			said = append(said, line)
 		}
 	}

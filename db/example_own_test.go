@@ -58,7 +58,7 @@ func (s *stack) Acquire(ctx context.Context, l *db.Lease) error {
 			return err
 		}
 	}
-	l.Lend(conn, stacked{conn, epoch})
+	l.Attach(conn, stacked{conn, epoch})
 	return nil
 }
 

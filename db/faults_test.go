@@ -72,6 +72,12 @@ var faults = []fault{
 		name: "reset", proxied: true, begin: toxic("reset_peer", `{"timeout": 0}`),
 		ends: []string{unavailable, opened}, must: unavailable,
 	},
+	{
+		// With sslmode prefer the TLS request passes, and what follows it does not.
+		name: "reset after the first bytes", proxied: true, set: func(c *config.Database) { c.SSLMode = "prefer" },
+		begin: toxic("limit_data", `{"bytes": 9}`),
+		ends:  []string{unavailable, opened}, must: unavailable,
+	},
 	{name: "slow", proxied: true, begin: toxic("latency", `{"latency": 40, "jitter": 20}`), ends: []string{ok}, must: ok, keeps: true},
 	{name: "narrow", proxied: true, begin: toxic("bandwidth", `{"rate": 10}`), ends: []string{ok}, must: ok, keeps: true},
 	{

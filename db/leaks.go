@@ -37,10 +37,10 @@ type holding struct {
 	query atomic.Int64   // when the running query began, in Unix nanoseconds; 0: none
 }
 
-// asking is the stack of the caller that requests a lease, taken where that is cheapest: close to the caller.
-type asking [4]uintptr
+// callSite is the stack of the caller that requests a lease, taken where that is cheapest: close to the caller.
+type callSite [4]uintptr
 
-// depth is how many frames of the holder's stack are kept: this package's own, and at least four of its callers'.
+// depth is how many frames of the holder's stack are kept: this package's own, and at least three of its callers'.
 // Unwinding them is the largest part of the cost of a lease.
 const depth = 8
 
@@ -54,11 +54,11 @@ type Holder struct {
 }
 
 // add lists the lease with its caller's stack. From now on it is visible, even while it is still connecting.
-func (k *leaks) add(l *Lease, who asking) {
-	if who == (asking{}) {
-		runtime.Callers(4, l.pcs[:]) // 4: the caller of Source.Acquire
+func (k *leaks) add(l *Lease, from callSite) {
+	if from == (callSite{}) {
+		runtime.Callers(3, l.pcs[:]) // 3: the caller of Source.acquire
 	} else {
-		copy(l.pcs[:], who[:])
+		copy(l.pcs[:], from[:])
 	}
 	k.mu.Lock()
 	l.index = len(k.out)

@@ -11,11 +11,13 @@ import (
 
 // Lease is one connection with one holder, until Release. It is for one goroutine at a time.
 type Lease struct {
-	source *Source
-	conn   *pgx.Conn
-	owner  any           // what the strategy needs to take the connection back
-	waited time.Duration // in the queue
-	since  time.Time     // when it got its place
+	source  *Source
+	request *request // nil: outside of a request
+	kept    bool     // the request keeps it between its queries
+	conn    *pgx.Conn
+	owner   any           // what the strategy needs to take the connection back
+	waited  time.Duration // in the queue
+	since   time.Time     // when it got its place
 
 	dirty bool // the holder may have changed the session
 	stale bool // the session must not be used again
@@ -44,8 +46,8 @@ var ErrReclaimed = errors.New("this lease was taken back: it was held for too lo
 // cancellation, or the statement has no statement_timeout. A change may or may not have been made.
 var ErrQueryTimeout = errors.New("the query took longer than query_timeout, and was ended with its connection")
 
-// Lend gives the lease its connection. It is for a Strategy's Acquire; owner is for its Release.
-func (l *Lease) Lend(conn *pgx.Conn, owner any) {
+// Attach gives the lease its connection. It is for a Strategy's Acquire; owner is for its Release.
+func (l *Lease) Attach(conn *pgx.Conn, owner any) {
 	l.conn, l.owner = conn, owner
 	l.pid.Store(conn.PgConn().PID())
 	l.state.Store(out)
@@ -54,7 +56,7 @@ func (l *Lease) Lend(conn *pgx.Conn, owner any) {
 	}
 }
 
-// Owner returns the owner that was passed to Lend. It is for a Strategy's Release and Forget, where Conn can't be
+// Owner returns the owner that was passed to Attach. It is for a Strategy's Release and Forget, where Conn can't be
 // called.
 func (l *Lease) Owner() any { return l.owner }
 
@@ -75,16 +77,10 @@ func (l *Lease) PID() uint32 { return l.pid.Load() }
 // Release releases the lease. It may be called twice. If the connection is lost, its place is free when the server's
 // side has ended too, or after a second. Release does not wait for that.
 func (l *Lease) Release() {
-	switch l.state.Swap(released) {
-	case out:
-		l.source.leaks.returned(l)
-		if l.conn.IsClosed() {
-			l.late.Store(true) // it is no leak while it waits for the server
-			go l.source.takeBack(l, Strategy.Release)
-			return
-		}
-		l.source.takeBack(l, Strategy.Release)
-	case reclaimed, overdue:
+	if l.end(out, released, Strategy.Release) {
+		return
+	}
+	if was := l.state.Swap(released); was == reclaimed || was == overdue {
 		closeConn(l.conn) // the socket is closed already: this marks the driver's side
 	}
 }
@@ -96,12 +92,36 @@ func (l *Lease) Release() {
 func (l *Lease) Reclaim() bool { return l.seize(reclaimed) }
 
 func (l *Lease) seize(state int32) bool {
-	if !l.state.CompareAndSwap(out, state) {
+	return l.end(out, state, func(s Strategy, l *Lease) {
+		abort(l.conn) // a goroutine may be using it: only its socket is touched
+		s.Forget(l)
+	})
+}
+
+// end is the one way to end a lease. One of its callers moves the state away from acquiring or out, and reports true.
+// That one alone detaches the connection and returns the place in the queue.
+func (l *Lease) end(from, to int32, detach func(Strategy, *Lease)) bool {
+	if !l.state.CompareAndSwap(from, to) {
 		return false
 	}
-	abort(l.conn) // a goroutine may be using it: only its socket is touched
-	l.source.takeBack(l, Strategy.Forget)
+	if to == released {
+		l.source.leaks.returned(l)
+	}
+	if to != released || l.conn == nil || !l.conn.IsClosed() {
+		l.takeBack(detach)
+		return true
+	}
+	l.late.Store(true) // it is no leak while it waits for the server
+	go l.takeBack(detach)
 	return true
+}
+
+// takeBack is end's.
+func (l *Lease) takeBack(detach func(Strategy, *Lease)) {
+	s := l.source
+	detach(s.strategy, l)
+	s.leaks.remove(l)
+	s.queue.release()
 }
 
 // takenErr returns why the lease was taken from its holder, or nil.
@@ -125,7 +145,8 @@ func (l *Lease) explain(callerGone bool, err error) error {
 	}
 	if !callerGone && lost(err, l.conn.IsClosed()) {
 		return &ConnError{
-			Cause: causeOfLoss(err), Strategy: l.source.settings.Strategy, Size: l.source.queue.size, Err: err, stack: callers(),
+			Cause: causeOfLoss(err), Strategy: l.source.settings.Strategy, Server: ServerOf(l.conn), Size: l.source.queue.size,
+			Err: err, stack: callers(),
 		}
 	}
 	return err

@@ -48,21 +48,21 @@ func (e *lostError) Error() string {
 }
 func (e *lostError) Unwrap() error { return e.cause }
 
-// againError is internal to query: the query has to be sent again, for a reason that lies outside of it.
-type againError struct{ cause error }
+// retryError is internal to query: the query has to be sent again, for a reason that lies outside of it.
+type retryError struct{ cause error }
 
-func (e *againError) Error() string { return "multiplex: ask again: " + e.cause.Error() }
-func (e *againError) Unwrap() error { return e.cause }
+func (e *retryError) Error() string { return "multiplex: retry: " + e.cause.Error() }
+func (e *retryError) Unwrap() error { return e.cause }
 
 var (
-	errMoved = &againError{errors.New("a statement ahead of this one holds up the connection")}
-	errStale = &againError{errors.New("the types of the statement have changed")}
+	errMoved = &retryError{errors.New("a statement ahead of this one holds up the connection")}
+	errStale = &retryError{errors.New("the types of the statement have changed")}
 )
 
-// mayAskAgain reports whether the query failed because of the shared connection and may be retried.
-func mayAskAgain(err error) bool {
+// retryable reports whether the query failed because of the shared connection and may be retried.
+func retryable(err error) bool {
 	_, lost := errors.AsType[*lostError](err)
-	_, again := errors.AsType[*againError](err)
+	_, again := errors.AsType[*retryError](err)
 	return lost || again || errors.Is(err, errMultiplexClosed)
 }
 
@@ -111,7 +111,7 @@ func newMultiplexer(s MultiplexSettings, connect func(context.Context) (*pgx.Con
 
 // query runs one read: one statement that returns rows, changes nothing, needs no session and may run twice. The rows
 // are complete, in memory. After errUnsuitable, the caller runs the read on a connection of its own. After an error for
-// which mayAskAgain is true, the caller may retry it. If ctx ends, query returns at once.
+// which retryable is true, the caller may retry it. If ctx ends, query returns at once.
 func (m *multiplexer) query(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
 	sql, args, err := rewritten(ctx, sql, args)
 	if err != nil {
@@ -123,7 +123,7 @@ func (m *multiplexer) query(ctx context.Context, sql string, args []any) (pgx.Ro
 		if err == nil {
 			return rows, nil
 		}
-		if _, again := err.(*againError); !again { //nolint:errorlint // never wrapped
+		if _, again := err.(*retryError); !again { //nolint:errorlint // never wrapped
 			return nil, err
 		}
 	}

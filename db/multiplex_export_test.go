@@ -13,7 +13,7 @@ var (
 	NewMultiplexer      = newMultiplexer
 	ErrUnsuitable       = errUnsuitable
 	ErrMultiplexClosed  = errMultiplexClosed
-	MultiplexMayAgain   = mayAskAgain
+	Retryable           = retryable
 	MultiplexStuckAfter = muxStuck
 )
 

@@ -112,7 +112,7 @@ func (m *muxTest) exec(sql string) {
 func (m *muxTest) echo(n int) {
 	m.Helper()
 	got, err := muxNumber(context.Background(), m.Multiplexer, `SELECT $1::int`, n)
-	if m.killing.Load() && db.MultiplexMayAgain(err) {
+	if m.killing.Load() && db.Retryable(err) {
 		return
 	}
 	if err != nil || got != n {
@@ -539,7 +539,7 @@ func (m *muxTest) killsBackends() {
 		m.exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '` + muxName + `'`)
 		dbtest.Eventually(m, "it serves again", func() bool {
 			_, err := muxNumber(context.Background(), m.Multiplexer, `SELECT 1`)
-			if err != nil && !db.MultiplexMayAgain(err) {
+			if err != nil && !db.Retryable(err) {
 				m.Error(err)
 			}
 			return err == nil

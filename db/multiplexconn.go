@@ -377,7 +377,7 @@ func (m *multiplexer) verdict(c *muxConn, call *muxCall) error {
 			delete(c.prepared, s)
 		}
 		if lost {
-			return &againError{call.failure}
+			return &retryError{call.failure}
 		}
 	}
 	switch {
@@ -417,7 +417,7 @@ func (m *multiplexer) failed(call *muxCall) error {
 		m.pooled = m.pooled || code == "42P05"
 		s.changed = true
 		m.drop(s)
-		return &againError{call.failure}
+		return &retryError{call.failure}
 	}
 	return call.failure
 }

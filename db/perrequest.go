@@ -33,8 +33,13 @@ func init() {
 				{Key: "per_request.timeout", Title: "Timeout", Help: "How long a request waits for its turn, as 10s; only with a size.", Value: s.PerRequest.Timeout},
 			}
 		},
-		Check: func(s Settings) error { return atLeast("per_request.max_size", s.PerRequest.MaxSize, 0) },
-		New:   func(_ Settings, c *Connector) (Strategy, error) { return perRequest{c}, nil },
+		Check: func(s Settings) error {
+			if s.PerRequest.MaxSize > 0 {
+				return atLeast("per_request.timeout", s.PerRequest.Timeout, time.Millisecond)
+			}
+			return atLeast("per_request.max_size", s.PerRequest.MaxSize, 0)
+		},
+		New: func(_ Settings, c *Connector) (Strategy, error) { return perRequest{c}, nil },
 	})
 }
 
@@ -45,7 +50,7 @@ func (p perRequest) Acquire(ctx context.Context, l *Lease) error {
 	if err != nil {
 		return err
 	}
-	l.Lend(conn, nil)
+	l.Attach(conn, nil)
 	return nil
 }
 

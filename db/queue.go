@@ -43,10 +43,10 @@ type waiter struct {
 // twice and has work of its own, so it still ends within the timeout.
 const fullFactor = 3
 
-// enter takes a place and returns how long that took. urgent is for a request that has had a lease already: it may wait
+// acquire takes a place and returns how long that took. urgent is for a request that has had a lease already: it may wait
 // for the whole timeout, since its work would be lost otherwise. since is when the request began to wait, if it has
 // waited before: it is then first in the queue.
-func (q *queue) enter(ctx context.Context, urgent bool, since time.Time) (time.Duration, error) {
+func (q *queue) acquire(ctx context.Context, urgent bool, since time.Time) (time.Duration, error) {
 	if ctx.Err() != nil {
 		return 0, q.gaveUp(ctx, 0)
 	}
@@ -130,7 +130,7 @@ func (q *queue) wait(ctx context.Context, w *waiter, e *list.Element) (time.Dura
 		select {
 		case err = <-w.place:
 			if err == nil {
-				q.leaveLocked()
+				q.releaseLocked()
 			}
 		default:
 			q.waiters.Remove(e)
@@ -171,14 +171,14 @@ func (q *queue) free() bool {
 
 func (q *queue) unbounded() bool { return q.size == 0 && !q.tickets }
 
-// leave frees a place for the first waiter.
-func (q *queue) leave() {
+// release frees a place for the first waiter.
+func (q *queue) release() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.leaveLocked()
+	q.releaseLocked()
 }
 
-func (q *queue) leaveLocked() {
+func (q *queue) releaseLocked() {
 	q.taken--
 	q.handOver()
 }
@@ -235,17 +235,16 @@ func (q *queue) fail(err error) {
 // limitFor is how long a pool that could not grow keeps to its current size.
 const limitFor = time.Second
 
-// giveWay frees the place of a request for which the server had no slot, if other requests have places. The request can
-// then wait for one of theirs, and for limitFor no more places than theirs are handed out. giveWay returns false if
-// there is no place to wait for.
-func (q *queue) giveWay() bool {
+// stopGrowing is called by a request for which the server had no slot, before it releases its place. If other requests
+// have places, it can wait for one of theirs: for limitFor no more places than theirs are handed out. stopGrowing
+// returns false if there is no place to wait for.
+func (q *queue) stopGrowing() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.unbounded() || q.taken <= 1 {
 		return false
 	}
-	q.taken--
-	q.limit, q.limitUntil = q.taken, time.Now().Add(limitFor)
+	q.limit, q.limitUntil = q.taken-1, time.Now().Add(limitFor)
 	return true
 }
 

@@ -10,13 +10,13 @@ import (
 func TestARequestThatWouldBeServedTooLateIsRefusedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := &queue{size: 1, timeout: 3 * time.Second}
-		if _, err := q.enter(t.Context(), false, time.Time{}); err != nil {
+		if _, err := q.acquire(t.Context(), false, time.Time{}); err != nil {
 			t.Fatal(err)
 		}
 		served := make(chan bool, 10)
 		ask := func(urgent bool) {
 			go func() {
-				if _, err := q.enter(t.Context(), urgent, time.Time{}); err == nil {
+				if _, err := q.acquire(t.Context(), urgent, time.Time{}); err == nil {
 					served <- true
 				}
 			}()
@@ -34,11 +34,11 @@ func TestARequestThatWouldBeServedTooLateIsRefusedAtOnce(t *testing.T) {
 		waiting(5, "while the pace is not known, every request may wait")
 		for range 2 {
 			<-time.After(400 * time.Millisecond)
-			q.leave()
+			q.release()
 			<-served
 		}
 		began := time.Now()
-		_, err := q.enter(t.Context(), false, time.Time{})
+		_, err := q.acquire(t.Context(), false, time.Time{})
 		if CauseOf(err) != QueueFull || !time.Now().Equal(began) {
 			t.Errorf("4 × 0.4 s are more than a third of the timeout, but the newcomer got %v after %v", err, time.Since(began))
 		}
@@ -49,14 +49,14 @@ func TestARequestThatWouldBeServedTooLateIsRefusedAtOnce(t *testing.T) {
 		waiting(4, "a request that has had a lease may wait")
 		for range 4 { // it gets faster
 			<-time.After(50 * time.Millisecond)
-			q.leave()
+			q.release()
 			<-served
 		}
 		ask(false)
 		waiting(1, "as many as there are places may")
-		q.leave()
+		q.release()
 		<-served
-		q.leave()
+		q.release()
 		if s := statOf(q); s.Refused != 1 || s.Waiting != 0 || s.Leases != 0 || s.Waited != 7 {
 			t.Errorf("%+v", s)
 		}
@@ -68,55 +68,56 @@ func TestARequestThatFoundNoSlotWaitsFirstInLineForAPlaceOfAnother(t *testing.T)
 		q := &queue{size: 3, timeout: 3 * time.Second}
 		began := time.Now()
 		for range 3 {
-			if _, err := q.enter(t.Context(), false, time.Time{}); err != nil {
+			if _, err := q.acquire(t.Context(), false, time.Time{}); err != nil {
 				t.Fatal(err)
 			}
 		}
 		served := make(chan string, 2)
 		ask := func(name string, since time.Time) {
 			go func() {
-				if _, err := q.enter(t.Context(), false, since); err == nil {
+				if _, err := q.acquire(t.Context(), false, since); err == nil {
 					served <- name
 				}
 			}()
 			synctest.Wait()
 		}
 		ask("second", time.Time{})
-		if !q.giveWay() {
+		if !q.stopGrowing() {
 			t.Fatal("there are two others to wait for")
 		}
+		q.release()
 		ask("first", began)
 		if s := statOf(q); s.Waiting != 2 || s.Leases != 2 {
 			t.Errorf("the place that was given up is handed out again: %+v", s)
 		}
-		q.leave()
+		q.release()
 		if name := <-served; name != "first" {
 			t.Errorf("%s was served first", name)
 		}
 		<-time.After(2 * limitFor)
-		q.leave()
+		q.release()
 		<-served
 		if s := statOf(q); s.Leases != 2 {
 			t.Errorf("%+v", s)
 		}
-		q.leave()
-		if q.giveWay() {
+		q.release()
+		if q.stopGrowing() {
 			t.Error("nobody else has a place, but the request shall wait for one")
 		}
-		q.leave()
+		q.release()
 	})
 }
 
 func TestAWaiterGivesUpAfterTheTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := &queue{size: 1, timeout: 3 * time.Second}
-		if _, err := q.enter(t.Context(), false, time.Time{}); err != nil {
+		if _, err := q.acquire(t.Context(), false, time.Time{}); err != nil {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		go func() { _, _ = q.enter(t.Context(), false, time.Time{}) }()
+		go func() { _, _ = q.acquire(t.Context(), false, time.Time{}) }()
 		<-time.After(time.Second)
-		if waited, err := q.enter(t.Context(), false, time.Time{}); CauseOf(err) != PoolTimeout || waited != 3*time.Second {
+		if waited, err := q.acquire(t.Context(), false, time.Time{}); CauseOf(err) != PoolTimeout || waited != 3*time.Second {
 			t.Errorf("%v after %v", err, waited)
 		}
 		if d := time.Since(began); d != 4*time.Second {
@@ -125,7 +126,7 @@ func TestAWaiterGivesUpAfterTheTimeout(t *testing.T) {
 		if s := statOf(q); s.TimedOut != 2 || s.Waiting != 0 || s.Leases != 1 {
 			t.Errorf("%+v", s)
 		}
-		q.leave()
+		q.release()
 	})
 }
 
@@ -133,24 +134,24 @@ func TestAnErrorSaysForHowLongNoPlaceHasComeFree(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := &queue{size: 2, timeout: 3 * time.Second}
 		for range 2 {
-			if _, err := q.enter(t.Context(), false, time.Time{}); err != nil {
+			if _, err := q.acquire(t.Context(), false, time.Time{}); err != nil {
 				t.Fatal(err)
 			}
 		}
 		stalled := func(want time.Duration) {
 			t.Helper()
-			_, err := q.enter(t.Context(), false, time.Time{})
+			_, err := q.acquire(t.Context(), false, time.Time{})
 			if ce, ok := errors.AsType[*ConnError](err); !ok || ce.Cause != PoolTimeout || ce.Stalled != want {
 				t.Errorf("%+v, want a time-out after %v", err, want)
 			}
 		}
 		stalled(3 * time.Second)
-		go func() { _, _ = q.enter(t.Context(), false, time.Time{}) }()
+		go func() { _, _ = q.acquire(t.Context(), false, time.Time{}) }()
 		synctest.Wait()
-		go func() { <-time.After(time.Second); q.leave() }()
+		go func() { <-time.After(time.Second); q.release() }()
 		stalled(2 * time.Second)
-		q.leave()
-		q.leave()
+		q.release()
+		q.release()
 	})
 }
 

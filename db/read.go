@@ -36,11 +36,11 @@ func (r reader) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, e
 }
 
 func (r reader) query(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
-	var who asking
-	runtime.Callers(3, who[:]) // 3: the caller of Query or QueryRow
-	rows, err := r.db.read(ctx, sql, args, who)
+	var from callSite
+	runtime.Callers(3, from[:]) // 3: the caller of Query or QueryRow
+	rows, err := r.db.read(ctx, sql, args, from)
 	if err != nil && r.db.outage.passes(ctx, err) {
-		rows, err = r.db.readAgain(ctx, sql, args, who, err)
+		rows, err = r.db.retryRead(ctx, sql, args, from, err)
 	}
 	if err != nil {
 		return errRows{err}, err
@@ -48,10 +48,10 @@ func (r reader) query(ctx context.Context, sql string, args []any) (pgx.Rows, er
 	return rows, nil
 }
 
-// readAgain retries a failed read until it succeeds or the outage lasts too long.
-func (d *DB) readAgain(ctx context.Context, sql string, args []any, who asking, err error) (rows pgx.Rows, _ error) {
+// retryRead retries a failed read until it succeeds or the outage lasts too long.
+func (d *DB) retryRead(ctx context.Context, sql string, args []any, from callSite, err error) (rows pgx.Rows, _ error) {
 	err = retry(ctx, firstBackoff, mostBackoff/4, err, func() (err error) {
-		rows, err = d.read(ctx, sql, args, who) //nolint:sqlclosecheck // the caller closes them
+		rows, err = d.read(ctx, sql, args, from) //nolint:sqlclosecheck // the caller closes them
 		return err
 	}, func(err error) bool { return d.outage.passes(ctx, err) })
 	return rows, err
@@ -91,7 +91,7 @@ func (o *outage) ended() {
 
 // passes reports whether a read that failed with err is worth a retry.
 func (o *outage) passes(ctx context.Context, err error) bool {
-	if cause := CauseOf(err); cause != ServerUnavailable && cause != CircuitOpen && !mayAskAgain(err) {
+	if cause := CauseOf(err); cause != ServerUnavailable && cause != CircuitOpen && !retryable(err) {
 		return false
 	}
 	if _, limited := ctx.Deadline(); limited {
@@ -106,18 +106,16 @@ func (o *outage) passes(ctx context.Context, err error) bool {
 }
 
 // read runs a declared read once.
-func (d *DB) read(ctx context.Context, sql string, args []any, who asking) (rows pgx.Rows, err error) {
+func (d *DB) read(ctx context.Context, sql string, args []any, from callSite) (rows pgx.Rows, err error) {
 	if d.closed.Load() {
 		return nil, ErrClosed
 	}
-	if rows, served, err := d.replicas.read(ctx, sql, args, who); served {
+	if rows, served, err := d.replicas.Load().read(ctx, sql, args, from); served {
 		return rows, err
 	}
 	rows, err = d.readPrimary(ctx, sql, args)
 	if rows == nil && (err == nil || errors.Is(err, errUnsuitable) || errors.Is(err, errMultiplexClosed)) {
-		if rows, err = d.readLeased(ctx, sql, args, who); errors.Is(err, errUnsuitable) {
-			rows, err = d.open(ctx, sql, args)
-		}
+		rows, err = d.readLeased(ctx, sql, args, from)
 	}
 	if err != nil {
 		return nil, err
@@ -128,12 +126,12 @@ func (d *DB) read(ctx context.Context, sql string, args []any, who asking) (rows
 
 // readPrimary runs the read on the primary's shared connections, if it has any.
 func (d *DB) readPrimary(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
-	if r, ok := ctx.Value(requestKey{d}).(*request); ok && !r.over.Load() {
+	if r := d.current(ctx); r != nil {
 		return r.pin(d).readShared(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
 	}
-	p := d.enter()
-	defer p.exit()
-	return p.readShared(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
+	s := d.pin()
+	defer s.unpin()
+	return s.readShared(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
 }
 
 // readShared runs the read on the shared connections. Both results are nil if the strategy has none.
@@ -157,31 +155,32 @@ func (s *Source) readShared(ctx context.Context, sql string, args []any) (pgx.Ro
 	return rows, err
 }
 
-// readLeased runs the read on a lease, which it releases before it returns. errUnsuitable: the result is too large.
-func (d *DB) readLeased(ctx context.Context, sql string, args []any, who asking) (pgx.Rows, error) {
-	for again := 0; ; again++ {
-		u, err := d.lease(ctx, who)
-		if err != nil {
-			return nil, err
-		}
-		rows, err := u.buffer(ctx, sql, args)
-		u.giveBack()
-		if !u.stale || again > 0 {
-			return rows, err
-		}
-		u.source.refresh()
+// readLeased runs the read on a lease, which it releases before it returns. It streams a result that is too large for
+// memory.
+func (d *DB) readLeased(ctx context.Context, sql string, args []any, from callSite) (rows pgx.Rows, err error) {
+	err = d.onLease(ctx, from, func(l *Lease) (err error) {
+		defer l.done()
+		rows, err = l.buffer(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
+		return err
+	})
+	if errors.Is(err, errUnsuitable) {
+		err = d.onLease(ctx, from, func(l *Lease) (err error) {
+			rows, err = l.open(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
+			return err
+		})
 	}
+	return rows, err
 }
 
 // buffer reads the whole result into memory.
-func (u use) buffer(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
-	u.began()
-	from, err := u.conn.Query(ctx, sql, args...)
+func (l *Lease) buffer(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
+	l.began()
+	from, err := l.conn.Query(ctx, sql, args...)
 	if err != nil {
-		return nil, u.ended(ctx, pgconn.CommandTag{}, 0, err)
+		return nil, l.ended(ctx, pgconn.CommandTag{}, 0, err)
 	}
 	rows := &muxRows{codec: muxCodecs.Get().(*muxCodec)}
-	most, size := int(u.source.settings.Multiplex.MaxResult), 0
+	most, size := int(l.source.settings.Multiplex.MaxResult), 0
 	for from.Next() {
 		if rows.fields == nil {
 			rows.fields = slices.Clone(from.FieldDescriptions())
@@ -196,9 +195,9 @@ func (u use) buffer(ctx context.Context, sql string, args []any) (pgx.Rows, erro
 	}
 	from.Close()
 	rows.tag = from.CommandTag()
-	err = u.ended(ctx, rows.tag, len(rows.fields), from.Err())
+	err = l.ended(ctx, rows.tag, len(rows.fields), from.Err())
 	if err == nil {
-		err = u.takenErr() // the end may be missing
+		err = l.takenErr() // the end may be missing
 	}
 	if err == nil && size > 0 {
 		err = errUnsuitable

@@ -103,11 +103,11 @@ func readers(t *testing.T, d *db.DB, deadline time.Duration) (stop func() (read,
 }
 
 func TestARestartOfTheServerFailsNoDeclaredRead(t *testing.T) {
+	s := dbtest.NewServer(t, dbtest.Options{})
 	for _, mode := range []string{"fast", "immediate"} {
 		t.Run(mode, func(t *testing.T) {
-			everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
-				t.Parallel()
-				s := dbtest.NewServer(t, dbtest.Options{})
+			stops := map[string]func() (read, failed int64){}
+			for name, set := range strategies {
 				cfg := s.Config(t)
 				set(&cfg)
 				d, err := db.Open(t.Context(), cfg)
@@ -117,12 +117,14 @@ func TestARestartOfTheServerFailsNoDeclaredRead(t *testing.T) {
 				defer func() { _ = d.Close(context.Background()) }()
 				one(t, d.Read(), t.Context())
 				stop := readers(t, d, time.Minute)
-				s.Restart(t, mode)
-				one(t, d.Read(), t.Context())
+				stops[name] = func() (int64, int64) { one(t, d.Read(), t.Context()); return stop() }
+			}
+			s.Restart(t, mode)
+			for name, stop := range stops {
 				if read, failed := stop(); failed > 0 || read < 16 {
-					t.Errorf("%d of %d reads failed", failed, read)
+					t.Errorf("%s: %d of %d reads failed", name, failed, read)
 				}
-			})
+			}
 		})
 	}
 }

@@ -63,7 +63,7 @@ func (d *DB) Follow(ctx context.Context, p Position) {
 // asks nothing.
 func (d *DB) Written(ctx context.Context) (p Position, wrote bool) {
 	r, ok := ctx.Value(requestKey{d}).(*request)
-	if !ok || !r.wrote.Load() {
+	if !ok || !r.wrote.Load() || d.replicas.Load().list == nil {
 		return 0, false
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), replicaSilence)
@@ -93,8 +93,9 @@ type ReplicaStat struct {
 
 // Replicas lists the replicas in the order of the settings. It needs no connection.
 func (d *DB) Replicas() []ReplicaStat {
-	list := make([]ReplicaStat, len(d.replicas.list))
-	for i, r := range d.replicas.list {
+	all := d.replicas.Load()
+	list := make([]ReplicaStat, len(all.list))
+	for i, r := range all.list {
 		now := r.state.Load()
 		list[i] = ReplicaStat{
 			Host: r.host, Serves: now.why == "", Why: now.why, Lag: now.lag, Replayed: now.replayed,
@@ -106,19 +107,22 @@ func (d *DB) Replicas() []ReplicaStat {
 
 // MaxLag returns how far behind the primary a replica that serves reads may be; 0 without replicas. Once a write is
 // older than that, its position need not be followed.
-func (d *DB) MaxLag() time.Duration { return d.replicas.maxLag }
+func (d *DB) MaxLag() time.Duration { return d.replicas.Load().maxLag }
 
 // replicas are the replicas of a DB, and the recent positions of its primary.
 type replicas struct {
-	db     *DB
-	list   []*replica
-	maxLag time.Duration
-	next   atomic.Uint32
-	stop   context.CancelFunc
-	ended  sync.WaitGroup
+	db       *DB
+	settings *Settings // nil: there are none
+	list     []*replica
+	maxLag   time.Duration
+	opened   time.Time
+	next     atomic.Uint32
+	stop     context.CancelFunc
+	ended    sync.WaitGroup
 
 	mu       sync.Mutex
 	primary  identity
+	first    Position // of the primary, after opened
 	history  []sample // of the primary, oldest first
 	lastSeen Position
 }
@@ -156,22 +160,43 @@ type replicaState struct {
 	down     context.CancelFunc // ends the running reads
 }
 
-// open makes the replicas of d's options, and begins to monitor them.
-func (all *replicas) open(d *DB) error {
-	s := d.options.Replica
-	if s == nil {
+// UseReplica puts the replicas of the settings in force, one for each host; nil: none. A read that runs on one of the
+// previous replicas is answered by the primary. UseReplica does nothing if the settings are in force already, or are
+// wrong.
+func (d *DB) UseReplica(s *Settings) error {
+	d.switches.Lock()
+	defer d.switches.Unlock()
+	old := d.replicas.Load()
+	if d.closed.Load() {
+		return ErrClosed
+	}
+	if s == old.settings || s != nil && old.settings != nil && *s == *old.settings {
 		return nil
 	}
-	if err := atLeast("max_lag", s.MaxLag, replicaPoll); err != nil {
-		return fmt.Errorf("replica of database %q: %w", s.Name, err)
+	all := &replicas{db: d, settings: s, opened: time.Now()}
+	if s != nil {
+		if err := all.open(*s); err != nil {
+			all.close(d.lifetime)
+			return fmt.Errorf("replica of database %q: %w", s.Name, err)
+		}
 	}
-	all.db, all.maxLag = d, s.MaxLag
-	options := d.options
+	d.replicas.Store(all)
+	d.draining.Go(func() { old.close(d.lifetime) })
+	return nil
+}
+
+// open begins to monitor the replicas.
+func (all *replicas) open(s Settings) error {
+	if err := atLeast("max_lag", s.MaxLag, replicaPoll); err != nil {
+		return err
+	}
+	all.maxLag = s.MaxLag
+	options := all.db.options
 	options.Control = nil // it reaches the primary
-	for _, one := range eachHost(*s) {
+	for _, one := range eachHost(s) {
 		source, err := NewSource(one, options)
 		if err != nil {
-			return fmt.Errorf("replica of database %q: %w", s.Name, err)
+			return err
 		}
 		r := &replica{Source: source, host: net.JoinHostPort(one.Host, strconv.Itoa(one.Port)), all: all, rush: make(chan struct{}, 1)}
 		r.state.Store(newReplicaState(nil, replicaState{why: "not seen yet"}))
@@ -179,7 +204,7 @@ func (all *replicas) open(d *DB) error {
 	}
 	var ctx context.Context
 	ctx, all.stop = context.WithCancel(context.Background())
-	all.ended.Go(func() { follow(ctx, d.Config, primarySQL, nil, all.sawPrimary) })
+	all.ended.Go(func() { follow(ctx, all.db.Config, primarySQL, nil, all.sawPrimary) })
 	for _, r := range all.list {
 		all.ended.Go(func() {
 			follow(ctx, func() Settings { return r.settings }, replicaSQL, r.rush, r.saw)
@@ -322,6 +347,9 @@ func (all *replicas) sawPrimary(got seenServer, err error) {
 	if all.primary != got.identity {
 		all.primary, all.history, all.lastSeen = got.identity, nil, 0
 	}
+	if all.first == 0 {
+		all.first = got.position
+	}
 	now := time.Now()
 	if got.position == all.lastSeen {
 		return
@@ -346,8 +374,20 @@ func (all *replicas) lagOf(replayed Position) time.Duration {
 	return 0
 }
 
-// saw decides whether a replica may serve.
+// saw decides whether a replica may serve. If it is no replica any more, or is down, its connections are closed: they are
+// dead, or hold slots of a server that has other work now.
 func (r *replica) saw(got seenServer, err error) {
+	now := r.judge(got, err)
+	if now.why == "" || now.lag > r.all.maxLag || r.strategy.Idle() == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	r.strategy.Refresh(ctx)
+}
+
+// judge puts the replica's state in force, as it was seen.
+func (r *replica) judge(got seenServer, err error) replicaState {
 	r.all.mu.Lock()
 	defer r.all.mu.Unlock()
 	now := replicaState{replayed: got.position}
@@ -365,12 +405,15 @@ func (r *replica) saw(got seenServer, err error) {
 	case got.timeline != primary.timeline:
 		now.why = fmt.Sprintf("it is on timeline %d, and the primary on %d; after a failover, GRANT pg_monitor shows a change at once",
 			got.timeline, primary.timeline)
+	case got.position < r.all.first && time.Since(r.all.opened) < r.all.maxLag: // no cookie has a position before that
+		now.why = "it has not replayed yet what was written before this process used it"
 	default:
 		if now.lag = r.all.lagOf(got.position); now.lag > r.all.maxLag {
 			now.why = fmt.Sprintf("it is %v behind, and max_lag is %v", now.lag.Round(time.Millisecond), r.all.maxLag)
 		}
 	}
 	r.become(now)
+	return now
 }
 
 // whyDown is the error message for people. If a privilege is missing, it says which.
@@ -414,9 +457,6 @@ func (s *replicaState) has(p Position) bool { return s.why == "" && s.replayed >
 
 // mark records that the request may write from now on.
 func (d *DB) mark(ctx context.Context) {
-	if d.replicas.list == nil {
-		return
-	}
 	if r, ok := ctx.Value(requestKey{d}).(*request); ok {
 		r.wrote.Store(true)
 	}
@@ -477,7 +517,7 @@ func (r *replica) waitFor(ctx context.Context, p Position) bool {
 
 // read runs a declared read on a replica. served is false if the primary must be asked: no replica is suitable, or the
 // replica failed for a reason that is not the caller's. The primary's answer then counts.
-func (all *replicas) read(ctx context.Context, sql string, args []any, who asking) (rows pgx.Rows, served bool, err error) {
+func (all *replicas) read(ctx context.Context, sql string, args []any, from callSite) (rows pgx.Rows, served bool, err error) {
 	r := all.choose(ctx)
 	if r == nil {
 		return nil, false, nil
@@ -486,7 +526,7 @@ func (all *replicas) read(ctx context.Context, sql string, args []any, who askin
 	defer cancel()
 	state := r.state.Load()
 	defer context.AfterFunc(state.up, cancel)()
-	rows, err = r.read(within, sql, args, who) //nolint:sqlclosecheck // the caller closes them
+	rows, err = r.read(within, sql, args, from) //nolint:sqlclosecheck // the caller closes them
 	switch {
 	case err == nil:
 		r.reads.Add(1)
@@ -513,16 +553,15 @@ func (r *replica) lost(state *replicaState, err error) {
 }
 
 // read runs the read once, by the replica's own strategy.
-func (r *replica) read(ctx context.Context, sql string, args []any, who asking) (pgx.Rows, error) {
+func (r *replica) read(ctx context.Context, sql string, args []any, from callSite) (pgx.Rows, error) {
 	rows, err := r.readShared(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
 	if rows != nil || err != nil && !errors.Is(err, errUnsuitable) {
 		return rows, err
 	}
-	l, err := r.acquire(ctx, false, who)
+	l, err := r.acquire(ctx, false, from)
 	if err != nil {
 		return nil, err
 	}
-	u := use{Lease: l}
-	defer u.giveBack()
-	return u.buffer(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
+	defer l.done()
+	return l.buffer(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
 }

@@ -211,6 +211,7 @@ func TestNoFaultOfTheReplicaFailsAReadOrShowsAStalePage(t *testing.T) {
 		{"killed", func(t *testing.T, f *replicated) {
 			f.replica.Stop(t, dbtest.Immediate)
 			f.serves(t, false)
+			dbtest.Eventually(t, "it has no connection to it", func() bool { return f.Replicas()[0].Stat.Open() == 0 })
 			f.replica.Start(t)
 			f.serves(t, true)
 		}},
@@ -233,6 +234,9 @@ func TestNoFaultOfTheReplicaFailsAReadOrShowsAStalePage(t *testing.T) {
 		{"promoted", func(t *testing.T, f *replicated) { // the last: it is no replica any more
 			run(t, f.standby, "SELECT pg_promote()")
 			f.serves(t, false)
+			dbtest.Eventually(t, "it has no connection to it", func() bool {
+				return scan[int](t, f.standby, "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", f.cfg.ApplicationName+"/pool") == 0
+			})
 		}},
 	} {
 		t.Run(fault.name, func(t *testing.T) {
@@ -244,6 +248,38 @@ func TestNoFaultOfTheReplicaFailsAReadOrShowsAStalePage(t *testing.T) {
 				t.Errorf("%d of %d votes were counted", voted, read)
 			}
 		})
+	}
+}
+
+func TestReplicasAreSwitchedUnderLoadAndNoReadFailsOrIsStale(t *testing.T) {
+	f := newFleet(t, func(c *config.Database) { pool(c); c.Pool.MaxSize = 10 })
+	stop := f.voters(t)
+	one, other := f.replica.Reach(f.cfg), f.replica.Reach(f.cfg)
+	other.Pool.MaxSize = 5
+	for range 3 {
+		for _, to := range []*config.Database{nil, &one, &other} {
+			if err := f.UseReplica(to); err != nil {
+				t.Fatal(err)
+			}
+			dbtest.Eventually(t, "it is in force", func() bool {
+				all := f.Replicas()
+				return to == nil && len(all) == 0 || to != nil && all[0].Serves && all[0].Reads > 0
+			})
+		}
+	}
+	if err := f.UseReplica(nil); err != nil {
+		t.Error(err)
+	}
+	wrong := one
+	wrong.MaxLag = 0
+	if err := f.UseReplica(&wrong); err == nil || len(f.Replicas()) != 0 {
+		t.Errorf("a wrong max_lag: %v", err)
+	}
+	dbtest.Eventually(t, "no connection to the replica is left", func() bool {
+		return scan[int](t, f.standby, "SELECT count(*) FROM pg_stat_activity WHERE usename = $1", f.cfg.User) == 0
+	})
+	if read, voted := stop(); read < 4 || voted < read {
+		t.Errorf("%d of %d votes were counted", voted, read)
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 // request is one request's use of one DB. It stays on the strategy with which it began to query, and keeps the lease if
 // that strategy says so. It has no lock: each field belongs to the goroutine that its comment names.
 type request struct {
-	source atomic.Pointer[pinned] // nil until the first query
+	source atomic.Pointer[Source] // nil until the first query
 	begun  atomic.Bool            // it has had a lease
 	over   atomic.Bool            // it has ended: later queries with its context run outside of it
 	open   atomic.Pointer[Lease]  // its outstanding leases, newest first, linked by Lease.below
@@ -55,15 +55,15 @@ func (d *DB) endForgotten(r *openRows) {
 	if !r.abort() {
 		return // its holder, or the leak detection, was faster
 	}
-	k := &r.use.source.leaks
-	if r.use.late.CompareAndSwap(false, true) { // otherwise it was counted when it became late
+	k := &r.lease.source.leaks
+	if r.lease.late.CompareAndSwap(false, true) { // otherwise it was counted when it became late
 		k.leaked.Add(1)
 	}
 	k.reclaimed.Add(1)
 	if stack := r.stack(); d.forgotten.first(stack[0]) {
 		k.log.Error("rows were left open at the end of a request, and were closed: close them in a defer, for a panic or "+
 			"a return within the loop passes by the rest",
-			"strategy", k.strategy, "asked", stack[0], "stack", strings.Join(stack, " < "))
+			"strategy", k.strategy, "line", stack[0], "stack", strings.Join(stack, " < "))
 	}
 }
 
@@ -88,74 +88,80 @@ func (r *request) end() {
 	if l != nil {
 		l.Release()
 	}
-	if p := r.source.Swap(nil); p != nil {
-		p.exit()
+	if s := r.source.Swap(nil); s != nil {
+		s.unpin()
 	}
 }
 
-// use is a lease for one query or one transaction.
-type use struct {
-	*Lease
-	request *request // nil: a query outside of a request
-	kept    bool     // the request keeps the lease afterwards; else it ends with the use
-}
-
-// lease returns the lease for the next query: the one that the request keeps, or a new one.
-func (d *DB) lease(ctx context.Context, who asking) (use, error) {
+// current returns the context's request, or nil if there is none or it has ended.
+func (d *DB) current(ctx context.Context) *request {
 	r, _ := ctx.Value(requestKey{d}).(*request)
 	if r == nil || r.over.Load() {
-		l, err := d.acquire(ctx, who)
-		return use{Lease: l}, err
+		return nil
+	}
+	return r
+}
+
+// lease returns the lease for the next query of r: the one that the request keeps, or a new one. Lease.done ends its use.
+// A nil r is a query outside of a request.
+func (d *DB) lease(ctx context.Context, r *request, from callSite) (*Lease, error) {
+	if r == nil {
+		s := d.pin()
+		defer s.unpin()
+		if d.closed.Load() {
+			return nil, ErrClosed
+		}
+		return s.acquire(ctx, false, from)
 	}
 	if d.closed.Load() {
-		return use{}, ErrClosed
+		return nil, ErrClosed
 	}
 	s := r.pin(d)
-	if s.HoldsForRequest() {
-		return r.keep(ctx, s, who)
-	}
-	if first := r.holding(); first != nil {
+	keeps := s.HoldsForRequest()
+	if keeps {
+		if l, err := r.reuse(); l != nil || err != nil {
+			return l, err
+		}
+	} else if first := r.holding(); first != nil {
 		d.reportNested(first, s)
 	}
-	l, err := r.acquire(ctx, s, who)
-	return use{l, r, false}, err
+	l, err := s.acquire(ctx, r.begun.Load(), from)
+	if err == nil {
+		r.add(l, keeps)
+	} else if keeps {
+		r.settle()
+	}
+	return l, err
 }
 
-// pin keeps the source in force from being closed before the request ends.
+// pin returns the request's source. It is not closed before the request ends.
 func (r *request) pin(d *DB) *Source {
 	for {
-		if p := r.source.Load(); p != nil {
-			return p.Source
+		if s := r.source.Load(); s != nil {
+			return s
 		}
-		p := d.enter()
-		if r.source.CompareAndSwap(nil, p) {
-			return p.Source
+		s := d.pin()
+		if r.source.CompareAndSwap(nil, s) {
+			return s
 		}
-		p.exit()
+		s.unpin()
 	}
 }
 
-// keep returns the lease that the request keeps, or acquires it.
-func (r *request) keep(ctx context.Context, s *Source, who asking) (use, error) {
+// reuse begins a use of the kept lease. Without one, both results are nil, and the caller acquires a lease to keep.
+// Either ends with settle.
+func (r *request) reuse() (*Lease, error) {
 	if !r.busy.CompareAndSwap(false, true) {
-		return use{}, ErrInUse
+		return nil, ErrInUse
 	}
-	if r.kept == nil {
-		l, err := r.acquire(ctx, s, who)
-		if err != nil {
-			r.settle()
-			return use{}, err
-		}
-		r.kept = l
+	l := r.kept
+	if l == nil || l.takenErr() == nil {
+		return l, nil
 	}
-	if err := r.kept.takenErr(); err != nil {
-		l := r.kept
-		r.kept = nil
-		r.settle()
-		l.Release()
-		return use{}, err
-	}
-	return use{r.kept, r, true}, nil
+	r.kept = nil
+	r.settle()
+	l.Release()
+	return nil, l.takenErr()
 }
 
 // settle ends the use of the kept lease.
@@ -166,14 +172,13 @@ func (r *request) settle() {
 	}
 }
 
-// acquire acquires a new lease, and lists it until it is released.
-func (r *request) acquire(ctx context.Context, s *Source, who asking) (*Lease, error) {
-	begun := r.begun.Load()
-	l, err := s.acquire(ctx, begun, who)
-	if err != nil {
-		return nil, err
+// add lists a new lease until it is released.
+func (r *request) add(l *Lease, keeps bool) {
+	l.request, l.kept = r, keeps
+	if keeps {
+		r.kept = l
 	}
-	if !begun {
+	if !r.begun.Load() {
 		r.begun.Store(true)
 	}
 	for {
@@ -182,7 +187,7 @@ func (r *request) acquire(ctx context.Context, s *Source, who asking) (*Lease, e
 			l.below = l.below.below
 		}
 		if r.open.CompareAndSwap(top, l) {
-			return l, nil
+			return
 		}
 	}
 }
@@ -197,25 +202,25 @@ func (r *request) holding() *Lease {
 	return nil
 }
 
-// giveBack ends the use. A broken connection is not kept: the request's next query gets another.
-func (u use) giveBack() {
-	if !u.kept {
-		u.Release()
+// done ends one query or transaction: the lease is released, unless its request keeps it. A broken connection is not
+// kept: the request's next query gets another.
+func (l *Lease) done() {
+	if !l.kept {
+		l.Release()
 		return
 	}
-	if u.stale || u.conn.IsClosed() && u.takenErr() == nil {
-		u.request.kept = nil
-		u.Release()
+	if l.stale || l.conn.IsClosed() && l.takenErr() == nil {
+		l.request.kept = nil
+		l.Release()
 	}
-	u.request.settle()
+	l.request.settle()
 }
 
 // reportNested reports a request that holds a lease and asks for a second: N such requests on a pool of N wait for each
 // other. It reports before the wait, because the wait may never end.
 func (d *DB) reportNested(first *Lease, s *Source) {
 	s.leaks.nested.Add(1)
-	asking := callers()
-	a, b := first.stack()[0], stackOf(asking)[0]
+	a, b := first.stack()[0], stackOf(callers())[0]
 	if d.nested.first(a + " " + b) {
 		s.leaks.log.Warn("a request that holds a lease asks for a second one: requests that do so can wait for each other for ever. "+
 			"Close the rows of the first query, or use the transaction's Querier, before the second",

@@ -59,7 +59,7 @@ func TestARequestThatForgetsARowsLoopLosesNoConnection(t *testing.T) {
 				if s := d.Stat(); s.Leaked != 2 || s.Reclaimed != 2 {
 					t.Errorf("%+v", s)
 				}
-				if log.Count("rows were left open at the end of a request") != 1 || log.Count("asked=\"request_test.go:") != 1 {
+				if log.Count("rows were left open at the end of a request") != 1 || log.Count("line=\"request_test.go:") != 1 {
 					t.Errorf("the line is not told once: %s", log)
 				}
 				next := cfg

@@ -29,12 +29,12 @@ func Again(ctx context.Context, run func() error) error {
 	runs := 0
 	return retry(ctx, firstPause, mostPause, err, run, func(err error) bool {
 		runs++
-		return runs < mostRuns && undone(err)
+		return runs < mostRuns && rolledBack(err)
 	})
 }
 
-// undone reports whether the server rolled back a transaction that may succeed if it is run again.
-func undone(err error) bool {
+// rolledBack reports whether the server rolled back a transaction that may succeed if it is run again.
+func rolledBack(err error) bool {
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (pe.Code == pgerrcode.DeadlockDetected || pe.Code == pgerrcode.SerializationFailure)
 }

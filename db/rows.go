@@ -17,55 +17,53 @@ import (
 )
 
 // began records that a query is running, for query_timeout.
-func (u use) began() { u.query.Store(time.Now().UnixNano()) }
+func (l *Lease) began() { l.query.Store(time.Now().UnixNano()) }
 
 // ended records how a statement ended: whether its session is unchanged, and whether it is outdated. It returns the
 // error with its cause.
-func (u use) ended(ctx context.Context, tag pgconn.CommandTag, columns int, err error) error {
-	u.query.Store(0)
+func (l *Lease) ended(ctx context.Context, tag pgconn.CommandTag, columns int, err error) error {
+	l.query.Store(0)
 	if err == nil {
-		u.dirty = u.dirty || !leavesSession(tag, columns)
+		l.dirty = l.dirty || !leavesSession(tag, columns)
 		return nil
 	}
-	u.stale = u.stale || u.outdated(err)
+	l.stale = l.stale || l.outdated(err)
 	if gone := ctx.Err(); gone != nil && sqlState(err) == pgerrcode.QueryCanceled {
 		return fmt.Errorf("%w: %w", gone, err) // it was cancelled because its caller had left
 	}
-	return u.explain(ctx.Err() != nil, err)
+	return l.explain(ctx.Err() != nil, err)
 }
 
-// exec runs one statement. It reports whether the statement may be run once more on another connection.
-func (u use) exec(ctx context.Context, sql string, args []any) (tag pgconn.CommandTag, again bool, err error) {
-	defer u.giveBack()
-	u.began()
-	tag, err = u.conn.Exec(ctx, sql, args...)
-	err = u.ended(ctx, tag, 1, err)
-	u.dirty = u.dirty || several(sql, args) || tag.Select() && createsTable(sql)
-	return tag, u.stale, err
+// exec runs one statement.
+func (l *Lease) exec(ctx context.Context, sql string, args []any) (pgconn.CommandTag, error) {
+	defer l.done()
+	l.began()
+	tag, err := l.conn.Exec(ctx, sql, args...)
+	err = l.ended(ctx, tag, 1, err)
+	l.dirty = l.dirty || several(sql, args) || tag.Select() && createsTable(sql)
+	return tag, err
 }
 
-// open runs one query up to its first row. It reports whether the query may be run once more on another connection.
-func (u use) open(ctx context.Context, sql string, args []any) (result *openRows, again bool, err error) {
-	u.began()
-	r, err := u.conn.Query(ctx, sql, args...)
+// open runs one query up to its first row.
+func (l *Lease) open(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
+	l.began()
+	rows, err := l.conn.Query(ctx, sql, args...)
 	if err != nil {
-		err = u.ended(ctx, pgconn.CommandTag{}, 0, err)
-		again = u.stale
-		u.giveBack()
-		return nil, again, err
+		err = l.ended(ctx, pgconn.CommandTag{}, 0, err)
+		l.done()
+		return nil, err
 	}
-	result = &openRows{Rows: r, ctx: ctx, use: u, mixed: several(sql, args)}
-	if u.request != nil {
-		if u.kept { // otherwise the lease has the stack
-			runtime.Callers(3, result.asked[:]) // 3: the caller of DB.Query or DB.QueryRow
+	r := &openRows{Rows: rows, ctx: ctx, lease: l, mixed: several(sql, args)}
+	if l.request != nil {
+		if l.kept { // otherwise the lease has the stack
+			runtime.Callers(3, r.callers[:]) // 3: DB.Query or its caller
 		}
-		u.rows.Store(result)
-		if u.request.over.Load() {
-			result.abort()
+		l.rows.Store(r)
+		if l.request.over.Load() {
+			r.abort()
 		}
 	}
-	result.peek()
-	return result, result.again, nil
+	return r, r.peek()
 }
 
 // openRows is a result that keeps its lease until it is read to its end, fails, or is closed. The error is explained
@@ -73,28 +71,31 @@ func (u use) open(ctx context.Context, sql string, args []any) (result *openRows
 // closes open results and can't know whether a goroutine still reads.
 type openRows struct {
 	pgx.Rows
-	ctx   context.Context
-	use   use
-	mixed bool        // the statement may be several
-	asked [16]uintptr // the caller, if the lease was acquired for an earlier query of the request
+	ctx     context.Context
+	lease   *Lease
+	mixed   bool        // the statement may be several
+	callers [16]uintptr // the caller, if the lease was acquired for an earlier query of the request
 
 	mu     sync.Mutex
 	peeked bool // the first row has been read, but Next has not been called
 	done   bool
-	again  bool
 	err    error
 	fields []pgconn.FieldDescription // once the result has ended
 }
 
-// peek reads the first row. A query that failed because of an outdated session fails here.
-func (r *openRows) peek() {
+// peek reads the first row. It returns the error of a query that failed because its session is outdated; every other
+// error is left to Err.
+func (r *openRows) peek() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.done && r.Rows.Next() {
 		r.peeked = true
-		return
+		return nil
 	}
-	r.finish()
+	if r.finish(); r.lease.stale {
+		return r.err
+	}
+	return nil
 }
 
 // finish ends the result. The lock is held.
@@ -105,14 +106,13 @@ func (r *openRows) finish() {
 	r.fields = slices.Clone(r.Rows.FieldDescriptions())
 	r.Rows.Close()
 	r.done = true
-	r.err = r.use.ended(r.ctx, r.Rows.CommandTag(), len(r.fields), r.Rows.Err())
-	r.use.dirty = r.use.dirty || r.mixed
-	r.again = r.use.stale
+	r.err = r.lease.ended(r.ctx, r.Rows.CommandTag(), len(r.fields), r.Rows.Err())
+	r.lease.dirty = r.lease.dirty || r.mixed
 	if r.err == nil {
-		r.err = r.use.takenErr() // its end may be missing
+		r.err = r.lease.takenErr() // its end may be missing
 	}
-	r.use.rows.CompareAndSwap(r, nil)
-	r.use.giveBack()
+	r.lease.rows.CompareAndSwap(r, nil)
+	r.lease.done()
 }
 
 func (r *openRows) Close() {
@@ -123,15 +123,15 @@ func (r *openRows) Close() {
 
 // stack returns the lines that requested the result.
 func (r *openRows) stack() []string {
-	if r.use.kept {
-		return stackOf(r.asked[:])
+	if r.lease.kept {
+		return stackOf(r.callers[:])
 	}
-	return r.use.Lease.stack()
+	return r.lease.stack()
 }
 
 // abort ends a result that outlived its request. A goroutine that still reads it gets ErrReclaimed.
 func (r *openRows) abort() bool {
-	aborted := r.use.Reclaim() // before the lock: it ends a Next that waits for the server
+	aborted := r.lease.Reclaim() // before the lock: it ends a Next that waits for the server
 	r.Close()
 	return aborted
 }
@@ -142,7 +142,7 @@ func (r *openRows) Next() bool {
 	if r.done {
 		return false
 	}
-	if (r.peeked || r.Rows.Next()) && r.use.takenErr() == nil { // otherwise the socket is read elsewhere too, and the data has gaps
+	if (r.peeked || r.Rows.Next()) && r.lease.takenErr() == nil { // otherwise the socket is read elsewhere too, and the data has gaps
 		r.peeked = false
 		return true
 	}

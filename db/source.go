@@ -52,6 +52,11 @@ type Source struct {
 	futile    atomic.Int64 // until then a new session would be outdated too, in Unix nanoseconds
 	ending    atomic.Bool  // closing, and out of time: a new lease is reclaimed at once
 	failing   atomic.Pointer[failing]
+
+	// For a DB, which may replace this Source by another:
+	users    atomic.Int64 // requests, and callers that are acquiring
+	replaced atomic.Bool
+	unused   chan struct{} // buffered: receives when users falls to 0 after the replacement
 }
 
 // failing is a failure since which no lease was given.
@@ -70,7 +75,7 @@ func NewSource(s Settings, o Options) (*Source, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	src := &Source{settings: s, spec: spec, options: o}
+	src := &Source{settings: s, spec: spec, options: o, unused: make(chan struct{}, 1)}
 	var tracer pgx.QueryTracer
 	if o.Tracer != nil {
 		tracer = o.Tracer
@@ -91,7 +96,7 @@ func NewSource(s Settings, o Options) (*Source, error) {
 		if p, ok := src.strategy.(interface{ shrink(int) }); ok {
 			t.shrink = p.shrink
 		}
-		t.start()
+		t.start(o.Control != nil)
 	}
 	src.leaks.start(src)
 	return src, nil
@@ -106,70 +111,74 @@ func (s *Source) useBudget() (err error) {
 
 // Acquire waits for a lease until ctx ends or the strategy's timeout passes. A failure is a *ConnError that names the
 // cause, or ctx's error if the caller's context was cancelled.
-func (s *Source) Acquire(ctx context.Context) (*Lease, error) { return s.acquire(ctx, false, asking{}) }
-
-// acquire is Acquire. urgent means that the request has had a lease already.
-func (s *Source) acquire(ctx context.Context, urgent bool, who asking) (*Lease, error) {
-	var end func(error)
-	if s.options.Tracer != nil {
-		end = s.options.Tracer.TraceAcquire(ctx, s.settings.Strategy)
-	}
-	began := time.Now()
-	l, err := s.lease(ctx, urgent, who, began)
-	if s.options.OnAcquire != nil {
-		s.options.OnAcquire(s.settings.Strategy, time.Since(began), err)
-	}
-	if end != nil {
-		end(err)
-	}
-	return l, err
+func (s *Source) Acquire(ctx context.Context) (*Lease, error) {
+	return s.acquire(ctx, false, callSite{})
 }
 
-// lease takes a place in the queue, then a connection for it. If the server has no slot for another connection, it
-// waits for one of the existing connections.
-func (s *Source) lease(ctx context.Context, urgent bool, who asking, began time.Time) (*Lease, error) {
+// acquire takes a place in the queue, then a connection for it. If the server has no slot for another connection, it
+// waits for one of the existing connections. urgent means that the request has had a lease already.
+func (s *Source) acquire(ctx context.Context, urgent bool, from callSite) (l *Lease, err error) {
+	began := time.Now()
+	if s.options.Tracer != nil || s.options.OnAcquire != nil {
+		end := s.observe(ctx, began)
+		defer func() { end(err) }()
+	}
 	var since time.Time // when it began to wait, if it has to wait again
 	var full error      // why it has to wait again
 	for {
-		waited, err := s.queue.enter(ctx, urgent, since)
+		waited, err := s.queue.acquire(ctx, urgent, since)
 		if err != nil {
 			if CauseOf(err) == PoolTimeout && full != nil {
 				err = full // it waited for a slot
 			}
 			return nil, s.failed(ctx, err)
 		}
-		l := &Lease{source: s, since: began, waited: waited}
-		if waited > 0 {
-			l.since = began.Add(waited)
-		}
-		s.leaks.add(l, who)
 		if since.IsZero() {
 			s.acquired.Add(1)
 		}
+		l := &Lease{source: s, since: began.Add(waited), waited: waited} // from here on, Lease.end returns the place
+		s.leaks.add(l, from)
 		if err = s.strategy.Acquire(ctx, l); err == nil {
-			if s.failing.Load() != nil {
-				s.failing.Store(nil)
-			}
+			s.succeeded()
 			return l, nil
 		}
-		s.leaks.remove(l)
-		switch {
-		case errors.Is(err, errNoTicket) && ctx.Err() == nil:
-			s.queue.leave() // the next ticket brings a place
-		case CauseOf(err) != SlotsExhausted || !s.queue.giveWay():
-			s.queue.leave()
+		again := s.waitsAgain(ctx, err)
+		l.end(acquiring, released, func(Strategy, *Lease) {})
+		if !again {
 			return nil, s.failed(ctx, err)
 		}
 		since, full = began, err
 	}
 }
 
-// takeBack ends a lease: the strategy keeps or drops its connection, and the place is free. Release or Reclaim calls
-// it, whichever is first, once for each lease.
-func (s *Source) takeBack(l *Lease, strategy func(Strategy, *Lease)) {
-	strategy(s.strategy, l)
-	s.leaks.remove(l)
-	s.queue.leave()
+// observe tells the options' hooks of an acquire. Its result is called with the outcome.
+func (s *Source) observe(ctx context.Context, began time.Time) func(error) {
+	end := func(error) {}
+	if s.options.Tracer != nil {
+		end = s.options.Tracer.TraceAcquire(ctx, s.settings.Strategy)
+	}
+	return func(err error) {
+		if s.options.OnAcquire != nil {
+			s.options.OnAcquire(s.settings.Strategy, time.Since(began), err)
+		}
+		end(err)
+	}
+}
+
+// waitsAgain reports whether a request that got a place, but no connection, may wait for another place: the next ticket
+// brings one, or the next release of another request's lease.
+func (s *Source) waitsAgain(ctx context.Context, err error) bool {
+	if errors.Is(err, errNoTicket) {
+		return ctx.Err() == nil
+	}
+	return CauseOf(err) == SlotsExhausted && s.queue.stopGrowing()
+}
+
+// succeeded records that a lease was given.
+func (s *Source) succeeded() {
+	if s.failing.Load() != nil {
+		s.failing.Store(nil)
+	}
 }
 
 // failed completes an error. It also records the last failure to get a connection from the server.

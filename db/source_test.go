@@ -19,14 +19,23 @@ import (
 
 func TestSettingsOutOfBoundsAreRefusedWithTheirName(t *testing.T) {
 	for name, set := range map[string]func(*db.Settings){
-		"pool.max_size":              func(s *db.Settings) { s.Pool.MaxSize = 0 },
-		"pool.min_size":              func(s *db.Settings) { s.Pool.MinSize = -1 },
-		"pool.timeout":               func(s *db.Settings) { s.Pool.Timeout = 0 },
-		"pool.max_idle":              func(s *db.Settings) { s.Pool.MaxIdle = -time.Second },
-		"per_request.max_size":       func(s *db.Settings) { s.Strategy, s.PerRequest.MaxSize = db.PerRequest, -1 },
-		"persistent.workers":         func(s *db.Settings) { s.Strategy, s.Persistent.Workers = db.Persistent, -1 },
-		"multiplex.connections":      func(s *db.Settings) { s.Strategy, s.Multiplex.Connections = db.Multiplex, 0 },
-		`unknown strategy "pooling"`: func(s *db.Settings) { s.Strategy = "pooling" },
+		"pool.max_size":            func(s *db.Settings) { s.Pool.MaxSize = 0 },
+		"pool.min_size":            func(s *db.Settings) { s.Pool.MinSize = -1 },
+		"pool.timeout":             func(s *db.Settings) { s.Pool.Timeout = 0 },
+		"pool.max_idle":            func(s *db.Settings) { s.Pool.MaxIdle = -time.Second },
+		"pool.max_lifetime":        func(s *db.Settings) { s.Pool.MaxLifetime = 0 },
+		"pool.health_check_period": func(s *db.Settings) { s.Pool.HealthCheckPeriod = 0 },
+		"pool.hold":                func(s *db.Settings) { s.Pool.Hold = "session" },
+		"pool.max_size is 4294967296, and must be at most 10000": func(s *db.Settings) { s.Pool.MaxSize = 1 << 32 },
+		"pool.min_size is 4294967296, and must be at most 10000": func(s *db.Settings) { s.Pool.MaxSize, s.Pool.MinSize = db.Auto, 1<<32 },
+		`reset is "never": use auto or always`:                   func(s *db.Settings) { s.Reset = "never" },
+		`pooler is "odyssey": use pgbouncer`:                     func(s *db.Settings) { s.Pooler = "odyssey" },
+		"persistent.conn_max_age":                                func(s *db.Settings) { s.Strategy, s.Persistent.ConnMaxAge = db.Persistent, -time.Minute },
+		"per_request.timeout":                                    func(s *db.Settings) { s.Strategy, s.PerRequest.MaxSize, s.PerRequest.Timeout = db.PerRequest, 1, 0 },
+		"per_request.max_size":                                   func(s *db.Settings) { s.Strategy, s.PerRequest.MaxSize = db.PerRequest, -1 },
+		"persistent.workers":                                     func(s *db.Settings) { s.Strategy, s.Persistent.Workers = db.Persistent, -1 },
+		"multiplex.connections":                                  func(s *db.Settings) { s.Strategy, s.Multiplex.Connections = db.Multiplex, 0 },
+		`unknown strategy "pooling"`:                             func(s *db.Settings) { s.Strategy = "pooling" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := db.DefaultSettings()
@@ -104,6 +113,74 @@ func TestAServerThatAnswersGarbageIsUnavailable(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+func TestAConnectionThatItsHolderClosedIsNotGivenToTheNextOne(t *testing.T) {
+	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+		d, _, _ := open(t, set)
+		for range 3 {
+			l, err := d.Acquire(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := l.Conn().Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+			l.Release()
+			one(t, d, t.Context())
+		}
+		dbtest.Eventually(t, "every lease is released", func() bool { return d.Stat().Leases == 0 })
+	})
+}
+
+// broken is a strategy whose connections are closed before it gives them out.
+type broken struct{ *db.Connector }
+
+func init() {
+	db.Register(db.Spec{
+		Name: "broken", Description: "for tests: it gives out closed connections",
+		Size: func(db.Settings) int { return 1 }, SizeKey: "pool.max_size", Backends: func(db.Settings) int { return 1 },
+		Timeout:         func(db.Settings) time.Duration { return time.Second },
+		HoldsForRequest: func(db.Settings) bool { return false },
+		Show:            func(db.Settings) []db.Setting { return nil },
+		New:             func(_ db.Settings, c *db.Connector) (db.Strategy, error) { return broken{c}, nil },
+	})
+}
+
+func (b broken) Acquire(ctx context.Context, l *db.Lease) error {
+	conn, err := b.Connect(ctx)
+	if err == nil {
+		b.CloseConn(conn)
+		l.Attach(conn, nil)
+	}
+	return err
+}
+
+func (broken) Release(*db.Lease)       {}
+func (broken) Forget(*db.Lease)        {}
+func (broken) Idle() int               { return 0 }
+func (broken) Refresh(context.Context) {}
+func (broken) Retire(context.Context)  {}
+func (broken) Close()                  {}
+
+func TestAStrategyThatGivesOutClosedConnectionsCostsErrorsAndNoPlace(t *testing.T) {
+	d, _, _ := open(t, func(c *config.Database) { c.Strategy = "broken" })
+	for range 3 { // the one place has to be free again
+		if _, err := d.Exec(t.Context(), "SELECT 1"); db.CauseOf(err) != db.ServerUnavailable {
+			t.Errorf("Exec: %v", err)
+		}
+		if err := d.QueryRow(t.Context(), "SELECT 1").Scan(new(int)); db.CauseOf(err) != db.ServerUnavailable {
+			t.Errorf("QueryRow: %v", err)
+		}
+		if err := d.InTx(t.Context(), func(db.Querier) error { return nil }); db.CauseOf(err) != db.ServerUnavailable {
+			t.Errorf("InTx: %v", err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		if _, err := d.Read().Exec(ctx, "SELECT 1"); db.CauseOf(err) != db.ServerUnavailable {
+			t.Errorf("Read: %v", err)
+		}
+		cancel()
+	}
 }
 
 func TestAPoolThatCanNotGrowServesWithWhatItHas(t *testing.T) {

@@ -160,13 +160,13 @@ func listenInstead(t *testing.T, cfg config.Database) *standIn {
 			if err != nil {
 				return
 			}
-			s.accepts.Go(func() { s.hangUp(conn) })
+			s.accepts.Go(func() { s.closeConn(conn) })
 		}
 	})
 	return s
 }
 
-func (s *standIn) hangUp(conn net.Conn) {
+func (s *standIn) closeConn(conn net.Conn) {
 	defer func() { _ = conn.Close() }()
 	const cancelRequest = 80877102
 	head := make([]byte, 8) // length and kind

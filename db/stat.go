@@ -1,6 +1,9 @@
 package db
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Stat is a snapshot of a Source. Its counters start when the Source comes into force.
 type Stat struct {
@@ -38,15 +41,87 @@ type Stat struct {
 
 // plus adds the counters and leaves out the gauges.
 func (s Stat) plus(o Stat) Stat {
-	return Stat{
-		Strategy: o.Strategy, Reads: s.Reads + o.Reads,
-		Acquired: s.Acquired + o.Acquired, Waited: s.Waited + o.Waited, WaitTotal: s.WaitTotal + o.WaitTotal,
-		TimedOut: s.TimedOut + o.TimedOut, Refused: s.Refused + o.Refused, Leaked: s.Leaked + o.Leaked,
-		Reclaimed: s.Reclaimed + o.Reclaimed, Nested: s.Nested + o.Nested,
-		Connects: s.Connects + o.Connects, Connected: s.Connected + o.Connected,
-		AgedOut: s.AgedOut + o.AgedOut, IdledOut: s.IdledOut + o.IdledOut,
+	sum := Stat{Strategy: o.Strategy}
+	for _, f := range Figures {
+		if f.Counter != nil {
+			*f.Counter(&sum) = *f.Counter(&s) + *f.Counter(&o)
+		}
 	}
+	return sum
 }
 
 // Open returns the number of connections to the server, as far as the Source knows.
 func (s Stat) Open() int { return s.Leases + s.Idle + s.Shared }
+
+// Figure is one number of a snapshot S, such as a Stat. Metrics, JSON and pages range over lists of figures. Gauge or
+// Counter returns the number.
+type Figure[S any] struct {
+	Name, Help string           // of the metric, with its unit; "": it is not exported
+	Key        string           // in the JSON of the start page; "": it is not there
+	Title      string           // in the dashboard's table of counters; "": it is not there
+	Gauge      func(*S) float64 // NaN: not known
+	Counter    func(*S) *int64
+}
+
+// Value returns the figure of s.
+func (f Figure[S]) Value(s *S) float64 {
+	if f.Counter != nil {
+		return float64(*f.Counter(s))
+	}
+	return f.Gauge(s)
+}
+
+// boundOf returns NaN where there is no bound.
+func boundOf(s *Stat) float64 {
+	if s.Size == 0 {
+		return math.NaN()
+	}
+	return float64(s.Size)
+}
+
+// Figures are the figures of a Stat. A new figure is a field of Stat and a line here.
+var Figures = []Figure[Stat]{
+	{Name: "pgxpool_max_conns", Help: "At most so many leases at once; absent where there is no bound.", Gauge: boundOf},
+	{Name: "pgxpool_acquired_conns", Key: "leases", Help: "Leases that are out, or being connected.", Gauge: func(s *Stat) float64 { return float64(s.Leases) }},
+	{Name: "pgxpool_constructing_conns", Help: "Attempts to connect that are under way.", Gauge: func(s *Stat) float64 { return float64(s.Connecting) }},
+	{Name: "pgxpool_idle_conns", Key: "idle", Help: "Connections kept that nobody holds.", Gauge: func(s *Stat) float64 { return float64(s.Idle) }},
+	{Name: "pgxpool_total_conns", Help: "Connections, held or not.", Gauge: func(s *Stat) float64 { return float64(s.Open()) }},
+	{Name: "ddtb_shared_conns", Help: "Connections that all reads share, under the strategy multiplex.", Gauge: func(s *Stat) float64 { return float64(s.Shared) }},
+	{Name: "ddtb_reads_in_flight", Help: "Reads sent down them and not yet answered.", Gauge: func(s *Stat) float64 { return float64(s.InFlight) }},
+	{Name: "ddtb_budget", Help: "Connections that all processes may have together; 0 unless pool.max_size is auto.", Gauge: func(s *Stat) float64 { return float64(s.Budget) }},
+	{Name: "ddtb_budget_tickets_own", Help: "Of the budget, those of this process.", Gauge: func(s *Stat) float64 { return float64(s.Tickets) }},
+	{Name: "ddtb_budget_tickets_others", Help: "Of the budget, those of the other processes.", Gauge: func(s *Stat) float64 { return float64(s.TicketsOthers) }},
+	{Name: "ddtb_budget_tickets_free", Help: "Of the budget, those that nobody has.", Gauge: func(s *Stat) float64 { return float64(s.TicketsFree) }},
+	{Name: "ddtb_waiting_requests", Key: "waiting", Help: "Requests that wait for a lease.", Gauge: func(s *Stat) float64 { return float64(s.Waiting) }},
+	{Name: "ddtb_oldest_wait_seconds", Help: "How long the first of them has waited.", Gauge: func(s *Stat) float64 { return s.OldestWait.Seconds() }},
+
+	{Name: "ddtb_shared_reads_total", Title: "Reads on shared connections", Help: "Reads that needed no lease.", Counter: func(s *Stat) *int64 { return &s.Reads }},
+	{Title: "Leases given out", Counter: func(s *Stat) *int64 { return &s.Acquired }},
+	{Name: "pgxpool_empty_acquire", Title: "… of these after a wait", Help: "Leases that had to be waited for.", Counter: func(s *Stat) *int64 { return &s.Waited }},
+	{Name: "pgxpool_empty_acquire_wait_time_ns", Help: "Nanoseconds that they were waited for.", Counter: func(s *Stat) *int64 { return (*int64)(&s.WaitTotal) }},
+	{Title: "Waiters that gave up after the timeout", Counter: func(s *Stat) *int64 { return &s.TimedOut }},
+	{Name: "ddtb_refused_requests_total", Title: "Requests that found the queue full", Help: "Requests that would have waited too long for a lease, and were refused at once.", Counter: func(s *Stat) *int64 { return &s.Refused }},
+	{Name: "ddtb_leaked_leases_total", Title: "Leases out for too long", Help: "Leases that were out for longer than leak_after.", Counter: func(s *Stat) *int64 { return &s.Leaked }},
+	{Name: "ddtb_reclaimed_leases_total", Title: "Leases taken back", Help: "Leases that were taken back after reclaim_after.", Counter: func(s *Stat) *int64 { return &s.Reclaimed }},
+	{Name: "ddtb_nested_leases_total", Title: "Leases asked for by a request that held one", Help: "Leases asked for by a request that held one already.", Counter: func(s *Stat) *int64 { return &s.Nested }},
+	{Name: "ddtb_connects_total", Title: "Attempts to connect", Help: "Attempts to connect, those that failed too.", Counter: func(s *Stat) *int64 { return &s.Connects }},
+	{Name: "pgxpool_new_conns_count", Title: "… of these with success", Help: "Connections that were made.", Counter: func(s *Stat) *int64 { return &s.Connected }},
+	{Name: "pgxpool_max_lifetime_destroy_count", Help: "Connections of a pool that were closed after max_lifetime.", Counter: func(s *Stat) *int64 { return &s.AgedOut }},
+	{Name: "pgxpool_max_idle_destroy_count", Help: "Connections of a pool that were closed after max_idle.", Counter: func(s *Stat) *int64 { return &s.IdledOut }},
+}
+
+// ReplicaFigures are the figures of a ReplicaStat.
+var ReplicaFigures = []Figure[ReplicaStat]{
+	{Name: "ddtb_replica_up", Help: "1 if declared reads go to this replica, else 0.", Gauge: func(r *ReplicaStat) float64 {
+		if r.Serves {
+			return 1
+		}
+		return 0
+	}},
+	{Name: "ddtb_replica_lag_seconds", Help: "Seconds the replica is behind the primary.", Gauge: func(r *ReplicaStat) float64 { return r.Lag.Seconds() }},
+	{Name: "ddtb_replica_conns", Help: "Connections to the replica, held or not.", Gauge: func(r *ReplicaStat) float64 { return float64(r.Stat.Open()) }},
+
+	{Name: "ddtb_replica_reads_total", Help: "Declared reads that the replica answered.", Counter: func(r *ReplicaStat) *int64 { return &r.Reads }},
+	{Name: "ddtb_replica_failed_reads_total", Help: "Declared reads that failed on the replica, and were sent to the primary.", Counter: func(r *ReplicaStat) *int64 { return &r.Failed }},
+	{Name: "ddtb_replica_behind_reads_total", Help: "Declared reads that went to the primary because the replica had not replayed their visitor's write.", Counter: func(r *ReplicaStat) *int64 { return &r.Behind }},
+}

@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,7 +13,7 @@ import (
 // calls it, decides how many leases there may be, which requests wait, how long a lease is held, and what a failure
 // means. All methods are safe for concurrent use. For one lease they are called one after another.
 type Strategy interface {
-	// Acquire gives l a connection, with l.Lend. It returns within the strategy's connect timeout, or when ctx ends.
+	// Acquire gives l a connection, with l.Attach. It returns within the strategy's connect timeout, or when ctx ends.
 	Acquire(ctx context.Context, l *Lease) error
 	// Release takes the connection of l back. The strategy keeps it only if l.Reusable() and if it still needs the
 	// connection. Otherwise it closes the connection, which may take a second.
@@ -109,10 +110,12 @@ func SpecOf(s Settings) (Spec, error) {
 	if !ok {
 		return Spec{}, fmt.Errorf("unknown strategy %q: use one of %s", s.Strategy, strings.Join(Names(), ", "))
 	}
+	err := errors.Join(oneOf("reset", s.Reset, ResetAuto, ResetAlways), oneOf("pooler", s.Pooler, PgBouncer))
 	if spec.Check != nil {
-		if err := spec.Check(s); err != nil {
-			return Spec{}, fmt.Errorf("strategy %s: %w", s.Strategy, err)
-		}
+		err = errors.Join(spec.Check(s), err)
+	}
+	if err != nil {
+		return Spec{}, fmt.Errorf("strategy %s: %w", s.Strategy, err)
 	}
 	return spec, nil
 }
@@ -121,6 +124,22 @@ func SpecOf(s Settings) (Spec, error) {
 func atLeast[T int | time.Duration | Bytes](key string, n, low T) error {
 	if n < low {
 		return fmt.Errorf("%s is %v, and must be at least %v", key, n, low)
+	}
+	return nil
+}
+
+// atMost returns an error unless n <= high.
+func atMost(key string, n, high int) error {
+	if n > high {
+		return fmt.Errorf("%s is %d, and must be at most %d", key, n, high)
+	}
+	return nil
+}
+
+// oneOf returns an error unless the value is empty or one of those that are allowed.
+func oneOf(key, value string, allowed ...string) error {
+	if value != "" && !slices.Contains(allowed, value) {
+		return fmt.Errorf("%s is %q: use %s", key, value, strings.Join(allowed, " or "))
 	}
 	return nil
 }

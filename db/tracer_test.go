@@ -46,19 +46,19 @@ func TestATracerFollowsEachAcquireConnectAndQuery(t *testing.T) {
 // diary is a Tracer that records its calls.
 type diary struct {
 	mu   sync.Mutex
-	told []string
+	list []string
 }
 
 func (d *diary) write(entry string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.told = append(d.told, entry)
+	d.list = append(d.list, entry)
 }
 
 func (d *diary) entries() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return slices.Clone(d.told)
+	return slices.Clone(d.list)
 }
 
 func (d *diary) TraceAcquire(_ context.Context, strategy string) func(error) {

@@ -12,20 +12,20 @@ import (
 const rollbackTimeout = 2 * time.Second
 
 // transact runs fn in a transaction and releases the lease.
-func (u use) transact(ctx context.Context, fn func(Querier) error) error {
-	defer u.giveBack()
-	err := u.inTx(ctx, fn)
-	u.query.Store(0)
+func (l *Lease) transact(ctx context.Context, fn func(Querier) error) error {
+	defer l.done()
+	err := l.inTx(ctx, fn)
+	l.query.Store(0)
 	if err == nil {
 		return nil
 	}
-	u.stale = u.stale || u.outdated(err)
-	return u.explain(ctx.Err() != nil, err)
+	l.stale = l.stale || l.outdated(err)
+	return l.explain(ctx.Err() != nil, err)
 }
 
-func (u use) inTx(ctx context.Context, fn func(Querier) error) error {
-	u.began()
-	tx, err := u.conn.Begin(ctx)
+func (l *Lease) inTx(ctx context.Context, fn func(Querier) error) error {
+	l.began()
+	tx, err := l.conn.Begin(ctx)
 	if err != nil {
 		return err
 	}
@@ -34,41 +34,41 @@ func (u use) inTx(ctx context.Context, fn func(Querier) error) error {
 		if committed {
 			return
 		}
-		if u.conn.PgConn().IsBusy() { // rows left open: pgx would abandon the connection without waiting for its backend
-			u.source.conns.CloseConn(u.conn)
+		if l.conn.PgConn().IsBusy() { // rows left open: pgx would abandon the connection without waiting for its backend
+			l.source.conns.CloseConn(l.conn)
 			return
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
 		defer cancel()
 		_ = tx.Rollback(ctx) // if it fails, the connection is closed, which rolls back as well
 	}()
-	u.query.Store(0)
-	if err := fn(transaction{u, tx}); err != nil {
+	l.query.Store(0)
+	if err := fn(transaction{l, tx}); err != nil {
 		return err
 	}
 	committed = true // or failed, or unknown: a rollback would help in none of these cases
-	u.began()
+	l.began()
 	return tx.Commit(ctx)
 }
 
 // transaction is the Querier of InTx. Its statements don't end the lease.
 type transaction struct {
-	use use
-	tx  pgx.Tx
+	lease *Lease
+	tx    pgx.Tx
 }
 
 func (t transaction) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	t.use.began()
-	defer t.use.query.Store(0)
+	t.lease.began()
+	defer t.lease.query.Store(0)
 	tag, err := t.tx.Exec(ctx, sql, args...)
-	t.use.dirty = t.use.dirty || err == nil && !leavesSession(tag, 1) || several(sql, args) || tag.Select() && createsTable(sql)
+	t.lease.dirty = t.lease.dirty || err == nil && !leavesSession(tag, 1) || several(sql, args) || tag.Select() && createsTable(sql)
 	return tag, err
 }
 
 func (t transaction) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	t.use.began()
+	t.lease.began()
 	rows, err := t.tx.Query(ctx, sql, args...)
-	return transactionRows{rows, t.use, several(sql, args)}, err
+	return transactionRows{rows, t.lease, several(sql, args)}, err
 }
 
 func (t transaction) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
@@ -79,7 +79,7 @@ func (t transaction) QueryRow(ctx context.Context, sql string, args ...any) pgx.
 // transactionRows records at its end whether the statement left the session unchanged.
 type transactionRows struct {
 	pgx.Rows
-	use   use
+	lease *Lease
 	mixed bool
 }
 
@@ -97,7 +97,7 @@ func (r transactionRows) Close() {
 }
 
 func (r transactionRows) note() {
-	r.use.query.Store(0)
+	r.lease.query.Store(0)
 	columns := len(r.Rows.FieldDescriptions())
-	r.use.dirty = r.use.dirty || r.mixed || r.Rows.Err() == nil && !leavesSession(r.Rows.CommandTag(), columns)
+	r.lease.dirty = r.lease.dirty || r.mixed || r.Rows.Err() == nil && !leavesSession(r.Rows.CommandTag(), columns)
 }

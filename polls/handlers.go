@@ -41,11 +41,20 @@ type Handlers struct {
 	store *Store
 	now   func() time.Time
 	list  *web.Memo
+	forms [formMemos]*web.Memo // by the question's number, modulo
+	mark  Token                // stands for the token in a cached form; never sent
 }
+
+// formMemos is how many forms are cached. Questions with the same number modulo formMemos share one place.
+const formMemos = 16
 
 // New makes the pages over a store. now decides what is published; use time.Now.
 func New(store *Store, now func() time.Time) *Handlers {
-	return &Handlers{store, now, pages.Memo("list.html")}
+	h := &Handlers{store: store, now: now, list: pages.Memo("list.html"), mark: newToken()}
+	for i := range h.forms {
+		h.forms[i] = pages.Memo("detail.html")
+	}
+	return h
 }
 
 // item is a question in the list.
@@ -136,7 +145,11 @@ func (h *Handlers) form(c echo.Context, complaint string) error {
 	}
 	// If a cache served one page to two users, their votes would count as one.
 	c.Response().Header().Set(echo.HeaderCacheControl, "private, no-cache")
-	return pages.Render(c, http.StatusOK, "detail.html", detail{q, complaint, newToken()})
+	for i := range q.Choices {
+		q.Choices[i].Votes = 0 // not shown: another vote does not change the form
+	}
+	form := h.forms[uint64(q.ID)%formMemos]
+	return form.RenderWith(c, http.StatusOK, detail{q, complaint, h.mark}, h.mark.String(), newToken().String())
 }
 
 // question returns the published question in the address.

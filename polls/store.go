@@ -84,7 +84,6 @@ func (s *Store) Published(ctx context.Context, now time.Time, id int64) (Questio
 // same choice waits for its row and reads it again, so that no vote is lost. "fresh" is joined instead of using EXISTS,
 // because the second read must not insert again. Each new token deletes two old ones, so at most one day's tokens are
 // kept. Tokens being deleted by another vote are skipped.
-// most what a day brings. Those that another vote removes just now are passed over.
 const voteSQL = `
 WITH open AS (
     SELECT c.id

@@ -46,6 +46,14 @@ type visit struct {
 
 type visitKey struct{}
 
+// visitOf returns an empty visit outside of Middleware.
+func visitOf(ctx context.Context) *visit {
+	if v, ok := ctx.Value(visitKey{}).(*visit); ok {
+		return v
+	}
+	return &visit{}
+}
+
 // Middleware makes the request's user available below it. It makes no query by itself.
 func (s *Service) Middleware(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
@@ -63,8 +71,8 @@ func (s *Service) Middleware(next echo.HandlerFunc) echo.HandlerFunc {
 // UserFrom returns the request's user, or nil if not signed in. It is for pages that only read: the result may be up to
 // 30 seconds old. The error is the database's.
 func UserFrom(ctx context.Context) (*User, error) {
-	v, ok := ctx.Value(visitKey{}).(*visit)
-	if !ok || !v.valid {
+	v := visitOf(ctx)
+	if !v.valid {
 		return nil, nil
 	}
 	v.mu.Lock()
@@ -91,10 +99,7 @@ func (v *visit) found(u *User, err error) (*User, error) {
 // or by another application that encoded the same password again, as Django does at a login. It is "" for any other
 // request, and before UserFrom or Recheck was called.
 func Ended(ctx context.Context) (username string) {
-	v, ok := ctx.Value(visitKey{}).(*visit)
-	if !ok {
-		return ""
-	}
+	v := visitOf(ctx)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.ended
@@ -102,8 +107,8 @@ func Ended(ctx context.Context) (username string) {
 
 // Recheck returns the request's user from the database: for every change.
 func Recheck(ctx context.Context) (*User, error) {
-	v, ok := ctx.Value(visitKey{}).(*visit)
-	if !ok {
+	v := visitOf(ctx)
+	if !v.valid {
 		return nil, nil
 	}
 	return RecheckThrough(ctx, v.service.db)
@@ -111,8 +116,8 @@ func Recheck(ctx context.Context) (*User, error) {
 
 // RecheckThrough is Recheck with q: for actions that must be possible while no connection is available.
 func RecheckThrough(ctx context.Context, q db.Querier) (*User, error) {
-	v, ok := ctx.Value(visitKey{}).(*visit)
-	if !ok || !v.valid {
+	v := visitOf(ctx)
+	if !v.valid {
 		return nil, nil
 	}
 	v.mu.Lock()
@@ -123,7 +128,7 @@ func RecheckThrough(ctx context.Context, q db.Querier) (*User, error) {
 
 // Secret returns the secret of the request's session, or "". It is the key for signing this visitor's data.
 func Secret(ctx context.Context) string {
-	if v, ok := ctx.Value(visitKey{}).(*visit); ok && v.valid {
+	if v := visitOf(ctx); v.valid {
 		return v.secret
 	}
 	return ""

@@ -1,7 +1,6 @@
 package dashboard
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -44,11 +43,11 @@ type event struct {
 	next    chan struct{} // closed when there is a newer event
 	stat    db.Stat       // for the rates of the next event, with its time
 	at      time.Time
-	points  []point
+	history history
 	picture func() picture
 	rows    func() map[string][][]string // of the tables under the charts
 	now     func() []byte
-	history func() []byte
+	whole   func() []byte
 }
 
 func startFeed(o Options, failed *failures) *feed {
@@ -111,11 +110,11 @@ func (f *feed) event() *event {
 
 // newEvent describes the last reading with this process's current figures. The caller holds f.mu.
 func (f *feed) newEvent(inTurn bool) *event {
-	e := &event{next: make(chan struct{}), stat: f.o.DB.Stat(), at: time.Now()}
+	e := &event{next: make(chan struct{}), history: newHistory(), stat: f.o.DB.Stat(), at: time.Now()}
 	s := sight{Reading: f.reading, late: time.Since(f.heard) >= f.limit, at: e.at, stat: e.stat, cfg: f.o.DB.Config()}
 	if f.latest != nil {
 		e.id, s.since, s.passed = f.latest.id+1, f.latest.stat, e.at.Sub(f.latest.at)
-		e.points = f.latest.points
+		e.history = f.latest.history
 	}
 	if !inTurn { // too short an interval for a rate
 		s.passed = max(s.passed, time.Second)
@@ -123,37 +122,32 @@ func (f *feed) newEvent(inTurn bool) *event {
 	}
 	s.waits = f.waits.look(s.at, s.cfg)
 	s.measure(f.o.Config)
-	p := s.point()
 	if f.latest != nil { // before the first reading there is nothing to draw
-		e.points = append(e.points[max(0, len(e.points)-pointsKept+1):], p)
+		e.history = e.history.with(&s)
 	}
-	points := e.points // later appends do not change it
 	e.picture = sync.OnceValue(func() picture { return f.paint(s) })
-	e.rows = sync.OnceValue(func() map[string][][]string { return rowsUnder(points, e.id) })
+	e.rows = sync.OnceValue(func() map[string][][]string { return e.history.rows(e.id) })
 	e.now = sync.OnceValue(func() []byte {
-		newest := rowsUnder(points[len(points)-inSpan(e.id):], e.id)
-		return e.frame("now", "point", p.appendJSON(nil), newest)
+		n := e.history.points()
+		return e.frame("now", e.history.from(n-1), e.history.from(n-inSpan(e.id)).rows(e.id))
 	})
-	e.history = sync.OnceValue(func() []byte { return e.frame("history", "columns", columns(points), e.rows()) })
+	e.whole = sync.OnceValue(func() []byte { return e.frame("history", e.history, e.rows()) })
 	return e
 }
 
-// sent is the JSON of an event, except the figures for the charts.
+// sent is the JSON of an event.
 type sent struct {
 	picture
-	Rows   map[string][][]string `json:"rows"`   // of the tables under the charts; of "now" the newest of each
-	Begins bool                  `json:"begins"` // the newest rows are new ones, and not the last ones anew
+	Columns history               `json:"columns"` // of the charts; of "now" the newest point
+	Rows    map[string][][]string `json:"rows"`    // of the tables under the charts; of "now" the newest of each
+	Begins  bool                  `json:"begins"`  // the newest rows are new ones, and not the last ones anew
 }
 
 // frame encodes the event for the wire.
-func (e *event) frame(kind, name string, figures []byte, rows map[string][][]string) []byte {
-	body, err := json.Marshal(sent{e.picture(), rows, inSpan(e.id) == 1})
+func (e *event) frame(kind string, columns history, rows map[string][][]string) []byte {
+	body, err := json.Marshal(sent{e.picture(), columns, rows, inSpan(e.id) == 1})
 	if err != nil {
 		panic(err) // none of its types can fail
 	}
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "id: %d\nevent: %s\ndata: {%q:%s,", e.id, kind, name, figures)
-	b.Write(body[1:])
-	b.WriteString("\n\n")
-	return b.Bytes()
+	return fmt.Appendf(nil, "id: %d\nevent: %s\ndata: %s\n\n", e.id, kind, body)
 }

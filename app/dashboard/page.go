@@ -43,48 +43,6 @@ var heads = map[string][]head{
 	"failures": {{Text: "At"}, {Text: "Cause"}, {Text: "Address"}, {Text: "What the visitor was told"}},
 }
 
-// chart is a chart with the tables under it. dashboard.js defines how it is drawn.
-type chart struct {
-	Name, Title, What string
-	Under             []under
-}
-
-// under is a table under a chart.
-type under struct {
-	Name, Summary, Note, Label string
-	Heads                      []head
-	figures                    []int // without the time
-}
-
-const sameAsTable = "The same as a table"
-
-var charts = []chart{
-	{"slots", "Slots used", "of the server, against what an application can get, and what this deployment may need", []under{{
-		Name: "slots", Summary: sameAsTable, Label: "Slots used",
-		Heads: []head{
-			{Text: "Until"}, {"Used", true}, {"Usable", true}, {"Budget", true}, {"Warning", true}, {"Critical", true},
-		},
-		figures: []int{figUsed, figUsable, figBudget, figWarn, figCritical},
-	}}},
-	{"leases", "Leases and waiters", "of this process", []under{{
-		Name: "leases", Summary: sameAsTable, Label: "Leases and waiters",
-		Heads:   []head{{Text: "Until"}, {"Leases", true}, {"Waiting", true}, {"Leases at most", true}},
-		figures: []int{figLeases, figWaiting, figSize},
-	}, {
-		Name: "waits", Summary: "How long they waited", Label: "How long they waited",
-		Note: "In milliseconds, at most: rounded up, by a sixth or less. Of the leases that were given or refused in the minute before.",
-		Heads: []head{
-			{Text: "Until"}, {"p50", true}, {"p95", true}, {"p99", true}, {"Longest", true},
-		},
-		figures: []int{figP50, figP95, figP99, figLongest},
-	}}},
-	{"connects", "New sessions a second", "on the server, and attempts to connect of this process", []under{{
-		Name: "connects", Summary: sameAsTable, Label: "New sessions a second",
-		Heads:   []head{{Text: "Until"}, {"New sessions", true}, {"Attempts", true}},
-		figures: []int{figNew, figConnects},
-	}}},
-}
-
 // tableView is a table with the name by which the script finds it.
 type tableView struct {
 	Name, Label string
@@ -100,6 +58,7 @@ type pageData struct {
 	picture
 	User    *auth.User
 	Charts  []chart
+	Script  string                // the charts, for the script
 	under   map[string][][]string // the rows of the tables under the charts
 	Control *form                 // nil: not a superuser
 	Switch  *handSwitch
@@ -130,18 +89,7 @@ func (p pageData) Sessions() tableView {
 
 // Under returns a table under a chart.
 func (p pageData) Under(u under) tableView {
-	return tableView{Name: "chart-" + u.Name, Label: u.Label + ", the most in each span of time", Heads: u.Heads, Rows: p.under[u.Name]}
-}
-
-// rowsUnder returns the rows of the tables under the charts, by table name.
-func rowsUnder(points []point, made int64) map[string][][]string {
-	all := map[string][][]string{}
-	for _, c := range charts {
-		for _, u := range c.Under {
-			all[u.Name] = thinned(points, made, u.figures)
-		}
-	}
-	return all
+	return tableView{Name: "chart-" + u.Name, Label: u.Label + ", the most in each span of time", Heads: u.Heads(), Rows: p.under[u.Name]}
 }
 
 // show renders the page. It needs no connection: the user is cached for a while.
@@ -198,7 +146,7 @@ func (b *Board) render(c echo.Context, status int, user *auth.User, control *for
 	c.Response().Header().Set(echo.HeaderCacheControl, "no-store") // after logout, Back must not show it
 	e := b.feed.event()
 	data := pageData{
-		picture: e.picture(), User: user, Charts: charts, under: e.rows(), Control: control, Switch: b.lastSwitch(), Ended: b.lastEnding(),
+		picture: e.picture(), User: user, Charts: charts, Script: chartsJSON(), under: e.rows(), Control: control, Switch: b.lastSwitch(), Ended: b.lastEnding(),
 		File: b.Options.Config.File, Testing: b.Testing(), Stream: streamPath, Points: pointsKept, Rows: rowsKept,
 	}
 	if !user.Superuser {

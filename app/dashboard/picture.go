@@ -51,30 +51,6 @@ func (s *sight) measure(c *config.Config) {
 	}
 }
 
-func (s *sight) point() point {
-	p := newPoint(s.at)
-	p[figLeases], p[figWaiting] = float64(s.stat.Leases), float64(s.stat.Waiting)
-	p[figConnects] = s.perSecond(s.stat.Connects, s.since.Connects)
-	if s.stat.Size > 0 {
-		p[figSize] = float64(s.stat.Size)
-	}
-	if s.waits.Count() > 0 {
-		for fig, percent := range map[int]uint64{figP50: 50, figP95: 95, figP99: 99, figLongest: 100} {
-			p[fig] = millis(s.waits.AtMost(percent))
-		}
-	}
-	if !s.seen() {
-		return p
-	}
-	usable := float64(s.Sample.Slots.Usable())
-	p[figUsed], p[figUsable], p[figNew] = float64(s.Sample.Slots.Used), usable, s.Sample.NewPerSecond
-	p[figWarn], p[figCritical] = usable*float64(s.monitor.Warn)/100, usable*float64(s.monitor.Critical)/100
-	if s.budget.Pool > 0 {
-		p[figBudget] = float64(s.budget.Needed)
-	}
-	return p
-}
-
 // perSecond returns the rate of a counter. Counters restart when the strategy changes.
 func (s *sight) perSecond(now, before int64) float64 {
 	if s.passed <= 0 {
@@ -198,18 +174,11 @@ func (p *picture) process(s *sight) {
 		p.Texts["waiting_more"] = "the first for " + age(st.OldestWait)
 	}
 	p.Texts["waits"], p.Texts["waits_more"] = s.waits.words()
-	count := func(name string, n int64) []string { return []string{name, strconv.FormatInt(n, 10)} }
-	p.Tables["counters"] = [][]string{
-		count("Reads on shared connections", st.Reads),
-		count("Leases given out", st.Acquired),
-		count("… of these after a wait", st.Waited),
-		count("Waiters that gave up after the timeout", st.TimedOut),
-		count("Requests that found the queue full", st.Refused),
-		count("Leases out for too long", st.Leaked),
-		count("Leases taken back", st.Reclaimed),
-		count("Leases asked for by a request that held one", st.Nested),
-		count("Attempts to connect", st.Connects),
-		count("… of these without success", st.Connects-st.Connected),
+	p.Tables["counters"] = nil
+	for _, f := range db.Figures {
+		if f.Title != "" {
+			p.Tables["counters"] = append(p.Tables["counters"], []string{f.Title, strconv.FormatFloat(f.Value(&st), 'f', -1, 64)})
+		}
 	}
 	p.Tables["settings"] = nil
 	spec, _ := db.Lookup(st.Strategy)

@@ -69,7 +69,7 @@ func (b *Board) watch(c echo.Context, still *permit) error {
 	beat := time.NewTicker(quietFor)
 	defer beat.Stop()
 	e := b.feed.event()
-	err := w.send(append([]byte("retry: 2000\n"), e.history()...))
+	err := w.send(append([]byte("retry: 2000\n"), e.whole()...))
 	for err == nil {
 		var more func() []byte
 		select {
@@ -84,7 +84,7 @@ func (b *Board) watch(c echo.Context, still *permit) error {
 			e = b.feed.event()
 			more = e.now
 			if e.id != missed+1 {
-				more = e.history
+				more = e.whole
 			}
 		}
 		if !still.holds() {

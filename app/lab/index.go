@@ -2,11 +2,14 @@ package lab
 
 import (
 	"embed"
+	"errors"
 	"net/http"
 	"strings"
 
 	"github.com/labstack/echo/v4"
 
+	"ddtb/app/fault"
+	"ddtb/app/report"
 	"ddtb/app/web"
 	"ddtb/db"
 )
@@ -16,12 +19,13 @@ var templateFS embed.FS
 
 var pages = web.MustTemplates(templateFS, nil)
 
-// Endpoint is a test endpoint, as shown in the index.
+// Endpoint is a test endpoint. The index shows it, and Routes serves it.
 type Endpoint struct {
 	Path       string      `json:"path"`
 	What       string      `json:"what"`
 	Parameters []Parameter `json:"parameters"`
 	Examples   []string    `json:"examples"`
+	handler    echo.HandlerFunc
 }
 
 // Parameter is a parameter of an endpoint.
@@ -37,7 +41,8 @@ func strategies() string {
 	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
-func endpoints() []Endpoint {
+// endpoints lists the test endpoints. A new one is its handler and an entry here.
+func (l *Lab) endpoints() []Endpoint {
 	return []Endpoint{
 		{
 			"/test/pool-stress", "Many holders ask for a connection at once, use it and hold it. Those that find none in time are errors, and the peak is counted on the server.",
@@ -49,6 +54,7 @@ func endpoints() []Endpoint {
 				{"max_size, min_size, max_waiting", "of the private instance"},
 			},
 			[]string{"/test/pool-stress", "/test/pool-stress?threads=15&strategy=pool&max_size=3&timeout=2s", "/test/pool-stress?threads=100&hold=1s&strategy=per-request"},
+			l.poolStress,
 		},
 		{
 			"/test/connection-leak", "Takes connections and forgets to give them back, as code without a deferred release does. Shows who holds them, by line of code.",
@@ -58,6 +64,7 @@ func endpoints() []Endpoint {
 				{"timeout", "how long each attempt waits"},
 			},
 			[]string{"/test/connection-leak", "/test/connection-leak?count=10&reclaim=10s"},
+			l.connectionLeak,
 		},
 		{
 			"/test/sentry-db-interaction", "Captures events while it holds a connection, in a transaction, and after a failed query, and counts the connections that each capture takes: none, unless an event hook queries.",
@@ -73,24 +80,45 @@ func endpoints() []Endpoint {
 				"/test/sentry-db-interaction", "/test/sentry-db-interaction?hook=queries&max_size=1&timeout=2s",
 				"/test/sentry-db-interaction?hook=queries&max_size=2", "/test/sentry-db-interaction?transport=sync&delay=2s",
 			},
+			l.sentryInteraction,
 		},
 		{
 			"/error/", "Fails as a bug does: an error page with status 500, a line in the log, an event and a mail.",
 			[]Parameter{},
 			[]string{"/error/"},
+			func(echo.Context) error { return report.WithStack(errOnPurpose) },
 		},
 	}
 }
 
-// Index lists the test endpoints.
-func (l *Lab) Index(c echo.Context) error {
+var errOnPurpose = errors.New("/error/ was asked for, and fails on purpose")
+
+// Routes returns the handlers of the index and of the endpoints by path, all behind guard. An endpoint is served with
+// and without a final slash.
+func (l *Lab) Routes(guard echo.MiddlewareFunc) map[string]echo.HandlerFunc {
+	routes := map[string]echo.HandlerFunc{"/test/": l.guard(guard(l.index)), "/test/*": l.guard(guard(noTest))}
+	for _, e := range l.endpoints() {
+		routes[e.Path] = l.guard(guard(e.handler))
+		if !strings.HasSuffix(e.Path, "/") {
+			routes[e.Path+"/"] = routes[e.Path]
+		}
+	}
+	return routes
+}
+
+// index lists the test endpoints.
+func (l *Lab) index(c echo.Context) error {
 	cfg := l.db.Config()
 	data := map[string]any{
-		"strategy": cfg.Strategy, "settings": SettingsOf(cfg), "endpoints": endpoints(),
+		"strategy": cfg.Strategy, "settings": SettingsOf(cfg), "endpoints": l.endpoints(),
 		"limits": map[string]any{"max_threads": l.limits.Load().MaxThreads, "max_hold": l.limits.Load().MaxHold.String()},
 	}
 	if !web.WantsHTML(c) {
 		return c.JSONPretty(http.StatusOK, data, "  ")
 	}
 	return pages.Render(c, http.StatusOK, "index.html", data)
+}
+
+func noTest(echo.Context) error {
+	return fault.New(fault.NotFound, "There is no such test. GET /test/ lists them, with their parameters.")
 }

@@ -65,9 +65,9 @@ func (l *Lab) Close() {
 	}
 }
 
-// Guard rejects requests to a test endpoint unless the endpoints are enabled and the request comes from the user: a
+// guard rejects requests to a test endpoint unless the endpoints are enabled and the request comes from the user: a
 // page of another site must not start a run.
-func (l *Lab) Guard(next echo.HandlerFunc) echo.HandlerFunc {
+func (l *Lab) guard(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		if !l.Enabled() {
 			return fault.New(fault.NotFound, "The test endpoints are off. To turn them on, set enabled = true under [test] in the configuration file.")

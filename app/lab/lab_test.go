@@ -59,10 +59,9 @@ func siteOn(t *testing.T, cfg config.Database, set func(*config.Database)) *site
 	l := lab.New(d, server, limits, slog.New(slog.DiscardHandler))
 	e := echo.New()
 	e.HTTPErrorHandler = web.HandleErrors(slog.New(slog.DiscardHandler), nil)
-	e.GET("/test/", l.Guard(l.Index))
-	e.GET("/test/pool-stress", l.Guard(l.PoolStress))
-	e.GET("/test/connection-leak", l.Guard(l.ConnectionLeak))
-	e.GET("/test/sentry-db-interaction", l.Guard(l.SentryInteraction))
+	for path, handler := range l.Routes(unguarded) {
+		e.GET(path, handler)
+	}
 	srv := httptest.NewServer(e)
 	s := &site{t, l, d, dbtest.Control(t, cfg), srv.URL}
 	t.Cleanup(func() {
@@ -88,6 +87,9 @@ func (s *site) backends(private bool, strategy string) int {
 	}
 	return dbtest.Backends(s.T, s.control, name+"/"+strategy)
 }
+
+// unguarded adds nothing to the endpoints' own guard.
+func unguarded(next echo.HandlerFunc) echo.HandlerFunc { return next }
 
 func persistent(c *config.Database) { c.Strategy = db.Persistent }
 func perRequest(c *config.Database) { c.Strategy = db.PerRequest }
@@ -179,7 +181,7 @@ func TestTheEndpointsAreOffUnlessTheConfigurationTurnsThemOn(t *testing.T) {
 	off := limits
 	off.Enabled = false
 	s.lab.Configure(off)
-	for _, path := range []string{"/test/", "/test/pool-stress", "/test/connection-leak", "/test/sentry-db-interaction"} {
+	for path := range s.lab.Routes(unguarded) {
 		s.mustSay(404, path, "The test endpoints are off.", "enabled = true under [test] in the configuration file")
 	}
 	s.lab.Configure(limits)
@@ -194,7 +196,7 @@ func TestTheEndpointsAreOffUnlessTheConfigurationTurnsThemOn(t *testing.T) {
 func TestAPageOfAnotherSiteStartsNothing(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
-	for _, path := range []string{"/test/", "/test/pool-stress", "/test/connection-leak", "/test/sentry-db-interaction"} {
+	for path := range s.lab.Routes(unguarded) {
 		if status, body := s.get(path, "Sec-Fetch-Site", "cross-site"); status != 403 || !strings.Contains(body, "another site") {
 			t.Errorf("%s: %d\n%s", path, status, body)
 		}

@@ -32,9 +32,9 @@ type Holder struct {
 
 const defaultReclaim = 30 * time.Second
 
-// ConnectionLeak acquires leases and never releases them, like code without a deferred Release. They are reclaimed
+// connectionLeak acquires leases and never releases them, like code without a deferred Release. They are reclaimed
 // after reclaim=, so that the application recovers.
-func (l *Lab) ConnectionLeak(c echo.Context) error {
+func (l *Lab) connectionLeak(c echo.Context) error {
 	limits := *l.limits.Load()
 	q := newQuery(c)
 	cfg := l.db.Config()

@@ -52,10 +52,10 @@ const (
 	mostSize = 3 // leases of a private instance: small enough to deadlock
 )
 
-// SentryInteraction captures events while a lease is held, in a transaction and after a failed query, and counts the
+// sentryInteraction captures events while a lease is held, in a transaction and after a failed query, and counts the
 // leases that each capture acquires: none, unless hook=queries makes the event hook query the database. transport=sync
 // makes each capture wait for Sentry. Both use a private instance.
-func (l *Lab) SentryInteraction(c echo.Context) error {
+func (l *Lab) sentryInteraction(c echo.Context) error {
 	limits := *l.limits.Load()
 	cfg := l.db.Config()
 	p, err := readSentry(c, limits, &cfg)

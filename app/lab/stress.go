@@ -108,9 +108,9 @@ func timeoutOf(cfg config.Database) time.Duration {
 	return 0
 }
 
-// PoolStress runs the given number of holders at once on the live strategy or, with strategy=, max_size= and similar
+// poolStress runs the given number of holders at once on the live strategy or, with strategy=, max_size= and similar
 // parameters, on a private instance. It reports which of them got a connection.
-func (l *Lab) PoolStress(c echo.Context) error {
+func (l *Lab) poolStress(c echo.Context) error {
 	cfg := l.db.Config()
 	p, err := readStress(c, *l.limits.Load(), &cfg)
 	if err != nil {

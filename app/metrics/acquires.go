@@ -56,8 +56,8 @@ func (a *Acquires) figures(strategy string) *acquiresOf {
 		took: a.took.with(strategy), failed: map[string]prometheus.Counter{}, count: a.count.WithLabelValues(strategy),
 		duration: a.duration.WithLabelValues(strategy), canceled: a.canceled.WithLabelValues(strategy),
 	}
-	for _, cause := range db.Causes {
-		of.failed[string(cause)] = a.failed.WithLabelValues(strategy, string(cause))
+	for _, c := range db.Causes {
+		of.failed[string(c.Cause)] = a.failed.WithLabelValues(strategy, string(c.Cause))
 	}
 	for _, cause := range []string{gaveUp, report.InternalError} {
 		of.failed[cause] = a.failed.WithLabelValues(strategy, cause)

@@ -26,16 +26,9 @@ func TestMain(m *testing.M) { dbtest.Run(m) }
 func told(t *testing.T, s activity.Snapshot) string {
 	t.Helper()
 	m := New("test")
-	m.registry.MustRegister(only{s})
+	m.registry.MustRegister(collector(func(out chan<- prometheus.Metric) { sendSnapshot(out, s) }))
 	return scrape(t, m)
 }
-
-// only publishes one snapshot.
-type only struct{ activity.Snapshot }
-
-func (o only) Describe(chan<- *prometheus.Desc) {}
-
-func (o only) Collect(out chan<- prometheus.Metric) { tell(out, o.Snapshot) }
 
 func scrape(t testing.TB, m *Metrics) string {
 	t.Helper()
@@ -92,8 +85,8 @@ func TestAStateIsToldAlsoWhenItIsNobodys(t *testing.T) {
 
 func TestFailuresAreToldByTheirCause(t *testing.T) {
 	m := New("test")
-	for _, cause := range db.Causes {
-		m.Failed(fmt.Errorf("latest polls: %w", &db.ConnError{Cause: cause}))
+	for _, c := range db.Causes {
+		m.Failed(fmt.Errorf("latest polls: %w", &db.ConnError{Cause: c.Cause}))
 	}
 	m.Failed(errors.New("a bug"))
 	m.Failed(errors.New("another"))
@@ -102,8 +95,8 @@ func TestFailuresAreToldByTheirCause(t *testing.T) {
 	text := scrape(t, m)
 	mustHave(t, text, `ddtb_failures_total{cause="disk full"} 1`, `ddtb_failures_total{cause="deadline exceeded"} 1`,
 		`ddtb_failures_total{cause="lock timeout"} 0`)
-	for _, cause := range db.Causes {
-		mustHave(t, text, fmt.Sprintf("ddtb_failures_total{cause=%q} 1", cause))
+	for _, c := range db.Causes {
+		mustHave(t, text, fmt.Sprintf("ddtb_failures_total{cause=%q} 1", c.Cause))
 	}
 	mustHave(t, text, `ddtb_failures_total{cause="internal error"} 2`)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"ddtb/db"
 	"ddtb/db/activity"
 )
 
@@ -27,7 +28,7 @@ func (m *Metrics) FollowServer(s *activity.Sampler) {
 	ctx, stop := context.WithCancel(context.Background())
 	m.server = &server{look: s, seenAt: time.Now(), stop: stop}
 	m.server.stopped.Go(func() { m.server.follow(ctx) })
-	m.registry.MustRegister(m.server)
+	m.registry.MustRegister(collector(m.server.collect))
 }
 
 func (s *server) follow(ctx context.Context) {
@@ -56,62 +57,28 @@ func (s *server) age() time.Duration {
 	return time.Since(s.seenAt)
 }
 
-var (
-	monitorUp      = prometheus.NewDesc("ddtb_monitor_up", "1 when the last look at the server succeeded: only then are there figures of it.", nil, nil)
-	monitorAge     = prometheus.NewDesc("ddtb_monitor_age_seconds", "How old the figures are: since the last look that succeeded, or the start.", nil, nil)
-	slotsMax       = prometheus.NewDesc("ddtb_slots_max", "The server's max_connections.", nil, nil)
-	slotsReserved  = prometheus.NewDesc("ddtb_slots_reserved", "Slots reserved for superusers and for roles with pg_use_reserved_connections.", nil, nil)
-	slotsUsable    = prometheus.NewDesc("ddtb_slots_usable", "Slots that an ordinary role can get.", nil, nil)
-	slotsUsed      = prometheus.NewDesc("ddtb_slots_used", "Slots that are taken, by whomever.", nil, nil)
-	sessions       = prometheus.NewDesc("ddtb_sessions", "Client sessions of the server, by state.", []string{"state"}, nil)
-	applications   = prometheus.NewDesc("ddtb_application_sessions", "Client sessions of the server, by application_name: the 20 with the most, and the others together.", []string{"application"}, nil)
-	lockWaiters    = prometheus.NewDesc("ddtb_sessions_waiting_for_lock", "Sessions that wait for another's lock.", nil, nil)
-	oldestIdleInTx = prometheus.NewDesc("ddtb_oldest_idle_in_transaction_seconds", "How long the session has done nothing that has done so for longest in an open transaction.", nil, nil)
-)
+// monitor is the state of the sampler.
+type monitor struct{ up, age float64 }
 
-// Describe implements prometheus.Collector.
-func (s *server) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{
-		monitorUp, monitorAge, slotsMax, slotsReserved, slotsUsable, slotsUsed, sessions, applications, lockWaiters, oldestIdleInTx,
-	} {
-		out <- d
-	}
+var monitorFigures = []db.Figure[monitor]{
+	{Name: "ddtb_monitor_up", Help: "1 when the last look at the server succeeded: only then are there figures of it.", Gauge: func(m *monitor) float64 { return m.up }},
+	{Name: "ddtb_monitor_age_seconds", Help: "How old the figures are: since the last look that succeeded, or the start.", Gauge: func(m *monitor) float64 { return m.age }},
 }
 
-// Collect implements prometheus.Collector.
-func (s *server) Collect(out chan<- prometheus.Metric) {
-	r := s.look.Latest()
-	up := 0.0
+func (s *server) collect(out chan<- prometheus.Metric) {
+	r, m := s.look.Latest(), monitor{age: s.age().Seconds()}
 	if r.Err == nil && !r.Sample.At.IsZero() {
-		up = 1
-		tell(out, r.Snapshot)
+		m.up = 1
+		sendSnapshot(out, r.Snapshot)
 	}
-	gauge(out, monitorUp, up)
-	gauge(out, monitorAge, s.age().Seconds())
+	send(out, monitorFigures, &m, nil)
 }
 
-func gauge(out chan<- prometheus.Metric, d *prometheus.Desc, value float64, labels ...string) {
-	out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
-}
-
-func tell(out chan<- prometheus.Metric, now activity.Snapshot) {
+func sendSnapshot(out chan<- prometheus.Metric, now activity.Snapshot) {
 	st := activity.Summarise(now)
-	gauge(out, slotsMax, float64(now.Slots.Max))
-	gauge(out, slotsReserved, float64(now.Slots.Reserved))
-	gauge(out, slotsUsable, float64(now.Slots.Usable()))
-	gauge(out, slotsUsed, float64(now.Slots.Used))
-	for state, n := range byState(st) {
-		gauge(out, sessions, float64(n), state)
-	}
-	for application, n := range byApplication(st) {
-		gauge(out, applications, float64(n), application)
-	}
-	gauge(out, lockWaiters, float64(len(st.WaitingOnLocks)))
-	var idle activity.Age
-	if st.OldestIdleInTx != nil {
-		idle = st.OldestIdleInTx.InState
-	}
-	gauge(out, oldestIdleInTx, idle.Duration().Seconds())
+	send(out, activity.Figures, &st, nil)
+	sendEach(out, "ddtb_sessions", "Client sessions of the server, by state.", "state", byState(st))
+	sendEach(out, "ddtb_application_sessions", "Client sessions of the server, by application_name: the 20 with the most, and the others together.", "application", byApplication(st))
 }
 
 // byState always includes the usual states, so that their graphs fall to 0 instead of ending.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -13,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"ddtb/db"
@@ -72,25 +70,19 @@ func safeQuery(raw string) string {
 	return cut(strings.Join(parts, "&"), maxLine)
 }
 
-// Causes that are neither bugs nor failures to get a connection.
+// deadlineExceeded is the cause of a request whose time was up.
 const deadlineExceeded = "deadline exceeded"
 
-var causeBySQLState = map[string]string{
-	pgerrcode.QueryCanceled: "statement timeout", pgerrcode.LockNotAvailable: "lock timeout",
-	pgerrcode.ReadOnlySQLTransaction: "read-only database", pgerrcode.DiskFull: "disk full",
-	pgerrcode.OutOfMemory: "out of memory",
-}
-
-// CauseOf returns why a request failed with err: a cause of package db, the meaning of the server's SQLSTATE, a
-// deadline, or InternalError. It is one of Causes.
+// CauseOf returns why a request failed with err: a cause of package db, a deadline, or InternalError. It is one of
+// Causes.
 func CauseOf(err error) string {
 	if cause := db.CauseOf(err); cause != "" {
 		return string(cause)
 	}
-	if pe, ok := errors.AsType[*pgconn.PgError](err); ok && causeBySQLState[pe.Code] != "" {
-		return causeBySQLState[pe.Code]
+	if f, ok := db.QueryFailureOf(err); ok && f.Cause != "" {
+		return f.Cause
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, db.ErrQueryTimeout) || errors.Is(err, context.DeadlineExceeded) {
 		return deadlineExceeded
 	}
 	return InternalError
@@ -98,11 +90,16 @@ func CauseOf(err error) string {
 
 // Causes returns all values of CauseOf.
 func Causes() []string {
-	all := slices.Sorted(maps.Values(causeBySQLState))
-	for _, cause := range db.Causes {
-		all = append(all, string(cause))
+	all := []string{deadlineExceeded, InternalError}
+	for _, f := range db.QueryFailures {
+		if f.Cause != "" {
+			all = append(all, f.Cause)
+		}
 	}
-	return append(all, deadlineExceeded, InternalError)
+	for _, c := range db.Causes {
+		all = append(all, string(c.Cause))
+	}
+	return all
 }
 
 // failure is the bounded copy of an incident that notices are made from.
@@ -113,6 +110,8 @@ type failure struct {
 	NoConn            bool // there was no connection: it belongs to the outage
 	Text, Type        string
 	SQLState          string
+	Server            string // HOST:PORT
+	Limit             string // which limit of connections was reached: see db.ConnError.Limit
 	Strategy, Waiting string
 	Slots             string
 	Holders           []string
@@ -141,7 +140,7 @@ func newFailure(in Incident) *failure {
 		f.SQLState = line(pe.Code)
 	}
 	if ce, ok := errors.AsType[*db.ConnError](in.Err); ok {
-		f.Strategy = ce.Strategy
+		f.Strategy, f.Server, f.Limit = ce.Strategy, line(ce.Server), ce.Limit()
 		if ce.Leases > 0 || ce.Waiting > 0 || ce.Waited > 0 {
 			f.Waiting = fmt.Sprintf("it waited %.2f s; %d of %d leases were out (0: no bound), and %d other requests waited",
 				ce.Waited.Seconds(), ce.Leases, ce.Size, ce.Waiting)

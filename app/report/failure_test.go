@@ -94,10 +94,15 @@ func TestACutTextIsShortAndWhole(t *testing.T) {
 }
 
 func TestTheCauseIsWhatTheServerSaid(t *testing.T) {
-	for code, cause := range causeBySQLState {
+	for code, cause := range map[string]string{
+		"57014": "statement timeout", "55P03": "lock timeout", "25006": "read-only database", "53100": "disk full", "53200": "out of memory",
+		"23505": InternalError, "42501": InternalError,
+	} {
 		equal(t, code, CauseOf(fmt.Errorf("x: %w", &pgconn.PgError{Code: code})), cause)
 	}
+	equal(t, "query_timeout", CauseOf(fmt.Errorf("x: %w", db.ErrQueryTimeout)), "statement timeout")
 	equal(t, "a deadline", CauseOf(fmt.Errorf("x: %w", context.DeadlineExceeded)), deadlineExceeded)
+	equal(t, "a query that was given up", CauseOf(fmt.Errorf("x: %w (conn closed)", db.ErrQueryTimeout)), deadlineExceeded)
 	equal(t, "a cause of package db comes first",
 		CauseOf(&db.ConnError{Cause: db.ServerUnavailable, Err: &pgconn.PgError{Code: "57014"}}), string(db.ServerUnavailable))
 }
@@ -128,6 +133,22 @@ func TestASessionThatTheServerEndedIsNotCalledACrash(t *testing.T) {
 			f := newFailure(Incident{Err: err})
 			m := r.newMail(&notice{group: group{Cause: f.Cause, Pending: 1, Example: f}})
 			contains(t, "the mail", m.text, strings.Replace(why, "It was", "The server was", 1))
+		})
+	}
+}
+
+func TestEachLimitOfConnectionsHasItsRemedy(t *testing.T) {
+	r := &Reporter{scrub: newScrubber(nil)}
+	for routine, remedy := range map[string]string{
+		"InitializeSessionUserId": "ALTER ROLE … CONNECTION LIMIT", "CheckMyDatabase": "ALTER DATABASE … CONNECTION LIMIT",
+		"InitProcess": "Raising max_connections instead needs a restart",
+	} {
+		t.Run(routine, func(t *testing.T) {
+			err := &db.ConnError{Cause: db.SlotsExhausted, Server: "db2:5432", Err: &pgconn.PgError{Code: "53300", Routine: routine}}
+			f := newFailure(Incident{Err: err})
+			m := r.newMail(&notice{group: group{Cause: f.Cause, Pending: 1, Example: f}})
+			contains(t, "the mail", m.text, remedy, "server: db2:5432")
+			equal(t, "remedies by a setting of the server", strings.Count(m.text, "CONNECTION LIMIT …;")+strings.Count(m.text, "Raising max_connections"), 1)
 		})
 	}
 }

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	_ "embed" // mail.txt
@@ -49,9 +50,10 @@ var mailTemplates = template.Must(template.New("").Funcs(template.FuncMap{
 // mailData is the data of mail.txt.
 type mailData struct {
 	*notice
-	Title, Advice, SQLState string
-	Hostname, BaseURL       string
-	Window, Settle          time.Duration
+	Title, Advice     string
+	SQLState, Limit   string
+	Hostname, BaseURL string
+	Window, Settle    time.Duration
 }
 
 // newMail writes the mail of a notice.
@@ -69,7 +71,7 @@ func (r *Reporter) newMail(n *notice) *mail {
 		d.Title += fmt.Sprintf(": %d more", n.Pending)
 	}
 	if n.Example != nil {
-		d.SQLState = n.Example.SQLState
+		d.SQLState, d.Limit = n.Example.SQLState, n.Example.Limit
 	}
 	d.Advice = "internal error"
 	if mailTemplates.Lookup(n.Cause) != nil {
@@ -165,17 +167,17 @@ func (b fileBackend) send(_ context.Context, m *mail) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(b.dir, 0o700); err != nil {
-		return fmt.Errorf("mail.dir: %w", err)
+	var text bytes.Buffer
+	if _, err := msg.WriteTo(&text); err != nil {
+		return err
 	}
 	name := fmt.Sprintf("%s-%s.eml", m.date.UTC().Format("20060102T150405.000"), m.id[:8])
-	f, err := os.OpenFile(filepath.Join(b.dir, name), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	err = os.MkdirAll(b.dir, 0o700)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(b.dir, name), text.Bytes(), 0o600)
+	}
 	if err != nil {
 		return fmt.Errorf("mail.dir: %w", err)
 	}
-	defer func() { _ = f.Close() }()
-	if _, err := msg.WriteTo(f); err != nil {
-		return fmt.Errorf("mail.dir: %w", err)
-	}
-	return f.Close()
+	return nil
 }

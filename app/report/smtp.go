@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/textproto"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -148,74 +149,53 @@ func code(err error) int {
 }
 
 // temporary reports whether the same mail may be accepted later: after a 4xx and after network errors. A 5xx reply, a
-// bad certificate and wrong settings are permanent.
+// bad certificate and wrong settings are permanent. Of several errors one that may pass is enough.
 func temporary(err error) bool {
 	if several, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, e := range several.Unwrap() {
-			if temporary(e) {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(several.Unwrap(), temporary)
 	}
-	if c := code(err); c != 0 {
-		return c < 500
-	}
-	return !badCertificate(err) && !says(err, noStartTLS) && !says(err, noAuth) && !errors.Is(err, gomail.ErrNoSupportedAuthDiscovered) &&
-		!strings.HasPrefix(err.Error(), "mail.") // a setting of ours
+	_, passes := diagnose(config.Mail{}, err)
+	return passes && !strings.HasPrefix(err.Error(), "mail.") // a setting of ours
 }
-
-func badCertificate(err error) bool {
-	_, verify := errors.AsType[*tls.CertificateVerificationError](err)
-	_, host := errors.AsType[x509.HostnameError](err)
-	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
-	return verify || host || unknown || notTLS(err)
-}
-
-func notTLS(err error) bool {
-	_, record := errors.AsType[tls.RecordHeaderError](err)
-	return record
-}
-
-// Errors of the library without an error value.
-const (
-	noAuth     = "server does not support SMTP AUTH"
-	noStartTLS = "target host does not support STARTTLS"
-)
-
-func says(err error, what string) bool { return strings.Contains(err.Error(), what) }
 
 // explain returns an error of smtpBackend with advice, for a terminal.
 func explain(cfg config.Mail, scrub *scrubber, err error) error {
 	server := net.JoinHostPort(cfg.Host, fmt.Sprint(cfg.Port))
-	return fmt.Errorf("the mail was not sent over %s: %s. %s", server, line(scrub.clean(err.Error())), remedy(cfg, err))
+	remedy, _ := diagnose(cfg, err)
+	return fmt.Errorf("the mail was not sent over %s: %s. %s", server, line(scrub.clean(err.Error())), remedy)
 }
 
-func remedy(cfg config.Mail, err error) string {
+// diagnose returns what to do about an error, and whether it may pass by itself.
+func diagnose(cfg config.Mail, err error) (remedy string, passes bool) {
 	if c := code(err); c != 0 {
-		return remedyForAnswer(cfg, c, err)
+		return remedyForAnswer(cfg, c, err), c < 500
 	}
+	says := func(text string) bool { return strings.Contains(err.Error(), text) } // the library's errors without a value
 	_, dns := errors.AsType[*net.DNSError](err)
 	network, _ := errors.AsType[net.Error](err)
+	_, notTLS := errors.AsType[tls.RecordHeaderError](err)
+	_, verify := errors.AsType[*tls.CertificateVerificationError](err)
+	_, host := errors.AsType[x509.HostnameError](err)
+	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
 	switch {
-	case dns:
-		return fmt.Sprintf("No address was found for mail.host %q: check its spelling.", cfg.Host)
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return "Nothing listens there: is the mail server running, and is mail.port right? Usual are 587 with tls = \"starttls\", 465 with \"tls\", 25."
-	case says(err, noStartTLS):
-		return "The server has no STARTTLS on this port. Set mail.tls to \"tls\" (mostly port 465), or to \"none\" if the network is safe."
-	case notTLS(err):
-		return "The server does not begin with TLS on this port. Set mail.tls to \"starttls\" (mostly port 587 or 25)."
-	case badCertificate(err):
-		return "Its certificate is not good for this name. Set mail.host to the name in the certificate, or make this machine trust the server's authority."
+	case says("target host does not support STARTTLS"):
+		return "The server has no STARTTLS on this port. Set mail.tls to \"tls\" (mostly port 465), or to \"none\" if the network is safe.", false
+	case notTLS:
+		return "The server does not begin with TLS on this port. Set mail.tls to \"starttls\" (mostly port 587 or 25).", false
+	case verify || host || unknown:
+		return "Its certificate is not good for this name. Set mail.host to the name in the certificate, or make this machine trust the server's authority.", false
 	case errors.Is(err, gomail.ErrNoSupportedAuthDiscovered):
-		return "It offers no login that is safe without encryption. Set mail.tls to \"starttls\" or \"tls\"."
-	case says(err, noAuth):
-		return "The server takes no login on this port. Leave mail.user empty, or use the port for submission (587 or 465)."
+		return "It offers no login that is safe without encryption. Set mail.tls to \"starttls\" or \"tls\".", false
+	case says("server does not support SMTP AUTH"):
+		return "The server takes no login on this port. Leave mail.user empty, or use the port for submission (587 or 465).", false
+	case dns:
+		return fmt.Sprintf("No address was found for mail.host %q: check its spelling.", cfg.Host), true
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "Nothing listens there: is the mail server running, and is mail.port right? Usual are 587 with tls = \"starttls\", 465 with \"tls\", 25.", true
 	case network != nil && network.Timeout() || errors.Is(err, context.DeadlineExceeded):
-		return "It did not answer in time. A firewall may drop the packets; a port that begins with TLS (465) is silent unless mail.tls is \"tls\"."
+		return "It did not answer in time. A firewall may drop the packets; a port that begins with TLS (465) is silent unless mail.tls is \"tls\".", true
 	}
-	return "The connection broke. The server's log may say why."
+	return "The connection broke. The server's log may say why.", true
 }
 
 func remedyForAnswer(cfg config.Mail, c int, err error) string {

@@ -1,12 +1,10 @@
 package report
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -71,21 +69,15 @@ func (f *stateFile) load(now time.Time) (s *state, err error) {
 
 func readState(path string, into *state) error {
 	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil
-	}
-	if err != nil {
+	case err != nil:
 		return err
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxState { // opening a FIFO would wait for its other end
+	case !info.Mode().IsRegular() || info.Size() > maxState: // opening a FIFO would wait for its other end
 		return fmt.Errorf("%s is no state file: it is no regular file, or larger than %d bytes", path, maxState)
 	}
-	file, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = file.Close() }()
-	data, err := io.ReadAll(io.LimitReader(file, maxState))
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
@@ -113,15 +105,8 @@ func replaceFile(path string, data []byte) error {
 		return err
 	}
 	part := path + ".new"
-	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	file, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(file, bytes.NewReader(data))
-	if err = errors.Join(err, file.Close()); err != nil {
+	_ = os.Remove(part) // whatever it is
+	if err := os.WriteFile(part, data, 0o600); err != nil {
 		return err
 	}
 	return os.Rename(part, path)

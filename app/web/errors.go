@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"errors"
@@ -58,7 +59,7 @@ func ProblemOf(err error) Problem {
 		return unavailable(ce)
 	}
 	if fe, ok := errors.AsType[*fault.Error](err); ok && fe.Kind != fault.Internal {
-		p := plain(statusOf(fe.Kind), fe.Public)
+		p := plain(statuses[fe.Kind], fe.Public)
 		if fe.Kind == fault.Busy {
 			p.RetryAfter = retryAfter
 		}
@@ -67,10 +68,10 @@ func ProblemOf(err error) Problem {
 	if he, ok := errors.AsType[*echo.HTTPError](err); ok && he.Code < http.StatusInternalServerError {
 		return plain(he.Code, httpSentence(he.Code))
 	}
+	if f, ok := db.QueryFailureOf(err); ok {
+		return ofQuery(f)
+	}
 	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
-		if p, ok := said[pe.Code]; ok {
-			return p
-		}
 		if pe.Code == pgerrcode.ForeignKeyViolation {
 			return plain(http.StatusConflict, referredTo(pe))
 		}
@@ -78,10 +79,7 @@ func ProblemOf(err error) Problem {
 			return plain(http.StatusConflict, "This does not go with what is stored: somebody may have changed it since. Load the page again.")
 		}
 	}
-	if errors.Is(err, db.ErrQueryTimeout) {
-		return said[pgerrcode.QueryCanceled]
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, db.ErrQueryTimeout) || errors.Is(err, context.DeadlineExceeded) {
 		return late
 	}
 	return plain(http.StatusInternalServerError, "Something went wrong on our side. The error has been logged.")
@@ -106,61 +104,13 @@ var late = Problem{
 	Detail: "What this needs did not answer in time, so it was given up. If it was to change something, look first whether it did.",
 }
 
-// undone is a transaction that conflicted with others at the same rows. It has already been retried where that is
-// possible.
-var undone = Problem{
-	Status: http.StatusConflict, Title: http.StatusText(http.StatusConflict), RetryAfter: retryAfter,
-	Detail: "Others changed the same at the same moment, so this was undone as a whole: nothing of it is stored.",
-}
-
-var unstorable = plain(http.StatusBadRequest,
-	"A text has a character that the database can't store. Remove it and send it again.")
-
-// behindPooler is a pooler in transaction mode that is missing from the configuration.
-var behindPooler = Problem{
-	Status: http.StatusServiceUnavailable, Title: "A connection pooler is in the way",
-	Detail: "A connection pooler stands between this application and its database, and the configuration does not say so. Its administrator has to set pooler = \"pgbouncer\".",
-}
-
-// said maps server errors that are neither bugs nor connection failures to responses. Temporary ones have a RetryAfter.
-var said = map[string]Problem{
-	pgerrcode.DuplicatePreparedStatement: behindPooler,
-	pgerrcode.InvalidSQLStatementName:    behindPooler,
-
-	pgerrcode.DeadlockDetected:     undone,
-	pgerrcode.SerializationFailure: undone,
-	pgerrcode.QueryCanceled: {
-		Status: http.StatusServiceUnavailable, Title: "The database took too long", RetryAfter: retryAfter,
-		Detail: "The database stopped this before it was done: it took longer than it may, or somebody cancelled it. A change is undone as a whole.",
-	},
-	pgerrcode.LockNotAvailable: {
-		Status: http.StatusServiceUnavailable, Title: "The database took too long", RetryAfter: retryAfter,
-		Detail: "Something else keeps locked what this needs, for longer than this may wait. A change is undone as a whole.",
-	},
-	pgerrcode.ReadOnlySQLTransaction: {
-		Status: http.StatusServiceUnavailable, Title: "The database is read-only", RetryAfter: retryAfter,
-		Detail: "The database takes no changes at the moment, so nothing is stored. Pages that only read are there as ever.",
-	},
-	pgerrcode.NumericValueOutOfRange: plain(http.StatusConflict,
-		"A number would become larger than the database can store, so nothing was changed."),
-	pgerrcode.StringDataRightTruncationDataException: plain(http.StatusBadRequest,
-		"A text is longer than the database can store. Shorten it and send it again."),
-	pgerrcode.CharacterNotInRepertoire: unstorable,
-	pgerrcode.UntranslatableCharacter:  unstorable,
-	pgerrcode.DatetimeFieldOverflow: plain(http.StatusBadRequest,
-		"A date or time is outside of what the database can store. Change it and send it again."),
-	pgerrcode.DiskFull: {
-		Status: http.StatusServiceUnavailable, Title: "The database's disk is full",
-		Detail: "The database's disk is full, so nothing is stored until somebody makes room. Pages that only read are there as ever.",
-	},
-	pgerrcode.InsufficientPrivilege: {
-		Status: http.StatusServiceUnavailable, Title: "The database does not allow this",
-		Detail: "This application's role may not do this in the database, so nothing was changed. Its administrator has to grant it.",
-	},
-	pgerrcode.OutOfMemory: {
-		Status: http.StatusServiceUnavailable, Title: "The database is short of memory", RetryAfter: retryAfter,
-		Detail: "The database server has too little memory for this just now. A change is undone as a whole.",
-	},
+func ofQuery(f db.QueryFailure) Problem {
+	p := plain(f.Status, f.Sentence)
+	p.Title = cmp.Or(f.Title, p.Title)
+	if f.Passes {
+		p.RetryAfter = retryAfter
+	}
+	return p
 }
 
 // passes reports whether the same request may succeed later, so that its form is worth keeping: by itself, or, without
@@ -171,24 +121,15 @@ func plain(status int, detail string) Problem {
 	return Problem{Status: status, Title: http.StatusText(status), Detail: detail}
 }
 
-func statusOf(k fault.Kind) int {
-	switch k {
-	case fault.Invalid:
-		return http.StatusBadRequest
-	case fault.Forbidden:
-		return http.StatusForbidden
-	case fault.NotFound:
-		return http.StatusNotFound
-	case fault.Conflict:
-		return http.StatusConflict
-	case fault.TooLarge:
-		return http.StatusRequestEntityTooLarge
-	case fault.TooManyTries:
-		return http.StatusTooManyRequests
-	case fault.Busy:
-		return http.StatusServiceUnavailable
-	}
-	return http.StatusInternalServerError
+// statuses are the statuses of faults, but for Internal.
+var statuses = map[fault.Kind]int{
+	fault.Invalid:      http.StatusBadRequest,
+	fault.Forbidden:    http.StatusForbidden,
+	fault.NotFound:     http.StatusNotFound,
+	fault.Conflict:     http.StatusConflict,
+	fault.TooLarge:     http.StatusRequestEntityTooLarge,
+	fault.TooManyTries: http.StatusTooManyRequests,
+	fault.Busy:         http.StatusServiceUnavailable,
 }
 
 func httpSentence(status int) string {
@@ -204,90 +145,24 @@ func httpSentence(status int) string {
 }
 
 func unavailable(ce *db.ConnError) Problem {
+	spec := ce.Cause.Spec()
 	p := Problem{
 		Status: http.StatusServiceUnavailable, Title: "No database connection: " + string(ce.Cause),
-		Detail: causeSentence(ce), Cause: ce.Cause, Advice: causeAdvice(ce),
+		Detail: spec.Sentence(ce), Cause: ce.Cause, Advice: cmp.Or(spec.Advice, tryAgain),
 	}
-	if ce.Cause.Passes() {
+	if ce.Stalled >= stalledFor {
+		p.Advice = "None of them came back in that time, so waiting may not help: somebody who runs this application has to see what keeps them."
+	}
+	if !spec.Lasts {
 		p.RetryAfter = max(ce.RetryAfter, retryAfter)
 	}
 	return p
-}
-
-// causeSentence describes the cause in one sentence for a visitor.
-func causeSentence(ce *db.ConnError) string {
-	switch ce.Cause {
-	case db.PoolTimeout:
-		return fmt.Sprintf("All database connections of this application (%d) were busy for %.2f seconds.", ce.Size, ce.Waited.Seconds())
-	case db.QueueFull:
-		return fmt.Sprintf("All database connections of this application (%d) are busy, and so many requests wait for one that this one would have waited too long.", ce.Size)
-	case db.SlotsExhausted:
-		return slotsSentence(ce.Limit())
-	case db.PoolerFull:
-		return "The connection pooler in front of the database is full: it had no connection for this in time."
-	case db.NoSuitableServer:
-		return "A database server answers, but not one that does what this needs: a failover may be under way."
-	case db.ServerTimeout:
-		if db.ByPooler(ce) {
-			return "The connection pooler in front of the database ended this session, because a time limit that is set there has passed. A change is undone as a whole."
-		}
-		return "The database ended this session, because a time limit that is set there has passed. A change is undone as a whole."
-	case db.SettingRefused:
-		if db.OfUndeclaredPooler(ce) {
-			return behindPooler.Detail
-		}
-		return "The database refuses a setting that this application sends when it connects: its configuration needs a look."
-	case db.TLSRefused:
-		return "The database and this application can't agree on encryption: their configuration needs a look."
-	case db.CertificateRejected:
-		return "A certificate between this application and the database is not trusted: it needs to be replaced, or its authority configured."
-	case db.LoginRejected:
-		if db.ByPooler(ce) {
-			return "The connection pooler in front of the database does not let this application in: its list of databases and users needs a look."
-		}
-		return "The database does not let this application in: its configuration needs a look."
-	case db.CircuitOpen:
-		return "The database did not answer the last attempts, so this one was not made."
-	}
-	if db.ByPooler(ce) {
-		return "The connection pooler answers, but can't reach the database server behind it."
-	}
-	return "The database server does not answer, or is restarting."
 }
 
 // stalledFor is how long a pool must have granted no lease before a page says that waiting may not help.
 const stalledFor = 3 * time.Second
 
 const tryAgain = "Please try again in a moment."
-
-// causeAdvice says whether the failure is temporary.
-func causeAdvice(ce *db.ConnError) string {
-	switch ce.Cause {
-	case db.PoolTimeout, db.QueueFull:
-		if ce.Stalled >= stalledFor {
-			return "None of them came back in that time, so waiting may not help: somebody who runs this application has to see what keeps them."
-		}
-		return "This passes when fewer requests come at once. " + tryAgain
-	case db.SlotsExhausted:
-		return "Connections that stay open keep their slots, so waiting may not help: somebody who runs this application has to make room."
-	case db.ServerUnavailable, db.CircuitOpen, db.NoSuitableServer:
-		return "This passes when the server answers again; the application notices by itself. " + tryAgain
-	case db.LoginRejected, db.SettingRefused, db.TLSRefused, db.CertificateRejected:
-		return "This does not pass by itself: somebody who runs this application has to change a setting."
-	}
-	return tryAgain
-}
-
-// slotsSentence names the limit that was reached.
-func slotsSentence(limit string) string {
-	switch limit {
-	case db.RoleLimit:
-		return "The database lets this application's role have no more connections: its own limit is reached."
-	case db.DatabaseLimit:
-		return "The database takes no more connections: the limit that is set for this database is reached."
-	}
-	return "The database server has no connection slot left: all are taken."
-}
 
 // HandleErrors is the echo.HTTPErrorHandler, and the only place that answers errors. Each error is logged, including
 // what the client was not told. Refusals that can occur a thousand times a second are logged as one line per second and
@@ -395,7 +270,7 @@ func logAttrs(c echo.Context, status int, err error) []any {
 		"request_id", c.Response().Header().Get(echo.HeaderXRequestID), "error", err,
 	}
 	if ce, ok := errors.AsType[*db.ConnError](err); ok {
-		attrs = append(attrs, "cause", ce.Cause, "sqlstate", ce.SQLState(), "strategy", ce.Strategy,
+		attrs = append(attrs, "cause", ce.Cause, "sqlstate", ce.SQLState(), "server", ce.Server, "strategy", ce.Strategy,
 			"waited", ce.Waited, "leases", ce.Leases, "size", ce.Size, "waiting", ce.Waiting)
 	} else if code := sqlState(err); code != "" {
 		attrs = append(attrs, "sqlstate", code)
@@ -428,7 +303,7 @@ func (p Problem) write(c echo.Context) error {
 	id := h.Get(echo.HeaderXRequestID)
 	if refusal := refusals[p.Cause]; refusal != nil && form == nil {
 		page.RetryAfter, page.ID = retryAfter, idMark // otherwise the page would be rendered for each request
-		return refusal.renderWith(c, p.Status, page, idMark, id)
+		return refusal.RenderWith(c, p.Status, page, idMark, id)
 	}
 	if p.Status >= http.StatusInternalServerError {
 		page.ID = id
@@ -439,10 +314,14 @@ func (p Problem) write(c echo.Context) error {
 // idMark is a placeholder for the request's id in a page that is rendered once for many requests. It can't equal an id.
 const idMark = "~the-id-of-the-request~"
 
-// refusals are the pages of requests that are refused early. Each is rendered once, so that a refusal costs a fraction
-// of serving a request.
-var refusals = map[db.Cause]*Memo{
-	db.QueueFull:      errorPages.Memo("error.html"),
-	db.CircuitOpen:    errorPages.Memo("error.html"),
-	db.SlotsExhausted: errorPages.Memo("error.html"),
-}
+// refusals are the pages of causes that refuse requests at once. Each is rendered once, so that a refusal costs a
+// fraction of serving a request.
+var refusals = func() map[db.Cause]*Memo {
+	memos := map[db.Cause]*Memo{}
+	for _, c := range db.Causes {
+		if c.AtOnce {
+			memos[c.Cause] = errorPages.Memo("error.html")
+		}
+	}
+	return memos
+}()

@@ -45,8 +45,8 @@ func (m *Memo) Render(c echo.Context, status int, data any) error {
 	return write(c, status, html)
 }
 
-// renderWith is Render with the first mark in the page replaced by text, which must not need escaping.
-func (m *Memo) renderWith(c echo.Context, status int, data any, mark, text string) error {
+// RenderWith is Render with the first mark in the page replaced by text, which must not need escaping.
+func (m *Memo) RenderWith(c echo.Context, status int, data any, mark, text string) error {
 	html, err := m.html(c, data)
 	if err != nil {
 		return err

@@ -46,6 +46,9 @@ func TestTheConfigurationForTheFleetGoesThroughPgBouncerAndHasAnAgent(t *testing
 	if d := cfg.Databases["default"]; d.Host != "pgbouncer" || d.Pooler != "pgbouncer" || d.DirectHost != "postgres" {
 		t.Errorf("host %q, pooler %q, direct_host %q", d.Host, d.Pooler, d.DirectHost)
 	}
+	if r := cfg.Databases["replica"]; r.Host != "replica" || r.Pooler != "" {
+		t.Errorf("the replica's host %q, pooler %q", r.Host, r.Pooler)
+	}
 	if s := cfg.Server; s.Replicas != 4 || s.AgentAddr != "0.0.0.0:8081" || len(s.TrustedProxies) == 0 {
 		t.Errorf("%+v", s)
 	}

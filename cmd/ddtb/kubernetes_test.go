@@ -9,6 +9,7 @@ import (
 	"go.yaml.in/yaml/v3" // decodes into structures and refuses a field that they don't have
 
 	"ddtb/config"
+	"ddtb/db"
 )
 
 const manifests = "../../config/kubernetes/"
@@ -205,6 +206,9 @@ func TestTheDeploymentsEnvironmentIsAConfiguration(t *testing.T) {
 	}
 	if cfg.Server.Replicas != d.Spec.Replicas {
 		t.Errorf("%d replicas to the program, %d to Kubernetes", cfg.Server.Replicas, d.Spec.Replicas)
+	}
+	if d := cfg.Databases["default"]; d.Pool.MaxSize != db.Auto || d.Budget == 0 {
+		t.Errorf("pool.max_size is %d, and the budget %d", d.Pool.MaxSize, d.Budget)
 	}
 	if want := "0.0.0.0:" + strconv.Itoa(c.Ports[0].ContainerPort); cfg.Server.Addr != want {
 		t.Errorf("it listens on %s, not on %s", cfg.Server.Addr, want)

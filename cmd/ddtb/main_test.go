@@ -85,8 +85,12 @@ func (m *machine) configure(cfg config.Database, lines ...string) {
 }
 
 func wayTo(cfg config.Database) string {
-	return fmt.Sprintf("[databases.default]\nname = %q\nuser = %q\npassword = %q\nhost = %q\nport = %d\nsslmode = \"disable\"\n",
-		cfg.Name, cfg.User, cfg.Password.Reveal(), cfg.Host, cfg.Port)
+	address := fmt.Sprintf("host = %q\nport = %d\n", cfg.Host, cfg.Port)
+	if cfg.Hosts != "" {
+		address = fmt.Sprintf("hosts = [\"%s\"]\n", strings.Join(cfg.Hosts.List(), `", "`))
+	}
+	return fmt.Sprintf("[databases.default]\nname = %q\nuser = %q\npassword = %q\n%ssslmode = \"disable\"\n",
+		cfg.Name, cfg.User, cfg.Password.Reveal(), address)
 }
 
 // write replaces the file as an editor does: a new one takes the place of the old.

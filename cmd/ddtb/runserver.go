@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -161,10 +162,10 @@ func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r r
 	defer background.Wait()
 	defer cancel()
 	if path, _ := r.from.Path(); path != "" {
-		if watch, err := config.BeginWatch(path); err != nil {
+		if w, err := config.Watch(path); err != nil {
 			c.log.Warn("changes of the configuration file are not seen; send SIGHUP instead", "error", err)
 		} else {
-			background.Go(func() { _ = watch(ctx, ask) })
+			background.Go(func() { _ = w.Run(ctx, ask) })
 			ask() // the file may have changed since it was read
 		}
 	}
@@ -243,6 +244,9 @@ func (c *cli) reconfigure(ctx context.Context, a *app.App, r reload, before *con
 	}
 	if now := a.DB().Config(); now != old {
 		c.log.Info("the database settings were switched", "strategy", now.Strategy, "before", old.Strategy)
+	}
+	if now := cfg.Databases["replica"]; now != before.Databases["replica"] {
+		c.log.Info("the replica's settings were switched", "hosts", cmp.Or(string(now.Hosts), now.Host, "none"))
 	}
 	if len(restart) > 0 {
 		c.log.Warn("these sections changed too, and wait for a restart", "sections", strings.Join(restart, ", "))

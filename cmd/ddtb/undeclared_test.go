@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -14,10 +16,28 @@ import (
 func undeclared(t *testing.T, mode string) (*machine, *bouncer) {
 	t.Helper()
 	m, direct := withDatabase(t)
-	b := newBouncerFor(m, direct, direct.User, "pool_mode = transaction", "pool_mode = "+mode)
+	b := newBouncerFor(m, direct, direct.User, "pool_mode = transaction", "pool_mode = "+mode+unprepared(m))
 	b.cfg.Pooler, b.cfg.DirectHost = "", ""
 	m.configure(b.cfg)
 	return m, b
+}
+
+// unprepared is the setting by which a PgBouncer that follows its clients' prepared statements, from 1.21 on, leaves that.
+// Earlier ones refuse the setting.
+func unprepared(m *machine) string {
+	m.Helper()
+	out, err := exec.CommandContext(m.Context(), findBouncer(m), "--version").Output()
+	if err != nil {
+		m.Fatal(err)
+	}
+	major, minor := 0, 0
+	if _, err := fmt.Sscanf(string(out), "PgBouncer %d.%d", &major, &minor); err != nil {
+		m.Fatalf("%v: %s", err, out)
+	}
+	if major == 1 && minor < 21 {
+		return ""
+	}
+	return "\nmax_prepared_statements = 0"
 }
 
 func TestAPoolerThatIsNotDeclaredIsSeenAtTheStart(t *testing.T) {

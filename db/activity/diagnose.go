@@ -50,7 +50,7 @@ const (
 	Works        Reason = "working"
 	Rests        Reason = "idle"
 	CannotBeSeen Reason = "not-visible" // by this role
-	Comes        Reason = "short-lived" // younger than a second, where sessions begin and end too fast
+	Comes        Reason = "short-lived" // of an application whose sessions begin and end too fast
 )
 
 // words describe the reasons for people.
@@ -60,7 +60,7 @@ var words = map[Reason]string{
 	WaitsForSync: "whose commit waits for a synchronous standby", LeakedTx: "in a transaction that was left open",
 	PausesInTx: "in a transaction, doing something else", UnreadRows: "with rows that the client does not read",
 	SlowQuery: "running a slow query", Listens: "listening for notifications", Works: "working", Rests: "idle",
-	CannotBeSeen: "doing what this role may not see", Comes: "seen to begin within one second",
+	CannotBeSeen: "doing what this role may not see", Comes: "that begin and soon end",
 }
 
 // gravity is how much worse a slot with this reason is than one with an idle session, which can be closed without harm.
@@ -75,18 +75,18 @@ type problem struct {
 	now     Snapshot
 	earlier *Snapshot
 	all     []Holding
-	churn   float64
+	family  families
+	churn   float64         // short-lived sessions a second
+	comes   map[string]bool // the applications, as in a Holding, of those that were seen
 	t       Thresholds
 }
 
 // examine groups the sessions into holdings. The problem's holding is the worst one, if there is any.
 func examine(now Snapshot, earlier *Snapshot, t Thresholds) *problem {
 	p := &problem{now: now, earlier: earlier, t: t}
-	if earlier != nil {
-		p.churn = Churn(now, *earlier)
-	}
+	gone := p.shortLived()
 	p.all = p.holdings()
-	if come := p.comers(); len(come) > 0 {
+	if come := p.comers(gone); len(come) > 0 {
 		p.all = append(come, slices.DeleteFunc(p.all, func(h Holding) bool { return h.Reason == Comes })...)
 	}
 	for i := range p.all {
@@ -143,21 +143,34 @@ func (p *problem) recogniseHeld() (name, also string) {
 	return "", ""
 }
 
-// comers returns the sessions that began during the observation, by application, if sessions that begin and end are the
-// worst problem. After a restart all clients reconnect at once. Other sessions may also have more slots for a worse
-// reason.
-func (p *problem) comers() []Holding {
-	if p.churn < p.t.Churn {
-		return nil
+// shortLived measures the churn, and returns the sessions seen to begin and end, if there are many.
+func (p *problem) shortLived() (gone []Session) {
+	seen := p.now
+	if p.earlier != nil {
+		p.churn = turnover(p.now, *p.earlier)
 	}
-	young := p.now.clients(func(s Session) bool {
+	if p.churn >= p.t.Churn && p.churn > 0 {
+		gone = slices.DeleteFunc(ended(p.now, *p.earlier), func(s Session) bool { return isMonitor(p.now, s) || s.LogsIn() })
+		seen.Sessions = slices.Concat(seen.Sessions, gone)
+	}
+	p.family, p.comes = familiesOf(seen), map[string]bool{}
+	for _, s := range gone {
+		p.comes[p.family.of(s)] = true
+	}
+	return gone
+}
+
+// isComing reports whether the session is one of many short-lived ones of its application.
+func (p *problem) isComing(s Session) bool {
+	return s.Age.Duration() < youngest && p.comes[p.family.of(s)]
+}
+
+// comers returns the short-lived sessions by application, if they are the worst problem. After a restart many begin and
+// end. Other sessions may also have more slots for a worse reason.
+func (p *problem) comers(gone []Session) []Holding {
+	young := slices.Concat(gone, p.now.clients(func(s Session) bool {
 		return !s.Self && !isMonitor(p.now, s) && p.reasonFor(s, nil) == Comes
-	})
-	for _, s := range p.now.Came {
-		if !isMonitor(p.now, s) && !slices.ContainsFunc(young, func(y Session) bool { return y.PID == s.PID }) {
-			young = append(young, s)
-		}
-	}
+	}))
 	if len(young) == 0 {
 		return nil
 	}
@@ -184,7 +197,7 @@ func (p *problem) reasonFor(s Session, roots map[int32]bool) Reason {
 		return WaitsForSync
 	case roots[s.PID]:
 		return Blocks
-	case p.churn >= p.t.Churn && s.Age.Duration() < youngest:
+	case p.isComing(s):
 		return Comes
 	case s.Hidden:
 		return CannotBeSeen
@@ -220,9 +233,9 @@ func (p *problem) group(sessions []Session, reason func(Session) Reason) []Holdi
 		Reason
 		application string
 	}
-	byKey, total, family := map[key]*Holding{}, map[Reason]int{}, familiesOf(p.now)
+	byKey, total := map[key]*Holding{}, map[Reason]int{}
 	for _, s := range sessions {
-		k := key{reason(s), family.of(s)}
+		k := key{reason(s), p.family.of(s)}
 		if byKey[k] == nil {
 			byKey[k] = &Holding{Reason: k.Reason, Application: k.application}
 		}

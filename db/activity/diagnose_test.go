@@ -154,6 +154,37 @@ func TestTheDoctorFindsAStampedeAfterARestart(t *testing.T) {
 	}
 }
 
+func TestSessionsThatBeginOnceAreNoChurn(t *testing.T) {
+	pool := func(s Snapshot, firstPID int32, age time.Duration) Snapshot {
+		s.Sessions = many(30, in(Idle, 0))
+		for i := range s.Sessions {
+			s.Sessions[i].PID, s.Sessions[i].Age, s.Sessions[i].Started = firstPID+int32(i), Age(age), s.At.Add(-age)
+		}
+		s.count()
+		return s
+	}
+	empty := of()
+	before := pool(empty, 100, time.Hour)
+	later := func(s Snapshot) Snapshot {
+		s.At, s.EverConnects = before.At.Add(time.Second), before.EverConnects+30
+		return s
+	}
+	restarted := later(empty)
+	restarted.Server.Started = before.At.Add(500 * time.Millisecond)
+	for name, c := range map[string]struct{ before, now Snapshot }{
+		"a pool fills": {empty, pool(later(empty), 200, 500*time.Millisecond)},
+		"it filled before, and the server counts it late": {before, later(pool(empty, 100, 2*time.Second))},
+		"its program was restarted":                       {before, pool(later(empty), 200, 500*time.Millisecond)},
+		"the server was restarted":                        {pool(empty, 100, 2*time.Second), pool(restarted, 200, 100*time.Millisecond)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if d := Diagnose(c.now, &c.before, defaults()); d.Health.Level != OK {
+				t.Errorf("%+v", d.Health.Findings)
+			}
+		})
+	}
+}
+
 func TestTheDoctorBlamesNobodyWhenAllIsWell(t *testing.T) {
 	d := Diagnose(of(many(10, in(Idle, time.Hour))), nil, defaults())
 	if d.Culprit != "" || d.Scenario != nil || len(d.Steps) != 0 || len(d.Holds) != 1 {

@@ -8,6 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"ddtb/db"
 )
 
 // Door says by which right the snapshot's connection has its slot, which matters when no ordinary slot is left.
@@ -47,6 +49,9 @@ type Failure struct {
 // nil if the limit is not known. The server's messages are translated; the name of the C function is not.
 func NoDoor(err error, cc *pgx.ConnConfig) Refusal {
 	at := refusedAt(cc)
+	if ce, ok := errors.AsType[*db.ConnError](err); ok && ce.Server != "" {
+		at.Server.Address = ce.Server
+	}
 	r := Refusal{Message: err.Error(), Means: "the server has no connection slot left for this role", Doors: at.doors()}
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {

@@ -139,6 +139,18 @@ func (s *stage) after() Snapshot {
 	return snapshot(s.T, o)
 }
 
+// settled is after, without the test's own sessions that were closed: their backends take a moment to leave. One
+// Observer is still connected.
+func (s *stage) settled() (now Snapshot) {
+	s.Helper()
+	eventually(s.T, "the closed sessions have left", func() bool {
+		now = s.after()
+		n := len(now.clients(func(x Session) bool { return isMonitor(now, x) && !x.Self }))
+		return n == 1
+	})
+	return now
+}
+
 // spares checks that only the permitted sessions ended, and those that have not logged in.
 func (s *stage) spares(before, after Snapshot, mayLose func(Session) bool) {
 	s.Helper()

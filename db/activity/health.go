@@ -50,7 +50,7 @@ type Thresholds struct {
 	IdleInTransaction time.Duration // longer is a warning
 	LongQuery         time.Duration // longer is a warning
 	LockWait          time.Duration // longer is a warning for one waiting session; lockQueue of them are a warning at once
-	Churn             float64       // new sessions a second: from here on, warning
+	Churn             float64       // short-lived sessions a second: from here on, warning
 	Orphan            time.Duration // age at which a prepared transaction has probably lost its manager: warning
 	Lag               time.Duration // of a standby: from here on, warning
 	Replica           bool          // the configured application reads from a standby by design
@@ -378,7 +378,7 @@ func (p *problem) comesAndGoes() *Finding {
 	}
 	f := &Finding{
 		Level: Warning, Code: "churn",
-		What: fmt.Sprintf("%s%.0f sessions begin each second: each costs the server a process and a login",
+		What: fmt.Sprintf("%s%.0f sessions begin and end each second: each costs the server a process and a login",
 			atLeast, math.Round(p.churn)),
 	}
 	if i := slices.IndexFunc(p.all, func(h Holding) bool { return h.Reason == Comes }); i >= 0 {

@@ -86,3 +86,45 @@ func Churn(now, earlier Snapshot) float64 {
 	counted := now.EverConnects - earlier.EverConnects // the statistics lag a little, or were reset
 	return float64(max(began, len(now.Came), int(counted))) / passed
 }
+
+// shortLife is the age below which a session that ends counts as short-lived.
+const shortLife = 10 * time.Second
+
+// turnover returns how many sessions a second began and soon ended between two snapshots. A pool that opens its
+// connections and keeps them is none of it, nor are sessions that a restart of their program or of the server replaced
+// once.
+func turnover(now, earlier Snapshot) float64 {
+	passed := now.At.Sub(earlier.At).Seconds()
+	if passed <= 0 || !now.Server.Started.Equal(earlier.Server.Started) {
+		return 0
+	}
+	known := map[int32]bool{}
+	for _, s := range earlier.Sessions {
+		known[s.PID] = true
+	}
+	stay := now.clients(func(s Session) bool { // counted, perhaps late
+		return !s.Hidden && s.Age.Duration() < shortLife || s.Hidden && !known[s.PID]
+	})
+	counted := int(now.EverConnects-earlier.EverConnects) - len(stay)
+	return min(Churn(now, earlier), float64(max(len(ended(now, earlier)), counted))/passed)
+}
+
+// ended returns the short-lived sessions that were seen and have ended.
+func ended(now, earlier Snapshot) (gone []Session) {
+	type key struct {
+		pid     int32
+		started int64
+	}
+	there := map[key]bool{}
+	keyOf := func(s Session) key { return key{s.PID, s.Started.UnixMicro()} }
+	for _, s := range now.Sessions {
+		there[keyOf(s)] = true
+	}
+	short := earlier.clients(func(s Session) bool { return !s.Self && !s.Hidden && s.Age.Duration() < shortLife })
+	for _, s := range slices.Concat(short, now.Came) {
+		if !there[keyOf(s)] {
+			gone = append(gone, s)
+		}
+	}
+	return gone
+}

@@ -11,9 +11,12 @@ import (
 	"ddtb/db"
 )
 
-// retryAfter is how long the error of a failed attempt to connect is returned without a new attempt: monitoring must
-// not add load to a full server.
-const retryAfter = time.Second
+// How long the error of a failed attempt to connect is returned without a new attempt: monitoring must not add load to a
+// full server. A lost server may have a successor within a second: the next attempt is sooner.
+const (
+	retryAfter = time.Second
+	retryLost  = 200 * time.Millisecond
+)
 
 // Observer keeps one connection open to monitor the server. It is safe for concurrent use; queries take turns.
 type Observer struct {
@@ -117,7 +120,11 @@ func (o *Observer) connect(ctx context.Context) error {
 	if o.conn != nil && !o.conn.IsClosed() {
 		return nil
 	}
-	if time.Since(o.failed) < retryAfter {
+	pause := retryAfter
+	if cause := db.CauseOf(o.why); cause == db.ServerUnavailable || cause == db.NoSuitableServer {
+		pause = retryLost
+	}
+	if time.Since(o.failed) < pause {
 		return o.why
 	}
 	conn, err := db.Connect(ctx, o.cc)

@@ -237,6 +237,30 @@ func TestASwitchOfTheStrategyBeginsAnew(t *testing.T) {
 	})
 }
 
+func TestAFailureToConnectIsForgottenWithTheStrategyThatCausedIt(t *testing.T) {
+	onEach(t, func(t *testing.T, s *server) {
+		cfg := s.config(app, "wall")
+		cfg.Strategy, cfg.Pool = db.Persistent, db.DefaultSettings().Pool
+		d, err := db.Open(t.Context(), cfg)
+		must(t, err)
+		defer func() { must(t, d.Close(context.Background())) }()
+		m := StartProcessMonitor(d)
+		defer m.Stop()
+		s.fill(t, app, "shop/persistent")
+		if _, err := d.Acquire(t.Context()); db.CauseOf(err) != db.SlotsExhausted {
+			t.Fatal(err)
+		}
+		if p := m.Now(); p.Failure == nil || p.scenarioOfFailure() != "thread-leak" {
+			t.Fatalf("%+v", p.Findings())
+		}
+		cfg.Strategy = db.Pool
+		must(t, d.Switch(t.Context(), cfg))
+		if p := m.Now(); p.Failure != nil {
+			t.Errorf("after the switch: %+v", p.Findings())
+		}
+	})
+}
+
 func TestAProcessThatFindsNoServerSaysSo(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
 		cfg := s.config(app, "wall")

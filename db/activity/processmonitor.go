@@ -25,7 +25,7 @@ type ProcessMonitor struct {
 	settings db.Settings
 	polls    []poll    // of the last minute, the oldest first, all under the same settings
 	stalled  poll      // the first poll at which every lease was in use, with none given since; zero if not so
-	failure  *failedAt // within the last minute
+	failure  *failedAt // within the last minute, under these settings
 
 	stop    context.CancelFunc
 	stopped sync.WaitGroup
@@ -76,10 +76,11 @@ func (m *ProcessMonitor) poll(at time.Time) {
 	m.pollLocked(at)
 }
 
-// pollLocked records the current figures and drops those that are too old. A new strategy starts new counters.
+// pollLocked records the current figures and drops those that are too old. New settings start new counters, and
+// failures under the old ones no longer count.
 func (m *ProcessMonitor) pollLocked(at time.Time) poll {
 	if settings := m.db.Config(); settings != m.settings {
-		m.settings, m.polls, m.stalled = settings, nil, poll{}
+		m.settings, m.polls, m.stalled, m.failure = settings, nil, poll{}, nil
 	}
 	now := poll{at, m.db.Stat()}
 	if full := now.stat.Size > 0 && now.stat.Leases >= now.stat.Size; !full {

@@ -81,6 +81,7 @@ time.sleep(600)
 `)
 		},
 		code: "churn", culprit: "user app", scenario: "too-much-at-once", first: nothing, mayLose: "user app", better: always,
+		tune: busyMachine,
 	},
 	{
 		name: "node-postgres fills the server with a pool that rests, and has no handler for a lost connection", role: closer,

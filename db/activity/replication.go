@@ -21,7 +21,9 @@ func (p *problem) refusesWrites() *Finding {
 		f.steps = []Step{{
 			Do: "allow writes again, if nobody switched them off for a reason; new sessions have it",
 			Command: "PGOPTIONS='-c default_transaction_read_only=off' " + // the statement itself is a write
-				p.now.psql(p.now.Server.Superuser, "ALTER DATABASE "+quoted(p.now.Database)+" SET default_transaction_read_only = off"),
+				p.now.psql(p.now.Server.Superuser, "ALTER DATABASE "+quoted(p.now.Database)+" SET default_transaction_read_only = off") +
+				" -c " + ShellQuote("ALTER ROLE "+quoted(p.now.Role.Name)+" RESET default_transaction_read_only") + // which outranks the database's
+				" -c " + ShellQuote("ALTER ROLE "+quoted(p.now.Role.Name)+" IN DATABASE "+quoted(p.now.Database)+" RESET default_transaction_read_only"),
 			Hurts: nobody,
 		}}
 	default:

@@ -98,23 +98,21 @@ time.sleep(600)
 	},
 	{
 		name: "fifty short sessions a second, with autocommit off",
+		play: (*stage).comesAndGoes,
+		code: "churn", culprit: "cron", scenario: "too-much-at-once", first: nothing, mayLose: "cron", better: always,
+		tune: busyMachine,
+	},
+	{
+		name: "a program connects and gives up again and again after a restart of the server, beside a pool that filled once",
 		play: func(s *stage) {
 			s.python(`
-def come_and_go():
-    while True:
-        try:
-            c = psycopg2.connect(application_name="cron")
-            c.cursor().execute("SELECT count(*) FROM pg_class")
-            time.sleep(0.02)
-            c.close()
-        except psycopg2.OperationalError:
-            time.sleep(0.1)
-for n in range(3):
-    threading.Thread(target=come_and_go, daemon=True).start()
+pool = psycopg2.pool.ThreadedConnectionPool(3, 3, application_name="api")
 time.sleep(600)
 `)
+			s.comesAndGoes()
 		},
-		code: "churn", culprit: "cron", scenario: "too-much-at-once", first: nothing, mayLose: "cron", better: always,
+		code: "churn", culprit: "cron", scenario: "reconnect-stampede", first: nothing, mayLose: "cron", better: always,
+		tune: func(t *Thresholds) { busyMachine(t); t.Restarted = time.Hour },
 	},
 	{
 		name: "a hot row, which clients of pgbench update one after another",
@@ -170,6 +168,7 @@ time.sleep(600)
 held = [psycopg2.connect(application_name="web") for n in range(4)]
 time.sleep(600)
 `)
+			s.sessions("web", 4)
 		},
 		code: "limit", culprit: "web", first: "raise the limit",
 		better: func(s *stage) bool { return s.succeeds("SELECT 1") },
@@ -188,6 +187,7 @@ held = [psycopg2.connect(application_name="web") for n in range(3)]
 held += [psycopg2.connect(application_name="jobs")]
 time.sleep(600)
 `)
+			s.sessions("jobs", 1)
 		},
 		code: "limit", culprit: "web", first: "raise the limit",
 		better: func(s *stage) bool { return s.succeeds("SELECT 1") },
@@ -292,6 +292,16 @@ time.sleep(600)
 		},
 	},
 	{
+		name: "the database refuses the writes of one role, although it lets others write",
+		play: func(s *stage) {
+			exec(s.T, s.control("postgres"), "ALTER DATABASE wall SET default_transaction_read_only = off")
+			exec(s.T, s.control("postgres"), "ALTER ROLE app SET default_transaction_read_only = on")
+			exec(s.T, s.control("postgres"), "ALTER ROLE app IN DATABASE wall SET default_transaction_read_only = on")
+		},
+		code: "read-only", culprit: "the setting default_transaction_read_only", first: "allow writes again",
+		better: func(s *stage) bool { return s.succeeds("CREATE TABLE written (n int); DROP TABLE written") },
+	},
+	{
 		name: "nobody reads from a replication slot", role: reader,
 		play: func(s *stage) {
 			control := s.control("wall")
@@ -315,6 +325,9 @@ time.sleep(600)
 }
 
 func always(*stage) bool { return true }
+
+// busyMachine allows for one that can't log in ten clients a second.
+func busyMachine(t *Thresholds) { t.Churn = 3 }
 
 func (s *stage) newer() bool { return s.reserved } // the newest PostgreSQL
 
@@ -348,6 +361,25 @@ func (s *stage) hang(n int) {
 			s.Fatalf("the server does not ask for a password: %q, %v", answer, err)
 		}
 	}
+}
+
+// comesAndGoes connects for each piece of work, fifty times a second.
+func (s *stage) comesAndGoes() {
+	s.Helper()
+	s.python(`
+def come_and_go():
+    while True:
+        try:
+            c = psycopg2.connect(application_name="cron")
+            c.cursor().execute("SELECT count(*) FROM pg_class")
+            time.sleep(0.02)
+            c.close()
+        except psycopg2.OperationalError:
+            time.sleep(0.1)
+for n in range(3):
+    threading.Thread(target=come_and_go, daemon=True).start()
+time.sleep(600)
+`)
 }
 
 // superuserBlocks lets a superuser forget a transaction on which others wait.
@@ -478,7 +510,7 @@ func (s *stage) check(x situation) {
 	if x.also != nil {
 		x.also(s, d)
 	}
-	before := s.after()
+	before := s.settled()
 	s.follow(cmp.Or(x.role, app), d.Steps)
 	eventually(s.T, "the state is better", func() bool {
 		if x.better == nil {

@@ -211,8 +211,23 @@ func (a *Age) UnmarshalJSON(b []byte) error {
 
 func seconds(s float64) Age { return Age(s * float64(time.Second)) }
 
-// serverSQL reads default_transaction_read_only as new sessions get it: a kept connection still has the old value. It
-// reads settings with current_setting's missing_ok, and roles by name, since both depend on the version. Through
+// readOnlySQL is default_transaction_read_only as new sessions of the role r get it: a kept connection still has the old
+// value.
+const readOnlySQL = `coalesce((SELECT split_part(c, '=', 2)::bool FROM pg_db_role_setting d, unnest(d.setconfig) c
+                 WHERE c LIKE 'default_transaction_read_only=%' AND d.setrole IN (0, r.oid)
+                   AND d.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+                 ORDER BY d.setrole <> 0 AND d.setdatabase <> 0 DESC, d.setrole <> 0 DESC, d.setdatabase <> 0 DESC LIMIT 1),
+                (SELECT CASE WHEN source IN ('database', 'user', 'database user') THEN 'off' ELSE setting END::bool
+                 FROM pg_settings WHERE name = 'default_transaction_read_only'))`
+
+// ReadOnly reports whether new sessions of conn's role take no changes: the server is a standby, or
+// default_transaction_read_only is on for the server, the database or the role.
+func ReadOnly(ctx context.Context, conn *pgx.Conn) (on bool, err error) {
+	err = conn.QueryRow(ctx, "SELECT pg_is_in_recovery() OR "+readOnlySQL+" FROM pg_roles r WHERE r.rolname = current_user").Scan(&on)
+	return on, err
+}
+
+// serverSQL reads settings with current_setting's missing_ok, and roles by name, since both depend on the version. Through
 // to_jsonb, statistics that a version lacks are NULL.
 const serverSQL = `
 SELECT clock_timestamp(), current_setting('server_version'), current_setting('server_version_num')::int,
@@ -221,12 +236,7 @@ SELECT clock_timestamp(), current_setting('server_version'), current_setting('se
        coalesce(current_setting('reserved_connections', true)::int, 0),
        current_setting('tcp_keepalives_idle')::float8,
        coalesce((SELECT rolname::text FROM pg_roles WHERE oid = 10), 'postgres'),
-       coalesce((SELECT split_part(c, '=', 2)::bool FROM pg_db_role_setting d, unnest(d.setconfig) c
-                 WHERE c LIKE 'default_transaction_read_only=%' AND d.setrole IN (0, r.oid)
-                   AND d.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
-                 ORDER BY d.setrole <> 0 AND d.setdatabase <> 0 DESC, d.setrole <> 0 DESC, d.setdatabase <> 0 DESC LIMIT 1),
-                (SELECT CASE WHEN source IN ('database', 'user', 'database user') THEN 'off' ELSE setting END::bool
-                 FROM pg_settings WHERE name = 'default_transaction_read_only')), current_setting('synchronous_standby_names'),
+       ` + readOnlySQL + `, current_setting('synchronous_standby_names'),
        (SELECT setting::float8 FROM pg_settings WHERE name = 'authentication_timeout'),
        r.rolname::text, r.rolsuper, has.reads, has.signals, has.reserved,
        (SELECT coalesce(sum((to_jsonb(d) ->> 'sessions')::bigint), 0)::bigint FROM pg_stat_database d)
@@ -307,7 +317,7 @@ func (o *Observer) Snapshot(ctx context.Context) (Snapshot, error) {
 	var s Snapshot
 	err := o.Do(ctx, func(c *pgx.Conn) (err error) {
 		s, err = look(ctx, c)
-		s.Application, s.Server.Address = o.application, address(o.cc)
+		s.Application, s.Server.Address = o.application, db.ServerOf(c)
 		return err
 	})
 	if err != nil {

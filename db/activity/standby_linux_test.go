@@ -165,7 +165,7 @@ func TestCommitsGoOnWhenTheSynchronousStandbyIsBroughtBack(t *testing.T) {
 	if out := st.types(reader, d.Steps[0].Command, ""); strings.Contains(out, standbyName) {
 		t.Errorf("the standby that is gone is listed:\n%s", out)
 	}
-	before := st.after()
+	before := st.settled()
 	s.start(t)
 	eventually(t, "no commit waits", func() bool {
 		return len(st.after().clients(func(x Session) bool { return x.Wait == "IPC/SyncRep" })) == 0

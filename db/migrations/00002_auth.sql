@@ -76,15 +76,15 @@ CREATE INDEX IF NOT EXISTS django_admin_log_time_idx ON django_admin_log (action
 
 -- Only the hash of a session's secret is stored: a reader of the table can't sign in with it. password_mark
 -- is a hash of the user's password hash at login: any change of the password ends the session.
-CREATE TABLE ddtb_session (
+CREATE TABLE IF NOT EXISTS ddtb_session (
     secret_hash   bytea       PRIMARY KEY,
     user_id       integer     NOT NULL REFERENCES auth_user (id) ON DELETE CASCADE,
     password_mark bytea       NOT NULL,
     created       timestamptz NOT NULL DEFAULT now(),
     expires       timestamptz NOT NULL
 );
-CREATE INDEX ddtb_session_user_id_idx ON ddtb_session (user_id);
-CREATE INDEX ddtb_session_expires_idx ON ddtb_session (expires);
+CREATE INDEX IF NOT EXISTS ddtb_session_user_id_idx ON ddtb_session (user_id);
+CREATE INDEX IF NOT EXISTS ddtb_session_expires_idx ON ddtb_session (expires);
 
 -- The permissions, with Django's names and texts.
 INSERT INTO django_content_type (app_label, model)

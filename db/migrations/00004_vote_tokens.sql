@@ -2,7 +2,7 @@
 -- not refer to Django's tables, so Django can drop them and delete from them. An id is never reused.
 
 -- +goose Up
-CREATE TABLE ddtb_vote (
+CREATE TABLE IF NOT EXISTS ddtb_vote (
     token     uuid        NOT NULL,
     choice_id bigint      NOT NULL,
     at        timestamptz NOT NULL,
@@ -10,7 +10,7 @@ CREATE TABLE ddtb_vote (
 );
 
 -- Every vote removes a few expired rows.
-CREATE INDEX ddtb_vote_at_idx ON ddtb_vote (at);
+CREATE INDEX IF NOT EXISTS ddtb_vote_at_idx ON ddtb_vote (at);
 
 -- +goose Down
 DROP TABLE ddtb_vote;

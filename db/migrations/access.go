@@ -87,13 +87,16 @@ func checkAccess(ctx context.Context, q db.Querier, privileges []string) error {
 	return e
 }
 
-// mayWork is checkAccess for everything that the program does.
+// mayWork checks that all tables are there and that the role may do everything that the program does.
 func mayWork(ctx context.Context, cfg db.Settings) error {
 	conn, err := connectToMigrate(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	defer db.Disconnect(conn)
+	if err := checkMissing(ctx, conn); err != nil {
+		return err
+	}
 	return checkAccess(ctx, conn, working)
 }
 

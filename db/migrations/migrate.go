@@ -49,7 +49,7 @@ type Step struct {
 // carry its lock.
 //
 // Tables that a Django application made first are used as they are. If their owner has not granted enough privileges on
-// them, the error is an *AccessError.
+// them, the error is an *AccessError. If a table is missing that an earlier run made, it is a *MissingError.
 func Up(ctx context.Context, cfg db.Settings) ([]Step, error) {
 	var applied []Step
 	err := migrating(ctx, cfg, func(p *goose.Provider) error {
@@ -153,8 +153,8 @@ func (e *SchemaError) Error() string {
 	return fmt.Sprintf("the database is at migration %d, this ddtb needs %d: run `ddtb migrate`", e.Has, e.Needs)
 }
 
-// Check returns nil if the database is at the migration that this program needs, a *SchemaError if it is not, and an
-// *AccessError if the login's role may not read the tables.
+// Check returns nil if the database is at the migration that this program needs, a *SchemaError if it is not, an
+// *AccessError if the login's role may not read the tables, and a *MissingError if some are missing nevertheless.
 func Check(ctx context.Context, q db.Querier) error {
 	if err := checkAccess(ctx, q, reading); err != nil {
 		return err
@@ -167,7 +167,7 @@ func Check(ctx context.Context, q db.Querier) error {
 	if e := schemaOf(steps); pending || e.Has != e.Needs {
 		return e
 	}
-	return nil
+	return checkMissing(ctx, q)
 }
 
 // schemaOf compares the last applied step with the last known one. Only these two are named.

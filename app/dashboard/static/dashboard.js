@@ -2,32 +2,12 @@
 // is a still picture of the same.
 "use strict";
 
-// The figures of a point, in the order of point.go.
-const TIME = 0, USED = 1, USABLE = 2, BUDGET = 3, WARN = 4, CRITICAL = 5, LEASES = 6, WAITING = 7, NEW = 8, CONNECTS = 9, SIZE = 10;
-
 const board = document.getElementById("dashboard").dataset;
 
-// Each line differs in its dashes and is named at its end, so that nobody needs to tell colours apart.
-const charts = {
-  slots: {height: wide => wide ? 470 : 260, lines: [
-    {figure: USED, name: "used", colour: "--accent", width: 3, fill: true},
-    {figure: USABLE, name: "usable", colour: "--ink", width: 1.5},
-    {figure: BUDGET, name: "budget", colour: "--good", width: 2, dash: [12, 5]},
-    {figure: WARN, name: "warning", colour: "--warn", width: 1.5, dash: [2, 4]},
-    {figure: CRITICAL, name: "critical", colour: "--bad", width: 1.5, dash: [8, 3, 2, 3]},
-  ]},
-  leases: {height: wide => wide ? 150 : 200, lines: [
-    {figure: LEASES, name: "leases", colour: "--accent", width: 3, fill: true},
-    {figure: WAITING, name: "waiting", colour: "--bad", width: 2, dash: [6, 4]},
-    {figure: SIZE, name: "at most", colour: "--ink", width: 1.5, dash: [2, 4]},
-  ]},
-  connects: {height: wide => wide ? 150 : 200, lines: [
-    {figure: NEW, name: "new", colour: "--accent", width: 2.5, fill: true},
-    {figure: CONNECTS, name: "attempts", colour: "--warn", width: 2, dash: [6, 4]},
-  ]},
-};
+// The charts by name; the lines of the first table are drawn.
+const charts = Object.fromEntries(JSON.parse(board.charts).map(chart => [chart.name, {...chart, lines: chart.tables[0].lines}]));
 
-let columns = [];
+let columns = {}; // by the line's name
 let rows = {}; // of the tables under the charts, by the table's name
 const plots = new Map(); // by the element
 
@@ -42,8 +22,9 @@ function clock(seconds) {
 
 // --- Charts --------------------------------------------------------------------------------------------------------
 
+const heightOf = chart => wide.matches ? chart.wide : chart.narrow;
 const dashName = dash => !dash ? "solid" : dash[0] < 4 ? "dotted" : "dashed";
-const dataOf = chart => [columns[TIME], ...chart.lines.map(line => columns[line.figure])];
+const dataOf = chart => [columns.time, ...chart.lines.map(line => columns[line.name])];
 
 // names writes what each line is at its right end, one below the other where they meet.
 function names(chart) {
@@ -73,7 +54,7 @@ function names(chart) {
 function options(chart, width) {
   const axis = {stroke: colour("--ink-soft"), grid: {stroke: colour("--line"), width: 1}, ticks: {stroke: colour("--line"), width: 1}, font: "12px system-ui, sans-serif"};
   return {
-    width, height: chart.height(wide.matches),
+    width, height: heightOf(chart),
     padding: [10, 74, 0, 0],
     cursor: {drag: {x: false, y: false}, points: {size: 7}},
     legend: {markers: {width: 2, dash: (plot, i) => dashName(chart.lines[i - 1].dash)}},
@@ -86,7 +67,7 @@ function options(chart, width) {
       {...axis, size: 40, incrs: [.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000]},
     ],
     series: [
-      {label: "UTC", value: (plot, v, i, at) => clock(at == null ? columns[TIME].at(-1) : v)},
+      {label: "UTC", value: (plot, v, i, at) => clock(at == null ? columns.time.at(-1) : v)},
       ...chart.lines.map(line => ({
         label: line.name, stroke: colour(line.colour), width: line.width, dash: line.dash, spanGaps: false,
         fill: line.fill ? colour("--accent-wash") : undefined, points: {show: false},
@@ -118,7 +99,7 @@ function draw() {
 function redraw() {
   plots.forEach(plot => plot.destroy());
   plots.clear();
-  if (columns.length) draw();
+  if (columns.time) draw();
 }
 
 // --- Texts and tables ----------------------------------------------------------------------------------------------
@@ -206,10 +187,7 @@ function open() {
   });
   source.addEventListener("now", event => {
     const picture = JSON.parse(event.data);
-    columns.forEach((column, i) => {
-      column.push(picture.point[i]);
-      if (column.length > board.points) column.shift();
-    });
+    for (const name in columns) columns[name] = [...columns[name], ...picture.columns[name]].slice(-board.points);
     for (const name in rows) {
       if (!picture.begins) rows[name].shift();
       rows[name] = [...picture.rows[name], ...rows[name]].slice(0, board.rows);
@@ -269,7 +247,7 @@ for (const details of document.querySelectorAll(".chart details")) {
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 function fit() {
   plots.forEach((plot, element) => {
-    const width = element.clientWidth, height = charts[element.dataset.chart].height(wide.matches);
+    const width = element.clientWidth, height = heightOf(charts[element.dataset.chart]);
     if (width && (width !== plot.width || height !== plot.height)) plot.setSize({width, height});
   });
 }

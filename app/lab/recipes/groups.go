@@ -3,13 +3,13 @@ package recipes
 // The version of the documentation that each recipe was checked against, and its address.
 var (
 	pgxDocs        = docs{"Go (pgx)", "pgx 5.12", "https://pkg.go.dev/github.com/jackc/pgx/v5/pgxpool"}
-	djangoDocs     = docs{"Django with psycopg", "Django 6.1, psycopg_pool 3.3", "https://docs.djangoproject.com/en/6.1/ref/databases/#connection-pool"}
-	sqlalchemyDocs = docs{"SQLAlchemy", "SQLAlchemy 2.1 beta; the same in 2.0", "https://docs.sqlalchemy.org/en/21/core/pooling.html"}
-	railsDocs      = docs{"Rails", "Rails 8.2 alpha; the keys are those since 8.1", "https://api.rubyonrails.org/classes/ActiveRecord/ConnectionAdapters/ConnectionPool.html"}
+	djangoDocs     = docs{"Django with psycopg", "Django 6.1 and 5.2, psycopg_pool 3.3", "https://docs.djangoproject.com/en/6.1/ref/databases/#connection-pool"}
+	sqlalchemyDocs = docs{"SQLAlchemy", "SQLAlchemy 2.0 and 2.1 beta", "https://docs.sqlalchemy.org/en/20/core/pooling.html"}
+	railsDocs      = docs{"Rails", "Rails 8.1", "https://api.rubyonrails.org/classes/ActiveRecord/ConnectionAdapters/ConnectionPool.html"}
 	nodeDocs       = docs{"node-postgres", "pg 8.23", "https://node-postgres.com/apis/pool"}
-	hikariDocs     = docs{"Java (HikariCP)", "HikariCP 6.0", "https://github.com/brettwooldridge/HikariCP#gear-configuration-knobs-baby"}
+	hikariDocs     = docs{"Java (HikariCP)", "HikariCP 7.1, pgjdbc 42.7", "https://github.com/brettwooldridge/HikariCP#gear-configuration-knobs-baby"}
 	laravelDocs    = docs{"PHP (Laravel)", "Laravel 13", "https://laravel.com/docs/13.x/database"}
-	bouncerDocs    = docs{"PgBouncer", "PgBouncer 1.25", "https://www.pgbouncer.org/config.html"}
+	bouncerDocs    = docs{"PgBouncer", "PgBouncer 1.26", "https://www.pgbouncer.org/config.html"}
 )
 
 var groups = map[string]*Group{
@@ -23,7 +23,7 @@ defer lease.Release()
 // in the configuration: cfg.MaxConnIdleTime = 5 * time.Minute`),
 		djangoDocs.recipe(`# settings.py: a pool belongs to the process, not to a thread
 DATABASES["default"]["CONN_MAX_AGE"] = 0  # required with a pool
-DATABASES["default"]["OPTIONS"] = {"pool": {"max_size": 4, "timeout": 10, "max_idle": 300}}
+DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 4, "timeout": 10, "max_idle": 300}}
 # in a thread of your own, at its end:
 from django.db import connections
 connections.close_all()`),
@@ -52,7 +52,8 @@ try (Connection c = dataSource.getConnection();
 // Do not set PDO::ATTR_PERSISTENT. In a command that runs for long:
 DB::disconnect();   // while it waits`),
 		bouncerDocs.recipe(`[pgbouncer]
-pool_mode = transaction       ; a leaked client connection costs no slot
+; a leaked client connection costs no slot, unless it is in a transaction
+pool_mode = transaction
 server_idle_timeout = 60
 client_idle_timeout = 3600`),
 	}},
@@ -93,8 +94,10 @@ pm.max_children = 5
 		bouncerDocs.recipe(`[pgbouncer]
 pool_mode = transaction
 default_pool_size = 15
-max_db_connections = 15      ; over all users: below the usable slots
-query_wait_timeout = 5       ; the default is 120 s`),
+; over all users of a database: below the usable slots
+max_db_connections = 15
+; the default is 120 s
+query_wait_timeout = 5`),
 	}},
 	"transaction": {Lead: "Hold a connection for the statements only, and let the server end what is forgotten.", Stacks: []Recipe{
 		pgxDocs.recipe(`err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
@@ -139,19 +142,20 @@ DB::transaction(fn () => $order->save()); // commits, or rolls back
 // jobs: ->afterCommit()`),
 		bouncerDocs.recipe(`[pgbouncer]
 idle_transaction_timeout = 10
-; settings of a session do not work in transaction mode: use SET LOCAL`),
+; A SET of a session does not work in transaction mode, nor do the -c options of a connection string, which
+; PgBouncer refuses or ignores. Set them for the role: ALTER ROLE polls_web SET statement_timeout = '5s'`),
 	}},
 	"recovery": {Lead: "Test what was idle, find silent networks within seconds, and reconnect with a backoff.", Stacks: []Recipe{
 		pgxDocs.recipe(`cfg.PingTimeout = time.Second // of the ping of a connection that was idle for 1 s
 cfg.MaxConnIdleTime = 5 * time.Minute
 cfg.MaxConnLifetime, cfg.MaxConnLifetimeJitter = time.Hour, 5*time.Minute
 cfg.ConnConfig.ConnectTimeout = 3 * time.Second`),
-		djangoDocs.recipe(`from psycopg_pool import ConnectionPool
+		djangoDocs.recipe(`DATABASES["default"]["CONN_HEALTH_CHECKS"] = True  # with a pool and without
 DATABASES["default"]["OPTIONS"] = {
-    "pool": {"max_size": 4, "check": ConnectionPool.check_connection},
+    "pool": {"min_size": 1, "max_size": 4},
     "connect_timeout": 3, "keepalives_idle": 30, "keepalives_interval": 5,
     "keepalives_count": 3, "tcp_user_timeout": 5000,
-}  # without a pool: CONN_HEALTH_CHECKS = True`),
+}  # a "check" in the pool raises TypeError before Django 6.1`),
 		sqlalchemyDocs.recipe(`engine = create_engine(
     url, pool_pre_ping=True, pool_recycle=1800,
     connect_args={"connect_timeout": 3, "keepalives_idle": 30, "tcp_user_timeout": 5000},
@@ -168,7 +172,8 @@ production:
   idleTimeoutMillis: 10000, maxLifetimeSeconds: 3600,
   connectionTimeoutMillis: 3000, query_timeout: 10000,
 });
-pool.on("error", (e) => log(e)); // else a lost idle client ends the process`),
+pool.on("error", (e) => log(e)); // else a lost idle client ends the process
+// when client.query fails by query_timeout: client.release(true), or the next query waits behind it`),
 		hikariDocs.recipe(`config.setKeepaliveTime(60_000);
 config.setMaxLifetime(1_800_000);
 config.setValidationTimeout(1_000);
@@ -181,7 +186,8 @@ tcp_keepidle = 30
 tcp_keepintvl = 5
 tcp_keepcnt = 3
 server_check_delay = 10
-server_login_retry = 3       ; the default is 15 s`),
+; the default is 15 s
+server_login_retry = 3`),
 	}},
 	"reporting": {Lead: "Report outside of the request, once for a cause, and without a query.", Stacks: []Recipe{
 		pgxDocs.recipe(`// after the lease is released; group by SQLSTATE, not by message
@@ -190,10 +196,23 @@ if errors.As(err, &pe) && pe.Code == "53300" {
 	outage.Count(err) // one mail and one event a window, with the number of the rest
 	http.Error(w, "busy", http.StatusServiceUnavailable)
 }`),
-		djangoDocs.recipe(`# settings.py: no mail for each traceback
-LOGGING["handlers"]["mail_admins"]["filters"] = ["require_debug_false", "once_a_window"]
-# once_a_window: a logging.Filter of your own, one record for an exception type in ten minutes
-# no include_html: it prints more objects, each of which may query
+		djangoDocs.recipe(`# settings.py: one mail for an exception type in ten minutes; no include_html, which prints more objects that may query
+LOGGING = {
+    "version": 1, "disable_existing_loggers": False,
+    "filters": {"once": {"()": "polls.logs.OnceAWindow"}},
+    "handlers": {"mail_admins": {"class": "django.utils.log.AdminEmailHandler", "level": "ERROR", "filters": ["once"]}},
+    "loggers": {"django": {"handlers": ["mail_admins"], "level": "INFO"}},
+}
+# polls/logs.py
+class OnceAWindow(logging.Filter):
+    next = {}  # by exception type
+
+    def filter(self, record):
+        kind, now = (record.exc_info or [record.msg])[0], time.monotonic()
+        if now < self.next.get(kind, 0):
+            return False
+        self.next[kind] = now + 600
+        return True
 # sentry_sdk: before_send must not touch the ORM; use event["exception"] alone`),
 		sqlalchemyDocs.recipe(`def before_send(event, hint):
     # no session, no lazy attribute: only what is loaded
@@ -221,7 +240,9 @@ end`),
 });`),
 		laravelDocs.recipe(`// bootstrap/app.php
 $exceptions->throttle(fn (Throwable $e) => $e instanceof QueryException
-    ? Limit::perMinute(1) : null);`),
+    ? Limit::perMinute(1) : null);
+// The limit is counted in the cache. CACHE_STORE is the database by default, which is what is out of
+// connections: then every exception is reported, and each report connects once more. Use redis or file.`),
 		bouncerDocs.recipe(`; It helps indirectly: attempts of a report wait for a server connection
 ; in PgBouncer, and do not log in to PostgreSQL.
 [pgbouncer]
@@ -231,9 +252,11 @@ query_wait_timeout = 5`),
 		pgxDocs.recipe(`cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec // or CacheDescribe
 // with PgBouncer 1.21 and later and max_prepared_statements > 0 the default works`),
 		djangoDocs.recipe(`DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = True
-DATABASES["default"]["OPTIONS"] = {"prepare_threshold": None}`),
+# Django prepares no statement unless told to. To turn it on: PgBouncer 1.22, psycopg 3.2 and libpq 17 or later, and
+# DATABASES["default"]["OPTIONS"] = {"prepare_threshold": 5}`),
 		sqlalchemyDocs.recipe(`create_engine("postgresql+psycopg://…", connect_args={"prepare_threshold": None})
-# asyncpg: prepared_statement_cache_size=0 in the URL, statement_cache_size=0 in connect_args`),
+# asyncpg: prepared_statement_cache_size=0 in the URL, statement_cache_size=0 in connect_args; not with AUTOCOMMIT,
+# in which the statement may be prepared on one server connection and run on another`),
 		railsDocs.recipe(`# config/database.yml
 production:
   prepared_statements: false
@@ -241,10 +264,14 @@ production:
 		nodeDocs.recipe(`// Unnamed by default. Do not give queries a name:
 await pool.query({ text: "SELECT $1::int", values: [1] }); // no name: "…"`),
 		hikariDocs.recipe(`config.addDataSourceProperty("prepareThreshold", "0"); // pgjdbc: never a named one`),
-		laravelDocs.recipe(`// config/database.php
-'options' => [PDO::ATTR_EMULATE_PREPARES => true],`),
+		laravelDocs.recipe(`// config/database.php, Laravel 13.17 and later: emulates prepares; migrations use the direct address
+'pooled' => true,
+'direct' => ['host' => 'db', 'port' => 5432],
+// before: 'options' => [PDO::ATTR_EMULATE_PREPARES => true], but where('active', true) then fails,
+// because Laravel binds 1: boolean = integer. Use whereRaw('active').`),
 		bouncerDocs.recipe(`[pgbouncer]
-max_prepared_statements = 200 ; 1.21 and later; 200 is the default since 1.24`),
+; 1.21 and later; 200 is the default since 1.24
+max_prepared_statements = 200`),
 	}},
 	"session": {Lead: "Set what a request needs for its transaction only, or reset the session when it goes back to the pool.", Stacks: []Recipe{
 		pgxDocs.recipe(`err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
@@ -292,7 +319,8 @@ try (PreparedStatement s = connection.prepareStatement("SELECT set_config('shop.
     // …
 });`),
 		bouncerDocs.recipe(`[pgbouncer]
-pool_mode = transaction       ; a SET reaches whoever is next: use SET LOCAL
+; a SET reaches whoever is next, except of a parameter that the server reports, such as TimeZone: use SET LOCAL
+pool_mode = transaction
 ; in session mode, server_reset_query = DISCARD ALL is the default`),
 	}},
 	"listen": {Lead: "Listen on one connection of each process, outside of the pool, and pass the notifications on in memory.", Stacks: []Recipe{
@@ -332,8 +360,8 @@ while (running) {
 $pdo = DB::connection('listener')->getPdo();
 $pdo->exec('LISTEN polls');
 while (true) {
-    // PHP 8.4: a Pdo\Pgsql has getNotify
-    if ($n = $pdo->pgsqlGetNotify(PDO::FETCH_ASSOC, 10000)) { broadcast($n['payload']); }
+    // PHP 8.4 and later; before: pgsqlGetNotify
+    if ($n = $pdo->getNotify(PDO::FETCH_ASSOC, 10000)) { broadcast($n['payload']); }
 }`),
 		bouncerDocs.recipe(`; LISTEN works in session mode only, and there each listener keeps a server connection.
 ; Let the one listener of a process connect to PostgreSQL directly.`),
@@ -392,7 +420,8 @@ await client.query("ALTER TABLE polls_question ADD COLUMN note text");
 		hikariDocs.recipe(`-- Flyway, V12__note.sql
 SET LOCAL lock_timeout = '2s';
 ALTER TABLE polls_question ADD COLUMN note text;
--- V13__by_date.sql, with V13__by_date.sql.conf: executeInTransaction=false
+-- V13__by_date.sql, with flyway.postgresql.transactional.lock=false (Flyway 9.1 and later):
+-- otherwise the index waits for ever for the transaction in which Flyway holds its lock
 CREATE INDEX CONCURRENTLY by_date ON polls_question (pub_date);`),
 		laravelDocs.recipe(`DB::statement("SET LOCAL lock_timeout = '2s'");
 Schema::table('polls_question', fn (Blueprint $t) => $t->text('note')->nullable());

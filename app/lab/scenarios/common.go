@@ -2,7 +2,6 @@ package scenarios
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -31,27 +30,4 @@ func slowly(ctx context.Context, q querier, d time.Duration) error {
 func vote(ctx context.Context, q querier, poll int) error {
 	_, err := q.Exec(ctx, "UPDATE polls SET votes = votes + 1 WHERE id = $1", poll)
 	return err
-}
-
-// registry stores the connection of each thread.
-type registry struct {
-	mu    sync.Mutex
-	conns map[int]*pgx.Conn
-}
-
-func (r *registry) put(thread int, c *pgx.Conn) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.conns == nil {
-		r.conns = map[int]*pgx.Conn{}
-	}
-	r.conns[thread] = c
-}
-
-func (r *registry) close(thread int) {
-	r.mu.Lock()
-	c := r.conns[thread]
-	delete(r.conns, thread)
-	r.mu.Unlock()
-	_ = c.Close(context.Background())
 }

@@ -13,16 +13,12 @@ import (
 )
 
 // hurried are thresholds for the lab, in which an hour takes a second.
-func hurried(name string) activity.Thresholds {
-	t := activity.Thresholds{
+func hurried() activity.Thresholds {
+	return activity.Thresholds{
 		Warn: 70, Critical: 85, IdleRatio: 50, IdleInTransaction: 400 * time.Millisecond, LongQuery: 400 * time.Millisecond,
 		LockWait: 200 * time.Millisecond, Churn: 10, Orphan: time.Minute, Lag: time.Minute,
 		Idle: 50 * time.Millisecond, Slow: 300 * time.Millisecond, Silent: 500 * time.Millisecond,
 	}
-	if name == "reconnect-stampede" {
-		t.Restarted = time.Minute
-	}
-	return t
 }
 
 // opinion is what the doctor said while a scenario ran.
@@ -67,7 +63,7 @@ func opinions(t *testing.T, server *scene.Server, s *scene.Scenario) (said map[o
 			continue // the server restarts
 		}
 		looks = append(looks, now)
-		d := activity.Diagnose(now, &looks[max(0, len(looks)-10)], hurried(s.Name))
+		d := activity.Diagnose(now, &looks[max(0, len(looks)-10)], hurried())
 		maybe += len(d.MaybeOut)
 		if d.Culprit == "" {
 			continue
@@ -86,7 +82,7 @@ func nameOf(s *activity.Scenario) string {
 // seen are the scenarios that the doctor recognises while the lab plays them. Others look the same from outside as one of
 // these, or need a name or an address that the lab's sessions have not: db/activity plays those itself.
 var seen = []string{
-	"thread-leak", "missed-close", "too-much-at-once", "leaked-transaction", "cancel-snowball", "reconnect-stampede", "lock-queue",
+	"thread-leak", "missed-close", "too-much-at-once", "leaked-transaction", "cancel-snowball", "lock-queue",
 	"probe-connects", "listen-pins-slot",
 }
 
@@ -95,9 +91,6 @@ var onlyInside = []string{"call-inside-transaction"}
 
 // unnamed is whom the doctor blames where sessions come and go so fast that it saw none.
 const unnamed = "clients that connect for each piece of work"
-
-// starter is the lab's own connection, which waits for the server's start. For a moment it is the only session that came.
-const starter = "ddtb/localpg"
 
 func TestTheDoctorRecognisesScenariosWhileTheLabPlaysThem(t *testing.T) {
 	server, err := scene.Open(t.Context(), slog.New(slog.DiscardHandler))
@@ -122,7 +115,7 @@ func TestTheDoctorRecognisesScenariosWhileTheLabPlaysThem(t *testing.T) {
 				named = slices.Contains(onlyInside, name) && maybe > 0
 				for o := range said {
 					named = named || o.scenario == name || o.also == name
-					if o.culprit != "shop" && o.culprit != unnamed && (o.culprit != starter || name != "reconnect-stampede") {
+					if o.culprit != "shop" && o.culprit != unnamed {
 						t.Errorf("the doctor blames %q", o.culprit)
 					}
 				}

@@ -52,7 +52,7 @@ func eventQuotaBurnedWorks(s *scene.Stage) scene.Request {
 	plan := s.Sentry(quota)
 	reporter := newReporter(s, config.Default().Mail, plan.DSN)
 	s.BeforeCounting(func() { s.Count(unheard(plan)) })
-	s.BeforeCounting(reporter.wait)
+	s.BeforeCounting(reporter.end)
 	request := shop(s)
 	return func(ctx context.Context, n int) error {
 		err := request(ctx, n)

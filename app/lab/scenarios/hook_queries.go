@@ -63,7 +63,7 @@ var errStock = errors.New("out of stock")
 // sentryWithHook is a real Sentry client that passes each event to a hook before sending it.
 func sentryWithHook(s *scene.Stage, hook func(*sentry.Event)) (capture func(error)) {
 	client, err := sentry.NewClient(sentry.ClientOptions{
-		Dsn: s.Sentry(1000).DSN, Transport: sentry.NewHTTPSyncTransport(),
+		Dsn: s.Sentry(200).DSN, Transport: sentry.NewHTTPSyncTransport(),
 		BeforeSend: func(e *sentry.Event, _ *sentry.EventHint) *sentry.Event { hook(e); return e },
 	})
 	if err != nil {

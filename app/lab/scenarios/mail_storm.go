@@ -43,7 +43,7 @@ func mailStormWorks(s *scene.Stage) scene.Request {
 	box := s.Mailbox()
 	reporter := newReporter(s, box.Config, "")
 	s.BeforeCounting(func() { s.Count(box.Mails()) })
-	s.BeforeCounting(reporter.wait)
+	s.BeforeCounting(reporter.end)
 	return func(ctx context.Context, n int) error {
 		_, err := s.Connect(ctx)
 		if err != nil {

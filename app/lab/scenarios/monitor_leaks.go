@@ -2,7 +2,10 @@ package scenarios
 
 import (
 	"context"
+	"errors"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"ddtb/app/lab/scene"
 )
@@ -65,7 +68,7 @@ func scraped(s *scene.Stage, scrape func(context.Context) error) scene.Request {
 
 // ignoreServer returns nil for a scrape's expected errors: a statement timeout, and no free slot.
 func ignoreServer(err error) error {
-	if pgErr(err) {
+	if _, is := errors.AsType[*pgconn.PgError](err); is {
 		return nil
 	}
 	return err

@@ -2,12 +2,9 @@ package scenarios
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"ddtb/app/lab/scene"
 	"ddtb/app/report"
@@ -17,7 +14,7 @@ import (
 // reporter is this application's: it limits mails and events by cause.
 type reporter struct {
 	*report.Reporter
-	end func()
+	end func() // sends the due reports
 }
 
 func newReporter(s *scene.Stage, mail config.Mail, dsn string) reporter {
@@ -39,13 +36,4 @@ func newReporter(s *scene.Stage, mail config.Mail, dsn string) reporter {
 // report counts the failure, and returns at once.
 func (r reporter) report(err error) {
 	r.Report(report.Incident{Err: err, Request: report.Request{Method: "GET", Route: "/polls/", Path: "/polls/"}})
-}
-
-// wait sends the due reports.
-func (r reporter) wait() { r.end() }
-
-// pgErr reports whether the error came from the server.
-func pgErr(err error) bool {
-	_, is := errors.AsType[*pgconn.PgError](err)
-	return is
 }

@@ -16,8 +16,8 @@ var tooMuchAtOnce = scene.Scenario{
 		"So the number of connections is the number of requests under way, and nothing bounds that. " +
 		"With one request more than there are slots, the server refuses the login.",
 	Figure: "requests refused", FixedBy: "a pool with fewer connections than slots, before which requests wait",
-	Note: "A real Django under gunicorn with 40 threads, 22 slots and CONN_MAX_AGE = 0 loses 507 of 2,000 requests (25 %) to `ab -c 40`. " +
-		"There, one interpreter's lock lets fewer than 40 threads reach the login at the same time; here 40 requests are due at the same moment, so close to 18 of 40 (45 %) find no slot. " +
+	Note: "A real Django under gunicorn with 40 threads, 22 slots and CONN_MAX_AGE = 0 loses 507 of 2,000 requests (25 %) to ab -c 40. " +
+		"There, one interpreter's lock lets fewer than 40 threads reach the login at the same time; here 40 requests are due at the same moment, so up to 18 of 40 (45 %) find no slot. " +
 		"Wrong advice: CONN_MAX_AGE = 0 does not help here, it is what fails; and a higher max_connections needs a restart, not a reload.",
 	SQL: `SELECT count(*) AS used, current_setting('max_connections') AS max
 FROM pg_stat_activity WHERE backend_type = 'client backend';`,

@@ -46,19 +46,18 @@ func (s *Stage) PgBouncer(size int) (through func(*pgx.ConnConfig)) {
 }
 
 func (s *Stage) startBouncer(size int) (*net.TCPAddr, error) {
-	program, err := findBouncer()
+	program, err := find("pgbouncer")
 	if err != nil {
 		return nil, err
 	}
-	addr, err := free(s.ctx)
+	addr, err := s.free()
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(s.server.dir, "pgbouncer-")
+	dir, err := s.tempDir("pgbouncer-")
 	if err != nil {
 		return nil, err
 	}
-	s.Afterwards(func() { _ = os.RemoveAll(dir) })
 	uid, gid, err := ordinaryUser()
 	if err != nil {
 		return nil, err
@@ -121,14 +120,21 @@ func (s *Stage) reached(name, addr string, ended <-chan struct{}) error {
 	}
 }
 
-// findBouncer also looks in Debian's directory, which is not in every user's PATH.
-func findBouncer() (string, error) {
-	for _, name := range []string{"pgbouncer", "/usr/sbin/pgbouncer"} {
+// find also looks in Debian's directory, which is not in every user's PATH.
+func find(program string) (string, error) {
+	for _, name := range []string{program, "/usr/sbin/" + program} {
 		if path, err := exec.LookPath(name); err == nil {
 			return path, nil
 		}
 	}
-	return "", fmt.Errorf("pgbouncer %w: apt-get install pgbouncer, dnf install pgbouncer, or brew install pgbouncer", ErrMissing)
+	return "", fmt.Errorf("%s %w: apt-get install %[1]s, dnf install %[1]s, or brew install %[1]s", program, ErrMissing)
+}
+
+// tempDir makes a directory for the half.
+func (s *Stage) tempDir(prefix string) (string, error) {
+	dir, err := os.MkdirTemp(s.server.dir, prefix)
+	s.Afterwards(func() { _ = os.RemoveAll(dir) })
+	return dir, err
 }
 
 var bouncerVersion = regexp.MustCompile(`PgBouncer (\d+)\.(\d+)`)

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -54,44 +53,33 @@ func (s *Stage) Site(places int) *Site {
 func (s *Stage) startSite(places int) (*Site, error) {
 	site := &Site{client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}}
 	s.Afterwards(site.client.CloseIdleConnections)
-	program, err := findHAProxy()
+	program, err := find("haproxy")
 	if err != nil {
 		return site, err
 	}
-	web, err := free(s.ctx)
+	web, err := s.free()
 	if err != nil {
 		return site, err
 	}
 	site.url = "http://" + web.String()
 	config := fmt.Sprintf(haproxyConfig, web)
 	for n := range places {
-		addr, err := free(s.ctx)
+		addr, err := s.free()
 		if err != nil {
 			return site, err
 		}
 		site.places = append(site.places, addr.String())
 		config += fmt.Sprintf("    server app%d %s\n", n+1, addr)
 	}
-	dir, err := os.MkdirTemp(s.server.dir, "haproxy-")
+	dir, err := s.tempDir("haproxy-")
 	if err != nil {
 		return site, err
 	}
-	s.Afterwards(func() { _ = os.RemoveAll(dir) })
 	file := filepath.Join(dir, "haproxy.cfg")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return site, err
 	}
 	return site, s.runUnderShell("HAProxy", web.String(), 0, 0, program, "-db", "-q", "-f", file)
-}
-
-// findHAProxy also looks in Debian's directory.
-func findHAProxy() (string, error) {
-	for _, name := range []string{"haproxy", "/usr/sbin/haproxy"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("haproxy %w: apt-get install haproxy, dnf install haproxy, or brew install haproxy", ErrMissing)
 }
 
 // Post sends a form, which no proxy may send twice.

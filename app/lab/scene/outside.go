@@ -1,7 +1,7 @@
 package scene
 
 import (
-	"compress/gzip"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -64,65 +63,28 @@ type silent struct{}
 func (silent) Printf(string, ...any) {}
 func (silent) Println(...any)        {}
 
-// Sentry is a stand-in for Sentry with a quota: it accepts that many events, and answers 429 to the rest.
+// Sentry is a stand-in for Sentry.
 type Sentry struct {
-	DSN   string
-	quota int
-
-	mu     sync.Mutex
-	events []string
+	DSN  string
+	sink *envelope.Sink
 }
 
 // Accepted returns how many accepted events contain the text.
 func (t *Sentry) Accepted(text string) (n int) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, e := range t.events {
-		if strings.Contains(e, text) {
+	for _, e := range t.sink.Items("event") {
+		if bytes.Contains(e.Payload, []byte(text)) {
 			n++
 		}
 	}
 	return n
 }
 
-// Sentry starts the stand-in.
+// Sentry starts the stand-in. It accepts that many events, up to 200, and answers 429 to the rest.
 func (s *Stage) Sentry(quota int) *Sentry {
-	t := &Sentry{quota: quota}
-	t.DSN = strings.Replace(s.Web(t.take), "http://", "http://key@", 1) + "/1"
+	t := &Sentry{sink: envelope.NewSink(0)}
+	t.sink.Quota = quota
+	t.DSN = strings.Replace(s.Web(t.sink.ServeHTTP), "http://", "http://key@", 1) + "/1"
 	return t
-}
-
-func (t *Sentry) take(w http.ResponseWriter, r *http.Request) {
-	items, err := read(r)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, i := range items {
-		if i.Type != "event" {
-			continue
-		}
-		if len(t.events) >= t.quota {
-			w.Header().Set("Retry-After", "60")
-			http.Error(w, "the quota is used up", http.StatusTooManyRequests)
-			return
-		}
-		t.events = append(t.events, string(i.Payload))
-	}
-	_, _ = io.WriteString(w, "{}") // a client that left needs no answer
-}
-
-func read(r *http.Request) ([]envelope.Item, error) {
-	if r.Header.Get("Content-Encoding") != "gzip" {
-		return envelope.Parse(r.Body)
-	}
-	z, err := gzip.NewReader(r.Body)
-	if err != nil {
-		return nil, err
-	}
-	return envelope.Parse(z)
 }
 
 // Web starts a web server, and returns its address.
@@ -158,7 +120,11 @@ func (s *Stage) Slow(d time.Duration) (call func(ctx context.Context) error) {
 
 func (s *Stage) listen() (net.Listener, error) {
 	var lc net.ListenConfig
-	return lc.Listen(s.ctx, "tcp4", "127.0.0.1:0")
+	l, err := lc.Listen(s.ctx, "tcp4", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("no port is free on 127.0.0.1: %w", err)
+	}
+	return l, nil
 }
 
 // serve runs a server until the end of the half.

@@ -29,8 +29,7 @@ type Proxy struct {
 
 // Proxy starts a proxy in front of the server.
 func (s *Stage) Proxy() *Proxy {
-	var lc net.ListenConfig
-	l, err := lc.Listen(s.ctx, "tcp4", "127.0.0.1:0")
+	l, err := s.listen()
 	if err != nil {
 		s.Failed(err)
 		return &Proxy{}

@@ -123,6 +123,9 @@ const (
 	Fix     = "fix"
 )
 
+// Headings are the names of the halves for people.
+var Headings = map[string]string{Failure: "Without the fix", Fix: "With the fix"}
+
 // Sample is the state of a run at one time.
 type Sample struct {
 	At       time.Duration // since the load started
@@ -199,6 +202,22 @@ func (r *Result) Verdict() string {
 		return "fixed by " + r.FixedBy
 	}
 	return "reproduced; fixed by " + r.FixedBy
+}
+
+// Half is one of the two halves of a result, with its heading.
+type Half struct {
+	*Outcome
+	Heading string
+}
+
+// Halves returns the halves that ran.
+func (r *Result) Halves() (list []Half) {
+	for _, h := range []Half{{r.Failure, Headings[Failure]}, {r.Fix, Headings[Fix]}} {
+		if h.Outcome != nil {
+			list = append(list, h)
+		}
+	}
+	return list
 }
 
 // Words formats the outcome's figure: "105 of 200 requests refused".

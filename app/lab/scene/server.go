@@ -50,7 +50,7 @@ func Open(ctx context.Context, log *slog.Logger) (*Server, error) {
 	removeLeftovers(ctx, log)
 	dir, err := os.MkdirTemp("", dirPrefix)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("the lab needs a temporary directory; set TMPDIR to another one: %w", err)
 	}
 	lock, err := lockDir(dir)
 	if err != nil {

@@ -230,9 +230,8 @@ func Sleep(ctx context.Context, d time.Duration) error {
 }
 
 // free returns an unused address on this machine.
-func free(ctx context.Context) (*net.TCPAddr, error) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp4", "127.0.0.1:0")
+func (s *Stage) free() (*net.TCPAddr, error) {
+	l, err := s.listen()
 	if err != nil {
 		return nil, err
 	}

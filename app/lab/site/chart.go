@@ -13,8 +13,8 @@ import (
 
 // The size of a chart, in SVG units; it scales to the available width.
 const (
-	width, height     = 480, 220
-	left, right       = 40, 70
+	width, height     = 400, 220
+	left, right       = 40, 84     // room for the names in the largest font
 	upper, gap, lower = 16, 28, 70 // the upper panel ends where the gap begins; the lower one has this height
 )
 
@@ -90,7 +90,7 @@ func line(b *strings.Builder, class string, xs, ys []float64) {
 	b.WriteString(`"/>`)
 }
 
-const between = 13 // minimum distance of two names
+const between = 15 // minimum distance of two names
 
 // names writes each name at the end of its line, and moves overlapping names apart, so that the chart can be read
 // without distinguishing colours.

@@ -7,9 +7,11 @@ import (
 	"io"
 	"time"
 
+	"ddtb/app/lab/recipes"
 	"ddtb/app/lab/scenarios"
 	"ddtb/app/lab/scene"
 	"ddtb/app/web"
+	"ddtb/db/activity"
 )
 
 var (
@@ -17,19 +19,39 @@ var (
 	reportHTML string
 	//go:embed static/chart.css
 	chartCSS string
+	//go:embed static/lab.css
+	labCSS string
 )
 
-var report = template.Must(template.New("report").Funcs(template.FuncMap{"chart": outcomeSVG}).Parse(reportHTML))
+var report = template.Must(template.Must(template.New("report").Funcs(template.FuncMap{"chart": outcomeSVG}).
+	ParseFS(templateFS, "templates/_parts.html")).Parse(reportHTML))
 
 // outcomeSVG draws one half of a run.
 func outcomeSVG(r *scene.Result, o *scene.Outcome) template.HTML {
 	return svg(o.Samples, o.Slots, fmt.Sprintf("%s: %s, peak %d of %d slots", r.Name, r.Words(o), o.Peak, o.Slots))
 }
 
+// section is what a page and the report show of a scenario.
 type section struct {
-	*scene.Result
-	Scenario    *scene.Scenario
-	Fails, Work string // the source code
+	*scene.Scenario
+	Result       *scene.Result     // nil: not run yet
+	Fails, Works string            // the source as it ran
+	Doctor       activity.Scenario // the diagnosis of `ddtb db-connections doctor`
+	Recipes      *recipes.Group
+}
+
+func newSection(s *scene.Scenario, r *scene.Result) (_ section, err error) {
+	x := section{Scenario: s, Result: r, Recipes: recipes.Of(s.Recipe)}
+	for _, d := range activity.Scenarios() {
+		if d.Name == s.Name {
+			x.Doctor = d
+		}
+	}
+	if x.Fails, err = scenarios.Source(s.Fails); err != nil {
+		return x, err
+	}
+	x.Works, err = scenarios.Source(s.Works)
+	return x, err
 }
 
 // WriteReport writes a self-contained HTML file: its style is inline, its charts are SVG, and it has no script.
@@ -40,17 +62,14 @@ func WriteReport(w io.Writer, results []*scene.Result, version string) error {
 		Version  string
 		Sections []section
 		OK       int
-	}{CSS: template.CSS(web.Stylesheet() + chartCSS), At: time.Now().UTC().Format("2 January 2006, 15:04 UTC"), Version: version} //nolint:gosec // our own files
+	}{CSS: template.CSS(web.Stylesheet() + labCSS + chartCSS), At: time.Now().UTC().Format("2 January 2006, 15:04 UTC"), Version: version} //nolint:gosec // our own files
 	for _, r := range results {
 		s, err := scenarios.Find(r.Name)
 		if err != nil {
 			return err
 		}
-		x := section{Result: r, Scenario: s}
-		if x.Fails, err = scenarios.Source(s.Fails); err != nil {
-			return err
-		}
-		if x.Work, err = scenarios.Source(s.Works); err != nil {
+		x, err := newSection(s, r)
+		if err != nil {
 			return err
 		}
 		data.Sections = append(data.Sections, x)

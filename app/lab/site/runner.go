@@ -246,7 +246,7 @@ func (j *job) draw(place int) template.HTML {
 	for _, half := range []string{scene.Failure, scene.Fix} {
 		if samples := j.samples[half]; len(samples) > 0 {
 			last := samples[len(samples)-1]
-			caption := map[string]string{scene.Failure: "Without the fix", scene.Fix: "With the fix"}[half]
+			caption := scene.Headings[half]
 			fmt.Fprintf(&b, `<figure class="card"><figcaption><strong>%s:</strong> %d backends, %d served, %d refused</figcaption>%s</figure>`,
 				caption, last.Backends, last.Served, last.Refused, svg(samples, j.scenario.ServerSlots(), caption))
 		}

@@ -18,15 +18,13 @@ import (
 
 	"ddtb/app/auth"
 	"ddtb/app/fault"
-	"ddtb/app/lab/recipes"
 	"ddtb/app/lab/scenarios"
 	"ddtb/app/lab/scene"
 	"ddtb/app/web"
-	"ddtb/db/activity"
 )
 
 var (
-	//go:embed templates
+	//go:embed templates/*.html
 	templateFS embed.FS
 	//go:embed static
 	staticFS embed.FS
@@ -119,24 +117,12 @@ func (s *Site) report(c echo.Context) error {
 	return c.HTMLBlob(http.StatusOK, page.Bytes())
 }
 
-// code is the source of a variant as it ran.
-type code struct{ Fails, Works string }
-
-func sourceOf(x *scene.Scenario) (code, error) {
-	fails, err := scenarios.Source(x.Fails)
-	if err != nil {
-		return code{}, err
-	}
-	works, err := scenarios.Source(x.Works)
-	return code{fails, works}, err
-}
-
 func (s *Site) show(c echo.Context) error {
 	x, err := scenarios.Find(c.Param("name"))
 	if err != nil {
 		return fault.New(fault.NotFound, "%v", err)
 	}
-	source, err := sourceOf(x)
+	shown, err := newSection(x, s.runner.result(x.Name))
 	if err != nil {
 		return err
 	}
@@ -144,20 +130,9 @@ func (s *Site) show(c echo.Context) error {
 	staff := err == nil && user != nil && user.Staff // if the user can't be checked, the page is read-only
 	queue := s.runner.queued()
 	return pages.Render(c, http.StatusOK, "scenario.html", map[string]any{
-		"S": x, "Code": source, "Result": s.runner.result(x.Name), "User": user, "Staff": staff, "Queue": queue,
-		"Running": queue.has(x.Name), "Live": s.runner.picture(x.Name), "Doctor": doctorOn(x.Name), "Recipes": recipes.Of(x.Recipe),
+		"S": shown, "User": user, "Staff": staff, "Queue": queue, "Running": queue.has(x.Name), "Live": s.runner.picture(x.Name),
 		"Next": c.Request().URL.Path,
 	})
-}
-
-// doctorOn returns the diagnosis of `ddtb db-connections doctor` for the scenario.
-func doctorOn(name string) activity.Scenario {
-	for _, d := range activity.Scenarios() {
-		if d.Name == name {
-			return d
-		}
-	}
-	return activity.Scenario{}
 }
 
 // run queues a run, for staff.

@@ -77,6 +77,8 @@ func readHeader(in *bufio.Reader, into any) error {
 
 // Sink is the endpoint: an http.Handler for POST /api/PROJECT/envelope/, and for Spotlight's /stream.
 type Sink struct {
+	Quota int // events to accept before it answers 429; 0: all. Set it before the first request
+
 	delay time.Duration
 
 	mu    sync.Mutex
@@ -102,13 +104,26 @@ func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case <-r.Context().Done():
 		return
 	}
+	if !s.keep(items) {
+		w.Header().Set("Retry-After", "60")
+		http.Error(w, "the quota is used up", http.StatusTooManyRequests)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = io.WriteString(w, "{}\n")
+}
+
+// keep reports whether the quota had room for the items.
+func (s *Sink) keep(items []Item) bool {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.Quota > 0 && len(s.of("event")) >= s.Quota {
+		return false
+	}
 	s.total += len(items)
 	s.items = append(s.items, items...)
 	s.items = append([]Item(nil), s.items[max(0, len(s.items)-maxItems):]...)
-	s.mu.Unlock()
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = io.WriteString(w, "{}\n")
+	return true
 }
 
 func read(r *http.Request) ([]Item, error) {
@@ -123,9 +138,14 @@ func read(r *http.Request) ([]Item, error) {
 }
 
 // Items are the kept ones of the type, as "event" or "transaction", oldest first.
-func (s *Sink) Items(kind string) (out []Item) {
+func (s *Sink) Items(kind string) []Item {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.of(kind)
+}
+
+// of is Items for a caller that holds the lock.
+func (s *Sink) of(kind string) (out []Item) {
 	for _, i := range s.items {
 		if i.Type == kind {
 			out = append(out, i)

@@ -52,6 +52,15 @@ func TestASinkKeepsTheLatestAndCountsAll(t *testing.T) {
 	equal(t, len(s.Items("transaction")), 0)
 }
 
+func TestASinkRefusesEventsBeyondItsQuota(t *testing.T) {
+	s := NewSink(0)
+	s.Quota = 2
+	for i, want := range []int{http.StatusOK, http.StatusOK, http.StatusTooManyRequests} {
+		equal(t, post(t, s, "/api/7/envelope/", fmt.Appendf(nil, "{}\n{\"type\":\"event\"}\n%d\n", i), ""), want)
+	}
+	equal(t, len(s.Items("event")), 2)
+}
+
 func TestASinkRefusesWhatIsNoEnvelope(t *testing.T) {
 	s := NewSink(0)
 	equal(t, post(t, s, "/api/7/envelope/", []byte("x"), ""), http.StatusBadRequest)

@@ -1,25 +1,28 @@
 package dashboard
 
 import (
+	"encoding/json"
 	"math"
 	"slices"
 	"testing"
 	"time"
+
+	"ddtb/db"
 )
 
-func at(second int) point {
-	p := newPoint(time.Date(2026, 1, 1, 12, 0, second, 0, time.UTC))
-	p[figLeases] = float64(second)
-	return p
+// at is a snapshot of that second, with as many leases. The server is not seen.
+func at(second int) *sight {
+	return &sight{at: time.Date(2026, 1, 1, 12, 0, second, 0, time.UTC), stat: db.Stat{Leases: second}}
 }
 
+var leasesAndUsed = under{Lines: []line{{Name: "leases"}, {Name: "used"}}}
+
 func TestATableUnderAChartShowsTheMostOfEachSpanTheNewestFirst(t *testing.T) {
-	var points []point
+	h := newHistory()
 	for i := range 60 {
-		points = append(points, at(i))
+		h = h.with(at(i))
 	}
-	points[58][figLeases] = 99
-	figs := []int{figLeases, figUsed}
+	h["leases"][58] = 99
 	for _, c := range []struct {
 		n           int
 		first, last []string
@@ -31,7 +34,11 @@ func TestATableUnderAChartShowsTheMostOfEachSpanTheNewestFirst(t *testing.T) {
 		{16, []string{"12:00:15", "15", "–"}, []string{"12:00:14", "14", "–"}, 2},
 		{60, []string{"12:00:59", "99", "–"}, []string{"12:00:14", "14", "–"}, 4},
 	} {
-		rows := thinned(points[:c.n], int64(c.n), figs)
+		first := history{}
+		for name, column := range h {
+			first[name] = column[:c.n]
+		}
+		rows := first.rowsOf(leasesAndUsed, int64(c.n))
 		if len(rows) != c.rows || c.rows > 0 && (!slices.Equal(rows[0], c.first) || !slices.Equal(rows[c.rows-1], c.last)) {
 			t.Errorf("of %d: %q", c.n, rows)
 		}
@@ -39,11 +46,11 @@ func TestATableUnderAChartShowsTheMostOfEachSpanTheNewestFirst(t *testing.T) {
 }
 
 func TestANewPointChangesOnlyTheNewestRowOfATable(t *testing.T) {
-	var points []point
+	h := newHistory()
 	var before [][]string
 	for made := range int64(2 * pointsKept) {
-		points = append(points[max(0, len(points)-pointsKept+1):], at(int(made)))
-		now := thinned(points, made+1, []int{figLeases})
+		h = h.with(at(int(made)))
+		now := h.rowsOf(leasesAndUsed, made+1)
 		older := before
 		if made%rowSpan > 0 {
 			older = before[1:]
@@ -58,16 +65,37 @@ func TestANewPointChangesOnlyTheNewestRowOfATable(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotKnownIsNullForAChart(t *testing.T) {
-	p := at(1)
-	p[figNew] = 1.0 / 3
-	const want = "[1767268801.000,null,null,null,null,null,1,null,0.33,null,null]"
-	if got := string(p.appendJSON(nil)); got != want {
-		t.Errorf("%s, want %s", got, want)
+func TestAnOlderHistoryStaysWhenPointsAreAdded(t *testing.T) {
+	h := newHistory()
+	for i := range pointsKept {
+		h = h.with(at(i))
 	}
-	const wantColumns = "[[1767268801.000],[null],[null],[null],[null],[null],[1],[null],[0.33],[null],[null]]"
-	if got := string(columns([]point{p})); got != wantColumns {
-		t.Errorf("%s, want %s", got, wantColumns)
+	before, oldest := h, h["leases"][0]
+	for i := range 3 * pointsKept {
+		h = h.with(at(1000 + i))
+	}
+	if before.points() != pointsKept || before["leases"][0] != oldest || before["leases"][pointsKept-1] != pointsKept-1 {
+		t.Errorf("it has %v now", before["leases"])
+	}
+}
+
+func TestWhatIsNotKnownIsNullForAChart(t *testing.T) {
+	for want, c := range map[string]column{
+		"[]": {}, "[1767268801,null,0.33]": {1767268801.001, math.NaN(), 1.0 / 3}, "[null]": {math.Inf(1)},
+	} {
+		if got, err := json.Marshal(c); err != nil || string(got) != want {
+			t.Errorf("%s (%v), want %s", got, err, want)
+		}
+	}
+}
+
+func TestEachLineOfTheChartsHasItsOwnName(t *testing.T) {
+	seen := map[string]bool{}
+	for _, l := range lines {
+		if l.Name == "" || seen[l.Name] {
+			t.Errorf("two lines are named %q", l.Name)
+		}
+		seen[l.Name] = true
 	}
 }
 

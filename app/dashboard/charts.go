@@ -1,0 +1,135 @@
+package dashboard
+
+import (
+	"encoding/json"
+	"math"
+)
+
+// line is a figure over time: drawn in a chart, or only listed in a table under one.
+type line struct {
+	Name   string               `json:"name"`   // its key in the events
+	Colour string               `json:"colour"` // a variable of the style sheet
+	Width  float64              `json:"width"`
+	Dash   []int                `json:"dash,omitempty"`
+	Fill   bool                 `json:"fill"`
+	of     func(*sight) float64 // NaN: not known
+}
+
+// chart is a chart with the tables under it. The first table has what is drawn.
+type chart struct {
+	Name   string  `json:"name"`
+	Title  string  `json:"-"`
+	What   string  `json:"-"`
+	Narrow int     `json:"narrow"` // heights in pixels
+	Wide   int     `json:"wide"`
+	Tables []under `json:"tables"`
+}
+
+// under is a table under a chart.
+type under struct {
+	Name    string `json:"-"`
+	Summary string `json:"-"`
+	Note    string `json:"-"`
+	Label   string `json:"-"`
+	Lines   []line `json:"lines"`
+}
+
+// Heads returns the heads of the columns.
+func (u under) Heads() []head {
+	heads := []head{{Text: "Until"}}
+	for _, l := range u.Lines {
+		heads = append(heads, head{upper(l.Name), true})
+	}
+	return heads
+}
+
+const sameAsTable = "The same as a table"
+
+// charts lists every line. They differ in their dashes and are named at their ends, so that nobody needs to tell
+// colours apart.
+var charts = []chart{
+	{"slots", "Slots used", "of the server, against what an application can get, and what this deployment may need", 260, 470, []under{{
+		Name: "slots", Summary: sameAsTable, Label: "Slots used",
+		Lines: []line{
+			{Name: "used", Colour: "--accent", Width: 3, Fill: true, of: ofSlots(func(s *sight) float64 { return float64(s.Sample.Slots.Used) })},
+			{Name: "usable", Colour: "--ink", Width: 1.5, of: ofSlots(usable)},
+			{Name: "budget", Colour: "--good", Width: 2, Dash: []int{12, 5}, of: ofSlots(func(s *sight) float64 { return bound(s.budget.Needed) })},
+			{Name: "warning", Colour: "--warn", Width: 1.5, Dash: []int{2, 4}, of: ofSlots(func(s *sight) float64 { return usable(s) * float64(s.monitor.Warn) / 100 })},
+			{Name: "critical", Colour: "--bad", Width: 1.5, Dash: []int{8, 3, 2, 3}, of: ofSlots(func(s *sight) float64 { return usable(s) * float64(s.monitor.Critical) / 100 })},
+		},
+	}}},
+	{"leases", "Leases and waiters", "of this process", 200, 150, []under{{
+		Name: "leases", Summary: sameAsTable, Label: "Leases and waiters",
+		Lines: []line{
+			{Name: "leases", Colour: "--accent", Width: 3, Fill: true, of: func(s *sight) float64 { return float64(s.stat.Leases) }},
+			{Name: "waiting", Colour: "--bad", Width: 2, Dash: []int{6, 4}, of: func(s *sight) float64 { return float64(s.stat.Waiting) }},
+			{Name: "at most", Colour: "--ink", Width: 1.5, Dash: []int{2, 4}, of: func(s *sight) float64 { return bound(s.stat.Size) }},
+		},
+	}, {
+		Name: "waits", Summary: "How long they waited", Label: "How long they waited",
+		Note: "In milliseconds, at most: rounded up, by a sixth or less. Of the leases that were given or refused in the minute before.",
+		Lines: []line{
+			{Name: "p50", of: ofWaits(50)}, {Name: "p95", of: ofWaits(95)}, {Name: "p99", of: ofWaits(99)}, {Name: "longest", of: ofWaits(100)},
+		},
+	}}},
+	{"connects", "New sessions a second", "on the server, and attempts to connect of this process", 200, 150, []under{{
+		Name: "connects", Summary: sameAsTable, Label: "New sessions a second",
+		Lines: []line{
+			{Name: "new", Colour: "--accent", Width: 2.5, Fill: true, of: ofSlots(func(s *sight) float64 { return s.Sample.NewPerSecond })},
+			{Name: "attempts", Colour: "--warn", Width: 2, Dash: []int{6, 4}, of: func(s *sight) float64 { return s.perSecond(s.stat.Connects, s.since.Connects) }},
+		},
+	}}},
+}
+
+// timeLine is the time of each point, by this process's clock, in Unix seconds.
+var timeLine = line{Name: "time", of: func(s *sight) float64 { return float64(s.at.UnixMilli()) / 1000 }}
+
+// lines are those of all charts, and the time.
+var lines = func() []line {
+	all := []line{timeLine}
+	for _, c := range charts {
+		for _, u := range c.Tables {
+			all = append(all, u.Lines...)
+		}
+	}
+	return all
+}()
+
+// ofSlots returns a figure of the server, which is not known while the server is not seen.
+func ofSlots(of func(*sight) float64) func(*sight) float64 {
+	return func(s *sight) float64 {
+		if !s.seen() {
+			return math.NaN()
+		}
+		return of(s)
+	}
+}
+
+func usable(s *sight) float64 { return float64(s.Sample.Slots.Usable()) }
+
+// ofWaits returns a percentile of the recent waits for a lease, in milliseconds. Without waits it is not known.
+func ofWaits(percent uint64) func(*sight) float64 {
+	return func(s *sight) float64 {
+		if s.waits.Count() == 0 {
+			return math.NaN()
+		}
+		return millis(s.waits.AtMost(percent))
+	}
+}
+
+// bound returns NaN for 0, which means that there is no bound.
+func bound(n int) float64 {
+	if n == 0 {
+		return math.NaN()
+	}
+	return float64(n)
+}
+
+// chartsJSON describes the charts to the script.
+func chartsJSON() string {
+	text, err := json.Marshal(charts)
+	if err != nil {
+		panic(err) // none of its types can fail
+	}
+	return string(text)
+}

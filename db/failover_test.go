@@ -1,0 +1,135 @@
+package db_test
+
+import (
+	"context"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"ddtb/config"
+	"ddtb/db"
+	"ddtb/db/dbtest"
+)
+
+// One failover for all strategies: each has its own DB on the two servers, and clients that write all the time.
+func TestWritesGoOnWithinASecondOfThePromotion(t *testing.T) {
+	servers := newServers(t)
+	cfg := servers.primary.Config(t)
+	cfg.Hosts, cfg.TargetSessionAttrs = hostsOf(cfg, servers.replica.Reach(cfg)), "read-write"
+	control := dbtest.Control(t, cfg)
+	run(t, control, "CREATE TABLE written (n int); INSERT INTO written VALUES (0); GRANT ALL ON written TO PUBLIC")
+	standby := servers.replica.Control(t, "postgres")
+	began := time.Now()
+	writing := map[string]*writers{}
+	for name, set := range map[string]func(*config.Database){
+		"pool": pool, "pool of automatic size": auto(8), "multiplex": multiplex, "per-request": perRequest, "persistent": persistent,
+	} {
+		one := cfg
+		set(&one)
+		writing[name] = writersOn(t, openAgain(t, one, db.Options{}))
+	}
+	for name, w := range writing {
+		dbtest.Eventually(t, name+" writes", func() bool { _, ok := w.after(began); return ok })
+	}
+	servers.primary.Stop(t, dbtest.Immediate)
+	run(t, standby, "SELECT pg_promote()")
+	promoted := time.Now()
+	for name, w := range writing {
+		t.Run(name, func(t *testing.T) {
+			var first time.Time
+			dbtest.Eventually(t, "it writes", func() (ok bool) { first, ok = w.after(promoted); return ok })
+			if took := first.Sub(promoted); took > time.Second {
+				t.Errorf("the first write was acknowledged %v after the promotion", took)
+			} else {
+				t.Logf("the first write was acknowledged %v after the promotion", took.Round(time.Millisecond))
+			}
+		})
+	}
+}
+
+func hostsOf(servers ...config.Database) (list db.Hosts) {
+	for _, s := range servers {
+		list += db.Hosts("," + net.JoinHostPort(s.Host, strconv.Itoa(s.Port)))
+	}
+	return list[1:]
+}
+
+// writers are four clients that write all the time, whatever fails.
+type writers struct {
+	mu        sync.Mutex
+	successes []time.Time
+	stop      func()
+}
+
+func writersOn(t *testing.T, d *db.DB) *writers {
+	t.Helper()
+	w := &writers{}
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			client, gone := db.WithWorker(ctx)
+			defer gone()
+			for ctx.Err() == nil {
+				w.write(client, d)
+			}
+		})
+	}
+	w.stop = sync.OnceFunc(func() { cancel(); all.Wait() })
+	t.Cleanup(w.stop)
+	return w
+}
+
+// write sends one write. After a failure it pauses for a moment, as people do.
+func (w *writers) write(ctx context.Context, d *db.DB) {
+	ctx, end := d.Begin(ctx)
+	defer end()
+	if _, err := d.Exec(ctx, "UPDATE written SET n = n + 1"); err != nil {
+		<-time.After(20 * time.Millisecond)
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.successes = append(w.successes, time.Now())
+}
+
+// after returns the first success after that moment; ok is false if there is none yet.
+func (w *writers) after(moment time.Time) (first time.Time, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	i := slices.IndexFunc(w.successes, moment.Before)
+	if i < 0 {
+		return time.Time{}, false
+	}
+	return w.successes[i], true
+}
+
+func TestAWriteDoesNotGoToAConnectionThatTheServerHasClosed(t *testing.T) {
+	for name, set := range map[string]func(*config.Database){"pool": pool, "multiplex": multiplex, "persistent": persistent} {
+		t.Run(name, func(t *testing.T) {
+			d, control, cfg := open(t, set)
+			ctx, gone := db.WithWorker(t.Context())
+			defer gone()
+			backends := cfg.ApplicationName + "/" + cfg.Strategy
+			for range 10 {
+				writeOnce(t, d, ctx)
+				dbtest.KillBackends(t, control, backends)
+				dbtest.Eventually(t, "they have ended", func() bool { return dbtest.Backends(t, control, backends) == 0 })
+				writeOnce(t, d, ctx)
+			}
+		})
+	}
+}
+
+// writeOnce sends one statement as a request.
+func writeOnce(t *testing.T, d *db.DB, ctx context.Context) { //nolint:revive // t first, as in every helper here
+	t.Helper()
+	ctx, end := d.Begin(ctx)
+	defer end()
+	if _, err := d.Exec(ctx, "CREATE TEMPORARY TABLE IF NOT EXISTS written (n int)"); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,8 @@
+//go:build !unix
+
+package db
+
+import "github.com/jackc/pgx/v5"
+
+// unread reports false: other systems have no common way to look at a socket without reading from it.
+func unread(*pgx.Conn) bool { return false }
