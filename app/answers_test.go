@@ -67,7 +67,7 @@ var sqlstates = []struct {
 	{"53200", "too little memory", 503, "WARN", 1, "1", true},
 	{"57P01", "does not answer, or is restarting", 503, "WARN", 1, "1", true},
 	{"23514", "does not go with what is stored", 409, "DEBUG", 1, "", false},
-	{"22012", "Something went wrong here", 500, "ERROR", 1, "", false},
+	{"22012", "Something went wrong on our side", 500, "ERROR", 1, "", false},
 	{"42501", "may not do this in the database", 503, "ERROR", 1, "", true},
 	{"42P01", "is missing from the database", 503, "ERROR", 1, "", true},
 	{"42703", "is missing from the database", 503, "ERROR", 1, "", true},

@@ -51,12 +51,16 @@ type App struct {
 	ids    *requestIDs
 	echo   *echo.Echo
 
-	patterns  map[string]bool // of the routes; written only while they are bound
-	switching sync.Mutex      // held from reading the current settings until the new ones are in effect
+	complete  func(command string) string // see WithCommands
+	patterns  map[string]bool             // of the routes; written only while they are bound
+	switching sync.Mutex                  // held from reading the current settings until the new ones are in effect
 }
 
 // surroundings are the settings of the process that New was given.
-type surroundings struct{ stateDir, version string }
+type surroundings struct {
+	stateDir, version string
+	complete          func(command string) string
+}
 
 // Option is a setting of the process for New.
 type Option func(*surroundings)
@@ -67,6 +71,11 @@ func WithStateDir(dir string) Option { return func(s *surroundings) { s.stateDir
 // WithVersion names the program's version in metrics, traces and events.
 func WithVersion(version string) Option { return func(s *surroundings) { s.version = version } }
 
+// WithCommands completes the commands that pages suggest, so that they reach this server from a terminal beside it.
+func WithCommands(complete func(command string) string) Option {
+	return func(s *surroundings) { s.complete = complete }
+}
+
 // New makes the application. It connects only for monitoring, and does not fail when the database is unreachable: pages
 // report the problem until the database recovers.
 func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...Option) (*App, error) {
@@ -75,7 +84,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	if err != nil {
 		return nil, fmt.Errorf("database settings: %w", err)
 	}
-	around := surroundings{version: "devel"}
+	around := surroundings{version: "devel", complete: func(command string) string { return command }}
 	for _, option := range options {
 		option(&around)
 	}
@@ -109,7 +118,8 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 		lab:   lab.New(d, observer, cfg.Test, log),
 		polls: polls.New(polls.NewStore(d), time.Now),
 		ready: &readiness{db: d, server: observer, leases: leases, pooler: undeclared{log: log}}, patterns: map[string]bool{},
-		guard: web.NewGuard(cfg.Server.BaseURL, cfg.Server.AllowedHosts...), ids: newRequestIDs(),
+		complete: around.complete,
+		guard:    web.NewGuard(cfg.Server.BaseURL, cfg.Server.AllowedHosts...), ids: newRequestIDs(),
 	}
 	a.lab.UseSentry(cfg.Sentry)
 	a.scenes = labsite.New(a.lab.Enabled, log)
@@ -133,7 +143,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	a.look = activity.StartSampler(observer, cfg.Monitor.Interval, thresholds(cfg))
 	a.board = dashboard.New(dashboard.Options{
 		DB: d, Users: users, Server: observer, Look: a.look, Process: leases.Now, Thresholds: thresholds(cfg), Config: cfg, Waits: count.Acquires().Waits,
-		Testing: a.lab.Enabled, Log: log,
+		Testing: a.lab.Enabled, Log: log, Complete: around.complete,
 		Switch: a.switchTo, LookReserve: newReserve(observer).inTx, SwitchReserve: newReserve(observer).inTx, Record: admin.Record,
 	})
 	a.count.FollowServer(a.look)

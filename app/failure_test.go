@@ -155,7 +155,7 @@ func TestADatabaseWithoutTablesIsNotReadyAndSaysWhatToDo(t *testing.T) {
 		t.Errorf("/readyz: %+v", r)
 	}
 	a := s.get("/polls/")
-	mustContain(t, a, 500, "Something went wrong here")
+	mustContain(t, a, 500, "Something went wrong on our side")
 	if strings.Contains(a.body, "polls_question") {
 		t.Errorf("the page tells what only the log should:\n%s", a.body)
 	}
@@ -260,7 +260,7 @@ func TestAPanicIsAPageAndALineInTheLogAndLeavesNoLease(t *testing.T) {
 		}
 		for path := range panics {
 			a := s.get(path)
-			mustContain(t, a, 500, "Something went wrong here", "not your doing")
+			mustContain(t, a, 500, "Something went wrong on our side", "has been logged")
 			if strings.Contains(a.body, "on purpose") || strings.Contains(a.body, "goroutine") {
 				t.Errorf("%s: the page tells what only the log should:\n%s", path, a.body)
 			}

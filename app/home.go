@@ -60,7 +60,7 @@ func (a *App) home(c echo.Context) error {
 		return c.JSONPretty(http.StatusOK, map[string]any{"name": "ddtb", "connection_info": info}, "  ")
 	}
 	return pages.Render(c, http.StatusOK, "home.html", map[string]any{
-		"Info": info, "Slots": slots, "Tests": a.lab.Enabled(), "Scenarios": len(scenarios.All()), "Host": c.Request().Host, "Trouble": a.trouble(),
+		"Info": info, "Slots": slots, "Tests": a.lab.Enabled(), "Scenarios": len(scenarios.All()), "Host": c.Request().Host, "Trouble": a.trouble(), "Switch": a.complete("ddtb strategy"),
 		"Warn": slots.Usable() * a.cfg.Monitor.Warn / 100, "Critical": slots.Usable() * a.cfg.Monitor.Critical / 100,
 	})
 }

@@ -15,7 +15,9 @@ import (
 const (
 	htmlType = "text/html; charset=UTF-8"
 	jsonType = "application/json"
-	textType = "text/plain; charset=UTF-8"
+
+	problemType = "application/problem+json"
+	textType    = "text/plain; charset=UTF-8"
 )
 
 // addresses are what there is to GET, and a few that are not there. Those marked query use the database.
@@ -46,15 +48,17 @@ var addresses = []struct {
 
 	{"/test/", "text/html", 200, htmlType, "/test/pool-stress", false},
 	{"/test/", "", 200, jsonType, `"endpoints"`, false},
-	{"/test/pool-stress?threads=0", "", 400, htmlType, "threads", false},
-	{"/test/pool-stress/?threads=0", "", 400, htmlType, "threads", false},
-	{"/test/connection-leak?count=0", "", 400, htmlType, "count", false},
-	{"/test/connection-leak/?count=0", "", 400, htmlType, "count", false},
+	{"/test/pool-stress?threads=0", "", 400, problemType, "threads", false},
+	{"/test/pool-stress/?threads=0", "", 400, problemType, "threads", false},
+	{"/test/connection-leak?count=0", "", 400, problemType, "count", false},
+	{"/test/connection-leak/?count=0", "text/html", 400, htmlType, "count", false},
+	{"/test/no-such-test", "", 404, problemType, "GET /test/ lists them", false},
+	{"/test/connection-leak/?count=0", "", 400, problemType, "count", false},
 
-	{"/test/sentry-db-interaction?hook=x", "", 400, htmlType, "hook", false},
-	{"/test/sentry-db-interaction/?hook=x", "", 400, htmlType, "hook", false},
+	{"/test/sentry-db-interaction?hook=x", "", 400, problemType, "hook", false},
+	{"/test/sentry-db-interaction/?hook=x", "", 400, problemType, "hook", false},
 	{"/error", "", 301, "", "/error/", false},
-	{"/error/", "", 500, htmlType, "Something went wrong here", false},
+	{"/error/", "", 500, htmlType, "Something went wrong on our side", false},
 
 	{"/healthz", "", 200, textType, "ok", false},
 	{"/readyz", "", 200, jsonType, `"ready":true`, false},
@@ -118,7 +122,7 @@ func everyRouteIsThere(t *testing.T, s *site) {
 		if path == "/error/" && a.StatusCode == 500 || method+path == "GET/admin/logout/" && a.header("Allow") == "POST" { // on purpose
 			continue
 		}
-		if catchAll := strings.HasSuffix(r[1], "/admin/*"); a.StatusCode >= 500 || a.StatusCode == 405 || a.StatusCode == 404 && !catchAll {
+		if catchAll := strings.HasSuffix(r[1], "/admin/*") || r[1] == "/test/*"; a.StatusCode >= 500 || a.StatusCode == 405 || a.StatusCode == 404 && !catchAll {
 			t.Errorf("%s %s: %s\n%s", method, r[1], a.Status, a.body)
 		}
 		s.mustBeIdle()

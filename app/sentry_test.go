@@ -187,7 +187,7 @@ func TestEventsOfTheExperimentGoToTheSentryThatIsConfigured(t *testing.T) {
 		t.Errorf("%d events: a Sentry that takes its time is not the configured one", n)
 	}
 	a := s.get("/error/", "Accept", "text/html")
-	mustContain(t, a, 500, "Something went wrong here")
+	mustContain(t, a, 500, "Something went wrong on our side")
 	dbtest.Eventually(t, "Sentry has the event of /error/", func() bool {
 		events := sink.Items("event")
 		return len(events) == 4 && strings.Contains(string(events[3].Payload), "fails on purpose")
@@ -198,7 +198,7 @@ func TestErrorFailsAsABugDoes(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	a := s.get("/error/", "Accept", "text/html")
-	mustContain(t, a, 500, "Something went wrong here")
+	mustContain(t, a, 500, "Something went wrong on our side")
 	if strings.Contains(a.body, "on purpose") || a.header("Content-Type") != htmlType {
 		t.Errorf("%v\n%s", a.Header, a.body)
 	}

@@ -82,6 +82,14 @@ type site struct {
 	expectCut bool // leases are still held at the end
 }
 
+// inBin completes a suggested command, for a program that is not on the PATH.
+func inBin(command string) string {
+	if strings.HasPrefix(command, "ddtb ") {
+		return "bin/" + command
+	}
+	return command
+}
+
 // newSite starts the application on its own database with the demo polls. The test endpoints are enabled.
 func newSite(t testing.TB, set func(*config.Config)) *site {
 	t.Helper()
@@ -99,7 +107,7 @@ func siteOn(t testing.TB, database config.Database, set func(*config.Config)) *s
 		set(&cfg)
 	}
 	log := &logtest.Log{}
-	a, err := app.New(t.Context(), &cfg, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	a, err := app.New(t.Context(), &cfg, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), app.WithCommands(inBin))
 	if err != nil {
 		t.Fatal(err)
 	}

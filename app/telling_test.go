@@ -106,7 +106,7 @@ func TestABugIsOnePageOneMailAndOneEventWithItsLine(t *testing.T) {
 			s := siteOn(t, dbtest.Config(t), set)
 			s.AddPage("/panic/of-the-runtime", func(c echo.Context) error { panics["/panic/of-the-runtime"](s, c); return nil })
 			a := s.get(c.path, "Accept", "text/html")
-			mustContain(t, a, 500, "Something went wrong here")
+			mustContain(t, a, 500, "Something went wrong on our side")
 			dbtest.Eventually(t, "one mail and one event come", func() bool { return len(mails.all()) == 1 && events.Total() == 1 })
 			if f := innermost(t, events.Items("event")[0].Payload); !strings.Contains(f, c.function) {
 				t.Errorf("the event's innermost function is %q", f)
@@ -145,7 +145,7 @@ func TestTwoHundredFailuresAreTwoHundredHonestAnswersOneMailAndOneEvent(t *testi
 	set, mails, events := withListeners(t)
 	s := siteOn(t, dbtest.Config(t), set)
 	s.manyTimes(200, "/error/", func(a answer) {
-		if a.StatusCode != 500 || !strings.Contains(a.body, "Something went wrong here") {
+		if a.StatusCode != 500 || !strings.Contains(a.body, "Something went wrong on our side") {
 			t.Errorf("%s\n%s", a.Status, a.body)
 		}
 	})

@@ -64,7 +64,10 @@ func TestADryPoolIsSaidEverywhere(t *testing.T) {
 func (s *site) mustDiagnose(cookie string) {
 	s.t.Helper()
 	a := s.get(connections, "Cookie", cookie)
-	mustContain(s.t, a, 200, "Critical", "All 2 leases", "verdict_test.go", "Switch the strategy", `href="/lab/rows-not-closed/"`)
+	mustContain(s.t, a, 200, "Critical", "All 2 leases", "verdict_test.go", "Switch the strategy", `href="/lab/rows-not-closed/"`, "bin/ddtb lab run rows-not-closed")
+	if n := strings.Count(a.body, "release the lease on every way out"); n != 1 {
+		s.t.Errorf("the first step is there %d times", n)
+	}
 	if strings.Contains(a.body, "`") {
 		s.t.Error("a backtick is on the page")
 	}

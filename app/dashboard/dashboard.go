@@ -68,6 +68,7 @@ type Options struct {
 
 	Thresholds activity.Thresholds // the same as Look's
 	Log        *slog.Logger
+	Complete   func(command string) string // completes a command, so that it reaches this server when it is pasted
 	// Switch applies edit to DB's settings, or returns its error. The settings don't change during edit.
 	Switch func(
 		ctx context.Context, edit func(now config.Database) (config.Database, error),

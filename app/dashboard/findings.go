@@ -3,6 +3,7 @@ package dashboard
 import (
 	_ "embed" // the findings
 	"html/template"
+	"slices"
 	"strings"
 
 	"ddtb/db/activity"
@@ -23,6 +24,7 @@ type findingView struct {
 	Level, Class, Where string
 	What                string // "": filled in by the script
 	Steps               []activity.Step
+	Same                bool   // its steps are those of a finding above it
 	Lab, Page           string // the command that reproduces it, and the lab's page
 }
 
@@ -45,9 +47,10 @@ func findingsHTML(d activity.Diagnosis, whole bool) template.HTML {
 		if len(v.Steps) == 0 && f.Do != "" {
 			v.Steps = []activity.Step{{Do: f.Do}}
 		}
-		if name, is := strings.CutPrefix(v.Lab, "ddtb lab run "); is {
+		if _, name, is := strings.Cut(v.Lab, " lab run "); is {
 			v.Page = "/lab/" + name + "/"
 		}
+		v.Same = slices.ContainsFunc(views[:i], func(above findingView) bool { return slices.Equal(above.Steps, v.Steps) })
 		views[i] = v
 	}
 	var b strings.Builder

@@ -83,7 +83,7 @@ func (f *feed) paint(s sight) picture {
 
 // judge summarizes the health of server and process in a sentence, and lists causes and steps.
 func (p *picture) judge(s *sight, d activity.Diagnosis) {
-	h, text := d.Health, "The server’s connections are well, and so are this process’s leases."
+	h, text := d.Health, "No problem found, on the server or in this process."
 	switch {
 	case s.Sample.At.IsZero():
 		text = "The server is being looked at for the first time."
@@ -113,13 +113,13 @@ func (f *feed) diagnose(s *sight) activity.Diagnosis {
 	process := f.o.Process()
 	switch {
 	case s.Sample.At.IsZero() || s.late:
-		return activity.Diagnosis{Health: activity.Health{Level: activity.Unknown}.With(process)}
+		return activity.Diagnosis{Health: activity.Health{Level: activity.Unknown}.With(process)}.Complete(f.o.Complete)
 	case s.Err != nil:
-		return activity.Diagnosis{Health: activity.Unreachable(s.Err).With(process)}
+		return activity.Diagnosis{Health: activity.Unreachable(s.Err).With(process)}.Complete(f.o.Complete)
 	}
 	now := s.Snapshot
 	now.Processes = []activity.Process{process}
-	return activity.Diagnose(now, s.Earlier, f.o.Thresholds)
+	return activity.Diagnose(now, s.Earlier, f.o.Thresholds).Complete(f.o.Complete)
 }
 
 // server formats the server's figures.

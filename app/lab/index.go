@@ -8,6 +8,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"ddtb/app/fault"
 	"ddtb/app/report"
 	"ddtb/app/web"
 	"ddtb/db"
@@ -95,7 +96,7 @@ var errOnPurpose = errors.New("/error/ was asked for, and fails on purpose")
 // Routes returns the handlers of the index and of the endpoints by path, all behind guard. An endpoint is served with
 // and without a final slash.
 func (l *Lab) Routes(guard echo.MiddlewareFunc) map[string]echo.HandlerFunc {
-	routes := map[string]echo.HandlerFunc{"/test/": l.guard(guard(l.index))}
+	routes := map[string]echo.HandlerFunc{"/test/": l.guard(guard(l.index)), "/test/*": l.guard(guard(noTest))}
 	for _, e := range l.endpoints() {
 		routes[e.Path] = l.guard(guard(e.handler))
 		if !strings.HasSuffix(e.Path, "/") {
@@ -116,4 +117,8 @@ func (l *Lab) index(c echo.Context) error {
 		return c.JSONPretty(http.StatusOK, data, "  ")
 	}
 	return pages.Render(c, http.StatusOK, "index.html", data)
+}
+
+func noTest(echo.Context) error {
+	return fault.New(fault.NotFound, "There is no such test. GET /test/ lists them, with their parameters.")
 }

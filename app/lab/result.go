@@ -58,7 +58,7 @@ func (s *Stress) page(threads []thread) result {
 		Title: "Pool stress",
 		Lead: fmt.Sprintf("%d holders asked for a connection at once, and each held it for %s: %d got one, %d did not.",
 			s.Threads, s.Hold, s.Successes, s.Failures),
-		Shows: fmt.Sprintf("The strategy was %s. At most %d connections were open on the server. Half of the holders waited for %.0f ms or less, the last one for %.0f ms.",
+		Shows: fmt.Sprintf("The strategy was %s. At most %d connections were open on the server. Half of the holders waited %.0f ms or less; the longest wait was %.0f ms.",
 			s.Strategy, s.PeakConnections, s.WaitsMS.P50, s.WaitsMS.Max),
 		Lines: append(append([]string{}, s.Errors...), s.Results...), Most: max(s.WaitsMS.Max/1000, 0.001),
 		Next: []web.Link{{Path: "/lab/slow-query-pile-up/", Text: "See in the lab how a pool fills up, and what helps"}, toDashboard},

@@ -28,7 +28,7 @@ var errorFS embed.FS
 var errorPages = MustTemplates(errorFS, nil)
 
 // lastResort is the response when the error page can't be rendered.
-const lastResort = "500: something went wrong here, and again while saying so. It was logged.\n"
+const lastResort = "500: something went wrong on our side, and the error page failed too. Both have been logged.\n"
 
 // retryAfter is the minimum Retry-After for a temporary cause. A busy pool or a restarting server has usually recovered
 // by then.
@@ -82,7 +82,7 @@ func ProblemOf(err error) Problem {
 	if errors.Is(err, db.ErrQueryTimeout) || errors.Is(err, context.DeadlineExceeded) {
 		return late
 	}
-	return plain(http.StatusInternalServerError, "Something went wrong here. It was logged, and is not your doing.")
+	return plain(http.StatusInternalServerError, "Something went wrong on our side. The error has been logged.")
 }
 
 // referredTo names the table whose foreign key prevents a change. The table may belong to another application. No page
@@ -287,7 +287,7 @@ func (p Problem) write(c echo.Context) error {
 	if p.RetryAfter > 0 {
 		h.Set(echo.HeaderRetryAfter, strconv.Itoa(int(math.Ceil(p.RetryAfter.Seconds()))))
 	}
-	if WantsJSON(c) {
+	if WantsJSON(c) || forCurl(c) {
 		h.Set(echo.HeaderContentType, "application/problem+json")
 		return c.JSON(p.Status, p)
 	}

@@ -108,9 +108,9 @@ var answers = map[string]struct {
 	"a deadline": {
 		fmt.Errorf("sessions of %s: %w", secret, gocontext.DeadlineExceeded), 503, "This took too long", "look first whether it did", "1", slog.LevelWarn,
 	},
-	"a bug":                          {errors.New(secret), 500, "Internal Server Error", "not your doing", "", slog.LevelError},
-	"a bug that says so":             {fault.New(fault.Internal, secret), 500, "Internal Server Error", "not your doing", "", slog.LevelError},
-	"a server error of a middleware": {echo.NewHTTPError(502, secret), 500, "Internal Server Error", "not your doing", "", slog.LevelError},
+	"a bug":                          {errors.New(secret), 500, "Internal Server Error", "has been logged", "", slog.LevelError},
+	"a bug that says so":             {fault.New(fault.Internal, secret), 500, "Internal Server Error", "has been logged", "", slog.LevelError},
+	"a server error of a middleware": {echo.NewHTTPError(502, secret), 500, "Internal Server Error", "has been logged", "", slog.LevelError},
 }
 
 // causeOf is the cause in the answer.

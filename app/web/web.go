@@ -178,6 +178,18 @@ func WantsHTML(c echo.Context) bool {
 	return html > 0 && html >= json
 }
 
+const forCurlKey = "ddtb.for-curl"
+
+// ForCurl answers the errors of h in JSON, unless the client asked for a page.
+func ForCurl(h echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		c.Set(forCurlKey, true)
+		return h(c)
+	}
+}
+
+func forCurl(c echo.Context) bool { return c.Get(forCurlKey) != nil && !WantsHTML(c) }
+
 // wants returns the weights of JSON and of a page in the Accept header.
 func wants(c echo.Context) (json, html float64) {
 	for item := range strings.SplitSeq(c.Request().Header.Get(echo.HeaderAccept), ",") {

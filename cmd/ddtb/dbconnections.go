@@ -22,9 +22,10 @@ import (
 // connections is one run of db-connections.
 type connections struct {
 	*cli
-	dsn    string
-	pooler string // the DSN of PgBouncer's admin console
-	asJSON bool
+	dsn     string
+	dsnFile string // as it was given: @FILE; "": the DSN itself was given
+	pooler  string // the DSN of PgBouncer's admin console
+	asJSON  bool
 
 	filter   activity.Filter
 	dryRun   bool

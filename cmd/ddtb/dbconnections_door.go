@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"net/url"
-	"regexp"
 	"strings"
 	"time"
 
@@ -13,7 +11,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 
-	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/activity"
 )
@@ -136,63 +133,24 @@ const dsnForms = "write it as postgres://USER:PASSWORD@HOST:PORT/NAME?sslmode=�
 	"host=… port=… user=… password=… dbname=…; in a URL, " +
 	"these characters of a password must be percent-encoded: % @ / : ? #"
 
-// secretIn reports whether a DSN may contain a password.
+// secretIn reports whether a DSN may contain a password. @FILE names a file that has it.
 func secretIn(dsn string) bool {
-	return strings.Contains(dsn, "password") || strings.Contains(dsn, "@")
+	return !strings.HasPrefix(dsn, "@") && (strings.Contains(dsn, "password") || strings.Contains(dsn, "@"))
 }
 
-// sameServer adds flags to the commands in a text, so that they reach the same server as this run. A DSN with a
-// password is not repeated.
+// sameServer completes the commands in a text, so that they reach the same server as this run. A DSN with a password is
+// not repeated.
 func (d *connections) sameServer(text string) string {
-	more := ""
-	for _, f := range []struct{ name, value string }{{"config", d.file}, {"dsn", d.dsn}, {"pgbouncer", d.pooler}} {
+	more := d.configFlag()
+	for _, f := range []struct{ name, value string }{{"dsn", cmp.Or(d.dsnFile, d.dsn)}, {"pgbouncer", d.pooler}} {
 		switch {
-		case f.name != "config" && secretIn(f.value):
-			more += fmt.Sprintf("--%s \"$%s\" ", f.name, strings.ToUpper(f.name))
+		case secretIn(f.value):
+			more += fmt.Sprintf(` --%s "$%s"`, f.name, strings.ToUpper(f.name))
 		case f.value != "":
-			more += "--" + f.name + " " + activity.ShellQuote(f.value) + " "
+			more += " --" + f.name + " " + activity.ShellQuote(f.value)
 		}
 	}
-	const ours = "ddtb db-connections "
-	if rest, is := strings.CutPrefix(text, ours); is {
-		return ours + more + rest
-	}
-	return strings.ReplaceAll(text, "`"+ours, "`"+ours+more)
-}
-
-func (d *connections) completeFindings(findings []activity.Finding) {
-	for i, f := range findings {
-		findings[i].Do = d.sameServer(f.Do)
-	}
-}
-
-// readDSN replaces --dsn @FILE by the file's contents, and warns about a password on the command line.
-func (d *connections) readDSN() error {
-	if path, is := strings.CutPrefix(d.dsn, "@"); is {
-		content, err := config.ReadFile(path)
-		if err != nil {
-			return usage("--dsn: %v", err)
-		}
-		d.dsn = strings.TrimSpace(string(content))
-		if d.dsn == "" {
-			return usage("--dsn: %s is empty", path)
-		}
-		return nil
-	}
-	if hasPassword(d.dsn) {
-		d.log.Warn("every user of this machine can read the password in --dsn while the command runs (ps): " +
-			"put the text into a file and write --dsn @FILE, or into DATABASE_URL, or the password into ~/.pgpass")
-	}
-	return nil
-}
-
-var passwordKey = regexp.MustCompile(`(^|\s)password\s*=`)
-
-// hasPassword reports whether a connection string contains a password.
-func hasPassword(dsn string) bool {
-	if u, err := url.Parse(dsn); err == nil && u.Scheme != "" {
-		_, has := u.User.Password()
-		return has || u.Query().Get("password") != ""
-	}
-	return strings.Contains(dsn, "://") && strings.Contains(dsn, "@") || passwordKey.MatchString(dsn)
+	return suggester{d.program(), map[string]string{
+		"db-connections": more, "strategy": d.configFlag(), "config": d.configFlag(),
+	}}.complete(text)
 }

@@ -95,8 +95,7 @@ func (d *connections) health(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	h := activity.Assess(now, earlier, d.thresholds())
-	d.completeFindings(h.Findings)
+	h := activity.Assess(now, earlier, d.thresholds()).Complete(d.sameServer)
 	err = d.show(h, func() {
 		d.paper.Health(h)
 		d.footnotes(now, h.Level != activity.OK)
@@ -112,11 +111,7 @@ func (d *connections) doctor(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	diagnosis := activity.Diagnose(now, earlier, d.thresholds())
-	d.completeFindings(diagnosis.Health.Findings)
-	for i, s := range diagnosis.Steps {
-		diagnosis.Steps[i].Command = d.sameServer(s.Command)
-	}
+	diagnosis := activity.Diagnose(now, earlier, d.thresholds()).Complete(d.sameServer)
 	return d.show(diagnosis, func() {
 		d.paper.Diagnosis(diagnosis)
 		d.footnotes(now, len(diagnosis.Steps) > 0)
@@ -129,7 +124,7 @@ func (d *connections) footnotes(now activity.Snapshot, commands bool) {
 	if now.PoolsError != "" {
 		d.say("\n%s\n", console.Clean("PgBouncer's pools were not judged: "+now.PoolsError))
 	}
-	for _, f := range []struct{ name, dsn string }{{"dsn", d.dsn}, {"pgbouncer", d.pooler}} {
+	for _, f := range []struct{ name, dsn string }{{"dsn", cmp.Or(d.dsnFile, d.dsn)}, {"pgbouncer", d.pooler}} {
 		if commands && secretIn(f.dsn) {
 			d.say("\n$%s stands for the --%s of this run, which is not repeated for its password.\n", strings.ToUpper(f.name), f.name)
 		}

@@ -123,8 +123,13 @@ func (c *cli) runAll(ctx context.Context, f runFlags) (err error) {
 		case <-ctx.Done():
 		}
 	}()
-	c.welcome(cfg, l.Addr(), pg, admin, dir, f.again(c, dir))
-	err = c.serve(ctx, l, cfg, reload{o, load})
+	dsn, err := c.dsnFlag(dir, login)
+	if err != nil {
+		return err
+	}
+	here := c.suggestions(cfg, l.Addr(), dsn)
+	c.welcome(cfg, l.Addr(), pg, admin, dir, f.again(c, dir), here)
+	err = c.serve(ctx, l, cfg, reload{o, load}, here)
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
 	}
@@ -141,7 +146,8 @@ func (c *cli) ensureConfigFile(o config.Options) error {
 		return nil
 	}
 	if err := config.Init(path); err != nil {
-		return fmt.Errorf("no configuration file, and none could be written: %w", err)
+		return fmt.Errorf("no configuration file, and none could be written: %w\n"+
+			"Set XDG_CONFIG_HOME to a folder that you may write to; --data DIR does the same for the data", err)
 	}
 	c.say("Wrote %s: every setting is in it, with its default.\n", path)
 	return nil
@@ -225,18 +231,9 @@ func (c *cli) configFlag() string {
 	return " --config " + activity.ShellQuote(c.file)
 }
 
-func (c *cli) welcome(cfg *config.Config, addr net.Addr, pg *localpg.Server, admin, dir, again string) {
-	at, program := "http://"+clickable(addr), c.program()
-	flags := c.configFlag()
-	if cfg.Server.Addr != addr.String() || cfg.Origins["server.addr"].Flag != "" {
-		flags += " --addr " + clickable(addr)
-	}
+func (c *cli) welcome(cfg *config.Config, addr net.Addr, pg *localpg.Server, admin, dir, again string, s suggester) {
 	dsn := fmt.Sprintf("postgres://%s@127.0.0.1:%d/%s", demoRole, pg.Port(), demoDatabase)
 	password := `PGPASSWORD="$(cat ` + activity.ShellQuote(filepath.Join(dir, demoRole+".password")) + `)" \` + "\n            "
-	look := program + " db-connections status" + c.configFlag()
-	if usual, err := localpg.DefaultDir(c.environment("XDG_DATA_HOME")); err != nil || usual != dir {
-		look = password + look + " \\\n            --dsn " + dsn // without the DSN, it looks for the usual directory's server
-	}
 	c.say(`
 ddtb is running. Ctrl-C stops it.
 
@@ -247,7 +244,7 @@ ddtb is running. Ctrl-C stops it.
 
 PostgreSQL %[4]s is on 127.0.0.1:%[5]d with max_connections = 100.
   Data    %[6]s
-          since %[7]s; it stays. To start anew:
+          %[17]ssince %[7]s; it stays. To start anew:
             %[8]s run --fresh%[9]s
   DSN     %[10]s
   psql    %[11]spsql %[10]s
@@ -256,13 +253,22 @@ PostgreSQL %[4]s is on 127.0.0.1:%[5]d with max_connections = 100.
 The strategy is "%[13]s"; all settings are in
   %[14]s
 See it fail, and see it fixed, in another terminal:
-  %[8]s strategy persistent%[15]s
-  ab -n 200 %[1]s/polls/     # more than 90 "Non-2xx responses"
-  %[8]s strategy pool%[15]s
-  ab -n 200 %[1]s/polls/     # none
+  %[15]s persistent
+  ab -q -n 200 %[1]s/polls/     # more than 90 "Non-2xx responses"
+  %[15]s pool
+  ab -q -n 200 %[1]s/polls/     # none
 
-`, at, demoAdmin, admin, pg.Version(), pg.Port(), dir, localpg.Since(dir).Format(time.DateOnly), program, again,
-		dsn, password, look, cfg.Databases["default"].Strategy, cfg.File, flags, len(scenarios.All()))
+`, "http://"+clickable(addr), demoAdmin, admin, pg.Version(), pg.Port(), dir, localpg.Since(dir).Format(time.DateOnly), s.program, again,
+		dsn, password, s.complete("ddtb db-connections")+" status", cfg.Databases["default"].Strategy, cfg.File, s.complete("ddtb strategy"),
+		len(scenarios.All()), whyHere(dir))
+}
+
+// whyHere says why root's data is not in root's home, if it is not.
+func whyHere(dir string) string {
+	if dir != localpg.SystemDir {
+		return ""
+	}
+	return "not in root's home, which is closed to PostgreSQL's own user;\n          "
 }
 
 // program returns how this program was called, for suggested commands.

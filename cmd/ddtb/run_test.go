@@ -55,7 +55,7 @@ func TestRunBringsEverythingOnANewMachine(t *testing.T) {
 		}
 	}
 	told := p.log.String()
-	for _, w := range []string{"Wrote " + m.file, "Data    " + data, "all settings are in\n  " + m.file, p.url + "/lab/", "user admin, password ", `The strategy is "pool"`, "ab -n 200 " + p.url + "/polls/"} {
+	for _, w := range []string{"Wrote " + m.file, "Data    " + data, "all settings are in\n  " + m.file, p.url + "/lab/", "user admin, password ", `The strategy is "pool"`, "ab -q -n 200 " + p.url + "/polls/"} {
 		if !strings.Contains(told, w) {
 			t.Errorf("the welcome lacks %q:\n%s", w, told)
 		}
@@ -167,14 +167,14 @@ func TestTheCommandsThatRunPrintsReachItsOwnServerAndData(t *testing.T) {
 	password := strings.TrimSpace(read(t, filepath.Join(data, "ddtb.password")))
 	m.secrets = []string{password}
 	m.mustKeepSecrets(welcome)
-	dsn := regexp.MustCompile(`--dsn (postgres://\S+)`).FindStringSubmatch(welcome)
-	if dsn == nil {
-		t.Fatalf("no DSN:\n%s", welcome)
+	found := regexp.MustCompile(`(?s)postgres://ddtb@(\S+)/ddtb.* db-connections --dsn (\S+) status`).FindStringSubmatch(welcome)
+	if found == nil {
+		t.Fatalf("no DSN, or no command with it:\n%s", welcome)
 	}
-	look := exec.CommandContext(t.Context(), os.Args[0], asDDTB, "db-connections", "status", "--dsn", dsn[1])
-	look.Env = append(m.environ(), "PGPASSWORD="+password) // pgx reads the process's own
+	at := found[1]
+	look := exec.CommandContext(t.Context(), os.Args[0], asDDTB, "db-connections", "--dsn", found[2], "status")
+	look.Env = m.environ()
 	seen, err := look.CombinedOutput()
-	at := strings.TrimSuffix(strings.TrimPrefix(dsn[1], "postgres://ddtb@"), "/ddtb")
 	if err != nil || !strings.Contains(string(seen), at+", database ddtb, seen as ddtb") || strings.Contains(string(seen), "WARN") {
 		t.Errorf("%v\n%s", err, seen)
 	}

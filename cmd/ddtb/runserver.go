@@ -70,7 +70,7 @@ func (c *cli) runserver(ctx context.Context, o config.Options) error {
 		return err
 	}
 	c.say("ddtb serves on http://%s/ with the strategy %s. Ctrl-C stops it.\n", clickable(l.Addr()), cfg.Databases["default"].Strategy)
-	return c.serve(ctx, l, cfg, reload{o, func() (*config.Config, error) { return c.load(o) }})
+	return c.serve(ctx, l, cfg, reload{o, func() (*config.Config, error) { return c.load(o) }}, c.suggestions(cfg, l.Addr(), ""))
 }
 
 // checkDatabase rejects a configuration that names no database, and a database with an incompatible schema. It runs at
@@ -142,12 +142,12 @@ func (c *cli) checkSchema(ctx context.Context, cfg *config.Config) error {
 const gcPercent = 400
 
 // serve runs the application on l until ctx ends. It reads the configuration again when the file changes, and on
-// SIGHUP.
-func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r reload) error {
+// SIGHUP. Its pages suggest commands that reach this server.
+func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r reload, here suggester) error {
 	if old := debug.SetGCPercent(gcPercent); old != 100 { // GOGC overrides it
 		debug.SetGCPercent(old)
 	}
-	a, err := app.New(ctx, cfg, c.log, app.WithStateDir(c.stateDir()), app.WithVersion(version))
+	a, err := app.New(ctx, cfg, c.log, app.WithStateDir(c.stateDir()), app.WithVersion(version), app.WithCommands(here.complete))
 	if err != nil {
 		return err
 	}

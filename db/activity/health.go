@@ -3,6 +3,7 @@ package activity
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -101,6 +102,7 @@ type Finding struct {
 	steps    []Step
 	culprit  string // if it is not that holding's application
 	scenario string // with culprit
+	lab      string // the command of the lab as completed by Complete
 }
 
 // Assess judges a snapshot. With an earlier one of the same server, it also judges how fast sessions begin and end. It
@@ -391,8 +393,12 @@ func (p *problem) comesAndGoes() *Finding {
 // Unreachable is the verdict if the server could not be polled. If no slot was left, that is a verdict on the slots:
 // critical. Any other failure says nothing about them: unknown.
 func Unreachable(err error) Health {
+	why := err.Error()
+	if ce, is := errors.AsType[*db.ConnError](err); is { // without what was to be polled
+		why = ce.Error()
+	}
 	f := Finding{
-		Level: Unknown, Code: "unreachable", What: err.Error(),
+		Level: Unknown, Code: "unreachable", What: "the server can't be monitored: " + why,
 		Do: "see that the server runs and that the address and the login are right",
 	}
 	if db.CauseOf(err) == db.SlotsExhausted {

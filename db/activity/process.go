@@ -109,7 +109,7 @@ func (f Finding) Lab() string {
 	if f.scenario == "" {
 		return ""
 	}
-	return "ddtb lab run " + f.scenario
+	return cmp.Or(f.lab, "ddtb lab run "+f.scenario)
 }
 
 // AboutProcess reports whether the finding is about a ddtb server's own leases, and not about PostgreSQL.
@@ -185,7 +185,7 @@ func (p Process) stepsForFailure() []Step {
 			return []Step{{"see which limit is reached, and who uses it up", command("doctor"), nobody}}
 		}
 		if p.Now.Strategy == db.Persistent || p.Now.Strategy == db.PerRequest {
-			return []Step{p.switchTo("pool", "it opens pool.max_size connections at most, and requests queue for them"), doctor}
+			return []Step{switchTo("pool", "it opens pool.max_size connections at most, and requests queue for them"), doctor}
 		}
 		return []Step{doctor, {"make pool.max_size so small that all processes fit together", command("budget"), nobody}}
 	case db.CircuitOpen, db.ServerUnavailable:
@@ -200,7 +200,7 @@ func (p Process) stepsForFailure() []Step {
 }
 
 // switchTo is a switch of the strategy, which takes effect at once.
-func (p Process) switchTo(strategy, why string) Step {
+func switchTo(strategy, why string) Step {
 	return Step{
 		fmt.Sprintf("switch the strategy to %q: %s", strategy, why), "ddtb strategy " + strategy, "nobody: requests under way finish on the old strategy",
 	}
@@ -343,7 +343,7 @@ func (p Process) stepsForLoad() []Step {
 	})
 	if p.Now.Strategy == db.Pool {
 		steps = append(steps,
-			p.switchTo(db.Multiplex, "reads then share two connections, and need no lease"),
+			switchTo(db.Multiplex, "reads then share two connections, and need no lease"),
 			Step{"or let the pool have more leases (pool.max_size), if the server has room for them", command("budget"), "nobody, while all pools together fit"})
 	}
 	return steps

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"ddtb/db"
 )
 
 // The steps are the only source of advice: for the doctor, for each finding's Do, and so for everything that shows
@@ -30,6 +32,30 @@ func (s Step) String() string {
 	return s.Do + ": `" + s.Command + "`"
 }
 
+// Complete returns the diagnosis with each command completed for its reader: where the program is, and which server it
+// has to reach.
+func (d Diagnosis) Complete(complete func(command string) string) Diagnosis {
+	d.Health, d.Steps, d.Lab = d.Health.Complete(complete), completed(d.Steps, complete), complete(d.Lab)
+	return d
+}
+
+// Complete is Diagnosis.Complete for the steps of the findings.
+func (h Health) Complete(complete func(command string) string) Health {
+	h.Findings = slices.Clone(h.Findings)
+	for i, f := range h.Findings {
+		h.Findings[i].Do, h.Findings[i].steps, h.Findings[i].lab = complete(f.Do), completed(f.steps, complete), complete(f.Lab())
+	}
+	return h
+}
+
+func completed(steps []Step, complete func(string) string) []Step {
+	steps = slices.Clone(steps)
+	for i, s := range steps {
+		steps[i].Command = complete(s.Command)
+	}
+	return steps
+}
+
 const nobody = "nobody"
 
 func (p *problem) endNothing(why string) Step {
@@ -42,7 +68,11 @@ func (p *problem) steps() []Step {
 		return []Step{p.endNothing("no session has a slot any more")}
 	}
 	name, _ := p.recognise()
-	return append(append(p.first(name), p.fix(name)), Step{"watch the slots come back", command("monitor --watch"), nobody})
+	steps := append(p.first(name), p.fix(name))
+	if name == "thread-leak" && p.judged(p.Holding) { // a switch closes the idle connections, and hurts nobody
+		steps = append([]Step{switchTo(db.Pool, "it closes these sessions, opens pool.max_size connections at most, and requests queue for them")}, p.first(name)...)
+	}
+	return append(steps, Step{"watch the slots come back", command("monitor --watch"), nobody})
 }
 
 // first returns what helps now.

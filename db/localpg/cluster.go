@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"regexp"
 	"runtime"
 	"strings"
 )
@@ -55,9 +56,19 @@ func (f *folder) initCluster(ctx context.Context, p programs, volatile bool) (st
 	cmd := f.acct.as(exec.Command(p.initdb(), append(args, localeOptions(p.major)...)...)) //nolint:noctx // run minds ctx
 	cmd.Dir = f.path
 	if out, err := run(ctx, cmd); err != nil {
-		return "", fmt.Errorf("initdb: %w: %s", err, out)
+		return "", fmt.Errorf("initdb: %w: %s", err, gist(out))
 	}
 	return password, os.Rename(f.unfinished(), f.data())
+}
+
+var reported = regexp.MustCompile(`(?m)(FATAL|PANIC|ERROR|error):.*$`)
+
+// gist returns what a program of PostgreSQL reported as an error, or else all of its output.
+func gist(output string) string {
+	if found := reported.FindAllString(output, -1); len(found) > 0 {
+		return strings.Join(found, "; ")
+	}
+	return output
 }
 
 // localeOptions support every letter of Unicode, and sort by code point: the same on every machine.

@@ -34,16 +34,19 @@ func (f *folder) unfinished() string { return filepath.Join(f.path, "data.new") 
 func (f *folder) password() string   { return filepath.Join(f.path, "password") }
 func (f *folder) log() string        { return filepath.Join(f.path, "postgres.log") }
 
+// SystemDir is where root's server is, unless XDG_DATA_HOME names another place.
+const SystemDir = "/var/lib/ddtb/postgres"
+
 // DefaultDir returns where an installed application keeps its server: ddtb/postgres in dataHome, the value of
 // $XDG_DATA_HOME. "" means ~/.local/share or, for root, /var/lib, because PostgreSQL's user can't enter root's home.
 func DefaultDir(dataHome string) (string, error) {
 	if !filepath.IsAbs(dataHome) { // the XDG specification says to ignore a relative path
 		if os.Geteuid() == 0 {
-			return "/var/lib/ddtb/postgres", nil
+			return SystemDir, nil
 		}
 		home, err := os.UserHomeDir()
 		if err != nil {
-			return "", fmt.Errorf("no folder for PostgreSQL's data: %w", err)
+			return "", fmt.Errorf("no folder for PostgreSQL's data: %w: set HOME, or choose a folder with --data DIR", err)
 		}
 		dataHome = filepath.Join(home, ".local", "share")
 	}
@@ -56,7 +59,7 @@ func openFolder(dir string, acct account) (*folder, error) {
 		return nil, errors.New("no folder was given for its data")
 	}
 	if err := mkdirAll(dir); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: choose another folder with --data DIR", err)
 	}
 	path, err := filepath.EvalSymlinks(dir)
 	if err == nil {
@@ -90,7 +93,7 @@ func (f *folder) check() error {
 	}
 	owner, ok := system.Owner(info)
 	if !ok || owner != os.Geteuid() {
-		return fmt.Errorf("%s belongs to another user (uid %d): choose another folder", f.path, owner)
+		return fmt.Errorf("%s belongs to another user (uid %d): choose another folder with --data DIR", f.path, owner)
 	}
 	entries, err := os.ReadDir(f.path)
 	if err != nil {
@@ -99,7 +102,7 @@ func (f *folder) check() error {
 	marked := slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == markerName })
 	foreign := slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() != lockName })
 	if !marked && foreign {
-		return fmt.Errorf("%s holds files that are not ddtb's (there is no %s among them): choose an empty folder",
+		return fmt.Errorf("%s holds files that are not ddtb's (there is no %s among them): choose an empty folder with --data DIR",
 			f.path, markerName)
 	}
 	if marked && info.Mode().Perm()&0o022 != 0 {
@@ -122,7 +125,7 @@ func (f *folder) takeLock() error {
 			return fmt.Errorf("locking %s: %w", name, err)
 		}
 		pid, port := f.lastRun()
-		return fmt.Errorf("%w: process %d runs the server of %s on 127.0.0.1:%d; stop it first, or choose another folder",
+		return fmt.Errorf("%w: process %d runs the server of %s on 127.0.0.1:%d; stop it first, or choose another folder with --data DIR",
 			ErrRunning, pid, f.path, port)
 	}
 	f.lock = file
@@ -177,11 +180,15 @@ func (f *folder) major() (int, error) {
 
 // empty removes everything that Start makes in the directory, except the marker and the lock.
 func (f *folder) empty() error {
-	passwords, err := filepath.Glob(filepath.Join(f.path, "*.password"))
+	secrets, err := filepath.Glob(filepath.Join(f.path, "*.password"))
 	if err != nil {
 		return err
 	}
-	for _, name := range append(passwords, f.data(), f.unfinished(), f.password(), f.log(), filepath.Join(f.path, "run")) {
+	dsns, err := filepath.Glob(filepath.Join(f.path, "*.dsn"))
+	if err != nil {
+		return err
+	}
+	for _, name := range append(append(secrets, dsns...), f.data(), f.unfinished(), f.password(), f.log(), filepath.Join(f.path, "run")) {
 		if err := os.RemoveAll(name); err != nil {
 			return err
 		}

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,7 +49,8 @@ func programsFor(ctx context.Context, f *folder, o Options) (programs, error) {
 		notFetched = err
 	}
 	if want == 0 {
-		return programs{}, fmt.Errorf("%w, and could not be fetched (%w). Install it: %s", ErrNotInstalled, notFetched, howToInstall(0))
+		return programs{}, fmt.Errorf("%w, and could not be fetched (%w). Install it: %s. "+
+			"Or run `docker compose up`, which brings everything", ErrNotInstalled, notFetched, howToInstall(0))
 	}
 	return programs{}, errors.Join(otherVersion(f.data(), want, have), notFetched)
 }
@@ -182,16 +182,9 @@ func otherVersion(data string, want int, have []programs) error {
 
 // howToInstall names the package to install; 0 means any version.
 func howToInstall(major int) string {
-	n := ""
-	if major > 0 {
-		n = strconv.Itoa(major)
+	brew, debian, redhat := "postgresql@17", "postgresql", "postgresql-server"
+	if n := strconv.Itoa(major); major > 0 {
+		brew, debian, redhat = "postgresql@"+n, "postgresql-"+n, "postgresql"+n+"-server"
 	}
-	if runtime.GOOS == "darwin" {
-		return "brew install postgresql@" + cmp.Or(n, "17")
-	}
-	debian, redhat := "postgresql", "postgresql-server"
-	if major > 0 {
-		debian, redhat = "postgresql-"+n, "postgresql"+n+"-server"
-	}
-	return fmt.Sprintf("apt install %s, or dnf install %s", debian, redhat)
+	return fmt.Sprintf("apt install %s (Debian, Ubuntu), dnf install %s (Fedora), or brew install %s (macOS)", debian, redhat, brew)
 }

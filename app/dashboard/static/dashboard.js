@@ -134,7 +134,7 @@ function link(cell, to, text) {
   cell.replaceChildren(a);
 }
 
-let reasons = ""; // as they were shown last
+let reasons; // as they were shown last; the page may have come with some that hold no longer
 
 // explain shows the findings. Only if there are others than before: what somebody opened or selected stays.
 function explain(html) {
