@@ -155,7 +155,7 @@ func TestADatabaseWithoutTablesIsNotReadyAndSaysWhatToDo(t *testing.T) {
 		t.Errorf("/readyz: %+v", r)
 	}
 	a := s.get("/polls/")
-	mustContain(t, a, 500, "Something went wrong on our side")
+	mustContain(t, a, 503, "The database is incomplete")
 	if strings.Contains(a.body, "polls_question") {
 		t.Errorf("the page tells what only the log should:\n%s", a.body)
 	}

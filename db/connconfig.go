@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -58,6 +59,9 @@ func ConnConfig(cfg Settings, application string) (*pgx.ConnConfig, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to database %q: %w", cfg.Name, err)
 	}
+	if err := checkSocket(cc.Host, cc.Port); err != nil {
+		return nil, err
+	}
 	cc.Password = cmp.Or(secret.Reveal(), cc.Password)
 	cc.ConnectTimeout = cfg.ConnectTimeout
 	k := cfg.Keepalive
@@ -77,6 +81,15 @@ func ConnConfig(cfg Settings, application string) (*pgx.ConnConfig, error) {
 		cc.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	}
 	return cc, nil
+}
+
+// checkSocket refuses a directory whose socket the system can't address. It would only say "invalid argument".
+func checkSocket(host string, port uint16) error {
+	_, path := pgconn.NetworkAddress(host, port)
+	if most := len(syscall.RawSockaddrUnix{}.Path) - 1; strings.HasPrefix(host, "/") && len(path) > most {
+		return fmt.Errorf("host: the socket's path has %d bytes, and the system takes %d at most: use a shorter directory, or a symbolic link to it (%s)", len(path), most, path)
+	}
+	return nil
 }
 
 // setPassword sets the password of one attempt to connect, as its file holds it at this moment. The driver made this

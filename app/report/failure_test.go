@@ -49,7 +49,7 @@ func TestAFailureKeepsNoMoreThanItsBounds(t *testing.T) {
 	}
 	f := newFailure(in)
 	equal(t, "holders", len(f.Holders), 20)
-	if n := len(fmt.Sprintf("%+v", f)); n > maxText+28*(maxLine+10) {
+	if n := len(fmt.Sprintf("%+v", f)); n > maxText+29*(maxLine+10) {
 		t.Errorf("it keeps %d bytes", n)
 	}
 }

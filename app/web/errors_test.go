@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -55,6 +56,20 @@ var answers = map[string]struct {
 	"an open circuit": {
 		&db.ConnError{Cause: db.CircuitOpen, RetryAfter: 1001 * time.Millisecond, Err: errors.New(secret)}, 503,
 		"No database connection: circuit open", "so this one was not made", "2", slog.LevelWarn,
+	},
+	"a certificate that is not trusted": {
+		&db.ConnError{Cause: db.CertificateRejected, Err: errors.New(secret)}, 503,
+		"No database connection: certificate rejected", "is not trusted: it needs to be replaced", "", slog.LevelError,
+	},
+	"a name that can't be resolved": {
+		&db.ConnError{Cause: db.ServerUnavailable, Err: &net.DNSError{Err: secret, IsNotFound: true}}, 503,
+		"No database connection: server unavailable", "can't be resolved", "1", slog.LevelWarn,
+	},
+	"a query that was given up": {
+		fmt.Errorf("latest polls: %w", db.ErrQueryTimeout), 503, "This took too long", "look first whether it did", "1", slog.LevelWarn,
+	},
+	"a table that is missing": {
+		&pgconn.PgError{Code: "42P01", Message: secret}, 503, "The database is incomplete", "is missing from the database", "", slog.LevelError,
 	},
 	"a rejected login, which does not pass": {
 		&db.ConnError{Cause: db.LoginRejected, Err: errors.New(secret)}, 503,

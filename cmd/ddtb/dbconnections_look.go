@@ -143,7 +143,7 @@ func (d *connections) budgetOf(s activity.Snapshot) activity.Budget {
 	if d.extras < 0 {
 		d.extras = s.Extras()
 	}
-	b := activity.PlanBudget(d.database(), d.replicas, d.extras, s.Slots)
+	b := activity.PlanBudget(d.database(), d.replicas, d.extras, s.Slots).Through(s)
 	b.Services = s.Services()
 	return b
 }

@@ -21,6 +21,7 @@ func (d *connections) readDSN() error {
 		}
 		return nil
 	}
+	d.dsn = strings.TrimRight(d.dsn, "\r\n") // as of every text that is read: a line break is no part of it
 	if hasPassword(d.dsn) {
 		d.log.Warn("every user of this machine can read the password in --dsn while the command runs (ps): " +
 			"put the text into a file and write --dsn @FILE, or into DATABASE_URL, or the password into ~/.pgpass")

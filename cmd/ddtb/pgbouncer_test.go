@@ -255,6 +255,7 @@ func TestDBConnectionsShowsPgBouncersPoolsAndLooksPastIt(t *testing.T) {
 		t.Errorf("it looked at %s", s.Server.Address)
 	}
 	m.run("", "db-connections", "doctor", "--json").must(exitFine, `"slots"`)
+	m.run("", "db-connections", "budget").must(exitFine, "default_pool_size", "max_client_conn")
 	if now := b.logins(b.cfg.Name); now != before {
 		t.Errorf("%d logins to the database by PgBouncer, from %d: looking took a client's place", now, before)
 	}

@@ -33,6 +33,7 @@ type Budget struct {
 	AutoBudget int       `json:"auto_budget"` // of all processes together, if Auto is or were true
 	Services   []Service `json:"services"`    // that have sessions on the server now
 	pooled     bool      // behind PgBouncer
+	bouncer    *bouncer  // its limits, which bound the connections to the server; nil: the pools connect to it
 }
 
 // Service is a program with all its processes: the sessions of one application_name, apart from any number, process or
@@ -116,6 +117,50 @@ func PlanBudget(cfg config.Database, replicas, extras int, s Slots) Budget {
 	return b
 }
 
+// Through returns b behind the PgBouncer whose pools s has: the server sees PgBouncer's connections instead of the
+// pools', and the pools are its clients. Without a PgBouncer it is b.
+func (b Budget) Through(s Snapshot) Budget {
+	if s.bouncer == nil || b.Strategy == Observed || b.Auto {
+		return b
+	}
+	b.pooled, b.bouncer = true, s.bouncer
+	b.Needed = b.bouncer.servers() + b.Replicas*Deploying + b.Extras
+	b.ToRaise = b.Needed + s.Slots.Reserved
+	b.FitsPool = b.bouncer.clients / (b.Replicas * Deploying)
+	b.Fits = b.Needed <= b.Usable && b.Pool > 0 && b.clients() <= b.bouncer.clients
+	return b
+}
+
+// BehindPooler reports whether PgBouncer's limits bound the connections to the server.
+func (b Budget) BehindPooler() bool { return b.bouncer != nil }
+
+// clients returns how many clients PgBouncer has during a deployment.
+func (b Budget) clients() int { return b.Replicas * b.Pool * Deploying }
+
+func (b Budget) sumOfBouncer() string {
+	return fmt.Sprintf("PgBouncer's %d connections (default_pool_size %d, max_db_connections %d) + %d monitoring connections × %d while deploying "+
+		"+ %d extras = %d, of %d usable slots; its clients are %d × %d × %d = %d, of max_client_conn %d",
+		b.bouncer.servers(), b.bouncer.poolSize, b.bouncer.perDatabase, b.Replicas, Deploying, b.Extras, b.Needed, b.Usable,
+		b.Replicas, b.Pool, Deploying, b.clients(), b.bouncer.clients)
+}
+
+func (b Budget) adviceForBouncer() string {
+	var do []string
+	if most := (b.Usable - b.Extras - b.Replicas*Deploying) / b.bouncer.pools; b.Needed > b.Usable && most > 0 {
+		do = append(do, fmt.Sprintf("set PgBouncer's default_pool_size to %d at most, or bound it with max_db_connections", most))
+	}
+	if b.Needed > b.Usable {
+		do = append(do, fmt.Sprintf("raise max_connections from %d to %d at least (this needs a restart of PostgreSQL)", b.Max, b.ToRaise))
+	}
+	if b.clients() > b.bouncer.clients {
+		do = append(do, fmt.Sprintf("raise PgBouncer's max_client_conn to %d at least, or set %s to %d at most", b.clients(), sizeKey(b.Strategy), b.FitsPool))
+	}
+	if b.Pool == 0 {
+		do = append(do, "bound the strategy: set "+sizeKey(b.Strategy))
+	}
+	return strings.Join(do, "; or ")
+}
+
 // boundOf returns the most connections that the strategy opens in one process; 0: no bound.
 func boundOf(cfg config.Database) int {
 	spec, ok := db.Lookup(cfg.Strategy)
@@ -160,6 +205,9 @@ func (b Budget) Sum() string {
 	if b.Strategy == Observed {
 		return b.sumOfServices()
 	}
+	if b.bouncer != nil {
+		return b.sumOfBouncer()
+	}
 	if b.Auto {
 		return fmt.Sprintf("a budget of %d + %d monitoring connections × %d while deploying + %d extras = %d, of %d usable slots",
 			b.AutoBudget, b.Replicas, Deploying, b.Extras, b.Needed, b.Usable)
@@ -201,6 +249,9 @@ func (b Budget) Advice() string {
 	}
 	if b.Strategy == Observed {
 		return b.adviceForServices()
+	}
+	if b.bouncer != nil {
+		return b.adviceForBouncer()
 	}
 	var do []string
 	fitting := b.Usable - b.Extras - b.Replicas*Deploying

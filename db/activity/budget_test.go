@@ -58,6 +58,30 @@ func TestTheBudgetIsThatOfARollingDeploy(t *testing.T) {
 	}
 }
 
+func TestBehindPgBouncerItsLimitsAreTheBudget(t *testing.T) {
+	now := Snapshot{Slots: Slots{Max: 100, Reserved: 3}}
+	for name, c := range map[string]struct {
+		bouncer  bouncer
+		needed   int
+		inAdvice string // "": it fits
+	}{
+		"everything fits":            {bouncer{clients: 100, poolSize: 20, pools: 1, databases: 1}, 20 + 4 + 1, ""},
+		"too few clients":            {bouncer{clients: 39, poolSize: 20, pools: 1, databases: 1}, 25, "raise PgBouncer's max_client_conn to 40 at least, or set pool.max_size to 9 at most"},
+		"too many pools":             {bouncer{clients: 100, poolSize: 20, pools: 5, databases: 5}, 105, "set PgBouncer's default_pool_size to 18 at most"},
+		"pools that share a bound":   {bouncer{clients: 100, poolSize: 20, pools: 5, databases: 1, perDatabase: 30}, 35, ""},
+		"a bound for each database":  {bouncer{clients: 100, poolSize: 20, pools: 6, databases: 3, perDatabase: 31}, 98, "raise max_connections from 100 to 101"},
+		"a bound that is never full": {bouncer{clients: 100, poolSize: 20, pools: 1, databases: 1, perDatabase: 30}, 25, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now.bouncer = &c.bouncer
+			b := PlanBudget(config.Database{Strategy: db.Pool, Pool: db.PoolSettings{MaxSize: 10}}, 2, 1, now.Slots).Through(now)
+			if b.Needed != c.needed || b.Fits != (c.inAdvice == "") || !strings.Contains(b.Advice(), c.inAdvice) || strings.Contains(b.Advice(), "PgBouncer in front") {
+				t.Errorf("needed %d, fits %v: %s: %s", b.Needed, b.Fits, b.Sum(), b.Advice())
+			}
+		})
+	}
+}
+
 func TestAServerIsRefusedAStartBeyondItsBudgetIfItIsStrict(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
 		o := s.observer(t, app)

@@ -52,9 +52,45 @@ func (s *Snapshot) askConsole(ctx context.Context, conn *pgx.Conn) error {
 	if err != nil {
 		return err
 	}
-	most, err := consoleValue(ctx, conn, "SHOW CONFIG", "max_client_conn")
-	s.Pools, s.PoolClients = pools, &Limit{Of: consoleName, Name: "max_client_conn", Max: most, Used: max(0, used-1)} // without this one
-	return err
+	b := &bouncer{}
+	for name, value := range map[string]*int{"max_client_conn": &b.clients, "default_pool_size": &b.poolSize, "max_db_connections": &b.perDatabase} {
+		if *value, err = consoleValue(ctx, conn, "SHOW CONFIG", name); err != nil {
+			return err
+		}
+	}
+	b.count(pools)
+	s.Pools, s.bouncer = pools, b
+	s.PoolClients = &Limit{Of: consoleName, Name: "max_client_conn", Max: b.clients, Used: max(0, used-1)} // without this one
+	return nil
+}
+
+// bouncer is what PgBouncer's configuration allows, and the pools that it has.
+type bouncer struct {
+	clients     int // max_client_conn
+	poolSize    int // default_pool_size, of a database and a user
+	perDatabase int // max_db_connections; 0: no bound
+	pools       int // pairs of a database and a user
+	databases   int
+}
+
+func (b *bouncer) count(pools []Pool) {
+	databases := map[string]bool{}
+	for _, p := range pools {
+		if p.Database != consoleName {
+			b.pools++
+			databases[p.Database] = true
+		}
+	}
+	b.pools, b.databases = max(1, b.pools), max(1, len(databases))
+}
+
+// servers returns the most connections that PgBouncer opens to the server.
+func (b *bouncer) servers() int {
+	most := b.poolSize * b.pools
+	if b.perDatabase > 0 {
+		most = min(most, b.perDatabase*b.databases)
+	}
+	return most
 }
 
 // consoleValue returns one number of a list of names and values.

@@ -37,6 +37,7 @@ type Snapshot struct {
 	Pools       []Pool    `json:"pgbouncer_pools,omitempty"`
 	PoolsError  string    `json:"pgbouncer_error,omitempty"`
 	PoolClients *Limit    `json:"pgbouncer_clients,omitempty"`
+	bouncer     *bouncer  // its limits, after AskPgBouncer
 	Processes   []Process `json:"-"` // ddtb servers that reported their own leases; see Process
 	Console     string    `json:"-"` // the command that opens PgBouncer's console; "": psql with the configured address
 }

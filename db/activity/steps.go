@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
@@ -619,13 +621,35 @@ func (s Snapshot) GrantReadAll() string {
 	return s.onPrimary("GRANT pg_read_all_stats TO " + quoted(s.Role.Name))
 }
 
-// ShellQuote quotes text for a shell. It leaves plain words unquoted.
+// ShellQuote quotes text for a POSIX shell. It leaves plain words unquoted. Characters that can't be printed, such as a
+// line break or one that changes the direction of writing, become escapes of printf, so that a terminal shows what a
+// person copies.
 func ShellQuote(s string) string {
 	plain := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-./:=,@%+", r)
 	}
-	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+	switch {
+	case s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0:
 		return s
+	case !utf8.ValidString(s) || strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) >= 0:
+		return printf(s)
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// printf writes text with escapes for what is not plain ASCII. A shell drops line breaks at the end of $(…): a name that
+// ends with one is the only one that can't be written so.
+func printf(s string) string {
+	var format strings.Builder
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == '%':
+			format.WriteString("%%")
+		case c == '\\' || c == '\'' || c < ' ' || c > '~':
+			fmt.Fprintf(&format, `\%03o`, c)
+		default:
+			format.WriteByte(c)
+		}
+	}
+	return `"$(printf '` + format.String() + `')"`
 }

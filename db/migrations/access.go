@@ -100,10 +100,23 @@ func mayWork(ctx context.Context, cfg db.Settings) error {
 	return checkAccess(ctx, conn, working)
 }
 
+// withoutSchema explains that no schema of the search_path exists, as after DROP SCHEMA public.
+func withoutSchema(cfg db.Settings, err error) error {
+	return &AccessError{
+		Role: cfg.User, What: "no schema of its search_path exists to create tables in", Err: err,
+		Statements: []string{"CREATE SCHEMA public AUTHORIZATION " + pgx.Identifier{cfg.User}.Sanitize() + ";"},
+	}
+}
+
 // explain turns the server's refusal of a migration into the statements to run.
 func explain(ctx context.Context, cfg db.Settings, err error) error {
 	pe, ok := errors.AsType[*pgconn.PgError](err)
-	if !ok || pe.Code != pgerrcode.InsufficientPrivilege || db.CauseOf(err) != "" {
+	switch {
+	case !ok || db.CauseOf(err) != "":
+		return err
+	case pe.Code == pgerrcode.InvalidSchemaName:
+		return withoutSchema(cfg, err)
+	case pe.Code != pgerrcode.InsufficientPrivilege:
 		return err
 	}
 	conn, failed := connectToMigrate(ctx, cfg)

@@ -28,6 +28,11 @@ func TestWhatTheRoleMayNotDoIsSaidAsTheStatementsToType(t *testing.T) {
 			[]string{"belong to \"dj O'Hara", "GRANT \"dj O'Hara \"\"x\"\"\" TO \"ROLE\";"},
 		},
 		{
+			"a database without a schema", "",
+			[]string{"DROP SCHEMA public CASCADE"},
+			[]string{"no schema of its search_path exists", "CREATE SCHEMA public AUTHORIZATION \"ROLE\";"},
+		},
+		{
 			"both", "django_owner",
 			[]string{"REVOKE CREATE ON SCHEMA public FROM PUBLIC"},
 			[]string{"GRANT CREATE ON SCHEMA \"public\" TO \"ROLE\";", "GRANT \"django_owner\" TO \"ROLE\";"},

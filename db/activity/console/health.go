@@ -167,6 +167,10 @@ func (p Paper) Budget(b activity.Budget) {
 		return
 	}
 	p.line("")
+	if b.BehindPooler() {
+		p.wrapped("", "PgBouncer's limits bound what the server sees. The monitoring connections bypass it where direct_host says how.")
+		return
+	}
 	if b.Auto {
 		p.wrapped("", autoText(b)+" The monitoring connections, one for each process, come on top. Extras are other applications, "+
 			"migrations and an operator.")
