@@ -45,7 +45,10 @@ var charts = []chart{{
 		{Name: "leases", Colour: "--accent", Width: 3, Fill: true, of: func(s *sight) float64 { return float64(s.stat.Leases) }},
 		{Name: "waiting", Colour: "--bad", Width: 2, Dash: []int{6, 4}, of: func(s *sight) float64 { return float64(s.stat.Waiting) }},
 		{Name: "at most", Colour: "--ink", Width: 1.5, Dash: []int{2, 4}, of: func(s *sight) float64 { return bound(s.stat.Size) }},
-		{Name: "p50", of: ofWaits(50)}, {Name: "p95", of: ofWaits(95)}, {Name: "p99", of: ofWaits(99)}, {Name: "longest", of: ofWaits(100)},
+		{Name: "p50", of: ofWaits(50)},
+		{Name: "p95", of: ofWaits(95)},
+		{Name: "p99", of: ofWaits(99)},
+		{Name: "longest", of: ofWaits(100)},
 	},
 }, {
 	Name: "connects", Title: "New sessions a second", What: "on the server, and attempts to connect of this process", Narrow: 200, Wide: 150,
