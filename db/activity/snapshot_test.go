@@ -205,18 +205,4 @@ func TestChurnCountsSessionsThatAreGoneAgain(t *testing.T) {
 	})
 }
 
-func TestAPoolThatFillsIsNoChurn(t *testing.T) {
-	onEach(t, func(t *testing.T, s *server) {
-		o := s.observer(t, reader)
-		before := snapshot(t, o)
-		(&stage{t, s}).each(10, app, "wall", "api", "SELECT 1")
-		now := lookUntil(t, o, "the statistics have them", func(now Snapshot) bool {
-			return now.EverConnects-before.EverConnects >= 10 || before.Server.VersionNum < 140000
-		})
-		if n := turnover(now, before); n > 0 {
-			t.Errorf("%v sessions a second began and ended", n)
-		}
-	})
-}
-
 func defaults() Thresholds { return ThresholdsOf(config.Monitor{}) }
