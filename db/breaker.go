@@ -72,15 +72,36 @@ func (b *breaker) admit() error {
 	if f := b.full.Load(); f != nil {
 		next := &full{time.Now().Add(fullFor), f.err, f.server} // the other attempts wait for this one
 		if wait := time.Until(f.until); wait > 0 || !b.full.CompareAndSwap(f, next) {
-			return &ConnError{Cause: SlotsExhausted, Strategy: b.settings.Strategy, Server: f.server, RetryAfter: wait, Err: f.err}
+			return b.isFull(f, wait)
 		}
 	}
 	if b.circuit.TryAcquirePermit() {
 		return nil
 	}
-	return &ConnError{
-		Cause: CircuitOpen, Strategy: b.settings.Strategy, RetryAfter: b.circuit.RemainingDelay(), Err: *b.last.Load(),
+	return b.isOpen(b.circuit.RemainingDelay())
+}
+
+// refuses returns the error with which admit would refuse an attempt now, or nil. It lets none through.
+func (b *breaker) refuses() error {
+	if f := b.full.Load(); f != nil {
+		if wait := time.Until(f.until); wait > 0 {
+			return b.isFull(f, wait)
+		}
 	}
+	if b.circuit.IsOpen() {
+		if wait := b.circuit.RemainingDelay(); wait > 0 {
+			return b.isOpen(wait)
+		}
+	}
+	return nil
+}
+
+func (b *breaker) isFull(f *full, wait time.Duration) error {
+	return &ConnError{Cause: SlotsExhausted, Strategy: b.settings.Strategy, Server: f.server, RetryAfter: wait, Err: f.err}
+}
+
+func (b *breaker) isOpen(wait time.Duration) error {
+	return &ConnError{Cause: CircuitOpen, Strategy: b.settings.Strategy, RetryAfter: wait, Err: *b.last.Load()}
 }
 
 // slotFreed lets the next attempt through at once, because one of our connections was closed.

@@ -23,6 +23,10 @@ const Persistent = "persistent"
 // after a server restart or an idle_session_timeout. Django has CONN_HEALTH_CHECKS for this; pgxpool does the same.
 const pingAfter = time.Second
 
+// peekAfter is how long a connection must have been idle to have its socket checked, see unread. A server that ended it
+// more recently would have ended the query as well.
+const peekAfter = time.Millisecond
+
 type persistent struct {
 	*Connector
 	settings PersistentSettings
@@ -87,7 +91,8 @@ func (p *persistent) take(worker context.Context) *kept {
 
 // works reports whether the connection is within its maximum age and answers. Only its owner checks the age.
 func (p *persistent) works(ctx context.Context, k *kept) bool {
-	return p.young(k) && (time.Since(k.used) < pingAfter && !unread(k.conn) || k.conn.Ping(ctx) == nil)
+	rested := time.Since(k.used)
+	return p.young(k) && (rested < peekAfter || rested < pingAfter && !unread(k.conn) || k.conn.Ping(ctx) == nil)
 }
 
 func (p *persistent) young(k *kept) bool {

@@ -41,7 +41,7 @@ func newPool(s Settings, c *Connector) (*pool, error) {
 	pc.PingTimeout = s.ConnectTimeout
 	pc.BeforeConnect = c.Prepare
 	pc.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool {
-		return p.IdleDuration > pingAfter || unread(p.Conn)
+		return p.IdleDuration > pingAfter || p.IdleDuration > peekAfter && unread(p.Conn)
 	}
 	pc.BeforeClose = func(conn *pgx.Conn) {
 		p.idle.Store(0) // the closed connection may have been idle
@@ -55,6 +55,11 @@ func (p *pool) Acquire(ctx context.Context, l *Lease) error {
 	within := ctx
 	if p.idle.Add(-1) < 0 { // it has to connect, and that counts against the timeout like the wait in the queue
 		p.idle.Store(0)
+		if p.Idle() == 0 { // a refusal costs less here than inside pgxpool
+			if err := p.breaker.refuses(); err != nil {
+				return err
+			}
+		}
 		var cancel context.CancelFunc
 		within, cancel = context.WithDeadline(ctx, l.since.Add(p.timeout-l.waited))
 		defer cancel()
