@@ -61,7 +61,7 @@ var sqlstates = []struct {
 	{"40P01", "Others changed the same at the same moment", 409, "WARN", 10, "1", true},
 	{"40001", "nothing of it is stored", 409, "WARN", 10, "1", true},
 	{"57014", "it took longer than it may", 503, "WARN", 1, "1", true},
-	{"55P03", "Something else keeps locked", 503, "WARN", 1, "1", true},
+	{"55P03", "Another transaction has locked", 503, "WARN", 1, "1", true},
 	{"25006", "takes no changes at the moment", 503, "WARN", 1, "1", true},
 	{"53100", "disk is full", 503, "ERROR", 1, "", true},
 	{"53200", "too little memory", 503, "WARN", 1, "1", true},

@@ -155,7 +155,7 @@ func saysSoInOneSentence(t *testing.T, server *dbtest.Server) {
 	s, control := smallSite(t, server, persistent)
 	s.oneByOne(smallSlots)
 	a := s.get("/polls/", "Accept", "text/html")
-	mustContain(t, a, 503, "The database server has no connection slot left: all are taken.", "somebody who runs this application has to make room")
+	mustContain(t, a, 503, "The database server has no connection slot left: all are taken.", "an administrator has to close some")
 	if a.header("Retry-After") != "1" {
 		t.Errorf("Retry-After: %q", a.header("Retry-After"))
 	}

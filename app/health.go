@@ -95,7 +95,7 @@ func (r *readiness) refusal() string {
 	return "A request failed in the last minute: " + last.detail
 }
 
-const onlyReads = "The database takes no changes: it is a standby, or default_transaction_read_only is on. Pages that only read work."
+const onlyReads = "The database accepts no changes: it is a standby, or default_transaction_read_only is on. Read-only pages still work."
 
 func (r *readiness) check(ctx context.Context) Ready {
 	if r.stopping.Load() {

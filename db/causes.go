@@ -52,7 +52,7 @@ var Causes = []CauseSpec{
 	}},
 	{
 		Cause: SlotsExhausted, AtOnce: true, Sentence: func(e *ConnError) string { return limitSentences[e.Limit()] },
-		Advice: "Connections that stay open keep their slots, so waiting may not help: somebody who runs this application has to make room.",
+		Advice: "Connections that stay open keep their slots, so waiting may not help: an administrator has to close some.",
 	},
 	{Cause: PoolerFull, Sentence: always("The connection pooler in front of the database is full: it had no connection for this in time.")},
 	{Cause: ServerUnavailable, Advice: recovers, Sentence: func(e *ConnError) string {
@@ -62,23 +62,23 @@ var Causes = []CauseSpec{
 		return either("The database server does not answer, or is restarting.",
 			"The connection pooler answers, but can't reach the database server behind it.")(e)
 	}},
-	{Cause: NoSuitableServer, Advice: recovers, Sentence: always("A database server answers, but not one that does what this needs: a failover may be under way.")},
+	{Cause: NoSuitableServer, Advice: recovers, Sentence: always("A database server answers, but none that this request can use: a failover may be under way.")},
 	{Cause: ServerTimeout, Sentence: either(
-		"The database ended this session, because a time limit that is set there has passed. A change is undone as a whole.",
-		"The connection pooler in front of the database ended this session, because a time limit that is set there has passed. A change is undone as a whole.",
+		"The database ended this session, because a time limit set there was exceeded. Any change was rolled back.",
+		"The connection pooler in front of the database ended this session, because a time limit set there was exceeded. Any change was rolled back.",
 	)},
 	{Cause: LoginRejected, Lasts: true, Advice: lasts, Sentence: either(
-		"The database does not let this application in: its configuration needs a look.",
-		"The connection pooler in front of the database does not let this application in: its list of databases and users needs a look.",
+		"The database does not let this application in: an administrator has to check its login.",
+		"The connection pooler in front of the database does not let this application in: an administrator has to check the pooler's databases and users.",
 	)},
 	{Cause: SettingRefused, Lasts: true, Advice: lasts, Sentence: func(e *ConnError) string {
 		if OfUndeclaredPooler(e) {
 			return behindPooler
 		}
-		return "The database refuses a setting that this application sends when it connects: its configuration needs a look."
+		return "The database refuses a setting that this application sends when it connects: an administrator has to check its configuration."
 	}},
-	{Cause: TLSRefused, Lasts: true, Advice: lasts, Sentence: always("The database and this application can't agree on encryption: their configuration needs a look.")},
-	{Cause: CertificateRejected, Lasts: true, Advice: lasts, Sentence: always("A certificate between this application and the database is not trusted: it needs to be replaced, or its authority configured.")},
+	{Cause: TLSRefused, Lasts: true, Advice: lasts, Sentence: always("The database and this application can't agree on encryption: an administrator has to check their configuration.")},
+	{Cause: CertificateRejected, Lasts: true, Advice: lasts, Sentence: always("A certificate between this application and the database is not trusted: replace it, or configure its authority.")},
 	{Cause: CircuitOpen, AtOnce: true, Advice: recovers, Sentence: always("The database did not answer the last attempts, so this one was not made.")},
 }
 
@@ -86,14 +86,14 @@ var Causes = []CauseSpec{
 const (
 	fewer    = "This passes when fewer requests come at once. Please try again in a moment."
 	recovers = "This passes when the server answers again; the application notices by itself. Please try again in a moment."
-	lasts    = "This does not pass by itself: somebody who runs this application has to change a setting."
+	lasts    = "This does not pass by itself: an administrator has to change a setting."
 )
 
 // limitSentences name the limit that was reached, for visitors.
 var limitSentences = map[string]string{
 	ServerLimit:   "The database server has no connection slot left: all are taken.",
-	RoleLimit:     "The database lets this application's role have no more connections: its own limit is reached.",
-	DatabaseLimit: "The database takes no more connections: the limit that is set for this database is reached.",
+	RoleLimit:     "The database allows this application's role no more connections: the role's limit is reached.",
+	DatabaseLimit: "The database accepts no more connections: the limit of this database is reached.",
 }
 
 const behindPooler = `A connection pooler stands between this application and its database, and the configuration does not say so. ` +
@@ -140,22 +140,22 @@ type QueryFailure struct {
 var QueryFailures = []QueryFailure{
 	{
 		SQLStates: []string{pgerrcode.QueryCanceled}, Cause: "statement timeout", Status: 503, Passes: true, Title: "The database took too long",
-		Sentence: "The database stopped this before it was done: it took longer than it may, or somebody cancelled it. A change is undone as a whole.",
+		Sentence: "The database cancelled this request: it took longer than allowed, or an administrator cancelled it. Any change was rolled back.",
 	}, {
 		SQLStates: []string{pgerrcode.LockNotAvailable}, Cause: "lock timeout", Status: 503, Passes: true, Title: "The database took too long",
-		Sentence: "Something else keeps locked what this needs, for longer than this may wait. A change is undone as a whole.",
+		Sentence: "Another transaction has locked what this request needs, for longer than it may wait. Any change was rolled back.",
 	}, {
 		SQLStates: []string{pgerrcode.ReadOnlySQLTransaction}, Cause: "read-only database", Status: 503, Passes: true, Title: "The database is read-only",
-		Sentence: "The database takes no changes at the moment, so nothing is stored. Read-only pages still work.",
+		Sentence: "The database accepts no changes at the moment, so nothing was stored. Read-only pages still work.",
 	}, {
 		SQLStates: []string{pgerrcode.DiskFull}, Cause: "disk full", Status: 503, Title: "The database's disk is full",
-		Sentence: "The database's disk is full, so nothing is stored until somebody makes room. Read-only pages still work.",
+		Sentence: "The database's disk is full, so nothing can be stored until an administrator frees space. Read-only pages still work.",
 	}, {
 		SQLStates: []string{pgerrcode.OutOfMemory}, Cause: "out of memory", Status: 503, Passes: true, Title: "The database is short of memory",
-		Sentence: "The database server has too little memory for this just now. A change is undone as a whole.",
+		Sentence: "The database server has too little memory for this at the moment. Any change was rolled back.",
 	}, {
 		SQLStates: []string{pgerrcode.InsufficientPrivilege}, Cause: "permission denied", Status: 503, Title: "The database does not allow this",
-		Sentence: "This application's role may not do this in the database, so nothing was changed. Its administrator has to grant it.",
+		Sentence: "This application's role may not do this in the database, so nothing was changed. An administrator has to grant it.",
 	}, {
 		SQLStates: []string{pgerrcode.UndefinedTable, pgerrcode.UndefinedColumn, pgerrcode.InvalidSchemaName}, Cause: "missing table", Status: 503,
 		Title: "The database is incomplete", Sentence: "A table or a column that this needs is missing from the database, so nothing was changed. " +
@@ -166,7 +166,7 @@ var QueryFailures = []QueryFailure{
 	}, {
 		// It has already been retried where that is possible.
 		SQLStates: []string{pgerrcode.DeadlockDetected, pgerrcode.SerializationFailure}, Status: 409, Passes: true,
-		Sentence: "Others changed the same at the same moment, so this was undone as a whole: nothing of it is stored.",
+		Sentence: "Other users changed the same data at the same moment, so this change was rolled back: nothing of it is stored.",
 	}, {
 		SQLStates: []string{pgerrcode.NumericValueOutOfRange}, Status: 409,
 		Sentence: "A number would become larger than the database can store, so nothing was changed.",

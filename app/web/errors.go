@@ -76,7 +76,7 @@ func ProblemOf(err error) Problem {
 			return plain(http.StatusConflict, referredTo(pe))
 		}
 		if pgerrcode.IsIntegrityConstraintViolation(pe.Code) {
-			return plain(http.StatusConflict, "This does not go with what is stored: somebody may have changed it since. Load the page again.")
+			return plain(http.StatusConflict, "This contradicts what is stored: someone else may have changed it. Load the page again.")
 		}
 	}
 	if errors.Is(err, db.ErrQueryTimeout) || errors.Is(err, context.DeadlineExceeded) {
@@ -88,20 +88,20 @@ func ProblemOf(err error) Problem {
 // referredTo names the table whose foreign key prevents a change. The table may belong to another application. No page
 // here shows its rows, so reloading the page would not help.
 func referredTo(pe *pgconn.PgError) string {
-	return fmt.Sprintf("This can't be stored or deleted as things are: rows of the table “%s” depend on it, or need what it no longer has "+
+	return fmt.Sprintf("This can't be stored or deleted: rows of the table “%s” depend on it, or it refers to a row that no longer exists "+
 		"(constraint “%s”). Where that table belongs to another application, delete its rows there first.", Cut(pe.TableName), Cut(pe.ConstraintName))
 }
 
 // outOfFiles is this process running out of file descriptors.
 var outOfFiles = Problem{
 	Status: http.StatusServiceUnavailable, Title: "Too many open files", Cause: "out of file descriptors", RetryAfter: retryAfter,
-	Detail: "This application has as many files and connections open as the system lets it. The database is not the cause.",
+	Detail: "This application has as many files and connections open as the system allows. The database is not the cause.",
 }
 
 // late is a deadline that ended a request. The operation may have been carried out nevertheless.
 var late = Problem{
 	Status: http.StatusServiceUnavailable, Title: "This took too long", RetryAfter: retryAfter,
-	Detail: "What this needs did not answer in time, so it was given up. If it was to change something, look first whether it did.",
+	Detail: "The database did not answer in time, so this request was abandoned. If it was a change, check first whether it was made.",
 }
 
 func ofQuery(f db.QueryFailure) Problem {
@@ -151,7 +151,7 @@ func unavailable(ce *db.ConnError) Problem {
 		Detail: spec.Sentence(ce), Cause: ce.Cause, Advice: cmp.Or(spec.Advice, tryAgain),
 	}
 	if ce.Stalled >= stalledFor {
-		p.Advice = "None of them came back in that time, so waiting may not help: somebody who runs this application has to see what keeps them."
+		p.Advice = "None of them was released in that time, so waiting may not help: an administrator has to find out what holds them."
 	}
 	if !spec.Lasts {
 		p.RetryAfter = max(ce.RetryAfter, retryAfter)

@@ -66,14 +66,14 @@ var answers = map[string]struct {
 		"No database connection: server unavailable", "can't be resolved", "1", slog.LevelWarn,
 	},
 	"a query that was given up": {
-		fmt.Errorf("latest polls: %w", db.ErrQueryTimeout), 503, "This took too long", "look first whether it did", "1", slog.LevelWarn,
+		fmt.Errorf("latest polls: %w", db.ErrQueryTimeout), 503, "This took too long", "check first whether it was made", "1", slog.LevelWarn,
 	},
 	"a table that is missing": {
 		&pgconn.PgError{Code: "42P01", Message: secret}, 503, "The database is incomplete", "is missing from the database", "", slog.LevelError,
 	},
 	"a rejected login, which does not pass": {
 		&db.ConnError{Cause: db.LoginRejected, Err: errors.New(secret)}, 503,
-		"No database connection: login rejected", "its configuration needs a look", "", slog.LevelError,
+		"No database connection: login rejected", "an administrator has to check its login", "", slog.LevelError,
 	},
 	"what can't be read":     {fault.New(fault.Invalid, "threads=0: no."), 400, "Bad Request", "threads=0: no.", "", slog.LevelDebug},
 	"what is not allowed":    {fault.Wrap(fault.Forbidden, errors.New(secret), "Not you."), 403, "Forbidden", "Not you.", "", slog.LevelWarn},
@@ -101,27 +101,27 @@ var answers = map[string]struct {
 		echo.NewHTTPError(http.StatusUnsupportedMediaType, secret), 415, "Unsupported Media Type", "can't be answered", "", slog.LevelDebug,
 	},
 	"a constraint": {
-		&pgconn.PgError{Code: "23505", Message: secret}, 409, "Conflict", "somebody may have changed it", "", slog.LevelDebug,
+		&pgconn.PgError{Code: "23505", Message: secret}, 409, "Conflict", "someone else may have changed it", "", slog.LevelDebug,
 	},
-	"a deadlock":              {&pgconn.PgError{Code: "40P01", Message: secret}, 409, "Conflict", "undone as a whole", "1", slog.LevelWarn},
-	"a serialization failure": {&pgconn.PgError{Code: "40001", Message: secret}, 409, "Conflict", "undone as a whole", "1", slog.LevelWarn},
+	"a deadlock":              {&pgconn.PgError{Code: "40P01", Message: secret}, 409, "Conflict", "was rolled back", "1", slog.LevelWarn},
+	"a serialization failure": {&pgconn.PgError{Code: "40001", Message: secret}, 409, "Conflict", "was rolled back", "1", slog.LevelWarn},
 	"a statement that took too long": {
 		fmt.Errorf("x: %w", &pgconn.PgError{Code: "57014", Message: secret}), 503, "The database took too long", "longer than it may", "1", slog.LevelWarn,
 	},
 	"a lock that was waited for": {
-		&pgconn.PgError{Code: "55P03", Message: secret}, 503, "The database took too long", "keeps locked", "1", slog.LevelWarn,
+		&pgconn.PgError{Code: "55P03", Message: secret}, 503, "The database took too long", "has locked what this request needs", "1", slog.LevelWarn,
 	},
 	"a database that only reads": {
 		&pgconn.PgError{Code: "25006", Message: secret}, 503, "The database is read-only", "takes no changes", "1", slog.LevelWarn,
 	},
 	"a full disk, which does not pass": {
-		&pgconn.PgError{Code: "53100", Message: secret}, 503, "The database's disk is full", "somebody makes room", "", slog.LevelError,
+		&pgconn.PgError{Code: "53100", Message: secret}, 503, "The database's disk is full", "an administrator frees space", "", slog.LevelError,
 	},
 	"too little memory": {
 		&pgconn.PgError{Code: "53200", Message: secret}, 503, "The database is short of memory", "too little memory", "1", slog.LevelWarn,
 	},
 	"a deadline": {
-		fmt.Errorf("sessions of %s: %w", secret, gocontext.DeadlineExceeded), 503, "This took too long", "look first whether it did", "1", slog.LevelWarn,
+		fmt.Errorf("sessions of %s: %w", secret, gocontext.DeadlineExceeded), 503, "This took too long", "check first whether it was made", "1", slog.LevelWarn,
 	},
 	"a bug":                          {errors.New(secret), 500, "Internal Server Error", "has been logged", "", slog.LevelError},
 	"a bug that says so":             {fault.New(fault.Internal, secret), 500, "Internal Server Error", "has been logged", "", slog.LevelError},
@@ -282,7 +282,7 @@ func TestAnErrorAfterTheResponseHasBegunCutsIt(t *testing.T) {
 }
 
 func TestAPageSaysThatWaitingHelpsOnlyWhereItDoes(t *testing.T) {
-	const moves, stands, person = "fewer requests come at once", "None of them came back in that time", "has to change a setting"
+	const moves, stands, person = "fewer requests come at once", "None of them was released in that time", "has to change a setting"
 	for name, c := range map[string]struct {
 		err  *db.ConnError
 		says string
@@ -293,7 +293,7 @@ func TestAPageSaysThatWaitingHelpsOnlyWhereItDoes(t *testing.T) {
 		"a queue that stands":           {&db.ConnError{Cause: db.QueueFull, Stalled: 10 * time.Second}, stands},
 		"a wrong password":              {&db.ConnError{Cause: db.LoginRejected}, person},
 		"a server that restarts":        {&db.ConnError{Cause: db.ServerUnavailable}, "when the server answers again"},
-		"no slot":                       {&db.ConnError{Cause: db.SlotsExhausted}, "has to make room"},
+		"no slot":                       {&db.ConnError{Cause: db.SlotsExhausted}, "an administrator has to close some"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for range 2 { // the second may come from memory

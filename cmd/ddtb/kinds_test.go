@@ -46,7 +46,7 @@ var kinds = []struct {
 		{fault: "its socket is missing", says: "does not answer, or is restarting", got: page(func(c *config.Database) { c.Host = "/nonexistent" })},
 		{fault: "its socket's path is too long", says: "use a shorter directory", got: check(func(c *config.Database) { c.Host = "/" + strings.Repeat("d", 120) })},
 		{fault: "it restarts after it refused optional TLS", says: "unavailable", by: "db/faults_test.go TestEveryStrategyOutlivesEveryFault"},
-		{fault: "it hangs", says: "look first whether it did", by: "app/web/errors_test.go TestAnErrorIsAPageWithAStatusOfItsOwn"},
+		{fault: "it hangs", says: "check first whether it was made", by: "app/web/errors_test.go TestAnErrorIsAPageWithAStatusOfItsOwn"},
 	}},
 	{"a session keeps what changed since it was opened", []member{
 		{fault: "a setting, a column's type", by: "db/reset_test.go TestASessionThatIsOutdatedCostsNoError"},

@@ -17,7 +17,7 @@ var fleetFailover = scene.Scenario{
 	Family: scene.Recovery, Message: "connection refused",
 	Why: "The primary is lost, and its standby is promoted within a second. " +
 		"The application knows one address, the lost primary's, so every attempt to connect fails. " +
-		"It goes on failing until somebody changes its configuration and restarts it.",
+		"It keeps failing until an administrator changes its configuration and restarts it.",
 	Figure: "votes failed or lost", FixedBy: "the hosts of both servers, and target_session_attrs=read-write, which finds the new primary",
 	Note: "A real primary and a synchronous streaming standby; the primary crashes after one second of four. “Fixed” is at most one second of votes. " +
 		"A vote that was acknowledged and is not on the new primary counts as well: with a synchronous standby there is none, with an asynchronous one the last moment before the crash can be lost.",

@@ -16,8 +16,8 @@ var noRecovery = scene.Scenario{
 	Family: scene.Recovery, Message: "conn closed",
 	Why: "A restart of the server closes every connection of the pool. " +
 		"This pool takes connections back without looking at them, and hands the dead ones out again. " +
-		"The server is up after a second, and the application fails until somebody restarts it.",
-	Figure: "failed once the server was back", FixedBy: "closing a lost connection when it comes back, and opening another",
+		"The server is up after a second, and the application fails until it is restarted.",
+	Figure: "failed once the server was back", FixedBy: "closing a lost connection when it is released, and opening another",
 	SQL: `SELECT application_name, backend_start, pg_postmaster_start_time() AS server_start
 FROM pg_stat_activity WHERE backend_type = 'client backend'; -- an application that gave up is not in it`,
 	Recipe: "recovery", Threads: scene.Threads("psycopg/psycopg#1315", "rails/rails#20114"), Of: 40,

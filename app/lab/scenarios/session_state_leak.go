@@ -18,7 +18,7 @@ var sessionStateLeak = scene.Scenario{
 	Family: scene.Leaks, Message: "the page shows the data of another customer",
 	Why: "SET changes the session, and a pool hands the session to the next request as it is. " +
 		"A request that sets its tenant, its time zone or its role leaves that behind. " +
-		"The next one that does not set it works for somebody else; advisory locks and temporary tables pass on in the same way.",
+		"The next holder that does not set it works with another user's setting; advisory locks and temporary tables pass on in the same way.",
 	Figure: "requests saw another's setting", FixedBy: "a setting that ends with its transaction",
 	SQL: `SELECT name, setting, source FROM pg_settings WHERE source = 'session';
 -- in a connection of the pool: a session's settings are visible in that session alone`,
