@@ -18,32 +18,24 @@ func WithObserver(ctx context.Context, o *Observer) context.Context {
 	return context.WithValue(ctx, observerKey{}, o)
 }
 
-// observer returns ctx's Observer. If ctx has none, it makes one from the configuration (file and environment), which
-// keeps its connection until release. release must be called.
-func observer(ctx context.Context) (o *Observer, t Thresholds, release func(), err error) {
+var errNoObserver = errors.New("the context has no Observer: pass one with activity.WithObserver")
+
+func observerOf(ctx context.Context) (*Observer, error) {
 	if o, ok := ctx.Value(observerKey{}).(*Observer); ok {
-		return o, ThresholdsOf(config.Monitor{}), func() {}, nil
+		return o, nil
 	}
-	cfg, err := config.Load(config.FromOS(""))
-	if err != nil {
-		return nil, Thresholds{}, nil, err
-	}
-	if o, err = NewObserver(cfg.Databases["default"]); err != nil {
-		return nil, Thresholds{}, nil, err
-	}
-	return o, ThresholdsOf(cfg.Monitor), o.Close, nil
+	return nil, errNoObserver
 }
 
-// CheckHealth returns the verdict on the configured server's connections. It takes a second, to see how fast sessions
-// begin and end, unless ctx has less time. It uses the Observer of WithObserver; without one, it opens a connection for
-// that moment. If the poll failed, the Level is Unknown, or Critical if no slot was left, and the Finding says why.
+// CheckHealth returns the verdict on the connections of the server that the context's Observer polls, by the default
+// thresholds. It takes a second, to see how fast sessions begin and end, unless ctx has less time. If the poll failed,
+// the Level is Unknown, or Critical if no slot was left, and the Finding says why.
 func CheckHealth(ctx context.Context) Health {
-	o, t, release, err := observer(ctx)
+	o, err := observerOf(ctx)
 	if err != nil {
 		return Unreachable(err)
 	}
-	defer release()
-	return o.CheckHealth(ctx, t)
+	return o.CheckHealth(ctx, ThresholdsOf(config.Monitor{}))
 }
 
 // Measurement records the server's sessions while a piece of work runs. See Monitor.
@@ -102,12 +94,12 @@ const watchEvery = 100 * time.Millisecond
 //	m := activity.Monitor(ctx, "bulk_operation")
 //	defer m.End()
 //
-// It polls through the Observer of WithObserver, or a connection of its own. It never fails: if the server can't be
-// polled, the work continues, and Usage.Err says why. It has polled once when it returns. It stops with End or with
-// ctx, whichever is first.
+// It polls through the Observer of WithObserver. It never fails: if there is none, or the server can't be polled, the
+// work continues, and Usage.Err says why. It has polled once when it returns. It stops with End or with ctx, whichever
+// is first.
 func Monitor(ctx context.Context, name string) *Measurement {
 	m := &Measurement{began: time.Now(), cancel: func() {}, done: make(chan struct{}), result: Usage{Name: name}}
-	o, _, release, err := observer(ctx)
+	o, err := observerOf(ctx)
 	if err != nil {
 		m.result.Err = err
 		close(m.done)
@@ -119,7 +111,6 @@ func Monitor(ctx context.Context, name string) *Measurement {
 	w.look(ctx, o)
 	go func() {
 		defer close(m.done)
-		defer release()
 		w.run(watching, o)
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
 		defer cancel()

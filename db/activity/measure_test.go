@@ -2,14 +2,11 @@ package activity
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"path/filepath"
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
-	"ddtb/config"
 	"ddtb/db/localpg"
 )
 
@@ -86,26 +83,11 @@ func TestAMeasurementNeverStopsTheWork(t *testing.T) {
 	}
 }
 
-func TestTheVerdictWithoutAnObserverIsOnTheConfiguredServer(t *testing.T) {
-	onEach(t, func(t *testing.T, s *server) {
-		cfg := s.config(app, "wall")
-		t.Setenv("DATABASE_URL", "")
-		t.Setenv("DDTB_CONFIG", writeConfig(t, cfg))
-		if h := CheckHealth(t.Context()); h.Level != OK || h.Slots.Usable() != s.usable() {
-			t.Errorf("%+v", h)
-		}
-		if u := Monitor(t.Context(), "work").End(); u.Err != nil || u.Looks < 1 {
-			t.Errorf("%+v", u)
-		}
-	})
-}
-
-// writeConfig is a configuration file that names the server.
-func writeConfig(t *testing.T, cfg config.Database) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "ddtb.toml")
-	text := fmt.Sprintf("[databases.default]\nname = %q\nuser = %q\npassword = %q\nhost = %q\nport = %d\nsslmode = \"disable\"\n",
-		cfg.Name, cfg.User, cfg.Password.Reveal(), cfg.Host, cfg.Port)
-	must(t, os.WriteFile(path, []byte(text), 0o600))
-	return path
+func TestAContextWithoutAnObserverIsSaidSo(t *testing.T) {
+	if h := CheckHealth(t.Context()); h.Level != Unknown || !strings.Contains(h.Findings[0].What, "WithObserver") {
+		t.Errorf("%+v", h)
+	}
+	if u := Monitor(t.Context(), "work").End(); !errors.Is(u.Err, errNoObserver) {
+		t.Errorf("%+v", u)
+	}
 }
