@@ -246,25 +246,25 @@ func (r *request) afterSave(f *form) error {
 	if f.ID == 0 {
 		verb = "added"
 	}
-	told := message{
+	notice := message{
 		Class: "good", Before: "The " + r.model.Singular + " “", Object: r.called(f.Label),
 		After: "” was " + verb + " successfully.",
 	}
 	change := r.model.path(f.saved, "change") + r.preserved()
 	if r.can(r.model, actionView) {
-		told.Path = change
+		notice.Path = change
 	}
 	to := r.list()
 	half := f.ID == 0 && r.model.AddFieldsets != nil // a new row with more fields to fill in
 	switch {
-	case told.Path != "" && (r.form.Has("_continue") || (half && !r.form.Has("_addanother"))):
-		told.After += " You may edit it again below."
+	case notice.Path != "" && (r.form.Has("_continue") || (half && !r.form.Has("_addanother"))):
+		notice.After += " You may edit it again below."
 		to = change
 	case r.form.Has("_addanother") && r.can(r.model, actionAdd):
-		told.After += " You may add another " + r.model.Singular + " below."
+		notice.After += " You may add another " + r.model.Singular + " below."
 		to = r.model.path("add") + r.preserved()
 	}
-	r.tell(told)
+	r.tell(notice)
 	return r.to(to)
 }
 

@@ -39,7 +39,7 @@ type agent struct {
 // peer is a balancer that polls the agent.
 type peer struct {
 	since, asked time.Time // the first and the last poll
-	told         bool      // that this process is stopping
+	announced    bool      // that this process is stopping
 }
 
 const (
@@ -193,7 +193,7 @@ func (g *agent) peer(addr net.Addr) *peer {
 func (g *agent) tell(p *peer) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	p.told = true
+	p.announced = true
 }
 
 // expected reports whether an active balancer has not been notified of the stop yet.
@@ -204,7 +204,7 @@ func (g *agent) expected() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, p := range g.peers {
-		if !p.told && time.Since(p.asked) <= peerFor {
+		if !p.announced && time.Since(p.asked) <= peerFor {
 			return true
 		}
 	}

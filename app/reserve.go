@@ -12,7 +12,7 @@ import (
 	"ddtb/db/activity"
 )
 
-// reserve lends the monitoring connection to the few queries that must work when no other connection is available, such
+// reserve provides the monitoring connection to the few queries that must work when no other connection is available, such
 // as a staff login during an outage. Each use has its own reserve, so that one does not block another.
 type reserve struct {
 	server *activity.Observer

@@ -98,7 +98,7 @@ func innermost(t *testing.T, payload []byte) string {
 func TestABugIsOnePageOneMailAndOneEventWithItsLine(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ path, function, line string }{
-		"an error": {"/error/", "(*Lab).Error", "error.go:"},
+		"an error": {"/error/", "failOnPurpose", "index.go:"},
 		"a panic":  {"/panic/of-the-runtime", "init.func", "failure_test.go:"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -36,9 +36,9 @@ var formats = map[string]format{
 		},
 		"at most 48 ASCII characters (PostgreSQL cuts the name, with the strategy in it, at 63)",
 	},
-	"host":  {isHost, `the name or address of one host, or the folder of a Unix socket as "/var/run/postgresql"`},
+	"host":  {isHost, `the name or address of one host, or the directory of a Unix socket as "/var/run/postgresql"`},
 	"hosts": {isHosts, `a list of hosts, as ["h1:5432", "h2:5432"]`},
-	"path":  {func(string) bool { return true }, "a path; a relative one begins at the configuration file's folder"},
+	"path":  {func(string) bool { return true }, "a path; a relative one begins at the configuration file's directory"},
 	"addr":  {isAddr, `HOST:PORT, as "127.0.0.1:8000", or ":8000" for every address of this machine`},
 	"agent": {
 		func(s string) bool { return s == "" || isAddr(s) },

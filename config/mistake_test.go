@@ -76,7 +76,7 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 	}
 	defer func() { _ = listener.Close() }()
 	for _, tt := range []struct{ name, path, want string }{
-		{"a folder", dir, "F: is a directory: name a file in it"},
+		{"a directory", dir, "F: is a directory: name a file in it"},
 		{"below a file", filepath.Join(file, "x"), "F: can't be read: not a directory"},
 		{"a link to itself", loop, "F: can't be read: too many levels of symbolic links"},
 		{"a socket", socket, "F: is not a regular file: name one"},
@@ -98,7 +98,7 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 	equal(t, "who named it", strings.Contains(err.Error(), "leave DDTB_CONFIG out"), true)
 	c, err := Load(Options{Environ: []string{"HOME=" + os.DevNull}})
 	if err != nil || c.File != "" {
-		t.Errorf("a home that is no folder gives %v", err)
+		t.Errorf("a home that is no directory gives %v", err)
 	}
 }
 

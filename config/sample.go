@@ -18,7 +18,7 @@ var sample string
 // a file: errors.Is(err, fs.ErrExist).
 func Init(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("can't make the folder of %s: %w", path, err)
+		return fmt.Errorf("can't make the directory of %s: %w", path, err)
 	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {

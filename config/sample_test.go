@@ -116,6 +116,6 @@ func TestInitWritesTheSampleOnce(t *testing.T) {
 	content, _ = os.ReadFile(path)
 	equal(t, "the content after the second Init", string(content), "mine")
 	if err := Init(filepath.Join(path, "x.toml")); err == nil {
-		t.Error("a file as the folder is accepted")
+		t.Error("a file as the directory is accepted")
 	}
 }

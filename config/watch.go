@@ -25,10 +25,10 @@ const (
 // again, and retargeted symbolic links, as in Kubernetes. A removed file counts as a change only when it exists again.
 // Changes on file systems without notifications, such as NFS, are not detected.
 type Watcher struct {
-	path    string
-	notify  *fsnotify.Watcher
-	folder  string // the directory of path's link target
-	content [sha256.Size]byte
+	path      string
+	notify    *fsnotify.Watcher
+	directory string // the directory of path's link target
+	content   [sha256.Size]byte
 }
 
 // Watch starts watching the file at path. No change after its return is missed. The caller must call Run. The error says
@@ -40,7 +40,7 @@ func Watch(path string) (*Watcher, error) {
 	}
 	w := &Watcher{path: path, notify: notify}
 	if err := notify.Add(filepath.Dir(path)); err != nil {
-		return nil, errors.Join(fmt.Errorf("can't watch the folder of %s for changes: %w", path, err), notify.Close())
+		return nil, errors.Join(fmt.Errorf("can't watch the directory of %s for changes: %w", path, err), notify.Close())
 	}
 	w.follow()
 	w.changed()
@@ -91,13 +91,13 @@ func (w *Watcher) follow() {
 	if err != nil {
 		return
 	}
-	if folder := filepath.Dir(target); folder != w.folder {
-		if w.folder != "" && w.folder != filepath.Dir(w.path) {
-			_ = w.notify.Remove(w.folder)
+	if directory := filepath.Dir(target); directory != w.directory {
+		if w.directory != "" && w.directory != filepath.Dir(w.path) {
+			_ = w.notify.Remove(w.directory)
 		}
-		w.folder = folder
+		w.directory = directory
 	}
-	_ = w.notify.Add(w.folder)
+	_ = w.notify.Add(w.directory)
 }
 
 // changed reports whether the content differs from the last time. A file that exists but can't be read counts as

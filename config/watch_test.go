@@ -117,8 +117,8 @@ func TestWatchFollowsLinks(t *testing.T) {
 	must(t, os.Symlink("v2", data+".new"))
 	must(t, os.Rename(data+".new", data))
 	expect(t, changes, "second")
-	must(t, renameOver(filepath.Join(dir, "v2", "ddtb.toml"), "third, in the folder that is linked to"))
-	expect(t, changes, "third, in the folder that is linked to")
+	must(t, renameOver(filepath.Join(dir, "v2", "ddtb.toml"), "third, in the directory that is linked to"))
+	expect(t, changes, "third, in the directory that is linked to")
 	write(t, filepath.Join(dir, "v2", "ddtb.toml"), "fourth, in place")
 	expect(t, changes, "fourth, in place")
 }
@@ -139,7 +139,7 @@ func TestWatchWaitsWhereALinkPoints(t *testing.T) {
 		case e := <-w.notify.Events:
 			created = e.Name == target && e.Has(fsnotify.Create)
 		case <-deadline:
-			t.Fatal("the folder that is linked to is not watched")
+			t.Fatal("the directory that is linked to is not watched")
 		}
 	}
 }
@@ -178,7 +178,7 @@ func TestWatchTellsNothingButChanges(t *testing.T) {
 
 func TestWatchNeedsAFolder(t *testing.T) {
 	_, err := Watch(filepath.Join(t.TempDir(), "none", "ddtb.toml"))
-	if err == nil || !strings.Contains(err.Error(), "can't watch the folder of") {
+	if err == nil || !strings.Contains(err.Error(), "can't watch the directory of") {
 		t.Errorf("Watch says %v", err)
 	}
 }
@@ -218,7 +218,7 @@ func TestASaveOfManyEventsIsOneChange(t *testing.T) {
 			busy = append(busy, after)
 		}
 		at(busy...)
-		equal(t, "a folder that never gets quiet settles", settled, []time.Duration{time.Second, 1950 * time.Millisecond})
+		equal(t, "a directory that never gets quiet settles", settled, []time.Duration{time.Second, 1950 * time.Millisecond})
 		cancel()
 		<-done
 	})

@@ -94,7 +94,7 @@ type tickets struct {
 	usable    int
 	failing   time.Time // since when control has failed
 	starved   time.Time // since when this process has had no ticket
-	told      time.Time // when this was last logged
+	logged    time.Time // when this was last logged
 
 	mu         sync.Mutex
 	pid        uint32        // of session
@@ -142,8 +142,8 @@ func newTickets(s Settings, q *queue, o Options) (*tickets, error) {
 }
 
 // start begins to poll: at once if the connection of control exists already, else at the first demand.
-func (t *tickets) start(lent bool) {
-	if lent {
+func (t *tickets) start(shared bool) {
+	if shared {
 		t.rouse()
 	}
 	t.loop.Go(t.run)
@@ -510,8 +510,8 @@ func (t *tickets) limitTo(others int) {
 		t.budget = DefaultBudget(t.usable, others)
 	}
 	if t.budget > possible {
-		if time.Since(t.told) > time.Minute {
-			t.told = time.Now()
+		if time.Since(t.logged) > time.Minute {
+			t.logged = time.Now()
 			t.log.Warn("the budget is larger than the server's slots: set fleet.budget to what there is, or raise max_connections",
 				"budget", t.budget, "usable", t.usable, "others", others, "in force", possible)
 		}
@@ -732,8 +732,8 @@ func (t *tickets) warn(ctx context.Context, c *pgx.Conn, s *budgetState, demand 
 		t.starved = time.Time{}
 	case t.starved.IsZero():
 		t.starved = time.Now()
-	case time.Since(t.starved) > budgetDead && time.Since(t.told) > time.Minute:
-		t.told = time.Now()
+	case time.Since(t.starved) > budgetDead && time.Since(t.logged) > time.Minute:
+		t.logged = time.Now()
 		t.log.Warn("this process waits for a ticket of the connection budget, which other sessions hold: raise fleet.budget, run fewer "+
 			"processes, or end what holds the tickets and is no process of this application",
 			"budget", s.budget, "processes", len(s.demands), "holders", cmp.Or(t.holders(ctx, c), "unknown"))

@@ -293,7 +293,7 @@ func TestTheBudgetIsKnownBeforeTheFirstRequest(t *testing.T) {
 	dbtest.NoLeaks(t)
 	cfg := dbtest.Config(t)
 	auto(4)(&cfg)
-	d := openAgain(t, cfg, db.Options{Control: lent(t, cfg)})
+	d := openAgain(t, cfg, db.Options{Control: monitored(t, cfg)})
 	began := time.Now()
 	dbtest.Eventually(t, "it is known", func() bool { return d.Stat().Budget == 4 })
 	if took := time.Since(began); took > 3*time.Second {

@@ -62,7 +62,7 @@ func (f *replicated) open(t *testing.T, set func(*config.Database)) *replicated 
 
 func openWithReplica(t *testing.T, cfg config.Database, replica *config.Database) *db.DB {
 	t.Helper()
-	d, err := db.OpenWith(cfg, db.Options{Replica: replica, Control: lent(t, cfg)})
+	d, err := db.OpenWith(cfg, db.Options{Replica: replica, Control: monitored(t, cfg)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,8 +74,8 @@ func openWithReplica(t *testing.T, cfg config.Database, replica *config.Database
 	return d
 }
 
-// lent is a Control with a connection to the server of cfg.
-func lent(t *testing.T, cfg config.Database) db.Control {
+// monitored is a Control with a connection to the server of cfg.
+func monitored(t *testing.T, cfg config.Database) db.Control {
 	t.Helper()
 	conn := dbtest.Control(t, cfg)
 	var turn sync.Mutex

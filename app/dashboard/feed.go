@@ -111,7 +111,7 @@ func (f *feed) event() *event {
 // newEvent describes the last reading with this process's current figures. The caller holds f.mu.
 func (f *feed) newEvent(inTurn bool) *event {
 	e := &event{next: make(chan struct{}), history: newHistory(), stat: f.o.DB.Stat(), at: time.Now()}
-	s := sight{Reading: f.reading, late: time.Since(f.heard) >= f.limit, at: e.at, stat: e.stat, cfg: f.o.DB.Config()}
+	s := snapshot{Reading: f.reading, late: time.Since(f.heard) >= f.limit, at: e.at, stat: e.stat, cfg: f.o.DB.Config()}
 	if f.latest != nil {
 		e.id, s.since, s.passed = f.latest.id+1, f.latest.stat, e.at.Sub(f.latest.at)
 		e.history = f.latest.history
@@ -125,7 +125,7 @@ func (f *feed) newEvent(inTurn bool) *event {
 	if f.latest != nil { // before the first reading there is nothing to draw
 		e.history = e.history.with(&s)
 	}
-	e.picture = sync.OnceValue(func() picture { return f.paint(s) })
+	e.picture = sync.OnceValue(func() picture { return f.render(s) })
 	e.rows = sync.OnceValue(func() map[string][][]string { return e.history.rows(e.id) })
 	e.now = sync.OnceValue(func() []byte {
 		n := e.history.points()

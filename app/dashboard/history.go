@@ -40,7 +40,7 @@ func newHistory() history {
 
 // with returns the history and one more point. Of the oldest points it keeps at most pointsKept. h does not change, but
 // only one history may follow it.
-func (h history) with(s *sight) history {
+func (h history) with(s *snapshot) history {
 	next := history{}
 	for _, l := range lines {
 		c := h[l.Name]

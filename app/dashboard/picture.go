@@ -13,8 +13,8 @@ import (
 	"ddtb/db/activity"
 )
 
-// sight is the data of one snapshot.
-type sight struct {
+// snapshot is the data of one snapshot.
+type snapshot struct {
 	activity.Reading
 	late bool // the server's answer is overdue
 	at   time.Time
@@ -41,10 +41,10 @@ type picture struct {
 }
 
 // seen reports whether there is a recent, successful reading of the server.
-func (s *sight) seen() bool { return !s.late && s.Err == nil && s.Sample.Slots != nil }
+func (s *snapshot) seen() bool { return !s.late && s.Err == nil && s.Sample.Slots != nil }
 
 // measure computes the budget.
-func (s *sight) measure(c *config.Config) {
+func (s *snapshot) measure(c *config.Config) {
 	s.monitor = c.Monitor
 	if s.seen() {
 		s.budget = activity.PlanBudget(s.cfg, c.Server.Replicas, s.Snapshot.Extras(), s.Snapshot.Slots)
@@ -52,7 +52,7 @@ func (s *sight) measure(c *config.Config) {
 }
 
 // perSecond returns the rate of a counter. Counters restart when the strategy changes.
-func (s *sight) perSecond(now, before int64) float64 {
+func (s *snapshot) perSecond(now, before int64) float64 {
 	if s.passed <= 0 {
 		return 0
 	}
@@ -62,8 +62,8 @@ func (s *sight) perSecond(now, before int64) float64 {
 	return float64(now-before) / s.passed.Seconds()
 }
 
-// paint formats the snapshot.
-func (f *feed) paint(s sight) picture {
+// render formats the snapshot.
+func (f *feed) render(s snapshot) picture {
 	p := picture{Texts: map[string]string{"at": clock(s.at)}, Tables: map[string][][]string{}}
 	p.judge(&s, f.diagnose(&s))
 	p.server(&s)
@@ -82,7 +82,7 @@ func (f *feed) paint(s sight) picture {
 }
 
 // judge summarizes the health of server and process in a sentence, and lists causes and steps.
-func (p *picture) judge(s *sight, d activity.Diagnosis) {
+func (p *picture) judge(s *snapshot, d activity.Diagnosis) {
 	h, text := d.Health, "No problem found, on the server or in this process."
 	switch {
 	case s.Sample.At.IsZero():
@@ -109,7 +109,7 @@ func (p *picture) judge(s *sight, d activity.Diagnosis) {
 }
 
 // diagnose returns the same diagnosis as `ddtb db-connections doctor`, for the server and this process.
-func (f *feed) diagnose(s *sight) activity.Diagnosis {
+func (f *feed) diagnose(s *snapshot) activity.Diagnosis {
 	process := f.o.Process()
 	switch {
 	case s.Sample.At.IsZero() || s.late:
@@ -123,7 +123,7 @@ func (f *feed) diagnose(s *sight) activity.Diagnosis {
 }
 
 // server formats the server's figures.
-func (p *picture) server(s *sight) {
+func (p *picture) server(s *snapshot) {
 	if !s.seen() {
 		for _, name := range []string{"slots", "new"} {
 			p.Texts[name], p.Texts[name+"_more"] = "–", "not known now"
@@ -157,7 +157,7 @@ func (p *picture) server(s *sight) {
 }
 
 // process formats this process's figures.
-func (p *picture) process(s *sight) {
+func (p *picture) process(s *snapshot) {
 	st := s.stat
 	p.Texts["strategy"] = st.Strategy
 	p.Texts["leases"] = fmt.Sprintf("%d of %d", st.Leases, st.Size)
@@ -191,7 +191,7 @@ func (p *picture) process(s *sight) {
 const mostRows = 25
 
 // holders lists the leases, oldest first, with the server's view of each backend.
-func (p *picture) holders(hs []db.Holder, s *sight) {
+func (p *picture) holders(hs []db.Holder, s *snapshot) {
 	states := map[string]string{}
 	if s.seen() {
 		for _, x := range s.Snapshot.Sessions {

@@ -86,12 +86,14 @@ func (l *Lab) endpoints() []Endpoint {
 			"/error/", "Fails as a bug does: an error page with status 500, a line in the log, an event and a mail.",
 			[]Parameter{},
 			[]string{"/error/"},
-			func(echo.Context) error { return report.WithStack(errOnPurpose) },
+			failOnPurpose,
 		},
 	}
 }
 
 var errOnPurpose = errors.New("/error/ was asked for, and fails on purpose")
+
+func failOnPurpose(echo.Context) error { return report.WithStack(errOnPurpose) }
 
 // Routes returns the handlers of the index and of the endpoints by path, all behind guard. An endpoint is served with
 // and without a final slash.

@@ -117,13 +117,13 @@ func (v *waitsVec) Collect(out chan<- prometheus.Metric) {
 	defer v.mu.Unlock()
 	for strategy, w := range v.of {
 		now, sum := w.now(), uint64(0)
-		told := map[float64]uint64{}
+		buckets := map[float64]uint64{}
 		for i, bound := range bounds {
 			if sum += now[i]; slices.Contains(toldBounds, bound) {
-				told[bound.Seconds()] = sum
+				buckets[bound.Seconds()] = sum
 			}
 		}
 		total := time.Duration(w.total.Load()).Seconds()
-		out <- prometheus.MustNewConstHistogram(v.desc, now.Count(), total, told, strategy)
+		out <- prometheus.MustNewConstHistogram(v.desc, now.Count(), total, buckets, strategy)
 	}
 }

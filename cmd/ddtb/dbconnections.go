@@ -36,8 +36,8 @@ type connections struct {
 	extras   int
 
 	cfg     *config.Config
-	paper   console.Paper
-	hand    activity.Hand
+	printer console.Printer
+	access  activity.Access
 	reached *pgx.ConnConfig // the server of this run
 	refused error           // why the server had no slot for this run, if hand is that of a running server
 	close   func()
@@ -141,7 +141,7 @@ those that do nothing.
 
 The server is that of the configuration file, of DATABASE_URL, or of --dsn. It
 works with an ordinary role, and says what that role can't see. When no slot is
-left, it takes a reserved slot if the role may have one, or borrows the
+left, it takes a reserved slot if the role may have one, or uses the
 connection that a running ddtb server of the same user on this machine keeps
 open; else it says how to get in.
 
@@ -208,7 +208,7 @@ func (d *connections) startWith(cmd *cobra.Command, a action) error {
 
 // start opens an access path to the server, and runs the action.
 func (d *connections) start(ctx context.Context, a action) error {
-	d.paper = paper(d.cli)
+	d.printer = printer(d.cli)
 	d.close = func() {}
 	if err := d.configure(); err != nil {
 		return err
@@ -218,7 +218,7 @@ func (d *connections) start(ctx context.Context, a action) error {
 	if err == nil {
 		err = a.run(d, ctx)
 	}
-	if _, told := errors.AsType[*exitError](err); err == nil || told {
+	if _, reported := errors.AsType[*exitError](err); err == nil || reported {
 		return err
 	}
 	return d.fail(ctx, a, err)
@@ -259,9 +259,9 @@ func (d *connections) show(v any, asText func()) error {
 	return nil
 }
 
-// paper prints to c.out. It uses colour only on a terminal, and never with NO_COLOR.
-func paper(c *cli) console.Paper {
-	p := console.Paper{W: c.out}
+// printer prints to c.out. It uses colour only on a terminal, and never with NO_COLOR.
+func printer(c *cli) console.Printer {
+	p := console.Printer{W: c.out}
 	fd, is := terminal(c.out)
 	if !is {
 		return p

@@ -55,7 +55,7 @@ func (d *connections) forceClose(ctx context.Context) error {
 
 // end lists the sessions that match the filter, asks for confirmation, ends them, and reports the result.
 func (d *connections) end(ctx context.Context, what string) error {
-	s, err := d.hand.Snapshot(ctx)
+	s, err := d.access.Snapshot(ctx)
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func (d *connections) end(ctx context.Context, what string) error {
 		d.say("Sessions of database %s, %s:\n\n", cmp.Or(d.filter.Database, s.Database), what)
 	}
 	if !d.asJSON && (!d.yes || d.dryRun || len(plan.Sessions) == 0) { // otherwise the report lists them
-		d.paper.Plan(plan)
+		d.printer.Plan(plan)
 	}
 	if d.dryRun || len(plan.Sessions) == 0 {
 		return d.show(plan, func() {})
@@ -72,11 +72,11 @@ func (d *connections) end(ctx context.Context, what string) error {
 	if err := d.confirm(ctx, fmt.Sprintf("End %s?", sessions(len(plan.Sessions)))); err != nil {
 		return err
 	}
-	done, err := activity.End(ctx, d.hand, plan, d.filter)
+	done, err := activity.End(ctx, d.access, plan, d.filter)
 	if d.asJSON {
 		err = cmp.Or(err, d.json(done))
 	} else {
-		d.paper.Closing(done)
+		d.printer.Closing(done)
 	}
 	left := done.Count(activity.Refused) + done.Count(activity.Failed) + done.Count(activity.Signalled)
 	if err == nil && left > 0 {
@@ -115,7 +115,7 @@ func (d *connections) cancel(ctx context.Context) error {
 	if d.filter.PID == 0 {
 		return usage("which session? --pid=N; `ddtb db-connections status` and doctor name them")
 	}
-	s, err := d.hand.Snapshot(ctx)
+	s, err := d.access.Snapshot(ctx)
 	if err != nil {
 		return err
 	}
@@ -130,12 +130,12 @@ func (d *connections) cancel(ctx context.Context) error {
 	if err := d.confirm(ctx, "Cancel this query?"); err != nil {
 		return err
 	}
-	done, err := activity.Cancel(ctx, d.hand, x, d.filter.Superusers)
+	done, err := activity.Cancel(ctx, d.access, x, d.filter.Superusers)
 	if err != nil {
 		return err
 	}
 	err = d.show(done, func() {
-		d.paper.Cancelled(done, d.sameServer(fmt.Sprintf("ddtb db-connections force-close --pid=%d --database=%s", x.PID, activity.ShellQuote(x.Database))))
+		d.printer.Cancelled(done, d.sameServer(fmt.Sprintf("ddtb db-connections force-close --pid=%d --database=%s", x.PID, activity.ShellQuote(x.Database))))
 	})
 	if done.Outcome != activity.Cancelled && err == nil {
 		return &exitError{code: exitFailed}

@@ -51,7 +51,7 @@ func (d *connections) monitor(ctx context.Context) error {
 }
 
 func (d *connections) sample(ctx context.Context, earlier *activity.Snapshot) (activity.Sample, *activity.Snapshot) {
-	now, err := d.hand.Snapshot(ctx)
+	now, err := d.access.Snapshot(ctx)
 	if err != nil {
 		return activity.SampleOfFailure(time.Now(), err), nil
 	}
@@ -63,14 +63,14 @@ func (d *connections) print(s activity.Sample) error {
 	if d.asJSON {
 		return json.NewEncoder(d.out).Encode(s)
 	}
-	d.paper.Sample(s)
+	d.printer.Sample(s)
 	return nil
 }
 
 func (d *connections) screen(ctx context.Context) error {
 	return console.Watch{
-		Hand: d.hand, Thresholds: d.thresholds(), Interval: d.interval,
+		Access: d.access, Thresholds: d.thresholds(), Interval: d.interval,
 		In: d.in, Out: below(d.out),
-		Environ: d.environ, Colour: d.paper.Colour,
+		Environ: d.environ, Colour: d.printer.Colour,
 	}.Run(ctx)
 }

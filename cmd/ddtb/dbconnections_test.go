@@ -187,7 +187,7 @@ func TestTheExitCodeOfHealthIsTheVerdict(t *testing.T) {
 	}
 	o.fills()
 	if code, out, _ := o.runs("health"); code != 2 || !strings.Contains(out, "Ways in:") {
-		t.Errorf("full, and without a door: %d, %s", code, out)
+		t.Errorf("full, and without access: %d, %s", code, out)
 	}
 	o.cfg.Port = 1
 	if code, out, _ := o.runs("health"); code != 3 || !strings.HasPrefix(out, "UNKNOWN") {
@@ -287,18 +287,18 @@ func TestAFullServerIsExplainedAndTheRunningServersConnectionIsBorrowed(t *testi
 	o.fills()
 	code, out, _ := o.runs("doctor")
 	if code != exitFailed || !strings.Contains(out, "every ordinary slot is taken") || !strings.Contains(out, "FATAL: remaining connection slots are reserved") {
-		t.Errorf("without a door: %d, %s", code, out)
+		t.Errorf("without access: %d, %s", code, out)
 	}
 	code, out, _ = o.runs("doctor", "--json")
-	if f := printed[activity.Failure](t, out); code != exitFailed || f.Refusal == nil || len(f.Refusal.Doors) == 0 {
-		t.Errorf("without a door, in JSON: %d, %s", code, out)
+	if f := printed[activity.Failure](t, out); code != exitFailed || f.Refusal == nil || len(f.Refusal.Ways) == 0 {
+		t.Errorf("without access, in JSON: %d, %s", code, out)
 	}
 
 	dir, err := activity.SocketDir(o.runtime)
 	o.must(err)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- observer.Lend(ctx, dir) }()
+	go func() { ended <- observer.Share(ctx, dir) }()
 	for end := time.Now().Add(20 * time.Second); ; { // the socket is there soon
 		if code, out, _ = o.runs("status"); code == 0 {
 			break
@@ -308,7 +308,7 @@ func TestAFullServerIsExplainedAndTheRunningServersConnectionIsBorrowed(t *testi
 		}
 	}
 	if !strings.Contains(out, "the monitoring connection of the running ddtb server") {
-		t.Errorf("the door is not told:\n%s", out)
+		t.Errorf("the access is not told:\n%s", out)
 	}
 	_, out, _ = o.runs("doctor", "--json")
 	d := printed[activity.Diagnosis](t, out)

@@ -77,7 +77,7 @@ func TestAWrongImportIsNoticed(t *testing.T) {
 			listed{ImportPath: "ddtb/polls", Imports: []string{"ddtb/admin"}},
 			"polls imports admin, which stands above it or beside it",
 		},
-		"up to the folder around it": {
+		"up to the directory around it": {
 			listed{ImportPath: "ddtb/app/lab", Imports: []string{"ddtb/app"}},
 			"app/lab imports app, which stands above it or beside it",
 		},
@@ -238,8 +238,8 @@ func reach(name, path string) string {
 func layerOf(name string) int {
 	for i, layer := range layers {
 		for _, pattern := range layer.packages {
-			folder, open := strings.CutSuffix(pattern, "/...")
-			if name == pattern || open && strings.HasPrefix(name, folder+"/") {
+			directory, open := strings.CutSuffix(pattern, "/...")
+			if name == pattern || open && strings.HasPrefix(name, directory+"/") {
 				return i
 			}
 		}
@@ -248,7 +248,9 @@ func layerOf(name string) int {
 }
 
 // within reports whether the import path is the module or package, or is below it.
-func within(path, folder string) bool { return path == folder || strings.HasPrefix(path, folder+"/") }
+func within(path, directory string) bool {
+	return path == directory || strings.HasPrefix(path, directory+"/")
+}
 
 // isStandard relies on the rule that only external modules have a dot in their first element.
 func isStandard(path string) bool {

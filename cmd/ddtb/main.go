@@ -98,9 +98,9 @@ func (c *cli) execute(ctx context.Context, args []string) int {
 	root := c.root()
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
-	code, told := exitFailed, true
+	code, reported := exitFailed, true
 	if ee, ok := errors.AsType[*exitError](err); ok {
-		code, told = ee.code, ee.err != nil
+		code, reported = ee.code, ee.err != nil
 	}
 	switch {
 	case err == nil:
@@ -108,7 +108,7 @@ func (c *cli) execute(ctx context.Context, args []string) int {
 	case !c.began:
 		c.complain(err, "\nRun `"+cmd.CommandPath()+" --help` for the commands and flags.")
 		return exitUsage
-	case told:
+	case reported:
 		c.complain(err, "")
 	}
 	return code

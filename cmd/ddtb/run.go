@@ -147,7 +147,7 @@ func (c *cli) ensureConfigFile(o config.Options) error {
 	}
 	if err := config.Init(path); err != nil {
 		return fmt.Errorf("no configuration file, and none could be written: %w\n"+
-			"Set XDG_CONFIG_HOME to a folder that you may write to; --data DIR does the same for the data", err)
+			"Set XDG_CONFIG_HOME to a directory that you may write to; --data DIR does the same for the data", err)
 	}
 	c.say("Wrote %s: every setting is in it, with its default.\n", path)
 	return nil
@@ -192,23 +192,23 @@ func (c *cli) prepare(ctx context.Context, cfg *config.Config, passwordFile stri
 
 // ensureAdmin creates the user admin with a random password, once. The password is kept in a file readable only by the
 // owner, because it is only shown the first time.
-func (c *cli) ensureAdmin(ctx context.Context, cfg *config.Config, passwordFile string) (told string, err error) {
+func (c *cli) ensureAdmin(ctx context.Context, cfg *config.Config, passwordFile string) (shown string, err error) {
 	err = withDB(ctx, cfg.Databases["default"], func(d *db.DB) error {
 		users := auth.New(d, cfg.Admin)
 		_, err := users.UserByName(ctx, demoAdmin)
 		if fault.KindOf(err) != fault.NotFound {
-			told = "password in " + passwordFile
+			shown = "password in " + passwordFile
 			return err
 		}
 		password := rand.Text()
-		told = "password " + password
+		shown = "password " + password
 		if err := os.WriteFile(passwordFile, []byte(password+"\n"), 0o600); err != nil {
 			return fmt.Errorf("keep the admin's password: %w", err)
 		}
 		_, err = users.CreateSuperuser(ctx, demoAdmin, "", password)
 		return err
 	})
-	return told, err
+	return shown, err
 }
 
 // again returns the flags with which a command uses the same files: without them, suggested commands may reset another

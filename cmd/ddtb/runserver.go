@@ -170,12 +170,12 @@ func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r r
 			ask() // the file may have changed since it was read
 		}
 	}
-	lend := func() (stop func()) {
+	share := func() (stop func()) {
 		ctx, stop := context.WithCancel(ctx)
-		background.Go(func() { c.lend(ctx, a) })
+		background.Go(func() { c.shareMonitor(ctx, a) })
 		return stop
 	}
-	stopLending := lend()
+	stopSharing := share()
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
@@ -190,8 +190,8 @@ func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r r
 			old := a.DB().Config()
 			cfg = c.reconfigure(ctx, a, r, cfg)
 			if !a.DB().Config().SameServer(old) {
-				stopLending()
-				stopLending = lend()
+				stopSharing()
+				stopSharing = share()
 			}
 		}
 	})
@@ -211,11 +211,11 @@ func (c *cli) stateDir() string {
 	return ""
 }
 
-// lend lets `ddtb db-connections` of the same user use this server's monitoring connection when no slot is left.
-func (c *cli) lend(ctx context.Context, a *app.App) {
+// shareMonitor lets `ddtb db-connections` of the same user use this server's monitoring connection when no slot is left.
+func (c *cli) shareMonitor(ctx context.Context, a *app.App) {
 	dir, err := activity.SocketDir(c.environment("XDG_RUNTIME_DIR"))
 	if err == nil {
-		err = a.Server().Lend(ctx, dir)
+		err = a.Server().Share(ctx, dir)
 	}
 	if err != nil {
 		c.log.Warn("db-connections can't use this server's connection when no slot is left", "error", err)

@@ -56,7 +56,7 @@ func (o *operator) lendsItsWord() (dry func() (release func())) {
 	o.must(err)
 	ctx, stop := context.WithCancel(o.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- observer.Lend(ctx, dir) }()
+	go func() { ended <- observer.Share(ctx, dir) }()
 	o.Cleanup(func() {
 		stop()
 		o.must(<-ended)

@@ -5,7 +5,7 @@
 // Its guarantees are:
 //
 //   - It needs at most one connection, opened early and kept (Observer). It needs none if a running ddtb server shares
-//     its own (Lend and Borrow). So it still works when no slot is left. Only CountLogins tries one more login, which it
+//     its own (Share and FindShared). So it still works when no slot is left. Only CountLogins tries one more login, which it
 //     closes at once.
 //   - It works on PostgreSQL 12 and later, also with an ordinary role, and reports what that role can't see.
 //   - Polling and judging are separate. A Snapshot is plain data. Assess, Diagnose, Summarise and PlanBudget are

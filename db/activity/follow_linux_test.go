@@ -20,7 +20,7 @@ import (
 
 // The printed commands are run as they stand, by a shell on a terminal, with the ddtb of this source in its PATH.
 
-// builtOnce is the folder with the built command.
+// builtOnce is the directory with the built command.
 var builtOnce = sync.OnceValues(func() (dir string, err error) {
 	dir = filepath.Join(testDir, "bin")
 	out, err := osexec.Command("go", "build", "-o", filepath.Join(dir, "ddtb"), "ddtb/cmd/ddtb").CombinedOutput()

@@ -402,7 +402,7 @@ func Unreachable(err error) Health {
 		Do: "see that the server runs and that the address and the login are right",
 	}
 	if db.CauseOf(err) == db.SlotsExhausted {
-		f.Level, f.Code, f.Do = Critical, "utilisation", NoDoor(err, nil).Advice()
+		f.Level, f.Code, f.Do = Critical, "utilisation", NoAccess(err, nil).Advice()
 	}
 	return Health{Level: f.Level, Findings: []Finding{f}}
 }

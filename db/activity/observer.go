@@ -20,7 +20,7 @@ const (
 
 // Observer keeps one connection open to monitor the server. It is safe for concurrent use; queries take turns.
 type Observer struct {
-	// Process returns the figures of this process's own leases, for clients of Lend; nil: none. Set it before Lend.
+	// Process returns the figures of this process's own leases, for clients of Share; nil: none. Set it before Share.
 	Process func() Process
 
 	cfg         config.Database // empty if it was made without one

@@ -208,7 +208,7 @@ func (s *server) lend(t *testing.T, dir string, m *ProcessMonitor) (stop func())
 	o.Process = m.Now
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- o.Lend(ctx, dir) }()
+	go func() { ended <- o.Share(ctx, dir) }()
 	cc, err := connConfig(s.config(app, "wall"))
 	must(t, err)
 	eventually(t, "it answers", func() bool { return len(AskProcesses(ctx, dir, cc)) == 1 })

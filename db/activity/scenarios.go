@@ -49,7 +49,7 @@ var scenarios = []Scenario{
 	},
 	{25, "noisy-neighbour", "another application on the same server has the slots", ""},
 	{
-		26, "session-state-leak", "settings, temporary tables or advisory locks pass on to the next borrower",
+		26, "session-state-leak", "settings, temporary tables or advisory locks pass on to the next holder",
 		"a session's settings and temporary tables are its own: no other session can see them",
 	},
 	{

@@ -29,7 +29,7 @@ type server struct {
 
 const maxConnections = 20
 
-// testDir is a folder for the whole run.
+// testDir is a directory for the whole run.
 var testDir string
 
 func TestMain(m *testing.M) {

@@ -81,8 +81,8 @@ func (o *Observer) Signal(ctx context.Context, order Order) (Outcome, error) {
 	return Signalled, nil
 }
 
-// Hand polls and ends sessions: an Observer with its own connection, or a Remote with that of a running server.
-type Hand interface {
+// Access polls and ends sessions: an Observer with its own connection, or a Remote with that of a running server.
+type Access interface {
 	Looker
 	Signal(ctx context.Context, order Order) (Outcome, error)
 }
@@ -132,7 +132,7 @@ const endWait = 5 * time.Second
 
 // End ends the sessions of a plan, each only if the filter still matches it, and waits until their slots are free. The
 // report contains the failures; the error is that of the last poll.
-func End(ctx context.Context, h Hand, plan Closing, f Filter) (Closing, error) {
+func End(ctx context.Context, h Access, plan Closing, f Filter) (Closing, error) {
 	plan.DryRun = false
 	for i := range plan.Sessions {
 		e := &plan.Sessions[i]
@@ -152,7 +152,7 @@ func End(ctx context.Context, h Hand, plan Closing, f Filter) (Closing, error) {
 
 // Cancel cancels the query that a session ran at the snapshot, and waits until it has ended. A session that waits for
 // its client (Client/ClientWrite) does not react: the outcome is StillRuns, and it must be terminated.
-func Cancel(ctx context.Context, h Hand, x Session, superusers bool) (Ending, error) {
+func Cancel(ctx context.Context, h Access, x Session, superusers bool) (Ending, error) {
 	e := Ending{Session: x}
 	var err error
 	e.Outcome, err = h.Signal(ctx, Order{Cancel: true, PID: x.PID, Started: x.Started, States: []string{Active}, Superusers: superusers})

@@ -104,8 +104,8 @@ func TestTheKeptConnectionSeesAFullServerAndOutlivesARestart(t *testing.T) {
 		o := s.observer(t, app)
 		snapshot(t, o)
 		s.fill(t, other, "crowd")
-		if now := snapshot(t, o); now.Door() != "an ordinary slot, taken before they ran out" {
-			t.Errorf("the door is %q", now.Door())
+		if now := snapshot(t, o); now.Access() != "an ordinary slot, taken before they ran out" {
+			t.Errorf("the access is %q", now.Access())
 		}
 		superuser := s.session(t, localpg.Superuser, "postgres", "control")
 		exec(t, superuser, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name IN ('crowd', 'shop/monitor')")
@@ -118,23 +118,23 @@ func TestTheDoorToAFullServerIsTold(t *testing.T) {
 		s.fill(t, other, "crowd")
 		o := s.observer(t, app)
 		_, err := o.Snapshot(t.Context())
-		if r := NoDoor(err, nil); !strings.Contains(r.Means, "reserved for other roles") || len(r.Doors) == 0 {
+		if r := NoAccess(err, nil); !strings.Contains(r.Means, "reserved for other roles") || len(r.Ways) == 0 {
 			t.Errorf("an ordinary role is told %+v (%v)", r, err)
 		}
 		if h := o.CheckHealth(t.Context(), defaults()); h.Level != Critical {
-			t.Errorf("the verdict without a door is %v", h.Level)
+			t.Errorf("the verdict without access is %v", h.Level)
 		}
 		if s.reserved {
-			if now := snapshot(t, s.observer(t, invited)); !strings.Contains(now.Door(), "pg_use_reserved_connections") {
-				t.Errorf("the door is %q", now.Door())
+			if now := snapshot(t, s.observer(t, invited)); !strings.Contains(now.Access(), "pg_use_reserved_connections") {
+				t.Errorf("the access is %q", now.Access())
 			}
 		}
-		if now := snapshot(t, s.observer(t, localpg.Superuser)); !strings.Contains(now.Door(), "superuser") {
-			t.Errorf("the door is %q", now.Door())
+		if now := snapshot(t, s.observer(t, localpg.Superuser)); !strings.Contains(now.Access(), "superuser") {
+			t.Errorf("the access is %q", now.Access())
 		}
 		s.fill(t, localpg.Superuser, "more")
 		_, err = s.observer(t, localpg.Superuser).Snapshot(t.Context())
-		if r := NoDoor(err, nil); !strings.Contains(r.Means, "the reserved ones too") {
+		if r := NoAccess(err, nil); !strings.Contains(r.Means, "the reserved ones too") {
 			t.Errorf("a superuser is told %+v (%v)", r, err)
 		}
 	})
@@ -147,7 +147,7 @@ func TestLimitsOfADatabaseAndARoleAreToldFromAFullServer(t *testing.T) {
 			exec(t, control, "ALTER "+limited+" CONNECTION LIMIT 1")
 			first := s.session(t, app, "wall", "shop")
 			_, err := s.observer(t, app).Snapshot(t.Context())
-			if r := NoDoor(err, nil); !strings.Contains(r.Means, want) {
+			if r := NoAccess(err, nil); !strings.Contains(r.Means, want) {
 				t.Errorf("%s: %+v (%v)", limited, r, err)
 			}
 			o, err := NewObserver(s.config(localpg.Superuser, "wall"))

@@ -38,7 +38,7 @@ func SocketDir(runtimeDir string) (string, error) {
 		return "", err
 	}
 	if !info.IsDir() || !mine(info) {
-		return "", fmt.Errorf("%s is not a folder of this user alone (mode 0700): the monitor's socket is not put there", dir)
+		return "", fmt.Errorf("%s is not a directory of this user alone (mode 0700): the monitor's socket is not put there", dir)
 	}
 	return dir, nil
 }
@@ -49,9 +49,9 @@ func socketPrefix(dir string, cc *pgx.ConnConfig) string {
 	return filepath.Join(dir, fmt.Sprintf("monitor-%x-", sum[:6]))
 }
 
-// Lend answers polls and signals on a socket in dir until ctx ends, over the Observer's connection. It removes the
+// Share answers polls and signals on a socket in dir until ctx ends, over the Observer's connection. It removes the
 // sockets of killed servers.
-func (o *Observer) Lend(ctx context.Context, dir string) error {
+func (o *Observer) Share(ctx context.Context, dir string) error {
 	prefix, err := o.socketPrefix(ctx, dir)
 	if err != nil {
 		return err
@@ -60,7 +60,7 @@ func (o *Observer) Lend(ctx context.Context, dir string) error {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "unix", fmt.Sprintf("%s%d.sock", prefix, os.Getpid()))
 	if err != nil {
-		return fmt.Errorf("lend the monitoring connection: %w", err)
+		return fmt.Errorf("share the monitoring connection: %w", err)
 	}
 	srv := &http.Server{
 		Handler: o.handler(), ReadHeaderTimeout: time.Second, ReadTimeout: lookTimeout, WriteTimeout: 2 * lookTimeout,
@@ -78,7 +78,7 @@ func (o *Observer) Lend(ctx context.Context, dir string) error {
 		}
 	}()
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("lend the monitoring connection: %w", err)
+		return fmt.Errorf("share the monitoring connection: %w", err)
 	}
 	return nil
 }
@@ -154,11 +154,11 @@ type Remote struct {
 	client *http.Client
 }
 
-// ErrNobodyLends is the error of Borrow if no server of this user monitors the database.
-var ErrNobodyLends = errors.New("no running ddtb server of this user lends its monitoring connection")
+// ErrNotShared is the error of FindShared if no server of this user monitors the database.
+var ErrNotShared = errors.New("no running ddtb server of this user shares its monitoring connection")
 
-// Borrow finds a running server on this machine that monitors cc's database and can reach it.
-func Borrow(ctx context.Context, dir string, cc *pgx.ConnConfig) (*Remote, error) {
+// FindShared finds a running server on this machine that monitors cc's database and can reach it.
+func FindShared(ctx context.Context, dir string, cc *pgx.ConnConfig) (*Remote, error) {
 	found, _ := filepath.Glob(socketPrefix(dir, cc) + "*.sock") // only fails for a malformed pattern
 	for _, path := range found {
 		r := newRemote(path)
@@ -167,7 +167,7 @@ func Borrow(ctx context.Context, dir string, cc *pgx.ConnConfig) (*Remote, error
 		}
 		r.Close()
 	}
-	return nil, ErrNobodyLends
+	return nil, ErrNotShared
 }
 
 func newRemote(path string) *Remote {
@@ -179,7 +179,7 @@ func newRemote(path string) *Remote {
 	}}
 }
 
-// Snapshot is part of Hand.
+// Snapshot is part of Access.
 func (r *Remote) Snapshot(ctx context.Context) (s Snapshot, err error) {
 	err = r.ask(ctx, http.MethodGet, "snapshot", nil, &s)
 	s.Through = r.path
@@ -211,7 +211,7 @@ func AskProcesses(ctx context.Context, dir string, cc *pgx.ConnConfig) (all []Pr
 	return all
 }
 
-// Signal is part of Hand.
+// Signal is part of Access.
 func (r *Remote) Signal(ctx context.Context, order Order) (outcome Outcome, err error) {
 	body, err := json.Marshal(order)
 	if err != nil {

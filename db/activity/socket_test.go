@@ -14,7 +14,7 @@ func TestARunningServerLendsItsConnectionWhenNoSlotIsLeft(t *testing.T) {
 		cc, err := connConfig(s.config(app, "wall"))
 		must(t, err)
 		dir := shortTempDir(t)
-		if _, err := Borrow(t.Context(), dir, cc); !errors.Is(err, ErrNobodyLends) {
+		if _, err := FindShared(t.Context(), dir, cc); !errors.Is(err, ErrNotShared) {
 			t.Errorf("with no server: %v", err)
 		}
 		stale := socketPrefix(dir, cc) + "1.sock"
@@ -23,11 +23,11 @@ func TestARunningServerLendsItsConnectionWhenNoSlotIsLeft(t *testing.T) {
 		snapshot(t, o)
 		lending, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		go func() { ended <- o.Lend(lending, dir) }()
+		go func() { ended <- o.Share(lending, dir) }()
 		var r *Remote
 		eventually(t, "it lends", func() bool {
 			var err error
-			r, err = Borrow(t.Context(), dir, cc)
+			r, err = FindShared(t.Context(), dir, cc)
 			return err == nil
 		})
 		if _, err := os.Stat(stale); err == nil {
@@ -35,7 +35,7 @@ func TestARunningServerLendsItsConnectionWhenNoSlotIsLeft(t *testing.T) {
 		}
 		exec(t, s.session(t, app, "wall", "shop/pool"), "SELECT 1")
 		s.fill(t, other, "crowd")
-		if now := snapshot(t, r); now.Slots.Free() != 0 || now.Through == "" || now.Door() == "an ordinary slot" {
+		if now := snapshot(t, r); now.Slots.Free() != 0 || now.Through == "" || now.Access() == "an ordinary slot" {
 			t.Errorf("%+v through %q", now.Slots, now.Through)
 		}
 		f := Filter{Application: "shop"}
@@ -82,7 +82,7 @@ func TestTheSocketsFolderIsTheUsersAlone(t *testing.T) {
 	}
 	must(t, os.Chmod(dir, 0o755))
 	if _, err := SocketDir(runtime); err == nil {
-		t.Error("a folder that others can enter was taken")
+		t.Error("a directory that others can enter was taken")
 	}
 	must(t, os.Remove(dir))
 	must(t, os.Symlink(t.TempDir(), dir))

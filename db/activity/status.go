@@ -8,7 +8,7 @@ import (
 // Status is a snapshot with its counts.
 type Status struct {
 	Snapshot
-	Door              string   `json:"door"` // by which right the monitoring connection has its slot
+	Access            string   `json:"door"` // by which right the monitoring connection has its slot
 	States            []Count  `json:"by_state"`
 	Applications      []Group  `json:"by_application"`
 	Databases         []Group  `json:"by_database"`
@@ -48,7 +48,7 @@ const unseenState = "not visible"
 
 // Summarise counts a snapshot.
 func Summarise(s Snapshot) Status {
-	st := Status{Snapshot: s, Door: s.Door(), WaitingOnLocks: []int32{}}
+	st := Status{Snapshot: s, Access: s.Access(), WaitingOnLocks: []int32{}}
 	for _, p := range s.Processes {
 		st.Replicas = append(st.Replicas, p.Replicas...)
 	}

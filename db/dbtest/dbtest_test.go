@@ -233,8 +233,8 @@ func TestChildProcess(t *testing.T) {
 		return
 	}
 	cfg := dbtest.Config(t)
-	folder := scan[string](t, dbtest.Control(t, cfg), "SHOW data_directory")
-	_, _ = fmt.Fprintln(os.Stdout, "data in", folder)
+	directory := scan[string](t, dbtest.Control(t, cfg), "SHOW data_directory")
+	_, _ = fmt.Fprintln(os.Stdout, "data in", directory)
 	switch how {
 	case "panic":
 		panic("as asked")

@@ -71,7 +71,7 @@ func (a account) reach(path string) error {
 		}
 		owner, ok := system.Owner(info)
 		if info.Mode().Perm()&0o001 == 0 && (!ok || owner != a.uid) {
-			return fmt.Errorf("PostgreSQL does not run as root but as %s, who may not enter %s: choose a folder outside of it",
+			return fmt.Errorf("PostgreSQL does not run as root but as %s, who may not enter %s: choose a directory outside of it",
 				a.name, dir)
 		}
 		if dir == filepath.Dir(dir) {

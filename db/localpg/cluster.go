@@ -14,7 +14,7 @@ import (
 )
 
 // ensureCluster makes the data directory if there is none, and returns the superuser's password.
-func (f *folder) ensureCluster(ctx context.Context, p programs, volatile bool) (string, error) {
+func (f *directory) ensureCluster(ctx context.Context, p programs, volatile bool) (string, error) {
 	if major, err := f.major(); err != nil {
 		return "", err
 	} else if major == 0 {
@@ -29,7 +29,7 @@ func (f *folder) ensureCluster(ctx context.Context, p programs, volatile bool) (
 }
 
 // initCluster runs initdb in a directory of another name, so that an interrupted run is never taken for data.
-func (f *folder) initCluster(ctx context.Context, p programs, volatile bool) (string, error) {
+func (f *directory) initCluster(ctx context.Context, p programs, volatile bool) (string, error) {
 	if err := os.RemoveAll(f.unfinished()); err != nil {
 		return "", err
 	}
@@ -83,7 +83,7 @@ func localeOptions(major int) []string {
 }
 
 // newSecret writes a random password to a file that other users can't read. It replaces an existing file.
-func (f *folder) newSecret(name string) (string, error) {
+func (f *directory) newSecret(name string) (string, error) {
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}

@@ -27,16 +27,16 @@ const (
 // launch starts the server on a port, or on another one if the port was just taken, and waits until it answers.
 func (s *Server) launch(ctx context.Context, p programs, o Options) error {
 	var err error
-	if s.socket, err = s.folder.makeSocketDir(); err != nil {
+	if s.socket, err = s.directory.makeSocketDir(); err != nil {
 		return err
 	}
-	_, last := s.folder.lastRun()
+	_, last := s.directory.lastRun()
 	for range portTries {
 		if s.port, err = choosePort(o.Port, last); err != nil {
 			return err
 		}
 		if err = s.launchSoon(ctx, p, o); err == nil {
-			return s.folder.noteRun(s.port)
+			return s.directory.noteRun(s.port)
 		}
 		if o.Port != 0 || isFree(s.port) { // the port was not the reason
 			return err
@@ -66,7 +66,7 @@ func (s *Server) launchSoon(ctx context.Context, p programs, o Options) error {
 }
 
 func (s *Server) launchOnce(ctx context.Context, p programs, o Options) error {
-	log, err := openLog(s.folder.log())
+	log, err := openLog(s.directory.log())
 	if err != nil {
 		return err
 	}
@@ -75,18 +75,18 @@ func (s *Server) launchOnce(ctx context.Context, p programs, o Options) error {
 	if err != nil {
 		return err
 	}
-	cmd := s.folder.acct.as(exec.Command(p.postgres(), s.arguments(o)...)) //nolint:noctx // lives until Stop
-	cmd.Dir, cmd.Stdout, cmd.Stderr = s.folder.path, log, log
+	cmd := s.directory.acct.as(exec.Command(p.postgres(), s.arguments(o)...)) //nolint:noctx // lives until Stop
+	cmd.Dir, cmd.Stdout, cmd.Stderr = s.directory.path, log, log
 	start := time.Now()
 	if s.process, err = startProcess(cmd); err != nil {
 		return err
 	}
 	if err := s.waitReady(ctx); err != nil {
-		end := s.process.end(context.WithoutCancel(ctx), immediate, s.folder.data())
+		end := s.process.end(context.WithoutCancel(ctx), immediate, s.directory.data())
 		s.process = nil
-		return errors.Join(fmt.Errorf("%w%s", err, lastLines(s.folder.log(), began)), end)
+		return errors.Join(fmt.Errorf("%w%s", err, lastLines(s.directory.log(), began)), end)
 	}
-	s.log.Info("PostgreSQL started", "version", s.version.String(), "address", s.address(), "dir", s.folder.path,
+	s.log.Info("PostgreSQL started", "version", s.version.String(), "address", s.address(), "dir", s.directory.path,
 		"took", time.Since(start).Round(time.Millisecond))
 	return nil
 }
@@ -109,7 +109,7 @@ func (s *Server) arguments(o Options) []string {
 		})
 	}
 	maps.Copy(set, o.Settings)
-	args := []string{"-D", s.folder.data()}
+	args := []string{"-D", s.directory.data()}
 	for _, k := range slices.Sorted(maps.Keys(set)) {
 		args = append(args, "-c", k+"="+set[k])
 	}

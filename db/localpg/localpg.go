@@ -57,12 +57,12 @@ type Options struct {
 
 // Server is a running PostgreSQL. Its methods are safe for concurrent use.
 type Server struct {
-	folder   *folder
-	port     int
-	socket   string
-	password string
-	version  version
-	log      *slog.Logger
+	directory *directory
+	port      int
+	socket    string
+	password  string
+	version   version
+	log       *slog.Logger
 
 	stopping sync.Mutex
 	process  *process
@@ -84,7 +84,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := openFolder(o.Dir, acct)
+	f, err := openDirectory(o.Dir, acct)
 	if err != nil {
 		return nil, fmt.Errorf("private PostgreSQL: %w", err)
 	}
@@ -96,7 +96,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	return s, nil
 }
 
-func start(ctx context.Context, f *folder, o Options) (*Server, error) {
+func start(ctx context.Context, f *directory, o Options) (*Server, error) {
 	if err := takeOver(ctx, f, o.Logger); err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func start(ctx context.Context, f *folder, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{folder: f, password: password, version: programs.version, log: o.Logger}
+	s := &Server{directory: f, password: password, version: programs.version, log: o.Logger}
 	return s, s.launch(ctx, programs, o)
 }
 
@@ -136,13 +136,13 @@ func (s *Server) end(ctx context.Context, first shutdown) error {
 	if s.process == nil {
 		return nil
 	}
-	if err := s.process.end(ctx, first, s.folder.data()); err != nil {
+	if err := s.process.end(ctx, first, s.directory.data()); err != nil {
 		return err
 	}
 	s.process = nil
-	s.folder.removeSocketDir(s.socket)
-	s.folder.unlock()
-	s.log.Debug("PostgreSQL stopped", "dir", s.folder.path)
+	s.directory.removeSocketDir(s.socket)
+	s.directory.unlock()
+	s.log.Debug("PostgreSQL stopped", "dir", s.directory.path)
 	return nil
 }
 
@@ -165,17 +165,17 @@ func (s *Server) Port() int { return s.port }
 func (s *Server) SocketDir() string { return s.socket }
 
 // LogFile returns the path of the server's own log.
-func (s *Server) LogFile() string { return s.folder.log() }
+func (s *Server) LogFile() string { return s.directory.log() }
 
 // Version returns the server's version, for example "15.13".
 func (s *Server) Version() string { return s.version.String() }
 
 // Processes returns the IDs of all the server's processes, the main one first.
-func (s *Server) Processes() []int { return processesOf(s.folder.data()) }
+func (s *Server) Processes() []int { return processesOf(s.directory.data()) }
 
 // Config returns the superuser's configuration for a database of the server. It sets nothing about strategies.
 func (s *Server) Config(database string) config.Database {
-	return s.login(database, Superuser, s.password, s.folder.password())
+	return s.login(database, Superuser, s.password, s.directory.password())
 }
 
 func (s *Server) login(database, role, password, file string) config.Database {

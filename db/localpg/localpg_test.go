@@ -347,7 +347,7 @@ func TestNoSecretIsSeenByOthers(t *testing.T) {
 	info, err := os.Stat(dir)
 	must(t, err)
 	if info.Mode().Perm()&^0o711 != 0 {
-		t.Errorf("the folder has mode %v", info.Mode())
+		t.Errorf("the directory has mode %v", info.Mode())
 	}
 }
 
@@ -401,7 +401,7 @@ func TestASocketsPathMayBeLong(t *testing.T) {
 	login(t, cfg)
 	stop(t, s)
 	if _, err := os.Stat(s.SocketDir()); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the socket's folder is left: %v", err)
+		t.Errorf("the socket's directory is left: %v", err)
 	}
 }
 

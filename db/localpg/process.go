@@ -90,9 +90,9 @@ func (p *process) end(ctx context.Context, how shutdown, data string) error {
 	return killAll(data)
 }
 
-// takeOver stops the processes of an earlier, killed run on the folder's data. We hold the lock, so no other process
+// takeOver stops the processes of an earlier, killed run on the directory's data. We hold the lock, so no other process
 // uses them.
-func takeOver(ctx context.Context, f *folder, log *slog.Logger) error {
+func takeOver(ctx context.Context, f *directory, log *slog.Logger) error {
 	left := processesOf(f.data())
 	pidFile := filepath.Join(f.data(), "postmaster.pid")
 	if len(left) > 0 {

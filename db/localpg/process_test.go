@@ -31,7 +31,7 @@ func TestPsFindsTheProcessesThatProcFinds(t *testing.T) {
 	}
 	deadline := time.After(10 * time.Second)
 	for { // processes start and end
-		byPS, byProc := mainFirst(familyOn(s.folder.data(), listedByPS()), s.folder.data()), s.Processes()
+		byPS, byProc := mainFirst(familyOn(s.directory.data(), listedByPS()), s.directory.data()), s.Processes()
 		if slices.Equal(byPS, byProc) {
 			return
 		}
@@ -54,7 +54,7 @@ func TestTheMainProcessIsFirstThoughItsNumberIsNot(t *testing.T) {
 }
 
 func TestAFolderIsFreeAlsoWhileAForkedChildStillHasItsFile(t *testing.T) {
-	f := &folder{path: t.TempDir()}
+	f := &directory{path: t.TempDir()}
 	if err := f.takeLock(); err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func TestAFolderIsFreeAlsoWhileAForkedChildStillHasItsFile(t *testing.T) {
 	}
 	defer func() { _ = syscall.Close(child) }()
 	f.unlock()
-	next := &folder{path: f.path}
+	next := &directory{path: f.path}
 	if err := next.takeLock(); err != nil {
 		t.Fatal(err)
 	}

@@ -30,8 +30,8 @@ func (v version) String() string { return fmt.Sprintf("%d.%d", v.major, v.minor)
 // oldest is the oldest version on which the tests of package db and its subpackages run.
 const oldest = 12
 
-// programsFor finds programs for the folder's data, or for new data if there is none.
-func programsFor(ctx context.Context, f *folder, o Options) (programs, error) {
+// programsFor finds programs for the directory's data, or for new data if there is none.
+func programsFor(ctx context.Context, f *directory, o Options) (programs, error) {
 	want, err := f.major()
 	if err != nil {
 		return programs{}, err

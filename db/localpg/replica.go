@@ -9,9 +9,9 @@ import (
 	"strconv"
 )
 
-// copyCluster makes the folder's data a copy of a running server's. A server on it then follows that server as a hot
+// copyCluster makes the directory's data a copy of a running server's. A server on it then follows that server as a hot
 // standby. It does nothing if there is data already.
-func (f *folder) copyCluster(ctx context.Context, p programs, of *Server) error {
+func (f *directory) copyCluster(ctx context.Context, p programs, of *Server) error {
 	if major, err := f.major(); err != nil || major != 0 {
 		return err
 	}

@@ -22,7 +22,7 @@ func (s *Server) Database(ctx context.Context, name, role string) (config.Databa
 	}
 	password, err := readSecret(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		password, err = s.folder.newSecret(file)
+		password, err = s.directory.newSecret(file)
 	}
 	if err != nil {
 		return config.Database{}, err
@@ -47,7 +47,7 @@ func (s *Server) passwordFile(role string) (string, error) {
 	if !plainName.MatchString(role) || role == Superuser {
 		return "", fmt.Errorf("%q is no name for a role here: use letters, digits and _, and not %q", role, Superuser)
 	}
-	return filepath.Join(s.folder.path, role+".password"), nil
+	return filepath.Join(s.directory.path, role+".password"), nil
 }
 
 // ensureRole lets the server quote name and password: a utility statement takes no parameters.

@@ -12,7 +12,7 @@ import (
 // Running returns the configuration for a database of the server that another process runs in dir, as Database made it
 // there. It changes nothing. ok is false if no server runs, or if this user may not read its files.
 func Running(dir, database, role string) (login config.Database, ok bool) {
-	f := &folder{path: dir}
+	f := &directory{path: dir}
 	lock, err := os.Open(filepath.Join(dir, lockName))
 	if err != nil {
 		return login, false
@@ -22,7 +22,7 @@ func Running(dir, database, role string) (login config.Database, ok bool) {
 		system.Unlock(lock)
 		return login, false
 	}
-	s := &Server{folder: f}
+	s := &Server{directory: f}
 	file, err := s.passwordFile(role)
 	if err != nil {
 		return login, false
@@ -39,7 +39,7 @@ func Running(dir, database, role string) (login config.Database, ok bool) {
 
 // Since returns when the data of dir was made, or zero if there is none.
 func Since(dir string) time.Time {
-	info, err := os.Stat(filepath.Join((&folder{path: dir}).data(), "PG_VERSION"))
+	info, err := os.Stat(filepath.Join((&directory{path: dir}).data(), "PG_VERSION"))
 	if err != nil {
 		return time.Time{}
 	}

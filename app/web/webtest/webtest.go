@@ -29,7 +29,7 @@ import (
 //go:embed axe-core-4.14.1/axe.min.js
 var axe string
 
-var screenshots = flag.String("screenshots", "", "folder for screenshots of the pages that are looked at; none without it")
+var screenshots = flag.String("screenshots", "", "directory for screenshots of the pages that are looked at; none without it")
 
 // Browser is a tab of a headless Chromium with a profile of its own.
 type Browser struct {

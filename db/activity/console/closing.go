@@ -8,7 +8,7 @@ import (
 )
 
 // Plan writes the sessions that would be ended.
-func (p Paper) Plan(c activity.Closing) {
+func (p Printer) Plan(c activity.Closing) {
 	if len(c.Sessions) == 0 {
 		p.line("No session fits.")
 	} else {
@@ -21,7 +21,7 @@ func (p Paper) Plan(c activity.Closing) {
 }
 
 // leftOut reports matching sessions that were not chosen.
-func (p Paper) leftOut(c activity.Closing) {
+func (p Printer) leftOut(c activity.Closing) {
 	if c.Superuser > 0 {
 		p.line("%d more would, and belong to a superuser: --superusers includes them.", c.Superuser)
 	}
@@ -35,7 +35,7 @@ func (p Paper) leftOut(c activity.Closing) {
 }
 
 // Cancelled writes the outcome for a query. terminate is the command that ends its session.
-func (p Paper) Cancelled(e activity.Ending, terminate string) {
+func (p Printer) Cancelled(e activity.Ending, terminate string) {
 	p.line("%s", e.Outcome)
 	switch e.Outcome {
 	case activity.StillRuns:
@@ -52,13 +52,13 @@ func (p Paper) Cancelled(e activity.Ending, terminate string) {
 	}
 }
 
-func (p Paper) mayNot() {
+func (p Printer) mayNot() {
 	p.wrapped("", "A role may end its own sessions; those of others with pg_signal_backend, "+
 		"and those of a superuser as a superuser.")
 }
 
 // Closing writes the outcomes for the sessions.
-func (p Paper) Closing(c activity.Closing) {
+func (p Printer) Closing(c activity.Closing) {
 	p.sessions(c)
 	p.line("")
 	p.line("%d of %d ended.", c.Count(activity.Closed), len(c.Sessions))
@@ -72,7 +72,7 @@ func (p Paper) Closing(c activity.Closing) {
 }
 
 // sessions writes one line for each group of sessions that differ only in process and port.
-func (p Paper) sessions(c activity.Closing) {
+func (p Printer) sessions(c activity.Closing) {
 	type group struct {
 		row     []string
 		n       int
@@ -119,10 +119,10 @@ func (p Paper) sessions(c activity.Closing) {
 }
 
 // Sample writes one line of a monitor.
-func (p Paper) Sample(s activity.Sample) {
+func (p Printer) Sample(s activity.Sample) {
 	at := s.At.Local().Format("15:04:05")
 	if s.Slots == nil {
-		p.line("%s  %s  %s", at, p.paint(styleOf(s.Level), s.Level.String()), Clean(s.Findings[0].What))
+		p.line("%s  %s  %s", at, p.styled(styleOf(s.Level), s.Level.String()), Clean(s.Findings[0].What))
 		return
 	}
 	unseen := ""
@@ -131,7 +131,7 @@ func (p Paper) Sample(s activity.Sample) {
 	}
 	p.line("%s  %3d/%d %3.0f %%  active %d  idle %d  in transaction %d  waiting %d%s  new %.1f/s  %s", at,
 		s.Slots.UsedUsable(), s.Slots.Usable(), min(100, s.Slots.Utilisation()), s.Active, s.Idle, s.IdleInTransaction, s.Waiting, unseen,
-		s.NewPerSecond, p.paint(styleOf(s.Level), verdict(s)))
+		s.NewPerSecond, p.styled(styleOf(s.Level), verdict(s)))
 }
 
 func verdict(s activity.Sample) string {

@@ -8,8 +8,8 @@ import (
 )
 
 // Health writes the verdict, the reasons and what to do. The first line is for a monitoring system.
-func (p Paper) Health(h activity.Health) {
-	verdict := p.paint(styleOf(h.Level), strings.ToUpper(h.Level.String()))
+func (p Printer) Health(h activity.Health) {
+	verdict := p.styled(styleOf(h.Level), strings.ToUpper(h.Level.String()))
 	switch {
 	case len(h.Findings) > 0 && h.Findings[0].AboutProcess(): // the slots are not the problem
 		p.wrapped(verdict+"  ", Clean(h.Findings[0].What))
@@ -26,11 +26,11 @@ func (p Paper) Health(h activity.Health) {
 	p.unjudged(h)
 }
 
-func (p Paper) finding(f activity.Finding) {
-	p.wrapped(p.paint(styleOf(f.Level), fmt.Sprintf("%-9s ", f.Level)), Clean(f.What))
+func (p Printer) finding(f activity.Finding) {
+	p.wrapped(p.styled(styleOf(f.Level), fmt.Sprintf("%-9s ", f.Level)), Clean(f.What))
 }
 
-func (p Paper) unjudged(h activity.Health) {
+func (p Printer) unjudged(h activity.Health) {
 	switch {
 	case h.Processes == 1:
 		p.line("")
@@ -47,15 +47,15 @@ func (p Paper) unjudged(h activity.Health) {
 }
 
 // Refusal writes why a full server refused a connection, and the ways to connect.
-func (p Paper) Refusal(r activity.Refusal) {
-	p.wrapped(p.paint(red, "No slot  "), r.Means)
+func (p Printer) Refusal(r activity.Refusal) {
+	p.wrapped(p.styled(red, "No slot  "), r.Means)
 	p.wrapped("         ", "the server says: "+Clean(r.Message))
 	p.line("")
 	p.line("Ways in:")
-	p.steps(r.Doors)
+	p.steps(r.Ways)
 }
 
-func (p Paper) steps(steps []activity.Step) {
+func (p Printer) steps(steps []activity.Step) {
 	for i, s := range steps {
 		p.wrapped(fmt.Sprintf("  %d. ", i+1), Clean(s.Do))
 		if s.Command != "" {
@@ -68,7 +68,7 @@ func (p Paper) steps(steps []activity.Step) {
 }
 
 // Diagnosis writes the problem, the culprit, the likely scenario, and what to do.
-func (p Paper) Diagnosis(d activity.Diagnosis) {
+func (p Printer) Diagnosis(d activity.Diagnosis) {
 	if d.Health.Level == activity.OK {
 		p.Health(d.Health)
 		p.line("")
@@ -94,14 +94,14 @@ func (p Paper) Diagnosis(d activity.Diagnosis) {
 	}
 	if d.Culprit != "" {
 		p.line("")
-		p.wrapped("The cause is   ", p.paint(bold, Clean(d.Culprit)))
+		p.wrapped("The cause is   ", p.styled(bold, Clean(d.Culprit)))
 	}
 	if d.Scenario != nil {
 		p.wrapped("It looks like  ", fmt.Sprintf("%s (scenario %d): %s",
-			p.paint(bold, d.Scenario.Name), d.Scenario.Number, d.Scenario.Cause))
+			p.styled(bold, d.Scenario.Name), d.Scenario.Number, d.Scenario.Cause))
 	}
 	if d.Also != nil {
-		p.wrapped("or, no less,   ", fmt.Sprintf("%s (scenario %d): %s", p.paint(bold, d.Also.Name), d.Also.Number, d.Also.Cause))
+		p.wrapped("or, no less,   ", fmt.Sprintf("%s (scenario %d): %s", p.styled(bold, d.Also.Name), d.Also.Number, d.Also.Cause))
 		p.wrapped("To tell        ", d.ToTell)
 	}
 	if len(d.Steps) > 0 {
@@ -117,7 +117,7 @@ func (p Paper) Diagnosis(d activity.Diagnosis) {
 }
 
 // maybeExhausted names the pools that may be exhausted inside their application, which no server shows.
-func (p Paper) maybeExhausted(pools []activity.Holding) {
+func (p Printer) maybeExhausted(pools []activity.Holding) {
 	p.line("")
 	p.wrapped("", "A pool that is exhausted inside its application can't be seen from here: connections that are held "+
 		"look like connections at rest. If an application waits for its pool, ask the application.")
@@ -133,7 +133,7 @@ func (p Paper) maybeExhausted(pools []activity.Holding) {
 	}
 }
 
-func (p Paper) services(services []activity.Service) {
+func (p Printer) services(services []activity.Service) {
 	if len(services) == 0 {
 		return
 	}
@@ -153,11 +153,11 @@ func (p Paper) services(services []activity.Service) {
 }
 
 // Budget writes the arithmetic.
-func (p Paper) Budget(b activity.Budget) {
+func (p Printer) Budget(b activity.Budget) {
 	if b.Fits {
-		p.wrapped(p.paint(green, "Fits")+"  ", b.Sum())
+		p.wrapped(p.styled(green, "Fits")+"  ", b.Sum())
 	} else {
-		p.wrapped(p.paint(red, "Does not fit")+"  ", b.Sum())
+		p.wrapped(p.styled(red, "Does not fit")+"  ", b.Sum())
 		p.wrapped("  → ", b.Advice())
 	}
 	p.services(b.Services)

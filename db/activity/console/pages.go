@@ -48,7 +48,7 @@ func (s *screen) turn(key string) bool {
 }
 
 // body writes the page.
-func (s *screen) body(p Paper) {
+func (s *screen) body(p Printer) {
 	switch s.page {
 	case details:
 		s.details(p)
@@ -63,7 +63,7 @@ func (s *screen) body(p Paper) {
 	}
 }
 
-func (s *screen) details(p Paper) {
+func (s *screen) details(p Printer) {
 	x, ok := s.chosen()
 	if !ok {
 		p.line("The selected session has ended. ↑ or ↓ selects another.")
@@ -84,14 +84,14 @@ func (s *screen) details(p Paper) {
 	}
 }
 
-func (s *screen) locks(p Paper) {
+func (s *screen) locks(p Printer) {
 	if s.now == nil || !p.lockTree(*s.now, s.rowsShown) {
 		p.line("No session waits for a lock.")
 	}
 }
 
 // lockTree writes the tree of waiting sessions in at most that many lines, and reports whether any session waits.
-func (p Paper) lockTree(now activity.Snapshot, most int) bool {
+func (p Printer) lockTree(now activity.Snapshot, most int) bool {
 	t := lockTree{now: now, placed: map[int32]bool{}}
 	for _, root := range now.Roots() {
 		t.add(root, 0)

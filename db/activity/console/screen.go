@@ -17,7 +17,7 @@ import (
 
 // Watch configures the full screen.
 type Watch struct {
-	Hand       activity.Hand
+	Access     activity.Access
 	Thresholds activity.Thresholds
 	Interval   time.Duration
 	In         io.Reader
@@ -90,7 +90,7 @@ type (
 func (s *screen) Init() tea.Cmd { return s.look }
 
 func (s *screen) look() tea.Msg {
-	now, err := s.Hand.Snapshot(s.ctx)
+	now, err := s.Access.Snapshot(s.ctx)
 	return looked{now, err}
 }
 
@@ -220,9 +220,9 @@ func (s *screen) signal(q *question) (endings []activity.Ending) {
 	for _, x := range q.sessions {
 		e, err := activity.Ending{Session: x}, error(nil)
 		if q.cancel {
-			e, err = activity.Cancel(s.ctx, s.Hand, x, true)
+			e, err = activity.Cancel(s.ctx, s.Access, x, true)
 		} else {
-			e.Outcome, err = s.Hand.Signal(s.ctx, activity.Order{PID: x.PID, Started: x.Started, States: []string{x.State}, Superusers: true})
+			e.Outcome, err = s.Access.Signal(s.ctx, activity.Order{PID: x.PID, Started: x.Started, States: []string{x.State}, Superusers: true})
 		}
 		if err != nil {
 			e.Outcome, e.Error = activity.Failed, err.Error()

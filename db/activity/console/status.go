@@ -12,7 +12,7 @@ import (
 const mostRows = 15
 
 // Status writes which sessions have the slots. level is the verdict on them.
-func (p Paper) Status(s activity.Status, level activity.Level) {
+func (p Printer) Status(s activity.Status, level activity.Level) {
 	p.header(s.Snapshot)
 	p.slots(s.Snapshot, level)
 	if t := s.Tickets; t.Held+t.Processes > 0 {
@@ -34,7 +34,7 @@ func (p Paper) Status(s activity.Status, level activity.Level) {
 }
 
 // withoutSession writes objects that hold locks or WAL and have no session.
-func (p Paper) withoutSession(s activity.Status) {
+func (p Printer) withoutSession(s activity.Status) {
 	for _, x := range s.Prepared {
 		p.line("%-27s %-8s '%s' of %s in %s", "Prepared transaction", age(x.Age), Clean(x.GID), Clean(x.Owner), Clean(x.Database))
 	}
@@ -63,7 +63,7 @@ func (p Paper) withoutSession(s activity.Status) {
 	}
 }
 
-func (p Paper) header(s activity.Snapshot) {
+func (p Printer) header(s activity.Snapshot) {
 	standby := ""
 	if s.Server.Standby {
 		standby = ", a standby"
@@ -73,29 +73,29 @@ func (p Paper) header(s activity.Snapshot) {
 	p.line("")
 }
 
-func (p Paper) slots(s activity.Snapshot, level activity.Level) {
+func (p Printer) slots(s activity.Snapshot, level activity.Level) {
 	l := s.Slots
 	p.line("Slots  %s  %s, %d free", p.bar(l, level, p.barWidth()),
-		p.paint(styleOf(level), l.Brief()), l.Free())
+		p.styled(styleOf(level), l.Brief()), l.Free())
 	reserved := fmt.Sprintf("superuser_reserved_connections %d", s.Server.ForSuper)
 	if s.Server.VersionNum >= 160000 {
 		reserved += fmt.Sprintf(", reserved_connections %d", s.Server.ForReserved)
 	}
 	p.wrapped("       ", fmt.Sprintf("max_connections %d, of which reserved %d (%s)", l.Max, l.Reserved, reserved))
-	p.wrapped("       ", "looked through "+Clean(s.Door()))
+	p.wrapped("       ", "looked through "+Clean(s.Access()))
 	for _, x := range s.Limits {
 		p.line("       %s %s has a limit of its own: %d of %d", x.Of, Clean(x.Name), x.Used, x.Max)
 	}
 }
 
-func (p Paper) barWidth() int {
+func (p Printer) barWidth() int {
 	if p.Width > 0 && p.Width < 100 {
 		return max(10, p.Width-60)
 	}
 	return 40
 }
 
-func (p Paper) states(s activity.Status) {
+func (p Printer) states(s activity.Status) {
 	rows := [][]string{}
 	for _, c := range s.States {
 		rows = append(rows, []string{Clean(c.Name), fmt.Sprint(c.Count)})
@@ -104,7 +104,7 @@ func (p Paper) states(s activity.Status) {
 	p.line("")
 }
 
-func (p Paper) groups(title string, groups []activity.Group, name func(activity.Group) string) {
+func (p Printer) groups(title string, groups []activity.Group, name func(activity.Group) string) {
 	rows, left := [][]string{}, 0
 	for i, g := range groups {
 		if i >= mostRows {
@@ -145,7 +145,7 @@ func age(a activity.Age) string {
 	return activity.Short(a.Duration())
 }
 
-func (p Paper) worst(s activity.Status) {
+func (p Printer) worst(s activity.Status) {
 	none := "none"
 	if s.Unseen > 0 {
 		none = "none that this role may see"
@@ -183,7 +183,7 @@ func list(pids []int32, most int) string {
 	return strings.Join(out, ", ")
 }
 
-func (p Paper) pools(s activity.Status) {
+func (p Printer) pools(s activity.Status) {
 	if s.PoolsError != "" {
 		p.line("")
 		p.wrapped("Not shown  ", Clean(s.PoolsError))
@@ -210,7 +210,7 @@ func (p Paper) pools(s activity.Status) {
 	}, rows)
 }
 
-func (p Paper) unseen(s activity.Status) {
+func (p Printer) unseen(s activity.Status) {
 	if s.Unseen == 0 {
 		return
 	}

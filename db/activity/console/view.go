@@ -23,7 +23,7 @@ func (s *screen) View() tea.View {
 // content returns as many lines as the terminal has.
 func (s *screen) content() string {
 	var b bytes.Buffer
-	p := Paper{W: &b, Width: s.width, Colour: s.Colour}
+	p := Printer{W: &b, Width: s.width, Colour: s.Colour}
 	s.head(p)
 	above := strings.Count(b.String(), "\n")
 	s.rowsShown = max(1, s.height-above-3) // the titles, a blank line and the foot
@@ -33,7 +33,7 @@ func (s *screen) content() string {
 	return strings.Join(append(lines, ansi.Truncate(s.foot(p), s.width, "…")), "\n")
 }
 
-func (s *screen) head(p Paper) {
+func (s *screen) head(p Printer) {
 	if s.now == nil {
 		p.line("ddtb db-connections monitor")
 	} else {
@@ -42,7 +42,7 @@ func (s *screen) head(p Paper) {
 	}
 	switch {
 	case s.failed != nil:
-		p.line("%s", p.paint(red, "No answer: "+Clean(s.failed.Error())+"; trying again"))
+		p.line("%s", p.styled(red, "No answer: "+Clean(s.failed.Error())+"; trying again"))
 	case s.now == nil:
 		p.line("Connecting …")
 	}
@@ -52,7 +52,7 @@ func (s *screen) head(p Paper) {
 	l, a := s.now.Slots, s.sample // of a failed poll: the last known slots
 	level := s.Thresholds.OfSlots(l)
 	p.line("Slots %s %s, %d free", p.bar(l, level, max(10, min(40, s.width-46))),
-		p.paint(styleOf(level), l.Brief()), l.Free())
+		p.styled(styleOf(level), l.Brief()), l.Free())
 	if s.failed != nil {
 		return
 	}
@@ -65,7 +65,7 @@ func (s *screen) head(p Paper) {
 	p.line("Past  %s", history(s.history, max(10, s.width-8)))
 	text := words(verdict(a), max(20, s.width))
 	for _, l := range text[:min(2, len(text))] { // the blocker comes late in its sentence
-		p.line("%s", p.paint(styleOf(a.Level), l))
+		p.line("%s", p.styled(styleOf(a.Level), l))
 	}
 }
 
@@ -81,7 +81,7 @@ func history(values []float64, width int) string {
 }
 
 // sessions writes the rows around the selected one.
-func (s *screen) sessions(p Paper) {
+func (s *screen) sessions(p Printer) {
 	all := s.rows()
 	at := s.cursor(all)
 	from := min(max(0, at-s.rowsShown/2), max(0, len(all)-s.rowsShown))
@@ -96,7 +96,7 @@ func (s *screen) sessions(p Paper) {
 		}
 		cells := []string{
 			mark, fmt.Sprint(x.PID), Clean(x.Application), Clean(x.User) + "@" + Clean(x.Database), Clean(x.ClientAddress()),
-			p.paint(styleOfState(x, blocks), state(x)), age(x.InState), Clean(x.Query),
+			p.styled(styleOfState(x, blocks), state(x)), age(x.InState), Clean(x.Query),
 		}
 		rows = append(rows, fitting(s.width, cells))
 	}
@@ -148,14 +148,14 @@ func state(x activity.Session) string {
 }
 
 // foot returns the question, the filter being typed, the last result, or the keys.
-func (s *screen) foot(p Paper) string {
+func (s *screen) foot(p Printer) string {
 	switch {
 	case s.question != nil:
-		return p.paint(bold, s.question.text)
+		return p.styled(bold, s.question.text)
 	case s.typing:
 		return "Filter: " + Clean(s.filter) + "▏  enter keeps it, esc drops it"
 	case s.message != "":
-		return p.paint(bold, s.message)
+		return p.styled(bold, s.message)
 	}
 	text := "? help  q quit  c cancel  t terminate  space mark  enter details  l locks  / filter  s sort: " + orders[s.sort].name
 	if s.page != sessions {
@@ -167,5 +167,5 @@ func (s *screen) foot(p Paper) string {
 	if s.filter != "" {
 		text = "filter: " + Clean(s.filter) + " (esc drops it)  " + text
 	}
-	return p.paint(dim, ansi.Truncate(text, max(1, s.width), "…"))
+	return p.styled(dim, ansi.Truncate(text, max(1, s.width), "…"))
 }

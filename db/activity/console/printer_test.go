@@ -37,7 +37,7 @@ func hostile() activity.Snapshot {
 var hostileTime = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 // pages returns everything that is written.
-func pages(p Paper) {
+func pages(p Printer) {
 	s := hostile()
 	t := activity.ThresholdsOf(configMonitor)
 	status := activity.Summarise(s)
@@ -56,7 +56,7 @@ func pages(p Paper) {
 	p.Closing(activity.Plan(s, activity.Filter{AnyState: true}))
 	p.Sample(activity.SampleOf(s, nil, t))
 	p.Sample(activity.SampleOfFailure(hostileTime, errHostile))
-	p.Refusal(activity.NoDoor(errHostile, nil))
+	p.Refusal(activity.NoAccess(errHostile, nil))
 }
 
 type hostileError struct{}
@@ -67,7 +67,7 @@ var errHostile = hostileError{}
 
 func TestNothingASessionSaysReachesTheTerminalAsACommand(t *testing.T) {
 	var b bytes.Buffer
-	pages(Paper{W: &b})
+	pages(Printer{W: &b})
 	for _, r := range b.String() {
 		if r != '\n' && (r < ' ' || r == '\x7f' || r >= 0x80 && r < 0xa0 || r == '\u202e') {
 			t.Fatalf("%q is in the output:\n%s", r, b.String())
@@ -78,7 +78,7 @@ func TestNothingASessionSaysReachesTheTerminalAsACommand(t *testing.T) {
 func TestLinesAreNoWiderThanTheTerminal(t *testing.T) {
 	for _, width := range []int{40, 60, 80, 132} {
 		var b bytes.Buffer
-		pages(Paper{W: &b, Width: width, Colour: true})
+		pages(Printer{W: &b, Width: width, Colour: true})
 		for line := range strings.Lines(b.String()) {
 			line = strings.TrimRight(line, "\n")
 			if copied := strings.Contains(line, "ddtb db-connections ") || strings.Contains(line, "psql "); copied {
@@ -93,8 +93,8 @@ func TestLinesAreNoWiderThanTheTerminal(t *testing.T) {
 
 func TestColourIsUsedWhereItIsWantedOnly(t *testing.T) {
 	var without, with bytes.Buffer
-	pages(Paper{W: &without})
-	pages(Paper{W: &with, Colour: true})
+	pages(Printer{W: &without})
+	pages(Printer{W: &with, Colour: true})
 	if strings.Contains(without.String(), "\x1b") || !strings.Contains(with.String(), "\x1b[31m") {
 		t.Error("colour where there should be none, or none where there should be some")
 	}
@@ -111,7 +111,7 @@ func TestTheBarShowsUsedFreeAndReservedSlots(t *testing.T) {
 		{0, "[.........-]"}, {1, "[#........-]"}, {50, "[#####....-]"}, {90, "[#########-]"}, {100, "[##########]"},
 	} {
 		s := activity.Slots{Max: 100, Reserved: 10, Used: c.used}
-		if got := (Paper{}).bar(s, activity.OK, 10); got != c.want {
+		if got := (Printer{}).bar(s, activity.OK, 10); got != c.want {
 			t.Errorf("%d used: %s, want %s", c.used, got, c.want)
 		}
 	}
@@ -126,7 +126,7 @@ func TestWhatARoleMayNotSeeIsNotCalledNone(t *testing.T) {
 		},
 	}
 	var b bytes.Buffer
-	Paper{W: &b}.Status(activity.Summarise(s), activity.OK)
+	Printer{W: &b}.Status(activity.Summarise(s), activity.OK)
 	for _, want := range []string{
 		"Longest query               none that this role may see\n", "behind pid 1, jobs, of which this role sees no more\n",
 		"reserved 3 (superuser_reserved_connections 3)\n", // PostgreSQL 16 introduced the other setting

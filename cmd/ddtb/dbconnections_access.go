@@ -30,15 +30,15 @@ func (d *connections) open(ctx context.Context) error {
 	}
 	d.reached = cc
 	o := activity.NewObserverWith(cc, d.database().ApplicationName)
-	d.hand, d.close = o, o.Close
+	d.access, d.close = o, o.Close
 	for try := 1; ; try++ {
 		_, err = o.Slots(ctx)
 		if db.CauseOf(err) != db.SlotsExhausted {
 			return err
 		}
-		if r := d.borrow(ctx, cc); r != nil {
+		if r := d.viaServer(ctx, cc); r != nil {
 			o.Close()
-			d.hand, d.close, d.refused = r, r.Close, err
+			d.access, d.close, d.refused = r, r.Close, err
 			return nil
 		}
 		if try == tries {
@@ -61,13 +61,13 @@ func (d *connections) askProcesses(ctx context.Context) []activity.Process {
 	return activity.AskProcesses(ctx, dir, d.reached)
 }
 
-func (d *connections) borrow(ctx context.Context, cc *pgx.ConnConfig) *activity.Remote {
+func (d *connections) viaServer(ctx context.Context, cc *pgx.ConnConfig) *activity.Remote {
 	dir, err := activity.SocketDir(d.environment("XDG_RUNTIME_DIR"))
 	if err != nil {
 		d.log.Debug("no socket of a running server", "error", err)
 		return nil
 	}
-	r, err := activity.Borrow(ctx, dir, cc)
+	r, err := activity.FindShared(ctx, dir, cc)
 	if err != nil {
 		return nil
 	}
@@ -109,19 +109,19 @@ func (d *connections) fail(ctx context.Context, a action, err error) error {
 	full := db.CauseOf(err) == db.SlotsExhausted
 	switch {
 	case d.asJSON && full:
-		r := activity.NoDoor(err, d.reached)
+		r := activity.NoAccess(err, d.reached)
 		err = d.json(activity.Failure{Error: err.Error(), Health: h, Refusal: &r})
 	case d.asJSON:
 		err = d.json(activity.Failure{Error: err.Error(), Health: h})
 	case full:
-		d.paper.Refusal(activity.NoDoor(err, d.reached))
+		d.printer.Refusal(activity.NoAccess(err, d.reached))
 		if h.Processes > 0 {
 			d.say("\n")
-			d.paper.Health(h)
+			d.printer.Health(h)
 		}
 		err = nil
 	case a.name == "health", h.Processes > 0:
-		d.paper.Health(h)
+		d.printer.Health(h)
 		err = nil
 	default:
 		err = fmt.Errorf("%w\nWhat to do: %s", err, h.Findings[0].Do)

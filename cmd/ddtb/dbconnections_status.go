@@ -25,20 +25,20 @@ func (d *connections) thresholds() activity.Thresholds {
 }
 
 func (d *connections) status(ctx context.Context) error {
-	s, err := d.hand.Snapshot(ctx)
+	s, err := d.access.Snapshot(ctx)
 	if err != nil {
 		return err
 	}
 	d.askPooler(ctx, &s)
 	s.Processes = d.askProcesses(ctx)
 	st := activity.Summarise(s)
-	return d.show(st, func() { d.paper.Status(st, d.thresholds().OfSlots(s.Slots)) })
+	return d.show(st, func() { d.printer.Status(st, d.thresholds().OfSlots(s.Slots)) })
 }
 
 // lookTwice takes two snapshots, to detect what shows only over time. It adds the logins that the server hides, and
 // PgBouncer's pools.
 func (d *connections) lookTwice(ctx context.Context) (now activity.Snapshot, earlier *activity.Snapshot, err error) {
-	now, earlier, err = activity.LookTwice(ctx, d.hand)
+	now, earlier, err = activity.LookTwice(ctx, d.access)
 	if err != nil {
 		return now, earlier, err
 	}
@@ -97,7 +97,7 @@ func (d *connections) health(ctx context.Context) error {
 	}
 	h := activity.Assess(now, earlier, d.thresholds()).Complete(d.sameServer)
 	err = d.show(h, func() {
-		d.paper.Health(h)
+		d.printer.Health(h)
 		d.footnotes(now, h.Level != activity.OK)
 	})
 	if h.Level == activity.OK || err != nil {
@@ -113,7 +113,7 @@ func (d *connections) doctor(ctx context.Context) error {
 	}
 	diagnosis := activity.Diagnose(now, earlier, d.thresholds()).Complete(d.sameServer)
 	return d.show(diagnosis, func() {
-		d.paper.Diagnosis(diagnosis)
+		d.printer.Diagnosis(diagnosis)
 		d.footnotes(now, len(diagnosis.Steps) > 0)
 	})
 }
@@ -157,13 +157,13 @@ func (d *connections) budget(ctx context.Context) error {
 	if d.replicas < 0 {
 		return usage("--replicas must be 1 at least")
 	}
-	s, err := d.hand.Snapshot(ctx)
+	s, err := d.access.Snapshot(ctx)
 	if err != nil {
 		return err
 	}
 	d.askPooler(ctx, &s)
 	b := d.budgetOf(s)
-	err = d.show(b, func() { d.paper.Budget(b) })
+	err = d.show(b, func() { d.printer.Budget(b) })
 	if b.Fits || err != nil {
 		return err
 	}

@@ -12,8 +12,8 @@ import (
 	"ddtb/db"
 )
 
-// Door says by which right the snapshot's connection has its slot, which matters when no ordinary slot is left.
-func (s Snapshot) Door() string {
+// Access says by which right the snapshot's connection has its slot, which matters when no ordinary slot is left.
+func (s Snapshot) Access() string {
 	others := s.Slots.Used - 1
 	const kept = "an ordinary slot, taken before they ran out"
 	switch {
@@ -35,7 +35,7 @@ func (s Snapshot) Door() string {
 type Refusal struct {
 	Message string `json:"message"` // the server's message
 	Means   string `json:"means"`
-	Doors   []Step `json:"doors"` // ways to connect now, and to have one the next time
+	Ways    []Step `json:"doors"` // ways to connect now, and to have one the next time
 }
 
 // Failure is the output for programs if the server could not be polled.
@@ -45,14 +45,14 @@ type Failure struct {
 	Refusal *Refusal `json:"refusal,omitempty"` // if no slot is left
 }
 
-// NoDoor explains an error with db.SlotsExhausted: which limit it hit, and which ways into cc's server there are. It is
+// NoAccess explains an error with db.SlotsExhausted: which limit it hit, and which ways into cc's server there are. It is
 // nil if the limit is not known. The server's messages are translated; the name of the C function is not.
-func NoDoor(err error, cc *pgx.ConnConfig) Refusal {
+func NoAccess(err error, cc *pgx.ConnConfig) Refusal {
 	at := refusedAt(cc)
 	if ce, ok := errors.AsType[*db.ConnError](err); ok && ce.Server != "" {
 		at.Server.Address = ce.Server
 	}
-	r := Refusal{Message: err.Error(), Means: "the server has no connection slot left for this role", Doors: at.doors()}
+	r := Refusal{Message: err.Error(), Means: "the server has no connection slot left for this role", Ways: at.doors()}
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
 		return r
@@ -65,10 +65,10 @@ func NoDoor(err error, cc *pgx.ConnConfig) Refusal {
 		r.Means = "every ordinary slot is taken; what is left is reserved for other roles than this one"
 	case "CheckMyDatabase":
 		r.Means = "this database has reached a limit of its own; the server may have slots left"
-		r.Doors = at.limitDoors("database", at.Database)
+		r.Ways = at.limitDoors("database", at.Database)
 	case "InitializeSessionUserId":
 		r.Means = "this role has reached a limit of its own; the server may have slots left"
-		r.Doors = at.limitDoors("role", at.Role.Name)
+		r.Ways = at.limitDoors("role", at.Role.Name)
 	}
 	return r
 }
@@ -122,5 +122,5 @@ func (s Snapshot) limitDoors(of, name string) []Step {
 
 // Advice returns the first way to connect, as a sentence.
 func (r Refusal) Advice() string {
-	return fmt.Sprintf("%s; to get in, %s", r.Means, r.Doors[0])
+	return fmt.Sprintf("%s; to get in, %s", r.Means, r.Ways[0])
 }

@@ -16,8 +16,8 @@ import (
 	"ddtb/db/localpg/system"
 )
 
-// folder is Options.Dir, locked: the marker, the data, and the files that belong to it.
-type folder struct {
+// directory is Options.Dir, locked: the marker, the data, and the files that belong to it.
+type directory struct {
 	path string
 	acct account
 	lock *os.File
@@ -26,13 +26,13 @@ type folder struct {
 const (
 	markerName = "ddtb-postgres"
 	lockName   = "lock"
-	markerText = "ddtb keeps its private PostgreSQL in this folder. `ddtb run --fresh` removes what is in it.\n"
+	markerText = "ddtb keeps its private PostgreSQL in this directory. `ddtb run --fresh` removes what is in it.\n"
 )
 
-func (f *folder) data() string       { return filepath.Join(f.path, "data") }
-func (f *folder) unfinished() string { return filepath.Join(f.path, "data.new") }
-func (f *folder) password() string   { return filepath.Join(f.path, "password") }
-func (f *folder) log() string        { return filepath.Join(f.path, "postgres.log") }
+func (f *directory) data() string       { return filepath.Join(f.path, "data") }
+func (f *directory) unfinished() string { return filepath.Join(f.path, "data.new") }
+func (f *directory) password() string   { return filepath.Join(f.path, "password") }
+func (f *directory) log() string        { return filepath.Join(f.path, "postgres.log") }
 
 // SystemDir is where root's server is, unless XDG_DATA_HOME names another place.
 const SystemDir = "/var/lib/ddtb/postgres"
@@ -46,20 +46,20 @@ func DefaultDir(dataHome string) (string, error) {
 		}
 		home, err := os.UserHomeDir()
 		if err != nil {
-			return "", fmt.Errorf("no folder for PostgreSQL's data: %w: set HOME, or choose a folder with --data DIR", err)
+			return "", fmt.Errorf("no directory for PostgreSQL's data: %w: set HOME, or choose a directory with --data DIR", err)
 		}
 		dataHome = filepath.Join(home, ".local", "share")
 	}
 	return filepath.Join(dataHome, "ddtb", "postgres"), nil
 }
 
-// openFolder makes dir if it is missing, refuses a directory that is not ours, and locks it.
-func openFolder(dir string, acct account) (*folder, error) {
+// openDirectory makes dir if it is missing, refuses a directory that is not ours, and locks it.
+func openDirectory(dir string, acct account) (*directory, error) {
 	if dir == "" {
-		return nil, errors.New("no folder was given for its data")
+		return nil, errors.New("no directory was given for its data")
 	}
 	if err := mkdirAll(dir); err != nil {
-		return nil, fmt.Errorf("%w: choose another folder with --data DIR", err)
+		return nil, fmt.Errorf("%w: choose another directory with --data DIR", err)
 	}
 	path, err := filepath.EvalSymlinks(dir)
 	if err == nil {
@@ -68,7 +68,7 @@ func openFolder(dir string, acct account) (*folder, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &folder{path: path, acct: acct}
+	f := &directory{path: path, acct: acct}
 	if err := f.check(); err != nil {
 		return nil, err
 	}
@@ -86,14 +86,14 @@ func openFolder(dir string, acct account) (*folder, error) {
 }
 
 // check refuses a directory that other users own or may change, or that holds other files.
-func (f *folder) check() error {
+func (f *directory) check() error {
 	info, err := os.Lstat(f.path)
 	if err != nil {
 		return err
 	}
 	owner, ok := system.Owner(info)
 	if !ok || owner != os.Geteuid() {
-		return fmt.Errorf("%s belongs to another user (uid %d): choose another folder with --data DIR", f.path, owner)
+		return fmt.Errorf("%s belongs to another user (uid %d): choose another directory with --data DIR", f.path, owner)
 	}
 	entries, err := os.ReadDir(f.path)
 	if err != nil {
@@ -102,18 +102,18 @@ func (f *folder) check() error {
 	marked := slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == markerName })
 	foreign := slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() != lockName })
 	if !marked && foreign {
-		return fmt.Errorf("%s holds files that are not ddtb's (there is no %s among them): choose an empty folder with --data DIR",
+		return fmt.Errorf("%s holds files that are not ddtb's (there is no %s among them): choose an empty directory with --data DIR",
 			f.path, markerName)
 	}
 	if marked && info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("others may write to %s (mode %04o): run chmod go-w on it, or choose another folder",
+		return fmt.Errorf("others may write to %s (mode %04o): run chmod go-w on it, or choose another directory",
 			f.path, info.Mode().Perm())
 	}
 	return f.acct.reach(f.path)
 }
 
 // takeLock excludes a second process. The kernel drops the lock when the process ends, for any reason.
-func (f *folder) takeLock() error {
+func (f *directory) takeLock() error {
 	name := filepath.Join(f.path, lockName)
 	file, err := system.OpenLock(name)
 	if err != nil {
@@ -125,7 +125,7 @@ func (f *folder) takeLock() error {
 			return fmt.Errorf("locking %s: %w", name, err)
 		}
 		pid, port := f.lastRun()
-		return fmt.Errorf("%w: process %d runs the server of %s on 127.0.0.1:%d; stop it first, or choose another folder with --data DIR",
+		return fmt.Errorf("%w: process %d runs the server of %s on 127.0.0.1:%d; stop it first, or choose another directory with --data DIR",
 			ErrRunning, pid, f.path, port)
 	}
 	f.lock = file
@@ -134,13 +134,13 @@ func (f *folder) takeLock() error {
 
 // unlock releases the lock explicitly, not by closing the file. A child process that another goroutine is forking also
 // holds the file, and the lock with it, until its exec.
-func (f *folder) unlock() {
+func (f *directory) unlock() {
 	system.Unlock(f.lock)
 	_ = f.lock.Close()
 }
 
 // noteRun records which process runs the server, for a second process, and which port it uses, for the next run.
-func (f *folder) noteRun(port int) error {
+func (f *directory) noteRun(port int) error {
 	text := fmt.Sprintf("%d %d\n", os.Getpid(), port)
 	if err := f.lock.Truncate(0); err != nil {
 		return err
@@ -150,7 +150,7 @@ func (f *folder) noteRun(port int) error {
 }
 
 // lastRun returns the record of noteRun, or zeros.
-func (f *folder) lastRun() (pid, port int) {
+func (f *directory) lastRun() (pid, port int) {
 	text, _ := os.ReadFile(filepath.Join(f.path, lockName))
 	if fields := strings.Fields(string(text)); len(fields) == 2 {
 		pid, _ = strconv.Atoi(fields[0])
@@ -160,7 +160,7 @@ func (f *folder) lastRun() (pid, port int) {
 }
 
 // major returns the major version of the data, or 0 if there is none.
-func (f *folder) major() (int, error) {
+func (f *directory) major() (int, error) {
 	text, err := os.ReadFile(filepath.Join(f.data(), "PG_VERSION"))
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Lstat(f.data()); err == nil {
@@ -179,7 +179,7 @@ func (f *folder) major() (int, error) {
 }
 
 // empty removes everything that Start makes in the directory, except the marker and the lock.
-func (f *folder) empty() error {
+func (f *directory) empty() error {
 	secrets, err := filepath.Glob(filepath.Join(f.path, "*.password"))
 	if err != nil {
 		return err
@@ -202,7 +202,7 @@ const longestSocketDir = 103 - len("/.s.PGSQL.65535")
 
 // makeSocketDir makes a directory for the socket that only the server's user can enter. It is in the directory itself
 // or, if the path gets too long for a socket, in the system's temporary directory.
-func (f *folder) makeSocketDir() (string, error) {
+func (f *directory) makeSocketDir() (string, error) {
 	dir := filepath.Join(f.path, "run")
 	if len(dir) > longestSocketDir {
 		h := fnv.New64a()
@@ -218,7 +218,7 @@ func (f *folder) makeSocketDir() (string, error) {
 	}
 	owner, ok := system.Owner(info)
 	if !ok || !info.IsDir() || (owner != os.Geteuid() && owner != f.acct.uid) {
-		return "", fmt.Errorf("%s, the folder for the server's socket, belongs to someone else: remove it", dir)
+		return "", fmt.Errorf("%s, the directory for the server's socket, belongs to someone else: remove it", dir)
 	}
 	stale, _ := filepath.Glob(filepath.Join(dir, ".s.PGSQL.*")) // only fails for a malformed pattern
 	for _, name := range stale {                                // they are unused: we hold the lock
@@ -229,7 +229,7 @@ func (f *folder) makeSocketDir() (string, error) {
 	return dir, f.acct.own(dir)
 }
 
-func (f *folder) removeSocketDir(dir string) { _ = os.Remove(dir) } // empty by now; otherwise it stays for the next run
+func (f *directory) removeSocketDir(dir string) { _ = os.Remove(dir) } // empty by now; otherwise it stays for the next run
 
 // Remove stops any server that runs on dir's data, and removes dir. It refuses a directory that Start did not make, and
 // fails with ErrRunning while another process uses it.
@@ -239,9 +239,9 @@ func Remove(ctx context.Context, dir string) error {
 		return err
 	}
 	if _, err := os.Lstat(filepath.Join(dir, markerName)); err != nil {
-		return fmt.Errorf("%s is not a folder of ddtb's: %w", dir, err)
+		return fmt.Errorf("%s is not a directory of ddtb's: %w", dir, err)
 	}
-	f, err := openFolder(dir, acct)
+	f, err := openDirectory(dir, acct)
 	if err != nil {
 		return err
 	}

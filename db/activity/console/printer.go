@@ -17,8 +17,8 @@ import (
 	"ddtb/db/activity"
 )
 
-// Paper is the output of this package.
-type Paper struct {
+// Printer is the output of this package.
+type Printer struct {
 	W      io.Writer
 	Width  int // of a line, in cells; 0: no bound
 	Colour bool
@@ -33,7 +33,7 @@ func JSON(w io.Writer, v any) error {
 }
 
 // line writes one line, clipped to the width.
-func (p Paper) line(format string, args ...any) {
+func (p Printer) line(format string, args ...any) {
 	s := strings.TrimRight(fmt.Sprintf(format, args...), " ")
 	if p.Width > 0 {
 		s = ansi.Truncate(s, p.Width, "…")
@@ -42,7 +42,7 @@ func (p Paper) line(format string, args ...any) {
 }
 
 // wrapped writes text over as many lines as necessary. Each begins with indent, and the first with first.
-func (p Paper) wrapped(first, text string) {
+func (p Printer) wrapped(first, text string) {
 	indent := ansi.StringWidth(first)
 	width := 1 << 16
 	if p.Width > 0 {
@@ -92,8 +92,8 @@ func fields(text string, width int) (out []string) {
 }
 
 // command writes a command to be copied: never clipped, never wrapped.
-func (p Paper) command(indent, command string) {
-	_, _ = fmt.Fprintln(p.W, indent+p.paint(bold, command))
+func (p Printer) command(indent, command string) {
+	_, _ = fmt.Fprintln(p.W, indent+p.styled(bold, command))
 }
 
 type style string
@@ -108,7 +108,7 @@ const (
 	turned style = "7" // foreground and background are swapped
 )
 
-func (p Paper) paint(s style, text string) string {
+func (p Printer) styled(s style, text string) string {
 	if !p.Colour || s == plain {
 		return text
 	}
@@ -144,30 +144,30 @@ type column struct {
 }
 
 // table writes rows under titles, with two spaces between columns.
-func (p Paper) table(indent string, columns []column, rows [][]string) {
+func (p Printer) table(indent string, columns []column, rows [][]string) {
 	p.tableWith(indent, columns, rows, -1)
 }
 
 // tableWith is table with one highlighted row.
-func (p Paper) tableWith(indent string, columns []column, rows [][]string, chosen int) {
+func (p Printer) tableWith(indent string, columns []column, rows [][]string, chosen int) {
 	widths := p.widths(indent, columns, rows)
 	titles := make([]string, len(columns))
 	for i, c := range columns {
 		titles[i] = c.title
 	}
-	p.line("%s", p.paint(dim, indent+row(columns, widths, titles)))
+	p.line("%s", p.styled(dim, indent+row(columns, widths, titles)))
 	for i, r := range rows {
 		text := indent + row(columns, widths, r)
 		if i == chosen && p.Colour {
 			text = ansi.Truncate(ansi.Strip(text), p.Width, "…")
-			text = p.paint(turned, text+strings.Repeat(" ", max(0, p.Width-ansi.StringWidth(text))))
+			text = p.styled(turned, text+strings.Repeat(" ", max(0, p.Width-ansi.StringWidth(text))))
 		}
 		p.line("%s", text)
 	}
 }
 
 // widths returns the widths of the columns, reduced to fit the line if possible.
-func (p Paper) widths(indent string, columns []column, rows [][]string) []int {
+func (p Printer) widths(indent string, columns []column, rows [][]string) []int {
 	widths := make([]int, len(columns))
 	for i, c := range columns {
 		widths[i] = max(c.least, ansi.StringWidth(c.title))
@@ -194,7 +194,7 @@ func (p Paper) widths(indent string, columns []column, rows [][]string) []int {
 }
 
 // over returns by how much a table is too wide. Free text in a last column is clipped anyway.
-func (p Paper) over(indent string, columns []column, widths []int) int {
+func (p Printer) over(indent string, columns []column, widths []int) int {
 	if p.Width == 0 {
 		return 0
 	}
@@ -228,13 +228,13 @@ func row(columns []column, widths []int, cells []string) string {
 }
 
 // bar shows the used slots, the free ones, and a mark where the reserved ones begin.
-func (p Paper) bar(s activity.Slots, level activity.Level, width int) string {
+func (p Printer) bar(s activity.Slots, level activity.Level, width int) string {
 	cells := func(n int) int { return min(width, max(0, n)*width/max(1, s.Max)) }
 	used := cells(s.Used)
 	if s.Used > 0 {
 		used = max(1, used)
 	}
 	usable := max(used, cells(s.Usable()))
-	return "[" + p.paint(styleOf(level), strings.Repeat("#", used)) +
+	return "[" + p.styled(styleOf(level), strings.Repeat("#", used)) +
 		strings.Repeat(".", usable-used) + strings.Repeat("-", width-usable) + "]"
 }
