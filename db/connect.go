@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -19,6 +20,14 @@ type Connector struct {
 	connecting          atomic.Int64 // attempts under way
 	connects, connected atomic.Int64
 }
+
+// pingAfter is how long a connection must have been idle to be checked before it is used, so that no request fails
+// after a server restart or an idle_session_timeout. Django has CONN_HEALTH_CHECKS for this; pgxpool does the same.
+const pingAfter = time.Second
+
+// peekAfter is how long a connection must have been idle to have its socket checked, see unread. A server that ended it
+// more recently would have ended the query as well.
+const peekAfter = time.Millisecond
 
 func newConnector(s Settings, tracer pgx.QueryTracer) (*Connector, error) {
 	cc, err := ConnConfig(s, s.ApplicationName+"/"+s.Strategy)

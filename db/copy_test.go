@@ -23,7 +23,7 @@ var parts = map[string]struct{ files, lines []string }{
 	"per-request": {[]string{"perrequest.go"}, []string{"settings.go:PerRequest"}},
 	"persistent":  {[]string{"persistent.go", "persistentsettings.go", "worker.go"}, []string{"settings.go:Persistent"}},
 	"multiplex": {
-		[]string{"multiplexed.go", "multiplex.go", "multiplexconn.go", "multiplexrows.go", "read.go", "replica.go"},
+		[]string{"multiplexed.go", "multiplex.go", "multiplexconn.go", "multiplexrows.go", "read.go", "replica.go", "hosts.go"},
 		[]string{"settings.go:Multiplex", "db.go:outage", "db.go:replicas"},
 	},
 }

@@ -59,7 +59,8 @@ func OpenWith(s Settings, o Options) (*DB, error) {
 	d.lifetime, d.abort = context.WithCancel(context.Background())
 	d.now.Store(source)
 	d.replicas.Store(&replicas{})
-	if err := d.UseReplica(o.Replica); err != nil {
+	err = d.UseReplica(o.Replica) // starts its replicas
+	if err != nil {
 		return nil, errors.Join(err, d.Close(d.lifetime))
 	}
 	return d, nil

@@ -62,7 +62,7 @@
 //	per-request    perrequest.go                                     PerRequest in settings.go
 //	persistent     persistent.go, persistentsettings.go, worker.go   Persistent in settings.go
 //	multiplex and  multiplexed.go, multiplex.go, multiplexconn.go,   Multiplex in settings.go,
-//	DB.Read        multiplexrows.go, read.go, replica.go             outage and replicas in db.go
+//	DB.Read        multiplexrows.go, read.go, replica.go, hosts.go   outage and replicas in db.go
 //
 // Keep pool.go and poolsettings.go: the settings also bound the queue and the leak detection.
 //

@@ -19,14 +19,6 @@ import (
 // fixed: they serve in turn, and requests wait for a free one.
 const Persistent = "persistent"
 
-// pingAfter is how long a connection must have been idle to be checked before it is used, so that no request fails
-// after a server restart or an idle_session_timeout. Django has CONN_HEALTH_CHECKS for this; pgxpool does the same.
-const pingAfter = time.Second
-
-// peekAfter is how long a connection must have been idle to have its socket checked, see unread. A server that ended it
-// more recently would have ended the query as well.
-const peekAfter = time.Millisecond
-
 type persistent struct {
 	*Connector
 	settings PersistentSettings

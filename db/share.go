@@ -15,13 +15,13 @@ type budgetView struct {
 	turn    int   // increases with time: whose turn it is where there are fewer tickets than processes
 }
 
-// change returns how many tickets to take or, if negative, to give back. A process takes up to its share. It gives back
-// tickets beyond its share, because it is idle or because processes were added, when no ticket is free or when the
-// total demand exceeds the budget.
+// change returns how many tickets to take or, if negative, to give back. A process that needs tickets takes up to its
+// share. It gives back tickets beyond its share, because it is idle or because processes were added, when no ticket is
+// free or when the total demand exceeds the budget.
 func (v budgetView) change() int {
 	share := shares(v.budget, v.demands, v.turn)[v.me]
 	switch {
-	case v.held < share:
+	case v.held < share && v.demands[v.me] > 0:
 		return max(0, min(share-v.held, v.free))
 	case v.held > share && (v.free <= 0 || v.contended()):
 		return share - v.held

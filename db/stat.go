@@ -109,19 +109,3 @@ var Figures = []Figure[Stat]{
 	{Name: "pgxpool_max_lifetime_destroy_count", Help: "Connections of a pool that were closed after max_lifetime.", Counter: func(s *Stat) *int64 { return &s.AgedOut }},
 	{Name: "pgxpool_max_idle_destroy_count", Help: "Connections of a pool that were closed after max_idle.", Counter: func(s *Stat) *int64 { return &s.IdledOut }},
 }
-
-// ReplicaFigures are the figures of a ReplicaStat.
-var ReplicaFigures = []Figure[ReplicaStat]{
-	{Name: "ddtb_replica_up", Help: "1 if declared reads go to this replica, else 0.", Gauge: func(r *ReplicaStat) float64 {
-		if r.Serves {
-			return 1
-		}
-		return 0
-	}},
-	{Name: "ddtb_replica_lag_seconds", Help: "Seconds the replica is behind the primary.", Gauge: func(r *ReplicaStat) float64 { return r.Lag.Seconds() }},
-	{Name: "ddtb_replica_conns", Help: "Connections to the replica, held or not.", Gauge: func(r *ReplicaStat) float64 { return float64(r.Stat.Open()) }},
-
-	{Name: "ddtb_replica_reads_total", Help: "Declared reads that the replica answered.", Counter: func(r *ReplicaStat) *int64 { return &r.Reads }},
-	{Name: "ddtb_replica_failed_reads_total", Help: "Declared reads that failed on the replica, and were sent to the primary.", Counter: func(r *ReplicaStat) *int64 { return &r.Failed }},
-	{Name: "ddtb_replica_behind_reads_total", Help: "Declared reads that went to the primary because the replica had not replayed their visitor's write.", Counter: func(r *ReplicaStat) *int64 { return &r.Behind }},
-}
