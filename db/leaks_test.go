@@ -64,6 +64,25 @@ func TestARequestThatKeepsItsLeaseForLongIsToldOfThoughItsQueriesAreShort(t *tes
 	}
 }
 
+func TestARequestWhoseKeptLeaseWasTakenBackIsToldSoAndGoesOnWithAnother(t *testing.T) {
+	d, _, _ := open(t, func(c *config.Database) {
+		pool(c)
+		c.Pool.Hold, c.Pool.MaxSize, c.Pool.ReclaimAfter = "request", 1, time.Second
+	})
+	ctx, end := d.Begin(t.Context())
+	defer end()
+	one(t, d, ctx)
+	dbtest.Eventually(t, "it is taken back", func() bool { return d.Stat().Reclaimed == 1 })
+	if _, err := d.Exec(ctx, "SELECT 1"); !errors.Is(err, db.ErrReclaimed) {
+		t.Errorf("the next query: %v", err)
+	}
+	one(t, d, ctx)
+	end()
+	if n := d.Stat().Leases; n != 0 {
+		t.Errorf("%d leases are out", n)
+	}
+}
+
 func TestALeaseThatIsHeldTooLongIsTakenBack(t *testing.T) {
 	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
 		t.Parallel()

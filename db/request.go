@@ -155,13 +155,17 @@ func (r *request) reuse() (*Lease, error) {
 		return nil, ErrInUse
 	}
 	l := r.kept
-	if l == nil || l.takenErr() == nil {
+	if l == nil {
+		return l, nil
+	}
+	taken := l.takenErr() // before the release, after which it is nil
+	if taken == nil {
 		return l, nil
 	}
 	r.kept = nil
 	r.settle()
 	l.Release()
-	return nil, l.takenErr()
+	return nil, taken
 }
 
 // settle ends the use of the kept lease.
