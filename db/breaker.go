@@ -35,7 +35,7 @@ const fullFor = 100 * time.Millisecond
 
 // breaker admits every attempt to connect of one Connector, and records how each ended. Only an unreachable server
 // opens the circuit, or one that is not the primary yet. A server that answers, with full slots or a wrong password, is
-// reachable. Under a budget the circuit stays closed: without a server there are no tickets, and so no attempts.
+// reachable. Under a budget, a new monitoring connection closes the circuit: it has found the server.
 type breaker struct {
 	*Connector
 	circuit circuitbreaker.CircuitBreaker[any]
@@ -115,13 +115,12 @@ func (b *breaker) slotFreed() {
 func (b *breaker) ended(cause Cause, err error) {
 	switch cause {
 	case ServerUnavailable, NoSuitableServer:
-		why := fmt.Errorf("the last attempts to connect found no server: %v", clean(err)) //nolint:errorlint // its type is of no use
+		why := fmt.Errorf("the last attempts to connect found no usable server: %v", clean(err)) //nolint:errorlint // its type is of no use
 		b.last.Store(&why)
+		b.circuit.RecordFailure()
 		if b.tickets != nil {
 			b.tickets.doubt()
-			return
 		}
-		b.circuit.RecordFailure()
 		return
 	case SlotsExhausted:
 		until := time.Now().Add(fullFor/2 + rand.N(fullFor)) //nolint:gosec // a jitter is no secret

@@ -62,6 +62,7 @@ const (
 
 var (
 	errNoTicket = errors.New("no ticket of the connection budget is free")
+	errUnpolled = errors.New("the server that keeps the connection budget can't be reached")
 	errLost     = fmt.Errorf("%w: that of this one was lost with the monitoring connection that had reserved it", errNoTicket)
 )
 
@@ -77,6 +78,7 @@ type tickets struct {
 	log      *slog.Logger
 	queue    *queue
 	shrink   func(n int) // closes idle connections of the pool
+	found    func()      // is called when a new monitoring connection has found the server
 
 	wake   chan struct{}
 	until  context.Context // ends with close
@@ -126,7 +128,7 @@ func newTickets(s Settings, q *queue, o Options) (*tickets, error) {
 	}
 	t := &tickets{
 		settings: s, queue: q, log: o.Log, control: o.Control, end: func() {},
-		wake: make(chan struct{}, 1), open: map[int]bool{}, more: make(chan struct{}), shrink: func(int) {},
+		wake: make(chan struct{}, 1), open: map[int]bool{}, more: make(chan struct{}), shrink: func(int) {}, found: func() {},
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	t.until, t.stop, t.done = ctx, stop, ctx.Done()
@@ -223,7 +225,7 @@ func (t *tickets) fails(ctx context.Context, err error) {
 	if !ok { // the monitoring connection is busy or was lost: the next poll will tell
 		return
 	}
-	ce := &ConnError{Cause: had.Cause, Strategy: t.settings.Strategy, Err: had.Err}
+	ce := &ConnError{Cause: had.Cause, Strategy: t.settings.Strategy, Err: fmt.Errorf("%w: %w", errUnpolled, had.Err)}
 	lasts := time.Since(t.failing) > budgetDead || !ce.Cause.Passes()
 	t.mu.Lock()
 	if lasts {
@@ -337,6 +339,7 @@ func (t *tickets) enter(ctx context.Context, c *pgx.Conn) error {
 		return &ConnError{Cause: SettingRefused, Strategy: t.settings.Strategy, Err: ErrPooledBudget}
 	}
 	t.session, t.published, t.measured = c.PgConn(), 0, time.Time{}
+	t.found()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.pid, t.ready, t.handed = c.PgConn().PID(), nil, nil

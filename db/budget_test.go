@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -409,5 +410,71 @@ func TestSharedConnectionsHaveTicketsToo(t *testing.T) {
 	}
 	if n := dbtest.Backends(t, control, cfg.ApplicationName+"/multiplex"); n > 4 {
 		t.Errorf("%d connections", n)
+	}
+}
+
+func TestUnderABudgetTheCircuitOpensForAServerThatEndsEveryLogin(t *testing.T) {
+	dbtest.NoLeaks(t)
+	cfg := dbtest.Config(t)
+	auto(4)(&cfg)
+	control := monitored(t, cfg) // whose own connection still works
+	cfg.Host, cfg.Port = "127.0.0.1", hangsUp(t)
+	cfg.Pool.Timeout = 10 * time.Second
+	d := openAgain(t, cfg, db.Options{Control: control})
+	dbtest.Eventually(t, "the circuit is open", func() bool {
+		_, err := d.Exec(t.Context(), "SELECT 1")
+		return db.CauseOf(err) == db.CircuitOpen
+	})
+	before := d.Stat().Connects
+	for range 100 {
+		if _, err := d.Exec(t.Context(), "SELECT 1"); err == nil {
+			t.Error("it has a connection")
+		}
+	}
+	if n := d.Stat().Connects - before; n > 50 {
+		t.Errorf("%d attempts for 100 requests", n)
+	}
+}
+
+// hangsUp is a server that closes every connection.
+func hangsUp(t *testing.T) (port int) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed below
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.Close()
+		}
+	}()
+	t.Cleanup(func() { _ = l.Close(); <-ended })
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func TestAReadIsRefusedInTimeWhileTheBudgetCanNotBePolled(t *testing.T) {
+	for _, strategy := range []string{db.Pool, db.Multiplex} {
+		t.Run(strategy, func(t *testing.T) {
+			dbtest.NoLeaks(t)
+			cfg := dbtest.Config(t)
+			auto(4)(&cfg)
+			cfg.Strategy, cfg.Pool.Timeout = strategy, 3*time.Second
+			cfg.Host, cfg.Port = "127.0.0.1", hangsUp(t)
+			d := openAgain(t, cfg, db.Options{})
+			ctx, cancel := context.WithCancel(t.Context()) // without a deadline, until which a read would be retried
+			defer cancel()
+			defer time.AfterFunc(time.Minute, cancel).Stop()
+			began := time.Now()
+			_, err := d.Read().Exec(ctx, "SELECT 1")
+			if cause := db.CauseOf(err); cause == "" || time.Since(began) > 20*time.Second {
+				t.Errorf("after %v: %v", time.Since(began), err)
+			}
+		})
 	}
 }

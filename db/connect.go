@@ -106,6 +106,9 @@ func (c *Connector) attempt(ctx context.Context) (conn *pgx.Conn, err error) {
 // ctx ends.
 func (c *Connector) retry(ctx context.Context, err error, try func() error) error {
 	return retry(ctx, firstBackoff, mostBackoff, err, try, func(err error) bool {
+		if errors.Is(err, errUnpolled) { // there was no attempt, and the polls go on by themselves
+			return false
+		}
 		cause := CauseOf(err)
 		return (cause == ServerUnavailable || cause == NoSuitableServer) && !c.breaker.circuit.IsOpen() || errors.Is(err, errLost)
 	})

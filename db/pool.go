@@ -61,11 +61,16 @@ func (p *pool) Acquire(ctx context.Context, l *Lease) error {
 			}
 		}
 		var cancel context.CancelFunc
-		within, cancel = context.WithDeadline(ctx, l.since.Add(p.timeout-l.waited))
+		within, cancel = p.within(ctx, l)
 		defer cancel()
 	}
 	conn, err := p.pgx.Acquire(within)
 	if err != nil {
+		if within == ctx { // what was idle is lost
+			var cancel context.CancelFunc
+			within, cancel = p.within(ctx, l)
+			defer cancel()
+		}
 		err = p.retry(within, p.explain(ctx, within, err), func() (err error) {
 			if conn, err = p.pgx.Acquire(within); err != nil {
 				return p.explain(ctx, within, err)
@@ -77,6 +82,11 @@ func (p *pool) Acquire(ctx context.Context, l *Lease) error {
 		l.Attach(conn.Conn(), conn)
 	}
 	return err
+}
+
+// within bounds ctx by what is left of the timeout.
+func (p *pool) within(ctx context.Context, l *Lease) (context.Context, context.CancelFunc) {
+	return context.WithDeadline(ctx, l.since.Add(p.timeout-l.waited))
 }
 
 // explain returns why pgxpool gave no connection. ctx is the caller's; within also has the strategy's timeout.

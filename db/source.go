@@ -99,6 +99,7 @@ func NewSource(s Settings, o Options) (*Source, error) {
 		if p, ok := src.strategy.(interface{ shrink(int) }); ok {
 			t.shrink = p.shrink
 		}
+		t.found = src.conns.breaker.circuit.Close
 		t.start(o.Control != nil)
 	}
 	src.leaks.start(src)
