@@ -408,6 +408,15 @@ func (m *multiplexer) close(ctx context.Context) (err error) {
 	return err
 }
 
+// refresh replaces the connections. Calls under way are retried by their callers.
+func (m *multiplexer) refresh() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.conns {
+		c.retire(errMoved)
+	}
+}
+
 // muxStatement is one SQL text with its types, as the server described them. If the types change, a new muxStatement
 // replaces it.
 type muxStatement struct {

@@ -66,6 +66,12 @@ type multiplexed struct {
 	reads  atomic.Int64
 }
 
+// Refresh also closes the shared connections. Running reads are sent again on new ones.
+func (m *multiplexed) Refresh(ctx context.Context) {
+	m.shared.refresh()
+	m.pool.Refresh(ctx)
+}
+
 // Retire waits for running reads until ctx ends.
 func (m *multiplexed) Retire(ctx context.Context) {
 	done := make(chan struct{})

@@ -185,6 +185,9 @@ func (d *DB) UseReplica(s *Settings) error {
 	return nil
 }
 
+// Replica returns the settings that UseReplica put in force; nil: none.
+func (d *DB) Replica() *Settings { return d.replicas.Load().settings }
+
 // open begins to monitor the replicas.
 func (all *replicas) open(s Settings) error {
 	if err := atLeast("max_lag", s.MaxLag, replicaPoll); err != nil {
@@ -378,7 +381,7 @@ func (all *replicas) lagOf(replayed Position) time.Duration {
 // dead, or hold slots of a server that has other work now.
 func (r *replica) saw(got seenServer, err error) {
 	now := r.judge(got, err)
-	if now.why == "" || now.lag > r.all.maxLag || r.strategy.Idle() == 0 {
+	if now.why == "" || now.lag > r.all.maxLag || r.Stat().Open() == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
