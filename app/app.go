@@ -159,6 +159,9 @@ func thresholds(cfg *config.Config) activity.Thresholds {
 // checkBudget runs for each new configuration, and at start, where it opens the monitoring connection: later all slots may
 // be taken. It fails if strict_budget is set and the configuration allows more connections than the server has slots.
 func (a *App) checkBudget(ctx context.Context, server *activity.Observer, cfg *config.Config) error {
+	if err := db.CheckHosts(ctx, cfg.Databases["default"]); err != nil { // bounded by itself, for each host
+		a.log.ErrorContext(ctx, "the hosts of [databases.default] are not one database", "error", err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	budget, err := server.CheckBudget(ctx, cfg.Databases["default"], cfg.Server)
@@ -172,9 +175,6 @@ func (a *App) checkBudget(ctx context.Context, server *activity.Observer, cfg *c
 	}
 	if err == nil {
 		a.ready.pooler.look(ctx, server, cfg.Databases["default"])
-	}
-	if err := db.CheckHosts(ctx, cfg.Databases["default"]); err != nil {
-		a.log.ErrorContext(ctx, "the hosts of [databases.default] are not one database", "error", err)
 	}
 	return nil
 }
@@ -213,12 +213,13 @@ func (a *App) Reconfigure(ctx context.Context, cfg *config.Config) (restart []st
 	if err := a.checkNewBudget(ctx, cfg); err != nil {
 		return nil, err
 	}
-	read := func(config.Database) (config.Database, error) { return cfg.Databases["default"], nil }
-	if _, _, err := a.switchTo(ctx, read); err != nil {
-		return nil, err
-	}
+	before := a.db.Replica()
 	if err := a.db.UseReplica(replica(cfg)); err != nil {
 		return nil, err
+	}
+	read := func(config.Database) (config.Database, error) { return cfg.Databases["default"], nil }
+	if _, _, err := a.switchTo(ctx, read); err != nil {
+		return nil, errors.Join(err, a.db.UseReplica(before))
 	}
 	if err := a.server.Use(ctx, cfg.Databases["default"]); err != nil {
 		return nil, err
