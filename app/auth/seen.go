@@ -34,13 +34,23 @@ type sighting struct {
 
 func newSeen() *seen { return &seen{users: map[secretHash]sighting{}} }
 
-// put stores an entry. When the map is full, it evicts an arbitrary other one.
-func put[K comparable, V any](m map[K]V, size int, key K, value V) {
+// sampled is how many entries compete for eviction.
+const sampled = 16
+
+// put stores an entry. When the map is full, it evicts the oldest of some arbitrary others, as age says.
+func put[K comparable, V any](m map[K]V, size int, key K, value V, age func(V) time.Time) {
 	if _, known := m[key]; !known && len(m) >= size {
-		for other := range m {
-			delete(m, other)
-			break
+		var oldest K
+		n := 0
+		for other, v := range m {
+			if n == 0 || age(v).Before(age(m[oldest])) {
+				oldest = other
+			}
+			if n++; n == sampled {
+				break
+			}
 		}
+		delete(m, oldest)
 	}
 	m[key] = value
 }
@@ -65,7 +75,7 @@ func (c *seen) put(key secretHash, got sighting, epoch int) {
 	case got.user == nil:
 		delete(c.users, key)
 	case epoch == c.epoch:
-		put(c.users, maxSeen, key, got)
+		put(c.users, maxSeen, key, got, func(s sighting) time.Time { return s.checked })
 	}
 }
 

@@ -31,7 +31,7 @@ func (e *SlowedError) Error() string {
 type throttle struct {
 	mu    sync.Mutex
 	tries map[string]tries
-	known map[string]bool // names with an address from which they have signed in
+	known map[string]time.Time // when a name has last signed in from an address
 }
 
 type tries struct {
@@ -40,14 +40,18 @@ type tries struct {
 	last   time.Time
 }
 
+// matters returns until when the entry matters most: an address with many failures outlives a name with one.
+func (t tries) matters() time.Time { return t.last.Add(time.Duration(t.failed) * time.Second) }
+
 func newThrottle() *throttle {
-	return &throttle{tries: map[string]tries{}, known: map[string]bool{}}
+	return &throttle{tries: map[string]tries{}, known: map[string]time.Time{}}
 }
 
 // attempt is a login in progress.
 type attempt struct {
 	t             *throttle
 	pair, address string
+	now           time.Time // when it began
 	// suspicion is the number of recent failed logins from this address; 0 if this name has signed in from there
 	// before.
 	suspicion int
@@ -56,7 +60,7 @@ type attempt struct {
 // begin starts a login attempt, or returns a fault around a SlowedError.
 func (t *throttle) begin(username, address string, now time.Time) (*attempt, error) {
 	address = network(address)
-	a := &attempt{t: t, pair: address + " " + username, address: address}
+	a := &attempt{t: t, pair: address + " " + username, address: address, now: now}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	wait := max(t.wait(a.pair, now), t.wait(a.address, now))
@@ -67,7 +71,7 @@ func (t *throttle) begin(username, address string, now time.Time) (*attempt, err
 	}
 	t.count(a.pair, freeTries, now)
 	t.count(a.address, freeTriesAddress, now)
-	if !t.known[a.pair] {
+	if t.known[a.pair].IsZero() {
 		a.suspicion = t.tries[a.address].failed
 	}
 	return a, nil
@@ -87,7 +91,7 @@ func (t *throttle) count(key string, free int, now time.Time) {
 	if over := tr.failed - free; over >= 0 {
 		tr.until = now.Add(min(time.Second<<min(over, 20), maxDelay))
 	}
-	put(t.tries, maxTracked, key, tr)
+	put(t.tries, maxTracked, key, tr, tries.matters)
 }
 
 // succeeded resets the failures of this name from this address. Those of the address remain: the owner of one account
@@ -97,7 +101,7 @@ func (a *attempt) succeeded() {
 	defer a.t.mu.Unlock()
 	delete(a.t.tries, a.pair)
 	a.t.takeBack(a.address)
-	put(a.t.known, maxTracked, a.pair, true)
+	put(a.t.known, maxTracked, a.pair, a.now, func(t time.Time) time.Time { return t })
 }
 
 // undone reverts an attempt that could not be made for want of a connection.

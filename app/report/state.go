@@ -105,8 +105,15 @@ func replaceFile(path string, data []byte) error {
 		return err
 	}
 	part := path + ".new"
-	_ = os.Remove(part) // whatever it is
-	if err := os.WriteFile(part, data, 0o600); err != nil {
+	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	file, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) // never through another's link
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	if err = errors.Join(err, file.Close()); err != nil {
 		return err
 	}
 	return os.Rename(part, path)
