@@ -58,15 +58,15 @@ var sqlstates = []struct {
 	retryAfter string
 	sentAgain  bool // its page offers to send the form again
 }{
-	{"40P01", "Others changed the same at the same moment", 409, "WARN", 10, "1", true},
+	{"40P01", "changed the same data at the same moment", 409, "WARN", 10, "1", true},
 	{"40001", "nothing of it is stored", 409, "WARN", 10, "1", true},
-	{"57014", "it took longer than it may", 503, "WARN", 1, "1", true},
+	{"57014", "it took longer than allowed", 503, "WARN", 1, "1", true},
 	{"55P03", "Another transaction has locked", 503, "WARN", 1, "1", true},
-	{"25006", "takes no changes at the moment", 503, "WARN", 1, "1", true},
+	{"25006", "accepts no changes at the moment", 503, "WARN", 1, "1", true},
 	{"53100", "disk is full", 503, "ERROR", 1, "", true},
 	{"53200", "too little memory", 503, "WARN", 1, "1", true},
 	{"57P01", "does not answer, or is restarting", 503, "WARN", 1, "1", true},
-	{"23514", "does not go with what is stored", 409, "DEBUG", 1, "", false},
+	{"23514", "contradicts what is stored", 409, "DEBUG", 1, "", false},
 	{"22012", "Something went wrong on our side", 500, "ERROR", 1, "", false},
 	{"42501", "may not do this in the database", 503, "ERROR", 1, "", true},
 	{"42P01", "is missing from the database", 503, "ERROR", 1, "", true},
@@ -225,7 +225,7 @@ func TestWhileTheCircuitIsOpenThePageSaysSo(t *testing.T) {
 				a = s.get("/polls/", "Accept", "text/html")
 				return strings.Contains(a.body, "circuit open")
 			})
-			mustContain(t, a, 503, "The database did not answer the last attempts, so this one was not made.", "Please try again in a moment")
+			mustContain(t, a, 503, "The last attempts to reach the database failed, so this one was not made.", "Please try again in a moment")
 			if a.header("Retry-After") != "1" || s.log.Count("level=WARN", `cause="circuit open"`, "request_id="+a.header("X-Request-Id")) != 1 {
 				t.Errorf("%v\n%s", a.Header, s.log)
 			}

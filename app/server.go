@@ -22,7 +22,7 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	l, err := lc.Listen(ctx, "tcp", addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("%s is taken by another program: stop that one, or choose another place with --addr HOST:PORT (port 0 takes a free one)", addr)
+		return nil, fmt.Errorf("%s is taken by another program: stop that one, or choose another address (HOST:PORT; port 0 takes a free one)", addr)
 	case errors.Is(err, syscall.EACCES):
 		return nil, fmt.Errorf("no permission to listen on %s: ports below 1024 are for root, choose another with --addr HOST:PORT", addr)
 	case err != nil:

@@ -28,14 +28,14 @@ func Init(path string) error {
 		return fmt.Errorf("can't write the configuration: %w", err)
 	}
 	_, err = f.WriteString(sample)
-	if err := errors.Join(err, f.Sync(), f.Close(), syncFolder(path)); err != nil {
+	if err := errors.Join(err, f.Sync(), f.Close(), syncDirectory(path)); err != nil {
 		return errors.Join(fmt.Errorf("can't write the configuration: %w", err), os.Remove(path)) // no half of it
 	}
 	return nil
 }
 
-// syncFolder makes the new directory entry durable.
-func syncFolder(path string) error {
+// syncDirectory makes the new directory entry durable.
+func syncDirectory(path string) error {
 	d, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return err

@@ -79,7 +79,7 @@ var Causes = []CauseSpec{
 	}},
 	{Cause: TLSRefused, Lasts: true, Advice: lasts, Sentence: always("The database and this application can't agree on encryption: an administrator has to check their configuration.")},
 	{Cause: CertificateRejected, Lasts: true, Advice: lasts, Sentence: always("A certificate between this application and the database is not trusted: replace it, or configure its authority.")},
-	{Cause: CircuitOpen, AtOnce: true, Advice: recovers, Sentence: always("The database did not answer the last attempts, so this one was not made.")},
+	{Cause: CircuitOpen, AtOnce: true, Advice: recovers, Sentence: always("The last attempts to reach the database failed, so this one was not made.")},
 }
 
 // Advice for visitors.
@@ -361,7 +361,7 @@ var poolerTexts = []struct {
 	{"no such database", LoginRejected, noPoolerEntry},
 	{"no such user", LoginRejected, noPoolerEntry},
 	{"auth failed", LoginRejected, poolerPassword},
-	{"not allowed", LoginRejected, "PgBouncer lets this user not in here: see admin_users, stats_users and its auth_hba_file"},
+	{"not allowed", LoginRejected, "PgBouncer does not let this user in here: see admin_users, stats_users and its auth_hba_file"},
 	{"login rejected", LoginRejected, poolerPassword},
 	{"unix socket login rejected", LoginRejected, poolerPassword},
 	{"password authentication failed", LoginRejected, poolerPassword},

@@ -3,6 +3,7 @@ package db
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -59,8 +60,12 @@ func ConnConfig(cfg Settings, application string) (*pgx.ConnConfig, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to database %q: %w", cfg.Name, err)
 	}
-	if err := checkSocket(cc.Host, cc.Port); err != nil {
-		return nil, err
+	sockets := checkSocket(cc.Host, cc.Port)
+	for _, f := range cc.Fallbacks {
+		sockets = errors.Join(sockets, checkSocket(f.Host, f.Port))
+	}
+	if sockets != nil {
+		return nil, sockets
 	}
 	cc.Password = cmp.Or(secret.Reveal(), cc.Password)
 	cc.ConnectTimeout = cfg.ConnectTimeout

@@ -59,7 +59,7 @@ var answers = map[string]struct {
 	},
 	"a certificate that is not trusted": {
 		&db.ConnError{Cause: db.CertificateRejected, Err: errors.New(secret)}, 503,
-		"No database connection: certificate rejected", "is not trusted: it needs to be replaced", "", slog.LevelError,
+		"No database connection: certificate rejected", "is not trusted: replace it", "", slog.LevelError,
 	},
 	"a name that can't be resolved": {
 		&db.ConnError{Cause: db.ServerUnavailable, Err: &net.DNSError{Err: secret, IsNotFound: true}}, 503,
@@ -106,13 +106,13 @@ var answers = map[string]struct {
 	"a deadlock":              {&pgconn.PgError{Code: "40P01", Message: secret}, 409, "Conflict", "was rolled back", "1", slog.LevelWarn},
 	"a serialization failure": {&pgconn.PgError{Code: "40001", Message: secret}, 409, "Conflict", "was rolled back", "1", slog.LevelWarn},
 	"a statement that took too long": {
-		fmt.Errorf("x: %w", &pgconn.PgError{Code: "57014", Message: secret}), 503, "The database took too long", "longer than it may", "1", slog.LevelWarn,
+		fmt.Errorf("x: %w", &pgconn.PgError{Code: "57014", Message: secret}), 503, "The database took too long", "longer than allowed", "1", slog.LevelWarn,
 	},
 	"a lock that was waited for": {
 		&pgconn.PgError{Code: "55P03", Message: secret}, 503, "The database took too long", "has locked what this request needs", "1", slog.LevelWarn,
 	},
 	"a database that only reads": {
-		&pgconn.PgError{Code: "25006", Message: secret}, 503, "The database is read-only", "takes no changes", "1", slog.LevelWarn,
+		&pgconn.PgError{Code: "25006", Message: secret}, 503, "The database is read-only", "accepts no changes", "1", slog.LevelWarn,
 	},
 	"a full disk, which does not pass": {
 		&pgconn.PgError{Code: "53100", Message: secret}, 503, "The database's disk is full", "an administrator frees space", "", slog.LevelError,

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -135,6 +136,9 @@ const dsnForms = "write it as postgres://USER:PASSWORD@HOST:PORT/NAME?sslmode=â€
 
 // secretIn reports whether a DSN may contain a password. @FILE names a file that has it.
 func secretIn(dsn string) bool {
+	if u, err := url.Parse(dsn); err == nil && u.Scheme != "" {
+		return hasPassword(dsn) || u.Query().Has("sslpassword")
+	}
 	return !strings.HasPrefix(dsn, "@") && (strings.Contains(dsn, "password") || strings.Contains(dsn, "@"))
 }
 

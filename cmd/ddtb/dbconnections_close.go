@@ -98,7 +98,7 @@ func (d *connections) confirm(ctx context.Context, question string) error {
 	case d.yes:
 		return nil
 	case d.asJSON || !isTerminal(d.in):
-		return usage("nothing was ended: add --yes to do it without a question, or --dry-run where there is one to look only")
+		return usage("nothing was ended, because there is no terminal to ask on: add --yes to end them, or --dry-run to only list them")
 	}
 	defer d.say("\n")
 	answer, err := (&prompt{cli: d.cli, ctx: ctx, lines: bufio.NewReader(d.in)}).ask("\n" + question + " [y/N] ")

@@ -58,7 +58,7 @@ var words = map[Reason]string{
 	LogsIn:       "that don't finish their login",
 	WaitsForLock: "waiting for a lock", Blocks: "with a lock that others wait for",
 	WaitsForSync: "whose commit waits for a synchronous standby", LeakedTx: "in a transaction that was left open",
-	PausesInTx: "in a transaction, doing something else", UnreadRows: "with rows that the client does not read",
+	PausesInTx: "idle in a transaction", UnreadRows: "with rows that the client does not read",
 	SlowQuery: "running a slow query", Listens: "listening for notifications", Works: "working", Rests: "idle",
 	CannotBeSeen: "doing what this role may not see", Comes: "that begin and soon end",
 }

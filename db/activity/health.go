@@ -401,6 +401,9 @@ func Unreachable(err error) Health {
 		Level: Unknown, Code: "unreachable", What: "the server can't be monitored: " + why,
 		Do: "see that the server runs and that the address and the login are right",
 	}
+	if errors.Is(err, errNoObserver) {
+		f.Do = "pass an Observer of the server with activity.WithObserver"
+	}
 	if db.CauseOf(err) == db.SlotsExhausted {
 		f.Level, f.Code, f.Do = Critical, "utilisation", NoAccess(err, nil).Advice()
 	}

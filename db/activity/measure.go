@@ -18,7 +18,7 @@ func WithObserver(ctx context.Context, o *Observer) context.Context {
 	return context.WithValue(ctx, observerKey{}, o)
 }
 
-var errNoObserver = errors.New("the context has no Observer: pass one with activity.WithObserver")
+var errNoObserver = errors.New("the context has no Observer (activity.WithObserver)")
 
 func observerOf(ctx context.Context) (*Observer, error) {
 	if o, ok := ctx.Value(observerKey{}).(*Observer); ok {

@@ -46,7 +46,7 @@ type ConnectFailure struct {
 	Cause db.Cause
 	Limit string // of SlotsExhausted, see db.ConnError.Limit
 	Ago   Age
-	Over  bool // a lease was given since
+	Over  bool // a lease was given since, or slots are free
 }
 
 // Codes of the findings about a process, the gravest first.
@@ -119,6 +119,7 @@ func (f Finding) AboutProcess() bool { return slices.Contains(ProcessCodes, f.Co
 func (h Health) With(processes ...Process) Health {
 	h.Findings, h.Processes = slices.Clone(h.Findings), h.Processes+len(processes)
 	for _, p := range processes {
+		p.Failure = p.Failure.seenWith(h.Slots)
 		if len(processes) > 1 {
 			p.Application = fmt.Sprintf("%s (process %d)", p.name(), p.PID)
 		}
@@ -140,14 +141,25 @@ func (p Process) unconnected() *Finding {
 	f := &Finding{Level: Critical, Code: CodeUnconnected, steps: p.stepsForFailure(), scenario: p.scenarioOfFailure()}
 	f.What = fmt.Sprintf("%s gets no new connection: %s, last %s ago", p.name(), p.Failure.words(), Short(p.Failure.Ago.Duration()))
 	if p.Failure.Over {
-		f.Level = Warning
-		f.What = fmt.Sprintf("%s got no new connection %s ago: %s; it has given a lease since",
+		f.Level, f.steps, f.scenario = Warning, nil, ""
+		f.What = fmt.Sprintf("%s got no new connection %s ago: %s; that is over",
 			p.name(), Short(p.Failure.Ago.Duration()), p.Failure.words())
 	}
 	if failed := p.failedConnects(); failed > 0 {
 		f.What += fmt.Sprintf("; %s failed %s", count(int(failed), "attempt to connect", "attempts to connect"), p.period())
 	}
 	return f
+}
+
+// seenWith marks a failure for want of a slot as over if the server has many free slots by now. No request may have
+// tried since.
+func (f *ConnectFailure) seenWith(slots Slots) *ConnectFailure {
+	if f == nil || f.Over || f.Limit != db.ServerLimit || slots.Free()*10 < slots.Usable() {
+		return f
+	}
+	over := *f
+	over.Over = true
+	return &over
 }
 
 func (f ConnectFailure) words() string {

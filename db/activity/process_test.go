@@ -100,7 +100,7 @@ func TestTheVerdictOnAProcessFollowsFromItsFigures(t *testing.T) {
 		},
 		"the server was down": {
 			Process: Process{Failure: &ConnectFailure{Cause: db.ServerUnavailable, Ago: seconds(20), Over: true}},
-			want:    []string{"warning no-connection"}, says: "it has given a lease since",
+			want:    []string{"warning no-connection"}, says: "that is over",
 		},
 		"the login is refused": {
 			Process: Process{Failure: &ConnectFailure{Cause: db.LoginRejected}},

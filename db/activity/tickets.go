@@ -40,7 +40,7 @@ func (p *problem) tickets() *Finding {
 			t.Processes, count(budget, "connection", "connections"))
 		f.steps = p.stepsForBudget(fmt.Sprintf("set fleet.budget to %d at least, and save it, or run fewer processes", t.Processes))
 	case len(unused) > 0 && t.Held >= budget && (p.waitsForTickets() || t.Needed > budget):
-		f.What = fmt.Sprintf("all %d tickets of the budget are held, while more connections are needed; %s been idle for over %s and not returned",
+		f.What = fmt.Sprintf("all %d tickets of the budget are held, while more connections are needed; %s been idle for over %s",
 			budget, count(len(unused), "session with a ticket has", "sessions with tickets have"), Short(p.t.Idle))
 		f.PIDs, f.culprit, f.scenario = pids(unused), p.family.of(unused[0]), ""
 		f.steps = p.stepsForUnusedTickets(unused)

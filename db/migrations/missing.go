@@ -3,6 +3,7 @@ package migrations
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -25,8 +26,8 @@ func (e *MissingError) Error() string {
 	}
 	text := "missing, although every migration was applied: " + names + ". "
 	if len(e.Schemas) > 0 {
-		text += fmt.Sprintf("The schema %s has tables of these names; to use them, type:\n    ALTER ROLE %s SET search_path = %s, %[1]s;\n",
-			pgx.Identifier{e.Schemas[0]}.Sanitize(), pgx.Identifier{e.Role}.Sanitize(), e.Path)
+		text += fmt.Sprintf("The schema %s has tables of these names; to use them, type:\n    ALTER ROLE %s SET search_path = %s;\n",
+			e.Schemas[0], pgx.Identifier{e.Role}.Sanitize(), strings.TrimPrefix(e.Path+", "+pgx.Identifier{e.Schemas[0]}.Sanitize(), ", "))
 	}
 	return text + "Restore them from a backup. Or make them anew, empty: type in this database\n    DELETE FROM " + migrationTable +
 		" WHERE version_id != 0;\nand run `ddtb migrate`, which keeps the tables that are there."

@@ -101,7 +101,7 @@ func (p Printer) Diagnosis(d activity.Diagnosis) {
 			p.styled(bold, d.Scenario.Name), d.Scenario.Number, d.Scenario.Cause))
 	}
 	if d.Also != nil {
-		p.wrapped("or, no less,   ", fmt.Sprintf("%s (scenario %d): %s", p.styled(bold, d.Also.Name), d.Also.Number, d.Also.Cause))
+		p.wrapped("just as likely ", fmt.Sprintf("%s (scenario %d): %s", p.styled(bold, d.Also.Name), d.Also.Number, d.Also.Cause))
 		p.wrapped("To tell        ", d.ToTell)
 	}
 	if len(d.Steps) > 0 {
@@ -189,7 +189,7 @@ func (p Printer) Budget(b activity.Budget) {
 // autoText says which connections pools of automatic size have, or would have.
 func autoText(b activity.Budget) string {
 	if b.Auto {
-		return fmt.Sprintf("All processes share %d connections, however many run: %s.", b.AutoBudget, b.Each())
+		return fmt.Sprintf("All processes share a budget of %d, however many run: %s.", b.AutoBudget, b.Each())
 	}
-	return fmt.Sprintf("With pool.max_size = \"auto\" all processes would share %d connections, also while deploying: %s.", b.AutoBudget, b.Each())
+	return fmt.Sprintf("With pool.max_size = \"auto\" all processes would share a budget of %d, also while deploying: %s.", b.AutoBudget, b.Each())
 }
