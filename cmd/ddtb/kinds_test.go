@@ -78,8 +78,8 @@ var kinds = []struct {
 		{fault: "a key that no code reads", by: "config/unread_test.go TestEveryKeyIsReadBySomeCodeOutsideOfThisPackage"},
 	}},
 	{"one SQLSTATE has several meanings", []member{
-		{fault: "53300 of the role", says: "role have no more connections", got: limited("ALTER ROLE %s CONNECTION LIMIT 0")},
-		{fault: "53300 of the database", says: "limit that is set for this database", got: limited("ALTER DATABASE %s CONNECTION LIMIT 0")},
+		{fault: "53300 of the role", says: "application's role no more connections", got: limited("ALTER ROLE %s CONNECTION LIMIT 0")},
+		{fault: "53300 of the database", says: "limit of this database is reached", got: limited("ALTER DATABASE %s CONNECTION LIMIT 0")},
 		{fault: "53300 of the server", says: "no connection slot left: all are taken", by: "app/exhaustion_test.go TestSlotsRunOut"},
 		{fault: "mails of the three", says: "ALTER ROLE … CONNECTION LIMIT", by: "app/report/failure_test.go TestEachLimitOfConnectionsHasItsRemedy"},
 	}},

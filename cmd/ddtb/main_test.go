@@ -366,7 +366,7 @@ func TestAServerAsksForAFreeAddress(t *testing.T) {
 	}
 	defer func() { _ = l.Close() }()
 	taken := l.Addr().String()
-	m.run("", "runserver", taken).must(exitFailed, taken+" is taken by another program", "--addr HOST:PORT")
+	m.run("", "runserver", taken).must(exitFailed, taken+" is taken by another program", "choose another address (HOST:PORT")
 	m.run("", "run", "--addr", taken, "--data", m.home+"/pg").must(exitFailed, taken+" is taken by another program")
 	if _, err := os.Stat(m.home + "/pg"); !os.IsNotExist(err) {
 		t.Errorf("run made its data before it looked at the address: %v", err)

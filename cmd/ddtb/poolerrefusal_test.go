@@ -33,15 +33,15 @@ func TestEachRefusalOfARealPgBouncerHasItsCauseItsSentenceAndItsHint(t *testing.
 		},
 		{
 			"a database that it does not have", "* = ", "another = ", func(s *config.Database) { s.Name = "nothing" }, "",
-			db.LoginRejected, "[databases] lacks this database", "its list of databases and users",
+			db.LoginRejected, "[databases] lacks this database", "check the pooler's databases and users",
 		},
 		{
 			"a user whom it does not know", "pool_mode", "pool_mode", func(s *config.Database) { s.User = "stranger" }, "",
-			db.LoginRejected, "auth_file", "its list of databases and users",
+			db.LoginRejected, "auth_file", "check the pooler's databases and users",
 		},
 		{
 			"a wrong password", "pool_mode", "pool_mode", func(s *config.Database) { s.Password = "wrong" }, "",
-			db.LoginRejected, "auth_file", "its list of databases and users",
+			db.LoginRejected, "auth_file", "check the pooler's databases and users",
 		},
 		{
 			"a setting that it does not take", "pool_mode", "pool_mode",

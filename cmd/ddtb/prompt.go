@@ -52,7 +52,7 @@ func (p *prompt) ask(question string) (string, error) {
 	p.say("%s", question)
 	line, err := p.answer(func() (string, error) { return p.lines.ReadString('\n') })
 	if err != nil && line == "" {
-		return "", fmt.Errorf("no answer: %w; run it in a terminal, or see --help for how to give the answer", err)
+		return "", fmt.Errorf("no answer: %w; run it in a terminal, or with --noinput if --help lists that", err)
 	}
 	return strings.TrimSpace(line), nil
 }
