@@ -141,7 +141,8 @@ func (p Process) unconnected() *Finding {
 	f := &Finding{Level: Critical, Code: CodeUnconnected, steps: p.stepsForFailure(), scenario: p.scenarioOfFailure()}
 	f.What = fmt.Sprintf("%s gets no new connection: %s, last %s ago", p.name(), p.Failure.words(), Short(p.Failure.Ago.Duration()))
 	if p.Failure.Over {
-		f.Level, f.steps, f.scenario = Warning, nil, ""
+		f.Level, f.scenario = Warning, ""
+		f.steps = []Step{{"do nothing now; if it happens again, ask while it lasts", command("doctor"), nobody}}
 		f.What = fmt.Sprintf("%s got no new connection %s ago: %s; that is over",
 			p.name(), Short(p.Failure.Ago.Duration()), p.Failure.words())
 	}
