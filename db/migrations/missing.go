@@ -26,8 +26,9 @@ func (e *MissingError) Error() string {
 	}
 	text := "missing, although every migration was applied: " + names + ". "
 	if len(e.Schemas) > 0 {
+		schema := pgx.Identifier{e.Schemas[0]}.Sanitize()
 		text += fmt.Sprintf("The schema %s has tables of these names; to use them, type:\n    ALTER ROLE %s SET search_path = %s;\n",
-			e.Schemas[0], pgx.Identifier{e.Role}.Sanitize(), strings.TrimPrefix(e.Path+", "+pgx.Identifier{e.Schemas[0]}.Sanitize(), ", "))
+			schema, pgx.Identifier{e.Role}.Sanitize(), strings.TrimPrefix(e.Path+", "+schema, ", "))
 	}
 	return text + "Restore them from a backup. Or make them anew, empty: type in this database\n    DELETE FROM " + migrationTable +
 		" WHERE version_id != 0;\nand run `ddtb migrate`, which keeps the tables that are there."
