@@ -79,9 +79,13 @@ type refusal struct {
 	detail string
 }
 
-// failed notes a request that failed with p. Others may succeed, so the server stays ready.
-func (r *readiness) failed(p web.Problem) {
-	if p.Status == http.StatusServiceUnavailable && p.RetryAfter == 0 && p.Cause == "" {
+// failed notes a request that failed with err. Others may succeed, so the server stays ready. A refusal for want of a
+// connection is not noted: the next check finds its cause, and it may happen thousands of times a second.
+func (r *readiness) failed(err error) {
+	if db.CauseOf(err) != "" {
+		return
+	}
+	if p := web.ProblemOf(err); p.Status == http.StatusServiceUnavailable && p.RetryAfter == 0 && p.Cause == "" {
 		r.refused.Store(&refusal{time.Now(), p.Detail})
 	}
 }

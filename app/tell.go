@@ -7,7 +7,6 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"ddtb/app/report"
-	"ddtb/app/web"
 )
 
 // mostHolders is how many holders a mail lists.
@@ -18,7 +17,7 @@ const mostHolders = 20
 func (a *App) tell(c echo.Context, err error) {
 	a.count.Failed(err)
 	a.board.Failed(c.Path(), err)
-	a.ready.failed(web.ProblemOf(err))
+	a.ready.failed(err)
 	if a.report.Off() {
 		return // the rest names each holder's source lines, which costs more than the refusal itself
 	}
