@@ -16,7 +16,7 @@ const (
 	freeTriesAddress = 50 // from one address, for all names
 	maxDelay         = 5 * time.Minute
 	forgetAfter      = time.Hour
-	maxTracked       = 10_000 // names and addresses; of more, some are forgotten
+	maxTracked       = 10_000 // names and addresses; of more, old ones are evicted, see put
 )
 
 // SlowedError means that a login was not tried because too many have failed.
@@ -40,8 +40,13 @@ type tries struct {
 	last   time.Time
 }
 
-// matters returns until when the entry matters most: an address with many failures outlives a name with one.
-func (t tries) matters() time.Time { return t.last.Add(time.Duration(t.failed) * time.Second) }
+// matters returns the end of the delay, or else the last attempt. The entry for which that is longest ago is evicted.
+func (t tries) matters() time.Time {
+	if t.until.After(t.last) {
+		return t.until
+	}
+	return t.last
+}
 
 func newThrottle() *throttle {
 	return &throttle{tries: map[string]tries{}, known: map[string]time.Time{}}
