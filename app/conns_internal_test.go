@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"ddtb/db/dbtest"
 	"ddtb/db/logtest"
 )
 
@@ -71,8 +72,14 @@ func ask(c net.Conn) (status int, err error) {
 	return resp.StatusCode, errors.Join(err, resp.Body.Close())
 }
 
+const waits = "all places for client connections are taken"
+
 func TestMoreClientsThanPlacesAreServedInTurn(t *testing.T) {
-	addr, log := bounded(t, 4, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
+	waiting := make(chan struct{}) // closed when a client waits: until then the first four keep their places
+	addr, log := bounded(t, 4, func(w http.ResponseWriter, _ *http.Request) {
+		<-waiting
+		_, _ = io.WriteString(w, "ok")
+	})
 	var clients sync.WaitGroup
 	for range 50 {
 		c := dial(t, addr)
@@ -83,8 +90,10 @@ func TestMoreClientsThanPlacesAreServedInTurn(t *testing.T) {
 			}
 		})
 	}
+	dbtest.Eventually(t, "a client waits", func() bool { return log.Count(waits) > 0 })
+	close(waiting)
 	clients.Wait()
-	if n := log.Count("all places for client connections are taken"); n == 0 || n > 5 {
+	if n := log.Count(waits); n == 0 || n > 5 {
 		t.Errorf("%d lines in the log:\n%s", n, log)
 	}
 }

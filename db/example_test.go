@@ -261,18 +261,14 @@ func ExampleDB_Read() {
 	d, tb, end := exampleWith(func(s *db.Settings) { s.Pool.MaxSize = 1 }, nil)
 	defer end()
 	control := dbtest.Control(tb, d.Config())
-	lose := func() {
-		_, _ = d.Exec(context.Background(), "SELECT 1") // there is a connection
-		dbtest.KillBackends(tb, control, d.Config().ApplicationName+"/pool")
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second) // the limit for retries
 	defer cancel()
-	lose()
+	_, _ = d.Exec(ctx, "SELECT 1") // there is a connection
+	dbtest.KillBackends(tb, control, d.Config().ApplicationName+"/pool")
 	var n int
 	err := d.Read().QueryRow(ctx, "SELECT 42").Scan(&n)
 	fmt.Println(n, err)
-	lose()
-	_, err = d.Exec(ctx, "SELECT 42")
+	_, err = d.Exec(ctx, "SELECT pg_terminate_backend(pg_backend_pid())") // a write is not retried
 	fmt.Println(db.CauseOf(err))
 	// Output:
 	// 42 <nil>
