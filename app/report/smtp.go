@@ -38,17 +38,13 @@ func (b smtpBackend) send(ctx context.Context, m *mail) error {
 	ctx, cancel := context.WithTimeout(ctx, smtpTotal)
 	defer cancel() // closes the connection, which the library leaves open when the greeting, TLS or the login fails
 	var failed []error
-	var left []string
-	for _, to := range m.to {
+	m.to = slices.DeleteFunc(slices.Clone(m.to), func(to string) bool {
 		err := b.sendTo(ctx, m, to)
 		if err != nil {
 			failed = append(failed, fmt.Errorf("%w (to %s)", err, to))
 		}
-		if err != nil && temporary(err) {
-			left = append(left, to)
-		}
-	}
-	m.to = left
+		return err == nil || !temporary(err)
+	})
 	return errors.Join(failed...)
 }
 
@@ -61,15 +57,10 @@ func (b smtpBackend) sendTo(ctx context.Context, m *mail, to string) error {
 	if err != nil {
 		return err
 	}
-	conn, err := client.DialToSMTPClientWithContext(ctx)
-	if err != nil {
-		return err
-	}
-	err = client.SendWithSMTPClient(conn, msg)
+	err = client.DialAndSendWithContext(ctx, msg)
 	if msg.IsDelivered() {
-		err = nil // after the server has accepted the mail, a failure must not send it again
+		return nil // after the server has accepted the mail, a failure must not send it again
 	}
-	_ = client.CloseWithSMTPClient(conn)
 	return err
 }
 
@@ -171,24 +162,19 @@ func diagnose(cfg config.Mail, err error) (remedy string, passes bool) {
 		return remedyForAnswer(cfg, c, err), c < 500
 	}
 	says := func(text string) bool { return strings.Contains(err.Error(), text) } // the library's errors without a value
-	_, dns := errors.AsType[*net.DNSError](err)
 	network, _ := errors.AsType[net.Error](err)
-	_, notTLS := errors.AsType[tls.RecordHeaderError](err)
-	_, verify := errors.AsType[*tls.CertificateVerificationError](err)
-	_, host := errors.AsType[x509.HostnameError](err)
-	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
 	switch {
 	case says("target host does not support STARTTLS"):
 		return "The server has no STARTTLS on this port. Set mail.tls to \"tls\" (mostly port 465), or to \"none\" if the network is safe.", false
-	case notTLS:
+	case is[tls.RecordHeaderError](err):
 		return "The server does not begin with TLS on this port. Set mail.tls to \"starttls\" (mostly port 587 or 25).", false
-	case verify || host || unknown:
+	case is[*tls.CertificateVerificationError](err) || is[x509.HostnameError](err) || is[x509.UnknownAuthorityError](err):
 		return "Its certificate is not good for this name. Set mail.host to the name in the certificate, or make this machine trust the server's authority.", false
 	case errors.Is(err, gomail.ErrNoSupportedAuthDiscovered):
 		return "It offers no login that is safe without encryption. Set mail.tls to \"starttls\" or \"tls\".", false
 	case says("server does not support SMTP AUTH"):
 		return "The server takes no login on this port. Leave mail.user empty, or use the port for submission (587 or 465).", false
-	case dns:
+	case is[*net.DNSError](err):
 		return fmt.Sprintf("No address was found for mail.host %q: check its spelling.", cfg.Host), true
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "Nothing listens there: is the mail server running, and is mail.port right? Usual are 587 with tls = \"starttls\", 465 with \"tls\", 25.", true
@@ -214,4 +200,9 @@ func remedyForAnswer(cfg config.Mail, c int, err error) string {
 			strings.Join(cfg.Admins, ", "))
 	}
 	return "The server refuses this mail for good; its answer says why."
+}
+
+func is[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
 }

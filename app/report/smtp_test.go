@@ -245,8 +245,7 @@ func TestEveryFailingWayOfAServerIsTriedAgainOrGivenUp(t *testing.T) {
 }
 
 func TestAMailKeepsItsIdFromTryToTry(t *testing.T) {
-	o := Options{Mail: mailTo("smtp"), Hostname: "web 1\r\nX-Evil: 1"}.withDefaults()
-	m := (&Reporter{o: o, scrub: newScrubber(nil)}).testMail()
+	m := newReporter(Options{Mail: mailTo("smtp"), Hostname: "web 1\r\nX-Evil: 1"}).testMail()
 	ids := map[string]bool{}
 	for range 2 {
 		msg, err := m.msg(m.to...)
@@ -418,7 +417,7 @@ func TestAConversationIsBoundedInTime(t *testing.T) {
 			_, _ = io.WriteString(to, "220 hello\r\n")
 		}
 	})
-	r := &Reporter{o: Options{Mail: m}.withDefaults(), scrub: newScrubber(nil)}
+	r := newReporter(Options{Mail: m})
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	began := time.Now()
@@ -494,7 +493,7 @@ func TestEncryptionAndLogin(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			m := startMailServer(t, c.server, c.configure).config()
 			m.TLS, m.User, m.Password = c.tls, c.user, config.Secret(c.password)
-			r := &Reporter{o: Options{Mail: m, Hostname: "web1"}.withDefaults(), scrub: newScrubber([]config.Secret{m.Password})}
+			r := newReporter(Options{Mail: m, Hostname: "web1"})
 			err := smtpBackend{m, c.roots}.send(t.Context(), r.testMail())
 			equal(t, "sent", err == nil, c.want == "")
 			if err == nil {
@@ -629,7 +628,7 @@ func certificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
 func TestASettingThatIsWrongIsNotTriedAgain(t *testing.T) {
 	m := mailTo("smtp")
 	m.From = "x"
-	r := &Reporter{o: Options{Mail: m}.withDefaults(), scrub: newScrubber(nil)}
+	r := newReporter(Options{Mail: m})
 	err := smtpBackend{cfg: m}.send(t.Context(), r.testMail())
 	if err == nil {
 		t.Fatal("it was sent")
