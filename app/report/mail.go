@@ -29,6 +29,7 @@ type mail struct {
 	subject, text, id string
 	date              time.Time
 	to                []string // recipients who have not received it yet
+	err               error    // of the last attempt
 }
 
 //go:embed mail.txt

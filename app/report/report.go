@@ -65,12 +65,21 @@ type Reporter struct {
 	dropped atomic.Int64   // failures that found the queue full, and that no mail has counted yet
 	stat    struct{ sent, failed, events, suppressed atomic.Int64 }
 
+	// Of the goroutine of run alone.
+	state   *state
+	file    *stateFile
+	unsaved bool
+	mails   int // that are neither sent nor given up: at most one a group, and what the limits allow
+
+	oneMail         sync.Mutex
+	ended           chan *mail      // sent, or given up
+	hurried, cut    context.Context // done: mails are tried only once more; their connections are closed
+	hurry, cutMails context.CancelFunc
+
 	closing  sync.Once
 	closeErr error
 	stop     chan context.Context
 	done     chan error
-
-	aggregator
 }
 
 // queueSize bounds the failures that wait to be counted, which takes microseconds for each.
@@ -110,11 +119,14 @@ func newReporter(o Options) *Reporter {
 		o.Log = slog.Default()
 	}
 	o.Mail.Limit.PerHour = max(1, o.Mail.Limit.PerHour)
-	return &Reporter{
+	r := &Reporter{
 		o: o, scrub: newScrubber(append([]config.Secret{o.Mail.Password, o.Sentry.DSN}, o.Secrets...)),
-		queue: make(chan *failure, queueSize), served: make(chan time.Time, 1),
-		stop: make(chan context.Context, 1), done: make(chan error, 1), aggregator: newAggregator(o),
+		queue: make(chan *failure, queueSize), served: make(chan time.Time, 1), file: newStateFile(o.StateDir, o.Log),
+		ended: make(chan *mail), stop: make(chan context.Context, 1), done: make(chan error, 1),
 	}
+	r.hurried, r.hurry = context.WithCancel(context.Background())
+	r.cut, r.cutMails = context.WithCancel(context.Background())
+	return r
 }
 
 // Hide removes more secrets from whatever is sent from now on.

@@ -10,25 +10,6 @@ import (
 	"time"
 )
 
-// aggregator is what only the goroutine of run uses, but for what ends the mails.
-type aggregator struct {
-	state   *state
-	file    *stateFile
-	unsaved bool
-	mails   int // that are neither sent nor given up: at most one a group, and what the limits allow
-	ended   chan ending
-
-	turn           chan struct{}   // held while a mail is sent: one at a time
-	soon, now      context.Context // ended: mails are tried only once more; their connections are closed
-	hurry, closeIt context.CancelFunc
-}
-
-// ending is a mail that was sent, or given up with an error.
-type ending struct {
-	*mail
-	err error
-}
-
 const (
 	look     = time.Second // how often it looks what is due, and saves the state
 	maxTries = 6
@@ -36,18 +17,9 @@ const (
 	firstPause = 2 * time.Second
 )
 
-func newAggregator(o Options) aggregator {
-	a := aggregator{
-		file: newStateFile(o.StateDir, o.Log), ended: make(chan ending), turn: make(chan struct{}, 1),
-	}
-	a.soon, a.hurry = context.WithCancel(context.Background())
-	a.now, a.closeIt = context.WithCancel(context.Background())
-	return a
-}
-
 // run counts failures and reports them until the stop. It only ever waits for the state file, for a limited time.
 func (r *Reporter) run() error {
-	defer r.closeIt()
+	defer r.cutMails()
 	r.state = r.file.load(time.Now())
 	tick := time.NewTicker(look)
 	defer tick.Stop()
@@ -59,8 +31,8 @@ func (r *Reporter) run() error {
 		case at := <-r.served:
 			r.state.served(at)
 			r.unsaved = true
-		case e := <-r.ended:
-			r.finish(e)
+		case m := <-r.ended:
+			r.finish(m)
 		case <-tick.C:
 			r.reportAll()
 			r.save()
@@ -116,33 +88,23 @@ func (r *Reporter) save() {
 
 // deliver sends a mail. A temporary failure is tried again after a pause, and when the process stops.
 func (r *Reporter) deliver(m *mail) {
-	pause := firstPause
-	for try := 1; ; try++ {
-		last := try == maxTries || r.soon.Err() != nil
-		err := r.sendNow(m)
-		if err == nil || last || r.now.Err() != nil || !temporary(err) {
-			select {
-			case r.ended <- ending{m, err}:
-			case <-r.now.Done():
-			}
-			return
+	for try, pause := 1, firstPause; ; try, pause = try+1, 4*pause {
+		last := try == maxTries || r.hurried.Err() != nil
+		r.oneMail.Lock()
+		m.err = r.send(r.cut, m)
+		r.oneMail.Unlock()
+		if m.err == nil || last || r.cut.Err() != nil || !temporary(m.err) {
+			break
 		}
-		r.o.Log.WarnContext(r.now, "a mail was not accepted and will be sent again", "subject", m.subject, "try", try, "error", r.said(err))
+		r.o.Log.WarnContext(r.cut, "a mail was not accepted and will be sent again", "subject", m.subject, "try", try, "error", r.said(m.err))
 		select {
 		case <-time.After(time.Duration(float64(pause) * (0.8 + 0.4*rand.Float64()))): //nolint:gosec // jitter is no secret
-		case <-r.soon.Done():
+		case <-r.hurried.Done():
 		}
-		pause *= 4
 	}
-}
-
-func (r *Reporter) sendNow(m *mail) error {
 	select {
-	case r.turn <- struct{}{}:
-		defer func() { <-r.turn }()
-		return r.send(r.now, m)
-	case <-r.now.Done():
-		return r.now.Err()
+	case r.ended <- m:
+	case <-r.cut.Done():
 	}
 }
 
@@ -150,17 +112,17 @@ func (r *Reporter) sendNow(m *mail) error {
 func (r *Reporter) said(err error) string { return r.scrub.clean(cut(err.Error(), maxText)) }
 
 // finish counts a mail. The failures of one that was given up are pending again.
-func (r *Reporter) finish(e ending) {
+func (r *Reporter) finish(m *mail) {
 	r.mails--
-	r.state.Groups[e.key].done(e.err == nil)
-	if e.err == nil {
+	r.state.Groups[m.key].done(m.err == nil)
+	if m.err == nil {
 		r.stat.sent.Add(1)
 		return
 	}
 	r.unsaved = true
-	r.dropped.Add(int64(e.Dropped))
+	r.dropped.Add(int64(m.Dropped))
 	r.stat.failed.Add(1)
-	r.o.Log.ErrorContext(r.now, "a mail about failures was not sent: the next one will count them", "subject", e.subject, "error", r.said(e.err))
+	r.o.Log.ErrorContext(r.cut, "a mail about failures was not sent: the next one will count them", "subject", m.subject, "error", r.said(m.err))
 }
 
 // flush reports what is due, and sends every mail that waits once more, until ctx ends.
@@ -189,8 +151,8 @@ func (r *Reporter) flush(ctx context.Context) error {
 func (r *Reporter) drain(ctx context.Context) error {
 	for r.mails > 0 {
 		select {
-		case e := <-r.ended:
-			r.finish(e)
+		case m := <-r.ended:
+			r.finish(m)
 		case <-ctx.Done():
 			for _, g := range r.state.Groups {
 				g.done(false)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -64,7 +65,7 @@ func newSentryClient(cfg config.Sentry, change func(*sentry.ClientOptions), scru
 // sentryHTTP sends to the DSN, and to Spotlight if it is on. Its connections are closed when ends is done.
 func sentryHTTP(ends context.Context, cfg config.Sentry) *http.Client {
 	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.DialContext, t.MaxIdleConnsPerHost, t.MaxResponseHeaderBytes = dialUntil(ends, 0), 1, 64<<10
+	t.DialContext, t.MaxIdleConnsPerHost, t.MaxResponseHeaderBytes = dialUntil(ends, math.MaxInt), 1, 64<<10
 	client := &http.Client{Transport: t, Timeout: sentryTimeout}
 	if cfg.Spotlight {
 		client.Transport = spotlight{t, cfg.DSN == ""}

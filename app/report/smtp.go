@@ -90,33 +90,29 @@ func (b smtpBackend) options(ctx context.Context) []gomail.Option {
 }
 
 // dialUntil dials connections that are closed when ends is done, whatever the peer does: the libraries' deadlines only
-// limit single steps. mostRead limits the bytes read from a connection; 0: no limit.
+// limit single steps. At most mostRead bytes are read from a connection.
 func dialUntil(ends context.Context, mostRead int) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 		defer cancel()
 		defer context.AfterFunc(ends, cancel)()
-		var d net.Dialer
-		conn, err := d.DialContext(ctx, network, addr)
+		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
 		if err != nil {
 			return nil, err
 		}
-		return &boundedConn{conn, context.AfterFunc(ends, func() { _ = conn.Close() }), mostRead, mostRead}, nil
+		return &boundedConn{conn, context.AfterFunc(ends, func() { _ = conn.Close() }), mostRead}, nil
 	}
 }
 
 type boundedConn struct {
 	net.Conn
-	forget         func() bool
-	mostRead, left int
+	forget func() bool
+	left   int // bytes to read
 }
 
 func (c *boundedConn) Read(p []byte) (int, error) {
-	if c.mostRead == 0 {
-		return c.Conn.Read(p)
-	}
 	if c.left <= 0 {
-		return 0, fmt.Errorf("the server sent more than %d bytes in one conversation", c.mostRead)
+		return 0, fmt.Errorf("the server sent more than %d bytes in one conversation", smtpAnswers)
 	}
 	n, err := c.Conn.Read(p[:min(len(p), c.left)])
 	c.left -= n
@@ -126,17 +122,6 @@ func (c *boundedConn) Read(p []byte) (int, error) {
 func (c *boundedConn) Close() error {
 	c.forget()
 	return c.Conn.Close()
-}
-
-// code returns the mail server's reply code, or 0 without one.
-func code(err error) int {
-	if send, ok := errors.AsType[*gomail.SendError](err); ok && send.ErrorCode() != 0 {
-		return send.ErrorCode()
-	}
-	if answer, ok := errors.AsType[*textproto.Error](err); ok {
-		return answer.Code
-	}
-	return 0
 }
 
 // temporary reports whether the same mail may be accepted later: after a 4xx and after network errors. A 5xx reply, a
@@ -158,8 +143,12 @@ func explain(cfg config.Mail, scrub *scrubber, err error) error {
 
 // diagnose returns what to do about an error, and whether it may pass by itself.
 func diagnose(cfg config.Mail, err error) (remedy string, passes bool) {
-	if c := code(err); c != 0 {
-		return remedyForAnswer(cfg, c, err), c < 500
+	send, _ := errors.AsType[*gomail.SendError](err)
+	if send != nil && send.ErrorCode() != 0 {
+		return remedyForAnswer(cfg, send.ErrorCode(), send), send.ErrorCode() < 500
+	}
+	if login, ok := errors.AsType[*textproto.Error](err); ok {
+		return remedyForAnswer(cfg, login.Code, send), login.Code < 500
 	}
 	says := func(text string) bool { return strings.Contains(err.Error(), text) } // the library's errors without a value
 	network, _ := errors.AsType[net.Error](err)
@@ -184,8 +173,8 @@ func diagnose(cfg config.Mail, err error) (remedy string, passes bool) {
 	return "The connection broke. The server's log may say why.", true
 }
 
-func remedyForAnswer(cfg config.Mail, c int, err error) string {
-	send, _ := errors.AsType[*gomail.SendError](err)
+// remedyForAnswer returns what to do about a server's reply code. send is nil before the mail, as at the login.
+func remedyForAnswer(cfg config.Mail, c int, send *gomail.SendError) string {
 	switch {
 	case c == 535 || c == 534 || c == 454 && send == nil:
 		return fmt.Sprintf("The server rejects the login: check mail.user (%q) and the content of mail.password_file (%d characters).", cfg.User, len(cfg.Password))
