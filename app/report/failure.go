@@ -115,7 +115,7 @@ type failure struct {
 	Strategy, Waiting string
 	Slots             string
 	Holders           []string
-	Origin            string // the line of code to blame: the aggregator finds it, since that takes time
+	Origin            string // the line of code to blame: found when it is counted, since that takes time
 
 	stack []uintptr // where the error came up, innermost first
 }

@@ -50,6 +50,9 @@ type Options struct {
 	Secrets  []config.Secret // never sent or logged; those in Mail and Sentry are known
 	Console  io.Writer       // of the mail backend "console"; nil: standard output
 	Log      *slog.Logger    // nil: slog's default
+
+	// Complete completes the commands that mails advise, so that they reach this server; nil: they stay as they are.
+	Complete func(text string) string
 }
 
 // Reporter reports failures. It is safe for concurrent use; a nil Reporter does nothing.
@@ -117,6 +120,9 @@ func newReporter(o Options) *Reporter {
 	}
 	if o.Log == nil {
 		o.Log = slog.Default()
+	}
+	if o.Complete == nil {
+		o.Complete = func(text string) string { return text }
 	}
 	o.Mail.Limit.PerHour = max(1, o.Mail.Limit.PerHour)
 	r := &Reporter{
