@@ -58,8 +58,11 @@ func (b smtpBackend) sendTo(ctx context.Context, m *mail, to string) error {
 		return err
 	}
 	err = client.DialAndSendWithContext(ctx, msg)
-	if msg.IsDelivered() {
+	switch refused := msg.SendError(); {
+	case msg.IsDelivered():
 		return nil // after the server has accepted the mail, a failure must not send it again
+	case refused != nil:
+		return refused // without what failed after it
 	}
 	return err
 }

@@ -244,6 +244,32 @@ func TestEveryFailingWayOfAServerIsTriedAgainOrGivenUp(t *testing.T) {
 	}
 }
 
+func TestTheMailOfAnEndIsSentAfterThatOfTheBeginning(t *testing.T) {
+	refusals := 3 // about 42 seconds
+	server := startMailServer(t, &mailServer{refuse: func(step, _ string) error {
+		if step == "mail" && refusals > 0 {
+			refusals--
+			return &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 7, 1}, Message: "greylisted"}
+		}
+		return nil
+	}}, nil)
+	synctest.Test(t, func(t *testing.T) {
+		r := open(t, Options{Mail: server.config()})
+		r.Report(busy("/polls/"))
+		pass(time.Second)
+		for range 10 {
+			r.Healthy()
+			pass(time.Second)
+		}
+		equal(t, "mails while the first one waits for its next try", server.count(), 0)
+		pass(2 * time.Minute)
+		shut(t, r)
+	})
+	equal(t, "mails", server.count(), 2)
+	equal(t, "the first", parse(t, server.mails[0]).subject, "[ddtb] pool timeout on /polls/ (web1)")
+	equal(t, "the second", parse(t, server.mails[1]).subject, "[ddtb] Recovered: connections again after 0s, 1 request failed (web1)")
+}
+
 func TestAMailKeepsItsIdFromTryToTry(t *testing.T) {
 	m := newReporter(Options{Mail: mailTo("smtp"), Hostname: "web 1\r\nX-Evil: 1"}).testMail()
 	ids := map[string]bool{}
@@ -634,6 +660,24 @@ func TestASettingThatIsWrongIsNotTriedAgain(t *testing.T) {
 		t.Fatal("it was sent")
 	}
 	equal(t, "worth another try", temporary(err), false)
+}
+
+func TestARefusalForGoodIsNotTriedAgainThoughTheServerHangsUp(t *testing.T) {
+	m := hostile(t, func(command string, to net.Conn) {
+		if !strings.HasPrefix(command, "RCPT") {
+			answer(command, to)
+			return
+		}
+		_, _ = io.WriteString(to, "550 no such user\r\n")
+		_ = to.Close()
+	})
+	mail := newReporter(Options{Mail: m}).testMail()
+	err := smtpBackend{cfg: m}.send(t.Context(), mail)
+	if err == nil {
+		t.Fatal("it was sent")
+	}
+	equal(t, "worth another try", temporary(err), false)
+	equal(t, "recipients for another try", len(mail.to), 0)
 }
 
 func TestARecipientThatIsRefusedForNowMakesNobodyGetTheMailTwice(t *testing.T) {
