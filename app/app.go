@@ -71,7 +71,8 @@ func WithStateDir(dir string) Option { return func(s *surroundings) { s.stateDir
 // WithVersion names the program's version in metrics, traces and events.
 func WithVersion(version string) Option { return func(s *surroundings) { s.version = version } }
 
-// WithCommands completes the commands that pages and mails suggest, so that they reach this server from a terminal beside it.
+// WithCommands completes the commands that pages and mails suggest, so that they reach this server from a terminal
+// beside it.
 func WithCommands(complete func(command string) string) Option {
 	return func(s *surroundings) { s.complete = complete }
 }

@@ -45,8 +45,8 @@ func (f *stateFile) load(now time.Time) *state {
 	return read.sound(now)
 }
 
-// sound returns what is usable of a state from a file. A clock that was set back suppresses nothing: what happened in the
-// future is forgotten.
+// sound returns what is usable of a state from a file. A clock that was set back suppresses nothing: what happened in
+// the future is forgotten.
 func (s *state) sound(now time.Time) *state {
 	future := func(t time.Time) bool { return t.After(now) }
 	out := state{Groups: map[string]*group{}, Sent: slices.DeleteFunc(s.Sent, future)}

@@ -21,8 +21,8 @@ const (
 	spotlightDSN = "http://spotlight@localhost:8969/0"
 )
 
-// SentryClient sends events. A capture takes microseconds even when Sentry hangs: the event goes to the library's bounded
-// queue, and one goroutine sends.
+// SentryClient sends events. A capture takes microseconds even when Sentry hangs: the event goes to the library's
+// bounded queue, and one goroutine sends.
 type SentryClient struct {
 	client *sentry.Client
 	rate   float64
