@@ -121,7 +121,9 @@ func TestEveryCauseHasItsAdvice(t *testing.T) {
 }
 
 func TestTheCommandsThatAMailAdvisesAreCompleted(t *testing.T) {
-	r := newReporter(Options{Complete: func(text string) string { return strings.ReplaceAll(text, "`ddtb ", "`/opt/ddtb --config /etc/x.toml ") }})
+	r := newReporter(Options{Complete: func(text string) string {
+		return strings.ReplaceAll(text, "`ddtb ", "`/opt/ddtb --config /etc/x.toml ")
+	}})
 	m := r.newMail(&notice{group: group{Cause: string(db.SlotsExhausted), Pending: 1}})
 	contains(t, "the mail", m.text, "`/opt/ddtb --config /etc/x.toml db-connections doctor`", "`/opt/ddtb --config /etc/x.toml db-connections close-idle`")
 	lacks(t, "the mail", m.text, "`ddtb")
