@@ -14,6 +14,7 @@ import (
 	"ddtb/app/lab/scenarios"
 	"ddtb/app/web/webtest"
 	"ddtb/config"
+	"ddtb/db/dbtest"
 )
 
 // result is what a page says once its scenario was run.
@@ -148,4 +149,29 @@ func TestTheLabSuitsEverybodyInTheBrowser(t *testing.T) {
 	b.Visit("/lab/report-amplifies/")
 	b.Press(`button[value="fix"]`)
 	b.Until(`!!document.body?.innerText?.includes("With the fix:") && !document.getElementById("live")`) // reloaded
+}
+
+func TestATestInABrowserShowsThatItRunsAndThenItsResult(t *testing.T) {
+	t.Parallel()
+	s := newBoard(t, nil)
+	b := webtest.Open(t, s.url)
+	const path = "/test/pool-stress?threads=4&strategy=pool&max_size=3&timeout=500ms&hold="
+	b.Visit(path + "50s")
+	b.MustSay("The test is running")
+	b.MustSay(path + "50s\n") // without what the page adds
+	for _, l := range webtest.Looks {
+		b.LookAs(l)
+		b.MustSuitEverybody("test-progress")
+	}
+	b.Visit("/test/") // which ends the run
+	dbtest.Eventually(t, "the run has ended", func() bool { return s.get(path+"1ms").StatusCode == 200 })
+	b.Visit(path + "1s")
+	b.Until(`!!document.body?.innerText?.includes("3 got one, 1 did not")`)
+	for _, l := range webtest.Looks {
+		b.LookAs(l)
+		b.MustSuitEverybody("test-result")
+	}
+	b.MustBeUntroubled()
+	b.Visit("/test/pool-stress?threads=many")
+	b.Until(`!!document.body?.innerText?.includes("give a whole number")`)
 }
