@@ -155,16 +155,18 @@ func TestATestInABrowserShowsThatItRunsAndThenItsResult(t *testing.T) {
 	t.Parallel()
 	s := newBoard(t, nil)
 	b := webtest.Open(t, s.url)
+	b.LookAs(webtest.Look{Width: 360, Scheme: "dark"})
 	const path = "/test/pool-stress?threads=4&strategy=pool&max_size=3&timeout=500ms&hold="
 	b.Visit(path + "50s")
 	b.MustSay("The test is running")
 	b.MustSay(path + "50s\n") // without what the page adds
-	for _, l := range webtest.Looks {
-		b.LookAs(l)
-		b.MustSuitEverybody("test-progress")
-	}
-	b.Visit("/test/") // which ends the run
-	dbtest.Eventually(t, "the run has ended", func() bool { return s.get(path+"1ms").StatusCode == 200 })
+	b.Shoot("test-progress")
+	cfg := s.cfg.Databases["default"]
+	control := dbtest.Control(t, cfg)
+	backends := func() int { return dbtest.Backends(t, control, cfg.ApplicationName+"-stress/pool") }
+	dbtest.Eventually(t, "the test runs", func() bool { return backends() == 3 })
+	b.Visit("/test/")
+	dbtest.Eventually(t, "the test ended with its page", func() bool { return backends() == 0 })
 	b.Visit(path + "1s")
 	b.Until(`!!document.body?.innerText?.includes("3 got one, 1 did not")`)
 	for _, l := range webtest.Looks {

@@ -129,8 +129,8 @@ func noTest(echo.Context) error {
 // nowKey is the parameter with which the page of progress asks for the result.
 const nowKey = "now"
 
-// progress shows a browser a page at once, which stays until the test has ended and the result replaces it. A script's
-// request has no such page in between.
+// progress shows a browser a page at once. It asks for the result after a second, so that it is surely drawn, and stays
+// until the test has ended. A script's request has no such page in between.
 func progress(test echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		u := *c.Request().URL
@@ -141,7 +141,7 @@ func progress(test echo.HandlerFunc) echo.HandlerFunc {
 		asked := u.RequestURI()
 		q.Set(nowKey, "1")
 		u.RawQuery = q.Encode()
-		c.Response().Header().Set("Refresh", "0; url="+u.RequestURI())
+		c.Response().Header().Set("Refresh", "1; url="+u.RequestURI())
 		return pages.Render(c, http.StatusOK, "progress.html", asked)
 	}
 }
