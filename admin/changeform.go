@@ -39,11 +39,14 @@ func (r *request) preservedFilters() url.Values {
 }
 
 // preserved is the query for links to other forms.
-func (r *request) preserved() string {
-	if q := r.preservedFilters(); len(q) > 0 {
-		return "?" + url.Values{"_changelist_filters": {q.Encode()}}.Encode()
+func (r *request) preserved() string { return preserve(r.preservedFilters()) }
+
+// preserve returns the query that carries a changelist's query through a form, "" if that is empty.
+func preserve(q url.Values) string {
+	if len(q) == 0 {
+		return ""
 	}
-	return ""
+	return "?" + url.Values{"_changelist_filters": {q.Encode()}}.Encode()
 }
 
 // list returns the changelist to return to, or the index if the user may not view it.

@@ -303,7 +303,7 @@ func (r *request) selected() ([]int64, error) {
 // everyMatch returns the ids of all rows that match the list's address, on every page. It returns at most one more than
 // can be deleted.
 func (r *request) everyMatch() ([]int64, error) {
-	l, understood := parseLookups(r.model, r.QueryParams())
+	l, understood := parseChangelist(r.model, r.QueryParams(), r.site.now())
 	if !understood { // an invalid filter must not widen the deletion
 		return nil, fault.New(fault.Invalid,
 			"This list’s address can’t be understood in full. Go back to the list and select again.")

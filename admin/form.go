@@ -67,8 +67,6 @@ type option struct {
 	Locked bool
 }
 
-type optionsQuery func(context.Context, db.Querier) ([]option, error)
-
 type formInline struct {
 	*Inline
 	Rows  []*formRow

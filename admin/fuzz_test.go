@@ -21,7 +21,10 @@ func FuzzTheListUnderstandsAnyAddress(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw string) {
 		query, _ := url.ParseQuery(raw)
 		for _, m := range models {
-			l, _ := parseLookups(m, query)
+			l, understood := parseChangelist(m, query, now)
+			if !understood {
+				continue
+			}
 			if l.page < 1 || l.page > maxPage {
 				t.Errorf("page %d", l.page)
 			}
@@ -34,14 +37,18 @@ func FuzzTheListUnderstandsAnyAddress(f *testing.F) {
 			if n := strings.Count(sql, "$"); len(l.where.args) > n {
 				t.Errorf("%d parameters for %d places in %s", len(l.where.args), n, sql)
 			}
-			again, understood := parseLookups(m, mustParse(t, l.with("p", l.params.Get("p"))[1:]))
-			if again.where.String() != l.where.String() || again.page != l.page || !understood {
+			again, understood := parseChangelist(m, mustParse(t, l.Self()[1:]), now)
+			if !understood || again.where.String() != l.where.String() || again.page != l.page {
 				t.Errorf("%q does not survive its own link %q", raw, l.with())
 			}
-			l.heads()
-			l.filters(nil, now)
-			l.dates([]time.Time{now})
-			l.pages(count{n: 1_000_000})
+			l.Heads()
+			l.Filters()
+			l.steps, l.Matches = []time.Time{now}, count{n: 1_000_000}
+			if l.depth == len(dateUnits) {
+				l.steps = nil
+			}
+			l.Dates()
+			l.Pages()
 		}
 	})
 }

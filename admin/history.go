@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
@@ -250,3 +251,14 @@ func (r *request) gone() error {
 }
 
 var errGone = fault.New(fault.NotFound, "It was deleted meanwhile.")
+
+// printable shortens text from a request and makes it printable.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == utf8.RuneError {
+			return '?'
+		}
+		return r
+	}, s)
+	return cut(s, 41)
+}

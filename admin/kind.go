@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"net/url"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"ddtb/db"
 )
 
 // Kind is the type of a field: how it is parsed and displayed.
@@ -193,8 +196,10 @@ func (DateTime) widget() string { return "datetime" }
 // Many is a set of rows of another table, stored in a table of pairs.
 type Many struct {
 	Table, Own, Other string // the pairs
-	options           optionsQuery
+	query             func(context.Context, db.Querier) ([]option, error)
 }
+
+func (k *Many) options(ctx context.Context, q db.Querier) ([]option, error) { return k.query(ctx, q) }
 
 func (*Many) take(form url.Values, name string) []string { return slices.Clone(form[name]) }
 

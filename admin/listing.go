@@ -13,14 +13,7 @@ import (
 	"ddtb/db"
 )
 
-// listing is the data of a changelist from the database.
-type listing struct {
-	rows    []row
-	matches count // rows that match
-	total   count // all rows
-	steps   []time.Time
-	options map[string][]option // of filters by a relation
-}
+// What a changelist reads from the database.
 
 // count is a number of rows: exact, or the planner's estimate if counting would take long.
 type count struct {
@@ -35,6 +28,9 @@ func (c count) String() string {
 	return thousands(c.n)
 }
 
+// Any reports whether there are any rows.
+func (c count) Any() bool { return c.n > 0 }
+
 func thousands(n int64) string {
 	s := strconv.FormatInt(n, 10)
 	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
@@ -46,100 +42,81 @@ func thousands(n int64) string {
 // countedUpTo is the number of rows that are counted exactly: about 2 ms.
 const countedUpTo = 10_000
 
-// list reads one page of the changelist in one transaction, so that it waits for only one lease.
-func (l *lookups) list(ctx context.Context, d *db.DB) (*listing, error) {
-	got := &listing{options: map[string][]option{}}
-	err := d.InTx(ctx, func(q db.Querier) error {
-		var err error
-		if got.rows, err = l.readPage(ctx, q); err != nil {
-			return fmt.Errorf("list %s: %w", l.model.Plural, err)
+// read reads one page of the list, and what surrounds it. A list that fits a page needs no other query: its rows tell
+// their number and dates. For any other list one transaction reads the rest, so that it waits for one more lease only.
+func (l *changelist) read(ctx context.Context, d *db.DB) (err error) {
+	if l.rows, err = l.readPage(ctx, d.Read()); err != nil {
+		return fmt.Errorf("list %s: %w", l.Model.Plural, err)
+	}
+	complete := l.page == 1 && len(l.rows) < pageSize
+	l.Total = count{n: int64(len(l.rows))}
+	if complete {
+		l.Matches, l.steps = l.Total, l.stepsOf(l.rows)
+	}
+	related := l.Model.relatedFilters()
+	if complete && !l.Filtered() && len(related) == 0 {
+		return nil
+	}
+	return d.InTx(ctx, func(q db.Querier) error {
+		if err := l.readOptions(ctx, q, related); err != nil {
+			return err
 		}
-		if got.total, err = countRows(ctx, q, l.model, &where{}); err != nil {
-			return fmt.Errorf("count %s: %w", l.model.Plural, err)
+		if err := l.count(ctx, q, complete); err != nil {
+			return fmt.Errorf("count %s: %w", l.Model.Plural, err)
 		}
-		if l.complete(got) {
-			got.matches, got.steps = count{n: int64(len(got.rows))}, l.stepsOf(got.rows)
-			return l.readOptions(ctx, q, got.options)
+		if complete || l.Model.Hierarchy == "" || l.depth == len(dateUnits) {
+			return nil
 		}
-		got.matches = got.total
-		if len(l.where.conditions) > 0 {
-			if got.matches, err = countRows(ctx, q, l.model, &l.where); err != nil {
-				return fmt.Errorf("count %s: %w", l.model.Plural, err)
-			}
+		if l.steps, err = l.readSteps(ctx, q); err != nil {
+			return fmt.Errorf("dates of %s: %w", l.Model.Plural, err)
 		}
-		if l.model.Hierarchy != "" {
-			if got.steps, err = l.readSteps(ctx, q); err != nil {
-				return fmt.Errorf("dates of %s: %w", l.model.Plural, err)
-			}
-		}
-		return l.readOptions(ctx, q, got.options)
+		return nil
 	})
-	return got, err
 }
 
-// complete reports whether the page has every matching row, with its date. Then a search without an index has read the
-// table once, and need not read it again to count.
-func (l *lookups) complete(got *listing) bool {
-	if l.page > 1 || len(got.rows) >= pageSize {
-		return false
+// readPage reads the rows of the page.
+func (l *changelist) readPage(ctx context.Context, q db.Querier) ([]row, error) {
+	var fields []*Field
+	for _, c := range l.Model.Columns {
+		fields = append(fields, l.Model.field(c.Field))
 	}
-	dated := func(c Column) bool { return c.Field == l.model.Hierarchy }
-	return l.model.Hierarchy == "" || slices.ContainsFunc(l.model.Columns, dated)
-}
-
-// unit is the date hierarchy's next level; "" if there is none.
-func (l *lookups) unit() string {
-	switch {
-	case l.model.Hierarchy == "" || l.level.day > 0:
-		return ""
-	case l.level.year == 0:
-		return "year"
-	case l.level.month == 0:
-		return "month"
+	w, limit, offset := l.where.clone(), pageSize, (l.page-1)*pageSize
+	if l.all {
+		limit, offset = showAllMax, 0
 	}
-	return "day"
+	sql := l.Model.selection(fields, "") + w.String() + l.orderBy() +
+		fmt.Sprintf(" LIMIT %s OFFSET %s", w.param(limit), w.param(offset))
+	return readRows(ctx, q, fields, sql, w.args...)
 }
 
-// stepsOf returns the years, months or days of rows.
-func (l *lookups) stepsOf(rows []row) []time.Time {
+// stepsOf returns the years, months or days of rows: the links below the chosen date.
+func (l *changelist) stepsOf(rows []row) []time.Time {
 	var steps []time.Time
 	for _, row := range rows {
-		t, ok := row.values[l.model.Hierarchy].(time.Time)
-		if !ok {
-			continue
+		t, ok := row.values[l.Model.Hierarchy].(time.Time)
+		if !ok || l.depth == len(dateUnits) {
+			return nil
 		}
 		year, month, day := t.UTC().Date()
-		switch l.unit() {
-		case "":
-			return nil
-		case "year":
-			month, day = 1, 1
-		case "month":
-			day = 1
-		}
+		month, day = []time.Month{1, month, month}[l.depth], []int{1, 1, day}[l.depth]
 		steps = append(steps, time.Date(year, month, day, 0, 0, 0, 0, time.UTC))
 	}
 	slices.SortFunc(steps, time.Time.Compare)
 	return slices.Compact(steps)
 }
 
-func (l *lookups) columnFields() []*Field {
-	var fields []*Field
-	for _, c := range l.model.Columns {
-		fields = append(fields, l.model.field(c.Field))
+// count counts all rows, and those that match unless they are known.
+func (l *changelist) count(ctx context.Context, q db.Querier, known bool) (err error) {
+	if known && !l.Filtered() {
+		return nil
 	}
-	return fields
-}
-
-func (l *lookups) readPage(ctx context.Context, q db.Querier) ([]row, error) {
-	fields, w := l.columnFields(), l.where.clone()
-	limit, offset := pageSize, (l.page-1)*pageSize
-	if l.all {
-		limit, offset = showAllMax, 0
+	if l.Total, err = countRows(ctx, q, l.Model, &where{}); err != nil || known {
+		return err
 	}
-	sql := l.model.selection(fields, "") + w.String() + l.orderBy() +
-		fmt.Sprintf(" LIMIT %s OFFSET %s", w.param(limit), w.param(offset))
-	return readRows(ctx, q, fields, sql, w.args...)
+	if l.Matches = l.Total; l.Filtered() {
+		l.Matches, err = countRows(ctx, q, l.Model, &l.where)
+	}
+	return err
 }
 
 // countRows counts up to countedUpTo rows. Beyond that it uses the planner's estimate: counting a million rows takes
@@ -171,15 +148,11 @@ func countRows(ctx context.Context, q db.Querier, m *Model, w *where) (count, er
 
 // readSteps finds the years, months or days that have rows. It jumps through the index from one to the next, so that
 // its cost depends on the steps, not on the rows.
-func (l *lookups) readSteps(ctx context.Context, q db.Querier) ([]time.Time, error) {
-	unit := l.unit()
-	if unit == "" {
-		return nil, nil
-	}
-	w, column := l.where.clone(), "t."+ident(l.model.Hierarchy)
-	u := w.param(unit)
+func (l *changelist) readSteps(ctx context.Context, q db.Querier) ([]time.Time, error) {
+	w, column := l.where.clone(), "t."+ident(l.Model.Hierarchy)
+	u := w.param(dateUnits[l.depth])
 	step := fmt.Sprintf("date_trunc(%s::text, %s AT TIME ZONE 'UTC')", u, column)
-	from := " FROM " + ident(l.model.Table) + " t"
+	from := " FROM " + ident(l.Model.Table) + " t"
 	first := w.clone()
 	first.and(column + " IS NOT NULL")
 	next := w.clone()
@@ -197,31 +170,33 @@ func (l *lookups) readSteps(ctx context.Context, q db.Querier) ([]time.Time, err
 // maxOptions limits the links of a filter by a relation.
 const maxOptions = 50
 
-func (l *lookups) readOptions(ctx context.Context, q db.Querier, into map[string][]option) error {
-	for _, name := range l.model.Filters {
-		var err error
-		switch k := l.model.field(name).Kind.(type) {
-		case *Many:
-			into[name], err = k.options(ctx, q)
-		case Reference:
-			into[name], err = k.choices(ctx, q)
-		}
+// related is a kind whose values are rows of another table.
+type related interface {
+	options(context.Context, db.Querier) ([]option, error)
+}
+
+// relatedFilters returns the names of the filters whose choices are rows.
+func (m *Model) relatedFilters() []string {
+	return slices.DeleteFunc(slices.Clone(m.Filters), func(name string) bool {
+		_, ok := m.field(name).Kind.(related)
+		return !ok
+	})
+}
+
+func (l *changelist) readOptions(ctx context.Context, q db.Querier, filters []string) error {
+	l.options = map[string][]option{}
+	for _, name := range filters {
+		options, err := l.Model.field(name).Kind.(related).options(ctx, q)
 		if err != nil {
 			return fmt.Errorf("choices of %s: %w", name, err)
 		}
-		into[name] = into[name][:min(len(into[name]), maxOptions)]
+		l.options[name] = options[:min(len(options), maxOptions)]
 	}
 	return nil
 }
 
-// choices returns the rows that a reference may have.
-func (k Reference) choices(ctx context.Context, q db.Querier) ([]option, error) {
-	found, err := q.Query(ctx, fmt.Sprintf("SELECT id::bigint, %s::text FROM %s ORDER BY 2, 1 LIMIT $1",
+func (k Reference) options(ctx context.Context, q db.Querier) ([]option, error) {
+	found, err := q.Query(ctx, fmt.Sprintf("SELECT id::bigint, '', %s::text, NULL FROM %s ORDER BY 3, 1 LIMIT $1",
 		ident(k.Label), ident(k.Table)), maxOptions)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(found, func(r pgx.CollectableRow) (o option, err error) {
-		return o, r.Scan(&o.ID, &o.Label)
-	})
+	return collectOptions(found, err)
 }

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -17,15 +18,15 @@ type Model struct {
 	Name             string // in the address, the permissions and the content type: "question"
 	Singular, Plural string
 	Table            string
-	Label            string   // the column with a row's name
-	Order            []string // columns of the changelist's order, "-pub_date" for descending
+	Label            string // the column with a row's name
+	Order            string // the column by which the changelist is sorted, "-pub_date" for descending
 	Fields           []Field
 	Fieldsets        []Fieldset // of the change form
 	AddFieldsets     []Fieldset // of the form for a new row; nil: the same
 	Columns          []Column   // of the changelist; the first links to the change form
 	Filters          []string   // fields
 	Search           []string   // columns
-	Hierarchy        string     // a DateTime field
+	Hierarchy        string     // a DateTime field among the columns; "": none
 	Inlines          []Inline
 	Cascade          []Relation // rows deleted with a row, besides inlines and Many
 	ReadOnly         bool       // no one can add, change or delete it here
@@ -135,7 +136,7 @@ func (m *Model) relations() []Relation {
 	return append(all, m.Cascade...)
 }
 
-// check panics if a declaration names a missing field: declarations are part of the program.
+// check panics if a declaration names a missing field or column: declarations are part of the program.
 func (m *Model) check() {
 	var names []string
 	for _, sets := range [][]Fieldset{m.Fieldsets, m.AddFieldsets} {
@@ -143,19 +144,18 @@ func (m *Model) check() {
 			names = append(names, set.Fields...)
 		}
 	}
+	var columns []string
 	for _, c := range m.Columns {
-		names = append(names, c.Field)
+		columns = append(columns, c.Field)
 	}
-	names = append(append(names, m.Filters...), m.Search...)
-	for _, o := range m.Order {
-		names = append(names, strings.TrimPrefix(o, "-"))
-	}
-	if m.Hierarchy != "" {
-		names = append(names, m.Hierarchy)
-	}
-	for _, name := range names {
+	for _, name := range slices.Concat(names, columns, m.Filters, m.Search) {
 		if m.field(name) == nil {
 			panic(fmt.Sprintf("admin: %s has no field %q", m.Name, name))
+		}
+	}
+	for _, name := range []string{strings.TrimPrefix(m.Order, "-"), m.Hierarchy} {
+		if name != "" && !slices.Contains(columns, name) {
+			panic(fmt.Sprintf("admin: %s has no column %q", m.Name, name))
 		}
 	}
 }

@@ -17,7 +17,7 @@ var models = []*Model{group, user, question, logEntry}
 
 var question = &Model{
 	App: polls, Name: "question", Singular: "question", Plural: "questions", Table: "polls_question",
-	Label: "question_text", Order: []string{"-pub_date"},
+	Label: "question_text", Order: "-pub_date",
 	Fields: []Field{
 		{Name: "question_text", Kind: Text{Max: 200}},
 		{Name: "pub_date", Label: "Date published", Kind: DateTime{}, Help: "In UTC. The poll is not shown before."},
@@ -51,11 +51,11 @@ func withinADay(published any, now time.Time) bool {
 
 var group = &Model{
 	App: authApp, Name: "group", Singular: "group", Plural: "groups", Table: "auth_group",
-	Label: "name", Order: []string{"name"},
+	Label: "name", Order: "name",
 	Fields: []Field{
 		{Name: "name", Kind: Text{Max: 150}, Taken: "Group with this Name already exists."},
 		{Name: "permissions", Optional: true, Kind: &Many{
-			Table: "auth_group_permissions", Own: "group_id", Other: "permission_id", options: permissionOptions,
+			Table: "auth_group_permissions", Own: "group_id", Other: "permission_id", query: permissionOptions,
 		}},
 	},
 	Fieldsets: []Fieldset{{Fields: []string{"name", "permissions"}}},
@@ -66,7 +66,7 @@ var group = &Model{
 
 var user = &Model{
 	App: authApp, Name: "user", Singular: "user", Plural: "users", Table: "auth_user",
-	Label: "username", Order: []string{"username"},
+	Label: "username", Order: "username",
 	Fields: []Field{
 		{
 			Name: "username", Kind: Text{Max: 150, Normal: auth.NormalUsername}, Check: checkUsername, Taken: "A user with that username already exists.",
@@ -87,10 +87,10 @@ var user = &Model{
 			Help: "All permissions without assigning them. Only a superuser gives and takes this.",
 		},
 		{Name: "groups", Optional: true, Help: "The user gets all permissions of each of their groups.", Kind: &Many{
-			Table: "auth_user_groups", Own: "user_id", Other: "group_id", options: groupOptions,
+			Table: "auth_user_groups", Own: "user_id", Other: "group_id", query: groupOptions,
 		}},
 		{Name: "user_permissions", Optional: true, Help: "Permissions for this user alone.", Kind: &Many{
-			Table: "auth_user_user_permissions", Own: "user_id", Other: "permission_id", options: permissionOptions,
+			Table: "auth_user_user_permissions", Own: "user_id", Other: "permission_id", query: permissionOptions,
 		}},
 		{Name: "last_login", Kind: DateTime{}, ReadOnly: true},
 		{Name: "date_joined", Kind: DateTime{}, ReadOnly: true, Default: func() any { return time.Now() }},
@@ -116,7 +116,7 @@ var user = &Model{
 
 var logEntry = &Model{
 	App: adminApp, Name: "logentry", Singular: "log entry", Plural: "log entries", Table: "django_admin_log",
-	Label: "object_repr", Order: []string{"-action_time"}, ReadOnly: true,
+	Label: "object_repr", Order: "-action_time", ReadOnly: true,
 	Fields: []Field{
 		{Name: "action_time", Kind: DateTime{}},
 		{Name: "user_id", Label: "User", Kind: Reference{Table: "auth_user", Label: "username"}},

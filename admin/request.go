@@ -183,6 +183,12 @@ type frame struct {
 	Messages []message
 }
 
+// Trail returns the breadcrumbs above this page.
+func (f frame) Trail() []web.Link { return f.Crumbs[:len(f.Crumbs)-1] }
+
+// Here returns the last breadcrumb.
+func (f frame) Here() string { return f.Crumbs[len(f.Crumbs)-1].Text }
+
 func (r *request) frame(title string, crumbs ...web.Link) frame {
 	return frame{title, r.user, append([]web.Link{{Path: root, Text: "Home"}}, crumbs...), r.site.links, r.takeMessages()}
 }

@@ -89,6 +89,3 @@ func (row *formRow) Number() string {
 	}
 	return "__number__"
 }
-
-// Any reports whether there are any rows.
-func (c count) Any() bool { return c.n > 0 }
