@@ -1,27 +1,26 @@
 package admin
 
 import (
-	"context"
+	"cmp"
 	"fmt"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 
-	"ddtb/db"
+	"ddtb/app/web"
 )
 
-// form is a change form: stored, posted, or both compared. It can be rendered from the posted values alone, without a
-// query, when there is no connection.
+// form is a change form: a row's fields, and the rows of its inlines, each with the input of the user or the value in the
+// database, and its mistake. It can be rendered from the input alone, when there is no connection.
 type form struct {
 	formRow
 	Sets     []formSet // of Inputs
 	Inlines  []*formInline
 	Problems []string       // of the whole form
 	Notices  []string       // of a conflict
-	extra    map[string]any // columns set by rules
-	saved    int64          // the id after the save
-	edited   bool           // it contains unsaved input
+	Posted   bool           // it contains unsaved input
+	extra    map[string]any // further columns of a new row, see Model.prepare
 }
 
 type formSet struct {
@@ -31,14 +30,15 @@ type formSet struct {
 
 // formRow is a row in a form: the form's own, or one of an inline.
 type formRow struct {
-	Model   *Model
-	ID      int64  // 0: a new row
-	Label   string // as far as known
-	Prefix  string // of its inputs
-	Inputs  []*formField
-	Delete  bool
-	Problem string
-	Show    bool // its delete box
+	Model     *Model
+	ID        int64 // 0: a new row
+	Prefix    string
+	Inputs    []*formField
+	CanDelete bool // an inline's row
+	Delete    bool
+	Problem   string
+	Label     string // as far as known
+	stored    row    // the row in the database, see fill
 }
 
 // formField is a field with its inputs.
@@ -46,12 +46,12 @@ type formField struct {
 	*Field
 	Input    string // the name of its inputs, with an inline's prefix
 	Raw      []string
-	Initial  *string // the inputs' first values; nil: unknown
+	Initial  *string // the value when the form was first shown; nil: unknown
 	Value    any
 	Problem  string
-	Fixed    bool   // displayed, not accepted
-	May      bool   // the user may change this row
-	Text     string // of a fixed field
+	Posted   bool
+	Fixed    bool // displayed, not accepted
+	May      bool // the user may change this row
 	Options  []option
 	Theirs   string // a value that someone else saved meanwhile
 	Conflict bool
@@ -63,8 +63,8 @@ type option struct {
 	Group  string // of a permission: its model
 	Label  string
 	grants []string // its permissions: only a user with all of them can add or remove it
-	Chosen bool
 	Locked bool
+	Chosen bool
 }
 
 type formInline struct {
@@ -75,61 +75,16 @@ type formInline struct {
 	canView, CanAdd, canChange, canDelete bool
 }
 
-// editable returns the fields that the form saves.
-func (row *formRow) editable() []*formField {
-	var fields []*formField
-	for _, ff := range row.Inputs {
-		if !ff.Fixed {
-			fields = append(fields, ff)
-		}
-	}
-	return fields
-}
-
-// field returns nil if the form does not show the field.
-func (row *formRow) field(name string) *formField {
-	i := slices.IndexFunc(row.Inputs, func(ff *formField) bool { return ff.Name == name })
-	if i < 0 {
-		return nil
-	}
-	return row.Inputs[i]
-}
-
-// valid reports whether the input has no mistakes.
-func (f *form) valid() bool { return len(f.Problems) == 0 && f.Mistakes() == 0 }
-
-// Mistakes returns the number of fields and rows with a mistake.
-func (f *form) Mistakes() (n int) {
-	rows := []*formRow{&f.formRow}
-	for _, in := range f.Inlines {
-		rows = append(rows, in.Rows...)
-	}
-	for _, row := range rows {
-		if row.Problem != "" {
-			n++
-		}
-		for _, ff := range row.Inputs {
-			if ff.Problem != "" {
-				n++
-			}
-		}
-	}
-	return n
-}
-
-// emptyForm returns the fields visible to this user, without values.
-func (r *request) emptyForm(id int64) *form {
-	f := &form{formRow: formRow{Model: r.model, ID: id}, extra: map[string]any{}}
+// newForm returns a form with the fields visible to this user, without values.
+func (r *request) newForm(id int64) *form {
+	f := &form{formRow: formRow{Model: r.model, ID: id}}
 	sets, action := r.model.Fieldsets, actionChange
 	if id == 0 {
-		action = actionAdd
-		if r.model.AddFieldsets != nil {
-			sets = r.model.AddFieldsets
-		}
+		sets, action = r.model.addFieldsets(), actionAdd
 	}
 	ok := r.can(r.model, action) // with view permission on a question, its choices are read-only on its page
 	for _, set := range sets {
-		inputs := r.inputs(r.model, set.Fields, "", ok)
+		inputs := r.inputs(r.model, set, ok)
 		f.Sets, f.Inputs = append(f.Sets, formSet{set, inputs}), append(f.Inputs, inputs...)
 	}
 	for i := range r.model.Inlines {
@@ -145,68 +100,33 @@ func (r *request) emptyForm(id int64) *form {
 }
 
 // inputs returns fields with their default values.
-func (r *request) inputs(m *Model, names []string, prefix string, may bool) []*formField {
-	fields := make([]*formField, len(names))
-	for i, name := range names {
-		f := m.field(name)
-		ff := &formField{Field: f, Input: prefix + name, May: may}
-		ff.Fixed = f.ReadOnly || !may || (f.SuperuserOnly && !r.user.Superuser)
-		if f.Default != nil {
-			ff.Value = f.Default()
-		}
-		ff.Raw = f.Kind.raw(ff.Value)
+func (r *request) inputs(m *Model, set Fieldset, may bool) []*formField {
+	fields := make([]*formField, len(set.Fields))
+	for i, name := range set.Fields {
+		ff := &formField{Field: m.field(name), Input: name, May: may}
+		ff.Fixed = ff.ReadOnly || !may || (ff.SuperuserOnly && !r.user.Superuser)
+		ff.set(ff.initialValue())
 		fields[i] = ff
 	}
 	return fields
 }
 
-// inlineRow returns a row of an inline with default values. number is its place in the form.
+// inlineRow returns a row of an inline with default values.
 func (r *request) inlineRow(in *formInline, id int64, number string) *formRow {
-	row := &formRow{Model: in.Model, ID: id, Prefix: in.prefix() + "-" + number + "-", Show: id > 0 && in.canDelete}
+	row := &formRow{Model: in.Model, ID: id, CanDelete: id > 0 && in.canDelete}
 	for _, set := range in.Model.Fieldsets {
-		row.Inputs = append(row.Inputs, r.inputs(in.Model, set.Fields, row.Prefix, id == 0 || in.canChange)...)
+		row.Inputs = append(row.Inputs, r.inputs(in.Model, set, id == 0 || in.canChange)...)
 	}
+	row.number(in.Prefix(), number)
 	return row
 }
 
-// storedRow adds a row from the database to an inline.
-func (r *request) storedRow(in *formInline, child row) {
-	row := r.inlineRow(in, child.id, strconv.Itoa(len(in.Rows)))
-	row.show(child)
-	in.Rows = append(in.Rows, row)
-}
-
-// show fills a form's row with the values from the database.
-func (row *formRow) show(stored row) {
-	row.Label = stored.label
+// number names the inputs of an inline's row.
+func (row *formRow) number(prefix, number string) {
+	row.Prefix = prefix + "-" + number + "-"
 	for _, ff := range row.Inputs {
-		ff.store(stored.values[ff.Name])
+		ff.Input = row.Prefix + ff.Name
 	}
-}
-
-func (ff *formField) store(value any) {
-	ff.Value, ff.Raw = value, ff.Kind.raw(value)
-	text := ff.text(value)
-	ff.Initial, ff.Text = &text, ff.Kind.text(value)
-}
-
-// text returns the value as this form may change it: of a Many, the ids that the user may add and remove.
-func (ff *formField) text(value any) string {
-	if many, ok := ff.Kind.(*Many); ok {
-		return many.text(ff.unlocked(idsOf(value)))
-	}
-	return ff.Kind.text(value)
-}
-
-// unlocked returns the ids that the user may add and remove.
-func (ff *formField) unlocked(ids []int64) []int64 {
-	locked := []int64{}
-	for _, o := range ff.Options {
-		if o.Locked {
-			locked = append(locked, o.ID)
-		}
-	}
-	return without(ids, locked)
 }
 
 // addBlank adds the inlines' blank rows, and renumbers all rows: some posted rows may be gone.
@@ -219,10 +139,7 @@ func (r *request) addBlank(f *form) {
 			}
 		}
 		for i, row := range in.Rows {
-			row.Prefix = fmt.Sprintf("%s-%d-", in.prefix(), i)
-			for _, ff := range row.Inputs {
-				ff.Input = row.Prefix + ff.Name
-			}
+			row.number(in.Prefix(), strconv.Itoa(i))
 		}
 	}
 }
@@ -232,70 +149,54 @@ const maxInlines = 1000
 
 // postedForm parses the submitted form without a query.
 func (r *request) postedForm(id int64) *form {
-	f := r.emptyForm(id)
-	f.edited = true
-	for _, ff := range f.editable() {
-		ff.post(r.form)
-	}
+	f := r.newForm(id)
+	f.Posted = true
+	f.post(r.form)
 	f.Label = f.typedLabel()
 	for _, in := range f.Inlines {
-		total, err := strconv.Atoi(r.form.Get(in.prefix() + "-TOTAL_FORMS"))
-		if (err != nil && r.form.Has(in.prefix()+"-TOTAL_FORMS")) || total < 0 || total > maxInlines {
+		total, err := 0, error(nil)
+		if name := in.Prefix() + "-TOTAL_FORMS"; r.form.Has(name) {
+			total, err = strconv.Atoi(r.form.Get(name))
+		}
+		if err != nil || total < 0 || total > maxInlines {
 			f.Problems = append(f.Problems, fmt.Sprintf("At most %d %s can be saved at once.", maxInlines, in.Model.Plural))
 			continue
 		}
 		for i := range total {
-			if row := r.postedRow(in, i); row != nil {
-				in.Rows = append(in.Rows, row)
-			}
+			r.postRow(in, i)
 		}
 	}
 	return f
 }
 
-// postedRow returns nil for a row that this user may not submit.
-func (r *request) postedRow(in *formInline, i int) *formRow {
-	id, err := strconv.ParseInt(r.form.Get(fmt.Sprintf("%s-%d-id", in.prefix(), i)), 10, 64)
-	if err != nil || id < 0 {
-		id = 0
-	}
-	if (id == 0 && !in.CanAdd) || (id > 0 && !in.canView) {
-		return nil
+// postRow adds a submitted row to an inline, unless this user may not submit it.
+func (r *request) postRow(in *formInline, i int) {
+	id, ok := web.ParseID(r.form.Get(fmt.Sprintf("%s-%d-id", in.Prefix(), i)))
+	if (!ok && !in.CanAdd) || (ok && !in.canView) {
+		return
 	}
 	row := r.inlineRow(in, id, strconv.Itoa(i))
 	row.Label = r.form.Get(row.Prefix + in.Model.Label) // until the stored one is known
-	row.Delete = row.Show && r.form.Get(row.Prefix+"DELETE") != ""
-	for _, ff := range row.editable() {
-		ff.Raw = ff.Kind.take(r.form, ff.Input)
-	}
-	if row.blank() {
-		return row
-	}
-	for _, ff := range row.editable() {
-		ff.post(r.form)
-		if row.Delete {
+	row.Delete = row.CanDelete && r.form.Get(row.Prefix+"DELETE") != ""
+	row.post(r.form)
+	if row.Delete || row.blank() {
+		for _, ff := range row.Inputs {
 			ff.Problem = ""
 		}
 	}
-	return row
+	in.Rows = append(in.Rows, row)
 }
 
-// blank reports whether a new row was left unchanged: then it is ignored.
-func (row *formRow) blank() bool {
-	for _, ff := range row.Inputs {
-		fresh := []string{""}
-		if ff.Default != nil {
-			fresh = ff.Kind.raw(ff.Default())
-		}
-		if ff.Problem != "" || !slices.Equal(ff.Raw, fresh) && strings.TrimSpace(strings.Join(ff.Raw, "")) != "" {
-			return false
-		}
+// post reads the fields of a row from a form.
+func (row *formRow) post(form url.Values) {
+	for _, ff := range row.editable() {
+		ff.post(form)
 	}
-	return row.ID == 0
 }
 
 // post reads the field from a form, and validates it.
 func (ff *formField) post(form url.Values) {
+	ff.Posted = true
 	ff.Raw = ff.Kind.take(form, ff.Input)
 	if name := "initial-" + ff.Input; form.Has(name) {
 		initial := form.Get(name)
@@ -317,41 +218,187 @@ func (ff *formField) post(form url.Values) {
 	}
 }
 
-// attach sets a Many's options, and rejects other ids.
+// blank reports whether a new row was left as it was: then it is ignored.
+func (row *formRow) blank() bool {
+	for _, ff := range row.Inputs {
+		fresh := ff.Kind.raw(ff.Kind.text(ff.initialValue()))
+		if !slices.Equal(ff.Raw, fresh) && strings.TrimSpace(strings.Join(ff.Raw, "")) != "" {
+			return false
+		}
+	}
+	return row.ID == 0
+}
+
+// fill takes the values from the database, except for fields that were posted.
+func (row *formRow) fill(stored row) {
+	row.stored, row.Label = stored, stored.label
+	for _, ff := range row.Inputs {
+		if !ff.Posted {
+			ff.set(stored.values[ff.Name])
+			text := ff.text(ff.Value)
+			ff.Initial = &text
+		}
+	}
+}
+
+// set gives the field a value, and its inputs the same.
+func (ff *formField) set(value any) { ff.Value, ff.Raw = value, ff.Kind.raw(ff.Kind.text(value)) }
+
+// attach sets a Many's options. Others are a mistake.
 func (ff *formField) attach(r *request, options []option) {
-	chosen := map[string]bool{}
-	for _, raw := range ff.Raw {
-		chosen[raw] = true
-	}
-	known := map[int64]bool{}
-	ff.Options = make([]option, len(options))
+	ff.Options = options
 	for i, o := range options {
-		o.Chosen = chosen[strconv.FormatInt(o.ID, 10)]
-		o.Locked = !r.user.CanAll(o.grants)
-		ff.Options[i], known[o.ID] = o, true
-	}
-	if ff.Problem != "" || ff.Fixed {
-		return
+		options[i].Locked = !r.user.CanAll(o.grants)
 	}
 	for _, id := range idsOf(ff.Value) {
-		if !known[id] {
+		known := slices.ContainsFunc(options, func(o option) bool { return o.ID == id })
+		if ff.Posted && ff.Problem == "" && !known {
 			ff.Problem = fmt.Sprintf("Select a valid choice. %d is not one of the available choices.", id)
 		}
 	}
 }
 
-// readOptions attaches the options of every Many.
-func (r *request) readOptions(ctx context.Context, q db.Querier, f *form) error {
-	for _, ff := range f.Inputs {
-		many, ok := ff.Kind.(*Many)
-		if !ok {
-			continue
+// text returns the value as this form may change it: of a Many, the ids that the user may add and remove.
+func (ff *formField) text(value any) string {
+	if many, ok := ff.Kind.(*Many); ok {
+		return many.text(ff.unlocked(value))
+	}
+	return ff.Kind.text(value)
+}
+
+// unlocked returns the ids that the user may add and remove.
+func (ff *formField) unlocked(value any) []int64 {
+	locked := func(id int64) bool {
+		return slices.ContainsFunc(ff.Options, func(o option) bool { return o.ID == id && o.Locked })
+	}
+	return slices.DeleteFunc(slices.Clone(idsOf(value)), locked)
+}
+
+// typedLabel returns the row's name after the save.
+func (row *formRow) typedLabel() string {
+	for _, ff := range row.Inputs {
+		if ff.Name == row.Model.Label && ff.Posted {
+			return ff.Kind.text(ff.Value)
 		}
-		options, err := many.options(ctx, q)
-		if err != nil {
-			return fmt.Errorf("choices of %s: %w", ff.Name, err)
+	}
+	return row.Label
+}
+
+// editable returns the fields that the form saves.
+func (row *formRow) editable() []*formField {
+	return slices.DeleteFunc(slices.Clone(row.Inputs), func(ff *formField) bool { return ff.Fixed })
+}
+
+// field returns nil if the form does not show the field.
+func (row *formRow) field(name string) *formField {
+	for _, ff := range row.Inputs {
+		if ff.Name == name {
+			return ff
 		}
-		ff.attach(r, options)
 	}
 	return nil
+}
+
+// valid reports whether the input has no mistakes.
+func (f *form) valid() bool { return len(f.Problems) == 0 && f.Mistakes() == 0 }
+
+// The methods below are for templates.
+
+// Mistakes returns the number of fields and rows with a mistake.
+func (f *form) Mistakes() (n int) {
+	rows := []*formRow{&f.formRow}
+	for _, in := range f.Inlines {
+		rows = append(rows, in.Rows...)
+	}
+	for _, row := range rows {
+		if row.Problem != "" {
+			n++
+		}
+		for _, ff := range row.Inputs {
+			if ff.Problem != "" {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// Prefix returns the prefix of the inline's inputs, as in Django: "choice_set".
+func (in *formInline) Prefix() string { return in.Model.Name + "_set" }
+
+// Title returns the heading of the rows.
+func (in *formInline) Title() string { return capitalized(in.Model.Plural) }
+
+// Stored returns the number of stored rows.
+func (in *formInline) Stored() (n int) {
+	for _, row := range in.Rows {
+		if row.ID > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// Group returns the id of a row's fieldset.
+func (row *formRow) Group() string { return strings.TrimSuffix(row.Prefix, "-") }
+
+// Number returns the row's place in the form, from 1; for the template row "__number__".
+func (row *formRow) Number() string {
+	text := row.Group()[strings.LastIndexByte(row.Group(), '-')+1:]
+	if n, err := strconv.Atoi(text); err == nil {
+		return strconv.Itoa(n + 1)
+	}
+	return "__number__"
+}
+
+// Widget returns the name of the inputs' template.
+func (ff *formField) Widget() string {
+	if ff.Fixed && ff.Kind.widget() != "many" && ff.Kind.widget() != "passwordhash" {
+		return "shown"
+	}
+	return ff.Kind.widget()
+}
+
+// ID returns the id of the first input, as in Django.
+func (ff *formField) ID() string { return "id_" + ff.Input }
+
+// Checked reports whether a box is ticked.
+func (ff *formField) Checked() bool { return ff.Value == true }
+
+// Shown returns a fixed value as text.
+func (ff *formField) Shown() string { return cmp.Or(ff.Kind.text(ff.Value), "-") }
+
+// DescribedBy returns the ids of the elements that describe the input, for screen readers.
+func (ff *formField) DescribedBy() string {
+	ids := ""
+	if ff.Problem != "" {
+		ids += ff.ID() + "_error "
+	}
+	if ff.Conflict {
+		ids += ff.ID() + "_theirs "
+	}
+	if ff.Help != "" {
+		ids += ff.ID() + "_help"
+	}
+	return ids
+}
+
+// optionGroup is the options of a Many under one title.
+type optionGroup struct {
+	Title   string
+	Options []option
+}
+
+// Groups returns the options by group, for checkboxes with headings.
+func (ff *formField) Groups() []optionGroup {
+	var groups []optionGroup
+	for _, o := range ff.Options {
+		o.Chosen = slices.Contains(ff.Raw, strconv.FormatInt(o.ID, 10))
+		i := slices.IndexFunc(groups, func(g optionGroup) bool { return g.Title == o.Group })
+		if i < 0 {
+			i, groups = len(groups), append(groups, optionGroup{Title: o.Group})
+		}
+		groups[i].Options = append(groups[i].Options, o)
+	}
+	return groups
 }

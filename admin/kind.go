@@ -20,20 +20,21 @@ type Kind interface {
 	take(form url.Values, name string) []string
 	// parse converts them to a value, or returns the problem.
 	parse(raw []string) (value any, problem string)
-	// raw returns the inputs' values for a value from the database.
-	raw(value any) []string
 	// text returns the value in one line. Two values with the same text are equal.
 	text(value any) string
+	// raw returns the values of the field's inputs for a text.
+	raw(text string) []string
 	// widget returns the name of the inputs' template.
 	widget() string
 }
 
 const required = "This field is required."
 
-// single implements take for kinds with one input.
+// single implements take and raw for kinds with one input.
 type single struct{}
 
 func (single) take(form url.Values, name string) []string { return []string{form.Get(name)} }
+func (single) raw(text string) []string                   { return []string{text} }
 
 // Text is a line of at most Max characters.
 type Text struct {
@@ -61,9 +62,7 @@ func (k Text) parse(raw []string) (any, string) {
 
 var toOneLine = strings.NewReplacer("\r\n", " ", "\n", " ", "\r", " ")
 
-// raw has no line breaks: a browser drops them from a text input, which must not look like an edit.
-func (k Text) raw(value any) []string { return []string{k.text(value)} }
-
+// text has no line breaks: a browser drops them from a text input, which must not look like an edit.
 func (Text) text(value any) string {
 	s, _ := value.(string)
 	return strings.TrimSpace(toOneLine.Replace(s))
@@ -93,8 +92,6 @@ func (k Integer) parse(raw []string) (any, string) {
 	return n, ""
 }
 
-func (k Integer) raw(value any) []string { return []string{k.text(value)} }
-
 func (Integer) text(value any) string {
 	if value == nil {
 		return ""
@@ -109,13 +106,6 @@ type Boolean struct{ single }
 
 func (Boolean) parse(raw []string) (any, string) {
 	return !slices.Contains([]string{"", "false", "False", "0"}, raw[0]), ""
-}
-
-func (Boolean) raw(value any) []string {
-	if value == true {
-		return []string{"on"}
-	}
-	return []string{""}
 }
 
 func (Boolean) text(value any) string { return strconv.FormatBool(value == true) }
@@ -175,12 +165,9 @@ func parseTime(s string, forms []string) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-func (DateTime) raw(value any) []string {
-	t, ok := value.(time.Time)
-	if !ok {
-		return []string{"", ""}
-	}
-	return []string{t.UTC().Format(dateForm), t.UTC().Format(timeForm)}
+func (DateTime) raw(text string) []string {
+	date, clock, _ := strings.Cut(text, " ")
+	return []string{date, clock}
 }
 
 func (DateTime) text(value any) string {
@@ -220,15 +207,17 @@ func sortedIDs(ids []int64) []int64 {
 	return slices.Compact(ids)
 }
 
-func (k *Many) raw(value any) []string {
-	var raw []string
-	for _, id := range idsOf(value) {
-		raw = append(raw, strconv.FormatInt(id, 10))
-	}
-	return raw
+func (*Many) raw(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' })
 }
 
-func (k *Many) text(value any) string { return strings.Join(k.raw(value), ",") }
+func (*Many) text(value any) string {
+	var ids []string
+	for _, id := range idsOf(value) {
+		ids = append(ids, strconv.FormatInt(id, 10))
+	}
+	return strings.Join(ids, ",")
+}
 
 func (*Many) widget() string { return "many" }
 
@@ -261,7 +250,6 @@ func toInt(v any) int64 {
 type shown struct{ single }
 
 func (shown) parse([]string) (any, string) { return nil, "This can't be edited." }
-func (shown) raw(any) []string             { return nil }
 func (shown) widget() string               { return "shown" }
 
 // Reference is a row of another table, shown by its label.
@@ -316,7 +304,7 @@ func (PasswordHash) text(value any) string {
 func (PasswordHash) widget() string { return "passwordhash" }
 
 // NewPassword is a password typed twice. A form never displays it again.
-type NewPassword struct{}
+type NewPassword struct{ single }
 
 func (NewPassword) take(form url.Values, _ string) []string {
 	return []string{form.Get("password1"), form.Get("password2")}
@@ -332,9 +320,8 @@ func (NewPassword) parse(raw []string) (any, string) {
 	return raw[0], ""
 }
 
-func (NewPassword) raw(any) []string { return []string{"", ""} }
-func (NewPassword) text(any) string  { return "" }
-func (NewPassword) widget() string   { return "newpassword" }
+func (NewPassword) text(any) string { return "" }
+func (NewPassword) widget() string  { return "newpassword" }
 
 // maxInt4 is the largest value of PostgreSQL's integer.
 const maxInt4 = math.MaxInt32

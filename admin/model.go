@@ -1,10 +1,14 @@
 package admin
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
+
+	"ddtb/app/auth"
+	"ddtb/db"
 )
 
 // App groups models, as Django's applications do.
@@ -30,7 +34,12 @@ type Model struct {
 	Inlines          []Inline
 	Cascade          []Relation // rows deleted with a row, besides inlines and Many
 	ReadOnly         bool       // no one can add, change or delete it here
-	rules            rules
+
+	// prepare does slow work on a valid form before the transaction that saves it.
+	prepare func(*request, *form) error
+
+	// protect returns why a user may not do an action on one row, or "".
+	protect func(ctx context.Context, q db.Querier, actor *auth.User, action string, id int64) (why string, err error)
 }
 
 // Field is a column of the table, or a Many relation.
@@ -119,8 +128,47 @@ func (c *Column) title(m *Model) string {
 	return m.field(c.Field).Title()
 }
 
-// prefix returns the prefix of an inline's inputs, as in Django: "choice_set".
-func (in *Inline) prefix() string { return in.Model.Name + "_set" }
+// addFieldsets returns the fieldsets of the form for a new row.
+func (m *Model) addFieldsets() []Fieldset {
+	if m.AddFieldsets != nil {
+		return m.AddFieldsets
+	}
+	return m.Fieldsets
+}
+
+// formFields returns the fields of the change form.
+func (m *Model) formFields() []*Field {
+	var fields []*Field
+	for _, set := range m.Fieldsets {
+		for _, name := range set.Fields {
+			fields = append(fields, m.field(name))
+		}
+	}
+	return fields
+}
+
+// isColumn reports whether the field's value is stored in a column of its name.
+func (f *Field) isColumn() bool {
+	switch f.Kind.(type) {
+	case *Many, NewPassword:
+		return false
+	}
+	return true
+}
+
+// initialValue returns a new row's value.
+func (f *Field) initialValue() any {
+	if f.Default != nil {
+		return f.Default()
+	}
+	switch f.Kind.(type) {
+	case Text:
+		return ""
+	case Boolean:
+		return false
+	}
+	return nil
+}
 
 // relations returns all relations whose rows are deleted with a row.
 func (m *Model) relations() []Relation {

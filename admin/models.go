@@ -61,7 +61,7 @@ var group = &Model{
 	Fieldsets: []Fieldset{{Fields: []string{"name", "permissions"}}},
 	Columns:   []Column{{Field: "name"}}, Search: []string{"name"},
 	Cascade: []Relation{{Table: "auth_user_groups", Column: "group_id"}},
-	rules:   rules{mayDelete: mayDeleteGroup, saved: forgetUsers},
+	protect: protectGroup,
 }
 
 var user = &Model{
@@ -111,7 +111,7 @@ var user = &Model{
 	Filters: []string{"is_staff", "is_superuser", "is_active", "groups"},
 	Search:  []string{"username", "first_name", "last_name", "email"},
 	Cascade: []Relation{{Model: logEntry, Table: "django_admin_log", Column: "user_id"}, {Table: "ddtb_session", Column: "user_id"}},
-	rules:   rules{prepare: hashNewPassword, mayTouch: mayTouchUser, mayDelete: mayDeleteUser, saved: forgetUsers},
+	prepare: hashNewPassword, protect: protectUser,
 }
 
 var logEntry = &Model{

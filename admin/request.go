@@ -1,8 +1,10 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
@@ -15,6 +17,7 @@ import (
 	"ddtb/app/auth"
 	"ddtb/app/fault"
 	"ddtb/app/web"
+	"ddtb/db"
 )
 
 // request is a request by a signed-in staff member.
@@ -24,6 +27,7 @@ type request struct {
 	site  *Site
 	user  *auth.User
 	model *Model     // of model pages
+	id    int64      // in the path; 0: none
 	form  url.Values // of a POST
 }
 
@@ -57,27 +61,25 @@ func (s *Site) model(m *Model, action string, next func(*request) error) echo.Ha
 				return err
 			}
 		}
-		var err error
-		if r.user, err = auth.UserFrom(r.ctx); err != nil {
+		if err := r.identify(auth.UserFrom, action); err != nil {
 			return err
 		}
-		if err := r.allowed(action); err != nil {
-			return err
+		exists := true
+		if text := c.Param("id"); text != "" {
+			r.id, exists = web.ParseID(text)
 		}
 		if post && r.user != nil {
-			now, err := auth.Recheck(r.ctx)
-			switch saving := action == actionAdd || action == actionChange; {
-			case err != nil && saving:
-				return r.formAgain(err)
-			case err != nil:
-				return err
+			err := r.identify(auth.Recheck, action)
+			if saving := action == actionAdd || action == actionChange; saving && db.CauseOf(err) != "" {
+				return r.unsaved(r.postedForm(r.id), err)
 			}
-			r.user = now
-			if err := r.allowed(action); err != nil {
+			if err != nil {
 				return err
 			}
 		}
 		switch staff := r.user != nil && r.user.Staff; {
+		case staff && m != nil && !exists:
+			return r.gone()
 		case staff:
 			return next(r)
 		case post && m != nil:
@@ -85,6 +87,16 @@ func (s *Site) model(m *Model, action string, next func(*request) error) echo.Ha
 		}
 		return r.toLogin()
 	})
+}
+
+// identify finds the user. It returns Forbidden for staff without the permission.
+func (r *request) identify(find func(context.Context) (*auth.User, error), action string) error {
+	user, err := find(r.ctx)
+	if err != nil {
+		return err
+	}
+	r.user = user
+	return r.allowed(action)
 }
 
 // allowed refuses staff without the permission. It leaves other visitors to the login.
@@ -107,6 +119,23 @@ func (r *request) can(m *Model, action string) bool {
 	return r.user.Can(m.permission(action))
 }
 
+// allowedRows returns Forbidden if the model protects one of the rows from this user.
+func (r *request) allowedRows(q db.Querier, action string, ids ...int64) error {
+	if r.model.protect == nil {
+		return nil
+	}
+	for _, id := range ids {
+		why, err := r.model.protect(r.ctx, q, r.user, action, id)
+		if err != nil {
+			return fmt.Errorf("check a %s: %w", r.model.Singular, err)
+		}
+		if why != "" {
+			return fault.New(fault.Forbidden, "%s", why)
+		}
+	}
+	return nil
+}
+
 func (r *request) readForm() error {
 	req := r.Request()
 	err := req.ParseForm()
@@ -127,12 +156,6 @@ func (r *request) readForm() error {
 		r.form = req.MultipartForm.Value
 	}
 	return nil
-}
-
-// id returns the path's id. A number too large for an id matches no row.
-func (r *request) id() (int64, bool) {
-	id, err := web.ID(r.Context, "id")
-	return id, err == nil
 }
 
 // toLogin redirects to the login, which leads back to this page.
@@ -197,4 +220,97 @@ func (r *request) frame(title string, crumbs ...web.Link) frame {
 func (r *request) show(status int, page string, data any) error {
 	r.site.db.Release(r.ctx)
 	return pages.Render(r.Context, status, page, data)
+}
+
+// crumbs returns the breadcrumbs to an object, or to a page below it.
+func (r *request) crumbs(object *row, below string) []web.Link {
+	crumbs := []web.Link{
+		{Path: root + r.model.App.Name + "/", Text: r.model.App.Title},
+		{Path: r.model.path(), Text: capitalized(r.model.Plural)},
+	}
+	if object != nil {
+		crumbs = append(crumbs, web.Link{Path: r.model.path(object.id, "change"), Text: cut(r.called(object.label), 40)})
+	}
+	if below != "" {
+		crumbs = append(crumbs, web.Link{Text: below})
+	}
+	return crumbs
+}
+
+// called returns an object's name for a sentence, even if it is empty.
+func (r *request) called(label string) string {
+	return cmp.Or(strings.TrimSpace(label), r.model.Singular+" without a name")
+}
+
+// cut shortens s to n characters.
+func cut(s string, n int) string {
+	if r := []rune(s); len(r) > n {
+		return string(r[:n-1]) + "…"
+	}
+	return s
+}
+
+// errGone means that the page's row does not exist.
+var errGone = fault.New(fault.NotFound, "It was deleted meanwhile.")
+
+// gone redirects to the index with the message that the object does not exist, as Django does.
+func (r *request) gone() error {
+	id := strings.Map(func(c rune) rune {
+		if c < ' ' || c == utf8.RuneError {
+			return '?'
+		}
+		return c
+	}, r.Param("id"))
+	r.tell(message{
+		Class: "warn", Before: capitalized(r.model.Singular) + " with ID “", Object: cut(id, 41),
+		After: "” doesn’t exist. Perhaps it was deleted?",
+	})
+	return r.to(root)
+}
+
+// orGone returns gone for errGone, else the error.
+func (r *request) orGone(err error) error {
+	if errors.Is(err, errGone) {
+		return r.gone()
+	}
+	return err
+}
+
+// A form carries the query of the changelist that it was opened from, so that a save returns to it.
+
+// preserve returns the query of a link to a form, for a changelist with this query; "" if that is empty.
+func preserve(list url.Values) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return "?" + url.Values{"_changelist_filters": {list.Encode()}}.Encode()
+}
+
+// preservedFilters returns the changelist's query that came with the form. It was parsed, and will be encoded again, so
+// that a redirect can't contain anything else.
+func (r *request) preservedFilters() url.Values {
+	q, err := url.ParseQuery(r.QueryParam("_changelist_filters"))
+	if err != nil {
+		return nil
+	}
+	return q
+}
+
+// preserved returns the query of links to other forms.
+func (r *request) preserved() string { return preserve(r.preservedFilters()) }
+
+// list returns the changelist to return to, or the index if the user may not view it.
+func (r *request) list() string {
+	if !r.can(r.model, actionView) {
+		return root
+	}
+	return r.model.list(r.preservedFilters())
+}
+
+// list returns the address of the changelist with a query.
+func (m *Model) list(query url.Values) string {
+	if len(query) == 0 {
+		return m.path()
+	}
+	return m.path() + "?" + query.Encode()
 }

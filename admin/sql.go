@@ -100,24 +100,21 @@ func readRows(ctx context.Context, q db.Querier, fields []*Field, sql string, ar
 	})
 }
 
-// find reads one row by id, locked if lock is "FOR NO KEY UPDATE" or similar. It returns nil if there is none.
-func (m *Model) find(ctx context.Context, q db.Querier, fields []*Field, id int64, lock string) (*row, error) {
+// find reads one row by id, locked if lock is "FOR NO KEY UPDATE" or similar. It returns errGone if there is none.
+func (m *Model) find(ctx context.Context, q db.Querier, fields []*Field, id int64, lock string) (row, error) {
 	rows, err := readRows(ctx, q, fields, m.selection(fields, "")+" WHERE t.id = $1::bigint "+lock, id)
 	if err != nil {
-		return nil, fmt.Errorf("read a %s: %w", m.Singular, err)
+		return row{}, fmt.Errorf("read a %s: %w", m.Singular, err)
 	}
 	if len(rows) == 0 {
-		return nil, nil
+		return row{}, errGone
 	}
-	return &rows[0], nil
+	return rows[0], nil
 }
 
-// children reads the rows of an inline that belong to a row: all, or none if the user may not view them.
-func (in *formInline) children(ctx context.Context, q db.Querier, parent int64, lock string) ([]row, error) {
-	if !in.canView {
-		return nil, nil
-	}
-	fields := in.Model.formFields(in.Model.Fieldsets)
+// children reads the rows of an inline that belong to a row.
+func (in *Inline) children(ctx context.Context, q db.Querier, parent int64, lock string) ([]row, error) {
+	fields := in.Model.formFields()
 	sql := in.Model.selection(fields, in.ForeignKey) +
 		fmt.Sprintf(" WHERE t.%s = $1::bigint ORDER BY t.id %s", ident(in.ForeignKey), lock)
 	rows, err := readRows(ctx, q, fields, sql, parent)
@@ -125,16 +122,6 @@ func (in *formInline) children(ctx context.Context, q db.Querier, parent int64, 
 		return nil, fmt.Errorf("read %s: %w", in.Model.Plural, err)
 	}
 	return rows, nil
-}
-
-func (m *Model) formFields(sets []Fieldset) []*Field {
-	var fields []*Field
-	for _, set := range sets {
-		for _, name := range set.Fields {
-			fields = append(fields, m.field(name))
-		}
-	}
-	return fields
 }
 
 // insert adds a row with these columns, and returns its id.
@@ -166,6 +153,9 @@ func update(ctx context.Context, q db.Querier, table string, id int64, values ma
 
 // remove deletes the rows whose column has one of the ids.
 func remove(ctx context.Context, q db.Querier, table, column string, ids []int64) error {
+	if len(ids) == 0 {
+		return nil
+	}
 	_, err := q.Exec(ctx, fmt.Sprintf("DELETE FROM %s WHERE %s = ANY($1::bigint[])", ident(table), ident(column)), ids)
 	if err != nil {
 		return fmt.Errorf("delete from %s: %w", table, err)

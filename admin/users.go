@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 
 	"github.com/jackc/pgx/v5"
 
 	"ddtb/app/auth"
 	"ddtb/app/fault"
-	"ddtb/app/web"
 	"ddtb/db"
 )
 
@@ -29,8 +27,6 @@ func checkEmail(value any) string {
 	return ""
 }
 
-func forgetUsers(s *Site) { s.users.Forget() }
-
 // hashNewPassword checks and hashes a new user's password.
 func hashNewPassword(r *request, f *form) error {
 	password := f.field(newPassword)
@@ -43,13 +39,16 @@ func hashNewPassword(r *request, f *form) error {
 		password.Problem = problem.Public
 		return errInvalid
 	}
-	f.extra["password"] = hash
+	f.extra = map[string]any{"password": hash}
 	return err
 }
 
-// mayTouchUser prevents privilege escalation: only a superuser can change a superuser. The forms ensure that users only
-// grant permissions that they have, see option.grants.
-func mayTouchUser(ctx context.Context, q db.Querier, actor *auth.User, id int64) (string, error) {
+// protectUser prevents privilege escalation: only a superuser can change a superuser. The forms ensure that users only
+// grant permissions that they have, see option.grants. It also forbids deleting one's own account.
+func protectUser(ctx context.Context, q db.Querier, actor *auth.User, action string, id int64) (string, error) {
+	if action == actionDelete && id == actor.ID {
+		return "You can’t delete the account that you are signed in with.", nil
+	}
 	if actor.Superuser {
 		return "", nil
 	}
@@ -61,16 +60,11 @@ func mayTouchUser(ctx context.Context, q db.Querier, actor *auth.User, id int64)
 	return "Only a superuser may change or delete a superuser.", err
 }
 
-// mayDeleteUser also forbids deleting one's own account.
-func mayDeleteUser(ctx context.Context, q db.Querier, actor *auth.User, id int64) (string, error) {
-	if id == actor.ID {
-		return "You can’t delete the account that you are signed in with.", nil
+// protectGroup: deleting a group revokes its permissions from its members, like unticking it.
+func protectGroup(ctx context.Context, q db.Querier, actor *auth.User, action string, id int64) (string, error) {
+	if action != actionDelete {
+		return "", nil
 	}
-	return mayTouchUser(ctx, q, actor, id)
-}
-
-// mayDeleteGroup: deleting a group revokes its permissions from its members, like unticking it.
-func mayDeleteGroup(ctx context.Context, q db.Querier, actor *auth.User, id int64) (string, error) {
 	found, err := q.Query(ctx, groupSQL+` WHERE g.id = $1::bigint`, id)
 	groups, err := collectOptions(found, err)
 	for _, o := range groups {
@@ -79,23 +73,6 @@ func mayDeleteGroup(ctx context.Context, q db.Querier, actor *auth.User, id int6
 		}
 	}
 	return "", err
-}
-
-// heed returns Forbidden if the rule forbids one of the rows to this user. A nil rule allows all.
-func (r *request) heed(ctx context.Context, q db.Querier, may rule, ids ...int64) error {
-	if may == nil {
-		return nil
-	}
-	for _, id := range ids {
-		why, err := may(ctx, q, r.user, id)
-		if err != nil {
-			return fmt.Errorf("check a %s: %w", r.model.Singular, err)
-		}
-		if why != "" {
-			return fault.New(fault.Forbidden, "%s", why)
-		}
-	}
-	return nil
 }
 
 // permissionOptions returns all permissions, each granting itself.
@@ -125,100 +102,5 @@ func collectOptions(found pgx.Rows, err error) ([]option, error) {
 	}
 	return pgx.CollectRows(found, func(r pgx.CollectableRow) (o option, err error) {
 		return o, r.Scan(&o.ID, &o.Group, &o.Label, &o.grants)
-	})
-}
-
-type passwordPage struct {
-	frame
-	Rules   []string
-	Own     bool // the old password is required
-	For     string
-	Old     string // the problem with the old password
-	New     string // the problem with the new one
-	Problem string
-}
-
-// setPasswordForm shows the form for another user's password.
-func (s *Site) setPasswordForm(r *request) error {
-	target, err := r.passwordTarget()
-	if err != nil {
-		return r.orGone(err)
-	}
-	return r.showSetPassword(target, "")
-}
-
-// setPassword sets another user's password, which ends that user's sessions.
-func (s *Site) setPassword(r *request) error {
-	target, err := r.passwordTarget()
-	if err != nil {
-		return r.orGone(err)
-	}
-	text, problem := NewPassword{}.parse(NewPassword{}.take(r.form, ""))
-	if problem != "" {
-		return r.showSetPassword(target, problem)
-	}
-	hash, err := s.users.HashPassword(r.ctx, text.(string), *target)
-	if problem, ok := errors.AsType[*fault.Error](err); ok && problem.Kind == fault.Invalid {
-		return r.showSetPassword(target, problem.Public)
-	}
-	if err != nil {
-		return err
-	}
-	err = s.db.InTx(r.ctx, func(q db.Querier) error {
-		if err := r.mayHavePassword(q, target.ID); err != nil {
-			return err
-		}
-		if err := auth.StorePassword(r.ctx, q, target.ID, hash); err != nil {
-			return err
-		}
-		what := []change{{Changed: &changed{Fields: []string{"password"}}}}
-		return r.note(r.ctx, q, flagChange, user, target.ID, target.Username, what)
-	})
-	if err != nil {
-		return err
-	}
-	s.users.Forget()
-	r.tell(message{
-		Class: "good", Before: "Password changed successfully for “", Object: target.Username,
-		Path: user.path(target.ID, "change"), After: "”. Their sessions have ended.",
-	})
-	return r.to(user.path(target.ID, "change"))
-}
-
-// passwordTarget returns the user whose password this page sets, if the requesting user may set it.
-func (r *request) passwordTarget() (*auth.User, error) {
-	r.model = user
-	if !r.can(user, actionChange) {
-		return nil, fault.New(fault.Forbidden, "You don’t have permission to change users. Ask a superuser for it.")
-	}
-	id, ok := r.id()
-	if !ok {
-		return nil, errGone
-	}
-	target, err := auth.UserByID(r.ctx, r.site.db, id)
-	if fault.KindOf(err) == fault.NotFound {
-		return nil, errGone
-	}
-	if err != nil {
-		return nil, err
-	}
-	return target, r.mayHavePassword(r.site.db, id)
-}
-
-// mayHavePassword requires all permissions of the account's owner: setting a password allows signing in with it.
-func (r *request) mayHavePassword(q db.Querier, id int64) error {
-	target, err := auth.UserByID(r.ctx, q, id)
-	if err != nil || r.user.Includes(target) {
-		return err
-	}
-	return fault.New(fault.Forbidden,
-		"%s may do what you may not, so only who has the same permissions may set their password.", target.Username)
-}
-
-func (r *request) showSetPassword(target *auth.User, problem string) error {
-	crumbs := append(r.crumbs(&row{id: target.ID, label: target.Username}, ""), web.Link{Text: "Change password"})
-	return r.show(http.StatusOK, "password.html", passwordPage{
-		frame: r.frame("Change password: "+target.Username, crumbs...),
-		Rules: auth.PasswordRules(), For: target.Username, New: problem,
 	})
 }
