@@ -44,7 +44,7 @@ var templateFS embed.FS
 // Files are the admin's static files, for web.Static.
 var Files = web.MustFiles("admin", staticFS)
 
-var pages = web.MustTemplates(templateFS, template.FuncMap{"static": Files.URL, "path": (*Model).path})
+var pages = web.MustTemplates(templateFS, template.FuncMap{"static": Files.URL, "path": (*Model).path, "title": capitalized})
 
 // Site is the admin on one database.
 type Site struct {

@@ -79,11 +79,10 @@ func (r *request) load(q db.Querier, f *form, lock string) error {
 // readOptions attaches the options of every Many.
 func (r *request) readOptions(q db.Querier, f *form) error {
 	for _, ff := range f.Inputs {
-		many, ok := ff.Kind.(*Many)
-		if !ok {
+		if ff.Kind != Many {
 			continue
 		}
-		options, err := many.options(r.ctx, q)
+		options, err := ff.options(r.ctx, q)
 		if err != nil {
 			return fmt.Errorf("choices of %s: %w", ff.Name, err)
 		}
@@ -108,7 +107,7 @@ func (r *request) loadInline(q db.Querier, in *formInline, parent int64, lock st
 	for _, child := range children {
 		row := rows[child.id]
 		if row == nil {
-			row = r.inlineRow(in, child.id, "")
+			row = r.inlineRow(in, child.id)
 			in.Rows = append(in.Rows, row)
 		}
 		row.fill(child)

@@ -190,13 +190,13 @@ func (c *Column) cell(f *Field, value any, now time.Time) template.HTML {
 	if c.Value != nil {
 		return icons[c.Value(value, now)]
 	}
-	if _, ok := f.Kind.(Boolean); ok {
+	if f.Kind == Boolean {
 		return icons[value == true]
 	}
 	if t, ok := value.(time.Time); ok {
 		return template.HTML(t.UTC().Format(timeCell)) //nolint:gosec // digits in a constant
 	}
-	text := strings.TrimSpace(f.Kind.text(value))
+	text := strings.TrimSpace(f.text(value))
 	if text == "" {
 		text = "-"
 	}

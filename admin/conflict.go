@@ -50,7 +50,7 @@ func (row *formRow) compare() (conflict bool) {
 		case row.ID == 0 || !ff.Posted:
 		case !row.Delete:
 			conflict = ff.compare(now) || conflict
-		case ff.Initial != nil && !ff.Volatile && ff.text(now) != *ff.Initial:
+		case ff.Initial != nil && !ff.Volatile && ff.mine(now) != *ff.Initial:
 			ff.takeOver(now)
 			row.Problem = "Someone changed this meanwhile. Delete it all the same?"
 			conflict = true
@@ -62,7 +62,7 @@ func (row *formRow) compare() (conflict bool) {
 // compare detects a lost update: the database has neither the value that the form showed at first, nor the one that it
 // would write. Then the field shows both. An untouched volatile field is no conflict.
 func (ff *formField) compare(now any) (conflict bool) {
-	mine, stored := ff.text(ff.Value), ff.text(now)
+	mine, stored := ff.mine(ff.Value), ff.mine(now)
 	initial := ff.Initial
 	ff.Initial = &stored
 	switch {
@@ -72,13 +72,13 @@ func (ff *formField) compare(now any) (conflict bool) {
 		ff.takeOver(now)
 		return !ff.Volatile
 	}
-	ff.Theirs, ff.Conflict = cmp.Or(ff.Kind.text(now), "nothing"), true
+	ff.Theirs, ff.Conflict = cmp.Or(ff.text(now), "nothing"), true
 	return true
 }
 
 // takeOver gives an untouched field the value that someone else saved.
 func (ff *formField) takeOver(now any) {
-	text := ff.text(now)
+	text := ff.mine(now)
 	ff.set(now)
 	ff.Initial = &text
 }
@@ -86,7 +86,7 @@ func (ff *formField) takeOver(now any) {
 // touched reports whether the user edited the row since the form showed it.
 func (row *formRow) touched() bool {
 	for _, ff := range row.editable() {
-		if ff.Initial == nil || ff.text(ff.Value) != *ff.Initial {
+		if ff.Initial == nil || ff.mine(ff.Value) != *ff.Initial {
 			return true
 		}
 	}

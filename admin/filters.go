@@ -31,7 +31,7 @@ func (l *changelist) choices(f *Field) []choiceLink {
 	add := func(text, value string) {
 		links = append(links, choiceLink{text, l.with(param, value), l.params.Get(param) == value})
 	}
-	switch k := f.Kind.(type) {
+	switch f.Kind {
 	case DateTime:
 		return l.periods(f)
 	case Boolean:
@@ -40,12 +40,12 @@ func (l *changelist) choices(f *Field) []choiceLink {
 		add("No", "0")
 	case Choice:
 		add("All", "")
-		for n, text := range k.Names {
+		for n, text := range f.Names {
 			if text != "" {
 				add(text, strconv.Itoa(n))
 			}
 		}
-	case Reference, *Many:
+	case Reference, Many:
 		param = f.Name + "__id__exact"
 		add("All", "")
 		for _, o := range l.options[f.Name] {

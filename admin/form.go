@@ -31,8 +31,9 @@ type formSet struct {
 // formRow is a row in a form: the form's own, or one of an inline.
 type formRow struct {
 	Model     *Model
-	ID        int64 // 0: a new row
-	Prefix    string
+	ID        int64  // 0: a new row
+	Prefix    string // of the inputs, and the number, of an inline's row
+	Number    string
 	Inputs    []*formField
 	CanDelete bool // an inline's row
 	Delete    bool
@@ -112,20 +113,24 @@ func (r *request) inputs(m *Model, set Fieldset, may bool) []*formField {
 }
 
 // inlineRow returns a row of an inline with default values.
-func (r *request) inlineRow(in *formInline, id int64, number string) *formRow {
+func (r *request) inlineRow(in *formInline, id int64) *formRow {
 	row := &formRow{Model: in.Model, ID: id, CanDelete: id > 0 && in.canDelete}
 	for _, set := range in.Model.Fieldsets {
 		row.Inputs = append(row.Inputs, r.inputs(in.Model, set, id == 0 || in.canChange)...)
 	}
-	row.number(in.Prefix(), number)
 	return row
 }
 
-// number names the inputs of an inline's row.
-func (row *formRow) number(prefix, number string) {
-	row.Prefix = prefix + "-" + number + "-"
+// number names the inputs of an inline's row, as Django does: "choice_set-0-votes".
+func (row *formRow) number(i int) {
+	row.name(strconv.Itoa(i), strconv.Itoa(i+1))
+}
+
+// name is number with a text for the names, and the number that the user sees.
+func (row *formRow) name(i, number string) {
+	row.Prefix, row.Number = row.Model.Name+"_set-"+i, number
 	for _, ff := range row.Inputs {
-		ff.Input = row.Prefix + ff.Name
+		ff.Input = row.Prefix + "-" + ff.Name
 	}
 }
 
@@ -133,13 +138,14 @@ func (row *formRow) number(prefix, number string) {
 func (r *request) addBlank(f *form) {
 	for _, in := range f.Inlines {
 		if in.CanAdd {
-			in.Empty = r.inlineRow(in, 0, "__prefix__")
+			in.Empty = r.inlineRow(in, 0)
+			in.Empty.name("__prefix__", "__number__")
 			for range in.Extra - (len(in.Rows) - in.Stored()) {
-				in.Rows = append(in.Rows, r.inlineRow(in, 0, ""))
+				in.Rows = append(in.Rows, r.inlineRow(in, 0))
 			}
 		}
 		for i, row := range in.Rows {
-			row.number(in.Prefix(), strconv.Itoa(i))
+			row.number(i)
 		}
 	}
 }
@@ -175,9 +181,10 @@ func (r *request) postRow(in *formInline, i int) {
 	if (!ok && !in.CanAdd) || (ok && !in.canView) {
 		return
 	}
-	row := r.inlineRow(in, id, strconv.Itoa(i))
-	row.Label = r.form.Get(row.Prefix + in.Model.Label) // until the stored one is known
-	row.Delete = row.CanDelete && r.form.Get(row.Prefix+"DELETE") != ""
+	row := r.inlineRow(in, id)
+	row.number(i)
+	row.Label = r.form.Get(row.Prefix + "-" + in.Model.Label) // until the stored one is known
+	row.Delete = row.CanDelete && r.form.Get(row.Prefix+"-DELETE") != ""
 	row.post(r.form)
 	if row.Delete || row.blank() {
 		for _, ff := range row.Inputs {
@@ -197,31 +204,24 @@ func (row *formRow) post(form url.Values) {
 // post reads the field from a form, and validates it.
 func (ff *formField) post(form url.Values) {
 	ff.Posted = true
-	ff.Raw = ff.Kind.take(form, ff.Input)
+	ff.Raw = ff.take(form, ff.Input)
 	if name := "initial-" + ff.Input; form.Has(name) {
 		initial := form.Get(name)
 		ff.Initial = &initial
 	}
-	ff.Value, ff.Problem = ff.Kind.parse(ff.Raw)
+	ff.Value, ff.Problem = ff.parse(ff.Raw)
 	for i := range ff.Raw {
 		ff.Raw[i] = strings.ToValidUTF8(ff.Raw[i], "\uFFFD") // the page is UTF-8, whatever was sent
 	}
-	if ff.Problem != "" {
-		return
-	}
-	empty := ff.Value == nil || ff.Value == ""
-	switch {
-	case empty && !ff.Optional:
+	if ff.Problem == "" && !ff.Optional && (ff.Value == nil || ff.Value == "") {
 		ff.Problem = required
-	case !empty && ff.Check != nil:
-		ff.Problem = ff.Check(ff.Value)
 	}
 }
 
 // blank reports whether a new row was left as it was: then it is ignored.
 func (row *formRow) blank() bool {
 	for _, ff := range row.Inputs {
-		fresh := ff.Kind.raw(ff.Kind.text(ff.initialValue()))
+		fresh := ff.raw(ff.text(ff.initialValue()))
 		if !slices.Equal(ff.Raw, fresh) && strings.TrimSpace(strings.Join(ff.Raw, "")) != "" {
 			return false
 		}
@@ -235,14 +235,14 @@ func (row *formRow) fill(stored row) {
 	for _, ff := range row.Inputs {
 		if !ff.Posted {
 			ff.set(stored.values[ff.Name])
-			text := ff.text(ff.Value)
+			text := ff.mine(ff.Value)
 			ff.Initial = &text
 		}
 	}
 }
 
 // set gives the field a value, and its inputs the same.
-func (ff *formField) set(value any) { ff.Value, ff.Raw = value, ff.Kind.raw(ff.Kind.text(value)) }
+func (ff *formField) set(value any) { ff.Value, ff.Raw = value, ff.raw(ff.text(value)) }
 
 // attach sets a Many's options. Others are a mistake.
 func (ff *formField) attach(r *request, options []option) {
@@ -258,12 +258,12 @@ func (ff *formField) attach(r *request, options []option) {
 	}
 }
 
-// text returns the value as this form may change it: of a Many, the ids that the user may add and remove.
-func (ff *formField) text(value any) string {
-	if many, ok := ff.Kind.(*Many); ok {
-		return many.text(ff.unlocked(value))
+// mine returns the text of the value as this user may change it: of a Many, the ids that the user may add and remove.
+func (ff *formField) mine(value any) string {
+	if ff.Kind == Many {
+		value = ff.unlocked(value)
 	}
-	return ff.Kind.text(value)
+	return ff.text(value)
 }
 
 // unlocked returns the ids that the user may add and remove.
@@ -278,7 +278,7 @@ func (ff *formField) unlocked(value any) []int64 {
 func (row *formRow) typedLabel() string {
 	for _, ff := range row.Inputs {
 		if ff.Name == row.Model.Label && ff.Posted {
-			return ff.Kind.text(ff.Value)
+			return ff.text(ff.Value)
 		}
 	}
 	return row.Label
@@ -326,9 +326,6 @@ func (f *form) Mistakes() (n int) {
 // Prefix returns the prefix of the inline's inputs, as in Django: "choice_set".
 func (in *formInline) Prefix() string { return in.Model.Name + "_set" }
 
-// Title returns the heading of the rows.
-func (in *formInline) Title() string { return capitalized(in.Model.Plural) }
-
 // Stored returns the number of stored rows.
 func (in *formInline) Stored() (n int) {
 	for _, row := range in.Rows {
@@ -339,24 +336,12 @@ func (in *formInline) Stored() (n int) {
 	return n
 }
 
-// Group returns the id of a row's fieldset.
-func (row *formRow) Group() string { return strings.TrimSuffix(row.Prefix, "-") }
-
-// Number returns the row's place in the form, from 1; for the template row "__number__".
-func (row *formRow) Number() string {
-	text := row.Group()[strings.LastIndexByte(row.Group(), '-')+1:]
-	if n, err := strconv.Atoi(text); err == nil {
-		return strconv.Itoa(n + 1)
-	}
-	return "__number__"
-}
-
-// Widget returns the name of the inputs' template.
+// Widget returns the kind of the inputs in the template.
 func (ff *formField) Widget() string {
-	if ff.Fixed && ff.Kind.widget() != "many" && ff.Kind.widget() != "passwordhash" {
+	if ff.Fixed && ff.Kind != Many && ff.Kind != PasswordHash {
 		return "shown"
 	}
-	return ff.Kind.widget()
+	return string(ff.Kind)
 }
 
 // ID returns the id of the first input, as in Django.
@@ -366,22 +351,7 @@ func (ff *formField) ID() string { return "id_" + ff.Input }
 func (ff *formField) Checked() bool { return ff.Value == true }
 
 // Shown returns a fixed value as text.
-func (ff *formField) Shown() string { return cmp.Or(ff.Kind.text(ff.Value), "-") }
-
-// DescribedBy returns the ids of the elements that describe the input, for screen readers.
-func (ff *formField) DescribedBy() string {
-	ids := ""
-	if ff.Problem != "" {
-		ids += ff.ID() + "_error "
-	}
-	if ff.Conflict {
-		ids += ff.ID() + "_theirs "
-	}
-	if ff.Help != "" {
-		ids += ff.ID() + "_help"
-	}
-	return ids
-}
+func (ff *formField) Shown() string { return cmp.Or(ff.text(ff.Value), "-") }
 
 // optionGroup is the options of a Many under one title.
 type optionGroup struct {

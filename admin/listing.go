@@ -170,33 +170,35 @@ func (l *changelist) readSteps(ctx context.Context, q db.Querier) ([]time.Time, 
 // maxOptions limits the links of a filter by a relation.
 const maxOptions = 50
 
-// related is a kind whose values are rows of another table.
-type related interface {
-	options(context.Context, db.Querier) ([]option, error)
-}
-
-// relatedFilters returns the names of the filters whose choices are rows.
-func (m *Model) relatedFilters() []string {
-	return slices.DeleteFunc(slices.Clone(m.Filters), func(name string) bool {
-		_, ok := m.field(name).Kind.(related)
-		return !ok
-	})
-}
-
-func (l *changelist) readOptions(ctx context.Context, q db.Querier, filters []string) error {
-	l.options = map[string][]option{}
-	for _, name := range filters {
-		options, err := l.Model.field(name).Kind.(related).options(ctx, q)
-		if err != nil {
-			return fmt.Errorf("choices of %s: %w", name, err)
+// relatedFilters returns the filters whose choices are rows of another table.
+func (m *Model) relatedFilters() []*Field {
+	var fields []*Field
+	for _, name := range m.Filters {
+		if f := m.field(name); f.Kind == Many || f.Kind == Reference {
+			fields = append(fields, f)
 		}
-		l.options[name] = options[:min(len(options), maxOptions)]
+	}
+	return fields
+}
+
+func (l *changelist) readOptions(ctx context.Context, q db.Querier, filters []*Field) error {
+	l.options = map[string][]option{}
+	for _, f := range filters {
+		options, err := f.options(ctx, q)
+		if err != nil {
+			return fmt.Errorf("choices of %s: %w", f.Name, err)
+		}
+		l.options[f.Name] = options[:min(len(options), maxOptions)]
 	}
 	return nil
 }
 
-func (k Reference) options(ctx context.Context, q db.Querier) ([]option, error) {
+// options returns the rows that a Many or a Reference may have; of a Reference, the first maxOptions.
+func (f *Field) options(ctx context.Context, q db.Querier) ([]option, error) {
+	if f.Kind == Many {
+		return f.Pairs.options(ctx, q)
+	}
 	found, err := q.Query(ctx, fmt.Sprintf("SELECT id::bigint, '', %s::text, NULL FROM %s ORDER BY 3, 1 LIMIT $1",
-		ident(k.Label), ident(k.Table)), maxOptions)
+		ident(f.Target.Label), ident(f.Target.Table)), maxOptions)
 	return collectOptions(found, err)
 }

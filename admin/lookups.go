@@ -212,11 +212,8 @@ func (l *changelist) takeLookup(name, value string) bool {
 		return false
 	}
 	lookup := path[1:]
-	switch f.Kind.(type) {
-	case Reference, *Many:
-		if len(lookup) > 0 && (lookup[0] == "id" || lookup[0] == "pk") {
-			lookup = lookup[1:]
-		}
+	if (f.Kind == Reference || f.Kind == Many) && len(lookup) > 0 && (lookup[0] == "id" || lookup[0] == "pk") {
+		lookup = lookup[1:]
 	}
 	switch len(lookup) {
 	case 0:
@@ -230,7 +227,7 @@ func (l *changelist) takeLookup(name, value string) bool {
 // lookupField returns the field that a lookup names, or nil: "id", "pk", a field, or a reference without its "_id".
 func (m *Model) lookupField(name string) *Field {
 	if name == "id" || name == "pk" {
-		return &Field{Name: "id", Kind: Integer{}}
+		return &Field{Name: "id", Kind: Integer}
 	}
 	if f := m.field(name); f != nil {
 		return f
@@ -240,8 +237,7 @@ func (m *Model) lookupField(name string) *Field {
 
 // addLookup adds the condition of one lookup. On a relation it is about the ids of the related rows.
 func (l *changelist) addLookup(f *Field, lookup, value string) bool {
-	many, isMany := f.Kind.(*Many)
-	if !isMany {
+	if f.Kind != Many {
 		condition, ok := l.compare(f.Kind, "t."+ident(f.Name), lookup, value)
 		l.where.and(condition)
 		return ok
@@ -250,8 +246,8 @@ func (l *changelist) addLookup(f *Field, lookup, value string) bool {
 	if lookup == "isnull" && isNull(value) {
 		no, value = "NOT ", "0"
 	}
-	condition, ok := l.compare(f.Kind, "p."+ident(many.Other), lookup, value)
-	l.where.and(fmt.Sprintf("%sEXISTS (SELECT FROM %s p WHERE p.%s = t.id AND %s)", no, ident(many.Table), ident(many.Own), condition))
+	condition, ok := l.compare(f.Kind, "p."+ident(f.Pairs.Other), lookup, value)
+	l.where.and(fmt.Sprintf("%sEXISTS (SELECT FROM %s p WHERE p.%s = t.id AND %s)", no, ident(f.Pairs.Table), ident(f.Pairs.Own), condition))
 	return ok
 }
 
@@ -313,10 +309,10 @@ func (l *changelist) comparePart(column, part, value string) (condition string, 
 // operandOf returns the SQL type for comparing a kind, and the conversion from text; "" for kinds that can't be queried,
 // such as a password's hash.
 func operandOf(kind Kind) (operand string, convert func(string) (any, bool)) {
-	switch kind.(type) {
+	switch kind {
 	case Text, Log:
 		return "text", func(s string) (any, bool) { return s, isText(s) }
-	case Integer, Choice, Reference, *Many:
+	case Integer, Choice, Reference, Many:
 		return "bigint", numberOperand
 	case Boolean:
 		return "boolean", booleanOperand

@@ -24,7 +24,7 @@ type Model struct {
 	Table            string
 	Label            string // the column with a row's name
 	Order            string // the column by which the changelist is sorted, "-pub_date" for descending
-	Fields           []Field
+	Fields           []*Field
 	Fieldsets        []Fieldset // of the change form
 	AddFieldsets     []Fieldset // of the form for a new row; nil: the same
 	Columns          []Column   // of the changelist; the first links to the change form
@@ -38,23 +38,38 @@ type Model struct {
 	// prepare does slow work on a valid form before the transaction that saves it.
 	prepare func(*request, *form) error
 
-	// protect returns why a user may not do an action on one row, or "".
-	protect func(ctx context.Context, q db.Querier, actor *auth.User, action string, id int64) (why string, err error)
+	// protect returns Forbidden if a user may not do an action on one row.
+	protect func(ctx context.Context, q db.Querier, actor *auth.User, action string, id int64) error
 }
 
-// Field is a column of the table, or a Many relation.
+// Field is a column of the table, or a Many.
 type Field struct {
 	Name          string // of the column and the input
 	Label         string // "": derived from the name
 	Help          string
 	Kind          Kind
+	Max           int64               // of a Text or an Integer
+	Type          string              // of a Text's input: "email"; "": "text"
+	Normal        func(string) string // the form in which a Text is stored; nil: as typed
+	Check         func(string) (problem string)
+	Names         []string // of a Choice, by number
+	Target        Target   // of a Reference
+	Pairs         Pairs    // of a Many
 	Optional      bool
 	ReadOnly      bool   // displayed, never read from a form
 	SuperuserOnly bool   // read-only for other users
 	Volatile      bool   // changed by others than editors all the time: if untouched, no conflict
 	Taken         string // the message for a duplicate value
-	Check         func(value any) (problem string)
-	Default       func() any // of a new row
+	Default       func() any
+}
+
+// Target is the table that a Reference refers to, and the column that names its rows.
+type Target struct{ Table, Label string }
+
+// Pairs is the table that stores a Many: the columns for the row itself and for the other rows.
+type Pairs struct {
+	Table, Own, Other string
+	options           func(context.Context, db.Querier) ([]option, error)
 }
 
 // Fieldset is a titled part of a form.
@@ -105,9 +120,9 @@ func (m *Model) path(below ...any) string {
 }
 
 func (m *Model) field(name string) *Field {
-	for i := range m.Fields {
-		if m.Fields[i].Name == name {
-			return &m.Fields[i]
+	for _, f := range m.Fields {
+		if f.Name == name {
+			return f
 		}
 	}
 	return nil
@@ -148,23 +163,16 @@ func (m *Model) formFields() []*Field {
 }
 
 // isColumn reports whether the field's value is stored in a column of its name.
-func (f *Field) isColumn() bool {
-	switch f.Kind.(type) {
-	case *Many, NewPassword:
-		return false
-	}
-	return true
-}
+func (f *Field) isColumn() bool { return f.Kind != Many && f.Kind != NewPassword }
 
 // initialValue returns a new row's value.
 func (f *Field) initialValue() any {
-	if f.Default != nil {
+	switch {
+	case f.Default != nil:
 		return f.Default()
-	}
-	switch f.Kind.(type) {
-	case Text:
+	case f.Kind == Text:
 		return ""
-	case Boolean:
+	case f.Kind == Boolean:
 		return false
 	}
 	return nil
@@ -176,9 +184,9 @@ func (m *Model) relations() []Relation {
 	for _, in := range m.Inlines {
 		all = append(all, Relation{Model: in.Model, Table: in.Model.Table, Column: in.ForeignKey})
 	}
-	for i := range m.Fields {
-		if many, ok := m.Fields[i].Kind.(*Many); ok {
-			all = append(all, Relation{Table: many.Table, Column: many.Own})
+	for _, f := range m.Fields {
+		if f.Kind == Many {
+			all = append(all, Relation{Table: f.Pairs.Table, Column: f.Pairs.Own})
 		}
 	}
 	return append(all, m.Cascade...)

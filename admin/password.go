@@ -26,11 +26,11 @@ func (s *Site) passwordForm(r *request) error { return r.showPassword(http.Statu
 
 // changePassword changes the user's own password, and ends the user's other sessions.
 func (s *Site) changePassword(r *request) error {
-	text, problem := NewPassword{}.parse([]string{r.form.Get("new_password1"), r.form.Get("new_password2")})
-	if problem != "" {
+	password := r.form.Get("new_password1")
+	if problem := passwordProblem(password, r.form.Get("new_password2")); problem != "" {
 		return r.showPassword(http.StatusOK, passwordPage{New: problem})
 	}
-	err := s.users.ChangeOwnPassword(r.Context, r.user, r.form.Get("old_password"), text.(string))
+	err := s.users.ChangeOwnPassword(r.Context, r.user, r.form.Get("old_password"), password)
 	known, ok := errors.AsType[*fault.Error](err)
 	switch {
 	case err == nil:
@@ -72,11 +72,11 @@ func (s *Site) setPassword(r *request) error {
 	if err != nil {
 		return r.orGone(err)
 	}
-	text, problem := NewPassword{}.parse(NewPassword{}.take(r.form, ""))
-	if problem != "" {
+	password := r.form.Get("password1")
+	if problem := passwordProblem(password, r.form.Get("password2")); problem != "" {
 		return r.showSetPassword(target, problem)
 	}
-	hash, err := s.users.HashPassword(r.ctx, text.(string), *target)
+	hash, err := s.users.HashPassword(r.ctx, password, *target)
 	if problem, ok := errors.AsType[*fault.Error](err); ok && problem.Kind == fault.Invalid {
 		return r.showSetPassword(target, problem.Public)
 	}

@@ -4,11 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"maps"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -121,40 +118,26 @@ func (r *request) can(m *Model, action string) bool {
 
 // allowedRows returns Forbidden if the model protects one of the rows from this user.
 func (r *request) allowedRows(q db.Querier, action string, ids ...int64) error {
-	if r.model.protect == nil {
-		return nil
-	}
 	for _, id := range ids {
-		why, err := r.model.protect(r.ctx, q, r.user, action, id)
-		if err != nil {
-			return fmt.Errorf("check a %s: %w", r.model.Singular, err)
+		if r.model.protect == nil {
+			return nil
 		}
-		if why != "" {
-			return fault.New(fault.Forbidden, "%s", why)
+		if err := r.model.protect(r.ctx, q, r.user, action, id); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
 func (r *request) readForm() error {
-	req := r.Request()
-	err := req.ParseForm()
-	if err == nil {
-		err = req.ParseMultipartForm(web.MaxBody) // completely in memory
-	}
-	if errors.Is(err, http.ErrNotMultipart) { // then it was an ordinary form, which has been parsed
-		err = nil
-	}
+	_, err := r.FormParams()
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return fault.New(fault.TooLarge, "The form is larger than %d KiB. Save it in smaller parts.", web.MaxBody>>10)
 	}
 	if err != nil {
 		return fault.Wrap(fault.Invalid, err, "The form could not be read.")
 	}
-	r.form = req.PostForm
-	if req.MultipartForm != nil {
-		r.form = req.MultipartForm.Value
-	}
+	r.form = r.Request().PostForm
 	return nil
 }
 
@@ -172,23 +155,18 @@ func (r *request) toLogin() error {
 
 type signedOutPage struct {
 	frame
-	Action   string
-	Fields   []input
+	Fields   url.Values
 	Password bool // a password was typed: it is not among the fields
 }
 
 // signedOut keeps a form whose session ended: the page submits it again after a login in another tab.
 func (r *request) signedOut() error {
-	p := signedOutPage{Action: r.Request().URL.RequestURI()}
+	p := signedOutPage{Fields: r.form}
 	p.frame = frame{Title: "You are signed out", Crumbs: []web.Link{{Text: "Signed out"}}}
-	for _, name := range slices.Sorted(maps.Keys(r.form)) {
-		for _, value := range r.form[name] {
-			switch {
-			case strings.Contains(name, "password"):
-				p.Password = true
-			case utf8.ValidString(name + value):
-				p.Fields = append(p.Fields, input{name, value})
-			}
+	for name := range p.Fields {
+		if strings.Contains(name, "password") {
+			delete(p.Fields, name)
+			p.Password = true
 		}
 	}
 	return r.show(http.StatusForbidden, "signed_out.html", p)

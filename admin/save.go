@@ -136,8 +136,7 @@ func (r *request) writeRows(q db.Querier, in *formInline, parent int64) ([]chang
 // insert adds a row with the extra columns, and returns its id. Columns that are not in the form get their defaults.
 func (r *request) insert(q db.Querier, row *formRow, extra map[string]any) (id int64, err error) {
 	values := map[string]any{}
-	for i := range row.Model.Fields {
-		f := &row.Model.Fields[i]
+	for _, f := range row.Model.Fields {
 		value := f.initialValue()
 		if ff := row.field(f.Name); ff != nil && ff.Posted {
 			value = ff.Value
@@ -163,7 +162,7 @@ func (r *request) update(q db.Querier, row *formRow) (titles []string, err error
 	values := map[string]any{}
 	for _, ff := range row.editable() {
 		before := row.stored.values[ff.Name]
-		if ff.text(ff.Value) == ff.text(before) {
+		if ff.mine(ff.Value) == ff.mine(before) {
 			continue
 		}
 		titles = append(titles, ff.Title())
@@ -182,11 +181,10 @@ func (r *request) update(q db.Querier, row *formRow) (titles []string, err error
 
 // storeMany stores what the user may add and remove of a Many. It does nothing for another kind.
 func (r *request) storeMany(q db.Querier, ff *formField, id int64, before any) error {
-	many, ok := ff.Kind.(*Many)
-	if !ok {
+	if ff.Kind != Many {
 		return nil
 	}
-	if err := many.store(r.ctx, q, id, ff.unlocked(before), ff.unlocked(ff.Value)); err != nil {
+	if err := ff.Pairs.store(r.ctx, q, id, ff.unlocked(before), ff.unlocked(ff.Value)); err != nil {
 		return fmt.Errorf("store %s: %w", ff.Name, err)
 	}
 	return nil

@@ -45,12 +45,12 @@ func (w *where) clone() *where {
 
 // expression returns the SQL expression of a field of table t.
 func (f *Field) expression() string {
-	switch k := f.Kind.(type) {
-	case *Many:
+	switch f.Kind {
+	case Many:
 		return fmt.Sprintf("ARRAY(SELECT p.%s FROM %s p WHERE p.%s = t.id ORDER BY 1)",
-			ident(k.Other), ident(k.Table), ident(k.Own))
+			ident(f.Pairs.Other), ident(f.Pairs.Table), ident(f.Pairs.Own))
 	case Reference:
-		return fmt.Sprintf("(SELECT r.%s FROM %s r WHERE r.id = t.%s)", ident(k.Label), ident(k.Table), ident(f.Name))
+		return fmt.Sprintf("(SELECT r.%s FROM %s r WHERE r.id = t.%s)", ident(f.Target.Label), ident(f.Target.Table), ident(f.Name))
 	case NewPassword:
 		return "NULL"
 	}
@@ -164,7 +164,7 @@ func remove(ctx context.Context, q db.Querier, table, column string, ids []int64
 }
 
 // store changes the pairs of one row from before to after.
-func (k *Many) store(ctx context.Context, q db.Querier, own int64, before, after []int64) error {
+func (k *Pairs) store(ctx context.Context, q db.Querier, own int64, before, after []int64) error {
 	_, err := q.Exec(ctx, fmt.Sprintf("DELETE FROM %s WHERE %s = $1::bigint AND %s = ANY($2::bigint[])",
 		ident(k.Table), ident(k.Own), ident(k.Other)), own, without(before, after))
 	if err != nil {

@@ -3,7 +3,6 @@ package admin
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/jackc/pgx/v5"
 
@@ -15,13 +14,8 @@ import (
 // newPassword is the new user form's field that is typed twice.
 const newPassword = "new_password"
 
-func checkUsername(value any) string {
-	name, _ := value.(string)
-	return auth.ValidateUsername(name)
-}
-
-func checkEmail(value any) string {
-	if email, _ := value.(string); !auth.ValidEmail(email) {
+func checkEmail(email string) string {
+	if !auth.ValidEmail(email) {
 		return "Enter a valid email address."
 	}
 	return ""
@@ -45,34 +39,33 @@ func hashNewPassword(r *request, f *form) error {
 
 // protectUser prevents privilege escalation: only a superuser can change a superuser. The forms ensure that users only
 // grant permissions that they have, see option.grants. It also forbids deleting one's own account.
-func protectUser(ctx context.Context, q db.Querier, actor *auth.User, action string, id int64) (string, error) {
+func protectUser(ctx context.Context, q db.Querier, actor *auth.User, action string, id int64) error {
 	if action == actionDelete && id == actor.ID {
-		return "You can’t delete the account that you are signed in with.", nil
+		return fault.New(fault.Forbidden, "You can’t delete the account that you are signed in with.")
 	}
 	if actor.Superuser {
-		return "", nil
+		return nil
 	}
-	var superuser bool
-	err := q.QueryRow(ctx, `SELECT is_superuser FROM auth_user WHERE id = $1::bigint`, id).Scan(&superuser)
-	if errors.Is(err, pgx.ErrNoRows) || (err == nil && !superuser) {
-		return "", nil
+	target, err := auth.UserByID(ctx, q, id)
+	if err == nil && target.Superuser {
+		return fault.New(fault.Forbidden, "Only a superuser may change or delete a superuser.")
 	}
-	return "Only a superuser may change or delete a superuser.", err
+	return err
 }
 
 // protectGroup: deleting a group revokes its permissions from its members, like unticking it.
-func protectGroup(ctx context.Context, q db.Querier, actor *auth.User, action string, id int64) (string, error) {
+func protectGroup(ctx context.Context, q db.Querier, actor *auth.User, action string, id int64) error {
 	if action != actionDelete {
-		return "", nil
+		return nil
 	}
 	found, err := q.Query(ctx, groupSQL+` WHERE g.id = $1::bigint`, id)
 	groups, err := collectOptions(found, err)
 	for _, o := range groups {
 		if !actor.CanAll(o.grants) {
-			return fmt.Sprintf("“%s” gives permissions that you don’t have, so you can’t take them away.", o.Label), nil
+			return fault.New(fault.Forbidden, "“%s” gives permissions that you don’t have, so you can’t take them away.", o.Label)
 		}
 	}
-	return "", err
+	return err
 }
 
 // permissionOptions returns all permissions, each granting itself.
