@@ -7,7 +7,8 @@
 //   - SQL consists of constants, quoted identifiers from the declarations, and parameters.
 //   - No input is lost: after a mistake, a conflict or a missing connection the form returns filled in.
 //   - No change is overwritten unseen: a form carries the values that it showed, and reports those that have changed.
-//   - A row, its inlines and the history are saved in one transaction. Each page waits for a lease at most twice.
+//   - A row, its inlines and the history are saved in one transaction. Each page waits for a lease at most
+//     three times.
 //
 // It is stricter than Django's admin in these points. Only a superuser can change or create a superuser. Granting or
 // revoking a permission, or a group, requires having its permissions. Setting a user's password requires all
@@ -22,7 +23,6 @@ import (
 	"html/template"
 	"log/slog"
 	"net/http"
-	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -46,29 +46,37 @@ var Files = web.MustFiles("admin", staticFS)
 
 var pages = web.MustTemplates(templateFS, template.FuncMap{"static": Files.URL, "path": (*Model).path, "title": capitalized})
 
-// Site is the admin on one database.
-type Site struct {
+// Options are what the admin needs. All are required, except Links.
+type Options struct {
+	DB    *db.DB
+	Users *auth.Service
+	Log   *slog.Logger
+	Links []web.Link // to other staff pages, in the index and the header
+
 	// Tell is called for a missing connection after which a form was returned, like web.HandleErrors' tell for the
-	// errors it answers; nil: not called. Set it before the first request.
+	// errors it answers.
 	Tell func(echo.Context, error)
 
-	// Urgent returns the staff page that explains why other pages can't be served at the moment; "", or a nil Urgent,
-	// if they can. Set it before the first request.
+	// Urgent returns the staff page that explains why other pages can't be served at the moment; "" if they can.
 	Urgent func() string
-
-	db    *db.DB
-	users *auth.Service
-	log   *slog.Logger
-	links []web.Link
-	now   func() time.Time
 }
 
-// New makes the admin. Its index and header show the links, to other staff pages.
-func New(d *db.DB, users *auth.Service, log *slog.Logger, links ...web.Link) *Site {
+// Site is the admin on one database.
+type Site struct {
+	db     *db.DB
+	users  *auth.Service
+	log    *slog.Logger
+	links  []web.Link
+	tell   func(echo.Context, error)
+	urgent func() string
+}
+
+// New makes the admin.
+func New(o Options) *Site {
 	for _, m := range models {
 		m.check()
 	}
-	return &Site{db: d, users: users, log: log, links: links, now: time.Now}
+	return &Site{db: o.DB, users: o.Users, log: o.Log, links: o.Links, tell: o.Tell, urgent: o.Urgent}
 }
 
 // Route is one address of the admin.
@@ -85,7 +93,7 @@ func (s *Site) Routes() []Route {
 		{http.MethodGet, root + "login/", s.open(s.loginForm)},
 		{http.MethodPost, root + "login/", s.open(s.login)},
 		{http.MethodPost, root + "logout/", s.open(s.logout)},
-		{http.MethodGet, root + "logout/", s.open(logoutByGet)},
+		{http.MethodGet, root + "logout/", s.open(s.logoutByGet)},
 		{http.MethodGet, root + "password_change/", s.page(s.passwordForm)},
 		{http.MethodPost, root + "password_change/", s.page(s.changePassword)},
 		{http.MethodGet, root + "password_change/done/", s.page(s.passwordDone)},

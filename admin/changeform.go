@@ -153,10 +153,8 @@ func (r *request) rescue(f *form) error {
 func (r *request) unsaved(f *form, err error) error {
 	r.site.log.WarnContext(r.ctx, "a form could not be saved",
 		"path", r.Request().URL.Path, "cause", db.CauseOf(err), "error", err)
-	if r.site.Tell != nil {
-		r.site.db.Release(r.ctx) // telling may take a while
-		r.site.Tell(r.Context, err)
-	}
+	r.site.db.Release(r.ctx) // telling may take a while
+	r.site.tell(r.Context, err)
 	p := web.ProblemOf(err)
 	kept := "What you typed is still here"
 	if f.field(newPassword) != nil {

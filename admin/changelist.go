@@ -43,7 +43,7 @@ type changelistPage struct {
 
 // changelist lists the rows of a model.
 func (s *Site) changelist(r *request) error {
-	l, ok := parseChangelist(r.model, r.QueryParams(), s.now().UTC())
+	l, ok := parseChangelist(r.model, r.QueryParams(), time.Now().UTC())
 	if !ok {
 		return r.to(r.model.path() + "?" + notUnderstood + "=1")
 	}
@@ -205,7 +205,7 @@ func (c *Column) cell(f *Field, value any, now time.Time) template.HTML {
 
 // ShowAll returns the query of a page with all matches, "" if there are too many or they fit a page.
 func (l *changelist) ShowAll() string {
-	if l.all || l.Matches.guessed || l.Matches.n <= pageSize || l.Matches.n > showAllMax {
+	if l.all || l.Matches.guessed || l.Matches.N <= pageSize || l.Matches.N > showAllMax {
 		return ""
 	}
 	return l.with("all", "1")
@@ -219,7 +219,7 @@ type choiceLink struct {
 
 // Pages returns links to the first and last pages and those near this one, with "…" between them.
 func (l *changelist) Pages() []choiceLink {
-	last := min(int((l.Matches.n+pageSize-1)/pageSize), maxPage)
+	last := min(int((l.Matches.N+pageSize-1)/pageSize), maxPage)
 	if l.all || last <= 1 && l.page == 1 {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -41,9 +42,9 @@ const maxListed = 200
 // collect finds the rows and those deleted with them. Rows that no longer exist are left out.
 func (r *request) collect(q db.Querier, ids []int64, lock string) (*deletion, error) {
 	m := r.model
-	rows, err := readRows(r.ctx, q, nil, m.selection(nil, "")+" WHERE t.id = ANY($1::bigint[]) ORDER BY t.id "+lock, ids)
+	rows, err := m.read(r.ctx, q, nil, "id", "WHERE t.id = ANY($1::bigint[]) ORDER BY t.id "+lock, ids)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", m.Plural, err)
+		return nil, err
 	}
 	d := &deletion{}
 	for _, row := range rows {
@@ -58,7 +59,7 @@ func (r *request) collect(q db.Querier, ids []int64, lock string) (*deletion, er
 			continue
 		}
 		if err := r.collectRelated(q, d, rel); err != nil {
-			return nil, fmt.Errorf("read %s: %w", rel.Model.Plural, err)
+			return nil, err
 		}
 	}
 	err = r.allowedRows(q, actionDelete, d.ids...)
@@ -84,14 +85,16 @@ func (r *request) count(d *deletion, m *Model, n int64) {
 // collectRelated counts the rows of a relation, and lists them under the objects that they are deleted with.
 func (r *request) collectRelated(q db.Querier, d *deletion, rel Relation) error {
 	var n int64
-	condition := fmt.Sprintf(" WHERE t.%s = ANY($1::bigint[])", ident(rel.Column))
-	err := q.QueryRow(r.ctx, "SELECT count(*) FROM "+ident(rel.Table)+" t"+condition, d.ids).Scan(&n)
-	if err != nil || n == 0 {
-		return err
+	condition := fmt.Sprintf("WHERE t.%s = ANY($1::bigint[])", ident(rel.Column))
+	err := q.QueryRow(r.ctx, "SELECT count(*) FROM "+ident(rel.Table)+" t "+condition, d.ids).Scan(&n)
+	if err != nil {
+		return fmt.Errorf("count %s: %w", rel.Model.Plural, err)
+	}
+	if n == 0 {
+		return nil
 	}
 	r.count(d, rel.Model, n)
-	sql := rel.Model.selection(nil, rel.Column) + condition + " ORDER BY t.id LIMIT $2"
-	rows, err := readRows(r.ctx, q, nil, sql, d.ids, maxListed)
+	rows, err := rel.Model.read(r.ctx, q, nil, rel.Column, condition+" ORDER BY t.id LIMIT $2", d.ids, maxListed)
 	for _, row := range rows {
 		i := slices.Index(d.ids, row.parent)
 		d.Objects[i].With = append(d.Objects[i].With, object{Kind: capitalized(rel.Model.Singular), Label: row.label})
@@ -264,7 +267,7 @@ func (r *request) selected() ([]int64, error) {
 // everyMatch returns the ids of all rows that match the list's address, on every page. It returns at most one more than
 // can be deleted.
 func (r *request) everyMatch() ([]int64, error) {
-	l, ok := parseChangelist(r.model, r.QueryParams(), r.site.now())
+	l, ok := parseChangelist(r.model, r.QueryParams(), time.Now())
 	if !ok { // an invalid filter must not widen the deletion
 		return nil, fault.New(fault.Invalid,
 			"This list’s address can’t be understood in full. Go back to the list and select again.")

@@ -15,7 +15,6 @@ import (
 // database, and its mistake. It can be rendered from the input alone, when there is no connection.
 type form struct {
 	formRow
-	Sets     []formSet // of Inputs
 	Inlines  []*formInline
 	Problems []string       // of the whole form
 	Notices  []string       // of a conflict
@@ -34,6 +33,7 @@ type formRow struct {
 	ID        int64  // 0: a new row
 	Prefix    string // of the inputs, and the number, of an inline's row
 	Number    string
+	Sets      []formSet // of Inputs
 	Inputs    []*formField
 	CanDelete bool // an inline's row
 	Delete    bool
@@ -78,16 +78,12 @@ type formInline struct {
 
 // newForm returns a form with the fields visible to this user, without values.
 func (r *request) newForm(id int64) *form {
-	f := &form{formRow: formRow{Model: r.model, ID: id}}
 	sets, action := r.model.Fieldsets, actionChange
 	if id == 0 {
 		sets, action = r.model.addFieldsets(), actionAdd
 	}
 	ok := r.can(r.model, action) // with view permission on a question, its choices are read-only on its page
-	for _, set := range sets {
-		inputs := r.inputs(r.model, set, ok)
-		f.Sets, f.Inputs = append(f.Sets, formSet{set, inputs}), append(f.Inputs, inputs...)
-	}
+	f := &form{formRow: *r.newRow(r.model, sets, id, ok)}
 	for i := range r.model.Inlines {
 		in := &r.model.Inlines[i]
 		if view, add := r.can(in.Model, actionView), r.can(in.Model, actionAdd); view || add {
@@ -100,35 +96,31 @@ func (r *request) newForm(id int64) *form {
 	return f
 }
 
-// inputs returns fields with their default values.
-func (r *request) inputs(m *Model, set Fieldset, may bool) []*formField {
-	fields := make([]*formField, len(set.Fields))
-	for i, name := range set.Fields {
-		ff := &formField{Field: m.field(name), Input: name, May: may}
-		ff.Fixed = ff.ReadOnly || !may || (ff.SuperuserOnly && !r.user.Superuser)
-		ff.set(ff.initialValue())
-		fields[i] = ff
-	}
-	return fields
-}
-
-// inlineRow returns a row of an inline with default values.
-func (r *request) inlineRow(in *formInline, id int64) *formRow {
-	row := &formRow{Model: in.Model, ID: id, CanDelete: id > 0 && in.canDelete}
-	for _, set := range in.Model.Fieldsets {
-		row.Inputs = append(row.Inputs, r.inputs(in.Model, set, id == 0 || in.canChange)...)
+// newRow returns a row with its fields' first values. may reports whether the user may edit it.
+func (r *request) newRow(m *Model, sets []Fieldset, id int64, may bool) *formRow {
+	row := &formRow{Model: m, ID: id}
+	for _, set := range sets {
+		inputs := make([]*formField, len(set.Fields))
+		for i, name := range set.Fields {
+			ff := &formField{Field: m.field(name), Input: name, May: may}
+			ff.Fixed = ff.ReadOnly || !may || (ff.SuperuserOnly && !r.user.Superuser)
+			ff.set(ff.initialValue())
+			inputs[i] = ff
+		}
+		row.Sets, row.Inputs = append(row.Sets, formSet{set, inputs}), append(row.Inputs, inputs...)
 	}
 	return row
 }
 
-// number names the inputs of an inline's row, as Django does: "choice_set-0-votes".
-func (row *formRow) number(i int) {
-	row.name(strconv.Itoa(i), strconv.Itoa(i+1))
+func (r *request) inlineRow(in *formInline, id int64) *formRow {
+	row := r.newRow(in.Model, in.Model.Fieldsets, id, id == 0 || in.canChange)
+	row.CanDelete = id > 0 && in.canDelete
+	return row
 }
 
-// name is number with a text for the names, and the number that the user sees.
-func (row *formRow) name(i, number string) {
-	row.Prefix, row.Number = row.Model.Name+"_set-"+i, number
+// number names the inputs of an inline's row, as Django does: "choice_set-0-votes". shown is the number for the user.
+func (row *formRow) number(i, shown string) {
+	row.Prefix, row.Number = row.Model.Name+"_set-"+i, shown
 	for _, ff := range row.Inputs {
 		ff.Input = row.Prefix + "-" + ff.Name
 	}
@@ -139,13 +131,13 @@ func (r *request) addBlank(f *form) {
 	for _, in := range f.Inlines {
 		if in.CanAdd {
 			in.Empty = r.inlineRow(in, 0)
-			in.Empty.name("__prefix__", "__number__")
+			in.Empty.number("__prefix__", "__number__")
 			for range in.Extra - (len(in.Rows) - in.Stored()) {
 				in.Rows = append(in.Rows, r.inlineRow(in, 0))
 			}
 		}
 		for i, row := range in.Rows {
-			row.number(i)
+			row.number(strconv.Itoa(i), strconv.Itoa(i+1))
 		}
 	}
 }
@@ -182,7 +174,7 @@ func (r *request) postRow(in *formInline, i int) {
 		return
 	}
 	row := r.inlineRow(in, id)
-	row.number(i)
+	row.number(strconv.Itoa(i), strconv.Itoa(i+1))
 	row.Label = r.form.Get(row.Prefix + "-" + in.Model.Label) // until the stored one is known
 	row.Delete = row.CanDelete && r.form.Get(row.Prefix+"-DELETE") != ""
 	row.post(r.form)
@@ -276,10 +268,8 @@ func (ff *formField) unlocked(value any) []int64 {
 
 // typedLabel returns the row's name after the save.
 func (row *formRow) typedLabel() string {
-	for _, ff := range row.Inputs {
-		if ff.Name == row.Model.Label && ff.Posted {
-			return ff.text(ff.Value)
-		}
+	if ff := row.field(row.Model.Label); ff != nil && ff.Posted {
+		return ff.text(ff.Value)
 	}
 	return row.Label
 }

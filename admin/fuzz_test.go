@@ -43,7 +43,7 @@ func FuzzTheListUnderstandsAnyAddress(f *testing.F) {
 			}
 			l.Heads()
 			l.Filters()
-			l.steps, l.Matches = []time.Time{now}, count{n: 1_000_000}
+			l.steps, l.Matches = []time.Time{now}, count{N: 1_000_000}
 			if l.depth == len(dateUnits) {
 				l.steps = nil
 			}

@@ -24,12 +24,15 @@ const (
 
 var flagNames = []string{flagAddition: "Addition", flagChange: "Change", flagDeletion: "Deletion"}
 
-// change is a part of a change message, in Django's JSON, so that each can read the other's history.
-type change struct {
-	Added   *changed `json:"added,omitempty"`
-	Changed *changed `json:"changed,omitempty"`
-	Deleted *changed `json:"deleted,omitempty"`
-}
+// change is a part of a change message, in Django's JSON, so that each can read the other's history. It has one of the
+// keys added, changed and deleted.
+type change map[string]changed
+
+const (
+	added   = "added"
+	edited  = "changed"
+	deleted = "deleted"
+)
 
 // changed is the change of the object itself, or of the named inline object.
 type changed struct {
@@ -77,13 +80,10 @@ func readable(text string) string {
 	}
 	var sentences []string
 	for _, c := range changes {
-		switch {
-		case c.Added != nil:
-			sentences = append(sentences, c.Added.sentence("Added"))
-		case c.Changed != nil:
-			sentences = append(sentences, c.Changed.sentence("Changed"))
-		case c.Deleted != nil:
-			sentences = append(sentences, c.Deleted.sentence("Deleted"))
+		for _, verb := range []string{added, edited, deleted} {
+			if what, ok := c[verb]; ok {
+				sentences = append(sentences, what.sentence(capitalized(verb)))
+			}
 		}
 	}
 	if len(sentences) == 0 {
@@ -92,7 +92,7 @@ func readable(text string) string {
 	return strings.Join(sentences, " ")
 }
 
-func (c *changed) sentence(verb string) string {
+func (c changed) sentence(verb string) string {
 	what := ""
 	if len(c.Fields) > 0 {
 		what = " " + enumerate(c.Fields)

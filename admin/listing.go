@@ -17,19 +17,16 @@ import (
 
 // count is a number of rows: exact, or the planner's estimate if counting would take long.
 type count struct {
-	n       int64
+	N       int64
 	guessed bool
 }
 
 func (c count) String() string {
 	if c.guessed {
-		return "about " + thousands(c.n)
+		return "about " + thousands(c.N)
 	}
-	return thousands(c.n)
+	return thousands(c.N)
 }
-
-// Any reports whether there are any rows.
-func (c count) Any() bool { return c.n > 0 }
 
 func thousands(n int64) string {
 	s := strconv.FormatInt(n, 10)
@@ -46,12 +43,12 @@ const countedUpTo = 10_000
 // their number and dates. For any other list one transaction reads the rest, so that it waits for one more lease only.
 func (l *changelist) read(ctx context.Context, d *db.DB) (err error) {
 	if l.rows, err = l.readPage(ctx, d.Read()); err != nil {
-		return fmt.Errorf("list %s: %w", l.Model.Plural, err)
+		return err
 	}
 	complete := l.page == 1 && len(l.rows) < pageSize
-	l.Total = count{n: int64(len(l.rows))}
 	if complete {
-		l.Matches, l.steps = l.Total, l.stepsOf(l.rows)
+		l.Matches = count{N: int64(len(l.rows))}
+		l.Total, l.steps = l.Matches, l.stepsOf(l.rows)
 	}
 	related := l.Model.relatedFilters()
 	if complete && !l.Filtered() && len(related) == 0 {
@@ -61,16 +58,19 @@ func (l *changelist) read(ctx context.Context, d *db.DB) (err error) {
 		if err := l.readOptions(ctx, q, related); err != nil {
 			return err
 		}
-		if err := l.count(ctx, q, complete); err != nil {
-			return fmt.Errorf("count %s: %w", l.Model.Plural, err)
-		}
-		if complete || l.Model.Hierarchy == "" || l.depth == len(dateUnits) {
+		if complete && !l.Filtered() {
 			return nil
 		}
-		if l.steps, err = l.readSteps(ctx, q); err != nil {
-			return fmt.Errorf("dates of %s: %w", l.Model.Plural, err)
+		if l.Total, err = countRows(ctx, q, l.Model, &where{}); err != nil || complete {
+			return err
 		}
-		return nil
+		if l.Matches = l.Total; l.Filtered() {
+			if l.Matches, err = countRows(ctx, q, l.Model, &l.where); err != nil {
+				return err
+			}
+		}
+		l.steps, err = l.readSteps(ctx, q)
+		return err
 	})
 }
 
@@ -84,9 +84,8 @@ func (l *changelist) readPage(ctx context.Context, q db.Querier) ([]row, error) 
 	if l.all {
 		limit, offset = showAllMax, 0
 	}
-	sql := l.Model.selection(fields, "") + w.String() + l.orderBy() +
-		fmt.Sprintf(" LIMIT %s OFFSET %s", w.param(limit), w.param(offset))
-	return readRows(ctx, q, fields, sql, w.args...)
+	rest := fmt.Sprintf("%s%s LIMIT %s OFFSET %s", w, l.orderBy(), w.param(limit), w.param(offset))
+	return l.Model.read(ctx, q, fields, "id", rest, w.args...)
 }
 
 // stepsOf returns the years, months or days of rows: the links below the chosen date.
@@ -105,20 +104,6 @@ func (l *changelist) stepsOf(rows []row) []time.Time {
 	return slices.Compact(steps)
 }
 
-// count counts all rows, and those that match unless they are known.
-func (l *changelist) count(ctx context.Context, q db.Querier, known bool) (err error) {
-	if known && !l.Filtered() {
-		return nil
-	}
-	if l.Total, err = countRows(ctx, q, l.Model, &where{}); err != nil || known {
-		return err
-	}
-	if l.Matches = l.Total; l.Filtered() {
-		l.Matches, err = countRows(ctx, q, l.Model, &l.where)
-	}
-	return err
-}
-
 // countRows counts up to countedUpTo rows. Beyond that it uses the planner's estimate: counting a million rows takes
 // longer than showing a hundred.
 func countRows(ctx context.Context, q db.Querier, m *Model, w *where) (count, error) {
@@ -127,13 +112,16 @@ func countRows(ctx context.Context, q db.Querier, m *Model, w *where) (count, er
 	var n int64
 	counted := "SELECT count(*) FROM (SELECT" + from + " LIMIT " + w.param(countedUpTo+1) + ") counted"
 	err := q.QueryRow(ctx, counted, w.args...).Scan(&n)
-	if err != nil || n <= countedUpTo {
-		return count{n: n}, err
+	if err != nil {
+		return count{}, fmt.Errorf("count %s: %w", m.Plural, err)
+	}
+	if n <= countedUpTo {
+		return count{N: n}, nil
 	}
 	var plan []byte
 	args := w.args[:len(w.args)-1]
 	if err := q.QueryRow(ctx, "EXPLAIN (FORMAT JSON) SELECT"+from, args...).Scan(&plan); err != nil {
-		return count{}, err
+		return count{}, fmt.Errorf("estimate %s: %w", m.Plural, err)
 	}
 	var explained []struct {
 		Plan struct {
@@ -143,12 +131,15 @@ func countRows(ctx context.Context, q db.Querier, m *Model, w *where) (count, er
 	if err := json.Unmarshal(plan, &explained); err != nil || len(explained) == 0 {
 		return count{}, fmt.Errorf("read a plan: %w", err)
 	}
-	return count{n: max(int64(explained[0].Plan.Rows), n), guessed: true}, nil
+	return count{N: max(int64(explained[0].Plan.Rows), n), guessed: true}, nil
 }
 
 // readSteps finds the years, months or days that have rows. It jumps through the index from one to the next, so that
 // its cost depends on the steps, not on the rows.
 func (l *changelist) readSteps(ctx context.Context, q db.Querier) ([]time.Time, error) {
+	if l.Model.Hierarchy == "" || l.depth == len(dateUnits) {
+		return nil, nil
+	}
 	w, column := l.where.clone(), "t."+ident(l.Model.Hierarchy)
 	u := w.param(dateUnits[l.depth])
 	step := fmt.Sprintf("date_trunc(%s::text, %s AT TIME ZONE 'UTC')", u, column)
@@ -162,7 +153,7 @@ func (l *changelist) readSteps(ctx context.Context, q db.Querier) ([]time.Time, 
 		" FROM d WHERE d.step IS NOT NULL) SELECT step FROM d WHERE step IS NOT NULL LIMIT 100"
 	found, err := q.Query(ctx, sql, w.args...)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("dates of %s: %w", l.Model.Plural, err)
 	}
 	return pgx.CollectRows(found, pgx.RowTo[time.Time])
 }

@@ -258,19 +258,19 @@ func isNull(value string) bool {
 
 // compare returns the condition that compares a column with a value from an address.
 func (l *changelist) compare(kind Kind, column, lookup, value string) (condition string, ok bool) {
-	operand, convert := operandOf(kind)
+	operand, ok := operands[kind]
 	pattern, isPattern := patterns[lookup]
 	switch {
-	case operand == "":
+	case !ok:
 		return "", false
 	case lookup == "isnull" && isNull(value):
 		return column + " IS NULL", true
 	case lookup == "isnull":
 		return column + " IS NOT NULL", true
-	case operand == "text" && isPattern:
+	case operand.sqlType == "text" && isPattern:
 		place := l.where.param(pattern.before + likeEscaper.Replace(value) + pattern.after)
 		return fmt.Sprintf("%s %s %s::text", column, pattern.operator, place), isText(value)
-	case operand == "timestamptz" && (lookup == "date" || slices.Contains(timeParts, lookup)):
+	case kind == DateTime && (lookup == "date" || slices.Contains(timeParts, lookup)):
 		return l.comparePart(column, lookup, value)
 	}
 	values := []string{value}
@@ -279,11 +279,11 @@ func (l *changelist) compare(kind Kind, column, lookup, value string) (condition
 	}
 	var places []string
 	for _, text := range values {
-		v, ok := convert(text)
+		v, ok := operand.convert(text)
 		if !ok || len(values) > pageSize {
 			return "", false
 		}
-		places = append(places, l.where.param(v)+"::"+operand)
+		places = append(places, l.where.param(v)+"::"+operand.sqlType)
 	}
 	switch {
 	case lookup == "in":
@@ -306,21 +306,23 @@ func (l *changelist) comparePart(column, part, value string) (condition string, 
 	return fmt.Sprintf("extract(%s FROM %s AT TIME ZONE 'UTC') = %s::bigint", part, column, l.where.param(n)), ok
 }
 
-// operandOf returns the SQL type for comparing a kind, and the conversion from text; "" for kinds that can't be queried,
-// such as a password's hash.
-func operandOf(kind Kind) (operand string, convert func(string) (any, bool)) {
-	switch kind {
-	case Text, Log:
-		return "text", func(s string) (any, bool) { return s, isText(s) }
-	case Integer, Choice, Reference, Many:
-		return "bigint", numberOperand
-	case Boolean:
-		return "boolean", booleanOperand
-	case DateTime:
-		return "timestamptz", timeOperand
-	}
-	return "", nil
+// operands has the SQL type for comparing a kind, and the conversion from text. Other kinds can't be queried, such as a
+// password's hash.
+var operands = map[Kind]struct {
+	sqlType string
+	convert func(string) (any, bool)
+}{
+	Text:      {"text", textOperand},
+	Log:       {"text", textOperand},
+	Integer:   {"bigint", numberOperand},
+	Choice:    {"bigint", numberOperand},
+	Reference: {"bigint", numberOperand},
+	Many:      {"bigint", numberOperand},
+	Boolean:   {"boolean", booleanOperand},
+	DateTime:  {"timestamptz", timeOperand},
 }
+
+func textOperand(s string) (any, bool) { return s, isText(s) }
 
 func numberOperand(s string) (any, bool) {
 	n, err := strconv.ParseInt(s, 10, 64)

@@ -40,7 +40,7 @@ func (s *Site) changePassword(r *request) error {
 	case ok && known.Kind == fault.Invalid:
 		return r.showPassword(http.StatusOK, passwordPage{New: known.Public})
 	case ok && known.Kind == fault.TooManyTries:
-		slowedDown(r.Context, err)
+		r.slowedDown(err)
 		return r.showPassword(http.StatusTooManyRequests, passwordPage{Problem: known.Public})
 	}
 	return err
@@ -90,8 +90,7 @@ func (s *Site) setPassword(r *request) error {
 		if err := auth.StorePassword(r.ctx, q, target.ID, hash); err != nil {
 			return err
 		}
-		what := []change{{Changed: &changed{Fields: []string{"password"}}}}
-		return r.note(q, flagChange, target.ID, target.Username, what)
+		return r.note(q, flagChange, target.ID, target.Username, []change{{edited: {Fields: []string{"password"}}}})
 	})
 	if err != nil {
 		return r.orGone(err)

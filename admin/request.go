@@ -32,40 +32,43 @@ type request struct {
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 
+// handler answers a request.
+type handler func(*request) error
+
 // open wraps every page of the admin, for anonymous visitors too.
-func (s *Site) open(next echo.HandlerFunc) echo.HandlerFunc {
+func (s *Site) open(next handler) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		h := c.Response().Header()
 		h.Set("Content-Security-Policy", policy)
 		h.Set("X-Frame-Options", "DENY")
 		h.Set("Cache-Control", "no-store") // after logout, Back must not show the pages again
-		return next(c)
-	}
-}
-
-// page wraps a page for staff.
-func (s *Site) page(next func(*request) error) echo.HandlerFunc { return s.model(nil, "", next) }
-
-// model wraps a page of a model, if any, that requires a permission. The permission to change includes viewing. Visitors
-// who are not staff get the login, which leads back. A POST is checked in the database, not in the cache; if the database
-// can't be reached, a form to save is returned filled in.
-func (s *Site) model(m *Model, action string, next func(*request) error) echo.HandlerFunc {
-	return s.open(func(c echo.Context) error {
-		r := &request{Context: c, ctx: c.Request().Context(), site: s, model: m}
-		post := c.Request().Method == http.MethodPost
-		if post {
+		r := &request{Context: c, ctx: c.Request().Context(), site: s}
+		if r.isPost() {
 			if err := r.readForm(); err != nil {
 				return err
 			}
 		}
+		return next(r)
+	}
+}
+
+// page wraps a page for staff.
+func (s *Site) page(next handler) echo.HandlerFunc { return s.model(nil, "", next) }
+
+// model wraps a page of a model, if any, that requires a permission. The permission to change includes viewing. Visitors
+// who are not staff get the login, which leads back. A POST is checked in the database, not in the cache; if the database
+// can't be reached, a form to save is returned filled in.
+func (s *Site) model(m *Model, action string, next handler) echo.HandlerFunc {
+	return s.open(func(r *request) error {
+		r.model = m
 		if err := r.identify(auth.UserFrom, action); err != nil {
 			return err
 		}
 		exists := true
-		if text := c.Param("id"); text != "" {
+		if text := r.Param("id"); text != "" {
 			r.id, exists = web.ParseID(text)
 		}
-		if post && r.user != nil {
+		if r.isPost() && r.user != nil {
 			err := r.identify(auth.Recheck, action)
 			if saving := action == actionAdd || action == actionChange; saving && db.CauseOf(err) != "" {
 				return r.unsaved(r.postedForm(r.id), err)
@@ -79,12 +82,14 @@ func (s *Site) model(m *Model, action string, next func(*request) error) echo.Ha
 			return r.gone()
 		case staff:
 			return next(r)
-		case post && m != nil:
+		case r.isPost() && m != nil:
 			return r.signedOut()
 		}
 		return r.toLogin()
 	})
 }
+
+func (r *request) isPost() bool { return r.Request().Method == http.MethodPost }
 
 // identify finds the user. It returns Forbidden for staff without the permission.
 func (r *request) identify(find func(context.Context) (*auth.User, error), action string) error {
@@ -144,13 +149,13 @@ func (r *request) readForm() error {
 // toLogin redirects to the login, which leads back to this page.
 func (r *request) toLogin() error {
 	next := r.Request().URL.RequestURI()
-	if r.Request().Method != http.MethodGet && r.Request().Method != http.MethodHead {
+	if r.isPost() {
 		next = root // a link can't resubmit a form
 	}
 	if r.user != nil {
-		return r.site.showLogin(r.Context, http.StatusOK, loginPage{Next: next, Other: r.user.Username})
+		return r.showLogin(http.StatusOK, loginPage{Next: next, Other: r.user.Username})
 	}
-	return r.Redirect(http.StatusFound, root+"login/?"+url.Values{"next": {next}}.Encode())
+	return r.to(root + "login/?" + url.Values{"next": {next}}.Encode())
 }
 
 type signedOutPage struct {
@@ -172,7 +177,7 @@ func (r *request) signedOut() error {
 	return r.show(http.StatusForbidden, "signed_out.html", p)
 }
 
-// to redirects to a page of the admin after a POST.
+// to redirects to a page.
 func (r *request) to(path string) error { return r.Redirect(http.StatusFound, path) }
 
 // frame is the layout of every staff page.

@@ -80,12 +80,12 @@ func (r *request) write(q db.Querier, f *form) (err error) {
 	var changes []change
 	flag := flagChange
 	if f.ID == 0 {
-		flag, changes = flagAddition, []change{{Added: &changed{}}}
+		flag, changes = flagAddition, []change{{added: {}}}
 		f.stored.id, err = r.insert(q, &f.formRow, f.extra)
 	} else {
 		var titles []string
 		if titles, err = r.update(q, &f.formRow); len(titles) > 0 {
-			changes = []change{{Changed: &changed{Fields: titles}}}
+			changes = []change{{edited: {Fields: titles}}}
 		}
 	}
 	if err != nil {
@@ -104,7 +104,7 @@ func (r *request) write(q db.Querier, f *form) (err error) {
 // writeRows inserts, updates and deletes the rows of an inline.
 func (r *request) writeRows(q db.Querier, in *formInline, parent int64) ([]change, error) {
 	name := in.Model.Singular
-	var added, edited, deleted []change
+	var inserts, updates, deletes []change
 	var gone []int64
 	for _, row := range in.Rows {
 		switch {
@@ -113,24 +113,24 @@ func (r *request) writeRows(q db.Querier, in *formInline, parent int64) ([]chang
 			if _, err := r.insert(q, row, map[string]any{in.ForeignKey: parent}); err != nil {
 				return nil, err
 			}
-			added = append(added, change{Added: &changed{Name: name, Object: row.typedLabel()}})
+			inserts = append(inserts, change{added: {Name: name, Object: row.typedLabel()}})
 		case row.Delete:
 			gone = append(gone, row.ID)
-			deleted = append(deleted, change{Deleted: &changed{Name: name, Object: row.Label}})
+			deletes = append(deletes, change{deleted: {Name: name, Object: row.Label}})
 		default:
 			titles, err := r.update(q, row)
 			if err != nil {
 				return nil, err
 			}
 			if len(titles) > 0 {
-				edited = append(edited, change{Changed: &changed{Name: name, Object: row.typedLabel(), Fields: titles}})
+				updates = append(updates, change{edited: {Name: name, Object: row.typedLabel(), Fields: titles}})
 			}
 		}
 	}
 	if err := remove(r.ctx, q, in.Model.Table, "id", gone); err != nil {
 		return nil, err
 	}
-	return slices.Concat(added, edited, deleted), nil
+	return slices.Concat(inserts, updates, deletes), nil
 }
 
 // insert adds a row with the extra columns, and returns its id. Columns that are not in the form get their defaults.

@@ -65,31 +65,23 @@ type row struct {
 	values map[string]any
 }
 
-// selection returns the beginning of a query for readRows.
-func (m *Model) selection(fields []*Field, parent string) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "SELECT t.id::bigint, t.%s::text, ", ident(m.Label))
-	if parent == "" {
-		b.WriteString("0::bigint")
-	} else {
-		fmt.Fprintf(&b, "t.%s::bigint", ident(parent))
-	}
+// read selects rows with these fields, and with the id in the column parent. rest is the query from WHERE on.
+func (m *Model) read(
+	ctx context.Context, q db.Querier, fields []*Field, parent, rest string, args ...any,
+) ([]row, error) {
+	columns := []string{"t.id::bigint", "t." + ident(m.Label) + "::text", "t." + ident(parent) + "::bigint"}
 	for _, f := range fields {
-		b.WriteString(", " + f.expression())
+		columns = append(columns, f.expression())
 	}
-	fmt.Fprintf(&b, " FROM %s t", ident(m.Table))
-	return b.String()
-}
-
-func readRows(ctx context.Context, q db.Querier, fields []*Field, sql string, args ...any) ([]row, error) {
+	sql := fmt.Sprintf("SELECT %s FROM %s t %s", strings.Join(columns, ", "), ident(m.Table), rest)
 	found, err := q.Query(ctx, sql, args...)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read %s: %w", m.Plural, err)
 	}
 	return pgx.CollectRows(found, func(r pgx.CollectableRow) (row, error) {
 		values, err := r.Values()
 		if err != nil {
-			return row{}, err
+			return row{}, fmt.Errorf("read %s: %w", m.Plural, err)
 		}
 		got := row{id: toInt(values[0]), parent: toInt(values[2]), values: make(map[string]any, len(fields))}
 		got.label, _ = values[1].(string)
@@ -102,9 +94,9 @@ func readRows(ctx context.Context, q db.Querier, fields []*Field, sql string, ar
 
 // find reads one row by id, locked if lock is "FOR NO KEY UPDATE" or similar. It returns errGone if there is none.
 func (m *Model) find(ctx context.Context, q db.Querier, fields []*Field, id int64, lock string) (row, error) {
-	rows, err := readRows(ctx, q, fields, m.selection(fields, "")+" WHERE t.id = $1::bigint "+lock, id)
+	rows, err := m.read(ctx, q, fields, "id", "WHERE t.id = $1::bigint "+lock, id)
 	if err != nil {
-		return row{}, fmt.Errorf("read a %s: %w", m.Singular, err)
+		return row{}, err
 	}
 	if len(rows) == 0 {
 		return row{}, errGone
@@ -114,14 +106,8 @@ func (m *Model) find(ctx context.Context, q db.Querier, fields []*Field, id int6
 
 // children reads the rows of an inline that belong to a row.
 func (in *Inline) children(ctx context.Context, q db.Querier, parent int64, lock string) ([]row, error) {
-	fields := in.Model.formFields()
-	sql := in.Model.selection(fields, in.ForeignKey) +
-		fmt.Sprintf(" WHERE t.%s = $1::bigint ORDER BY t.id %s", ident(in.ForeignKey), lock)
-	rows, err := readRows(ctx, q, fields, sql, parent)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", in.Model.Plural, err)
-	}
-	return rows, nil
+	rest := fmt.Sprintf("WHERE t.%s = $1::bigint ORDER BY t.id %s", ident(in.ForeignKey), lock)
+	return in.Model.read(ctx, q, in.Model.formFields(), in.ForeignKey, rest, parent)
 }
 
 // insert adds a row with these columns, and returns its id.
