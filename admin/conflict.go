@@ -72,7 +72,7 @@ func (ff *formField) compare(now any) (conflict bool) {
 		ff.takeOver(now)
 		return !ff.Volatile
 	}
-	ff.Theirs, ff.Conflict = cmp.Or(ff.text(now), "nothing"), true
+	ff.Theirs = cmp.Or(ff.text(now), "nothing")
 	return true
 }
 

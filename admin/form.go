@@ -45,17 +45,16 @@ type formRow struct {
 // formField is a field with its inputs.
 type formField struct {
 	*Field
-	Input    string // the name of its inputs, with an inline's prefix
-	Raw      []string
-	Initial  *string // the value when the form was first shown; nil: unknown
-	Value    any
-	Problem  string
-	Posted   bool
-	Fixed    bool // displayed, not accepted
-	May      bool // the user may change this row
-	Options  []option
-	Theirs   string // a value that someone else saved meanwhile
-	Conflict bool
+	Input   string   // the name of its inputs, with an inline's prefix
+	Raw     []string // the values of its inputs
+	Initial *string  // the value when the form was first shown; nil: unknown
+	Value   any
+	Theirs  string // the value that someone else saved meanwhile; "": no conflict
+	Problem string
+	Posted  bool // the values are the user's
+	Fixed   bool // displayed, not accepted
+	May     bool // the user may change this row
+	Options []option
 }
 
 // option is a row that a Many may refer to.
