@@ -93,17 +93,13 @@ func (l *changelist) Plain() string {
 // Preserved returns the query for links to forms, so that a save returns to this list: "?_changelist_filters=…" or "".
 func (l *changelist) Preserved() string { return preserve(l.params) }
 
-type input struct{ Name, Value string }
-
 // Hidden returns the parameters that a search keeps.
-func (l *changelist) Hidden() []input {
-	var inputs []input
-	for _, name := range slices.Sorted(maps.Keys(l.params)) {
-		if name != "q" && name != "p" && name != "all" {
-			inputs = append(inputs, input{name, l.params.Get(name)})
-		}
+func (l *changelist) Hidden() url.Values {
+	q := maps.Clone(l.params)
+	for _, name := range []string{"q", "p", "all"} {
+		q.Del(name)
 	}
-	return inputs
+	return q
 }
 
 // head is a column's title, with links to sort by it.

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// The links that narrow a changelist down: filters beside it, and the date hierarchy above it.
+// The filters beside a changelist.
 
 type filter struct {
 	Title   string
@@ -78,49 +78,4 @@ func (l *changelist) periods(f *Field) []choiceLink {
 		add(p.text, p.from.Format(dateForm), p.to.Format(dateForm))
 	}
 	return links
-}
-
-// dates is the row of links of the date hierarchy.
-type dates struct {
-	Up   *choiceLink
-	Here string
-	Down []choiceLink
-}
-
-// The formats of the date hierarchy, by depth: of what is chosen, and of the links to the next level.
-var (
-	hereForms = []string{"", "2006", "January 2006", "2 January 2006"}
-	downForms = []string{"2006", "January", "2 January"}
-)
-
-// Dates returns the links of the date hierarchy: up to the year or to all dates, and down to dates that have rows.
-func (l *changelist) Dates() *dates {
-	if len(l.steps) == 0 && l.depth == 0 {
-		return nil
-	}
-	d := &dates{}
-	if l.depth > 0 {
-		d.Here = l.date.Format(hereForms[l.depth])
-		d.Up = &choiceLink{Text: "All dates", Link: l.dateLink(l.date, l.depth-1)}
-	}
-	if l.depth > 1 {
-		d.Up.Text = l.date.Format(hereForms[l.depth-1])
-	}
-	for _, s := range l.steps {
-		d.Down = append(d.Down, choiceLink{Text: s.Format(downForms[l.depth]), Link: l.dateLink(s, l.depth+1)})
-	}
-	return d
-}
-
-// dateLink returns the query that opens the hierarchy at a date to a depth.
-func (l *changelist) dateLink(t time.Time, depth int) string {
-	var changes []string
-	for i, part := range []int{t.Year(), int(t.Month()), t.Day()} {
-		value := ""
-		if i < depth {
-			value = strconv.Itoa(part)
-		}
-		changes = append(changes, l.Model.dateParams()[i], value)
-	}
-	return l.with(changes...)
 }

@@ -4,11 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
-	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"ddtb/db"
 )
@@ -88,22 +84,6 @@ func (l *changelist) readPage(ctx context.Context, q db.Querier) ([]row, error) 
 	return l.Model.read(ctx, q, fields, "id", rest, w.args...)
 }
 
-// stepsOf returns the years, months or days of rows: the links below the chosen date.
-func (l *changelist) stepsOf(rows []row) []time.Time {
-	var steps []time.Time
-	for _, row := range rows {
-		t, ok := row.values[l.Model.Hierarchy].(time.Time)
-		if !ok || l.depth == len(dateUnits) {
-			return nil
-		}
-		year, month, day := t.UTC().Date()
-		month, day = []time.Month{1, month, month}[l.depth], []int{1, 1, day}[l.depth]
-		steps = append(steps, time.Date(year, month, day, 0, 0, 0, 0, time.UTC))
-	}
-	slices.SortFunc(steps, time.Time.Compare)
-	return slices.Compact(steps)
-}
-
 // countRows counts up to countedUpTo rows. Beyond that it uses the planner's estimate: counting a million rows takes
 // longer than showing a hundred.
 func countRows(ctx context.Context, q db.Querier, m *Model, w *where) (count, error) {
@@ -132,30 +112,6 @@ func countRows(ctx context.Context, q db.Querier, m *Model, w *where) (count, er
 		return count{}, fmt.Errorf("read a plan: %w", err)
 	}
 	return count{N: max(int64(explained[0].Plan.Rows), n), guessed: true}, nil
-}
-
-// readSteps finds the years, months or days that have rows. It jumps through the index from one to the next, so that
-// its cost depends on the steps, not on the rows.
-func (l *changelist) readSteps(ctx context.Context, q db.Querier) ([]time.Time, error) {
-	if l.Model.Hierarchy == "" || l.depth == len(dateUnits) {
-		return nil, nil
-	}
-	w, column := l.where.clone(), "t."+ident(l.Model.Hierarchy)
-	u := w.param(dateUnits[l.depth])
-	step := fmt.Sprintf("date_trunc(%s::text, %s AT TIME ZONE 'UTC')", u, column)
-	from := " FROM " + ident(l.Model.Table) + " t"
-	first := w.clone()
-	first.and(column + " IS NOT NULL")
-	next := w.clone()
-	next.and(fmt.Sprintf("%s >= (d.step + ('1 ' || %s::text)::interval) AT TIME ZONE 'UTC'", column, u))
-	sql := "WITH RECURSIVE d (step) AS ((SELECT " + step + from + first.String() + " ORDER BY " + column + " LIMIT 1)" +
-		" UNION ALL SELECT (SELECT " + step + from + next.String() + " ORDER BY " + column + " LIMIT 1)" +
-		" FROM d WHERE d.step IS NOT NULL) SELECT step FROM d WHERE step IS NOT NULL LIMIT 100"
-	found, err := q.Query(ctx, sql, w.args...)
-	if err != nil {
-		return nil, fmt.Errorf("dates of %s: %w", l.Model.Plural, err)
-	}
-	return pgx.CollectRows(found, pgx.RowTo[time.Time])
 }
 
 // maxOptions limits the links of a filter by a relation.

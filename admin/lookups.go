@@ -148,45 +148,6 @@ func (l *changelist) orderBy() string {
 	return " ORDER BY " + strings.Join(append(terms, "t.id"+direction), ", ")
 }
 
-// dateUnits are the levels of the date hierarchy.
-var dateUnits = []string{"year", "month", "day"}
-
-// dateParams returns the parameters of the date hierarchy: year, month and day.
-func (m *Model) dateParams() []string {
-	var params []string
-	for _, unit := range dateUnits {
-		params = append(params, m.Hierarchy+"__"+unit)
-	}
-	return params
-}
-
-// takeDate converts a year, with an optional month and day, to a range that can use an index. Without a year, month and
-// day are ordinary lookups. It reports whether the date exists.
-func (l *changelist) takeDate(query url.Values) bool {
-	params := l.Model.dateParams()
-	if l.Model.Hierarchy == "" || query.Get(params[0]) == "" {
-		return true
-	}
-	parts := [3]int{1, 1, 1}
-	for i, param := range params {
-		text := query.Get(param)
-		if text == "" {
-			continue
-		}
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 || n > 9999 || l.depth < i {
-			return false
-		}
-		parts[i], l.depth = n, i+1
-	}
-	l.date = time.Date(parts[0], time.Month(parts[1]), parts[2], 0, 0, 0, 0, time.UTC)
-	column := "t." + ident(l.Model.Hierarchy)
-	l.where.and(fmt.Sprintf("%s >= %s::timestamptz", column, l.where.param(l.date)))
-	to := []time.Time{l.date.AddDate(1, 0, 0), l.date.AddDate(0, 1, 0), l.date.AddDate(0, 0, 1)}[l.depth-1]
-	l.where.and(fmt.Sprintf("%s < %s::timestamptz", column, l.where.param(to)))
-	return int(l.date.Month()) == parts[1] && l.date.Day() == parts[2]
-}
-
 // The lookups of Django's query sets that an address may use. Others, such as regular expressions and lookups across
 // relations, are invalid.
 var (
