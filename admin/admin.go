@@ -22,7 +22,6 @@ import (
 	"embed"
 	"html/template"
 	"log/slog"
-	"net/http"
 
 	"github.com/labstack/echo/v4"
 
@@ -79,52 +78,46 @@ func New(o Options) *Site {
 	return &Site{db: o.DB, users: o.Users, log: o.Log, links: o.Links, tell: o.Tell, urgent: o.Urgent}
 }
 
-// Route is one address of the admin.
-type Route struct {
-	Method, Path string
-	Handler      echo.HandlerFunc
-}
-
 // Routes returns all addresses of the admin for the application's table, which redirects to the final slash. They require
 // auth's Middleware. The last one, a catch-all below /admin/, must come after all other routes there.
-func (s *Site) Routes() []Route {
-	all := []Route{
-		{http.MethodGet, root, s.page(s.index)},
-		{http.MethodGet, root + "login/", s.open(s.loginForm)},
-		{http.MethodPost, root + "login/", s.open(s.login)},
-		{http.MethodPost, root + "logout/", s.open(s.logout)},
-		{http.MethodGet, root + "logout/", s.open(s.logoutByGet)},
-		{http.MethodGet, root + "password_change/", s.page(s.passwordForm)},
-		{http.MethodPost, root + "password_change/", s.page(s.changePassword)},
-		{http.MethodGet, root + "password_change/done/", s.page(s.passwordDone)},
-		{http.MethodGet, user.path(":id", "password"), s.page(s.setPasswordForm)},
-		{http.MethodPost, user.path(":id", "password"), s.page(s.setPassword)},
+func (s *Site) Routes() []web.Route {
+	all := []web.Route{
+		web.Get(root, s.page(s.index)),
+		web.Get(root+"login/", s.open(s.loginForm)),
+		web.Post(root+"login/", s.open(s.login)),
+		web.Post(root+"logout/", s.open(s.logout)),
+		web.Get(root+"logout/", s.open(s.logoutByGet)),
+		web.Get(root+"password_change/", s.page(s.passwordForm)),
+		web.Post(root+"password_change/", s.page(s.changePassword)),
+		web.Get(root+"password_change/done/", s.page(s.passwordDone)),
+		web.Get(user.path(":id", "password"), s.page(s.setPasswordForm)),
+		web.Post(user.path(":id", "password"), s.page(s.setPassword)),
 	}
 	seen := map[*App]bool{}
 	for _, m := range models {
 		if !seen[m.App] {
 			seen[m.App] = true
-			all = append(all, Route{http.MethodGet, root + m.App.Name + "/", s.page(s.appIndex(m.App))})
+			all = append(all, web.Get(root+m.App.Name+"/", s.page(s.appIndex(m.App))))
 		}
 		all = append(all, s.modelRoutes(m)...)
 	}
 	return append(all,
-		Route{http.MethodGet, root + "*", s.page(s.notFound)},
-		Route{http.MethodPost, root + "*", s.page(s.notFound)})
+		web.Get(root+"*", s.page(s.notFound)),
+		web.Post(root+"*", s.page(s.notFound)))
 }
 
-func (s *Site) modelRoutes(m *Model) []Route {
-	return []Route{
-		{http.MethodGet, m.path(), s.model(m, actionView, s.changelist)},
-		{http.MethodPost, m.path(), s.model(m, actionView, s.bulk)},
-		{http.MethodGet, m.path("add"), s.model(m, actionAdd, s.addForm)},
-		{http.MethodPost, m.path("add"), s.model(m, actionAdd, s.save)},
-		{http.MethodGet, m.path(":id"), s.model(m, actionView, s.toChange)},
-		{http.MethodGet, m.path(":id", "change"), s.model(m, actionView, s.changeForm)},
-		{http.MethodPost, m.path(":id", "change"), s.model(m, actionChange, s.save)},
-		{http.MethodGet, m.path(":id", "delete"), s.model(m, actionDelete, s.confirmDelete)},
-		{http.MethodPost, m.path(":id", "delete"), s.model(m, actionDelete, s.delete)},
-		{http.MethodGet, m.path(":id", "history"), s.model(m, actionView, s.history)},
+func (s *Site) modelRoutes(m *Model) []web.Route {
+	return []web.Route{
+		web.Get(m.path(), s.model(m, actionView, s.changelist)),
+		web.Post(m.path(), s.model(m, actionView, s.bulk)),
+		web.Get(m.path("add"), s.model(m, actionAdd, s.addForm)),
+		web.Post(m.path("add"), s.model(m, actionAdd, s.save)),
+		web.Get(m.path(":id"), s.model(m, actionView, s.toChange)),
+		web.Get(m.path(":id", "change"), s.model(m, actionView, s.changeForm)),
+		web.Post(m.path(":id", "change"), s.model(m, actionChange, s.save)),
+		web.Get(m.path(":id", "delete"), s.model(m, actionDelete, s.confirmDelete)),
+		web.Post(m.path(":id", "delete"), s.model(m, actionDelete, s.delete)),
+		web.Get(m.path(":id", "history"), s.model(m, actionView, s.history)),
 	}
 }
 
