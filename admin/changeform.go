@@ -13,6 +13,8 @@ import (
 	"ddtb/db"
 )
 
+// The pages with a change form.
+
 type formPage struct {
 	frame
 	Form      *form

@@ -257,12 +257,15 @@ func (ff *formField) mine(value any) string {
 	return ff.text(value)
 }
 
-// unlocked returns the ids that the user may add and remove.
+// unlocked returns the ids that the user may add and remove. It is never nil, which would be NULL.
 func (ff *formField) unlocked(value any) []int64 {
-	locked := func(id int64) bool {
-		return slices.ContainsFunc(ff.Options, func(o option) bool { return o.ID == id && o.Locked })
+	ids := []int64{}
+	for _, id := range idsOf(value) {
+		if !slices.ContainsFunc(ff.Options, func(o option) bool { return o.ID == id && o.Locked }) {
+			ids = append(ids, id)
+		}
 	}
-	return slices.DeleteFunc(slices.Clone(idsOf(value)), locked)
+	return ids
 }
 
 // typedLabel returns the row's name after the save.

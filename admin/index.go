@@ -7,6 +7,8 @@ import (
 	"ddtb/app/web"
 )
 
+// The first page, and that of an application.
+
 type indexPage struct {
 	frame
 	Apps   []appIndex

@@ -16,6 +16,8 @@ import (
 	"ddtb/app/web"
 )
 
+// Login and logout.
+
 type loginPage struct {
 	frame
 	Next, Username, Problem string

@@ -12,6 +12,8 @@ import (
 	"ddtb/db"
 )
 
+// Saving a posted form.
+
 // errInvalid means that the input has a mistake. The form describes it.
 var errInvalid = errors.New("invalid")
 

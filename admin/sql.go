@@ -149,30 +149,15 @@ func remove(ctx context.Context, q db.Querier, table, column string, ids []int64
 	return nil
 }
 
-// store changes the pairs of one row from before to after.
-func (k *Pairs) store(ctx context.Context, q db.Querier, own int64, before, after []int64) error {
-	_, err := q.Exec(ctx, fmt.Sprintf("DELETE FROM %s WHERE %s = $1::bigint AND %s = ANY($2::bigint[])",
-		ident(k.Table), ident(k.Own), ident(k.Other)), own, without(before, after))
+// store changes the pairs of one row from before to after. Pairs in neither stay.
+func (p *Pairs) store(ctx context.Context, q db.Querier, own int64, before, after []int64) error {
+	table, ownColumn, other := ident(p.Table), ident(p.Own), ident(p.Other)
+	_, err := q.Exec(ctx, fmt.Sprintf("DELETE FROM %s WHERE %s = $1::bigint AND %s = ANY($2::bigint[]) AND %s <> ALL($3::bigint[])",
+		table, ownColumn, other, other), own, before, after)
 	if err != nil {
 		return err
 	}
-	_, err = q.Exec(ctx, fmt.Sprintf(
-		"INSERT INTO %s (%s, %s) SELECT $1::bigint, unnest($2::bigint[]) ON CONFLICT DO NOTHING",
-		ident(k.Table), ident(k.Own), ident(k.Other)), own, without(after, before))
+	_, err = q.Exec(ctx, fmt.Sprintf("INSERT INTO %s (%s, %s) SELECT $1::bigint, unnest($2::bigint[]) ON CONFLICT DO NOTHING",
+		table, ownColumn, other), own, after)
 	return err
-}
-
-// without returns the ids of a that are not in b.
-func without(a, b []int64) []int64 {
-	in := make(map[int64]bool, len(b))
-	for _, id := range b {
-		in[id] = true
-	}
-	rest := []int64{}
-	for _, id := range a {
-		if !in[id] {
-			rest = append(rest, id)
-		}
-	}
-	return rest
 }

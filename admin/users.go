@@ -11,6 +11,8 @@ import (
 	"ddtb/db"
 )
 
+// What only users and groups need.
+
 // newPassword is the new user form's field that is typed twice.
 const newPassword = "new_password"
 
