@@ -169,7 +169,7 @@ func (r *request) signedOut() error {
 	p := signedOutPage{Fields: r.form}
 	p.frame = frame{Title: "You are signed out", Crumbs: []web.Link{{Text: "Signed out"}}}
 	for name := range p.Fields {
-		if strings.Contains(name, "password") {
+		if web.IsSecret(name) {
 			delete(p.Fields, name)
 			p.Password = true
 		}
