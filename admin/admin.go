@@ -52,9 +52,8 @@ type Options struct {
 	Log   *slog.Logger
 	Links []web.Link // to other staff pages, in the index and the header
 
-	// Tell is called for a missing connection after which a form was returned, like web.HandleErrors' tell for the
-	// errors it answers.
-	Tell func(echo.Context, error)
+	// Report is called with a connection failure for which a form was returned. web.HandleErrors reports the others.
+	Report func(echo.Context, error)
 
 	// Urgent returns the staff page that explains why other pages can't be served at the moment; "" if they can.
 	Urgent func() string
@@ -66,7 +65,7 @@ type Site struct {
 	users  *auth.Service
 	log    *slog.Logger
 	links  []web.Link
-	tell   func(echo.Context, error)
+	report func(echo.Context, error)
 	urgent func() string
 }
 
@@ -75,7 +74,7 @@ func New(o Options) *Site {
 	for _, m := range models {
 		m.check()
 	}
-	return &Site{db: o.DB, users: o.Users, log: o.Log, links: o.Links, tell: o.Tell, urgent: o.Urgent}
+	return &Site{db: o.DB, users: o.Users, log: o.Log, links: o.Links, report: o.Report, urgent: o.Urgent}
 }
 
 // Routes returns all addresses of the admin for the application's table, which redirects to the final slash. They require

@@ -155,8 +155,8 @@ func (r *request) rescue(f *form) error {
 func (r *request) unsaved(f *form, err error) error {
 	r.site.log.WarnContext(r.ctx, "a form could not be saved",
 		"path", r.Request().URL.Path, "cause", db.CauseOf(err), "error", err)
-	r.site.db.Release(r.ctx) // telling may take a while
-	r.site.tell(r.Context, err)
+	r.site.db.Release(r.ctx) // the report may take a while
+	r.site.report(r.Context, err)
 	p := web.ProblemOf(err)
 	kept := "What you typed is still here"
 	if f.field(newPassword) != nil {
@@ -191,7 +191,7 @@ func (r *request) afterSave(f *form) error {
 		notice.After += " You may add another " + r.model.Singular + " below."
 		to = r.model.path("add") + r.preserved()
 	}
-	r.tell(notice)
+	r.notify(notice)
 	return r.to(to)
 }
 

@@ -150,7 +150,7 @@ func (s *Site) delete(r *request) error {
 	if len(d.Objects) == 0 {
 		return r.gone()
 	}
-	r.tell(message{
+	r.notify(message{
 		Class: "good", Before: "The " + r.model.Singular + " “", Object: r.called(d.Objects[0].Label),
 		After: "” was deleted successfully.",
 	})
@@ -202,7 +202,7 @@ func (s *Site) bulk(r *request) error {
 	list := r.model.list(r.QueryParams())
 	ids, err := r.chosen()
 	if why, ok := errors.AsType[errBulk](err); ok {
-		r.tell(message{Class: "warn", Before: why.Error()})
+		r.notify(message{Class: "warn", Before: why.Error()})
 		return r.to(list)
 	}
 	if err != nil {
@@ -219,7 +219,7 @@ func (s *Site) bulk(r *request) error {
 	if len(d.ids) == 1 {
 		what = r.model.Singular
 	}
-	r.tell(message{Class: "good", Before: fmt.Sprintf("Successfully deleted %d %s.", len(d.ids), what)})
+	r.notify(message{Class: "good", Before: fmt.Sprintf("Successfully deleted %d %s.", len(d.ids), what)})
 	return r.to(list)
 }
 

@@ -195,7 +195,7 @@ func (row *formRow) post(form url.Values) {
 // post reads the field from a form, and validates it.
 func (ff *formField) post(form url.Values) {
 	ff.Posted = true
-	ff.Raw = ff.take(form, ff.Input)
+	ff.Raw = ff.posted(form, ff.Input)
 	if name := "initial-" + ff.Input; form.Has(name) {
 		initial := form.Get(name)
 		ff.Initial = &initial

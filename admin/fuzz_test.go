@@ -70,7 +70,7 @@ func FuzzAFieldTakesAnyTextAndGivesItBack(f *testing.F) {
 	f.Fuzz(func(t *testing.T, one, two string) {
 		form := url.Values{"f": {one, two}, "f_0": {one}, "f_1": {two}, "password1": {one}, "password2": {two}}
 		for _, k := range fields {
-			value, problem := k.parse(k.take(form, "f"))
+			value, problem := k.parse(k.posted(form, "f"))
 			if problem != "" || value == nil {
 				continue
 			}

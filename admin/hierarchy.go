@@ -27,9 +27,9 @@ func (m *Model) dateParams() []string {
 	return params
 }
 
-// takeDate converts a year, with an optional month and day, to a range that can use an index. Without a year, month and
+// parseDate converts a year, with an optional month and day, to a range that can use an index. Without a year, month and
 // day are ordinary lookups. It reports whether the date exists.
-func (l *changelist) takeDate(query url.Values) bool {
+func (l *changelist) parseDate(query url.Values) bool {
 	params := l.Model.dateParams()
 	if l.Model.Hierarchy == "" || query.Get(params[0]) == "" {
 		return true

@@ -30,8 +30,8 @@ const (
 
 const required = "This field is required."
 
-// take returns the values of the field's inputs in a form, unparsed. The names of the inputs are Django's.
-func (f *Field) take(form url.Values, name string) []string {
+// posted returns the values of the field's inputs in a form, unparsed. The names of the inputs are Django's.
+func (f *Field) posted(form url.Values, name string) []string {
 	switch f.Kind {
 	case DateTime:
 		return []string{form.Get(name + "_0"), form.Get(name + "_1")}

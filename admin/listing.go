@@ -35,7 +35,7 @@ func thousands(n int64) string {
 // countedUpTo is the number of rows that are counted exactly: about 2 ms.
 const countedUpTo = 10_000
 
-// read reads one page of the list, and what surrounds it. A list that fits a page needs no other query: its rows tell
+// read reads one page of the list, and what surrounds it. A list that fits a page needs no other query: its rows give
 // their number and dates. For any other list one transaction reads the rest, so that it waits for one more lease only.
 func (l *changelist) read(ctx context.Context, d *db.DB) (err error) {
 	if l.rows, err = l.readPage(ctx, d.Read()); err != nil {

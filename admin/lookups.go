@@ -32,7 +32,7 @@ var ignored = []string{"_changelist_filters", "_popup", "_to_field", "ot", notUn
 // not show or delete rows by an invalid query: it would match more than was requested.
 func parseChangelist(m *Model, query url.Values, now time.Time) (l *changelist, ok bool) {
 	l = &changelist{Model: m, now: now, params: url.Values{}, order: m.order(), page: 1}
-	if !l.takeDate(query) {
+	if !l.parseDate(query) {
 		return nil, false
 	}
 	for _, name := range slices.Sorted(maps.Keys(query)) {
@@ -40,7 +40,7 @@ func parseChangelist(m *Model, query url.Values, now time.Time) (l *changelist, 
 		if slices.Contains(ignored, name) || (name == "q" && value == "") {
 			continue
 		}
-		if !l.take(name, value) {
+		if !l.parseParam(name, value) {
 			return nil, false
 		}
 		l.params.Set(name, value)
@@ -48,7 +48,7 @@ func parseChangelist(m *Model, query url.Values, now time.Time) (l *changelist, 
 	return l, true
 }
 
-// order returns the model's own order, as takeOrder parses it.
+// order returns the model's own order, as parseOrder parses it.
 func (m *Model) order() []int {
 	column, descending := strings.CutPrefix(m.Order, "-")
 	n := 1 + slices.IndexFunc(m.Columns, func(c Column) bool { return c.Field == column })
@@ -58,13 +58,13 @@ func (m *Model) order() []int {
 	return []int{n}
 }
 
-// take parses one parameter, and reports whether it is valid.
-func (l *changelist) take(name, value string) bool {
+// parseParam parses one parameter, and reports whether it is valid.
+func (l *changelist) parseParam(name, value string) bool {
 	switch name {
 	case "q":
-		return l.takeSearch(value)
+		return l.parseSearch(value)
 	case "o":
-		return l.takeOrder(value)
+		return l.parseOrder(value)
 	case "p":
 		n, err := strconv.Atoi(value)
 		l.page = n
@@ -74,12 +74,12 @@ func (l *changelist) take(name, value string) bool {
 		return true
 	}
 	if l.depth > 0 && slices.Contains(l.Model.dateParams(), name) {
-		return true // takeDate has parsed it
+		return true // parseDate has parsed it
 	}
-	return l.takeLookup(name, value)
+	return l.parseLookup(name, value)
 }
 
-func (l *changelist) takeSearch(text string) bool {
+func (l *changelist) parseSearch(text string) bool {
 	words := searchWords(text)
 	if len(l.Model.Search) == 0 || len(text) > maxSearch || !isText(text) || len(words) > maxWords {
 		return false
@@ -118,8 +118,8 @@ func searchWords(text string) []string {
 	return words
 }
 
-// takeOrder parses "2.-1": by the second column, then by the first in descending order.
-func (l *changelist) takeOrder(text string) bool {
+// parseOrder parses "2.-1": by the second column, then by the first in descending order.
+func (l *changelist) parseOrder(text string) bool {
 	l.order = nil
 	for part := range strings.SplitSeq(text, ".") {
 		n, err := strconv.Atoi(part)
@@ -164,9 +164,9 @@ var (
 	timeParts = []string{"year", "month", "day", "hour", "minute", "second", "week", "quarter"}
 )
 
-// takeLookup parses a lookup on a field of the model, such as "pub_date__gte", and adds its condition. It reports
+// parseLookup parses a lookup on a field of the model, such as "pub_date__gte", and adds its condition. It reports
 // whether it is valid.
-func (l *changelist) takeLookup(name, value string) bool {
+func (l *changelist) parseLookup(name, value string) bool {
 	path := strings.Split(name, "__")
 	f := l.Model.lookupField(path[0])
 	if f == nil {

@@ -96,7 +96,7 @@ func (s *Site) setPassword(r *request) error {
 		return r.orGone(err)
 	}
 	s.saved(user)
-	r.tell(message{
+	r.notify(message{
 		Class: "good", Before: "Password changed successfully for “", Object: target.Username,
 		Path: user.path(target.ID, "change"), After: "”. Their sessions have ended.",
 	})

@@ -244,7 +244,7 @@ func (r *request) gone() error {
 		}
 		return c
 	}, r.Param("id"))
-	r.tell(message{
+	r.notify(message{
 		Class: "warn", Before: capitalized(r.model.Singular) + " with ID “", Object: cut(id, 41),
 		After: "” doesn’t exist. Perhaps it was deleted?",
 	})

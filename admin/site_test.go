@@ -76,7 +76,7 @@ func (s *site) echo() *echo.Echo {
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	a := admin.New(admin.Options{
 		DB: s.db, Users: s.users, Log: log, Links: []web.Link{{Path: "/admin/connections/", Text: "Connections"}},
-		Tell: func(echo.Context, error) { s.told.Add(1) }, Urgent: func() string { return "" },
+		Report: func(echo.Context, error) { s.told.Add(1) }, Urgent: func() string { return "" },
 	})
 	for _, r := range a.Routes() {
 		e.Add(r.Method, r.Path, r.Handler)

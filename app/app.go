@@ -124,7 +124,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	a.lab.UseSentry(cfg.Sentry)
 	a.scenes = labsite.New(a.lab.Enabled, log)
 	a.admin = admin.New(admin.Options{
-		DB: d, Users: users, Log: log, Links: []web.Link{{Path: dashboard.Path, Text: "Connections"}}, Tell: a.tell,
+		DB: d, Users: users, Log: log, Links: []web.Link{{Path: dashboard.Path, Text: "Connections"}}, Report: a.tell,
 		Urgent: func() string {
 			if a.leases.Now().Level() == activity.Critical {
 				return dashboard.Path
