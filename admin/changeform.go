@@ -98,7 +98,8 @@ func (r *request) loadInline(q db.Querier, in *formInline, parent int64, lock st
 	if !in.canView {
 		return nil
 	}
-	children, err := in.children(r.ctx, q, parent, lock)
+	children, err := in.Model.read(r.ctx, q, in.Model.formFields(), in.ForeignKey,
+		fmt.Sprintf("WHERE t.%s = $1::bigint ORDER BY t.id %s", ident(in.ForeignKey), lock), parent)
 	if err != nil {
 		return err
 	}

@@ -104,12 +104,6 @@ func (m *Model) find(ctx context.Context, q db.Querier, fields []*Field, id int6
 	return rows[0], nil
 }
 
-// children reads the rows of an inline that belong to a row.
-func (in *Inline) children(ctx context.Context, q db.Querier, parent int64, lock string) ([]row, error) {
-	rest := fmt.Sprintf("WHERE t.%s = $1::bigint ORDER BY t.id %s", ident(in.ForeignKey), lock)
-	return in.Model.read(ctx, q, in.Model.formFields(), in.ForeignKey, rest, parent)
-}
-
 // insert adds a row with these columns, and returns its id.
 func insert(ctx context.Context, q db.Querier, table string, values map[string]any) (id int64, err error) {
 	var columns, places []string
