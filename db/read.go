@@ -73,7 +73,7 @@ func (r reader) Exec(ctx context.Context, sql string, args ...any) (pgconn.Comma
 	return rows.CommandTag(), rows.Err()
 }
 
-// outage records when the server was lost, in Unix nanoseconds; 0: it answers, or never did.
+// outage records when the server was lost, in ticks; 0: it answers, or never did.
 type outage struct {
 	since atomic.Int64
 	up    atomic.Bool // it has answered
@@ -100,7 +100,7 @@ func (o *outage) passes(ctx context.Context, err error) bool {
 	if !o.up.Load() {
 		return false
 	}
-	now := time.Now().UnixNano()
+	now := ticks()
 	o.since.CompareAndSwap(0, now)
 	return ctx.Err() == nil && now-o.since.Load() < int64(outageFor)
 }
