@@ -10,8 +10,9 @@ import (
 	"ddtb/db"
 )
 
-// MissingError means that tables are missing although their migrations were applied: they were dropped or renamed, or
-// are in a schema that the role does not search.
+// MissingError means that tables are missing although their migrations were applied: they were dropped or renamed, are
+// in a schema that the role does not search, or something that can't be changed, such as a materialized view, has their
+// name. A view or a foreign table may stand in for a table.
 type MissingError struct {
 	Role    string
 	Tables  []string // sorted
@@ -39,7 +40,8 @@ func checkMissing(ctx context.Context, q db.Querier) error {
 	rows, err := q.Query(ctx, `
 		SELECT current_user, current_setting('search_path'), name, ARRAY(SELECT nspname::text FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
 			WHERE relname = name AND relkind IN ('r', 'p') AND has_schema_privilege(relnamespace, 'USAGE') ORDER BY 1)
-		FROM unnest(ARRAY[`+tables+`]) name WHERE to_regclass(name) IS NULL ORDER BY name`)
+		FROM unnest(ARRAY[`+tables+`]) name
+		WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass(name) AND relkind IN ('r', 'p', 'v', 'f')) ORDER BY name`)
 	if err != nil {
 		return err
 	}
