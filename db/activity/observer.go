@@ -2,10 +2,13 @@ package activity
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"ddtb/config"
 	"ddtb/db"
@@ -102,7 +105,7 @@ func (o *Observer) Do(ctx context.Context, f func(*pgx.Conn) error) error {
 	if err := o.connect(ctx); err != nil {
 		return err
 	}
-	err := f(o.conn)
+	err := adapted(ctx, o.conn, f)
 	if err == nil || !o.conn.IsClosed() {
 		return err
 	}
@@ -113,8 +116,35 @@ func (o *Observer) Do(ctx context.Context, f func(*pgx.Conn) error) error {
 	if err := o.connect(ctx); err != nil {
 		return err
 	}
-	return f(o.conn)
+	return adapted(ctx, o.conn, f)
 }
+
+// adapted runs f, and once more if the session's own settings prevent it: see adaptations. Behind a pooler they would
+// leak to other clients, so they last for a transaction.
+func adapted(ctx context.Context, c *pgx.Conn, f func(*pgx.Conn) error) error {
+	err := f(c)
+	pe, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || adaptations[pe.Code] == "" || ctx.Err() != nil {
+		return err
+	}
+	if _, failed := c.Exec(ctx, "BEGIN; "+adaptations[pe.Code], pgx.QueryExecModeSimpleProtocol); failed != nil {
+		return errors.Join(err, failed)
+	}
+	err = f(c)
+	_, failed := c.Exec(context.WithoutCancel(ctx), "ROLLBACK")
+	return errors.Join(err, failed)
+}
+
+// adaptations are the statements that let a query succeed after an error, by SQLSTATE. The texts of pg_stat_activity
+// have the encodings of all databases, and some can't be converted from that of ours: then all are taken as they are.
+// The role's statement_timeout may be too short for a query that is bounded here anyway.
+var adaptations = map[string]string{
+	pgerrcode.CharacterNotInRepertoire: asTheyAre,
+	pgerrcode.UntranslatableCharacter:  asTheyAre,
+	pgerrcode.QueryCanceled:            "SET LOCAL statement_timeout = 0",
+}
+
+const asTheyAre = "SET LOCAL client_encoding = 'SQL_ASCII'"
 
 func (o *Observer) connect(ctx context.Context) error {
 	if o.conn != nil && !o.conn.IsClosed() {
