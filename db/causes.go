@@ -267,7 +267,7 @@ func causeOfConnect(err error) Cause {
 	err = withoutOptionalTLS(err)
 	_, secret := errors.AsType[*secretError](err)
 	switch {
-	case secret:
+	case secret, errors.Is(err, errNoPassword):
 		return LoginRejected
 	case isCertificate(err):
 		return CertificateRejected
