@@ -130,7 +130,7 @@ func (c *cli) checkSchema(ctx context.Context, cfg *config.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, schemaTimeout)
 	defer cancel()
 	err = migrations.Check(ctx, conn)
-	if f, ok := db.QueryFailureOf(err); errors.Is(err, context.DeadlineExceeded) || ok && f.Passes {
+	if f, ok := db.QueryFailureOf(err); errors.Is(err, context.DeadlineExceeded) || ok && f.Passes || conn.IsClosed() {
 		c.log.Warn("the database does not answer yet; serving all the same", "error", err)
 		return nil
 	}

@@ -127,11 +127,15 @@ func adapted(ctx context.Context, c *pgx.Conn, f func(*pgx.Conn) error) error {
 	if !ok || adaptations[pe.Code] == "" || ctx.Err() != nil {
 		return err
 	}
-	if _, failed := c.Exec(ctx, "BEGIN; "+adaptations[pe.Code], pgx.QueryExecModeSimpleProtocol); failed != nil {
-		return errors.Join(err, failed)
+	failed := err
+	for tries := 0; failed != nil && tries < 5; tries++ { // a timeout may hit these too
+		_, failed = c.Exec(ctx, "ROLLBACK; BEGIN; "+adaptations[pe.Code], pgx.QueryExecModeSimpleProtocol)
+	}
+	if failed != nil {
+		return err
 	}
 	err = f(c)
-	_, failed := c.Exec(context.WithoutCancel(ctx), "ROLLBACK")
+	_, failed = c.Exec(context.WithoutCancel(ctx), "ROLLBACK")
 	return errors.Join(err, failed)
 }
 
