@@ -163,6 +163,8 @@ var kinds = []struct {
 	}},
 	{"a database shared with Django", []member{
 		{fault: "both orders of migrations", by: "cmd/ddtb/django_test.go TestADatabaseIsSharedWithARealDjango"},
+		{fault: "a renamed column", says: "RENAME COLUMN text TO question_text", got: after(command(nil, "migrate"), "ALTER TABLE polls_question RENAME question_text TO text")},
+		{fault: "a vote, with a renamed column", says: "run `ddtb migrate`", got: voted("ALTER TABLE polls_choice RENAME votes TO n")},
 		{fault: "Django rehashes a password", by: "cmd/ddtb/django_test.go TestALoginAtDjangoEndsNoSessionInSilence"},
 	}},
 	{"a query string that the admin does not understand", []member{
