@@ -49,7 +49,7 @@ func (e *MissingError) columns() string {
 		return text + "Restore it from a backup."
 	}
 	return text + "If one of the columns " + strings.Join(e.Found, ", ") + " is it, renamed, type in this database, with its name:\n    ALTER TABLE " +
-			table + " RENAME COLUMN " + e.Found[0] + " TO " + column + ";\nOtherwise restore it from a backup."
+		table + " RENAME COLUMN " + e.Found[0] + " TO " + column + ";\nOtherwise restore it from a backup."
 }
 
 // columns are those that the program reads or writes, of tables that are also Django's.
