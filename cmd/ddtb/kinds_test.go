@@ -139,6 +139,14 @@ var kinds = []struct {
 		{fault: "statement_timeout = 1ms at the start", says: "took longer than allowed", got: shown("/polls/", "ALTER ROLE $ROLE SET statement_timeout = '1ms'")},
 		{fault: "statement_timeout = 1ms to the monitor", says: `"max_connections": `, got: after(command(nil, "db-connections", "status", "--json"), "ALTER ROLE $ROLE SET statement_timeout = '1ms'")},
 	}},
+	{"a column or a setting is not as the program made it", []member{
+		{fault: "DateStyle is German, to the monitor", says: `"max_connections": `, got: after(command(nil, "db-connections", "status", "--json"), "ALTER ROLE $ROLE SET datestyle = 'German'")},
+		{fault: "DateStyle is SQL, to /readyz", says: `"ready":true`, got: shown("/readyz", "ALTER DATABASE $DB SET datestyle = 'SQL, DMY'")},
+		{fault: "standard_conforming_strings is off", says: "<title>Results", got: voted("ALTER ROLE $ROLE SET standard_conforming_strings = off")},
+		{fault: "votes may be NULL", says: "1 vote", got: voted("ALTER TABLE polls_choice ALTER votes DROP NOT NULL", "UPDATE polls_choice SET votes = NULL")},
+		{fault: "a page with NULL", says: "0 votes", got: shown("/polls/1/results/", "ALTER TABLE polls_choice ALTER votes DROP NOT NULL", "UPDATE polls_choice SET votes = NULL")},
+		{fault: "the list with NULL", says: "<h1>", got: shown("/polls/", "ALTER TABLE polls_question ALTER question_text DROP NOT NULL", "UPDATE polls_question SET question_text = NULL")},
+	}},
 	{"text in another encoding", []member{
 		{fault: "the demo polls in LATIN1", says: "make the database anew with TEMPLATE template0 ENCODING 'UTF8'", got: encoded("LATIN1", command(nil, "loaddemo"))},
 		{fault: "a stored text that is none, in SQL_ASCII", says: "A text in the database is not in", got: encoded("SQL_ASCII", storedBytes)},
