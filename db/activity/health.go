@@ -406,6 +406,8 @@ func Unreachable(err error) Health {
 	switch {
 	case errors.Is(err, errNoObserver):
 		f.Do = "pass an Observer of the server with activity.WithObserver"
+	case db.CauseOf(err) == db.ServerTimeout:
+		f.Do = "a time limit that is set on the server is too short for it: raise the one that the message names, for this role"
 	case refusedQuery(err):
 		f.Do = cmp.Or(db.Hint(err), "the server answers, and the login works: the message says what it refuses")
 	}

@@ -93,7 +93,7 @@ func NewObserverWith(cc *pgx.ConnConfig, application string) *Observer {
 }
 
 // Do runs f with the connection. A dead connection, for example after a restart of the server, is replaced once, and f
-// runs again.
+// runs again. If that one is lost too, the error is a *db.ConnError.
 func (o *Observer) Do(ctx context.Context, f func(*pgx.Conn) error) error {
 	select {
 	case <-o.turn:
@@ -109,14 +109,18 @@ func (o *Observer) Do(ctx context.Context, f func(*pgx.Conn) error) error {
 	if err == nil || !o.conn.IsClosed() {
 		return err
 	}
+	lost := o.conn
 	o.conn = nil
-	if !kept || ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return err
+	case !kept:
+		return db.Lost(lost, err)
 	}
 	if err := o.connect(ctx); err != nil {
 		return err
 	}
-	return adapted(ctx, o.conn, f)
+	return db.Lost(o.conn, adapted(ctx, o.conn, f))
 }
 
 // adapted runs f, and once more if the session's own settings prevent it: see adaptations. Behind a pooler they would
