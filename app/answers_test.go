@@ -69,7 +69,7 @@ var sqlstates = []struct {
 	{"23505", "contradicts what is stored", 409, "DEBUG", 1, "", false},
 	{"23514", "A rule of the database (in a trigger) does not allow this value", 409, "WARN", 1, "", false},
 	{"P0001", "A trigger or a function in the database refused this", 503, "ERROR", 1, "", true},
-	{"53400", "more than the database's configuration allows", 503, "ERROR", 1, "", true},
+	{"53400", "This needs more than the database", 503, "ERROR", 1, "", true},
 	{"22012", "Something went wrong on our side", 500, "ERROR", 1, "", false},
 	{"42501", "may not do this in the database", 503, "ERROR", 1, "", true},
 	{"42P01", "is missing from the database", 503, "ERROR", 1, "", true},
