@@ -135,11 +135,13 @@ func adapted(ctx context.Context, c *pgx.Conn, f func(*pgx.Conn) error) error {
 	for tries := 0; failed != nil && tries < 5; tries++ { // a timeout may hit these too
 		_, failed = c.Exec(ctx, "ROLLBACK; BEGIN; "+adaptations[pe.Code], pgx.QueryExecModeSimpleProtocol)
 	}
-	if failed != nil {
-		return err
+	if failed == nil {
+		err = f(c)
+		_, failed = c.Exec(ctx, "ROLLBACK")
 	}
-	err = f(c)
-	_, failed = c.Exec(context.WithoutCancel(ctx), "ROLLBACK")
+	if failed != nil { // it may be in a transaction that failed, which no query leaves
+		_ = c.Close(ctx)
+	}
 	return errors.Join(err, failed)
 }
 

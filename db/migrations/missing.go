@@ -12,9 +12,9 @@ import (
 	"ddtb/db"
 )
 
-// MissingError means that tables or columns are missing although their migrations were applied: they were dropped or renamed, are
-// in a schema that the role does not search, or something that can't be changed, such as a materialized view, has their
-// name. A view or a foreign table may stand in for a table.
+// MissingError means that tables or columns are missing although their migrations were applied: they were dropped or
+// renamed, are in a schema that the role does not search, or something that can't be changed, such as a materialized
+// view, has their name. A view or a foreign table may stand in for a table.
 type MissingError struct {
 	Role    string
 	Tables  []string // sorted
