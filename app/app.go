@@ -161,7 +161,7 @@ func thresholds(cfg *config.Config) activity.Thresholds {
 // checkBudget runs for each new configuration, and at start, where it opens the monitoring connection: later all slots may
 // be taken. It fails if strict_budget is set and the configuration allows more connections than the server has slots.
 func (a *App) checkBudget(ctx context.Context, server *activity.Observer, cfg *config.Config) error {
-	if err := db.CheckHosts(ctx, cfg.Databases["default"]); err != nil { // bounded by itself, for each host
+	if err := db.CheckHosts(ctx, cfg.Databases["default"]); err != nil { // bounded by itself
 		a.log.ErrorContext(ctx, "the hosts of [databases.default] are not one database", "error", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)

@@ -24,8 +24,12 @@ func (s *site) interact(query string) (r lab.Sentry) {
 	a := s.get(interaction+query, "Accept", "application/json")
 	decoder := json.NewDecoder(strings.NewReader(a.body))
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&r); err != nil || a.StatusCode != http.StatusOK || r.Test != "sentry-db-interaction" ||
-		r.Explanation == "" {
+	err := decoder.Decode(&r)
+	want := http.StatusOK
+	if r.Error != "" { // as an exception's in Django
+		want = http.StatusInternalServerError
+	}
+	if err != nil || a.StatusCode != want || r.Test != "sentry-db-interaction" || r.Explanation == "" {
 		s.t.Fatalf("%s: %s, %v\n%s", query, a.Status, err, a.body)
 	}
 	s.mustBeIdle()
@@ -257,4 +261,22 @@ func TestTheSentryExperimentEndsWithItsClientAndLeavesNothing(t *testing.T) {
 	}
 	dbtest.Eventually(t, "its lease is back", func() bool { return dbtest.Backends(t, control, private) == 0 })
 	dbtest.Eventually(t, "the turn is free", func() bool { return s.get(interaction).StatusCode == http.StatusOK })
+}
+
+func TestTheTestsAnswerWithTheStatusOfTheirOriginals(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	for path, want := range map[string]int{ // there an exception of the view is 500, and one of a thread or an attempt is a line
+		"/error/": 500,
+		"/test/pool-stress?threads=2&strategy=pool&max_size=1&timeout=10ms": 200,
+		"/test/connection-leak?count=11&timeout=10ms&reclaim=200ms":         200,
+		interaction: 200,
+		interaction + "?hook=queries&max_size=1&timeout=10ms": 500,
+	} {
+		t.Run(path, func(t *testing.T) {
+			if a := s.in(t).get(path, "Accept", "application/json"); a.StatusCode != want {
+				t.Errorf("%s\n%s", a.Status, a.body)
+			}
+		})
+	}
 }

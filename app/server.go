@@ -147,10 +147,11 @@ func (s *serving) drain(began time.Time, total time.Duration) {
 // clients makes each client connection a worker in the sense of package db, like the thread per client of a threaded
 // server. The worker ends with the connection.
 type clients struct {
-	gone  sync.Map     // net.Conn → context.CancelFunc
-	quiet *time.Timer  // fires when no request has ended for quietFor
-	armed atomic.Bool  // the timer runs
-	last  atomic.Int64 // when a connection last began or ended a request, in Unix nanoseconds
+	gone  sync.Map    // net.Conn → context.CancelFunc
+	quiet *time.Timer // fires when no request has ended for quietFor
+	armed atomic.Bool // the timer runs
+	began time.Time
+	last  atomic.Int64 // when a connection last began or ended a request, in nanoseconds since then
 }
 
 // quietFor is the time after a burst of requests before its memory is returned to the system. With a thousand idle
@@ -158,7 +159,7 @@ type clients struct {
 const quietFor = time.Second
 
 func newClients() *clients {
-	cs := &clients{}
+	cs := &clients{began: time.Now()}
 	cs.quiet = time.AfterFunc(time.Hour, cs.free) // started by the first request
 	return cs
 }
@@ -182,11 +183,11 @@ func (cs *clients) begin(ctx context.Context, c net.Conn) context.Context {
 
 // seen reports whether a client was active within the last d.
 func (cs *clients) seen(d time.Duration) bool {
-	return time.Since(time.Unix(0, cs.last.Load())) < d
+	return time.Since(cs.began)-time.Duration(cs.last.Load()) < d
 }
 
 func (cs *clients) changed(c net.Conn, state http.ConnState) {
-	cs.last.Store(time.Now().UnixNano())
+	cs.last.Store(int64(time.Since(cs.began)))
 	switch state {
 	case http.StateIdle:
 		if !cs.armed.Load() && cs.armed.CompareAndSwap(false, true) {

@@ -196,7 +196,7 @@ func (l *loader) readService(url []setting) {
 func parseService(text, name string) (settings []setting, problem string) {
 	in, found := false, false
 	number := 0
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(strings.TrimPrefix(text, "\ufeff")) {
 		number++
 		line = strings.TrimSpace(line)
 		switch {

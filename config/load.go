@@ -195,6 +195,18 @@ func (l *loader) readPasswordFiles() {
 		l.readPasswordFile("databases."+name+".password", &d.Password, &d.PasswordFile)
 	}
 	l.readPasswordFile("mail.password", &l.cfg.Mail.Password, &l.cfg.Mail.PasswordFile)
+	l.checkPassFile()
+}
+
+// checkPassFile warns about libpq's password file, which the driver reads. psql ignores one that others can read.
+func (l *loader) checkPassFile() {
+	path := cmp.Or(l.env["PGPASSFILE"], filepath.Join(l.env["HOME"], ".pgpass"))
+	if d := l.databases["default"]; d.Password != "" || d.PasswordFile != "" {
+		return
+	}
+	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+		l.warnReadable(path, info.Mode())
+	}
 }
 
 // readPasswordFile sets the password from the file, unless a later layer sets the password itself: then the file is not

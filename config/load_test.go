@@ -283,6 +283,13 @@ func TestOpenFilesWithPasswordsAreWarnedOf(t *testing.T) {
 		t.Fatal(err)
 	}
 	equal(t, "the number of warnings about a file without a password", len(c.Warnings), 0)
+	c, err = Load(Options{File: bare, Environ: []string{"PGPASSFILE=" + secret}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "the warnings about libpq's file", c.Warnings, []string{
+		secret + " holds a password and can be read by others (mode 0640): chmod 600 " + secret,
+	})
 }
 
 func TestAPoolerWithoutADirectWayIsWarnedOf(t *testing.T) {

@@ -55,22 +55,13 @@ var Causes = []CauseSpec{
 		Advice: "Connections that stay open keep their slots, so waiting may not help: an administrator has to close some.",
 	},
 	{Cause: PoolerFull, Sentence: always("The connection pooler in front of the database is full: it had no connection for this in time.")},
-	{Cause: ServerUnavailable, Advice: recovers, Sentence: func(e *ConnError) string {
-		if _, ok := errors.AsType[*net.DNSError](e); ok {
-			return "The name of the database server can't be resolved: it is misspelt in the configuration, or the name service has a fault."
-		}
-		return either("The database server does not answer, or is restarting.",
-			"The connection pooler answers, but can't reach the database server behind it.")(e)
-	}},
+	{Cause: ServerUnavailable, Advice: recovers, Sentence: unavailableSentence},
 	{Cause: NoSuitableServer, Advice: recovers, Sentence: always("A database server answers, but none that this request can use: a failover may be under way.")},
 	{Cause: ServerTimeout, Sentence: either(
 		"The database ended this session, because a time limit set there was exceeded. Any change was rolled back.",
 		"The connection pooler in front of the database ended this session, because a time limit set there was exceeded. Any change was rolled back.",
 	)},
-	{Cause: LoginRejected, Lasts: true, Advice: lasts, Sentence: either(
-		"The database does not let this application in: an administrator has to check its login.",
-		"The connection pooler in front of the database does not let this application in: an administrator has to check the pooler's databases and users.",
-	)},
+	{Cause: LoginRejected, Lasts: true, Advice: lasts, Sentence: rejectedSentence},
 	{Cause: SettingRefused, Lasts: true, Advice: lasts, Sentence: func(e *ConnError) string {
 		if OfUndeclaredPooler(e) {
 			return behindPooler
@@ -111,6 +102,34 @@ func either(server, pooler string) func(*ConnError) string {
 		}
 		return server
 	}
+}
+
+func unavailableSentence(e *ConnError) string {
+	_, name := errors.AsType[*net.DNSError](e)
+	_, noProcess := errors.AsType[*noProcessError](e)
+	switch {
+	case name:
+		return "The name of the database server can't be resolved: it is misspelt in the configuration, or the name service has a fault."
+	case noProcess:
+		return "The database server can't start a process for another connection: it lacks memory, or has reached a limit on processes."
+	case errors.Is(e, errNotPostgres):
+		return "What answers at the address of the database is not PostgreSQL: an administrator has to check the host and the port."
+	case ByPooler(e):
+		return "The connection pooler answers, but can't reach the database server behind it."
+	}
+	return "The database server does not answer, or is restarting."
+}
+
+func rejectedSentence(e *ConnError) string {
+	switch code := e.SQLState(); {
+	case ByPooler(e):
+		return "The connection pooler in front of the database does not let this application in: an administrator has to check the pooler's databases and users."
+	case code == pgerrcode.InvalidCatalogName:
+		return "The database that this application is configured for does not exist: an administrator has to create it, or to correct its name."
+	case code == pgerrcode.ObjectNotInPrerequisiteState: // ALLOW_CONNECTIONS false
+		return "The database accepts no connections at the moment: an administrator has closed it, and has to open it."
+	}
+	return "The database does not let this application in: an administrator has to check its login."
 }
 
 // Spec returns the description of the cause. An unknown one is described as ServerUnavailable.
@@ -157,7 +176,8 @@ var QueryFailures = []QueryFailure{
 		SQLStates: []string{pgerrcode.InsufficientPrivilege}, Cause: "permission denied", Status: 503, Title: "The database does not allow this",
 		Sentence: "This application's role may not do this in the database, so nothing was changed. An administrator has to grant it.",
 	}, {
-		SQLStates: []string{pgerrcode.UndefinedTable, pgerrcode.UndefinedColumn, pgerrcode.InvalidSchemaName}, Cause: "missing table", Status: 503,
+		SQLStates: []string{pgerrcode.UndefinedTable, pgerrcode.UndefinedColumn, pgerrcode.InvalidSchemaName, pgerrcode.WrongObjectType},
+		Cause:     "missing table", Status: 503,
 		Title: "The database is incomplete", Sentence: "A table or a column that this needs is missing from the database, so nothing was changed. " +
 			"Its administrator has to run `ddtb migrate`, which makes it, or says which one is missing and what to do.",
 	}, {
@@ -174,8 +194,18 @@ var QueryFailures = []QueryFailure{
 		SQLStates: []string{pgerrcode.StringDataRightTruncationDataException}, Status: 400,
 		Sentence: "A text is longer than the database can store. Shorten it and send it again.",
 	}, {
-		SQLStates: []string{pgerrcode.CharacterNotInRepertoire, pgerrcode.UntranslatableCharacter}, Status: 400,
+		SQLStates: []string{pgerrcode.UntranslatableCharacter}, Status: 400,
 		Sentence: "A text has a character that the database can't store. Remove it and send it again.",
+	}, {
+		// Not one that was sent: that is always valid UTF-8.
+		SQLStates: []string{pgerrcode.CharacterNotInRepertoire}, Status: 503, Title: "A stored text can't be read",
+		Sentence: "A text in the database is not in the database's encoding, so it can't be shown. An administrator has to correct it there.",
+	}, {
+		SQLStates: []string{pgerrcode.RaiseException}, Status: 503, Title: "The database refused this",
+		Sentence: "A trigger or a function in the database refused this, so nothing was changed. An administrator finds its reason in the log.",
+	}, {
+		SQLStates: []string{pgerrcode.ConfigurationLimitExceeded}, Status: 503, Title: "A limit of the database was reached",
+		Sentence: "This needs more than the database's configuration allows, so nothing was changed. An administrator finds the limit in the log.",
 	}, {
 		SQLStates: []string{pgerrcode.DatetimeFieldOverflow}, Status: 400,
 		Sentence: "A date or time is outside of what the database can store. Change it and send it again.",
@@ -237,7 +267,7 @@ func causeOfConnect(err error) Cause {
 	err = withoutOptionalTLS(err)
 	_, secret := errors.AsType[*secretError](err)
 	switch {
-	case secret:
+	case secret, errors.Is(err, errNoPassword):
 		return LoginRejected
 	case isCertificate(err):
 		return CertificateRejected
@@ -447,6 +477,14 @@ const grantIt = "the table belongs to another role: `ddtb migrate` says which st
 
 const makeIt = "a table was dropped, renamed or changed: `ddtb migrate` makes it, or says what is missing and what to do"
 
+const hasNoSuchCharacter = "the database's encoding lacks this character: make the database anew with TEMPLATE template0 ENCODING 'UTF8'"
+
+const useUTF8 = "a stored text is not in the database's encoding, which SQL_ASCII does not check: correct the text, " +
+	"and make the database anew with TEMPLATE template0 ENCODING 'UTF8'"
+
+// setAgain is advice for a refused password. The server does not say which of the two it is.
+const setAgain = "the password is wrong, or it was stored with md5 and pg_hba.conf asks for scram-sha-256: `\\password ROLE` in psql sets it anew"
+
 // usePassword is advice for pg_hba.conf's peer method at the Unix socket, which authenticates the account of the
 // process. Translations keep the word "Peer".
 const usePassword = `at its socket the server lets in only who runs as the account of the role's name: set host = "127.0.0.1" to log in ` +
@@ -480,8 +518,14 @@ func Hint(err error) string {
 		return hint
 	}
 	switch {
-	case pe.Code == pgerrcode.UndefinedTable, pe.Code == pgerrcode.UndefinedColumn:
+	case pe.Code == pgerrcode.UndefinedTable, pe.Code == pgerrcode.UndefinedColumn, pe.Code == pgerrcode.WrongObjectType:
 		return makeIt
+	case pe.Code == pgerrcode.CharacterNotInRepertoire:
+		return useUTF8
+	case pe.Code == pgerrcode.UntranslatableCharacter:
+		return hasNoSuchCharacter
+	case pe.Code == pgerrcode.InvalidPassword:
+		return setAgain
 	case pe.Code == pgerrcode.InsufficientPrivilege && strings.HasPrefix(pe.Routine, "aclcheck_error"):
 		return grantIt
 	case pe.Code == pgerrcode.InvalidAuthorizationSpecification && pe.Routine == "auth_failed" && strings.Contains(pe.Message, "Peer"):

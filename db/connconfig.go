@@ -124,6 +124,7 @@ func setRuntimeParams(cc *pgx.ConnConfig, cfg Settings, application string) {
 	}
 	cc.RuntimeParams["application_name"] = application
 	cc.RuntimeParams["client_encoding"] = "UTF8" // the encoding of Go's strings; the default is the database's own
+	cc.RuntimeParams["datestyle"] = "ISO"        // the driver reads no other; PgBouncer follows both
 }
 
 // password returns the password in force: the content of PasswordFile, if that is set.

@@ -127,7 +127,7 @@ func TestAStatementIsStoppedAfterTheTimeoutAskedFor(t *testing.T) {
 func TestAPoolerGetsNothingThatItRefuses(t *testing.T) {
 	t.Setenv("PGOPTIONS", "-c work_mem=77MB")
 	cc := connConfig(t, config.Database{Name: "a", Pooler: db.PgBouncer, StatementTimeout: time.Second})
-	if len(cc.RuntimeParams) != 2 || cc.RuntimeParams["client_encoding"] != "UTF8" || cc.RuntimeParams["application_name"] == "" {
+	if len(cc.RuntimeParams) != 3 || cc.RuntimeParams["datestyle"] != "ISO" || cc.RuntimeParams["client_encoding"] != "UTF8" || cc.RuntimeParams["application_name"] == "" {
 		t.Errorf("the login sends %v", cc.RuntimeParams)
 	}
 	if cc.DefaultQueryExecMode != pgx.QueryExecModeCacheDescribe {

@@ -156,5 +156,13 @@ func Connect(ctx context.Context, cc *pgx.ConnConfig) (*pgx.Conn, error) {
 	return conn, nil
 }
 
+// Lost returns the error of a query on a connection that Connect made: a *ConnError if the connection was lost, else err.
+func Lost(conn *pgx.Conn, err error) error {
+	if err == nil || !lost(err, conn.IsClosed()) {
+		return err
+	}
+	return &ConnError{Cause: causeOfLoss(err), Server: ServerOf(conn), Err: err, stack: callers()}
+}
+
 // Disconnect closes a connection that Connect made, and waits until its slot is free, for at most one second.
 func Disconnect(conn *pgx.Conn) { closeConn(conn) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -12,23 +13,22 @@ const hostCheck = 2 * time.Second
 
 // CheckHosts returns an error that says what to do if Hosts names servers that can't all be one database: two that take
 // writes, or servers that are no copies of each other. Hosts that don't answer count as neither. It opens one connection
-// to each host in turn, and closes it. With a single host it does nothing.
+// to each host, to all at once, and closes it: silent hosts delay it by two seconds. With a single host it does nothing.
 func CheckHosts(ctx context.Context, s Settings) error {
+	hosts := s.Hosts.List()
+	seen := seeHosts(ctx, s, hosts)
 	var primaries []string
 	var systems []string // each with its host
 	known := map[string]bool{}
-	for _, one := range s.Hosts.List() {
-		single := s
-		single.Hosts, single.TargetSessionAttrs = Hosts(one), "any"
-		seen, err := seeHost(ctx, single)
-		if err != nil || seen.system == "" {
+	for i, one := range hosts {
+		if seen[i].system == "" {
 			continue
 		}
-		if !known[seen.system] {
-			known[seen.system] = true
-			systems = append(systems, fmt.Sprintf("%s (system identifier %s)", one, seen.system))
+		if !known[seen[i].system] {
+			known[seen[i].system] = true
+			systems = append(systems, fmt.Sprintf("%s (system identifier %s)", one, seen[i].system))
 		}
-		if !seen.recovers {
+		if !seen[i].recovers {
 			primaries = append(primaries, one)
 		}
 	}
@@ -42,13 +42,30 @@ func CheckHosts(ctx context.Context, s Settings) error {
 	return nil
 }
 
-func seeHost(ctx context.Context, s Settings) (seenServer, error) {
+// seeHosts asks each host what it is. One that does not answer is the zero value.
+func seeHosts(ctx context.Context, s Settings, hosts []string) []seenServer {
+	seen := make([]seenServer, len(hosts))
+	var all sync.WaitGroup
+	for i, one := range hosts {
+		single := s
+		single.Hosts, single.TargetSessionAttrs = Hosts(one), "any"
+		all.Go(func() { seen[i] = seeHost(ctx, single) })
+	}
+	all.Wait()
+	return seen
+}
+
+func seeHost(ctx context.Context, s Settings) seenServer {
 	ctx, cancel := context.WithTimeout(ctx, hostCheck)
 	defer cancel()
 	conn, err := followConn(ctx, s)
 	if err != nil {
-		return seenServer{}, err
+		return seenServer{}
 	}
 	defer closeConn(conn)
-	return ask(ctx, conn, replicaSQL)
+	seen, err := ask(ctx, conn, replicaSQL)
+	if err != nil {
+		return seenServer{}
+	}
+	return seen
 }

@@ -35,7 +35,7 @@ type holding struct {
 	index int32          // in leaks.out
 	late  atomic.Bool    // it was reported
 	pcs   [depth]uintptr // the caller's stack; resolved only when it is shown
-	query atomic.Int64   // when the running query began, in Unix nanoseconds; 0: none
+	query atomic.Int64   // when the running query began, in ticks; 0: none
 }
 
 // callSite is the stack of the caller that requests a lease, taken where that is cheapest: close to the caller.
@@ -140,7 +140,7 @@ func (k *leaks) check(now time.Time) {
 		switch {
 		case k.reclaimAfter > 0 && age >= k.reclaimAfter:
 			ends.Go(func() { k.reclaim(l) })
-		case k.queryTimeout > 0 && query > 0 && now.UnixNano()-query >= int64(k.queryTimeout):
+		case k.queryTimeout > 0 && query > 0 && ticks()-query >= int64(k.queryTimeout):
 			ends.Go(func() { k.endQuery(l) })
 		case k.leakAfter > 0 && age >= k.leakAfter && l.late.CompareAndSwap(false, true):
 			k.leaked.Add(1)

@@ -76,7 +76,7 @@ func (r reader) Exec(ctx context.Context, sql string, args ...any) (pgconn.Comma
 	return rows.CommandTag(), rows.Err()
 }
 
-// outage records when the server was lost, in Unix nanoseconds; 0: it answers, or never did.
+// outage records when the server was lost, in ticks; 0: it answers, or never did.
 type outage struct {
 	since atomic.Int64
 	up    atomic.Bool // it has answered
@@ -103,7 +103,7 @@ func (o *outage) passes(ctx context.Context, err error) bool {
 	if _, limited := ctx.Deadline(); limited {
 		return ctx.Err() == nil
 	}
-	now := time.Now().UnixNano()
+	now := ticks()
 	o.since.CompareAndSwap(0, now)
 	return ctx.Err() == nil && now-o.since.Load() < int64(outageFor)
 }

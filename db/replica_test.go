@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -359,6 +360,7 @@ func TestHostsThatAreNotOneDatabaseAreNamed(t *testing.T) {
 		{"a primary and its standby", hostsOf(cfg, servers.replica.Reach(cfg)), ""},
 		{"one that is down", hostsOf(cfg) + ",127.0.0.1:1", ""},
 		{"another server", hostsOf(cfg, other.Reach(cfg)), "no copies of each other"},
+		{"silent ones", hostsOf(cfg) + db.Hosts(strings.Repeat(","+silent(t), 4)), ""},
 		{"two primaries", hostsOf(cfg, servers.replica.Reach(cfg)), "several of the hosts take writes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -367,12 +369,28 @@ func TestHostsThatAreNotOneDatabaseAreNamed(t *testing.T) {
 			}
 			of := cfg
 			of.Hosts = c.hosts
+			began := time.Now()
 			err := db.CheckHosts(t.Context(), of)
+			if took := time.Since(began); took > 5*time.Second { // a silent host takes two
+				t.Errorf("after %v", took)
+			}
 			if (err == nil) != (c.words == "") || err != nil && !strings.Contains(err.Error(), c.words) {
 				t.Errorf("%v", err)
 			}
 		})
 	}
+}
+
+// silent is the address of a host that accepts connections, and says nothing.
+func silent(t *testing.T) string {
+	t.Helper()
+	var lc net.ListenConfig
+	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l.Addr().String()
 }
 
 func TestPositionsAreReadAsPostgreSQLWritesThem(t *testing.T) {

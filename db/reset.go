@@ -145,10 +145,10 @@ func (l *Lease) outdated(err error) bool {
 		return false
 	}
 	if at, _ := data[opened].(time.Time); !at.Before(l.since) {
-		l.source.futile.Store(time.Now().Add(futileFor).UnixNano())
+		l.source.futile.Store(ticks() + int64(futileFor))
 		return false
 	}
-	return time.Now().UnixNano() > l.source.futile.Load()
+	return ticks() > l.source.futile.Load()
 }
 
 // futileFor is how long no session is replaced after a new one failed in the same way: a new session would not help.

@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
@@ -17,7 +16,7 @@ import (
 )
 
 // began records that a query is running, for query_timeout.
-func (l *Lease) began() { l.query.Store(time.Now().UnixNano()) }
+func (l *Lease) began() { l.query.Store(ticks()) }
 
 // ended records how a statement ended: whether its session is unchanged, and whether it is outdated. It returns the
 // error with its cause.

@@ -35,7 +35,7 @@ func ReadSecret(path string) (Secret, fs.FileMode, error) {
 		return "", 0, fmt.Errorf("%s is not a regular file: name one", path)
 	}
 	content, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
-	text := TrimLineBreak(string(content))
+	text := strings.TrimPrefix(TrimLineBreak(string(content)), "\ufeff") // Windows' editors put it first
 	switch {
 	case err != nil:
 		return "", 0, unreadable(path, err)
@@ -43,7 +43,9 @@ func ReadSecret(path string) (Secret, fs.FileMode, error) {
 		return "", 0, fmt.Errorf("%s is larger than %d bytes: it must hold the password alone", path, maxSecret)
 	case text == "":
 		return "", 0, fmt.Errorf("%s is empty: write the password into it", path)
-	case strings.ContainsAny(text, "\n\x00"):
+	case strings.ContainsRune(text, 0):
+		return "", 0, fmt.Errorf("%s is no text in UTF-8: save it anew with that encoding", path)
+	case strings.Contains(text, "\n"):
 		return "", 0, fmt.Errorf("%s holds more than one line: it must hold the password alone", path)
 	}
 	return Secret(text), info.Mode(), nil

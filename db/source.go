@@ -51,8 +51,8 @@ type Source struct {
 	options  Options
 
 	acquired  atomic.Int64
-	refreshed atomic.Int64 // when outdated sessions were last closed, in Unix nanoseconds
-	futile    atomic.Int64 // until then a new session would be outdated too, in Unix nanoseconds
+	refreshed atomic.Int64 // when outdated sessions were last closed, in ticks
+	futile    atomic.Int64 // until then a new session would be outdated too, in ticks
 	ending    atomic.Bool  // closing, and out of time: a new lease is reclaimed at once
 	failing   atomic.Pointer[failing]
 
@@ -203,7 +203,7 @@ func (s *Source) failed(ctx context.Context, err error) error {
 // refresh closes sessions that are as old as one that proved outdated, before they are used again. It does so at most
 // once a second.
 func (s *Source) refresh() {
-	now, last := time.Now().UnixNano(), s.refreshed.Load()
+	now, last := ticks(), s.refreshed.Load()
 	if now-last < int64(time.Second) || !s.refreshed.CompareAndSwap(last, now) {
 		return
 	}

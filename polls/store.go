@@ -19,8 +19,9 @@ type Store struct{ db *db.DB }
 // NewStore makes a store on a migrated database.
 func NewStore(d *db.DB) *Store { return &Store{d} }
 
+// A Django model may allow NULL in these columns; one such row must not fail the list. It is an empty text, or no vote.
 const latestSQL = `
-SELECT id, question_text, pub_date
+SELECT id, coalesce(question_text, ''), pub_date
 FROM polls_question
 WHERE pub_date <= $1
 ORDER BY pub_date DESC, id DESC
@@ -44,7 +45,7 @@ func (s *Store) Latest(ctx context.Context, now time.Time, n int) ([]Question, e
 // With the casts, an id beyond the column's type is a question that does not exist. Older Django makes the columns
 // integer, and the parameter would have the column's type. The casts don't prevent the use of an index.
 const publishedSQL = `
-SELECT q.id, q.question_text, q.pub_date, c.id, c.choice_text, c.votes
+SELECT q.id, coalesce(q.question_text, ''), q.pub_date, c.id, coalesce(c.choice_text, ''), coalesce(c.votes, 0)
 FROM polls_question q LEFT JOIN polls_choice c ON c.question_id = q.id
 WHERE q.id = $1::bigint AND q.pub_date <= $2
 ORDER BY c.id`
@@ -56,17 +57,15 @@ func (s *Store) Published(ctx context.Context, now time.Time, id int64) (Questio
 		return Question{}, fmt.Errorf("poll %d: %w", id, err)
 	}
 	var (
-		q      Question
-		choice struct { // all NULL without choices
-			id    *int64
-			text  *string
-			votes *int64
-		}
+		q        Question
+		choiceID *int64 // NULL without choices
+		choice   Choice
 	)
-	columns := []any{&q.ID, &q.Text, &q.PubDate, &choice.id, &choice.text, &choice.votes}
+	columns := []any{&q.ID, &q.Text, &q.PubDate, &choiceID, &choice.Text, &choice.Votes}
 	found, err := pgx.ForEachRow(rows, columns, func() error {
-		if choice.id != nil {
-			q.Choices = append(q.Choices, Choice{*choice.id, *choice.text, *choice.votes})
+		if choiceID != nil {
+			choice.ID = *choiceID
+			q.Choices = append(q.Choices, choice)
 		}
 		return nil
 	})
@@ -95,7 +94,7 @@ WITH open AS (
     ON CONFLICT DO NOTHING
     RETURNING choice_id
 ), counted AS (
-    UPDATE polls_choice c SET votes = c.votes + 1
+    UPDATE polls_choice c SET votes = coalesce(c.votes, 0) + 1
     FROM fresh WHERE c.id = fresh.choice_id
     RETURNING c.id
 ), forgotten AS (

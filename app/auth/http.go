@@ -170,6 +170,7 @@ func (s *Service) ChangeOwnPassword(c echo.Context, u *User, old, password strin
 func setCookie(c echo.Context, session Session) {
 	c.SetCookie(&http.Cookie{
 		Name: cookieName(c.Request()), Value: session.Secret, Path: "/", Expires: session.Expires,
+		MaxAge:   int(time.Until(session.Expires).Seconds()), // for a browser whose clock is wrong
 		HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: OverTLS(c.Request()),
 	})
 }

@@ -114,3 +114,29 @@ func TestAnUnknownOrEmptySecretIsNobody(t *testing.T) {
 		t.Errorf("without the middleware: %v, %v", u, err)
 	}
 }
+
+func TestASessionLastsItsAgeThoughTheClocksOfServerAndDatabaseDiffer(t *testing.T) {
+	for _, off := range []time.Duration{-2 * time.Hour, 2 * time.Hour} {
+		t.Run(off.String(), func(t *testing.T) {
+			s, d, _, forward := small(t)
+			forward(off) // the age is an hour
+			secret := login(t, s, good).Secret
+			if who(t, s, secret) == nil {
+				t.Error("not signed in")
+			}
+			s.Forget()
+			if who(t, s, secret) == nil {
+				t.Error("not signed in, by the database")
+			}
+			forward(59 * time.Minute)
+			if who(t, s, secret) == nil {
+				t.Error("it ended early")
+			}
+			exec(t, d, "UPDATE ddtb_session SET expires = now()")
+			s.Forget()
+			if who(t, s, secret) != nil {
+				t.Error("it does not end")
+			}
+		})
+	}
+}

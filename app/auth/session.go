@@ -155,14 +155,14 @@ func storable(name string) string {
 // start stores a new session for the user with that password hash, unless the password has changed. It also deletes
 // expired sessions.
 func (s *Service) start(ctx context.Context, q db.Querier, id int64, passwordHash string) (Session, error) {
-	session := Session{newSecret(), s.now().Add(s.age)}
+	session := Session{newSecret(), s.now().Add(s.age)} // of the cookie: in the database its clock counts, for all servers
 	key, _ := hashSecret(session.Secret)
 	if _, err := q.Exec(ctx, `DELETE FROM ddtb_session WHERE expires < now()`); err != nil {
 		return Session{}, err
 	}
 	tag, err := q.Exec(ctx, `INSERT INTO ddtb_session (secret_hash, user_id, password_mark, expires)
-		SELECT $1, id, sha256(convert_to(password, 'UTF8')), $3 FROM auth_user WHERE id = $2 AND password = $4 AND is_active`,
-		key[:], id, session.Expires, passwordHash)
+		SELECT $1, id, sha256(convert_to(password, 'UTF8')), now() + $3::float8 * interval '1 second' FROM auth_user WHERE id = $2 AND password = $4 AND is_active`,
+		key[:], id, s.age.Seconds(), passwordHash)
 	if err != nil {
 		return Session{}, fmt.Errorf("start a session: %w", err)
 	}
@@ -229,20 +229,21 @@ func (e *endedError) Error() string {
 	return "the password hash of " + e.username + " has changed since the login"
 }
 
-// load queries the session's user: nil if there is none. An ended session is an *endedError.
-func load(ctx context.Context, q db.Querier, key secretHash) (*User, time.Time, error) {
-	var expires time.Time
+// load queries the session's user, and how long the session lasts by the database's clock: nil if there is none. An ended
+// session is an *endedError.
+func load(ctx context.Context, q db.Querier, key secretHash) (*User, time.Duration, error) {
+	var left float64 // in seconds
 	var unchanged bool
-	u, err := scanUser(q.QueryRow(ctx, `SELECT `+userSQL+`, s.expires, s.password_mark = sha256(convert_to(u.password, 'UTF8'))
+	u, err := scanUser(q.QueryRow(ctx, `SELECT `+userSQL+`, extract(epoch FROM s.expires - now())::float8, s.password_mark = sha256(convert_to(u.password, 'UTF8'))
 		FROM ddtb_session s JOIN auth_user u ON u.id = s.user_id
-		WHERE s.secret_hash = $1 AND s.expires > now() AND u.is_active`, key[:]), &expires, &unchanged)
+		WHERE s.secret_hash = $1 AND s.expires > now() AND u.is_active`, key[:]), &left, &unchanged)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		return nil, time.Time{}, nil
+		return nil, 0, nil
 	case err != nil:
-		return nil, time.Time{}, fmt.Errorf("look up a session: %w", err)
+		return nil, 0, fmt.Errorf("look up a session: %w", err)
 	case !unchanged:
-		return nil, time.Time{}, &endedError{u.Username}
+		return nil, 0, &endedError{u.Username}
 	}
-	return u, expires, nil
+	return u, time.Duration(left * float64(time.Second)), nil
 }

@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -64,7 +65,7 @@ func (l *Lab) connectionLeak(c echo.Context) error {
 		leak.Attempts = append(leak.Attempts, fmt.Sprintf("Attempt %d: OK - leaked a connection after %.2f sec", i, time.Since(began).Seconds()))
 	}
 	leak.Leaked = l.holders()
-	return answer(c, leak, leak.page)
+	return answer(c, http.StatusOK, leak, leak.page)
 }
 
 // leak acquires a lease without releasing it on any path.

@@ -3,7 +3,6 @@ package lab
 import (
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -36,9 +35,9 @@ const mostLines = 50
 const dashboardPath = "/admin/connections/"
 
 // answer writes the JSON, or the page for a browser.
-func answer(c echo.Context, v any, page func() result) error {
+func answer(c echo.Context, status int, v any, page func() result) error {
 	if !web.WantsHTML(c) {
-		return c.JSONPretty(http.StatusOK, v, "  ")
+		return c.JSONPretty(status, v, "  ")
 	}
 	text, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
@@ -50,7 +49,7 @@ func answer(c echo.Context, v any, page func() result) error {
 	}
 	r.Waits = r.Waits[:min(len(r.Waits), mostLines)]
 	r.JSON = string(text)
-	return pages.Render(c, http.StatusOK, "result.html", r)
+	return pages.Render(c, status, "result.html", r)
 }
 
 func (s *Stress) page(threads []thread) result {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/getsentry/sentry-go"
@@ -82,7 +83,15 @@ func (l *Lab) sentryInteraction(c echo.Context) error {
 	if err := run.all(ctx, l.sentry, cfg.Password); err != nil {
 		return err
 	}
-	return answer(c, run.answer, run.answer.page)
+	return answer(c, run.answer.status(), run.answer, run.answer.page)
+}
+
+// status is 500 if a step failed, as in the report that the endpoint is based on: there the exception ends the request.
+func (s *Sentry) status() int {
+	if s.Error != "" {
+		return http.StatusInternalServerError
+	}
+	return http.StatusOK
 }
 
 // sentryParams are the parameters of a run.

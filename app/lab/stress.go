@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -123,7 +124,7 @@ func (l *Lab) poolStress(c echo.Context) error {
 	}
 	defer closeIt()
 	s, threads := l.stress(c.Request().Context(), strategy, p, cfg)
-	return answer(c, s, func() result { return s.page(threads) })
+	return answer(c, http.StatusOK, s, func() result { return s.page(threads) })
 }
 
 // thread is the result of one holder.

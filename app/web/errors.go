@@ -72,8 +72,11 @@ func ProblemOf(err error) Problem {
 		return ofQuery(f)
 	}
 	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
-		if pe.Code == pgerrcode.ForeignKeyViolation {
+		switch pe.Code {
+		case pgerrcode.ForeignKeyViolation:
 			return plain(http.StatusConflict, referredTo(pe))
+		case pgerrcode.CheckViolation:
+			return plain(http.StatusConflict, forbiddenBy(pe))
 		}
 		if pgerrcode.IsIntegrityConstraintViolation(pe.Code) {
 			return plain(http.StatusConflict, "This contradicts what is stored: someone else may have changed it. Load the page again.")
@@ -90,6 +93,12 @@ func ProblemOf(err error) Problem {
 func referredTo(pe *pgconn.PgError) string {
 	return fmt.Sprintf("This can't be stored or deleted: rows of the table “%s” depend on it, or it refers to a row that no longer exists "+
 		"(constraint “%s”). Where that table belongs to another application, delete its rows there first.", Cut(pe.TableName), Cut(pe.ConstraintName))
+}
+
+// forbiddenBy names the rule of the database that a value breaks. Reloading the page would not help. A trigger may name
+// no constraint.
+func forbiddenBy(pe *pgconn.PgError) string {
+	return fmt.Sprintf("A rule of the database (%s) does not allow this value, so nothing was changed.", Cut(cmp.Or(pe.ConstraintName, "in a trigger")))
 }
 
 // outOfFiles is this process running out of file descriptors.
@@ -226,10 +235,10 @@ func (h *errorHandler) logProblem(ctx context.Context, c echo.Context, p Problem
 	if !h.log.Enabled(ctx, level) {
 		return
 	}
-	if level == slog.LevelWarn {
+	if level == slog.LevelWarn || p.Status == http.StatusServiceUnavailable {
 		kind := kindOfLine{p.Title, string(p.Cause), sqlState(err)}
 		more := func(count int) {
-			h.log.Warn(kind.title+": more of them within a second", "status", p.Status, "cause", kind.cause, "sqlstate", kind.sqlState, "count", count)
+			h.log.Log(context.WithoutCancel(ctx), level, kind.title+": more of them within a second", "status", p.Status, "cause", kind.cause, "sqlstate", kind.sqlState, "count", count)
 		}
 		if !h.quiet.first(kind, more) {
 			return
@@ -246,7 +255,7 @@ func (p Problem) level(err error) slog.Level {
 		return slog.LevelWarn
 	case p.Status >= http.StatusInternalServerError:
 		return slog.LevelError
-	case sqlState(err) == pgerrcode.ForeignKeyViolation:
+	case sqlState(err) == pgerrcode.ForeignKeyViolation, sqlState(err) == pgerrcode.CheckViolation:
 		return slog.LevelWarn
 	case p.Status == http.StatusForbidden:
 		if fe, ok := errors.AsType[*fault.Error](err); ok && fe.Err != nil {

@@ -90,7 +90,8 @@ var answers = map[string]struct {
 	},
 	"a number that is too large": {&pgconn.PgError{Code: "22003", Message: secret}, 409, "Conflict", "larger than the database can store", "", slog.LevelDebug},
 	"a text that is too long":    {&pgconn.PgError{Code: "22001", Message: secret}, 400, "Bad Request", "longer than the database", "", slog.LevelDebug},
-	"a character that is none":   {&pgconn.PgError{Code: "22021", Message: secret}, 400, "Bad Request", "character", "", slog.LevelDebug},
+	"a character that is none":   {&pgconn.PgError{Code: "22P05", Message: secret}, 400, "Bad Request", "character", "", slog.LevelDebug},
+	"a stored text that is none": {&pgconn.PgError{Code: "22021", Message: secret}, 503, "A stored text can't be read", "is not in the database's encoding", "", slog.LevelError},
 	"a body that was broken off": {
 		fmt.Errorf("form: %w", fault.Wrap(fault.Invalid, io.ErrUnexpectedEOF, "It did not arrive whole.")), 400, "Bad Request", "not arrive whole", "", slog.LevelDebug,
 	},

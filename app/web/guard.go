@@ -21,6 +21,10 @@ const MaxBody = 1_000_000
 
 // Guard checks every request before its handler. It refuses forms sent by another site (CSRF), limits the body, and
 // distinguishes a body that the client aborted from a failure of ours.
+//
+// Forms are judged by Sec-Fetch-Site and Origin. One of them comes with every form that a browser since 2019 sends across
+// sites. A Referer alone decides nothing, as in Django over plain HTTP: programs set it, privacy settings and proxies
+// strip or rewrite it, and the older browsers that send nothing else know the session cookie's SameSite.
 type Guard struct {
 	origins *http.CrossOriginProtection
 	hosts   []string

@@ -38,7 +38,10 @@ var kinds = []struct {
 		{fault: "it refuses a setting's value", says: "refuses a setting", got: page(func(c *config.Database) { c.Options = "-c work_mem=much" })},
 		{fault: "its pooler is full", says: "pooler in front of the database is full", by: "cmd/ddtb/poolerrefusal_test.go TestEachRefusalOfARealPgBouncerHasItsCauseItsSentenceAndItsHint"},
 		{fault: "its pooler takes no statement_timeout", says: "the configuration does not say so", by: "cmd/ddtb/poolerrefusal_test.go TestEachRefusalOfARealPgBouncerHasItsCauseItsSentenceAndItsHint"},
-		{fault: "it has another host's certificate", says: "is not trusted", by: "app/web/errors_test.go TestAnErrorIsAPageWithAStatusOfItsOwn"},
+		{fault: "it has another host's certificate", says: "db.CertificateRejected", by: "db/connconfig_test.go TestTLSIsUsedAsSSLModeSays"},
+		{fault: "it is a web server", says: "not PostgreSQL: an administrator has to check the host and the port", got: greeted("HTTP/1.1 400 Bad Request\r\n\r\n")},
+		{fault: "it is a mail server", says: "not PostgreSQL: an administrator has to check the host and the port", got: greeted("220 mail.example.org ESMTP\r\n")},
+		{fault: "it can't start a process", says: "can't start a process", by: "db/login_linux_test.go TestAServerThatCanNotForkSaysSo"},
 	}},
 	{"a server that did not answer is reported as something else", []member{
 		{fault: "nobody listens", says: "does not answer, or is restarting", got: page(func(c *config.Database) { c.Host, c.Port = "127.0.0.1", 1 })},
@@ -46,7 +49,8 @@ var kinds = []struct {
 		{fault: "its socket is missing", says: "does not answer, or is restarting", got: page(func(c *config.Database) { c.Host = "/nonexistent" })},
 		{fault: "its socket's path is too long", says: "use a shorter directory", got: check(func(c *config.Database) { c.Host = "/" + strings.Repeat("d", 120) })},
 		{fault: "it restarts after it refused optional TLS", says: "unavailable", by: "db/faults_test.go TestEveryStrategyOutlivesEveryFault"},
-		{fault: "it hangs", says: "check first whether it was made", by: "app/web/errors_test.go TestAnErrorIsAPageWithAStatusOfItsOwn"},
+		{fault: "it hangs during a query", says: "check first whether it was made", got: hurt(dbtest.Options{}, hung)},
+		{fault: "of several hosts, some are silent", says: "silent ones", by: "db/replica_test.go TestHostsThatAreNotOneDatabaseAreNamed"},
 	}},
 	{"a session keeps what changed since it was opened", []member{
 		{fault: "a setting, a column's type", by: "db/reset_test.go TestASessionThatIsOutdatedCostsNoError"},
@@ -60,7 +64,14 @@ var kinds = []struct {
 	{"the driver differs from libpq", []member{
 		{fault: "a LATIN1 database", by: "db/login_test.go TestTextInALATIN1DatabaseIsWhatWasStored"},
 		{fault: "a password that SASLprep changes", by: "db/login_test.go TestAPasswordIsPreparedForSCRAMAlone"},
-		{fault: "PGSERVICE", by: "config/libpq_test.go TestAServiceIsOverLibpqsVariablesAndUnderOurs"},
+		{fault: "a service file", says: "Logged in", got: serviceFile("[polls]\nhost=%s\nport=%d\nuser=%s\ndbname=%s\npassword=%s\n")},
+		{fault: "a service file of Windows", says: "Logged in", got: serviceFile("\ufeff[polls]\r\nhost=%s\r\nport=%d\r\nuser=%s\r\ndbname=%s\r\npassword=%s\r\n")},
+		{fault: "a service that is not there", says: "there is no [polls] in it", got: serviceFile("[poll]\nhost=%s\nport=%d\nuser=%s\ndbname=%s\npassword=%s\n")},
+		{fault: "PGPASSFILE with colons and backslashes", says: "Logged in", got: passFile(`HOST:PORT:NAME:*:a\:b\\c`+"\n", 0o600)},
+		{fault: "PGPASSFILE of Windows", says: "Logged in", got: passFile("# of ours\r\n"+`*:*:*:*:a\:b\\c`+"\r\n", 0o600)},
+		{fault: "PGPASSFILE that others can read", says: "can be read by others (mode 0644): chmod 600", got: passFile(`*:*:*:*:a\:b\\c`, 0o644)},
+		{fault: "PGPASSFILE without a line that fits", says: "there is none: set password", got: passFile("elsewhere:*:*:*:x\n", 0o600)},
+		{fault: "an IPv6 address", says: "[::1]:1", got: check(func(c *config.Database) { c.Host, c.Port = "::1", 1 })},
 	}},
 	{"the configured address is shown, not the connected one", []member{
 		{fault: "status, with the first host down", says: "THE-SERVER", got: secondHost("status")},
@@ -80,7 +91,7 @@ var kinds = []struct {
 	{"one SQLSTATE has several meanings", []member{
 		{fault: "53300 of the role", says: "application's role no more connections", got: limited("ALTER ROLE %s CONNECTION LIMIT 0")},
 		{fault: "53300 of the database", says: "limit of this database is reached", got: limited("ALTER DATABASE %s CONNECTION LIMIT 0")},
-		{fault: "53300 of the server", says: "no connection slot left: all are taken", by: "app/exhaustion_test.go TestSlotsRunOut"},
+		{fault: "53300 of the server", says: "no connection slot left: all are taken", got: hurt(dbtest.Options{MaxConnections: 5}, crowded)},
 		{fault: "mails of the three", says: "ALTER ROLE … CONNECTION LIMIT", by: "app/report/failure_test.go TestEachLimitOfConnectionsHasItsRemedy"},
 	}},
 	{"text is trimmed in one place only", []member{
@@ -97,6 +108,7 @@ var kinds = []struct {
 		}},
 		{fault: "a password file of Windows", says: "Logged in", got: passwordFile("%s\r\n")},
 		{fault: "a password file with a byte order mark", says: "Logged in", got: passwordFile("\ufeff%s\n")},
+		{fault: "a password file in UTF-16", says: "is no text in UTF-8: save it anew", got: passwordFile("\xff\xfe\x00%s")},
 	}},
 	{"a refusal that is not logged", []member{
 		{fault: "a proxy that rewrites Host", says: "server.base_url", by: "app/clients_test.go TestAProxyThatRewritesTheHostIsNamedInTheLogAndBaseURLLetsItsFormsIn"},
@@ -104,11 +116,47 @@ var kinds = []struct {
 	}},
 	{"a known error of the set-up without the way out", []member{
 		{fault: "a database that does not exist", says: "does not exist", got: check(func(c *config.Database) { c.Name = "nothing" })},
+		{fault: "the page of such a database", says: "has to create it, or to correct its name", got: page(func(c *config.Database) { c.Name = "nothing" })},
+		{fault: "a database that was closed", says: "accepts no connections at the moment", got: closed},
+		{fault: "a database that was dropped under load", says: "does not exist: an administrator has to create it", got: dropped},
+		{fault: "a wrong password", says: "`\\password ROLE` in psql sets it anew", got: check(func(c *config.Database) { c.Password = "not the password" })},
+		{fault: "no password", says: "there is none: set password", got: check(func(c *config.Database) { c.Password = "" })},
 		{fault: "a template that takes no connections", says: "not currently accepting connections", got: check(func(c *config.Database) { c.Name = "template0" })},
 		{fault: "a role that may not log in", says: "not permitted to log in", got: checkAfter("ALTER ROLE %s NOLOGIN")},
 		{fault: "the page of such a role", says: "does not let this application in", got: limited("ALTER ROLE %s NOLOGIN")},
 		{fault: "no right in the schema", says: "GRANT CREATE ON SCHEMA", by: "db/migrations/access_test.go TestWhatTheRoleMayNotDoIsSaidAsTheStatementsToType"},
-		{fault: "no schema", says: "CREATE SCHEMA public AUTHORIZATION", by: "db/migrations/access_test.go TestWhatTheRoleMayNotDoIsSaidAsTheStatementsToType"},
+		{fault: "no schema", says: `CREATE SCHEMA "public" AUTHORIZATION`, got: after(command(nil, "migrate"), "DROP SCHEMA public CASCADE")},
+		{fault: "a search_path to nowhere", says: `CREATE SCHEMA "nowhere" AUTHORIZATION`, got: command(func(c *config.Database) { c.Options = "-c search_path=nowhere" }, "migrate")},
+		{fault: "a materialized view in place of a table", says: `missing, although every migration was applied: "polls_choice"`, got: after(command(nil, "migrate"), inPlace("MATERIALIZED VIEW")...)},
+		{fault: "a vote, with such a view", says: "run `ddtb migrate`", got: voted(inPlace("MATERIALIZED VIEW")...)},
+		{fault: "a view in place of a table", says: "Results", got: shown("/polls/1/results/", inPlace("VIEW")...)},
+	}},
+	{"the database refuses", []member{
+		{fault: "a trigger's exception", says: "A trigger or a function in the database refused this", got: voted(trigger("RAISE EXCEPTION 'closed for tonight';")...)},
+		{fault: "a trigger's rule", says: "A rule of the database (in a trigger)", got: voted(trigger("RAISE check_violation;")...)},
+		{fault: "a rule of another application", says: "A rule of the database (few)", got: voted("ALTER TABLE polls_choice ADD CONSTRAINT few CHECK (votes = 0) NOT VALID", "UPDATE polls_choice SET votes = 0")},
+		{fault: "temp_file_limit", says: "This needs more than the database", got: voted(trigger("RAISE configuration_limit_exceeded;")...)},
+		{fault: "statement_timeout = 1ms at the start", says: "took longer than allowed", got: shown("/polls/", "ALTER ROLE $ROLE SET statement_timeout = '1ms'")},
+		{fault: "statement_timeout = 1ms to the monitor", says: `"max_connections": `, got: after(command(nil, "db-connections", "status", "--json"), "ALTER ROLE $ROLE SET statement_timeout = '1ms'")},
+	}},
+	{"a column or a setting is not as the program made it", []member{
+		{fault: "DateStyle is German, to the monitor", says: `"max_connections": `, got: after(command(nil, "db-connections", "status", "--json"), "ALTER ROLE $ROLE SET datestyle = 'German'")},
+		{fault: "DateStyle is SQL, to /readyz", says: `"ready":true`, got: shown("/readyz", "ALTER DATABASE $DB SET datestyle = 'SQL, DMY'")},
+		{fault: "standard_conforming_strings is off", says: "<title>Results", got: voted("ALTER ROLE $ROLE SET standard_conforming_strings = off")},
+		{fault: "votes may be NULL", says: "1 vote", got: voted("ALTER TABLE polls_choice ALTER votes DROP NOT NULL", "UPDATE polls_choice SET votes = NULL")},
+		{fault: "a page with NULL", says: "0 votes", got: shown("/polls/1/results/", "ALTER TABLE polls_choice ALTER votes DROP NOT NULL", "UPDATE polls_choice SET votes = NULL")},
+		{fault: "the list with NULL", says: "<h1>", got: shown("/polls/", "ALTER TABLE polls_question ALTER question_text DROP NOT NULL", "UPDATE polls_question SET question_text = NULL")},
+	}},
+	{"text in another encoding", []member{
+		{fault: "the demo polls in LATIN1", says: "make the database anew with TEMPLATE template0 ENCODING 'UTF8'", got: encoded("LATIN1", command(nil, "loaddemo"))},
+		{fault: "a stored text that is none, in SQL_ASCII", says: "A text in the database is not in", got: encoded("SQL_ASCII", storedBytes)},
+		{fault: "a stored text, in LATIN1", says: "café", got: encoded("LATIN1", storedBytes)},
+		{fault: "another session's query, seen from SQL_ASCII", says: `caf\ufffd`, got: seenFrom("SQL_ASCII")},
+		{fault: "another session's query, seen from EUC_JP", says: `caf\ufffd`, got: seenFrom("EUC_JP")},
+	}},
+	{"clocks", []member{
+		{fault: "the wall clock jumps", by: "cmd/ddtb/clock_test.go TestNoDurationIsMeasuredByTheWallClock"},
+		{fault: "server and database differ", by: "app/auth/seen_test.go TestASessionLastsItsAgeThoughTheClocksOfServerAndDatabaseDiffer"},
 	}},
 	{"two ways to the same name", []member{
 		{fault: "no host, a socket, a URL", by: "db/activity/address_test.go TestEachPlaceHasOneNameHoweverItIsWritten"},
@@ -123,6 +171,8 @@ var kinds = []struct {
 	}},
 	{"a database shared with Django", []member{
 		{fault: "both orders of migrations", by: "cmd/ddtb/django_test.go TestADatabaseIsSharedWithARealDjango"},
+		{fault: "a renamed column", says: "RENAME COLUMN text TO question_text", got: after(command(nil, "migrate"), "ALTER TABLE polls_question RENAME question_text TO text")},
+		{fault: "a vote, with a renamed column", says: "run `ddtb migrate`", got: voted("ALTER TABLE polls_choice RENAME votes TO n")},
 		{fault: "Django rehashes a password", by: "cmd/ddtb/django_test.go TestALoginAtDjangoEndsNoSessionInSilence"},
 	}},
 	{"a query string that the admin does not understand", []member{
@@ -155,6 +205,7 @@ func TestEveryKindOfFaultHasItsSentence(t *testing.T) {
 			t.Parallel()
 			for _, x := range k.members {
 				t.Run(x.fault, func(t *testing.T) {
+					t.Parallel()
 					if x.by != "" {
 						x.mustBeTested(t)
 						return

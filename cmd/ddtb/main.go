@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra" // commands, flags, help and shell completion as Go programs have them
 
 	"ddtb/config"
+	"ddtb/db"
 	"ddtb/db/localpg"
 )
 
@@ -117,6 +118,9 @@ func (c *cli) execute(ctx context.Context, args []string) int {
 // complain prints an error. Further lines are indented, so that a server's text can't be mistaken for ours.
 func (c *cli) complain(err error, hint string) {
 	text := strings.ReplaceAll(err.Error(), "\r", "\n")
+	if advice := db.Hint(err); !strings.Contains(text, advice) {
+		text += "\nWhat to do: " + advice
+	}
 	_, _ = fmt.Fprintf(c.err, "ddtb: %s%s\n", strings.ReplaceAll(text, "\n", "\n  "), hint)
 }
 

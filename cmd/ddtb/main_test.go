@@ -43,6 +43,7 @@ type machine struct {
 	home    string
 	file    string // of the configuration, in its default place
 	secrets []string
+	more    []string // of the environment
 }
 
 func newMachine(t *testing.T) *machine {
@@ -117,7 +118,7 @@ func (m *machine) environ() []string {
 			environ = append(environ, v)
 		}
 	}
-	return environ
+	return append(environ, m.more...)
 }
 
 // outcome is a command that has ended.
@@ -147,7 +148,7 @@ func (m *machine) runWith(environ []string, stdin string, args ...string) outcom
 func (m *machine) mustKeepSecrets(text string) {
 	m.Helper()
 	for _, s := range m.secrets {
-		if strings.Contains(text, s) {
+		if s != "" && strings.Contains(text, s) {
 			m.Errorf("a secret was printed:\n%s", text)
 		}
 	}

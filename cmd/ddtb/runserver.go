@@ -130,7 +130,7 @@ func (c *cli) checkSchema(ctx context.Context, cfg *config.Config) error {
 	ctx, cancel := context.WithTimeout(ctx, schemaTimeout)
 	defer cancel()
 	err = migrations.Check(ctx, conn)
-	if errors.Is(err, context.DeadlineExceeded) {
+	if f, ok := db.QueryFailureOf(err); errors.Is(err, context.DeadlineExceeded) || ok && f.Passes || conn.IsClosed() {
 		c.log.Warn("the database does not answer yet; serving all the same", "error", err)
 		return nil
 	}
@@ -235,6 +235,9 @@ func (c *cli) reconfigure(ctx context.Context, a *app.App, r reload, before *con
 	}
 	old := a.DB().Config()
 	err = c.checkDatabase(ctx, cfg)
+	if ctx.Err() != nil { // the server stops
+		return before
+	}
 	var restart []string
 	if err == nil {
 		restart, err = a.Reconfigure(ctx, cfg)

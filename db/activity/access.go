@@ -26,7 +26,7 @@ func (s Snapshot) Access() string {
 	case s.Role.Superuser:
 		return "a reserved slot: " + s.Role.Name + " is a superuser (superuser_reserved_connections)"
 	case s.Role.UsesReserved && s.Server.ForReserved > 0:
-		return "a reserved slot: " + s.Role.Name + " has pg_use_reserved_connections (reserved_connections)"
+		return "a reserved slot: " + s.Role.Name + " has " + reservedRole + " (reserved_connections)"
 	}
 	return kept
 }
@@ -63,6 +63,9 @@ func NoAccess(err error, cc *pgx.ConnConfig) Refusal {
 		r.Means = "every slot is taken, the reserved ones too"
 	case "InitPostgres":
 		r.Means = "every ordinary slot is taken; what is left is reserved for other roles than this one"
+		if strings.Contains(pe.Message, reservedRole) { // they are reserved already; the role's name is never translated
+			r.Ways = append(at.doors()[:2], at.useReserved("let the role use the slots that are reserved already"))
+		}
 	case "CheckMyDatabase":
 		r.Means = "this database has reached a limit of its own; the server may have slots left"
 		r.Ways = at.limitDoors("database", at.Database)
@@ -106,8 +109,14 @@ func (s Snapshot) doors() []Step {
 			Do:      "for the next time, from PostgreSQL 16 on, reserve slots for operators (this needs a restart), and",
 			Command: s.psql(superuser, "ALTER SYSTEM SET reserved_connections = 3"),
 		},
-		{Do: "let the role have them", Command: s.psql(superuser, "GRANT pg_use_reserved_connections TO "+quoted(cmp.Or(s.Role.Name, "role_name")))},
+		s.useReserved("let the role have them"),
 	}
+}
+
+const reservedRole = "pg_use_reserved_connections"
+
+func (s Snapshot) useReserved(do string) Step {
+	return Step{Do: do, Command: s.psql(superuser, "GRANT "+reservedRole+" TO "+quoted(cmp.Or(s.Role.Name, "role_name")))}
 }
 
 func (s Snapshot) limitDoors(of, name string) []Step {

@@ -2,10 +2,13 @@ package activity
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"ddtb/config"
 	"ddtb/db"
@@ -90,7 +93,7 @@ func NewObserverWith(cc *pgx.ConnConfig, application string) *Observer {
 }
 
 // Do runs f with the connection. A dead connection, for example after a restart of the server, is replaced once, and f
-// runs again.
+// runs again. If that one is lost too, the error is a *db.ConnError.
 func (o *Observer) Do(ctx context.Context, f func(*pgx.Conn) error) error {
 	select {
 	case <-o.turn:
@@ -102,19 +105,56 @@ func (o *Observer) Do(ctx context.Context, f func(*pgx.Conn) error) error {
 	if err := o.connect(ctx); err != nil {
 		return err
 	}
-	err := f(o.conn)
+	err := adapted(ctx, o.conn, f)
 	if err == nil || !o.conn.IsClosed() {
 		return err
 	}
+	lost := o.conn
 	o.conn = nil
-	if !kept || ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return err
+	case !kept:
+		return db.Lost(lost, err)
 	}
 	if err := o.connect(ctx); err != nil {
 		return err
 	}
-	return f(o.conn)
+	return db.Lost(o.conn, adapted(ctx, o.conn, f))
 }
+
+// adapted runs f, and once more if the session's own settings prevent it: see adaptations. Behind a pooler they would
+// leak to other clients, so they last for a transaction.
+func adapted(ctx context.Context, c *pgx.Conn, f func(*pgx.Conn) error) error {
+	err := f(c)
+	pe, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || adaptations[pe.Code] == "" || ctx.Err() != nil {
+		return err
+	}
+	failed := err
+	for tries := 0; failed != nil && tries < 5; tries++ { // a timeout may hit these too
+		_, failed = c.Exec(ctx, "ROLLBACK; BEGIN; "+adaptations[pe.Code], pgx.QueryExecModeSimpleProtocol)
+	}
+	if failed == nil {
+		err = f(c)
+		_, failed = c.Exec(ctx, "ROLLBACK")
+	}
+	if failed != nil { // it may be in a transaction that failed, which no query leaves
+		_ = c.Close(ctx)
+	}
+	return errors.Join(err, failed)
+}
+
+// adaptations are the statements that let a query succeed after an error, by SQLSTATE. The texts of pg_stat_activity
+// have the encodings of all databases, and some can't be converted from that of ours: then all are taken as they are.
+// The role's statement_timeout may be too short for a query that is bounded here anyway.
+var adaptations = map[string]string{
+	pgerrcode.CharacterNotInRepertoire: asTheyAre,
+	pgerrcode.UntranslatableCharacter:  asTheyAre,
+	pgerrcode.QueryCanceled:            "SET LOCAL statement_timeout = 0",
+}
+
+const asTheyAre = "SET LOCAL client_encoding = 'SQL_ASCII'"
 
 func (o *Observer) connect(ctx context.Context) error {
 	if o.conn != nil && !o.conn.IsClosed() {

@@ -1,6 +1,7 @@
 package activity
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -125,6 +126,9 @@ func TestTheDoorToAFullServerIsTold(t *testing.T) {
 			t.Errorf("the verdict without access is %v", h.Level)
 		}
 		if s.reserved {
+			if r := fmt.Sprint(NoAccess(err, nil)); !strings.Contains(r, "GRANT pg_use_reserved_connections") || strings.Contains(r, "SET reserved_connections") {
+				t.Errorf("what is reserved is to be reserved: %s", r)
+			}
 			if now := snapshot(t, s.observer(t, invited)); !strings.Contains(now.Access(), "pg_use_reserved_connections") {
 				t.Errorf("the access is %q", now.Access())
 			}

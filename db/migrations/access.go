@@ -101,10 +101,16 @@ func mayWork(ctx context.Context, cfg db.Settings) error {
 }
 
 // withoutSchema explains that no schema of the search_path exists, as after DROP SCHEMA public.
-func withoutSchema(cfg db.Settings, err error) error {
+func withoutSchema(role, path string, err error) error {
+	schema := "public"
+	for one := range strings.SplitSeq(path, ",") {
+		if one = strings.Trim(one, ` "`); one != "" && one != "$user" {
+			schema = one
+		}
+	}
 	return &AccessError{
-		Role: cfg.User, What: "no schema of its search_path exists to create tables in", Err: err,
-		Statements: []string{"CREATE SCHEMA public AUTHORIZATION " + pgx.Identifier{cfg.User}.Sanitize() + ";"},
+		Role: role, What: fmt.Sprintf("no schema of its search_path (%s) exists to create tables in", path), Err: err,
+		Statements: []string{"CREATE SCHEMA " + pgx.Identifier{schema}.Sanitize() + " AUTHORIZATION " + pgx.Identifier{role}.Sanitize() + ";"},
 	}
 }
 
@@ -114,9 +120,7 @@ func explain(ctx context.Context, cfg db.Settings, err error) error {
 	switch {
 	case !ok || db.CauseOf(err) != "":
 		return err
-	case pe.Code == pgerrcode.InvalidSchemaName:
-		return withoutSchema(cfg, err)
-	case pe.Code != pgerrcode.InsufficientPrivilege:
+	case pe.Code != pgerrcode.InsufficientPrivilege && pe.Code != pgerrcode.InvalidSchemaName && pe.Code != pgerrcode.UndefinedTable:
 		return err
 	}
 	conn, failed := connectToMigrate(ctx, cfg)
@@ -125,15 +129,19 @@ func explain(ctx context.Context, cfg db.Settings, err error) error {
 	}
 	defer db.Disconnect(conn)
 	e := &AccessError{Err: err}
-	var schema string
+	var schema, path string // schema is "" if no schema of the path exists
 	var owners []string
 	var mayCreate bool
-	failed = conn.QueryRow(ctx, `SELECT current_user, current_schema(), has_schema_privilege(current_schema(), 'CREATE'),
+	failed = conn.QueryRow(ctx, `SELECT current_user, current_setting('search_path'), coalesce(current_schema(), ''),
+		coalesce(has_schema_privilege(current_schema(), 'CREATE'), true),
 		ARRAY(SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class
 			WHERE oid IN (SELECT to_regclass(name) FROM unnest(ARRAY[`+tables+`]) name)
-			AND NOT pg_has_role(relowner, 'USAGE'))::text[]`).Scan(&e.Role, &schema, &mayCreate, &owners)
-	if failed != nil {
+			AND NOT pg_has_role(relowner, 'USAGE'))::text[]`).Scan(&e.Role, &path, &schema, &mayCreate, &owners)
+	switch {
+	case failed != nil:
 		return err
+	case schema == "":
+		return withoutSchema(e.Role, path, err)
 	}
 	role := pgx.Identifier{e.Role}.Sanitize()
 	var what []string

@@ -30,7 +30,12 @@ func TestWhatTheRoleMayNotDoIsSaidAsTheStatementsToType(t *testing.T) {
 		{
 			"a database without a schema", "",
 			[]string{"DROP SCHEMA public CASCADE"},
-			[]string{"no schema of its search_path exists", "CREATE SCHEMA public AUTHORIZATION \"ROLE\";"},
+			[]string{`no schema of its search_path ("$user", public) exists`, "CREATE SCHEMA \"public\" AUTHORIZATION \"ROLE\";"},
+		},
+		{
+			"a search_path to nowhere", "",
+			[]string{`ALTER ROLE CURRENT_ROLE SET search_path = '$user', "no where"`},
+			[]string{`no schema of its search_path ("$user", "no where") exists`, `CREATE SCHEMA "no where" AUTHORIZATION "ROLE";`},
 		},
 		{
 			"both", "django_owner",
@@ -52,7 +57,7 @@ func TestWhatTheRoleMayNotDoIsSaidAsTheStatementsToType(t *testing.T) {
 				run(t, control, "RESET ROLE")
 			}
 			for _, sql := range c.refuse {
-				run(t, control, sql)
+				run(t, control, strings.ReplaceAll(sql, "CURRENT_ROLE", role))
 			}
 			_, err := migrations.Up(t.Context(), cfg)
 			e, ok := errors.AsType[*migrations.AccessError](err)

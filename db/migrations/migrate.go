@@ -285,13 +285,13 @@ func mayMigrate(ctx context.Context, cfg db.Settings) error {
 // forever for a lock.
 func migrationConn(cfg db.Settings) (*pgx.ConnConfig, error) {
 	cfg = db.Direct(cfg)
-	cfg.StatementTimeout = 0
 	cc, err := db.ConnConfig(cfg, cfg.ApplicationName+"/migrate")
 	if err != nil {
 		return nil, err
 	}
 	if cfg.Pooler == "" { // otherwise the login may be refused
 		cc.RuntimeParams["timezone"] = "UTC" // goose's tstamp has no zone
+		cc.RuntimeParams["statement_timeout"] = "0"
 		cc.RuntimeParams["lock_timeout"] = strconv.FormatInt(migrationWait.Milliseconds(), 10)
 	}
 	return cc, nil

@@ -3,6 +3,8 @@ package migrations
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -10,16 +12,22 @@ import (
 	"ddtb/db"
 )
 
-// MissingError means that tables are missing although their migrations were applied: they were dropped or renamed, or
-// are in a schema that the role does not search.
+// MissingError means that tables or columns are missing although their migrations were applied: they were dropped or
+// renamed, are in a schema that the role does not search, or something that can't be changed, such as a materialized
+// view, has their name. A view or a foreign table may stand in for a table.
 type MissingError struct {
 	Role    string
 	Tables  []string // sorted
+	Columns []string // if no table is missing: "table.column", as SQL
+	Found   []string // other columns of the first one's table, one of which may be it, renamed
 	Path    string   // the role's search_path
 	Schemas []string // others that have tables of these names
 }
 
 func (e *MissingError) Error() string {
+	if len(e.Tables) == 0 {
+		return e.columns()
+	}
 	names := pgx.Identifier{e.Tables[0]}.Sanitize()
 	for _, t := range e.Tables[1:] {
 		names += ", " + pgx.Identifier{t}.Sanitize()
@@ -34,12 +42,66 @@ func (e *MissingError) Error() string {
 		" WHERE version_id != 0;\nand run `ddtb migrate`, which keeps the tables that are there."
 }
 
-// checkMissing returns a *MissingError if a table is missing. It is of use if every migration was applied.
+func (e *MissingError) columns() string {
+	text := "missing, although every migration was applied: " + strings.Join(e.Columns, ", ") + ". "
+	table, column, _ := strings.Cut(e.Columns[0], ".")
+	if len(e.Found) == 0 {
+		return text + "Restore it from a backup."
+	}
+	return text + "If one of the columns " + strings.Join(e.Found, ", ") + " is it, renamed, type in this database, with its name:\n    ALTER TABLE " +
+		table + " RENAME COLUMN " + e.Found[0] + " TO " + column + ";\nOtherwise restore it from a backup."
+}
+
+// columns are those that the program reads or writes, of tables that are also Django's.
+var columns = map[string]string{
+	"polls_question":      "id question_text pub_date",
+	"polls_choice":        "id choice_text votes question_id",
+	"django_content_type": "id app_label model",
+	"auth_permission":     "id name content_type_id codename",
+	"auth_group":          "id name",
+	"auth_user":           "id password last_login is_superuser username first_name last_name email is_staff is_active date_joined",
+	"django_admin_log":    "action_time object_id object_repr action_flag change_message content_type_id user_id",
+}
+
+// checkColumns returns a *MissingError if a column is missing.
+func checkColumns(ctx context.Context, q db.Querier) error {
+	var of, names []string
+	for _, table := range slices.Sorted(maps.Keys(columns)) {
+		for column := range strings.FieldsSeq(columns[table]) {
+			of, names = append(of, table), append(names, column)
+		}
+	}
+	rows, err := q.Query(ctx, `
+		WITH needed AS (SELECT t, c FROM unnest($1::text[], $2::text[]) n (t, c)),
+		present AS (SELECT t, attname::text c FROM (SELECT DISTINCT t FROM needed) n JOIN pg_attribute ON attrelid = to_regclass(t) AND attnum > 0 AND NOT attisdropped)
+		SELECT current_user, quote_ident(t) || '.' || quote_ident(c),
+			ARRAY(SELECT quote_ident(p.c) FROM present p WHERE p.t = n.t AND NOT EXISTS (SELECT FROM needed m WHERE (m.t, m.c) = (p.t, p.c)) ORDER BY 1)
+		FROM needed n WHERE NOT EXISTS (SELECT FROM present p WHERE (p.t, p.c) = (n.t, n.c)) ORDER BY 2`, of, names)
+	if err != nil {
+		return err
+	}
+	e := &MissingError{}
+	var column string
+	var found []string
+	_, err = pgx.ForEachRow(rows, []any{&e.Role, &column, &found}, func() error {
+		if e.Columns = append(e.Columns, column); len(e.Columns) == 1 {
+			e.Found = found
+		}
+		return nil
+	})
+	if err != nil || len(e.Columns) == 0 {
+		return err
+	}
+	return e
+}
+
+// checkMissing returns a *MissingError if a table or a column is missing. It is of use if every migration was applied.
 func checkMissing(ctx context.Context, q db.Querier) error {
 	rows, err := q.Query(ctx, `
 		SELECT current_user, current_setting('search_path'), name, ARRAY(SELECT nspname::text FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
 			WHERE relname = name AND relkind IN ('r', 'p') AND has_schema_privilege(relnamespace, 'USAGE') ORDER BY 1)
-		FROM unnest(ARRAY[`+tables+`]) name WHERE to_regclass(name) IS NULL ORDER BY name`)
+		FROM unnest(ARRAY[`+tables+`]) name
+		WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass(name) AND relkind IN ('r', 'p', 'v', 'f')) ORDER BY name`)
 	if err != nil {
 		return err
 	}
@@ -51,7 +113,10 @@ func checkMissing(ctx context.Context, q db.Querier) error {
 		e.Schemas = append(e.Schemas, schemas...)
 		return nil
 	})
-	if err != nil || len(e.Tables) == 0 {
+	if err == nil && len(e.Tables) == 0 {
+		return checkColumns(ctx, q)
+	}
+	if err != nil {
 		return err
 	}
 	return e

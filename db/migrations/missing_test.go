@@ -44,6 +44,26 @@ func TestATableInASchemaThatTheRoleDoesNotSearchIsFound(t *testing.T) {
 	}
 }
 
+func TestAColumnThatWasRenamedIsNamedWithWhatToType(t *testing.T) {
+	cfg := dbtest.Config(t)
+	control := dbtest.Control(t, cfg)
+	run(t, control, `ALTER TABLE polls_question RENAME question_text TO "The text"`)
+	e := missing(t, cfg)
+	if !slices.Equal(e.Columns, []string{"polls_question.question_text"}) || len(e.Tables) > 0 {
+		t.Errorf("%+v", e)
+	}
+	_, statement, _ := strings.Cut(e.Error(), "its name:\n")
+	statement, _, _ = strings.Cut(statement, ";")
+	run(t, control, statement)
+	if _, err := migrations.Up(t.Context(), cfg); err != nil {
+		t.Errorf("after what it says was typed: %v", err)
+	}
+	run(t, control, "ALTER TABLE polls_choice DROP votes")
+	if text := missing(t, cfg).Error(); !strings.Contains(text, "polls_choice.votes. Restore it") {
+		t.Errorf("a dropped one: %s", text)
+	}
+}
+
 // missing is what both ways to look say of the missing tables.
 func missing(t *testing.T, cfg config.Database) *migrations.MissingError {
 	t.Helper()
