@@ -177,8 +177,8 @@ func TestFiveHundredReadersNeedTwoSlots(t *testing.T) {
 	}
 }
 
-// silent is a server that accepts connections and does not answer.
-func silent(t *testing.T) (port int) {
+// unanswering is a server that accepts connections and does not answer.
+func unanswering(t *testing.T) (port int) {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -193,7 +193,7 @@ func TestAReadWaitsForASilentServerNoLongerThanItMay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := dbtest.Config(t)
 			set(&cfg)
-			cfg.Host, cfg.Port, cfg.Pool.Timeout = "127.0.0.1", silent(t), 500*time.Millisecond
+			cfg.Host, cfg.Port, cfg.Pool.Timeout = "127.0.0.1", unanswering(t), 500*time.Millisecond
 			d, err := db.Open(t.Context(), cfg)
 			if err != nil {
 				t.Fatal(err)
