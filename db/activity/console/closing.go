@@ -71,8 +71,47 @@ func (p Printer) Closing(c activity.Closing) {
 	p.leftOut(c)
 }
 
-// sessions writes one line for each group of sessions that differ only in process and port.
+// victims are the columns of the sessions that end. The query comes last, and is the only one that may be cut.
+var victims = []column{
+	{title: "pid", right: true},
+	{title: "outcome"},
+	{title: "application"},
+	{title: "user"},
+	{title: "client"},
+	{title: "state"},
+	{title: "for", right: true},
+	{title: "last query"},
+}
+
+// sessions writes a row for each group of sessions that differ only in process and port. Where the rows are too wide, it
+// writes a line for each column: what identifies a session is never cut.
 func (p Printer) sessions(c activity.Closing) {
+	rows := victimRows(c.Sessions)
+	if p.over("", victims, p.widths("", victims, rows)) <= 0 {
+		p.table("", victims, rows)
+		return
+	}
+	for i, r := range rows {
+		if i > 0 {
+			p.line("")
+		}
+		p.victim(r)
+	}
+}
+
+func (p Printer) victim(row []string) {
+	last := len(victims) - 1
+	for i, text := range row {
+		first := fmt.Sprintf("%-12s ", victims[i].title)
+		if i == last {
+			p.line("%s%s", first, text)
+		} else if text != "" {
+			p.wrapped(first, text)
+		}
+	}
+}
+
+func victimRows(sessions []activity.Ending) (rows [][]string) {
 	type group struct {
 		row     []string
 		n       int
@@ -80,15 +119,8 @@ func (p Printer) sessions(c activity.Closing) {
 	}
 	var groups []*group
 	byRow := map[string]*group{}
-	for _, e := range c.Sessions {
-		outcome := string(e.Outcome)
-		if e.Error != "" {
-			outcome += ": " + Clean(e.Error)
-		}
-		row := []string{
-			fmt.Sprint(e.PID), outcome, Clean(e.Application), Clean(e.User) + "@" + Clean(e.Database), Clean(e.Address),
-			Clean(e.State), age(e.InState), Clean(e.Query),
-		}
+	for _, e := range sessions {
+		row := victimRow(e)
 		key := strings.Join(append(row[1:6:6], row[7]), "\x00")
 		g := byRow[key]
 		if g == nil {
@@ -99,23 +131,24 @@ func (p Printer) sessions(c activity.Closing) {
 		g.n++
 		g.longest = max(g.longest, e.InState)
 	}
-	rows := [][]string{}
 	for _, g := range groups {
 		if g.n > 1 {
 			g.row[0], g.row[6] = fmt.Sprintf("%d sessions", g.n), age(g.longest)
 		}
 		rows = append(rows, g.row)
 	}
-	p.table("", []column{
-		{title: "pid", right: true},
-		{title: "outcome", most: 60},
-		{title: "application", most: 30, gives: true},
-		{title: "user", most: 30, gives: true},
-		{title: "client", most: 39, gives: true},
-		{title: "state"},
-		{title: "for", right: true},
-		{title: "last query"},
-	}, rows)
+	return rows
+}
+
+func victimRow(e activity.Ending) []string {
+	outcome := string(e.Outcome)
+	if e.Error != "" {
+		outcome += ": " + Clean(e.Error)
+	}
+	return []string{
+		fmt.Sprint(e.PID), outcome, Clean(e.Application), Clean(e.User) + "@" + Clean(e.Database), Clean(e.Address),
+		Clean(e.State), age(e.InState), Clean(e.Query),
+	}
 }
 
 // Sample writes one line of a monitor.
