@@ -87,8 +87,10 @@ superuser's unless --superusers is given.`,
 		name: "force-close", short: "End all sessions of one application",
 		flags: (*connections).closeFlags, run: (*connections).forceClose,
 		long: `End all sessions of one application in this database, or the one of --pid,
-whatever they do. It shows them first, and asks. What they were doing is rolled
-back; an application with a pool reconnects.`,
+whatever they do. Without --application and --pid it is this application: the
+application_name of the configuration, ddtb by default. It shows them first, and
+asks. What they were doing is rolled back; an application with a pool opens new
+ones.`,
 	},
 	{
 		name: "cancel", short: "Cancel the query of one session, which stays",
@@ -167,7 +169,7 @@ In trouble, begin with: ddtb db-connections doctor`,
 		"the action, as an alternative to the subcommand: "+strings.Join(names, ", ")+" (default status)")
 	for _, a := range actions {
 		sub := &cobra.Command{
-			Use: a.name, Short: a.short, Long: a.long, Args: cobra.NoArgs,
+			Use: a.name, Short: a.short, Long: a.long, Args: asInUse,
 			RunE: func(cmd *cobra.Command, _ []string) error { return d.startWith(cmd, a) },
 		}
 		if a.flags != nil {
@@ -193,10 +195,6 @@ func onlyFlagsOf(cmd *cobra.Command, a action) (err error) {
 		}
 	})
 	return err
-}
-
-func usage(format string, args ...any) error {
-	return &exitError{exitUsage, fmt.Errorf(format, args...)}
 }
 
 // startWith is start; an application given as "" means the sessions without a name.

@@ -16,7 +16,7 @@ func (c *cli) loaddemoCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "loaddemo",
 		Short: "Put a few polls into an empty database",
-		Args:  cobra.NoArgs,
+		Args:  asInUse,
 		RunE: c.onDatabase(func(ctx context.Context, d config.Database) error {
 			if many < 0 {
 				return usage("--questions=%d: give a number from 0 on", many)

@@ -24,9 +24,10 @@ import (
 
 // Exit codes, as defined in design.md.
 const (
-	exitFine   = 0
-	exitFailed = 1
-	exitUsage  = 2
+	exitFine        = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130 // as a shell reports Ctrl-C
 )
 
 func main() {
@@ -106,7 +107,7 @@ func (c *cli) execute(ctx context.Context, args []string) int {
 	case err == nil:
 		return exitFine
 	case !c.began:
-		c.complain(err, "\nRun `"+cmd.CommandPath()+" --help` for the commands and flags.")
+		c.complain(err, "\nRun `"+strings.Replace(cmd.CommandPath(), "ddtb", c.program(), 1)+" --help` for the commands and flags.")
 		return exitUsage
 	case reported:
 		c.complain(err, "")
@@ -116,8 +117,8 @@ func (c *cli) execute(ctx context.Context, args []string) int {
 
 // complain prints an error. Further lines are indented, so that a server's text can't be mistaken for ours.
 func (c *cli) complain(err error, hint string) {
-	text := strings.ReplaceAll(err.Error(), "\r", "\n")
-	_, _ = fmt.Fprintf(c.err, "ddtb: %s%s\n", strings.ReplaceAll(text, "\n", "\n  "), hint)
+	text := strings.ReplaceAll(c.suggester().complete(err.Error()), "\r", "\n")
+	_, _ = fmt.Fprintf(c.err, "ddtb: %s%s\n", strings.ReplaceAll(text, "\n", "\n  "), c.suggester().complete(hint))
 }
 
 // exitError ends the command with a specific exit code. Without err, everything has been printed.
@@ -145,6 +146,8 @@ which a web application runs PostgreSQL out of connections, and fixes each one.
 Start with ` + "`ddtb run`" + `: it brings its own PostgreSQL and says what to try.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Args:          noCommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRun: func(*cobra.Command, []string) {
 			c.began = true
 			level := slog.LevelInfo
@@ -164,6 +167,7 @@ Start with ` + "`ddtb run`" + `: it brings its own PostgreSQL and says what to t
 		c.createsuperuserCommand(), c.changepasswordCommand(), c.dbConnectionsCommand(), c.sendtestemailCommand(),
 		c.configCommand(), c.healthcheckCommand(), c.labCommand(), c.versionCommand(),
 	)
+	root.SetFlagErrorFunc(flagError)
 	fitHelp(root)
 	return root
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -46,6 +47,23 @@ func (p *prompt) password(owner auth.User, mayBeWeak bool) (password string, err
 			}
 		}
 	}
+}
+
+// confirm asks a question on the terminal, and returns an error that begins with refused unless the answer is yes. Where
+// there is no terminal to ask on, hint says what to add.
+func (c *cli) confirm(ctx context.Context, question, refused, hint string) error {
+	if !isTerminal(c.in) {
+		return usage("%s, because there is no terminal to ask on: %s", refused, hint)
+	}
+	answer, err := (&prompt{cli: c, ctx: ctx, lines: bufio.NewReader(c.in)}).ask(question + " [y/N] ")
+	c.say("\n")
+	if err != nil {
+		return err
+	}
+	if a := strings.ToLower(answer); a != "y" && a != "yes" {
+		return errors.New(refused)
+	}
+	return nil
 }
 
 func (p *prompt) ask(question string) (string, error) {

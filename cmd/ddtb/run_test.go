@@ -33,6 +33,24 @@ func (m *machine) postmaster(data string) int {
 	return pid
 }
 
+// killPostgres waits until the private PostgreSQL runs, and kills it.
+func (p *process) killPostgres(t *testing.T, data string) {
+	t.Helper()
+	n := p.log.Count("PostgreSQL started")
+	pid := p.postmaster(data)
+	if err := system.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	dbtest.Eventually(t, "it is started again, or given up", func() bool {
+		select {
+		case <-p.done:
+			return true
+		default:
+			return p.log.Count("PostgreSQL started") > n
+		}
+	})
+}
+
 func alive(pid int) bool { return system.Exists(pid) }
 
 // Its parts run in order and share the data.
@@ -107,11 +125,17 @@ func TestRunBringsEverythingOnANewMachine(t *testing.T) {
 		if _, body := p.page("/polls/1/results/"); !strings.Contains(body, "42 votes") {
 			t.Errorf("the vote is lost:\n%s", body)
 		}
-		t.Run("when its PostgreSQL dies, so does it, and says where to look", func(t *testing.T) {
-			if err := system.Kill(m.postmaster(data), syscall.SIGQUIT); err != nil {
-				t.Fatal(err)
+		t.Run("a PostgreSQL that is killed is started again, and the web server lives", func(t *testing.T) {
+			p.killPostgres(t, data)
+			p.logs(1, "the private PostgreSQL ended; it is started again")
+			dbtest.Eventually(t, "pages are served again", func() bool { return p.get("/polls/") == 200 })
+		})
+		t.Run("when it ends again and again, so does the server, and says where to look", func(t *testing.T) {
+			for range mostRestarts - 1 {
+				p.killPostgres(t, data)
 			}
-			p.ends().must(exitFailed, "the private PostgreSQL ended", "log")
+			p.killPostgres(t, data)
+			p.ends().must(exitFailed, "the private PostgreSQL ended again, after 3 restarts; its log is")
 		})
 	})
 	t.Run("--fresh starts anew", func(t *testing.T) {
@@ -167,18 +191,21 @@ func TestTheCommandsThatRunPrintsReachItsOwnServerAndData(t *testing.T) {
 	password := strings.TrimSpace(read(t, filepath.Join(data, "ddtb.password")))
 	m.secrets = []string{password}
 	m.mustKeepSecrets(welcome)
-	found := regexp.MustCompile(`(?s)postgres://ddtb@(\S+)/ddtb.* db-connections --dsn (\S+) status`).FindStringSubmatch(welcome)
+	found := regexp.MustCompile(`(?s)postgres://ddtb@(\S+)/ddtb.*\n  psql    ([^\n]+)\n.* db-connections --dsn '(\S+)' status`).FindStringSubmatch(welcome)
 	if found == nil {
 		t.Fatalf("no DSN, or no command with it:\n%s", welcome)
 	}
 	at := found[1]
-	look := exec.CommandContext(t.Context(), os.Args[0], asDDTB, "db-connections", "--dsn", found[2], "status")
+	look := exec.CommandContext(t.Context(), os.Args[0], asDDTB, "db-connections", "--dsn", found[3], "status")
 	look.Env = m.environ()
 	seen, err := look.CombinedOutput()
 	if err != nil || !strings.Contains(string(seen), at+", database ddtb, seen as ddtb") || strings.Contains(string(seen), "WARN") {
 		t.Errorf("%v\n%s", err, seen)
 	}
 	m.mustKeepSecrets(string(seen))
+	if user, err := exec.CommandContext(t.Context(), "sh", "-c", found[2]+" -Atc 'SELECT current_user'").Output(); string(user) != "ddtb\n" {
+		t.Errorf("psql as printed: %q, %v", user, err)
+	}
 	if code := p.stop(os.Interrupt); code != exitFine || !strings.Contains(p.log.String(), "The data stays in "+data) ||
 		!strings.Contains(p.log.String(), "--data "+data+" --fresh") {
 		t.Errorf("exit code %d, or it does not say what stays and how to start anew:\n%s", code, p.log)
