@@ -109,6 +109,6 @@ func (c *cli) configInit() error {
 	if err := config.Init(path); err != nil {
 		return err
 	}
-	c.say("Wrote %s.\nFill in name, user and password, then run:\n  %s\n", path, c.suggester().complete("ddtb config check --connect"))
+	c.print("Wrote %s.\nFill in name, user and password, then run:\n  %s\n", path, c.suggester().complete("ddtb config check --connect"))
 	return nil
 }

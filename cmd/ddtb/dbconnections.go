@@ -264,16 +264,23 @@ func (d *connections) show(v any, asText func()) error {
 
 // printer prints to c.out. It uses colour only on a terminal, and never with NO_COLOR.
 func printer(c *cli) console.Printer {
-	p := console.Printer{W: c.out}
-	fd, is := terminal(c.out)
+	return console.Printer{
+		W: c.out, Width: width(c.out),
+		Colour: isTerminal(c.out) && c.environment("NO_COLOR") == "" && c.environment("TERM") != "dumb",
+	}
+}
+
+// width returns the width of f, if f is a terminal; 0: no bound.
+func width(f any) int {
+	fd, is := terminal(f)
 	if !is {
-		return p
+		return 0
 	}
-	if w, _, err := term.GetSize(fd); err == nil {
-		p.Width = w
+	w, _, err := term.GetSize(fd)
+	if err != nil {
+		return 0
 	}
-	p.Colour = c.environment("NO_COLOR") == "" && c.environment("TERM") != "dumb"
-	return p
+	return w
 }
 
 func isTerminal(f any) bool {

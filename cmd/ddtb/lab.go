@@ -62,7 +62,7 @@ func (c *cli) labList(asJSON bool) error {
 		}
 	}
 	run := c.suggester().complete("ddtb lab run")
-	c.say("\nRun one by its name or number, or all:\n  %[1]s thread-leak\n  %[1]s --all\n", run)
+	c.print("\nRun one by its name or number, or all:\n  %[1]s thread-leak\n  %[1]s --all\n", run)
 	return nil
 }
 

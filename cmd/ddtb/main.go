@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra" // commands, flags, help and shell completion as Go programs have them
 
 	"ddtb/config"
+	"ddtb/db/activity/console"
 	"ddtb/db/localpg"
 )
 
@@ -118,7 +119,8 @@ func (c *cli) execute(ctx context.Context, args []string) int {
 // complain prints an error. Further lines are indented, so that a server's text can't be mistaken for ours.
 func (c *cli) complain(err error, hint string) {
 	text := strings.ReplaceAll(c.suggester().complete(err.Error()), "\r", "\n")
-	_, _ = fmt.Fprintf(c.err, "ddtb: %s%s\n", strings.ReplaceAll(text, "\n", "\n  "), c.suggester().complete(hint))
+	p := console.Printer{W: c.err, Width: width(c.screen)}
+	p.Lines("ddtb: " + strings.ReplaceAll(text, "\n", "\n  ") + hint + "\n")
 }
 
 // exitError ends the command with a specific exit code. Without err, everything has been printed.
@@ -203,9 +205,11 @@ func (c *cli) environment(name string) string {
 	return value
 }
 
-func (c *cli) say(format string, args ...any) {
-	_, _ = fmt.Fprintf(c.out, format, args...)
-}
+// say prints a text. Lines that are too wide for the terminal are wrapped.
+func (c *cli) say(format string, args ...any) { printer(c).Lines(fmt.Sprintf(format, args...)) }
+
+// print is say for text with commands to copy, which are not wrapped.
+func (c *cli) print(format string, args ...any) { _, _ = fmt.Fprintf(c.out, format, args...) }
 
 // loadForServer reads the configuration for a command that needs a database. If it names none, it uses the private
 // server of a running `ddtb run`.

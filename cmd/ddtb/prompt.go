@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,8 +17,9 @@ import (
 // prompt asks the user. A question ends with its context, so that Ctrl-C restores the terminal.
 type prompt struct {
 	*cli
-	ctx   context.Context
-	lines *bufio.Reader
+	ctx     context.Context
+	lines   *bufio.Reader
+	instead string // what to do where nobody answers
 }
 
 // password asks twice, until both answers are equal and strong enough, or, if weak ones are allowed, the user confirms
@@ -55,11 +57,11 @@ func (c *cli) confirm(ctx context.Context, question, refused, hint string) error
 	if !isTerminal(c.in) {
 		return usage("%s, because there is no terminal to ask on: %s", refused, hint)
 	}
-	answer, err := (&prompt{cli: c, ctx: ctx, lines: bufio.NewReader(c.in)}).ask(question + " [y/N] ")
-	c.say("\n")
+	answer, err := (&prompt{cli: c, ctx: ctx, lines: bufio.NewReader(c.in), instead: hint}).ask(question + " [y/N] ")
 	if err != nil {
 		return err
 	}
+	c.say("\n")
 	if a := strings.ToLower(answer); a != "y" && a != "yes" {
 		return errors.New(refused)
 	}
@@ -70,7 +72,8 @@ func (p *prompt) ask(question string) (string, error) {
 	p.say("%s", question)
 	line, err := p.answer(func() (string, error) { return p.lines.ReadString('\n') })
 	if err != nil && line == "" {
-		return "", fmt.Errorf("no answer: %w; run it in a terminal, or with --noinput if --help lists that", err)
+		p.say("\n")
+		return "", fmt.Errorf("no answer: the input ended (%w): %s", err, cmp.Or(p.instead, "run it in a terminal"))
 	}
 	return strings.TrimSpace(line), nil
 }

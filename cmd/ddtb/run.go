@@ -98,7 +98,7 @@ func (c *cli) runAll(ctx context.Context, f runFlags) (err error) {
 		defer cancel()
 		if err = errors.Join(err, pg.Stop(patience)); err == nil {
 			again := c.program() + " run" + f.again(c, dir)
-			c.say("Stopped. The data stays in %s\nTo go on with it: %s\nTo start anew:    %s --fresh\n", dir, again, again)
+			c.print("Stopped. The data stays in %s\nTo go on with it: %s\nTo start anew:    %s --fresh\n", dir, again, again)
 		}
 	}()
 	login, err := pg.Database(ctx, demoDatabase, demoRole)
@@ -255,7 +255,7 @@ func (c *cli) configFlag() string {
 
 func (c *cli) welcome(cfg *config.Config, addr net.Addr, pg *localpg.Server, admin, dir, again string, s suggester) {
 	dsn := privateDSN(cfg.Databases["default"])
-	c.say(`
+	c.print(`
 ddtb is running. Ctrl-C stops it.
 
   Lab     %[1]s/lab/     %[16]d ways to run out of connections
@@ -275,7 +275,7 @@ The strategy is "%[13]s"; all settings are in
   %[14]s
 See it fail, and see it fixed, in another terminal:
   %[15]s persistent
-  ab -q -n 200 %[1]s/polls/     # more than 90 "Non-2xx responses"
+  ab -q -n 200 %[1]s/polls/     # over 90 "Non-2xx responses"
   %[15]s pool
   ab -q -n 200 %[1]s/polls/     # none
 

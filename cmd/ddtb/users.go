@@ -127,7 +127,7 @@ func (c *cli) createSilently(ctx context.Context, users *auth.Service, private b
 }
 
 func (c *cli) createAsking(ctx context.Context, users *auth.Service, username, email string) (err error) {
-	p := &prompt{cli: c, ctx: ctx, lines: bufio.NewReader(c.in)}
+	p := &prompt{cli: c, ctx: ctx, lines: bufio.NewReader(c.in), instead: "run it in a terminal, or with --noinput"}
 	if username, err = p.newUsername(users, username); err != nil {
 		return err
 	}

@@ -125,7 +125,7 @@ func (s Snapshot) allTaken() []Step {
 		throughServer,
 		{Do: "stop one process of an application: the server frees its slots at once", Hurts: "those whom that process serves"},
 		{
-			Do:      "if none can be stopped, end the oldest idle session from a shell of the database's machine (Linux), never with kill -9",
+			Do:      "if none can be stopped, end the oldest idle session from a shell of the database's machine (Linux, with no other PostgreSQL), never with kill -9",
 			Command: "sudo kill $(pgrep -o -f '^postgres: .* idle *$')",
 			Hurts:   "the client of that session, which sees a lost connection",
 		},

@@ -26,10 +26,10 @@ func (p Printer) leftOut(c activity.Closing) {
 		p.line("%d more would, and belong to a superuser: --superusers includes them.", c.Superuser)
 	}
 	if c.Listeners > 0 {
-		p.wrapped("", fmt.Sprintf("%d more would, and wait for notifications (LISTEN): closed, they would miss them. --pid=N ends one.", c.Listeners))
+		p.Wrapped("", fmt.Sprintf("%d more would, and wait for notifications (LISTEN): closed, they would miss them. --pid=N ends one.", c.Listeners))
 	}
 	if c.Unseen > 0 {
-		p.wrapped("", fmt.Sprintf("%d may, of other roles: their state can't be seen by this role (pg_read_all_stats lets it), "+
+		p.Wrapped("", fmt.Sprintf("%d may, of other roles: their state can't be seen by this role (pg_read_all_stats lets it), "+
 			"so they are left alone.", c.Unseen))
 	}
 }
@@ -43,17 +43,17 @@ func (p Printer) Cancelled(e activity.Ending, terminate string) {
 		if e.Wait == "Client/ClientWrite" {
 			why = "The session waits for its client to read on, and heeds no cancel meanwhile."
 		}
-		p.wrapped("", why+" To end the session, which its client sees as a lost connection:")
+		p.Wrapped("", why+" To end the session, which its client sees as a lost connection:")
 		p.command("  ", Clean(terminate))
 	case activity.Refused:
 		p.mayNot()
 	case activity.Changed:
-		p.wrapped("", "It runs no query any more, or belongs to a superuser: --superusers includes it.")
+		p.Wrapped("", "It runs no query any more, or belongs to a superuser: --superusers includes it.")
 	}
 }
 
 func (p Printer) mayNot() {
-	p.wrapped("", "A role may end its own sessions; those of others with pg_signal_backend, "+
+	p.Wrapped("", "A role may end its own sessions; those of others with pg_signal_backend, "+
 		"and those of a superuser as a superuser.")
 }
 
@@ -106,7 +106,7 @@ func (p Printer) victim(row []string) {
 		if i == last {
 			p.line("%s%s", first, text)
 		} else if text != "" {
-			p.wrapped(first, text)
+			p.Wrapped(first, text)
 		}
 	}
 }
