@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +11,9 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
+	"ddtb/db/activity"
 	"ddtb/db/dbtest"
 	"ddtb/db/localpg/system"
 )
@@ -88,6 +92,7 @@ func TestRunBringsEverythingOnANewMachine(t *testing.T) {
 	})
 	t.Run("db-connections finds its PostgreSQL", func(t *testing.T) {
 		m.in(t).run("", "db-connections", "status").must(exitFine, "database ddtb, seen as ddtb")
+		m.in(t).run("", "config", "check", "--connect").must(exitFine, "names no database", "Logged in as ddtb to database ddtb")
 	})
 	t.Run("its configuration is the file that it wrote, in which a command switches the strategy", func(t *testing.T) {
 		addr := strings.TrimPrefix(p.url, "http://")
@@ -149,6 +154,37 @@ func TestRunBringsEverythingOnANewMachine(t *testing.T) {
 	})
 }
 
+// fillAndEnter takes every ordinary slot of a server, and runs the command of each way in, in a shell.
+func (m *machine) fillAndEnter(dsn string) {
+	m.Helper()
+	for {
+		conn, err := pgx.Connect(m.Context(), dsn)
+		if err != nil {
+			break
+		}
+		m.Cleanup(func() { _ = conn.Close(context.WithoutCancel(m.Context())) })
+	}
+	o := m.runWith([]string{"XDG_RUNTIME_DIR=" + m.T.TempDir()}, "", "db-connections", "--dsn", dsn, "status", "--json") // of another user
+	refusal := printed[activity.Failure](m.T, o.out).Refusal
+	if refusal == nil {
+		m.Fatalf("it was let in:\n%s", o.out)
+	}
+	ran := 0
+	for _, way := range refusal.Ways {
+		if !strings.Contains(way.Command, "psql") {
+			continue
+		}
+		cmd := exec.CommandContext(m.Context(), "sh", "-c", way.Command)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			m.Errorf("%s: %v\n%s", way.Command, err, out)
+		}
+		ran++
+	}
+	if ran == 0 {
+		m.Errorf("no way in is a command of psql: %v", refusal.Ways)
+	}
+}
+
 // mustBeStressed checks that the test endpoints are enabled, as by default under `ddtb run`.
 func (p *process) mustBeStressed() {
 	p.Helper()
@@ -206,6 +242,7 @@ func TestTheCommandsThatRunPrintsReachItsOwnServerAndData(t *testing.T) {
 	if user, err := exec.CommandContext(t.Context(), "sh", "-c", found[2]+" -Atc 'SELECT current_user'").Output(); string(user) != "ddtb\n" {
 		t.Errorf("psql as printed: %q, %v", user, err)
 	}
+	t.Run("the ways into it when it is full run as they are printed", func(t *testing.T) { m.in(t).fillAndEnter(found[3]) })
 	if code := p.stop(os.Interrupt); code != exitFine || !strings.Contains(p.log.String(), "The data stays in "+data) ||
 		!strings.Contains(p.log.String(), "--data "+data+" --fresh") {
 		t.Errorf("exit code %d, or it does not say what stays and how to start anew:\n%s", code, p.log)

@@ -118,13 +118,6 @@ func newStranger(t *testing.T) *stranger {
 		"$ACTIVE", fmt.Sprint(active.PgConn().PID()))}
 }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // wideDatabase makes a role and a database whose names have 63 bytes.
 func wideDatabase(t *testing.T) config.Database {
 	t.Helper()

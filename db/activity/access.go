@@ -144,11 +144,11 @@ func (s Snapshot) reserved(message string) (means string, ways []Step) {
 		return "every ordinary slot is taken; of those left, some are reserved for roles with " + invited + ", the rest for superusers", []Step{
 			s.asSuperuser("let "+role+" have a reserved slot, and run this command again", grant),
 			throughServer,
-			s.asSuperuser("or see who has the slots, as a superuser", whoHasSlots),
+			s.asSuperuser("see who has the slots, as a superuser", whoHasSlots),
 		}
 	case strings.Contains(message, "SUPERUSER"): // from PostgreSQL 16 on, too
 		return "every ordinary slot is taken; those left are reserved for superusers", append(s.ordinaryTaken(),
-			s.asSuperuser("for the next time, reserve slots for operators from the next restart of the server on", "ALTER SYSTEM SET reserved_connections = 3"),
+			s.asSuperuser("reserve slots for operators, from the server's next restart on", "ALTER SYSTEM SET reserved_connections = 3"),
 			s.asSuperuser("let "+role+" have them", grant))
 	}
 	return "every ordinary slot is taken; those left are reserved for superusers", s.ordinaryTaken()
