@@ -49,6 +49,7 @@ func TestTheDemoIsLoadedOnce(t *testing.T) {
 	m.run("", "loaddemo").must(exitFine, "There are questions already, so nothing was added.")
 	m.run("", "loaddemo", "--questions", "1000").must(exitFine, "Added 1000 questions.")
 	m.run("", "loaddemo", "--questions", "-1").must(exitUsage, "--questions=-1")
+	m.run("", "loaddemo", "--questions", "5000000000").must(exitUsage, "from 0 to 10000000")
 	var n int
 	if err := dbtest.Control(t, cfg).QueryRow(t.Context(), "SELECT count(*) FROM polls_question").Scan(&n); err != nil || n != 1007 {
 		t.Errorf("%d questions, %v", n, err)

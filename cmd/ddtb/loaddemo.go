@@ -11,6 +11,9 @@ import (
 	"ddtb/polls"
 )
 
+// mostQuestions are loaded in minutes, and take a few GB.
+const mostQuestions = 10_000_000
+
 func (c *cli) loaddemoCommand() *cobra.Command {
 	var many int
 	cmd := &cobra.Command{
@@ -18,8 +21,8 @@ func (c *cli) loaddemoCommand() *cobra.Command {
 		Short: "Put a few polls into an empty database",
 		Args:  asInUse,
 		RunE: c.onDatabase(func(ctx context.Context, d config.Database) error {
-			if many < 0 {
-				return usage("--questions=%d: give a number from 0 on", many)
+			if many < 0 || many > mostQuestions {
+				return usage("--questions=%d: give a number from 0 to %d", many, mostQuestions)
 			}
 			made, err := c.loaddemo(ctx, d, many)
 			switch {

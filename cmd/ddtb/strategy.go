@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -174,7 +175,10 @@ func ask(ctx context.Context, addr, path string, most int64) (status string, bod
 	defer client.CloseIdleConnections()
 	resp, err := client.Do(req)
 	if err != nil {
-		return "", nil, fmt.Errorf("no answer: %w", err)
+		if e, ok := errors.AsType[*url.Error](err); ok { // it repeats the address
+			err = e.Err
+		}
+		return "", nil, fmt.Errorf("no answer from %s: %w. Is the server running?", addr, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err = io.ReadAll(io.LimitReader(resp.Body, most))

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -83,31 +84,20 @@ var victims = []column{
 	{title: "last query"},
 }
 
-// sessions writes a row for each group of sessions that differ only in process and port. Where the rows are too wide, it
-// writes a line for each column: what identifies a session is never cut.
+// sessions writes a row for each group of sessions that differ only in process and port. Where the rows are too wide,
+// each takes several lines: what identifies a session is never cut.
 func (p Printer) sessions(c activity.Closing) {
 	rows := victimRows(c.Sessions)
 	if p.over("", victims, p.widths("", victims, rows)) <= 0 {
 		p.table("", victims, rows)
 		return
 	}
-	for i, r := range rows {
-		if i > 0 {
-			p.line("")
-		}
-		p.victim(r)
-	}
-}
-
-func (p Printer) victim(row []string) {
-	last := len(victims) - 1
-	for i, text := range row {
-		first := fmt.Sprintf("%-12s ", victims[i].title)
-		if i == last {
-			p.line("%s%s", first, text)
-		} else if text != "" {
-			p.Wrapped(first, text)
-		}
+	const indent = "             "
+	for _, r := range rows {
+		pid, outcome, application, user, client, state, age, query := r[0], r[1], r[2], r[3], r[4], r[5], r[6], r[7]
+		p.Wrapped(fmt.Sprintf("%-*s", len(indent), pid), fmt.Sprintf("%s, %s for %s", outcome, state, age))
+		p.Wrapped(indent, fmt.Sprintf("%s from %s, application %s", user, cmp.Or(client, "(not visible)"), cmp.Or(application, "without a name")))
+		p.line("%s%s", indent, query)
 	}
 }
 
