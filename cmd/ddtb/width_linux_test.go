@@ -34,7 +34,10 @@ var commandLines = map[string][]struct{ args, typed, until string }{
 	"ddtb createsuperuser": {{}, {args: "--noinput"}, {args: "--username bad/name"}, {typed: "bad name\nada\n\nada\nada\nn\n" + goodPassword + "\n" + goodPassword + "\n"}},
 	"ddtb changepassword":  {{args: strings.Repeat("u", 150)}, {}},
 	"ddtb db-connections": {
-		{}, {args: "--action=nonsense"}, {args: "--dsn postgres://%"}, {args: "--dsn postgres://u@127.0.0.1:1/x"},
+		{},
+		{args: "--action=nonsense"},
+		{args: "--dsn postgres://%"},
+		{args: "--dsn postgres://u@127.0.0.1:1/x"},
 		{args: "--action=status --older-than 5"},
 	},
 	"ddtb db-connections status":      {{}},
