@@ -57,6 +57,8 @@ func (c *cli) sayChecked(cfg *config.Config) {
 	path, _ := c.options().Path()
 	named := namesDatabase(cfg)
 	switch {
+	case cfg.File == "" && named:
+		c.say("No mistake. There is no file %s:\nevery value is a default or from the environment.\n", path)
 	case cfg.File == "":
 		c.say("There is no file %s:\nevery value is a default or from the environment.\n", path)
 	case keysFrom(cfg) == 0:
@@ -67,8 +69,8 @@ func (c *cli) sayChecked(cfg *config.Config) {
 		c.say("What %s sets is valid.\n", cfg.File)
 	}
 	if !named {
-		c.say("It names no database, user or host. The server of `ddtb run` needs none;\n" +
-			"elsewhere a database and a user with the account's name are meant, on this machine.\n")
+		c.say("No database, user or host is named. The server of `ddtb run` needs none;\n" +
+			"elsewhere a database and a user with the account's name are meant.\n")
 	}
 }
 

@@ -12,7 +12,7 @@ func TestMigrateGoesUpAndDown(t *testing.T) {
 	m, _ := withDatabase(t)
 	m.run("", "migrate", "status").must(exitFine, "00001_polls.sql", "applied 20")
 	m.run("", "migrate").must(exitFine, "Nothing to do: the database is up to date.")
-	m.run("y\n", "migrate", "down").must(exitUsage, "drops its tables with all data in them", "nothing was changed", "--yes")
+	m.run("y\n", "migrate", "down").must(exitUsage, "drops what it made with all data in it", "nothing was changed", "--yes")
 	down := m.run("", "migrate", "down", "--yes")
 	down.must(exitFine, "Took back 0000")
 	status := m.run("", "migrate", "status")

@@ -138,7 +138,7 @@ func (o *labRun) canReport() error {
 	if o.report == "" {
 		return nil
 	}
-	_, missing := os.Stat(o.report)
+	_, missing := os.Lstat(o.report)
 	f, err := os.OpenFile(o.report, os.O_CREATE|os.O_WRONLY, 0o644) //nolint:gosec // it is for others to read
 	if err == nil {
 		err = f.Close()

@@ -11,7 +11,7 @@ import (
 	"ddtb/polls"
 )
 
-// mostQuestions are loaded in minutes, and take a few GB.
+// mostQuestions guards against a slip of the finger.
 const mostQuestions = 10_000_000
 
 func (c *cli) loaddemoCommand() *cobra.Command {

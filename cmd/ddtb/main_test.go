@@ -349,15 +349,16 @@ func TestVersion(t *testing.T) {
 func TestConfigShowsChecksAndBeginsTheFile(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
-	m.run("", "config", "check").must(exitFine, "There is no file "+m.file, "names no database")
+	m.run("", "config", "check").must(exitFine, "There is no file "+m.file, "No database, user or host is named")
+	m.runWith([]string{"DATABASE_URL=postgres://www@db/polls"}, "", "config", "check").must(exitFine, "No mistake. There is no file "+m.file)
 	m.write("")
-	m.run("", "config", "check").must(exitFine, m.file+" sets nothing", "names no database")
+	m.run("", "config", "check").must(exitFine, m.file+" sets nothing", "No database, user or host is named")
 	if err := os.Remove(m.file); err != nil {
 		t.Fatal(err)
 	}
 	m.run("", "config", "init").must(exitFine, "Wrote "+m.file, "ddtb config check")
 	m.run("", "config", "init").must(exitFailed, m.file+" is left as it is")
-	m.run("", "config", "check").must(exitFine, "names no database")
+	m.run("", "config", "check").must(exitFine, "No database, user or host is named")
 	m.write("[databases.default]\nname = \"polls\"\nuser = \"www\"\npassword = \"s3cr3t-word\"\n")
 	m.run("", "config", "check").must(exitFine, "No mistake in "+m.file)
 	m.secrets = append(m.secrets, "s3cr3t-word")

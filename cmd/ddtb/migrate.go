@@ -37,7 +37,7 @@ func (c *cli) migrateDownCommand() *cobra.Command {
 	var yes bool
 	down := &cobra.Command{
 		Use: "down", Short: "Take the newest migration back, with the data in its tables",
-		Long: `Take the newest migration back. Its tables are dropped with all data in them,
+		Long: `Take the newest migration back. What it made is dropped with all data in it,
 which only a backup brings back. It asks first.`,
 		Args: asInUse,
 		RunE: c.onDatabase(func(ctx context.Context, d config.Database) error { return c.migrateDown(ctx, d, yes) }),
@@ -96,7 +96,7 @@ func (c *cli) confirmDown(ctx context.Context, d config.Database) error {
 	if err != nil {
 		return err
 	}
-	c.say("Database %s on %s port %d:\nthis takes back %s, and drops its tables with all data in them.\n",
+	c.say("Database %s on %s port %d:\nthis takes back %s, and drops what it made with all data in it.\n",
 		cc.Database, cc.Host, cc.Port, cmp.Or(newest.Name, fmt.Sprint(newest.Version)))
 	return c.confirm(ctx, "Go on?", "nothing was changed", "add --yes to take it back")
 }

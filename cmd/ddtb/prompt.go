@@ -73,9 +73,17 @@ func (p *prompt) ask(question string) (string, error) {
 	line, err := p.answer(func() (string, error) { return p.lines.ReadString('\n') })
 	if err != nil && line == "" {
 		p.say("\n")
-		return "", fmt.Errorf("no answer: the input ended (%w): %s", err, cmp.Or(p.instead, "run it in a terminal"))
+		return "", p.noAnswer(err)
 	}
 	return strings.TrimSpace(line), nil
+}
+
+// noAnswer explains why a question has no answer.
+func (p *prompt) noAnswer(err error) error {
+	if p.ctx.Err() != nil {
+		return errors.New("interrupted: nothing was changed")
+	}
+	return fmt.Errorf("no answer: the input ended (%w): %s", err, cmp.Or(p.instead, "run it in a terminal"))
 }
 
 // askHidden disables the echo on a terminal.
@@ -91,10 +99,14 @@ func (p *prompt) askHidden(question string) (string, error) {
 	defer func() { _ = term.Restore(int(file.Fd()), before) }()
 	p.say("%s", question)
 	defer p.say("\n")
-	return p.answer(func() (string, error) {
+	password, err := p.answer(func() (string, error) {
 		typed, err := term.ReadPassword(int(file.Fd()))
 		return string(typed), err
 	})
+	if err != nil {
+		return "", p.noAnswer(err)
+	}
+	return password, nil
 }
 
 // answer waits for read or the end of the context; then read is abandoned until the process exits.

@@ -92,7 +92,7 @@ func TestRunBringsEverythingOnANewMachine(t *testing.T) {
 	})
 	t.Run("db-connections finds its PostgreSQL", func(t *testing.T) {
 		m.in(t).run("", "db-connections", "status").must(exitFine, "database ddtb, seen as ddtb")
-		m.in(t).run("", "config", "check", "--connect").must(exitFine, "names no database", "Logged in as ddtb to database ddtb")
+		m.in(t).run("", "config", "check", "--connect").must(exitFine, "No database, user or host is named", "Logged in as ddtb to database ddtb")
 	})
 	t.Run("its configuration is the file that it wrote, in which a command switches the strategy", func(t *testing.T) {
 		addr := strings.TrimPrefix(p.url, "http://")
