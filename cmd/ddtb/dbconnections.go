@@ -212,6 +212,7 @@ func (d *connections) startWith(cmd *cobra.Command, a action) error {
 // start opens an access path to the server, and runs the action.
 func (d *connections) start(ctx context.Context, a action) error {
 	d.printer = printer(d.cli)
+	d.printer.Complete = d.sameServer
 	d.close = func() {}
 	if err := d.configure(); err != nil {
 		return err

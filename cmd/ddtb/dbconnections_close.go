@@ -112,7 +112,7 @@ func (d *connections) cancel(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	x, err := find(s, d.filter.PID)
+	x, err := find(s, d.filter.PID, d.sameServer(s.GrantReadAll()))
 	if err != nil {
 		return err
 	}
@@ -128,7 +128,7 @@ func (d *connections) cancel(ctx context.Context) error {
 		return err
 	}
 	err = d.show(done, func() {
-		d.printer.Cancelled(done, d.sameServer(fmt.Sprintf("ddtb db-connections force-close --pid=%d --database=%s", x.PID, activity.ShellQuote(x.Database))))
+		d.printer.Cancelled(done, fmt.Sprintf("ddtb db-connections force-close --pid=%d --database=%s", x.PID, activity.ShellQuote(x.Database)))
 	})
 	if done.Outcome != activity.Cancelled && err == nil {
 		return &exitError{code: exitFailed}
@@ -136,15 +136,15 @@ func (d *connections) cancel(ctx context.Context) error {
 	return err
 }
 
-// find returns the session, if its query may be cancelled.
-func find(s activity.Snapshot, pid int32) (activity.Session, error) {
+// find returns the session, if its query may be cancelled. grant lets this role see those of others.
+func find(s activity.Snapshot, pid int32, grant string) (activity.Session, error) {
 	for _, x := range s.Sessions {
 		switch {
 		case x.PID != pid:
 			continue
 		case x.Hidden:
 			return x, &exitError{exitFailed, fmt.Errorf("session %d is another role's, and this one may not see what it does: %s",
-				pid, s.GrantReadAll())}
+				pid, grant)}
 		case x.State != activity.Active || x.Self:
 			return x, &exitError{exitFailed, fmt.Errorf("session %d runs no query: it is %s", pid, x.State)}
 		}

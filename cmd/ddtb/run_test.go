@@ -242,6 +242,19 @@ func TestTheCommandsThatRunPrintsReachItsOwnServerAndData(t *testing.T) {
 	if user, err := exec.CommandContext(t.Context(), "sh", "-c", found[2]+" -Atc 'SELECT current_user'").Output(); string(user) != "ddtb\n" {
 		t.Errorf("psql as printed: %q, %v", user, err)
 	}
+	t.Run("a grant runs as it is printed", func(t *testing.T) {
+		hidden, err := pgx.Connect(t.Context(), strings.Replace(found[3], "ddtb@", "postgres@", 1))
+		must(t, err)
+		defer func() { _ = hidden.Close(context.WithoutCancel(t.Context())) }()
+		status := m.in(t).run("", "db-connections", "--dsn", found[3], "status").out
+		grant := regexp.MustCompile(`(?m)^ +(.*GRANT pg_read_all_stats.*)$`).FindStringSubmatch(status)
+		if grant == nil {
+			t.Fatalf("no grant is printed:\n%s", status)
+		}
+		if out, err := exec.CommandContext(t.Context(), "sh", "-c", grant[1]).CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", grant[1], err, out)
+		}
+	})
 	t.Run("the ways into it when it is full run as they are printed", func(t *testing.T) { m.in(t).fillAndEnter(found[3]) })
 	if code := p.stop(os.Interrupt); code != exitFine || !strings.Contains(p.log.String(), "The data stays in "+data) ||
 		!strings.Contains(p.log.String(), "--data "+data+" --fresh") {

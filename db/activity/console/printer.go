@@ -22,6 +22,8 @@ type Printer struct {
 	W      io.Writer
 	Width  int // of a line, in cells; 0: no bound
 	Colour bool
+
+	Complete func(command string) string // makes a command reach the same server when it is copied; nil: as it is
 }
 
 // JSON writes any value of package activity.
@@ -118,6 +120,9 @@ func fields(text string, width int) (out []string) {
 
 // command writes a command to be copied: never clipped, never wrapped.
 func (p Printer) command(indent, command string) {
+	if p.Complete != nil {
+		command = p.Complete(command)
+	}
 	_, _ = fmt.Fprintln(p.W, indent+p.styled(bold, command))
 }
 
