@@ -92,14 +92,16 @@ const superuser = "postgres"
 // It needs psql alone: the account may not run this program, or find it.
 func (s Snapshot) asSuperuser(do, sql string) Step {
 	host, port := s.host()
+	machine := "on the database's machine"
 	if !strings.HasPrefix(host, "/") {
+		machine += strings.TrimRight(", "+host, ", ")
 		s.Server.Address = "/var/run/postgresql"
 	}
 	if port != "" {
 		s.Server.Address = net.JoinHostPort(s.Server.Address, port)
 	}
-	s.Database = "postgres"
-	return Step{Do: "on the database's machine, " + do, Command: s.psql(superuser, sql)}
+	s.Database, s.Role.Name = "postgres", "" // of another account than this run's
+	return Step{Do: machine + ", " + do, Command: s.psql(superuser, sql)}
 }
 
 // whoHasSlots lists the sessions in groups, the largest first.
@@ -138,6 +140,10 @@ func (s Snapshot) allTaken() []Step {
 func (s Snapshot) reserved(message string) (means string, ways []Step) {
 	const invited = "pg_use_reserved_connections" // from PostgreSQL 16 on
 	role := cmp.Or(s.Role.Name, "role_name")
+	left := "every ordinary slot is taken; those left are reserved for superusers"
+	if s.Role.Name != "" {
+		left += ", and " + role + " is none"
+	}
 	grant := "GRANT " + invited + " TO " + quoted(role)
 	switch {
 	case strings.Contains(message, invited):
@@ -147,11 +153,11 @@ func (s Snapshot) reserved(message string) (means string, ways []Step) {
 			s.asSuperuser("see who has the slots, as a superuser", whoHasSlots),
 		}
 	case strings.Contains(message, "SUPERUSER"): // from PostgreSQL 16 on, too
-		return "every ordinary slot is taken; those left are reserved for superusers", append(s.ordinaryTaken(),
+		return left, append(s.ordinaryTaken(),
 			s.asSuperuser("reserve slots for operators, from the server's next restart on", "ALTER SYSTEM SET reserved_connections = 3"),
 			s.asSuperuser("let "+role+" have them", grant))
 	}
-	return "every ordinary slot is taken; those left are reserved for superusers", s.ordinaryTaken()
+	return left, s.ordinaryTaken()
 }
 
 // Complete is Diagnosis.Complete for the ways in.
