@@ -7,7 +7,8 @@
 //   - SQL consists of constants, quoted identifiers from the declarations, and parameters.
 //   - No input is lost: after a mistake, a conflict or a missing connection the form returns filled in.
 //   - No change is overwritten unseen: a form carries the values that it showed, and reports those that have changed.
-//   - A row, its inlines and the history are saved in one transaction. Each page waits for a lease at most twice.
+//   - A row, its inlines and the history are saved in one transaction. Besides the lookup of the user, a page waits for a
+//     lease at most twice.
 //
 // It is stricter than Django's admin in these points. Only a superuser can change or create a superuser. Granting or
 // revoking a permission, or a group, requires having its permissions. Setting a user's password requires all
@@ -21,8 +22,6 @@ import (
 	"embed"
 	"html/template"
 	"log/slog"
-	"net/http"
-	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -44,79 +43,80 @@ var templateFS embed.FS
 // Files are the admin's static files, for web.Static.
 var Files = web.MustFiles("admin", staticFS)
 
-var pages = web.MustTemplates(templateFS, template.FuncMap{"static": Files.URL, "path": (*Model).path})
+var pages = web.MustTemplates(templateFS, template.FuncMap{"static": Files.URL, "path": (*Model).path, "title": capitalized})
+
+// Options are what the admin needs. All are required, except Links.
+type Options struct {
+	DB    *db.DB
+	Users *auth.Service
+	Log   *slog.Logger
+	Links []web.Link // to other staff pages, in the index and the header
+
+	// Report is called with a connection failure for which a form was returned. web.HandleErrors reports the others.
+	Report func(echo.Context, error)
+
+	// Urgent returns the staff page that explains why other pages can't be served at the moment; "" if they can.
+	Urgent func() string
+}
 
 // Site is the admin on one database.
 type Site struct {
-	// Tell is called for a missing connection after which a form was returned, like web.HandleErrors' tell for the
-	// errors it answers; nil: not called. Set it before the first request.
-	Tell func(echo.Context, error)
-
-	// Urgent returns the staff page that explains why other pages can't be served at the moment; "", or a nil Urgent,
-	// if they can. Set it before the first request.
-	Urgent func() string
-
-	db    *db.DB
-	users *auth.Service
-	log   *slog.Logger
-	links []web.Link
-	now   func() time.Time
+	db     *db.DB
+	users  *auth.Service
+	log    *slog.Logger
+	links  []web.Link
+	report func(echo.Context, error)
+	urgent func() string
 }
 
-// New makes the admin. Its index and header show the links, to other staff pages.
-func New(d *db.DB, users *auth.Service, log *slog.Logger, links ...web.Link) *Site {
+// New makes the admin.
+func New(o Options) *Site {
 	for _, m := range models {
 		m.check()
 	}
-	return &Site{db: d, users: users, log: log, links: links, now: time.Now}
-}
-
-// Route is one address of the admin.
-type Route struct {
-	Method, Path string
-	Handler      echo.HandlerFunc
+	return &Site{db: o.DB, users: o.Users, log: o.Log, links: o.Links, report: o.Report, urgent: o.Urgent}
 }
 
 // Routes returns all addresses of the admin for the application's table, which redirects to the final slash. They require
 // auth's Middleware. The last one, a catch-all below /admin/, must come after all other routes there.
-func (s *Site) Routes() []Route {
-	all := []Route{
-		{http.MethodGet, root, s.page(s.index)},
-		{http.MethodGet, root + "login/", s.open(s.loginForm)},
-		{http.MethodPost, root + "login/", s.open(s.login)},
-		{http.MethodPost, root + "logout/", s.open(s.logout)},
-		{http.MethodGet, root + "logout/", s.open(logoutByGet)},
-		{http.MethodGet, root + "password_change/", s.page(s.passwordForm)},
-		{http.MethodPost, root + "password_change/", s.page(s.changePassword)},
-		{http.MethodGet, root + "password_change/done/", s.page(s.passwordDone)},
-		{http.MethodGet, user.path(":id", "password"), s.page(s.setPasswordForm)},
-		{http.MethodPost, user.path(":id", "password"), s.page(s.setPassword)},
+func (s *Site) Routes() []web.Route {
+	all := []web.Route{
+		web.Get(root, s.page(s.index)),
+		web.Get(root+"login/", s.open(s.loginForm)),
+		web.Post(root+"login/", s.open(s.login)),
+		web.Post(root+"logout/", s.open(s.logout)),
+		web.Get(root+"logout/", s.open(s.logoutByGet)),
+		web.Get(root+"password_change/", s.page(s.passwordForm)),
+		web.Post(root+"password_change/", s.page(s.changePassword)),
+		web.Get(root+"password_change/done/", s.page(s.passwordDone)),
+		web.Get(user.path(":id", "password"), s.page(s.setPasswordForm)),
+		web.Post(user.path(":id", "password"), s.page(s.setPassword)),
 	}
 	seen := map[*App]bool{}
 	for _, m := range models {
 		if !seen[m.App] {
 			seen[m.App] = true
-			all = append(all, Route{http.MethodGet, root + m.App.Name + "/", s.page(s.appIndex(m.App))})
+			all = append(all, web.Get(root+m.App.Name+"/", s.page(s.appIndex(m.App))))
 		}
 		all = append(all, s.modelRoutes(m)...)
 	}
 	return append(all,
-		Route{http.MethodGet, root + "*", s.page(s.notFound)},
-		Route{http.MethodPost, root + "*", s.page(s.notFound)})
+		web.Get(root+"*", s.page(s.notFound)),
+		web.Post(root+"*", s.page(s.notFound)))
 }
 
-func (s *Site) modelRoutes(m *Model) []Route {
-	return []Route{
-		{http.MethodGet, m.path(), s.model(m, actionView, s.changelist)},
-		{http.MethodPost, m.path(), s.model(m, actionView, s.bulk)},
-		{http.MethodGet, m.path("add"), s.model(m, actionAdd, s.addForm)},
-		{http.MethodPost, m.path("add"), s.model(m, actionAdd, s.add)},
-		{http.MethodGet, m.path(":id"), s.model(m, actionView, s.toChange)},
-		{http.MethodGet, m.path(":id", "change"), s.model(m, actionView, s.changeForm)},
-		{http.MethodPost, m.path(":id", "change"), s.model(m, actionChange, s.change)},
-		{http.MethodGet, m.path(":id", "delete"), s.model(m, actionDelete, s.confirmDelete)},
-		{http.MethodPost, m.path(":id", "delete"), s.model(m, actionDelete, s.delete)},
-		{http.MethodGet, m.path(":id", "history"), s.model(m, actionView, s.history)},
+func (s *Site) modelRoutes(m *Model) []web.Route {
+	return []web.Route{
+		web.Get(m.path(), s.model(m, actionView, s.changelist)),
+		web.Post(m.path(), s.model(m, actionView, s.bulk)),
+		web.Get(m.path("add"), s.model(m, actionAdd, s.addForm)),
+		web.Post(m.path("add"), s.model(m, actionAdd, s.save)),
+		web.Get(m.path(":id"), s.model(m, actionView, s.toChange)),
+		web.Get(m.path(":id", "change"), s.model(m, actionView, s.changeForm)),
+		web.Post(m.path(":id", "change"), s.model(m, actionChange, s.save)),
+		web.Get(m.path(":id", "delete"), s.model(m, actionDelete, s.confirmDelete)),
+		web.Post(m.path(":id", "delete"), s.model(m, actionDelete, s.delete)),
+		web.Get(m.path(":id", "history"), s.model(m, actionView, s.history)),
 	}
 }
 

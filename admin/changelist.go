@@ -2,6 +2,7 @@ package admin
 
 import (
 	"fmt"
+	"html/template"
 	"maps"
 	"net/http"
 	"net/url"
@@ -9,107 +10,79 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"ddtb/app/web"
 )
+
+// changelist is a model's list as an address asks for it, and what the database has of it. Its exported methods are for
+// the template.
+type changelist struct {
+	Model  *Model
+	Search string
+	now    time.Time
+	params url.Values // as received, without those of another page
+	order  []int      // columns from 1, negative for descending
+	page   int
+	all    bool
+	where  where     // search, lookups and date hierarchy
+	depth  int       // of the date hierarchy: 0, or how many of year, month and day are chosen
+	date   time.Time // the first day of what is chosen there
+
+	rows    []row
+	Matches count // rows that match
+	Total   count // all rows
+	steps   []time.Time
+	options map[string][]option // of filters by a relation
+}
 
 type changelistPage struct {
 	frame
-	Model     *Model
+	*changelist
 	CanAdd    bool
 	CanDelete bool
-	Search    string
-	Hidden    []input // parameters that the search form keeps
-	Heads     []head
-	Rows      []line
-	Filters   []filter
-	Dates     *dates
-	Matches   count
-	Total     count
-	Filtered  bool
-	Plain     string // the list without search and filters
-	Pages     []choiceLink
-	ShowAll   string
-	Preserved string
-	Self      string // this list, for the action's form
-	Mangled   bool   // the address was invalid, so everything is listed
-}
-
-type input struct{ Name, Value string }
-
-// head is a column's title, with links to sort by it.
-type head struct {
-	Title, Sort, Unsort, Sorted string
-	Place                       int // among several sort columns
-}
-
-type line struct {
-	ID    int64
-	Label string
-	Path  string
-	Cells []cell
-}
-
-// cell shows text, a time, or yes or no.
-type cell struct {
-	Text string
-	Time *time.Time
-	Icon string // "yes" or "no"
-}
-
-type filter struct {
-	Title   string
-	Choices []choiceLink
-}
-
-type choiceLink struct {
-	Text, Link string
-	Selected   bool
-}
-
-// dates is the row of links of the date hierarchy.
-type dates struct {
-	Up   *choiceLink
-	Here string
-	Down []choiceLink
+	Mangled   bool // the address was invalid, so everything is listed
 }
 
 // changelist lists the rows of a model.
 func (s *Site) changelist(r *request) error {
-	now := s.now().UTC()
-	l, understood := parseLookups(r.model, r.QueryParams())
-	if !understood {
+	l, ok := parseChangelist(r.model, r.QueryParams(), time.Now().UTC())
+	if !ok {
 		return r.to(r.model.path() + "?" + notUnderstood + "=1")
 	}
-	got, err := l.list(r.ctx, s.db)
-	if err != nil {
+	if err := l.read(r.ctx, s.db); err != nil {
 		return err
 	}
-	m := r.model
-	p := changelistPage{
-		frame: r.frame(fmt.Sprintf("Select %s to %s", m.Singular, r.verb()), r.crumbs(nil, "")...), Model: m,
-		CanAdd: r.can(m, actionAdd), CanDelete: r.can(m, actionDelete),
-		Search: l.search, Hidden: l.hidden(), Heads: l.heads(), Rows: l.lines(got.rows, now),
-		Filters: l.filters(got.options, now), Dates: l.dates(got.steps), Matches: got.matches, Total: got.total,
-		Filtered: len(l.where.conditions) > 0, Preserved: l.preserved(), Self: l.with("p", l.params.Get("p")),
-		Plain: l.plain(), Pages: l.pages(got.matches), Mangled: r.QueryParams().Has(notUnderstood),
-	}
-	if !l.all && !got.matches.guessed && got.matches.n > pageSize && got.matches.n <= showAllMax {
-		p.ShowAll = l.with("all", "1")
-	}
-	return r.show(http.StatusOK, "changelist.html", p)
-}
-
-// verb is the user's permission on a selected object.
-func (r *request) verb() string {
+	verb := "view"
 	if r.can(r.model, actionChange) {
-		return "change"
+		verb = "change"
 	}
-	return "view"
+	return r.show(http.StatusOK, "changelist.html", changelistPage{
+		frame:      r.frame(fmt.Sprintf("Select %s to %s", r.model.Singular, verb), r.crumbs(nil, "")...),
+		changelist: l, Mangled: r.QueryParams().Has(notUnderstood),
+		CanAdd: r.can(r.model, actionAdd), CanDelete: r.can(r.model, actionDelete),
+	})
 }
 
-// plain keeps the order and drops search, filters and hierarchy.
-func (l *lookups) plain() string {
+// Filtered reports whether the list leaves out rows.
+func (l *changelist) Filtered() bool { return len(l.where.conditions) > 0 }
+
+// with returns the query of a link: this list's with some parameters changed. An empty value drops a parameter. The
+// page is dropped unless it is among the changes.
+func (l *changelist) with(changes ...string) string {
+	q := maps.Clone(l.params)
+	q.Del("p")
+	for i := 0; i < len(changes); i += 2 {
+		q.Set(changes[i], changes[i+1])
+		if changes[i+1] == "" {
+			q.Del(changes[i])
+		}
+	}
+	return "?" + q.Encode()
+}
+
+// Self returns the query of this page.
+func (l *changelist) Self() string { return l.with("p", l.params.Get("p")) }
+
+// Plain returns the query that keeps the order, and drops search, lookups and hierarchy.
+func (l *changelist) Plain() string {
 	q := url.Values{}
 	if o := l.params.Get("o"); o != "" {
 		q.Set("o", o)
@@ -117,57 +90,43 @@ func (l *lookups) plain() string {
 	return "?" + q.Encode()
 }
 
-func (l *lookups) hidden() []input {
-	var inputs []input
-	for _, name := range slices.Sorted(maps.Keys(l.params)) {
-		if name != "q" && name != "p" && name != "all" {
-			inputs = append(inputs, input{name, l.params.Get(name)})
-		}
+// Preserved returns the query for links to forms, so that a save returns to this list: "?_changelist_filters=…" or "".
+func (l *changelist) Preserved() string { return preserve(l.params) }
+
+// Hidden returns the parameters that a search keeps.
+func (l *changelist) Hidden() url.Values {
+	q := maps.Clone(l.params)
+	for _, name := range []string{"q", "p", "all"} {
+		q.Del(name)
 	}
-	return inputs
+	return q
 }
 
-// sorted returns the sort columns: the requested ones, or the model's default.
-func (l *lookups) sorted() []int {
-	if len(l.order) > 0 {
-		return l.order
-	}
-	var order []int
-	for _, o := range l.model.Order {
-		i := slices.IndexFunc(l.model.Columns, func(c Column) bool { return c.Field == strings.TrimPrefix(o, "-") })
-		if i >= 0 && o[0] == '-' {
-			order = append(order, -(i + 1))
-		} else if i >= 0 {
-			order = append(order, i+1)
-		}
-	}
-	return order
+// head is a column's title, with links to sort by it.
+type head struct {
+	Title, Sort, Unsort, Sorted string
+	Place                       int // among several sort columns
 }
 
-func (l *lookups) heads() []head {
-	sorted := l.sorted()
-	heads := make([]head, len(l.model.Columns))
-	for i, c := range l.model.Columns {
-		n := i + 1
-		h := head{Title: c.title(l.model)}
-		at := slices.IndexFunc(sorted, func(o int) bool { return abs(o) == n })
-		rest := slices.DeleteFunc(slices.Clone(sorted), func(o int) bool { return abs(o) == n })
-		switch {
-		case at < 0:
-			rest = append([]int{n}, rest...)
-		case sorted[at] > 0:
-			h.Sorted = "ascending"
-		default:
-			h.Sorted = "descending"
-		}
+// Heads returns the titles of the columns.
+func (l *changelist) Heads() []head {
+	heads := make([]head, len(l.Model.Columns))
+	for i, c := range l.Model.Columns {
+		isThis := func(n int) bool { return abs(n) == i+1 }
+		at := slices.IndexFunc(l.order, isThis)
+		rest := slices.DeleteFunc(slices.Clone(l.order), isThis)
+		h, next := head{Title: c.title(l.Model)}, i+1
 		if at >= 0 {
-			if len(sorted) > 1 {
-				h.Place = at + 1
+			h.Sorted, next = "ascending", -l.order[at]
+			if l.order[at] < 0 {
+				h.Sorted = "descending"
 			}
 			h.Unsort = l.with("o", joinOrder(rest))
-			rest = append([]int{-sorted[at]}, rest...)
+			if len(l.order) > 1 {
+				h.Place = at + 1
+			}
 		}
-		h.Sort = l.with("o", joinOrder(rest))
+		h.Sort = l.with("o", joinOrder(append([]int{next}, rest...)))
 		heads[i] = h
 	}
 	return heads
@@ -181,171 +140,94 @@ func joinOrder(order []int) string {
 	return strings.Join(parts, ".")
 }
 
-func (l *lookups) lines(rows []row, now time.Time) []line {
-	lines := make([]line, len(rows))
-	for i, row := range rows {
-		lines[i] = line{ID: row.id, Label: row.label, Path: l.model.path(row.id, "change") + l.preserved()}
-		for _, c := range l.model.Columns {
-			lines[i].Cells = append(lines[i].Cells, c.cell(l.model.field(c.Field), row.values[c.Field], now))
+type line struct {
+	ID    int64
+	Name  string // for the checkbox
+	Path  string
+	Cells []template.HTML
+}
+
+// Lines returns the rows of the table.
+func (l *changelist) Lines() []line {
+	lines := make([]line, len(l.rows))
+	preserved := l.Preserved()
+	for i, row := range l.rows {
+		lines[i] = line{
+			ID: row.id, Name: row.label, Path: l.Model.path(row.id, "change") + preserved,
+			Cells: make([]template.HTML, len(l.Model.Columns)),
+		}
+		if row.label == "" {
+			lines[i].Name = fmt.Sprintf("number %d", row.id)
+		}
+		for j, c := range l.Model.Columns {
+			lines[i].Cells[j] = c.cell(l.Model.field(c.Field), row.values[c.Field], l.now)
 		}
 	}
 	return lines
 }
 
-func (c *Column) cell(f *Field, value any, now time.Time) cell {
-	if _, ok := f.Kind.(Boolean); ok || c.Value != nil {
-		yes := value == true
-		if c.Value != nil {
-			yes = c.Value(value, now)
-		}
-		if yes {
-			return cell{Icon: "yes"}
-		}
-		return cell{Icon: "no"}
+// icons show true and false.
+var icons = map[bool]template.HTML{true: icon("yes", "True"), false: icon("no", "False")}
+
+func icon(name, alt string) template.HTML {
+	url, err := Files.URL("admin/icon-" + name + ".svg")
+	if err != nil {
+		panic(err) // the file is embedded
+	}
+	return template.HTML(`<img src="` + url + `" alt="` + alt + `" width="18" height="18">`) //nolint:gosec // constants
+}
+
+// timeCell is the layout of a cell with a time.
+const timeCell = `<time datetime="2006-01-02T15:04:05Z07:00"><span>2006-01-02</span> <span>15:04:05</span></time>`
+
+// cell returns a value as HTML: text, a time, or an icon. A list has hundreds of them, so they need no template.
+func (c *Column) cell(f *Field, value any, now time.Time) template.HTML {
+	if c.Value != nil {
+		return icons[c.Value(value, now)]
+	}
+	if f.Kind == Boolean {
+		return icons[value == true]
 	}
 	if t, ok := value.(time.Time); ok {
-		t = t.UTC()
-		return cell{Time: &t}
+		return template.HTML(t.UTC().Format(timeCell)) //nolint:gosec // digits in a constant
 	}
-	if text := strings.TrimSpace(f.Kind.text(value)); text != "" {
-		return cell{Text: text}
+	text := strings.TrimSpace(f.text(value))
+	if text == "" {
+		text = "-"
 	}
-	return cell{Text: "-"}
+	return template.HTML(template.HTMLEscapeString(text)) //nolint:gosec // escaped
 }
 
-// filters returns the filter links, with the current ones marked.
-func (l *lookups) filters(options map[string][]option, now time.Time) []filter {
-	var all []filter
-	for _, name := range l.model.Filters {
-		f := l.model.field(name)
-		choices := l.choices(f, options[name], now)
-		if len(choices) > 1 {
-			all = append(all, filter{"By " + strings.ToLower(f.Title()), choices})
-		}
+// ShowAll returns the query of a page with all matches, "" if there are too many or they fit a page.
+func (l *changelist) ShowAll() string {
+	if l.all || l.Matches.guessed || l.Matches.N <= pageSize || l.Matches.N > showAllMax {
+		return ""
 	}
-	return all
+	return l.with("all", "1")
 }
 
-func (l *lookups) choices(f *Field, options []option, now time.Time) []choiceLink {
-	exact := f.Name + "__exact"
-	var links []choiceLink
-	one := func(text, param, value string) {
-		links = append(links, choiceLink{text, l.with(param, value), l.params.Get(param) == value})
-	}
-	switch k := f.Kind.(type) {
-	case DateTime:
-		return l.periods(f, now)
-	case Boolean:
-		one("All", exact, "")
-		one("Yes", exact, "1")
-		one("No", exact, "0")
-	case Choice:
-		one("All", exact, "")
-		for n, text := range k.Names {
-			if text != "" {
-				one(text, exact, strconv.Itoa(n))
-			}
-		}
-	case Reference, *Many:
-		exact = f.Name + "__id__exact"
-		one("All", exact, "")
-		for _, o := range options {
-			one(o.Label, exact, strconv.FormatInt(o.ID, 10))
-		}
-	}
-	return links
+// choiceLink is one link of several of which one may be selected.
+type choiceLink struct {
+	Text, Link string
+	Selected   bool
 }
 
-// periods are Django's: a day, a week, a month, a year.
-func (l *lookups) periods(f *Field, now time.Time) []choiceLink {
-	today := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, time.UTC)
-	month, year := today.AddDate(0, 0, 1-today.Day()), today.AddDate(0, 0, 1-today.YearDay())
-	gte, lt := f.Name+"__gte", f.Name+"__lt"
-	var links []choiceLink
-	for _, p := range []struct {
-		text     string
-		from, to time.Time
-	}{
-		{text: "Any date"},
-		{"Today", today, today.AddDate(0, 0, 1)},
-		{"Past 7 days", today.AddDate(0, 0, -7), today.AddDate(0, 0, 1)},
-		{"This month", month, month.AddDate(0, 1, 0)},
-		{"This year", year, year.AddDate(1, 0, 0)},
-	} {
-		var from, to string
-		if !p.from.IsZero() {
-			from, to = p.from.Format(dateForm), p.to.Format(dateForm)
-		}
-		selected := l.params.Get(gte) == from && l.params.Get(lt) == to
-		links = append(links, choiceLink{p.text, l.with(gte, from, lt, to), selected})
-	}
-	return links
-}
-
-// dates returns the hierarchy's links: up to the year or to all dates, and down to existing dates.
-func (l *lookups) dates(steps []time.Time) *dates {
-	name, v := l.model.Hierarchy, l.level
-	if name == "" || (len(steps) == 0 && v.year == 0) {
-		return nil
-	}
-	year, month, day := name+"__year", name+"__month", name+"__day"
-	y, m := strconv.Itoa(v.year), strconv.Itoa(v.month)
-	d := &dates{}
-	form, here := "2006", ""
-	from, _ := v.span()
-	switch {
-	case v.day > 0:
-		here = from.Format("2 January 2006")
-		d.Up = &choiceLink{Text: from.Format("January 2006"), Link: l.with(year, y, month, m, day, "")}
-	case v.month > 0:
-		form, here = "2 January", from.Format("January 2006")
-		d.Up = &choiceLink{Text: y, Link: l.with(year, y, month, "", day, "")}
-	case v.year > 0:
-		form, here = "January", y
-		d.Up = &choiceLink{Text: "All dates", Link: l.with(year, "", month, "", day, "")}
-	}
-	d.Here = here
-	for _, s := range steps {
-		parts := []string{year, strconv.Itoa(s.Year())}
-		if v.year > 0 {
-			parts = append(parts, month, strconv.Itoa(int(s.Month())))
-		}
-		if v.month > 0 {
-			parts = append(parts, day, strconv.Itoa(s.Day()))
-		}
-		d.Down = append(d.Down, choiceLink{Text: s.Format(form), Link: l.with(parts...)})
-	}
-	return d
-}
-
-// pages returns links to the first and last pages and those near this one, with "…" between them.
-func (l *lookups) pages(c count) []choiceLink {
-	last := min(int((c.n+pageSize-1)/pageSize), maxPage)
+// Pages returns links to the first and last pages and those near this one, with "…" between them.
+func (l *changelist) Pages() []choiceLink {
+	last := min(int((l.Matches.N+pageSize-1)/pageSize), maxPage)
 	if l.all || last <= 1 && l.page == 1 {
 		return nil
 	}
+	here := min(l.page, last)
+	numbers := []int{1, 2, here - 2, here - 1, here, here + 1, here + 2, last - 1, last}
+	numbers = slices.DeleteFunc(numbers, func(n int) bool { return n < 1 || n > last })
+	slices.Sort(numbers)
 	var links []choiceLink
-	here, gap := min(l.page, last), false
-	for n := 1; n <= last; n++ {
-		if n > 2 && n < last-1 && abs(n-here) > 2 {
-			gap = true
-			if n < here {
-				n = here - 3 // skip ahead: there may be thousands
-			} else {
-				n = last - 2
-			}
-			continue
-		}
-		if gap {
-			links, gap = append(links, choiceLink{Text: "…"}), false
+	for i, n := range slices.Compact(numbers) {
+		if i > 0 && n > numbers[i-1]+1 {
+			links = append(links, choiceLink{Text: "…"})
 		}
 		links = append(links, choiceLink{strconv.Itoa(n), l.with("p", strconv.Itoa(n)), n == l.page})
 	}
 	return links
 }
-
-// Trail returns the breadcrumbs above this page.
-func (f frame) Trail() []web.Link { return f.Crumbs[:len(f.Crumbs)-1] }
-
-// Here returns the last breadcrumb.
-func (f frame) Here() string { return f.Crumbs[len(f.Crumbs)-1].Text }

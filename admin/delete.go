@@ -1,10 +1,12 @@
 package admin
 
 import (
-	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -12,24 +14,24 @@ import (
 	"ddtb/db"
 )
 
-// victims are the rows that a deletion removes, as its confirmation lists them.
-type victims struct {
-	Objects  []victim
-	Counts   []victimCount
-	Missing  []string // models whose rows the user may not delete
-	Kept     string   // why a rule protects an object
-	More     int64    // the number not listed
-	ids      []int64
-	relation []Relation
+// deletion is what the deletion of some rows of a model removes, as its confirmation lists it.
+type deletion struct {
+	Objects []object
+	Counts  []objectCount
+	Missing []string // models whose rows the user may not delete
+	Kept    string   // why the model protects an object
+	More    int64    // the number not listed
+	ids     []int64
 }
 
-type victim struct {
+// object is a row that is deleted, with those that are deleted with it.
+type object struct {
 	Kind, Label, Path string
-	With              []victim
-	id                int64
+	With              []object
+	ID                int64
 }
 
-type victimCount struct {
+type objectCount struct {
 	Name string
 	N    int64
 }
@@ -38,139 +40,102 @@ type victimCount struct {
 const maxListed = 200
 
 // collect finds the rows and those deleted with them. Rows that no longer exist are left out.
-func (r *request) collect(ctx context.Context, q db.Querier, m *Model, ids []int64, lock string) (*victims, error) {
-	v := &victims{relation: m.relations()}
-	rows, err := readRows(ctx, q, nil, m.selection(nil, "")+" WHERE t.id = ANY($1::bigint[]) ORDER BY t.id "+lock, ids)
+func (r *request) collect(q db.Querier, ids []int64, lock string) (*deletion, error) {
+	m := r.model
+	rows, err := m.read(r.ctx, q, nil, "id", "WHERE t.id = ANY($1::bigint[]) ORDER BY t.id "+lock, ids)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", m.Plural, err)
+		return nil, err
 	}
-	at := map[int64]int{}
-	for i, row := range rows {
-		at[row.id] = i
-		v.ids = append(v.ids, row.id)
-		v.Objects = append(v.Objects, victim{
-			Kind: capitalized(m.Singular), Label: row.label, Path: m.path(row.id, "change"), id: row.id,
+	d := &deletion{}
+	for _, row := range rows {
+		d.ids = append(d.ids, row.id)
+		d.Objects = append(d.Objects, object{
+			Kind: capitalized(m.Singular), Label: row.label, Path: m.path(row.id, "change"), ID: row.id,
 		})
 	}
-	v.Counts = append(v.Counts, victimCount{plural(m, int64(len(rows))), int64(len(rows))})
-	r.demand(v, m)
-	for _, rel := range v.relation {
+	r.count(d, m, int64(len(rows)))
+	for _, rel := range m.relations() {
 		if rel.Model == nil {
 			continue
 		}
-		n, err := r.collectRelated(ctx, q, v, rel, at)
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", rel.Model.Plural, err)
-		}
-		if n > 0 {
-			v.Counts = append(v.Counts, victimCount{plural(rel.Model, n), n})
-			r.demand(v, rel.Model)
+		if err := r.collectRelated(q, d, rel); err != nil {
+			return nil, err
 		}
 	}
-	return v, nil
+	err = r.allowedRows(q, actionDelete, d.ids...)
+	if fault.KindOf(err) == fault.Forbidden {
+		d.Kept, err = err.Error(), nil
+	}
+	return d, err
 }
 
-func plural(m *Model, n int64) string {
+// count adds n rows of a model. They require permission to delete them. A user's history is deleted with the user: it is
+// read-only for everyone, so only the permission counts.
+func (r *request) count(d *deletion, m *Model, n int64) {
+	name := m.Plural
 	if n == 1 {
-		return capitalized(m.Singular)
+		name = m.Singular
 	}
-	return capitalized(m.Plural)
-}
-
-// demand records that the deletion requires permission to delete rows of m. A user's history is deleted with the user:
-// it is read-only for everyone, so only the permission counts.
-func (r *request) demand(v *victims, m *Model) {
+	d.Counts = append(d.Counts, objectCount{capitalized(name), n})
 	if !r.user.Can(m.permission(actionDelete)) {
-		v.Missing = append(v.Missing, m.Singular)
+		d.Missing = append(d.Missing, m.Singular)
 	}
 }
 
-// collectRelated lists and counts the rows of a relation under the objects that they are deleted with.
-func (r *request) collectRelated(
-	ctx context.Context, q db.Querier, v *victims, rel Relation, at map[int64]int,
-) (n int64, err error) {
-	condition := fmt.Sprintf(" WHERE t.%s = ANY($1::bigint[])", ident(rel.Column))
-	err = q.QueryRow(ctx, "SELECT count(*) FROM "+ident(rel.Table)+" t"+condition, v.ids).Scan(&n)
+// collectRelated counts the rows of a relation, and lists them under the objects that they are deleted with.
+func (r *request) collectRelated(q db.Querier, d *deletion, rel Relation) error {
+	var n int64
+	condition := fmt.Sprintf("WHERE t.%s = ANY($1::bigint[])", ident(rel.Column))
+	err := q.QueryRow(r.ctx, "SELECT count(*) FROM "+ident(rel.Table)+" t "+condition, d.ids).Scan(&n)
 	if err != nil {
-		return 0, err
+		return fmt.Errorf("count %s: %w", rel.Model.Plural, err)
 	}
-	sql := rel.Model.selection(nil, rel.Column) + condition + " ORDER BY t.id LIMIT $2"
-	rows, err := readRows(ctx, q, nil, sql, v.ids, maxListed)
-	if err != nil {
-		return 0, err
+	if n == 0 {
+		return nil
 	}
+	r.count(d, rel.Model, n)
+	rows, err := rel.Model.read(r.ctx, q, nil, rel.Column, condition+" ORDER BY t.id LIMIT $2", d.ids, maxListed)
 	for _, row := range rows {
-		o := &v.Objects[at[row.parent]]
-		o.With = append(o.With, victim{Kind: capitalized(rel.Model.Singular), Label: row.label})
+		i := slices.Index(d.ids, row.parent)
+		d.Objects[i].With = append(d.Objects[i].With, object{Kind: capitalized(rel.Model.Singular), Label: row.label})
 	}
-	v.More += n - int64(len(rows))
-	return n, nil
+	d.More += n - int64(len(rows))
+	return err
 }
 
 type deletePage struct {
 	frame
-	Victims  *victims
+	*deletion
 	Model    *Model
 	Several  bool
-	Selected []int64
-	Action   string
 	Back     string
 	Possible bool
 }
 
-// confirmDelete lists what a deletion would remove. It deletes nothing.
+// confirmDelete lists what a deletion of one row would remove. It deletes nothing.
 func (s *Site) confirmDelete(r *request) error {
-	id, _ := r.id()
-	v, err := r.look([]int64{id})
+	return r.confirm([]int64{r.id}, deletePage{Back: r.model.path(r.id, "change") + r.preserved()})
+}
+
+func (r *request) confirm(ids []int64, p deletePage) error {
+	err := r.site.db.InTx(r.ctx, func(q db.Querier) (err error) {
+		p.deletion, err = r.collect(q, ids, "")
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	if len(v.ids) == 0 {
-		return r.gone()
-	}
-	return r.showDelete(v, false)
-}
-
-// look collects what would be deleted, and the reasons against it.
-func (r *request) look(ids []int64) (v *victims, err error) {
-	err = r.site.db.InTx(r.ctx, func(q db.Querier) error {
-		v, err = r.collect(r.ctx, q, r.model, ids, "")
-		if err != nil {
-			return err
+	crumbs := r.crumbs(nil, "Delete multiple objects")
+	if !p.Several {
+		if len(p.Objects) == 0 {
+			return r.gone()
 		}
-		v.Kept, err = r.kept(q, v.ids)
-		return err
-	})
-	return v, err
-}
-
-// kept returns why a rule protects one of the rows, or "".
-func (r *request) kept(q db.Querier, ids []int64) (string, error) {
-	err := r.heed(r.ctx, q, r.model.rules.mayDelete, ids...)
-	if fault.KindOf(err) == fault.Forbidden {
-		return err.Error(), nil
+		crumbs = r.crumbs(&row{id: p.Objects[0].ID, label: p.Objects[0].Label}, "Delete")
 	}
-	return "", err
-}
-
-func (r *request) showDelete(v *victims, several bool) error {
-	m := r.model
-	p := deletePage{Victims: v, Model: m, Several: several, Back: r.list(), Possible: len(v.Missing) == 0 && v.Kept == ""}
-	p.Action = m.path() + "?" + r.QueryParams().Encode()
-	p.Selected = v.ids
-	crumbs, title := r.crumbs(nil, "Delete multiple objects"), "Are you sure?"
-	if !several {
-		first := v.Objects[0]
-		p.Action = m.path(first.id, "delete") + r.preserved()
-		p.Back = m.path(first.id, "change") + r.preserved()
-		crumbs = r.crumbs(&row{id: first.id, label: first.Label}, "Delete")
-	} else if q := r.QueryParams(); len(q) > 0 {
-		p.Back = m.path() + "?" + q.Encode()
-	} else {
-		p.Back = m.path()
-	}
+	p.Model, p.Possible = r.model, len(p.Missing) == 0 && p.Kept == ""
+	title := "Are you sure?"
 	if !p.Possible {
-		title = "Cannot delete " + m.Plural
+		title = "Cannot delete " + r.model.Plural
 	}
 	p.frame = r.frame(title, crumbs...)
 	return r.show(http.StatusOK, "delete.html", p)
@@ -178,16 +143,15 @@ func (r *request) showDelete(v *victims, several bool) error {
 
 // delete deletes one row and its dependents.
 func (s *Site) delete(r *request) error {
-	id, _ := r.id()
-	v, err := r.deleteRows([]int64{id})
+	d, err := r.deleteRows([]int64{r.id})
 	if err != nil {
 		return err
 	}
-	if len(v.ids) == 0 {
+	if len(d.Objects) == 0 {
 		return r.gone()
 	}
-	r.tell(message{
-		Class: "good", Before: "The " + r.model.Singular + " “", Object: r.called(v.Objects[0].Label),
+	r.notify(message{
+		Class: "good", Before: "The " + r.model.Singular + " “", Object: r.called(d.Objects[0].Label),
 		After: "” was deleted successfully.",
 	})
 	return r.to(r.list())
@@ -195,97 +159,97 @@ func (s *Site) delete(r *request) error {
 
 // deleteRows deletes rows and their dependents, in one transaction with the history. Dependents are collected again
 // with the rows locked: there may be more of them than at the confirmation.
-func (r *request) deleteRows(ids []int64) (v *victims, err error) {
+func (r *request) deleteRows(ids []int64) (d *deletion, err error) {
 	err = r.site.db.InTx(r.ctx, func(q db.Querier) error {
-		if v, err = r.collect(r.ctx, q, r.model, ids, "FOR UPDATE"); err != nil {
+		if d, err = r.collect(q, ids, "FOR UPDATE"); err != nil {
 			return err
 		}
-		kept, err := r.kept(q, v.ids)
-		if err != nil {
-			return err
+		if d.Kept != "" {
+			return fault.New(fault.Forbidden, "%s", d.Kept)
 		}
-		if kept != "" {
-			return fault.New(fault.Forbidden, "%s", kept)
-		}
-		if len(v.Missing) > 0 {
+		if len(d.Missing) > 0 {
 			return fault.New(fault.Forbidden,
-				"Deleting this would take objects along that you may not delete: %s.", enumerate(v.Missing))
+				"Deleting this would take objects along that you may not delete: %s.", enumerate(d.Missing))
 		}
-		return r.deleteAll(q, v)
+		for _, o := range d.Objects {
+			if err := r.note(q, flagDeletion, o.ID, o.Label, nil); err != nil {
+				return err
+			}
+		}
+		for _, rel := range r.model.relations() {
+			if err := remove(r.ctx, q, rel.Table, rel.Column, d.ids); err != nil {
+				return err
+			}
+		}
+		return remove(r.ctx, q, r.model.Table, "id", d.ids)
 	})
-	if err == nil && r.model.rules.saved != nil {
-		r.model.rules.saved(r.site)
+	if err == nil {
+		r.site.saved(r.model)
 	}
-	return v, err
-}
-
-func (r *request) deleteAll(q db.Querier, v *victims) error {
-	for _, o := range v.Objects {
-		if err := r.note(r.ctx, q, flagDeletion, r.model, o.id, o.Label, nil); err != nil {
-			return err
-		}
-	}
-	for _, rel := range v.relation {
-		if err := remove(r.ctx, q, rel.Table, rel.Column, v.ids); err != nil {
-			return err
-		}
-	}
-	return remove(r.ctx, q, r.model.Table, "id", v.ids)
+	return d, err
 }
 
 // maxBulk limits the rows deleted at once: their history is written row by row in one transaction.
 const maxBulk = 1000
 
-// bulk runs the changelist's chosen action on the selected rows.
+// errBulk is why a bulk action was not carried out. The list shows it.
+type errBulk string
+
+func (e errBulk) Error() string { return string(e) }
+
+// bulk runs the changelist's chosen action on the selected rows: it deletes them after a confirmation.
 func (s *Site) bulk(r *request) error {
-	list := r.model.path()
-	if q := r.QueryParams(); len(q) > 0 {
-		list += "?" + q.Encode()
-	}
-	back := func(class, text string) error {
-		r.tell(message{Class: class, Before: text})
+	list := r.model.list(r.QueryParams())
+	ids, err := r.chosen()
+	if why, ok := errors.AsType[errBulk](err); ok {
+		r.notify(message{Class: "warn", Before: why.Error()})
 		return r.to(list)
-	}
-	switch r.form.Get("action") {
-	case "delete_selected":
-	case "":
-		return back("warn", "No action selected.")
-	default:
-		return back("warn", "There is no such action.")
-	}
-	if !r.can(r.model, actionDelete) {
-		return fault.New(fault.Forbidden, "You don’t have permission to delete %s. Ask a superuser for it.", r.model.Plural)
-	}
-	ids, err := r.selected()
-	if r.form.Get("select_across") == "1" {
-		ids, err = r.everyMatch()
 	}
 	if err != nil {
 		return err
 	}
-	if len(ids) > maxBulk {
-		return back("warn", fmt.Sprintf("At most %s %s can be deleted at once. Narrow the list down by a search or a filter.",
-			thousands(maxBulk), r.model.Plural))
-	}
-	if len(ids) == 0 {
-		return back("warn", "Items must be selected in order to perform actions on them. No items have been changed.")
-	}
 	if r.form.Get("post") == "" {
-		v, err := r.look(ids)
-		if err != nil {
-			return err
-		}
-		return r.showDelete(v, true)
+		return r.confirm(ids, deletePage{Several: true, Back: list})
 	}
-	v, err := r.deleteRows(ids)
+	d, err := r.deleteRows(ids)
 	if err != nil {
 		return err
 	}
 	what := r.model.Plural
-	if len(v.ids) == 1 {
+	if len(d.ids) == 1 {
 		what = r.model.Singular
 	}
-	return back("good", fmt.Sprintf("Successfully deleted %d %s.", len(v.ids), what))
+	r.notify(message{Class: "good", Before: fmt.Sprintf("Successfully deleted %d %s.", len(d.ids), what)})
+	return r.to(list)
+}
+
+// chosen returns the ids of the rows to delete, or why there are none.
+func (r *request) chosen() (ids []int64, err error) {
+	switch r.form.Get("action") {
+	case "delete_selected":
+	case "":
+		return nil, errBulk("No action selected.")
+	default:
+		return nil, errBulk("There is no such action.")
+	}
+	if err := r.allowed(actionDelete); err != nil {
+		return nil, err
+	}
+	if r.form.Get("select_across") == "1" {
+		ids, err = r.everyMatch()
+	} else {
+		ids, err = r.selected()
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case len(ids) > maxBulk:
+		return nil, errBulk(fmt.Sprintf("At most %s %s can be deleted at once. Narrow the list down by a search or a filter.",
+			thousands(maxBulk), r.model.Plural))
+	case len(ids) == 0:
+		return nil, errBulk("Items must be selected in order to perform actions on them. No items have been changed.")
+	}
+	return ids, nil
 }
 
 func (r *request) selected() ([]int64, error) {
@@ -303,8 +267,8 @@ func (r *request) selected() ([]int64, error) {
 // everyMatch returns the ids of all rows that match the list's address, on every page. It returns at most one more than
 // can be deleted.
 func (r *request) everyMatch() ([]int64, error) {
-	l, understood := parseLookups(r.model, r.QueryParams())
-	if !understood { // an invalid filter must not widen the deletion
+	l, ok := parseChangelist(r.model, r.QueryParams(), time.Now())
+	if !ok { // an invalid filter must not widen the deletion
 		return nil, fault.New(fault.Invalid,
 			"This list’s address can’t be understood in full. Go back to the list and select again.")
 	}

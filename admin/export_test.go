@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -17,7 +18,7 @@ func PlanOfQuestions(ctx context.Context, d *db.DB, query string) (string, error
 		return "", err
 	}
 	var plan []string
-	l, _ := parseLookups(question, values)
+	l, _ := parseChangelist(question, values, time.Now())
 	_, err = l.readPage(ctx, explainer{d, &plan})
 	return strings.Join(plan, "\n"), err
 }

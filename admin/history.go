@@ -12,8 +12,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"ddtb/app/auth"
-	"ddtb/app/fault"
-	"ddtb/app/web"
 	"ddtb/db"
 )
 
@@ -26,12 +24,15 @@ const (
 
 var flagNames = []string{flagAddition: "Addition", flagChange: "Change", flagDeletion: "Deletion"}
 
-// change is a part of a change message, in Django's JSON, so that each can read the other's history.
-type change struct {
-	Added   *changed `json:"added,omitempty"`
-	Changed *changed `json:"changed,omitempty"`
-	Deleted *changed `json:"deleted,omitempty"`
-}
+// change is a part of a change message, in Django's JSON, so that each can read the other's history. It has one of the
+// keys added, changed and deleted.
+type change map[string]changed
+
+const (
+	added   = "added"
+	edited  = "changed"
+	deleted = "deleted"
+)
 
 // changed is the change of the object itself, or of the named inline object.
 type changed struct {
@@ -41,9 +42,7 @@ type changed struct {
 }
 
 // note writes a history entry, in the transaction of the change.
-func (r *request) note(
-	ctx context.Context, q db.Querier, flag int, m *Model, id int64, label string, changes []change,
-) error {
+func (r *request) note(q db.Querier, flag int, id int64, label string, changes []change) error {
 	text := ""
 	if flag != flagDeletion {
 		body, err := json.Marshal(append([]change{}, changes...))
@@ -52,10 +51,10 @@ func (r *request) note(
 		}
 		text = string(body)
 	}
-	_, err := q.Exec(ctx, `INSERT INTO django_admin_log
+	_, err := q.Exec(r.ctx, `INSERT INTO django_admin_log
 		(action_time, object_id, object_repr, action_flag, change_message, content_type_id, user_id)
 		VALUES (now(), $1, $2, $3, $4, (SELECT id FROM django_content_type WHERE app_label = $5 AND model = $6), $7)`,
-		strconv.FormatInt(id, 10), cut(label, 200), flag, text, m.App.Name, m.Name, r.user.ID)
+		strconv.FormatInt(id, 10), cut(label, 200), flag, text, r.model.App.Name, r.model.Name, r.user.ID)
 	if err != nil {
 		return fmt.Errorf("write the history: %w", err)
 	}
@@ -73,14 +72,6 @@ func Record(ctx context.Context, q db.Querier, by *auth.User, object, message st
 	return nil
 }
 
-// cut shortens s to n characters.
-func cut(s string, n int) string {
-	if r := []rune(s); len(r) > n {
-		return string(r[:n-1]) + "…"
-	}
-	return s
-}
-
 // readable formats a change message in Django's words. A message that is not JSON is from an older Django.
 func readable(text string) string {
 	var changes []change
@@ -89,13 +80,10 @@ func readable(text string) string {
 	}
 	var sentences []string
 	for _, c := range changes {
-		switch {
-		case c.Added != nil:
-			sentences = append(sentences, c.Added.sentence("Added"))
-		case c.Changed != nil:
-			sentences = append(sentences, c.Changed.sentence("Changed"))
-		case c.Deleted != nil:
-			sentences = append(sentences, c.Deleted.sentence("Deleted"))
+		for _, verb := range []string{added, edited, deleted} {
+			if what, ok := c[verb]; ok {
+				sentences = append(sentences, what.sentence(capitalized(verb)))
+			}
 		}
 	}
 	if len(sentences) == 0 {
@@ -104,7 +92,7 @@ func readable(text string) string {
 	return strings.Join(sentences, " ")
 }
 
-func (c *changed) sentence(verb string) string {
+func (c changed) sentence(verb string) string {
 	what := ""
 	if len(c.Fields) > 0 {
 		what = " " + enumerate(c.Fields)
@@ -141,6 +129,9 @@ const entrySQL = `SELECT l.action_time, u.username, l.action_flag, l.change_mess
 	coalesce(l.object_id, ''), coalesce(ct.app_label, ''), coalesce(ct.model, '')
 	FROM django_admin_log l JOIN auth_user u ON u.id = l.user_id
 	LEFT JOIN django_content_type ct ON ct.id = l.content_type_id `
+
+// ofObject selects the entries of one object, by application, model and id.
+const ofObject = `WHERE ct.app_label = $1 AND ct.model = $2 AND l.object_id = $3`
 
 func readEntries(ctx context.Context, q db.Querier, where string, args ...any) ([]entry, error) {
 	found, err := q.Query(ctx, entrySQL+where, args...)
@@ -184,30 +175,25 @@ type historyPage struct {
 
 // history lists the changes of one object, oldest first, as Django does.
 func (s *Site) history(r *request) error {
-	id, ok := r.id()
 	page, err := strconv.Atoi(r.QueryParam("p"))
 	if err != nil || page < 1 || page > maxPage {
 		page = 1
 	}
-	var object *row
+	var object row
 	var entries []entry
 	err = s.db.InTx(r.ctx, func(q db.Querier) (err error) {
-		if object, err = r.model.find(r.ctx, q, nil, id, ""); err != nil || object == nil {
+		if object, err = r.model.find(r.ctx, q, nil, r.id, ""); err != nil {
 			return err
 		}
-		entries, err = readEntries(r.ctx, q, `WHERE ct.app_label = $1 AND ct.model = $2 AND l.object_id = $3
-			ORDER BY l.action_time, l.id LIMIT $4 OFFSET $5`,
-			r.model.App.Name, r.model.Name, strconv.FormatInt(id, 10), pageSize+1, (page-1)*pageSize)
+		entries, err = readEntries(r.ctx, q, ofObject+` ORDER BY l.action_time, l.id LIMIT $4 OFFSET $5`,
+			r.model.App.Name, r.model.Name, strconv.FormatInt(r.id, 10), pageSize+1, (page-1)*pageSize)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("history: %w", err)
-	}
-	if !ok || object == nil {
-		return r.gone()
+		return r.orGone(err)
 	}
 	data := historyPage{Entries: entries}
-	data.frame = r.frame("Change history: "+r.called(object.label), r.crumbs(object, "History")...)
+	data.frame = r.frame("Change history: "+r.called(object.label), r.crumbs(&object, "History")...)
 	if page > 1 {
 		data.Older = page - 1
 	}
@@ -216,37 +202,3 @@ func (s *Site) history(r *request) error {
 	}
 	return r.show(http.StatusOK, "history.html", data)
 }
-
-// called returns an object's name for a sentence, even if it is empty.
-func (r *request) called(label string) string {
-	if label = strings.TrimSpace(label); label != "" {
-		return label
-	}
-	return r.model.Singular + " without a name"
-}
-
-// crumbs returns the breadcrumbs to an object, or to a page below it.
-func (r *request) crumbs(object *row, below string) []web.Link {
-	crumbs := []web.Link{
-		{Path: root + r.model.App.Name + "/", Text: r.model.App.Title},
-		{Path: r.model.path(), Text: capitalized(r.model.Plural)},
-	}
-	if object != nil {
-		crumbs = append(crumbs, web.Link{Path: r.model.path(object.id, "change"), Text: cut(r.called(object.label), 40)})
-	}
-	if below != "" {
-		crumbs = append(crumbs, web.Link{Text: below})
-	}
-	return crumbs
-}
-
-// gone redirects to the index with the message that the object does not exist, as Django does.
-func (r *request) gone() error {
-	r.tell(message{
-		Class: "warn", Before: capitalized(r.model.Singular) + " with ID “", Object: printable(r.Param("id")),
-		After: "” doesn’t exist. Perhaps it was deleted?",
-	})
-	return r.to(root)
-}
-
-var errGone = fault.New(fault.NotFound, "It was deleted meanwhile.")

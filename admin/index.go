@@ -7,47 +7,39 @@ import (
 	"ddtb/app/web"
 )
 
+// The first page, and that of an application.
+
 type indexPage struct {
 	frame
-	Apps   []appView
+	Apps   []appIndex
 	Recent []entry
 	Only   bool // one application, without recent actions
 }
 
-type appView struct {
+// appIndex is an application, and what the user may do with its models.
+type appIndex struct {
 	*App
-	Path   string
-	Models []modelView
+	Models []modelIndex
 }
 
-type modelView struct {
+type modelIndex struct {
 	*Model
-	Title             string
-	List, Add, Change string // addresses; "" where the user may not
+	View, Add, Change bool
 }
 
 // apps returns the models that the user has any permission for, by application.
-func (r *request) apps() []appView {
-	var apps []appView
+func (r *request) apps() []appIndex {
+	var apps []appIndex
 	for _, m := range models {
-		view, add := r.can(m, actionView), r.can(m, actionAdd)
-		if !view && !add {
+		index := modelIndex{m, r.can(m, actionView), r.can(m, actionAdd), r.can(m, actionChange)}
+		if !index.View && !index.Add {
 			continue
 		}
 		if len(apps) == 0 || apps[len(apps)-1].App != m.App {
-			apps = append(apps, appView{App: m.App, Path: root + m.App.Name + "/"})
+			apps = append(apps, appIndex{App: m.App})
 		}
-		v := modelView{Model: m, Title: capitalized(m.Plural)}
-		if view {
-			v.List = m.path()
-		}
-		if add {
-			v.Add = m.path("add")
-		}
-		if r.can(m, actionChange) {
-			v.Change = m.path()
-		}
-		apps[len(apps)-1].Models = append(apps[len(apps)-1].Models, v)
+		app := &apps[len(apps)-1]
+		app.Models = append(app.Models, index)
 	}
 	return apps
 }
@@ -65,11 +57,10 @@ func (s *Site) index(r *request) error {
 // appIndex lists the models of one application.
 func (s *Site) appIndex(app *App) func(*request) error {
 	return func(r *request) error {
-		for _, view := range r.apps() {
-			if view.App == app {
-				title := app.Title + " administration"
-				return r.show(http.StatusOK, "index.html",
-					indexPage{frame: r.frame(title, web.Link{Text: app.Title}), Apps: []appView{view}, Only: true})
+		for _, index := range r.apps() {
+			if index.App == app {
+				frame := r.frame(app.Title+" administration", web.Link{Text: app.Title})
+				return r.show(http.StatusOK, "index.html", indexPage{frame: frame, Apps: []appIndex{index}, Only: true})
 			}
 		}
 		return fault.New(fault.NotFound, "There is nothing here that you may see.")

@@ -11,119 +11,103 @@ import (
 	"unicode/utf8"
 )
 
-// Kind is the type of a field: how it is parsed and displayed.
-type Kind interface {
-	// take returns the values of the field's inputs in a form, unparsed.
-	take(form url.Values, name string) []string
-	// parse converts them to a value, or returns the problem.
-	parse(raw []string) (value any, problem string)
-	// raw returns the inputs' values for a value from the database.
-	raw(value any) []string
-	// text returns the value in one line. Two values with the same text are equal.
-	text(value any) string
-	// widget returns the name of the inputs' template.
-	widget() string
-}
+// Kind is the type of a field: how it is parsed, stored and displayed. It is also the name of the input in the template.
+type Kind string
+
+// The kinds. The last four are only shown.
+const (
+	Text         Kind = "text"         // a line of at most Max characters: string
+	Integer      Kind = "integer"      // from 0 to Max: int64
+	Boolean      Kind = "boolean"      // a checkbox: bool
+	DateTime     Kind = "datetime"     // in UTC, to the second: time.Time
+	Many         Kind = "many"         // rows of another table, see Pairs: their ids
+	NewPassword  Kind = "newpassword"  // typed twice, and never displayed again: string
+	PasswordHash Kind = "passwordhash" // its parameters, never the hash
+	Reference    Kind = "reference"    // a row of another table, see Target
+	Choice       Kind = "choice"       // one of a few numbers, see Names
+	Log          Kind = "log"          // a change message of the history
+)
 
 const required = "This field is required."
 
-// single implements take for kinds with one input.
-type single struct{}
-
-func (single) take(form url.Values, name string) []string { return []string{form.Get(name)} }
-
-// Text is a line of at most Max characters.
-type Text struct {
-	single
-	Max    int
-	Type   string              // of the input: "email"; "" is "text"
-	Normal func(string) string // the form in which it is stored; nil: as typed
+// posted returns the values of the field's inputs in a form, unparsed. The names of the inputs are Django's.
+func (f *Field) posted(form url.Values, name string) []string {
+	switch f.Kind {
+	case DateTime:
+		return []string{form.Get(name + "_0"), form.Get(name + "_1")}
+	case NewPassword:
+		return []string{form.Get("password1"), form.Get("password2")}
+	case Many:
+		return slices.Clone(form[name])
+	}
+	return []string{form.Get(name)}
 }
 
-func (k Text) parse(raw []string) (any, string) {
-	s := strings.TrimSpace(raw[0])
-	if k.Normal != nil {
-		s = k.Normal(s)
+// raw returns the values of the field's inputs for a text.
+func (f *Field) raw(text string) []string {
+	switch f.Kind {
+	case DateTime:
+		date, clock, _ := strings.Cut(text, " ")
+		return []string{date, clock}
+	case Many:
+		return strings.Fields(text)
+	}
+	return []string{text}
+}
+
+// parse converts the values of the inputs to the field's value, or returns the problem.
+func (f *Field) parse(raw []string) (value any, problem string) {
+	switch f.Kind {
+	case Text:
+		return f.parseText(raw[0])
+	case Integer:
+		return f.parseInteger(strings.TrimSpace(raw[0]))
+	case Boolean:
+		return !slices.Contains([]string{"", "false", "False", "0"}, raw[0]), ""
+	case DateTime:
+		return parseDateTime(strings.TrimSpace(raw[0]), strings.TrimSpace(raw[1]))
+	case Many:
+		return parseIDs(raw)
+	case NewPassword:
+		return raw[0], passwordProblem(raw[0], raw[1])
+	}
+	return nil, "This can't be edited."
+}
+
+func (f *Field) parseText(s string) (value any, problem string) {
+	s = strings.TrimSpace(s)
+	if f.Normal != nil {
+		s = f.Normal(s)
 	}
 	switch n := utf8.RuneCountInString(s); {
 	case strings.ContainsRune(s, 0):
-		return s, "Null characters are not allowed."
+		problem = "Null characters are not allowed."
 	case !utf8.ValidString(s):
-		return s, "This is no valid text (UTF-8)."
-	case n > k.Max:
-		return s, fmt.Sprintf("Ensure this value has at most %d characters (it has %d).", k.Max, n)
+		problem = "This is no valid text (UTF-8)."
+	case int64(n) > f.Max:
+		problem = fmt.Sprintf("Ensure this value has at most %d characters (it has %d).", f.Max, n)
+	case s != "" && f.Check != nil:
+		problem = f.Check(s)
 	}
-	return s, ""
+	return s, problem
 }
 
-var toOneLine = strings.NewReplacer("\r\n", " ", "\n", " ", "\r", " ")
+// maxInt4 is the largest value of PostgreSQL's integer.
+const maxInt4 = math.MaxInt32
 
-// raw has no line breaks: a browser drops them from a text input, which must not look like an edit.
-func (k Text) raw(value any) []string { return []string{k.text(value)} }
-
-func (Text) text(value any) string {
-	s, _ := value.(string)
-	return strings.TrimSpace(toOneLine.Replace(s))
-}
-
-func (Text) widget() string { return "text" }
-
-// Integer is a whole number within its bounds.
-type Integer struct {
-	single
-	Min, Max int64
-}
-
-func (k Integer) parse(raw []string) (any, string) {
-	s := strings.TrimSpace(raw[0])
+func (f *Field) parseInteger(s string) (value any, problem string) {
 	n, err := strconv.ParseInt(s, 10, 64)
 	switch {
 	case s == "":
 		return nil, ""
 	case err != nil:
 		return nil, "Enter a whole number."
-	case n < k.Min:
-		return nil, fmt.Sprintf("Ensure this value is greater than or equal to %d.", k.Min)
-	case n > k.Max:
-		return nil, fmt.Sprintf("Ensure this value is less than or equal to %d.", k.Max)
+	case n < 0:
+		return nil, "Ensure this value is greater than or equal to 0."
+	case n > f.Max:
+		return nil, fmt.Sprintf("Ensure this value is less than or equal to %d.", f.Max)
 	}
 	return n, ""
-}
-
-func (k Integer) raw(value any) []string { return []string{k.text(value)} }
-
-func (Integer) text(value any) string {
-	if value == nil {
-		return ""
-	}
-	return fmt.Sprint(value)
-}
-
-func (Integer) widget() string { return "integer" }
-
-// Boolean is a checkbox.
-type Boolean struct{ single }
-
-func (Boolean) parse(raw []string) (any, string) {
-	return !slices.Contains([]string{"", "false", "False", "0"}, raw[0]), ""
-}
-
-func (Boolean) raw(value any) []string {
-	if value == true {
-		return []string{"on"}
-	}
-	return []string{""}
-}
-
-func (Boolean) text(value any) string { return strconv.FormatBool(value == true) }
-
-func (Boolean) widget() string { return "boolean" }
-
-// DateTime is a time in UTC, to the second. Its inputs are name_0 and name_1, as in Django.
-type DateTime struct{}
-
-func (DateTime) take(form url.Values, name string) []string {
-	return []string{form.Get(name + "_0"), form.Get(name + "_1")}
 }
 
 var (
@@ -133,12 +117,10 @@ var (
 
 const (
 	dateForm   = "2006-01-02"
-	timeForm   = "15:04:05"
-	momentForm = dateForm + " " + timeForm
+	momentForm = dateForm + " 15:04:05"
 )
 
-func (DateTime) parse(raw []string) (any, string) {
-	date, clock := strings.TrimSpace(raw[0]), strings.TrimSpace(raw[1])
+func parseDateTime(date, clock string) (value any, problem string) {
 	if date == "" && clock == "" {
 		return nil, ""
 	}
@@ -172,33 +154,7 @@ func parseTime(s string, forms []string) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-func (DateTime) raw(value any) []string {
-	t, ok := value.(time.Time)
-	if !ok {
-		return []string{"", ""}
-	}
-	return []string{t.UTC().Format(dateForm), t.UTC().Format(timeForm)}
-}
-
-func (DateTime) text(value any) string {
-	t, ok := value.(time.Time)
-	if !ok {
-		return ""
-	}
-	return t.UTC().Format(momentForm)
-}
-
-func (DateTime) widget() string { return "datetime" }
-
-// Many is a set of rows of another table, stored in a table of pairs.
-type Many struct {
-	Table, Own, Other string // the pairs
-	options           optionsQuery
-}
-
-func (*Many) take(form url.Values, name string) []string { return slices.Clone(form[name]) }
-
-func (*Many) parse(raw []string) (any, string) {
+func parseIDs(raw []string) (value any, problem string) {
 	ids := []int64{}
 	for _, r := range raw {
 		id, err := strconv.ParseInt(r, 10, 32)
@@ -210,24 +166,62 @@ func (*Many) parse(raw []string) (any, string) {
 	return sortedIDs(ids), ""
 }
 
-func sortedIDs(ids []int64) []int64 {
-	slices.Sort(ids)
-	return slices.Compact(ids)
-}
-
-func (k *Many) raw(value any) []string {
-	var raw []string
-	for _, id := range idsOf(value) {
-		raw = append(raw, strconv.FormatInt(id, 10))
+// passwordProblem returns the problem of a password that was typed twice, or "".
+func passwordProblem(one, two string) string {
+	switch {
+	case one == "" || two == "":
+		return "Enter the same password twice."
+	case one != two:
+		return "The two password fields didn’t match."
 	}
-	return raw
+	return ""
 }
 
-func (k *Many) text(value any) string { return strings.Join(k.raw(value), ",") }
+var toOneLine = strings.NewReplacer("\r\n", " ", "\n", " ", "\r", " ")
 
-func (*Many) widget() string { return "many" }
+// text returns a value in one line: a browser drops line breaks from a text input, which must not look like an edit.
+// Two values with the same text are equal.
+func (f *Field) text(value any) string {
+	if t, ok := value.(time.Time); ok {
+		return t.UTC().Format(momentForm)
+	}
+	s, _ := value.(string)
+	switch f.Kind {
+	case Text:
+		return strings.TrimSpace(toOneLine.Replace(s))
+	case Boolean:
+		return strconv.FormatBool(value == true)
+	case Many:
+		return strings.Trim(fmt.Sprint(idsOf(value)), "[]")
+	case NewPassword:
+		return ""
+	case PasswordHash:
+		return hashParameters(s)
+	case Log:
+		return readable(s)
+	case Choice:
+		if n := toInt(value); n >= 0 && n < int64(len(f.Names)) && f.Names[n] != "" {
+			return f.Names[n]
+		}
+	}
+	if value == nil {
+		return ""
+	}
+	return fmt.Sprint(value)
+}
 
-// idsOf returns a set of ids from the database or a form, sorted.
+func hashParameters(hash string) string {
+	parts := strings.Split(hash, "$")
+	switch {
+	case parts[0] == "argon2" && len(parts) == 6:
+		return fmt.Sprintf("algorithm: argon2, variety: %s, %s", parts[1], strings.ReplaceAll(parts[3], ",", ", "))
+	case len(parts) == 4:
+		return fmt.Sprintf("algorithm: %s, iterations: %s", parts[0], parts[1])
+	}
+	return "No password set."
+}
+
+// idsOf returns the value of a Many, from the database or a form: ids, sorted.
 func idsOf(value any) []int64 {
 	ids, ok := value.([]int64)
 	if ok {
@@ -238,6 +232,11 @@ func idsOf(value any) []int64 {
 		ids = append(ids, toInt(v))
 	}
 	return sortedIDs(ids)
+}
+
+func sortedIDs(ids []int64) []int64 {
+	slices.Sort(ids)
+	return slices.Compact(ids)
 }
 
 func toInt(v any) int64 {
@@ -251,85 +250,3 @@ func toInt(v any) int64 {
 	}
 	return 0
 }
-
-// shown implements the methods of kinds that are never edited.
-type shown struct{ single }
-
-func (shown) parse([]string) (any, string) { return nil, "This can't be edited." }
-func (shown) raw(any) []string             { return nil }
-func (shown) widget() string               { return "shown" }
-
-// Reference is a row of another table, shown by its label.
-type Reference struct {
-	shown
-	Table, Label string
-}
-
-func (Reference) text(value any) string {
-	if value == nil {
-		return "-"
-	}
-	return fmt.Sprint(value)
-}
-
-// Choice is one of a few numbers, each with a name.
-type Choice struct {
-	shown
-	Names []string // by number
-}
-
-func (k Choice) text(value any) string {
-	if n := toInt(value); n >= 0 && n < int64(len(k.Names)) && k.Names[n] != "" {
-		return k.Names[n]
-	}
-	return fmt.Sprint(value)
-}
-
-// Log is the change message of the history.
-type Log struct{ shown }
-
-func (Log) text(value any) string {
-	s, _ := value.(string)
-	return readable(s)
-}
-
-// PasswordHash displays the parameters of the hash, never the hash.
-type PasswordHash struct{ shown }
-
-func (PasswordHash) text(value any) string {
-	s, _ := value.(string)
-	parts := strings.Split(s, "$")
-	switch {
-	case parts[0] == "argon2" && len(parts) == 6:
-		return fmt.Sprintf("algorithm: argon2, variety: %s, %s", parts[1], strings.ReplaceAll(parts[3], ",", ", "))
-	case len(parts) == 4:
-		return fmt.Sprintf("algorithm: %s, iterations: %s", parts[0], parts[1])
-	}
-	return "No password set."
-}
-
-func (PasswordHash) widget() string { return "passwordhash" }
-
-// NewPassword is a password typed twice. A form never displays it again.
-type NewPassword struct{}
-
-func (NewPassword) take(form url.Values, _ string) []string {
-	return []string{form.Get("password1"), form.Get("password2")}
-}
-
-func (NewPassword) parse(raw []string) (any, string) {
-	switch {
-	case raw[0] == "" || raw[1] == "":
-		return nil, "Enter the same password twice."
-	case raw[0] != raw[1]:
-		return nil, "The two password fields didn’t match."
-	}
-	return raw[0], ""
-}
-
-func (NewPassword) raw(any) []string { return []string{"", ""} }
-func (NewPassword) text(any) string  { return "" }
-func (NewPassword) widget() string   { return "newpassword" }
-
-// maxInt4 is the largest value of PostgreSQL's integer.
-const maxInt4 = math.MaxInt32

@@ -4,35 +4,24 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
-	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"ddtb/db"
 )
 
-// listing is the data of a changelist from the database.
-type listing struct {
-	rows    []row
-	matches count // rows that match
-	total   count // all rows
-	steps   []time.Time
-	options map[string][]option // of filters by a relation
-}
+// What a changelist reads from the database.
 
 // count is a number of rows: exact, or the planner's estimate if counting would take long.
 type count struct {
-	n       int64
+	N       int64
 	guessed bool
 }
 
 func (c count) String() string {
 	if c.guessed {
-		return "about " + thousands(c.n)
+		return "about " + thousands(c.N)
 	}
-	return thousands(c.n)
+	return thousands(c.N)
 }
 
 func thousands(n int64) string {
@@ -46,100 +35,53 @@ func thousands(n int64) string {
 // countedUpTo is the number of rows that are counted exactly: about 2 ms.
 const countedUpTo = 10_000
 
-// list reads one page of the changelist in one transaction, so that it waits for only one lease.
-func (l *lookups) list(ctx context.Context, d *db.DB) (*listing, error) {
-	got := &listing{options: map[string][]option{}}
-	err := d.InTx(ctx, func(q db.Querier) error {
-		var err error
-		if got.rows, err = l.readPage(ctx, q); err != nil {
-			return fmt.Errorf("list %s: %w", l.model.Plural, err)
-		}
-		if got.total, err = countRows(ctx, q, l.model, &where{}); err != nil {
-			return fmt.Errorf("count %s: %w", l.model.Plural, err)
-		}
-		if l.complete(got) {
-			got.matches, got.steps = count{n: int64(len(got.rows))}, l.stepsOf(got.rows)
-			return l.readOptions(ctx, q, got.options)
-		}
-		got.matches = got.total
-		if len(l.where.conditions) > 0 {
-			if got.matches, err = countRows(ctx, q, l.model, &l.where); err != nil {
-				return fmt.Errorf("count %s: %w", l.model.Plural, err)
-			}
-		}
-		if l.model.Hierarchy != "" {
-			if got.steps, err = l.readSteps(ctx, q); err != nil {
-				return fmt.Errorf("dates of %s: %w", l.model.Plural, err)
-			}
-		}
-		return l.readOptions(ctx, q, got.options)
-	})
-	return got, err
-}
-
-// complete reports whether the page has every matching row, with its date. Then a search without an index has read the
-// table once, and need not read it again to count.
-func (l *lookups) complete(got *listing) bool {
-	if l.page > 1 || len(got.rows) >= pageSize {
-		return false
+// read reads one page of the list, and what surrounds it. A list that fits a page needs no other query: its rows give
+// their number and dates. For any other list one transaction reads the rest, so that it waits for one more lease only.
+func (l *changelist) read(ctx context.Context, d *db.DB) (err error) {
+	if l.rows, err = l.readPage(ctx, d.Read()); err != nil {
+		return err
 	}
-	dated := func(c Column) bool { return c.Field == l.model.Hierarchy }
-	return l.model.Hierarchy == "" || slices.ContainsFunc(l.model.Columns, dated)
-}
-
-// unit is the date hierarchy's next level; "" if there is none.
-func (l *lookups) unit() string {
-	switch {
-	case l.model.Hierarchy == "" || l.level.day > 0:
-		return ""
-	case l.level.year == 0:
-		return "year"
-	case l.level.month == 0:
-		return "month"
+	complete := l.page == 1 && len(l.rows) < pageSize
+	if complete {
+		l.Matches = count{N: int64(len(l.rows))}
+		l.Total, l.steps = l.Matches, l.stepsOf(l.rows)
 	}
-	return "day"
-}
-
-// stepsOf returns the years, months or days of rows.
-func (l *lookups) stepsOf(rows []row) []time.Time {
-	var steps []time.Time
-	for _, row := range rows {
-		t, ok := row.values[l.model.Hierarchy].(time.Time)
-		if !ok {
-			continue
+	related := l.Model.relatedFilters()
+	if complete && !l.Filtered() && len(related) == 0 {
+		return nil
+	}
+	return d.InTx(ctx, func(q db.Querier) error {
+		if err := l.readOptions(ctx, q, related); err != nil {
+			return err
 		}
-		year, month, day := t.UTC().Date()
-		switch l.unit() {
-		case "":
+		if complete && !l.Filtered() {
 			return nil
-		case "year":
-			month, day = 1, 1
-		case "month":
-			day = 1
 		}
-		steps = append(steps, time.Date(year, month, day, 0, 0, 0, 0, time.UTC))
-	}
-	slices.SortFunc(steps, time.Time.Compare)
-	return slices.Compact(steps)
+		if l.Total, err = countRows(ctx, q, l.Model, &where{}); err != nil || complete {
+			return err
+		}
+		if l.Matches = l.Total; l.Filtered() {
+			if l.Matches, err = countRows(ctx, q, l.Model, &l.where); err != nil {
+				return err
+			}
+		}
+		l.steps, err = l.readSteps(ctx, q)
+		return err
+	})
 }
 
-func (l *lookups) columnFields() []*Field {
+// readPage reads the rows of the page.
+func (l *changelist) readPage(ctx context.Context, q db.Querier) ([]row, error) {
 	var fields []*Field
-	for _, c := range l.model.Columns {
-		fields = append(fields, l.model.field(c.Field))
+	for _, c := range l.Model.Columns {
+		fields = append(fields, l.Model.field(c.Field))
 	}
-	return fields
-}
-
-func (l *lookups) readPage(ctx context.Context, q db.Querier) ([]row, error) {
-	fields, w := l.columnFields(), l.where.clone()
-	limit, offset := pageSize, (l.page-1)*pageSize
+	w, limit, offset := l.where.clone(), pageSize, (l.page-1)*pageSize
 	if l.all {
 		limit, offset = showAllMax, 0
 	}
-	sql := l.model.selection(fields, "") + w.String() + l.orderBy() +
-		fmt.Sprintf(" LIMIT %s OFFSET %s", w.param(limit), w.param(offset))
-	return readRows(ctx, q, fields, sql, w.args...)
+	rest := fmt.Sprintf("%s%s LIMIT %s OFFSET %s", w, l.orderBy(), w.param(limit), w.param(offset))
+	return l.Model.read(ctx, q, fields, "id", rest, w.args...)
 }
 
 // countRows counts up to countedUpTo rows. Beyond that it uses the planner's estimate: counting a million rows takes
@@ -150,13 +92,16 @@ func countRows(ctx context.Context, q db.Querier, m *Model, w *where) (count, er
 	var n int64
 	counted := "SELECT count(*) FROM (SELECT" + from + " LIMIT " + w.param(countedUpTo+1) + ") counted"
 	err := q.QueryRow(ctx, counted, w.args...).Scan(&n)
-	if err != nil || n <= countedUpTo {
-		return count{n: n}, err
+	if err != nil {
+		return count{}, fmt.Errorf("count %s: %w", m.Plural, err)
+	}
+	if n <= countedUpTo {
+		return count{N: n}, nil
 	}
 	var plan []byte
 	args := w.args[:len(w.args)-1]
 	if err := q.QueryRow(ctx, "EXPLAIN (FORMAT JSON) SELECT"+from, args...).Scan(&plan); err != nil {
-		return count{}, err
+		return count{}, fmt.Errorf("estimate %s: %w", m.Plural, err)
 	}
 	var explained []struct {
 		Plan struct {
@@ -166,62 +111,41 @@ func countRows(ctx context.Context, q db.Querier, m *Model, w *where) (count, er
 	if err := json.Unmarshal(plan, &explained); err != nil || len(explained) == 0 {
 		return count{}, fmt.Errorf("read a plan: %w", err)
 	}
-	return count{n: max(int64(explained[0].Plan.Rows), n), guessed: true}, nil
-}
-
-// readSteps finds the years, months or days that have rows. It jumps through the index from one to the next, so that
-// its cost depends on the steps, not on the rows.
-func (l *lookups) readSteps(ctx context.Context, q db.Querier) ([]time.Time, error) {
-	unit := l.unit()
-	if unit == "" {
-		return nil, nil
-	}
-	w, column := l.where.clone(), "t."+ident(l.model.Hierarchy)
-	u := w.param(unit)
-	step := fmt.Sprintf("date_trunc(%s::text, %s AT TIME ZONE 'UTC')", u, column)
-	from := " FROM " + ident(l.model.Table) + " t"
-	first := w.clone()
-	first.and(column + " IS NOT NULL")
-	next := w.clone()
-	next.and(fmt.Sprintf("%s >= (d.step + ('1 ' || %s::text)::interval) AT TIME ZONE 'UTC'", column, u))
-	sql := "WITH RECURSIVE d (step) AS ((SELECT " + step + from + first.String() + " ORDER BY " + column + " LIMIT 1)" +
-		" UNION ALL SELECT (SELECT " + step + from + next.String() + " ORDER BY " + column + " LIMIT 1)" +
-		" FROM d WHERE d.step IS NOT NULL) SELECT step FROM d WHERE step IS NOT NULL LIMIT 100"
-	found, err := q.Query(ctx, sql, w.args...)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(found, pgx.RowTo[time.Time])
+	return count{N: max(int64(explained[0].Plan.Rows), n), guessed: true}, nil
 }
 
 // maxOptions limits the links of a filter by a relation.
 const maxOptions = 50
 
-func (l *lookups) readOptions(ctx context.Context, q db.Querier, into map[string][]option) error {
-	for _, name := range l.model.Filters {
-		var err error
-		switch k := l.model.field(name).Kind.(type) {
-		case *Many:
-			into[name], err = k.options(ctx, q)
-		case Reference:
-			into[name], err = k.choices(ctx, q)
+// relatedFilters returns the filters whose choices are rows of another table.
+func (m *Model) relatedFilters() []*Field {
+	var fields []*Field
+	for _, name := range m.Filters {
+		if f := m.field(name); f.Kind == Many || f.Kind == Reference {
+			fields = append(fields, f)
 		}
+	}
+	return fields
+}
+
+func (l *changelist) readOptions(ctx context.Context, q db.Querier, filters []*Field) error {
+	l.options = map[string][]option{}
+	for _, f := range filters {
+		options, err := f.options(ctx, q)
 		if err != nil {
-			return fmt.Errorf("choices of %s: %w", name, err)
+			return fmt.Errorf("choices of %s: %w", f.Name, err)
 		}
-		into[name] = into[name][:min(len(into[name]), maxOptions)]
+		l.options[f.Name] = options[:min(len(options), maxOptions)]
 	}
 	return nil
 }
 
-// choices returns the rows that a reference may have.
-func (k Reference) choices(ctx context.Context, q db.Querier) ([]option, error) {
-	found, err := q.Query(ctx, fmt.Sprintf("SELECT id::bigint, %s::text FROM %s ORDER BY 2, 1 LIMIT $1",
-		ident(k.Label), ident(k.Table)), maxOptions)
-	if err != nil {
-		return nil, err
+// options returns the rows that a Many or a Reference may have; of a Reference, the first maxOptions.
+func (f *Field) options(ctx context.Context, q db.Querier) ([]option, error) {
+	if f.Kind == Many {
+		return f.Pairs.options(ctx, q)
 	}
-	return pgx.CollectRows(found, func(r pgx.CollectableRow) (o option, err error) {
-		return o, r.Scan(&o.ID, &o.Label)
-	})
+	found, err := q.Query(ctx, fmt.Sprintf("SELECT id::bigint, '', %s::text, NULL FROM %s ORDER BY 3, 1 LIMIT $1",
+		ident(f.Target.Label), ident(f.Target.Table)), maxOptions)
+	return collectOptions(found, err)
 }

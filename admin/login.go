@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -15,6 +16,8 @@ import (
 	"ddtb/app/web"
 )
 
+// Login and logout.
+
 type loginPage struct {
 	frame
 	Next, Username, Problem string
@@ -23,101 +26,88 @@ type loginPage struct {
 }
 
 // loginForm shows the login. A signed-in user is redirected.
-func (s *Site) loginForm(c echo.Context) error {
-	next := safeNext(c.QueryParam("next"))
-	u, err := auth.UserFrom(c.Request().Context())
-	if err != nil {
-		u = nil // the login page needs no query
+func (s *Site) loginForm(r *request) error {
+	next := safeNext(r.QueryParam("next"))
+	u, err := auth.UserFrom(r.ctx)
+	if err == nil && u != nil && u.Staff { // despite an error the form can be shown
+		return r.to(s.landing(next))
 	}
-	if u != nil && u.Staff {
-		return c.Redirect(http.StatusFound, s.landing(next))
-	}
-	return s.showLogin(c, http.StatusOK, loginPage{Next: next, Ended: s.sessionEnded(c)})
+	return r.showLogin(http.StatusOK, loginPage{Next: next, Ended: r.sessionEnded()})
 }
 
 // sessionEnded reports whether the visitor's session ended because their password hash changed, and logs it.
-func (s *Site) sessionEnded(c echo.Context) bool {
-	ctx := c.Request().Context()
-	username := auth.Ended(ctx)
+func (r *request) sessionEnded() bool {
+	username := auth.Ended(r.ctx)
 	if username == "" {
 		return false
 	}
-	s.log.InfoContext(ctx, "a session ended: the user's password hash has changed since the login, by a new password, or "+
-		"because another application encoded it anew, as Django does at a login", "username", username, "client", c.RealIP())
+	r.site.log.InfoContext(r.ctx, "a session ended: the user's password hash has changed since the login, by a new password, or "+
+		"because another application encoded it anew, as Django does at a login", "username", username, "client", r.RealIP())
 	return true
 }
 
-// refused logs why a login was refused.
-func (s *Site) refused(c echo.Context, err error) {
-	username, reason := auth.RefusalReason(err)
-	attrs := []any{"reason", reason, "client", c.RealIP(), "request_id", c.Response().Header().Get(echo.HeaderXRequestID)}
-	if username != "" {
-		attrs = append(attrs, "username", username)
-	}
-	s.log.WarnContext(c.Request().Context(), "a login was refused", attrs...)
-}
-
 // login signs in. A failed login has status 200, as in Django, and does not say which part was wrong.
-func (s *Site) login(c echo.Context) error {
-	r := &request{Context: c, ctx: c.Request().Context(), site: s}
-	if err := r.readForm(); err != nil {
-		return err
-	}
+func (s *Site) login(r *request) error {
 	p := loginPage{Next: safeNext(r.form.Get("next")), Username: r.form.Get("username")}
-	err := s.users.SignIn(c, p.Username, r.form.Get("password"))
+	err := s.users.SignIn(r.Context, p.Username, r.form.Get("password"))
 	problem, known := errors.AsType[*fault.Error](err)
 	switch {
 	case err == nil:
-		return c.Redirect(http.StatusFound, s.landing(p.Next))
+		return r.to(s.landing(p.Next))
 	case errors.Is(err, auth.ErrWrongLogin):
-		s.refused(c, err)
+		r.logRefusal(err)
 		p.Problem = problem.Public
-		return s.showLogin(c, http.StatusOK, p)
+		return r.showLogin(http.StatusOK, p)
 	case known && problem.Kind == fault.TooManyTries:
-		s.refused(c, err)
-		slowedDown(c, err)
+		r.logRefusal(err)
+		r.slowedDown(err)
 		p.Problem = problem.Public
-		return s.showLogin(c, http.StatusTooManyRequests, p)
+		return r.showLogin(http.StatusTooManyRequests, p)
 	}
 	return err
+}
+
+// logRefusal logs why a login was refused.
+func (r *request) logRefusal(err error) {
+	username, reason := auth.RefusalReason(err)
+	attrs := []any{"reason", reason, "client", r.RealIP(), "request_id", r.Response().Header().Get(echo.HeaderXRequestID)}
+	if username != "" {
+		attrs = append(attrs, "username", username)
+	}
+	r.site.log.WarnContext(r.ctx, "a login was refused", attrs...)
 }
 
 // landing returns where a login leads. If no particular page was requested, and pages with queries can't be served, it
 // is the page that explains why.
 func (s *Site) landing(next string) string {
-	if next == root && s.Urgent != nil {
-		if path := s.Urgent(); path != "" {
-			return path
-		}
+	if next != root {
+		return next
 	}
-	return next
+	return cmp.Or(s.urgent(), root)
 }
 
 // slowedDown sets Retry-After for the client.
-func slowedDown(c echo.Context, err error) {
+func (r *request) slowedDown(err error) {
 	seconds := 5.0
 	if slow, ok := errors.AsType[*auth.SlowedError](err); ok {
 		seconds = math.Ceil(slow.After.Seconds())
 	}
-	c.Response().Header().Set("Retry-After", fmt.Sprintf("%.0f", seconds))
+	r.Response().Header().Set("Retry-After", fmt.Sprintf("%.0f", seconds))
 }
 
-func (s *Site) showLogin(c echo.Context, status int, p loginPage) error {
+func (r *request) showLogin(status int, p loginPage) error {
 	p.frame = frame{Title: "Log in", Crumbs: []web.Link{{Text: "Log in"}}}
-	s.db.Release(c.Request().Context())
-	return pages.Render(c, status, "login.html", p)
+	return r.show(status, "login.html", p)
 }
 
 // safeNext returns the page after the login: always a path on this host.
 func safeNext(next string) string {
 	u, err := url.Parse(next)
 	switch {
-	case err != nil, u.Scheme != "", u.Host != "", u.Opaque != "", u.User != nil:
+	case err != nil, !strings.HasPrefix(next, "/"), strings.HasPrefix(next, "//"), strings.HasPrefix(u.Path, "//"):
 		return root
-	case !strings.HasPrefix(next, "/"), strings.HasPrefix(next, "//"), strings.ContainsAny(next, "\\\t\r\n"):
+	case strings.ContainsAny(next, "\\\t\r\n"):
 		return root // browsers read a backslash as a slash, and drop tabs and line breaks
-	case strings.HasPrefix(u.Path, "//"):
-		return root
 	case strings.HasPrefix(u.Path, root+"login/"), strings.HasPrefix(u.Path, root+"logout/"):
 		return root
 	}
@@ -125,54 +115,15 @@ func safeNext(next string) string {
 }
 
 // logout ends the session.
-func (s *Site) logout(c echo.Context) error {
-	if err := s.users.SignOut(c); err != nil {
+func (s *Site) logout(r *request) error {
+	if err := s.users.SignOut(r.Context); err != nil {
 		return err
 	}
-	s.db.Release(c.Request().Context())
-	p := frame{Title: "Logged out", Crumbs: []web.Link{{Text: "Log out"}}}
-	return pages.Render(c, http.StatusOK, "logged_out.html", p)
+	return r.show(http.StatusOK, "logged_out.html", frame{Title: "Logged out", Crumbs: []web.Link{{Text: "Log out"}}})
 }
 
 // logoutByGet refuses, as Django does since version 5: a link on any page could end the session.
-func logoutByGet(c echo.Context) error {
-	c.Response().Header().Set(echo.HeaderAllow, http.MethodPost)
+func (s *Site) logoutByGet(r *request) error {
+	r.Response().Header().Set(echo.HeaderAllow, http.MethodPost)
 	return echo.ErrMethodNotAllowed
-}
-
-// passwordForm shows the form for the user's own password.
-func (s *Site) passwordForm(r *request) error { return r.showPassword(http.StatusOK, passwordPage{}) }
-
-// changePassword changes the user's own password, and ends the user's other sessions.
-func (s *Site) changePassword(r *request) error {
-	text, problem := NewPassword{}.parse(NewPassword{}.take(url.Values{
-		"password1": {r.form.Get("new_password1")}, "password2": {r.form.Get("new_password2")},
-	}, ""))
-	if problem != "" {
-		return r.showPassword(http.StatusOK, passwordPage{New: problem})
-	}
-	err := s.users.ChangeOwnPassword(r.Context, r.user, r.form.Get("old_password"), text.(string))
-	known, ok := errors.AsType[*fault.Error](err)
-	switch {
-	case err == nil:
-		return r.to(root + "password_change/done/")
-	case errors.Is(err, auth.ErrWrongPassword):
-		return r.showPassword(http.StatusOK, passwordPage{Old: known.Public})
-	case ok && known.Kind == fault.Invalid:
-		return r.showPassword(http.StatusOK, passwordPage{New: known.Public})
-	case ok && known.Kind == fault.TooManyTries:
-		slowedDown(r.Context, err)
-		return r.showPassword(http.StatusTooManyRequests, passwordPage{Problem: known.Public})
-	}
-	return err
-}
-
-func (r *request) showPassword(status int, p passwordPage) error {
-	p.frame, p.Rules, p.Own = r.frame("Password change", web.Link{Text: "Password change"}), auth.PasswordRules(), true
-	return r.show(status, "password.html", p)
-}
-
-func (s *Site) passwordDone(r *request) error {
-	p := r.frame("Password change successful", web.Link{Text: "Password change"})
-	return r.show(http.StatusOK, "password_done.html", p)
 }

@@ -259,6 +259,7 @@ func strategies(t *testing.T, run func(*testing.T, config.Database)) {
 		"pool, held for a query":   func(c *config.Database) { c.Pool.Hold = db.HoldQuery },
 		"pool, held for a request": func(c *config.Database) { c.Pool.Hold = db.HoldRequest },
 		"persistent":               func(c *config.Database) { c.Strategy, c.Persistent.Workers = db.Persistent, 1 },
+		"multiplex":                func(c *config.Database) { c.Strategy, c.Multiplex.Connections = db.Multiplex, 1 },
 		"per-request":              func(c *config.Database) { c.Strategy, c.PerRequest.MaxSize = db.PerRequest, 1 },
 	} {
 		t.Run(name, func(t *testing.T) {

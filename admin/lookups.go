@@ -12,6 +12,8 @@ import (
 	"unicode/utf8"
 )
 
+// The address of a changelist is parsed here: search, order, page, date hierarchy, and Django's lookups.
+
 const (
 	pageSize   = 100
 	showAllMax = 200
@@ -20,102 +22,82 @@ const (
 	maxSearch  = 200
 )
 
-// lookups is the parsed address of a changelist.
-type lookups struct {
-	model  *Model
-	params url.Values // as received, without those of another page
-	search string
-	order  []int // columns from 1, negative for descending
-	page   int
-	all    bool
-	where  where // search, filters and hierarchy
-	level  level // of the date hierarchy
-}
-
-// level is how far the date hierarchy is opened: a year, a month, a day; 0 if it is not.
-type level struct{ year, month, day int }
-
 // notUnderstood is the parameter with which Django redirects after an invalid address.
 const notUnderstood = "e"
 
 // ignored are Django's parameters that don't affect which rows are listed.
 var ignored = []string{"_changelist_filters", "_popup", "_to_field", "ot", notUnderstood}
 
-// parseLookups parses the query of an address, and reports whether all of it is valid. As in Django, the caller must
+// parseChangelist parses the query of an address, and reports whether all of it is valid. As in Django, the caller must
 // not show or delete rows by an invalid query: it would match more than was requested.
-func parseLookups(m *Model, query url.Values) (l *lookups, understood bool) {
-	nothing := &lookups{model: m, params: url.Values{}, page: 1}
-	l = &lookups{model: m, params: url.Values{}, page: 1}
-	if !l.takeHierarchy(query) {
-		return nothing, false
+func parseChangelist(m *Model, query url.Values, now time.Time) (l *changelist, ok bool) {
+	l = &changelist{Model: m, now: now, params: url.Values{}, order: m.order(), page: 1}
+	if !l.parseDate(query) {
+		return nil, false
 	}
 	for _, name := range slices.Sorted(maps.Keys(query)) {
 		value := query.Get(name)
 		if slices.Contains(ignored, name) || (name == "q" && value == "") {
 			continue
 		}
-		if !l.take(name, value) {
-			return nothing, false
+		if !l.parseParam(name, value) {
+			return nil, false
 		}
 		l.params.Set(name, value)
 	}
 	return l, true
 }
 
-// printable shortens text from a request and makes it printable.
-func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == utf8.RuneError {
-			return '?'
-		}
-		return r
-	}, s)
-	return cut(s, 41)
+// order returns the model's own order, as parseOrder parses it.
+func (m *Model) order() []int {
+	column, descending := strings.CutPrefix(m.Order, "-")
+	n := 1 + slices.IndexFunc(m.Columns, func(c Column) bool { return c.Field == column })
+	if descending {
+		n = -n
+	}
+	return []int{n}
 }
 
-// take parses one parameter, and reports whether it is valid.
-func (l *lookups) take(name, value string) bool {
+// parseParam parses one parameter, and reports whether it is valid.
+func (l *changelist) parseParam(name, value string) bool {
 	switch name {
 	case "q":
-		return l.takeSearch(value)
+		return l.parseSearch(value)
 	case "o":
-		return l.takeOrder(value)
+		return l.parseOrder(value)
 	case "p":
 		n, err := strconv.Atoi(value)
-		if err != nil || n < 1 || n > maxPage {
-			return false
-		}
 		l.page = n
-		return true
+		return err == nil && n >= 1 && n <= maxPage
 	case "all":
 		l.all = true
 		return true
 	}
-	if l.level.year > 0 && slices.Contains(l.model.hierarchyParams(), name) {
-		return true // takeHierarchy has parsed it
+	if l.depth > 0 && slices.Contains(l.Model.dateParams(), name) {
+		return true // parseDate has parsed it
 	}
-	return l.takeFilter(name, value)
+	return l.parseLookup(name, value)
 }
 
-func (l *lookups) takeSearch(text string) bool {
-	if len(l.model.Search) == 0 || len(text) > maxSearch || !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
-		return false
-	}
+func (l *changelist) parseSearch(text string) bool {
 	words := searchWords(text)
-	if len(words) > maxWords {
+	if len(l.Model.Search) == 0 || len(text) > maxSearch || !isText(text) || len(words) > maxWords {
 		return false
 	}
-	l.search = text
+	l.Search = text
 	for _, word := range words {
 		pattern := l.where.param("%" + likeEscaper.Replace(word) + "%")
 		var columns []string
-		for _, column := range l.model.Search {
+		for _, column := range l.Model.Search {
 			columns = append(columns, fmt.Sprintf("t.%s ILIKE %s::text", ident(column), pattern))
 		}
 		l.where.and("(" + strings.Join(columns, " OR ") + ")")
 	}
 	return true
 }
+
+// isText reports whether PostgreSQL accepts a text.
+func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
 var likeEscaper = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 
@@ -136,114 +118,189 @@ func searchWords(text string) []string {
 	return words
 }
 
-// takeOrder parses "2.-1": by the second column, then by the first in descending order.
-func (l *lookups) takeOrder(text string) bool {
-	var order []int
+// parseOrder parses "2.-1": by the second column, then by the first in descending order.
+func (l *changelist) parseOrder(text string) bool {
+	l.order = nil
 	for part := range strings.SplitSeq(text, ".") {
 		n, err := strconv.Atoi(part)
-		columns := len(l.model.Columns)
-		if err != nil || n == 0 || n < -columns || n > columns || len(order) == columns { // abs of the least int is negative
+		columns := len(l.Model.Columns)
+		if err != nil || n == 0 || n < -columns || n > columns || len(l.order) == columns {
 			return false
 		}
-		order = append(order, n)
+		l.order = append(l.order, n)
 	}
-	l.order = order
 	return true
 }
 
 func abs(n int) int { return max(n, -n) }
 
-// hierarchyParams are the parameters of the date hierarchy: year, month and day.
-func (m *Model) hierarchyParams() []string {
-	return []string{m.Hierarchy + "__year", m.Hierarchy + "__month", m.Hierarchy + "__day"}
-}
-
-// takeHierarchy converts a year, with an optional month and day, to a range that can use an index. Without a year,
-// month and day are ordinary lookups. It reports whether the date exists.
-func (l *lookups) takeHierarchy(query url.Values) bool {
-	if l.model.Hierarchy == "" {
-		return true
-	}
-	var v level
-	for i, part := range []*int{&v.year, &v.month, &v.day} {
-		text := query.Get(l.model.hierarchyParams()[i])
-		if text == "" {
-			continue
-		}
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 || n > 9999 {
-			return i > 0 && v.year == 0
-		}
-		*part = n
-	}
-	if v.year == 0 {
-		return true
-	}
-	from, to := v.span()
-	if (v.day > 0 && (v.month == 0 || from.Day() != v.day)) || v.month > 12 {
-		return false
-	}
-	l.level = v
-	l.where.and(fmt.Sprintf("t.%s >= %s::timestamptz", ident(l.model.Hierarchy), l.where.param(from)))
-	l.where.and(fmt.Sprintf("t.%s < %s::timestamptz", ident(l.model.Hierarchy), l.where.param(to)))
-	return true
-}
-
-func (v level) span() (from, to time.Time) {
-	from = time.Date(v.year, time.Month(max(v.month, 1)), max(v.day, 1), 0, 0, 0, 0, time.UTC)
-	switch {
-	case v.day > 0:
-		return from, from.AddDate(0, 0, 1)
-	case v.month > 0:
-		return from, from.AddDate(0, 1, 0)
-	}
-	return from, from.AddDate(1, 0, 0)
-}
-
 // orderBy returns the list's order. The id makes it total, in the direction of the preceding column, so that an index
 // on both can be used.
-func (l *lookups) orderBy() string {
+func (l *changelist) orderBy() string {
 	var terms []string
-	direction := "DESC"
-	add := func(column string, descending bool) {
-		direction = "ASC"
-		if descending {
-			direction = "DESC"
-		}
-		terms = append(terms, fmt.Sprintf("%s %s", l.model.field(column).expression(), direction))
-	}
+	direction := ""
 	for _, n := range l.order {
-		add(l.model.Columns[abs(n)-1].Field, n < 0)
-	}
-	if len(l.order) == 0 {
-		for _, o := range l.model.Order {
-			add(strings.TrimPrefix(o, "-"), strings.HasPrefix(o, "-"))
+		if direction = " ASC"; n < 0 {
+			direction = " DESC"
 		}
+		terms = append(terms, l.Model.field(l.Model.Columns[abs(n)-1].Field).expression()+direction)
 	}
-	return " ORDER BY " + strings.Join(append(terms, "t.id "+direction), ", ")
+	return " ORDER BY " + strings.Join(append(terms, "t.id"+direction), ", ")
 }
 
-// with returns the query of a link: this list's with some parameters changed. An empty value drops a parameter. The
-// page is dropped unless it is among the changes.
-func (l *lookups) with(changes ...string) string {
-	q := url.Values{}
-	for k, v := range l.params {
-		q[k] = v
+// The lookups of Django's query sets that an address may use. Others, such as regular expressions and lookups across
+// relations, are invalid.
+var (
+	comparisons = map[string]string{"exact": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+	patterns    = map[string]struct{ operator, before, after string }{
+		"contains":    {"LIKE", "%", "%"},
+		"startswith":  {"LIKE", "", "%"},
+		"endswith":    {"LIKE", "%", ""},
+		"iexact":      {"ILIKE", "", ""},
+		"icontains":   {"ILIKE", "%", "%"},
+		"istartswith": {"ILIKE", "", "%"},
+		"iendswith":   {"ILIKE", "%", ""},
 	}
-	q.Del("p")
-	for i := 0; i < len(changes); i += 2 {
-		q.Set(changes[i], changes[i+1])
-		if changes[i+1] == "" {
-			q.Del(changes[i])
-		}
+	timeParts = []string{"year", "month", "day", "hour", "minute", "second", "week", "quarter"}
+)
+
+// parseLookup parses a lookup on a field of the model, such as "pub_date__gte", and adds its condition. It reports
+// whether it is valid.
+func (l *changelist) parseLookup(name, value string) bool {
+	path := strings.Split(name, "__")
+	f := l.Model.lookupField(path[0])
+	if f == nil {
+		return false
 	}
-	return "?" + q.Encode()
+	lookup := path[1:]
+	if (f.Kind == Reference || f.Kind == Many) && len(lookup) > 0 && (lookup[0] == "id" || lookup[0] == "pk") {
+		lookup = lookup[1:]
+	}
+	switch len(lookup) {
+	case 0:
+		return l.addLookup(f, "exact", value)
+	case 1:
+		return l.addLookup(f, lookup[0], value)
+	}
+	return false
 }
 
-// preserved is the query for links to forms, so that a save returns to this list: "?_changelist_filters=…" or "".
-func (l *lookups) preserved() string {
-	if len(l.params) == 0 {
-		return ""
+// lookupField returns the field that a lookup names, or nil: "id", "pk", a field, or a reference without its "_id".
+func (m *Model) lookupField(name string) *Field {
+	if name == "id" || name == "pk" {
+		return &Field{Name: "id", Kind: Integer}
 	}
-	return "?" + url.Values{"_changelist_filters": {l.params.Encode()}}.Encode()
+	if f := m.field(name); f != nil {
+		return f
+	}
+	return m.field(name + "_id")
+}
+
+// addLookup adds the condition of one lookup. On a relation it is about the ids of the related rows.
+func (l *changelist) addLookup(f *Field, lookup, value string) bool {
+	if f.Kind != Many {
+		condition, ok := l.compare(f.Kind, "t."+ident(f.Name), lookup, value)
+		l.where.and(condition)
+		return ok
+	}
+	no := ""
+	if lookup == "isnull" && isNull(value) {
+		no, value = "NOT ", "0"
+	}
+	condition, ok := l.compare(f.Kind, "p."+ident(f.Pairs.Other), lookup, value)
+	l.where.and(fmt.Sprintf("%sEXISTS (SELECT FROM %s p WHERE p.%s = t.id AND %s)", no, ident(f.Pairs.Table), ident(f.Pairs.Own), condition))
+	return ok
+}
+
+// isNull reports whether the value of the lookup isnull means yes.
+func isNull(value string) bool {
+	return !slices.Contains([]string{"", "0", "false"}, strings.ToLower(value))
+}
+
+// compare returns the condition that compares a column with a value from an address.
+func (l *changelist) compare(kind Kind, column, lookup, value string) (condition string, ok bool) {
+	operand, ok := operands[kind]
+	pattern, isPattern := patterns[lookup]
+	switch {
+	case !ok:
+		return "", false
+	case lookup == "isnull" && isNull(value):
+		return column + " IS NULL", true
+	case lookup == "isnull":
+		return column + " IS NOT NULL", true
+	case operand.sqlType == "text" && isPattern:
+		place := l.where.param(pattern.before + likeEscaper.Replace(value) + pattern.after)
+		return fmt.Sprintf("%s %s %s::text", column, pattern.operator, place), isText(value)
+	case kind == DateTime && (lookup == "date" || slices.Contains(timeParts, lookup)):
+		return l.comparePart(column, lookup, value)
+	}
+	values := []string{value}
+	if lookup == "in" || lookup == "range" {
+		values = strings.Split(value, ",")
+	}
+	var places []string
+	for _, text := range values {
+		v, ok := operand.convert(text)
+		if !ok || len(values) > pageSize {
+			return "", false
+		}
+		places = append(places, l.where.param(v)+"::"+operand.sqlType)
+	}
+	switch {
+	case lookup == "in":
+		return column + " IN (" + strings.Join(places, ", ") + ")", true
+	case lookup == "range" && len(places) == 2:
+		return column + " BETWEEN " + places[0] + " AND " + places[1], true
+	case comparisons[lookup] != "":
+		return column + " " + comparisons[lookup] + " " + places[0], true
+	}
+	return "", false
+}
+
+// comparePart compares a part of a time, such as the date or the year, in UTC.
+func (l *changelist) comparePart(column, part, value string) (condition string, ok bool) {
+	if part == "date" {
+		t, ok := parseTime(value, []string{dateForm})
+		return fmt.Sprintf("(%s AT TIME ZONE 'UTC')::date = %s::date", column, l.where.param(t)), ok && t.Year() > 0
+	}
+	n, ok := numberOperand(value)
+	return fmt.Sprintf("extract(%s FROM %s AT TIME ZONE 'UTC') = %s::bigint", part, column, l.where.param(n)), ok
+}
+
+// operands has the SQL type for comparing a kind, and the conversion from text. Other kinds can't be queried, such as a
+// password's hash.
+var operands = map[Kind]struct {
+	sqlType string
+	convert func(string) (any, bool)
+}{
+	Text:      {"text", textOperand},
+	Log:       {"text", textOperand},
+	Integer:   {"bigint", numberOperand},
+	Choice:    {"bigint", numberOperand},
+	Reference: {"bigint", numberOperand},
+	Many:      {"bigint", numberOperand},
+	Boolean:   {"boolean", booleanOperand},
+	DateTime:  {"timestamptz", timeOperand},
+}
+
+func textOperand(s string) (any, bool) { return s, isText(s) }
+
+func numberOperand(s string) (any, bool) {
+	n, err := strconv.ParseInt(s, 10, 64)
+	return n, err == nil
+}
+
+func booleanOperand(s string) (any, bool) {
+	yes := slices.Contains([]string{"1", "t", "True"}, s)
+	return yes, yes || slices.Contains([]string{"0", "f", "False"}, s)
+}
+
+// operandForms are the time formats of our own links, of Django's, and ISO 8601.
+var operandForms = []string{
+	dateForm, "2006-01-02 15:04:05-07:00", "2006-01-02 15:04:05Z07:00", momentForm, time.RFC3339,
+}
+
+func timeOperand(s string) (any, bool) {
+	t, ok := parseTime(s, operandForms)
+	return t, ok && t.Year() > 0
 }

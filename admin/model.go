@@ -1,9 +1,14 @@
 package admin
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+
+	"ddtb/app/auth"
+	"ddtb/db"
 )
 
 // App groups models, as Django's applications do.
@@ -17,34 +22,54 @@ type Model struct {
 	Name             string // in the address, the permissions and the content type: "question"
 	Singular, Plural string
 	Table            string
-	Label            string   // the column with a row's name
-	Order            []string // columns of the changelist's order, "-pub_date" for descending
-	Fields           []Field
+	Label            string // the column with a row's name
+	Order            string // the column by which the changelist is sorted, "-pub_date" for descending
+	Fields           []*Field
 	Fieldsets        []Fieldset // of the change form
 	AddFieldsets     []Fieldset // of the form for a new row; nil: the same
 	Columns          []Column   // of the changelist; the first links to the change form
 	Filters          []string   // fields
 	Search           []string   // columns
-	Hierarchy        string     // a DateTime field
+	Hierarchy        string     // a DateTime field among the columns; "": none
 	Inlines          []Inline
 	Cascade          []Relation // rows deleted with a row, besides inlines and Many
 	ReadOnly         bool       // no one can add, change or delete it here
-	rules            rules
+
+	// prepare does slow work on a valid form before the transaction that saves it.
+	prepare func(*request, *form) error
+
+	// protect returns Forbidden if a user may not do an action on one row.
+	protect func(ctx context.Context, q db.Querier, actor *auth.User, action string, id int64) error
 }
 
-// Field is a column of the table, or a Many relation.
+// Field is a column of the table, or a Many.
 type Field struct {
 	Name          string // of the column and the input
 	Label         string // "": derived from the name
 	Help          string
 	Kind          Kind
+	Max           int64               // of a Text or an Integer
+	Type          string              // of a Text's input: "email"; "": "text"
+	Normal        func(string) string // the form in which a Text is stored; nil: as typed
+	Check         func(string) (problem string)
+	Names         []string // of a Choice, by number
+	Target        Target   // of a Reference
+	Pairs         Pairs    // of a Many
 	Optional      bool
 	ReadOnly      bool   // displayed, never read from a form
 	SuperuserOnly bool   // read-only for other users
 	Volatile      bool   // changed by others than editors all the time: if untouched, no conflict
 	Taken         string // the message for a duplicate value
-	Check         func(value any) (problem string)
-	Default       func() any // of a new row
+	Default       func() any
+}
+
+// Target is the table that a Reference refers to, and the column that names its rows.
+type Target struct{ Table, Label string }
+
+// Pairs is the table that stores a Many: the columns for the row itself and for the other rows.
+type Pairs struct {
+	Table, Own, Other string
+	options           func(context.Context, db.Querier) ([]option, error)
 }
 
 // Fieldset is a titled part of a form.
@@ -95,9 +120,9 @@ func (m *Model) path(below ...any) string {
 }
 
 func (m *Model) field(name string) *Field {
-	for i := range m.Fields {
-		if m.Fields[i].Name == name {
-			return &m.Fields[i]
+	for _, f := range m.Fields {
+		if f.Name == name {
+			return f
 		}
 	}
 	return nil
@@ -118,8 +143,40 @@ func (c *Column) title(m *Model) string {
 	return m.field(c.Field).Title()
 }
 
-// prefix returns the prefix of an inline's inputs, as in Django: "choice_set".
-func (in *Inline) prefix() string { return in.Model.Name + "_set" }
+// addFieldsets returns the fieldsets of the form for a new row.
+func (m *Model) addFieldsets() []Fieldset {
+	if m.AddFieldsets != nil {
+		return m.AddFieldsets
+	}
+	return m.Fieldsets
+}
+
+// formFields returns the fields of the change form.
+func (m *Model) formFields() []*Field {
+	var fields []*Field
+	for _, set := range m.Fieldsets {
+		for _, name := range set.Fields {
+			fields = append(fields, m.field(name))
+		}
+	}
+	return fields
+}
+
+// isColumn reports whether the field's value is stored in a column of its name.
+func (f *Field) isColumn() bool { return f.Kind != Many && f.Kind != NewPassword }
+
+// initialValue returns a new row's value.
+func (f *Field) initialValue() any {
+	switch {
+	case f.Default != nil:
+		return f.Default()
+	case f.Kind == Text:
+		return ""
+	case f.Kind == Boolean:
+		return false
+	}
+	return nil
+}
 
 // relations returns all relations whose rows are deleted with a row.
 func (m *Model) relations() []Relation {
@@ -127,15 +184,15 @@ func (m *Model) relations() []Relation {
 	for _, in := range m.Inlines {
 		all = append(all, Relation{Model: in.Model, Table: in.Model.Table, Column: in.ForeignKey})
 	}
-	for i := range m.Fields {
-		if many, ok := m.Fields[i].Kind.(*Many); ok {
-			all = append(all, Relation{Table: many.Table, Column: many.Own})
+	for _, f := range m.Fields {
+		if f.Kind == Many {
+			all = append(all, Relation{Table: f.Pairs.Table, Column: f.Pairs.Own})
 		}
 	}
 	return append(all, m.Cascade...)
 }
 
-// check panics if a declaration names a missing field: declarations are part of the program.
+// check panics if a declaration names a missing field or column: declarations are part of the program.
 func (m *Model) check() {
 	var names []string
 	for _, sets := range [][]Fieldset{m.Fieldsets, m.AddFieldsets} {
@@ -143,19 +200,18 @@ func (m *Model) check() {
 			names = append(names, set.Fields...)
 		}
 	}
+	var columns []string
 	for _, c := range m.Columns {
-		names = append(names, c.Field)
+		columns = append(columns, c.Field)
 	}
-	names = append(append(names, m.Filters...), m.Search...)
-	for _, o := range m.Order {
-		names = append(names, strings.TrimPrefix(o, "-"))
-	}
-	if m.Hierarchy != "" {
-		names = append(names, m.Hierarchy)
-	}
-	for _, name := range names {
+	for _, name := range slices.Concat(names, columns, m.Filters, m.Search) {
 		if m.field(name) == nil {
 			panic(fmt.Sprintf("admin: %s has no field %q", m.Name, name))
+		}
+	}
+	for _, name := range []string{strings.TrimPrefix(m.Order, "-"), m.Hierarchy} {
+		if name != "" && !slices.Contains(columns, name) {
+			panic(fmt.Sprintf("admin: %s has no column %q", m.Name, name))
 		}
 	}
 }

@@ -210,3 +210,20 @@ func TestARevokedRightChangesNothingEvenWhileItIsRemembered(t *testing.T) {
 		t.Errorf("saved %q", got)
 	}
 }
+
+func TestAFormWithAMistakeShowsWhatTheUserCanNotChange(t *testing.T) {
+	s := newSite(t)
+	id := s.addQuestion("Q", day("2026-01-01"), "First", "Second")
+	s.addStaff("bob", "polls.change_question", "polls.view_choice", "polls.delete_choice")
+	p := s.as("bob").get(change(id)).send(questionForm, "question_text", "").want(http.StatusOK).says("This field is required.")
+	shown := p.Find(".inline-row .readonly").Map(func(_ int, value *selection) string { return strings.TrimSpace(value.Text()) })
+	if want := []string{"First", "0", "Second", "0"}; !slices.Equal(shown, want) {
+		t.Errorf("the choices are %q, want %q", shown, want)
+	}
+}
+
+func TestAProtectedRowIsRefusedBeforeItsMistakesAreNamed(t *testing.T) {
+	s := newSite(t)
+	s.addStaff("helper", "auth.change_user")
+	s.as("helper").post(userPath(s, "ada", "change"), url.Values{"username": {""}}).want(http.StatusForbidden)
+}

@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,51 +9,49 @@ import (
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"ddtb/app/auth"
 	"ddtb/db"
 )
 
-// rules are a model's requirements beyond its declaration.
-type rules struct {
-	prepare   func(*request, *form) error // before the transaction: slow work
-	mayTouch  rule                        // before a row is changed
-	mayDelete rule
-	saved     func(*Site) // after the commit
-}
+// Saving a posted form.
 
-// rule returns why a user may not act on the row with that id, or "".
-type rule func(context.Context, db.Querier, *auth.User, int64) (why string, err error)
-
-// errInvalid means that the database, or a check in it, found a mistake. The form describes it.
+// errInvalid means that the input has a mistake. The form describes it.
 var errInvalid = errors.New("invalid")
 
-// save writes the form, its inlines and the history in one transaction. After errConflict, errGone and errInvalid
+// save writes a posted form, its inlines and the history in one transaction. After errConflict, errGone and errInvalid
 // nothing was written, and the form describes the problem.
-func (r *request) save(f *form) error {
-	if prepare := r.model.rules.prepare; prepare != nil {
-		if err := prepare(r, f); err != nil {
-			return err
+func (r *request) save() (*form, error) {
+	f := r.postedForm(r.id)
+	if r.model.prepare != nil && f.valid() {
+		if err := r.model.prepare(r, f); err != nil {
+			return f, err
 		}
 	}
 	extra := f.extra
 	err := r.site.db.InTx(r.ctx, func(q db.Querier) error {
-		*f = *r.postedForm(f.ID) // a rolled-back attempt has changed it
+		f = r.postedForm(r.id) // a rolled-back attempt has changed it
 		f.extra = extra
-		if err := r.readOptions(r.ctx, q, f); err != nil {
+		if err := r.load(q, f, "FOR NO KEY UPDATE"); err != nil {
 			return err
 		}
 		if !f.valid() {
 			return errInvalid
 		}
-		if f.ID == 0 {
-			return r.create(r.ctx, q, f)
+		if f.conflicts() {
+			return r.explainConflict(q, f)
 		}
-		return r.overwrite(r.ctx, q, f)
+		return r.write(q, f)
 	})
-	if err == nil && r.model.rules.saved != nil {
-		r.model.rules.saved(r.site)
+	if err == nil {
+		r.site.saved(r.model)
 	}
-	return f.explain(err)
+	return f, f.explain(err)
+}
+
+// saved makes a change of users, groups or permissions effective at once.
+func (s *Site) saved(m *Model) {
+	if m.App == authApp {
+		s.users.Forget()
+	}
 }
 
 // explain converts a database error to a problem of the form.
@@ -80,291 +77,117 @@ func (f *form) explain(err error) error {
 	return errInvalid
 }
 
-// create inserts the row and its inline rows.
-func (r *request) create(ctx context.Context, q db.Querier, f *form) (err error) {
-	if f.saved, err = f.insert(ctx, q, f.extra); err != nil {
-		return err
-	}
-	changes := []change{{Added: &changed{}}}
-	for _, in := range f.Inlines {
-		more, err := r.saveRows(ctx, q, in, f.saved, nil)
-		if err != nil {
-			return err
-		}
-		changes = append(changes, more...)
-	}
-	return r.note(ctx, q, flagAddition, f.Model, f.saved, f.Label, changes)
-}
-
-// insert adds the row with the extra columns, and returns its id. Columns that are not in the form get their defaults.
-func (row *formRow) insert(ctx context.Context, q db.Querier, extra map[string]any) (id int64, err error) {
-	values := maps.Clone(extra)
-	for i := range row.Model.Fields {
-		field := &row.Model.Fields[i]
-		value := initialValue(field)
-		if ff := row.field(field.Name); ff != nil && !ff.Fixed {
-			value = ff.Value
-		}
-		_, many := field.Kind.(*Many)
-		if _, set := extra[field.Name]; !set && !many && value != nil && field.Name != newPassword {
-			values[field.Name] = value
-		}
-	}
-	if id, err = insert(ctx, q, row.Model.Table, values); err != nil {
-		return 0, fmt.Errorf("insert a %s: %w", row.Model.Singular, err)
-	}
-	for _, ff := range row.editable() {
-		if many, ok := ff.Kind.(*Many); ok {
-			if err := many.store(ctx, q, id, nil, ff.unlocked(idsOf(ff.Value))); err != nil {
-				return 0, fmt.Errorf("store %s: %w", ff.Name, err)
-			}
-		}
-	}
-	row.Label = row.typedLabel()
-	return id, nil
-}
-
-// initialValue returns a new row's value of a field that is not in the form.
-func initialValue(f *Field) any {
-	if f.Default != nil {
-		return f.Default()
-	}
-	switch f.Kind.(type) {
-	case Text, Boolean:
-		value, _ := f.Kind.parse([]string{""})
-		return value
-	}
-	return nil
-}
-
-// typedLabel returns the row's name after the save.
-func (row *formRow) typedLabel() string {
-	if ff := row.field(row.Model.Label); ff != nil && !ff.Fixed {
-		return ff.Kind.text(ff.Value)
-	}
-	return row.Label
-}
-
-// overwrite locks the row and its inline rows, compares them with the form's first values, and writes the edits, unless
-// someone else has edited the same values since.
-func (r *request) overwrite(ctx context.Context, q db.Querier, f *form) error {
-	if err := r.heed(ctx, q, r.model.rules.mayTouch, f.ID); err != nil {
-		return err
-	}
-	now, err := f.Model.find(ctx, q, f.Model.formFields(f.Model.Fieldsets), f.ID, "FOR NO KEY UPDATE")
-	if err != nil {
-		return err
-	}
-	if now == nil {
-		return errGone
-	}
-	f.saved, f.Label = f.ID, now.label
-	conflict := f.compare(*now)
-	stored := make([][]row, len(f.Inlines))
-	for i, in := range f.Inlines {
-		if stored[i], err = in.children(ctx, q, f.ID, "FOR NO KEY UPDATE"); err != nil {
-			return err
-		}
-		conflict = r.compareRows(in, stored[i]) || conflict
-	}
-	if conflict {
-		return r.tellConflict(ctx, q, f, stored)
-	}
-	titles, err := f.update(ctx, q, *now)
-	if err != nil {
-		return err
-	}
+// write inserts or updates the form's row, then the rows of its inlines, and writes the history. It sets f.stored.id.
+func (r *request) write(q db.Querier, f *form) (err error) {
 	var changes []change
-	if len(titles) > 0 {
-		changes = append(changes, change{Changed: &changed{Fields: titles}})
+	flag := flagChange
+	if f.ID == 0 {
+		flag, changes = flagAddition, []change{{added: {}}}
+		f.stored.id, err = r.insert(q, &f.formRow, f.extra)
+	} else {
+		var titles []string
+		if titles, err = r.update(q, &f.formRow); len(titles) > 0 {
+			changes = []change{{edited: {Fields: titles}}}
+		}
 	}
-	for i, in := range f.Inlines {
-		more, err := r.saveRows(ctx, q, in, f.ID, stored[i])
+	if err != nil {
+		return err
+	}
+	for _, in := range f.Inlines {
+		more, err := r.writeRows(q, in, f.stored.id)
 		if err != nil {
 			return err
 		}
 		changes = append(changes, more...)
 	}
-	return r.note(ctx, q, flagChange, f.Model, f.ID, f.Label, changes)
+	return r.note(q, flag, f.stored.id, f.typedLabel(), changes)
 }
 
-// update writes the edited fields, and returns their titles.
-func (row *formRow) update(ctx context.Context, q db.Querier, now row) (titles []string, err error) {
-	values := map[string]any{}
-	for _, ff := range row.editable() {
-		before := now.values[ff.Name]
-		if !ff.touched(before) {
-			continue
-		}
-		titles = append(titles, ff.Title())
-		many, ok := ff.Kind.(*Many)
-		if !ok {
-			values[ff.Name] = ff.Value
-		} else if err := many.store(ctx, q, row.ID, ff.unlocked(idsOf(before)), ff.unlocked(idsOf(ff.Value))); err != nil {
-			return nil, fmt.Errorf("store %s: %w", ff.Name, err)
-		}
-	}
-	if err := update(ctx, q, row.Model.Table, row.ID, values); err != nil {
-		return nil, fmt.Errorf("update a %s: %w", row.Model.Singular, err)
-	}
-	row.Label = row.typedLabel()
-	return titles, nil
-}
-
-// saveRows inserts, updates and deletes the rows of an inline.
-func (r *request) saveRows(
-	ctx context.Context, q db.Querier, in *formInline, parent int64, stored []row,
-) ([]change, error) {
-	byID := rowsByID(stored)
+// writeRows inserts, updates and deletes the rows of an inline.
+func (r *request) writeRows(q db.Querier, in *formInline, parent int64) ([]change, error) {
 	name := in.Model.Singular
-	var added, edited, deleted []change
+	var inserts, updates, deletes []change
 	var gone []int64
-	for _, posted := range in.Rows {
-		now := byID[posted.ID]
+	for _, row := range in.Rows {
 		switch {
-		case posted.blank():
-		case posted.ID == 0:
-			if _, err := posted.insert(ctx, q, map[string]any{in.ForeignKey: parent}); err != nil {
+		case row.blank():
+		case row.ID == 0:
+			if _, err := r.insert(q, row, map[string]any{in.ForeignKey: parent}); err != nil {
 				return nil, err
 			}
-			added = append(added, change{Added: &changed{Name: name, Object: posted.Label}})
-		case posted.Delete:
-			gone = append(gone, posted.ID)
-			deleted = append(deleted, change{Deleted: &changed{Name: name, Object: now.label}})
+			inserts = append(inserts, change{added: {Name: name, Object: row.typedLabel()}})
+		case row.Delete:
+			gone = append(gone, row.ID)
+			deletes = append(deletes, change{deleted: {Name: name, Object: row.Label}})
 		default:
-			titles, err := posted.update(ctx, q, now)
+			titles, err := r.update(q, row)
 			if err != nil {
 				return nil, err
 			}
 			if len(titles) > 0 {
-				edited = append(edited, change{Changed: &changed{Name: name, Object: posted.Label, Fields: titles}})
+				updates = append(updates, change{edited: {Name: name, Object: row.typedLabel(), Fields: titles}})
 			}
 		}
 	}
-	if len(gone) > 0 {
-		if err := remove(ctx, q, in.Model.Table, "id", gone); err != nil {
+	if err := remove(r.ctx, q, in.Model.Table, "id", gone); err != nil {
+		return nil, err
+	}
+	return slices.Concat(inserts, updates, deletes), nil
+}
+
+// insert adds a row with the extra columns, and returns its id. Columns that are not in the form get their defaults.
+func (r *request) insert(q db.Querier, row *formRow, extra map[string]any) (id int64, err error) {
+	values := map[string]any{}
+	for _, f := range row.Model.Fields {
+		value := f.initialValue()
+		if ff := row.field(f.Name); ff != nil && ff.Posted {
+			value = ff.Value
+		}
+		if f.isColumn() && value != nil {
+			values[f.Name] = value
+		}
+	}
+	maps.Copy(values, extra)
+	if id, err = insert(r.ctx, q, row.Model.Table, values); err != nil {
+		return 0, fmt.Errorf("insert a %s: %w", row.Model.Singular, err)
+	}
+	for _, ff := range row.editable() {
+		if err := r.storeMany(q, ff, id, nil); err != nil {
+			return 0, err
+		}
+	}
+	return id, nil
+}
+
+// update writes the edited fields, and returns their titles.
+func (r *request) update(q db.Querier, row *formRow) (titles []string, err error) {
+	values := map[string]any{}
+	for _, ff := range row.editable() {
+		before := row.stored.values[ff.Name]
+		if ff.mine(ff.Value) == ff.mine(before) {
+			continue
+		}
+		titles = append(titles, ff.Title())
+		if ff.isColumn() {
+			values[ff.Name] = ff.Value
+		}
+		if err := r.storeMany(q, ff, row.ID, before); err != nil {
 			return nil, err
 		}
 	}
-	return slices.Concat(added, edited, deleted), nil
+	if err := update(r.ctx, q, row.Model.Table, row.ID, values); err != nil {
+		return nil, fmt.Errorf("update a %s: %w", row.Model.Singular, err)
+	}
+	return titles, nil
 }
 
-// A form carries the values that it showed at first. Overwriting a newer value would be a lost update: then nothing is
-// saved, and the form shows both versions.
-
-// errConflict means that someone else has saved what this form would overwrite; the form shows both versions.
-var errConflict = errors.New("changed meanwhile")
-
-// touched reports whether the user edited the field, given the value in the database.
-func (ff *formField) touched(now any) bool {
-	mine, stored := ff.text(ff.Value), ff.text(now)
-	return mine != stored && (ff.Initial == nil || mine != *ff.Initial)
-}
-
-// compare detects a lost update: the database has neither the value that the form showed at first, nor the one that it
-// would write. Then the field shows both. An untouched volatile field is no conflict.
-func (ff *formField) compare(now any) (conflict bool) {
-	mine, stored := ff.text(ff.Value), ff.text(now)
-	if ff.Initial == nil || stored == *ff.Initial || mine == stored {
-		ff.Initial = &stored
-		return false
+// storeMany stores what the user may add and remove of a Many. It does nothing for another kind.
+func (r *request) storeMany(q db.Querier, ff *formField, id int64, before any) error {
+	if ff.Kind != Many {
+		return nil
 	}
-	touched := mine != *ff.Initial
-	if ff.Initial = &stored; !touched {
-		ff.Value, ff.Raw = now, ff.Kind.raw(now) // a returned form has the current value
-		return !ff.Volatile
+	if err := ff.Pairs.store(r.ctx, q, id, ff.unlocked(before), ff.unlocked(ff.Value)); err != nil {
+		return fmt.Errorf("store %s: %w", ff.Name, err)
 	}
-	ff.Theirs, ff.Conflict = ff.Kind.text(now), true
-	if ff.Theirs == "" {
-		ff.Theirs = "nothing"
-	}
-	return true
-}
-
-// compareRows compares each row of an inline with the stored one.
-func (r *request) compareRows(in *formInline, stored []row) (conflict bool) {
-	byID := rowsByID(stored)
-	kept := in.Rows[:0]
-	for _, posted := range in.Rows {
-		now, there := byID[posted.ID]
-		switch {
-		case posted.ID == 0:
-		case there:
-			posted.Label = now.label
-			conflict = posted.compare(now) || conflict
-		case posted.Delete || !posted.touched():
-			continue // deleted by both
-		default:
-			posted.ID, posted.Show = 0, false
-			posted.Problem = fmt.Sprintf("Someone deleted this %s meanwhile. Saving adds it again; "+
-				"empty its fields to leave it out.", in.Model.Singular)
-			conflict = true
-		}
-		kept = append(kept, posted)
-	}
-	in.Rows = kept
-	return conflict
-}
-
-func rowsByID(rows []row) map[int64]row {
-	byID := map[int64]row{}
-	for _, row := range rows {
-		byID[row.id] = row
-	}
-	return byID
-}
-
-// touched reports whether the user edited the row since the form showed it.
-func (row *formRow) touched() bool {
-	for _, ff := range row.Inputs {
-		if !ff.Fixed && (ff.Initial == nil || ff.text(ff.Value) != *ff.Initial) {
-			return true
-		}
-	}
-	return false
-}
-
-// compare treats every edit of a row to be deleted as a conflict, except of volatile fields.
-func (row *formRow) compare(now row) (conflict bool) {
-	for _, ff := range row.Inputs {
-		switch {
-		case ff.Fixed:
-			ff.store(now.values[ff.Name])
-		case !row.Delete:
-			conflict = ff.compare(now.values[ff.Name]) || conflict
-		case ff.Initial != nil && !ff.Volatile && ff.text(now.values[ff.Name]) != *ff.Initial:
-			ff.store(now.values[ff.Name])
-			row.Problem = "Someone changed this meanwhile. Delete it all the same?"
-			conflict = true
-		}
-	}
-	return conflict
-}
-
-// tellConflict prepares the form to show the other change and its author.
-func (r *request) tellConflict(ctx context.Context, q db.Querier, f *form, stored [][]row) error {
-	for i, in := range f.Inlines {
-		shown := map[int64]bool{}
-		for _, row := range in.Rows {
-			shown[row.ID] = true
-		}
-		for _, child := range stored[i] {
-			if !shown[child.id] {
-				r.storedRow(in, child)
-			}
-		}
-	}
-	who := "Someone"
-	last, err := readEntries(ctx, q, `WHERE ct.app_label = $1 AND ct.model = $2 AND l.object_id = $3
-		ORDER BY l.action_time DESC, l.id DESC LIMIT 1`, f.Model.App.Name, f.Model.Name, fmt.Sprint(f.ID))
-	if err != nil {
-		return err
-	}
-	if len(last) > 0 {
-		who = fmt.Sprintf("%s (%s UTC)", last[0].User, last[0].Time.Format(momentForm))
-	}
-	f.Notices = []string{fmt.Sprintf("%s changed this %s while you were editing it. Nothing of yours is saved yet: "+
-		"where you both changed something, your version is in the field and theirs is shown beside it; "+
-		"everything else is as it is now. Save again to keep what you see.", who, f.Model.Singular)}
-	return errConflict
+	return nil
 }

@@ -74,8 +74,10 @@ func (s *site) echo() *echo.Echo {
 		}
 	}, web.NewGuard("").Middleware, s.users.Middleware)
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
-	a := admin.New(s.db, s.users, log, web.Link{Path: "/admin/connections/", Text: "Connections"})
-	a.Tell = func(echo.Context, error) { s.told.Add(1) }
+	a := admin.New(admin.Options{
+		DB: s.db, Users: s.users, Log: log, Links: []web.Link{{Path: "/admin/connections/", Text: "Connections"}},
+		Report: func(echo.Context, error) { s.told.Add(1) }, Urgent: func() string { return "" },
+	})
 	for _, r := range a.Routes() {
 		e.Add(r.Method, r.Path, r.Handler)
 	}

@@ -45,12 +45,12 @@ func (w *where) clone() *where {
 
 // expression returns the SQL expression of a field of table t.
 func (f *Field) expression() string {
-	switch k := f.Kind.(type) {
-	case *Many:
+	switch f.Kind {
+	case Many:
 		return fmt.Sprintf("ARRAY(SELECT p.%s FROM %s p WHERE p.%s = t.id ORDER BY 1)",
-			ident(k.Other), ident(k.Table), ident(k.Own))
+			ident(f.Pairs.Other), ident(f.Pairs.Table), ident(f.Pairs.Own))
 	case Reference:
-		return fmt.Sprintf("(SELECT r.%s FROM %s r WHERE r.id = t.%s)", ident(k.Label), ident(k.Table), ident(f.Name))
+		return fmt.Sprintf("(SELECT r.%s FROM %s r WHERE r.id = t.%s)", ident(f.Target.Label), ident(f.Target.Table), ident(f.Name))
 	case NewPassword:
 		return "NULL"
 	}
@@ -65,31 +65,23 @@ type row struct {
 	values map[string]any
 }
 
-// selection returns the beginning of a query for readRows.
-func (m *Model) selection(fields []*Field, parent string) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "SELECT t.id::bigint, t.%s::text, ", ident(m.Label))
-	if parent == "" {
-		b.WriteString("0::bigint")
-	} else {
-		fmt.Fprintf(&b, "t.%s::bigint", ident(parent))
-	}
+// read selects rows with these fields, and with the id in the column parent. rest is the query from WHERE on.
+func (m *Model) read(
+	ctx context.Context, q db.Querier, fields []*Field, parent, rest string, args ...any,
+) ([]row, error) {
+	columns := []string{"t.id::bigint", "t." + ident(m.Label) + "::text", "t." + ident(parent) + "::bigint"}
 	for _, f := range fields {
-		b.WriteString(", " + f.expression())
+		columns = append(columns, f.expression())
 	}
-	fmt.Fprintf(&b, " FROM %s t", ident(m.Table))
-	return b.String()
-}
-
-func readRows(ctx context.Context, q db.Querier, fields []*Field, sql string, args ...any) ([]row, error) {
+	sql := fmt.Sprintf("SELECT %s FROM %s t %s", strings.Join(columns, ", "), ident(m.Table), rest)
 	found, err := q.Query(ctx, sql, args...)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read %s: %w", m.Plural, err)
 	}
 	return pgx.CollectRows(found, func(r pgx.CollectableRow) (row, error) {
 		values, err := r.Values()
 		if err != nil {
-			return row{}, err
+			return row{}, fmt.Errorf("read %s: %w", m.Plural, err)
 		}
 		got := row{id: toInt(values[0]), parent: toInt(values[2]), values: make(map[string]any, len(fields))}
 		got.label, _ = values[1].(string)
@@ -100,41 +92,16 @@ func readRows(ctx context.Context, q db.Querier, fields []*Field, sql string, ar
 	})
 }
 
-// find reads one row by id, locked if lock is "FOR NO KEY UPDATE" or similar. It returns nil if there is none.
-func (m *Model) find(ctx context.Context, q db.Querier, fields []*Field, id int64, lock string) (*row, error) {
-	rows, err := readRows(ctx, q, fields, m.selection(fields, "")+" WHERE t.id = $1::bigint "+lock, id)
+// find reads one row by id, locked if lock is "FOR NO KEY UPDATE" or similar. It returns errGone if there is none.
+func (m *Model) find(ctx context.Context, q db.Querier, fields []*Field, id int64, lock string) (row, error) {
+	rows, err := m.read(ctx, q, fields, "id", "WHERE t.id = $1::bigint "+lock, id)
 	if err != nil {
-		return nil, fmt.Errorf("read a %s: %w", m.Singular, err)
+		return row{}, err
 	}
 	if len(rows) == 0 {
-		return nil, nil
+		return row{}, errGone
 	}
-	return &rows[0], nil
-}
-
-// children reads the rows of an inline that belong to a row: all, or none if the user may not view them.
-func (in *formInline) children(ctx context.Context, q db.Querier, parent int64, lock string) ([]row, error) {
-	if !in.canView {
-		return nil, nil
-	}
-	fields := in.Model.formFields(in.Model.Fieldsets)
-	sql := in.Model.selection(fields, in.ForeignKey) +
-		fmt.Sprintf(" WHERE t.%s = $1::bigint ORDER BY t.id %s", ident(in.ForeignKey), lock)
-	rows, err := readRows(ctx, q, fields, sql, parent)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", in.Model.Plural, err)
-	}
-	return rows, nil
-}
-
-func (m *Model) formFields(sets []Fieldset) []*Field {
-	var fields []*Field
-	for _, set := range sets {
-		for _, name := range set.Fields {
-			fields = append(fields, m.field(name))
-		}
-	}
-	return fields
+	return rows[0], nil
 }
 
 // insert adds a row with these columns, and returns its id.
@@ -166,6 +133,9 @@ func update(ctx context.Context, q db.Querier, table string, id int64, values ma
 
 // remove deletes the rows whose column has one of the ids.
 func remove(ctx context.Context, q db.Querier, table, column string, ids []int64) error {
+	if len(ids) == 0 {
+		return nil
+	}
 	_, err := q.Exec(ctx, fmt.Sprintf("DELETE FROM %s WHERE %s = ANY($1::bigint[])", ident(table), ident(column)), ids)
 	if err != nil {
 		return fmt.Errorf("delete from %s: %w", table, err)
@@ -173,30 +143,15 @@ func remove(ctx context.Context, q db.Querier, table, column string, ids []int64
 	return nil
 }
 
-// store changes the pairs of one row from before to after.
-func (k *Many) store(ctx context.Context, q db.Querier, own int64, before, after []int64) error {
-	_, err := q.Exec(ctx, fmt.Sprintf("DELETE FROM %s WHERE %s = $1::bigint AND %s = ANY($2::bigint[])",
-		ident(k.Table), ident(k.Own), ident(k.Other)), own, without(before, after))
+// store changes the pairs of one row from before to after. Pairs in neither stay.
+func (p *Pairs) store(ctx context.Context, q db.Querier, own int64, before, after []int64) error {
+	table, ownColumn, other := ident(p.Table), ident(p.Own), ident(p.Other)
+	_, err := q.Exec(ctx, fmt.Sprintf("DELETE FROM %s WHERE %s = $1::bigint AND %s = ANY($2::bigint[]) AND %s <> ALL($3::bigint[])",
+		table, ownColumn, other, other), own, before, after)
 	if err != nil {
 		return err
 	}
-	_, err = q.Exec(ctx, fmt.Sprintf(
-		"INSERT INTO %s (%s, %s) SELECT $1::bigint, unnest($2::bigint[]) ON CONFLICT DO NOTHING",
-		ident(k.Table), ident(k.Own), ident(k.Other)), own, without(after, before))
+	_, err = q.Exec(ctx, fmt.Sprintf("INSERT INTO %s (%s, %s) SELECT $1::bigint, unnest($2::bigint[]) ON CONFLICT DO NOTHING",
+		table, ownColumn, other), own, after)
 	return err
-}
-
-// without returns the ids of a that are not in b.
-func without(a, b []int64) []int64 {
-	in := make(map[int64]bool, len(b))
-	for _, id := range b {
-		in[id] = true
-	}
-	rest := []int64{}
-	for _, id := range a {
-		if !in[id] {
-			rest = append(rest, id)
-		}
-	}
-	return rest
 }

@@ -192,3 +192,15 @@ func TestTheHistoryIsListedAndNobodyEditsIt(t *testing.T) {
 	v.post("/admin/admin/logentry/1/delete/", nil).want(http.StatusForbidden)
 	v.post("/admin/admin/logentry/", map[string][]string{"action": {"delete_selected"}, "post": {"yes"}, "_selected_action": {"1"}}).want(http.StatusForbidden)
 }
+
+func TestTheLastPermissionCanBeTaken(t *testing.T) {
+	s := newSite(t)
+	s.addStaff("bob", "polls.view_question")
+	form := s.as("ada").get(userPath(s, "bob", "change"))
+	sent := form.fields(userForm)
+	sent.Del("user_permissions")
+	form.v.post(userPath(s, "bob", "change"), sent).want(http.StatusFound)
+	if n := ask[int](s, `SELECT count(*) FROM auth_user_user_permissions`); n != 0 {
+		t.Errorf("%d permissions are left", n)
+	}
+}

@@ -120,7 +120,6 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	a := &App{
 		cfg: cfg, log: log, db: d, server: observer, leases: leases,
 		report: reporter, count: count, trace: traces, users: users,
-		admin: admin.New(d, users, log, web.Link{Path: dashboard.Path, Text: "Connections"}),
 		lab:   lab.New(d, observer, cfg.Test, log),
 		polls: polls.New(polls.NewStore(d), time.Now),
 		ready: &readiness{db: d, server: observer, leases: leases, pooler: undeclared{log: log}}, patterns: map[string]bool{},
@@ -129,13 +128,15 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	}
 	a.lab.UseSentry(cfg.Sentry)
 	a.scenes = labsite.New(a.lab.Enabled, around.complete, log)
-	a.admin.Tell = a.tell
-	a.admin.Urgent = func() string {
-		if a.leases.Now().Level() == activity.Critical {
-			return dashboard.Path
-		}
-		return ""
-	}
+	a.admin = admin.New(admin.Options{
+		DB: d, Users: users, Log: log, Links: []web.Link{{Path: dashboard.Path, Text: "Connections"}}, Report: a.tell,
+		Urgent: func() string {
+			if a.leases.Now().Level() == activity.Critical {
+				return dashboard.Path
+			}
+			return ""
+		},
+	})
 	a.count.FollowLeases(d)
 	a.count.FollowProcess(leases.Now)
 	a.count.FollowReplicas(d)

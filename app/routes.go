@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/labstack/echo/v4"
@@ -57,10 +58,7 @@ func (a *App) table() []route {
 	for path, h := range a.lab.Routes(a.guard.OwnHost) {
 		table = append(table, route{get, path, h, direct})
 	}
-	for _, r := range a.scenes.Routes() {
-		table = append(table, route{r.Method, r.Path, r.Handler, live})
-	}
-	for _, r := range a.board.Routes() {
+	for _, r := range slices.Concat(a.scenes.Routes(), a.board.Routes()) {
 		table = append(table, route{r.Method, r.Path, r.Handler, live})
 	}
 	for _, r := range a.admin.Routes() {

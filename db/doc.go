@@ -2,6 +2,9 @@
 // requests run, and it reports why a request got no connection. The directory can be copied into another project: it
 // imports pgx and a few libraries, and no other package of this project.
 //
+// A slot is one of the server's max_connections. A lease is one connection in the hands of one holder. A place is the
+// right to a lease, which the queue gives out. A ticket is the right to a slot where many processes share a budget.
+//
 // # The strategies
 //
 //	                  per-request       persistent         pool               multiplex
@@ -28,6 +31,7 @@
 // connection, as under a threaded server. The peaks include the application's monitoring connection.
 //
 // Use pool by default. Use multiplex where most statements are short reads and slots are scarce: 500 readers need two.
+// Where the CPUs have no time for them, statements look slow, and some readers get a lease of the pool.
 // Use per-request behind a pooler that expects it, or to see what it costs. Use persistent to see Django's mechanism
 // fail, and to see its two fixes work.
 //
@@ -38,10 +42,13 @@
 //
 //	s := db.DefaultSettings() // the strategy pool, with its queue
 //	s.Host, s.Name, s.User, s.PasswordFile = "127.0.0.1", "shop", "shop", "/run/secrets/shop"
+//	s.ApplicationName = "shop" // in pg_stat_activity: shop/pool
 //	s.Pool.MaxSize, s.Pool.Timeout = 5, 2*time.Second
 //	d, err := db.OpenWith(s, db.Options{Log: slog.Default()})
 //	...
-//	defer d.Close(context.Background()) // waits for outstanding leases
+//	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second) // for outstanding leases
+//	defer cancel()
+//	err = d.Close(ctx)
 //
 // In a middleware, each HTTP request becomes a request of the DB. Its handlers query with r.Context():
 //
@@ -49,11 +56,17 @@
 //	defer end() // nothing that the handler forgot stays open
 //	next.ServeHTTP(w, r.WithContext(ctx))
 //
-// A handler that gets no connection answers 503. [ConnError] has the cause, and RetryAfter if it is known:
+// A read that changes nothing and may run twice goes through [DB.Read]. A handler that gets no connection answers 503.
+// [ConnError] has the cause, with a sentence for visitors, and RetryAfter if it is known:
 //
-//	err := d.QueryRow(r.Context(), "SELECT name FROM products WHERE id = $1", id).Scan(&name)
-//	if cause := db.CauseOf(err); cause != "" {
-//		http.Error(w, "The database is busy. Please try again.", http.StatusServiceUnavailable)
+//	err := d.Read().QueryRow(r.Context(), "SELECT name FROM products WHERE id = $1", id).Scan(&name)
+//	if ce, ok := errors.AsType[*db.ConnError](err); ok {
+//		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(ce.RetryAfter.Seconds())))))
+//		http.Error(w, ce.Cause.Spec().Sentence(ce), http.StatusServiceUnavailable)
+//		return
+//	}
+//	if err != nil { // pgx.ErrNoRows is a 404, and the rest is a bug
+//		...
 //	}
 //
 // You can delete the parts that you don't need. A test builds these sets:
@@ -62,7 +75,7 @@
 //	per-request    perrequest.go                                     PerRequest in settings.go
 //	persistent     persistent.go, persistentsettings.go, worker.go   Persistent in settings.go
 //	multiplex and  multiplexed.go, multiplex.go, multiplexconn.go,   Multiplex in settings.go,
-//	DB.Read        multiplexrows.go, read.go, replica.go, hosts.go   outage and replicas in db.go
+//	DB.Read        multiplexrows.go, read.go, replica.go, hosts.go   outage and replicas in db.go, Options.Replica
 //
 // Keep pool.go and poolsettings.go: the settings also bound the queue and the leak detection.
 //
@@ -95,7 +108,8 @@
 //     long is reported with the line that acquired it.
 //   - The next holder finds no open transaction and no changed session. [ResetAuto] lists what it does not detect.
 //   - A failure to get a connection, or its loss, is a [ConnError] with one [Cause], found by SQLSTATE and error type.
-//   - Every wait is bounded. A request that would wait too long, by the measured pace, is refused at once.
+//   - Every wait is bounded: for a lease by the strategy's timeout, for an answer by QueryTimeout. A request that would
+//     wait too long is refused at once, as soon as the pace is known: a burst on a cold pool waits for its timeout.
 //
 // # From 4 to 10,000 processes
 //

@@ -15,8 +15,9 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// ConnError means that there was no connection, or that it was lost. The request was not at fault, and may be sent
-// again. A constraint violation, a deadlock or a wrong statement is never a ConnError.
+// ConnError means that there was no connection, or that it was lost. The request was not at fault. It may be sent again,
+// unless Sent is true and it changes something. A constraint violation, a deadlock or a wrong statement is never a
+// ConnError.
 type ConnError struct {
 	Cause      Cause
 	Strategy   string
@@ -27,6 +28,7 @@ type ConnError struct {
 	Waiting    int           // others in the queue at that moment
 	Stalled    time.Duration // how long no lease had been released while requests waited
 	RetryAfter time.Duration // if known: when the circuit lets an attempt through, or the queue's pace; else 0
+	Sent       bool          // the connection was lost under a statement or a commit: a change may or may not have been made
 	Err        error         // the driver's error, or nil
 
 	stack []uintptr
@@ -75,7 +77,7 @@ func CauseOf(err error) Cause {
 
 // ErrInUse is the error of a request that queries on a lease whose last result is still open, or from two goroutines at
 // once: one connection carries one query at a time.
-var ErrInUse = errors.New("this request's connection is in use: close the rows of the last query first")
+var ErrInUse = errors.New("this request's connection is in use: close the rows of the last query first, use the transaction's Querier inside InTx, and query from one goroutine")
 
 func sqlState(err error) string {
 	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -31,16 +33,25 @@ func ExampleOpen() {
 		fmt.Println(err)
 		return
 	}
-	defer func() { _ = d.Close(context.Background()) }() // waits for outstanding leases
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second) // for outstanding leases
+		defer cancel()
+		_ = d.Close(ctx)
+	}()
 
 	product := func(w http.ResponseWriter, r *http.Request) {
 		var name string
 		err := d.QueryRow(r.Context(), "SELECT 'tea ' || $1::int", 7).Scan(&name)
-		if cause := db.CauseOf(err); cause != "" {
-			http.Error(w, string(cause), http.StatusServiceUnavailable)
+		if ce, ok := errors.AsType[*db.ConnError](err); ok {
+			w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(ce.RetryAfter.Seconds())))))
+			http.Error(w, ce.Cause.Spec().Sentence(ce), http.StatusServiceUnavailable)
 			return
 		}
-		_, _ = fmt.Fprintln(w, name, err)
+		if err != nil {
+			http.Error(w, "This is a bug, or no such product.", http.StatusInternalServerError)
+			return
+		}
+		_, _ = fmt.Fprintln(w, name)
 	}
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { // the middleware
 		ctx, end := d.Begin(r.Context())
@@ -64,8 +75,8 @@ func ExampleOpen() {
 	defer cancel()
 	get(short)
 	// Output:
-	// 200 tea 7 <nil>
-	// 503 pool timeout
+	// 200 tea 7
+	// 503 All database connections of this application (1) were busy for 0.05 seconds.
 }
 
 // The strategy per-request connects at a request's first query, and closes at its end.

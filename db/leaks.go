@@ -20,6 +20,7 @@ type leaks struct {
 	leakAfter, reclaimAfter, queryTimeout time.Duration // 0: never
 
 	leaked, reclaimed, nested atomic.Int64
+	open                      logOnce // source lines that left a transaction open
 
 	mu  sync.Mutex
 	out []*Lease // unordered: each lease knows its index
@@ -158,6 +159,14 @@ func (k *leaks) reclaim(l *Lease) {
 func (k *leaks) endQuery(l *Lease) {
 	if l.seize(overdue) {
 		k.log.Error("a query took longer than query_timeout, and was ended", k.about(l)...)
+	}
+}
+
+// leftOpen logs a transaction that was begun by a statement of its own and not ended, once for each source line.
+func (k *leaks) leftOpen(l *Lease) {
+	if stack := l.stack(); k.open.first(stack[0]) {
+		k.log.Warn("a transaction was left open when its lease was released, and is rolled back: use InTx",
+			"strategy", k.strategy, "line", stack[0], "stack", strings.Join(stack, " < "))
 	}
 }
 

@@ -74,13 +74,13 @@ func (l *Lease) Conn() *pgx.Conn {
 // PID returns the process ID of the backend; 0 while connecting.
 func (l *Lease) PID() uint32 { return l.pid.Load() }
 
-// Release releases the lease. It may be called twice. If the connection is lost, its place is free when the server's
+// Release releases the lease. It may be called twice, and after a Reclaim. If the connection is lost, its place is free when the server's
 // side has ended too, or after a second. Release does not wait for that.
 func (l *Lease) Release() {
 	if l.end(out, released, Strategy.Release) {
 		return
 	}
-	if was := l.state.Swap(released); was == reclaimed || was == overdue {
+	if was := l.state.Swap(released); was == reclaimed || was == overdue { // the lease has ended already; its holder comes now
 		closeConn(l.conn) // the socket is closed already: this marks the driver's side
 	}
 }
@@ -116,7 +116,7 @@ func (l *Lease) end(from, to int32, detach func(Strategy, *Lease)) bool {
 	return true
 }
 
-// takeBack is end's.
+// takeBack does the work of end: it detaches the connection, then frees the place.
 func (l *Lease) takeBack(detach func(Strategy, *Lease)) {
 	s := l.source
 	detach(s.strategy, l)
@@ -146,7 +146,7 @@ func (l *Lease) explain(callerGone bool, err error) error {
 	if !callerGone && lost(err, l.conn.IsClosed()) {
 		return &ConnError{
 			Cause: causeOfLoss(err), Strategy: l.source.settings.Strategy, Server: ServerOf(l.conn), Size: l.source.queue.size,
-			Err: err, stack: callers(),
+			Sent: true, Err: err, stack: callers(),
 		}
 	}
 	return err

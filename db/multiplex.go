@@ -37,6 +37,9 @@ const (
 // statement. Nothing was changed.
 var errUnsuitable = errors.New("multiplex: the statement needs a connection of its own")
 
+// errStuck is errUnsuitable because slow statements, or a stalled machine, hold up every shared connection.
+var errStuck = fmt.Errorf("%w: every shared connection is held up", errUnsuitable)
+
 // errMultiplexClosed reports that the multiplexer no longer takes queries.
 var errMultiplexClosed = errors.New("multiplex: closed")
 
@@ -211,11 +214,15 @@ func (m *multiplexer) do(ctx context.Context, call *muxCall) error {
 		return call.err
 	case <-ctx.Done():
 	}
+	err = ctx.Err()
 	m.mu.Lock()
-	m.answer(call, ctx.Err())
 	if call.place != nil {
 		m.waiting.Remove(call.place)
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = &ConnError{Cause: PoolTimeout, Waited: time.Since(call.queued), Waiting: m.waiting.Len(), Err: err}
+		}
 	}
+	m.answer(call, err)
 	m.mu.Unlock()
 	<-call.done
 	return call.err
@@ -239,9 +246,10 @@ func (m *multiplexer) submit(call *muxCall) error {
 		}
 	}
 	if m.stuck() {
-		return errUnsuitable
+		return errStuck
 	}
 	m.unanswered++
+	call.queued = time.Now()
 	call.place = m.waiting.PushBack(call)
 	m.grow()
 	return nil
@@ -351,7 +359,7 @@ func (m *multiplexer) dispatch() {
 	}
 	if m.waiting.Len() > 0 {
 		if m.stuck() {
-			m.refuse(errUnsuitable)
+			m.refuse(errStuck)
 		}
 		m.grow()
 	}
@@ -508,4 +516,14 @@ func (m *multiplexer) slow(s *muxStatement, began time.Time) {
 	s.debt = muxSlowRuns
 	s.ban = min(max(2*s.ban, muxMinBan), muxMaxBan)
 	s.banned = s.slowAt.Add(s.ban)
+}
+
+// acquit ends the ban of a statement that was fast on a connection of its own: the machine had stalled, not the
+// statement.
+func (m *multiplexer) acquit(sql string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s := m.statements[sql]; s != nil && s.ban == muxMinBan {
+		s.banned, s.debt = time.Time{}, 0
+	}
 }

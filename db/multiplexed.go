@@ -45,6 +45,7 @@ func init() {
 	spec.Check = func(s Settings) error {
 		m := s.Multiplex
 		return errors.Join(check(s), atLeast("multiplex.connections", m.Connections, 1),
+			atMost("multiplex.connections", m.Connections, 1000),
 			atLeast("multiplex.max_in_flight", m.MaxInFlight, 1), atLeast("multiplex.max_result", m.MaxResult, 1024))
 	}
 	spec.New = func(s Settings, c *Connector) (Strategy, error) {
@@ -52,7 +53,7 @@ func init() {
 		if err != nil {
 			return nil, err
 		}
-		m := newMultiplexer(s.Multiplex, c.Connect, c.CloseConn)
+		m := newMultiplexer(s.Multiplex, p.connect, c.CloseConn)
 		m.timeout = s.QueryTimeout
 		return &multiplexed{pool: p, shared: m}, nil
 	}

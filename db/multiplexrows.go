@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -18,9 +19,10 @@ import (
 // the first group. Those of the second group belong to the caller until the call is submitted, and then to the reader
 // of its connection until the call is answered.
 type muxCall struct {
-	place *list.Element // in the list of waiting calls
-	gone  bool          // answered, or the caller left
-	err   error
+	place  *list.Element // in the list of waiting calls
+	queued time.Time     // when it joined them
+	gone   bool          // answered, or the caller left
+	err    error
 
 	*muxStatement
 	fresh    bool   // the statement was described just now for this caller

@@ -89,13 +89,24 @@ func (p *pool) within(ctx context.Context, l *Lease) (context.Context, context.C
 	return context.WithDeadline(ctx, l.since.Add(p.timeout-l.waited))
 }
 
-// explain returns why pgxpool gave no connection. ctx is the caller's; within also has the strategy's timeout.
+// connect makes a connection within the timeout, outside of pgxpool.
+func (p *pool) connect(ctx context.Context) (*pgx.Conn, error) {
+	within, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	conn, err := p.Connect(within)
+	if err != nil {
+		err = p.explain(ctx, within, err)
+	}
+	return conn, err
+}
+
+// explain returns why there is no connection. ctx is the caller's; within also has the strategy's timeout.
 func (p *pool) explain(ctx, within context.Context, err error) error {
 	switch {
 	case errors.Is(err, puddle.ErrClosedPool):
 		return ErrClosed
 	case within.Err() != nil && ctx.Err() == nil:
-		err = fmt.Errorf("connecting did not end within %v: %w", p.timeout, err)
+		err = fmt.Errorf("connecting did not end within pool.timeout, %v: %w", p.timeout, err)
 	}
 	return p.connectError(ctx, err)
 }

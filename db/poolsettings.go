@@ -61,7 +61,7 @@ func poolSpec() Spec {
 			}
 		},
 		Check: func(s Settings) error {
-			size := errors.Join(atLeast("pool.max_size", s.Pool.MaxSize, 1), atLeast("pool.max_size", s.Pool.MaxSize, s.Pool.MinSize))
+			size := atLeast("pool.max_size", s.Pool.MaxSize, max(1, s.Pool.MinSize))
 			if s.Pool.MaxSize == Auto {
 				size = nil
 				if s.Pooler != "" {
@@ -73,8 +73,9 @@ func poolSpec() Spec {
 				atLeast("pool.min_size", s.Pool.MinSize, 0), atMost("pool.min_size", s.Pool.MinSize, mostSize),
 				oneOf("pool.hold", s.Pool.Hold, HoldQuery, HoldRequest),
 				atLeast("budget", s.Budget, 0), atLeast("pool.timeout", s.Pool.Timeout, time.Millisecond),
-				atLeast("pool.max_lifetime", s.Pool.MaxLifetime, 1), atLeast("pool.max_idle", s.Pool.MaxIdle, 1),
-				atLeast("pool.health_check_period", s.Pool.HealthCheckPeriod, 1))
+				atLeast("pool.max_lifetime", s.Pool.MaxLifetime, time.Millisecond),
+				atLeast("pool.max_idle", s.Pool.MaxIdle, time.Millisecond),
+				atLeast("pool.health_check_period", s.Pool.HealthCheckPeriod, time.Millisecond))
 		},
 		New: func(s Settings, c *Connector) (Strategy, error) { return newPool(s, c) },
 	}

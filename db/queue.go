@@ -337,7 +337,10 @@ func (q *queue) connError(cause Cause, waited time.Duration) *ConnError {
 // gaveUp distinguishes a cancelled caller from one whose deadline passed while all places were taken: only the second
 // is a failure of the queue. The lock is held, unless waited is 0.
 func (q *queue) gaveUp(ctx context.Context, waited time.Duration) error {
-	if errors.Is(ctx.Err(), context.Canceled) || waited == 0 {
+	if waited == 0 {
+		return fmt.Errorf("asked for a connection too late: %w", ctx.Err())
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
 		return fmt.Errorf("gave up waiting for a connection: %w", ctx.Err())
 	}
 	q.timedOut++

@@ -20,7 +20,7 @@ const outageFor = 3 * time.Second
 // session, and may run twice. In return
 //
 //   - a read whose connection is lost, or whose server restarts, is retried: until the deadline of its context or,
-//     without one, for 3 seconds after the server was lost;
+//     without one, for 3 seconds after the server was lost. A server that has never answered is not waited for;
 //   - the lease is released before the rows are scanned: they are complete in memory, up to multiplex.max_result; a
 //     larger result is streamed, as by DB.Query;
 //   - under Multiplex it needs no lease at all.
@@ -41,6 +41,9 @@ func (r reader) query(ctx context.Context, sql string, args []any) (pgx.Rows, er
 	rows, err := r.db.read(ctx, sql, args, from)
 	if err != nil && r.db.outage.passes(ctx, err) {
 		rows, err = r.db.retryRead(ctx, sql, args, from, err)
+	}
+	if again, ok := errors.AsType[*retryError](err); ok && CauseOf(err) != "" {
+		err = again.cause
 	}
 	if err != nil {
 		return errRows{err}, err
@@ -94,11 +97,11 @@ func (o *outage) passes(ctx context.Context, err error) bool {
 	if cause := CauseOf(err); cause != ServerUnavailable && cause != CircuitOpen && !retryable(err) {
 		return false
 	}
-	if _, limited := ctx.Deadline(); limited {
-		return ctx.Err() == nil
-	}
 	if !o.up.Load() {
 		return false
+	}
+	if _, limited := ctx.Deadline(); limited {
+		return ctx.Err() == nil
 	}
 	now := time.Now().UnixNano()
 	o.since.CompareAndSwap(0, now)
@@ -115,7 +118,11 @@ func (d *DB) read(ctx context.Context, sql string, args []any, from callSite) (r
 	}
 	rows, err = d.readPrimary(ctx, sql, args)
 	if rows == nil && (err == nil || errors.Is(err, errUnsuitable) || errors.Is(err, errMultiplexClosed)) {
+		held := errors.Is(err, errStuck)
 		rows, err = d.readLeased(ctx, sql, args, from)
+		if held && CauseOf(err) == QueueFull {
+			err = &retryError{err} // the shared connections may serve it sooner than the pool
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -140,7 +147,6 @@ func (s *Source) readShared(ctx context.Context, sql string, args []any) (pgx.Ro
 	if !ok {
 		return nil, nil
 	}
-	m.reads.Add(1)
 	tracer := s.options.Tracer
 	if tracer != nil {
 		ctx = tracer.TraceQueryStart(ctx, nil, pgx.TraceQueryStartData{SQL: sql, Args: args})
@@ -149,8 +155,14 @@ func (s *Source) readShared(ctx context.Context, sql string, args []any) (pgx.Ro
 	if tracer != nil {
 		tracer.TraceQueryEnd(ctx, nil, pgx.TraceQueryEndData{Err: err})
 	}
+	if err == nil {
+		m.reads.Add(1)
+	}
 	if lost, ok := errors.AsType[*lostError](err); ok {
 		err = &ConnError{Cause: ServerUnavailable, Strategy: s.settings.Strategy, Err: lost.cause}
+	}
+	if ce, ok := errors.AsType[*ConnError](err); ok && ce.Strategy == "" { // otherwise other callers have it too
+		ce.Strategy = s.settings.Strategy
 	}
 	return rows, err
 }
@@ -175,6 +187,7 @@ func (d *DB) readLeased(ctx context.Context, sql string, args []any, from callSi
 // buffer reads the whole result into memory.
 func (l *Lease) buffer(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
 	l.began()
+	began := time.Now()
 	from, err := l.conn.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, l.ended(ctx, pgconn.CommandTag{}, 0, err)
@@ -205,6 +218,9 @@ func (l *Lease) buffer(ctx context.Context, sql string, args []any) (pgx.Rows, e
 	if err != nil {
 		rows.Close()
 		return nil, err
+	}
+	if m, ok := l.source.strategy.(*multiplexed); ok && time.Since(began) < muxSlow {
+		m.shared.acquit(sql)
 	}
 	return rows, nil
 }

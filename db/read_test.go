@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -173,5 +174,83 @@ func TestFiveHundredReadersNeedTwoSlots(t *testing.T) {
 	}
 	if peak > cfg.Multiplex.Connections || d.Stat().Reads != 2000 {
 		t.Errorf("%d backends; %+v", peak, d.Stat())
+	}
+}
+
+// silent is a server that accepts connections and does not answer.
+func silent(t *testing.T) (port int) {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func TestAReadWaitsForASilentServerNoLongerThanItMay(t *testing.T) {
+	for name, set := range map[string]func(*config.Database){"pool": pool, "multiplex": multiplex} {
+		t.Run(name, func(t *testing.T) {
+			cfg := dbtest.Config(t)
+			set(&cfg)
+			cfg.Host, cfg.Port, cfg.Pool.Timeout = "127.0.0.1", silent(t), 500*time.Millisecond
+			d, err := db.Open(t.Context(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = d.Close(context.Background()) }()
+			for _, deadline := range []time.Duration{100 * time.Millisecond, time.Minute} {
+				ctx, cancel := context.WithTimeout(t.Context(), deadline)
+				defer cancel()
+				began := time.Now()
+				err := d.Read().QueryRow(ctx, "SELECT 1").Scan(new(int))
+				if took := time.Since(began); db.CauseOf(err) == "" || took > cfg.ConnectTimeout-time.Second {
+					t.Errorf("within %v: after %v %v", deadline, took, err)
+				}
+			}
+		})
+	}
+}
+
+func TestAStallOfTheServerRefusesNoReader(t *testing.T) {
+	server := dbtest.NewServer(t, dbtest.Options{})
+	cfg := server.Config(t)
+	multiplex(&cfg)
+	cfg.Pool.MaxSize, cfg.Pool.MaxWaiting = 1, 1
+	d, err := db.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = d.Close(context.Background()) }()
+	one(t, d.Read(), t.Context())
+	stop := readers(t, d, 10*time.Second)
+	for range 3 {
+		server.Pause(t)
+		time.Sleep(300 * time.Millisecond) // longer than a statement may hold up a shared connection
+		server.Resume(t)
+		read := d.Stat().Reads
+		dbtest.Eventually(t, "it is read on", func() bool { return d.Stat().Reads > read+100 })
+	}
+	if read, failed := stop(); failed > 0 || read < 300 {
+		t.Errorf("%d of %d reads failed", failed, read)
+	}
+}
+
+func TestAStatementThatIsFastOnAConnectionOfItsOwnIsSharedAgain(t *testing.T) {
+	d, _, _ := open(t, multiplex)
+	sleep := func(seconds float64) (leases int64) {
+		before := d.Stat().Acquired
+		if _, err := d.Read().Exec(t.Context(), "SELECT pg_sleep($1)", seconds); err != nil {
+			t.Fatal(err)
+		}
+		return d.Stat().Acquired - before
+	}
+	for _, c := range []struct {
+		seconds float64
+		leases  int64
+	}{{0, 0}, {0.2, 0}, {0.2, 0}, {0, 1}, {0, 0}} {
+		if n := sleep(c.seconds); n != c.leases {
+			t.Errorf("%v s: %d leases, expected %d", c.seconds, n, c.leases)
+		}
 	}
 }

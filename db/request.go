@@ -221,12 +221,12 @@ func (l *Lease) done() {
 }
 
 // reportNested reports a request that holds a lease and asks for a second: N such requests on a pool of N wait for each
-// other. It reports before the wait, because the wait may never end.
+// other until their timeout. It reports before the wait.
 func (d *DB) reportNested(first *Lease, s *Source) {
 	s.leaks.nested.Add(1)
 	a, b := first.stack()[0], stackOf(callers())[0]
 	if d.nested.first(a + " " + b) {
-		s.leaks.log.Warn("a request that holds a lease asks for a second one: requests that do so can wait for each other for ever. "+
+		s.leaks.log.Warn("a request that holds a lease asks for a second one: requests that do so can wait for each other until their timeout. "+
 			"Close the rows of the first query, or use the transaction's Querier, before the second",
 			"strategy", s.settings.Strategy, "first", a, "second", b)
 		if d.options.OnNested != nil {

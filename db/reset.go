@@ -31,7 +31,9 @@ func (l *Lease) Reusable() bool {
 	if pc.IsClosed() || pc.IsBusy() || l.stale {
 		return false
 	}
-	if pc.TxStatus() == 'I' && !l.dirty && l.source.settings.Reset != ResetAlways {
+	if pc.TxStatus() != 'I' {
+		l.source.leaks.leftOpen(l)
+	} else if !l.dirty && l.source.settings.Reset != ResetAlways {
 		return true
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), resetTimeout)

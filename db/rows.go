@@ -27,11 +27,20 @@ func (l *Lease) ended(ctx context.Context, tag pgconn.CommandTag, columns int, e
 		l.dirty = l.dirty || !leavesSession(tag, columns)
 		return nil
 	}
+	return l.failed(ctx, err)
+}
+
+// failed records whether the session is outdated. It returns the error with its cause.
+func (l *Lease) failed(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
 	l.stale = l.stale || l.outdated(err)
-	if gone := ctx.Err(); gone != nil && sqlState(err) == pgerrcode.QueryCanceled {
+	gone := ctx.Err()
+	if gone != nil && sqlState(err) == pgerrcode.QueryCanceled && !errors.Is(err, gone) {
 		return fmt.Errorf("%w: %w", gone, err) // it was cancelled because its caller had left
 	}
-	return l.explain(ctx.Err() != nil, err)
+	return l.explain(gone != nil, err)
 }
 
 // exec runs one statement.

@@ -262,6 +262,11 @@ func (s *Source) drain(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
+	select {
+	case <-s.queue.drained(): // as well
+		return nil
+	default:
+	}
 	s.ending.Store(true)
 	var ends sync.WaitGroup
 	for _, l := range s.leaks.list() {

@@ -116,7 +116,12 @@ func SpecOf(s Settings) (Spec, error) {
 	if !ok {
 		return Spec{}, fmt.Errorf("unknown strategy %q: use one of %s", s.Strategy, strings.Join(Names(), ", "))
 	}
-	err := errors.Join(oneOf("reset", s.Reset, ResetAuto, ResetAlways), oneOf("pooler", s.Pooler, PgBouncer))
+	err := errors.Join(
+		atLeast("connect_timeout", s.ConnectTimeout, time.Millisecond), atLeast("query_timeout", s.QueryTimeout, 0),
+		atLeast("statement_timeout", s.StatementTimeout, 0), atMost("statement_timeout", s.StatementTimeout, 24*time.Hour),
+		atLeast("pool.leak_after", s.Pool.LeakAfter, 0), atLeast("pool.reclaim_after", s.Pool.ReclaimAfter, 0),
+		atLeast("pool.max_waiting", s.Pool.MaxWaiting, 0),
+		oneOf("reset", s.Reset, ResetAuto, ResetAlways), oneOf("pooler", s.Pooler, PgBouncer))
 	if spec.Check != nil {
 		err = errors.Join(spec.Check(s), err)
 	}
@@ -135,9 +140,9 @@ func atLeast[T int | time.Duration | Bytes](key string, n, low T) error {
 }
 
 // atMost returns an error unless n <= high.
-func atMost(key string, n, high int) error {
+func atMost[T int | time.Duration](key string, n, high T) error {
 	if n > high {
-		return fmt.Errorf("%s is %d, and must be at most %d", key, n, high)
+		return fmt.Errorf("%s is %v, and must be at most %v", key, n, high)
 	}
 	return nil
 }

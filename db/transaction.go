@@ -16,11 +16,7 @@ func (l *Lease) transact(ctx context.Context, fn func(Querier) error) error {
 	defer l.done()
 	err := l.inTx(ctx, fn)
 	l.query.Store(0)
-	if err == nil {
-		return nil
-	}
-	l.stale = l.stale || l.outdated(err)
-	return l.explain(ctx.Err() != nil, err)
+	return l.failed(ctx, err)
 }
 
 func (l *Lease) inTx(ctx context.Context, fn func(Querier) error) error {
@@ -68,7 +64,11 @@ func (t transaction) Exec(ctx context.Context, sql string, args ...any) (pgconn.
 func (t transaction) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	t.lease.began()
 	rows, err := t.tx.Query(ctx, sql, args...)
-	return transactionRows{rows, t.lease, several(sql, args)}, err
+	if err != nil { // the driver's rows are incomplete then, and panic
+		t.lease.query.Store(0)
+		return errRows{err}, err
+	}
+	return transactionRows{rows, t.lease, several(sql, args)}, nil
 }
 
 func (t transaction) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {

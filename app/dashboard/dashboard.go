@@ -23,12 +23,9 @@ import (
 	"embed"
 	"html/template"
 	"log/slog"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/labstack/echo/v4"
 
 	"ddtb/app/auth"
 	"ddtb/app/metrics"
@@ -110,20 +107,14 @@ func (b *Board) Close() { b.feed.end() }
 // Failed records a request that failed through no fault of the client. route is its pattern in the table of routes.
 func (b *Board) Failed(route string, err error) { b.failures.add(time.Now(), route, err) }
 
-// Route is one address of the dashboard.
-type Route struct {
-	Method, Path string
-	Handler      echo.HandlerFunc
-}
-
 // Routes returns the addresses. They require auth's Middleware, and no database scope: a page served while every slot
 // is taken must not count as a sign of health, and a stream must not hold a scope's resources.
-func (b *Board) Routes() []Route {
-	return []Route{
-		{http.MethodGet, Path, b.show},
-		{http.MethodPost, Path, b.change},
-		{http.MethodGet, streamPath, b.stream},
-		{http.MethodGet, sessionPath, b.askAboutSession},
-		{http.MethodPost, sessionPath, b.endSession},
+func (b *Board) Routes() []web.Route {
+	return []web.Route{
+		web.Get(Path, b.show),
+		web.Post(Path, b.change),
+		web.Get(streamPath, b.stream),
+		web.Get(sessionPath, b.askAboutSession),
+		web.Post(sessionPath, b.endSession),
 	}
 }

@@ -31,6 +31,9 @@ var secretNames = map[string]bool{
 	"old_password": true, "new_password1": true, "new_password2": true,
 }
 
+// IsSecret reports whether the input of that name is never written into a page.
+func IsSecret(name string) bool { return secretNames[strings.ToLower(name)] }
+
 // again is a form that failed for a temporary cause, for its error page to offer again.
 type again struct {
 	Action  string // always on this host
@@ -146,7 +149,7 @@ func whyNot(fields []field) string {
 	for _, f := range fields {
 		text := f.Name + f.Value
 		switch {
-		case secretNames[strings.ToLower(f.Name)]:
+		case IsSecret(f.Name):
 			return whySecret
 		case f.Name == "" || !utf8.ValidString(text) || strings.ContainsRune(text, 0):
 			why = whyForm

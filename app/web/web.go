@@ -17,6 +17,7 @@ import (
 	"html/template"
 	"io"
 	"io/fs"
+	"net/http"
 	"path"
 	"strconv"
 	"strings"
@@ -26,6 +27,18 @@ import (
 
 	"ddtb/app/fault"
 )
+
+// Route is one address that a package serves, for the application's table.
+type Route struct {
+	Method, Path string
+	Handler      echo.HandlerFunc
+}
+
+// Get returns the route of a GET.
+func Get(path string, h echo.HandlerFunc) Route { return Route{http.MethodGet, path, h} }
+
+// Post returns the route of a POST.
+func Post(path string, h echo.HandlerFunc) Route { return Route{http.MethodPost, path, h} }
 
 //go:embed templates/layout.html
 var layout string

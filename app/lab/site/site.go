@@ -52,20 +52,14 @@ func New(enabled func() bool, complete func(command string) string, log *slog.Lo
 // Close ends the current run, the streams and the lab's server. It may be called twice.
 func (s *Site) Close() { s.runner.close() }
 
-// Route is an address of the lab.
-type Route struct {
-	Method, Path string
-	Handler      echo.HandlerFunc
-}
-
 // Routes returns the addresses. They require auth's Middleware, and no database scope.
-func (s *Site) Routes() []Route {
-	return []Route{
-		{http.MethodGet, Path, s.guard(s.index)},
-		{http.MethodGet, Path + "report.html", s.guard(s.report)},
-		{http.MethodGet, Path + ":name/", s.guard(s.show)},
-		{http.MethodPost, Path + ":name/", s.guard(s.run)},
-		{http.MethodGet, Path + ":name/live", s.guard(s.live)},
+func (s *Site) Routes() []web.Route {
+	return []web.Route{
+		web.Get(Path, s.guard(s.index)),
+		web.Get(Path+"report.html", s.guard(s.report)),
+		web.Get(Path+":name/", s.guard(s.show)),
+		web.Post(Path+":name/", s.guard(s.run)),
+		web.Get(Path+":name/live", s.guard(s.live)),
 	}
 }
 

@@ -1,0 +1,111 @@
+package admin
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+
+	"ddtb/db"
+)
+
+// A form carries the values that it showed at first. Overwriting a newer value would be a lost update: then nothing is
+// saved, and the form shows both versions.
+
+// errConflict means that someone else has saved what this form would overwrite; the form shows both versions.
+var errConflict = errors.New("changed meanwhile")
+
+// conflicts compares the form with the stored rows, reports whether someone else has edited the same, and marks it.
+func (f *form) conflicts() bool {
+	conflict := f.compare()
+	for _, in := range f.Inlines {
+		conflict = in.conflicts() || conflict
+	}
+	return conflict
+}
+
+func (in *formInline) conflicts() (conflict bool) {
+	rows := in.Rows
+	in.Rows = nil
+	for _, row := range rows {
+		switch {
+		case row.ID == row.stored.id:
+			conflict = row.compare() || conflict
+		case row.Delete || !row.touched():
+			continue // deleted by both
+		default:
+			row.ID, row.CanDelete, conflict = 0, false, true
+			row.Problem = fmt.Sprintf("Someone deleted this %s meanwhile. Saving adds it again; "+
+				"empty its fields to leave it out.", in.Model.Singular)
+		}
+		in.Rows = append(in.Rows, row)
+	}
+	return conflict
+}
+
+// compare treats every edit of a row to be deleted as a conflict, except of volatile fields.
+func (row *formRow) compare() (conflict bool) {
+	for _, ff := range row.Inputs {
+		now := row.stored.values[ff.Name]
+		switch {
+		case row.ID == 0 || !ff.Posted:
+		case !row.Delete:
+			conflict = ff.compare(now) || conflict
+		case ff.Initial != nil && !ff.Volatile && ff.mine(now) != *ff.Initial:
+			ff.takeOver(now)
+			row.Problem = "Someone changed this meanwhile. Delete it all the same?"
+			conflict = true
+		}
+	}
+	return conflict
+}
+
+// compare detects a lost update: the database has neither the value that the form showed at first, nor the one that it
+// would write. Then the field shows both. An untouched volatile field is no conflict.
+func (ff *formField) compare(now any) (conflict bool) {
+	mine, stored := ff.mine(ff.Value), ff.mine(now)
+	initial := ff.Initial
+	ff.Initial = &stored
+	switch {
+	case initial == nil || stored == *initial || mine == stored:
+		return false
+	case mine == *initial:
+		ff.takeOver(now)
+		return !ff.Volatile
+	}
+	ff.Theirs = cmp.Or(ff.text(now), "nothing")
+	return true
+}
+
+// takeOver gives an untouched field the value that someone else saved.
+func (ff *formField) takeOver(now any) {
+	text := ff.mine(now)
+	ff.set(now)
+	ff.Initial = &text
+}
+
+// touched reports whether the user edited the row since the form showed it.
+func (row *formRow) touched() bool {
+	for _, ff := range row.editable() {
+		if ff.Initial == nil || ff.mine(ff.Value) != *ff.Initial {
+			return true
+		}
+	}
+	return false
+}
+
+// explainConflict says whose change the form shows.
+func (r *request) explainConflict(q db.Querier, f *form) error {
+	last, err := readEntries(r.ctx, q, ofObject+` ORDER BY l.action_time DESC, l.id DESC LIMIT 1`,
+		f.Model.App.Name, f.Model.Name, fmt.Sprint(f.ID))
+	if err != nil {
+		return err
+	}
+	who := "Someone"
+	if len(last) > 0 {
+		who = fmt.Sprintf("%s (%s UTC)", last[0].User, last[0].Time.Format(momentForm))
+	}
+	f.Notices = []string{fmt.Sprintf("%s changed this %s while you were editing it. Nothing of yours is saved yet: "+
+		"where you both changed something, your version is in the field and theirs is shown beside it; "+
+		"everything else is as it is now. Save again to keep what you see.", who, f.Model.Singular)}
+	return errConflict
+}

@@ -1,0 +1,33 @@
+package admin_test
+
+import (
+	"net/http"
+	"testing"
+
+	"ddtb/db"
+	"ddtb/db/dbtest"
+)
+
+func TestAListTakesNoMoreLeasesThanItNeeds(t *testing.T) {
+	cfg := dbtest.Config(t)
+	cfg.Pool.Hold = db.HoldQuery
+	s := newSiteOn(t, cfg)
+	s.many(150)
+	v := s.as("ada")
+	v.get("/admin/") // the user is remembered
+	for path, want := range map[string]int64{
+		"/admin/polls/question/?pub_date__year=1999": 2, // and the number of all rows
+		"/admin/polls/question/":                     2, // and the rows are counted
+		"/admin/auth/group/":                         1,
+		"/admin/auth/user/":                          2, // and the groups, for the filter
+		"/admin/polls/question/add/":                 0,
+	} {
+		t.Run(path, func(t *testing.T) {
+			before := s.db.Stat().Acquired
+			v.get(path).want(http.StatusOK)
+			if got := s.db.Stat().Acquired - before; got != want {
+				t.Errorf("it took %d leases, want %d", got, want)
+			}
+		})
+	}
+}

@@ -1,0 +1,127 @@
+package db_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"ddtb/config"
+	"ddtb/db"
+	"ddtb/db/dbtest"
+)
+
+func TestAQueryRowInATransactionReturnsItsError(t *testing.T) {
+	var n int
+	for name, run := range map[string]func(ctx context.Context, q db.Querier) error{
+		"of its syntax":         func(ctx context.Context, q db.Querier) error { return q.QueryRow(ctx, "SELEC 1").Scan(&n) },
+		"of a missing argument": func(ctx context.Context, q db.Querier) error { return q.QueryRow(ctx, "SELECT $1::int").Scan(&n) },
+		"of no row":             func(ctx context.Context, q db.Querier) error { return q.QueryRow(ctx, "SELECT 1 WHERE false").Scan(&n) },
+		"of a context that has ended": func(_ context.Context, q db.Querier) error {
+			ended, cancel := context.WithCancel(context.Background())
+			cancel()
+			return q.QueryRow(ended, "SELECT 3").Scan(&n)
+		},
+		"of a transaction that has failed": func(ctx context.Context, q db.Querier) error {
+			_, _ = q.Exec(ctx, "SELECT 1/0")
+			return q.QueryRow(ctx, "SELECT 4").Scan(&n)
+		},
+		"of a connection that is lost": func(ctx context.Context, q db.Querier) error {
+			_, _ = q.Exec(ctx, "SELECT pg_terminate_backend(pg_backend_pid())")
+			return q.QueryRow(ctx, "SELECT 5").Scan(&n)
+		},
+		"of rows that are open": func(ctx context.Context, q db.Querier) error {
+			rows, err := q.Query(ctx, "SELECT generate_series(1, 100000)")
+			if err != nil || !rows.Next() {
+				return nil
+			}
+			defer rows.Close()
+			return q.QueryRow(ctx, "SELECT 6").Scan(&n)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d, _, _ := open(t, pool)
+			if err := d.InTx(t.Context(), func(q db.Querier) error { return run(t.Context(), q) }); err == nil {
+				t.Error("no error")
+			}
+			if s := d.Stat(); s.Leases != 0 {
+				t.Errorf("%d leases are out", s.Leases)
+			}
+		})
+	}
+}
+
+func TestATransactionThatItsCallersDeadlineEndedSaysSo(t *testing.T) {
+	d, _, _ := open(t, pool)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	err := d.InTx(ctx, func(q db.Querier) error {
+		_, err := q.Exec(ctx, "SELECT pg_sleep(10)")
+		return err
+	})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+}
+
+func TestATransactionThatIsLeftOpenIsReported(t *testing.T) {
+	d, log := openLogged(t, pool)
+	for range 2 {
+		if _, err := d.Exec(t.Context(), "BEGIN"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := log.Count("a transaction was left open", "transaction_test.go", "use InTx"); n != 1 {
+		t.Errorf("%d lines:\n%s", n, log)
+	}
+}
+
+func TestAConnectionLostUnderAStatementSaysThatItWasSent(t *testing.T) {
+	d, _, _ := open(t, func(c *config.Database) { pool(c); c.Pool.MaxSize = 1 })
+	_, err := d.Exec(t.Context(), "SELECT pg_terminate_backend(pg_backend_pid())")
+	if lost, ok := errors.AsType[*db.ConnError](err); !ok || !lost.Sent {
+		t.Errorf("%#v", err)
+	}
+	held, err := d.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Release()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err = d.Exec(ctx, "SELECT 1")
+	if none, ok := errors.AsType[*db.ConnError](err); !ok || none.Sent {
+		t.Errorf("%#v", err)
+	}
+}
+
+func TestASecondQueryOfAKeptLeaseSaysWhatElseItMayBe(t *testing.T) {
+	d, _, _ := open(t, poolRequest)
+	ctx, end := d.Begin(t.Context())
+	defer end()
+	err := d.InTx(ctx, func(db.Querier) error {
+		_, err := d.Exec(ctx, "SELECT 1")
+		return err
+	})
+	if !errors.Is(err, db.ErrInUse) || !strings.Contains(err.Error(), "the transaction's Querier inside InTx") {
+		t.Error(err)
+	}
+}
+
+func TestCloseWithoutTimeFailsOnlyForLeasesThatAreOut(t *testing.T) {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	for range 20 {
+		cfg := dbtest.Config(t)
+		pool(&cfg)
+		d, err := db.Open(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		one(t, d, t.Context())
+		if err := d.Close(ended); err != nil {
+			t.Error(err)
+		}
+	}
+}
