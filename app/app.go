@@ -52,14 +52,15 @@ type App struct {
 	echo   *echo.Echo
 
 	complete  func(command string) string // see WithCommands
+	file      string                      // see WithFile
 	patterns  map[string]bool             // of the routes; written only while they are bound
 	switching sync.Mutex                  // held from reading the current settings until the new ones are in effect
 }
 
 // surroundings are the settings of the process that New was given.
 type surroundings struct {
-	stateDir, version string
-	complete          func(command string) string
+	stateDir, version, file string
+	complete                func(command string) string
 }
 
 // Option is a setting of the process for New.
@@ -76,6 +77,10 @@ func WithVersion(version string) Option { return func(s *surroundings) { s.versi
 func WithCommands(complete func(command string) string) Option {
 	return func(s *surroundings) { s.complete = complete }
 }
+
+// WithFile names the configuration file that a change is read from, so that a command can find out whether its file is
+// this server's.
+func WithFile(path string) Option { return func(s *surroundings) { s.file = path } }
 
 // New makes the application. It connects only for monitoring, and does not fail when the database is unreachable: pages
 // report the problem until the database recovers.
@@ -118,11 +123,11 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 		lab:   lab.New(d, observer, cfg.Test, log),
 		polls: polls.New(polls.NewStore(d), time.Now),
 		ready: &readiness{db: d, server: observer, leases: leases, pooler: undeclared{log: log}}, patterns: map[string]bool{},
-		complete: around.complete,
-		guard:    web.NewGuard(cfg.Server.BaseURL, cfg.Server.AllowedHosts...), ids: newRequestIDs(),
+		complete: around.complete, file: around.file,
+		guard: web.NewGuard(cfg.Server.BaseURL, cfg.Server.AllowedHosts...), ids: newRequestIDs(),
 	}
 	a.lab.UseSentry(cfg.Sentry)
-	a.scenes = labsite.New(a.lab.Enabled, log)
+	a.scenes = labsite.New(a.lab.Enabled, around.complete, log)
 	a.admin = admin.New(admin.Options{
 		DB: d, Users: users, Log: log, Links: []web.Link{{Path: dashboard.Path, Text: "Connections"}}, Report: a.tell,
 		Urgent: func() string {

@@ -151,7 +151,7 @@ func TestADatabaseWithoutTablesIsNotReadyAndSaysWhatToDo(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := siteOn(t, cfg, nil)
-	if r := s.ready(); r.Ready || !strings.Contains(r.Detail, "ddtb migrate") {
+	if r := s.ready(); r.Ready || !strings.Contains(r.Detail, "`bin/ddtb migrate`") {
 		t.Errorf("/readyz: %+v", r)
 	}
 	a := s.get("/polls/")

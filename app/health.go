@@ -40,6 +40,7 @@ type Ready struct {
 // readyz reports whether requests can be served, and if not, why.
 func (a *App) readyz(c echo.Context) error {
 	r := a.ready.check(c.Request().Context())
+	r.Detail, r.Warning = a.complete(r.Detail), a.complete(r.Warning)
 	status := http.StatusOK
 	if !r.Ready {
 		status = http.StatusServiceUnavailable

@@ -13,6 +13,7 @@ import (
 	"ddtb/app/lab"
 	"ddtb/app/lab/scenarios"
 	"ddtb/app/web"
+	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/activity"
 )
@@ -57,7 +58,7 @@ func addFigures[S any](info map[string]any, figures []db.Figure[S], s *S) {
 func (a *App) home(c echo.Context) error {
 	info, slots := a.connectionInfo(c.Request().Context())
 	if !web.WantsHTML(c) {
-		return c.JSONPretty(http.StatusOK, map[string]any{"name": "ddtb", "connection_info": info}, "  ")
+		return c.JSONPretty(http.StatusOK, map[string]any{"name": "ddtb", "connection_info": info, "configuration": config.Version(a.file)}, "  ")
 	}
 	return pages.Render(c, http.StatusOK, "home.html", map[string]any{
 		"Info": info, "Slots": slots, "Tests": a.lab.Enabled(), "Scenarios": len(scenarios.All()), "Host": c.Request().Host, "Trouble": a.trouble(), "Switch": a.complete("ddtb strategy"),

@@ -26,8 +26,9 @@ func TestStaffRunAScenarioAndEveryoneReadsTheResult(t *testing.T) {
 	cookie := s.login("ada")
 	t.Run("a visitor reads the page, and can't run it", func(t *testing.T) {
 		s := s.in(t)
-		mustContain(t, s.get("/lab/mail-storm/"), 200, "It has not been run here yet.")
-		mustContain(t, s.post("/lab/mail-storm/", nil), 403, "Only staff can run a scenario.")
+		mustContain(t, s.get("/lab/"), 200, "<code>bin/ddtb lab run --all</code>")
+		mustContain(t, s.get("/lab/mail-storm/"), 200, "It has not been run here yet.", "<code>bin/ddtb lab run mail-storm</code>")
+		mustContain(t, s.post("/lab/mail-storm/", nil), 403, "Only staff can run a scenario.", "bin/ddtb lab run mail-storm")
 		if a := s.get("/lab/report.html"); a.StatusCode != 303 || a.header("Location") != "/lab/" {
 			t.Errorf("a report of nothing: %s", a.Status)
 		}

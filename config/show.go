@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"ddtb/db"
 )
@@ -31,11 +32,19 @@ func (c *Config) WriteTOML(w io.Writer) error {
 		if k.secret() && k.text() != `""` {
 			assignment = "# " + assignment
 		}
-		fmt.Fprintf(out, "%-40s # %s\n", assignment, c.Origins[k.name])
+		line := fmt.Sprintf("%-40s # %s\n", assignment, c.Origins[k.name])
+		if utf8.RuneCountInString(line) > lineWidth {
+			line = fmt.Sprintf("# %s\n%s\n", c.Origins[k.name], assignment)
+		}
+		out.WriteString(line)
 	}
 	_, err := io.WriteString(w, out.String())
 	return err
 }
+
+// lineWidth is the width of a small terminal and a line break. Where a line would be wider, the origin stands above its
+// key.
+const lineWidth = 81
 
 // text returns the value as TOML.
 func (k *key) text() string {

@@ -48,11 +48,21 @@ func TestWhatIsShownLoadsAgain(t *testing.T) {
 
 func TestShowTellsEveryOrigin(t *testing.T) {
 	c := mustLoad(t, everything, "DB_MAX_CONNS=7")
+	name := func(path string) {
+		for key, o := range c.Origins {
+			if o.File != "" {
+				o.File = path
+				c.Origins[key] = o
+			}
+		}
+		c.File = path
+	}
+	name("F")
 	var shown strings.Builder
 	if err := c.WriteTOML(&shown); err != nil {
 		t.Fatal(err)
 	}
-	got := strings.ReplaceAll(shown.String(), c.File, "F")
+	got := shown.String()
 	for _, want := range []string{
 		"# The configuration in force. File: F\n\n[databases.default]\nname = ",
 		`# password = "[redacted]"` + strings.Repeat(" ", 16) + "# F:4\n",
@@ -67,6 +77,15 @@ func TestShowTellsEveryOrigin(t *testing.T) {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is not in\n%s", want, got)
 		}
+	}
+	long := "/" + strings.Repeat("f", 50)
+	name(long)
+	shown.Reset()
+	if err := c.WriteTOML(&shown); err != nil {
+		t.Fatal(err)
+	}
+	if want := "\n# " + long + ":7\ntimeout = \"250ms\"\n"; !strings.Contains(shown.String(), want) {
+		t.Errorf("%q is not in\n%s", want, &shown)
 	}
 }
 

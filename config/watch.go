@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -29,6 +30,17 @@ type Watcher struct {
 	notify    *fsnotify.Watcher
 	directory string // the directory of path's link target
 	content   [sha256.Size]byte
+}
+
+// Version returns a text that identifies the file at path and its state, as a web server's ETag does: its time and size. It
+// is the same for every process that reads the file, under any name, and does not disclose the name. It is "" if the file
+// can't be read.
+func Version(path string) string {
+	info, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%x-%x", info.ModTime().UnixNano(), info.Size())
 }
 
 // Watch starts watching the file at path. No change after its return is missed. The caller must call Run. The error says

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -177,23 +176,12 @@ func TestFiveHundredReadersNeedTwoSlots(t *testing.T) {
 	}
 }
 
-// unanswering is a server that accepts connections and does not answer.
-func unanswering(t *testing.T) (port int) {
-	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 func TestAReadWaitsForASilentServerNoLongerThanItMay(t *testing.T) {
 	for name, set := range map[string]func(*config.Database){"pool": pool, "multiplex": multiplex} {
 		t.Run(name, func(t *testing.T) {
 			cfg := dbtest.Config(t)
 			set(&cfg)
-			cfg.Host, cfg.Port, cfg.Pool.Timeout = "127.0.0.1", unanswering(t), 500*time.Millisecond
+			cfg.Hosts, cfg.Pool.Timeout = db.Hosts(silent(t)), 500*time.Millisecond
 			d, err := db.Open(t.Context(), cfg)
 			if err != nil {
 				t.Fatal(err)

@@ -15,17 +15,17 @@ func (c *cli) configCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "config", Short: "Check, show or begin the configuration file", Args: noCommand, RunE: needsSubcommand}
 	var connect bool
 	check := &cobra.Command{
-		Use: "check", Short: "Find every mistake in the file and the environment", Args: cobra.NoArgs,
+		Use: "check", Short: "Find every mistake in the file and the environment", Args: asInUse,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.configCheck(cmd.Context(), connect) },
 	}
 	check.Flags().BoolVar(&connect, "connect", false, "log in to the database as well")
 	cmd.AddCommand(check,
 		&cobra.Command{
-			Use: "show", Short: "Print every value and where it comes from, without secrets", Args: cobra.NoArgs,
+			Use: "show", Short: "Print every value and where it comes from, without secrets", Args: asInUse,
 			RunE: func(*cobra.Command, []string) error { return c.configShow() },
 		},
 		&cobra.Command{
-			Use: "init", Short: "Write a file with every key, its default and a line on it", Args: cobra.NoArgs,
+			Use: "init", Short: "Write a file with every key, its default and a line on it", Args: asInUse,
 			RunE: func(*cobra.Command, []string) error { return c.configInit() },
 		},
 	)
@@ -42,20 +42,36 @@ func (c *cli) configCheck(ctx context.Context, connect bool) error {
 	if err != nil {
 		return err
 	}
-	if cfg.File == "" {
-		path, _ := c.options().Path()
-		c.say("No mistake. There is no file %s:\nevery value is a default or from the environment.\n", path)
-	} else {
-		c.say("No mistake in %s.\n", cfg.File)
-	}
-	if !namesDatabase(cfg) {
-		c.say("It names no database, user or host. `ddtb run` needs none; elsewhere a database\n" +
-			"and a user with the name of the account are meant, on this machine.\n")
-	}
+	c.sayChecked(cfg)
 	if !connect {
 		return nil
 	}
+	if cfg, err = c.loadForServer(); err != nil {
+		return err
+	}
 	return c.checkLogin(ctx, cfg.Databases["default"])
+}
+
+// sayChecked says what the file is good for. Without a database there may be a mistake, but none that can be found.
+func (c *cli) sayChecked(cfg *config.Config) {
+	path, _ := c.options().Path()
+	named := namesDatabase(cfg)
+	switch {
+	case cfg.File == "" && named:
+		c.say("No mistake. There is no file %s:\nevery value is a default or from the environment.\n", path)
+	case cfg.File == "":
+		c.say("There is no file %s:\nevery value is a default or from the environment.\n", path)
+	case keysFrom(cfg) == 0:
+		c.say("%s sets nothing:\nevery value is a default or from the environment.\n", cfg.File)
+	case named:
+		c.say("No mistake in %s.\n", cfg.File)
+	default:
+		c.say("What %s sets is valid.\n", cfg.File)
+	}
+	if !named {
+		c.say("No database, user or host is named. The server of `ddtb run` needs none;\n" +
+			"elsewhere a database and a user with the account's name are meant.\n")
+	}
 }
 
 // checkLogin logs in once, and prints the server.
@@ -95,6 +111,6 @@ func (c *cli) configInit() error {
 	if err := config.Init(path); err != nil {
 		return err
 	}
-	c.say("Wrote %s. Fill in name, user and password, then run `ddtb config check`.\n", path)
+	c.print("Wrote %s.\nFill in name, user and password, then run:\n  %s\n", path, c.suggester().complete("ddtb config check --connect"))
 	return nil
 }

@@ -12,7 +12,8 @@ func TestMigrateGoesUpAndDown(t *testing.T) {
 	m, _ := withDatabase(t)
 	m.run("", "migrate", "status").must(exitFine, "00001_polls.sql", "applied 20")
 	m.run("", "migrate").must(exitFine, "Nothing to do: the database is up to date.")
-	down := m.run("", "migrate", "down")
+	m.run("y\n", "migrate", "down").must(exitUsage, "drops what it made with all data in it", "nothing was changed", "--yes")
+	down := m.run("", "migrate", "down", "--yes")
 	down.must(exitFine, "Took back 0000")
 	status := m.run("", "migrate", "status")
 	status.must(exitFine, "not applied")
@@ -23,7 +24,7 @@ func TestMigrateGoesUpAndDown(t *testing.T) {
 	m.run("", "migrate", "up").must(exitFine, "Applied 0000")
 	m.run("", "migrate", "status").must(exitFine, "applied 20")
 	for range strings.Count(status.out, "applied") {
-		m.run("", "migrate", "down").must(exitFine, "Took back 0000")
+		m.run("", "migrate", "down", "--yes").must(exitFine, "Took back 0000")
 	}
 	m.run("", "migrate", "down").must(exitFailed, "there is nothing to take back")
 	m.run("", "runserver", "127.0.0.1:0").must(exitFailed, "none of ddtb's tables yet", "ddtb migrate")
@@ -48,6 +49,7 @@ func TestTheDemoIsLoadedOnce(t *testing.T) {
 	m.run("", "loaddemo").must(exitFine, "There are questions already, so nothing was added.")
 	m.run("", "loaddemo", "--questions", "1000").must(exitFine, "Added 1000 questions.")
 	m.run("", "loaddemo", "--questions", "-1").must(exitUsage, "--questions=-1")
+	m.run("", "loaddemo", "--questions", "5000000000").must(exitUsage, "from 0 to 10000000")
 	var n int
 	if err := dbtest.Control(t, cfg).QueryRow(t.Context(), "SELECT count(*) FROM polls_question").Scan(&n); err != nil || n != 1007 {
 		t.Errorf("%d questions, %v", n, err)

@@ -87,8 +87,10 @@ superuser's unless --superusers is given.`,
 		name: "force-close", short: "End all sessions of one application",
 		flags: (*connections).closeFlags, run: (*connections).forceClose,
 		long: `End all sessions of one application in this database, or the one of --pid,
-whatever they do. It shows them first, and asks. What they were doing is rolled
-back; an application with a pool reconnects.`,
+whatever they do. Without --application and --pid it is this application: the
+application_name of the configuration, ddtb by default. It shows them first, and
+asks. What they were doing is rolled back; an application with a pool opens new
+ones.`,
 	},
 	{
 		name: "cancel", short: "Cancel the query of one session, which stays",
@@ -167,7 +169,7 @@ In trouble, begin with: ddtb db-connections doctor`,
 		"the action, as an alternative to the subcommand: "+strings.Join(names, ", ")+" (default status)")
 	for _, a := range actions {
 		sub := &cobra.Command{
-			Use: a.name, Short: a.short, Long: a.long, Args: cobra.NoArgs,
+			Use: a.name, Short: a.short, Long: a.long, Args: asInUse,
 			RunE: func(cmd *cobra.Command, _ []string) error { return d.startWith(cmd, a) },
 		}
 		if a.flags != nil {
@@ -195,10 +197,6 @@ func onlyFlagsOf(cmd *cobra.Command, a action) (err error) {
 	return err
 }
 
-func usage(format string, args ...any) error {
-	return &exitError{exitUsage, fmt.Errorf(format, args...)}
-}
-
 // startWith is start; an application given as "" means the sessions without a name.
 func (d *connections) startWith(cmd *cobra.Command, a action) error {
 	f := cmd.Flags().Lookup("application")
@@ -214,6 +212,7 @@ func (d *connections) startWith(cmd *cobra.Command, a action) error {
 // start opens an access path to the server, and runs the action.
 func (d *connections) start(ctx context.Context, a action) error {
 	d.printer = printer(d.cli)
+	d.printer.Complete = d.sameServer
 	d.close = func() {}
 	if err := d.configure(); err != nil {
 		return err
@@ -266,16 +265,23 @@ func (d *connections) show(v any, asText func()) error {
 
 // printer prints to c.out. It uses colour only on a terminal, and never with NO_COLOR.
 func printer(c *cli) console.Printer {
-	p := console.Printer{W: c.out}
-	fd, is := terminal(c.out)
+	return console.Printer{
+		W: c.out, Width: width(c.out),
+		Colour: isTerminal(c.out) && c.environment("NO_COLOR") == "" && c.environment("TERM") != "dumb",
+	}
+}
+
+// width returns the width of f, if f is a terminal; 0: no bound.
+func width(f any) int {
+	fd, is := terminal(f)
 	if !is {
-		return p
+		return 0
 	}
-	if w, _, err := term.GetSize(fd); err == nil {
-		p.Width = w
+	w, _, err := term.GetSize(fd)
+	if err != nil {
+		return 0
 	}
-	p.Colour = c.environment("NO_COLOR") == "" && c.environment("TERM") != "dumb"
-	return p
+	return w
 }
 
 func isTerminal(f any) bool {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 
 	"ddtb/db"
 	"ddtb/db/activity"
+	"ddtb/db/localpg"
 )
 
 // The attempts to connect while no slot is free: one becomes free from time to time. An Observer caches a failure for a
@@ -103,6 +105,7 @@ func (d *connections) fail(ctx context.Context, a action, err error) error {
 	if a.name == "health" || a.name == "doctor" {
 		h = h.With(d.askProcesses(ctx)...)
 	}
+	h = h.Complete(d.sameServer)
 	code := exitFailed
 	if a.name == "health" {
 		code = int(h.Level)
@@ -110,12 +113,12 @@ func (d *connections) fail(ctx context.Context, a action, err error) error {
 	full := db.CauseOf(err) == db.SlotsExhausted
 	switch {
 	case d.asJSON && full:
-		r := activity.NoAccess(err, d.reached)
+		r := d.noAccess(err)
 		err = d.json(activity.Failure{Error: err.Error(), Health: h, Refusal: &r})
 	case d.asJSON:
 		err = d.json(activity.Failure{Error: err.Error(), Health: h})
 	case full:
-		d.printer.Refusal(activity.NoAccess(err, d.reached))
+		d.printer.Refusal(d.noAccess(err))
 		if h.Processes > 0 {
 			d.say("\n")
 			d.printer.Health(h)
@@ -128,6 +131,10 @@ func (d *connections) fail(ctx context.Context, a action, err error) error {
 		err = fmt.Errorf("%w\nWhat to do: %s", err, h.Findings[0].Do)
 	}
 	return &exitError{code, err}
+}
+
+func (d *connections) noAccess(err error) activity.Refusal {
+	return activity.NoAccess(err, d.reached).Complete(d.sameServer)
 }
 
 const dsnForms = "write it as postgres://USER:PASSWORD@HOST:PORT/NAME?sslmode=… or as " +
@@ -154,7 +161,21 @@ func (d *connections) sameServer(text string) string {
 			more += " --" + f.name + " " + activity.ShellQuote(f.value)
 		}
 	}
-	return suggester{d.program(), map[string]string{
-		"db-connections": more, "strategy": d.configFlag(), "config": d.configFlag(), "migrate": d.configFlag(),
-	}}.complete(text)
+	s := d.suggester()
+	s.flags, s.passFile = map[string]string{"db-connections": more}, d.passFile()
+	return s.complete(text)
+}
+
+// passFile returns the file with the passwords of the private PostgreSQL, if that is the server of this run.
+func (d *connections) passFile() string {
+	if d.dsn != "" {
+		if dsn, err := url.Parse(d.dsn); err == nil {
+			return dsn.Query().Get("passfile")
+		}
+		return ""
+	}
+	if d.cfg.Origins["databases.default.password_file"].Flag == "" {
+		return ""
+	}
+	return localpg.PassFile(filepath.Dir(d.database().PasswordFile))
 }

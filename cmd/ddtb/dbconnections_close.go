@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -49,8 +47,11 @@ func (d *connections) forceClose(ctx context.Context) error {
 	if d.filter.PID != 0 && d.filter.Application == "" {
 		return d.end(ctx, fmt.Sprintf("pid %d", d.filter.PID))
 	}
-	d.filter.Application = cmp.Or(d.filter.Application, d.database().ApplicationName)
-	return d.end(ctx, "all of "+d.filter.Application)
+	if d.filter.Application != "" {
+		return d.end(ctx, "all of "+d.filter.Application)
+	}
+	d.filter.Application = d.database().ApplicationName
+	return d.end(ctx, fmt.Sprintf("all of %s, which is this application (--application names another)", d.filter.Application))
 }
 
 // end lists the sessions that match the filter, asks for confirmation, ends them, and reports the result.
@@ -69,7 +70,7 @@ func (d *connections) end(ctx context.Context, what string) error {
 	if d.dryRun || len(plan.Sessions) == 0 {
 		return d.show(plan, func() {})
 	}
-	if err := d.confirm(ctx, fmt.Sprintf("End %s?", sessions(len(plan.Sessions)))); err != nil {
+	if err := d.confirm(ctx, fmt.Sprintf("End %s?", sessions(len(plan.Sessions))), "add --yes to end them, or --dry-run to only list them"); err != nil {
 		return err
 	}
 	done, err := activity.End(ctx, d.access, plan, d.filter)
@@ -92,23 +93,15 @@ func sessions(n int) string {
 	return fmt.Sprintf("these %d sessions", n)
 }
 
-// confirm asks on a terminal; without one, --yes is required.
-func (d *connections) confirm(ctx context.Context, question string) error {
-	switch {
-	case d.yes:
+// confirm asks unless --yes was given. Where it can't ask, hint says what to add.
+func (d *connections) confirm(ctx context.Context, question, hint string) error {
+	if d.yes {
 		return nil
-	case d.asJSON || !isTerminal(d.in):
-		return usage("nothing was ended, because there is no terminal to ask on: add --yes to end them, or --dry-run to only list them")
 	}
-	defer d.say("\n")
-	answer, err := (&prompt{cli: d.cli, ctx: ctx, lines: bufio.NewReader(d.in)}).ask("\n" + question + " [y/N] ")
-	if err != nil {
-		return err
+	if d.asJSON {
+		return usage("nothing was ended, because --json asks nothing: %s", hint)
 	}
-	if a := strings.ToLower(answer); a != "y" && a != "yes" {
-		return &exitError{exitFailed, fmt.Errorf("nothing was ended")}
-	}
-	return nil
+	return d.cli.confirm(ctx, "\n"+question, "nothing was ended", hint)
 }
 
 func (d *connections) cancel(ctx context.Context) error {
@@ -119,7 +112,7 @@ func (d *connections) cancel(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	x, err := find(s, d.filter.PID)
+	x, err := find(s, d.filter.PID, d.sameServer(s.GrantReadAll()))
 	if err != nil {
 		return err
 	}
@@ -127,7 +120,7 @@ func (d *connections) cancel(ctx context.Context) error {
 		d.say("%s\n", console.Clean(fmt.Sprintf("pid %d, %s, as %s in %s, for %s: %s",
 			x.PID, x.Who(), x.User, x.Database, activity.Short(x.InQuery.Duration()), x.Query)))
 	}
-	if err := d.confirm(ctx, "Cancel this query?"); err != nil {
+	if err := d.confirm(ctx, "Cancel this query?", "add --yes to cancel it"); err != nil {
 		return err
 	}
 	done, err := activity.Cancel(ctx, d.access, x, d.filter.Superusers)
@@ -135,7 +128,7 @@ func (d *connections) cancel(ctx context.Context) error {
 		return err
 	}
 	err = d.show(done, func() {
-		d.printer.Cancelled(done, d.sameServer(fmt.Sprintf("ddtb db-connections force-close --pid=%d --database=%s", x.PID, activity.ShellQuote(x.Database))))
+		d.printer.Cancelled(done, fmt.Sprintf("ddtb db-connections force-close --pid=%d --database=%s", x.PID, activity.ShellQuote(x.Database)))
 	})
 	if done.Outcome != activity.Cancelled && err == nil {
 		return &exitError{code: exitFailed}
@@ -143,15 +136,15 @@ func (d *connections) cancel(ctx context.Context) error {
 	return err
 }
 
-// find returns the session, if its query may be cancelled.
-func find(s activity.Snapshot, pid int32) (activity.Session, error) {
+// find returns the session, if its query may be cancelled. grant lets this role see those of others.
+func find(s activity.Snapshot, pid int32, grant string) (activity.Session, error) {
 	for _, x := range s.Sessions {
 		switch {
 		case x.PID != pid:
 			continue
 		case x.Hidden:
 			return x, &exitError{exitFailed, fmt.Errorf("session %d is another role's, and this one may not see what it does: %s",
-				pid, s.GrantReadAll())}
+				pid, grant)}
 		case x.State != activity.Active || x.Self:
 			return x, &exitError{exitFailed, fmt.Errorf("session %d runs no query: it is %s", pid, x.State)}
 		}

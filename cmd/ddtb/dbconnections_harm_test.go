@@ -142,7 +142,7 @@ func TestARefusalNamesTheServerAndTheRoleOfTheRun(t *testing.T) {
 	o := newOperator(t)
 	o.fills()
 	_, out, _ := o.runsUntil(context.WithoutCancel(t.Context()), "doctor")
-	for _, want := range []string{fmt.Sprintf("-p %d", o.cfg.Port), "-h " + o.cfg.Host, `TO "` + o.cfg.User + `"`} {
+	for _, want := range []string{fmt.Sprintf("-p %d", o.cfg.Port), "on the database's machine, " + o.cfg.Host, o.cfg.User + " is none"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not in\n%s", want, out)
 		}

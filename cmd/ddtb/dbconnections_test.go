@@ -241,6 +241,9 @@ func TestForceCloseEndsTheConfiguredApplicationUnlessAnotherIsNamed(t *testing.T
 	_, err := tx.Exec(t.Context(), "BEGIN")
 	o.must(err)
 	o.session("report")
+	if code, out, err := o.runs("force-close"); code != exitUsage || !strings.Contains(out, "all of ddtb, which is this application") {
+		t.Errorf("before the question: %d, %s%s", code, out, err)
+	}
 	if code, out, _ := o.runs("force-close", "--yes"); code != 0 || !strings.Contains(out, "2 of 2 ended.") {
 		t.Errorf("%d, %s", code, out)
 	}

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,7 +22,7 @@ func (c *cli) healthcheckCommand() *cobra.Command {
 Without ADDR it is the configuration's server.addr. A container's probe should
 name ADDR: then the configuration is not read, and a mistake in it, with which a
 running server goes on as before, does not make that look unhealthy.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: asInUse,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			addr, err := c.probed(args)
 			if err != nil {
@@ -50,11 +52,26 @@ func (c *cli) probed(args []string) (addr string, err error) {
 	return reachable(addr)
 }
 
+// reason returns what an answer says in one line: the detail of a JSON answer, or a short line of text. A page of HTML
+// says no more than the status.
+func reason(body []byte) string {
+	var problem struct{ Detail string }
+	text := strings.TrimSpace(string(body))
+	if json.Unmarshal(body, &problem) == nil {
+		text = problem.Detail
+	}
+	if text == "" || strings.HasPrefix(text, "<") {
+		return ""
+	}
+	first, _, _ := strings.Cut(text, "\n")
+	return ": " + cut(first, 200)
+}
+
 // reachable returns an address at which a server that listens on addr can be reached.
 func reachable(addr string) (string, error) {
 	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return "", usage("the address %q is not HOST:PORT or a port alone", addr)
+	if n, bad := strconv.Atoi(port); err != nil || bad != nil || n < 1 || n > 65535 {
+		return "", usage("the address %q is not HOST:PORT or a port alone, from 1 to 65535", addr)
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
@@ -69,7 +86,7 @@ func (c *cli) healthcheck(ctx context.Context, addr, path string) error {
 		return err
 	}
 	if !strings.HasPrefix(status, "200 ") {
-		return fmt.Errorf("%s answers %s: %s", url, status, strings.TrimSpace(string(body)))
+		return fmt.Errorf("%s answers %s%s", url, status, reason(body))
 	}
 	c.say("%s answers %s\n", url, status)
 	return nil

@@ -30,7 +30,7 @@ func (c *cli) labCommand() *cobra.Command {
 func (c *cli) labListCommand() *cobra.Command {
 	var asJSON bool
 	list := &cobra.Command{
-		Use: "list", Short: "List the scenarios", Args: cobra.NoArgs,
+		Use: "list", Short: "List the scenarios, by number and name", Args: asInUse,
 		RunE: func(*cobra.Command, []string) error { return c.labList(asJSON) },
 	}
 	list.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -61,7 +61,8 @@ func (c *cli) labList(asJSON bool) error {
 			}
 		}
 	}
-	c.say("\nRun one with `ddtb lab run NAME`, or all with `ddtb lab run --all`.\n")
+	run := c.suggester().complete("ddtb lab run")
+	c.print("\nRun one by its name or number, or all:\n  %[1]s thread-leak\n  %[1]s --all\n", run)
 	return nil
 }
 
@@ -89,7 +90,7 @@ slots: without the fix and with it. Every figure is counted: backends on the
 server, requests at the client.
 
 Exit code: 0 if every scenario is reproduced and fixed, 1 if not, 2 for wrong
-usage.`,
+usage, 130 if it was interrupted.`,
 		RunE: func(cmd *cobra.Command, names []string) error { return c.labRun(cmd.Context(), o, names) },
 	}
 	f := run.Flags()
@@ -97,7 +98,7 @@ usage.`,
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	f.StringVar(&o.report, "report", "", "write the results to `FILE`, one HTML page with charts")
 	f.StringVar(&o.plan.Only, "only", "", "run one half only: failure or fix")
-	f.BoolVar(&o.plan.WithoutTheFix, "without-the-fix", false, "run the second half without the fix, to see that the verdict can fail")
+	f.BoolVar(&o.plan.WithoutTheFix, "without-the-fix", false, "run the second half without the fix, to see that the verdict can fail; not with --only")
 	return run
 }
 
@@ -106,14 +107,13 @@ func (c *cli) labRun(ctx context.Context, o labRun, names []string) error {
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}
-	if o.report != "" { // found out now rather than after minutes
-		f, err := os.OpenFile(o.report, os.O_CREATE|os.O_WRONLY, 0o644) //nolint:gosec // it is for others to read
-		if err != nil {
-			return &exitError{exitUsage, fmt.Errorf("the report can't be written: %w", err)}
-		}
-		_ = f.Close()
+	if err := o.canReport(); err != nil { // found out now rather than after minutes
+		return &exitError{exitUsage, fmt.Errorf("the report can't be written: %w", err)}
 	}
 	results, version, err := c.runScenarios(ctx, o, chosen)
+	if err != nil && ctx.Err() != nil {
+		return &exitError{exitInterrupted, err}
+	}
 	if err != nil {
 		return err
 	}
@@ -133,6 +133,22 @@ func (c *cli) labRun(ctx context.Context, o labRun, names []string) error {
 	return &exitError{exitFailed, nil}
 }
 
+// canReport checks that the report can be written. It leaves no file behind that was not there.
+func (o *labRun) canReport() error {
+	if o.report == "" {
+		return nil
+	}
+	_, missing := os.Lstat(o.report)
+	f, err := os.OpenFile(o.report, os.O_CREATE|os.O_WRONLY, 0o644) //nolint:gosec // it is for others to read
+	if err == nil {
+		err = f.Close()
+	}
+	if err == nil && missing != nil {
+		err = os.Remove(o.report)
+	}
+	return err
+}
+
 func writeReport(file string, results []*scene.Result, version string) error {
 	f, err := os.Create(file)
 	if err != nil {
@@ -147,6 +163,8 @@ func (o *labRun) choose(names []string) ([]*scene.Scenario, error) {
 		return nil, fmt.Errorf("--only=%s: use failure or fix", o.plan.Only)
 	case o.all && len(names) > 0:
 		return nil, errors.New("give names or --all, not both")
+	case o.plan.Only != "" && o.plan.WithoutTheFix:
+		return nil, errors.New("--only and --without-the-fix exclude each other: --without-the-fix compares both halves")
 	case o.all:
 		return scenarios.All(), nil
 	case len(names) == 0:

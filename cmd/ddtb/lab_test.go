@@ -82,6 +82,8 @@ func TestTheLabRefusesWhatItCanNotRun(t *testing.T) {
 		"which scenario?":             {},
 		"names or --all, not both":    {"--all", "thread-leak"},
 		"--only=both: use failure or": {"--all", "--only=both"},
+		"exclude each other":          {"--all", "--only=failure", "--without-the-fix"},
+		"there is no scenario \"31\"": {"31"},
 		"the report can't be written": {"--all", "--report", filepath.Join(m.home, "none", "x.html")},
 	} {
 		if o := m.run("", append([]string{"lab", "run"}, args...)...); o.code != exitUsage || !strings.Contains(o.err, words) {
@@ -93,18 +95,22 @@ func TestTheLabRefusesWhatItCanNotRun(t *testing.T) {
 func TestTheLabStopsWithinASecondAndLeavesNothing(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
-	p := m.start("lab", "run", "--all")
+	report := filepath.Join(m.home, "report.html")
+	p := m.start("lab", "run", "--all", "--report", report)
 	dbtest.Eventually(t, "a scenario has been run", func() bool { return strings.Contains(p.log.String(), "thread-leak") })
 	if dirs := labsOf(t, p.cmd.Process.Pid); len(dirs) != 1 {
 		t.Errorf("a running lab has the directories %v", dirs)
 	}
 	began := time.Now()
 	p.stop(syscall.SIGINT)
-	if code := p.cmd.ProcessState.ExitCode(); code != exitFailed || time.Since(began) > 2*time.Second { // a busy machine gets twice the time
+	if code := p.cmd.ProcessState.ExitCode(); code != exitInterrupted || time.Since(began) > 2*time.Second { // a busy machine gets twice the time
 		t.Errorf("exit code %d after %v: %s", code, time.Since(began), p.log)
 	}
 	if dirs := labsOf(t, p.cmd.Process.Pid); len(dirs) != 0 {
 		t.Errorf("it left %v", dirs)
+	}
+	if _, err := os.Stat(report); err == nil {
+		t.Error("it left an empty report")
 	}
 }
 

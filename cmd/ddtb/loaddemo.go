@@ -11,15 +11,18 @@ import (
 	"ddtb/polls"
 )
 
+// mostQuestions guards against a slip of the finger.
+const mostQuestions = 10_000_000
+
 func (c *cli) loaddemoCommand() *cobra.Command {
 	var many int
 	cmd := &cobra.Command{
 		Use:   "loaddemo",
 		Short: "Put a few polls into an empty database",
-		Args:  cobra.NoArgs,
+		Args:  asInUse,
 		RunE: c.onDatabase(func(ctx context.Context, d config.Database) error {
-			if many < 0 {
-				return usage("--questions=%d: give a number from 0 on", many)
+			if many < 0 || many > mostQuestions {
+				return usage("--questions=%d: give a number from 0 to %d", many, mostQuestions)
 			}
 			made, err := c.loaddemo(ctx, d, many)
 			switch {

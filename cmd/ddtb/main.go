@@ -20,14 +20,16 @@ import (
 
 	"ddtb/config"
 	"ddtb/db"
+	"ddtb/db/activity/console"
 	"ddtb/db/localpg"
 )
 
 // Exit codes, as defined in design.md.
 const (
-	exitFine   = 0
-	exitFailed = 1
-	exitUsage  = 2
+	exitFine        = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130 // as a shell reports Ctrl-C
 )
 
 func main() {
@@ -107,7 +109,7 @@ func (c *cli) execute(ctx context.Context, args []string) int {
 	case err == nil:
 		return exitFine
 	case !c.began:
-		c.complain(err, "\nRun `"+cmd.CommandPath()+" --help` for the commands and flags.")
+		c.complain(err, "\nRun `"+strings.Replace(cmd.CommandPath(), "ddtb", c.program(), 1)+" --help` for the commands and flags.")
 		return exitUsage
 	case reported:
 		c.complain(err, "")
@@ -117,11 +119,13 @@ func (c *cli) execute(ctx context.Context, args []string) int {
 
 // complain prints an error. Further lines are indented, so that a server's text can't be mistaken for ours.
 func (c *cli) complain(err error, hint string) {
-	text := strings.ReplaceAll(err.Error(), "\r", "\n")
+	text := err.Error()
 	if advice := db.Hint(err); !strings.Contains(text, advice) {
 		text += "\nWhat to do: " + advice
 	}
-	_, _ = fmt.Fprintf(c.err, "ddtb: %s%s\n", strings.ReplaceAll(text, "\n", "\n  "), hint)
+	text = strings.ReplaceAll(c.suggester().complete(text), "\r", "\n")
+	p := console.Printer{W: c.err, Width: width(c.screen)}
+	p.Lines("ddtb: " + strings.ReplaceAll(text, "\n", "\n  ") + hint + "\n")
 }
 
 // exitError ends the command with a specific exit code. Without err, everything has been printed.
@@ -149,6 +153,8 @@ which a web application runs PostgreSQL out of connections, and fixes each one.
 Start with ` + "`ddtb run`" + `: it brings its own PostgreSQL and says what to try.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Args:          noCommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRun: func(*cobra.Command, []string) {
 			c.began = true
 			level := slog.LevelInfo
@@ -168,6 +174,7 @@ Start with ` + "`ddtb run`" + `: it brings its own PostgreSQL and says what to t
 		c.createsuperuserCommand(), c.changepasswordCommand(), c.dbConnectionsCommand(), c.sendtestemailCommand(),
 		c.configCommand(), c.healthcheckCommand(), c.labCommand(), c.versionCommand(),
 	)
+	root.SetFlagErrorFunc(flagError)
 	fitHelp(root)
 	return root
 }
@@ -203,9 +210,11 @@ func (c *cli) environment(name string) string {
 	return value
 }
 
-func (c *cli) say(format string, args ...any) {
-	_, _ = fmt.Fprintf(c.out, format, args...)
-}
+// say prints a text. Lines that are too wide for the terminal are wrapped.
+func (c *cli) say(format string, args ...any) { printer(c).Lines(fmt.Sprintf(format, args...)) }
+
+// print is say for text with commands to copy, which are not wrapped.
+func (c *cli) print(format string, args ...any) { _, _ = fmt.Fprintf(c.out, format, args...) }
 
 // loadForServer reads the configuration for a command that needs a database. If it names none, it uses the private
 // server of a running `ddtb run`.

@@ -274,15 +274,31 @@ func TestAWrongCommandLineIsExitCode2WithTheWayToHelp(t *testing.T) {
 	m := newMachine(t)
 	for _, c := range []struct{ args, word string }{
 		{"runsrever", `unknown command "runsrever"`},
-		{"runserver --adr 8000", "unknown flag: --adr"},
-		{"runserver 8000 8001", "accepts at most 1 arg"},
-		{"run 8000", `unknown command "8000"`},
+		{"ruserver", "did you mean runserver?"},
+		{"runserver --adr 8000", "there is no flag --adr\n"},
+		{"run --adr 8000", "there is no flag --adr: did you mean --addr?"},
+		{"run -adr 8000", "there is no flag -adr: did you mean --addr?"},
+		{"run -x", "there is no flag -x\n"},
+		{"run --=x", `"--=x" is no flag: write --NAME or --NAME=VALUE`},
+		{"runserver 8000 8001", `runserver takes [ADDR], and got "8001" as well`},
+		{"run 8000", `run takes no argument, and got "8000"`},
 		{"migrate sideways", `unknown command "sideways"`},
-		{"loaddemo --questions many", `invalid argument "many"`},
-		{"changepassword", "accepts 1 arg"},
-		{"healthcheck --path", "flag needs an argument"},
+		{"loaddemo --questions many", `--questions "many": write a whole number`},
+		{"loaddemo --questions 99999999999999999999", "the number is too large"},
+		{"db-connections cancel --pid x", `--pid "x": write a whole number`},
+		{"db-connections close-idle --older-than 5x", `--older-than "5x": write a duration as 90s or 5m`},
+		{"db-connections --json=maybe", `--json "maybe": write --json, or --json=false`},
+		{"changepassword", "changepassword needs USER"},
+		{"healthcheck --path", "--path needs a value: what to ask for"},
 	} {
-		m.run("", strings.Fields(c.args)...).must(exitUsage, c.word, " --help`")
+		o := m.run("", strings.Fields(c.args)...)
+		o.must(exitUsage, c.word, " --help`")
+		if strings.Contains(o.err, "strconv") {
+			t.Errorf("%s: %s", c.args, o.err)
+		}
+	}
+	for _, command := range []string{"strategy --addr :99999", "strategy pool --addr 0", "healthcheck 99999"} {
+		m.run("", strings.Fields(command)...).must(exitUsage, "is not HOST:PORT or a port alone, from 1 to 65535")
 	}
 	m.run("", "config").must(exitUsage, "ddtb config [command]", "check", "show", "init")
 	m.run("", "migrate", "stauts").must(exitUsage)
@@ -334,11 +350,18 @@ func TestVersion(t *testing.T) {
 func TestConfigShowsChecksAndBeginsTheFile(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
-	m.run("", "config", "check").must(exitFine, "No mistake. There is no file "+m.file)
+	m.run("", "config", "check").must(exitFine, "There is no file "+m.file, "No database, user or host is named")
+	m.runWith([]string{"DATABASE_URL=postgres://www@db/polls"}, "", "config", "check").must(exitFine, "No mistake. There is no file "+m.file)
+	m.write("")
+	m.run("", "config", "check").must(exitFine, m.file+" sets nothing", "No database, user or host is named")
+	if err := os.Remove(m.file); err != nil {
+		t.Fatal(err)
+	}
 	m.run("", "config", "init").must(exitFine, "Wrote "+m.file, "ddtb config check")
 	m.run("", "config", "init").must(exitFailed, m.file+" is left as it is")
-	m.run("", "config", "check").must(exitFine, "No mistake in "+m.file)
+	m.run("", "config", "check").must(exitFine, "No database, user or host is named")
 	m.write("[databases.default]\nname = \"polls\"\nuser = \"www\"\npassword = \"s3cr3t-word\"\n")
+	m.run("", "config", "check").must(exitFine, "No mistake in "+m.file)
 	m.secrets = append(m.secrets, "s3cr3t-word")
 	m.run("", "config", "show").must(exitFine, `name = "polls"`, m.file+":2", `strategy = "pool"`)
 	m.run("", "config", "show", "--config", m.home+"/nothing.toml").must(exitFailed, m.home+"/nothing.toml", "--config")
@@ -384,7 +407,7 @@ func TestHealthcheckTellsWhetherAServerIsThere(t *testing.T) {
 	at := []string{"DDTB_SERVER_ADDR=" + addr}
 	m.runWith(at, "", "healthcheck").must(exitFine, p.url+"/healthz answers 200 OK")
 	m.runWith(at, "", "healthcheck", "--path", "/readyz").must(exitFine, "200 OK")
-	m.runWith(at, "", "healthcheck", "--path", "nothing").must(exitFailed, p.url+"/nothing answers 404")
+	m.runWith(at, "", "healthcheck", "--path", "nothing").must(exitFailed, p.url+"/nothing answers 404 Not Found: There is no such page.\n")
 	_, port, _ := net.SplitHostPort(addr)
 	m.runWith([]string{"DDTB_SERVER_ADDR=0.0.0.0:" + port}, "", "healthcheck").must(exitFine, "200 OK")
 	m.write("strategie = \"pool\"\n") // with which the server goes on as before

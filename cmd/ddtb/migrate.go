@@ -1,14 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"ddtb/config"
+	"ddtb/db"
 	"ddtb/db/migrations"
 )
 
@@ -22,17 +25,25 @@ used.`,
 		Args: noCommand,
 		RunE: c.onDatabase(c.migrateUp),
 	}
-	for _, sub := range []struct {
-		use, short string
-		run        func(context.Context, config.Database) error
-	}{
-		{"up", "Apply every migration that is missing", c.migrateUp},
-		{"down", "Take the newest migration back, with the data in its tables", c.migrateDown},
-		{"status", "List the migrations, and which are applied", c.migrateStatus},
-	} {
-		migrate.AddCommand(&cobra.Command{Use: sub.use, Short: sub.short, Args: cobra.NoArgs, RunE: c.onDatabase(sub.run)})
-	}
+	migrate.AddCommand(
+		&cobra.Command{Use: "up", Short: "Apply every migration that is missing", Args: asInUse, RunE: c.onDatabase(c.migrateUp)},
+		c.migrateDownCommand(),
+		&cobra.Command{Use: "status", Short: "List the migrations, and which are applied", Args: asInUse, RunE: c.onDatabase(c.migrateStatus)},
+	)
 	return migrate
+}
+
+func (c *cli) migrateDownCommand() *cobra.Command {
+	var yes bool
+	down := &cobra.Command{
+		Use: "down", Short: "Take the newest migration back, with the data in its tables",
+		Long: `Take the newest migration back. What it made is dropped with all data in it,
+which only a backup brings back. It asks first.`,
+		Args: asInUse,
+		RunE: c.onDatabase(func(ctx context.Context, d config.Database) error { return c.migrateDown(ctx, d, yes) }),
+	}
+	down.Flags().BoolVar(&yes, "yes", false, "don't ask")
+	return down
 }
 
 // onDatabase makes do a command on the configured database.
@@ -57,12 +68,37 @@ func (c *cli) migrateUp(ctx context.Context, d config.Database) error {
 	return err
 }
 
-func (c *cli) migrateDown(ctx context.Context, d config.Database) error {
+func (c *cli) migrateDown(ctx context.Context, d config.Database, yes bool) error {
+	if !yes {
+		if err := c.confirmDown(ctx, d); err != nil {
+			return err
+		}
+	}
 	m, err := migrations.Down(ctx, d)
 	if err == nil {
 		c.say("Took back %s\n", m.Name)
 	}
 	return err
+}
+
+// confirmDown asks whether the newest migration may go, if there is one.
+func (c *cli) confirmDown(ctx context.Context, d config.Database) error {
+	steps, err := migrations.Status(ctx, d)
+	if err != nil {
+		return err
+	}
+	steps = slices.DeleteFunc(steps, func(m migrations.Step) bool { return m.Pending })
+	if len(steps) == 0 {
+		return migrations.ErrNone
+	}
+	newest := steps[len(steps)-1]
+	cc, err := db.ConnConfig(db.Direct(d), d.ApplicationName)
+	if err != nil {
+		return err
+	}
+	c.say("Database %s on %s port %d:\nthis takes back %s, and drops what it made with all data in it.\n",
+		cc.Database, cc.Host, cc.Port, cmp.Or(newest.Name, fmt.Sprint(newest.Version)))
+	return c.confirm(ctx, "Go on?", "nothing was changed", "add --yes to take it back")
 }
 
 func (c *cli) migrateStatus(ctx context.Context, d config.Database) error {

@@ -293,7 +293,7 @@ func TestTheEyeSeesThroughPgBouncerWhereThereIsNoOtherWay(t *testing.T) {
 func TestMigrationsGoPastPgBouncerAndTheServerThroughIt(t *testing.T) {
 	t.Parallel()
 	m, b := behindBouncer(t, db.Pool)
-	m.run("", "migrate", "down").must(exitFine, "Took back 0000")
+	m.run("", "migrate", "down", "--yes").must(exitFine, "Took back 0000")
 	m.run("", "migrate").must(exitFine, "Applied 0000")
 	m.run("", "loaddemo").must(exitFine, "Added 7 questions.")
 	before := b.logins(b.cfg.Name)

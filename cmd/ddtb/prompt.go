@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -15,8 +17,9 @@ import (
 // prompt asks the user. A question ends with its context, so that Ctrl-C restores the terminal.
 type prompt struct {
 	*cli
-	ctx   context.Context
-	lines *bufio.Reader
+	ctx     context.Context
+	lines   *bufio.Reader
+	instead string // what to do where nobody answers
 }
 
 // password asks twice, until both answers are equal and strong enough, or, if weak ones are allowed, the user confirms
@@ -48,13 +51,39 @@ func (p *prompt) password(owner auth.User, mayBeWeak bool) (password string, err
 	}
 }
 
+// confirm asks a question on the terminal, and returns an error that begins with refused unless the answer is yes. Where
+// there is no terminal to ask on, hint says what to add.
+func (c *cli) confirm(ctx context.Context, question, refused, hint string) error {
+	if !isTerminal(c.in) {
+		return usage("%s, because there is no terminal to ask on: %s", refused, hint)
+	}
+	answer, err := (&prompt{cli: c, ctx: ctx, lines: bufio.NewReader(c.in), instead: hint}).ask(question + " [y/N] ")
+	if err != nil {
+		return err
+	}
+	c.say("\n")
+	if a := strings.ToLower(answer); a != "y" && a != "yes" {
+		return errors.New(refused)
+	}
+	return nil
+}
+
 func (p *prompt) ask(question string) (string, error) {
 	p.say("%s", question)
 	line, err := p.answer(func() (string, error) { return p.lines.ReadString('\n') })
 	if err != nil && line == "" {
-		return "", fmt.Errorf("no answer: %w; run it in a terminal, or with --noinput if --help lists that", err)
+		p.say("\n")
+		return "", p.noAnswer(err)
 	}
 	return strings.TrimSpace(line), nil
+}
+
+// noAnswer explains why a question has no answer.
+func (p *prompt) noAnswer(err error) error {
+	if p.ctx.Err() != nil {
+		return errors.New("interrupted: nothing was changed")
+	}
+	return fmt.Errorf("no answer: the input ended (%w): %s", err, cmp.Or(p.instead, "run it in a terminal"))
 }
 
 // askHidden disables the echo on a terminal.
@@ -70,10 +99,14 @@ func (p *prompt) askHidden(question string) (string, error) {
 	defer func() { _ = term.Restore(int(file.Fd()), before) }()
 	p.say("%s", question)
 	defer p.say("\n")
-	return p.answer(func() (string, error) {
+	password, err := p.answer(func() (string, error) {
 		typed, err := term.ReadPassword(int(file.Fd()))
 		return string(typed), err
 	})
+	if err != nil {
+		return "", p.noAnswer(err)
+	}
+	return password, nil
 }
 
 // answer waits for read or the end of the context; then read is abandoned until the process exits.

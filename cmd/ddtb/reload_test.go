@@ -15,7 +15,7 @@ import (
 func refusedConfigurations(t *testing.T, cfg config.Database) map[string][2]string {
 	t.Helper()
 	older, other := withDatabase(t)
-	older.run("", "migrate", "down").must(exitFine)
+	older.run("", "migrate", "down", "--yes").must(exitFine)
 	return map[string][2]string{
 		"a file that names no database":          {"[server]\nreplicas = 1\n", "no database is configured"},
 		"a file of comments":                     {"# nothing yet\n", "no database is configured"},

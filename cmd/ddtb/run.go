@@ -9,7 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -53,7 +53,7 @@ The strategy and all but the database's place come from the configuration file;
 without one, a file with comments is written. Data stays between runs, in
 ~/.local/share/ddtb/postgres. For root it is /var/lib/ddtb/postgres: PostgreSQL
 doesn't run as root, and its own user can't enter root's home.`,
-		Args: cobra.NoArgs,
+		Args: asInUse,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.runAll(cmd.Context(), f) },
 	}
 	cmd.Flags().StringVar(&f.addr, "addr", "", "where to listen, HOST:PORT (default: server.addr)")
@@ -98,7 +98,7 @@ func (c *cli) runAll(ctx context.Context, f runFlags) (err error) {
 		defer cancel()
 		if err = errors.Join(err, pg.Stop(patience)); err == nil {
 			again := c.program() + " run" + f.again(c, dir)
-			c.say("Stopped. The data stays in %s\nTo go on with it: %s\nTo start anew:    %s --fresh\n", dir, again, again)
+			c.print("Stopped. The data stays in %s\nTo go on with it: %s\nTo start anew:    %s --fresh\n", dir, again, again)
 		}
 	}()
 	login, err := pg.Database(ctx, demoDatabase, demoRole)
@@ -115,25 +115,47 @@ func (c *cli) runAll(ctx context.Context, f runFlags) (err error) {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
+	var background sync.WaitGroup
+	defer background.Wait()
 	defer cancel(nil)
-	go func() {
-		select {
-		case <-pg.Done():
-			cancel(fmt.Errorf("the private PostgreSQL ended; its log is %s", pg.LogFile()))
-		case <-ctx.Done():
-		}
-	}()
-	dsn, err := c.dsnFlag(dir, login)
-	if err != nil {
-		return err
-	}
-	here := c.suggestions(cfg, l.Addr(), dsn)
+	background.Go(func() { cancel(c.keepRunning(ctx, pg)) })
+	here := c.suggestions(cfg, l.Addr(), dir)
 	c.welcome(cfg, l.Addr(), pg, admin, dir, f.again(c, dir), here)
 	err = c.serve(ctx, l, cfg, reload{o, load}, here)
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
 	}
 	return err
+}
+
+// The private PostgreSQL is started again when it ends by itself, at most mostRestarts times in a row. It is in a row
+// unless it ran for steadyAfter.
+const (
+	mostRestarts = 3
+	steadyAfter  = time.Minute
+)
+
+// keepRunning starts the private PostgreSQL again whenever it ends by itself, until ctx ends. Its error says why it gave
+// up.
+func (c *cli) keepRunning(ctx context.Context, pg *localpg.Server) error {
+	for restarts, began := 0, time.Now(); ; restarts++ {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-pg.Done():
+		}
+		if time.Since(began) > steadyAfter {
+			restarts = 0
+		}
+		if restarts == mostRestarts {
+			return fmt.Errorf("the private PostgreSQL ended again, after %d restarts; its log is %s", restarts, pg.LogFile())
+		}
+		c.log.Warn("the private PostgreSQL ended; it is started again", "log", pg.LogFile())
+		began = time.Now()
+		if err := pg.Restart(ctx); err != nil && ctx.Err() == nil {
+			c.log.Error("the private PostgreSQL does not start", "error", err)
+		}
+	}
 }
 
 // ensureConfigFile writes the commented reference file if there is no file, for experiments to edit.
@@ -232,9 +254,8 @@ func (c *cli) configFlag() string {
 }
 
 func (c *cli) welcome(cfg *config.Config, addr net.Addr, pg *localpg.Server, admin, dir, again string, s suggester) {
-	dsn := fmt.Sprintf("postgres://%s@127.0.0.1:%d/%s", demoRole, pg.Port(), demoDatabase)
-	password := `PGPASSWORD="$(cat ` + activity.ShellQuote(filepath.Join(dir, demoRole+".password")) + `)" \` + "\n            "
-	c.say(`
+	dsn := privateDSN(cfg.Databases["default"])
+	c.print(`
 ddtb is running. Ctrl-C stops it.
 
   Lab     %[1]s/lab/     %[16]d ways to run out of connections
@@ -247,19 +268,19 @@ PostgreSQL %[4]s is on 127.0.0.1:%[5]d with max_connections = 100.
           %[17]ssince %[7]s; it stays. To start anew:
             %[8]s run --fresh%[9]s
   DSN     %[10]s
-  psql    %[11]spsql %[10]s
+  psql    %[11]s
   See it  %[12]s
 
 The strategy is "%[13]s"; all settings are in
   %[14]s
 See it fail, and see it fixed, in another terminal:
   %[15]s persistent
-  ab -q -n 200 %[1]s/polls/     # more than 90 "Non-2xx responses"
+  ab -q -n 200 %[1]s/polls/     # over 90 "Non-2xx responses"
   %[15]s pool
   ab -q -n 200 %[1]s/polls/     # none
 
 `, "http://"+clickable(addr), demoAdmin, admin, pg.Version(), pg.Port(), dir, localpg.Since(dir).Format(time.DateOnly), s.program, again,
-		dsn, password, s.complete("ddtb db-connections")+" status", cfg.Databases["default"].Strategy, cfg.File, s.complete("ddtb strategy"),
+		dsn, s.complete("psql "+dsn), s.complete("ddtb db-connections")+" status", cfg.Databases["default"].Strategy, cfg.File, s.complete("ddtb strategy"),
 		len(scenarios.All()), whyHere(dir))
 }
 
@@ -269,12 +290,4 @@ func whyHere(dir string) string {
 		return ""
 	}
 	return "not in root's home, which is closed to PostgreSQL's own user;\n          "
-}
-
-// program returns how this program was called, for suggested commands.
-func (c *cli) program() string {
-	if strings.ContainsRune(os.Args[0], filepath.Separator) && !strings.HasSuffix(os.Args[0], ".test") {
-		return os.Args[0]
-	}
-	return "ddtb"
 }

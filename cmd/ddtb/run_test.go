@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +11,9 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
+	"ddtb/db/activity"
 	"ddtb/db/dbtest"
 	"ddtb/db/localpg/system"
 )
@@ -31,6 +35,24 @@ func (m *machine) postmaster(data string) int {
 		m.Fatal(err)
 	}
 	return pid
+}
+
+// killPostgres waits until the private PostgreSQL runs, and kills it.
+func (p *process) killPostgres(t *testing.T, data string) {
+	t.Helper()
+	n := p.log.Count("PostgreSQL started")
+	pid := p.postmaster(data)
+	if err := system.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	dbtest.Eventually(t, "it is started again, or given up", func() bool {
+		select {
+		case <-p.done:
+			return true
+		default:
+			return p.log.Count("PostgreSQL started") > n
+		}
+	})
 }
 
 func alive(pid int) bool { return system.Exists(pid) }
@@ -70,6 +92,7 @@ func TestRunBringsEverythingOnANewMachine(t *testing.T) {
 	})
 	t.Run("db-connections finds its PostgreSQL", func(t *testing.T) {
 		m.in(t).run("", "db-connections", "status").must(exitFine, "database ddtb, seen as ddtb")
+		m.in(t).run("", "config", "check", "--connect").must(exitFine, "No database, user or host is named", "Logged in as ddtb to database ddtb")
 	})
 	t.Run("its configuration is the file that it wrote, in which a command switches the strategy", func(t *testing.T) {
 		addr := strings.TrimPrefix(p.url, "http://")
@@ -107,11 +130,17 @@ func TestRunBringsEverythingOnANewMachine(t *testing.T) {
 		if _, body := p.page("/polls/1/results/"); !strings.Contains(body, "42 votes") {
 			t.Errorf("the vote is lost:\n%s", body)
 		}
-		t.Run("when its PostgreSQL dies, so does it, and says where to look", func(t *testing.T) {
-			if err := system.Kill(m.postmaster(data), syscall.SIGQUIT); err != nil {
-				t.Fatal(err)
+		t.Run("a PostgreSQL that is killed is started again, and the web server lives", func(t *testing.T) {
+			p.killPostgres(t, data)
+			p.logs(1, "the private PostgreSQL ended; it is started again")
+			dbtest.Eventually(t, "pages are served again", func() bool { return p.get("/polls/") == 200 })
+		})
+		t.Run("when it ends again and again, so does the server, and says where to look", func(t *testing.T) {
+			for range mostRestarts - 1 {
+				p.killPostgres(t, data)
 			}
-			p.ends().must(exitFailed, "the private PostgreSQL ended", "log")
+			p.killPostgres(t, data)
+			p.ends().must(exitFailed, "the private PostgreSQL ended again, after 3 restarts; its log is")
 		})
 	})
 	t.Run("--fresh starts anew", func(t *testing.T) {
@@ -123,6 +152,37 @@ func TestRunBringsEverythingOnANewMachine(t *testing.T) {
 			t.Errorf("exit code %d:\n%s", code, p.log)
 		}
 	})
+}
+
+// fillAndEnter takes every ordinary slot of a server, and runs the command of each way in, in a shell.
+func (m *machine) fillAndEnter(dsn string) {
+	m.Helper()
+	for {
+		conn, err := pgx.Connect(m.Context(), dsn)
+		if err != nil {
+			break
+		}
+		m.Cleanup(func() { _ = conn.Close(context.WithoutCancel(m.Context())) })
+	}
+	o := m.runWith([]string{"XDG_RUNTIME_DIR=" + m.T.TempDir()}, "", "db-connections", "--dsn", dsn, "status", "--json") // of another user
+	refusal := printed[activity.Failure](m.T, o.out).Refusal
+	if refusal == nil {
+		m.Fatalf("it was let in:\n%s", o.out)
+	}
+	ran := 0
+	for _, way := range refusal.Ways {
+		if !strings.Contains(way.Command, "psql") {
+			continue
+		}
+		cmd := exec.CommandContext(m.Context(), "sh", "-c", way.Command)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			m.Errorf("%s: %v\n%s", way.Command, err, out)
+		}
+		ran++
+	}
+	if ran == 0 {
+		m.Errorf("no way in is a command of psql: %v", refusal.Ways)
+	}
 }
 
 // mustBeStressed checks that the test endpoints are enabled, as by default under `ddtb run`.
@@ -167,18 +227,35 @@ func TestTheCommandsThatRunPrintsReachItsOwnServerAndData(t *testing.T) {
 	password := strings.TrimSpace(read(t, filepath.Join(data, "ddtb.password")))
 	m.secrets = []string{password}
 	m.mustKeepSecrets(welcome)
-	found := regexp.MustCompile(`(?s)postgres://ddtb@(\S+)/ddtb.* db-connections --dsn (\S+) status`).FindStringSubmatch(welcome)
+	found := regexp.MustCompile(`(?s)postgres://ddtb@(\S+)/ddtb.*\n  psql    ([^\n]+)\n.* db-connections --dsn '(\S+)' status`).FindStringSubmatch(welcome)
 	if found == nil {
 		t.Fatalf("no DSN, or no command with it:\n%s", welcome)
 	}
 	at := found[1]
-	look := exec.CommandContext(t.Context(), os.Args[0], asDDTB, "db-connections", "--dsn", found[2], "status")
+	look := exec.CommandContext(t.Context(), os.Args[0], asDDTB, "db-connections", "--dsn", found[3], "status")
 	look.Env = m.environ()
 	seen, err := look.CombinedOutput()
 	if err != nil || !strings.Contains(string(seen), at+", database ddtb, seen as ddtb") || strings.Contains(string(seen), "WARN") {
 		t.Errorf("%v\n%s", err, seen)
 	}
 	m.mustKeepSecrets(string(seen))
+	if user, err := exec.CommandContext(t.Context(), "sh", "-c", found[2]+" -Atc 'SELECT current_user'").Output(); string(user) != "ddtb\n" {
+		t.Errorf("psql as printed: %q, %v", user, err)
+	}
+	t.Run("a grant runs as it is printed", func(t *testing.T) {
+		hidden, err := pgx.Connect(t.Context(), strings.Replace(found[3], "ddtb@", "postgres@", 1))
+		must(t, err)
+		defer func() { _ = hidden.Close(context.WithoutCancel(t.Context())) }()
+		status := m.in(t).run("", "db-connections", "--dsn", found[3], "status").out
+		grant := regexp.MustCompile(`(?m)^ +(.*GRANT pg_read_all_stats.*)$`).FindStringSubmatch(status)
+		if grant == nil {
+			t.Fatalf("no grant is printed:\n%s", status)
+		}
+		if out, err := exec.CommandContext(t.Context(), "sh", "-c", grant[1]).CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", grant[1], err, out)
+		}
+	})
+	t.Run("the ways into it when it is full run as they are printed", func(t *testing.T) { m.in(t).fillAndEnter(found[3]) })
 	if code := p.stop(os.Interrupt); code != exitFine || !strings.Contains(p.log.String(), "The data stays in "+data) ||
 		!strings.Contains(p.log.String(), "--data "+data+" --fresh") {
 		t.Errorf("exit code %d, or it does not say what stays and how to start anew:\n%s", code, p.log)

@@ -33,7 +33,7 @@ func (c *cli) runserverCommand() *cobra.Command {
 
 A saved change of the configuration file, or SIGHUP, switches the strategy and
 its sizes while requests go on.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: asInUse,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var flags []config.Flag
 			if len(args) == 1 {
@@ -147,7 +147,8 @@ func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r r
 	if old := debug.SetGCPercent(gcPercent); old != 100 { // GOGC overrides it
 		debug.SetGCPercent(old)
 	}
-	a, err := app.New(ctx, cfg, c.log, app.WithStateDir(c.stateDir()), app.WithVersion(version), app.WithCommands(here.complete))
+	path, _ := r.from.Path()
+	a, err := app.New(ctx, cfg, c.log, app.WithStateDir(c.stateDir()), app.WithVersion(version), app.WithFile(path), app.WithCommands(here.complete))
 	if err != nil {
 		return err
 	}
@@ -162,7 +163,7 @@ func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r r
 	var background sync.WaitGroup
 	defer background.Wait()
 	defer cancel()
-	if path, _ := r.from.Path(); path != "" {
+	if path != "" {
 		if w, err := config.Watch(path); err != nil {
 			c.log.Warn("changes of the configuration file are not seen; send SIGHUP instead", "error", err)
 		} else {

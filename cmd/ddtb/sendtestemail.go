@@ -11,8 +11,8 @@ import (
 func (c *cli) sendtestemailCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "sendtestemail",
-		Short: "Send a mail to every admin, as failures would be told",
-		Args:  cobra.NoArgs,
+		Short: "Send a mail to every admin, as failures are reported",
+		Args:  asInUse,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := c.load(c.options())
 			if err != nil {

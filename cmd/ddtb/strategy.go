@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -35,7 +36,7 @@ fails.
 
 ` + strategyList(),
 		ValidArgs: db.Names(),
-		Args:      cobra.MaximumNArgs(1),
+		Args:      asInUse,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := c.load(c.options())
 			if err != nil {
@@ -85,6 +86,9 @@ func (c *cli) switchStrategy(ctx context.Context, cfg *config.Config, addr, name
 	if o := cfg.Origins[strategyKey]; o.Variable != "" {
 		return fmt.Errorf("%s sets the strategy and overrides the file: change it there", o)
 	}
+	if err := c.readBy(ctx, addr, cfg.File); err != nil {
+		return err
+	}
 	if err := config.SetText(cfg.File, strategyKey, name); err != nil {
 		return err
 	}
@@ -93,6 +97,17 @@ func (c *cli) switchStrategy(ctx context.Context, cfg *config.Config, addr, name
 		return fmt.Errorf("it was written, but the file has a mistake now, so a running server goes on as before:\n%w", err)
 	}
 	return c.awaitStrategy(ctx, cfg, addr, name)
+}
+
+// readBy returns an error if a server answers on addr and reads another file: a change of this one would switch the
+// server that reads it.
+func (c *cli) readBy(ctx context.Context, addr, file string) error {
+	s, err := askServer(ctx, addr)
+	if err != nil || s.Configuration == config.Version(file) {
+		return nil //nolint:nilerr // without an answer, the file is for the next start
+	}
+	return fmt.Errorf("the server on %s does not read %s, so nothing was written: name its file with --config, "+
+		"or switch on its dashboard, http://%s/admin/connections/", addr, file, addr)
 }
 
 // awaitStrategy returns when the running server uses the strategy, or if none is running.
@@ -119,21 +134,29 @@ func (c *cli) awaitStrategy(ctx context.Context, cfg *config.Config, addr, name 
 	return nil
 }
 
-// strategyInForce returns the running server's strategy.
-func strategyInForce(ctx context.Context, addr string) (string, error) {
+// running is what a running server says of itself.
+type running struct {
+	Info struct {
+		Strategy string `json:"strategy"`
+	} `json:"connection_info"`
+	Configuration string `json:"configuration"` // see config.Version
+}
+
+func askServer(ctx context.Context, addr string) (s running, err error) {
 	_, body, err := ask(ctx, addr, "/", 64<<10)
 	if err != nil {
-		return "", err
+		return s, err
 	}
-	var home struct {
-		Info struct {
-			Strategy string `json:"strategy"`
-		} `json:"connection_info"`
+	if err := json.Unmarshal(body, &s); err != nil || s.Info.Strategy == "" {
+		return s, fmt.Errorf("what answers on %s is no ddtb", addr)
 	}
-	if err := json.Unmarshal(body, &home); err != nil || home.Info.Strategy == "" {
-		return "", fmt.Errorf("what answers on %s is no ddtb", addr)
-	}
-	return home.Info.Strategy, nil
+	return s, nil
+}
+
+// strategyInForce returns the running server's strategy.
+func strategyInForce(ctx context.Context, addr string) (string, error) {
+	s, err := askServer(ctx, addr)
+	return s.Info.Strategy, err
 }
 
 // ask queries a server on this machine, without the environment's proxy: the server itself must answer.
@@ -144,6 +167,7 @@ func ask(ctx context.Context, addr, path string, most int64) (status string, bod
 	if err != nil {
 		return "", nil, err
 	}
+	req.Header.Set("Accept", "application/json")
 	client := http.Client{
 		Transport:     &http.Transport{},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -151,7 +175,10 @@ func ask(ctx context.Context, addr, path string, most int64) (status string, bod
 	defer client.CloseIdleConnections()
 	resp, err := client.Do(req)
 	if err != nil {
-		return "", nil, fmt.Errorf("no answer: %w", err)
+		if e, ok := errors.AsType[*url.Error](err); ok { // it repeats the address
+			err = e.Err
+		}
+		return "", nil, fmt.Errorf("no answer from %s: %w. Is the server running?", addr, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err = io.ReadAll(io.LimitReader(resp.Body, most))

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"strings"
 	"testing"
 )
 
@@ -25,4 +27,29 @@ func TestAnUnknownCommandGetsTheNearestName(t *testing.T) {
 		m.run("", args...).must(exitUsage, "did you mean status?")
 	}
 	m.run("", "config", "chekc").must(exitUsage, "did you mean check?", "ddtb config --help")
+}
+
+func TestAFileThatTheServerAtAddrDoesNotReadIsNotWritten(t *testing.T) {
+	t.Parallel()
+	m, cfg := withDatabase(t)
+	here := m.serving("runserver", "127.0.0.1:0")
+	other := newMachine(t)
+	other.configure(cfg, "application_name = \"other\"")
+	there := other.serving("runserver", "127.0.0.1:0")
+	before := read(t, m.file)
+	m.run("", "strategy", "persistent", "--addr", strings.TrimPrefix(there.url, "http://")).
+		must(exitFailed, "does not read "+m.file, "nothing was written", "--config", there.url+"/admin/connections/")
+	if read(t, m.file) != before {
+		t.Error("it was written")
+	}
+	link := m.home + "/same.toml" // another name of the file that the server reads
+	must(t, os.Symlink(m.file, link))
+	m.run("", "strategy", "persistent", "--config", link, "--addr", strings.TrimPrefix(here.url, "http://")).must(exitFine, "uses it")
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }

@@ -1,61 +1,106 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
+	"strings"
 
 	"ddtb/config"
 	"ddtb/db/activity"
+	"ddtb/db/localpg"
 )
 
 // suggester completes suggested commands, so that they reach the same server when they are pasted into a terminal.
 type suggester struct {
-	program string            // as this one was called
-	flags   map[string]string // of each subcommand, each with a space before it
+	program  string            // as this one was called
+	config   string            // the flag --config of every command, with a space before it
+	flags    map[string]string // of each subcommand in place of config, each with a space before it
+	passFile string            // the passwords of the private PostgreSQL; "": the server is another
 }
 
-// suggested is a command of ours, alone or quoted in a sentence. After sudo it runs elsewhere, and stays as it is.
-var suggested = regexp.MustCompile("(^|`)ddtb (db-connections|strategy|config|migrate|lab)\\b")
+// suggested is a command of ours, alone or quoted in a sentence.
+var suggested = regexp.MustCompile("(^|`)ddtb (run|runserver|strategy|migrate|loaddemo|createsuperuser|changepassword|" +
+	"db-connections|sendtestemail|config|healthcheck|lab)\\b")
 
-// complete returns the text with the program and the flags in each of its commands.
+// complete returns the text with the program and the flags in each of its commands. A command that has them stays as it
+// is. Commands of psql get the passwords of the private PostgreSQL, which knows no other way to log in.
 func (s suggester) complete(text string) string {
-	return suggested.ReplaceAllStringFunc(text, func(found string) string {
-		m := suggested.FindStringSubmatch(found)
-		return m[1] + s.program + " " + m[2] + s.flags[m[2]]
-	})
+	var b strings.Builder
+	end := 0
+	for _, at := range suggested.FindAllStringSubmatchIndex(text, -1) {
+		command := text[at[4]:at[5]]
+		flags, special := s.flags[command]
+		if !special {
+			flags = s.config
+		}
+		b.WriteString(text[end:at[3]] + s.program + " " + command)
+		if end = at[5]; !strings.HasPrefix(text[end:], flags) {
+			b.WriteString(flags)
+		}
+	}
+	return s.withPasswords(b.String() + text[end:])
 }
 
-// suggestions returns the suggester for the server that listens on addr. dsn is the flag that names its database, "" if
-// the configuration does.
-func (c *cli) suggestions(cfg *config.Config, addr net.Addr, dsn string) suggester {
-	server := c.configFlag()
+// ofSuperuser is the beginning of a command of psql that runs as the account of a server from a package.
+var ofSuperuser = regexp.MustCompile(`^sudo -u postgres psql -h \S+`)
+
+func (s suggester) withPasswords(command string) string {
+	if s.passFile == "" {
+		return command
+	}
+	command = ofSuperuser.ReplaceAllString(command, "psql -h 127.0.0.1")
+	if !strings.HasPrefix(command, "psql ") {
+		return command
+	}
+	return "PGPASSFILE=" + activity.ShellQuote(s.passFile) + " " + command
+}
+
+// suggester returns the completion of commands in messages.
+func (c *cli) suggester() suggester { return suggester{program: c.program(), config: c.configFlag()} }
+
+// suggestions returns the suggester for the server that listens on addr. private is the directory of its private
+// PostgreSQL; "": its database is configured.
+func (c *cli) suggestions(cfg *config.Config, addr net.Addr, private string) suggester {
+	s := c.suggester()
+	server := s.config
 	if cfg.Server.Addr != addr.String() || cfg.Origins["server.addr"].Flag != "" {
 		server += " --addr " + clickable(addr)
 	}
-	return suggester{c.program(), map[string]string{
-		"db-connections": c.configFlag() + dsn, "strategy": server, "config": c.configFlag(), "migrate": c.configFlag(),
-	}}
+	s.flags = map[string]string{"strategy": server}
+	if private != "" {
+		s.passFile = localpg.PassFile(private)
+		s.flags["db-connections"] = s.config + c.dsnFlag(cfg.Databases["default"], s.passFile)
+	}
+	return s
 }
 
-// dsnFlag returns the flag that names the private PostgreSQL, from a file, so that the password is in no command. It is
-// empty where commands find that server by themselves.
-func (c *cli) dsnFlag(dir string, login config.Database) (string, error) {
+// dsnFlag returns the flag that names the private PostgreSQL. It is empty where commands find that server by themselves.
+func (c *cli) dsnFlag(login config.Database, passFile string) string {
 	if found, err := c.loadForServer(); err == nil {
 		if d := found.Databases["default"]; d.Host == login.Host && d.Port == login.Port && d.Name == login.Name {
-			return "", nil
+			return ""
 		}
 	}
-	dsn := url.URL{
-		Scheme: "postgres", User: url.UserPassword(login.User, string(login.Password)),
-		Host: net.JoinHostPort(login.Host, strconv.Itoa(login.Port)), Path: "/" + login.Name, RawQuery: "sslmode=" + login.SSLMode,
+	return " --dsn " + activity.ShellQuote(privateDSN(login)+"?sslmode=disable&passfile="+strings.ReplaceAll(url.QueryEscape(passFile), "%2F", "/"))
+}
+
+// privateDSN returns the address of the private PostgreSQL for psql, without its password.
+func privateDSN(login config.Database) string {
+	return fmt.Sprintf("postgres://%s@%s:%d/%s", login.User, login.Host, login.Port, login.Name)
+}
+
+// program returns how this program was called, for suggested commands that may be typed in another directory.
+func (c *cli) program() string {
+	called := os.Args[0]
+	if !strings.ContainsRune(called, filepath.Separator) || strings.HasSuffix(called, ".test") {
+		return "ddtb"
 	}
-	file := filepath.Join(dir, login.User+".dsn")
-	if err := os.WriteFile(file, []byte(dsn.String()+"\n"), 0o600); err != nil {
-		return "", err
+	if absolute, err := filepath.Abs(called); err == nil {
+		called = absolute
 	}
-	return " --dsn " + activity.ShellQuote("@"+file), nil
+	return activity.ShellQuote(called)
 }

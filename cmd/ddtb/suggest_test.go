@@ -3,16 +3,33 @@ package main
 import "testing"
 
 func TestASuggestedCommandReachesItsServer(t *testing.T) {
-	r := suggester{"./bin/ddtb", map[string]string{"db-connections": " --dsn @/a/ddtb.dsn", "strategy": " --addr 127.0.0.1:9000"}}
+	r := suggester{program: "./bin/ddtb", config: " --config x", flags: map[string]string{
+		"db-connections": " --dsn @/a/ddtb.dsn", "strategy": " --addr 127.0.0.1:9000",
+	}}
 	for given, want := range map[string]string{
 		"":                                     "",
 		"ddtb db-connections close-idle --yes": "./bin/ddtb db-connections --dsn @/a/ddtb.dsn close-idle --yes",
 		"ddtb strategy pool":                   "./bin/ddtb strategy --addr 127.0.0.1:9000 pool",
-		"ddtb lab run thread-leak":             "./bin/ddtb lab run thread-leak",
+		"ddtb lab run thread-leak":             "./bin/ddtb lab --config x run thread-leak",
+		"run `ddtb migrate` or `ddtb run`":     "run `./bin/ddtb migrate --config x` or `./bin/ddtb run --config x`",
+		"ddtb lab --config x run thread-leak":  "./bin/ddtb lab --config x run thread-leak",
+		"ddtb is running":                      "ddtb is running",
+		"psql -h db -c x":                      "psql -h db -c x",
 		"see who has them: `ddtb db-connections status`": "see who has them: `./bin/ddtb db-connections --dsn @/a/ddtb.dsn status`",
-		"sudo -u postgres ddtb db-connections doctor":    "sudo -u postgres ddtb db-connections doctor", // as another user, elsewhere
-		"Run `ddtb migrate`: it makes":                   "Run `./bin/ddtb migrate`: it makes",
 		"all leases of ddtb are out":                     "all leases of ddtb are out",
+	} {
+		if got := r.complete(given); got != want {
+			t.Errorf("%q became %q, not %q", given, got, want)
+		}
+	}
+}
+
+func TestACommandOfPsqlGetsThePasswordsOfThePrivateServer(t *testing.T) {
+	r := suggester{program: "ddtb", passFile: "/a dir/pgpass"}
+	for given, want := range map[string]string{
+		"psql -h 127.0.0.1 -c x":                                 "PGPASSFILE='/a dir/pgpass' psql -h 127.0.0.1 -c x",
+		"sudo -u postgres psql -h /var/run/postgresql -p 5 -c x": "PGPASSFILE='/a dir/pgpass' psql -h 127.0.0.1 -p 5 -c x",
+		"see psql": "see psql",
 	} {
 		if got := r.complete(given); got != want {
 			t.Errorf("%q became %q, not %q", given, got, want)

@@ -30,7 +30,7 @@ come from DJANGO_SUPERUSER_USERNAME, DJANGO_SUPERUSER_EMAIL and
 DJANGO_SUPERUSER_PASSWORD, as with Django. There a user who exists already is
 left as they are. A weak password is accepted, with a warning, where server.addr
 is on the loopback interface.`,
-		Args: cobra.NoArgs,
+		Args: asInUse,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			username = cmp.Or(username, c.environment("DJANGO_SUPERUSER_USERNAME"))
 			email = cmp.Or(email, c.environment("DJANGO_SUPERUSER_EMAIL"))
@@ -52,12 +52,12 @@ func (c *cli) changepasswordCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "changepassword USER",
 		Short: "Give a user a new password, and end their sessions",
-		Args:  cobra.ExactArgs(1),
+		Args:  asInUse,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.withUsers(cmd.Context(), func(users *auth.Service, _ config.Server) error {
 				u, err := users.UserByName(cmd.Context(), args[0])
 				if fault.KindOf(err) == fault.NotFound {
-					return fmt.Errorf("there is no user %q", args[0])
+					return fmt.Errorf("there is no user %q: `ddtb createsuperuser` makes one", cut(args[0], 40))
 				}
 				if err != nil {
 					return err
@@ -105,7 +105,7 @@ func isPrivate(server config.Server) bool {
 func (c *cli) createSilently(ctx context.Context, users *auth.Service, private bool, username, email string) error {
 	password := c.environment("DJANGO_SUPERUSER_PASSWORD")
 	if username == "" || password == "" {
-		return errors.New("--noinput needs DJANGO_SUPERUSER_USERNAME and DJANGO_SUPERUSER_PASSWORD in the environment")
+		return errors.New("--noinput needs --username or DJANGO_SUPERUSER_USERNAME, and DJANGO_SUPERUSER_PASSWORD in the environment")
 	}
 	create := users.CreateSuperuser
 	problems := auth.ValidatePassword(password, auth.User{Username: auth.NormalUsername(username), Email: email})
@@ -127,9 +127,12 @@ func (c *cli) createSilently(ctx context.Context, users *auth.Service, private b
 }
 
 func (c *cli) createAsking(ctx context.Context, users *auth.Service, username, email string) (err error) {
-	p := &prompt{cli: c, ctx: ctx, lines: bufio.NewReader(c.in)}
+	p := &prompt{cli: c, ctx: ctx, lines: bufio.NewReader(c.in), instead: "run it in a terminal, or with --noinput"}
 	if username, err = p.newUsername(users, username); err != nil {
 		return err
+	}
+	if !auth.ValidEmail(auth.NormalEmail(email)) {
+		return fmt.Errorf("the email address %q can't be used: enter a valid one", cut(email, 40))
 	}
 	for asked := email != ""; !asked; {
 		if email, err = p.ask("Email address (may stay empty): "); err != nil {

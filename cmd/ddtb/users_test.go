@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 
 	"ddtb/db/dbtest"
@@ -28,6 +29,11 @@ func TestASuperuserIsAskedForTwiceAndWeakPasswordsAreRefused(t *testing.T) {
 	m.run("bad name!\nbob\nno mail\n\n"+goodPassword+"\n"+goodPassword+"\n", "createsuperuser").
 		must(exitFine, "Enter a valid username.", "Enter a valid email address.", "Superuser bob was made.")
 	m.run("", "createsuperuser").must(exitFailed, "no answer", "--noinput")
+	mailed := m.run("", "createsuperuser", "--username", "joe", "--email", "nope")
+	mailed.must(exitFailed, `"nope" can't be used`)
+	if strings.Contains(mailed.out, "Password") {
+		t.Errorf("a password is asked for before the address is refused:\n%s", mailed.out)
+	}
 	m.run("eve\n", "createsuperuser").must(exitFailed, "no answer")
 	m.run(goodPassword+"\n"+goodPassword, "createsuperuser", "--username", "joe", "--email", "joe@example.org").
 		must(exitFine, "Superuser joe was made.")
@@ -55,7 +61,7 @@ func TestASuperuserIsMadeFromTheEnvironment(t *testing.T) {
 	env := func(password string) []string {
 		return []string{"DJANGO_SUPERUSER_USERNAME=ada", "DJANGO_SUPERUSER_EMAIL=ada@example.org", "DJANGO_SUPERUSER_PASSWORD=" + password}
 	}
-	m.run("", "createsuperuser", "--noinput").must(exitFailed, "DJANGO_SUPERUSER_USERNAME and DJANGO_SUPERUSER_PASSWORD")
+	m.run("", "createsuperuser", "--noinput").must(exitFailed, "--username or DJANGO_SUPERUSER_USERNAME, and DJANGO_SUPERUSER_PASSWORD")
 	public := append(env("12345678"), "DDTB_SERVER_ADDR=0.0.0.0:8000")
 	m.runWith(public, "", "createsuperuser", "--noinput").must(exitFailed, "common")
 	proxied := append(env("12345678"), "DDTB_SERVER_BASE_URL=https://polls.example.org")
@@ -78,7 +84,7 @@ func TestAPasswordIsChanged(t *testing.T) {
 		return h
 	}
 	before := hash()
-	m.run("", "changepassword", "bob").must(exitFailed, `there is no user "bob"`)
+	m.run("", "changepassword", "bob").must(exitFailed, "there is no user \"bob\": `ddtb createsuperuser` makes one")
 	m.run("ada\nada\n", "changepassword", "ada").must(exitFailed, "too short", "no answer")
 	if hash() != before {
 		t.Error("a refused password was set")

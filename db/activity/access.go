@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -52,7 +53,7 @@ func NoAccess(err error, cc *pgx.ConnConfig) Refusal {
 	if ce, ok := errors.AsType[*db.ConnError](err); ok && ce.Server != "" {
 		at.Server.Address = ce.Server
 	}
-	r := Refusal{Message: err.Error(), Means: "the server has no connection slot left for this role", Ways: at.doors()}
+	r := Refusal{Message: err.Error(), Means: "the server has no connection slot left for this role", Ways: at.ordinaryTaken()}
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
 		return r
@@ -61,11 +62,9 @@ func NoAccess(err error, cc *pgx.ConnConfig) Refusal {
 	switch pe.Routine {
 	case "InitProcess":
 		r.Means = "every slot is taken, the reserved ones too"
+		r.Ways = at.allTaken()
 	case "InitPostgres":
-		r.Means = "every ordinary slot is taken; what is left is reserved for other roles than this one"
-		if strings.Contains(pe.Message, reservedRole) { // they are reserved already; the role's name is never translated
-			r.Ways = append(at.doors()[:2], at.useReserved("let the role use the slots that are reserved already"))
-		}
+		r.Means, r.Ways = at.reserved(pe.Message)
 	case "CheckMyDatabase":
 		r.Means = "this database has reached a limit of its own; the server may have slots left"
 		r.Ways = at.limitDoors("database", at.Database)
@@ -89,39 +88,89 @@ func refusedAt(cc *pgx.ConnConfig) (s Snapshot) {
 const superuser = "postgres"
 
 // asSuperuser polls through the server's own socket, as its superuser, for whom the last slots are reserved.
-func (s Snapshot) asSuperuser(do string) Step {
+//
+// It needs psql alone: the account may not run this program, or find it.
+func (s Snapshot) asSuperuser(do, sql string) Step {
 	host, port := s.host()
+	machine := "on the database's machine"
 	if !strings.HasPrefix(host, "/") {
-		host = "/var/run/postgresql"
+		machine += strings.TrimRight(", "+host, ", ")
+		s.Server.Address = "/var/run/postgresql"
 	}
 	if port != "" {
-		port = " port=" + port
+		s.Server.Address = net.JoinHostPort(s.Server.Address, port)
 	}
-	dsn := fmt.Sprintf("host=%s%s user=%s dbname=postgres", host, port, superuser)
-	return Step{Do: "on the database's machine, " + do, Command: "sudo -u postgres ddtb db-connections doctor --dsn " + ShellQuote(dsn)}
+	s.Database, s.Role.Name = "postgres", "" // of another account than this run's
+	return Step{Do: machine + ", " + do, Command: s.psql(superuser, sql)}
 }
 
-func (s Snapshot) doors() []Step {
+// whoHasSlots lists the sessions in groups, the largest first.
+const whoHasSlots = "SELECT count(*), application_name, usename, client_addr, state, min(state_change) AS since " +
+	"FROM pg_stat_activity WHERE backend_type = 'client backend' GROUP BY 2, 3, 4, 5 ORDER BY 1 DESC"
+
+var throughServer = Step{
+	Do: "on the machine of a running ddtb server, as its user, run this command again: it uses the connection that the server keeps",
+}
+
+// ordinaryTaken lists the ways while only superusers have slots left.
+func (s Snapshot) ordinaryTaken() []Step {
 	return []Step{
-		s.asSuperuser("look as a superuser, for whom slots are reserved"),
-		{Do: "on the machine of a running ddtb server, as its user, run this command again: it uses the connection that the server keeps"},
-		{
-			Do:      "for the next time, from PostgreSQL 16 on, reserve slots for operators (this needs a restart), and",
-			Command: s.psql(superuser, "ALTER SYSTEM SET reserved_connections = 3"),
-		},
-		s.useReserved("let the role have them"),
+		s.asSuperuser("see who has the slots, as a superuser, for whom some are reserved", whoHasSlots),
+		throughServer,
+		{Do: "once in, see which size of pool fits, so that it does not happen again", Command: command("budget")},
 	}
 }
 
+// allTaken lists the ways while nobody can log in, superusers included.
+func (s Snapshot) allTaken() []Step {
+	return []Step{
+		throughServer,
+		{Do: "stop one process of an application: the server frees its slots at once", Hurts: "those whom that process serves"},
+		{
+			Do:      "if none can be stopped, end the oldest idle session from a shell of the database's machine (Linux, with no other PostgreSQL), never with kill -9",
+			Command: "sudo kill $(pgrep -o -f '^postgres: .* idle *$')",
+			Hurts:   "the client of that session, which sees a lost connection",
+		},
+		s.asSuperuser("take the freed slot, which is reserved for a superuser, and see who has the others", whoHasSlots),
+		{Do: "as the last resort, restart the server", Hurts: "everybody: each session ends, and its transaction is rolled back"},
+	}
+}
+
+// reservedRole may use the slots of reserved_connections, from PostgreSQL 16 on.
 const reservedRole = "pg_use_reserved_connections"
 
-func (s Snapshot) useReserved(do string) Step {
-	return Step{Do: do, Command: s.psql(superuser, "GRANT "+reservedRole+" TO "+quoted(cmp.Or(s.Role.Name, "role_name")))}
+// reserved explains the refusal of an ordinary login. The translations of its message keep what is a name in SQL.
+func (s Snapshot) reserved(message string) (means string, ways []Step) {
+	role := cmp.Or(s.Role.Name, "role_name")
+	left := "every ordinary slot is taken; those left are reserved for superusers"
+	if s.Role.Name != "" {
+		left += ", and " + role + " is none"
+	}
+	grant := "GRANT " + reservedRole + " TO " + quoted(role)
+	switch {
+	case strings.Contains(message, reservedRole):
+		return "every ordinary slot is taken; of those left, some are reserved for roles with " + reservedRole + ", the rest for superusers", []Step{
+			s.asSuperuser("let "+role+" have a reserved slot, and run this command again", grant),
+			throughServer,
+			s.asSuperuser("see who has the slots, as a superuser", whoHasSlots),
+		}
+	case strings.Contains(message, "SUPERUSER"): // from PostgreSQL 16 on, too
+		return left, append(s.ordinaryTaken(),
+			s.asSuperuser("reserve slots for operators, from the server's next restart on", "ALTER SYSTEM SET reserved_connections = 3"),
+			s.asSuperuser("let "+role+" have them", grant))
+	}
+	return left, s.ordinaryTaken()
+}
+
+// Complete is Diagnosis.Complete for the ways in.
+func (r Refusal) Complete(complete func(command string) string) Refusal {
+	r.Ways = completed(r.Ways, complete)
+	return r
 }
 
 func (s Snapshot) limitDoors(of, name string) []Step {
 	return []Step{
-		s.asSuperuser("look as a superuser, who has no such limit"),
+		s.asSuperuser("see who has them, as a superuser, who has no such limit", whoHasSlots),
 		{
 			Do:      fmt.Sprintf("raise the limit of %s %s, which takes effect at once", of, name),
 			Command: s.psql(superuser, fmt.Sprintf("ALTER %s %s CONNECTION LIMIT -1", strings.ToUpper(of), quoted(cmp.Or(name, "name")))),

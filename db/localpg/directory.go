@@ -184,11 +184,11 @@ func (f *directory) empty() error {
 	if err != nil {
 		return err
 	}
-	dsns, err := filepath.Glob(filepath.Join(f.path, "*.dsn"))
+	dsns, err := filepath.Glob(filepath.Join(f.path, "*.dsn")) // of earlier versions
 	if err != nil {
 		return err
 	}
-	for _, name := range append(append(secrets, dsns...), f.data(), f.unfinished(), f.password(), f.log(), filepath.Join(f.path, "run")) {
+	for _, name := range append(append(secrets, dsns...), f.data(), f.unfinished(), f.password(), f.log(), PassFile(f.path), filepath.Join(f.path, "run")) {
 		if err := os.RemoveAll(name); err != nil {
 			return err
 		}

@@ -25,20 +25,20 @@ const (
 )
 
 // launch starts the server on a port, or on another one if the port was just taken, and waits until it answers.
-func (s *Server) launch(ctx context.Context, p programs, o Options) error {
+func (s *Server) launch(ctx context.Context) error {
 	var err error
 	if s.socket, err = s.directory.makeSocketDir(); err != nil {
 		return err
 	}
 	_, last := s.directory.lastRun()
 	for range portTries {
-		if s.port, err = choosePort(o.Port, last); err != nil {
+		if s.port, err = choosePort(s.options.Port, last); err != nil {
 			return err
 		}
-		if err = s.launchSoon(ctx, p, o); err == nil {
+		if err = s.launchSoon(ctx); err == nil {
 			return s.directory.noteRun(s.port)
 		}
-		if o.Port != 0 || isFree(s.port) { // the port was not the reason
+		if s.options.Port != 0 || isFree(s.port) { // the port was not the reason
 			return err
 		}
 		last = 0
@@ -51,9 +51,9 @@ func (s *Server) launch(ctx context.Context, p programs, o Options) error {
 const detachPatience = 5 * time.Second
 
 // launchSoon retries while the server refuses because of processes that takeOver has just killed.
-func (s *Server) launchSoon(ctx context.Context, p programs, o Options) error {
+func (s *Server) launchSoon(ctx context.Context) error {
 	for end := time.Now().Add(detachPatience); ; {
-		err := s.launchOnce(ctx, p, o)
+		err := s.launchOnce(ctx)
 		if err == nil || time.Now().After(end) || !strings.Contains(err.Error(), "pre-existing shared memory block") {
 			return err
 		}
@@ -65,7 +65,7 @@ func (s *Server) launchSoon(ctx context.Context, p programs, o Options) error {
 	}
 }
 
-func (s *Server) launchOnce(ctx context.Context, p programs, o Options) error {
+func (s *Server) launchOnce(ctx context.Context) error {
 	log, err := openLog(s.directory.log())
 	if err != nil {
 		return err
@@ -75,7 +75,7 @@ func (s *Server) launchOnce(ctx context.Context, p programs, o Options) error {
 	if err != nil {
 		return err
 	}
-	cmd := s.directory.acct.as(exec.Command(p.postgres(), s.arguments(o)...)) //nolint:noctx // lives until Stop
+	cmd := s.directory.acct.as(exec.Command(s.programs.postgres(), s.arguments()...)) //nolint:noctx // lives until Stop
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.directory.path, log, log
 	start := time.Now()
 	if s.process, err = startProcess(cmd); err != nil {
@@ -86,13 +86,14 @@ func (s *Server) launchOnce(ctx context.Context, p programs, o Options) error {
 		s.process = nil
 		return errors.Join(fmt.Errorf("%w%s", err, lastLines(s.directory.log(), began)), end)
 	}
-	s.log.Info("PostgreSQL started", "version", s.version.String(), "address", s.address(), "dir", s.directory.path,
+	s.log.Info("PostgreSQL started", "version", s.programs.version.String(), "address", s.address(), "dir", s.directory.path,
 		"took", time.Since(start).Round(time.Millisecond))
 	return nil
 }
 
 // arguments contain no secret, because every user can read them.
-func (s *Server) arguments(o Options) []string {
+func (s *Server) arguments() []string {
+	o := s.options
 	set := map[string]string{
 		"listen_addresses":        "127.0.0.1",
 		"port":                    strconv.Itoa(s.port),

@@ -61,10 +61,11 @@ type Server struct {
 	port      int
 	socket    string
 	password  string
-	version   version
+	programs  programs
+	options   Options
 	log       *slog.Logger
 
-	stopping sync.Mutex
+	changing sync.Mutex // while it is started or stopped
 	process  *process
 }
 
@@ -118,8 +119,24 @@ func start(ctx context.Context, f *directory, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{directory: f, password: password, version: programs.version, log: o.Logger}
-	return s, s.launch(ctx, programs, o)
+	s := &Server{directory: f, password: password, programs: programs, options: o, log: o.Logger}
+	return s, s.launch(ctx)
+}
+
+// Restart starts the server again after it ended by itself, for example by kill -9, at the same address. It must not be
+// called after Stop.
+func (s *Server) Restart(ctx context.Context) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	if err := takeOver(ctx, s.directory, s.log); err != nil {
+		return err
+	}
+	ended := s.process
+	err := s.launchSoon(ctx)
+	if err != nil {
+		s.process = ended // for Stop
+	}
+	return err
 }
 
 // Stop stops the server. Sessions are terminated, and committed data is kept. It returns when every process has ended.
@@ -131,8 +148,8 @@ func (s *Server) Stop(ctx context.Context) error { return s.end(ctx, fast) }
 func (s *Server) Crash(ctx context.Context) error { return s.end(ctx, immediate) }
 
 func (s *Server) end(ctx context.Context, first shutdown) error {
-	s.stopping.Lock()
-	defer s.stopping.Unlock()
+	s.changing.Lock()
+	defer s.changing.Unlock()
 	if s.process == nil {
 		return nil
 	}
@@ -148,8 +165,8 @@ func (s *Server) end(ctx context.Context, first shutdown) error {
 
 // Done returns a channel that is closed when the server's main process has ended, by Stop or by itself.
 func (s *Server) Done() <-chan struct{} {
-	s.stopping.Lock()
-	defer s.stopping.Unlock()
+	s.changing.Lock()
+	defer s.changing.Unlock()
 	if s.process == nil {
 		gone := make(chan struct{})
 		close(gone)
@@ -168,7 +185,7 @@ func (s *Server) SocketDir() string { return s.socket }
 func (s *Server) LogFile() string { return s.directory.log() }
 
 // Version returns the server's version, for example "15.13".
-func (s *Server) Version() string { return s.version.String() }
+func (s *Server) Version() string { return s.programs.version.String() }
 
 // Processes returns the IDs of all the server's processes, the main one first.
 func (s *Server) Processes() []int { return processesOf(s.directory.data()) }

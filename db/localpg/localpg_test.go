@@ -351,6 +351,23 @@ func TestNoSecretIsSeenByOthers(t *testing.T) {
 	}
 }
 
+func TestTheFileOfPasswordsLetsBothRolesIn(t *testing.T) {
+	dir := made(t)
+	s := start(t, localpg.Options{Dir: dir})
+	_, err := s.Database(t.Context(), "app", "www")
+	must(t, err)
+	info, err := os.Stat(localpg.PassFile(dir))
+	must(t, err)
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("its mode is %v", info.Mode())
+	}
+	for _, role := range []string{"www", localpg.Superuser} {
+		conn, err := pgx.Connect(t.Context(), fmt.Sprintf("host=127.0.0.1 port=%d user=%s dbname=app sslmode=disable passfile='%s'", s.Port(), role, localpg.PassFile(dir)))
+		must(t, err)
+		must(t, conn.Close(t.Context()))
+	}
+}
+
 func TestTheSettingsAreThoseAskedFor(t *testing.T) {
 	s := start(t, localpg.Options{Dir: home(t), MaxConnections: 22, Settings: map[string]string{"superuser_reserved_connections": "2"}})
 	for name, want := range map[string]string{
@@ -429,6 +446,19 @@ func TestCtrlCOnTheTerminalDoesNotReachTheServer(t *testing.T) {
 	must(t, err)
 	if group == syscall.Getpgrp() {
 		t.Error("it is in our process group, to which a terminal sends SIGINT")
+	}
+}
+
+func TestAKilledServerIsStartedAgainAtItsAddress(t *testing.T) {
+	s := start(t, localpg.Options{Dir: made(t)})
+	for range 2 {
+		port, main := s.Port(), s.Processes()[0]
+		must(t, syscall.Kill(main, syscall.SIGKILL))
+		<-s.Done()
+		must(t, s.Restart(t.Context()))
+		if now := s.Processes(); s.Port() != port || len(now) == 0 || now[0] == main {
+			t.Errorf("port %d instead of %d, processes %v", s.Port(), port, now)
+		}
 	}
 }
 

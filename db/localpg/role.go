@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"regexp"
 
@@ -38,7 +39,17 @@ func (s *Server) Database(ctx context.Context, name, role string) (config.Databa
 	if err := ensureDatabase(ctx, conn, name, role); err != nil {
 		return config.Database{}, fmt.Errorf("database %q: %w", name, err)
 	}
-	return s.login(name, role, password, file), nil
+	return s.login(name, role, password, file), s.writePassFile(role, password)
+}
+
+// PassFile returns the file with the passwords of dir's superuser and of the last role of Database, as libpq reads it:
+// commands name it in PGPASSFILE or as passfile=… in place of a password.
+func PassFile(dir string) string { return filepath.Join(dir, "pgpass") }
+
+// writePassFile needs no escapes: the passwords are base32.
+func (s *Server) writePassFile(role, password string) error {
+	lines := fmt.Sprintf("127.0.0.1:*:*:%s:%s\n127.0.0.1:*:*:%s:%s\n", role, password, Superuser, s.password)
+	return os.WriteFile(PassFile(s.directory.path), []byte(lines), 0o600)
 }
 
 var plainName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)

@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/agnivade/levenshtein" // the nearest name, as package config finds the nearest key
@@ -30,18 +31,23 @@ func add(s *scene.Scenario) {
 // All returns the scenarios in order.
 func All() []*scene.Scenario { return slices.Clone(all) }
 
-// Find returns the scenario with that name. For an unknown name the error suggests the nearest one.
+// Find returns the scenario with that name or number. For an unknown name the error suggests a similar one, if any.
 func Find(name string) (*scene.Scenario, error) {
-	if i := slices.IndexFunc(all, func(s *scene.Scenario) bool { return s.Name == name }); i >= 0 {
+	is := func(s *scene.Scenario) bool { return s.Name == name || strconv.Itoa(s.Number) == name }
+	if i := slices.IndexFunc(all, is); i >= 0 {
 		return all[i], nil
 	}
 	nearest := slices.MinFunc(all, func(a, b *scene.Scenario) int {
 		return levenshtein.ComputeDistance(name, a.Name) - levenshtein.ComputeDistance(name, b.Name)
 	})
+	suggestion := ""
+	if levenshtein.ComputeDistance(name, nearest.Name) <= max(len(name), len(nearest.Name))/2 {
+		suggestion = fmt.Sprintf("did you mean %q? ", nearest.Name)
+	}
 	if len(name) > 40 {
 		name = name[:40] + "…"
 	}
-	return nil, fmt.Errorf("there is no scenario %q: did you mean %q? `ddtb lab list` shows all of them", name, nearest.Name)
+	return nil, fmt.Errorf("there is no scenario %q: %s`ddtb lab list` shows all of them", name, suggestion)
 }
 
 //go:embed *.go

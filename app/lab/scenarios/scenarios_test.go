@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -91,10 +92,20 @@ func source(t *testing.T, v scene.Variant) string {
 	return text
 }
 
+func TestAScenarioIsFoundByItsNumber(t *testing.T) {
+	t.Parallel()
+	for _, want := range scenarios.All() {
+		if s, err := scenarios.Find(strconv.Itoa(want.Number)); err != nil || s != want {
+			t.Errorf("%d: %+v, %v", want.Number, s, err)
+		}
+	}
+}
+
 func TestAnUnknownNameGetsTheNearest(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{
-		"thread-leaks": "thread-leak", "mailstorm": "mail-storm", "": "half-open", strings.Repeat("x", 10_000): "x…",
+		"thread-leaks": "thread-leak", "mailstorm": "mail-storm", strings.Repeat("x", 10_000): "x…\": `ddtb lab list`",
+		"": "\"\": `ddtb lab list`", "31": "\"31\": `ddtb lab list`", "zebra": "\"zebra\": `ddtb lab list`",
 	} {
 		_, err := scenarios.Find(name)
 		if err == nil || !strings.Contains(err.Error(), want) || len(err.Error()) > 200 {

@@ -39,12 +39,15 @@ const Path = "/lab/"
 
 // Site is the lab's pages.
 type Site struct {
-	runner  *runner
-	enabled func() bool
+	runner   *runner
+	enabled  func() bool
+	complete func(command string) string
 }
 
-// New makes the pages. They exist while enabled returns true.
-func New(enabled func() bool, log *slog.Logger) *Site { return &Site{newRunner(log), enabled} }
+// New makes the pages. They exist while enabled returns true. complete makes a command one that a terminal finds.
+func New(enabled func() bool, complete func(command string) string, log *slog.Logger) *Site {
+	return &Site{newRunner(log), enabled, complete}
+}
 
 // Close ends the current run, the streams and the lab's server. It may be called twice.
 func (s *Site) Close() { s.runner.close() }
@@ -93,6 +96,7 @@ func (s *Site) index(c echo.Context) error {
 	}
 	return pages.Render(c, http.StatusOK, "lab.html", map[string]any{
 		"Families": families, "Queue": s.runner.queued(), "Count": len(scenarios.All()), "Results": len(s.runner.results()) > 0,
+		"Command": s.complete("ddtb lab run --all"),
 	})
 }
 
@@ -125,7 +129,7 @@ func (s *Site) show(c echo.Context) error {
 	queue := s.runner.queued()
 	return pages.Render(c, http.StatusOK, "scenario.html", map[string]any{
 		"S": shown, "User": user, "Staff": staff, "Queue": queue, "Running": queue.has(x.Name), "Live": s.runner.picture(x.Name),
-		"Next": c.Request().URL.Path,
+		"Next": c.Request().URL.Path, "Command": s.complete("ddtb lab run " + x.Name),
 	})
 }
 
@@ -140,7 +144,7 @@ func (s *Site) run(c echo.Context) error {
 	case err != nil:
 		return err
 	case user == nil || !user.Staff:
-		return fault.New(fault.Forbidden, "Only staff can run a scenario. Log in at /admin/, or run it yourself: ddtb lab run %s", x.Name)
+		return fault.New(fault.Forbidden, "Only staff can run a scenario. Log in at /admin/, or run it yourself: %s", s.complete("ddtb lab run "+x.Name))
 	}
 	only := c.FormValue("only")
 	if only != "" && only != scene.Failure && only != scene.Fix {

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -26,10 +27,10 @@ func (p Printer) leftOut(c activity.Closing) {
 		p.line("%d more would, and belong to a superuser: --superusers includes them.", c.Superuser)
 	}
 	if c.Listeners > 0 {
-		p.wrapped("", fmt.Sprintf("%d more would, and wait for notifications (LISTEN): closed, they would miss them. --pid=N ends one.", c.Listeners))
+		p.Wrapped("", fmt.Sprintf("%d more would, and wait for notifications (LISTEN): closed, they would miss them. --pid=N ends one.", c.Listeners))
 	}
 	if c.Unseen > 0 {
-		p.wrapped("", fmt.Sprintf("%d may, of other roles: their state can't be seen by this role (pg_read_all_stats lets it), "+
+		p.Wrapped("", fmt.Sprintf("%d may, of other roles: their state can't be seen by this role (pg_read_all_stats lets it), "+
 			"so they are left alone.", c.Unseen))
 	}
 }
@@ -43,17 +44,17 @@ func (p Printer) Cancelled(e activity.Ending, terminate string) {
 		if e.Wait == "Client/ClientWrite" {
 			why = "The session waits for its client to read on, and heeds no cancel meanwhile."
 		}
-		p.wrapped("", why+" To end the session, which its client sees as a lost connection:")
+		p.Wrapped("", why+" To end the session, which its client sees as a lost connection:")
 		p.command("  ", Clean(terminate))
 	case activity.Refused:
 		p.mayNot()
 	case activity.Changed:
-		p.wrapped("", "It runs no query any more, or belongs to a superuser: --superusers includes it.")
+		p.Wrapped("", "It runs no query any more, or belongs to a superuser: --superusers includes it.")
 	}
 }
 
 func (p Printer) mayNot() {
-	p.wrapped("", "A role may end its own sessions; those of others with pg_signal_backend, "+
+	p.Wrapped("", "A role may end its own sessions; those of others with pg_signal_backend, "+
 		"and those of a superuser as a superuser.")
 }
 
@@ -71,8 +72,36 @@ func (p Printer) Closing(c activity.Closing) {
 	p.leftOut(c)
 }
 
-// sessions writes one line for each group of sessions that differ only in process and port.
+// victims are the columns of the sessions that end. The query comes last, and is the only one that may be cut.
+var victims = []column{
+	{title: "pid", right: true},
+	{title: "outcome"},
+	{title: "application"},
+	{title: "user"},
+	{title: "client"},
+	{title: "state"},
+	{title: "for", right: true},
+	{title: "last query"},
+}
+
+// sessions writes a row for each group of sessions that differ only in process and port. Where the rows are too wide,
+// each takes several lines: what identifies a session is never cut.
 func (p Printer) sessions(c activity.Closing) {
+	rows := victimRows(c.Sessions)
+	if p.over("", victims, p.widths("", victims, rows)) <= 0 {
+		p.table("", victims, rows)
+		return
+	}
+	const indent = "             "
+	for _, r := range rows {
+		pid, outcome, application, user, client, state, age, query := r[0], r[1], r[2], r[3], r[4], r[5], r[6], r[7]
+		p.Wrapped(fmt.Sprintf("%-*s", len(indent), pid), fmt.Sprintf("%s, %s for %s", outcome, state, age))
+		p.Wrapped(indent, fmt.Sprintf("%s from %s, application %s", user, cmp.Or(client, "(not visible)"), cmp.Or(application, "without a name")))
+		p.line("%s%s", indent, query)
+	}
+}
+
+func victimRows(sessions []activity.Ending) (rows [][]string) {
 	type group struct {
 		row     []string
 		n       int
@@ -80,15 +109,8 @@ func (p Printer) sessions(c activity.Closing) {
 	}
 	var groups []*group
 	byRow := map[string]*group{}
-	for _, e := range c.Sessions {
-		outcome := string(e.Outcome)
-		if e.Error != "" {
-			outcome += ": " + Clean(e.Error)
-		}
-		row := []string{
-			fmt.Sprint(e.PID), outcome, Clean(e.Application), Clean(e.User) + "@" + Clean(e.Database), Clean(e.Address),
-			Clean(e.State), age(e.InState), Clean(e.Query),
-		}
+	for _, e := range sessions {
+		row := victimRow(e)
 		key := strings.Join(append(row[1:6:6], row[7]), "\x00")
 		g := byRow[key]
 		if g == nil {
@@ -99,23 +121,24 @@ func (p Printer) sessions(c activity.Closing) {
 		g.n++
 		g.longest = max(g.longest, e.InState)
 	}
-	rows := [][]string{}
 	for _, g := range groups {
 		if g.n > 1 {
 			g.row[0], g.row[6] = fmt.Sprintf("%d sessions", g.n), age(g.longest)
 		}
 		rows = append(rows, g.row)
 	}
-	p.table("", []column{
-		{title: "pid", right: true},
-		{title: "outcome", most: 60},
-		{title: "application", most: 30, gives: true},
-		{title: "user", most: 30, gives: true},
-		{title: "client", most: 39, gives: true},
-		{title: "state"},
-		{title: "for", right: true},
-		{title: "last query"},
-	}, rows)
+	return rows
+}
+
+func victimRow(e activity.Ending) []string {
+	outcome := string(e.Outcome)
+	if e.Error != "" {
+		outcome += ": " + Clean(e.Error)
+	}
+	return []string{
+		fmt.Sprint(e.PID), outcome, Clean(e.Application), Clean(e.User) + "@" + Clean(e.Database), Clean(e.Address),
+		Clean(e.State), age(e.InState), Clean(e.Query),
+	}
 }
 
 // Sample writes one line of a monitor.

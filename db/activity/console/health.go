@@ -12,44 +12,44 @@ func (p Printer) Health(h activity.Health) {
 	verdict := p.styled(styleOf(h.Level), strings.ToUpper(h.Level.String()))
 	switch {
 	case len(h.Findings) > 0 && h.Findings[0].AboutProcess(): // the slots are not the problem
-		p.wrapped(verdict+"  ", Clean(h.Findings[0].What))
+		p.Wrapped(verdict+"  ", Clean(h.Findings[0].What))
 	case h.Slots.Max > 0:
-		p.wrapped(verdict+"  ", h.Slots.String())
+		p.Wrapped(verdict+"  ", h.Slots.String())
 	default:
 		p.line("%s  the slots could not be counted", verdict)
 	}
 	for _, f := range h.Findings {
 		p.line("")
 		p.finding(f)
-		p.wrapped("          → ", f.Do)
+		p.Wrapped("          → ", f.Do)
 	}
 	p.unjudged(h)
 }
 
 func (p Printer) finding(f activity.Finding) {
-	p.wrapped(p.styled(styleOf(f.Level), fmt.Sprintf("%-9s ", f.Level)), Clean(f.What))
+	p.Wrapped(p.styled(styleOf(f.Level), fmt.Sprintf("%-9s ", f.Level)), Clean(f.What))
 }
 
 func (p Printer) unjudged(h activity.Health) {
 	switch {
 	case h.Processes == 1:
 		p.line("")
-		p.wrapped("", "The running ddtb server on this machine was asked about its own leases, and is judged too.")
+		p.Wrapped("", "The running ddtb server on this machine was asked about its own leases, and is judged too.")
 	case h.Processes > 1:
 		p.line("")
-		p.wrapped("", fmt.Sprintf("%d running ddtb servers on this machine were asked about their own leases, and are judged too.", h.Processes))
+		p.Wrapped("", fmt.Sprintf("%d running ddtb servers on this machine were asked about their own leases, and are judged too.", h.Processes))
 	}
 	if h.Unseen > 0 {
 		p.line("")
-		p.wrapped("", fmt.Sprintf("%d sessions of other roles could not be judged: this role may not see their state "+
+		p.Wrapped("", fmt.Sprintf("%d sessions of other roles could not be judged: this role may not see their state "+
 			"(pg_read_all_stats lets it).", h.Unseen))
 	}
 }
 
 // Refusal writes why a full server refused a connection, and the ways to connect.
 func (p Printer) Refusal(r activity.Refusal) {
-	p.wrapped(p.styled(red, "No slot  "), r.Means)
-	p.wrapped("         ", "the server says: "+Clean(r.Message))
+	p.Wrapped(p.styled(red, "No slot  "), r.Means)
+	p.Wrapped("         ", "the server says: "+Clean(r.Message))
 	p.line("")
 	p.line("Ways in:")
 	p.steps(r.Ways)
@@ -57,12 +57,12 @@ func (p Printer) Refusal(r activity.Refusal) {
 
 func (p Printer) steps(steps []activity.Step) {
 	for i, s := range steps {
-		p.wrapped(fmt.Sprintf("  %d. ", i+1), Clean(s.Do))
+		p.Wrapped(fmt.Sprintf("  %d. ", i+1), Clean(s.Do))
 		if s.Command != "" {
 			p.command("       ", Clean(s.Command))
 		}
 		if s.Hurts != "" {
-			p.wrapped("       ", "Hurts: "+Clean(s.Hurts))
+			p.Wrapped("       ", "Hurts: "+Clean(s.Hurts))
 		}
 	}
 }
@@ -89,20 +89,20 @@ func (p Printer) Diagnosis(d activity.Diagnosis) {
 				p.line("  … and %d more", len(d.Holds)-i)
 				break
 			}
-			p.wrapped("  ", Clean(h.Evidence()))
+			p.Wrapped("  ", Clean(h.Evidence()))
 		}
 	}
 	if d.Culprit != "" {
 		p.line("")
-		p.wrapped("The cause is   ", p.styled(bold, Clean(d.Culprit)))
+		p.Wrapped("The cause is   ", p.styled(bold, Clean(d.Culprit)))
 	}
 	if d.Scenario != nil {
-		p.wrapped("It looks like  ", fmt.Sprintf("%s (scenario %d): %s",
+		p.Wrapped("It looks like  ", fmt.Sprintf("%s (scenario %d): %s",
 			p.styled(bold, d.Scenario.Name), d.Scenario.Number, d.Scenario.Cause))
 	}
 	if d.Also != nil {
-		p.wrapped("just as likely ", fmt.Sprintf("%s (scenario %d): %s", p.styled(bold, d.Also.Name), d.Also.Number, d.Also.Cause))
-		p.wrapped("To tell        ", d.ToTell)
+		p.Wrapped("just as likely ", fmt.Sprintf("%s (scenario %d): %s", p.styled(bold, d.Also.Name), d.Also.Number, d.Also.Cause))
+		p.Wrapped("To tell        ", d.ToTell)
 	}
 	if len(d.Steps) > 0 {
 		p.line("")
@@ -111,7 +111,7 @@ func (p Printer) Diagnosis(d activity.Diagnosis) {
 	}
 	if d.Lab != "" {
 		p.line("")
-		p.wrapped("", "To see it happen, and what fixes it, on a server of its own:")
+		p.Wrapped("", "To see it happen, and what fixes it, on a server of its own:")
 		p.command("  ", d.Lab)
 	}
 }
@@ -119,7 +119,7 @@ func (p Printer) Diagnosis(d activity.Diagnosis) {
 // maybeExhausted names the pools that may be exhausted inside their application, which no server shows.
 func (p Printer) maybeExhausted(pools []activity.Holding) {
 	p.line("")
-	p.wrapped("", "A pool that is exhausted inside its application can't be seen from here: connections that are held "+
+	p.Wrapped("", "A pool that is exhausted inside its application can't be seen from here: connections that are held "+
 		"look like connections at rest. If an application waits for its pool, ask the application.")
 	if len(pools) > 0 {
 		p.line("It may be one of these, whose sessions all rest after the same query:")
@@ -129,7 +129,7 @@ func (p Printer) maybeExhausted(pools []activity.Holding) {
 			p.line("  … and %d more", len(pools)-i)
 			break
 		}
-		p.wrapped("  ", Clean(h.Evidence()))
+		p.Wrapped("  ", Clean(h.Evidence()))
 	}
 }
 
@@ -155,34 +155,34 @@ func (p Printer) services(services []activity.Service) {
 // Budget writes the arithmetic.
 func (p Printer) Budget(b activity.Budget) {
 	if b.Fits {
-		p.wrapped(p.styled(green, "Fits")+"  ", b.Sum())
+		p.Wrapped(p.styled(green, "Fits")+"  ", b.Sum())
 	} else {
-		p.wrapped(p.styled(red, "Does not fit")+"  ", b.Sum())
-		p.wrapped("  → ", b.Advice())
+		p.Wrapped(p.styled(red, "Does not fit")+"  ", b.Sum())
+		p.Wrapped("  → ", b.Advice())
 	}
 	p.services(b.Services)
 	if b.Strategy == activity.Observed {
 		p.line("")
-		p.wrapped("", "These are the sessions that are there now. A pool that grows later needs more.")
+		p.Wrapped("", "These are the sessions that are there now. A pool that grows later needs more.")
 		return
 	}
 	p.line("")
 	if b.BehindPooler() {
-		p.wrapped("", "PgBouncer's limits bound what the server sees. The monitoring connections bypass it where direct_host says how.")
+		p.Wrapped("", "PgBouncer's limits bound what the server sees. The monitoring connections bypass it where direct_host says how.")
 		return
 	}
 	if b.Auto {
-		p.wrapped("", autoText(b)+" The monitoring connections, one for each process, come on top. Extras are other applications, "+
+		p.Wrapped("", autoText(b)+" The monitoring connections, one for each process, come on top. Extras are other applications, "+
 			"migrations and an operator.")
 		return
 	}
-	p.wrapped("", "The 1 is the connection by which each replica watches the server. The 2 is a rolling deploy, in which "+
+	p.Wrapped("", "The 1 is the connection by which each replica watches the server. The 2 is a rolling deploy, in which "+
 		"old and new replicas run side by side. Extras are other applications, migrations and an operator.")
-	p.wrapped("", autoText(b))
+	p.Wrapped("", autoText(b))
 	if b.FitsPool > 0 {
 		p.line("The largest pool that fits has %d connections a replica.", b.FitsPool)
 	} else {
-		p.wrapped("", fmt.Sprintf("No pool fits: raise max_connections to %d at least, run fewer replicas, or put PgBouncer in front.", b.ToRaise))
+		p.Wrapped("", fmt.Sprintf("No pool fits: raise max_connections to %d at least, run fewer replicas, or put PgBouncer in front.", b.ToRaise))
 	}
 }
 

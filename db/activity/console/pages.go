@@ -56,7 +56,7 @@ func (s *screen) body(p Printer) {
 		s.locks(p)
 	case help:
 		for _, k := range keys {
-			p.wrapped(fmt.Sprintf("  %-9s", k[0]), k[1])
+			p.Wrapped(fmt.Sprintf("  %-9s", k[0]), k[1])
 		}
 	default:
 		s.sessions(p)
@@ -80,7 +80,7 @@ func (s *screen) details(p Printer) {
 		{"ages", fmt.Sprintf("session %s, transaction %s, query %s", age(x.Age), age(x.InTransaction), age(x.InQuery))},
 		{"query", x.Query},
 	} {
-		p.wrapped(fmt.Sprintf("  %-15s ", f[0]), cmp.Or(Clean(f[1]), "·"))
+		p.Wrapped(fmt.Sprintf("  %-15s ", f[0]), cmp.Or(Clean(f[1]), "·"))
 	}
 }
 

@@ -82,7 +82,7 @@ func TestTheDetailsShowTheWholeQueryAndTheClientsPort(t *testing.T) {
 
 func TestTheHelpNamesEveryKeyOfTheFoot(t *testing.T) {
 	s := queue(200, 24)
-	foot := s.foot(Printer{})
+	foot := s.footLine(Printer{})
 	press(s, "?")
 	text := shown(s)
 	for _, k := range []string{"space", "enter", "c ", "t ", "l ", "/ ", "s, r", "esc", "q "} {
@@ -100,7 +100,7 @@ func TestTheHelpNamesEveryKeyOfTheFoot(t *testing.T) {
 func TestOnlyMarkedSessionsAreAskedForAndOnlyThoseThatCanBeTouched(t *testing.T) {
 	s := queue(100, 24)
 	press(s, "down", "space", "space", "space")
-	if foot := s.foot(Printer{}); !strings.HasPrefix(foot, "3 marked") {
+	if foot := s.footLine(Printer{}); !strings.HasPrefix(foot, "3 marked") {
 		t.Error(foot)
 	}
 	press(s, "t")

@@ -22,6 +22,8 @@ type Printer struct {
 	W      io.Writer
 	Width  int // of a line, in cells; 0: no bound
 	Colour bool
+
+	Complete func(command string) string // makes a command reach the same server when it is copied; nil: as it is
 }
 
 // JSON writes any value of package activity.
@@ -41,8 +43,8 @@ func (p Printer) line(format string, args ...any) {
 	_, _ = fmt.Fprintln(p.W, s)
 }
 
-// wrapped writes text over as many lines as necessary. Each begins with indent, and the first with first.
-func (p Printer) wrapped(first, text string) {
+// Wrapped writes text over as many lines as necessary. Each begins with indent, and the first with first.
+func (p Printer) Wrapped(first, text string) {
 	indent := ansi.StringWidth(first)
 	width := 1 << 16
 	if p.Width > 0 {
@@ -54,6 +56,31 @@ func (p Printer) wrapped(first, text string) {
 		}
 		_, _ = fmt.Fprintln(p.W, strings.TrimRight(first+l, " "))
 	}
+}
+
+// Lines writes text as it is laid out, but splits a line that is too wide between words, and keeps its indent.
+func (p Printer) Lines(text string) {
+	if p.Width == 0 {
+		_, _ = io.WriteString(p.W, text)
+		return
+	}
+	for line := range strings.SplitAfterSeq(strings.Map(visible, text), "\n") {
+		bare := strings.TrimSuffix(line, "\n")
+		if ansi.StringWidth(bare) > p.Width {
+			indent := bare[:len(bare)-len(strings.TrimLeft(bare, " "))]
+			parts := words(bare, max(20, p.Width-len(indent)))
+			line = indent + strings.Join(parts, "\n"+indent) + line[len(bare):]
+		}
+		_, _ = io.WriteString(p.W, line)
+	}
+}
+
+// visible replaces a character that a terminal would act on, except for a line break.
+func visible(r rune) rune {
+	if r == '\n' || unicode.IsPrint(r) {
+		return r
+	}
+	return '·'
 }
 
 // words splits text at spaces, but not within `backticks`: a command stays on one line, ready to be typed, if the line
@@ -93,6 +120,9 @@ func fields(text string, width int) (out []string) {
 
 // command writes a command to be copied: never clipped, never wrapped.
 func (p Printer) command(indent, command string) {
+	if p.Complete != nil {
+		command = p.Complete(command)
+	}
 	_, _ = fmt.Fprintln(p.W, indent+p.styled(bold, command))
 }
 

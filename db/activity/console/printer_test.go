@@ -91,6 +91,25 @@ func TestLinesAreNoWiderThanTheTerminal(t *testing.T) {
 	}
 }
 
+func TestWhatIdentifiesASessionThatEndsIsNeverCut(t *testing.T) {
+	application, user, database := strings.Repeat("a", 63), strings.Repeat("名", 21), strings.Repeat("d", 63)
+	s := hostile()
+	s.Sessions = []activity.Session{{
+		PID: 4711, Kind: activity.ClientBackend, State: activity.Idle, Application: application, User: user, Database: database,
+		Address: "2001:db8:1111:2222:3333:4444:5555:6666",
+	}}
+	for _, width := range []int{0, 40, 80, 300} {
+		var b bytes.Buffer
+		Printer{W: &b, Width: width}.Plan(activity.Plan(s, activity.Filter{AnyState: true, Database: database}))
+		joined := strings.Join(strings.Fields(b.String()), "")
+		for _, want := range []string{application, user + "@" + database, "2001:db8:1111:2222:3333:4444:5555:6666", "4711", "idle"} {
+			if !strings.Contains(joined, want) {
+				t.Errorf("%d cells: %s is not in\n%s", width, want, &b)
+			}
+		}
+	}
+}
+
 func TestColourIsUsedWhereItIsWantedOnly(t *testing.T) {
 	var without, with bytes.Buffer
 	pages(Printer{W: &without})

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"golang.org/x/sys/unix"
 
 	"ddtb/config"
 	"ddtb/db"
@@ -23,25 +22,14 @@ import (
 // terminal is a pseudo-terminal with a full screen on it.
 type terminal struct {
 	*testing.T
-	keys   *os.File    // its master: bytes written here are typed keys
-	screen logtest.Log // everything drawn so far
+	keys   *os.File     // bytes written here are typed keys
+	screen *logtest.Log // everything drawn so far
 }
 
 func newTerminal(t *testing.T) (term *terminal, tty *os.File) {
 	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	must(t, err)
-	must(t, unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0))
-	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-	must(t, err)
-	tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	must(t, err)
-	must(t, unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 30, Col: 120}))
-	term = &terminal{T: t, keys: master}
-	read := make(chan struct{})
-	go func() { defer close(read); _, _ = io.Copy(&term.screen, master) }()
-	t.Cleanup(func() { _ = tty.Close(); <-read; _ = master.Close() })
-	return term, tty
+	screen, keys, tty := dbtest.Terminal(t, 30, 120)
+	return &terminal{T: t, keys: keys, screen: screen}, tty
 }
 
 func (t *terminal) types(keys string) {

@@ -16,7 +16,7 @@ func (p Printer) Status(s activity.Status, level activity.Level) {
 	p.header(s.Snapshot)
 	p.slots(s.Snapshot, level)
 	if t := s.Tickets; t.Held+t.Processes > 0 {
-		p.wrapped("Budget ", fmt.Sprintf("%d tickets held by the pools of automatic size; %d processes need %d", t.Held, t.Processes, t.Needed))
+		p.Wrapped("Budget ", fmt.Sprintf("%d tickets held by the pools of automatic size; %d processes need %d", t.Held, t.Processes, t.Needed))
 	}
 	p.line("")
 	p.states(s)
@@ -59,7 +59,7 @@ func (p Printer) withoutSession(s activity.Status) {
 		if !x.Serves {
 			serves = "serves no reads: " + Clean(x.Why)
 		}
-		p.wrapped("Replica  ", fmt.Sprintf("%s, behind by %s: %s (of ddtb process %d)", Clean(x.Host), age(x.Lag), serves, x.Process))
+		p.Wrapped("Replica  ", fmt.Sprintf("%s, behind by %s: %s (of ddtb process %d)", Clean(x.Host), age(x.Lag), serves, x.Process))
 	}
 }
 
@@ -68,7 +68,7 @@ func (p Printer) header(s activity.Snapshot) {
 	if s.Server.Standby {
 		standby = ", a standby"
 	}
-	p.wrapped("", fmt.Sprintf("PostgreSQL %s at %s%s, database %s, seen as %s, up for %s", Clean(s.Server.Version), Clean(s.Server.Address),
+	p.Wrapped("", fmt.Sprintf("PostgreSQL %s at %s%s, database %s, seen as %s, up for %s", Clean(s.Server.Version), Clean(s.Server.Address),
 		standby, Clean(s.Database), Clean(s.Role.Name), activity.Short(s.At.Sub(s.Server.Started))))
 	p.line("")
 }
@@ -81,8 +81,8 @@ func (p Printer) slots(s activity.Snapshot, level activity.Level) {
 	if s.Server.VersionNum >= 160000 {
 		reserved += fmt.Sprintf(", reserved_connections %d", s.Server.ForReserved)
 	}
-	p.wrapped("       ", fmt.Sprintf("max_connections %d, of which reserved %d (%s)", l.Max, l.Reserved, reserved))
-	p.wrapped("       ", "this view uses "+Clean(s.Access()))
+	p.Wrapped("       ", fmt.Sprintf("max_connections %d, of which reserved %d (%s)", l.Max, l.Reserved, reserved))
+	p.Wrapped("       ", "this view uses "+Clean(s.Access()))
 	for _, x := range s.Limits {
 		p.line("       %s %s has a limit of its own: %d of %d", x.Of, Clean(x.Name), x.Used, x.Max)
 	}
@@ -168,7 +168,7 @@ func (p Printer) worst(s activity.Status) {
 	if roots := s.Roots(); len(roots) > 0 {
 		behind = ", behind " + Clean(roots[0].Describe())
 	}
-	p.wrapped(fmt.Sprintf("%-27s %-8d ", "Waiting on locks", len(s.WaitingOnLocks)), "pid "+list(s.WaitingOnLocks, 5)+behind)
+	p.Wrapped(fmt.Sprintf("%-27s %-8d ", "Waiting on locks", len(s.WaitingOnLocks)), "pid "+list(s.WaitingOnLocks, 5)+behind)
 }
 
 func list(pids []int32, most int) string {
@@ -186,7 +186,7 @@ func list(pids []int32, most int) string {
 func (p Printer) pools(s activity.Status) {
 	if s.PoolsError != "" {
 		p.line("")
-		p.wrapped("Not shown  ", Clean(s.PoolsError))
+		p.Wrapped("Not shown  ", Clean(s.PoolsError))
 	}
 	if len(s.Pools) == 0 {
 		return
@@ -215,7 +215,7 @@ func (p Printer) unseen(s activity.Status) {
 		return
 	}
 	p.line("")
-	p.wrapped("", fmt.Sprintf("%d sessions belong to other roles, and %s may not see what they do. To let it:",
+	p.Wrapped("", fmt.Sprintf("%d sessions belong to other roles, and %s may not see what they do. To let it:",
 		s.Unseen, Clean(s.Role.Name)))
 	p.command("  ", Clean(s.GrantReadAll()))
 }

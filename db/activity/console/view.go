@@ -29,8 +29,9 @@ func (s *screen) content() string {
 	s.rowsShown = max(1, s.height-above-3) // the titles, a blank line and the foot
 	s.body(p)
 	lines := strings.Split(strings.TrimRight(b.String(), "\n"), "\n")
-	lines = append(lines, make([]string, s.height)...)[:max(0, s.height-1)] // the foot stays at the bottom
-	return strings.Join(append(lines, ansi.Truncate(s.foot(p), s.width, "…")), "\n")
+	foot := s.foot(p)
+	lines = append(lines, make([]string, s.height)...)[:max(0, s.height-len(foot))] // the foot stays at the bottom
+	return strings.Join(append(lines, foot...), "\n")
 }
 
 func (s *screen) head(p Printer) {
@@ -147,11 +148,20 @@ func state(x activity.Session) string {
 	return Clean(x.State)
 }
 
-// foot returns the question, the filter being typed, the last result, or the keys.
-func (s *screen) foot(p Printer) string {
+// foot returns the lines at the bottom. A question has as many as it needs, since it names what ends; the rest is cut.
+func (s *screen) foot(p Printer) (lines []string) {
+	if s.question == nil {
+		return []string{ansi.Truncate(s.footLine(p), s.width, "…")}
+	}
+	for _, line := range words(s.question.text, max(20, s.width)) {
+		lines = append(lines, p.styled(bold, line))
+	}
+	return lines
+}
+
+// footLine returns the filter being typed, the last result, or the keys.
+func (s *screen) footLine(p Printer) string {
 	switch {
-	case s.question != nil:
-		return p.styled(bold, s.question.text)
 	case s.typing:
 		return "Filter: " + Clean(s.filter) + "▏  enter keeps it, esc drops it"
 	case s.message != "":

@@ -65,3 +65,17 @@ func TestTheFullScreenFitsItsTerminalWithItsKeysOnTheLastLine(t *testing.T) {
 		}
 	}
 }
+
+func TestAQuestionNamesWhatEndsInFullAndKeepsTheHeight(t *testing.T) {
+	s := queue(80, 24)
+	long := strings.Repeat("a", 63)
+	for i := range s.now.Sessions {
+		s.now.Sessions[i].Application = long
+	}
+	press(s, "down", "t")
+	lines := strings.Split(ansi.Strip(s.content()), "\n")
+	foot := strings.Join(lines[len(lines)-2:], " ")
+	if len(lines) != s.height || !strings.Contains(foot, long) || !strings.HasSuffix(foot, "idle in transaction)? [y/N]") {
+		t.Errorf("%d lines, the last are %q", len(lines), foot)
+	}
+}

@@ -1,0 +1,52 @@
+package activity
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+func TestEachKindOfFullServerHasWaysInThatItsVersionHas(t *testing.T) {
+	cc, err := pgx.ParseConfig("host=db port=5433 user=www dbname=shop sslmode=disable")
+	must(t, err)
+	for name, c := range map[string]struct {
+		routine, message string
+		first, has       string
+		lacks            string
+	}{
+		"until 15, only superusers have slots left": {
+			routine: "InitPostgres", message: "remaining connection slots are reserved for non-replication superuser connections",
+			first: "sudo -u postgres psql -h /var/run/postgresql -p 5433 ", has: "budget", lacks: "reserved_connections",
+		},
+		"the same in German": {
+			routine: "InitPostgres", message: "die verbleibenden Verbindungen sind für Superuser auf Nicht-Replikationsverbindungen reserviert",
+			first: "sudo -u postgres psql", has: "budget", lacks: "reserved_connections",
+		},
+		"from 16 on, only superusers have slots left": {
+			routine: "InitPostgres", message: "remaining connection slots are reserved for roles with the SUPERUSER attribute",
+			first: "sudo -u postgres psql", has: `GRANT pg_use_reserved_connections TO "www"`,
+		},
+		"from 16 on, some slots are for invited roles": {
+			routine: "InitPostgres", message: `remaining connection slots are reserved for roles with privileges of the "pg_use_reserved_connections" role`,
+			first: `GRANT pg_use_reserved_connections TO "www"`, has: "running ddtb server",
+		},
+		"nobody has a slot": {
+			routine: "InitProcess", message: "sorry, too many clients already",
+			first: "running ddtb server", has: "restart the server", lacks: "reserved_connections",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := NoAccess(&pgconn.PgError{Code: "53300", Routine: c.routine, Message: c.message}, cc)
+			all := fmt.Sprint(r.Ways)
+			if !strings.Contains(r.Ways[0].String(), c.first) || !strings.Contains(all, c.has) {
+				t.Errorf("it lacks %q first, or %q:\n%s", c.first, c.has, all)
+			}
+			if c.lacks != "" && strings.Contains(all, c.lacks) || strings.Contains(all, "sudo -u postgres ddtb") {
+				t.Errorf("it has %q, or runs ddtb as another user:\n%s", c.lacks, all)
+			}
+		})
+	}
+}
