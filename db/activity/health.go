@@ -68,6 +68,8 @@ type Thresholds struct {
 const (
 	idleShare = 25 // % of the usable slots that idle sessions must have before their ratio matters: a small pool may be idle
 	lockQueue = 3  // so many sessions that wait for a lock are a queue
+
+	briefWait = 100 * time.Millisecond // clients of a PgBouncer in use wait for so long, without harm; from slowWait on it is critical
 )
 
 // ThresholdsOf returns the configured thresholds, with defaults for the rest.
@@ -115,8 +117,8 @@ func Assess(now Snapshot, earlier *Snapshot, t Thresholds) Health {
 func (p *problem) health() Health {
 	h := Health{Slots: p.now.Slots, Findings: []Finding{}}
 	h.Unseen = len(p.now.clients(func(s Session) bool { return s.Hidden }))
-	for _, f := range []*Finding{
-		p.logins(), p.pooler(), p.poolerClients(), p.waitsForSync(), p.utilisation(), p.limits(), p.tickets(), p.lockQueues(), p.idleInTransaction(), p.longQueries(),
+	for _, f := range []*Finding{ // a pool that can't grow comes after the reason why it can't
+		p.logins(), p.waitsForSync(), p.utilisation(), p.limits(), p.pooler(), p.poolerClients(), p.tickets(), p.lockQueues(), p.idleInTransaction(), p.longQueries(),
 		p.comesAndGoes(), p.idle(), p.refusesWrites(), p.prepared(), p.walSlots(), p.replicationLag(),
 	} {
 		if f != nil {
@@ -163,8 +165,13 @@ func (t Thresholds) level(percent float64) Level {
 	return OK
 }
 
-// OfSlots returns the verdict on the slots alone.
-func (t Thresholds) OfSlots(s Slots) Level { return t.level(s.Utilisation()) }
+// OfSlots returns the verdict on the slots alone. A full server is critical whatever the thresholds are.
+func (t Thresholds) OfSlots(s Slots) Level {
+	if s.Max > 0 && s.Free() == 0 {
+		return Critical
+	}
+	return t.level(s.Utilisation())
+}
 
 func (p *problem) utilisation() *Finding {
 	level := p.t.OfSlots(p.now.Slots)
@@ -213,12 +220,17 @@ func (p *problem) pooler() *Finding {
 			worst = x
 		}
 	}
-	if waiting == 0 || waiting < lockQueue && worst.MaxWait.Duration() < p.t.LockWait {
+	wait := worst.MaxWait.Duration()
+	if wait < briefWait || waiting < lockQueue && wait < p.t.LockWait {
 		return nil
 	}
 	servers := worst.ServerActive + worst.ServerIdle + worst.ServerUsed
+	level := Warning
+	if wait >= slowWait {
+		level = Critical
+	}
 	f := &Finding{
-		Level: Critical, Code: "pooler",
+		Level: level, Code: "pooler",
 		What: fmt.Sprintf("%s in PgBouncer for a connection of pool %s as %s, the longest for %s; the pool has %d, of which %d are in use",
 			count(worst.ClientWaiting, "client waits", "clients wait"), worst.Database, worst.User, Short(worst.MaxWait.Duration()),
 			servers, worst.ServerActive),

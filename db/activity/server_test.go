@@ -64,7 +64,7 @@ func runOnServers(m *testing.M) (code int, err error) {
 	} {
 		o.Volatile, o.MaxConnections = true, maxConnections
 		o.Settings["max_prepared_transactions"], o.Settings["max_wal_size"], o.Settings["min_wal_size"] = "5", "32MB", "32MB"
-		o.Settings["wal_level"], o.Settings["max_wal_senders"] = "replica", "5" // for standbys and replication slots
+		o.Settings["wal_level"], o.Settings["max_wal_senders"] = "logical", "5" // for standbys and replication slots
 		pg, err := localpg.Start(ctx, o)
 		if err != nil {
 			return 1, err

@@ -2,6 +2,7 @@ package activity
 
 import (
 	"cmp"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
 
 	"ddtb/db/localpg"
@@ -323,22 +325,28 @@ time.sleep(600)
 		play: func(s *stage) {
 			control := s.control("wall")
 			exec(s.T, control, "SELECT pg_create_physical_replication_slot('gone', true)")
-			s.Cleanup(func() {
-				conn, err := s.Connect(s.Context(), "postgres")
-				if err == nil {
-					_, _ = conn.Exec(s.Context(), "SELECT pg_drop_replication_slot('gone')")
-					_ = conn.Close(s.Context())
-				}
-			})
-			for range 4 { // beyond max_wal_size
-				exec(s.T, control, "CREATE TABLE filler AS SELECT repeat('x', 1000) FROM generate_series(1, 10000); DROP TABLE filler")
-				exec(s.T, control, "SELECT pg_switch_wal()")
-			}
-			exec(s.T, control, "CHECKPOINT")
+			s.growsWAL(control)
 		},
 		code: "replication-slot", culprit: "the reader of replication slot gone", first: nothing,
 		better: func(s *stage) bool { return len(s.after().WALSlots) == 0 },
 	},
+}
+
+// growsWAL writes more WAL than max_wal_size, which the replication slot 'gone' keeps.
+func (s *stage) growsWAL(control *pgx.Conn) {
+	s.Helper()
+	s.Cleanup(func() {
+		conn, err := s.Connect(context.Background(), "postgres")
+		if err == nil {
+			_, _ = conn.Exec(context.Background(), "SELECT pg_drop_replication_slot('gone')") // unless a step did
+			_ = conn.Close(context.Background())
+		}
+	})
+	for range 4 {
+		exec(s.T, control, "CREATE TABLE filler AS SELECT repeat('x', 1000) FROM generate_series(1, 10000); DROP TABLE filler")
+		exec(s.T, control, "SELECT pg_switch_wal()")
+	}
+	exec(s.T, control, "CHECKPOINT")
 }
 
 func always(*stage) bool { return true }
@@ -483,7 +491,7 @@ func (s *server) situations() []situation {
 	if s.reserved {
 		return situations
 	}
-	all := slices.Concat(situations, programs)
+	all := slices.Concat(situations, programs, working)
 	if _, err := osexec.LookPath("npm"); err != nil {
 		fmt.Println("npm is missing: the situation of node-postgres is not played")
 		all = slices.DeleteFunc(all, func(x situation) bool { return strings.HasPrefix(x.name, "node-postgres") })

@@ -28,7 +28,7 @@ func standbyOf(t *testing.T, primary *server) *standby {
 	s := &standby{options: localpg.Options{
 		Dir: dir, Volatile: true, MaxConnections: maxConnections, ReplicaOf: primary.Server,
 		Settings: map[string]string{ // as on the primary, at least
-			"max_prepared_transactions": "5", "wal_level": "replica", "max_wal_senders": "5", "cluster_name": standbyName,
+			"max_prepared_transactions": "5", "wal_level": "logical", "max_wal_senders": "5", "cluster_name": standbyName,
 		},
 	}}
 	s.start(t)

@@ -71,11 +71,18 @@ func (p *problem) steps() []Step {
 	}
 	name, _ := p.recognise()
 	steps := append(p.first(name), p.fix(name))
+	if name == "thread-leak" && !p.own() && p.now.Server.VersionNum >= closesIdle {
+		steps = append(steps, p.set("until then let the server close what nobody uses", "idle_session_timeout = '10min'",
+			"a session that is idle for ten minutes is closed (57P05); a pool connects again"))
+	}
 	if name == "thread-leak" && p.judged(p.Holding) { // a switch closes the idle connections, and hurts nobody
 		steps = append([]Step{switchTo(db.Pool, "it closes these sessions, opens pool.max_size connections at most, and requests queue for them")}, p.first(name)...)
 	}
 	return append(steps, Step{"watch the slots come back", command("monitor --watch"), nobody})
 }
+
+// closesIdle is the version from which on idle_session_timeout exists.
+const closesIdle = 140000
 
 // first returns what helps now.
 func (p *problem) first(scenario string) []Step {
@@ -86,8 +93,8 @@ func (p *problem) first(scenario string) []Step {
 		return p.firstForLeak()
 	case PausesInTx:
 		return []Step{p.endNothing("these transactions are young; see how long they stay open, and on what")}
-	case UnreadRows:
-		return p.firstForUnread()
+	case UnreadRows, UnsentData:
+		return p.firstForClient()
 	case SlowQuery:
 		return p.firstForSlow()
 	case CannotBeSeen:
@@ -148,17 +155,21 @@ func (p *problem) endOne(s Session) []Step {
 	})
 }
 
-// firstForUnread terminates: a cancelled session would still wait for its client.
-func (p *problem) firstForUnread() []Step {
+// firstForClient terminates: a cancelled session would still wait for its client.
+func (p *problem) firstForClient() []Step {
 	worst := p.longest(func(s Session) Age { return s.InQuery })
+	stopped, fails := "reading", "its export or report ends with an error"
+	if p.Reason == UnsentData {
+		stopped, fails = "sending", "its import ends with an error, and nothing of it is stored"
+	}
 	if p.backups() {
 		return []Step{p.endNothing("a backup reads as fast as it can write; see that its disk is not full")}
 	}
 	return p.ending([]Session{worst}, Step{
-		fmt.Sprintf("if its client at %s has stopped reading, end the session that has waited longest (%s, for %s); cancelling has no effect there",
-			worst.ClientAddress(), worst.name(), Short(worst.InQuery.Duration())),
+		fmt.Sprintf("if its client at %s has stopped %s, end the session that has waited longest (%s, for %s); cancelling has no effect there",
+			worst.ClientAddress(), stopped, worst.name(), Short(worst.InQuery.Duration())),
 		command(fmt.Sprintf("force-close --pid=%d", worst.PID) + p.inDatabase(worst)),
-		"that client: its export or report ends with an error",
+		"that client: " + fails,
 	})
 }
 
@@ -259,14 +270,20 @@ func (p *problem) firstForLock() []Step {
 		return []Step{p.endNothing("the locks changed hands meanwhile; see who waits")}
 	}
 	if head, freed := p.now.queueHead(); freed > 0 {
-		return p.cancel(head,
+		steps := p.cancel(head,
 			fmt.Sprintf("cancel the statement that waits first (%s: %s): %s behind it, and %s is not in their way",
 				head.name(), firstWords(head.Query), count(freed, "session waits", "sessions wait"), roots[0].name()),
 			"whoever runs it: it fails with 57014, has changed nothing, and can be tried again")
+		if p.leaked(roots[0]) {
+			steps = append(steps, p.endOne(roots[0])...)
+		}
+		return steps
 	}
 	switch root := roots[0]; {
 	case root.PID == 0:
 		return p.stepsForPreparedLock()
+	case strings.HasSuffix(root.Query, "(to prevent wraparound)"):
+		return []Step{p.endNothing(root.name() + " prevents a wraparound, so it makes way for nobody: let it finish, and try later what waits for it")}
 	case !root.Client():
 		return []Step{p.endNothing(root.name() + " is the server's own work; it makes way by itself unless it prevents a wraparound")}
 	case root.Hidden:
@@ -291,7 +308,7 @@ func (p *problem) stepsForPreparedLock() []Step {
 	if len(p.now.Prepared) == 0 {
 		return []Step{p.endNothing("the prepared transaction has ended meanwhile")}
 	}
-	return p.stepsForPrepared(p.now.Prepared[0])
+	return p.stepsForPrepared(slices.MaxFunc(p.now.Prepared, func(a, b Prepared) int { return cmp.Compare(a.Waiting, b.Waiting) }))
 }
 
 func (p *problem) stepsForPrepared(x Prepared) []Step {
@@ -409,6 +426,10 @@ func (p *problem) fix(scenario string) Step {
 		return p.set("move the call before BEGIN or after COMMIT; until then bound it",
 			"idle_in_transaction_session_timeout = '30s'", "a transaction that pauses for half a minute is rolled back, and its session closed")
 	case "stream-holds-lease":
+		if p.Reason == UnsentData {
+			return Step{"let the program have its rows before it begins to send them; statement_timeout has no effect while the server waits for a client",
+				command("status"), nobody}
+		}
 		return p.set("read into memory or a file first, or give streams a pool of their own; bound how long one may take",
 			"statement_timeout = '5min'", "a statement over five minutes fails with 57014")
 	case "cancel-snowball":
