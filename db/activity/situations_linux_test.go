@@ -499,18 +499,34 @@ func (s *server) situations() []situation {
 	return all
 }
 
-// The servers are in trouble at the same time: a situation mostly waits.
+// A situation mostly waits, so several servers are in trouble at the same time: two of each version.
 func TestTheDoctorIsRightAndItsCommandsHelpInEverySituation(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	t.Cleanup(func() { goleak.VerifyNone(t, before) })
 	for _, s := range servers {
-		t.Run(s.name, func(t *testing.T) {
-			t.Parallel()
-			for _, x := range s.situations() {
-				t.Run(x.name, func(t *testing.T) { (&stage{t, s}).check(x) })
-			}
-		})
+		all := s.situations()
+		for half, of := range map[string][]situation{"first half": all[:len(all)/2], "second half": all[len(all)/2:]} {
+			t.Run(s.name+", "+half, func(t *testing.T) {
+				t.Parallel()
+				s := s
+				if half == "second half" {
+					s = s.twin(t)
+				}
+				for _, x := range of {
+					t.Run(x.name, func(t *testing.T) { (&stage{t, s}).check(x) })
+				}
+			})
+		}
 	}
+}
+
+// twin starts another server of the same version.
+func (s *server) twin(t *testing.T) *server {
+	t.Helper()
+	twin, err := startServer(t.Context(), fmt.Sprintf("twin-newest-%v", s.reserved), s.reserved)
+	must(t, err)
+	t.Cleanup(func() { must(t, twin.Crash(context.Background())) })
+	return twin
 }
 
 // check plays a situation, and follows what the doctor says.
