@@ -164,7 +164,7 @@ func (a *App) checkBudget(ctx context.Context, server *activity.Observer, cfg *c
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	budget, err := server.CheckBudget(ctx, cfg.Databases["default"], cfg.Server)
+	budget, err := server.CheckBudget(ctx, cfg)
 	switch _, refused := errors.AsType[*activity.BudgetError](err); {
 	case refused:
 		return err

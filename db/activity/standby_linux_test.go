@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"ddtb/db"
 	"ddtb/db/localpg"
 )
 
@@ -182,4 +183,28 @@ func TestCommitsGoOnWhenTheSynchronousStandbyIsBroughtBack(t *testing.T) {
 		return len(st.after().clients(func(x Session) bool { return x.Wait == "IPC/SyncRep" })) == 0
 	})
 	st.spares(before, st.after(), func(Session) bool { return false })
+}
+
+func TestTheBudgetCountsWhatAProcessWithAStandbyHasOnThePrimary(t *testing.T) {
+	primary := servers[0]
+	s := standbyOf(t, primary)
+	s.streams(t)
+	t.Cleanup(func() { primary.mustBecomeEmpty(t) })
+	cfg := primary.config(closer, "wall")
+	cfg.Pool.MinSize, cfg.Pool.MaxSize = 2, 2
+	d, err := db.Open(t.Context(), cfg)
+	must(t, err)
+	t.Cleanup(func() { must(t, d.Close(context.Background())) })
+	replica := s.config(closer, "wall")
+	replica.MaxLag = time.Second
+	must(t, d.UseReplica(&replica))
+	o := primary.observer(t, closer)
+	b := PlanBudget(cfg, 1, 0, snapshot(t, o).Slots).ForReplica(true)
+	has := func(now Snapshot) int {
+		return len(now.clients(func(x Session) bool { return belongs(x.Application, "shop") }))
+	}
+	lookUntil(t, o, "the process has all its connections", func(now Snapshot) bool { return has(now) == b.Pool+b.Beside })
+	if want := "1 × (2 + 2) × 2 while deploying + 0 extras = 8"; b.Needed != 8 || !strings.HasPrefix(b.Sum(), want) {
+		t.Errorf("%s; want %s", b.Sum(), want)
+	}
 }
