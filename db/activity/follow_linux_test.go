@@ -60,8 +60,13 @@ func (s *stage) shell(role, command string) *osexec.Cmd {
 func (s *stage) types(role, command, answers string) string {
 	s.Helper()
 	cmd := s.shell(role, command)
+	stdin, keys, err := os.Pipe() // at its end, script would wait for two seconds
+	must(s.T, err)
+	defer func() { _, _ = stdin.Close(), keys.Close() }()
+	_, err = keys.WriteString(answers)
+	must(s.T, err)
 	var out bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(answers), &out, &out
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &out
 	if err := cmd.Run(); err != nil {
 		s.Errorf("%s: %v\n%s", command, err, out.String())
 	}

@@ -123,7 +123,11 @@ func (h Health) With(processes ...Process) Health {
 		if len(processes) > 1 {
 			p.Application = fmt.Sprintf("%s (process %d)", p.name(), p.PID)
 		}
-		h.Findings = append(h.Findings, p.Findings()...)
+		found := p.Findings()
+		for _, f := range found {
+			h.blameCrowd(p, f)
+		}
+		h.Findings = append(h.Findings, found...)
 	}
 	slices.SortStableFunc(h.Findings, func(a, b Finding) int { return cmp.Compare(b.Level, a.Level) })
 	for _, f := range h.Findings {
@@ -132,6 +136,19 @@ func (h Health) With(processes ...Process) Health {
 		}
 	}
 	return h
+}
+
+// blameCrowd makes a finding on the server's slots as grave as f, and so puts it first, if f is about a pool that is too
+// small for its load, another application has most of the slots, and they have no room for as many connections again.
+func (h Health) blameCrowd(p Process, f Finding) {
+	if p.hasStalled() || f.Code != CodeWaiting && f.Code != CodeLost || h.Slots.Free() > p.Now.Size {
+		return
+	}
+	for i, s := range h.Findings {
+		if s.Code == "utilisation" && s.about != nil && len(s.about.sessions) > 0 && !belongs(s.about.Application, p.Application) {
+			h.Findings[i].Level = max(s.Level, f.Level)
+		}
+	}
 }
 
 func (p Process) unconnected() *Finding {

@@ -41,7 +41,12 @@ const nothing = "end nothing"
 var situations = []situation{
 	{
 		name: "logins that hang fill the server", role: localpg.Superuser,
-		play: func(s *stage) { s.hang(s.usable()) },
+		play: func(s *stage) {
+			s.hang(s.usable())
+			eventually(s.T, "they have hung for as long as a step says", func() bool {
+				return !s.newer() || !slices.ContainsFunc(s.after().logins(), func(x Session) bool { return x.Age < seconds(5) })
+			})
+		},
 		code: "login", culprit: "clients that don't finish their login", first: "find the",
 		better: func(s *stage) bool { return !s.newer() || len(s.after().logins()) == 0 }, // an older one ends them in a minute
 		also: func(s *stage, d Diagnosis) {
