@@ -190,13 +190,15 @@ func TestTheBudgetCountsWhatAProcessWithAStandbyHasOnThePrimary(t *testing.T) {
 	s := standbyOf(t, primary)
 	s.streams(t)
 	t.Cleanup(func() { primary.mustBecomeEmpty(t) })
+	exec(t, primary.session(t, localpg.Superuser, "wall", "grants"), "GRANT EXECUTE ON FUNCTION pg_control_system(), pg_control_checkpoint() TO closer")
 	cfg := primary.config(closer, "wall")
+	cfg.Pool = db.DefaultSettings().Pool
 	cfg.Pool.MinSize, cfg.Pool.MaxSize = 2, 2
 	d, err := db.Open(t.Context(), cfg)
 	must(t, err)
 	t.Cleanup(func() { must(t, d.Close(context.Background())) })
-	replica := s.config(closer, "wall")
-	replica.MaxLag = time.Second
+	replica := cfg
+	replica.Host, replica.Port, replica.MaxLag = s.Config("wall").Host, s.Port(), time.Second
 	must(t, d.UseReplica(&replica))
 	o := primary.observer(t, closer)
 	b := PlanBudget(cfg, 1, 0, snapshot(t, o).Slots).ForReplica(true)
