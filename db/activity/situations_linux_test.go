@@ -35,16 +35,21 @@ type situation struct {
 	also     func(*stage, Diagnosis) // further checks
 }
 
-const nothing = "end nothing"
+const (
+	nothing    = "end nothing"
+	hungLogins = "logins that hang fill the server"
+	dumps      = "pg_dump waits for an ALTER TABLE, which waits for a transaction that was left open"
+)
 
 // situations are those that DBAs tried, and in which a doctor is easily wrong.
 var situations = []situation{
 	{
-		name: "logins that hang fill the server", role: localpg.Superuser,
+		name: hungLogins, role: localpg.Superuser,
 		play: func(s *stage) {
 			s.hang(s.usable())
 			eventually(s.T, "they have hung for as long as a step says", func() bool {
-				return !s.newer() || !slices.ContainsFunc(s.after().logins(), func(x Session) bool { return x.Age < seconds(5) })
+				hung := s.after().clients(func(x Session) bool { return x.LogsIn() && x.Age > seconds(5) })
+				return !s.newer() || len(hung) == s.usable()
 			})
 		},
 		code: "login", culprit: "clients that don't finish their login", first: "find the",
@@ -497,11 +502,25 @@ func (s *server) situations() []situation {
 		return situations
 	}
 	all := slices.Concat(situations, programs, working)
+	without := func(begin, why string) {
+		fmt.Printf("%s: %s: not played\n", why, begin)
+		all = slices.DeleteFunc(all, func(x situation) bool { return x.name == begin || strings.HasPrefix(x.name, begin+" ") })
+	}
 	if _, err := osexec.LookPath("npm"); err != nil {
-		fmt.Println("npm is missing: the situation of node-postgres is not played")
-		all = slices.DeleteFunc(all, func(x situation) bool { return strings.HasPrefix(x.name, "node-postgres") })
+		without("node-postgres", "npm is missing")
+	}
+	if out, err := osexec.Command("pg_dump", "--version").Output(); err != nil || !strings.Contains(string(out), " "+s.major()+".") {
+		without(dumps, "pg_dump is of another version than the server")
+	}
+	if s.major() == "17" {
+		without(hungLogins, "PostgreSQL 17 shows a superuser no login that is under way")
 	}
 	return all
+}
+
+func (s *server) major() string {
+	major, _, _ := strings.Cut(s.Version(), ".")
+	return major
 }
 
 // A situation mostly waits, so several servers are in trouble at the same time: two of each version.

@@ -37,7 +37,7 @@ var working = []situation{
 		code: "lock-queue", culprit: "autovacuum worker", scenario: "lock-queue", first: "prevents a wraparound, so it makes way for nobody", better: always,
 	},
 	{
-		name: "pg_dump waits for an ALTER TABLE, which waits for a transaction that was left open", role: closer,
+		name: dumps, role: closer,
 		play: func(s *stage) {
 			s.stock()
 			s.python(`
