@@ -48,22 +48,13 @@ type Service struct {
 
 // Services returns the services with client sessions, the largest first. It leaves out monitoring programs.
 func (s Snapshot) Services() []Service {
-	sessions, addresses := map[string]int{}, map[string]map[string]bool{}
-	for _, x := range s.clients(func(x Session) bool { return !x.Self && !isMonitor(s, x) }) {
-		name := s.service(x)
-		if addresses[name] == nil {
-			addresses[name] = map[string]bool{}
-		}
-		sessions[name]++
-		addresses[name][x.Address] = true
-	}
 	out := []Service{}
-	for name, n := range sessions {
-		out = append(out, Service{Name: name, Clients: len(addresses[name]), Sessions: n})
+	sessions := s.clients(func(x Session) bool { return !x.Self && !isMonitor(s, x) })
+	places := groups(sessions, func(x Session) Group { return Group{Name: s.service(x), Address: x.Address} })
+	for _, g := range groups(sessions, func(x Session) Group { return Group{Name: s.service(x)} }) {
+		elsewhere := func(place Group) bool { return place.Name != g.Name }
+		out = append(out, Service{Name: g.Name, Clients: len(slices.DeleteFunc(slices.Clone(places), elsewhere)), Sessions: g.Sessions})
 	}
-	slices.SortFunc(out, func(a, b Service) int {
-		return cmp.Or(cmp.Compare(b.Sessions, a.Sessions), cmp.Compare(a.Name, b.Name))
-	})
 	return out
 }
 

@@ -55,21 +55,18 @@ const (
 	Comes        Reason = "short-lived" // of an application whose sessions begin and end too fast
 )
 
-// words describe the reasons for people.
-var words = map[Reason]string{
-	LogsIn:       "that don't finish their login",
-	WaitsForLock: "waiting for a lock", Blocks: "with a lock that others wait for",
-	WaitsForSync: "whose commit waits for a synchronous standby", LeakedTx: "in a transaction that was left open",
-	PausesInTx: "idle in a transaction", UnreadRows: "with rows that the client does not read",
-	UnsentData: "waiting for data that the client does not send",
-	SlowQuery:  "running a slow query", Listens: "listening for notifications", Works: "working", Rests: "idle",
-	CannotBeSeen: "doing what this role may not see", Comes: "that begin and soon end",
-}
-
-// gravity is how much worse a slot with this reason is than one with an idle session, which can be closed without harm.
-var gravity = map[Reason]int{
-	LogsIn: 4, WaitsForLock: 4, WaitsForSync: 5, LeakedTx: 4, PausesInTx: 2, UnreadRows: 3, UnsentData: 3, SlowQuery: 3, Listens: 1, Works: 1,
-	Rests: 1, CannotBeSeen: 1, Blocks: 4, Comes: 1,
+// reasons describe the Reasons for people. gravity is how much worse a slot with this reason is than one with an idle
+// session, which can be closed without harm.
+var reasons = map[Reason]struct {
+	words   string
+	gravity int
+}{
+	LogsIn: {"that don't finish their login", 4}, WaitsForLock: {"waiting for a lock", 4}, Blocks: {"with a lock that others wait for", 4},
+	WaitsForSync: {"whose commit waits for a synchronous standby", 5}, LeakedTx: {"in a transaction that was left open", 4},
+	PausesInTx: {"idle in a transaction", 2}, UnreadRows: {"with rows that the client does not read", 3},
+	UnsentData: {"waiting for data that the client does not send", 3}, SlowQuery: {"running a slow query", 3},
+	Listens: {"listening for notifications", 1}, Works: {"working", 1}, Rests: {"idle", 1},
+	CannotBeSeen: {"doing what this role may not see", 1}, Comes: {"that begin and soon end", 1},
 }
 
 // problem is a server and the holding on it that is judged.
@@ -178,7 +175,7 @@ func (p *problem) comers(gone []Session) []Holding {
 		return nil
 	}
 	others := slices.DeleteFunc(slices.Clone(p.all), func(h Holding) bool { return h.Reason == Comes })
-	held := len(others) > 0 && gravity[others[0].Reason] > gravity[Rests]
+	held := len(others) > 0 && reasons[others[0].Reason].gravity > reasons[Rests].gravity
 	full := p.t.OfSlots(p.now.Slots) > OK && len(others) > 0 && others[0].Sessions > len(young)
 	if (held || full) && !p.restarted() {
 		return nil
@@ -259,7 +256,7 @@ func (p *problem) group(sessions []Session, reason func(Session) Reason) []Holdi
 	for _, h := range byKey {
 		out = append(out, *h)
 	}
-	weight := func(h Holding) int { return gravity[h.Reason] * total[h.Reason] }
+	weight := func(h Holding) int { return reasons[h.Reason].gravity * total[h.Reason] }
 	slices.SortFunc(out, func(a, b Holding) int {
 		return cmp.Or(cmp.Compare(weight(b), weight(a)), cmp.Compare(a.Reason, b.Reason), cmp.Compare(p.surplus(b), p.surplus(a)),
 			cmp.Compare(b.Sessions, a.Sessions), cmp.Compare(a.Application, b.Application))
@@ -329,7 +326,7 @@ func (h *Holding) compare(now Snapshot, earlier *Snapshot) {
 
 // Evidence returns the holding as a sentence.
 func (h Holding) Evidence() string {
-	text := fmt.Sprintf("%s of %s, %s", count(h.Sessions, "session", "sessions"), h.Application, words[h.Reason])
+	text := fmt.Sprintf("%s of %s, %s", count(h.Sessions, "session", "sessions"), h.Application, reasons[h.Reason].words)
 	if h.Reason == Comes {
 		return text
 	}

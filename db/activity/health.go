@@ -263,8 +263,7 @@ func (p *problem) poolerClients() *Finding {
 
 // waitsForSync finds commits that wait for a standby.
 func (p *problem) waitsForSync() *Finding {
-	waiting := p.now.clients(func(s Session) bool { return s.Wait == "IPC/SyncRep" })
-	slices.SortStableFunc(waiting, func(a, b Session) int { return cmp.Compare(b.InQuery, a.InQuery) })
+	waiting := p.now.longestFirst(inQuery, func(s Session) bool { return s.Wait == "IPC/SyncRep" })
 	if len(waiting) == 0 || len(waiting) < lockQueue && waiting[0].InQuery.Duration() < p.t.LockWait {
 		return nil
 	}
@@ -323,13 +322,12 @@ func (p *problem) idle() *Finding {
 }
 
 func (p *problem) idleInTransaction() *Finding {
-	left := p.now.clients(func(x Session) bool {
+	left := p.now.longestFirst(inState, func(x Session) bool {
 		return x.InTransactionIdle() && x.InState.Duration() > p.t.IdleInTransaction
 	})
 	if len(left) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(left, func(a, b Session) int { return cmp.Compare(b.InState, a.InState) })
 	return &Finding{
 		Level: Warning, Code: "idle-in-transaction",
 		What: fmt.Sprintf("%s idle in transaction for over %s, the longest for %s (%s); they keep locks as well as slots",
@@ -340,13 +338,12 @@ func (p *problem) idleInTransaction() *Finding {
 }
 
 func (p *problem) longQueries() *Finding {
-	long := p.now.clients(func(x Session) bool {
+	long := p.now.longestFirst(inQuery, func(x Session) bool {
 		return !x.Self && !x.Waits && x.Wait != "IPC/SyncRep" && x.InQuery.Duration() > p.t.LongQuery
 	})
 	if len(long) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(long, func(a, b Session) int { return cmp.Compare(b.InQuery, a.InQuery) })
 	return &Finding{
 		Level: Warning, Code: "long-query",
 		What: fmt.Sprintf("%s for over %s, the longest for %s (%s)",
