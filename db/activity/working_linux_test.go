@@ -77,6 +77,12 @@ time.sleep(600)
 			s.appears("import", s.usable()-3)
 		},
 		code: "utilisation", culprit: "import", scenario: "stream-holds-lease", first: "force-close --pid=", mayLose: "import",
+		also: func(s *stage, d Diagnosis) {
+			out := s.types(closer, fmt.Sprintf("ddtb db-connections cancel --yes --pid=%d || test $? = 1", d.Holds[0].PIDs[0]), "")
+			if !strings.Contains(out, "still running") || !strings.Contains(out, "waits for its client to send on") {
+				s.Errorf("a cancel would be enough:\n%s", out)
+			}
+		},
 	},
 	{
 		name: "workers of parallel queries take no slot",
