@@ -213,20 +213,22 @@ func (p *problem) whyHidden() string {
 
 // pooler finds pools of PgBouncer whose clients wait.
 func (p *problem) pooler() *Finding {
-	waiting, worst := 0, Pool{}
+	waiting, wait, worst := 0, Age(0), Pool{}
 	for _, x := range p.now.Pools {
-		waiting += x.ClientWaiting
+		if x.MaxWait.Duration() < briefWait {
+			continue
+		}
+		waiting, wait = waiting+x.ClientWaiting, max(wait, x.MaxWait)
 		if x.ClientWaiting > worst.ClientWaiting {
 			worst = x
 		}
 	}
-	wait := worst.MaxWait.Duration()
-	if wait < briefWait || waiting < lockQueue && wait < p.t.LockWait {
+	if waiting == 0 || waiting < lockQueue && wait.Duration() < p.t.LockWait {
 		return nil
 	}
 	servers := worst.ServerActive + worst.ServerIdle + worst.ServerUsed
 	level := Warning
-	if wait >= slowWait {
+	if wait.Duration() >= slowWait {
 		level = Critical
 	}
 	f := &Finding{

@@ -115,17 +115,19 @@ func (f Finding) Lab() string {
 // AboutProcess reports whether the finding is about a ddtb server's own leases, and not about PostgreSQL.
 func (f Finding) AboutProcess() bool { return slices.Contains(ProcessCodes, f.Code) }
 
-// With adds the findings about processes to the verdict on their server.
+// With adds the findings about processes to the verdict on their server. A pool that is too small for its load comes
+// after an application that leaves the server no room for a pool twice as large.
 func (h Health) With(processes ...Process) Health {
 	h.Findings, h.Processes = slices.Clone(h.Findings), h.Processes+len(processes)
 	for _, p := range processes {
 		p.Failure = p.Failure.seenWith(h.Slots)
+		own := p.Application
 		if len(processes) > 1 {
 			p.Application = fmt.Sprintf("%s (process %d)", p.name(), p.PID)
 		}
 		found := p.Findings()
-		for _, f := range found {
-			h.blameCrowd(p, f)
+		if i := slices.IndexFunc(found, Finding.aboutLoad); i >= 0 && !p.hasStalled() && h.Slots.Free() <= p.Now.Size {
+			h.blameCrowd(own, found[i].Level)
 		}
 		h.Findings = append(h.Findings, found...)
 	}
@@ -138,15 +140,15 @@ func (h Health) With(processes ...Process) Health {
 	return h
 }
 
-// blameCrowd makes a finding on the server's slots as grave as f, and so puts it first, if f is about a pool that is too
-// small for its load, another application has most of the slots, and they have no room for as many connections again.
-func (h Health) blameCrowd(p Process, f Finding) {
-	if p.hasStalled() || f.Code != CodeWaiting && f.Code != CodeLost || h.Slots.Free() > p.Now.Size {
-		return
-	}
-	for i, s := range h.Findings {
-		if s.Code == "utilisation" && s.about != nil && len(s.about.sessions) > 0 && !belongs(s.about.Application, p.Application) {
-			h.Findings[i].Level = max(s.Level, f.Level)
+// aboutLoad reports whether the finding is about a pool that is too small for its load.
+func (f Finding) aboutLoad() bool { return f.Code == CodeWaiting || f.Code == CodeLost }
+
+// blameCrowd raises a finding on the server's slots to the level, and so puts it first, if another application has most
+// of them.
+func (h Health) blameCrowd(own string, level Level) {
+	for i, f := range h.Findings {
+		if f.Code == "utilisation" && f.about != nil && len(f.about.sessions) > 0 && !belongs(f.about.Application, own) {
+			h.Findings[i].Level = max(f.Level, level)
 		}
 	}
 }

@@ -299,12 +299,13 @@ ORDER BY 1, 2`
 
 // replicationSQL finds objects that have no session and still hold locks or WAL, or keep commits waiting.
 const replicationSQL = `
+WITH locks AS MATERIALIZED (SELECT * FROM pg_locks WHERE pid IS NULL OR NOT granted) -- of prepared transactions, and awaited
 SELECT coalesce((SELECT json_agg(p) FROM (
          SELECT gid, database, owner, extract(epoch FROM clock_timestamp() - prepared) AS age_seconds,
                 (SELECT count(DISTINCT w.pid)
-                 FROM pg_locks own
-                   JOIN pg_locks h ON h.pid IS NULL AND h.virtualtransaction = own.virtualtransaction
-                   JOIN pg_locks w ON NOT w.granted
+                 FROM locks own
+                   JOIN locks h ON h.pid IS NULL AND h.virtualtransaction = own.virtualtransaction
+                   JOIN locks w ON NOT w.granted
                      AND ROW(w.locktype, w.database, w.relation, w.page, w.tuple, w.transactionid, w.classid, w.objid, w.objsubid)
                        IS NOT DISTINCT FROM ROW(h.locktype, h.database, h.relation, h.page, h.tuple, h.transactionid, h.classid, h.objid, h.objsubid)
                  WHERE own.pid IS NULL AND own.locktype = 'transactionid' AND own.transactionid = x.transaction) AS waiting_behind

@@ -250,15 +250,16 @@ func (p *problem) firstForLock() []Step {
 			fmt.Sprintf("cancel the statement that waits first (%s: %s): %s behind it, and %s is not in their way",
 				head.name(), firstWords(head.Query), count(freed, "session waits", "sessions wait"), roots[0].name()),
 			"whoever runs it: it fails with 57014, has changed nothing, and can be tried again")
-		if p.leaked(roots[0]) {
-			steps = append(steps, p.endOne(roots[0])...)
+		if !p.leaked(roots[0]) {
+			return steps
 		}
-		return steps
+		known := func(s Step) bool { return slices.Contains(steps, s) } // both may need the same right
+		return append(steps, slices.DeleteFunc(p.endOne(roots[0]), known)...)
 	}
 	switch root := roots[0]; {
 	case root.PID == 0:
 		return p.stepsForPreparedLock()
-	case strings.HasSuffix(root.Query, "(to prevent wraparound)"):
+	case !root.Client() && strings.HasSuffix(root.Query, "(to prevent wraparound)"):
 		return []Step{p.endNothing(root.name() + " prevents a wraparound, so it makes way for nobody: let it finish, and try later what waits for it")}
 	case !root.Client():
 		return []Step{p.endNothing(root.name() + " is the server's own work; it makes way by itself unless it prevents a wraparound")}
