@@ -14,6 +14,7 @@ import (
 	"ddtb/app/lab/scenarios"
 	"ddtb/app/web/webtest"
 	"ddtb/config"
+	"ddtb/db/dbtest"
 )
 
 // result is what a page says once its scenario was run.
@@ -148,4 +149,31 @@ func TestTheLabSuitsEverybodyInTheBrowser(t *testing.T) {
 	b.Visit("/lab/report-amplifies/")
 	b.Press(`button[value="fix"]`)
 	b.Until(`!!document.body?.innerText?.includes("With the fix:") && !document.getElementById("live")`) // reloaded
+}
+
+func TestATestInABrowserShowsThatItRunsAndThenItsResult(t *testing.T) {
+	t.Parallel()
+	s := newBoard(t, nil)
+	b := webtest.Open(t, s.url)
+	b.LookAs(webtest.Look{Width: 360, Scheme: "dark"})
+	const path = "/test/pool-stress?threads=4&strategy=pool&max_size=3&timeout=500ms&hold="
+	b.Visit(path + "50s")
+	b.MustSay("The test is running")
+	b.MustSay(path + "50s\n") // without what the page adds
+	b.Shoot("test-progress")
+	cfg := s.cfg.Databases["default"]
+	control := dbtest.Control(t, cfg)
+	backends := func() int { return dbtest.Backends(t, control, cfg.ApplicationName+"-stress/pool") }
+	dbtest.Eventually(t, "the test runs", func() bool { return backends() == 3 })
+	b.Visit("/test/")
+	dbtest.Eventually(t, "the test ended with its page", func() bool { return backends() == 0 })
+	b.Visit(path + "1s")
+	b.Until(`!!document.body?.innerText?.includes("3 got one, 1 did not")`)
+	for _, l := range webtest.Looks {
+		b.LookAs(l)
+		b.MustSuitEverybody("test-result")
+	}
+	b.MustBeUntroubled()
+	b.Visit("/test/pool-stress?threads=many")
+	b.Until(`!!document.body?.innerText?.includes("give a whole number")`)
 }

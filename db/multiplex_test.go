@@ -80,6 +80,8 @@ type muxTest struct {
 	cfg     config.Database
 	control *pgx.Conn
 	killing atomic.Bool // queries may have to be asked again
+
+	echoed, aside atomic.Int64 // aside: those for which every connection was held up, as on a machine that stalls
 }
 
 func newMuxTest(t *testing.T, s db.MultiplexSettings) *muxTest {
@@ -98,7 +100,9 @@ func newMuxTestOver(t *testing.T, cfg config.Database, cc *pgx.ConnConfig, s db.
 			dbtest.Eventually(t, "no backend is left", func() bool { return dbtest.Backends(t, control, muxName) == 0 })
 		})
 	}
-	return &muxTest{T: t, cfg: cfg, control: control, Multiplexer: openMultiplexerWith(t, cc, s)}
+	m := &muxTest{T: t, cfg: cfg, control: control, Multiplexer: openMultiplexerWith(t, cc, s)}
+	t.Cleanup(m.mostlyShared)
+	return m
 }
 
 func (m *muxTest) exec(sql string) {
@@ -112,11 +116,21 @@ func (m *muxTest) exec(sql string) {
 func (m *muxTest) echo(n int) {
 	m.Helper()
 	got, err := muxNumber(context.Background(), m.Multiplexer, `SELECT $1::int`, n)
-	if m.killing.Load() && db.Retryable(err) {
-		return
-	}
-	if err != nil || got != n {
+	m.echoed.Add(1)
+	switch {
+	case m.killing.Load() && db.Retryable(err):
+	case errors.Is(err, db.ErrUnsuitable):
+		m.aside.Add(1)
+	case err != nil || got != n:
 		m.Errorf("asked for %d, got %d, %v", n, got, err)
+	}
+}
+
+// mostlyShared fails the test if more than one query in a hundred needed a connection of its own.
+func (m *muxTest) mostlyShared() {
+	m.Helper()
+	if all, aside := m.echoed.Load(), m.aside.Load(); aside*100 > all {
+		m.Errorf("%d of %d queries needed a connection of their own", aside, all)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"embed"
 	"errors"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/labstack/echo/v4"
@@ -100,7 +101,7 @@ func failOnPurpose(echo.Context) error { return report.WithStack(errOnPurpose) }
 func (l *Lab) Routes(guard echo.MiddlewareFunc) map[string]echo.HandlerFunc {
 	routes := map[string]echo.HandlerFunc{"/test/": l.guard(guard(l.index)), "/test/*": l.guard(guard(noTest))}
 	for _, e := range l.endpoints() {
-		routes[e.Path] = l.guard(guard(e.handler))
+		routes[e.Path] = l.guard(guard(progress(e.handler)))
 		if !strings.HasSuffix(e.Path, "/") {
 			routes[e.Path+"/"] = routes[e.Path]
 		}
@@ -123,4 +124,24 @@ func (l *Lab) index(c echo.Context) error {
 
 func noTest(echo.Context) error {
 	return fault.New(fault.NotFound, "There is no such test. GET /test/ lists them, with their parameters.")
+}
+
+// nowKey is the parameter with which the page of progress asks for the result.
+const nowKey = "now"
+
+// progress shows a browser a page at once. It asks for the result after a second, so that it is surely drawn, and stays
+// until the test has ended. A script's request has no such page in between.
+func progress(test echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		u := *c.Request().URL
+		q, err := url.ParseQuery(u.RawQuery)
+		if err != nil || q.Has(nowKey) || !web.WantsHTML(c) || c.Request().Header.Get("Sec-Fetch-Mode") != "navigate" {
+			return test(c)
+		}
+		asked := u.RequestURI()
+		q.Set(nowKey, "1")
+		u.RawQuery = q.Encode()
+		c.Response().Header().Set("Refresh", "1; url="+u.RequestURI())
+		return pages.Render(c, http.StatusOK, "progress.html", asked)
+	}
 }

@@ -29,6 +29,7 @@ func newQuery(c echo.Context) *query {
 	if q.values, err = url.ParseQuery(c.QueryString()); err != nil {
 		q.fail("The address can't be read: write its parameters as name=value, with & between them.")
 	}
+	q.values.Del(nowKey)
 	return q
 }
 
