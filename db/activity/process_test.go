@@ -309,7 +309,9 @@ func TestWhoHasTheSlotsIsBlamedBeforeAPoolThatIsTooSmall(t *testing.T) {
 		if got := diagnosis(); got.Health.Findings[0].Code != CodeLost || got.Culprit != "shop" {
 			t.Errorf("while the server has room: %+v", got.Health.Findings)
 		}
-		(&stage{t, s}).each(s.usable()-5, other, "elsewhere", "billing", "SELECT 1")
+		for range s.usable() - 5 {
+			s.session(t, other, "elsewhere", "billing")
+		}
 		got := diagnosis()
 		if f := got.Health.Findings[0]; f.Code != "utilisation" || f.Level != Critical || got.Culprit != "billing" {
 			t.Errorf("%q is blamed: %+v", got.Culprit, got.Health.Findings)

@@ -509,7 +509,7 @@ func (s *server) situations() []situation {
 	if _, err := osexec.LookPath("npm"); err != nil {
 		without("node-postgres", "npm is missing")
 	}
-	if out, err := osexec.Command("pg_dump", "--version").Output(); err != nil || !strings.Contains(string(out), " "+s.major()+".") {
+	if out, err := osexec.CommandContext(context.Background(), "pg_dump", "--version").Output(); err != nil || !strings.Contains(string(out), " "+s.major()+".") {
 		without(dumps, "pg_dump is of another version than the server")
 	}
 	if s.major() == "17" {

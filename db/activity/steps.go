@@ -399,8 +399,10 @@ func (p *problem) fix(scenario string) Step {
 			"idle_in_transaction_session_timeout = '30s'", "a transaction that pauses for half a minute is rolled back, and its session closed")
 	case "stream-holds-lease":
 		if p.Reason == UnsentData {
-			return Step{"let the program have its rows before it begins to send them; statement_timeout has no effect while the server waits for a client",
-				command("status"), nobody}
+			return Step{
+				"let the program have its rows before it begins to send them; statement_timeout has no effect while the server waits for a client",
+				command("status"), nobody,
+			}
 		}
 		return p.set("read into memory or a file first, or give streams a pool of their own; bound how long one may take",
 			"statement_timeout = '5min'", "a statement over five minutes fails with 57014")

@@ -41,8 +41,8 @@ func (f *directory) backUp(ctx context.Context, of *Server) error {
 		return err
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	const keepWAL = "SELECT pg_create_physical_replication_slot('ddtb_' || pg_backend_pid(), true, true)" // until the session ends
-	if _, err := conn.Exec(ctx, keepWAL); err != nil {
+	// The slot keeps the WAL until the session ends.
+	if _, err := conn.Exec(ctx, "SELECT pg_create_physical_replication_slot('ddtb_' || pg_backend_pid(), true, true)"); err != nil {
 		return err
 	}
 	var first, last, label string
@@ -90,6 +90,11 @@ var (
 
 // copyFiles copies all directories, and those files that are wanted, by their path below the data directory.
 func (f *directory) copyFiles(from string, want func(path string) bool) error {
+	data, err := os.OpenRoot(from)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = data.Close() }()
 	return filepath.WalkDir(from, func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return unlessGone(err)
@@ -108,7 +113,7 @@ func (f *directory) copyFiles(from string, want func(path string) bool) error {
 		case !d.Type().IsRegular() || !want(path):
 			return nil
 		}
-		file, err := os.Open(name)
+		file, err := data.Open(path)
 		if err != nil {
 			return unlessGone(err)
 		}
