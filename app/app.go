@@ -72,7 +72,8 @@ func WithStateDir(dir string) Option { return func(s *surroundings) { s.stateDir
 // WithVersion names the program's version in metrics, traces and events.
 func WithVersion(version string) Option { return func(s *surroundings) { s.version = version } }
 
-// WithCommands completes the commands that pages suggest, so that they reach this server from a terminal beside it.
+// WithCommands completes the commands that pages and mails suggest, so that they reach this server from a terminal
+// beside it.
 func WithCommands(complete func(command string) string) Option {
 	return func(s *surroundings) { s.complete = complete }
 }
@@ -103,7 +104,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	}
 	reporter, err := report.New(report.Options{
 		Mail: cfg.Mail, Sentry: cfg.Sentry, BaseURL: cfg.Server.BaseURL, Secrets: []config.Secret{database.Password, cfg.Databases["replica"].Password}, Log: log,
-		Release: "ddtb@" + around.version, StateDir: around.stateDir,
+		Release: "ddtb@" + around.version, StateDir: around.stateDir, Complete: around.complete,
 	})
 	if err != nil {
 		return nil, errors.Join(err, d.Close(ctx), traces.Close(ctx))

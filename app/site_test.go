@@ -87,7 +87,7 @@ func inBin(command string) string {
 	if strings.HasPrefix(command, "ddtb ") {
 		return "bin/" + command
 	}
-	return command
+	return strings.ReplaceAll(command, "`ddtb ", "`bin/ddtb ")
 }
 
 // newSite starts the application on its own database with the demo polls. The test endpoints are enabled.

@@ -17,7 +17,7 @@ const maxWaiting = 64
 type hashQueue struct {
 	mu      sync.Mutex
 	free    int
-	waiting []*hashTurn // in order of arrival
+	waiting []*hashTurn // in the order of their turns: the least suspect first, then by arrival
 }
 
 // hashTurn is a waiting login.
@@ -47,7 +47,7 @@ func (q *hashQueue) enter(ctx context.Context, suspicion int) error {
 	return fmt.Errorf("waiting to hash a password: %w", ctx.Err())
 }
 
-// line takes a place in the queue; nil means that it is its turn already.
+// line takes a place in the queue; nil means that it is its turn already. Of too many, the last is sent away.
 func (q *hashQueue) line(suspicion int) *hashTurn {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -56,16 +56,14 @@ func (q *hashQueue) line(suspicion int) *hashTurn {
 		return nil
 	}
 	t := &hashTurn{suspicion: suspicion, answer: make(chan error, 1)}
-	q.waiting = append(q.waiting, t)
+	place := slices.IndexFunc(q.waiting, func(w *hashTurn) bool { return w.suspicion > suspicion })
+	if place < 0 {
+		place = len(q.waiting)
+	}
+	q.waiting = slices.Insert(q.waiting, place, t)
 	if len(q.waiting) > maxWaiting {
-		last := q.waiting[0]
-		for _, w := range q.waiting {
-			if w.suspicion >= last.suspicion {
-				last = w
-			}
-		}
-		q.drop(last)
-		last.answer <- errTooManySignIn
+		q.waiting[maxWaiting].answer <- errTooManySignIn
+		q.waiting = slices.Delete(q.waiting, maxWaiting, maxWaiting+1)
 	}
 	return t
 }
@@ -78,28 +76,15 @@ func (q *hashQueue) leave() {
 		q.free++
 		return
 	}
-	next := q.waiting[0]
-	for _, w := range q.waiting {
-		if w.suspicion < next.suspicion {
-			next = w
-		}
-	}
-	q.drop(next)
-	next.answer <- nil
+	q.waiting[0].answer <- nil
+	q.waiting = slices.Delete(q.waiting, 0, 1)
 }
 
 // remove takes t out of the queue, and reports whether it was still there.
 func (q *hashQueue) remove(t *hashTurn) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.drop(t)
-}
-
-func (q *hashQueue) drop(t *hashTurn) bool {
-	i := slices.Index(q.waiting, t)
-	if i < 0 {
-		return false
-	}
-	q.waiting = slices.Delete(q.waiting, i, i+1)
-	return true
+	before := len(q.waiting)
+	q.waiting = slices.DeleteFunc(q.waiting, func(w *hashTurn) bool { return w == t })
+	return len(q.waiting) < before
 }

@@ -72,18 +72,9 @@ func (s *Service) Login(ctx context.Context, username, password, address, old st
 	if len(username) > 4*maxUsername { // longer than any name; the throttle must not store a megabyte
 		username = ""
 	}
-	try, err := s.tries.begin(username, address, s.now())
-	if err != nil {
-		return Session{}, err
-	}
-	session, err := s.login(ctx, try.suspicion, username, password, old)
-	switch {
-	case err == nil:
-		try.succeeded()
-	case !errors.Is(err, ErrWrongLogin):
-		try.undone()
-	}
-	return session, err
+	return s.tries.try(username, address, s.now(), func(suspicion int) (Session, error) {
+		return s.login(ctx, suspicion, username, password, old)
+	})
 }
 
 // login uses one of the application's connections if it gets one within patience, then the reserve. If the reserve
@@ -199,18 +190,7 @@ func endSession(ctx context.Context, q db.Querier, secret string) error {
 // ChangePassword changes the user's own password, ends all their sessions, and starts a new one. A wrong old password
 // is ErrWrongPassword, and is slowed down like a login. A weak new password is Invalid.
 func (s *Service) ChangePassword(ctx context.Context, u *User, old, password, address string) (Session, error) {
-	try, err := s.tries.begin(u.Username, address, s.now())
-	if err != nil {
-		return Session{}, err
-	}
-	session, err := s.changePassword(ctx, u, old, password)
-	switch {
-	case err == nil || fault.KindOf(err) == fault.Invalid:
-		try.succeeded()
-	case !errors.Is(err, ErrWrongPassword):
-		try.undone()
-	}
-	return session, err
+	return s.tries.try(u.Username, address, s.now(), func(int) (Session, error) { return s.changePassword(ctx, u, old, password) })
 }
 
 // ErrWrongPassword means that the old password is wrong.

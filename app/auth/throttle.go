@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net/netip"
@@ -60,6 +61,25 @@ type attempt struct {
 	// suspicion is the number of recent failed logins from this address; 0 if this name has signed in from there
 	// before.
 	suspicion int
+}
+
+// try runs an attempt to sign in, unless too many have failed: then it returns a fault around a SlowedError. An attempt
+// that fails for another reason than what was typed does not count.
+func (t *throttle) try(
+	username, address string, now time.Time, attempt func(suspicion int) (Session, error),
+) (Session, error) {
+	a, err := t.begin(username, address, now)
+	if err != nil {
+		return Session{}, err
+	}
+	session, err := attempt(a.suspicion)
+	switch {
+	case err == nil || fault.KindOf(err) == fault.Invalid: // the new password is weak; the old one was right
+		a.succeeded()
+	case !errors.Is(err, ErrWrongLogin) && !errors.Is(err, ErrWrongPassword):
+		a.undone()
+	}
+	return session, err
 }
 
 // begin starts a login attempt, or returns a fault around a SlowedError.

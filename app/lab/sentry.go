@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/getsentry/sentry-go"
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/labstack/echo/v4"
@@ -154,14 +155,8 @@ func (r *sentryRun) all(ctx context.Context, to config.Sentry, password config.S
 		return err
 	}
 	defer closeSink()
-	options := report.SentryOptions{
-		DSN: dsn, Environment: to.Environment, Sync: r.transport == transportSync, Timeout: r.patience,
-		Secrets: []config.Secret{password},
-	}
-	if r.hook == hookQueries {
-		options.Hook = func(ctx context.Context) { r.hookErr = r.query(ctx) }
-	}
-	if r.client, err = report.NewSentryClient(options); err != nil {
+	to.DSN, to.Spotlight, to.TracesSampleRate = dsn, false, 0
+	if r.client, err = report.NewSentryClient(to, r.options, password); err != nil {
 		return err
 	}
 	nested := r.db.Stat().Nested
@@ -178,6 +173,20 @@ func (r *sentryRun) all(ctx context.Context, to config.Sentry, password config.S
 		r.answer.DeliveryError = err.Error()
 	}
 	return nil
+}
+
+// options sets how the client sends. BeforeSend runs in the capturing goroutine and with the capture's context.
+func (r *sentryRun) options(o *sentry.ClientOptions) {
+	o.HTTPClient.Timeout = r.patience
+	if r.transport == transportSync {
+		o.Transport = sentry.NewHTTPSyncTransport()
+	}
+	if clean := o.BeforeSend; r.hook == hookQueries {
+		o.BeforeSend = func(e *sentry.Event, hint *sentry.EventHint) *sentry.Event {
+			r.hookErr = r.query(hint.Context)
+			return clean(e, hint)
+		}
+	}
 }
 
 func (r *sentryRun) lost(arrived int) error {

@@ -115,7 +115,7 @@ type failure struct {
 	Strategy, Waiting string
 	Slots             string
 	Holders           []string
-	Origin            string // the line of code to blame: the aggregator finds it, since that takes time
+	Origin            string // the line of code to blame: found when it is counted, since that takes time
 
 	stack []uintptr // where the error came up, innermost first
 }
@@ -167,11 +167,9 @@ func innermost(err error) error {
 }
 
 // WithStack is err with the stack of its caller. In a deferred function that recovers, it is that of the panic.
-func WithStack(err error) error { return withStack{err, callers()} }
-
-func callers() []uintptr {
-	pcs := make([]uintptr, 64)
-	return pcs[:runtime.Callers(3, pcs)]
+func WithStack(err error) error {
+	stack := make([]uintptr, 64)
+	return withStack{err, stack[:runtime.Callers(2, stack)]}
 }
 
 type withStack struct {
@@ -204,13 +202,10 @@ func (f *failure) frames() (all []runtime.Frame) {
 // origin is the first line of code outside the libraries and outside the packages that only pass errors on.
 func (f *failure) origin() string {
 	all := f.frames()
-	if i := slices.IndexFunc(all, ours); i >= 0 {
-		return place(all[i])
+	if len(all) == 0 {
+		return ""
 	}
-	if len(all) > 0 {
-		return place(all[0])
-	}
-	return ""
+	return place(all[max(0, slices.IndexFunc(all, ours))])
 }
 
 func ours(f runtime.Frame) bool {

@@ -107,7 +107,7 @@ func TestTheCauseIsWhatTheServerSaid(t *testing.T) {
 }
 
 func TestEveryCauseHasItsAdvice(t *testing.T) {
-	r := &Reporter{o: Options{BaseURL: "https://polls.example.org"}, scrub: newScrubber(nil)}
+	r := newReporter(Options{BaseURL: "https://polls.example.org"})
 	for _, cause := range append(Causes(), manyKinds) {
 		t.Run(cause, func(t *testing.T) {
 			if mailTemplates.Lookup(cause) == nil {
@@ -120,8 +120,17 @@ func TestEveryCauseHasItsAdvice(t *testing.T) {
 	}
 }
 
+func TestTheCommandsThatAMailAdvisesAreCompleted(t *testing.T) {
+	r := newReporter(Options{Complete: func(text string) string {
+		return strings.ReplaceAll(text, "`ddtb ", "`/opt/ddtb --config /etc/x.toml ")
+	}})
+	m := r.newMail(&notice{group: group{Cause: string(db.SlotsExhausted), Pending: 1}})
+	contains(t, "the mail", m.text, "`/opt/ddtb --config /etc/x.toml db-connections doctor`", "`/opt/ddtb --config /etc/x.toml db-connections close-idle`")
+	lacks(t, "the mail", m.text, "`ddtb")
+}
+
 func TestASessionThatTheServerEndedIsNotCalledACrash(t *testing.T) {
-	r := &Reporter{scrub: newScrubber(nil)}
+	r := newReporter(Options{})
 	for code, why := range map[string]string{
 		"57P01": "An administrator's command ended the session", "57P02": "A process of the server crashed",
 		"57P03": "The server is starting up", "57P05": "idle_session_timeout", "25P03": "idle_in_transaction_session_timeout",
@@ -137,7 +146,7 @@ func TestASessionThatTheServerEndedIsNotCalledACrash(t *testing.T) {
 }
 
 func TestEachLimitOfConnectionsHasItsRemedy(t *testing.T) {
-	r := &Reporter{scrub: newScrubber(nil)}
+	r := newReporter(Options{})
 	for routine, remedy := range map[string]string{
 		"InitializeSessionUserId": "ALTER ROLE … CONNECTION LIMIT", "CheckMyDatabase": "ALTER DATABASE … CONNECTION LIMIT",
 		"InitProcess": "Raising max_connections instead needs a restart",

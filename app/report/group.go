@@ -44,6 +44,7 @@ type group struct {
 	Served time.Time      `json:"served"`           // the first success after Last; earlier: none yet
 
 	Example *failure `json:"-"` // one of the pending failures; nil: an earlier process had them
+	sending *notice  // whose mail is neither sent nor given up; nil: none. There is no other notice until then
 }
 
 // notice is one thing to report: a group as it was.
@@ -57,16 +58,22 @@ type notice struct {
 
 func newState() *state { return &state{Groups: map[string]*group{}} }
 
-// add counts one failure, and returns its group.
-func (s *state) add(f *failure) *group {
-	g := s.group(f)
+// add counts one failure, and returns the key of its group.
+func (s *state) add(f *failure) (key string) {
+	key = s.key(f)
+	g := s.Groups[key]
+	if g == nil {
+		g = &group{Cause: f.Cause, Route: f.Route, Origin: f.Origin}
+		if key == manyKinds {
+			g = &group{Cause: manyKinds}
+		}
+		s.Groups[key] = g
+	}
 	if g.Pending == 0 {
 		g.First = f.At
 	}
 	g.Pending++
-	if f.At.After(g.Last) {
-		g.Last = f.At
-	}
+	g.Last = f.At
 	if g.Example == nil || f.Cause != string(db.CircuitOpen) { // that the circuit is open says less than why
 		g.Example = f
 	}
@@ -77,44 +84,36 @@ func (s *state) add(f *failure) *group {
 		}
 		g.Failed[f.Cause]++
 	}
-	return g
+	return key
 }
 
-func (s *state) group(f *failure) *group {
-	key, fresh := outageKey, &group{Cause: f.Cause, Route: f.Route, Origin: f.Origin}
-	if !f.NoConn {
-		key = f.Cause + "\n" + f.Route + "\n" + f.Origin
-		if s.Groups[key] == nil && len(s.Groups) >= maxGroups {
-			key, fresh = manyKinds, &group{Cause: manyKinds}
+func (s *state) key(f *failure) string {
+	if f.NoConn {
+		return outageKey
+	}
+	key := f.Cause + "\n" + f.Route + "\n" + f.Origin
+	if s.Groups[key] == nil && len(s.Groups) >= maxGroups {
+		return manyKinds
+	}
+	return key
+}
+
+// done ends a notice. If it was not sent, its failures are pending again, and due when the window ends.
+func (g *group) done(sent bool) {
+	if n := g.sending; n != nil && !sent && !n.Over {
+		g.Pending += n.Pending
+		g.First = n.First
+		if g.Example == nil {
+			g.Example = n.Example
 		}
 	}
-	if s.Groups[key] == nil {
-		s.Groups[key] = fresh
-	}
-	return s.Groups[key]
-}
-
-// restore counts the failures of an unsent notice again. They are due when the window ends.
-func (s *state) restore(n *notice) {
-	if n.Over {
-		return
-	}
-	g := s.Groups[n.key]
-	if g == nil {
-		g = &group{Cause: n.Cause, Route: n.Route, Origin: n.Origin, Last: n.Last}
-		s.Groups[n.key] = g
-	}
-	g.Pending += n.Pending
-	g.First = n.First
-	if g.Example == nil {
-		g.Example = n.Example
-	}
+	g.sending = nil
 }
 
 // served records that a request got a connection.
 func (s *state) served(at time.Time) {
-	if g := s.Groups[outageKey]; g != nil && !g.healed() {
-		g.Served = at
+	if s.waits() {
+		s.Groups[outageKey].Served = at
 	}
 }
 
@@ -126,51 +125,50 @@ func (s *state) waits() bool {
 
 func (g *group) healed() bool { return g.Served.After(g.Last) }
 
-// over reports whether this is an outage that has ended.
-func (g *group) over(now time.Time) bool {
-	return g.Failed != nil && g.healed() && !now.Before(g.Served.Add(settle))
-}
-
-func (g *group) due(now time.Time, lim config.MailLimit) bool {
-	return g.Pending > 0 && !now.Before(g.Reported.Add(lim.Window))
-}
-
-// take returns the notices that are due now. They count as reported.
-func (s *state) take(now time.Time, lim config.MailLimit) (due []*notice) {
-	s.Sent = slices.DeleteFunc(s.Sent, func(t time.Time) bool { return now.Sub(t) >= time.Hour })
-	maps.DeleteFunc(s.Groups, func(_ string, g *group) bool {
-		return g.Pending == 0 && g.Failed == nil && now.Sub(g.Reported) >= lim.Window
-	})
-	for _, key := range slices.Sorted(maps.Keys(s.Groups)) {
-		g := s.Groups[key]
-		over := g.over(now)
-		if over && g.Reported.Before(g.Since) { // not reported yet: its failures are due with the window
-			g.Failed, over = nil, false
-		}
-		if (over || g.due(now, lim)) && s.allowed(lim) {
-			n := g.notice(key, now, lim, over)
-			if s.Sent = append(s.Sent, now); !s.allowed(lim) {
-				n.Capped = s.free(lim)
-			}
-			due = append(due, n)
-		}
+// due returns what is to be reported of a group now, which then counts as reported; nil: nothing. The caller ends the
+// notice by done.
+func (s *state) due(key string, now time.Time, lim config.MailLimit) *notice {
+	g := s.Groups[key]
+	over := g.Failed != nil && g.healed() && !now.Before(g.Served.Add(settle))
+	if over && g.Reported.Before(g.Since) { // not reported yet: its failures are due with the window
+		g.Failed, over = nil, false
 	}
-	return due
+	window := !now.Before(g.Reported.Add(lim.Window))
+	switch {
+	case g.sending != nil:
+		return nil
+	case window && g.Pending == 0 && g.Failed == nil:
+		delete(s.Groups, key)
+		return nil
+	case !over && (g.Pending == 0 || !window) || !s.allowed(now, lim):
+		return nil
+	}
+	n := g.notice(key, now, lim.Window, over)
+	if s.Sent = append(s.Sent, now); !s.allowed(now, lim) {
+		n.Capped = s.Sent[0].Add(time.Hour)
+	}
+	return n
 }
 
-// notice returns the group as it is, which counts as reported.
-func (g *group) notice(key string, now time.Time, lim config.MailLimit, over bool) *notice {
+// allowed reports whether the cap allows one more notice.
+func (s *state) allowed(now time.Time, lim config.MailLimit) bool {
+	s.Sent = slices.DeleteFunc(s.Sent, func(t time.Time) bool { return now.Sub(t) >= time.Hour })
+	return len(s.Sent) < lim.PerHour
+}
+
+// notice returns the group as it is, which then counts as reported.
+func (g *group) notice(key string, now time.Time, window time.Duration, over bool) *notice {
 	n := &notice{group: *g, key: key, Over: over}
 	n.Failed = maps.Clone(g.Failed)
-	if g.First.Sub(g.Reported) >= lim.Window { // it was quiet for a window
+	if g.First.Sub(g.Reported) >= window { // it was quiet for a window
 		n.Reported = time.Time{}
 	}
-	g.Pending, g.Example = 0, nil
 	if over {
 		n.Pending, g.Failed = n.Total(), nil
 	} else {
 		g.Reported = now
 	}
+	g.Pending, g.Example, g.sending = 0, nil, n
 	return n
 }
 
@@ -192,60 +190,4 @@ func (n *notice) ByCause() string {
 		all = append(all, fmt.Sprintf("%s: %d", cause, n.Failed[cause]))
 	}
 	return strings.Join(all, ", ")
-}
-
-func (s *state) allowed(lim config.MailLimit) bool { return len(s.Sent) < lim.PerHour }
-
-// free is when the next notice is allowed, given that none is now.
-func (s *state) free(lim config.MailLimit) time.Time {
-	return s.Sent[len(s.Sent)-lim.PerHour].Add(time.Hour)
-}
-
-// next returns when take will return something if nothing else happens; zero: never.
-func (s *state) next(lim config.MailLimit) (next time.Time) {
-	for _, g := range s.Groups {
-		if g.Failed != nil && g.healed() {
-			next = sooner(next, g.Served.Add(settle))
-		} else if g.Pending > 0 {
-			next = sooner(next, g.Reported.Add(lim.Window))
-		}
-	}
-	if !next.IsZero() && !s.allowed(lim) && s.free(lim).After(next) {
-		next = s.free(lim)
-	}
-	return next
-}
-
-// sound returns a state from a file, within bounds. A time in the future, left by a clock that was set back, becomes
-// now, so that it suppresses nothing.
-func (s *state) sound(now time.Time) *state {
-	out := newState()
-	past := func(t *time.Time) {
-		if t.After(now) {
-			*t = now
-		}
-	}
-	for key, g := range s.Groups {
-		if g != nil && g.Pending >= 0 && len(out.Groups) < maxGroups && len(g.Failed) <= len(db.Causes) {
-			g.Cause, g.Route, g.Origin = line(g.Cause), line(g.Route), line(g.Origin)
-			past(&g.Reported)
-			past(&g.Last)
-			past(&g.Served)
-			out.Groups[key] = g
-		}
-	}
-	for _, t := range s.Sent {
-		past(&t)
-		out.Sent = append(out.Sent, t)
-	}
-	slices.SortFunc(out.Sent, time.Time.Compare)
-	return out
-}
-
-// sooner returns the earlier time; zero means never.
-func sooner(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
 }

@@ -3,6 +3,8 @@ package report
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +21,6 @@ type step struct {
 	fails  string // "pool timeout /a 3, bug /b 1", one after the other
 	served bool
 	want   string // "pool timeout /a 1 first, recovered 4 in 2s"
-	next   string // when something is due, after t0; "": never
 }
 
 func TestTheLimit(t *testing.T) {
@@ -29,8 +30,8 @@ func TestTheLimit(t *testing.T) {
 		steps []step
 	}{
 		{"the first failure is reported at once, the rest with the window's end", []step{
-			{at: "0s", fails: "bug /a 201", want: "bug /a 1 first", next: "10m"},
-			{at: "9m59s", fails: "bug /a 1", next: "10m"},
+			{at: "0s", fails: "bug /a 201", want: "bug /a 1 first"},
+			{at: "9m59s", fails: "bug /a 1"},
 			{at: "10m", want: "bug /a 201"},
 			{at: "20m"},
 		}},
@@ -43,54 +44,54 @@ func TestTheLimit(t *testing.T) {
 			{at: "11m", fails: "bug /a 1", want: "bug /a 1 first"},
 		}},
 		{"each group has its own window", []step{
-			{at: "0s", fails: "bug /a 2", want: "bug /a 1 first", next: "10m"},
-			{at: "5m", fails: "bug /b 2", want: "bug /b 1 first", next: "10m"},
-			{at: "10m", want: "bug /a 1 capped", next: "1h"},
+			{at: "0s", fails: "bug /a 2", want: "bug /a 1 first"},
+			{at: "5m", fails: "bug /b 2", want: "bug /b 1 first"},
+			{at: "10m", want: "bug /a 1 capped"},
 		}},
 		{"the cap holds for all groups, and loses no count", []step{
-			{at: "0s", fails: "bug /a 1, bug /b 1, bug /c 1, bug /d 5", want: "bug /a 1 first, bug /b 1 first, bug /c 1 first capped", next: "1h"},
-			{at: "30m", fails: "bug /d 2", next: "1h"},
+			{at: "0s", fails: "bug /a 1, bug /b 1, bug /c 1, bug /d 5", want: "bug /a 1 first, bug /b 1 first, bug /c 1 first capped"},
+			{at: "30m", fails: "bug /d 2"},
 			{at: "1h", want: "bug /d 7 first"},
 		}},
 		{"an outage ends when requests have succeeded for the settle time", []step{
-			{at: "0s", fails: "pool timeout /a 5", want: "pool timeout /a 1 first", next: "10m"},
-			{at: "2s", served: true, next: "7s"},
-			{at: "3s", served: true, next: "7s"},
-			{at: "4s", fails: "pool timeout /a 1", next: "10m"},
-			{at: "5s", served: true, next: "10s"},
+			{at: "0s", fails: "pool timeout /a 5", want: "pool timeout /a 1 first"},
+			{at: "2s", served: true},
+			{at: "3s", served: true},
+			{at: "4s", fails: "pool timeout /a 1"},
+			{at: "5s", served: true},
 			{at: "10s", want: "recovered 6 in 4s"},
 			{at: "10m"},
 		}},
 		{"one outage is one group, whatever its causes and routes", []step{
-			{at: "0s", fails: "server unavailable /a 5, circuit open /b 7", want: "server unavailable /a 1 first", next: "10m"},
-			{at: "1s", fails: "pool timeout /c 2, slots exhausted /d 1", next: "10m"},
-			{at: "2s", served: true, next: "7s"},
+			{at: "0s", fails: "server unavailable /a 5, circuit open /b 7", want: "server unavailable /a 1 first"},
+			{at: "1s", fails: "pool timeout /c 2, slots exhausted /d 1"},
+			{at: "2s", served: true},
 			{at: "7s", want: "recovered 15 in 1s"},
 		}},
 		{"that the circuit is open is not the cause where another is known", []step{
 			{at: "0s", fails: "server unavailable /a 1", want: "server unavailable /a 1 first"},
-			{at: "1s", fails: "circuit open /b 2, server unavailable /c 1, circuit open /d 1", next: "10m"},
-			{at: "10m", want: "server unavailable /c 4", next: ""},
+			{at: "1s", fails: "circuit open /b 2, server unavailable /c 1, circuit open /d 1"},
+			{at: "10m", want: "server unavailable /c 4"},
 		}},
 		{"an outage that flaps reports one end, and the rest when the window ends", []step{
 			{at: "0s", fails: "pool timeout /a 1", want: "pool timeout /a 1 first"},
-			{at: "1s", served: true, next: "6s"},
+			{at: "1s", served: true},
 			{at: "6s", want: "recovered 1 in 0s"},
-			{at: "20s", fails: "pool timeout /a 4", next: "10m"},
-			{at: "21s", served: true, next: "26s"},
-			{at: "26s", next: "10m"},
+			{at: "20s", fails: "pool timeout /a 4"},
+			{at: "21s", served: true},
+			{at: "26s"},
 			{at: "10m", want: "pool timeout /a 4 capped"},
 		}},
 		{"an outage goes on until a success", []step{
 			{at: "0s", fails: "pool timeout /a 1", want: "pool timeout /a 1 first"},
 			{at: "24h"},
-			{at: "24h1s", served: true, next: "24h6s"},
+			{at: "24h1s", served: true},
 			{at: "24h6s", want: "recovered 1 in 0s"},
 		}},
 		{"a recovery waits for the cap, and keeps its numbers", []step{
-			{at: "0s", fails: "bug /a 1, bug /b 1, pool timeout /c 9", want: "bug /a 1 first, bug /b 1 first, pool timeout /c 1 first capped", next: "1h"},
-			{at: "1s", served: true, next: "1h"},
-			{at: "6s", next: "1h"},
+			{at: "0s", fails: "bug /a 1, bug /b 1, pool timeout /c 9", want: "bug /a 1 first, bug /b 1 first, pool timeout /c 1 first capped"},
+			{at: "1s", served: true},
+			{at: "6s"},
 			{at: "1h", want: "recovered 9 in 0s"},
 		}},
 	} {
@@ -101,14 +102,13 @@ func TestTheLimit(t *testing.T) {
 				var due []*notice
 				for _, f := range parseFailures(t, step.fails, now) {
 					s.add(f)
-					due = append(due, s.take(now, lim)...)
+					due = append(due, take(s, now, lim)...)
 				}
 				if step.served {
 					s.served(now)
 				}
-				due = append(due, s.take(now, lim)...)
+				due = append(due, take(s, now, lim)...)
 				equal(t, "reported at "+step.at, describe(due), step.want)
-				equal(t, "due next after "+step.at, after(s.next(lim)), step.next)
 				s = reload(t, s, now)
 			}
 		})
@@ -123,14 +123,13 @@ func TestAClockThatIsSetBackSilencesNothing(t *testing.T) {
 			s.add(f)
 		}
 	}
-	equal(t, "reported", len(s.take(t0, lim)), 3)
-	for _, f := range parseFailures(t, "bug /a 1", t0) {
-		s.add(f)
-	}
+	equal(t, "reported", len(take(s, t0, lim)), 3)
 	before := t0.Add(-365 * 24 * time.Hour)
 	s = reload(t, s, before)
-	equal(t, "reported after the clock went back", len(s.take(before, lim)), 0)
-	equal(t, "reported an hour later", len(s.take(before.Add(time.Hour), lim)), 1)
+	for _, f := range parseFailures(t, "bug /a 1", before) {
+		s.add(f)
+	}
+	equal(t, "reported after the clock went back", describe(take(s, before, lim)), "bug /a 1 first")
 }
 
 func TestTheStateStaysBoundedAndCountsTheRestTogether(t *testing.T) {
@@ -150,13 +149,14 @@ func TestFailuresWhoseNoticeWasNotSentAreDueWithTheNextWindow(t *testing.T) {
 	for _, f := range parseFailures(t, "bug /a 1", t0) {
 		s.add(f)
 	}
-	lost := s.take(t0, lim)
+	lost := s.due("bug\n/a\n", t0, lim)
 	for _, f := range parseFailures(t, "bug /a 2", t0.Add(time.Minute)) {
 		s.add(f)
 	}
-	s.restore(lost[0])
-	equal(t, "due", after(s.next(lim)), "10m")
-	due := s.take(t0.Add(10*time.Minute), lim)
+	equal(t, "reported while it is sent", describe(take(s, t0.Add(10*time.Minute), lim)), "")
+	s.Groups[lost.key].done(false)
+	equal(t, "reported too early", describe(take(s, t0.Add(9*time.Minute), lim)), "")
+	due := take(s, t0.Add(10*time.Minute), lim)
 	equal(t, "reported", describe(due), "bug /a 3")
 	equal(t, "since", due[0].First, t0)
 }
@@ -206,11 +206,15 @@ func parseDuration(t *testing.T, s string) time.Duration {
 	return d
 }
 
-func after(next time.Time) string {
-	if next.IsZero() {
-		return ""
+// take returns what is due now, as sent.
+func take(s *state, now time.Time, lim config.MailLimit) (due []*notice) {
+	for _, key := range slices.Sorted(maps.Keys(s.Groups)) {
+		if n := s.due(key, now, lim); n != nil {
+			s.Groups[key].done(true)
+			due = append(due, n)
+		}
 	}
-	return duration(next.Sub(t0))
+	return due
 }
 
 // reload is the state as the next process reads it, with the examples that this process has.

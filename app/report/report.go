@@ -15,12 +15,14 @@
 //     Options.StateDir carries the limits over a restart: a process that crashes in a loop does not send a mail each
 //     time. A file that can't be read or written costs only that.
 //
-// How it works: Report puts a failure into a queue. One goroutine, the aggregator, counts it in its group, decides
-// what is due, queues events for Sentry, and sends one mail at a time. The package does not depend on the HTTP
-// framework, the pages or any query.
+// How it works: Report puts a copy of a failure into a queue (failure.go). One goroutine counts it in its group
+// (group.go), looks every second what else is due, and passes notices to Sentry's queue and to mails, each of which is
+// tried until it is sent or given up (run.go). The package does not depend on the HTTP framework, the pages or any
+// query.
 package report
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +33,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/getsentry/sentry-go"
 
 	"ddtb/config"
 )
@@ -46,81 +50,90 @@ type Options struct {
 	Secrets  []config.Secret // never sent or logged; those in Mail and Sentry are known
 	Console  io.Writer       // of the mail backend "console"; nil: standard output
 	Log      *slog.Logger    // nil: slog's default
+
+	// Complete completes the commands that mails advise, so that they reach this server; nil: they stay as they are.
+	Complete func(text string) string
 }
 
 // Reporter reports failures. It is safe for concurrent use; a nil Reporter does nothing.
 type Reporter struct {
-	o       Options
-	scrub   *scrubber
-	backend backend       // nil: no mail
-	sentry  *SentryClient // nil: no events
+	o      Options
+	scrub  *scrubber
+	send   sender        // nil: no mail
+	sentry *SentryClient // nil: no events
 
 	queue   chan *failure
 	served  chan time.Time // a request succeeded during an outage
 	open    atomic.Bool    // an outage waits for its first success
-	dropped atomic.Int64
+	dropped atomic.Int64   // failures that found the queue full, and that no mail has counted yet
 	stat    struct{ sent, failed, events, suppressed atomic.Int64 }
+
+	// Of the goroutine of run alone.
+	state   *state
+	file    *stateFile
+	unsaved bool
+	mails   int // that are neither sent nor given up: at most one a group, and what the limits allow
+
+	oneMail         sync.Mutex
+	ended           chan *mail      // sent, or given up
+	hurried, cut    context.Context // done: mails are tried only once more; their connections are closed
+	hurry, cutMails context.CancelFunc
 
 	closing  sync.Once
 	closeErr error
 	stop     chan context.Context
 	done     chan error
-
-	aggregator // used by its goroutine alone
 }
 
-// queueSize bounds the failures that wait for the aggregator, which needs microseconds for each.
+// queueSize bounds the failures that wait to be counted, which takes microseconds for each.
 const queueSize = 1024
 
-// New starts the reporter. The caller must Close it. With neither mail nor Sentry configured it does nothing.
+// New starts a reporter. The caller must Close it. It is nil if neither mail nor Sentry is configured.
 func New(o Options) (*Reporter, error) {
-	o = o.withDefaults()
-	r := &Reporter{
-		o: o, scrub: newScrubber(append([]config.Secret{o.Mail.Password, o.Sentry.DSN}, o.Secrets...)),
-		queue: make(chan *failure, queueSize), served: make(chan time.Time, 1),
-		stop: make(chan context.Context, 1), done: make(chan error, 1),
-	}
+	r := newReporter(o)
 	var err error
-	if r.backend, err = newBackend(o.Mail, o.Console); err != nil {
+	if r.send, err = newSender(r.o.Mail, r.o.Console); err != nil {
 		return nil, err
 	}
 	if o.Sentry.DSN != "" || o.Sentry.Spotlight {
-		if r.sentry, err = newSentryClient(SentryOptions{
-			DSN: o.Sentry.DSN, Environment: o.Sentry.Environment, Release: o.Release, Spotlight: o.Sentry.Spotlight,
-			TracesSampleRate: o.Sentry.TracesSampleRate,
-		}, r.scrub); err != nil {
+		if r.sentry, err = newSentryClient(o.Sentry, func(c *sentry.ClientOptions) { c.Release = cmp.Or(o.Release, c.Release) }, r.scrub); err != nil {
 			return nil, err
 		}
 	}
-	if !r.Off() {
-		r.aggregator = newAggregator(o.StateDir)
-		go func() { r.done <- r.run() }()
+	if r.send == nil && r.sentry == nil {
+		return nil, nil
 	}
+	go func() { r.done <- r.run() }()
 	return r, nil
 }
 
 var notHostname = regexp.MustCompile(`[^A-Za-z0-9.-]`)
 
-func (o Options) withDefaults() Options {
+// newReporter sets the defaults, and starts nothing.
+func newReporter(o Options) *Reporter {
 	if o.Hostname == "" {
 		o.Hostname, _ = os.Hostname()
 	}
 	o.Hostname = notHostname.ReplaceAllString(o.Hostname, "-") // it gets into headers
-	if o.Release == "" {
-		o.Release = "ddtb"
-	}
 	if o.Console == nil {
 		o.Console = os.Stdout
 	}
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
+	if o.Complete == nil {
+		o.Complete = func(text string) string { return text }
+	}
 	o.Mail.Limit.PerHour = max(1, o.Mail.Limit.PerHour)
-	return o
+	r := &Reporter{
+		o: o, scrub: newScrubber(append([]config.Secret{o.Mail.Password, o.Sentry.DSN}, o.Secrets...)),
+		queue: make(chan *failure, queueSize), served: make(chan time.Time, 1), file: newStateFile(o.StateDir, o.Log),
+		ended: make(chan *mail), stop: make(chan context.Context, 1), done: make(chan error, 1),
+	}
+	r.hurried, r.hurry = context.WithCancel(context.Background())
+	r.cut, r.cutMails = context.WithCancel(context.Background())
+	return r
 }
-
-// Off reports whether nothing is reported: there is no mail backend and no Sentry.
-func (r *Reporter) Off() bool { return r == nil || r.backend == nil && r.sentry == nil }
 
 // Hide removes more secrets from whatever is sent from now on.
 func (r *Reporter) Hide(secrets ...config.Secret) {
@@ -131,7 +144,7 @@ func (r *Reporter) Hide(secrets ...config.Secret) {
 
 // Report counts one failed request, and sends reports within the limits.
 func (r *Reporter) Report(in Incident) {
-	if r.Off() {
+	if r == nil {
 		return
 	}
 	select {
@@ -173,7 +186,7 @@ func (r *Reporter) Stat() Stat {
 // Close sends what is due or queued, closes all connections, and returns at the latest when ctx ends. Its error says
 // what was not sent. It may be called again.
 func (r *Reporter) Close(ctx context.Context) error {
-	if r.Off() {
+	if r == nil {
 		return nil
 	}
 	r.closing.Do(func() { r.closeErr = r.close(ctx) })
@@ -187,47 +200,29 @@ func (r *Reporter) close(ctx context.Context) error {
 	}
 	defer cancel()
 	r.stop <- early
-	parts := []chan error{r.done}
-	if r.sentry != nil {
-		sentry := make(chan error, 1)
-		parts = append(parts, sentry)
-		go func() {
-			select {
-			case <-r.last: // the last event was queued
-			case <-early.Done():
-			}
-			sentry <- r.sentry.Close(early)
-		}()
+	select {
+	case err := <-r.done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("the stop did not wait until all failures were reported: %w", ctx.Err())
 	}
-	var failed error
-	for _, part := range parts {
-		select {
-		case err := <-part:
-			failed = errors.Join(failed, err)
-		case <-ctx.Done():
-			return fmt.Errorf("the stop did not wait until all failures were reported: %w", ctx.Err())
-		}
-	}
-	return failed
 }
 
 // SendTest sends a mail to every admin with the configured backend, and returns when it was sent. The error says
 // what to do.
 func SendTest(ctx context.Context, o Options) error {
-	o = o.withDefaults()
-	b, err := newBackend(o.Mail, o.Console)
-	if err != nil {
+	r := newReporter(o)
+	send, err := newSender(r.o.Mail, r.o.Console)
+	switch {
+	case err != nil:
 		return err
-	}
-	if b == nil {
+	case send == nil:
 		return errors.New("no mail is sent: mail.backend is \"none\". Set it to \"smtp\", \"file\" or \"console\"")
-	}
-	if len(o.Mail.Admins) == 0 {
+	case len(o.Mail.Admins) == 0:
 		return errors.New("no mail is sent: mail.admins is empty. Set it to the recipients")
 	}
-	r := &Reporter{o: o, scrub: newScrubber(append(o.Secrets, o.Mail.Password))}
-	err = b.send(ctx, r.testMail())
-	if _, smtp := b.(smtpBackend); smtp && err != nil {
+	err = send(ctx, r.testMail())
+	if err != nil && o.Mail.Backend == "smtp" {
 		return explain(o.Mail, r.scrub, err)
 	}
 	return err

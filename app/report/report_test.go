@@ -255,11 +255,8 @@ func TestTheStatCountsWhatBecameOfTheFailures(t *testing.T) {
 
 func TestAFullQueueDropsAndTheNextMailCountsThem(t *testing.T) {
 	var out console
-	o := Options{Mail: mailTo("console"), Hostname: "web1", Log: quiet(t)}.withDefaults()
-	r := &Reporter{
-		o: o, scrub: newScrubber(nil), backend: consoleBackend{&out}, queue: make(chan *failure, 2),
-		stop: make(chan context.Context, 1), done: make(chan error, 1), aggregator: newAggregator(""),
-	}
+	r := newReporter(Options{Mail: mailTo("console"), Hostname: "web1", Log: quiet(t)})
+	r.send, r.queue = func(_ context.Context, m *mail) error { return m.print(&out) }, make(chan *failure, 2)
 	for range 5 { // not counted yet
 		r.Report(bug(1))
 	}

@@ -18,7 +18,6 @@ const redacted = "[redacted]"
 
 // secretField is the only list of names whose values are secrets: long words anywhere in a name, short ones as separate
 // words.
-// word of it.
 const secretField = `(?:[\w-]*(?:passw|passc|passphrase|pwd|secret|token|csrf|credential|cookie|session|authoriz|api[_-]?key)[\w-]*` +
 	`|(?:\w+[_-])?(?:pass|pin|otp|code|key|sess|sid|auth|card)(?:[_-]\w+)?)`
 

@@ -1,113 +1,79 @@
 package report
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"math"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/getsentry/sentry-go"
-	"github.com/jackc/pgx/v5"
 
 	"ddtb/config"
 )
 
 const (
 	sentryTimeout = 5 * time.Second // of one request to Sentry
-	sentryQueue   = 100             // waiting events; more are dropped, and Sentry gets their number
+	// spotlightDSN leads to Spotlight, the local viewer, which accepts any project.
+	spotlightDSN = "http://spotlight@localhost:8969/0"
 )
 
-// spotlightDSN leads to Spotlight, the local viewer, which accepts any project.
-const spotlightDSN = "http://spotlight@localhost:8969/0"
-
-// SentryOptions configure a separate client. The application's reporter needs none.
-type SentryOptions struct {
-	DSN         config.Secret
-	Environment string
-	Release     string // "": "ddtb"
-	Spotlight   bool   // also send to Spotlight; without a DSN, only to it
-
-	// Sync makes each capture wait for Sentry's response, for at most Timeout (0: 5 s). Requests should not use it.
-	Sync    bool
-	Timeout time.Duration
-
-	// TracesSampleRate is the fraction of requests that are traced, 0 to 1.
-	TracesSampleRate float64
-
-	// Hook runs in each capture, in the capturing goroutine and with the capture's context, before the event is
-	// queued. This is sentry-go's BeforeSend.
-	Hook func(context.Context)
-
-	// Secrets are removed from everything sent, as are likely secrets.
-	Secrets []config.Secret
-}
-
-// SentryClient sends events. Unless it is Sync, a capture takes microseconds even when Sentry hangs: the event goes
-// to a bounded queue, and one goroutine sends.
+// SentryClient sends events. A capture takes microseconds even when Sentry hangs: the event goes to the library's
+// bounded queue, and one goroutine sends.
 type SentryClient struct {
 	client *sentry.Client
 	rate   float64
 	cancel context.CancelFunc // closes its connections
 }
 
-// NewSentryClient makes a client with its own connection and queue, for experiments and tests. Close it.
-func NewSentryClient(o SentryOptions) (*SentryClient, error) {
-	return newSentryClient(o, newScrubber(append([]config.Secret{o.DSN}, o.Secrets...)))
+// NewSentryClient makes a client with its own connection and queue. Close it. Secrets are removed from everything sent,
+// as are likely secrets. change may change the library's options; nil changes nothing.
+func NewSentryClient(cfg config.Sentry, change func(*sentry.ClientOptions), secrets ...config.Secret) (*SentryClient, error) {
+	return newSentryClient(cfg, change, newScrubber(append(secrets, cfg.DSN)))
 }
 
-func newSentryClient(o SentryOptions, scrub *scrubber) (*SentryClient, error) {
-	dsn := o.DSN.Reveal()
-	if dsn == "" && o.Spotlight {
+func newSentryClient(cfg config.Sentry, change func(*sentry.ClientOptions), scrub *scrubber) (*SentryClient, error) {
+	dsn := cfg.DSN.Reveal()
+	if dsn == "" && cfg.Spotlight {
 		dsn = spotlightDSN
 	}
 	if _, err := sentry.NewDsn(dsn); err != nil { // its error would quote the DSN, which contains a key
 		return nil, errors.New("sentry.dsn can't be used: it must look like https://KEY@HOST/PROJECT")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	client, err := sentry.NewClient(sentry.ClientOptions{
-		Dsn: dsn, Transport: o.transport(), HTTPClient: o.httpClient(ctx), Environment: o.Environment,
-		Release:       cmp.Or(o.Release, "ddtb"), // without one the library asks the environment, and then git
-		EnableTracing: o.TracesSampleRate > 0, TracesSampleRate: o.TracesSampleRate,
-		BeforeSend: func(e *sentry.Event, hint *sentry.EventHint) *sentry.Event {
-			if o.Hook != nil {
-				o.Hook(hint.Context)
-			}
-			return scrub.event(e)
-		},
-		BeforeSendTransaction: func(e *sentry.Event, _ *sentry.EventHint) *sentry.Event { return scrub.event(e) },
-	})
+	clean := func(e *sentry.Event, _ *sentry.EventHint) *sentry.Event { return scrub.event(e) }
+	o := sentry.ClientOptions{
+		Dsn: dsn, Transport: sentry.NewHTTPTransport(), HTTPClient: sentryHTTP(ctx, cfg), Environment: cfg.Environment,
+		Release:       "ddtb", // without one the library asks the environment, and then git
+		EnableTracing: cfg.TracesSampleRate > 0, TracesSampleRate: cfg.TracesSampleRate,
+		BeforeSend: clean, BeforeSendTransaction: clean,
+	}
+	if change != nil {
+		change(&o)
+	}
+	client, err := sentry.NewClient(o)
 	if err != nil {
 		cancel()
 		return nil, fmt.Errorf("sentry: %w", err)
 	}
-	return &SentryClient{client: client, rate: o.TracesSampleRate, cancel: cancel}, nil
+	return &SentryClient{client: client, rate: cfg.TracesSampleRate, cancel: cancel}, nil
 }
 
-func (o SentryOptions) transport() sentry.Transport {
-	if o.Sync {
-		return sentry.NewHTTPSyncTransport()
-	}
-	t := sentry.NewHTTPTransport()
-	t.BufferSize = sentryQueue
-	return t
-}
-
-// httpClient sends to the DSN, and to Spotlight if it is on. Its connections are closed when ends is done.
-func (o SentryOptions) httpClient(ends context.Context) *http.Client {
+// sentryHTTP sends to the DSN, and to Spotlight if it is on. Its connections are closed when ends is done.
+func sentryHTTP(ends context.Context, cfg config.Sentry) *http.Client {
 	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.DialContext, t.MaxIdleConnsPerHost, t.MaxResponseHeaderBytes = dialUntil(ends, 0), 1, 64<<10
-	client := &http.Client{Transport: t, Timeout: cmp.Or(o.Timeout, sentryTimeout)}
-	if o.Spotlight {
-		client.Transport = spotlight{t, o.DSN == ""}
+	t.DialContext, t.MaxIdleConnsPerHost, t.MaxResponseHeaderBytes = dialUntil(ends, math.MaxInt), 1, 64<<10
+	client := &http.Client{Transport: t, Timeout: sentryTimeout}
+	if cfg.Spotlight {
+		client.Transport = spotlight{t, cfg.DSN == ""}
 	}
 	return client
 }
 
-// Capture sends err with tags, and returns the event's id. The Hook gets the context.
+// Capture sends err with tags, and returns the event's id. BeforeSend's hint has the context.
 func (c *SentryClient) Capture(ctx context.Context, err error, tags map[string]string) string {
 	e := sentry.NewEvent()
 	e.Level, e.Tags = sentry.LevelError, tags
@@ -147,21 +113,24 @@ func (c *SentryClient) captureNotice(hostname string, n *notice) {
 
 // sentryStack is outermost first, as Sentry expects, with our own lines marked.
 func (f *failure) sentryStack() *sentry.Stacktrace {
-	all := f.frames()
-	if len(all) == 0 {
-		return nil
-	}
-	out := make([]sentry.Frame, len(all))
-	for i, frame := range all {
+	out := &sentry.Stacktrace{}
+	for _, frame := range f.frames() {
 		s := sentry.NewFrame(frame)
 		s.InApp = ours(frame)
-		out[len(all)-1-i] = s
+		out.Frames = append(out.Frames, s)
 	}
-	return &sentry.Stacktrace{Frames: out}
+	if out.Frames == nil {
+		return nil
+	}
+	slices.Reverse(out.Frames)
+	return out
 }
 
-// Close sends what is queued until ctx ends, then closes the connections.
+// Close sends what is queued until ctx ends, then closes the connections. That of a nil client does nothing.
 func (c *SentryClient) Close(ctx context.Context) error {
+	if c == nil {
+		return nil
+	}
 	sent := c.client.FlushWithContext(ctx)
 	c.cancel() // first: the library's Close would wait for a running request
 	c.client.Close()
@@ -218,62 +187,4 @@ func (s spotlight) RoundTrip(r *http.Request) (*http.Response, error) {
 		_ = answer.Body.Close()
 	}
 	return s.RoundTripper.RoundTrip(r)
-}
-
-// StartRequest starts the trace of a request if tracing is on and the request is sampled; otherwise it takes
-// nanoseconds. Call finish with the response's status after the request has released its lease: it queues the trace.
-func (r *Reporter) StartRequest(ctx context.Context, method, route string) (_ context.Context, finish func(status int)) {
-	if r == nil || r.sentry == nil || r.sentry.rate <= 0 || rand.Float64() >= r.sentry.rate { //nolint:gosec // sampling is no secret
-		return ctx, func(int) {}
-	}
-	ctx = sentry.SetHubOnContext(ctx, sentry.NewHub(r.sentry.client, sentry.NewScope()))
-	span := sentry.StartTransaction(ctx, method+" "+route, sentry.WithOpName("http.server"),
-		sentry.WithTransactionSource(sentry.SourceRoute), sentry.WithSpanSampled(sentry.SampledTrue))
-	return span.Context(), func(code int) {
-		span.Status = sentry.HTTPtoSpanStatus(code)
-		span.SetData("http.response.status_code", code)
-		span.Finish()
-	}
-}
-
-// Tracer makes a span of each wait for a lease and of each query, in requests that are traced. The zero value is ready
-// for use, and is a pgx.QueryTracer.
-type Tracer struct{}
-
-// TraceAcquire starts the span of a wait for a lease. end ends it.
-func (Tracer) TraceAcquire(ctx context.Context, strategy string) (end func(error)) {
-	if sentry.SpanFromContext(ctx) == nil {
-		return func(error) {}
-	}
-	span := sentry.StartSpan(ctx, "db.acquire", sentry.WithDescription("a connection by "+strategy))
-	span.SetTag("strategy", strategy)
-	return func(err error) { finish(span, err) }
-}
-
-// querySpan is the key of the span that TraceQueryStart began, since pgx hands its context to TraceQueryEnd.
-type querySpan struct{}
-
-// TraceQueryStart starts the span of a query. Its description is the SQL text, which contains no parameters.
-func (Tracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	if sentry.SpanFromContext(ctx) == nil {
-		return ctx
-	}
-	span := sentry.StartSpan(ctx, "db.sql.query", sentry.WithDescription(cut(data.SQL, maxText)))
-	span.SetData("db.system", "postgresql")
-	return context.WithValue(span.Context(), querySpan{}, span)
-}
-
-// TraceQueryEnd ends the span of a query.
-func (Tracer) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryEndData) {
-	if span, ok := ctx.Value(querySpan{}).(*sentry.Span); ok {
-		finish(span, data.Err)
-	}
-}
-
-func finish(span *sentry.Span, err error) {
-	span.Status = sentry.SpanStatusOK
-	if err != nil {
-		span.Status = sentry.SpanStatusInternalError
-	}
-	span.Finish()
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/getsentry/sentry-go"
 	"github.com/jackc/pgx/v5"
 
 	"ddtb/app/report/envelope"
@@ -201,7 +202,16 @@ func TestAHookRunsInTheCaptureWithItsContext(t *testing.T) {
 		sink, cfg := sentryAt(t, 0)
 		type key struct{}
 		var got any
-		c, err := NewSentryClient(SentryOptions{DSN: cfg.DSN, Sync: sync, Hook: func(ctx context.Context) { got = ctx.Value(key{}) }})
+		c, err := NewSentryClient(cfg, func(o *sentry.ClientOptions) {
+			if sync {
+				o.Transport = sentry.NewHTTPSyncTransport()
+			}
+			clean := o.BeforeSend
+			o.BeforeSend = func(e *sentry.Event, hint *sentry.EventHint) *sentry.Event {
+				got = hint.Context.Value(key{})
+				return clean(e, hint)
+			}
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -221,7 +231,9 @@ func TestAHookRunsInTheCaptureWithItsContext(t *testing.T) {
 
 func TestASyncCaptureWaitsForItsTimeout(t *testing.T) {
 	_, cfg := sentryAt(t, time.Hour)
-	c, err := NewSentryClient(SentryOptions{DSN: cfg.DSN, Sync: true, Timeout: 50 * time.Millisecond})
+	c, err := NewSentryClient(cfg, func(o *sentry.ClientOptions) {
+		o.Transport, o.HTTPClient.Timeout = sentry.NewHTTPSyncTransport(), 50*time.Millisecond
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

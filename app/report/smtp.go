@@ -38,17 +38,13 @@ func (b smtpBackend) send(ctx context.Context, m *mail) error {
 	ctx, cancel := context.WithTimeout(ctx, smtpTotal)
 	defer cancel() // closes the connection, which the library leaves open when the greeting, TLS or the login fails
 	var failed []error
-	var left []string
-	for _, to := range m.to {
+	m.to = slices.DeleteFunc(slices.Clone(m.to), func(to string) bool {
 		err := b.sendTo(ctx, m, to)
 		if err != nil {
 			failed = append(failed, fmt.Errorf("%w (to %s)", err, to))
 		}
-		if err != nil && temporary(err) {
-			left = append(left, to)
-		}
-	}
-	m.to = left
+		return err == nil || !temporary(err)
+	})
 	return errors.Join(failed...)
 }
 
@@ -61,15 +57,13 @@ func (b smtpBackend) sendTo(ctx context.Context, m *mail, to string) error {
 	if err != nil {
 		return err
 	}
-	conn, err := client.DialToSMTPClientWithContext(ctx)
-	if err != nil {
-		return err
+	err = client.DialAndSendWithContext(ctx, msg)
+	switch refused := msg.SendError(); {
+	case msg.IsDelivered():
+		return nil // after the server has accepted the mail, a failure must not send it again
+	case refused != nil:
+		return refused // without what failed after it
 	}
-	err = client.SendWithSMTPClient(conn, msg)
-	if msg.IsDelivered() {
-		err = nil // after the server has accepted the mail, a failure must not send it again
-	}
-	_ = client.CloseWithSMTPClient(conn)
 	return err
 }
 
@@ -99,33 +93,29 @@ func (b smtpBackend) options(ctx context.Context) []gomail.Option {
 }
 
 // dialUntil dials connections that are closed when ends is done, whatever the peer does: the libraries' deadlines only
-// limit single steps. mostRead limits the bytes read from a connection; 0: no limit.
+// limit single steps. At most mostRead bytes are read from a connection.
 func dialUntil(ends context.Context, mostRead int) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 		defer cancel()
 		defer context.AfterFunc(ends, cancel)()
-		var d net.Dialer
-		conn, err := d.DialContext(ctx, network, addr)
+		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
 		if err != nil {
 			return nil, err
 		}
-		return &boundedConn{conn, context.AfterFunc(ends, func() { _ = conn.Close() }), mostRead, mostRead}, nil
+		return &boundedConn{conn, context.AfterFunc(ends, func() { _ = conn.Close() }), mostRead}, nil
 	}
 }
 
 type boundedConn struct {
 	net.Conn
-	forget         func() bool
-	mostRead, left int
+	forget func() bool
+	left   int // bytes to read
 }
 
 func (c *boundedConn) Read(p []byte) (int, error) {
-	if c.mostRead == 0 {
-		return c.Conn.Read(p)
-	}
 	if c.left <= 0 {
-		return 0, fmt.Errorf("the server sent more than %d bytes in one conversation", c.mostRead)
+		return 0, fmt.Errorf("the server sent more than %d bytes in one conversation", smtpAnswers)
 	}
 	n, err := c.Conn.Read(p[:min(len(p), c.left)])
 	c.left -= n
@@ -135,17 +125,6 @@ func (c *boundedConn) Read(p []byte) (int, error) {
 func (c *boundedConn) Close() error {
 	c.forget()
 	return c.Conn.Close()
-}
-
-// code returns the mail server's reply code, or 0 without one.
-func code(err error) int {
-	if send, ok := errors.AsType[*gomail.SendError](err); ok && send.ErrorCode() != 0 {
-		return send.ErrorCode()
-	}
-	if answer, ok := errors.AsType[*textproto.Error](err); ok {
-		return answer.Code
-	}
-	return 0
 }
 
 // temporary reports whether the same mail may be accepted later: after a 4xx and after network errors. A 5xx reply, a
@@ -167,28 +146,27 @@ func explain(cfg config.Mail, scrub *scrubber, err error) error {
 
 // diagnose returns what to do about an error, and whether it may pass by itself.
 func diagnose(cfg config.Mail, err error) (remedy string, passes bool) {
-	if c := code(err); c != 0 {
-		return remedyForAnswer(cfg, c, err), c < 500
+	send, _ := errors.AsType[*gomail.SendError](err)
+	if send != nil && send.ErrorCode() != 0 {
+		return remedyForAnswer(cfg, send.ErrorCode(), send), send.ErrorCode() < 500
+	}
+	if login, ok := errors.AsType[*textproto.Error](err); ok {
+		return remedyForAnswer(cfg, login.Code, send), login.Code < 500
 	}
 	says := func(text string) bool { return strings.Contains(err.Error(), text) } // the library's errors without a value
-	_, dns := errors.AsType[*net.DNSError](err)
 	network, _ := errors.AsType[net.Error](err)
-	_, notTLS := errors.AsType[tls.RecordHeaderError](err)
-	_, verify := errors.AsType[*tls.CertificateVerificationError](err)
-	_, host := errors.AsType[x509.HostnameError](err)
-	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
 	switch {
 	case says("target host does not support STARTTLS"):
 		return "The server has no STARTTLS on this port. Set mail.tls to \"tls\" (mostly port 465), or to \"none\" if the network is safe.", false
-	case notTLS:
+	case is[tls.RecordHeaderError](err):
 		return "The server does not begin with TLS on this port. Set mail.tls to \"starttls\" (mostly port 587 or 25).", false
-	case verify || host || unknown:
+	case is[*tls.CertificateVerificationError](err) || is[x509.HostnameError](err) || is[x509.UnknownAuthorityError](err):
 		return "Its certificate is not good for this name. Set mail.host to the name in the certificate, or make this machine trust the server's authority.", false
 	case errors.Is(err, gomail.ErrNoSupportedAuthDiscovered):
 		return "It offers no login that is safe without encryption. Set mail.tls to \"starttls\" or \"tls\".", false
 	case says("server does not support SMTP AUTH"):
 		return "The server takes no login on this port. Leave mail.user empty, or use the port for submission (587 or 465).", false
-	case dns:
+	case is[*net.DNSError](err):
 		return fmt.Sprintf("No address was found for mail.host %q: check its spelling.", cfg.Host), true
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "Nothing listens there: is the mail server running, and is mail.port right? Usual are 587 with tls = \"starttls\", 465 with \"tls\", 25.", true
@@ -198,8 +176,8 @@ func diagnose(cfg config.Mail, err error) (remedy string, passes bool) {
 	return "The connection broke. The server's log may say why.", true
 }
 
-func remedyForAnswer(cfg config.Mail, c int, err error) string {
-	send, _ := errors.AsType[*gomail.SendError](err)
+// remedyForAnswer returns what to do about a server's reply code. send is nil before the mail, as at the login.
+func remedyForAnswer(cfg config.Mail, c int, send *gomail.SendError) string {
 	switch {
 	case c == 535 || c == 534 || c == 454 && send == nil:
 		return fmt.Sprintf("The server rejects the login: check mail.user (%q) and the content of mail.password_file (%d characters).", cfg.User, len(cfg.Password))
@@ -214,4 +192,9 @@ func remedyForAnswer(cfg config.Mail, c int, err error) string {
 			strings.Join(cfg.Admins, ", "))
 	}
 	return "The server refuses this mail for good; its answer says why."
+}
+
+func is[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
 }

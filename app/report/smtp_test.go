@@ -244,9 +244,34 @@ func TestEveryFailingWayOfAServerIsTriedAgainOrGivenUp(t *testing.T) {
 	}
 }
 
+func TestTheMailOfAnEndIsSentAfterThatOfTheBeginning(t *testing.T) {
+	refusals := 3 // about 42 seconds
+	server := startMailServer(t, &mailServer{refuse: func(step, _ string) error {
+		if step == "mail" && refusals > 0 {
+			refusals--
+			return &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 7, 1}, Message: "greylisted"}
+		}
+		return nil
+	}}, nil)
+	synctest.Test(t, func(t *testing.T) {
+		r := open(t, Options{Mail: server.config()})
+		r.Report(busy("/polls/"))
+		pass(time.Second)
+		for range 10 {
+			r.Healthy()
+			pass(time.Second)
+		}
+		equal(t, "mails while the first one waits for its next try", server.count(), 0)
+		pass(2 * time.Minute)
+		shut(t, r)
+	})
+	equal(t, "mails", server.count(), 2)
+	equal(t, "the first", parse(t, server.mails[0]).subject, "[ddtb] pool timeout on /polls/ (web1)")
+	equal(t, "the second", parse(t, server.mails[1]).subject, "[ddtb] Recovered: connections again after 0s, 1 request failed (web1)")
+}
+
 func TestAMailKeepsItsIdFromTryToTry(t *testing.T) {
-	o := Options{Mail: mailTo("smtp"), Hostname: "web 1\r\nX-Evil: 1"}.withDefaults()
-	m := (&Reporter{o: o, scrub: newScrubber(nil)}).testMail()
+	m := newReporter(Options{Mail: mailTo("smtp"), Hostname: "web 1\r\nX-Evil: 1"}).testMail()
 	ids := map[string]bool{}
 	for range 2 {
 		msg, err := m.msg(m.to...)
@@ -418,7 +443,7 @@ func TestAConversationIsBoundedInTime(t *testing.T) {
 			_, _ = io.WriteString(to, "220 hello\r\n")
 		}
 	})
-	r := &Reporter{o: Options{Mail: m}.withDefaults(), scrub: newScrubber(nil)}
+	r := newReporter(Options{Mail: m})
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	began := time.Now()
@@ -494,7 +519,7 @@ func TestEncryptionAndLogin(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			m := startMailServer(t, c.server, c.configure).config()
 			m.TLS, m.User, m.Password = c.tls, c.user, config.Secret(c.password)
-			r := &Reporter{o: Options{Mail: m, Hostname: "web1"}.withDefaults(), scrub: newScrubber([]config.Secret{m.Password})}
+			r := newReporter(Options{Mail: m, Hostname: "web1"})
 			err := smtpBackend{m, c.roots}.send(t.Context(), r.testMail())
 			equal(t, "sent", err == nil, c.want == "")
 			if err == nil {
@@ -629,12 +654,30 @@ func certificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
 func TestASettingThatIsWrongIsNotTriedAgain(t *testing.T) {
 	m := mailTo("smtp")
 	m.From = "x"
-	r := &Reporter{o: Options{Mail: m}.withDefaults(), scrub: newScrubber(nil)}
+	r := newReporter(Options{Mail: m})
 	err := smtpBackend{cfg: m}.send(t.Context(), r.testMail())
 	if err == nil {
 		t.Fatal("it was sent")
 	}
 	equal(t, "worth another try", temporary(err), false)
+}
+
+func TestARefusalForGoodIsNotTriedAgainThoughTheServerHangsUp(t *testing.T) {
+	m := hostile(t, func(command string, to net.Conn) {
+		if !strings.HasPrefix(command, "RCPT") {
+			answer(command, to)
+			return
+		}
+		_, _ = io.WriteString(to, "550 no such user\r\n")
+		_ = to.Close()
+	})
+	mail := newReporter(Options{Mail: m}).testMail()
+	err := smtpBackend{cfg: m}.send(t.Context(), mail)
+	if err == nil {
+		t.Fatal("it was sent")
+	}
+	equal(t, "worth another try", temporary(err), false)
+	equal(t, "recipients for another try", len(mail.to), 0)
 }
 
 func TestARecipientThatIsRefusedForNowMakesNobodyGetTheMailTwice(t *testing.T) {

@@ -155,6 +155,6 @@ func (d *connections) sameServer(text string) string {
 		}
 	}
 	return suggester{d.program(), map[string]string{
-		"db-connections": more, "strategy": d.configFlag(), "config": d.configFlag(),
+		"db-connections": more, "strategy": d.configFlag(), "config": d.configFlag(), "migrate": d.configFlag(),
 	}}.complete(text)
 }

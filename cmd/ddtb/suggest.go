@@ -19,7 +19,7 @@ type suggester struct {
 }
 
 // suggested is a command of ours, alone or quoted in a sentence. After sudo it runs elsewhere, and stays as it is.
-var suggested = regexp.MustCompile("(^|`)ddtb (db-connections|strategy|config|lab)\\b")
+var suggested = regexp.MustCompile("(^|`)ddtb (db-connections|strategy|config|migrate|lab)\\b")
 
 // complete returns the text with the program and the flags in each of its commands.
 func (s suggester) complete(text string) string {
@@ -37,7 +37,7 @@ func (c *cli) suggestions(cfg *config.Config, addr net.Addr, dsn string) suggest
 		server += " --addr " + clickable(addr)
 	}
 	return suggester{c.program(), map[string]string{
-		"db-connections": c.configFlag() + dsn, "strategy": server, "config": c.configFlag(),
+		"db-connections": c.configFlag() + dsn, "strategy": server, "config": c.configFlag(), "migrate": c.configFlag(),
 	}}
 }
 

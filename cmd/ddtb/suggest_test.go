@@ -11,6 +11,7 @@ func TestASuggestedCommandReachesItsServer(t *testing.T) {
 		"ddtb lab run thread-leak":             "./bin/ddtb lab run thread-leak",
 		"see who has them: `ddtb db-connections status`": "see who has them: `./bin/ddtb db-connections --dsn @/a/ddtb.dsn status`",
 		"sudo -u postgres ddtb db-connections doctor":    "sudo -u postgres ddtb db-connections doctor", // as another user, elsewhere
+		"Run `ddtb migrate`: it makes":                   "Run `./bin/ddtb migrate`: it makes",
 		"all leases of ddtb are out":                     "all leases of ddtb are out",
 	} {
 		if got := r.complete(given); got != want {

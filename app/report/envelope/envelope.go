@@ -6,7 +6,6 @@ package envelope
 import (
 	"bufio"
 	"bytes"
-	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,7 +23,7 @@ type Item struct {
 }
 
 const (
-	maxBody  = 1 << 20 // bytes after decompression, as Sentry
+	maxBody  = 1 << 20 // bytes, as Sentry
 	maxItems = 200     // that a Sink keeps: the latest
 )
 
@@ -75,7 +74,7 @@ func readHeader(in *bufio.Reader, into any) error {
 	}
 }
 
-// Sink is the endpoint: an http.Handler for POST /api/PROJECT/envelope/, and for Spotlight's /stream.
+// Sink is the endpoint: an http.Handler for POST /api/PROJECT/envelope/, uncompressed, as sentry-go sends it.
 type Sink struct {
 	Quota int // events to accept before it answers 429; 0: all. Set it before the first request
 
@@ -90,11 +89,11 @@ type Sink struct {
 func NewSink(delay time.Duration) *Sink { return &Sink{delay: delay} }
 
 func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodPost || !strings.HasSuffix(r.URL.Path, "/envelope/") && r.URL.Path != "/stream" {
+	if r.Method != http.MethodPost || !strings.HasSuffix(r.URL.Path, "/envelope/") {
 		http.NotFound(w, r)
 		return
 	}
-	items, err := read(r)
+	items, err := Parse(r.Body)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
@@ -124,17 +123,6 @@ func (s *Sink) keep(items []Item) bool {
 	s.items = append(s.items, items...)
 	s.items = append([]Item(nil), s.items[max(0, len(s.items)-maxItems):]...)
 	return true
-}
-
-func read(r *http.Request) ([]Item, error) {
-	if r.Header.Get("Content-Encoding") != "gzip" {
-		return Parse(r.Body)
-	}
-	unzipped, err := gzip.NewReader(r.Body)
-	if err != nil {
-		return nil, err
-	}
-	return Parse(unzipped)
 }
 
 // Items are the kept ones of the type, as "event" or "transaction", oldest first.
