@@ -285,17 +285,19 @@ func TestWhoHasTheSlotsIsBlamedBeforeAPoolThatIsTooSmall(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
 		cfg := s.config(app, "wall")
 		cfg.Pool = db.DefaultSettings().Pool
-		cfg.Pool.MaxSize, cfg.Pool.Timeout = 2, 100*time.Millisecond
+		cfg.Pool.MaxSize, cfg.Pool.Timeout = 2, time.Second
 		d, err := db.Open(t.Context(), cfg)
 		must(t, err)
 		defer func() { must(t, d.Close(context.Background())) }()
 		m := StartProcessMonitor(d)
 		defer m.Stop()
-		for range cfg.Pool.MaxSize {
+		take := func() *db.Lease {
 			lease, err := d.Acquire(t.Context())
 			must(t, err)
-			defer lease.Release()
+			return lease
 		}
+		kept, moving := take(), take()
+		defer func() { kept.Release(); moving.Release() }()
 		if _, err := d.Acquire(t.Context()); db.CauseOf(err) != db.PoolTimeout {
 			t.Fatal(err)
 		}
@@ -303,6 +305,8 @@ func TestWhoHasTheSlotsIsBlamedBeforeAPoolThatIsTooSmall(t *testing.T) {
 		thresholds.Critical = 99
 		diagnosis := func() Diagnosis {
 			now := snapshot(t, o)
+			moving.Release()
+			moving = take() // the pool has not stalled
 			now.Processes = []Process{m.Now()}
 			return Diagnose(now, nil, thresholds)
 		}
