@@ -36,6 +36,7 @@ type App struct {
 	server *activity.Observer
 	look   *activity.Sampler
 	leases *activity.ProcessMonitor
+	hosts  hostWatch
 	lab    *lab.Lab
 	scenes *labsite.Site
 	polls  *polls.Handlers
@@ -118,7 +119,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	leases := activity.StartProcessMonitor(d)
 	observer.Process = leases.Now
 	a := &App{
-		cfg: cfg, log: log, db: d, server: observer, leases: leases,
+		cfg: cfg, log: log, db: d, server: observer, leases: leases, hosts: hostWatch{log: log},
 		report: reporter, count: count, trace: traces, users: users,
 		lab:   lab.New(d, observer, cfg.Test, log),
 		polls: polls.New(polls.NewStore(d), time.Now),
@@ -147,6 +148,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	if err := a.checkBudget(ctx, observer, cfg); err != nil {
 		return nil, errors.Join(err, a.Close(ctx))
 	}
+	a.hosts.start(d.Config, cfg.Monitor.Interval)
 	a.look = activity.StartSampler(observer, cfg.Monitor.Interval, thresholds(cfg))
 	a.board = dashboard.New(dashboard.Options{
 		DB: d, Users: users, Server: observer, Look: a.look, Process: leases.Now, Thresholds: thresholds(cfg), Config: cfg, Waits: count.Acquires().Waits,
@@ -166,12 +168,10 @@ func thresholds(cfg *config.Config) activity.Thresholds {
 // checkBudget runs for each new configuration, and at start, where it opens the monitoring connection: later all slots may
 // be taken. It fails if strict_budget is set and the configuration allows more connections than the server has slots.
 func (a *App) checkBudget(ctx context.Context, server *activity.Observer, cfg *config.Config) error {
-	if err := db.CheckHosts(ctx, cfg.Databases["default"]); err != nil { // bounded by itself
-		a.log.ErrorContext(ctx, "the hosts of [databases.default] are not one database", "error", err)
-	}
+	a.hosts.look(ctx, cfg.Databases["default"])
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	budget, err := server.CheckBudget(ctx, cfg.Databases["default"], cfg.Server)
+	budget, err := server.CheckBudget(ctx, cfg)
 	switch _, refused := errors.AsType[*activity.BudgetError](err); {
 	case refused:
 		return err
@@ -281,6 +281,7 @@ func (a *App) closeDB(ctx context.Context) error {
 func (a *App) closeMonitor() {
 	a.count.Close()
 	a.leases.Stop()
+	a.hosts.close()
 	if a.board != nil {
 		a.board.Close()
 	}

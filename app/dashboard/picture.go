@@ -47,7 +47,8 @@ func (s *snapshot) seen() bool { return !s.late && s.Err == nil && s.Sample.Slot
 func (s *snapshot) measure(c *config.Config) {
 	s.monitor = c.Monitor
 	if s.seen() {
-		s.budget = activity.PlanBudget(s.cfg, c.Server.Replicas, s.Snapshot.Extras(), s.Snapshot.Slots)
+		_, standby := c.Databases["replica"]
+		s.budget = activity.PlanBudget(s.cfg, c.Server.Replicas, s.Snapshot.Extras(), s.Snapshot.Slots).ForReplica(standby)
 	}
 }
 

@@ -143,7 +143,8 @@ func (d *connections) budgetOf(s activity.Snapshot) activity.Budget {
 	if d.extras < 0 {
 		d.extras = s.Extras()
 	}
-	b := activity.PlanBudget(d.database(), d.replicas, d.extras, s.Slots).Through(s)
+	_, standby := d.cfg.Databases["replica"]
+	b := activity.PlanBudget(d.database(), d.replicas, d.extras, s.Slots).ForReplica(standby).Through(s)
 	b.Services = s.Services()
 	return b
 }

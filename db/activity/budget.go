@@ -15,12 +15,14 @@ import (
 const Deploying = 2
 
 // Budget is the fleet's arithmetic: replicas × (pool + 1) × 2 + extras, compared with the usable slots. The 1 is the
-// monitoring connection of each replica; the 2 is a rolling deployment. Pools of automatic size need their budget +
+// monitoring connection of each replica; it is 2 if the replicas also read from a standby, because they compare its
+// position with the primary's. The 2 is a rolling deployment. Pools of automatic size need their budget +
 // replicas × 2 + extras.
 type Budget struct {
 	Strategy string `json:"strategy"` // Observed, if it is not that of a configuration
 	Replicas int    `json:"replicas"`
 	Pool     int    `json:"pool"`   // the most connections of one replica; 0: no bound
+	Beside   int    `json:"beside"` // connections of one replica beside its pool
 	Extras   int    `json:"extras"` // other users of slots: migrations, cron, other applications, an operator
 	Usable   int    `json:"usable"`
 	Needed   int    `json:"needed"`    // during a deployment; 0 if nothing bounds it
@@ -46,22 +48,13 @@ type Service struct {
 
 // Services returns the services with client sessions, the largest first. It leaves out monitoring programs.
 func (s Snapshot) Services() []Service {
-	sessions, addresses := map[string]int{}, map[string]map[string]bool{}
-	for _, x := range s.clients(func(x Session) bool { return !x.Self && !isMonitor(s, x) }) {
-		name := s.service(x)
-		if addresses[name] == nil {
-			addresses[name] = map[string]bool{}
-		}
-		sessions[name]++
-		addresses[name][x.Address] = true
-	}
 	out := []Service{}
-	for name, n := range sessions {
-		out = append(out, Service{Name: name, Clients: len(addresses[name]), Sessions: n})
+	sessions := s.clients(func(x Session) bool { return !x.Self && !isMonitor(s, x) })
+	places := groups(sessions, func(x Session) Group { return Group{Name: s.service(x), Address: x.Address} })
+	for _, g := range groups(sessions, func(x Session) Group { return Group{Name: s.service(x)} }) {
+		elsewhere := func(place Group) bool { return place.Name != g.Name }
+		out = append(out, Service{Name: g.Name, Clients: len(slices.DeleteFunc(slices.Clone(places), elsewhere)), Sessions: g.Sessions})
 	}
-	slices.SortFunc(out, func(a, b Service) int {
-		return cmp.Or(cmp.Compare(b.Sessions, a.Sessions), cmp.Compare(a.Name, b.Name))
-	})
 	return out
 }
 
@@ -100,21 +93,37 @@ func ObservedBudget(s Snapshot) Budget {
 // PlanBudget computes the budget of cfg's strategy.
 func PlanBudget(cfg config.Database, replicas, extras int, s Slots) Budget {
 	b := Budget{
-		Strategy: cfg.Strategy, Replicas: max(1, replicas), Pool: boundOf(cfg), Extras: extras, Usable: s.Usable(), Max: s.Max,
+		Strategy: cfg.Strategy, Replicas: max(1, replicas), Pool: boundOf(cfg), Beside: 1, Extras: extras, Usable: s.Usable(), Max: s.Max,
 	}
 	b.AutoBudget = cmp.Or(cfg.Budget, db.DefaultBudget(b.Usable, b.Extras+b.Replicas))
-	fleet := b.Replicas * Deploying
-	b.FitsPool = max(0, (b.Usable-b.Extras)/fleet-1)
-	need := fleet*(max(1, b.Pool)+1) + b.Extras
 	if spec, ok := db.Lookup(cfg.Strategy); ok && spec.Size(cfg) == db.Auto {
-		b.Auto, b.Pool, need = true, max(1, b.AutoBudget/b.Replicas), b.AutoBudget+fleet+b.Extras
+		b.Auto, b.Pool = true, max(1, b.AutoBudget/b.Replicas)
 	}
-	b.ToRaise = need + s.Reserved
-	if b.Pool > 0 {
-		b.Needed = need
-		b.Fits = need <= b.Usable && !b.tooSmall()
+	b.add()
+	return b
+}
+
+// ForReplica returns b if the replicas also read from a standby, unless standby is false.
+func (b Budget) ForReplica(standby bool) Budget {
+	if standby && b.Strategy != Observed {
+		b.Beside = 2
+		b.add()
 	}
 	return b
+}
+
+// add computes what follows from the other fields.
+func (b *Budget) add() {
+	fleet := b.Replicas * Deploying
+	b.FitsPool = max(0, (b.Usable-b.Extras)/fleet-b.Beside)
+	need := fleet*(max(1, b.Pool)+b.Beside) + b.Extras
+	if b.Auto {
+		need = b.AutoBudget + fleet*b.Beside + b.Extras
+	}
+	b.ToRaise = need + b.Max - b.Usable
+	if b.Pool > 0 {
+		b.Needed, b.Fits = need, need <= b.Usable && !b.tooSmall()
+	}
 }
 
 // Through returns b behind the PgBouncer whose pools s has: the server sees PgBouncer's connections instead of the
@@ -210,14 +219,14 @@ func (b Budget) Sum() string {
 	}
 	if b.Auto {
 		return fmt.Sprintf("a budget of %d + %d monitoring connections × %d while deploying + %d extras = %d, of %d usable slots",
-			b.AutoBudget, b.Replicas, Deploying, b.Extras, b.Needed, b.Usable)
+			b.AutoBudget, b.Replicas*b.Beside, Deploying, b.Extras, b.Needed, b.Usable)
 	}
 	pool, needed := "no bound", "no bound"
 	if b.Pool > 0 {
 		pool, needed = fmt.Sprint(b.Pool), fmt.Sprint(b.Needed)
 	}
-	return fmt.Sprintf("%d × (%s + 1) × %d while deploying + %d extras = %s, of %d usable slots",
-		b.Replicas, pool, Deploying, b.Extras, needed, b.Usable)
+	return fmt.Sprintf("%d × (%s + %d) × %d while deploying + %d extras = %s, of %d usable slots",
+		b.Replicas, pool, b.Beside, Deploying, b.Extras, needed, b.Usable)
 }
 
 // sumOfServices returns the arithmetic of an observed budget. Small services are combined.
@@ -254,7 +263,7 @@ func (b Budget) Advice() string {
 		return b.adviceForBouncer()
 	}
 	var do []string
-	fitting := b.Usable - b.Extras - b.Replicas*Deploying
+	fitting := b.Usable - b.Extras - b.Replicas*b.Beside*Deploying
 	switch {
 	case b.tooSmall():
 		do = append(do, fmt.Sprintf("set fleet.budget to %d at least: with fewer connections than processes they take turns", b.Replicas))
@@ -317,13 +326,14 @@ func (e *BudgetError) Error() string { return e.String() }
 
 // CheckBudget checks the budget against the server's current state, for the start of a replica. It fails with
 // *BudgetError if the budget does not fit and strict is set, and otherwise only if the server can't be polled.
-func (o *Observer) CheckBudget(ctx context.Context, cfg config.Database, s config.Server) (Budget, error) {
+func (o *Observer) CheckBudget(ctx context.Context, c *config.Config) (Budget, error) {
 	now, err := o.Snapshot(ctx)
 	if err != nil {
 		return Budget{}, err
 	}
-	b := PlanBudget(cfg, s.Replicas, now.Extras(), now.Slots)
-	if !b.Fits && s.StrictBudget {
+	_, standby := c.Databases["replica"]
+	b := PlanBudget(c.Databases["default"], c.Server.Replicas, now.Extras(), now.Slots).ForReplica(standby)
+	if !b.Fits && c.Server.StrictBudget {
 		return b, &BudgetError{b}
 	}
 	return b, nil

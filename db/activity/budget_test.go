@@ -87,18 +87,20 @@ func TestAServerIsRefusedAStartBeyondItsBudgetIfItIsStrict(t *testing.T) {
 		o := s.observer(t, app)
 		exec(t, s.session(t, app, "wall", "shop/pool"), "SELECT 1") // this application's: no extra
 		exec(t, s.session(t, other, "wall", "theirs"), "SELECT 1")
-		cfg := s.config(app, "wall")
-		cfg.Pool.MaxSize = 4
-		b, err := o.CheckBudget(t.Context(), cfg, config.Server{Replicas: 1, StrictBudget: true})
+		of := func(maxSize int, strict bool) *config.Config {
+			cfg := s.config(app, "wall")
+			cfg.Pool.MaxSize = maxSize
+			return &config.Config{Databases: map[string]config.Database{"default": cfg}, Server: config.Server{Replicas: 1, StrictBudget: strict}}
+		}
+		b, err := o.CheckBudget(t.Context(), of(4, true))
 		if err != nil || !b.Fits || b.Extras != 2 || b.Needed != 12 || b.Usable != s.usable() {
 			t.Errorf("%+v, %v", b, err)
 		}
-		cfg.Pool.MaxSize = 8
-		b, err = o.CheckBudget(t.Context(), cfg, config.Server{Replicas: 1})
+		b, err = o.CheckBudget(t.Context(), of(8, false))
 		if err != nil || b.Fits {
 			t.Errorf("lenient: %+v, %v", b, err)
 		}
-		_, err = o.CheckBudget(t.Context(), cfg, config.Server{Replicas: 1, StrictBudget: true})
+		_, err = o.CheckBudget(t.Context(), of(8, true))
 		if over, is := errors.AsType[*BudgetError](err); !is || over.Needed != 20 {
 			t.Errorf("strict: %v", err)
 		}

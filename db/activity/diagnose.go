@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Diagnosis names the problem of a server's connections, its cause, and what to do.
@@ -45,6 +46,7 @@ const (
 	LeakedTx     Reason = "leaked-transaction" // left a transaction open, for longer than Thresholds allow
 	PausesInTx   Reason = "paused-transaction" // does something else inside a transaction
 	UnreadRows   Reason = "unread-rows"        // the server waits for the client to read on
+	UnsentData   Reason = "unsent-data"        // the server waits for the client to send on, for example to a COPY
 	SlowQuery    Reason = "slow-query"         // for longer than Thresholds allow
 	Listens      Reason = "listen"
 	Works        Reason = "working"
@@ -53,20 +55,18 @@ const (
 	Comes        Reason = "short-lived" // of an application whose sessions begin and end too fast
 )
 
-// words describe the reasons for people.
-var words = map[Reason]string{
-	LogsIn:       "that don't finish their login",
-	WaitsForLock: "waiting for a lock", Blocks: "with a lock that others wait for",
-	WaitsForSync: "whose commit waits for a synchronous standby", LeakedTx: "in a transaction that was left open",
-	PausesInTx: "idle in a transaction", UnreadRows: "with rows that the client does not read",
-	SlowQuery: "running a slow query", Listens: "listening for notifications", Works: "working", Rests: "idle",
-	CannotBeSeen: "doing what this role may not see", Comes: "that begin and soon end",
-}
-
-// gravity is how much worse a slot with this reason is than one with an idle session, which can be closed without harm.
-var gravity = map[Reason]int{
-	LogsIn: 4, WaitsForLock: 4, WaitsForSync: 5, LeakedTx: 4, PausesInTx: 2, UnreadRows: 3, SlowQuery: 3, Listens: 1, Works: 1,
-	Rests: 1, CannotBeSeen: 1, Blocks: 4, Comes: 1,
+// reasons describe the Reasons for people. gravity is how much worse a slot with this reason is than one with an idle
+// session, which can be closed without harm.
+var reasons = map[Reason]struct {
+	words   string
+	gravity int
+}{
+	LogsIn: {"that don't finish their login", 4}, WaitsForLock: {"waiting for a lock", 4}, Blocks: {"with a lock that others wait for", 4},
+	WaitsForSync: {"whose commit waits for a synchronous standby", 5}, LeakedTx: {"in a transaction that was left open", 4},
+	PausesInTx: {"idle in a transaction", 2}, UnreadRows: {"with rows that the client does not read", 3},
+	UnsentData: {"waiting for data that the client does not send", 3}, SlowQuery: {"running a slow query", 3},
+	Listens: {"listening for notifications", 1}, Works: {"working", 1}, Rests: {"idle", 1},
+	CannotBeSeen: {"doing what this role may not see", 1}, Comes: {"that begin and soon end", 1},
 }
 
 // problem is a server and the holding on it that is judged.
@@ -137,7 +137,7 @@ func Diagnose(now Snapshot, earlier *Snapshot, t Thresholds) Diagnosis {
 // none.
 func (p *problem) recogniseHeld() (name, also string) {
 	switch p.Reason {
-	case WaitsForLock, WaitsForSync, LeakedTx, PausesInTx, UnreadRows, SlowQuery:
+	case WaitsForLock, WaitsForSync, LeakedTx, PausesInTx, UnreadRows, UnsentData, SlowQuery:
 		return p.recognise()
 	}
 	return "", ""
@@ -175,7 +175,7 @@ func (p *problem) comers(gone []Session) []Holding {
 		return nil
 	}
 	others := slices.DeleteFunc(slices.Clone(p.all), func(h Holding) bool { return h.Reason == Comes })
-	held := len(others) > 0 && gravity[others[0].Reason] > gravity[Rests]
+	held := len(others) > 0 && reasons[others[0].Reason].gravity > reasons[Rests].gravity
 	full := p.t.OfSlots(p.now.Slots) > OK && len(others) > 0 && others[0].Sessions > len(young)
 	if (held || full) && !p.restarted() {
 		return nil
@@ -201,12 +201,14 @@ func (p *problem) reasonFor(s Session, roots map[int32]bool) Reason {
 		return Comes
 	case s.Hidden:
 		return CannotBeSeen
-	case s.InTransactionIdle() && s.InState.Duration() >= p.t.IdleInTransaction:
+	case p.leaked(s):
 		return LeakedTx
 	case s.InTransactionIdle():
 		return PausesInTx
 	case s.State == Active && s.Wait == "Client/ClientWrite":
 		return UnreadRows
+	case s.State == Active && s.Wait == "Client/ClientRead":
+		return UnsentData
 	case s.State == Active && s.InQuery.Duration() >= p.t.Slow:
 		return SlowQuery
 	case s.Listens():
@@ -215,6 +217,11 @@ func (p *problem) reasonFor(s Session, roots map[int32]bool) Reason {
 		return Rests
 	}
 	return Works
+}
+
+// leaked reports whether the session left a transaction open for longer than the thresholds allow.
+func (p *problem) leaked(s Session) bool {
+	return s.InTransactionIdle() && s.InState.Duration() >= p.t.IdleInTransaction
 }
 
 // holdings groups the client sessions by reason and application.
@@ -249,12 +256,22 @@ func (p *problem) group(sessions []Session, reason func(Session) Reason) []Holdi
 	for _, h := range byKey {
 		out = append(out, *h)
 	}
-	weight := func(h Holding) int { return gravity[h.Reason] * total[h.Reason] }
+	weight := func(h Holding) int { return reasons[h.Reason].gravity * total[h.Reason] }
 	slices.SortFunc(out, func(a, b Holding) int {
-		return cmp.Or(cmp.Compare(weight(b), weight(a)), cmp.Compare(a.Reason, b.Reason),
+		return cmp.Or(cmp.Compare(weight(b), weight(a)), cmp.Compare(a.Reason, b.Reason), cmp.Compare(p.surplus(b), p.surplus(a)),
 			cmp.Compare(b.Sessions, a.Sessions), cmp.Compare(a.Application, b.Application))
 	})
 	return out
+}
+
+// surplus counts the sessions that have been idle for long. A pool in use has idle sessions too, but each for a moment.
+func (p *problem) surplus(h Holding) (n int) {
+	for _, s := range h.sessions {
+		if s.State == Idle && s.InState.Duration() >= p.t.Idle {
+			n++
+		}
+	}
+	return n
 }
 
 // maybeExhausted returns pools whose connections all seem to be acquired inside the application: idle, or idle in
@@ -309,7 +326,7 @@ func (h *Holding) compare(now Snapshot, earlier *Snapshot) {
 
 // Evidence returns the holding as a sentence.
 func (h Holding) Evidence() string {
-	text := fmt.Sprintf("%s of %s, %s", count(h.Sessions, "session", "sessions"), h.Application, words[h.Reason])
+	text := fmt.Sprintf("%s of %s, %s", count(h.Sessions, "session", "sessions"), h.Application, reasons[h.Reason].words)
 	if h.Reason == Comes {
 		return text
 	}
@@ -320,8 +337,27 @@ func (h Holding) Evidence() string {
 	default:
 		text += ", the longest for " + longest
 	}
-	return text + h.trend()
+	return text + h.load() + h.trend()
 }
+
+// load says what working sessions spend their time on, so that nobody takes them for a leak.
+func (h Holding) load() string {
+	if h.Reason != Works && h.Reason != SlowQuery {
+		return ""
+	}
+	on := map[string]int{}
+	for _, s := range h.sessions {
+		on[cmp.Or(s.Wait, "the processor")]++
+	}
+	text := []string{}
+	for _, c := range counts(on)[:min(len(on), mostLoads)] {
+		text = append(text, fmt.Sprintf("%d on %s", c.Count, c.Name))
+	}
+	return "; no leak: " + strings.Join(text, ", ")
+}
+
+// mostLoads is how many kinds of work a sentence names.
+const mostLoads = 3
 
 // trend says whether the sessions increase, move or stand still.
 func (h Holding) trend() string {

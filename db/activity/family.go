@@ -1,6 +1,7 @@
 package activity
 
 import (
+	"regexp"
 	"strings"
 )
 
@@ -14,18 +15,16 @@ const (
 	leastStem   = 2 // letters
 )
 
-// stem returns the beginning of a name, before the part that differs from process to process.
+// differs matches the beginning of the part of a name that differs from process to process: a separator, a number, or
+// an identifier of at least eight hexadecimal digits, such as a UUID.
+var differs = regexp.MustCompile(`/|:| - |[0-9]|\b[0-9a-fA-F]{8}`)
+
+// stem returns the beginning of a name, before that part.
 func stem(name string) string {
-	end := len(name)
-	for _, mark := range []string{"/", ":", " - "} {
-		if i := strings.Index(name, mark); i >= 0 {
-			end = min(end, i)
-		}
+	if at := differs.FindStringIndex(name); at != nil {
+		name = name[:at[0]]
 	}
-	if i := strings.IndexAny(name, "0123456789"); i >= 0 {
-		end = min(end, i)
-	}
-	return strings.TrimRight(name[:end], " -_.#[(")
+	return strings.TrimRight(name, " -_.#[(")
 }
 
 type roleIn struct{ user, database string }

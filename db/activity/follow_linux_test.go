@@ -60,8 +60,13 @@ func (s *stage) shell(role, command string) *osexec.Cmd {
 func (s *stage) types(role, command, answers string) string {
 	s.Helper()
 	cmd := s.shell(role, command)
+	stdin, keys, err := os.Pipe() // at its end, script would wait for two seconds
+	must(s.T, err)
+	defer func() { _, _ = stdin.Close(), keys.Close() }()
+	_, err = keys.WriteString(answers)
+	must(s.T, err)
 	var out bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(answers), &out, &out
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &out
 	if err := cmd.Run(); err != nil {
 		s.Errorf("%s: %v\n%s", command, err, out.String())
 	}
@@ -106,7 +111,7 @@ func (s *stage) restore() {
 	standby := false
 	must(s.T, conn.QueryRow(ctx, "SELECT pg_is_in_recovery()").Scan(&standby))
 	for _, sql := range []string{
-		"ALTER SYSTEM RESET ALL", "SELECT pg_reload_conf()", "ALTER ROLE app RESET ALL", "ALTER ROLE other RESET ALL", "ALTER ROLE reader RESET ALL",
+		"ALTER SYSTEM RESET ALL", "SELECT pg_reload_conf()", "ALTER ROLE other NOREPLICATION", "ALTER ROLE app RESET ALL", "ALTER ROLE other RESET ALL", "ALTER ROLE reader RESET ALL",
 		"ALTER ROLE app CONNECTION LIMIT -1", "ALTER ROLE other CONNECTION LIMIT -1", "ALTER DATABASE wall CONNECTION LIMIT -1",
 		"ALTER DATABASE elsewhere CONNECTION LIMIT -1", "ALTER DATABASE wall RESET ALL", "DROP ROLE IF EXISTS its_own",
 		"REVOKE pg_read_all_stats, pg_signal_backend FROM app", "REVOKE pg_signal_backend FROM reader",

@@ -70,6 +70,8 @@ type Thresholds struct {
 const (
 	idleShare = 25 // % of the usable slots that idle sessions must have before their ratio matters: a small pool may be idle
 	lockQueue = 3  // so many sessions that wait for a lock are a queue
+
+	briefWait = 100 * time.Millisecond // clients of a PgBouncer in use wait for so long, without harm; from slowWait on it is critical
 )
 
 // ThresholdsOf returns the configured thresholds, with defaults for the rest.
@@ -117,8 +119,8 @@ func Assess(now Snapshot, earlier *Snapshot, t Thresholds) Health {
 func (p *problem) health() Health {
 	h := Health{Slots: p.now.Slots, Findings: []Finding{}}
 	h.Unseen = len(p.now.clients(func(s Session) bool { return s.Hidden }))
-	for _, f := range []*Finding{
-		p.logins(), p.pooler(), p.poolerClients(), p.waitsForSync(), p.utilisation(), p.limits(), p.tickets(), p.lockQueues(), p.idleInTransaction(), p.longQueries(),
+	for _, f := range []*Finding{ // a pool that can't grow comes after the reason why it can't
+		p.logins(), p.waitsForSync(), p.utilisation(), p.limits(), p.pooler(), p.poolerClients(), p.tickets(), p.lockQueues(), p.idleInTransaction(), p.longQueries(),
 		p.comesAndGoes(), p.idle(), p.refusesWrites(), p.prepared(), p.walSlots(), p.replicationLag(),
 	} {
 		if f != nil {
@@ -165,8 +167,13 @@ func (t Thresholds) level(percent float64) Level {
 	return OK
 }
 
-// OfSlots returns the verdict on the slots alone.
-func (t Thresholds) OfSlots(s Slots) Level { return t.level(s.Utilisation()) }
+// OfSlots returns the verdict on the slots alone. A full server is critical whatever the thresholds are.
+func (t Thresholds) OfSlots(s Slots) Level {
+	if s.Max > 0 && s.Free() == 0 {
+		return Critical
+	}
+	return t.level(s.Utilisation())
+}
 
 func (p *problem) utilisation() *Finding {
 	level := p.t.OfSlots(p.now.Slots)
@@ -208,19 +215,26 @@ func (p *problem) whyHidden() string {
 
 // pooler finds pools of PgBouncer whose clients wait.
 func (p *problem) pooler() *Finding {
-	waiting, worst := 0, Pool{}
+	waiting, wait, worst := 0, Age(0), Pool{}
 	for _, x := range p.now.Pools {
-		waiting += x.ClientWaiting
+		if x.MaxWait.Duration() < briefWait {
+			continue
+		}
+		waiting, wait = waiting+x.ClientWaiting, max(wait, x.MaxWait)
 		if x.ClientWaiting > worst.ClientWaiting {
 			worst = x
 		}
 	}
-	if waiting == 0 || waiting < lockQueue && worst.MaxWait.Duration() < p.t.LockWait {
+	if waiting == 0 || waiting < lockQueue && wait.Duration() < p.t.LockWait {
 		return nil
 	}
 	servers := worst.ServerActive + worst.ServerIdle + worst.ServerUsed
+	level := Warning
+	if wait.Duration() >= slowWait {
+		level = Critical
+	}
 	f := &Finding{
-		Level: Critical, Code: "pooler",
+		Level: level, Code: "pooler",
 		What: fmt.Sprintf("%s in PgBouncer for a connection of pool %s as %s, the longest for %s; the pool has %d, of which %d are in use",
 			count(worst.ClientWaiting, "client waits", "clients wait"), worst.Database, worst.User, Short(worst.MaxWait.Duration()),
 			servers, worst.ServerActive),
@@ -253,8 +267,7 @@ func (p *problem) poolerClients() *Finding {
 
 // waitsForSync finds commits that wait for a standby.
 func (p *problem) waitsForSync() *Finding {
-	waiting := p.now.clients(func(s Session) bool { return s.Wait == "IPC/SyncRep" })
-	slices.SortStableFunc(waiting, func(a, b Session) int { return cmp.Compare(b.InQuery, a.InQuery) })
+	waiting := p.now.longestFirst(inQuery, func(s Session) bool { return s.Wait == "IPC/SyncRep" })
 	if len(waiting) == 0 || len(waiting) < lockQueue && waiting[0].InQuery.Duration() < p.t.LockWait {
 		return nil
 	}
@@ -313,13 +326,12 @@ func (p *problem) idle() *Finding {
 }
 
 func (p *problem) idleInTransaction() *Finding {
-	left := p.now.clients(func(x Session) bool {
+	left := p.now.longestFirst(inState, func(x Session) bool {
 		return x.InTransactionIdle() && x.InState.Duration() > p.t.IdleInTransaction
 	})
 	if len(left) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(left, func(a, b Session) int { return cmp.Compare(b.InState, a.InState) })
 	return &Finding{
 		Level: Warning, Code: "idle-in-transaction",
 		What: fmt.Sprintf("%s idle in transaction for over %s, the longest for %s (%s); they keep locks as well as slots",
@@ -330,13 +342,12 @@ func (p *problem) idleInTransaction() *Finding {
 }
 
 func (p *problem) longQueries() *Finding {
-	long := p.now.clients(func(x Session) bool {
+	long := p.now.longestFirst(inQuery, func(x Session) bool {
 		return !x.Self && !x.Waits && x.Wait != "IPC/SyncRep" && x.InQuery.Duration() > p.t.LongQuery
 	})
 	if len(long) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(long, func(a, b Session) int { return cmp.Compare(b.InQuery, a.InQuery) })
 	return &Finding{
 		Level: Warning, Code: "long-query",
 		What: fmt.Sprintf("%s for over %s, the longest for %s (%s)",

@@ -233,3 +233,28 @@ func TestAnApplicationOnAStandbyIsAWarningUnlessItIsMeantToRead(t *testing.T) {
 		t.Errorf("%+v", h)
 	}
 }
+
+func TestAPoolOfPgBouncerIsTroubleByHowLongItsClientsWait(t *testing.T) {
+	pool := func(name string, waiting int, wait time.Duration) Pool {
+		return Pool{Database: name, User: "app", ClientWaiting: waiting, MaxWait: Age(wait), ServerActive: 3}
+	}
+	for name, c := range map[string]struct {
+		pools []Pool
+		level Level
+		says  string
+	}{
+		"many wait for a moment":        {[]Pool{pool("a", 50, 50*time.Millisecond)}, OK, ""},
+		"some wait for longer":          {[]Pool{pool("a", 3, 500*time.Millisecond)}, Warning, "3 clients wait"},
+		"two wait for a second":         {[]Pool{pool("a", 2, time.Second)}, OK, ""},
+		"three wait for a second":       {[]Pool{pool("a", 3, time.Second)}, Critical, "3 clients wait"},
+		"one waits for long":            {[]Pool{pool("a", 1, time.Minute)}, Critical, "1 client waits"},
+		"one waits beside a busy queue": {[]Pool{pool("a", 50, 50*time.Millisecond), pool("b", 1, time.Minute)}, Critical, "pool b"},
+	} {
+		s := of(many(3, in(Active, time.Millisecond)))
+		s.Pools = c.pools
+		h := Assess(s, nil, defaults())
+		if h.Level != c.level || c.says != "" && !strings.Contains(h.Findings[0].What, c.says) {
+			t.Errorf("%s: %v, %+v", name, h.Level, h.Findings)
+		}
+	}
+}

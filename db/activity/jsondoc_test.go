@@ -137,7 +137,7 @@ func TestEveryReasonCodeAndOutcomeIsDocumented(t *testing.T) {
 	text, err := os.ReadFile("JSON.md")
 	must(t, err)
 	values := slices.Clone(levelNames)
-	for r := range words {
+	for r := range reasons {
 		values = append(values, string(r))
 	}
 	for _, o := range []Outcome{Closed, Cancelled, StillRuns, Signalled, Gone, Changed, Refused, Failed, Planned} {

@@ -58,9 +58,7 @@ func (s Snapshot) holdsAdvisoryLock(root Session) bool {
 
 // waiting returns the client sessions that wait for a lock, the longest wait first.
 func (s Snapshot) waiting() []Session {
-	waiting := s.clients(func(x Session) bool { return x.Waits })
-	slices.SortStableFunc(waiting, func(a, b Session) int { return cmp.Compare(b.Waited, a.Waited) })
-	return waiting
+	return s.longestFirst(func(x Session) Age { return x.Waited }, func(x Session) bool { return x.Waits })
 }
 
 // queueHead returns a session that itself waits for a table's lock, and how many sessions wait only because it is ahead

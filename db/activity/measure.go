@@ -111,7 +111,7 @@ func Monitor(ctx context.Context, name string) *Measurement {
 	w.look(ctx, o)
 	go func() {
 		defer close(m.done)
-		w.run(watching, o)
+		every(watching, watchEvery, func() { w.look(watching, o) })
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
 		defer cancel()
 		w.look(last, o)
@@ -133,19 +133,6 @@ func (m *Measurement) End() Usage {
 type watch struct {
 	usage *Usage
 	seen  map[int32]time.Time // the application's sessions in the last poll, by PID; bounded by the slots
-}
-
-func (w *watch) run(ctx context.Context, o *Observer) {
-	tick := time.NewTicker(watchEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			w.look(ctx, o)
-		}
-	}
 }
 
 func (w *watch) look(ctx context.Context, o *Observer) {

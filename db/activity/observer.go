@@ -57,12 +57,11 @@ func connConfig(cfg config.Database) (*pgx.ConnConfig, error) {
 // Use makes the Observer monitor cfg's server from the next query on. If server and user stay the same, it keeps its
 // connection, because there may be no slot for another.
 func (o *Observer) Use(ctx context.Context, cfg config.Database) error {
-	select {
-	case <-o.turn:
-	case <-ctx.Done():
-		return ctx.Err()
+	done, err := o.take(ctx)
+	if err != nil {
+		return err
 	}
-	defer func() { o.turn <- struct{}{} }()
+	defer done()
 	if cfg.SameServer(o.cfg) {
 		return nil
 	}
@@ -95,17 +94,16 @@ func NewObserverWith(cc *pgx.ConnConfig, application string) *Observer {
 // Do runs f with the connection. A dead connection, for example after a restart of the server, is replaced once, and f
 // runs again. If that one is lost too, the error is a *db.ConnError.
 func (o *Observer) Do(ctx context.Context, f func(*pgx.Conn) error) error {
-	select {
-	case <-o.turn:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	defer func() { o.turn <- struct{}{} }()
-	kept := o.conn != nil
-	if err := o.connect(ctx); err != nil {
+	done, err := o.take(ctx)
+	if err != nil {
 		return err
 	}
-	err := adapted(ctx, o.conn, f)
+	defer done()
+	kept := o.conn != nil
+	if err = o.connect(ctx); err != nil {
+		return err
+	}
+	err = adapted(ctx, o.conn, f)
 	if err == nil || !o.conn.IsClosed() {
 		return err
 	}
@@ -191,9 +189,20 @@ func (o *Observer) Backends(ctx context.Context, application string) (n int, err
 
 // Close closes the connection and frees its slot.
 func (o *Observer) Close() {
-	<-o.turn
-	defer func() { o.turn <- struct{}{} }()
-	o.hangUp()
+	if done, err := o.take(context.Background()); err == nil {
+		defer done()
+		o.hangUp()
+	}
+}
+
+// take waits for this caller's turn, which ends with done.
+func (o *Observer) take(ctx context.Context) (done func(), err error) {
+	select {
+	case <-o.turn:
+		return func() { o.turn <- struct{}{} }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // hangUp closes the connection, if there is one. The caller must have the turn.

@@ -115,15 +115,21 @@ func (f Finding) Lab() string {
 // AboutProcess reports whether the finding is about a ddtb server's own leases, and not about PostgreSQL.
 func (f Finding) AboutProcess() bool { return slices.Contains(ProcessCodes, f.Code) }
 
-// With adds the findings about processes to the verdict on their server.
+// With adds the findings about processes to the verdict on their server. A pool that is too small for its load comes
+// after an application that leaves the server no room for a pool twice as large.
 func (h Health) With(processes ...Process) Health {
 	h.Findings, h.Processes = slices.Clone(h.Findings), h.Processes+len(processes)
 	for _, p := range processes {
 		p.Failure = p.Failure.seenWith(h.Slots)
+		own := p.Application
 		if len(processes) > 1 {
 			p.Application = fmt.Sprintf("%s (process %d)", p.name(), p.PID)
 		}
-		h.Findings = append(h.Findings, p.Findings()...)
+		found := p.Findings()
+		if i := slices.IndexFunc(found, Finding.aboutLoad); i >= 0 && !p.hasStalled() && h.Slots.Free() <= p.Now.Size {
+			h.blameCrowd(own, found[i].Level)
+		}
+		h.Findings = append(h.Findings, found...)
 	}
 	slices.SortStableFunc(h.Findings, func(a, b Finding) int { return cmp.Compare(b.Level, a.Level) })
 	for _, f := range h.Findings {
@@ -132,6 +138,19 @@ func (h Health) With(processes ...Process) Health {
 		}
 	}
 	return h
+}
+
+// aboutLoad reports whether the finding is about a pool that is too small for its load.
+func (f Finding) aboutLoad() bool { return f.Code == CodeWaiting || f.Code == CodeLost }
+
+// blameCrowd raises a finding on the server's slots to the level, and so puts it first, if another application has most
+// of them.
+func (h Health) blameCrowd(own string, level Level) {
+	for i, f := range h.Findings {
+		if f.Code == "utilisation" && f.about != nil && len(f.about.sessions) > 0 && !belongs(f.about.Application, own) {
+			h.Findings[i].Level = max(f.Level, level)
+		}
+	}
 }
 
 func (p Process) unconnected() *Finding {

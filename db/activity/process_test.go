@@ -280,3 +280,56 @@ func TestAProcessThatFindsNoServerSaysSo(t *testing.T) {
 		}
 	})
 }
+
+func TestWhoHasTheSlotsIsBlamedBeforeAPoolThatIsTooSmall(t *testing.T) {
+	onEach(t, func(t *testing.T, s *server) {
+		cfg := s.config(app, "wall")
+		cfg.Pool = db.DefaultSettings().Pool
+		cfg.Pool.MaxSize, cfg.Pool.Timeout = 2, time.Second
+		d, err := db.Open(t.Context(), cfg)
+		must(t, err)
+		defer func() { must(t, d.Close(context.Background())) }()
+		m := StartProcessMonitor(d)
+		defer m.Stop()
+		take := func() *db.Lease {
+			lease, err := d.Acquire(t.Context())
+			must(t, err)
+			return lease
+		}
+		kept, moving := take(), take()
+		defer func() { kept.Release(); moving.Release() }()
+		if _, err := d.Acquire(t.Context()); db.CauseOf(err) != db.PoolTimeout {
+			t.Fatal(err)
+		}
+		o, thresholds := s.observer(t, reader), defaults()
+		thresholds.Critical = 99
+		diagnosis := func() Diagnosis {
+			now := snapshot(t, o)
+			moving.Release()
+			moving = take() // the pool has not stalled
+			now.Processes = []Process{m.Now()}
+			return Diagnose(now, nil, thresholds)
+		}
+		if got := diagnosis(); got.Health.Findings[0].Code != CodeLost || got.Culprit != "shop" {
+			t.Errorf("while the server has room: %+v", got.Health.Findings)
+		}
+		for range s.usable() - 5 {
+			s.session(t, other, "elsewhere", "billing")
+		}
+		got := diagnosis()
+		if f := got.Health.Findings[0]; f.Code != "utilisation" || f.Level != Critical || got.Culprit != "billing" {
+			t.Errorf("%q is blamed: %+v", got.Culprit, got.Health.Findings)
+		}
+	})
+}
+
+func TestAFullServerIsCriticalWhateverTheThresholdsAre(t *testing.T) {
+	lenient := defaults()
+	lenient.Warn, lenient.Critical = 100, 100
+	if h := Assess(of(many(97, in(Active, time.Millisecond))), nil, lenient); h.Level != Critical {
+		t.Errorf("%v: %+v", h.Level, h.Findings)
+	}
+	if h := Assess(of(many(96, in(Active, time.Millisecond))), nil, lenient); h.Level != OK {
+		t.Errorf("one is free, and it is %v", h.Level)
+	}
+}

@@ -46,8 +46,8 @@ type failedAt struct {
 func StartProcessMonitor(d *db.DB) *ProcessMonitor {
 	ctx, stop := context.WithCancel(context.Background())
 	m := &ProcessMonitor{db: d, stop: stop}
-	m.poll(time.Now())
-	m.stopped.Go(func() { m.run(ctx) })
+	m.Now()
+	m.stopped.Go(func() { every(ctx, pollEvery, func() { m.Now() }) })
 	return m
 }
 
@@ -55,25 +55,6 @@ func StartProcessMonitor(d *db.DB) *ProcessMonitor {
 func (m *ProcessMonitor) Stop() {
 	m.stop()
 	m.stopped.Wait()
-}
-
-func (m *ProcessMonitor) run(ctx context.Context) {
-	ticker := time.NewTicker(pollEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-ticker.C:
-			m.poll(now)
-		}
-	}
-}
-
-func (m *ProcessMonitor) poll(at time.Time) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.pollLocked(at)
 }
 
 // pollLocked records the current figures and drops those that are too old. New settings start new counters, and

@@ -12,7 +12,7 @@ import (
 func (p *problem) culprit() string {
 	if roots := p.now.Roots(); p.Reason == WaitsForLock && len(roots) > 0 {
 		head, freed := p.now.queueHead()
-		if root := roots[0]; freed > 0 && !(root.InTransactionIdle() && root.InState.Duration() >= p.t.IdleInTransaction) {
+		if freed > 0 && !p.leaked(roots[0]) {
 			return head.Who()
 		}
 		if waiting := p.now.waiting(); has(roots[0].Application, backups) && len(waiting) > 0 {
@@ -90,6 +90,8 @@ func (p *problem) recognise() (name, also string) {
 			return "stream-holds-lease", "rows-not-closed"
 		}
 		return "rows-not-closed", "stream-holds-lease"
+	case UnsentData:
+		return "stream-holds-lease", ""
 	case SlowQuery:
 		return p.recogniseSlow()
 	case Listens:

@@ -33,19 +33,23 @@ type Sampler struct {
 func StartSampler(eye *Observer, interval time.Duration, t Thresholds) *Sampler {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Sampler{eye: eye, thresholds: t, stop: stop, latest: Reading{next: make(chan struct{})}}
-	s.stopped.Go(func() { s.run(ctx, interval) })
+	s.stopped.Go(func() {
+		s.look(ctx)
+		every(ctx, interval, func() { s.look(ctx) })
+	})
 	return s
 }
 
-func (s *Sampler) run(ctx context.Context, interval time.Duration) {
+// every calls f at an interval until ctx ends.
+func every(ctx context.Context, interval time.Duration, f func()) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
-		s.look(ctx)
 		select {
-		case <-ticker.C:
 		case <-ctx.Done():
 			return
+		case <-ticker.C:
+			f()
 		}
 	}
 }

@@ -2,6 +2,7 @@ package activity
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -32,7 +33,13 @@ const maxConnections = 20
 // testDir is a directory for the whole run.
 var testDir string
 
+const hbaFile = "hba.conf"
+
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "4"); err != nil { // they wait more than they compute
+		panic(err)
+	}
 	code, err := runOnServers(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -52,31 +59,40 @@ func runOnServers(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	// The tests have clients at several addresses, which are all this machine's.
-	hba := filepath.Join(dir, "hba.conf")
 	rules := "local all all scram-sha-256\nhost all,replication all 127.0.0.0/8 scram-sha-256\n"
-	if err := os.WriteFile(hba, []byte(rules), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, hbaFile), []byte(rules), 0o644); err != nil {
 		return 1, err
 	}
 	ctx := context.Background()
-	for _, o := range []localpg.Options{
-		{Dir: filepath.Join(dir, "installed"), Settings: map[string]string{"hba_file": hba}},
-		{Dir: filepath.Join(dir, "newest"), ForceFetch: true, Settings: map[string]string{"hba_file": hba, "reserved_connections": "2"}},
-	} {
-		o.Volatile, o.MaxConnections = true, maxConnections
-		o.Settings["max_prepared_transactions"], o.Settings["max_wal_size"], o.Settings["min_wal_size"] = "5", "32MB", "32MB"
-		o.Settings["wal_level"], o.Settings["max_wal_senders"] = "replica", "5" // for standbys and replication slots
-		pg, err := localpg.Start(ctx, o)
+	for _, newest := range []bool{false, true} {
+		s, err := startServer(ctx, fmt.Sprintf("newest-%v", newest), newest)
 		if err != nil {
 			return 1, err
 		}
-		defer func() { _ = pg.Crash(ctx) }()
-		s := &server{Server: pg, name: "PostgreSQL " + pg.Version(), reserved: o.ForceFetch}
-		if err := s.prepare(ctx); err != nil {
-			return 1, err
-		}
+		defer func() { _ = s.Crash(ctx) }()
 		servers = append(servers, s)
 	}
 	return m.Run(), nil
+}
+
+// startServer starts one with its data in that directory.
+func startServer(ctx context.Context, dir string, newest bool) (*server, error) {
+	o := localpg.Options{
+		Dir: filepath.Join(testDir, dir), ForceFetch: newest, Volatile: true, MaxConnections: maxConnections, Settings: map[string]string{
+			"hba_file": filepath.Join(testDir, hbaFile), "max_prepared_transactions": "5", "max_wal_size": "32MB", "min_wal_size": "32MB",
+			"wal_level": "logical", "max_wal_senders": "5", // for standbys and replication slots
+			"autovacuum": "on",
+		},
+	}
+	if newest {
+		o.Settings["reserved_connections"] = "2"
+	}
+	pg, err := localpg.Start(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	s := &server{Server: pg, name: "PostgreSQL " + pg.Version(), reserved: newest}
+	return s, s.prepare(ctx)
 }
 
 // The roles of the tests. app owns the database wall.
@@ -254,7 +270,7 @@ func lookUntil(t *testing.T, l Looker, what string, ok func(Snapshot) bool) (s S
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(20 * time.Millisecond) // most conditions ask the server
 	defer tick.Stop()
 	for end := time.Now().Add(20 * time.Second); !ok(); <-tick.C {
 		if time.Now().After(end) {

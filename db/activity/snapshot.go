@@ -49,6 +49,7 @@ type Prepared struct {
 	Database string `json:"database"`
 	Owner    string `json:"owner"`
 	Age      Age    `json:"age_seconds"`
+	Waiting  int    `json:"waiting_behind"` // sessions that wait for something it has locked
 }
 
 // WALSlot is a replication slot.
@@ -298,9 +299,17 @@ ORDER BY 1, 2`
 
 // replicationSQL finds objects that have no session and still hold locks or WAL, or keep commits waiting.
 const replicationSQL = `
+WITH locks AS MATERIALIZED (SELECT * FROM pg_locks WHERE pid IS NULL OR NOT granted) -- of prepared transactions, and awaited
 SELECT coalesce((SELECT json_agg(p) FROM (
-         SELECT gid, database, owner, extract(epoch FROM clock_timestamp() - prepared) AS age_seconds
-         FROM pg_prepared_xacts ORDER BY prepared LIMIT 100) p), '[]'),
+         SELECT gid, database, owner, extract(epoch FROM clock_timestamp() - prepared) AS age_seconds,
+                (SELECT count(DISTINCT w.pid)
+                 FROM locks own
+                   JOIN locks h ON h.pid IS NULL AND h.virtualtransaction = own.virtualtransaction
+                   JOIN locks w ON NOT w.granted
+                     AND ROW(w.locktype, w.database, w.relation, w.page, w.tuple, w.transactionid, w.classid, w.objid, w.objsubid)
+                       IS NOT DISTINCT FROM ROW(h.locktype, h.database, h.relation, h.page, h.tuple, h.transactionid, h.classid, h.objid, h.objsubid)
+                 WHERE own.pid IS NULL AND own.locktype = 'transactionid' AND own.transactionid = x.transaction) AS waiting_behind
+         FROM pg_prepared_xacts x ORDER BY prepared LIMIT 100) p), '[]'),
        coalesce((SELECT json_agg(s) FROM (
          SELECT slot_name AS name, active, coalesce(to_jsonb(r) ->> 'wal_status', '') AS wal_status,
                 coalesce(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn()

@@ -85,12 +85,11 @@ func (o *Observer) Share(ctx context.Context, dir string) error {
 
 // socketPrefix waits for its turn: Use may change the server meanwhile.
 func (o *Observer) socketPrefix(ctx context.Context, dir string) (string, error) {
-	select {
-	case <-o.turn:
-	case <-ctx.Done():
-		return "", ctx.Err()
+	done, err := o.take(ctx)
+	if err != nil {
+		return "", err
 	}
-	defer func() { o.turn <- struct{}{} }()
+	defer done()
 	return socketPrefix(dir, o.cc), nil
 }
 

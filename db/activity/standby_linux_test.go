@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"ddtb/db"
 	"ddtb/db/localpg"
 )
 
@@ -28,7 +29,7 @@ func standbyOf(t *testing.T, primary *server) *standby {
 	s := &standby{options: localpg.Options{
 		Dir: dir, Volatile: true, MaxConnections: maxConnections, ReplicaOf: primary.Server,
 		Settings: map[string]string{ // as on the primary, at least
-			"max_prepared_transactions": "5", "wal_level": "replica", "max_wal_senders": "5", "cluster_name": standbyName,
+			"max_prepared_transactions": "5", "wal_level": "logical", "max_wal_senders": "5", "cluster_name": standbyName,
 		},
 	}}
 	s.start(t)
@@ -182,4 +183,30 @@ func TestCommitsGoOnWhenTheSynchronousStandbyIsBroughtBack(t *testing.T) {
 		return len(st.after().clients(func(x Session) bool { return x.Wait == "IPC/SyncRep" })) == 0
 	})
 	st.spares(before, st.after(), func(Session) bool { return false })
+}
+
+func TestTheBudgetCountsWhatAProcessWithAStandbyHasOnThePrimary(t *testing.T) {
+	primary := servers[0]
+	s := standbyOf(t, primary)
+	s.streams(t)
+	t.Cleanup(func() { primary.mustBecomeEmpty(t) })
+	exec(t, primary.session(t, localpg.Superuser, "wall", "grants"), "GRANT EXECUTE ON FUNCTION pg_control_system(), pg_control_checkpoint() TO closer")
+	cfg := primary.config(closer, "wall")
+	cfg.Pool = db.DefaultSettings().Pool
+	cfg.Pool.MinSize, cfg.Pool.MaxSize = 2, 2
+	d, err := db.Open(t.Context(), cfg)
+	must(t, err)
+	t.Cleanup(func() { must(t, d.Close(context.Background())) })
+	replica := cfg
+	replica.Host, replica.Port, replica.MaxLag = s.Config("wall").Host, s.Port(), time.Second
+	must(t, d.UseReplica(&replica))
+	o := primary.observer(t, closer)
+	b := PlanBudget(cfg, 1, 0, snapshot(t, o).Slots).ForReplica(true)
+	has := func(now Snapshot) int {
+		return len(now.clients(func(x Session) bool { return belongs(x.Application, "shop") }))
+	}
+	lookUntil(t, o, "the process has all its connections", func(now Snapshot) bool { return has(now) == b.Pool+b.Beside })
+	if want := "1 × (2 + 2) × 2 while deploying + 0 extras = 8"; b.Needed != 8 || !strings.HasPrefix(b.Sum(), want) {
+		t.Errorf("%s; want %s", b.Sum(), want)
+	}
 }

@@ -48,7 +48,7 @@ const unseenState = "not visible"
 
 // Summarise counts a snapshot.
 func Summarise(s Snapshot) Status {
-	st := Status{Snapshot: s, Access: s.Access(), WaitingOnLocks: []int32{}}
+	st := Status{Snapshot: s, Access: s.Access()}
 	for _, p := range s.Processes {
 		st.Replicas = append(st.Replicas, p.Replicas...)
 	}
@@ -76,10 +76,8 @@ func Summarise(s Snapshot) Status {
 		}
 		return 0
 	})
-	st.LongestQuery = longest(clients, func(x Session) Age { return x.InQuery })
-	waiting := s.clients(func(x Session) bool { return x.Waits })
-	slices.SortStableFunc(waiting, func(a, b Session) int { return cmp.Compare(b.Waited, a.Waited) })
-	st.WaitingOnLocks = pids(waiting)
+	st.LongestQuery = longest(clients, inQuery)
+	st.WaitingOnLocks = pids(s.waiting())
 	return st
 }
 

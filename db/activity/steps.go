@@ -7,10 +7,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
-
-	"github.com/jackc/pgx/v5"
 
 	"ddtb/db"
 )
@@ -71,11 +67,18 @@ func (p *problem) steps() []Step {
 	}
 	name, _ := p.recognise()
 	steps := append(p.first(name), p.fix(name))
+	if name == "thread-leak" && !p.own() && p.now.Server.VersionNum >= closesIdle {
+		steps = append(steps, p.set("until then let the server close what nobody uses", "idle_session_timeout = '10min'",
+			"a session that is idle for ten minutes is closed (57P05); a pool connects again"))
+	}
 	if name == "thread-leak" && p.judged(p.Holding) { // a switch closes the idle connections, and hurts nobody
 		steps = append([]Step{switchTo(db.Pool, "it closes these sessions, opens pool.max_size connections at most, and requests queue for them")}, p.first(name)...)
 	}
 	return append(steps, Step{"watch the slots come back", command("monitor --watch"), nobody})
 }
+
+// closesIdle is the version from which on idle_session_timeout exists.
+const closesIdle = 140000
 
 // first returns what helps now.
 func (p *problem) first(scenario string) []Step {
@@ -86,8 +89,8 @@ func (p *problem) first(scenario string) []Step {
 		return p.firstForLeak()
 	case PausesInTx:
 		return []Step{p.endNothing("these transactions are young; see how long they stay open, and on what")}
-	case UnreadRows:
-		return p.firstForUnread()
+	case UnreadRows, UnsentData:
+		return p.firstForClient()
 	case SlowQuery:
 		return p.firstForSlow()
 	case CannotBeSeen:
@@ -126,7 +129,7 @@ func (p *problem) firstForIdle(scenario string) []Step {
 func (p *problem) firstForLeak() []Step {
 	rested, many := p.restsFor(leaked)
 	if p.selector() == "" {
-		return p.endOne(p.longest(func(s Session) Age { return s.InState }))
+		return p.endOne(p.longest(inState))
 	}
 	return p.ending(p.sessions, Step{
 		fmt.Sprintf("end the %d transactions that nobody has continued for %s (it shows them first, and asks)", many, rested),
@@ -148,22 +151,26 @@ func (p *problem) endOne(s Session) []Step {
 	})
 }
 
-// firstForUnread terminates: a cancelled session would still wait for its client.
-func (p *problem) firstForUnread() []Step {
-	worst := p.longest(func(s Session) Age { return s.InQuery })
+// firstForClient terminates: a cancelled session would still wait for its client.
+func (p *problem) firstForClient() []Step {
+	worst := p.longest(inQuery)
+	stopped, fails := "reading", "its export or report ends with an error"
+	if p.Reason == UnsentData {
+		stopped, fails = "sending", "its import ends with an error, and nothing of it is stored"
+	}
 	if p.backups() {
 		return []Step{p.endNothing("a backup reads as fast as it can write; see that its disk is not full")}
 	}
 	return p.ending([]Session{worst}, Step{
-		fmt.Sprintf("if its client at %s has stopped reading, end the session that has waited longest (%s, for %s); cancelling has no effect there",
-			worst.ClientAddress(), worst.name(), Short(worst.InQuery.Duration())),
+		fmt.Sprintf("if its client at %s has stopped %s, end the session that has waited longest (%s, for %s); cancelling has no effect there",
+			worst.ClientAddress(), stopped, worst.name(), Short(worst.InQuery.Duration())),
 		command(fmt.Sprintf("force-close --pid=%d", worst.PID) + p.inDatabase(worst)),
-		"that client: its export or report ends with an error",
+		"that client: " + fails,
 	})
 }
 
 func (p *problem) firstForSlow() []Step {
-	worst := p.longest(func(s Session) Age { return s.InQuery })
+	worst := p.longest(inQuery)
 	if p.backups() {
 		return []Step{p.endNothing("a backup takes its time")}
 	}
@@ -200,20 +207,6 @@ func (p *problem) signalling(sessions []Session, s Step, cancel bool) []Step {
 	}
 }
 
-// endSQL is the superuser's way to end sessions, if their state is unchanged.
-func (s Snapshot) endSQL(sessions []Session, cancel bool) string {
-	f := "pg_terminate_backend"
-	if cancel {
-		f = "pg_cancel_backend"
-	}
-	pid := make([]string, len(sessions))
-	for i, x := range sessions {
-		pid[i] = fmt.Sprint(x.PID)
-	}
-	return s.psql(s.Server.Superuser, fmt.Sprintf("SELECT pid, %s(pid) FROM pg_stat_activity WHERE pid IN (%s) AND state = '%s'",
-		f, strings.Join(pid, ", "), sessions[0].State))
-}
-
 // The times with which close-idle is advised, the longest that fits first.
 var (
 	atRest = []time.Duration{5 * time.Minute, time.Minute, 30 * time.Second, 10 * time.Second, 2 * time.Second}
@@ -240,14 +233,8 @@ func (p *problem) restsFor(times []time.Duration) (rested string, sessions int) 
 // backups reports whether the sessions are those of programs that copy the whole database.
 func (p *problem) backups() bool { return has(p.Application, backups) }
 
-func (p *problem) longest(age func(Session) Age) (worst Session) {
-	worst = p.sessions[0]
-	for _, s := range p.sessions {
-		if age(s) > age(worst) {
-			worst = s
-		}
-	}
-	return worst
+func (p *problem) longest(age func(Session) Age) Session {
+	return slices.MaxFunc(p.sessions, func(a, b Session) int { return cmp.Compare(age(a), age(b)) })
 }
 
 func (p *problem) firstForLock() []Step {
@@ -259,14 +246,21 @@ func (p *problem) firstForLock() []Step {
 		return []Step{p.endNothing("the locks changed hands meanwhile; see who waits")}
 	}
 	if head, freed := p.now.queueHead(); freed > 0 {
-		return p.cancel(head,
+		steps := p.cancel(head,
 			fmt.Sprintf("cancel the statement that waits first (%s: %s): %s behind it, and %s is not in their way",
 				head.name(), firstWords(head.Query), count(freed, "session waits", "sessions wait"), roots[0].name()),
 			"whoever runs it: it fails with 57014, has changed nothing, and can be tried again")
+		if !p.leaked(roots[0]) {
+			return steps
+		}
+		known := func(s Step) bool { return slices.Contains(steps, s) } // both may need the same right
+		return append(steps, slices.DeleteFunc(p.endOne(roots[0]), known)...)
 	}
 	switch root := roots[0]; {
 	case root.PID == 0:
 		return p.stepsForPreparedLock()
+	case !root.Client() && strings.HasSuffix(root.Query, "(to prevent wraparound)"):
+		return []Step{p.endNothing(root.name() + " prevents a wraparound, so it makes way for nobody: let it finish, and try later what waits for it")}
 	case !root.Client():
 		return []Step{p.endNothing(root.name() + " is the server's own work; it makes way by itself unless it prevents a wraparound")}
 	case root.Hidden:
@@ -291,7 +285,7 @@ func (p *problem) stepsForPreparedLock() []Step {
 	if len(p.now.Prepared) == 0 {
 		return []Step{p.endNothing("the prepared transaction has ended meanwhile")}
 	}
-	return p.stepsForPrepared(p.now.Prepared[0])
+	return p.stepsForPrepared(slices.MaxFunc(p.now.Prepared, func(a, b Prepared) int { return cmp.Compare(a.Waiting, b.Waiting) }))
 }
 
 func (p *problem) stepsForPrepared(x Prepared) []Step {
@@ -363,11 +357,6 @@ func (p *problem) stepsForPoolerClients(l Limit) []Step {
 	}
 }
 
-// console returns the command that runs a statement of PgBouncer's console.
-func (s Snapshot) console(sql string) string {
-	return cmp.Or(s.Console, "psql -d pgbouncer") + " -c " + ShellQuote(sql)
-}
-
 func (p *problem) stepsForSync() []Step {
 	return []Step{
 		{
@@ -409,6 +398,12 @@ func (p *problem) fix(scenario string) Step {
 		return p.set("move the call before BEGIN or after COMMIT; until then bound it",
 			"idle_in_transaction_session_timeout = '30s'", "a transaction that pauses for half a minute is rolled back, and its session closed")
 	case "stream-holds-lease":
+		if p.Reason == UnsentData {
+			return Step{
+				"let the program have its rows before it begins to send them; statement_timeout has no effect while the server waits for a client",
+				command("status"), nobody,
+			}
+		}
 		return p.set("read into memory or a file first, or give streams a pool of their own; bound how long one may take",
 			"statement_timeout = '5min'", "a statement over five minutes fails with 57014")
 	case "cancel-snowball":
@@ -494,21 +489,6 @@ func (p *problem) onPrimary() string {
 	return "; on the primary" + p.primary() + ", for this is a standby"
 }
 
-func (s Snapshot) onPrimary(sql string) string { return s.onPrimaryAs(s.Server.Superuser, sql) }
-
-// onPrimaryAs returns the psql command, on the primary if this is a standby that knows its address.
-func (s Snapshot) onPrimaryAs(role, sql string) string {
-	if s.Server.Standby && s.Server.Primary != "" {
-		s.Server.Address = s.Server.Primary
-	}
-	return s.psql(role, sql)
-}
-
-// setSystem returns a setting of this server alone, which takes effect at once.
-func (s Snapshot) setSystem(setting string) string {
-	return s.psql(s.Server.Superuser, "ALTER SYSTEM SET "+setting) + " -c 'SELECT pg_reload_conf()'"
-}
-
 // bound limits the culprit's connections only: those of its role, or of its database if no other application uses it.
 func (p *problem) bound(do string, n int) Step {
 	mine := func(x Session) bool {
@@ -534,19 +514,14 @@ func (p *problem) bound(do string, n int) Step {
 
 // user returns the role of most of the culprit's sessions.
 func (p *problem) user() string {
-	n, most := map[string]int{}, ""
-	for _, s := range p.now.Sessions {
-		if s.Client() && s.Who() == p.culprit() && !s.Superuser {
-			n[s.User]++
-			if n[s.User] > n[most] {
-				most = s.User
-			}
-		}
+	mine := p.now.clients(func(s Session) bool { return s.Who() == p.culprit() && !s.Superuser })
+	switch g := groups(mine, func(s Session) Group { return Group{User: s.User} }); {
+	case len(g) > 0:
+		return g[0].User
+	case p.sessions[0].Superuser:
+		return ""
 	}
-	if most == "" && !p.sessions[0].Superuser { // a family has many names
-		most = p.sessions[0].User
-	}
-	return most
+	return p.sessions[0].User // a family has many names
 }
 
 // selector limits a command to the culprit's sessions; "" if no filter does.
@@ -569,87 +544,4 @@ func (p *problem) inDatabase(s Session) string {
 		return ""
 	}
 	return " --database=" + ShellQuote(s.Database)
-}
-
-// command returns a command of ours.
-func command(rest string) string { return "ddtb db-connections " + rest }
-
-func quoted(name string) string { return pgx.Identifier{name}.Sanitize() }
-
-// firstWords returns the beginning of a query.
-func firstWords(query string) string {
-	const most = 40
-	text := []rune(strings.Join(strings.Fields(query), " "))
-	if len(text) > most {
-		return string(text[:most]) + "…"
-	}
-	return string(text)
-}
-
-// at returns the options that direct PostgreSQL's programs to this server.
-func (s Snapshot) at() string {
-	host, port := s.host()
-	switch {
-	case host == "":
-		return ""
-	case port == "":
-		return " -h " + ShellQuote(host)
-	}
-	return " -h " + ShellQuote(host) + " -p " + port
-}
-
-func (s Snapshot) host() (host, port string) {
-	host, port, err := net.SplitHostPort(s.Server.Address)
-	if err != nil {
-		return s.Server.Address, ""
-	}
-	return host, port
-}
-
-// psql returns the command that runs a statement on this server as that role. Through the socket, PostgreSQL's packages
-// authenticate the superuser by its account name.
-func (s Snapshot) psql(role, sql string) string {
-	sudo := ""
-	if host, _ := s.host(); strings.HasPrefix(host, "/") && role == "postgres" && s.Role.Name != role {
-		sudo = "sudo -u postgres "
-	}
-	return sudo + "psql" + s.at() + " -U " + ShellQuote(role) + " -d " + ShellQuote(cmp.Or(s.Database, "postgres")) + " -c " + ShellQuote(sql)
-}
-
-// GrantReadAll returns the command that lets the monitoring role see what other roles' sessions do.
-func (s Snapshot) GrantReadAll() string {
-	return s.onPrimary("GRANT pg_read_all_stats TO " + quoted(s.Role.Name))
-}
-
-// ShellQuote quotes text for a POSIX shell. It leaves plain words unquoted. Characters that can't be printed, such as a
-// line break or one that changes the direction of writing, become escapes of printf, so that a terminal shows what a
-// person copies.
-func ShellQuote(s string) string {
-	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-./:=,@%+", r)
-	}
-	switch {
-	case s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0:
-		return s
-	case !utf8.ValidString(s) || strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) >= 0:
-		return printf(s)
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
-}
-
-// printf writes text with escapes for what is not plain ASCII. A shell drops line breaks at the end of $(…): a name that
-// ends with one is the only one that can't be written so.
-func printf(s string) string {
-	var format strings.Builder
-	for i := range len(s) {
-		switch c := s[i]; {
-		case c == '%':
-			format.WriteString("%%")
-		case c == '\\' || c == '\'' || c < ' ' || c > '~':
-			fmt.Fprintf(&format, `\%03o`, c)
-		default:
-			format.WriteByte(c)
-		}
-	}
-	return `"$(printf '` + format.String() + `')"`
 }

@@ -1,7 +1,6 @@
 package activity
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -83,10 +82,8 @@ func (p *problem) waitsForTickets() bool {
 // unusedTickets returns the sessions that hold a ticket and have been idle for long, the longest first. A process that
 // is alive returns such a ticket while others need it.
 func (p *problem) unusedTickets() []Session {
-	unused := p.now.clients(func(s Session) bool {
+	return p.now.longestFirst(inState, func(s Session) bool {
 		return slices.Contains(p.now.Tickets.PIDs, s.PID) && !strings.HasSuffix(s.Application, monitorSuffix) &&
 			s.State == Idle && s.InState.Duration() >= p.t.Idle
 	})
-	slices.SortStableFunc(unused, func(a, b Session) int { return cmp.Compare(b.InState, a.InState) })
-	return unused
 }

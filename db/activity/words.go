@@ -3,6 +3,7 @@ package activity
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -16,6 +17,17 @@ func (s Snapshot) clients(keep func(Session) bool) (kept []Session) {
 	}
 	return kept
 }
+
+// longestFirst returns the client sessions for which keep is true, the one with the greatest age first.
+func (s Snapshot) longestFirst(age func(Session) Age, keep func(Session) bool) []Session {
+	kept := s.clients(keep)
+	slices.SortStableFunc(kept, func(a, b Session) int { return cmp.Compare(age(b), age(a)) })
+	return kept
+}
+
+func inState(s Session) Age { return s.InState }
+
+func inQuery(s Session) Age { return s.InQuery }
 
 func pids(sessions []Session) []int32 {
 	out := make([]int32, len(sessions))

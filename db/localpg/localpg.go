@@ -111,7 +111,7 @@ func start(ctx context.Context, f *directory, o Options) (*Server, error) {
 		return nil, err
 	}
 	if o.ReplicaOf != nil {
-		if err := f.copyCluster(ctx, programs, o.ReplicaOf); err != nil {
+		if err := f.copyCluster(ctx, o.ReplicaOf); err != nil {
 			return nil, err
 		}
 	}

@@ -2,9 +2,13 @@ package scenarios
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"ddtb/app/lab/scene"
@@ -24,6 +28,7 @@ var preparedUnderPooler = scene.Scenario{
 -- the answers differ, because each may come from another server connection`,
 	Recipe: "pooler", Threads: scene.Threads("jackc/pgx#602", "pgbouncer/pgbouncer#1118"),
 	Load:  scene.Load{Requests: 150, Burst: 5, Every: 25 * time.Millisecond},
+	Value: scene.Counted, // not every failure is one of these: without the fix only those count, and with it all
 	Fails: preparedUnderPoolerFails, Works: preparedUnderPoolerWorks,
 }
 
@@ -33,7 +38,11 @@ func preparedUnderPoolerFails(s *scene.Stage) scene.Request {
 		through(c.ConnConfig) // the default caches statements
 	})
 	return func(ctx context.Context, n int) error {
-		return pollAndPause(ctx, pool, n)
+		err := pollAndPause(ctx, pool, n)
+		if pe, is := errors.AsType[*pgconn.PgError](err); is && slices.Contains(statementLost, pe.Code) {
+			s.Count(1)
+		}
+		return err
 	}
 }
 
@@ -44,9 +53,16 @@ func preparedUnderPoolerWorks(s *scene.Stage) scene.Request {
 		c.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec // unnamed statements only
 	})
 	return func(ctx context.Context, n int) error {
-		return pollAndPause(ctx, pool, n)
+		err := pollAndPause(ctx, pool, n)
+		if err != nil {
+			s.Count(1)
+		}
+		return err
 	}
 }
+
+// statementLost are the server's codes for a statement's name that it does not know, or that is taken.
+var statementLost = []string{pgerrcode.InvalidSQLStatementName, pgerrcode.DuplicatePreparedStatement}
 
 // pollAndPause reads a poll in one of several ways, so that several statements are cached.
 func pollAndPause(ctx context.Context, pool *pgxpool.Pool, n int) error {

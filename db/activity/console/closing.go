@@ -41,8 +41,11 @@ func (p Printer) Cancelled(e activity.Ending, terminate string) {
 	switch e.Outcome {
 	case activity.StillRuns:
 		why := "It has not obeyed."
-		if e.Wait == "Client/ClientWrite" {
+		switch e.Wait {
+		case "Client/ClientWrite":
 			why = "The session waits for its client to read on, and heeds no cancel meanwhile."
+		case "Client/ClientRead":
+			why = "The session waits for its client to send on, and heeds no cancel meanwhile."
 		}
 		p.Wrapped("", why+" To end the session, which its client sees as a lost connection:")
 		p.command("  ", Clean(terminate))

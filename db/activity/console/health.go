@@ -172,11 +172,19 @@ func (p Printer) Budget(b activity.Budget) {
 		return
 	}
 	if b.Auto {
-		p.Wrapped("", autoText(b)+" The monitoring connections, one for each process, come on top. Extras are other applications, "+
+		each := "one"
+		if b.Beside > 1 {
+			each = "two"
+		}
+		p.Wrapped("", autoText(b)+" The monitoring connections, "+each+" for each process, come on top. Extras are other applications, "+
 			"migrations and an operator.")
 		return
 	}
-	p.Wrapped("", "The 1 is the connection by which each replica watches the server. The 2 is a rolling deploy, in which "+
+	beside := "The 1 is the connection by which each replica watches the server. The 2"
+	if b.Beside > 1 {
+		beside = "The first 2 are the connections by which each replica watches the server, and compares the standby with it. The other 2"
+	}
+	p.Wrapped("", beside+" is a rolling deploy, in which "+
 		"old and new replicas run side by side. Extras are other applications, migrations and an operator.")
 	p.Wrapped("", autoText(b))
 	if b.FitsPool > 0 {
