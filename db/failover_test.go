@@ -118,7 +118,7 @@ func TestAWriteDoesNotGoToAConnectionThatTheServerHasClosed(t *testing.T) {
 				writeOnce(t, d, ctx)
 				dbtest.KillBackends(t, control, backends)
 				dbtest.Eventually(t, "they have ended", func() bool { return dbtest.Backends(t, control, backends) == 0 })
-				time.Sleep(2 * time.Millisecond) // the socket of a connection used within the last millisecond is not checked
+				<-time.After(2 * time.Millisecond) // the socket of a connection used within the last millisecond is not checked
 				writeOnce(t, d, ctx)
 			}
 		})

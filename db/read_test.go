@@ -214,7 +214,7 @@ func TestAStallOfTheServerRefusesNoReader(t *testing.T) {
 	stop := readers(t, d, 10*time.Second)
 	for range 3 {
 		server.Pause(t)
-		time.Sleep(300 * time.Millisecond) // longer than a statement may hold up a shared connection
+		<-time.After(300 * time.Millisecond) // longer than a statement may hold up a shared connection
 		server.Resume(t)
 		read := d.Stat().Reads
 		dbtest.Eventually(t, "it is read on", func() bool { return d.Stat().Reads > read+100 })
