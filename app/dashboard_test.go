@@ -556,7 +556,7 @@ func TestTheStrategyIsSwitchedUnderLoadWithoutAFailedRequest(t *testing.T) {
 		t.Errorf("the file does not win: max_size is %d", got)
 	}
 	if page := s.get(connections, "Cookie", cookie); strings.Contains(page.body, "ada switched") {
-		t.Error("the page tells of a switch that is not in force any more")
+		t.Error("the page reports a switch that is not in force any more")
 	}
 }
 
@@ -739,7 +739,7 @@ func TestTheDashboardLivesWhileEverySlotIsTaken(t *testing.T) {
 			if a := s.get("/polls/", "Accept", "text/html"); a.StatusCode != 503 {
 				t.Errorf("a page that needs a connection: %s", a.Status)
 			}
-			a := s.until(cookie, "the page tells of the failure", func(a answer) bool { return strings.Contains(a.body, "slots exhausted") })
+			a := s.until(cookie, "the page reports the failure", func(a answer) bool { return strings.Contains(a.body, "slots exhausted") })
 			mustContain(t, a, 200, "17 of 17", "Critical")
 			if e := s.watch(cookie).mustNext(); e.kind != "history" {
 				t.Errorf("who comes now gets %s", e.kind)

@@ -175,14 +175,14 @@ func TestAClientThatHangsUpInTheQueueIsNoFailure(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer lease.Release()
-	ctx, hangUp := context.WithCancel(t.Context())
+	ctx, leave := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
 		_, err := s.send(ctx, fresh, http.MethodGet, "/polls/", nil)
 		done <- err
 	}()
 	dbtest.Eventually(t, "the request waits", func() bool { return s.DB().Stat().Waiting == 1 })
-	hangUp()
+	leave()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
@@ -297,7 +297,7 @@ func TestALeakIsToldInTheLogWithItsLineOfCode(t *testing.T) {
 		setDatabase(c, func(d *config.Database) { pool(d); d.Pool.LeakAfter = 100 * time.Millisecond })
 	})
 	s.get("/test/connection-leak?count=1")
-	dbtest.Eventually(t, "the log tells of the leak", func() bool {
+	dbtest.Eventually(t, "the log reports the leak", func() bool {
 		return s.log.Count("level=WARN", "a lease is held for long", "leak.go:") == 1
 	})
 }

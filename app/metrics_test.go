@@ -308,10 +308,10 @@ func TestMetricsTellAnAnswerThatWasCutFromOneThatNobodyWaitedFor(t *testing.T) {
 		t.Error("the cut answer looks whole")
 	}
 	s.eventually(`http_requests_total{code="500",method="GET",route="/begins"}`, is(1))
-	ctx, hangUp := context.WithCancel(t.Context())
+	ctx, leave := context.WithCancel(t.Context())
 	go func() {
 		<-entered
-		hangUp()
+		leave()
 	}()
 	if _, err := s.send(ctx, fresh, http.MethodGet, "/waits", nil); !errors.Is(err, context.Canceled) {
 		t.Error(err)

@@ -245,7 +245,7 @@ func TestTheSentryExperimentEndsWithItsClientAndLeavesNothing(t *testing.T) {
 	dbtest.NoLeaks(t)
 	s := newSite(t, nil)
 	s.interact("?transport=sync&delay=1ms&hook=queries&timeout=1s")
-	ctx, hangUp := context.WithCancel(t.Context())
+	ctx, leave := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
 		_, err := s.send(ctx, fresh, http.MethodGet, interaction+"?hook=queries&timeout=20s", nil)
@@ -255,7 +255,7 @@ func TestTheSentryExperimentEndsWithItsClientAndLeavesNothing(t *testing.T) {
 	private := s.DB().Config().ApplicationName + "-stress/pool"
 	dbtest.Eventually(t, "it holds its lease", func() bool { return dbtest.Backends(t, control, private) == 1 })
 	mustContain(t, s.get(interaction), 409, "under way")
-	hangUp()
+	leave()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}

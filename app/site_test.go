@@ -274,7 +274,7 @@ func (s *site) mustBeIdle() {
 // mustWarn waits until the log has n refusals: the first of a second as a line, the others as a number.
 func (s *site) mustWarn(title string, n int) {
 	s.t.Helper()
-	dbtest.Eventually(s.t, fmt.Sprintf("the log tells of %d: %s", n, title), func() bool { return s.warned(title) == n })
+	dbtest.Eventually(s.t, fmt.Sprintf("the log reports %d: %s", n, title), func() bool { return s.warned(title) == n })
 }
 
 func (s *site) warned(title string) (n int) {

@@ -170,7 +170,7 @@ func TestACollectorAndASentryThatAreNotThereHoldUpNobody(t *testing.T) {
 	for range 200 {
 		mustContain(t, s.get("/polls/"), http.StatusOK, "poll")
 	}
-	dbtest.Eventually(t, "the log tells of it", func() bool { return s.log.Count("traces can't be sent", "tracing.endpoint") == 1 })
+	dbtest.Eventually(t, "the log reports it", func() bool { return s.log.Count("traces can't be sent", "tracing.endpoint") == 1 })
 	s.expectCut = true
 }
 

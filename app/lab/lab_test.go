@@ -163,8 +163,8 @@ func (s *site) mustBeIdle() {
 	})
 }
 
-// background sends the request in a goroutine, which ends at the latest when hangUp closes the client.
-func (s *site) background(path string) (hangUp func(), done <-chan int) {
+// background sends the request in a goroutine, which ends at the latest when leave closes the client.
+func (s *site) background(path string) (leave func(), done <-chan int) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(s.Context()))
 	answered := make(chan int, 1)
 	go func() {

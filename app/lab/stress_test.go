@@ -150,11 +150,11 @@ func TestAClientThatHangsUpInTheMiddleFreesAllAtOnce(t *testing.T) {
 	s := newSite(t, func(c *config.Database) { c.Pool.Timeout = config.Default().Databases["default"].Pool.Timeout })
 	dbtest.NoLeaks(t)
 	for _, path := range []string{"/test/pool-stress?threads=15&hold=50s", "/test/pool-stress?threads=15&hold=50s&strategy=pool&max_size=3&timeout=50s"} {
-		hangUp, done := s.background(path)
+		leave, done := s.background(path)
 		dbtest.Eventually(t, "three hold", func() bool {
 			return s.backends(false, "pool")+s.backends(true, "pool") >= 3
 		})
-		hangUp()
+		leave()
 		<-done
 		s.mustBeIdle()
 		dbtest.Eventually(t, "the next run has its turn", func() bool {
@@ -169,11 +169,11 @@ func TestAClientThatHangsUpInTheMiddleFreesAllAtOnce(t *testing.T) {
 func TestOneStressRunAtATime(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *config.Database) { c.Pool.MaxSize = 5 })
-	hangUp, done := s.background("/test/pool-stress?threads=1&hold=50s")
+	leave, done := s.background("/test/pool-stress?threads=1&hold=50s")
 	dbtest.Eventually(t, "the first runs", func() bool { return s.db.Stat().Leases == 1 })
 	s.mustSay(409, "/test/pool-stress?threads=1&hold=0", "Another stress run is under way")
 	s.mustSay(409, "/test/pool-stress?threads=1&hold=0&strategy=per-request", "Another stress run is under way")
-	hangUp()
+	leave()
 	<-done
 	dbtest.Eventually(t, "the next has its turn", func() bool {
 		status, _ := s.get("/test/pool-stress?threads=1&hold=0")

@@ -164,7 +164,7 @@ In trouble, begin with: ddtb db-connections doctor`,
 		"the server, as a URL or as host=… user=… dbname=…, or @FILE that holds it (default: the configuration's, or DATABASE_URL)")
 	cmd.PersistentFlags().StringVar(&d.pooler, "pgbouncer", "",
 		"the console of the PgBouncer in front of the server, as for --dsn (default: that of the configured pooler); its user must be in stats_users")
-	cmd.PersistentFlags().BoolVar(&d.asJSON, "json", false, "print JSON; db/activity/JSON.md tells of its fields")
+	cmd.PersistentFlags().BoolVar(&d.asJSON, "json", false, "print JSON; db/activity/JSON.md describes its fields")
 	cmd.Flags().StringVar(&chosen, "action", "",
 		"the action, as an alternative to the subcommand: "+strings.Join(names, ", ")+" (default status)")
 	for _, a := range actions {

@@ -70,7 +70,7 @@ func (o *Observer) Use(ctx context.Context, cfg config.Database) error {
 		return err
 	}
 	cc.DefaultQueryExecMode = execMode
-	o.hangUp()
+	o.disconnect()
 	o.cfg, o.cc, o.application, o.failed, o.why = cfg, cc, cfg.ApplicationName, time.Time{}, nil
 	return nil
 }
@@ -191,7 +191,7 @@ func (o *Observer) Backends(ctx context.Context, application string) (n int, err
 func (o *Observer) Close() {
 	if done, err := o.take(context.Background()); err == nil {
 		defer done()
-		o.hangUp()
+		o.disconnect()
 	}
 }
 
@@ -205,8 +205,8 @@ func (o *Observer) take(ctx context.Context) (done func(), err error) {
 	}
 }
 
-// hangUp closes the connection, if there is one. The caller must have the turn.
-func (o *Observer) hangUp() {
+// disconnect closes the connection, if there is one. The caller must have the turn.
+func (o *Observer) disconnect() {
 	if o.conn != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()

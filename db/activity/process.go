@@ -358,7 +358,7 @@ func (p Process) stepsForHolders() []Step {
 	}
 	return append(steps, Step{
 		`until the code is fixed, set reclaim_after = "30s" under [databases.default.pool]: a lease that is out for longer is taken back`,
-		"", "whoever still works on such a lease: its next query fails",
+		"", "a request that still uses such a lease: its next query fails",
 	})
 }
 

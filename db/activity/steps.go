@@ -175,7 +175,7 @@ func (p *problem) firstForSlow() []Step {
 		return []Step{p.endNothing("a backup takes its time")}
 	}
 	return p.cancel(worst, fmt.Sprintf("cancel the query that runs longest (%s, for %s); its session stays", worst.name(), Short(worst.InQuery.Duration())),
-		"whoever asked for it: it fails with 57014")
+		"the client that sent it: it fails with 57014")
 }
 
 func (p *problem) cancel(s Session, do, hurts string) []Step {
@@ -249,7 +249,7 @@ func (p *problem) firstForLock() []Step {
 		steps := p.cancel(head,
 			fmt.Sprintf("cancel the statement that waits first (%s: %s): %s behind it, and %s is not in their way",
 				head.name(), firstWords(head.Query), count(freed, "session waits", "sessions wait"), roots[0].name()),
-			"whoever runs it: it fails with 57014, has changed nothing, and can be tried again")
+			"the client that sent it: it fails with 57014, has changed nothing, and can be tried again")
 		if !p.leaked(roots[0]) {
 			return steps
 		}
@@ -277,7 +277,7 @@ func (p *problem) firstForLock() []Step {
 		return []Step{p.endNothing(root.name() + " is a backup: let it finish, and try later what waits for it")}
 	default:
 		return p.cancel(root, fmt.Sprintf("cancel the one query that all wait for (%s), if it is not worth the wait", root.name()),
-			"whoever asked for it: it fails with 57014, and its transaction is rolled back")
+			"the client that sent it: it fails with 57014, and its transaction is rolled back")
 	}
 }
 
@@ -299,7 +299,7 @@ func (p *problem) stepsForPrepared(x Prepared) []Step {
 		},
 		{
 			"if the manager does not know it any more, roll it back", here.psql(here.Server.Superuser, "ROLLBACK PREPARED "+literal),
-			"whoever counts on it: what it changed is lost, while other databases of the same transaction may have committed",
+			"its application: what it changed is lost, while other databases of the same transaction may have committed",
 		},
 	}
 }

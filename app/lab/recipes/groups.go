@@ -43,7 +43,7 @@ try {
   client.release();       // on every way out
 }
 // or, for one statement: await pool.query("SELECT …")`),
-		hikariDocs.recipe(`config.setLeakDetectionThreshold(30_000); // logs the stack of whoever keeps one for 30 s
+		hikariDocs.recipe(`config.setLeakDetectionThreshold(30_000); // logs the stack of each holder that keeps one for 30 s
 try (Connection c = dataSource.getConnection();
      PreparedStatement s = c.prepareStatement(sql)) {
   // closed on every way out
@@ -319,7 +319,7 @@ try (PreparedStatement s = connection.prepareStatement("SELECT set_config('shop.
     // …
 });`),
 		bouncerDocs.recipe(`[pgbouncer]
-; a SET reaches whoever is next, except of a parameter that the server reports, such as TimeZone: use SET LOCAL
+; a SET reaches the next client, except of a parameter that the server reports, such as TimeZone: use SET LOCAL
 pool_mode = transaction
 ; in session mode, server_reset_query = DISCARD ALL is the default`),
 	}},

@@ -141,12 +141,12 @@ func (s *Stage) ConnectTo(ctx context.Context, cc *pgx.ConnConfig) (*pgx.Conn, e
 	if err != nil {
 		return nil, err
 	}
-	s.Afterwards(func() { hangUp(conn) })
+	s.Afterwards(func() { disconnect(conn) })
 	return conn, nil
 }
 
-// hangUp closes a connection that may be in use.
-func hangUp(conn *pgx.Conn) { _ = conn.PgConn().Conn().Close() }
+// disconnect closes a connection that may be in use.
+func disconnect(conn *pgx.Conn) { _ = conn.PgConn().Conn().Close() }
 
 // Fill occupies n slots as another application, until the end of the half.
 func (s *Stage) Fill(n int) {
