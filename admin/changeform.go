@@ -163,7 +163,12 @@ func (r *request) unsaved(f *form, err error) error {
 	if f.field(newPassword) != nil {
 		kept += ", but for the password, which is never shown again"
 	}
-	f.Problems = append(f.Problems, "This is not saved. "+p.Detail+" "+kept+": save again in a moment.")
+	if ce, ok := errors.AsType[*db.ConnError](err); ok && ce.Sent {
+		f.Problems = append(f.Problems, "This may be saved or not: the connection to the database was lost meanwhile. "+kept+
+			": look at the list before you save it again.")
+	} else {
+		f.Problems = append(f.Problems, "This is not saved. "+p.Detail+" "+kept+": save again in a moment.")
+	}
 	r.Response().Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(p.RetryAfter.Seconds())))))
 	return r.showForm(p.Status, f)
 }

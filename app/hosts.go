@@ -26,8 +26,8 @@ const hostPolls = 30
 func (w *hostWatch) look(ctx context.Context, s db.Settings) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	err := db.CheckHosts(ctx, s) // bounded by itself, for each host
-	if ctx.Err() != nil {
+	all, err := db.CheckHosts(ctx, s)                           // bounded by itself, for each host
+	if ctx.Err() != nil || err == nil && !all && w.said != "" { // a host that does not answer may still be a second primary
 		return
 	}
 	text := ""

@@ -197,7 +197,7 @@ var QueryFailures = []QueryFailure{
 		SQLStates: []string{pgerrcode.UntranslatableCharacter}, Status: 400,
 		Sentence: "A text has a character that the database can't store. Remove it and send it again.",
 	}, {
-		// Not one that was sent: that is always valid UTF-8.
+		// A text that was sent is valid UTF-8 here, but for NUL: see QueryFailureOf.
 		SQLStates: []string{pgerrcode.CharacterNotInRepertoire}, Status: 503, Title: "A stored text can't be read",
 		Sentence: "A text in the database is not in the database's encoding, so it can't be shown. An administrator has to correct it there.",
 	}, {
@@ -215,6 +215,9 @@ var QueryFailures = []QueryFailure{
 // QueryFailureOf returns the failure that err, the error of a query, is; ok is false for any other error.
 func QueryFailureOf(err error) (f QueryFailure, ok bool) {
 	code := sqlState(err)
+	if pe, is := errors.AsType[*pgconn.PgError](err); is && code == pgerrcode.CharacterNotInRepertoire && strings.HasSuffix(pe.Message, ": 0x00") {
+		code = pgerrcode.UntranslatableCharacter // NUL, which a client sent: the database stores none
+	}
 	i := slices.IndexFunc(QueryFailures, func(f QueryFailure) bool { return slices.Contains(f.SQLStates, code) })
 	if i < 0 {
 		return QueryFailure{}, false

@@ -14,14 +14,18 @@ const hostCheck = 2 * time.Second
 // CheckHosts returns an error that says what to do if Hosts names servers that can't all be one database: two that take
 // writes, or servers that are no copies of each other. Hosts that don't answer count as neither. It opens one connection
 // to each host, to all at once, and closes it: silent hosts delay it by two seconds. With a single host it does nothing.
-func CheckHosts(ctx context.Context, s Settings) error {
+//
+// all reports whether every host answered.
+func CheckHosts(ctx context.Context, s Settings) (all bool, err error) {
 	hosts := s.Hosts.List()
 	seen := seeHosts(ctx, s, hosts)
 	var primaries []string
 	var systems []string // each with its host
 	known := map[string]bool{}
+	all = true
 	for i, one := range hosts {
 		if seen[i].system == "" {
+			all = false
 			continue
 		}
 		if !known[seen[i].system] {
@@ -34,12 +38,12 @@ func CheckHosts(ctx context.Context, s Settings) error {
 	}
 	switch {
 	case len(systems) > 1:
-		return fmt.Errorf("the hosts are no copies of each other: %s; name one server and its standbys", strings.Join(systems, ", "))
+		return all, fmt.Errorf("the hosts are no copies of each other: %s; name one server and its standbys", strings.Join(systems, ", "))
 	case len(primaries) > 1:
-		return fmt.Errorf("several of the hosts take writes: %s; stop all but one, and make them its standbys again (pg_rewind): "+
+		return all, fmt.Errorf("several of the hosts take writes: %s; stop all but one, and make them its standbys again (pg_rewind): "+
 			"what is written to the others is lost", strings.Join(primaries, ", "))
 	}
-	return nil
+	return all, nil
 }
 
 // seeHosts asks each host what it is. One that does not answer is the zero value.

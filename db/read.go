@@ -39,7 +39,7 @@ func (r reader) query(ctx context.Context, sql string, args []any) (pgx.Rows, er
 	var from callSite
 	runtime.Callers(3, from[:]) // 3: the caller of Query or QueryRow
 	rows, err := r.db.read(ctx, sql, args, from)
-	if err != nil && r.db.outage.passes(ctx, err) {
+	if err != nil {
 		rows, err = r.db.retryRead(ctx, sql, args, from, err)
 	}
 	if again, ok := errors.AsType[*retryError](err); ok && CauseOf(err) != "" {
@@ -51,12 +51,23 @@ func (r reader) query(ctx context.Context, sql string, args []any) (pgx.Rows, er
 	return rows, nil
 }
 
-// retryRead retries a failed read until it succeeds or the outage lasts too long.
+// heldUpFor is how long a read is retried while the shared connections are held up and the pool's queue is full. A
+// machine seldom stalls for longer.
+const heldUpFor = time.Second
+
+// retryRead retries a failed read until it succeeds, or the outage lasts too long.
 func (d *DB) retryRead(ctx context.Context, sql string, args []any, from callSite, err error) (rows pgx.Rows, _ error) {
+	failed := time.Now()
+	passes := func(err error) bool {
+		if retryable(err) && CauseOf(err) == QueueFull {
+			return time.Since(failed) < heldUpFor && ctx.Err() == nil
+		}
+		return d.outage.passes(ctx, err)
+	}
 	err = retry(ctx, firstBackoff, mostBackoff/4, err, func() (err error) {
 		rows, err = d.read(ctx, sql, args, from) //nolint:sqlclosecheck // the caller closes them
 		return err
-	}, func(err error) bool { return d.outage.passes(ctx, err) })
+	}, passes)
 	return rows, err
 }
 

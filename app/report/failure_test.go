@@ -122,10 +122,10 @@ func TestEveryCauseHasItsAdvice(t *testing.T) {
 
 func TestTheCommandsThatAMailAdvisesAreCompleted(t *testing.T) {
 	r := newReporter(Options{Complete: func(text string) string {
-		return strings.ReplaceAll(text, "`ddtb ", "`/opt/ddtb --config /etc/x.toml ")
+		return strings.ReplaceAll(text, "`ddtb ", "`/opt/ddtb --dsn 'postgres://app@127.0.0.1:5432/app?passfile=/x/pgpass' ")
 	}})
 	m := r.newMail(&notice{group: group{Cause: string(db.SlotsExhausted), Pending: 1}})
-	contains(t, "the mail", m.text, "`/opt/ddtb --config /etc/x.toml db-connections doctor`", "`/opt/ddtb --config /etc/x.toml db-connections close-idle`")
+	contains(t, "the mail", m.text, "pgpass' db-connections doctor`", "`/opt/ddtb --dsn 'postgres://app@127.0.0.1:5432/app?passfile=/x/pgpass' db-connections close-idle`")
 	lacks(t, "the mail", m.text, "`ddtb")
 }
 

@@ -86,7 +86,7 @@ func (r *Reporter) write(m *mail, parts ...string) *mail {
 		}
 	}
 	m.subject = line(r.scrub.clean(r.o.Mail.SubjectPrefix + m.Title + " (" + r.o.Hostname + ")"))
-	m.text = r.scrub.clean(r.o.Complete(m.Title + "\n" + text.String()))
+	m.text = r.o.Complete(r.scrub.clean(m.Title + "\n" + text.String())) // in this order: a completed command has no secret, but an address
 	m.id, m.date, m.to = rand.Text()+"@"+r.o.Hostname, time.Now(), r.o.Mail.Admins
 	return m
 }

@@ -122,7 +122,11 @@ func (r *Reporter) finish(m *mail) {
 	r.unsaved = true
 	r.dropped.Add(int64(m.Dropped))
 	r.stat.failed.Add(1)
-	r.o.Log.ErrorContext(r.cut, "a mail about failures was not sent: the next one will count them", "subject", m.subject, "error", r.said(m.err))
+	lost := "a mail about failures was not sent: the next one will count them"
+	if m.Over {
+		lost = "the mail about the end of an outage was not sent"
+	}
+	r.o.Log.ErrorContext(r.cut, lost, "subject", m.subject, "error", r.said(m.err))
 }
 
 // flush reports what is due, and sends every mail that waits once more, until ctx ends.

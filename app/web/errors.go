@@ -159,6 +159,9 @@ func unavailable(ce *db.ConnError) Problem {
 		Status: http.StatusServiceUnavailable, Title: "No database connection: " + string(ce.Cause),
 		Detail: spec.Sentence(ce), Cause: ce.Cause, Advice: cmp.Or(spec.Advice, tryAgain),
 	}
+	if ce.Sent {
+		p.Advice = tryAgain + " If this was a change, check first whether it was made."
+	}
 	if ce.Stalled >= stalledFor {
 		p.Advice = "None of them was released in that time, so waiting may not help: an administrator has to find out what holds them."
 	}

@@ -169,8 +169,12 @@ func (d *connections) sameServer(text string) string {
 // passFile returns the file with the passwords of the private PostgreSQL, if that is the server of this run.
 func (d *connections) passFile() string {
 	if d.dsn != "" {
-		if dsn, err := url.Parse(d.dsn); err == nil {
-			return dsn.Query().Get("passfile")
+		dsn, err := url.Parse(d.dsn)
+		if err != nil || dsn.Hostname() != "127.0.0.1" {
+			return ""
+		}
+		if file := dsn.Query().Get("passfile"); file == localpg.PassFile(filepath.Dir(file)) {
+			return file
 		}
 		return ""
 	}

@@ -133,6 +133,7 @@ func (c *cli) runAll(ctx context.Context, f runFlags) (err error) {
 const (
 	mostRestarts = 3
 	steadyAfter  = time.Minute
+	restartPause = 2 * time.Second // after a restart that failed
 )
 
 // keepRunning starts the private PostgreSQL again whenever it ends by itself, until ctx ends. Its error says why it gave
@@ -151,9 +152,15 @@ func (c *cli) keepRunning(ctx context.Context, pg *localpg.Server) error {
 			return fmt.Errorf("the private PostgreSQL ended again, after %d restarts; its log is %s", restarts, pg.LogFile())
 		}
 		c.log.Warn("the private PostgreSQL ended; it is started again", "log", pg.LogFile())
-		began = time.Now()
-		if err := pg.Restart(ctx); err != nil && ctx.Err() == nil {
+		if err := pg.Restart(ctx); err == nil {
+			began = time.Now()
+		} else if ctx.Err() == nil {
 			c.log.Error("the private PostgreSQL does not start", "error", err)
+			began = time.Now() // it did not run
+			select {
+			case <-time.After(restartPause):
+			case <-ctx.Done():
+			}
 		}
 	}
 }

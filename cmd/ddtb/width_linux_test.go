@@ -168,7 +168,7 @@ func (s *stranger) mustFit(t *testing.T, line, typed, until string) {
 	}
 	select {
 	case <-ended:
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatalf("%s does not end:\n%s", line, screen)
 	}
 	_, err = tty.WriteString("the end\n") // all before it has been read, then

@@ -43,7 +43,7 @@ func TestAStandbyIsACopyOfAServerThatWritesMeanwhile(t *testing.T) {
 	for end := time.Now().Add(20 * time.Second); n < written && time.Now().Before(end); {
 		must(t, follower.QueryRow(t.Context(), "SELECT pg_is_in_recovery(), count(*) FROM numbers").Scan(&standing, &n))
 	}
-	if !standing || n != written || written == 0 {
+	if !standing || n != written || written < 2 {
 		t.Errorf("standby: %v; %d of %d rows", standing, n, written)
 	}
 }

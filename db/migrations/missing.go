@@ -48,8 +48,12 @@ func (e *MissingError) columns() string {
 	if len(e.Found) == 0 {
 		return text + "Restore it from a backup."
 	}
-	return text + "If one of the columns " + strings.Join(e.Found, ", ") + " is it, renamed, type in this database, with its name:\n    ALTER TABLE " +
-		table + " RENAME COLUMN " + e.Found[0] + " TO " + column + ";\nOtherwise restore it from a backup."
+	which, name := "the column "+e.Found[0], e.Found[0]
+	if len(e.Found) > 1 {
+		which, name = "one of the columns "+strings.Join(e.Found, ", "), "ITS_NAME"
+	}
+	return text + "If it was renamed, and is " + which + " now, name it back. Type in this database:\n    ALTER TABLE " +
+		table + " RENAME COLUMN " + name + " TO " + column + ";\nOtherwise restore it from a backup."
 }
 
 // columns are those that the program reads or writes, of tables that are also Django's.

@@ -52,7 +52,7 @@ func TestAColumnThatWasRenamedIsNamedWithWhatToType(t *testing.T) {
 	if !slices.Equal(e.Columns, []string{"polls_question.question_text"}) || len(e.Tables) > 0 {
 		t.Errorf("%+v", e)
 	}
-	_, statement, _ := strings.Cut(e.Error(), "its name:\n")
+	_, statement, _ := strings.Cut(e.Error(), "in this database:\n")
 	statement, _, _ = strings.Cut(statement, ";")
 	run(t, control, statement)
 	if _, err := migrations.Up(t.Context(), cfg); err != nil {

@@ -77,7 +77,10 @@ func (p Printer) Lines(text string) {
 
 // visible replaces a character that a terminal would act on, except for a line break.
 func visible(r rune) rune {
-	if r == '\n' || unicode.IsPrint(r) {
+	switch {
+	case r == '\t':
+		return ' '
+	case r == '\n' || unicode.IsPrint(r):
 		return r
 	}
 	return '·'
