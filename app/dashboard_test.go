@@ -583,7 +583,7 @@ func TestTheProcessesOwnFiguresAreNewHoweverSeldomTheServerIsLookedAt(t *testing
 
 func TestASwitchByHandUndoesNoReload(t *testing.T) {
 	s := newBoard(t, func(c *config.Config) {
-		setDatabase(c, func(d *config.Database) { d.Pool.MaxSize, d.Pool.MaxIdle = 20, 10 })
+		setDatabase(c, func(d *config.Database) { d.Pool.MaxSize, d.Pool.MaxIdle = 20, time.Hour })
 	})
 	cookie := s.login("ada")
 	for i := range 20 {

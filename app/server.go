@@ -183,7 +183,8 @@ func (cs *clients) begin(ctx context.Context, c net.Conn) context.Context {
 
 // seen reports whether a client was active within the last d.
 func (cs *clients) seen(d time.Duration) bool {
-	return time.Since(cs.began)-time.Duration(cs.last.Load()) < d
+	last := cs.last.Load()
+	return last > 0 && time.Since(cs.began)-time.Duration(last) < d
 }
 
 func (cs *clients) changed(c net.Conn, state http.ConnState) {

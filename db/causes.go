@@ -155,6 +155,9 @@ type QueryFailure struct {
 	Passes    bool   // the same request may succeed later without a change
 }
 
+// refusedByDatabase is the cause of a refusal by what administrators put into the database: triggers, texts, limits.
+const refusedByDatabase = "refused by the database"
+
 // QueryFailures lists them. Each that has a cause has an alert.
 var QueryFailures = []QueryFailure{
 	{
@@ -198,13 +201,13 @@ var QueryFailures = []QueryFailure{
 		Sentence: "A text has a character that the database can't store. Remove it and send it again.",
 	}, {
 		// A text that was sent is valid UTF-8 here, but for NUL: see QueryFailureOf.
-		SQLStates: []string{pgerrcode.CharacterNotInRepertoire}, Status: 503, Title: "A stored text can't be read",
+		SQLStates: []string{pgerrcode.CharacterNotInRepertoire}, Cause: refusedByDatabase, Status: 503, Title: "A stored text can't be read",
 		Sentence: "A text in the database is not in the database's encoding, so it can't be shown. An administrator has to correct it there.",
 	}, {
-		SQLStates: []string{pgerrcode.RaiseException}, Status: 503, Title: "The database refused this",
+		SQLStates: []string{pgerrcode.RaiseException}, Cause: refusedByDatabase, Status: 503, Title: "The database refused this",
 		Sentence: "A trigger or a function in the database refused this, so nothing was changed. An administrator finds its reason in the log.",
 	}, {
-		SQLStates: []string{pgerrcode.ConfigurationLimitExceeded}, Status: 503, Title: "A limit of the database was reached",
+		SQLStates: []string{pgerrcode.ConfigurationLimitExceeded}, Cause: refusedByDatabase, Status: 503, Title: "A limit of the database was reached",
 		Sentence: "This needs more than the database's configuration allows, so nothing was changed. An administrator finds the limit in the log.",
 	}, {
 		SQLStates: []string{pgerrcode.DatetimeFieldOverflow}, Status: 400,

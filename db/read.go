@@ -62,6 +62,9 @@ func (d *DB) retryRead(ctx context.Context, sql string, args []any, from callSit
 		if retryable(err) && CauseOf(err) == QueueFull {
 			return time.Since(failed) < heldUpFor && ctx.Err() == nil
 		}
+		if d.now.Load().conns.connected.Load() > 0 { // for a statement that was no read, perhaps
+			d.outage.up.Store(true)
+		}
 		return d.outage.passes(ctx, err)
 	}
 	err = retry(ctx, firstBackoff, mostBackoff/4, err, func() (err error) {
