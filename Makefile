@@ -25,7 +25,7 @@ build: ## bin/ddtb, one static file
 SHARED := EveryAnswer|WhatOneCaller|Switch|Closing
 
 test: ## all tests, on a real PostgreSQL (ARGS="-run Pool")
-	$(GO) test -p 3 -timeout 15m $(ARGS) ./...
+	$(GO) test -p 3 -timeout 25m $(ARGS) ./...
 	CGO_ENABLED=1 $(GO) test -race -timeout 15m -run '$(SHARED)' $(ARGS) ./db
 
 race: ## all tests with the race detector

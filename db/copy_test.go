@@ -65,6 +65,7 @@ func main() {
 `
 
 func TestTheFilesOfThisPackageWorkWhenTheyAreCopiedAlone(t *testing.T) {
+	t.Parallel() // it builds, and waits for nothing else
 	cfg := dbtest.Config(t)
 	holder := 1 + strings.Count(program[:strings.Index(program, "d.Acquire")], "\n")
 	for name, without := range map[string][]string{
@@ -87,6 +88,7 @@ func TestTheFilesOfThisPackageWorkWhenTheyAreCopiedAlone(t *testing.T) {
 }
 
 func TestEachStrategyBuildsWithoutTheFilesOfTheOthers(t *testing.T) {
+	t.Parallel()
 	for name, without := range map[string][]string{
 		"per-request": {"persistent", "multiplex"},
 		"persistent":  {"per-request", "multiplex"},
