@@ -39,7 +39,7 @@ func TestASecondPrimaryIsNoticedWhileTheServerRuns(t *testing.T) {
 	})
 	dbtest.Eventually(t, "it is logged", func() bool { return s.log.Count("level=ERROR", problem, "several of the hosts take writes") > 0 })
 	standby.Stop(t, "immediate") // which proves nothing
-	<-time.After(time.Second) // three polls
+	<-time.After(time.Second)    // three polls
 	if n := s.log.Count("are one database again"); n != 0 {
 		t.Errorf("the end is reported while a host is down:\n%s", s.log)
 	}
