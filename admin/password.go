@@ -118,7 +118,7 @@ func (r *request) passwordTarget(q db.Querier) (*auth.User, error) {
 		return target, err
 	}
 	return nil, fault.New(fault.Forbidden,
-		"%s may do what you may not, so only who has the same permissions may set their password.", target.Username)
+		"%s may do what you may not, so only users with the same permissions may set their password.", target.Username)
 }
 
 func (r *request) showSetPassword(target *auth.User, problem string) error {

@@ -493,7 +493,7 @@ const setAgain = "the password is wrong, or it was stored with md5 and pg_hba.co
 
 // usePassword is advice for pg_hba.conf's peer method at the Unix socket, which authenticates the account of the
 // process. Translations keep the word "Peer".
-const usePassword = `at its socket the server lets in only who runs as the account of the role's name: set host = "127.0.0.1" to log in ` +
+const usePassword = `at its socket the server lets in only processes that run as the account of the role's name: set host = "127.0.0.1" to log in ` +
 	`by password, or put "local all all scram-sha-256" before pg_hba.conf's first "local" line, and reload the server`
 
 // OfUndeclaredPooler reports whether err is typical of a pooler in transaction mode that the settings don't name: a

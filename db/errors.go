@@ -77,7 +77,8 @@ func CauseOf(err error) Cause {
 
 // ErrInUse is the error of a request that queries on a lease whose last result is still open, or from two goroutines at
 // once: one connection carries one query at a time.
-var ErrInUse = errors.New("this request's connection is in use: close the rows of the last query first, use the transaction's Querier inside InTx, and query from one goroutine")
+var ErrInUse = errors.New("this request's connection is in use: close the rows of the last query first, " +
+	"use the transaction's Querier inside InTx, and query from one goroutine")
 
 func sqlState(err error) string {
 	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {

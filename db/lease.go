@@ -74,8 +74,8 @@ func (l *Lease) Conn() *pgx.Conn {
 // PID returns the process ID of the backend; 0 while connecting.
 func (l *Lease) PID() uint32 { return l.pid.Load() }
 
-// Release releases the lease. It may be called twice, and after a Reclaim. If the connection is lost, its place is free when the server's
-// side has ended too, or after a second. Release does not wait for that.
+// Release releases the lease. It may be called twice, and after a Reclaim. If the connection is lost, its place is free
+// when the server's side has ended too, or after a second. Release does not wait for that.
 func (l *Lease) Release() {
 	if l.end(out, released, Strategy.Release) {
 		return
