@@ -92,7 +92,7 @@ func CauseOf(err error) string {
 func Causes() []string {
 	all := []string{deadlineExceeded, InternalError}
 	for _, f := range db.QueryFailures {
-		if f.Cause != "" {
+		if f.Cause != "" && !slices.Contains(all, f.Cause) {
 			all = append(all, f.Cause)
 		}
 	}
