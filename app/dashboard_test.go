@@ -764,9 +764,10 @@ func TestTheDashboardLivesWhileEverySlotIsTaken(t *testing.T) {
 func TestTheMonitoringConnectionOutlivesALoginThatFindsItsTableLocked(t *testing.T) {
 	t.Parallel()
 	s := newBoard(t, func(c *config.Config) {
-		setDatabase(c, func(d *config.Database) { pool(d); d.Pool.MaxSize, d.Pool.Timeout = 1, 100*time.Millisecond })
+		setDatabase(c, func(d *config.Database) { pool(d); d.Pool.MaxSize = 1 })
 		c.Monitor.Interval = time.Hour // so that the sampler does not interfere
 	})
+	s.reconfigure(func(d *config.Database) { d.Pool.Timeout = 100 * time.Millisecond })
 	control := dbtest.Control(t, s.cfg.Databases["default"])
 	backend := func() (pid int) {
 		if err := s.Server().Do(t.Context(), func(c *pgx.Conn) error {
@@ -777,10 +778,12 @@ func TestTheMonitoringConnectionOutlivesALoginThatFindsItsTableLocked(t *testing
 		return pid
 	}
 	before := backend()
-	lease, err := s.DB().Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	var lease *db.Lease
+	dbtest.Eventually(t, "the pool has connected in time", func() (ok bool) {
+		var err error
+		lease, err = s.DB().Acquire(t.Context())
+		return err == nil
+	})
 	defer lease.Release()
 	s.sql(control, `BEGIN`)
 	s.sql(control, `LOCK TABLE auth_user`)

@@ -257,10 +257,15 @@ func moreThanSlots(t *testing.T, server *dbtest.Server) {
 			if err := tx.Rollback(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			late := 0 // a login that is refused takes a slot for a moment, which another login may miss
 			for range c.served {
 				if a := <-answers; a.StatusCode != http.StatusOK {
-					t.Errorf("%s\n%s", a.Status, a.body)
+					mustBeExhausted(t, a)
+					late++
 				}
+			}
+			if late > 1 || late > 0 && c.served == crowd {
+				t.Errorf("%d more were refused", late)
 			}
 		})
 	}
