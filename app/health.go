@@ -114,7 +114,7 @@ func (r *readiness) check(ctx context.Context) Ready {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout) // other callers share the answer
 	defer cancel()
 	readOnly := false
-	err := r.server.Do(ctx, func(c *pgx.Conn) (err error) {
+	err := r.server.Read(ctx, func(c *pgx.Conn) (err error) {
 		if err := migrations.Check(ctx, c); err != nil {
 			return err
 		}

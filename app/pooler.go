@@ -30,7 +30,7 @@ func (u *undeclared) look(ctx context.Context, server *activity.Observer, cfg db
 	}
 	mode, address := db.NoPooler, ""
 	if cfg.Pooler == "" {
-		err := server.Do(ctx, func(conn *pgx.Conn) (err error) {
+		err := server.Read(ctx, func(conn *pgx.Conn) (err error) {
 			address = db.ServerOf(conn)
 			mode, err = db.PoolerOf(ctx, conn)
 			return err

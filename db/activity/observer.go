@@ -103,7 +103,7 @@ func (o *Observer) Do(ctx context.Context, f func(*pgx.Conn) error) error {
 	if err = o.connect(ctx); err != nil {
 		return err
 	}
-	err = adapted(ctx, o.conn, f)
+	err = f(o.conn)
 	if err == nil || !o.conn.IsClosed() {
 		return err
 	}
@@ -118,11 +118,17 @@ func (o *Observer) Do(ctx context.Context, f func(*pgx.Conn) error) error {
 	if err := o.connect(ctx); err != nil {
 		return err
 	}
-	return db.Lost(o.conn, adapted(ctx, o.conn, f))
+	return db.Lost(o.conn, f(o.conn))
 }
 
-// adapted runs f, and once more if the session's own settings prevent it: see adaptations. Behind a pooler they would
-// leak to other clients, so they last for a transaction.
+// Read is Do for an f that changes nothing. Where the session's own settings prevent f, it runs once more without them:
+// see adaptations.
+func (o *Observer) Read(ctx context.Context, f func(*pgx.Conn) error) error {
+	return o.Do(ctx, func(c *pgx.Conn) error { return adapted(ctx, c, f) })
+}
+
+// adapted runs f, and once more if the session's own settings prevent it. Behind a pooler they would leak to other
+// clients, so they are changed for a transaction, which is rolled back.
 func adapted(ctx context.Context, c *pgx.Conn, f func(*pgx.Conn) error) error {
 	err := f(c)
 	pe, ok := errors.AsType[*pgconn.PgError](err)
@@ -178,7 +184,7 @@ func (o *Observer) connect(ctx context.Context) error {
 
 // Backends counts the backends with one application_name.
 func (o *Observer) Backends(ctx context.Context, application string) (n int, err error) {
-	err = o.Do(ctx, func(c *pgx.Conn) error {
+	err = o.Read(ctx, func(c *pgx.Conn) error {
 		return c.QueryRow(ctx, `SELECT count(*) FROM pg_stat_activity WHERE application_name = $1`, application).Scan(&n)
 	})
 	if err != nil {

@@ -1,7 +1,10 @@
 package activity
 
 import (
+	"context"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"ddtb/db"
 )
@@ -33,5 +36,30 @@ func TestAnObserverMovesToAnotherServerAndKeepsItsConnectionOnTheSame(t *testing
 	}
 	if again := snapshot(t, o); lookingPID(again) != lookingPID(now) {
 		t.Error("settings that can't be used cost the connection")
+	}
+}
+
+func TestAnObserverRunsAgainOnlyWhatReads(t *testing.T) {
+	o := servers[0].observer(t, app)
+	ctx := context.Background()
+	must(t, o.Do(ctx, func(c *pgx.Conn) error {
+		_, err := c.Exec(ctx, "CREATE TEMPORARY TABLE notes (n int); SET statement_timeout = '50ms'", pgx.QueryExecModeSimpleProtocol)
+		return err
+	}))
+	runs := 0
+	note := func(c *pgx.Conn) error {
+		runs++
+		if _, err := c.Exec(ctx, "INSERT INTO notes VALUES (1)"); err != nil {
+			return err
+		}
+		_, err := c.Exec(ctx, "SELECT pg_sleep(0.2)")
+		return err
+	}
+	if err := o.Do(ctx, note); err == nil || runs != 1 {
+		t.Errorf("after %d runs: %v", runs, err) // a second run would be rolled back
+	}
+	runs = 0
+	if err := o.Read(ctx, note); err != nil || runs != 2 {
+		t.Errorf("as a read, after %d runs: %v", runs, err)
 	}
 }

@@ -331,7 +331,7 @@ func (o *Observer) Snapshot(ctx context.Context) (Snapshot, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	var s Snapshot
-	err := o.Do(ctx, func(c *pgx.Conn) (err error) {
+	err := o.Read(ctx, func(c *pgx.Conn) (err error) {
 		s, err = look(ctx, c)
 		s.Application, s.Server.Address = o.application, db.ServerOf(c)
 		return err
@@ -425,7 +425,7 @@ func withoutPasswords(query string) string {
 // Slots counts the server's slots.
 func (o *Observer) Slots(ctx context.Context) (Slots, error) {
 	var s Slots
-	err := o.Do(ctx, func(c *pgx.Conn) error {
+	err := o.Read(ctx, func(c *pgx.Conn) error {
 		return c.QueryRow(ctx, slotsSQL).Scan(&s.Max, &s.Reserved, &s.Used)
 	})
 	if err != nil {
