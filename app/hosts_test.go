@@ -45,4 +45,7 @@ func TestASecondPrimaryIsNoticedWhileTheServerRuns(t *testing.T) {
 	}
 	s.reconfigure(func(c *config.Database) { c.Hosts = "" })
 	dbtest.Eventually(t, "its end is logged", func() bool { return s.log.Count("level=INFO", "are one database again") > 0 })
+	if n := s.log.Count("level=ERROR", problem); n != 1 {
+		t.Errorf("%d lines say so:\n%s", n, s.log)
+	}
 }
