@@ -161,7 +161,12 @@ func Lost(conn *pgx.Conn, err error) error {
 	if err == nil || !lost(err, conn.IsClosed()) {
 		return err
 	}
-	return &ConnError{Cause: causeOfLoss(err), Server: ServerOf(conn), Err: err, stack: callers()}
+	return lostConnection(conn, err)
+}
+
+// lostConnection returns the error of a statement under which the connection was lost.
+func lostConnection(conn *pgx.Conn, err error) *ConnError {
+	return &ConnError{Cause: causeOfLoss(err), Server: ServerOf(conn), Sent: true, Err: err, stack: callers()}
 }
 
 // Disconnect closes a connection that Connect made, and waits until its slot is free, for at most one second.

@@ -144,10 +144,9 @@ func (l *Lease) explain(callerGone bool, err error) error {
 		return fmt.Errorf("%w (%w)", taken, err)
 	}
 	if !callerGone && lost(err, l.conn.IsClosed()) {
-		return &ConnError{
-			Cause: causeOfLoss(err), Strategy: l.source.settings.Strategy, Server: ServerOf(l.conn), Size: l.source.queue.size,
-			Sent: true, Err: err, stack: callers(),
-		}
+		ce := lostConnection(l.conn, err)
+		ce.Strategy, ce.Size = l.source.settings.Strategy, l.source.queue.size
+		return ce
 	}
 	return err
 }

@@ -201,7 +201,7 @@ func (d *DB) readLeased(ctx context.Context, sql string, args []any, from callSi
 // buffer reads the whole result into memory.
 func (l *Lease) buffer(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
 	l.began()
-	began := time.Now()
+	began := l.query.Load()
 	from, err := l.conn.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, l.ended(ctx, pgconn.CommandTag{}, 0, err)
@@ -233,7 +233,7 @@ func (l *Lease) buffer(ctx context.Context, sql string, args []any) (pgx.Rows, e
 		rows.Close()
 		return nil, err
 	}
-	if m, ok := l.source.strategy.(*multiplexed); ok && time.Since(began) < muxSlow {
+	if m, ok := l.source.strategy.(*multiplexed); ok && time.Duration(ticks()-began) < muxSlow {
 		m.shared.acquit(sql)
 	}
 	return rows, nil
