@@ -60,11 +60,12 @@ func (p Printer) Wrapped(first, text string) {
 
 // Lines writes text as it is laid out, but splits a line that is too wide between words, and keeps its indent.
 func (p Printer) Lines(text string) {
+	text = strings.Map(visible, text) // also for a pipe: it may lead to a terminal
 	if p.Width == 0 {
 		_, _ = io.WriteString(p.W, text)
 		return
 	}
-	for line := range strings.SplitAfterSeq(strings.Map(visible, text), "\n") {
+	for line := range strings.SplitAfterSeq(text, "\n") {
 		bare := strings.TrimSuffix(line, "\n")
 		if ansi.StringWidth(bare) > p.Width {
 			indent := bare[:len(bare)-len(strings.TrimLeft(bare, " "))]
