@@ -200,7 +200,10 @@ func (l *loader) readPasswordFiles() {
 
 // checkPassFile warns about libpq's password file, which the driver reads. psql ignores one that others can read.
 func (l *loader) checkPassFile() {
-	path := cmp.Or(l.env["PGPASSFILE"], filepath.Join(l.env["HOME"], ".pgpass"))
+	path := l.env["PGPASSFILE"]
+	if home := l.env["HOME"]; path == "" && home != "" {
+		path = filepath.Join(home, ".pgpass")
+	}
 	if d := l.databases["default"]; d.Password != "" || d.PasswordFile != "" {
 		return
 	}
