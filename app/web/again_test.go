@@ -278,3 +278,19 @@ func TestAHandlerReadsAKeptFormAsIfNobodyKeptIt(t *testing.T) {
 		}
 	}
 }
+
+func TestAChangeThatMayHaveBeenMadeIsToBeChecked(t *testing.T) {
+	f := newFailing(t)
+	f.err = &db.ConnError{Cause: db.ServerUnavailable, Sent: true}
+	const check = "check that before you send it again"
+	if _, doc := f.send(t, http.MethodPost, "/", formType, "text/html", "a=b"); !strings.Contains(doc.Text(), check) {
+		t.Errorf("a change: %s", doc.Text())
+	}
+	if _, doc := f.send(t, http.MethodGet, "/", "", "text/html", ""); strings.Contains(doc.Text(), check) {
+		t.Errorf("a page: %s", doc.Text())
+	}
+	f.err = &db.ConnError{Cause: db.ServerUnavailable}
+	if _, doc := f.send(t, http.MethodPost, "/", formType, "text/html", "a=b"); strings.Contains(doc.Text(), check) {
+		t.Errorf("a change that did not begin: %s", doc.Text())
+	}
+}

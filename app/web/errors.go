@@ -159,9 +159,6 @@ func unavailable(ce *db.ConnError) Problem {
 		Status: http.StatusServiceUnavailable, Title: "No database connection: " + string(ce.Cause),
 		Detail: spec.Sentence(ce), Cause: ce.Cause, Advice: cmp.Or(spec.Advice, tryAgain),
 	}
-	if ce.Sent {
-		p.Advice = tryAgain + " If this was a change, check first whether it was made."
-	}
 	if ce.Stalled >= stalledFor {
 		p.Advice = "None of them was released in that time, so waiting may not help: an administrator has to find out what holds them."
 	}
@@ -194,6 +191,9 @@ type errorHandler struct {
 func (h *errorHandler) handle(err error, c echo.Context) {
 	ctx := c.Request().Context()
 	p := ProblemOf(err)
+	if ce, ok := errors.AsType[*db.ConnError](err); ok && ce.Sent && c.Request().Method == http.MethodPost {
+		p.Advice = "This change may have been made or not: check that before you send it again."
+	}
 	if errors.Is(ctx.Err(), context.Canceled) && p.Status >= http.StatusInternalServerError {
 		h.clientGone(c, err)
 		return
