@@ -93,7 +93,8 @@ var onlyInside = []string{"call-inside-transaction"}
 // unnamed is whom the doctor blames where sessions come and go so fast that it saw none.
 const unnamed = "clients that connect for each piece of work"
 
-func TestTheDoctorRecognisesScenariosWhileTheLabPlaysThem(t *testing.T) {
+func openLab(t *testing.T) *scene.Server {
+	t.Helper()
 	server, err := scene.Open(t.Context(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -103,6 +104,11 @@ func TestTheDoctorRecognisesScenariosWhileTheLabPlaysThem(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return server
+}
+
+func TestTheDoctorRecognisesScenariosWhileTheLabPlaysThem(t *testing.T) {
+	server := openLab(t)
 	for _, name := range slices.Concat(seen, onlyInside) {
 		t.Run(name, func(t *testing.T) {
 			s, err := scenarios.Find(name)

@@ -1,7 +1,6 @@
 package scenarios_test
 
 import (
-	"log/slog"
 	"testing"
 
 	"ddtb/app/lab/scenarios"
@@ -9,15 +8,7 @@ import (
 )
 
 func TestOnlyLostStatementsReproducePreparedUnderPooler(t *testing.T) {
-	server, err := scene.Open(t.Context(), slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	server := openLab(t)
 	found, err := scenarios.Find("prepared-under-pooler")
 	if err != nil {
 		t.Fatal(err)
