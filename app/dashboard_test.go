@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -93,8 +92,6 @@ type event struct {
 	Level          string
 	Texts          map[string]string
 	Tables         map[string][][]string
-	Rows           map[string][][]string // of the tables under the charts
-	Begins         bool
 }
 
 // last returns the newest value of a line; nil: not known.
@@ -268,7 +265,7 @@ func TestTheDashboardTellsPercentilesOfTheWaitsUnderTheSettingsInForce(t *testin
 	if before < 4 {
 		t.Errorf("%d were asked for", before)
 	}
-	row := e.Rows["leases"][0]
+	row := e.Tables["chart-leases"][0]
 	if ms, err := strconv.ParseFloat(row[len(row)-1], 64); err != nil || ms <= 300 {
 		t.Errorf("the table says %q: %v", row, err)
 	}
@@ -281,42 +278,6 @@ func TestTheDashboardTellsPercentilesOfTheWaitsUnderTheSettingsInForce(t *testin
 		if longest, asked := e.waits(t); asked >= before {
 			t.Errorf("after the switch to %s: %d waits up to %v, of before", to, asked, longest)
 		}
-	}
-}
-
-func TestTheTablesUnderTheChartsAreKeptByTheirNewestRows(t *testing.T) {
-	s := newBoard(t, nil)
-	cookie := s.login("ada")
-	v := s.watch(cookie)
-	rows := v.mustNext().Rows
-	keep := func(e event) {
-		if e.kind == "history" { // events were missed, and it makes up for them
-			rows = e.Rows
-			return
-		}
-		for name, newest := range e.Rows {
-			if !e.Begins {
-				rows[name] = rows[name][1:]
-			}
-			rows[name] = append(newest, rows[name]...)
-		}
-	}
-	var last event
-	for range 35 {
-		last = v.mustNext()
-		keep(last)
-	}
-	all := s.watch(cookie).mustNext()
-	for last.id != all.id { // each may miss events
-		if last.id < all.id {
-			last = v.mustNext()
-			keep(last)
-		} else {
-			all = s.watch(cookie).mustNext()
-		}
-	}
-	if !reflect.DeepEqual(rows, all.Rows) || len(rows["slots"]) < 3 {
-		t.Errorf("%q\nis not\n%q", rows, all.Rows)
 	}
 }
 

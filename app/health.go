@@ -40,7 +40,7 @@ type Ready struct {
 // readyz reports whether requests can be served, and if not, why.
 func (a *App) readyz(c echo.Context) error {
 	r := a.ready.check(c.Request().Context())
-	r.Detail, r.Warning = a.complete(r.Detail), a.complete(r.Warning)
+	r.Detail, r.Warning = a.o.Complete(r.Detail), a.o.Complete(r.Warning)
 	status := http.StatusOK
 	if !r.Ready {
 		status = http.StatusServiceUnavailable
@@ -137,7 +137,7 @@ func (r *readiness) check(ctx context.Context) Ready {
 		r.served = r.asked
 	}
 	r.last = Ready{Ready: err == nil || r.bears(err), ReadOnly: readOnly}
-	warnings := []string{r.pooler.look(ctx, r.server, r.db.Config())}
+	warnings := []string{r.pooler.check(ctx, r.server, r.db.Config())}
 	if readOnly {
 		warnings = append(warnings, onlyReads)
 	}

@@ -12,6 +12,7 @@ type Reading struct {
 	Snapshot Snapshot  // empty if Err is set
 	Earlier  *Snapshot // the previous snapshot; nil if the previous poll failed, or there was none
 	Err      error     // why the poll failed
+	Seen     time.Time // when a poll last succeeded, by this machine's clock; zero: never
 
 	next chan struct{} // closed when there is a newer reading
 }
@@ -60,7 +61,10 @@ func (s *Sampler) look(ctx context.Context) {
 		return
 	}
 	before := s.Latest()
-	r := Reading{Snapshot: now, Err: err, next: make(chan struct{})}
+	r := Reading{Snapshot: now, Err: err, Seen: before.Seen, next: make(chan struct{})}
+	if err == nil {
+		r.Seen = time.Now()
+	}
 	switch {
 	case err != nil:
 		r.Sample = SampleOfFailure(time.Now(), err)

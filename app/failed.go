@@ -1,0 +1,38 @@
+package app
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"ddtb/app/report"
+)
+
+// mostHolders is how many holders a mail lists.
+const mostHolders = 20
+
+// failed counts and reports a failed request, with a description of the database that needs no query. No lease is held at
+// this point: the request's scope has ended.
+func (a *App) failed(c echo.Context, err error) {
+	a.count.Failed(err)
+	a.board.Failed(c.Path(), err)
+	a.ready.failed(err)
+	if a.report == nil {
+		return // the rest names each holder's source lines, which costs more than the refusal itself
+	}
+	in := report.Incident{
+		Err:     err,
+		Request: report.RequestOf(c.Request(), c.Path(), c.RealIP(), c.Response().Header().Get(echo.HeaderXRequestID)),
+	}
+	if s := a.db.Stat(); s.Size > 0 {
+		in.Slots = fmt.Sprintf("%d of %d leases of the strategy %s are out, waiting for one: %d", s.Leases, s.Size, s.Strategy, s.Waiting)
+	}
+	for i, h := range a.db.Holders() {
+		if i == mostHolders {
+			break
+		}
+		in.Holders = append(in.Holders, fmt.Sprintf("%.1f s  %s", time.Since(h.Since).Seconds(), h.Where))
+	}
+	a.report.Report(in)
+}
