@@ -4,7 +4,6 @@ import (
 	"embed"
 	"errors"
 	"net/http"
-	"net/url"
 	"strings"
 
 	"github.com/labstack/echo/v4"
@@ -129,16 +128,23 @@ func noTest(echo.Context) error {
 // nowKey is the parameter with which the page of progress asks for the result.
 const nowKey = "now"
 
-// progress shows a browser a page at once. It asks for the result after a second, so that it is surely drawn, and stays
-// until the test has ended. A script's request has no such page in between.
+// errProgress means that a test with these parameters may run, after the page of progress.
+var errProgress = errors.New("show the page of progress first")
+
+// progressFirst reports whether a person opened the address in a browser. A script's request has no page in between.
+func progressFirst(c echo.Context) bool {
+	return c.QueryParam(nowKey) == "" && web.WantsHTML(c) && c.Request().Header.Get("Sec-Fetch-Mode") == "navigate"
+}
+
+// progress shows a browser a page at once, unless the parameters have a mistake. The page asks for the result after a
+// second, so that it is surely drawn, and stays until the test has ended.
 func progress(test echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		u := *c.Request().URL
-		q, err := url.ParseQuery(u.RawQuery)
-		if err != nil || q.Has(nowKey) || !web.WantsHTML(c) || c.Request().Header.Get("Sec-Fetch-Mode") != "navigate" {
-			return test(c)
+		if err := test(c); !errors.Is(err, errProgress) {
+			return err
 		}
-		asked := u.RequestURI()
+		u := *c.Request().URL
+		asked, q := u.RequestURI(), u.Query()
 		q.Set(nowKey, "1")
 		u.RawQuery = q.Encode()
 		c.Response().Header().Set("Refresh", "1; url="+u.RequestURI())

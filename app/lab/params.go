@@ -18,13 +18,14 @@ import (
 // query reads the parameters of a test endpoint. The first one that is malformed, out of bounds or unknown becomes the
 // error, with its bounds.
 type query struct {
-	values url.Values
-	known  []string
-	err    error
+	values   url.Values
+	known    []string
+	err      error
+	progress bool // the page of progress comes first
 }
 
 func newQuery(c echo.Context) *query {
-	q := &query{}
+	q := &query{progress: progressFirst(c)}
 	var err error
 	if q.values, err = url.ParseQuery(c.QueryString()); err != nil {
 		q.fail("The address can't be read: write its parameters as name=value, with & between them.")
@@ -92,7 +93,8 @@ func (q *query) choice(name string, words ...string) string {
 	return text
 }
 
-// end rejects unknown parameters: most are misspelled.
+// end rejects unknown parameters: most are misspelled. It returns errProgress if the parameters are right, and a browser
+// has to show the page of progress before the test runs.
 func (q *query) end() error {
 	for name, values := range q.values {
 		if !slices.Contains(q.known, name) {
@@ -101,6 +103,9 @@ func (q *query) end() error {
 		if len(values) > 1 {
 			q.fail("%s is there %d times: give it once.", name, len(values))
 		}
+	}
+	if q.err == nil && q.progress {
+		return errProgress
 	}
 	return q.err
 }
