@@ -184,6 +184,11 @@ var QueryFailures = []QueryFailure{
 		Title: "The database is incomplete", Sentence: "A table or a column that this needs is missing from the database, so nothing was changed. " +
 			"Its administrator has to run `ddtb migrate`, which makes it, or says which one is missing and what to do.",
 	}, {
+		// Our statements fit the tables that the migrations make, and name no other function.
+		SQLStates: []string{pgerrcode.DatatypeMismatch, pgerrcode.UndefinedFunction, pgerrcode.FeatureNotSupported}, Cause: "missing table", Status: 503,
+		Title: "The database was changed", Sentence: "A table that this needs is not as `ddtb migrate` made it: a column has another type, or a rule replaces what is written. " +
+			"Nothing was changed. An administrator finds the column or the table in the log.",
+	}, {
 		SQLStates: []string{pgerrcode.DuplicatePreparedStatement, pgerrcode.InvalidSQLStatementName}, Status: 503,
 		Title: "A connection pooler is in the way", Sentence: behindPooler,
 	}, {
