@@ -165,7 +165,7 @@ func (r *request) unsaved(f *form, err error) error {
 	}
 	if ce, ok := errors.AsType[*db.ConnError](err); ok && ce.Sent {
 		f.Problems = append(f.Problems, "This may be saved or not: the connection to the database was lost meanwhile. "+kept+
-			": look at the list before you save it again.")
+			": check the list before you save it again.")
 	} else {
 		f.Problems = append(f.Problems, "This is not saved. "+p.Detail+" "+kept+": save again in a moment.")
 	}
