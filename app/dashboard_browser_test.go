@@ -23,6 +23,7 @@ const rowsOnServer = `fetch(location.href).then(r => r.text()).then(html =>
 		.map(row => [...row.cells].map(cell => cell.textContent).join("\t")))`
 
 func TestAPersonWatchesAndSwitchesInTheBrowser(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, func(c *config.Config) {
 		setDatabase(c, func(d *config.Database) { pool(d); d.Pool.MaxSize, d.Pool.Timeout = 2, time.Second })
 	})
@@ -71,6 +72,7 @@ func TestAPersonWatchesAndSwitchesInTheBrowser(t *testing.T) {
 }
 
 func TestTheDashboardIsAccessibleAndFitsThePhone(t *testing.T) {
+	t.Parallel()
 	server := dbtest.NewServer(t, dbtest.Options{MaxConnections: smallSlots})
 	cfg := server.Config(t)
 	s := boardOn(t, cfg, func(c *config.Config) {

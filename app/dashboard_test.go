@@ -243,6 +243,7 @@ func (e event) waits(t *testing.T) (longest time.Duration, asked int) {
 }
 
 func TestTheDashboardTellsPercentilesOfTheWaitsUnderTheSettingsInForce(t *testing.T) {
+	t.Parallel()
 	const timeout = 300 * time.Millisecond
 	s := newBoard(t, func(c *config.Config) {
 		setDatabase(c, func(d *config.Database) { pool(d); d.Pool.MaxSize, d.Pool.Timeout = 1, timeout })
@@ -290,6 +291,7 @@ func (s *site) until(cookie, what string, ok func(answer) bool) answer {
 }
 
 func TestTheDashboardIsForStaffAndItsControlForSuperusers(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, nil)
 	control := dbtest.Control(t, s.cfg.Databases["default"])
 	s.addStaff(control, "grace")
@@ -368,6 +370,7 @@ func TestStreamsEndWithTheServer(t *testing.T) {
 }
 
 func TestNoMoreThanAHundredWatchAndOfOneUserNoMoreThanTwenty(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, nil)
 	control := dbtest.Control(t, s.cfg.Databases["default"])
 	var viewers []*viewer
@@ -419,6 +422,7 @@ func (l tight) Accept() (net.Conn, error) {
 }
 
 func TestWhoDoesNotReadIsDroppedAndHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, nil)
 	cookie := s.login("ada")
 	l, err := app.Listen(t.Context(), "127.0.0.1:0")
@@ -453,6 +457,7 @@ func TestWhoDoesNotReadIsDroppedAndHoldsNobodyUp(t *testing.T) {
 }
 
 func TestTheStrategyIsSwitchedUnderLoadWithoutAFailedRequest(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, nil)
 	control := dbtest.Control(t, s.cfg.Databases["default"])
 	cookie := s.login("ada")
@@ -522,6 +527,7 @@ func TestTheStrategyIsSwitchedUnderLoadWithoutAFailedRequest(t *testing.T) {
 }
 
 func TestTheProcessesOwnFiguresAreNewHoweverSeldomTheServerIsLookedAt(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, func(c *config.Config) { c.Monitor.Interval = time.Hour })
 	cookie := s.login("ada")
 	s.until(cookie, "the server was looked at", func(a answer) bool { return strings.Contains(a.body, "monitor") })
@@ -543,6 +549,7 @@ func TestTheProcessesOwnFiguresAreNewHoweverSeldomTheServerIsLookedAt(t *testing
 }
 
 func TestASwitchByHandUndoesNoReload(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, func(c *config.Config) {
 		setDatabase(c, func(d *config.Database) { d.Pool.MaxSize, d.Pool.MaxIdle = 20, time.Hour })
 	})
@@ -573,6 +580,7 @@ func TestASwitchByHandUndoesNoReload(t *testing.T) {
 }
 
 func TestAMistakeInTheControlComesBackWithWhatWasTyped(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, nil)
 	cookie := s.login("ada")
 	a := s.post(connections, url.Values{
@@ -597,6 +605,7 @@ func TestAMistakeInTheControlComesBackWithWhatWasTyped(t *testing.T) {
 }
 
 func TestWhatWasTypedOutlivesTheSession(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, nil)
 	a := s.post(connections, url.Values{"strategy": {"pool"}, "pool.max_size": {"7"}, "password": {"no"}})
 	to, err := url.Parse(a.header("Location"))
@@ -616,6 +625,7 @@ func TestWhatWasTypedOutlivesTheSession(t *testing.T) {
 }
 
 func TestTooMuchThatWasTypedIsNotPutIntoAnAddress(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, nil)
 	a := s.post(connections, url.Values{"strategy": {"pool"}, "pool.timeout": {strings.Repeat("é", 100_000)}})
 	if to := a.header("Location"); a.StatusCode != 302 || to != "/admin/login/?next=%2Fadmin%2Fconnections%2F" {
@@ -624,6 +634,7 @@ func TestTooMuchThatWasTypedIsNotPutIntoAnAddress(t *testing.T) {
 }
 
 func TestWhoIsUnknownDoesNotHoldUpTheMonitoringConnection(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, nil)
 	cfg := s.cfg.Databases["default"]
 	control := dbtest.Control(t, cfg)
@@ -666,6 +677,7 @@ func TestWhoIsUnknownDoesNotHoldUpTheMonitoringConnection(t *testing.T) {
 }
 
 func TestAnApplicationsNameIsTextOnTheDashboard(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, nil)
 	control := dbtest.Control(t, s.cfg.Databases["default"])
 	s.sql(control, `SET application_name = '<script>alert(1)</script>'`)
@@ -812,6 +824,7 @@ func TestTheDashboardGoesOnWhileTheServerHangs(t *testing.T) {
 }
 
 func TestASwitchThatCannotBeRecordedIsMadeAndTold(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, nil)
 	s.sql(dbtest.Control(t, s.cfg.Databases["default"]), `ALTER TABLE django_admin_log RENAME TO elsewhere`)
 	cookie := s.login("ada")
@@ -832,6 +845,7 @@ func TestASwitchThatCannotBeRecordedIsMadeAndTold(t *testing.T) {
 }
 
 func TestWhoWatchesPinsNoConnectionOfTheirWorker(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, func(c *config.Config) { setDatabase(c, persistent) })
 	control := dbtest.Control(t, s.cfg.Databases["default"])
 	var cookie string
@@ -865,6 +879,7 @@ func pastNow(viewers []*viewer) {
 }
 
 func TestViewersAskForTheirRightsOneAfterAnother(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, func(c *config.Config) { setDatabase(c, perRequest) })
 	cookie := s.login("ada")
 	var viewers []*viewer

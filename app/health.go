@@ -113,25 +113,7 @@ func (r *readiness) check(ctx context.Context) Ready {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout) // other callers share the answer
 	defer cancel()
-	readOnly := false
-	err := r.server.Read(ctx, func(c *pgx.Conn) (err error) {
-		if err := migrations.Check(ctx, c); err != nil {
-			return err
-		}
-		readOnly, err = activity.ReadOnly(ctx, c)
-		return err
-	})
-	if errors.Is(err, context.DeadlineExceeded) && db.CauseOf(err) == "" {
-		err = &db.ConnError{Cause: db.ServerUnavailable, Err: err} // the monitoring connection is there, and silent
-	}
-	if at, failed := r.db.Failing(); err == nil && time.Since(at) < failsFor {
-		err = failed
-	}
-	if now := r.leases.Now(); err == nil && now.Dry() {
-		err = &db.ConnError{
-			Cause: db.PoolTimeout, Waited: now.Stalled.Duration(), Size: now.Now.Size, Leases: now.Now.Leases, Waiting: now.Now.Waiting,
-		}
-	}
+	readOnly, err := r.ask(ctx)
 	r.asked = time.Now()
 	if err == nil {
 		r.served = r.asked
@@ -143,18 +125,49 @@ func (r *readiness) check(ctx context.Context) Ready {
 	}
 	r.last.Warning = strings.TrimSpace(strings.Join(append(warnings, r.refusal()), " "))
 	if err != nil {
-		r.last.Cause, r.last.Detail = db.CauseOf(err), web.ProblemOf(err).Detail
-	}
-	if old, is := errors.AsType[*migrations.SchemaError](err); is { // others contain hosts and users, for the log only
-		r.last.Detail = old.Error()
-	}
-	if closed, is := errors.AsType[*migrations.AccessError](err); is {
-		r.last.Detail = closed.Error()
-	}
-	if missing, is := errors.AsType[*migrations.MissingError](err); is {
-		r.last.Detail = missing.Error()
+		r.last.Cause, r.last.Detail = db.CauseOf(err), detail(err)
 	}
 	return r.last
+}
+
+// ask returns why requests that need the database fail, and whether it takes no changes.
+func (r *readiness) ask(ctx context.Context) (readOnly bool, err error) {
+	err = r.server.Read(ctx, func(c *pgx.Conn) (err error) {
+		if err := migrations.Check(ctx, c); err != nil {
+			return err
+		}
+		readOnly, err = activity.ReadOnly(ctx, c)
+		return err
+	})
+	at, failed := r.db.Failing()
+	now := r.leases.Now()
+	switch {
+	case errors.Is(err, context.DeadlineExceeded) && db.CauseOf(err) == "": // the monitoring connection is there, and silent
+		err = &db.ConnError{Cause: db.ServerUnavailable, Err: err}
+	case err != nil:
+	case time.Since(at) < failsFor:
+		err = failed
+	case now.Dry():
+		err = &db.ConnError{
+			Cause: db.PoolTimeout, Waited: now.Stalled.Duration(), Size: now.Now.Size, Leases: now.Now.Leases, Waiting: now.Now.Waiting,
+		}
+	}
+	return readOnly, err
+}
+
+// detail returns the text of an error for the public. Errors about the tables are quoted. Others contain hosts and users,
+// for the log only.
+func detail(err error) string {
+	if e, is := errors.AsType[*migrations.SchemaError](err); is {
+		return e.Error()
+	}
+	if e, is := errors.AsType[*migrations.AccessError](err); is {
+		return e.Error()
+	}
+	if e, is := errors.AsType[*migrations.MissingError](err); is {
+		return e.Error()
+	}
+	return web.ProblemOf(err).Detail
 }
 
 // bears reports whether requests can be served although the primary is lost: a replica serves reads, or a failover to

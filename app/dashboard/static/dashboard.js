@@ -150,7 +150,7 @@ function show(picture) {
   for (const element of document.querySelectorAll("[data-text]")) say(element, picture.texts[element.dataset.text] ?? "–");
   for (const table of document.querySelectorAll("[data-table]")) {
     const rows = picture.tables[table.dataset.table];
-    if (rows) fill(table, rows);
+    if (rows && !table.closest("details:not([open])")) fill(table, rows);
   }
   document.getElementById("verdict").className = "note " + picture.class;
   document.title = `${picture.texts.slots} slots, ${picture.level} | Connections`;

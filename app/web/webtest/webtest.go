@@ -40,11 +40,11 @@ type Browser struct {
 	look Look
 }
 
-// Open starts a browser, which ends with the test, or after 3 minutes. Paths are relative to site, an address without a
+// Open starts a browser, which ends with the test, or after 6 minutes. Paths are relative to site, an address without a
 // final slash.
 func Open(t testing.TB, site string) *Browser {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 6*time.Minute)
 	t.Cleanup(cancel)
 	options := []chromedp.ExecAllocatorOption{
 		chromedp.Headless, chromedp.NoFirstRun, chromedp.DisableGPU, chromedp.WindowSize(1280, 900),
