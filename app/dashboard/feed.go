@@ -14,8 +14,8 @@ import (
 const pointsKept = 450
 
 const (
-	patience = time.Second     // at least this long without an answer before the page says so
-	ownPace  = 5 * time.Second // maximum age of this process's figures, however long the interval
+	silentFor = time.Second     // at least this long without an answer before the page says so
+	ownPace   = 5 * time.Second // maximum age of this process's figures, however long the interval
 )
 
 // feed turns each reading of the sampler into one event for all viewers. An event is encoded when the first viewer
@@ -68,7 +68,7 @@ func (m meter) next(at time.Time, count int64) meter {
 
 func startFeed(o Options, failed *failures) *feed {
 	ctx, stop := context.WithCancel(context.Background())
-	f := &feed{o: o, failures: failed, limit: max(2*o.Config.Monitor.Interval, patience), ctx: ctx, stop: stop}
+	f := &feed{o: o, failures: failed, limit: max(2*o.Config.Monitor.Interval, silentFor), ctx: ctx, stop: stop}
 	f.waits.of = o.Waits
 	f.latest = f.newEvent(&event{connects: meter{at: time.Now()}})
 	f.ended.Go(f.run)

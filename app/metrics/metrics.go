@@ -19,7 +19,7 @@ package metrics
 import (
 	"runtime/debug"
 
-	"github.com/prometheus/client_golang/prometheus" // the format, and histograms without locks, are its trade
+	"github.com/prometheus/client_golang/prometheus" // provides the format, and histograms without locks
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"ddtb/app/report"

@@ -193,7 +193,7 @@ func (b *Browser) Violations() string {
 	if !Value[bool](b, `typeof axe === "object"`) {
 		Value[bool](b, axe+"; true")
 	}
-	return Value[string](b, `axe.run({resultTypes: ["violations"]}).then(r => r.violations.map(
+	return Value[string](b, `axe.run({resultTypes: ["violations"], preload: false}).then(r => r.violations.map(
 		v => v.id + ": " + v.help + "\n" + v.nodes.map(n => "    " + n.html + "\n    " + n.failureSummary).join("\n")).join("\n"))`)
 }
 
