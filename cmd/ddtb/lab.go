@@ -197,7 +197,11 @@ func (c *cli) runScenarios(ctx context.Context, o labRun, chosen []*scene.Scenar
 	defer c.progress("")
 	results := []*scene.Result{}
 	for i, s := range chosen {
-		o.plan.Before = func(half string, _ *scene.Scenario) { c.progress(bar(i, len(chosen)) + s.Name + ", " + half) }
+		here := bar(i, len(chosen)) + s.Name
+		c.progress(here)
+		o.plan.Observe = func(half string, x scene.Sample) {
+			c.progress(fmt.Sprintf("%s, %s, %.1f s", here, half, x.At.Seconds()))
+		}
 		r := server.Run(ctx, s, o.plan)
 		if ctx.Err() != nil {
 			return nil, "", errors.New("stopped")

@@ -17,22 +17,20 @@ const (
 	hitByBug = 20
 )
 
-func init() { add(&eventQuotaBurned) }
-
-var eventQuotaBurned = scene.Scenario{
+var _ = add(scene.Scenario{
 	Number: 19, Name: "event-quota-burned", Title: "one event per failure, then none for the next bug",
 	Family: scene.Reporting, Message: "Your organization has used up its error quota",
 	Why: "Every failed request sends an event to Sentry. " +
 		"A short outage of the database sends thousands, and the quota of the month is used up. " +
-		"The next bug, a real one, is answered with 429, and nobody hears of it.",
-	Figure: "kinds of failure unheard of", FixedBy: "one event for a cause and a window, with the number of the rest",
+		"Sentry answers the event of the next bug, a real one, with 429, and no one hears of it.",
+	Figure: "kinds of failure unreported", FixedBy: "one event for a cause and a window, with a count of the rest",
 	SQL: `SELECT current_setting('max_connections') AS max, count(*) AS used
 FROM pg_stat_activity WHERE backend_type = 'client backend'; -- events leave no trace here`,
 	Recipe: "reporting", Threads: scene.Threads("apache/superset#7165"), Of: 2,
 	Load:  scene.Load{Requests: outage + hitByBug, Every: 8 * time.Millisecond},
 	Setup: func(s *scene.Stage) { s.Fill(20) },
 	Value: scene.Counted, Fails: eventQuotaBurnedFails, Works: eventQuotaBurnedWorks,
-}
+})
 
 func eventQuotaBurnedFails(s *scene.Stage) scene.Request {
 	plan := s.Sentry(quota)

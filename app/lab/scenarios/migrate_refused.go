@@ -9,13 +9,11 @@ import (
 
 const deployed = 4 // replicas
 
-func init() { add(&migrateRefused) }
-
-var migrateRefused = scene.Scenario{
+var _ = add(scene.Scenario{
 	Number: 14, Name: "migrate-refused", Title: "migrations at boot find no slot",
 	Family: scene.TooMany, Message: "FATAL: remaining connection slots are reserved for non-replication superuser connections",
 	Why: "The pools may take every slot, and under load they do. " +
-		"A deploy starts replicas, each of which migrates on a connection of its own beside the pool. " +
+		"A deploy starts replicas, each of which migrates on its own connection beside the pool. " +
 		"The migration is refused, the replica does not start, and the orchestrator starts another.",
 	Figure: "migrations refused", FixedBy: "pools that leave two slots free, and one migration for all replicas",
 	SQL: `SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
@@ -23,7 +21,7 @@ var migrateRefused = scene.Scenario{
 	Recipe: "pool", Threads: scene.Threads("simstudioai/sim#5226", "prisma/prisma#11818"), Of: deployed,
 	Load:  scene.Load{Requests: 64, Burst: 32, Every: 400 * time.Millisecond, Patience: 3 * time.Second},
 	Value: scene.Counted, Fails: migrateRefusedFails, Works: migrateRefusedWorks,
-}
+})
 
 func migrateRefusedFails(s *scene.Stage) scene.Request {
 	web := s.Pool(s.Slots())

@@ -9,22 +9,20 @@ import (
 	"ddtb/app/lab/scene"
 )
 
-func init() { add(&noRecovery) }
-
-var noRecovery = scene.Scenario{
+var _ = add(scene.Scenario{
 	Number: 24, Name: "no-recovery", Title: "the pool does not recover when the server does",
 	Family: scene.Recovery, Message: "conn closed",
 	Why: "A restart of the server closes every connection of the pool. " +
-		"This pool takes connections back without looking at them, and hands the dead ones out again. " +
+		"This pool takes connections back without checking them, and hands out dead ones. " +
 		"The server is up after a second, and the application fails until it is restarted.",
-	Figure: "failed once the server was back", FixedBy: "closing a lost connection when it is released, and opening another",
+	Figure: "requests failed after the restart", FixedBy: "closing a lost connection when it is released, and opening another",
 	SQL: `SELECT application_name, backend_start, pg_postmaster_start_time() AS server_start
 FROM pg_stat_activity WHERE backend_type = 'client backend'; -- an application that gave up is not in it`,
 	Recipe: "recovery", Threads: scene.Threads("psycopg/psycopg#1315", "rails/rails#20114"), Of: 40,
-	Load:   scene.Load{Requests: 120, Every: 25 * time.Millisecond},
-	During: func(s *scene.Stage) { _ = scene.Sleep(s.Context(), 300*time.Millisecond); s.Restart() },
-	Value:  scene.Counted, Fails: noRecoveryFails, Works: noRecoveryWorks,
-}
+	Load:  scene.Load{Requests: 120, Every: 25 * time.Millisecond},
+	Setup: func(s *scene.Stage) { s.RestartAfter(300 * time.Millisecond) },
+	Value: scene.Counted, Fails: noRecoveryFails, Works: noRecoveryWorks,
+})
 
 func noRecoveryFails(s *scene.Stage) scene.Request {
 	pool := connections(s, 5)

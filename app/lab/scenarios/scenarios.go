@@ -22,10 +22,11 @@ import (
 
 var all []*scene.Scenario
 
-// add adds a scenario to All. It is for init functions.
-func add(s *scene.Scenario) {
-	all = append(all, s)
+// add adds a scenario to All. Each file calls it to initialize a variable without a name.
+func add(s scene.Scenario) *scene.Scenario {
+	all = append(all, &s)
 	slices.SortFunc(all, func(a, b *scene.Scenario) int { return a.Number - b.Number })
+	return &s
 }
 
 // All returns the scenarios in order.

@@ -12,6 +12,7 @@ import (
 	"html/template"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -95,7 +96,7 @@ func (s *Site) index(c echo.Context) error {
 		families = append(families, f)
 	}
 	return pages.Render(c, http.StatusOK, "lab.html", map[string]any{
-		"Families": families, "Queue": s.runner.queued(), "Count": len(scenarios.All()), "Results": len(s.runner.results()) > 0,
+		"Families": families, "Queue": s.runner.queue(), "Count": len(scenarios.All()), "Results": len(s.runner.results()) > 0,
 		"Command": s.complete("ddtb lab run --all"),
 	})
 }
@@ -126,9 +127,10 @@ func (s *Site) show(c echo.Context) error {
 	}
 	user, err := auth.UserFrom(c.Request().Context())
 	staff := err == nil && user != nil && user.Staff // if the user can't be checked, the page is read-only
-	queue := s.runner.queued()
+	queue := s.runner.queue()
+	live, _ := s.runner.picture(x.Name)
 	return pages.Render(c, http.StatusOK, "scenario.html", map[string]any{
-		"S": shown, "User": user, "Staff": staff, "Queue": queue, "Running": queue.has(x.Name), "Live": s.runner.picture(x.Name),
+		"S": shown, "User": user, "Staff": staff, "Queue": queue, "Running": slices.Contains(queue, x.Name), "Live": live,
 		"Next": c.Request().URL.Path, "Command": s.complete("ddtb lab run " + x.Name),
 	})
 }
@@ -174,7 +176,7 @@ func (s *Site) live(c echo.Context) error {
 	c.Response().WriteHeader(http.StatusOK)
 	wire := http.NewResponseController(c.Response().Writer)
 	for {
-		picture, changed := s.runner.watch(x.Name)
+		picture, changed := s.runner.picture(x.Name)
 		if err := wire.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 			return nil // the response has begun, so no error can be sent
 		}
