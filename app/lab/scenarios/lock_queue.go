@@ -20,7 +20,7 @@ var _ = add(scene.Scenario{
 FROM pg_stat_activity WHERE cardinality(pg_blocking_pids(pid)) > 0;`,
 	Recipe: "locks", Threads: scene.Threads("taskcluster/taskcluster#3632", "strelov1/freehire#1284"),
 	Load: scene.Load{Requests: 80, Every: 20 * time.Millisecond, Patience: 4 * time.Second}, Of: 78,
-	Value: scene.Counted, Fails: lockQueueFails, Works: lockQueueWorks,
+	Value: scene.FailedFrom(2), Fails: lockQueueFails, Works: lockQueueWorks,
 })
 
 func lockQueueFails(s *scene.Stage) scene.Request {
@@ -54,6 +54,6 @@ func siteDuringMigration(s *scene.Stage, migrate func(context.Context, *pgxpool.
 		case 1:
 			return migrate(ctx, pool)
 		}
-		return ordinary(ctx, s, pool)
+		return ordinary(ctx, pool)
 	}
 }

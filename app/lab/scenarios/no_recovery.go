@@ -21,21 +21,21 @@ FROM pg_stat_activity WHERE backend_type = 'client backend'; -- an application t
 	Recipe: "recovery", Threads: scene.Threads("psycopg/psycopg#1315", "rails/rails#20114"), Of: 40,
 	Load:  scene.Load{Requests: 120, Every: 25 * time.Millisecond},
 	Setup: func(s *scene.Stage) { s.RestartAfter(300 * time.Millisecond) },
-	Value: scene.Counted, Fails: noRecoveryFails, Works: noRecoveryWorks,
+	Value: scene.FailedFrom(80), Fails: noRecoveryFails, Works: noRecoveryWorks,
 })
 
 func noRecoveryFails(s *scene.Stage) scene.Request {
 	pool := connections(s, 5)
-	return lateFailures(s, func(ctx context.Context) error {
+	return func(ctx context.Context, _ int) error {
 		conn := <-pool
 		defer func() { pool <- conn }() // in any state
 		return latestPolls(ctx, conn)
-	})
+	}
 }
 
 func noRecoveryWorks(s *scene.Stage) scene.Request {
 	pool := connections(s, 5)
-	return lateFailures(s, func(ctx context.Context) (err error) {
+	return func(ctx context.Context, _ int) (err error) {
 		conn := <-pool
 		defer func() { pool <- conn }()
 		if conn == nil || conn.IsClosed() { // lost: replace it
@@ -44,7 +44,7 @@ func noRecoveryWorks(s *scene.Stage) scene.Request {
 			}
 		}
 		return latestPolls(ctx, conn)
-	})
+	}
 }
 
 // connections is a simple hand-written pool.
@@ -58,15 +58,4 @@ func connections(s *scene.Stage, size int) chan *pgx.Conn {
 		pool <- conn
 	}
 	return pool
-}
-
-// lateFailures counts failures among the last forty requests, more than a second after the restart.
-func lateFailures(s *scene.Stage, page func(context.Context) error) scene.Request {
-	return func(ctx context.Context, n int) error {
-		err := page(ctx)
-		if err != nil && n >= 80 {
-			s.Count(1)
-		}
-		return err
-	}
 }

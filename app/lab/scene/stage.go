@@ -48,9 +48,14 @@ func (s *Stage) Count(n int) { s.count.Add(int64(n)) }
 // Counted is a Value: the sum passed to Count.
 func Counted(s *Stage) int { return int(s.count.Load()) }
 
+// FailedFrom is a Value: the failed requests without those before the n-th, from 0.
+func FailedFrom(n int) func(*Stage) int {
+	return func(s *Stage) int { return countIf(s.tally.failed, func(request int) bool { return request >= n }) }
+}
+
 // Slower is a Value: the requests that took longer than the duration.
 func Slower(than time.Duration) func(*Stage) int {
-	return func(s *Stage) int { return s.tally.slower(than) }
+	return func(s *Stage) int { return countIf(s.tally.latencies, func(d time.Duration) bool { return d > than }) }
 }
 
 // Above is a Value: the peak of backends above n.
