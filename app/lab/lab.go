@@ -89,16 +89,16 @@ func (l *Lab) begin(private bool, cfg config.Database, onNested func(first, seco
 	default:
 		return nil, nil, fault.New(fault.Conflict, "Another stress run is under way. Wait until it has ended, then try again.")
 	}
-	end = func() { <-l.turn }
+	free := func() { <-l.turn }
 	if !private {
-		return l.db, end, nil
+		return l.db, free, nil
 	}
 	if d, err = db.OpenWith(cfg, db.Options{Log: l.log, OnNested: onNested}); err != nil {
-		end()
+		free()
 		return nil, nil, err
 	}
 	return d, func() {
-		defer end()
+		defer free()
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
 		if err := d.Close(ctx); err != nil {

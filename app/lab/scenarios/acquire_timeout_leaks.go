@@ -15,7 +15,7 @@ var _ = add(scene.Scenario{
 	Why: "The acquire has no timeout, so the code wraps it: a goroutine acquires, and the caller waits for it or for a timer. " +
 		"When the timer fires first, the goroutine goes on waiting, and gets a connection later. " +
 		"The caller has left, so the connection is lost: a short overload empties the pool for ever.",
-	Figure: "requests failed after the overload", FixedBy: "giving the timeout to the acquire itself",
+	Figure: "failed after the overload", FixedBy: "giving the timeout to the acquire itself",
 	SQL: `SELECT application_name, state, count(*), min(state_change) AS since
 FROM pg_stat_activity WHERE backend_type = 'client backend' GROUP BY 1, 2;`,
 	Recipe: "leaks", Threads: scene.Threads("MagicStack/asyncpg#467"), Of: 40,

@@ -101,9 +101,6 @@ func removeLeftover(ctx context.Context, dir string) error {
 	return errors.Join(localpg.Remove(ctx, pg), os.RemoveAll(dir), lock.Close())
 }
 
-// Version returns PostgreSQL's version, or "" before the first run.
-func (s *Server) Version() string { return s.version }
-
 // Close stops the server and removes its data. It may be called twice.
 func (s *Server) Close() error {
 	s.mu.Lock()

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"html/template"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
 
-	"ddtb/app/lab/scenarios"
 	"ddtb/app/lab/scene"
 )
 
@@ -167,20 +167,11 @@ func (r *runner) notify() {
 	r.changed = make(chan struct{})
 }
 
-func (r *runner) result(name string) *scene.Result {
+// results returns the latest results by name.
+func (r *runner) results() map[string]*scene.Result {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.latest[name]
-}
-
-// results returns the latest results, in the order of the scenarios.
-func (r *runner) results() (list []*scene.Result) {
-	for _, s := range scenarios.All() {
-		if x := r.result(s.Name); x != nil {
-			list = append(list, x)
-		}
-	}
-	return list
+	return maps.Clone(r.latest)
 }
 
 // queue returns the names of the current run and of the waiting ones.

@@ -11,6 +11,7 @@ import (
 	"embed"
 	"html/template"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -73,42 +74,22 @@ func (s *Site) guard(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// family is a group of cards.
-type family struct {
-	Name  scene.Family
-	Cards []card
-}
-
-type card struct {
-	*scene.Scenario
-	Result *scene.Result // nil: not run yet
-}
-
 func (s *Site) index(c echo.Context) error {
-	var families []family
-	for _, name := range scene.Families {
-		f := family{Name: name}
-		for _, x := range scenarios.All() {
-			if x.Family == name {
-				f.Cards = append(f.Cards, card{x, s.runner.result(x.Name)})
-			}
-		}
-		families = append(families, f)
-	}
 	return pages.Render(c, http.StatusOK, "lab.html", map[string]any{
-		"Families": families, "Queue": s.runner.queue(), "Count": len(scenarios.All()), "Results": len(s.runner.results()) > 0,
+		"Families": scene.Families, "Scenarios": scenarios.All(), "Results": s.runner.results(), "Queue": s.runner.queue(),
 		"Command": s.complete("ddtb lab run --all"),
 	})
 }
 
 // report returns the latest results, in the format of `ddtb lab run --report`.
 func (s *Site) report(c echo.Context) error {
-	results := s.runner.results()
-	if len(results) == 0 {
-		return c.Redirect(http.StatusSeeOther, Path) // no results yet
+	latest := s.runner.results()
+	if len(latest) == 0 {
+		return c.Redirect(http.StatusSeeOther, Path)
 	}
+	results := slices.SortedFunc(maps.Values(latest), func(a, b *scene.Result) int { return a.Number - b.Number })
 	var page bytes.Buffer
-	if err := WriteReport(&page, results, results[0].Server); err != nil {
+	if err := WriteReport(&page, results); err != nil {
 		return err
 	}
 	// It is sent as a download: the content security policy of all pages would block its inline style.
@@ -121,7 +102,7 @@ func (s *Site) show(c echo.Context) error {
 	if err != nil {
 		return fault.New(fault.NotFound, "%v", err)
 	}
-	shown, err := newSection(x, s.runner.result(x.Name))
+	shown, err := newSection(x, s.runner.results()[x.Name])
 	if err != nil {
 		return err
 	}
