@@ -48,12 +48,13 @@ func probeConnectsWorks(s *scene.Stage) scene.Request {
 // sessionsReport is the maximum delay of the session counter: a backend reports at most once a second.
 const sessionsReport = 1500 * time.Millisecond
 
-// countSessions counts the connections that the server has accepted during the run, without the lab's.
+// countSessions counts the connections that the server accepts during the run.
 func countSessions(s *scene.Stage) {
-	before := s.Sessions()
+	const accepted = "SELECT sessions FROM pg_stat_database WHERE datname = current_database()"
+	before := s.Int(accepted)
 	s.BeforeCounting(func() {
 		if scene.Sleep(s.Context(), sessionsReport) == nil {
-			s.Count(s.Sessions() - before)
+			s.Count(s.Int(accepted) - before)
 		}
 	})
 }

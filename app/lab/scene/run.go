@@ -118,7 +118,7 @@ func (s *Stage) watch(ctx context.Context) {
 const sampleSQL = `SELECT count(*) FROM pg_stat_activity
 	WHERE backend_type = 'client backend' AND usename IN ('` + appRole + `', '` + otherRole + `')`
 
-// sample counts the backends. It waits while the server restarts; while it is stopped, there is no sample.
+// sample counts the backends. It waits while the server restarts. There is no sample if the server does not answer.
 func (s *Stage) sample(start time.Time) {
 	s.server.mu.Lock()
 	defer s.server.mu.Unlock()

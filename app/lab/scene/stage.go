@@ -92,13 +92,12 @@ func (s *Stage) Operate(sql string) {
 	}
 }
 
-// Sessions returns the total number of connections that the server has accepted for the database.
-func (s *Stage) Sessions() (n int) {
+// Int returns the number that a superuser's statement returns.
+func (s *Stage) Int(sql string) (n int) {
 	s.server.mu.Lock()
 	defer s.server.mu.Unlock()
-	err := s.server.session.QueryRow(s.ctx, "SELECT sessions FROM pg_stat_database WHERE datname = $1", database).Scan(&n)
-	if err != nil && s.ctx.Err() == nil {
-		s.Failed(err)
+	if err := s.server.session.QueryRow(s.ctx, sql).Scan(&n); err != nil && s.ctx.Err() == nil {
+		s.Failed(fmt.Errorf("%s: %w", sql, err))
 	}
 	return n
 }

@@ -35,6 +35,9 @@ func (b *Standby) start(ctx context.Context, server *Server) error {
 	server.options.Settings = maps.Clone(settings)
 	server.options.Settings["synchronous_standby_names"] = "*"
 	server.options.Settings["synchronous_commit"] = "on"
+	if err := server.pg.Stop(ctx); err != nil { // in order, so that the new table is on disk
+		return err
+	}
 	if err := server.restart(ctx); err != nil {
 		return err
 	}
@@ -62,30 +65,24 @@ func (s *Server) withoutStandby() {
 	_ = s.stop(ctx) // the failover may have stopped it
 }
 
-// Failover crashes the server and promotes the standby.
+// Failover crashes the server and promotes the standby. From then on the lab's session is on the standby.
 func (b *Standby) Failover() {
 	b.stage.server.mu.Lock()
 	defer b.stage.server.mu.Unlock()
-	err := b.stage.server.stop(b.stage.ctx)
-	if err == nil {
-		_, err = b.Int("SELECT count(pg_promote())")
-	}
-	if err != nil && b.stage.ctx.Err() == nil {
+	if err := b.failover(b.stage.ctx, b.stage.server); err != nil && b.stage.ctx.Err() == nil {
 		b.stage.Failed(fmt.Errorf("the failover: %w", err))
 	}
 }
 
-// Int returns the result of a superuser's statement on the standby.
-func (b *Standby) Int(sql string) (n int, err error) {
-	ctx, cancel := context.WithTimeout(b.stage.ctx, stopPatience)
-	defer cancel()
-	conn, err := b.pg.Connect(ctx, database)
-	if err != nil {
-		return 0, err
+func (b *Standby) failover(ctx context.Context, server *Server) (err error) {
+	if err = server.stop(ctx); err != nil {
+		return err
 	}
-	defer func() { _ = conn.Close(ctx) }()
-	err = conn.QueryRow(ctx, sql).Scan(&n)
-	return n, err
+	if server.session, err = b.pg.Connect(ctx, database); err != nil {
+		return err
+	}
+	_, err = server.session.Exec(ctx, "SELECT pg_promote()")
+	return err
 }
 
 // Hosts makes the settings name both servers and require a writable one.
