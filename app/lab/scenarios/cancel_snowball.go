@@ -28,11 +28,8 @@ FROM pg_stat_activity WHERE state = 'active' GROUP BY 1;`,
 })
 
 func cancelSnowballFails(s *scene.Stage) scene.Request {
-	network := s.Network()
-	network.LosesCancels = true
 	pool := s.Pool(5, func(c *pgxpool.Config) {
-		network.Direct(c.ConnConfig)
-		closeSocketAtOnce(c.ConnConfig)
+		throughBalancer(s, c.ConnConfig)
 	})
 	return func(ctx context.Context, _ int) error {
 		return slowly(ctx, pool, 3*time.Second) // the client waits for 0.4 s
@@ -40,11 +37,8 @@ func cancelSnowballFails(s *scene.Stage) scene.Request {
 }
 
 func cancelSnowballWorks(s *scene.Stage) scene.Request {
-	network := s.Network()
-	network.LosesCancels = true
 	pool := s.Pool(5, func(c *pgxpool.Config) {
-		network.Direct(c.ConnConfig)
-		closeSocketAtOnce(c.ConnConfig)
+		throughBalancer(s, c.ConnConfig)
 		c.ConnConfig.RuntimeParams["statement_timeout"] = "100ms" // the server ends it
 	})
 	return func(ctx context.Context, _ int) error {
@@ -59,8 +53,12 @@ func cancelSnowballWorks(s *scene.Stage) scene.Request {
 	}
 }
 
-// closeSocketAtOnce is what many drivers do when the caller gives up.
-func closeSocketAtOnce(cc *pgx.ConnConfig) {
+// throughBalancer makes connections go through a balancer that loses cancel requests. When the caller gives up, the
+// driver closes the socket at once, as many do.
+func throughBalancer(s *scene.Stage, cc *pgx.ConnConfig) {
+	network := s.Network()
+	network.LosesCancels = true
+	network.Direct(cc)
 	cc.BuildContextWatcherHandler = func(pc *pgconn.PgConn) ctxwatch.Handler { return closer{pc} }
 }
 

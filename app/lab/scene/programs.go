@@ -44,7 +44,8 @@ func (s *Stage) startBouncer(addr *net.TCPAddr, size int) error {
 	if err != nil {
 		return err
 	}
-	ini := fmt.Sprintf(bouncerINI, s.server.pg.Port(), appRole, s.server.password, addr.Port, size)
+	login := s.server.logins[appRole]
+	ini := fmt.Sprintf(bouncerINI, login.Port, login.User, login.Password.Reveal(), addr.Port, size)
 	var major, minor int
 	version, _ := exec.CommandContext(s.ctx, command, "--version").Output()
 	if _, err := fmt.Sscanf(string(version), "PgBouncer %d.%d", &major, &minor); err == nil && (major > 1 || minor >= 21) {

@@ -23,7 +23,9 @@ func (s *Server) Run(ctx context.Context, sc *Scenario, p Plan) *Result {
 	if err := s.halves(ctx, sc, p, r); err != nil {
 		r.Error = err.Error()
 	}
-	r.Server = s.version
+	if s.pg != nil {
+		r.Server = s.pg.Version()
+	}
 	r.Reproduced = r.Failure != nil && r.Failure.Value > sc.Tolerated
 	r.Fixed = r.Fix != nil && r.Fix.Value <= sc.Tolerated
 	r.Seconds = float64(time.Since(r.At).Round(100*time.Millisecond)) / float64(time.Second)

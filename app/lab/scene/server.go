@@ -2,7 +2,6 @@ package scene
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,9 +19,8 @@ import (
 
 const (
 	dirPrefix    = "ddtb-lab-"
-	database     = "lab"
-	appRole      = "lab"       // as whom scenarios connect
-	otherRole    = "neighbour" // another application on the server
+	appRole      = "lab"       // as whom scenarios connect, and their database
+	otherRole    = "neighbour" // another application on the server, and its database
 	reserved     = "3"         // superuser_reserved_connections, PostgreSQL's default
 	notForSlots  = 3 + 1       // the reserved connections, and the lab's own session
 	stopPatience = 10 * time.Second
@@ -35,17 +33,16 @@ var settings = map[string]string{
 
 // Server is the lab's private PostgreSQL. It starts at the first run, and serves one run at a time.
 type Server struct {
-	log      *slog.Logger
-	dir      string
-	lock     *os.File // held until the lab is closed, also while PostgreSQL restarts
-	password string
+	log  *slog.Logger
+	dir  string
+	lock *os.File // held until the lab is closed, also while PostgreSQL restarts
 
 	mu      sync.Mutex // held while the server starts or stops, and while the session is used
 	options localpg.Options
 	pg      *localpg.Server // nil: not started yet
 	slots   int
-	version string
-	session *pgx.Conn // a superuser's; nil while the server is stopped
+	logins  map[string]config.Database // by role
+	session *pgx.Conn                  // a superuser's; nil while the server is stopped
 }
 
 // Open creates the lab's server in a new directory below the system's temporary directory. It removes what a killed lab
@@ -61,7 +58,7 @@ func Open(ctx context.Context, log *slog.Logger) (*Server, error) {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return &Server{
-		log: log, dir: dir, lock: lock, password: rand.Text(),
+		log: log, dir: dir, lock: lock, logins: map[string]config.Database{},
 		options: localpg.Options{Dir: filepath.Join(dir, "pg"), Volatile: true, Settings: settings},
 	}, os.Chmod(dir, 0o711) //nolint:gosec // for root the server runs as another user, who must get to its own part
 }
@@ -143,8 +140,7 @@ func (s *Server) ensure(ctx context.Context, slots int) error {
 
 // restart crashes the server, if it runs, and starts it at the same address.
 func (s *Server) restart(ctx context.Context) error {
-	first := s.pg == nil
-	if !first {
+	if s.pg != nil {
 		if err := s.stop(ctx); err != nil {
 			return err
 		}
@@ -153,14 +149,23 @@ func (s *Server) restart(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.pg, s.version, s.options.Port = pg, pg.Version(), pg.Port()
-	if first {
-		if err := s.makeRoles(ctx); err != nil {
-			return fmt.Errorf("the lab's database: %w", err)
+	s.pg, s.options.Port = pg, pg.Port()
+	if len(s.logins) == 0 { // later a change may wait for a standby
+		if err := s.makeDatabases(ctx); err != nil {
+			return fmt.Errorf("the lab's databases: %w", err)
 		}
 	}
-	s.session, err = pg.Connect(ctx, database)
+	s.session, err = pg.Connect(ctx, appRole)
 	return err
+}
+
+func (s *Server) makeDatabases(ctx context.Context) (err error) {
+	for _, role := range []string{appRole, otherRole} {
+		if s.logins[role], err = s.pg.Database(ctx, role, role); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *Server) stop(ctx context.Context) error {
@@ -169,24 +174,6 @@ func (s *Server) stop(ctx context.Context) error {
 		s.session = nil
 	}
 	return s.pg.Crash(ctx) // the data are not needed: no checkpoint
-}
-
-func (s *Server) makeRoles(ctx context.Context) error {
-	conn, err := s.pg.Connect(ctx, "postgres")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close(ctx) }()
-	for _, sql := range []string{
-		"CREATE ROLE " + appRole + " LOGIN PASSWORD '" + s.password + "'",
-		"CREATE ROLE " + otherRole + " LOGIN PASSWORD '" + s.password + "'",
-		"CREATE DATABASE " + database + " OWNER " + appRole,
-	} {
-		if _, err := conn.Exec(ctx, sql); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // endSessions ends all sessions except the lab's, and waits until they are closed.
@@ -217,13 +204,13 @@ func until(ctx context.Context, problem string, done func(context.Context) (bool
 func (s *Server) Operator() config.Database {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.pg.Config(database)
+	return s.pg.Config(appRole)
 }
 
-// config returns a role's login.
+// config returns a role's login, with the default settings.
 func (s *Server) config(role string) config.Database {
-	cfg, way := config.Default().Databases["default"], s.pg.Config(database)
-	cfg.Name, cfg.User, cfg.Password = database, role, config.Secret(s.password)
-	cfg.Host, cfg.Port, cfg.SSLMode = way.Host, way.Port, way.SSLMode
+	cfg, login := config.Default().Databases["default"], s.logins[role]
+	cfg.Name, cfg.User, cfg.Password = login.Name, login.User, login.Password
+	cfg.Host, cfg.Port, cfg.SSLMode = login.Host, login.Port, login.SSLMode
 	return cfg
 }

@@ -78,7 +78,7 @@ func (b *Standby) failover(ctx context.Context, server *Server) (err error) {
 	if err = server.stop(ctx); err != nil {
 		return err
 	}
-	if server.session, err = b.pg.Connect(ctx, database); err != nil {
+	if server.session, err = b.pg.Connect(ctx, appRole); err != nil {
 		return err
 	}
 	_, err = server.session.Exec(ctx, "SELECT pg_promote()")
