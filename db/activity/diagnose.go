@@ -150,19 +150,19 @@ func (p *problem) shortLived() (gone []Session) {
 		p.churn = turnover(p.now, *p.earlier)
 	}
 	if p.churn >= p.t.Churn && p.churn > 0 {
-		gone = slices.DeleteFunc(ended(p.now, *p.earlier), func(s Session) bool { return isMonitor(p.now, s) || s.LogsIn() })
+		gone = slices.DeleteFunc(ended(p.now, *p.earlier), func(s Session) bool { return isMonitor(p.now, s) })
 		seen.Sessions = slices.Concat(seen.Sessions, gone)
 	}
 	p.family, p.comes = familiesOf(seen), map[string]bool{}
 	for _, s := range gone {
-		p.comes[p.family.of(s)] = true
+		p.comes[p.family.name(s)] = true
 	}
 	return gone
 }
 
 // isComing reports whether the session is one of many short-lived ones of its application.
 func (p *problem) isComing(s Session) bool {
-	return s.Age.Duration() < youngest && p.comes[p.family.of(s)]
+	return s.Age.Duration() < youngest && p.comes[p.family.name(s)]
 }
 
 // comers returns the short-lived sessions by application, if they are the worst problem. After a restart many begin and
@@ -242,7 +242,7 @@ func (p *problem) group(sessions []Session, reason func(Session) Reason) []Holdi
 	}
 	byKey, total := map[key]*Holding{}, map[Reason]int{}
 	for _, s := range sessions {
-		k := key{reason(s), p.family.of(s)}
+		k := key{reason(s), p.family.name(s)}
 		if byKey[k] == nil {
 			byKey[k] = &Holding{Reason: k.Reason, Application: k.application}
 		}

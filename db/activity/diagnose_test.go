@@ -222,7 +222,7 @@ func TestALimitHitsTheCulpritAlone(t *testing.T) {
 func TestSessionsWithoutANameAreChosenAsSuch(t *testing.T) {
 	nameless := with(in(Idle, time.Hour), func(x *Session) { x.Application = "" })
 	s := of(many(3, nameless), many(5, in(Idle, time.Hour)))
-	if got := (Filter{Nameless: true}).Choose(s); len(got) != 3 {
+	if got := Plan(s, Filter{Nameless: true}).Sessions; len(got) != 3 {
 		t.Errorf("%d of 3", len(got))
 	}
 }

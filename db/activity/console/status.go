@@ -100,7 +100,7 @@ func (p Printer) states(s activity.Status) {
 	for _, c := range s.States {
 		rows = append(rows, []string{Clean(c.Name), fmt.Sprint(c.Count)})
 	}
-	p.table("", []column{{title: "By state", least: 32, most: 40}, {title: "sessions", right: true}}, rows)
+	p.table([]column{{title: "By state", least: 32, most: 40}, {title: "sessions", right: true}}, rows)
 	p.line("")
 }
 
@@ -115,7 +115,7 @@ func (p Printer) groups(title string, groups []activity.Group, name func(activit
 			name(g), fmt.Sprint(g.Sessions), some(g.Active), some(g.Idle), some(g.IdleInTransaction), some(g.Waiting), age(g.Oldest),
 		})
 	}
-	p.table("", []column{
+	p.table([]column{
 		{title: title, least: 32, most: 40, gives: true},
 		{title: "sessions", right: true},
 		{title: "active", right: true},
@@ -199,7 +199,7 @@ func (p Printer) pools(s activity.Status) {
 		})
 	}
 	p.line("")
-	p.table("", []column{
+	p.table([]column{
 		{title: "PgBouncer's pools", least: 32, most: 40, gives: true},
 		{title: "mode"},
 		{title: "clients", right: true},
