@@ -60,8 +60,8 @@ type App struct {
 
 // surroundings are the settings of the process that New was given.
 type surroundings struct {
-	stateDir, version, file string
-	complete                func(command string) string
+	stateDir, version, file, passFile string
+	complete                          func(command string) string
 }
 
 // Option is a setting of the process for New.
@@ -74,9 +74,9 @@ func WithStateDir(dir string) Option { return func(s *surroundings) { s.stateDir
 func WithVersion(version string) Option { return func(s *surroundings) { s.version = version } }
 
 // WithCommands completes the commands that pages and mails suggest, so that they reach this server from a terminal
-// beside it.
-func WithCommands(complete func(command string) string) Option {
-	return func(s *surroundings) { s.complete = complete }
+// beside it. passFile is that of the activity.Observer.
+func WithCommands(complete func(command string) string, passFile string) Option {
+	return func(s *surroundings) { s.complete, s.passFile = complete, passFile }
 }
 
 // WithFile names the configuration file that a change is read from, so that a command can find out whether its file is
@@ -95,6 +95,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	for _, option := range options {
 		option(&around)
 	}
+	observer.PassFile = around.passFile
 	traces, err := trace.New(cfg.Tracing, around.version, log)
 	if err != nil {
 		return nil, err

@@ -107,7 +107,7 @@ func siteOn(t testing.TB, database config.Database, set func(*config.Config)) *s
 		set(&cfg)
 	}
 	log := &logtest.Log{}
-	a, err := app.New(t.Context(), &cfg, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), app.WithCommands(inBin))
+	a, err := app.New(t.Context(), &cfg, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), app.WithCommands(inBin, ""))
 	if err != nil {
 		t.Fatal(err)
 	}

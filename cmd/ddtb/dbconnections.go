@@ -39,7 +39,6 @@ type connections struct {
 	printer console.Printer
 	access  activity.Access
 	reached *pgx.ConnConfig // the server of this run
-	refused error           // why the server had no slot for this run, if hand is that of a running server
 	close   func()
 }
 
@@ -69,8 +68,7 @@ takes a second, in which it sees how fast sessions come and go.`,
 application is the cause, which of the known scenarios it looks like, and the
 next steps with their commands: the least harmful first, and for each step who
 is hurt by it. Where two look alike from outside, it says how to tell. It ends
-nothing. It tries one more login, to see whether the server has slots that it
-does not show.
+nothing.
 
 ` + whatDoctorKnows(),
 	},
@@ -212,7 +210,6 @@ func (d *connections) startWith(cmd *cobra.Command, a action) error {
 // start opens an access path to the server, and runs the action.
 func (d *connections) start(ctx context.Context, a action) error {
 	d.printer = printer(d.cli)
-	d.printer.Complete = d.sameServer
 	d.close = func() {}
 	if err := d.configure(); err != nil {
 		return err

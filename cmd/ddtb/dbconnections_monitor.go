@@ -61,6 +61,7 @@ func (d *connections) sample(ctx context.Context, earlier *activity.Snapshot) (a
 // print writes one line; JSON has no line breaks.
 func (d *connections) print(s activity.Sample) error {
 	if d.asJSON {
+		s.Findings = activity.Health{Findings: s.Findings}.Complete(d.sameServer).Findings
 		return json.NewEncoder(d.out).Encode(s)
 	}
 	d.printer.Sample(s)

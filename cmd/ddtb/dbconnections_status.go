@@ -35,17 +35,12 @@ func (d *connections) status(ctx context.Context) error {
 	return d.show(st, func() { d.printer.Status(st, d.thresholds().OfSlots(s.Slots)) })
 }
 
-// lookTwice takes two snapshots, to detect what shows only over time. It adds the logins that the server hides, and
-// PgBouncer's pools.
+// lookTwice takes two snapshots, to detect what shows only over time. It adds PgBouncer's pools and the
+// leases of running ddtb servers.
 func (d *connections) lookTwice(ctx context.Context) (now activity.Snapshot, earlier *activity.Snapshot, err error) {
 	now, earlier, err = activity.LookTwice(ctx, d.access)
 	if err != nil {
 		return now, earlier, err
-	}
-	if d.refused != nil {
-		now.Refused(d.refused)
-	} else if cc, err := d.connConfig(); err == nil {
-		activity.CountLogins(ctx, cc, &now)
 	}
 	d.askPooler(ctx, &now)
 	now.Processes = d.askProcesses(ctx)

@@ -148,7 +148,7 @@ func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r r
 		debug.SetGCPercent(old)
 	}
 	path, _ := r.from.Path()
-	a, err := app.New(ctx, cfg, c.log, app.WithStateDir(c.stateDir()), app.WithVersion(version), app.WithFile(path), app.WithCommands(here.complete))
+	a, err := app.New(ctx, cfg, c.log, app.WithStateDir(c.stateDir()), app.WithVersion(version), app.WithFile(path), app.WithCommands(here.complete, here.passFile))
 	if err != nil {
 		return err
 	}

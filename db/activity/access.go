@@ -46,10 +46,11 @@ type Failure struct {
 	Refusal *Refusal `json:"refusal,omitempty"` // if no slot is left
 }
 
-// NoAccess explains an error with db.SlotsExhausted: which limit it hit, and which ways into cc's server there are. It is
-// nil if the limit is not known. The server's messages are translated; the name of the C function is not.
-func NoAccess(err error, cc *pgx.ConnConfig) Refusal {
+// NoAccess explains an error with db.SlotsExhausted: which limit it hit, and which ways into cc's server there are. passFile
+// is that of the server's Observer. The server's messages are translated; the name of the C function is not.
+func NoAccess(err error, cc *pgx.ConnConfig, passFile string) Refusal {
 	at := refusedAt(cc)
+	at.Server.PassFile = passFile
 	if ce, ok := errors.AsType[*db.ConnError](err); ok && ce.Server != "" {
 		at.Server.Address = ce.Server
 	}
@@ -87,7 +88,8 @@ func refusedAt(cc *pgx.ConnConfig) (s Snapshot) {
 // superuser is the name of the superuser in PostgreSQL's packages.
 const superuser = "postgres"
 
-// asSuperuser polls through the server's own socket, as its superuser, for whom the last slots are reserved.
+// asSuperuser runs a statement as the server's superuser, for whom the last slots are reserved: with the passwords of a
+// private server, and else through the socket of a packaged one.
 //
 // It needs psql alone: the account may not run this program, or find it.
 func (s Snapshot) asSuperuser(do, sql string) Step {
@@ -95,10 +97,12 @@ func (s Snapshot) asSuperuser(do, sql string) Step {
 	machine := "on the database's machine"
 	if !strings.HasPrefix(host, "/") {
 		machine += strings.TrimRight(", "+host, ", ")
-		s.Server.Address = "/var/run/postgresql"
+		if s.Server.PassFile == "" {
+			host = "/var/run/postgresql"
+		}
 	}
-	if port != "" {
-		s.Server.Address = net.JoinHostPort(s.Server.Address, port)
+	if s.Server.Address = host; port != "" {
+		s.Server.Address = net.JoinHostPort(host, port)
 	}
 	s.Database, s.Role.Name = "postgres", "" // of another account than this run's
 	return Step{Do: machine + ", " + do, Command: s.psql(superuser, sql)}

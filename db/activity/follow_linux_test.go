@@ -169,7 +169,7 @@ func (s *stage) spares(before, after Snapshot, mayLose func(Session) bool) {
 
 // trouble is how bad it is: who waits, and who has a slot.
 func trouble(s Snapshot) int {
-	return s.Slots.Used + 2*len(s.waiting()) + len(s.Prepared) + len(s.logins())
+	return s.Slots.Used + 2*len(s.waiting()) + len(s.Prepared) + len(s.logins(nil))
 }
 
 // program runs a real client until the test ends. input is typed, and its terminal stays open.

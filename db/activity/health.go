@@ -183,36 +183,6 @@ func (p *problem) utilisation() *Finding {
 	return &Finding{Level: level, Code: "utilisation", What: p.now.Slots.String()}
 }
 
-// logins finds clients that begin a login and don't finish it.
-func (p *problem) logins() *Finding {
-	seen := p.now.logins()
-	n := len(seen) + p.now.HiddenLogins
-	if n < mostLogins {
-		return nil
-	}
-	f := &Finding{
-		Level: max(Warning, p.t.OfSlots(p.now.Slots)), Code: "login",
-		What:    fmt.Sprintf("%d logins don't finish; each has a slot until authentication_timeout (%s)", n, Short(p.now.Server.LoginTime.Duration())),
-		culprit: "clients that don't finish their login", steps: p.stepsForLogins(), PIDs: pids(seen),
-	}
-	if 2*n < p.now.Slots.Used { // other sessions are the cause of any lack of slots
-		f.Level = Warning
-	}
-	if len(seen) > 0 {
-		f.What += "; they come from " + addressesOf(seen)
-	} else {
-		f.What += "; pg_stat_activity does not show them" + p.whyHidden()
-	}
-	return f
-}
-
-func (p *problem) whyHidden() string {
-	if p.now.Server.VersionNum < seesLogins {
-		return " before PostgreSQL 18"
-	}
-	return " to this role"
-}
-
 // pooler finds pools of PgBouncer whose clients wait.
 func (p *problem) pooler() *Finding {
 	waiting, wait, worst := 0, Age(0), Pool{}
@@ -423,7 +393,7 @@ func Unreachable(err error) Health {
 		f.Do = cmp.Or(db.Hint(err), "the server answers, and the login works: the message says what it refuses")
 	}
 	if db.CauseOf(err) == db.SlotsExhausted {
-		f.Level, f.Code, f.Do = Critical, "utilisation", NoAccess(err, nil).Advice()
+		f.Level, f.Code, f.Do = Critical, "utilisation", NoAccess(err, nil, "").Advice()
 	}
 	return Health{Level: f.Level, Findings: []Finding{f}}
 }

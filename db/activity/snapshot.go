@@ -29,7 +29,7 @@ type Snapshot struct {
 	EverConnects int64     `json:"connects_ever"`    // since statistics were reset; 0 before PostgreSQL 14
 	Through      string    `json:"through,omitzero"` // the socket of the ddtb server whose connection was used
 
-	HiddenLogins int           `json:"hidden_logins,omitzero"` // slots of unfinished logins that pg_stat_activity hides; see CountLogins
+	HiddenLogins int           `json:"hidden_logins,omitzero"` // unfinished logins among the sessions that pg_stat_activity does not show
 	Prepared     []Prepared    `json:"prepared_transactions"`  // the oldest first, at most 100
 	WALSlots     []WALSlot     `json:"replication_slots"`      // at most 100
 	Replication  []Replication `json:"replication"`            // standbys that stream from this server, at most 100
@@ -82,6 +82,7 @@ type Server struct {
 	ReadOnly    bool      `json:"read_only"`                   // default_transaction_read_only is on for this database and role
 	SyncStandby string    `json:"synchronous_standby_names"`
 	LoginTime   Age       `json:"authentication_timeout_seconds"`
+	PassFile    string    `json:"passfile,omitzero"`           // see Observer.PassFile
 	Primary     string    `json:"primary,omitzero"`            // of a standby: host:port, if the role may see it
 	ReplayLag   Age       `json:"replay_lag_seconds,omitzero"` // of a standby: age of the last transaction that it replayed
 }
@@ -169,7 +170,8 @@ type Session struct {
 // Client reports whether the session has one of the server's slots.
 func (s Session) Client() bool { return s.Kind == ClientBackend }
 
-// LogsIn reports whether the session has a slot and has not finished its login, as PostgreSQL 18 and later show it.
+// LogsIn reports whether the session has a slot and has not finished its login. If pg_stat_activity does not show it, only
+// its PID is known.
 func (s Session) LogsIn() bool { return s.Client() && s.State == starting }
 
 // Listens reports whether the session waits for notifications: it is idle, and its last statement was LISTEN.
@@ -255,22 +257,44 @@ FROM pg_roles r,
       FROM pg_roles WHERE rolname LIKE 'pg\_%' AND pg_has_role(current_user, oid, 'USAGE')) has
 WHERE r.rolname = current_user`
 
+// backendsSQL names the kind of each process, also where pg_stat_activity hides it from an ordinary role.
+//
+// A process that has not finished its login already has a slot and a transaction, so pg_locks lists it. Before PostgreSQL
+// 18 it is not in pg_stat_activity, and from then on an ordinary role sees nothing of it there.
+//
+// From PostgreSQL 17 on, processes with a slot have the numbers below max_connections. So a worker of a parallel query is
+// known by the number of its transaction. Before, such a worker of a hidden session counts as a session.
+const backendsSQL = `
+WITH locks AS MATERIALIZED (SELECT * FROM pg_locks WHERE NOT granted OR locktype = 'virtualxid'),
+v AS (SELECT current_setting('server_version_num')::int AS version, current_setting('max_connections')::int AS slots),
+transactions AS (
+  SELECT pid, bool_and(version < 170000 OR split_part(virtualtransaction, '/', 1)::int < slots) AS has_slot
+  FROM locks, v WHERE locktype = 'virtualxid' AND granted GROUP BY pid),
+known AS (
+  SELECT a.*, coalesce(a.pid, t.pid) AS process, coalesce(t.has_slot, true) AS has_slot,
+         coalesce(t.has_slot AND (a.pid IS NULL
+           OR version >= 180000 AND a.backend_type IS NULL AND a.datid IS NULL AND a.usesysid IS NULL), false) AS hidden_login
+  FROM pg_stat_activity a FULL JOIN transactions t ON t.pid = a.pid CROSS JOIN v),
+backends AS (
+  SELECT k.*, coalesce(k.backend_type, CASE WHEN s.pid IS NOT NULL THEN 'walsender'
+           WHEN hidden_login OR has_slot AND k.datid IS NOT NULL AND k.usesysid IS NOT NULL THEN 'client backend'
+           ELSE 'background' END) AS kind
+  FROM known k LEFT JOIN pg_stat_replication s ON s.pid = k.pid)`
+
 // sessionsSQL leaves out processes that belong to no client: writers, launchers, workers without a database. Ages are
 // computed on the server, so that its clock need not agree with ours. pg_blocking_pids locks the lock tables, so it is
 // only called for the sessions that have waited longest.
-const sessionsSQL = `
-WITH waiting AS (
+const sessionsSQL = backendsSQL + `,
+waiting AS (
   SELECT pid, min(since) AS since, row_number() OVER (ORDER BY min(since), pid) AS place
-  FROM (SELECT pid, (to_jsonb(l) ->> 'waitstart')::timestamptz AS since FROM pg_locks l WHERE NOT granted) w
+  FROM (SELECT pid, (to_jsonb(l) ->> 'waitstart')::timestamptz AS since FROM locks l WHERE NOT granted) w
   GROUP BY pid)
-SELECT a.pid,
-       coalesce(a.backend_type, CASE WHEN s.pid IS NOT NULL THEN 'walsender'
-         WHEN a.datid IS NOT NULL AND a.usesysid IS NOT NULL THEN 'client backend' ELSE 'background' END),
-       a.backend_type IS NULL, a.pid = pg_backend_pid(), coalesce(r.rolsuper, false), may.end_it,
+SELECT a.process, a.kind, a.backend_type IS NULL AND NOT hidden_login, a.process = pg_backend_pid(),
+       coalesce(r.rolsuper, false), may.end_it,
        coalesce(a.application_name, ''), coalesce(a.usename::text, ''), coalesce(a.datname::text, ''),
        CASE WHEN a.backend_type IS NULL THEN '' ELSE coalesce(host(a.client_addr), CASE WHEN a.state <> 'starting' THEN 'local' END, '') END,
        coalesce(a.client_port, 0),
-       coalesce(a.state, ''), coalesce(a.wait_event_type || '/' || a.wait_event, ''), a.backend_start,
+       coalesce(a.state, CASE WHEN hidden_login THEN 'starting' END, ''), coalesce(a.wait_event_type || '/' || a.wait_event, ''), a.backend_start,
        coalesce(extract(epoch FROM clock_timestamp() - a.backend_start), 0)::float8,
        coalesce(extract(epoch FROM clock_timestamp() - a.state_change), 0)::float8,
        coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::float8,
@@ -281,15 +305,14 @@ SELECT a.pid,
          ELSE coalesce(extract(epoch FROM clock_timestamp() - coalesce(w.since, a.query_start)), 0) END::float8,
        CASE WHEN w.place <= 50 THEN pg_blocking_pids(a.pid) END,
        CASE WHEN a.backend_type IS NULL THEN '' ELSE coalesce(left(a.query, 4000), '') END
-FROM pg_stat_activity a
+FROM backends a
   LEFT JOIN pg_roles r ON r.oid = a.usesysid
-  LEFT JOIN pg_stat_replication s ON s.pid = a.pid
   LEFT JOIN waiting w ON w.pid = a.pid
   CROSS JOIN LATERAL (SELECT coalesce(pg_has_role(current_user, a.usesysid, 'USAGE'), false)
     OR NOT coalesce(r.rolsuper, false) AND pg_has_role(current_user, 'pg_signal_backend', 'USAGE')
     OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS end_it) may
-WHERE a.backend_type = 'client backend' OR a.datid IS NOT NULL OR a.usesysid IS NOT NULL
-ORDER BY a.backend_start NULLS LAST, a.pid`
+WHERE a.kind = 'client backend' OR a.datid IS NOT NULL OR a.usesysid IS NOT NULL
+ORDER BY a.backend_start NULLS LAST, a.process`
 
 const limitsSQL = `
 SELECT 'database', datname::text, datconnlimit FROM pg_database WHERE datconnlimit >= 0
@@ -333,7 +356,7 @@ func (o *Observer) Snapshot(ctx context.Context) (Snapshot, error) {
 	var s Snapshot
 	err := o.Read(ctx, func(c *pgx.Conn) (err error) {
 		s, err = look(ctx, c)
-		s.Application, s.Server.Address = o.application, db.ServerOf(c)
+		s.Application, s.Server.Address, s.Server.PassFile = o.application, db.ServerOf(c), o.PassFile
 		return err
 	})
 	if err != nil {
@@ -397,11 +420,13 @@ func scanLimit(row pgx.CollectableRow) (l Limit, err error) {
 // count fills in the fields that follow from the sessions.
 func (s *Snapshot) count() {
 	s.Slots.Reserved = s.Server.ForSuper + s.Server.ForReserved
-	s.Slots.Used = s.HiddenLogins
 	byName := map[Limit]int{}
 	for _, x := range s.Sessions {
 		if x.Client() {
 			s.Slots.Used++
+			if x.LogsIn() && x.Started.IsZero() {
+				s.HiddenLogins++
+			}
 			byName[Limit{Of: "database", Name: x.Database}]++
 			byName[Limit{Of: "role", Name: x.User}]++
 		}
@@ -434,13 +459,8 @@ func (o *Observer) Slots(ctx context.Context) (Slots, error) {
 	return s, nil
 }
 
-// slotsSQL counts as sessionsSQL does. A session of hidden kind with a database and a user is a client's, or a worker
-// of its parallel query.
-const slotsSQL = `
+const slotsSQL = backendsSQL + `
 SELECT current_setting('max_connections')::int,
        current_setting('superuser_reserved_connections')::int
          + coalesce(current_setting('reserved_connections', true)::int, 0),
-       (SELECT count(*) FROM pg_stat_activity a
-        WHERE backend_type = 'client backend'
-           OR backend_type IS NULL AND datid IS NOT NULL AND usesysid IS NOT NULL
-              AND NOT EXISTS (SELECT FROM pg_stat_replication s WHERE s.pid = a.pid))`
+       (SELECT count(*) FROM backends WHERE kind = 'client backend')`

@@ -123,14 +123,14 @@ func TestTheDoorToAFullServerIsTold(t *testing.T) {
 		if s.reserved {
 			left = "reserved for roles with pg_use_reserved_connections"
 		}
-		if r := NoAccess(err, nil); !strings.Contains(r.Means, left) || len(r.Ways) == 0 {
+		if r := NoAccess(err, nil, ""); !strings.Contains(r.Means, left) || len(r.Ways) == 0 {
 			t.Errorf("an ordinary role is told %+v (%v)", r, err)
 		}
 		if h := o.CheckHealth(t.Context(), defaults()); h.Level != Critical {
 			t.Errorf("the verdict without access is %v", h.Level)
 		}
 		if s.reserved {
-			if r := fmt.Sprint(NoAccess(err, nil)); !strings.Contains(r, "GRANT pg_use_reserved_connections") || strings.Contains(r, "SET reserved_connections") {
+			if r := fmt.Sprint(NoAccess(err, nil, "")); !strings.Contains(r, "GRANT pg_use_reserved_connections") || strings.Contains(r, "SET reserved_connections") {
 				t.Errorf("what is reserved is to be reserved: %s", r)
 			}
 			if now := snapshot(t, s.observer(t, invited)); !strings.Contains(now.Access(), "pg_use_reserved_connections") {
@@ -142,7 +142,7 @@ func TestTheDoorToAFullServerIsTold(t *testing.T) {
 		}
 		s.fill(t, localpg.Superuser, "more")
 		_, err = s.observer(t, localpg.Superuser).Snapshot(t.Context())
-		if r := NoAccess(err, nil); !strings.Contains(r.Means, "the reserved ones too") {
+		if r := NoAccess(err, nil, ""); !strings.Contains(r.Means, "the reserved ones too") {
 			t.Errorf("a superuser is told %+v (%v)", r, err)
 		}
 	})
@@ -155,7 +155,7 @@ func TestLimitsOfADatabaseAndARoleAreToldFromAFullServer(t *testing.T) {
 			exec(t, control, "ALTER "+limited+" CONNECTION LIMIT 1")
 			first := s.session(t, app, "wall", "shop")
 			_, err := s.observer(t, app).Snapshot(t.Context())
-			if r := NoAccess(err, nil); !strings.Contains(r.Means, want) {
+			if r := NoAccess(err, nil, ""); !strings.Contains(r.Means, want) {
 				t.Errorf("%s: %+v (%v)", limited, r, err)
 			}
 			o, err := NewObserver(s.config(localpg.Superuser, "wall"))

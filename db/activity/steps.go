@@ -3,7 +3,6 @@ package activity
 import (
 	"cmp"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"time"
@@ -304,30 +303,6 @@ func (p *problem) stepsForPrepared(x Prepared) []Step {
 	}
 }
 
-func (p *problem) stepsForLogins() []Step {
-	address := ""
-	if _, port, err := net.SplitHostPort(p.now.Server.Address); err == nil {
-		address = port
-	}
-	find := Step{"find their machines, on the database's machine", "ss -Htn state established '( sport = :" + address + " )'", nobody}
-	if len(p.now.logins()) > 0 {
-		find = Step{"find the programs at the addresses above, and stop them or keep them out (a firewall, pg_hba.conf)", command("status"), nobody}
-	}
-	steps := []Step{find, {
-		"let the server give up sooner on a login (new ones have it, those that hang end within " + Short(p.now.Server.LoginTime.Duration()) + ")",
-		p.now.setSystem("authentication_timeout = '10s'"), "clients that need more than ten seconds to log in",
-	}}
-	if p.now.Server.VersionNum >= seesLogins {
-		steps = append(steps, Step{
-			"end those that have hung for five seconds",
-			p.now.psql(p.now.Server.Superuser, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "+
-				"WHERE state = 'starting' AND backend_start < now() - interval '5 seconds'"),
-			"a client that was about to finish a slow login",
-		})
-	}
-	return steps
-}
-
 func (p *problem) stepsForPooler(pool Pool, servers int) []Step {
 	free := p.now.Slots.Free()
 	if free == 0 {
@@ -526,14 +501,14 @@ func (p *problem) user() string {
 
 // selector limits a command to the culprit's sessions; "" if no filter does.
 func (p *problem) selector() string {
-	s, f := p.sessions[0], familiesOf(p.now)
+	s := p.sessions[0]
 	in := p.inDatabase(s)
 	switch {
 	case p.Application == s.Application && s.Application != "", strings.HasSuffix(p.Application, anyName):
 		return " --application=" + ShellQuote(p.Application) + in
 	case s.Application == "": // many programs may have no name
 		return " --application='' --user=" + ShellQuote(s.User) + in
-	case f.alone[roleIn{s.User, s.Database}]:
+	case p.family.of[roleIn{s.User, s.Database}].alone():
 		return " --user=" + ShellQuote(s.User) + in
 	}
 	return ""

@@ -56,7 +56,7 @@ func pages(p Printer) {
 	p.Closing(activity.Plan(s, activity.Filter{AnyState: true}))
 	p.Sample(activity.SampleOf(s, nil, t))
 	p.Sample(activity.SampleOfFailure(hostileTime, errHostile))
-	p.Refusal(activity.NoAccess(errHostile, nil))
+	p.Refusal(activity.NoAccess(errHostile, nil, ""))
 }
 
 type hostileError struct{}
