@@ -124,7 +124,8 @@ func whatDoctorKnows() string {
 			unseen += item(fmt.Sprintf("  %2d %-24s", s.Number, s.Name), s.Unseen)
 		}
 	}
-	return known + "\n" + strings.TrimSpace(unseen)
+	return known + "\nAn attempt to connect that the server refuses leaves no session. So it names\n" +
+		"reconnect-stampede only if sessions begin and end after a restart.\n\n" + strings.TrimSpace(unseen)
 }
 
 func (c *cli) dbConnectionsCommand() *cobra.Command {

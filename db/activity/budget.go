@@ -49,7 +49,7 @@ type Service struct {
 // Services returns the services with client sessions, the largest first. It leaves out monitoring programs.
 func (s Snapshot) Services() []Service {
 	out := []Service{}
-	sessions := s.clients(func(x Session) bool { return !x.Self && !isMonitor(s, x) })
+	sessions := s.programs()
 	places := groups(sessions, func(x Session) Group { return Group{Name: s.service(x), Address: x.Address} })
 	for _, g := range groups(sessions, func(x Session) Group { return Group{Name: s.service(x)} }) {
 		elsewhere := func(place Group) bool { return place.Name != g.Name }
@@ -308,7 +308,7 @@ func (b Budget) String() string {
 // Extras counts other users of slots on this server: client sessions of other applications, and one for a migration or
 // an operator. The monitoring session is not counted.
 func (s Snapshot) Extras() int {
-	others := s.clients(func(x Session) bool { return !x.Self && !belongs(x.Application, s.Application) })
+	others := s.clients(func(x Session) bool { return !x.Self && !x.LogsIn() && !belongs(x.Application, s.Application) })
 	return len(others) + 1
 }
 

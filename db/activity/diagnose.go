@@ -150,7 +150,7 @@ func (p *problem) shortLived() (gone []Session) {
 		p.churn = turnover(p.now, *p.earlier)
 	}
 	if p.churn >= p.t.Churn && p.churn > 0 {
-		gone = slices.DeleteFunc(ended(p.now, *p.earlier), func(s Session) bool { return isMonitor(p.now, s) })
+		gone = slices.DeleteFunc(ended(p.now, *p.earlier), p.now.IsMonitor)
 		seen.Sessions = slices.Concat(seen.Sessions, gone)
 	}
 	p.family, p.comes = familiesOf(seen), map[string]bool{}
@@ -168,9 +168,7 @@ func (p *problem) isComing(s Session) bool {
 // comers returns the short-lived sessions by application, if they are the worst problem. After a restart many begin and
 // end. Other sessions may also have more slots for a worse reason.
 func (p *problem) comers(gone []Session) []Holding {
-	young := slices.Concat(gone, p.now.clients(func(s Session) bool {
-		return !s.Self && !isMonitor(p.now, s) && p.reasonFor(s, nil) == Comes
-	}))
+	young := slices.Concat(gone, slices.DeleteFunc(p.now.programs(), func(s Session) bool { return p.reasonFor(s, nil) != Comes }))
 	if len(young) == 0 {
 		return nil
 	}
@@ -224,14 +222,13 @@ func (p *problem) leaked(s Session) bool {
 	return s.InTransactionIdle() && s.InState.Duration() >= p.t.IdleInTransaction
 }
 
-// holdings groups the client sessions by reason and application.
+// holdings groups the sessions of programs, and the logins that don't finish, by reason and application.
 func (p *problem) holdings() []Holding {
 	roots := map[int32]bool{}
 	for _, r := range p.now.Roots() {
 		roots[r.PID] = true
 	}
-	sessions := p.now.clients(func(s Session) bool { return !s.Self && !isMonitor(p.now, s) })
-	return p.group(sessions, func(s Session) Reason { return p.reasonFor(s, roots) })
+	return p.group(slices.Concat(p.now.programs(), p.now.logins(p.earlier)), func(s Session) Reason { return p.reasonFor(s, roots) })
 }
 
 // group combines sessions that have their slots for one reason and one application, the worst reason first.
@@ -295,10 +292,8 @@ func (p *problem) judged(h Holding) bool {
 const leastPool = 3
 
 // IsMonitor reports whether x is the monitoring connection of a ddtb server of the same application.
-func (s Snapshot) IsMonitor(x Session) bool { return isMonitor(s, x) }
-
-func isMonitor(now Snapshot, s Session) bool {
-	return now.Application != "" && s.Application == now.Application+monitorSuffix
+func (s Snapshot) IsMonitor(x Session) bool {
+	return s.Application != "" && x.Application == s.Application+monitorSuffix
 }
 
 func (h *Holding) add(s Session) {
@@ -318,7 +313,7 @@ func (h *Holding) compare(now Snapshot, earlier *Snapshot) {
 		switch {
 		case s.Started.After(earlier.At):
 			h.Began++
-		case s.InState < Age(now.At.Sub(earlier.At)):
+		case s.InState < Age(now.At.Sub(earlier.At)) && !s.LogsIn():
 			h.Moved++
 		}
 	}

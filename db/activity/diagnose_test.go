@@ -279,3 +279,29 @@ func TestTheDoctorsFirstStepFreesALockQueueAndNobodyElse(t *testing.T) {
 		exec(t, owner, "COMMIT") // it lost nothing
 	})
 }
+
+func TestShortSessionsThatNobodySawAreAStampedeOnlyAfterARestart(t *testing.T) {
+	for up, want := range map[time.Duration]*Scenario{time.Minute: scenarioOf("reconnect-stampede"), time.Hour: nil} {
+		before, now := of(), of()
+		now.At, now.EverConnects = before.At.Add(time.Second), before.EverConnects+30
+		before.Server.Started, now.Server.Started = now.At.Add(-up), now.At.Add(-up)
+		d := Diagnose(now, &before, defaults())
+		if d.Scenario != want || d.Culprit != "clients that connect for each piece of work" {
+			t.Errorf("up for %v: %v, %q", up, d.Scenario, d.Culprit)
+		}
+	}
+}
+
+func TestALoginUnderWayIsNobodysSessionUntilItHangs(t *testing.T) {
+	logins := func(age time.Duration) Snapshot {
+		return of(many(9, Session{Kind: ClientBackend, State: starting, Age: Age(age)}))
+	}
+	now := logins(time.Second / 2)
+	if d := Diagnose(now, nil, defaults()); d.Health.Level != OK || len(d.Holds) != 0 || len(now.Services()) != 0 || now.Extras() != 1 {
+		t.Errorf("under way: %+v, %+v", d, now.Services())
+	}
+	d := Diagnose(logins(2*time.Second), nil, defaults())
+	if d.Culprit != "clients that don't finish their login" || d.Holds[0].Reason != LogsIn || d.Health.Findings[0].Code != "login" {
+		t.Errorf("two seconds old: %+v", d)
+	}
+}

@@ -150,7 +150,7 @@ func (s *stage) settled() (now Snapshot) {
 	s.Helper()
 	eventually(s.T, "the closed sessions have left", func() bool {
 		now = s.after()
-		n := len(now.clients(func(x Session) bool { return isMonitor(now, x) && !x.Self }))
+		n := len(now.clients(func(x Session) bool { return now.IsMonitor(x) && !x.Self }))
 		return n == 1
 	})
 	return now

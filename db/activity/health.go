@@ -369,6 +369,9 @@ func (p *problem) comesAndGoes() *Finding {
 		f.PIDs = p.all[i].PIDs
 	} else {
 		f.culprit, f.steps = "clients that connect for each piece of work", []Step{p.endNothing("they end by themselves; look again for the program that connects")}
+		if p.restarted() {
+			f.scenario = "reconnect-stampede"
+		}
 	}
 	return f
 }

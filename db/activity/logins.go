@@ -13,10 +13,10 @@ const (
 )
 
 // logins returns the sessions that have not finished their login within a second. If the server does not show when a
-// login began, it counts if the earlier snapshot has it too.
+// login began, it counts if a snapshot from a second ago has it too.
 func (s Snapshot) logins(earlier *Snapshot) []Session {
 	before := map[int32]bool{}
-	if earlier != nil {
+	if earlier != nil && Age(s.At.Sub(earlier.At)) >= loginTime {
 		for _, x := range earlier.clients(Session.LogsIn) {
 			before[x.PID] = true
 		}

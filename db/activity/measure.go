@@ -131,9 +131,7 @@ func (m *Measurement) poll(ctx context.Context, o *Observer) {
 
 func (m *Measurement) count(now Snapshot) {
 	u, first := &m.result, m.result.Looks == 0
-	own := now.clients(func(s Session) bool {
-		return !s.Self && belongs(s.Application, now.Application) && !isMonitor(now, s)
-	})
+	own := now.own()
 	known := func(s Session) bool {
 		return slices.ContainsFunc(m.own, func(x Session) bool { return x.PID == s.PID && x.Started.Equal(s.Started) })
 	}

@@ -178,19 +178,12 @@ func (p *problem) foreign(s Session) bool {
 	if belongs(s.Application, p.now.Application) {
 		return false
 	}
-	ours := p.ours()
+	ours := p.now.own()
 	if len(ours) == 0 {
 		return s.Database != p.now.Database && p.now.Database != "postgres" && p.now.Database != "template1"
 	}
 	uses := func(same func(Session) bool) bool { return slices.ContainsFunc(ours, same) }
 	return !uses(func(x Session) bool { return x.Database == s.Database }) || !uses(func(x Session) bool { return x.User == s.User })
-}
-
-// ours returns the sessions of the configured application, without the monitoring ones.
-func (p *problem) ours() []Session {
-	return p.now.clients(func(x Session) bool {
-		return !x.Self && belongs(x.Application, p.now.Application) && !isMonitor(p.now, x)
-	})
 }
 
 // recogniseIdle distinguishes scenarios that all end in idle sessions.
@@ -235,7 +228,7 @@ func (p *problem) openedTogether() bool {
 // addresses.
 func (p *problem) fromSilence() func(Session) bool {
 	stirs, elsewhere := map[string]bool{}, false
-	for _, s := range p.now.clients(func(s Session) bool { return !s.Self && !isMonitor(p.now, s) }) {
+	for _, s := range p.now.programs() {
 		if s.State != Idle || s.InState.Duration() < p.t.Silent {
 			stirs[s.Address] = true
 			elsewhere = elsewhere || s.Who() == p.Application
@@ -247,7 +240,7 @@ func (p *problem) fromSilence() func(Session) bool {
 // besideOurs reports whether the configured application has sessions with the same role from the same address. A
 // session from there under another name, or none, most likely belongs to the same program.
 func (p *problem) besideOurs() bool {
-	return slices.ContainsFunc(p.ours(), func(s Session) bool {
+	return slices.ContainsFunc(p.now.own(), func(s Session) bool {
 		return s.User == p.sessions[0].User && s.Address == p.sessions[0].Address
 	})
 }

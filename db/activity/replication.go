@@ -11,7 +11,7 @@ import (
 func (p *problem) refusesWrites() *Finding {
 	f := &Finding{Level: Warning, Code: "read-only"}
 	switch {
-	case p.now.Server.Standby && len(p.ours()) > 0 && !p.t.Replica:
+	case p.now.Server.Standby && len(p.now.own()) > 0 && !p.t.Replica:
 		f.What = fmt.Sprintf("%s is used, and this server is a standby: it refuses every write", p.now.Application)
 		f.culprit = "the address that " + p.now.Application + " is configured with"
 		f.steps = []Step{{Do: "let it connect to the primary" + p.primary() + ", or promote this server if the primary is lost", Hurts: nobody}}

@@ -18,6 +18,16 @@ func (s Snapshot) clients(keep func(Session) bool) (kept []Session) {
 	return kept
 }
 
+// programs returns the sessions of programs: the clients without monitoring connections and logins under way.
+func (s Snapshot) programs() []Session {
+	return s.clients(func(x Session) bool { return !x.Self && !s.IsMonitor(x) && !x.LogsIn() })
+}
+
+// own returns the sessions of the configured application, without the monitoring ones.
+func (s Snapshot) own() []Session {
+	return slices.DeleteFunc(s.programs(), func(x Session) bool { return !belongs(x.Application, s.Application) })
+}
+
 // longestFirst returns the client sessions for which keep is true, the one with the greatest age first.
 func (s Snapshot) longestFirst(age func(Session) Age, keep func(Session) bool) []Session {
 	kept := s.clients(keep)

@@ -42,7 +42,7 @@ func (p Printer) unjudged(h activity.Health) {
 	if h.Unseen > 0 {
 		p.line("")
 		p.Wrapped("", fmt.Sprintf("%d sessions of other roles could not be judged: this role may not see their state "+
-			"(pg_read_all_stats lets it).", h.Unseen))
+			"(pg_read_all_stats lets it). Before PostgreSQL 17, workers of their parallel queries are counted as sessions too.", h.Unseen))
 	}
 }
 
