@@ -137,7 +137,7 @@ func (c *cli) dbConnectionsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "db-connections [ACTION]",
 		Short: "Show who has a PostgreSQL server's slots; end connections",
-		Long: `Look at the connections of any PostgreSQL (12 and later), judge them, and end
+		Long: `Show the connections of any PostgreSQL (12 and later), judge them, and end
 those that do nothing.
 
 The server is that of the configuration file, of DATABASE_URL, or of --dsn. It

@@ -14,7 +14,7 @@ import (
 func (d *connections) monitorFlags(f *pflag.FlagSet) {
 	d.interval = 5 * time.Second
 	f.BoolVar(&d.watch, "watch", false, "go on until it is interrupted; a full screen on a terminal")
-	f.Var(secondsValue{&d.interval}, "interval", "time between two looks")
+	f.Var(secondsValue{&d.interval}, "interval", "time between two polls")
 }
 
 // leastInterval limits the load that monitoring causes.

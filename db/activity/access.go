@@ -125,7 +125,7 @@ func (s Snapshot) ordinaryTaken() []Step {
 	}
 }
 
-// allTaken lists the ways while nobody can log in, superusers included.
+// allTaken lists the ways while no role can log in, superusers included.
 func (s Snapshot) allTaken() []Step {
 	return []Step{
 		throughServer,
@@ -136,7 +136,7 @@ func (s Snapshot) allTaken() []Step {
 			Hurts:   "the client of that session, which sees a lost connection",
 		},
 		s.asSuperuser("take the freed slot, which is reserved for a superuser, and see who has the others", whoHasSlots),
-		{Do: "as the last resort, restart the server", Hurts: "everybody: each session ends, and its transaction is rolled back"},
+		{Do: "as the last resort, restart the server", Hurts: "all clients: each session ends, and its transaction is rolled back"},
 	}
 }
 

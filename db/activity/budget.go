@@ -90,30 +90,18 @@ func ObservedBudget(s Snapshot) Budget {
 	return b
 }
 
-// PlanBudget computes the budget of cfg's strategy.
-func PlanBudget(cfg config.Database, replicas, extras int, s Slots) Budget {
+// PlanBudget computes the budget of cfg's strategy. standby is whether the processes also read from one.
+func PlanBudget(cfg config.Database, standby bool, replicas, extras int, s Slots) Budget {
 	b := Budget{
 		Strategy: cfg.Strategy, Replicas: max(1, replicas), Pool: boundOf(cfg), Beside: 1, Extras: extras, Usable: s.Usable(), Max: s.Max,
+	}
+	if standby {
+		b.Beside = 2
 	}
 	b.AutoBudget = cmp.Or(cfg.Budget, db.DefaultBudget(b.Usable, b.Extras+b.Replicas))
 	if spec, ok := db.Lookup(cfg.Strategy); ok && spec.Size(cfg) == db.Auto {
 		b.Auto, b.Pool = true, max(1, b.AutoBudget/b.Replicas)
 	}
-	b.add()
-	return b
-}
-
-// ForReplica returns b if the replicas also read from a standby, unless standby is false.
-func (b Budget) ForReplica(standby bool) Budget {
-	if standby && b.Strategy != Observed {
-		b.Beside = 2
-		b.add()
-	}
-	return b
-}
-
-// add computes what follows from the other fields.
-func (b *Budget) add() {
 	fleet := b.Replicas * Deploying
 	b.FitsPool = max(0, (b.Usable-b.Extras)/fleet-b.Beside)
 	need := fleet*(max(1, b.Pool)+b.Beside) + b.Extras
@@ -124,6 +112,7 @@ func (b *Budget) add() {
 	if b.Pool > 0 {
 		b.Needed, b.Fits = need, need <= b.Usable && !b.tooSmall()
 	}
+	return b
 }
 
 // Through returns b behind the PgBouncer whose pools s has: the server sees PgBouncer's connections instead of the
@@ -332,7 +321,7 @@ func (o *Observer) CheckBudget(ctx context.Context, c *config.Config) (Budget, e
 		return Budget{}, err
 	}
 	_, standby := c.Databases["replica"]
-	b := PlanBudget(c.Databases["default"], c.Server.Replicas, now.Extras(), now.Slots).ForReplica(standby)
+	b := PlanBudget(c.Databases["default"], standby, c.Server.Replicas, now.Extras(), now.Slots)
 	if !b.Fits && c.Server.StrictBudget {
 		return b, &BudgetError{b}
 	}

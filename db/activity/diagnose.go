@@ -335,7 +335,7 @@ func (h Holding) Evidence() string {
 	return text + h.load() + h.trend()
 }
 
-// load says what working sessions spend their time on, so that nobody takes them for a leak.
+// load says what working sessions spend their time on, so that they aren't taken for a leak.
 func (h Holding) load() string {
 	if h.Reason != Works && h.Reason != SlowQuery {
 		return ""

@@ -250,12 +250,12 @@ func TestTheDoctorsFirstStepFreesALockQueueAndNobodyElse(t *testing.T) {
 		done := make(chan error, 4)
 		ctx := t.Context()
 		go func() { _, err := altering.Exec(ctx, "ALTER TABLE stock ADD COLUMN IF NOT EXISTS m int"); done <- err }()
-		lookUntil(t, o, "the change waits", func(now Snapshot) bool { return find(t, now, "migrate").Waits })
+		pollUntil(t, o, "the change waits", func(now Snapshot) bool { return find(t, now, "migrate").Waits })
 		for range 3 {
 			conn := s.session(t, app, "wall", "shop/pool")
 			go func() { _, err := conn.Exec(ctx, "SELECT * FROM stock"); done <- err }()
 		}
-		now := lookUntil(t, o, "all wait", func(now Snapshot) bool {
+		now := pollUntil(t, o, "all wait", func(now Snapshot) bool {
 			return len(now.clients(func(x Session) bool { return x.Waits && len(x.BlockedBy) > 0 })) == 4
 		})
 		d := Diagnose(now, nil, defaults())

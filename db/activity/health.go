@@ -410,7 +410,7 @@ func refusedQuery(err error) bool {
 // CheckHealth polls the server twice, a second apart, or once if ctx has less time, and returns the verdict. If the
 // poll failed, the Level is that of Unreachable, and the Finding says why.
 func (o *Observer) CheckHealth(ctx context.Context, t Thresholds) Health {
-	now, earlier, err := LookTwice(ctx, o)
+	now, earlier, err := PollTwice(ctx, o)
 	if err != nil {
 		return Unreachable(err)
 	}

@@ -15,10 +15,10 @@ func TestAFewLoginsThatHangCountAsSlots(t *testing.T) {
 			t.Run("seen by "+role, func(t *testing.T) {
 				st := &stage{t, s}
 				o := s.observer(t, role)
-				lookUntil(t, o, "it is alone", func(now Snapshot) bool { return now.Slots.Used == 1 })
+				pollUntil(t, o, "it is alone", func(now Snapshot) bool { return now.Slots.Used == 1 })
 				st.hang(3)
 				crowd := s.fill(t, other, "crowd")
-				now, earlier, err := LookTwice(t.Context(), o)
+				now, earlier, err := PollTwice(t.Context(), o)
 				must(t, err)
 				if now.Slots.Used != 3+crowd+1 || now.Slots.Free() != 0 {
 					t.Errorf("%d of the crowd, and %+v", crowd, now.Slots)
@@ -49,7 +49,7 @@ func TestAWorkerOfAParallelQueryHasNoSlot(t *testing.T) {
 		}
 		exec(t, busy, "SET "+setting+" = on")
 		runs(t, busy, "SELECT pg_sleep(60)")
-		seen := lookUntil(t, s.observer(t, reader), "the worker runs", func(now Snapshot) bool {
+		seen := pollUntil(t, s.observer(t, reader), "the worker runs", func(now Snapshot) bool {
 			for _, x := range now.Sessions {
 				if x.Kind == "parallel worker" {
 					return true

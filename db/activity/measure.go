@@ -62,13 +62,13 @@ type Usage struct {
 	Opened    int    `json:"opened"`            // sessions of this application that began meanwhile, as far as the polls saw them
 	Waiting   int    `json:"peak_lock_waiters"` // sessions that waited for locks at once, all
 	InTxAfter int    `json:"in_transaction_after"`
-	Looks     int    `json:"looks"`
+	Polls     int    `json:"looks"`
 	Err       error  `json:"-"` // why the server could not be polled, at all or at the end
 }
 
 // String returns the measurement for people.
 func (u Usage) String() string {
-	if u.Looks == 0 {
+	if u.Polls == 0 {
 		return fmt.Sprintf("%s took %s; its connections could not be counted: %v", u.Name, Short(u.Took.Duration()), u.Err)
 	}
 	return fmt.Sprintf("%s took %s: connections %d before, %d at most, %d after, %d opened; %d of %d usable slots used at most",
@@ -100,7 +100,7 @@ func Monitor(ctx context.Context, name string) *Measurement {
 	go func() {
 		defer close(m.done)
 		every(watching, watchEvery, func() { m.poll(watching, o) })
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), pollTimeout)
 		defer cancel()
 		m.poll(last, o)
 	}()
@@ -130,7 +130,7 @@ func (m *Measurement) poll(ctx context.Context, o *Observer) {
 }
 
 func (m *Measurement) count(now Snapshot) {
-	u, first := &m.result, m.result.Looks == 0
+	u, first := &m.result, m.result.Polls == 0
 	own := now.own()
 	known := func(s Session) bool {
 		return slices.ContainsFunc(m.own, func(x Session) bool { return x.PID == s.PID && x.Started.Equal(s.Started) })
@@ -150,5 +150,5 @@ func (m *Measurement) count(now Snapshot) {
 	u.After, u.OwnAfter = now.Slots, len(own)
 	u.Peak, u.OwnPeak, u.Waiting = max(u.Peak, now.Slots.Used), max(u.OwnPeak, len(own)), max(u.Waiting, len(now.waiting()))
 	m.own = own
-	u.Looks++
+	u.Polls++
 }

@@ -258,8 +258,8 @@ func snapshot(t *testing.T, a Access) Snapshot {
 	return s
 }
 
-// lookUntil looks until the snapshot is as the test needs it.
-func lookUntil(t *testing.T, a Access, what string, ok func(Snapshot) bool) (s Snapshot) {
+// pollUntil looks until the snapshot is as the test needs it.
+func pollUntil(t *testing.T, a Access, what string, ok func(Snapshot) bool) (s Snapshot) {
 	t.Helper()
 	eventually(t, what, func() bool {
 		s = snapshot(t, a)

@@ -53,7 +53,7 @@ FROM (SELECT a.pid,
 
 // Signal carries out an order, over the kept connection.
 func (o *Observer) Signal(ctx context.Context, order Order) (Outcome, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
 	var fits, done bool
 	if order.States == nil {

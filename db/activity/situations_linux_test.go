@@ -452,7 +452,7 @@ func (s *stage) file(name, text string, use func(path string)) {
 // look is what the command line does.
 func (s *stage) look(o *Observer) (now Snapshot, earlier *Snapshot) {
 	s.Helper()
-	now, earlier, err := LookTwice(s.Context(), o)
+	now, earlier, err := PollTwice(s.Context(), o)
 	must(s.T, err)
 	return now, earlier
 }

@@ -25,7 +25,7 @@ type Snapshot struct {
 	Tickets      Tickets   `json:"tickets,omitzero"` // of the connection budget, where processes use one
 	Limits       []Limit   `json:"limits"`           // of databases and roles, apart from the server's own
 	Sessions     []Session `json:"sessions"`         // the oldest first
-	Came         []Session `json:"-"`                // of LookTwice: sessions seen to begin in between, including those that have ended
+	Came         []Session `json:"-"`                // of PollTwice: sessions seen to begin in between, including those that have ended
 	EverConnects int64     `json:"connects_ever"`    // since statistics were reset; 0 before PostgreSQL 14
 	Through      string    `json:"through,omitzero"` // the socket of the ddtb server whose connection was used
 
@@ -346,21 +346,21 @@ SELECT coalesce((SELECT json_agg(p) FROM (
        CASE WHEN pg_is_in_recovery() AND pg_last_wal_receive_lsn() IS DISTINCT FROM pg_last_wal_replay_lsn()
          THEN coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 0) ELSE 0 END::float8`
 
-// lookTimeout bounds one poll. If a server needs longer, more queries would only add to its load.
-const lookTimeout = 10 * time.Second
+// pollTimeout bounds one poll. If a server needs longer, more queries would only add to its load.
+const pollTimeout = 10 * time.Second
 
 // Snapshot polls the server over the kept connection.
 func (o *Observer) Snapshot(ctx context.Context) (Snapshot, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
 	var s Snapshot
 	err := o.Read(ctx, func(c *pgx.Conn) (err error) {
-		s, err = look(ctx, c)
+		s, err = read(ctx, c)
 		s.Application, s.Server.Address, s.Server.PassFile = o.application, db.ServerOf(c), o.PassFile
 		return err
 	})
 	if err != nil {
-		return Snapshot{}, fmt.Errorf("look at the sessions: %w", err)
+		return Snapshot{}, fmt.Errorf("read the sessions: %w", err)
 	}
 	return s, nil
 }
@@ -369,7 +369,7 @@ func address(cc *pgx.ConnConfig) string {
 	return net.JoinHostPort(cc.Host, strconv.Itoa(int(cc.Port)))
 }
 
-func look(ctx context.Context, c *pgx.Conn) (s Snapshot, err error) {
+func read(ctx context.Context, c *pgx.Conn) (s Snapshot, err error) {
 	var keepalive, loginTime, lag float64
 	err = c.QueryRow(ctx, serverSQL).Scan(&s.At, &s.Server.Version, &s.Server.VersionNum,
 		&s.Server.Started, &s.Server.Standby, &s.Database, &s.Slots.Max, &s.Server.ForSuper, &s.Server.ForReserved, &keepalive,

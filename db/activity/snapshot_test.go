@@ -25,7 +25,7 @@ func TestASnapshotShowsSessionsInEveryState(t *testing.T) {
 		runs(t, s.session(t, app, "wall", "shop/waits"), "SELECT * FROM stock")
 
 		o := s.observer(t, app)
-		now := lookUntil(t, o, "the states are there", func(now Snapshot) bool {
+		now := pollUntil(t, o, "the states are there", func(now Snapshot) bool {
 			return find(t, now, "shop/waits").Waits && find(t, now, "shop/sleeps").Wait == "Timeout/PgSleep"
 		})
 		for name, state := range map[string]string{
@@ -85,7 +85,7 @@ func TestTheObserverCountsSlotsAsTheServerDoes(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
 		for _, role := range []string{app, reader} {
 			o := s.observer(t, role)
-			want := lookUntil(t, o, "it is alone", func(now Snapshot) bool { return now.Slots.Used == 1 }).Slots
+			want := pollUntil(t, o, "it is alone", func(now Snapshot) bool { return now.Slots.Used == 1 }).Slots
 			if got, err := o.Slots(t.Context()); err != nil || got != want {
 				t.Errorf("as %s: Slots says %+v (%v), Snapshot %+v", role, got, err, want)
 			}
@@ -110,7 +110,7 @@ func TestTheKeptConnectionSeesAFullServerAndOutlivesARestart(t *testing.T) {
 		}
 		superuser := s.session(t, localpg.Superuser, "postgres", "control")
 		exec(t, superuser, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name IN ('crowd', 'shop/monitor')")
-		lookUntil(t, o, "it looks again", func(now Snapshot) bool { return now.Slots.Used == 2 })
+		pollUntil(t, o, "it looks again", func(now Snapshot) bool { return now.Slots.Used == 2 })
 	})
 }
 
@@ -203,7 +203,7 @@ func TestChurnCountsSessionsThatAreGoneAgain(t *testing.T) {
 				must(t, conn.Close(t.Context()))
 			}
 		}
-		lookUntil(t, o, "the statistics have them", func(now Snapshot) bool {
+		pollUntil(t, o, "the statistics have them", func(now Snapshot) bool {
 			return now.EverConnects-before.EverConnects >= n || before.Server.VersionNum < 140000
 		})
 		now := snapshot(t, o)

@@ -63,7 +63,7 @@ func (o *Observer) Share(ctx context.Context, dir string) error {
 		return fmt.Errorf("share the monitoring connection: %w", err)
 	}
 	srv := &http.Server{
-		Handler: o.handler(), ReadHeaderTimeout: time.Second, ReadTimeout: lookTimeout, WriteTimeout: 2 * lookTimeout,
+		Handler: o.handler(), ReadHeaderTimeout: time.Second, ReadTimeout: pollTimeout, WriteTimeout: 2 * pollTimeout,
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})
@@ -165,7 +165,7 @@ func remotes(dir string, cc *pgx.ConnConfig) (all []*Remote) {
 	for _, path := range found[:min(len(found), mostServers)] {
 		dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return dialSocket(ctx, path) }
 		all = append(all, &Remote{path, &http.Client{
-			Timeout: 2 * lookTimeout, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true},
+			Timeout: 2 * pollTimeout, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true},
 		}})
 	}
 	return all
@@ -197,7 +197,7 @@ func (r *Remote) Process(ctx context.Context) (p Process, err error) {
 // AskProcesses asks the running servers of this user on this machine that monitor cc's database for the figures of
 // their own leases. It leaves out servers that don't answer in time, or are too old to know the request.
 func AskProcesses(ctx context.Context, dir string, cc *pgx.ConnConfig) (all []Process) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
 	for _, r := range remotes(dir, cc) {
 		if p, err := r.Process(ctx); err == nil {

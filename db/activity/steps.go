@@ -67,7 +67,7 @@ func (p *problem) steps() []Step {
 	name, _ := p.recognise()
 	steps := append(p.first(name), p.fix(name))
 	if name == "thread-leak" && !p.own() && p.now.Server.VersionNum >= closesIdle {
-		steps = append(steps, p.set("until then let the server close what nobody uses", "idle_session_timeout = '10min'",
+		steps = append(steps, p.set("until then let the server close idle sessions", "idle_session_timeout = '10min'",
 			"a session that is idle for ten minutes is closed (57P05); a pool connects again"))
 	}
 	if name == "thread-leak" && p.judged(p.Holding) { // a switch closes the idle connections, and hurts nobody
@@ -131,7 +131,7 @@ func (p *problem) firstForLeak() []Step {
 		return p.endOne(p.longest(inState))
 	}
 	return p.ending(p.sessions, Step{
-		fmt.Sprintf("end the %d transactions that nobody has continued for %s (it shows them first, and asks)", many, rested),
+		fmt.Sprintf("end the %d transactions that have been idle for %s (it shows them first, and asks)", many, rested),
 		command("close-idle --in-transaction --older-than=" + rested + p.selector()),
 		p.Application + ": what these transactions changed is rolled back, and idle sessions of it are closed too",
 	})
@@ -259,7 +259,7 @@ func (p *problem) firstForLock() []Step {
 	case root.PID == 0:
 		return p.stepsForPreparedLock()
 	case !root.Client() && strings.HasSuffix(root.Query, "(to prevent wraparound)"):
-		return []Step{p.endNothing(root.name() + " prevents a wraparound, so it makes way for nobody: let it finish, and try later what waits for it")}
+		return []Step{p.endNothing(root.name() + " prevents a wraparound, so it does not make way: let it finish, and try later what waits for it")}
 	case !root.Client():
 		return []Step{p.endNothing(root.name() + " is the server's own work; it makes way by itself unless it prevents a wraparound")}
 	case root.Hidden:
@@ -444,7 +444,7 @@ func (p *problem) poolSetting() string {
 func (p *problem) set(do, setting, hurts string) Step {
 	user := p.user()
 	if user == "" || p.now.Server.Standby && p.now.Server.Primary == "" {
-		return Step{do + " (for new statements of everybody on this server)", p.now.setSystem(setting), "everybody on this server: " + hurts}
+		return Step{do + " (for new statements of all clients of this server)", p.now.setSystem(setting), "all clients of this server: " + hurts}
 	}
 	role := p.now.Server.Superuser
 	if p.now.Role.Superuser || p.now.Role.Name == user {

@@ -14,9 +14,9 @@ const churnSpan = time.Second
 // glance is the interval of the polls for new sessions within churnSpan.
 const glance = 50 * time.Millisecond
 
-// LookTwice takes two snapshots, a second apart, for properties that only show over time. earlier is nil if ctx leaves
+// PollTwice takes two snapshots, a second apart, for properties that only show over time. earlier is nil if ctx leaves
 // no time for it. In between it polls repeatedly, for sessions that begin and soon end: they are in now.Came.
-func LookTwice(ctx context.Context, a Access) (now Snapshot, earlier *Snapshot, err error) {
+func PollTwice(ctx context.Context, a Access) (now Snapshot, earlier *Snapshot, err error) {
 	first, err := a.Snapshot(ctx)
 	if err != nil {
 		return Snapshot{}, nil, err
@@ -24,37 +24,21 @@ func LookTwice(ctx context.Context, a Access) (now Snapshot, earlier *Snapshot, 
 	if end, bounded := ctx.Deadline(); bounded && time.Until(end) < 2*churnSpan {
 		return first, nil, nil
 	}
-	came, err := watchComers(ctx, a, first.At)
+	came := map[int32]Session{} // the number of slots and of polls bounds it
+	watching, stop := context.WithTimeout(ctx, churnSpan)
+	defer stop()
+	every(watching, glance, func() {
+		if now, err := a.Snapshot(ctx); err == nil {
+			now.newcomers(first.At, came)
+		}
+	})
 	if ctx.Err() != nil {
 		return first, nil, nil
 	}
-	if err == nil {
-		now, err = a.Snapshot(ctx)
-	}
+	now, err = a.Snapshot(ctx)
 	now.newcomers(first.At, came)
 	now.Came = slices.SortedFunc(maps.Values(came), func(x, y Session) int { return cmp.Compare(x.PID, y.PID) })
 	return now, &first, err
-}
-
-// watchComers polls for new sessions for a second. The number of slots and of polls bounds its memory.
-func watchComers(ctx context.Context, a Access, since time.Time) (came map[int32]Session, err error) {
-	came = map[int32]Session{}
-	tick := time.NewTicker(glance)
-	defer tick.Stop()
-	for over := time.After(churnSpan); ; {
-		select {
-		case <-ctx.Done():
-			return came, ctx.Err()
-		case <-over:
-			return came, nil
-		case <-tick.C:
-			now, err := a.Snapshot(ctx)
-			if err != nil {
-				return came, err
-			}
-			now.newcomers(since, came)
-		}
-	}
 }
 
 // newcomers adds the sessions that began since then. The last observation of each counts: at first they have no name
@@ -66,7 +50,7 @@ func (s Snapshot) newcomers(since time.Time, came map[int32]Session) {
 }
 
 // Churn returns how many sessions a second began between two snapshots. From PostgreSQL 14 on it counts all of them;
-// before, those that are still there, or that LookTwice saw.
+// before, those that are still there, or that PollTwice saw.
 func Churn(now, earlier Snapshot) float64 {
 	passed := now.At.Sub(earlier.At).Seconds()
 	if passed <= 0 {
