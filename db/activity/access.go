@@ -108,9 +108,10 @@ func (s Snapshot) asSuperuser(do, sql string) Step {
 	return Step{Do: machine + ", " + do, Command: s.psql(superuser, sql)}
 }
 
-// whoHasSlots lists the sessions in groups, the largest first.
-const whoHasSlots = "SELECT count(*), application_name, usename, client_addr, state, min(state_change) AS since " +
-	"FROM pg_stat_activity WHERE backend_type = 'client backend' GROUP BY 2, 3, 4, 5 ORDER BY 1 DESC"
+// whoHasSlots lists the sessions in groups, the largest first, with the logins that pg_stat_activity does not show.
+const whoHasSlots = "SELECT count(*), application_name, usename, client_addr, coalesce(state, 'starting') AS state, min(state_change) AS since " +
+	"FROM pg_stat_activity FULL JOIN (SELECT DISTINCT pid FROM pg_locks WHERE locktype = 'virtualxid') l USING (pid) " +
+	"WHERE backend_type = 'client backend' OR backend_start IS NULL GROUP BY 2, 3, 4, 5 ORDER BY 1 DESC"
 
 var throughServer = Step{
 	Do: "on the machine of a running ddtb server, as its user, run this command again: it uses the connection that the server keeps",

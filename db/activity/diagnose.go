@@ -262,13 +262,8 @@ func (p *problem) group(sessions []Session, reason func(Session) Reason) []Holdi
 }
 
 // surplus counts the sessions that have been idle for long. A pool in use has idle sessions too, but each for a moment.
-func (p *problem) surplus(h Holding) (n int) {
-	for _, s := range h.sessions {
-		if s.State == Idle && s.InState.Duration() >= p.t.Idle {
-			n++
-		}
-	}
-	return n
+func (p *problem) surplus(h Holding) int {
+	return h.count(func(s Session) bool { return s.State == Idle && s.InState.Duration() >= p.t.Idle })
 }
 
 // maybeExhausted returns pools whose connections all seem to be acquired inside the application: idle, or idle in

@@ -29,6 +29,12 @@ func TestAFewLoginsThatHangCountAsSlots(t *testing.T) {
 				if n := len(now.logins(earlier)); n != 3 {
 					t.Errorf("%d logins don't finish", n)
 				}
+				counted := 0
+				control := st.control("postgres")
+				must(t, control.QueryRow(t.Context(), "SELECT sum(count) FROM ("+whoHasSlots+") w").Scan(&counted))
+				if counted != now.Slots.Used+1 {
+					t.Errorf("the superuser's way in counts %d sessions and its own, and not %d", counted-1, now.Slots.Used)
+				}
 				refused := Process{Failure: &ConnectFailure{Cause: db.SlotsExhausted, Limit: db.ServerLimit}}
 				if h := Assess(now, earlier, defaults()).With(refused); h.Level != Critical || strings.Contains(h.Findings[0].What, "that is over") {
 					t.Errorf("%s: %+v", h.Level, h.Findings)

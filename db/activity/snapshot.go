@@ -197,6 +197,8 @@ func (s Session) Who() string {
 		return s.Application
 	case s.User != "":
 		return "user " + s.User
+	case s.LogsIn():
+		return "an unknown client"
 	}
 	return s.Kind
 }

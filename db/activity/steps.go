@@ -216,12 +216,7 @@ var (
 // that are reused within seconds are not surplus, so they are left alone.
 func (p *problem) restsFor(times []time.Duration) (rested string, sessions int) {
 	for i, d := range times {
-		n := 0
-		for _, s := range p.sessions {
-			if s.InState.Duration() >= d {
-				n++
-			}
-		}
+		n := p.count(func(s Session) bool { return s.InState.Duration() >= d })
 		if 2*n >= len(p.sessions) || i == len(times)-1 {
 			return Short(d), n
 		}

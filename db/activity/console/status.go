@@ -25,7 +25,7 @@ func (p Printer) Status(s activity.Status, level activity.Level) {
 		p.groups("By database", s.Databases, func(g activity.Group) string { return cmp.Or(Clean(g.Database), "(none yet)") })
 	}
 	p.groups("By user and client", s.Clients, func(g activity.Group) string {
-		return Clean(g.User) + " from " + cmp.Or(Clean(g.Address), "(not visible)")
+		return cmp.Or(Clean(g.User), "(none yet)") + " from " + cmp.Or(Clean(g.Address), "(not visible)")
 	})
 	p.worst(s)
 	p.withoutSession(s)
