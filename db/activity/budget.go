@@ -148,7 +148,7 @@ func (b Budget) adviceForBouncer() string {
 		do = append(do, fmt.Sprintf("set PgBouncer's default_pool_size to %d at most, or bound it with max_db_connections", most))
 	}
 	if b.Needed > b.Usable {
-		do = append(do, fmt.Sprintf("raise max_connections from %d to %d at least (this needs a restart of PostgreSQL)", b.Max, b.ToRaise))
+		do = append(do, b.raise())
 	}
 	if b.clients() > b.bouncer.clients {
 		do = append(do, fmt.Sprintf("raise PgBouncer's max_client_conn to %d at least, or set %s to %d at most", b.clients(), sizeKey(b.Strategy), b.FitsPool))
@@ -263,16 +263,19 @@ func (b Budget) Advice() string {
 		do = append(do, fmt.Sprintf("set %s to %d at most", sizeKey(b.Strategy), b.FitsPool))
 	}
 	if b.Pool > 0 && b.Needed > b.Usable {
-		do = append(do, fmt.Sprintf("raise max_connections from %d to %d at least (this needs a restart of PostgreSQL)",
-			b.Max, b.ToRaise))
+		do = append(do, b.raise())
 	}
 	do = append(do, "run fewer replicas, or put PgBouncer in front")
 	return strings.Join(do, "; or ")
 }
 
+func (b Budget) raise() string {
+	return fmt.Sprintf("raise max_connections from %d to %d at least (this needs a restart of PostgreSQL)", b.Max, b.ToRaise)
+}
+
 // adviceForServices names no key of our configuration: these are other programs.
 func (b Budget) adviceForServices() string {
-	do := []string{fmt.Sprintf("raise max_connections from %d to %d at least (this needs a restart of PostgreSQL)", b.Max, b.ToRaise)}
+	do := []string{b.raise()}
 	if b.FitsPool > 0 {
 		do = slices.Insert(do, 0, fmt.Sprintf("bound the pools of %s to %d in all, %s", b.Services[0].Name, b.FitsPool, inItsOwn))
 	}

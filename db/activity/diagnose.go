@@ -228,7 +228,7 @@ func (p *problem) holdings() []Holding {
 	for _, r := range p.now.Roots() {
 		roots[r.PID] = true
 	}
-	return p.group(slices.Concat(p.now.programs(), p.now.logins(p.earlier)), func(s Session) Reason { return p.reasonFor(s, roots) })
+	return p.group(slices.Concat(p.now.programs(), p.hanging()), func(s Session) Reason { return p.reasonFor(s, roots) })
 }
 
 // group combines sessions that have their slots for one reason and one application, the worst reason first.

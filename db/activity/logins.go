@@ -24,10 +24,19 @@ func (s Snapshot) logins(earlier *Snapshot) []Session {
 	return s.clients(func(x Session) bool { return x.LogsIn() && (x.Age > loginTime || x.Started.IsZero() && before[x.PID]) })
 }
 
-// logins finds clients that begin a login and don't finish it.
-func (p *problem) logins() *Finding {
+// hanging returns the unfinished logins, if they are more than a busy server has.
+func (p *problem) hanging() []Session {
 	seen := p.now.logins(p.earlier)
 	if len(seen) < mostLogins {
+		return nil
+	}
+	return seen
+}
+
+// logins finds clients that begin a login and don't finish it.
+func (p *problem) logins() *Finding {
+	seen := p.hanging()
+	if len(seen) == 0 {
 		return nil
 	}
 	f := &Finding{

@@ -131,13 +131,15 @@ func End(ctx context.Context, a Access, plan Closing, f Filter) (Closing, error)
 	plan.DryRun = false
 	for i := range plan.Sessions {
 		e := &plan.Sessions[i]
-		outcome, err := a.Signal(ctx, f.order(e.Session))
+		outcome, err := a.Signal(ctx, Order{
+			PID: e.PID, Started: e.Started, States: f.states(), Resting: Age(f.OlderThan), Superusers: f.Superusers,
+		})
 		e.Outcome = outcome
 		if err != nil {
 			e.Outcome, e.Error = Failed, err.Error()
 		}
 	}
-	now, err := waitGone(ctx, a, plan.Sessions)
+	now, err := waitUntil(ctx, a, func(now Snapshot) bool { return stillThere(now, plan.Sessions) == 0 })
 	if err != nil {
 		return plan, err
 	}
@@ -166,17 +168,6 @@ func Cancel(ctx context.Context, a Access, x Session, superusers bool) (Ending, 
 		e.Outcome = StillRuns
 	}
 	return e, err
-}
-
-func (f Filter) order(s Session) Order {
-	return Order{
-		PID: s.PID, Started: s.Started, States: f.states(), Resting: Age(f.OlderThan), Superusers: f.Superusers,
-	}
-}
-
-// waitGone polls until every signalled session has ended, or endWait has passed.
-func waitGone(ctx context.Context, a Access, endings []Ending) (Snapshot, error) {
-	return waitUntil(ctx, a, func(now Snapshot) bool { return stillThere(now, endings) == 0 })
 }
 
 // waitUntil polls until done returns true, or endWait has passed. It returns the last snapshot.

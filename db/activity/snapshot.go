@@ -209,6 +209,15 @@ type Age time.Duration
 // Duration returns the age as a time.Duration.
 func (a Age) Duration() time.Duration { return time.Duration(a) }
 
+// Scan reads a number of seconds from the server.
+func (a *Age) Scan(v any) error {
+	s, is := v.(float64)
+	if *a = seconds(s); !is {
+		return fmt.Errorf("%v is no number of seconds", v)
+	}
+	return nil
+}
+
 // MarshalJSON writes seconds, to the millisecond.
 func (a Age) MarshalJSON() ([]byte, error) {
 	return strconv.AppendFloat(nil, time.Duration(a).Round(time.Millisecond).Seconds(), 'f', -1, 64), nil
@@ -296,7 +305,8 @@ SELECT a.process, a.kind, a.backend_type IS NULL AND NOT hidden_login, a.process
        coalesce(a.application_name, ''), coalesce(a.usename::text, ''), coalesce(a.datname::text, ''),
        CASE WHEN a.backend_type IS NULL THEN '' ELSE coalesce(host(a.client_addr), CASE WHEN a.state <> 'starting' THEN 'local' END, '') END,
        coalesce(a.client_port, 0),
-       coalesce(a.state, CASE WHEN hidden_login THEN 'starting' END, ''), coalesce(a.wait_event_type || '/' || a.wait_event, ''), a.backend_start,
+       coalesce(a.state, CASE WHEN hidden_login THEN 'starting' END, ''), coalesce(a.wait_event_type || '/' || a.wait_event, ''),
+       coalesce(a.backend_start, '0001-01-01 00:00+00'), -- Go's zero time
        coalesce(extract(epoch FROM clock_timestamp() - a.backend_start), 0)::float8,
        coalesce(extract(epoch FROM clock_timestamp() - a.state_change), 0)::float8,
        coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::float8,
@@ -317,9 +327,9 @@ WHERE a.kind = 'client backend' OR a.datid IS NOT NULL OR a.usesysid IS NOT NULL
 ORDER BY a.backend_start NULLS LAST, a.process`
 
 const limitsSQL = `
-SELECT 'database', datname::text, datconnlimit FROM pg_database WHERE datconnlimit >= 0
+SELECT 'database', datname::text, datconnlimit, 0 FROM pg_database WHERE datconnlimit >= 0
 UNION ALL
-SELECT 'role', rolname::text, rolconnlimit FROM pg_roles WHERE rolconnlimit >= 0 AND NOT rolsuper
+SELECT 'role', rolname::text, rolconnlimit, 0 FROM pg_roles WHERE rolconnlimit >= 0 AND NOT rolsuper
 ORDER BY 1, 2`
 
 // replicationSQL finds objects that have no session and still hold locks or WAL, or keep commits waiting.
@@ -372,51 +382,36 @@ func address(cc *pgx.ConnConfig) string {
 }
 
 func read(ctx context.Context, c *pgx.Conn) (s Snapshot, err error) {
-	var keepalive, loginTime, lag float64
 	err = c.QueryRow(ctx, serverSQL).Scan(&s.At, &s.Server.Version, &s.Server.VersionNum,
-		&s.Server.Started, &s.Server.Standby, &s.Database, &s.Slots.Max, &s.Server.ForSuper, &s.Server.ForReserved, &keepalive,
-		&s.Server.Superuser, &s.Server.ReadOnly, &s.Server.SyncStandby, &loginTime,
+		&s.Server.Started, &s.Server.Standby, &s.Database, &s.Slots.Max, &s.Server.ForSuper, &s.Server.ForReserved, &s.Server.Keepalive,
+		&s.Server.Superuser, &s.Server.ReadOnly, &s.Server.SyncStandby, &s.Server.LoginTime,
 		&s.Role.Name, &s.Role.Superuser, &s.Role.ReadsAll, &s.Role.Signals, &s.Role.UsesReserved, &s.EverConnects)
 	if err != nil {
 		return s, err
 	}
-	s.Server.Keepalive, s.Server.LoginTime = seconds(keepalive), seconds(loginTime)
 	s.Server.Version, _, _ = strings.Cut(s.Server.Version, " ") // the rest comes from the packager
 	rows, _ := c.Query(ctx, sessionsSQL)                        // the error comes with the rows
 	if s.Sessions, err = pgx.CollectRows(rows, scanSession); err != nil {
 		return s, err
 	}
 	rows, _ = c.Query(ctx, limitsSQL)
-	if s.Limits, err = pgx.CollectRows(rows, scanLimit); err != nil {
+	if s.Limits, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Limit]); err != nil {
 		return s, err
 	}
-	err = c.QueryRow(ctx, replicationSQL).Scan(&s.Prepared, &s.WALSlots, &s.Replication, &s.Server.Primary, &lag)
+	err = c.QueryRow(ctx, replicationSQL).Scan(&s.Prepared, &s.WALSlots, &s.Replication, &s.Server.Primary, &s.Server.ReplayLag)
 	if err != nil {
 		return s, err
 	}
-	s.Server.ReplayLag = seconds(lag)
 	s.count()
 	err = c.QueryRow(ctx, ticketsSQL, int64(db.TicketClass), int64(db.DemandClass)).Scan(&s.Tickets.Held, &s.Tickets.Processes, &s.Tickets.Needed, &s.Tickets.PIDs)
 	return s, err
 }
 
 func scanSession(row pgx.CollectableRow) (s Session, err error) {
-	var started *time.Time
-	var age, inState, inTransaction, inQuery, waited float64
 	err = row.Scan(&s.PID, &s.Kind, &s.Hidden, &s.Self, &s.Superuser, &s.MayEnd, &s.Application, &s.User, &s.Database, &s.Address,
-		&s.Port, &s.State, &s.Wait, &started, &age, &inState, &inTransaction, &inQuery, &s.Waits, &waited, &s.BlockedBy, &s.Query)
-	if started != nil {
-		s.Started = *started
-	}
-	s.Age, s.InState, s.InTransaction, s.InQuery, s.Waited =
-		seconds(age), seconds(inState), seconds(inTransaction), seconds(inQuery), seconds(waited)
+		&s.Port, &s.State, &s.Wait, &s.Started, &s.Age, &s.InState, &s.InTransaction, &s.InQuery, &s.Waits, &s.Waited, &s.BlockedBy, &s.Query)
 	s.Query = withoutPasswords(s.Query)
 	return s, err
-}
-
-func scanLimit(row pgx.CollectableRow) (l Limit, err error) {
-	err = row.Scan(&l.Of, &l.Name, &l.Max)
-	return l, err
 }
 
 // count fills in the fields that follow from the sessions.

@@ -142,11 +142,7 @@ func (p Printer) services(services []activity.Service) {
 		rows = append(rows, []string{Clean(x.Name), fmt.Sprint(x.Clients), fmt.Sprint(x.Sessions)})
 	}
 	p.line("")
-	p.table([]column{
-		{title: "Services on the server now", least: 32, most: 40, gives: true},
-		{title: "addresses", right: true},
-		{title: "sessions", right: true},
-	}, rows)
+	p.table(named("Services on the server now", "addresses", "sessions"), rows)
 	if more := len(services) - len(rows); more > 0 {
 		p.line("… and %d more", more)
 	}

@@ -172,6 +172,15 @@ type column struct {
 	gives bool // if the table is too wide, it shrinks down to its title
 }
 
+// named returns a table's first column, and a column of figures for each further title.
+func named(title string, figures ...string) []column {
+	all := []column{{title: title, least: 32, most: 40, gives: true}}
+	for _, f := range figures {
+		all = append(all, column{title: f, right: true})
+	}
+	return all
+}
+
 // table writes rows under titles, with two spaces between columns.
 func (p Printer) table(columns []column, rows [][]string) {
 	p.tableWith(columns, rows, -1)
