@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/jackc/pgpassfile" // the driver's
+
 	"ddtb/db"
 )
 
@@ -198,17 +200,34 @@ func (l *loader) readPasswordFiles() {
 	l.checkPassFile()
 }
 
-// checkPassFile warns about libpq's password file, which the driver reads. psql ignores one that others can read.
+// checkPassFile warns about libpq's password file if the driver finds the password in it. psql ignores one that others
+// can read.
 func (l *loader) checkPassFile() {
 	path := l.env["PGPASSFILE"]
 	if home := l.env["HOME"]; path == "" && home != "" {
 		path = filepath.Join(home, ".pgpass")
 	}
-	if d := l.databases["default"]; d.Password != "" || d.PasswordFile != "" {
+	d := l.databases["default"]
+	info, err := os.Stat(path)
+	if d.Password != "" || err != nil || !info.Mode().IsRegular() {
 		return
 	}
-	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+	if file, err := pgpassfile.ReadPassfile(path); err == nil && slices.ContainsFunc(file.Entries, isFor(d)) {
 		l.warnReadable(path, info.Mode())
+	}
+}
+
+// isFor returns a function that reports whether an entry of libpq's password file is for d. What d leaves to defaults,
+// such as the account's name, counts as equal.
+func isFor(d *Database) func(*pgpassfile.Entry) bool {
+	host := cmp.Or(d.Host, "localhost")
+	if strings.HasPrefix(host, "/") { // a socket
+		host = "localhost"
+	}
+	equal := func(pattern, value string) bool { return pattern == "*" || pattern == value || value == "" }
+	return func(e *pgpassfile.Entry) bool {
+		return equal(e.Hostname, host) && equal(e.Port, strconv.Itoa(d.Port)) &&
+			equal(e.Database, cmp.Or(d.Name, d.User)) && equal(e.Username, d.User)
 	}
 }
 
