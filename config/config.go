@@ -10,8 +10,7 @@
 //   - A secret never appears in a message, a log or any other output: see Secret.
 //   - The origin of every value is known: see Config.Origins and WriteTOML.
 //
-// This is the only package that reads the environment (FromOS). It does not depend on the use of the values. It opens
-// no connection; it starts no goroutine.
+// It does not depend on the use of the values, opens no connection, and starts no goroutine.
 package config
 
 import (

@@ -325,10 +325,3 @@ func TestAPoolerWithoutADirectWayIsWarnedOf(t *testing.T) {
 	c = mustLoad(t, pooler+"direct_host = 'h'")
 	equal(t, "the warnings with a direct way", c.Warnings, nil)
 }
-
-func TestFromOSIsThisProcess(t *testing.T) {
-	t.Setenv("DDTB_SERVER_REPLICAS", "7")
-	c, err := Load(FromOS(os.DevNull))
-	must(t, err)
-	equal(t, "replicas", c.Server.Replicas, 7)
-}

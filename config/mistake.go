@@ -15,6 +15,8 @@ type Origin struct {
 	Line, Column int    // in File, from 1, the column in characters; 0: the whole file
 	Variable     string // an environment variable, "DB_MAX_CONNS"
 	Flag         string // "--addr"
+
+	layer int // the order of the sources: a later one overrides an earlier one
 }
 
 // String returns "default", "FILE:LINE", "environment variable NAME" or the flag.

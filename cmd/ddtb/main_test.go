@@ -113,7 +113,7 @@ func (m *machine) environ() []string {
 	environ := []string{
 		"HOME=" + m.home, "XDG_CONFIG_HOME=" + filepath.Dir(m.file), "XDG_RUNTIME_DIR=" + m.home, "XDG_DATA_HOME=" + m.home + "/share",
 	}
-	for _, v := range config.FromOS("").Environ { // where PostgreSQL's programs are
+	for _, v := range os.Environ() { // where PostgreSQL's programs are
 		if strings.HasPrefix(v, "PATH=") {
 			environ = append(environ, v)
 		}
