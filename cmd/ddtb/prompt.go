@@ -104,7 +104,7 @@ func (p *prompt) askHidden(question string) (string, error) {
 	keys := struct {
 		io.Reader
 		io.Writer
-	}{byteByByte{p.in}, io.Discard}
+	}{byteByByte{p.lines}, io.Discard}
 	password, err := p.answer(func() (string, error) { return term.NewTerminal(keys, "").ReadPassword("") })
 	if errors.Is(err, io.EOF) { // Ctrl-D, and Ctrl-C, which is no signal meanwhile
 		return "", errors.New("no password was typed: nothing was changed")
@@ -115,7 +115,7 @@ func (p *prompt) askHidden(question string) (string, error) {
 	return password, nil
 }
 
-// byteByByte leaves what was typed ahead for the next question.
+// byteByByte leaves to the next question what was typed ahead.
 type byteByByte struct{ io.Reader }
 
 // Read reads one byte.

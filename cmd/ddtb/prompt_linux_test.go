@@ -53,7 +53,11 @@ func TestAPasswordIsTypedUnseen(t *testing.T) {
 	t.Parallel()
 	m, _ := withDatabase(t)
 	a := askedForAPassword(m)
-	a.typed(goodPassword + "x\x7f\r" + goodPassword + "\r") // a backspace, and the second answer ahead of its question
+	a.typed("short\rshort\r") // the second answer ahead of its question
+	a.shows(m, "[y/N]")
+	a.typed("n\n")
+	a.shows(m, "[y/N]: n\r\nPassword: ")
+	a.typed(goodPassword + "x\x7f\r" + goodPassword + "\r") // with a backspace
 	a.ends(m, exitFine)
 	a.shows(m, "Superuser ada was made.")
 	if strings.Contains(a.screen.String(), goodPassword) {
