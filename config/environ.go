@@ -84,7 +84,7 @@ func (l *loader) warnOfUnknown() {
 			continue
 		}
 		hint := "see ddtb.toml for the keys"
-		if meant := nearest(name, known); meant != "" {
+		if meant := Nearest(name, known); meant != "" {
 			hint = "did you mean " + meant + "?"
 		}
 		l.warn("environment variable %s sets nothing: %s", shorten(name), hint)

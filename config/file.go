@@ -269,7 +269,7 @@ func (t *tomlFile) unknown(e *unstable.Node, offset int, table, part string) {
 		hint = "write it without the quotes"
 	} else if there := t.elsewhere(table, part); there != "" {
 		hint = "it belongs below [" + there + "]"
-	} else if meant := nearest(part, t.tables[table]); meant != "" {
+	} else if meant := Nearest(part, t.tables[table]); meant != "" {
 		hint = "did you mean " + meant + "?"
 	}
 	t.failAt(offset, name, "unknown %s; %s", kind, hint)

@@ -94,9 +94,9 @@ func (ms Mistakes) orNil() error {
 	return ms
 }
 
-// nearest returns the name most similar to name, or "".
-func nearest(name string, names []string) string {
-	if len(name) > 64 {
+// Nearest returns the one of names that was probably meant by name, or "".
+func Nearest(name string, names []string) string {
+	if len(name) < 2 || len(name) > 64 {
 		return ""
 	}
 	best, least := "", max(2, len(name)/3)+1
