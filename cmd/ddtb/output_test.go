@@ -36,7 +36,6 @@ func TestWhatLeavesTheProcessIsTextAndNothingElse(t *testing.T) {
 		"C1, DEL and direction marks are escaped":    {writes: []string{"\u009b2J\x7f\u202e\u2066\u200f"}, want: `\u009b2J\u007f\u202e\u2066\u200f`},
 		"line separators and the mark are escaped":   {writes: []string{"\u2028\u2029\ufeff"}, want: `\u2028\u2029\ufeff`},
 		"tags beyond 16 bits are escaped as in JSON": {writes: []string{"\U000e0041"}, want: `\udb40\udc41`},
-		"a character may come in two writes":         {writes: []string{"gr\xc3", "\xb6\xc2", "\x9b"}, want: `grö\u009b`},
 		"bytes that are no text are replaced":        {writes: []string{"\xff\x9b!\n"}, want: "\ufffd\ufffd!\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
