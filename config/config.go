@@ -10,8 +10,7 @@
 //   - A secret never appears in a message, a log or any other output: see Secret.
 //   - The origin of every value is known: see Config.Origins and WriteTOML.
 //
-// This is the only package that reads the environment (FromOS). It does not depend on the use of the values. It opens
-// no connection; the only background work is Watcher.Run.
+// It does not depend on the use of the values, opens no connection, and starts no goroutine.
 package config
 
 import (
@@ -36,9 +35,10 @@ type Config struct {
 	Test      Test                `toml:"test"`
 	Monitor   Monitor             `toml:"monitor"`
 
-	File     string            `toml:"-"` // the file that was read, or "" when there was none
-	Origins  map[string]Origin `toml:"-"` // by key, "databases.default.port"; a key that is not in it holds its default
-	Warnings []string          `toml:"-"` // for a person to read, one sentence each
+	File        string            `toml:"-"` // the file that was read, or "" when there was none
+	FileVersion string            `toml:"-"` // its Version, for Watch
+	Origins     map[string]Origin `toml:"-"` // by key, "databases.default.port"; a key that is not in it holds its default
+	Warnings    []string          `toml:"-"` // for a person to read, one sentence each
 }
 
 // Database is one PostgreSQL database and the way requests acquire connections to it. It is package db's settings,

@@ -64,7 +64,7 @@ func (l *loader) readOpenTelemetry() {
 			l.warn("environment variable %s is not used for %s, where traces go by OTLP over HTTP (mostly port 4318, not gRPC's 4317): allowed is %s",
 				v.name, v.key, k.allowed())
 		default:
-			l.cfg.Origins[v.key], l.layers[v.key] = Origin{Variable: v.name}, l.layer
+			l.setOrigin(v.key, Origin{Variable: v.name})
 		}
 	}
 	if off := "OTEL_SDK_DISABLED"; strings.EqualFold(l.env[off], "true") {
@@ -84,7 +84,7 @@ func (l *loader) warnOfUnknown() {
 			continue
 		}
 		hint := "see ddtb.toml for the keys"
-		if meant := nearest(name, known); meant != "" {
+		if meant := Nearest(name, known); meant != "" {
 			hint = "did you mean " + meant + "?"
 		}
 		l.warn("environment variable %s sets nothing: %s", shorten(name), hint)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"regexp"
@@ -34,26 +33,19 @@ func ReadFile(path string) ([]byte, error) {
 // readFile reads a regular file. Its errors continue a sentence that begins with the path, and say what to do.
 func readFile(path string) ([]byte, fs.FileMode, error) {
 	info, err := os.Stat(path) // before opening, which blocks on a named pipe
-	if err != nil {
-		return nil, 0, unreadable(err)
-	}
 	switch {
+	case err != nil:
+		return nil, 0, unreadable(err)
 	case info.IsDir():
 		return nil, 0, errors.New("is a directory: name a file in it")
 	case !info.Mode().IsRegular() && path != os.DevNull:
 		return nil, 0, errors.New("is not a regular file: name one")
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, 0, unreadable(err)
-	}
-	defer func() { _ = f.Close() }() // only read
-	content, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, 0, unreadable(err)
-	}
-	if len(content) > maxFile {
+	case info.Size() > maxFile:
 		return nil, 0, fmt.Errorf("is larger than %d bytes: that is no file of ddtb's", maxFile)
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return nil, 0, unreadable(err)
 	}
 	return content, info.Mode(), nil
 }
@@ -76,6 +68,7 @@ func (l *loader) readFile() {
 	if path == "" {
 		return
 	}
+	l.cfg.FileVersion = Version(path) // before it is read: a later change must not be missed
 	content, mode, err := readFile(path)
 	if absent := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR); absent && named == "" {
 		return // accounts with the home /dev/null get ENOTDIR
@@ -149,11 +142,12 @@ type tomlFile struct {
 	seen   map[string]int // offset of each key and table that was set, by name
 }
 
-// read processes one expression after another. A syntax error ends it.
+// read processes one expression after another. A syntax error ends it, and so do enough mistakes for the output: a file
+// can contain a hundred thousand.
 func (t *tomlFile) read() {
 	t.parser.Reset(t.doc)
 	table, known := "", true
-	for t.parser.NextExpression() {
+	for !t.full() && t.parser.NextExpression() {
 		switch e := t.parser.Expression(); e.Kind {
 		case unstable.Table:
 			table, known = t.header(e)
@@ -168,21 +162,20 @@ func (t *tomlFile) read() {
 			}
 		}
 	}
-	if err := t.parser.Error(); err != nil {
-		t.broken = true
+	err := t.parser.Error()
+	t.broken = err != nil || t.full()
+	switch {
+	case err != nil:
 		t.syntaxError(err)
-	} else if len(t.mistakes) == 0 {
+	case len(t.mistakes) == 0:
 		t.checkRules()
 	}
 }
 
-// full reports whether there are enough mistakes for the output: a file can contain a hundred thousand.
 func (t *tomlFile) full() bool { return len(t.mistakes) > maxMistakes }
 
 func (t *tomlFile) failAt(offset int, key, format string, args ...any) {
-	if !t.full() {
-		t.fail(at(t.path, t.doc, offset), key, format, args...)
-	}
+	t.fail(at(t.path, t.doc, offset), key, format, args...)
 }
 
 // aCharacter matches go-toml's text for a character of the document, which may be part of a password.
@@ -237,9 +230,7 @@ func (t *tomlFile) header(e *unstable.Node) (table string, known bool) {
 // once rejects a duplicate key or table, and records a replica.
 func (t *tomlFile) once(offset int, name string) bool {
 	if before, twice := t.seen[name]; twice {
-		if !t.full() {
-			t.failAt(offset, name, "is there twice, first on line %d: keep one", at(t.path, t.doc, before).Line)
-		}
+		t.failAt(offset, name, "is there twice, first on line %d: keep one", at(t.path, t.doc, before).Line)
 		return false
 	}
 	t.seen[name] = offset
@@ -267,9 +258,6 @@ func (t *tomlFile) resolve(table string, e *unstable.Node) (name string, known b
 
 // unknown reports an unknown part of the table, and suggests a name.
 func (t *tomlFile) unknown(e *unstable.Node, offset int, table, part string) {
-	if t.full() {
-		return
-	}
 	name, kind := join(table, bare(part)), "key"
 	if e.Kind != unstable.KeyValue {
 		kind = "table"
@@ -281,7 +269,7 @@ func (t *tomlFile) unknown(e *unstable.Node, offset int, table, part string) {
 		hint = "write it without the quotes"
 	} else if there := t.elsewhere(table, part); there != "" {
 		hint = "it belongs below [" + there + "]"
-	} else if meant := nearest(part, t.tables[table]); meant != "" {
+	} else if meant := Nearest(part, t.tables[table]); meant != "" {
 		hint = "did you mean " + meant + "?"
 	}
 	t.failAt(offset, name, "unknown %s; %s", kind, hint)
@@ -309,7 +297,7 @@ func (t *tomlFile) keyValue(table string, e *unstable.Node) {
 	case k != nil:
 		t.set(k, t.value(e), at(t.path, t.doc, value))
 	case e.Value().Kind == unstable.InlineTable:
-		for it := e.Value().Children(); it.Next(); {
+		for it := e.Value().Children(); !t.full() && it.Next(); {
 			t.keyValue(name, it.Node())
 		}
 	default:

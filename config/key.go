@@ -42,7 +42,11 @@ func fieldsOf(prefix string, v reflect.Value) []*key {
 		case value.Kind() == reflect.Struct:
 			tables = append(tables, fieldsOf(prefix+name+".", value)...)
 		default:
-			keys = append(keys, &key{prefix + name, allowed(field.Tag.Get("allow")), value.Addr().Interface()})
+			allow := field.Tag.Get("allow")
+			if allow == "strategy" { // those that are registered
+				allow = strings.Join(db.Names(), "|")
+			}
+			keys = append(keys, &key{prefix + name, allow, value.Addr().Interface()})
 		}
 	}
 	return append(keys, tables...)
@@ -115,12 +119,4 @@ func (s schema) elsewhere(table, last string) string {
 		}
 	}
 	return found
-}
-
-// allowed returns the bound in a tag; the strategies are those registered in package db.
-func allowed(tag string) string {
-	if tag == "strategy" {
-		return strings.Join(db.Names(), "|")
-	}
-	return tag
 }

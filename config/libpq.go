@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"net"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -138,18 +139,11 @@ func withHosts(settings []setting) (with []setting, problem string) {
 	}
 	for i, host := range hosts {
 		if port := ports[min(i, len(ports)-1)]; port != "" {
-			hosts[i] = joinHost(host, port)
+			hosts[i] = net.JoinHostPort(host, port)
 		}
 	}
 	with = slices.DeleteFunc(slices.Clone(settings), func(s setting) bool { return s.key == "host" || s.key == "port" })
 	return append(with, setting{"hosts", strings.Join(hosts, ",")}), ""
-}
-
-func joinHost(host, port string) string {
-	if strings.Contains(host, ":") {
-		host = "[" + host + "]"
-	}
-	return host + ":" + port
 }
 
 // splitHosts separates the hosts of a URL from their ports. Both are comma-separated lists if there are several.

@@ -13,11 +13,12 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/jackc/pgpassfile" // the driver's
+
 	"ddtb/db"
 )
 
-// Options are the sources of the configuration. FromOS fills them in. Loading the same Options again reads the current
-// state of the sources.
+// Options are the sources of the configuration. Loading the same Options again reads the current state of the file.
 type Options struct {
 	File    string   // of --config; "": DDTB_CONFIG, or the default location
 	Environ []string // NAME=VALUE, as in os.Environ; an empty variable counts as unset
@@ -30,9 +31,6 @@ type Flag struct {
 	Key   string // "server.addr"; an unknown key is a bug, and panics
 	Value string
 }
-
-// FromOS returns the Options of this process. file is the value of its --config flag, or "".
-func FromOS(file string) Options { return Options{File: file, Environ: os.Environ()} }
 
 // Path returns the file that Load reads: File, or DDTB_CONFIG, or ddtb.toml in $XDG_CONFIG_HOME or ~/.config. named is
 // the source of the name, "--config" or "DDTB_CONFIG". It is "" for the default location, where the file is optional.
@@ -92,8 +90,7 @@ type loader struct {
 	replica   Origin // of the header [databases.replica], which suffices to define a replica
 	broken    bool   // the file could only be read in part
 	schema
-	layers   map[string]int // by key: the layer that set it
-	layer    int
+	layer    int // the current one
 	mistakes Mistakes
 }
 
@@ -103,7 +100,6 @@ func newLoader(o Options) *loader {
 		env:       o.variables(),
 		cfg:       Default(),
 		databases: map[string]*Database{},
-		layers:    map[string]int{},
 	}
 	for _, name := range databaseNames {
 		d := db.DefaultSettings()
@@ -151,10 +147,15 @@ func (l *loader) set(k *key, found any, o Origin) {
 		l.fail(o, k.name, "%s", problem)
 		return
 	}
-	l.cfg.Origins[k.name], l.layers[k.name] = o, l.layer
+	l.setOrigin(k.name, o)
 	if path, is := k.target.(*string); is && k.allow == "path" {
 		*path = l.expand(*path, k, o)
 	}
+}
+
+func (l *loader) setOrigin(name string, o Origin) {
+	o.layer = l.layer
+	l.cfg.Origins[name] = o
 }
 
 // setText sets the key to text from another source.
@@ -198,17 +199,34 @@ func (l *loader) readPasswordFiles() {
 	l.checkPassFile()
 }
 
-// checkPassFile warns about libpq's password file, which the driver reads. psql ignores one that others can read.
+// checkPassFile warns about libpq's password file if the driver finds the password in it. psql ignores one that others
+// can read.
 func (l *loader) checkPassFile() {
 	path := l.env["PGPASSFILE"]
 	if home := l.env["HOME"]; path == "" && home != "" {
 		path = filepath.Join(home, ".pgpass")
 	}
-	if d := l.databases["default"]; d.Password != "" || d.PasswordFile != "" {
+	d := l.databases["default"]
+	info, err := os.Stat(path)
+	if d.Password != "" || err != nil || !info.Mode().IsRegular() {
 		return
 	}
-	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+	if file, err := pgpassfile.ReadPassfile(path); err == nil && slices.ContainsFunc(file.Entries, isFor(d)) {
 		l.warnReadable(path, info.Mode())
+	}
+}
+
+// isFor returns a function that reports whether an entry of libpq's password file is for d. What d leaves to defaults,
+// such as the account's name, counts as equal.
+func isFor(d *Database) func(*pgpassfile.Entry) bool {
+	host := cmp.Or(d.Host, "localhost")
+	if strings.HasPrefix(host, "/") { // a socket
+		host = "localhost"
+	}
+	equal := func(pattern, value string) bool { return pattern == "*" || pattern == value || value == "" }
+	return func(e *pgpassfile.Entry) bool {
+		return equal(e.Hostname, host) && equal(e.Port, strconv.Itoa(d.Port)) &&
+			equal(e.Database, cmp.Or(d.Name, d.User)) && equal(e.Username, d.User)
 	}
 }
 
@@ -220,7 +238,7 @@ func (l *loader) readPasswordFile(name string, password *Secret, file *string) {
 	if path == "" {
 		return
 	}
-	if *password != "" && l.layers[name] > l.layers[name+"_file"] {
+	if *password != "" && direct.layer > byFile.layer {
 		l.warn("%s is set (%s) and so is %s_file (%s): the former is used; remove one.", name, direct, name, byFile)
 		*file = ""
 		return
@@ -295,14 +313,15 @@ func (l *loader) inherit() {
 // one.
 func (l *loader) chooseHosts() {
 	for _, name := range databaseNames {
-		d, one, many := l.databases[name], "databases."+name+".host", "databases."+name+".hosts"
+		d, key := l.databases[name], "databases."+name+".host"
+		one, many := l.cfg.Origins[key], l.cfg.Origins[key+"s"]
 		switch {
 		case d.Hosts == "":
-		case l.layers[one] > l.layers[many]:
+		case one.layer > many.layer:
 			d.Hosts = ""
-			delete(l.cfg.Origins, many)
-		case l.layers[one] == l.layers[many]:
-			l.fail(l.cfg.Origins[one], one, "is set, and so is hosts (%s): write one of them", l.cfg.Origins[many])
+			delete(l.cfg.Origins, key+"s")
+		case one.layer == many.layer:
+			l.fail(one, key, "is set, and so is hosts (%s): write one of them", many)
 		default:
 			list := d.Hosts.List()
 			for i, item := range list {

@@ -45,7 +45,7 @@ func mustLoad(t testing.TB, content string, environ ...string) *Config {
 
 // values returns c without the origins of its values.
 func values(c Config) Config {
-	c.File, c.Origins, c.Warnings = "", nil, nil
+	c.File, c.FileVersion, c.Origins, c.Warnings = "", "", nil, nil
 	return c
 }
 
@@ -283,13 +283,36 @@ func TestOpenFilesWithPasswordsAreWarnedOf(t *testing.T) {
 		t.Fatal(err)
 	}
 	equal(t, "the number of warnings about a file without a password", len(c.Warnings), 0)
-	c, err = Load(Options{File: bare, Environ: []string{"PGPASSFILE=" + secret}})
-	if err != nil {
-		t.Fatal(err)
+}
+
+func TestALibpqPasswordFileThatOthersCanReadIsWarnedOfIfItIsUsed(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "pgpass")
+	const database = "[databases.default]\nname = 'polls'\nuser = 'www'\n"
+	for _, c := range []struct {
+		name, config, line string
+		warned             bool
+	}{
+		{"for every database", database, "*:*:*:*:x", true},
+		{"for this one", database + "host = 'db'", "db:5432:polls:www:x", true},
+		{"for the socket", database + "host = '/run/postgresql'", "localhost:*:polls:www:x", true},
+		{"for the account's own", "", "localhost:5432:me:me:x", true},
+		{"for another host", database, "db:*:*:*:x", false},
+		{"for another port", database, "*:5433:*:*:x", false},
+		{"for another database", database, "*:*:other:*:x", false},
+		{"for another user", database, "*:*:*:other:x", false},
+		{"in a comment", database, "# *:*:*:*:x", false},
+		{"though the configuration has a password", database + "password = 'x'", "*:*:*:*:x", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			must(t, os.Chmod(write(t, file, c.line+"\n"), 0o640))
+			var want []string
+			if c.warned {
+				want = []string{file + " holds a password and can be read by others (mode 0640): chmod 600 " + file}
+			}
+			equal(t, "the warnings", mustLoad(t, c.config, "PGPASSFILE="+file).Warnings, want)
+		})
 	}
-	equal(t, "the warnings about libpq's file", c.Warnings, []string{
-		secret + " holds a password and can be read by others (mode 0640): chmod 600 " + secret,
-	})
 }
 
 func TestAPoolerWithoutADirectWayIsWarnedOf(t *testing.T) {
@@ -301,11 +324,4 @@ func TestAPoolerWithoutADirectWayIsWarnedOf(t *testing.T) {
 	})
 	c = mustLoad(t, pooler+"direct_host = 'h'")
 	equal(t, "the warnings with a direct way", c.Warnings, nil)
-}
-
-func TestFromOSIsThisProcess(t *testing.T) {
-	t.Setenv("DDTB_SERVER_REPLICAS", "7")
-	c, err := Load(FromOS(os.DevNull))
-	must(t, err)
-	equal(t, "replicas", c.Server.Replicas, 7)
 }

@@ -15,6 +15,8 @@ type Origin struct {
 	Line, Column int    // in File, from 1, the column in characters; 0: the whole file
 	Variable     string // an environment variable, "DB_MAX_CONNS"
 	Flag         string // "--addr"
+
+	layer int // the order of the sources: a later one overrides an earlier one
 }
 
 // String returns "default", "FILE:LINE", "environment variable NAME" or the flag.
@@ -92,9 +94,9 @@ func (ms Mistakes) orNil() error {
 	return ms
 }
 
-// nearest returns the name most similar to name, or "".
-func nearest(name string, names []string) string {
-	if len(name) > 64 {
+// Nearest returns the one of names that was probably meant by name, or "".
+func Nearest(name string, names []string) string {
+	if len(name) < 2 || len(name) > 64 {
 		return ""
 	}
 	best, least := "", max(2, len(name)/3)+1

@@ -14,8 +14,8 @@ import (
 //go:embed ddtb.toml
 var sample string
 
-// Init writes the commented reference file to path, readable only by this user. It creates the directory if necessary. It does not overwrite
-// a file: errors.Is(err, fs.ErrExist).
+// Init writes the commented reference file to path, readable only by this user. It creates the directory if necessary.
+// It does not overwrite a file: errors.Is(err, fs.ErrExist).
 func Init(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("can't make the directory of %s: %w", path, err)
@@ -28,17 +28,8 @@ func Init(path string) error {
 		return fmt.Errorf("can't write the configuration: %w", err)
 	}
 	_, err = f.WriteString(sample)
-	if err := errors.Join(err, f.Sync(), f.Close(), syncDirectory(path)); err != nil {
+	if err := errors.Join(err, f.Close()); err != nil {
 		return errors.Join(fmt.Errorf("can't write the configuration: %w", err), os.Remove(path)) // no half of it
 	}
 	return nil
-}
-
-// syncDirectory makes the new directory entry durable.
-func syncDirectory(path string) error {
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

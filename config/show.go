@@ -20,7 +20,11 @@ func (c *Config) WriteTOML(w io.Writer) error {
 		databases[name] = &d
 	}
 	out := &strings.Builder{}
-	fmt.Fprintf(out, "# The configuration in force. File: %s\n", cmp.Or(c.File, "none"))
+	head := "# The configuration in force. File: " + cmp.Or(c.File, "none") + "\n"
+	if utf8.RuneCountInString(head) > lineWidth {
+		head = strings.Replace(head, "File: ", "File:\n# ", 1)
+	}
+	out.WriteString(head)
 	table := ""
 	for _, k := range keysOf(c, databases) {
 		parent, name := split(k.name)

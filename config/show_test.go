@@ -84,6 +84,9 @@ func TestShowTellsEveryOrigin(t *testing.T) {
 	if err := c.WriteTOML(&shown); err != nil {
 		t.Fatal(err)
 	}
+	if want := "# The configuration in force. File:\n# " + long + "\n"; !strings.HasPrefix(shown.String(), want) {
+		t.Errorf("%q is not the beginning of\n%s", want, &shown)
+	}
 	if want := "\n# " + long + ":7\ntimeout = \"250ms\"\n"; !strings.Contains(shown.String(), want) {
 		t.Errorf("%q is not in\n%s", want, &shown)
 	}

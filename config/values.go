@@ -193,7 +193,7 @@ func (k *key) refuse(found any) string {
 	message := fmt.Sprintf("found %s; allowed is %s", describe(found), k.allowed())
 	if text, is := found.(string); is {
 		if words, is := k.words(); is {
-			if word := nearest(text, words); word != "" {
+			if word := Nearest(text, words); word != "" {
 				message += fmt.Sprintf("; did you mean %q?", word)
 			}
 		}

@@ -8,19 +8,16 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/fsnotify/fsnotify"
 )
 
-// watching runs a watcher of path until the test ends; each change sends the file's content.
+// watching watches path until the test ends; each change sends the file's content.
 func watching(t *testing.T, path string) <-chan string {
 	t.Helper()
-	w, err := Watch(path)
-	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
-	changes, done := make(chan string), make(chan error)
+	changes, done, known := make(chan string), make(chan struct{}), Version(path)
 	go func() {
-		done <- w.Run(ctx, func() {
+		defer close(done)
+		Watch(ctx, path, known, func() {
 			content, _ := os.ReadFile(path)
 			select {
 			case changes <- string(content):
@@ -30,9 +27,7 @@ func watching(t *testing.T, path string) <-chan string {
 	}()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("the watcher ends with %v", err)
-		}
+		<-done
 	})
 	return changes
 }
@@ -48,7 +43,7 @@ func expect(t *testing.T, changes <-chan string, content string) {
 				return
 			}
 		case <-deadline:
-			t.Fatalf("no change to %q was told", content)
+			t.Fatalf("no change to %q was reported", content)
 		}
 	}
 }
@@ -123,27 +118,6 @@ func TestWatchFollowsLinks(t *testing.T) {
 	expect(t, changes, "fourth, in place")
 }
 
-func TestWatchWaitsWhereALinkPoints(t *testing.T) {
-	target := write(t, filepath.Join(t.TempDir(), "target"), "first")
-	path := filepath.Join(t.TempDir(), "ddtb.toml")
-	must(t, os.Symlink(target, path))
-	w, err := Watch(path)
-	must(t, err)
-	defer func() { must(t, w.notify.Close()) }()
-	must(t, os.Remove(target))
-	w.follow()
-	write(t, target, "second")
-	deadline := time.After(10 * time.Second)
-	for created := false; !created; {
-		select {
-		case e := <-w.notify.Events:
-			created = e.Name == target && e.Has(fsnotify.Create)
-		case <-deadline:
-			t.Fatal("the directory that is linked to is not watched")
-		}
-	}
-}
-
 func TestWatchWaitsForAFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ddtb.toml")
 	changes := watching(t, path)
@@ -151,75 +125,55 @@ func TestWatchWaitsForAFile(t *testing.T) {
 	expect(t, changes, "now")
 }
 
-// It asks the watcher itself: to wait for what does not come would take a sleep.
-func TestWatchTellsNothingButChanges(t *testing.T) {
-	dir := t.TempDir()
-	path := write(t, filepath.Join(dir, "ddtb.toml"), "same")
-	w, err := Watch(path)
-	must(t, err)
-	defer func() { must(t, w.notify.Close()) }()
-	for _, quiet := range []func(){
-		func() { write(t, path, "same") },
-		func() { must(t, os.Chmod(path, 0o644)) },
-		func() { write(t, filepath.Join(dir, "other"), "x") },
-		func() { must(t, os.Remove(path)) },
-		func() { write(t, path, "same") },
-	} {
-		quiet()
-		w.follow()
-		equal(t, "changed", w.changed(), false)
-	}
-	write(t, path, strings.Repeat("x", maxFile+1))
-	equal(t, "a file that can't be read is a change", w.changed(), true)
-	equal(t, "once", w.changed(), false)
-	write(t, path, "same")
-	equal(t, "and so is its recovery", w.changed(), true)
-}
-
-func TestWatchNeedsAFolder(t *testing.T) {
-	_, err := Watch(filepath.Join(t.TempDir(), "none", "ddtb.toml"))
-	if err == nil || !strings.Contains(err.Error(), "can't watch the directory of") {
-		t.Errorf("Watch says %v", err)
-	}
-}
-
-func TestWatchEndsWithItsContext(t *testing.T) {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	w, err := Watch(write(t, filepath.Join(t.TempDir(), "ddtb.toml"), ""))
-	must(t, err)
-	must(t, w.Run(ctx, func() { t.Error("a change is reported") }))
-}
-
-func TestASaveOfManyEventsIsOneChange(t *testing.T) {
+// polled runs Watch in a bubble, where its ticks pass at once. Each step changes files; it returns after how many
+// intervals each change was reported.
+func polled(t *testing.T, path string, steps ...func()) (reports []int) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		events, began := make(chan struct{}), time.Now()
-		var settled []time.Duration
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			debounce(ctx, events, func() { settled = append(settled, time.Since(began)) })
-		}()
-		at := func(times ...time.Duration) {
-			for _, after := range times {
-				time.Sleep(time.Until(began.Add(after))) //nolint:forbidigo // of the bubble's clock, which does not wait
-				events <- struct{}{}
-			}
-			time.Sleep(time.Minute) //nolint:forbidigo // the same
+		defer cancel()
+		tick := 0
+		go Watch(ctx, path, Version(path), func() { reports = append(reports, tick) })
+		synctest.Wait()
+		for _, step := range steps {
+			step()
+			time.Sleep(watchInterval) //nolint:forbidigo // of the bubble's clock, which does not wait
 			synctest.Wait()
+			tick++
 		}
-		at(0, 10*time.Millisecond, 50*time.Millisecond)
-		equal(t, "one save settles", settled, []time.Duration{150 * time.Millisecond})
-
-		settled, began = nil, time.Now()
-		var busy []time.Duration
-		for after := time.Duration(0); after < 1900*time.Millisecond; after += 50 * time.Millisecond {
-			busy = append(busy, after)
-		}
-		at(busy...)
-		equal(t, "a directory that never gets quiet settles", settled, []time.Duration{time.Second, 1950 * time.Millisecond})
-		cancel()
-		<-done
 	})
+	return reports
+}
+
+func TestWatchReportsNothingButChanges(t *testing.T) {
+	dir := t.TempDir()
+	path := write(t, filepath.Join(dir, "ddtb.toml"), "same")
+	reports := polled(t, path, func() {}, func() {},
+		func() { must(t, os.Chmod(path, 0o644)) }, func() {},
+		func() { write(t, filepath.Join(dir, "other"), "x") }, func() {},
+		func() { must(t, os.Remove(path)) }, func() {}, func() {})
+	equal(t, "the reports", reports, nil)
+}
+
+func TestAChangeIsReportedOnceWhenTheFileIsQuiet(t *testing.T) {
+	path := write(t, filepath.Join(t.TempDir(), "ddtb.toml"), "")
+	grow := func() { write(t, path, read(t, path)+"x") }
+	reports := polled(t, path, grow, grow, grow, func() {}, func() {}, grow, func() {}, func() {})
+	equal(t, "the ticks of the reports", reports, []int{3, 6})
+}
+
+func TestAFileThatCannotBeUsedIsAChangeAndSoIsItsRecovery(t *testing.T) {
+	path := write(t, filepath.Join(t.TempDir(), "ddtb.toml"), "same")
+	reports := polled(t, path,
+		func() { write(t, path, strings.Repeat("x", maxFile+1)) }, func() {},
+		func() { must(t, os.Remove(path)) }, func() {},
+		func() { write(t, path, "same") }, func() {}, func() {})
+	equal(t, "the ticks of the reports", reports, []int{1, 5})
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	must(t, err)
+	return string(text)
 }

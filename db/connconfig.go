@@ -40,6 +40,9 @@ func ConnConfig(cfg Settings, application string) (*pgx.ConnConfig, error) {
 	if err != nil {
 		return nil, err
 	}
+	if strings.ContainsRune(secret.Reveal()+application, 0) { // the driver checks what it parses below
+		return nil, fmt.Errorf("connecting to database %q: its password or application name contains a NUL character, which PostgreSQL can't take", cfg.Name)
+	}
 	host, port := cfg.Hosts.keywords(cfg.Host, cfg.Port)
 	cc, err := pgx.ParseConfig(keywords([][2]string{
 		{"host", host},

@@ -87,6 +87,26 @@ func TestNamesAndPasswordsMayHoldAnyCharacter(t *testing.T) {
 	}
 }
 
+func TestANULInASettingIsRefusedBeforeAnyLogin(t *testing.T) {
+	for name, set := range map[string]func(*config.Database){
+		"Name":            func(c *config.Database) { c.Name += "\x00" },
+		"User":            func(c *config.Database) { c.User += "\x00" },
+		"Password":        func(c *config.Database) { c.Password = "hunter2\x00" },
+		"Host":            func(c *config.Database) { c.Host += "\x00" },
+		"Options":         func(c *config.Database) { c.Options = "\x00" },
+		"ApplicationName": func(c *config.Database) { c.ApplicationName += "\x00" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := config.Default().Databases["default"]
+			set(&cfg)
+			_, err := db.Open(t.Context(), cfg)
+			if err == nil || !strings.Contains(err.Error(), "NUL") || strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
 func TestAPasswordComesFromItsFile(t *testing.T) {
 	cfg := dbtest.Config(t)
 	file := filepath.Join(t.TempDir(), "password")

@@ -28,10 +28,13 @@ type operator struct {
 	runtime string // XDG_RUNTIME_DIR
 }
 
+// socketDir is the directory of the server's Unix socket.
+const socketDir = "/tmp"
+
 func newOperator(t *testing.T) *operator {
 	t.Helper()
 	dbtest.NoLeaks(t)
-	server := dbtest.NewServer(t, dbtest.Options{MaxConnections: 10})
+	server := dbtest.NewServer(t, dbtest.Options{MaxConnections: 10, Settings: map[string]string{"unix_socket_directories": socketDir}})
 	cfg := server.Config(t)
 	runtime, err := os.MkdirTemp("", "run") // a socket's path is short
 	if err != nil {

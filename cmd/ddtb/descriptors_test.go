@@ -7,32 +7,18 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
-	"ddtb/db/logtest"
+	"ddtb/db/dbtest"
 )
 
 // limited is a command that may have so many files open.
 func (m *machine) limited(files int, args ...string) *process {
 	m.Helper()
-	p := &process{machine: m, log: &logtest.Log{}, done: make(chan struct{})}
 	script := fmt.Sprintf(`ulimit -n %d; exec "$0" "$@"`, files)
-	p.cmd = exec.Command("/bin/sh", append([]string{"-c", script, os.Args[0], asDDTB}, args...)...) //nolint:noctx // it is stopped by a signal
-	p.cmd.Env = append(m.environ(), "GORACE=atexit_sleep_ms=0")
-	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	if err := p.cmd.Start(); err != nil {
-		m.Fatal(err)
-	}
-	go func() {
-		defer close(p.done)
-		_ = p.cmd.Wait() // the process state has the result
-	}()
-	m.Cleanup(func() { p.stop(syscall.SIGKILL) })
-	return p
+	return m.startAs(nil, "/bin/sh", append([]string{"-c", script, os.Args[0], asDDTB}, args...)...)
 }
 
 func TestMoreClientsThanFilesAreServedAndNobodySaysThatTheDatabaseIsDown(t *testing.T) {
@@ -40,7 +26,7 @@ func TestMoreClientsThanFilesAreServedAndNobodySaysThatTheDatabaseIsDown(t *test
 	m, _ := withDatabase(t)
 	m.run("", "loaddemo").must(exitFine)
 	p := m.limited(64, "runserver", "127.0.0.1:0")
-	p.waitForURL()
+	dbtest.Eventually(t, "the server answers", p.answers)
 	addr := strings.TrimPrefix(p.url, "http://")
 	clients := make([]net.Conn, 200) // all are connected before the first asks
 	for i := range clients {

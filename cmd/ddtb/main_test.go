@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -34,7 +35,16 @@ func TestMain(m *testing.M) {
 		os.Args = slices.Delete(os.Args, 1, 2)
 		main()
 	}
+	waitTogether()
 	dbtest.Run(m)
+}
+
+// waitTogether runs four tests at a time unless -parallel is given: most of the time they wait for a server.
+func waitTogether() {
+	flag.Parse()
+	if p := flag.Lookup("test.parallel"); p.Value.String() == p.DefValue {
+		_ = p.Value.Set("4") // a number
+	}
 }
 
 // machine is where a command is run: a home, a configuration file that may be there, and nothing else.
@@ -113,7 +123,7 @@ func (m *machine) environ() []string {
 	environ := []string{
 		"HOME=" + m.home, "XDG_CONFIG_HOME=" + filepath.Dir(m.file), "XDG_RUNTIME_DIR=" + m.home, "XDG_DATA_HOME=" + m.home + "/share",
 	}
-	for _, v := range config.FromOS("").Environ { // where PostgreSQL's programs are
+	for _, v := range os.Environ() { // where PostgreSQL's programs are
 		if strings.HasPrefix(v, "PATH=") {
 			environ = append(environ, v)
 		}
@@ -175,10 +185,19 @@ type process struct {
 
 func (m *machine) start(args ...string) *process {
 	m.Helper()
+	return m.startAs(nil, os.Args[0], append([]string{asDDTB}, args...)...)
+}
+
+// startAs starts a program, with its errors to a file instead of the log if there is one.
+func (m *machine) startAs(errors *os.File, program string, args ...string) *process {
+	m.Helper()
 	p := &process{machine: m, log: &logtest.Log{}, done: make(chan struct{})}
-	p.cmd = exec.CommandContext(context.WithoutCancel(m.Context()), os.Args[0], append([]string{asDDTB}, args...)...)
+	p.cmd = exec.CommandContext(context.WithoutCancel(m.Context()), program, args...)
 	p.cmd.Env = append(m.environ(), "GORACE=atexit_sleep_ms=0") // a race ends with an exit code all the same
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	if errors != nil {
+		p.cmd.Stderr = errors
+	}
 	if err := p.cmd.Start(); err != nil {
 		m.Fatal(err)
 	}
@@ -197,18 +216,25 @@ func (m *machine) start(args ...string) *process {
 func (m *machine) serving(args ...string) *process {
 	m.Helper()
 	p := m.start(args...)
-	dbtest.Eventually(m.T, "the server answers", func() bool {
+	end := time.After(time.Minute) // run makes a PostgreSQL, on a busy machine
+	for !p.answers() {
 		select {
 		case <-p.done:
 			m.Fatalf("ddtb %s ended:\n%s", strings.Join(args, " "), p.log)
-		default:
+		case <-end:
+			m.Fatalf("ddtb %s does not answer:\n%s", strings.Join(args, " "), p.log)
+		case <-time.After(10 * time.Millisecond):
 		}
-		if _, after, ok := strings.Cut(p.log.String(), "http://"); ok && strings.Contains(after, "/") {
-			p.url = "http://" + after[:strings.IndexByte(after, '/')]
-		}
-		return p.url != "" && p.get("/healthz") == http.StatusOK
-	})
+	}
 	return p
+}
+
+// answers reports whether the server answers, and sets the address that it printed.
+func (p *process) answers() bool {
+	if _, after, ok := strings.Cut(p.log.String(), "http://"); ok && strings.Contains(after, "/") {
+		p.url = "http://" + after[:strings.IndexByte(after, '/')]
+	}
+	return p.url != "" && p.get("/healthz") == http.StatusOK
 }
 
 // get is the status of a page; 0 when there is no answer.

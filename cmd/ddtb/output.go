@@ -15,12 +15,11 @@ import (
 
 // output is the writer of a command's text. Text from servers and other users reaches a terminal as text: control
 // characters, invisible characters and those that change the writing direction are escaped as in JSON, "\u001b", so
-// that a JSON document stays equivalent. Line feeds and tabs are kept.
+// that a JSON document stays equivalent. Line feeds and tabs are kept. A write has whole characters.
 type output struct {
-	w       io.Writer
-	colour  bool // a terminal: colour sequences are kept as well
-	mu      sync.Mutex
-	partial []byte // an incomplete character at the end of the last write
+	w      io.Writer
+	colour bool // a terminal: colour sequences are kept as well
+	mu     sync.Mutex
 }
 
 // Fd returns the descriptor of the underlying file, for terminal queries; an invalid one if it is not a file.
@@ -43,37 +42,10 @@ func below(w io.Writer) io.Writer {
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.partial) == 0 && plainASCII(p) {
-		return o.w.Write(p)
+	if _, err := o.w.Write(o.clean(p)); err != nil {
+		return 0, err
 	}
-	text := append(o.partial, p...)
-	text, rest := whole(text)
-	_, err := o.w.Write(o.clean(text))
-	o.partial = bytes.Clone(rest)
-	return len(p), err
-}
-
-// plainASCII reports whether p needs no filtering.
-func plainASCII(p []byte) bool {
-	for _, b := range p {
-		if b >= 0x7f || b < ' ' && b != '\n' && b != '\t' {
-			return false
-		}
-	}
-	return true
-}
-
-// whole separates an incomplete character at the end.
-func whole(p []byte) (whole, rest []byte) {
-	for i := len(p) - 1; i >= 0 && i >= len(p)-utf8.UTFMax; i-- {
-		if utf8.RuneStart(p[i]) {
-			if !utf8.FullRune(p[i:]) {
-				return p[:i], p[i:]
-			}
-			break
-		}
-	}
-	return p, nil
+	return len(p), nil
 }
 
 func (o *output) clean(p []byte) []byte {

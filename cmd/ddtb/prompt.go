@@ -6,7 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"io"
 	"strings"
 
 	"golang.org/x/term" // reads a password without showing it
@@ -19,7 +19,7 @@ type prompt struct {
 	*cli
 	ctx     context.Context
 	lines   *bufio.Reader
-	instead string // what to do where nobody answers
+	instead string // what to do if there is no answer
 }
 
 // password asks twice, until both answers are equal and strong enough, or, if weak ones are allowed, the user confirms
@@ -86,28 +86,40 @@ func (p *prompt) noAnswer(err error) error {
 	return fmt.Errorf("no answer: the input ended (%w): %s", err, cmp.Or(p.instead, "run it in a terminal"))
 }
 
-// askHidden disables the echo on a terminal.
+// askHidden does not show the answer on a terminal.
 func (p *prompt) askHidden(question string) (string, error) {
-	file, ok := p.in.(*os.File)
-	if !ok || !term.IsTerminal(int(file.Fd())) {
+	fd, is := terminal(p.in)
+	if !is {
 		return p.ask(question)
 	}
-	before, err := term.GetState(int(file.Fd()))
+	before, err := term.MakeRaw(fd)
 	if err != nil {
 		return "", err
 	}
-	defer func() { _ = term.Restore(int(file.Fd()), before) }()
+	defer func() {
+		_ = term.Restore(fd, before)
+		p.say("\n")
+	}()
 	p.say("%s", question)
-	defer p.say("\n")
-	password, err := p.answer(func() (string, error) {
-		typed, err := term.ReadPassword(int(file.Fd()))
-		return string(typed), err
-	})
+	keys := struct {
+		io.Reader
+		io.Writer
+	}{byteByByte{p.lines}, io.Discard}
+	password, err := p.answer(func() (string, error) { return term.NewTerminal(keys, "").ReadPassword("") })
+	if errors.Is(err, io.EOF) { // Ctrl-D, and Ctrl-C, which is no signal meanwhile
+		return "", errors.New("no password was typed: nothing was changed")
+	}
 	if err != nil {
 		return "", p.noAnswer(err)
 	}
 	return password, nil
 }
+
+// byteByByte leaves to the next question what was typed ahead.
+type byteByByte struct{ io.Reader }
+
+// Read reads one byte.
+func (b byteByByte) Read(p []byte) (int, error) { return b.Reader.Read(p[:1]) }
 
 // answer waits for read or the end of the context; then read is abandoned until the process exits.
 func (p *prompt) answer(read func() (string, error)) (string, error) {

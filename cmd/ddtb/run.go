@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"time"
 
@@ -80,13 +79,8 @@ func (c *cli) runAll(ctx context.Context, f runFlags) (err error) {
 	}
 	defer func() { _ = l.Close() }()
 	c.mayTake(cfg.Server.ShutdownTimeout + stopTimeout) // the private PostgreSQL stops after the server
-	dir := f.data
-	if dir == "" {
-		if dir, err = localpg.DefaultDir(c.environment("XDG_DATA_HOME")); err != nil {
-			return err
-		}
-	}
-	if dir, err = filepath.Abs(dir); err != nil {
+	dir, err := c.privateDir(f.data)
+	if err != nil {
 		return err
 	}
 	pg, err := localpg.Start(ctx, localpg.Options{Dir: dir, Fresh: f.fresh, Logger: c.log})
@@ -119,9 +113,12 @@ func (c *cli) runAll(ctx context.Context, f runFlags) (err error) {
 	defer background.Wait()
 	defer cancel(nil)
 	background.Go(func() { cancel(c.keepRunning(ctx, pg)) })
+	if f.data != "" {
+		c.noteDir(dir)
+	}
 	here := c.suggestions(cfg, l.Addr(), dir)
 	c.welcome(cfg, l.Addr(), pg, admin, dir, f.again(c, dir), here)
-	err = c.serve(ctx, l, cfg, reload{o, load}, here)
+	err = c.serve(ctx, l, cfg, load, here)
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
 	}
@@ -180,19 +177,6 @@ func (c *cli) ensureConfigFile(o config.Options) error {
 	}
 	c.say("Wrote %s: every setting is in it, with its default.\n", path)
 	return nil
-}
-
-// place returns flags that override the configured database with the private PostgreSQL's login.
-func place(login config.Database) []config.Flag {
-	var flags []config.Flag
-	for key, value := range map[string]string{
-		"name": login.Name, "user": login.User, "password_file": login.PasswordFile,
-		"host": login.Host, "port": strconv.Itoa(login.Port), "sslmode": login.SSLMode,
-		"pooler": "", "direct_host": "",
-	} {
-		flags = append(flags, config.Flag{Name: "ddtb run", Key: "databases.default." + key, Value: value})
-	}
-	return flags
 }
 
 // loadWithTests enables the test endpoints unless the configuration sets them.

@@ -242,6 +242,9 @@ func TestTheCommandsThatRunPrintsReachItsOwnServerAndData(t *testing.T) {
 	if user, err := exec.CommandContext(t.Context(), "sh", "-c", found[2]+" -Atc 'SELECT current_user'").Output(); string(user) != "ddtb\n" {
 		t.Errorf("psql as printed: %q, %v", user, err)
 	}
+	t.Run("a command without --dsn finds it too", func(t *testing.T) {
+		m.in(t).run("", "db-connections", "status").must(exitFine, at+", database ddtb, seen as ddtb")
+	})
 	t.Run("a grant runs as it is printed", func(t *testing.T) {
 		hidden, err := pgx.Connect(t.Context(), strings.Replace(found[3], "ddtb@", "postgres@", 1))
 		must(t, err)

@@ -39,7 +39,7 @@ its sizes while requests go on.`,
 			if len(args) == 1 {
 				flags = append(flags, config.Flag{Name: "ADDR", Key: "server.addr", Value: address(args[0])})
 			}
-			return c.runserver(cmd.Context(), c.options(flags...))
+			return c.runserver(cmd.Context(), func() (*config.Config, error) { return c.load(c.options(flags...)) })
 		},
 	}
 }
@@ -52,8 +52,8 @@ func address(s string) string {
 	return s
 }
 
-func (c *cli) runserver(ctx context.Context, o config.Options) error {
-	cfg, err := c.load(o)
+func (c *cli) runserver(ctx context.Context, load loader) error {
+	cfg, err := load()
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (c *cli) runserver(ctx context.Context, o config.Options) error {
 		return err
 	}
 	c.say("ddtb serves on http://%s/ with the strategy %s. Ctrl-C stops it.\n", clickable(l.Addr()), cfg.Databases["default"].Strategy)
-	return c.serve(ctx, l, cfg, reload{o, func() (*config.Config, error) { return c.load(o) }}, c.suggestions(cfg, l.Addr(), ""))
+	return c.serve(ctx, l, cfg, load, c.suggestions(cfg, l.Addr(), ""))
 }
 
 // checkDatabase rejects a configuration that names no database, and a database with an incompatible schema. It runs at
@@ -102,23 +102,30 @@ func clickable(a net.Addr) string {
 	return a.String()
 }
 
-// reload describes where the configuration was read, to read it again.
-type reload struct {
-	from config.Options
-	load func() (*config.Config, error)
-}
+// loader reads the configuration, also again.
+type loader func() (*config.Config, error)
 
-// schemaTimeout limits the check of a database that accepts the login but does not respond.
-const schemaTimeout = 5 * time.Second
+// schemaTimeout limits the check of a database that accepts the login but does not respond. After slowLogin without a
+// login the log says what is being waited for.
+const (
+	schemaTimeout = 5 * time.Second
+	slowLogin     = time.Second
+)
 
 // checkSchema rejects a database with an incompatible schema. An unreachable database is accepted: it may recover, and
 // until then every page reports it.
 func (c *cli) checkSchema(ctx context.Context, cfg *config.Config) error {
-	cc, err := db.ConnConfig(cfg.Databases["default"], cfg.Databases["default"].ApplicationName+"/check")
+	d := cfg.Databases["default"]
+	cc, err := db.ConnConfig(d, d.ApplicationName+"/check")
 	if err != nil {
 		return err
 	}
+	slow := time.AfterFunc(slowLogin, func() {
+		c.log.Warn("the database does not answer yet; its hosts are tried one after the other, each for connect_timeout",
+			"hosts", max(1, len(d.Hosts.List())), "connect_timeout", d.ConnectTimeout)
+	})
 	conn, err := db.Connect(ctx, cc)
+	slow.Stop()
 	if _, down := errors.AsType[*db.ConnError](err); down {
 		c.log.Warn("the database can't be reached yet; serving all the same", "error", err)
 		return nil
@@ -141,13 +148,13 @@ func (c *cli) checkSchema(ctx context.Context, cfg *config.Config) error {
 // busy server collects a hundred times a second. GOGC overrides it.
 const gcPercent = 400
 
-// serve runs the application on l until ctx ends. It reads the configuration again when the file changes, and on
-// SIGHUP. Its pages suggest commands that reach this server.
-func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r reload, here suggester) error {
+// serve runs the application on l until ctx ends. It loads the configuration again when the file changes, and on SIGHUP.
+// Its pages suggest commands that reach this server.
+func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, load loader, here suggester) error {
 	if old := debug.SetGCPercent(gcPercent); old != 100 { // GOGC overrides it
 		debug.SetGCPercent(old)
 	}
-	path, _ := r.from.Path()
+	path, _ := c.options().Path()
 	a, err := app.New(ctx, cfg, c.log, app.Options{
 		Version: version, StateDir: c.stateDir(), File: path, Complete: here.complete, PassFile: here.passFile,
 	})
@@ -155,50 +162,43 @@ func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r r
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	again := make(chan struct{}, 1)
-	ask := func() {
-		select {
-		case again <- struct{}{}:
-		default: // a pending reload will read the current file
-		}
-	}
 	var background sync.WaitGroup
 	defer background.Wait()
 	defer cancel()
-	if path != "" {
-		if w, err := config.Watch(path); err != nil {
-			c.log.Warn("changes of the configuration file are not seen; send SIGHUP instead", "error", err)
-		} else {
-			background.Go(func() { _ = w.Run(ctx, ask) })
-			ask() // the file may have changed since it was read
-		}
+	reloads := make(chan os.Signal, 1)
+	signal.Notify(reloads, syscall.SIGHUP)
+	defer signal.Stop(reloads)
+	if known := cfg.FileVersion; path != "" {
+		background.Go(func() {
+			config.Watch(ctx, path, known, func() {
+				select {
+				case reloads <- syscall.SIGHUP:
+				default: // a pending reload will read the current file
+				}
+			})
+		})
 	}
-	share := func() (stop func()) {
-		ctx, stop := context.WithCancel(ctx)
-		background.Go(func() { c.shareMonitor(ctx, a) })
-		return stop
-	}
-	stopSharing := share()
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
-	background.Go(func() {
-		for {
+	background.Go(func() { c.follow(ctx, a, cfg, load, reloads) })
+	return a.Serve(ctx, l)
+}
+
+// follow applies the configuration at each reload, until ctx ends. Meanwhile it shares the monitoring connection, anew
+// when the configuration names another server.
+func (c *cli) follow(ctx context.Context, a *app.App, cfg *config.Config, load loader, reloads <-chan os.Signal) {
+	for ctx.Err() == nil {
+		sharing, stop := context.WithCancel(ctx)
+		var shared sync.WaitGroup
+		shared.Go(func() { c.shareMonitor(sharing, a) })
+		for server := a.DB().Config(); ctx.Err() == nil && a.DB().Config().SameServer(server); {
 			select {
 			case <-ctx.Done():
-				return
-			case <-hup:
-			case <-again:
-			}
-			old := a.DB().Config()
-			cfg = c.reconfigure(ctx, a, r, cfg)
-			if !a.DB().Config().SameServer(old) {
-				stopSharing()
-				stopSharing = share()
+			case <-reloads:
+				cfg = c.reconfigure(ctx, a, cfg, load)
 			}
 		}
-	})
-	return a.Serve(ctx, l)
+		stop()
+		shared.Wait()
+	}
 }
 
 // stateDir is the directory of the limits on mails across restarts: ddtb in $XDG_STATE_HOME, or in ~/.local/state.
@@ -227,8 +227,8 @@ func (c *cli) shareMonitor(ctx context.Context, a *app.App) {
 
 // reconfigure reads the configuration again, and returns the one in effect afterwards. A configuration that the start
 // would reject changes nothing. The same applies to a file that was deleted or emptied: it is being written.
-func (c *cli) reconfigure(ctx context.Context, a *app.App, r reload, before *config.Config) (inForce *config.Config) {
-	cfg, err := r.load()
+func (c *cli) reconfigure(ctx context.Context, a *app.App, before *config.Config, load loader) (inForce *config.Config) {
+	cfg, err := load()
 	if err == nil {
 		err = lostFile(before, cfg)
 	}

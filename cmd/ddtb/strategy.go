@@ -68,9 +68,9 @@ func strategyList() string {
 
 func (c *cli) showStrategy(ctx context.Context, cfg *config.Config, addr string) error {
 	c.say("configured   %s\n", cfg.Databases["default"].Strategy)
-	inForce, err := strategyInForce(ctx, addr)
-	if err != nil {
-		inForce = "no server answers on " + addr
+	inForce := "no server answers on " + addr
+	if s, err := askServer(ctx, addr); err == nil {
+		inForce = s.Info.Strategy
 	}
 	c.say("in force     %s\n\n%s\n", inForce, strategyList())
 	return nil
@@ -86,8 +86,10 @@ func (c *cli) switchStrategy(ctx context.Context, cfg *config.Config, addr, name
 	if o := cfg.Origins[strategyKey]; o.Variable != "" {
 		return fmt.Errorf("%s sets the strategy and overrides the file: change it there", o)
 	}
-	if err := c.readBy(ctx, addr, cfg.File); err != nil {
-		return err
+	server, down := askServer(ctx, addr)
+	if down == nil && server.Configuration != config.Version(cfg.File) { // a change of this file switches the server that reads it
+		return fmt.Errorf("the server on %s does not read %s, so nothing was written: name its file with --config, "+
+			"or switch on its dashboard, http://%s/admin/connections/", addr, cfg.File, addr)
 	}
 	if err := config.SetText(cfg.File, strategyKey, name); err != nil {
 		return err
@@ -96,41 +98,29 @@ func (c *cli) switchStrategy(ctx context.Context, cfg *config.Config, addr, name
 	if err != nil {
 		return fmt.Errorf("it was written, but the file has a mistake now, so a running server goes on as before:\n%w", err)
 	}
-	return c.awaitStrategy(ctx, cfg, addr, name)
-}
-
-// readBy returns an error if a server answers on addr and reads another file: a change of this one would switch the
-// server that reads it.
-func (c *cli) readBy(ctx context.Context, addr, file string) error {
-	s, err := askServer(ctx, addr)
-	if err != nil || s.Configuration == config.Version(file) {
-		return nil //nolint:nilerr // without an answer, the file is for the next start
-	}
-	return fmt.Errorf("the server on %s does not read %s, so nothing was written: name its file with --config, "+
-		"or switch on its dashboard, http://%s/admin/connections/", addr, file, addr)
-}
-
-// awaitStrategy returns when the running server uses the strategy, or if none is running.
-func (c *cli) awaitStrategy(ctx context.Context, cfg *config.Config, addr, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, inForceWithin)
-	defer cancel()
-	before, err := strategyInForce(ctx, addr)
-	if err != nil {
+	if down != nil {
 		c.say("%s: strategy = %q. No server answers on %s: it holds from the next start.\n", cfg.File, name, addr)
 		return nil
 	}
-	for now := before; now != name; {
+	return c.awaitStrategy(ctx, cfg.File, addr, name)
+}
+
+// awaitStrategy returns when the running server uses the strategy.
+func (c *cli) awaitStrategy(ctx context.Context, file, addr, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, inForceWithin)
+	defer cancel()
+	for now := ""; now != name; {
+		if s, err := askServer(ctx, addr); err == nil {
+			now = s.Info.Strategy
+		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%s was written, but after %v the server on %s still uses %q: "+
-				"its log says why, or it reads another file (--config)", cfg.File, inForceWithin, addr, now)
+				"its log says why, or it reads another file (--config)", file, inForceWithin, addr, now)
 		case <-time.After(50 * time.Millisecond):
 		}
-		if s, err := strategyInForce(ctx, addr); err == nil {
-			now = s
-		}
 	}
-	c.say("%s: strategy = %q. The server on %s uses it.\n", cfg.File, name, addr)
+	c.say("%s: strategy = %q. The server on %s uses it.\n", file, name, addr)
 	return nil
 }
 
@@ -151,12 +141,6 @@ func askServer(ctx context.Context, addr string) (s running, err error) {
 		return s, fmt.Errorf("what answers on %s is no ddtb", addr)
 	}
 	return s, nil
-}
-
-// strategyInForce returns the running server's strategy.
-func strategyInForce(ctx context.Context, addr string) (string, error) {
-	s, err := askServer(ctx, addr)
-	return s.Info.Strategy, err
 }
 
 // ask queries a server on this machine, without the environment's proxy: the server itself must answer.

@@ -64,9 +64,10 @@ func (c *cli) suggestions(cfg *config.Config, addr net.Addr, private string) sug
 	return s
 }
 
-// dsnFlag returns the flag that names the private PostgreSQL. It is empty where commands find that server by themselves.
+// dsnFlag returns the flag that names the private PostgreSQL. It is empty where commands find that server by themselves,
+// even if another one is started with --data.
 func (c *cli) dsnFlag(login config.Database, passFile string) string {
-	if found, err := c.loadForServer(); err == nil {
+	if found, err := c.loadWithPrivate(""); err == nil {
 		if d := found.Databases["default"]; d.Host == login.Host && d.Port == login.Port && d.Name == login.Name {
 			return ""
 		}

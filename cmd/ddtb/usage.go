@@ -7,9 +7,10 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/agnivade/levenshtein" // the nearest name, as package config finds the nearest key
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"ddtb/config"
 )
 
 func usage(format string, args ...any) error {
@@ -66,21 +67,12 @@ func unknownFlag(cmd *cobra.Command, e *pflag.NotExistError) error {
 		given, name = "-"+short, short
 	}
 	err := fmt.Errorf("there is no flag %s", cut(given, 40))
-	if near := nearestFlag(cmd, name); near != "" {
+	var names []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	if near := config.Nearest(name, names); near != "" {
 		err = fmt.Errorf("%w: did you mean --%s?", err, near)
 	}
 	return err
-}
-
-// nearestFlag returns the flag that was probably meant, or "".
-func nearestFlag(cmd *cobra.Command, name string) (near string) {
-	least := 1 + len(name)/3
-	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if d := levenshtein.ComputeDistance(name, f.Name); d < least && len(name) > 1 {
-			near, least = f.Name, d
-		}
-	})
-	return near
 }
 
 // expected says which values a flag takes.

@@ -10,7 +10,7 @@ import (
 	"ddtb/db/activity"
 )
 
-// The database is usually that of the configuration: config.Load(config.FromOS("")), and then
+// The database is usually that of the configuration: config.Load(config.Options{Environ: os.Environ()}), and then
 // cfg.Databases["default"].
 func exampleDatabase() config.Database { return activity.DatabaseForExamples() }
 

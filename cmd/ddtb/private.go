@@ -1,0 +1,85 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"ddtb/config"
+	"ddtb/db/localpg"
+)
+
+// privateDir returns the directory of the private server's data. data is the flag --data, or "".
+func (c *cli) privateDir(data string) (string, error) {
+	if data != "" {
+		return filepath.Abs(data)
+	}
+	return localpg.DefaultDir(c.environment("XDG_DATA_HOME"))
+}
+
+// loadForServer reads the configuration for a command that needs a database. If it names none, it uses the private
+// server of a running `ddtb run`: the one in the default directory, or else the last one that was started with --data.
+func (c *cli) loadForServer() (*config.Config, error) {
+	last, _ := os.ReadFile(c.lastDirFile()) // without it there was none
+	return c.loadWithPrivate(string(last))
+}
+
+// loadWithPrivate is loadForServer with the directory of another private server; "": there is none.
+func (c *cli) loadWithPrivate(other string) (*config.Config, error) {
+	o := c.options()
+	cfg, err := c.load(o)
+	if err != nil || namesDatabase(cfg) {
+		return cfg, err
+	}
+	standard, _ := c.privateDir("") // without a home there is none
+	for _, dir := range []string{standard, other} {
+		login, ok := localpg.Running(dir, demoDatabase, demoRole)
+		if ok && dir != "" {
+			o.Flags = append(o.Flags, place(login)...)
+			c.log.Debug("the configuration names no database: this is the private server of `ddtb run`", "port", login.Port, "data", dir)
+			return c.load(o)
+		}
+	}
+	return cfg, nil
+}
+
+// lastDirFile returns the file with the directory of the private server that was started last with --data.
+// It is "" if there is no home.
+func (c *cli) lastDirFile() string {
+	dir := c.stateDir()
+	if dir == "" {
+		return ""
+	}
+	return filepath.Join(dir, "last-data-dir")
+}
+
+// noteDir writes lastDirFile.
+func (c *cli) noteDir(dir string) {
+	err := os.MkdirAll(filepath.Dir(c.lastDirFile()), 0o700)
+	if err == nil {
+		err = os.WriteFile(c.lastDirFile(), []byte(dir), 0o600)
+	}
+	if err != nil {
+		c.log.Warn("commands find this PostgreSQL only with --dsn", "error", err)
+	}
+}
+
+// place returns flags that override the configured database with the private PostgreSQL's login.
+func place(login config.Database) []config.Flag {
+	var flags []config.Flag
+	for key, value := range map[string]string{
+		"name": login.Name, "user": login.User, "password_file": login.PasswordFile,
+		"host": login.Host, "port": strconv.Itoa(login.Port), "sslmode": login.SSLMode,
+		"pooler": "", "direct_host": "",
+	} {
+		flags = append(flags, config.Flag{Name: "ddtb run", Key: "databases.default." + key, Value: value})
+	}
+	return flags
+}
+
+// namesDatabase reports whether the configuration names a database or its server. Both are empty in the file that `ddtb
+// run` writes.
+func namesDatabase(cfg *config.Config) bool {
+	d := cfg.Databases["default"]
+	return d.Name != "" || d.User != "" || d.Host != "" || len(d.Hosts) > 0
+}
