@@ -64,6 +64,9 @@ type Options struct {
 	StateDir string // keeps the limits on mails and events across restarts; "": a restart forgets them
 	File     string // the configuration file, so that a command can find out whether its file is this server's
 
+	// PassFile is that of the activity.Observer.
+	PassFile string
+
 	// Complete completes the commands that pages and mails suggest, so that they reach this server from a terminal beside
 	// it. By default they stay as they are.
 	Complete func(command string) string
@@ -102,6 +105,7 @@ func open(ctx context.Context, cfg *config.Config, log *slog.Logger, o Options) 
 	if err != nil {
 		return nil, fmt.Errorf("database settings: %w", err)
 	}
+	observer.PassFile = o.PassFile
 	traces, err := trace.New(cfg.Tracing, o.Version, log)
 	if err != nil {
 		return nil, err

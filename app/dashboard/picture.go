@@ -47,7 +47,7 @@ func (s *snapshot) measure(c *config.Config) {
 	s.monitor = c.Monitor
 	if s.seen() {
 		_, standby := c.Databases["replica"]
-		s.budget = activity.PlanBudget(s.cfg, c.Server.Replicas, s.Snapshot.Extras(), s.Snapshot.Slots).ForReplica(standby)
+		s.budget = activity.PlanBudget(s.cfg, standby, c.Server.Replicas, s.Snapshot.Extras(), s.Snapshot.Slots)
 	}
 }
 

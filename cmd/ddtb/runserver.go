@@ -149,7 +149,7 @@ func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r r
 	}
 	path, _ := r.from.Path()
 	a, err := app.New(ctx, cfg, c.log, app.Options{
-		Version: version, StateDir: c.stateDir(), File: path, Complete: here.complete,
+		Version: version, StateDir: c.stateDir(), File: path, Complete: here.complete, PassFile: here.passFile,
 	})
 	if err != nil {
 		return err

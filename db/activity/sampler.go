@@ -20,7 +20,7 @@ type Reading struct {
 // Sampler polls the server at one interval, over the Observer's kept connection, for any number of readers. Their
 // number does not change the server's load. A slow reader misses readings and delays no other.
 type Sampler struct {
-	eye        *Observer
+	observer   *Observer
 	thresholds Thresholds
 
 	mu     sync.Mutex
@@ -31,12 +31,12 @@ type Sampler struct {
 }
 
 // StartSampler polls at once, and then every interval, until Stop.
-func StartSampler(eye *Observer, interval time.Duration, t Thresholds) *Sampler {
+func StartSampler(o *Observer, interval time.Duration, t Thresholds) *Sampler {
 	ctx, stop := context.WithCancel(context.Background())
-	s := &Sampler{eye: eye, thresholds: t, stop: stop, latest: Reading{next: make(chan struct{})}}
+	s := &Sampler{observer: o, thresholds: t, stop: stop, latest: Reading{next: make(chan struct{})}}
 	s.stopped.Go(func() {
-		s.look(ctx)
-		every(ctx, interval, func() { s.look(ctx) })
+		s.poll(ctx)
+		every(ctx, interval, func() { s.poll(ctx) })
 	})
 	return s
 }
@@ -55,8 +55,8 @@ func every(ctx context.Context, interval time.Duration, f func()) {
 	}
 }
 
-func (s *Sampler) look(ctx context.Context) {
-	now, err := s.eye.Snapshot(ctx)
+func (s *Sampler) poll(ctx context.Context) {
+	now, err := s.observer.Snapshot(ctx)
 	if ctx.Err() != nil {
 		return
 	}
