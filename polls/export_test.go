@@ -1,6 +1,7 @@
 package polls
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -11,10 +12,7 @@ var NewToken = newToken
 
 // ReadBallot returns the form's choice and token, or the complaint if it is no vote.
 func ReadBallot(contentType, body string) (choice int64, token Token, complaint string, err error) {
-	r, err := http.NewRequest(http.MethodPost, "/", strings.NewReader(body))
-	if err != nil {
-		return 0, token, "", err
-	}
+	r := httptest.NewRequestWithContext(context.Background(), http.MethodPost, "/", strings.NewReader(body))
 	r.Header.Set("Content-Type", contentType)
 	b, complaint, err := readBallot(httptest.NewRecorder(), r)
 	return b.choice, b.token, complaint, err

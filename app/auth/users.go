@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgerrcode"
@@ -31,25 +33,12 @@ func (u *User) Can(permission string) bool { return u.Superuser || u.permissions
 
 // CanAll reports whether the user has all of the permissions.
 func (u *User) CanAll(permissions []string) bool {
-	for _, p := range permissions {
-		if !u.Can(p) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(permissions, func(p string) bool { return !u.Can(p) })
 }
 
 // Includes reports whether the user has all permissions of the other.
 func (u *User) Includes(other *User) bool {
-	if u.Superuser || other.Superuser {
-		return u.Superuser
-	}
-	for permission := range other.permissions {
-		if !u.Can(permission) {
-			return false
-		}
-	}
-	return true
+	return u.Superuser || !other.Superuser && u.CanAll(slices.Collect(maps.Keys(other.permissions)))
 }
 
 // ShortName returns the name for addressing the user.
