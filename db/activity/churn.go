@@ -56,12 +56,7 @@ func Churn(now, earlier Snapshot) float64 {
 	if passed <= 0 {
 		return 0
 	}
-	began := 0
-	for _, s := range now.Sessions {
-		if s.Client() && !s.Self && s.Started.After(earlier.At) {
-			began++
-		}
-	}
+	began := len(now.clients(func(s Session) bool { return !s.Self && s.Started.After(earlier.At) }))
 	counted := now.EverConnects - earlier.EverConnects // the statistics lag a little, or were reset
 	return float64(max(began, len(now.Came), int(counted))) / passed
 }
@@ -89,21 +84,12 @@ func turnover(now, earlier Snapshot) float64 {
 }
 
 // ended returns the short-lived sessions that were seen and have ended.
-func ended(now, earlier Snapshot) (gone []Session) {
-	type key struct {
-		pid     int32
-		started int64
-	}
-	there := map[key]bool{}
-	keyOf := func(s Session) key { return key{s.PID, s.Started.UnixMicro()} }
-	for _, s := range now.Sessions {
-		there[keyOf(s)] = true
-	}
+func ended(now, earlier Snapshot) []Session {
 	short := earlier.clients(func(s Session) bool { return !s.Self && !s.Hidden && !s.LogsIn() && s.Age.Duration() < shortLife })
-	for _, s := range slices.Concat(short, now.Came) {
-		if !there[keyOf(s)] {
-			gone = append(gone, s)
-		}
-	}
-	return gone
+	return slices.DeleteFunc(slices.Concat(short, now.Came), now.has)
+}
+
+// has reports whether the session is there.
+func (s Snapshot) has(x Session) bool {
+	return slices.ContainsFunc(s.Sessions, func(y Session) bool { return y.PID == x.PID && y.Started.Equal(x.Started) })
 }

@@ -387,24 +387,19 @@ func Unreachable(err error) Health {
 		Level: Unknown, Code: "unreachable", What: "the server can't be monitored: " + why,
 		Do: "see that the server runs and that the address and the login are right",
 	}
+	_, refused := errors.AsType[*pgconn.PgError](err)
 	switch {
 	case errors.Is(err, errNoObserver):
 		f.Do = "pass an Observer of the server with activity.WithObserver"
 	case db.CauseOf(err) == db.ServerTimeout:
 		f.Do = "a time limit that is set on the server is too short for it: raise the one that the message names, for this role"
-	case refusedQuery(err):
+	case refused && db.CauseOf(err) == "": // the server let us in, and then refused a query
 		f.Do = cmp.Or(db.Hint(err), "the server answers, and the login works: the message says what it refuses")
 	}
 	if db.CauseOf(err) == db.SlotsExhausted {
 		f.Level, f.Code, f.Do = Critical, "utilisation", NoAccess(err, nil, "").Advice()
 	}
 	return Health{Level: f.Level, Findings: []Finding{f}}
-}
-
-// refusedQuery reports whether the server let us in, and then refused a query.
-func refusedQuery(err error) bool {
-	_, said := errors.AsType[*pgconn.PgError](err)
-	return said && db.CauseOf(err) == ""
 }
 
 // CheckHealth polls the server twice, a second apart, or once if ctx has less time, and returns the verdict. If the

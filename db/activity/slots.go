@@ -23,9 +23,6 @@ func (s Slots) Free() int { return max(0, s.Usable()-s.Used) }
 // too.
 func (s Slots) Utilisation() float64 { return 100 * float64(s.Used) / float64(max(1, s.Usable())) }
 
-// InReserved returns how many of the reserved slots are used.
-func (s Slots) InReserved() int { return max(0, s.Used-s.Usable()) }
-
 // UsedUsable returns how many of the usable slots are used, at most all of them: sessions in reserved slots take none
 // of them.
 func (s Slots) UsedUsable() int { return min(s.Used, s.Usable()) }
@@ -39,8 +36,8 @@ func (s Slots) Brief() string {
 func (s Slots) String() string {
 	text := fmt.Sprintf("%d of %d usable slots are used (%.0f %%), %d are free",
 		s.UsedUsable(), s.Usable(), min(100, s.Utilisation()), s.Free())
-	if s.InReserved() > 0 {
-		text += fmt.Sprintf("; %d of %d reserved ones are used too", s.InReserved(), s.Reserved)
+	if more := s.Used - s.UsedUsable(); more > 0 {
+		text += fmt.Sprintf("; %d of %d reserved ones are used too", more, s.Reserved)
 	}
 	return text
 }
