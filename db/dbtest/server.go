@@ -73,7 +73,7 @@ func NewServer(t testing.TB, o Options) *Server {
 func (s *Server) NewReplica(t testing.TB) *Server {
 	t.Helper()
 	r := &Server{own: true, options: s.options}
-	r.options.Dir = filepath.Join(os.TempDir(), fmt.Sprintf("%s%d-%d", dirPrefix, os.Getpid(), servers.Add(1)))
+	r.options.Dir = newDir()
 	r.options.ReplicaOf, r.options.Port, r.options.Settings = s.pg, 0, maps.Clone(s.options.Settings)
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
@@ -109,7 +109,7 @@ func (s *Server) Control(t testing.TB, database string) *pgx.Conn {
 }
 
 func newServer(o Options) (*Server, error) {
-	dir := filepath.Join(os.TempDir(), fmt.Sprintf("%s%d-%d", dirPrefix, os.Getpid(), servers.Add(1)))
+	dir := newDir()
 	s := &Server{options: localpg.Options{
 		Dir: dir, Fresh: true, Volatile: true, MaxConnections: o.MaxConnections, Settings: maps.Clone(o.Settings),
 	}}
@@ -122,6 +122,10 @@ func newServer(o Options) (*Server, error) {
 		return nil, errors.Join(fmt.Errorf("the template of the test databases: %w", err), s.remove())
 	}
 	return s, nil
+}
+
+func newDir() string {
+	return filepath.Join(TempDir(), fmt.Sprintf("%s%d-%d", dirPrefix, os.Getpid(), servers.Add(1)))
 }
 
 func (s *Server) start(ctx context.Context) (err error) {
