@@ -96,7 +96,7 @@ func (l *loader) addUnreadable(path, named string, err error) {
 		message = fmt.Sprintf("there is no such file, though %s names it: "+
 			"write one with \"ddtb config init --config %s\", or leave %s out", named, path, named)
 	}
-	l.add(&Mistake{Origin: Origin{File: path}, Message: message, Err: err})
+	l.fail(Origin{File: path}, "", "%s", message)
 }
 
 // warnOfSecrets warns if the file contains a secret and other users can read it.

@@ -175,7 +175,7 @@ func (l *loader) readService(url []setting) {
 	path := cmp.Or(l.env["PGSERVICEFILE"], filepath.Join(l.env["HOME"], ".pg_service.conf"))
 	content, _, err := readFile(path)
 	if err != nil {
-		l.add(&Mistake{Origin: o, Message: fmt.Sprintf("the service file %s %v: set PGSERVICEFILE to yours", path, err), Err: err})
+		l.fail(o, "", "the service file %s %v: set PGSERVICEFILE to yours", path, err)
 		return
 	}
 	settings, problem := parseService(string(content), name)

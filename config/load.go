@@ -132,10 +132,8 @@ func (l *loader) replicaOrigin() Origin {
 }
 
 func (l *loader) fail(o Origin, key, format string, args ...any) {
-	l.add(&Mistake{Origin: o, Key: key, Message: fmt.Sprintf(format, args...)})
+	l.mistakes = append(l.mistakes, &Mistake{Origin: o, Key: key, Message: fmt.Sprintf(format, args...)})
 }
-
-func (l *loader) add(m *Mistake) { l.mistakes = append(l.mistakes, m) }
 
 func (l *loader) warn(format string, args ...any) {
 	l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf(format, args...))
@@ -248,7 +246,7 @@ func (l *loader) readPasswordFile(name string, password *Secret, file *string) {
 	}
 	text, mode, err := db.ReadSecret(path)
 	if err != nil {
-		l.add(&Mistake{Origin: byFile, Key: name + "_file", Message: err.Error(), Err: err})
+		l.fail(byFile, name+"_file", "%v", err)
 		return
 	}
 	l.warnReadable(path, mode)

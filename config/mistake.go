@@ -35,7 +35,6 @@ type Mistake struct {
 	Origin
 	Key     string // "databases.default.pool.max_size", or "" for the whole file
 	Message string // what was found, what is allowed, what to do
-	Err     error  // the cause, if any: fs.ErrNotExist and similar
 }
 
 func (m *Mistake) Error() string {
@@ -48,8 +47,6 @@ func (m *Mistake) Error() string {
 	}
 	return where + ": " + m.Key + ": " + m.Message
 }
-
-func (m *Mistake) Unwrap() error { return m.Err }
 
 // Mistakes lists every mistake found by Load: those of the file by position, then those of the environment.
 type Mistakes []*Mistake
@@ -66,15 +63,6 @@ func (ms Mistakes) Error() string {
 		lines = append(lines[:maxMistakes], "there are more mistakes, which are not shown")
 	}
 	return strings.Join(lines, "\n")
-}
-
-// Unwrap lets errors.Is and errors.As check each mistake.
-func (ms Mistakes) Unwrap() []error {
-	errs := make([]error, len(ms))
-	for i, m := range ms {
-		errs[i] = m
-	}
-	return errs
 }
 
 // orNil sorts the mistakes; it returns nil if there are none.

@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -94,7 +93,6 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 		})
 	}
 	_, err = Load(Options{Environ: []string{"DDTB_CONFIG=" + dir + "/x"}})
-	equal(t, "it is fs.ErrNotExist", errors.Is(err, fs.ErrNotExist), true)
 	equal(t, "who named it", strings.Contains(err.Error(), "leave DDTB_CONFIG out"), true)
 	c, err := Load(Options{Environ: []string{"HOME=" + os.DevNull}})
 	if err != nil || c.File != "" {

@@ -125,22 +125,22 @@ func TestWatchWaitsForAFile(t *testing.T) {
 	expect(t, changes, "now")
 }
 
-// polled runs Watch in a bubble, where its ticks pass at once. Each step changes files; it returns after how many
-// intervals each change was reported.
+// polled runs Watch in a bubble, where its intervals pass at once. A step at the beginning of each changes files. It
+// returns after how many intervals each change was reported.
 func polled(t *testing.T, path string, steps ...func()) (reports []int) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		tick := 0
-		go Watch(ctx, path, Version(path), func() { reports = append(reports, tick) })
+		began := time.Now()
+		go Watch(ctx, path, Version(path), func() { reports = append(reports, int(time.Since(began)/watchInterval)) })
 		synctest.Wait()
 		for _, step := range steps {
 			step()
 			time.Sleep(watchInterval) //nolint:forbidigo // of the bubble's clock, which does not wait
 			synctest.Wait()
-			tick++
 		}
+		cancel()
+		synctest.Wait()
 	})
 	return reports
 }
@@ -159,7 +159,7 @@ func TestAChangeIsReportedOnceWhenTheFileIsQuiet(t *testing.T) {
 	path := write(t, filepath.Join(t.TempDir(), "ddtb.toml"), "")
 	grow := func() { write(t, path, read(t, path)+"x") }
 	reports := polled(t, path, grow, grow, grow, func() {}, func() {}, grow, func() {}, func() {})
-	equal(t, "the ticks of the reports", reports, []int{3, 6})
+	equal(t, "the intervals of the reports", reports, []int{4, 7})
 }
 
 func TestAFileThatCannotBeUsedIsAChangeAndSoIsItsRecovery(t *testing.T) {
@@ -168,7 +168,7 @@ func TestAFileThatCannotBeUsedIsAChangeAndSoIsItsRecovery(t *testing.T) {
 		func() { write(t, path, strings.Repeat("x", maxFile+1)) }, func() {},
 		func() { must(t, os.Remove(path)) }, func() {},
 		func() { write(t, path, "same") }, func() {}, func() {})
-	equal(t, "the ticks of the reports", reports, []int{1, 5})
+	equal(t, "the intervals of the reports", reports, []int{2, 6})
 }
 
 func read(t *testing.T, path string) string {

@@ -33,8 +33,10 @@ func (c *cli) loadWithPrivate(other string) (*config.Config, error) {
 	}
 	standard, _ := c.privateDir("") // without a home there is none
 	for _, dir := range []string{standard, other} {
-		login, ok := localpg.Running(dir, demoDatabase, demoRole)
-		if ok && dir != "" {
+		if dir == "" {
+			continue
+		}
+		if login, ok := localpg.Running(dir, demoDatabase, demoRole); ok {
 			o.Flags = append(o.Flags, place(login)...)
 			c.log.Debug("the configuration names no database: this is the private server of `ddtb run`", "port", login.Port, "data", dir)
 			return c.load(o)
@@ -43,8 +45,8 @@ func (c *cli) loadWithPrivate(other string) (*config.Config, error) {
 	return cfg, nil
 }
 
-// lastDirFile returns the file with the directory of the private server that was started last with --data.
-// It is "" if there is no home.
+// lastDirFile returns the path of the file that names the directory of the private server that was started last with
+// --data. It is "" if there is no home.
 func (c *cli) lastDirFile() string {
 	dir := c.stateDir()
 	if dir == "" {

@@ -102,7 +102,7 @@ func clickable(a net.Addr) string {
 	return a.String()
 }
 
-// loader reads the configuration, also again.
+// loader reads the configuration, at the start and at each reload.
 type loader func() (*config.Config, error)
 
 // schemaTimeout limits the check of a database that accepts the login but does not respond. After slowLogin without a

@@ -102,22 +102,22 @@ func (c *cli) switchStrategy(ctx context.Context, cfg *config.Config, addr, name
 		c.say("%s: strategy = %q. No server answers on %s: it holds from the next start.\n", cfg.File, name, addr)
 		return nil
 	}
-	return c.awaitStrategy(ctx, cfg.File, addr, name)
+	return c.awaitStrategy(ctx, cfg.File, addr, server.Info.Strategy, name)
 }
 
-// awaitStrategy returns when the running server uses the strategy.
-func (c *cli) awaitStrategy(ctx context.Context, file, addr, name string) error {
+// awaitStrategy returns when the running server, which uses the strategy now, uses the one of that name.
+func (c *cli) awaitStrategy(ctx context.Context, file, addr, now, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, inForceWithin)
 	defer cancel()
-	for now := ""; now != name; {
-		if s, err := askServer(ctx, addr); err == nil {
-			now = s.Info.Strategy
-		}
+	for now != name {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%s was written, but after %v the server on %s still uses %q: "+
 				"its log says why, or it reads another file (--config)", file, inForceWithin, addr, now)
 		case <-time.After(50 * time.Millisecond):
+		}
+		if s, err := askServer(ctx, addr); err == nil {
+			now = s.Info.Strategy
 		}
 	}
 	c.say("%s: strategy = %q. The server on %s uses it.\n", file, name, addr)
