@@ -125,7 +125,7 @@ func (f *replicated) read(t *testing.T, v *visitor) (n int) {
 	return n
 }
 
-func TestWhoeverWroteReadsItAndOthersReadFromTheReplica(t *testing.T) {
+func TestWritersReadTheirWritesAndOthersReadFromTheReplica(t *testing.T) {
 	servers := newServers(t)
 	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
 		f := servers.open(t, set)
@@ -326,7 +326,7 @@ func TestAForgedPositionCostsAFewMilliseconds(t *testing.T) {
 }
 
 func TestAServerThatIsNoReplicaOfThePrimaryServesNothing(t *testing.T) {
-	a, b := dbtest.NewServer(t, dbtest.Options{}), dbtest.NewServer(t, dbtest.Replicated())
+	a, b := dbtest.NewServer(t, dbtest.Options{Initialized: true}), dbtest.NewServer(t, dbtest.Replicated())
 	cfg, other := a.Config(t), b.Config(t)
 	foreign := b.NewReplica(t).Reach(other)
 	for name, to := range map[string]config.Database{"a primary": other, "a replica of another": foreign} {
@@ -347,7 +347,7 @@ func TestAServerThatIsNoReplicaOfThePrimaryServesNothing(t *testing.T) {
 }
 
 func TestHostsThatAreNotOneDatabaseAreNamed(t *testing.T) {
-	servers, other := newServers(t), dbtest.NewServer(t, dbtest.Options{})
+	servers, other := newServers(t), dbtest.NewServer(t, dbtest.Options{Initialized: true})
 	cfg := servers.open(t, pool).cfg
 	elsewhere := other.Control(t, "postgres")
 	run(t, elsewhere, fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'", cfg.User, cfg.Password.Reveal()))
