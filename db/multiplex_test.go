@@ -66,7 +66,7 @@ func openMultiplexerWith(t testing.TB, cc *pgx.ConnConfig, s db.MultiplexSetting
 		if err := m.Close(context.Background()); err != nil {
 			t.Errorf("Close: %v", err)
 		}
-		if n, s := open.Load(), m.Stat(); n != 0 || s.Connections != 0 || s.InFlight != 0 || s.Waiting != 0 {
+		if n, s := open.Load(), m.Stat(); n != 0 || s.Shared != 0 || s.InFlight != 0 || s.Waiting != 0 {
 			t.Errorf("%d connections are left; the multiplexer says %+v", n, s)
 		}
 	})
