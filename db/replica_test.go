@@ -146,9 +146,10 @@ func TestWritersReadTheirWritesAndOthersReadFromTheReplica(t *testing.T) {
 }
 
 func TestAReplicaWithAPoolOfAutomaticSizeHasABudgetOfItsOwn(t *testing.T) {
+	servers := newServers(t)
 	for _, strategy := range []string{db.Pool, db.Multiplex} {
 		t.Run(strategy, func(t *testing.T) {
-			f := newFleet(t, func(c *config.Database) { auto(3)(c); c.Strategy, c.Pool.Timeout = strategy, time.Second })
+			f := servers.open(t, func(c *config.Database) { auto(3)(c); c.Strategy, c.Pool.Timeout = strategy, time.Second })
 			for i := 0; i < 20 && f.Replicas()[0].Failed == 0; i++ {
 				f.read(t, &visitor{})
 			}

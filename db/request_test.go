@@ -33,7 +33,7 @@ func TestARequestThatForgetsARowsLoopLosesNoConnection(t *testing.T) {
 			}
 		},
 		"by an early return": func(t *testing.T, d *db.DB, ctx context.Context) { query(t, d, ctx) },
-		"by a QueryRow that nobody scans": func(_ *testing.T, d *db.DB, ctx context.Context) {
+		"by a QueryRow that is not scanned": func(_ *testing.T, d *db.DB, ctx context.Context) {
 			d.QueryRow(ctx, anyRows)
 		},
 	} {
@@ -60,7 +60,7 @@ func TestARequestThatForgetsARowsLoopLosesNoConnection(t *testing.T) {
 					t.Errorf("%+v", s)
 				}
 				if log.Count("rows were left open at the end of a request") != 1 || log.Count("line=\"request_test.go:") != 1 {
-					t.Errorf("the line is not told once: %s", log)
+					t.Errorf("the line is not reported once: %s", log)
 				}
 				next := cfg
 				next.Pool.MaxSize, next.PerRequest.MaxSize, next.Persistent.Workers = 2, 2, 2
@@ -72,7 +72,7 @@ func TestARequestThatForgetsARowsLoopLosesNoConnection(t *testing.T) {
 	}
 }
 
-func TestAGoroutineThatReadsRowsAfterItsRequestIsToldThatTheyWereTakenBack(t *testing.T) {
+func TestAGoroutineThatReadsRowsAfterItsRequestGetsErrReclaimed(t *testing.T) {
 	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
 		d, _, _ := open(t, set)
 		ctx, end := d.Begin(t.Context())
