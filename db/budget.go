@@ -513,7 +513,7 @@ func (t *tickets) warn(ctx context.Context, c *pgx.Conn, v budgetView) {
 	case time.Since(t.starved) > budgetDead && time.Since(t.logged) > time.Minute:
 		t.logged = time.Now()
 		t.log.Warn("this process waits for a ticket of the connection budget, which other sessions hold: raise fleet.budget, run fewer "+
-			"processes, or end what holds the tickets and is no process of this application",
+			"processes, or end what holds the tickets and is not a process of this application",
 			"budget", v.budget, "processes", len(v.demands), "holders", cmp.Or(t.holders(ctx, c), "unknown"))
 	}
 }

@@ -41,13 +41,13 @@ const grantIt = "the table belongs to another role: `ddtb migrate` says which st
 
 const makeIt = "a table was dropped, renamed or changed: `ddtb migrate` makes it, or says what is missing and what to do"
 
-const hasNoSuchCharacter = "the database's encoding lacks this character: make the database anew with TEMPLATE template0 ENCODING 'UTF8'"
+const hasNoSuchCharacter = "the database's encoding lacks this character: recreate the database with TEMPLATE template0 ENCODING 'UTF8'"
 
 const useUTF8 = "a stored text is not in the database's encoding, which SQL_ASCII does not check: correct the text, " +
-	"and make the database anew with TEMPLATE template0 ENCODING 'UTF8'"
+	"and recreate the database with TEMPLATE template0 ENCODING 'UTF8'"
 
 // setAgain is advice for a refused password. The server does not say which of the two it is.
-const setAgain = "the password is wrong, or it was stored with md5 and pg_hba.conf asks for scram-sha-256: `\\password ROLE` in psql sets it anew"
+const setAgain = "the password is wrong, or it was stored with md5 and pg_hba.conf asks for scram-sha-256: `\\password ROLE` in psql sets it again"
 
 // usePassword is advice for pg_hba.conf's peer method at the Unix socket, which authenticates the account of the
 // process. Translations keep the word "Peer".

@@ -28,7 +28,6 @@ func openLogged(t *testing.T, set func(*config.Database)) (*db.DB, *logtest.Log)
 
 func TestALeaseThatIsHeldForLongIsLoggedOnceAndAgainWhenItComesBack(t *testing.T) {
 	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
-		t.Parallel()
 		d, log := openLogged(t, func(c *config.Database) { set(c); c.Pool.LeakAfter = time.Second })
 		l, err := d.Acquire(t.Context())
 		if err != nil {
@@ -85,7 +84,6 @@ func TestARequestWhoseKeptLeaseWasTakenBackGetsAnErrorAndGoesOnWithAnother(t *te
 
 func TestALeaseThatIsHeldTooLongIsTakenBack(t *testing.T) {
 	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
-		t.Parallel()
 		d, log := openLogged(t, func(c *config.Database) {
 			set(c)
 			c.Pool.MaxSize, c.PerRequest.MaxSize, c.Persistent.Workers = 1, 1, 1

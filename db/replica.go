@@ -278,9 +278,9 @@ func (r *replica) judge(got seenServer, err error) replicaState {
 	case primary == identity{}:
 		now.why = whyNoOther
 	case !got.recovers:
-		now.why = "it is no standby: it was promoted, or is a server of its own"
+		now.why = "it is not a standby: it was promoted, or is another server"
 	case got.system != primary.system:
-		now.why = "it is no replica of this primary: its system identifier is another"
+		now.why = "it is not a replica of this primary: its system identifier differs"
 	case got.database != primary.database:
 		now.why = fmt.Sprintf("its database is %q, and the primary's is %q", got.database, primary.database)
 	case got.timeline != primary.timeline:

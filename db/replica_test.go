@@ -337,10 +337,10 @@ func TestAServerThatIsNoReplicaOfThePrimaryServesNothing(t *testing.T) {
 			f := &replicated{DB: d}
 			dbtest.Eventually(t, "it was judged", func() bool {
 				why := f.Replicas()[0].Why
-				return why == "it is no standby: it was promoted, or is a server of its own" ||
-					why == "it is no replica of this primary: its system identifier is another"
+				return why == "it is not a standby: it was promoted, or is another server" ||
+					why == "it is not a replica of this primary: its system identifier differs"
 			})
-			if n := log.Count("level=WARN", "reads go past this replica", "it is no "); n != 1 {
+			if n := log.Count("level=WARN", "reads go past this replica", "it is not a "); n != 1 {
 				t.Errorf("%d lines say so:\n%s", n, &log)
 			}
 		})
@@ -360,7 +360,7 @@ func TestHostsThatAreNotOneDatabaseAreNamed(t *testing.T) {
 	}{
 		{"a primary and its standby", hostsOf(cfg, servers.replica.Reach(cfg)), ""},
 		{"one that is down", hostsOf(cfg) + ",127.0.0.1:1", ""},
-		{"another server", hostsOf(cfg, other.Reach(cfg)), "no copies of each other"},
+		{"another server", hostsOf(cfg, other.Reach(cfg)), "not copies of each other"},
 		{"silent ones", hostsOf(cfg) + db.Hosts(strings.Repeat(","+silent(t), 4)), ""},
 		{"two primaries", hostsOf(cfg, servers.replica.Reach(cfg)), "several of the hosts take writes"},
 	} {
