@@ -166,7 +166,7 @@ func (b *breaker) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndD
 	switch {
 	case data.Err == nil:
 		b.connected.Add(1)
-		markOpened(data.Conn)
+		data.Conn.PgConn().CustomData()[opened] = time.Now()
 		b.ended("", nil)
 	case b.callersOwn(ctx, data.Err):
 		if b.circuit.IsHalfOpen() {

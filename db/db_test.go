@@ -596,7 +596,7 @@ func TestAttemptsUnderWayAndConnectionsClosedForTheirAgeAreCounted(t *testing.T)
 		t.Fatal(err)
 	}
 	one(t, d, t.Context())
-	dbtest.Eventually(t, "an old connection is closed", func() bool { return d.Stat().AgedOut == 1 })
+	dbtest.Eventually(t, "an old connection is closed", func() bool { return d.Stat().AgedOut > 0 }) // several, where a query takes longer than their lifetime to begin
 	if s := d.Stat(); s.IdledOut != 0 || s.Connecting != 0 {
 		t.Errorf("%+v", s)
 	}

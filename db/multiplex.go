@@ -61,7 +61,7 @@ var (
 // retryable reports whether the query failed for a reason that lies outside of it, other than a ConnError.
 func retryable(err error) bool {
 	_, again := errors.AsType[*retryError](err)
-	return again || errors.Is(err, errMultiplexClosed)
+	return again
 }
 
 // multiplexer sends the reads of any number of callers over a few shared connections. Each read has its own Sync, and

@@ -556,7 +556,10 @@ func (m *muxTest) killsBackends() {
 		m.exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '` + muxName + `'`)
 		dbtest.Eventually(m, "it serves again", func() bool {
 			_, err := muxNumber(context.Background(), m.Multiplexer, `SELECT 1`)
-			if err != nil && !db.Retryable(err) {
+			switch {
+			case errors.Is(err, db.ErrUnsuitable):
+				m.aside.Add(1)
+			case err != nil && !db.Retryable(err):
 				m.Error(err)
 			}
 			return err == nil

@@ -90,8 +90,6 @@ const (
 	wasReset = "db.wasReset" // bool
 )
 
-func markOpened(conn *pgx.Conn) { conn.PgConn().CustomData()[opened] = time.Now() }
-
 // leavesSession reports whether the session is as it was before the statement, by its command tag. A SELECT without
 // columns is SELECT INTO or CREATE TABLE AS, which may make a temporary table.
 func leavesSession(tag pgconn.CommandTag, columns int) bool {
