@@ -302,7 +302,7 @@ func (t *tickets) settle(v budgetView, change, got int) (closing int) {
 	}
 	surplus := len(t.ready) - min(max(0, -change), len(t.ready)) // reserved tickets are given up first
 	t.excess = max(over, -change-(len(t.ready)-surplus), 0)
-	t.giveUp(t.ready[surplus:]...)
+	t.unlockLater(t.ready[surplus:]...)
 	t.ready = t.ready[:surplus]
 	t.budget, t.free, t.processes = v.budget, max(0, v.free-got), len(v.demands)
 	t.lastOthers = max(0, v.budget-t.free-t.total())
@@ -356,7 +356,7 @@ func (t *tickets) unlock(ctx context.Context, c *pgx.Conn) error {
 		t.ready = slices.DeleteFunc(t.ready, func(r ticket) bool {
 			unused := time.Since(r.at) > budgetEvery
 			if unused {
-				t.giveUp(r)
+				t.unlockLater(r)
 			}
 			return unused
 		})
@@ -372,8 +372,8 @@ func (t *tickets) unlock(ctx context.Context, c *pgx.Conn) error {
 	return err
 }
 
-// giveUp leaves reserved tickets to the next unlock. The lock is held.
-func (t *tickets) giveUp(reserved ...ticket) {
+// unlockLater leaves our locks on these tickets to the next unlock. The lock is held.
+func (t *tickets) unlockLater(reserved ...ticket) {
 	for _, r := range reserved {
 		t.locked = append(t.locked, r.n)
 	}
@@ -541,8 +541,8 @@ func (t *tickets) close() {
 					return nil
 				}
 				t.mu.Lock()
-				t.giveUp(t.ready...)
-				t.giveUp(t.connecting...)
+				t.unlockLater(t.ready...)
+				t.unlockLater(t.connecting...)
 				t.ready = nil
 				t.mu.Unlock()
 				return errors.Join(t.publish(ctx, c, 0), t.unlock(ctx, c))

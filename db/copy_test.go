@@ -23,8 +23,10 @@ var parts = map[string]struct{ files, lines []string }{
 	"per-request": {[]string{"perrequest.go"}, []string{"settings.go:PerRequest"}},
 	"persistent":  {[]string{"persistent.go", "persistentsettings.go", "worker.go"}, []string{"settings.go:Persistent"}},
 	"multiplex": {
-		[]string{"multiplexed.go", "multiplex.go", "multiplexconn.go", "multiplexrows.go", "read.go",
-			"replica.go", "follow.go", "position.go", "hosts.go"},
+		[]string{
+			"multiplexed.go", "multiplex.go", "multiplexconn.go", "multiplexrows.go", "read.go",
+			"replica.go", "follow.go", "position.go", "hosts.go",
+		},
 		[]string{"settings.go:Multiplex", "db.go:outage", "db.go:replicas"},
 	},
 }

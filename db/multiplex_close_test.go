@@ -52,8 +52,9 @@ func TestACallerLeavesAConnectThatNeverEnds(t *testing.T) {
 func TestCallersBeyondMaxInFlightAreServedInTurnOrLeave(t *testing.T) {
 	m := newMuxTest(t, db.MultiplexSettings{Connections: 1, MaxInFlight: 2})
 	m.echo(0)
-	for attempt := 0; !m.callerWaitsAndLeaves(attempt); attempt++ {
-		m.Log("the connection had room again before the caller came: the machine is busy")
+	attempt := 0
+	for !m.callerWaitsAndLeaves(attempt) {
+		attempt++
 	}
 	if s := m.Stat(); s.Waiting != 0 {
 		t.Errorf("%+v", s)
@@ -99,7 +100,8 @@ func (m *muxTest) seen(is func(db.Stat) bool, ended <-chan error) bool {
 			return true
 		}
 		select {
-		case <-ended:
+		case err := <-ended:
+			m.Log("the machine is busy: the query ended too soon:", err)
 			return false
 		case <-time.After(time.Millisecond):
 		}

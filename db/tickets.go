@@ -82,7 +82,7 @@ func (t *tickets) hold(ctx context.Context, pc *pgconn.PgConn) error {
 		return err
 	}
 	t.open[r.n] = true
-	t.giveUp(r)
+	t.unlockLater(r)
 	pc.CustomData()[ticketKey] = r.n
 	return nil
 }
@@ -126,7 +126,7 @@ func (t *tickets) gaveUp() {
 func (t *tickets) doubt() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.giveUp(t.ready...)
+	t.unlockLater(t.ready...)
 	t.ready = nil
 	t.resize()
 	t.rouse()
