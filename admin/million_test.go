@@ -5,8 +5,10 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"ddtb/admin"
+	"ddtb/db/dbtest"
 )
 
 // many puts in that many questions over six years, and lets PostgreSQL know them.
@@ -40,7 +42,9 @@ func TestTheFirstPageReadsNoMoreRowsThanItShows(t *testing.T) {
 
 // BenchmarkTheListOfAMillionQuestions is the whole answer over HTTP; -v shows the plan of each page's query.
 func BenchmarkTheListOfAMillionQuestions(b *testing.B) {
-	s := newSite(b)
+	cfg := dbtest.Config(b)
+	cfg.QueryTimeout = 10 * time.Minute // of the insert
+	s := newSiteOn(b, cfg)
 	s.many(1_000_000)
 	v := s.as("ada")
 	for name, query := range map[string]string{

@@ -37,9 +37,16 @@ func benchmarkDashboard(b *testing.B, viewers int) {
 		}
 		b.Cleanup(func() { _ = c.Close(b.Context()) })
 	}
-	cookie := s.login("ada")
-	for range viewers {
-		v := s.watch(cookie)
+	cookies := []string{s.login("ada")}
+	for i := range viewers / 20 { // one user may watch in 20 windows
+		name := fmt.Sprintf("ada%d", i)
+		if _, err := s.accounts().CreateSuperuser(b.Context(), name, "", testPassword); err != nil {
+			b.Fatal(err)
+		}
+		cookies = append(cookies, s.login(name))
+	}
+	for i := range viewers {
+		v := s.watch(cookies[i%len(cookies)])
 		v.mustNext()
 		go func() { _, _ = io.Copy(io.Discard, v.in) }()
 	}

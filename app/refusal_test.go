@@ -197,6 +197,10 @@ func keepsSilent(tb testing.TB) (port int) {
 func BenchmarkRefusedCPU(b *testing.B) {
 	served := siteOn(b, dbtest.Config(b), func(c *config.Config) { setDatabase(c, pool) })
 	served.loadDemo()
+	barred := dbtest.Config(b)
+	if _, err := dbtest.Control(b, barred).Exec(b.Context(), "ALTER ROLE "+barred.User+" CONNECTION LIMIT 0"); err != nil {
+		b.Fatal(err)
+	}
 	cases := []struct {
 		cause   db.Cause
 		site    *site
@@ -219,6 +223,10 @@ func BenchmarkRefusedCPU(b *testing.B) {
 			waiter := s.atOnce(1)
 			dbtest.Eventually(b, "the queue is full", func() bool { return s.DB().Stat().Waiting == 1 })
 			return func() { lease.Release(); <-waiter }
+		}},
+		{db.SlotsExhausted, siteOn(b, barred, func(c *config.Config) { setDatabase(c, pool) }), func(s *site) func() {
+			dbtest.Eventually(b, "no slot is left", func() bool { return strings.Contains(s.get("/polls/").body, string(db.SlotsExhausted)) })
+			return func() {}
 		}},
 	}
 	client := newClient()

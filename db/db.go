@@ -194,7 +194,7 @@ func (s *Source) waitUnused(ctx context.Context) {
 // ends.
 func (d *DB) Acquire(ctx context.Context) (*Lease, error) {
 	d.mark(ctx) // for replicas
-	return d.lease(ctx, nil, callSite{})
+	return d.lease(ctx, nil, caller())
 }
 
 // onLease runs one query or one transaction, which ends its use of the lease. If that failed because the session is
@@ -215,7 +215,7 @@ func (d *DB) onLease(ctx context.Context, from callSite, run func(*Lease) error)
 // Exec is part of Querier.
 func (d *DB) Exec(ctx context.Context, sql string, args ...any) (tag pgconn.CommandTag, err error) {
 	d.mark(ctx) // for replicas
-	err = d.onLease(ctx, callSite{}, func(l *Lease) (err error) {
+	err = d.onLease(ctx, caller(), func(l *Lease) (err error) {
 		tag, err = l.exec(ctx, sql, args)
 		return err
 	})
@@ -225,8 +225,9 @@ func (d *DB) Exec(ctx context.Context, sql string, args ...any) (tag pgconn.Comm
 // Query is part of Querier. The lease is released when the rows are closed or read to their end.
 func (d *DB) Query(ctx context.Context, sql string, args ...any) (rows pgx.Rows, err error) {
 	d.mark(ctx) // for replicas
-	err = d.onLease(ctx, callSite{}, func(l *Lease) (err error) {
-		rows, err = l.open(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
+	from := caller()
+	err = d.onLease(ctx, from, func(l *Lease) (err error) {
+		rows, err = l.open(ctx, sql, args, from) //nolint:sqlclosecheck // the caller closes them
 		return err
 	})
 	if err != nil {
@@ -250,7 +251,8 @@ func (d *DB) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 //go:noinline // in its caller, fn's frame would bear the caller's name in stacks, with a line of this file
 func (d *DB) InTx(ctx context.Context, fn func(Querier) error) error {
 	d.mark(ctx) // for replicas
+	from := caller()
 	return RetryTransaction(ctx, func() error {
-		return d.onLease(ctx, callSite{}, func(l *Lease) error { return l.transact(ctx, fn) })
+		return d.onLease(ctx, from, func(l *Lease) error { return l.transact(ctx, fn) })
 	})
 }

@@ -32,18 +32,21 @@ type leaks struct {
 
 // holding is the part of a lease that leaks uses.
 type holding struct {
-	index int32          // in leaks.out
-	late  atomic.Bool    // it was reported
-	pcs   [depth]uintptr // the caller's stack; resolved only when it is shown
-	query atomic.Int64   // when the running query began, in ticks; 0: none
+	index int32       // in leaks.out
+	late  atomic.Bool // it was reported
+	from  callSite
+	query atomic.Int64 // when the running query began, in ticks; 0: none
 }
 
-// callSite is the stack of the caller that requests a lease, taken where that is cheapest: close to the caller.
+// callSite is the stack of the caller that requests a lease, from its innermost frame. It is resolved only when it is
+// shown. Unwinding it is the largest part of the cost of a lease, so it is short, and taken close to the caller.
 type callSite [4]uintptr
 
-// depth is how many frames of the holder's stack are kept: this package's own, and at least three of its callers'.
-// Unwinding them is the largest part of the cost of a lease.
-const depth = 8
+// caller returns the call site of the method that calls it.
+func caller() (from callSite) {
+	runtime.Callers(3, from[:])
+	return from
+}
 
 // Holder describes the holder of a lease: since when, from which line, and which backend serves it.
 type Holder struct {
@@ -54,13 +57,8 @@ type Holder struct {
 	Strategy string
 }
 
-// add lists the lease with its caller's stack. From now on it is visible, even while it is still connecting.
-func (k *leaks) add(l *Lease, from callSite) {
-	if from == (callSite{}) {
-		runtime.Callers(3, l.pcs[:]) // 3: the caller of Source.acquire
-	} else {
-		copy(l.pcs[:], from[:])
-	}
+// add lists the lease. From now on it is visible, even while it is still connecting.
+func (k *leaks) add(l *Lease) {
 	k.mu.Lock()
 	l.index = int32(len(k.out))
 	k.out = append(k.out, l)
@@ -212,7 +210,7 @@ func (o *logOnce) first(what string) bool {
 }
 
 // stack returns the lines that requested the lease.
-func (l *Lease) stack() []string { return stackOf(l.pcs[:]) }
+func (l *Lease) stack() []string { return stackOf(l.from[:]) }
 
 // stackOf returns the lines, innermost first, without this package's own and the runtime's. There is always one.
 func stackOf(pcs []uintptr) []string {

@@ -2,6 +2,7 @@ package db_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -65,7 +66,7 @@ func BenchmarkMultiplexBesideSlow(b *testing.B) {
 	_, pool, m := multiplexBench(b)
 	besides := func(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 		rows, err := m.Query(ctx, sql, args...)
-		if err == db.ErrUnsuitable { //nolint:errorlint // never wrapped
+		if errors.Is(err, db.ErrUnsuitable) {
 			return pool.Query(ctx, sql, args...)
 		}
 		return rows, err

@@ -3,7 +3,6 @@ package db
 import (
 	"context"
 	"errors"
-	"runtime"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -32,12 +31,10 @@ type reader struct{ db *DB }
 
 // Query is part of Querier.
 func (r reader) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	return r.query(ctx, sql, args)
+	return r.query(ctx, sql, args, caller())
 }
 
-func (r reader) query(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
-	var from callSite
-	runtime.Callers(3, from[:]) // 3: the caller of Query or QueryRow
+func (r reader) query(ctx context.Context, sql string, args []any, from callSite) (pgx.Rows, error) {
 	rows, err := r.db.read(ctx, sql, args, from)
 	if err != nil {
 		rows, err = r.db.retryRead(ctx, sql, args, from, err)
@@ -76,13 +73,13 @@ func (d *DB) retryRead(ctx context.Context, sql string, args []any, from callSit
 
 // QueryRow is part of Querier.
 func (r reader) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	rows, _ := r.query(ctx, sql, args) // the result carries the error too
+	rows, _ := r.query(ctx, sql, args, caller()) // the result carries the error too
 	return row{rows}
 }
 
 // Exec is part of Querier. It reads the rows and drops them.
 func (r reader) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	rows, err := r.query(ctx, sql, args)
+	rows, err := r.query(ctx, sql, args, caller())
 	if err != nil {
 		return pgconn.CommandTag{}, err
 	}
@@ -185,7 +182,7 @@ func (d *DB) readLeased(ctx context.Context, sql string, args []any, from callSi
 	})
 	if errors.Is(err, errUnsuitable) {
 		err = d.onLease(ctx, from, func(l *Lease) (err error) {
-			rows, err = l.open(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
+			rows, err = l.open(ctx, sql, args, from) //nolint:sqlclosecheck // the caller closes them
 			return err
 		})
 	}

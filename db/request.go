@@ -60,7 +60,7 @@ func (d *DB) endForgotten(r *openRows) {
 		k.leaked.Add(1)
 	}
 	k.reclaimed.Add(1)
-	if stack := r.stack(); d.forgotten.first(stack[0]) {
+	if stack := stackOf(r.from[:]); d.forgotten.first(stack[0]) {
 		k.log.Error("rows were left open at the end of a request, and were closed: close them in a defer, for a panic or "+
 			"a return within the loop passes by the rest",
 			"strategy", k.strategy, "line", stack[0], "stack", strings.Join(stack, " < "))

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"sync"
 
@@ -53,7 +52,7 @@ func (l *Lease) exec(ctx context.Context, sql string, args []any) (pgconn.Comman
 }
 
 // open runs one query up to its first row.
-func (l *Lease) open(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
+func (l *Lease) open(ctx context.Context, sql string, args []any, from callSite) (pgx.Rows, error) {
 	l.began()
 	rows, err := l.conn.Query(ctx, sql, args...)
 	if err != nil {
@@ -61,11 +60,8 @@ func (l *Lease) open(ctx context.Context, sql string, args []any) (pgx.Rows, err
 		l.done()
 		return nil, err
 	}
-	r := &openRows{Rows: rows, ctx: ctx, lease: l, mixed: several(sql, args)}
+	r := &openRows{Rows: rows, ctx: ctx, lease: l, from: from, mixed: several(sql, args)}
 	if l.request != nil {
-		if l.kept { // otherwise the lease has the stack
-			runtime.Callers(3, r.callers[:]) // 3: DB.Query or its caller
-		}
 		l.rows.Store(r)
 		if l.request.over.Load() {
 			r.abort()
@@ -79,10 +75,10 @@ func (l *Lease) open(ctx context.Context, sql string, args []any) (pgx.Rows, err
 // closes open results and can't know whether a goroutine still reads.
 type openRows struct {
 	pgx.Rows
-	ctx     context.Context
-	lease   *Lease
-	mixed   bool        // the statement may be several
-	callers [16]uintptr // the caller, if the lease was acquired for an earlier query of the request
+	ctx   context.Context
+	lease *Lease
+	from  callSite // of this query; the lease may have been acquired for an earlier one
+	mixed bool     // the statement may be several
 
 	mu     sync.Mutex
 	peeked bool // the first row has been read, but Next has not been called
@@ -127,14 +123,6 @@ func (r *openRows) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.finish()
-}
-
-// stack returns the lines that requested the result.
-func (r *openRows) stack() []string {
-	if r.lease.kept {
-		return stackOf(r.callers[:])
-	}
-	return r.lease.stack()
 }
 
 // abort ends a result that outlived its request. A goroutine that still reads it gets ErrReclaimed.

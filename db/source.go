@@ -110,7 +110,7 @@ func NewSource(s Settings, o Options) (*Source, error) {
 // Acquire waits for a lease until ctx ends or the strategy's timeout passes. A failure is a *ConnError that names the
 // cause, or ctx's error if the caller's context was cancelled.
 func (s *Source) Acquire(ctx context.Context) (*Lease, error) {
-	return s.acquire(ctx, false, callSite{})
+	return s.acquire(ctx, false, caller())
 }
 
 // acquire takes a place in the queue, then a connection for it. If the server has no slot for another connection, it
@@ -134,8 +134,8 @@ func (s *Source) acquire(ctx context.Context, urgent bool, from callSite) (l *Le
 		if since.IsZero() {
 			s.acquired.Add(1)
 		}
-		l := &Lease{source: s, since: began.Add(waited), waited: waited} // from here on, Lease.end returns the place
-		s.leaks.add(l, from)
+		l := &Lease{source: s, since: began.Add(waited), waited: waited, holding: holding{from: from}}
+		s.leaks.add(l) // from here on, Lease.end returns the place
 		if err = s.strategy.Acquire(ctx, l); err == nil {
 			s.succeeded()
 			return l, nil

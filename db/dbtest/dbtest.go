@@ -113,7 +113,7 @@ func lockShared(t testing.TB) (unlock func()) {
 // not locked, so the process of the test binary decides.
 func removeStale(t testing.TB) {
 	t.Helper()
-	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*"))
+	dirs, err := filepath.Glob(filepath.Join(TempDir(), dirPrefix+"*"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -75,7 +75,7 @@ func NewServer(t testing.TB, o Options) *Server {
 func (s *Server) NewReplica(t testing.TB) *Server {
 	t.Helper()
 	r := &Server{own: true, options: s.options}
-	r.options.Dir = nextDir()
+	r.options.Dir = newDir()
 	r.options.ReplicaOf, r.options.Port, r.options.Settings = s.pg, 0, maps.Clone(s.options.Settings)
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
@@ -110,8 +110,8 @@ func (s *Server) Control(t testing.TB, database string) *pgx.Conn {
 	return s.connect(t, database)
 }
 
-func nextDir() string {
-	return filepath.Join(os.TempDir(), fmt.Sprintf("%s%d-%d", dirPrefix, os.Getpid(), servers.Add(1)))
+func newDir() string {
+	return filepath.Join(TempDir(), fmt.Sprintf("%s%d-%d", dirPrefix, os.Getpid(), servers.Add(1)))
 }
 
 func newServer(t testing.TB, o Options) (*Server, error) {
@@ -171,7 +171,7 @@ func (s *Server) stop() error {
 
 func serverFor(o Options) *Server {
 	return &Server{options: localpg.Options{
-		Dir: nextDir(), Volatile: true, MaxConnections: o.MaxConnections, Settings: maps.Clone(o.Settings),
+		Dir: newDir(), Volatile: true, MaxConnections: o.MaxConnections, Settings: maps.Clone(o.Settings),
 	}}
 }
 
