@@ -38,7 +38,7 @@ var shared struct {
 	sync.Mutex
 	running bool // Run has been called
 	server  *Server
-	stopped *Server // the servers of NewServer are copies of it: initdb and the migrations take three times as long
+	stopped *Server // the servers of NewServer are copies of it: initdb and the migrations take five times as long
 	err     error   // of either
 }
 
