@@ -83,7 +83,6 @@ type tickets struct {
 	wake   chan struct{}
 	until  context.Context // ends with close
 	stop   context.CancelFunc
-	done   <-chan struct{} // of until
 	loop   sync.WaitGroup
 	closes sync.Once
 
@@ -130,8 +129,7 @@ func newTickets(s Settings, q *queue, o Options) (*tickets, error) {
 		settings: s, queue: q, log: o.Log, control: o.Control, end: func() {},
 		wake: make(chan struct{}, 1), open: map[int]bool{}, more: make(chan struct{}), shrink: func(int) {}, found: func() {},
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	t.until, t.stop, t.done = ctx, stop, ctx.Done()
+	t.until, t.stop = context.WithCancel(context.Background())
 	q.waits = t.rouse
 	if t.control == nil {
 		own, err := newMonitor(s)
@@ -165,13 +163,13 @@ func (t *tickets) run() {
 	pause := budgetPause
 	for {
 		select {
-		case <-t.done:
+		case <-t.until.Done():
 			return
 		case <-t.wake:
 		case <-timer.C:
 		}
 		select {
-		case <-t.done:
+		case <-t.until.Done():
 			return
 		case <-time.After(pause):
 		}

@@ -52,7 +52,7 @@ func (t *tickets) await(ctx context.Context, more <-chan struct{}, end <-chan ti
 	select {
 	case <-more:
 		return nil
-	case <-t.done:
+	case <-t.until.Done():
 		return ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
