@@ -36,8 +36,9 @@ const (
 // statement. Nothing was changed.
 var errUnsuitable = errors.New("multiplex: the statement needs a connection of its own")
 
-// errStuck is errUnsuitable because slow statements, or a stalled machine, hold up every shared connection.
-var errStuck = fmt.Errorf("%w: every shared connection is held up", errUnsuitable)
+// errStuck is errUnsuitable because slow statements, or a stalled machine, hold up every shared connection, or have just
+// made this statement slow.
+var errStuck = fmt.Errorf("%w: the shared connections are held up", errUnsuitable)
 
 // errMultiplexClosed reports that the multiplexer no longer takes queries.
 var errMultiplexClosed = errors.New("multiplex: closed")
@@ -180,12 +181,9 @@ func (m *multiplexer) outdated(s *muxStatement) {
 func (m *multiplexer) describe(ctx context.Context, sql string) (s *muxStatement, fresh bool, err error) {
 	m.mu.Lock()
 	s = m.statement(sql)
-	described, unsuitable := s.described, s.unsuitable()
+	described, err := s.described, s.unsuitable()
 	m.mu.Unlock()
-	if described || unsuitable {
-		if unsuitable {
-			err = errUnsuitable
-		}
+	if described || err != nil {
 		return s, false, err
 	}
 	return s, true, m.do(ctx, newMuxCall(s))
@@ -474,8 +472,17 @@ func (m *multiplexer) name(s *muxStatement) {
 	}
 }
 
-func (s *muxStatement) unsuitable() bool {
-	return s.rowless || s.ban > 0 && time.Now().Before(s.banned)
+// unsuitable returns why the statement needs a connection of its own, or nil. After a first ban, the machine may have
+// stalled.
+func (s *muxStatement) unsuitable() error {
+	banned := s.ban > 0 && time.Now().Before(s.banned)
+	switch {
+	case s.rowless, banned && s.ban > muxMinBan:
+		return errUnsuitable
+	case banned:
+		return errStuck
+	}
+	return nil
 }
 
 // judge records how long the server took. A statement that is slow twice within muxSlowRuns runs is banned.

@@ -112,7 +112,8 @@ func TestAStatementUnderWayInAGoroutineOutlivesItsRequest(t *testing.T) {
 			})
 		}()
 		dbtest.Eventually(t, "it waits on the server", func() bool {
-			return scan[int](t, control, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == 1
+			return scan[int](t, control, `SELECT count(*) FROM pg_locks
+				WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`) == 1
 		})
 		end()
 		run(t, control, "SELECT pg_advisory_unlock(7)")
