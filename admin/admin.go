@@ -60,21 +60,14 @@ type Options struct {
 }
 
 // Site is the admin on one database.
-type Site struct {
-	db     *db.DB
-	users  *auth.Service
-	log    *slog.Logger
-	links  []web.Link
-	report func(echo.Context, error)
-	urgent func() string
-}
+type Site struct{ Options }
 
 // New makes the admin.
 func New(o Options) *Site {
 	for _, m := range models {
 		m.check()
 	}
-	return &Site{db: o.DB, users: o.Users, log: o.Log, links: o.Links, report: o.Report, urgent: o.Urgent}
+	return &Site{o}
 }
 
 // Routes returns all addresses of the admin for the application's table, which redirects to the final slash. They require

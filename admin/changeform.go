@@ -32,7 +32,7 @@ func (s *Site) toChange(r *request) error { return r.to(r.model.path(r.id, "chan
 // addForm shows the form for a new row.
 func (s *Site) addForm(r *request) error {
 	f := r.newForm(0)
-	if err := r.readOptions(s.db, f); err != nil {
+	if err := r.readOptions(s.DB, f); err != nil {
 		return err
 	}
 	return r.showForm(http.StatusOK, f)
@@ -41,7 +41,7 @@ func (s *Site) addForm(r *request) error {
 // changeForm shows a row. It is read-only if this user may change others but not this one.
 func (s *Site) changeForm(r *request) error {
 	var f *form
-	err := s.db.InTx(r.ctx, func(q db.Querier) error {
+	err := s.DB.InTx(r.ctx, func(q db.Querier) error {
 		f = r.newForm(r.id)
 		err := r.load(q, f, "")
 		if fault.KindOf(err) != fault.Forbidden {
@@ -154,10 +154,10 @@ func (r *request) rescue(f *form) error {
 
 // unsaved returns the filled-in form after a missing connection. It needs no connection itself.
 func (r *request) unsaved(f *form, err error) error {
-	r.site.log.WarnContext(r.ctx, "a form could not be saved",
+	r.site.Log.WarnContext(r.ctx, "a form could not be saved",
 		"path", r.Request().URL.Path, "cause", db.CauseOf(err), "error", err)
-	r.site.db.Release(r.ctx) // the report may take a while
-	r.site.report(r.Context, err)
+	r.site.DB.Release(r.ctx) // the report may take a while
+	r.site.Report(r.Context, err)
 	p := web.ProblemOf(err)
 	kept := "What you typed is still here"
 	if f.field(newPassword) != nil {
@@ -165,7 +165,7 @@ func (r *request) unsaved(f *form, err error) error {
 	}
 	if ce, ok := errors.AsType[*db.ConnError](err); ok && ce.Sent {
 		f.Problems = append(f.Problems, "This may be saved or not: the connection to the database was lost meanwhile. "+kept+
-			": look at the list before you save it again.")
+			": check the list before you save it again.")
 	} else {
 		f.Problems = append(f.Problems, "This is not saved. "+p.Detail+" "+kept+": save again in a moment.")
 	}

@@ -118,7 +118,7 @@ func (s *Site) confirmDelete(r *request) error {
 }
 
 func (r *request) confirm(ids []int64, p deletePage) error {
-	err := r.site.db.InTx(r.ctx, func(q db.Querier) (err error) {
+	err := r.site.DB.InTx(r.ctx, func(q db.Querier) (err error) {
 		p.deletion, err = r.collect(q, ids, "")
 		return err
 	})
@@ -160,7 +160,7 @@ func (s *Site) delete(r *request) error {
 // deleteRows deletes rows and their dependents, in one transaction with the history. Dependents are collected again
 // with the rows locked: there may be more of them than at the confirmation.
 func (r *request) deleteRows(ids []int64) (d *deletion, err error) {
-	err = r.site.db.InTx(r.ctx, func(q db.Querier) error {
+	err = r.site.DB.InTx(r.ctx, func(q db.Querier) error {
 		if d, err = r.collect(q, ids, "FOR UPDATE"); err != nil {
 			return err
 		}
@@ -273,7 +273,7 @@ func (r *request) everyMatch() ([]int64, error) {
 			"This list’s address can’t be understood in full. Go back to the list and select again.")
 	}
 	w := l.where.clone()
-	found, err := r.site.db.Query(r.ctx, "SELECT t.id::bigint FROM "+ident(r.model.Table)+" t"+w.String()+
+	found, err := r.site.DB.Query(r.ctx, "SELECT t.id::bigint FROM "+ident(r.model.Table)+" t"+w.String()+
 		" ORDER BY t.id LIMIT "+w.param(maxBulk+1), w.args...)
 	if err != nil {
 		return nil, err

@@ -147,7 +147,7 @@ func readEntries(ctx context.Context, q db.Querier, where string, args ...any) (
 
 // recent returns the user's latest actions.
 func (r *request) recent() ([]entry, error) {
-	entries, err := readEntries(r.ctx, r.site.db,
+	entries, err := readEntries(r.ctx, r.site.DB,
 		`WHERE l.user_id = $1 ORDER BY l.action_time DESC, l.id DESC LIMIT 10`, r.user.ID)
 	if err != nil {
 		return nil, fmt.Errorf("recent actions: %w", err)
@@ -181,7 +181,7 @@ func (s *Site) history(r *request) error {
 	}
 	var object row
 	var entries []entry
-	err = s.db.InTx(r.ctx, func(q db.Querier) (err error) {
+	err = s.DB.InTx(r.ctx, func(q db.Querier) (err error) {
 		if object, err = r.model.find(r.ctx, q, nil, r.id, ""); err != nil {
 			return err
 		}

@@ -179,7 +179,7 @@ func passwordProblem(one, two string) string {
 
 var toOneLine = strings.NewReplacer("\r\n", " ", "\n", " ", "\r", " ")
 
-// text returns a value in one line: a browser drops line breaks from a text input, which must not look like an edit.
+// text returns a value in one line: a browser drops line breaks from a text input, which must not count as an edit.
 // Two values with the same text are equal.
 func (f *Field) text(value any) string {
 	if t, ok := value.(time.Time); ok {

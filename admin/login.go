@@ -41,7 +41,7 @@ func (r *request) sessionEnded() bool {
 	if username == "" {
 		return false
 	}
-	r.site.log.InfoContext(r.ctx, "a session ended: the user's password hash has changed since the login, by a new password, or "+
+	r.site.Log.InfoContext(r.ctx, "a session ended: the user's password hash has changed since the login, by a new password, or "+
 		"because another application encoded it anew, as Django does at a login", "username", username, "client", r.RealIP())
 	return true
 }
@@ -49,7 +49,7 @@ func (r *request) sessionEnded() bool {
 // login signs in. A failed login has status 200, as in Django, and does not say which part was wrong.
 func (s *Site) login(r *request) error {
 	p := loginPage{Next: safeNext(r.form.Get("next")), Username: r.form.Get("username")}
-	err := s.users.SignIn(r.Context, p.Username, r.form.Get("password"))
+	err := s.Users.SignIn(r.Context, p.Username, r.form.Get("password"))
 	problem, known := errors.AsType[*fault.Error](err)
 	switch {
 	case err == nil:
@@ -74,7 +74,7 @@ func (r *request) logRefusal(err error) {
 	if username != "" {
 		attrs = append(attrs, "username", username)
 	}
-	r.site.log.WarnContext(r.ctx, "a login was refused", attrs...)
+	r.site.Log.WarnContext(r.ctx, "a login was refused", attrs...)
 }
 
 // landing returns where a login leads. If no particular page was requested, and pages with queries can't be served, it
@@ -83,7 +83,7 @@ func (s *Site) landing(next string) string {
 	if next != root {
 		return next
 	}
-	return cmp.Or(s.urgent(), root)
+	return cmp.Or(s.Urgent(), root)
 }
 
 // slowedDown sets Retry-After for the client.
@@ -116,7 +116,7 @@ func safeNext(next string) string {
 
 // logout ends the session.
 func (s *Site) logout(r *request) error {
-	if err := s.users.SignOut(r.Context); err != nil {
+	if err := s.Users.SignOut(r.Context); err != nil {
 		return err
 	}
 	return r.show(http.StatusOK, "logged_out.html", frame{Title: "Logged out", Crumbs: []web.Link{{Text: "Log out"}}})

@@ -30,7 +30,7 @@ func (s *Site) changePassword(r *request) error {
 	if problem := passwordProblem(password, r.form.Get("new_password2")); problem != "" {
 		return r.showPassword(http.StatusOK, passwordPage{New: problem})
 	}
-	err := s.users.ChangeOwnPassword(r.Context, r.user, r.form.Get("old_password"), password)
+	err := s.Users.ChangeOwnPassword(r.Context, r.user, r.form.Get("old_password"), password)
 	known, ok := errors.AsType[*fault.Error](err)
 	switch {
 	case err == nil:
@@ -59,7 +59,7 @@ func (s *Site) passwordDone(r *request) error {
 
 // setPasswordForm shows the form for another user's password.
 func (s *Site) setPasswordForm(r *request) error {
-	target, err := r.passwordTarget(s.db)
+	target, err := r.passwordTarget(s.DB)
 	if err != nil {
 		return r.orGone(err)
 	}
@@ -68,7 +68,7 @@ func (s *Site) setPasswordForm(r *request) error {
 
 // setPassword sets another user's password, which ends that user's sessions.
 func (s *Site) setPassword(r *request) error {
-	target, err := r.passwordTarget(s.db)
+	target, err := r.passwordTarget(s.DB)
 	if err != nil {
 		return r.orGone(err)
 	}
@@ -76,14 +76,14 @@ func (s *Site) setPassword(r *request) error {
 	if problem := passwordProblem(password, r.form.Get("password2")); problem != "" {
 		return r.showSetPassword(target, problem)
 	}
-	hash, err := s.users.HashPassword(r.ctx, password, *target)
+	hash, err := s.Users.HashPassword(r.ctx, password, *target)
 	if problem, ok := errors.AsType[*fault.Error](err); ok && problem.Kind == fault.Invalid {
 		return r.showSetPassword(target, problem.Public)
 	}
 	if err != nil {
 		return err
 	}
-	err = s.db.InTx(r.ctx, func(q db.Querier) error {
+	err = s.DB.InTx(r.ctx, func(q db.Querier) error {
 		if _, err := r.passwordTarget(q); err != nil { // hashing takes a while: it may have become a superuser's
 			return err
 		}

@@ -196,12 +196,12 @@ func (f frame) Trail() []web.Link { return f.Crumbs[:len(f.Crumbs)-1] }
 func (f frame) Here() string { return f.Crumbs[len(f.Crumbs)-1].Text }
 
 func (r *request) frame(title string, crumbs ...web.Link) frame {
-	return frame{title, r.user, append([]web.Link{{Path: root, Text: "Home"}}, crumbs...), r.site.links, r.takeMessages()}
+	return frame{title, r.user, append([]web.Link{{Path: root, Text: "Home"}}, crumbs...), r.site.Links, r.takeMessages()}
 }
 
 // show renders a page after releasing the request's lease: rendering needs no database.
 func (r *request) show(status int, page string, data any) error {
-	r.site.db.Release(r.ctx)
+	r.site.DB.Release(r.ctx)
 	return pages.Render(r.Context, status, page, data)
 }
 

@@ -27,7 +27,7 @@ func (r *request) save() (*form, error) {
 		}
 	}
 	extra := f.extra
-	err := r.site.db.InTx(r.ctx, func(q db.Querier) error {
+	err := r.site.DB.InTx(r.ctx, func(q db.Querier) error {
 		f = r.postedForm(r.id) // a rolled-back attempt has changed it
 		f.extra = extra
 		if err := r.load(q, f, "FOR NO KEY UPDATE"); err != nil {
@@ -50,7 +50,7 @@ func (r *request) save() (*form, error) {
 // saved makes a change of users, groups or permissions effective at once.
 func (s *Site) saved(m *Model) {
 	if m.App == authApp {
-		s.users.Forget()
+		s.Users.Forget()
 	}
 }
 

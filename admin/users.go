@@ -30,7 +30,7 @@ func hashNewPassword(r *request, f *form) error {
 		return nil
 	}
 	text, _ := password.Value.(string)
-	hash, err := r.site.users.HashPassword(r.ctx, text, auth.User{Username: f.Label})
+	hash, err := r.site.Users.HashPassword(r.ctx, text, auth.User{Username: f.Label})
 	if problem, ok := errors.AsType[*fault.Error](err); ok && problem.Kind == fault.Invalid {
 		password.Problem = problem.Public
 		return errInvalid

@@ -101,7 +101,10 @@ func TestAVoteWhoseConnectionDiedAtItsCommitIsCountedAndCountsOnceWhenSentAgain(
 			if a.Response == nil {
 				t.Fatal("no answer")
 			}
-			mustContain(t, a, 503, "Send it again")
+			mustContain(t, a, 503, "Send it again", "it counts only once")
+			if strings.Contains(a.body, "check that before") {
+				t.Errorf("the page asks the voter to check first:\n%s", a.body)
+			}
 			dbtest.Eventually(t, "the backend is gone", func() bool {
 				var n int
 				err := control.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE pid = $1", pid).Scan(&n)

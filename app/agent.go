@@ -39,7 +39,7 @@ type agent struct {
 // peer is a balancer that polls the agent.
 type peer struct {
 	since, asked time.Time // the first and the last poll
-	announced    bool      // that this process is stopping
+	notified     bool      // of the stop of this process
 }
 
 const (
@@ -68,7 +68,8 @@ func listenAgent(ctx context.Context, addr string, ready *readiness, stat func()
 	g.share.Store(100)
 	g.ctx, g.close = context.WithCancel(context.Background())
 	g.ended.Go(g.accept)
-	g.ended.Go(g.measure)
+	var own load
+	g.ended.Go(func() { every(g.ctx, loadEvery, func() { g.share.Store(own.weight(g.stat())) }) })
 	return g, nil
 }
 
@@ -124,7 +125,7 @@ func (g *agent) serve(c net.Conn) {
 	p := g.peer(c.RemoteAddr())
 	line, stopping := g.line(p)
 	if _, err := io.WriteString(c, line+"\n"); err == nil && stopping {
-		g.tell(p)
+		g.announced(p)
 	}
 	if tcp, ok := c.(*net.TCPConn); ok && tcp.CloseWrite() == nil {
 		_, _ = io.CopyN(io.Discard, c, 1<<10)
@@ -152,21 +153,6 @@ func oneLine(s string) string {
 	return s[:min(len(s), longestAnswer)]
 }
 
-// measure updates the weight.
-func (g *agent) measure() {
-	tick := time.NewTicker(loadEvery)
-	defer tick.Stop()
-	var l load
-	for {
-		select {
-		case <-g.ctx.Done():
-			return
-		case <-tick.C:
-			g.share.Store(l.weight(g.stat()))
-		}
-	}
-}
-
 // peer returns the balancer at the address and records the poll. Balancers above the limit are not stored.
 func (g *agent) peer(addr net.Addr) *peer {
 	now := time.Now()
@@ -189,11 +175,11 @@ func (g *agent) peer(addr net.Addr) *peer {
 	return p
 }
 
-// tell records that a balancer has been notified of the stop.
-func (g *agent) tell(p *peer) {
+// announced records that a balancer has been notified of the stop.
+func (g *agent) announced(p *peer) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	p.announced = true
+	p.notified = true
 }
 
 // expected reports whether an active balancer has not been notified of the stop yet.
@@ -204,7 +190,7 @@ func (g *agent) expected() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, p := range g.peers {
-		if !p.announced && time.Since(p.asked) <= peerFor {
+		if !p.notified && time.Since(p.asked) <= peerFor {
 			return true
 		}
 	}

@@ -42,11 +42,11 @@ func TestABalancerIsRememberedWhileItAsks(t *testing.T) {
 		t.Error("nobody asked")
 	}
 	one, two := g.peer(from(1)), g.peer(from(2))
-	g.tell(one)
+	g.announced(one)
 	if !g.expected() {
 		t.Error("the second one does not know yet")
 	}
-	g.tell(two)
+	g.announced(two)
 	if g.expected() {
 		t.Error("both know")
 	}

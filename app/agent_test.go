@@ -3,6 +3,7 @@ package app_test
 import (
 	"context"
 	"io"
+	"log/slog"
 	"net"
 	"strings"
 	"sync"
@@ -138,7 +139,7 @@ func TestAnAgentsAddressThatIsTakenIsNamed(t *testing.T) {
 	s := newSite(t, withAgent)
 	cfg := *s.cfg
 	cfg.Server.AgentAddr = s.AgentAddr()
-	_, err := app.New(t.Context(), &cfg, nil)
+	_, err := app.New(t.Context(), &cfg, slog.New(slog.DiscardHandler), app.Options{})
 	if err == nil || !strings.Contains(err.Error(), "server.agent_addr") || !strings.Contains(err.Error(), s.AgentAddr()) {
 		t.Errorf("%v", err)
 	}

@@ -58,6 +58,7 @@ var sqlstates = []struct {
 	retryAfter string
 	sentAgain  bool // its page offers to send the form again
 }{
+	{"42804", "not as `ddtb migrate` made it", 503, "ERROR", 1, "", true},
 	{"40P01", "changed the same data at the same moment", 409, "WARN", 10, "1", true},
 	{"40001", "nothing of it is stored", 409, "WARN", 10, "1", true},
 	{"57014", "it took longer than allowed", 503, "WARN", 1, "1", true},
@@ -159,6 +160,21 @@ func TestATableThatIsDroppedIsNamedToTheOperatorAndComesBackByItself(t *testing.
 	execute(t, control, "ALTER TABLE gone RENAME TO polls_choice")
 	mustContain(t, s.get("/polls/1/"), 200, "<h1>")
 	dbtest.Eventually(t, "/readyz is well again", func() bool { return s.get("/readyz").StatusCode == http.StatusOK })
+}
+
+func TestATableWithAnotherTypeOrARuleIsNamedAsTheCause(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]string{
+		"votes as text": "ALTER TABLE polls_choice ALTER votes TYPE text",
+		"a rule":        "CREATE RULE elsewhere AS ON UPDATE TO polls_choice DO INSTEAD NOTHING",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, nil)
+			action, form := s.ballot()
+			execute(t, dbtest.Control(t, s.cfg.Databases["default"]), change)
+			mustContain(t, s.post(action, form, "Accept", "text/html"), 503, "The database was changed", "not as `ddtb migrate` made it", "Send it again")
+		})
+	}
 }
 
 // deadlocked has a vote hold the row of its choice, wait until the session %d waits for that row, and then wait for

@@ -3,6 +3,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,76 +31,86 @@ import (
 
 // App is the application on one database.
 type App struct {
-	cfg    *config.Config
-	log    *slog.Logger
-	db     *db.DB
-	server *activity.Observer
-	look   *activity.Sampler
-	leases *activity.ProcessMonitor
-	hosts  hostWatch
-	lab    *lab.Lab
-	scenes *labsite.Site
-	polls  *polls.Handlers
-	users  *auth.Service
-	admin  *admin.Site
-	board  *dashboard.Board
-	report *report.Reporter
-	count  *metrics.Metrics
-	trace  *trace.Tracing
-	ready  *readiness
-	agent  *agent // nil: off
-	guard  *web.Guard
-	ids    *requestIDs
-	echo   *echo.Echo
+	o       Options
+	cfg     *config.Config
+	log     *slog.Logger
+	db      *db.DB
+	server  *activity.Observer
+	sampler *activity.Sampler
+	leases  *activity.ProcessMonitor
+	hosts   hostWatch
+	lab     *lab.Lab
+	scenes  *labsite.Site
+	polls   *polls.Handlers
+	users   *auth.Service
+	admin   *admin.Site
+	board   *dashboard.Board
+	report  *report.Reporter
+	count   *metrics.Metrics
+	trace   *trace.Tracing
+	ready   *readiness
+	agent   *agent // nil: off
+	guard   *web.Guard
+	ids     *requestIDs
+	echo    *echo.Echo
 
-	complete  func(command string) string // see WithCommands
-	file      string                      // see WithFile
-	patterns  map[string]bool             // of the routes; written only while they are bound
-	switching sync.Mutex                  // held from reading the current settings until the new ones are in effect
+	patterns  map[string]bool // of the routes; written only while they are bound
+	switching sync.Mutex      // held from reading the current settings until the new ones are in effect
 }
 
-// surroundings are the settings of the process that New was given.
-type surroundings struct {
-	stateDir, version, file string
-	complete                func(command string) string
+// Options are settings of the process. All are optional.
+type Options struct {
+	Version  string // of the program, in metrics, traces and events; default "devel"
+	StateDir string // keeps the limits on mails and events across restarts; "": a restart forgets them
+	File     string // the configuration file, so that a command can find out whether its file is this server's
+
+	// PassFile is that of the activity.Observer.
+	PassFile string
+
+	// Complete completes the commands that pages and mails suggest, so that they reach this server from a terminal beside
+	// it. By default they stay as they are.
+	Complete func(command string) string
 }
 
-// Option is a setting of the process for New.
-type Option func(*surroundings)
-
-// WithStateDir keeps the limits on mails and events across restarts, in a file in the directory.
-func WithStateDir(dir string) Option { return func(s *surroundings) { s.stateDir = dir } }
-
-// WithVersion names the program's version in metrics, traces and events.
-func WithVersion(version string) Option { return func(s *surroundings) { s.version = version } }
-
-// WithCommands completes the commands that pages and mails suggest, so that they reach this server from a terminal
-// beside it.
-func WithCommands(complete func(command string) string) Option {
-	return func(s *surroundings) { s.complete = complete }
+func (o Options) withDefaults() Options {
+	o.Version = cmp.Or(o.Version, "devel")
+	if o.Complete == nil {
+		o.Complete = func(command string) string { return command }
+	}
+	return o
 }
-
-// WithFile names the configuration file that a change is read from, so that a command can find out whether its file is
-// this server's.
-func WithFile(path string) Option { return func(s *surroundings) { s.file = path } }
 
 // New makes the application. It connects only for monitoring, and does not fail when the database is unreachable: pages
 // report the problem until the database recovers.
-func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...Option) (*App, error) {
+func New(ctx context.Context, cfg *config.Config, log *slog.Logger, o Options) (*App, error) {
+	a, err := open(ctx, cfg, log, o.withDefaults())
+	if err != nil {
+		return nil, err
+	}
+	a.addPages()
+	if a.agent, err = listenAgent(ctx, cfg.Server.AgentAddr, a.ready, a.db.Stat); err == nil {
+		err = a.checkBudget(ctx, a.server, cfg)
+	}
+	if err != nil {
+		return nil, errors.Join(err, a.Close(ctx))
+	}
+	a.hosts.start(a.db.Config, cfg.Monitor.Interval)
+	return a, nil
+}
+
+// open makes what connects to the database or to other servers.
+func open(ctx context.Context, cfg *config.Config, log *slog.Logger, o Options) (*App, error) {
 	database := cfg.Databases["default"]
 	observer, err := activity.NewObserver(database)
 	if err != nil {
 		return nil, fmt.Errorf("database settings: %w", err)
 	}
-	around := surroundings{version: "devel", complete: func(command string) string { return command }}
-	for _, option := range options {
-		option(&around)
-	}
-	traces, err := trace.New(cfg.Tracing, around.version, log)
+	observer.PassFile = o.PassFile
+	traces, err := trace.New(cfg.Tracing, o.Version, log)
 	if err != nil {
 		return nil, err
 	}
-	count := metrics.New(around.version)
+	count := metrics.New(o.Version)
 	d, err := db.OpenWith(database, db.Options{
 		Log: log, Tracer: tracer(cfg, traces), OnAcquire: count.Acquires().Ended, Control: observer.Do,
 		Replica: replica(cfg),
@@ -109,28 +120,37 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 	}
 	reporter, err := report.New(report.Options{
 		Mail: cfg.Mail, Sentry: cfg.Sentry, BaseURL: cfg.Server.BaseURL, Secrets: []config.Secret{database.Password, cfg.Databases["replica"].Password}, Log: log,
-		Release: "ddtb@" + around.version, StateDir: around.stateDir, Complete: around.complete,
+		Release: "ddtb@" + o.Version, StateDir: o.StateDir, Complete: o.Complete,
 	})
 	if err != nil {
 		return nil, errors.Join(err, d.Close(ctx), traces.Close(ctx))
 	}
-	users := auth.New(d, cfg.Admin)
-	users.Reserve = newReserve(observer).inTx
 	leases := activity.StartProcessMonitor(d)
 	observer.Process = leases.Now
 	a := &App{
-		cfg: cfg, log: log, db: d, server: observer, leases: leases, hosts: hostWatch{log: log},
-		report: reporter, count: count, trace: traces, users: users,
-		lab:   lab.New(d, observer, cfg.Test, log),
-		polls: polls.New(polls.NewStore(d), time.Now),
-		ready: &readiness{db: d, server: observer, leases: leases, pooler: undeclared{log: log}}, patterns: map[string]bool{},
-		complete: around.complete, file: around.file,
-		guard: web.NewGuard(cfg.Server.BaseURL, cfg.Server.AllowedHosts...), ids: newRequestIDs(),
+		o: o, cfg: cfg, log: log, db: d, server: observer, leases: leases, report: reporter, count: count, trace: traces,
+		sampler: activity.StartSampler(observer, cfg.Monitor.Interval, thresholds(cfg)), hosts: hostWatch{log: log},
+		ready: &readiness{db: d, server: observer, leases: leases, pooler: undeclared{log: log}},
 	}
+	a.count.FollowDB(d)
+	a.count.FollowProcess(leases.Now)
+	a.count.FollowReports(reporter)
+	a.count.FollowServer(a.sampler)
+	return a, nil
+}
+
+// addPages makes what serves requests.
+func (a *App) addPages() {
+	cfg, reserve := a.cfg, func() auth.Runner { return newReserve(a.server).inTx }
+	a.guard, a.ids, a.patterns = web.NewGuard(cfg.Server.BaseURL, cfg.Server.AllowedHosts...), newRequestIDs(), map[string]bool{}
+	a.users = auth.New(a.db, cfg.Admin)
+	a.users.Reserve = reserve()
+	a.polls = polls.New(polls.NewStore(a.db), time.Now)
+	a.lab = lab.New(a.db, a.server, cfg.Test, a.log)
 	a.lab.UseSentry(cfg.Sentry)
-	a.scenes = labsite.New(a.lab.Enabled, around.complete, log)
+	a.scenes = labsite.New(a.lab.Enabled, a.o.Complete, a.log)
 	a.admin = admin.New(admin.Options{
-		DB: d, Users: users, Log: log, Links: []web.Link{{Path: dashboard.Path, Text: "Connections"}}, Report: a.tell,
+		DB: a.db, Users: a.users, Log: a.log, Links: []web.Link{{Path: dashboard.Path, Text: "Connections"}}, Report: a.failed,
 		Urgent: func() string {
 			if a.leases.Now().Level() == activity.Critical {
 				return dashboard.Path
@@ -138,26 +158,12 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, options ...O
 			return ""
 		},
 	})
-	a.count.FollowLeases(d)
-	a.count.FollowProcess(leases.Now)
-	a.count.FollowReplicas(d)
-	a.count.FollowReports(reporter)
-	if a.agent, err = listenAgent(ctx, cfg.Server.AgentAddr, a.ready, d.Stat); err != nil {
-		return nil, errors.Join(err, a.Close(ctx))
-	}
-	if err := a.checkBudget(ctx, observer, cfg); err != nil {
-		return nil, errors.Join(err, a.Close(ctx))
-	}
-	a.hosts.start(d.Config, cfg.Monitor.Interval)
-	a.look = activity.StartSampler(observer, cfg.Monitor.Interval, thresholds(cfg))
 	a.board = dashboard.New(dashboard.Options{
-		DB: d, Users: users, Server: observer, Look: a.look, Process: leases.Now, Thresholds: thresholds(cfg), Config: cfg, Waits: count.Acquires().Waits,
-		Testing: a.lab.Enabled, Log: log, Complete: around.complete,
-		Switch: a.switchTo, LookReserve: newReserve(observer).inTx, SwitchReserve: newReserve(observer).inTx, Record: admin.Record,
+		DB: a.db, Users: a.users, Server: a.server, Sampler: a.sampler, Process: a.leases.Now, Thresholds: thresholds(cfg), Config: cfg,
+		Waits: a.count.Acquires().Waits, Testing: a.lab.Enabled, Log: a.log, Complete: a.o.Complete,
+		Switch: a.switchTo, ViewReserve: reserve(), ChangeReserve: reserve(), Record: admin.Record,
 	})
-	a.count.FollowServer(a.look)
 	a.echo = a.routes()
-	return a, nil
 }
 
 // thresholds are the same as those of `ddtb db-connections`, so that both give the same advice.
@@ -168,7 +174,7 @@ func thresholds(cfg *config.Config) activity.Thresholds {
 // checkBudget runs for each new configuration, and at start, where it opens the monitoring connection: later all slots may
 // be taken. It fails if strict_budget is set and the configuration allows more connections than the server has slots.
 func (a *App) checkBudget(ctx context.Context, server *activity.Observer, cfg *config.Config) error {
-	a.hosts.look(ctx, cfg.Databases["default"])
+	a.hosts.check(ctx, cfg.Databases["default"])
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	budget, err := server.CheckBudget(ctx, cfg)
@@ -176,12 +182,12 @@ func (a *App) checkBudget(ctx context.Context, server *activity.Observer, cfg *c
 	case refused:
 		return err
 	case err != nil:
-		a.log.WarnContext(ctx, "the database server can't be looked at yet", "error", err)
+		a.log.WarnContext(ctx, "the database server can't be polled yet", "error", err)
 	case !budget.Fits:
 		a.log.WarnContext(ctx, budget.String())
 	}
 	if err == nil {
-		a.ready.pooler.look(ctx, server, cfg.Databases["default"])
+		a.ready.pooler.check(ctx, server, cfg.Databases["default"])
 	}
 	return nil
 }
@@ -279,13 +285,8 @@ func (a *App) closeDB(ctx context.Context) error {
 }
 
 func (a *App) closeMonitor() {
-	a.count.Close()
 	a.leases.Stop()
 	a.hosts.close()
-	if a.board != nil {
-		a.board.Close()
-	}
-	if a.look != nil {
-		a.look.Stop()
-	}
+	a.board.Close()
+	a.sampler.Stop()
 }

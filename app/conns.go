@@ -33,15 +33,21 @@ func mostClients(limit uint64) int {
 type listener struct {
 	net.Listener
 	places chan struct{} // nil: no limit
-	crowd  *crowd
+	full   atomic.Bool   // clients wait for a place: responses close their connections
 	closed chan struct{}
 	once   sync.Once
+
+	keepAlive func(bool) // the server's
+	log       *slog.Logger
+	logged    time.Time // these two are of the goroutine that calls Accept
+	waited    int       // clients since the last log line
 }
 
-func bound(l net.Listener, c *crowd) net.Listener {
-	b := &listener{Listener: l, crowd: c, closed: make(chan struct{})}
-	if c.most > 0 {
-		b.places = make(chan struct{}, c.most)
+// bound limits l to so many connections; 0: no limit.
+func bound(l net.Listener, most int, log *slog.Logger) *listener {
+	b := &listener{Listener: l, closed: make(chan struct{}), log: log}
+	if most > 0 {
+		b.places = make(chan struct{}, most)
 	}
 	return b
 }
@@ -58,7 +64,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	select {
 	case l.places <- struct{}{}:
 		if len(l.places) < cap(l.places)*3/4 {
-			l.crowd.full.Store(false)
+			l.full.Store(false)
 		}
 	default:
 		if !l.wait() {
@@ -68,10 +74,15 @@ func (l *listener) Accept() (net.Conn, error) {
 	return &conn{Conn: c, leave: sync.OnceFunc(func() { <-l.places })}, nil
 }
 
+// evictAfter is how long a client waits for a place before idle connections are closed. Closing one may interrupt a
+// request in transit.
+const evictAfter = time.Second
+
 // wait waits for a free place or until the listener is closed. Most places become free because responses ask clients to
 // close. If none does, idle connections are closed.
 func (l *listener) wait() bool {
-	l.crowd.begin()
+	l.full.Store(true)
+	l.logWait()
 	evict := time.NewTicker(evictAfter)
 	defer evict.Stop()
 	for {
@@ -79,11 +90,23 @@ func (l *listener) wait() bool {
 		case l.places <- struct{}{}:
 			return true
 		case <-evict.C:
-			l.crowd.evict()
+			l.keepAlive(false) // closes idle connections
+			l.keepAlive(true)
 		case <-l.closed:
 			return false
 		}
 	}
+}
+
+// logWait counts a client that waits, and logs one line per second.
+func (l *listener) logWait() {
+	l.waited++
+	if time.Since(l.logged) < time.Second {
+		return
+	}
+	l.log.Warn("all places for client connections are taken: new clients wait. Raise the limit of open files (ulimit -n) to have more",
+		"places", cap(l.places), "clients", l.waited)
+	l.logged, l.waited = time.Now(), 0
 }
 
 // Close implements net.Listener.
@@ -187,36 +210,4 @@ func (c *conn) CloseWrite() error {
 		return tcp.CloseWrite()
 	}
 	return nil
-}
-
-// evictAfter is how long a client waits for a place before idle connections are closed. Closing one may interrupt a
-// request in transit.
-const evictAfter = time.Second
-
-// crowd is the state while clients wait for a place: responses close their connections, and one line per second is
-// logged. Only one goroutine calls begin and evict.
-type crowd struct {
-	full      atomic.Bool // responses have "Connection: close"
-	most      int         // 0: no limit
-	log       *slog.Logger
-	keepAlive func(bool) // the server's
-	logged    time.Time
-	waited    int // clients since the last log line
-}
-
-func (c *crowd) begin() {
-	c.full.Store(true)
-	c.waited++
-	if time.Since(c.logged) < time.Second {
-		return
-	}
-	c.log.Warn("all places for client connections are taken: new clients wait. Raise the limit of open files (ulimit -n) to have more",
-		"places", c.most, "clients", c.waited)
-	c.logged, c.waited = time.Now(), 0
-}
-
-// evict closes idle connections.
-func (c *crowd) evict() {
-	c.keepAlive(false)
-	c.keepAlive(true)
 }

@@ -25,19 +25,19 @@ func bounded(t *testing.T, most int, h http.HandlerFunc) (addr string, log *logt
 		t.Fatal(err)
 	}
 	log = &logtest.Log{}
-	c := &crowd{most: most, log: slog.New(slog.NewTextHandler(log, nil))}
+	b := bound(l, most, slog.New(slog.NewTextHandler(log, nil)))
 	server := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if c.full.Load() {
+			if b.full.Load() {
 				w.Header().Set("Connection", "close")
 			}
 			h(w, r)
 		}),
 		ReadTimeout: 100 * time.Millisecond, IdleTimeout: time.Minute, ReadHeaderTimeout: time.Second,
 	}
-	c.keepAlive = server.SetKeepAlivesEnabled
+	b.keepAlive = server.SetKeepAlivesEnabled
 	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(bound(l, c)) }()
+	go func() { ended <- server.Serve(b) }()
 	t.Cleanup(func() {
 		if err := server.Close(); err != nil {
 			t.Error(err)

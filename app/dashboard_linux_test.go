@@ -53,7 +53,7 @@ func benchmarkDashboard(b *testing.B, viewers int) {
 	var r activity.Reading
 	next := func() {
 		var err error
-		if r, err = s.Look().Next(b.Context(), r); err != nil || r.Err != nil {
+		if r, err = s.Sampler().Next(b.Context(), r); err != nil || r.Err != nil {
 			b.Fatal(err, r.Err)
 		}
 	}

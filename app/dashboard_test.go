@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -93,8 +92,6 @@ type event struct {
 	Level          string
 	Texts          map[string]string
 	Tables         map[string][][]string
-	Rows           map[string][][]string // of the tables under the charts
-	Begins         bool
 }
 
 // last returns the newest value of a line; nil: not known.
@@ -246,6 +243,7 @@ func (e event) waits(t *testing.T) (longest time.Duration, asked int) {
 }
 
 func TestTheDashboardTellsPercentilesOfTheWaitsUnderTheSettingsInForce(t *testing.T) {
+	t.Parallel()
 	const timeout = 300 * time.Millisecond
 	s := newBoard(t, func(c *config.Config) {
 		setDatabase(c, func(d *config.Database) { pool(d); d.Pool.MaxSize, d.Pool.Timeout = 1, timeout })
@@ -268,7 +266,7 @@ func TestTheDashboardTellsPercentilesOfTheWaitsUnderTheSettingsInForce(t *testin
 	if before < 4 {
 		t.Errorf("%d were asked for", before)
 	}
-	row := e.Rows["leases"][0]
+	row := e.Tables["chart-leases"][0]
 	if ms, err := strconv.ParseFloat(row[len(row)-1], 64); err != nil || ms <= 300 {
 		t.Errorf("the table says %q: %v", row, err)
 	}
@@ -284,42 +282,6 @@ func TestTheDashboardTellsPercentilesOfTheWaitsUnderTheSettingsInForce(t *testin
 	}
 }
 
-func TestTheTablesUnderTheChartsAreKeptByTheirNewestRows(t *testing.T) {
-	s := newBoard(t, nil)
-	cookie := s.login("ada")
-	v := s.watch(cookie)
-	rows := v.mustNext().Rows
-	keep := func(e event) {
-		if e.kind == "history" { // events were missed, and it makes up for them
-			rows = e.Rows
-			return
-		}
-		for name, newest := range e.Rows {
-			if !e.Begins {
-				rows[name] = rows[name][1:]
-			}
-			rows[name] = append(newest, rows[name]...)
-		}
-	}
-	var last event
-	for range 35 {
-		last = v.mustNext()
-		keep(last)
-	}
-	all := s.watch(cookie).mustNext()
-	for last.id != all.id { // each may miss events
-		if last.id < all.id {
-			last = v.mustNext()
-			keep(last)
-		} else {
-			all = s.watch(cookie).mustNext()
-		}
-	}
-	if !reflect.DeepEqual(rows, all.Rows) || len(rows["slots"]) < 3 {
-		t.Errorf("%q\nis not\n%q", rows, all.Rows)
-	}
-}
-
 // until loads the page until ok returns true.
 func (s *site) until(cookie, what string, ok func(answer) bool) answer {
 	s.t.Helper()
@@ -329,6 +291,7 @@ func (s *site) until(cookie, what string, ok func(answer) bool) answer {
 }
 
 func TestTheDashboardIsForStaffAndItsControlForSuperusers(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, nil)
 	control := dbtest.Control(t, s.cfg.Databases["default"])
 	s.addStaff(control, "grace")
@@ -407,6 +370,7 @@ func TestStreamsEndWithTheServer(t *testing.T) {
 }
 
 func TestNoMoreThanAHundredWatchAndOfOneUserNoMoreThanTwenty(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, nil)
 	control := dbtest.Control(t, s.cfg.Databases["default"])
 	var viewers []*viewer
@@ -458,6 +422,7 @@ func (l tight) Accept() (net.Conn, error) {
 }
 
 func TestWhoDoesNotReadIsDroppedAndHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, nil)
 	cookie := s.login("ada")
 	l, err := app.Listen(t.Context(), "127.0.0.1:0")
@@ -492,6 +457,7 @@ func TestWhoDoesNotReadIsDroppedAndHoldsNobodyUp(t *testing.T) {
 }
 
 func TestTheStrategyIsSwitchedUnderLoadWithoutAFailedRequest(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, nil)
 	control := dbtest.Control(t, s.cfg.Databases["default"])
 	cookie := s.login("ada")
@@ -561,6 +527,7 @@ func TestTheStrategyIsSwitchedUnderLoadWithoutAFailedRequest(t *testing.T) {
 }
 
 func TestTheProcessesOwnFiguresAreNewHoweverSeldomTheServerIsLookedAt(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, func(c *config.Config) { c.Monitor.Interval = time.Hour })
 	cookie := s.login("ada")
 	s.until(cookie, "the server was looked at", func(a answer) bool { return strings.Contains(a.body, "monitor") })
@@ -582,6 +549,7 @@ func TestTheProcessesOwnFiguresAreNewHoweverSeldomTheServerIsLookedAt(t *testing
 }
 
 func TestASwitchByHandUndoesNoReload(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, func(c *config.Config) {
 		setDatabase(c, func(d *config.Database) { d.Pool.MaxSize, d.Pool.MaxIdle = 20, time.Hour })
 	})
@@ -612,6 +580,7 @@ func TestASwitchByHandUndoesNoReload(t *testing.T) {
 }
 
 func TestAMistakeInTheControlComesBackWithWhatWasTyped(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, nil)
 	cookie := s.login("ada")
 	a := s.post(connections, url.Values{
@@ -636,6 +605,7 @@ func TestAMistakeInTheControlComesBackWithWhatWasTyped(t *testing.T) {
 }
 
 func TestWhatWasTypedOutlivesTheSession(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, nil)
 	a := s.post(connections, url.Values{"strategy": {"pool"}, "pool.max_size": {"7"}, "password": {"no"}})
 	to, err := url.Parse(a.header("Location"))
@@ -655,6 +625,7 @@ func TestWhatWasTypedOutlivesTheSession(t *testing.T) {
 }
 
 func TestTooMuchThatWasTypedIsNotPutIntoAnAddress(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, nil)
 	a := s.post(connections, url.Values{"strategy": {"pool"}, "pool.timeout": {strings.Repeat("é", 100_000)}})
 	if to := a.header("Location"); a.StatusCode != 302 || to != "/admin/login/?next=%2Fadmin%2Fconnections%2F" {
@@ -663,6 +634,7 @@ func TestTooMuchThatWasTypedIsNotPutIntoAnAddress(t *testing.T) {
 }
 
 func TestWhoIsUnknownDoesNotHoldUpTheMonitoringConnection(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, nil)
 	cfg := s.cfg.Databases["default"]
 	control := dbtest.Control(t, cfg)
@@ -705,6 +677,7 @@ func TestWhoIsUnknownDoesNotHoldUpTheMonitoringConnection(t *testing.T) {
 }
 
 func TestAnApplicationsNameIsTextOnTheDashboard(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, nil)
 	control := dbtest.Control(t, s.cfg.Databases["default"])
 	s.sql(control, `SET application_name = '<script>alert(1)</script>'`)
@@ -851,6 +824,7 @@ func TestTheDashboardGoesOnWhileTheServerHangs(t *testing.T) {
 }
 
 func TestASwitchThatCannotBeRecordedIsMadeAndTold(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, nil)
 	s.sql(dbtest.Control(t, s.cfg.Databases["default"]), `ALTER TABLE django_admin_log RENAME TO elsewhere`)
 	cookie := s.login("ada")
@@ -871,6 +845,7 @@ func TestASwitchThatCannotBeRecordedIsMadeAndTold(t *testing.T) {
 }
 
 func TestWhoWatchesPinsNoConnectionOfTheirWorker(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, func(c *config.Config) { setDatabase(c, persistent) })
 	control := dbtest.Control(t, s.cfg.Databases["default"])
 	var cookie string
@@ -904,6 +879,7 @@ func pastNow(viewers []*viewer) {
 }
 
 func TestViewersAskForTheirRightsOneAfterAnother(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, func(c *config.Config) { setDatabase(c, perRequest) })
 	cookie := s.login("ada")
 	var viewers []*viewer

@@ -17,8 +17,8 @@ func (a *App) Addresses() (all [][2]string) {
 // AddPage adds a page that queries, with all that pages pass on their way. Call it before the first request.
 func (a *App) AddPage(path string, h echo.HandlerFunc) { a.bind(a.echo, route{get, path, h, page}) }
 
-// Look is the sampler that all who want to know of the server share.
-func (a *App) Look() *activity.Sampler { return a.look }
+// Sampler returns the shared sampler of the server.
+func (a *App) Sampler() *activity.Sampler { return a.sampler }
 
 // AgentAddr is where the agent answers.
 func (a *App) AgentAddr() string { return a.agent.Addr().String() }

@@ -40,7 +40,7 @@ type Ready struct {
 // readyz reports whether requests can be served, and if not, why.
 func (a *App) readyz(c echo.Context) error {
 	r := a.ready.check(c.Request().Context())
-	r.Detail, r.Warning = a.complete(r.Detail), a.complete(r.Warning)
+	r.Detail, r.Warning = a.o.Complete(r.Detail), a.o.Complete(r.Warning)
 	status := http.StatusOK
 	if !r.Ready {
 		status = http.StatusServiceUnavailable
@@ -113,48 +113,61 @@ func (r *readiness) check(ctx context.Context) Ready {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout) // other callers share the answer
 	defer cancel()
-	readOnly := false
-	err := r.server.Read(ctx, func(c *pgx.Conn) (err error) {
+	readOnly, err := r.ask(ctx)
+	r.asked = time.Now()
+	if err == nil {
+		r.served = r.asked
+	}
+	r.last = Ready{Ready: err == nil || r.bears(err), ReadOnly: readOnly}
+	warnings := []string{r.pooler.check(ctx, r.server, r.db.Config())}
+	if readOnly {
+		warnings = append(warnings, onlyReads)
+	}
+	r.last.Warning = strings.TrimSpace(strings.Join(append(warnings, r.refusal()), " "))
+	if err != nil {
+		r.last.Cause, r.last.Detail = db.CauseOf(err), detail(err)
+	}
+	return r.last
+}
+
+// ask returns why requests that need the database fail, and whether it takes no changes.
+func (r *readiness) ask(ctx context.Context) (readOnly bool, err error) {
+	err = r.server.Read(ctx, func(c *pgx.Conn) (err error) {
 		if err := migrations.Check(ctx, c); err != nil {
 			return err
 		}
 		readOnly, err = activity.ReadOnly(ctx, c)
 		return err
 	})
-	if errors.Is(err, context.DeadlineExceeded) && db.CauseOf(err) == "" {
-		err = &db.ConnError{Cause: db.ServerUnavailable, Err: err} // the monitoring connection is there, and silent
-	}
-	if at, failed := r.db.Failing(); err == nil && time.Since(at) < failsFor {
+	at, failed := r.db.Failing()
+	now := r.leases.Now()
+	switch {
+	case errors.Is(err, context.DeadlineExceeded) && db.CauseOf(err) == "": // the monitoring connection is there, and silent
+		err = &db.ConnError{Cause: db.ServerUnavailable, Err: err}
+	case err != nil:
+	case time.Since(at) < failsFor:
 		err = failed
-	}
-	if now := r.leases.Now(); err == nil && now.Dry() {
+	case now.Dry():
 		err = &db.ConnError{
 			Cause: db.PoolTimeout, Waited: now.Stalled.Duration(), Size: now.Now.Size, Leases: now.Now.Leases, Waiting: now.Now.Waiting,
 		}
 	}
-	r.asked = time.Now()
-	if err == nil {
-		r.served = r.asked
+	return readOnly, err
+}
+
+// detail returns the text of an error for the public. Errors about the tables are quoted. Others contain hosts and users,
+// for the log only.
+func detail(err error) string {
+	if e, is := errors.AsType[*migrations.SchemaError](err); is {
+		return e.Error()
 	}
-	r.last = Ready{Ready: err == nil || r.bears(err), ReadOnly: readOnly}
-	warnings := []string{r.pooler.look(ctx, r.server, r.db.Config())}
-	if readOnly {
-		warnings = append(warnings, onlyReads)
+	if e, is := errors.AsType[*migrations.AccessError](err); is {
+		return e.Error()
 	}
-	r.last.Warning = strings.TrimSpace(strings.Join(append(warnings, r.refusal()), " "))
-	if err != nil {
-		r.last.Cause, r.last.Detail = db.CauseOf(err), web.ProblemOf(err).Detail
+	if e, is := errors.AsType[*migrations.MissingError](err); is {
+		return e.Error()
 	}
-	if old, is := errors.AsType[*migrations.SchemaError](err); is { // others contain hosts and users, for the log only
-		r.last.Detail = old.Error()
-	}
-	if closed, is := errors.AsType[*migrations.AccessError](err); is {
-		r.last.Detail = closed.Error()
-	}
-	if missing, is := errors.AsType[*migrations.MissingError](err); is {
-		r.last.Detail = missing.Error()
-	}
-	return r.last
+	return web.ProblemOf(err).Detail
 }
 
 // bears reports whether requests can be served although the primary is lost: a replica serves reads, or a failover to

@@ -58,10 +58,10 @@ func addFigures[S any](info map[string]any, figures []db.Figure[S], s *S) {
 func (a *App) home(c echo.Context) error {
 	info, slots := a.connectionInfo(c.Request().Context())
 	if !web.WantsHTML(c) {
-		return c.JSONPretty(http.StatusOK, map[string]any{"name": "ddtb", "connection_info": info, "configuration": config.Version(a.file)}, "  ")
+		return c.JSONPretty(http.StatusOK, map[string]any{"name": "ddtb", "connection_info": info, "configuration": config.Version(a.o.File)}, "  ")
 	}
 	return pages.Render(c, http.StatusOK, "home.html", map[string]any{
-		"Info": info, "Slots": slots, "Tests": a.lab.Enabled(), "Scenarios": len(scenarios.All()), "Host": c.Request().Host, "Trouble": a.trouble(), "Switch": a.complete("ddtb strategy"),
+		"Info": info, "Slots": slots, "Tests": a.lab.Enabled(), "Scenarios": len(scenarios.All()), "Host": c.Request().Host, "Trouble": a.trouble(), "Switch": a.o.Complete("ddtb strategy"),
 		"Warn": slots.Usable() * a.cfg.Monitor.Warn / 100, "Critical": slots.Usable() * a.cfg.Monitor.Critical / 100,
 	})
 }

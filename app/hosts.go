@@ -9,12 +9,12 @@ import (
 	"ddtb/db"
 )
 
-// hostWatch looks for hosts of the configuration that are not one database, such as a second primary after a failover.
-// Each look costs a login to each host, so there is one for hostPolls polls of the monitor.
+// hostWatch checks whether all hosts of the configuration are one database: after a failover there may be a second
+// primary. A check costs a login to each host, so there is one for hostPolls polls of the monitor.
 type hostWatch struct {
-	log  *slog.Logger
-	mu   sync.Mutex
-	said string // the problem that was logged last
+	log    *slog.Logger
+	mu     sync.Mutex
+	logged string // the problem that was logged last
 
 	stop    context.CancelFunc // nil: not started
 	stopped sync.WaitGroup
@@ -22,12 +22,12 @@ type hostWatch struct {
 
 const hostPolls = 30
 
-// look logs a problem that was not there at the last look, and its end.
-func (w *hostWatch) look(ctx context.Context, s db.Settings) {
+// check logs a problem that was not there at the last check, and its end.
+func (w *hostWatch) check(ctx context.Context, s db.Settings) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	all, err := db.CheckHosts(ctx, s)                           // bounded by itself, for each host
-	if ctx.Err() != nil || err == nil && !all && w.said != "" { // a host that does not answer may still be a second primary
+	all, err := db.CheckHosts(ctx, s)                             // bounded by itself, for each host
+	if ctx.Err() != nil || err == nil && !all && w.logged != "" { // a host that does not answer may still be a second primary
 		return
 	}
 	text := ""
@@ -35,31 +35,21 @@ func (w *hostWatch) look(ctx context.Context, s db.Settings) {
 		text = err.Error()
 	}
 	switch {
-	case text == w.said:
+	case text == w.logged:
 	case text != "":
 		w.log.ErrorContext(ctx, "the hosts of [databases.default] are not one database", "error", err)
 	default:
 		w.log.InfoContext(ctx, "the hosts of [databases.default] are one database again")
 	}
-	w.said = text
+	w.logged = text
 }
 
-// start looks again and again, until close.
+// start repeats the check until close. It does not share the monitor's goroutine: a host that does not answer must not
+// hold up the polls.
 func (w *hostWatch) start(settings func() db.Settings, interval time.Duration) {
 	ctx, stop := context.WithCancel(context.Background())
 	w.stop = stop
-	w.stopped.Go(func() {
-		tick := time.NewTicker(hostPolls * interval)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-				w.look(ctx, settings())
-			}
-		}
-	})
+	w.stopped.Go(func() { every(ctx, hostPolls*interval, func() { w.check(ctx, settings()) }) })
 }
 
 func (w *hostWatch) close() {
@@ -67,4 +57,18 @@ func (w *hostWatch) close() {
 		w.stop()
 	}
 	w.stopped.Wait()
+}
+
+// every calls f at an interval until ctx ends.
+func every(ctx context.Context, interval time.Duration, f func()) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			f()
+		}
+	}
 }

@@ -118,6 +118,7 @@ func (v viewing) until(text string) {
 }
 
 func TestTheLabSuitsEverybodyInTheBrowser(t *testing.T) {
+	t.Parallel()
 	s := newBoard(t, nil)
 	b := webtest.Open(t, s.url)
 	b.Login("ada", testPassword)

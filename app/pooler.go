@@ -20,9 +20,9 @@ type undeclared struct {
 	advice string
 }
 
-// look queries the server over the open monitoring connection, unless the answer is known. It returns the setting that
+// check queries the server over the open monitoring connection, unless the answer is known. It returns the setting that
 // an operator should add, or "". It logs a new answer.
-func (u *undeclared) look(ctx context.Context, server *activity.Observer, cfg db.Settings) (advice string) {
+func (u *undeclared) check(ctx context.Context, server *activity.Observer, cfg db.Settings) (advice string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.known && u.cfg.SameServer(cfg) {
@@ -36,7 +36,7 @@ func (u *undeclared) look(ctx context.Context, server *activity.Observer, cfg db
 			return err
 		})
 		if err != nil {
-			return "" // it is asked again
+			return "" // checked again with the next readiness
 		}
 	}
 	if u.cfg, u.known, u.advice = cfg, true, mode.Advice(); u.advice != "" {

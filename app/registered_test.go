@@ -83,7 +83,7 @@ func TestARegisteredStrategyIsEverywhere(t *testing.T) {
 		}
 	})
 	t.Run("in the budget", func(t *testing.T) {
-		b := activity.PlanBudget(cfg, 3, 0, activity.Slots{Max: 100})
+		b := activity.PlanBudget(cfg, false, 3, 0, activity.Slots{Max: 100})
 		if b.Pool != 5 || b.Strategy != "mine" {
 			t.Errorf("%+v", b)
 		}

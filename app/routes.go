@@ -72,7 +72,7 @@ func (a *App) routes() *echo.Echo {
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
 	e.Logger.SetOutput(io.Discard) // slog logs everything
-	e.HTTPErrorHandler = web.HandleErrors(a.log, a.tell)
+	e.HTTPErrorHandler = web.HandleErrors(a.log, a.failed)
 	e.IPExtractor = clientAddress(a.cfg.Server.TrustedProxies)
 	a.site().On(e)
 	e.Use(a.front)

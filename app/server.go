@@ -52,8 +52,8 @@ const (
 // Serve answers requests on l until ctx ends. Then /readyz fails, Serve continues briefly until clients and balancers
 // notice, waits for running requests, and closes what New started, all within shutdown_timeout.
 func (a *App) Serve(ctx context.Context, l net.Listener) error {
-	clients, full := newClients(), &crowd{most: mostClients(descriptors()), log: a.log}
-	s := &serving{App: a, clients: clients, crowd: full}
+	clients, bounded := newClients(), bound(l, mostClients(descriptors()), a.log)
+	s := &serving{App: a, clients: clients, listener: bounded}
 	server := &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: 10 * time.Second,
@@ -65,7 +65,7 @@ func (a *App) Serve(ctx context.Context, l net.Listener) error {
 		ConnContext:       clients.begin,
 		ConnState:         clients.changed,
 	}
-	full.keepAlive = server.SetKeepAlivesEnabled
+	bounded.keepAlive = server.SetKeepAlivesEnabled
 	server.RegisterOnShutdown(a.board.Close) // its streams do not end by themselves
 	server.RegisterOnShutdown(a.scenes.Close)
 	stopped := make(chan error, 1)
@@ -73,7 +73,7 @@ func (a *App) Serve(ctx context.Context, l net.Listener) error {
 		<-ctx.Done()
 		stopped <- s.stop(context.WithoutCancel(ctx), server)
 	}()
-	if err := server.Serve(bound(l, full)); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(bounded); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve: %w", err)
 	}
 	return <-stopped
@@ -83,14 +83,14 @@ func (a *App) Serve(ctx context.Context, l net.Listener) error {
 type serving struct {
 	*App
 	clients  *clients
-	crowd    *crowd
+	listener *listener
 	stopping atomic.Bool
 }
 
 // ServeHTTP implements http.Handler. While the server stops or is crowded, every connection is closed after its
 // response.
 func (s *serving) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if s.stopping.Load() || s.crowd.full.Load() {
+	if s.stopping.Load() || s.listener.full.Load() {
 		w.Header().Set("Connection", "close")
 	}
 	s.echo.ServeHTTP(w, r)

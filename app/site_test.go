@@ -3,12 +3,14 @@ package app_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"net/http"
 	"net/url"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,7 +27,18 @@ import (
 	"ddtb/polls"
 )
 
-func TestMain(m *testing.M) { dbtest.Run(m) }
+// TestMain runs twice as many tests at once as go test by itself: most of them wait for timeouts.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		if err := flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0))); err != nil {
+			panic(err)
+		}
+	}
+	dbtest.Run(m)
+}
 
 // strategies are all ways to acquire a connection. Those with a limit have at most 5.
 var strategies = []struct {
@@ -107,7 +120,7 @@ func siteOn(t testing.TB, database config.Database, set func(*config.Config)) *s
 		set(&cfg)
 	}
 	log := &logtest.Log{}
-	a, err := app.New(t.Context(), &cfg, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), app.WithCommands(inBin))
+	a, err := app.New(t.Context(), &cfg, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), app.Options{Complete: inBin})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,7 @@ type breaker struct {
 	circuit circuitbreaker.CircuitBreaker[any]
 	silence time.Duration // an attempt that took less was ended by its caller's timeout, not by the server's silence
 	full    atomic.Pointer[full]
-	last    atomic.Pointer[error] // why the last attempt that found no server failed, for the error of an open circuit
+	last    atomic.Pointer[ConnError] // the error of an open circuit, with why the last attempt found no server
 }
 
 // full records the server's answer that it has no slot.
@@ -101,7 +101,9 @@ func (b *breaker) isFull(f *full, wait time.Duration) error {
 }
 
 func (b *breaker) isOpen(wait time.Duration) error {
-	return &ConnError{Cause: CircuitOpen, Strategy: b.settings.Strategy, RetryAfter: wait, Err: *b.last.Load()}
+	open := *b.last.Load()
+	open.RetryAfter = wait
+	return &open
 }
 
 // slotFreed lets the next attempt through at once, because one of our connections was closed.
@@ -116,7 +118,7 @@ func (b *breaker) ended(cause Cause, err error) {
 	switch cause {
 	case ServerUnavailable, NoSuitableServer:
 		why := fmt.Errorf("the last attempts to connect found no usable server: %v", clean(err)) //nolint:errorlint // its type is of no use
-		b.last.Store(&why)
+		b.last.Store(&ConnError{Cause: CircuitOpen, Opened: cause, Strategy: b.settings.Strategy, Err: why})
 		b.circuit.RecordFailure()
 		if b.tickets != nil {
 			b.tickets.doubt()

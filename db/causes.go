@@ -142,6 +142,7 @@ const (
 const (
 	checksRole     = "InitializeSessionUserId"
 	checksDatabase = "CheckMyDatabase"
+	appliesRules   = "RewriteQuery"
 )
 
 // Limit returns which limit an error with the cause SlotsExhausted hit: RoleLimit, DatabaseLimit or ServerLimit. For

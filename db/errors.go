@@ -20,6 +20,7 @@ import (
 // ConnError.
 type ConnError struct {
 	Cause      Cause
+	Opened     Cause // of CircuitOpen: why the last attempt failed
 	Strategy   string
 	Server     string        // HOST:PORT of the server that answered, or was connected; "" if there was none
 	Waited     time.Duration // in the queue

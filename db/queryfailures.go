@@ -48,6 +48,11 @@ var QueryFailures = []QueryFailure{
 		Title: "The database is incomplete", Sentence: "A table or a column that this needs is missing from the database, so nothing was changed. " +
 			"Its administrator has to run `ddtb migrate`, which makes it, or says which one is missing and what to do.",
 	}, {
+		// Our statements fit the tables that the migrations make. FeatureNotSupported is of a rule: see QueryFailureOf.
+		SQLStates: []string{pgerrcode.DatatypeMismatch, pgerrcode.UndefinedFunction, pgerrcode.FeatureNotSupported}, Cause: "missing table", Status: 503,
+		Title: "The database was changed", Sentence: "A table that this needs is not as `ddtb migrate` made it: a column has another type, or a rule replaces what is written. " +
+			"Nothing was changed. An administrator finds the column or the table in the log.",
+	}, {
 		SQLStates: []string{pgerrcode.DuplicatePreparedStatement, pgerrcode.InvalidSQLStatementName}, Status: 503,
 		Title: "A connection pooler is in the way", Sentence: behindPooler,
 	}, {
@@ -81,9 +86,16 @@ var QueryFailures = []QueryFailure{
 
 // QueryFailureOf returns the failure that err, the error of a query, is; ok is false for any other error.
 func QueryFailureOf(err error) (f QueryFailure, ok bool) {
-	code := sqlState(err)
-	if pe, is := errors.AsType[*pgconn.PgError](err); is && code == pgerrcode.CharacterNotInRepertoire && strings.HasSuffix(pe.Message, ": 0x00") {
+	pe, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return QueryFailure{}, false
+	}
+	code := pe.Code
+	switch {
+	case code == pgerrcode.CharacterNotInRepertoire && strings.HasSuffix(pe.Message, ": 0x00"):
 		code = pgerrcode.UntranslatableCharacter // NUL, which a client sent: the database stores none
+	case code == pgerrcode.FeatureNotSupported && pe.Routine != appliesRules:
+		return QueryFailure{}, false
 	}
 	i := slices.IndexFunc(QueryFailures, func(f QueryFailure) bool { return slices.Contains(f.SQLStates, code) })
 	if i < 0 {

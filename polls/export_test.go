@@ -1,12 +1,23 @@
 package polls
 
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+)
+
 // Internals for the tests of package polls_test.
 var NewToken = newToken
 
-// ParseBallot returns the form's choice and token, or the complaint if it is no vote.
-func ParseBallot(contentType, body string) (choice int64, token Token, complaint string) {
-	b, complaint := parseBallot(contentType, []byte(body))
-	return b.choice, b.token, complaint
+// ReadBallot returns the form's choice and token, or the complaint if it is no vote.
+func ReadBallot(contentType, body string) (choice int64, token Token, complaint string, err error) {
+	r, err := http.NewRequest(http.MethodPost, "/", strings.NewReader(body))
+	if err != nil {
+		return 0, token, "", err
+	}
+	r.Header.Set("Content-Type", contentType)
+	b, complaint, err := readBallot(httptest.NewRecorder(), r)
+	return b.choice, b.token, complaint, err
 }
 
 const (

@@ -1,11 +1,7 @@
 package polls
 
 import (
-	"bytes"
-	"fmt"
-	"io"
-	"mime"
-	"mime/multipart"
+	"errors"
 	"net/http"
 	"net/url"
 
@@ -29,23 +25,23 @@ const (
 )
 
 // readBallot parses the vote in the body; ?choice= in an address is not a vote. complaint is a message for a user whose
-// body is not a valid vote. err means that the body can't be read or is too large.
-func readBallot(r *http.Request) (b ballot, complaint string, err error) {
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxForm+1))
-	if err != nil {
-		return ballot{}, "", fmt.Errorf("read the vote's form: %w", err)
-	}
-	if len(body) > maxForm {
+// body is not a valid vote. err means that the body did not arrive whole or is too large.
+func readBallot(w http.ResponseWriter, r *http.Request) (b ballot, complaint string, err error) {
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	err = errors.Join(r.ParseForm(), r.ParseMultipartForm(maxForm)) // a file is not written to disk: it can't be larger
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		return ballot{}, "", fault.New(fault.TooLarge, "The form is larger than %d kB: a vote is one choice.", maxForm>>10)
 	}
-	b, complaint = parseBallot(r.Header.Get("Content-Type"), body)
+	if fault.KindOf(err) != fault.Internal {
+		return ballot{}, "", err
+	}
+	b, complaint = parseBallot(r.PostForm) // malformed values are missing
 	return b, complaint, nil
 }
 
 // parseBallot accepts exactly one field "choice" with an id, and at most one field "token". An invalid token is
 // rejected: without its token, a repeated vote would count twice.
-func parseBallot(contentType string, body []byte) (b ballot, complaint string) {
-	form := formValues(contentType, body)
+func parseBallot(form url.Values) (b ballot, complaint string) {
 	if len(form["choice"]) != 1 {
 		return ballot{}, noChoice
 	}
@@ -60,34 +56,4 @@ func parseBallot(contentType string, body []byte) (b ballot, complaint string) {
 		return ballot{}, noToken
 	}
 	return b, ""
-}
-
-// formValues returns the values of a form in either encoding, without malformed ones.
-func formValues(contentType string, body []byte) url.Values {
-	kind, params, err := mime.ParseMediaType(contentType)
-	switch {
-	case err != nil:
-		return nil
-	case kind == "application/x-www-form-urlencoded":
-		values, _ := url.ParseQuery(string(body))
-		return values
-	case kind == "multipart/form-data":
-		return multipartValues(multipart.NewReader(bytes.NewReader(body), params["boundary"]))
-	}
-	return nil
-}
-
-// multipartValues replaces http.Request.ParseMultipartForm, which writes uploaded files to disk.
-func multipartValues(r *multipart.Reader) url.Values {
-	values := url.Values{}
-	for {
-		part, err := r.NextPart()
-		if err != nil {
-			return values
-		}
-		value, err := io.ReadAll(part)
-		if err == nil && part.FileName() == "" {
-			values.Add(part.FormName(), string(value))
-		}
-	}
 }

@@ -117,12 +117,15 @@ func (h *Handlers) Vote(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	b, complaint, err := readBallot(c.Request())
+	b, complaint, err := readBallot(c.Response(), c.Request())
 	if err != nil {
 		return err
 	}
 	if complaint != "" {
 		return h.form(c, complaint)
+	}
+	if b.token != (Token{}) {
+		web.CountsOnce(c)
 	}
 	counted, err := h.store.Vote(c.Request().Context(), h.now(), id, b.choice, b.token)
 	if err != nil {

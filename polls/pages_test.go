@@ -146,7 +146,7 @@ func TestTheResultsBeforeTheFirstVoteLeadNobody(t *testing.T) {
 	s := newSite(t)
 	q, _ := s.ask("Anyone?", time.Hour, "Me", "You")
 	page := s.page("/polls/%d/results/", q)
-	if page.Find(".ahead, rect").Length() != 0 || !strings.Contains(page.text("main"), "Nobody has voted yet") {
+	if page.Find(".ahead, rect").Length() != 0 || !strings.Contains(page.text("main"), "No one has voted yet") {
 		t.Errorf("got %q", page.text("main"))
 	}
 }

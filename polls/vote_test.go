@@ -162,7 +162,7 @@ func TestVotingIsOnlyByPOST(t *testing.T) {
 	}
 }
 
-func FuzzParseBallot(f *testing.F) {
+func FuzzReadBallot(f *testing.F) {
 	for _, body := range []string{
 		"choice=1", "choice=1&choice=2", "choice=", "choice=%31", "choice=+1", "choice=99999999999999999999", "%zz", "a;b=1&choice=7",
 		"--x\r\nContent-Disposition: form-data; name=\"choice\"\r\n\r\n12\r\n--x--\r\n", "--x\r\n\r\n--x",
@@ -173,9 +173,9 @@ func FuzzParseBallot(f *testing.F) {
 	f.Add("", "")
 	f.Add(urlencoded, "choice=1&token=0123456789abcdef0123456789abcdef")
 	f.Fuzz(func(t *testing.T, contentType, body string) {
-		id, token, complaint := polls.ParseBallot(contentType, body)
-		if (complaint == "") != (id > 0) || complaint != "" && token != (polls.Token{}) {
-			t.Errorf("id %d, token %v, complaint %q", id, token, complaint)
+		id, token, complaint, err := polls.ReadBallot(contentType, body)
+		if err == nil && (complaint == "") != (id > 0) || complaint != "" && token != (polls.Token{}) {
+			t.Errorf("id %d, token %v, complaint %q, %v", id, token, complaint, err)
 		}
 	})
 }

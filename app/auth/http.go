@@ -31,17 +31,17 @@ func OverTLS(r *http.Request) bool {
 		strings.EqualFold(r.Header.Get(echo.HeaderXForwardedSsl), "on")
 }
 
-// visit caches the user of one request: looked up on first use.
+// visit caches the user of one request: queried on first use.
 type visit struct {
 	service *Service
 	secret  string
 	key     secretHash
 	valid   bool // the cookie has the form of a secret
 
-	mu     sync.Mutex
-	user   *User
-	looked bool
-	ended  string // the session's user, if their password hash has changed
+	mu    sync.Mutex
+	user  *User
+	known bool
+	ended string // the session's user, if their password hash has changed
 }
 
 type visitKey struct{}
@@ -57,15 +57,20 @@ func visitOf(ctx context.Context) *visit {
 // Middleware makes the request's user available below it. It makes no query by itself.
 func (s *Service) Middleware(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		v := &visit{service: s}
 		r := c.Request()
-		if cookie, err := r.Cookie(cookieName(r)); err == nil {
-			v.secret = cookie.Value
-			v.key, v.valid = hashSecret(cookie.Value)
-		}
-		c.SetRequest(r.WithContext(context.WithValue(r.Context(), visitKey{}, v)))
+		c.SetRequest(r.WithContext(s.With(r.Context(), r)))
 		return next(c)
 	}
+}
+
+// With returns ctx with the user of r, for UserFrom and the like.
+func (s *Service) With(ctx context.Context, r *http.Request) context.Context {
+	v := &visit{service: s}
+	if cookie, err := r.Cookie(cookieName(r)); err == nil {
+		v.secret = cookie.Value
+		v.key, v.valid = hashSecret(cookie.Value)
+	}
+	return context.WithValue(ctx, visitKey{}, v)
 }
 
 // UserFrom returns the request's user, or nil if not signed in. It is for pages that only read: the result may be up to
@@ -77,7 +82,7 @@ func UserFrom(ctx context.Context) (*User, error) {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.looked {
+	if v.known {
 		return v.user, nil
 	}
 	return v.found(v.service.user(ctx, v.key))
@@ -91,7 +96,7 @@ func (v *visit) found(u *User, err error) (*User, error) {
 	if err != nil {
 		return nil, err
 	}
-	v.user, v.looked = u, true
+	v.user, v.known = u, true
 	return u, nil
 }
 

@@ -11,11 +11,11 @@ import (
 
 // How long a session's user is cached; the package comment describes the cost.
 const (
-	maxSeen  = 1000
-	fresh    = 30 * time.Second // no query within it
-	grace    = 10 * time.Minute // used while the database is unavailable
-	patience = time.Second      // how long a request with a fallback tries to query
-	pause    = 5 * time.Second  // after a failed query, before the next
+	maxSeen = 1000
+	fresh   = 30 * time.Second // no query within it
+	grace   = 10 * time.Minute // used while the database is unavailable
+	tryFor  = time.Second      // how long a request with a fallback tries to query
+	pause   = 5 * time.Second  // after a failed query, before the next
 )
 
 // seen caches users by the hash of their session's secret.
@@ -110,7 +110,7 @@ func (s *Service) user(ctx context.Context, key secretHash) (*User, error) {
 	if known.user == nil {
 		return s.ask(ctx, s.db, key, epoch)
 	}
-	soon, cancel := context.WithTimeout(ctx, patience)
+	soon, cancel := context.WithTimeout(ctx, tryFor)
 	defer cancel()
 	u, err := s.ask(soon, s.db, key, epoch)
 	if err == nil || ctx.Err() != nil || !cannotAsk(err) {

@@ -77,12 +77,12 @@ func (s *Service) Login(ctx context.Context, username, password, address, old st
 	})
 }
 
-// login uses one of the application's connections if it gets one within patience, then the reserve. If the reserve
+// login uses one of the application's connections if it gets one within tryFor, then the reserve. If the reserve
 // fails too, it waits for a connection as long as any request.
 func (s *Service) login(ctx context.Context, suspicion int, username, password, old string) (Session, error) {
 	if s.Reserve != nil {
 		soon := func(ctx context.Context, fn func(context.Context, db.Querier) error) error {
-			ctx, cancel := context.WithTimeout(ctx, patience)
+			ctx, cancel := context.WithTimeout(ctx, tryFor)
 			defer cancel()
 			return s.inTx(ctx, fn)
 		}

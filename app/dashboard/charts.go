@@ -26,7 +26,10 @@ type chart struct {
 	Lines  []line `json:"lines"`
 }
 
-// charts lists every line. They differ in their dashes and are named at their ends, so that nobody needs to tell
+// table returns the name of the table under the chart.
+func (c chart) table() string { return "chart-" + c.Name }
+
+// charts lists every line. They differ in their dashes and are named at their ends, so that no one needs to tell
 // colours apart.
 var charts = []chart{{
 	Name: "slots", Title: "Slots used", Narrow: 260, Wide: 470,
@@ -54,7 +57,7 @@ var charts = []chart{{
 	Name: "connects", Title: "New sessions a second", What: "on the server, and attempts to connect of this process", Narrow: 200, Wide: 150,
 	Lines: []line{
 		{Name: "new", Colour: "--accent", Width: 2.5, Fill: true, of: ofSlots(func(s *snapshot) float64 { return s.Sample.NewPerSecond })},
-		{Name: "attempts", Colour: "--warn", Width: 2, Dash: []int{6, 4}, of: func(s *snapshot) float64 { return s.perSecond(s.stat.Connects, s.since.Connects) }},
+		{Name: "attempts", Colour: "--warn", Width: 2, Dash: []int{6, 4}, of: func(s *snapshot) float64 { return s.connects }},
 	},
 }}
 

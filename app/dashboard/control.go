@@ -9,20 +9,14 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/labstack/echo/v4"
 
 	"ddtb/app/auth"
-	"ddtb/app/fault"
 	"ddtb/config"
 	"ddtb/db"
 )
 
-const (
-	switchTimeout = 5 * time.Second // for closing the old strategy's idle connections on the server
-	recordTimeout = 3 * time.Second // for the history entry
-)
+const switchTimeout = 5 * time.Second // for closing the old strategy's idle connections on the server
 
 // field is a setting that can be changed, as shown in the form.
 type field struct {
@@ -113,60 +107,19 @@ func typed(sent url.Values) map[string]string {
 	return texts
 }
 
-// handSwitch is a switch made on the dashboard.
-type handSwitch struct {
-	At         time.Time
-	By         string
-	To         config.Database
-	Changes    string
-	Unrecorded string // why it is missing from the history; "": it is recorded
-}
-
-// Clock returns the time of the switch.
-func (h handSwitch) Clock() string { return clock(h.At) }
-
-// change handles the submitted control.
-func (b *Board) change(c echo.Context) error {
-	if _, err := c.FormParams(); err != nil {
-		return fault.Wrap(fault.Invalid, err, "The form could not be read.")
-	}
+// change switches the strategy as the submitted control says.
+func (b *Board) change(c echo.Context, user *auth.User) error {
 	texts := typed(c.Request().PostForm)
-	ctx := c.Request().Context()
-	user, err := b.whoSwitches(ctx)
-	switch {
-	case err != nil:
-		return fmt.Errorf("ask who switches the strategy: %w", unanswered(err))
-	case user == nil || !user.Staff:
-		return toLogin(c, texts)
-	case !user.Superuser:
-		return fault.New(fault.Forbidden, "Only a superuser may switch the strategy. Ask one.")
-	}
-	problems, changed := b.apply(ctx, user, texts)
+	problems, changed := b.apply(c.Request().Context(), user, texts)
 	switch {
 	case len(problems) > 0:
-		return b.render(c, http.StatusOK, user, b.newForm(texts, problems))
+		return b.render(c, user, b.newForm(texts, problems))
 	case !changed:
 		same := b.newForm(nil, nil)
 		same.Same = true
-		return b.render(c, http.StatusOK, user, same)
+		return b.render(c, user, same)
 	}
 	return c.Redirect(http.StatusSeeOther, Path)
-}
-
-// whoSwitches identifies the user over a reserve, because the control is needed when no other connection is available.
-// The reserve is not used for users who are known to lack the permission.
-func (b *Board) whoSwitches(ctx context.Context) (user *auth.User, err error) {
-	soon, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	user, err = auth.UserFrom(soon)
-	if ctx.Err() != nil || err == nil && (user == nil || !user.Superuser) {
-		return user, err
-	}
-	err = b.SwitchReserve(ctx, func(ctx context.Context, q db.Querier) error {
-		user, err = auth.RecheckThrough(ctx, q)
-		return err
-	})
-	return user, err
 }
 
 var errMistakes = errors.New("the form has mistakes")
@@ -178,9 +131,9 @@ func (b *Board) apply(
 	b.switching.Lock()
 	defer b.switching.Unlock()
 	ctx = context.WithoutCancel(ctx) // the switch must be completed
-	patience, cancel := context.WithTimeout(ctx, switchTimeout)
+	limited, cancel := context.WithTimeout(ctx, switchTimeout)
 	defer cancel()
-	before, after, err := b.Switch(patience, func(now config.Database) (after config.Database, err error) {
+	before, after, err := b.Switch(limited, func(now config.Database) (after config.Database, err error) {
 		if after, problems = config.Edit(now, texts); len(problems) > 0 {
 			return now, errMistakes
 		}
@@ -194,31 +147,28 @@ func (b *Board) apply(
 	case before == after:
 		return nil, false
 	}
-	b.feed.tell(false)
-	h := handSwitch{At: time.Now(), By: user.Username, To: after, Changes: differences(before, after)}
-	err = b.recordIn(ctx, user, "The strategy of database connections", "Switched "+h.Changes+", until the next restart or change of the file.")
-	if err != nil {
-		h.Unrecorded = inShort(err)
-		b.Log.WarnContext(ctx, "the switch could not be written into the history", "by", user.Username, "error", err)
-	}
-	b.byHand.Store(&h)
+	b.feed.publish()
+	changes := differences(before, after)
+	done := deed{At: time.Now(), Sentence: user.Username + " switched " + changes}
+	done.Unrecorded = b.record(ctx, user, "The strategy of database connections", "Switched "+changes+", until the next restart or change of the file.")
+	b.switched.Store(&switched{done, after})
 	b.Log.InfoContext(ctx, "the database settings were switched by hand, until the next restart or change of the file",
-		"by", user.Username, "changes", h.Changes)
+		"by", user.Username, "changes", changes)
 	return nil, true
 }
 
-// inShort is the part of an error that a page may show: its text can contain a role, a database or a host.
-func inShort(err error) string {
-	if cause := db.CauseOf(err); cause != "" {
-		return string(cause)
+// switched is the last switch made here.
+type switched struct {
+	deed
+	to config.Database
+}
+
+// lastSwitch returns the switch that is in effect, or nil.
+func (b *Board) lastSwitch() *deed {
+	if s := b.switched.Load(); s != nil && s.to == b.DB.Config() {
+		return &s.deed
 	}
-	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return "SQLSTATE " + pe.Code
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		return "the server did not answer in time"
-	}
-	return inOurCode
+	return nil
 }
 
 // differences lists the changed keys with their old and new values.
@@ -230,19 +180,4 @@ func differences(before, after config.Database) string {
 		}
 	}
 	return strings.Join(all, ", ")
-}
-
-// recordIn writes a history entry over the monitoring connection.
-func (b *Board) recordIn(ctx context.Context, user *auth.User, object, message string) error {
-	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
-	defer cancel()
-	return b.Server.Do(ctx, func(conn *pgx.Conn) error { return b.Record(ctx, conn, user, object, message) })
-}
-
-// lastSwitch returns the switch that is in effect, or nil.
-func (b *Board) lastSwitch() *handSwitch {
-	if h := b.byHand.Load(); h != nil && h.To == b.DB.Config() {
-		return h
-	}
-	return nil
 }

@@ -12,7 +12,7 @@
 //   - Memory is bounded: a quarter of an hour of figures, 50 failures, 100 viewers, 20 per user.
 //   - Data from the database, such as an application's name, reach the page as text.
 //
-// The server formats the figures, in picture.go and, for the tables under the charts, in point.go. Page and events use
+// The server formats the figures, in picture.go and, for the tables under the charts, in history.go. Page and events use
 // the same text. The page is complete without JavaScript; the script only replaces texts and cells.
 //
 // The package does not depend on polls, or on how the strategies work.
@@ -57,13 +57,13 @@ type Options struct {
 	DB      *db.DB
 	Users   *auth.Service
 	Server  *activity.Observer // the monitoring connection
-	Look    *activity.Sampler
+	Sampler *activity.Sampler
 	Process func() activity.Process // the state of this process's leases
 	Config  *config.Config
 	Waits   func(strategy string) metrics.Waits // the waits for a lease that have ended since the start
 	Testing func() bool                         // whether the test endpoints are on
 
-	Thresholds activity.Thresholds // the same as Look's
+	Thresholds activity.Thresholds // the same as Sampler's
 	Log        *slog.Logger
 	Complete   func(command string) string // completes a command, so that it reaches this server when it is pasted
 	// Switch applies edit to DB's settings, or returns its error. The settings don't change during edit.
@@ -71,8 +71,8 @@ type Options struct {
 		ctx context.Context, edit func(now config.Database) (config.Database, error),
 	) (before, after config.Database, err error)
 	// Each runs fn in a transaction while no other connection is available, or returns Busy. They identify the viewer,
-	// and the user who switches.
-	LookReserve, SwitchReserve auth.Runner
+	// and the superuser who changes something.
+	ViewReserve, ChangeReserve auth.Runner
 	// Record writes an entry to the admin's history through q.
 	Record func(ctx context.Context, q db.Querier, by *auth.User, object, message string) error
 }
@@ -84,11 +84,11 @@ type Board struct {
 	failures *failures
 	viewers  viewers
 	asking   chan struct{} // holds a token while one viewer's permission is checked
-	askNext  time.Time     // no permission is checked before; protected by the token in asking
+	askNext  time.Time     // no viewer is checked again before; protected by the token in asking
 
-	switching sync.Mutex                 // one switch at a time
-	byHand    atomic.Pointer[handSwitch] // the last switch
-	ended     atomic.Pointer[ending]     // the last session ended
+	switching sync.Mutex // one switch at a time
+	switched  atomic.Pointer[switched]
+	ended     atomic.Pointer[deed] // the last action on a session
 }
 
 // New makes the dashboard. It follows the sampler until Close.
@@ -111,10 +111,10 @@ func (b *Board) Failed(route string, err error) { b.failures.add(time.Now(), rou
 // is taken must not count as a sign of health, and a stream must not hold a scope's resources.
 func (b *Board) Routes() []web.Route {
 	return []web.Route{
-		web.Get(Path, b.show),
-		web.Post(Path, b.change),
+		web.Get(Path, b.forStaff(b.show)),
+		web.Post(Path, b.forSuperusers("switch the strategy", b.change)),
 		web.Get(streamPath, b.stream),
-		web.Get(sessionPath, b.askAboutSession),
-		web.Post(sessionPath, b.endSession),
+		web.Get(sessionPath, b.forSuperusers("end a session", b.askAboutSession)),
+		web.Post(sessionPath, b.forSuperusers("end a session", b.endSession)),
 	}
 }

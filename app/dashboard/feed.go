@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"ddtb/db"
 	"ddtb/db/activity"
 )
 
@@ -15,8 +14,8 @@ import (
 const pointsKept = 450
 
 const (
-	patience = time.Second     // at least this long without an answer before the page says so
-	ownPace  = 5 * time.Second // maximum age of this process's figures, however long the interval
+	silentFor = time.Second     // at least this long without an answer before the page says so
+	ownPace   = 5 * time.Second // maximum age of this process's figures, however long the interval
 )
 
 // feed turns each reading of the sampler into one event for all viewers. An event is encoded when the first viewer
@@ -39,22 +38,39 @@ type feed struct {
 
 // event is one snapshot in two encodings: for viewers that got the previous event, and for those that did not.
 type event struct {
-	id      int64         // also the number of points ever made
-	next    chan struct{} // closed when there is a newer event
-	stat    db.Stat       // for the rates of the next event, with its time
-	at      time.Time
-	history history
-	picture func() picture
-	rows    func() map[string][][]string // of the tables under the charts
-	now     func() []byte
-	whole   func() []byte
+	id       int64         // the number of events, and so of points, ever made
+	next     chan struct{} // closed when there is a newer event
+	connects meter
+	history  history
+	picture  func() picture
+	now      func() []byte
+	whole    func() []byte
+}
+
+// meter measures the rate of a counter, over at least a second.
+type meter struct {
+	at        time.Time
+	count     int64
+	perSecond float64
+}
+
+// next returns the meter after a later count. A smaller one is that of another strategy, whose counter began at 0.
+func (m meter) next(at time.Time, count int64) meter {
+	passed := at.Sub(m.at)
+	if passed < time.Second {
+		return m
+	}
+	if count < m.count {
+		m.count = 0
+	}
+	return meter{at, count, float64(count-m.count) / passed.Seconds()}
 }
 
 func startFeed(o Options, failed *failures) *feed {
 	ctx, stop := context.WithCancel(context.Background())
-	f := &feed{o: o, failures: failed, limit: max(2*o.Config.Monitor.Interval, patience), ctx: ctx, stop: stop}
+	f := &feed{o: o, failures: failed, limit: max(2*o.Config.Monitor.Interval, silentFor), ctx: ctx, stop: stop}
 	f.waits.of = o.Waits
-	f.latest = f.newEvent(true)
+	f.latest = f.newEvent(&event{connects: meter{at: time.Now()}})
 	f.ended.Go(f.run)
 	return f
 }
@@ -69,7 +85,7 @@ func (f *feed) end() {
 func (f *feed) run() {
 	for {
 		within, cancel := context.WithTimeout(f.ctx, f.wait())
-		next, err := f.o.Look.Next(within, f.reading)
+		next, err := f.o.Sampler.Next(within, f.reading)
 		cancel()
 		if f.ctx.Err() != nil {
 			return
@@ -79,7 +95,7 @@ func (f *feed) run() {
 			f.reading, f.heard = next, time.Now()
 			f.mu.Unlock()
 		}
-		f.tell(true)
+		f.publish()
 	}
 }
 
@@ -91,13 +107,12 @@ func (f *feed) wait() time.Duration {
 	return min(f.limit, ownPace)
 }
 
-// tell makes an event from the current state: on a new reading (inTurn), or between readings when this process's state
-// has changed.
-func (f *feed) tell(inTurn bool) {
+// publish makes an event from the current state.
+func (f *feed) publish() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	before := f.latest
-	f.latest = f.newEvent(inTurn)
+	f.latest = f.newEvent(before)
 	close(before.next)
 }
 
@@ -109,43 +124,36 @@ func (f *feed) event() *event {
 }
 
 // newEvent describes the last reading with this process's current figures. The caller holds f.mu.
-func (f *feed) newEvent(inTurn bool) *event {
-	e := &event{next: make(chan struct{}), history: newHistory(), stat: f.o.DB.Stat(), at: time.Now()}
-	s := snapshot{Reading: f.reading, late: time.Since(f.heard) >= f.limit, at: e.at, stat: e.stat, cfg: f.o.DB.Config()}
-	if f.latest != nil {
-		e.id, s.since, s.passed = f.latest.id+1, f.latest.stat, e.at.Sub(f.latest.at)
-		e.history = f.latest.history
+func (f *feed) newEvent(before *event) *event {
+	s := snapshot{
+		Reading: f.reading, late: time.Since(f.heard) >= f.limit, at: time.Now(), stat: f.o.DB.Stat(), cfg: f.o.DB.Config(),
 	}
-	if !inTurn { // too short an interval for a rate
-		s.passed = max(s.passed, time.Second)
-		e.stat, e.at = f.latest.stat, f.latest.at
-	}
-	s.waits = f.waits.look(s.at, s.cfg)
+	e := &event{id: before.id + 1, next: make(chan struct{}), connects: before.connects.next(s.at, s.stat.Connects)}
+	s.connects = e.connects.perSecond
+	s.waits = f.waits.recent(s.at, s.cfg)
 	s.measure(f.o.Config)
-	if f.latest != nil { // before the first reading there is nothing to draw
-		e.history = e.history.with(&s)
-	}
-	e.picture = sync.OnceValue(func() picture { return f.render(s) })
-	e.rows = sync.OnceValue(func() map[string][][]string { return e.history.rows(e.id) })
-	e.now = sync.OnceValue(func() []byte {
-		n := e.history.points()
-		return e.frame("now", e.history.from(n-1), e.history.from(n-inSpan(e.id)).rows(e.id))
+	e.history = before.history.with(&s)
+	e.picture = sync.OnceValue(func() picture {
+		p := f.render(s)
+		for _, c := range charts {
+			p.Tables[c.table()] = e.history.rows(c.Lines, e.id)
+		}
+		return p
 	})
-	e.whole = sync.OnceValue(func() []byte { return e.frame("history", e.history, e.rows()) })
+	e.now = sync.OnceValue(func() []byte { return e.frame("now", e.history.newest()) })
+	e.whole = sync.OnceValue(func() []byte { return e.frame("history", e.history) })
 	return e
 }
 
 // sent is the JSON of an event.
 type sent struct {
 	picture
-	Columns history               `json:"columns"` // of the charts; of "now" the newest point
-	Rows    map[string][][]string `json:"rows"`    // of the tables under the charts; of "now" the newest of each
-	Begins  bool                  `json:"begins"`  // the newest rows are new ones, and not the last ones anew
+	Columns history `json:"columns"` // of the charts; of "now" the newest point
 }
 
 // frame encodes the event for the wire.
-func (e *event) frame(kind string, columns history, rows map[string][][]string) []byte {
-	body, err := json.Marshal(sent{e.picture(), columns, rows, inSpan(e.id) == 1})
+func (e *event) frame(kind string, columns history) []byte {
+	body, err := json.Marshal(sent{e.picture(), columns})
 	if err != nil {
 		panic(err) // none of its types can fail
 	}

@@ -18,11 +18,11 @@ func at(second int) *snapshot {
 var leasesAndUsed = []line{{Name: "leases"}, {Name: "used"}}
 
 func TestATableUnderAChartShowsTheMostOfEachSpanTheNewestFirst(t *testing.T) {
-	h := newHistory()
+	h := history{}
 	for i := range 60 {
 		h = h.with(at(i))
 	}
-	h["leases"][58] = 99
+	h["leases"][58] = rounded(99)
 	for _, c := range []struct {
 		n           int
 		first, last []string
@@ -38,7 +38,7 @@ func TestATableUnderAChartShowsTheMostOfEachSpanTheNewestFirst(t *testing.T) {
 		for name, column := range h {
 			first[name] = column[:c.n]
 		}
-		rows := first.rowsOf(leasesAndUsed, int64(c.n))
+		rows := first.rows(leasesAndUsed, int64(c.n))
 		if len(rows) != c.rows || c.rows > 0 && (!slices.Equal(rows[0], c.first) || !slices.Equal(rows[c.rows-1], c.last)) {
 			t.Errorf("of %d: %q", c.n, rows)
 		}
@@ -46,11 +46,11 @@ func TestATableUnderAChartShowsTheMostOfEachSpanTheNewestFirst(t *testing.T) {
 }
 
 func TestANewPointChangesOnlyTheNewestRowOfATable(t *testing.T) {
-	h := newHistory()
+	h := history{}
 	var before [][]string
 	for made := range int64(2 * pointsKept) {
 		h = h.with(at(int(made)))
-		now := h.rowsOf(leasesAndUsed, made+1)
+		now := h.rows(leasesAndUsed, made+1)
 		older := before
 		if made%rowSpan > 0 {
 			older = before[1:]
@@ -66,24 +66,22 @@ func TestANewPointChangesOnlyTheNewestRowOfATable(t *testing.T) {
 }
 
 func TestAnOlderHistoryStaysWhenPointsAreAdded(t *testing.T) {
-	h := newHistory()
+	h := history{}
 	for i := range pointsKept {
 		h = h.with(at(i))
 	}
-	before, oldest := h, h["leases"][0]
+	before, oldest := h, *h["leases"][0]
 	for i := range 3 * pointsKept {
 		h = h.with(at(1000 + i))
 	}
-	if before.points() != pointsKept || before["leases"][0] != oldest || before["leases"][pointsKept-1] != pointsKept-1 {
-		t.Errorf("it has %v now", before["leases"])
+	if c := before["leases"]; len(c) != pointsKept || *c[0] != oldest || *c[pointsKept-1] != pointsKept-1 {
+		t.Errorf("it begins with %v now, and ends with %v", *c[0], *c[len(c)-1])
 	}
 }
 
 func TestWhatIsNotKnownIsNullForAChart(t *testing.T) {
-	for want, c := range map[string]column{
-		"[]": {}, "[1767268801,null,0.33]": {1767268801.001, math.NaN(), 1.0 / 3}, "[null]": {math.Inf(1)},
-	} {
-		if got, err := json.Marshal(c); err != nil || string(got) != want {
+	for want, x := range map[string]float64{"1767268801": 1767268801.001, "null": math.NaN(), "0.33": 1.0 / 3} {
+		if got, err := json.Marshal(rounded(x)); err != nil || string(got) != want {
 			t.Errorf("%s (%v), want %s", got, err, want)
 		}
 	}
@@ -99,14 +97,22 @@ func TestEachLineOfTheChartsHasItsOwnName(t *testing.T) {
 	}
 }
 
-func TestRatesBeginAnewWithAnotherStrategy(t *testing.T) {
-	s := snapshot{passed: 2 * time.Second}
+func TestARateIsMeasuredOverASecondAtLeastAndBeginsAnewWithAnotherStrategy(t *testing.T) {
+	start := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	m := meter{at: start}
 	for _, c := range []struct {
-		now, before int64
-		want        float64
-	}{{10, 4, 3}, {4, 4, 0}, {2, 100, 1}} {
-		if got := s.perSecond(c.now, c.before); math.Abs(got-c.want) > 1e-9 {
-			t.Errorf("from %d to %d in 2 s: %v, want %v", c.before, c.now, got, c.want)
+		after time.Duration
+		count int64
+		want  float64
+	}{
+		{500 * time.Millisecond, 3, 0},
+		{2 * time.Second, 6, 3},
+		{2900 * time.Millisecond, 60, 3},
+		{4 * time.Second, 6, 0},
+		{6 * time.Second, 2, 1}, // of another strategy
+	} {
+		if m = m.next(start.Add(c.after), c.count); math.Abs(m.perSecond-c.want) > 1e-9 {
+			t.Errorf("after %v and %d: %v, want %v", c.after, c.count, m.perSecond, c.want)
 		}
 	}
 }

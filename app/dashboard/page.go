@@ -1,15 +1,12 @@
 package dashboard
 
 import (
-	"context"
 	"html/template"
 	"net/http"
-	"net/url"
 
 	"github.com/labstack/echo/v4"
 
 	"ddtb/app/auth"
-	"ddtb/db"
 )
 
 // head is a column's head.
@@ -38,9 +35,9 @@ var heads = map[string][]head{
 	"holders":  {{"Age", true}, {Text: "Line"}, {"Backend", true}, {Text: "State there"}},
 	"replicas": {{Text: "Replica"}, {"Behind", true}, {"Reads", true}, {"Sent to the primary", true}, {Text: "State"}},
 	"causes": {
-		{Text: "Cause"}, {"Times", true}, {Text: "Last at"}, {Text: "Last on"}, {Text: "What the visitor was told"},
+		{Text: "Cause"}, {"Times", true}, {Text: "Last at"}, {Text: "Last on"}, {Text: "What the visitor saw"},
 	},
-	"failures": {{Text: "At"}, {Text: "Cause"}, {Text: "Address"}, {Text: "What the visitor was told"}},
+	"failures": {{Text: "At"}, {Text: "Cause"}, {Text: "Address"}, {Text: "What the visitor saw"}},
 }
 
 // tableView is a table with the name by which the script finds it.
@@ -58,16 +55,14 @@ type pageData struct {
 	picture
 	User    *auth.User
 	Charts  []chart
-	Script  string                // the charts, for the script
-	under   map[string][][]string // the rows of the tables under the charts
-	Control *form                 // nil: not a superuser
-	Switch  *handSwitch
-	Ended   *ending
+	Script  string // the charts, for the script
+	Control *form  // nil: not a superuser
+	Switch  *deed
+	Ended   *deed
 	File    string // the configuration file
 	Testing bool
 	Stream  string
 	Points  int // the number of points in the charts
-	Rows    int // the number of rows in the tables under them
 }
 
 // Table returns the picture's table with that name. label describes it to screen readers.
@@ -89,7 +84,8 @@ func (p pageData) Sessions() tableView {
 
 // Under returns the table under a chart.
 func (p pageData) Under(c chart) tableView {
-	t := tableView{Name: "chart-" + c.Name, Label: c.Title + ", the most in each span of time", Heads: []head{{Text: "Until"}}, Rows: p.under[c.Name]}
+	t := p.Table(c.table(), c.Title+", the most in each span of time")
+	t.Heads = []head{{Text: "Until"}}
 	for _, l := range c.Lines {
 		t.Heads = append(t.Heads, head{upper(l.Name), true})
 	}
@@ -97,66 +93,23 @@ func (p pageData) Under(c chart) tableView {
 }
 
 // show renders the page. It needs no connection: the user is cached for a while.
-func (b *Board) show(c echo.Context) error {
-	user, err := b.whoLooks(c.Request().Context())
-	switch {
-	case err != nil:
-		return err
-	case user == nil || !user.Staff:
-		return toLogin(c, nil)
-	}
+func (b *Board) show(c echo.Context, user *auth.User) error {
 	texts := typed(c.QueryParams())
 	control := b.newForm(texts, nil)
 	control.Kept = len(texts) > 0
-	return b.render(c, http.StatusOK, user, control)
+	return b.render(c, user, control)
 }
 
-// whoLooks identifies the viewer. It uses a reserve if no other connection is available soon: the page is needed most
-// then.
-func (b *Board) whoLooks(ctx context.Context) (*auth.User, error) {
-	soon, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	user, err := auth.UserFrom(soon)
-	if err == nil || ctx.Err() != nil {
-		return user, err
-	}
-	failed := b.LookReserve(ctx, func(ctx context.Context, q db.Querier) (err error) {
-		user, err = auth.RecheckThrough(ctx, q)
-		return err
-	})
-	if failed != nil {
-		return nil, unanswered(err)
-	}
-	return user, nil
-}
-
-// mostTyped is the maximum size of typed values in an address, in bytes: proxies refuse a much longer request line.
-const mostTyped = 2 << 10
-
-// toLogin redirects to the login, which returns here. The typed values are in the address: none of them is secret.
-func toLogin(c echo.Context, texts map[string]string) error {
-	next := url.URL{Path: Path}
-	query := url.Values{}
-	for key, text := range texts {
-		query.Set(key, text)
-	}
-	if encoded := query.Encode(); len(encoded) <= mostTyped {
-		next.RawQuery = encoded
-	}
-	return c.Redirect(http.StatusFound, "/admin/login/?"+url.Values{"next": {next.String()}}.Encode())
-}
-
-func (b *Board) render(c echo.Context, status int, user *auth.User, control *form) error {
+func (b *Board) render(c echo.Context, user *auth.User, control *form) error {
 	c.Response().Header().Set(echo.HeaderCacheControl, "no-store") // after logout, Back must not show it
-	e := b.feed.event()
 	data := pageData{
-		picture: e.picture(), User: user, Charts: charts, Script: chartsJSON(), under: e.rows(), Control: control, Switch: b.lastSwitch(), Ended: b.lastEnding(),
-		File: b.Options.Config.File, Testing: b.Testing(), Stream: streamPath, Points: pointsKept, Rows: rowsKept,
+		picture: b.feed.event().picture(), User: user, Charts: charts, Script: chartsJSON(), Control: control,
+		Switch: b.lastSwitch(), Ended: b.lastEnding(), File: b.Options.Config.File, Testing: b.Testing(), Stream: streamPath, Points: pointsKept,
 	}
 	if !user.Superuser {
 		data.Control = nil
 	}
-	return pages.Render(c, status, "connections.html", data)
+	return pages.Render(c, http.StatusOK, "connections.html", data)
 }
 
 // Figure returns a figure at the top: its title, name and current text.

@@ -20,10 +20,9 @@ type snapshot struct {
 	at   time.Time
 	cfg  config.Database
 
-	waits  lately
-	stat   db.Stat
-	since  db.Stat       // at the previous snapshot
-	passed time.Duration // since the previous snapshot; 0: there was none
+	waits    recentWaits
+	stat     db.Stat
+	connects float64 // attempts to connect, a second
 
 	monitor config.Monitor
 	budget  activity.Budget
@@ -48,19 +47,8 @@ func (s *snapshot) measure(c *config.Config) {
 	s.monitor = c.Monitor
 	if s.seen() {
 		_, standby := c.Databases["replica"]
-		s.budget = activity.PlanBudget(s.cfg, c.Server.Replicas, s.Snapshot.Extras(), s.Snapshot.Slots).ForReplica(standby)
+		s.budget = activity.PlanBudget(s.cfg, standby, c.Server.Replicas, s.Snapshot.Extras(), s.Snapshot.Slots)
 	}
-}
-
-// perSecond returns the rate of a counter. Counters restart when the strategy changes.
-func (s *snapshot) perSecond(now, before int64) float64 {
-	if s.passed <= 0 {
-		return 0
-	}
-	if now < before {
-		before = 0
-	}
-	return float64(now-before) / s.passed.Seconds()
 }
 
 // render formats the snapshot.
@@ -87,9 +75,9 @@ func (p *picture) judge(s *snapshot, d activity.Diagnosis) {
 	h, text := d.Health, "No problem found, on the server or in this process."
 	switch {
 	case s.Sample.At.IsZero():
-		text = "The server is being looked at for the first time."
+		text = "The server is being polled for the first time."
 	case s.late:
-		text = "The server takes long to answer: its figures are old, this process’s own are not."
+		text = "The server takes long to answer: its figures are old, this process’s own are current."
 	}
 	if len(h.Findings) > 0 {
 		first := sentence(h.Findings[0])
@@ -110,17 +98,19 @@ func (p *picture) judge(s *snapshot, d activity.Diagnosis) {
 }
 
 // diagnose returns the same diagnosis as `ddtb db-connections doctor`, for the server and this process.
-func (f *feed) diagnose(s *snapshot) activity.Diagnosis {
+func (f *feed) diagnose(s *snapshot) (d activity.Diagnosis) {
 	process := f.o.Process()
 	switch {
 	case s.Sample.At.IsZero() || s.late:
-		return activity.Diagnosis{Health: activity.Health{Level: activity.Unknown}.With(process)}.Complete(f.o.Complete)
+		d.Health = activity.Health{Level: activity.Unknown}.With(process)
 	case s.Err != nil:
-		return activity.Diagnosis{Health: activity.Unreachable(s.Err).With(process)}.Complete(f.o.Complete)
+		d.Health = activity.Unreachable(s.Err).With(process)
+	default:
+		now := s.Snapshot
+		now.Processes = []activity.Process{process}
+		d = activity.Diagnose(now, s.Earlier, f.o.Thresholds)
 	}
-	now := s.Snapshot
-	now.Processes = []activity.Process{process}
-	return activity.Diagnose(now, s.Earlier, f.o.Thresholds).Complete(f.o.Complete)
+	return d.Complete(f.o.Complete)
 }
 
 // server formats the server's figures.
@@ -129,7 +119,7 @@ func (p *picture) server(s *snapshot) {
 		for _, name := range []string{"slots", "new"} {
 			p.Texts[name], p.Texts[name+"_more"] = "–", "not known now"
 		}
-		p.Texts["budget"] = "The budget is not known while the server is not seen."
+		p.Texts["budget"] = "The budget is not known while the server can’t be polled."
 		for _, name := range []string{"states", "applications", "sessions"} {
 			p.Tables[name] = orNone(nil, "Not known now.")
 		}
@@ -139,8 +129,7 @@ func (p *picture) server(s *snapshot) {
 	p.Texts["slots"] = fmt.Sprintf("%d of %d", slots.Used, slots.Usable())
 	p.Texts["slots_more"] = fmt.Sprintf("%d free; %d more reserved of %d", slots.Free(), slots.Reserved, slots.Max)
 	p.Texts["new"] = strconv.FormatFloat(s.Sample.NewPerSecond, 'f', 1, 64)
-	p.Texts["new_more"] = fmt.Sprintf("a second on the server; this process tried %.1f",
-		s.perSecond(s.stat.Connects, s.since.Connects))
+	p.Texts["new_more"] = fmt.Sprintf("a second on the server; this process tried %.1f", s.connects)
 	p.Texts["budget"] = upper(s.budget.String()) + "."
 	var states, applications [][]string
 	for _, c := range status.States {
@@ -149,7 +138,7 @@ func (p *picture) server(s *snapshot) {
 	for _, g := range status.Applications {
 		applications = append(applications, []string{
 			cmp.Or(g.Name, "(no name)"), strconv.Itoa(g.Sessions), strconv.Itoa(g.Active), strconv.Itoa(g.Idle),
-			strconv.Itoa(g.IdleInTransaction), strconv.Itoa(g.Waiting), age(g.Oldest.Duration()),
+			strconv.Itoa(g.IdleInTransaction), strconv.Itoa(g.Waiting), activity.Short(g.Oldest.Duration()),
 		})
 	}
 	p.Tables["states"] = states
@@ -170,9 +159,9 @@ func (p *picture) process(s *snapshot) {
 		p.Texts["leases_more"] += fmt.Sprintf("; of %d tickets %d own, %d others', %d free",
 			st.Budget, st.Tickets, st.TicketsOthers, st.TicketsFree)
 	}
-	p.Texts["waiting"], p.Texts["waiting_more"] = strconv.Itoa(st.Waiting), "nobody waits for a lease"
+	p.Texts["waiting"], p.Texts["waiting_more"] = strconv.Itoa(st.Waiting), "no request waits for a lease"
 	if st.Waiting > 0 {
-		p.Texts["waiting_more"] = "the first for " + age(st.OldestWait)
+		p.Texts["waiting_more"] = "the first for " + activity.Short(st.OldestWait)
 	}
 	p.Texts["waits"], p.Texts["waits_more"] = s.waits.words()
 	p.Tables["counters"] = nil
@@ -185,6 +174,19 @@ func (p *picture) process(s *snapshot) {
 	spec, _ := db.Lookup(st.Strategy)
 	for _, x := range spec.Show(s.cfg) {
 		p.Tables["settings"] = append(p.Tables["settings"], []string{x.Key, x.Text()})
+	}
+}
+
+// replicas lists the servers of reads. Without replicas the table is omitted.
+func (p *picture) replicas(all []db.ReplicaStat) {
+	for _, r := range all {
+		state := "serves"
+		if !r.Serves {
+			state = "passed by: " + r.Why
+		}
+		p.Tables["replicas"] = append(p.Tables["replicas"], []string{
+			r.Host, activity.Short(r.Lag), strconv.FormatInt(r.Reads, 10), strconv.FormatInt(r.Failed+r.Behind, 10), state,
+		})
 	}
 }
 
@@ -205,9 +207,9 @@ func (p *picture) holders(hs []db.Holder, s *snapshot) {
 		if h.PID != 0 {
 			pid = strconv.FormatUint(uint64(h.PID), 10)
 		}
-		rows = append(rows, []string{age(s.at.Sub(h.Since)), h.Where, pid, cmp.Or(states[pid], "–")})
+		rows = append(rows, []string{activity.Short(s.at.Sub(h.Since)), h.Where, pid, cmp.Or(states[pid], "–")})
 	}
-	p.Tables["holders"] = orNone(atMost(rows, mostRows, "holders"), "Nobody holds a lease.")
+	p.Tables["holders"] = orNone(atMost(rows, mostRows, "holders"), "No request holds a lease.")
 }
 
 func atMost(rows [][]string, n int, what string) [][]string {
@@ -227,21 +229,6 @@ func orNone(rows [][]string, sentence string) [][]string {
 
 // clock formats a time of day in UTC, as everywhere on the page.
 func clock(t time.Time) string { return t.UTC().Format(time.TimeOnly) }
-
-// age formats a duration, to a tenth of a second below a minute.
-func age(d time.Duration) string {
-	switch {
-	case d < 0:
-		return "0.0 s"
-	case d < time.Second:
-		return fmt.Sprintf("%.0f ms", float64(d)/float64(time.Millisecond))
-	case d < time.Minute:
-		return fmt.Sprintf("%.1f s", d.Seconds())
-	case d < time.Hour:
-		return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
-	}
-	return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
-}
 
 func upper(s string) string {
 	if s == "" {

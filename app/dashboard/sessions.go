@@ -21,8 +21,8 @@ const (
 	sessionPath  = "/admin/connections/session/"
 	mostSessions = 50 // in the list
 	mostQuery    = 120
-	endedFor     = 5 * time.Minute // how long the dashboard shows that a session was ended
-	lookTimeout  = 3 * time.Second
+	endedFor     = 5 * time.Minute // how long the dashboard shows an action on a session
+	findTimeout  = 3 * time.Second
 )
 
 // sessionRows lists the client sessions, the most conspicuous first, without the monitoring session.
@@ -35,7 +35,7 @@ func sessionRows(now activity.Snapshot) (rows [][]string) {
 	for _, x := range sessions {
 		rows = append(rows, []string{
 			strconv.Itoa(int(x.PID)), cmp.Or(x.Application, "(no name)"), x.User + "@" + x.Database, x.ClientAddress(),
-			sessionState(x), age(x.InState.Duration()), shortened(x.Query, mostQuery),
+			sessionState(x), activity.Short(x.InState.Duration()), shortened(x.Query, mostQuery),
 		})
 	}
 	return rows
@@ -90,16 +90,7 @@ type sessionData struct {
 }
 
 // askAboutSession shows one session and the available actions.
-func (b *Board) askAboutSession(c echo.Context) error {
-	user, err := b.whoLooks(c.Request().Context())
-	switch {
-	case err != nil:
-		return err
-	case user == nil || !user.Staff:
-		return toLogin(c, nil)
-	case !user.Superuser:
-		return errNotSuperuser
-	}
+func (b *Board) askAboutSession(c echo.Context, user *auth.User) error {
 	pid, err := pidOf(c.QueryParam("pid"))
 	if err != nil {
 		return err
@@ -112,12 +103,10 @@ func (b *Board) askAboutSession(c echo.Context) error {
 	data := sessionData{User: user, Session: x, PID: pid}
 	if x != nil {
 		data.Started, data.State = x.Started.Format(time.RFC3339Nano), sessionState(*x)
-		data.For, data.Age = age(x.InState.Duration()), age(x.Age.Duration())
+		data.For, data.Age = activity.Short(x.InState.Duration()), activity.Short(x.Age.Duration())
 	}
 	return pages.Render(c, http.StatusOK, "session.html", data)
 }
-
-var errNotSuperuser = fault.New(fault.Forbidden, "Only a superuser may end a session. Ask one.")
 
 func pidOf(text string) (int, error) {
 	pid, err := strconv.ParseInt(text, 10, 32)
@@ -130,11 +119,11 @@ func pidOf(text string) (int, error) {
 // session looks up a session over the monitoring connection. It returns nil if the session has ended or is not in the
 // list.
 func (b *Board) session(ctx context.Context, pid int) (*activity.Session, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, findTimeout)
 	defer cancel()
 	now, err := b.Server.Snapshot(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("look for session %d: %w", pid, unanswered(err))
+		return nil, fmt.Errorf("find session %d: %w", pid, unanswered(err))
 	}
 	i := slices.IndexFunc(now.Sessions, func(x activity.Session) bool { return int(x.PID) == pid && endable(now, x) })
 	if i < 0 {
@@ -143,40 +132,17 @@ func (b *Board) session(ctx context.Context, pid int) (*activity.Session, error)
 	return &now.Sessions[i], nil
 }
 
-// ending is a session that was terminated here, or whose query was canceled.
-type ending struct {
-	At         time.Time
-	By, What   string
-	Outcome    activity.Outcome
-	Unrecorded string
-}
-
-// Clock returns the time of the ending.
-func (e ending) Clock() string { return clock(e.At) }
-
-// lastEnding returns the ending that the page still shows, or nil.
-func (b *Board) lastEnding() *ending {
-	if e := b.ended.Load(); e != nil && time.Since(e.At) < endedFor {
-		return e
+// lastEnding returns the last action on a session while the page shows it, or nil.
+func (b *Board) lastEnding() *deed {
+	if d := b.ended.Load(); d != nil && time.Since(d.At) < endedFor {
+		return d
 	}
 	return nil
 }
 
 // endSession cancels a session's query, or terminates the session, over the monitoring connection.
-func (b *Board) endSession(c echo.Context) error {
-	if _, err := c.FormParams(); err != nil {
-		return fault.Wrap(fault.Invalid, err, "The form could not be read.")
-	}
+func (b *Board) endSession(c echo.Context, user *auth.User) error {
 	ctx := c.Request().Context()
-	user, err := b.whoSwitches(ctx)
-	switch {
-	case err != nil:
-		return fmt.Errorf("ask who ends a session: %w", unanswered(err))
-	case user == nil || !user.Staff:
-		return toLogin(c, nil)
-	case !user.Superuser:
-		return errNotSuperuser
-	}
 	order, verb, err := orderOf(c)
 	if err != nil {
 		return err
@@ -185,7 +151,7 @@ func (b *Board) endSession(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := b.carryOut(ctx, user, order, verb, x); err != nil {
+	if err := b.carryOut(context.WithoutCancel(ctx), user, order, verb, x); err != nil { // an action that was started is recorded
 		return err
 	}
 	return c.Redirect(http.StatusSeeOther, Path+"#ended")
@@ -214,38 +180,28 @@ func orderOf(c echo.Context) (order activity.Order, verb string, err error) {
 
 // carryOut executes the order, and records the result in the history and the log.
 func (b *Board) carryOut(ctx context.Context, user *auth.User, order activity.Order, verb string, x *activity.Session) error {
-	ctx = context.WithoutCancel(ctx) // an action that was started is recorded
-	e := ending{At: time.Now(), By: user.Username, What: fmt.Sprintf("%s session %d", verb, order.PID), Outcome: activity.Gone}
+	what, outcome := fmt.Sprintf("%s session %d", verb, order.PID), activity.Gone
 	if x != nil {
-		e.What += fmt.Sprintf(" of %s, user %s, from %s", cmp.Or(x.Application, "(no name)"), x.User, cmp.Or(x.ClientAddress(), "an unknown address"))
-		outcome, err := b.Server.Signal(ctx, order)
-		if err != nil {
+		what += fmt.Sprintf(" of %s, user %s, from %s", cmp.Or(x.Application, "(no name)"), x.User, cmp.Or(x.ClientAddress(), "an unknown address"))
+		var err error
+		if outcome, err = b.Server.Signal(ctx, order); err != nil {
 			return unanswered(err)
 		}
-		e.Outcome = outcome
 	}
-	if done := e.Outcome == activity.Cancelled || e.Outcome == activity.Signalled; done {
-		if err := b.recordIn(ctx, user, fmt.Sprintf("Session %d", order.PID), upper(e.What)+"."); err != nil {
-			e.Unrecorded = inShort(err)
-			b.Log.WarnContext(ctx, "the end of a session could not be written into the history", "by", user.Username, "error", err)
-		}
+	done := deed{At: time.Now(), Sentence: user.Username + " " + what}
+	if outcome == activity.Cancelled || outcome == activity.Signalled {
+		done.Unrecorded = b.record(ctx, user, fmt.Sprintf("Session %d", order.PID), upper(what)+".")
+	} else {
+		done.Sentence = "Nothing was done: " + cmp.Or(whyNothing[outcome], string(outcome))
 	}
-	b.ended.Store(&e)
-	b.Log.InfoContext(ctx, "a session was to be ended by hand", "by", user.Username, "what", e.What, "outcome", e.Outcome)
+	b.ended.Store(&done)
+	b.Log.InfoContext(ctx, "a session was to be ended by hand", "by", user.Username, "what", what, "outcome", outcome)
 	return nil
 }
 
-// Sentence describes the result.
-func (e ending) Sentence() string {
-	switch e.Outcome {
-	case activity.Cancelled, activity.Signalled:
-		return e.By + " " + e.What
-	case activity.Gone:
-		return "Nothing was done: the session had ended by itself"
-	case activity.Changed:
-		return "Nothing was done: the session is no longer as it was shown, or belongs to a superuser, whom this page leaves alone"
-	case activity.Refused:
-		return "Nothing was done: the application’s role may not end that session; a role with pg_signal_backend may"
-	}
-	return "Nothing was done: " + string(e.Outcome)
+// whyNothing says why an action had no effect.
+var whyNothing = map[activity.Outcome]string{
+	activity.Gone:    "the session had ended by itself",
+	activity.Changed: "the session is no longer as it was shown, or belongs to a superuser, whom this page leaves alone",
+	activity.Refused: "the application’s role may not end that session; a role with pg_signal_backend may",
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,7 +14,6 @@ import (
 
 	"ddtb/app/auth"
 	"ddtb/app/fault"
-	"ddtb/db"
 )
 
 const (
@@ -30,12 +30,12 @@ const (
 // stream sends the events: first the history, also after a reconnect of EventSource, then each new event. After 204 and
 // errors EventSource does not reconnect; the page's script does, later.
 func (b *Board) stream(c echo.Context) error {
-	still := newPermit(b, c)
-	defer still.end()
-	user, err := still.look()
+	ctx, end := detached(c.Request().Context())
+	defer end()
+	user, err := b.viewer(ctx, c.Request(), false)
 	switch {
 	case err != nil:
-		return fmt.Errorf("ask who watches: %w", unanswered(err))
+		return fmt.Errorf("identify a viewer of the dashboard: %w", unanswered(err))
 	case user == nil:
 		return echo.NewHTTPError(http.StatusUnauthorized)
 	case !user.Staff:
@@ -54,17 +54,16 @@ func (b *Board) stream(c echo.Context) error {
 		return c.NoContent(http.StatusOK)
 	}
 	c.Response().WriteHeader(http.StatusOK)
-	if err := b.watch(c, still); err != nil {
-		b.Log.InfoContext(c.Request().Context(), "who watched the dashboard took too long to read, and was dropped",
+	if err := b.send(ctx, c); err != nil {
+		b.Log.InfoContext(ctx, "a viewer of the dashboard took too long to read, and was dropped",
 			"user", user.Username, "client", c.RealIP(), "error", err)
 	}
 	return nil
 }
 
-// watch sends events until the client disconnects, the server stops, or the viewer loses the permission. It returns an
+// send sends events until the client disconnects, the server stops, or the viewer loses the permission. It returns an
 // error if the client is connected but does not read.
-func (b *Board) watch(c echo.Context, still *permit) error {
-	gone := c.Request().Context()
+func (b *Board) send(ctx context.Context, c echo.Context) error {
 	w := wire{c.Response(), http.NewResponseController(c.Response().Writer)} // echo discards the error of a flush
 	beat := time.NewTicker(quietFor)
 	defer beat.Stop()
@@ -73,7 +72,7 @@ func (b *Board) watch(c echo.Context, still *permit) error {
 	for err == nil {
 		var more func() []byte
 		select {
-		case <-gone.Done():
+		case <-ctx.Done():
 			return nil
 		case <-b.feed.ctx.Done():
 			return nil
@@ -87,7 +86,7 @@ func (b *Board) watch(c echo.Context, still *permit) error {
 				more = e.whole
 			}
 		}
-		if !still.holds() {
+		if user, err := b.viewer(ctx, c.Request(), true); err == nil && (user == nil || !user.Staff) {
 			return w.send([]byte("event: bye\ndata: {}\n\n"))
 		}
 		err = w.send(more())
@@ -114,115 +113,69 @@ func (w wire) send(b []byte) error {
 	return w.ResponseController.Flush()
 }
 
-// permit is a viewer's permission to watch. It is checked before each event, usually in auth's cache.
-type permit struct {
-	b       *Board
-	c       echo.Context
-	request *http.Request // the original request
-	ask     echo.HandlerFunc
-	user    *auth.User
-	ctx     context.Context
-	end     func()
-}
-
-// newPermit detaches the permit from the request's worker. Under the strategy "persistent" a worker keeps its
-// connection, and this one would keep it for as long as the viewer watches.
-func newPermit(b *Board, c echo.Context) *permit {
+// detached returns a context without the request's worker, that ends with the request. Under the strategy "persistent" a
+// worker keeps its connection, and this one would keep it for as long as the viewer watches.
+func detached(request context.Context) (ctx context.Context, end func()) {
 	ctx, cancel := context.WithCancel(context.Background())
-	stop := context.AfterFunc(c.Request().Context(), cancel)
-	p := &permit{b: b, c: c, request: c.Request(), ctx: ctx, end: func() { stop(); cancel() }}
-	p.ask = b.Users.Middleware(func(c echo.Context) error {
-		user, err := auth.UserFrom(c.Request().Context())
-		if err == nil {
-			p.user = user
-		}
-		return err
-	})
-	return p
+	stop := context.AfterFunc(request, cancel)
+	return ctx, func() { stop(); cancel() }
 }
 
-// look returns the viewer, or nil if not logged in. Viewers are checked one at a time: all wake at the same moment, and
-// would need as many connections. Usually the first check fills the cache for the others.
-func (p *permit) look() (*auth.User, error) {
-	err := p.inTurn(p.lookNow)
-	return p.user, err
-}
+var errPaused = errors.New("permissions can't be checked for a moment")
 
-func (p *permit) inTurn(f func() error) error {
-	ctx, cancel := context.WithTimeout(p.ctx, askTimeout)
+// viewer identifies a viewer, usually from auth's cache; nil: not logged in. It checks one viewer at a time: all wake at
+// the same moment, and would need as many connections. Usually the first check fills the cache for the others. Before
+// each event it checks again; an error then means that the stream continues, because the dashboard is needed most.
+func (b *Board) viewer(ctx context.Context, r *http.Request, again bool) (*auth.User, error) {
+	limited, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	select {
-	case p.b.asking <- struct{}{}:
-		defer func() { <-p.b.asking }()
-		return f()
-	case <-ctx.Done():
-		return ctx.Err()
+	case b.asking <- struct{}{}:
+		defer func() { <-b.asking }()
+	case <-limited.Done():
+		return nil, limited.Err()
 	}
-}
-
-func (p *permit) lookNow() error {
-	ctx, cancel := context.WithTimeout(p.ctx, askTimeout)
-	defer cancel()
-	p.c.SetRequest(p.request.WithContext(ctx))
-	defer p.c.SetRequest(p.request)
+	if again && time.Now().Before(b.askNext) {
+		return nil, errPaused
+	}
 	began := time.Now()
-	err := p.ask(p.c)
-	if p.ctx.Err() == nil && (err != nil || time.Since(began) > askSlow) {
-		p.b.askNext = time.Now().Add(askPause)
+	user, err := auth.UserFrom(b.Users.With(limited, r))
+	if ctx.Err() == nil && (err != nil || time.Since(began) > askSlow) {
+		b.askNext = time.Now().Add(askPause)
 	}
-	return err
+	return user, err
 }
 
-// holds reports whether the viewer is still staff. If that can't be checked, it returns true: the dashboard is needed
-// most then.
-func (p *permit) holds() bool {
-	err := p.inTurn(func() error {
-		if time.Now().Before(p.b.askNext) {
-			return nil
-		}
-		return p.lookNow()
-	})
-	return err != nil || p.user != nil && p.user.Staff
-}
-
-// unanswered translates an exceeded time limit: the server is too slow, or earlier checks are.
-func unanswered(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) && db.CauseOf(err) == "" {
-		return &db.ConnError{Cause: db.ServerUnavailable, Err: err}
-	}
-	return err
-}
-
-// viewers counts the viewers by user.
+// viewers is the user of each stream.
 type viewers struct {
-	mu     sync.Mutex
-	byUser map[int64]int
-	all    int
+	mu    sync.Mutex
+	users []int64
 }
 
 // enter takes a place, which leave returns.
 func (v *viewers) enter(user int64) (leave func(), err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	switch {
-	case v.byUser[user] >= maxPerUser:
-		return nil, fault.New(fault.Busy, "You watch the dashboard in %d windows already. Close it where nobody looks.", maxPerUser)
-	case v.all >= maxViewers:
-		return nil, fault.New(fault.Busy,
-			"As many watch the dashboard as may. Close it where nobody looks, or load the page now and then.")
-	case v.byUser == nil:
-		v.byUser = map[int64]int{}
+	own := 0
+	for _, other := range v.users {
+		if other == user {
+			own++
+		}
 	}
-	v.all++
-	v.byUser[user]++
+	switch {
+	case own >= maxPerUser:
+		return nil, fault.New(fault.Busy, "You watch the dashboard in %d windows already. Close one that you do not need.", maxPerUser)
+	case len(v.users) >= maxViewers:
+		return nil, fault.New(fault.Busy,
+			"As many watch the dashboard as may. Close it where it is not needed, or load the page now and then.")
+	}
+	v.users = append(v.users, user)
 	return func() { v.leave(user) }, nil
 }
 
 func (v *viewers) leave(user int64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.all--
-	if v.byUser[user]--; v.byUser[user] == 0 {
-		delete(v.byUser, user)
-	}
+	i := slices.Index(v.users, user)
+	v.users = slices.Delete(v.users, i, i+1)
 }

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	lookBack  = time.Minute     // minimum window of the percentiles
+	window    = time.Minute     // minimum window of the percentiles
 	markEvery = 5 * time.Second // maximum amount by which the window may be longer
 )
 
@@ -27,14 +27,14 @@ type mark struct {
 	ended metrics.Waits
 }
 
-// lately is the waits that ended recently.
-type lately struct {
+// recentWaits are the waits that ended recently.
+type recentWaits struct {
 	metrics.Waits
 	within time.Duration
 }
 
-// look returns the waits of the last minute, or since these settings were first seen.
-func (w *waits) look(at time.Time, cfg config.Database) lately {
+// recent returns the waits of the last minute, or since these settings were first seen.
+func (w *waits) recent(at time.Time, cfg config.Database) recentWaits {
 	now := mark{at, w.of(cfg.Strategy)}
 	if cfg != w.cfg {
 		w.cfg, w.marks = cfg, nil
@@ -42,18 +42,18 @@ func (w *waits) look(at time.Time, cfg config.Database) lately {
 	if n := len(w.marks); n == 0 || at.Sub(w.marks[n-1].at) >= markEvery {
 		w.marks = append(w.marks, now)
 	}
-	for len(w.marks) > 1 && at.Sub(w.marks[1].at) >= lookBack {
+	for len(w.marks) > 1 && at.Sub(w.marks[1].at) >= window {
 		w.marks = w.marks[1:]
 	}
 	first := w.marks[0]
-	return lately{now.ended.Since(first.ended), at.Sub(first.at)}
+	return recentWaits{now.ended.Since(first.ended), at.Sub(first.at)}
 }
 
 // words formats the percentiles: the 95th, and the text below it. The longest wait is included because a stall of all
 // requests adds only few waits.
-func (l lately) words() (p95, more string) {
+func (l recentWaits) words() (p95, more string) {
 	when := "in the last minute"
-	if l.within < lookBack {
+	if l.within < window {
 		when = fmt.Sprintf("in the last %d s", max(1, int(l.within.Seconds())))
 	}
 	n := l.Count()

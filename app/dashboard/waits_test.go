@@ -45,7 +45,7 @@ func TestWaitsAreThoseOfTheLastMinuteUnderTheSettingsInForce(t *testing.T) {
 		{306, 0, pool, 0, 0}, // what it had before is long ago
 	} {
 		end(step.ended, step.cfg.Strategy)
-		got := w.look(start.Add(time.Duration(step.second)*time.Second), step.cfg)
+		got := w.recent(start.Add(time.Duration(step.second)*time.Second), step.cfg)
 		if got.Count() != step.count || got.within != step.within {
 			t.Errorf("at %d s: %d within %v, want %d within %v", step.second, got.Count(), got.within, step.count, step.within)
 		}
@@ -55,7 +55,7 @@ func TestWaitsAreThoseOfTheLastMinuteUnderTheSettingsInForce(t *testing.T) {
 func TestLookingAtWaitsOftenKeepsFewMarks(t *testing.T) {
 	w := waits{of: metrics.New("test").Acquires().Waits}
 	for i := range 10_000 {
-		w.look(time.Unix(0, 0).Add(time.Duration(i)*100*time.Millisecond), config.Database{})
+		w.recent(time.Unix(0, 0).Add(time.Duration(i)*100*time.Millisecond), config.Database{})
 	}
 	if len(w.marks) > 14 || cap(w.marks) > 64 {
 		t.Errorf("%d marks, room for %d", len(w.marks), cap(w.marks))

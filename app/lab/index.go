@@ -4,7 +4,6 @@ import (
 	"embed"
 	"errors"
 	"net/http"
-	"net/url"
 	"strings"
 
 	"github.com/labstack/echo/v4"
@@ -46,36 +45,36 @@ func strategies() string {
 func (l *Lab) endpoints() []Endpoint {
 	return []Endpoint{
 		{
-			"/test/pool-stress", "Many holders ask for a connection at once, use it and hold it. Those that find none in time are errors, and the peak is counted on the server.",
+			"/test/pool-stress", "Many holders ask for a connection at once, use it and hold it. Those that get none in time are errors. The peak is counted on the server.",
 			[]Parameter{
 				{"threads", "how many holders (15)"},
-				{"hold", "how long each holds; a little longer than the timeout unless you say otherwise"},
-				{"timeout", "how long each waits; the strategy's own unless you say less"},
-				{"strategy", strategies() + ": run on a private instance, and leave the application alone"},
+				{"hold", "how long each holds it (a little longer than the timeout)"},
+				{"timeout", "how long each waits; at most, and by default, the strategy's own"},
+				{"strategy", strategies() + ": run on a private instance, which does not affect the application"},
 				{"max_size, min_size, max_waiting", "of the private instance"},
 			},
 			[]string{"/test/pool-stress", "/test/pool-stress?threads=15&strategy=pool&max_size=3&timeout=2s", "/test/pool-stress?threads=100&hold=1s&strategy=per-request"},
 			l.poolStress,
 		},
 		{
-			"/test/connection-leak", "Takes connections and forgets to give them back, as code without a deferred release does. Shows who holds them, by line of code.",
+			"/test/connection-leak", "Acquires connections and does not release them, like code without a deferred release. Shows the line of code that holds each.",
 			[]Parameter{
 				{"count", "how many to leak (3)"},
-				{"reclaim", "when they are taken back (30s)"},
+				{"reclaim", "when they are reclaimed (30s)"},
 				{"timeout", "how long each attempt waits"},
 			},
 			[]string{"/test/connection-leak", "/test/connection-leak?count=10&reclaim=10s"},
 			l.connectionLeak,
 		},
 		{
-			"/test/sentry-db-interaction", "Captures events while it holds a connection, in a transaction, and after a failed query, and counts the connections that each capture takes: none, unless an event hook queries.",
+			"/test/sentry-db-interaction", "Captures events while it holds a connection, in a transaction, and after a failed query. Counts the connections that each capture takes: none, unless an event hook queries.",
 			[]Parameter{
-				{"hook", "queries: the event hook asks for a connection as well, and a small pool deadlocks: the answer and the log name both lines; none"},
-				{"transport", "sync: each capture waits for Sentry's answer, and the connection with it; async"},
-				{"delay", "how long Sentry takes to answer; a stand-in inside this process does so, as it does where no Sentry is configured"},
-				{"strategy", strategies() + ": run on a private instance. hook=queries and transport=sync always do"},
+				{"hook", "none, or queries: the event hook asks for a connection too, and a small pool deadlocks. The answer and the log name both lines"},
+				{"transport", "async, or sync: each capture waits for Sentry's answer, and holds its connection meanwhile"},
+				{"delay", "how long Sentry takes to answer. With it, as without a configured Sentry, a stand-in in this process answers"},
+				{"strategy", strategies() + ": run on a private instance, as hook=queries and transport=sync always do"},
 				{"max_size, min_size, max_waiting", "of the private instance; max_size is at most 3"},
-				{"timeout", "how long a capture waits for its connection; the strategy's own unless you say less"},
+				{"timeout", "how long a capture waits for its connection; at most, and by default, the strategy's own"},
 			},
 			[]string{
 				"/test/sentry-db-interaction", "/test/sentry-db-interaction?hook=queries&max_size=1&timeout=2s",
@@ -84,7 +83,7 @@ func (l *Lab) endpoints() []Endpoint {
 			l.sentryInteraction,
 		},
 		{
-			"/error/", "Fails as a bug does: an error page with status 500, a line in the log, an event and a mail.",
+			"/error/", "Fails like a bug: an error page with status 500, a line in the log, an event and a mail.",
 			[]Parameter{},
 			[]string{"/error/"},
 			failOnPurpose,
@@ -126,19 +125,26 @@ func noTest(echo.Context) error {
 	return fault.New(fault.NotFound, "There is no such test. GET /test/ lists them, with their parameters.")
 }
 
-// nowKey is the parameter with which the page of progress asks for the result.
+// nowKey is the parameter with which the page of progress requests the result.
 const nowKey = "now"
 
-// progress shows a browser a page at once. It asks for the result after a second, so that it is surely drawn, and stays
-// until the test has ended. A script's request has no such page in between.
+// errProgress means that a test with these parameters may run, after the page of progress.
+var errProgress = errors.New("show the page of progress first")
+
+// progressFirst reports whether a person opened the address in a browser. A script's request has no page in between.
+func progressFirst(c echo.Context) bool {
+	return c.QueryParam(nowKey) == "" && web.WantsHTML(c) && c.Request().Header.Get("Sec-Fetch-Mode") == "navigate"
+}
+
+// progress shows a browser a page at once, unless the parameters have a mistake. The page requests the result after a
+// second and stays until that arrives.
 func progress(test echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		u := *c.Request().URL
-		q, err := url.ParseQuery(u.RawQuery)
-		if err != nil || q.Has(nowKey) || !web.WantsHTML(c) || c.Request().Header.Get("Sec-Fetch-Mode") != "navigate" {
-			return test(c)
+		if err := test(c); !errors.Is(err, errProgress) {
+			return err
 		}
-		asked := u.RequestURI()
+		u := *c.Request().URL
+		asked, q := u.RequestURI(), u.Query()
 		q.Set(nowKey, "1")
 		u.RawQuery = q.Encode()
 		c.Response().Header().Set("Refresh", "1; url="+u.RequestURI())

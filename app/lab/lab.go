@@ -10,6 +10,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -29,7 +31,7 @@ type Lab struct {
 	log    *slog.Logger
 	limits atomic.Pointer[config.Test]
 	sentry config.Sentry // the application's; without a DSN, experiments use a stand-in
-	turn   chan struct{} // one stress run at a time
+	turn   chan struct{} // one run at a time
 
 	mu      sync.Mutex
 	leaked  map[*db.Lease]func() // the deliberate leaks, with the function that reclaims each
@@ -55,13 +57,10 @@ func (l *Lab) Enabled() bool { return l.limits.Load().Enabled }
 // Close reclaims the deliberate leaks.
 func (l *Lab) Close() {
 	l.mu.Lock()
-	var back []func()
-	for _, f := range l.leaked {
-		back = append(back, f)
-	}
+	reclaims := slices.Collect(maps.Values(l.leaked))
 	l.mu.Unlock()
-	for _, f := range back {
-		f()
+	for _, reclaim := range reclaims {
+		reclaim()
 	}
 }
 
@@ -82,36 +81,28 @@ func (l *Lab) guard(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// begin reserves the single stress run.
-func (l *Lab) begin() (end func(), err error) {
+// begin reserves the single run of a test, on the application's database or on a private one with the settings. end closes
+// that one, and lets the next run begin.
+func (l *Lab) begin(private bool, cfg config.Database, onNested func(first, second string)) (d *db.DB, end func(), err error) {
 	select {
 	case l.turn <- struct{}{}:
-		return func() { <-l.turn }, nil
 	default:
-		return nil, fault.New(fault.Conflict, "Another stress run is under way. Wait for its end, then try again.")
+		return nil, nil, fault.New(fault.Conflict, "Another stress run is under way. Wait until it has ended, then try again.")
 	}
-}
-
-// strategyFor returns the live strategy, or a private instance with the requested settings.
-func (l *Lab) strategyFor(p *params, cfg config.Database) (_ acquirer, end func(), err error) {
-	if !p.private {
-		return l.db, func() {}, nil
+	free := func() { <-l.turn }
+	if !private {
+		return l.db, free, nil
 	}
-	s, err := db.NewSource(cfg, db.Options{Log: l.log})
-	if err != nil {
+	if d, err = db.OpenWith(cfg, db.Options{Log: l.log, OnNested: onNested}); err != nil {
+		free()
 		return nil, nil, err
 	}
-	return s, func() {
+	return d, func() {
+		defer free()
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
-		if err := s.Close(ctx); err != nil {
-			l.log.Warn("the private strategy of a stress run did not close in time", "error", err)
+		if err := d.Close(ctx); err != nil {
+			l.log.Warn("the private database of a test did not close in time", "error", err)
 		}
 	}, nil
-}
-
-// acquirer is the live database or a private strategy.
-type acquirer interface {
-	Acquire(ctx context.Context) (*db.Lease, error)
-	Stat() db.Stat
 }

@@ -70,7 +70,7 @@ func (l *Lab) connectionLeak(c echo.Context) error {
 
 // leak acquires a lease without releasing it on any path.
 func (l *Lab) leak(ctx context.Context, most int, timeout, reclaim time.Duration) error {
-	if err := l.aboutToLeak(most); err != nil {
+	if err := l.beginLeak(most); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout+timeout/100)
@@ -82,13 +82,13 @@ func (l *Lab) leak(ctx context.Context, most int, timeout, reclaim time.Duration
 	if err != nil {
 		return err
 	}
-	timer := time.AfterFunc(reclaim, func() { l.takeBack(lease) })
-	l.leaked[lease] = func() { timer.Stop(); l.takeBack(lease) }
+	timer := time.AfterFunc(reclaim, func() { l.reclaim(lease) })
+	l.leaked[lease] = func() { timer.Stop(); l.reclaim(lease) }
 	return nil
 }
 
-// aboutToLeak counts a leak in progress, unless there are too many.
-func (l *Lab) aboutToLeak(most int) error {
+// beginLeak counts a leak in progress, unless there are too many.
+func (l *Lab) beginLeak(most int) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.leaked)+l.leaking >= most {
@@ -98,7 +98,7 @@ func (l *Lab) aboutToLeak(most int) error {
 	return nil
 }
 
-func (l *Lab) takeBack(lease *db.Lease) {
+func (l *Lab) reclaim(lease *db.Lease) {
 	lease.Reclaim()
 	lease.Release() // reports to the driver that it is unused
 	l.mu.Lock()

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"fmt"
 	"net/url"
 	"slices"
@@ -18,13 +19,14 @@ import (
 // query reads the parameters of a test endpoint. The first one that is malformed, out of bounds or unknown becomes the
 // error, with its bounds.
 type query struct {
-	values url.Values
-	known  []string
-	err    error
+	values   url.Values
+	known    []string
+	err      error
+	progress bool // the page of progress comes first
 }
 
 func newQuery(c echo.Context) *query {
-	q := &query{}
+	q := &query{progress: progressFirst(c)}
 	var err error
 	if q.values, err = url.ParseQuery(c.QueryString()); err != nil {
 		q.fail("The address can't be read: write its parameters as name=value, with & between them.")
@@ -78,21 +80,25 @@ func (q *query) duration(name string, otherwise, lo, hi time.Duration) time.Dura
 // withinOwn rejects a timeout longer than the live strategy's own, which ends the wait earlier.
 func (q *query) withinOwn(timeout, own time.Duration) {
 	if own > 0 && timeout > own {
-		q.fail("timeout=%v: the strategy in force gives up after %v. Give at most that, or raise its timeout in the configuration.", timeout, own)
+		q.fail("timeout=%v: the current strategy gives up after %v. Give at most that, or raise its timeout in the configuration.", timeout, own)
 	}
 }
 
 // choice reads one of the words.
-func (q *query) choice(name string, words ...string) string {
+func (q *query) choice(name, otherwise string, words ...string) string {
 	text := q.text(name)
-	if text != "" && !slices.Contains(words, text) {
+	if text == "" {
+		return otherwise
+	}
+	if !slices.Contains(words, text) {
 		q.fail("%s=%s: give one of %s.", name, short(text), strings.Join(words, ", "))
-		return ""
+		return otherwise
 	}
 	return text
 }
 
-// end rejects unknown parameters: most are misspelled.
+// end rejects unknown parameters: most are misspelled. It returns errProgress if the parameters are right, and a browser
+// has to show the page of progress before the test runs.
 func (q *query) end() error {
 	for name, values := range q.values {
 		if !slices.Contains(q.known, name) {
@@ -101,6 +107,9 @@ func (q *query) end() error {
 		if len(values) > 1 {
 			q.fail("%s is there %d times: give it once.", name, len(values))
 		}
+	}
+	if q.err == nil && q.progress {
+		return errProgress
 	}
 	return q.err
 }
@@ -126,30 +135,27 @@ func setOwn(cfg *config.Database, key, text string) {
 
 // private changes the configuration for a private instance, and reports whether one was requested.
 func (q *query) private(cfg *config.Database, most int) bool {
-	asked := false
-	if s := q.choice("strategy", db.Names()...); s != "" {
-		cfg.Strategy, asked = s, true
-	}
+	strategy := q.choice("strategy", "", db.Names()...)
 	size := q.number("max_size", 0, 1, most)
-	least := q.number("min_size", 0, 0, most)
+	least := q.number("min_size", -1, 0, most)
 	waiting := q.number("max_waiting", -1, 0, 10*most)
-	if asked = asked || size > 0 || q.values.Has("min_size") || waiting >= 0; !asked {
+	if strategy == "" && size == 0 && least < 0 && waiting < 0 {
 		return false
 	}
+	cfg.Strategy = cmp.Or(strategy, cfg.Strategy)
 	if size > 0 {
 		setOwn(cfg, specOf(cfg).SizeKey, strconv.Itoa(size))
 	}
-	most = cfg.Pool.MaxSize
-	if most == db.Auto {
-		most = max(cfg.Pool.MinSize, least)
+	if cfg.Pool.MaxSize != db.Auto {
+		most = cfg.Pool.MaxSize
 	}
-	cfg.Pool.MinSize = min(cfg.Pool.MinSize, most)
-	if q.values.Has("min_size") {
-		cfg.Pool.MinSize = least
+	if least > most {
+		q.fail("min_size=%d is more than max_size=%d.", least, most)
 	}
-	if cfg.Pool.MinSize > most {
-		q.fail("min_size=%d is more than max_size=%d.", cfg.Pool.MinSize, most)
+	if least < 0 {
+		least = min(cfg.Pool.MinSize, most)
 	}
+	cfg.Pool.MinSize = least
 	if waiting >= 0 {
 		cfg.Pool.MaxWaiting = waiting
 	}

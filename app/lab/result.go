@@ -73,9 +73,9 @@ var toDashboard = web.Link{Path: dashboardPath, Text: "Watch the leases on the d
 func (l *Leak) page() result {
 	r := result{
 		Title: "Connection leak",
-		Lead: fmt.Sprintf("%d of %d leases were taken and forgotten. They come back by themselves after %s.",
+		Lead: fmt.Sprintf("%d of %d leases were acquired and not released. They are reclaimed after %s.",
 			len(l.Attempts), l.Count, l.Reclaim),
-		Shows: "Code that does not release a lease on every way out does this. While the pool is empty, pages that need a connection fail.",
+		Shows: "Code that does not release its lease on every return does this. While no connection is free, pages that need one fail.",
 		Lines: append(append([]string{}, l.Errors...), l.Attempts...),
 		Next:  []web.Link{{Path: "/lab/rows-not-closed/", Text: "See a leak in the lab, and its fix"}, toDashboard},
 	}

@@ -36,6 +36,12 @@ type Sentry struct {
 	Error            string    `json:"error,omitempty"` // the first of the steps'
 }
 
+// Nesting is a request that held a lease and asked for another, with its lines of code.
+type Nesting struct {
+	First  string `json:"first"`  // got the lease that is held
+	Second string `json:"second"` // asks for another
+}
+
 // Capture is one of its steps.
 type Capture struct {
 	Step             string  `json:"step"`
@@ -64,20 +70,15 @@ func (l *Lab) sentryInteraction(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	end, err := l.begin()
-	if err != nil {
-		return err
-	}
-	defer end()
 	run := &sentryRun{sentryParams: p, answer: &Sentry{
 		Test: "sentry-db-interaction", Strategy: cfg.Strategy, Settings: SettingsOf(cfg), Private: p.private,
 		Hook: p.hook, Transport: p.transport, Steps: []Capture{}, Nested: []Nesting{},
 	}}
-	closeIt, err := run.open(l, cfg)
-	if err != nil {
+	var end func()
+	if run.db, end, err = l.begin(p.private, cfg, run.nested); err != nil {
 		return err
 	}
-	defer closeIt()
+	defer end()
 	ctx, cancel := context.WithTimeout(c.Request().Context(), limits.MaxHold)
 	defer cancel()
 	if err := run.all(ctx, l.sentry, cfg.Password); err != nil {
@@ -108,13 +109,7 @@ type sentryParams struct {
 // be slow or acquire a lease. The two captures that may wait for a lease end within max_hold.
 func readSentry(c echo.Context, limits config.Test, cfg *config.Database) (p sentryParams, err error) {
 	q := newQuery(c)
-	p.hook, p.transport = q.choice("hook", "none", hookQueries), q.choice("transport", "async", transportSync)
-	if p.hook == "" {
-		p.hook = "none"
-	}
-	if p.transport == "" {
-		p.transport = "async"
-	}
+	p.hook, p.transport = q.choice("hook", "none", "none", hookQueries), q.choice("transport", "async", "async", transportSync)
 	slow := p.hook == hookQueries || p.transport == transportSync
 	if (slow || q.values.Has("timeout")) && !q.values.Has("max_size") {
 		q.values.Set("max_size", "1")
@@ -331,6 +326,11 @@ func (r *sentryRun) query(ctx context.Context) error {
 	defer lease.Release()
 	_, err = lease.Conn().Exec(ctx, "SELECT 1")
 	return err
+}
+
+// nested records a nested lease. Only the run's own goroutine asks for one.
+func (r *sentryRun) nested(first, second string) {
+	r.answer.Nested = append(r.answer.Nested, Nesting{first, second})
 }
 
 func milliseconds(d time.Duration) float64 { return round(float64(d.Microseconds())/1000, 2) }

@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -32,19 +31,13 @@ func (r *sentryRun) destination(ctx context.Context, to config.Sentry) (dsn conf
 	server := &http.Server{Handler: r.sink, ReadHeaderTimeout: sentryPatience}
 	served := make(chan struct{})
 	go func() { defer close(served); _ = server.Serve(l) }() // the error is that of closing it
-	cut := context.AfterFunc(ctx, func() { _ = server.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	return config.Secret(fmt.Sprintf("http://key@%s/1", l.Addr())), func() {
-		cut()
-		endServer(server)
+		stop()
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		_ = server.Shutdown(ctx) // waits for the handlers, whose clients have disconnected
+		_ = server.Close()
 		<-served
 	}, nil
-}
-
-// endServer waits for the handlers, whose clients have disconnected.
-func endServer(server *http.Server) {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	if err := server.Shutdown(ctx); errors.Is(err, context.DeadlineExceeded) {
-		_ = server.Close()
-	}
 }

@@ -113,17 +113,12 @@ func (l *Lab) poolStress(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	end, err := l.begin()
+	d, end, err := l.begin(p.private, cfg, nil)
 	if err != nil {
 		return err
 	}
 	defer end()
-	strategy, closeIt, err := l.strategyFor(p, cfg)
-	if err != nil {
-		return err
-	}
-	defer closeIt()
-	s, threads := l.stress(c.Request().Context(), strategy, p, cfg)
+	s, threads := l.stress(c.Request().Context(), d, p, cfg)
 	return answer(c, http.StatusOK, s, func() result { return s.page(threads) })
 }
 
@@ -133,13 +128,13 @@ type thread struct {
 	err    error
 }
 
-func (l *Lab) stress(ctx context.Context, strategy acquirer, p *params, cfg config.Database) (*Stress, []thread) {
+func (l *Lab) stress(ctx context.Context, d *db.DB, p *params, cfg config.Database) (*Stress, []thread) {
 	stopCounting := l.countPeak(ctx, cfg.ApplicationName+"/"+cfg.Strategy)
 	began := time.Now()
 	threads := make([]thread, p.threads)
 	var wg sync.WaitGroup
 	for i := range threads {
-		wg.Go(func() { threads[i] = p.run(ctx, strategy) })
+		wg.Go(func() { threads[i] = p.run(ctx, d) })
 	}
 	wg.Wait()
 	s := &Stress{
@@ -148,12 +143,12 @@ func (l *Lab) stress(ctx context.Context, strategy acquirer, p *params, cfg conf
 		Results: []string{}, Errors: []string{},
 	}
 	s.PeakConnections, s.PeakError = stopCounting()
-	s.tell(threads)
+	s.summarize(threads)
 	return s, threads
 }
 
 // run is one thread: it acquires a connection, uses it, and holds it. Its context ends with the client.
-func (p *params) run(ctx context.Context, strategy acquirer) thread {
+func (p *params) run(ctx context.Context, d *db.DB) thread {
 	began := time.Now()
 	acquire := ctx
 	if p.timeout > 0 {
@@ -161,7 +156,7 @@ func (p *params) run(ctx context.Context, strategy acquirer) thread {
 		acquire, cancel = context.WithTimeout(ctx, p.timeout)
 		defer cancel()
 	}
-	lease, err := strategy.Acquire(acquire)
+	lease, err := d.Acquire(acquire)
 	waited := time.Since(began)
 	if err != nil {
 		return thread{waited, err}
@@ -183,8 +178,8 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// tell summarizes the threads, in the words of the report that the endpoint is based on.
-func (s *Stress) tell(threads []thread) {
+// summarize counts the threads, and lists them, in the words of the report that the endpoint is based on.
+func (s *Stress) summarize(threads []thread) {
 	waits := make([]time.Duration, len(threads))
 	for i, t := range threads {
 		waits[i] = t.waited

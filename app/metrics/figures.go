@@ -45,9 +45,9 @@ func sendEach(out chan<- prometheus.Metric, name, help, label string, values map
 	}
 }
 
-// FollowLeases reports the state of d's leases. The gauges are of the current strategy only; the counters are of all
-// strategies used so far, by name.
-func (m *Metrics) FollowLeases(d *db.DB) {
+// FollowDB reports the state of d's leases, and of the replicas that serve its reads. The gauges of leases are of the
+// current strategy only; the counters are of all strategies used so far, by name.
+func (m *Metrics) FollowDB(d *db.DB) {
 	m.registry.MustRegister(collector(func(out chan<- prometheus.Metric) {
 		now, totals := d.Stat(), d.Totals()
 		for _, f := range db.Figures {
@@ -60,12 +60,6 @@ func (m *Metrics) FollowLeases(d *db.DB) {
 				sendOne(out, f, &total, prometheus.Labels{"strategy": strategy})
 			}
 		}
-	}))
-}
-
-// FollowReplicas reports the replicas of d, the servers of declared reads. Without replicas there are no such metrics.
-func (m *Metrics) FollowReplicas(d *db.DB) {
-	m.registry.MustRegister(collector(func(out chan<- prometheus.Metric) {
 		for _, r := range d.Replicas() {
 			send(out, db.ReplicaFigures, &r, prometheus.Labels{"host": r.Host})
 		}

@@ -19,7 +19,7 @@ package metrics
 import (
 	"runtime/debug"
 
-	"github.com/prometheus/client_golang/prometheus" // the format, and histograms without locks, are its trade
+	"github.com/prometheus/client_golang/prometheus" // provides the format, and histograms without locks
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"ddtb/app/report"
@@ -30,7 +30,6 @@ type Metrics struct {
 	registry *prometheus.Registry
 	requests *requests
 	acquires *Acquires
-	server   *server
 	failures *prometheus.CounterVec
 }
 
@@ -67,13 +66,6 @@ func buildInfo(version string) prometheus.Collector {
 	return g
 }
 
-// Close stops following the server. It may be called twice.
-func (m *Metrics) Close() {
-	if m.server != nil {
-		m.server.close()
-	}
-}
-
 // Failed counts a request that failed with err.
 func (m *Metrics) Failed(err error) { m.failures.WithLabelValues(report.CauseOf(err)).Inc() }
 
@@ -90,6 +82,6 @@ func (m *Metrics) FollowReports(r *report.Reporter) {
 	count("ddtb_mails_total", mails, prometheus.Labels{"outcome": "failed"}, func(s report.Stat) int64 { return s.MailsFailed })
 	count("ddtb_sentry_events_total", "Events about failures that were handed to Sentry's queue.", nil,
 		func(s report.Stat) int64 { return s.Events })
-	count("ddtb_suppressed_notices_total", "Failures that the limit on mails and events left for a later notice to tell the number of.", nil,
+	count("ddtb_suppressed_notices_total", "Failures that the limit on mails and events left to be counted in a later notice.", nil,
 		func(s report.Stat) int64 { return s.Suppressed })
 }

@@ -1,9 +1,7 @@
 package metrics
 
 import (
-	"context"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,66 +10,29 @@ import (
 	"ddtb/db/activity"
 )
 
-// server reports the use of the server's slots, from the sampler's snapshots.
-type server struct {
-	look *activity.Sampler
-
-	mu     sync.Mutex
-	seenAt time.Time // by this machine's clock: the last good snapshot; at first, the start
-
-	stop    context.CancelFunc
-	stopped sync.WaitGroup
-}
-
-// FollowServer reports the snapshots of s, until Close.
-func (m *Metrics) FollowServer(s *activity.Sampler) {
-	ctx, stop := context.WithCancel(context.Background())
-	m.server = &server{look: s, seenAt: time.Now(), stop: stop}
-	m.server.stopped.Go(func() { m.server.follow(ctx) })
-	m.registry.MustRegister(collector(m.server.collect))
-}
-
-func (s *server) follow(ctx context.Context) {
-	var r activity.Reading
-	for {
-		next, err := s.look.Next(ctx, r)
-		if err != nil {
-			return
-		}
-		if r = next; r.Err == nil {
-			s.mu.Lock()
-			s.seenAt = time.Now()
-			s.mu.Unlock()
-		}
-	}
-}
-
-func (s *server) close() {
-	s.stop()
-	s.stopped.Wait()
-}
-
-func (s *server) age() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return time.Since(s.seenAt)
-}
-
 // monitor is the state of the sampler.
 type monitor struct{ up, age float64 }
 
 var monitorFigures = []db.Figure[monitor]{
-	{Name: "ddtb_monitor_up", Help: "1 when the last look at the server succeeded: only then are there figures of it.", Gauge: func(m *monitor) float64 { return m.up }},
-	{Name: "ddtb_monitor_age_seconds", Help: "How old the figures are: since the last look that succeeded, or the start.", Gauge: func(m *monitor) float64 { return m.age }},
+	{Name: "ddtb_monitor_up", Help: "1 if the last poll of the server succeeded: only then are there figures of it.", Gauge: func(m *monitor) float64 { return m.up }},
+	{Name: "ddtb_monitor_age_seconds", Help: "Age of the figures: since the last poll that succeeded, or the start.", Gauge: func(m *monitor) float64 { return m.age }},
 }
 
-func (s *server) collect(out chan<- prometheus.Metric) {
-	r, m := s.look.Latest(), monitor{age: s.age().Seconds()}
-	if r.Err == nil && !r.Sample.At.IsZero() {
-		m.up = 1
-		sendSnapshot(out, r.Snapshot)
-	}
-	send(out, monitorFigures, &m, nil)
+// FollowServer reports the use of the server's slots, from the latest snapshot of s.
+func (m *Metrics) FollowServer(s *activity.Sampler) {
+	start := time.Now()
+	m.registry.MustRegister(collector(func(out chan<- prometheus.Metric) {
+		r := s.Latest()
+		now := monitor{age: time.Since(start).Seconds()}
+		if !r.Seen.IsZero() {
+			now.age = time.Since(r.Seen).Seconds()
+		}
+		if r.Err == nil && !r.Sample.At.IsZero() {
+			now.up = 1
+			sendSnapshot(out, r.Snapshot)
+		}
+		send(out, monitorFigures, &now, nil)
+	}))
 }
 
 func sendSnapshot(out chan<- prometheus.Metric, now activity.Snapshot) {

@@ -27,8 +27,8 @@ var bounds = func() (b [decades*len(steps) + 1]time.Duration) {
 	return b
 }()
 
-// toldBounds are the bounds exported to Prometheus. Each costs a series there.
-var toldBounds = []time.Duration{
+// exportedBounds are the bounds exported to Prometheus. Each costs a series there.
+var exportedBounds = []time.Duration{
 	100 * time.Microsecond, time.Millisecond, 5 * time.Millisecond, 25 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond,
 	500 * time.Millisecond, time.Second, 2500 * time.Millisecond, 5 * time.Second, 10 * time.Second, 30 * time.Second,
 }
@@ -119,7 +119,7 @@ func (v *waitsVec) Collect(out chan<- prometheus.Metric) {
 		now, sum := w.now(), uint64(0)
 		buckets := map[float64]uint64{}
 		for i, bound := range bounds {
-			if sum += now[i]; slices.Contains(toldBounds, bound) {
+			if sum += now[i]; slices.Contains(exportedBounds, bound) {
 				buckets[bound.Seconds()] = sum
 			}
 		}

@@ -30,7 +30,7 @@ func TestStepsGrowByASixthAtMostAndHoldWhatPrometheusIsTold(t *testing.T) {
 	if first, last := bounds[0], bounds[len(bounds)-1]; first != 100*time.Microsecond || last != 1000*time.Second {
 		t.Errorf("from %v to %v", first, last)
 	}
-	for _, told := range toldBounds {
+	for _, told := range exportedBounds {
 		if !slices.Contains(bounds[:], told) {
 			t.Errorf("%v is no bound", told)
 		}

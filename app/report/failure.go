@@ -107,7 +107,8 @@ type failure struct {
 	Request
 	At                time.Time
 	Cause             string
-	NoConn            bool // there was no connection: it belongs to the outage
+	Opened            string // of "circuit open": the cause of the last attempt, if known
+	NoConn            bool   // there was no connection: it belongs to the outage
 	Text, Type        string
 	SQLState          string
 	Server            string // HOST:PORT
@@ -140,7 +141,7 @@ func newFailure(in Incident) *failure {
 		f.SQLState = line(pe.Code)
 	}
 	if ce, ok := errors.AsType[*db.ConnError](in.Err); ok {
-		f.Strategy, f.Server, f.Limit = ce.Strategy, line(ce.Server), ce.Limit()
+		f.Opened, f.Strategy, f.Server, f.Limit = string(ce.Opened), ce.Strategy, line(ce.Server), ce.Limit()
 		if ce.Leases > 0 || ce.Waiting > 0 || ce.Waited > 0 {
 			f.Waiting = fmt.Sprintf("it waited %.2f s; %d of %d leases were out (0: no bound), and %d other requests waited",
 				ce.Waited.Seconds(), ce.Leases, ce.Size, ce.Waiting)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -39,6 +40,15 @@ func TestAnIncidentWithoutAnErrorIsAFailureToo(t *testing.T) {
 	equal(t, "cause", f.Cause, InternalError)
 	equal(t, "origin", f.origin(), "")
 	equal(t, "has no time", f.At.IsZero(), false)
+}
+
+func TestAnOpenCircuitIsReportedAsWhatOpenedIt(t *testing.T) {
+	f := newFailure(Incident{Err: fmt.Errorf("latest polls: %w", &db.ConnError{Cause: db.CircuitOpen, Opened: db.ServerUnavailable})})
+	s := newState()
+	s.add(f)
+	n := s.due(outageKey, f.At, config.MailLimit{Window: time.Minute, PerHour: 1})
+	equal(t, "cause", n.Cause, string(db.ServerUnavailable))
+	equal(t, "by cause", n.ByCause(), "circuit open: 1")
 }
 
 func TestAFailureKeepsNoMoreThanItsBounds(t *testing.T) {

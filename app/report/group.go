@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,7 +16,7 @@ import (
 // counts once.
 const settle = 5 * time.Second
 
-// maxGroups bounds the groups that are told apart at once; the failures of further ones are counted together.
+// maxGroups bounds the groups; the failures of further ones are counted together.
 const (
 	maxGroups = 200
 	manyKinds = "failures of many kinds"
@@ -78,7 +79,7 @@ func (s *state) add(f *failure) (key string) {
 		g.Example = f
 	}
 	if f.NoConn {
-		g.Cause, g.Route, g.Origin = g.Example.Cause, g.Example.Route, g.Example.Origin
+		g.Cause, g.Route, g.Origin = cmp.Or(g.Example.Opened, g.Example.Cause), g.Example.Route, g.Example.Origin
 		if g.Failed == nil {
 			g.Failed, g.Since = map[string]int{}, f.At
 		}

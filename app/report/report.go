@@ -16,7 +16,7 @@
 //     time. A file that can't be read or written costs only that.
 //
 // How it works: Report puts a copy of a failure into a queue (failure.go). One goroutine counts it in its group
-// (group.go), looks every second what else is due, and passes notices to Sentry's queue and to mails, each of which is
+// (group.go), checks every second what else is due, and passes notices to Sentry's queue and to mails, each of which is
 // tried until it is sent or given up (run.go). The package does not depend on the HTTP framework, the pages or any
 // query.
 package report

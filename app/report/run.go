@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	look     = time.Second // how often it looks what is due, and saves the state
+	dueEvery = time.Second // how often it checks what is due, and saves the state
 	maxTries = 6
 	// firstPause is quadrupled after each try: 2 s, 8 s, 32 s, 2 min, 9 min. Greylisting accepts after five minutes.
 	firstPause = 2 * time.Second
@@ -21,7 +21,7 @@ const (
 func (r *Reporter) run() error {
 	defer r.cutMails()
 	r.state = r.file.load(time.Now())
-	tick := time.NewTicker(look)
+	tick := time.NewTicker(dueEvery)
 	defer tick.Stop()
 	for {
 		r.open.Store(r.state.waits())

@@ -72,7 +72,7 @@ func New(cfg config.Tracing, version string, log *slog.Logger) (*Tracing, error)
 		attribute.String("service.name", "ddtb"), attribute.String("service.version", version),
 	))
 	if err != nil { // for example, a machine without a name; the rest is known
-		log.Warn("traces don't tell all about this process", "error", err)
+		log.Warn("traces lack facts about this process", "error", err)
 	}
 	x := newExporter(otlp, cfg, log)
 	limits := sdk.NewSpanLimits()
@@ -165,7 +165,7 @@ func (x *exporter) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) er
 	err := x.SpanExporter.ExportSpans(ctx, spans)
 	switch {
 	case err != nil && !x.failing:
-		x.log.Warn("traces can't be sent, and are dropped until they can be: look at tracing.endpoint", "error", x.clean(err))
+		x.log.Warn("traces can't be sent, and are dropped until they can be: check tracing.endpoint", "error", x.clean(err))
 	case err == nil && x.failing:
 		x.log.Info("traces are sent again")
 	}

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -42,6 +43,8 @@ type Problem struct {
 	Cause      db.Cause      `json:"cause,omitempty"`
 	RetryAfter time.Duration `json:"-"` // 0: not said
 	Advice     string        `json:"-"` // whether waiting helps, for a page; "": not known
+
+	unsure bool // a change may have been made
 }
 
 // statusClientGone is nginx's status for a client that closed the connection before its response. It is only logged.
@@ -107,10 +110,31 @@ var outOfFiles = Problem{
 	Detail: "This application has as many files and connections open as the system allows. The database is not the cause.",
 }
 
-// late is a deadline that ended a request. The operation may have been carried out nevertheless.
+// late is a deadline that ended a request.
 var late = Problem{
-	Status: http.StatusServiceUnavailable, Title: "This took too long", RetryAfter: retryAfter,
-	Detail: "The database did not answer in time, so this request was abandoned. If it was a change, check first whether it was made.",
+	Status: http.StatusServiceUnavailable, Title: "This took too long", RetryAfter: retryAfter, unsure: true,
+	Detail: "The database did not answer in time, so this request was abandoned." + checkFirst,
+}
+
+const checkFirst = " If it was a change, check first whether it was made."
+
+const countsOnceKey = "ddtb.counts-once"
+
+// CountsOnce marks a request that may be repeated without harm, although it changes something. The page of a failure
+// that leaves open whether the change was made then asks to send the form again, and not to check first.
+func CountsOnce(c echo.Context) { c.Set(countsOnceKey, true) }
+
+// forChange adds to an unsure problem what the sender of a change should do.
+func (p Problem) forChange(c echo.Context) Problem {
+	switch {
+	case !p.unsure || c.Request().Method != http.MethodPost:
+	case c.Get(countsOnceKey) != nil:
+		p.Detail = strings.TrimSuffix(p.Detail, checkFirst)
+		p.Advice = "This may have been counted or not. Send it again in a moment: it counts only once."
+	case !strings.HasSuffix(p.Detail, checkFirst):
+		p.Advice = "This change may have been made or not: check that before you send it again."
+	}
+	return p
 }
 
 func ofQuery(f db.QueryFailure) Problem {
@@ -157,7 +181,7 @@ func unavailable(ce *db.ConnError) Problem {
 	spec := ce.Cause.Spec()
 	p := Problem{
 		Status: http.StatusServiceUnavailable, Title: "No database connection: " + string(ce.Cause),
-		Detail: spec.Sentence(ce), Cause: ce.Cause, Advice: cmp.Or(spec.Advice, tryAgain),
+		Detail: spec.Sentence(ce), Cause: ce.Cause, Advice: cmp.Or(spec.Advice, tryAgain), unsure: ce.Sent,
 	}
 	if ce.Stalled >= stalledFor {
 		p.Advice = "None of them was released in that time, so waiting may not help: an administrator has to find out what holds them."
@@ -174,26 +198,23 @@ const stalledFor = 3 * time.Second
 const tryAgain = "Please try again in a moment."
 
 // HandleErrors is the echo.HTTPErrorHandler, and the only place that answers errors. Each error is logged, including
-// what the client was not told. Refusals that can occur a thousand times a second are logged as one line per second and
-// kind, with their number. tell, if not nil, is called for our own failures: status 500 and above, except deliberate
+// what the client must not see. Refusals that can occur a thousand times a second are logged as one line per second and
+// kind, with their number. report, if not nil, is called for our own failures: status 500 and above, except deliberate
 // limits.
-func HandleErrors(log *slog.Logger, tell func(echo.Context, error)) echo.HTTPErrorHandler {
-	h := &errorHandler{log: log, tell: tell}
+func HandleErrors(log *slog.Logger, report func(echo.Context, error)) echo.HTTPErrorHandler {
+	h := &errorHandler{log: log, report: report}
 	return h.handle
 }
 
 type errorHandler struct {
-	log   *slog.Logger
-	tell  func(echo.Context, error)
-	quiet quietLog
+	log    *slog.Logger
+	report func(echo.Context, error)
+	quiet  quietLog
 }
 
 func (h *errorHandler) handle(err error, c echo.Context) {
 	ctx := c.Request().Context()
-	p := ProblemOf(err)
-	if ce, ok := errors.AsType[*db.ConnError](err); ok && ce.Sent && c.Request().Method == http.MethodPost {
-		p.Advice = "This change may have been made or not: check that before you send it again."
-	}
+	p := ProblemOf(err).forChange(c)
 	if errors.Is(ctx.Err(), context.Canceled) && p.Status >= http.StatusInternalServerError {
 		h.clientGone(c, err)
 		return
@@ -202,8 +223,8 @@ func (h *errorHandler) handle(err error, c echo.Context) {
 		h.log.DebugContext(ctx, "the client did not take its answer", logAttrs(c, c.Response().Status, err)...)
 		return
 	}
-	if h.tell != nil && p.Status >= http.StatusInternalServerError && fault.KindOf(err) != fault.Busy {
-		h.tell(c, err)
+	if h.report != nil && p.Status >= http.StatusInternalServerError && fault.KindOf(err) != fault.Busy {
+		h.report(c, err)
 	}
 	if c.Response().Committed {
 		h.log.ErrorContext(ctx, "the response had begun, and was cut", logAttrs(c, c.Response().Status, err)...)

@@ -39,7 +39,6 @@ type connections struct {
 	printer console.Printer
 	access  activity.Access
 	reached *pgx.ConnConfig // the server of this run
-	refused error           // why the server had no slot for this run, if hand is that of a running server
 	close   func()
 }
 
@@ -69,8 +68,7 @@ takes a second, in which it sees how fast sessions come and go.`,
 application is the cause, which of the known scenarios it looks like, and the
 next steps with their commands: the least harmful first, and for each step who
 is hurt by it. Where two look alike from outside, it says how to tell. It ends
-nothing. It tries one more login, to see whether the server has slots that it
-does not show.
+nothing.
 
 ` + whatDoctorKnows(),
 	},
@@ -126,7 +124,8 @@ func whatDoctorKnows() string {
 			unseen += item(fmt.Sprintf("  %2d %-24s", s.Number, s.Name), s.Unseen)
 		}
 	}
-	return known + "\n" + strings.TrimSpace(unseen)
+	return known + "\nAn attempt to connect that the server refuses leaves no session. So it names\n" +
+		"reconnect-stampede only if sessions begin and end after a restart.\n\n" + strings.TrimSpace(unseen)
 }
 
 func (c *cli) dbConnectionsCommand() *cobra.Command {
@@ -138,7 +137,7 @@ func (c *cli) dbConnectionsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "db-connections [ACTION]",
 		Short: "Show who has a PostgreSQL server's slots; end connections",
-		Long: `Look at the connections of any PostgreSQL (12 and later), judge them, and end
+		Long: `Show the connections of any PostgreSQL (12 and later), judge them, and end
 those that do nothing.
 
 The server is that of the configuration file, of DATABASE_URL, or of --dsn. It
@@ -212,7 +211,6 @@ func (d *connections) startWith(cmd *cobra.Command, a action) error {
 // start opens an access path to the server, and runs the action.
 func (d *connections) start(ctx context.Context, a action) error {
 	d.printer = printer(d.cli)
-	d.printer.Complete = d.sameServer
 	d.close = func() {}
 	if err := d.configure(); err != nil {
 		return err

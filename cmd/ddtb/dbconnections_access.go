@@ -33,6 +33,7 @@ func (d *connections) open(ctx context.Context) error {
 	}
 	d.reached = cc
 	o := activity.NewObserverWith(cc, d.database().ApplicationName)
+	o.PassFile = d.passFile()
 	d.access, d.close = o, o.Close
 	for try := 1; ; try++ {
 		_, err = o.Slots(ctx)
@@ -40,8 +41,7 @@ func (d *connections) open(ctx context.Context) error {
 			return err
 		}
 		if r := d.viaServer(ctx, cc); r != nil {
-			o.Close()
-			d.access, d.close, d.refused = r, r.Close, err
+			d.access = r
 			return nil
 		}
 		if try == tries {
@@ -70,10 +70,7 @@ func (d *connections) viaServer(ctx context.Context, cc *pgx.ConnConfig) *activi
 		d.log.Debug("no socket of a running server", "error", err)
 		return nil
 	}
-	r, err := activity.FindShared(ctx, dir, cc)
-	if err != nil {
-		return nil
-	}
+	r, _ := activity.FindShared(ctx, dir, cc) // nil if there is none
 	return r
 }
 
@@ -134,7 +131,7 @@ func (d *connections) fail(ctx context.Context, a action, err error) error {
 }
 
 func (d *connections) noAccess(err error) activity.Refusal {
-	return activity.NoAccess(err, d.reached).Complete(d.sameServer)
+	return activity.NoAccess(err, d.reached, d.passFile()).Complete(d.sameServer)
 }
 
 const dsnForms = "write it as postgres://USER:PASSWORD@HOST:PORT/NAME?sslmode=… or as " +
@@ -162,7 +159,7 @@ func (d *connections) sameServer(text string) string {
 		}
 	}
 	s := d.suggester()
-	s.flags, s.passFile = map[string]string{"db-connections": more}, d.passFile()
+	s.flags = map[string]string{"db-connections": more}
 	return s.complete(text)
 }
 

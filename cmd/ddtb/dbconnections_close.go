@@ -112,7 +112,7 @@ func (d *connections) cancel(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	x, err := find(s, d.filter.PID, d.sameServer(s.GrantReadAll()))
+	x, err := find(s, d.filter.PID, s.GrantReadAll())
 	if err != nil {
 		return err
 	}
@@ -128,7 +128,7 @@ func (d *connections) cancel(ctx context.Context) error {
 		return err
 	}
 	err = d.show(done, func() {
-		d.printer.Cancelled(done, fmt.Sprintf("ddtb db-connections force-close --pid=%d --database=%s", x.PID, activity.ShellQuote(x.Database)))
+		d.printer.Cancelled(done, d.sameServer(fmt.Sprintf("ddtb db-connections force-close --pid=%d --database=%s", x.PID, activity.ShellQuote(x.Database))))
 	})
 	if done.Outcome != activity.Cancelled && err == nil {
 		return &exitError{code: exitFailed}

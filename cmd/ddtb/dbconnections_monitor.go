@@ -14,7 +14,7 @@ import (
 func (d *connections) monitorFlags(f *pflag.FlagSet) {
 	d.interval = 5 * time.Second
 	f.BoolVar(&d.watch, "watch", false, "go on until it is interrupted; a full screen on a terminal")
-	f.Var(secondsValue{&d.interval}, "interval", "time between two looks")
+	f.Var(secondsValue{&d.interval}, "interval", "time between two polls")
 }
 
 // leastInterval limits the load that monitoring causes.
@@ -61,6 +61,7 @@ func (d *connections) sample(ctx context.Context, earlier *activity.Snapshot) (a
 // print writes one line; JSON has no line breaks.
 func (d *connections) print(s activity.Sample) error {
 	if d.asJSON {
+		s.Findings = activity.Health{Findings: s.Findings}.Complete(d.sameServer).Findings
 		return json.NewEncoder(d.out).Encode(s)
 	}
 	d.printer.Sample(s)

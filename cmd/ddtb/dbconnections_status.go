@@ -35,17 +35,12 @@ func (d *connections) status(ctx context.Context) error {
 	return d.show(st, func() { d.printer.Status(st, d.thresholds().OfSlots(s.Slots)) })
 }
 
-// lookTwice takes two snapshots, to detect what shows only over time. It adds the logins that the server hides, and
-// PgBouncer's pools.
-func (d *connections) lookTwice(ctx context.Context) (now activity.Snapshot, earlier *activity.Snapshot, err error) {
-	now, earlier, err = activity.LookTwice(ctx, d.access)
+// pollTwice takes two snapshots, to detect what shows only over time. It adds PgBouncer's pools and the
+// leases of running ddtb servers.
+func (d *connections) pollTwice(ctx context.Context) (now activity.Snapshot, earlier *activity.Snapshot, err error) {
+	now, earlier, err = activity.PollTwice(ctx, d.access)
 	if err != nil {
 		return now, earlier, err
-	}
-	if d.refused != nil {
-		now.Refused(d.refused)
-	} else if cc, err := d.connConfig(); err == nil {
-		activity.CountLogins(ctx, cc, &now)
 	}
 	d.askPooler(ctx, &now)
 	now.Processes = d.askProcesses(ctx)
@@ -91,7 +86,7 @@ func (d *connections) consoleConfig() (*pgx.ConnConfig, error) {
 }
 
 func (d *connections) health(ctx context.Context) error {
-	now, earlier, err := d.lookTwice(ctx)
+	now, earlier, err := d.pollTwice(ctx)
 	if err != nil {
 		return err
 	}
@@ -107,7 +102,7 @@ func (d *connections) health(ctx context.Context) error {
 }
 
 func (d *connections) doctor(ctx context.Context) error {
-	now, earlier, err := d.lookTwice(ctx)
+	now, earlier, err := d.pollTwice(ctx)
 	if err != nil {
 		return err
 	}
@@ -144,7 +139,7 @@ func (d *connections) budgetOf(s activity.Snapshot) activity.Budget {
 		d.extras = s.Extras()
 	}
 	_, standby := d.cfg.Databases["replica"]
-	b := activity.PlanBudget(d.database(), d.replicas, d.extras, s.Slots).ForReplica(standby).Through(s)
+	b := activity.PlanBudget(d.database(), standby, d.replicas, d.extras, s.Slots).Through(s)
 	b.Services = s.Services()
 	return b
 }

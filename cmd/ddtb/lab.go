@@ -57,7 +57,7 @@ func (c *cli) labList(asJSON bool) error {
 		c.say("%s\n", f)
 		for _, s := range scenarios.All() {
 			if s.Family == f {
-				c.say("%4d %-24s %s\n", s.Number, s.Name, cut(s.Title, 50))
+				c.say("%4d %-24s %s\n", s.Number, s.Name, s.Title)
 			}
 		}
 	}
@@ -110,7 +110,7 @@ func (c *cli) labRun(ctx context.Context, o labRun, names []string) error {
 	if err := o.canReport(); err != nil { // found out now rather than after minutes
 		return &exitError{exitUsage, fmt.Errorf("the report can't be written: %w", err)}
 	}
-	results, version, err := c.runScenarios(ctx, o, chosen)
+	results, err := c.runScenarios(ctx, o, chosen)
 	if err != nil && ctx.Err() != nil {
 		return &exitError{exitInterrupted, err}
 	}
@@ -118,12 +118,12 @@ func (c *cli) labRun(ctx context.Context, o labRun, names []string) error {
 		return err
 	}
 	if o.report != "" {
-		if err := writeReport(o.report, results, version); err != nil {
+		if err := writeReport(o.report, results); err != nil {
 			return err
 		}
 	}
 	if o.json {
-		if err := c.printJSON(map[string]any{"scenarios": results, "server": version}); err != nil {
+		if err := c.printJSON(map[string]any{"scenarios": results, "server": results[0].Server}); err != nil {
 			return err
 		}
 	}
@@ -149,12 +149,12 @@ func (o *labRun) canReport() error {
 	return err
 }
 
-func writeReport(file string, results []*scene.Result, version string) error {
+func writeReport(file string, results []*scene.Result) error {
 	f, err := os.Create(file)
 	if err != nil {
 		return err
 	}
-	return errors.Join(site.WriteReport(f, results, version), f.Close())
+	return errors.Join(site.WriteReport(f, results), f.Close())
 }
 
 func (o *labRun) choose(names []string) ([]*scene.Scenario, error) {
@@ -184,23 +184,26 @@ func (o *labRun) choose(names []string) ([]*scene.Scenario, error) {
 }
 
 // runScenarios runs them in order, and prints each result when it is available, except for JSON.
-func (c *cli) runScenarios(ctx context.Context, o labRun, chosen []*scene.Scenario) (_ []*scene.Result, version string, err error) {
+func (c *cli) runScenarios(ctx context.Context, o labRun, chosen []*scene.Scenario) (results []*scene.Result, err error) {
 	log := slog.New(slog.DiscardHandler) // the server's restarts are part of a scenario
 	if c.verbose {
 		log = c.log
 	}
 	server, err := scene.Open(ctx, log)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, server.Close()) }()
 	defer c.progress("")
-	results := []*scene.Result{}
 	for i, s := range chosen {
-		o.plan.Before = func(half string, _ *scene.Scenario) { c.progress(bar(i, len(chosen)) + s.Name + ", " + half) }
+		here := bar(i, len(chosen)) + s.Name
+		c.progress(here)
+		o.plan.Observe = func(half string, x scene.Sample) {
+			c.progress(fmt.Sprintf("%s, %s, %.1f s", here, half, x.At.Seconds()))
+		}
 		r := server.Run(ctx, s, o.plan)
 		if ctx.Err() != nil {
-			return nil, "", errors.New("stopped")
+			return nil, errors.New("stopped")
 		}
 		results = append(results, r)
 		c.progress("")
@@ -208,7 +211,7 @@ func (c *cli) runScenarios(ctx context.Context, o labRun, chosen []*scene.Scenar
 			c.sayResult(r)
 		}
 	}
-	return results, server.Version(), nil
+	return results, nil
 }
 
 // progress shows the text in the terminal's last line, in place of the text before.
@@ -227,13 +230,9 @@ func bar(done, total int) string {
 
 // sayResult prints a result at 80 columns.
 func (c *cli) sayResult(r *scene.Result) {
-	c.say("%2d %-24s %s\n", r.Number, r.Name, cut(r.Title, 52))
-	if r.Failure != nil {
-		c.say("     %s\n", half(r, "failure", r.Failure))
-	}
-	if r.Fix != nil {
-		c.say("     %s\n", half(r, "fix", r.Fix))
-	}
+	c.say("%2d %-24s %s\n", r.Number, r.Name, r.Title)
+	c.sayHalf(r, scene.Failure, r.Failure)
+	c.sayHalf(r, scene.Fix, r.Fix)
 	for i, line := range wrap(r.Verdict(), 66) {
 		if i == 0 {
 			line = fmt.Sprintf("%-66s %4.1f s", line, r.Seconds)
@@ -243,7 +242,10 @@ func (c *cli) sayResult(r *scene.Result) {
 	c.say("\n")
 }
 
-func half(r *scene.Result, name string, o *scene.Outcome) string {
+func (c *cli) sayHalf(r *scene.Result, name string, o *scene.Outcome) {
+	if o == nil {
+		return
+	}
 	words := fmt.Sprintf("%3d of %d %s", o.Value, o.Of, r.Figure)
 	switch code := o.State(); {
 	case code != "":
@@ -251,7 +253,7 @@ func half(r *scene.Result, name string, o *scene.Outcome) string {
 	case o.Timeouts > 0:
 		words += " (timeout)"
 	}
-	return fmt.Sprintf("%-7s %-50s peak %2d of %d", name, words, o.Peak, o.Slots)
+	c.say("     %-7s %-50s peak %2d of %d\n", name, words, o.Peak, o.Slots)
 }
 
 // cut shortens a text to n characters.

@@ -98,9 +98,7 @@ func TestTheLabStopsWithinASecondAndLeavesNothing(t *testing.T) {
 	report := filepath.Join(m.home, "report.html")
 	p := m.start("lab", "run", "--all", "--report", report)
 	dbtest.Eventually(t, "a scenario has been run", func() bool { return strings.Contains(p.log.String(), "thread-leak") })
-	if dirs := labsOf(t, p.cmd.Process.Pid); len(dirs) != 1 {
-		t.Errorf("a running lab has the directories %v", dirs)
-	}
+	dbtest.Eventually(t, "its server has started again, with other slots", func() bool { return len(labsOf(t, p.cmd.Process.Pid)) == 1 })
 	began := time.Now()
 	p.stop(syscall.SIGINT)
 	if code := p.cmd.ProcessState.ExitCode(); code != exitInterrupted || time.Since(began) > 2*time.Second { // a busy machine gets twice the time

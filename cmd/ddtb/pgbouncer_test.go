@@ -280,7 +280,7 @@ func TestTheEyeSeesThroughPgBouncerWhereThereIsNoOtherWay(t *testing.T) {
 	}
 	defer eye.Close()
 	for range 3 {
-		now, earlier, err := activity.LookTwice(t.Context(), eye)
+		now, earlier, err := activity.PollTwice(t.Context(), eye)
 		if err != nil {
 			t.Fatal(err)
 		}

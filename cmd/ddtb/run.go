@@ -287,7 +287,7 @@ See it fail, and see it fixed, in another terminal:
   ab -q -n 200 %[1]s/polls/     # none
 
 `, "http://"+clickable(addr), demoAdmin, admin, pg.Version(), pg.Port(), dir, localpg.Since(dir).Format(time.DateOnly), s.program, again,
-		dsn, s.complete("psql "+dsn), s.complete("ddtb db-connections")+" status", cfg.Databases["default"].Strategy, cfg.File, s.complete("ddtb strategy"),
+		dsn, "PGPASSFILE="+activity.ShellQuote(s.passFile)+" psql "+dsn, s.complete("ddtb db-connections")+" status", cfg.Databases["default"].Strategy, cfg.File, s.complete("ddtb strategy"),
 		len(scenarios.All()), whyHere(dir))
 }
 

@@ -148,7 +148,9 @@ func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, r r
 		debug.SetGCPercent(old)
 	}
 	path, _ := r.from.Path()
-	a, err := app.New(ctx, cfg, c.log, app.WithStateDir(c.stateDir()), app.WithVersion(version), app.WithFile(path), app.WithCommands(here.complete))
+	a, err := app.New(ctx, cfg, c.log, app.Options{
+		Version: version, StateDir: c.stateDir(), File: path, Complete: here.complete, PassFile: here.passFile,
+	})
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ type suggester struct {
 	program  string            // as this one was called
 	config   string            // the flag --config of every command, with a space before it
 	flags    map[string]string // of each subcommand in place of config, each with a space before it
-	passFile string            // the passwords of the private PostgreSQL; "": the server is another
+	passFile string            // see activity.Observer
 }
 
 // suggested is a command of ours, alone or quoted in a sentence.
@@ -27,7 +27,7 @@ var suggested = regexp.MustCompile("(^|`)ddtb (run|runserver|strategy|migrate|lo
 	"db-connections|sendtestemail|config|healthcheck|lab)\\b")
 
 // complete returns the text with the program and the flags in each of its commands. A command that has them stays as it
-// is. Commands of psql get the passwords of the private PostgreSQL, which knows no other way to log in.
+// is.
 func (s suggester) complete(text string) string {
 	var b strings.Builder
 	end := 0
@@ -42,21 +42,7 @@ func (s suggester) complete(text string) string {
 			b.WriteString(flags)
 		}
 	}
-	return s.withPasswords(b.String() + text[end:])
-}
-
-// ofSuperuser is the beginning of a command of psql that runs as the account of a server from a package.
-var ofSuperuser = regexp.MustCompile(`^sudo -u postgres psql -h \S+`)
-
-func (s suggester) withPasswords(command string) string {
-	if s.passFile == "" {
-		return command
-	}
-	command = ofSuperuser.ReplaceAllString(command, "psql -h 127.0.0.1")
-	if !strings.HasPrefix(command, "psql ") {
-		return command
-	}
-	return "PGPASSFILE=" + activity.ShellQuote(s.passFile) + " " + command
+	return b.String() + text[end:]
 }
 
 // suggester returns the completion of commands in messages.

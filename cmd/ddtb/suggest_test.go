@@ -23,16 +23,3 @@ func TestASuggestedCommandReachesItsServer(t *testing.T) {
 		}
 	}
 }
-
-func TestACommandOfPsqlGetsThePasswordsOfThePrivateServer(t *testing.T) {
-	r := suggester{program: "ddtb", passFile: "/a dir/pgpass"}
-	for given, want := range map[string]string{
-		"psql -h 127.0.0.1 -c x":                                 "PGPASSFILE='/a dir/pgpass' psql -h 127.0.0.1 -c x",
-		"sudo -u postgres psql -h /var/run/postgresql -p 5 -c x": "PGPASSFILE='/a dir/pgpass' psql -h 127.0.0.1 -p 5 -c x",
-		"see psql": "see psql",
-	} {
-		if got := r.complete(given); got != want {
-			t.Errorf("%q became %q, not %q", given, got, want)
-		}
-	}
-}

@@ -46,10 +46,11 @@ type Failure struct {
 	Refusal *Refusal `json:"refusal,omitempty"` // if no slot is left
 }
 
-// NoAccess explains an error with db.SlotsExhausted: which limit it hit, and which ways into cc's server there are. It is
-// nil if the limit is not known. The server's messages are translated; the name of the C function is not.
-func NoAccess(err error, cc *pgx.ConnConfig) Refusal {
+// NoAccess explains an error with db.SlotsExhausted: which limit it hit, and which ways into cc's server there are. passFile
+// is that of the server's Observer. The server's messages are translated; the name of the C function is not.
+func NoAccess(err error, cc *pgx.ConnConfig, passFile string) Refusal {
 	at := refusedAt(cc)
+	at.Server.PassFile = passFile
 	if ce, ok := errors.AsType[*db.ConnError](err); ok && ce.Server != "" {
 		at.Server.Address = ce.Server
 	}
@@ -87,7 +88,8 @@ func refusedAt(cc *pgx.ConnConfig) (s Snapshot) {
 // superuser is the name of the superuser in PostgreSQL's packages.
 const superuser = "postgres"
 
-// asSuperuser polls through the server's own socket, as its superuser, for whom the last slots are reserved.
+// asSuperuser runs a statement as the server's superuser, for whom the last slots are reserved: with the passwords of a
+// private server, and else through the socket of a packaged one.
 //
 // It needs psql alone: the account may not run this program, or find it.
 func (s Snapshot) asSuperuser(do, sql string) Step {
@@ -95,18 +97,21 @@ func (s Snapshot) asSuperuser(do, sql string) Step {
 	machine := "on the database's machine"
 	if !strings.HasPrefix(host, "/") {
 		machine += strings.TrimRight(", "+host, ", ")
-		s.Server.Address = "/var/run/postgresql"
+		if s.Server.PassFile == "" {
+			host = "/var/run/postgresql"
+		}
 	}
-	if port != "" {
-		s.Server.Address = net.JoinHostPort(s.Server.Address, port)
+	if s.Server.Address = host; port != "" {
+		s.Server.Address = net.JoinHostPort(host, port)
 	}
 	s.Database, s.Role.Name = "postgres", "" // of another account than this run's
 	return Step{Do: machine + ", " + do, Command: s.psql(superuser, sql)}
 }
 
-// whoHasSlots lists the sessions in groups, the largest first.
-const whoHasSlots = "SELECT count(*), application_name, usename, client_addr, state, min(state_change) AS since " +
-	"FROM pg_stat_activity WHERE backend_type = 'client backend' GROUP BY 2, 3, 4, 5 ORDER BY 1 DESC"
+// whoHasSlots lists the sessions in groups, the largest first, with the logins that pg_stat_activity does not show.
+const whoHasSlots = "SELECT count(*), application_name, usename, client_addr, coalesce(state, 'starting') AS state, min(state_change) AS since " +
+	"FROM pg_stat_activity FULL JOIN (SELECT DISTINCT pid FROM pg_locks WHERE locktype = 'virtualxid') l USING (pid) " +
+	"WHERE backend_type = 'client backend' OR backend_start IS NULL GROUP BY 2, 3, 4, 5 ORDER BY 1 DESC"
 
 var throughServer = Step{
 	Do: "on the machine of a running ddtb server, as its user, run this command again: it uses the connection that the server keeps",
@@ -121,7 +126,7 @@ func (s Snapshot) ordinaryTaken() []Step {
 	}
 }
 
-// allTaken lists the ways while nobody can log in, superusers included.
+// allTaken lists the ways while no role can log in, superusers included.
 func (s Snapshot) allTaken() []Step {
 	return []Step{
 		throughServer,
@@ -132,7 +137,7 @@ func (s Snapshot) allTaken() []Step {
 			Hurts:   "the client of that session, which sees a lost connection",
 		},
 		s.asSuperuser("take the freed slot, which is reserved for a superuser, and see who has the others", whoHasSlots),
-		{Do: "as the last resort, restart the server", Hurts: "everybody: each session ends, and its transaction is rolled back"},
+		{Do: "as the last resort, restart the server", Hurts: "all clients: each session ends, and its transaction is rolled back"},
 	}
 }
 

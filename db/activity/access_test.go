@@ -39,7 +39,7 @@ func TestEachKindOfFullServerHasWaysInThatItsVersionHas(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := NoAccess(&pgconn.PgError{Code: "53300", Routine: c.routine, Message: c.message}, cc)
+			r := NoAccess(&pgconn.PgError{Code: "53300", Routine: c.routine, Message: c.message}, cc, "")
 			all := fmt.Sprint(r.Ways)
 			if !strings.Contains(r.Ways[0].String(), c.first) || !strings.Contains(all, c.has) {
 				t.Errorf("it lacks %q first, or %q:\n%s", c.first, c.has, all)
@@ -48,5 +48,20 @@ func TestEachKindOfFullServerHasWaysInThatItsVersionHas(t *testing.T) {
 				t.Errorf("it has %q, or runs ddtb as another user:\n%s", c.lacks, all)
 			}
 		})
+	}
+}
+
+func TestAWayInAsSuperuserIsForItsServer(t *testing.T) {
+	for name, c := range map[string]struct{ host, passFile, begins string }{
+		"a server that listens on the network": {"db", "", "sudo -u postgres psql -h /var/run/postgresql -p 5433 -U postgres "},
+		"a server with a socket of its own":    {"/run/pg", "", "sudo -u postgres psql -h /run/pg -p 5433 -U postgres "},
+		"a private server":                     {"127.0.0.1", "/a dir/pgpass", "PGPASSFILE='/a dir/pgpass' psql -h 127.0.0.1 -p 5433 -U postgres "},
+	} {
+		cc, err := pgx.ParseConfig("host=" + c.host + " port=5433 user=www dbname=shop sslmode=disable")
+		must(t, err)
+		full := &pgconn.PgError{Code: "53300", Routine: "InitPostgres", Message: "remaining connection slots are reserved"}
+		if got := NoAccess(full, cc, c.passFile).Ways[0].Command; !strings.HasPrefix(got, c.begins) {
+			t.Errorf("%s: %s", name, got)
+		}
 	}
 }

@@ -49,7 +49,7 @@ type Service struct {
 // Services returns the services with client sessions, the largest first. It leaves out monitoring programs.
 func (s Snapshot) Services() []Service {
 	out := []Service{}
-	sessions := s.clients(func(x Session) bool { return !x.Self && !isMonitor(s, x) })
+	sessions := s.programs()
 	places := groups(sessions, func(x Session) Group { return Group{Name: s.service(x), Address: x.Address} })
 	for _, g := range groups(sessions, func(x Session) Group { return Group{Name: s.service(x)} }) {
 		elsewhere := func(place Group) bool { return place.Name != g.Name }
@@ -90,30 +90,18 @@ func ObservedBudget(s Snapshot) Budget {
 	return b
 }
 
-// PlanBudget computes the budget of cfg's strategy.
-func PlanBudget(cfg config.Database, replicas, extras int, s Slots) Budget {
+// PlanBudget computes the budget of cfg's strategy. standby is whether the processes also read from one.
+func PlanBudget(cfg config.Database, standby bool, replicas, extras int, s Slots) Budget {
 	b := Budget{
 		Strategy: cfg.Strategy, Replicas: max(1, replicas), Pool: boundOf(cfg), Beside: 1, Extras: extras, Usable: s.Usable(), Max: s.Max,
+	}
+	if standby {
+		b.Beside = 2
 	}
 	b.AutoBudget = cmp.Or(cfg.Budget, db.DefaultBudget(b.Usable, b.Extras+b.Replicas))
 	if spec, ok := db.Lookup(cfg.Strategy); ok && spec.Size(cfg) == db.Auto {
 		b.Auto, b.Pool = true, max(1, b.AutoBudget/b.Replicas)
 	}
-	b.add()
-	return b
-}
-
-// ForReplica returns b if the replicas also read from a standby, unless standby is false.
-func (b Budget) ForReplica(standby bool) Budget {
-	if standby && b.Strategy != Observed {
-		b.Beside = 2
-		b.add()
-	}
-	return b
-}
-
-// add computes what follows from the other fields.
-func (b *Budget) add() {
 	fleet := b.Replicas * Deploying
 	b.FitsPool = max(0, (b.Usable-b.Extras)/fleet-b.Beside)
 	need := fleet*(max(1, b.Pool)+b.Beside) + b.Extras
@@ -124,6 +112,7 @@ func (b *Budget) add() {
 	if b.Pool > 0 {
 		b.Needed, b.Fits = need, need <= b.Usable && !b.tooSmall()
 	}
+	return b
 }
 
 // Through returns b behind the PgBouncer whose pools s has: the server sees PgBouncer's connections instead of the
@@ -159,7 +148,7 @@ func (b Budget) adviceForBouncer() string {
 		do = append(do, fmt.Sprintf("set PgBouncer's default_pool_size to %d at most, or bound it with max_db_connections", most))
 	}
 	if b.Needed > b.Usable {
-		do = append(do, fmt.Sprintf("raise max_connections from %d to %d at least (this needs a restart of PostgreSQL)", b.Max, b.ToRaise))
+		do = append(do, b.raise())
 	}
 	if b.clients() > b.bouncer.clients {
 		do = append(do, fmt.Sprintf("raise PgBouncer's max_client_conn to %d at least, or set %s to %d at most", b.clients(), sizeKey(b.Strategy), b.FitsPool))
@@ -274,16 +263,19 @@ func (b Budget) Advice() string {
 		do = append(do, fmt.Sprintf("set %s to %d at most", sizeKey(b.Strategy), b.FitsPool))
 	}
 	if b.Pool > 0 && b.Needed > b.Usable {
-		do = append(do, fmt.Sprintf("raise max_connections from %d to %d at least (this needs a restart of PostgreSQL)",
-			b.Max, b.ToRaise))
+		do = append(do, b.raise())
 	}
 	do = append(do, "run fewer replicas, or put PgBouncer in front")
 	return strings.Join(do, "; or ")
 }
 
+func (b Budget) raise() string {
+	return fmt.Sprintf("raise max_connections from %d to %d at least (this needs a restart of PostgreSQL)", b.Max, b.ToRaise)
+}
+
 // adviceForServices names no key of our configuration: these are other programs.
 func (b Budget) adviceForServices() string {
-	do := []string{fmt.Sprintf("raise max_connections from %d to %d at least (this needs a restart of PostgreSQL)", b.Max, b.ToRaise)}
+	do := []string{b.raise()}
 	if b.FitsPool > 0 {
 		do = slices.Insert(do, 0, fmt.Sprintf("bound the pools of %s to %d in all, %s", b.Services[0].Name, b.FitsPool, inItsOwn))
 	}
@@ -308,7 +300,7 @@ func (b Budget) String() string {
 // Extras counts other users of slots on this server: client sessions of other applications, and one for a migration or
 // an operator. The monitoring session is not counted.
 func (s Snapshot) Extras() int {
-	others := s.clients(func(x Session) bool { return !x.Self && !belongs(x.Application, s.Application) })
+	others := s.clients(func(x Session) bool { return !x.Self && !x.LogsIn() && !belongs(x.Application, s.Application) })
 	return len(others) + 1
 }
 
@@ -332,7 +324,7 @@ func (o *Observer) CheckBudget(ctx context.Context, c *config.Config) (Budget, e
 		return Budget{}, err
 	}
 	_, standby := c.Databases["replica"]
-	b := PlanBudget(c.Databases["default"], c.Server.Replicas, now.Extras(), now.Slots).ForReplica(standby)
+	b := PlanBudget(c.Databases["default"], standby, c.Server.Replicas, now.Extras(), now.Slots)
 	if !b.Fits && c.Server.StrictBudget {
 		return b, &BudgetError{b}
 	}

@@ -40,7 +40,7 @@ func TestTheBudgetIsThatOfARollingDeploy(t *testing.T) {
 			config.Database{Strategy: db.PerRequest, PerRequest: db.PerRequestSettings{MaxSize: 20}}, 2, 1, 85, 23, 88, true, "",
 		},
 	} {
-		b := PlanBudget(c.cfg, c.replicas, c.extras, slots)
+		b := PlanBudget(c.cfg, false, c.replicas, c.extras, slots)
 		if b.Needed != c.needed || b.FitsPool != c.fitsPool || b.Fits != c.fits || b.ToRaise != c.raise {
 			t.Errorf("%s: %+v", name, b)
 		}
@@ -48,10 +48,10 @@ func TestTheBudgetIsThatOfARollingDeploy(t *testing.T) {
 			t.Errorf("%s: advice %q, want %q in it", name, b.Advice(), c.inAdvice)
 		}
 		if c.fitsPool > 0 && c.cfg.Strategy == db.Pool {
-			if at := PlanBudget(pool(c.fitsPool), c.replicas, c.extras, slots); !at.Fits {
+			if at := PlanBudget(pool(c.fitsPool), false, c.replicas, c.extras, slots); !at.Fits {
 				t.Errorf("%s: the pool that is said to fit does not: %v", name, at)
 			}
-			if above := PlanBudget(pool(c.fitsPool+1), c.replicas, c.extras, slots); above.Fits {
+			if above := PlanBudget(pool(c.fitsPool+1), false, c.replicas, c.extras, slots); above.Fits {
 				t.Errorf("%s: a larger pool fits too: %v", name, above)
 			}
 		}
@@ -74,7 +74,7 @@ func TestBehindPgBouncerItsLimitsAreTheBudget(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			now.bouncer = &c.bouncer
-			b := PlanBudget(config.Database{Strategy: db.Pool, Pool: db.PoolSettings{MaxSize: 10}}, 2, 1, now.Slots).Through(now)
+			b := PlanBudget(config.Database{Strategy: db.Pool, Pool: db.PoolSettings{MaxSize: 10}}, false, 2, 1, now.Slots).Through(now)
 			if b.Needed != c.needed || b.Fits != (c.inAdvice == "") || !strings.Contains(b.Advice(), c.inAdvice) || strings.Contains(b.Advice(), "PgBouncer in front") {
 				t.Errorf("needed %d, fits %v: %s: %s", b.Needed, b.Fits, b.Sum(), b.Advice())
 			}
@@ -152,7 +152,7 @@ func TestTheBudgetOfPoolsOfAutomaticSizeIsNoProductOfTheReplicas(t *testing.T) {
 		"smaller than the processes":   {3, 4, 1, 3, 1, 12, "set fleet.budget to 4 at least"},
 		"others have all of the slots": {0, 1, 96, 1, 1, 99, "raise max_connections from 100 to 102"},
 	} {
-		b := PlanBudget(auto(c.budget), c.replicas, c.extras, slots)
+		b := PlanBudget(auto(c.budget), false, c.replicas, c.extras, slots)
 		if !b.Auto || b.AutoBudget != c.auto || b.Pool != c.pool || b.Needed != c.needed || b.Fits != (c.inAdvice == "") {
 			t.Errorf("%s: %+v", name, b)
 		}

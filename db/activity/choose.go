@@ -1,6 +1,9 @@
 package activity
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Filter chooses sessions to end. It never chooses the monitoring session, replication and other background processes,
 // sessions of a database other than the named one, or sessions of unknown state. A session that listens for
@@ -28,43 +31,29 @@ func (f Filter) states() []string {
 	return []string{Idle}
 }
 
-// Choose returns the chosen sessions, the oldest first.
-func (f Filter) Choose(s Snapshot) []Session {
-	return s.clients(func(x Session) bool {
-		return !x.Hidden && f.asked(s, x) && (f.Superusers || !x.Superuser) && f.rests(x)
-	})
-}
-
-// Unseen returns the sessions that the filter might choose if their state were visible.
-func (f Filter) Unseen(s Snapshot) []Session {
-	return s.clients(func(x Session) bool { return x.Hidden && f.asked(s, x) && (f.Superusers || !x.Superuser) })
-}
-
-// Superuser returns the sessions that the filter leaves out because they are a superuser's.
-func (f Filter) Superuser(s Snapshot) []Session {
-	if f.Superusers {
-		return nil
+// choose divides the sessions that the filter names: the chosen ones, the oldest first, and the numbers of those that it
+// leaves alone.
+func (f Filter) choose(s Snapshot) (c Closing) {
+	for _, x := range s.clients(func(x Session) bool { return f.asked(s, x) }) {
+		superuser := x.Superuser && !f.Superusers
+		switch {
+		case x.Hidden && !superuser:
+			c.Unseen++
+		case x.Hidden || !f.rests(x):
+		case x.Listens() && !f.AnyState && f.PID == 0:
+			c.Listeners++
+		case superuser:
+			c.Superuser++
+		default:
+			c.Sessions = append(c.Sessions, Ending{Session: x, Outcome: Planned})
+		}
 	}
-	return s.clients(func(x Session) bool { return !x.Hidden && x.Superuser && f.asked(s, x) && f.rests(x) })
-}
-
-// listeners returns the sessions that the filter leaves out because they wait for notifications.
-func (f Filter) listeners(s Snapshot) []Session {
-	if f.AnyState || f.PID != 0 {
-		return nil
-	}
-	return s.clients(func(x Session) bool {
-		return !x.Hidden && f.asked(s, x) && x.Listens() && x.InState.Duration() >= f.OlderThan
-	})
+	return c
 }
 
 // asked reports whether the session is one of those requested by name.
 func (f Filter) asked(s Snapshot, x Session) bool {
-	database := f.Database
-	if database == "" {
-		database = s.Database
-	}
-	return !x.Self && x.Database == database &&
+	return !x.Self && x.Database == cmp.Or(f.Database, s.Database) &&
 		(f.User == "" || x.User == f.User) &&
 		(f.PID == 0 || x.PID == f.PID) &&
 		(f.Application == "" || named(x.Application, f.Application)) &&
@@ -82,13 +71,6 @@ func (f Filter) keepsMonitor(s Snapshot, x Session) bool {
 
 // rests reports whether the session has been in one of the states for long enough.
 func (f Filter) rests(x Session) bool {
-	switch {
-	case f.AnyState:
-		return true
-	case x.Listens() && f.PID != x.PID:
-		return false
-	case x.State == Idle, f.InTransaction && x.InTransactionIdle():
-		return x.InState.Duration() >= f.OlderThan
-	}
-	return false
+	fits := x.State == Idle || f.InTransaction && x.InTransactionIdle()
+	return f.AnyState || fits && x.InState.Duration() >= f.OlderThan
 }

@@ -13,7 +13,7 @@ func TestAPoolThatFillsIsNoChurn(t *testing.T) {
 		o := s.observer(t, reader)
 		before := snapshot(t, o)
 		(&stage{t, s}).each(10, app, "wall", "api", "SELECT 1")
-		now := lookUntil(t, o, "the statistics have them", func(now Snapshot) bool {
+		now := pollUntil(t, o, "the statistics have them", func(now Snapshot) bool {
 			return now.EverConnects-before.EverConnects >= 10 || before.Server.VersionNum < 140000
 		})
 		if n := turnover(now, before); n > 0 {

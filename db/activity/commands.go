@@ -83,13 +83,15 @@ func (s Snapshot) host() (host, port string) {
 }
 
 // psql returns the command that runs a statement on this server as that role. Through the socket, PostgreSQL's packages
-// authenticate the superuser by its account name.
+// authenticate the superuser by its account name; a private server has a file with its passwords.
 func (s Snapshot) psql(role, sql string) string {
-	sudo := ""
-	if host, _ := s.host(); strings.HasPrefix(host, "/") && role == "postgres" && s.Role.Name != role {
-		sudo = "sudo -u postgres "
+	login := ""
+	if host, _ := s.host(); s.Server.PassFile != "" {
+		login = "PGPASSFILE=" + ShellQuote(s.Server.PassFile) + " "
+	} else if strings.HasPrefix(host, "/") && role == superuser && s.Role.Name != role {
+		login = "sudo -u postgres "
 	}
-	return sudo + "psql" + s.at() + " -U " + ShellQuote(role) + " -d " + ShellQuote(cmp.Or(s.Database, "postgres")) + " -c " + ShellQuote(sql)
+	return login + "psql" + s.at() + " -U " + ShellQuote(role) + " -d " + ShellQuote(cmp.Or(s.Database, "postgres")) + " -c " + ShellQuote(sql)
 }
 
 // GrantReadAll returns the command that lets the monitoring role see what other roles' sessions do.

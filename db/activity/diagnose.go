@@ -150,27 +150,25 @@ func (p *problem) shortLived() (gone []Session) {
 		p.churn = turnover(p.now, *p.earlier)
 	}
 	if p.churn >= p.t.Churn && p.churn > 0 {
-		gone = slices.DeleteFunc(ended(p.now, *p.earlier), func(s Session) bool { return isMonitor(p.now, s) || s.LogsIn() })
+		gone = slices.DeleteFunc(ended(p.now, *p.earlier), p.now.IsMonitor)
 		seen.Sessions = slices.Concat(seen.Sessions, gone)
 	}
 	p.family, p.comes = familiesOf(seen), map[string]bool{}
 	for _, s := range gone {
-		p.comes[p.family.of(s)] = true
+		p.comes[p.family.name(s)] = true
 	}
 	return gone
 }
 
 // isComing reports whether the session is one of many short-lived ones of its application.
 func (p *problem) isComing(s Session) bool {
-	return s.Age.Duration() < youngest && p.comes[p.family.of(s)]
+	return s.Age.Duration() < youngest && p.comes[p.family.name(s)]
 }
 
 // comers returns the short-lived sessions by application, if they are the worst problem. After a restart many begin and
 // end. Other sessions may also have more slots for a worse reason.
 func (p *problem) comers(gone []Session) []Holding {
-	young := slices.Concat(gone, p.now.clients(func(s Session) bool {
-		return !s.Self && !isMonitor(p.now, s) && p.reasonFor(s, nil) == Comes
-	}))
+	young := slices.Concat(gone, slices.DeleteFunc(p.now.programs(), func(s Session) bool { return p.reasonFor(s, nil) != Comes }))
 	if len(young) == 0 {
 		return nil
 	}
@@ -224,14 +222,13 @@ func (p *problem) leaked(s Session) bool {
 	return s.InTransactionIdle() && s.InState.Duration() >= p.t.IdleInTransaction
 }
 
-// holdings groups the client sessions by reason and application.
+// holdings groups the sessions of programs, and the logins that don't finish, by reason and application.
 func (p *problem) holdings() []Holding {
 	roots := map[int32]bool{}
 	for _, r := range p.now.Roots() {
 		roots[r.PID] = true
 	}
-	sessions := p.now.clients(func(s Session) bool { return !s.Self && !isMonitor(p.now, s) })
-	return p.group(sessions, func(s Session) Reason { return p.reasonFor(s, roots) })
+	return p.group(slices.Concat(p.now.programs(), p.hanging()), func(s Session) Reason { return p.reasonFor(s, roots) })
 }
 
 // group combines sessions that have their slots for one reason and one application, the worst reason first.
@@ -242,7 +239,7 @@ func (p *problem) group(sessions []Session, reason func(Session) Reason) []Holdi
 	}
 	byKey, total := map[key]*Holding{}, map[Reason]int{}
 	for _, s := range sessions {
-		k := key{reason(s), p.family.of(s)}
+		k := key{reason(s), p.family.name(s)}
 		if byKey[k] == nil {
 			byKey[k] = &Holding{Reason: k.Reason, Application: k.application}
 		}
@@ -265,13 +262,8 @@ func (p *problem) group(sessions []Session, reason func(Session) Reason) []Holdi
 }
 
 // surplus counts the sessions that have been idle for long. A pool in use has idle sessions too, but each for a moment.
-func (p *problem) surplus(h Holding) (n int) {
-	for _, s := range h.sessions {
-		if s.State == Idle && s.InState.Duration() >= p.t.Idle {
-			n++
-		}
-	}
-	return n
+func (p *problem) surplus(h Holding) int {
+	return h.count(func(s Session) bool { return s.State == Idle && s.InState.Duration() >= p.t.Idle })
 }
 
 // maybeExhausted returns pools whose connections all seem to be acquired inside the application: idle, or idle in
@@ -295,10 +287,8 @@ func (p *problem) judged(h Holding) bool {
 const leastPool = 3
 
 // IsMonitor reports whether x is the monitoring connection of a ddtb server of the same application.
-func (s Snapshot) IsMonitor(x Session) bool { return isMonitor(s, x) }
-
-func isMonitor(now Snapshot, s Session) bool {
-	return now.Application != "" && s.Application == now.Application+monitorSuffix
+func (s Snapshot) IsMonitor(x Session) bool {
+	return s.Application != "" && x.Application == s.Application+monitorSuffix
 }
 
 func (h *Holding) add(s Session) {
@@ -318,7 +308,7 @@ func (h *Holding) compare(now Snapshot, earlier *Snapshot) {
 		switch {
 		case s.Started.After(earlier.At):
 			h.Began++
-		case s.InState < Age(now.At.Sub(earlier.At)):
+		case s.InState < Age(now.At.Sub(earlier.At)) && !s.LogsIn():
 			h.Moved++
 		}
 	}
@@ -340,7 +330,7 @@ func (h Holding) Evidence() string {
 	return text + h.load() + h.trend()
 }
 
-// load says what working sessions spend their time on, so that nobody takes them for a leak.
+// load says what working sessions spend their time on, so that they aren't taken for a leak.
 func (h Holding) load() string {
 	if h.Reason != Works && h.Reason != SlowQuery {
 		return ""

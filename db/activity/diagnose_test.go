@@ -222,7 +222,7 @@ func TestALimitHitsTheCulpritAlone(t *testing.T) {
 func TestSessionsWithoutANameAreChosenAsSuch(t *testing.T) {
 	nameless := with(in(Idle, time.Hour), func(x *Session) { x.Application = "" })
 	s := of(many(3, nameless), many(5, in(Idle, time.Hour)))
-	if got := (Filter{Nameless: true}).Choose(s); len(got) != 3 {
+	if got := Plan(s, Filter{Nameless: true}).Sessions; len(got) != 3 {
 		t.Errorf("%d of 3", len(got))
 	}
 }
@@ -250,12 +250,12 @@ func TestTheDoctorsFirstStepFreesALockQueueAndNobodyElse(t *testing.T) {
 		done := make(chan error, 4)
 		ctx := t.Context()
 		go func() { _, err := altering.Exec(ctx, "ALTER TABLE stock ADD COLUMN IF NOT EXISTS m int"); done <- err }()
-		lookUntil(t, o, "the change waits", func(now Snapshot) bool { return find(t, now, "migrate").Waits })
+		pollUntil(t, o, "the change waits", func(now Snapshot) bool { return find(t, now, "migrate").Waits })
 		for range 3 {
 			conn := s.session(t, app, "wall", "shop/pool")
 			go func() { _, err := conn.Exec(ctx, "SELECT * FROM stock"); done <- err }()
 		}
-		now := lookUntil(t, o, "all wait", func(now Snapshot) bool {
+		now := pollUntil(t, o, "all wait", func(now Snapshot) bool {
 			return len(now.clients(func(x Session) bool { return x.Waits && len(x.BlockedBy) > 0 })) == 4
 		})
 		d := Diagnose(now, nil, defaults())
@@ -278,4 +278,30 @@ func TestTheDoctorsFirstStepFreesALockQueueAndNobodyElse(t *testing.T) {
 		}
 		exec(t, owner, "COMMIT") // it lost nothing
 	})
+}
+
+func TestShortSessionsThatNobodySawAreAStampedeOnlyAfterARestart(t *testing.T) {
+	for up, want := range map[time.Duration]*Scenario{time.Minute: scenarioOf("reconnect-stampede"), time.Hour: nil} {
+		before, now := of(), of()
+		now.At, now.EverConnects = before.At.Add(time.Second), before.EverConnects+30
+		before.Server.Started, now.Server.Started = now.At.Add(-up), now.At.Add(-up)
+		d := Diagnose(now, &before, defaults())
+		if d.Scenario != want || d.Culprit != "clients that connect for each piece of work" {
+			t.Errorf("up for %v: %v, %q", up, d.Scenario, d.Culprit)
+		}
+	}
+}
+
+func TestALoginUnderWayIsNobodysSessionUntilItHangs(t *testing.T) {
+	logins := func(age time.Duration) Snapshot {
+		return of(many(9, Session{Kind: ClientBackend, State: starting, Age: Age(age)}))
+	}
+	now := logins(time.Second / 2)
+	if d := Diagnose(now, nil, defaults()); d.Health.Level != OK || len(d.Holds) != 0 || len(now.Services()) != 0 || now.Extras() != 1 {
+		t.Errorf("under way: %+v, %+v", d, now.Services())
+	}
+	d := Diagnose(logins(2*time.Second), nil, defaults())
+	if d.Culprit != "clients that don't finish their login" || d.Holds[0].Reason != LogsIn || d.Health.Findings[0].Code != "login" {
+		t.Errorf("two seconds old: %+v", d)
+	}
 }

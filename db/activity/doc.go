@@ -5,8 +5,7 @@
 // Its guarantees are:
 //
 //   - It needs at most one connection, opened early and kept (Observer). It needs none if a running ddtb server shares
-//     its own (Share and FindShared). So it still works when no slot is left. Only CountLogins tries one more login, which it
-//     closes at once.
+//     its own (Share and FindShared). So it still works when no slot is left.
 //   - It works on PostgreSQL 12 and later, also with an ordinary role, and reports what that role can't see.
 //   - Polling and judging are separate. A Snapshot is plain data. Assess, Diagnose, Summarise and PlanBudget are
 //     functions of it that need no server.

@@ -57,7 +57,7 @@ func bulkOperation(context.Context) {}
 func ExamplePlanBudget() {
 	slots := activity.Slots{Max: 100, Reserved: 3}
 	cfg := config.Database{Strategy: db.Pool, Pool: db.PoolSettings{MaxSize: 20}}
-	b := activity.PlanBudget(cfg, 3, 10, slots)
+	b := activity.PlanBudget(cfg, false, 3, 10, slots)
 	fmt.Println(b.Fits)
 	fmt.Println(b.Sum())
 	fmt.Println(b.Advice())

@@ -29,76 +29,64 @@ func stem(name string) string {
 
 type roleIn struct{ user, database string }
 
-type stemOf struct {
-	roleIn
-	stem string
+// usedNames are the names of the sessions that one role has in one database.
+type usedNames struct {
+	sessions map[string]int // by name
+	stems    map[string]int // names that begin so
+	small    int            // names of at most familySize sessions, without those of a family
 }
 
 // families maps sessions to the name by which they are judged together. Names of the configured application stay
 // unchanged.
 type families struct {
 	application string
-	sessions    map[roleIn]map[string]int // by name
-	stems       map[stemOf]bool           // stems that are a family's
-	roles       map[roleIn]bool           // roles whose sessions each have a different name
-	alone       map[roleIn]bool           // roles that also have no other sessions
+	of          map[roleIn]*usedNames
 }
 
 func familiesOf(s Snapshot) families {
-	f := families{
-		application: s.Application, sessions: map[roleIn]map[string]int{},
-		stems: map[stemOf]bool{}, roles: map[roleIn]bool{}, alone: map[roleIn]bool{},
-	}
-	for _, x := range s.clients(func(x Session) bool { return !x.Self && f.mayDiffer(x) }) {
+	f := families{s.Application, map[roleIn]*usedNames{}}
+	for _, x := range s.clients(f.mayDiffer) {
 		r := roleIn{x.User, x.Database}
-		if f.sessions[r] == nil {
-			f.sessions[r] = map[string]int{}
+		if f.of[r] == nil {
+			f.of[r] = &usedNames{sessions: map[string]int{}, stems: map[string]int{}}
 		}
-		f.sessions[r][x.Application]++
+		f.of[r].sessions[x.Application]++
 	}
-	for r, names := range f.sessions {
-		f.addStems(r, names)
-		f.addRole(r, names)
+	for _, p := range f.of {
+		for name := range p.sessions {
+			p.stems[stem(name)]++
+		}
+		for name, n := range p.sessions {
+			if n <= familySize && !p.haveStem(name) {
+				p.small++
+			}
+		}
 	}
 	return f
 }
 
 func (f families) mayDiffer(x Session) bool {
-	return x.Application != "" && !belongs(x.Application, f.application)
+	return x.Application != "" && !x.Self && !belongs(x.Application, f.application)
 }
 
-func (f families) addStems(r roleIn, names map[string]int) {
-	n := map[string]int{}
-	for name := range names {
-		n[stem(name)]++
-	}
-	for s, of := range n {
-		if of >= familyNames && len(s) >= leastStem {
-			f.stems[stemOf{r, s}] = true
-		}
-	}
+// haveStem reports whether the name belongs to a family by its beginning.
+func (p *usedNames) haveStem(name string) bool {
+	s := stem(name)
+	return len(s) >= leastStem && p.stems[s] >= familyNames
 }
 
-func (f families) addRole(r roleIn, names map[string]int) {
-	small := 0
-	for name, n := range names {
-		if n <= familySize && !f.stems[stemOf{r, stem(name)}] {
-			small++
-		}
-	}
-	f.roles[r] = small >= roleNames
-	f.alone[r] = small == len(names)
-}
+// alone reports whether all sessions of the role belong to one program that has a name for each process.
+func (p *usedNames) alone() bool { return p.small == len(p.sessions) }
 
-// of returns the name by which the session is judged: its application, the stem of a family with *, or its role.
-func (f families) of(x Session) string {
-	r := roleIn{x.User, x.Database}
-	switch {
-	case !f.mayDiffer(x):
+// name returns the name by which the session is judged: its application, the stem of a family with *, or its role.
+func (f families) name(x Session) string {
+	if !f.mayDiffer(x) {
 		return x.Who()
-	case f.stems[stemOf{r, stem(x.Application)}]:
+	}
+	switch p := f.of[roleIn{x.User, x.Database}]; {
+	case p.haveStem(x.Application):
 		return stem(x.Application) + anyName
-	case f.roles[r] && f.sessions[r][x.Application] <= familySize:
+	case p.small >= roleNames && p.sessions[x.Application] <= familySize:
 		return "user " + x.User
 	}
 	return x.Who()

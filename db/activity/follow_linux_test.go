@@ -150,7 +150,7 @@ func (s *stage) settled() (now Snapshot) {
 	s.Helper()
 	eventually(s.T, "the closed sessions have left", func() bool {
 		now = s.after()
-		n := len(now.clients(func(x Session) bool { return isMonitor(now, x) && !x.Self }))
+		n := len(now.clients(func(x Session) bool { return now.IsMonitor(x) && !x.Self }))
 		return n == 1
 	})
 	return now
@@ -169,7 +169,7 @@ func (s *stage) spares(before, after Snapshot, mayLose func(Session) bool) {
 
 // trouble is how bad it is: who waits, and who has a slot.
 func trouble(s Snapshot) int {
-	return s.Slots.Used + 2*len(s.waiting()) + len(s.Prepared) + len(s.logins())
+	return s.Slots.Used + 2*len(s.waiting()) + len(s.Prepared) + len(s.logins(nil))
 }
 
 // program runs a real client until the test ends. input is typed, and its terminal stays open.

@@ -183,36 +183,6 @@ func (p *problem) utilisation() *Finding {
 	return &Finding{Level: level, Code: "utilisation", What: p.now.Slots.String()}
 }
 
-// logins finds clients that begin a login and don't finish it.
-func (p *problem) logins() *Finding {
-	seen := p.now.logins()
-	n := len(seen) + p.now.HiddenLogins
-	if n < mostLogins {
-		return nil
-	}
-	f := &Finding{
-		Level: max(Warning, p.t.OfSlots(p.now.Slots)), Code: "login",
-		What:    fmt.Sprintf("%d logins don't finish; each has a slot until authentication_timeout (%s)", n, Short(p.now.Server.LoginTime.Duration())),
-		culprit: "clients that don't finish their login", steps: p.stepsForLogins(), PIDs: pids(seen),
-	}
-	if 2*n < p.now.Slots.Used { // other sessions are the cause of any lack of slots
-		f.Level = Warning
-	}
-	if len(seen) > 0 {
-		f.What += "; they come from " + addressesOf(seen)
-	} else {
-		f.What += "; pg_stat_activity does not show them" + p.whyHidden()
-	}
-	return f
-}
-
-func (p *problem) whyHidden() string {
-	if p.now.Server.VersionNum < seesLogins {
-		return " before PostgreSQL 18"
-	}
-	return " to this role"
-}
-
 // pooler finds pools of PgBouncer whose clients wait.
 func (p *problem) pooler() *Finding {
 	waiting, wait, worst := 0, Age(0), Pool{}
@@ -399,6 +369,9 @@ func (p *problem) comesAndGoes() *Finding {
 		f.PIDs = p.all[i].PIDs
 	} else {
 		f.culprit, f.steps = "clients that connect for each piece of work", []Step{p.endNothing("they end by themselves; look again for the program that connects")}
+		if p.restarted() {
+			f.scenario = "reconnect-stampede"
+		}
 	}
 	return f
 }
@@ -423,7 +396,7 @@ func Unreachable(err error) Health {
 		f.Do = cmp.Or(db.Hint(err), "the server answers, and the login works: the message says what it refuses")
 	}
 	if db.CauseOf(err) == db.SlotsExhausted {
-		f.Level, f.Code, f.Do = Critical, "utilisation", NoAccess(err, nil).Advice()
+		f.Level, f.Code, f.Do = Critical, "utilisation", NoAccess(err, nil, "").Advice()
 	}
 	return Health{Level: f.Level, Findings: []Finding{f}}
 }
@@ -437,7 +410,7 @@ func refusedQuery(err error) bool {
 // CheckHealth polls the server twice, a second apart, or once if ctx has less time, and returns the verdict. If the
 // poll failed, the Level is that of Unreachable, and the Finding says why.
 func (o *Observer) CheckHealth(ctx context.Context, t Thresholds) Health {
-	now, earlier, err := LookTwice(ctx, o)
+	now, earlier, err := PollTwice(ctx, o)
 	if err != nil {
 		return Unreachable(err)
 	}

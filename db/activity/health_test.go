@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"ddtb/db"
 )
 
@@ -182,22 +180,6 @@ func TestDurationsAreWrittenShort(t *testing.T) {
 		if got := Short(d); got != want {
 			t.Errorf("%v is written %q, want %q", d, got, want)
 		}
-	}
-}
-
-func TestAServerThatRefusesALoginIsNeverOK(t *testing.T) {
-	refused := &pgconn.PgError{Code: "53300", Routine: "InitPostgres"}
-	for _, free := range []int{1, 4, 5, 90} {
-		s := of(many(97-free, in(Active, time.Millisecond)))
-		s.Refused(refused)
-		if h := Assess(s, nil, defaults()); h.Level != Critical {
-			t.Errorf("with %d slots that look free: %s, %+v", free, h.Level, h.Findings)
-		}
-	}
-	s := of()
-	s.Refused(&pgconn.PgError{Code: "53300", Routine: "InitializeSessionUserId"})
-	if s.HiddenLogins != 0 {
-		t.Error("a role's own limit hides no logins")
 	}
 }
 

@@ -32,7 +32,7 @@ func TestTheFieldsInJSONAreStable(t *testing.T) {
 		{Budget{}, "auto auto_budget beside extras fits fits_pool max_connections max_connections_needed needed pool replicas services strategy usable"},
 		{Closing{}, "dry_run listeners sessions slots_after slots_before superusers unseen"},
 		{SampleOf(now, nil, defaults()), "active at idle idle_in_transaction level new_per_second slots unseen waiting_for_lock"},
-		{NoAccess(errors.New("full"), nil), "doors means message"},
+		{NoAccess(errors.New("full"), nil, ""), "doors means message"},
 		{Pool{}, "client_active client_waiting database max_wait_seconds mode server_active server_idle server_used user"},
 	} {
 		text, err := json.Marshal(c.value)

@@ -1,76 +1,83 @@
 package activity
 
 import (
-	"context"
-	"errors"
+	"fmt"
+	"net"
 	"time"
-
-	"github.com/jackc/pgerrcode"
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
-
-	"ddtb/db"
 )
 
 const (
-	loginTime   = Age(time.Second) // a login that takes longer counts as unfinished
-	mostLogins  = 5                // so many may run at once on a busy server
-	seesLogins  = 180000           // from this version on pg_stat_activity shows running logins
-	lowestIDEnd = 170000           // below this version a new session gets the lowest free backend id
+	loginTime  = Age(time.Second) // a login that takes longer counts as unfinished
+	mostLogins = 5                // so many may run at once on a busy server
+	seesLogins = 180000           // from this version on pg_stat_activity shows running logins
 )
 
-// loginsSQL compares the monitoring session's number with the visible sessions. A new session gets the lowest free
-// number, so lower numbers belong to visible sessions or to logins.
-const loginsSQL = `
-SELECT split_part(l.virtualtransaction, '/', 1)::int - (
-    SELECT count(*) FROM pg_stat_activity
-    WHERE backend_type IS NULL OR backend_type NOT IN
-      ('checkpointer', 'background writer', 'walwriter', 'archiver', 'startup', 'walreceiver'))::int
-FROM pg_locks l WHERE l.pid = pg_backend_pid() AND l.locktype = 'virtualxid'`
-
-// CountLogins fills in s.HiddenLogins: the slots of clients that began a login and don't finish it. Before PostgreSQL
-// 18, and for an ordinary role, pg_stat_activity does not show them. CountLogins tries one more login, which it closes
-// at once. If the server refuses it although s has free slots, hidden logins have these slots. Up to PostgreSQL 16 it
-// also counts them while the server is not full.
-func CountLogins(ctx context.Context, cc *pgx.ConnConfig, s *Snapshot) {
-	if s.Server.VersionNum >= seesLogins && s.Role.ReadsAll || s.Slots.Free() == 0 {
-		return
+// logins returns the sessions that have not finished their login within a second. If the server does not show when a
+// login began, it counts if a snapshot from a second ago has it too.
+func (s Snapshot) logins(earlier *Snapshot) []Session {
+	before := map[int32]bool{}
+	if earlier != nil && Age(s.At.Sub(earlier.At)) >= loginTime {
+		for _, x := range earlier.clients(Session.LogsIn) {
+			before[x.PID] = true
+		}
 	}
-	cc = cc.Copy()
-	cc.DefaultQueryExecMode = execMode
-	conn, err := db.Connect(ctx, cc)
-	if err != nil {
-		s.Refused(err)
-		return
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	n := 0
-	if s.Server.VersionNum < lowestIDEnd && conn.QueryRow(ctx, loginsSQL).Scan(&n) == nil && n >= mostLogins {
-		s.hideLogins(n)
-	}
+	return s.clients(func(x Session) bool { return x.LogsIn() && (x.Age > loginTime || x.Started.IsZero() && before[x.PID]) })
 }
 
-// Refused records that the server refused a login at about the time of the snapshot. If no slot was left, then logins
-// that s does not show have the slots that s shows as free.
-func (s *Snapshot) Refused(err error) {
-	pe, answered := errors.AsType[*pgconn.PgError](err)
-	if answered && pe.Code == pgerrcode.TooManyConnections && !ownLimit(pe) {
-		s.hideLogins(s.Slots.Free())
+// hanging returns the unfinished logins, if they are more than a busy server has.
+func (p *problem) hanging() []Session {
+	seen := p.now.logins(p.earlier)
+	if len(seen) < mostLogins {
+		return nil
 	}
+	return seen
 }
 
-func (s *Snapshot) hideLogins(n int) {
-	s.HiddenLogins = n
-	s.count()
+// logins finds clients that begin a login and don't finish it.
+func (p *problem) logins() *Finding {
+	seen := p.hanging()
+	if len(seen) == 0 {
+		return nil
+	}
+	f := &Finding{
+		Level: max(Warning, p.t.OfSlots(p.now.Slots)), Code: "login",
+		What:    fmt.Sprintf("%d logins don't finish; each has a slot until authentication_timeout (%s)", len(seen), Short(p.now.Server.LoginTime.Duration())),
+		culprit: "clients that don't finish their login", steps: p.stepsForLogins(seen), PIDs: pids(seen),
+	}
+	if 2*len(seen) < p.now.Slots.Used { // other sessions are the cause of any lack of slots
+		f.Level = Warning
+	}
+	switch {
+	case !seen[0].Started.IsZero():
+		f.What += "; they come from " + addressesOf(seen)
+	case p.now.Server.VersionNum < seesLogins:
+		f.What += "; pg_stat_activity does not show them before PostgreSQL 18"
+	default:
+		f.What += "; pg_stat_activity does not show them to this role"
+	}
+	return f
 }
 
-// ownLimit reports whether the limit of a database or a role caused the refusal, not the server's. Messages are
-// translated; the name of the C function is not.
-func ownLimit(pe *pgconn.PgError) bool {
-	return pe.Routine == "CheckMyDatabase" || pe.Routine == "InitializeSessionUserId"
-}
-
-// logins returns the visible sessions that have not finished their login within a second.
-func (s Snapshot) logins() []Session {
-	return s.clients(func(x Session) bool { return x.LogsIn() && x.Age > loginTime })
+func (p *problem) stepsForLogins(seen []Session) []Step {
+	address := ""
+	if _, port, err := net.SplitHostPort(p.now.Server.Address); err == nil {
+		address = port
+	}
+	find := Step{"find their machines, on the database's machine", "ss -Htn state established '( sport = :" + address + " )'", nobody}
+	if !seen[0].Started.IsZero() {
+		find = Step{"find the programs at the addresses above, and stop them or keep them out (a firewall, pg_hba.conf)", command("status"), nobody}
+	}
+	steps := []Step{find, {
+		"let the server give up sooner on a login (new ones have it, those that hang end within " + Short(p.now.Server.LoginTime.Duration()) + ")",
+		p.now.setSystem("authentication_timeout = '10s'"), "clients that need more than ten seconds to log in",
+	}}
+	if p.now.Server.VersionNum >= seesLogins {
+		steps = append(steps, Step{
+			"end those that have hung for five seconds",
+			p.now.psql(p.now.Server.Superuser, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "+
+				"WHERE state = 'starting' AND backend_start < now() - interval '5 seconds'"),
+			"a client that was about to finish a slow login",
+		})
+	}
+	return steps
 }

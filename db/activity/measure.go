@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -45,6 +45,7 @@ type Measurement struct {
 	done   chan struct{} // closed when the recording has ended
 	once   sync.Once
 	result Usage
+	own    []Session // the application's in the last poll
 }
 
 // Usage is the effect of a piece of work on the connections, as seen from the server. The fields marked "all" also
@@ -61,25 +62,13 @@ type Usage struct {
 	Opened    int    `json:"opened"`            // sessions of this application that began meanwhile, as far as the polls saw them
 	Waiting   int    `json:"peak_lock_waiters"` // sessions that waited for locks at once, all
 	InTxAfter int    `json:"in_transaction_after"`
-	Looks     int    `json:"looks"`
+	Polls     int    `json:"looks"`
 	Err       error  `json:"-"` // why the server could not be polled, at all or at the end
-}
-
-// LogValue returns the measurement for a log.
-func (u Usage) LogValue() slog.Value {
-	if u.Looks == 0 {
-		return slog.GroupValue(slog.String("name", u.Name), slog.Duration("took", u.Took.Duration()), slog.Any("error", u.Err))
-	}
-	return slog.GroupValue(
-		slog.String("name", u.Name), slog.Duration("took", u.Took.Duration()), slog.Int("opened", u.Opened),
-		slog.Int("own_before", u.OwnBefore), slog.Int("own_peak", u.OwnPeak), slog.Int("own_after", u.OwnAfter),
-		slog.Int("idle_in_transaction_after", u.InTxAfter), slog.Int("peak", u.Peak), slog.Int("usable", u.After.Usable()),
-	)
 }
 
 // String returns the measurement for people.
 func (u Usage) String() string {
-	if u.Looks == 0 {
+	if u.Polls == 0 {
 		return fmt.Sprintf("%s took %s; its connections could not be counted: %v", u.Name, Short(u.Took.Duration()), u.Err)
 	}
 	return fmt.Sprintf("%s took %s: connections %d before, %d at most, %d after, %d opened; %d of %d usable slots used at most",
@@ -107,14 +96,13 @@ func Monitor(ctx context.Context, name string) *Measurement {
 	}
 	watching, cancel := context.WithCancel(ctx)
 	m.cancel = cancel
-	w := &watch{usage: &m.result, seen: map[int32]time.Time{}}
-	w.look(ctx, o)
+	m.poll(ctx, o)
 	go func() {
 		defer close(m.done)
-		every(watching, watchEvery, func() { w.look(watching, o) })
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
+		every(watching, watchEvery, func() { m.poll(watching, o) })
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), pollTimeout)
 		defer cancel()
-		w.look(last, o)
+		m.poll(last, o)
 	}()
 	return m
 }
@@ -129,34 +117,27 @@ func (m *Measurement) End() Usage {
 	return m.result
 }
 
-// watch is the part of a Measurement that its goroutine uses.
-type watch struct {
-	usage *Usage
-	seen  map[int32]time.Time // the application's sessions in the last poll, by PID; bounded by the slots
-}
-
-func (w *watch) look(ctx context.Context, o *Observer) {
+func (m *Measurement) poll(ctx context.Context, o *Observer) {
 	now, err := o.Snapshot(ctx)
-	if err != nil {
-		if !errors.Is(err, context.Canceled) {
-			w.usage.Err = err
-		}
-		return
+	switch {
+	case errors.Is(err, context.Canceled):
+	case err != nil:
+		m.result.Err = err
+	default:
+		m.result.Err = nil
+		m.count(now)
 	}
-	w.usage.Err = nil
-	own := now.clients(func(s Session) bool {
-		return !s.Self && belongs(s.Application, now.Application) && !isMonitor(now, s)
-	})
-	w.count(now, own)
 }
 
-func (w *watch) count(now Snapshot, own []Session) {
-	u, seen := w.usage, map[int32]time.Time{}
-	first := u.Looks == 0
+func (m *Measurement) count(now Snapshot) {
+	u, first := &m.result, m.result.Polls == 0
+	own := now.own()
+	known := func(s Session) bool {
+		return slices.ContainsFunc(m.own, func(x Session) bool { return x.PID == s.PID && x.Started.Equal(s.Started) })
+	}
 	u.InTxAfter = 0
 	for _, s := range own {
-		seen[s.PID] = s.Started
-		if started, known := w.seen[s.PID]; !first && !(known && started.Equal(s.Started)) {
+		if !first && !known(s) {
 			u.Opened++
 		}
 		if s.InTransactionIdle() {
@@ -166,9 +147,8 @@ func (w *watch) count(now Snapshot, own []Session) {
 	if first {
 		u.Before, u.OwnBefore = now.Slots, len(own)
 	}
-	waiting := now.clients(func(s Session) bool { return s.Waits })
 	u.After, u.OwnAfter = now.Slots, len(own)
-	u.Peak, u.OwnPeak, u.Waiting = max(u.Peak, now.Slots.Used), max(u.OwnPeak, len(own)), max(u.Waiting, len(waiting))
-	w.seen = seen
-	u.Looks++
+	u.Peak, u.OwnPeak, u.Waiting = max(u.Peak, now.Slots.Used), max(u.OwnPeak, len(own)), max(u.Waiting, len(now.waiting()))
+	m.own = own
+	u.Polls++
 }

@@ -22,7 +22,7 @@ func TestAMeasurementTellsWhatWorkLeavesOpen(t *testing.T) {
 		s.session(t, other, "wall", "theirs")
 		u := m.End()
 		if u.Err != nil || u.OwnBefore != 1 || u.OwnAfter != 3 || u.OwnPeak != 3 || u.Opened != 2 || u.InTxAfter != 1 ||
-			u.Before.Used != 3 || u.After.Used != 6 || u.Peak != 6 || u.Looks < 2 || u.Took <= 0 {
+			u.Before.Used != 3 || u.After.Used != 6 || u.Peak != 6 || u.Polls < 2 || u.Took <= 0 {
 			t.Errorf("%+v", u)
 		}
 		if again := m.End(); again != u {
@@ -50,7 +50,7 @@ func TestAMeasurementSeesAPeakThatIsOverWhenItEnds(t *testing.T) {
 			return len(seen) > 12
 		})
 		must(t, conn.Close(t.Context()))
-		lookUntil(t, o, "it is gone", func(now Snapshot) bool { return now.Slots.Used == 2 })
+		pollUntil(t, o, "it is gone", func(now Snapshot) bool { return now.Slots.Used == 2 })
 		if u := m.End(); u.OwnPeak != 1 || u.OwnAfter != 0 || u.Opened != 1 {
 			t.Errorf("%+v", u)
 		}
@@ -63,7 +63,7 @@ func TestAMeasurementEndsWithItsContextToo(t *testing.T) {
 		m := Monitor(ctx, "cut short")
 		cancel()
 		<-m.done
-		if u := m.End(); u.Err != nil || u.Looks < 1 {
+		if u := m.End(); u.Err != nil || u.Polls < 1 {
 			t.Errorf("%+v", u)
 		}
 	})
@@ -75,7 +75,7 @@ func TestAMeasurementNeverStopsTheWork(t *testing.T) {
 	o, err := NewObserver(cfg)
 	must(t, err)
 	u := Monitor(WithObserver(t.Context(), o), "in the dark").End()
-	if u.Err == nil || u.Looks != 0 || !strings.Contains(u.String(), "could not be counted") {
+	if u.Err == nil || u.Polls != 0 || !strings.Contains(u.String(), "could not be counted") {
 		t.Errorf("%+v: %s", u, u)
 	}
 	if h := CheckHealth(WithObserver(t.Context(), o)); h.Level != Unknown || len(h.Findings) != 1 {

@@ -25,6 +25,9 @@ const (
 type Observer struct {
 	// Process returns the figures of this process's own leases, for clients of Share; nil: none. Set it before Share.
 	Process func() Process
+	// PassFile is the file with the passwords of a private server, which psql needs to log in there; "": psql finds its own
+	// way. Set it before the first snapshot.
+	PassFile string
 
 	cfg         config.Database // empty if it was made without one
 	cc          *pgx.ConnConfig
@@ -71,7 +74,7 @@ func (o *Observer) Use(ctx context.Context, cfg config.Database) error {
 	}
 	cc.DefaultQueryExecMode = execMode
 	o.disconnect()
-	o.cfg, o.cc, o.application, o.failed, o.why = cfg, cc, cfg.ApplicationName, time.Time{}, nil
+	o.cfg, o.cc, o.application, o.PassFile, o.failed, o.why = cfg, cc, cfg.ApplicationName, "", time.Time{}, nil
 	return nil
 }
 

@@ -18,8 +18,8 @@ func TestAnObserverMovesToAnotherServerAndKeepsItsConnectionOnTheSame(t *testing
 	cfg.Strategy, cfg.Pool.MaxSize = db.Persistent, 7
 	first.fill(t, other, "crowd") // so that a connection which is closed has no successor
 	must(t, o.Use(t.Context(), cfg))
-	if now := snapshot(t, o); lookingPID(now) != lookingPID(before) {
-		t.Errorf("another strategy: backend %d, before %d", lookingPID(now), lookingPID(before))
+	if now := snapshot(t, o); monitorPID(now) != monitorPID(before) {
+		t.Errorf("another strategy: backend %d, before %d", monitorPID(now), monitorPID(before))
 	}
 
 	cfg = second.config(reader, "wall")
@@ -34,7 +34,7 @@ func TestAnObserverMovesToAnotherServerAndKeepsItsConnectionOnTheSame(t *testing
 	if err := o.Use(t.Context(), cfg); err == nil {
 		t.Error("settings that can't be used were taken")
 	}
-	if again := snapshot(t, o); lookingPID(again) != lookingPID(now) {
+	if again := snapshot(t, o); monitorPID(again) != monitorPID(now) {
 		t.Error("settings that can't be used cost the connection")
 	}
 }

@@ -251,7 +251,7 @@ func (p Process) stalled() *Finding {
 	if wanted {
 		f.Level = Critical
 	}
-	f.What += p.who()
+	f.What += p.who(p.Holders)
 	return f
 }
 
@@ -263,7 +263,7 @@ func (p Process) waiting() *Finding {
 	}
 	return &Finding{
 		Level: Warning, Code: CodeWaiting, steps: p.stepsForLoad(), scenario: "slow-query-pile-up",
-		What: fmt.Sprintf("%s, and come back slowly: %s%s", p.full(), p.queued(), p.who()),
+		What: fmt.Sprintf("%s, and come back slowly: %s%s", p.full(), p.queued(), p.who(p.Holders)),
 	}
 }
 
@@ -303,7 +303,7 @@ func (p Process) leaks() *Finding {
 	var text []string
 	if len(late) > 0 {
 		text = append(text, fmt.Sprintf("%s of %s out for longer than leak_after (%s)%s",
-			count(len(late), "lease", "leases"), p.name(), Short(p.LeakAfter.Duration()), p.whoOf(late)))
+			count(len(late), "lease", "leases"), p.name(), Short(p.LeakAfter.Duration()), p.who(late)))
 	}
 	if reclaimed > 0 {
 		text = append(text, fmt.Sprintf("%s of %s had to be taken back %s",
@@ -416,9 +416,7 @@ func (p Process) at() string {
 }
 
 // who names the holders, in a clause.
-func (p Process) who() string { return p.whoOf(p.Holders) }
-
-func (p Process) whoOf(holders []db.Holder) string {
+func (p Process) who(holders []db.Holder) string {
 	line, n := p.worst(holders)
 	if line == "" {
 		return ""

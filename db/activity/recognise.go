@@ -59,16 +59,18 @@ func (p *problem) otherPools() (others []Holding) {
 	return nil
 }
 
-// most reports whether the condition holds for more than half of the culprit's sessions.
-func (p *problem) most(is func(Session) bool) bool {
-	n := 0
-	for _, s := range p.sessions {
+// count returns for how many of the holding's sessions the condition holds.
+func (h Holding) count(is func(Session) bool) (n int) {
+	for _, s := range h.sessions {
 		if is(s) {
 			n++
 		}
 	}
-	return 2*n > len(p.sessions)
+	return n
 }
+
+// most reports whether the condition holds for more than half of the culprit's sessions.
+func (p *problem) most(is func(Session) bool) bool { return 2*p.count(is) > len(p.sessions) }
 
 // own reports whether the culprit is the application whose configuration is known.
 func (p *problem) own() bool { return belongs(p.sessions[0].Application, p.now.Application) }
@@ -116,20 +118,10 @@ func (p *problem) recognise() (name, also string) {
 }
 
 func (p *problem) recogniseLock() (name, also string) {
-	advisory := 0
-	for _, h := range p.all {
-		if h.Reason != WaitsForLock {
-			continue
-		}
-		for _, s := range h.sessions {
-			if s.Wait == "Lock/advisory" {
-				advisory++
-			}
-		}
-	}
-	waiting := len(p.now.clients(func(s Session) bool { return s.Waits }))
+	waiting := p.now.waiting()
+	other := slices.DeleteFunc(slices.Clone(waiting), func(s Session) bool { return s.Wait == "Lock/advisory" })
 	switch roots := p.now.Roots(); {
-	case 2*advisory > waiting:
+	case 2*len(other) < len(waiting):
 		return "migrate-refused", "lock-queue"
 	case len(roots) > 0 && roots[0].InTransactionIdle():
 		return "lock-queue", "leaked-transaction"
@@ -178,7 +170,7 @@ func (p *problem) foreign(s Session) bool {
 	if belongs(s.Application, p.now.Application) {
 		return false
 	}
-	ours := p.ours()
+	ours := p.now.own()
 	if len(ours) == 0 {
 		return s.Database != p.now.Database && p.now.Database != "postgres" && p.now.Database != "template1"
 	}
@@ -186,19 +178,9 @@ func (p *problem) foreign(s Session) bool {
 	return !uses(func(x Session) bool { return x.Database == s.Database }) || !uses(func(x Session) bool { return x.User == s.User })
 }
 
-// ours returns the sessions of the configured application, without the monitoring ones.
-func (p *problem) ours() []Session {
-	return p.now.clients(func(x Session) bool {
-		return !x.Self && belongs(x.Application, p.now.Application) && !isMonitor(p.now, x)
-	})
-}
-
 // recogniseIdle distinguishes scenarios that all end in idle sessions.
 func (p *problem) recogniseIdle() (name, also string) {
-	addresses := map[string]bool{}
-	for _, s := range p.sessions {
-		addresses[s.Address] = true
-	}
+	addresses := groups(p.sessions, func(s Session) Group { return Group{Address: s.Address} })
 	usedOnce := func(s Session) bool { return s.Query != "" && s.Age-s.InState < seconds(2) }
 	switch {
 	case p.most(func(s Session) bool { return strings.Contains(strings.ToLower(s.Query), "advisory_lock") }):
@@ -235,7 +217,7 @@ func (p *problem) openedTogether() bool {
 // addresses.
 func (p *problem) fromSilence() func(Session) bool {
 	stirs, elsewhere := map[string]bool{}, false
-	for _, s := range p.now.clients(func(s Session) bool { return !s.Self && !isMonitor(p.now, s) }) {
+	for _, s := range p.now.programs() {
 		if s.State != Idle || s.InState.Duration() < p.t.Silent {
 			stirs[s.Address] = true
 			elsewhere = elsewhere || s.Who() == p.Application
@@ -247,20 +229,17 @@ func (p *problem) fromSilence() func(Session) bool {
 // besideOurs reports whether the configured application has sessions with the same role from the same address. A
 // session from there under another name, or none, most likely belongs to the same program.
 func (p *problem) besideOurs() bool {
-	return slices.ContainsFunc(p.ours(), func(s Session) bool {
+	return slices.ContainsFunc(p.now.own(), func(s Session) bool {
 		return s.User == p.sessions[0].User && s.Address == p.sessions[0].Address
 	})
 }
 
 // secondPool reports whether the same clients have many idle sessions under another name as well.
 func (p *problem) secondPool() bool {
-	for _, h := range p.all {
-		if h.Reason == Rests && h.Application != p.Application && 4*h.Sessions >= p.Sessions && len(h.sessions) > 2 &&
-			h.sessions[0].Address == p.sessions[0].Address && h.sessions[0].User == p.sessions[0].User {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(p.all, func(h Holding) bool {
+		return h.Reason == Rests && h.Application != p.Application && 4*h.Sessions >= p.Sessions && len(h.sessions) > 2 &&
+			h.sessions[0].Address == p.sessions[0].Address && h.sessions[0].User == p.sessions[0].User
+	})
 }
 
 // The names of monitoring programs.

@@ -11,7 +11,7 @@ import (
 func (p *problem) refusesWrites() *Finding {
 	f := &Finding{Level: Warning, Code: "read-only"}
 	switch {
-	case p.now.Server.Standby && len(p.ours()) > 0 && !p.t.Replica:
+	case p.now.Server.Standby && len(p.now.own()) > 0 && !p.t.Replica:
 		f.What = fmt.Sprintf("%s is used, and this server is a standby: it refuses every write", p.now.Application)
 		f.culprit = "the address that " + p.now.Application + " is configured with"
 		f.steps = []Step{{Do: "let it connect to the primary" + p.primary() + ", or promote this server if the primary is lost", Hurts: nobody}}
@@ -19,7 +19,7 @@ func (p *problem) refusesWrites() *Finding {
 		f.What = fmt.Sprintf("database %s refuses writes: default_transaction_read_only is on", p.now.Database)
 		f.culprit = "the setting default_transaction_read_only"
 		f.steps = []Step{{
-			Do: "allow writes again, if nobody switched them off for a reason; new sessions have it",
+			Do: "allow writes again, unless they were switched off on purpose; it takes effect in new sessions",
 			Command: "PGOPTIONS='-c default_transaction_read_only=off' " + // the statement itself is a write
 				p.now.psql(p.now.Server.Superuser, "ALTER DATABASE "+quoted(p.now.Database)+" SET default_transaction_read_only = off") +
 				" -c " + ShellQuote("ALTER ROLE "+quoted(p.now.Role.Name)+" RESET default_transaction_read_only") + // which outranks the database's
@@ -65,7 +65,7 @@ func (p *problem) walSlots() *Finding {
 	sql := "SELECT pg_drop_replication_slot('" + strings.ReplaceAll(dead[0].Name, "'", "''") + "')"
 	return &Finding{
 		Level: Warning, Code: "replication-slot",
-		What: fmt.Sprintf("nobody reads from replication slot %s, for which the server keeps %s of WAL (%s): in the end the disk is full",
+		What: fmt.Sprintf("no client reads from replication slot %s, for which the server keeps %s of WAL (%s): in the end the disk is full",
 			dead[0].Name, size(dead[0].Retained), dead[0].Status),
 		culprit: "the reader of replication slot " + dead[0].Name,
 		steps: []Step{

@@ -12,6 +12,7 @@ type Reading struct {
 	Snapshot Snapshot  // empty if Err is set
 	Earlier  *Snapshot // the previous snapshot; nil if the previous poll failed, or there was none
 	Err      error     // why the poll failed
+	Seen     time.Time // when a poll last succeeded, by this machine's clock; zero: never
 
 	next chan struct{} // closed when there is a newer reading
 }
@@ -19,7 +20,7 @@ type Reading struct {
 // Sampler polls the server at one interval, over the Observer's kept connection, for any number of readers. Their
 // number does not change the server's load. A slow reader misses readings and delays no other.
 type Sampler struct {
-	eye        *Observer
+	observer   *Observer
 	thresholds Thresholds
 
 	mu     sync.Mutex
@@ -30,12 +31,12 @@ type Sampler struct {
 }
 
 // StartSampler polls at once, and then every interval, until Stop.
-func StartSampler(eye *Observer, interval time.Duration, t Thresholds) *Sampler {
+func StartSampler(o *Observer, interval time.Duration, t Thresholds) *Sampler {
 	ctx, stop := context.WithCancel(context.Background())
-	s := &Sampler{eye: eye, thresholds: t, stop: stop, latest: Reading{next: make(chan struct{})}}
+	s := &Sampler{observer: o, thresholds: t, stop: stop, latest: Reading{next: make(chan struct{})}}
 	s.stopped.Go(func() {
-		s.look(ctx)
-		every(ctx, interval, func() { s.look(ctx) })
+		s.poll(ctx)
+		every(ctx, interval, func() { s.poll(ctx) })
 	})
 	return s
 }
@@ -54,13 +55,16 @@ func every(ctx context.Context, interval time.Duration, f func()) {
 	}
 }
 
-func (s *Sampler) look(ctx context.Context) {
-	now, err := s.eye.Snapshot(ctx)
+func (s *Sampler) poll(ctx context.Context) {
+	now, err := s.observer.Snapshot(ctx)
 	if ctx.Err() != nil {
 		return
 	}
 	before := s.Latest()
-	r := Reading{Snapshot: now, Err: err, next: make(chan struct{})}
+	r := Reading{Snapshot: now, Err: err, Seen: before.Seen, next: make(chan struct{})}
+	if err == nil {
+		r.Seen = time.Now()
+	}
 	switch {
 	case err != nil:
 		r.Sample = SampleOfFailure(time.Now(), err)

@@ -56,10 +56,10 @@ func TestASamplerGoesOnWhenItsSessionIsEndedAndStopsItsReaders(t *testing.T) {
 	sampler := StartSampler(o, 10*time.Millisecond, Thresholds{})
 	r, err := sampler.Next(t.Context(), Reading{})
 	must(t, err)
-	exec(t, s.session(t, localpg.Superuser, "postgres", "closer"), fmt.Sprintf("SELECT pg_terminate_backend(%d)", lookingPID(r.Snapshot)))
+	exec(t, s.session(t, localpg.Superuser, "postgres", "closer"), fmt.Sprintf("SELECT pg_terminate_backend(%d)", monitorPID(r.Snapshot)))
 	eventually(t, "it looks through another", func() bool {
 		now := sampler.Latest()
-		return now.Err == nil && lookingPID(now.Snapshot) != lookingPID(r.Snapshot)
+		return now.Err == nil && monitorPID(now.Snapshot) != monitorPID(r.Snapshot)
 	})
 	sampler.Stop()
 	sampler.Stop()
@@ -76,14 +76,14 @@ func TestASamplerTellsThatItCanNotLook(t *testing.T) {
 	o, err := NewObserver(cfg)
 	must(t, err)
 	defer o.Close()
-	s := &Sampler{eye: o, latest: Reading{next: make(chan struct{})}}
-	s.look(t.Context())
+	s := &Sampler{observer: o, latest: Reading{next: make(chan struct{})}}
+	s.poll(t.Context())
 	if r := s.Latest(); r.Err == nil || r.Sample.Level != Unknown || r.Sample.Slots != nil {
 		t.Errorf("%+v", r.Sample)
 	}
 }
 
-func lookingPID(s Snapshot) int32 {
+func monitorPID(s Snapshot) int32 {
 	for _, x := range s.Sessions {
 		if x.Self {
 			return x.PID

@@ -24,11 +24,11 @@ var scenarios = []Scenario{
 	{8, "stream-holds-lease", "an export or a slow client keeps its connection until it has read everything", ""},
 	{9, "slow-query-pile-up", "queries are slower than they come in, so they pile up", ""},
 	{10, "cancel-snowball", "clients give up and ask again while the server works on for the first time", ""},
-	{11, "reconnect-stampede", "after a restart everybody connects at once, again and again", ""},
-	{12, "replicas-times-pool", "pool size × replicas is more than the slots, or than anybody needs", ""},
+	{11, "reconnect-stampede", "after a restart every client connects at once, again and again", ""},
+	{12, "replicas-times-pool", "pool size × replicas is more than the slots, or than the programs need", ""},
 	{13, "hidden-second-pool", "the same program has a second pool: a job runner, migrations, a library", ""},
 	{14, "migrate-refused", "every replica migrates when it starts; one does, and the others keep their slots waiting for its lock", ""},
-	{15, "lock-queue", "one session has a lock, one waits for a stronger one, and everybody waits behind it", ""},
+	{15, "lock-queue", "one session has a lock, one waits for a stronger one, and all others wait behind it", ""},
 	{16, "probe-connects", "a health probe opens a connection each time", ""},
 	{17, "monitor-leaks", "what watches the server piles up connections itself", ""},
 	{18, "mail-storm", "one mail for each failed request", "mails leave the application: no session shows them"},
@@ -40,7 +40,7 @@ var scenarios = []Scenario{
 	},
 	{22, "listen-pins-slot", "each LISTEN keeps a connection for itself", ""},
 	{
-		23, "acquire-timeout-leaks", "who timed out gets its connection later, and nobody gives it back",
+		23, "acquire-timeout-leaks", "a caller that timed out gets its connection later, and no code returns it",
 		"to the server, a connection lost inside the program rests like any other of its pool",
 	},
 	{

@@ -251,18 +251,18 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func snapshot(t *testing.T, l Looker) Snapshot {
+func snapshot(t *testing.T, a Access) Snapshot {
 	t.Helper()
-	s, err := l.Snapshot(t.Context())
+	s, err := a.Snapshot(t.Context())
 	must(t, err)
 	return s
 }
 
-// lookUntil looks until the snapshot is as the test needs it.
-func lookUntil(t *testing.T, l Looker, what string, ok func(Snapshot) bool) (s Snapshot) {
+// pollUntil looks until the snapshot is as the test needs it.
+func pollUntil(t *testing.T, a Access, what string, ok func(Snapshot) bool) (s Snapshot) {
 	t.Helper()
 	eventually(t, what, func() bool {
-		s = snapshot(t, l)
+		s = snapshot(t, a)
 		return ok(s)
 	})
 	return s

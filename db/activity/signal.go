@@ -53,7 +53,7 @@ FROM (SELECT a.pid,
 
 // Signal carries out an order, over the kept connection.
 func (o *Observer) Signal(ctx context.Context, order Order) (Outcome, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
 	var fits, done bool
 	if order.States == nil {
@@ -83,7 +83,7 @@ func (o *Observer) Signal(ctx context.Context, order Order) (Outcome, error) {
 
 // Access polls and ends sessions: an Observer with its own connection, or a Remote with that of a running server.
 type Access interface {
-	Looker
+	Snapshot(ctx context.Context) (Snapshot, error)
 	Signal(ctx context.Context, order Order) (Outcome, error)
 }
 
@@ -117,13 +117,8 @@ func (c Closing) Count(o Outcome) (n int) {
 
 // Plan chooses sessions of a snapshot, and ends none.
 func Plan(s Snapshot, f Filter) Closing {
-	c := Closing{
-		DryRun: true, Sessions: []Ending{}, Before: s.Slots,
-		Unseen: len(f.Unseen(s)), Superuser: len(f.Superuser(s)), Listeners: len(f.listeners(s)),
-	}
-	for _, x := range f.Choose(s) {
-		c.Sessions = append(c.Sessions, Ending{Session: x, Outcome: Planned})
-	}
+	c := f.choose(s)
+	c.DryRun, c.Before, c.Sessions = true, s.Slots, append([]Ending{}, c.Sessions...) // an empty list in JSON, not null
 	return c
 }
 
@@ -132,17 +127,19 @@ const endWait = 5 * time.Second
 
 // End ends the sessions of a plan, each only if the filter still matches it, and waits until their slots are free. The
 // report contains the failures; the error is that of the last poll.
-func End(ctx context.Context, h Access, plan Closing, f Filter) (Closing, error) {
+func End(ctx context.Context, a Access, plan Closing, f Filter) (Closing, error) {
 	plan.DryRun = false
 	for i := range plan.Sessions {
 		e := &plan.Sessions[i]
-		outcome, err := h.Signal(ctx, f.order(e.Session))
+		outcome, err := a.Signal(ctx, Order{
+			PID: e.PID, Started: e.Started, States: f.states(), Resting: Age(f.OlderThan), Superusers: f.Superusers,
+		})
 		e.Outcome = outcome
 		if err != nil {
 			e.Outcome, e.Error = Failed, err.Error()
 		}
 	}
-	now, err := waitGone(ctx, h, plan.Sessions)
+	now, err := waitUntil(ctx, a, func(now Snapshot) bool { return stillThere(now, plan.Sessions) == 0 })
 	if err != nil {
 		return plan, err
 	}
@@ -152,10 +149,10 @@ func End(ctx context.Context, h Access, plan Closing, f Filter) (Closing, error)
 
 // Cancel cancels the query that a session ran at the snapshot, and waits until it has ended. A session that waits for
 // its client (Client/ClientWrite) does not react: the outcome is StillRuns, and it must be terminated.
-func Cancel(ctx context.Context, h Access, x Session, superusers bool) (Ending, error) {
+func Cancel(ctx context.Context, a Access, x Session, superusers bool) (Ending, error) {
 	e := Ending{Session: x}
 	var err error
-	e.Outcome, err = h.Signal(ctx, Order{Cancel: true, PID: x.PID, Started: x.Started, States: []string{Active}, Superusers: superusers})
+	e.Outcome, err = a.Signal(ctx, Order{Cancel: true, PID: x.PID, Started: x.Started, States: []string{Active}, Superusers: superusers})
 	if err != nil || e.Outcome != Cancelled {
 		return e, err
 	}
@@ -166,29 +163,18 @@ func Cancel(ctx context.Context, h Access, x Session, superusers bool) (Ending, 
 			return same && s.InQuery.Duration() >= time.Since(began) // a later query is younger
 		})
 	}
-	now, err := waitUntil(ctx, h, func(now Snapshot) bool { return !runs(now) })
+	now, err := waitUntil(ctx, a, func(now Snapshot) bool { return !runs(now) })
 	if err == nil && runs(now) {
 		e.Outcome = StillRuns
 	}
 	return e, err
 }
 
-func (f Filter) order(s Session) Order {
-	return Order{
-		PID: s.PID, Started: s.Started, States: f.states(), Resting: Age(f.OlderThan), Superusers: f.Superusers,
-	}
-}
-
-// waitGone polls until every signalled session has ended, or endWait has passed.
-func waitGone(ctx context.Context, l Looker, endings []Ending) (Snapshot, error) {
-	return waitUntil(ctx, l, func(now Snapshot) bool { return stillThere(now, endings) == 0 })
-}
-
 // waitUntil polls until done returns true, or endWait has passed. It returns the last snapshot.
-func waitUntil(ctx context.Context, l Looker, done func(Snapshot) bool) (Snapshot, error) {
+func waitUntil(ctx context.Context, a Access, done func(Snapshot) bool) (Snapshot, error) {
 	end := time.Now().Add(endWait)
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
-		now, err := l.Snapshot(ctx)
+		now, err := a.Snapshot(ctx)
 		if err != nil || done(now) || time.Now().After(end) {
 			return now, err
 		}

@@ -19,7 +19,7 @@ func TestCloseIdleEndsIdleSessionsOfItsOwnDatabaseAlone(t *testing.T) {
 		exec(t, s.session(t, other, "elsewhere", "foreign"), "SELECT 1")
 		exec(t, s.session(t, localpg.Superuser, "wall", "super"), "SELECT 1")
 		runs(t, s.session(t, app, "wall", "shop/works"), "SELECT pg_sleep(60)")
-		lookUntil(t, o, "it works", func(now Snapshot) bool { return find(t, now, "shop/works").State == Active })
+		pollUntil(t, o, "it works", func(now Snapshot) bool { return find(t, now, "shop/works").State == Active })
 
 		for _, step := range []struct {
 			f    Filter
@@ -108,7 +108,7 @@ func TestASessionThatWentAwayIsReportedAsGone(t *testing.T) {
 		f := Filter{Application: "shop"}
 		plan := Plan(snapshot(t, o), f)
 		must(t, conn.Close(t.Context()))
-		lookUntil(t, o, "it is gone", func(now Snapshot) bool { return now.Slots.Used == 1 })
+		pollUntil(t, o, "it is gone", func(now Snapshot) bool { return now.Slots.Used == 1 })
 		got, err := End(t.Context(), o, plan, f)
 		must(t, err)
 		if got.Count(Gone) != 1 || len(got.Sessions) != 1 {
@@ -183,7 +183,7 @@ func TestCancelEndsTheQueryAndKeepsTheSession(t *testing.T) {
 			_, err := conn.Exec(context.Background(), "SELECT pg_sleep(60)")
 			ended <- err
 		}()
-		now := lookUntil(t, o, "it runs", func(now Snapshot) bool { return find(t, now, "shop/pool").State == Active })
+		now := pollUntil(t, o, "it runs", func(now Snapshot) bool { return find(t, now, "shop/pool").State == Active })
 		x := find(t, now, "shop/pool")
 		outcome, err := o.Signal(t.Context(), Order{Cancel: true, PID: x.PID, Started: x.Started, States: []string{Active}})
 		if err != nil || outcome != Cancelled {

@@ -36,15 +36,14 @@ type situation struct {
 }
 
 const (
-	nothing    = "end nothing"
-	hungLogins = "logins that hang fill the server"
-	dumps      = "pg_dump waits for an ALTER TABLE, which waits for a transaction that was left open"
+	nothing = "end nothing"
+	dumps   = "pg_dump waits for an ALTER TABLE, which waits for a transaction that was left open"
 )
 
 // situations are those that DBAs tried, and in which a doctor is easily wrong.
 var situations = []situation{
 	{
-		name: hungLogins, role: localpg.Superuser,
+		name: "logins that hang fill the server", role: localpg.Superuser,
 		play: func(s *stage) {
 			s.hang(s.usable())
 			eventually(s.T, "they have hung for as long as a step says", func() bool {
@@ -53,7 +52,7 @@ var situations = []situation{
 			})
 		},
 		code: "login", culprit: "clients that don't finish their login", first: "find the",
-		better: func(s *stage) bool { return !s.newer() || len(s.after().logins()) == 0 }, // an older one ends them in a minute
+		better: func(s *stage) bool { return !s.newer() || len(s.after().logins(nil)) == 0 }, // an older one ends them in a minute
 		also: func(s *stage, d Diagnosis) {
 			if d.Health.Level != Critical || !strings.Contains(d.Health.Findings[0].What, fmt.Sprintf("%d logins don't finish", s.usable())) {
 				s.Errorf("%+v", d.Health.Findings[0])
@@ -450,12 +449,11 @@ func (s *stage) file(name, text string, use func(path string)) {
 	use(path)
 }
 
-// look is what the command line does: two looks, and a login.
+// look is what the command line does.
 func (s *stage) look(o *Observer) (now Snapshot, earlier *Snapshot) {
 	s.Helper()
-	now, earlier, err := LookTwice(s.Context(), o)
+	now, earlier, err := PollTwice(s.Context(), o)
 	must(s.T, err)
-	CountLogins(s.Context(), o.cc, &now)
 	return now, earlier
 }
 
@@ -511,9 +509,6 @@ func (s *server) situations() []situation {
 	}
 	if out, err := osexec.CommandContext(context.Background(), "pg_dump", "--version").Output(); err != nil || !strings.Contains(string(out), " "+s.major()+".") {
 		without(dumps, "pg_dump is of another version than the server")
-	}
-	if s.major() == "17" {
-		without(hungLogins, "PostgreSQL 17 shows a superuser no login that is under way")
 	}
 	return all
 }

@@ -25,11 +25,11 @@ type Snapshot struct {
 	Tickets      Tickets   `json:"tickets,omitzero"` // of the connection budget, where processes use one
 	Limits       []Limit   `json:"limits"`           // of databases and roles, apart from the server's own
 	Sessions     []Session `json:"sessions"`         // the oldest first
-	Came         []Session `json:"-"`                // of LookTwice: sessions seen to begin in between, including those that have ended
+	Came         []Session `json:"-"`                // of PollTwice: sessions seen to begin in between, including those that have ended
 	EverConnects int64     `json:"connects_ever"`    // since statistics were reset; 0 before PostgreSQL 14
 	Through      string    `json:"through,omitzero"` // the socket of the ddtb server whose connection was used
 
-	HiddenLogins int           `json:"hidden_logins,omitzero"` // slots of unfinished logins that pg_stat_activity hides; see CountLogins
+	HiddenLogins int           `json:"hidden_logins,omitzero"` // unfinished logins among the sessions that pg_stat_activity does not show
 	Prepared     []Prepared    `json:"prepared_transactions"`  // the oldest first, at most 100
 	WALSlots     []WALSlot     `json:"replication_slots"`      // at most 100
 	Replication  []Replication `json:"replication"`            // standbys that stream from this server, at most 100
@@ -82,6 +82,7 @@ type Server struct {
 	ReadOnly    bool      `json:"read_only"`                   // default_transaction_read_only is on for this database and role
 	SyncStandby string    `json:"synchronous_standby_names"`
 	LoginTime   Age       `json:"authentication_timeout_seconds"`
+	PassFile    string    `json:"passfile,omitzero"`           // see Observer.PassFile
 	Primary     string    `json:"primary,omitzero"`            // of a standby: host:port, if the role may see it
 	ReplayLag   Age       `json:"replay_lag_seconds,omitzero"` // of a standby: age of the last transaction that it replayed
 }
@@ -169,7 +170,8 @@ type Session struct {
 // Client reports whether the session has one of the server's slots.
 func (s Session) Client() bool { return s.Kind == ClientBackend }
 
-// LogsIn reports whether the session has a slot and has not finished its login, as PostgreSQL 18 and later show it.
+// LogsIn reports whether the session has a slot and has not finished its login. If pg_stat_activity does not show it, only
+// its PID is known.
 func (s Session) LogsIn() bool { return s.Client() && s.State == starting }
 
 // Listens reports whether the session waits for notifications: it is idle, and its last statement was LISTEN.
@@ -195,6 +197,8 @@ func (s Session) Who() string {
 		return s.Application
 	case s.User != "":
 		return "user " + s.User
+	case s.LogsIn():
+		return "an unknown client"
 	}
 	return s.Kind
 }
@@ -204,6 +208,15 @@ type Age time.Duration
 
 // Duration returns the age as a time.Duration.
 func (a Age) Duration() time.Duration { return time.Duration(a) }
+
+// Scan reads a number of seconds from the server.
+func (a *Age) Scan(v any) error {
+	s, is := v.(float64)
+	if *a = seconds(s); !is {
+		return fmt.Errorf("%v is no number of seconds", v)
+	}
+	return nil
+}
 
 // MarshalJSON writes seconds, to the millisecond.
 func (a Age) MarshalJSON() ([]byte, error) {
@@ -255,22 +268,45 @@ FROM pg_roles r,
       FROM pg_roles WHERE rolname LIKE 'pg\_%' AND pg_has_role(current_user, oid, 'USAGE')) has
 WHERE r.rolname = current_user`
 
+// backendsSQL names the kind of each process, also where pg_stat_activity hides it from an ordinary role.
+//
+// A process that has not finished its login already has a slot and a transaction, so pg_locks lists it. Before PostgreSQL
+// 18 it is not in pg_stat_activity, and from then on an ordinary role sees nothing of it there.
+//
+// From PostgreSQL 17 on, processes with a slot have the numbers below max_connections. So a worker of a parallel query is
+// known by the number of its transaction. Before, such a worker of a hidden session counts as a session.
+const backendsSQL = `
+WITH locks AS MATERIALIZED (SELECT * FROM pg_locks WHERE NOT granted OR locktype = 'virtualxid'),
+v AS (SELECT current_setting('server_version_num')::int AS version, current_setting('max_connections')::int AS slots),
+transactions AS (
+  SELECT pid, bool_and(version < 170000 OR split_part(virtualtransaction, '/', 1)::int < slots) AS has_slot
+  FROM locks, v WHERE locktype = 'virtualxid' AND granted GROUP BY pid),
+known AS (
+  SELECT a.*, coalesce(a.pid, t.pid) AS process, coalesce(t.has_slot, true) AS has_slot,
+         coalesce(t.has_slot AND (a.pid IS NULL
+           OR version >= 180000 AND a.backend_type IS NULL AND a.datid IS NULL AND a.usesysid IS NULL), false) AS hidden_login
+  FROM pg_stat_activity a FULL JOIN transactions t ON t.pid = a.pid CROSS JOIN v),
+backends AS (
+  SELECT k.*, coalesce(k.backend_type, CASE WHEN s.pid IS NOT NULL THEN 'walsender'
+           WHEN hidden_login OR has_slot AND k.datid IS NOT NULL AND k.usesysid IS NOT NULL THEN 'client backend'
+           ELSE 'background' END) AS kind
+  FROM known k LEFT JOIN pg_stat_replication s ON s.pid = k.pid)`
+
 // sessionsSQL leaves out processes that belong to no client: writers, launchers, workers without a database. Ages are
 // computed on the server, so that its clock need not agree with ours. pg_blocking_pids locks the lock tables, so it is
 // only called for the sessions that have waited longest.
-const sessionsSQL = `
-WITH waiting AS (
+const sessionsSQL = backendsSQL + `,
+waiting AS (
   SELECT pid, min(since) AS since, row_number() OVER (ORDER BY min(since), pid) AS place
-  FROM (SELECT pid, (to_jsonb(l) ->> 'waitstart')::timestamptz AS since FROM pg_locks l WHERE NOT granted) w
+  FROM (SELECT pid, (to_jsonb(l) ->> 'waitstart')::timestamptz AS since FROM locks l WHERE NOT granted) w
   GROUP BY pid)
-SELECT a.pid,
-       coalesce(a.backend_type, CASE WHEN s.pid IS NOT NULL THEN 'walsender'
-         WHEN a.datid IS NOT NULL AND a.usesysid IS NOT NULL THEN 'client backend' ELSE 'background' END),
-       a.backend_type IS NULL, a.pid = pg_backend_pid(), coalesce(r.rolsuper, false), may.end_it,
+SELECT a.process, a.kind, a.backend_type IS NULL AND NOT hidden_login, a.process = pg_backend_pid(),
+       coalesce(r.rolsuper, false), may.end_it,
        coalesce(a.application_name, ''), coalesce(a.usename::text, ''), coalesce(a.datname::text, ''),
        CASE WHEN a.backend_type IS NULL THEN '' ELSE coalesce(host(a.client_addr), CASE WHEN a.state <> 'starting' THEN 'local' END, '') END,
        coalesce(a.client_port, 0),
-       coalesce(a.state, ''), coalesce(a.wait_event_type || '/' || a.wait_event, ''), a.backend_start,
+       coalesce(a.state, CASE WHEN hidden_login THEN 'starting' END, ''), coalesce(a.wait_event_type || '/' || a.wait_event, ''),
+       coalesce(a.backend_start, '0001-01-01 00:00+00'), -- Go's zero time
        coalesce(extract(epoch FROM clock_timestamp() - a.backend_start), 0)::float8,
        coalesce(extract(epoch FROM clock_timestamp() - a.state_change), 0)::float8,
        coalesce(extract(epoch FROM clock_timestamp() - a.xact_start), 0)::float8,
@@ -281,20 +317,19 @@ SELECT a.pid,
          ELSE coalesce(extract(epoch FROM clock_timestamp() - coalesce(w.since, a.query_start)), 0) END::float8,
        CASE WHEN w.place <= 50 THEN pg_blocking_pids(a.pid) END,
        CASE WHEN a.backend_type IS NULL THEN '' ELSE coalesce(left(a.query, 4000), '') END
-FROM pg_stat_activity a
+FROM backends a
   LEFT JOIN pg_roles r ON r.oid = a.usesysid
-  LEFT JOIN pg_stat_replication s ON s.pid = a.pid
   LEFT JOIN waiting w ON w.pid = a.pid
   CROSS JOIN LATERAL (SELECT coalesce(pg_has_role(current_user, a.usesysid, 'USAGE'), false)
     OR NOT coalesce(r.rolsuper, false) AND pg_has_role(current_user, 'pg_signal_backend', 'USAGE')
     OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS end_it) may
-WHERE a.backend_type = 'client backend' OR a.datid IS NOT NULL OR a.usesysid IS NOT NULL
-ORDER BY a.backend_start NULLS LAST, a.pid`
+WHERE a.kind = 'client backend' OR a.datid IS NOT NULL OR a.usesysid IS NOT NULL
+ORDER BY a.backend_start NULLS LAST, a.process`
 
 const limitsSQL = `
-SELECT 'database', datname::text, datconnlimit FROM pg_database WHERE datconnlimit >= 0
+SELECT 'database', datname::text, datconnlimit, 0 FROM pg_database WHERE datconnlimit >= 0
 UNION ALL
-SELECT 'role', rolname::text, rolconnlimit FROM pg_roles WHERE rolconnlimit >= 0 AND NOT rolsuper
+SELECT 'role', rolname::text, rolconnlimit, 0 FROM pg_roles WHERE rolconnlimit >= 0 AND NOT rolsuper
 ORDER BY 1, 2`
 
 // replicationSQL finds objects that have no session and still hold locks or WAL, or keep commits waiting.
@@ -323,21 +358,21 @@ SELECT coalesce((SELECT json_agg(p) FROM (
        CASE WHEN pg_is_in_recovery() AND pg_last_wal_receive_lsn() IS DISTINCT FROM pg_last_wal_replay_lsn()
          THEN coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 0) ELSE 0 END::float8`
 
-// lookTimeout bounds one poll. If a server needs longer, more queries would only add to its load.
-const lookTimeout = 10 * time.Second
+// pollTimeout bounds one poll. If a server needs longer, more queries would only add to its load.
+const pollTimeout = 10 * time.Second
 
 // Snapshot polls the server over the kept connection.
 func (o *Observer) Snapshot(ctx context.Context) (Snapshot, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
 	var s Snapshot
 	err := o.Read(ctx, func(c *pgx.Conn) (err error) {
-		s, err = look(ctx, c)
-		s.Application, s.Server.Address = o.application, db.ServerOf(c)
+		s, err = read(ctx, c)
+		s.Application, s.Server.Address, s.Server.PassFile = o.application, db.ServerOf(c), o.PassFile
 		return err
 	})
 	if err != nil {
-		return Snapshot{}, fmt.Errorf("look at the sessions: %w", err)
+		return Snapshot{}, fmt.Errorf("read the sessions: %w", err)
 	}
 	return s, nil
 }
@@ -346,62 +381,49 @@ func address(cc *pgx.ConnConfig) string {
 	return net.JoinHostPort(cc.Host, strconv.Itoa(int(cc.Port)))
 }
 
-func look(ctx context.Context, c *pgx.Conn) (s Snapshot, err error) {
-	var keepalive, loginTime, lag float64
+func read(ctx context.Context, c *pgx.Conn) (s Snapshot, err error) {
 	err = c.QueryRow(ctx, serverSQL).Scan(&s.At, &s.Server.Version, &s.Server.VersionNum,
-		&s.Server.Started, &s.Server.Standby, &s.Database, &s.Slots.Max, &s.Server.ForSuper, &s.Server.ForReserved, &keepalive,
-		&s.Server.Superuser, &s.Server.ReadOnly, &s.Server.SyncStandby, &loginTime,
+		&s.Server.Started, &s.Server.Standby, &s.Database, &s.Slots.Max, &s.Server.ForSuper, &s.Server.ForReserved, &s.Server.Keepalive,
+		&s.Server.Superuser, &s.Server.ReadOnly, &s.Server.SyncStandby, &s.Server.LoginTime,
 		&s.Role.Name, &s.Role.Superuser, &s.Role.ReadsAll, &s.Role.Signals, &s.Role.UsesReserved, &s.EverConnects)
 	if err != nil {
 		return s, err
 	}
-	s.Server.Keepalive, s.Server.LoginTime = seconds(keepalive), seconds(loginTime)
 	s.Server.Version, _, _ = strings.Cut(s.Server.Version, " ") // the rest comes from the packager
 	rows, _ := c.Query(ctx, sessionsSQL)                        // the error comes with the rows
 	if s.Sessions, err = pgx.CollectRows(rows, scanSession); err != nil {
 		return s, err
 	}
 	rows, _ = c.Query(ctx, limitsSQL)
-	if s.Limits, err = pgx.CollectRows(rows, scanLimit); err != nil {
+	if s.Limits, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Limit]); err != nil {
 		return s, err
 	}
-	err = c.QueryRow(ctx, replicationSQL).Scan(&s.Prepared, &s.WALSlots, &s.Replication, &s.Server.Primary, &lag)
+	err = c.QueryRow(ctx, replicationSQL).Scan(&s.Prepared, &s.WALSlots, &s.Replication, &s.Server.Primary, &s.Server.ReplayLag)
 	if err != nil {
 		return s, err
 	}
-	s.Server.ReplayLag = seconds(lag)
 	s.count()
 	err = c.QueryRow(ctx, ticketsSQL, int64(db.TicketClass), int64(db.DemandClass)).Scan(&s.Tickets.Held, &s.Tickets.Processes, &s.Tickets.Needed, &s.Tickets.PIDs)
 	return s, err
 }
 
 func scanSession(row pgx.CollectableRow) (s Session, err error) {
-	var started *time.Time
-	var age, inState, inTransaction, inQuery, waited float64
 	err = row.Scan(&s.PID, &s.Kind, &s.Hidden, &s.Self, &s.Superuser, &s.MayEnd, &s.Application, &s.User, &s.Database, &s.Address,
-		&s.Port, &s.State, &s.Wait, &started, &age, &inState, &inTransaction, &inQuery, &s.Waits, &waited, &s.BlockedBy, &s.Query)
-	if started != nil {
-		s.Started = *started
-	}
-	s.Age, s.InState, s.InTransaction, s.InQuery, s.Waited =
-		seconds(age), seconds(inState), seconds(inTransaction), seconds(inQuery), seconds(waited)
+		&s.Port, &s.State, &s.Wait, &s.Started, &s.Age, &s.InState, &s.InTransaction, &s.InQuery, &s.Waits, &s.Waited, &s.BlockedBy, &s.Query)
 	s.Query = withoutPasswords(s.Query)
 	return s, err
-}
-
-func scanLimit(row pgx.CollectableRow) (l Limit, err error) {
-	err = row.Scan(&l.Of, &l.Name, &l.Max)
-	return l, err
 }
 
 // count fills in the fields that follow from the sessions.
 func (s *Snapshot) count() {
 	s.Slots.Reserved = s.Server.ForSuper + s.Server.ForReserved
-	s.Slots.Used = s.HiddenLogins
 	byName := map[Limit]int{}
 	for _, x := range s.Sessions {
 		if x.Client() {
 			s.Slots.Used++
+			if x.LogsIn() && x.Started.IsZero() {
+				s.HiddenLogins++
+			}
 			byName[Limit{Of: "database", Name: x.Database}]++
 			byName[Limit{Of: "role", Name: x.User}]++
 		}
@@ -434,13 +456,8 @@ func (o *Observer) Slots(ctx context.Context) (Slots, error) {
 	return s, nil
 }
 
-// slotsSQL counts as sessionsSQL does. A session of hidden kind with a database and a user is a client's, or a worker
-// of its parallel query.
-const slotsSQL = `
+const slotsSQL = backendsSQL + `
 SELECT current_setting('max_connections')::int,
        current_setting('superuser_reserved_connections')::int
          + coalesce(current_setting('reserved_connections', true)::int, 0),
-       (SELECT count(*) FROM pg_stat_activity a
-        WHERE backend_type = 'client backend'
-           OR backend_type IS NULL AND datid IS NOT NULL AND usesysid IS NOT NULL
-              AND NOT EXISTS (SELECT FROM pg_stat_replication s WHERE s.pid = a.pid))`
+       (SELECT count(*) FROM backends WHERE kind = 'client backend')`

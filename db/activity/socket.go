@@ -63,7 +63,7 @@ func (o *Observer) Share(ctx context.Context, dir string) error {
 		return fmt.Errorf("share the monitoring connection: %w", err)
 	}
 	srv := &http.Server{
-		Handler: o.handler(), ReadHeaderTimeout: time.Second, ReadTimeout: lookTimeout, WriteTimeout: 2 * lookTimeout,
+		Handler: o.handler(), ReadHeaderTimeout: time.Second, ReadTimeout: pollTimeout, WriteTimeout: 2 * pollTimeout,
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})
@@ -156,26 +156,29 @@ type Remote struct {
 // ErrNotShared is the error of FindShared if no server of this user monitors the database.
 var ErrNotShared = errors.New("no running ddtb server of this user shares its monitoring connection")
 
+// mostServers bounds how many servers are asked.
+const mostServers = 20
+
+// remotes returns the servers of this user on this machine that monitor cc's database, or did until they were killed.
+func remotes(dir string, cc *pgx.ConnConfig) (all []*Remote) {
+	found, _ := filepath.Glob(socketPrefix(dir, cc) + "*.sock") // only fails for a malformed pattern
+	for _, path := range found[:min(len(found), mostServers)] {
+		dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return dialSocket(ctx, path) }
+		all = append(all, &Remote{path, &http.Client{
+			Timeout: 2 * pollTimeout, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true},
+		}})
+	}
+	return all
+}
+
 // FindShared finds a running server on this machine that monitors cc's database and can reach it.
 func FindShared(ctx context.Context, dir string, cc *pgx.ConnConfig) (*Remote, error) {
-	found, _ := filepath.Glob(socketPrefix(dir, cc) + "*.sock") // only fails for a malformed pattern
-	for _, path := range found {
-		r := newRemote(path)
+	for _, r := range remotes(dir, cc) {
 		if _, err := r.Snapshot(ctx); err == nil {
 			return r, nil
 		}
-		r.Close()
 	}
 	return nil, ErrNotShared
-}
-
-func newRemote(path string) *Remote {
-	return &Remote{path: path, client: &http.Client{
-		Timeout: 2 * lookTimeout,
-		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialSocket(ctx, path)
-		}},
-	}}
 }
 
 // Snapshot is part of Access.
@@ -191,21 +194,15 @@ func (r *Remote) Process(ctx context.Context) (p Process, err error) {
 	return p, err
 }
 
-// mostProcesses bounds how many servers are asked.
-const mostProcesses = 20
-
 // AskProcesses asks the running servers of this user on this machine that monitor cc's database for the figures of
 // their own leases. It leaves out servers that don't answer in time, or are too old to know the request.
 func AskProcesses(ctx context.Context, dir string, cc *pgx.ConnConfig) (all []Process) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
-	found, _ := filepath.Glob(socketPrefix(dir, cc) + "*.sock") // only fails for a malformed pattern
-	for _, path := range found[:min(len(found), mostProcesses)] {
-		r := newRemote(path)
+	for _, r := range remotes(dir, cc) {
 		if p, err := r.Process(ctx); err == nil {
 			all = append(all, p)
 		}
-		r.Close()
 	}
 	return all
 }
@@ -219,9 +216,6 @@ func (r *Remote) Signal(ctx context.Context, order Order) (outcome Outcome, err 
 	err = r.ask(ctx, http.MethodPost, "signal", body, &outcome)
 	return outcome, err
 }
-
-// Close closes the connection to the socket.
-func (r *Remote) Close() { r.client.CloseIdleConnections() }
 
 func (r *Remote) ask(ctx context.Context, method, what string, body []byte, answer any) error {
 	target := url.URL{Scheme: "http", Host: "monitor", Path: "/" + what}

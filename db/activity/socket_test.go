@@ -44,7 +44,6 @@ func TestARunningServerLendsItsConnectionWhenNoSlotIsLeft(t *testing.T) {
 		if got.Count(Closed) != 1 || len(got.Sessions) != 1 {
 			t.Errorf("%+v", got)
 		}
-		r.Close()
 		stop()
 		if err := <-ended; err != nil {
 			t.Error(err)

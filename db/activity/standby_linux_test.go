@@ -57,7 +57,7 @@ func (s *standby) start(t *testing.T) {
 func (s *standby) streams(t *testing.T) {
 	t.Helper()
 	o := s.observer(t, localpg.Superuser)
-	lookUntil(t, o, "it streams", func(now Snapshot) bool {
+	pollUntil(t, o, "it streams", func(now Snapshot) bool {
 		return now.Server.Standby && now.Server.Primary != "" && now.Server.ReplayLag == 0
 	})
 	o.Close()
@@ -201,11 +201,11 @@ func TestTheBudgetCountsWhatAProcessWithAStandbyHasOnThePrimary(t *testing.T) {
 	replica.Host, replica.Port, replica.MaxLag = s.Config("wall").Host, s.Port(), time.Second
 	must(t, d.UseReplica(&replica))
 	o := primary.observer(t, closer)
-	b := PlanBudget(cfg, 1, 0, snapshot(t, o).Slots).ForReplica(true)
+	b := PlanBudget(cfg, true, 1, 0, snapshot(t, o).Slots)
 	has := func(now Snapshot) int {
 		return len(now.clients(func(x Session) bool { return belongs(x.Application, "shop") }))
 	}
-	lookUntil(t, o, "the process has all its connections", func(now Snapshot) bool { return has(now) == b.Pool+b.Beside })
+	pollUntil(t, o, "the process has all its connections", func(now Snapshot) bool { return has(now) == b.Pool+b.Beside })
 	if want := "1 × (2 + 2) × 2 while deploying + 0 extras = 8"; b.Needed != 8 || !strings.HasPrefix(b.Sum(), want) {
 		t.Errorf("%s; want %s", b.Sum(), want)
 	}

@@ -3,7 +3,6 @@ package activity
 import (
 	"cmp"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"time"
@@ -68,7 +67,7 @@ func (p *problem) steps() []Step {
 	name, _ := p.recognise()
 	steps := append(p.first(name), p.fix(name))
 	if name == "thread-leak" && !p.own() && p.now.Server.VersionNum >= closesIdle {
-		steps = append(steps, p.set("until then let the server close what nobody uses", "idle_session_timeout = '10min'",
+		steps = append(steps, p.set("until then let the server close idle sessions", "idle_session_timeout = '10min'",
 			"a session that is idle for ten minutes is closed (57P05); a pool connects again"))
 	}
 	if name == "thread-leak" && p.judged(p.Holding) { // a switch closes the idle connections, and hurts nobody
@@ -132,7 +131,7 @@ func (p *problem) firstForLeak() []Step {
 		return p.endOne(p.longest(inState))
 	}
 	return p.ending(p.sessions, Step{
-		fmt.Sprintf("end the %d transactions that nobody has continued for %s (it shows them first, and asks)", many, rested),
+		fmt.Sprintf("end the %d transactions that have been idle for %s (it shows them first, and asks)", many, rested),
 		command("close-idle --in-transaction --older-than=" + rested + p.selector()),
 		p.Application + ": what these transactions changed is rolled back, and idle sessions of it are closed too",
 	})
@@ -217,12 +216,7 @@ var (
 // that are reused within seconds are not surplus, so they are left alone.
 func (p *problem) restsFor(times []time.Duration) (rested string, sessions int) {
 	for i, d := range times {
-		n := 0
-		for _, s := range p.sessions {
-			if s.InState.Duration() >= d {
-				n++
-			}
-		}
+		n := p.count(func(s Session) bool { return s.InState.Duration() >= d })
 		if 2*n >= len(p.sessions) || i == len(times)-1 {
 			return Short(d), n
 		}
@@ -260,7 +254,7 @@ func (p *problem) firstForLock() []Step {
 	case root.PID == 0:
 		return p.stepsForPreparedLock()
 	case !root.Client() && strings.HasSuffix(root.Query, "(to prevent wraparound)"):
-		return []Step{p.endNothing(root.name() + " prevents a wraparound, so it makes way for nobody: let it finish, and try later what waits for it")}
+		return []Step{p.endNothing(root.name() + " prevents a wraparound, so it does not make way: let it finish, and try later what waits for it")}
 	case !root.Client():
 		return []Step{p.endNothing(root.name() + " is the server's own work; it makes way by itself unless it prevents a wraparound")}
 	case root.Hidden:
@@ -302,30 +296,6 @@ func (p *problem) stepsForPrepared(x Prepared) []Step {
 			"its application: what it changed is lost, while other databases of the same transaction may have committed",
 		},
 	}
-}
-
-func (p *problem) stepsForLogins() []Step {
-	address := ""
-	if _, port, err := net.SplitHostPort(p.now.Server.Address); err == nil {
-		address = port
-	}
-	find := Step{"find their machines, on the database's machine", "ss -Htn state established '( sport = :" + address + " )'", nobody}
-	if len(p.now.logins()) > 0 {
-		find = Step{"find the programs at the addresses above, and stop them or keep them out (a firewall, pg_hba.conf)", command("status"), nobody}
-	}
-	steps := []Step{find, {
-		"let the server give up sooner on a login (new ones have it, those that hang end within " + Short(p.now.Server.LoginTime.Duration()) + ")",
-		p.now.setSystem("authentication_timeout = '10s'"), "clients that need more than ten seconds to log in",
-	}}
-	if p.now.Server.VersionNum >= seesLogins {
-		steps = append(steps, Step{
-			"end those that have hung for five seconds",
-			p.now.psql(p.now.Server.Superuser, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "+
-				"WHERE state = 'starting' AND backend_start < now() - interval '5 seconds'"),
-			"a client that was about to finish a slow login",
-		})
-	}
-	return steps
 }
 
 func (p *problem) stepsForPooler(pool Pool, servers int) []Step {
@@ -469,7 +439,7 @@ func (p *problem) poolSetting() string {
 func (p *problem) set(do, setting, hurts string) Step {
 	user := p.user()
 	if user == "" || p.now.Server.Standby && p.now.Server.Primary == "" {
-		return Step{do + " (for new statements of everybody on this server)", p.now.setSystem(setting), "everybody on this server: " + hurts}
+		return Step{do + " (for new statements of all clients of this server)", p.now.setSystem(setting), "all clients of this server: " + hurts}
 	}
 	role := p.now.Server.Superuser
 	if p.now.Role.Superuser || p.now.Role.Name == user {
@@ -526,14 +496,14 @@ func (p *problem) user() string {
 
 // selector limits a command to the culprit's sessions; "" if no filter does.
 func (p *problem) selector() string {
-	s, f := p.sessions[0], familiesOf(p.now)
+	s := p.sessions[0]
 	in := p.inDatabase(s)
 	switch {
 	case p.Application == s.Application && s.Application != "", strings.HasSuffix(p.Application, anyName):
 		return " --application=" + ShellQuote(p.Application) + in
 	case s.Application == "": // many programs may have no name
 		return " --application='' --user=" + ShellQuote(s.User) + in
-	case f.alone[roleIn{s.User, s.Database}]:
+	case p.family.of[roleIn{s.User, s.Database}].alone():
 		return " --user=" + ShellQuote(s.User) + in
 	}
 	return ""

@@ -41,7 +41,7 @@ func (p *problem) tickets() *Finding {
 	case len(unused) > 0 && t.Held >= budget && (p.waitsForTickets() || t.Needed > budget):
 		f.What = fmt.Sprintf("all %d tickets of the budget are held, while more connections are needed; %s been idle for over %s",
 			budget, count(len(unused), "session with a ticket has", "sessions with tickets have"), Short(p.t.Idle))
-		f.PIDs, f.culprit, f.scenario = pids(unused), p.family.of(unused[0]), ""
+		f.PIDs, f.culprit, f.scenario = pids(unused), p.family.name(unused[0]), ""
 		f.steps = p.stepsForUnusedTickets(unused)
 	default:
 		return nil
@@ -58,8 +58,8 @@ func (p *problem) stepsForBudget(do string) []Step {
 
 // stepsForUnusedTickets ends sessions with tickets that their process does not return.
 func (p *problem) stepsForUnusedTickets(unused []Session) []Step {
-	mine := slices.DeleteFunc(slices.Clone(unused), func(s Session) bool { return p.family.of(s) != p.family.of(unused[0]) })
-	q := p.of(Holding{Reason: Rests, Application: p.family.of(unused[0]), Sessions: len(mine), sessions: mine})
+	mine := slices.DeleteFunc(slices.Clone(unused), func(s Session) bool { return p.family.name(s) != p.family.name(unused[0]) })
+	q := p.of(Holding{Reason: Rests, Application: p.family.name(unused[0]), Sessions: len(mine), sessions: mine})
 	find := Step{
 		"see why their process does not return them (stopped, or its monitoring connection is cut off): it is at " + addressesOf(mine),
 		command("status"), nobody,

@@ -18,6 +18,16 @@ func (s Snapshot) clients(keep func(Session) bool) (kept []Session) {
 	return kept
 }
 
+// programs returns the sessions of programs: the clients without monitoring connections and logins under way.
+func (s Snapshot) programs() []Session {
+	return s.clients(func(x Session) bool { return !x.Self && !s.IsMonitor(x) && !x.LogsIn() })
+}
+
+// own returns the sessions of the configured application, without the monitoring ones.
+func (s Snapshot) own() []Session {
+	return slices.DeleteFunc(s.programs(), func(x Session) bool { return !belongs(x.Application, s.Application) })
+}
+
 // longestFirst returns the client sessions for which keep is true, the one with the greatest age first.
 func (s Snapshot) longestFirst(age func(Session) Age, keep func(Session) bool) []Session {
 	kept := s.clients(keep)
@@ -59,17 +69,24 @@ func (s Snapshot) within(l Limit) []Session {
 	})
 }
 
+// mostNames bounds how many names a sentence lists.
+const mostNames = 5
+
+// names lists groups of sessions, as many as a sentence can take.
+func names(groups []Group, name func(Group) string) string {
+	text := []string{}
+	for _, g := range groups[:min(len(groups), mostNames)] {
+		text = append(text, name(g))
+	}
+	if len(groups) > mostNames {
+		text = append(text, "…")
+	}
+	return strings.Join(text, ", ")
+}
+
 // holders names the applications that have the connections that a limit counts, the largest first.
 func (s Snapshot) holders(l Limit) string {
-	most, names := 3, []string{}
-	for _, g := range s.byApplication(l) {
-		if len(names) == most {
-			names = append(names, "…")
-			break
-		}
-		names = append(names, fmt.Sprintf("%s: %d", cmp.Or(g.Name, "no name"), g.Sessions))
-	}
-	return strings.Join(names, ", ")
+	return names(s.byApplication(l), func(g Group) string { return fmt.Sprintf("%s: %d", cmp.Or(g.Name, "no name"), g.Sessions) })
 }
 
 // largest returns the application with most of the connections that a limit counts.
@@ -87,15 +104,8 @@ func (s Snapshot) byApplication(l Limit) []Group {
 
 // addressesOf returns the sessions' client machines, with the number of sessions of each, the largest first.
 func addressesOf(sessions []Session) string {
-	most, names := 5, []string{}
-	for _, g := range groups(sessions, func(x Session) Group { return Group{Address: cmp.Or(x.Address, "local")} }) {
-		if len(names) == most {
-			names = append(names, "…")
-			break
-		}
-		names = append(names, fmt.Sprintf("%s (%d)", g.Address, g.Sessions))
-	}
-	return strings.Join(names, ", ")
+	all := groups(sessions, func(x Session) Group { return Group{Address: cmp.Or(x.Address, "local")} })
+	return names(all, func(g Group) string { return fmt.Sprintf("%s (%d)", g.Address, g.Sessions) })
 }
 
 func count(n int, one, many string) string {

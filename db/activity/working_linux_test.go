@@ -34,7 +34,7 @@ var working = []situation{
 			}
 			s.waits(3)
 		},
-		code: "lock-queue", culprit: "autovacuum worker", scenario: "lock-queue", first: "prevents a wraparound, so it makes way for nobody", better: always,
+		code: "lock-queue", culprit: "autovacuum worker", scenario: "lock-queue", first: "prevents a wraparound, so it does not make way", better: always,
 	},
 	{
 		name: dumps, role: closer,

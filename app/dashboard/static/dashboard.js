@@ -1,5 +1,5 @@
-// The dashboard, live: charts from figures, and texts and cells as the server words them. Without this script the page
-// is a still picture of the same.
+// The dashboard, live: charts from figures, and texts and cells as the server formats them. Without this script the page
+// shows the same, as it was when it was loaded.
 "use strict";
 
 const board = document.getElementById("dashboard").dataset;
@@ -8,7 +8,6 @@ const board = document.getElementById("dashboard").dataset;
 const charts = Object.fromEntries(JSON.parse(board.charts).map(chart => [chart.name, {...chart, lines: chart.lines.filter(line => line.colour)}]));
 
 let columns = {}; // by the line's name
-let rows = {}; // of the tables under the charts, by the table's name
 const plots = new Map(); // by the element
 
 const wide = matchMedia("(min-width: 60rem)");
@@ -108,7 +107,7 @@ function say(element, text) {
   if (element && element.textContent !== text) element.textContent = text;
 }
 
-// fill changes only the cells that changed, so that what somebody selects or reads stays where it is.
+// fill changes only the cells that changed, so that what a person selects or reads stays where it is.
 function fill(table, rows) {
   const heads = table.tHead.rows[0].cells, body = table.tBodies[0];
   rows.forEach((cells, i) => {
@@ -136,7 +135,7 @@ function link(cell, to, text) {
 
 let reasons; // as they were shown last; the page may have come with some that hold no longer
 
-// explain shows the findings. Only if there are others than before: what somebody opened or selected stays.
+// explain shows the findings. Only if there are others than before: what a person opened or selected stays.
 function explain(html) {
   if (html === reasons) return;
   const box = document.getElementById("findings"), was = [...box.querySelectorAll("details")].map(d => d.open);
@@ -146,24 +145,16 @@ function explain(html) {
   reasons = html;
 }
 
-function tablesUnderCharts() {
-  for (const name in rows) {
-    const table = document.querySelector(`[data-table="chart-${name}"]`);
-    if (table.closest("details").open) fill(table, rows[name]);
-  }
-}
-
 function show(picture) {
   explain(picture.findings);
   for (const element of document.querySelectorAll("[data-text]")) say(element, picture.texts[element.dataset.text] ?? "–");
   for (const table of document.querySelectorAll("[data-table]")) {
     const rows = picture.tables[table.dataset.table];
-    if (rows) fill(table, rows);
+    if (rows && !table.closest("details:not([open])")) fill(table, rows);
   }
   document.getElementById("verdict").className = "note " + picture.class;
   document.title = `${picture.texts.slots} slots, ${picture.level} | Connections`;
   draw();
-  tablesUnderCharts();
 }
 
 // --- The stream ----------------------------------------------------------------------------------------------------
@@ -181,17 +172,13 @@ function open() {
   source = new EventSource(board.stream);
   source.addEventListener("history", event => {
     const picture = JSON.parse(event.data);
-    ({columns, rows} = picture);
+    columns = picture.columns;
     live(true, "Live");
     show(picture);
   });
   source.addEventListener("now", event => {
     const picture = JSON.parse(event.data);
     for (const name in columns) columns[name] = [...columns[name], ...picture.columns[name]].slice(-board.points);
-    for (const name in rows) {
-      if (!picture.begins) rows[name].shift();
-      rows[name] = [...picture.rows[name], ...rows[name]].slice(0, board.rows);
-    }
     show(picture);
   });
   source.addEventListener("bye", () => {
@@ -210,7 +197,7 @@ function close() {
   source = undefined;
 }
 
-// A page that nobody sees does not watch: browsers have few connections for one server. The history comes with the next.
+// A hidden page does not watch: browsers have few connections for one server. The history comes with the next.
 document.addEventListener("visibilitychange", () => document.hidden ? close() : open());
 addEventListener("pagehide", close);
 addEventListener("pageshow", event => { if (event.persisted) open(); });
@@ -241,9 +228,6 @@ for (const form of document.querySelectorAll("form.test")) {
   });
 }
 
-for (const details of document.querySelectorAll(".chart details")) {
-  details.addEventListener("toggle", tablesUnderCharts);
-}
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 function fit() {
   plots.forEach((plot, element) => {
@@ -251,7 +235,7 @@ function fit() {
     if (width && (width !== plot.width || height !== plot.height)) plot.setSize({width, height});
   });
 }
-new ResizeObserver(() => requestAnimationFrame(fit)) // not while sizes are told: what it changes would be told too late
+new ResizeObserver(() => requestAnimationFrame(fit)) // not while sizes are reported: what it changes would be reported too late
   .observe(document.querySelector(".charts"));
 document.getElementById("refresh").hidden = true;
 if (!document.hidden) open();

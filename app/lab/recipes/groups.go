@@ -13,7 +13,7 @@ var (
 )
 
 var groups = map[string]*Group{
-	"leaks": {Lead: "Give the connection back on every way out, and close what has been idle for long.", Stacks: []Recipe{
+	"leaks": {Lead: "Release the connection on every path, and close connections that have been idle for long.", Stacks: []Recipe{
 		pgxDocs.recipe(`lease, err := pool.Acquire(ctx) // ctx has the timeout of the acquire
 if err != nil {
 	return err
@@ -27,26 +27,26 @@ DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 4, "timeo
 # in a thread of your own, at its end:
 from django.db import connections
 connections.close_all()`),
-		sqlalchemyDocs.recipe(`with Session(engine) as session:          # closes on every way out
+		sqlalchemyDocs.recipe(`with Session(engine) as session:          # closes on every path
     rows = session.scalars(select(Poll)).all()  # reads to the end
 engine = create_engine(url, pool_size=5, max_overflow=0, pool_timeout=10, pool_use_lifo=True)`),
 		railsDocs.recipe(`# in a thread of your own
 ActiveRecord::Base.connection_pool.with_connection do |connection|
   # …
-end                       # gives it back
+end                       # releases it
 # config/database.yml
 #   idle_timeout: 300`),
 		nodeDocs.recipe(`const client = await pool.connect();
 try {
   await client.query("SELECT …");
 } finally {
-  client.release();       // on every way out
+  client.release();       // on every path
 }
 // or, for one statement: await pool.query("SELECT …")`),
-		hikariDocs.recipe(`config.setLeakDetectionThreshold(30_000); // logs the stack of each holder that keeps one for 30 s
+		hikariDocs.recipe(`config.setLeakDetectionThreshold(30_000); // logs the stack of each holder after 30 s
 try (Connection c = dataSource.getConnection();
      PreparedStatement s = c.prepareStatement(sql)) {
-  // closed on every way out
+  // closed on every path
 }`),
 		laravelDocs.recipe(`// php-fpm: one connection for each worker, so pm.max_children is the bound.
 // Do not set PDO::ATTR_PERSISTENT. In a command that runs for long:
@@ -99,7 +99,7 @@ max_db_connections = 15
 ; the default is 120 s
 query_wait_timeout = 5`),
 	}},
-	"transaction": {Lead: "Hold a connection for the statements only, and let the server end what is forgotten.", Stacks: []Recipe{
+	"transaction": {Lead: "Hold a connection for the statements only, and let the server end forgotten transactions.", Stacks: []Recipe{
 		pgxDocs.recipe(`err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
 	return save(ctx, tx) // pass tx on; no call to other services in here
 })
@@ -145,7 +145,7 @@ idle_transaction_timeout = 10
 ; A SET of a session does not work in transaction mode, nor do the -c options of a connection string, which
 ; PgBouncer refuses or ignores. Set them for the role: ALTER ROLE polls_web SET statement_timeout = '5s'`),
 	}},
-	"recovery": {Lead: "Test what was idle, find silent networks within seconds, and reconnect with a backoff.", Stacks: []Recipe{
+	"recovery": {Lead: "Test idle connections, detect a silent network within seconds, and reconnect with a backoff.", Stacks: []Recipe{
 		pgxDocs.recipe(`cfg.PingTimeout = time.Second // of the ping of a connection that was idle for 1 s
 cfg.MaxConnIdleTime = 5 * time.Minute
 cfg.MaxConnLifetime, cfg.MaxConnLifetimeJitter = time.Hour, 5*time.Minute
@@ -189,7 +189,7 @@ server_check_delay = 10
 ; the default is 15 s
 server_login_retry = 3`),
 	}},
-	"reporting": {Lead: "Report outside of the request, once for a cause, and without a query.", Stacks: []Recipe{
+	"reporting": {Lead: "Report outside of the request, once for each cause, and without a query.", Stacks: []Recipe{
 		pgxDocs.recipe(`// after the lease is released; group by SQLSTATE, not by message
 var pe *pgconn.PgError
 if errors.As(err, &pe) && pe.Code == "53300" {
@@ -248,7 +248,7 @@ $exceptions->throttle(fn (Throwable $e) => $e instanceof QueryException
 [pgbouncer]
 query_wait_timeout = 5`),
 	}},
-	"pooler": {Lead: "Use no named prepared statement, or a PgBouncer that follows them (1.21 and later).", Stacks: []Recipe{
+	"pooler": {Lead: "Use no named prepared statements, or a PgBouncer that supports them (1.21 and later).", Stacks: []Recipe{
 		pgxDocs.recipe(`cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec // or CacheDescribe
 // with PgBouncer 1.21 and later and max_prepared_statements > 0 the default works`),
 		djangoDocs.recipe(`DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = True
@@ -323,8 +323,8 @@ try (PreparedStatement s = connection.prepareStatement("SELECT set_config('shop.
 pool_mode = transaction
 ; in session mode, server_reset_query = DISCARD ALL is the default`),
 	}},
-	"listen": {Lead: "Listen on one connection of each process, outside of the pool, and pass the notifications on in memory.", Stacks: []Recipe{
-		pgxDocs.recipe(`conn, err := pgx.Connect(ctx, dsn) // one for the process, none of the pool
+	"listen": {Lead: "Listen on one connection for each process, outside of the pool, and pass the notifications on in memory.", Stacks: []Recipe{
+		pgxDocs.recipe(`conn, err := pgx.Connect(ctx, dsn) // one for the process, not from the pool
 _, err = conn.Exec(ctx, "LISTEN polls")
 for {
 	n, err := conn.WaitForNotification(ctx)
@@ -366,7 +366,7 @@ while (true) {
 		bouncerDocs.recipe(`; LISTEN works in session mode only, and there each listener keeps a server connection.
 ; Let the one listener of a process connect to PostgreSQL directly.`),
 	}},
-	"neighbour": {Lead: "Give each program a role of its own, and the role a limit. This is a setting of the server; the stack names its role.", Stacks: []Recipe{
+	"neighbour": {Lead: "Give each program its own role, and the role a limit. The limit is set on the server; the program only names its role.", Stacks: []Recipe{
 		pgxDocs.recipe(`-- as an administrator; new connections only
 ALTER ROLE reporting CONNECTION LIMIT 10;
 // and in each program:
@@ -394,8 +394,8 @@ reports = host=db dbname=polls user=reporting pool_size=3
 [pgbouncer]
 max_user_connections = 15`),
 	}},
-	"locks": {Lead: "Let a migration give up its lock soon and try again; build indexes concurrently.", Stacks: []Recipe{
-		pgxDocs.recipe(`-- in the migration; the tool tries again
+	"locks": {Lead: "Let a migration stop waiting for its lock soon, and retry; build indexes concurrently.", Stacks: []Recipe{
+		pgxDocs.recipe(`-- in the migration, which the tool retries
 SET LOCAL lock_timeout = '2s';
 ALTER TABLE polls_question ADD COLUMN note text;
 -- a file of its own, with -- +goose NO TRANSACTION:

@@ -12,29 +12,24 @@ import (
 	"ddtb/app/lab/scene"
 )
 
-func init() { add(&cancelSnowball) }
-
-var cancelSnowball = scene.Scenario{
+var _ = add(scene.Scenario{
 	Number: 10, Name: "cancel-snowball", Title: "clients give up, but their queries go on",
 	Family: scene.TooLong, Message: "FATAL: sorry, too many clients already",
 	Why: "A client gives up, the driver closes the connection, and the pool opens another. " +
 		"The request to cancel the query travels on a connection of its own, and a balancer sends it to another server, or drops it. " +
 		"So the query goes on without a client, its backend keeps its slot, and a pool of 5 has 20 backends.",
-	Figure: "backends above the pool's maximum", FixedBy: "a statement_timeout and an acquire timeout that together are shorter than the client's patience",
-	Note: "The driver here closes the socket when its context ends, as many do. pgx 5.12 by itself keeps the place in the pool for up to 15 s until the server is done: then the pool stands still instead.",
+	Figure: "backends above the pool's maximum", FixedBy: "a statement_timeout and an acquire timeout that together are shorter than the client's",
+	Note: "The driver here closes the socket when its context ends, as many do. By default, pgx 5.12 keeps the place in the pool until the server is done, for up to 15 s: then the pool stands still instead.",
 	SQL: `SELECT application_name, count(*), max(now() - query_start) AS longest
 FROM pg_stat_activity WHERE state = 'active' GROUP BY 1;`,
 	Recipe: "pool", Threads: scene.Threads("jackc/pgx#2425"), Of: 15,
 	Load:  scene.Load{Requests: 80, Every: 25 * time.Millisecond, Patience: 400 * time.Millisecond},
 	Value: scene.Above(5), Fails: cancelSnowballFails, Works: cancelSnowballWorks,
-}
+})
 
 func cancelSnowballFails(s *scene.Stage) scene.Request {
-	proxy := s.Proxy()
-	proxy.LosesCancels = true
 	pool := s.Pool(5, func(c *pgxpool.Config) {
-		proxy.Direct(c.ConnConfig)
-		closeSocketAtOnce(c.ConnConfig)
+		throughBalancer(s, c.ConnConfig)
 	})
 	return func(ctx context.Context, _ int) error {
 		return slowly(ctx, pool, 3*time.Second) // the client waits for 0.4 s
@@ -42,11 +37,8 @@ func cancelSnowballFails(s *scene.Stage) scene.Request {
 }
 
 func cancelSnowballWorks(s *scene.Stage) scene.Request {
-	proxy := s.Proxy()
-	proxy.LosesCancels = true
 	pool := s.Pool(5, func(c *pgxpool.Config) {
-		proxy.Direct(c.ConnConfig)
-		closeSocketAtOnce(c.ConnConfig)
+		throughBalancer(s, c.ConnConfig)
 		c.ConnConfig.RuntimeParams["statement_timeout"] = "100ms" // the server ends it
 	})
 	return func(ctx context.Context, _ int) error {
@@ -61,8 +53,12 @@ func cancelSnowballWorks(s *scene.Stage) scene.Request {
 	}
 }
 
-// closeSocketAtOnce is what many drivers do when the caller gives up.
-func closeSocketAtOnce(cc *pgx.ConnConfig) {
+// throughBalancer makes connections go through a balancer that loses cancel requests. When the caller gives up, the
+// driver closes the socket at once, as many do.
+func throughBalancer(s *scene.Stage, cc *pgx.ConnConfig) {
+	network := s.Network()
+	network.LosesCancels = true
+	network.Direct(cc)
 	cc.BuildContextWatcherHandler = func(pc *pgconn.PgConn) ctxwatch.Handler { return closer{pc} }
 }
 

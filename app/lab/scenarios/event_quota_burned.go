@@ -17,22 +17,20 @@ const (
 	hitByBug = 20
 )
 
-func init() { add(&eventQuotaBurned) }
-
-var eventQuotaBurned = scene.Scenario{
+var _ = add(scene.Scenario{
 	Number: 19, Name: "event-quota-burned", Title: "one event per failure, then none for the next bug",
 	Family: scene.Reporting, Message: "Your organization has used up its error quota",
 	Why: "Every failed request sends an event to Sentry. " +
 		"A short outage of the database sends thousands, and the quota of the month is used up. " +
-		"The next bug, a real one, is answered with 429, and nobody hears of it.",
-	Figure: "kinds of failure unheard of", FixedBy: "one event for a cause and a window, with the number of the rest",
+		"Sentry answers the event of the next bug, a real one, with 429, and no one hears of it.",
+	Figure: "kinds of failure unreported", FixedBy: "one event for a cause and a window, with a count of the rest",
 	SQL: `SELECT current_setting('max_connections') AS max, count(*) AS used
 FROM pg_stat_activity WHERE backend_type = 'client backend'; -- events leave no trace here`,
 	Recipe: "reporting", Threads: scene.Threads("apache/superset#7165"), Of: 2,
-	Load:  scene.Load{Requests: outage + hitByBug, Every: 8 * time.Millisecond},
+	Load:  scene.Load{Requests: outage + hitByBug, Every: 8 * time.Millisecond, Patience: 5 * time.Second},
 	Setup: func(s *scene.Stage) { s.Fill(20) },
 	Value: scene.Counted, Fails: eventQuotaBurnedFails, Works: eventQuotaBurnedWorks,
-}
+})
 
 func eventQuotaBurnedFails(s *scene.Stage) scene.Request {
 	plan := s.Sentry(quota)
@@ -41,7 +39,7 @@ func eventQuotaBurnedFails(s *scene.Stage) scene.Request {
 	if err != nil {
 		s.Failed(err)
 	}
-	s.BeforeCounting(func() { s.Count(unheard(plan)) })
+	s.BeforeCounting(func() { s.Count(unreported(plan)) })
 	request := shop(s)
 	return func(ctx context.Context, n int) error {
 		err := request(ctx, n)
@@ -52,13 +50,12 @@ func eventQuotaBurnedFails(s *scene.Stage) scene.Request {
 
 func eventQuotaBurnedWorks(s *scene.Stage) scene.Request {
 	plan := s.Sentry(quota)
-	reporter := newReporter(s, config.Default().Mail, plan.DSN)
-	s.BeforeCounting(func() { s.Count(unheard(plan)) })
-	s.BeforeCounting(reporter.end)
+	report := newReporter(s, config.Default().Mail, plan.DSN)
+	s.BeforeCounting(func() { s.Count(unreported(plan)) })
 	request := shop(s)
 	return func(ctx context.Context, n int) error {
 		err := request(ctx, n)
-		reporter.report(err)
+		report(err)
 		return err
 	}
 }
@@ -76,8 +73,8 @@ func shop(s *scene.Stage) scene.Request {
 
 var errPrice = errors.New("the price is negative")
 
-// unheard counts the kinds of failure without an event.
-func unheard(plan *scene.Sentry) (n int) {
+// unreported counts the kinds of failure without an event.
+func unreported(plan *scene.Sentry) (n int) {
 	for _, kind := range []string{"53300", "the price is negative"} {
 		if plan.Accepted(kind) == 0 {
 			n++

@@ -9,16 +9,14 @@ import (
 	"ddtb/app/lab/scene"
 )
 
-func init() { add(&fleetDeploy) }
-
-var fleetDeploy = scene.Scenario{
+var _ = add(scene.Scenario{
 	Number: 29, Name: "fleet-deploy", Title: "a rolling deploy fails requests behind a balancer",
 	Family: scene.TooMany, Message: "FATAL: sorry, too many clients already",
 	Why: "A rolling deploy starts each new process before it ends the old one, so one more pool than usual wants connections. " +
-		"The pools of the others have every slot, and the new process answers with errors. " +
-		"The old one ends at once, while the balancer still sends it requests, and those under way are cut.",
+		"The other pools hold every slot, so the new process answers with errors. " +
+		"The old one ends at once, while the balancer still sends it requests, and aborts those in progress.",
 	Figure:  "requests failed",
-	FixedBy: "a pool for one process more, and an end in this order: unready, let the balancer notice, finish, close",
+	FixedBy: "pools that leave room for one more process, and a stop in this order: unready, wait for the balancer, finish, close",
 	Note: "Four web servers behind a real HAProxy, which must be installed, that checks each every 100 ms. " +
 		"ddtb's own stop has the same order, and tells HAProxy's agent-check as well: server.agent_addr and server.drain.",
 	SQL: `SELECT application_name, min(backend_start) AS since, count(*) AS sessions
@@ -26,7 +24,7 @@ FROM pg_stat_activity WHERE backend_type = 'client backend' GROUP BY 1 ORDER BY 
 	Recipe: "pool", Threads: scene.Threads("kortix-ai/suna#6724", "openfga/helm-charts#293", "KBVE/kbve#12668"),
 	Load:  scene.Load{Requests: 800, Every: 5 * time.Millisecond, Patience: 3 * time.Second},
 	Fails: fleetDeployFails, Works: fleetDeployWorks,
-}
+})
 
 func fleetDeployFails(s *scene.Stage) scene.Request {
 	start := fleetOf(s, s.Slots()/replicas) // 5 each: as many as there are slots

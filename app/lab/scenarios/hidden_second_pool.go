@@ -9,21 +9,19 @@ import (
 	"ddtb/app/lab/scene"
 )
 
-func init() { add(&hiddenSecondPool) }
-
-var hiddenSecondPool = scene.Scenario{
-	Number: 13, Name: "hidden-second-pool", Title: "a library opens a pool of its own",
+var _ = add(scene.Scenario{
+	Number: 13, Name: "hidden-second-pool", Title: "a library opens its own pool",
 	Family: scene.TooMany, Message: "FATAL: sorry, too many clients already",
 	Why: "The web pool was sized for the server's slots. " +
-		"A job runner, a migration tool or an analytics library takes the same URL, and opens a pool of its own with its own default size. " +
-		"Together they want more than there is, and only when both are busy.",
-	Figure: "requests and jobs refused", FixedBy: "handing the one pool to the library",
+		"A job runner, a migration tool or an analytics library takes the same URL, and opens its own pool with its own default size. " +
+		"Together they want more slots than there are, but only when both are busy.",
+	Figure: "requests and jobs refused", FixedBy: "giving the one pool to the library",
 	SQL: `SELECT application_name, count(*) FROM pg_stat_activity
 WHERE backend_type = 'client backend' AND usename = 'YOUR_USER' GROUP BY 1;`,
 	Recipe: "pool", Threads: scene.Threads("guardian/typerighter#480"),
 	Load:  scene.Load{Requests: 120, Burst: 30, Every: 400 * time.Millisecond, Patience: 3 * time.Second},
 	Fails: hiddenSecondPoolFails, Works: hiddenSecondPoolWorks,
-}
+})
 
 func hiddenSecondPoolFails(s *scene.Stage) scene.Request {
 	web := s.Pool(14)

@@ -10,21 +10,19 @@ import (
 	"ddtb/app/lab/scene"
 )
 
-func init() { add(&hookQueries) }
-
-var hookQueries = scene.Scenario{
+var _ = add(scene.Scenario{
 	Number: 27, Name: "hook-queries", Title: "an error reporter's hook queries the database",
 	Family: scene.Reporting, Message: "couldn't get a connection after 0.50 sec",
-	Why: "A hook of the error reporter adds the user's name to each event, and asks the database for it. " +
+	Why: "A hook of the error reporter adds the user's name to each event, and queries the database for it. " +
 		"The event is captured while the request holds its connection, so the hook asks for a second one. " +
-		"When several requests fail at once, each waits for the others: the report of an error makes more of them.",
+		"When several requests fail at once, each waits for the others: reporting an error causes more errors.",
 	Figure: "answers later than 0.4 s", FixedBy: "a hook that uses what the request already knows",
 	SQL: `SELECT pid, application_name, state, now() - state_change AS since, query
 FROM pg_stat_activity WHERE backend_type = 'client backend' ORDER BY state_change;`,
 	Recipe: "reporting",
 	Load:   scene.Load{Requests: 60, Burst: 6, Every: 100 * time.Millisecond},
 	Value:  scene.Slower(400 * time.Millisecond), Fails: hookQueriesFails, Works: hookQueriesWorks,
-}
+})
 
 func hookQueriesFails(s *scene.Stage) scene.Request {
 	pool := s.Pool(3)

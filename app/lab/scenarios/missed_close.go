@@ -7,21 +7,19 @@ import (
 	"ddtb/app/lab/scene"
 )
 
-func init() { add(&missedClose) }
-
-var missedClose = scene.Scenario{
-	Number: 2, Name: "missed-close", Title: "a middleware does not pass the close on",
+var _ = add(scene.Scenario{
+	Number: 2, Name: "missed-close", Title: "a middleware does not pass Close on",
 	Family: scene.Leaks, Message: "couldn't get a connection after 1.00 sec",
-	Why: "The framework gives the connection back when the server closes the response. " +
-		"Instrumentation wraps the response in an object of its own, and does not pass Close on. " +
+	Why: "The framework releases the connection when the server closes the response. " +
+		"Instrumentation wraps the response in its own object, and does not pass Close on. " +
 		"Each instrumented response keeps its lease for ever, until none is left.",
-	Figure: "requests failed", FixedBy: "passing Close on to what is wrapped",
+	Figure: "requests failed", FixedBy: "passing Close on to the wrapped response",
 	SQL: `SELECT pid, application_name, state, now() - state_change AS since, query
 FROM pg_stat_activity WHERE state LIKE 'idle%' ORDER BY state_change LIMIT 20;`,
 	Recipe: "leaks", Threads: scene.Threads("getsentry/sentry-python#132", "pallets/werkzeug#1854"),
 	Load:  scene.Load{Requests: 60, Every: 10 * time.Millisecond, Patience: time.Second},
 	Fails: missedCloseFails, Works: missedCloseWorks,
-}
+})
 
 // response is returned by a handler and closed by the server.
 type response struct {

@@ -14,9 +14,7 @@ import (
 	"ddtb/app/lab/scene"
 )
 
-func init() { add(&preparedUnderPooler) }
-
-var preparedUnderPooler = scene.Scenario{
+var _ = add(scene.Scenario{
 	Number: 21, Name: "prepared-under-pooler", Title: "cached statements behind a transaction pooler",
 	Family: scene.TooMany, Message: `ERROR: prepared statement "stmtcache_…" does not exist`,
 	Why: "The driver prepares a statement once for a connection, and refers to it by name from then on. " +
@@ -30,7 +28,7 @@ var preparedUnderPooler = scene.Scenario{
 	Load:  scene.Load{Requests: 150, Burst: 5, Every: 25 * time.Millisecond},
 	Value: scene.Counted, // not every failure is one of these: without the fix only those count, and with it all
 	Fails: preparedUnderPoolerFails, Works: preparedUnderPoolerWorks,
-}
+})
 
 func preparedUnderPoolerFails(s *scene.Stage) scene.Request {
 	through := s.PgBouncer(3)

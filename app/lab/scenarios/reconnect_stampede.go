@@ -13,23 +13,21 @@ import (
 
 const stampedeWorkers = 18
 
-func init() { add(&reconnectStampede) }
-
-var reconnectStampede = scene.Scenario{
+var _ = add(scene.Scenario{
 	Number: 11, Name: "reconnect-stampede", Title: "after a restart every worker reconnects at once",
 	Family: scene.Recovery, Message: "FATAL: the database system is starting up",
 	Why: "A restart closes every connection at the same moment, so every worker connects at the same moment. " +
-		"The server refuses while it starts, and the workers try again without a pause. " +
-		"The attempts take the processor from the server that is starting, and come in one wave when it is up.",
+		"The server refuses while it starts, and the workers retry without a pause. " +
+		"The attempts take CPU time from the starting server, and come in one wave when it is up.",
 	Figure: "connection attempts", FixedBy: "an exponential backoff with jitter",
 	Note: "18 workers connect. “Of 180” is ten attempts for each: a run with more of them is a stampede.",
 	SQL: `SELECT date_trunc('second', backend_start) AS at, count(*)
 FROM pg_stat_activity WHERE backend_type = 'client backend' GROUP BY 1 ORDER BY 2 DESC LIMIT 5;`,
 	Recipe: "recovery", Threads: scene.Threads("porsager/postgres#1179"), Of: 10 * stampedeWorkers, Tolerated: 10 * stampedeWorkers,
-	Load:   scene.Load{Requests: stampedeWorkers, Patience: 2500 * time.Millisecond},
-	During: func(s *scene.Stage) { _ = scene.Sleep(s.Context(), 400*time.Millisecond); s.Restart() },
-	Value:  scene.Counted, Fails: reconnectStampedeFails, Works: reconnectStampedeWorks,
-}
+	Load:  scene.Load{Requests: stampedeWorkers, Patience: 2500 * time.Millisecond},
+	Setup: func(s *scene.Stage) { s.RestartAfter(400 * time.Millisecond) },
+	Value: scene.Counted, Fails: reconnectStampedeFails, Works: reconnectStampedeWorks,
+})
 
 func reconnectStampedeFails(s *scene.Stage) scene.Request {
 	return worker(func(ctx context.Context) (conn *pgx.Conn, err error) {

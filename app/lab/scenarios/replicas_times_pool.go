@@ -9,9 +9,7 @@ import (
 	"ddtb/app/lab/scene"
 )
 
-func init() { add(&replicasTimesPool) }
-
-var replicasTimesPool = scene.Scenario{
+var _ = add(scene.Scenario{
 	Number: 12, Name: "replicas-times-pool", Title: "pool × replicas × 2 in a deploy exceeds the slots",
 	Family: scene.TooMany, Message: "FATAL: sorry, too many clients already",
 	Why: "A pool's maximum is set for one process, and looks modest. " +
@@ -23,7 +21,7 @@ FROM pg_stat_activity WHERE backend_type = 'client backend' GROUP BY 1 ORDER BY 
 	Recipe: "pool", Threads: scene.Threads("mdn/mdn-http-observatory#386", "kortix-ai/suna#6722"),
 	Load:  scene.Load{Requests: 160, Burst: 40, Every: 500 * time.Millisecond, Patience: 3 * time.Second},
 	Fails: replicasTimesPoolFails, Works: replicasTimesPoolWorks,
-}
+})
 
 const replicas = 4
 

@@ -11,15 +11,13 @@ import (
 
 const failing = 20 // requests
 
-func init() { add(&reportAmplifies) }
-
-var reportAmplifies = scene.Scenario{
+var _ = add(scene.Scenario{
 	Number: 28, Name: "report-amplifies", Title: "an error report connects again and again",
 	Family: scene.Reporting, Message: "FATAL: sorry, too many clients already",
 	Why: "The error report prints the local variables of every frame of the traceback. " +
-		"Some are lazy: to be printed they query, so to be printed they connect, and are refused like the request was. " +
-		"Each failing request becomes twenty and more attempts to log in, on a server that has no slot to give.",
-	Figure: "connection attempts", FixedBy: "a report of what is loaded already, which never queries",
+		"Some are lazy: printing one runs a query, which opens a connection, which is refused like that of the request. " +
+		"Each failing request becomes more than twenty attempts to log in, on a server without a free slot.",
+	Figure: "connection attempts", FixedBy: "a report of what is already loaded, which never queries",
 	Note: "A real Django 3.2 made 22 attempts for a failing request with a mail, and took 250 ms of CPU instead of 2. " +
 		"Here a traceback of seven frames prints three lazy objects in each, so a request makes 22.",
 	SQL: `SELECT current_setting('log_connections'); -- on: refused attempts are in the server's log,
@@ -28,7 +26,7 @@ var reportAmplifies = scene.Scenario{
 	Load:  scene.Load{Requests: failing, Every: 30 * time.Millisecond, Patience: 3 * time.Second},
 	Setup: func(s *scene.Stage) { s.Fill(20) },
 	Value: scene.Counted, Fails: reportAmplifiesFails, Works: reportAmplifiesWorks,
-}
+})
 
 func reportAmplifiesFails(s *scene.Stage) scene.Request {
 	return func(ctx context.Context, _ int) error {

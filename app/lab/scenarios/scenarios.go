@@ -5,10 +5,6 @@ package scenarios
 import (
 	"embed"
 	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
-	"path/filepath"
 	"reflect"
 	"runtime"
 	"slices"
@@ -22,10 +18,11 @@ import (
 
 var all []*scene.Scenario
 
-// add adds a scenario to All. It is for init functions.
-func add(s *scene.Scenario) {
-	all = append(all, s)
+// add adds a scenario to All. Each file calls it to initialize a variable without a name.
+func add(s scene.Scenario) *scene.Scenario {
+	all = append(all, &s)
 	slices.SortFunc(all, func(a, b *scene.Scenario) int { return a.Number - b.Number })
+	return &s
 }
 
 // All returns the scenarios in order.
@@ -53,25 +50,24 @@ func Find(name string) (*scene.Scenario, error) {
 //go:embed *.go
 var sources embed.FS
 
-// Source returns the source of a variant as it was compiled. It finds the function by its name in its file.
+// Source returns the source of a variant as it was compiled. It finds the function by its name, and its end by gofmt's
+// style.
 func Source(v scene.Variant) (string, error) {
-	pc := reflect.ValueOf(v).Pointer()
-	f := runtime.FuncForPC(pc)
-	file, _ := f.FileLine(pc)
-	name := f.Name()[strings.LastIndex(f.Name(), ".")+1:]
-	text, err := sources.ReadFile(filepath.Base(file))
+	name := runtime.FuncForPC(reflect.ValueOf(v).Pointer()).Name()
+	name = name[strings.LastIndex(name, ".")+1:]
+	files, err := sources.ReadDir(".")
 	if err != nil {
 		return "", err
 	}
-	files := token.NewFileSet()
-	parsed, err := parser.ParseFile(files, file, text, parser.ParseComments)
-	if err != nil {
-		return "", err
-	}
-	for _, d := range parsed.Decls {
-		if fn, ok := d.(*ast.FuncDecl); ok && fn.Name.Name == name {
-			return string(text[files.Position(fn.Pos()).Offset:files.Position(fn.End()).Offset]), nil
+	for _, f := range files {
+		text, err := sources.ReadFile(f.Name())
+		if err != nil {
+			return "", err
+		}
+		if _, from, ok := strings.Cut(string(text), "\nfunc "+name+"("); ok {
+			body, _, _ := strings.Cut(from, "\n}\n")
+			return "func " + name + "(" + body + "\n}", nil
 		}
 	}
-	return "", fmt.Errorf("%s has no function %s", filepath.Base(file), name)
+	return "", fmt.Errorf("no file has the function %s", name)
 }

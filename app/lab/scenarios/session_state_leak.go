@@ -11,10 +11,8 @@ import (
 	"ddtb/app/lab/scene"
 )
 
-func init() { add(&sessionStateLeak) }
-
-var sessionStateLeak = scene.Scenario{
-	Number: 26, Name: "session-state-leak", Title: "settings pass on to the next request",
+var _ = add(scene.Scenario{
+	Number: 26, Name: "session-state-leak", Title: "a request inherits the settings of another",
 	Family: scene.Leaks, Message: "the page shows the data of another customer",
 	Why: "SET changes the session, and a pool hands the session to the next request as it is. " +
 		"A request that sets its tenant, its time zone or its role leaves that behind. " +
@@ -25,7 +23,7 @@ var sessionStateLeak = scene.Scenario{
 	Recipe: "session", Of: 40,
 	Load:  scene.Load{Requests: 80, Burst: 2, Every: 20 * time.Millisecond},
 	Value: scene.Counted, Fails: sessionStateLeakFails, Works: sessionStateLeakWorks,
-}
+})
 
 func sessionStateLeakFails(s *scene.Stage) scene.Request {
 	pool := s.Pool(3)

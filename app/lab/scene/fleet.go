@@ -7,8 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -43,43 +41,34 @@ type Site struct {
 
 // Site starts the balancer with that many places for processes.
 func (s *Stage) Site(places int) *Site {
-	site, err := s.startSite(places)
-	if err != nil {
+	site := &Site{client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}}
+	s.Afterwards(site.client.CloseIdleConnections)
+	if err := s.startSite(site, places); err != nil {
 		s.Failed(err)
 	}
 	return site
 }
 
-func (s *Stage) startSite(places int) (*Site, error) {
-	site := &Site{client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}}
-	s.Afterwards(site.client.CloseIdleConnections)
+func (s *Stage) startSite(site *Site, places int) error {
 	program, err := find("haproxy")
 	if err != nil {
-		return site, err
+		return err
 	}
 	web, err := s.free()
 	if err != nil {
-		return site, err
+		return err
 	}
 	site.url = "http://" + web.String()
 	config := fmt.Sprintf(haproxyConfig, web)
 	for n := range places {
 		addr, err := s.free()
 		if err != nil {
-			return site, err
+			return err
 		}
 		site.places = append(site.places, addr.String())
 		config += fmt.Sprintf("    server app%d %s\n", n+1, addr)
 	}
-	dir, err := s.tempDir("haproxy-")
-	if err != nil {
-		return site, err
-	}
-	file := filepath.Join(dir, "haproxy.cfg")
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		return site, err
-	}
-	return site, s.runUnderShell("HAProxy", web.String(), 0, 0, program, "-db", "-q", "-f", file)
+	return s.runUnderShell("HAProxy", web.String(), config, program, "-db", "-q", "-f")
 }
 
 // Post sends a form, which no proxy may send twice.
@@ -109,32 +98,18 @@ const sqlstate = "Sqlstate"
 // Process is a web server behind a Site, with its own pool.
 type Process struct {
 	server  *http.Server
-	unready atomic.Bool
+	page    func(context.Context) error
 	ended   func() // closes its resources
+	unready atomic.Bool
 }
 
 // Start starts a process at a place of the site. page answers its requests, and end closes its resources. It returns
 // when the balancer has marked the process as up.
 func (s *Stage) Start(site *Site, place int, page func(context.Context) error, end func()) *Process {
-	p := &Process{ended: end}
+	p := &Process{page: page, ended: end}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
-		if p.unready.Load() {
-			w.WriteHeader(http.StatusServiceUnavailable)
-		}
-	})
-	mux.HandleFunc("POST /", func(w http.ResponseWriter, r *http.Request) {
-		if p.unready.Load() {
-			w.Header().Set("Connection", "close")
-		}
-		err := page(r.Context())
-		if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
-			w.Header().Set(sqlstate, pe.Code)
-			http.Error(w, pe.Message, http.StatusServiceUnavailable)
-		} else if err != nil {
-			http.Error(w, message(err), http.StatusServiceUnavailable)
-		}
-	})
+	mux.HandleFunc("GET /ready", p.ready)
+	mux.HandleFunc("POST /", p.serve)
 	p.server = &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	if place >= len(site.places) {
 		return p // HAProxy did not start, which has failed the stage
@@ -148,6 +123,25 @@ func (s *Stage) Start(site *Site, place int, page func(context.Context) error, e
 	s.serve(func() { _ = p.server.Serve(l) }, func() { _ = p.server.Close() }) // the error is that of closing it
 	_ = Sleep(s.ctx, Noticed)
 	return p
+}
+
+func (p *Process) ready(w http.ResponseWriter, _ *http.Request) {
+	if p.unready.Load() {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+}
+
+func (p *Process) serve(w http.ResponseWriter, r *http.Request) {
+	if p.unready.Load() {
+		w.Header().Set("Connection", "close")
+	}
+	err := p.page(r.Context())
+	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
+		w.Header().Set(sqlstate, pe.Code)
+		http.Error(w, pe.Message, http.StatusServiceUnavailable)
+	} else if err != nil {
+		http.Error(w, message(err), http.StatusServiceUnavailable)
+	}
 }
 
 // Kill ends the process at once, aborting its requests.

@@ -18,7 +18,7 @@ import (
 type tally struct {
 	mu        sync.Mutex
 	served    int
-	refused   int
+	failed    []int // requests, by their number in the load
 	timeouts  int
 	states    map[string]int
 	messages  map[string]int
@@ -42,12 +42,12 @@ func (t *tally) run(ctx context.Context, l Load, request Request) {
 		open.Go(func() {
 			ctx, cancel := context.WithDeadline(ctx, due.Add(l.patience()))
 			defer cancel()
-			t.count(request(ctx, n), time.Since(due))
+			t.count(n, request(ctx, n), time.Since(due))
 		})
 	}
 }
 
-func (t *tally) count(err error, took time.Duration) {
+func (t *tally) count(n int, err error, took time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.latencies = append(t.latencies, took)
@@ -55,7 +55,7 @@ func (t *tally) count(err error, took time.Duration) {
 		t.served++
 		return
 	}
-	t.refused++
+	t.failed = append(t.failed, n)
 	t.messages[message(err)]++
 	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
 		t.states[pe.Code]++
@@ -82,7 +82,7 @@ func message(err error) string {
 func (t *tally) now() (served, refused int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.served, t.refused
+	return t.served, len(t.failed)
 }
 
 func (t *tally) outcome() *Outcome {
@@ -90,7 +90,7 @@ func (t *tally) outcome() *Outcome {
 	defer t.mu.Unlock()
 	slices.Sort(t.latencies)
 	o := &Outcome{
-		SQLStates: t.states, Timeouts: t.timeouts, Served: t.served, Refused: t.refused,
+		SQLStates: t.states, Timeouts: t.timeouts, Served: t.served, Refused: len(t.failed),
 		P50: quantile(t.latencies, 0.50), P99: quantile(t.latencies, 0.99),
 	}
 	for m, n := range t.messages {
@@ -101,12 +101,10 @@ func (t *tally) outcome() *Outcome {
 	return o
 }
 
-// slower counts the requests that took longer than d.
-func (t *tally) slower(d time.Duration) (n int) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, l := range t.latencies {
-		if l > d {
+// countIf counts the elements for which is returns true.
+func countIf[T any](list []T, is func(T) bool) (n int) {
+	for _, x := range list {
+		if is(x) {
 			n++
 		}
 	}

@@ -3,9 +3,9 @@ package scene
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"strings"
@@ -39,7 +39,7 @@ func (s *Stage) Mailbox() *Mailbox {
 	m.Config.Backend, m.Config.Host, m.Config.Port = "smtp", "127.0.0.1", addr.Port
 	m.Config.TLS, m.Config.From, m.Config.Admins = "none", "shop@localhost", []string{"admin@localhost"}
 	server := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return session{m}, nil }))
-	server.Domain, server.ErrorLog = "localhost", silent{}
+	server.Domain, server.ErrorLog = "localhost", log.New(io.Discard, "", 0)
 	s.serve(func() { _ = server.Serve(l) }, func() { _ = server.Close() }) // the error is that of closing it
 	return m
 }
@@ -57,11 +57,6 @@ func (s session) Data(r io.Reader) error {
 	s.box.mails.Add(1)
 	return err
 }
-
-type silent struct{}
-
-func (silent) Printf(string, ...any) {}
-func (silent) Println(...any)        {}
 
 // Sentry is a stand-in for Sentry.
 type Sentry struct {
@@ -113,8 +108,7 @@ func (s *Stage) Slow(d time.Duration) (call func(ctx context.Context) error) {
 		if err != nil {
 			return err
 		}
-		_, err = io.Copy(io.Discard, resp.Body)
-		return errors.Join(err, resp.Body.Close())
+		return resp.Body.Close()
 	}
 }
 

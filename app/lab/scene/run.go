@@ -2,7 +2,6 @@ package scene
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -10,10 +9,9 @@ import (
 
 // Plan describes how to run a scenario.
 type Plan struct {
-	Only          string                            // Failure or Fix; "": both
-	WithoutTheFix bool                              // the second half also runs without the fix
-	Observe       func(half string, s Sample)       // called for each sample; may be nil
-	Before        func(half string, load *Scenario) // called before each half; may be nil
+	Only          string                      // Failure or Fix; "": both
+	WithoutTheFix bool                        // the second half also runs without the fix
+	Observe       func(half string, s Sample) // called for each sample; may be nil
 }
 
 // runLimit is the time limit of one half.
@@ -21,17 +19,16 @@ const runLimit = 30 * time.Second
 
 // Run runs the scenario. If the run was not possible, the result has the reason.
 func (s *Server) Run(ctx context.Context, sc *Scenario, p Plan) *Result {
-	start := time.Now()
-	r := &Result{
-		Number: sc.Number, Name: sc.Name, Title: sc.Title, Figure: sc.Figure, FixedBy: sc.FixedBy, At: start,
-	}
+	r := NewResult(sc)
 	if err := s.halves(ctx, sc, p, r); err != nil {
 		r.Error = err.Error()
 	}
-	r.Server = s.version
+	if s.pg != nil {
+		r.Server = s.pg.Version()
+	}
 	r.Reproduced = r.Failure != nil && r.Failure.Value > sc.Tolerated
 	r.Fixed = r.Fix != nil && r.Fix.Value <= sc.Tolerated
-	r.Seconds = float64(time.Since(start).Round(100*time.Millisecond)) / float64(time.Second)
+	r.Seconds = float64(time.Since(r.At).Round(100*time.Millisecond)) / float64(time.Second)
 	return r
 }
 
@@ -53,22 +50,16 @@ func (s *Server) halves(ctx context.Context, sc *Scenario, p Plan, r *Result) (e
 
 // half runs a variant's application under the load.
 func (s *Server) half(ctx context.Context, sc *Scenario, name string, v Variant, p Plan) (*Outcome, error) {
-	if p.Before != nil {
-		p.Before(name, sc)
-	}
 	if err := s.ensure(ctx, sc.ServerSlots()); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, runLimit)
 	defer cancel()
-	stage := &Stage{server: s, ctx: ctx, tally: newTally()}
-	watch := &sampler{server: s, tally: stage.tally, observe: func(x Sample) {
+	stage := &Stage{server: s, ctx: ctx, tally: newTally(), observe: func(x Sample) {
 		if p.Observe != nil {
 			p.Observe(name, x)
 		}
 	}}
-	stage.peak = watch.peak
-	watch.connect(ctx)
 	closed := sync.OnceFunc(func() { stage.close(cancel) })
 	defer closed()
 	if sc.Setup != nil {
@@ -76,38 +67,80 @@ func (s *Server) half(ctx context.Context, sc *Scenario, name string, v Variant,
 	}
 	request := v(stage)
 	if stage.err == nil {
-		stage.play(sc, request, watch)
+		stage.play(sc.Load, request)
 	}
-	o := stage.tally.outcome()
-	o.Of, o.Slots, o.Peak, o.Samples = sc.of(), stage.Slots(), watch.peak(), watch.samples
-	o.Value = o.Refused
-	if sc.Value != nil {
-		o.Value = sc.Value(stage)
-	}
+	o := stage.outcome(sc)
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("stopped: %w", err)
 	}
 	closed()
-	if stage.err != nil {
-		return nil, stage.err
-	}
-	return o, nil
+	return o, stage.err
 }
 
 // play sends the load while the server is sampled.
-func (s *Stage) play(sc *Scenario, request Request, watch *sampler) {
+func (s *Stage) play(load Load, request Request) {
 	watching, stop := context.WithCancel(context.WithoutCancel(s.ctx))
-	var watched, beside sync.WaitGroup
-	watched.Go(func() { watch.run(watching) })
-	if sc.During != nil {
-		beside.Go(func() { sc.During(s) })
+	var watched sync.WaitGroup
+	watched.Go(func() { s.watch(watching) })
+	s.tally.run(s.ctx, load, request)
+	for _, f := range s.last {
+		f()
 	}
-	s.tally.run(s.ctx, sc.Load, request)
-	beside.Wait()
-	s.flush()
 	stop()
 	watched.Wait()
 }
 
-// ErrMissing is the error of a scenario whose program is not installed.
-var ErrMissing = errors.New("is not installed")
+func (s *Stage) outcome(sc *Scenario) *Outcome {
+	o := s.tally.outcome()
+	o.Of, o.Slots, o.Peak, o.Samples = sc.of(), s.Slots(), s.peak(), s.samples
+	o.Value = o.Refused
+	if sc.Value != nil {
+		o.Value = sc.Value(s)
+	}
+	return o
+}
+
+// watch samples until ctx ends, and once afterwards.
+func (s *Stage) watch(ctx context.Context) {
+	start := time.Now()
+	tick := time.NewTicker(25 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		s.sample(start)
+		select {
+		case <-ctx.Done():
+			s.sample(start)
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// A login that is being refused has no name yet, and uses no application slot.
+const sampleSQL = `SELECT count(*) FROM pg_stat_activity
+	WHERE backend_type = 'client backend' AND usename IN ('` + appRole + `', '` + otherRole + `')`
+
+// sample counts the backends. It waits while the server restarts. There is no sample if the server does not answer.
+func (s *Stage) sample(start time.Time) {
+	s.server.mu.Lock()
+	defer s.server.mu.Unlock()
+	if s.server.session == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
+	defer cancel()
+	x := Sample{At: time.Since(start)}
+	if s.server.session.QueryRow(ctx, sampleSQL).Scan(&x.Backends) != nil {
+		return
+	}
+	x.Served, x.Refused = s.tally.now()
+	s.samples = append(s.samples, x)
+	s.observe(x)
+}
+
+func (s *Stage) peak() (peak int) {
+	for _, x := range s.samples {
+		peak = max(peak, x.Backends)
+	}
+	return peak
+}

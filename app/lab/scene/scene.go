@@ -92,7 +92,6 @@ type Scenario struct {
 	Slots     int // for applications; 0: 20
 	Load      Load
 	Setup     func(*Stage)     // before both variants; may be nil
-	During    func(*Stage)     // during the load; may be nil
 	Value     func(*Stage) int // the figure; nil: the failed requests
 	Of        int              // the total of the figure; 0: the requests
 	Tolerated int              // the highest figure that counts as fixed
@@ -130,8 +129,6 @@ var Headings = map[string]string{Failure: "Without the fix", Fix: "With the fix"
 type Sample struct {
 	At       time.Duration // since the load started
 	Backends int           // of the scenario on the server
-	Active   int           // of these, active
-	InTx     int           // of these, idle in a transaction
 	Served   int           // requests so far
 	Refused  int
 }
@@ -178,6 +175,11 @@ type Result struct {
 	FixedBy string    `json:"-"`
 	At      time.Time `json:"-"`
 	Server  string    `json:"-"` // the version of PostgreSQL
+}
+
+// NewResult returns the result of a scenario that is about to run.
+func NewResult(s *Scenario) *Result {
+	return &Result{Number: s.Number, Name: s.Name, Title: s.Title, Figure: s.Figure, FixedBy: s.FixedBy, At: time.Now()}
 }
 
 // OK reports whether each half that ran had the expected result.

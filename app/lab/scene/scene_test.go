@@ -176,22 +176,22 @@ func TestARestartIsAtTheSameAddress(t *testing.T) {
 	}
 }
 
-func TestAProxyFallsSilentForTheConnectionsThatAreThere(t *testing.T) {
+func TestANetworkFallsSilentForTheConnectionsThatAreThere(t *testing.T) {
 	s := server
 	x := scenario()
 	x.Load = scene.Load{Requests: 1, Patience: 10 * time.Second}
 	x.Fails = func(s *scene.Stage) scene.Request {
-		proxy := s.Proxy()
+		network := s.Network()
 		cc := s.Config()
-		proxy.Direct(cc)
-		return func(ctx context.Context, _ int) error { return silence(ctx, s, proxy, cc) }
+		network.Direct(cc)
+		return func(ctx context.Context, _ int) error { return silence(ctx, s, network, cc) }
 	}
 	if r := s.Run(t.Context(), x, scene.Plan{Only: scene.Failure}); r.Error != "" || r.Failure.Refused != 0 {
 		t.Errorf("%+v: %+v", r, r.Failure)
 	}
 }
 
-func silence(ctx context.Context, s *scene.Stage, proxy *scene.Proxy, cc *pgx.ConnConfig) error {
+func silence(ctx context.Context, s *scene.Stage, network *scene.Network, cc *pgx.ConnConfig) error {
 	old, err := s.ConnectTo(ctx, cc)
 	if err != nil {
 		return err
@@ -199,7 +199,7 @@ func silence(ctx context.Context, s *scene.Stage, proxy *scene.Proxy, cc *pgx.Co
 	if err := old.Ping(ctx); err != nil {
 		return err
 	}
-	proxy.Silence()
+	network.Silence()
 	soon, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 	defer cancel()
 	if err := old.Ping(soon); !errors.Is(err, context.DeadlineExceeded) {

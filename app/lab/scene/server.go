@@ -2,7 +2,6 @@ package scene
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,28 +19,30 @@ import (
 
 const (
 	dirPrefix    = "ddtb-lab-"
-	database     = "lab"
-	appRole      = "lab"       // as whom scenarios connect
-	otherRole    = "neighbour" // another application on the server
-	reserved     = 3           // superuser_reserved_connections, PostgreSQL's default
-	ownSessions  = 2           // of the lab: for sampling and for preparation
+	appRole      = "lab"       // as whom scenarios connect, and their database
+	otherRole    = "neighbour" // another application on the server, and its database
+	reserved     = "3"         // superuser_reserved_connections, PostgreSQL's default
+	notForSlots  = 3 + 1       // the reserved connections, and the lab's own session
 	stopPatience = 10 * time.Second
 )
 
+// settings are the server's. A standby can follow a server with these.
+var settings = map[string]string{
+	"superuser_reserved_connections": reserved, "wal_level": "replica", "max_wal_senders": "4",
+}
+
 // Server is the lab's private PostgreSQL. It starts at the first run, and serves one run at a time.
 type Server struct {
-	log      *slog.Logger
-	dir      string
-	lock     *os.File // held until the lab is closed, also while PostgreSQL restarts
-	password string
+	log  *slog.Logger
+	dir  string
+	lock *os.File // held until the lab is closed, also while PostgreSQL restarts
 
-	mu       sync.Mutex // held while the server starts or stops
-	options  localpg.Options
-	pg       *localpg.Server // nil: not started yet
-	slots    int
-	version  string
-	operator *pgx.Conn // a superuser's session
-	watcher  *pgx.Conn // the sampler's session; kept between runs, so that it always has its slot
+	mu      sync.Mutex // held while the server starts or stops, and while the session is used
+	options localpg.Options
+	pg      *localpg.Server // nil: not started yet
+	slots   int
+	logins  map[string]config.Database // by role
+	session *pgx.Conn                  // a superuser's; nil while the server is stopped
 }
 
 // Open creates the lab's server in a new directory below the system's temporary directory. It removes what a killed lab
@@ -57,11 +58,8 @@ func Open(ctx context.Context, log *slog.Logger) (*Server, error) {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return &Server{
-		log: log, dir: dir, lock: lock, password: rand.Text(),
-		options: localpg.Options{
-			Dir: filepath.Join(dir, "pg"), Volatile: true,
-			Settings: map[string]string{"superuser_reserved_connections": fmt.Sprint(reserved)},
-		},
+		log: log, dir: dir, lock: lock, logins: map[string]config.Database{},
+		options: localpg.Options{Dir: filepath.Join(dir, "pg"), Volatile: true, Settings: settings},
 	}, os.Chmod(dir, 0o711) //nolint:gosec // for root the server runs as another user, who must get to its own part
 }
 
@@ -79,10 +77,10 @@ func lockDir(dir string) (*os.File, error) {
 
 // removeLeftovers removes the directories of labs that are not running: those without a lock.
 func removeLeftovers(ctx context.Context, log *slog.Logger) {
-	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*")) // fails for a malformed pattern alone
+	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*")) // only fails for a malformed pattern
 	for _, dir := range dirs {
 		if err := removeLeftover(ctx, dir); err != nil {
-			log.Warn("what an earlier lab left can't be removed", "dir", dir, "error", err)
+			log.Warn("the files of an earlier lab can't be removed", "dir", dir, "error", err)
 		}
 	}
 }
@@ -100,9 +98,6 @@ func removeLeftover(ctx context.Context, dir string) error {
 	return errors.Join(localpg.Remove(ctx, pg), os.RemoveAll(dir), lock.Close())
 }
 
-// Version returns PostgreSQL's version, or "" before the first run.
-func (s *Server) Version() string { return s.version }
-
 // Close stops the server and removes its data. It may be called twice.
 func (s *Server) Close() error {
 	s.mu.Lock()
@@ -114,85 +109,27 @@ func (s *Server) Close() error {
 	defer cancel()
 	var errs []error
 	if s.pg != nil {
-		if s.watcher != nil {
-			_ = s.watcher.Close(ctx) // the server may have stopped
-		}
 		errs = append(errs, s.stop(ctx), localpg.Remove(ctx, s.options.Dir))
-		s.pg = nil
 	}
 	errs = append(errs, os.RemoveAll(s.dir), s.lock.Close())
 	s.lock = nil
 	return errors.Join(errs...)
 }
 
-// ensure makes the server run with that many application slots and no other sessions.
+// ensure makes the server run with that many application slots, a new table, and no sessions of the run before.
 func (s *Server) ensure(ctx context.Context, slots int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.pg != nil && s.slots == slots && s.operator != nil && !s.operator.IsClosed() {
-		return s.prepare(ctx)
-	}
-	if s.pg != nil {
-		if err := s.stop(ctx); err != nil {
+	if s.session == nil || s.session.IsClosed() || s.slots != slots {
+		s.slots, s.options.MaxConnections = slots, slots+notForSlots
+		if err := s.restart(ctx); err != nil {
 			return err
 		}
 	}
-	s.slots, s.options.MaxConnections = slots, slots+reserved+ownSessions
-	if err := s.start(ctx); err != nil {
-		return err
-	}
-	return s.prepare(ctx)
-}
-
-func (s *Server) start(ctx context.Context) error {
-	first := s.pg == nil
-	pg, err := localpg.Start(ctx, s.options)
-	if err != nil {
-		return err
-	}
-	s.pg, s.version = pg, pg.Version()
-	s.options.Port = pg.Port() // clients see the next start as a restart
-	if first {
-		if err := s.makeRoles(ctx); err != nil {
-			return fmt.Errorf("the lab's database: %w", err)
-		}
-	}
-	s.operator, err = pg.Connect(ctx, database)
-	return err
-}
-
-func (s *Server) stop(ctx context.Context) error {
-	if s.operator != nil {
-		_ = s.operator.Close(ctx) // the server may have stopped
-		s.operator = nil
-	}
-	return s.pg.Crash(ctx) // the data are not needed: no checkpoint
-}
-
-func (s *Server) makeRoles(ctx context.Context) error {
-	conn, err := s.pg.Connect(ctx, "postgres")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close(ctx) }()
-	for _, sql := range []string{
-		"CREATE ROLE " + appRole + " LOGIN PASSWORD '" + s.password + "'",
-		"CREATE ROLE " + otherRole + " LOGIN PASSWORD '" + s.password + "'",
-		"CREATE DATABASE " + database + " OWNER " + appRole,
-	} {
-		if _, err := conn.Exec(ctx, sql); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// prepare ends all sessions except the lab's, waits until they are closed, and resets the table.
-func (s *Server) prepare(ctx context.Context) error {
 	if err := s.endSessions(ctx); err != nil {
 		return err
 	}
-	_, err := s.operator.Exec(ctx, `
+	_, err := s.session.Exec(ctx, `
 		ALTER ROLE `+otherRole+` CONNECTION LIMIT -1;
 		DROP TABLE IF EXISTS polls;
 		CREATE TABLE polls (id int PRIMARY KEY, question text NOT NULL, votes int NOT NULL DEFAULT 0);
@@ -201,30 +138,63 @@ func (s *Server) prepare(ctx context.Context) error {
 	return err
 }
 
-// connect opens a superuser's session. It waits while the server restarts.
-func (s *Server) connect(ctx context.Context) (*pgx.Conn, error) {
-	s.mu.Lock()
-	pg := s.pg
-	s.mu.Unlock()
-	return pg.Connect(ctx, database)
+// restart crashes the server, if it runs, and starts it at the same address.
+func (s *Server) restart(ctx context.Context) error {
+	if s.pg != nil {
+		if err := s.stop(ctx); err != nil {
+			return err
+		}
+	}
+	pg, err := localpg.Start(ctx, s.options)
+	if err != nil {
+		return err
+	}
+	s.pg, s.options.Port = pg, pg.Port()
+	if len(s.logins) == 0 { // later a change may wait for a standby
+		if err := s.makeDatabases(ctx); err != nil {
+			return fmt.Errorf("the lab's databases: %w", err)
+		}
+	}
+	s.session, err = pg.Connect(ctx, appRole)
+	return err
 }
 
+func (s *Server) makeDatabases(ctx context.Context) (err error) {
+	for _, role := range []string{appRole, otherRole} {
+		if s.logins[role], err = s.pg.Database(ctx, role, role); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Server) stop(ctx context.Context) error {
+	if s.session != nil {
+		_ = s.session.Close(ctx) // the server may have stopped
+		s.session = nil
+	}
+	return s.pg.Crash(ctx) // the data are not needed: no checkpoint
+}
+
+// endSessions ends all sessions except the lab's, and waits until they are closed.
 func (s *Server) endSessions(ctx context.Context) error {
+	return until(ctx, "the sessions of the run before do not end", func(ctx context.Context) (ended bool, err error) {
+		err = s.session.QueryRow(ctx, `SELECT count(pg_terminate_backend(pid)) = 0 FROM pg_stat_activity
+			WHERE backend_type = 'client backend' AND usename IS DISTINCT FROM '`+localpg.Superuser+`'`).Scan(&ended)
+		return ended, err
+	})
+}
+
+// until polls until done reports true or an error, for stopPatience at most. problem describes the timeout.
+func until(ctx context.Context, problem string, done func(context.Context) (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, stopPatience)
 	defer cancel()
 	for {
-		var left int
-		if err := s.operator.QueryRow(ctx, `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-			WHERE backend_type = 'client backend' AND usename IS DISTINCT FROM '`+localpg.Superuser+`'`).Scan(&left); err != nil {
-			return fmt.Errorf("end the sessions of the run before: %w", err)
+		if ok, err := done(ctx); ok || err != nil {
+			return err
 		}
-		if left == 0 {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%d sessions of the run before do not end: %w", left, ctx.Err())
-		case <-time.After(5 * time.Millisecond):
+		if err := Sleep(ctx, 10*time.Millisecond); err != nil {
+			return fmt.Errorf("%s: %w", problem, err)
 		}
 	}
 }
@@ -234,13 +204,13 @@ func (s *Server) endSessions(ctx context.Context) error {
 func (s *Server) Operator() config.Database {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.pg.Config(database)
+	return s.pg.Config(appRole)
 }
 
-// config returns a role's login.
+// config returns a role's login, with the default settings.
 func (s *Server) config(role string) config.Database {
-	cfg, way := config.Default().Databases["default"], s.pg.Config(database)
-	cfg.Name, cfg.User, cfg.Password = database, role, config.Secret(s.password)
-	cfg.Host, cfg.Port, cfg.SSLMode = way.Host, way.Port, way.SSLMode
+	cfg, login := config.Default().Databases["default"], s.logins[role]
+	cfg.Name, cfg.User, cfg.Password = login.Name, login.User, login.Password
+	cfg.Host, cfg.Port, cfg.SSLMode = login.Host, login.Port, login.SSLMode
 	return cfg
 }

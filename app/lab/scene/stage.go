@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,18 +22,18 @@ import (
 // half. Its methods are safe for concurrent use. A failure of the stage itself, unlike one intended by the scenario,
 // fails the run.
 type Stage struct {
-	server *Server
-	ctx    context.Context
-	tally  *tally
-	count  atomic.Int64
+	server  *Server
+	ctx     context.Context
+	tally   *tally
+	count   atomic.Int64
+	samples []Sample
+	observe func(Sample)
+	last    []func()
+	tasks   sync.WaitGroup
 
 	mu    sync.Mutex
 	err   error
-	cut   []func() // runs before after: closes whatever is between the clients and the server
 	after []func()
-	last  []func()
-	tasks sync.WaitGroup
-	peak  func() int
 }
 
 // Context ends with the half, for work beside the requests.
@@ -47,9 +48,14 @@ func (s *Stage) Count(n int) { s.count.Add(int64(n)) }
 // Counted is a Value: the sum passed to Count.
 func Counted(s *Stage) int { return int(s.count.Load()) }
 
+// FailedFrom is a Value: the failed requests without those before the n-th, from 0.
+func FailedFrom(n int) func(*Stage) int {
+	return func(s *Stage) int { return countIf(s.tally.failed, func(request int) bool { return request >= n }) }
+}
+
 // Slower is a Value: the requests that took longer than the duration.
 func Slower(than time.Duration) func(*Stage) int {
-	return func(s *Stage) int { return s.tally.slower(than) }
+	return func(s *Stage) int { return countIf(s.tally.latencies, func(d time.Duration) bool { return d > than }) }
 }
 
 // Above is a Value: the peak of backends above n.
@@ -64,22 +70,8 @@ func (s *Stage) Afterwards(f func()) {
 	s.after = append(s.after, f)
 }
 
-// BeforeCounting runs f after the last request and before the figure is counted, for background sending.
-func (s *Stage) BeforeCounting(f func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.last = append(s.last, f)
-}
-
-func (s *Stage) flush() {
-	s.mu.Lock()
-	last := s.last
-	s.last = nil
-	s.mu.Unlock()
-	for _, f := range last {
-		f()
-	}
-}
+// BeforeCounting runs f after the last request and before the figure is counted. It is for the variant, not its requests.
+func (s *Stage) BeforeCounting(f func()) { s.last = append(s.last, f) }
 
 // Go runs f beside the requests. Its context ends with the half, which waits for it.
 func (s *Stage) Go(f func(ctx context.Context)) { s.tasks.Go(func() { f(s.ctx) }) }
@@ -95,29 +87,28 @@ func (s *Stage) Failed(err error) {
 func (s *Stage) Operate(sql string) {
 	s.server.mu.Lock()
 	defer s.server.mu.Unlock()
-	if _, err := s.server.operator.Exec(s.ctx, sql); err != nil && s.ctx.Err() == nil {
+	if _, err := s.server.session.Exec(s.ctx, sql); err != nil && s.ctx.Err() == nil {
 		s.Failed(fmt.Errorf("%s: %w", sql, err))
 	}
 }
 
-// Sessions returns the total number of connections that the server has accepted for the database.
-func (s *Stage) Sessions() (n int) {
+// Int returns the number that a superuser's statement returns.
+func (s *Stage) Int(sql string) (n int) {
 	s.server.mu.Lock()
 	defer s.server.mu.Unlock()
-	err := s.server.operator.QueryRow(s.ctx, "SELECT sessions FROM pg_stat_database WHERE datname = $1", database).Scan(&n)
-	if err != nil && s.ctx.Err() == nil {
-		s.Failed(err)
+	if err := s.server.session.QueryRow(s.ctx, sql).Scan(&n); err != nil && s.ctx.Err() == nil {
+		s.Failed(fmt.Errorf("%s: %w", sql, err))
 	}
 	return n
 }
 
 // Config returns the application's login.
-func (s *Stage) Config() *pgx.ConnConfig { return s.configOf(appRole) }
+func (s *Stage) Config() *pgx.ConnConfig { return s.configOf(appRole, "shop") }
 
-func (s *Stage) configOf(role string) *pgx.ConnConfig {
+func (s *Stage) configOf(role, application string) *pgx.ConnConfig {
 	cfg := s.server.config(role)
-	cc, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d dbname=%s user=%s sslmode=disable application_name=shop",
-		cfg.Host, cfg.Port, cfg.Name, cfg.User))
+	cc, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d dbname=%s user=%s sslmode=disable application_name=%s",
+		cfg.Host, cfg.Port, cfg.Name, cfg.User, application))
 	if err != nil {
 		panic(err) // it is our own text
 	}
@@ -128,31 +119,20 @@ func (s *Stage) configOf(role string) *pgx.ConnConfig {
 // Connect opens a connection, as an application without a pool does.
 func (s *Stage) Connect(ctx context.Context) (*pgx.Conn, error) { return s.ConnectTo(ctx, s.Config()) }
 
-// ConnectAsNeighbour opens a connection of another application on the same server.
-func (s *Stage) ConnectAsNeighbour(ctx context.Context) (*pgx.Conn, error) {
-	cc := s.configOf(otherRole)
-	cc.RuntimeParams["application_name"] = "billing"
-	return s.ConnectTo(ctx, cc)
-}
-
 // ConnectTo is Connect with different settings.
 func (s *Stage) ConnectTo(ctx context.Context, cc *pgx.ConnConfig) (*pgx.Conn, error) {
 	conn, err := pgx.ConnectConfig(ctx, cc)
 	if err != nil {
 		return nil, err
 	}
-	s.Afterwards(func() { disconnect(conn) })
+	s.Afterwards(func() { _ = conn.PgConn().Conn().Close() }) // it may be in use
 	return conn, nil
 }
 
-// disconnect closes a connection that may be in use.
-func disconnect(conn *pgx.Conn) { _ = conn.PgConn().Conn().Close() }
-
-// Fill occupies n slots as another application, until the end of the half.
+// Fill has another application on the server occupy n slots, or as many as it gets, until the end of the half.
 func (s *Stage) Fill(n int) {
 	for range n {
-		if _, err := s.ConnectAsNeighbour(s.ctx); err != nil && s.ctx.Err() == nil {
-			s.Failed(err)
+		if _, err := s.ConnectTo(s.ctx, s.configOf(otherRole, "billing")); err != nil {
 			return
 		}
 	}
@@ -206,15 +186,20 @@ func (s *Stage) DB(set func(*config.Database)) *db.DB {
 	return d
 }
 
+// RestartAfter crashes the server after d, and starts it again at the same address.
+func (s *Stage) RestartAfter(d time.Duration) {
+	s.Go(func(ctx context.Context) {
+		if Sleep(ctx, d) == nil {
+			s.Restart()
+		}
+	})
+}
+
 // Restart crashes the server and starts it again at the same address.
 func (s *Stage) Restart() {
 	s.server.mu.Lock()
 	defer s.server.mu.Unlock()
-	if err := s.server.stop(s.ctx); err != nil {
-		s.Failed(err)
-		return
-	}
-	if err := s.server.start(s.ctx); err != nil && s.ctx.Err() == nil {
+	if err := s.server.restart(s.ctx); err != nil && s.ctx.Err() == nil {
 		s.Failed(err)
 	}
 }
@@ -238,15 +223,14 @@ func (s *Stage) free() (*net.TCPAddr, error) {
 	return l.Addr().(*net.TCPAddr), l.Close()
 }
 
-// close closes the half's resources. Backends are terminated first, so that no client waits for a response.
+// close closes the half's resources.
 func (s *Stage) close(cancel context.CancelFunc) {
 	cancel()
 	s.tasks.Wait()
 	s.mu.Lock()
-	after := append(s.after, s.cut...) //nolint:gocritic // both are done with
-	s.after, s.cut = nil, nil
+	after := s.after
 	s.mu.Unlock()
-	for i := len(after) - 1; i >= 0; i-- {
-		after[i]()
+	for _, f := range slices.Backward(after) {
+		f()
 	}
 }

@@ -6,9 +6,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"ddtb/config"
 	"ddtb/db"
@@ -17,116 +14,75 @@ import (
 
 // Standby is a synchronous streaming replica of the server: an acknowledged commit is on both.
 type Standby struct {
-	stage   *Stage
-	pg      *localpg.Server // nil: it did not start, which has failed the stage
-	primary int             // the server's port
+	stage *Stage
+	pg    *localpg.Server // nil: it did not start, which has failed the stage
 }
-
-var (
-	// forReplication are the settings of the standby, and of the server while it has one.
-	forReplication = map[string]string{"wal_level": "replica", "max_wal_senders": "4"}
-	// synchronous are additional settings of the server: a commit waits for the standby.
-	synchronous = map[string]string{"synchronous_standby_names": "*", "synchronous_commit": "on"}
-)
 
 // Standby restarts the server with a standby, until the end of the half. Call it before any connection is opened.
 func (s *Stage) Standby() *Standby {
 	b := &Standby{stage: s}
 	s.server.mu.Lock()
 	defer s.server.mu.Unlock()
-	if err := b.start(s.ctx); err != nil {
+	if err := b.start(s.ctx, s.server); err != nil {
 		s.Failed(fmt.Errorf("the standby: %w", err))
 	}
 	return b
 }
 
-// start restarts the server for replication, and starts the standby on a copy of its data.
-func (b *Standby) start(ctx context.Context) error {
-	server := b.stage.server
+// start restarts the server so that a commit waits for a standby, and starts the standby on a copy of its data.
+func (b *Standby) start(ctx context.Context, server *Server) error {
+	b.stage.Afterwards(server.withoutStandby)
+	server.options.Settings = maps.Clone(settings)
+	server.options.Settings["synchronous_standby_names"] = "*"
+	server.options.Settings["synchronous_commit"] = "on"
+	if err := server.pg.Stop(ctx); err != nil { // in order, so that the new table is on disk
+		return err
+	}
+	if err := server.restart(ctx); err != nil {
+		return err
+	}
 	options := server.options
-	options.Dir, options.Port = filepath.Join(server.dir, "standby"), 0
-	b.stage.Afterwards(server.withoutStandby(options.Settings))
+	options.Dir, options.Port, options.Settings, options.ReplicaOf = filepath.Join(server.dir, "standby"), 0, settings, server.pg
 	b.stage.Afterwards(func() { _ = os.RemoveAll(options.Dir) })
-	server.options.Settings = with(options.Settings, forReplication, synchronous)
-	if err := server.pg.Stop(ctx); err != nil {
-		return err
-	}
-	if err := server.start(ctx); err != nil {
-		return err
-	}
-	b.primary = server.pg.Port()
-	options.Settings, options.ReplicaOf = with(options.Settings, forReplication), server.pg
 	var err error
 	if b.pg, err = localpg.Start(ctx, options); err != nil {
 		return err
 	}
 	b.stage.Afterwards(func() { _ = b.pg.Crash(context.WithoutCancel(ctx)) })
-	return until(ctx, server.operator, "SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'")
-}
-
-// with returns the settings merged with others.
-func with(settings map[string]string, others ...map[string]string) map[string]string {
-	settings = maps.Clone(settings)
-	for _, o := range others {
-		maps.Copy(settings, o)
-	}
-	return settings
-}
-
-// until polls until the statement returns true.
-func until(ctx context.Context, conn *pgx.Conn, sql string) error {
-	for {
-		var done bool
-		if err := conn.QueryRow(ctx, sql).Scan(&done); err != nil || done {
-			return err
-		}
-		if err := Sleep(ctx, 10*time.Millisecond); err != nil {
-			return err
-		}
-	}
+	return until(ctx, "it does not follow", func(ctx context.Context) (follows bool, err error) {
+		err = server.session.QueryRow(ctx, "SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'").Scan(&follows)
+		return follows, err
+	})
 }
 
 // withoutStandby restores the server's settings, and makes the next half restart it.
-func (s *Server) withoutStandby(settings map[string]string) func() {
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.options.Settings = settings
-		ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
-		defer cancel()
-		_ = s.stop(ctx) // the failover may have stopped it
-	}
+func (s *Server) withoutStandby() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.options.Settings = settings
+	ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
+	defer cancel()
+	_ = s.stop(ctx) // the failover may have stopped it
 }
 
-// Failover crashes the server and promotes the standby.
+// Failover crashes the server and promotes the standby. From then on the lab's session is on the standby.
 func (b *Standby) Failover() {
-	if b.pg == nil {
-		return
-	}
 	b.stage.server.mu.Lock()
 	defer b.stage.server.mu.Unlock()
-	err := b.stage.server.stop(b.stage.ctx)
-	if err == nil {
-		_, err = b.Int("SELECT count(pg_promote())")
-	}
-	if err != nil && b.stage.ctx.Err() == nil {
+	if err := b.failover(b.stage.ctx, b.stage.server); err != nil && b.stage.ctx.Err() == nil {
 		b.stage.Failed(fmt.Errorf("the failover: %w", err))
 	}
 }
 
-// Int returns the result of a superuser's statement on the standby.
-func (b *Standby) Int(sql string) (n int, err error) {
-	if b.pg == nil {
-		return 0, nil
+func (b *Standby) failover(ctx context.Context, server *Server) (err error) {
+	if err = server.stop(ctx); err != nil {
+		return err
 	}
-	ctx, cancel := context.WithTimeout(b.stage.ctx, stopPatience)
-	defer cancel()
-	conn, err := b.pg.Connect(ctx, database)
-	if err != nil {
-		return 0, err
+	if server.session, err = b.pg.Connect(ctx, appRole); err != nil {
+		return err
 	}
-	defer func() { _ = conn.Close(ctx) }()
-	return n, conn.QueryRow(ctx, sql).Scan(&n)
+	_, err = server.session.Exec(ctx, "SELECT pg_promote()")
+	return err
 }
 
 // Hosts makes the settings name both servers and require a writable one.
@@ -134,6 +90,6 @@ func (b *Standby) Hosts(c *config.Database) {
 	if b.pg == nil {
 		return
 	}
-	c.Hosts = db.Hosts(fmt.Sprintf("127.0.0.1:%d,127.0.0.1:%d", b.primary, b.pg.Port()))
+	c.Hosts = db.Hosts(fmt.Sprintf("127.0.0.1:%d,127.0.0.1:%d", b.stage.server.pg.Port(), b.pg.Port()))
 	c.TargetSessionAttrs = "read-write"
 }

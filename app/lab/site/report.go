@@ -54,15 +54,16 @@ func newSection(s *scene.Scenario, r *scene.Result) (_ section, err error) {
 	return x, err
 }
 
-// WriteReport writes a self-contained HTML file: its style is inline, its charts are SVG, and it has no script.
-func WriteReport(w io.Writer, results []*scene.Result, version string) error {
+// WriteReport writes a self-contained HTML file with at least one result: its style is inline, its charts are SVG, and
+// it has no script.
+func WriteReport(w io.Writer, results []*scene.Result) error {
 	data := struct {
 		CSS      template.CSS
 		At       string
 		Version  string
 		Sections []section
 		OK       int
-	}{CSS: template.CSS(web.Stylesheet() + labCSS + chartCSS), At: time.Now().UTC().Format("2 January 2006, 15:04 UTC"), Version: version} //nolint:gosec // our own files
+	}{CSS: template.CSS(web.Stylesheet() + labCSS + chartCSS), At: time.Now().UTC().Format("2 January 2006, 15:04 UTC"), Version: results[0].Server} //nolint:gosec // our own files
 	for _, r := range results {
 		s, err := scenarios.Find(r.Name)
 		if err != nil {

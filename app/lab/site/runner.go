@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"html/template"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
 
-	"ddtb/app/lab/scenarios"
 	"ddtb/app/lab/scene"
 )
 
@@ -24,8 +24,7 @@ const (
 type job struct {
 	scenario *scene.Scenario
 	only     string
-	half     string // "": waiting
-	samples  map[string][]scene.Sample
+	samples  map[string][]scene.Sample // of each half so far
 	drawn    time.Time
 }
 
@@ -35,30 +34,24 @@ type runner struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	work   sync.WaitGroup
-	more   chan struct{} // buffered: a job was added
+	added  chan struct{} // buffered: a job was added
 
 	mu      sync.Mutex
 	jobs    []*job // the first may be running
-	running bool   // the goroutine is running
 	latest  map[string]*scene.Result
 	changed chan struct{} // closed on a change
 }
 
 func newRunner(log *slog.Logger) *runner {
-	r := &runner{log: log, more: make(chan struct{}, 1), latest: map[string]*scene.Result{}, changed: make(chan struct{})}
+	r := &runner{log: log, added: make(chan struct{}, 1), latest: map[string]*scene.Result{}, changed: make(chan struct{})}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.work.Go(r.run)
 	return r
 }
 
 func (r *runner) close() {
 	r.cancel()
 	r.work.Wait()
-}
-
-// notify wakes the viewers. The caller holds the lock.
-func (r *runner) notify() {
-	close(r.changed)
-	r.changed = make(chan struct{})
 }
 
 // add queues a run, unless the scenario is already queued. It reports whether there was room.
@@ -73,54 +66,47 @@ func (r *runner) add(s *scene.Scenario, only string) bool {
 	}
 	r.jobs = append(r.jobs, &job{scenario: s, only: only, samples: map[string][]scene.Sample{}})
 	r.notify()
-	if !r.running {
-		r.running = true
-		r.work.Go(r.run)
-	}
 	select {
-	case r.more <- struct{}{}:
+	case r.added <- struct{}{}:
 	default:
 	}
 	return true
 }
 
-// run processes the queue. It ends, and stops the server, after a while without jobs.
+// run processes the queue until the runner is closed.
 func (r *runner) run() {
-	server, err := scene.Open(r.ctx, r.log)
-	defer func() {
-		if server != nil {
-			if err := server.Close(); err != nil {
-				r.log.Warn("the lab's server did not end in order", "error", err)
-			}
-		}
-	}()
 	for {
-		if j := r.first(); j != nil {
-			r.play(server, err, j)
-			continue
-		}
 		select {
-		case <-r.more:
+		case <-r.added:
+			r.playAll()
 		case <-r.ctx.Done():
-			r.idle()
 			return
-		case <-time.After(idleServer):
-			if r.idle() {
-				return
-			}
 		}
 	}
 }
 
-// idle reports whether there is nothing to do; then the next job starts a new goroutine.
-func (r *runner) idle() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.jobs) > 0 && r.ctx.Err() == nil {
-		return false
+// playAll plays the jobs on a new server, which it stops after a while without jobs.
+func (r *runner) playAll() {
+	server, err := scene.Open(r.ctx, r.log)
+	if err == nil {
+		defer func() {
+			if err := server.Close(); err != nil {
+				r.log.Warn("the lab's server did not stop in order", "error", err)
+			}
+		}()
 	}
-	r.running = false
-	return true
+	for {
+		for j := r.first(); j != nil; j = r.first() {
+			r.play(server, err, j)
+		}
+		select {
+		case <-r.added:
+		case <-time.After(idleServer):
+			return
+		case <-r.ctx.Done():
+			return
+		}
+	}
 }
 
 func (r *runner) first() *job {
@@ -132,14 +118,14 @@ func (r *runner) first() *job {
 	return r.jobs[0]
 }
 
-func (r *runner) play(server *scene.Server, openErr error, j *job) {
-	result := &scene.Result{Number: j.scenario.Number, Name: j.scenario.Name, Title: j.scenario.Title, Figure: j.scenario.Figure, At: time.Now()}
-	if openErr != nil {
-		result.Error = openErr.Error()
+// play runs the job on the server. noServer is the reason if there is none.
+func (r *runner) play(server *scene.Server, noServer error, j *job) {
+	result := scene.NewResult(j.scenario)
+	if noServer != nil {
+		result.Error = noServer.Error()
 	} else {
 		result = server.Run(r.ctx, j.scenario, scene.Plan{
-			Only: j.only, Before: func(half string, _ *scene.Scenario) { r.begin(j, half) },
-			Observe: func(half string, s scene.Sample) { r.observe(j, half, s) },
+			Only: j.only, Observe: func(half string, s scene.Sample) { r.observe(j, half, s) },
 		})
 	}
 	if result.Error != "" && r.ctx.Err() == nil {
@@ -165,13 +151,6 @@ func (r *runner) keep(result *scene.Result) {
 	r.latest[result.Name] = result
 }
 
-func (r *runner) begin(j *job, half string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	j.half = half
-	r.notify()
-}
-
 func (r *runner) observe(j *job, half string, s scene.Sample) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -182,46 +161,31 @@ func (r *runner) observe(j *job, half string, s scene.Sample) {
 	}
 }
 
-func (r *runner) result(name string) *scene.Result {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.latest[name]
+// notify wakes the viewers. The caller holds the lock.
+func (r *runner) notify() {
+	close(r.changed)
+	r.changed = make(chan struct{})
 }
 
-// results returns the latest results, in the order of the scenarios.
-func (r *runner) results() (list []*scene.Result) {
+// results returns the latest results by name.
+func (r *runner) results() map[string]*scene.Result {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, s := range scenarios.All() {
-		if x := r.latest[s.Name]; x != nil {
-			list = append(list, x)
-		}
-	}
-	return list
+	return maps.Clone(r.latest)
 }
 
-// queue lists the current and waiting runs by name.
-type queue []string
-
-func (q queue) has(name string) bool { return slices.Contains(q, name) }
-
-func (r *runner) queued() (q queue) {
+// queue returns the names of the current run and of the waiting ones.
+func (r *runner) queue() (names []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, j := range r.jobs {
-		q = append(q, j.scenario.Name)
+		names = append(names, j.scenario.Name)
 	}
-	return q
+	return names
 }
 
-// picture renders the run's current state as HTML; "" if the scenario is not queued.
-func (r *runner) picture(name string) template.HTML {
-	html, _ := r.watch(name)
-	return html
-}
-
-// watch is picture, with a channel that is closed when it changes.
-func (r *runner) watch(name string) (template.HTML, <-chan struct{}) {
+// picture renders the run's current state as HTML; "" if the scenario is not queued. changed is closed when it changes.
+func (r *runner) picture(name string) (html template.HTML, changed <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i, j := range r.jobs {
@@ -235,12 +199,11 @@ func (r *runner) watch(name string) (template.HTML, <-chan struct{}) {
 // draw renders the job's halves so far, or its place in the queue. The caller holds the runner's lock.
 func (j *job) draw(place int) template.HTML {
 	var b bytes.Buffer
-	if j.half == "" && place > 0 {
-		fmt.Fprintf(&b, `<p role="status">It waits. Runs before it: %d.</p>`, place)
-		return template.HTML(b.String()) //nolint:gosec // a number
-	}
-	if j.half == "" {
-		return `<p role="status">The server of the lab starts.</p>`
+	switch {
+	case place > 0:
+		fmt.Fprintf(&b, `<p role="status">Waiting for %d runs before this one.</p>`, place)
+	case len(j.samples) == 0:
+		b.WriteString(`<p role="status">The lab's server is starting.</p>`)
 	}
 	b.WriteString(`<div class="halves">`)
 	for _, half := range []string{scene.Failure, scene.Fix} {

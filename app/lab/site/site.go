@@ -11,7 +11,9 @@ import (
 	"embed"
 	"html/template"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -72,42 +74,22 @@ func (s *Site) guard(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// family is a group of cards.
-type family struct {
-	Name  scene.Family
-	Cards []card
-}
-
-type card struct {
-	*scene.Scenario
-	Result *scene.Result // nil: not run yet
-}
-
 func (s *Site) index(c echo.Context) error {
-	var families []family
-	for _, name := range scene.Families {
-		f := family{Name: name}
-		for _, x := range scenarios.All() {
-			if x.Family == name {
-				f.Cards = append(f.Cards, card{x, s.runner.result(x.Name)})
-			}
-		}
-		families = append(families, f)
-	}
 	return pages.Render(c, http.StatusOK, "lab.html", map[string]any{
-		"Families": families, "Queue": s.runner.queued(), "Count": len(scenarios.All()), "Results": len(s.runner.results()) > 0,
+		"Families": scene.Families, "Scenarios": scenarios.All(), "Results": s.runner.results(), "Queue": s.runner.queue(),
 		"Command": s.complete("ddtb lab run --all"),
 	})
 }
 
 // report returns the latest results, in the format of `ddtb lab run --report`.
 func (s *Site) report(c echo.Context) error {
-	results := s.runner.results()
-	if len(results) == 0 {
-		return c.Redirect(http.StatusSeeOther, Path) // no results yet
+	latest := s.runner.results()
+	if len(latest) == 0 {
+		return c.Redirect(http.StatusSeeOther, Path)
 	}
+	results := slices.SortedFunc(maps.Values(latest), func(a, b *scene.Result) int { return a.Number - b.Number })
 	var page bytes.Buffer
-	if err := WriteReport(&page, results, results[0].Server); err != nil {
+	if err := WriteReport(&page, results); err != nil {
 		return err
 	}
 	// It is sent as a download: the content security policy of all pages would block its inline style.
@@ -120,15 +102,16 @@ func (s *Site) show(c echo.Context) error {
 	if err != nil {
 		return fault.New(fault.NotFound, "%v", err)
 	}
-	shown, err := newSection(x, s.runner.result(x.Name))
+	shown, err := newSection(x, s.runner.results()[x.Name])
 	if err != nil {
 		return err
 	}
 	user, err := auth.UserFrom(c.Request().Context())
 	staff := err == nil && user != nil && user.Staff // if the user can't be checked, the page is read-only
-	queue := s.runner.queued()
+	queue := s.runner.queue()
+	live, _ := s.runner.picture(x.Name)
 	return pages.Render(c, http.StatusOK, "scenario.html", map[string]any{
-		"S": shown, "User": user, "Staff": staff, "Queue": queue, "Running": queue.has(x.Name), "Live": s.runner.picture(x.Name),
+		"S": shown, "User": user, "Staff": staff, "Queue": queue, "Running": slices.Contains(queue, x.Name), "Live": live,
 		"Next": c.Request().URL.Path, "Command": s.complete("ddtb lab run " + x.Name),
 	})
 }
@@ -174,7 +157,7 @@ func (s *Site) live(c echo.Context) error {
 	c.Response().WriteHeader(http.StatusOK)
 	wire := http.NewResponseController(c.Response().Writer)
 	for {
-		picture, changed := s.runner.watch(x.Name)
+		picture, changed := s.runner.picture(x.Name)
 		if err := wire.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 			return nil // the response has begun, so no error can be sent
 		}

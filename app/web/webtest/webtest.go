@@ -40,11 +40,11 @@ type Browser struct {
 	look Look
 }
 
-// Open starts a browser, which ends with the test, or after 3 minutes. Paths are relative to site, an address without a
+// Open starts a browser, which ends with the test, or after 6 minutes. Paths are relative to site, an address without a
 // final slash.
 func Open(t testing.TB, site string) *Browser {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 6*time.Minute)
 	t.Cleanup(cancel)
 	options := []chromedp.ExecAllocatorOption{
 		chromedp.Headless, chromedp.NoFirstRun, chromedp.DisableGPU, chromedp.WindowSize(1280, 900),
@@ -193,7 +193,7 @@ func (b *Browser) Violations() string {
 	if !Value[bool](b, `typeof axe === "object"`) {
 		Value[bool](b, axe+"; true")
 	}
-	return Value[string](b, `axe.run({resultTypes: ["violations"]}).then(r => r.violations.map(
+	return Value[string](b, `axe.run({resultTypes: ["violations"], preload: false}).then(r => r.violations.map(
 		v => v.id + ": " + v.help + "\n" + v.nodes.map(n => "    " + n.html + "\n    " + n.failureSummary).join("\n")).join("\n"))`)
 }
 

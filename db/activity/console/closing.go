@@ -91,8 +91,8 @@ var victims = []column{
 // each takes several lines: what identifies a session is never cut.
 func (p Printer) sessions(c activity.Closing) {
 	rows := victimRows(c.Sessions)
-	if p.over("", victims, p.widths("", victims, rows)) <= 0 {
-		p.table("", victims, rows)
+	if p.over(victims, p.widths(victims, rows)) <= 0 {
+		p.table(victims, rows)
 		return
 	}
 	const indent = "             "

@@ -42,7 +42,7 @@ func (p Printer) unjudged(h activity.Health) {
 	if h.Unseen > 0 {
 		p.line("")
 		p.Wrapped("", fmt.Sprintf("%d sessions of other roles could not be judged: this role may not see their state "+
-			"(pg_read_all_stats lets it).", h.Unseen))
+			"(pg_read_all_stats lets it). Before PostgreSQL 17, workers of their parallel queries are counted as sessions too.", h.Unseen))
 	}
 }
 
@@ -142,11 +142,7 @@ func (p Printer) services(services []activity.Service) {
 		rows = append(rows, []string{Clean(x.Name), fmt.Sprint(x.Clients), fmt.Sprint(x.Sessions)})
 	}
 	p.line("")
-	p.table("", []column{
-		{title: "Services on the server now", least: 32, most: 40, gives: true},
-		{title: "addresses", right: true},
-		{title: "sessions", right: true},
-	}, rows)
+	p.table(named("Services on the server now", "addresses", "sessions"), rows)
 	if more := len(services) - len(rows); more > 0 {
 		p.line("… and %d more", more)
 	}

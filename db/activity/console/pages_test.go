@@ -118,7 +118,7 @@ func TestOnlyMarkedSessionsAreAskedForAndOnlyThoseThatCanBeTouched(t *testing.T)
 	now := *s.now
 	press(s, "space")
 	now.Sessions = now.Sessions[:1]
-	s.take(looked{now: now})
+	s.take(polled{now: now})
 	press(s, "t")
 	if s.question != nil {
 		t.Errorf("the marked session has ended, and another is asked for: %+v", s.question)

@@ -22,8 +22,6 @@ type Printer struct {
 	W      io.Writer
 	Width  int // of a line, in cells; 0: no bound
 	Colour bool
-
-	Complete func(command string) string // makes a command reach the same server when it is copied; nil: as it is
 }
 
 // JSON writes any value of package activity.
@@ -124,9 +122,6 @@ func fields(text string, width int) (out []string) {
 
 // command writes a command to be copied: never clipped, never wrapped.
 func (p Printer) command(indent, command string) {
-	if p.Complete != nil {
-		command = p.Complete(command)
-	}
 	_, _ = fmt.Fprintln(p.W, indent+p.styled(bold, command))
 }
 
@@ -177,21 +172,30 @@ type column struct {
 	gives bool // if the table is too wide, it shrinks down to its title
 }
 
+// named returns a table's first column, and a column of figures for each further title.
+func named(title string, figures ...string) []column {
+	all := []column{{title: title, least: 32, most: 40, gives: true}}
+	for _, f := range figures {
+		all = append(all, column{title: f, right: true})
+	}
+	return all
+}
+
 // table writes rows under titles, with two spaces between columns.
-func (p Printer) table(indent string, columns []column, rows [][]string) {
-	p.tableWith(indent, columns, rows, -1)
+func (p Printer) table(columns []column, rows [][]string) {
+	p.tableWith(columns, rows, -1)
 }
 
 // tableWith is table with one highlighted row.
-func (p Printer) tableWith(indent string, columns []column, rows [][]string, chosen int) {
-	widths := p.widths(indent, columns, rows)
+func (p Printer) tableWith(columns []column, rows [][]string, chosen int) {
+	widths := p.widths(columns, rows)
 	titles := make([]string, len(columns))
 	for i, c := range columns {
 		titles[i] = c.title
 	}
-	p.line("%s", p.styled(dim, indent+row(columns, widths, titles)))
+	p.line("%s", p.styled(dim, row(columns, widths, titles)))
 	for i, r := range rows {
-		text := indent + row(columns, widths, r)
+		text := row(columns, widths, r)
 		if i == chosen && p.Colour {
 			text = ansi.Truncate(ansi.Strip(text), p.Width, "…")
 			text = p.styled(turned, text+strings.Repeat(" ", max(0, p.Width-ansi.StringWidth(text))))
@@ -201,7 +205,7 @@ func (p Printer) tableWith(indent string, columns []column, rows [][]string, cho
 }
 
 // widths returns the widths of the columns, reduced to fit the line if possible.
-func (p Printer) widths(indent string, columns []column, rows [][]string) []int {
+func (p Printer) widths(columns []column, rows [][]string) []int {
 	widths := make([]int, len(columns))
 	for i, c := range columns {
 		widths[i] = max(c.least, ansi.StringWidth(c.title))
@@ -212,7 +216,7 @@ func (p Printer) widths(indent string, columns []column, rows [][]string) []int 
 			widths[i] = min(widths[i], c.most)
 		}
 	}
-	for over := p.over(indent, columns, widths); over > 0; over-- {
+	for over := p.over(columns, widths); over > 0; over-- {
 		widest := -1
 		for i, c := range columns {
 			if c.gives && widths[i] > ansi.StringWidth(c.title) && (widest < 0 || widths[i] > widths[widest]) {
@@ -228,11 +232,11 @@ func (p Printer) widths(indent string, columns []column, rows [][]string) []int 
 }
 
 // over returns by how much a table is too wide. Free text in a last column is clipped anyway.
-func (p Printer) over(indent string, columns []column, widths []int) int {
+func (p Printer) over(columns []column, widths []int) int {
 	if p.Width == 0 {
 		return 0
 	}
-	total := ansi.StringWidth(indent) - 2
+	total := -2
 	for i, w := range widths {
 		if last := i == len(columns)-1; last && !columns[i].right {
 			w = min(w, leastText)

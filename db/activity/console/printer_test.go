@@ -49,14 +49,14 @@ func pages(p Printer) {
 	status.Replicas = []activity.ReplicaUse{{Host: "r1:5432", Serves: true}, {Host: strings.Repeat("r", 63) + ":5432", Why: errHostile.Error()}}
 	status.PoolsError = errHostile.Error()
 	p.Status(status, activity.Critical)
-	p.Budget(activity.PlanBudget(config.Database{Strategy: db.Pool}, 12, 100, s.Slots))
+	p.Budget(activity.PlanBudget(config.Database{Strategy: db.Pool}, false, 12, 100, s.Slots))
 	p.Health(activity.Assess(s, nil, t))
 	p.Diagnosis(activity.Diagnose(s, nil, t))
 	p.Plan(activity.Plan(s, activity.Filter{AnyState: true}))
 	p.Closing(activity.Plan(s, activity.Filter{AnyState: true}))
 	p.Sample(activity.SampleOf(s, nil, t))
 	p.Sample(activity.SampleOfFailure(hostileTime, errHostile))
-	p.Refusal(activity.NoAccess(errHostile, nil))
+	p.Refusal(activity.NoAccess(errHostile, nil, ""))
 }
 
 type hostileError struct{}

@@ -48,7 +48,6 @@ type screen struct {
 	now     *activity.Snapshot // the last successful snapshot
 	sample  activity.Sample
 	history []float64 // utilisation, the newest last
-	looking bool
 	failed  error
 
 	sort      int // index into orders
@@ -73,25 +72,25 @@ type question struct {
 const mostHistory = 500
 
 func newScreen(ctx context.Context, w Watch) *screen {
-	return &screen{Watch: w, ctx: ctx, width: 80, height: 24, looking: true, marked: map[int32]time.Time{}}
+	return &screen{Watch: w, ctx: ctx, width: 80, height: 24, marked: map[int32]time.Time{}}
 }
 
 // The messages to Update.
 type (
-	looked struct {
+	polled struct {
 		now activity.Snapshot
 		err error
 	}
-	lookAgain struct{}
+	pollAgain struct{}
 	signalled struct{ endings []activity.Ending }
 )
 
 // Init is part of tea.Model.
-func (s *screen) Init() tea.Cmd { return s.look }
+func (s *screen) Init() tea.Cmd { return s.poll }
 
-func (s *screen) look() tea.Msg {
+func (s *screen) poll() tea.Msg {
 	now, err := s.Access.Snapshot(s.ctx)
-	return looked{now, err}
+	return polled{now, err}
 }
 
 // pause is the interval of the polls.
@@ -100,7 +99,7 @@ func (s *screen) pause() tea.Msg {
 	case <-s.ctx.Done():
 	case <-time.After(s.Interval):
 	}
-	return lookAgain{}
+	return pollAgain{}
 }
 
 // Update is part of tea.Model.
@@ -108,12 +107,11 @@ func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	switch m := msg.(type) {
 	case tea.WindowSizeMsg:
 		s.width, s.height = m.Width, m.Height
-	case looked:
+	case polled:
 		s.take(m)
 		return s, s.pause
-	case lookAgain:
-		s.looking = true
-		return s, s.look
+	case pollAgain:
+		return s, s.poll
 	case signalled:
 		s.message = outcomes(m.endings)
 		clear(s.marked)
@@ -124,8 +122,7 @@ func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 }
 
 // take stores the result of a poll.
-func (s *screen) take(m looked) {
-	s.looking = false
+func (s *screen) take(m polled) {
 	s.failed = m.err
 	if m.err != nil {
 		s.sample = activity.SampleOfFailure(time.Now(), m.err)

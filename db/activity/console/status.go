@@ -3,6 +3,7 @@ package console
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"ddtb/db/activity"
@@ -25,7 +26,7 @@ func (p Printer) Status(s activity.Status, level activity.Level) {
 		p.groups("By database", s.Databases, func(g activity.Group) string { return cmp.Or(Clean(g.Database), "(none yet)") })
 	}
 	p.groups("By user and client", s.Clients, func(g activity.Group) string {
-		return Clean(g.User) + " from " + cmp.Or(Clean(g.Address), "(not visible)")
+		return cmp.Or(Clean(g.User), "(none yet)") + " from " + cmp.Or(Clean(g.Address), "(not visible)")
 	})
 	p.worst(s)
 	p.withoutSession(s)
@@ -100,7 +101,7 @@ func (p Printer) states(s activity.Status) {
 	for _, c := range s.States {
 		rows = append(rows, []string{Clean(c.Name), fmt.Sprint(c.Count)})
 	}
-	p.table("", []column{{title: "By state", least: 32, most: 40}, {title: "sessions", right: true}}, rows)
+	p.table(named("By state", "sessions"), rows)
 	p.line("")
 }
 
@@ -115,15 +116,7 @@ func (p Printer) groups(title string, groups []activity.Group, name func(activit
 			name(g), fmt.Sprint(g.Sessions), some(g.Active), some(g.Idle), some(g.IdleInTransaction), some(g.Waiting), age(g.Oldest),
 		})
 	}
-	p.table("", []column{
-		{title: title, least: 32, most: 40, gives: true},
-		{title: "sessions", right: true},
-		{title: "active", right: true},
-		{title: "idle", right: true},
-		{title: "in transaction", right: true},
-		{title: "waiting", right: true},
-		{title: "oldest", right: true},
-	}, rows)
+	p.table(named(title, "sessions", "active", "idle", "in transaction", "waiting", "oldest"), rows)
 	if left > 0 {
 		p.line("… and %d sessions in %d more", left, len(groups)-mostRows)
 	}
@@ -199,15 +192,7 @@ func (p Printer) pools(s activity.Status) {
 		})
 	}
 	p.line("")
-	p.table("", []column{
-		{title: "PgBouncer's pools", least: 32, most: 40, gives: true},
-		{title: "mode"},
-		{title: "clients", right: true},
-		{title: "waiting", right: true},
-		{title: "servers", right: true},
-		{title: "idle", right: true},
-		{title: "longest wait", right: true},
-	}, rows)
+	p.table(slices.Insert(named("PgBouncer's pools", "clients", "waiting", "servers", "idle", "longest wait"), 1, column{title: "mode"}), rows)
 }
 
 func (p Printer) unseen(s activity.Status) {

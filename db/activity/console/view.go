@@ -101,7 +101,7 @@ func (s *screen) sessions(p Printer) {
 		}
 		rows = append(rows, fitting(s.width, cells))
 	}
-	p.tableWith("", fitting(s.width, []column{
+	p.tableWith(fitting(s.width, []column{
 		{title: "  "},
 		{title: "pid", right: true},
 		{title: "application", least: 12, most: max(12, s.width/5)},

@@ -28,7 +28,7 @@ func queue(width, height int) *screen {
 	}
 	s := newScreen(nil, Watch{Thresholds: activity.ThresholdsOf(configMonitor), Colour: true}) //nolint:staticcheck // nothing runs
 	s.width, s.height = width, height
-	s.take(looked{now: now})
+	s.take(polled{now: now})
 	return s
 }
 

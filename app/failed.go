@@ -12,9 +12,9 @@ import (
 // mostHolders is how many holders a mail lists.
 const mostHolders = 20
 
-// tell counts and reports a failed request, with a description of the database that needs no query. No lease is held at
+// failed counts and reports a failed request, with a description of the database that needs no query. No lease is held at
 // this point: the request's scope has ended.
-func (a *App) tell(c echo.Context, err error) {
+func (a *App) failed(c echo.Context, err error) {
 	a.count.Failed(err)
 	a.board.Failed(c.Path(), err)
 	a.ready.failed(err)

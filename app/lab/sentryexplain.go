@@ -8,29 +8,29 @@ import (
 // explain describes the result of the steps in one or two sentences.
 func (r *sentryRun) explain() string {
 	if r.unserved() {
-		return "The run found no connection for itself: " +
-			"that is not Sentry's doing, since nothing was captured yet in that step."
+		return "The run got no connection for itself. " +
+			"This has nothing to do with Sentry: the step had captured nothing yet."
 	}
-	var said []string
+	var sentences []string
 	if r.hook == hookQueries {
-		said = append(said, r.explainHook())
+		sentences = append(sentences, r.explainHook())
 		for _, n := range r.answer.Nested {
-			said = append(said, fmt.Sprintf("The log names the lines: the lease of %s is held, and %s asks for another.", n.First, n.Second))
+			sentences = append(sentences, fmt.Sprintf("The log names the lines: the lease of %s is held, and %s asks for another.", n.First, n.Second))
 		}
 	}
 	if r.transport == transportSync {
-		said = append(said, r.explainSync())
+		sentences = append(sentences, r.explainSync())
 	}
 	switch {
-	case len(said) > 0:
+	case len(sentences) > 0:
 	case r.answer.ConnectionsTaken > 0:
-		said = append(said, "A capture has no way to the database here: "+
+		sentences = append(sentences, "A capture does not use the database here: "+
 			"the connections that were taken meanwhile went to other requests.")
 	default:
-		said = append(said, "No capture took a connection, nor waited for Sentry: "+
+		sentences = append(sentences, "No capture took a connection, nor waited for Sentry: "+
 			"the event goes to a queue in memory, and one goroutine sends it. Try hook=queries and transport=sync, which do both.")
 	}
-	return strings.Join(said, " ")
+	return strings.Join(sentences, " ")
 }
 
 // unserved reports whether a step ended before its capture.
@@ -44,9 +44,9 @@ func (r *sentryRun) explainHook() string {
 	switch {
 	case r.locked > 0:
 		return fmt.Sprintf("The event hook asked for a second connection while the request held the first. "+
-			"All there are (%d) were out, so %d captures waited in vain for their own request: "+
+			"All connections (%d) were in use, so %d captures waited in vain for their own request: "+
 			"a deadlock that only the timeout ends. "+
-			"Don't query in a hook, or give the lease back before the capture, as the last step does.", size, r.locked)
+			"Don't query in a hook, or release the lease before the capture, as the last step does.", size, r.locked)
 	case r.answer.Error != "":
 		return "The event hook asked for a second connection while the request held the first, " +
 			"and its query failed: " + r.answer.Error + "."
@@ -63,6 +63,6 @@ func (r *sentryRun) explainSync() string {
 		}
 	}
 	return fmt.Sprintf("The synchronous transport waits for Sentry's answer within the capture: "+
-		"up to %.0f ms, and the lease was out for %.0f ms meanwhile. Slow answers of Sentry so use up a pool. "+
+		"up to %.0f ms, and the lease was out for %.0f ms meanwhile. A slow Sentry uses up a pool in this way. "+
 		"The asynchronous transport, which the application uses, only puts the event in a queue.", took, held)
 }

@@ -11,55 +11,34 @@ import (
 // churnSpan is how long Churn is measured without a Sampler.
 const churnSpan = time.Second
 
-// Looker takes snapshots: an Observer with its own connection, or a Remote with that of a running server.
-type Looker interface {
-	Snapshot(ctx context.Context) (Snapshot, error)
-}
-
 // glance is the interval of the polls for new sessions within churnSpan.
 const glance = 50 * time.Millisecond
 
-// LookTwice takes two snapshots, a second apart, for properties that only show over time. earlier is nil if ctx leaves
+// PollTwice takes two snapshots, a second apart, for properties that only show over time. earlier is nil if ctx leaves
 // no time for it. In between it polls repeatedly, for sessions that begin and soon end: they are in now.Came.
-func LookTwice(ctx context.Context, l Looker) (now Snapshot, earlier *Snapshot, err error) {
-	first, err := l.Snapshot(ctx)
+func PollTwice(ctx context.Context, a Access) (now Snapshot, earlier *Snapshot, err error) {
+	first, err := a.Snapshot(ctx)
 	if err != nil {
 		return Snapshot{}, nil, err
 	}
 	if end, bounded := ctx.Deadline(); bounded && time.Until(end) < 2*churnSpan {
 		return first, nil, nil
 	}
-	came, err := watchComers(ctx, l, first.At)
+	came := map[int32]Session{} // the number of slots and of polls bounds it
+	watching, stop := context.WithTimeout(ctx, churnSpan)
+	defer stop()
+	every(watching, glance, func() {
+		if now, err := a.Snapshot(ctx); err == nil {
+			now.newcomers(first.At, came)
+		}
+	})
 	if ctx.Err() != nil {
 		return first, nil, nil
 	}
-	if err == nil {
-		now, err = l.Snapshot(ctx)
-	}
+	now, err = a.Snapshot(ctx)
 	now.newcomers(first.At, came)
-	now.Came = slices.SortedFunc(maps.Values(came), func(a, b Session) int { return cmp.Compare(a.PID, b.PID) })
+	now.Came = slices.SortedFunc(maps.Values(came), func(x, y Session) int { return cmp.Compare(x.PID, y.PID) })
 	return now, &first, err
-}
-
-// watchComers polls for new sessions for a second. The number of slots and of polls bounds its memory.
-func watchComers(ctx context.Context, l Looker, since time.Time) (came map[int32]Session, err error) {
-	came = map[int32]Session{}
-	tick := time.NewTicker(glance)
-	defer tick.Stop()
-	for over := time.After(churnSpan); ; {
-		select {
-		case <-ctx.Done():
-			return came, ctx.Err()
-		case <-over:
-			return came, nil
-		case <-tick.C:
-			now, err := l.Snapshot(ctx)
-			if err != nil {
-				return came, err
-			}
-			now.newcomers(since, came)
-		}
-	}
 }
 
 // newcomers adds the sessions that began since then. The last observation of each counts: at first they have no name
@@ -71,7 +50,7 @@ func (s Snapshot) newcomers(since time.Time, came map[int32]Session) {
 }
 
 // Churn returns how many sessions a second began between two snapshots. From PostgreSQL 14 on it counts all of them;
-// before, those that are still there, or that LookTwice saw.
+// before, those that are still there, or that PollTwice saw.
 func Churn(now, earlier Snapshot) float64 {
 	passed := now.At.Sub(earlier.At).Seconds()
 	if passed <= 0 {
@@ -103,7 +82,7 @@ func turnover(now, earlier Snapshot) float64 {
 		known[s.PID] = true
 	}
 	stay := now.clients(func(s Session) bool { // counted, perhaps late
-		return !s.Hidden && s.Age.Duration() < shortLife || s.Hidden && !known[s.PID]
+		return !s.LogsIn() && (!s.Hidden && s.Age.Duration() < shortLife || s.Hidden && !known[s.PID])
 	})
 	counted := int(now.EverConnects-earlier.EverConnects) - len(stay)
 	return min(Churn(now, earlier), float64(max(len(ended(now, earlier)), counted))/passed)
@@ -120,7 +99,7 @@ func ended(now, earlier Snapshot) (gone []Session) {
 	for _, s := range now.Sessions {
 		there[keyOf(s)] = true
 	}
-	short := earlier.clients(func(s Session) bool { return !s.Self && !s.Hidden && s.Age.Duration() < shortLife })
+	short := earlier.clients(func(s Session) bool { return !s.Self && !s.Hidden && !s.LogsIn() && s.Age.Duration() < shortLife })
 	for _, s := range slices.Concat(short, now.Came) {
 		if !there[keyOf(s)] {
 			gone = append(gone, s)
