@@ -116,7 +116,7 @@ func newDir() string {
 
 func newServer(t testing.TB, o Options) (*Server, error) {
 	t.Helper()
-	if o.Initialized {
+	if o.Initialized || !shared.running { // nothing would remove what the copies are made from
 		return initServer(o)
 	}
 	from, err := pristine(t)
