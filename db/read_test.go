@@ -100,7 +100,9 @@ func readers(t *testing.T, d *db.DB, deadline time.Duration) (stop func() (read,
 			}
 		})
 	}
-	return func() (int64, int64) { close(done); wg.Wait(); return read.Load(), failed.Load() }
+	end := sync.OnceFunc(func() { close(done); wg.Wait() })
+	t.Cleanup(end) // after a failure
+	return func() (int64, int64) { end(); return read.Load(), failed.Load() }
 }
 
 func TestARestartOfTheServerFailsNoDeclaredRead(t *testing.T) {
@@ -115,8 +117,10 @@ func TestARestartOfTheServerFailsNoDeclaredRead(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer func() { _ = d.Close(context.Background()) }()
-				one(t, d.Read(), t.Context())
+				t.Cleanup(func() { _ = d.Close(context.Background()) })
+				dbtest.Eventually(t, "it works before the restart", func() bool {
+					return d.Read().QueryRow(t.Context(), "SELECT 1").Scan(new(int)) == nil
+				})
 				stop := readers(t, d, time.Minute)
 				stops[name] = func() (int64, int64) { one(t, d.Read(), t.Context()); return stop() }
 			}
