@@ -39,7 +39,7 @@ const fullFor = 100 * time.Millisecond
 type breaker struct {
 	*Connector
 	circuit circuitbreaker.CircuitBreaker[any]
-	silence time.Duration
+	silence time.Duration // an attempt that took less was ended by its caller's timeout, not by the server's silence
 	full    atomic.Pointer[full]
 	last    atomic.Pointer[ConnError] // the error of an open circuit, with why the last attempt found no server
 }
@@ -54,7 +54,7 @@ type full struct {
 // newBreaker returns the breaker of c. It records the attempts as the driver's tracer, before any other tracer.
 func newBreaker(c *Connector) *breaker {
 	b := &breaker{
-		Connector: c, silence: silence(c.config.ConnectTimeout),
+		Connector: c, silence: min(time.Second, c.config.ConnectTimeout*9/10),
 		circuit: circuitbreaker.NewBuilder[any]().
 			WithFailureThreshold(openAfter).WithSuccessThreshold(1).
 			WithDelay(openFor).WithJitterFactor(0.2).Build(),
@@ -136,18 +136,13 @@ func (b *breaker) ended(cause Cause, err error) {
 // breaker is the driver's tracer of every attempt, including those that pgxpool makes in the background.
 var _ pgx.ConnectTracer = (*breaker)(nil)
 
-// silence is how long an attempt must have taken for a timeout to count against the server. An earlier timeout is the
-// caller's own. silence is less than the connect_timeout.
-func silence(connectTimeout time.Duration) time.Duration {
-	return min(time.Second, connectTimeout*9/10)
-}
-
 // callersOwn reports whether an attempt ended because its caller ran out of time. The network may notice the caller's
 // deadline a moment before the context does.
 func (b *breaker) callersOwn(ctx context.Context, err error) bool {
 	network, ok := errors.AsType[net.Error](err)
 	timedOut := ctx.Err() != nil || ok && network.Timeout() || errors.Is(err, context.DeadlineExceeded)
-	return timedOut && time.Since(began(ctx)) < b.silence
+	began, _ := ctx.Value(attemptKey{}).(time.Time)
+	return timedOut && time.Since(began) < b.silence
 }
 
 type attemptKey struct{}
@@ -168,7 +163,7 @@ func (b *breaker) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndD
 	switch {
 	case data.Err == nil:
 		b.connected.Add(1)
-		markOpened(data.Conn)
+		data.Conn.PgConn().CustomData()[opened] = time.Now()
 		b.ended("", nil)
 	case b.callersOwn(ctx, data.Err):
 		if b.circuit.IsHalfOpen() {
@@ -179,11 +174,6 @@ func (b *breaker) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndD
 	default:
 		b.ended(causeOfConnect(data.Err), data.Err)
 	}
-}
-
-func began(ctx context.Context) time.Time {
-	t, _ := ctx.Value(attemptKey{}).(time.Time)
-	return t
 }
 
 // TraceQueryStart is part of pgx.QueryTracer, which pgx requires of every tracer.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -82,7 +83,6 @@ type tickets struct {
 	wake   chan struct{}
 	until  context.Context // ends with close
 	stop   context.CancelFunc
-	done   <-chan struct{} // of until
 	loop   sync.WaitGroup
 	closes sync.Once
 
@@ -101,7 +101,7 @@ type tickets struct {
 	pid        uint32        // of session
 	ready      []ticket      // reserved and not yet used
 	connecting []ticket      // of attempts to connect; any attempt may use any of them
-	handed     []int         // taken over by a session, and still held by ours
+	locked     []int         // not needed any more, and still locked by ours: see unlock
 	open       map[int]bool  // held by sessions of the pool
 	shared     int           // how many of those in use or connecting are not for leases
 	excess     int           // how many connections to close
@@ -129,8 +129,7 @@ func newTickets(s Settings, q *queue, o Options) (*tickets, error) {
 		settings: s, queue: q, log: o.Log, control: o.Control, end: func() {},
 		wake: make(chan struct{}, 1), open: map[int]bool{}, more: make(chan struct{}), shrink: func(int) {}, found: func() {},
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	t.until, t.stop, t.done = ctx, stop, ctx.Done()
+	t.until, t.stop = context.WithCancel(context.Background())
 	q.waits = t.rouse
 	if t.control == nil {
 		own, err := newMonitor(s)
@@ -164,24 +163,24 @@ func (t *tickets) run() {
 	pause := budgetPause
 	for {
 		select {
-		case <-t.done:
+		case <-t.until.Done():
 			return
 		case <-t.wake:
 		case <-timer.C:
 		}
 		select {
-		case <-t.done:
+		case <-t.until.Done():
 			return
 		case <-time.After(pause):
 		}
 		var next time.Duration
-		pause, next = t.look()
+		pause, next = t.poll()
 		timer.Reset(next)
 	}
 }
 
-// look polls the budget once, and acts on the result. It returns the least time until the next poll, and the most.
-func (t *tickets) look() (pause, next time.Duration) {
+// poll polls the budget once, and acts on the result. It returns the least time until the next poll, and the most.
+func (t *tickets) poll() (pause, next time.Duration) {
 	ctx, cancel := context.WithTimeout(t.until, budgetTimeout)
 	defer cancel()
 	demand := t.demand()
@@ -221,7 +220,7 @@ func (t *tickets) fails(ctx context.Context, err error) {
 		t.failing = time.Now()
 	}
 	had, ok := errors.AsType[*ConnError](err)
-	if !ok { // the monitoring connection is busy or was lost: the next poll will tell
+	if !ok { // the monitoring connection is busy or was lost: the next poll will show which
 		return
 	}
 	ce := &ConnError{Cause: had.Cause, Strategy: t.settings.Strategy, Err: fmt.Errorf("%w: %w", errUnpolled, had.Err)}
@@ -267,56 +266,44 @@ func (t *tickets) at(ctx context.Context, c *pgx.Conn, demand int) (short bool, 
 	if err := t.publish(ctx, c, demand); err != nil {
 		return false, err
 	}
-	if err := t.unlock(ctx, c); err != nil {
-		return false, err
-	}
-	s, err := t.read(ctx, c)
+	v, taken, err := t.view(ctx, c)
 	if err != nil {
 		return false, err
 	}
-	t.mu.Lock()
-	v := budgetView{
-		budget: s.budget, free: s.free(), demands: s.demands, me: s.me, held: t.total(), turn: s.turn,
-	}
-	t.mu.Unlock()
 	change := v.change()
 	got := 0
 	if change > 0 {
-		if got, err = t.reserve(ctx, c, s, change); err != nil {
+		if got, err = t.reserve(ctx, c, v.budget, taken, change); err != nil {
 			return false, err
 		}
 	}
-	closing := t.settle(s, change, got)
-	if change < 0 {
-		if err := t.unlock(ctx, c); err != nil {
-			return false, err
-		}
+	closing := t.settle(v, change, got)
+	if err := t.unlock(ctx, c); err != nil {
+		return false, err
 	}
 	if closing > 0 {
 		t.shrink(closing)
 	}
-	t.warn(ctx, c, s, demand)
+	t.warn(ctx, c, v)
 	return v.held+got < demand, nil
 }
 
 // settle records the outcome of a poll. It returns how many connections have to be closed.
-func (t *tickets) settle(s *budgetState, change, got int) (closing int) {
+func (t *tickets) settle(v budgetView, change, got int) (closing int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	over := 0
 	for n := range t.open {
-		if n > s.budget {
+		if n > v.budget {
 			over++
 		}
 	}
 	surplus := len(t.ready) - min(max(0, -change), len(t.ready)) // reserved tickets are given up first
 	t.excess = max(over, -change-(len(t.ready)-surplus), 0)
-	for _, r := range t.ready[surplus:] {
-		t.handed = append(t.handed, r.n)
-	}
+	t.unlockLater(t.ready[surplus:]...)
 	t.ready = t.ready[:surplus]
-	t.budget, t.free, t.processes = s.budget, max(0, s.free()-got), len(s.demands)
-	t.lastOthers = max(0, s.budget-t.free-t.total())
+	t.budget, t.free, t.processes = v.budget, max(0, v.free-got), len(v.demands)
+	t.lastOthers = max(0, v.budget-t.free-t.total())
 	if got > 0 {
 		close(t.more)
 		t.more = make(chan struct{})
@@ -330,7 +317,7 @@ func (t *tickets) enter(ctx context.Context, c *pgx.Conn) error {
 	if t.session == c.PgConn() {
 		return nil
 	}
-	shared, err := sharedSession(ctx, c)
+	shared, err := throughPooler(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -341,16 +328,9 @@ func (t *tickets) enter(ctx context.Context, c *pgx.Conn) error {
 	t.found()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.pid, t.ready, t.handed = c.PgConn().PID(), nil, nil
+	t.pid, t.ready, t.locked = c.PgConn().PID(), nil, nil
 	t.resize()
 	return nil
-}
-
-// sharedSession reports whether a pooler stands between: the answering process is not the one that accepted the login.
-func sharedSession(ctx context.Context, c *pgx.Conn) (bool, error) {
-	var pid uint32
-	err := c.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&pid)
-	return pid != c.PgConn().PID(), err
 }
 
 // publish publishes the demand to the other processes. A process without tickets and demand does not count as a
@@ -360,113 +340,85 @@ func (t *tickets) publish(ctx context.Context, c *pgx.Conn, demand int) error {
 		return nil
 	}
 	_, err := c.Exec(ctx, `SELECT CASE WHEN $2 > 0 THEN pg_try_advisory_lock_shared($1::int, $2::int) END,
-		CASE WHEN $3 > 0 THEN pg_advisory_unlock_shared($1::int, $3::int) END`, int32(DemandClass), int32(demand), int32(t.published))
+		CASE WHEN $3 > 0 THEN pg_advisory_unlock_shared($1::int, $3::int) END`, DemandClass, demand, t.published)
 	if err == nil {
 		t.published = demand
 	}
 	return err
 }
 
-// unlock releases the lock on tickets that sessions have taken over, or that are not needed.
+// unlock releases the locks on tickets that sessions have taken over, that were given up, or that no request needs.
 func (t *tickets) unlock(ctx context.Context, c *pgx.Conn) error {
 	t.mu.Lock()
-	var unused []ticket
 	if t.queue.waiting() == 0 {
-		stale := func(r ticket) bool { return time.Since(r.at) > budgetEvery }
-		for _, r := range t.ready {
-			if stale(r) {
-				unused = append(unused, r)
+		t.ready = slices.DeleteFunc(t.ready, func(r ticket) bool {
+			unused := time.Since(r.at) > budgetEvery
+			if unused {
+				t.unlockLater(r)
 			}
-		}
-		t.ready = slices.DeleteFunc(t.ready, stale)
+			return unused
+		})
 		t.resize()
 	}
-	numbers := t.handed
-	t.handed = nil
+	numbers := t.locked
+	t.locked = nil
 	t.mu.Unlock()
-	for _, r := range unused {
-		numbers = append(numbers, r.n)
-	}
 	if len(numbers) == 0 {
 		return nil
 	}
-	_, err := c.Exec(ctx, `SELECT pg_advisory_unlock_shared($1::int, n) FROM unnest($2::int[]) AS n`, int32(TicketClass), int32s(numbers))
+	_, err := c.Exec(ctx, `SELECT pg_advisory_unlock_shared($1::int, n) FROM unnest($2::int[]) AS n`, TicketClass, numbers)
 	return err
 }
 
-func int32s(numbers []int) []int32 {
-	out := make([]int32, len(numbers))
-	for i, n := range numbers {
-		out[i] = int32(n)
+// unlockLater leaves our locks on these tickets to the next unlock. The lock is held.
+func (t *tickets) unlockLater(reserved ...ticket) {
+	for _, r := range reserved {
+		t.locked = append(t.locked, r.n)
 	}
-	return out
-}
-
-// budgetState is the result of a poll.
-type budgetState struct {
-	budget  int
-	taken   map[int]bool // tickets that any session holds
-	demands []int
-	me      int
-	turn    int
-}
-
-// free returns the number of free tickets of the budget.
-func (s *budgetState) free() int {
-	n := s.budget
-	for ticket := range s.taken {
-		if ticket >= 1 && ticket <= s.budget {
-			n--
-		}
-	}
-	return n
 }
 
 const readBudget = `SELECT classid::bigint, objid::bigint, pid, extract(epoch FROM clock_timestamp())::bigint FROM pg_locks
 	WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND classid IN ($1::oid, $2::oid)
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
 
-// read reads the locks.
-func (t *tickets) read(ctx context.Context, c *pgx.Conn) (*budgetState, error) {
-	s := &budgetState{taken: map[int]bool{}}
-	var holders []int32
-	demands := map[int32]int{int32(t.session.PID()): 0}
-	rows, err := c.Query(ctx, readBudget, uint32(TicketClass), uint32(DemandClass))
+// view reads the locks. taken are the tickets that any session holds.
+func (t *tickets) view(ctx context.Context, c *pgx.Conn) (v budgetView, taken map[int]bool, err error) {
+	var class, n, pid, epoch int
+	demands, holders, taken := map[int]int{int(t.session.PID()): 0}, map[int]bool{}, map[int]bool{}
+	rows, err := c.Query(ctx, readBudget, TicketClass, DemandClass)
 	if err != nil {
-		return nil, err
+		return v, nil, err
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var class, n, epoch int64
-		var pid int32
-		if err := rows.Scan(&class, &n, &pid, &epoch); err != nil {
-			return nil, err
+	if _, err = pgx.ForEachRow(rows, []any{&class, &n, &pid, &epoch}, func() error {
+		if class == DemandClass {
+			demands[pid] += n
+		} else {
+			taken[n], holders[pid] = true, true
 		}
-		if s.turn = int(epoch / int64(budgetTurn/time.Second)); class == DemandClass {
-			demands[pid] += int(n)
-			continue
+		return nil
+	}); err != nil {
+		return v, nil, err
+	}
+	v.turn = epoch / int(budgetTurn/time.Second)
+	for i, pid := range slices.Sorted(maps.Keys(demands)) {
+		if v.demands = append(v.demands, demands[pid]); pid == int(t.session.PID()) {
+			v.me = i
 		}
-		s.taken[int(n)] = true
-		holders = append(holders, pid)
+		delete(holders, pid) // a monitoring connection, which holds a ticket for a moment
 	}
-	if err := rows.Err(); err != nil {
-		return nil, err
+	if v.budget, err = t.measure(ctx, c, len(holders)); err != nil {
+		return v, nil, err
 	}
-	pids := make([]int32, 0, len(demands))
-	for pid := range demands {
-		pids = append(pids, pid)
-	}
-	slices.Sort(pids)
-	for i, pid := range pids {
-		s.demands = append(s.demands, demands[pid])
-		if uint32(pid) == t.session.PID() {
-			s.me = i
+	v.free = v.budget
+	for n := range taken {
+		if n >= 1 && n <= v.budget {
+			v.free--
 		}
 	}
-	holders = slices.DeleteFunc(holders, func(pid int32) bool { _, monitors := demands[pid]; return monitors })
-	slices.Sort(holders)
-	s.budget, err = t.measure(ctx, c, len(slices.Compact(holders)))
-	return s, err
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	v.held = t.total()
+	return v, taken, nil
 }
 
 // BudgetReserve returns how many of the usable slots a default budget leaves free: for the monitoring connections of
@@ -522,10 +474,10 @@ func (t *tickets) limitTo(others int) {
 }
 
 // reserve locks up to n tickets for new connections. Another process may be faster.
-func (t *tickets) reserve(ctx context.Context, c *pgx.Conn, s *budgetState, n int) (got int, err error) {
+func (t *tickets) reserve(ctx context.Context, c *pgx.Conn, budget int, taken map[int]bool, n int) (got int, err error) {
 	var free []int
-	for i := 1; i <= s.budget; i++ {
-		if !s.taken[i] {
+	for i := 1; i <= budget; i++ {
+		if !taken[i] {
 			free = append(free, i)
 		}
 	}
@@ -533,23 +485,23 @@ func (t *tickets) reserve(ctx context.Context, c *pgx.Conn, s *budgetState, n in
 	// An exclusive lock excludes other processes; a shared lock then lets the new session have the ticket too.
 	rows, err := c.Query(ctx, `SELECT n FROM unnest($2::int[]) AS n WHERE CASE WHEN pg_try_advisory_lock($1::int, n)
 		THEN CASE WHEN pg_try_advisory_lock_shared($1::int, n) THEN pg_advisory_unlock($1::int, n) END END`,
-		int32(TicketClass), int32s(free[:min(n, len(free))]))
+		TicketClass, free[:min(n, len(free))])
 	if err != nil {
 		return 0, err
 	}
-	numbers, err := pgx.CollectRows(rows, pgx.RowTo[int32])
+	numbers, err := pgx.CollectRows(rows, pgx.RowTo[int])
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, n := range numbers {
-		t.ready = append(t.ready, ticket{int(n), t.pid, time.Now()})
+		t.ready = append(t.ready, ticket{n, t.pid, time.Now()})
 	}
 	return len(numbers), err
 }
 
 // warn logs which sessions hold the tickets, when this process has been without one for a while.
-func (t *tickets) warn(ctx context.Context, c *pgx.Conn, s *budgetState, demand int) {
+func (t *tickets) warn(ctx context.Context, c *pgx.Conn, v budgetView) {
 	t.mu.Lock()
-	none := t.total() == 0 && demand > 0
+	none := t.total() == 0 && v.demands[v.me] > 0
 	t.mu.Unlock()
 	switch {
 	case !none:
@@ -559,8 +511,8 @@ func (t *tickets) warn(ctx context.Context, c *pgx.Conn, s *budgetState, demand 
 	case time.Since(t.starved) > budgetDead && time.Since(t.logged) > time.Minute:
 		t.logged = time.Now()
 		t.log.Warn("this process waits for a ticket of the connection budget, which other sessions hold: raise fleet.budget, run fewer "+
-			"processes, or end what holds the tickets and is no process of this application",
-			"budget", s.budget, "processes", len(s.demands), "holders", cmp.Or(t.holders(ctx, c), "unknown"))
+			"processes, or end what holds the tickets and is not a process of this application",
+			"budget", v.budget, "processes", len(v.demands), "holders", cmp.Or(t.holders(ctx, c), "unknown"))
 	}
 }
 
@@ -570,7 +522,7 @@ func (t *tickets) holders(ctx context.Context, c *pgx.Conn) (names string) {
 		SELECT coalesce(nullif(a.application_name, ''), 'unnamed') AS name, count(DISTINCT l.objid) AS n
 		FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 		WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND l.classid = $1::oid AND a.datname = current_database()
-		GROUP BY 1 ORDER BY 2 DESC LIMIT 5) AS held`, uint32(TicketClass)).Scan(&names)
+		GROUP BY 1 ORDER BY 2 DESC LIMIT 5) AS held`, TicketClass).Scan(&names)
 	return names
 }
 
@@ -587,9 +539,8 @@ func (t *tickets) close() {
 					return nil
 				}
 				t.mu.Lock()
-				for _, r := range slices.Concat(t.ready, t.connecting) {
-					t.handed = append(t.handed, r.n)
-				}
+				t.unlockLater(t.ready...)
+				t.unlockLater(t.connecting...)
 				t.ready = nil
 				t.mu.Unlock()
 				return errors.Join(t.publish(ctx, c, 0), t.unlock(ctx, c))

@@ -305,7 +305,7 @@ func TestTheBudgetIsKnownBeforeTheFirstRequest(t *testing.T) {
 	}
 }
 
-func TestABudgetThatNobodySetIsWhatOthersLeave(t *testing.T) {
+func TestABudgetThatIsNotSetIsWhatOthersLeave(t *testing.T) {
 	dbtest.NoLeaks(t)
 	s := dbtest.NewServer(t, dbtest.Options{MaxConnections: 20})
 	cfg := s.Config(t)

@@ -1,7 +1,10 @@
 package db_test
 
 import (
+	"flag"
 	"os"
+	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -14,6 +17,8 @@ func TestMain(m *testing.M) {
 	if settings := os.Getenv(processVariable); settings != "" {
 		os.Exit(budgetProcess(settings))
 	}
+	// Tests that run in parallel wait for servers more than they work. The flag on the command line is parsed later.
+	_ = flag.Set("test.parallel", strconv.Itoa(max(4, runtime.GOMAXPROCS(0))))
 	dbtest.Run(m)
 }
 

@@ -47,18 +47,22 @@ func (c *Connector) Config() *pgx.ConnConfig { return c.config.Copy() }
 // Prepare admits an attempt to connect, for which it may have to wait for a ticket of the budget. An error is a *ConnError.
 // The password is read during the attempt: see ConnConfig.
 func (c *Connector) Prepare(ctx context.Context, cc *pgx.ConnConfig) error {
+	return c.prepare(ctx, cc, ticketWait, false)
+}
+
+// prepare is Prepare. shared means that the connection is not for leases.
+func (c *Connector) prepare(ctx context.Context, cc *pgx.ConnConfig, within time.Duration, shared bool) error {
 	if c.tickets == nil {
 		return c.breaker.admit()
 	}
-	if err := c.tickets.take(ctx, ticketWait, false); err != nil {
+	if err := c.tickets.take(ctx, within, shared); err != nil {
 		return err
 	}
-	return c.admitWithTicket(cc)
-}
-
-func (c *Connector) admitWithTicket(cc *pgx.ConnConfig) error {
 	if err := c.breaker.admit(); err != nil {
 		c.tickets.gaveUp()
+		if shared {
+			c.tickets.unshare()
+		}
 		return err
 	}
 	cc.AfterConnect = c.tickets.hold
@@ -79,25 +83,18 @@ func (c *Connector) Connect(ctx context.Context) (*pgx.Conn, error) {
 }
 
 // attempt connects once. Under a budget, the connection is not for leases.
-func (c *Connector) attempt(ctx context.Context) (conn *pgx.Conn, err error) {
+func (c *Connector) attempt(ctx context.Context) (*pgx.Conn, error) {
 	cc := c.Config()
-	if c.tickets == nil {
-		err = c.breaker.admit()
-	} else if err = c.tickets.take(ctx, c.settings.Pool.Timeout, true); err == nil {
-		defer func() {
-			if err != nil {
-				c.tickets.unshare()
-				return
-			}
-			conn.PgConn().CustomData()[sharedKey] = true
-		}()
-		err = c.admitWithTicket(cc)
-	}
-	if err != nil {
+	if err := c.prepare(ctx, cc, c.settings.Pool.Timeout, true); err != nil {
 		return nil, err
 	}
-	if conn, err = pgx.ConnectConfig(ctx, cc); err != nil {
+	conn, err := pgx.ConnectConfig(ctx, cc)
+	switch {
+	case err != nil:
+		c.tickets.unshare()
 		return nil, c.connectError(ctx, err)
+	case c.tickets != nil:
+		conn.PgConn().CustomData()[sharedKey] = true
 	}
 	return conn, nil
 }

@@ -49,7 +49,10 @@ var strategies = map[string]func(*config.Database){
 
 func everyStrategy(t *testing.T, test func(t *testing.T, set func(*config.Database))) {
 	for name, set := range strategies {
-		t.Run(name, func(t *testing.T) { test(t, set) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // each waits for the server more than it works
+			test(t, set)
+		})
 	}
 }
 
@@ -143,7 +146,7 @@ func TestALeaseComesBackFromEveryWayToQuery(t *testing.T) {
 		rows.Close()
 		rows, _ = d.Query(ctx, "SELECT 1/(3-n) FROM generate_series(1, 5) n")
 		if _, err := pgx.CollectRows(rows, pgx.RowTo[int]); err == nil {
-			t.Error("a division by zero was not told")
+			t.Error("a division by zero was not reported")
 		}
 		rows, _ = d.Query(ctx, "SELECT 'x'")
 		for rows.Next() {
@@ -216,7 +219,7 @@ func TestASecondQueryOnAHeldLeaseIsRefusedWhileItsRowsAreOpen(t *testing.T) {
 	one(t, d, ctx)
 }
 
-func TestALostConnectionIsToldAsServerUnavailableAndTheRequestGoesOn(t *testing.T) {
+func TestALostConnectionIsReportedAsServerUnavailableAndTheRequestGoesOn(t *testing.T) {
 	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
 		d, _, _ := open(t, set)
 		ctx, end := d.Begin(t.Context())
@@ -447,7 +450,7 @@ func TestARequestUnderWayFinishesOnTheOldStrategy(t *testing.T) {
 }
 
 func TestCloseLeavesNoGoroutine(t *testing.T) {
-	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+	for _, set := range strategies {
 		cfg := dbtest.Config(t)
 		set(&cfg)
 		before := goleak.IgnoreCurrent()
@@ -466,7 +469,7 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 			}
 		}
 		goleak.VerifyNone(t, before)
-	})
+	}
 }
 
 func TestASettingMadeByAStoredFunctionDoesNotReachTheNextHolder(t *testing.T) {
@@ -593,7 +596,7 @@ func TestAttemptsUnderWayAndConnectionsClosedForTheirAgeAreCounted(t *testing.T)
 		t.Fatal(err)
 	}
 	one(t, d, t.Context())
-	dbtest.Eventually(t, "an old connection is closed", func() bool { return d.Stat().AgedOut == 1 })
+	dbtest.Eventually(t, "an old connection is closed", func() bool { return d.Stat().AgedOut > 0 }) // several, where a query takes longer than their lifetime to begin
 	if s := d.Stat(); s.IdledOut != 0 || s.Connecting != 0 {
 		t.Errorf("%+v", s)
 	}

@@ -34,7 +34,7 @@
 // monitoring connection.
 //
 // Use pool by default. Use multiplex where most statements are short reads and slots are scarce: 500 readers need two.
-// Where the CPUs have no time for them, statements look slow, and some readers get a lease of the pool.
+// Where the CPUs are busy, statements seem slow, and some readers get a lease of the pool.
 // Use per-request behind a pooler that expects it, or to see what it costs. Use persistent to see Django's mechanism
 // fail, and to see its two fixes work.
 //
@@ -78,7 +78,8 @@
 //	per-request    perrequest.go                                     PerRequest in settings.go
 //	persistent     persistent.go, persistentsettings.go, worker.go   Persistent in settings.go
 //	multiplex and  multiplexed.go, multiplex.go, multiplexconn.go,   Multiplex in settings.go,
-//	DB.Read        multiplexrows.go, read.go, replica.go, hosts.go   outage and replicas in db.go, Options.Replica
+//	DB.Read        multiplexrows.go, read.go, replica.go,            outage and replicas in db.go, Options.Replica
+//	               follow.go, position.go, hosts.go
 //
 // Keep pool.go and poolsettings.go: the settings also bound the queue and the leak detection.
 //

@@ -111,6 +111,9 @@ func connectError(ctx context.Context, strategy string, err error) error {
 		return fmt.Errorf("gave up while connecting: %w", context.Canceled)
 	}
 	if ce, ok := errors.AsType[*ConnError](err); ok { // an error of this package
+		if ce.Strategy == "" {
+			ce.Strategy = strategy
+		}
 		return ce
 	}
 	return &ConnError{Cause: causeOfConnect(err), Strategy: strategy, Server: serverOfAttempt(err), Err: clean(err), stack: callers()}

@@ -209,15 +209,15 @@ func proxied(t *testing.T, cfg *config.Database) *toxiproxy.Proxy {
 func (s *site) countBackends(t *testing.T) (counted func()) {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
-	most, looks := map[string]int{}, 0
+	most, samples := map[string]int{}, 0
 	cc := dbtest.Control(t, s.cfg).Config()
-	var looking sync.WaitGroup
-	looking.Go(func() {
+	var sampling sync.WaitGroup
+	sampling.Go(func() {
 		for ctx.Err() == nil {
 			conn, err := pgx.ConnectConfig(ctx, cc.Copy())
 			for err == nil {
-				if err = lookAt(ctx, conn, most); err == nil {
-					looks++
+				if err = sample(ctx, conn, most); err == nil {
+					samples++
 				}
 				<-time.After(2 * time.Millisecond) // leaves the server to others
 			}
@@ -229,16 +229,16 @@ func (s *site) countBackends(t *testing.T) (counted func()) {
 	})
 	return func() {
 		stop()
-		looking.Wait()
-		if looks == 0 && s.server == nil { // the package's, which answers all the time
-			t.Error("nobody counted the backends")
+		sampling.Wait()
+		if samples == 0 && s.server == nil { // the package's, which answers all the time
+			t.Error("the backends were never counted")
 		}
 		for _, c := range s.cells {
 			bound := c.bound + c.shared
 			if s.fault.unseen {
 				bound *= 2 // a place is free again after a second of silence
 			}
-			t.Logf("%s: %d backends at most, in %d looks", c.name, most[c.app], looks)
+			t.Logf("%s: %d backends at most, in %d samples", c.name, most[c.app], samples)
 			if n := most[c.app]; n > bound {
 				t.Errorf("%s: %d backends at once, the bound is %d", c.name, n, bound)
 			}
@@ -246,7 +246,7 @@ func (s *site) countBackends(t *testing.T) (counted func()) {
 	}
 }
 
-func lookAt(ctx context.Context, conn *pgx.Conn, most map[string]int) error {
+func sample(ctx context.Context, conn *pgx.Conn, most map[string]int) error {
 	rows, err := conn.Query(ctx, "SELECT application_name, count(*) FROM pg_stat_activity WHERE application_name LIKE 'cell-%' AND datname = current_database() GROUP BY 1")
 	if err != nil {
 		return err

@@ -12,7 +12,7 @@ import (
 const hostCheck = 2 * time.Second
 
 // CheckHosts returns an error that says what to do if Hosts names servers that can't all be one database: two that take
-// writes, or servers that are no copies of each other. Hosts that don't answer count as neither. It opens one connection
+// writes, or servers that are not copies of each other. Hosts that don't answer count as neither. It opens one connection
 // to each host, to all at once, and closes it: silent hosts delay it by two seconds. With a single host it does nothing.
 //
 // all reports whether every host answered.
@@ -38,7 +38,7 @@ func CheckHosts(ctx context.Context, s Settings) (all bool, err error) {
 	}
 	switch {
 	case len(systems) > 1:
-		return all, fmt.Errorf("the hosts are no copies of each other: %s; name one server and its standbys", strings.Join(systems, ", "))
+		return all, fmt.Errorf("the hosts are not copies of each other: %s; name one server and its standbys", strings.Join(systems, ", "))
 	case len(primaries) > 1:
 		return all, fmt.Errorf("several of the hosts take writes: %s; stop all but one, and make them its standbys again (pg_rewind): "+
 			"what is written to the others is lost", strings.Join(primaries, ", "))

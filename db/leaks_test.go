@@ -28,7 +28,6 @@ func openLogged(t *testing.T, set func(*config.Database)) (*db.DB, *logtest.Log)
 
 func TestALeaseThatIsHeldForLongIsLoggedOnceAndAgainWhenItComesBack(t *testing.T) {
 	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
-		t.Parallel()
 		d, log := openLogged(t, func(c *config.Database) { set(c); c.Pool.LeakAfter = time.Second })
 		l, err := d.Acquire(t.Context())
 		if err != nil {
@@ -44,12 +43,12 @@ func TestALeaseThatIsHeldForLongIsLoggedOnceAndAgainWhenItComesBack(t *testing.T
 		}
 		one(t, d, t.Context())
 		if log.Count("was released") != 1 {
-			t.Error("a lease that was short is told of")
+			t.Error("a lease that was short is reported")
 		}
 	})
 }
 
-func TestARequestThatKeepsItsLeaseForLongIsToldOfThoughItsQueriesAreShort(t *testing.T) {
+func TestARequestThatKeepsItsLeaseForLongIsReportedThoughItsQueriesAreShort(t *testing.T) {
 	for name, set := range map[string]func(*config.Database){
 		"per-request": perRequest, "persistent": persistent, "pool, for the request": poolRequest,
 	} {
@@ -59,12 +58,12 @@ func TestARequestThatKeepsItsLeaseForLongIsToldOfThoughItsQueriesAreShort(t *tes
 			ctx, end := d.Begin(t.Context())
 			defer end()
 			one(t, d, ctx)
-			dbtest.Eventually(t, "it is told of", func() bool { return log.Count("a slow request") == 1 })
+			dbtest.Eventually(t, "it is reported", func() bool { return log.Count("a slow request") == 1 })
 		})
 	}
 }
 
-func TestARequestWhoseKeptLeaseWasTakenBackIsToldSoAndGoesOnWithAnother(t *testing.T) {
+func TestARequestWhoseKeptLeaseWasTakenBackGetsAnErrorAndGoesOnWithAnother(t *testing.T) {
 	d, _, _ := open(t, func(c *config.Database) {
 		pool(c)
 		c.Pool.Hold, c.Pool.MaxSize, c.Pool.ReclaimAfter = "request", 1, time.Second
@@ -85,7 +84,6 @@ func TestARequestWhoseKeptLeaseWasTakenBackIsToldSoAndGoesOnWithAnother(t *testi
 
 func TestALeaseThatIsHeldTooLongIsTakenBack(t *testing.T) {
 	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
-		t.Parallel()
 		d, log := openLogged(t, func(c *config.Database) {
 			set(c)
 			c.Pool.MaxSize, c.PerRequest.MaxSize, c.Persistent.Workers = 1, 1, 1
@@ -101,7 +99,7 @@ func TestALeaseThatIsHeldTooLongIsTakenBack(t *testing.T) {
 		for rows.Next() {
 		}
 		if err := rows.Err(); !errors.Is(err, db.ErrReclaimed) {
-			t.Errorf("the holder's next look at its rows: %v", err)
+			t.Errorf("the holder's next use of its rows: %v", err)
 		}
 		if d.Stat().Reclaimed != 1 || log.Count("was taken back") != 1 {
 			t.Errorf("%+v %s", d.Stat(), log)
@@ -109,7 +107,7 @@ func TestALeaseThatIsHeldTooLongIsTakenBack(t *testing.T) {
 	})
 }
 
-func TestANestedLeaseIsToldWithBothLinesBeforeItWaits(t *testing.T) {
+func TestANestedLeaseIsReportedWithBothLinesBeforeItWaits(t *testing.T) {
 	d, log := openLogged(t, func(c *config.Database) { pool(c); c.Pool.MaxSize, c.Pool.Timeout = 1, time.Second })
 	ctx, end := d.Begin(t.Context())
 	defer end()

@@ -1,7 +1,6 @@
 package db
 
 import (
-	"cmp"
 	"container/list"
 	"context"
 	"crypto/sha256"
@@ -37,19 +36,17 @@ const (
 // statement. Nothing was changed.
 var errUnsuitable = errors.New("multiplex: the statement needs a connection of its own")
 
-// errStuck is errUnsuitable because slow statements, or a stalled machine, hold up every shared connection.
-var errStuck = fmt.Errorf("%w: every shared connection is held up", errUnsuitable)
+// errStuck is errUnsuitable because slow statements, or a stalled machine, hold up every shared connection, or have just
+// made this statement slow.
+var errStuck = fmt.Errorf("%w: the shared connections are held up", errUnsuitable)
 
 // errMultiplexClosed reports that the multiplexer no longer takes queries.
 var errMultiplexClosed = errors.New("multiplex: closed")
 
-// lostError reports that the connection was lost before the answer was complete.
-type lostError struct{ cause error }
-
-func (e *lostError) Error() string {
-	return "multiplex: the shared connection was lost: " + e.cause.Error()
+// lostShared returns the error of the callers of a shared connection that was lost before their answers were complete.
+func lostShared(cause error) error {
+	return &ConnError{Cause: ServerUnavailable, Strategy: Multiplex, Err: cause}
 }
-func (e *lostError) Unwrap() error { return e.cause }
 
 // retryError is internal to query: the query has to be sent again, for a reason that lies outside of it.
 type retryError struct{ cause error }
@@ -62,11 +59,10 @@ var (
 	errStale = &retryError{errors.New("the types of the statement have changed")}
 )
 
-// retryable reports whether the query failed because of the shared connection and may be retried.
+// retryable reports whether the query failed for a reason that lies outside of it, other than a ConnError.
 func retryable(err error) bool {
-	_, lost := errors.AsType[*lostError](err)
 	_, again := errors.AsType[*retryError](err)
-	return lost || again || errors.Is(err, errMultiplexClosed)
+	return again
 }
 
 // multiplexer sends the reads of any number of callers over a few shared connections. Each read has its own Sync, and
@@ -101,9 +97,6 @@ type multiplexer struct {
 // newMultiplexer does not connect yet. connect makes one connection; its error goes to the callers unchanged. closeConn
 // closes one connection, within its own time limit.
 func newMultiplexer(s MultiplexSettings, connect func(context.Context) (*pgx.Conn, error), closeConn func(*pgx.Conn)) *multiplexer {
-	d := defaultMultiplex
-	s.Connections, s.MaxInFlight = cmp.Or(s.Connections, d.Connections), cmp.Or(s.MaxInFlight, d.MaxInFlight)
-	s.MaxResult = cmp.Or(s.MaxResult, d.MaxResult)
 	m := &multiplexer{
 		settings: s, connect: connect, closeConn: closeConn,
 		idle: make(chan struct{}), statements: map[string]*muxStatement{},
@@ -113,8 +106,8 @@ func newMultiplexer(s MultiplexSettings, connect func(context.Context) (*pgx.Con
 }
 
 // query runs one read: one statement that returns rows, changes nothing, needs no session and may run twice. The rows
-// are complete, in memory. After errUnsuitable, the caller runs the read on a connection of its own. After an error for
-// which retryable is true, the caller may retry it. If ctx ends, query returns at once.
+// are complete, in memory. After errUnsuitable, the caller runs the read on a connection of its own. After a ConnError, or
+// an error for which retryable is true, the caller may retry it. If ctx ends, query returns at once.
 func (m *multiplexer) query(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
 	sql, args, err := rewritten(ctx, sql, args)
 	if err != nil {
@@ -188,12 +181,9 @@ func (m *multiplexer) outdated(s *muxStatement) {
 func (m *multiplexer) describe(ctx context.Context, sql string) (s *muxStatement, fresh bool, err error) {
 	m.mu.Lock()
 	s = m.statement(sql)
-	described, unsuitable := s.described, s.unsuitable()
+	described, err := s.described, s.unsuitable()
 	m.mu.Unlock()
-	if described || unsuitable {
-		if unsuitable {
-			err = errUnsuitable
-		}
+	if described || err != nil {
 		return s, false, err
 	}
 	return s, true, m.do(ctx, newMuxCall(s))
@@ -219,7 +209,7 @@ func (m *multiplexer) do(ctx context.Context, call *muxCall) error {
 	if call.place != nil {
 		m.waiting.Remove(call.place)
 		if errors.Is(err, context.DeadlineExceeded) {
-			err = &ConnError{Cause: PoolTimeout, Waited: time.Since(call.queued), Waiting: m.waiting.Len(), Err: err}
+			err = &ConnError{Cause: PoolTimeout, Strategy: Multiplex, Waited: time.Since(call.queued), Waiting: m.waiting.Len(), Err: err}
 		}
 	}
 	m.answer(call, err)
@@ -338,7 +328,7 @@ func (m *multiplexer) connection() (conn *pgx.Conn, shared bool, err error) {
 	}
 	if shared, err = pooled(m.dialing, conn); err != nil {
 		m.closeConn(conn)
-		return nil, false, &lostError{err}
+		return nil, false, lostShared(err)
 	}
 	return conn, shared, nil
 }
@@ -372,21 +362,15 @@ func (m *multiplexer) refuse(err error) {
 	}
 }
 
-// multiplexStat is a snapshot of a multiplexer.
-type multiplexStat struct {
-	Connections int // open, or being opened or closed
-	InFlight    int // statements sent and not yet answered, including those whose callers left
-	Waiting     int // callers for which no connection has room
-}
-
-func (m *multiplexer) stat() (s multiplexStat) {
+// addStat adds the figures of the shared connections: open, or being opened or closed; and of the statements sent and not
+// yet answered, including those whose callers left.
+func (m *multiplexer) addStat(s *Stat) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, c := range m.conns {
 		s.InFlight += c.inFlight()
 	}
-	s.Connections, s.Waiting = len(m.conns)+m.dials, m.waiting.Len()
-	return s
+	s.Shared = len(m.conns) + m.dials
 }
 
 // close accepts no more queries, waits for those in flight until ctx ends, and closes the connections. It returns ctx's
@@ -431,7 +415,7 @@ type muxStatement struct {
 	pgconn.StatementDescription
 	named, described bool
 	rowless          bool // it returns no rows, so it isn't a read
-	dropped          bool // no longer in the cache: look it up again
+	dropped          bool // no longer in the cache
 	changed          bool // its description is wrong, so its answers can't be read
 	since            time.Time
 	used             uint64
@@ -488,8 +472,17 @@ func (m *multiplexer) name(s *muxStatement) {
 	}
 }
 
-func (s *muxStatement) unsuitable() bool {
-	return s.rowless || s.ban > 0 && time.Now().Before(s.banned)
+// unsuitable returns why the statement needs a connection of its own, or nil. After a first ban, the machine may have
+// stalled.
+func (s *muxStatement) unsuitable() error {
+	banned := s.ban > 0 && time.Now().Before(s.banned)
+	switch {
+	case s.rowless, banned && s.ban > muxMinBan:
+		return errUnsuitable
+	case banned:
+		return errStuck
+	}
+	return nil
 }
 
 // judge records how long the server took. A statement that is slow twice within muxSlowRuns runs is banned.

@@ -1,6 +1,7 @@
 package db
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/jackc/pgx/v5"
@@ -10,10 +11,8 @@ import (
 type Multiplexer = multiplexer
 
 var (
-	NewMultiplexer      = newMultiplexer
 	ErrUnsuitable       = errUnsuitable
 	ErrMultiplexClosed  = errMultiplexClosed
-	Retryable           = retryable
 	MultiplexStuckAfter = muxStuck
 )
 
@@ -21,5 +20,22 @@ func (m *multiplexer) Query(ctx context.Context, sql string, args ...any) (pgx.R
 	return m.query(ctx, sql, args)
 }
 
-func (m *multiplexer) Stat() multiplexStat             { return m.stat() }
 func (m *multiplexer) Close(ctx context.Context) error { return m.close(ctx) }
+
+func (m *multiplexer) Stat() (s Stat) {
+	m.addStat(&s)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s.Waiting = m.waiting.Len()
+	return s
+}
+
+// NewMultiplexer takes the defaults for settings that are 0.
+func NewMultiplexer(s MultiplexSettings, connect func(context.Context) (*pgx.Conn, error), closeConn func(*pgx.Conn)) *Multiplexer {
+	d := defaultMultiplex
+	s.Connections, s.MaxInFlight = cmp.Or(s.Connections, d.Connections), cmp.Or(s.MaxInFlight, d.MaxInFlight)
+	s.MaxResult = cmp.Or(s.MaxResult, d.MaxResult)
+	return newMultiplexer(s, connect, closeConn)
+}
+
+func Retryable(err error) bool { return CauseOf(err) == ServerUnavailable || retryable(err) }

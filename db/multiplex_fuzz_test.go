@@ -38,7 +38,7 @@ func TestEveryAnswerIsForItsCaller(t *testing.T) {
 		cfg := dbtest.Config(t)
 		everyAnswerIsForItsCaller(t, cfg, throughPgBouncer(t, cfg))
 	})
-	t.Run("through a PgBouncer that nobody mentioned", func(t *testing.T) {
+	t.Run("through an undeclared PgBouncer", func(t *testing.T) {
 		cfg := dbtest.Config(t)
 		cc := throughPgBouncer(t, cfg)
 		cc.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
@@ -128,7 +128,7 @@ func (m *muxFuzz) disturb(seed uint64) func() {
 
 // operation is one random query and a check of its answer.
 func (m *muxFuzz) operation(r *rand.Rand, n int) {
-	number := fmt.Sprintf(`SELECT $1::int /* %d */`, n/500) // a text that a busy machine made look slow is replaced
+	number := fmt.Sprintf(`SELECT $1::int /* %d */`, n/500) // a text that was slow because the machine is busy is replaced
 	switch k := r.IntN(1000); {
 	case k < 400:
 		m.wants(context.Background(), n, "", number, n)

@@ -62,8 +62,7 @@ func pooled(ctx context.Context, conn *pgx.Conn) (bool, error) {
 	if conn.Config().DefaultQueryExecMode != pgx.QueryExecModeCacheStatement {
 		return true, nil
 	}
-	pid, err := backend(ctx, conn)
-	return pid != conn.PgConn().PID(), err
+	return throughPooler(ctx, conn)
 }
 
 func (c *muxConn) inFlight() int { return len(c.queue) - c.head }
@@ -236,7 +235,7 @@ func (c *muxConn) serve() {
 
 // fail answers the calls of a lost connection.
 func (c *muxConn) fail(err error) {
-	cause := error(&lostError{err})
+	cause := lostShared(err)
 	if _, large := errors.AsType[*pgproto3.ExceededMaxBodyLenErr](err); large && c.inFlight() > 0 && !c.closed {
 		c.m.slow(c.queue[c.head].muxStatement, c.since)
 		c.m.answer(c.queue[c.head], errUnsuitable)

@@ -83,6 +83,6 @@ func (m *multiplexed) Retire(ctx context.Context) {
 
 func (m *multiplexed) addStat(s *Stat) {
 	m.pool.addStat(s)
-	shared := m.shared.stat()
-	s.Shared, s.InFlight, s.Reads = shared.Connections, shared.InFlight, m.reads.Load()
+	m.shared.addStat(s)
+	s.Reads = m.reads.Load()
 }

@@ -25,7 +25,7 @@ type persistent struct {
 
 	mu    sync.Mutex
 	fresh time.Time                   // connections that were made before are not used again
-	idle  map[context.Context][]*kept // by worker; nil: retired. The bug: nobody removes the entry of a worker that has left
+	idle  map[context.Context][]*kept // by worker; nil: retired. The bug: the entry of a worker that has left stays
 }
 
 // kept is a connection that its worker keeps between requests.

@@ -34,6 +34,12 @@ func PoolerOf(ctx context.Context, conn *pgx.Conn) (PoolerMode, error) {
 	return UnknownPooler, nil
 }
 
+// throughPooler reports whether a pooler answers on conn.
+func throughPooler(ctx context.Context, conn *pgx.Conn) (bool, error) {
+	pid, err := backend(ctx, conn)
+	return err == nil && pid != conn.PgConn().PID(), err
+}
+
 // backend returns the process that serves conn's statements.
 func backend(ctx context.Context, conn *pgx.Conn) (pid uint32, err error) {
 	err = conn.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&pid)

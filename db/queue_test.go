@@ -102,7 +102,7 @@ func TestARequestThatFoundNoSlotWaitsFirstInLineForAPlaceOfAnother(t *testing.T)
 		}
 		q.release()
 		if q.stopGrowing() {
-			t.Error("nobody else has a place, but the request shall wait for one")
+			t.Error("no other request has a place, but this one shall wait for one")
 		}
 		q.release()
 	})

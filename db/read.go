@@ -169,12 +169,6 @@ func (s *Source) readShared(ctx context.Context, sql string, args []any) (pgx.Ro
 	if err == nil {
 		m.reads.Add(1)
 	}
-	if lost, ok := errors.AsType[*lostError](err); ok {
-		err = &ConnError{Cause: ServerUnavailable, Strategy: s.settings.Strategy, Err: lost.cause}
-	}
-	if ce, ok := errors.AsType[*ConnError](err); ok && ce.Strategy == "" { // otherwise other callers have it too
-		ce.Strategy = s.settings.Strategy
-	}
 	return rows, err
 }
 

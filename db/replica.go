@@ -7,14 +7,12 @@ import (
 	"net"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 )
 
 // How replicas are monitored.
@@ -25,30 +23,6 @@ const (
 	replicaRush    = 2 * time.Millisecond   // between two polls that readers request
 	replicaHistory = 256                    // positions of the primary that are kept
 )
-
-// Position is a position in the primary's write-ahead log (LSN). 0 is before every other position.
-type Position uint64
-
-// Unknown is after every other position. No replica has reached it, so a caller with this position reads from the
-// primary.
-const Unknown = ^Position(0)
-
-// String returns PostgreSQL's form, "16/B374D848".
-func (p Position) String() string { return fmt.Sprintf("%X/%X", uint64(p)>>32, uint64(p)&(1<<32-1)) }
-
-// ParsePosition parses the output of String: two hexadecimal numbers of at most 8 digits.
-func ParsePosition(text string) (p Position, ok bool) {
-	high, low, _ := strings.Cut(text, "/")
-	if len(text) > len("FFFFFFFF/FFFFFFFF") || strings.ContainsAny(text, "+-_") {
-		return 0, false
-	}
-	h, err := strconv.ParseUint(high, 16, 32)
-	if err != nil {
-		return 0, false
-	}
-	l, err := strconv.ParseUint(low, 16, 32)
-	return Position(h<<32 | l), err == nil
-}
 
 // Follow sets the position up to which the caller of this request has seen the database. Its declared reads go to a
 // replica that has replayed at least as much, or to the primary.
@@ -125,13 +99,6 @@ type replicas struct {
 	first    Position // of the primary, after opened
 	history  []sample // of the primary, oldest first
 	lastSeen Position
-}
-
-// identity is common to a primary and its replicas.
-type identity struct {
-	system   string // pg_control_system
-	database string
-	timeline uint32
 }
 
 // sample is the primary's position at one time.
@@ -251,95 +218,6 @@ func (all *replicas) close(ctx context.Context) {
 	ends.Wait()
 }
 
-// The queries of follow. The timeline distinguishes servers that were one server before a failover. The WAL receiver's
-// timeline is current, and visible to members of pg_monitor. Otherwise the timeline of the last restart point is used,
-// which is at most checkpoint_timeout old.
-const (
-	primarySQL = `SELECT pg_is_in_recovery(), pg_current_wal_insert_lsn()::text, (SELECT system_identifier::text FROM pg_control_system()),
-		current_database(), ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int`
-	replicaSQL = `SELECT pg_is_in_recovery(), coalesce(pg_last_wal_replay_lsn(), '0/0')::text, (SELECT system_identifier::text FROM pg_control_system()),
-		current_database(), coalesce((SELECT received_tli FROM pg_stat_wal_receiver), (SELECT timeline_id FROM pg_control_checkpoint()))`
-)
-
-// seenServer is their result.
-type seenServer struct {
-	recovers bool
-	position Position
-	identity
-}
-
-// follow polls a server over a connection of its own, until ctx ends.
-func follow(ctx context.Context, settings func() Settings, sql string, rush <-chan struct{}, saw func(seenServer, error)) {
-	var conn *pgx.Conn
-	var of Settings
-	defer func() {
-		if conn != nil {
-			closeConn(conn)
-		}
-	}()
-	for {
-		if now := settings(); conn != nil && now != of {
-			closeConn(conn)
-			conn = nil
-		}
-		var err error
-		if conn == nil {
-			of = settings()
-			conn, err = followConn(ctx, of)
-		}
-		var got seenServer
-		if err == nil {
-			got, err = ask(ctx, conn, sql)
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		saw(got, err)
-		if err != nil && conn != nil {
-			closeConn(conn)
-			conn = nil
-		}
-		if !pauseFor(ctx, replicaRush, nil) || !pauseFor(ctx, replicaPoll-replicaRush, rush) {
-			return
-		}
-	}
-}
-
-// pauseFor waits for d, or until rush receives. It reports false if ctx ends.
-func pauseFor(ctx context.Context, d time.Duration, rush <-chan struct{}) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-rush:
-	case <-ctx.Done():
-		return false
-	}
-	return true
-}
-
-func followConn(ctx context.Context, s Settings) (*pgx.Conn, error) {
-	s.ConnectTimeout = min(s.ConnectTimeout, replicaSilence)
-	cc, err := ConnConfig(s, s.ApplicationName+"/replication")
-	if err != nil {
-		return nil, err
-	}
-	return Connect(ctx, cc)
-}
-
-// ask queries the server's position. The simple protocol also works through a pooler.
-func ask(ctx context.Context, conn *pgx.Conn, sql string) (got seenServer, err error) {
-	ctx, cancel := context.WithTimeout(ctx, replicaSilence)
-	defer cancel()
-	var text string
-	var timeline pgtype.Int8
-	err = conn.QueryRow(ctx, sql, pgx.QueryExecModeSimpleProtocol).
-		Scan(&got.recovers, &text, &got.system, &got.database, &timeline)
-	got.timeline = uint32(timeline.Int64)
-	got.position, _ = ParsePosition(text)
-	return got, err
-}
-
 // sawPrimary records the primary's position. A server that is itself a standby counts as no answer.
 func (all *replicas) sawPrimary(got seenServer, err error) {
 	if err != nil || got.recovers {
@@ -400,9 +278,9 @@ func (r *replica) judge(got seenServer, err error) replicaState {
 	case primary == identity{}:
 		now.why = whyNoOther
 	case !got.recovers:
-		now.why = "it is no standby: it was promoted, or is a server of its own"
+		now.why = "it is not a standby: it was promoted, or is another server"
 	case got.system != primary.system:
-		now.why = "it is no replica of this primary: its system identifier is another"
+		now.why = "it is not a replica of this primary: its system identifier differs"
 	case got.database != primary.database:
 		now.why = fmt.Sprintf("its database is %q, and the primary's is %q", got.database, primary.database)
 	case got.timeline != primary.timeline:

@@ -125,7 +125,7 @@ func (f *replicated) read(t *testing.T, v *visitor) (n int) {
 	return n
 }
 
-func TestWhoeverWroteReadsItAndOthersReadFromTheReplica(t *testing.T) {
+func TestWritersReadTheirWritesAndOthersReadFromTheReplica(t *testing.T) {
 	servers := newServers(t)
 	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
 		f := servers.open(t, set)
@@ -146,9 +146,10 @@ func TestWhoeverWroteReadsItAndOthersReadFromTheReplica(t *testing.T) {
 }
 
 func TestAReplicaWithAPoolOfAutomaticSizeHasABudgetOfItsOwn(t *testing.T) {
+	servers := newServers(t)
 	for _, strategy := range []string{db.Pool, db.Multiplex} {
 		t.Run(strategy, func(t *testing.T) {
-			f := newFleet(t, func(c *config.Database) { auto(3)(c); c.Strategy, c.Pool.Timeout = strategy, time.Second })
+			f := servers.open(t, func(c *config.Database) { auto(3)(c); c.Strategy, c.Pool.Timeout = strategy, time.Second })
 			for i := 0; i < 20 && f.Replicas()[0].Failed == 0; i++ {
 				f.read(t, &visitor{})
 			}
@@ -326,7 +327,7 @@ func TestAForgedPositionCostsAFewMilliseconds(t *testing.T) {
 }
 
 func TestAServerThatIsNoReplicaOfThePrimaryServesNothing(t *testing.T) {
-	a, b := dbtest.NewServer(t, dbtest.Options{}), dbtest.NewServer(t, dbtest.Replicated())
+	a, b := dbtest.NewServer(t, dbtest.Options{Initialized: true}), dbtest.NewServer(t, dbtest.Replicated())
 	cfg, other := a.Config(t), b.Config(t)
 	foreign := b.NewReplica(t).Reach(other)
 	for name, to := range map[string]config.Database{"a primary": other, "a replica of another": foreign} {
@@ -336,10 +337,10 @@ func TestAServerThatIsNoReplicaOfThePrimaryServesNothing(t *testing.T) {
 			f := &replicated{DB: d}
 			dbtest.Eventually(t, "it was judged", func() bool {
 				why := f.Replicas()[0].Why
-				return why == "it is no standby: it was promoted, or is a server of its own" ||
-					why == "it is no replica of this primary: its system identifier is another"
+				return why == "it is not a standby: it was promoted, or is another server" ||
+					why == "it is not a replica of this primary: its system identifier differs"
 			})
-			if n := log.Count("level=WARN", "reads go past this replica", "it is no "); n != 1 {
+			if n := log.Count("level=WARN", "reads go past this replica", "it is not a "); n != 1 {
 				t.Errorf("%d lines say so:\n%s", n, &log)
 			}
 		})
@@ -347,7 +348,7 @@ func TestAServerThatIsNoReplicaOfThePrimaryServesNothing(t *testing.T) {
 }
 
 func TestHostsThatAreNotOneDatabaseAreNamed(t *testing.T) {
-	servers, other := newServers(t), dbtest.NewServer(t, dbtest.Options{})
+	servers, other := newServers(t), dbtest.NewServer(t, dbtest.Options{Initialized: true})
 	cfg := servers.open(t, pool).cfg
 	elsewhere := other.Control(t, "postgres")
 	run(t, elsewhere, fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'", cfg.User, cfg.Password.Reveal()))
@@ -359,7 +360,7 @@ func TestHostsThatAreNotOneDatabaseAreNamed(t *testing.T) {
 	}{
 		{"a primary and its standby", hostsOf(cfg, servers.replica.Reach(cfg)), ""},
 		{"one that is down", hostsOf(cfg) + ",127.0.0.1:1", ""},
-		{"another server", hostsOf(cfg, other.Reach(cfg)), "no copies of each other"},
+		{"another server", hostsOf(cfg, other.Reach(cfg)), "not copies of each other"},
 		{"silent ones", hostsOf(cfg) + db.Hosts(strings.Repeat(","+silent(t), 4)), ""},
 		{"two primaries", hostsOf(cfg, servers.replica.Reach(cfg)), "several of the hosts take writes"},
 	} {

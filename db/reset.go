@@ -17,7 +17,7 @@ const (
 	// unchanged; after any other tag it is reset. It does not detect what a function changes silently: set_config,
 	// pg_advisory_lock. Lease.Conn always costs a reset.
 	ResetAuto = "auto"
-	// ResetAlways resets after every holder: four round trips.
+	// ResetAlways resets after every holder: two round trips.
 	ResetAlways = "always"
 )
 
@@ -41,50 +41,46 @@ func (l *Lease) Reusable() bool {
 	return reset(ctx, l.conn) == nil
 }
 
+// discardAll does what DISCARD ALL does, but keeps the advisory locks: one of them may be the session's ticket of the
+// budget. Before 15.18 and 17, RESET ALL loses the settings of ALTER ROLE … SET role; RESET ROLE restores them.
+const discardAll = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; DISCARD PLANS; DISCARD TEMP; " +
+	"DISCARD SEQUENCES; RESET ROLE"
+
 func reset(ctx context.Context, conn *pgx.Conn) error {
 	if conn.PgConn().TxStatus() != 'I' {
 		if _, err := conn.Exec(ctx, "ROLLBACK"); err != nil {
 			return err
 		}
 	}
-	if n, has := conn.PgConn().CustomData()[ticketKey].(int); has {
-		return resetWithTicket(ctx, conn, n)
-	}
-	// DISCARD ALL drops prepared statements as well, so the client's list of them must be cleared first. Before 15.18
-	// and 17 it loses the settings of ALTER ROLE … SET role; RESET ROLE restores them.
-	if err := conn.DeallocateAll(ctx); err != nil {
+	if err := conn.DeallocateAll(ctx); err != nil { // it clears the client's list of prepared statements too
 		return err
 	}
-	for _, statement := range []string{"DISCARD ALL", "RESET ROLE"} {
-		if _, err := conn.Exec(ctx, statement, pgx.QueryExecModeSimpleProtocol); err != nil {
-			return err
-		}
+	ticket, has := conn.PgConn().CustomData()[ticketKey].(int)
+	sql := discardAll
+	if !has {
+		sql = "SELECT pg_advisory_unlock_all(); " + sql
+	}
+	if _, err := conn.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); err != nil {
+		return err
 	}
 	conn.PgConn().CustomData()[wasReset] = true
+	if has {
+		return onlyTicket(ctx, conn, ticket)
+	}
 	return nil
 }
 
 // errLocks is why a session can't be reset.
 var errLocks = errors.New("the session has advisory locks beside its ticket, or no ticket")
 
-// resetWithTicket does what DISCARD ALL does, but keeps the advisory locks, one of which is the ticket. A session with
-// other advisory locks must not be used again.
-func resetWithTicket(ctx context.Context, conn *pgx.Conn, n int) error {
-	if err := conn.DeallocateAll(ctx); err != nil {
-		return err
-	}
-	const parts = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; DISCARD PLANS; DISCARD TEMP; " +
-		"DISCARD SEQUENCES; RESET ROLE"
-	if _, err := conn.Exec(ctx, parts, pgx.QueryExecModeSimpleProtocol); err != nil {
-		return err
-	}
+// onlyTicket returns an error unless the session's ticket is its only advisory lock.
+func onlyTicket(ctx context.Context, conn *pgx.Conn, n int) error {
 	var mine, all int
 	err := conn.QueryRow(ctx, `SELECT count(*) FILTER (WHERE classid::bigint = $1 AND objid::bigint = $2 AND objsubid = 2), count(*)
 		FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()`, pgx.QueryExecModeExec, int64(TicketClass), int64(n)).Scan(&mine, &all)
 	if err == nil && (mine != 1 || all != 1) {
 		err = errLocks
 	}
-	conn.PgConn().CustomData()[wasReset] = true
 	return err
 }
 
@@ -93,8 +89,6 @@ const (
 	opened   = "db.opened"   // time.Time
 	wasReset = "db.wasReset" // bool
 )
-
-func markOpened(conn *pgx.Conn) { conn.PgConn().CustomData()[opened] = time.Now() }
 
 // leavesSession reports whether the session is as it was before the statement, by its command tag. A SELECT without
 // columns is SELECT INTO or CREATE TABLE AS, which may make a temporary table.

@@ -2,6 +2,7 @@ package db_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ func TestOnlyStatementsThatMayChangeTheSessionCostAReset(t *testing.T) {
 		{"INSERT INTO polls_question (question_text, pub_date) VALUES ('a', now())", false},
 		{"UPDATE polls_question SET question_text = 'b'", false},
 		{"DELETE FROM polls_question", false},
-		{"SELECT ';'", true}, // a literal that looks like two statements: a reset too many does no harm
+		{"SELECT ';'", true}, // a literal with a semicolon: a needless reset does no harm
 		{"SET work_mem = '1MB'", true},
 		{"CREATE TEMP TABLE t (n int)", true},
 		{"CREATE TEMP TABLE t AS SELECT 1 AS n", true},
@@ -59,7 +60,7 @@ func TestOnlyStatementsThatMayChangeTheSessionCostAReset(t *testing.T) {
 				}
 				last := scan[string](t, control, "SELECT query FROM pg_stat_activity WHERE application_name = $1",
 					d.Config().ApplicationName+"/pool")
-				if got := last == "RESET ROLE"; got != c.reset {
+				if got := strings.HasSuffix(last, "RESET ROLE"); got != c.reset {
 					t.Errorf("by %s: the last statement of the session is %q", way, last)
 				}
 			}

@@ -44,7 +44,7 @@ func ReadSecret(path string) (Secret, fs.FileMode, error) {
 	case text == "":
 		return "", 0, fmt.Errorf("%s is empty: write the password into it", path)
 	case strings.ContainsRune(text, 0):
-		return "", 0, fmt.Errorf("%s is no text in UTF-8: save it anew with that encoding", path)
+		return "", 0, fmt.Errorf("%s is not UTF-8 text: save it again with that encoding", path)
 	case strings.Contains(text, "\n"):
 		return "", 0, fmt.Errorf("%s holds more than one line: it must hold the password alone", path)
 	}

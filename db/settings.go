@@ -139,7 +139,7 @@ func ParseBytes(text string) (Bytes, error) {
 	if n, err := strconv.ParseInt(text, 10, 64); err == nil && n >= 0 {
 		return Bytes(n), nil
 	}
-	return 0, fmt.Errorf("%q is no size: write 4MiB, 512KiB, or a number of bytes", text)
+	return 0, fmt.Errorf("%q is not a size: write 4MiB, 512KiB, or a number of bytes", text)
 }
 
 // Keepalive configures TCP keepalive: after Idle a probe every Interval, Count times.

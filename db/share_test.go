@@ -71,7 +71,7 @@ type simulation struct {
 	procs   []*simulated
 	now     time.Duration
 	events  simulatedEvents
-	looks   int
+	polls   int
 	peak    int
 	lease   time.Duration // mean
 	demands []int         // as published
@@ -83,7 +83,7 @@ type simulated struct {
 	held   int // tickets, those of leases that are to be given back among them
 	giving int // of them, to be given back when a lease ends
 	short  bool
-	looks  int // planned so far: only the last one takes place
+	polls  int // planned so far: only the last one takes place
 }
 
 type simulatedEvent struct {
@@ -120,25 +120,25 @@ func (s *simulation) after(d time.Duration, do func()) {
 	heap.Push(&s.events, simulatedEvent{s.now + d, do})
 }
 
-// every is how often a process polls at least: see tickets.look.
+// every is how often a process polls at least: see tickets.poll.
 func (s *simulation) every(d time.Duration) time.Duration {
 	return max(d, time.Duration(len(s.procs))*budgetPerPeer)
 }
 
-// plan has process i look after a time, instead of when it was to look.
+// plan lets process i poll after that time, instead of when it was planned.
 func (s *simulation) plan(i int, d time.Duration) {
 	p := s.procs[i]
-	p.looks++
-	this := p.looks
+	p.polls++
+	this := p.polls
 	s.after(d, func() {
-		if p.looks == this {
-			s.look(i)
+		if p.polls == this {
+			s.poll(i)
 		}
 	})
 }
 
-func (s *simulation) look(i int) {
-	s.looks++
+func (s *simulation) poll(i int) {
+	s.polls++
 	p := s.procs[i]
 	s.demands[i] = max(1, p.demand, p.recent)
 	p.recent = p.demand
@@ -206,7 +206,7 @@ func (s *simulation) run(d time.Duration) {
 }
 
 // change gives each process another demand, at random: most need a few connections, some many. One that needs more than
-// it has looks at once, unless it waits already.
+// it polls at once, unless it waits already.
 func (s *simulation) change() {
 	for i, p := range s.procs {
 		p.demand = int(math.Ceil(s.random.ExpFloat64() * 2 * float64(s.budget) / float64(len(s.procs))))
@@ -242,7 +242,7 @@ func BenchmarkBudget(b *testing.B) {
 	for _, c := range []struct{ processes, budget int }{{4, 40}, {100, 200}, {1000, 2000}} {
 		b.Run(fmt.Sprintf("processes=%d/budget=%d", c.processes, c.budget), func(b *testing.B) {
 			var times []time.Duration
-			var peak, looks, seconds float64
+			var peak, polls, seconds float64
 			for i := 0; b.Loop(); i++ {
 				s := newSimulation(c.processes, c.budget, uint64(i))
 				for range 5 {
@@ -255,14 +255,14 @@ func BenchmarkBudget(b *testing.B) {
 					s.run(max(time.Second, 10*time.Second-took))
 				}
 				peak = max(peak, float64(s.peak)/float64(s.budget))
-				looks += float64(s.looks)
+				polls += float64(s.polls)
 				seconds += s.now.Seconds()
 			}
 			slices.SortFunc(times, cmp.Compare[time.Duration])
 			b.ReportMetric(peak, "peak/budget")
 			b.ReportMetric(times[len(times)/2].Seconds(), "s-until-fair-p50")
 			b.ReportMetric(times[len(times)-1].Seconds(), "s-until-fair-max")
-			b.ReportMetric(looks/seconds, "looks/s")
+			b.ReportMetric(polls/seconds, "polls/s")
 		})
 	}
 }

@@ -87,8 +87,9 @@ func NewSource(s Settings, o Options) (*Source, error) {
 		return nil, err
 	}
 	src.queue.size, src.queue.maxWaiting, src.queue.timeout = spec.Size(s), s.Pool.MaxWaiting, spec.Timeout(s)
-	if src.queue.size == Auto {
-		if err = src.useBudget(); err != nil {
+	if src.queue.size == Auto { // the size follows the tickets of this process
+		src.queue.size, src.queue.tickets = 0, true
+		if src.conns.tickets, err = newTickets(s, &src.queue, o); err != nil {
 			return nil, err
 		}
 	}
@@ -104,13 +105,6 @@ func NewSource(s Settings, o Options) (*Source, error) {
 	}
 	src.leaks.start(src)
 	return src, nil
-}
-
-// useBudget makes the size follow the tickets of this process.
-func (s *Source) useBudget() (err error) {
-	s.queue.size, s.queue.tickets = 0, true
-	s.conns.tickets, err = newTickets(s.settings, &s.queue, s.options)
-	return err
 }
 
 // Acquire waits for a lease until ctx ends or the strategy's timeout passes. A failure is a *ConnError that names the

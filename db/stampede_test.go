@@ -64,7 +64,7 @@ func TestAServerThatComesBackIsNotStampeded(t *testing.T) {
 			ready := lastReady(t, s.Log(t))
 			arrivals := received(t, s.Log(t), ready)
 			if len(arrivals) == 0 {
-				t.Fatal("the server's log tells of no connection")
+				t.Fatal("the server's log has no connection")
 			}
 			after := countBefore(arrivals, time.Second)
 			t.Logf("%s: %d attempts until the circuit opened, then %.1f a second while the server was down, and %d in its first second; "+

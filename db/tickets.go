@@ -52,7 +52,7 @@ func (t *tickets) await(ctx context.Context, more <-chan struct{}, end <-chan ti
 	select {
 	case <-more:
 		return nil
-	case <-t.done:
+	case <-t.until.Done():
 		return ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
@@ -82,7 +82,7 @@ func (t *tickets) hold(ctx context.Context, pc *pgconn.PgConn) error {
 		return err
 	}
 	t.open[r.n] = true
-	t.handed = append(t.handed, r.n)
+	t.unlockLater(r)
 	pc.CustomData()[ticketKey] = r.n
 	return nil
 }
@@ -126,9 +126,7 @@ func (t *tickets) gaveUp() {
 func (t *tickets) doubt() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, r := range t.ready {
-		t.handed = append(t.handed, r.n)
-	}
+	t.unlockLater(t.ready...)
 	t.ready = nil
 	t.resize()
 	t.rouse()
@@ -136,6 +134,9 @@ func (t *tickets) doubt() {
 
 // unshare corrects the count after an attempt to open a shared connection failed.
 func (t *tickets) unshare() {
+	if t == nil {
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.shared--

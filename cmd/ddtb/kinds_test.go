@@ -108,7 +108,7 @@ var kinds = []struct {
 		}},
 		{fault: "a password file of Windows", says: "Logged in", got: passwordFile("%s\r\n")},
 		{fault: "a password file with a byte order mark", says: "Logged in", got: passwordFile("\ufeff%s\n")},
-		{fault: "a password file in UTF-16", says: "is no text in UTF-8: save it anew", got: passwordFile("\xff\xfe\x00%s")},
+		{fault: "a password file in UTF-16", says: "is not UTF-8 text: save it again", got: passwordFile("\xff\xfe\x00%s")},
 	}},
 	{"a refusal that is not logged", []member{
 		{fault: "a proxy that rewrites Host", says: "server.base_url", by: "app/clients_test.go TestAProxyThatRewritesTheHostIsNamedInTheLogAndBaseURLLetsItsFormsIn"},
@@ -119,7 +119,7 @@ var kinds = []struct {
 		{fault: "the page of such a database", says: "has to create it, or to correct its name", got: page(func(c *config.Database) { c.Name = "nothing" })},
 		{fault: "a database that was closed", says: "accepts no connections at the moment", got: closed},
 		{fault: "a database that was dropped under load", says: "does not exist: an administrator has to create it", got: dropped},
-		{fault: "a wrong password", says: "`\\password ROLE` in psql sets it anew", got: check(func(c *config.Database) { c.Password = "not the password" })},
+		{fault: "a wrong password", says: "`\\password ROLE` in psql sets it again", got: check(func(c *config.Database) { c.Password = "not the password" })},
 		{fault: "no password", says: "there is none: set password", got: check(func(c *config.Database) { c.Password = "" })},
 		{fault: "a template that takes no connections", says: "not currently accepting connections", got: check(func(c *config.Database) { c.Name = "template0" })},
 		{fault: "a role that may not log in", says: "not permitted to log in", got: checkAfter("ALTER ROLE %s NOLOGIN")},
@@ -148,7 +148,7 @@ var kinds = []struct {
 		{fault: "the list with NULL", says: "<h1>", got: shown("/polls/", "ALTER TABLE polls_question ALTER question_text DROP NOT NULL", "UPDATE polls_question SET question_text = NULL")},
 	}},
 	{"text in another encoding", []member{
-		{fault: "the demo polls in LATIN1", says: "make the database anew with TEMPLATE template0 ENCODING 'UTF8'", got: encoded("LATIN1", command(nil, "loaddemo"))},
+		{fault: "the demo polls in LATIN1", says: "recreate the database with TEMPLATE template0 ENCODING 'UTF8'", got: encoded("LATIN1", command(nil, "loaddemo"))},
 		{fault: "a stored text that is none, in SQL_ASCII", says: "A text in the database is not in", got: encoded("SQL_ASCII", storedBytes)},
 		{fault: "a stored text, in LATIN1", says: "café", got: encoded("LATIN1", storedBytes)},
 		{fault: "another session's query, seen from SQL_ASCII", says: `caf\ufffd`, got: seenFrom("SQL_ASCII")},

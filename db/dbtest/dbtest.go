@@ -33,12 +33,13 @@ import (
 // timeout bounds each operation of the harness on a server.
 const timeout = time.Minute
 
-// shared is the server of this test binary.
+// shared is what the tests of this binary share.
 var shared struct {
 	sync.Mutex
 	running bool // Run has been called
 	server  *Server
-	err     error
+	stopped *Server // the servers of NewServer are copies of it: initdb and the migrations take five times as long
+	err     error   // of either
 }
 
 // Run runs the tests and ends the process. The server starts with the first test that requests a database. A TestMain
@@ -48,38 +49,64 @@ var shared struct {
 func Run(m *testing.M) {
 	shared.running = true
 	code := m.Run()
-	if err := stopShared(); err != nil {
+	if err := removeShared(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = max(code, 1)
 	}
 	os.Exit(code)
 }
 
-func stopShared() error {
+func removeShared() (err error) {
 	shared.Lock()
 	defer shared.Unlock()
-	if shared.server == nil {
-		return nil
+	for _, s := range []*Server{shared.server, shared.stopped} {
+		if s != nil {
+			err = errors.Join(err, s.remove())
+		}
 	}
-	return shared.server.remove()
+	return err
 }
 
 // sharedServer starts the server once. If the start fails, every test reports the error.
 func sharedServer(t testing.TB) *Server {
 	t.Helper()
-	shared.Lock()
-	defer shared.Unlock()
-	if !shared.running {
-		t.Fatal("this package has no TestMain that calls dbtest.Run")
-	}
+	defer lockShared(t)()
 	if shared.server == nil && shared.err == nil {
-		removeStale(t)
-		shared.server, shared.err = newServer(Options{})
+		shared.server, shared.err = initServer(Options{})
 	}
 	if shared.err != nil {
 		t.Fatal(shared.err)
 	}
 	return shared.server
+}
+
+// pristine returns the directory of the stopped server, which it makes once.
+func pristine(t testing.TB) (dir string, err error) {
+	t.Helper()
+	defer lockShared(t)()
+	if shared.stopped == nil && shared.err == nil {
+		if shared.stopped, shared.err = initServer(Options{}); shared.err == nil {
+			shared.err = shared.stopped.stop()
+		}
+	}
+	if shared.err != nil {
+		return "", shared.err
+	}
+	return shared.stopped.options.Dir, nil
+}
+
+// lockShared locks shared, for a test binary whose TestMain calls Run.
+func lockShared(t testing.TB) (unlock func()) {
+	t.Helper()
+	shared.Lock()
+	if !shared.running {
+		shared.Unlock()
+		t.Fatal("this package has no TestMain that calls dbtest.Run")
+	}
+	if shared.server == nil && shared.stopped == nil && shared.err == nil {
+		removeStale(t)
+	}
+	return shared.Unlock
 }
 
 // removeStale removes the servers of test binaries that were killed. A server that its test has stopped for a while is

@@ -193,22 +193,22 @@ func TestAPausedServerHangsUntilItIsResumed(t *testing.T) {
 	}
 }
 
-func TestNoLeaksTellsOfAGoroutineThatIsLeft(t *testing.T) {
+func TestNoLeaksReportsAGoroutineThatIsLeft(t *testing.T) {
 	stop := make(chan struct{})
 	defer close(stop)
 	for name, leak := range map[string]bool{"with a leak": true, "without": false} {
-		told := &recorder{TB: t}
+		test := &recorder{TB: t}
 		t.Run(name, func(t *testing.T) {
 			dbtest.Config(t) // a started server is no leak
-			told.cleanup = nil
-			dbtest.NoLeaks(told)
+			test.cleanup = nil
+			dbtest.NoLeaks(test)
 			if leak {
 				go func() { <-stop }()
 			}
-			told.cleanup()
+			test.cleanup()
 		})
-		if told.failed != leak {
-			t.Errorf("%s: told: %v", name, told.failed)
+		if test.failed != leak {
+			t.Errorf("%s: it failed: %v", name, test.failed)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -34,6 +35,7 @@ const (
 type Options struct {
 	MaxConnections int               // 0: 100
 	Settings       map[string]string // of postgresql.conf
+	Initialized    bool              // by initdb, not copied: its system identifier differs from the other servers'
 }
 
 // Server is a private PostgreSQL with a migrated template. Inject faults only on servers of NewServer: on the test
@@ -56,7 +58,7 @@ var (
 // NewServer starts a server that is removed after the test.
 func NewServer(t testing.TB, o Options) *Server {
 	t.Helper()
-	s, err := newServer(o)
+	s, err := newServer(t, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,11 +110,48 @@ func (s *Server) Control(t testing.TB, database string) *pgx.Conn {
 	return s.connect(t, database)
 }
 
-func newServer(o Options) (*Server, error) {
-	dir := newDir()
-	s := &Server{options: localpg.Options{
-		Dir: dir, Fresh: true, Volatile: true, MaxConnections: o.MaxConnections, Settings: maps.Clone(o.Settings),
-	}}
+func newDir() string {
+	return filepath.Join(TempDir(), fmt.Sprintf("%s%d-%d", dirPrefix, os.Getpid(), servers.Add(1)))
+}
+
+func newServer(t testing.TB, o Options) (*Server, error) {
+	t.Helper()
+	if o.Initialized || !shared.running { // nothing would remove what the copies are made from
+		return initServer(o)
+	}
+	from, err := pristine(t)
+	if err != nil {
+		return nil, err
+	}
+	s := serverFor(o)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	if err := s.copyFrom(ctx, from); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(s.options.Dir))
+	}
+	if err := s.start(ctx); err != nil {
+		return nil, errors.Join(err, s.remove())
+	}
+	return s, nil
+}
+
+// copyFrom copies the directory of a stopped server, without its log and the record of its port.
+func (s *Server) copyFrom(ctx context.Context, dir string) error {
+	if out, err := exec.CommandContext(ctx, "cp", "-Rp", dir, s.options.Dir).CombinedOutput(); err != nil {
+		return fmt.Errorf("copy a server's data: %w: %s", err, out)
+	}
+	for _, name := range []string{"postgres.log", "lock"} {
+		if err := os.Remove(filepath.Join(s.options.Dir, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// initServer makes a server with initdb and migrates its template.
+func initServer(o Options) (*Server, error) {
+	s := serverFor(o)
+	s.options.Fresh = true
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	if err := s.start(ctx); err != nil {
@@ -124,8 +163,16 @@ func newServer(o Options) (*Server, error) {
 	return s, nil
 }
 
-func newDir() string {
-	return filepath.Join(TempDir(), fmt.Sprintf("%s%d-%d", dirPrefix, os.Getpid(), servers.Add(1)))
+func (s *Server) stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return s.pg.Stop(ctx)
+}
+
+func serverFor(o Options) *Server {
+	return &Server{options: localpg.Options{
+		Dir: newDir(), Volatile: true, MaxConnections: o.MaxConnections, Settings: maps.Clone(o.Settings),
+	}}
 }
 
 func (s *Server) start(ctx context.Context) (err error) {
@@ -155,7 +202,7 @@ func (s *Server) exec(ctx context.Context, statements ...string) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.Close(ctx) }()
+	defer db.Disconnect(conn) // it waits for the slot, which the test may need
 	for _, sql := range statements {
 		if _, err := conn.Exec(ctx, sql); err != nil {
 			return fmt.Errorf("%s: %w", sql, err)

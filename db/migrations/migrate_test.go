@@ -111,7 +111,7 @@ func TestManyMayMigrateAnEmptyDatabaseAtOnce(t *testing.T) {
 	}
 }
 
-func TestWhoWaitsForTheLockTooLongIsToldWhoHasIt(t *testing.T) {
+func TestATimeoutOfTheLockNamesItsHolder(t *testing.T) {
 	cfg, control := unmigrated(t)
 	run(t, control, "SELECT pg_advisory_lock(x'64647462'::int)")
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // long enough to reach the lock
@@ -214,7 +214,7 @@ func TestAFailedStepLeavesNothingOfItself(t *testing.T) {
 	}
 }
 
-func TestTheServerIsToldWhenItsSchemaIsNotTheDatabases(t *testing.T) {
+func TestASchemaThatIsNotTheProgramsIsReported(t *testing.T) {
 	cfg := dbtest.Config(t)
 	control := dbtest.Control(t, cfg)
 	says := func(words ...string) {
@@ -278,7 +278,7 @@ func TestMigrationsGoPastThePooler(t *testing.T) {
 	}
 }
 
-func TestADatabaseThatCanNotBeReachedIsToldByItsCause(t *testing.T) {
+func TestADatabaseThatCanNotBeReachedIsReportedWithItsCause(t *testing.T) {
 	cfg := dbtest.Config(t)
 	cfg.Port = 1
 	if _, err := migrations.Up(t.Context(), cfg); db.CauseOf(err) != db.ServerUnavailable {

@@ -38,7 +38,7 @@ func (e *MissingError) Error() string {
 		text += fmt.Sprintf("The schema %s has tables of these names; to use them, type:\n    ALTER ROLE %s SET search_path = %s;\n",
 			schema, pgx.Identifier{e.Role}.Sanitize(), strings.TrimPrefix(e.Path+", "+schema, ", "))
 	}
-	return text + "Restore them from a backup. Or make them anew, empty: type in this database\n    DELETE FROM " + migrationTable +
+	return text + "Restore them from a backup. Or recreate them empty: type in this database\n    DELETE FROM " + migrationTable +
 		" WHERE version_id != 0;\nand run `ddtb migrate`, which keeps the tables that are there."
 }
 

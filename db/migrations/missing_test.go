@@ -64,7 +64,7 @@ func TestAColumnThatWasRenamedIsNamedWithWhatToType(t *testing.T) {
 	}
 }
 
-// missing is what both ways to look say of the missing tables.
+// missing returns what Up and Check report of the missing tables.
 func missing(t *testing.T, cfg config.Database) *migrations.MissingError {
 	t.Helper()
 	_, err := migrations.Up(t.Context(), cfg)

@@ -1,0 +1,105 @@
+package db
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+)
+
+// The queries of follow. The timeline distinguishes servers that were one server before a failover. The WAL receiver's
+// timeline is current, and visible to members of pg_monitor. Otherwise the timeline of the last restart point is used,
+// which is at most checkpoint_timeout old.
+const (
+	primarySQL = `SELECT pg_is_in_recovery(), pg_current_wal_insert_lsn()::text, (SELECT system_identifier::text FROM pg_control_system()),
+		current_database(), ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int`
+	replicaSQL = `SELECT pg_is_in_recovery(), coalesce(pg_last_wal_replay_lsn(), '0/0')::text, (SELECT system_identifier::text FROM pg_control_system()),
+		current_database(), coalesce((SELECT received_tli FROM pg_stat_wal_receiver), (SELECT timeline_id FROM pg_control_checkpoint()))`
+)
+
+// seenServer is their result.
+type seenServer struct {
+	recovers bool
+	position Position
+	identity
+}
+
+// identity is common to a primary and its replicas.
+type identity struct {
+	system   string // pg_control_system
+	database string
+	timeline uint32
+}
+
+// follow polls a server over a connection of its own, until ctx ends. rush requests the next poll early.
+func follow(ctx context.Context, settings func() Settings, sql string, rush <-chan struct{}, saw func(seenServer, error)) {
+	var conn *pgx.Conn
+	var of Settings
+	disconnect := func() {
+		if conn != nil {
+			closeConn(conn)
+			conn = nil
+		}
+	}
+	defer disconnect()
+	for {
+		if now := settings(); now != of {
+			disconnect()
+			of = now
+		}
+		var got seenServer
+		var err error
+		if conn == nil {
+			conn, err = followConn(ctx, of)
+		}
+		if err == nil {
+			got, err = ask(ctx, conn, sql)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		saw(got, err)
+		if err != nil {
+			disconnect()
+		}
+		if !pauseFor(ctx, replicaRush, nil) || !pauseFor(ctx, replicaPoll-replicaRush, rush) {
+			return
+		}
+	}
+}
+
+// pauseFor waits for d, or until rush receives. It reports false if ctx ends.
+func pauseFor(ctx context.Context, d time.Duration, rush <-chan struct{}) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-rush:
+	case <-ctx.Done():
+		return false
+	}
+	return true
+}
+
+func followConn(ctx context.Context, s Settings) (*pgx.Conn, error) {
+	s.ConnectTimeout = min(s.ConnectTimeout, replicaSilence)
+	cc, err := ConnConfig(s, s.ApplicationName+"/replication")
+	if err != nil {
+		return nil, err
+	}
+	return Connect(ctx, cc)
+}
+
+// ask queries the server's position. The simple protocol also works through a pooler.
+func ask(ctx context.Context, conn *pgx.Conn, sql string) (got seenServer, err error) {
+	ctx, cancel := context.WithTimeout(ctx, replicaSilence)
+	defer cancel()
+	var text string
+	var timeline pgtype.Int8
+	err = conn.QueryRow(ctx, sql, pgx.QueryExecModeSimpleProtocol).
+		Scan(&got.recovers, &text, &got.system, &got.database, &timeline)
+	got.timeline = uint32(timeline.Int64)
+	got.position, _ = ParsePosition(text)
+	return got, err
+}
