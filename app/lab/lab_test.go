@@ -157,7 +157,7 @@ func (s *site) mustSay(want int, path string, words ...string) {
 
 func (s *site) mustBeIdle() {
 	s.Helper()
-	dbtest.Eventually(s.T, "no lease is out and nobody waits", func() bool {
+	dbtest.Eventually(s.T, "no lease is out and no request waits", func() bool {
 		st := s.db.Stat()
 		return st.Leases == 0 && st.Waiting == 0
 	})
@@ -245,7 +245,7 @@ func TestTheIndexListsEveryParameterThatIsRead(t *testing.T) {
 		known, _, _ = strings.Cut(known, ".")
 		for name := range strings.SplitSeq(known, ", ") {
 			if !strings.Contains(","+strings.Join(names, ",")+",", ","+name+",") {
-				t.Errorf("the index does not tell that %s reads %q", e.Path, name)
+				t.Errorf("the index does not list that %s reads %q", e.Path, name)
 			}
 		}
 	}

@@ -15,7 +15,7 @@ import (
 	"ddtb/db/dbtest"
 )
 
-// mustSplit looks at a run that so many threads came through.
+// mustSplit checks a run in which so many threads succeeded.
 func (s *site) mustSplit(run lab.Stress, succeeded int) {
 	s.Helper()
 	if run.Successes != succeeded || run.Failures != run.Threads-succeeded ||
@@ -133,7 +133,7 @@ func TestAStressRunOnTheLiveStrategyCountsItsBackendsOnTheServer(t *testing.T) {
 	}
 }
 
-func TestAFullQueueIsSaidAtOnce(t *testing.T) {
+func TestAFullQueueIsReportedAtOnce(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *config.Database) { c.Pool.MaxWaiting = 5 })
 	run := answer[lab.Stress](s, "/test/pool-stress?threads=15")
@@ -146,7 +146,7 @@ func TestAFullQueueIsSaidAtOnce(t *testing.T) {
 	}
 }
 
-func TestAClientThatHangsUpInTheMiddleFreesAllAtOnce(t *testing.T) {
+func TestAClientThatDisconnectsFreesEverythingAtOnce(t *testing.T) {
 	s := newSite(t, func(c *config.Database) { c.Pool.Timeout = config.Default().Databases["default"].Pool.Timeout })
 	dbtest.NoLeaks(t)
 	for _, path := range []string{"/test/pool-stress?threads=15&hold=50s", "/test/pool-stress?threads=15&hold=50s&strategy=pool&max_size=3&timeout=50s"} {
@@ -181,7 +181,7 @@ func TestOneStressRunAtATime(t *testing.T) {
 	})
 }
 
-func TestAServerWithoutFreeSlotsIsToldWithItsSQLState(t *testing.T) {
+func TestAServerWithoutFreeSlotsIsReportedWithItsSQLState(t *testing.T) {
 	t.Parallel()
 	server := dbtest.NewServer(t, dbtest.Options{MaxConnections: 10})
 	s := siteOn(t, server.Config(t), perRequest)

@@ -21,19 +21,19 @@ func hurried() activity.Thresholds {
 	}
 }
 
-// opinion is what the doctor said while a scenario ran.
+// opinion is one result of the doctor while a scenario ran.
 type opinion struct{ scenario, also, culprit string }
 
-// opinions runs the failing half of a scenario, and asks the doctor again and again. maybe is how often it named a pool that
-// may be exhausted inside the application.
-func opinions(t *testing.T, server *scene.Server, s *scene.Scenario) (said map[opinion]int, maybe int) {
+// opinions runs the failing half of a scenario, and polls the doctor. maybe is how often it named a pool that may be
+// exhausted inside the application.
+func opinions(t *testing.T, server *scene.Server, s *scene.Scenario) (heard map[opinion]int, maybe int) {
 	t.Helper()
 	began, ended := make(chan struct{}), make(chan *scene.Result, 1)
 	first := sync.OnceFunc(func() { close(began) })
 	go func() {
 		ended <- server.Run(t.Context(), s, scene.Plan{Only: scene.Failure, Observe: func(string, scene.Sample) { first() }})
 	}()
-	said = map[opinion]int{}
+	heard = map[opinion]int{}
 	select {
 	case r := <-ended:
 		t.Fatal(r.Error)
@@ -46,7 +46,7 @@ func opinions(t *testing.T, server *scene.Server, s *scene.Scenario) (said map[o
 		t.Fatal(err)
 	}
 	defer o.Close()
-	var looks []activity.Snapshot
+	var snapshots []activity.Snapshot
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -55,7 +55,7 @@ func opinions(t *testing.T, server *scene.Server, s *scene.Scenario) (said map[o
 			if r.Error != "" {
 				t.Fatal(r.Error)
 			}
-			return said, maybe
+			return heard, maybe
 		case <-tick.C:
 		}
 		now, err := o.Snapshot(t.Context())
@@ -63,13 +63,13 @@ func opinions(t *testing.T, server *scene.Server, s *scene.Scenario) (said map[o
 			continue // the server restarts
 		}
 		now.Sessions = slices.DeleteFunc(now.Sessions, func(x activity.Session) bool { return x.Application == "ddtb/localpg" }) // the lab's own
-		looks = append(looks, now)
-		d := activity.Diagnose(now, &looks[max(0, len(looks)-10)], hurried())
+		snapshots = append(snapshots, now)
+		d := activity.Diagnose(now, &snapshots[max(0, len(snapshots)-10)], hurried())
 		maybe += len(d.MaybeOut)
 		if d.Culprit == "" {
 			continue
 		}
-		said[opinion{nameOf(d.Scenario), nameOf(d.Also), d.Culprit}]++
+		heard[opinion{nameOf(d.Scenario), nameOf(d.Also), d.Culprit}]++
 	}
 }
 
@@ -116,11 +116,11 @@ func TestTheDoctorRecognisesScenariosWhileTheLabPlaysThem(t *testing.T) {
 				t.Fatal(err)
 			}
 			named := false
-			for plays := 0; plays < 3 && !named; plays++ { // it may be over before the doctor has looked twice
-				said, maybe := opinions(t, server, s)
-				t.Log(said, maybe)
+			for plays := 0; plays < 3 && !named; plays++ { // it may end before the doctor has polled twice
+				heard, maybe := opinions(t, server, s)
+				t.Log(heard, maybe)
 				named = slices.Contains(onlyInside, name) && maybe > 0
-				for o := range said {
+				for o := range heard {
 					named = named || o.scenario == name || o.also == name
 					if o.culprit != "shop" && o.culprit != unnamed {
 						t.Errorf("the doctor blames %q", o.culprit)

@@ -18,7 +18,7 @@ var _ = add(scene.Scenario{
 	Figure:  "requests failed",
 	FixedBy: "pools that leave room for one more process, and a stop in this order: unready, wait for the balancer, finish, close",
 	Note: "Four web servers behind a real HAProxy, which must be installed, that checks each every 100 ms. " +
-		"ddtb's own stop has the same order, and tells HAProxy's agent-check as well: server.agent_addr and server.drain.",
+		"ddtb itself stops in the same order, and notifies HAProxy's agent-check too: server.agent_addr and server.drain.",
 	SQL: `SELECT application_name, min(backend_start) AS since, count(*) AS sessions
 FROM pg_stat_activity WHERE backend_type = 'client backend' GROUP BY 1 ORDER BY 2;`,
 	Recipe: "pool", Threads: scene.Threads("kortix-ai/suna#6724", "openfga/helm-charts#293", "KBVE/kbve#12668"),

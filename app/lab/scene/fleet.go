@@ -35,7 +35,7 @@ const Noticed = 400 * time.Millisecond
 // Site is a real HAProxy, which distributes requests among the ready processes.
 type Site struct {
 	url    string
-	places []string // addresses for processes
+	places []net.Listener // for processes; open from the start, so that no other program takes the port
 	client *http.Client
 }
 
@@ -61,12 +61,13 @@ func (s *Stage) startSite(site *Site, places int) error {
 	site.url = "http://" + web.String()
 	config := fmt.Sprintf(haproxyConfig, web)
 	for n := range places {
-		addr, err := s.free()
+		place, err := s.listen()
 		if err != nil {
 			return err
 		}
-		site.places = append(site.places, addr.String())
-		config += fmt.Sprintf("    server app%d %s\n", n+1, addr)
+		s.Afterwards(func() { _ = place.Close() })
+		site.places = append(site.places, place)
+		config += fmt.Sprintf("    server app%d %s\n", n+1, place.Addr())
 	}
 	return s.runUnderShell("HAProxy", web.String(), config, program, "-db", "-q", "-f")
 }
@@ -114,13 +115,7 @@ func (s *Stage) Start(site *Site, place int, page func(context.Context) error, e
 	if place >= len(site.places) {
 		return p // HAProxy did not start, which has failed the stage
 	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(s.ctx, "tcp4", site.places[place])
-	if err != nil {
-		s.Failed(err)
-		return p
-	}
-	s.serve(func() { _ = p.server.Serve(l) }, func() { _ = p.server.Close() }) // the error is that of closing it
+	s.serve(func() { _ = p.server.Serve(site.places[place]) }, func() { _ = p.server.Close() }) // the error is that of closing it
 	_ = Sleep(s.ctx, Noticed)
 	return p
 }

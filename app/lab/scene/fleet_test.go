@@ -48,7 +48,7 @@ func divides(ctx context.Context, s *scene.Stage, site *scene.Site) error {
 	}
 	two.Kill()
 	if site.Post(ctx) == nil {
-		err = errors.Join(err, errors.New("somebody answers for one that was killed"))
+		err = errors.Join(err, errors.New("a process that was killed still answers"))
 	}
 	return err
 }

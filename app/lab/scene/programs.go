@@ -47,7 +47,7 @@ func (s *Stage) startBouncer(addr *net.TCPAddr, size int) error {
 	login := s.server.logins[appRole]
 	ini := fmt.Sprintf(bouncerINI, login.Port, login.User, login.Password.Reveal(), addr.Port, size)
 	var major, minor int
-	version, _ := exec.CommandContext(s.ctx, command, "--version").Output()
+	version, _ := exec.CommandContext(s.ctx, command, "--version").Output() //nolint:gosec // the command that find returned
 	if _, err := fmt.Sscanf(string(version), "PgBouncer %d.%d", &major, &minor); err == nil && (major > 1 || minor >= 21) {
 		ini += "max_prepared_statements = 0\n" // older versions don't know the setting, and would not start
 	}
@@ -92,7 +92,7 @@ func (s *Stage) runUnderShell(name, addr, config string, command ...string) erro
 	})
 }
 
-// find also looks in Debian's directory, which is not in every user's PATH.
+// find also searches Debian's directory, which is not in every user's PATH.
 func find(program string) (string, error) {
 	for _, name := range []string{program, "/usr/sbin/" + program} {
 		if path, err := exec.LookPath(name); err == nil {

@@ -74,7 +74,10 @@ func (s *Server) half(ctx context.Context, sc *Scenario, name string, v Variant,
 		return nil, fmt.Errorf("stopped: %w", err)
 	}
 	closed()
-	return o, stage.err
+	if stage.err != nil {
+		return nil, stage.err
+	}
+	return o, nil
 }
 
 // play sends the load while the server is sampled.
