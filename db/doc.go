@@ -28,10 +28,9 @@
 //	is not for        many requests     clients that come  –                  slow statements, large
 //	                                    and go                                results, session state
 //
-// `make reproduce` prints the rows of 200 clients, and BenchmarkSlots of package app those of 500. BenchmarkAcquire
-// compares the costs with bare pgxpool and bare pgx.Connect. BenchmarkPolls of package app compares a whole page with a
-// bare handler. A worker is a client's TCP connection, as under a threaded server. The peaks include the application's
-// monitoring connection.
+// `make reproduce` prints the rows of 200 clients. `make bench` prints those of 500 clients, the cost of a lease beside
+// bare pgxpool and pgx.Connect, and whole pages beside bare handlers. A worker is a client's TCP connection, as under a
+// threaded server. The peaks include the application's monitoring connection.
 //
 // Use pool by default. Use multiplex where most statements are short reads and slots are scarce: 500 readers need two.
 // Where the CPUs are busy, statements seem slow, and some readers get a lease of the pool.
