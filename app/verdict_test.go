@@ -196,12 +196,12 @@ func TestATestInABrowserIsAPage(t *testing.T) {
 	html := []string{"Accept", "text/html"}
 	mustContain(t, s.get("/test/pool-stress?threads=3&hold=10ms&max_size=1&strategy=pool&timeout=2s", html...), 200,
 		"<h1>Pool stress</h1>", "3 holders", "<meter", "/lab/slow-query-pile-up/", "peak_connections")
-	mustContain(t, s.get("/test/connection-leak?count=1&reclaim=10ms", html...), 200, "1 of 1 leases were taken", "leak.go:")
+	mustContain(t, s.get("/test/connection-leak?count=1&reclaim=10ms", html...), 200, "1 of 1 leases were acquired and not released", "leak.go:")
 	mustContain(t, s.get("/test/sentry-db-interaction", html...), 200, "<h1>Sentry and the database</h1>", "/lab/hook-queries/")
 	navigation := append(html, "Sec-Fetch-Mode", "navigate")
 	mustContain(t, s.get("/test/pool-stress?threads=3", navigation...), 200, "The test is running")
 	mustContain(t, s.get("/test/pool-stress?threads=many", navigation...), 400, "give a whole number")
 	for _, path := range []string{"/test/pool-stress?timeout=12s", "/test/connection-leak?timeout=12s"} {
-		mustContain(t, s.get(path, html...), 400, "the strategy in force gives up after 10s")
+		mustContain(t, s.get(path, html...), 400, "the current strategy gives up after 10s")
 	}
 }

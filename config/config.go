@@ -35,10 +35,10 @@ type Config struct {
 	Test      Test                `toml:"test"`
 	Monitor   Monitor             `toml:"monitor"`
 
-	File        string            `toml:"-"` // the file that was read, or "" when there was none
-	FileVersion string            `toml:"-"` // its Version, for Watch
-	Origins     map[string]Origin `toml:"-"` // by key, "databases.default.port"; a key that is not in it holds its default
-	Warnings    []string          `toml:"-"` // for a person to read, one sentence each
+	File      string            `toml:"-"` // the file that was read, or "" when there was none
+	FileState string            `toml:"-"` // a hash of its content, or why it could not be read, for Watch
+	Origins   map[string]Origin `toml:"-"` // by key, "databases.default.port"; a key that is not in it holds its default
+	Warnings  []string          `toml:"-"` // for a person to read, one sentence each
 }
 
 // Database is one PostgreSQL database and the way requests acquire connections to it. It is package db's settings,

@@ -68,8 +68,8 @@ func (l *loader) readFile() {
 	if path == "" {
 		return
 	}
-	l.cfg.FileVersion = Version(path) // before it is read: a later change must not be missed
 	content, mode, err := readFile(path)
+	l.cfg.FileState = identity(content, err)
 	if absent := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR); absent && named == "" {
 		return // accounts with the home /dev/null get ENOTDIR
 	}

@@ -45,7 +45,7 @@ func mustLoad(t testing.TB, content string, environ ...string) *Config {
 
 // values returns c without the origins of its values.
 func values(c Config) Config {
-	c.File, c.FileVersion, c.Origins, c.Warnings = "", "", nil, nil
+	c.File, c.FileState, c.Origins, c.Warnings = "", "", nil, nil
 	return c
 }
 

@@ -2,7 +2,10 @@ package config
 
 import (
 	"context"
+	"crypto/sha256"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 )
@@ -11,8 +14,9 @@ import (
 // interval, because an editor's save is several steps.
 const watchInterval = 100 * time.Millisecond
 
-// Watch calls onChange each time that the file at path differs from known, its Version at first and then that of the
-// last call, until ctx ends. A removed file counts as changed when it exists again.
+// Watch calls onChange each time that the content of the file at path has changed since known, a Config's FileState, or
+// since the last call, until ctx ends. That a file can't be read any more, or can be read again, is a change. A removed file
+// counts as changed when it exists again.
 //
 // It polls, which takes microseconds. Notifications would be lost for files on a network file system and for some mounts
 // of containers, and would have to follow links and replaced files.
@@ -26,13 +30,26 @@ func Watch(ctx context.Context, path, known string, onChange func()) {
 			return
 		case <-ticker.C:
 		}
-		now := Version(path)
+		content, _, err := readFile(path)
+		now := identity(content, err)
 		if now == last && now != known && now != "" {
 			known = now
 			onChange()
 		}
 		last = now
 	}
+}
+
+// identity returns a hash of what readFile read, or why it could not; "": there is no file.
+func identity(content []byte, err error) string {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return ""
+	case err != nil:
+		return err.Error()
+	}
+	sum := sha256.Sum256(content)
+	return string(sum[:])
 }
 
 // Version returns a text that identifies the file at path and its state, as a web server's ETag does: its time and size. It

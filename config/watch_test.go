@@ -14,7 +14,7 @@ import (
 func watching(t *testing.T, path string) <-chan string {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	changes, done, known := make(chan string), make(chan struct{}), Version(path)
+	changes, done, known := make(chan string), make(chan struct{}), identityOf(path)
 	go func() {
 		defer close(done)
 		Watch(ctx, path, known, func() {
@@ -30,6 +30,11 @@ func watching(t *testing.T, path string) <-chan string {
 		<-done
 	})
 	return changes
+}
+
+func identityOf(path string) string {
+	content, _, err := readFile(path)
+	return identity(content, err)
 }
 
 // expect waits for the change to the content. Others before it are allowed: a write may be seen half done.
@@ -132,7 +137,7 @@ func polled(t *testing.T, path string, steps ...func()) (reports []int) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		began := time.Now()
-		go Watch(ctx, path, Version(path), func() { reports = append(reports, int(time.Since(began)/watchInterval)) })
+		go Watch(ctx, path, identityOf(path), func() { reports = append(reports, int(time.Since(began)/watchInterval)) })
 		synctest.Wait()
 		for _, step := range steps {
 			step()
@@ -150,6 +155,7 @@ func TestWatchReportsNothingButChanges(t *testing.T) {
 	path := write(t, filepath.Join(dir, "ddtb.toml"), "same")
 	reports := polled(t, path, func() {}, func() {},
 		func() { must(t, os.Chmod(path, 0o644)) }, func() {},
+		func() { write(t, path, "same") }, func() {},
 		func() { write(t, filepath.Join(dir, "other"), "x") }, func() {},
 		func() { must(t, os.Remove(path)) }, func() {}, func() {})
 	equal(t, "the reports", reports, nil)

@@ -266,6 +266,9 @@ func (t *tickets) at(ctx context.Context, c *pgx.Conn, demand int) (short bool, 
 	if err := t.publish(ctx, c, demand); err != nil {
 		return false, err
 	}
+	if err := t.unlock(ctx, c); err != nil { // what was given up since the last poll is free in this view
+		return false, err
+	}
 	v, taken, err := t.view(ctx, c)
 	if err != nil {
 		return false, err

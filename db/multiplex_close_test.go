@@ -52,9 +52,10 @@ func TestACallerLeavesAConnectThatNeverEnds(t *testing.T) {
 func TestCallersBeyondMaxInFlightAreServedInTurnOrLeave(t *testing.T) {
 	m := newMuxTest(t, db.MultiplexSettings{Connections: 1, MaxInFlight: 2})
 	m.echo(0)
-	attempt := 0
-	for !m.callerWaitsAndLeaves(attempt) {
-		attempt++
+	for attempt := 0; !m.callerWaitsAndLeaves(attempt); attempt++ {
+		if attempt == 100 {
+			t.Fatal("no caller had to wait in 100 attempts")
+		}
 	}
 	if s := m.Stat(); s.Waiting != 0 {
 		t.Errorf("%+v", s)

@@ -157,6 +157,9 @@ func TestFiveHundredReadersNeedTwoSlots(t *testing.T) {
 		d, control, cfg := open(t, multiplex)
 		peak := fiveHundredReaders(t, d, func() int { return dbtest.Backends(t, control, cfg.ApplicationName+"/multiplex") })
 		stat := d.Stat()
+		if peak > cfg.Multiplex.Connections+cfg.Pool.MaxSize {
+			t.Errorf("%d backends; %+v", peak, stat)
+		}
 		if stat.Acquired > 0 {
 			t.Logf("the machine stalled, and %d reads got a lease", stat.Acquired)
 			return false

@@ -17,7 +17,7 @@ const (
 	// unchanged; after any other tag it is reset. It does not detect what a function changes silently: set_config,
 	// pg_advisory_lock. Lease.Conn always costs a reset.
 	ResetAuto = "auto"
-	// ResetAlways resets after every holder: two round trips.
+	// ResetAlways resets after every holder: two round trips, or three with a ticket of a budget.
 	ResetAlways = "always"
 )
 
@@ -58,7 +58,7 @@ func reset(ctx context.Context, conn *pgx.Conn) error {
 	ticket, has := conn.PgConn().CustomData()[ticketKey].(int)
 	sql := discardAll
 	if !has {
-		sql = "SELECT pg_advisory_unlock_all(); " + sql
+		sql = "SELECT pg_catalog.pg_advisory_unlock_all(); " + sql
 	}
 	if _, err := conn.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); err != nil {
 		return err

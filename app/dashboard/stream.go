@@ -127,18 +127,20 @@ var errPaused = errors.New("permissions can't be checked for a moment")
 // the same moment, and would need as many connections. Usually the first check fills the cache for the others. Before
 // each event it checks again; an error then means that the stream continues, because the dashboard is needed most.
 func (b *Board) viewer(ctx context.Context, r *http.Request, again bool) (*auth.User, error) {
-	limited, cancel := context.WithTimeout(ctx, askTimeout)
+	turn, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	select {
 	case b.asking <- struct{}{}:
 		defer func() { <-b.asking }()
-	case <-limited.Done():
-		return nil, limited.Err()
+	case <-turn.Done():
+		return nil, turn.Err()
 	}
 	if again && time.Now().Before(b.askNext) {
 		return nil, errPaused
 	}
 	began := time.Now()
+	limited, cancel := context.WithTimeout(ctx, askTimeout) // longer than auth tries before it uses its cache
+	defer cancel()
 	user, err := auth.UserFrom(b.Users.With(limited, r))
 	if ctx.Err() == nil && (err != nil || time.Since(began) > askSlow) {
 		b.askNext = time.Now().Add(askPause)

@@ -59,8 +59,11 @@ func (b *Board) user(ctx context.Context, change bool) (*auth.User, error) {
 	defer cancel()
 	user, err := auth.UserFrom(soon)
 	recheck := err != nil || change && user != nil && user.Superuser
-	if !recheck || ctx.Err() != nil {
+	switch {
+	case !recheck:
 		return user, err
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
 	}
 	reserve := b.ViewReserve
 	if change {

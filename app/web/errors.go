@@ -322,6 +322,9 @@ func (p Problem) write(c echo.Context) error {
 	}
 	if WantsJSON(c) || forCurl(c) {
 		h.Set(echo.HeaderContentType, "application/problem+json")
+		if p.unsure && p.Advice != "" && c.Request().Method == http.MethodPost {
+			p.Detail += " " + p.Advice
+		}
 		return c.JSON(p.Status, p)
 	}
 	form, _ := c.Get(againKey).(*again)

@@ -39,6 +39,7 @@ type connections struct {
 	printer console.Printer
 	access  activity.Access
 	reached *pgx.ConnConfig // the server of this run
+	refused error           // why it is reached through a running server
 	close   func()
 }
 
@@ -67,8 +68,8 @@ takes a second, in which it sees how fast sessions come and go.`,
 		long: `Read the state of a server in trouble, and say in order what is wrong, which
 application is the cause, which of the known scenarios it looks like, and the
 next steps with their commands: the least harmful first, and for each step who
-is hurt by it. Where two look alike from outside, it says how to tell. It ends
-nothing.
+is hurt by it. Where two look alike from outside, it says how to find
+out which it is. It ends nothing.
 
 ` + whatDoctorKnows(),
 	},

@@ -41,7 +41,7 @@ func (d *connections) open(ctx context.Context) error {
 			return err
 		}
 		if r := d.viaServer(ctx, cc); r != nil {
-			d.access = r
+			d.access, d.refused = r, err
 			return nil
 		}
 		if try == tries {

@@ -42,6 +42,7 @@ func (d *connections) pollTwice(ctx context.Context) (now activity.Snapshot, ear
 	if err != nil {
 		return now, earlier, err
 	}
+	now.Refused(d.refused)
 	d.askPooler(ctx, &now)
 	now.Processes = d.askProcesses(ctx)
 	return now, earlier, nil

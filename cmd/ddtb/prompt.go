@@ -70,12 +70,32 @@ func (c *cli) confirm(ctx context.Context, question, refused, hint string) error
 
 func (p *prompt) ask(question string) (string, error) {
 	p.say("%s", question)
-	line, err := p.answer(func() (string, error) { return p.lines.ReadString('\n') })
+	line, err := p.answer(p.readLine)
 	if err != nil && line == "" {
 		p.say("\n")
 		return "", p.noAnswer(err)
 	}
 	return strings.TrimSpace(line), nil
+}
+
+// readLine reads up to a line break. What was typed ahead at a hidden question has carriage returns.
+func (p *prompt) readLine() (string, error) {
+	var line []byte
+	for {
+		b, err := p.lines.ReadByte()
+		switch {
+		case err != nil:
+			return string(line), err
+		case b == '\r' && p.lines.Buffered() > 0:
+			if next, _ := p.lines.Peek(1); next[0] == '\n' {
+				continue
+			}
+			return string(line), nil
+		case b == '\r', b == '\n':
+			return string(line), nil
+		}
+		line = append(line, b)
+	}
 }
 
 // noAnswer explains why a question has no answer.

@@ -168,7 +168,7 @@ func (c *cli) serve(ctx context.Context, l net.Listener, cfg *config.Config, loa
 	reloads := make(chan os.Signal, 1)
 	signal.Notify(reloads, syscall.SIGHUP)
 	defer signal.Stop(reloads)
-	if known := cfg.FileVersion; path != "" {
+	if known := cfg.FileState; path != "" {
 		background.Go(func() {
 			config.Watch(ctx, path, known, func() {
 				select {

@@ -19,7 +19,7 @@ type suggester struct {
 	program  string            // as this one was called
 	config   string            // the flag --config of every command, with a space before it
 	flags    map[string]string // of each subcommand in place of config, each with a space before it
-	passFile string            // see activity.Observer
+	passFile string            // see activity.Observer.PassFile
 }
 
 // suggested is a command of ours, alone or quoted in a sentence.

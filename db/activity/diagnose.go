@@ -150,7 +150,7 @@ func (p *problem) shortLived() (gone []Session) {
 		p.churn = turnover(p.now, *p.earlier)
 	}
 	if p.churn >= p.t.Churn && p.churn > 0 {
-		gone = slices.DeleteFunc(ended(p.now, *p.earlier), p.now.IsMonitor)
+		gone = slices.DeleteFunc(ended(p.now, *p.earlier), func(s Session) bool { return p.now.IsMonitor(s) || s.LogsIn() })
 		seen.Sessions = slices.Concat(seen.Sessions, gone)
 	}
 	p.family, p.comes = familiesOf(seen), map[string]bool{}

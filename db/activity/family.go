@@ -72,11 +72,11 @@ func (f families) mayDiffer(x Session) bool {
 // haveStem reports whether the name belongs to a family by its beginning.
 func (p *usedNames) haveStem(name string) bool {
 	s := stem(name)
-	return len(s) >= leastStem && p.stems[s] >= familyNames
+	return p != nil && len(s) >= leastStem && p.stems[s] >= familyNames
 }
 
 // alone reports whether all sessions of the role belong to one program that has a name for each process.
-func (p *usedNames) alone() bool { return p.small == len(p.sessions) }
+func (p *usedNames) alone() bool { return p != nil && p.small == len(p.sessions) }
 
 // name returns the name by which the session is judged: its application, the stem of a family with *, or its role.
 func (f families) name(x Session) string {
@@ -86,7 +86,7 @@ func (f families) name(x Session) string {
 	switch p := f.of[roleIn{x.User, x.Database}]; {
 	case p.haveStem(x.Application):
 		return stem(x.Application) + anyName
-	case p.small >= roleNames && p.sessions[x.Application] <= familySize:
+	case p != nil && p.small >= roleNames && p.sessions[x.Application] <= familySize:
 		return "user " + x.User
 	}
 	return x.Who()

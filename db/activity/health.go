@@ -120,7 +120,7 @@ func (p *problem) health() Health {
 	h := Health{Slots: p.now.Slots, Findings: []Finding{}}
 	h.Unseen = len(p.now.clients(func(s Session) bool { return s.Hidden }))
 	for _, f := range []*Finding{ // a pool that can't grow comes after the reason why it can't
-		p.logins(), p.waitsForSync(), p.utilisation(), p.limits(), p.pooler(), p.poolerClients(), p.tickets(), p.lockQueues(), p.idleInTransaction(), p.longQueries(),
+		p.logins(), p.refusedLogin(), p.waitsForSync(), p.utilisation(), p.limits(), p.pooler(), p.poolerClients(), p.tickets(), p.lockQueues(), p.idleInTransaction(), p.longQueries(),
 		p.comesAndGoes(), p.idle(), p.refusesWrites(), p.prepared(), p.walSlots(), p.replicationLag(),
 	} {
 		if f != nil {

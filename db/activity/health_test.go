@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"ddtb/db"
 )
 
@@ -180,6 +182,24 @@ func TestDurationsAreWrittenShort(t *testing.T) {
 		if got := Short(d); got != want {
 			t.Errorf("%v is written %q, want %q", d, got, want)
 		}
+	}
+}
+
+func TestAServerThatRefusesALoginIsNeverOK(t *testing.T) {
+	refusedBy := func(routine string) error {
+		return &db.ConnError{Cause: db.SlotsExhausted, Err: &pgconn.PgError{Code: "53300", Routine: routine}}
+	}
+	for _, free := range []int{1, 4, 5, 90} {
+		s := of(many(97-free, in(Active, time.Millisecond)))
+		s.Refused(refusedBy("InitPostgres"))
+		if h := Assess(s, nil, defaults()); h.Level != Critical {
+			t.Errorf("with %d slots that seem free: %s, %+v", free, h.Level, h.Findings)
+		}
+	}
+	s := of()
+	s.Refused(refusedBy("InitializeSessionUserId"))
+	if h := Assess(s, nil, defaults()); h.Level != OK {
+		t.Errorf("a role's own limit is no limit of the server: %s, %+v", h.Level, h.Findings)
 	}
 }
 

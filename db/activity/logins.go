@@ -1,9 +1,12 @@
 package activity
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"time"
+
+	"ddtb/db"
 )
 
 const (
@@ -58,12 +61,36 @@ func (p *problem) logins() *Finding {
 	return f
 }
 
-func (p *problem) stepsForLogins(seen []Session) []Step {
-	address := ""
-	if _, port, err := net.SplitHostPort(p.now.Server.Address); err == nil {
-		address = port
+// Refused records the error with which the server refused the login of the run that takes the snapshot through another
+// connection; nil: it did not. An error about the limit of a role or a database is left to their own findings.
+func (s *Snapshot) Refused(err error) {
+	ce, ok := errors.AsType[*db.ConnError](err)
+	s.refused = ok && ce.Cause == db.SlotsExhausted && ce.Limit() == db.ServerLimit
+}
+
+// refusedLogin finds a server that refused this run's login though it shows free slots: the processes that it has no
+// view for may not have sent a name yet.
+func (p *problem) refusedLogin() *Finding {
+	if !p.now.refused || p.now.Slots.Free() == 0 {
+		return nil
 	}
-	find := Step{"find their machines, on the database's machine", "ss -Htn state established '( sport = :" + address + " )'", nobody}
+	return &Finding{
+		Level: Critical, Code: "login",
+		What: fmt.Sprintf("the server refused a login for lack of a slot a moment ago, though it shows %d free: either they became free since, "+
+			"or clients that have sent nothing yet have its processes", p.now.Slots.Free()),
+		culprit: "clients that don't begin their login",
+		steps:   []Step{p.now.sockets("see which clients are connected, and whether the server shows all of them,")},
+	}
+}
+
+// sockets lists the clients' addresses with the system's means.
+func (s Snapshot) sockets(do string) Step {
+	_, port, _ := net.SplitHostPort(s.Server.Address) // empty if there is none
+	return Step{do + " on the database's machine", "ss -Htn state established '( sport = :" + port + " )'", nobody}
+}
+
+func (p *problem) stepsForLogins(seen []Session) []Step {
+	find := p.now.sockets("find their machines,")
 	if !seen[0].Started.IsZero() {
 		find = Step{"find the programs at the addresses above, and stop them or keep them out (a firewall, pg_hba.conf)", command("status"), nobody}
 	}

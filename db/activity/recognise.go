@@ -81,6 +81,8 @@ func (p *problem) recognise() (name, also string) {
 		return "", ""
 	}
 	switch p.Reason {
+	case LogsIn:
+		return "", ""
 	case WaitsForLock:
 		return p.recogniseLock()
 	case LeakedTx:

@@ -39,6 +39,7 @@ type Snapshot struct {
 	PoolClients *Limit    `json:"pgbouncer_clients,omitempty"`
 	bouncer     *bouncer  // its limits, after AskPgBouncer
 	Processes   []Process `json:"-"` // ddtb servers that reported their own leases; see Process
+	refused     bool      // see Refused
 	Console     string    `json:"-"` // the command that opens PgBouncer's console; "": psql with the configured address
 }
 
@@ -213,7 +214,7 @@ func (a Age) Duration() time.Duration { return time.Duration(a) }
 func (a *Age) Scan(v any) error {
 	s, is := v.(float64)
 	if *a = seconds(s); !is {
-		return fmt.Errorf("%v is no number of seconds", v)
+		return fmt.Errorf("%v is not a number of seconds", v)
 	}
 	return nil
 }

@@ -157,7 +157,7 @@ type Remote struct {
 var ErrNotShared = errors.New("no running ddtb server of this user shares its monitoring connection")
 
 // mostServers bounds how many servers are asked.
-const mostServers = 20
+const mostServers = 100
 
 // remotes returns the servers of this user on this machine that monitor cc's database, or did until they were killed.
 func remotes(dir string, cc *pgx.ConnConfig) (all []*Remote) {

@@ -82,6 +82,8 @@ const closesIdle = 140000
 // first returns what helps now.
 func (p *problem) first(scenario string) []Step {
 	switch p.Reason {
+	case LogsIn:
+		return p.stepsForLogins(p.sessions)
 	case WaitsForLock:
 		return p.firstForLock()
 	case LeakedTx:

@@ -365,7 +365,8 @@ func reclaims(s *subject) {
 	if !l.Reclaim() || l.Reclaim() {
 		s.Error("Reclaim should do it once")
 	}
-	if n := s.backends(); n != 0 && time.Since(began) < time.Second { // it waits no longer for a backend
+	took := time.Since(began)
+	if n := s.backends(); n != 0 && took < time.Second { // it waits no longer for a backend
 		s.Errorf("the place of a lease that was taken back is free, but %d backends are there", n)
 	}
 	if err := <-failed; err == nil {

@@ -181,12 +181,12 @@ func (f *directory) major() (int, error) {
 // versions.
 func (f *directory) empty() error {
 	for _, pattern := range []string{"data", "data.new", "password", "*.password", "pgpass", "postgres.log", "*.dsn", "run"} {
-		names, err := filepath.Glob(filepath.Join(f.path, pattern))
+		names, err := fs.Glob(os.DirFS(f.path), pattern) // the path may have brackets and stars of its own
 		if err != nil {
 			return err
 		}
 		for _, name := range names {
-			if err := os.RemoveAll(name); err != nil {
+			if err := os.RemoveAll(filepath.Join(f.path, name)); err != nil {
 				return err
 			}
 		}

@@ -70,3 +70,34 @@ func TestAFolderIsFreeAlsoWhileAForkedChildStillHasItsFile(t *testing.T) {
 	}
 	next.unlock()
 }
+
+func TestEmptyingADirectoryWhosePathLooksLikeAPatternTouchesNoOther(t *testing.T) {
+	parent := t.TempDir()
+	own, other := filepath.Join(parent, "pg[1]"), filepath.Join(parent, "pg1")
+	for _, dir := range []string{own, other} {
+		if err := os.MkdirAll(filepath.Join(dir, "data"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := (&directory{path: own}).empty(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(own, "data")); err == nil {
+		t.Error("its own data are left")
+	}
+	if _, err := os.Stat(filepath.Join(other, "data")); err != nil {
+		t.Error("another directory was emptied:", err)
+	}
+}
+
+func TestADirectoryThatOthersMayWriteToIsNotOurs(t *testing.T) {
+	dir := t.TempDir()
+	for mode, ours := range map[os.FileMode]bool{0o700: true, 0o755: true, 0o775: false, 0o777: false} {
+		if err := os.Chmod(dir, mode); err != nil {
+			t.Fatal(err)
+		}
+		if got := (&directory{path: dir}).ours(); got != ours {
+			t.Errorf("mode %04o: %v", mode, got)
+		}
+	}
+}

@@ -159,7 +159,7 @@ func otherVersion(data string, want int, have []programs) error {
 		found = "installed is " + strings.Join(slices.Compact(names), ", ")
 	}
 	return fmt.Errorf("%w in the version of the data: %s is of PostgreSQL %d, %s. Nothing was changed. Install version %d (%s), "+
-		"or start anew with --fresh, which deletes the data", ErrNotInstalled, data, want, found, want, howToInstall(want))
+		"or start again with --fresh, which deletes the data", ErrNotInstalled, data, want, found, want, howToInstall(want))
 }
 
 // howToInstall names the package to install; 0 means any version.

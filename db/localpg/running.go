@@ -10,9 +10,13 @@ import (
 )
 
 // Running returns the configuration for a database of the server that another process runs in dir, as Database made it
-// there. It changes nothing. ok is false if no server runs, or if this user may not read its files.
+// there. It changes nothing. ok is false if no server runs, if this user may not read its files, or if another user could
+// have written them.
 func Running(dir, database, role string) (login config.Database, ok bool) {
 	f := &directory{path: dir}
+	if !f.ours() {
+		return login, false
+	}
 	lock, err := os.Open(filepath.Join(dir, lockName))
 	if err != nil {
 		return login, false
@@ -35,6 +39,16 @@ func Running(dir, database, role string) (login config.Database, ok bool) {
 		return login, false
 	}
 	return s.login(database, role, password, file), true
+}
+
+// ours reports whether this user made the directory and no one else may write to it.
+func (f *directory) ours() bool {
+	info, err := os.Lstat(f.path)
+	if err != nil || !info.IsDir() || info.Mode().Perm()&0o022 != 0 {
+		return false
+	}
+	owner, ok := system.Owner(info)
+	return ok && owner == os.Geteuid()
 }
 
 // Since returns when the data of dir was made, or zero if there is none.

@@ -145,17 +145,26 @@ function explain(html) {
   reasons = html;
 }
 
+let shown; // the latest picture, for tables that are opened between two
+
 function show(picture) {
+  shown = picture;
   explain(picture.findings);
   for (const element of document.querySelectorAll("[data-text]")) say(element, picture.texts[element.dataset.text] ?? "–");
-  for (const table of document.querySelectorAll("[data-table]")) {
-    const rows = picture.tables[table.dataset.table];
-    if (rows && !table.closest("details:not([open])")) fill(table, rows);
-  }
+  fillTables();
   document.getElementById("verdict").className = "note " + picture.class;
   document.title = `${picture.texts.slots} slots, ${picture.level} | Connections`;
   draw();
 }
+
+// fillTables leaves tables out that are folded up: they are filled when they are opened.
+function fillTables() {
+  for (const table of document.querySelectorAll("[data-table]")) {
+    const rows = shown?.tables[table.dataset.table];
+    if (rows && !table.closest("details:not([open])")) fill(table, rows);
+  }
+}
+document.addEventListener("toggle", fillTables, true);
 
 // --- The stream ----------------------------------------------------------------------------------------------------
 

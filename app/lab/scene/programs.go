@@ -6,7 +6,9 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
+	"strconv"
 
 	"github.com/jackc/pgx/v5"
 
@@ -14,12 +16,13 @@ import (
 )
 
 const bouncerINI = `[databases]
-* = host=127.0.0.1 port=%d user=%s password=%s
+* = host=127.0.0.1 port=%d
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = %d
 unix_socket_dir =
-auth_type = any
+auth_type = scram-sha-256
+auth_file = %s
 pool_mode = transaction
 default_pool_size = %d
 ignore_startup_parameters = extra_float_digits
@@ -45,7 +48,11 @@ func (s *Stage) startBouncer(addr *net.TCPAddr, size int) error {
 		return err
 	}
 	login := s.server.logins[appRole]
-	ini := fmt.Sprintf(bouncerINI, login.Port, login.User, login.Password.Reveal(), addr.Port, size)
+	users := filepath.Join(s.server.dir, "PgBouncer.users")
+	if err := os.WriteFile(users, fmt.Appendf(nil, "%q %q\n", login.User, login.Password.Reveal()), 0o600); err != nil {
+		return err
+	}
+	ini := fmt.Sprintf(bouncerINI, login.Port, addr.Port, users, size)
 	var major, minor int
 	version, _ := exec.CommandContext(s.ctx, command, "--version").Output() //nolint:gosec // the command that find returned
 	if _, err := fmt.Sscanf(string(version), "PgBouncer %d.%d", &major, &minor); err == nil && (major > 1 || minor >= 21) {
@@ -53,8 +60,24 @@ func (s *Stage) startBouncer(addr *net.TCPAddr, size int) error {
 	}
 	if os.Geteuid() == 0 {
 		ini += "user = nobody\n" // PgBouncer refuses to run as root
+		if err := giveToNobody(users); err != nil {
+			return err
+		}
 	}
 	return s.runUnderShell("PgBouncer", addr.String(), ini, command, "-q")
+}
+
+// giveToNobody lets the user nobody read a file.
+func giveToNobody(file string) error {
+	nobody, err := user.Lookup("nobody")
+	if err != nil {
+		return err
+	}
+	uid, err := strconv.Atoi(nobody.Uid)
+	if err != nil {
+		return err
+	}
+	return os.Chown(file, uid, -1)
 }
 
 // runUnderShell runs a program that serves on addr, with a configuration file as its last argument. A shell kills it when
@@ -78,17 +101,12 @@ func (s *Stage) runUnderShell(name, addr, config string, command ...string) erro
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = cmd.Wait() }() // an error is expected: it is killed
 	s.Afterwards(func() { _ = in.Close(); <-ended })
-	return until(s.ctx, name+" does not answer on "+addr, func(ctx context.Context) (bool, error) {
+	return until(s.ctx, name+" does not answer on "+addr+"; run it by hand to see why", func(ctx context.Context) (bool, error) {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp4", addr)
-		if err == nil {
-			return true, conn.Close()
+		if err != nil {
+			return false, nil //nolint:nilerr // not yet
 		}
-		select {
-		case <-ended:
-			return false, fmt.Errorf("%s ended at once; run it by hand to see why", name)
-		default:
-			return false, nil
-		}
+		return true, conn.Close()
 	})
 }
 

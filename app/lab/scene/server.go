@@ -58,7 +58,7 @@ func Open(ctx context.Context, log *slog.Logger) (*Server, error) {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return &Server{
-		log: log, dir: dir, lock: lock, logins: map[string]config.Database{},
+		log: log, dir: dir, lock: lock,
 		options: localpg.Options{Dir: filepath.Join(dir, "pg"), Volatile: true, Settings: settings},
 	}, os.Chmod(dir, 0o711) //nolint:gosec // for root the server runs as another user, who must get to its own part
 }
@@ -160,11 +160,13 @@ func (s *Server) restart(ctx context.Context) error {
 }
 
 func (s *Server) makeDatabases(ctx context.Context) (err error) {
+	logins := map[string]config.Database{}
 	for _, role := range []string{appRole, otherRole} {
-		if s.logins[role], err = s.pg.Database(ctx, role, role); err != nil {
+		if logins[role], err = s.pg.Database(ctx, role, role); err != nil {
 			return err
 		}
 	}
+	s.logins = logins
 	return nil
 }
 

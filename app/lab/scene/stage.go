@@ -11,7 +11,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"ddtb/config"
@@ -85,21 +87,28 @@ func (s *Stage) Failed(err error) {
 
 // Operate executes a statement as superuser.
 func (s *Stage) Operate(sql string) {
-	s.server.mu.Lock()
-	defer s.server.mu.Unlock()
-	if _, err := s.server.session.Exec(s.ctx, sql); err != nil && s.ctx.Err() == nil {
-		s.Failed(fmt.Errorf("%s: %w", sql, err))
-	}
+	s.operate(sql, func(session *pgx.Conn) error {
+		_, err := session.Exec(s.ctx, sql)
+		return err
+	})
 }
 
 // Int returns the number that a superuser's statement returns.
 func (s *Stage) Int(sql string) (n int) {
+	s.operate(sql, func(session *pgx.Conn) error { return session.QueryRow(s.ctx, sql).Scan(&n) })
+	return n
+}
+
+func (s *Stage) operate(sql string, run func(session *pgx.Conn) error) {
 	s.server.mu.Lock()
 	defer s.server.mu.Unlock()
-	if err := s.server.session.QueryRow(s.ctx, sql).Scan(&n); err != nil && s.ctx.Err() == nil {
+	err := errors.New("the lab's server is stopped")
+	if session := s.server.session; session != nil { // a restart that was interrupted leaves none
+		err = run(session)
+	}
+	if err != nil && s.ctx.Err() == nil {
 		s.Failed(fmt.Errorf("%s: %w", sql, err))
 	}
-	return n
 }
 
 // Config returns the application's login.
@@ -132,9 +141,14 @@ func (s *Stage) ConnectTo(ctx context.Context, cc *pgx.ConnConfig) (*pgx.Conn, e
 // Fill has another application on the server occupy n slots, or as many as it gets, until the end of the half.
 func (s *Stage) Fill(n int) {
 	for range n {
-		if _, err := s.ConnectTo(s.ctx, s.configOf(otherRole, "billing")); err != nil {
-			return
+		_, err := s.ConnectTo(s.ctx, s.configOf(otherRole, "billing"))
+		if err == nil {
+			continue
 		}
+		if full, ok := errors.AsType[*pgconn.PgError](err); (!ok || full.Code != pgerrcode.TooManyConnections) && s.ctx.Err() == nil {
+			s.Failed(fmt.Errorf("the other application's connection: %w", err))
+		}
+		return
 	}
 }
 

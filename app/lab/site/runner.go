@@ -201,7 +201,7 @@ func (j *job) draw(place int) template.HTML {
 	var b bytes.Buffer
 	switch {
 	case place > 0:
-		fmt.Fprintf(&b, `<p role="status">Waiting for %d runs before this one.</p>`, place)
+		fmt.Fprintf(&b, `<p role="status">Runs before this one: %d.</p>`, place)
 	case len(j.samples) == 0:
 		b.WriteString(`<p role="status">The lab's server is starting.</p>`)
 	}
