@@ -38,7 +38,7 @@ versions: ## the database's tests on PostgreSQL 12 to 18, with servers from npm 
 # go test -run '^$$' -bench . ./...
 FIGURES := Acquire|Multiplex|Polls|Pages|ManyClients|RefusedCPU|Slots
 
-bench: ## db's figures beside bare pgxpool and bare handlers, in ten minutes on a quiet machine
+bench: ## db's figures beside bare pgxpool and bare handlers, in two minutes on a quiet machine
 	$(GO) test -p 1 -run '^$$' -bench '^Benchmark($(FIGURES))' $(ARGS) ./db ./app
 
 lint: ## all linters; the first run builds them, which takes a few minutes
