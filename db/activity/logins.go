@@ -77,7 +77,7 @@ func (p *problem) refusedLogin() *Finding {
 	return &Finding{
 		Level: Critical, Code: "login",
 		What: fmt.Sprintf("the server refused a login for lack of a slot a moment ago, though it shows %d free: either they became free since, "+
-			"or clients that have sent nothing yet have its processes", p.now.Slots.Free()),
+			"or clients that have not begun their login hold its processes", p.now.Slots.Free()),
 		culprit: "clients that don't begin their login",
 		steps:   []Step{p.now.sockets("see which clients are connected, and whether the server shows all of them,")},
 	}
