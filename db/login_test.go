@@ -62,7 +62,9 @@ func writeHBA(t *testing.T, control *pgx.Conn, path, rule string) {
 func TestTextInALATIN1DatabaseIsWhatWasStored(t *testing.T) {
 	s := dbtest.NewServer(t, dbtest.Options{})
 	cfg := s.Config(t)
-	run(t, dbtest.Control(t, cfg), "CREATE DATABASE old ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+	control := dbtest.Control(t, cfg)
+	provider := scan[string](t, control, "SELECT CASE WHEN current_setting('server_version_num')::int >= 150000 THEN 'LOCALE_PROVIDER libc' ELSE '' END")
+	run(t, control, "CREATE DATABASE old ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0 "+provider)
 	cfg.Name = "old"
 	conn := connect(t, cfg)
 	run(t, conn, "CREATE TEMP TABLE words (word text)")

@@ -49,11 +49,7 @@ func TestAFewLoginsThatHangCountAsSlots(t *testing.T) {
 func TestAWorkerOfAParallelQueryHasNoSlot(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
 		busy := s.session(t, other, "wall", "busy")
-		setting := "force_parallel_mode"
-		if s.reserved {
-			setting = "debug_parallel_query"
-		}
-		exec(t, busy, "SET "+setting+" = on")
+		exec(t, busy, "SELECT set_config(name, 'on', false) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query')")
 		runs(t, busy, "SELECT pg_sleep(60)")
 		seen := pollUntil(t, s.observer(t, reader), "the worker runs", func(now Snapshot) bool {
 			for _, x := range now.Sessions {
