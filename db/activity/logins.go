@@ -68,8 +68,8 @@ func (s *Snapshot) Refused(err error) {
 	s.refused = ok && ce.Cause == db.SlotsExhausted && ce.Limit() == db.ServerLimit
 }
 
-// refusedLogin finds a server that refused this run's login though it shows free slots: the processes that it has no
-// view for may not have sent a name yet.
+// refusedLogin finds a server that refused this run's login though it shows free slots. A client that has not sent its
+// name has a process and no slot: no view shows it, but the server bounds the processes too.
 func (p *problem) refusedLogin() *Finding {
 	if !p.now.refused || p.now.Slots.Free() == 0 {
 		return nil

@@ -614,3 +614,21 @@ func TestRemoveEndsWhatAKilledProcessLeft(t *testing.T) {
 	must(t, localpg.Remove(t.Context(), dir))
 	waitGone(t, all)
 }
+
+func TestARunningServerIsFoundUnlessOthersCouldHaveWrittenItsFiles(t *testing.T) {
+	dir := home(t)
+	s := start(t, localpg.Options{Dir: dir})
+	made, err := s.Database(t.Context(), "shop", "shop")
+	must(t, err)
+	login, ok := localpg.Running(dir, "shop", "shop")
+	if !ok || login.Port != made.Port || login.Password != made.Password {
+		t.Errorf("it is not found: %v", ok)
+	}
+	info, err := os.Stat(dir)
+	must(t, err)
+	must(t, os.Chmod(dir, 0o777))
+	if _, ok := localpg.Running(dir, "shop", "shop"); ok {
+		t.Error("a directory that others may write to is trusted")
+	}
+	must(t, os.Chmod(dir, info.Mode().Perm()))
+}

@@ -89,15 +89,3 @@ func TestEmptyingADirectoryWhosePathLooksLikeAPatternTouchesNoOther(t *testing.T
 		t.Error("another directory was emptied:", err)
 	}
 }
-
-func TestADirectoryThatOthersMayWriteToIsNotOurs(t *testing.T) {
-	dir := t.TempDir()
-	for mode, ours := range map[os.FileMode]bool{0o700: true, 0o755: true, 0o775: false, 0o777: false} {
-		if err := os.Chmod(dir, mode); err != nil {
-			t.Fatal(err)
-		}
-		if got := (&directory{path: dir}).ours(); got != ours {
-			t.Errorf("mode %04o: %v", mode, got)
-		}
-	}
-}

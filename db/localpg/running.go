@@ -10,11 +10,15 @@ import (
 )
 
 // Running returns the configuration for a database of the server that another process runs in dir, as Database made it
-// there. It changes nothing. ok is false if no server runs, if this user may not read its files, or if another user could
-// have written them.
+// there. It changes nothing. ok is false if no server runs, if this user may not read its files, or if Start would
+// refuse the directory.
 func Running(dir, database, role string) (login config.Database, ok bool) {
-	f := &directory{path: dir}
-	if !f.ours() {
+	acct, err := serverAccount()
+	if err != nil {
+		return login, false
+	}
+	f := &directory{path: dir, acct: acct}
+	if err := f.check(); err != nil { // another user could have written what is there
 		return login, false
 	}
 	lock, err := os.Open(filepath.Join(dir, lockName))
@@ -39,16 +43,6 @@ func Running(dir, database, role string) (login config.Database, ok bool) {
 		return login, false
 	}
 	return s.login(database, role, password, file), true
-}
-
-// ours reports whether this user made the directory and no one else may write to it.
-func (f *directory) ours() bool {
-	info, err := os.Lstat(f.path)
-	if err != nil || !info.IsDir() || info.Mode().Perm()&0o022 != 0 {
-		return false
-	}
-	owner, ok := system.Owner(info)
-	return ok && owner == os.Geteuid()
 }
 
 // Since returns when the data of dir was made, or zero if there is none.
