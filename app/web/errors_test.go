@@ -282,6 +282,29 @@ func TestAnErrorAfterTheResponseHasBegunCutsIt(t *testing.T) {
 	}
 }
 
+func TestTheJSONOfAnUnsureChangeSaysWhetherToSendItAgain(t *testing.T) {
+	for advice, handler := range map[string]func(echo.Context) error{
+		"it counts only once": func(c echo.Context) error {
+			web.CountsOnce(c)
+			return &db.ConnError{Cause: db.ServerUnavailable, Sent: true}
+		},
+		"check that before you send it again": func(echo.Context) error {
+			return &db.ConnError{Cause: db.ServerUnavailable, Sent: true}
+		},
+	} {
+		e := echo.New()
+		e.HTTPErrorHandler = web.HandleErrors(slog.New(slog.DiscardHandler), nil)
+		e.POST("/", handler)
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil)
+		r.Header.Set(echo.HeaderAccept, "application/json")
+		w := httptest.NewRecorder()
+		e.ServeHTTP(w, r)
+		if !strings.Contains(w.Body.String(), advice) {
+			t.Errorf("without %q: %s", advice, w.Body)
+		}
+	}
+}
+
 func TestAPageSaysThatWaitingHelpsOnlyWhereItDoes(t *testing.T) {
 	const moves, stands, person = "fewer requests come at once", "None of them was released in that time", "has to change a setting"
 	for name, c := range map[string]struct {
