@@ -59,6 +59,18 @@ func shown(path string, statements ...string) answer {
 	}
 }
 
+// overtime is the page of a server whose role has 1 ms for a statement since before its start. A lock keeps the statement
+// that long, however fast the machine is.
+func overtime(t *testing.T, m *machine, cfg config.Database) string {
+	m.run("", "loaddemo")
+	control := dbtest.Control(t, cfg)
+	prepare(t, control, cfg, "ALTER ROLE $ROLE SET statement_timeout = '1ms'")
+	p := m.in(t).serving("runserver", "127.0.0.1:0")
+	prepare(t, control, cfg, "BEGIN", "LOCK TABLE polls_question")
+	_, body := p.page("/polls/")
+	return body
+}
+
 // voted is the answer to a vote at a running server after the statements.
 func voted(statements ...string) answer {
 	return func(t *testing.T, m *machine, cfg config.Database) string {

@@ -136,7 +136,7 @@ var kinds = []struct {
 		{fault: "a trigger's rule", says: "A rule of the database (in a trigger)", got: voted(trigger("RAISE check_violation;")...)},
 		{fault: "a rule of another application", says: "A rule of the database (few)", got: voted("ALTER TABLE polls_choice ADD CONSTRAINT few CHECK (votes = 0) NOT VALID", "UPDATE polls_choice SET votes = 0")},
 		{fault: "temp_file_limit", says: "This needs more than the database", got: voted(trigger("RAISE configuration_limit_exceeded;")...)},
-		{fault: "statement_timeout = 1ms at the start", says: "took longer than allowed", got: shown("/polls/", "ALTER ROLE $ROLE SET statement_timeout = '1ms'")},
+		{fault: "statement_timeout = 1ms at the start", says: "took longer than allowed", got: overtime},
 		{fault: "statement_timeout = 1ms to the monitor", says: `"max_connections": `, got: after(command(nil, "db-connections", "status", "--json"), "ALTER ROLE $ROLE SET statement_timeout = '1ms'")},
 	}},
 	{"a column or a setting is not as the program made it", []member{

@@ -114,9 +114,9 @@ func (s *subject) backends() int {
 // eventually waits for a condition on the server, which notices a closed socket a moment later.
 func (s *subject) eventually(what string, ok func() bool) {
 	s.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
-			s.Fatalf("still not so after 10 s: %s (%+v, %d backends)", what, s.Stat(), s.backends())
+			s.Fatalf("still not so after %v: %s (%+v, %d backends)", patience, what, s.Stat(), s.backends())
 		}
 	}
 }

@@ -178,13 +178,17 @@ func KillBackends(t testing.TB, control *pgx.Conn, application string) (n int) {
 	return n
 }
 
-// Eventually waits until ok returns true, and fails the test after 20 seconds. It is for conditions on the server,
+// patience is how long a test waits before it fails. It is long: it costs time only where a test fails, and a machine
+// that builds and tests other packages meanwhile is slow.
+const patience = time.Minute
+
+// Eventually waits until ok returns true, and fails the test after a minute. It is for conditions on the server,
 // which notices a closed socket, and frees a slot, a moment later.
 func Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("still not so after 20 s: %s", what)
+			t.Fatalf("still not so after %v: %s", patience, what)
 		}
 	}
 }
