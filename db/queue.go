@@ -28,6 +28,7 @@ type queue struct {
 	expiry     *time.Timer
 	pace       pace          // of the places that become free while a request waits
 	idle       chan struct{} // closed when the last place is freed; nil: no caller waits for that
+	closed     bool          // no more places are given
 
 	waited, timedOut, refused int64
 	waitTotal                 time.Duration
@@ -51,6 +52,10 @@ func (q *queue) acquire(ctx context.Context, urgent bool, since time.Time) (time
 		return 0, q.gaveUp(ctx, 0)
 	}
 	q.mu.Lock()
+	if q.closed {
+		q.mu.Unlock()
+		return 0, ErrClosed
+	}
 	q.peak = max(q.peak, q.taken+q.waiters.Len()+1)
 	if q.unbounded() || q.free() && q.waiters.Len() == 0 {
 		q.taken++
@@ -194,6 +199,7 @@ func (q *queue) handOver() {
 	if q.taken == 0 && q.idle != nil {
 		close(q.idle)
 		q.idle = nil
+		q.close()
 	}
 }
 
@@ -226,10 +232,20 @@ func (q *queue) waiting() int {
 func (q *queue) fail(err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.failLocked(err)
+}
+
+func (q *queue) failLocked(err error) {
 	for e := q.waiters.Front(); e != nil; e = q.waiters.Front() {
 		q.waiters.Remove(e)
 		e.Value.(*waiter).place <- err
 	}
+}
+
+// close ends the queue when no place is taken. Without places, requests may still wait. The lock is held.
+func (q *queue) close() {
+	q.closed = true
+	q.failLocked(ErrClosed)
 }
 
 // limitFor is how long a pool that could not grow keeps to its current size.
@@ -290,11 +306,12 @@ func (p *pace) wait(n int) time.Duration {
 	return time.Duration(n) * p.average
 }
 
-// drained returns a channel that is closed when no place is taken.
+// drained returns a channel that is closed when no place is taken. From then on none is given: requests get ErrClosed.
 func (q *queue) drained() <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.taken == 0 {
+		q.close()
 		done := make(chan struct{})
 		close(done)
 		return done

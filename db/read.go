@@ -127,7 +127,7 @@ func (d *DB) read(ctx context.Context, sql string, args []any, from callSite) (r
 	if rows, served, err := d.replicas.Load().read(ctx, sql, args, from); served {
 		return rows, err
 	}
-	rows, err = d.readPrimary(ctx, sql, args)
+	rows, err = d.now.Load().readShared(ctx, sql, args)
 	if rows == nil && (err == nil || errors.Is(err, errUnsuitable) || errors.Is(err, errMultiplexClosed)) {
 		held := errors.Is(err, errStuck)
 		rows, err = d.readLeased(ctx, sql, args, from)
@@ -140,16 +140,6 @@ func (d *DB) read(ctx context.Context, sql string, args []any, from callSite) (r
 	}
 	d.outage.ended()
 	return rows, nil
-}
-
-// readPrimary runs the read on the primary's shared connections, if it has any.
-func (d *DB) readPrimary(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
-	if r := d.current(ctx); r != nil {
-		return r.pin(d).readShared(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
-	}
-	s := d.pin()
-	defer s.unpin()
-	return s.readShared(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
 }
 
 // readShared runs the read on the shared connections. Both results are nil if the strategy has none.
