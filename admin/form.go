@@ -361,7 +361,7 @@ func (ff *formField) NoOptions() string {
 	switch {
 	case ff.Options != nil:
 		return "There are none yet."
-	case ff.Raw == nil:
+	case ff.Fixed:
 		return unread
 	}
 	return "What you chose is kept; it can’t be listed at this moment."

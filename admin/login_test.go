@@ -216,7 +216,11 @@ func TestUnderExhaustionStaffAreKnownAndFormsComeBackFilledIn(t *testing.T) {
 			t.Errorf("%s, which could not be read, is shown as %q", name, got)
 		}
 	}
-	userBack.says("can’t be listed")
+	for _, name := range []string{"groups", "user_permissions"} {
+		if got := userBack.Find(".field-" + name + " .options").Text(); !strings.Contains(got, "What you chose is kept") {
+			t.Errorf("%s, which were sent, are shown as %q", name, got)
+		}
+	}
 	if n := s.told.Load(); n != 3 {
 		t.Errorf("%d failures were told", n)
 	}
