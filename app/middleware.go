@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -83,7 +84,7 @@ func (a *App) guarded(c echo.Context, next echo.HandlerFunc) (err error) {
 	}
 	err = next(c)
 	if err == nil && !c.Response().Committed {
-		return errNothingWritten // net/http would send a 200
+		return cmp.Or(c.Request().Context().Err(), errNothingWritten) // net/http would send a 200
 	}
 	return err
 }
