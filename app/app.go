@@ -175,7 +175,7 @@ func thresholds(cfg *config.Config) activity.Thresholds {
 // checkBudget runs for each new configuration, and at start, where it opens the monitoring connection: later all slots may
 // be taken. It fails if strict_budget is set and the configuration allows more connections than the server has slots.
 func (a *App) checkBudget(ctx context.Context, server *activity.Observer, cfg *config.Config) error {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	budget, err := server.CheckBudget(ctx, cfg)
 	switch _, refused := errors.AsType[*activity.BudgetError](err); {
