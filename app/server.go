@@ -58,7 +58,7 @@ func (a *App) Serve(ctx context.Context, l net.Listener) error {
 		Handler:           s,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      2*a.cfg.Test.MaxHold + time.Minute, // the longest response is that of a stress run
+		WriteTimeout:      3 * time.Minute, // of a response without a deadline of its own
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
