@@ -280,10 +280,9 @@ func (a *App) switchByHand(
 // Close ends what New started. Call it after the last request. When ctx ends first, leases are reclaimed. The parts are
 // closed concurrently, so that one that hangs does not use up the time of the others.
 func (a *App) Close(ctx context.Context) error {
-	a.lab.Close()
-	a.scenes.Close()
 	parts := []func() error{
 		func() error { a.agent.Close(); return nil },
+		func() error { a.scenes.Close(); return nil },
 		func() error { return a.closeDB(ctx) },
 		func() error { a.closeMonitor(); return nil },
 		func() error { return a.trace.Close(ctx) },
@@ -300,6 +299,7 @@ func (a *App) Close(ctx context.Context) error {
 }
 
 func (a *App) closeDB(ctx context.Context) error {
+	a.lab.Close() // returns its leases
 	if err := a.db.Close(ctx); err != nil {
 		return fmt.Errorf("not all connections came back in time, and were cut: %w", err)
 	}
