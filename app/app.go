@@ -242,6 +242,7 @@ func (a *App) Reconfigure(ctx context.Context, cfg *config.Config) (restart []st
 		return nil, err
 	}
 	a.lab.Configure(cfg.Test)
+	a.site().On(a.echo)
 	return needRestart(a.cfg, cfg), nil
 }
 

@@ -25,7 +25,7 @@ import (
 // site returns the contents of the header of every page.
 func (a *App) site() web.Site {
 	site := web.Site{Name: "ddtb", Nav: []web.Link{{Path: "/polls/", Text: "Polls"}}}
-	if a.cfg.Test.Enabled {
+	if a.lab.Enabled() {
 		site.Nav = append(site.Nav, web.Link{Path: labsite.Path, Text: "Lab"}, web.Link{Path: "/test/", Text: "Tests"})
 	}
 	site.Nav = append(site.Nav, web.Link{Path: "/admin/", Text: "Admin"})
