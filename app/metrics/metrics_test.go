@@ -122,7 +122,7 @@ func TestAnAcquireOfAnUnknownStrategyOrCauseIsCountedToo(t *testing.T) {
 		m.Acquires().Ended("new", time.Millisecond, err)
 	}
 	mustHave(t, scrape(t, m), `pgxpool_acquire_count{strategy="new"} 1`, `ddtb_acquire_failures_total{cause="queue full",strategy="new"} 1`,
-		`ddtb_acquire_failures_total{cause="internal error",strategy="new"} 1`)
+		`ddtb_acquire_failures_total{cause="of tomorrow",strategy="new"} 1`)
 }
 
 func TestTheServerIsReportedAsSoonAsItIsSeen(t *testing.T) {
