@@ -23,7 +23,7 @@ func TestAnAnswerMayTakeAsLongAsTheLimitThatIsInForceAllows(t *testing.T) {
 	raised.MaxHold = 10 * time.Minute
 	s.lab.Configure(raised)
 	w := &deadlined{ResponseRecorder: httptest.NewRecorder()}
-	c := echo.New().NewContext(httptest.NewRequest("GET", "/test/", nil), w)
+	c := echo.New().NewContext(httptest.NewRequestWithContext(t.Context(), "GET", "/test/", nil), w)
 	if err := s.lab.Routes(unguarded)["/test/"](c); err != nil {
 		t.Fatal(err)
 	}
