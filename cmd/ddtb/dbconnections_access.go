@@ -125,7 +125,9 @@ func (d *connections) fail(ctx context.Context, a action, err error) error {
 		d.printer.Health(h)
 		err = nil
 	default:
-		err = fmt.Errorf("%w\nWhat to do: %s", err, h.Findings[0].Do)
+		if ctx.Err() == nil {
+			err = fmt.Errorf("%w\nWhat to do: %s", err, h.Findings[0].Do)
+		}
 	}
 	return &exitError{code, err}
 }

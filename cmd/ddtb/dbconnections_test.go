@@ -202,6 +202,22 @@ func TestTheExitCodeOfHealthIsTheVerdict(t *testing.T) {
 	}
 }
 
+func TestWhatToDoAboutAServerThatRefusesFitsItsRefusal(t *testing.T) {
+	o := newOperator(t)
+	for more, want := range map[string]string{
+		"sslmode=require":                       "set an sslmode that it offers",
+		"sslmode=disable options='-c no.no'":    "the setting that the message names",
+		"sslmode=disable dbname=missing":        "correct the user, the password or the database's name",
+		"sslmode=disable host=127.0.0.1 port=1": "see that the server runs",
+	} {
+		dsn := fmt.Sprintf("host=%s port=%d user=%s password=%s dbname=%s %s", o.cfg.Host, o.cfg.Port, o.cfg.User, o.cfg.Password.Reveal(), o.cfg.Name, more)
+		code, out, _ := o.runs("--dsn", dsn, "health", "--json")
+		if f := printed[activity.Failure](t, out); code != 3 || !strings.Contains(f.Health.Findings[0].Do, want) {
+			t.Errorf("%s: %d, %s", more, code, out)
+		}
+	}
+}
+
 func TestCloseIdleShowsAsksAndReports(t *testing.T) {
 	o := newOperator(t)
 	o.session("shop/pool")
