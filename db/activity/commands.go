@@ -34,9 +34,10 @@ func (s Snapshot) console(sql string) string {
 
 func (s Snapshot) onPrimary(sql string) string { return s.onPrimaryAs(s.Server.Superuser, sql) }
 
-// onPrimaryAs returns the psql command, on the primary if this is a standby that knows its address.
+// onPrimaryAs returns the psql command, on the primary if this is a standby. If its address is not known, the command is
+// for the primary's machine.
 func (s Snapshot) onPrimaryAs(role, sql string) string {
-	if s.Server.Standby && s.Server.Primary != "" {
+	if s.Server.Standby {
 		s.Server.Address = s.Server.Primary
 	}
 	return s.psql(role, sql)

@@ -66,7 +66,7 @@ func (p *problem) steps() []Step {
 	}
 	name, _ := p.recognise()
 	steps := append(p.first(name), p.fix(name))
-	if name == "thread-leak" && !p.own() && p.now.Server.VersionNum >= closesIdle {
+	if name == "thread-leak" && !p.own() && !p.backups() && p.now.Server.VersionNum >= closesIdle {
 		steps = append(steps, p.set("until then let the server close idle sessions", "idle_session_timeout = '10min'",
 			"a session that is idle for ten minutes is closed (57P05); a pool connects again"))
 	}
@@ -128,6 +128,9 @@ func (p *problem) firstForIdle(scenario string) []Step {
 }
 
 func (p *problem) firstForLeak() []Step {
+	if p.backups() {
+		return []Step{p.endNothing("the transaction is that of a backup, whose other sessions read what it sees")}
+	}
 	rested, many := p.restsFor(leaked)
 	if p.selector() == "" {
 		return p.endOne(p.longest(inState))
@@ -356,6 +359,9 @@ func (p *problem) stepsForLimit(l Limit) []Step {
 
 // fix returns how to prevent a recurrence.
 func (p *problem) fix(scenario string) Step {
+	if has(p.culprit(), backups) {
+		return p.endNothing("a limit would end the backup; let it run when the server has little else to do, or on a standby")
+	}
 	switch scenario {
 	case "lock-queue":
 		if p.moves() {
@@ -437,11 +443,15 @@ func (p *problem) poolSetting() string {
 	return text
 }
 
-// set returns a setting of the culprit's role. A standby can't store it.
+// set returns a setting of the culprit's role, never of all clients. A superuser's role is not changed either: backups
+// and migrations may have it too.
 func (p *problem) set(do, setting, hurts string) Step {
-	user := p.user()
-	if user == "" || p.now.Server.Standby && p.now.Server.Primary == "" {
-		return Step{do + " (for new statements of all clients of this server)", p.now.setSystem(setting), "all clients of this server: " + hurts}
+	user, super := p.user()
+	if super {
+		return Step{
+			fmt.Sprintf("%s: it logs in as the superuser %s, so give it a role of its own, with this setting%s", do, user, p.onPrimary()),
+			p.now.onPrimary("CREATE ROLE its_own LOGIN; ALTER ROLE its_own SET " + setting), nobody,
+		}
 	}
 	role := p.now.Server.Superuser
 	if p.now.Role.Superuser || p.now.Role.Name == user {
@@ -484,16 +494,14 @@ func (p *problem) bound(do string, n int) Step {
 	return Step{do + ": it shares its role with others, so give it one of its own, which has a limit", p.now.onPrimary("CREATE ROLE its_own LOGIN" + limit), nobody}
 }
 
-// user returns the role of most of the culprit's sessions.
-func (p *problem) user() string {
-	mine := p.now.clients(func(s Session) bool { return s.Who() == p.culprit() && !s.Superuser })
-	switch g := groups(mine, func(s Session) Group { return Group{User: s.User} }); {
-	case len(g) > 0:
-		return g[0].User
-	case p.sessions[0].Superuser:
-		return ""
+// user returns the role of most of the culprit's sessions, and whether it is a superuser.
+func (p *problem) user() (name string, super bool) {
+	mine := p.now.clients(func(s Session) bool { return s.Who() == p.culprit() })
+	if len(mine) == 0 { // a family has many names
+		mine = p.sessions
 	}
-	return p.sessions[0].User // a family has many names
+	name = groups(mine, func(s Session) Group { return Group{User: s.User} })[0].User
+	return name, slices.ContainsFunc(mine, func(s Session) bool { return s.User == name && s.Superuser })
 }
 
 // selector limits a command to the culprit's sessions; "" if no filter does.
