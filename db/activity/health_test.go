@@ -236,6 +236,26 @@ func TestAnApplicationOnAStandbyIsAWarningUnlessItIsMeantToRead(t *testing.T) {
 	}
 }
 
+func TestARoleThatMayOnlyReadIsNoFindingWhileProgramsHaveAnother(t *testing.T) {
+	for by, c := range map[string]struct{ role, statement string }{
+		"role":             {"app", `ALTER ROLE "app" SET`},
+		"role in database": {"app", `ALTER ROLE "app" IN DATABASE "wall" SET`},
+		"database":         {"auditor", `ALTER DATABASE "wall" SET`},
+		"":                 {"auditor", `ALTER DATABASE "wall" SET`},
+	} {
+		s := of(many(3, in(Idle, time.Second)))
+		s.Server.ReadOnly, s.Server.ReadOnlyBy, s.Role.Name = true, by, c.role
+		h := Assess(s, nil, defaults())
+		if len(h.Findings) != 1 || !strings.Contains(h.Findings[0].Do, c.statement) || strings.Count(h.Findings[0].Do, "ALTER") != 1 {
+			t.Errorf("%q: %+v", by, h.Findings)
+		}
+		s.Role.Name = "auditor"
+		if h := Assess(s, nil, defaults()); strings.HasPrefix(by, "role") && h.Level != OK {
+			t.Errorf("%q, of the monitoring role: %+v", by, h.Findings)
+		}
+	}
+}
+
 func TestAPoolOfPgBouncerIsTroubleByHowLongItsClientsWait(t *testing.T) {
 	pool := func(name string, waiting int, wait time.Duration) Pool {
 		return Pool{Database: name, User: "app", ClientWaiting: waiting, MaxWait: Age(wait), ServerActive: 3}
