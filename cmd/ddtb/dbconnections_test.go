@@ -253,6 +253,18 @@ func TestCloseIdleShowsAsksAndReports(t *testing.T) {
 	o.has("report", 1)
 }
 
+func TestAnEmptyFlagIsRefused(t *testing.T) {
+	o := newOperator(t)
+	o.session("report")
+	for _, flag := range []string{"--user=", "--database=", "--pid=0", "--dsn=", "--pgbouncer="} {
+		code, out, err := o.runs("close-idle", "--older-than=0s", "--yes", flag)
+		if code != exitUsage || !strings.Contains(err, "names nothing") {
+			t.Errorf("%s: %d, %s%s", flag, code, out, err)
+		}
+	}
+	o.has("report", 1)
+}
+
 func TestForceCloseEndsTheConfiguredApplicationUnlessAnotherIsNamed(t *testing.T) {
 	o := newOperator(t)
 	o.session("ddtb/pool")
