@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 
 	"ddtb/db"
 	"ddtb/db/activity"
@@ -77,24 +75,28 @@ func (d *connections) viaServer(ctx context.Context, cc *pgx.ConnConfig) *activi
 // connConfig returns the server of --dsn, or the configured one without its pooler.
 func (d *connections) connConfig() (*pgx.ConnConfig, error) {
 	cfg := d.database()
-	application := cfg.ApplicationName + "/db-connections"
 	if d.dsn == "" {
 		if cfg.Pooler != "" {
 			cfg = db.Direct(cfg)
 		}
-		return db.ConnConfig(cfg, application)
+		return db.ConnConfig(cfg, d.application())
 	}
-	cc, err := pgx.ParseConfig(d.dsn)
+	return d.parse("dsn", d.dsn)
+}
+
+// parse reads the DSN of a flag.
+func (d *connections) parse(flag, dsn string) (*pgx.ConnConfig, error) {
+	cc, err := pgx.ParseConfig(dsn)
 	if err != nil { // its text may contain parts of the password
-		return nil, usage("%s", "--dsn can't be read: "+dsnForms)
+		return nil, usage("--%s can't be read: %s", flag, dsnForms)
 	}
-	cc.RuntimeParams["application_name"] = application
-	cc.ConnectTimeout = cmp.Or(cc.ConnectTimeout, cfg.ConnectTimeout)
-	cc.BuildContextWatcherHandler = func(pc *pgconn.PgConn) ctxwatch.Handler {
-		return &pgconn.CancelRequestContextWatcherHandler{Conn: pc, DeadlineDelay: time.Second}
-	}
+	db.Complete(cc, d.application())
+	cc.ConnectTimeout = cmp.Or(cc.ConnectTimeout, d.database().ConnectTimeout)
 	return cc, nil
 }
+
+// application is the application_name of this run.
+func (d *connections) application() string { return d.database().ApplicationName + "/db-connections" }
 
 // fail reports why the server could not be inspected.
 func (d *connections) fail(ctx context.Context, a action, err error) error {

@@ -399,6 +399,42 @@ func TestAnyServerCanBeNamedOnTheCommandLine(t *testing.T) {
 	}
 }
 
+func TestAServerOfTheCommandLineIsReadAsAConfiguredOne(t *testing.T) {
+	o := newOperator(t)
+	exec := func(sql string) {
+		t.Helper()
+		_, err := o.control.Exec(t.Context(), sql)
+		o.must(err)
+	}
+	dsn := func(more string) string {
+		return fmt.Sprintf("host=%s port=%d user=%s dbname=%s password=%s sslmode=disable %s", o.cfg.Host, o.cfg.Port, o.cfg.User, o.cfg.Name, o.cfg.Password.Reveal(), more)
+	}
+	t.Run("a password that SASLprep changes", func(t *testing.T) {
+		exec("CREATE ROLE prepared LOGIN PASSWORD 'Gr²oss'")
+		if code, _, err := o.runs("--dsn", dsn("user=prepared password=Gr²oss"), "status"); code != exitFine {
+			t.Errorf("%d, %s", code, err)
+		}
+	})
+	t.Run("a database in LATIN1", func(t *testing.T) {
+		var provider string
+		o.must(o.control.QueryRow(t.Context(),
+			"SELECT CASE WHEN current_setting('server_version_num')::int >= 150000 THEN 'LOCALE_PROVIDER libc' ELSE '' END").Scan(&provider))
+		exec("CREATE DATABASE old ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0 " + provider)
+		o.cfg.Name = "old"
+		_, err := o.session("report").Exec(t.Context(), "SELECT 'Grüße'")
+		o.must(err)
+		if _, out, _ := o.runs("--dsn", dsn(""), "status", "--json"); !strings.Contains(out, "Grüße") {
+			t.Error(out)
+		}
+	})
+	t.Run("a port of something else", func(t *testing.T) {
+		l := greeter(t, "HTTP/1.1 400 Bad Request\r\n\r\n")
+		if _, _, err := o.runs("--dsn", dsn("host=127.0.0.1 port="+l), "status"); !strings.Contains(err, "not PostgreSQL") {
+			t.Error(err)
+		}
+	})
+}
+
 func TestTheMonitorWritesLinesWhereThereIsNoTerminalAndOutlivesARestart(t *testing.T) {
 	o := newOperator(t)
 	if code, out, _ := o.runs("monitor"); code != 0 || strings.Count(out, "\n") != 1 || !strings.Contains(out, "/7") {
