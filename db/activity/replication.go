@@ -36,11 +36,12 @@ func (p *problem) refusesWrites() *Finding {
 // ofRole reports whether the monitoring role's own settings let it only read.
 func (p *problem) ofRole() bool { return strings.HasPrefix(p.now.Server.ReadOnlyBy, "role") }
 
-// onlyMonitorReads reports whether the monitoring role is the one that may only read, and programs have other roles.
+// onlyMonitorReads reports whether the monitoring role is the one that may only read, and programs have other roles. An
+// operator's session as a superuser says nothing about them.
 func (p *problem) onlyMonitorReads() bool {
 	programs := p.now.own()
 	if len(programs) == 0 {
-		programs = p.now.programs()
+		programs = slices.DeleteFunc(p.now.programs(), func(s Session) bool { return s.Superuser })
 	}
 	same := func(s Session) bool { return s.User == p.now.Role.Name }
 	return p.ofRole() && len(programs) > 0 && !slices.ContainsFunc(programs, same)
