@@ -16,11 +16,12 @@ import (
 
 func (d *connections) thresholds() activity.Thresholds {
 	t := activity.ThresholdsOf(d.cfg.Monitor)
-	_, t.Replica = d.cfg.Databases["replica"]
+	_, standby := d.cfg.Databases["replica"]
 	if d.dsn != "" { // the configured pools are another server's, perhaps
+		t.Replica = standby
 		return t
 	}
-	return t.WithPools(d.database(), d.cfg.Server.Replicas)
+	return t.WithPools(d.database(), standby, d.cfg.Server.Replicas)
 }
 
 func (d *connections) status(ctx context.Context) error {

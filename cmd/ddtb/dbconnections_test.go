@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -466,6 +467,54 @@ func TestTheMonitorWritesLinesWhereThereIsNoTerminalAndOutlivesARestart(t *testi
 	}
 	cancel()
 	if code := <-ended; code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	_ = r.Close()
+}
+
+func TestAMonitorOutlivesTheServerWhoseConnectionItUses(t *testing.T) {
+	o := newOperator(t)
+	observer, err := activity.NewObserver(o.cfg)
+	o.must(err)
+	t.Cleanup(observer.Close)
+	_, err = observer.Slots(t.Context())
+	o.must(err)
+	held := o.session("web")
+	o.fills()
+	t.Setenv("TMPDIR", o.runtime)
+	dir, err := activity.SocketDir("") // of a server without XDG_RUNTIME_DIR, which this command has
+	o.must(err)
+	sharing, stop := context.WithCancel(t.Context())
+	shared := make(chan error, 1)
+	go func() { shared <- observer.Share(sharing, dir) }()
+	dbtest.Eventually(t, "the connection is shared", func() bool {
+		code, _, _ := o.runs("status")
+		return code == exitFine
+	})
+
+	r, w := io.Pipe()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan int, 1)
+	go func() {
+		c := &cli{in: strings.NewReader(""), out: w, err: io.Discard, environ: o.environ()}
+		ended <- c.runWith(ctx, []string{"monitor", "--watch", "--interval=0.1", "--json"})
+		_ = w.Close()
+	}()
+	lines := json.NewDecoder(r)
+	next := func() (s activity.Sample) {
+		o.must(lines.Decode(&s))
+		return s
+	}
+	if s := next(); s.Slots == nil || s.Slots.Free() != 0 {
+		t.Errorf("%+v", s)
+	}
+	stop()
+	o.must(<-shared)
+	o.must(held.Close(t.Context())) // a slot is free
+	dbtest.Eventually(t, "it has a connection of its own", func() bool { return next().Slots != nil })
+	go func() { _, _ = io.Copy(io.Discard, r) }()
+	cancel()
+	if code := <-ended; code != exitFine {
 		t.Errorf("exit code %d", code)
 	}
 	_ = r.Close()

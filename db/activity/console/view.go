@@ -42,19 +42,19 @@ func (s *screen) head(p Printer) {
 			Clean(s.now.Database), Clean(s.now.Role.Name), s.now.At.Local().Format("15:04:05"))
 	}
 	switch {
-	case s.failed != nil:
-		p.line("%s", p.styled(red, "No answer: "+Clean(s.failed.Error())+"; trying again"))
+	case s.last.Err != nil:
+		p.line("%s", p.styled(red, "No answer: "+Clean(s.last.Err.Error())+"; trying again"))
 	case s.now == nil:
 		p.line("Connecting …")
 	}
 	if s.now == nil {
 		return
 	}
-	l, a := s.now.Slots, s.sample // of a failed poll: the last known slots
+	l, a := s.now.Slots, s.last.Sample // of a failed poll: the last known slots
 	level := s.Thresholds.OfSlots(l)
 	p.line("Slots %s %s, %d free", p.bar(l, level, max(10, min(40, s.width-46))),
 		p.styled(styleOf(level), l.Brief()), l.Free())
-	if s.failed != nil {
+	if s.last.Err != nil {
 		return
 	}
 	unseen := ""
