@@ -256,6 +256,36 @@ func TestARoleThatMayOnlyReadIsNoFindingWhileProgramsHaveAnother(t *testing.T) {
 	}
 }
 
+func TestALimitIsJudgedWithoutTheMonitoringSessionAndAdvisedOnByWhoReachesIt(t *testing.T) {
+	limited := func(slots, most int, sessions []Session) Snapshot {
+		s := of(sessions)
+		s.Slots.Max, s.Limits = slots, []Limit{{Of: "role", Name: "watcher", Max: most}}
+		s.count()
+		return s
+	}
+	of := func(application string) Session {
+		return with(in(Idle, time.Second), func(x *Session) { x.Application, x.User = application, "watcher" })
+	}
+	self := with(of("ddtb/db-connections"), func(x *Session) { x.Self = true })
+	if h := Assess(limited(100, 1, many(1, self)), nil, defaults()); h.Level != OK {
+		t.Errorf("the check itself: %+v", h.Findings)
+	}
+	for name, c := range map[string]struct {
+		s    Snapshot
+		does string
+	}{
+		"an application":                {limited(100, 5, many(5, of("web"))), "raise the limit"},
+		"an application, on a full one": {limited(8, 5, many(5, of("web"))), "make the pools of web smaller"},
+		"a monitoring program":          {limited(100, 3, many(3, of("postgres_exporter"))), "let the monitoring keep one connection"},
+	} {
+		h := Assess(c.s, nil, defaults())
+		i := slices.IndexFunc(h.Findings, func(f Finding) bool { return f.Code == "limit" })
+		if i < 0 || !strings.HasPrefix(h.Findings[i].Do, c.does) {
+			t.Errorf("%s: %+v", name, h.Findings)
+		}
+	}
+}
+
 func TestAPoolOfPgBouncerIsTroubleByHowLongItsClientsWait(t *testing.T) {
 	pool := func(name string, waiting int, wait time.Duration) Pool {
 		return Pool{Database: name, User: "app", ClientWaiting: waiting, MaxWait: Age(wait), ServerActive: 3}

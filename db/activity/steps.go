@@ -346,15 +346,20 @@ func (p *problem) stepsForSync() []Step {
 }
 
 func (p *problem) stepsForLimit(l Limit) []Step {
-	most := min(2*max(1, l.Max), l.Max+p.now.Slots.Free())
-	sql := fmt.Sprintf("ALTER %s %s CONNECTION LIMIT %d", strings.ToUpper(l.Of), quoted(l.Name), most)
-	steps := []Step{}
-	if most > l.Max {
-		steps = append(steps, Step{
-			"raise the limit, which takes effect at once" + p.onPrimary(), p.now.onPrimary(sql), "nobody now; fewer slots are left for others",
-		})
+	name := p.now.largest(l)
+	if watches(name) {
+		return []Step{{"let the monitoring keep one connection; its limit leaves the other slots to the applications", command("status"), nobody}}
 	}
-	return append(steps, Step{"or make the pools of " + p.now.largest(l) + " smaller", command("status"), nobody})
+	smaller := Step{"make the pools of " + name + " smaller", command("status"), nobody}
+	most := min(2*max(1, l.Max), l.Max+p.now.Slots.Free())
+	if most <= l.Max {
+		return []Step{smaller}
+	}
+	sql := fmt.Sprintf("ALTER %s %s CONNECTION LIMIT %d", strings.ToUpper(l.Of), quoted(l.Name), most)
+	smaller.Do = "or " + smaller.Do
+	return []Step{{
+		"raise the limit, which takes effect at once" + p.onPrimary(), p.now.onPrimary(sql), "nobody now; fewer slots are left for others",
+	}, smaller}
 }
 
 // fix returns how to prevent a recurrence.
