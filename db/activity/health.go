@@ -198,7 +198,6 @@ func (p *problem) pooler() *Finding {
 	if waiting == 0 || waiting < lockQueue && wait.Duration() < p.t.LockWait {
 		return nil
 	}
-	servers := worst.ServerActive + worst.ServerIdle + worst.ServerUsed
 	level := Warning
 	if wait.Duration() >= slowWait {
 		level = Critical
@@ -207,14 +206,14 @@ func (p *problem) pooler() *Finding {
 		Level: level, Code: "pooler",
 		What: fmt.Sprintf("%s in PgBouncer for a connection of pool %s as %s, the longest for %s; the pool has %d, of which %d are in use",
 			count(worst.ClientWaiting, "client waits", "clients wait"), worst.Database, worst.User, Short(worst.MaxWait.Duration()),
-			servers, worst.ServerActive),
+			worst.servers(), worst.ServerActive),
 		culprit: "PgBouncer's pool " + worst.Database + " as " + worst.User, scenario: "too-much-at-once",
 	}
 	if len(p.all) > 0 && slices.Contains([]Reason{WaitsForLock, Blocks, LeakedTx, WaitsForSync}, p.all[0].Reason) {
 		f.culprit, f.PIDs = "", p.all[0].PIDs // a larger pool would only wait for the same
 		return f
 	}
-	f.steps = p.stepsForPooler(worst, servers)
+	f.steps = p.stepsForPooler(worst)
 	return f
 }
 

@@ -286,6 +286,32 @@ func TestALimitIsJudgedWithoutTheMonitoringSessionAndAdvisedOnByWhoReachesIt(t *
 	}
 }
 
+func TestAPoolOfPgBouncerGrowsByTheSettingThatBoundsIt(t *testing.T) {
+	pool := func(user string, servers int) Pool {
+		return Pool{Database: "wall", User: user, ClientWaiting: 4, MaxWait: Age(2 * time.Second), ServerActive: servers}
+	}
+	for name, c := range map[string]struct {
+		pools []Pool
+		b     bouncer
+		free  int
+		want  string
+	}{
+		"the size of each pool":           {[]Pool{pool("a", 20)}, bouncer{poolSize: 20, pools: 1, databases: 1}, 50, "SET default_pool_size = 24"},
+		"ten pools and ten free slots":    {[]Pool{pool("a", 5)}, bouncer{poolSize: 5, pools: 10, databases: 10}, 10, "SET default_pool_size = 6"},
+		"ten pools and few free slots":    {[]Pool{pool("a", 5)}, bouncer{poolSize: 5, pools: 10, databases: 10}, 9, "a larger size of its own in pgbouncer.ini"},
+		"the connections of its database": {[]Pool{pool("a", 10), pool("b", 10)}, bouncer{poolSize: 20, perDatabase: 20, pools: 2, databases: 1}, 50, "SET max_db_connections = 24"},
+		"another setting":                 {[]Pool{pool("a", 10)}, bouncer{poolSize: 20, pools: 1, databases: 1}, 50, "SHOW DATABASES"},
+	} {
+		s := of(many(1, in(Active, time.Millisecond)))
+		s.Slots.Max += c.free - s.Slots.Free()
+		s.Pools, s.bouncer = c.pools, &c.b
+		h := Assess(s, nil, defaults())
+		if i := slices.IndexFunc(h.Findings, func(f Finding) bool { return f.Code == "pooler" }); i < 0 || !strings.Contains(h.Findings[i].Do, c.want) {
+			t.Errorf("%s: %+v", name, h.Findings)
+		}
+	}
+}
+
 func TestAPoolOfPgBouncerIsTroubleByHowLongItsClientsWait(t *testing.T) {
 	pool := func(name string, waiting int, wait time.Duration) Pool {
 		return Pool{Database: name, User: "app", ClientWaiting: waiting, MaxWait: Age(wait), ServerActive: 3}

@@ -303,22 +303,48 @@ func (p *problem) stepsForPrepared(x Prepared) []Step {
 	}
 }
 
-func (p *problem) stepsForPooler(pool Pool, servers int) []Step {
-	free := p.now.Slots.Free()
-	if free == 0 {
-		return []Step{p.endNothing("the pool can't grow, for the server has no slot left; find who else has them")}
+// stepsForPooler let a pool grow by the setting that bounds it, so that all pools that share the setting still fit.
+func (p *problem) stepsForPooler(pool Pool) []Step {
+	free, servers := p.now.Slots.Free(), pool.servers()
+	b := cmp.Or(p.now.bouncer, &bouncer{poolSize: servers, pools: 1})
+	setting, what, size, sharing := "default_pool_size", "pool", servers, b.pools
+	if servers < b.poolSize && b.perDatabase > 0 && p.pooled(pool.Database) >= b.perDatabase {
+		setting, what, size, sharing = "max_db_connections", "database", b.perDatabase, b.databases
 	}
-	size := servers + min(pool.ClientWaiting, max(1, free/2))
-	do := fmt.Sprintf("let the pool have %d connections instead of %d: the server has %s free; this needs one of admin_users, and for good "+
-		"default_pool_size (or pool_size of the database) in pgbouncer.ini", size, servers, count(free, "slot", "slots"))
+	more := min(pool.ClientWaiting, max(1, free/2), free/sharing)
+	switch {
+	case free == 0:
+		return []Step{p.endNothing("the pool can't grow, for the server has no slot left; find who else has them")}
+	case what == "pool" && servers != b.poolSize:
+		return []Step{{
+			fmt.Sprintf("see which setting bounds the pool, for default_pool_size is %d: pool_size or max_db_connections of the database, "+
+				"reserve_pool_size, or max_user_connections; raise it in pgbouncer.ini by %d at most", b.poolSize, free),
+			p.now.console("SHOW DATABASES"), nobody,
+		}}
+	case more == 0:
+		return []Step{p.endNothing(fmt.Sprintf("%s holds for each of %d, and the server has %s free; give %s %s a larger size of its own in pgbouncer.ini",
+			setting, sharing, count(free, "slot", "slots"), what, pool.Database))}
+	}
+	do := fmt.Sprintf("let each %s have %d connections instead of %d: the server has %s free; this needs one of admin_users, and for good "+
+		"%s in pgbouncer.ini", what, size+more, size, count(free, "slot", "slots"), setting)
 	return []Step{
-		{do, p.now.console(fmt.Sprintf("SET default_pool_size = %d", size)), "nobody, but the server has that much more to do at once"},
+		{do, p.now.console(fmt.Sprintf("SET %s = %d", setting, size+more)), "nobody, but the server has that much more to do at once"},
 		{"see that nobody waits any more", p.now.console("SHOW POOLS"), nobody},
 		{
 			"if they still wait, make transactions shorter: a client keeps its connection until its transaction ends (pool_mode = transaction), " +
 				"or until it disconnects (session)", command("status"), nobody,
 		},
 	}
+}
+
+// pooled returns how many connections PgBouncer has to a database.
+func (p *problem) pooled(database string) (n int) {
+	for _, x := range p.now.Pools {
+		if x.Database == database {
+			n += x.servers()
+		}
+	}
+	return n
 }
 
 func (p *problem) stepsForPoolerClients(l Limit) []Step {
