@@ -286,6 +286,22 @@ func TestALimitIsJudgedWithoutTheMonitoringSessionAndAdvisedOnByWhoReachesIt(t *
 	}
 }
 
+func TestALostReplicationSlotFillsNoDisk(t *testing.T) {
+	lost, unread := WALSlot{Name: "gone", Status: "lost"}, WALSlot{Name: "slow", Status: "extended", Retained: 1 << 30}
+	for first, slots := range map[string][]WALSlot{"gone": {lost}, "slow": {lost, unread}} {
+		s := of()
+		s.WALSlots = slots
+		d := Diagnose(s, nil, defaults())
+		f := d.Health.Findings[0]
+		if !strings.Contains(f.What, first) || strings.Contains(f.What, "disk is full") != (first == "slow") {
+			t.Errorf("%s: %s", first, f.What)
+		}
+		if drops := strings.Contains(f.Do, "pg_drop_replication_slot"); drops != (first == "gone") {
+			t.Errorf("%s: %s", first, f.Do)
+		}
+	}
+}
+
 func TestAPoolOfPgBouncerGrowsByTheSettingThatBoundsIt(t *testing.T) {
 	pool := func(user string, servers int) Pool {
 		return Pool{Database: "wall", User: user, ClientWaiting: 4, MaxWait: Age(2 * time.Second), ServerActive: servers}

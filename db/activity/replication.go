@@ -90,16 +90,18 @@ func (p *problem) walSlots() *Finding {
 	}
 	slices.SortStableFunc(dead, func(a, b WALSlot) int { return cmp.Compare(b.Retained, a.Retained) })
 	sql := "SELECT pg_drop_replication_slot('" + strings.ReplaceAll(dead[0].Name, "'", "''") + "')"
-	return &Finding{
-		Level: Warning, Code: "replication-slot",
-		What: fmt.Sprintf("no client reads from replication slot %s, for which the server keeps %s of WAL (%s): in the end the disk is full",
-			dead[0].Name, size(dead[0].Retained), dead[0].Status),
-		culprit: "the reader of replication slot " + dead[0].Name,
-		steps: []Step{
-			p.endNothing("start the standby or subscriber that reads from it"),
-			{Do: "drop the slot if its reader never comes back", Command: p.now.psql(p.now.Server.Superuser, sql), Hurts: "its reader, which must be built anew"},
-		},
+	drop := Step{"drop the slot if its reader never comes back", p.now.psql(p.now.Server.Superuser, sql), "its reader, which must be built anew"}
+	f := &Finding{Level: Warning, Code: "replication-slot", culprit: "the reader of replication slot " + dead[0].Name}
+	if dead[0].Status == "lost" {
+		f.What = fmt.Sprintf("replication slot %s is lost: the server keeps no WAL for it any more, and its reader can't go on", dead[0].Name)
+		drop.Do, drop.Hurts = "drop the slot, and build its reader anew", nobody
+		f.steps = []Step{drop}
+		return f
 	}
+	f.What = fmt.Sprintf("no client reads from replication slot %s, for which the server keeps %s of WAL (%s): in the end the disk is full",
+		dead[0].Name, size(dead[0].Retained), dead[0].Status)
+	f.steps = []Step{p.endNothing("start the standby or subscriber that reads from it"), drop}
+	return f
 }
 
 func (p *problem) replicationLag() *Finding {

@@ -57,7 +57,7 @@ type Prepared struct {
 type WALSlot struct {
 	Name     string `json:"name"`
 	Active   bool   `json:"active"`
-	Retained int64  `json:"retained_bytes"` // of WAL that the server keeps for it
+	Retained int64  `json:"retained_bytes"` // of WAL that the server keeps for it; 0 if it is lost
 	Status   string `json:"wal_status"`     // the server's status: reserved, extended, unreserved, lost; "" before PostgreSQL 13
 }
 
@@ -355,7 +355,7 @@ SELECT coalesce((SELECT json_agg(p) FROM (
        coalesce((SELECT json_agg(s) FROM (
          SELECT slot_name AS name, active, coalesce(to_jsonb(r) ->> 'wal_status', '') AS wal_status,
                 coalesce(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn()
-                  ELSE pg_current_wal_lsn() END, restart_lsn), 0)::bigint AS retained_bytes
+                  ELSE pg_current_wal_lsn() END, CASE WHEN to_jsonb(r) ->> 'wal_status' IS DISTINCT FROM 'lost' THEN restart_lsn END), 0)::bigint AS retained_bytes
          FROM pg_replication_slots r ORDER BY slot_name LIMIT 100) s), '[]'),
        coalesce((SELECT json_agg(x) FROM (
          SELECT coalesce(application_name, '') AS name, coalesce(state, '') AS state, coalesce(sync_state, '') AS sync,
@@ -440,15 +440,19 @@ func (s *Snapshot) count() {
 	}
 }
 
-// password matches the passwords in ALTER ROLE, CREATE USER MAPPING and connection strings. If the end of the literal
-// was cut off, it matches everything that follows.
-var password = regexp.MustCompile(`(?i)(password\w*["\s:=]*)(E?'(?:[^']|'')*(?:'|$)|\$(\w*)\$.*|[^\s'"&;,)]+)`)
+// password matches the passwords in ALTER ROLE, CREATE USER MAPPING and connection strings, and userPassword those in
+// URLs. If the end of the literal was cut off, they match everything that follows.
+var (
+	password = regexp.MustCompile(`(?is)(password\w*["\s:=]*)(''[^']+''|(?:U&)?'(?:[^']|'')*(?:'|$)|E'(?:[^'\\]|''|\\.?)*(?:'|$)|\$(\w*)\$.*|[^\s'"&;,)]+)`)
+
+	userPassword = regexp.MustCompile(`(://[^\s:@/'"]*:)[^\s'"]*(@|$)`)
+)
 
 func withoutPasswords(query string) string {
-	if !strings.Contains(strings.ToLower(query), "password") {
-		return query
+	if strings.Contains(strings.ToLower(query), "password") {
+		query = password.ReplaceAllString(query, "$1***")
 	}
-	return password.ReplaceAllString(query, "$1***")
+	return userPassword.ReplaceAllString(query, "$1***$2")
 }
 
 // Slots counts the server's slots.
