@@ -53,12 +53,11 @@ func command(rest string) string { return "ddtb db-connections " + rest }
 
 func quoted(name string) string { return pgx.Identifier{name}.Sanitize() }
 
-// firstWords returns the beginning of a query.
-func firstWords(query string) string {
-	const most = 40
+// FirstWords returns the beginning of a query on one line, at most that many characters.
+func FirstWords(query string, most int) string {
 	text := []rune(strings.Join(strings.Fields(query), " "))
 	if len(text) > most {
-		return string(text[:most]) + "…"
+		return string(text[:most-1]) + "…"
 	}
 	return string(text)
 }

@@ -247,7 +247,7 @@ func (p *problem) firstForLock() []Step {
 	if head, freed := p.now.queueHead(); freed > 0 {
 		steps := p.cancel(head,
 			fmt.Sprintf("cancel the statement that waits first (%s: %s): %s behind it, and %s is not in their way",
-				head.name(), firstWords(head.Query), count(freed, "session waits", "sessions wait"), roots[0].name()),
+				head.name(), FirstWords(head.Query, 40), count(freed, "session waits", "sessions wait"), roots[0].name()),
 			"the client that sent it: it fails with 57014, has changed nothing, and can be tried again")
 		if !p.leaked(roots[0]) {
 			return steps
