@@ -130,7 +130,7 @@ func open(ctx context.Context, cfg *config.Config, log *slog.Logger, o Options) 
 	observer.Process = leases.Now
 	a := &App{
 		o: o, cfg: cfg, log: log, db: d, server: observer, leases: leases, report: reporter, count: count, trace: traces,
-		sampler: activity.StartSampler(observer, cfg.Monitor.Interval, thresholds(cfg)), hosts: hostWatch{log: log},
+		sampler: activity.StartSampler(observer, cfg.Monitor.Interval, thresholds(cfg, d)), hosts: hostWatch{log: log},
 		ready: &readiness{db: d, server: observer, leases: leases, pooler: undeclared{log: log}},
 	}
 	a.count.FollowDB(d)
@@ -160,16 +160,19 @@ func (a *App) addPages() {
 		},
 	})
 	a.board = dashboard.New(dashboard.Options{
-		DB: a.db, Users: a.users, Server: a.server, Sampler: a.sampler, Process: a.leases.Now, Thresholds: thresholds(cfg), Config: cfg,
+		DB: a.db, Users: a.users, Server: a.server, Sampler: a.sampler, Process: a.leases.Now, Config: cfg,
 		Waits: a.count.Acquires().Waits, Testing: a.lab.Enabled, Log: a.log, Complete: a.o.Complete,
 		Switch: a.switchByHand, ViewReserve: reserve(), ChangeReserve: reserve(), Record: admin.Record,
 	})
 	a.echo = a.routes()
 }
 
-// thresholds are the same as those of `ddtb db-connections`, so that both give the same advice.
-func thresholds(cfg *config.Config) activity.Thresholds {
-	return activity.ThresholdsOf(cfg.Monitor).WithPools(cfg.Databases["default"], cfg.Server.Replicas)
+// thresholds are the same as those of `ddtb db-connections` with the configuration in effect, so that both give the same
+// advice.
+func thresholds(cfg *config.Config, d *db.DB) func() activity.Thresholds {
+	return func() activity.Thresholds {
+		return activity.ThresholdsOf(cfg.Monitor).WithPools(d.Config(), d.Replica() != nil, cfg.Server.Replicas)
+	}
 }
 
 // checkBudget runs for each new configuration, and at start, where it opens the monitoring connection: later all slots may

@@ -107,7 +107,7 @@ func (f *feed) diagnose(s *snapshot) (d activity.Diagnosis) {
 	default:
 		now := s.Snapshot
 		now.Processes = []activity.Process{process}
-		d = activity.Diagnose(now, s.Earlier, f.o.Thresholds)
+		d = activity.Diagnose(now, s.Earlier, f.o.Sampler.Thresholds())
 	}
 	return d.Complete(f.o.Complete)
 }

@@ -131,7 +131,7 @@ func TestTheServerIsReportedAsSoonAsItIsSeen(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer o.Close()
-	s := activity.StartSampler(o, 1, activity.Thresholds{})
+	s := activity.StartSampler(o, 1, func() activity.Thresholds { return activity.Thresholds{} })
 	defer s.Stop()
 	m := New("test")
 	m.FollowServer(s)
