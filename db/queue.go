@@ -19,16 +19,16 @@ type queue struct {
 	tickets    bool          // size follows the tickets of the budget, see resize
 	waits      func()        // called with the lock held when a request begins to wait; nil: not called
 
-	mu         sync.Mutex
-	taken      int       // places in use
-	peak       int       // the most places in use or waited for at once, since the last call of demand
-	limit      int       // temporarily less than size, after the server had no slot for more; 0: size
-	limitUntil time.Time // when limit ends
-	waiters    list.List // of *waiter, the oldest first
-	expiry     *time.Timer
-	pace       pace          // of the places that become free while a request waits
-	idle       chan struct{} // closed when the last place is freed; nil: no caller waits for that
-	closed     bool          // no more places are given
+	mu      sync.Mutex
+	taken   int         // places in use
+	peak    int         // the most places in use or waited for at once, since the last call of demand
+	limit   int         // temporarily less than size, after the server had no slot for more; 0: size
+	growth  *time.Timer // ends the limit
+	waiters list.List   // of *waiter, the oldest first
+	expiry  *time.Timer
+	pace    pace          // of the places that become free while a request waits
+	idle    chan struct{} // closed when the last place is freed; nil: no caller waits for that
+	closed  bool          // no more places are given
 
 	waited, timedOut, refused int64
 	waitTotal                 time.Duration
@@ -167,12 +167,7 @@ func (q *queue) refuses(urgent bool) bool {
 }
 
 // free reports whether there is a free place. The lock is held.
-func (q *queue) free() bool {
-	if q.limit > 0 && !time.Now().Before(q.limitUntil) {
-		q.limit = 0
-	}
-	return q.taken < min(cmp.Or(q.limit, q.size), q.size)
-}
+func (q *queue) free() bool { return q.taken < min(cmp.Or(q.limit, q.size), q.size) }
 
 func (q *queue) unbounded() bool { return q.size == 0 && !q.tickets }
 
@@ -245,6 +240,9 @@ func (q *queue) failLocked(err error) {
 // close ends the queue when no place is taken. Without places, requests may still wait. The lock is held.
 func (q *queue) close() {
 	q.closed = true
+	if q.growth != nil {
+		q.growth.Stop()
+	}
 	q.failLocked(ErrClosed)
 }
 
@@ -260,8 +258,21 @@ func (q *queue) stopGrowing() bool {
 	if q.unbounded() || q.taken <= 1 {
 		return false
 	}
-	q.limit, q.limitUntil = q.taken-1, time.Now().Add(limitFor)
+	q.limit = q.taken - 1
+	if q.growth == nil {
+		q.growth = time.AfterFunc(limitFor, q.grow)
+	} else {
+		q.growth.Reset(limitFor)
+	}
 	return true
+}
+
+// grow ends the limit.
+func (q *queue) grow() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.limit = 0
+	q.handOver()
 }
 
 // pace is the moving average of the time between two places that a queue hands over. It starts at the first handover,
@@ -310,16 +321,12 @@ func (p *pace) wait(n int) time.Duration {
 func (q *queue) drained() <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.taken == 0 {
-		q.close()
-		done := make(chan struct{})
-		close(done)
-		return done
-	}
 	if q.idle == nil {
 		q.idle = make(chan struct{})
 	}
-	return q.idle
+	idle := q.idle
+	q.handOver() // closes it if no place is taken
+	return idle
 }
 
 // stat adds the queue's figures to s.
