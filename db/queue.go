@@ -241,6 +241,7 @@ func (q *queue) failLocked(err error) {
 func (q *queue) close() {
 	q.closed = true
 	if q.growth != nil {
+		q.limit = 0
 		q.growth.Stop()
 	}
 	q.failLocked(ErrClosed)
