@@ -144,11 +144,9 @@ func open(ctx context.Context, cfg *config.Config, log *slog.Logger, o Options) 
 func (a *App) addPages() {
 	cfg, reserve := a.cfg, func() auth.Runner { return newReserve(a.server).inTx }
 	a.guard, a.ids, a.patterns = web.NewGuard(cfg.Server.BaseURL, cfg.Server.AllowedHosts...), newRequestIDs(), map[string]bool{}
-	a.users = auth.New(a.db, cfg.Admin)
-	a.users.Reserve = reserve()
+	a.users = auth.New(a.db, cfg.Admin, reserve())
 	a.polls = polls.New(polls.NewStore(a.db), time.Now)
-	a.lab = lab.New(a.db, a.server, cfg.Test, a.log)
-	a.lab.UseSentry(cfg.Sentry)
+	a.lab = lab.New(a.db, a.server, cfg.Test, cfg.Sentry, a.log)
 	a.scenes = labsite.New(a.lab.Enabled, a.o.Complete, a.log)
 	a.admin = admin.New(admin.Options{
 		DB: a.db, Users: a.users, Log: a.log, Links: []web.Link{{Path: dashboard.Path, Text: "Connections"}}, Report: a.failed,

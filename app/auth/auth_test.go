@@ -28,7 +28,7 @@ const (
 func open(t *testing.T) (*auth.Service, *db.DB) {
 	t.Helper()
 	d := dbtest.Open(t)
-	s := auth.New(d, config.Admin{SessionAge: time.Hour})
+	s := auth.New(d, config.Admin{SessionAge: time.Hour}, nil)
 	if _, err := s.CreateSuperuser(t.Context(), "ada", "ada@example.org", good); err != nil {
 		t.Fatal(err)
 	}
@@ -333,7 +333,7 @@ func TestNoLeaseIsHeldWhileAPasswordIsHashed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close(context.WithoutCancel(t.Context()))
-	s := auth.New(d, config.Admin{SessionAge: time.Hour})
+	s := auth.New(d, config.Admin{SessionAge: time.Hour}, nil)
 	if _, err := s.CreateSuperuser(t.Context(), "ada", "", good); err != nil {
 		t.Fatal(err)
 	}

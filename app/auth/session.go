@@ -80,7 +80,7 @@ func (s *Service) Login(ctx context.Context, username, password, address, old st
 // login uses one of the application's connections if it gets one within tryFor, then the reserve. If the reserve
 // fails too, it waits for a connection as long as any request.
 func (s *Service) login(ctx context.Context, username, password, old string) (Session, error) {
-	if s.Reserve != nil {
+	if s.reserve != nil {
 		soon := func(ctx context.Context, fn func(context.Context, db.Querier) error) error {
 			ctx, cancel := context.WithTimeout(ctx, tryFor)
 			defer cancel()
@@ -90,7 +90,7 @@ func (s *Service) login(ctx context.Context, username, password, old string) (Se
 		if !cannotAsk(err) || db.CauseOf(err) == db.CircuitOpen || ctx.Err() != nil {
 			return session, err
 		}
-		session, err = s.loginBy(ctx, s.Reserve, username, password, old)
+		session, err = s.loginBy(ctx, s.reserve, username, password, old)
 		if kind := fault.KindOf(err); err == nil || kind != fault.Internal && kind != fault.Busy {
 			return session, err
 		}

@@ -40,18 +40,15 @@ type Lab struct {
 	leaking int                  // leaks in progress
 }
 
-// New makes the lab.
-func New(d *db.DB, server *activity.Observer, cfg config.Test, log *slog.Logger) *Lab {
-	l := &Lab{db: d, server: server, log: log, turn: make(chan struct{}, 1), leaked: map[*db.Lease]func(){}}
+// New makes the lab. The events of experiments go to the application's Sentry, if it has one.
+func New(d *db.DB, server *activity.Observer, cfg config.Test, events config.Sentry, log *slog.Logger) *Lab {
+	l := &Lab{db: d, server: server, sentry: events, log: log, turn: make(chan struct{}, 1), leaked: map[*db.Lease]func(){}}
 	l.Configure(cfg)
 	return l
 }
 
 // Configure applies new limits, and enables or disables the endpoints.
 func (l *Lab) Configure(cfg config.Test) { l.limits.Store(&cfg) }
-
-// UseSentry sends the events of experiments to the application's Sentry. Call it before the first request.
-func (l *Lab) UseSentry(cfg config.Sentry) { l.sentry = cfg }
 
 // Enabled reports whether the endpoints are enabled.
 func (l *Lab) Enabled() bool { return l.limits.Load().Enabled }
