@@ -78,12 +78,16 @@ func ConnConfig(cfg Settings, application string) (*pgx.ConnConfig, error) {
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: k.Idle, Interval: k.Interval, Count: k.Count},
 		Control:         unanswered(k.Idle + time.Duration(k.Count)*k.Interval), // as long as keepalive takes
 	}).DialContext
-	cc.AfterNetConnect = func(_ context.Context, attempt *pgconn.Config, conn net.Conn) (net.Conn, error) {
-		return conn, setPassword(cfg, attempt)
-	}
-	setRuntimeParams(cc, cfg, application)
-	cc.BuildContextWatcherHandler = func(pc *pgconn.PgConn) ctxwatch.Handler {
-		return &pgconn.CancelRequestContextWatcherHandler{Conn: pc, DeadlineDelay: cancelTimeout}
+	setRuntimeParams(cc, cfg)
+	Complete(cc, application)
+	completed := cc.AfterNetConnect
+	cc.AfterNetConnect = func(ctx context.Context, attempt *pgconn.Config, conn net.Conn) (net.Conn, error) {
+		secret, err := password(cfg) // as its file holds it at this moment
+		if err != nil {
+			return conn, err
+		}
+		attempt.Password = cmp.Or(secret.Reveal(), attempt.Password)
+		return completed(ctx, attempt, conn)
 	}
 	if cfg.Pooler == PgBouncer { // the next query may run on another server connection, without our prepared statements
 		cc.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
@@ -100,23 +104,27 @@ func checkSocket(host string, port uint16) error {
 	return nil
 }
 
-// setPassword sets the password of one attempt to connect, as its file holds it at this moment. The driver made this
-// Config for the one attempt.
-func setPassword(cfg Settings, attempt *pgconn.Config) error {
-	secret, err := password(cfg)
-	if err != nil {
-		return err
+// Complete adds to cc, as the driver parsed it, what ConnConfig does for every server: the session has the name
+// application and an encoding and date style that the driver reads, the password is prepared as the authentication
+// method requires, an answer that is not PostgreSQL's is an error at once, and a query whose context ends is cancelled.
+func Complete(cc *pgx.ConnConfig, application string) {
+	cc.RuntimeParams["application_name"] = application
+	cc.RuntimeParams["client_encoding"] = "UTF8"                                                            // the encoding of Go's strings; the default is the database's own
+	cc.RuntimeParams["datestyle"] = "ISO"                                                                   // the driver reads no other; PgBouncer follows both
+	cc.AfterNetConnect = func(_ context.Context, attempt *pgconn.Config, conn net.Conn) (net.Conn, error) { // attempt is of this one
+		attempt.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+			return pgproto3.NewFrontend(&loginReader{Reader: r, attempt: attempt}, w)
+		}
+		return conn, nil
 	}
-	attempt.Password = cmp.Or(secret.Reveal(), attempt.Password)
-	attempt.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
-		return pgproto3.NewFrontend(&loginReader{Reader: r, attempt: attempt}, w)
+	cc.BuildContextWatcherHandler = func(pc *pgconn.PgConn) ctxwatch.Handler {
+		return &pgconn.CancelRequestContextWatcherHandler{Conn: pc, DeadlineDelay: cancelTimeout}
 	}
-	return nil
 }
 
-// setRuntimeParams adds a session's initial settings. A pooler refuses a login with any setting but the name; behind
+// setRuntimeParams sets a session's initial settings. A pooler refuses a login with any setting but the name; behind
 // one, statement_timeout belongs in ALTER ROLE.
-func setRuntimeParams(cc *pgx.ConnConfig, cfg Settings, application string) {
+func setRuntimeParams(cc *pgx.ConnConfig, cfg Settings) {
 	for name := range cc.RuntimeParams { // a service file may name others, which package config refuses
 		if name != "options" && name != "timezone" || cfg.Pooler == PgBouncer {
 			delete(cc.RuntimeParams, name)
@@ -125,9 +133,6 @@ func setRuntimeParams(cc *pgx.ConnConfig, cfg Settings, application string) {
 	if cfg.Pooler != PgBouncer && cfg.StatementTimeout > 0 {
 		cc.RuntimeParams["statement_timeout"] = strconv.FormatInt(max(1, cfg.StatementTimeout.Milliseconds()), 10)
 	}
-	cc.RuntimeParams["application_name"] = application
-	cc.RuntimeParams["client_encoding"] = "UTF8" // the encoding of Go's strings; the default is the database's own
-	cc.RuntimeParams["datestyle"] = "ISO"        // the driver reads no other; PgBouncer follows both
 }
 
 // password returns the password in force: the content of PasswordFile, if that is set.

@@ -171,16 +171,16 @@ func DefaultSettings() Settings {
 	}
 }
 
-// SameServer reports whether both reach the same database in the same way. Their strategies may differ.
+// SameServer reports whether both reach the same database as the same role, under the same name. A session of one then
+// serves the other: their passwords, timeouts, encryption and strategies may differ.
 func (s Settings) SameServer(other Settings) bool {
-	for _, x := range []*Settings{&s, &other} {
-		x.Strategy, x.Reset, x.QueryTimeout, x.Budget = "", "", 0, 0
-		x.Pool = PoolSettings{}
-		x.Persistent = PersistentSettings{}
-		x.PerRequest = PerRequestSettings{}
-		x.Multiplex = MultiplexSettings{}
+	session := func(x Settings) Settings {
+		return Settings{
+			Name: x.Name, User: x.User, Host: x.Host, Port: x.Port, Hosts: x.Hosts, TargetSessionAttrs: x.TargetSessionAttrs,
+			ApplicationName: x.ApplicationName, Pooler: x.Pooler, DirectHost: x.DirectHost, DirectPort: x.DirectPort,
+		}
 	}
-	return s == other
+	return session(s) == session(other)
 }
 
 // Direct returns settings that bypass the pooler, if they say how. They are for operations that a pooler in transaction

@@ -63,9 +63,8 @@ type Options struct {
 	Waits   func(strategy string) metrics.Waits // the waits for a lease that have ended since the start
 	Testing func() bool                         // whether the test endpoints are on
 
-	Thresholds activity.Thresholds // the same as Sampler's
-	Log        *slog.Logger
-	Complete   func(command string) string // completes a command, so that it reaches this server when it is pasted
+	Log      *slog.Logger
+	Complete func(command string) string // completes a command, so that it reaches this server when it is pasted
 	// Switch applies edit to DB's settings, or returns its error. The settings don't change during edit.
 	Switch func(
 		ctx context.Context, edit func(now config.Database) (config.Database, error),

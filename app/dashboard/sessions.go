@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -35,7 +34,7 @@ func sessionRows(now activity.Snapshot) (rows [][]string) {
 	for _, x := range sessions {
 		rows = append(rows, []string{
 			strconv.Itoa(int(x.PID)), cmp.Or(x.Application, "(no name)"), x.User + "@" + x.Database, x.ClientAddress(),
-			sessionState(x), activity.Short(x.InState.Duration()), shortened(x.Query, mostQuery),
+			sessionState(x), activity.Short(x.InState.Duration()), activity.FirstWords(x.Query, mostQuery),
 		})
 	}
 	return rows
@@ -68,14 +67,6 @@ func sessionState(x activity.Session) string {
 		return x.State + ", waits for a lock"
 	}
 	return x.State
-}
-
-func shortened(text string, most int) string {
-	text = strings.Join(strings.Fields(text), " ")
-	if r := []rune(text); len(r) > most {
-		return string(r[:most-1]) + "…"
-	}
-	return text
 }
 
 // sessionData is the confirmation page for ending a session.

@@ -11,9 +11,11 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -77,6 +79,8 @@ func (l *Lab) guard(next echo.HandlerFunc) echo.HandlerFunc {
 			err := fmt.Errorf("Sec-Fetch-Site is %q", web.Cut(c.Request().Header.Get("Sec-Fetch-Site")))
 			return fault.Wrap(fault.Forbidden, err, "A page of another site can't start a test. Open this address yourself.")
 		}
+		longest := 2*l.limits.Load().MaxHold + time.Minute // of a stress run: its holders wait, then hold
+		_ = http.NewResponseController(c.Response().Writer).SetWriteDeadline(time.Now().Add(longest))
 		return next(c)
 	}
 }

@@ -201,7 +201,8 @@ func onlyFlagsOf(cmd *cobra.Command, a action) (err error) {
 func (d *connections) startWith(cmd *cobra.Command, a action) error {
 	f := cmd.Flags().Lookup("application")
 	d.filter.Nameless = f != nil && f.Changed && d.filter.Application == ""
-	for name, empty := range map[string]string{"dsn": "", "pid": "0"} { // an unset variable must not mean all sessions, or another server
+	// An unset variable must not mean all sessions, or another server.
+	for name, empty := range map[string]string{"dsn": "", "pgbouncer": "", "user": "", "database": "", "pid": "0"} {
 		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && f.Value.String() == empty {
 			return usage("--%s %q names nothing: give a value, or leave it out", name, empty)
 		}

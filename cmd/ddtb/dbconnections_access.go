@@ -7,11 +7,10 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 
 	"ddtb/db"
 	"ddtb/db/activity"
@@ -40,7 +39,7 @@ func (d *connections) open(ctx context.Context) error {
 		if db.CauseOf(err) != db.SlotsExhausted {
 			return err
 		}
-		if r := d.viaServer(ctx, cc); r != nil {
+		if r, none := activity.FindShared(ctx, d.socketDirs(), cc); none == nil {
 			d.access, d.refused = r, err
 			return nil
 		}
@@ -57,44 +56,70 @@ func (d *connections) open(ctx context.Context) error {
 
 // askProcesses queries the running servers of the same database for their leases, which PostgreSQL does not show.
 func (d *connections) askProcesses(ctx context.Context) []activity.Process {
-	dir, err := activity.SocketDir(d.environment("XDG_RUNTIME_DIR"))
-	if err != nil || d.reached == nil {
+	if d.reached == nil {
 		return nil
 	}
-	return activity.AskProcesses(ctx, dir, d.reached)
+	return activity.AskProcesses(ctx, d.socketDirs(), d.reached)
 }
 
-func (d *connections) viaServer(ctx context.Context, cc *pgx.ConnConfig) *activity.Remote {
-	dir, err := activity.SocketDir(d.environment("XDG_RUNTIME_DIR"))
-	if err != nil {
-		d.log.Debug("no socket of a running server", "error", err)
-		return nil
+func (d *connections) socketDirs() []string {
+	return activity.SocketDirs(d.environment("XDG_RUNTIME_DIR"))
+}
+
+// lasting is the access of a monitor, which outlives the server whose connection it uses: if that fails, or no slot is
+// left, it opens another.
+type lasting struct {
+	*connections
+	turn sync.Mutex // while access is used or replaced
+}
+
+// Snapshot is part of activity.Access.
+func (l *lasting) Snapshot(ctx context.Context) (activity.Snapshot, error) {
+	l.turn.Lock()
+	defer l.turn.Unlock()
+	s, err := l.access.Snapshot(ctx)
+	if _, remote := l.access.(*activity.Remote); err == nil || !remote && db.CauseOf(err) != db.SlotsExhausted {
+		return s, err
 	}
-	r, _ := activity.FindShared(ctx, dir, cc) // nil if there is none
-	return r
+	l.close()
+	if err := l.open(ctx); err != nil {
+		return s, err
+	}
+	return l.access.Snapshot(ctx)
+}
+
+// Signal is part of activity.Access.
+func (l *lasting) Signal(ctx context.Context, order activity.Order) (activity.Outcome, error) {
+	l.turn.Lock()
+	defer l.turn.Unlock()
+	return l.access.Signal(ctx, order)
 }
 
 // connConfig returns the server of --dsn, or the configured one without its pooler.
 func (d *connections) connConfig() (*pgx.ConnConfig, error) {
 	cfg := d.database()
-	application := cfg.ApplicationName + "/db-connections"
 	if d.dsn == "" {
 		if cfg.Pooler != "" {
 			cfg = db.Direct(cfg)
 		}
-		return db.ConnConfig(cfg, application)
+		return db.ConnConfig(cfg, d.application())
 	}
-	cc, err := pgx.ParseConfig(d.dsn)
+	return d.parse("dsn", d.dsn)
+}
+
+// parse reads the DSN of a flag.
+func (d *connections) parse(flag, dsn string) (*pgx.ConnConfig, error) {
+	cc, err := pgx.ParseConfig(dsn)
 	if err != nil { // its text may contain parts of the password
-		return nil, usage("%s", "--dsn can't be read: "+dsnForms)
+		return nil, usage("--%s can't be read: %s", flag, dsnForms)
 	}
-	cc.RuntimeParams["application_name"] = application
-	cc.ConnectTimeout = cmp.Or(cc.ConnectTimeout, cfg.ConnectTimeout)
-	cc.BuildContextWatcherHandler = func(pc *pgconn.PgConn) ctxwatch.Handler {
-		return &pgconn.CancelRequestContextWatcherHandler{Conn: pc, DeadlineDelay: time.Second}
-	}
+	db.Complete(cc, d.application())
+	cc.ConnectTimeout = cmp.Or(cc.ConnectTimeout, d.database().ConnectTimeout)
 	return cc, nil
 }
+
+// application is the application_name of this run.
+func (d *connections) application() string { return d.database().ApplicationName + "/db-connections" }
 
 // fail reports why the server could not be inspected.
 func (d *connections) fail(ctx context.Context, a action, err error) error {
@@ -125,7 +150,9 @@ func (d *connections) fail(ctx context.Context, a action, err error) error {
 		d.printer.Health(h)
 		err = nil
 	default:
-		err = fmt.Errorf("%w\nWhat to do: %s", err, h.Findings[0].Do)
+		if ctx.Err() == nil {
+			err = fmt.Errorf("%w\nWhat to do: %s", err, h.Findings[0].Do)
+		}
 	}
 	return &exitError{code, err}
 }

@@ -41,6 +41,11 @@ func TestAStarvedPgBouncerIsCriticalAndTheStepsEndItsQueue(t *testing.T) { // al
 	if d.Health.Findings[0].Code != "pooler" {
 		t.Fatalf("%+v", d.Health)
 	}
+	nameless := strings.Replace(console, "dbname=pgbouncer", "", 1) // psql would go to a database of the user's name
+	o := m.run("", "db-connections", "--dsn", dsn, "--pgbouncer", nameless, "doctor", "--json")
+	if first := printed[activity.Diagnosis](t, o.out).Steps[0].Command; !strings.Contains(first, "-d pgbouncer -c 'SET default_pool_size") {
+		t.Error(first)
+	}
 	for _, s := range d.Steps[:2] {
 		cmd := exec.CommandContext(t.Context(), "sh", "-c", s.Command)
 		cmd.Env = append(os.Environ(), "PGBOUNCER="+console)

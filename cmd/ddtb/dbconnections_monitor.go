@@ -24,38 +24,22 @@ func (d *connections) monitor(ctx context.Context) error {
 	if d.interval < leastInterval {
 		return usage("--interval must be %v at least", leastInterval)
 	}
+	access := &lasting{connections: d}
 	if d.watch && !d.asJSON && isTerminal(d.in) && isTerminal(d.out) && d.environment("TERM") != "dumb" {
-		return d.screen(ctx)
+		return console.Watch{
+			Access: access, Thresholds: d.thresholds(), Interval: d.interval,
+			In: d.in, Out: below(d.out),
+			Environ: d.environ, Colour: d.printer.Colour,
+		}.Run(ctx)
 	}
-	var earlier *activity.Snapshot
-	for {
-		s, now := d.sample(ctx, earlier)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err := d.print(s); err != nil {
+	sampler := activity.StartSampler(access, d.interval, d.thresholds)
+	defer sampler.Stop()
+	for r, err := sampler.Next(ctx, activity.Reading{}); err == nil; r, err = sampler.Next(ctx, r) {
+		if err := d.print(r.Sample); err != nil || !d.watch {
 			return err
 		}
-		if now != nil {
-			earlier = now
-		}
-		if !d.watch {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(d.interval):
-		}
 	}
-}
-
-func (d *connections) sample(ctx context.Context, earlier *activity.Snapshot) (activity.Sample, *activity.Snapshot) {
-	now, err := d.access.Snapshot(ctx)
-	if err != nil {
-		return activity.SampleOfFailure(time.Now(), err), nil
-	}
-	return activity.SampleOf(now, earlier, d.thresholds()), &now
+	return nil
 }
 
 // print writes one line; JSON has no line breaks.
@@ -66,12 +50,4 @@ func (d *connections) print(s activity.Sample) error {
 	}
 	d.printer.Sample(s)
 	return nil
-}
-
-func (d *connections) screen(ctx context.Context) error {
-	return console.Watch{
-		Access: d.access, Thresholds: d.thresholds(), Interval: d.interval,
-		In: d.in, Out: below(d.out),
-		Environ: d.environ, Colour: d.printer.Colour,
-	}.Run(ctx)
 }

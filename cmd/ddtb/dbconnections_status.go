@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -17,11 +16,12 @@ import (
 
 func (d *connections) thresholds() activity.Thresholds {
 	t := activity.ThresholdsOf(d.cfg.Monitor)
-	_, t.Replica = d.cfg.Databases["replica"]
+	_, standby := d.cfg.Databases["replica"]
 	if d.dsn != "" { // the configured pools are another server's, perhaps
+		t.Replica = standby
 		return t
 	}
-	return t.WithPools(d.database(), d.cfg.Server.Replicas)
+	return t.WithPools(d.database(), standby, d.cfg.Server.Replicas)
 }
 
 func (d *connections) status(ctx context.Context) error {
@@ -61,7 +61,7 @@ func (d *connections) askPooler(ctx context.Context, s *activity.Snapshot) {
 		s.PoolsError = err.Error()
 		return
 	}
-	if s.Console = `psql "$PGBOUNCER"`; d.pooler == "" {
+	if s.Console = `psql "$PGBOUNCER"`; d.pooler == "" || cc.Database != "pgbouncer" { // psql would go to another database
 		s.Console = fmt.Sprintf("psql -h %s -p %d -U %s -d pgbouncer", activity.ShellQuote(cc.Host), cc.Port, activity.ShellQuote(cc.User))
 	} else if !secretIn(d.pooler) {
 		s.Console = "psql " + activity.ShellQuote(d.pooler)
@@ -74,14 +74,9 @@ func (d *connections) consoleConfig() (*pgx.ConnConfig, error) {
 	cfg := d.database()
 	switch {
 	case d.pooler != "":
-		cc, err := pgx.ParseConfig(d.pooler)
-		if err != nil { // its text may contain parts of the password
-			return nil, errors.New("--pgbouncer can't be read: " + dsnForms)
-		}
-		cc.ConnectTimeout = cmp.Or(cc.ConnectTimeout, cfg.ConnectTimeout)
-		return cc, nil
+		return d.parse("pgbouncer", d.pooler)
 	case d.dsn == "" && cfg.Pooler != "":
-		return db.ConnConfig(cfg, cfg.ApplicationName+"/db-connections")
+		return db.ConnConfig(cfg, d.application())
 	}
 	return nil, nil
 }

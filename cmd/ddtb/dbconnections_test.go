@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -202,6 +203,22 @@ func TestTheExitCodeOfHealthIsTheVerdict(t *testing.T) {
 	}
 }
 
+func TestWhatToDoAboutAServerThatRefusesFitsItsRefusal(t *testing.T) {
+	o := newOperator(t)
+	for more, want := range map[string]string{
+		"sslmode=require":                       "set an sslmode that it offers",
+		"sslmode=disable options='-c no.no'":    "the setting that the message names",
+		"sslmode=disable dbname=missing":        "correct the user, the password or the database's name",
+		"sslmode=disable host=127.0.0.1 port=1": "see that the server runs",
+	} {
+		dsn := fmt.Sprintf("host=%s port=%d user=%s password=%s dbname=%s %s", o.cfg.Host, o.cfg.Port, o.cfg.User, o.cfg.Password.Reveal(), o.cfg.Name, more)
+		code, out, _ := o.runs("--dsn", dsn, "health", "--json")
+		if f := printed[activity.Failure](t, out); code != 3 || !strings.Contains(f.Health.Findings[0].Do, want) {
+			t.Errorf("%s: %d, %s", more, code, out)
+		}
+	}
+}
+
 func TestCloseIdleShowsAsksAndReports(t *testing.T) {
 	o := newOperator(t)
 	o.session("shop/pool")
@@ -233,6 +250,18 @@ func TestCloseIdleShowsAsksAndReports(t *testing.T) {
 	o.session("report")
 	if code, out, _ := o.runs("close-idle", "--older-than=0s", "--application=", "--yes"); code != 0 || !strings.Contains(out, "1 of 1 ended.") {
 		t.Errorf("without a name: %d, %s", code, out)
+	}
+	o.has("report", 1)
+}
+
+func TestAnEmptyFlagIsRefused(t *testing.T) {
+	o := newOperator(t)
+	o.session("report")
+	for _, flag := range []string{"--user=", "--database=", "--pid=0", "--dsn=", "--pgbouncer="} {
+		code, out, err := o.runs("close-idle", "--older-than=0s", "--yes", flag)
+		if code != exitUsage || !strings.Contains(err, "names nothing") {
+			t.Errorf("%s: %d, %s%s", flag, code, out, err)
+		}
 	}
 	o.has("report", 1)
 }
@@ -371,6 +400,42 @@ func TestAnyServerCanBeNamedOnTheCommandLine(t *testing.T) {
 	}
 }
 
+func TestAServerOfTheCommandLineIsReadAsAConfiguredOne(t *testing.T) {
+	o := newOperator(t)
+	exec := func(sql string) {
+		t.Helper()
+		_, err := o.control.Exec(t.Context(), sql)
+		o.must(err)
+	}
+	dsn := func(more string) string {
+		return fmt.Sprintf("host=%s port=%d user=%s dbname=%s password=%s sslmode=disable %s", o.cfg.Host, o.cfg.Port, o.cfg.User, o.cfg.Name, o.cfg.Password.Reveal(), more)
+	}
+	t.Run("a password that SASLprep changes", func(t *testing.T) {
+		exec("CREATE ROLE prepared LOGIN PASSWORD 'Gr²oss'")
+		if code, _, err := o.runs("--dsn", dsn("user=prepared password=Gr²oss"), "status"); code != exitFine {
+			t.Errorf("%d, %s", code, err)
+		}
+	})
+	t.Run("a database in LATIN1", func(t *testing.T) {
+		var provider string
+		o.must(o.control.QueryRow(t.Context(),
+			"SELECT CASE WHEN current_setting('server_version_num')::int >= 150000 THEN 'LOCALE_PROVIDER libc' ELSE '' END").Scan(&provider))
+		exec("CREATE DATABASE old ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0 " + provider)
+		o.cfg.Name = "old"
+		_, err := o.session("report").Exec(t.Context(), "SELECT 'Grüße'")
+		o.must(err)
+		if _, out, _ := o.runs("--dsn", dsn(""), "status", "--json"); !strings.Contains(out, "Grüße") {
+			t.Error(out)
+		}
+	})
+	t.Run("a port of something else", func(t *testing.T) {
+		l := greeter(t, "HTTP/1.1 400 Bad Request\r\n\r\n")
+		if _, _, err := o.runs("--dsn", dsn("host=127.0.0.1 port="+l), "status"); !strings.Contains(err, "not PostgreSQL") {
+			t.Error(err)
+		}
+	})
+}
+
 func TestTheMonitorWritesLinesWhereThereIsNoTerminalAndOutlivesARestart(t *testing.T) {
 	o := newOperator(t)
 	if code, out, _ := o.runs("monitor"); code != 0 || strings.Count(out, "\n") != 1 || !strings.Contains(out, "/7") {
@@ -402,6 +467,54 @@ func TestTheMonitorWritesLinesWhereThereIsNoTerminalAndOutlivesARestart(t *testi
 	}
 	cancel()
 	if code := <-ended; code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	_ = r.Close()
+}
+
+func TestAMonitorOutlivesTheServerWhoseConnectionItUses(t *testing.T) {
+	o := newOperator(t)
+	observer, err := activity.NewObserver(o.cfg)
+	o.must(err)
+	t.Cleanup(observer.Close)
+	_, err = observer.Slots(t.Context())
+	o.must(err)
+	held := o.session("web")
+	o.fills()
+	t.Setenv("TMPDIR", o.runtime)
+	dir, err := activity.SocketDir("") // of a server without XDG_RUNTIME_DIR, which this command has
+	o.must(err)
+	sharing, stop := context.WithCancel(t.Context())
+	shared := make(chan error, 1)
+	go func() { shared <- observer.Share(sharing, dir) }()
+	dbtest.Eventually(t, "the connection is shared", func() bool {
+		code, _, _ := o.runs("status")
+		return code == exitFine
+	})
+
+	r, w := io.Pipe()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan int, 1)
+	go func() {
+		c := &cli{in: strings.NewReader(""), out: w, err: io.Discard, environ: o.environ()}
+		ended <- c.runWith(ctx, []string{"monitor", "--watch", "--interval=0.1", "--json"})
+		_ = w.Close()
+	}()
+	lines := json.NewDecoder(r)
+	next := func() (s activity.Sample) {
+		o.must(lines.Decode(&s))
+		return s
+	}
+	if s := next(); s.Slots == nil || s.Slots.Free() != 0 {
+		t.Errorf("%+v", s)
+	}
+	stop()
+	o.must(<-shared)
+	o.must(held.Close(t.Context())) // a slot is free
+	dbtest.Eventually(t, "it has a connection of its own", func() bool { return next().Slots != nil })
+	go func() { _, _ = io.Copy(io.Discard, r) }()
+	cancel()
+	if code := <-ended; code != exitFine {
 		t.Errorf("exit code %d", code)
 	}
 	_ = r.Close()

@@ -4,6 +4,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"ddtb/db/activity/console"
 )
 
 // helpWidth is the width of a small terminal, such as a console in an outage.
@@ -19,5 +21,5 @@ func fitHelp(root *cobra.Command) {
 
 // item returns an item of a list: after its name the text, wrapped and indented.
 func item(name, text string) string {
-	return name + strings.Join(wrap(text, helpWidth-len(name)), "\n"+strings.Repeat(" ", len(name))) + "\n"
+	return name + strings.Join(console.Words(text, helpWidth-len(name)), "\n"+strings.Repeat(" ", len(name))) + "\n"
 }

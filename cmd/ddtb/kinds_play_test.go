@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -172,21 +173,27 @@ func seenFrom(encoding string) answer {
 // greeted is the page when the host is a server that says this at once.
 func greeted(text string) answer {
 	return func(t *testing.T, m *machine, cfg config.Database) string {
-		var lc net.ListenConfig
-		l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = l.Close() })
-		go func() {
-			for conn, err := l.Accept(); err == nil; conn, err = l.Accept() {
-				_, _ = conn.Write([]byte(text))
-				_, _ = conn.Read(make([]byte, 100))
-				_ = conn.Close()
-			}
-		}()
-		return page(func(c *config.Database) { c.Port = l.Addr().(*net.TCPAddr).Port })(t, m, cfg)
+		port, err := strconv.Atoi(greeter(t, text))
+		must(t, err)
+		return page(func(c *config.Database) { c.Port = port })(t, m, cfg)
 	}
+}
+
+// greeter returns the port of a server that greets each client with the text.
+func greeter(t *testing.T, text string) (port string) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	must(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for conn, err := l.Accept(); err == nil; conn, err = l.Accept() {
+			_, _ = conn.Write([]byte(text))
+			_, _ = conn.Read(make([]byte, 100))
+			_ = conn.Close()
+		}
+	}()
+	_, port, _ = net.SplitHostPort(l.Addr().String())
+	return port
 }
 
 // hurt is an answer of a server of its own, for what would harm other tests.

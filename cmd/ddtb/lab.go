@@ -2,20 +2,19 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"ddtb/app/lab/scenarios"
 	"ddtb/app/lab/scene"
 	"ddtb/app/lab/site"
+	"ddtb/db/activity/console"
 )
 
 func (c *cli) labCommand() *cobra.Command {
@@ -51,7 +50,7 @@ func (c *cli) labList(asJSON bool) error {
 		for _, s := range scenarios.All() {
 			list = append(list, entry{s.Number, s.Name, s.Title, s.Family, s.Figure, s.FixedBy})
 		}
-		return c.printJSON(map[string]any{"scenarios": list})
+		return console.JSON(c.out, map[string]any{"scenarios": list})
 	}
 	for _, f := range scene.Families {
 		c.say("%s\n", f)
@@ -64,13 +63,6 @@ func (c *cli) labList(asJSON bool) error {
 	run := c.suggester().complete("ddtb lab run")
 	c.print("\nRun one by its name or number, or all:\n  %[1]s thread-leak\n  %[1]s --all\n", run)
 	return nil
-}
-
-func (c *cli) printJSON(v any) error {
-	out := json.NewEncoder(c.out)
-	out.SetEscapeHTML(false)
-	out.SetIndent("", "  ")
-	return out.Encode(v)
 }
 
 // labRun is the parameters of `ddtb lab run`.
@@ -123,7 +115,7 @@ func (c *cli) labRun(ctx context.Context, o labRun, names []string) error {
 		}
 	}
 	if o.json {
-		if err := c.printJSON(map[string]any{"scenarios": results, "server": results[0].Server}); err != nil {
+		if err := console.JSON(c.out, map[string]any{"scenarios": results, "server": results[0].Server}); err != nil {
 			return err
 		}
 	}
@@ -233,7 +225,7 @@ func (c *cli) sayResult(r *scene.Result) {
 	c.say("%2d %-24s %s\n", r.Number, r.Name, r.Title)
 	c.sayHalf(r, scene.Failure, r.Failure)
 	c.sayHalf(r, scene.Fix, r.Fix)
-	for i, line := range wrap(r.Verdict(), 66) {
+	for i, line := range console.Words(r.Verdict(), 66) {
 		if i == 0 {
 			line = fmt.Sprintf("%-66s %4.1f s", line, r.Seconds)
 		}
@@ -262,16 +254,4 @@ func cut(s string, n int) string {
 		return string(r[:n-1]) + "…"
 	}
 	return s
-}
-
-// wrap breaks a text between words into lines of at most n characters.
-func wrap(s string, n int) (lines []string) {
-	line := ""
-	for word := range strings.FieldsSeq(s) {
-		if line != "" && utf8.RuneCountInString(line+word)+1 > n {
-			lines, line = append(lines, line), ""
-		}
-		line = strings.TrimPrefix(line+" "+word, " ")
-	}
-	return append(lines, line)
 }

@@ -58,14 +58,14 @@ func (c *cli) confirm(ctx context.Context, question, refused, hint string) error
 		return usage("%s, because there is no terminal to ask on: %s", refused, hint)
 	}
 	answer, err := (&prompt{cli: c, ctx: ctx, lines: bufio.NewReader(c.in), instead: hint}).ask(question + " [y/N] ")
-	if err != nil {
-		return err
+	if err == nil {
+		c.say("\n")
+		if a := strings.ToLower(answer); a == "y" || a == "yes" {
+			return nil
+		}
+		err = errors.New(refused)
 	}
-	c.say("\n")
-	if a := strings.ToLower(answer); a != "y" && a != "yes" {
-		return errors.New(refused)
-	}
-	return nil
+	return &exitError{exitFailed, err}
 }
 
 func (p *prompt) ask(question string) (string, error) {

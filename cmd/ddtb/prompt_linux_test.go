@@ -79,3 +79,25 @@ func TestCtrlDAndCtrlCAtAPasswordEndTheCommand(t *testing.T) {
 		})
 	}
 }
+
+func TestWhoDoesNotConfirmGetsNoAdviceAboutTheServer(t *testing.T) {
+	for name, key := range map[string]string{"no": "n\n", "Ctrl-D": "\x04"} {
+		t.Run(name, func(t *testing.T) {
+			o := newOperator(t)
+			o.session("shop")
+			screen, keys, tty := dbtest.Terminal(t, 24, terminalWidth)
+			ended := make(chan int, 1)
+			go func() {
+				c := &cli{in: tty, out: tty, err: tty, environ: o.environ()}
+				ended <- c.runWith(t.Context(), []string{"close-idle", "--older-than=0", "--application=shop"})
+			}()
+			dbtest.Eventually(t, "it asks", func() bool { return strings.Contains(screen.String(), "[y/N]") })
+			_, err := keys.WriteString(key)
+			o.must(err)
+			if code := <-ended; code != exitFailed || strings.Contains(screen.String(), "What to do") {
+				t.Errorf("exit code %d\n%s", code, screen)
+			}
+			o.has("shop", 1)
+		})
+	}
+}

@@ -66,7 +66,7 @@ func (o *operator) lendsItsWord() (dry func() (release func())) {
 	})
 	cc, err := db.ConnConfig(cfg, "ddtb")
 	o.must(err)
-	dbtest.Eventually(o, "it answers", func() bool { return len(activity.AskProcesses(ctx, dir, cc)) == 1 })
+	dbtest.Eventually(o, "it answers", func() bool { return len(activity.AskProcesses(ctx, []string{dir}, cc)) == 1 })
 	return func() func() {
 		lease, err := d.Acquire(o.Context())
 		o.must(err)

@@ -168,10 +168,11 @@ func boundOf(cfg config.Database) int {
 	return spec.Backends(cfg)
 }
 
-// WithPools returns t for a server on which that many processes run cfg's strategy.
-func (t Thresholds) WithPools(cfg config.Database, replicas int) Thresholds {
-	t.Own = max(1, replicas) * boundOf(cfg)
-	if cfg.Pool.MaxSize == db.Auto {
+// WithPools returns t for a server on which that many processes run cfg's strategy. standby is whether they also read
+// from one.
+func (t Thresholds) WithPools(cfg config.Database, standby bool, replicas int) Thresholds {
+	t.Own, t.Replica = max(1, replicas)*boundOf(cfg), standby
+	if spec, ok := db.Lookup(cfg.Strategy); ok && spec.Size(cfg) == db.Auto {
 		t.Own, t.Budget = boundOf(cfg), cfg.Budget // of all processes
 	}
 	return t

@@ -34,9 +34,10 @@ func (s Snapshot) console(sql string) string {
 
 func (s Snapshot) onPrimary(sql string) string { return s.onPrimaryAs(s.Server.Superuser, sql) }
 
-// onPrimaryAs returns the psql command, on the primary if this is a standby that knows its address.
+// onPrimaryAs returns the psql command, on the primary if this is a standby. If its address is not known, the command is
+// for the primary's machine.
 func (s Snapshot) onPrimaryAs(role, sql string) string {
-	if s.Server.Standby && s.Server.Primary != "" {
+	if s.Server.Standby {
 		s.Server.Address = s.Server.Primary
 	}
 	return s.psql(role, sql)
@@ -52,12 +53,11 @@ func command(rest string) string { return "ddtb db-connections " + rest }
 
 func quoted(name string) string { return pgx.Identifier{name}.Sanitize() }
 
-// firstWords returns the beginning of a query.
-func firstWords(query string) string {
-	const most = 40
+// FirstWords returns the beginning of a query on one line, at most that many characters.
+func FirstWords(query string, most int) string {
 	text := []rune(strings.Join(strings.Fields(query), " "))
 	if len(text) > most {
-		return string(text[:most]) + "…"
+		return string(text[:most-1]) + "…"
 	}
 	return string(text)
 }

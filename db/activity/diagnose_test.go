@@ -219,6 +219,33 @@ func TestALimitHitsTheCulpritAlone(t *testing.T) {
 	}
 }
 
+func TestNoFixChangesASettingForOthersThanTheCulprit(t *testing.T) {
+	slow := func(application, user string) Session {
+		return with(in(Active, 20*time.Minute), func(x *Session) { x.Application, x.User, x.Superuser = application, user, user == "postgres" })
+	}
+	hidden := of(many(1, slow("reports", "reader")))
+	hidden.Server.Standby = true
+	for name, c := range map[string]struct {
+		sessions Snapshot
+		want     string
+	}{
+		"an ordinary role":            {of(many(1, slow("reports", "reader"))), `ALTER ROLE "reader" SET statement_timeout`},
+		"a superuser":                 {of(many(1, slow("psql", "postgres"))), "CREATE ROLE its_own LOGIN; ALTER ROLE its_own SET statement_timeout"},
+		"a backup":                    {of(many(1, slow("pg_dump", "backup"))), command("status")},
+		"a superuser's backup":        {of(many(1, slow("pg_dump", "postgres"))), command("status")},
+		"a standby of an unknown one": {hidden, `psql -U postgres -d wall -c 'ALTER ROLE "reader" SET statement_timeout`},
+		"a backup between two statements": {
+			of(many(1, with(in(IdleInTransaction, 20*time.Minute), func(x *Session) { x.Application = "pg_dump" }))), command("status"),
+		},
+	} {
+		d := Diagnose(c.sessions, nil, defaults())
+		fix := d.Steps[len(d.Steps)-2].Command
+		if !strings.Contains(fix, c.want) || strings.Contains(fix, "ALTER SYSTEM") {
+			t.Errorf("%s: %s", name, fix)
+		}
+	}
+}
+
 func TestSessionsWithoutANameAreChosenAsSuch(t *testing.T) {
 	nameless := with(in(Idle, time.Hour), func(x *Session) { x.Application = "" })
 	s := of(many(3, nameless), many(5, in(Idle, time.Hour)))

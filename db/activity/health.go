@@ -198,7 +198,6 @@ func (p *problem) pooler() *Finding {
 	if waiting == 0 || waiting < lockQueue && wait.Duration() < p.t.LockWait {
 		return nil
 	}
-	servers := worst.ServerActive + worst.ServerIdle + worst.ServerUsed
 	level := Warning
 	if wait.Duration() >= slowWait {
 		level = Critical
@@ -207,14 +206,14 @@ func (p *problem) pooler() *Finding {
 		Level: level, Code: "pooler",
 		What: fmt.Sprintf("%s in PgBouncer for a connection of pool %s as %s, the longest for %s; the pool has %d, of which %d are in use",
 			count(worst.ClientWaiting, "client waits", "clients wait"), worst.Database, worst.User, Short(worst.MaxWait.Duration()),
-			servers, worst.ServerActive),
+			worst.servers(), worst.ServerActive),
 		culprit: "PgBouncer's pool " + worst.Database + " as " + worst.User, scenario: "too-much-at-once",
 	}
 	if len(p.all) > 0 && slices.Contains([]Reason{WaitsForLock, Blocks, LeakedTx, WaitsForSync}, p.all[0].Reason) {
 		f.culprit, f.PIDs = "", p.all[0].PIDs // a larger pool would only wait for the same
 		return f
 	}
-	f.steps = p.stepsForPooler(worst, servers)
+	f.steps = p.stepsForPooler(worst)
 	return f
 }
 
@@ -254,11 +253,12 @@ func (p *problem) waitsForSync() *Finding {
 func (p *problem) limits() *Finding {
 	level, full, worst := OK, []string{}, Limit{}
 	for _, l := range p.now.Limits {
-		at := p.t.level(100 * float64(l.Used) / float64(max(1, l.Max)))
-		if at == OK || l.Used == 0 {
+		used := len(p.now.within(l))
+		at := p.t.level(100 * float64(used) / float64(max(1, l.Max)))
+		if at == OK || used == 0 {
 			continue
 		}
-		full = append(full, fmt.Sprintf("%s %s has %d of %d (%s)", l.Of, l.Name, l.Used, l.Max, p.now.holders(l)))
+		full = append(full, fmt.Sprintf("%s %s has %d of %d (%s)", l.Of, l.Name, used, l.Max, p.now.holders(l)))
 		if at > level {
 			level, worst = at, l
 		}
@@ -385,14 +385,12 @@ func Unreachable(err error) Health {
 	}
 	f := Finding{
 		Level: Unknown, Code: "unreachable", What: "the server can't be monitored: " + why,
-		Do: "see that the server runs and that the address and the login are right",
+		Do: cmp.Or(toConnect[db.CauseOf(err)], "see that the server runs and that the address and the login are right"),
 	}
 	_, refused := errors.AsType[*pgconn.PgError](err)
 	switch {
 	case errors.Is(err, errNoObserver):
 		f.Do = "pass an Observer of the server with activity.WithObserver"
-	case db.CauseOf(err) == db.ServerTimeout:
-		f.Do = "a time limit that is set on the server is too short for it: raise the one that the message names, for this role"
 	case refused && db.CauseOf(err) == "": // the server let us in, and then refused a query
 		f.Do = cmp.Or(db.Hint(err), "the server answers, and the login works: the message says what it refuses")
 	}
@@ -400,6 +398,19 @@ func Unreachable(err error) Health {
 		f.Level, f.Code, f.Do = Critical, "utilisation", NoAccess(err, nil, "").Advice()
 	}
 	return Health{Level: f.Level, Findings: []Finding{f}}
+}
+
+// toConnect says what to do if the server, or a pooler before it, answered and no connection came about.
+var toConnect = map[db.Cause]string{
+	db.PoolerFull: "the pooler is full: end some of its clients, or raise the limit that the message names; " +
+		"to monitor the server past it, set direct_host, or name the server itself with --dsn",
+	db.NoSuitableServer: "a server answers, but none that target_session_attrs allows: see whether a failover is under way",
+	db.ServerTimeout:    "a time limit that is set on the server is too short for it: raise the one that the message names, for this role",
+	db.LoginRejected:    "the server answers: correct the user, the password or the database's name, or the server's pg_hba.conf",
+	db.SettingRefused:   "the server answers: remove or correct the setting that the message names",
+	db.TLSRefused:       "the server answers: set an sslmode that it offers (pg_hba.conf and the server's setting ssl), with sslcert and sslkey if it asks for them",
+	db.CertificateRejected: "the server answers: set sslrootcert to the authority of its certificate, and connect to a host name that the certificate has; " +
+		"if the server does not trust ours, correct sslcert and sslkey",
 }
 
 // CheckHealth polls the server twice, a second apart, or once if ctx has less time, and returns the verdict. If the

@@ -236,6 +236,98 @@ func TestAnApplicationOnAStandbyIsAWarningUnlessItIsMeantToRead(t *testing.T) {
 	}
 }
 
+func TestARoleThatMayOnlyReadIsNoFindingWhileProgramsHaveAnother(t *testing.T) {
+	for by, c := range map[string]struct{ role, statement string }{
+		"role":             {"app", `ALTER ROLE "app" SET`},
+		"role in database": {"app", `ALTER ROLE "app" IN DATABASE "wall" SET`},
+		"database":         {"auditor", `ALTER DATABASE "wall" SET`},
+		"":                 {"auditor", `ALTER DATABASE "wall" SET`},
+	} {
+		s := of(many(3, in(Idle, time.Second)))
+		s.Server.ReadOnly, s.Server.ReadOnlyBy, s.Role.Name = true, by, c.role
+		h := Assess(s, nil, defaults())
+		if len(h.Findings) != 1 || !strings.Contains(h.Findings[0].Do, c.statement) || strings.Count(h.Findings[0].Do, "ALTER") != 1 {
+			t.Errorf("%q: %+v", by, h.Findings)
+		}
+		s.Role.Name = "auditor"
+		if h := Assess(s, nil, defaults()); strings.HasPrefix(by, "role") && h.Level != OK {
+			t.Errorf("%q, of the monitoring role: %+v", by, h.Findings)
+		}
+	}
+}
+
+func TestALimitIsJudgedWithoutTheMonitoringSessionAndAdvisedOnByWhoReachesIt(t *testing.T) {
+	limited := func(slots, most int, sessions []Session) Snapshot {
+		s := of(sessions)
+		s.Slots.Max, s.Limits = slots, []Limit{{Of: "role", Name: "watcher", Max: most}}
+		s.count()
+		return s
+	}
+	of := func(application string) Session {
+		return with(in(Idle, time.Second), func(x *Session) { x.Application, x.User = application, "watcher" })
+	}
+	self := with(of("ddtb/db-connections"), func(x *Session) { x.Self = true })
+	if h := Assess(limited(100, 1, many(1, self)), nil, defaults()); h.Level != OK {
+		t.Errorf("the check itself: %+v", h.Findings)
+	}
+	for name, c := range map[string]struct {
+		s    Snapshot
+		does string
+	}{
+		"an application":                {limited(100, 5, many(5, of("web"))), "raise the limit"},
+		"an application, on a full one": {limited(8, 5, many(5, of("web"))), "make the pools of web smaller"},
+		"a monitoring program":          {limited(100, 3, many(3, of("postgres_exporter"))), "let the monitoring keep one connection"},
+	} {
+		h := Assess(c.s, nil, defaults())
+		i := slices.IndexFunc(h.Findings, func(f Finding) bool { return f.Code == "limit" })
+		if i < 0 || !strings.HasPrefix(h.Findings[i].Do, c.does) {
+			t.Errorf("%s: %+v", name, h.Findings)
+		}
+	}
+}
+
+func TestALostReplicationSlotFillsNoDisk(t *testing.T) {
+	lost, unread := WALSlot{Name: "gone", Status: "lost"}, WALSlot{Name: "slow", Status: "extended", Retained: 1 << 30}
+	for first, slots := range map[string][]WALSlot{"gone": {lost}, "slow": {lost, unread}} {
+		s := of()
+		s.WALSlots = slots
+		d := Diagnose(s, nil, defaults())
+		f := d.Health.Findings[0]
+		if !strings.Contains(f.What, first) || strings.Contains(f.What, "disk is full") != (first == "slow") {
+			t.Errorf("%s: %s", first, f.What)
+		}
+		if drops := strings.Contains(f.Do, "pg_drop_replication_slot"); drops != (first == "gone") {
+			t.Errorf("%s: %s", first, f.Do)
+		}
+	}
+}
+
+func TestAPoolOfPgBouncerGrowsByTheSettingThatBoundsIt(t *testing.T) {
+	pool := func(user string, servers int) Pool {
+		return Pool{Database: "wall", User: user, ClientWaiting: 4, MaxWait: Age(2 * time.Second), ServerActive: servers}
+	}
+	for name, c := range map[string]struct {
+		pools []Pool
+		b     bouncer
+		free  int
+		want  string
+	}{
+		"the size of each pool":           {[]Pool{pool("a", 20)}, bouncer{poolSize: 20, pools: 1, databases: 1}, 50, "SET default_pool_size = 24"},
+		"ten pools and ten free slots":    {[]Pool{pool("a", 5)}, bouncer{poolSize: 5, pools: 10, databases: 10}, 10, "SET default_pool_size = 6"},
+		"ten pools and few free slots":    {[]Pool{pool("a", 5)}, bouncer{poolSize: 5, pools: 10, databases: 10}, 9, "a larger size of its own in pgbouncer.ini"},
+		"the connections of its database": {[]Pool{pool("a", 10), pool("b", 10)}, bouncer{poolSize: 20, perDatabase: 20, pools: 2, databases: 1}, 50, "SET max_db_connections = 24"},
+		"another setting":                 {[]Pool{pool("a", 10)}, bouncer{poolSize: 20, pools: 1, databases: 1}, 50, "SHOW DATABASES"},
+	} {
+		s := of(many(1, in(Active, time.Millisecond)))
+		s.Slots.Max += c.free - s.Slots.Free()
+		s.Pools, s.bouncer = c.pools, &c.b
+		h := Assess(s, nil, defaults())
+		if i := slices.IndexFunc(h.Findings, func(f Finding) bool { return f.Code == "pooler" }); i < 0 || !strings.Contains(h.Findings[i].Do, c.want) {
+			t.Errorf("%s: %+v", name, h.Findings)
+		}
+	}
+}
+
 func TestAPoolOfPgBouncerIsTroubleByHowLongItsClientsWait(t *testing.T) {
 	pool := func(name string, waiting int, wait time.Duration) Pool {
 		return Pool{Database: name, User: "app", ClientWaiting: waiting, MaxWait: Age(wait), ServerActive: 3}

@@ -57,15 +57,16 @@ func connConfig(cfg config.Database) (*pgx.ConnConfig, error) {
 	return db.ConnConfig(cfg, cfg.ApplicationName+monitorSuffix)
 }
 
-// Use makes the Observer monitor cfg's server from the next query on. If server and user stay the same, it keeps its
-// connection, because there may be no slot for another.
+// Use makes the Observer monitor cfg's server from the next query on. It keeps its connection if cfg reaches the same
+// server: see db.Settings.SameServer. Otherwise it connects before it closes the old connection, which it keeps if its
+// server refuses another: a full server stays monitored.
 func (o *Observer) Use(ctx context.Context, cfg config.Database) error {
 	done, err := o.take(ctx)
 	if err != nil {
 		return err
 	}
 	defer done()
-	if cfg.SameServer(o.cfg) {
+	if cfg == o.cfg {
 		return nil
 	}
 	cc, err := connConfig(cfg)
@@ -73,9 +74,26 @@ func (o *Observer) Use(ctx context.Context, cfg config.Database) error {
 		return err
 	}
 	cc.DefaultQueryExecMode = execMode
-	o.disconnect()
-	o.cfg, o.cc, o.application, o.PassFile, o.failed, o.why = cfg, cc, cfg.ApplicationName, "", time.Time{}, nil
+	same := cfg.SameServer(o.cfg)
+	o.cfg, o.cc, o.failed, o.why = cfg, cc, time.Time{}, nil
+	if same {
+		return nil
+	}
+	o.application, o.PassFile = cfg.ApplicationName, ""
+	before := o.conn
+	o.conn = nil
+	if err := o.connect(ctx); refusedBy(before, err) {
+		o.conn = before
+	} else if before != nil {
+		disconnect(before)
+	}
 	return nil
+}
+
+// refusedBy reports whether conn's server has refused another connection because it is full.
+func refusedBy(conn *pgx.Conn, err error) bool {
+	ce, ok := errors.AsType[*db.ConnError](err)
+	return ok && ce.Cause == db.SlotsExhausted && conn != nil && ce.Server == db.ServerOf(conn)
 }
 
 // monitorSuffix ends the application_name of the monitoring connection.
@@ -200,7 +218,10 @@ func (o *Observer) Backends(ctx context.Context, application string) (n int, err
 func (o *Observer) Close() {
 	if done, err := o.take(context.Background()); err == nil {
 		defer done()
-		o.disconnect()
+		if o.conn != nil {
+			disconnect(o.conn)
+			o.conn = nil
+		}
 	}
 }
 
@@ -214,12 +235,8 @@ func (o *Observer) take(ctx context.Context) (done func(), err error) {
 	}
 }
 
-// disconnect closes the connection, if there is one. The caller must have the turn.
-func (o *Observer) disconnect() {
-	if o.conn != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = o.conn.Close(ctx)
-		o.conn = nil
-	}
+func disconnect(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = conn.Close(ctx)
 }

@@ -3,9 +3,11 @@ package activity
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"ddtb/config"
 	"ddtb/db"
 )
 
@@ -14,15 +16,27 @@ func TestAnObserverMovesToAnotherServerAndKeepsItsConnectionOnTheSame(t *testing
 	o := first.observer(t, app)
 	before := snapshot(t, o)
 
-	cfg := first.config(app, "wall")
-	cfg.Strategy, cfg.Pool.MaxSize = db.Persistent, 7
 	first.fill(t, other, "crowd") // so that a connection which is closed has no successor
-	must(t, o.Use(t.Context(), cfg))
-	if now := snapshot(t, o); monitorPID(now) != monitorPID(before) {
-		t.Errorf("another strategy: backend %d, before %d", monitorPID(now), monitorPID(before))
+	for what, change := range map[string]func(*config.Database){
+		"strategy":          func(c *config.Database) { c.Strategy, c.Pool.MaxSize = db.Persistent, 7 },
+		"statement timeout": func(c *config.Database) { c.StatementTimeout = 7 * time.Second },
+		"connect timeout":   func(c *config.Database) { c.ConnectTimeout = 7 * time.Second },
+		"password":          func(c *config.Database) { c.Password = "rotated" },
+		"application name":  func(c *config.Database) { c.ApplicationName = "shop-2" },
+	} {
+		cfg := first.config(app, "wall")
+		change(&cfg)
+		must(t, o.Use(t.Context(), cfg))
+		now, err := o.Snapshot(t.Context())
+		if err != nil {
+			t.Fatalf("another %s: %v", what, err)
+		}
+		if monitorPID(now) != monitorPID(before) {
+			t.Errorf("another %s: backend %d, before %d", what, monitorPID(now), monitorPID(before))
+		}
 	}
 
-	cfg = second.config(reader, "wall")
+	cfg := second.config(reader, "wall")
 	cfg.ApplicationName = "kiosk"
 	must(t, o.Use(t.Context(), cfg))
 	now := snapshot(t, o)

@@ -23,6 +23,9 @@ type Pool struct {
 	MaxWait       Age    `json:"max_wait_seconds"`
 }
 
+// servers returns how many connections to the server the pool has.
+func (p Pool) servers() int { return p.ServerActive + p.ServerIdle + p.ServerUsed }
+
 // consoleName is the name of PgBouncer's console database.
 const consoleName = "pgbouncer"
 

@@ -176,7 +176,7 @@ func TestAPoolThatIsDryStaysDryUntilALeaseComesBack(t *testing.T) {
 		eventually(t, "it is dry", func() bool { return m.Now().Dry() })
 		cc, err := connConfig(d.Config())
 		must(t, err)
-		asked := AskProcesses(t.Context(), dir, cc)
+		asked := AskProcesses(t.Context(), []string{dir}, cc)
 		if len(asked) != 1 || asked[0].Level() != Critical || !strings.Contains(asked[0].Findings()[0].What, "process_test.go") {
 			t.Errorf("through the socket: %+v", asked)
 		}
@@ -211,7 +211,7 @@ func (s *server) lend(t *testing.T, dir string, m *ProcessMonitor) (stop func())
 	go func() { ended <- o.Share(ctx, dir) }()
 	cc, err := connConfig(s.config(app, "wall"))
 	must(t, err)
-	eventually(t, "it answers", func() bool { return len(AskProcesses(ctx, dir, cc)) == 1 })
+	eventually(t, "it answers", func() bool { return len(AskProcesses(ctx, []string{dir}, cc)) == 1 })
 	return func() {
 		cancel()
 		must(t, <-ended)

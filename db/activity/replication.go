@@ -15,21 +15,48 @@ func (p *problem) refusesWrites() *Finding {
 		f.What = fmt.Sprintf("%s is used, and this server is a standby: it refuses every write", p.now.Application)
 		f.culprit = "the address that " + p.now.Application + " is configured with"
 		f.steps = []Step{{Do: "let it connect to the primary" + p.primary() + ", or promote this server if the primary is lost", Hurts: nobody}}
-	case p.now.Server.ReadOnly && !p.now.Server.Standby:
+	case p.now.Server.ReadOnly && !p.now.Server.Standby && !p.onlyMonitorReads():
 		f.What = fmt.Sprintf("database %s refuses writes: default_transaction_read_only is on", p.now.Database)
+		if p.ofRole() {
+			f.What += " for role " + p.now.Role.Name
+		}
 		f.culprit = "the setting default_transaction_read_only"
 		f.steps = []Step{{
 			Do: "allow writes again, unless they were switched off on purpose; it takes effect in new sessions",
-			Command: "PGOPTIONS='-c default_transaction_read_only=off' " + // the statement itself is a write
-				p.now.psql(p.now.Server.Superuser, "ALTER DATABASE "+quoted(p.now.Database)+" SET default_transaction_read_only = off") +
-				" -c " + ShellQuote("ALTER ROLE "+quoted(p.now.Role.Name)+" RESET default_transaction_read_only") + // which outranks the database's
-				" -c " + ShellQuote("ALTER ROLE "+quoted(p.now.Role.Name)+" IN DATABASE "+quoted(p.now.Database)+" RESET default_transaction_read_only"),
+			Command: p.now.psql(p.now.Server.Superuser, "SET default_transaction_read_only = off") + // the next statement is a write
+				" -c " + ShellQuote("ALTER "+p.readOnlyOwner()+" SET default_transaction_read_only = off"),
 			Hurts: nobody,
 		}}
 	default:
 		return nil
 	}
 	return f
+}
+
+// ofRole reports whether the monitoring role's own settings let it only read.
+func (p *problem) ofRole() bool { return strings.HasPrefix(p.now.Server.ReadOnlyBy, "role") }
+
+// onlyMonitorReads reports whether the monitoring role is the one that may only read, and programs have other roles. An
+// operator's session as a superuser says nothing about them.
+func (p *problem) onlyMonitorReads() bool {
+	programs := p.now.own()
+	if len(programs) == 0 {
+		programs = slices.DeleteFunc(p.now.programs(), func(s Session) bool { return s.Superuser })
+	}
+	same := func(s Session) bool { return s.User == p.now.Role.Name }
+	return p.ofRole() && len(programs) > 0 && !slices.ContainsFunc(programs, same)
+}
+
+// readOnlyOwner names in SQL what has the setting that counts. Of the server, the database can be excepted.
+func (p *problem) readOnlyOwner() string {
+	role, database := "ROLE "+quoted(p.now.Role.Name), "DATABASE "+quoted(p.now.Database)
+	switch p.now.Server.ReadOnlyBy {
+	case "role in database":
+		return role + " IN " + database
+	case "role":
+		return role
+	}
+	return database
 }
 
 func (p *problem) primary() string {
@@ -63,16 +90,18 @@ func (p *problem) walSlots() *Finding {
 	}
 	slices.SortStableFunc(dead, func(a, b WALSlot) int { return cmp.Compare(b.Retained, a.Retained) })
 	sql := "SELECT pg_drop_replication_slot('" + strings.ReplaceAll(dead[0].Name, "'", "''") + "')"
-	return &Finding{
-		Level: Warning, Code: "replication-slot",
-		What: fmt.Sprintf("no client reads from replication slot %s, for which the server keeps %s of WAL (%s): in the end the disk is full",
-			dead[0].Name, size(dead[0].Retained), dead[0].Status),
-		culprit: "the reader of replication slot " + dead[0].Name,
-		steps: []Step{
-			p.endNothing("start the standby or subscriber that reads from it"),
-			{Do: "drop the slot if its reader never comes back", Command: p.now.psql(p.now.Server.Superuser, sql), Hurts: "its reader, which must be built anew"},
-		},
+	drop := Step{"drop the slot if its reader never comes back", p.now.psql(p.now.Server.Superuser, sql), "its reader, which must be built anew"}
+	f := &Finding{Level: Warning, Code: "replication-slot", culprit: "the reader of replication slot " + dead[0].Name}
+	if dead[0].Status == "lost" {
+		f.What = fmt.Sprintf("replication slot %s is lost: the server keeps no WAL for it any more, and its reader can't go on", dead[0].Name)
+		drop.Do, drop.Hurts = "drop the slot, and build its reader anew", nobody
+		f.steps = []Step{drop}
+		return f
 	}
+	f.What = fmt.Sprintf("no client reads from replication slot %s, for which the server keeps %s of WAL (%s): in the end the disk is full",
+		dead[0].Name, size(dead[0].Retained), dead[0].Status)
+	f.steps = []Step{p.endNothing("start the standby or subscriber that reads from it"), drop}
+	return f
 }
 
 func (p *problem) replicationLag() *Finding {

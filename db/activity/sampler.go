@@ -17,11 +17,11 @@ type Reading struct {
 	next chan struct{} // closed when there is a newer reading
 }
 
-// Sampler polls the server at one interval, over the Observer's kept connection, for any number of readers. Their
+// Sampler polls the server at one interval, over one Access, for any number of readers. Their
 // number does not change the server's load. A slow reader misses readings and delays no other.
 type Sampler struct {
-	observer   *Observer
-	thresholds Thresholds
+	access     Access
+	thresholds func() Thresholds
 
 	mu     sync.Mutex
 	latest Reading
@@ -30,10 +30,10 @@ type Sampler struct {
 	stopped sync.WaitGroup
 }
 
-// StartSampler polls at once, and then every interval, until Stop.
-func StartSampler(o *Observer, interval time.Duration, t Thresholds) *Sampler {
+// StartSampler polls at once, and then every interval, until Stop. Each poll is judged by the thresholds of its moment.
+func StartSampler(a Access, interval time.Duration, thresholds func() Thresholds) *Sampler {
 	ctx, stop := context.WithCancel(context.Background())
-	s := &Sampler{observer: o, thresholds: t, stop: stop, latest: Reading{next: make(chan struct{})}}
+	s := &Sampler{access: a, thresholds: thresholds, stop: stop, latest: Reading{next: make(chan struct{})}}
 	s.stopped.Go(func() {
 		s.poll(ctx)
 		every(ctx, interval, func() { s.poll(ctx) })
@@ -56,7 +56,7 @@ func every(ctx context.Context, interval time.Duration, f func()) {
 }
 
 func (s *Sampler) poll(ctx context.Context) {
-	now, err := s.observer.Snapshot(ctx)
+	now, err := s.access.Snapshot(ctx)
 	if ctx.Err() != nil {
 		return
 	}
@@ -69,17 +69,20 @@ func (s *Sampler) poll(ctx context.Context) {
 	case err != nil:
 		r.Sample = SampleOfFailure(time.Now(), err)
 	case before.Err != nil || before.Sample.At.IsZero():
-		r.Sample = SampleOf(now, nil, s.thresholds)
+		r.Sample = SampleOf(now, nil, s.thresholds())
 	default:
 		earlier := before.Snapshot // a copy: a pointer into before would keep all earlier snapshots in memory
 		r.Earlier = &earlier
-		r.Sample = SampleOf(now, r.Earlier, s.thresholds)
+		r.Sample = SampleOf(now, r.Earlier, s.thresholds())
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.latest = r
 	close(before.next)
 }
+
+// Thresholds returns those by which a poll is judged now.
+func (s *Sampler) Thresholds() Thresholds { return s.thresholds() }
 
 // Latest returns the newest reading. Its Sample.At is zero if there is none yet.
 func (s *Sampler) Latest() Reading {

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"ddtb/config"
 	"ddtb/db/localpg"
 )
 
@@ -17,7 +16,7 @@ func TestManyReadersOfASamplerCostTheServerNoMoreThanOne(t *testing.T) {
 		o := s.observer(t, app)
 		snapshot(t, o)
 		s.fill(t, other, "crowd")
-		sampler := StartSampler(o, 10*time.Millisecond, ThresholdsOf(config.Monitor{Warn: 70, Critical: 85}))
+		sampler := StartSampler(o, 10*time.Millisecond, defaults)
 		defer sampler.Stop()
 		var readers sync.WaitGroup
 		for range 50 {
@@ -53,7 +52,7 @@ func TestManyReadersOfASamplerCostTheServerNoMoreThanOne(t *testing.T) {
 func TestASamplerGoesOnWhenItsSessionIsEndedAndStopsItsReaders(t *testing.T) {
 	s := servers[0]
 	o := s.observer(t, app)
-	sampler := StartSampler(o, 10*time.Millisecond, Thresholds{})
+	sampler := StartSampler(o, 10*time.Millisecond, defaults)
 	r, err := sampler.Next(t.Context(), Reading{})
 	must(t, err)
 	exec(t, s.session(t, localpg.Superuser, "postgres", "closer"), fmt.Sprintf("SELECT pg_terminate_backend(%d)", monitorPID(r.Snapshot)))
@@ -76,7 +75,7 @@ func TestASamplerTellsThatItCanNotLook(t *testing.T) {
 	o, err := NewObserver(cfg)
 	must(t, err)
 	defer o.Close()
-	s := &Sampler{observer: o, latest: Reading{next: make(chan struct{})}}
+	s := &Sampler{access: o, thresholds: defaults, latest: Reading{next: make(chan struct{})}}
 	s.poll(t.Context())
 	if r := s.Latest(); r.Err == nil || r.Sample.Level != Unknown || r.Sample.Slots != nil {
 		t.Errorf("%+v", r.Sample)

@@ -57,7 +57,7 @@ type Prepared struct {
 type WALSlot struct {
 	Name     string `json:"name"`
 	Active   bool   `json:"active"`
-	Retained int64  `json:"retained_bytes"` // of WAL that the server keeps for it
+	Retained int64  `json:"retained_bytes"` // of WAL that the server keeps for it; 0 if it is lost
 	Status   string `json:"wal_status"`     // the server's status: reserved, extended, unreserved, lost; "" before PostgreSQL 13
 }
 
@@ -81,6 +81,7 @@ type Server struct {
 	Keepalive   Age       `json:"tcp_keepalives_idle_seconds"` // silence after which it probes a client; 0: connected through a Unix socket
 	Superuser   string    `json:"superuser"`                   // the name of the superuser that initdb made
 	ReadOnly    bool      `json:"read_only"`                   // default_transaction_read_only is on for this database and role
+	ReadOnlyBy  string    `json:"read_only_by,omitzero"`       // "role in database", "role" or "database" has the setting; "": the server, or all roles
 	SyncStandby string    `json:"synchronous_standby_names"`
 	LoginTime   Age       `json:"authentication_timeout_seconds"`
 	PassFile    string    `json:"passfile,omitzero"`           // see Observer.PassFile
@@ -234,13 +235,18 @@ func (a *Age) UnmarshalJSON(b []byte) error {
 func seconds(s float64) Age { return Age(s * float64(time.Second)) }
 
 // readOnlySQL is default_transaction_read_only as new sessions of the role r get it: a kept connection still has the old
-// value.
-const readOnlySQL = `coalesce((SELECT split_part(c, '=', 2)::bool FROM pg_db_role_setting d, unnest(d.setconfig) c
-                 WHERE c LIKE 'default_transaction_read_only=%' AND d.setrole IN (0, r.oid)
-                   AND d.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
-                 ORDER BY d.setrole <> 0 AND d.setdatabase <> 0 DESC, d.setrole <> 0 DESC, d.setdatabase <> 0 DESC LIMIT 1),
+// value. readOnlyBySQL is what sets it: see Server.ReadOnlyBy.
+const (
+	readOnlySQL = `coalesce((SELECT split_part(c, '=', 2)::bool` + readOnlyFrom + `),
                 (SELECT CASE WHEN source IN ('database', 'user', 'database user') THEN 'off' ELSE setting END::bool
                  FROM pg_settings WHERE name = 'default_transaction_read_only'))`
+	readOnlyBySQL = `coalesce((SELECT concat_ws(' in ', CASE WHEN d.setrole <> 0 THEN 'role' END, CASE WHEN d.setdatabase <> 0 THEN 'database' END)` +
+		readOnlyFrom + `), '')`
+	readOnlyFrom = ` FROM pg_db_role_setting d, unnest(d.setconfig) c
+                 WHERE c LIKE 'default_transaction_read_only=%' AND d.setrole IN (0, r.oid)
+                   AND d.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+                 ORDER BY d.setrole <> 0 AND d.setdatabase <> 0 DESC, d.setrole <> 0 DESC, d.setdatabase <> 0 DESC LIMIT 1`
+)
 
 // ReadOnly reports whether new sessions of conn's role take no changes: the server is a standby, or
 // default_transaction_read_only is on for the server, the database or the role.
@@ -258,7 +264,7 @@ SELECT clock_timestamp(), current_setting('server_version'), current_setting('se
        coalesce(current_setting('reserved_connections', true)::int, 0),
        current_setting('tcp_keepalives_idle')::float8,
        coalesce((SELECT rolname::text FROM pg_roles WHERE oid = 10), 'postgres'),
-       ` + readOnlySQL + `, current_setting('synchronous_standby_names'),
+       ` + readOnlySQL + `, ` + readOnlyBySQL + `, current_setting('synchronous_standby_names'),
        (SELECT setting::float8 FROM pg_settings WHERE name = 'authentication_timeout'),
        r.rolname::text, r.rolsuper, has.reads, has.signals, has.reserved,
        (SELECT coalesce(sum((to_jsonb(d) ->> 'sessions')::bigint), 0)::bigint FROM pg_stat_database d)
@@ -349,7 +355,7 @@ SELECT coalesce((SELECT json_agg(p) FROM (
        coalesce((SELECT json_agg(s) FROM (
          SELECT slot_name AS name, active, coalesce(to_jsonb(r) ->> 'wal_status', '') AS wal_status,
                 coalesce(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn()
-                  ELSE pg_current_wal_lsn() END, restart_lsn), 0)::bigint AS retained_bytes
+                  ELSE pg_current_wal_lsn() END, CASE WHEN to_jsonb(r) ->> 'wal_status' IS DISTINCT FROM 'lost' THEN restart_lsn END), 0)::bigint AS retained_bytes
          FROM pg_replication_slots r ORDER BY slot_name LIMIT 100) s), '[]'),
        coalesce((SELECT json_agg(x) FROM (
          SELECT coalesce(application_name, '') AS name, coalesce(state, '') AS state, coalesce(sync_state, '') AS sync,
@@ -385,7 +391,7 @@ func address(cc *pgx.ConnConfig) string {
 func read(ctx context.Context, c *pgx.Conn) (s Snapshot, err error) {
 	err = c.QueryRow(ctx, serverSQL).Scan(&s.At, &s.Server.Version, &s.Server.VersionNum,
 		&s.Server.Started, &s.Server.Standby, &s.Database, &s.Slots.Max, &s.Server.ForSuper, &s.Server.ForReserved, &s.Server.Keepalive,
-		&s.Server.Superuser, &s.Server.ReadOnly, &s.Server.SyncStandby, &s.Server.LoginTime,
+		&s.Server.Superuser, &s.Server.ReadOnly, &s.Server.ReadOnlyBy, &s.Server.SyncStandby, &s.Server.LoginTime,
 		&s.Role.Name, &s.Role.Superuser, &s.Role.ReadsAll, &s.Role.Signals, &s.Role.UsesReserved, &s.EverConnects)
 	if err != nil {
 		return s, err
@@ -434,15 +440,19 @@ func (s *Snapshot) count() {
 	}
 }
 
-// password matches the passwords in ALTER ROLE, CREATE USER MAPPING and connection strings. If the end of the literal
-// was cut off, it matches everything that follows.
-var password = regexp.MustCompile(`(?i)(password\w*["\s:=]*)(E?'(?:[^']|'')*(?:'|$)|\$(\w*)\$.*|[^\s'"&;,)]+)`)
+// password matches the passwords in ALTER ROLE, CREATE USER MAPPING and connection strings, and userPassword those in
+// URLs. If the end of the literal was cut off, they match everything that follows.
+var (
+	password = regexp.MustCompile(`(?is)(password\w*["\s:=]*)(''[^']+''|(?:U&)?'(?:[^']|'')*(?:'|$)|E'(?:[^'\\]|''|\\.?)*(?:'|$)|\$(\w*)\$.*|[^\s'"&;,)]+)`)
+
+	userPassword = regexp.MustCompile(`(://[^\s:@/'"]*:)[^\s'"]*(@|$)`)
+)
 
 func withoutPasswords(query string) string {
-	if !strings.Contains(strings.ToLower(query), "password") {
-		return query
+	if strings.Contains(strings.ToLower(query), "password") {
+		query = password.ReplaceAllString(query, "$1***")
 	}
-	return password.ReplaceAllString(query, "$1***")
+	return userPassword.ReplaceAllString(query, "$1***$2")
 }
 
 // Slots counts the server's slots.

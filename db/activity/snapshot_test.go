@@ -187,6 +187,17 @@ func TestPasswordsInQueriesAreNotShown(t *testing.T) {
 		"SELECT dblink('host=a password=x dbname=b')":   "SELECT dblink('host=a password=*** dbname=b')",
 		"CREATE USER MAPPING OPTIONS (password 'x', u)": "CREATE USER MAPPING OPTIONS (password ***, u)",
 		"DO $$ALTER ROLE a PASSWORD $x$secret$x$ $$":    "DO $$ALTER ROLE a PASSWORD ***",
+		"ALTER ROLE a PASSWORD $$two\nlines$$":          "ALTER ROLE a PASSWORD ***",
+		"ALTER ROLE a PASSWORD U&'secret' LOGIN":        "ALTER ROLE a PASSWORD *** LOGIN",
+		`ALTER ROLE a PASSWORD E'a\'secret' LOGIN`:      "ALTER ROLE a PASSWORD *** LOGIN",
+		`ALTER ROLE a PASSWORD E'cut off after a \`:     "ALTER ROLE a PASSWORD ***",
+		`ALTER ROLE a PASSWORD 'a\' LOGIN`:              "ALTER ROLE a PASSWORD *** LOGIN",
+
+		"SELECT dblink_connect('password=''a secret''')":                                 "SELECT dblink_connect('password=***')",
+		"SELECT dblink_connect('postgresql://repl:se@cr:et@h/db')":                       "SELECT dblink_connect('postgresql://repl:***@h/db')",
+		"CREATE SUBSCRIPTION s CONNECTION 'postgres://repl:secret@h/db' PUBLICATION p":   "CREATE SUBSCRIPTION s CONNECTION 'postgres://repl:***@h/db' PUBLICATION p",
+		"CREATE SUBSCRIPTION s CONNECTION 'postgres://repl:cut":                          "CREATE SUBSCRIPTION s CONNECTION 'postgres://repl:***",
+		"SELECT * FROM links WHERE url = 'https://example.org:8443/a' OR url LIKE '%@b'": "SELECT * FROM links WHERE url = 'https://example.org:8443/a' OR url LIKE '%@b'",
 	} {
 		if got := withoutPasswords(query); got != want {
 			t.Errorf("%s\n got %s\nwant %s", query, got, want)

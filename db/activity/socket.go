@@ -2,6 +2,7 @@ package activity
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -41,6 +42,17 @@ func SocketDir(runtimeDir string) (string, error) {
 		return "", fmt.Errorf("%s is not a directory of this user alone (mode 0700): the monitor's socket is not put there", dir)
 	}
 	return dir, nil
+}
+
+// SocketDirs returns the directories in which a running server of this user may have its socket: its environment need
+// not have the same $XDG_RUNTIME_DIR.
+func SocketDirs(runtimeDir string) (dirs []string) {
+	for _, of := range []string{cmp.Or(runtimeDir, fmt.Sprintf("/run/user/%d", os.Getuid())), ""} {
+		if dir, err := SocketDir(of); err == nil {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs
 }
 
 // socketPrefix returns the common prefix of the sockets for one database. Each server appends its process ID.
@@ -160,8 +172,12 @@ var ErrNotShared = errors.New("no running ddtb server of this user shares its mo
 const mostServers = 100
 
 // remotes returns the servers of this user on this machine that monitor cc's database, or did until they were killed.
-func remotes(dir string, cc *pgx.ConnConfig) (all []*Remote) {
-	found, _ := filepath.Glob(socketPrefix(dir, cc) + "*.sock") // only fails for a malformed pattern
+func remotes(dirs []string, cc *pgx.ConnConfig) (all []*Remote) {
+	var found []string
+	for _, dir := range dirs {
+		paths, _ := filepath.Glob(socketPrefix(dir, cc) + "*.sock") // only fails for a malformed pattern
+		found = append(found, paths...)
+	}
 	for _, path := range found[:min(len(found), mostServers)] {
 		dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return dialSocket(ctx, path) }
 		all = append(all, &Remote{path, &http.Client{
@@ -171,9 +187,9 @@ func remotes(dir string, cc *pgx.ConnConfig) (all []*Remote) {
 	return all
 }
 
-// FindShared finds a running server on this machine that monitors cc's database and can reach it.
-func FindShared(ctx context.Context, dir string, cc *pgx.ConnConfig) (*Remote, error) {
-	for _, r := range remotes(dir, cc) {
+// FindShared finds a running server with a socket in dirs that monitors cc's database and can reach it.
+func FindShared(ctx context.Context, dirs []string, cc *pgx.ConnConfig) (*Remote, error) {
+	for _, r := range remotes(dirs, cc) {
 		if _, err := r.Snapshot(ctx); err == nil {
 			return r, nil
 		}
@@ -194,12 +210,12 @@ func (r *Remote) Process(ctx context.Context) (p Process, err error) {
 	return p, err
 }
 
-// AskProcesses asks the running servers of this user on this machine that monitor cc's database for the figures of
-// their own leases. It leaves out servers that don't answer in time, or are too old to know the request.
-func AskProcesses(ctx context.Context, dir string, cc *pgx.ConnConfig) (all []Process) {
+// AskProcesses asks the running servers with a socket in dirs that monitor cc's database for the figures of their own
+// leases. It leaves out servers that don't answer in time, or are too old to know the request.
+func AskProcesses(ctx context.Context, dirs []string, cc *pgx.ConnConfig) (all []Process) {
 	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
-	for _, r := range remotes(dir, cc) {
+	for _, r := range remotes(dirs, cc) {
 		if p, err := r.Process(ctx); err == nil {
 			all = append(all, p)
 		}

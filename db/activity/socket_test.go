@@ -14,7 +14,7 @@ func TestARunningServerLendsItsConnectionWhenNoSlotIsLeft(t *testing.T) {
 		cc, err := connConfig(s.config(app, "wall"))
 		must(t, err)
 		dir := shortTempDir(t)
-		if _, err := FindShared(t.Context(), dir, cc); !errors.Is(err, ErrNotShared) {
+		if _, err := FindShared(t.Context(), []string{dir}, cc); !errors.Is(err, ErrNotShared) {
 			t.Errorf("with no server: %v", err)
 		}
 		stale := socketPrefix(dir, cc) + "1.sock"
@@ -27,7 +27,7 @@ func TestARunningServerLendsItsConnectionWhenNoSlotIsLeft(t *testing.T) {
 		var r *Remote
 		eventually(t, "it lends", func() bool {
 			var err error
-			r, err = FindShared(t.Context(), dir, cc)
+			r, err = FindShared(t.Context(), []string{dir}, cc)
 			return err == nil
 		})
 		if _, err := os.Stat(stale); err == nil {

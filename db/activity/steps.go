@@ -66,7 +66,7 @@ func (p *problem) steps() []Step {
 	}
 	name, _ := p.recognise()
 	steps := append(p.first(name), p.fix(name))
-	if name == "thread-leak" && !p.own() && p.now.Server.VersionNum >= closesIdle {
+	if name == "thread-leak" && !p.own() && !p.backups() && p.now.Server.VersionNum >= closesIdle {
 		steps = append(steps, p.set("until then let the server close idle sessions", "idle_session_timeout = '10min'",
 			"a session that is idle for ten minutes is closed (57P05); a pool connects again"))
 	}
@@ -128,6 +128,9 @@ func (p *problem) firstForIdle(scenario string) []Step {
 }
 
 func (p *problem) firstForLeak() []Step {
+	if p.backups() {
+		return []Step{p.endNothing("the transaction is that of a backup, whose other sessions read what it sees")}
+	}
 	rested, many := p.restsFor(leaked)
 	if p.selector() == "" {
 		return p.endOne(p.longest(inState))
@@ -244,7 +247,7 @@ func (p *problem) firstForLock() []Step {
 	if head, freed := p.now.queueHead(); freed > 0 {
 		steps := p.cancel(head,
 			fmt.Sprintf("cancel the statement that waits first (%s: %s): %s behind it, and %s is not in their way",
-				head.name(), firstWords(head.Query), count(freed, "session waits", "sessions wait"), roots[0].name()),
+				head.name(), FirstWords(head.Query, 40), count(freed, "session waits", "sessions wait"), roots[0].name()),
 			"the client that sent it: it fails with 57014, has changed nothing, and can be tried again")
 		if !p.leaked(roots[0]) {
 			return steps
@@ -300,22 +303,48 @@ func (p *problem) stepsForPrepared(x Prepared) []Step {
 	}
 }
 
-func (p *problem) stepsForPooler(pool Pool, servers int) []Step {
-	free := p.now.Slots.Free()
-	if free == 0 {
-		return []Step{p.endNothing("the pool can't grow, for the server has no slot left; find who else has them")}
+// stepsForPooler let a pool grow by the setting that bounds it, so that all pools that share the setting still fit.
+func (p *problem) stepsForPooler(pool Pool) []Step {
+	free, servers := p.now.Slots.Free(), pool.servers()
+	b := cmp.Or(p.now.bouncer, &bouncer{poolSize: servers, pools: 1})
+	setting, what, size, sharing := "default_pool_size", "pool", servers, b.pools
+	if servers < b.poolSize && b.perDatabase > 0 && p.pooled(pool.Database) >= b.perDatabase {
+		setting, what, size, sharing = "max_db_connections", "database", b.perDatabase, b.databases
 	}
-	size := servers + min(pool.ClientWaiting, max(1, free/2))
-	do := fmt.Sprintf("let the pool have %d connections instead of %d: the server has %s free; this needs one of admin_users, and for good "+
-		"default_pool_size (or pool_size of the database) in pgbouncer.ini", size, servers, count(free, "slot", "slots"))
+	more := min(pool.ClientWaiting, max(1, free/2), free/sharing)
+	switch {
+	case free == 0:
+		return []Step{p.endNothing("the pool can't grow, for the server has no slot left; find who else has them")}
+	case what == "pool" && servers != b.poolSize:
+		return []Step{{
+			fmt.Sprintf("see which setting bounds the pool, for default_pool_size is %d: pool_size or max_db_connections of the database, "+
+				"reserve_pool_size, or max_user_connections; raise it in pgbouncer.ini by %d at most", b.poolSize, free),
+			p.now.console("SHOW DATABASES"), nobody,
+		}}
+	case more == 0:
+		return []Step{p.endNothing(fmt.Sprintf("%s holds for each of %d, and the server has %s free; give %s %s a larger size of its own in pgbouncer.ini",
+			setting, sharing, count(free, "slot", "slots"), what, pool.Database))}
+	}
+	do := fmt.Sprintf("let each %s have %d connections instead of %d: the server has %s free; this needs one of admin_users, and for good "+
+		"%s in pgbouncer.ini", what, size+more, size, count(free, "slot", "slots"), setting)
 	return []Step{
-		{do, p.now.console(fmt.Sprintf("SET default_pool_size = %d", size)), "nobody, but the server has that much more to do at once"},
+		{do, p.now.console(fmt.Sprintf("SET %s = %d", setting, size+more)), "nobody, but the server has that much more to do at once"},
 		{"see that nobody waits any more", p.now.console("SHOW POOLS"), nobody},
 		{
 			"if they still wait, make transactions shorter: a client keeps its connection until its transaction ends (pool_mode = transaction), " +
 				"or until it disconnects (session)", command("status"), nobody,
 		},
 	}
+}
+
+// pooled returns how many connections PgBouncer has to a database.
+func (p *problem) pooled(database string) (n int) {
+	for _, x := range p.now.Pools {
+		if x.Database == database {
+			n += x.servers()
+		}
+	}
+	return n
 }
 
 func (p *problem) stepsForPoolerClients(l Limit) []Step {
@@ -343,19 +372,27 @@ func (p *problem) stepsForSync() []Step {
 }
 
 func (p *problem) stepsForLimit(l Limit) []Step {
-	most := min(2*max(1, l.Max), l.Max+p.now.Slots.Free())
-	sql := fmt.Sprintf("ALTER %s %s CONNECTION LIMIT %d", strings.ToUpper(l.Of), quoted(l.Name), most)
-	steps := []Step{}
-	if most > l.Max {
-		steps = append(steps, Step{
-			"raise the limit, which takes effect at once" + p.onPrimary(), p.now.onPrimary(sql), "nobody now; fewer slots are left for others",
-		})
+	name := p.now.largest(l)
+	if watches(name) {
+		return []Step{{"let the monitoring keep one connection; its limit leaves the other slots to the applications", command("status"), nobody}}
 	}
-	return append(steps, Step{"or make the pools of " + p.now.largest(l) + " smaller", command("status"), nobody})
+	smaller := Step{"make the pools of " + name + " smaller", command("status"), nobody}
+	most := min(2*max(1, l.Max), l.Max+p.now.Slots.Free())
+	if most <= l.Max {
+		return []Step{smaller}
+	}
+	sql := fmt.Sprintf("ALTER %s %s CONNECTION LIMIT %d", strings.ToUpper(l.Of), quoted(l.Name), most)
+	smaller.Do = "or " + smaller.Do
+	return []Step{{
+		"raise the limit, which takes effect at once" + p.onPrimary(), p.now.onPrimary(sql), "nobody now; fewer slots are left for others",
+	}, smaller}
 }
 
 // fix returns how to prevent a recurrence.
 func (p *problem) fix(scenario string) Step {
+	if has(p.culprit(), backups) {
+		return p.endNothing("a limit would end the backup; let it run when the server has little else to do, or on a standby")
+	}
 	switch scenario {
 	case "lock-queue":
 		if p.moves() {
@@ -437,11 +474,15 @@ func (p *problem) poolSetting() string {
 	return text
 }
 
-// set returns a setting of the culprit's role. A standby can't store it.
+// set returns a setting of the culprit's role, never of all clients. A superuser's role is not changed either: backups
+// and migrations may have it too.
 func (p *problem) set(do, setting, hurts string) Step {
-	user := p.user()
-	if user == "" || p.now.Server.Standby && p.now.Server.Primary == "" {
-		return Step{do + " (for new statements of all clients of this server)", p.now.setSystem(setting), "all clients of this server: " + hurts}
+	user, super := p.user()
+	if super {
+		return Step{
+			fmt.Sprintf("%s: it logs in as the superuser %s, so give it a role of its own, with this setting%s", do, user, p.onPrimary()),
+			p.now.onPrimary("CREATE ROLE its_own LOGIN; ALTER ROLE its_own SET " + setting), nobody,
+		}
 	}
 	role := p.now.Server.Superuser
 	if p.now.Role.Superuser || p.now.Role.Name == user {
@@ -484,16 +525,14 @@ func (p *problem) bound(do string, n int) Step {
 	return Step{do + ": it shares its role with others, so give it one of its own, which has a limit", p.now.onPrimary("CREATE ROLE its_own LOGIN" + limit), nobody}
 }
 
-// user returns the role of most of the culprit's sessions.
-func (p *problem) user() string {
-	mine := p.now.clients(func(s Session) bool { return s.Who() == p.culprit() && !s.Superuser })
-	switch g := groups(mine, func(s Session) Group { return Group{User: s.User} }); {
-	case len(g) > 0:
-		return g[0].User
-	case p.sessions[0].Superuser:
-		return ""
+// user returns the role of most of the culprit's sessions, and whether it is a superuser.
+func (p *problem) user() (name string, super bool) {
+	mine := p.now.clients(func(s Session) bool { return s.Who() == p.culprit() })
+	if len(mine) == 0 { // a family has many names
+		mine = p.sessions
 	}
-	return p.sessions[0].User // a family has many names
+	name = groups(mine, func(s Session) Group { return Group{User: s.User} })[0].User
+	return name, slices.ContainsFunc(mine, func(s Session) bool { return s.User == name && s.Superuser })
 }
 
 // selector limits a command to the culprit's sessions; "" if no filter does.

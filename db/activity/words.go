@@ -62,10 +62,10 @@ func (s Session) Describe() string {
 	return fmt.Sprintf("%s, %s for %s", s.name(), s.State, Short(s.InState.Duration()))
 }
 
-// within returns the client sessions that count against a limit.
+// within returns the client sessions that count against a limit, without the monitoring one.
 func (s Snapshot) within(l Limit) []Session {
 	return s.clients(func(x Session) bool {
-		return l.Of == "role" && x.User == l.Name || l.Of == "database" && x.Database == l.Name
+		return !x.Self && (l.Of == "role" && x.User == l.Name || l.Of == "database" && x.Database == l.Name)
 	})
 }
 

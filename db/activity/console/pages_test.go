@@ -118,7 +118,7 @@ func TestOnlyMarkedSessionsAreAskedForAndOnlyThoseThatCanBeTouched(t *testing.T)
 	now := *s.now
 	press(s, "space")
 	now.Sessions = now.Sessions[:1]
-	s.take(polled{now: now})
+	s.take(activity.Reading{Snapshot: now, Sample: activity.SampleOf(now, nil, s.Thresholds)})
 	press(s, "t")
 	if s.question != nil {
 		t.Errorf("the marked session has ended, and another is asked for: %+v", s.question)

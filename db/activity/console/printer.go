@@ -48,7 +48,7 @@ func (p Printer) Wrapped(first, text string) {
 	if p.Width > 0 {
 		width = max(20, p.Width-indent)
 	}
-	for i, l := range words(text, width) {
+	for i, l := range Words(text, width) {
 		if i > 0 {
 			first = strings.Repeat(" ", indent)
 		}
@@ -67,7 +67,7 @@ func (p Printer) Lines(text string) {
 		bare := strings.TrimSuffix(line, "\n")
 		if ansi.StringWidth(bare) > p.Width {
 			indent := bare[:len(bare)-len(strings.TrimLeft(bare, " "))]
-			parts := words(bare, max(20, p.Width-len(indent)))
+			parts := Words(bare, max(20, p.Width-len(indent)))
 			line = indent + strings.Join(parts, "\n"+indent) + line[len(bare):]
 		}
 		_, _ = io.WriteString(p.W, line)
@@ -85,9 +85,9 @@ func visible(r rune) rune {
 	return '·'
 }
 
-// words splits text at spaces, but not within `backticks`: a command stays on one line, ready to be typed, if the line
+// Words splits text at spaces, but not within `backticks`: a command stays on one line, ready to be typed, if the line
 // is wide enough.
-func words(text string, width int) (lines []string) {
+func Words(text string, width int) (lines []string) {
 	line := ""
 	for _, w := range fields(text, width) {
 		if line != "" && ansi.StringWidth(line)+1+ansi.StringWidth(w) <= width {

@@ -29,8 +29,11 @@ type Watch struct {
 // Run shows the connections on the whole terminal until q is pressed or ctx ends.
 func (w Watch) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // ends a running poll
-	p := tea.NewProgram(newScreen(ctx, w), tea.WithInput(w.In), tea.WithOutput(w.Out),
+	defer cancel()
+	s := newScreen(ctx, w)
+	s.sampler = activity.StartSampler(w.Access, w.Interval, func() activity.Thresholds { return w.Thresholds })
+	defer s.sampler.Stop()
+	p := tea.NewProgram(s, tea.WithInput(w.In), tea.WithOutput(w.Out),
 		tea.WithEnvironment(w.Environ), tea.WithoutSignalHandler())
 	defer context.AfterFunc(ctx, p.Quit)() // not WithContext, which does not stop the goroutine that reads the keys
 	if _, err := p.Run(); err != nil {
@@ -45,10 +48,10 @@ type screen struct {
 	ctx           context.Context
 	width, height int
 
+	sampler *activity.Sampler
+	last    activity.Reading
 	now     *activity.Snapshot // the last successful snapshot
-	sample  activity.Sample
-	history []float64 // utilisation, the newest last
-	failed  error
+	history []float64          // utilisation, the newest last
 
 	sort      int // index into orders
 	reverse   bool
@@ -75,31 +78,19 @@ func newScreen(ctx context.Context, w Watch) *screen {
 	return &screen{Watch: w, ctx: ctx, width: 80, height: 24, marked: map[int32]time.Time{}}
 }
 
-// The messages to Update.
-type (
-	polled struct {
-		now activity.Snapshot
-		err error
-	}
-	pollAgain struct{}
-	signalled struct{ endings []activity.Ending }
-)
+// signalled is the message to Update after sessions were signalled. After a poll it is the activity.Reading.
+type signalled struct{ endings []activity.Ending }
 
 // Init is part of tea.Model.
-func (s *screen) Init() tea.Cmd { return s.poll }
+func (s *screen) Init() tea.Cmd { return s.next }
 
-func (s *screen) poll() tea.Msg {
-	now, err := s.Access.Snapshot(s.ctx)
-	return polled{now, err}
-}
-
-// pause is the interval of the polls.
-func (s *screen) pause() tea.Msg {
-	select {
-	case <-s.ctx.Done():
-	case <-time.After(s.Interval):
+// next waits for the next reading, or the end.
+func (s *screen) next() tea.Msg {
+	r, err := s.sampler.Next(s.ctx, s.last)
+	if err != nil {
+		return nil
 	}
-	return pollAgain{}
+	return r
 }
 
 // Update is part of tea.Model.
@@ -107,11 +98,9 @@ func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	switch m := msg.(type) {
 	case tea.WindowSizeMsg:
 		s.width, s.height = m.Width, m.Height
-	case polled:
+	case activity.Reading:
 		s.take(m)
-		return s, s.pause
-	case pollAgain:
-		return s, s.poll
+		return s, s.next
 	case signalled:
 		s.message = outcomes(m.endings)
 		clear(s.marked)
@@ -122,16 +111,12 @@ func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 }
 
 // take stores the result of a poll.
-func (s *screen) take(m polled) {
-	s.failed = m.err
-	if m.err != nil {
-		s.sample = activity.SampleOfFailure(time.Now(), m.err)
-		return
+func (s *screen) take(r activity.Reading) {
+	if s.last = r; r.Err == nil {
+		s.now = &r.Snapshot
+		s.history = append(s.history, s.now.Slots.Utilisation())
+		s.history = s.history[max(0, len(s.history)-mostHistory):]
 	}
-	s.sample = activity.SampleOf(m.now, s.now, s.Thresholds)
-	s.now = &m.now
-	s.history = append(s.history, m.now.Slots.Utilisation())
-	s.history = s.history[max(0, len(s.history)-mostHistory):]
 }
 
 func (s *screen) key(k tea.KeyPressMsg) tea.Cmd {

@@ -141,7 +141,7 @@ func TestSessionsInTroubleAreShownFirstAndOrdersCanBeChosen(t *testing.T) {
 		{PID: 2, Kind: activity.ClientBackend, State: activity.IdleInTransaction},
 		{PID: 4, Kind: activity.AutovacuumWorker},
 	}
-	s.take(polled{now: now})
+	s.take(activity.Reading{Snapshot: now, Sample: activity.SampleOf(now, nil, s.Thresholds)})
 	pids := func() (p []int32) {
 		for _, x := range s.rows() {
 			p = append(p, x.PID)
@@ -171,7 +171,7 @@ func TestTheFullScreenFitsIntoAnyTerminal(t *testing.T) {
 		for n := range i {
 			now.Sessions = append(now.Sessions, activity.Session{PID: int32(100 + n), Kind: activity.ClientBackend, State: activity.Idle})
 		}
-		s.take(polled{now: now})
+		s.take(activity.Reading{Snapshot: now, Sample: activity.SampleOf(now, nil, s.Thresholds)})
 		s.width, s.height = 1+i%140, 1+i%50
 		lines := strings.Split(s.content(), "\n")
 		if len(lines) > s.height {

@@ -42,19 +42,19 @@ func (s *screen) head(p Printer) {
 			Clean(s.now.Database), Clean(s.now.Role.Name), s.now.At.Local().Format("15:04:05"))
 	}
 	switch {
-	case s.failed != nil:
-		p.line("%s", p.styled(red, "No answer: "+Clean(s.failed.Error())+"; trying again"))
+	case s.last.Err != nil:
+		p.line("%s", p.styled(red, "No answer: "+Clean(s.last.Err.Error())+"; trying again"))
 	case s.now == nil:
 		p.line("Connecting …")
 	}
 	if s.now == nil {
 		return
 	}
-	l, a := s.now.Slots, s.sample // of a failed poll: the last known slots
+	l, a := s.now.Slots, s.last.Sample // of a failed poll: the last known slots
 	level := s.Thresholds.OfSlots(l)
 	p.line("Slots %s %s, %d free", p.bar(l, level, max(10, min(40, s.width-46))),
 		p.styled(styleOf(level), l.Brief()), l.Free())
-	if s.failed != nil {
+	if s.last.Err != nil {
 		return
 	}
 	unseen := ""
@@ -64,7 +64,7 @@ func (s *screen) head(p Printer) {
 	p.line("      active %d  idle %d  in transaction %d  waiting %d  new %.1f/s%s",
 		a.Active, a.Idle, a.IdleInTransaction, a.Waiting, a.NewPerSecond, unseen)
 	p.line("Past  %s", history(s.history, max(10, s.width-8)))
-	text := words(verdict(a), max(20, s.width))
+	text := Words(verdict(a), max(20, s.width))
 	for _, l := range text[:min(2, len(text))] { // the blocker comes late in its sentence
 		p.line("%s", p.styled(styleOf(a.Level), l))
 	}
@@ -153,7 +153,7 @@ func (s *screen) foot(p Printer) (lines []string) {
 	if s.question == nil {
 		return []string{ansi.Truncate(s.footLine(p), s.width, "…")}
 	}
-	for _, line := range words(s.question.text, max(20, s.width)) {
+	for _, line := range Words(s.question.text, max(20, s.width)) {
 		lines = append(lines, p.styled(bold, line))
 	}
 	return lines

@@ -28,7 +28,7 @@ func queue(width, height int) *screen {
 	}
 	s := newScreen(nil, Watch{Thresholds: activity.ThresholdsOf(configMonitor), Colour: true}) //nolint:staticcheck // nothing runs
 	s.width, s.height = width, height
-	s.take(polled{now: now})
+	s.take(activity.Reading{Snapshot: now, Sample: activity.SampleOf(now, nil, s.Thresholds)})
 	return s
 }
 
