@@ -143,6 +143,7 @@ func (r *request) rescue(f *form) error {
 	}
 	f.ID = 0
 	for _, in := range f.Inlines {
+		in.Rows = slices.DeleteFunc(in.Rows, func(row *formRow) bool { return len(row.editable()) == 0 })
 		for _, row := range in.Rows {
 			row.ID, row.CanDelete, row.Delete = 0, false, false
 		}

@@ -95,8 +95,8 @@ func (r *request) newForm(id int64) *form {
 	return f
 }
 
-// newRow returns a row with its fields' first values, which those of a stored row that can't be edited get from fill. may
-// reports whether the user may edit it.
+// newRow returns a row with its fields' first values. A fixed field of a stored row has none until fill. may reports whether
+// the user may edit the row.
 func (r *request) newRow(m *Model, sets []Fieldset, id int64, may bool) *formRow {
 	row := &formRow{Model: m, ID: id}
 	for _, set := range sets {

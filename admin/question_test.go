@@ -199,6 +199,17 @@ func TestWhatWasTypedForADeletedQuestionCanBeSavedAsANewOne(t *testing.T) {
 	if got := ask[string](s, `SELECT question_text || choice_text FROM polls_question q JOIN polls_choice c ON c.question_id = q.id`); got != "TypedA" {
 		t.Errorf("saved %q", got)
 	}
+	t.Run("without choices that this user could only read", func(t *testing.T) {
+		id := s.addQuestion("Text", day("2026-11-01"), "Read only")
+		s.addStaff("bob", "polls.change_question", "polls.add_question", "polls.view_choice")
+		form := s.as("bob").get(change(id))
+		s.exec(`DELETE FROM polls_choice`)
+		s.exec(`DELETE FROM polls_question`)
+		told := form.send(questionForm, "question_text", "Typed").want(http.StatusConflict)
+		if n := told.Find(".inline-row").Length(); n != 0 {
+			t.Errorf("%d choices are left", n)
+		}
+	})
 }
 
 func TestAChoiceOfAnotherQuestionIsOutOfReach(t *testing.T) {

@@ -37,7 +37,7 @@ type Config struct {
 
 	File      string            `toml:"-"` // the file that was read, or "" when there was none
 	FileState string            `toml:"-"` // a hash of its content, or why it could not be read, for Watch
-	Origins   map[string]Origin `toml:"-"` // by key, "databases.default.port"; a key that is not in it holds its default
+	Origins   map[string]Origin `toml:"-"` // by key, "databases.default.port"; absent: the default. An inherited value has the primary's
 	Warnings  []string          `toml:"-"` // for a person to read, one sentence each
 }
 
