@@ -63,12 +63,7 @@ type Options struct {
 type Site struct{ Options }
 
 // New makes the admin.
-func New(o Options) *Site {
-	for _, m := range models {
-		m.check()
-	}
-	return &Site{o}
-}
+func New(o Options) *Site { return &Site{o} }
 
 // Routes returns all addresses of the admin for the application's table, which redirects to the final slash. They require
 // auth's Middleware. The last one, a catch-all below /admin/, must come after all other routes there.

@@ -46,7 +46,7 @@ type formRow struct {
 type formField struct {
 	*Field
 	Input   string   // the name of its inputs, with an inline's prefix
-	Raw     []string // the values of its inputs
+	Raw     []string // the values of its inputs; nil: unknown
 	Initial *string  // the value when the form was first shown; nil: unknown
 	Value   any
 	Theirs  string // the value that someone else saved meanwhile; "": no conflict
@@ -95,7 +95,8 @@ func (r *request) newForm(id int64) *form {
 	return f
 }
 
-// newRow returns a row with its fields' first values. may reports whether the user may edit it.
+// newRow returns a row with its fields' first values, which those of a stored row that can't be edited get from fill. may
+// reports whether the user may edit it.
 func (r *request) newRow(m *Model, sets []Fieldset, id int64, may bool) *formRow {
 	row := &formRow{Model: m, ID: id}
 	for _, set := range sets {
@@ -103,7 +104,9 @@ func (r *request) newRow(m *Model, sets []Fieldset, id int64, may bool) *formRow
 		for i, name := range set.Fields {
 			ff := &formField{Field: m.field(name), Input: name, May: may}
 			ff.Fixed = ff.ReadOnly || !may || (ff.SuperuserOnly && !r.user.Superuser)
-			ff.set(ff.initialValue())
+			if id == 0 || !ff.Fixed {
+				ff.set(ff.initialValue())
+			}
 			inputs[i] = ff
 		}
 		row.Sets, row.Inputs = append(row.Sets, formSet{set, inputs}), append(row.Inputs, inputs...)
@@ -342,8 +345,27 @@ func (ff *formField) ID() string { return "id_" + ff.Input }
 // Checked reports whether a box is ticked.
 func (ff *formField) Checked() bool { return ff.Value == true }
 
+// unread is shown in place of a stored value when there was no connection to read it.
+const unread = "can’t be read at this moment"
+
 // Shown returns a fixed value as text.
-func (ff *formField) Shown() string { return cmp.Or(ff.text(ff.Value), "-") }
+func (ff *formField) Shown() string {
+	if ff.Raw == nil {
+		return unread
+	}
+	return cmp.Or(ff.text(ff.Value), "-")
+}
+
+// NoOptions returns why a Many has no options.
+func (ff *formField) NoOptions() string {
+	switch {
+	case ff.Options != nil:
+		return "There are none yet."
+	case ff.Fixed:
+		return unread
+	}
+	return "What you chose is kept; it can’t be listed at this moment."
+}
 
 // optionGroup is the options of a Many under one title.
 type optionGroup struct {

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -129,16 +130,45 @@ func TestChangeMessagesReadAsDjangos(t *testing.T) {
 	}
 }
 
-func TestADeclarationThatNamesNoFieldPanics(t *testing.T) {
-	for _, m := range models {
-		m.check()
-	}
-	defer func() {
-		if recover() == nil {
-			t.Error("no panic")
+func TestDeclarationsNameTheirFieldsAndColumns(t *testing.T) {
+	for _, m := range append(slices.Clone(models), choice) {
+		var columns []string
+		for _, c := range m.Columns {
+			columns = append(columns, c.Field)
 		}
-	}()
-	(&Model{Name: "x", Search: []string{"missing"}}).check()
+		names := slices.Concat(columns, m.Filters, m.Search, []string{m.Label})
+		for _, set := range slices.Concat(m.Fieldsets, m.AddFieldsets) {
+			names = append(names, set.Fields...)
+		}
+		for _, name := range names {
+			if m.field(name) == nil {
+				t.Errorf("%s has no field %q", m.Name, name)
+			}
+		}
+		for _, name := range []string{strings.TrimPrefix(m.Order, "-"), m.Hierarchy} {
+			if name != "" && !slices.Contains(columns, name) {
+				t.Errorf("%s has no column %q", m.Name, name)
+			}
+		}
+	}
+}
+
+func TestAPasswordsHashIsDescribedAndNeverShown(t *testing.T) {
+	for hash, want := range map[string]string{
+		"argon2$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$a2V5": "algorithm: argon2, variety: argon2id, m=19456, t=2, p=1",
+		"pbkdf2_sha256$1000$seasalt$RXo2lf7=":              "algorithm: pbkdf2_sha256, iterations: 1000",
+		"scrypt$16384$seasalt$8$5$7JiyaTKoW2mC7JKAyXg==":   "algorithm: scrypt",
+		"bcrypt$$2b$04$abcdefghijklmnopqrstuuNW1CqIFsJIl0": "algorithm: bcrypt",
+		"bcrypt_sha256$$2b$04$abcdefghijklmnopqrstuuzBIzQ": "algorithm: bcrypt_sha256",
+		"!abc":        "No password set.",
+		"":            "No password set.",
+		"open$sesame": "Invalid password format or unknown hashing algorithm.",
+		"a$b$c$d":     "Invalid password format or unknown hashing algorithm.",
+	} {
+		if got := hashParameters(hash); got != want {
+			t.Errorf("%s: %s", hash, got)
+		}
+	}
 }
 
 func TestIdentifiersAreQuoted(t *testing.T) {

@@ -210,15 +210,20 @@ func (f *Field) text(value any) string {
 	return fmt.Sprint(value)
 }
 
+// hashParameters describes a hash in one of the encodings that a login accepts.
 func hashParameters(hash string) string {
 	parts := strings.Split(hash, "$")
-	switch {
-	case parts[0] == "argon2" && len(parts) == 6:
+	switch algorithm := parts[0]; {
+	case hash == "" || hash[0] == '!':
+		return "No password set."
+	case algorithm == "argon2" && len(parts) == 6:
 		return fmt.Sprintf("algorithm: argon2, variety: %s, %s", parts[1], strings.ReplaceAll(parts[3], ",", ", "))
-	case len(parts) == 4:
-		return fmt.Sprintf("algorithm: %s, iterations: %s", parts[0], parts[1])
+	case strings.HasPrefix(algorithm, "pbkdf2_") && len(parts) == 4:
+		return fmt.Sprintf("algorithm: %s, iterations: %s", algorithm, parts[1])
+	case slices.Contains([]string{"scrypt", "bcrypt", "bcrypt_sha256"}, algorithm):
+		return "algorithm: " + algorithm
 	}
-	return "No password set."
+	return "Invalid password format or unknown hashing algorithm."
 }
 
 // idsOf returns the value of a Many, from the database or a form: ids, sorted.

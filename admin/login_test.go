@@ -211,6 +211,16 @@ func TestUnderExhaustionStaffAreKnownAndFormsComeBackFilledIn(t *testing.T) {
 	added := add.send(questionForm, "question_text", "New", "pub_date_0", "2026-01-01", "pub_date_1", "1:00").want(http.StatusServiceUnavailable)
 	userBack := user.send(userForm, "first_name", "Ada", "user_permissions", permissionIDKnown).want(http.StatusServiceUnavailable)
 	l.Release()
+	for _, name := range []string{"password", "last_login", "date_joined"} {
+		if got := userBack.Find(".field-" + name + " .readonly").Text(); !strings.HasPrefix(got, "can’t be read at this moment") {
+			t.Errorf("%s, which could not be read, is shown as %q", name, got)
+		}
+	}
+	for _, name := range []string{"groups", "user_permissions"} {
+		if got := userBack.Find(".field-" + name + " .options").Text(); !strings.Contains(got, "What you chose is kept") {
+			t.Errorf("%s, which were sent, are shown as %q", name, got)
+		}
+	}
 	if n := s.told.Load(); n != 3 {
 		t.Errorf("%d failures were told", n)
 	}

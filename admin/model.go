@@ -3,7 +3,6 @@ package admin
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -190,30 +189,6 @@ func (m *Model) relations() []Relation {
 		}
 	}
 	return append(all, m.Cascade...)
-}
-
-// check panics if a declaration names a missing field or column: declarations are part of the program.
-func (m *Model) check() {
-	var names []string
-	for _, sets := range [][]Fieldset{m.Fieldsets, m.AddFieldsets} {
-		for _, set := range sets {
-			names = append(names, set.Fields...)
-		}
-	}
-	var columns []string
-	for _, c := range m.Columns {
-		columns = append(columns, c.Field)
-	}
-	for _, name := range slices.Concat(names, columns, m.Filters, m.Search) {
-		if m.field(name) == nil {
-			panic(fmt.Sprintf("admin: %s has no field %q", m.Name, name))
-		}
-	}
-	for _, name := range []string{strings.TrimPrefix(m.Order, "-"), m.Hierarchy} {
-		if name != "" && !slices.Contains(columns, name) {
-			panic(fmt.Sprintf("admin: %s has no column %q", m.Name, name))
-		}
-	}
 }
 
 func capitalized(s string) string {

@@ -106,6 +106,9 @@ func (r *request) allowed(action string) error {
 	if r.model == nil || r.user == nil || !r.user.Staff || r.can(r.model, action) {
 		return nil
 	}
+	if r.model.ReadOnly && action != actionView {
+		return fault.New(fault.Forbidden, "%s are only shown here: no one adds, changes or deletes them.", capitalized(r.model.Plural))
+	}
 	return fault.New(fault.Forbidden,
 		"You don’t have permission to %s %s. Ask a superuser for it.", action, r.model.Plural)
 }

@@ -50,7 +50,7 @@ func newSiteOn(t testing.TB, cfg config.Database) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &site{t: t, db: d, users: auth.New(d, config.Admin{SessionAge: time.Hour})}
+	s := &site{t: t, db: d, users: auth.New(d, config.Admin{SessionAge: time.Hour}, nil)}
 	s.Server = httptest.NewServer(s.echo())
 	t.Cleanup(func() {
 		s.Close()

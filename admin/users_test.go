@@ -187,7 +187,7 @@ func TestTheHistoryIsListedAndNobodyEditsIt(t *testing.T) {
 	if n := view.Find("main input:not([type=hidden])").Length(); n != 0 {
 		t.Errorf("%d inputs", n)
 	}
-	v.get("/admin/admin/logentry/add/").want(http.StatusForbidden)
+	v.get("/admin/admin/logentry/add/").want(http.StatusForbidden).says("Log entries are only shown here")
 	v.post("/admin/admin/logentry/1/change/", nil).want(http.StatusForbidden)
 	v.post("/admin/admin/logentry/1/delete/", nil).want(http.StatusForbidden)
 	v.post("/admin/admin/logentry/", map[string][]string{"action": {"delete_selected"}, "post": {"yes"}, "_selected_action": {"1"}}).want(http.StatusForbidden)

@@ -89,6 +89,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, o Options) (
 	}
 	a.addPages()
 	if a.agent, err = listenAgent(ctx, cfg.Server.AgentAddr, a.ready, a.db.Stat); err == nil {
+		a.hosts.check(ctx, cfg.Databases["default"])
 		err = a.checkBudget(ctx, a.server, cfg)
 	}
 	if err != nil {
@@ -143,11 +144,9 @@ func open(ctx context.Context, cfg *config.Config, log *slog.Logger, o Options) 
 func (a *App) addPages() {
 	cfg, reserve := a.cfg, func() auth.Runner { return newReserve(a.server).inTx }
 	a.guard, a.ids, a.patterns = web.NewGuard(cfg.Server.BaseURL, cfg.Server.AllowedHosts...), newRequestIDs(), map[string]bool{}
-	a.users = auth.New(a.db, cfg.Admin)
-	a.users.Reserve = reserve()
+	a.users = auth.New(a.db, cfg.Admin, reserve())
 	a.polls = polls.New(polls.NewStore(a.db), time.Now)
-	a.lab = lab.New(a.db, a.server, cfg.Test, a.log)
-	a.lab.UseSentry(cfg.Sentry)
+	a.lab = lab.New(a.db, a.server, cfg.Test, cfg.Sentry, a.log)
 	a.scenes = labsite.New(a.lab.Enabled, a.o.Complete, a.log)
 	a.admin = admin.New(admin.Options{
 		DB: a.db, Users: a.users, Log: a.log, Links: []web.Link{{Path: dashboard.Path, Text: "Connections"}}, Report: a.failed,
@@ -161,7 +160,7 @@ func (a *App) addPages() {
 	a.board = dashboard.New(dashboard.Options{
 		DB: a.db, Users: a.users, Server: a.server, Sampler: a.sampler, Process: a.leases.Now, Config: cfg,
 		Waits: a.count.Acquires().Waits, Testing: a.lab.Enabled, Log: a.log, Complete: a.o.Complete,
-		Switch: a.switchTo, ViewReserve: reserve(), ChangeReserve: reserve(), Record: admin.Record,
+		Switch: a.switchByHand, ViewReserve: reserve(), ChangeReserve: reserve(), Record: admin.Record,
 	})
 	a.echo = a.routes()
 }
@@ -177,8 +176,7 @@ func thresholds(cfg *config.Config, d *db.DB) func() activity.Thresholds {
 // checkBudget runs for each new configuration, and at start, where it opens the monitoring connection: later all slots may
 // be taken. It fails if strict_budget is set and the configuration allows more connections than the server has slots.
 func (a *App) checkBudget(ctx context.Context, server *activity.Observer, cfg *config.Config) error {
-	a.hosts.check(ctx, cfg.Databases["default"])
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	budget, err := server.CheckBudget(ctx, cfg)
 	switch _, refused := errors.AsType[*activity.BudgetError](err); {
@@ -198,7 +196,8 @@ func (a *App) checkBudget(ctx context.Context, server *activity.Observer, cfg *c
 // checkNewBudget is checkBudget for a configuration whose database may be on a different server.
 func (a *App) checkNewBudget(ctx context.Context, cfg *config.Config) error {
 	database := cfg.Databases["default"]
-	if database == a.db.Config() && cfg.Server.Replicas == a.cfg.Server.Replicas && cfg.Server.StrictBudget == a.cfg.Server.StrictBudget {
+	if database == a.db.Config() && (replica(cfg) == nil) == (a.db.Replica() == nil) &&
+		cfg.Server.Replicas == a.cfg.Server.Replicas && cfg.Server.StrictBudget == a.cfg.Server.StrictBudget {
 		return nil
 	}
 	server := a.server
@@ -226,6 +225,9 @@ func (a *App) Server() *activity.Observer { return a.server }
 func (a *App) Reconfigure(ctx context.Context, cfg *config.Config) (restart []string, err error) {
 	a.report.Hide(cfg.Databases["default"].Password) // before an error can contain it
 	a.report.Hide(cfg.Databases["replica"].Password)
+	if database := cfg.Databases["default"]; database != a.db.Config() {
+		a.hosts.check(ctx, database)
+	}
 	if err := a.checkNewBudget(ctx, cfg); err != nil {
 		return nil, err
 	}
@@ -241,6 +243,7 @@ func (a *App) Reconfigure(ctx context.Context, cfg *config.Config) (restart []st
 		return nil, err
 	}
 	a.lab.Configure(cfg.Test)
+	a.site().On(a.echo)
 	return needRestart(a.cfg, cfg), nil
 }
 
@@ -258,13 +261,30 @@ func (a *App) switchTo(
 	return before, after, a.db.Switch(ctx, after)
 }
 
+// switchByHand is switchTo, with the budget check that a change of the file gets too.
+func (a *App) switchByHand(
+	ctx context.Context, edit func(now config.Database) (config.Database, error),
+) (before, after config.Database, err error) {
+	return a.switchTo(ctx, func(now config.Database) (config.Database, error) {
+		after, err := edit(now)
+		if err != nil {
+			return now, err
+		}
+		cfg := *a.cfg
+		cfg.Databases = map[string]config.Database{"default": after}
+		if standby := a.db.Replica(); standby != nil {
+			cfg.Databases["replica"] = *standby
+		}
+		return after, a.checkNewBudget(ctx, &cfg)
+	})
+}
+
 // Close ends what New started. Call it after the last request. When ctx ends first, leases are reclaimed. The parts are
 // closed concurrently, so that one that hangs does not use up the time of the others.
 func (a *App) Close(ctx context.Context) error {
-	a.lab.Close()
-	a.scenes.Close()
 	parts := []func() error{
 		func() error { a.agent.Close(); return nil },
+		func() error { a.scenes.Close(); return nil },
 		func() error { return a.closeDB(ctx) },
 		func() error { a.closeMonitor(); return nil },
 		func() error { return a.trace.Close(ctx) },
@@ -281,6 +301,7 @@ func (a *App) Close(ctx context.Context) error {
 }
 
 func (a *App) closeDB(ctx context.Context) error {
+	a.lab.Close() // returns its leases
 	if err := a.db.Close(ctx); err != nil {
 		return fmt.Errorf("not all connections came back in time, and were cut: %w", err)
 	}

@@ -53,7 +53,7 @@ func boardOn(t testing.TB, cfg config.Database, set func(*config.Config)) *site 
 func newBoard(t testing.TB, set func(*config.Config)) *site { return boardOn(t, dbtest.Config(t), set) }
 
 func (s *site) accounts() *auth.Service {
-	return auth.New(s.DB(), config.Admin{SessionAge: time.Hour})
+	return auth.New(s.DB(), config.Admin{SessionAge: time.Hour}, nil)
 }
 
 // login returns the cookie of a session.

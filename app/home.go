@@ -1,12 +1,10 @@
 package app
 
 import (
-	"context"
 	"embed"
 	"fmt"
 	"html/template"
 	"net/http"
-	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -28,22 +26,16 @@ var (
 	pages = web.MustTemplates(templateFS, template.FuncMap{"static": files.URL})
 )
 
-const lookTimeout = 2 * time.Second
-
-// connectionInfo is a summary of the application's connections, for JSON.
-func (a *App) connectionInfo(ctx context.Context) (map[string]any, activity.Slots) {
-	cfg, stat := a.db.Config(), a.db.Stat()
+// connectionInfo is a summary of the application's connections, for JSON. The server's figures are those of the last poll.
+func (a *App) connectionInfo() (map[string]any, activity.Slots) {
+	cfg, stat, last := a.db.Config(), a.db.Stat(), a.sampler.Latest()
 	info := map[string]any{"database": cfg.Name, "strategy": cfg.Strategy, "settings": lab.SettingsOf(cfg)}
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
-	defer cancel()
-	slots, err := a.server.Slots(ctx)
-	if err != nil {
-		info["error"] = web.ProblemOf(err).Detail // the error contains the server's name, which belongs in the log
-		a.log.WarnContext(ctx, "the start page can't show the server's slots", "error", err)
+	if last.Err != nil {
+		info["error"] = web.ProblemOf(last.Err).Detail // the error contains the server's name, which belongs in the log
 	}
 	addFigures(info, db.Figures, &stat)
-	addFigures(info, activity.Figures, &activity.Status{Snapshot: activity.Snapshot{Slots: slots}})
-	return info, slots
+	addFigures(info, activity.Figures, &activity.Status{Snapshot: last.Snapshot})
+	return info, last.Snapshot.Slots
 }
 
 func addFigures[S any](info map[string]any, figures []db.Figure[S], s *S) {
@@ -56,7 +48,7 @@ func addFigures[S any](info map[string]any, figures []db.Figure[S], s *S) {
 
 // home answers browsers with the start page, and curl with JSON.
 func (a *App) home(c echo.Context) error {
-	info, slots := a.connectionInfo(c.Request().Context())
+	info, slots := a.connectionInfo()
 	if !web.WantsHTML(c) {
 		return c.JSONPretty(http.StatusOK, map[string]any{"name": "ddtb", "connection_info": info, "configuration": config.Version(a.o.File)}, "  ")
 	}

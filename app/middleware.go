@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -24,7 +25,7 @@ import (
 // site returns the contents of the header of every page.
 func (a *App) site() web.Site {
 	site := web.Site{Name: "ddtb", Nav: []web.Link{{Path: "/polls/", Text: "Polls"}}}
-	if a.cfg.Test.Enabled {
+	if a.lab.Enabled() {
 		site.Nav = append(site.Nav, web.Link{Path: labsite.Path, Text: "Lab"}, web.Link{Path: "/test/", Text: "Tests"})
 	}
 	site.Nav = append(site.Nav, web.Link{Path: "/admin/", Text: "Admin"})
@@ -83,7 +84,7 @@ func (a *App) guarded(c echo.Context, next echo.HandlerFunc) (err error) {
 	}
 	err = next(c)
 	if err == nil && !c.Response().Committed {
-		return errNothingWritten // net/http would send a 200
+		return cmp.Or(c.Request().Context().Err(), errNothingWritten) // net/http would send a 200
 	}
 	return err
 }

@@ -232,3 +232,21 @@ func TestAPageOfTestsIsNotOfferedWhereTheyAreOff(t *testing.T) {
 		}
 	}
 }
+
+func TestTheHeaderLinksToTheLabWhileItIsEnabled(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	for _, enabled := range []bool{true, false, true} {
+		cfg := *s.cfg
+		cfg.Test.Enabled = enabled
+		if _, err := s.Reconfigure(t.Context(), &cfg); err != nil {
+			t.Fatal(err)
+		}
+		page := s.get("/polls/", "Accept", "text/html").body
+		for _, link := range []string{`href="/lab/"`, `href="/test/"`} {
+			if strings.Contains(page, link) != enabled {
+				t.Errorf("enabled = %v: the header links to %s: %v", enabled, link, !enabled)
+			}
+		}
+	}
+}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -15,51 +14,12 @@ import (
 	"github.com/pelletier/go-toml/v2"
 	// Its decoder stops at the first type error. Its parser allows reporting all mistakes at once, with positions.
 	"github.com/pelletier/go-toml/v2/unstable"
+
+	"ddtb/db"
 )
 
 // maxFile is the maximum size of a configuration, in bytes.
 const maxFile = 1 << 20
-
-// ReadFile reads a small regular file under the rules for the configuration: it rejects a directory, a pipe, a device
-// and a file of more than 1 MiB. The error says what to do.
-func ReadFile(path string) ([]byte, error) {
-	content, _, err := readFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("%s %w", path, err)
-	}
-	return content, nil
-}
-
-// readFile reads a regular file. Its errors continue a sentence that begins with the path, and say what to do.
-func readFile(path string) ([]byte, fs.FileMode, error) {
-	info, err := os.Stat(path) // before opening, which blocks on a named pipe
-	switch {
-	case err != nil:
-		return nil, 0, unreadable(err)
-	case info.IsDir():
-		return nil, 0, errors.New("is a directory: name a file in it")
-	case !info.Mode().IsRegular() && path != os.DevNull:
-		return nil, 0, errors.New("is not a regular file: name one")
-	case info.Size() > maxFile:
-		return nil, 0, fmt.Errorf("is larger than %d bytes: that is no file of ddtb's", maxFile)
-	}
-	content, err := os.ReadFile(path)
-	if err != nil {
-		return nil, 0, unreadable(err)
-	}
-	return content, info.Mode(), nil
-}
-
-func unreadable(err error) error {
-	reason := err
-	if e, is := errors.AsType[*fs.PathError](err); is {
-		reason = e.Err
-	}
-	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("can't be read by this user: check its owner and mode: %w", reason)
-	}
-	return fmt.Errorf("can't be read: %w", reason)
-}
 
 // readFile is the first layer.
 func (l *loader) readFile() {
@@ -68,7 +28,7 @@ func (l *loader) readFile() {
 	if path == "" {
 		return
 	}
-	content, mode, err := readFile(path)
+	content, mode, err := db.ReadFile(path, maxFile)
 	l.cfg.FileState = identity(content, err)
 	if absent := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR); absent && named == "" {
 		return // accounts with the home /dev/null get ENOTDIR

@@ -173,7 +173,7 @@ func (l *loader) readService(url []setting) {
 		return
 	}
 	path := cmp.Or(l.env["PGSERVICEFILE"], filepath.Join(l.env["HOME"], ".pg_service.conf"))
-	content, _, err := readFile(path)
+	content, _, err := db.ReadFile(path, maxFile)
 	if err != nil {
 		l.fail(o, "", "the service file %s %v: set PGSERVICEFILE to yours", path, err)
 		return

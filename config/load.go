@@ -70,8 +70,8 @@ func Load(o Options) (*Config, error) {
 	l.readEnvironment()
 	l.readFlags()
 	l.chooseHosts()
-	l.inherit()
 	l.readPasswordFiles()
+	l.inherit()
 	l.databases["default"].Budget, l.databases["replica"].Budget = l.cfg.Fleet.Budget, l.cfg.Fleet.Budget
 	l.checkCombinations()
 	if err := l.mistakes.orNil(); err != nil {
@@ -124,7 +124,7 @@ func (l *loader) hasReplica() bool { return l.replicaOrigin() != Origin{} }
 // replicaOrigin returns the first mention of a replica, if any.
 func (l *loader) replicaOrigin() Origin {
 	for _, k := range l.keys {
-		if o := l.cfg.Origins[k.name]; strings.HasPrefix(k.name, "databases.replica.") && o != (Origin{}) {
+		if o := l.cfg.Origins[k.name]; strings.HasPrefix(k.name, "databases.replica.") && o != (Origin{}) && !o.inherited {
 			return o
 		}
 	}
@@ -287,7 +287,7 @@ func (l *loader) checkCombinations() {
 
 const replicaHost = "databases.replica.host"
 
-// inherit copies the primary's settings to the replica, except for the server's address.
+// inherit copies the primary's settings and their origins to the replica, except for the server's address.
 func (l *loader) inherit() {
 	if !l.hasReplica() {
 		return
@@ -297,12 +297,16 @@ func (l *loader) inherit() {
 		"host": true, "hosts": true, "port": true, "target_session_attrs": true, "max_lag": true,
 		"pooler": true, "direct_host": true, "direct_port": true,
 	}
-	if l.cfg.Origins[replica+"password"] != (Origin{}) || l.cfg.Origins[replica+"password_file"] != (Origin{}) {
+	if l.isSet(replica+"password") || l.isSet(replica+"password_file") {
 		own["password"], own["password_file"] = true, true
 	}
 	for _, k := range l.keys {
-		if name, is := strings.CutPrefix(k.name, replica); is && !own[name] && l.cfg.Origins[k.name] == (Origin{}) {
+		if name, is := strings.CutPrefix(k.name, replica); is && !own[name] && !l.isSet(k.name) {
 			reflect.ValueOf(k.target).Elem().Set(reflect.ValueOf(l.byName[primary+name].target).Elem())
+			if o, set := l.cfg.Origins[primary+name]; set {
+				o.inherited = true
+				l.cfg.Origins[k.name] = o
+			}
 		}
 	}
 }
@@ -372,7 +376,7 @@ func (l *loader) warnOfVoid(prefix string, d *Database) {
 		{"persistent.conn_max_age", db.PerRequest, "each request has a new connection, as with CONN_MAX_AGE = 0"},
 		{"persistent.conn_max_age", db.Multiplex, `strategy = "persistent" gives connections an age`},
 	} {
-		if o := l.cfg.Origins[prefix+void.key]; o.Variable != "" && d.Strategy == void.strategy {
+		if o := l.cfg.Origins[prefix+void.key]; o.Variable != "" && !o.inherited && d.Strategy == void.strategy {
 			l.warn("%s (%s%s) has no effect with strategy = %q: %s.", o.Variable, prefix, void.key, d.Strategy, void.instead)
 		}
 	}
@@ -395,7 +399,7 @@ func (l *loader) checkBudget(prefix string, d *Database) {
 		}
 	case d.Pooler != "":
 		l.conflict(size, prefix+"pooler", "%v", db.ErrPooledBudget)
-	case d.Budget > 0 && d.Pool.MinSize > d.Budget:
+	case d.Budget > 0 && d.Pool.MinSize > d.Budget && !l.cfg.Origins[least].inherited:
 		l.conflict(least, budget, "%d (%s) is more than the whole budget, %d (%s)",
 			d.Pool.MinSize, l.cfg.Origins[least], d.Budget, l.cfg.Origins[budget])
 	case d.Budget > 0 && d.Budget < l.cfg.Server.Replicas && prefix == "databases.default.":
@@ -415,10 +419,16 @@ func (l *loader) checkMail(m Mail) {
 	need("mail.admins", m.Backend != "none" && len(m.Admins) == 0)
 }
 
-// conflict reports two conflicting keys, at the position of the first.
+// conflict reports two conflicting keys, at the position of the first. Of a replica only what it sets itself counts: the
+// rest has been reported for the primary.
 func (l *loader) conflict(name, other, format string, args ...any) {
-	o := cmp.Or(l.cfg.Origins[name], l.cfg.Origins[other])
-	l.failUnlessRefused(o, name, fmt.Sprintf(format, args...), name, other)
+	first, second := l.cfg.Origins[name], l.cfg.Origins[other]
+	if first.inherited {
+		first, second = second, first
+	}
+	if o := cmp.Or(first, second); !o.inherited {
+		l.failUnlessRefused(o, name, fmt.Sprintf(format, args...), name, other)
+	}
 }
 
 // failUnlessRefused reports a mistake involving the keys, unless one has been rejected: then it has no value to check.

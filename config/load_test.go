@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -210,6 +211,64 @@ func TestAReplicaHasWhatThePrimaryHasButForItsPlace(t *testing.T) {
 	equal(t, "the replica", c.Databases["replica"], want)
 	c = mustLoad(t, "")
 	equal(t, "the number of databases", len(c.Databases), 1)
+}
+
+func TestAReplicaInheritsThePasswordInForce(t *testing.T) {
+	secret := write(t, filepath.Join(t.TempDir(), "secret"), "from the file")
+	file := "[databases.default]\npassword_file = '" + secret + "'\n[databases.replica]\nhost = 'r'\n"
+	t.Run("of the environment, over a file", func(t *testing.T) {
+		c := mustLoad(t, file, "PGPASSWORD=env")
+		r := c.Databases["replica"]
+		equal(t, "the password", r.Password.Reveal(), "env")
+		equal(t, "the file that connections read", r.PasswordFile, "")
+		equal(t, "the number of warnings", len(c.Warnings), 1)
+	})
+	t.Run("of a file, which is read once", func(t *testing.T) {
+		must(t, os.Chmod(secret, 0o644))
+		c := mustLoad(t, file)
+		r := c.Databases["replica"]
+		equal(t, "the password", r.Password.Reveal(), "from the file")
+		equal(t, "the file that connections read", r.PasswordFile, secret)
+		equal(t, "the number of warnings", len(c.Warnings), 1)
+	})
+	t.Run("unless it has a file of its own", func(t *testing.T) {
+		own := write(t, filepath.Join(t.TempDir(), "own"), "own")
+		c := mustLoad(t, file+"password_file = '"+own+"'", "PGPASSWORD=env")
+		equal(t, "the password", c.Databases["replica"].Password.Reveal(), "own")
+	})
+	t.Run("and a mistake in it is reported once", func(t *testing.T) {
+		_, err := load(t, strings.ReplaceAll(file, secret, secret+".lost"))
+		mistakes, _ := errors.AsType[Mistakes](err)
+		equal(t, "the number of mistakes", len(mistakes), 1)
+	})
+}
+
+func TestWhatAReplicaInheritsKeepsItsOrigin(t *testing.T) {
+	const primary, replica = "[databases.default]\nuser = 'u'\n", "\n[databases.replica]\nhost = 'r'\n"
+	c := mustLoad(t, primary+replica)
+	equal(t, "the user's line", c.Origins["databases.replica.user"].Line, 2)
+	equal(t, "the origin of what nobody set", c.Origins["databases.replica.name"].String(), "default")
+	for _, tt := range []struct {
+		name, content, want string
+	}{
+		{"a pair", primary + "sslcert = 'c'" + replica, "F:3:11: databases.default.sslcert"},
+		{"half of a pair", primary + "sslcert = 'c'\nsslkey = 'k'" + replica + "sslcert = ''", "F:7:11: databases.replica.sslcert"},
+		{"a size over the budget", primary + "pool = {min_size = 5, max_size = 'auto'}" + replica + "[fleet]\nbudget = 2", "F:3:20: databases.default.pool.min_size"},
+		{"a size that the replica's own limit makes too large", primary + "pool.min_size = 5" + replica + "pool.max_size = 3", "F:6:17: databases.replica.pool.min_size"},
+		{"a replica without a host", primary + "[databases.replica]\nmax_lag = '1s'", "F:4:11: databases.replica.host"},
+	} {
+		t.Run(tt.name+" is reported where it is set", func(t *testing.T) {
+			path := write(t, filepath.Join(t.TempDir(), "ddtb.toml"), tt.content)
+			_, err := Load(Options{File: path})
+			mistakes, _ := errors.AsType[Mistakes](err)
+			equal(t, "the number of mistakes", len(mistakes), 1)
+			equal(t, "the place of "+said(path, err), strings.HasPrefix(said(path, err), tt.want+": "), true)
+		})
+	}
+	t.Run("a setting without effect is warned of once", func(t *testing.T) {
+		c := mustLoad(t, replica, "CONN_MAX_AGE=5")
+		equal(t, "the number of warnings", len(c.Warnings), 1)
+	})
 }
 
 func TestPathsBeginAtTheFilesFolder(t *testing.T) {

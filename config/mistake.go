@@ -16,7 +16,8 @@ type Origin struct {
 	Variable     string // an environment variable, "DB_MAX_CONNS"
 	Flag         string // "--addr"
 
-	layer int // the order of the sources: a later one overrides an earlier one
+	layer     int  // the order of the sources: a later one overrides an earlier one
+	inherited bool // a replica's value, from the primary
 }
 
 // String returns "default", "FILE:LINE", "environment variable NAME" or the flag.

@@ -51,7 +51,7 @@ func TestFilesThatAreNoText(t *testing.T) {
 		{"binary", "\x7fELF\x02\x01\x01\x00\x00", "F:1:8: found a NUL character: this is a binary file, not a configuration"},
 		{"UTF-16", "\xff\xfe[\x00s\x00", "F:1:1: the file is UTF-16: save it as UTF-8"},
 		{"Latin-1", "[mail]\nuser = 'M\xfcnchen'", "F:2:10: found a character that is not UTF-8: save the file as UTF-8"},
-		{"huge", "# " + strings.Repeat("x", maxFile), "F: is larger than 1048576 bytes: that is no file of ddtb's"},
+		{"huge", "# " + strings.Repeat("x", maxFile), "F: is larger than 1048576 bytes: it can't be the right file"},
 		{
 			"lone carriage return", "[server]\rreplicas = 2",
 			`F:1:9: this is not TOML: expected newline; a line is [table], key = "text", key = 10, key = true, or a # comment`,

@@ -28,6 +28,9 @@ func (c *Config) WriteTOML(w io.Writer) error {
 	table := ""
 	for _, k := range keysOf(c, databases) {
 		parent, name := split(k.name)
+		if d := databases[strings.TrimPrefix(parent, "databases.")]; d != nil && d.Hosts != "" && (name == "host" || name == "port") {
+			continue // the first of hosts
+		}
 		if parent != table {
 			table = parent
 			fmt.Fprintf(out, "\n[%s]\n", table)

@@ -18,7 +18,8 @@ strategy = "persistent"
 pool = {timeout = 0.25, max_lifetime = "1h30m"}
 persistent = {conn_max_age = "none"}
 [databases.replica]
-host = "b"
+hosts = ["b", "c:6000"]
+port = 7000
 password = "hunter2"
 [server]
 trusted_proxies = ["10.0.0.1", "fe80::/10"]
@@ -72,7 +73,7 @@ func TestShowTellsEveryOrigin(t *testing.T) {
 		`timeout = "250ms"` + strings.Repeat(" ", 24) + "# F:7\n",
 		`max_lifetime = "1h30m"` + strings.Repeat(" ", 19) + "# F:7\n",
 		"\n[databases.replica]\n",
-		`trusted_proxies = ["10.0.0.1", "fe80::/10"] # F:13` + "\n",
+		`trusted_proxies = ["10.0.0.1", "fe80::/10"] # F:14` + "\n",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is not in\n%s", want, got)

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"time"
+
+	"ddtb/db"
 )
 
 // watchInterval is how often the file is checked. A change is reported when the file has stayed the same for one
@@ -30,7 +32,7 @@ func Watch(ctx context.Context, path, known string, onChange func()) {
 			return
 		case <-ticker.C:
 		}
-		content, _, err := readFile(path)
+		content, _, err := db.ReadFile(path, maxFile)
 		now := identity(content, err)
 		if now == last && now != known && now != "" {
 			known = now
@@ -40,7 +42,7 @@ func Watch(ctx context.Context, path, known string, onChange func()) {
 	}
 }
 
-// identity returns a hash of what readFile read, or why it could not; "": there is no file.
+// identity returns a hash of what was read of the file, or why it could not; "": there is no file.
 func identity(content []byte, err error) string {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

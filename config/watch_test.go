@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"ddtb/db"
 )
 
 // watching watches path until the test ends; each change sends the file's content.
@@ -33,7 +35,7 @@ func watching(t *testing.T, path string) <-chan string {
 }
 
 func identityOf(path string) string {
-	content, _, err := readFile(path)
+	content, _, err := db.ReadFile(path, maxFile)
 	return identity(content, err)
 }
 

@@ -5,23 +5,30 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
+
+	"ddtb/db"
 )
 
 // SetText sets a key, such as "databases.default.strategy", of the file at path to a text. Everything else stays
-// unchanged, including comments. The file keeps its inode and mode: it may be mounted, or a link.
+// unchanged, including comments. The file keeps its inode and mode: it may be mounted, or a link. On an error nothing has
+// been written, unless the disk failed.
 func SetText(path, name, text string) error {
-	doc, err := ReadFile(path)
+	doc, _, err := db.ReadFile(path, maxFile)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s %w", path, err)
 	}
-	edited, err := withText(doc, name, text)
+	start := len(doc) - len(bytes.TrimPrefix(doc, []byte("\ufeff")))
+	edited, err := withText(doc[start:], name, text)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
+	edited = slices.Concat(doc[:start], edited)
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return fmt.Errorf("can't write the configuration: %w", err)
@@ -68,7 +75,12 @@ func withText(doc []byte, name, text string) ([]byte, error) {
 	if below >= 0 {
 		return splice(doc, min(below, len(doc)), min(below, len(doc)), line), nil
 	}
-	return append(doc, "\n["+table+"]\n"+line...), nil
+	doc = append(doc, "\n["+table+"]\n"+line...)
+	if err := toml.Unmarshal(doc, &map[string]any{}); err != nil {
+		return nil, fmt.Errorf("%s is written with dotted keys or as an inline table, which is not edited: "+
+			"add %s = %s beside its other keys, written as they are", table, key, value)
+	}
+	return doc, nil
 }
 
 func lineAfter(doc []byte, offset int) int {

@@ -89,7 +89,8 @@ type tickets struct {
 	// Only the loop uses these.
 	session   *pgconn.PgConn // of control; it holds the locks
 	published int
-	recent    int // the demand at the previous poll
+	unsure    []int // demands that may be published, after a failure; nil: only published
+	recent    int   // the demand at the previous poll
 	measured  time.Time
 	others    int // sessions without a ticket, at the last measurement
 	usable    int
@@ -307,10 +308,6 @@ func (t *tickets) settle(v budgetView, change, got int) (closing int) {
 	t.ready = t.ready[:surplus]
 	t.budget, t.free, t.processes = v.budget, max(0, v.free-got), len(v.demands)
 	t.lastOthers = max(0, v.budget-t.free-t.total())
-	if got > 0 {
-		close(t.more)
-		t.more = make(chan struct{})
-	}
 	t.resize()
 	return t.excess
 }
@@ -327,7 +324,7 @@ func (t *tickets) enter(ctx context.Context, c *pgx.Conn) error {
 	if shared {
 		return &ConnError{Cause: SettingRefused, Strategy: t.settings.Strategy, Err: ErrPooledBudget}
 	}
-	t.session, t.published, t.measured = c.PgConn(), 0, time.Time{}
+	t.session, t.published, t.unsure, t.measured = c.PgConn(), 0, nil, time.Time{}
 	t.found()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -339,15 +336,23 @@ func (t *tickets) enter(ctx context.Context, c *pgx.Conn) error {
 // publish publishes the demand to the other processes. A process without tickets and demand does not count as a
 // process.
 func (t *tickets) publish(ctx context.Context, c *pgx.Conn, demand int) error {
+	if t.unsure != nil {
+		if err := unlockAll(ctx, c, DemandClass, t.unsure); err != nil {
+			return err
+		}
+		t.published, t.unsure = 0, nil
+	}
 	if demand == t.published {
 		return nil
 	}
 	_, err := c.Exec(ctx, `SELECT CASE WHEN $2 > 0 THEN pg_try_advisory_lock_shared($1::int, $2::int) END,
 		CASE WHEN $3 > 0 THEN pg_advisory_unlock_shared($1::int, $3::int) END`, DemandClass, demand, t.published)
-	if err == nil {
-		t.published = demand
+	if err != nil {
+		t.unsure = []int{t.published, demand}
+		return err
 	}
-	return err
+	t.published = demand
+	return nil
 }
 
 // unlock releases the locks on tickets that sessions have taken over, that were given up, or that no request needs.
@@ -369,7 +374,17 @@ func (t *tickets) unlock(ctx context.Context, c *pgx.Conn) error {
 	if len(numbers) == 0 {
 		return nil
 	}
-	_, err := c.Exec(ctx, `SELECT pg_advisory_unlock_shared($1::int, n) FROM unnest($2::int[]) AS n`, TicketClass, numbers)
+	err := unlockAll(ctx, c, TicketClass, numbers)
+	if err != nil { // the session still holds some, unless it was lost
+		t.mu.Lock()
+		t.locked = append(t.locked, numbers...)
+		t.mu.Unlock()
+	}
+	return err
+}
+
+func unlockAll(ctx context.Context, c *pgx.Conn, class int, numbers []int) error {
+	_, err := c.Exec(ctx, `SELECT pg_advisory_unlock_shared($1::int, n) FROM unnest($2::int[]) AS n`, class, numbers)
 	return err
 }
 
@@ -486,19 +501,28 @@ func (t *tickets) reserve(ctx context.Context, c *pgx.Conn, budget int, taken ma
 	}
 	rand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] }) //nolint:gosec // guessing the order gains nothing
 	// An exclusive lock excludes other processes; a shared lock then lets the new session have the ticket too.
-	rows, err := c.Query(ctx, `SELECT n FROM unnest($2::int[]) AS n WHERE CASE WHEN pg_try_advisory_lock($1::int, n)
+	free = free[:min(n, len(free))]
+	rows, _ := c.Query(ctx, `SELECT n FROM unnest($2::int[]) AS n WHERE CASE WHEN pg_try_advisory_lock($1::int, n)
 		THEN CASE WHEN pg_try_advisory_lock_shared($1::int, n) THEN pg_advisory_unlock($1::int, n) END END`,
-		TicketClass, free[:min(n, len(free))])
-	if err != nil {
-		return 0, err
-	}
+		TicketClass, free) // the rows carry the error too
 	numbers, err := pgx.CollectRows(rows, pgx.RowTo[int])
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, n := range numbers {
-		t.ready = append(t.ready, ticket{n, t.pid, time.Now()})
+	if err != nil { // any of them may be locked, unless the session was lost
+		t.locked = append(t.locked, free...)
+		return 0, err
 	}
-	return len(numbers), err
+	for _, n := range numbers {
+		t.reserved(n)
+	}
+	return len(numbers), nil
+}
+
+// reserved makes a ticket available that the monitoring session holds. The lock is held.
+func (t *tickets) reserved(n int) {
+	t.ready = append(t.ready, ticket{n, t.pid, time.Now()})
+	close(t.more)
+	t.more = make(chan struct{})
 }
 
 // warn logs which sessions hold the tickets, when this process has been without one for a while.

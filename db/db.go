@@ -117,9 +117,9 @@ func (d *DB) finish(s *Source) {
 	d.finished[s.settings.Strategy] = d.finished[s.settings.Strategy].plus(s.Stat())
 }
 
-// Switch puts the strategy of the settings in force. A request that has begun to query finishes on the old strategy,
-// whose connections are closed as they are released. Its idle connections are closed before the new strategy begins, so
-// that a server whose slots they filled has room. Switch does nothing if the settings are already in force.
+// Switch puts the strategy of the settings in force. A request that holds a lease finishes with it. The connections of
+// the old strategy are closed as they are released. Its idle connections are closed before
+// the new strategy begins, so that a server whose slots they filled has room. Switch does nothing if the settings are already in force.
 func (d *DB) Switch(ctx context.Context, s Settings) error {
 	d.switches.Lock()
 	defer d.switches.Unlock()
@@ -136,9 +136,7 @@ func (d *DB) Switch(ctx context.Context, s Settings) error {
 	}
 	old.Retire(ctx)
 	d.replace(old, next)
-	old.replaced.Store(true)
 	d.draining.Go(func() {
-		old.waitUnused(d.lifetime)
 		_ = old.Close(d.lifetime)
 		d.finish(old)
 	})
@@ -157,37 +155,6 @@ func (d *DB) Close(ctx context.Context) error {
 	err := d.now.Load().Close(ctx)
 	d.draining.Wait()
 	return err
-}
-
-// pin returns the source in force. It is not closed before unpin.
-func (d *DB) pin() *Source {
-	for {
-		s := d.now.Load()
-		s.users.Add(1)
-		if s == d.now.Load() {
-			return s
-		}
-		s.unpin() // switched in between: the old source must no longer be used
-	}
-}
-
-func (s *Source) unpin() {
-	if s.users.Add(-1) == 0 && s.replaced.Load() {
-		select {
-		case s.unused <- struct{}{}:
-		default:
-		}
-	}
-}
-
-func (s *Source) waitUnused(ctx context.Context) {
-	for s.users.Load() > 0 {
-		select {
-		case <-s.unused:
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 // Acquire returns a lease of the strategy in force. The lease ends with Release and no sooner, even if the request

@@ -449,6 +449,37 @@ func TestARequestUnderWayFinishesOnTheOldStrategy(t *testing.T) {
 	})
 }
 
+func TestARequestGoesOnWithTheStrategyInForceOnceItsOwnIsClosed(t *testing.T) {
+	d, _, cfg := open(t, pool)
+	request, end := d.Begin(t.Context())
+	defer end()
+	one(t, d, request)
+	persistent(&cfg)
+	if err := d.Switch(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	dbtest.Eventually(t, "the pool is closed", func() bool {
+		var app string
+		if err := d.QueryRow(request, "SHOW application_name").Scan(&app); err != nil {
+			t.Fatal(err)
+		}
+		return app == "ddtb/persistent"
+	})
+}
+
+func TestAQueryThatBeginsAsItsRequestEndsKeepsNothing(t *testing.T) {
+	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+		d, _, _ := open(t, set)
+		request, end := d.Begin(t.Context())
+		if err := d.ExecAsItEnds(request, end, "SELECT 1"); err != nil {
+			t.Fatal(err)
+		}
+		if s := d.Stat(); s.Leases != 0 {
+			t.Errorf("%d leases are out", s.Leases)
+		}
+	})
+}
+
 func TestCloseLeavesNoGoroutine(t *testing.T) {
 	for _, set := range strategies {
 		cfg := dbtest.Config(t)
@@ -535,16 +566,21 @@ func TestTotalsKeepWhatReplacedStrategiesCountToTheEnd(t *testing.T) {
 	d, _, cfg := open(t, func(c *config.Database) { pool(c); c.Pool.MinSize = 0 })
 	ctx, end := d.Begin(t.Context())
 	one(t, d, ctx) // on the first pool
+	held, err := d.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	persistent(&cfg)
 	if err := d.Switch(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	one(t, d, t.Context())
 	one(t, d, ctx) // on the first pool still, which is replaced
-	if got := d.Totals(); got["pool"].Acquired != 2 || got["persistent"].Acquired != 1 || d.Stat().Acquired != 1 {
+	if got := d.Totals(); got["pool"].Acquired != 3 || got["persistent"].Acquired != 1 || d.Stat().Acquired != 1 {
 		t.Errorf("while it is drained: %+v", got)
 	}
 	end()
+	held.Release()
 	pool(&cfg)
 	if err := d.Switch(t.Context(), cfg); err != nil {
 		t.Fatal(err)
@@ -554,7 +590,7 @@ func TestTotalsKeepWhatReplacedStrategiesCountToTheEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := d.Totals()
-	if p := got["pool"]; p.Acquired != 3 || p.Connects < 2 || p.Connected != p.Connects || p.Leases != 0 {
+	if p := got["pool"]; p.Acquired != 4 || p.Connects < 2 || p.Connected != p.Connects || p.Leases != 0 {
 		t.Errorf("of two pools: %+v", p)
 	}
 	if p := got["persistent"]; p.Acquired != 1 || p.Connects != 1 {

@@ -330,9 +330,9 @@ func ExampleDB_InTx() {
 	// Output: true 0 votes
 }
 
-// Switch changes the strategy while requests run. A request that has begun to query finishes on the old one.
+// Switch changes the strategy while requests run. A request that holds a lease finishes on the old one.
 func ExampleDB_Switch() {
-	d, end := exampleDB(func(s *db.Settings) { s.Strategy = db.Pool })
+	d, end := exampleDB(func(s *db.Settings) { s.Strategy = db.PerRequest })
 	defer end()
 	ctx, done := d.Begin(context.Background())
 	show := func(ctx context.Context) {
@@ -344,7 +344,7 @@ func ExampleDB_Switch() {
 	}
 	show(ctx)
 	next := d.Config()
-	next.Strategy = db.PerRequest
+	next.Strategy = db.Pool
 	if err := d.Switch(context.Background(), next); err != nil {
 		fmt.Println(err)
 	}
@@ -352,7 +352,7 @@ func ExampleDB_Switch() {
 	done()
 	show(context.Background())
 	// Output:
-	// ddtb/pool
-	// ddtb/pool
 	// ddtb/per-request
+	// ddtb/per-request
+	// ddtb/pool
 }

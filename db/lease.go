@@ -145,7 +145,7 @@ func (l *Lease) explain(callerGone bool, err error) error {
 	}
 	if !callerGone && lost(err, l.conn.IsClosed()) {
 		ce := lostConnection(l.conn, err)
-		ce.Strategy, ce.Size = l.source.settings.Strategy, l.source.queue.size
+		ce.Strategy = l.source.settings.Strategy
 		return ce
 	}
 	return err

@@ -31,10 +31,13 @@ const (
 	muxHint       = 16 << 10
 )
 
-// errUnsuitable reports that a query needs a connection of its own. Its result is larger than max_result, its statement
+// errUnsuitable reports that a query needs a connection of its own. Its result is too large (errLarge), its statement
 // returns no rows or proved slow, its arguments can't be encoded, or every shared connection is busy with a slow
 // statement. Nothing was changed.
 var errUnsuitable = errors.New("multiplex: the statement needs a connection of its own")
+
+// errLarge is errUnsuitable because the result is larger than max_result. Whoever reads it again has to stream it.
+var errLarge = fmt.Errorf("%w: its result is larger than max_result", errUnsuitable)
 
 // errStuck is errUnsuitable because slow statements, or a stalled machine, hold up every shared connection, or have just
 // made this statement slow.
@@ -75,6 +78,7 @@ type multiplexer struct {
 	connect    func(context.Context) (*pgx.Conn, error)
 	closeConn  func(*pgx.Conn)
 	timeout    time.Duration   // of the server, for one statement; 0: none
+	lifetime   time.Duration   // of a connection; 0: no limit
 	dialing    context.Context // ends with close
 	stop       context.CancelFunc
 	goroutines sync.WaitGroup
@@ -90,6 +94,7 @@ type multiplexer struct {
 	generation uint64
 	pooled     bool          // a pooler shares the server's sessions: see func pooled
 	pace       time.Duration // the usual duration of a statement
+	agedOut    int64         // connections closed at the end of their lifetime
 	closing    bool
 	closed     bool
 }
@@ -265,7 +270,7 @@ func (m *multiplexer) pick() (best *muxConn) {
 		room = 1
 	}
 	for _, c := range m.conns {
-		if n := c.inFlight(); !c.stuck && !c.closed && n < room && (best == nil || n < best.inFlight()) {
+		if n := c.inFlight(); !c.stuck && !c.retireAged() && n < room && (best == nil || n < best.inFlight()) {
 			best = c
 		}
 	}
@@ -371,6 +376,7 @@ func (m *multiplexer) addStat(s *Stat) {
 		s.InFlight += c.inFlight()
 	}
 	s.Shared = len(m.conns) + m.dials
+	s.AgedOut += m.agedOut
 }
 
 // close accepts no more queries, waits for those in flight until ctx ends, and closes the connections. It returns ctx's
@@ -415,6 +421,7 @@ type muxStatement struct {
 	pgconn.StatementDescription
 	named, described bool
 	rowless          bool // it returns no rows, so it isn't a read
+	large            bool // its last result was larger than max_result
 	dropped          bool // no longer in the cache
 	changed          bool // its description is wrong, so its answers can't be read
 	since            time.Time
@@ -477,6 +484,8 @@ func (m *multiplexer) name(s *muxStatement) {
 func (s *muxStatement) unsuitable() error {
 	banned := s.ban > 0 && time.Now().Before(s.banned)
 	switch {
+	case banned && s.large:
+		return errLarge
 	case s.rowless, banned && s.ban > muxMinBan:
 		return errUnsuitable
 	case banned:

@@ -3,6 +3,7 @@ package db
 import (
 	"cmp"
 	"context"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -19,6 +20,16 @@ var (
 func (m *multiplexer) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
 	return m.query(ctx, sql, args)
 }
+
+// Freeze lets nothing proceed for a time, as when the process is stopped.
+func (m *multiplexer) Freeze(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	<-time.After(d)
+}
+
+// SetTimeout sets the time limit of one statement.
+func (m *multiplexer) SetTimeout(d time.Duration) { m.timeout = d }
 
 func (m *multiplexer) Close(ctx context.Context) error { return m.close(ctx) }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"
@@ -35,8 +36,9 @@ type muxConn struct {
 	since      time.Time // when the server began to run the head
 	timer      *time.Timer
 	armed      bool
-	stuck      bool // the head has run longer than muxStuck: nothing more is sent
-	closed     bool // nothing more is sent or answered
+	until      time.Time // the end of its lifetime; zero: none
+	stuck      bool      // the head has run longer than muxStuck: nothing more is sent
+	closed     bool      // nothing more is sent or answered
 	cause      error
 }
 
@@ -51,6 +53,9 @@ func newMuxConn(m *multiplexer, conn *pgx.Conn, pooled bool) *muxConn {
 	c.front.SetMaxBodyLen(int(m.settings.MaxResult) + 1<<16)
 	m.pooled = m.pooled || pooled
 	c.timer = time.AfterFunc(time.Hour, c.check)
+	if m.lifetime > 0 {
+		c.until = time.Now().Add(m.lifetime + rand.N(m.lifetime/10+1)) // as in the pool: they don't all end at once
+	}
 	return c
 }
 
@@ -177,6 +182,19 @@ func (c *muxConn) retire(cause error) {
 	c.interrupt(0)
 }
 
+// retireAged reports whether nothing more may be sent. At the end of its lifetime a connection is closed, as soon as it
+// has answered everything.
+func (c *muxConn) retireAged() bool {
+	if c.closed || c.until.IsZero() || time.Now().Before(c.until) {
+		return c.closed
+	}
+	if c.inFlight() == 0 {
+		c.m.agedOut++
+		c.retire(errMoved)
+	}
+	return true
+}
+
 // check runs at intervals while the queue isn't empty. It moves the calls behind a slow statement to other connections.
 // If the caller of that statement has left, it gives the connection up.
 func (c *muxConn) check() {
@@ -188,7 +206,7 @@ func (c *muxConn) check() {
 		return
 	}
 	took := time.Since(c.since)
-	if m.timeout > 0 && took >= m.timeout {
+	if c.stuck && m.timeout > 0 && took >= m.timeout { // the calls behind it were moved
 		c.retire(ErrQueryTimeout)
 		return
 	}
@@ -238,7 +256,8 @@ func (c *muxConn) fail(err error) {
 	cause := lostShared(err)
 	if _, large := errors.AsType[*pgproto3.ExceededMaxBodyLenErr](err); large && c.inFlight() > 0 && !c.closed {
 		c.m.slow(c.queue[c.head].muxStatement, c.since)
-		c.m.answer(c.queue[c.head], errUnsuitable)
+		c.queue[c.head].large = true
+		c.m.answer(c.queue[c.head], errLarge)
 		cause = errMoved
 	}
 	c.retire(cause)
@@ -333,7 +352,8 @@ func (c *muxConn) row(call *muxCall, values [][]byte) {
 	c.m.mu.Lock()
 	defer c.m.mu.Unlock()
 	c.m.slow(call.muxStatement, c.since)
-	c.m.answer(call, errUnsuitable)
+	call.large = true
+	c.m.answer(call, errLarge)
 }
 
 // complete answers the call and returns the one behind it, if any.
@@ -356,6 +376,7 @@ func (c *muxConn) complete(call *muxCall, status byte) (next *muxCall, err error
 	}
 	m.answer(call, m.verdict(c, call))
 	c.rouse()
+	c.retireAged()
 	if m.waiting.Len() > 0 {
 		m.dispatch()
 	}
@@ -383,7 +404,7 @@ func (m *multiplexer) verdict(c *muxConn, call *muxCall) error {
 	case call.failure != nil:
 		return m.failed(call)
 	case call.overflow:
-		return errUnsuitable
+		return errLarge
 	case !s.described:
 		s.described, s.rowless, s.ParamOIDs, s.Fields = true, call.rowless, call.params, call.fields
 	case call.verify && !call.matches():
@@ -396,6 +417,7 @@ func (m *multiplexer) verdict(c *muxConn, call *muxCall) error {
 	case s.rowless:
 		return errUnsuitable
 	case call.rows != nil:
+		s.large = false
 		s.size.Store(min(int64(len(call.rows.buf)), muxHint))
 	}
 	return nil

@@ -54,7 +54,7 @@ func init() {
 			return nil, err
 		}
 		m := newMultiplexer(s.Multiplex, p.connect, c.CloseConn)
-		m.timeout = s.QueryTimeout
+		m.timeout, m.lifetime = s.QueryTimeout, s.Pool.MaxLifetime
 		return &multiplexed{pool: p, shared: m}, nil
 	}
 	Register(spec)

@@ -84,7 +84,12 @@ func (p *persistent) take(worker context.Context) *kept {
 // works reports whether the connection is within its maximum age and answers. Only its owner checks the age.
 func (p *persistent) works(ctx context.Context, k *kept) bool {
 	rested := time.Since(k.used)
-	return p.young(k) && (rested < peekAfter || rested < pingAfter && !unread(k.conn) || k.conn.Ping(ctx) == nil)
+	if !p.young(k) || rested < peekAfter || rested < pingAfter && !unread(k.conn) {
+		return p.young(k)
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.config.ConnectTimeout)
+	defer cancel()
+	return k.conn.Ping(ctx) == nil
 }
 
 func (p *persistent) young(k *kept) bool {

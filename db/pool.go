@@ -21,7 +21,8 @@ type pool struct {
 	*Connector
 	pgx     *pgxpool.Pool
 	timeout time.Duration
-	idle    atomic.Int64 // idle connections of pgxpool, except for any that it is closing at this moment
+	idle    atomic.Int64   // idle connections of pgxpool, except for any that it is closing at this moment
+	used    []atomic.Int64 // by index, from the one idle for longest: when the lease began that had it last, see rested
 	retired atomic.Bool
 }
 
@@ -38,7 +39,7 @@ func newPool(s Settings, c *Connector) (*pool, error) {
 	}
 	pc.MaxConnLifetime, pc.MaxConnLifetimeJitter = s.Pool.MaxLifetime, s.Pool.MaxLifetime/10
 	pc.MaxConnIdleTime, pc.HealthCheckPeriod = s.Pool.MaxIdle, s.Pool.HealthCheckPeriod
-	pc.PingTimeout = s.ConnectTimeout
+	pc.PingTimeout = min(s.ConnectTimeout, s.Pool.Timeout/2) // leaves time to connect
 	pc.BeforeConnect = c.Prepare
 	pc.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool {
 		return p.IdleDuration > pingAfter || p.IdleDuration > peekAfter && unread(p.Conn)
@@ -47,19 +48,23 @@ func newPool(s Settings, c *Connector) (*pool, error) {
 		p.idle.Store(0) // the closed connection may have been idle
 		c.beforeClose(conn)
 	}
+	p.used = make([]atomic.Int64, pc.MaxConns)
 	p.pgx, err = pgxpool.NewWithConfig(context.Background(), pc)
 	return p, err
 }
 
 func (p *pool) Acquire(ctx context.Context, l *Lease) error {
 	within := ctx
-	if p.idle.Add(-1) < 0 { // it has to connect, and that counts against the timeout like the wait in the queue
+	n := p.idle.Add(-1)
+	if n < 0 {
 		p.idle.Store(0)
 		if p.Idle() == 0 { // a refusal costs less here than inside pgxpool
 			if err := p.breaker.refuses(); err != nil {
 				return err
 			}
 		}
+	}
+	if n < 0 || p.rested(n, l) { // connecting, and checks, count against the timeout like the wait in the queue
 		var cancel context.CancelFunc
 		within, cancel = p.within(ctx, l)
 		defer cancel()
@@ -82,6 +87,12 @@ func (p *pool) Acquire(ctx context.Context, l *Lease) error {
 		l.Attach(conn.Conn(), conn)
 	}
 	return err
+}
+
+// rested reports whether pgxpool may check the n-th idle connection, because it was idle for pingAfter: pgxpool hands out
+// the one that was used last. rested reads no clock, and the half is for the time until pgxpool reads it.
+func (p *pool) rested(n int64, l *Lease) bool {
+	return l.since.Sub(started)-time.Duration(p.used[n].Load()) > pingAfter/2
 }
 
 // within bounds ctx by what is left of the timeout.
@@ -115,7 +126,8 @@ func (p *pool) Release(l *Lease) {
 	if p.retired.Load() || p.tickets.unwanted(l.conn) || !l.Reusable() {
 		p.CloseConn(l.conn) // pgxpool drops a closed connection
 	} else {
-		p.idle.Add(1)
+		n := p.idle.Add(1)
+		p.used[max(n, 1)-1].Store(int64(l.since.Sub(started)))
 	}
 	l.owner.(*pgxpool.Conn).Release()
 }

@@ -19,15 +19,16 @@ type queue struct {
 	tickets    bool          // size follows the tickets of the budget, see resize
 	waits      func()        // called with the lock held when a request begins to wait; nil: not called
 
-	mu         sync.Mutex
-	taken      int       // places in use
-	peak       int       // the most places in use or waited for at once, since the last call of demand
-	limit      int       // temporarily less than size, after the server had no slot for more; 0: size
-	limitUntil time.Time // when limit ends
-	waiters    list.List // of *waiter, the oldest first
-	expiry     *time.Timer
-	pace       pace          // of the places that become free while a request waits
-	idle       chan struct{} // closed when the last place is freed; nil: no caller waits for that
+	mu      sync.Mutex
+	taken   int         // places in use
+	peak    int         // the most places in use or waited for at once, since the last call of demand
+	limit   int         // temporarily less than size, after the server had no slot for more; 0: size
+	growth  *time.Timer // ends the limit
+	waiters list.List   // of *waiter, the oldest first
+	expiry  *time.Timer
+	pace    pace          // of the places that become free while a request waits
+	idle    chan struct{} // closed when the last place is freed; nil: no caller waits for that
+	closed  bool          // no more places are given
 
 	waited, timedOut, refused int64
 	waitTotal                 time.Duration
@@ -51,6 +52,10 @@ func (q *queue) acquire(ctx context.Context, urgent bool, since time.Time) (time
 		return 0, q.gaveUp(ctx, 0)
 	}
 	q.mu.Lock()
+	if q.closed {
+		q.mu.Unlock()
+		return 0, ErrClosed
+	}
 	q.peak = max(q.peak, q.taken+q.waiters.Len()+1)
 	if q.unbounded() || q.free() && q.waiters.Len() == 0 {
 		q.taken++
@@ -162,12 +167,7 @@ func (q *queue) refuses(urgent bool) bool {
 }
 
 // free reports whether there is a free place. The lock is held.
-func (q *queue) free() bool {
-	if q.limit > 0 && !time.Now().Before(q.limitUntil) {
-		q.limit = 0
-	}
-	return q.taken < min(cmp.Or(q.limit, q.size), q.size)
-}
+func (q *queue) free() bool { return q.taken < min(cmp.Or(q.limit, q.size), q.size) }
 
 func (q *queue) unbounded() bool { return q.size == 0 && !q.tickets }
 
@@ -194,6 +194,7 @@ func (q *queue) handOver() {
 	if q.taken == 0 && q.idle != nil {
 		close(q.idle)
 		q.idle = nil
+		q.close()
 	}
 }
 
@@ -226,10 +227,24 @@ func (q *queue) waiting() int {
 func (q *queue) fail(err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.failLocked(err)
+}
+
+func (q *queue) failLocked(err error) {
 	for e := q.waiters.Front(); e != nil; e = q.waiters.Front() {
 		q.waiters.Remove(e)
 		e.Value.(*waiter).place <- err
 	}
+}
+
+// close ends the queue when no place is taken. Without places, requests may still wait. The lock is held.
+func (q *queue) close() {
+	q.closed = true
+	if q.growth != nil {
+		q.limit = 0
+		q.growth.Stop()
+	}
+	q.failLocked(ErrClosed)
 }
 
 // limitFor is how long a pool that could not grow keeps to its current size.
@@ -244,8 +259,21 @@ func (q *queue) stopGrowing() bool {
 	if q.unbounded() || q.taken <= 1 {
 		return false
 	}
-	q.limit, q.limitUntil = q.taken-1, time.Now().Add(limitFor)
+	q.limit = q.taken - 1
+	if q.growth == nil {
+		q.growth = time.AfterFunc(limitFor, q.grow)
+	} else {
+		q.growth.Reset(limitFor)
+	}
 	return true
+}
+
+// grow ends the limit.
+func (q *queue) grow() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.limit = 0
+	q.handOver()
 }
 
 // pace is the moving average of the time between two places that a queue hands over. It starts at the first handover,
@@ -290,19 +318,16 @@ func (p *pace) wait(n int) time.Duration {
 	return time.Duration(n) * p.average
 }
 
-// drained returns a channel that is closed when no place is taken.
+// drained returns a channel that is closed when no place is taken. From then on none is given: requests get ErrClosed.
 func (q *queue) drained() <-chan struct{} {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.taken == 0 {
-		done := make(chan struct{})
-		close(done)
-		return done
-	}
 	if q.idle == nil {
 		q.idle = make(chan struct{})
 	}
-	return q.idle
+	idle := q.idle
+	q.handOver() // closes it if no place is taken
+	return idle
 }
 
 // stat adds the queue's figures to s.

@@ -94,17 +94,39 @@ func TestARequestThatFoundNoSlotWaitsFirstInLineForAPlaceOfAnother(t *testing.T)
 		if name := <-served; name != "first" {
 			t.Errorf("%s was served first", name)
 		}
-		<-time.After(2 * limitFor)
-		q.release()
-		<-served
-		if s := statOf(q); s.Leases != 2 {
+		<-served // none of the others is released
+		if waited := time.Since(began); waited != limitFor {
+			t.Errorf("the second got a free place after %v, want %v", waited, limitFor)
+		}
+		if s := statOf(q); s.Leases != 3 || s.Waiting != 0 {
 			t.Errorf("%+v", s)
 		}
+		q.release()
 		q.release()
 		if q.stopGrowing() {
 			t.Error("no other request has a place, but this one shall wait for one")
 		}
 		q.release()
+	})
+}
+
+func TestADrainedQueueHasNoLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := &queue{size: 2, timeout: 3 * time.Second}
+		for range 2 {
+			if _, err := q.acquire(t.Context(), false, time.Time{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		q.stopGrowing()
+		drained := q.drained()
+		q.release()
+		q.release()
+		<-drained
+		<-q.drained() // as well
+		if q.limit != 0 {
+			t.Errorf("the limit is %d, and its timer may still run", q.limit)
+		}
 	})
 }
 

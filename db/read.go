@@ -120,15 +120,20 @@ func (o *outage) passes(ctx context.Context, err error) bool {
 }
 
 // read runs a declared read once.
-func (d *DB) read(ctx context.Context, sql string, args []any, from callSite) (rows pgx.Rows, err error) {
+func (d *DB) read(ctx context.Context, sql string, args []any, from callSite) (pgx.Rows, error) {
 	if d.closed.Load() {
 		return nil, ErrClosed
 	}
-	if rows, served, err := d.replicas.Load().read(ctx, sql, args, from); served {
+	rows, served, err := d.replicas.Load().read(ctx, sql, args, from)
+	if served {
 		return rows, err
 	}
-	rows, err = d.readPrimary(ctx, sql, args)
-	if rows == nil && (err == nil || errors.Is(err, errUnsuitable) || errors.Is(err, errMultiplexClosed)) {
+	if err == nil {
+		rows, err = d.now.Load().readShared(ctx, sql, args)
+	}
+	if errors.Is(err, errLarge) {
+		rows, err = d.readStreamed(ctx, sql, args, from)
+	} else if rows == nil && (err == nil || errors.Is(err, errUnsuitable) || errors.Is(err, errMultiplexClosed)) {
 		held := errors.Is(err, errStuck)
 		rows, err = d.readLeased(ctx, sql, args, from)
 		if held && CauseOf(err) == QueueFull {
@@ -140,16 +145,6 @@ func (d *DB) read(ctx context.Context, sql string, args []any, from callSite) (r
 	}
 	d.outage.ended()
 	return rows, nil
-}
-
-// readPrimary runs the read on the primary's shared connections, if it has any.
-func (d *DB) readPrimary(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
-	if r := d.current(ctx); r != nil {
-		return r.pin(d).readShared(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
-	}
-	s := d.pin()
-	defer s.unpin()
-	return s.readShared(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
 }
 
 // readShared runs the read on the shared connections. Both results are nil if the strategy has none.
@@ -172,20 +167,25 @@ func (s *Source) readShared(ctx context.Context, sql string, args []any) (pgx.Ro
 	return rows, err
 }
 
-// readLeased runs the read on a lease, which it releases before it returns. It streams a result that is too large for
-// memory.
+// readLeased runs the read on a lease, which it releases before it returns, unless the result is too large for memory.
 func (d *DB) readLeased(ctx context.Context, sql string, args []any, from callSite) (rows pgx.Rows, err error) {
 	err = d.onLease(ctx, from, func(l *Lease) (err error) {
 		defer l.done()
 		rows, err = l.buffer(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
 		return err
 	})
-	if errors.Is(err, errUnsuitable) {
-		err = d.onLease(ctx, from, func(l *Lease) (err error) {
-			rows, err = l.open(ctx, sql, args, from) //nolint:sqlclosecheck // the caller closes them
-			return err
-		})
+	if errors.Is(err, errLarge) {
+		return d.readStreamed(ctx, sql, args, from)
 	}
+	return rows, err
+}
+
+// readStreamed runs the read on a lease that the rows release.
+func (d *DB) readStreamed(ctx context.Context, sql string, args []any, from callSite) (rows pgx.Rows, err error) {
+	err = d.onLease(ctx, from, func(l *Lease) (err error) {
+		rows, err = l.open(ctx, sql, args, from) //nolint:sqlclosecheck // the caller closes them
+		return err
+	})
 	return rows, err
 }
 
@@ -218,7 +218,7 @@ func (l *Lease) buffer(ctx context.Context, sql string, args []any) (pgx.Rows, e
 		err = l.takenErr() // the end may be missing
 	}
 	if err == nil && size > 0 {
-		err = errUnsuitable
+		err = errLarge
 	}
 	if err != nil {
 		rows.Close()

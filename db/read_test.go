@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -47,6 +48,78 @@ func TestADeclaredReadWithALargeResultIsStreamed(t *testing.T) {
 			t.Errorf("the sum is %d (%v)", sum, err)
 		}
 	})
+}
+
+func TestALargeResultIsReadAgainOnce(t *testing.T) {
+	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+		d, control, cfg := open(t, func(c *config.Database) { set(c); c.Multiplex.MaxResult = 64 << 10 })
+		run(t, control, "CREATE SEQUENCE runs; GRANT USAGE ON SEQUENCE runs TO "+pgx.Identifier{cfg.User}.Sanitize())
+		for i, want := range []int64{2, 4} {
+			rows, err := d.Read().Query(t.Context(), "SELECT nextval('runs'), repeat('x', 1000) FROM generate_series(1, 10000)")
+			if err != nil {
+				t.Fatal(err)
+			}
+			rows.Close()
+			var values int64
+			if err := control.QueryRow(t.Context(), "SELECT last_value FROM runs").Scan(&values); err != nil {
+				t.Fatal(err)
+			}
+			if got := (values + 9999) / 10000; got > want { // under multiplex the second read is streamed at once
+				t.Errorf("it ran %d times for %d reads", got, i+1)
+			}
+		}
+	})
+}
+
+func TestSharedConnectionsEndAtTheirLifetime(t *testing.T) {
+	d, _, _ := open(t, func(c *config.Database) { multiplex(c); c.Pool.MaxLifetime = 20 * time.Millisecond })
+	var failed error
+	dbtest.Eventually(t, "three connections are closed for their age", func() bool {
+		failed = d.Read().QueryRow(t.Context(), "SELECT 1").Scan(new(int))
+		return failed != nil || d.Stat().AgedOut >= 3
+	})
+	if failed != nil {
+		t.Error(failed)
+	}
+}
+
+func TestAProcessThatStoodStillGivesUpTheRunningStatementAlone(t *testing.T) {
+	m := newMuxTest(t, db.MultiplexSettings{Connections: 1})
+	m.SetTimeout(2 * db.MultiplexStuckAfter)
+	run := func(seconds float64) <-chan error {
+		done := make(chan error, 1)
+		go func() {
+			_, err := m.Query(t.Context(), "SELECT pg_sleep($1)", seconds)
+			done <- err
+		}()
+		return done
+	}
+	if err := <-run(0); err != nil {
+		t.Fatal(err)
+	}
+	var slow, behind <-chan error
+	dbtest.Eventually(t, "one statement is sent behind another", func() bool {
+		slow, behind = run(1), run(0)
+		for m.Stat().InFlight < 2 && len(behind) == 0 {
+			runtime.Gosched()
+		}
+		if m.Stat().InFlight == 2 {
+			return true
+		}
+		<-slow // this machine was too late
+		<-behind
+		return false
+	})
+	m.Freeze(4 * db.MultiplexStuckAfter)
+	var ended int
+	for _, done := range []<-chan error{slow, behind} {
+		if errors.Is(<-done, db.ErrQueryTimeout) {
+			ended++
+		}
+	}
+	if ended > 1 {
+		t.Error("the statement that had not begun ended at the time limit too")
+	}
 }
 
 func TestADeclaredReadHasTheErrorsOfItsStatementAndItsCaller(t *testing.T) {

@@ -407,7 +407,8 @@ func (r *replica) waitFor(ctx context.Context, p Position) bool {
 }
 
 // read runs a declared read on a replica. served is false if the primary must be asked: no replica is suitable, or the
-// replica failed for a reason that is not the caller's. The primary's answer then counts.
+// replica failed for a reason that is not the caller's. The primary's answer then counts. After errLarge it has to be
+// streamed.
 func (all *replicas) read(ctx context.Context, sql string, args []any, from callSite) (rows pgx.Rows, served bool, err error) {
 	r := all.choose(ctx)
 	if r == nil {
@@ -422,6 +423,8 @@ func (all *replicas) read(ctx context.Context, sql string, args []any, from call
 	case err == nil:
 		r.reads.Add(1)
 		return rows, true, nil
+	case errors.Is(err, errLarge):
+		return nil, false, err
 	case ctx.Err() != nil:
 		return nil, true, err
 	case sqlState(err) == pgerrcode.QueryCanceled && state.up.Err() == nil: // statement_timeout: the primary's is no longer
@@ -446,7 +449,7 @@ func (r *replica) lost(state *replicaState, err error) {
 // read runs the read once, by the replica's own strategy.
 func (r *replica) read(ctx context.Context, sql string, args []any, from callSite) (pgx.Rows, error) {
 	rows, err := r.readShared(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
-	if rows != nil || err != nil && !errors.Is(err, errUnsuitable) {
+	if rows != nil || err != nil && !errors.Is(err, errUnsuitable) || errors.Is(err, errLarge) {
 		return rows, err
 	}
 	l, err := r.acquire(ctx, false, from)

@@ -2,13 +2,14 @@ package db
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"sync/atomic"
 )
 
-// request is one request's use of one DB. It stays on the strategy with which it began to query, and keeps the lease if
-// that strategy says so. It has no lock: each field belongs to the goroutine that its comment names.
+// request is one request's use of one DB. It stays on the strategy with which it began to query, unless that is closed
+// between two of its queries, and keeps the lease if that strategy says so. It has no lock: each field belongs to the goroutine that its comment names.
 type request struct {
 	source atomic.Pointer[Source] // nil until the first query
 	begun  atomic.Bool            // it has had a lease
@@ -88,9 +89,7 @@ func (r *request) end() {
 	if l != nil {
 		l.Release()
 	}
-	if s := r.source.Swap(nil); s != nil {
-		s.unpin()
-	}
+	r.source.Store(nil)
 }
 
 // current returns the context's request, or nil if there is none or it has ended.
@@ -105,18 +104,36 @@ func (d *DB) current(ctx context.Context) *request {
 // lease returns the lease for the next query of r: the one that the request keeps, or a new one. Lease.done ends its use.
 // A nil r is a query outside of a request.
 func (d *DB) lease(ctx context.Context, r *request, from callSite) (*Lease, error) {
-	if r == nil {
-		s := d.pin()
-		defer s.unpin()
-		if d.closed.Load() {
-			return nil, ErrClosed
+	for !d.closed.Load() {
+		s := r.sourceOf(d)
+		l, err := d.leaseOf(ctx, s, r, from)
+		if !errors.Is(err, ErrClosed) {
+			return l, err
 		}
+		if r != nil { // the strategy was switched
+			r.source.CompareAndSwap(s, nil)
+		}
+	}
+	return nil, ErrClosed
+}
+
+// sourceOf returns the source for the next query of r.
+func (r *request) sourceOf(d *DB) *Source {
+	if r == nil {
+		return d.now.Load()
+	}
+	s := r.source.Load()
+	if s == nil {
+		s = d.now.Load()
+		r.source.CompareAndSwap(nil, s)
+	}
+	return s
+}
+
+func (d *DB) leaseOf(ctx context.Context, s *Source, r *request, from callSite) (*Lease, error) {
+	if r == nil {
 		return s.acquire(ctx, false, from)
 	}
-	if d.closed.Load() {
-		return nil, ErrClosed
-	}
-	s := r.pin(d)
 	keeps := s.HoldsForRequest()
 	if keeps {
 		if l, err := r.reuse(); l != nil || err != nil {
@@ -132,20 +149,6 @@ func (d *DB) lease(ctx context.Context, r *request, from callSite) (*Lease, erro
 		r.settle()
 	}
 	return l, err
-}
-
-// pin returns the request's source. It is not closed before the request ends.
-func (r *request) pin(d *DB) *Source {
-	for {
-		if s := r.source.Load(); s != nil {
-			return s
-		}
-		s := d.pin()
-		if r.source.CompareAndSwap(nil, s) {
-			return s
-		}
-		s.unpin()
-	}
 }
 
 // reuse begins a use of the kept lease. Without one, both results are nil, and the caller acquires a lease to keep.
@@ -168,10 +171,10 @@ func (r *request) reuse() (*Lease, error) {
 	return nil, taken
 }
 
-// settle ends the use of the kept lease.
+// settle ends the use of the kept lease. A query that was about to begin at the end of the request runs after it.
 func (r *request) settle() {
 	r.busy.Store(false)
-	if r.leave.Load() {
+	if r.leave.Load() || r.over.Load() {
 		r.end()
 	}
 }

@@ -17,47 +17,59 @@ const maxSecret = 64 << 10
 // document, and no secret ends in one. Spaces stay: they may be part of a password.
 func TrimLineBreak(text string) string { return strings.TrimRight(text, "\r\n") }
 
-// ReadSecret reads a file that holds one secret, and returns its mode too. It never blocks on a pipe and reads at most
-// 64 KiB. Each error says what to do.
-func ReadSecret(path string) (Secret, fs.FileMode, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // otherwise opening a pipe waits for its writer
-	if err != nil {
-		return "", 0, unreadable(path, err)
-	}
-	defer func() { _ = f.Close() }() // opened only for reading
-	info, err := f.Stat()
+// ReadFile reads a regular file of at most limit bytes, and returns its mode too. It never blocks on a pipe. Its errors
+// continue a sentence that begins with the path, and say what to do.
+func ReadFile(path string, limit int64) ([]byte, fs.FileMode, error) {
+	info, err := os.Stat(path) // a socket can't be opened
 	switch {
 	case err != nil:
-		return "", 0, unreadable(path, err)
+		return nil, 0, unreadable(err)
 	case info.IsDir():
-		return "", 0, fmt.Errorf("%s is a directory: name a file in it", path)
+		return nil, 0, errors.New("is a directory: name a file in it")
 	case !info.Mode().IsRegular() && path != os.DevNull: // /dev/null is empty
-		return "", 0, fmt.Errorf("%s is not a regular file: name one", path)
+		return nil, 0, errors.New("is not a regular file: name one")
 	}
-	content, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // it may have become a pipe
+	if err != nil {
+		return nil, 0, unreadable(err)
+	}
+	defer func() { _ = f.Close() }() // opened only for reading
+	content, err := io.ReadAll(io.LimitReader(f, limit+1))
+	switch {
+	case err != nil:
+		return nil, 0, unreadable(err)
+	case int64(len(content)) > limit:
+		return nil, 0, fmt.Errorf("is larger than %d bytes: it can't be the right file", limit)
+	}
+	return content, info.Mode(), nil
+}
+
+// ReadSecret reads a file that holds one secret, of at most 64 KiB, as ReadFile does. Its errors name the path.
+func ReadSecret(path string) (Secret, fs.FileMode, error) {
+	content, mode, err := ReadFile(path, maxSecret)
 	text := strings.TrimPrefix(TrimLineBreak(string(content)), "\ufeff") // Windows' editors put it first
 	switch {
 	case err != nil:
-		return "", 0, unreadable(path, err)
-	case len(content) > maxSecret:
-		return "", 0, fmt.Errorf("%s is larger than %d bytes: it must hold the password alone", path, maxSecret)
 	case text == "":
-		return "", 0, fmt.Errorf("%s is empty: write the password into it", path)
+		err = errors.New("is empty: write the password into it")
 	case strings.ContainsRune(text, 0):
-		return "", 0, fmt.Errorf("%s is not UTF-8 text: save it again with that encoding", path)
+		err = errors.New("is not UTF-8 text: save it again with that encoding")
 	case strings.Contains(text, "\n"):
-		return "", 0, fmt.Errorf("%s holds more than one line: it must hold the password alone", path)
+		err = errors.New("holds more than one line: it must hold the password alone")
 	}
-	return Secret(text), info.Mode(), nil
+	if err != nil {
+		return "", 0, fmt.Errorf("%s %w", path, err)
+	}
+	return Secret(text), mode, nil
 }
 
-func unreadable(path string, err error) error {
+func unreadable(err error) error {
 	reason := err
 	if e, is := errors.AsType[*fs.PathError](err); is {
 		reason = e.Err
 	}
 	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("%s can't be read by this user: check its owner and mode: %w", path, reason)
+		return fmt.Errorf("can't be read by this user: check its owner and mode: %w", reason)
 	}
-	return fmt.Errorf("%s can't be read: %w", path, reason)
+	return fmt.Errorf("can't be read: %w", reason)
 }

@@ -55,11 +55,6 @@ type Source struct {
 	futile    atomic.Int64 // until then a new session would be outdated too, in ticks
 	ending    atomic.Bool  // closing, and out of time: a new lease is reclaimed at once
 	failing   atomic.Pointer[failing]
-
-	// For a DB, which may replace this Source by another:
-	users    atomic.Int64 // requests, and callers that are acquiring
-	replaced atomic.Bool
-	unused   chan struct{} // buffered: receives when users falls to 0 after the replacement
 }
 
 // failing is a failure since which no lease was given.
@@ -78,7 +73,7 @@ func NewSource(s Settings, o Options) (*Source, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	src := &Source{settings: s, spec: spec, options: o, unused: make(chan struct{}, 1)}
+	src := &Source{settings: s, spec: spec, options: o}
 	var tracer pgx.QueryTracer
 	if o.Tracer != nil {
 		tracer = o.Tracer
@@ -108,7 +103,7 @@ func NewSource(s Settings, o Options) (*Source, error) {
 }
 
 // Acquire waits for a lease until ctx ends or the strategy's timeout passes. A failure is a *ConnError that names the
-// cause, or ctx's error if the caller's context was cancelled.
+// cause, ctx's error if the caller's context was cancelled, or ErrClosed.
 func (s *Source) Acquire(ctx context.Context) (*Lease, error) {
 	return s.acquire(ctx, false, caller())
 }

@@ -115,8 +115,7 @@ func (t *tickets) gaveUp() {
 	r := t.connecting[0]
 	t.connecting = t.connecting[1:]
 	if r.pid == t.pid && r.pid != 0 {
-		r.at = time.Now()
-		t.ready = append(t.ready, r)
+		t.reserved(r.n)
 	}
 	t.resize()
 }

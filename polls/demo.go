@@ -115,7 +115,7 @@ WITH question AS (
     RETURNING id
 )
 INSERT INTO polls_choice (choice_text, votes, question_id)
-SELECT answer.text, (question.id * answer.factor) % 1000, question.id
+SELECT answer.text, (question.id::bigint * answer.factor) % 1000, question.id
 FROM question, (VALUES ('Yes', 7919), ('No', 4813), ('It depends', 1597)) AS answer (text, factor)`
 
 // manyAtOnce limits a transaction of LoadMany: its locks, and the rows lost by an interruption.

@@ -95,6 +95,21 @@ func TestLoadManyAddsWhatWasAskedForWithThreeChoicesEach(t *testing.T) {
 	}
 }
 
+func TestLoadManyCountsVotesWithDjangosIntegerIDs(t *testing.T) {
+	d := dbtest.Open(t)
+	for _, sql := range []string{
+		`ALTER TABLE polls_question ALTER id TYPE integer`,
+		`SELECT setval(pg_get_serial_sequence('polls_question', 'id'), 300000)`,
+	} {
+		if _, err := d.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := polls.NewStore(d).LoadMany(t.Context(), now, 1); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestTheDemoIsLoadedOnceWhoeverAsks(t *testing.T) {
 	s := newSite(t)
 	store := polls.NewStore(s.db)

@@ -42,19 +42,17 @@ type Runner func(ctx context.Context, fn func(context.Context, db.Querier) error
 
 // Service manages the users of one database.
 type Service struct {
-	// Reserve, if set, runs fn in a transaction over a connection that is available when the application can get none,
-	// so that staff can sign in during an outage. It is used for nothing else. Set it before the first request.
-	Reserve Runner
-
-	db     *db.DB
-	age    time.Duration
-	hasher *hasher
-	seen   *seen
-	tries  *throttle
-	now    func() time.Time
+	db      *db.DB
+	reserve Runner // for logins; nil: none
+	age     time.Duration
+	hasher  *hasher
+	seen    *seen
+	tries   *throttle
+	now     func() time.Time
 }
 
-// New makes the service without a query.
-func New(d *db.DB, cfg config.Admin) *Service {
-	return &Service{db: d, age: cfg.SessionAge, hasher: newHasher(), seen: newSeen(), tries: newThrottle(), now: time.Now}
+// New makes the service without a query. reserve runs fn over a connection that is available when the application can
+// get none, so that staff can sign in during an outage. It is used for nothing else. Nil: no reserve.
+func New(d *db.DB, cfg config.Admin, reserve Runner) *Service {
+	return &Service{db: d, reserve: reserve, age: cfg.SessionAge, hasher: newHasher(), seen: newSeen(), tries: newThrottle(), now: time.Now}
 }

@@ -3,7 +3,9 @@ package auth_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,7 +28,7 @@ const (
 func open(t *testing.T) (*auth.Service, *db.DB) {
 	t.Helper()
 	d := dbtest.Open(t)
-	s := auth.New(d, config.Admin{SessionAge: time.Hour})
+	s := auth.New(d, config.Admin{SessionAge: time.Hour}, nil)
 	if _, err := s.CreateSuperuser(t.Context(), "ada", "ada@example.org", good); err != nil {
 		t.Fatal(err)
 	}
@@ -253,6 +255,29 @@ func TestFailuresSlowDownTheirAddressAndNotTheOwnerElsewhere(t *testing.T) {
 	}
 }
 
+func TestTheOwnerSignsInWhileOneAddressGuesses(t *testing.T) {
+	s, _ := open(t)
+	_, leave := auth.OccupyHasher(s)
+	leave = sync.OnceFunc(leave)
+	var guesses sync.WaitGroup
+	defer guesses.Wait()
+	defer leave()
+	for i := range 200 {
+		guesses.Go(func() { _, _ = s.Login(t.Context(), fmt.Sprint("user", i), "a guess", there, "") })
+	}
+	dbtest.Eventually(t, "the guesses of one address wait", func() bool { return auth.WaitingForHasher(s) >= 50 })
+	owner := make(chan error)
+	go func() {
+		_, err := s.Login(t.Context(), "ada", good, here, "")
+		owner <- err
+	}()
+	dbtest.Eventually(t, "the owner waits too", func() bool { return auth.WaitingForHasher(s) >= 51 })
+	leave()
+	if err := <-owner; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPermissionsComeFromTheUserAndFromGroups(t *testing.T) {
 	s, d := open(t)
 	exec(t, d, `UPDATE auth_user SET is_superuser = false`)
@@ -308,7 +333,7 @@ func TestNoLeaseIsHeldWhileAPasswordIsHashed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close(context.WithoutCancel(t.Context()))
-	s := auth.New(d, config.Admin{SessionAge: time.Hour})
+	s := auth.New(d, config.Admin{SessionAge: time.Hour}, nil)
 	if _, err := s.CreateSuperuser(t.Context(), "ada", "", good); err != nil {
 		t.Fatal(err)
 	}

@@ -15,8 +15,9 @@ import (
 	"ddtb/db/dbtest"
 )
 
-// exhausted is a service whose application has its one connection out, and a reserve with a connection of its own.
-func exhausted(t *testing.T) (s *auth.Service, over auth.Runner) {
+// exhausted makes services of an application that has its one connection out. over is a reserve with a connection of its
+// own.
+func exhausted(t *testing.T) (with func(reserve auth.Runner) *auth.Service, over auth.Runner) {
 	t.Helper()
 	cfg := dbtest.Config(t)
 	cfg.Strategy, cfg.Pool.MaxSize, cfg.Pool.Timeout = db.Pool, 1, time.Second
@@ -24,8 +25,10 @@ func exhausted(t *testing.T) (s *auth.Service, over auth.Runner) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s = auth.New(d, config.Admin{SessionAge: time.Hour})
-	if _, err := s.CreateSuperuser(t.Context(), "ada", "", good); err != nil {
+	with = func(reserve auth.Runner) *auth.Service {
+		return auth.New(d, config.Admin{SessionAge: time.Hour}, reserve)
+	}
+	if _, err := with(nil).CreateSuperuser(t.Context(), "ada", "", good); err != nil {
 		t.Fatal(err)
 	}
 	lease, err := d.Acquire(t.Context())
@@ -34,17 +37,17 @@ func exhausted(t *testing.T) (s *auth.Service, over auth.Runner) {
 	}
 	t.Cleanup(func() { lease.Release(); _ = d.Close(context.Background()) })
 	spare := dbtest.Control(t, cfg)
-	return s, func(ctx context.Context, fn func(context.Context, db.Querier) error) error {
+	return with, func(ctx context.Context, fn func(context.Context, db.Querier) error) error {
 		return pgx.BeginFunc(ctx, spare, func(tx pgx.Tx) error { return fn(ctx, tx) })
 	}
 }
 
 func TestStaffSignInOverTheReserveWhenNoConnectionCanBeHad(t *testing.T) {
-	s, over := exhausted(t)
-	if _, err := s.Login(t.Context(), "ada", good, here, ""); db.CauseOf(err) != db.PoolTimeout {
+	with, over := exhausted(t)
+	if _, err := with(nil).Login(t.Context(), "ada", good, here, ""); db.CauseOf(err) != db.PoolTimeout {
 		t.Errorf("without a reserve: %v", err)
 	}
-	s.Reserve = over
+	s := with(over)
 	session, err := s.Login(t.Context(), "ada", good, here, "")
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +64,7 @@ func TestStaffSignInOverTheReserveWhenNoConnectionCanBeHad(t *testing.T) {
 		t.Errorf("a wrong password: %v", err)
 	}
 	for _, failure := range []error{fault.New(fault.Busy, "Busy."), context.DeadlineExceeded, errors.New("a bug")} {
-		s.Reserve = func(context.Context, func(context.Context, db.Querier) error) error { return failure }
+		s := with(func(context.Context, func(context.Context, db.Querier) error) error { return failure })
 		if _, err := s.Login(t.Context(), "ada", good, there, ""); db.CauseOf(err) != db.PoolTimeout {
 			t.Errorf("where the reserve fails with %v: %v", failure, err)
 		}

@@ -31,7 +31,7 @@ func small(t *testing.T) (s *auth.Service, d *db.DB, secret string, forward func
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = d.Close(context.Background()) })
-	s = auth.New(d, config.Admin{SessionAge: time.Hour})
+	s = auth.New(d, config.Admin{SessionAge: time.Hour}, nil)
 	now := time.Now()
 	auth.SetClock(s, func() time.Time { return now })
 	if _, err := s.CreateSuperuser(t.Context(), "ada", "", good); err != nil {

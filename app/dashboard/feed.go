@@ -131,7 +131,7 @@ func (f *feed) newEvent(before *event) *event {
 	e := &event{id: before.id + 1, next: make(chan struct{}), connects: before.connects.next(s.at, s.stat.Connects)}
 	s.connects = e.connects.perSecond
 	s.waits = f.waits.recent(s.at, s.cfg)
-	s.measure(f.o.Config)
+	s.measure(f.o.Config, f.o.DB.Replica() != nil)
 	e.history = before.history.with(&s)
 	e.picture = sync.OnceValue(func() picture {
 		p := f.render(s)

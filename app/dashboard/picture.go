@@ -42,11 +42,10 @@ type picture struct {
 // seen reports whether there is a recent, successful reading of the server.
 func (s *snapshot) seen() bool { return !s.late && s.Err == nil && s.Sample.Slots != nil }
 
-// measure computes the budget.
-func (s *snapshot) measure(c *config.Config) {
+// measure computes the budget. standby is whether replicas are in use.
+func (s *snapshot) measure(c *config.Config, standby bool) {
 	s.monitor = c.Monitor
 	if s.seen() {
-		_, standby := c.Databases["replica"]
 		s.budget = activity.PlanBudget(s.cfg, standby, c.Server.Replicas, s.Snapshot.Extras(), s.Snapshot.Slots)
 	}
 }

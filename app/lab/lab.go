@@ -11,9 +11,11 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -38,18 +40,15 @@ type Lab struct {
 	leaking int                  // leaks in progress
 }
 
-// New makes the lab.
-func New(d *db.DB, server *activity.Observer, cfg config.Test, log *slog.Logger) *Lab {
-	l := &Lab{db: d, server: server, log: log, turn: make(chan struct{}, 1), leaked: map[*db.Lease]func(){}}
+// New makes the lab. The events of experiments go to the application's Sentry, if it has one.
+func New(d *db.DB, server *activity.Observer, cfg config.Test, events config.Sentry, log *slog.Logger) *Lab {
+	l := &Lab{db: d, server: server, sentry: events, log: log, turn: make(chan struct{}, 1), leaked: map[*db.Lease]func(){}}
 	l.Configure(cfg)
 	return l
 }
 
 // Configure applies new limits, and enables or disables the endpoints.
 func (l *Lab) Configure(cfg config.Test) { l.limits.Store(&cfg) }
-
-// UseSentry sends the events of experiments to the application's Sentry. Call it before the first request.
-func (l *Lab) UseSentry(cfg config.Sentry) { l.sentry = cfg }
 
 // Enabled reports whether the endpoints are enabled.
 func (l *Lab) Enabled() bool { return l.limits.Load().Enabled }
@@ -77,6 +76,8 @@ func (l *Lab) guard(next echo.HandlerFunc) echo.HandlerFunc {
 			err := fmt.Errorf("Sec-Fetch-Site is %q", web.Cut(c.Request().Header.Get("Sec-Fetch-Site")))
 			return fault.Wrap(fault.Forbidden, err, "A page of another site can't start a test. Open this address yourself.")
 		}
+		longest := 2*l.limits.Load().MaxHold + time.Minute // of a stress run: its holders wait, then hold
+		_ = http.NewResponseController(c.Response().Writer).SetWriteDeadline(time.Now().Add(longest))
 		return next(c)
 	}
 }

@@ -56,7 +56,7 @@ func siteOn(t *testing.T, cfg config.Database, set func(*config.Database)) *site
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := lab.New(d, server, limits, slog.New(slog.DiscardHandler))
+	l := lab.New(d, server, limits, config.Sentry{}, slog.New(slog.DiscardHandler))
 	e := echo.New()
 	e.HTTPErrorHandler = web.HandleErrors(slog.New(slog.DiscardHandler), nil)
 	for path, handler := range l.Routes(unguarded) {

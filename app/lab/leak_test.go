@@ -83,6 +83,19 @@ func TestNoMoreLeasesAreLeakedThanMaxThreadsAllows(t *testing.T) {
 	}
 }
 
+func TestWhatWasLeakedBeforeTheLimitIsListed(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, perRequest)
+	few := limits
+	few.MaxThreads = 5
+	s.lab.Configure(few)
+	answer[lab.Leak](s, "/test/connection-leak?count=3")
+	more := answer[lab.Leak](s, "/test/connection-leak?count=3")
+	if len(more.Attempts) != 2 || len(more.Leaked) != 5 || len(more.Errors) != 1 || !strings.Contains(more.Errors[0], "5 leases are leaked already") {
+		t.Errorf("%+v", more)
+	}
+}
+
 func TestCloseTakesBackWhatWasLeakedAndMayBeCalledTwice(t *testing.T) {
 	s := newSite(t, nil)
 	dbtest.NoLeaks(t)

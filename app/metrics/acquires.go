@@ -21,14 +21,6 @@ type Acquires struct {
 	count    *prometheus.CounterVec
 	duration *prometheus.CounterVec
 	canceled *prometheus.CounterVec
-	of       map[string]*acquiresOf
-}
-
-// acquiresOf are the metrics of one strategy, looked up before the requests.
-type acquiresOf struct {
-	took                      *waits
-	failed                    map[string]prometheus.Counter
-	count, duration, canceled prometheus.Counter
 }
 
 func newAcquires() *Acquires {
@@ -42,27 +34,25 @@ func newAcquires() *Acquires {
 		count:    counter("pgxpool_acquire_count", "Leases that were given."),
 		duration: counter("pgxpool_acquire_duration_ns", "Nanoseconds that the leases which were given took."),
 		canceled: counter("pgxpool_canceled_acquire_count", "Leases whose caller went away or had no more time."),
-		of:       map[string]*acquiresOf{},
 	}
 	for _, s := range db.Names() {
-		a.of[s] = a.figures(s)
+		a.begin(s)
 	}
 	return a
 }
 
-// figures returns a strategy's metrics, starting at 0 for a new one.
-func (a *Acquires) figures(strategy string) *acquiresOf {
-	of := &acquiresOf{
-		took: a.took.with(strategy), failed: map[string]prometheus.Counter{}, count: a.count.WithLabelValues(strategy),
-		duration: a.duration.WithLabelValues(strategy), canceled: a.canceled.WithLabelValues(strategy),
-	}
-	for _, c := range db.Causes {
-		of.failed[string(c.Cause)] = a.failed.WithLabelValues(strategy, string(c.Cause))
+// begin starts a strategy's series at 0.
+func (a *Acquires) begin(strategy string) {
+	a.took.with(strategy)
+	for _, vec := range []*prometheus.CounterVec{a.count, a.duration, a.canceled} {
+		vec.WithLabelValues(strategy)
 	}
 	for _, cause := range []string{gaveUp, report.InternalError} {
-		of.failed[cause] = a.failed.WithLabelValues(strategy, cause)
+		a.failed.WithLabelValues(strategy, cause)
 	}
-	return of
+	for _, c := range db.Causes {
+		a.failed.WithLabelValues(strategy, string(c.Cause))
+	}
 }
 
 func (a *Acquires) collectors() []prometheus.Collector {
@@ -77,28 +67,16 @@ func (a *Acquires) Waits(strategy string) Waits { return a.took.with(strategy).n
 
 // Ended counts an acquire of a strategy when it succeeded or failed.
 func (a *Acquires) Ended(strategy string, took time.Duration, err error) {
-	of := a.of[strategy]
-	if of == nil { // registered later: slower, but counted
-		of = a.figures(strategy)
-	}
-	of.ended(took, err)
-}
-
-func (of *acquiresOf) ended(took time.Duration, err error) {
-	of.took.add(took)
+	a.took.with(strategy).add(took)
 	if err == nil {
-		of.count.Inc()
-		of.duration.Add(float64(took))
+		a.count.WithLabelValues(strategy).Inc()
+		a.duration.WithLabelValues(strategy).Add(float64(took))
 		return
 	}
 	cause := causeOf(err)
-	failed, known := of.failed[cause]
-	if !known {
-		failed = of.failed[report.InternalError]
-	}
-	failed.Inc()
+	a.failed.WithLabelValues(strategy, cause).Inc()
 	if cause == gaveUp || cause == string(db.PoolTimeout) {
-		of.canceled.Inc()
+		a.canceled.WithLabelValues(strategy).Inc()
 	}
 }
 

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -121,7 +122,7 @@ func TestAnAcquireOfAnUnknownStrategyOrCauseIsCountedToo(t *testing.T) {
 		m.Acquires().Ended("new", time.Millisecond, err)
 	}
 	mustHave(t, scrape(t, m), `pgxpool_acquire_count{strategy="new"} 1`, `ddtb_acquire_failures_total{cause="queue full",strategy="new"} 1`,
-		`ddtb_acquire_failures_total{cause="internal error",strategy="new"} 1`)
+		`ddtb_acquire_failures_total{cause="of tomorrow",strategy="new"} 1`)
 }
 
 func TestTheServerIsReportedAsSoonAsItIsSeen(t *testing.T) {
@@ -186,5 +187,24 @@ func TestAStreamIsCountedAndNotTimed(t *testing.T) {
 	mustHave(t, text, `http_requests_total{code="200",method="GET",route="/live"} 1`)
 	if strings.Contains(text, "http_request_duration_seconds") {
 		t.Errorf("it was timed:\n%s", text)
+	}
+}
+
+func TestMetricsThatCanNotBeGatheredAreLogged(t *testing.T) {
+	m := New("test")
+	m.registry.MustRegister(collector(func(out chan<- prometheus.Metric) {
+		out <- prometheus.NewInvalidMetric(prometheus.NewDesc("broken", "", nil, nil), errors.New("no figure"))
+	}))
+	var log bytes.Buffer
+	answer := httptest.NewRecorder()
+	c := echo.New().NewContext(httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil), answer)
+	if err := m.Handler(slog.New(slog.NewTextHandler(&log, nil)))(c); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "no figure") {
+		t.Errorf("logged: %s", &log)
+	}
+	if !strings.Contains(answer.Body.String(), "\nddtb_build_info{") {
+		t.Errorf("the others are not shown:\n%s", answer.Body)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -38,7 +37,6 @@ func Status(c echo.Context) int {
 type requests struct {
 	total *prometheus.CounterVec
 	took  *prometheus.HistogramVec
-	known sync.Map // labels → *figures
 }
 
 func newRequests() *requests {
@@ -60,36 +58,11 @@ func (r *requests) collectors() []prometheus.Collector {
 // Answered counts and times a request. route is its pattern, or Other if there is none. It must not be the path, which
 // the client chooses.
 func (m *Metrics) Answered(c echo.Context, route string, status int, took time.Duration) {
-	f := m.requests.figuresOf(labels{route, Method(c.Request().Method), status})
-	f.total.Inc()
+	method := Method(c.Request().Method)
+	m.requests.total.WithLabelValues(route, method, strconv.Itoa(status)).Inc()
 	if c.Response().Header().Get(echo.HeaderContentType) != stream {
-		f.took().Observe(took.Seconds())
+		m.requests.took.WithLabelValues(route, method).Observe(took.Seconds())
 	}
-}
-
-// labels are the labels of a request.
-type labels struct {
-	route, method string
-	status        int
-}
-
-// figures are the metrics of requests with the same labels. They are looked up once, because a lookup takes at least
-// two locks.
-type figures struct {
-	total prometheus.Counter
-	took  func() prometheus.Observer // created on first use
-}
-
-func (r *requests) figuresOf(l labels) *figures {
-	if f, ok := r.known.Load(l); ok {
-		return f.(*figures)
-	}
-	f := &figures{
-		total: r.total.WithLabelValues(l.route, l.method, strconv.Itoa(l.status)),
-		took:  sync.OnceValue(func() prometheus.Observer { return r.took.WithLabelValues(l.route, l.method) }),
-	}
-	kept, _ := r.known.LoadOrStore(l, f)
-	return kept.(*figures)
 }
 
 // stream is the type of a response that lasts as long as its viewer stays. Its duration is not a wait.

@@ -90,22 +90,20 @@ func (w *waits) now() (now Waits) {
 // waitsVec is the waits by strategy, as a Prometheus histogram.
 type waitsVec struct {
 	desc *prometheus.Desc
-	mu   sync.Mutex // not locked by requests
-	of   map[string]*waits
+	of   sync.Map // strategy → *waits
 }
 
 func newWaitsVec(name, help string) *waitsVec {
-	return &waitsVec{desc: prometheus.NewDesc(name, help, []string{"strategy"}, nil), of: map[string]*waits{}}
+	return &waitsVec{desc: prometheus.NewDesc(name, help, []string{"strategy"}, nil)}
 }
 
 // with returns a strategy's waits, starting at 0 for a new one.
 func (v *waitsVec) with(strategy string) *waits {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.of[strategy] == nil {
-		v.of[strategy] = &waits{}
+	w, known := v.of.Load(strategy)
+	if !known {
+		w, _ = v.of.LoadOrStore(strategy, &waits{})
 	}
-	return v.of[strategy]
+	return w.(*waits)
 }
 
 // Describe implements prometheus.Collector.
@@ -113,9 +111,8 @@ func (v *waitsVec) Describe(out chan<- *prometheus.Desc) { out <- v.desc }
 
 // Collect implements prometheus.Collector.
 func (v *waitsVec) Collect(out chan<- prometheus.Metric) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for strategy, w := range v.of {
+	for strategy, w := range v.of.Range {
+		w := w.(*waits)
 		now, sum := w.now(), uint64(0)
 		buckets := map[float64]uint64{}
 		for i, bound := range bounds {
@@ -124,6 +121,6 @@ func (v *waitsVec) Collect(out chan<- prometheus.Metric) {
 			}
 		}
 		total := time.Duration(w.total.Load()).Seconds()
-		out <- prometheus.MustNewConstHistogram(v.desc, now.Count(), total, buckets, strategy)
+		out <- prometheus.MustNewConstHistogram(v.desc, now.Count(), total, buckets, strategy.(string))
 	}
 }

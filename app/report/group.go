@@ -36,6 +36,7 @@ type group struct {
 	Origin   string    `json:"origin,omitempty"`
 	Reported time.Time `json:"reported"` // the last notice; zero: none yet
 	Pending  int       `json:"pending"`  // failures since then
+	Captured int       `json:"captured"` // of the pending failures: Sentry has them, only their mail was not sent
 	First    time.Time `json:"first"`    // of the pending failures
 	Last     time.Time `json:"last"`     // of all failures
 
@@ -103,6 +104,7 @@ func (s *state) key(f *failure) string {
 func (g *group) done(sent bool) {
 	if n := g.sending; n != nil && !sent && !n.Over {
 		g.Pending += n.Pending
+		g.Captured = n.Pending
 		g.First = n.First
 		if g.Example == nil {
 			g.Example = n.Example
@@ -169,7 +171,7 @@ func (g *group) notice(key string, now time.Time, window time.Duration, over boo
 	} else {
 		g.Reported = now
 	}
-	g.Pending, g.Example, g.sending = 0, nil, n
+	g.Pending, g.Captured, g.Example, g.sending = 0, 0, nil, n
 	return n
 }
 

@@ -29,6 +29,7 @@ type mail struct {
 	subject, text, id string
 	date              time.Time
 	to                []string // recipients who have not received it yet
+	reached           bool     // a recipient has received it
 	err               error    // of the last attempt
 }
 

@@ -66,7 +66,7 @@ func (r *Reporter) report(key string) bool {
 	}
 	r.unsaved = true
 	r.save() // before the mail: a process that crashes while sending must not send it again after a restart
-	if r.sentry != nil && !n.Over {
+	if r.sentry != nil && !n.Over && n.Pending > n.Captured {
 		r.sentry.captureNotice(r.o.Hostname, n)
 		r.stat.events.Add(1)
 	}
@@ -111,22 +111,32 @@ func (r *Reporter) deliver(m *mail) {
 // said returns an error's text for the log. A mail server may have written it.
 func (r *Reporter) said(err error) string { return r.scrub.clean(cut(err.Error(), maxText)) }
 
-// finish counts a mail. The failures of one that was given up are pending again.
+// finish counts a mail. If no recipient got it, its failures are pending again.
 func (r *Reporter) finish(m *mail) {
 	r.mails--
-	r.state.Groups[m.key].done(m.err == nil)
-	if m.err == nil {
+	sent := m.err == nil || m.reached
+	r.state.Groups[m.key].done(sent)
+	if sent {
 		r.stat.sent.Add(1)
-		return
+	} else {
+		r.unsaved = true
+		r.dropped.Add(int64(m.Dropped))
+		r.stat.failed.Add(1)
 	}
-	r.unsaved = true
-	r.dropped.Add(int64(m.Dropped))
-	r.stat.failed.Add(1)
-	lost := "a mail about failures was not sent: the next one will count them"
-	if m.Over {
-		lost = "the mail about the end of an outage was not sent"
+	if m.err != nil {
+		r.o.Log.ErrorContext(r.cut, m.loss(), "subject", m.subject, "error", r.said(m.err))
 	}
-	r.o.Log.ErrorContext(r.cut, lost, "subject", m.subject, "error", r.said(m.err))
+}
+
+// loss describes for the log what became of a mail that was given up.
+func (m *mail) loss() string {
+	switch {
+	case m.reached:
+		return "a mail did not reach all recipients"
+	case m.Over:
+		return "the mail about the end of an outage was not sent"
+	}
+	return "a mail about failures was not sent: the next one will count them"
 }
 
 // flush reports what is due, and sends every mail that waits once more, until ctx ends.

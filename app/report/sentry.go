@@ -84,7 +84,7 @@ func (c *SentryClient) Capture(ctx context.Context, err error, tags map[string]s
 	return ""
 }
 
-// captureNotice queues the event of a notice. An outage is grouped by its cause; route and strategy are tags.
+// captureNotice queues the event of a notice, for the failures that no earlier event counted. An outage is grouped by its cause; route and strategy are tags.
 func (c *SentryClient) captureNotice(hostname string, n *notice) {
 	e := sentry.NewEvent()
 	e.Level, e.ServerName, e.Transaction, e.Timestamp = sentry.LevelError, hostname, n.Route, n.Last
@@ -94,7 +94,7 @@ func (c *SentryClient) captureNotice(hostname string, n *notice) {
 	}
 	e.Tags = map[string]string{"cause": n.Cause, "route": n.Route, "origin": n.Origin}
 	e.Contexts["failures"] = sentry.Context{
-		"requests": n.Pending, "first": n.First.Format(time.RFC3339), "last": n.Last.Format(time.RFC3339),
+		"requests": n.Pending - n.Captured, "first": n.First.Format(time.RFC3339), "last": n.Last.Format(time.RFC3339),
 	}
 	e.Exception = []sentry.Exception{{Type: n.Cause}}
 	if f := n.Example; f != nil {

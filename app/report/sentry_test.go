@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/emersion/go-smtp"
 	"github.com/getsentry/sentry-go"
 	"github.com/jackc/pgx/v5"
 
@@ -111,6 +112,33 @@ func TestMailAndEventHaveTheSameLimitAndTheEventHasTheNumber(t *testing.T) {
 	items := sink.Items("event")
 	equal(t, "events", len(items), 2)
 	contains(t, "the second event", string(items[1].Payload), `"requests":199`)
+}
+
+func TestWhileMailFailsSentryGetsEachFailureOnce(t *testing.T) {
+	sink, cfg := sentryAt(t, 0)
+	server := startMailServer(t, &mailServer{refuse: func(string, string) error {
+		return &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 7, 1}, Message: "not here"}
+	}}, nil)
+	m := server.config()
+	m.Limit.Window = time.Second / 2
+	r := open(t, Options{Mail: m, Sentry: cfg})
+	r.Report(bug(1))
+	eventually(t, "the mail failed twice", func() bool { return r.Stat().MailsFailed >= 2 })
+	r.Report(bug(1))
+	r.Report(bug(1))
+	eventually(t, "the mail failed again", func() bool { return r.Stat().MailsFailed >= 4 })
+	shut(t, r)
+	total := 0
+	for _, item := range sink.Items("event") {
+		var e struct {
+			Contexts struct{ Failures struct{ Requests int } }
+		}
+		if err := json.Unmarshal(item.Payload, &e); err != nil {
+			t.Fatal(err)
+		}
+		total += e.Contexts.Failures.Requests
+	}
+	equal(t, "failures in all events", total, 3)
 }
 
 func TestBugsAreGroupedByTheirLine(t *testing.T) {

@@ -40,6 +40,7 @@ func (b smtpBackend) send(ctx context.Context, m *mail) error {
 	var failed []error
 	m.to = slices.DeleteFunc(slices.Clone(m.to), func(to string) bool {
 		err := b.sendTo(ctx, m, to)
+		m.reached = m.reached || err == nil
 		if err != nil {
 			failed = append(failed, fmt.Errorf("%w (to %s)", err, to))
 		}

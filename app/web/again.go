@@ -2,10 +2,8 @@ package web
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"mime"
-	"mime/multipart"
 	"net/http"
 	"net/url"
 	"strings"
@@ -36,10 +34,9 @@ func IsSecret(name string) bool { return secretNames[strings.ToLower(name)] }
 
 // again is a form that failed for a temporary cause, for its error page to offer again.
 type again struct {
-	Action  string // always on this host
-	Enctype string
-	Fields  []field // in their original order
-	Why     string  // why it can't be offered; then there are no fields
+	Action string  // always on this host
+	Fields []field // in their original order
+	Why    string  // why it can't be offered; then there are no fields
 }
 
 type field struct{ Name, Value string }
@@ -47,17 +44,16 @@ type field struct{ Name, Value string }
 // Why a form can't be offered again.
 const (
 	whySecret = "What you sent holds a password, which is never written into a page."
-	whyFile   = "What you sent holds a file, which a page can't give back."
 	whyForm   = "What you sent can't be given back here as it was."
 )
 
 // KeepForms keeps the part of a posted form that the handler reads, so that the page of a temporary failure can offer
 // to send it again. Place it inside the middleware that limits the body. It keeps that part in memory until the handler
-// returns.
+// returns. A multipart form is not offered again, and the page says so: no form here is multipart.
 func KeepForms(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		r := c.Request()
-		kind, params, err := mime.ParseMediaType(r.Header.Get(echo.HeaderContentType))
+		kind, _, err := mime.ParseMediaType(r.Header.Get(echo.HeaderContentType))
 		if r.Method != http.MethodPost || err != nil || kind != urlencoded && kind != multipartForm || WantsJSON(c) {
 			return next(c)
 		}
@@ -66,8 +62,11 @@ func KeepForms(next echo.HandlerFunc) echo.HandlerFunc {
 		if err = next(c); err == nil || c.Response().Committed || !ProblemOf(err).passes() {
 			return err
 		}
-		fields, why := body.fields(kind, params["boundary"])
-		c.Set(againKey, &again{"/" + strings.TrimLeft(r.URL.RequestURI(), "/"), kind, fields, why})
+		form := &again{Action: "/" + strings.TrimLeft(r.URL.RequestURI(), "/"), Why: whyForm}
+		if kind == urlencoded {
+			form.Fields, form.Why = body.fields()
+		}
+		c.Set(againKey, form)
 		return err
 	}
 }
@@ -85,19 +84,11 @@ func (b *keptBody) Read(p []byte) (int, error) {
 }
 
 // fields reads the rest of the form, which the handler may not have read, and parses it.
-func (b *keptBody) fields(kind, boundary string) (fields []field, why string) {
+func (b *keptBody) fields() (fields []field, why string) {
 	if _, err := io.Copy(io.Discard, b); err != nil {
 		return nil, whyForm
 	}
-	switch {
-	case kind == urlencoded:
-		fields, why = urlencodedFields(b.kept.String())
-	case !bytes.Contains(b.kept.Bytes(), []byte("--"+boundary+"--")): // cut off, which the reader may take for the end
-		return nil, whyForm
-	default:
-		fields, why = multipartFields(multipart.NewReader(&b.kept, boundary))
-	}
-	if why == "" {
+	if fields, why = urlencodedFields(b.kept.String()); why == "" {
 		why = whyNot(fields)
 	}
 	if why != "" {
@@ -121,26 +112,6 @@ func urlencodedFields(body string) (fields []field, why string) {
 		fields = append(fields, field{name, value})
 	}
 	return fields, ""
-}
-
-func multipartFields(r *multipart.Reader) (fields []field, why string) {
-	for {
-		part, err := r.NextPart()
-		if errors.Is(err, io.EOF) {
-			return fields, ""
-		}
-		if err != nil || len(fields) == maxFields {
-			return nil, whyForm
-		}
-		if part.FileName() != "" {
-			return nil, whyFile
-		}
-		value, err := io.ReadAll(part)
-		if err != nil {
-			return nil, whyForm
-		}
-		fields = append(fields, field{part.FormName(), string(value)})
-	}
 }
 
 // whyNot finds fields that must not be in a page, or would be changed by it.

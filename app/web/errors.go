@@ -215,7 +215,7 @@ type errorHandler struct {
 func (h *errorHandler) handle(err error, c echo.Context) {
 	ctx := c.Request().Context()
 	p := ProblemOf(err).forChange(c)
-	if errors.Is(ctx.Err(), context.Canceled) && p.Status >= http.StatusInternalServerError {
+	if errors.Is(ctx.Err(), context.Canceled) && abandoned(err) {
 		h.clientGone(c, err)
 		return
 	}
@@ -235,6 +235,11 @@ func (h *errorHandler) handle(err error, c echo.Context) {
 		h.log.ErrorContext(ctx, "could not write the error page", "error", werr)
 		http.Error(c.Response(), lastResort, http.StatusInternalServerError)
 	}
+}
+
+// abandoned reports whether err comes from a context that was canceled, or from a connection that this has closed.
+func abandoned(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, pgconn.ErrConnClosed)
 }
 
 // clientGone answers a client that has closed its side. It may still read, and must not mistake an empty response for

@@ -254,6 +254,30 @@ func TestAClientThatWentAwayIsNoFailure(t *testing.T) {
 	}
 }
 
+func TestABugIsReportedThoughItsClientHasLeft(t *testing.T) {
+	for name, err := range map[string]error{
+		"a panic":       errors.New("panic: index out of range"),
+		"a lost server": &db.ConnError{Cause: db.ServerUnavailable, Err: io.EOF},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, rec := context(t, "/polls/")
+			ctx, cancel := gocontext.WithCancel(c.Request().Context())
+			cancel()
+			c.SetRequest(c.Request().WithContext(ctx))
+			var log bytes.Buffer
+			var reported error
+			report := func(_ echo.Context, err error) { reported = err }
+			web.HandleErrors(slog.New(slog.NewTextHandler(&log, nil)), report)(err, c)
+			if reported == nil || log.Len() == 0 {
+				t.Errorf("reported: %v\nlogged: %s", reported, &log)
+			}
+			if want := web.ProblemOf(err).Status; rec.Code != want {
+				t.Errorf("status: %d, want %d", rec.Code, want)
+			}
+		})
+	}
+}
+
 func TestAnErrorAfterTheResponseHasBegunCutsIt(t *testing.T) {
 	e := echo.New()
 	told := make(chan error, 1)

@@ -6,6 +6,7 @@ import (
 	"html/template"
 	"io"
 	"strings"
+	"sync/atomic"
 
 	"github.com/labstack/echo/v4"
 )
@@ -21,8 +22,13 @@ type Link struct {
 	Path, Text string
 }
 
-// On uses the site for every page of e, including error pages.
-func (s Site) On(e *echo.Echo) { e.Renderer = newFrame(s) }
+// On uses the site for every page of e, including error pages. It may be called again while e serves requests.
+func (s Site) On(e *echo.Echo) {
+	if e.Renderer == nil {
+		e.Renderer = &frameHolder{}
+	}
+	e.Renderer.(*frameHolder).Store(newFrame(s))
+}
 
 //go:embed templates/frame.html
 var frameHTML string
@@ -59,14 +65,17 @@ func execute(name string, data any) template.HTML {
 	return template.HTML(b.String()) //nolint:gosec // escaped by the template that made it
 }
 
-// Render makes the frame an echo.Renderer: storing it in Echo's Renderer costs a request nothing.
-func (f *frame) Render(io.Writer, string, any, echo.Context) error {
+// frameHolder has the current frame. It is an echo.Renderer: finding it in Echo's Renderer costs a request nothing.
+type frameHolder struct{ atomic.Pointer[frame] }
+
+// Render implements echo.Renderer.
+func (*frameHolder) Render(io.Writer, string, any, echo.Context) error {
 	return errors.New("pages are rendered by Templates")
 }
 
 func frameOf(c echo.Context) *frame {
-	if f, ok := c.Echo().Renderer.(*frame); ok {
-		return f
+	if holder, ok := c.Echo().Renderer.(*frameHolder); ok {
+		return holder.Load()
 	}
 	return nameless
 }

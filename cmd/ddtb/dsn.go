@@ -5,15 +5,15 @@ import (
 	"regexp"
 	"strings"
 
-	"ddtb/config"
+	"ddtb/db"
 )
 
 // readDSN replaces --dsn @FILE by the file's contents, and warns about a password on the command line.
 func (d *connections) readDSN() error {
 	if path, is := strings.CutPrefix(d.dsn, "@"); is {
-		content, err := config.ReadFile(path)
+		content, _, err := db.ReadFile(path, 64<<10)
 		if err != nil {
-			return usage("--dsn: %v", err)
+			return usage("--dsn: %s %v", path, err)
 		}
 		d.dsn, d.dsnFile = strings.TrimSpace(string(content)), d.dsn
 		if d.dsn == "" {

@@ -207,7 +207,7 @@ func (c *cli) prepare(ctx context.Context, cfg *config.Config, passwordFile stri
 // owner, because it is only shown the first time.
 func (c *cli) ensureAdmin(ctx context.Context, cfg *config.Config, passwordFile string) (shown string, err error) {
 	err = withDB(ctx, cfg.Databases["default"], func(d *db.DB) error {
-		users := auth.New(d, cfg.Admin)
+		users := auth.New(d, cfg.Admin, nil)
 		_, err := users.UserByName(ctx, demoAdmin)
 		if fault.KindOf(err) != fault.NotFound {
 			shown = "password in " + passwordFile

@@ -94,10 +94,6 @@ func (c *cli) switchStrategy(ctx context.Context, cfg *config.Config, addr, name
 	if err := config.SetText(cfg.File, strategyKey, name); err != nil {
 		return err
 	}
-	cfg, err := c.load(c.options())
-	if err != nil {
-		return fmt.Errorf("it was written, but the file has a mistake now, so a running server goes on as before:\n%w", err)
-	}
 	if down != nil {
 		c.say("%s: strategy = %q. No server answers on %s: it holds from the next start.\n", cfg.File, name, addr)
 		return nil

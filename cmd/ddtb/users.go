@@ -82,7 +82,7 @@ func (c *cli) withUsers(ctx context.Context, do func(*auth.Service, config.Serve
 	if err != nil {
 		return err
 	}
-	return withDB(ctx, cfg.Databases["default"], func(d *db.DB) error { return do(auth.New(d, cfg.Admin), cfg.Server) })
+	return withDB(ctx, cfg.Databases["default"], func(d *db.DB) error { return do(auth.New(d, cfg.Admin, nil), cfg.Server) })
 }
 
 // withDB opens the database for a command.

@@ -234,7 +234,7 @@ func (p Process) stepsForFailure() []Step {
 // switchTo is a switch of the strategy, which takes effect at once.
 func switchTo(strategy, why string) Step {
 	return Step{
-		fmt.Sprintf("switch the strategy to %q: %s", strategy, why), "ddtb strategy " + strategy, "nobody: requests under way finish on the old strategy",
+		fmt.Sprintf("switch the strategy to %q: %s", strategy, why), "ddtb strategy " + strategy, "nobody: requests finish with the connections that they hold",
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"ddtb/db/localpg/system"
 )
@@ -60,6 +61,25 @@ func openDirectory(dir string, acct account) (*directory, error) {
 	if err := mkdirAll(dir); err != nil {
 		return nil, fmt.Errorf("%w: choose another directory with --data DIR", err)
 	}
+	f, err := checkedDirectory(dir, acct)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(f.path, acct.dirMode()); err != nil {
+		return nil, err
+	}
+	if err := f.takeLock(); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(f.path, markerName), []byte(markerText), 0o644); err != nil {
+		f.unlock()
+		return nil, err
+	}
+	return f, nil
+}
+
+// checkedDirectory returns the directory that dir is, or that it links to.
+func checkedDirectory(dir string, acct account) (*directory, error) {
 	path, err := filepath.EvalSymlinks(dir)
 	if err == nil {
 		path, err = filepath.Abs(path)
@@ -68,20 +88,7 @@ func openDirectory(dir string, acct account) (*directory, error) {
 		return nil, err
 	}
 	f := &directory{path: path, acct: acct}
-	if err := f.check(); err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(path, acct.dirMode()); err != nil {
-		return nil, err
-	}
-	if err := f.takeLock(); err != nil {
-		return nil, err
-	}
-	if err := os.WriteFile(filepath.Join(path, markerName), []byte(markerText), 0o644); err != nil {
-		f.unlock()
-		return nil, err
-	}
-	return f, nil
+	return f, f.check()
 }
 
 // check refuses a directory that other users own or may change, or that holds other files.
@@ -111,6 +118,9 @@ func (f *directory) check() error {
 	return f.acct.reach(f.path)
 }
 
+// lockPatience is how long takeLock waits for a process that only looks whether a server runs, see Running.
+const lockPatience = 200 * time.Millisecond
+
 // takeLock excludes a second process. The kernel drops the lock when the process ends, for any reason.
 func (f *directory) takeLock() error {
 	name := filepath.Join(f.path, lockName)
@@ -118,7 +128,11 @@ func (f *directory) takeLock() error {
 	if err != nil {
 		return err
 	}
-	if held, err := system.TryLock(file); err != nil {
+	held, err := system.TryLock(file)
+	for end := time.Now().Add(lockPatience); held && time.Now().Before(end); held, err = system.TryLock(file) {
+		<-time.After(10 * time.Millisecond)
+	}
+	if err != nil {
 		defer func() { _ = file.Close() }()
 		if !held {
 			return fmt.Errorf("locking %s: %w", name, err)

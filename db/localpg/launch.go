@@ -32,8 +32,11 @@ func (s *Server) launch(ctx context.Context) error {
 		if s.port, err = choosePort(s.options.Port, last); err != nil {
 			return err
 		}
+		if err := s.directory.noteRun(s.port); err != nil {
+			return err
+		}
 		if err = s.launchSoon(ctx); err == nil {
-			return s.directory.noteRun(s.port)
+			return nil
 		}
 		if s.options.Port != 0 || isFree(s.port) { // the port was not the reason
 			return err

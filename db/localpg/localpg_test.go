@@ -624,6 +624,11 @@ func TestARunningServerIsFoundUnlessOthersCouldHaveWrittenItsFiles(t *testing.T)
 	if !ok || login.Port != made.Port || login.Password != made.Password {
 		t.Errorf("it is not found: %v", ok)
 	}
+	link := filepath.Join(t.TempDir(), "link")
+	must(t, os.Symlink(dir, link))
+	if _, ok := localpg.Running(link, "shop", "shop"); !ok {
+		t.Error("it is not found through a link")
+	}
 	info, err := os.Stat(dir)
 	must(t, err)
 	must(t, os.Chmod(dir, 0o777))

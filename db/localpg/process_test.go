@@ -4,12 +4,15 @@ package localpg
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"syscall"
 	"testing"
 	"time"
+
+	"ddtb/db/localpg/system"
 )
 
 func TestPsFindsTheProcessesThatProcFinds(t *testing.T) {
@@ -69,6 +72,54 @@ func TestAFolderIsFreeAlsoWhileAForkedChildStillHasItsFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	next.unlock()
+}
+
+func TestALookWhetherAServerRunsHindersNoStart(t *testing.T) {
+	f := &directory{path: t.TempDir()}
+	look, err := system.OpenLock(filepath.Join(f.path, lockName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = look.Close() }()
+	if _, err := system.TryLock(look); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(5*time.Millisecond, func() { system.Unlock(look) })
+	if err := f.takeLock(); err != nil {
+		t.Fatal(err)
+	}
+	if !system.Locked(look) {
+		t.Error("the lock is not seen")
+	}
+	f.unlock()
+	if system.Locked(look) {
+		t.Error("a lock is seen after its end")
+	}
+}
+
+func TestAServerWhosePortCannotBeNotedIsNotLeftRunning(t *testing.T) {
+	acct, err := serverAccount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "localpg") // the server's account can't enter testing.T.TempDir
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	f, err := openDirectory(dir, acct)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = f.lock.Close()
+	s, err := start(t.Context(), f, Options{Volatile: true, MaxConnections: 10, Logger: slog.New(slog.DiscardHandler)})
+	if err == nil {
+		t.Error("it was noted")
+	}
+	if left := processesOf(f.data()); len(left) > 0 {
+		t.Errorf("these processes are left: %v", left)
+		_ = s.process.end(t.Context(), immediate, f.data())
+	}
 }
 
 func TestEmptyingADirectoryWhosePathLooksLikeAPatternTouchesNoOther(t *testing.T) {

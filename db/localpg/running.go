@@ -17,17 +17,16 @@ func Running(dir, database, role string) (login config.Database, ok bool) {
 	if err != nil {
 		return login, false
 	}
-	f := &directory{path: dir, acct: acct}
-	if err := f.check(); err != nil { // another user could have written what is there
+	f, err := checkedDirectory(dir, acct)
+	if err != nil { // another user could have written what is there
 		return login, false
 	}
-	lock, err := os.Open(filepath.Join(dir, lockName))
+	lock, err := os.Open(filepath.Join(f.path, lockName))
 	if err != nil {
 		return login, false
 	}
 	defer func() { _ = lock.Close() }()
-	if held, _ := system.TryLock(lock); !held {
-		system.Unlock(lock)
+	if !system.Locked(lock) {
 		return login, false
 	}
 	s := &Server{directory: f}

@@ -2,6 +2,7 @@ package site
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"html/template"
@@ -26,6 +27,7 @@ type job struct {
 	only     string
 	samples  map[string][]scene.Sample // of each half so far
 	drawn    time.Time
+	picture  func() template.HTML // of the state at the last notification; drawn for the first viewer
 }
 
 // runner runs one job at a time, in order of arrival.
@@ -138,9 +140,10 @@ func (r *runner) play(server *scene.Server, noServer error, j *job) {
 	r.notify()
 }
 
-// keep stores the result. A run of one half keeps the other half's result. The caller holds the lock.
+// keep stores the result. A half that was not run, or not to its end, keeps its earlier result. The caller holds the lock.
 func (r *runner) keep(result *scene.Result) {
-	if old := r.latest[result.Name]; old != nil && result.Error == "" {
+	if old := r.latest[result.Name]; old != nil {
+		result.Server = cmp.Or(result.Server, old.Server)
 		if result.Failure == nil {
 			result.Failure, result.Reproduced = old.Failure, old.Reproduced
 		}
@@ -161,8 +164,13 @@ func (r *runner) observe(j *job, half string, s scene.Sample) {
 	}
 }
 
-// notify wakes the viewers. The caller holds the lock.
+// notify wakes the viewers. Their picture is drawn at most once, and outside the lock: a run must not wait for viewers.
+// The caller holds the lock.
 func (r *runner) notify() {
+	for place, j := range r.jobs {
+		samples := maps.Clone(j.samples)
+		j.picture = sync.OnceValue(func() template.HTML { return draw(j.scenario, samples, place) })
+	}
 	close(r.changed)
 	r.changed = make(chan struct{})
 }
@@ -186,32 +194,37 @@ func (r *runner) queue() (names []string) {
 
 // picture renders the run's current state as HTML; "" if the scenario is not queued. changed is closed when it changes.
 func (r *runner) picture(name string) (html template.HTML, changed <-chan struct{}) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for i, j := range r.jobs {
-		if j.scenario.Name == name {
-			return j.draw(i), r.changed
-		}
-	}
-	return "", r.changed
+	picture, changed := r.current(name)
+	return picture(), changed
 }
 
-// draw renders the job's halves so far, or its place in the queue. The caller holds the runner's lock.
-func (j *job) draw(place int) template.HTML {
+func (r *runner) current(name string) (picture func() template.HTML, changed <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, j := range r.jobs {
+		if j.scenario.Name == name {
+			return j.picture, r.changed
+		}
+	}
+	return func() template.HTML { return "" }, r.changed
+}
+
+// draw renders a run's halves so far, or its place in the queue.
+func draw(x *scene.Scenario, halves map[string][]scene.Sample, place int) template.HTML {
 	var b bytes.Buffer
 	switch {
 	case place > 0:
 		fmt.Fprintf(&b, `<p role="status">Runs before this one: %d.</p>`, place)
-	case len(j.samples) == 0:
+	case len(halves) == 0:
 		b.WriteString(`<p role="status">The lab's server is starting.</p>`)
 	}
 	b.WriteString(`<div class="halves">`)
 	for _, half := range []string{scene.Failure, scene.Fix} {
-		if samples := j.samples[half]; len(samples) > 0 {
+		if samples := halves[half]; len(samples) > 0 {
 			last := samples[len(samples)-1]
 			caption := scene.Headings[half]
 			fmt.Fprintf(&b, `<figure class="card"><figcaption><strong>%s:</strong> %d backends, %d served, %d refused</figcaption>%s</figure>`,
-				caption, last.Backends, last.Served, last.Refused, svg(samples, j.scenario.ServerSlots(), caption))
+				caption, last.Backends, last.Served, last.Refused, svg(samples, x.ServerSlots(), caption))
 		}
 	}
 	b.WriteString(`</div>`)

@@ -42,13 +42,14 @@ const Path = "/lab/"
 // Site is the lab's pages.
 type Site struct {
 	runner   *runner
+	viewers  chan struct{} // holds a token for each stream
 	enabled  func() bool
 	complete func(command string) string
 }
 
 // New makes the pages. They exist while enabled returns true. complete makes a command one that a terminal finds.
 func New(enabled func() bool, complete func(command string) string, log *slog.Logger) *Site {
-	return &Site{newRunner(log), enabled, complete}
+	return &Site{newRunner(log), make(chan struct{}, maxViewers), enabled, complete}
 }
 
 // Close ends the current run, the streams and the lab's server. It may be called twice.
@@ -139,13 +140,22 @@ func (s *Site) run(c echo.Context) error {
 	return c.Redirect(http.StatusSeeOther, Path+x.Name+"/")
 }
 
-const writeTimeout = 5 * time.Second // a viewer that does not accept an event within it is disconnected
+const (
+	maxViewers   = 100             // further ones get 503
+	writeTimeout = 5 * time.Second // a viewer that does not accept an event within it is disconnected
+)
 
 // live sends the picture of the scenario's run whenever it changes, and "done" at its end.
 func (s *Site) live(c echo.Context) error {
 	x, err := scenarios.Find(c.Param("name"))
 	if err != nil {
 		return fault.New(fault.NotFound, "%v", err)
+	}
+	select {
+	case s.viewers <- struct{}{}:
+		defer func() { <-s.viewers }()
+	default:
+		return fault.New(fault.Busy, "%d people watch the lab's runs, which is the limit. Load the page again instead.", maxViewers)
 	}
 	h := c.Response().Header()
 	h.Set(echo.HeaderContentType, "text/event-stream")

@@ -41,6 +41,13 @@ func TryLock(f *os.File) (held bool, err error) {
 	return errors.Is(err, syscall.EWOULDBLOCK), err
 }
 
+// Locked reports whether a process has locked the file with TryLock. Meanwhile it takes a shared lock for a moment.
+func Locked(f *os.File) bool {
+	err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
+	Unlock(f)
+	return errors.Is(err, syscall.EWOULDBLOCK)
+}
+
 // Unlock releases the lock, even if a child that is being forked has a copy of the file.
 func Unlock(f *os.File) { _ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }
 
