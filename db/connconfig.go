@@ -109,9 +109,9 @@ func checkSocket(host string, port uint16) error {
 // method requires, an answer that is not PostgreSQL's is an error at once, and a query whose context ends is cancelled.
 func Complete(cc *pgx.ConnConfig, application string) {
 	cc.RuntimeParams["application_name"] = application
-	cc.RuntimeParams["client_encoding"] = "UTF8"                                                            // the encoding of Go's strings; the default is the database's own
-	cc.RuntimeParams["datestyle"] = "ISO"                                                                   // the driver reads no other; PgBouncer follows both
-	cc.AfterNetConnect = func(_ context.Context, attempt *pgconn.Config, conn net.Conn) (net.Conn, error) { // attempt is of this one
+	cc.RuntimeParams["client_encoding"] = "UTF8" // the encoding of Go's strings; the default is the database's own
+	cc.RuntimeParams["datestyle"] = "ISO"        // the driver reads no other; PgBouncer follows both
+	cc.AfterNetConnect = func(_ context.Context, attempt *pgconn.Config, conn net.Conn) (net.Conn, error) {
 		attempt.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 			return pgproto3.NewFrontend(&loginReader{Reader: r, attempt: attempt}, w)
 		}

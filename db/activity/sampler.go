@@ -17,8 +17,8 @@ type Reading struct {
 	next chan struct{} // closed when there is a newer reading
 }
 
-// Sampler polls the server at one interval, over one Access, for any number of readers. Their
-// number does not change the server's load. A slow reader misses readings and delays no other.
+// Sampler polls the server at one interval, over one Access, for any number of readers. Their number does not change the
+// server's load. A slow reader misses readings and delays no other.
 type Sampler struct {
 	access     Access
 	thresholds func() Thresholds

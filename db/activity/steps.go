@@ -95,7 +95,7 @@ func (p *problem) first(scenario string) []Step {
 	case SlowQuery:
 		return p.firstForSlow()
 	case CannotBeSeen:
-		return []Step{{"let this role see what other roles' sessions do, and ask again", p.now.GrantReadAll(), nobody}}
+		return []Step{{"let this role see what other roles' sessions do, and ask again" + p.onPrimary(), p.now.GrantReadAll(), nobody}}
 	case Comes:
 		who := p.sessions[0]
 		return []Step{p.endNothing(fmt.Sprintf("they end by themselves; find the program that connects as %s in %s from %s",
@@ -207,7 +207,7 @@ func (p *problem) signalling(sessions []Session, s Step, cancel bool) []Step {
 	}
 	grant := "GRANT pg_signal_backend TO " + quoted(p.now.Role.Name)
 	return []Step{
-		{"let this role end other roles' sessions, for the next step needs it", p.now.onPrimary(grant), nobody}, s,
+		{"let this role end other roles' sessions, for the next step needs it" + p.onPrimary(), p.now.onPrimary(grant), nobody}, s,
 	}
 }
 
@@ -263,7 +263,7 @@ func (p *problem) firstForLock() []Step {
 	case !root.Client():
 		return []Step{p.endNothing(root.name() + " is the server's own work; it makes way by itself unless it prevents a wraparound")}
 	case root.Hidden:
-		return []Step{{"let this role see what " + root.name() + " does, and ask again", p.now.GrantReadAll(), nobody}}
+		return []Step{{"let this role see what " + root.name() + " does, and ask again" + p.onPrimary(), p.now.GrantReadAll(), nobody}}
 	case root.State == Idle || root.InTransactionIdle(): // idle: usually a session's advisory lock
 		return p.endOne(root)
 	case p.now.holdsAdvisoryLock(root):
@@ -317,8 +317,9 @@ func (p *problem) stepsForPooler(pool Pool) []Step {
 		return []Step{p.endNothing("the pool can't grow, for the server has no slot left; find who else has them")}
 	case what == "pool" && servers != b.poolSize:
 		return []Step{{
-			fmt.Sprintf("see which setting bounds the pool, for default_pool_size is %d: pool_size or max_db_connections of the database, "+
-				"reserve_pool_size, or max_user_connections; raise it in pgbouncer.ini by %d at most", b.poolSize, free),
+			fmt.Sprintf("see why the pool does not have the %d connections of default_pool_size: its database's pool_size or max_db_connections, "+
+				"max_user_connections, reserve_pool_size, or logins that fail (see PgBouncer's log); the server has %s free",
+				b.poolSize, count(free, "slot", "slots")),
 			p.now.console("SHOW DATABASES"), nobody,
 		}}
 	case more == 0:
