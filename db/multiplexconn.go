@@ -54,7 +54,7 @@ func newMuxConn(m *multiplexer, conn *pgx.Conn, pooled bool) *muxConn {
 	m.pooled = m.pooled || pooled
 	c.timer = time.AfterFunc(time.Hour, c.check)
 	if m.lifetime > 0 {
-		c.until = time.Now().Add(m.lifetime + rand.N(m.lifetime/10+1)) // as in the pool: they don't all end at once
+		c.until = time.Now().Add(m.lifetime + rand.N(m.lifetime/10+1)) //nolint:gosec // guessing it gains nothing
 	}
 	return c
 }
