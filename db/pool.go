@@ -147,13 +147,17 @@ func (p *pool) Retire(ctx context.Context) {
 	p.destroy(ctx, idle)
 }
 
-// shrink closes up to n idle connections for which the budget no longer has a ticket.
-func (p *pool) shrink(n int) {
+// shrink closes idle connections for which the budget no longer has a ticket. While requests wait, releases do that: a
+// request that finds no idle connection, because all are taken out here, would connect.
+func (p *pool) shrink() {
+	if p.tickets.queue.waiting() > 0 {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	var surplus []*pgxpool.Conn
 	for _, c := range p.pgx.AcquireAllIdle(ctx) {
-		if len(surplus) < n && p.tickets.unwanted(c.Conn()) {
+		if p.tickets.unwanted(c.Conn()) {
 			surplus = append(surplus, c)
 		} else {
 			c.Release()
