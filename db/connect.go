@@ -99,6 +99,10 @@ func (c *Connector) attempt(ctx context.Context) (*pgx.Conn, error) {
 	return conn, nil
 }
 
+// errRetired is the error of an attempt to connect for a pool that keeps no connections, and whose lease expected an idle
+// one. The next attempt is made for the lease.
+var errRetired = errors.New("the pool was replaced")
+
 // retry runs try, which connects, after it failed with err: until it succeeds, fails permanently, the circuit opens, or
 // ctx ends.
 func (c *Connector) retry(ctx context.Context, err error, try func() error) error {
@@ -107,7 +111,7 @@ func (c *Connector) retry(ctx context.Context, err error, try func() error) erro
 			return false
 		}
 		cause := CauseOf(err)
-		return (cause == ServerUnavailable || cause == NoSuitableServer) && !c.breaker.circuit.IsOpen() || errors.Is(err, errLost)
+		return (cause == ServerUnavailable || cause == NoSuitableServer) && !c.breaker.circuit.IsOpen() || errors.Is(err, errLost) || errors.Is(err, errRetired)
 	})
 }
 
