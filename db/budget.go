@@ -302,7 +302,7 @@ func (t *tickets) at(ctx context.Context, c *pgx.Conn, demand int) (short bool, 
 }
 
 // settle records the outcome of a poll. It reports whether connections have to be closed. Reserved tickets are given up
-// first, then connections. Shared connections are closed for the last ticket, which is for a lease.
+// first, then connections for leases, then shared ones: the last ticket is for a lease.
 func (t *tickets) settle(v budgetView, change, got int) (shrink bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -515,8 +515,8 @@ func (t *tickets) reserve(ctx context.Context, c *pgx.Conn, budget int, taken ma
 		}
 	}
 	rand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] }) //nolint:gosec // guessing the order gains nothing
-	// An exclusive lock excludes other processes; a shared lock then lets the new session have the ticket too.
 	free = free[:min(n, len(free))]
+	// An exclusive lock excludes other processes; a shared lock then lets the new session have the ticket too.
 	rows, _ := c.Query(ctx, `SELECT n FROM unnest($2::int[]) AS n WHERE CASE WHEN pg_try_advisory_lock($1::int, n)
 		THEN CASE WHEN pg_try_advisory_lock_shared($1::int, n) THEN pg_advisory_unlock($1::int, n) END END`,
 		TicketClass, free) // the rows carry the error too

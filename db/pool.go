@@ -155,12 +155,8 @@ func (p *pool) Retire(ctx context.Context) {
 	p.destroy(ctx, idle)
 }
 
-// shrink closes idle connections for which the budget no longer has a ticket. While requests wait, releases do that: a
-// request that finds no idle connection, because all are taken out here, would connect.
+// shrink closes idle connections for which the budget no longer has a ticket.
 func (p *pool) shrink() {
-	if p.tickets.queue.waiting() > 0 {
-		return
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	var surplus []*pgxpool.Conn
