@@ -77,8 +77,8 @@ type tickets struct {
 	end      func() // closes the connection of control, if control is our own
 	log      *slog.Logger
 	queue    *queue
-	shrink   func(n int) // closes idle connections of the pool
-	found    func()      // is called when a new monitoring connection has found the server
+	shrink   func() // closes connections that are unwanted
+	found    func() // is called when a new monitoring connection has found the server
 
 	wake   chan struct{}
 	until  context.Context // ends with close
@@ -105,8 +105,10 @@ type tickets struct {
 	locked     []int         // not needed any more, and still locked by ours: see unlock
 	open       map[int]bool  // held by sessions of the pool
 	shared     int           // how many of those in use or connecting are not for leases
-	excess     int           // how many connections to close
+	excess     int           // how many connections for leases to close
+	surplus    int           // how many shared connections to close
 	short      int           // attempts to connect that wait for a ticket
+	wanted     int           // how many of them are for shared connections
 	more       chan struct{} // closed when tickets were reserved
 	budget     int           // in force; 0 until the first poll
 	free       int
@@ -128,7 +130,7 @@ func newTickets(s Settings, q *queue, o Options) (*tickets, error) {
 	}
 	t := &tickets{
 		settings: s, queue: q, log: o.Log, control: o.Control, end: func() {},
-		wake: make(chan struct{}, 1), open: map[int]bool{}, more: make(chan struct{}), shrink: func(int) {}, found: func() {},
+		wake: make(chan struct{}, 1), open: map[int]bool{}, more: make(chan struct{}), shrink: func() {}, found: func() {},
 	}
 	t.until, t.stop = context.WithCancel(context.Background())
 	q.waits = t.rouse
@@ -245,7 +247,10 @@ func (t *tickets) demand() int {
 	t.recent = now
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	demand = max(demand+t.shared, t.settings.Pool.MinSize, min(1, t.total()))
+	if shared := t.shared + t.wanted; shared > 0 {
+		demand = max(1, demand) + shared // see take
+	}
+	demand = max(demand, t.settings.Pool.MinSize, min(1, t.total()))
 	if t.short > 0 {
 		demand = max(demand, t.total()-len(t.ready)+t.short)
 	}
@@ -255,8 +260,12 @@ func (t *tickets) demand() int {
 // total returns the number of tickets of this process. The lock is held.
 func (t *tickets) total() int { return len(t.ready) + len(t.connecting) + len(t.open) }
 
-// resize sets the number of leases that the queue allows. The lock is held.
-func (t *tickets) resize() { t.queue.resize(max(0, t.total()-t.shared-t.excess)) }
+// resize sets the number of leases that the queue allows. A shared connection that waits for a ticket has precedence over
+// all leases but one. The lock is held.
+func (t *tickets) resize() {
+	leases := max(0, t.total()-t.shared-t.excess)
+	t.queue.resize(leases - min(t.wanted, max(0, leases-1)))
+}
 
 // at polls, decides and acts in the session of the monitoring connection. It reports whether this process needs more
 // tickets than it has.
@@ -281,19 +290,20 @@ func (t *tickets) at(ctx context.Context, c *pgx.Conn, demand int) (short bool, 
 			return false, err
 		}
 	}
-	closing := t.settle(v, change, got)
+	shrink := t.settle(v, change, got)
 	if err := t.unlock(ctx, c); err != nil {
 		return false, err
 	}
-	if closing > 0 {
-		t.shrink(closing)
+	if shrink {
+		t.shrink()
 	}
 	t.warn(ctx, c, v)
 	return v.held+got < demand, nil
 }
 
-// settle records the outcome of a poll. It returns how many connections have to be closed.
-func (t *tickets) settle(v budgetView, change, got int) (closing int) {
+// settle records the outcome of a poll. It reports whether connections have to be closed. Reserved tickets are given up
+// first, then connections for leases, then shared ones: the last ticket is for a lease.
+func (t *tickets) settle(v budgetView, change, got int) (shrink bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	over := 0
@@ -302,14 +312,20 @@ func (t *tickets) settle(v budgetView, change, got int) (closing int) {
 			over++
 		}
 	}
-	surplus := len(t.ready) - min(max(0, -change), len(t.ready)) // reserved tickets are given up first
-	t.excess = max(over, -change-(len(t.ready)-surplus), 0)
-	t.unlockLater(t.ready[surplus:]...)
-	t.ready = t.ready[:surplus]
+	giving := max(0, -change)
+	t.surplus = max(0, min(t.shared, giving+1-(t.total()-t.shared)))
+	giving = max(0, giving-t.surplus)
+	kept := len(t.ready) - min(giving, len(t.ready))
+	t.excess = max(over, giving-(len(t.ready)-kept))
+	t.unlockLater(t.ready[kept:]...)
+	t.ready = t.ready[:kept]
+	if t.wanted > 0 && change <= 0 && kept == 0 && t.total()-t.shared-t.excess > 1 {
+		t.excess++ // its ticket is for a shared connection
+	}
 	t.budget, t.free, t.processes = v.budget, max(0, v.free-got), len(v.demands)
 	t.lastOthers = max(0, v.budget-t.free-t.total())
 	t.resize()
-	return t.excess
+	return t.excess > 0 || t.surplus > 0
 }
 
 // enter detects a new session: the tickets reserved in the previous one are lost.
@@ -355,17 +371,16 @@ func (t *tickets) publish(ctx context.Context, c *pgx.Conn, demand int) error {
 	return nil
 }
 
-// unlock releases the locks on tickets that sessions have taken over, that were given up, or that no request needs.
+// unlock releases the locks on tickets that sessions have taken over, that were given up, or that no request needs. One
+// ticket for a lease is kept beside shared connections.
 func (t *tickets) unlock(ctx context.Context, c *pgx.Conn) error {
 	t.mu.Lock()
 	if t.queue.waiting() == 0 {
-		t.ready = slices.DeleteFunc(t.ready, func(r ticket) bool {
-			unused := time.Since(r.at) > budgetEvery
-			if unused {
-				t.unlockLater(r)
-			}
-			return unused
-		})
+		least := min(1, t.shared)
+		for len(t.ready) > 0 && t.total()-t.shared > least && time.Since(t.ready[0].at) > budgetEvery {
+			t.unlockLater(t.ready[0])
+			t.ready = t.ready[1:]
+		}
 		t.resize()
 	}
 	numbers := t.locked
@@ -500,8 +515,8 @@ func (t *tickets) reserve(ctx context.Context, c *pgx.Conn, budget int, taken ma
 		}
 	}
 	rand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] }) //nolint:gosec // guessing the order gains nothing
-	// An exclusive lock excludes other processes; a shared lock then lets the new session have the ticket too.
 	free = free[:min(n, len(free))]
+	// An exclusive lock excludes other processes; a shared lock then lets the new session have the ticket too.
 	rows, _ := c.Query(ctx, `SELECT n FROM unnest($2::int[]) AS n WHERE CASE WHEN pg_try_advisory_lock($1::int, n)
 		THEN CASE WHEN pg_try_advisory_lock_shared($1::int, n) THEN pg_advisory_unlock($1::int, n) END END`,
 		TicketClass, free) // the rows carry the error too

@@ -47,15 +47,15 @@ func (c *Connector) Config() *pgx.ConnConfig { return c.config.Copy() }
 // Prepare admits an attempt to connect, for which it may have to wait for a ticket of the budget. An error is a *ConnError.
 // The password is read during the attempt: see ConnConfig.
 func (c *Connector) Prepare(ctx context.Context, cc *pgx.ConnConfig) error {
-	return c.prepare(ctx, cc, ticketWait, false)
+	return c.prepare(ctx, cc, false)
 }
 
 // prepare is Prepare. shared means that the connection is not for leases.
-func (c *Connector) prepare(ctx context.Context, cc *pgx.ConnConfig, within time.Duration, shared bool) error {
+func (c *Connector) prepare(ctx context.Context, cc *pgx.ConnConfig, shared bool) error {
 	if c.tickets == nil {
 		return c.breaker.admit()
 	}
-	if err := c.tickets.take(ctx, within, shared); err != nil {
+	if err := c.tickets.take(ctx, shared); err != nil {
 		return err
 	}
 	if err := c.breaker.admit(); err != nil {
@@ -85,7 +85,7 @@ func (c *Connector) Connect(ctx context.Context) (*pgx.Conn, error) {
 // attempt connects once. Under a budget, the connection is not for leases.
 func (c *Connector) attempt(ctx context.Context) (*pgx.Conn, error) {
 	cc := c.Config()
-	if err := c.prepare(ctx, cc, c.settings.Pool.Timeout, true); err != nil {
+	if err := c.prepare(ctx, cc, true); err != nil {
 		return nil, err
 	}
 	conn, err := pgx.ConnectConfig(ctx, cc)
@@ -99,6 +99,10 @@ func (c *Connector) attempt(ctx context.Context) (*pgx.Conn, error) {
 	return conn, nil
 }
 
+// errRetired is the error of an attempt to connect for a pool that keeps no connections, and whose lease expected an idle
+// one. The next attempt is made for the lease.
+var errRetired = errors.New("the pool was replaced")
+
 // retry runs try, which connects, after it failed with err: until it succeeds, fails permanently, the circuit opens, or
 // ctx ends.
 func (c *Connector) retry(ctx context.Context, err error, try func() error) error {
@@ -107,7 +111,7 @@ func (c *Connector) retry(ctx context.Context, err error, try func() error) erro
 			return false
 		}
 		cause := CauseOf(err)
-		return (cause == ServerUnavailable || cause == NoSuitableServer) && !c.breaker.circuit.IsOpen() || errors.Is(err, errLost)
+		return (cause == ServerUnavailable || cause == NoSuitableServer) && !c.breaker.circuit.IsOpen() || errors.Is(err, errLost) || errors.Is(err, errRetired)
 	})
 }
 

@@ -140,7 +140,10 @@ func (l *Lease) explain(callerGone bool, err error) error {
 	if err == nil {
 		return nil
 	}
-	if taken := l.takenErr(); taken != nil {
+	switch taken := l.takenErr(); {
+	case taken != nil && errors.Is(err, taken):
+		return err // from the rows of a transaction
+	case taken != nil:
 		return fmt.Errorf("%w (%w)", taken, err)
 	}
 	if !callerGone && lost(err, l.conn.IsClosed()) {

@@ -79,6 +79,7 @@ type multiplexer struct {
 	closeConn  func(*pgx.Conn)
 	timeout    time.Duration   // of the server, for one statement; 0: none
 	lifetime   time.Duration   // of a connection; 0: no limit
+	ticketed   bool            // a connection needs a ticket of the budget, for which no read waits: it is unsuitable meanwhile
 	dialing    context.Context // ends with close
 	stop       context.CancelFunc
 	goroutines sync.WaitGroup
@@ -240,13 +241,13 @@ func (m *multiplexer) submit(call *muxCall) error {
 			return nil
 		}
 	}
+	m.grow()
 	if m.stuck() {
 		return errStuck
 	}
 	m.unanswered++
 	call.queued = time.Now()
 	call.place = m.waiting.PushBack(call)
-	m.grow()
 	return nil
 }
 
@@ -277,14 +278,15 @@ func (m *multiplexer) pick() (best *muxConn) {
 	return best
 }
 
-// stuck reports whether a slow statement holds up every connection that is available now.
+// stuck reports whether a slow statement holds up every connection that is available now, or none is and the next needs
+// a ticket.
 func (m *multiplexer) stuck() bool {
 	for _, c := range m.conns {
-		if !c.stuck || c.closed {
+		if !c.stuck && !c.closed || c.closed && !m.ticketed {
 			return false
 		}
 	}
-	return len(m.conns) > 0 && m.dials == 0 && !m.canGrow()
+	return m.ticketed || len(m.conns) > 0 && m.dials == 0 && !m.canGrow()
 }
 
 // grow makes another connection, if the settings allow one.
@@ -296,7 +298,7 @@ func (m *multiplexer) grow() {
 }
 
 func (m *multiplexer) canGrow() bool {
-	room := !m.closed && len(m.conns)+m.dials < m.settings.Connections
+	room := !m.closed && len(m.conns)+m.dials < m.settings.Connections && (m.dials == 0 || !m.ticketed)
 	return room && (len(m.conns) == 0 || m.dialAfter.IsZero() || time.Now().After(m.dialAfter))
 }
 
@@ -355,8 +357,9 @@ func (m *multiplexer) dispatch() {
 	if m.waiting.Len() > 0 {
 		if m.stuck() {
 			m.refuse(errStuck)
+		} else {
+			m.grow()
 		}
-		m.grow()
 	}
 }
 
@@ -406,12 +409,14 @@ func (m *multiplexer) close(ctx context.Context) (err error) {
 	return err
 }
 
-// refresh replaces the connections. Calls under way are retried by their callers.
-func (m *multiplexer) refresh() {
+// refresh replaces the connections that are outdated. Calls under way are retried by their callers.
+func (m *multiplexer) refresh(outdated func(*pgx.Conn) bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, c := range m.conns {
-		c.retire(errMoved)
+		if outdated(c.conn) {
+			c.retire(errMoved)
+		}
 	}
 }
 

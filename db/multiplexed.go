@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"sync/atomic"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // Multiplex is the name of the strategy that sends declared reads, those through DB.Read, over a few connections that
@@ -54,7 +56,7 @@ func init() {
 			return nil, err
 		}
 		m := newMultiplexer(s.Multiplex, p.connect, c.CloseConn)
-		m.timeout, m.lifetime = s.QueryTimeout, s.Pool.MaxLifetime
+		m.timeout, m.lifetime, m.ticketed = s.QueryTimeout, s.Pool.MaxLifetime, c.tickets != nil
 		return &multiplexed{pool: p, shared: m}, nil
 	}
 	Register(spec)
@@ -69,8 +71,14 @@ type multiplexed struct {
 
 // Refresh also closes the shared connections. Running reads are sent again on new ones.
 func (m *multiplexed) Refresh(ctx context.Context) {
-	m.shared.refresh()
+	m.shared.refresh(func(*pgx.Conn) bool { return true })
 	m.pool.Refresh(ctx)
+}
+
+// shrink also closes shared connections. Running reads are sent again.
+func (m *multiplexed) shrink() {
+	m.pool.shrink()
+	m.shared.refresh(m.tickets.unwanted)
 }
 
 // Retire waits for running reads until ctx ends.

@@ -40,7 +40,12 @@ func newPool(s Settings, c *Connector) (*pool, error) {
 	pc.MaxConnLifetime, pc.MaxConnLifetimeJitter = s.Pool.MaxLifetime, s.Pool.MaxLifetime/10
 	pc.MaxConnIdleTime, pc.HealthCheckPeriod = s.Pool.MaxIdle, s.Pool.HealthCheckPeriod
 	pc.PingTimeout = min(s.ConnectTimeout, s.Pool.Timeout/2) // leaves time to connect
-	pc.BeforeConnect = c.Prepare
+	pc.BeforeConnect = func(ctx context.Context, cc *pgx.ConnConfig) error {
+		if p.retired.Load() && ctx.Value(leaseKey{}) == nil { // for the least size
+			return errRetired
+		}
+		return c.Prepare(ctx, cc)
+	}
 	pc.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool {
 		return p.IdleDuration > pingAfter || p.IdleDuration > peekAfter && unread(p.Conn)
 	}
@@ -95,9 +100,12 @@ func (p *pool) rested(n int64, l *Lease) bool {
 	return l.since.Sub(started)-time.Duration(p.used[n].Load()) > pingAfter/2
 }
 
+// leaseKey is the context key of an attempt to connect for a lease. Other attempts are pgxpool's own.
+type leaseKey struct{}
+
 // within bounds ctx by what is left of the timeout.
 func (p *pool) within(ctx context.Context, l *Lease) (context.Context, context.CancelFunc) {
-	return context.WithDeadline(ctx, l.since.Add(p.timeout-l.waited))
+	return context.WithDeadline(context.WithValue(ctx, leaseKey{}, l), l.since.Add(p.timeout-l.waited))
 }
 
 // connect makes a connection within the timeout, outside of pgxpool.
@@ -147,13 +155,13 @@ func (p *pool) Retire(ctx context.Context) {
 	p.destroy(ctx, idle)
 }
 
-// shrink closes up to n idle connections for which the budget no longer has a ticket.
-func (p *pool) shrink(n int) {
+// shrink closes idle connections for which the budget no longer has a ticket.
+func (p *pool) shrink() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	var surplus []*pgxpool.Conn
 	for _, c := range p.pgx.AcquireAllIdle(ctx) {
-		if len(surplus) < n && p.tickets.unwanted(c.Conn()) {
+		if p.tickets.unwanted(c.Conn()) {
 			surplus = append(surplus, c)
 		} else {
 			c.Release()

@@ -72,13 +72,15 @@ func (l *Lease) open(ctx context.Context, sql string, args []any, from callSite)
 
 // openRows is a result that keeps its lease until it is read to its end, fails, or is closed. The error is explained
 // before that, because afterwards the connection belongs to another holder. It has a lock, since the end of the request
-// closes open results and can't know whether a goroutine still reads.
+// closes open results and can't know whether a goroutine still reads. In a transaction, the end of a result is not the end
+// of the lease.
 type openRows struct {
 	pgx.Rows
 	ctx   context.Context
 	lease *Lease
 	from  callSite // of this query; the lease may have been acquired for an earlier one
 	mixed bool     // the statement may be several
+	inTx  bool     // the transaction's end explains the error
 
 	mu     sync.Mutex
 	peeked bool // the first row has been read, but Next has not been called
@@ -110,10 +112,16 @@ func (r *openRows) finish() {
 	r.fields = slices.Clone(r.Rows.FieldDescriptions())
 	r.Rows.Close()
 	r.done = true
-	r.err = r.lease.ended(r.ctx, r.Rows.CommandTag(), len(r.fields), r.Rows.Err())
+	if r.err = r.Rows.Err(); r.err == nil || !r.inTx {
+		r.err = r.lease.ended(r.ctx, r.Rows.CommandTag(), len(r.fields), r.err)
+	}
 	r.lease.dirty = r.lease.dirty || r.mixed
 	if r.err == nil {
 		r.err = r.lease.takenErr() // its end may be missing
+	}
+	if r.inTx {
+		r.lease.query.Store(0)
+		return
 	}
 	r.lease.rows.CompareAndSwap(r, nil)
 	r.lease.done()

@@ -92,7 +92,7 @@ func NewSource(s Settings, o Options) (*Source, error) {
 		return nil, err
 	}
 	if t := src.conns.tickets; t != nil {
-		if p, ok := src.strategy.(interface{ shrink(int) }); ok {
+		if p, ok := src.strategy.(interface{ shrink() }); ok {
 			t.shrink = p.shrink
 		}
 		t.found = src.conns.breaker.circuit.Close

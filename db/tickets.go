@@ -13,38 +13,47 @@ import (
 
 // The tickets of a budget, as the connections of this process use them: see Auto.
 
-// take gives an attempt to connect one of the reserved tickets, or waits for one.
-func (t *tickets) take(ctx context.Context, within time.Duration, shared bool) error {
-	end := time.NewTimer(within)
+// take gives an attempt to connect one of the reserved tickets, or waits for one. A shared connection gets one only if
+// another is left for a lease.
+func (t *tickets) take(ctx context.Context, shared bool) error {
+	end := time.NewTimer(ticketWait)
 	defer end.Stop()
-	for {
-		t.mu.Lock()
-		if len(t.ready) > 0 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for waits := false; ; waits = true {
+		if len(t.ready) > 0 && (!shared || t.total()-t.shared-t.excess > 1) {
 			t.connecting = append(t.connecting, t.ready[0])
 			t.ready = t.ready[1:]
 			if shared {
 				t.shared++
 				t.resize()
 			}
-			t.mu.Unlock()
 			return nil
 		}
-		more, failed, budget := t.more, t.failed, t.budget
-		if failed == nil {
-			t.short++
+		if t.failed != nil {
+			return t.failed
 		}
+		if !waits {
+			t.waits(shared, 1)
+			defer t.waits(shared, -1)
+		}
+		more, budget := t.more, t.budget
 		t.mu.Unlock()
-		if failed != nil {
-			return failed
-		}
 		t.rouse()
 		err := t.await(ctx, more, end.C, budget)
 		t.mu.Lock()
-		t.short--
-		t.mu.Unlock()
 		if err != nil {
 			return err
 		}
+	}
+}
+
+// waits counts the attempts to connect that wait for a ticket. The lock is held.
+func (t *tickets) waits(shared bool, n int) {
+	t.short += n
+	if shared {
+		t.wanted += n
+		t.resize()
 	}
 }
 
@@ -161,24 +170,33 @@ func (t *tickets) drop(conn *pgx.Conn) {
 	}
 	delete(data, ticketKey)
 	delete(t.open, n)
-	if data[sharedKey] != nil {
+	left := t.leftOver(data)
+	*left = max(0, *left-1)
+	if left == &t.surplus {
 		t.shared--
-	} else if t.excess > 0 {
-		t.excess--
 	}
 	t.resize()
 }
 
-// unwanted reports whether a released connection must be closed so that another process can have its ticket. If so, the
-// ticket no longer counts.
+// leftOver is how many connections to close of the kind that has this custom data. The lock is held.
+func (t *tickets) leftOver(data map[string]any) *int {
+	if data[sharedKey] != nil {
+		return &t.surplus
+	}
+	return &t.excess
+}
+
+// unwanted reports whether a connection must be closed, once it is released or if it is shared, so that another process
+// can have its ticket. If so, the ticket no longer counts.
 func (t *tickets) unwanted(conn *pgx.Conn) bool {
 	if t == nil {
 		return false
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n, has := conn.PgConn().CustomData()[ticketKey].(int)
-	if !has || t.excess == 0 && n <= t.budget {
+	data := conn.PgConn().CustomData()
+	n, has := data[ticketKey].(int)
+	if !has || *t.leftOver(data) == 0 && n <= t.budget {
 		return false
 	}
 	t.drop(conn)

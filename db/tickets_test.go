@@ -14,11 +14,11 @@ func TestATicketThatAFailedAttemptGivesBackGoesToTheNextAtOnce(t *testing.T) {
 		}
 		tickets.pid = 1
 		tickets.ready = []ticket{{n: 1, pid: 1}}
-		if err := tickets.take(t.Context(), ticketWait, false); err != nil {
+		if err := tickets.take(t.Context(), false); err != nil {
 			t.Fatal(err)
 		}
 		second := make(chan error, 1)
-		go func() { second <- tickets.take(t.Context(), ticketWait, false) }()
+		go func() { second <- tickets.take(t.Context(), false) }()
 		synctest.Wait()
 		began := time.Now()
 		tickets.gaveUp()

@@ -68,36 +68,10 @@ func (t transaction) Query(ctx context.Context, sql string, args ...any) (pgx.Ro
 		t.lease.query.Store(0)
 		return errRows{err}, err
 	}
-	return transactionRows{rows, t.lease, several(sql, args)}, nil
+	return &openRows{Rows: rows, lease: t.lease, mixed: several(sql, args), inTx: true}, nil
 }
 
 func (t transaction) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 	rows, _ := t.Query(ctx, sql, args...) // the result carries the error too
 	return row{rows}
-}
-
-// transactionRows records at its end whether the statement left the session unchanged.
-type transactionRows struct {
-	pgx.Rows
-	lease *Lease
-	mixed bool
-}
-
-func (r transactionRows) Next() bool {
-	if r.Rows.Next() {
-		return true
-	}
-	r.note()
-	return false
-}
-
-func (r transactionRows) Close() {
-	r.Rows.Close()
-	r.note()
-}
-
-func (r transactionRows) note() {
-	r.lease.query.Store(0)
-	columns := len(r.Rows.FieldDescriptions())
-	r.lease.dirty = r.lease.dirty || r.mixed || r.Rows.Err() == nil && !leavesSession(r.Rows.CommandTag(), columns)
 }

@@ -123,3 +123,26 @@ func TestCloseWithoutTimeFailsOnlyForLeasesThatAreOut(t *testing.T) {
 		}
 	}
 }
+
+func TestRowsOfATransactionEndWhenItsLeaseIsTakenBack(t *testing.T) {
+	d, _, _ := open(t, func(c *config.Database) { pool(c); c.Pool.ReclaimAfter = 200 * time.Millisecond })
+	read := 0
+	err := d.InTx(t.Context(), func(q db.Querier) error {
+		rows, err := q.Query(t.Context(), "SELECT generate_series(1, 1000000)")
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		dbtest.Eventually(t, "it is taken back", func() bool { return d.Stat().Reclaimed == 1 })
+		for rows.Next() {
+			read++
+		}
+		return rows.Err()
+	})
+	if read > 0 {
+		t.Errorf("%d rows were read while the rest was dropped", read)
+	}
+	if !errors.Is(err, db.ErrReclaimed) || strings.Count(err.Error(), db.ErrReclaimed.Error()) != 1 {
+		t.Error(err)
+	}
+}
