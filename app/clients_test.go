@@ -45,6 +45,23 @@ func (s *site) raw(text string, half bool) (status int, body string) {
 	return resp.StatusCode, string(b)
 }
 
+func TestAClientThatClosesItsSendingSideGetsItsAnswer(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	for range 50 {
+		if status, body := s.raw("GET /polls/ HTTP/1.1\r\nHost: localhost\r\n\r\n", true); status != 200 || !strings.Contains(body, "<h1>") {
+			t.Fatalf("a page: %d\n%s", status, body)
+		}
+	}
+	const vote = "POST /polls/1/vote/ HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 8\r\n\r\nchoice=5"
+	for range 50 {
+		if status, body := s.raw(vote, true); status != 302 {
+			t.Fatalf("a vote: %d\n%s", status, body)
+		}
+	}
+	mustCount(t, dbtest.Control(t, s.cfg.Databases["default"]), 50)
+}
+
 func TestWhatIsNotAnsweredInTimeToAHalfClosedClientIsNoSuccess(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)

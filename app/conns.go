@@ -2,12 +2,18 @@ package app
 
 import (
 	"errors"
+	"io"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 )
+
+// halfClosedFor is how long a request continues after its client has closed its sending side. Such a client may still
+// read the response. A client that closed the whole connection looks the same until the first write.
+const halfClosedFor = 2 * time.Second
 
 // descriptorsElsewhere is the number of file descriptors reserved for everything except clients and requests' database
 // connections: log, listener, monitor, mail, files.
@@ -46,11 +52,14 @@ func bound(l net.Listener, most int, log *slog.Logger) *listener {
 	return b
 }
 
-// Accept implements net.Listener.
+// Accept implements net.Listener. It returns a *conn.
 func (l *listener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
-	if err != nil || l.places == nil {
-		return c, err
+	if err != nil {
+		return nil, err
+	}
+	if l.places == nil {
+		return &conn{Conn: c}, nil
 	}
 	select {
 	case l.places <- struct{}{}:
@@ -106,16 +115,93 @@ func (l *listener) Close() error {
 	return l.Listener.Close()
 }
 
-// conn is a client's connection that has a place.
+// conn is a client's connection. While a request is answered, net/http reads one byte ahead to detect a closed
+// connection, and cancels the request when that read fails. Two failures don't mean that the client is gone: end of
+// file from a client that still reads, and the deadline for reading the request. conn holds those back.
 type conn struct {
 	net.Conn
-	leave func() // may be called twice
+	leave func() // nil: no limit
+
+	mu      sync.Mutex
+	aborted bool          // net/http ended its read: the request is answered
+	wake    chan struct{} // wakes the read that is held back; closed by abort and Close
+	closed  bool
+}
+
+// Read implements net.Conn.
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err == nil || n > 0 || len(p) != 1 { // the read ahead, and only that, is of one byte
+		return n, err
+	}
+	for errors.Is(err, os.ErrDeadlineExceeded) && c.lift() {
+		n, err = c.Conn.Read(p)
+	}
+	if errors.Is(err, io.EOF) {
+		return 0, c.keepBack(err)
+	}
+	return n, err
+}
+
+// lift removes the deadline for reading the request after it was read. It reports whether it did.
+func (c *conn) lift() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.aborted && !c.closed && c.Conn.SetReadDeadline(time.Time{}) == nil
+}
+
+func (c *conn) keepBack(err error) error {
+	c.mu.Lock()
+	if c.aborted {
+		c.mu.Unlock()
+		return os.ErrDeadlineExceeded
+	}
+	wake := make(chan struct{})
+	c.wake = wake
+	c.mu.Unlock()
+	timer := time.NewTimer(halfClosedFor)
+	defer timer.Stop()
+	select {
+	case <-wake:
+		return os.ErrDeadlineExceeded // as net/http expects; the next read finds the end again
+	case <-timer.C:
+		return err
+	}
+}
+
+// longAgo is later than the deadline with which net/http ends a read, and earlier than any real one.
+var longAgo = time.Unix(1<<20, 0)
+
+// SetReadDeadline implements net.Conn.
+func (c *conn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.aborted = !t.IsZero() && t.Before(longAgo)
+	if c.aborted {
+		c.release()
+	}
+	return c.Conn.SetReadDeadline(t)
 }
 
 // Close implements net.Conn.
 func (c *conn) Close() error {
-	defer c.leave()
-	return c.Conn.Close()
+	c.mu.Lock()
+	c.closed = true
+	c.release()
+	c.mu.Unlock()
+	err := c.Conn.Close()
+	if c.leave != nil {
+		c.leave()
+	}
+	return err
+}
+
+// release ends the read that is held back, if any. The caller holds c.mu.
+func (c *conn) release() {
+	if c.wake != nil {
+		close(c.wake)
+		c.wake = nil
+	}
 }
 
 // CloseWrite lets net/http finish a response before it closes the connection.
