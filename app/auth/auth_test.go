@@ -3,9 +3,7 @@ package auth_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -252,29 +250,6 @@ func TestFailuresSlowDownTheirAddressAndNotTheOwnerElsewhere(t *testing.T) {
 	}
 	if _, err := s.Login(t.Context(), "bob", "wrong", here, ""); !errors.Is(err, auth.ErrWrongLogin) {
 		t.Errorf("another name from here: %v", err)
-	}
-}
-
-func TestTheOwnerSignsInWhileOneAddressGuesses(t *testing.T) {
-	s, _ := open(t)
-	_, leave := auth.OccupyHasher(s)
-	leave = sync.OnceFunc(leave)
-	var guesses sync.WaitGroup
-	defer guesses.Wait()
-	defer leave()
-	for i := range 200 {
-		guesses.Go(func() { _, _ = s.Login(t.Context(), fmt.Sprint("user", i), "a guess", there, "") })
-	}
-	dbtest.Eventually(t, "the guesses of one address wait", func() bool { return auth.WaitingForHasher(s) >= 50 })
-	owner := make(chan error)
-	go func() {
-		_, err := s.Login(t.Context(), "ada", good, here, "")
-		owner <- err
-	}()
-	dbtest.Eventually(t, "the owner waits too", func() bool { return auth.WaitingForHasher(s) >= 51 })
-	leave()
-	if err := <-owner; err != nil {
-		t.Error(err)
 	}
 }
 

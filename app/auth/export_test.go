@@ -8,27 +8,30 @@ import (
 
 // OccupyHasher takes every turn to hash. entered is closed when a login waits for one.
 func OccupyHasher(s *Service) (entered <-chan struct{}, leave func()) {
-	h := s.hasher
-	for range cap(h.turns) {
-		h.turns <- struct{}{}
-		h.places <- struct{}{}
-	}
+	q := &s.hasher.hashQueue
+	q.mu.Lock()
+	taken := q.free
+	q.free = 0
+	q.mu.Unlock()
 	waits := make(chan struct{})
 	go func() {
-		for WaitingForHasher(s) == 0 {
+		for q.length() == 0 {
 			runtime.Gosched()
 		}
 		close(waits)
 	}()
 	return waits, func() {
-		for range cap(h.turns) {
-			h.leave()
+		for range taken {
+			q.leave()
 		}
 	}
 }
 
-// WaitingForHasher returns how many logins wait while every turn is taken.
-func WaitingForHasher(s *Service) int { return len(s.hasher.places) - cap(s.hasher.turns) }
+func (q *hashQueue) length() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.waiting)
+}
 
 // SetClock makes now the service's time.
 func SetClock(s *Service, now func() time.Time) { s.now = now }

@@ -39,33 +39,85 @@ func FuzzParseNeverTakesAHashBeyondTheBounds(f *testing.F) {
 	})
 }
 
-func TestOfTooManyWaitersTheLastIsSentAway(t *testing.T) {
+// busyHasher is one whose turns are all taken.
+func busyHasher(t *testing.T) *hasher {
+	t.Helper()
 	h := newHasher()
-	for range cap(h.turns) {
-		if err := h.enter(t.Context()); err != nil {
+	for range h.free {
+		if err := h.enter(t.Context(), 0); err != nil {
 			t.Fatal(err)
 		}
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	errs := make(chan error)
-	for range maxWaiting + 1 {
-		go func() { errs <- h.enter(ctx) }()
+	return h
+}
+
+// wait adds a waiting login.
+func (h *hasher) wait(t *testing.T, suspicion int) *hashTurn {
+	t.Helper()
+	turn := h.line(suspicion)
+	if turn == nil {
+		t.Fatal("there was a turn free")
 	}
-	if err := <-errs; fault.KindOf(err) != fault.TooManyTries {
-		t.Errorf("one too many: %v", err)
-	}
-	cancel()
+	return turn
+}
+
+func TestOfTooManyWaitersTheMostSuspectIsSentAway(t *testing.T) {
+	h := busyHasher(t)
 	for range maxWaiting {
-		if err := <-errs; !errors.Is(err, context.Canceled) {
-			t.Errorf("a waiter that gave up: %v", err)
-		}
+		h.wait(t, 1)
+	}
+	equal := h.wait(t, 1)
+	if err := <-equal.answer; fault.KindOf(err) != fault.TooManyTries {
+		t.Errorf("the last of equals: %v", err)
+	}
+	first := h.wait(t, 0) // has signed in from there before
+	h.leave()
+	if err := <-first.answer; err != nil {
+		t.Errorf("who is not suspect: %v", err)
+	}
+	if len(h.waiting) != maxWaiting-1 {
+		t.Errorf("%d wait", len(h.waiting))
+	}
+}
+
+func TestWhoGivesUpWaitingLeavesTheQueue(t *testing.T) {
+	h := busyHasher(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := h.hash(ctx, "x"); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if len(h.waiting) != 0 {
+		t.Error("who gave up still waits")
 	}
 	h.leave()
 	if _, err := h.hash(t.Context(), "x"); err != nil {
 		t.Errorf("the next: %v", err)
 	}
-	if len(h.places) != cap(h.turns)-1 {
-		t.Errorf("%d places are taken", len(h.places))
+}
+
+func TestACrowdFromManyAddressesDoesNotKeepOutWhoSignedInFromTheirsBefore(t *testing.T) {
+	th, now := newThrottle(), time.Unix(0, 0)
+	try := func(name, address string) *attempt {
+		t.Helper()
+		a, err := th.begin(name, address, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	try("ada", "198.51.100.7").succeeded()
+	for i := range 50 {
+		for range 3 {
+			try("ada", fmt.Sprintf("192.0.2.%d", i))
+		}
+	}
+	if a := try("ada", "198.51.100.7"); a.suspicion != 0 {
+		t.Errorf("the right one from the known address: %d", a.suspicion)
+	}
+	right, crowd := try("ada", "203.0.113.9"), try("ada", "192.0.2.1")
+	if right.suspicion >= crowd.suspicion {
+		t.Errorf("the right one from a new address: %d, one of the crowd: %d", right.suspicion, crowd.suspicion)
 	}
 }
 

@@ -19,8 +19,6 @@ import (
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/bcrypt"
 	"golang.org/x/crypto/scrypt"
-
-	"ddtb/app/fault"
 )
 
 // The cost of a new password: 19 MiB and two passes, as OWASP recommends for argon2id.
@@ -45,53 +43,24 @@ const (
 // MaxPassword is the maximum length of a password in bytes. A longer one is rejected without hashing.
 const MaxPassword = 1024
 
-// maxWaiting is the maximum number of passwords waiting to be hashed. One address can't take all places: see
-// freeTriesAddress.
-const maxWaiting = 64
-
 // hasher limits concurrent hashes to the number of processors, and the number of waiting ones: hashing is the one
 // operation here that an anonymous client can make expensive.
 type hasher struct {
-	turns  chan struct{} // an item for each password that is being hashed
-	places chan struct{} // and for each that waits for that
-	dummy  string        // compared with the password of an unknown user
+	hashQueue
+	dummy string // compared with the password of an unknown user
 }
 
 func newHasher() *hasher {
-	processors := runtime.GOMAXPROCS(0)
+	salt := make([]byte, saltSize)
 	return &hasher{
-		turns:  make(chan struct{}, processors),
-		places: make(chan struct{}, processors+maxWaiting),
-		dummy:  encode(make([]byte, saltSize), make([]byte, keySize)),
+		hashQueue: hashQueue{free: runtime.GOMAXPROCS(0)},
+		dummy:     encode(salt, make([]byte, keySize)),
 	}
-}
-
-var errTooManySignIn = fault.New(fault.TooManyTries, "Too many people are signing in at this moment. Try again in a few seconds.")
-
-// enter waits for a turn, in the order of arrival, unless too many wait already.
-func (h *hasher) enter(ctx context.Context) error {
-	select {
-	case h.places <- struct{}{}:
-	default:
-		return errTooManySignIn
-	}
-	select {
-	case h.turns <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		<-h.places
-		return fmt.Errorf("waiting to hash a password: %w", ctx.Err())
-	}
-}
-
-func (h *hasher) leave() {
-	<-h.turns
-	<-h.places
 }
 
 // hash encodes the password like Django's Argon2PasswordHasher.
 func (h *hasher) hash(ctx context.Context, password string) (string, error) {
-	if err := h.enter(ctx); err != nil {
+	if err := h.enter(ctx, 0); err != nil { // a user who sets a password is signed in
 		return "", err
 	}
 	defer h.leave()
@@ -108,13 +77,13 @@ func encode(salt, key []byte) string {
 
 // verify reports whether the password matches the encoded one. If there is no usable hash (no such user, an unknown
 // kind of hash, or Django's mark for "no password"), it takes the same time and returns false.
-func (h *hasher) verify(ctx context.Context, password, encoded string) (bool, error) {
+func (h *hasher) verify(ctx context.Context, suspicion int, password, encoded string) (bool, error) {
 	derive, key := parse(encoded)
 	usable := derive != nil && len(password) <= MaxPassword
 	if !usable {
 		derive, key = parse(h.dummy)
 	}
-	if err := h.enter(ctx); err != nil {
+	if err := h.enter(ctx, suspicion); err != nil {
 		return false, err
 	}
 	defer h.leave()

@@ -72,30 +72,30 @@ func (s *Service) Login(ctx context.Context, username, password, address, old st
 	if len(username) > 4*maxUsername { // longer than any name; the throttle must not store a megabyte
 		username = ""
 	}
-	return s.tries.try(username, address, s.now(), func() (Session, error) {
-		return s.login(ctx, username, password, old)
+	return s.tries.try(username, address, s.now(), func(suspicion int) (Session, error) {
+		return s.login(ctx, suspicion, username, password, old)
 	})
 }
 
 // login uses one of the application's connections if it gets one within tryFor, then the reserve. If the reserve
 // fails too, it waits for a connection as long as any request.
-func (s *Service) login(ctx context.Context, username, password, old string) (Session, error) {
+func (s *Service) login(ctx context.Context, suspicion int, username, password, old string) (Session, error) {
 	if s.reserve != nil {
 		soon := func(ctx context.Context, fn func(context.Context, db.Querier) error) error {
 			ctx, cancel := context.WithTimeout(ctx, tryFor)
 			defer cancel()
 			return s.inTx(ctx, fn)
 		}
-		session, err := s.loginBy(ctx, soon, username, password, old)
+		session, err := s.loginBy(ctx, soon, suspicion, username, password, old)
 		if !cannotAsk(err) || db.CauseOf(err) == db.CircuitOpen || ctx.Err() != nil {
 			return session, err
 		}
-		session, err = s.loginBy(ctx, s.reserve, username, password, old)
+		session, err = s.loginBy(ctx, s.reserve, suspicion, username, password, old)
 		if kind := fault.KindOf(err); err == nil || kind != fault.Internal && kind != fault.Busy {
 			return session, err
 		}
 	}
-	return s.loginBy(ctx, s.inTx, username, password, old)
+	return s.loginBy(ctx, s.inTx, suspicion, username, password, old)
 }
 
 func (s *Service) inTx(ctx context.Context, fn func(context.Context, db.Querier) error) error {
@@ -103,7 +103,7 @@ func (s *Service) inTx(ctx context.Context, fn func(context.Context, db.Querier)
 }
 
 func (s *Service) loginBy(
-	ctx context.Context, run Runner, username, password, old string,
+	ctx context.Context, run Runner, suspicion int, username, password, old string,
 ) (session Session, err error) {
 	var id int64
 	var hash string
@@ -117,7 +117,7 @@ func (s *Service) loginBy(
 		return Session{}, fmt.Errorf("look up a user: %w", err)
 	}
 	s.db.Release(ctx) // no lease while hashing
-	ok, err := s.hasher.verify(ctx, password, hash)
+	ok, err := s.hasher.verify(ctx, suspicion, password, hash)
 	switch {
 	case err != nil:
 		return Session{}, err
@@ -190,7 +190,7 @@ func endSession(ctx context.Context, q db.Querier, secret string) error {
 // ChangePassword changes the user's own password, ends all their sessions, and starts a new one. A wrong old password
 // is ErrWrongPassword, and is slowed down like a login. A weak new password is Invalid.
 func (s *Service) ChangePassword(ctx context.Context, u *User, old, password, address string) (Session, error) {
-	return s.tries.try(u.Username, address, s.now(), func() (Session, error) { return s.changePassword(ctx, u, old, password) })
+	return s.tries.try(u.Username, address, s.now(), func(int) (Session, error) { return s.changePassword(ctx, u, old, password) })
 }
 
 // ErrWrongPassword means that the old password is wrong.
@@ -202,7 +202,7 @@ func (s *Service) changePassword(ctx context.Context, u *User, old, password str
 		return Session{}, fmt.Errorf("read the password: %w", err)
 	}
 	s.db.Release(ctx)
-	if ok, err := s.hasher.verify(ctx, old, current); err != nil {
+	if ok, err := s.hasher.verify(ctx, 0, old, current); err != nil {
 		return Session{}, err
 	} else if !ok {
 		return Session{}, ErrWrongPassword

@@ -32,6 +32,7 @@ func (e *SlowedError) Error() string {
 type throttle struct {
 	mu    sync.Mutex
 	tries map[string]tries
+	known map[string]time.Time // when a name has last signed in from an address
 }
 
 type tries struct {
@@ -49,23 +50,29 @@ func (t tries) matters() time.Time {
 }
 
 func newThrottle() *throttle {
-	return &throttle{tries: map[string]tries{}}
+	return &throttle{tries: map[string]tries{}, known: map[string]time.Time{}}
 }
 
 // attempt is a login in progress.
 type attempt struct {
 	t             *throttle
 	pair, address string
+	now           time.Time // when it began
+	// suspicion is the number of recent failed logins from this address; 0 if this name has signed in from there
+	// before.
+	suspicion int
 }
 
 // try runs an attempt to sign in, unless too many have failed: then it returns a fault around a SlowedError. An attempt
 // that fails for another reason than what was typed does not count.
-func (t *throttle) try(username, address string, now time.Time, attempt func() (Session, error)) (Session, error) {
+func (t *throttle) try(
+	username, address string, now time.Time, attempt func(suspicion int) (Session, error),
+) (Session, error) {
 	a, err := t.begin(username, address, now)
 	if err != nil {
 		return Session{}, err
 	}
-	session, err := attempt()
+	session, err := attempt(a.suspicion)
 	switch {
 	case err == nil || fault.KindOf(err) == fault.Invalid: // the new password is weak; the old one was right
 		a.succeeded()
@@ -78,7 +85,7 @@ func (t *throttle) try(username, address string, now time.Time, attempt func() (
 // begin starts a login attempt, or returns a fault around a SlowedError.
 func (t *throttle) begin(username, address string, now time.Time) (*attempt, error) {
 	address = network(address)
-	a := &attempt{t: t, pair: address + " " + username, address: address}
+	a := &attempt{t: t, pair: address + " " + username, address: address, now: now}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	wait := max(t.wait(a.pair, now), t.wait(a.address, now))
@@ -89,6 +96,9 @@ func (t *throttle) begin(username, address string, now time.Time) (*attempt, err
 	}
 	t.count(a.pair, freeTries, now)
 	t.count(a.address, freeTriesAddress, now)
+	if t.known[a.pair].IsZero() {
+		a.suspicion = t.tries[a.address].failed
+	}
 	return a, nil
 }
 
@@ -116,6 +126,7 @@ func (a *attempt) succeeded() {
 	defer a.t.mu.Unlock()
 	delete(a.t.tries, a.pair)
 	a.t.takeBack(a.address)
+	put(a.t.known, maxTracked, a.pair, a.now, func(t time.Time) time.Time { return t })
 }
 
 // undone reverts an attempt that could not be made for want of a connection.
