@@ -1,11 +1,9 @@
 package app_test
 
 import (
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -345,23 +343,4 @@ func TestNoSecretIsInTheMetricsAndMailsAreCounted(t *testing.T) {
 		}
 	}
 	s.expectCut = true // Sentry and the collector are not there
-}
-
-func TestTheMetricsAreCompressedTextForPrometheus(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, nil)
-	a := s.get("/metrics", "Accept", "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.1", "Accept-Encoding", "gzip")
-	if got := a.header("Content-Encoding"); a.StatusCode != http.StatusOK || got != "gzip" {
-		t.Fatalf("%s, Content-Encoding %q", a.Status, got)
-	}
-	if got := a.header("Content-Type"); !strings.HasPrefix(got, "text/plain; version=0.0.4") {
-		t.Errorf("Content-Type: %s", got)
-	}
-	r, err := gzip.NewReader(strings.NewReader(a.body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if text, err := io.ReadAll(r); err != nil || !strings.Contains(string(text), "\nddtb_monitor_up ") {
-		t.Errorf("%v\n%s", err, text)
-	}
 }

@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -187,24 +186,5 @@ func TestAStreamIsCountedAndNotTimed(t *testing.T) {
 	mustHave(t, text, `http_requests_total{code="200",method="GET",route="/live"} 1`)
 	if strings.Contains(text, "http_request_duration_seconds") {
 		t.Errorf("it was timed:\n%s", text)
-	}
-}
-
-func TestMetricsThatCanNotBeGatheredAreLogged(t *testing.T) {
-	m := New("test")
-	m.registry.MustRegister(collector(func(out chan<- prometheus.Metric) {
-		out <- prometheus.NewInvalidMetric(prometheus.NewDesc("broken", "", nil, nil), errors.New("no figure"))
-	}))
-	var log bytes.Buffer
-	answer := httptest.NewRecorder()
-	c := echo.New().NewContext(httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil), answer)
-	if err := m.Handler(slog.New(slog.NewTextHandler(&log, nil)))(c); err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "no figure") {
-		t.Errorf("logged: %s", &log)
-	}
-	if !strings.Contains(answer.Body.String(), "\nddtb_build_info{") {
-		t.Errorf("the others are not shown:\n%s", answer.Body)
 	}
 }
