@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -109,6 +110,7 @@ func (s *serving) stop(ctx context.Context, server *http.Server) error {
 	if err != nil {
 		err = errors.Join(fmt.Errorf("requests were still under way after %.1f s, and were cut", time.Since(began).Seconds()), server.Close())
 	}
+	s.clients.quiet.Stop()
 	rest, cancel := until(closeShare)
 	defer cancel()
 	hard, cancel := until(stopShare)
@@ -145,12 +147,33 @@ func (s *serving) drain(began time.Time, total time.Duration) {
 // clients makes each client connection a worker in the sense of package db, like the thread per client of a threaded
 // server. The worker ends with the connection.
 type clients struct {
-	gone  sync.Map // net.Conn → context.CancelFunc
+	gone  sync.Map    // net.Conn → context.CancelFunc
+	quiet *time.Timer // fires when no request has ended for quietFor
+	armed atomic.Bool // the timer runs
 	began time.Time
 	last  atomic.Int64 // when a connection last began or ended a request, in nanoseconds since then
 }
 
-func newClients() *clients { return &clients{began: time.Now()} }
+// quietFor is the time after a burst of requests before its memory is returned to the system. With a thousand idle
+// client connections that is half of the process's memory.
+const quietFor = time.Second
+
+func newClients() *clients {
+	cs := &clients{began: time.Now()}
+	cs.quiet = time.AfterFunc(time.Hour, cs.free) // started by the first request
+	return cs
+}
+
+// free returns memory to the system if no client was active for a while, and checks again later otherwise. Resetting
+// the timer on each request would cost more.
+func (cs *clients) free() {
+	if cs.seen(quietFor) {
+		cs.quiet.Reset(quietFor)
+		return
+	}
+	cs.armed.Store(false)
+	debug.FreeOSMemory()
+}
 
 func (cs *clients) begin(ctx context.Context, c net.Conn) context.Context {
 	ctx, gone := db.WithWorker(ctx)
@@ -166,10 +189,14 @@ func (cs *clients) seen(d time.Duration) bool {
 
 func (cs *clients) changed(c net.Conn, state http.ConnState) {
 	cs.last.Store(int64(time.Since(cs.began)))
-	if state != http.StateClosed && state != http.StateHijacked {
-		return
-	}
-	if gone, ok := cs.gone.LoadAndDelete(c); ok {
-		gone.(context.CancelFunc)()
+	switch state {
+	case http.StateIdle:
+		if !cs.armed.Load() && cs.armed.CompareAndSwap(false, true) {
+			cs.quiet.Reset(quietFor)
+		}
+	case http.StateClosed, http.StateHijacked:
+		if gone, ok := cs.gone.LoadAndDelete(c); ok {
+			gone.(context.CancelFunc)()
+		}
 	}
 }
