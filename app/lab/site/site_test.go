@@ -32,6 +32,15 @@ func running(t *testing.T) (*Site, *scene.Scenario) {
 	return s, x
 }
 
+func handler(s *Site) http.Handler {
+	e := echo.New()
+	e.HTTPErrorHandler = web.HandleErrors(slog.New(slog.DiscardHandler), nil)
+	for _, r := range s.Routes() {
+		e.Add(r.Method, r.Path, r.Handler)
+	}
+	return e
+}
+
 func TestARunIsDrawnOnceForAllViewers(t *testing.T) {
 	s, x := running(t)
 	s.runner.observe(s.runner.jobs[0], scene.Failure, scene.Sample{Backends: 7})
@@ -46,12 +55,7 @@ func TestARunIsDrawnOnceForAllViewers(t *testing.T) {
 
 func TestTheNumberOfViewersIsLimited(t *testing.T) {
 	s, x := running(t)
-	e := echo.New()
-	e.HTTPErrorHandler = web.HandleErrors(slog.New(slog.DiscardHandler), nil)
-	for _, r := range s.Routes() {
-		e.Add(r.Method, r.Path, r.Handler)
-	}
-	server := httptest.NewServer(e)
+	server := httptest.NewServer(handler(s))
 	defer server.Close()
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
@@ -83,6 +87,7 @@ func TestTheNumberOfViewersIsLimited(t *testing.T) {
 
 func TestARunThatFailsKeepsTheEarlierResults(t *testing.T) {
 	s, x := running(t)
+	s.runner.jobs = nil
 	good := scene.NewResult(x)
 	good.Failure, good.Reproduced, good.Server = &scene.Outcome{Value: 8}, true, "17.2"
 	good.Fix, good.Fixed = &scene.Outcome{}, true
@@ -94,6 +99,15 @@ func TestARunThatFailsKeepsTheEarlierResults(t *testing.T) {
 		now := s.runner.results()[x.Name]
 		if now.OK() || now.Failure != good.Failure || now.Fix != good.Fix || now.Server != "17.2" {
 			t.Errorf("%s: %+v", now.Verdict(), now)
+		}
+	})
+	t.Run("and the page says so", func(t *testing.T) {
+		page := httptest.NewRecorder()
+		handler(s).ServeHTTP(page, httptest.NewRequestWithContext(t.Context(), http.MethodGet, Path+x.Name+"/", nil))
+		for _, text := range []string{"could not be run: " + failed.Error, "The figures are those of the last run of each half that ended.", "on PostgreSQL 17.2"} {
+			if !strings.Contains(page.Body.String(), text) {
+				t.Errorf("%d, without %q:\n%s", page.Code, text, page.Body)
+			}
 		}
 	})
 	half := scene.NewResult(x)
