@@ -12,6 +12,9 @@ import (
 // all requests share. Each read has its own Sync, and does not wait for the answers to earlier reads. 500 readers at
 // once need two slots. Transactions and all other statements use leases of a pool, by its settings.
 //
+// Under a budget, a shared connection gets a ticket only if another is left for leases. Until one is open, reads use the
+// pool.
+//
 // It is not for slow statements, large results, or statements that need a session. Such a read is detected, and uses a
 // lease of the pool the next time.
 const Multiplex = "multiplex"

@@ -39,7 +39,7 @@ func newPool(s Settings, c *Connector) (*pool, error) {
 	}
 	pc.MaxConnLifetime, pc.MaxConnLifetimeJitter = s.Pool.MaxLifetime, s.Pool.MaxLifetime/10
 	pc.MaxConnIdleTime, pc.HealthCheckPeriod = s.Pool.MaxIdle, s.Pool.HealthCheckPeriod
-	pc.PingTimeout = min(s.ConnectTimeout, s.Pool.Timeout/2) // leaves time to connect
+	pc.PingTimeout = s.ConnectTimeout
 	pc.BeforeConnect = func(ctx context.Context, cc *pgx.ConnConfig) error {
 		if p.retired.Load() && ctx.Value(leaseKey{}) == nil { // for the least size
 			return errRetired
