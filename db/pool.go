@@ -97,8 +97,10 @@ func (p *pool) Acquire(ctx context.Context, l *Lease) error {
 // rested reports whether pgxpool may check the n-th idle connection, because it was idle for pingAfter: pgxpool hands out
 // the one that was used last. rested reads no clock, and the half is for the time until pgxpool reads it.
 func (p *pool) rested(n int64, l *Lease) bool {
-	return l.since.Sub(started)-time.Duration(p.used[n].Load()) > pingAfter/2
+	return l.since.Sub(started)-time.Duration(p.lastUse(n).Load()) > pingAfter/2
 }
+
+func (p *pool) lastUse(n int64) *atomic.Int64 { return &p.used[min(max(n, 0), int64(len(p.used))-1)] }
 
 // leaseKey is the context key of an attempt to connect for a lease. Other attempts are pgxpool's own.
 type leaseKey struct{}
@@ -135,7 +137,7 @@ func (p *pool) Release(l *Lease) {
 		p.CloseConn(l.conn) // pgxpool drops a closed connection
 	} else {
 		n := p.idle.Add(1)
-		p.used[max(n, 1)-1].Store(int64(l.since.Sub(started)))
+		p.lastUse(n - 1).Store(int64(l.since.Sub(started)))
 	}
 	l.owner.(*pgxpool.Conn).Release()
 }

@@ -106,7 +106,13 @@ func (d *DB) current(ctx context.Context) *request {
 func (d *DB) lease(ctx context.Context, r *request, from callSite) (*Lease, error) {
 	for !d.closed.Load() {
 		s := r.sourceOf(d)
-		l, err := d.leaseOf(ctx, s, r, from)
+		if l, err := d.keptBy(r, s); l != nil || err != nil {
+			return l, err
+		}
+		l, err := s.acquire(ctx, r != nil && r.begun.Load(), from)
+		if r != nil {
+			r.acquired(l, s)
+		}
 		if !errors.Is(err, ErrClosed) {
 			return l, err
 		}
@@ -130,25 +136,28 @@ func (r *request) sourceOf(d *DB) *Source {
 	return s
 }
 
-func (d *DB) leaseOf(ctx context.Context, s *Source, r *request, from callSite) (*Lease, error) {
+// keptBy begins a use of the lease that r keeps, if s lets it keep one and it has one. Otherwise both results are nil.
+func (d *DB) keptBy(r *request, s *Source) (*Lease, error) {
 	if r == nil {
-		return s.acquire(ctx, false, from)
+		return nil, nil
 	}
-	keeps := s.HoldsForRequest()
-	if keeps {
-		if l, err := r.reuse(); l != nil || err != nil {
-			return l, err
-		}
-	} else if first := r.holding(); first != nil {
+	if s.HoldsForRequest() {
+		return r.reuse()
+	}
+	if first := r.holding(); first != nil {
 		d.reportNested(first, s)
 	}
-	l, err := s.acquire(ctx, r.begun.Load(), from)
-	if err == nil {
+	return nil, nil
+}
+
+// acquired takes over a new lease, or nil if there was none.
+func (r *request) acquired(l *Lease, s *Source) {
+	keeps := s.HoldsForRequest()
+	if l != nil {
 		r.add(l, keeps)
 	} else if keeps {
 		r.settle()
 	}
-	return l, err
 }
 
 // reuse begins a use of the kept lease. Without one, both results are nil, and the caller acquires a lease to keep.
