@@ -83,9 +83,12 @@ func (p *persistent) take(worker context.Context) *kept {
 
 // works reports whether the connection is within its maximum age and answers. Only its owner checks the age.
 func (p *persistent) works(ctx context.Context, k *kept) bool {
+	if !p.young(k) {
+		return false
+	}
 	rested := time.Since(k.used)
-	if !p.young(k) || rested < peekAfter || rested < pingAfter && !unread(k.conn) {
-		return p.young(k)
+	if rested < peekAfter || rested < pingAfter && !unread(k.conn) {
+		return true
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.config.ConnectTimeout)
 	defer cancel()
