@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
+	"golang.org/x/sync/singleflight" // shares a query with a result among the requests that wait for it
 
 	"ddtb/admin"
 	"ddtb/app/auth"
@@ -54,8 +55,9 @@ type App struct {
 	ids     *requestIDs
 	echo    *echo.Echo
 
-	patterns  map[string]bool // of the routes; written only while they are bound
-	switching sync.Mutex      // held from reading the current settings until the new ones are in effect
+	looks     singleflight.Group // of the start page at the server's slots
+	patterns  map[string]bool    // of the routes; written only while they are bound
+	switching sync.Mutex         // held from reading the current settings until the new ones are in effect
 }
 
 // Options are settings of the process. All are optional.
@@ -176,7 +178,7 @@ func thresholds(cfg *config.Config, d *db.DB) func() activity.Thresholds {
 // checkBudget runs for each new configuration, and at start, where it opens the monitoring connection: later all slots may
 // be taken. It fails if strict_budget is set and the configuration allows more connections than the server has slots.
 func (a *App) checkBudget(ctx context.Context, server *activity.Observer, cfg *config.Config) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	budget, err := server.CheckBudget(ctx, cfg)
 	switch _, refused := errors.AsType[*activity.BudgetError](err); {

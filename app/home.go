@@ -1,10 +1,12 @@
 package app
 
 import (
+	"context"
 	"embed"
 	"fmt"
 	"html/template"
 	"net/http"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -26,16 +28,33 @@ var (
 	pages = web.MustTemplates(templateFS, template.FuncMap{"static": files.URL})
 )
 
-// connectionInfo is a summary of the application's connections, for JSON. The server's figures are those of the last poll.
-func (a *App) connectionInfo() (map[string]any, activity.Slots) {
-	cfg, stat, last := a.db.Config(), a.db.Stat(), a.sampler.Latest()
+const lookTimeout = 2 * time.Second
+
+// connectionInfo is a summary of the application's connections, for JSON.
+func (a *App) connectionInfo(ctx context.Context) (map[string]any, activity.Slots) {
+	cfg, stat := a.db.Config(), a.db.Stat()
 	info := map[string]any{"database": cfg.Name, "strategy": cfg.Strategy, "settings": lab.SettingsOf(cfg)}
-	if last.Err != nil {
-		info["error"] = web.ProblemOf(last.Err).Detail // the error contains the server's name, which belongs in the log
+	slots, err := a.slots(ctx)
+	if err != nil {
+		info["error"] = web.ProblemOf(err).Detail // the error contains the server's name, which belongs in the log
 	}
 	addFigures(info, db.Figures, &stat)
-	addFigures(info, activity.Figures, &activity.Status{Snapshot: last.Snapshot})
-	return info, last.Snapshot.Slots
+	addFigures(info, activity.Figures, &activity.Status{Snapshot: activity.Snapshot{Slots: slots}})
+	return info, slots
+}
+
+// slots queries the server once for all requests that wait: they share one connection with readiness and the dashboard.
+func (a *App) slots(ctx context.Context) (activity.Slots, error) {
+	slots, err, _ := a.looks.Do("", func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
+		defer cancel()
+		slots, err := a.server.Slots(ctx)
+		if err != nil {
+			a.log.WarnContext(ctx, "the start page can't show the server's slots", "error", err)
+		}
+		return slots, err
+	})
+	return slots.(activity.Slots), err
 }
 
 func addFigures[S any](info map[string]any, figures []db.Figure[S], s *S) {
@@ -48,7 +67,7 @@ func addFigures[S any](info map[string]any, figures []db.Figure[S], s *S) {
 
 // home answers browsers with the start page, and curl with JSON.
 func (a *App) home(c echo.Context) error {
-	info, slots := a.connectionInfo()
+	info, slots := a.connectionInfo(c.Request().Context())
 	if !web.WantsHTML(c) {
 		return c.JSONPretty(http.StatusOK, map[string]any{"name": "ddtb", "connection_info": info, "configuration": config.Version(a.o.File)}, "  ")
 	}
