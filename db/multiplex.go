@@ -32,11 +32,11 @@ const (
 )
 
 // errUnsuitable reports that a query needs a connection of its own. Its result is too large (errLarge), its statement
-// returns no rows or proved slow, its arguments can't be encoded, or every shared connection is busy with a slow
-// statement. Nothing was changed.
+// returns no rows or proved slow, its arguments can't be encoded, every shared connection is busy with a slow statement,
+// or none is open and there is no ticket for one. Nothing was changed.
 var errUnsuitable = errors.New("multiplex: the statement needs a connection of its own")
 
-// errLarge is errUnsuitable because the result is larger than max_result. Whoever reads it again has to stream it.
+// errLarge is errUnsuitable because this result is larger than max_result. Whoever reads it again has to stream it.
 var errLarge = fmt.Errorf("%w: its result is larger than max_result", errUnsuitable)
 
 // errStuck is errUnsuitable because slow statements, or a stalled machine, hold up every shared connection, or have just
@@ -243,7 +243,7 @@ func (m *multiplexer) submit(call *muxCall) error {
 	}
 	m.grow()
 	if m.stuck() {
-		return errStuck
+		return m.whyStuck()
 	}
 	m.unanswered++
 	call.queued = time.Now()
@@ -287,6 +287,14 @@ func (m *multiplexer) stuck() bool {
 		}
 	}
 	return m.ticketed || len(m.conns) > 0 && m.dials == 0 && !m.canGrow()
+}
+
+// whyStuck returns errStuck, or errUnsuitable if no connection is open, and the next needs a ticket.
+func (m *multiplexer) whyStuck() error {
+	if len(m.conns) == 0 {
+		return errUnsuitable
+	}
+	return errStuck
 }
 
 // grow makes another connection, if the settings allow one.
@@ -356,7 +364,7 @@ func (m *multiplexer) dispatch() {
 	}
 	if m.waiting.Len() > 0 {
 		if m.stuck() {
-			m.refuse(errStuck)
+			m.refuse(m.whyStuck())
 		} else {
 			m.grow()
 		}
@@ -426,7 +434,6 @@ type muxStatement struct {
 	pgconn.StatementDescription
 	named, described bool
 	rowless          bool // it returns no rows, so it isn't a read
-	large            bool // its last result was larger than max_result
 	dropped          bool // no longer in the cache
 	changed          bool // its description is wrong, so its answers can't be read
 	since            time.Time
@@ -489,8 +496,6 @@ func (m *multiplexer) name(s *muxStatement) {
 func (s *muxStatement) unsuitable() error {
 	banned := s.ban > 0 && time.Now().Before(s.banned)
 	switch {
-	case banned && s.large:
-		return errLarge
 	case s.rowless, banned && s.ban > muxMinBan:
 		return errUnsuitable
 	case banned:

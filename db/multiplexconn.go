@@ -203,6 +203,9 @@ func (c *muxConn) check() {
 	defer m.mu.Unlock()
 	if c.inFlight() == 0 || c.closed {
 		c.armed = false
+		if !c.retireAged() && !c.until.IsZero() {
+			c.timer.Reset(time.Until(c.until))
+		}
 		return
 	}
 	took := time.Since(c.since)
@@ -256,7 +259,6 @@ func (c *muxConn) fail(err error) {
 	cause := lostShared(err)
 	if _, large := errors.AsType[*pgproto3.ExceededMaxBodyLenErr](err); large && c.inFlight() > 0 && !c.closed {
 		c.m.slow(c.queue[c.head].muxStatement, c.since)
-		c.queue[c.head].large = true
 		c.m.answer(c.queue[c.head], errLarge)
 		cause = errMoved
 	}
@@ -352,7 +354,6 @@ func (c *muxConn) row(call *muxCall, values [][]byte) {
 	c.m.mu.Lock()
 	defer c.m.mu.Unlock()
 	c.m.slow(call.muxStatement, c.since)
-	call.large = true
 	c.m.answer(call, errLarge)
 }
 
@@ -417,7 +418,6 @@ func (m *multiplexer) verdict(c *muxConn, call *muxCall) error {
 	case s.rowless:
 		return errUnsuitable
 	case call.rows != nil:
-		s.large = false
 		s.size.Store(min(int64(len(call.rows.buf)), muxHint))
 	}
 	return nil
