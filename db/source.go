@@ -151,6 +151,10 @@ func (s *Source) observe(ctx context.Context, began time.Time) func(error) {
 		end = s.options.Tracer.TraceAcquire(ctx, s.settings.Strategy)
 	}
 	return func(err error) {
+		if errors.Is(err, ErrClosed) { // a switch: the query goes to the strategy in force
+			end(nil)
+			return
+		}
 		if s.options.OnAcquire != nil {
 			s.options.OnAcquire(s.settings.Strategy, time.Since(began), err)
 		}
