@@ -41,10 +41,16 @@ func newPool(s Settings, c *Connector) (*pool, error) {
 	pc.MaxConnIdleTime, pc.HealthCheckPeriod = s.Pool.MaxIdle, s.Pool.HealthCheckPeriod
 	pc.PingTimeout = s.ConnectTimeout
 	pc.BeforeConnect = func(ctx context.Context, cc *pgx.ConnConfig) error {
-		if p.retired.Load() && ctx.Value(leaseKey{}) == nil { // for the least size
+		if p.refuses(ctx) {
 			return errRetired
 		}
 		return c.Prepare(ctx, cc)
+	}
+	pc.AfterConnect = func(ctx context.Context, _ *pgx.Conn) error {
+		if p.refuses(ctx) { // retired meanwhile
+			return errRetired
+		}
+		return nil
 	}
 	pc.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool {
 		return p.IdleDuration > pingAfter || p.IdleDuration > peekAfter && unread(p.Conn)
@@ -101,6 +107,11 @@ func (p *pool) rested(n int64, l *Lease) bool {
 }
 
 func (p *pool) lastUse(n int64) *atomic.Int64 { return &p.used[min(max(n, 0), int64(len(p.used))-1)] }
+
+// refuses reports whether the attempt to connect is for the least size of a retired pool.
+func (p *pool) refuses(ctx context.Context) bool {
+	return p.retired.Load() && ctx.Value(leaseKey{}) == nil
+}
 
 // leaseKey is the context key of an attempt to connect for a lease. Other attempts are pgxpool's own.
 type leaseKey struct{}
