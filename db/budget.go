@@ -536,6 +536,11 @@ func (t *tickets) reserve(ctx context.Context, c *pgx.Conn, budget int, taken ma
 // reserved makes a ticket available that the monitoring session holds. The lock is held.
 func (t *tickets) reserved(n int) {
 	t.ready = append(t.ready, ticket{n, t.pid, time.Now()})
+	t.retake()
+}
+
+// retake lets the attempts to connect that wait look again. The lock is held.
+func (t *tickets) retake() {
 	close(t.more)
 	t.more = make(chan struct{})
 }

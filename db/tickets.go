@@ -148,6 +148,7 @@ func (t *tickets) unshare() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.shared--
+	t.retake()
 	t.resize()
 }
 
@@ -174,6 +175,7 @@ func (t *tickets) drop(conn *pgx.Conn) {
 	*left = max(0, *left-1)
 	if left == &t.surplus {
 		t.shared--
+		t.retake()
 	}
 	t.resize()
 }
