@@ -399,7 +399,7 @@ func (l *loader) checkBudget(prefix string, d *Database) {
 		}
 	case d.Pooler != "":
 		l.conflict(size, prefix+"pooler", "%v", db.ErrPooledBudget)
-	case d.Budget > 0 && d.Pool.MinSize > d.Budget && !l.cfg.Origins[least].inherited:
+	case d.Budget > 0 && d.Pool.MinSize > d.Budget && !(l.cfg.Origins[least].inherited && l.cfg.Origins[size].inherited):
 		l.conflict(least, budget, "%d (%s) is more than the whole budget, %d (%s)",
 			d.Pool.MinSize, l.cfg.Origins[least], d.Budget, l.cfg.Origins[budget])
 	case d.Budget > 0 && d.Budget < l.cfg.Server.Replicas && prefix == "databases.default.":
