@@ -237,9 +237,10 @@ func (h *errorHandler) handle(err error, c echo.Context) {
 	}
 }
 
-// abandoned reports whether err comes from a context that was canceled, or from a connection that this has closed.
+// abandoned reports whether err comes from a context that was canceled, or from a query or connection that this has ended.
 func abandoned(err error) bool {
-	return errors.Is(err, context.Canceled) || errors.Is(err, pgconn.ErrConnClosed)
+	pe, ok := errors.AsType[*pgconn.PgError](err)
+	return errors.Is(err, context.Canceled) || errors.Is(err, pgconn.ErrConnClosed) || ok && pe.Code == pgerrcode.QueryCanceled
 }
 
 // clientGone answers a client that has closed its side. It may still read, and must not mistake an empty response for
