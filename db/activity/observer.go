@@ -34,6 +34,7 @@ type Observer struct {
 	application string
 	turn        chan struct{} // holds a token while no query runs
 	conn        *pgx.Conn
+	outdated    bool      // conn is that of earlier settings
 	failed      time.Time // when connecting last failed
 	why         error
 }
@@ -58,8 +59,8 @@ func connConfig(cfg config.Database) (*pgx.ConnConfig, error) {
 }
 
 // Use makes the Observer monitor cfg's server from the next query on. It keeps its connection if cfg reaches the same
-// server: see db.Settings.SameServer. Otherwise it connects before it closes the old connection, which it keeps if its
-// server refuses another: a full server stays monitored.
+// server: see db.Settings.SameServer. Otherwise it connects before it closes the old connection. If the same server
+// refuses another for the same database, because it is full, it keeps the old one until it gets one.
 func (o *Observer) Use(ctx context.Context, cfg config.Database) error {
 	done, err := o.take(ctx)
 	if err != nil {
@@ -82,18 +83,18 @@ func (o *Observer) Use(ctx context.Context, cfg config.Database) error {
 	o.application, o.PassFile = cfg.ApplicationName, ""
 	before := o.conn
 	o.conn = nil
-	if err := o.connect(ctx); refusedBy(before, err) {
-		o.conn = before
+	if err := o.connect(ctx); refusedBy(before, cc, err) {
+		o.conn, o.outdated = before, true
 	} else if before != nil {
 		disconnect(before)
 	}
 	return nil
 }
 
-// refusedBy reports whether conn's server has refused another connection because it is full.
-func refusedBy(conn *pgx.Conn, err error) bool {
+// refusedBy reports whether conn's server has refused another connection to conn's database because it is full.
+func refusedBy(conn *pgx.Conn, cc *pgx.ConnConfig, err error) bool {
 	ce, ok := errors.AsType[*db.ConnError](err)
-	return ok && ce.Cause == db.SlotsExhausted && conn != nil && ce.Server == db.ServerOf(conn)
+	return ok && ce.Cause == db.SlotsExhausted && conn != nil && ce.Server == db.ServerOf(conn) && cc.Database == conn.Config().Database
 }
 
 // monitorSuffix ends the application_name of the monitoring connection.
@@ -182,7 +183,8 @@ var adaptations = map[string]string{
 const asTheyAre = "SET LOCAL client_encoding = 'SQL_ASCII'"
 
 func (o *Observer) connect(ctx context.Context) error {
-	if o.conn != nil && !o.conn.IsClosed() {
+	kept := o.conn != nil && !o.conn.IsClosed()
+	if kept && (!o.outdated || time.Since(o.failed) < retryAfter) {
 		return nil
 	}
 	pause := retryAfter
@@ -197,9 +199,15 @@ func (o *Observer) connect(ctx context.Context) error {
 		if ctx.Err() == nil {
 			o.failed, o.why = time.Now(), err
 		}
+		if kept {
+			return nil
+		}
 		return err
 	}
-	o.conn, o.why = conn, nil
+	if kept {
+		disconnect(o.conn)
+	}
+	o.conn, o.outdated, o.why = conn, false, nil
 	return nil
 }
 

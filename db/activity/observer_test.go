@@ -9,6 +9,7 @@ import (
 
 	"ddtb/config"
 	"ddtb/db"
+	"ddtb/db/localpg"
 )
 
 func TestAnObserverMovesToAnotherServerAndKeepsItsConnectionOnTheSame(t *testing.T) {
@@ -35,6 +36,14 @@ func TestAnObserverMovesToAnotherServerAndKeepsItsConnectionOnTheSame(t *testing
 			t.Errorf("another %s: backend %d, before %d", what, monitorPID(now), monitorPID(before))
 		}
 	}
+
+	last := first.config(app, "wall")
+	last.ApplicationName = "shop-3"
+	must(t, o.Use(t.Context(), last))
+	exec(t, first.session(t, localpg.Superuser, "postgres", "closer"), "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'crowd'")
+	eventually(t, "the monitoring connection is one of the last settings", func() bool {
+		return monitorPID(snapshot(t, o)) != monitorPID(before)
+	})
 
 	cfg := second.config(reader, "wall")
 	cfg.ApplicationName = "kiosk"
