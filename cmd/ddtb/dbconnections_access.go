@@ -67,16 +67,15 @@ func (d *connections) socketDirs() []string {
 }
 
 // lasting is the access of a monitor, which outlives the server whose connection it uses: if that fails, or no slot is
-// left, it opens another.
+// left, it opens another. A signal need not wait for that.
 type lasting struct {
 	*connections
-	turn sync.Mutex // while access is used or replaced
+	mu  sync.Mutex
+	now activity.Access // where signals go; while another is opened, still the earlier one
 }
 
-// Snapshot is part of activity.Access.
+// Snapshot is part of activity.Access. It is called by one goroutine at a time.
 func (l *lasting) Snapshot(ctx context.Context) (activity.Snapshot, error) {
-	l.turn.Lock()
-	defer l.turn.Unlock()
 	s, err := l.access.Snapshot(ctx)
 	if _, remote := l.access.(*activity.Remote); err == nil || !remote && db.CauseOf(err) != db.SlotsExhausted {
 		return s, err
@@ -85,14 +84,18 @@ func (l *lasting) Snapshot(ctx context.Context) (activity.Snapshot, error) {
 	if err := l.open(ctx); err != nil {
 		return s, err
 	}
+	l.mu.Lock()
+	l.now = l.access
+	l.mu.Unlock()
 	return l.access.Snapshot(ctx)
 }
 
 // Signal is part of activity.Access.
 func (l *lasting) Signal(ctx context.Context, order activity.Order) (activity.Outcome, error) {
-	l.turn.Lock()
-	defer l.turn.Unlock()
-	return l.access.Signal(ctx, order)
+	l.mu.Lock()
+	now := l.now
+	l.mu.Unlock()
+	return now.Signal(ctx, order)
 }
 
 // connConfig returns the server of --dsn, or the configured one without its pooler.

@@ -24,7 +24,7 @@ func (d *connections) monitor(ctx context.Context) error {
 	if d.interval < leastInterval {
 		return usage("--interval must be %v at least", leastInterval)
 	}
-	access := &lasting{connections: d}
+	access := &lasting{connections: d, now: d.access}
 	if d.watch && !d.asJSON && isTerminal(d.in) && isTerminal(d.out) && d.environment("TERM") != "dumb" {
 		return console.Watch{
 			Access: access, Thresholds: d.thresholds(), Interval: d.interval,

@@ -94,6 +94,9 @@ func (c *cli) switchStrategy(ctx context.Context, cfg *config.Config, addr, name
 	if err := config.SetText(cfg.File, strategyKey, name); err != nil {
 		return err
 	}
+	if _, err := c.load(c.options()); err != nil { // for the warnings of the new strategy
+		return err
+	}
 	if down != nil {
 		c.say("%s: strategy = %q. No server answers on %s: it holds from the next start.\n", cfg.File, name, addr)
 		return nil
