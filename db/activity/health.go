@@ -254,6 +254,9 @@ func (p *problem) limits() *Finding {
 	level, full, worst := OK, []string{}, Limit{}
 	for _, l := range p.now.Limits {
 		used := len(p.now.within(l))
+		if p.now.onlySelf(l) {
+			continue
+		}
 		at := p.t.level(100 * float64(used) / float64(max(1, l.Max)))
 		if at == OK || used == 0 {
 			continue

@@ -445,7 +445,7 @@ func (s *Snapshot) count() {
 var (
 	password = regexp.MustCompile(`(?is)(password\w*["\s:=]*)(''[^']+''|(?:U&)?'(?:[^']|'')*(?:'|$)|E'(?:[^'\\]|''|\\.?)*(?:'|$)|\$(\w*)\$.*|[^\s'"&;,)]+)`)
 
-	userPassword = regexp.MustCompile(`(://[^\s:@/'"]*:)[^\s'"]*(@|$)`)
+	userPassword = regexp.MustCompile(`(://[^\s:@/'"]*:)(?:[^\s']|'')*(@|$)`)
 )
 
 func withoutPasswords(query string) string {

@@ -196,6 +196,7 @@ func TestPasswordsInQueriesAreNotShown(t *testing.T) {
 		"SELECT dblink_connect('password=''a secret''')":                                 "SELECT dblink_connect('password=***')",
 		"SELECT dblink_connect('postgresql://repl:se@cr:et@h/db')":                       "SELECT dblink_connect('postgresql://repl:***@h/db')",
 		"CREATE SUBSCRIPTION s CONNECTION 'postgres://repl:secret@h/db' PUBLICATION p":   "CREATE SUBSCRIPTION s CONNECTION 'postgres://repl:***@h/db' PUBLICATION p",
+		"CREATE SUBSCRIPTION s CONNECTION 'postgres://repl:pa''s\"s@h/db' PUBLICATION p": "CREATE SUBSCRIPTION s CONNECTION 'postgres://repl:***@h/db' PUBLICATION p",
 		"CREATE SUBSCRIPTION s CONNECTION 'postgres://repl:cut":                          "CREATE SUBSCRIPTION s CONNECTION 'postgres://repl:***",
 		"SELECT * FROM links WHERE url = 'https://example.org:8443/a' OR url LIKE '%@b'": "SELECT * FROM links WHERE url = 'https://example.org:8443/a' OR url LIKE '%@b'",
 	} {

@@ -374,7 +374,7 @@ func (p *problem) stepsForSync() []Step {
 
 func (p *problem) stepsForLimit(l Limit) []Step {
 	name := p.now.largest(l)
-	if watches(name) {
+	if !slices.ContainsFunc(p.now.within(l), func(s Session) bool { return !has(s.Application, monitors) }) {
 		return []Step{{"let the monitoring keep one connection; its limit leaves the other slots to the applications", command("status"), nobody}}
 	}
 	smaller := Step{"make the pools of " + name + " smaller", command("status"), nobody}

@@ -62,11 +62,17 @@ func (s Session) Describe() string {
 	return fmt.Sprintf("%s, %s for %s", s.name(), s.State, Short(s.InState.Duration()))
 }
 
-// within returns the client sessions that count against a limit, without the monitoring one.
+// within returns the client sessions that count against a limit.
 func (s Snapshot) within(l Limit) []Session {
 	return s.clients(func(x Session) bool {
-		return !x.Self && (l.Of == "role" && x.User == l.Name || l.Of == "database" && x.Database == l.Name)
+		return l.Of == "role" && x.User == l.Name || l.Of == "database" && x.Database == l.Name
 	})
+}
+
+// onlySelf reports whether the monitoring session alone counts against a limit: then it is made for it.
+func (s Snapshot) onlySelf(l Limit) bool {
+	within := s.within(l)
+	return len(within) == 1 && within[0].Self
 }
 
 // mostNames bounds how many names a sentence lists.

@@ -93,7 +93,7 @@ func (s *Server) NewReplica(t testing.TB) *Server {
 // Replicated returns the options of a server that may have replicas.
 func Replicated() Options {
 	return Options{Settings: map[string]string{
-		"wal_level": "replica", "max_wal_senders": "5", "wal_keep_size": "64MB", "wal_receiver_timeout": "2s",
+		"wal_level": "replica", "max_wal_senders": "5", "wal_receiver_timeout": "2s",
 		"wal_retrieve_retry_interval": "100ms", "max_standby_streaming_delay": "50ms", "synchronous_commit": "local",
 	}}
 }
