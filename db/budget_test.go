@@ -197,12 +197,14 @@ func TestTheBudgetIsKeptWithoutTheMonitoringConnection(t *testing.T) {
 	for range 5 {
 		dbtest.KillBackends(t, control, cfg.ApplicationName+"/monitor")
 		for range 20 {
-			// For a moment there may be one more: see Auto.
-			if n := dbtest.Backends(t, control, cfg.ApplicationName+"/pool"); n > 3 {
-				<-time.After(20 * time.Millisecond)
-				if again := dbtest.Backends(t, control, cfg.ApplicationName+"/pool"); again > 3 {
-					t.Errorf("%d connections, and then %d", n, again)
+			n, looks := 4, 0
+			for ; n > 3 && looks < 10; looks++ { // for a moment there may be one more: see Auto
+				if n = dbtest.Backends(t, control, cfg.ApplicationName+"/pool"); n > 3 {
+					<-time.After(20 * time.Millisecond)
 				}
+			}
+			if n > 3 {
+				t.Errorf("%d connections, in %d looks", n, looks)
 			}
 			_ = scan[string](t, control, "SELECT pg_sleep(0.01)::text")
 		}

@@ -58,7 +58,7 @@ type WALSlot struct {
 	Name     string `json:"name"`
 	Active   bool   `json:"active"`
 	Retained int64  `json:"retained_bytes"` // of WAL that the server keeps for it; 0 if it is lost
-	Status   string `json:"wal_status"`     // the server's status: reserved, extended, unreserved, lost; "" before PostgreSQL 13
+	Status   string `json:"wal_status"`     // reserved, extended, unreserved, lost; before PostgreSQL 13 judged by max_wal_size
 }
 
 // Replication is a standby or a subscriber.
@@ -353,10 +353,12 @@ SELECT coalesce((SELECT json_agg(p) FROM (
                  WHERE own.pid IS NULL AND own.locktype = 'transactionid' AND own.transactionid = x.transaction) AS waiting_behind
          FROM pg_prepared_xacts x ORDER BY prepared LIMIT 100) p), '[]'),
        coalesce((SELECT json_agg(s) FROM (
-         SELECT slot_name AS name, active, coalesce(to_jsonb(r) ->> 'wal_status', '') AS wal_status,
-                coalesce(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn()
-                  ELSE pg_current_wal_lsn() END, CASE WHEN to_jsonb(r) ->> 'wal_status' IS DISTINCT FROM 'lost' THEN restart_lsn END), 0)::bigint AS retained_bytes
-         FROM pg_replication_slots r ORDER BY slot_name LIMIT 100) s), '[]'),
+         SELECT slot_name AS name, active,
+                coalesce(status, CASE WHEN bytes > pg_size_bytes(current_setting('max_wal_size')) THEN 'extended' ELSE 'reserved' END) AS wal_status,
+                coalesce(CASE WHEN status IS DISTINCT FROM 'lost' THEN bytes END, 0)::bigint AS retained_bytes
+         FROM pg_replication_slots r, LATERAL (SELECT to_jsonb(r) ->> 'wal_status' AS status,
+                pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_lsn() END, restart_lsn) AS bytes) w
+         ORDER BY slot_name LIMIT 100) s), '[]'),
        coalesce((SELECT json_agg(x) FROM (
          SELECT coalesce(application_name, '') AS name, coalesce(state, '') AS state, coalesce(sync_state, '') AS sync,
                 coalesce(extract(epoch FROM replay_lag), 0) AS replay_lag_seconds
