@@ -253,15 +253,11 @@ func (p *problem) waitsForSync() *Finding {
 func (p *problem) limits() *Finding {
 	level, full, worst := OK, []string{}, Limit{}
 	for _, l := range p.now.Limits {
-		used := len(p.now.within(l))
-		if p.now.onlySelf(l) {
+		at := p.t.level(100 * float64(l.Used) / float64(max(1, l.Max)))
+		if at == OK || l.Used == 0 || p.now.onlySelf(l) {
 			continue
 		}
-		at := p.t.level(100 * float64(used) / float64(max(1, l.Max)))
-		if at == OK || used == 0 {
-			continue
-		}
-		full = append(full, fmt.Sprintf("%s %s has %d of %d (%s)", l.Of, l.Name, used, l.Max, p.now.holders(l)))
+		full = append(full, fmt.Sprintf("%s %s has %d of %d (%s)", l.Of, l.Name, l.Used, l.Max, p.now.holders(l)))
 		if at > level {
 			level, worst = at, l
 		}

@@ -108,8 +108,8 @@ func (p *problem) recognise() (name, also string) {
 	if p.Reason == Rests && len(p.otherPools()) > 0 {
 		return "replicas-times-pool", ""
 	}
-	switch {
-	case watches(p.Application) && p.Reason == Rests:
+	switch watches := has(p.Application, monitors) || has(p.Application, probes); {
+	case watches && p.Reason == Rests:
 		return "monitor-leaks", ""
 	case p.most(p.foreign):
 		return "noisy-neighbour", ""
@@ -253,9 +253,6 @@ var (
 	backups = []string{"pg_dump", "pg_basebackup", "barman", "pgbackrest", "wal-g"}
 	probes  = []string{"health", "probe", "readiness", "liveness", "pg_isready"}
 )
-
-// watches reports whether the application is a monitoring program.
-func watches(application string) bool { return has(application, monitors) || has(application, probes) }
 
 func has(application string, words []string) bool {
 	name := strings.ToLower(application)
