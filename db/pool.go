@@ -46,8 +46,9 @@ func newPool(s Settings, c *Connector) (*pool, error) {
 		}
 		return c.Prepare(ctx, cc)
 	}
-	pc.AfterConnect = func(ctx context.Context, _ *pgx.Conn) error {
+	pc.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
 		if p.refuses(ctx) { // retired meanwhile
+			c.beforeClose(conn) // pgxpool closes it without
 			return errRetired
 		}
 		return nil
