@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -291,10 +292,10 @@ func (m *multiplexer) stuck() bool {
 
 // whyStuck returns errStuck, or errUnsuitable if no connection is open, and the next needs a ticket.
 func (m *multiplexer) whyStuck() error {
-	if len(m.conns) == 0 {
-		return errUnsuitable
+	if slices.ContainsFunc(m.conns, func(c *muxConn) bool { return !c.closed }) {
+		return errStuck
 	}
-	return errStuck
+	return errUnsuitable
 }
 
 // grow makes another connection, if the settings allow one.
