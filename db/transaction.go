@@ -68,7 +68,7 @@ func (t transaction) Query(ctx context.Context, sql string, args ...any) (pgx.Ro
 		t.lease.query.Store(0)
 		return errRows{err}, err
 	}
-	return &openRows{Rows: rows, lease: t.lease, mixed: several(sql, args), inTx: true}, nil
+	return &openRows{Rows: rows, ctx: ctx, lease: t.lease, mixed: several(sql, args), inTx: true}, nil
 }
 
 func (t transaction) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
