@@ -309,13 +309,20 @@ func TestCancelEndsOneQuery(t *testing.T) {
 	}
 }
 
-func TestAFullServerIsExplainedAndTheRunningServersConnectionIsBorrowed(t *testing.T) {
-	o := newOperator(t)
+// observes returns a connected Observer, as a running server has one.
+func (o *operator) observes() *activity.Observer {
+	o.Helper()
 	observer, err := activity.NewObserver(o.cfg)
 	o.must(err)
-	t.Cleanup(observer.Close)
-	_, err = observer.Slots(t.Context())
+	o.Cleanup(observer.Close)
+	_, err = observer.Slots(o.Context())
 	o.must(err)
+	return observer
+}
+
+func TestAFullServerIsExplainedAndTheRunningServersConnectionIsBorrowed(t *testing.T) {
+	o := newOperator(t)
+	observer := o.observes()
 	for range 3 {
 		o.session("web")
 	}
@@ -474,11 +481,7 @@ func TestTheMonitorWritesLinesWhereThereIsNoTerminalAndOutlivesARestart(t *testi
 
 func TestAMonitorOutlivesTheServerWhoseConnectionItUses(t *testing.T) {
 	o := newOperator(t)
-	observer, err := activity.NewObserver(o.cfg)
-	o.must(err)
-	t.Cleanup(observer.Close)
-	_, err = observer.Slots(t.Context())
-	o.must(err)
+	observer := o.observes()
 	held := o.session("web")
 	o.fills()
 	t.Setenv("TMPDIR", o.runtime)
