@@ -118,8 +118,8 @@ func (d *DB) finish(s *Source) {
 }
 
 // Switch puts the strategy of the settings in force. A request that holds a lease finishes with it. The connections of
-// the old strategy are closed as they are released. Its idle connections are closed before
-// the new strategy begins, so that a server whose slots they filled has room. Switch does nothing if the settings are already in force.
+// the old strategy are closed as they are released, and its idle ones before the new strategy begins, so that a server
+// whose slots they filled has room. Switch does nothing if the settings are already in force.
 func (d *DB) Switch(ctx context.Context, s Settings) error {
 	d.switches.Lock()
 	defer d.switches.Unlock()

@@ -196,7 +196,8 @@ func (c *muxConn) retireAged() bool {
 }
 
 // check runs at intervals while the queue isn't empty. It moves the calls behind a slow statement to other connections.
-// If the caller of that statement has left, it gives the connection up.
+// If the caller of that statement has left, it gives the connection up. It also runs when an idle connection reaches the
+// end of its lifetime.
 func (c *muxConn) check() {
 	m := c.m
 	m.mu.Lock()

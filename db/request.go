@@ -9,7 +9,8 @@ import (
 )
 
 // request is one request's use of one DB. It stays on the strategy with which it began to query, unless that is closed
-// between two of its queries, and keeps the lease if that strategy says so. It has no lock: each field belongs to the goroutine that its comment names.
+// between two of its queries, and keeps the lease if that strategy says so. It has no lock: each field belongs to the
+// goroutine that its comment names.
 type request struct {
 	source atomic.Pointer[Source] // nil until the first query
 	begun  atomic.Bool            // it has had a lease

@@ -18,7 +18,8 @@ type Options struct {
 	Tracer Tracer       // nil: no spans
 	// Replica describes replicas of the database for declared reads, one for each of its hosts. Nil: no replicas.
 	Replica *Settings
-	// OnAcquire is called when a lease was given or refused, with the time since the request for it. It must not block.
+	// OnAcquire is called when a lease was given or refused, with the time since the request for it, but not for
+	// ErrClosed. It must not block.
 	OnAcquire func(strategy string, took time.Duration, err error)
 	// OnNested is called when a request that holds a lease asks for a second one, once for each pair of lines of code:
 	// the one that got the first lease, and the one that asks. It must not block.

@@ -84,7 +84,8 @@ func (c *SentryClient) Capture(ctx context.Context, err error, tags map[string]s
 	return ""
 }
 
-// captureNotice queues the event of a notice, for the failures that no earlier event counted. An outage is grouped by its cause; route and strategy are tags.
+// captureNotice queues the event of a notice, for the failures that no earlier event counted. An outage is grouped by its
+// cause; route and strategy are tags.
 func (c *SentryClient) captureNotice(hostname string, n *notice) {
 	e := sentry.NewEvent()
 	e.Level, e.ServerName, e.Transaction, e.Timestamp = sentry.LevelError, hostname, n.Route, n.Last
