@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"ddtb/app/report"
 	"ddtb/db"
@@ -23,9 +24,10 @@ type Acquires struct {
 	canceled *prometheus.CounterVec
 }
 
-func newAcquires() *Acquires {
+func newAcquires(registry *prometheus.Registry) *Acquires {
+	register := promauto.With(registry)
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, append([]string{"strategy"}, labels...))
+		return register.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, append([]string{"strategy"}, labels...))
 	}
 	a := &Acquires{
 		took: newWaitsVec("ddtb_acquire_seconds",
@@ -35,6 +37,7 @@ func newAcquires() *Acquires {
 		duration: counter("pgxpool_acquire_duration_ns", "Nanoseconds that the leases which were given took."),
 		canceled: counter("pgxpool_canceled_acquire_count", "Leases whose caller went away or had no more time."),
 	}
+	registry.MustRegister(a.took)
 	for _, s := range db.Names() {
 		a.begin(s)
 	}
@@ -53,10 +56,6 @@ func (a *Acquires) begin(strategy string) {
 	for _, c := range db.Causes {
 		a.failed.WithLabelValues(strategy, string(c.Cause))
 	}
-}
-
-func (a *Acquires) collectors() []prometheus.Collector {
-	return []prometheus.Collector{a.took, a.failed, a.count, a.duration, a.canceled}
 }
 
 // Acquires returns the counters for the database's acquires.

@@ -17,10 +17,11 @@
 package metrics
 
 import (
-	"runtime/debug"
+	"runtime"
 
 	"github.com/prometheus/client_golang/prometheus" // provides the format, and histograms without locks
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"ddtb/app/report"
 )
@@ -28,42 +29,39 @@ import (
 // Metrics are the metrics of one application.
 type Metrics struct {
 	registry *prometheus.Registry
-	requests *requests
-	acquires *Acquires
+	requests *prometheus.CounterVec
+	took     *prometheus.HistogramVec
 	failures *prometheus.CounterVec
+	acquires *Acquires
 }
 
 // New creates the metrics. version is the application's.
 func New(version string) *Metrics {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	register := promauto.With(registry)
 	m := &Metrics{
-		registry: prometheus.NewRegistry(),
-		requests: newRequests(), acquires: newAcquires(),
-		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+		registry: registry,
+		acquires: newAcquires(registry),
+		requests: register.NewCounterVec(prometheus.CounterOpts{
+			Name: "http_requests_total", Help: "Requests that were answered; code 499 is a client that went away before.",
+		}, []string{"route", "method", "code"}),
+		took: register.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "http_request_duration_seconds", Help: "How long the answers took, the wait for a lease included.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}, []string{"route", "method"}),
+		failures: register.NewCounterVec(prometheus.CounterOpts{
 			Name: "ddtb_failures_total", Help: "Requests that failed here, by cause.",
 		}, []string{"cause"}),
 	}
 	for _, c := range report.Causes() {
 		m.failures.WithLabelValues(c)
 	}
-	m.registry.MustRegister(
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		buildInfo(version), m.failures,
-	)
-	m.registry.MustRegister(m.requests.collectors()...)
-	m.registry.MustRegister(m.acquires.collectors()...)
+	register.NewGauge(prometheus.GaugeOpts{
+		Name: "ddtb_build_info", Help: "1, with the versions of the application and of Go.",
+		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
+	}).Set(1)
 	return m
-}
-
-func buildInfo(version string) prometheus.Collector {
-	labels := prometheus.Labels{"version": version, "goversion": "unknown"}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		labels["goversion"] = info.GoVersion
-	}
-	g := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "ddtb_build_info", Help: "1, with the versions of the application and of Go.", ConstLabels: labels,
-	})
-	g.Set(1)
-	return g
 }
 
 // Failed counts a request that failed with err.
@@ -72,10 +70,10 @@ func (m *Metrics) Failed(err error) { m.failures.WithLabelValues(report.CauseOf(
 // FollowReports reports the number of mails and events that r sends.
 func (m *Metrics) FollowReports(r *report.Reporter) {
 	count := func(name, help string, labels prometheus.Labels, of func(report.Stat) int64) {
-		m.registry.MustRegister(prometheus.NewCounterFunc(
+		promauto.With(m.registry).NewCounterFunc(
 			prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels},
 			func() float64 { return float64(of(r.Stat())) },
-		))
+		)
 	}
 	const mails = "Mails about failures, by what became of them."
 	count("ddtb_mails_total", mails, prometheus.Labels{"outcome": "sent"}, func(s report.Stat) int64 { return s.MailsSent })

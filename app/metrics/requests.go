@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Other replaces unknown routes and methods.
@@ -34,34 +33,13 @@ func Status(c echo.Context) int {
 	return statusClientGone
 }
 
-type requests struct {
-	total *prometheus.CounterVec
-	took  *prometheus.HistogramVec
-}
-
-func newRequests() *requests {
-	return &requests{
-		total: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "http_requests_total", Help: "Requests that were answered; code 499 is a client that went away before.",
-		}, []string{"route", "method", "code"}),
-		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "http_request_duration_seconds", Help: "How long the answers took, the wait for a lease included.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
-		}, []string{"route", "method"}),
-	}
-}
-
-func (r *requests) collectors() []prometheus.Collector {
-	return []prometheus.Collector{r.total, r.took}
-}
-
 // Answered counts and times a request. route is its pattern, or Other if there is none. It must not be the path, which
 // the client chooses.
 func (m *Metrics) Answered(c echo.Context, route string, status int, took time.Duration) {
 	method := Method(c.Request().Method)
-	m.requests.total.WithLabelValues(route, method, strconv.Itoa(status)).Inc()
+	m.requests.WithLabelValues(route, method, strconv.Itoa(status)).Inc()
 	if c.Response().Header().Get(echo.HeaderContentType) != stream {
-		m.requests.took.WithLabelValues(route, method).Observe(took.Seconds())
+		m.took.WithLabelValues(route, method).Observe(took.Seconds())
 	}
 }
 

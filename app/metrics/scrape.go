@@ -11,6 +11,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/singleflight"
 )
 
 // renderEvery is the minimum interval between two renderings. It limits the work for any number of scrapers.
@@ -40,37 +41,26 @@ func (m *Metrics) Handler(log *slog.Logger) echo.HandlerFunc {
 // scrapes renders the metrics once for all waiting scrapes.
 type scrapes struct {
 	render http.Handler
+	shared singleflight.Group
 
-	mu      sync.Mutex
-	waiting *rendering // the next one, if a scrape waits for it
-	turn    sync.Mutex // held while figures are rendered
-	began   time.Time  // of the last rendering; protected by turn
+	turn  sync.Mutex // held while figures are rendered
+	began time.Time  // of the last rendering; protected by turn
 }
 
-// next returns a rendering that begins after the call.
+// next returns a rendering that begins after the call. It takes at most renderEvery, and no network.
 func (s *scrapes) next() *rendering {
-	s.mu.Lock()
-	page := s.waiting
-	if page != nil {
-		s.mu.Unlock()
-		<-page.done // soon: rendering needs no network
-		return page
-	}
-	page = &rendering{status: http.StatusOK, header: http.Header{}, done: make(chan struct{})}
-	page.gzipped = sync.OnceValue(page.compress)
-	s.waiting = page
-	s.mu.Unlock()
-
-	s.turn.Lock()
-	defer s.turn.Unlock()
-	defer close(page.done)
-	<-time.After(time.Until(s.began.Add(renderEvery))) // bounded by renderEvery
-	s.mu.Lock()
-	s.waiting = nil // later scrapes need later figures
-	s.mu.Unlock()
-	s.began = time.Now()
-	s.render.ServeHTTP(page, &http.Request{Method: http.MethodGet, Header: http.Header{}})
-	return page
+	page, _, _ := s.shared.Do("", func() (any, error) {
+		page := &rendering{status: http.StatusOK, header: http.Header{}}
+		page.gzipped = sync.OnceValue(page.compress)
+		s.turn.Lock()
+		defer s.turn.Unlock()
+		<-time.After(time.Until(s.began.Add(renderEvery)))
+		s.shared.Forget("") // later scrapes need later figures
+		s.began = time.Now()
+		s.render.ServeHTTP(page, &http.Request{Method: http.MethodGet, Header: http.Header{}})
+		return page, nil
+	})
+	return page.(*rendering)
 }
 
 // rendering is a response to a scrape, in memory. It is an http.ResponseWriter.
@@ -79,7 +69,6 @@ type rendering struct {
 	header  http.Header
 	body    bytes.Buffer
 	gzipped func() []byte
-	done    chan struct{}
 }
 
 // Header implements http.ResponseWriter.
