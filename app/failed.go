@@ -28,10 +28,8 @@ func (a *App) failed(c echo.Context, err error) {
 	if s := a.db.Stat(); s.Size > 0 {
 		in.Slots = fmt.Sprintf("%d of %d leases of the strategy %s are out, waiting for one: %d", s.Leases, s.Size, s.Strategy, s.Waiting)
 	}
-	for i, h := range a.db.Holders() {
-		if i == mostHolders {
-			break
-		}
+	holders := a.db.Holders()
+	for _, h := range holders[:min(len(holders), mostHolders)] {
 		in.Holders = append(in.Holders, fmt.Sprintf("%.1f s  %s", time.Since(h.Since).Seconds(), h.Where))
 	}
 	a.report.Report(in)

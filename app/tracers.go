@@ -3,7 +3,6 @@ package app
 import (
 	"context"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/multitracer"
 
 	"ddtb/app/report"
@@ -12,48 +11,32 @@ import (
 	"ddtb/db"
 )
 
-// tracers combines several tracers of one database. pgx combines its own part.
-type tracers struct {
-	*multitracer.Tracer
-	all []db.Tracer
-}
-
 // tracer returns the tracer of the application's database, or nil. Each tracer costs every query a little.
 func tracer(cfg *config.Config, traces *trace.Tracing) db.Tracer {
-	var all []db.Tracer
-	if cfg.Sentry.TracesSampleRate > 0 {
-		all = append(all, report.Tracer{})
+	toSentry := cfg.Sentry.TracesSampleRate > 0
+	switch {
+	case toSentry && traces != nil:
+		return bothTracers{multitracer.New(report.Tracer{}, traces), report.Tracer{}, traces}
+	case toSentry:
+		return report.Tracer{}
+	case traces != nil:
+		return traces
 	}
-	if traces != nil {
-		all = append(all, traces)
-	}
-	return join(all...)
+	return nil
 }
 
-// join combines several tracers into one.
-func join(all ...db.Tracer) db.Tracer {
-	switch len(all) {
-	case 0:
-		return nil
-	case 1:
-		return all[0]
-	}
-	each := make([]pgx.QueryTracer, len(all))
-	for i, t := range all {
-		each[i] = t
-	}
-	return tracers{multitracer.New(each...), all}
+// bothTracers traces to Sentry and by OpenTelemetry. pgx combines its own part.
+type bothTracers struct {
+	*multitracer.Tracer
+	sentry report.Tracer
+	traces *trace.Tracing
 }
 
 // TraceAcquire implements db.Tracer. Spans end in the reverse order, because they nest.
-func (ts tracers) TraceAcquire(ctx context.Context, strategy string) (end func(error)) {
-	ends := make([]func(error), len(ts.all))
-	for i, t := range ts.all {
-		ends[i] = t.TraceAcquire(ctx, strategy)
-	}
+func (b bothTracers) TraceAcquire(ctx context.Context, strategy string) (end func(error)) {
+	endSentry, endTrace := b.sentry.TraceAcquire(ctx, strategy), b.traces.TraceAcquire(ctx, strategy)
 	return func(err error) {
-		for i := len(ends) - 1; i >= 0; i-- {
-			ends[i](err)
-		}
+		endTrace(err)
+		endSentry(err)
 	}
 }

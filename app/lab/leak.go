@@ -109,7 +109,7 @@ func (l *Lab) reclaim(lease *db.Lease) {
 func (l *Lab) holders() []Holder {
 	hs := []Holder{}
 	for _, h := range l.db.Holders() {
-		hs = append(hs, Holder{h.PID, h.Where, round(time.Since(h.Since).Seconds(), 2)})
+		hs = append(hs, Holder{h.PID, h.Where, seconds(time.Since(h.Since))})
 	}
 	return hs
 }

@@ -63,7 +63,7 @@ func (s *Stress) page(threads []thread) result {
 		Next: []web.Link{{Path: "/lab/slow-query-pile-up/", Text: "See in the lab how a pool fills up, and what helps"}, toDashboard},
 	}
 	for i, t := range threads {
-		r.Waits = append(r.Waits, wait{fmt.Sprintf("Thread %d", i), round(t.waited.Seconds(), 2), t.err != nil})
+		r.Waits = append(r.Waits, wait{fmt.Sprintf("Thread %d", i), seconds(t.waited), t.err != nil})
 	}
 	return r
 }

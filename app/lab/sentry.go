@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -84,15 +85,11 @@ func (l *Lab) sentryInteraction(c echo.Context) error {
 	if err := run.all(ctx, l.sentry, cfg.Password); err != nil {
 		return err
 	}
-	return answer(c, run.answer.status(), run.answer, run.answer.page)
-}
-
-// status is 500 if a step failed, as in the report that the endpoint is based on: there the exception ends the request.
-func (s *Sentry) status() int {
-	if s.Error != "" {
-		return http.StatusInternalServerError
+	status := http.StatusOK
+	if run.answer.Error != "" { // as in the report that the endpoint is based on: there the exception ends the request
+		status = http.StatusInternalServerError
 	}
-	return http.StatusOK
+	return answer(c, status, run.answer, run.answer.page)
 }
 
 // sentryParams are the parameters of a run.
@@ -116,7 +113,7 @@ func readSentry(c echo.Context, limits config.Test, cfg *config.Database) (p sen
 	}
 	p.private = q.private(cfg, mostSize)
 	share := limits.MaxHold / 3
-	timeout := q.duration("timeout", min(timeoutOr(*cfg, 10*time.Second), share), time.Millisecond, share)
+	timeout := q.duration("timeout", min(cmp.Or(timeoutOf(*cfg), 10*time.Second), share), time.Millisecond, share)
 	if p.private {
 		setOwn(cfg, specOf(cfg).TimeoutKey, timeout.String())
 	}
@@ -131,13 +128,6 @@ func readSentry(c echo.Context, limits config.Test, cfg *config.Database) (p sen
 	}
 	p.delay = q.duration("delay", otherwise, 0, limits.MaxHold)
 	return p, q.end()
-}
-
-func timeoutOr(cfg config.Database, otherwise time.Duration) time.Duration {
-	if t := timeoutOf(cfg); t > 0 {
-		return t
-	}
-	return otherwise
 }
 
 // sentryRun is one run of the three steps.
@@ -332,5 +322,3 @@ func (r *sentryRun) query(ctx context.Context) error {
 func (r *sentryRun) nested(first, second string) {
 	r.answer.Nested = append(r.answer.Nested, Nesting{first, second})
 }
-
-func milliseconds(d time.Duration) float64 { return round(float64(d.Microseconds())/1000, 2) }

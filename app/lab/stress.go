@@ -139,7 +139,7 @@ func (l *Lab) stress(ctx context.Context, d *db.DB, p *params, cfg config.Databa
 	wg.Wait()
 	s := &Stress{
 		Test: "pool-stress", Strategy: cfg.Strategy, Settings: SettingsOf(cfg), Private: p.private,
-		Threads: p.threads, Hold: p.hold.String(), DurationSeconds: round(time.Since(began).Seconds(), 3),
+		Threads: p.threads, Hold: p.hold.String(), DurationSeconds: time.Since(began).Round(time.Millisecond).Seconds(),
 		Results: []string{}, Errors: []string{},
 	}
 	s.PeakConnections, s.PeakError = stopCounting()
@@ -170,10 +170,8 @@ func (p *params) run(ctx context.Context, d *db.DB) thread {
 }
 
 func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
 	select {
-	case <-t.C:
+	case <-time.After(d):
 	case <-ctx.Done():
 	}
 }
@@ -192,9 +190,7 @@ func (s *Stress) summarize(threads []thread) {
 		s.Results = append(s.Results, fmt.Sprintf("Thread %d: OK - got a connection after %.2f sec", i, t.waited.Seconds()))
 	}
 	slices.Sort(waits)
-	at := func(share float64) float64 {
-		return round(float64(waits[int(share*float64(len(waits)-1)+0.5)].Microseconds())/1000, 2)
-	}
+	at := func(share float64) float64 { return milliseconds(waits[int(share*float64(len(waits)-1)+0.5)]) }
 	s.WaitsMS = Waits{P50: at(0.5), P99: at(0.99), Max: at(1)}
 }
 
@@ -223,10 +219,10 @@ func (l *Lab) countPeak(ctx context.Context, application string) (stop func() (i
 	return func() (int, string) { cancel(); <-done; return peak, why }
 }
 
-func round(x float64, digits int) float64 {
-	scale := 1.0
-	for range digits {
-		scale *= 10
-	}
-	return float64(int64(x*scale+0.5)) / scale
+// milliseconds has two decimals.
+func milliseconds(d time.Duration) float64 {
+	return float64(d.Round(10*time.Microsecond)) / float64(time.Millisecond)
 }
+
+// seconds has two decimals.
+func seconds(d time.Duration) float64 { return d.Round(10 * time.Millisecond).Seconds() }

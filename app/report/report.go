@@ -115,12 +115,7 @@ func newReporter(o Options) *Reporter {
 		o.Hostname, _ = os.Hostname()
 	}
 	o.Hostname = notHostname.ReplaceAllString(o.Hostname, "-") // it gets into headers
-	if o.Console == nil {
-		o.Console = os.Stdout
-	}
-	if o.Log == nil {
-		o.Log = slog.Default()
-	}
+	o.Console, o.Log = cmp.Or[io.Writer](o.Console, os.Stdout), cmp.Or(o.Log, slog.Default())
 	if o.Complete == nil {
 		o.Complete = func(text string) string { return text }
 	}

@@ -13,6 +13,7 @@
 package scene
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -65,12 +66,7 @@ type Load struct {
 	Patience time.Duration // the client's timeout, from the time its request was due; 0: 1 s
 }
 
-func (l Load) patience() time.Duration {
-	if l.Patience == 0 {
-		return time.Second
-	}
-	return l.Patience
-}
+func (l Load) patience() time.Duration { return cmp.Or(l.Patience, time.Second) }
 
 func (l Load) due(n int) time.Duration { return time.Duration(n/max(1, l.Burst)) * l.Every }
 
@@ -99,22 +95,10 @@ type Scenario struct {
 	Works     Variant          // with it
 }
 
-const defaultSlots = 20
-
 // ServerSlots returns the number of connections for applications on its server.
-func (s *Scenario) ServerSlots() int {
-	if s.Slots == 0 {
-		return defaultSlots
-	}
-	return s.Slots
-}
+func (s *Scenario) ServerSlots() int { return cmp.Or(s.Slots, 20) }
 
-func (s *Scenario) of() int {
-	if s.Of == 0 {
-		return s.Load.Requests
-	}
-	return s.Of
-}
+func (s *Scenario) of() int { return cmp.Or(s.Of, s.Load.Requests) }
 
 // The two halves of a run.
 const (
