@@ -14,13 +14,13 @@ import (
 
 	"ddtb/app/auth"
 	"ddtb/app/fault"
+	"ddtb/app/web"
 )
 
 const (
-	maxViewers   = 100              // further ones get 503
-	maxPerUser   = 20               // per user, so that one user does not block the others
-	writeTimeout = 5 * time.Second  // a viewer that does not accept an event within it is disconnected
-	quietFor     = 15 * time.Second // after it a comment line is sent, so that proxies keep the connection
+	maxViewers = 100              // further ones get 503
+	maxPerUser = 20               // per user, so that one user does not block the others
+	quietFor   = 15 * time.Second // after it a comment line is sent, so that proxies keep the connection
 
 	askTimeout = 2 * time.Second // for checking a permission: longer than auth tries before it uses its cache
 	askSlow    = time.Second / 2 // a slower answer counts as a failure for the viewers that wait
@@ -46,29 +46,23 @@ func (b *Board) stream(c echo.Context) error {
 		return err
 	}
 	defer leave()
-	h := c.Response().Header()
-	h.Set(echo.HeaderContentType, "text/event-stream")
-	h.Set(echo.HeaderCacheControl, "no-store")
-	h.Set("X-Accel-Buffering", "no") // nginx would collect events
-	if c.Request().Method == http.MethodHead {
-		return c.NoContent(http.StatusOK)
+	send := web.EventStream(c)
+	if send == nil {
+		return nil
 	}
-	c.Response().WriteHeader(http.StatusOK)
-	if err := b.send(ctx, c); err != nil {
+	if err := b.sendAll(ctx, c.Request(), send); errors.Is(err, os.ErrDeadlineExceeded) {
 		b.Log.InfoContext(ctx, "a viewer of the dashboard took too long to read, and was dropped",
 			"user", user.Username, "client", c.RealIP(), "error", err)
 	}
 	return nil
 }
 
-// send sends events until the client disconnects, the server stops, or the viewer loses the permission. It returns an
-// error if the client is connected but does not read.
-func (b *Board) send(ctx context.Context, c echo.Context) error {
-	w := wire{c.Response(), http.NewResponseController(c.Response().Writer)} // echo discards the error of a flush
+// sendAll sends events until one can't be sent, the server stops, or the viewer loses the permission.
+func (b *Board) sendAll(ctx context.Context, r *http.Request, send func(event []byte) error) error {
 	beat := time.NewTicker(quietFor)
 	defer beat.Stop()
 	e := b.feed.event()
-	err := w.send(append([]byte("retry: 2000\n"), e.whole()...))
+	err := send(append([]byte("retry: 2000\n"), e.whole()...))
 	for err == nil {
 		var more func() []byte
 		select {
@@ -86,31 +80,12 @@ func (b *Board) send(ctx context.Context, c echo.Context) error {
 				more = e.whole
 			}
 		}
-		if user, err := b.viewer(ctx, c.Request(), true); err == nil && (user == nil || !user.Staff) {
-			return w.send([]byte("event: bye\ndata: {}\n\n"))
+		if user, err := b.viewer(ctx, r, true); err == nil && (user == nil || !user.Staff) {
+			return send([]byte("event: bye\ndata: {}\n\n"))
 		}
-		err = w.send(more())
+		err = send(more())
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return err
-	}
-	return nil // the client disconnected during a write
-}
-
-// wire sets a write deadline for each event: the server's deadline covers the whole response.
-type wire struct {
-	http.ResponseWriter
-	*http.ResponseController
-}
-
-func (w wire) send(b []byte) error {
-	if err := w.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return err
-	}
-	if _, err := w.Write(b); err != nil {
-		return err
-	}
-	return w.ResponseController.Flush()
+	return err
 }
 
 // detached returns a context without the request's worker, that ends with the request. Under the strategy "persistent" a

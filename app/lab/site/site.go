@@ -14,7 +14,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -140,10 +139,7 @@ func (s *Site) run(c echo.Context) error {
 	return c.Redirect(http.StatusSeeOther, Path+x.Name+"/")
 }
 
-const (
-	maxViewers   = 100             // further ones get 503
-	writeTimeout = 5 * time.Second // a viewer that does not accept an event within it is disconnected
-)
+const maxViewers = 100 // of runs; further ones get 503
 
 // live sends the picture of the scenario's run whenever it changes, and "done" at its end.
 func (s *Site) live(c echo.Context) error {
@@ -157,21 +153,13 @@ func (s *Site) live(c echo.Context) error {
 	default:
 		return fault.New(fault.Busy, "%d people watch the lab's runs, which is the limit. Load the page again instead.", maxViewers)
 	}
-	h := c.Response().Header()
-	h.Set(echo.HeaderContentType, "text/event-stream")
-	h.Set(echo.HeaderCacheControl, "no-store")
-	h.Set("X-Accel-Buffering", "no") // nginx would collect events
-	if c.Request().Method == http.MethodHead {
-		return c.NoContent(http.StatusOK)
+	send := web.EventStream(c)
+	if send == nil {
+		return nil
 	}
-	c.Response().WriteHeader(http.StatusOK)
-	wire := http.NewResponseController(c.Response().Writer)
 	for {
 		picture, changed := s.runner.picture(x.Name)
-		if err := wire.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-			return nil // the response has begun, so no error can be sent
-		}
-		if _, err := c.Response().Write(event(picture)); err != nil || wire.Flush() != nil || picture == "" {
+		if send(event(picture)) != nil || picture == "" {
 			return nil
 		}
 		select {
