@@ -50,7 +50,9 @@ var templateFS embed.FS
 // Files are the dashboard's static files for web.Static, including uPlot.
 var Files = web.MustFiles("dashboard", staticFS)
 
-var pages = web.MustTemplates(templateFS, template.FuncMap{"static": Files.URL})
+var pages = web.MustTemplates(templateFS, template.FuncMap{
+	"static": Files.URL, "state": sessionState, "short": func(a activity.Age) string { return activity.Short(a.Duration()) },
+})
 
 // Options are the dashboard's dependencies.
 type Options struct {

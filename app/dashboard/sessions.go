@@ -69,17 +69,6 @@ func sessionState(x activity.Session) string {
 	return x.State
 }
 
-// sessionData is the confirmation page for ending a session.
-type sessionData struct {
-	User    *auth.User
-	Session *activity.Session // nil: it has ended
-	PID     int
-	Started string
-	State   string
-	For     string
-	Age     string
-}
-
 // askAboutSession shows one session and the available actions.
 func (b *Board) askAboutSession(c echo.Context, user *auth.User) error {
 	pid, err := pidOf(c.QueryParam("pid"))
@@ -91,12 +80,7 @@ func (b *Board) askAboutSession(c echo.Context, user *auth.User) error {
 		return err
 	}
 	c.Response().Header().Set(echo.HeaderCacheControl, "no-store")
-	data := sessionData{User: user, Session: x, PID: pid}
-	if x != nil {
-		data.Started, data.State = x.Started.Format(time.RFC3339Nano), sessionState(*x)
-		data.For, data.Age = activity.Short(x.InState.Duration()), activity.Short(x.Age.Duration())
-	}
-	return pages.Render(c, http.StatusOK, "session.html", data)
+	return pages.Render(c, http.StatusOK, "session.html", map[string]any{"User": user, "Session": x, "PID": pid})
 }
 
 func pidOf(text string) (int, error) {
