@@ -36,9 +36,7 @@ func eventQuotaBurnedFails(s *scene.Stage) scene.Request {
 	plan := s.Sentry(quota)
 	transport := sentry.NewHTTPSyncTransport()
 	client, err := sentry.NewClient(sentry.ClientOptions{Dsn: plan.DSN, Transport: transport})
-	if err != nil {
-		s.Failed(err)
-	}
+	s.Failed(err)
 	s.BeforeCounting(func() { s.Count(unreported(plan)) })
 	request := shop(s)
 	return func(ctx context.Context, n int) error {

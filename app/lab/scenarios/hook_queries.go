@@ -66,8 +66,6 @@ func sentryWithHook(s *scene.Stage, hook func(*sentry.Event)) (capture func(erro
 		Dsn: s.Sentry(200).DSN, Transport: sentry.NewHTTPSyncTransport(),
 		BeforeSend: func(e *sentry.Event, _ *sentry.EventHint) *sentry.Event { hook(e); return e },
 	})
-	if err != nil {
-		s.Failed(err)
-	}
+	s.Failed(err)
 	return func(err error) { client.CaptureException(errors.Join(errStock, err), nil, nil) }
 }

@@ -52,9 +52,7 @@ func connections(s *scene.Stage, size int) chan *pgx.Conn {
 	pool := make(chan *pgx.Conn, size)
 	for range size {
 		conn, err := s.Connect(s.Context())
-		if err != nil {
-			s.Failed(err)
-		}
+		s.Failed(err)
 		pool <- conn
 	}
 	return pool

@@ -16,9 +16,7 @@ func newReporter(s *scene.Stage, mail config.Mail, dsn string) (report func(erro
 	r, err := reports.New(reports.Options{
 		Mail: mail, Sentry: config.Sentry{DSN: config.Secret(dsn), Environment: "lab"}, Log: slog.New(slog.DiscardHandler),
 	})
-	if err != nil {
-		s.Failed(err)
-	}
+	s.Failed(err)
 	end := func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 		defer cancel()

@@ -43,9 +43,7 @@ type Site struct {
 func (s *Stage) Site(places int) *Site {
 	site := &Site{client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}}
 	s.Afterwards(site.client.CloseIdleConnections)
-	if err := s.startSite(site, places); err != nil {
-		s.Failed(err)
-	}
+	s.Failed(s.startSite(site, places))
 	return site
 }
 

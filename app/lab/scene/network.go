@@ -45,9 +45,7 @@ func (n *Network) Silence() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, c := range n.conns {
-		if err := c.silence(n.stage); err != nil {
-			n.stage.Failed(err)
-		}
+		n.stage.Failed(c.silence(n.stage))
 	}
 	n.conns = nil
 }

@@ -78,8 +78,14 @@ func (s *Stage) BeforeCounting(f func()) { s.last = append(s.last, f) }
 // Go runs f beside the requests. Its context ends with the half, which waits for it.
 func (s *Stage) Go(f func(ctx context.Context)) { s.tasks.Go(func() { f(s.ctx) }) }
 
-// Failed records a failure of the stage.
+// Failed records a failure of the stage. It ignores nil, and what fails because the half has ended.
 func (s *Stage) Failed(err error) {
+	if s.ctx.Err() == nil {
+		s.fail(err)
+	}
+}
+
+func (s *Stage) fail(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.err = errors.Join(s.err, err)
@@ -106,7 +112,7 @@ func (s *Stage) operate(sql string, run func(session *pgx.Conn) error) {
 	if session := s.server.session; session != nil { // a restart that was interrupted leaves none
 		err = run(session)
 	}
-	if err != nil && s.ctx.Err() == nil {
+	if err != nil {
 		s.Failed(fmt.Errorf("%s: %w", sql, err))
 	}
 }
@@ -145,7 +151,7 @@ func (s *Stage) Fill(n int) {
 		if err == nil {
 			continue
 		}
-		if full, ok := errors.AsType[*pgconn.PgError](err); (!ok || full.Code != pgerrcode.TooManyConnections) && s.ctx.Err() == nil {
+		if full, ok := errors.AsType[*pgconn.PgError](err); !ok || full.Code != pgerrcode.TooManyConnections {
 			s.Failed(fmt.Errorf("the other application's connection: %w", err))
 		}
 		return
@@ -177,7 +183,7 @@ func (s *Stage) closePool(pool *pgxpool.Pool) {
 	select {
 	case <-closed:
 	case <-time.After(5 * time.Second):
-		s.Failed(errors.New("a pool did not close: a lease is out that the scenario does not give back at its end"))
+		s.fail(errors.New("a pool did not close: a lease is out that the scenario does not give back at its end"))
 	}
 }
 
@@ -213,9 +219,7 @@ func (s *Stage) RestartAfter(d time.Duration) {
 func (s *Stage) Restart() {
 	s.server.mu.Lock()
 	defer s.server.mu.Unlock()
-	if err := s.server.restart(s.ctx); err != nil && s.ctx.Err() == nil {
-		s.Failed(err)
-	}
+	s.Failed(s.server.restart(s.ctx))
 }
 
 // Sleep waits for d or until ctx ends.

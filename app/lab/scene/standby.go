@@ -69,7 +69,7 @@ func (s *Server) withoutStandby() {
 func (b *Standby) Failover() {
 	b.stage.server.mu.Lock()
 	defer b.stage.server.mu.Unlock()
-	if err := b.failover(b.stage.ctx, b.stage.server); err != nil && b.stage.ctx.Err() == nil {
+	if err := b.failover(b.stage.ctx, b.stage.server); err != nil {
 		b.stage.Failed(fmt.Errorf("the failover: %w", err))
 	}
 }
