@@ -38,8 +38,8 @@ type agent struct {
 
 // peer is a balancer that polls the agent.
 type peer struct {
-	since, asked time.Time // the first and the last poll
-	notified     bool      // of the stop of this process
+	since, asked time.Time   // the first and the last poll
+	notified     atomic.Bool // of the stop of this process
 }
 
 const (
@@ -125,7 +125,7 @@ func (g *agent) serve(c net.Conn) {
 	p := g.peer(c.RemoteAddr())
 	line, stopping := g.line(p)
 	if _, err := io.WriteString(c, line+"\n"); err == nil && stopping {
-		g.announced(p)
+		p.notified.Store(true)
 	}
 	if tcp, ok := c.(*net.TCPConn); ok && tcp.CloseWrite() == nil {
 		_, _ = io.CopyN(io.Discard, c, 1<<10)
@@ -175,13 +175,6 @@ func (g *agent) peer(addr net.Addr) *peer {
 	return p
 }
 
-// announced records that a balancer has been notified of the stop.
-func (g *agent) announced(p *peer) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	p.notified = true
-}
-
 // expected reports whether an active balancer has not been notified of the stop yet.
 func (g *agent) expected() bool {
 	if g == nil {
@@ -190,7 +183,7 @@ func (g *agent) expected() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, p := range g.peers {
-		if !p.notified && time.Since(p.asked) <= peerFor {
+		if !p.notified.Load() && time.Since(p.asked) <= peerFor {
 			return true
 		}
 	}

@@ -42,11 +42,11 @@ func TestABalancerIsRememberedWhileItAsks(t *testing.T) {
 		t.Error("nobody asked")
 	}
 	one, two := g.peer(from(1)), g.peer(from(2))
-	g.announced(one)
+	one.notified.Store(true)
 	if !g.expected() {
 		t.Error("the second one does not know yet")
 	}
-	g.announced(two)
+	two.notified.Store(true)
 	if g.expected() {
 		t.Error("both know")
 	}

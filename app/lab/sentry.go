@@ -65,18 +65,13 @@ const (
 // leases that each capture acquires: none, unless hook=queries makes the event hook query the database. transport=sync
 // makes each capture wait for Sentry. Both use a private instance.
 func (l *Lab) sentryInteraction(c echo.Context) error {
-	limits := *l.limits.Load()
-	cfg := l.db.Config()
-	p, err := readSentry(c, limits, &cfg)
+	limits, cfg := *l.limits.Load(), l.db.Config()
+	run, err := readSentry(c, limits, &cfg)
 	if err != nil {
 		return err
 	}
-	run := &sentryRun{sentryParams: p, answer: &Sentry{
-		Test: "sentry-db-interaction", Strategy: cfg.Strategy, Settings: SettingsOf(cfg), Private: p.private,
-		Hook: p.hook, Transport: p.transport, Steps: []Capture{}, Nested: []Nesting{},
-	}}
 	var end func()
-	if run.db, end, err = l.begin(p.private, cfg, run.nested); err != nil {
+	if run.db, end, err = l.begin(run.answer.Private, cfg, run.nested); err != nil {
 		return err
 	}
 	defer end()
@@ -92,47 +87,13 @@ func (l *Lab) sentryInteraction(c echo.Context) error {
 	return answer(c, status, run.answer, run.answer.page)
 }
 
-// sentryParams are the parameters of a run.
-type sentryParams struct {
-	hook, transport string
-	private         bool
-	timeout         time.Duration // of the hook's wait, if the strategy has none; else 0
-	patience        time.Duration // timeout of a request to Sentry
-	standIn         bool          // delay was given: use a stand-in for Sentry
-	delay           time.Duration // of the stand-in
-}
-
-// readSentry reads the parameters. It changes cfg for a private instance, with one lease by default, if a capture may
-// be slow or acquire a lease. The two captures that may wait for a lease end within max_hold.
-func readSentry(c echo.Context, limits config.Test, cfg *config.Database) (p sentryParams, err error) {
-	q := newQuery(c)
-	p.hook, p.transport = q.choice("hook", "none", "none", hookQueries), q.choice("transport", "async", "async", transportSync)
-	slow := p.hook == hookQueries || p.transport == transportSync
-	if (slow || q.values.Has("timeout")) && !q.values.Has("max_size") {
-		q.values.Set("max_size", "1")
-	}
-	p.private = q.private(cfg, mostSize)
-	share := limits.MaxHold / 3
-	timeout := q.duration("timeout", min(cmp.Or(timeoutOf(*cfg), 10*time.Second), share), time.Millisecond, share)
-	if p.private {
-		setOwn(cfg, specOf(cfg).TimeoutKey, timeout.String())
-	}
-	if timeoutOf(*cfg) == 0 {
-		p.timeout = timeout
-	}
-	p.patience = min(sentryPatience, share)
-	p.standIn = q.values.Has("delay")
-	otherwise := time.Duration(0)
-	if p.transport == transportSync {
-		otherwise = min(time.Second, share)
-	}
-	p.delay = q.duration("delay", otherwise, 0, limits.MaxHold)
-	return p, q.end()
-}
-
 // sentryRun is one run of the three steps.
 type sentryRun struct {
-	sentryParams
+	timeout  time.Duration // of the hook's wait, if the strategy has none; else 0
+	patience time.Duration // timeout of a request to Sentry
+	standIn  bool          // delay was given: use a stand-in for Sentry
+	delay    time.Duration // of the stand-in
+
 	db      *db.DB
 	since   time.Time // when the step acquired its lease
 	client  *report.SentryClient
@@ -140,6 +101,36 @@ type sentryRun struct {
 	hookErr error          // of the current capture: the hook runs in its goroutine
 	locked  int            // captures whose wait timed out while their own request held a lease
 	answer  *Sentry
+}
+
+// readSentry reads the parameters. It changes cfg for a private instance, with one lease by default, if a capture may
+// be slow or acquire a lease. The two captures that may wait for a lease end within max_hold.
+func readSentry(c echo.Context, limits config.Test, cfg *config.Database) (*sentryRun, error) {
+	q := newQuery(c)
+	a := &Sentry{
+		Test: "sentry-db-interaction", Hook: q.choice("hook", "none", "none", hookQueries),
+		Transport: q.choice("transport", "async", "async", transportSync), Steps: []Capture{}, Nested: []Nesting{},
+	}
+	share, delay := limits.MaxHold/3, time.Duration(0)
+	if a.Transport == transportSync {
+		delay = min(time.Second, share)
+	}
+	if (a.Hook == hookQueries || a.Transport == transportSync || q.values.Has("timeout")) && !q.values.Has("max_size") {
+		q.values.Set("max_size", "1")
+	}
+	a.Private = q.private(cfg, mostSize)
+	timeout := q.duration("timeout", min(cmp.Or(timeoutOf(*cfg), 10*time.Second), share), time.Millisecond, share)
+	if a.Private {
+		setOwn(cfg, specOf(cfg).TimeoutKey, timeout.String())
+	}
+	if timeoutOf(*cfg) > 0 {
+		timeout = 0
+	}
+	a.Strategy, a.Settings = cfg.Strategy, SettingsOf(*cfg)
+	return &sentryRun{
+		timeout: timeout, patience: min(sentryPatience, share), standIn: q.values.Has("delay"),
+		delay: q.duration("delay", delay, 0, limits.MaxHold), answer: a,
+	}, q.end()
 }
 
 // all runs the steps. Afterwards, with no lease held, it waits until the events are sent.
@@ -172,10 +163,10 @@ func (r *sentryRun) all(ctx context.Context, to config.Sentry, password config.S
 // options sets how the client sends. BeforeSend runs in the capturing goroutine and with the capture's context.
 func (r *sentryRun) options(o *sentry.ClientOptions) {
 	o.HTTPClient.Timeout = r.patience
-	if r.transport == transportSync {
+	if r.answer.Transport == transportSync {
 		o.Transport = sentry.NewHTTPSyncTransport()
 	}
-	if clean := o.BeforeSend; r.hook == hookQueries {
+	if clean := o.BeforeSend; r.answer.Hook == hookQueries {
 		o.BeforeSend = func(e *sentry.Event, hint *sentry.EventHint) *sentry.Event {
 			r.hookErr = r.query(hint.Context)
 			return clean(e, hint)

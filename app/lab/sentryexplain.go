@@ -12,13 +12,13 @@ func (r *sentryRun) explain() string {
 			"This has nothing to do with Sentry: the step had captured nothing yet."
 	}
 	var sentences []string
-	if r.hook == hookQueries {
+	if r.answer.Hook == hookQueries {
 		sentences = append(sentences, r.explainHook())
 		for _, n := range r.answer.Nested {
 			sentences = append(sentences, fmt.Sprintf("The log names the lines: the lease of %s is held, and %s asks for another.", n.First, n.Second))
 		}
 	}
-	if r.transport == transportSync {
+	if r.answer.Transport == transportSync {
 		sentences = append(sentences, r.explainSync())
 	}
 	switch {

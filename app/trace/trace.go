@@ -15,7 +15,6 @@ package trace
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -138,7 +137,7 @@ func (t *Tracing) StartRequest(ctx context.Context, header http.Header, method, 
 // exporter is OTLP's exporter with an abort. It logs failures once when they begin, and once when they end.
 type exporter struct {
 	sdk.SpanExporter
-	secrets []string
+	hide    *strings.Replacer // the values of the configured headers, which a collector may quote
 	log     *slog.Logger
 	ends    context.Context
 	cut     context.CancelFunc
@@ -147,12 +146,13 @@ type exporter struct {
 }
 
 func newExporter(e sdk.SpanExporter, cfg config.Tracing, log *slog.Logger) *exporter {
-	x := &exporter{SpanExporter: e, log: log, done: make(chan struct{})}
+	var pairs []string
 	for _, value := range cfg.HeaderMap() {
 		if value != "" {
-			x.secrets = append(x.secrets, value)
+			pairs = append(pairs, value, "[redacted]")
 		}
 	}
+	x := &exporter{SpanExporter: e, hide: strings.NewReplacer(pairs...), log: log, done: make(chan struct{})}
 	x.ends, x.cut = context.WithCancel(context.Background())
 	return x
 }
@@ -165,21 +165,12 @@ func (x *exporter) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) er
 	err := x.SpanExporter.ExportSpans(ctx, spans)
 	switch {
 	case err != nil && !x.failing:
-		x.log.Warn("traces can't be sent, and are dropped until they can be: check tracing.endpoint", "error", x.clean(err))
+		x.log.Warn("traces can't be sent, and are dropped until they can be: check tracing.endpoint", "error", x.hide.Replace(err.Error()))
 	case err == nil && x.failing:
 		x.log.Info("traces are sent again")
 	}
 	x.failing = err != nil
 	return nil
-}
-
-// clean removes headers that a collector may have quoted.
-func (x *exporter) clean(err error) error {
-	text := err.Error()
-	for _, s := range x.secrets {
-		text = strings.ReplaceAll(text, s, "[redacted]")
-	}
-	return errors.New(text)
 }
 
 // Shutdown is called once, after the last batch.
