@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"ddtb/app/web"
 	"ddtb/db"
 )
 
@@ -43,11 +44,10 @@ type peer struct {
 }
 
 const (
-	agentClients  = 16               // at once; more are closed
-	agentPeers    = 64               // remembered
-	agentTimeout  = 3 * time.Second  // per connection; a query of the server takes at most askTimeout
-	peerFor       = 10 * time.Second // a balancer silent for this long is gone; one younger than this is new
-	longestAnswer = 200              // of the cause, in bytes
+	agentClients = 16               // at once; more are closed
+	agentPeers   = 64               // remembered
+	agentTimeout = 3 * time.Second  // per connection; a query of the server takes at most askTimeout
+	peerFor      = 10 * time.Second // a balancer silent for this long is gone; one younger than this is new
 )
 
 // listenAgent opens the agent's address. An address without a host is on the loopback interface only. It returns nil if
@@ -139,18 +139,14 @@ func (g *agent) line(p *peer) (line string, stopping bool) {
 	case r.stopping:
 		return "drain", true
 	case !r.Ready:
-		return "down #" + oneLine(cmp.Or(string(r.Cause), r.Detail)), false // without the blank, HAProxy takes it for nothing
+		why := strings.Fields(cmp.Or(string(r.Cause), r.Detail)) // on one line
+		return "down #" + web.Cut(strings.Join(why, " ")), false // without the blank, HAProxy takes it for nothing
 	}
 	state := "up"
 	if time.Since(p.since) < peerFor {
 		state = "up ready"
 	}
 	return fmt.Sprintf("%s %d%%", state, g.share.Load()), false
-}
-
-func oneLine(s string) string {
-	s = strings.Join(strings.Fields(s), " ")
-	return s[:min(len(s), longestAnswer)]
 }
 
 // peer returns the balancer at the address and records the poll. Balancers above the limit are not stored.

@@ -29,19 +29,15 @@ const (
 
 // weight adds a sample and returns the weight in percent.
 func (l *load) weight(s db.Stat) int64 {
-	l.average += (loadOf(s) - l.average) / loadAverages
+	now := 0.0 // if leases are unlimited
+	if s.Size > 0 {
+		now = float64(s.Leases+s.Waiting) / float64(s.Size)
+	}
+	l.average += (now - l.average) / loadAverages
 	goal := 0.0
 	if l.average > calm {
 		goal = max(power*math.Log(calm/l.average), math.Log(leastWeight))
 	}
 	l.log += (goal - l.log) / weightAverages
 	return int64(math.Round(100 * math.Exp(l.log)))
-}
-
-// loadOf returns the leases in use and waited for, as a fraction of all. It is 0 if leases are unlimited.
-func loadOf(s db.Stat) float64 {
-	if s.Size == 0 {
-		return 0
-	}
-	return float64(s.Leases+s.Waiting) / float64(s.Size)
 }

@@ -41,12 +41,10 @@ func (a *App) followWrites(ctx context.Context, c echo.Context) {
 		if !wrote {
 			return
 		}
+		age := max(time.Minute, 2*a.db.MaxLag()) // after it every replica in service has replayed the position
 		c.SetCookie(&http.Cookie{
-			Name: positionCookie, Value: p.String(), Path: "/", MaxAge: int(positionAge(a.db.MaxLag()).Seconds()),
+			Name: positionCookie, Value: p.String(), Path: "/", MaxAge: int(age.Seconds()),
 			HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: auth.OverTLS(c.Request()),
 		})
 	})
 }
-
-// positionAge is how long a position must be followed. After it every replica in service has replayed the position.
-func positionAge(maxLag time.Duration) time.Duration { return max(time.Minute, 2*maxLag) }

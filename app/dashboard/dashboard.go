@@ -51,7 +51,7 @@ var templateFS embed.FS
 var Files = web.MustFiles("dashboard", staticFS)
 
 var pages = web.MustTemplates(templateFS, template.FuncMap{
-	"static": Files.URL, "state": sessionState, "short": func(a activity.Age) string { return activity.Short(a.Duration()) },
+	"static": Files.URL, "clock": clock, "state": sessionState, "short": func(a activity.Age) string { return activity.Short(a.Duration()) },
 })
 
 // Options are the dashboard's dependencies.

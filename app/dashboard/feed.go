@@ -127,11 +127,14 @@ func (f *feed) event() *event {
 func (f *feed) newEvent(before *event) *event {
 	s := snapshot{
 		Reading: f.reading, late: time.Since(f.heard) >= f.limit, at: time.Now(), stat: f.o.DB.Stat(), cfg: f.o.DB.Config(),
+		monitor: f.o.Config.Monitor,
 	}
 	e := &event{id: before.id + 1, next: make(chan struct{}), connects: before.connects.next(s.at, s.stat.Connects)}
 	s.connects = e.connects.perSecond
 	s.waits = f.waits.recent(s.at, s.cfg)
-	s.measure(f.o.Config, f.o.DB.Replica() != nil)
+	if s.seen() {
+		s.budget = activity.PlanBudget(s.cfg, f.o.DB.Replica() != nil, f.o.Config.Server.Replicas, s.Snapshot.Extras(), s.Snapshot.Slots)
+	}
 	e.history = before.history.with(&s)
 	e.picture = sync.OnceValue(func() picture {
 		p := f.render(s)

@@ -48,9 +48,6 @@ type tableView struct {
 	Link        string // of each row, followed by its first cell; "": none
 }
 
-// Span returns how many columns a row with a single cell spans.
-func (t tableView) Span() int { return len(t.Heads) }
-
 type pageData struct {
 	picture
 	User    *auth.User
@@ -61,7 +58,6 @@ type pageData struct {
 	Ended   *deed
 	File    string // the configuration file
 	Testing bool
-	Stream  string
 	Points  int // the number of points in the charts
 }
 
@@ -104,7 +100,7 @@ func (b *Board) render(c echo.Context, user *auth.User, control *form) error {
 	c.Response().Header().Set(echo.HeaderCacheControl, "no-store") // after logout, Back must not show it
 	data := pageData{
 		picture: b.feed.event().picture(), User: user, Charts: charts, Script: chartsJSON(), Control: control,
-		Switch: b.lastSwitch(), Ended: b.lastEnding(), File: b.Options.Config.File, Testing: b.Testing(), Stream: streamPath, Points: pointsKept,
+		Switch: b.lastSwitch(), Ended: b.lastEnding(), File: b.Options.Config.File, Testing: b.Testing(), Points: pointsKept,
 	}
 	if !user.Superuser {
 		data.Control = nil

@@ -42,14 +42,6 @@ type picture struct {
 // seen reports whether there is a recent, successful reading of the server.
 func (s *snapshot) seen() bool { return !s.late && s.Err == nil && s.Sample.Slots != nil }
 
-// measure computes the budget. standby is whether replicas are in use.
-func (s *snapshot) measure(c *config.Config, standby bool) {
-	s.monitor = c.Monitor
-	if s.seen() {
-		s.budget = activity.PlanBudget(s.cfg, standby, c.Server.Replicas, s.Snapshot.Extras(), s.Snapshot.Slots)
-	}
-}
-
 // render formats the snapshot.
 func (f *feed) render(s snapshot) picture {
 	p := picture{Texts: map[string]string{"at": clock(s.at)}, Tables: map[string][][]string{}}

@@ -113,9 +113,6 @@ type deed struct {
 	Unrecorded string // why it is missing from the history; "": it is recorded
 }
 
-// Clock returns the time of the deed.
-func (d deed) Clock() string { return clock(d.At) }
-
 const recordTimeout = 3 * time.Second // for the history entry
 
 // record writes a deed into the history, over the monitoring connection. It returns why it could not, or "".

@@ -131,11 +131,6 @@ const nowKey = "now"
 // errProgress means that a test with these parameters may run, after the page of progress.
 var errProgress = errors.New("show the page of progress first")
 
-// progressFirst reports whether a person opened the address in a browser. A script's request has no page in between.
-func progressFirst(c echo.Context) bool {
-	return c.QueryParam(nowKey) == "" && web.WantsHTML(c) && c.Request().Header.Get("Sec-Fetch-Mode") == "navigate"
-}
-
 // progress shows a browser a page at once, unless the parameters have a mistake. The page requests the result after a
 // second and stays until that arrives.
 func progress(test echo.HandlerFunc) echo.HandlerFunc {

@@ -12,6 +12,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"ddtb/app/fault"
+	"ddtb/app/web"
 	"ddtb/config"
 	"ddtb/db"
 )
@@ -26,7 +27,10 @@ type query struct {
 }
 
 func newQuery(c echo.Context) *query {
-	q := &query{progress: progressFirst(c)}
+	q := &query{
+		// A person opened the address in a browser. A script's request has no page in between.
+		progress: c.QueryParam(nowKey) == "" && web.WantsHTML(c) && c.Request().Header.Get("Sec-Fetch-Mode") == "navigate",
+	}
 	var err error
 	if q.values, err = url.ParseQuery(c.QueryString()); err != nil {
 		q.fail("The address can't be read: write its parameters as name=value, with & between them.")

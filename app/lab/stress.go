@@ -49,14 +49,13 @@ func SettingsOf(cfg config.Database) Settings {
 	spec, _ := db.Lookup(cfg.Strategy)
 	for _, x := range spec.Show(cfg) {
 		_, key, _ := strings.Cut(x.Key, ".")
-		if settings[key] = x.Value; isDuration(x.Value) {
+		settings[key] = x.Value
+		if _, is := x.Value.(time.Duration); is {
 			settings[key] = x.Text()
 		}
 	}
 	return settings
 }
-
-func isDuration(value any) bool { _, is := value.(time.Duration); return is }
 
 // params are the parameters of a stress run.
 type params struct {

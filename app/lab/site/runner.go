@@ -193,19 +193,15 @@ func (r *runner) queue() (names []string) {
 
 // picture renders the run's current state as HTML; "" if the scenario is not queued. changed is closed when it changes.
 func (r *runner) picture(name string) (html template.HTML, changed <-chan struct{}) {
-	picture, changed := r.current(name)
-	return picture(), changed
-}
-
-func (r *runner) current(name string) (picture func() template.HTML, changed <-chan struct{}) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, j := range r.jobs {
-		if j.scenario.Name == name {
-			return j.picture, r.changed
-		}
+	i := slices.IndexFunc(r.jobs, func(j *job) bool { return j.scenario.Name == name })
+	if i < 0 {
+		defer r.mu.Unlock()
+		return "", r.changed
 	}
-	return func() template.HTML { return "" }, r.changed
+	picture, changed := r.jobs[i].picture, r.changed
+	r.mu.Unlock()
+	return picture(), changed // drawn outside the lock
 }
 
 // draw renders a run's halves so far, or its place in the queue.
