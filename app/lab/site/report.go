@@ -1,6 +1,7 @@
 package site
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"html/template"
@@ -63,7 +64,7 @@ func WriteReport(w io.Writer, results []*scene.Result) error {
 		Version  string
 		Sections []section
 		OK       int
-	}{CSS: template.CSS(web.Stylesheet() + labCSS + chartCSS), At: time.Now().UTC().Format("2 January 2006, 15:04 UTC"), Version: results[0].Server} //nolint:gosec // our own files
+	}{CSS: template.CSS(web.Stylesheet() + labCSS + chartCSS), At: time.Now().UTC().Format("2 January 2006, 15:04 UTC")} //nolint:gosec // our own files
 	for _, r := range results {
 		s, err := scenarios.Find(r.Name)
 		if err != nil {
@@ -73,7 +74,7 @@ func WriteReport(w io.Writer, results []*scene.Result) error {
 		if err != nil {
 			return err
 		}
-		data.Sections = append(data.Sections, x)
+		data.Sections, data.Version = append(data.Sections, x), cmp.Or(data.Version, r.Server) // "" of one that could not be run
 		if r.OK() {
 			data.OK++
 		}
