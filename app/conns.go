@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -120,7 +121,8 @@ func (l *listener) Close() error {
 // file from a client that still reads, and the deadline for reading the request. conn holds those back.
 type conn struct {
 	net.Conn
-	leave func() // nil: no limit
+	leave func()             // nil: no limit
+	gone  context.CancelFunc // ends the client's worker; nil: it has none
 
 	mu      sync.Mutex
 	aborted bool          // net/http ended its read: the request is answered
@@ -190,6 +192,9 @@ func (c *conn) Close() error {
 	c.release()
 	c.mu.Unlock()
 	err := c.Conn.Close()
+	if c.gone != nil {
+		c.gone()
+	}
 	if c.leave != nil {
 		c.leave()
 	}

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -62,7 +61,7 @@ func (a *App) Serve(ctx context.Context, l net.Listener) error {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
-		ConnContext:       clients.begin,
+		ConnContext:       withWorker,
 		ConnState:         clients.changed,
 	}
 	bounded.keepAlive = server.SetKeepAlivesEnabled
@@ -144,10 +143,15 @@ func (s *serving) drain(began time.Time, total time.Duration) {
 	}
 }
 
-// clients makes each client connection a worker in the sense of package db, like the thread per client of a threaded
+// withWorker makes each client connection a worker in the sense of package db, like the thread per client of a threaded
 // server. The worker ends with the connection.
+func withWorker(ctx context.Context, c net.Conn) context.Context {
+	ctx, c.(*conn).gone = db.WithWorker(ctx)
+	return ctx
+}
+
+// clients notes when client connections are active.
 type clients struct {
-	gone  sync.Map    // net.Conn → context.CancelFunc
 	quiet *time.Timer // fires when no request has ended for quietFor
 	armed atomic.Bool // the timer runs
 	began time.Time
@@ -175,28 +179,15 @@ func (cs *clients) free() {
 	debug.FreeOSMemory()
 }
 
-func (cs *clients) begin(ctx context.Context, c net.Conn) context.Context {
-	ctx, gone := db.WithWorker(ctx)
-	cs.gone.Store(c, gone)
-	return ctx
-}
-
 // seen reports whether a client was active within the last d.
 func (cs *clients) seen(d time.Duration) bool {
 	last := cs.last.Load()
 	return last > 0 && time.Since(cs.began)-time.Duration(last) < d
 }
 
-func (cs *clients) changed(c net.Conn, state http.ConnState) {
+func (cs *clients) changed(_ net.Conn, state http.ConnState) {
 	cs.last.Store(int64(time.Since(cs.began)))
-	switch state {
-	case http.StateIdle:
-		if !cs.armed.Load() && cs.armed.CompareAndSwap(false, true) {
-			cs.quiet.Reset(quietFor)
-		}
-	case http.StateClosed, http.StateHijacked:
-		if gone, ok := cs.gone.LoadAndDelete(c); ok {
-			gone.(context.CancelFunc)()
-		}
+	if state == http.StateIdle && !cs.armed.Load() && cs.armed.CompareAndSwap(false, true) {
+		cs.quiet.Reset(quietFor)
 	}
 }
