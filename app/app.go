@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"sync"
 	"time"
 
@@ -212,9 +211,6 @@ func (a *App) checkNewBudget(ctx context.Context, cfg *config.Config) error {
 	}
 	return a.checkBudget(ctx, server, cfg)
 }
-
-// Handler returns the handler of every request.
-func (a *App) Handler() http.Handler { return a.echo }
 
 // DB returns the application's database.
 func (a *App) DB() *db.DB { return a.db }

@@ -1,10 +1,15 @@
 package app
 
 import (
+	"net/http"
+
 	"github.com/labstack/echo/v4"
 
 	"ddtb/db/activity"
 )
+
+// Handler returns the handler of every request.
+func (a *App) Handler() http.Handler { return a.echo }
 
 // Addresses are the method and path of every route in the table.
 func (a *App) Addresses() (all [][2]string) {
