@@ -47,7 +47,7 @@ type scrapes struct {
 	began time.Time  // of the last rendering; protected by turn
 }
 
-// next returns a rendering that begins after the call. It takes at most renderEvery, and no network.
+// next returns a rendering that begins after the call. The wait for it is short: a rendering needs no network.
 func (s *scrapes) next() *rendering {
 	page, _, _ := s.shared.Do("", func() (any, error) {
 		page := &rendering{status: http.StatusOK, header: http.Header{}}
