@@ -91,11 +91,8 @@ const queueSize = 1024
 // New starts a reporter. The caller must Close it. It is nil if neither mail nor Sentry is configured.
 func New(o Options) (*Reporter, error) {
 	r := newReporter(o)
-	var err error
-	if r.send, err = newSender(r.o.Mail, r.o.Console); err != nil {
-		return nil, err
-	}
 	if o.Sentry.DSN != "" || o.Sentry.Spotlight {
+		var err error
 		if r.sentry, err = newSentryClient(o.Sentry, func(c *sentry.ClientOptions) { c.Release = cmp.Or(o.Release, c.Release) }, r.scrub); err != nil {
 			return nil, err
 		}
@@ -121,7 +118,7 @@ func newReporter(o Options) *Reporter {
 	}
 	o.Mail.Limit.PerHour = max(1, o.Mail.Limit.PerHour)
 	r := &Reporter{
-		o: o, scrub: newScrubber(append([]config.Secret{o.Mail.Password, o.Sentry.DSN}, o.Secrets...)),
+		o: o, send: newSender(o.Mail, o.Console), scrub: newScrubber(append([]config.Secret{o.Mail.Password, o.Sentry.DSN}, o.Secrets...)),
 		queue: make(chan *failure, queueSize), served: make(chan time.Time, 1), file: newStateFile(o.StateDir, o.Log),
 		ended: make(chan *mail), stop: make(chan context.Context, 1), done: make(chan error, 1),
 	}
@@ -207,16 +204,13 @@ func (r *Reporter) close(ctx context.Context) error {
 // what to do.
 func SendTest(ctx context.Context, o Options) error {
 	r := newReporter(o)
-	send, err := newSender(r.o.Mail, r.o.Console)
 	switch {
-	case err != nil:
-		return err
-	case send == nil:
+	case r.send == nil:
 		return errors.New("no mail is sent: mail.backend is \"none\". Set it to \"smtp\", \"file\" or \"console\"")
 	case len(o.Mail.Admins) == 0:
 		return errors.New("no mail is sent: mail.admins is empty. Set it to the recipients")
 	}
-	err = send(ctx, r.testMail())
+	err := r.send(ctx, r.testMail())
 	if err != nil && o.Mail.Backend == "smtp" {
 		return explain(o.Mail, r.scrub, err)
 	}
