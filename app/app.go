@@ -56,7 +56,7 @@ type App struct {
 
 	looks     singleflight.Group // of the start page at the server's slots
 	patterns  map[string]bool    // of the routes; written only while they are bound
-	switching sync.Mutex         // held from reading the current settings until the new ones are in effect
+	switching sync.Mutex         // held by each change of the database settings, so that none overwrites another
 }
 
 // Options are settings of the process. All are optional.
@@ -221,9 +221,9 @@ func (a *App) Server() *activity.Observer { return a.server }
 // Reconfigure applies a new configuration as far as possible without a restart: the database, its strategy and sizes,
 // its replicas, and the test endpoints. No request fails. restart names the other sections that changed.
 func (a *App) Reconfigure(ctx context.Context, cfg *config.Config) (restart []string, err error) {
-	a.report.Hide(cfg.Databases["default"].Password) // before an error can contain it
-	a.report.Hide(cfg.Databases["replica"].Password)
-	if database := cfg.Databases["default"]; database != a.db.Config() {
+	database := cfg.Databases["default"]
+	a.report.Hide(database.Password, cfg.Databases["replica"].Password) // before an error can contain it
+	if database != a.db.Config() {
 		a.hosts.check(ctx, database)
 	}
 	if err := a.checkNewBudget(ctx, cfg); err != nil {
@@ -233,11 +233,13 @@ func (a *App) Reconfigure(ctx context.Context, cfg *config.Config) (restart []st
 	if err := a.db.UseReplica(replica(cfg)); err != nil {
 		return nil, err
 	}
-	read := func(config.Database) (config.Database, error) { return cfg.Databases["default"], nil }
-	if _, _, err := a.switchTo(ctx, read); err != nil {
+	a.switching.Lock()
+	err = a.db.Switch(ctx, database)
+	a.switching.Unlock()
+	if err != nil {
 		return nil, errors.Join(err, a.db.UseReplica(before))
 	}
-	if err := a.server.Use(ctx, cfg.Databases["default"]); err != nil {
+	if err := a.server.Use(ctx, database); err != nil {
 		return nil, err
 	}
 	a.lab.Configure(cfg.Test)
@@ -245,9 +247,8 @@ func (a *App) Reconfigure(ctx context.Context, cfg *config.Config) (restart []st
 	return needRestart(a.cfg, cfg), nil
 }
 
-// switchTo applies edit to the current database settings. Changes from the configuration file and the dashboard are
-// serialized, so that neither overwrites the other.
-func (a *App) switchTo(
+// switchByHand applies edit to the current database settings, with the budget check that a change of the file gets too.
+func (a *App) switchByHand(
 	ctx context.Context, edit func(now config.Database) (config.Database, error),
 ) (before, after config.Database, err error) {
 	a.switching.Lock()
@@ -256,25 +257,15 @@ func (a *App) switchTo(
 	if after, err = edit(before); err != nil {
 		return before, before, err
 	}
+	cfg := *a.cfg
+	cfg.Databases = map[string]config.Database{"default": after}
+	if standby := a.db.Replica(); standby != nil {
+		cfg.Databases["replica"] = *standby
+	}
+	if err := a.checkNewBudget(ctx, &cfg); err != nil {
+		return before, before, err
+	}
 	return before, after, a.db.Switch(ctx, after)
-}
-
-// switchByHand is switchTo, with the budget check that a change of the file gets too.
-func (a *App) switchByHand(
-	ctx context.Context, edit func(now config.Database) (config.Database, error),
-) (before, after config.Database, err error) {
-	return a.switchTo(ctx, func(now config.Database) (config.Database, error) {
-		after, err := edit(now)
-		if err != nil {
-			return now, err
-		}
-		cfg := *a.cfg
-		cfg.Databases = map[string]config.Database{"default": after}
-		if standby := a.db.Replica(); standby != nil {
-			cfg.Databases["replica"] = *standby
-		}
-		return after, a.checkNewBudget(ctx, &cfg)
-	})
 }
 
 // Close ends what New started. Call it after the last request. When ctx ends first, leases are reclaimed. The parts are
