@@ -176,7 +176,7 @@ func TestASentryThatHangsIsNotWaitedForLongerThanTheLimits(t *testing.T) {
 
 func TestEventsOfTheExperimentGoToTheSentryThatIsConfigured(t *testing.T) {
 	t.Parallel()
-	sink := envelope.NewSink(0)
+	sink := &envelope.Sink{}
 	server := httptest.NewServer(sink)
 	t.Cleanup(server.Close)
 	s := newSite(t, func(c *config.Config) {

@@ -68,7 +68,7 @@ func (m *mailbox) all() []string {
 // withListeners is a change of the configuration after which mails and events go to real servers inside the test.
 func withListeners(t testing.TB) (set func(*config.Config), mails *mailbox, events *envelope.Sink) {
 	t.Helper()
-	mails, events = newMailbox(t), envelope.NewSink(0)
+	mails, events = newMailbox(t), &envelope.Sink{}
 	sentry := httptest.NewServer(events)
 	t.Cleanup(sentry.Close)
 	return func(c *config.Config) {

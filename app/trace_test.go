@@ -21,7 +21,7 @@ import (
 // tracedSite is the application with a collector and a Sentry that get every trace.
 func tracedSite(t *testing.T, set func(*config.Database)) (*site, *tracetest.Collector, *envelope.Sink) {
 	t.Helper()
-	collector, sink := tracetest.New(t), envelope.NewSink(0)
+	collector, sink := tracetest.New(t), &envelope.Sink{}
 	sentry := httptest.NewServer(sink)
 	t.Cleanup(sentry.Close)
 	s := newSite(t, func(c *config.Config) {

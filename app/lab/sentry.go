@@ -92,7 +92,6 @@ type sentryRun struct {
 	timeout  time.Duration // of the hook's wait, if the strategy has none; else 0
 	patience time.Duration // timeout of a request to Sentry
 	standIn  bool          // delay was given: use a stand-in for Sentry
-	delay    time.Duration // of the stand-in
 
 	db      *db.DB
 	since   time.Time // when the step acquired its lease
@@ -129,7 +128,7 @@ func readSentry(c echo.Context, limits config.Test, cfg *config.Database) (*sent
 	a.Strategy, a.Settings = cfg.Strategy, SettingsOf(*cfg)
 	return &sentryRun{
 		timeout: timeout, patience: min(sentryPatience, share), standIn: q.values.Has("delay"),
-		delay: q.duration("delay", delay, 0, limits.MaxHold), answer: a,
+		sink: &envelope.Sink{Delay: q.duration("delay", delay, 0, limits.MaxHold)}, answer: a,
 	}, q.end()
 }
 

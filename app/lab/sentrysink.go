@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"time"
 
-	"ddtb/app/report/envelope"
 	"ddtb/config"
 )
 
@@ -18,16 +17,15 @@ const sentryPatience = 5 * time.Second
 // it has to be slow. end closes the stand-in. It also closes when ctx ends.
 func (r *sentryRun) destination(ctx context.Context, to config.Sentry) (dsn config.Secret, end func(), err error) {
 	if to.DSN != "" && !r.standIn {
-		r.answer.SentTo = "the Sentry that is configured"
+		r.answer.SentTo, r.sink = "the Sentry that is configured", nil
 		return to.DSN, func() {}, nil
 	}
-	r.answer.SentTo = fmt.Sprintf("a stand-in for Sentry inside this process, which answers after %v", r.delay)
+	r.answer.SentTo = fmt.Sprintf("a stand-in for Sentry inside this process, which answers after %v", r.sink.Delay)
 	var listen net.ListenConfig
 	l, err := listen.Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", nil, fmt.Errorf("the stand-in for Sentry: %w", err)
 	}
-	r.sink = envelope.NewSink(r.delay)
 	server := &http.Server{Handler: r.sink, ReadHeaderTimeout: sentryPatience}
 	served := make(chan struct{})
 	go func() { defer close(served); _ = server.Serve(l) }() // the error is that of closing it

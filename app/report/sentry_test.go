@@ -24,7 +24,7 @@ import (
 
 // sentryAt is a real endpoint that answers after delay.
 func sentryAt(t testing.TB, delay time.Duration) (*envelope.Sink, config.Sentry) {
-	sink := envelope.NewSink(delay)
+	sink := &envelope.Sink{Delay: delay}
 	srv := httptest.NewServer(sink)
 	t.Cleanup(srv.Close)
 	return sink, config.Sentry{DSN: config.Secret(strings.Replace(srv.URL, "://", "://thekey@", 1) + "/7"), Environment: "test"}

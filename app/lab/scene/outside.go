@@ -76,8 +76,7 @@ func (t *Sentry) Accepted(text string) (n int) {
 
 // Sentry starts the stand-in. It accepts that many events, up to 200, and answers 429 to the rest.
 func (s *Stage) Sentry(quota int) *Sentry {
-	t := &Sentry{sink: envelope.NewSink(0)}
-	t.sink.Quota = quota
+	t := &Sentry{sink: &envelope.Sink{Quota: quota}}
 	t.DSN = strings.Replace(s.Web(t.sink.ServeHTTP), "http://", "http://key@", 1) + "/1"
 	return t
 }

@@ -74,19 +74,16 @@ func readHeader(in *bufio.Reader, into any) error {
 	}
 }
 
-// Sink is the endpoint: an http.Handler for POST /api/PROJECT/envelope/, uncompressed, as sentry-go sends it.
+// Sink is the endpoint: an http.Handler for POST /api/PROJECT/envelope/, uncompressed, as sentry-go sends it. Set its fields
+// before the first request.
 type Sink struct {
-	Quota int // events to accept before it answers 429; 0: all. Set it before the first request
-
-	delay time.Duration
+	Quota int           // events to accept before it answers 429; 0: all
+	Delay time.Duration // until it answers; it hangs if that is longer than the client waits
 
 	mu    sync.Mutex
 	items []Item
 	total int
 }
-
-// NewSink makes a sink that answers after delay; it hangs if that is longer than the client waits.
-func NewSink(delay time.Duration) *Sink { return &Sink{delay: delay} }
 
 func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost || !strings.HasSuffix(r.URL.Path, "/envelope/") {
@@ -99,7 +96,7 @@ func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	select {
-	case <-time.After(s.delay):
+	case <-time.After(s.Delay):
 	case <-r.Context().Done():
 		return
 	}

@@ -40,7 +40,7 @@ func FuzzParse(f *testing.F) {
 }
 
 func TestASinkKeepsTheLatestAndCountsAll(t *testing.T) {
-	s := NewSink(0)
+	s := &Sink{}
 	for i := range maxItems + 5 {
 		equal(t, post(t, s, "/api/7/envelope/", fmt.Appendf(nil, "{}\n{\"type\":\"event\"}\n%d\n", i)), http.StatusOK)
 	}
@@ -52,8 +52,7 @@ func TestASinkKeepsTheLatestAndCountsAll(t *testing.T) {
 }
 
 func TestASinkRefusesEventsBeyondItsQuota(t *testing.T) {
-	s := NewSink(0)
-	s.Quota = 2
+	s := &Sink{Quota: 2}
 	for i, want := range []int{http.StatusOK, http.StatusOK, http.StatusTooManyRequests} {
 		equal(t, post(t, s, "/api/7/envelope/", fmt.Appendf(nil, "{}\n{\"type\":\"event\"}\n%d\n", i)), want)
 	}
@@ -61,7 +60,7 @@ func TestASinkRefusesEventsBeyondItsQuota(t *testing.T) {
 }
 
 func TestASinkRefusesWhatIsNoEnvelope(t *testing.T) {
-	s := NewSink(0)
+	s := &Sink{}
 	equal(t, post(t, s, "/api/7/envelope/", []byte("x")), http.StatusBadRequest)
 	equal(t, post(t, s, "/other", []byte("{}")), http.StatusNotFound)
 	equal(t, s.Total(), 0)
