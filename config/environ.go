@@ -106,14 +106,10 @@ func (l *loader) setAll(settings []setting, o Origin) {
 
 // setHidden is setText for a value that may be part of a password, and is never shown.
 func (l *loader) setHidden(name, text string, o Origin) {
-	if text == "" {
-		return
-	}
-	k := l.byName[name]
 	before := len(l.mistakes)
-	l.set(k, k.parse(text), o)
+	l.setText(name, text, o)
 	if len(l.mistakes) > before {
-		l.mistakes[before].Message = "found a value that is not shown here; allowed is " + k.allowed()
+		l.mistakes[before].Message = l.byName[name].unshown()
 	}
 }
 

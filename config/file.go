@@ -77,12 +77,10 @@ func notText(content []byte) (problem string, offset int) {
 	if i := bytes.IndexByte(content, 0); i >= 0 {
 		return "found a NUL character: this is a binary file, not a configuration", i
 	}
-	for i := 0; i < len(content); {
-		r, size := utf8.DecodeRune(content[i:])
-		if r == utf8.RuneError && size == 1 {
+	for i := range string(content) {
+		if r, size := utf8.DecodeRune(content[i:]); r == utf8.RuneError && size == 1 {
 			return "found a character that is not UTF-8: save the file as UTF-8", i
 		}
-		i += size
 	}
 	return "", 0
 }
@@ -109,13 +107,8 @@ func (t *tomlFile) read() {
 	table, known := "", true
 	for !t.full() && t.parser.NextExpression() {
 		switch e := t.parser.Expression(); e.Kind {
-		case unstable.Table:
+		case unstable.Table, unstable.ArrayTable:
 			table, known = t.header(e)
-		case unstable.ArrayTable:
-			table, known = t.header(e)
-			if known {
-				t.failAt(first(e), table, "is a single table: write [%s] instead of [[%s]]", table, table)
-			}
 		case unstable.KeyValue:
 			if known { // otherwise the table has been rejected
 				t.keyValue(table, e)
@@ -172,19 +165,18 @@ func first(e *unstable.Node) int {
 
 // header returns the table that a [header] opens, and whether it exists.
 func (t *tomlFile) header(e *unstable.Node) (table string, known bool) {
-	table, known = t.resolve("", e)
-	if !known {
-		return "", false
-	}
-	if t.byName[table] != nil {
+	switch table, known = t.resolve("", e); {
+	case !known:
+	case t.byName[table] != nil:
 		parent, last := split(table)
 		t.failAt(first(e), table, "is a key, not a table: write %s = … below [%s]", last, parent)
 		return "", false
-	}
-	if e.Kind == unstable.Table {
+	case e.Kind == unstable.ArrayTable:
+		t.failAt(first(e), table, "is a single table: write [%s] instead of [[%s]]", table, table)
+	default:
 		t.once(first(e), table)
 	}
-	return table, true
+	return table, known
 }
 
 // once rejects a duplicate key or table, and records a replica.
@@ -280,12 +272,9 @@ func (t *tomlFile) valueOffset(e *unstable.Node) int {
 // value lets go-toml decode the single key-value.
 func (t *tomlFile) value(e *unstable.Node) any {
 	var v any
-	text := t.parser.Raw(e.Raw)
-	table := map[string]any{}
-	if err := toml.Unmarshal(text, &table); err != nil { // an integer of more than 64 bits, or an invalid date
+	if err := toml.Unmarshal(t.parser.Raw(e.Raw), &v); err != nil { // an integer of more than 64 bits, or an invalid date
 		return raw(t.doc[t.valueOffset(e) : e.Raw.Offset+e.Raw.Length])
 	}
-	v = table
 	for it := e.Key(); it.Next(); {
 		v = v.(map[string]any)[string(it.Node().Data)]
 	}
