@@ -95,6 +95,9 @@ func Static(packages ...*Files) echo.HandlerFunc {
 	}
 }
 
+// Stylesheet returns the layout's stylesheet, for a self-contained document.
+func Stylesheet() string { return string(own.byPath["web/ddtb.css"].body) }
+
 // Favicon answers /favicon.ico for clients that ignore the link in the page.
 func Favicon(c echo.Context) error { return own.byPath["web/favicon.svg"].serve(c) }
 
