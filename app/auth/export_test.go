@@ -8,7 +8,7 @@ import (
 
 // OccupyHasher takes every turn to hash. entered is closed when a login waits for one.
 func OccupyHasher(s *Service) (entered <-chan struct{}, leave func()) {
-	q := &s.hasher.hashQueue
+	q := s.hasher
 	q.mu.Lock()
 	taken := q.free
 	q.free = 0
@@ -27,7 +27,7 @@ func OccupyHasher(s *Service) (entered <-chan struct{}, leave func()) {
 	}
 }
 
-func (q *hashQueue) length() int {
+func (q *hasher) length() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return len(q.waiting)
