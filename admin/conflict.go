@@ -76,11 +76,10 @@ func (ff *formField) compare(now any) (conflict bool) {
 	return true
 }
 
-// takeOver gives an untouched field the value that someone else saved.
+// takeOver gives an untouched field the value in the database.
 func (ff *formField) takeOver(now any) {
-	text := ff.mine(now)
 	ff.set(now)
-	ff.Initial = &text
+	ff.Initial = new(ff.mine(now))
 }
 
 // touched reports whether the user edited the row since the form showed it.

@@ -200,8 +200,7 @@ func (ff *formField) post(form url.Values) {
 	ff.Posted = true
 	ff.Raw = ff.posted(form, ff.Input)
 	if name := "initial-" + ff.Input; form.Has(name) {
-		initial := form.Get(name)
-		ff.Initial = &initial
+		ff.Initial = new(form.Get(name))
 	}
 	ff.Value, ff.Problem = ff.parse(ff.Raw)
 	for i := range ff.Raw {
@@ -228,9 +227,7 @@ func (row *formRow) fill(stored row) {
 	row.stored, row.Label = stored, stored.label
 	for _, ff := range row.Inputs {
 		if !ff.Posted {
-			ff.set(stored.values[ff.Name])
-			text := ff.mine(ff.Value)
-			ff.Initial = &text
+			ff.takeOver(stored.values[ff.Name])
 		}
 	}
 }

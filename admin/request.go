@@ -185,21 +185,17 @@ func (r *request) to(path string) error { return r.Redirect(http.StatusFound, pa
 
 // frame is the layout of every staff page.
 type frame struct {
-	Title    string
-	User     *auth.User
-	Crumbs   []web.Link
-	Links    []web.Link
-	Messages []message
+	Title   string
+	User    *auth.User
+	Crumbs  []web.Link // the last one is this page, and has no Path
+	Links   []web.Link
+	Message *message // or nil
 }
 
-// Trail returns the breadcrumbs above this page.
-func (f frame) Trail() []web.Link { return f.Crumbs[:len(f.Crumbs)-1] }
-
-// Here returns the last breadcrumb.
-func (f frame) Here() string { return f.Crumbs[len(f.Crumbs)-1].Text }
-
 func (r *request) frame(title string, crumbs ...web.Link) frame {
-	return frame{title, r.user, append([]web.Link{{Path: root, Text: "Home"}}, crumbs...), r.site.Links, r.takeMessages()}
+	crumbs = append([]web.Link{{Path: root, Text: "Home"}}, crumbs...)
+	crumbs[len(crumbs)-1].Path = ""
+	return frame{title, r.user, crumbs, r.site.Links, r.takeMessage()}
 }
 
 // show renders a page after releasing the request's lease: rendering needs no database.
