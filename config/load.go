@@ -231,22 +231,22 @@ func isFor(d *Database) func(*pgpassfile.Entry) bool {
 // readPasswordFile sets the password from the file, unless a later layer sets the password itself: then the file is not
 // used.
 func (l *loader) readPasswordFile(name string, password *Secret, file *string) {
-	direct, byFile := l.cfg.Origins[name], l.cfg.Origins[name+"_file"]
-	path := *file
+	path, used, other := *file, name+"_file", name
 	if path == "" {
 		return
 	}
-	if *password != "" && direct.layer > byFile.layer {
-		l.warn("%s is set (%s) and so is %s_file (%s): the former is used; remove one.", name, direct, name, byFile)
-		*file = ""
-		return
-	}
 	if *password != "" {
-		l.warn("%s_file is set (%s) and so is %s (%s): the former is used; remove one.", name, byFile, name, direct)
+		if l.cfg.Origins[name].layer > l.cfg.Origins[used].layer {
+			used, other, *file = other, used, ""
+		}
+		l.warn("%s is set (%s) and so is %s (%s): the former is used; remove one.", used, l.cfg.Origins[used], other, l.cfg.Origins[other])
+	}
+	if *file == "" {
+		return
 	}
 	text, mode, err := db.ReadSecret(path)
 	if err != nil {
-		l.fail(byFile, name+"_file", "%v", err)
+		l.fail(l.cfg.Origins[used], used, "%v", err)
 		return
 	}
 	l.warnReadable(path, mode)

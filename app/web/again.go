@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
 )
@@ -113,6 +112,5 @@ func parseField(pair string) (f field, ok bool) {
 	name, value, _ := strings.Cut(pair, "=")
 	name, err1 := url.QueryUnescape(name)
 	value, err2 := url.QueryUnescape(value)
-	text := name + value
-	return field{name, value}, err1 == nil && err2 == nil && name != "" && utf8.ValidString(text) && !strings.ContainsRune(text, 0)
+	return field{name, value}, err1 == nil && err2 == nil && name != "" && IsText(name) && IsText(value)
 }

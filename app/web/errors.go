@@ -320,11 +320,16 @@ func logAttrs(c echo.Context, status int, err error) []any {
 	return attrs
 }
 
+// SetRetryAfter sets the header Retry-After, in whole seconds: at least one.
+func SetRetryAfter(c echo.Context, after time.Duration) {
+	c.Response().Header().Set(echo.HeaderRetryAfter, strconv.Itoa(max(1, int(math.Ceil(after.Seconds())))))
+}
+
 func (p Problem) write(c echo.Context) error {
 	h := c.Response().Header()
 	h.Set(echo.HeaderCacheControl, "no-store")
 	if p.RetryAfter > 0 {
-		h.Set(echo.HeaderRetryAfter, strconv.Itoa(int(math.Ceil(p.RetryAfter.Seconds()))))
+		SetRetryAfter(c, p.RetryAfter)
 	}
 	if WantsJSON(c) || forCurl(c) {
 		h.Set(echo.HeaderContentType, "application/problem+json")

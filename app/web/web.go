@@ -22,6 +22,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
 
@@ -152,6 +153,9 @@ func ParseID(text string) (id int64, ok bool) {
 	}
 	return id, true
 }
+
+// IsText reports whether a page can show the text, and PostgreSQL can store it.
+func IsText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
 // WantsJSON reports whether the client prefers JSON to a page: its Accept header names a JSON type, and no page type
 // with a higher weight. "*/*" names neither, so the client gets the page.
