@@ -3,10 +3,8 @@ package admin
 import (
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"slices"
-	"strconv"
 
 	"ddtb/app/fault"
 	"ddtb/app/web"
@@ -53,7 +51,7 @@ func (s *Site) changeForm(r *request) error {
 		return nil
 	})
 	if err != nil {
-		return r.orGone(err)
+		return err
 	}
 	return r.showForm(http.StatusOK, f)
 }
@@ -170,7 +168,7 @@ func (r *request) unsaved(f *form, err error) error {
 	} else {
 		f.Problems = append(f.Problems, "This is not saved. "+p.Detail+" "+kept+": save again in a moment.")
 	}
-	r.Response().Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(p.RetryAfter.Seconds())))))
+	web.SetRetryAfter(r.Context, p.RetryAfter)
 	return r.showForm(p.Status, f)
 }
 

@@ -112,7 +112,7 @@ func (l *changelist) Heads() []head {
 		isThis := func(n int) bool { return abs(n) == i+1 }
 		at := slices.IndexFunc(l.order, isThis)
 		rest := slices.DeleteFunc(slices.Clone(l.order), isThis)
-		h, next := head{Title: c.title(l.Model)}, i+1
+		h, next := head{Title: cmp.Or(c.Title, l.Model.field(c.Field).Title())}, i+1
 		if at >= 0 {
 			h.Sorted, next = "ascending", -l.order[at]
 			if l.order[at] < 0 {

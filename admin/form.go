@@ -79,7 +79,10 @@ type formInline struct {
 func (r *request) newForm(id int64) *form {
 	sets, action := r.model.Fieldsets, actionChange
 	if id == 0 {
-		sets, action = r.model.addFieldsets(), actionAdd
+		action = actionAdd
+		if r.model.AddFieldsets != nil {
+			sets = r.model.AddFieldsets
+		}
 	}
 	ok := r.can(r.model, action) // with view permission on a question, its choices are read-only on its page
 	f := &form{formRow: *r.newRow(r.model, sets, id, ok)}

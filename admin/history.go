@@ -52,21 +52,19 @@ func (r *request) note(q db.Querier, flag int, id int64, label string, changes [
 		}
 		text = string(body)
 	}
-	_, err := q.Exec(r.ctx, `INSERT INTO django_admin_log
-		(action_time, object_id, object_repr, action_flag, change_message, content_type_id, user_id)
-		VALUES (now(), $1, $2, $3, $4, (SELECT id FROM django_content_type WHERE app_label = $5 AND model = $6), $7)`,
-		strconv.FormatInt(id, 10), cut(label, 200), flag, text, r.model.App.Name, r.model.Name, r.user.ID)
-	if err != nil {
-		return fmt.Errorf("write the history: %w", err)
-	}
-	return nil
+	return writeEntry(r.ctx, q, strconv.FormatInt(id, 10), cut(label, 200), flag, text, r.model.App.Name, r.model.Name, r.user.ID)
 }
 
 // Record writes a history entry through q about something that is not a row. object is its name; message describes the
 // change in a sentence.
 func Record(ctx context.Context, q db.Querier, by *auth.User, object, message string) error {
-	_, err := q.Exec(ctx, `INSERT INTO django_admin_log (action_time, object_repr, action_flag, change_message, user_id)
-		VALUES (now(), $1, $2, $3, $4)`, cut(object, 200), flagChange, message, by.ID)
+	return writeEntry(ctx, q, nil, cut(object, 200), flagChange, message, "", "", by.ID)
+}
+
+func writeEntry(ctx context.Context, q db.Querier, args ...any) error {
+	_, err := q.Exec(ctx, `INSERT INTO django_admin_log
+		(action_time, object_id, object_repr, action_flag, change_message, content_type_id, user_id)
+		VALUES (now(), $1, $2, $3, $4, (SELECT id FROM django_content_type WHERE app_label = $5 AND model = $6), $7)`, args...)
 	if err != nil {
 		return fmt.Errorf("write the history: %w", err)
 	}
@@ -188,7 +186,7 @@ func (s *Site) history(r *request) error {
 		return err
 	})
 	if err != nil {
-		return r.orGone(err)
+		return err
 	}
 	slices.Reverse(entries)
 	frame := r.frame("Change history: "+r.called(object.label), r.crumbs(&object, "History")...)

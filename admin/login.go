@@ -3,11 +3,10 @@ package admin
 import (
 	"cmp"
 	"errors"
-	"fmt"
-	"math"
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -88,11 +87,11 @@ func (s *Site) landing(next string) string {
 
 // slowedDown sets Retry-After for the client.
 func (r *request) slowedDown(err error) {
-	seconds := 5.0
+	after := 5 * time.Second
 	if slow, ok := errors.AsType[*auth.SlowedError](err); ok {
-		seconds = math.Ceil(slow.After.Seconds())
+		after = slow.After
 	}
-	r.Response().Header().Set("Retry-After", fmt.Sprintf("%.0f", seconds))
+	web.SetRetryAfter(r.Context, after)
 }
 
 func (r *request) showLogin(status int, p loginPage) error {

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -65,11 +66,8 @@ type Field struct {
 // Target is the table that a Reference refers to, and the column that names its rows.
 type Target struct{ Table, Label string }
 
-// Pairs is the table that stores a Many: the columns for the row itself and for the other rows.
-type Pairs struct {
-	Table, Own, Other string
-	options           func(context.Context, db.Querier) ([]option, error)
-}
+// Pairs is the table that stores a Many: the columns for the row itself and for the other rows. SQL selects the options.
+type Pairs struct{ Table, Own, Other, SQL string }
 
 // Fieldset is a titled part of a form.
 type Fieldset struct {
@@ -129,25 +127,7 @@ func (m *Model) field(name string) *Field {
 
 // Title returns the field's label in Django's form: "pub_date" is "Pub date".
 func (f *Field) Title() string {
-	if f.Label != "" {
-		return f.Label
-	}
-	return capitalized(strings.ReplaceAll(f.Name, "_", " "))
-}
-
-func (c *Column) title(m *Model) string {
-	if c.Title != "" {
-		return c.Title
-	}
-	return m.field(c.Field).Title()
-}
-
-// addFieldsets returns the fieldsets of the form for a new row.
-func (m *Model) addFieldsets() []Fieldset {
-	if m.AddFieldsets != nil {
-		return m.AddFieldsets
-	}
-	return m.Fieldsets
+	return cmp.Or(f.Label, capitalized(strings.ReplaceAll(f.Name, "_", " ")))
 }
 
 // formFields returns the fields of the change form.

@@ -61,7 +61,7 @@ func (s *Site) passwordDone(r *request) error {
 func (s *Site) setPasswordForm(r *request) error {
 	target, err := r.passwordTarget(s.DB)
 	if err != nil {
-		return r.orGone(err)
+		return err
 	}
 	return r.showSetPassword(target, "")
 }
@@ -70,7 +70,7 @@ func (s *Site) setPasswordForm(r *request) error {
 func (s *Site) setPassword(r *request) error {
 	target, err := r.passwordTarget(s.DB)
 	if err != nil {
-		return r.orGone(err)
+		return err
 	}
 	password := r.form.Get("password1")
 	if problem := passwordProblem(password, r.form.Get("password2")); problem != "" {
@@ -93,7 +93,7 @@ func (s *Site) setPassword(r *request) error {
 		return r.note(q, flagChange, target.ID, target.Username, []change{{edited: {Fields: []string{"password"}}}})
 	})
 	if err != nil {
-		return r.orGone(err)
+		return err
 	}
 	s.saved(user)
 	r.notify(message{

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
 
@@ -81,7 +80,10 @@ func (s *Site) model(m *Model, action string, next handler) echo.HandlerFunc {
 		case staff && m != nil && !exists:
 			return r.gone()
 		case staff:
-			return next(r)
+			if err := next(r); !errors.Is(err, errGone) {
+				return err
+			}
+			return r.gone()
 		case r.isPost() && m != nil:
 			return r.signedOut()
 		}
@@ -232,30 +234,16 @@ func cut(s string, n int) string {
 	return s
 }
 
-// errGone means that the page's row does not exist.
+// errGone means that the page's row does not exist: the handler's answer is gone.
 var errGone = fault.New(fault.NotFound, "It was deleted meanwhile.")
 
 // gone redirects to the index with the message that the object does not exist, as Django does.
 func (r *request) gone() error {
-	id := strings.Map(func(c rune) rune {
-		if c < ' ' || c == utf8.RuneError {
-			return '?'
-		}
-		return c
-	}, r.Param("id"))
 	r.notify(message{
-		Class: "warn", Before: capitalized(r.model.Singular) + " with ID “", Object: cut(id, 41),
+		Class: "warn", Before: capitalized(r.model.Singular) + " with ID “", Object: cut(r.Param("id"), 41),
 		After: "” doesn’t exist. Perhaps it was deleted?",
 	})
 	return r.to(root)
-}
-
-// orGone returns gone for errGone, else the error.
-func (r *request) orGone(err error) error {
-	if errors.Is(err, errGone) {
-		return r.gone()
-	}
-	return err
 }
 
 // A form carries the query of the changelist that it was opened from, so that a save returns to it.
