@@ -129,5 +129,5 @@ func Cut(text string) string {
 	if len(text) <= maxCut {
 		return text
 	}
-	return text[:maxCut] + "…"
+	return strings.ToValidUTF8(text[:maxCut], "") + "…" // without half a letter
 }

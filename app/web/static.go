@@ -52,17 +52,14 @@ func MustFiles(pkg string, fsys fs.FS) *Files {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		body, err := fs.ReadFile(fsys, name)
-		if err != nil {
-			return err
-		}
 		contentType, ok := contentTypes[path.Ext(name)]
 		if !ok {
 			return fmt.Errorf("%s: no content type for %q", name, path.Ext(name))
 		}
+		body, err := fs.ReadFile(fsys, name)
 		sum := sha256.Sum256(body)
 		f.byPath[pkg+strings.TrimPrefix(name, "static")] = file{body, hex.EncodeToString(sum[:8]), contentType}
-		return nil
+		return err
 	})
 	if err != nil {
 		panic(fmt.Sprintf("web: static files of %s: %v", pkg, err))
