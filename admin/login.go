@@ -31,18 +31,15 @@ func (s *Site) loginForm(r *request) error {
 	if err == nil && u != nil && u.Staff { // despite an error the form can be shown
 		return r.to(s.landing(next))
 	}
-	return r.showLogin(http.StatusOK, loginPage{Next: next, Ended: r.sessionEnded()})
-}
-
-// sessionEnded reports whether the visitor's session ended because their password hash changed, and logs it.
-func (r *request) sessionEnded() bool {
-	username := auth.Ended(r.ctx)
-	if username == "" {
-		return false
+	ended := ""
+	if err == nil && u == nil {
+		ended = auth.Ended(r.ctx)
 	}
-	r.site.Log.InfoContext(r.ctx, "a session ended: the user's password hash has changed since the login, by a new password, or "+
-		"because another application encoded it anew, as Django does at a login", "username", username, "client", r.RealIP())
-	return true
+	if ended != "" {
+		s.Log.InfoContext(r.ctx, "a session ended: the user's password hash has changed since the login, by a new password, or "+
+			"because another application encoded it anew, as Django does at a login", "username", ended, "client", r.RealIP())
+	}
+	return r.showLogin(http.StatusOK, loginPage{Next: next, Ended: ended != ""})
 }
 
 // login signs in. A failed login has status 200, as in Django, and does not say which part was wrong.

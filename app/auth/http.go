@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -31,17 +30,12 @@ func OverTLS(r *http.Request) bool {
 		strings.EqualFold(r.Header.Get(echo.HeaderXForwardedSsl), "on")
 }
 
-// visit caches the user of one request: queried on first use.
+// visit is the session of one request.
 type visit struct {
 	service *Service
 	secret  string
 	key     secretHash
 	valid   bool // the cookie has the form of a secret
-
-	mu    sync.Mutex
-	user  *User
-	known bool
-	ended string // the session's user, if their password hash has changed
 }
 
 type visitKey struct{}
@@ -80,34 +74,22 @@ func UserFrom(ctx context.Context) (*User, error) {
 	if !v.valid {
 		return nil, nil
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.known {
-		return v.user, nil
-	}
-	return v.found(v.service.user(ctx, v.key))
+	return v.service.user(ctx, v.key)
 }
 
-// found stores the result of the lookup.
-func (v *visit) found(u *User, err error) (*User, error) {
-	if ended, ok := errors.AsType[*endedError](err); ok {
-		v.ended, err = ended.username, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	v.user, v.known = u, true
-	return u, nil
-}
-
-// Ended returns the username of the request's session if it ended because the password hash changed: by a new password,
+// Ended queries the username of the request's session if it ended because the password hash changed: by a new password,
 // or by another application that encoded the same password again, as Django does at a login. It is "" for any other
-// request, and before UserFrom or Recheck was called.
+// request, and if the database can't be asked.
 func Ended(ctx context.Context) (username string) {
 	v := visitOf(ctx)
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.ended
+	if !v.valid {
+		return ""
+	}
+	_, _, err := load(ctx, v.service.db, v.key)
+	if ended, ok := errors.AsType[*endedError](err); ok {
+		return ended.username
+	}
+	return ""
 }
 
 // Recheck returns the request's user from the database: for every change.
@@ -125,10 +107,8 @@ func RecheckThrough(ctx context.Context, q db.Querier) (*User, error) {
 	if !v.valid {
 		return nil, nil
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
 	_, epoch := v.service.seen.at(v.key, v.service.now())
-	return v.found(v.service.ask(ctx, q, v.key, epoch))
+	return v.service.ask(ctx, q, v.key, epoch)
 }
 
 // Secret returns the secret of the request's session, or "". It is the key for signing this visitor's data.
