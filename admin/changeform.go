@@ -27,7 +27,6 @@ type formPage struct {
 
 func (s *Site) toChange(r *request) error { return r.to(r.model.path(r.id, "change")) }
 
-// addForm shows the form for a new row.
 func (s *Site) addForm(r *request) error {
 	f := r.newForm(0)
 	if err := r.readOptions(s.DB, f); err != nil {
@@ -76,7 +75,6 @@ func (r *request) load(q db.Querier, f *form, lock string) error {
 	return r.allowedRows(q, actionChange, f.ID)
 }
 
-// readOptions attaches the options of every Many.
 func (r *request) readOptions(q db.Querier, f *form) error {
 	for _, ff := range f.Inputs {
 		if ff.Kind != Many {

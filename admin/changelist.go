@@ -42,7 +42,6 @@ type changelistPage struct {
 	Mangled   bool // the address was invalid, so everything is listed
 }
 
-// changelist lists the rows of a model.
 func (s *Site) changelist(r *request) error {
 	l, ok := parseChangelist(r.model, r.QueryParams(), time.Now().UTC())
 	if !ok {

@@ -92,7 +92,6 @@ func (row *formRow) touched() bool {
 	return false
 }
 
-// explainConflict says whose change the form shows.
 func (r *request) explainConflict(q db.Querier, f *form) error {
 	last, err := readEntries(r.ctx, q, ofObject+` ORDER BY l.action_time DESC, l.id DESC LIMIT 1`,
 		f.Model.App.Name, f.Model.Name, fmt.Sprint(f.ID))

@@ -140,7 +140,6 @@ func (r *request) confirm(ids []int64, p deletePage) error {
 	return r.show(http.StatusOK, "delete.html", p)
 }
 
-// delete deletes one row and its dependents.
 func (s *Site) delete(r *request) error {
 	d, err := r.deleteRows([]int64{r.id})
 	if err != nil {

@@ -294,7 +294,6 @@ func (row *formRow) field(name string) *formField {
 	return nil
 }
 
-// valid reports whether the input has no mistakes.
 func (f *form) valid() bool { return len(f.Problems) == 0 && f.Mistakes() == 0 }
 
 // The methods below are for templates.

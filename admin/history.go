@@ -144,7 +144,6 @@ func readEntries(ctx context.Context, q db.Querier, where string, args ...any) (
 	})
 }
 
-// recent returns the user's latest actions.
 func (r *request) recent() ([]entry, error) {
 	entries, err := readEntries(r.ctx, r.site.DB,
 		`WHERE l.user_id = $1 ORDER BY l.action_time DESC, l.id DESC LIMIT 10`, r.user.ID)

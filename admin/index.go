@@ -44,7 +44,6 @@ func (r *request) apps() []appIndex {
 	return apps
 }
 
-// index lists the models and the user's latest actions.
 func (s *Site) index(r *request) error {
 	recent, err := r.recent()
 	if err != nil {
@@ -54,7 +53,6 @@ func (s *Site) index(r *request) error {
 	return r.show(http.StatusOK, "index.html", p)
 }
 
-// appIndex lists the models of one application.
 func (s *Site) appIndex(app *App) func(*request) error {
 	return func(r *request) error {
 		for _, index := range r.apps() {

@@ -70,7 +70,6 @@ func (l *changelist) read(ctx context.Context, d *db.DB) (err error) {
 	})
 }
 
-// readPage reads the rows of the page.
 func (l *changelist) readPage(ctx context.Context, q db.Querier) ([]row, error) {
 	var fields []*Field
 	for _, c := range l.Model.Columns {

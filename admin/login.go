@@ -63,7 +63,6 @@ func (s *Site) login(r *request) error {
 	return err
 }
 
-// logRefusal logs why a login was refused.
 func (r *request) logRefusal(err error) {
 	username, reason := auth.RefusalReason(err)
 	attrs := []any{"reason", reason, "client", r.RealIP(), "request_id", r.Response().Header().Get(echo.HeaderXRequestID)}
@@ -110,7 +109,6 @@ func safeNext(next string) string {
 	return u.String()
 }
 
-// logout ends the session.
 func (s *Site) logout(r *request) error {
 	if err := s.Users.SignOut(r.Context); err != nil {
 		return err

@@ -23,7 +23,6 @@ type message struct {
 
 const messageCookie = "ddtb_messages"
 
-// notify stores a message for the next page.
 func (r *request) notify(m message) {
 	if len(m.Object) > 600 { // a cookie is limited to 4 KB
 		m.Object = strings.ToValidUTF8(m.Object[:600], "") + "…"

@@ -130,7 +130,6 @@ func (f *Field) Title() string {
 	return cmp.Or(f.Label, capitalized(strings.ReplaceAll(f.Name, "_", " ")))
 }
 
-// formFields returns the fields of the change form.
 func (m *Model) formFields() []*Field {
 	var fields []*Field
 	for _, set := range m.Fieldsets {
@@ -144,7 +143,6 @@ func (m *Model) formFields() []*Field {
 // isColumn reports whether the field's value is stored in a column of its name.
 func (f *Field) isColumn() bool { return f.Kind != Many && f.Kind != NewPassword }
 
-// initialValue returns a new row's value.
 func (f *Field) initialValue() any {
 	switch {
 	case f.Default != nil:

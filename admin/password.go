@@ -21,7 +21,6 @@ type passwordPage struct {
 	Problem string
 }
 
-// passwordForm shows the form for the user's own password.
 func (s *Site) passwordForm(r *request) error { return r.showPassword(http.StatusOK, passwordPage{}) }
 
 // changePassword changes the user's own password, and ends the user's other sessions.
@@ -57,7 +56,6 @@ func (s *Site) passwordDone(r *request) error {
 	return r.show(http.StatusOK, "password_done.html", p)
 }
 
-// setPasswordForm shows the form for another user's password.
 func (s *Site) setPasswordForm(r *request) error {
 	target, err := r.passwordTarget(s.DB)
 	if err != nil {

@@ -51,7 +51,6 @@ func (s *Site) open(next handler) echo.HandlerFunc {
 	}
 }
 
-// page wraps a page for staff.
 func (s *Site) page(next handler) echo.HandlerFunc { return s.model(nil, "", next) }
 
 // model wraps a page of a model, if any, that requires a permission. The permission to change includes viewing. Visitors
@@ -182,7 +181,6 @@ func (r *request) signedOut() error {
 	return r.show(http.StatusForbidden, "signed_out.html", p)
 }
 
-// to redirects to a page.
 func (r *request) to(path string) error { return r.Redirect(http.StatusFound, path) }
 
 // frame is the layout of every staff page.

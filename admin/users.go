@@ -23,7 +23,6 @@ func checkEmail(email string) string {
 	return ""
 }
 
-// hashNewPassword checks and hashes a new user's password.
 func hashNewPassword(r *request, f *form) error {
 	password := f.field(newPassword)
 	if password == nil {

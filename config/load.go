@@ -187,7 +187,6 @@ func (l *loader) readFlags() {
 	}
 }
 
-// readPasswordFiles reads the files in the password_file keys.
 func (l *loader) readPasswordFiles() {
 	for _, name := range databaseNames {
 		d := l.databases[name]
@@ -387,7 +386,6 @@ func (l *loader) isSet(name string) bool {
 	return is
 }
 
-// checkBudget rejects settings that conflict with max_size = "auto".
 func (l *loader) checkBudget(prefix string, d *Database) {
 	const budget = "fleet.budget"
 	size, least := prefix+"pool.max_size", prefix+"pool.min_size"

@@ -200,7 +200,6 @@ func (k *key) unshown() string {
 	return "found a value that is not shown here; allowed is " + k.allowed()
 }
 
-// allowed describes the allowed values.
 func (k *key) allowed() string {
 	if s, is := scales[k.field().Type()]; is {
 		if numbers, auto := strings.CutPrefix(k.allow, autoWord+"|"); auto {

@@ -68,7 +68,6 @@ func SetText(path, name, text string) error {
 	return nil
 }
 
-// withText returns the document with the key set.
 func withText(doc []byte, name, text string) ([]byte, error) {
 	table, key := split(name)
 	value := strconv.Quote(text)

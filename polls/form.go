@@ -65,7 +65,6 @@ func parseBallot(form url.Values) (b ballot, complaint string) {
 // vote twice by loading the page twice.
 type Token [16]byte
 
-// newToken returns a unique token.
 func newToken() (t Token) {
 	_, _ = rand.Read(t[:]) // never fails
 	return t

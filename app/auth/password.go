@@ -91,7 +91,6 @@ var parsers = map[string]func(rest string) (derive func(string) []byte, key []by
 	"bcrypt":        func(rest string) (func(string) []byte, []byte) { return parseBcrypt(first72, rest) },
 }
 
-// parse parses a hash in one of Django's encodings.
 func parse(encoded string) (derive func(string) []byte, key []byte) {
 	algorithm, rest, _ := strings.Cut(encoded, "$")
 	if parser := parsers[algorithm]; parser != nil {
