@@ -47,20 +47,19 @@ func (s *Site) login(r *request) error {
 	p := loginPage{Next: safeNext(r.form.Get("next")), Username: r.form.Get("username")}
 	err := s.Users.SignIn(r.Context, p.Username, r.form.Get("password"))
 	problem, known := errors.AsType[*fault.Error](err)
+	status := http.StatusOK
 	switch {
 	case err == nil:
 		return r.to(s.landing(p.Next))
-	case errors.Is(err, auth.ErrWrongLogin):
-		r.logRefusal(err)
-		p.Problem = problem.Public
-		return r.showLogin(http.StatusOK, p)
 	case known && problem.Kind == fault.TooManyTries:
-		r.logRefusal(err)
+		status = http.StatusTooManyRequests
 		r.slowedDown(err)
-		p.Problem = problem.Public
-		return r.showLogin(http.StatusTooManyRequests, p)
+	case !errors.Is(err, auth.ErrWrongLogin):
+		return err
 	}
-	return err
+	r.logRefusal(err)
+	p.Problem = problem.Public
+	return r.showLogin(status, p)
 }
 
 func (r *request) logRefusal(err error) {
@@ -91,7 +90,7 @@ func (r *request) slowedDown(err error) {
 }
 
 func (r *request) showLogin(status int, p loginPage) error {
-	p.frame = frame{Title: "Log in", Crumbs: []web.Link{{Text: "Log in"}}}
+	p.frame = frame{Title: "Log in"}
 	return r.show(status, "login.html", p)
 }
 
@@ -113,7 +112,7 @@ func (s *Site) logout(r *request) error {
 	if err := s.Users.SignOut(r.Context); err != nil {
 		return err
 	}
-	return r.show(http.StatusOK, "logged_out.html", frame{Title: "Logged out", Crumbs: []web.Link{{Text: "Log out"}}})
+	return r.show(http.StatusOK, "logged_out.html", frame{Title: "Logged out"})
 }
 
 // logoutByGet refuses, as Django does since version 5: a link on any page could end the session.

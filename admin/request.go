@@ -170,8 +170,7 @@ type signedOutPage struct {
 
 // signedOut keeps a form whose session ended: the page submits it again after a login in another tab.
 func (r *request) signedOut() error {
-	p := signedOutPage{Fields: r.form}
-	p.frame = frame{Title: "You are signed out", Crumbs: []web.Link{{Text: "Signed out"}}}
+	p := signedOutPage{frame: frame{Title: "You are signed out"}, Fields: r.form}
 	for name := range p.Fields {
 		if web.IsSecret(name) {
 			delete(p.Fields, name)

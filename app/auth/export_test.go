@@ -27,10 +27,10 @@ func OccupyHasher(s *Service) (entered <-chan struct{}, leave func()) {
 	}
 }
 
-func (q *hasher) length() int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return len(q.waiting)
+func (h *hasher) length() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.waiting)
 }
 
 // SetClock makes now the service's time.
