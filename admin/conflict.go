@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 
 	"ddtb/db"
 )
@@ -84,12 +85,9 @@ func (ff *formField) takeOver(now any) {
 
 // touched reports whether the user edited the row since the form showed it.
 func (row *formRow) touched() bool {
-	for _, ff := range row.editable() {
-		if ff.Initial == nil || ff.mine(ff.Value) != *ff.Initial {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(row.editable(), func(ff *formField) bool {
+		return ff.Initial == nil || ff.mine(ff.Value) != *ff.Initial
+	})
 }
 
 func (r *request) explainConflict(q db.Querier, f *form) error {

@@ -71,11 +71,7 @@ func (r *request) collect(q db.Querier, ids []int64, lock string) (*deletion, er
 // count adds n rows of a model. They require permission to delete them. A user's history is deleted with the user: it is
 // read-only for everyone, so only the permission counts.
 func (r *request) count(d *deletion, m *Model, n int64) {
-	name := m.Plural
-	if n == 1 {
-		name = m.Singular
-	}
-	d.Counts = append(d.Counts, objectCount{capitalized(name), n})
+	d.Counts = append(d.Counts, objectCount{capitalized(m.noun(n)), n})
 	if !r.user.Can(m.permission(actionDelete)) {
 		d.Missing = append(d.Missing, m.Singular)
 	}
@@ -208,11 +204,8 @@ func (s *Site) bulk(r *request) error {
 	if err != nil {
 		return err
 	}
-	what := r.model.Plural
-	if len(d.ids) == 1 {
-		what = r.model.Singular
-	}
-	r.notify(message{Class: "good", Before: fmt.Sprintf("Successfully deleted %d %s.", len(d.ids), what)})
+	n := int64(len(d.ids))
+	r.notify(message{Class: "good", Before: fmt.Sprintf("Successfully deleted %d %s.", n, r.model.noun(n))})
 	return r.to(list)
 }
 

@@ -116,6 +116,14 @@ func (m *Model) path(below ...any) string {
 	return path
 }
 
+// noun returns the name of n rows.
+func (m *Model) noun(n int64) string {
+	if n == 1 {
+		return m.Singular
+	}
+	return m.Plural
+}
+
 func (m *Model) field(name string) *Field {
 	for _, f := range m.Fields {
 		if f.Name == name {

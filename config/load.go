@@ -102,8 +102,7 @@ func newLoader(o Options) *loader {
 		databases: map[string]*Database{},
 	}
 	for _, name := range databaseNames {
-		d := db.DefaultSettings()
-		l.databases[name] = &d
+		l.databases[name] = new(db.DefaultSettings())
 	}
 	l.cfg.Origins = map[string]Origin{}
 	l.schema = newSchema(keysOf(&l.cfg, l.databases))

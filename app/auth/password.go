@@ -69,14 +69,12 @@ func (h *hasher) verify(ctx context.Context, suspicion int, password, encoded st
 	usable := derive != nil && len(password) <= MaxPassword
 	if !usable {
 		derive, key = parse(dummy)
+		password = ""
 	}
 	if err := h.enter(ctx, suspicion); err != nil {
 		return false, err
 	}
 	defer h.leave()
-	if len(password) > MaxPassword {
-		password = ""
-	}
 	return subtle.ConstantTimeCompare(derive(password), key) == 1 && usable, nil
 }
 
