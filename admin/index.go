@@ -13,7 +13,8 @@ type indexPage struct {
 	frame
 	Apps   []appIndex
 	Recent []entry
-	Only   bool // one application, without recent actions
+	Links  []web.Link
+	Only   bool // one application, without links and recent actions
 }
 
 // appIndex is an application, and what the user may do with its models.
@@ -49,7 +50,7 @@ func (s *Site) index(r *request) error {
 	if err != nil {
 		return err
 	}
-	p := indexPage{frame: r.frame("Site administration"), Apps: r.apps(), Recent: recent}
+	p := indexPage{frame: r.frame("Site administration"), Apps: r.apps(), Recent: recent, Links: s.Links}
 	return r.show(http.StatusOK, "index.html", p)
 }
 

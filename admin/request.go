@@ -187,14 +187,13 @@ type frame struct {
 	Title   string
 	User    *auth.User
 	Crumbs  []web.Link // the last one is this page, and has no Path
-	Links   []web.Link
-	Message *message // or nil
+	Message *message   // or nil
 }
 
 func (r *request) frame(title string, crumbs ...web.Link) frame {
 	crumbs = append([]web.Link{{Path: root, Text: "Home"}}, crumbs...)
 	crumbs[len(crumbs)-1].Path = ""
-	return frame{title, r.user, crumbs, r.site.Links, r.takeMessage()}
+	return frame{title, r.user, crumbs, r.takeMessage()}
 }
 
 // show renders a page after releasing the request's lease: rendering needs no database.
