@@ -33,7 +33,7 @@ func (l *loader) readFile() {
 	if absent := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR); absent && named == "" {
 		return // accounts with the home /dev/null get ENOTDIR
 	}
-	l.path, l.cfg.File = path, path
+	l.cfg.File = path
 	if err != nil {
 		l.broken = true
 		l.addUnreadable(path, named, err)
@@ -128,7 +128,7 @@ func (t *tomlFile) read() {
 func (t *tomlFile) full() bool { return len(t.mistakes) > maxMistakes }
 
 func (t *tomlFile) failAt(offset int, key, format string, args ...any) {
-	t.fail(at(t.path, t.doc, offset), key, format, args...)
+	t.fail(at(t.cfg.File, t.doc, offset), key, format, args...)
 }
 
 // aCharacter matches go-toml's text for a character of the document, which may be part of a password.
@@ -152,7 +152,7 @@ func (t *tomlFile) checkRules() {
 	if e, is := errors.AsType[*toml.DecodeError](err); is {
 		line, column := e.Position()
 		message := aCharacter.ReplaceAllString(strings.TrimPrefix(e.Error(), "toml: "), "")
-		t.fail(Origin{File: t.path, Line: line, Column: column}, "", "this is not TOML: %s", message)
+		t.fail(Origin{File: t.cfg.File, Line: line, Column: column}, "", "this is not TOML: %s", message)
 	}
 }
 
@@ -182,12 +182,12 @@ func (t *tomlFile) header(e *unstable.Node) (table string, known bool) {
 // once rejects a duplicate key or table, and records a replica.
 func (t *tomlFile) once(offset int, name string) bool {
 	if before, twice := t.seen[name]; twice {
-		t.failAt(offset, name, "is there twice, first on line %d: keep one", at(t.path, t.doc, before).Line)
+		t.failAt(offset, name, "is there twice, first on line %d: keep one", at(t.cfg.File, t.doc, before).Line)
 		return false
 	}
 	t.seen[name] = offset
 	if name == "databases.replica" {
-		t.replica = at(t.path, t.doc, offset)
+		t.replica = at(t.cfg.File, t.doc, offset)
 	}
 	return true
 }
@@ -247,7 +247,7 @@ func (t *tomlFile) keyValue(table string, e *unstable.Node) {
 	switch {
 	case !t.once(first(e), name):
 	case k != nil:
-		t.set(k, t.value(e), at(t.path, t.doc, value))
+		t.set(k, t.value(e), at(t.cfg.File, t.doc, value))
 	case e.Value().Kind == unstable.InlineTable:
 		for it := e.Value().Children(); !t.full() && it.Next(); {
 			t.keyValue(name, it.Node())

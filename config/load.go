@@ -84,7 +84,6 @@ func Load(o Options) (*Config, error) {
 type loader struct {
 	options   Options
 	env       map[string]string
-	path      string // of the file
 	cfg       Config
 	databases map[string]*Database
 	replica   Origin // of the header [databases.replica], which suffices to define a replica

@@ -38,7 +38,5 @@ func SetClock(s *Service, now func() time.Time) { s.now = now }
 
 // WithSecret is a request's context with that session.
 func WithSecret(ctx context.Context, s *Service, secret string) context.Context {
-	v := &visit{service: s, secret: secret}
-	v.key, v.valid = hashSecret(secret)
-	return context.WithValue(ctx, visitKey{}, v)
+	return s.withSecret(ctx, secret)
 }

@@ -33,9 +33,8 @@ func OverTLS(r *http.Request) bool {
 // visit is the session of one request.
 type visit struct {
 	service *Service
-	secret  string
+	secret  string // "": none, or malformed
 	key     secretHash
-	valid   bool // the cookie has the form of a secret
 }
 
 type visitKey struct{}
@@ -59,10 +58,17 @@ func (s *Service) Middleware(next echo.HandlerFunc) echo.HandlerFunc {
 
 // With returns ctx with the user of r, for UserFrom and the like.
 func (s *Service) With(ctx context.Context, r *http.Request) context.Context {
-	v := &visit{service: s}
+	secret := ""
 	if cookie, err := r.Cookie(cookieName(r)); err == nil {
-		v.secret = cookie.Value
-		v.key, v.valid = hashSecret(cookie.Value)
+		secret = cookie.Value
+	}
+	return s.withSecret(ctx, secret)
+}
+
+func (s *Service) withSecret(ctx context.Context, secret string) context.Context {
+	v := &visit{service: s}
+	if key, ok := hashSecret(secret); ok {
+		v.secret, v.key = secret, key
 	}
 	return context.WithValue(ctx, visitKey{}, v)
 }
@@ -71,7 +77,7 @@ func (s *Service) With(ctx context.Context, r *http.Request) context.Context {
 // 30 seconds old. The error is the database's.
 func UserFrom(ctx context.Context) (*User, error) {
 	v := visitOf(ctx)
-	if !v.valid {
+	if v.secret == "" {
 		return nil, nil
 	}
 	return v.service.user(ctx, v.key)
@@ -82,7 +88,7 @@ func UserFrom(ctx context.Context) (*User, error) {
 // request, and if the database can't be asked.
 func Ended(ctx context.Context) (username string) {
 	v := visitOf(ctx)
-	if !v.valid {
+	if v.secret == "" {
 		return ""
 	}
 	_, _, err := load(ctx, v.service.db, v.key)
@@ -95,7 +101,7 @@ func Ended(ctx context.Context) (username string) {
 // Recheck returns the request's user from the database: for every change.
 func Recheck(ctx context.Context) (*User, error) {
 	v := visitOf(ctx)
-	if !v.valid {
+	if v.secret == "" {
 		return nil, nil
 	}
 	return RecheckThrough(ctx, v.service.db)
@@ -104,7 +110,7 @@ func Recheck(ctx context.Context) (*User, error) {
 // RecheckThrough is Recheck with q: for actions that must be possible while no connection is available.
 func RecheckThrough(ctx context.Context, q db.Querier) (*User, error) {
 	v := visitOf(ctx)
-	if !v.valid {
+	if v.secret == "" {
 		return nil, nil
 	}
 	_, epoch := v.service.seen.at(v.key, v.service.now())
@@ -112,12 +118,7 @@ func RecheckThrough(ctx context.Context, q db.Querier) (*User, error) {
 }
 
 // Secret returns the secret of the request's session, or "". It is the key for signing this visitor's data.
-func Secret(ctx context.Context) string {
-	if v := visitOf(ctx); v.valid {
-		return v.secret
-	}
-	return ""
-}
+func Secret(ctx context.Context) string { return visitOf(ctx).secret }
 
 // SignIn is Login with the request's address and cookie: it sets the new cookie, and replaces the old session.
 func (s *Service) SignIn(c echo.Context, username, password string) error {
