@@ -50,7 +50,7 @@ type Options struct {
 	DB    *db.DB
 	Users *auth.Service
 	Log   *slog.Logger
-	Links []web.Link // to other staff pages, in the index and the header
+	Links []web.Link // to other staff pages, in the index
 
 	// Report is called with a connection failure for which a form was returned. web.HandleErrors reports the others.
 	Report func(echo.Context, error)

@@ -3,10 +3,8 @@ package admin
 import (
 	"errors"
 	"fmt"
-	"math"
 	"net/http"
 	"slices"
-	"strconv"
 
 	"ddtb/app/fault"
 	"ddtb/app/web"
@@ -29,7 +27,6 @@ type formPage struct {
 
 func (s *Site) toChange(r *request) error { return r.to(r.model.path(r.id, "change")) }
 
-// addForm shows the form for a new row.
 func (s *Site) addForm(r *request) error {
 	f := r.newForm(0)
 	if err := r.readOptions(s.DB, f); err != nil {
@@ -53,7 +50,7 @@ func (s *Site) changeForm(r *request) error {
 		return nil
 	})
 	if err != nil {
-		return r.orGone(err)
+		return err
 	}
 	return r.showForm(http.StatusOK, f)
 }
@@ -78,7 +75,6 @@ func (r *request) load(q db.Querier, f *form, lock string) error {
 	return r.allowedRows(q, actionChange, f.ID)
 }
 
-// readOptions attaches the options of every Many.
 func (r *request) readOptions(q db.Querier, f *form) error {
 	for _, ff := range f.Inputs {
 		if ff.Kind != Many {
@@ -170,7 +166,7 @@ func (r *request) unsaved(f *form, err error) error {
 	} else {
 		f.Problems = append(f.Problems, "This is not saved. "+p.Detail+" "+kept+": save again in a moment.")
 	}
-	r.Response().Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(p.RetryAfter.Seconds())))))
+	web.SetRetryAfter(r.Context, p.RetryAfter)
 	return r.showForm(p.Status, f)
 }
 

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"fmt"
 	"html/template"
 	"maps"
@@ -41,7 +42,6 @@ type changelistPage struct {
 	Mangled   bool // the address was invalid, so everything is listed
 }
 
-// changelist lists the rows of a model.
 func (s *Site) changelist(r *request) error {
 	l, ok := parseChangelist(r.model, r.QueryParams(), time.Now().UTC())
 	if !ok {
@@ -83,11 +83,7 @@ func (l *changelist) Self() string { return l.with("p", l.params.Get("p")) }
 
 // Plain returns the query that keeps the order, and drops search, lookups and hierarchy.
 func (l *changelist) Plain() string {
-	q := url.Values{}
-	if o := l.params.Get("o"); o != "" {
-		q.Set("o", o)
-	}
-	return "?" + q.Encode()
+	return "?" + url.Values{"o": l.params["o"]}.Encode()
 }
 
 // Preserved returns the query for links to forms, so that a save returns to this list: "?_changelist_filters=…" or "".
@@ -115,7 +111,7 @@ func (l *changelist) Heads() []head {
 		isThis := func(n int) bool { return abs(n) == i+1 }
 		at := slices.IndexFunc(l.order, isThis)
 		rest := slices.DeleteFunc(slices.Clone(l.order), isThis)
-		h, next := head{Title: c.title(l.Model)}, i+1
+		h, next := head{Title: cmp.Or(c.Title, l.Model.field(c.Field).Title())}, i+1
 		if at >= 0 {
 			h.Sorted, next = "ascending", -l.order[at]
 			if l.order[at] < 0 {
@@ -153,11 +149,8 @@ func (l *changelist) Lines() []line {
 	preserved := l.Preserved()
 	for i, row := range l.rows {
 		lines[i] = line{
-			ID: row.id, Name: row.label, Path: l.Model.path(row.id, "change") + preserved,
-			Cells: make([]template.HTML, len(l.Model.Columns)),
-		}
-		if row.label == "" {
-			lines[i].Name = fmt.Sprintf("number %d", row.id)
+			ID: row.id, Name: cmp.Or(row.label, "number "+strconv.FormatInt(row.id, 10)),
+			Path: l.Model.path(row.id, "change") + preserved, Cells: make([]template.HTML, len(l.Model.Columns)),
 		}
 		for j, c := range l.Model.Columns {
 			lines[i].Cells[j] = c.cell(l.Model.field(c.Field), row.values[c.Field], l.now)

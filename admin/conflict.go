@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 
 	"ddtb/db"
 )
@@ -76,24 +77,19 @@ func (ff *formField) compare(now any) (conflict bool) {
 	return true
 }
 
-// takeOver gives an untouched field the value that someone else saved.
+// takeOver gives an untouched field the value in the database.
 func (ff *formField) takeOver(now any) {
-	text := ff.mine(now)
 	ff.set(now)
-	ff.Initial = &text
+	ff.Initial = new(ff.mine(now))
 }
 
 // touched reports whether the user edited the row since the form showed it.
 func (row *formRow) touched() bool {
-	for _, ff := range row.editable() {
-		if ff.Initial == nil || ff.mine(ff.Value) != *ff.Initial {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(row.editable(), func(ff *formField) bool {
+		return ff.Initial == nil || ff.mine(ff.Value) != *ff.Initial
+	})
 }
 
-// explainConflict says whose change the form shows.
 func (r *request) explainConflict(q db.Querier, f *form) error {
 	last, err := readEntries(r.ctx, q, ofObject+` ORDER BY l.action_time DESC, l.id DESC LIMIT 1`,
 		f.Model.App.Name, f.Model.Name, fmt.Sprint(f.ID))

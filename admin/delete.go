@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -72,11 +71,7 @@ func (r *request) collect(q db.Querier, ids []int64, lock string) (*deletion, er
 // count adds n rows of a model. They require permission to delete them. A user's history is deleted with the user: it is
 // read-only for everyone, so only the permission counts.
 func (r *request) count(d *deletion, m *Model, n int64) {
-	name := m.Plural
-	if n == 1 {
-		name = m.Singular
-	}
-	d.Counts = append(d.Counts, objectCount{capitalized(name), n})
+	d.Counts = append(d.Counts, objectCount{capitalized(m.noun(n)), n})
 	if !r.user.Can(m.permission(actionDelete)) {
 		d.Missing = append(d.Missing, m.Singular)
 	}
@@ -141,7 +136,6 @@ func (r *request) confirm(ids []int64, p deletePage) error {
 	return r.show(http.StatusOK, "delete.html", p)
 }
 
-// delete deletes one row and its dependents.
 func (s *Site) delete(r *request) error {
 	d, err := r.deleteRows([]int64{r.id})
 	if err != nil {
@@ -192,21 +186,16 @@ func (r *request) deleteRows(ids []int64) (d *deletion, err error) {
 // maxBulk limits the rows deleted at once: their history is written row by row in one transaction.
 const maxBulk = 1000
 
-// errBulk is why a bulk action was not carried out. The list shows it.
-type errBulk string
-
-func (e errBulk) Error() string { return string(e) }
-
 // bulk runs the changelist's chosen action on the selected rows: it deletes them after a confirmation.
 func (s *Site) bulk(r *request) error {
 	list := r.model.list(r.QueryParams())
-	ids, err := r.chosen()
-	if why, ok := errors.AsType[errBulk](err); ok {
-		r.notify(message{Class: "warn", Before: why.Error()})
-		return r.to(list)
-	}
+	ids, why, err := r.chosen()
 	if err != nil {
 		return err
+	}
+	if why != "" {
+		r.notify(message{Class: "warn", Before: why})
+		return r.to(list)
 	}
 	if r.form.Get("post") == "" {
 		return r.confirm(ids, deletePage{Several: true, Back: list})
@@ -215,25 +204,22 @@ func (s *Site) bulk(r *request) error {
 	if err != nil {
 		return err
 	}
-	what := r.model.Plural
-	if len(d.ids) == 1 {
-		what = r.model.Singular
-	}
-	r.notify(message{Class: "good", Before: fmt.Sprintf("Successfully deleted %d %s.", len(d.ids), what)})
+	n := int64(len(d.ids))
+	r.notify(message{Class: "good", Before: fmt.Sprintf("Successfully deleted %d %s.", n, r.model.noun(n))})
 	return r.to(list)
 }
 
 // chosen returns the ids of the rows to delete, or why there are none.
-func (r *request) chosen() (ids []int64, err error) {
+func (r *request) chosen() (ids []int64, why string, err error) {
 	switch r.form.Get("action") {
 	case "delete_selected":
 	case "":
-		return nil, errBulk("No action selected.")
+		return nil, "No action selected.", nil
 	default:
-		return nil, errBulk("There is no such action.")
+		return nil, "There is no such action.", nil
 	}
 	if err := r.allowed(actionDelete); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if r.form.Get("select_across") == "1" {
 		ids, err = r.everyMatch()
@@ -241,15 +227,13 @@ func (r *request) chosen() (ids []int64, err error) {
 		ids, err = r.selected()
 	}
 	switch {
-	case err != nil:
-		return nil, err
 	case len(ids) > maxBulk:
-		return nil, errBulk(fmt.Sprintf("At most %s %s can be deleted at once. Narrow the list down by a search or a filter.",
-			thousands(maxBulk), r.model.Plural))
+		why = fmt.Sprintf("At most %s %s can be deleted at once. Narrow the list down by a search or a filter.",
+			thousands(maxBulk), r.model.Plural)
 	case len(ids) == 0:
-		return nil, errBulk("Items must be selected in order to perform actions on them. No items have been changed.")
+		why = "Items must be selected in order to perform actions on them. No items have been changed."
 	}
-	return ids, nil
+	return ids, why, err
 }
 
 func (r *request) selected() ([]int64, error) {

@@ -79,7 +79,10 @@ type formInline struct {
 func (r *request) newForm(id int64) *form {
 	sets, action := r.model.Fieldsets, actionChange
 	if id == 0 {
-		sets, action = r.model.addFieldsets(), actionAdd
+		action = actionAdd
+		if r.model.AddFieldsets != nil {
+			sets = r.model.AddFieldsets
+		}
 	}
 	ok := r.can(r.model, action) // with view permission on a question, its choices are read-only on its page
 	f := &form{formRow: *r.newRow(r.model, sets, id, ok)}
@@ -154,10 +157,7 @@ func (r *request) postedForm(id int64) *form {
 	f.post(r.form)
 	f.Label = f.typedLabel()
 	for _, in := range f.Inlines {
-		total, err := 0, error(nil)
-		if name := in.Prefix() + "-TOTAL_FORMS"; r.form.Has(name) {
-			total, err = strconv.Atoi(r.form.Get(name))
-		}
+		total, err := strconv.Atoi(cmp.Or(r.form.Get(in.Prefix()+"-TOTAL_FORMS"), "0"))
 		if err != nil || total < 0 || total > maxInlines {
 			f.Problems = append(f.Problems, fmt.Sprintf("At most %d %s can be saved at once.", maxInlines, in.Model.Plural))
 			continue
@@ -200,8 +200,7 @@ func (ff *formField) post(form url.Values) {
 	ff.Posted = true
 	ff.Raw = ff.posted(form, ff.Input)
 	if name := "initial-" + ff.Input; form.Has(name) {
-		initial := form.Get(name)
-		ff.Initial = &initial
+		ff.Initial = new(form.Get(name))
 	}
 	ff.Value, ff.Problem = ff.parse(ff.Raw)
 	for i := range ff.Raw {
@@ -228,9 +227,7 @@ func (row *formRow) fill(stored row) {
 	row.stored, row.Label = stored, stored.label
 	for _, ff := range row.Inputs {
 		if !ff.Posted {
-			ff.set(stored.values[ff.Name])
-			text := ff.mine(ff.Value)
-			ff.Initial = &text
+			ff.takeOver(stored.values[ff.Name])
 		}
 	}
 }
@@ -294,7 +291,6 @@ func (row *formRow) field(name string) *formField {
 	return nil
 }
 
-// valid reports whether the input has no mistakes.
 func (f *form) valid() bool { return len(f.Problems) == 0 && f.Mistakes() == 0 }
 
 // The methods below are for templates.

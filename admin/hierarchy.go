@@ -18,7 +18,6 @@ import (
 // dateUnits are the levels of the date hierarchy.
 var dateUnits = []string{"year", "month", "day"}
 
-// dateParams returns the parameters of the date hierarchy: year, month and day.
 func (m *Model) dateParams() []string {
 	var params []string
 	for _, unit := range dateUnits {

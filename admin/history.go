@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -51,21 +52,19 @@ func (r *request) note(q db.Querier, flag int, id int64, label string, changes [
 		}
 		text = string(body)
 	}
-	_, err := q.Exec(r.ctx, `INSERT INTO django_admin_log
-		(action_time, object_id, object_repr, action_flag, change_message, content_type_id, user_id)
-		VALUES (now(), $1, $2, $3, $4, (SELECT id FROM django_content_type WHERE app_label = $5 AND model = $6), $7)`,
-		strconv.FormatInt(id, 10), cut(label, 200), flag, text, r.model.App.Name, r.model.Name, r.user.ID)
-	if err != nil {
-		return fmt.Errorf("write the history: %w", err)
-	}
-	return nil
+	return writeEntry(r.ctx, q, strconv.FormatInt(id, 10), cut(label, 200), flag, text, r.model.App.Name, r.model.Name, r.user.ID)
 }
 
 // Record writes a history entry through q about something that is not a row. object is its name; message describes the
 // change in a sentence.
 func Record(ctx context.Context, q db.Querier, by *auth.User, object, message string) error {
-	_, err := q.Exec(ctx, `INSERT INTO django_admin_log (action_time, object_repr, action_flag, change_message, user_id)
-		VALUES (now(), $1, $2, $3, $4)`, cut(object, 200), flagChange, message, by.ID)
+	return writeEntry(ctx, q, nil, cut(object, 200), flagChange, message, "", "", by.ID)
+}
+
+func writeEntry(ctx context.Context, q db.Querier, args ...any) error {
+	_, err := q.Exec(ctx, `INSERT INTO django_admin_log
+		(action_time, object_id, object_repr, action_flag, change_message, content_type_id, user_id)
+		VALUES (now(), $1, $2, $3, $4, (SELECT id FROM django_content_type WHERE app_label = $5 AND model = $6), $7)`, args...)
 	if err != nil {
 		return fmt.Errorf("write the history: %w", err)
 	}
@@ -145,7 +144,6 @@ func readEntries(ctx context.Context, q db.Querier, where string, args ...any) (
 	})
 }
 
-// recent returns the user's latest actions.
 func (r *request) recent() ([]entry, error) {
 	entries, err := readEntries(r.ctx, r.site.DB,
 		`WHERE l.user_id = $1 ORDER BY l.action_time DESC, l.id DESC LIMIT 10`, r.user.ID)
@@ -169,36 +167,27 @@ func (r *request) recent() ([]entry, error) {
 type historyPage struct {
 	frame
 	Entries []entry
-	Newer   int // the page with newer entries; 0: none
-	Older   int
 }
 
-// history lists the changes of one object, oldest first, as Django does.
+// maxHistory limits the changes on the page of an object. The list of log entries has all.
+const maxHistory = 1000
+
+// history lists the latest changes of one object, oldest first, as Django does.
 func (s *Site) history(r *request) error {
-	page, err := strconv.Atoi(r.QueryParam("p"))
-	if err != nil || page < 1 || page > maxPage {
-		page = 1
-	}
 	var object row
 	var entries []entry
-	err = s.DB.InTx(r.ctx, func(q db.Querier) (err error) {
+	err := s.DB.InTx(r.ctx, func(q db.Querier) (err error) {
 		if object, err = r.model.find(r.ctx, q, nil, r.id, ""); err != nil {
 			return err
 		}
-		entries, err = readEntries(r.ctx, q, ofObject+` ORDER BY l.action_time, l.id LIMIT $4 OFFSET $5`,
-			r.model.App.Name, r.model.Name, strconv.FormatInt(r.id, 10), pageSize+1, (page-1)*pageSize)
+		entries, err = readEntries(r.ctx, q, ofObject+` ORDER BY l.action_time DESC, l.id DESC LIMIT $4`,
+			r.model.App.Name, r.model.Name, strconv.FormatInt(r.id, 10), maxHistory)
 		return err
 	})
 	if err != nil {
-		return r.orGone(err)
+		return err
 	}
-	data := historyPage{Entries: entries}
-	data.frame = r.frame("Change history: "+r.called(object.label), r.crumbs(&object, "History")...)
-	if page > 1 {
-		data.Older = page - 1
-	}
-	if len(entries) > pageSize {
-		data.Entries, data.Newer = entries[:pageSize], page+1
-	}
-	return r.show(http.StatusOK, "history.html", data)
+	slices.Reverse(entries)
+	frame := r.frame("Change history: "+r.called(object.label), r.crumbs(&object, "History")...)
+	return r.show(http.StatusOK, "history.html", historyPage{frame, entries})
 }

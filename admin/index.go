@@ -13,7 +13,8 @@ type indexPage struct {
 	frame
 	Apps   []appIndex
 	Recent []entry
-	Only   bool // one application, without recent actions
+	Links  []web.Link
+	Only   bool // one application, without links and recent actions
 }
 
 // appIndex is an application, and what the user may do with its models.
@@ -44,17 +45,15 @@ func (r *request) apps() []appIndex {
 	return apps
 }
 
-// index lists the models and the user's latest actions.
 func (s *Site) index(r *request) error {
 	recent, err := r.recent()
 	if err != nil {
 		return err
 	}
-	p := indexPage{frame: r.frame("Site administration"), Apps: r.apps(), Recent: recent}
+	p := indexPage{frame: r.frame("Site administration"), Apps: r.apps(), Recent: recent, Links: s.Links}
 	return r.show(http.StatusOK, "index.html", p)
 }
 
-// appIndex lists the models of one application.
 func (s *Site) appIndex(app *App) func(*request) error {
 	return func(r *request) error {
 		for _, index := range r.apps() {

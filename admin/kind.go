@@ -200,7 +200,7 @@ func (f *Field) text(value any) string {
 	case Log:
 		return readable(s)
 	case Choice:
-		if n := toInt(value); n >= 0 && n < int64(len(f.Names)) && f.Names[n] != "" {
+		if n, _ := value.(int64); n >= 0 && n < int64(len(f.Names)) && f.Names[n] != "" {
 			return f.Names[n]
 		}
 	}
@@ -234,7 +234,8 @@ func idsOf(value any) []int64 {
 	}
 	list, _ := value.([]any)
 	for _, v := range list {
-		ids = append(ids, toInt(v))
+		id, _ := v.(int64)
+		ids = append(ids, id)
 	}
 	return sortedIDs(ids)
 }
@@ -242,16 +243,4 @@ func idsOf(value any) []int64 {
 func sortedIDs(ids []int64) []int64 {
 	slices.Sort(ids)
 	return slices.Compact(ids)
-}
-
-func toInt(v any) int64 {
-	switch n := v.(type) {
-	case int16:
-		return int64(n)
-	case int32:
-		return int64(n)
-	case int64:
-		return n
-	}
-	return 0
 }

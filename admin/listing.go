@@ -70,7 +70,6 @@ func (l *changelist) read(ctx context.Context, d *db.DB) (err error) {
 	})
 }
 
-// readPage reads the rows of the page.
 func (l *changelist) readPage(ctx context.Context, q db.Querier) ([]row, error) {
 	var fields []*Field
 	for _, c := range l.Model.Columns {
@@ -143,9 +142,8 @@ func (l *changelist) readOptions(ctx context.Context, q db.Querier, filters []*F
 // options returns the rows that a Many or a Reference may have; of a Reference, the first maxOptions.
 func (f *Field) options(ctx context.Context, q db.Querier) ([]option, error) {
 	if f.Kind == Many {
-		return f.Pairs.options(ctx, q)
+		return collectOptions(q.Query(ctx, f.Pairs.SQL))
 	}
-	found, err := q.Query(ctx, fmt.Sprintf("SELECT id::bigint, '', %s::text, NULL FROM %s ORDER BY 3, 1 LIMIT $1",
-		ident(f.Target.Label), ident(f.Target.Table)), maxOptions)
-	return collectOptions(found, err)
+	return collectOptions(q.Query(ctx, fmt.Sprintf("SELECT id::bigint, '', %s::text, NULL FROM %s ORDER BY 3, 1 LIMIT $1",
+		ident(f.Target.Label), ident(f.Target.Table)), maxOptions))
 }

@@ -3,11 +3,10 @@ package admin
 import (
 	"cmp"
 	"errors"
-	"fmt"
-	"math"
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -32,18 +31,15 @@ func (s *Site) loginForm(r *request) error {
 	if err == nil && u != nil && u.Staff { // despite an error the form can be shown
 		return r.to(s.landing(next))
 	}
-	return r.showLogin(http.StatusOK, loginPage{Next: next, Ended: r.sessionEnded()})
-}
-
-// sessionEnded reports whether the visitor's session ended because their password hash changed, and logs it.
-func (r *request) sessionEnded() bool {
-	username := auth.Ended(r.ctx)
-	if username == "" {
-		return false
+	ended := ""
+	if err == nil && u == nil {
+		ended = auth.Ended(r.ctx)
 	}
-	r.site.Log.InfoContext(r.ctx, "a session ended: the user's password hash has changed since the login, by a new password, or "+
-		"because another application encoded it anew, as Django does at a login", "username", username, "client", r.RealIP())
-	return true
+	if ended != "" {
+		s.Log.InfoContext(r.ctx, "a session ended: the user's password hash has changed since the login, by a new password, or "+
+			"because another application encoded it anew, as Django does at a login", "username", ended, "client", r.RealIP())
+	}
+	return r.showLogin(http.StatusOK, loginPage{Next: next, Ended: ended != ""})
 }
 
 // login signs in. A failed login has status 200, as in Django, and does not say which part was wrong.
@@ -51,23 +47,21 @@ func (s *Site) login(r *request) error {
 	p := loginPage{Next: safeNext(r.form.Get("next")), Username: r.form.Get("username")}
 	err := s.Users.SignIn(r.Context, p.Username, r.form.Get("password"))
 	problem, known := errors.AsType[*fault.Error](err)
+	status := http.StatusOK
 	switch {
 	case err == nil:
 		return r.to(s.landing(p.Next))
-	case errors.Is(err, auth.ErrWrongLogin):
-		r.logRefusal(err)
-		p.Problem = problem.Public
-		return r.showLogin(http.StatusOK, p)
 	case known && problem.Kind == fault.TooManyTries:
-		r.logRefusal(err)
+		status = http.StatusTooManyRequests
 		r.slowedDown(err)
-		p.Problem = problem.Public
-		return r.showLogin(http.StatusTooManyRequests, p)
+	case !errors.Is(err, auth.ErrWrongLogin):
+		return err
 	}
-	return err
+	r.logRefusal(err)
+	p.Problem = problem.Public
+	return r.showLogin(status, p)
 }
 
-// logRefusal logs why a login was refused.
 func (r *request) logRefusal(err error) {
 	username, reason := auth.RefusalReason(err)
 	attrs := []any{"reason", reason, "client", r.RealIP(), "request_id", r.Response().Header().Get(echo.HeaderXRequestID)}
@@ -88,15 +82,15 @@ func (s *Site) landing(next string) string {
 
 // slowedDown sets Retry-After for the client.
 func (r *request) slowedDown(err error) {
-	seconds := 5.0
+	after := 5 * time.Second
 	if slow, ok := errors.AsType[*auth.SlowedError](err); ok {
-		seconds = math.Ceil(slow.After.Seconds())
+		after = slow.After
 	}
-	r.Response().Header().Set("Retry-After", fmt.Sprintf("%.0f", seconds))
+	web.SetRetryAfter(r.Context, after)
 }
 
 func (r *request) showLogin(status int, p loginPage) error {
-	p.frame = frame{Title: "Log in", Crumbs: []web.Link{{Text: "Log in"}}}
+	p.frame = frame{Title: "Log in"}
 	return r.show(status, "login.html", p)
 }
 
@@ -114,12 +108,11 @@ func safeNext(next string) string {
 	return u.String()
 }
 
-// logout ends the session.
 func (s *Site) logout(r *request) error {
 	if err := s.Users.SignOut(r.Context); err != nil {
 		return err
 	}
-	return r.show(http.StatusOK, "logged_out.html", frame{Title: "Logged out", Crumbs: []web.Link{{Text: "Log out"}}})
+	return r.show(http.StatusOK, "logged_out.html", frame{Title: "Logged out"})
 }
 
 // logoutByGet refuses, as Django does since version 5: a link on any page could end the session.

@@ -9,7 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
+
+	"ddtb/app/web"
 )
 
 // The address of a changelist is parsed here: search, order, page, date hierarchy, and Django's lookups.
@@ -81,7 +82,7 @@ func (l *changelist) parseParam(name, value string) bool {
 
 func (l *changelist) parseSearch(text string) bool {
 	words := searchWords(text)
-	if len(l.Model.Search) == 0 || len(text) > maxSearch || !isText(text) || len(words) > maxWords {
+	if len(l.Model.Search) == 0 || len(text) > maxSearch || !web.IsText(text) || len(words) > maxWords {
 		return false
 	}
 	l.Search = text
@@ -95,9 +96,6 @@ func (l *changelist) parseSearch(text string) bool {
 	}
 	return true
 }
-
-// isText reports whether PostgreSQL accepts a text.
-func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
 var likeEscaper = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 
@@ -230,7 +228,7 @@ func (l *changelist) compare(kind Kind, column, lookup, value string) (condition
 		return column + " IS NOT NULL", true
 	case operand.sqlType == "text" && isPattern:
 		place := l.where.param(pattern.before + likeEscaper.Replace(value) + pattern.after)
-		return fmt.Sprintf("%s %s %s::text", column, pattern.operator, place), isText(value)
+		return fmt.Sprintf("%s %s %s::text", column, pattern.operator, place), web.IsText(value)
 	case kind == DateTime && (lookup == "date" || slices.Contains(timeParts, lookup)):
 		return l.comparePart(column, lookup, value)
 	}
@@ -283,7 +281,7 @@ var operands = map[Kind]struct {
 	DateTime:  {"timestamptz", timeOperand},
 }
 
-func textOperand(s string) (any, bool) { return s, isText(s) }
+func textOperand(s string) (any, bool) { return s, web.IsText(s) }
 
 func numberOperand(s string) (any, bool) {
 	n, err := strconv.ParseInt(s, 10, 64)

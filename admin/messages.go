@@ -23,7 +23,6 @@ type message struct {
 
 const messageCookie = "ddtb_messages"
 
-// notify stores a message for the next page.
 func (r *request) notify(m message) {
 	if len(m.Object) > 600 { // a cookie is limited to 4 KB
 		m.Object = strings.ToValidUTF8(m.Object[:600], "") + "…"
@@ -33,31 +32,31 @@ func (r *request) notify(m message) {
 		return
 	}
 	b64 := base64.RawURLEncoding
-	r.setMessages(b64.EncodeToString(body)+"."+b64.EncodeToString(r.sign(body)), 0)
+	r.setMessage(b64.EncodeToString(body)+"."+b64.EncodeToString(r.sign(body)), 0)
 }
 
-func (r *request) setMessages(value string, age int) {
+func (r *request) setMessage(value string, age int) {
 	r.SetCookie(&http.Cookie{
 		Name: messageCookie, Value: value, Path: root, MaxAge: age,
 		HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: auth.OverTLS(r.Request()),
 	})
 }
 
-// takeMessages returns and removes the stored messages.
-func (r *request) takeMessages() []message {
+// takeMessage returns and removes the stored message, or returns nil.
+func (r *request) takeMessage() *message {
 	cookie, err := r.Cookie(messageCookie)
 	if err != nil {
 		return nil
 	}
-	r.setMessages("", -1)
+	r.setMessage("", -1)
 	text, signature, _ := strings.Cut(cookie.Value, ".")
 	body, err1 := base64.RawURLEncoding.DecodeString(text)
 	mac, err2 := base64.RawURLEncoding.DecodeString(signature)
-	var m message
-	if err1 != nil || err2 != nil || !hmac.Equal(mac, r.sign(body)) || json.Unmarshal(body, &m) != nil {
+	m := new(message)
+	if err1 != nil || err2 != nil || !hmac.Equal(mac, r.sign(body)) || json.Unmarshal(body, m) != nil {
 		return nil
 	}
-	return []message{m}
+	return m
 }
 
 func (r *request) sign(body []byte) []byte {

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -65,11 +66,8 @@ type Field struct {
 // Target is the table that a Reference refers to, and the column that names its rows.
 type Target struct{ Table, Label string }
 
-// Pairs is the table that stores a Many: the columns for the row itself and for the other rows.
-type Pairs struct {
-	Table, Own, Other string
-	options           func(context.Context, db.Querier) ([]option, error)
-}
+// Pairs is the table that stores a Many: the columns for the row itself and for the other rows. SQL selects the options.
+type Pairs struct{ Table, Own, Other, SQL string }
 
 // Fieldset is a titled part of a form.
 type Fieldset struct {
@@ -118,6 +116,14 @@ func (m *Model) path(below ...any) string {
 	return path
 }
 
+// noun returns the name of n rows.
+func (m *Model) noun(n int64) string {
+	if n == 1 {
+		return m.Singular
+	}
+	return m.Plural
+}
+
 func (m *Model) field(name string) *Field {
 	for _, f := range m.Fields {
 		if f.Name == name {
@@ -129,28 +135,9 @@ func (m *Model) field(name string) *Field {
 
 // Title returns the field's label in Django's form: "pub_date" is "Pub date".
 func (f *Field) Title() string {
-	if f.Label != "" {
-		return f.Label
-	}
-	return capitalized(strings.ReplaceAll(f.Name, "_", " "))
+	return cmp.Or(f.Label, capitalized(strings.ReplaceAll(f.Name, "_", " ")))
 }
 
-func (c *Column) title(m *Model) string {
-	if c.Title != "" {
-		return c.Title
-	}
-	return m.field(c.Field).Title()
-}
-
-// addFieldsets returns the fieldsets of the form for a new row.
-func (m *Model) addFieldsets() []Fieldset {
-	if m.AddFieldsets != nil {
-		return m.AddFieldsets
-	}
-	return m.Fieldsets
-}
-
-// formFields returns the fields of the change form.
 func (m *Model) formFields() []*Field {
 	var fields []*Field
 	for _, set := range m.Fieldsets {
@@ -164,7 +151,6 @@ func (m *Model) formFields() []*Field {
 // isColumn reports whether the field's value is stored in a column of its name.
 func (f *Field) isColumn() bool { return f.Kind != Many && f.Kind != NewPassword }
 
-// initialValue returns a new row's value.
 func (f *Field) initialValue() any {
 	switch {
 	case f.Default != nil:

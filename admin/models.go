@@ -55,7 +55,7 @@ var group = &Model{
 	Fields: []*Field{
 		{Name: "name", Kind: Text, Max: 150, Taken: "Group with this Name already exists."},
 		{Name: "permissions", Optional: true, Kind: Many, Pairs: Pairs{
-			Table: "auth_group_permissions", Own: "group_id", Other: "permission_id", options: permissionOptions,
+			Table: "auth_group_permissions", Own: "group_id", Other: "permission_id", SQL: permissionSQL,
 		}},
 	},
 	Fieldsets: []Fieldset{{Fields: []string{"name", "permissions"}}},
@@ -87,10 +87,10 @@ var user = &Model{
 			Help: "All permissions without assigning them. Only a superuser gives and takes this.",
 		},
 		{Name: "groups", Optional: true, Help: "The user gets all permissions of each of their groups.", Kind: Many, Pairs: Pairs{
-			Table: "auth_user_groups", Own: "user_id", Other: "group_id", options: groupOptions,
+			Table: "auth_user_groups", Own: "user_id", Other: "group_id", SQL: groupSQL + ` ORDER BY g.name, g.id`,
 		}},
 		{Name: "user_permissions", Optional: true, Help: "Permissions for this user alone.", Kind: Many, Pairs: Pairs{
-			Table: "auth_user_user_permissions", Own: "user_id", Other: "permission_id", options: permissionOptions,
+			Table: "auth_user_user_permissions", Own: "user_id", Other: "permission_id", SQL: permissionSQL,
 		}},
 		{Name: "last_login", Kind: DateTime, ReadOnly: true},
 		{Name: "date_joined", Kind: DateTime, ReadOnly: true, Default: func() any { return time.Now() }},

@@ -21,7 +21,6 @@ type passwordPage struct {
 	Problem string
 }
 
-// passwordForm shows the form for the user's own password.
 func (s *Site) passwordForm(r *request) error { return r.showPassword(http.StatusOK, passwordPage{}) }
 
 // changePassword changes the user's own password, and ends the user's other sessions.
@@ -57,11 +56,10 @@ func (s *Site) passwordDone(r *request) error {
 	return r.show(http.StatusOK, "password_done.html", p)
 }
 
-// setPasswordForm shows the form for another user's password.
 func (s *Site) setPasswordForm(r *request) error {
 	target, err := r.passwordTarget(s.DB)
 	if err != nil {
-		return r.orGone(err)
+		return err
 	}
 	return r.showSetPassword(target, "")
 }
@@ -70,7 +68,7 @@ func (s *Site) setPasswordForm(r *request) error {
 func (s *Site) setPassword(r *request) error {
 	target, err := r.passwordTarget(s.DB)
 	if err != nil {
-		return r.orGone(err)
+		return err
 	}
 	password := r.form.Get("password1")
 	if problem := passwordProblem(password, r.form.Get("password2")); problem != "" {
@@ -93,7 +91,7 @@ func (s *Site) setPassword(r *request) error {
 		return r.note(q, flagChange, target.ID, target.Username, []change{{edited: {Fields: []string{"password"}}}})
 	})
 	if err != nil {
-		return r.orGone(err)
+		return err
 	}
 	s.saved(user)
 	r.notify(message{

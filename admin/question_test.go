@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -107,6 +108,20 @@ func TestAnEditSavesWhatChangedAndTheHistorySaysIt(t *testing.T) {
 	v.get("/admin/").want(http.StatusOK).says("Recent actions").says("New Question")
 	v.get(change(id)).send(questionForm, "_save", "x").want(http.StatusFound)
 	v.get(strings.Replace(change(id), "change", "history", 1)).says("No fields changed.")
+}
+
+func TestALongHistoryShowsItsLatestChangesOldestFirst(t *testing.T) {
+	s := newSite(t)
+	id := s.addQuestion("Old", day("2026-11-01"))
+	s.exec(`INSERT INTO django_admin_log (action_time, object_id, object_repr, action_flag, change_message, content_type_id, user_id)
+		SELECT now() - n * interval '1 minute', $1, 'Old', 2, 'change ' || n || ' before now',
+			(SELECT id FROM django_content_type WHERE app_label = 'polls' AND model = 'question'), (SELECT min(id) FROM auth_user)
+		FROM generate_series(1, 1001) n`, strconv.FormatInt(id, 10))
+	text := s.as("ada").get(strings.Replace(change(id), "change", "history", 1)).want(http.StatusOK).text()
+	first, last := strings.Index(text, "change 1000 before now"), strings.Index(text, "change 1 before now")
+	if first < 0 || last < first || strings.Contains(text, "change 1001 before now") {
+		t.Errorf("the first change is at %d, the last at %d, in %.300s", first, last, text)
+	}
 }
 
 func TestASecondEditorIsToldAndOverwritesNothing(t *testing.T) {

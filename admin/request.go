@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
 
@@ -52,7 +51,6 @@ func (s *Site) open(next handler) echo.HandlerFunc {
 	}
 }
 
-// page wraps a page for staff.
 func (s *Site) page(next handler) echo.HandlerFunc { return s.model(nil, "", next) }
 
 // model wraps a page of a model, if any, that requires a permission. The permission to change includes viewing. Visitors
@@ -81,7 +79,10 @@ func (s *Site) model(m *Model, action string, next handler) echo.HandlerFunc {
 		case staff && m != nil && !exists:
 			return r.gone()
 		case staff:
-			return next(r)
+			if err := next(r); !errors.Is(err, errGone) {
+				return err
+			}
+			return r.gone()
 		case r.isPost() && m != nil:
 			return r.signedOut()
 		}
@@ -169,8 +170,7 @@ type signedOutPage struct {
 
 // signedOut keeps a form whose session ended: the page submits it again after a login in another tab.
 func (r *request) signedOut() error {
-	p := signedOutPage{Fields: r.form}
-	p.frame = frame{Title: "You are signed out", Crumbs: []web.Link{{Text: "Signed out"}}}
+	p := signedOutPage{frame: frame{Title: "You are signed out"}, Fields: r.form}
 	for name := range p.Fields {
 		if web.IsSecret(name) {
 			delete(p.Fields, name)
@@ -180,26 +180,20 @@ func (r *request) signedOut() error {
 	return r.show(http.StatusForbidden, "signed_out.html", p)
 }
 
-// to redirects to a page.
 func (r *request) to(path string) error { return r.Redirect(http.StatusFound, path) }
 
 // frame is the layout of every staff page.
 type frame struct {
-	Title    string
-	User     *auth.User
-	Crumbs   []web.Link
-	Links    []web.Link
-	Messages []message
+	Title   string
+	User    *auth.User
+	Crumbs  []web.Link // the last one is this page, and has no Path
+	Message *message   // or nil
 }
 
-// Trail returns the breadcrumbs above this page.
-func (f frame) Trail() []web.Link { return f.Crumbs[:len(f.Crumbs)-1] }
-
-// Here returns the last breadcrumb.
-func (f frame) Here() string { return f.Crumbs[len(f.Crumbs)-1].Text }
-
 func (r *request) frame(title string, crumbs ...web.Link) frame {
-	return frame{title, r.user, append([]web.Link{{Path: root, Text: "Home"}}, crumbs...), r.site.Links, r.takeMessages()}
+	crumbs = append([]web.Link{{Path: root, Text: "Home"}}, crumbs...)
+	crumbs[len(crumbs)-1].Path = ""
+	return frame{title, r.user, crumbs, r.takeMessage()}
 }
 
 // show renders a page after releasing the request's lease: rendering needs no database.
@@ -236,30 +230,16 @@ func cut(s string, n int) string {
 	return s
 }
 
-// errGone means that the page's row does not exist.
+// errGone means that the page's row does not exist: the handler's answer is gone.
 var errGone = fault.New(fault.NotFound, "It was deleted meanwhile.")
 
 // gone redirects to the index with the message that the object does not exist, as Django does.
 func (r *request) gone() error {
-	id := strings.Map(func(c rune) rune {
-		if c < ' ' || c == utf8.RuneError {
-			return '?'
-		}
-		return c
-	}, r.Param("id"))
 	r.notify(message{
-		Class: "warn", Before: capitalized(r.model.Singular) + " with ID “", Object: cut(id, 41),
+		Class: "warn", Before: capitalized(r.model.Singular) + " with ID “", Object: cut(r.Param("id"), 41),
 		After: "” doesn’t exist. Perhaps it was deleted?",
 	})
 	return r.to(root)
-}
-
-// orGone returns gone for errGone, else the error.
-func (r *request) orGone(err error) error {
-	if errors.Is(err, errGone) {
-		return r.gone()
-	}
-	return err
 }
 
 // A form carries the query of the changelist that it was opened from, so that a save returns to it.

@@ -103,7 +103,6 @@ func (r *request) write(q db.Querier, f *form) (err error) {
 	return r.note(q, flag, f.stored.id, f.typedLabel(), changes)
 }
 
-// writeRows inserts, updates and deletes the rows of an inline.
 func (r *request) writeRows(q db.Querier, in *formInline, parent int64) ([]change, error) {
 	name := in.Model.Singular
 	var inserts, updates, deletes []change

@@ -14,7 +14,6 @@ import (
 
 // All SQL consists of constants, of identifiers from the declarations, quoted with ident, and of parameters.
 
-// ident quotes a name from the declarations.
 func ident(name string) string { return pgx.Identifier{name}.Sanitize() }
 
 // where collects conditions on the table with alias t, and their parameters.
@@ -47,10 +46,12 @@ func (w *where) clone() *where {
 func (f *Field) expression() string {
 	switch f.Kind {
 	case Many:
-		return fmt.Sprintf("ARRAY(SELECT p.%s FROM %s p WHERE p.%s = t.id ORDER BY 1)",
+		return fmt.Sprintf("ARRAY(SELECT p.%s::bigint FROM %s p WHERE p.%s = t.id ORDER BY 1)",
 			ident(f.Pairs.Other), ident(f.Pairs.Table), ident(f.Pairs.Own))
 	case Reference:
 		return fmt.Sprintf("(SELECT r.%s FROM %s r WHERE r.id = t.%s)", ident(f.Target.Label), ident(f.Target.Table), ident(f.Name))
+	case Choice:
+		return "t." + ident(f.Name) + "::bigint"
 	case NewPassword:
 		return "NULL"
 	}
@@ -83,8 +84,10 @@ func (m *Model) read(
 		if err != nil {
 			return row{}, fmt.Errorf("read %s: %w", m.Plural, err)
 		}
-		got := row{id: toInt(values[0]), parent: toInt(values[2]), values: make(map[string]any, len(fields))}
+		got := row{values: make(map[string]any, len(fields))}
+		got.id, _ = values[0].(int64)
 		got.label, _ = values[1].(string)
+		got.parent, _ = values[2].(int64)
 		for i, f := range fields {
 			got.values[f.Name] = values[3+i]
 		}

@@ -23,7 +23,6 @@ func checkEmail(email string) string {
 	return ""
 }
 
-// hashNewPassword checks and hashes a new user's password.
 func hashNewPassword(r *request, f *form) error {
 	password := f.field(newPassword)
 	if password == nil {
@@ -60,8 +59,7 @@ func protectGroup(ctx context.Context, q db.Querier, actor *auth.User, action st
 	if action != actionDelete {
 		return nil
 	}
-	found, err := q.Query(ctx, groupSQL+` WHERE g.id = $1::bigint`, id)
-	groups, err := collectOptions(found, err)
+	groups, err := collectOptions(q.Query(ctx, groupSQL+` WHERE g.id = $1::bigint`, id))
 	for _, o := range groups {
 		if !actor.CanAll(o.grants) {
 			return fault.New(fault.Forbidden, "“%s” gives permissions that you don’t have, so you can’t take them away.", o.Label)
@@ -70,14 +68,10 @@ func protectGroup(ctx context.Context, q db.Querier, actor *auth.User, action st
 	return err
 }
 
-// permissionOptions returns all permissions, each granting itself.
-func permissionOptions(ctx context.Context, q db.Querier) ([]option, error) {
-	found, err := q.Query(ctx, `SELECT p.id::bigint, ct.app_label || ' | ' || ct.model, p.name,
-			ARRAY[ct.app_label || '.' || p.codename]
-		FROM auth_permission p JOIN django_content_type ct ON ct.id = p.content_type_id
-		ORDER BY ct.app_label, ct.model, p.id`)
-	return collectOptions(found, err)
-}
+// permissionSQL selects permissions as options, each granting itself.
+const permissionSQL = `SELECT p.id::bigint, ct.app_label || ' | ' || ct.model, p.name, ARRAY[ct.app_label || '.' || p.codename]
+	FROM auth_permission p JOIN django_content_type ct ON ct.id = p.content_type_id
+	ORDER BY ct.app_label, ct.model, p.id`
 
 // groupSQL selects groups as options, each granting its permissions.
 const groupSQL = `SELECT g.id::bigint, '', g.name, ARRAY(
@@ -85,11 +79,6 @@ const groupSQL = `SELECT g.id::bigint, '', g.name, ARRAY(
 		JOIN auth_permission p ON p.id = gp.permission_id JOIN django_content_type ct ON ct.id = p.content_type_id
 		WHERE gp.group_id = g.id)
 	FROM auth_group g`
-
-func groupOptions(ctx context.Context, q db.Querier) ([]option, error) {
-	found, err := q.Query(ctx, groupSQL+` ORDER BY g.name, g.id`)
-	return collectOptions(found, err)
-}
 
 func collectOptions(found pgx.Rows, err error) ([]option, error) {
 	if err != nil {

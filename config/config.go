@@ -83,7 +83,7 @@ type Mail struct {
 	TLS           string    `toml:"tls" allow:"starttls|tls|none"`
 	Dir           string    `toml:"dir" allow:"path"` // of the file backend
 	From          string    `toml:"from" allow:"mail"`
-	Admins        []string  `toml:"admins" allow:"mail"`
+	Admins        []string  `toml:"admins" allow:"mails"`
 	SubjectPrefix string    `toml:"subject_prefix"`
 	Limit         MailLimit `toml:"limit"`
 }
@@ -128,4 +128,30 @@ type Monitor struct {
 	Warn      int           `toml:"warn" allow:"1..100"`       // % of the usable slots
 	Critical  int           `toml:"critical" allow:"1..100"`   // % of the usable slots
 	IdleRatio int           `toml:"idle_ratio" allow:"1..100"` // % of the sessions that are idle
+}
+
+// Default returns the defaults. ddtb.toml explains each value; a test keeps the two identical.
+func Default() Config {
+	return Config{
+		Databases: map[string]Database{"default": db.DefaultSettings()},
+		Server: Server{
+			Addr:            "127.0.0.1:8000", // as runserver's: seen from this machine alone
+			Replicas:        1,
+			ShutdownTimeout: 10 * time.Second, // docker stop's timeout
+		},
+		Admin: Admin{SessionAge: 14 * 24 * time.Hour}, // Django's SESSION_COOKIE_AGE
+		Mail: Mail{
+			Backend:       "none",
+			Host:          "localhost",
+			Port:          25,
+			TLS:           "starttls",
+			From:          "ddtb@localhost",
+			SubjectPrefix: "[ddtb] ",
+			Limit:         MailLimit{Window: 10 * time.Minute, PerHour: 20},
+		},
+		Sentry:  Sentry{Environment: "production"},
+		Tracing: Tracing{SampleRate: 1},
+		Test:    Test{MaxThreads: 100, MaxHold: time.Minute},
+		Monitor: Monitor{Interval: 2 * time.Second, Warn: 70, Critical: 85, IdleRatio: 50},
+	}
 }

@@ -98,22 +98,14 @@ func (l *loader) setAll(settings []setting, o Origin) {
 		l.fail(o, "", "%s", problem)
 	}
 	for _, s := range settings {
-		if s.key != serviceKey && s.key != "" {
-			l.setHidden(defaultDatabasePrefix+s.key, s.value, o)
+		if s.key == serviceKey || s.key == "" {
+			continue
 		}
-	}
-}
-
-// setHidden is setText for a value that may be part of a password, and is never shown.
-func (l *loader) setHidden(name, text string, o Origin) {
-	if text == "" {
-		return
-	}
-	k := l.byName[name]
-	before := len(l.mistakes)
-	l.set(k, k.parse(text), o)
-	if len(l.mistakes) > before {
-		l.mistakes[before].Message = "found a value that is not shown here; allowed is " + k.allowed()
+		name, before := defaultDatabasePrefix+s.key, len(l.mistakes)
+		l.setText(name, s.value, o)
+		if len(l.mistakes) > before { // the value may be a part of a password
+			l.mistakes[before].Message = l.byName[name].unshown()
+		}
 	}
 }
 

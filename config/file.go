@@ -33,7 +33,7 @@ func (l *loader) readFile() {
 	if absent := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR); absent && named == "" {
 		return // accounts with the home /dev/null get ENOTDIR
 	}
-	l.path, l.cfg.File = path, path
+	l.cfg.File = path
 	if err != nil {
 		l.broken = true
 		l.addUnreadable(path, named, err)
@@ -77,12 +77,10 @@ func notText(content []byte) (problem string, offset int) {
 	if i := bytes.IndexByte(content, 0); i >= 0 {
 		return "found a NUL character: this is a binary file, not a configuration", i
 	}
-	for i := 0; i < len(content); {
-		r, size := utf8.DecodeRune(content[i:])
-		if r == utf8.RuneError && size == 1 {
+	for i := range string(content) {
+		if r, size := utf8.DecodeRune(content[i:]); r == utf8.RuneError && size == 1 {
 			return "found a character that is not UTF-8: save the file as UTF-8", i
 		}
-		i += size
 	}
 	return "", 0
 }
@@ -109,13 +107,8 @@ func (t *tomlFile) read() {
 	table, known := "", true
 	for !t.full() && t.parser.NextExpression() {
 		switch e := t.parser.Expression(); e.Kind {
-		case unstable.Table:
+		case unstable.Table, unstable.ArrayTable:
 			table, known = t.header(e)
-		case unstable.ArrayTable:
-			table, known = t.header(e)
-			if known {
-				t.failAt(first(e), table, "is a single table: write [%s] instead of [[%s]]", table, table)
-			}
 		case unstable.KeyValue:
 			if known { // otherwise the table has been rejected
 				t.keyValue(table, e)
@@ -135,7 +128,7 @@ func (t *tomlFile) read() {
 func (t *tomlFile) full() bool { return len(t.mistakes) > maxMistakes }
 
 func (t *tomlFile) failAt(offset int, key, format string, args ...any) {
-	t.fail(at(t.path, t.doc, offset), key, format, args...)
+	t.fail(at(t.cfg.File, t.doc, offset), key, format, args...)
 }
 
 // aCharacter matches go-toml's text for a character of the document, which may be part of a password.
@@ -159,7 +152,7 @@ func (t *tomlFile) checkRules() {
 	if e, is := errors.AsType[*toml.DecodeError](err); is {
 		line, column := e.Position()
 		message := aCharacter.ReplaceAllString(strings.TrimPrefix(e.Error(), "toml: "), "")
-		t.fail(Origin{File: t.path, Line: line, Column: column}, "", "this is not TOML: %s", message)
+		t.fail(Origin{File: t.cfg.File, Line: line, Column: column}, "", "this is not TOML: %s", message)
 	}
 }
 
@@ -172,30 +165,29 @@ func first(e *unstable.Node) int {
 
 // header returns the table that a [header] opens, and whether it exists.
 func (t *tomlFile) header(e *unstable.Node) (table string, known bool) {
-	table, known = t.resolve("", e)
-	if !known {
-		return "", false
-	}
-	if t.byName[table] != nil {
+	switch table, known = t.resolve("", e); {
+	case !known:
+	case t.byName[table] != nil:
 		parent, last := split(table)
 		t.failAt(first(e), table, "is a key, not a table: write %s = … below [%s]", last, parent)
 		return "", false
-	}
-	if e.Kind == unstable.Table {
+	case e.Kind == unstable.ArrayTable:
+		t.failAt(first(e), table, "is a single table: write [%s] instead of [[%s]]", table, table)
+	default:
 		t.once(first(e), table)
 	}
-	return table, true
+	return table, known
 }
 
 // once rejects a duplicate key or table, and records a replica.
 func (t *tomlFile) once(offset int, name string) bool {
 	if before, twice := t.seen[name]; twice {
-		t.failAt(offset, name, "is there twice, first on line %d: keep one", at(t.path, t.doc, before).Line)
+		t.failAt(offset, name, "is there twice, first on line %d: keep one", at(t.cfg.File, t.doc, before).Line)
 		return false
 	}
 	t.seen[name] = offset
 	if name == "databases.replica" {
-		t.replica = at(t.path, t.doc, offset)
+		t.replica = at(t.cfg.File, t.doc, offset)
 	}
 	return true
 }
@@ -255,7 +247,7 @@ func (t *tomlFile) keyValue(table string, e *unstable.Node) {
 	switch {
 	case !t.once(first(e), name):
 	case k != nil:
-		t.set(k, t.value(e), at(t.path, t.doc, value))
+		t.set(k, t.value(e), at(t.cfg.File, t.doc, value))
 	case e.Value().Kind == unstable.InlineTable:
 		for it := e.Value().Children(); !t.full() && it.Next(); {
 			t.keyValue(name, it.Node())
@@ -280,12 +272,9 @@ func (t *tomlFile) valueOffset(e *unstable.Node) int {
 // value lets go-toml decode the single key-value.
 func (t *tomlFile) value(e *unstable.Node) any {
 	var v any
-	text := t.parser.Raw(e.Raw)
-	table := map[string]any{}
-	if err := toml.Unmarshal(text, &table); err != nil { // an integer of more than 64 bits, or an invalid date
+	if err := toml.Unmarshal(t.parser.Raw(e.Raw), &v); err != nil { // an integer of more than 64 bits, or an invalid date
 		return raw(t.doc[t.valueOffset(e) : e.Raw.Offset+e.Raw.Length])
 	}
-	v = table
 	for it := e.Key(); it.Next(); {
 		v = v.(map[string]any)[string(it.Node().Data)]
 	}

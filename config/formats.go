@@ -25,7 +25,7 @@ type format struct {
 }
 
 var formats = map[string]format{
-	"": {func(string) bool { return true }, "a string without control characters"},
+	"": {anyText, "a string without control characters"},
 	"identifier": {
 		func(s string) bool { return len(s) <= 63 },
 		"a string of at most 63 bytes, as PostgreSQL's names are, without control characters",
@@ -38,18 +38,17 @@ var formats = map[string]format{
 	},
 	"host":  {isHost, `the name or address of one host, or the directory of a Unix socket as "/var/run/postgresql"`},
 	"hosts": {isHosts, `a list of hosts, as ["h1:5432", "h2:5432"]`},
-	"path":  {func(string) bool { return true }, "a path; a relative one begins at the configuration file's directory"},
+	"path":  {anyText, "a path; a relative one begins at the configuration file's directory"},
 	"addr":  {isAddr, `HOST:PORT, as "127.0.0.1:8000", or ":8000" for every address of this machine`},
 	"agent": {
 		func(s string) bool { return s == "" || isAddr(s) },
 		`"", or HOST:PORT; ":8081" is on this machine alone, "0.0.0.0:8081" on every address of it`,
 	},
-	"network": {
-		isNetwork, `a list of addresses and ranges, as "10.0.0.1" and "10.0.0.0/8"`,
-	},
-	"url":  {isBaseURL, `"", or a URL as "https://polls.example.org", without query or fragment`},
-	"mail": {isMail, `a mail address, as "ops@example.org" or "Ops <ops@example.org>"`},
-	"dsn":  {isDSN, `"", or Sentry's DSN, as "https://KEY@HOST/PROJECT"`},
+	"network": {isNetwork, `a list of addresses and ranges, as "10.0.0.1" and "10.0.0.0/8"`},
+	"url":     {isBaseURL, `"", or a URL as "https://polls.example.org", without query or fragment`},
+	"mail":    {isMail, `a mail address, as "ops@example.org" or "Ops <ops@example.org>"`},
+	"mails":   {isMail, `a list of mail addresses, as ["ops@example.org"]`},
+	"dsn":     {isDSN, `"", or Sentry's DSN, as "https://KEY@HOST/PROJECT"`},
 	"headers": {
 		func(s string) bool { _, ok := parseHeaders(s); return ok },
 		`"", or headers as "NAME=VALUE,NAME=VALUE", in whose values %, comma and spaces are percent-encoded`,
@@ -59,6 +58,8 @@ var formats = map[string]format{
 		`a string of at most 64 characters without spaces and slashes, and not "None" (Sentry's rules)`,
 	},
 }
+
+func anyText(string) bool { return true }
 
 func isHost(s string) bool {
 	if strings.HasPrefix(s, "/") || s == "" {

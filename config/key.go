@@ -52,7 +52,6 @@ func fieldsOf(prefix string, v reflect.Value) []*key {
 	return append(keys, tables...)
 }
 
-// variable returns the name of the key's environment variable.
 func (k *key) variable() string {
 	return "DDTB_" + strings.ToUpper(strings.ReplaceAll(k.name, ".", "_"))
 }
@@ -100,7 +99,6 @@ func newSchema(keys []*key) schema {
 	return s
 }
 
-// has reports whether name is a key or a table.
 func (s schema) has(name string) bool { return s.byName[name] != nil || s.tables[name] != nil }
 
 // elsewhere returns a table with a key or table named last, preferably below the table, or "".

@@ -84,7 +84,6 @@ func Load(o Options) (*Config, error) {
 type loader struct {
 	options   Options
 	env       map[string]string
-	path      string // of the file
 	cfg       Config
 	databases map[string]*Database
 	replica   Origin // of the header [databases.replica], which suffices to define a replica
@@ -102,8 +101,7 @@ func newLoader(o Options) *loader {
 		databases: map[string]*Database{},
 	}
 	for _, name := range databaseNames {
-		d := db.DefaultSettings()
-		l.databases[name] = &d
+		l.databases[name] = new(db.DefaultSettings())
 	}
 	l.cfg.Origins = map[string]Origin{}
 	l.schema = newSchema(keysOf(&l.cfg, l.databases))
@@ -187,7 +185,6 @@ func (l *loader) readFlags() {
 	}
 }
 
-// readPasswordFiles reads the files in the password_file keys.
 func (l *loader) readPasswordFiles() {
 	for _, name := range databaseNames {
 		d := l.databases[name]
@@ -231,22 +228,22 @@ func isFor(d *Database) func(*pgpassfile.Entry) bool {
 // readPasswordFile sets the password from the file, unless a later layer sets the password itself: then the file is not
 // used.
 func (l *loader) readPasswordFile(name string, password *Secret, file *string) {
-	direct, byFile := l.cfg.Origins[name], l.cfg.Origins[name+"_file"]
-	path := *file
+	path, used, other := *file, name+"_file", name
 	if path == "" {
 		return
 	}
-	if *password != "" && direct.layer > byFile.layer {
-		l.warn("%s is set (%s) and so is %s_file (%s): the former is used; remove one.", name, direct, name, byFile)
-		*file = ""
-		return
-	}
 	if *password != "" {
-		l.warn("%s_file is set (%s) and so is %s (%s): the former is used; remove one.", name, byFile, name, direct)
+		if l.cfg.Origins[name].layer > l.cfg.Origins[used].layer {
+			used, other, *file = other, used, ""
+		}
+		l.warn("%s is set (%s) and so is %s (%s): the former is used; remove one.", used, l.cfg.Origins[used], other, l.cfg.Origins[other])
+	}
+	if *file == "" {
+		return
 	}
 	text, mode, err := db.ReadSecret(path)
 	if err != nil {
-		l.fail(byFile, name+"_file", "%v", err)
+		l.fail(l.cfg.Origins[used], used, "%v", err)
 		return
 	}
 	l.warnReadable(path, mode)
@@ -387,7 +384,6 @@ func (l *loader) isSet(name string) bool {
 	return is
 }
 
-// checkBudget rejects settings that conflict with max_size = "auto".
 func (l *loader) checkBudget(prefix string, d *Database) {
 	const budget = "fleet.budget"
 	size, least := prefix+"pool.max_size", prefix+"pool.min_size"

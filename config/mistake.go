@@ -71,14 +71,8 @@ func (ms Mistakes) orNil() error {
 	if len(ms) == 0 {
 		return nil
 	}
-	elsewhere := func(m *Mistake) int {
-		if m.File == "" {
-			return 1
-		}
-		return 0
-	}
 	slices.SortStableFunc(ms, func(a, b *Mistake) int {
-		return cmp.Or(elsewhere(a)-elsewhere(b), a.Line-b.Line, a.Column-b.Column)
+		return cmp.Or(strings.Compare(b.File, a.File), a.Line-b.Line, a.Column-b.Column)
 	})
 	return ms
 }

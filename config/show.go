@@ -65,9 +65,9 @@ func (k *key) text() string {
 	case *time.Duration:
 		return strconv.Quote(brief(*p))
 	case *[]string:
-		return list(*p)
+		return "[" + quoted(*p) + "]"
 	case *db.Hosts:
-		return list(p.List())
+		return "[" + quoted(p.List()) + "]"
 	case *string:
 		return strconv.Quote(*p) // without control characters, Go's quotes are TOML's
 	case *Secret:
@@ -76,25 +76,12 @@ func (k *key) text() string {
 	return fmt.Sprint(k.field())
 }
 
-func list(items []string) string {
-	quoted := make([]string, len(items))
-	for i, s := range items {
-		quoted[i] = strconv.Quote(s)
-	}
-	return "[" + strings.Join(quoted, ", ") + "]"
-}
-
 // brief formats an hour as "1h" instead of Go's "1h0m0s".
 func brief(d time.Duration) string {
 	if d == db.Forever {
 		return "none"
 	}
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
+	return noZeros.Replace(d.String())
 }
+
+var noZeros = strings.NewReplacer("h0m0s", "h", "m0s", "m")

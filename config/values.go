@@ -65,47 +65,42 @@ func (k *key) field() reflect.Value { return reflect.ValueOf(k.target).Elem() }
 
 // set stores a value from a file, or returns the problem and stores nothing.
 func (k *key) set(found any) (problem string) {
-	if s, is := scales[k.field().Type()]; is {
-		x, valid := s.of(found)
-		valid = valid && k.within(x)
-		if word := strings.ToLower(fmt.Sprint(found)); !valid && slices.Contains(strings.Split(k.allow, "|"), word) { // Python's None too
-			x, valid = words[word]
-		}
-		if !valid {
-			return k.refuse(found)
-		}
-		k.field().Set(reflect.ValueOf(x).Convert(k.field().Type()))
-		return ""
-	}
-	switch p := k.target.(type) {
+	var value any
+	valid := false
+	switch text, isText := found.(string); k.target.(type) {
 	case *bool:
-		if b, is := found.(bool); is {
-			*p = b
-			return ""
-		}
+		value, valid = found.(bool)
 	case *string:
-		if s, is := found.(string); is && k.fits(s) {
-			*p = s
-			return ""
-		}
+		value, valid = text, isText && k.fits(text)
 	case *Secret:
-		if s, is := found.(string); is && k.fits(db.TrimLineBreak(s)) {
-			*p = Secret(db.TrimLineBreak(s))
-			return ""
-		}
+		text = db.TrimLineBreak(text)
+		value, valid = text, isText && k.fits(text)
 	case *db.Hosts, *[]string:
 		list, wrong := k.list(found)
 		if wrong != nil {
 			return k.refuse(wrong)
 		}
-		if hosts, is := p.(*db.Hosts); is {
-			*hosts = db.Hosts(strings.Join(list, ","))
-		} else {
-			k.field().Set(reflect.ValueOf(list))
+		if value, valid = list, true; k.field().Kind() == reflect.String {
+			value = strings.Join(list, ",")
 		}
-		return ""
+	default:
+		value, valid = k.scaled(found)
 	}
-	return k.refuse(found)
+	if !valid {
+		return k.refuse(found)
+	}
+	k.field().Set(reflect.ValueOf(value).Convert(k.field().Type()))
+	return ""
+}
+
+// scaled converts a value within the bounds, or an allowed word, to a number.
+func (k *key) scaled(found any) (x float64, valid bool) {
+	if x, valid = scales[k.field().Type()].of(found); valid && k.within(x) {
+		return x, true
+	}
+	word := strings.ToLower(fmt.Sprint(found)) // Python's None too
+	x, valid = words[word]
+	return x, valid && slices.Contains(strings.Split(k.allow, "|"), word)
 }
 
 // parse converts the text of a variable or a flag to the type that a file would have. Text that can't be converted
@@ -188,7 +183,7 @@ func (k *key) words() ([]string, bool) {
 // refuse describes the value found and the allowed ones. It never shows a secret.
 func (k *key) refuse(found any) string {
 	if k.secret() {
-		return "found a value that is not shown here; allowed is " + k.allowed()
+		return k.unshown()
 	}
 	message := fmt.Sprintf("found %s; allowed is %s", describe(found), k.allowed())
 	if text, is := found.(string); is {
@@ -201,7 +196,10 @@ func (k *key) refuse(found any) string {
 	return message
 }
 
-// allowed describes the allowed values.
+func (k *key) unshown() string {
+	return "found a value that is not shown here; allowed is " + k.allowed()
+}
+
 func (k *key) allowed() string {
 	if s, is := scales[k.field().Type()]; is {
 		if numbers, auto := strings.CutPrefix(k.allow, autoWord+"|"); auto {
@@ -215,10 +213,6 @@ func (k *key) allowed() string {
 	case *Secret:
 		if k.allow == "" {
 			return "a string without NUL characters"
-		}
-	case *[]string:
-		if k.allow == "mail" {
-			return "a list of mail addresses, as [\"ops@example.org\"]"
 		}
 	}
 	if words, is := k.words(); is {
@@ -244,12 +238,17 @@ func ranges(allow string) string {
 }
 
 func oneOf(words []string) string {
-	quoted := make([]string, len(words))
-	for i, w := range words {
-		quoted[i] = strconv.Quote(w)
+	last := len(words) - 1
+	return quoted(words[:last]) + " or " + strconv.Quote(words[last])
+}
+
+// quoted lists the items in quotes, separated by commas.
+func quoted(items []string) string {
+	all := make([]string, len(items))
+	for i, s := range items {
+		all[i] = strconv.Quote(s)
 	}
-	last := len(quoted) - 1
-	return strings.Join(quoted[:last], ", ") + " or " + quoted[last]
+	return strings.Join(all, ", ")
 }
 
 // raw is a value that TOML can't represent, such as an integer of more than 64 bits.

@@ -2,9 +2,12 @@ package config
 
 import (
 	"bytes"
+	_ "embed"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +17,31 @@ import (
 
 	"ddtb/db"
 )
+
+// sample is a configuration file that sets nothing, with every key, its default, its bounds and an explanation.
+//
+//go:embed ddtb.toml
+var sample string
+
+// Init writes the commented reference file to path, readable only by this user. It creates the directory if necessary.
+// It does not overwrite a file: errors.Is(err, fs.ErrExist).
+func Init(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("can't make the directory of %s: %w", path, err)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%s is left as it is: edit it, or move it away first: %w", path, fs.ErrExist)
+	}
+	if err != nil {
+		return fmt.Errorf("can't write the configuration: %w", err)
+	}
+	_, err = f.WriteString(sample)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return errors.Join(fmt.Errorf("can't write the configuration: %w", err), os.Remove(path)) // no half of it
+	}
+	return nil
+}
 
 // SetText sets a key, such as "databases.default.strategy", of the file at path to a text. Everything else stays
 // unchanged, including comments. The file keeps its inode and mode: it may be mounted, or a link. On an error nothing has
@@ -40,7 +68,6 @@ func SetText(path, name, text string) error {
 	return nil
 }
 
-// withText returns the document with the key set.
 func withText(doc []byte, name, text string) ([]byte, error) {
 	table, key := split(name)
 	value := strconv.Quote(text)
@@ -62,7 +89,7 @@ func withText(doc []byte, name, text string) ([]byte, error) {
 			}
 		case e.Kind == unstable.KeyValue && join(current, is) == name:
 			r := e.Value().Raw
-			return splice(doc, int(r.Offset), int(r.Offset+r.Length), value), nil
+			return slices.Concat(doc[:r.Offset], []byte(value), doc[r.Offset+r.Length:]), nil
 		}
 	}
 	if err := parser.Error(); err != nil {
@@ -73,7 +100,8 @@ func withText(doc []byte, name, text string) ([]byte, error) {
 	}
 	line := key + " = " + value + "\n"
 	if below >= 0 {
-		return splice(doc, min(below, len(doc)), min(below, len(doc)), line), nil
+		below = min(below, len(doc))
+		return slices.Concat(doc[:below], []byte(line), doc[below:]), nil
 	}
 	doc = append(doc, "\n["+table+"]\n"+line...)
 	if err := toml.Unmarshal(doc, &map[string]any{}); err != nil {
@@ -88,8 +116,4 @@ func lineAfter(doc []byte, offset int) int {
 		return offset + n + 1
 	}
 	return len(doc) + 1 // a line break will be appended
-}
-
-func splice(doc []byte, from, to int, text string) []byte {
-	return append(append(append([]byte{}, doc[:from]...), text...), doc[to:]...)
 }

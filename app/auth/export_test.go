@@ -8,7 +8,7 @@ import (
 
 // OccupyHasher takes every turn to hash. entered is closed when a login waits for one.
 func OccupyHasher(s *Service) (entered <-chan struct{}, leave func()) {
-	q := &s.hasher.hashQueue
+	q := s.hasher
 	q.mu.Lock()
 	taken := q.free
 	q.free = 0
@@ -27,10 +27,10 @@ func OccupyHasher(s *Service) (entered <-chan struct{}, leave func()) {
 	}
 }
 
-func (q *hashQueue) length() int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return len(q.waiting)
+func (h *hasher) length() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.waiting)
 }
 
 // SetClock makes now the service's time.
@@ -38,7 +38,5 @@ func SetClock(s *Service, now func() time.Time) { s.now = now }
 
 // WithSecret is a request's context with that session.
 func WithSecret(ctx context.Context, s *Service, secret string) context.Context {
-	v := &visit{service: s, secret: secret}
-	v.key, v.valid = hashSecret(secret)
-	return context.WithValue(ctx, visitKey{}, v)
+	return s.withSecret(ctx, secret)
 }

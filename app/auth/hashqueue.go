@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 
@@ -12,13 +13,16 @@ import (
 // maxWaiting is the maximum number of passwords waiting to be hashed.
 const maxWaiting = 64
 
-// hashQueue allows as many concurrent hashes as there are processors. Among the waiting logins, those with the fewest
-// failures come first, so that a guessing attack does not block legitimate users: see attempt.suspicion.
-type hashQueue struct {
+// hasher hashes as many passwords at once as there are processors, and limits how many wait: hashing is the one operation
+// here that an anonymous client can make expensive. Among the waiting logins, those with the fewest failures come first, so
+// that a guessing attack does not block legitimate users: see attempt.suspicion.
+type hasher struct {
 	mu      sync.Mutex
 	free    int
 	waiting []*hashTurn // in the order of their turns: the least suspect first, then by arrival
 }
+
+func newHasher() *hasher { return &hasher{free: runtime.GOMAXPROCS(0)} }
 
 // hashTurn is a waiting login.
 type hashTurn struct {
@@ -29,8 +33,8 @@ type hashTurn struct {
 var errTooManySignIn = fault.New(fault.TooManyTries, "Too many people are signing in at this moment. Try again in a few seconds.")
 
 // enter waits for a turn. It fails if too many are waiting and none of them is more suspect.
-func (q *hashQueue) enter(ctx context.Context, suspicion int) error {
-	t := q.line(suspicion)
+func (h *hasher) enter(ctx context.Context, suspicion int) error {
+	t := h.line(suspicion)
 	if t == nil {
 		return nil
 	}
@@ -39,52 +43,52 @@ func (q *hashQueue) enter(ctx context.Context, suspicion int) error {
 		return err
 	case <-ctx.Done():
 	}
-	if !q.remove(t) {
+	if !h.remove(t) {
 		if err := <-t.answer; err == nil { // it got its turn at the same moment
-			q.leave()
+			h.leave()
 		}
 	}
 	return fmt.Errorf("waiting to hash a password: %w", ctx.Err())
 }
 
 // line takes a place in the queue; nil means that it is its turn already. Of too many, the last is sent away.
-func (q *hashQueue) line(suspicion int) *hashTurn {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.free > 0 {
-		q.free--
+func (h *hasher) line(suspicion int) *hashTurn {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.free > 0 {
+		h.free--
 		return nil
 	}
 	t := &hashTurn{suspicion: suspicion, answer: make(chan error, 1)}
-	place := slices.IndexFunc(q.waiting, func(w *hashTurn) bool { return w.suspicion > suspicion })
+	place := slices.IndexFunc(h.waiting, func(w *hashTurn) bool { return w.suspicion > suspicion })
 	if place < 0 {
-		place = len(q.waiting)
+		place = len(h.waiting)
 	}
-	q.waiting = slices.Insert(q.waiting, place, t)
-	if len(q.waiting) > maxWaiting {
-		q.waiting[maxWaiting].answer <- errTooManySignIn
-		q.waiting = slices.Delete(q.waiting, maxWaiting, maxWaiting+1)
+	h.waiting = slices.Insert(h.waiting, place, t)
+	if len(h.waiting) > maxWaiting {
+		h.waiting[maxWaiting].answer <- errTooManySignIn
+		h.waiting = slices.Delete(h.waiting, maxWaiting, maxWaiting+1)
 	}
 	return t
 }
 
 // leave gives the turn to the next.
-func (q *hashQueue) leave() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if len(q.waiting) == 0 {
-		q.free++
+func (h *hasher) leave() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.waiting) == 0 {
+		h.free++
 		return
 	}
-	q.waiting[0].answer <- nil
-	q.waiting = slices.Delete(q.waiting, 0, 1)
+	h.waiting[0].answer <- nil
+	h.waiting = slices.Delete(h.waiting, 0, 1)
 }
 
 // remove takes t out of the queue, and reports whether it was still there.
-func (q *hashQueue) remove(t *hashTurn) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	before := len(q.waiting)
-	q.waiting = slices.DeleteFunc(q.waiting, func(w *hashTurn) bool { return w == t })
-	return len(q.waiting) < before
+func (h *hasher) remove(t *hashTurn) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	before := len(h.waiting)
+	h.waiting = slices.DeleteFunc(h.waiting, func(w *hashTurn) bool { return w == t })
+	return len(h.waiting) < before
 }

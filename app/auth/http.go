@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -31,17 +30,11 @@ func OverTLS(r *http.Request) bool {
 		strings.EqualFold(r.Header.Get(echo.HeaderXForwardedSsl), "on")
 }
 
-// visit caches the user of one request: queried on first use.
+// visit is the session of one request.
 type visit struct {
 	service *Service
-	secret  string
+	secret  string // "": none, or malformed
 	key     secretHash
-	valid   bool // the cookie has the form of a secret
-
-	mu    sync.Mutex
-	user  *User
-	known bool
-	ended string // the session's user, if their password hash has changed
 }
 
 type visitKey struct{}
@@ -65,10 +58,17 @@ func (s *Service) Middleware(next echo.HandlerFunc) echo.HandlerFunc {
 
 // With returns ctx with the user of r, for UserFrom and the like.
 func (s *Service) With(ctx context.Context, r *http.Request) context.Context {
-	v := &visit{service: s}
+	secret := ""
 	if cookie, err := r.Cookie(cookieName(r)); err == nil {
-		v.secret = cookie.Value
-		v.key, v.valid = hashSecret(cookie.Value)
+		secret = cookie.Value
+	}
+	return s.withSecret(ctx, secret)
+}
+
+func (s *Service) withSecret(ctx context.Context, secret string) context.Context {
+	v := &visit{service: s}
+	if key, ok := hashSecret(secret); ok {
+		v.secret, v.key = secret, key
 	}
 	return context.WithValue(ctx, visitKey{}, v)
 }
@@ -77,43 +77,31 @@ func (s *Service) With(ctx context.Context, r *http.Request) context.Context {
 // 30 seconds old. The error is the database's.
 func UserFrom(ctx context.Context) (*User, error) {
 	v := visitOf(ctx)
-	if !v.valid {
+	if v.secret == "" {
 		return nil, nil
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.known {
-		return v.user, nil
-	}
-	return v.found(v.service.user(ctx, v.key))
+	return v.service.user(ctx, v.key)
 }
 
-// found stores the result of the lookup.
-func (v *visit) found(u *User, err error) (*User, error) {
-	if ended, ok := errors.AsType[*endedError](err); ok {
-		v.ended, err = ended.username, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	v.user, v.known = u, true
-	return u, nil
-}
-
-// Ended returns the username of the request's session if it ended because the password hash changed: by a new password,
+// Ended queries the username of the request's session if it ended because the password hash changed: by a new password,
 // or by another application that encoded the same password again, as Django does at a login. It is "" for any other
-// request, and before UserFrom or Recheck was called.
+// request, and if the database can't be asked.
 func Ended(ctx context.Context) (username string) {
 	v := visitOf(ctx)
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.ended
+	if v.secret == "" {
+		return ""
+	}
+	_, _, err := load(ctx, v.service.db, v.key)
+	if ended, ok := errors.AsType[*endedError](err); ok {
+		return ended.username
+	}
+	return ""
 }
 
 // Recheck returns the request's user from the database: for every change.
 func Recheck(ctx context.Context) (*User, error) {
 	v := visitOf(ctx)
-	if !v.valid {
+	if v.secret == "" {
 		return nil, nil
 	}
 	return RecheckThrough(ctx, v.service.db)
@@ -122,22 +110,15 @@ func Recheck(ctx context.Context) (*User, error) {
 // RecheckThrough is Recheck with q: for actions that must be possible while no connection is available.
 func RecheckThrough(ctx context.Context, q db.Querier) (*User, error) {
 	v := visitOf(ctx)
-	if !v.valid {
+	if v.secret == "" {
 		return nil, nil
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
 	_, epoch := v.service.seen.at(v.key, v.service.now())
-	return v.found(v.service.ask(ctx, q, v.key, epoch))
+	return v.service.ask(ctx, q, v.key, epoch)
 }
 
 // Secret returns the secret of the request's session, or "". It is the key for signing this visitor's data.
-func Secret(ctx context.Context) string {
-	if v := visitOf(ctx); v.valid {
-		return v.secret
-	}
-	return ""
-}
+func Secret(ctx context.Context) string { return visitOf(ctx).secret }
 
 // SignIn is Login with the request's address and cookie: it sets the new cookie, and replaces the old session.
 func (s *Service) SignIn(c echo.Context, username, password string) error {

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"runtime"
 	"strconv"
 	"strings"
 
@@ -43,20 +42,8 @@ const (
 // MaxPassword is the maximum length of a password in bytes. A longer one is rejected without hashing.
 const MaxPassword = 1024
 
-// hasher limits concurrent hashes to the number of processors, and the number of waiting ones: hashing is the one
-// operation here that an anonymous client can make expensive.
-type hasher struct {
-	hashQueue
-	dummy string // compared with the password of an unknown user
-}
-
-func newHasher() *hasher {
-	salt := make([]byte, saltSize)
-	return &hasher{
-		hashQueue: hashQueue{free: runtime.GOMAXPROCS(0)},
-		dummy:     encode(salt, make([]byte, keySize)),
-	}
-}
+// dummy is compared with the password of an unknown user.
+var dummy = encode(make([]byte, saltSize), make([]byte, keySize))
 
 // hash encodes the password like Django's Argon2PasswordHasher.
 func (h *hasher) hash(ctx context.Context, password string) (string, error) {
@@ -81,15 +68,13 @@ func (h *hasher) verify(ctx context.Context, suspicion int, password, encoded st
 	derive, key := parse(encoded)
 	usable := derive != nil && len(password) <= MaxPassword
 	if !usable {
-		derive, key = parse(h.dummy)
+		derive, key = parse(dummy)
+		password = ""
 	}
 	if err := h.enter(ctx, suspicion); err != nil {
 		return false, err
 	}
 	defer h.leave()
-	if len(password) > MaxPassword {
-		password = ""
-	}
 	return subtle.ConstantTimeCompare(derive(password), key) == 1 && usable, nil
 }
 
@@ -104,7 +89,6 @@ var parsers = map[string]func(rest string) (derive func(string) []byte, key []by
 	"bcrypt":        func(rest string) (func(string) []byte, []byte) { return parseBcrypt(first72, rest) },
 }
 
-// parse parses a hash in one of Django's encodings.
 func parse(encoded string) (derive func(string) []byte, key []byte) {
 	algorithm, rest, _ := strings.Cut(encoded, "$")
 	if parser := parsers[algorithm]; parser != nil {

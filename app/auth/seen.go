@@ -133,5 +133,5 @@ func (s *Service) ask(ctx context.Context, q db.Querier, key secretHash, epoch i
 		return nil, err
 	}
 	s.seen.put(key, sighting{user: u, checked: now, expires: now.Add(left)}, epoch)
-	return u, err
+	return u, nil
 }

@@ -48,8 +48,6 @@ var ErrWrongLogin = fault.New(fault.Forbidden,
 // refusedError is ErrWrongLogin with the details for the log.
 type refusedError struct{ username, reason string }
 
-func wrongLogin(username, reason string) error { return &refusedError{username, reason} }
-
 func (e *refusedError) Error() string { return ErrWrongLogin.Error() }
 func (e *refusedError) Unwrap() error { return ErrWrongLogin }
 
@@ -69,8 +67,8 @@ func RefusalReason(err error) (username, reason string) {
 // ErrWrongLogin, or TooManyTries around a SlowedError after repeated failures of this name from this address.
 func (s *Service) Login(ctx context.Context, username, password, address, old string) (Session, error) {
 	username = NormalUsername(username)
-	if len(username) > 4*maxUsername { // longer than any name; the throttle must not store a megabyte
-		username = ""
+	if ValidateUsername(username) != "" { // PostgreSQL could not compare it, or the throttle would store a megabyte
+		username = "" // which no user has
 	}
 	return s.tries.try(username, address, s.now(), func(suspicion int) (Session, error) {
 		return s.login(ctx, suspicion, username, password, old)
@@ -110,7 +108,7 @@ func (s *Service) loginBy(
 	var active, staff bool
 	err = run(ctx, func(ctx context.Context, q db.Querier) error {
 		return q.QueryRow(ctx, `SELECT id, CASE WHEN is_active AND is_staff THEN password ELSE '' END, is_active, is_staff
-			FROM auth_user WHERE username = $1`, storable(username)).Scan(&id, &hash, &active, &staff)
+			FROM auth_user WHERE username = $1`, username).Scan(&id, &hash, &active, &staff)
 	})
 	missing := errors.Is(err, pgx.ErrNoRows)
 	if err != nil && !missing {
@@ -122,13 +120,13 @@ func (s *Service) loginBy(
 	case err != nil:
 		return Session{}, err
 	case missing:
-		return Session{}, wrongLogin("", "there is no such user")
+		return Session{}, &refusedError{"", "there is no such user"}
 	case !active:
-		return Session{}, wrongLogin(username, "the account is not active")
+		return Session{}, &refusedError{username, "the account is not active"}
 	case !staff:
-		return Session{}, wrongLogin(username, "the account is not staff")
+		return Session{}, &refusedError{username, "the account is not staff"}
 	case !ok:
-		return Session{}, wrongLogin(username, whyNot(hash))
+		return Session{}, &refusedError{username, whyNot(hash)}
 	}
 	err = run(ctx, func(ctx context.Context, q db.Querier) error {
 		if err := endSession(ctx, q, old); err != nil {
@@ -142,14 +140,6 @@ func (s *Service) loginBy(
 	})
 	s.forget(old)
 	return session, err
-}
-
-// storable replaces a name that PostgreSQL can't compare by one that no user has.
-func storable(name string) string {
-	if ValidateUsername(name) != "" {
-		return ""
-	}
-	return name
 }
 
 // start stores a new session for the user with that password hash, unless the password has changed. It also deletes
@@ -167,7 +157,7 @@ func (s *Service) start(ctx context.Context, q db.Querier, id int64, passwordHas
 		return Session{}, fmt.Errorf("start a session: %w", err)
 	}
 	if tag.RowsAffected() == 0 {
-		return Session{}, wrongLogin("", "the account was changed while the password was checked")
+		return Session{}, &refusedError{"", "the account was changed while the password was checked"}
 	}
 	return session, nil
 }

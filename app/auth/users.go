@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,10 +44,7 @@ func (u *User) Includes(other *User) bool {
 
 // ShortName returns the name for addressing the user.
 func (u *User) ShortName() string {
-	if u.FirstName != "" {
-		return u.FirstName
-	}
-	return u.Username
+	return cmp.Or(u.FirstName, u.Username)
 }
 
 // permissionsSQL selects the names of auth_user u's permissions, direct and through groups.

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
 )
@@ -88,8 +87,19 @@ func (b *keptBody) fields() (fields []field, why string) {
 	if _, err := io.Copy(io.Discard, b); err != nil {
 		return nil, whyForm
 	}
-	if fields, why = urlencodedFields(b.kept.String()); why == "" {
-		why = whyNot(fields)
+	for pair := range strings.SplitSeq(b.kept.String(), "&") { // url.ParseQuery would lose the order
+		if pair == "" {
+			continue
+		}
+		f, ok := parseField(pair)
+		switch {
+		case IsSecret(f.Name):
+			return nil, whySecret
+		case !ok || len(fields) == maxFields:
+			why = whyForm
+		default:
+			fields = append(fields, f)
+		}
 	}
 	if why != "" {
 		return nil, why
@@ -97,34 +107,10 @@ func (b *keptBody) fields() (fields []field, why string) {
 	return fields, ""
 }
 
-// urlencodedFields is url.ParseQuery, but preserves the order.
-func urlencodedFields(body string) (fields []field, why string) {
-	for pair := range strings.SplitSeq(body, "&") {
-		if pair == "" {
-			continue
-		}
-		name, value, _ := strings.Cut(pair, "=")
-		name, errName := url.QueryUnescape(name)
-		value, errValue := url.QueryUnescape(value)
-		if errName != nil || errValue != nil || len(fields) == maxFields {
-			return nil, whyForm
-		}
-		fields = append(fields, field{name, value})
-	}
-	return fields, ""
-}
-
-// whyNot finds fields that must not be in a page, or would be changed by it.
-func whyNot(fields []field) string {
-	why := ""
-	for _, f := range fields {
-		text := f.Name + f.Value
-		switch {
-		case IsSecret(f.Name):
-			return whySecret
-		case f.Name == "" || !utf8.ValidString(text) || strings.ContainsRune(text, 0):
-			why = whyForm
-		}
-	}
-	return why
+// parseField parses NAME=VALUE. ok means that a page would not change it.
+func parseField(pair string) (f field, ok bool) {
+	name, value, _ := strings.Cut(pair, "=")
+	name, err1 := url.QueryUnescape(name)
+	value, err2 := url.QueryUnescape(value)
+	return field{name, value}, err1 == nil && err2 == nil && name != "" && IsText(name) && IsText(value)
 }

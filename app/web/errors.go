@@ -75,13 +75,12 @@ func ProblemOf(err error) Problem {
 		return ofQuery(f)
 	}
 	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
-		switch pe.Code {
-		case pgerrcode.ForeignKeyViolation:
+		switch {
+		case pe.Code == pgerrcode.ForeignKeyViolation:
 			return plain(http.StatusConflict, referredTo(pe))
-		case pgerrcode.CheckViolation:
+		case pe.Code == pgerrcode.CheckViolation:
 			return plain(http.StatusConflict, forbiddenBy(pe))
-		}
-		if pgerrcode.IsIntegrityConstraintViolation(pe.Code) {
+		case pgerrcode.IsIntegrityConstraintViolation(pe.Code):
 			return plain(http.StatusConflict, "This contradicts what is stored: someone else may have changed it. Load the page again.")
 		}
 	}
@@ -202,8 +201,7 @@ const tryAgain = "Please try again in a moment."
 // kind, with their number. report, if not nil, is called for our own failures: status 500 and above, except deliberate
 // limits.
 func HandleErrors(log *slog.Logger, report func(echo.Context, error)) echo.HTTPErrorHandler {
-	h := &errorHandler{log: log, report: report}
-	return h.handle
+	return (&errorHandler{log: log, report: report}).handle
 }
 
 type errorHandler struct {
@@ -239,15 +237,13 @@ func (h *errorHandler) handle(err error, c echo.Context) {
 
 // abandoned reports whether err comes from a context that was canceled, or from a query or connection that this has ended.
 func abandoned(err error) bool {
-	pe, ok := errors.AsType[*pgconn.PgError](err)
-	return errors.Is(err, context.Canceled) || errors.Is(err, pgconn.ErrConnClosed) || ok && pe.Code == pgerrcode.QueryCanceled
+	return errors.Is(err, context.Canceled) || errors.Is(err, pgconn.ErrConnClosed) || sqlState(err) == pgerrcode.QueryCanceled
 }
 
 // clientGone answers a client that has closed its side. It may still read, and must not mistake an empty response for
 // success.
 func (h *errorHandler) clientGone(c echo.Context, err error) {
-	ctx := c.Request().Context()
-	h.log.DebugContext(ctx, "the client went away", logAttrs(c, statusClientGone, err)...)
+	h.log.DebugContext(c.Request().Context(), "the client went away", logAttrs(c, statusClientGone, err)...)
 	if !c.Response().Committed {
 		_ = c.String(statusClientGone, "You closed the connection before the answer was ready.\n") // it may not be read
 	}
@@ -320,11 +316,16 @@ func logAttrs(c echo.Context, status int, err error) []any {
 	return attrs
 }
 
+// SetRetryAfter sets the header Retry-After, in whole seconds: at least one.
+func SetRetryAfter(c echo.Context, after time.Duration) {
+	c.Response().Header().Set(echo.HeaderRetryAfter, strconv.Itoa(max(1, int(math.Ceil(after.Seconds())))))
+}
+
 func (p Problem) write(c echo.Context) error {
 	h := c.Response().Header()
 	h.Set(echo.HeaderCacheControl, "no-store")
 	if p.RetryAfter > 0 {
-		h.Set(echo.HeaderRetryAfter, strconv.Itoa(int(math.Ceil(p.RetryAfter.Seconds()))))
+		SetRetryAfter(c, p.RetryAfter)
 	}
 	if WantsJSON(c) || forCurl(c) {
 		h.Set(echo.HeaderContentType, "application/problem+json")

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/labstack/echo/v4"
@@ -356,5 +357,15 @@ func TestAPageSaysThatWaitingHelpsOnlyWhereItDoes(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestAClientsTextIsCutBetweenLetters(t *testing.T) {
+	long := "/" + strings.Repeat("é", 150)
+	if got := web.Cut(long); !utf8.ValidString(got) || !strings.HasSuffix(got, "é…") || len(got) >= len(long) {
+		t.Errorf("got %q", got)
+	}
+	if got := web.Cut("/é"); got != "/é" {
+		t.Errorf("a short one is %q", got)
 	}
 }

@@ -38,11 +38,7 @@ func (t *Templates) Memo(page string) *Memo { return &Memo{pages: t, page: page}
 
 // Render is Templates.Render. It keeps data, which must not be changed afterwards.
 func (m *Memo) Render(c echo.Context, status int, data any) error {
-	html, err := m.html(c, data)
-	if err != nil {
-		return err
-	}
-	return write(c, status, html)
+	return m.RenderWith(c, status, data, "", "")
 }
 
 // RenderWith is Render with the first mark in the page replaced by text, which must not need escaping.
@@ -51,7 +47,10 @@ func (m *Memo) RenderWith(c echo.Context, status int, data any, mark, text strin
 	if err != nil {
 		return err
 	}
-	return write(c, status, bytes.Replace(html, []byte(mark), []byte(text), 1))
+	if mark != "" {
+		html = bytes.Replace(html, []byte(mark), []byte(text), 1)
+	}
+	return write(c, status, html)
 }
 
 func (m *Memo) html(c echo.Context, data any) ([]byte, error) {

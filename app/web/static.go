@@ -52,17 +52,14 @@ func MustFiles(pkg string, fsys fs.FS) *Files {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		body, err := fs.ReadFile(fsys, name)
-		if err != nil {
-			return err
-		}
 		contentType, ok := contentTypes[path.Ext(name)]
 		if !ok {
 			return fmt.Errorf("%s: no content type for %q", name, path.Ext(name))
 		}
+		body, err := fs.ReadFile(fsys, name)
 		sum := sha256.Sum256(body)
 		f.byPath[pkg+strings.TrimPrefix(name, "static")] = file{body, hex.EncodeToString(sum[:8]), contentType}
-		return nil
+		return err
 	})
 	if err != nil {
 		panic(fmt.Sprintf("web: static files of %s: %v", pkg, err))
@@ -94,6 +91,9 @@ func Static(packages ...*Files) echo.HandlerFunc {
 		return fault.New(fault.NotFound, "There is no such file.")
 	}
 }
+
+// Stylesheet returns the layout's stylesheet, for a self-contained document.
+func Stylesheet() string { return string(own.byPath["web/ddtb.css"].body) }
 
 // Favicon answers /favicon.ico for clients that ignore the link in the page.
 func Favicon(c echo.Context) error { return own.byPath["web/favicon.svg"].serve(c) }

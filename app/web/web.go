@@ -22,6 +22,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
 
@@ -48,10 +49,10 @@ type Templates struct {
 	pages map[string]*template.Template // by the base name of the file
 }
 
-// MustTemplates parses every *.html file of fsys, in any directory, as a page. A page defines the blocks "title" and
-// "main", which get the data passed to Render. It may define "head" (links and scripts), "nav" (more at the end of the
-// header) and "width" ("wide" for tables). A file whose name begins with "_" is shared by all pages of the set. Embed
-// such files with a pattern, templates/*.html: embedding a directory omits them.
+// MustTemplates parses templates/*.html of fsys, each file as a page. A page defines the blocks "title" and "main", which
+// get the data passed to Render. It may define "head" (links and scripts), "nav" (more at the end of the header) and
+// "width" ("wide" for tables). A file whose name begins with "_" is shared by all pages of the set. Embed such files with a
+// pattern, templates/*.html: embedding a directory omits them.
 //
 // A staff page uses the template "userbar" in its "nav". Given a user with a ShortName, it greets the user, and links
 // to the password form and the logout; given nil, it is empty.
@@ -62,10 +63,8 @@ type Templates struct {
 // MustTemplates panics if a template does not parse, lacks a block, or can't be escaped: templates are embedded, so
 // that is a bug.
 func MustTemplates(fsys fs.FS, funcs template.FuncMap) *Templates {
-	shared, pages, err := sortTemplates(fsys)
-	if err != nil {
-		panic(fmt.Sprintf("web: templates: %v", err))
-	}
+	shared, _ := fs.Glob(fsys, "templates/_*.html")
+	pages, _ := fs.Glob(fsys, "templates/[^_]*.html")
 	base := template.Must(template.New("layout").Funcs(template.FuncMap{"static": own.URL}).Funcs(funcs).Parse(layout))
 	for _, file := range shared {
 		template.Must(base.ParseFS(fsys, file))
@@ -75,28 +74,6 @@ func MustTemplates(fsys fs.FS, funcs template.FuncMap) *Templates {
 		t.pages[path.Base(file)] = mustPage(base, fsys, file)
 	}
 	return t
-}
-
-// sortTemplates finds the *.html files and separates the shared ones from the pages.
-func sortTemplates(fsys fs.FS) (shared, pages []string, err error) {
-	seen := map[string]string{}
-	err = fs.WalkDir(fsys, ".", func(file string, d fs.DirEntry, err error) error {
-		name := path.Base(file)
-		if err != nil || d.IsDir() || path.Ext(name) != ".html" {
-			return err
-		}
-		if other := seen[name]; other != "" {
-			return fmt.Errorf("%s and %s have the same name", other, file)
-		}
-		seen[name] = file
-		if strings.HasPrefix(name, "_") {
-			shared = append(shared, file)
-		} else {
-			pages = append(pages, file)
-		}
-		return nil
-	})
-	return shared, pages, err
 }
 
 func mustPage(base *template.Template, fsys fs.FS, file string) *template.Template {
@@ -176,6 +153,9 @@ func ParseID(text string) (id int64, ok bool) {
 	}
 	return id, true
 }
+
+// IsText reports whether a page can show the text, and PostgreSQL can store it.
+func IsText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
 // WantsJSON reports whether the client prefers JSON to a page: its Accept header names a JSON type, and no page type
 // with a higher weight. "*/*" names neither, so the client gets the page.

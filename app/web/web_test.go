@@ -89,11 +89,10 @@ func TestAnErrorWhileRenderingLeavesTheResponseUntouched(t *testing.T) {
 
 func TestTemplatesThatCanNotWorkPanicAtTheStart(t *testing.T) {
 	for why, files := range map[string]map[string]string{
-		"does not parse":      {"a.html": `{{define "title"}}`},
-		"no title":            {"a.html": `{{define "main"}}{{end}}`},
-		"no main":             {"a.html": `{{define "title"}}{{end}}`},
-		"can't be escaped":    {"a.html": `{{define "title"}}{{end}}{{define "main"}}<a href={{if .}}"{{end}}>{{end}}`},
-		"two of the one name": {"a/x.html": `{{define "title"}}{{end}}{{define "main"}}{{end}}`, "b/x.html": ``},
+		"does not parse":   {"templates/a.html": `{{define "title"}}`},
+		"no title":         {"templates/a.html": `{{define "main"}}{{end}}`},
+		"no main":          {"templates/a.html": `{{define "title"}}{{end}}`},
+		"can't be escaped": {"templates/a.html": `{{define "title"}}{{end}}{{define "main"}}<a href={{if .}}"{{end}}>{{end}}`},
 	} {
 		t.Run(why, func(t *testing.T) {
 			defer func() {
@@ -108,10 +107,10 @@ func TestTemplatesThatCanNotWorkPanicAtTheStart(t *testing.T) {
 
 func TestPagesShareFilesWithAnUnderscoreAndFillTheOptionalBlocks(t *testing.T) {
 	set := web.MustTemplates(pages(map[string]string{
-		"_shared.html": `{{define "item"}}<li>{{up .}}</li>{{end}}{{define "nav"}}<b class="end">me</b>{{end}}`,
-		"one.html": `{{define "title"}}One{{end}}{{define "main"}}<ul>{{range .}}{{template "item" .}}{{end}}</ul>{{end}}
+		"templates/_shared.html": `{{define "item"}}<li>{{up .}}</li>{{end}}{{define "nav"}}<b class="end">me</b>{{end}}`,
+		"templates/one.html": `{{define "title"}}One{{end}}{{define "main"}}<ul>{{range .}}{{template "item" .}}{{end}}</ul>{{end}}
 			{{define "head"}}<meta name="robots" content="none">{{end}}{{define "width"}}wide{{end}}`,
-		"two.html": `{{define "title"}}Two{{end}}{{define "main"}}{{end}}{{define "nav"}}<b class="end">you</b>{{end}}`,
+		"templates/two.html": `{{define "title"}}Two{{end}}{{define "main"}}{{end}}{{define "nav"}}<b class="end">you</b>{{end}}`,
 	}), template.FuncMap{"up": strings.ToUpper})
 	render := func(name string) *goquery.Document {
 		c, rec := context(t, "/")
