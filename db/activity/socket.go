@@ -11,7 +11,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -77,21 +76,19 @@ func (o *Observer) Share(ctx context.Context, dir string) error {
 	srv := &http.Server{
 		Handler: o.handler(), ReadHeaderTimeout: time.Second, ReadTimeout: pollTimeout, WriteTimeout: 2 * pollTimeout,
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	defer func() { cancel(); <-ended }()
-	go func() {
-		defer close(ended)
-		<-ctx.Done()
-		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		if srv.Shutdown(patience) != nil {
-			_ = srv.Close()
-		}
-	}()
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(l) }()
+	select {
+	case err := <-served:
 		return fmt.Errorf("share the monitoring connection: %w", err)
+	case <-ctx.Done():
 	}
+	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if srv.Shutdown(patience) != nil {
+		_ = srv.Close()
+	}
+	<-served
 	return nil
 }
 
@@ -127,30 +124,29 @@ const orderLimit = 64 << 10
 
 func (o *Observer) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /snapshot", func(w http.ResponseWriter, r *http.Request) {
-		s, err := o.Snapshot(r.Context())
-		reply(w, s, err)
-	})
-	mux.HandleFunc("GET /process", func(w http.ResponseWriter, _ *http.Request) {
+	mux.Handle("GET /snapshot", reply(func(r *http.Request) (any, error) { return o.Snapshot(r.Context()) }))
+	mux.Handle("GET /process", reply(func(*http.Request) (any, error) {
 		if o.Process == nil {
-			http.Error(w, "this process has no leases", http.StatusNotFound)
-			return
+			return nil, errors.New("this process has no leases")
 		}
-		reply(w, o.Process(), nil)
-	})
-	mux.HandleFunc("POST /signal", func(w http.ResponseWriter, r *http.Request) {
+		return o.Process(), nil
+	}))
+	mux.Handle("POST /signal", reply(func(r *http.Request) (any, error) {
 		var order Order
 		if err := json.NewDecoder(io.LimitReader(r.Body, orderLimit)).Decode(&order); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
+			return nil, err
 		}
-		outcome, err := o.Signal(r.Context(), order)
-		reply(w, outcome, err)
-	})
+		return o.Signal(r.Context(), order)
+	}))
 	return mux
 }
 
-func reply(w http.ResponseWriter, value any, err error) {
+// reply is a handler that returns a value as JSON.
+type reply func(*http.Request) (any, error)
+
+// ServeHTTP implements http.Handler.
+func (f reply) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	value, err := f(r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadGateway)
 		return
@@ -234,8 +230,7 @@ func (r *Remote) Signal(ctx context.Context, order Order) (outcome Outcome, err 
 }
 
 func (r *Remote) ask(ctx context.Context, method, what string, body []byte, answer any) error {
-	target := url.URL{Scheme: "http", Host: "monitor", Path: "/" + what}
-	req, err := http.NewRequestWithContext(ctx, method, target.String(), bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, "http://monitor/"+what, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
