@@ -52,17 +52,11 @@ func (s *screen) head(p Printer) {
 	}
 	l, a := s.now.Slots, s.last.Sample // of a failed poll: the last known slots
 	level := s.Thresholds.OfSlots(l)
-	p.line("Slots %s %s, %d free", p.bar(l, level, max(10, min(40, s.width-46))),
-		p.styled(styleOf(level), l.Brief()), l.Free())
+	p.line("Slots %s %s", p.bar(l, level, max(10, min(40, s.width-46))), p.brief(l, level))
 	if s.last.Err != nil {
 		return
 	}
-	unseen := ""
-	if a.Unseen > 0 {
-		unseen = fmt.Sprintf("  not visible %d", a.Unseen)
-	}
-	p.line("      active %d  idle %d  in transaction %d  waiting %d  new %.1f/s%s",
-		a.Active, a.Idle, a.IdleInTransaction, a.Waiting, a.NewPerSecond, unseen)
+	p.line("      %s  new %.1f/s%s", inStates(a), a.NewPerSecond, notVisible(a))
 	p.line("Past  %s", history(s.history, max(10, s.width-8)))
 	text := Words(verdict(a), max(20, s.width))
 	for _, l := range text[:min(2, len(text))] { // the blocker comes late in its sentence
