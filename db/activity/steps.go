@@ -545,7 +545,7 @@ func (p *problem) selector() string {
 		return " --application=" + ShellQuote(p.Application) + in
 	case s.Application == "": // many programs may have no name
 		return " --application='' --user=" + ShellQuote(s.User) + in
-	case p.family.of[roleIn{s.User, s.Database}].alone():
+	case p.family.alone[s.role()]:
 		return " --user=" + ShellQuote(s.User) + in
 	}
 	return ""
