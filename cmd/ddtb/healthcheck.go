@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/charmbracelet/x/ansi"
 	"github.com/spf13/cobra"
 )
 
@@ -64,7 +65,7 @@ func reason(body []byte) string {
 		return ""
 	}
 	first, _, _ := strings.Cut(text, "\n")
-	return ": " + cut(first, 200)
+	return ": " + ansi.Truncate(first, 200, "…")
 }
 
 // reachable returns an address at which a server that listens on addr can be reached.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/charmbracelet/x/ansi"
 	"github.com/spf13/cobra"
 
 	"ddtb/app/lab/scenarios"
@@ -209,7 +210,7 @@ func (c *cli) runScenarios(ctx context.Context, o labRun, chosen []*scene.Scenar
 // progress shows the text in the terminal's last line, in place of the text before.
 func (c *cli) progress(text string) {
 	if c.screen != nil {
-		_, _ = fmt.Fprint(c.screen, "\r\x1b[K"+cut(text, 79))
+		_, _ = fmt.Fprint(c.screen, "\r\x1b[K"+ansi.Truncate(text, 79, "…"))
 	}
 }
 
@@ -246,12 +247,4 @@ func (c *cli) sayHalf(r *scene.Result, name string, o *scene.Outcome) {
 		words += " (timeout)"
 	}
 	c.say("     %-7s %-50s peak %2d of %d\n", name, words, o.Peak, o.Slots)
-}
-
-// cut shortens a text to n characters.
-func cut(s string, n int) string {
-	if r := []rune(s); len(r) > n {
-		return string(r[:n-1]) + "…"
-	}
-	return s
 }
