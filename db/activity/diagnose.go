@@ -189,10 +189,7 @@ func (p *problem) leaked(s Session) bool {
 
 // holdings groups the sessions of programs, and the logins that don't finish, by reason and application.
 func (p *problem) holdings() []Holding {
-	roots := map[int32]bool{}
-	for _, r := range p.now.Roots() {
-		roots[r.PID] = true
-	}
+	roots := p.now.Blocks()
 	return p.group(slices.Concat(p.now.programs(), p.hanging()), func(s Session) Reason { return p.reasonFor(s, roots) })
 }
 
