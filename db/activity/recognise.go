@@ -37,10 +37,9 @@ func (p *problem) moves() bool {
 	if p.earlier == nil || len(roots) == 0 || roots[0].PID == 0 {
 		return false
 	}
-	before := p.earlier.Roots()
+	before := Snapshot{Sessions: p.earlier.Roots()}
 	span := Age(p.now.At.Sub(p.earlier.At))
-	same := func(s Session) bool { return s.PID == roots[0].PID && s.Started.Equal(roots[0].Started) }
-	return len(before) > 0 && (!slices.ContainsFunc(before, same) || roots[0].InTransaction > 0 && roots[0].InTransaction < span)
+	return len(before.Sessions) > 0 && (!before.has(roots[0]) || roots[0].InTransaction > 0 && roots[0].InTransaction < span)
 }
 
 // otherPools returns the idle pools beside the holding, if there are several services: at least two more, or one with
