@@ -277,10 +277,7 @@ func width(f any) int {
 	if !is {
 		return 0
 	}
-	w, _, err := term.GetSize(fd)
-	if err != nil {
-		return 0
-	}
+	w, _, _ := term.GetSize(fd) // 0 if it is not known
 	return w
 }
 

@@ -97,18 +97,14 @@ func (s *Sampler) poll(ctx context.Context) {
 	}
 	before := s.Latest()
 	r := Reading{Snapshot: now, Err: err, Seen: before.Seen, next: make(chan struct{})}
-	if err == nil {
-		r.Seen = time.Now()
-	}
-	switch {
-	case err != nil:
-		r.Sample = SampleOfFailure(time.Now(), err)
-	case before.Err != nil || before.Sample.At.IsZero():
-		r.Sample = SampleOf(now, nil, s.thresholds())
-	default:
+	if err == nil && before.Err == nil && !before.Sample.At.IsZero() {
 		earlier := before.Snapshot // a copy: a pointer into before would keep all earlier snapshots in memory
 		r.Earlier = &earlier
-		r.Sample = SampleOf(now, r.Earlier, s.thresholds())
+	}
+	if err == nil {
+		r.Seen, r.Sample = time.Now(), SampleOf(now, r.Earlier, s.thresholds())
+	} else {
+		r.Sample = SampleOfFailure(time.Now(), err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"ddtb/db/localpg/system"
 )
 
 // A running server keeps a monitoring connection. Through a Unix socket it shares that connection with the same user on
@@ -41,7 +43,9 @@ func SocketDir(runtimeDir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if !info.IsDir() || !mine(info) {
+	// On Windows, where files have no owner, the temporary directory belongs to this user alone.
+	owner, known := system.Owner(info)
+	if !info.IsDir() || known && (owner != os.Getuid() || info.Mode().Perm()&0o077 != 0) {
 		return "", fmt.Errorf("%s is not a directory of this user alone (mode 0700): the monitor's socket is not put there", dir)
 	}
 	return dir, nil
@@ -95,10 +99,12 @@ func socketPrefix(dir string, cc *pgx.ConnConfig) string {
 // Share answers polls and signals on a socket in dir until ctx ends, over the Observer's connection. It removes the
 // sockets of killed servers.
 func (o *Observer) Share(ctx context.Context, dir string) error {
-	prefix, err := o.socketPrefix(ctx, dir)
+	done, err := o.take(ctx) // Use may change the server meanwhile
 	if err != nil {
 		return err
 	}
+	prefix := socketPrefix(dir, o.cc)
+	done()
 	removeStale(ctx, prefix)
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "unix", fmt.Sprintf("%s%d.sock", prefix, os.Getpid()))
@@ -122,16 +128,6 @@ func (o *Observer) Share(ctx context.Context, dir string) error {
 	}
 	<-served
 	return nil
-}
-
-// socketPrefix waits for its turn: Use may change the server meanwhile.
-func (o *Observer) socketPrefix(ctx context.Context, dir string) (string, error) {
-	done, err := o.take(ctx)
-	if err != nil {
-		return "", err
-	}
-	defer done()
-	return socketPrefix(dir, o.cc), nil
 }
 
 // removeStale removes the sockets on which no server answers.
