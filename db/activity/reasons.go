@@ -50,7 +50,7 @@ var reasons = map[Reason]struct {
 	Comes:        {"that begin and soon end", 1, (*problem).recogniseChurn, (*problem).firstForChurn},
 }
 
-// looksLike is a scenario that no other resembles.
+// looksLike names a scenario that no other resembles; "": none.
 func looksLike(name string) func(*problem) (name, also string) {
 	return func(*problem) (string, string) { return name, "" }
 }
