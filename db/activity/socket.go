@@ -126,7 +126,9 @@ func (o *Observer) Share(ctx context.Context, dir string) error {
 	if srv.Shutdown(patience) != nil {
 		_ = srv.Close()
 	}
-	<-served
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("share the monitoring connection: %w", err)
+	}
 	return nil
 }
 
