@@ -23,7 +23,6 @@ func (c *cli) healthcheckCommand() *cobra.Command {
 Without ADDR it is the configuration's server.addr. A container's probe should
 name ADDR: then the configuration is not read, and a mistake in it, with which a
 running server goes on as before, does not make that look unhealthy.`,
-		Args: asInUse,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			addr, err := c.probed(args)
 			if err != nil {

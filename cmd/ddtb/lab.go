@@ -20,7 +20,7 @@ import (
 
 func (c *cli) labCommand() *cobra.Command {
 	lab := &cobra.Command{
-		Use: "lab", Short: "Reproduce each way to run out of connections, and each fix", Args: noCommand,
+		Use: "lab", Short: "Reproduce each way to run out of connections, and each fix",
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	lab.AddCommand(c.labListCommand(), c.labRunCommand())
@@ -30,7 +30,7 @@ func (c *cli) labCommand() *cobra.Command {
 func (c *cli) labListCommand() *cobra.Command {
 	var asJSON bool
 	list := &cobra.Command{
-		Use: "list", Short: "List the scenarios, by number and name", Args: asInUse,
+		Use: "list", Short: "List the scenarios, by number and name",
 		RunE: func(*cobra.Command, []string) error { return c.labList(asJSON) },
 	}
 	list.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -77,6 +77,7 @@ func (c *cli) labRunCommand() *cobra.Command {
 	var o labRun
 	run := &cobra.Command{
 		Use:   "run NAME… | --all",
+		Args:  cobra.ArbitraryArgs,
 		Short: "Run scenarios, without the fix and with it",
 		Long: `Run each scenario twice under the same load on a private PostgreSQL with few
 slots: without the fix and with it. Every figure is counted: backends on the

@@ -19,7 +19,6 @@ func (c *cli) loaddemoCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "loaddemo",
 		Short: "Put a few polls into an empty database",
-		Args:  asInUse,
 		RunE: c.onDatabase(func(ctx context.Context, d config.Database) error {
 			if many < 0 || many > mostQuestions {
 				return usage("--questions=%d: give a number from 0 to %d", many, mostQuestions)

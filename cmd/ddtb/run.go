@@ -53,7 +53,6 @@ The strategy and all but the database's place come from the configuration file;
 without one, a file with comments is written. Data stays between runs, in
 ~/.local/share/ddtb/postgres. For root it is /var/lib/ddtb/postgres: PostgreSQL
 doesn't run as root, and its own user can't enter root's home.`,
-		Args: asInUse,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.runAll(cmd.Context(), f) },
 	}
 	cmd.Flags().StringVar(&f.addr, "addr", "", "where to listen, HOST:PORT (default: server.addr)")

@@ -33,7 +33,6 @@ func (c *cli) runserverCommand() *cobra.Command {
 
 A saved change of the configuration file, or SIGHUP, switches the strategy and
 its sizes while requests go on.`,
-		Args: asInUse,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var flags []config.Flag
 			if len(args) == 1 {

@@ -19,6 +19,20 @@ func usage(format string, args ...any) error {
 	return &exitError{exitUsage, fmt.Errorf(format, args...)}
 }
 
+// checkArguments lets the command and its subcommands accept the arguments that they name, unless they have another rule.
+func checkArguments(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		checkArguments(sub)
+	}
+	switch {
+	case cmd.Args != nil:
+	case cmd.HasSubCommands():
+		cmd.Args = noCommand
+	default:
+		cmd.Args = asInUse
+	}
+}
+
 // noCommand rejects an argument in place of a subcommand, and suggests the nearest one.
 func noCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {

@@ -31,7 +31,6 @@ come from DJANGO_SUPERUSER_USERNAME, DJANGO_SUPERUSER_EMAIL and
 DJANGO_SUPERUSER_PASSWORD, as with Django. There a user who exists already is
 left as they are. A weak password is accepted, with a warning, where server.addr
 is on the loopback interface.`,
-		Args: asInUse,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			username = cmp.Or(username, c.environment("DJANGO_SUPERUSER_USERNAME"))
 			email = cmp.Or(email, c.environment("DJANGO_SUPERUSER_EMAIL"))
@@ -53,7 +52,6 @@ func (c *cli) changepasswordCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "changepassword USER",
 		Short: "Give a user a new password, and end their sessions",
-		Args:  asInUse,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.withUsers(cmd.Context(), func(users *auth.Service, _ config.Server) error {
 				u, err := users.UserByName(cmd.Context(), args[0])
