@@ -12,20 +12,20 @@ import (
 )
 
 func (c *cli) configCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Check, show or begin the configuration file", Args: noCommand, RunE: needsSubcommand}
+	cmd := &cobra.Command{Use: "config", Short: "Check, show or begin the configuration file", RunE: needsSubcommand}
 	var connect bool
 	check := &cobra.Command{
-		Use: "check", Short: "Find every mistake in the file and the environment", Args: asInUse,
+		Use: "check", Short: "Find every mistake in the file and the environment",
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.configCheck(cmd.Context(), connect) },
 	}
 	check.Flags().BoolVar(&connect, "connect", false, "log in to the database as well")
 	cmd.AddCommand(check,
 		&cobra.Command{
-			Use: "show", Short: "Print every value and where it comes from, without secrets", Args: asInUse,
+			Use: "show", Short: "Print every value and where it comes from, without secrets",
 			RunE: func(*cobra.Command, []string) error { return c.configShow() },
 		},
 		&cobra.Command{
-			Use: "init", Short: "Write a file with every key, its default and a line on it", Args: asInUse,
+			Use: "init", Short: "Write a file with every key, its default and a line on it",
 			RunE: func(*cobra.Command, []string) error { return c.configInit() },
 		},
 	)

@@ -148,7 +148,6 @@ connection that a running ddtb server of the same user on this machine keeps
 open; else it says how to get in.
 
 In trouble, begin with: ddtb db-connections doctor`,
-		Args: noCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			i := slices.Index(names, cmp.Or(chosen, "status"))
 			if i < 0 {
@@ -169,7 +168,7 @@ In trouble, begin with: ddtb db-connections doctor`,
 		"the action, as an alternative to the subcommand: "+strings.Join(names, ", ")+" (default status)")
 	for _, a := range actions {
 		sub := &cobra.Command{
-			Use: a.name, Short: a.short, Long: a.long, Args: asInUse,
+			Use: a.name, Short: a.short, Long: a.long,
 			RunE: func(cmd *cobra.Command, _ []string) error { return d.startWith(cmd, a) },
 		}
 		if a.flags != nil {
@@ -277,10 +276,7 @@ func width(f any) int {
 	if !is {
 		return 0
 	}
-	w, _, err := term.GetSize(fd)
-	if err != nil {
-		return 0
-	}
+	w, _, _ := term.GetSize(fd) // 0 if it is not known
 	return w
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -126,64 +127,60 @@ func (d *connections) application() string { return d.database().ApplicationName
 
 // fail reports why the server could not be inspected.
 func (d *connections) fail(ctx context.Context, a action, err error) error {
-	h := activity.Unreachable(err)
+	f := activity.Failure{Error: err.Error(), Health: activity.Unreachable(err)}
 	if a.name == "health" || a.name == "doctor" {
-		h = h.With(d.askProcesses(ctx)...)
+		f.Health = f.Health.With(d.askProcesses(ctx)...)
 	}
-	h = h.Complete(d.sameServer)
-	code := exitFailed
+	f.Health = f.Health.Complete(d.sameServer)
+	if db.CauseOf(err) == db.SlotsExhausted {
+		r := activity.NoAccess(err, d.reached, d.passFile()).Complete(d.sameServer)
+		f.Refusal = &r
+	}
+	failed := &exitError{code: exitFailed}
 	if a.name == "health" {
-		code = int(h.Level)
+		failed.code = int(f.Health.Level)
 	}
-	full := db.CauseOf(err) == db.SlotsExhausted
 	switch {
-	case d.asJSON && full:
-		r := d.noAccess(err)
-		err = d.json(activity.Failure{Error: err.Error(), Health: h, Refusal: &r})
 	case d.asJSON:
-		err = d.json(activity.Failure{Error: err.Error(), Health: h})
-	case full:
-		d.printer.Refusal(d.noAccess(err))
-		if h.Processes > 0 {
+		failed.err = d.json(f)
+	case f.Refusal != nil:
+		d.printer.Refusal(*f.Refusal)
+		if f.Health.Processes > 0 {
 			d.say("\n")
-			d.printer.Health(h)
+			d.printer.Health(f.Health)
 		}
-		err = nil
-	case a.name == "health", h.Processes > 0:
-		d.printer.Health(h)
-		err = nil
+	case a.name == "health", f.Health.Processes > 0:
+		d.printer.Health(f.Health)
+	case ctx.Err() == nil:
+		failed.err = fmt.Errorf("%w\nWhat to do: %s", err, f.Health.Findings[0].Do)
 	default:
-		if ctx.Err() == nil {
-			err = fmt.Errorf("%w\nWhat to do: %s", err, h.Findings[0].Do)
-		}
+		failed.err = err
 	}
-	return &exitError{code, err}
-}
-
-func (d *connections) noAccess(err error) activity.Refusal {
-	return activity.NoAccess(err, d.reached, d.passFile()).Complete(d.sameServer)
+	return failed
 }
 
 const dsnForms = "write it as postgres://USER:PASSWORD@HOST:PORT/NAME?sslmode=… or as " +
 	"host=… port=… user=… password=… dbname=…; in a URL, " +
 	"these characters of a password must be percent-encoded: % @ / : ? #"
 
-// secretIn reports whether a DSN may contain a password. @FILE names a file that has it.
-func secretIn(dsn string) bool {
-	if u, err := url.Parse(dsn); err == nil && u.Scheme != "" {
-		return hasPassword(dsn) || u.Query().Has("sslpassword")
-	}
-	return !strings.HasPrefix(dsn, "@") && (strings.Contains(dsn, "password") || strings.Contains(dsn, "@"))
+// givenDSN is a flag with a connection string, as it was given.
+type givenDSN struct{ name, value string }
+
+// dsns returns the connection strings of this run; the value of one that was not given is "".
+func (d *connections) dsns() []givenDSN {
+	return []givenDSN{{"dsn", cmp.Or(d.dsnFile, d.dsn)}, {"pgbouncer", d.pooler}}
 }
 
-// sameServer completes the commands in a text, so that they reach the same server as this run. A DSN with a password is
-// not repeated.
+// variable stands for a connection string with a password, which is not repeated.
+func (f givenDSN) variable() string { return "$" + strings.ToUpper(f.name) }
+
+// sameServer completes the commands in a text, so that they reach the same server as this run.
 func (d *connections) sameServer(text string) string {
 	more := d.configFlag()
-	for _, f := range []struct{ name, value string }{{"dsn", cmp.Or(d.dsnFile, d.dsn)}, {"pgbouncer", d.pooler}} {
+	for _, f := range d.dsns() {
 		switch {
-		case secretIn(f.value):
-			more += fmt.Sprintf(` --%s "$%s"`, f.name, strings.ToUpper(f.name))
+		case hasPassword(f.value):
+			more += fmt.Sprintf(` --%s "%s"`, f.name, f.variable())
 		case f.value != "":
 			more += " --" + f.name + " " + activity.ShellQuote(f.value)
 		}
@@ -209,4 +206,36 @@ func (d *connections) passFile() string {
 		return ""
 	}
 	return localpg.PassFile(filepath.Dir(d.database().PasswordFile))
+}
+
+// readDSN replaces --dsn @FILE by the file's contents, and warns about a password on the command line.
+func (d *connections) readDSN() error {
+	if path, is := strings.CutPrefix(d.dsn, "@"); is {
+		content, _, err := db.ReadFile(path, 64<<10)
+		if err != nil {
+			return usage("--dsn: %s %v", path, err)
+		}
+		d.dsn, d.dsnFile = strings.TrimSpace(string(content)), d.dsn
+		if d.dsn == "" {
+			return usage("--dsn: %s is empty", path)
+		}
+		return nil
+	}
+	d.dsn = db.TrimLineBreak(d.dsn) // as of every text that is read
+	if hasPassword(d.dsn) {
+		d.log.Warn("every user of this machine can read the password in --dsn while the command runs (ps): " +
+			"put the text into a file and write --dsn @FILE, or into DATABASE_URL, or the password into ~/.pgpass")
+	}
+	return nil
+}
+
+var passwordKey = regexp.MustCompile(`password\s*=`)
+
+// hasPassword reports whether a connection string contains a password, or may contain one.
+func hasPassword(dsn string) bool {
+	if u, err := url.Parse(dsn); err == nil && u.Scheme != "" {
+		_, has := u.User.Password()
+		return has || u.Query().Has("password") || u.Query().Has("sslpassword")
+	}
+	return strings.Contains(dsn, "://") && strings.Contains(dsn, "@") || passwordKey.MatchString(dsn)
 }

@@ -41,14 +41,13 @@ func (d *connections) closeIdle(ctx context.Context) error {
 
 func (d *connections) forceClose(ctx context.Context) error {
 	d.filter.AnyState, d.filter.OlderThan = true, 0
-	if d.filter.Nameless {
+	switch {
+	case d.filter.Nameless:
 		return d.end(ctx, "all without a name")
-	}
-	if d.filter.PID != 0 && d.filter.Application == "" {
-		return d.end(ctx, fmt.Sprintf("pid %d", d.filter.PID))
-	}
-	if d.filter.Application != "" {
+	case d.filter.Application != "":
 		return d.end(ctx, "all of "+d.filter.Application)
+	case d.filter.PID != 0:
+		return d.end(ctx, fmt.Sprintf("pid %d", d.filter.PID))
 	}
 	d.filter.Application = d.database().ApplicationName
 	return d.end(ctx, fmt.Sprintf("all of %s, which is this application (--application names another)", d.filter.Application))

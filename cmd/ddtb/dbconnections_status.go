@@ -1,10 +1,8 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/pflag"
@@ -63,7 +61,7 @@ func (d *connections) askPooler(ctx context.Context, s *activity.Snapshot) {
 	}
 	if s.Console = `psql "$PGBOUNCER"`; d.pooler == "" || cc.Database != "pgbouncer" { // psql would go to another database
 		s.Console = fmt.Sprintf("psql -h %s -p %d -U %s -d pgbouncer", activity.ShellQuote(cc.Host), cc.Port, activity.ShellQuote(cc.User))
-	} else if !secretIn(d.pooler) {
+	} else if !hasPassword(d.pooler) {
 		s.Console = "psql " + activity.ShellQuote(d.pooler)
 	}
 }
@@ -115,9 +113,9 @@ func (d *connections) footnotes(now activity.Snapshot, commands bool) {
 	if now.PoolsError != "" {
 		d.say("\n%s\n", console.Clean("PgBouncer's pools were not judged: "+now.PoolsError))
 	}
-	for _, f := range []struct{ name, dsn string }{{"dsn", cmp.Or(d.dsnFile, d.dsn)}, {"pgbouncer", d.pooler}} {
-		if commands && secretIn(f.dsn) {
-			d.say("\n$%s stands for the --%s of this run, which is not repeated for its password.\n", strings.ToUpper(f.name), f.name)
+	for _, f := range d.dsns() {
+		if commands && hasPassword(f.value) {
+			d.say("\n%s stands for the --%s of this run, which is not repeated for its password.\n", f.variable(), f.name)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/charmbracelet/x/ansi"
 	"github.com/spf13/cobra"
 )
 
@@ -22,7 +23,6 @@ func (c *cli) healthcheckCommand() *cobra.Command {
 Without ADDR it is the configuration's server.addr. A container's probe should
 name ADDR: then the configuration is not read, and a mistake in it, with which a
 running server goes on as before, does not make that look unhealthy.`,
-		Args: asInUse,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			addr, err := c.probed(args)
 			if err != nil {
@@ -64,7 +64,7 @@ func reason(body []byte) string {
 		return ""
 	}
 	first, _, _ := strings.Cut(text, "\n")
-	return ": " + cut(first, 200)
+	return ": " + ansi.Truncate(first, 200, "…")
 }
 
 // reachable returns an address at which a server that listens on addr can be reached.

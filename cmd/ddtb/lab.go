@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/charmbracelet/x/ansi"
 	"github.com/spf13/cobra"
 
 	"ddtb/app/lab/scenarios"
@@ -19,7 +20,7 @@ import (
 
 func (c *cli) labCommand() *cobra.Command {
 	lab := &cobra.Command{
-		Use: "lab", Short: "Reproduce each way to run out of connections, and each fix", Args: noCommand,
+		Use: "lab", Short: "Reproduce each way to run out of connections, and each fix",
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	lab.AddCommand(c.labListCommand(), c.labRunCommand())
@@ -29,7 +30,7 @@ func (c *cli) labCommand() *cobra.Command {
 func (c *cli) labListCommand() *cobra.Command {
 	var asJSON bool
 	list := &cobra.Command{
-		Use: "list", Short: "List the scenarios, by number and name", Args: asInUse,
+		Use: "list", Short: "List the scenarios, by number and name",
 		RunE: func(*cobra.Command, []string) error { return c.labList(asJSON) },
 	}
 	list.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -76,6 +77,7 @@ func (c *cli) labRunCommand() *cobra.Command {
 	var o labRun
 	run := &cobra.Command{
 		Use:   "run NAME… | --all",
+		Args:  cobra.ArbitraryArgs,
 		Short: "Run scenarios, without the fix and with it",
 		Long: `Run each scenario twice under the same load on a private PostgreSQL with few
 slots: without the fix and with it. Every figure is counted: backends on the
@@ -209,7 +211,7 @@ func (c *cli) runScenarios(ctx context.Context, o labRun, chosen []*scene.Scenar
 // progress shows the text in the terminal's last line, in place of the text before.
 func (c *cli) progress(text string) {
 	if c.screen != nil {
-		_, _ = fmt.Fprint(c.screen, "\r\x1b[K"+cut(text, 79))
+		_, _ = fmt.Fprint(c.screen, "\r\x1b[K"+ansi.Truncate(text, 79, "…"))
 	}
 }
 
@@ -246,12 +248,4 @@ func (c *cli) sayHalf(r *scene.Result, name string, o *scene.Outcome) {
 		words += " (timeout)"
 	}
 	c.say("     %-7s %-50s peak %2d of %d\n", name, words, o.Peak, o.Slots)
-}
-
-// cut shortens a text to n characters.
-func cut(s string, n int) string {
-	if r := []rune(s); len(r) > n {
-		return string(r[:n-1]) + "…"
-	}
-	return s
 }

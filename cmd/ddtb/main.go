@@ -152,7 +152,6 @@ which a web application runs PostgreSQL out of connections, and fixes each one.
 Start with ` + "`ddtb run`" + `: it brings its own PostgreSQL and says what to try.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          noCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRun: func(*cobra.Command, []string) {
 			c.began = true
@@ -173,6 +172,7 @@ Start with ` + "`ddtb run`" + `: it brings its own PostgreSQL and says what to t
 		c.createsuperuserCommand(), c.changepasswordCommand(), c.dbConnectionsCommand(), c.sendtestemailCommand(),
 		c.configCommand(), c.healthcheckCommand(), c.labCommand(), c.versionCommand(),
 	)
+	checkArguments(root)
 	root.SetFlagErrorFunc(flagError)
 	fitHelp(root)
 	return root

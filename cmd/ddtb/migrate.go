@@ -22,13 +22,12 @@ func (c *cli) migrateCommand() *cobra.Command {
 		Long: `Bring the tables of the configured database up to date. Several processes may do
 so at once: they take turns. Behind PgBouncer, direct_host and direct_port are
 used.`,
-		Args: noCommand,
 		RunE: c.onDatabase(c.migrateUp),
 	}
 	migrate.AddCommand(
-		&cobra.Command{Use: "up", Short: "Apply every migration that is missing", Args: asInUse, RunE: c.onDatabase(c.migrateUp)},
+		&cobra.Command{Use: "up", Short: "Apply every migration that is missing", RunE: c.onDatabase(c.migrateUp)},
 		c.migrateDownCommand(),
-		&cobra.Command{Use: "status", Short: "List the migrations, and which are applied", Args: asInUse, RunE: c.onDatabase(c.migrateStatus)},
+		&cobra.Command{Use: "status", Short: "List the migrations, and which are applied", RunE: c.onDatabase(c.migrateStatus)},
 	)
 	return migrate
 }
@@ -39,7 +38,6 @@ func (c *cli) migrateDownCommand() *cobra.Command {
 		Use: "down", Short: "Take the newest migration back, with the data in its tables",
 		Long: `Take the newest migration back. What it made is dropped with all data in it,
 which only a backup brings back. It asks first.`,
-		Args: asInUse,
 		RunE: c.onDatabase(func(ctx context.Context, d config.Database) error { return c.migrateDown(ctx, d, yes) }),
 	}
 	down.Flags().BoolVar(&yes, "yes", false, "don't ask")

@@ -22,6 +22,7 @@ import (
 	"ddtb/db/activity"
 	"ddtb/db/localpg"
 	"ddtb/db/migrations"
+	"ddtb/polls"
 )
 
 // demo are the names used by `ddtb run` in its private PostgreSQL.
@@ -52,7 +53,6 @@ The strategy and all but the database's place come from the configuration file;
 without one, a file with comments is written. Data stays between runs, in
 ~/.local/share/ddtb/postgres. For root it is /var/lib/ddtb/postgres: PostgreSQL
 doesn't run as root, and its own user can't enter root's home.`,
-		Args: asInUse,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.runAll(cmd.Context(), f) },
 	}
 	cmd.Flags().StringVar(&f.addr, "addr", "", "where to listen, HOST:PORT (default: server.addr)")
@@ -191,37 +191,34 @@ func (c *cli) loadWithTests(o config.Options) (*config.Config, error) {
 	return cfg, nil
 }
 
-// prepare creates tables, a few polls, and an admin user.
+// prepare creates tables, a few polls, and an admin user. It returns how to sign in as that user.
 func (c *cli) prepare(ctx context.Context, cfg *config.Config, passwordFile string) (admin string, err error) {
 	database := cfg.Databases["default"]
 	if _, err := migrations.Up(ctx, database); err != nil {
 		return "", err
 	}
-	if _, err := c.loaddemo(ctx, database, 0); err != nil {
-		return "", err
-	}
-	return c.ensureAdmin(ctx, cfg, passwordFile)
+	err = withDB(ctx, database, func(d *db.DB) error {
+		if _, err := polls.NewStore(d).LoadDemo(ctx, time.Now()); err != nil {
+			return err
+		}
+		admin, err = ensureAdmin(ctx, auth.New(d, cfg.Admin, nil), passwordFile)
+		return err
+	})
+	return admin, err
 }
 
 // ensureAdmin creates the user admin with a random password, once. The password is kept in a file readable only by the
 // owner, because it is only shown the first time.
-func (c *cli) ensureAdmin(ctx context.Context, cfg *config.Config, passwordFile string) (shown string, err error) {
-	err = withDB(ctx, cfg.Databases["default"], func(d *db.DB) error {
-		users := auth.New(d, cfg.Admin, nil)
-		_, err := users.UserByName(ctx, demoAdmin)
-		if fault.KindOf(err) != fault.NotFound {
-			shown = "password in " + passwordFile
-			return err
-		}
-		password := rand.Text()
-		shown = "password " + password
-		if err := os.WriteFile(passwordFile, []byte(password+"\n"), 0o600); err != nil {
-			return fmt.Errorf("keep the admin's password: %w", err)
-		}
-		_, err = users.CreateSuperuser(ctx, demoAdmin, "", password)
-		return err
-	})
-	return shown, err
+func ensureAdmin(ctx context.Context, users *auth.Service, passwordFile string) (shown string, err error) {
+	if _, err := users.UserByName(ctx, demoAdmin); fault.KindOf(err) != fault.NotFound {
+		return "password in " + passwordFile, err
+	}
+	password := rand.Text()
+	if err := os.WriteFile(passwordFile, []byte(password+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("keep the admin's password: %w", err)
+	}
+	_, err = users.CreateSuperuser(ctx, demoAdmin, "", password)
+	return "password " + password, err
 }
 
 // again returns the flags with which a command uses the same files: without them, suggested commands may reset another

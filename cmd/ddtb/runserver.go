@@ -33,7 +33,6 @@ func (c *cli) runserverCommand() *cobra.Command {
 
 A saved change of the configuration file, or SIGHUP, switches the strategy and
 its sizes while requests go on.`,
-		Args: asInUse,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var flags []config.Flag
 			if len(args) == 1 {
@@ -93,13 +92,10 @@ func namesADatabase(cfg *config.Config) error {
 		"or set DATABASE_URL; `ddtb run` brings a PostgreSQL of its own")
 }
 
-// clickable returns an address that a browser on this machine can open.
+// clickable returns the address of a listener that a browser on this machine can open.
 func clickable(a net.Addr) string {
-	host, port, err := net.SplitHostPort(a.String())
-	if ip := net.ParseIP(host); err == nil && ip.IsUnspecified() {
-		return net.JoinHostPort("127.0.0.1", port)
-	}
-	return a.String()
+	addr, _ := reachable(a.String()) // a listener has a port
+	return addr
 }
 
 // loader reads the configuration, at the start and at each reload.

@@ -12,7 +12,6 @@ func (c *cli) sendtestemailCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "sendtestemail",
 		Short: "Send a mail to every admin, as failures are reported",
-		Args:  asInUse,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := c.load(c.options())
 			if err != nil {

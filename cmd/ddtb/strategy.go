@@ -36,7 +36,6 @@ fails.
 
 ` + strategyList(),
 		ValidArgs: db.Names(),
-		Args:      asInUse,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := c.load(c.options())
 			if err != nil {

@@ -7,14 +7,30 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/charmbracelet/x/ansi"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"ddtb/config"
+	"ddtb/db/activity/console"
 )
 
 func usage(format string, args ...any) error {
 	return &exitError{exitUsage, fmt.Errorf(format, args...)}
+}
+
+// checkArguments lets the command and its subcommands accept the arguments that they name, unless they have another rule.
+func checkArguments(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		checkArguments(sub)
+	}
+	switch {
+	case cmd.Args != nil:
+	case cmd.HasSubCommands():
+		cmd.Args = noCommand
+	default:
+		cmd.Args = asInUse
+	}
 }
 
 // noCommand rejects an argument in place of a subcommand, and suggests the nearest one.
@@ -53,10 +69,10 @@ func flagError(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("--%s needs a value: %s", e.GetFlag().Name, e.GetFlag().Usage)
 	}
 	if e, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
-		return fmt.Errorf("--%s %q: %s", e.GetFlag().Name, cut(e.GetValue(), 40), expected(e))
+		return fmt.Errorf("--%s %q: %s", e.GetFlag().Name, ansi.Truncate(e.GetValue(), 40, "…"), expected(e))
 	}
 	if e, ok := errors.AsType[*pflag.InvalidSyntaxError](err); ok {
-		return fmt.Errorf("%q is no flag: write --NAME or --NAME=VALUE", cut(e.GetSpecifiedFlag(), 40))
+		return fmt.Errorf("%q is no flag: write --NAME or --NAME=VALUE", ansi.Truncate(e.GetSpecifiedFlag(), 40, "…"))
 	}
 	return err
 }
@@ -66,7 +82,7 @@ func unknownFlag(cmd *cobra.Command, e *pflag.NotExistError) error {
 	if short := e.GetSpecifiedShortnames(); short != "" {
 		given, name = "-"+short, short
 	}
-	err := fmt.Errorf("there is no flag %s", cut(given, 40))
+	err := fmt.Errorf("there is no flag %s", ansi.Truncate(given, 40, "…"))
 	var names []string
 	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
 	if near := config.Nearest(name, names); near != "" {
@@ -87,4 +103,20 @@ func expected(e *pflag.InvalidValueError) string {
 		return fmt.Sprintf("write --%[1]s, or --%[1]s=false", e.GetFlag().Name)
 	}
 	return e.Unwrap().Error()
+}
+
+// helpWidth is the width of a small terminal, such as a console in an outage.
+const helpWidth = 80
+
+// fitHelp limits the flags in the help of the command and its subcommands to helpWidth; their texts are written so.
+func fitHelp(root *cobra.Command) {
+	root.SetUsageTemplate(strings.NewReplacer(
+		"LocalFlags.FlagUsages", "LocalFlags.FlagUsagesWrapped 80",
+		"InheritedFlags.FlagUsages", "InheritedFlags.FlagUsagesWrapped 80",
+	).Replace(root.UsageTemplate()))
+}
+
+// item returns an item of a list: after its name the text, wrapped and indented.
+func item(name, text string) string {
+	return name + strings.Join(console.Words(text, helpWidth-len(name)), "\n"+strings.Repeat(" ", len(name))) + "\n"
 }

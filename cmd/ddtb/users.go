@@ -9,6 +9,7 @@ import (
 	"net"
 	"strings"
 
+	"github.com/charmbracelet/x/ansi"
 	"github.com/spf13/cobra"
 
 	"ddtb/app/auth"
@@ -30,7 +31,6 @@ come from DJANGO_SUPERUSER_USERNAME, DJANGO_SUPERUSER_EMAIL and
 DJANGO_SUPERUSER_PASSWORD, as with Django. There a user who exists already is
 left as they are. A weak password is accepted, with a warning, where server.addr
 is on the loopback interface.`,
-		Args: asInUse,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			username = cmp.Or(username, c.environment("DJANGO_SUPERUSER_USERNAME"))
 			email = cmp.Or(email, c.environment("DJANGO_SUPERUSER_EMAIL"))
@@ -52,12 +52,11 @@ func (c *cli) changepasswordCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "changepassword USER",
 		Short: "Give a user a new password, and end their sessions",
-		Args:  asInUse,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.withUsers(cmd.Context(), func(users *auth.Service, _ config.Server) error {
 				u, err := users.UserByName(cmd.Context(), args[0])
 				if fault.KindOf(err) == fault.NotFound {
-					return fmt.Errorf("there is no user %q: `ddtb createsuperuser` makes one", cut(args[0], 40))
+					return fmt.Errorf("there is no user %q: `ddtb createsuperuser` makes one", ansi.Truncate(args[0], 40, "…"))
 				}
 				if err != nil {
 					return err
@@ -132,7 +131,7 @@ func (c *cli) createAsking(ctx context.Context, users *auth.Service, username, e
 		return err
 	}
 	if !auth.ValidEmail(auth.NormalEmail(email)) {
-		return fmt.Errorf("the email address %q can't be used: enter a valid one", cut(email, 40))
+		return fmt.Errorf("the email address %q can't be used: enter a valid one", ansi.Truncate(email, 40, "…"))
 	}
 	for asked := email != ""; !asked; {
 		if email, err = p.ask("Email address (may stay empty): "); err != nil {

@@ -14,7 +14,6 @@ func (c *cli) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version, and those of what it is made of",
-		Args:  asInUse,
 		Run: func(*cobra.Command, []string) {
 			c.say("ddtb %s, %s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			info, ok := debug.ReadBuildInfo()

@@ -78,13 +78,11 @@ func ObservedBudget(s Snapshot) Budget {
 	b := Budget{
 		Strategy: Observed, Extras: 1, Needed: 1, Usable: s.Slots.Usable(), Max: s.Slots.Max, Services: s.Services(), pooled: len(s.Pools) > 0,
 	}
-	for i, x := range b.Services {
+	for _, x := range b.Services {
 		b.Needed += x.Sessions
-		if i == 0 {
-			b.Needed += x.Sessions
-			b.Pool = x.Sessions
-		}
+		b.Pool = max(b.Pool, x.Sessions)
 	}
+	b.Needed += b.Pool
 	b.Fits, b.ToRaise = b.Needed <= b.Usable, b.Needed+s.Slots.Reserved
 	b.FitsPool = max(0, (b.Usable-(b.Needed-Deploying*b.Pool))/Deploying)
 	return b
@@ -201,18 +199,16 @@ func (b Budget) Each() string {
 
 // Sum returns the arithmetic as a formula.
 func (b Budget) Sum() string {
-	if b.Strategy == Observed {
+	pool, needed := "no bound", "no bound"
+	switch {
+	case b.Strategy == Observed:
 		return b.sumOfServices()
-	}
-	if b.bouncer != nil {
+	case b.bouncer != nil:
 		return b.sumOfBouncer()
-	}
-	if b.Auto {
+	case b.Auto:
 		return fmt.Sprintf("a budget of %d + %d monitoring connections × %d while deploying + %d extras = %d, of %d usable slots",
 			b.AutoBudget, b.Replicas*b.Beside, Deploying, b.Extras, b.Needed, b.Usable)
-	}
-	pool, needed := "no bound", "no bound"
-	if b.Pool > 0 {
+	case b.Pool > 0:
 		pool, needed = fmt.Sprint(b.Pool), fmt.Sprint(b.Needed)
 	}
 	return fmt.Sprintf("%d × (%s + %d) × %d while deploying + %d extras = %s, of %d usable slots",
@@ -243,24 +239,19 @@ const mostTerms = 5
 
 // Advice returns what to change; "" if it fits.
 func (b Budget) Advice() string {
-	if b.Fits {
-		return ""
-	}
-	if b.Strategy == Observed {
-		return b.adviceForServices()
-	}
-	if b.bouncer != nil {
-		return b.adviceForBouncer()
-	}
 	var do []string
-	fitting := b.Usable - b.Extras - b.Replicas*b.Beside*Deploying
-	switch {
+	switch fitting := b.Usable - b.Extras - b.Replicas*b.Beside*Deploying; {
+	case b.Fits:
+		return ""
+	case b.Strategy == Observed:
+		return b.adviceForServices()
+	case b.bouncer != nil:
+		return b.adviceForBouncer()
 	case b.tooSmall():
 		do = append(do, fmt.Sprintf("set fleet.budget to %d at least: with fewer connections than processes they take turns", b.Replicas))
 	case b.Auto && fitting > 0:
 		do = append(do, fmt.Sprintf("set fleet.budget to %d at most", fitting))
-	case b.Auto:
-	case b.FitsPool > 0:
+	case !b.Auto && b.FitsPool > 0:
 		do = append(do, fmt.Sprintf("set %s to %d at most", sizeKey(b.Strategy), b.FitsPool))
 	}
 	if b.Pool > 0 && b.Needed > b.Usable {

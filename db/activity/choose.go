@@ -2,6 +2,7 @@ package activity
 
 import (
 	"cmp"
+	"slices"
 	"time"
 )
 
@@ -71,6 +72,5 @@ func (f Filter) keepsMonitor(s Snapshot, x Session) bool {
 
 // rests reports whether the session has been in one of the states for long enough.
 func (f Filter) rests(x Session) bool {
-	fits := x.State == Idle || f.InTransaction && x.InTransactionIdle()
-	return f.AnyState || fits && x.InState.Duration() >= f.OlderThan
+	return f.AnyState || slices.Contains(f.states(), x.State) && x.InState.Duration() >= f.OlderThan
 }

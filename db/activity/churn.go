@@ -91,5 +91,10 @@ func ended(now, earlier Snapshot) []Session {
 
 // has reports whether the session is there.
 func (s Snapshot) has(x Session) bool {
-	return slices.ContainsFunc(s.Sessions, func(y Session) bool { return y.PID == x.PID && y.Started.Equal(x.Started) })
+	for i := range s.Sessions {
+		if y := &s.Sessions[i]; y.PID == x.PID && y.Started.Equal(x.Started) {
+			return true
+		}
+	}
+	return false
 }

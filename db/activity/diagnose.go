@@ -34,41 +34,6 @@ type Holding struct {
 	compared bool // Began and Moved are known
 }
 
-// Reason is why a session has its slot, as far as that is visible from outside.
-type Reason string
-
-// The reasons.
-const (
-	LogsIn       Reason = "login"              // has not finished its login
-	WaitsForLock Reason = "lock"               // waits for a lock
-	Blocks       Reason = "blocks"             // has a lock that others wait for, and waits for none
-	WaitsForSync Reason = "sync-standby"       // its commit waits for a synchronous standby
-	LeakedTx     Reason = "leaked-transaction" // left a transaction open, for longer than Thresholds allow
-	PausesInTx   Reason = "paused-transaction" // does something else inside a transaction
-	UnreadRows   Reason = "unread-rows"        // the server waits for the client to read on
-	UnsentData   Reason = "unsent-data"        // the server waits for the client to send on, for example to a COPY
-	SlowQuery    Reason = "slow-query"         // for longer than Thresholds allow
-	Listens      Reason = "listen"
-	Works        Reason = "working"
-	Rests        Reason = "idle"
-	CannotBeSeen Reason = "not-visible" // by this role
-	Comes        Reason = "short-lived" // of an application whose sessions begin and end too fast
-)
-
-// reasons describe the Reasons for people. gravity is how much worse a slot with this reason is than one with an idle
-// session, which can be closed without harm.
-var reasons = map[Reason]struct {
-	words   string
-	gravity int
-}{
-	LogsIn: {"that don't finish their login", 4}, WaitsForLock: {"waiting for a lock", 4}, Blocks: {"with a lock that others wait for", 4},
-	WaitsForSync: {"whose commit waits for a synchronous standby", 5}, LeakedTx: {"in a transaction that was left open", 4},
-	PausesInTx: {"idle in a transaction", 2}, UnreadRows: {"with rows that the client does not read", 3},
-	UnsentData: {"waiting for data that the client does not send", 3}, SlowQuery: {"running a slow query", 3},
-	Listens: {"listening for notifications", 1}, Works: {"working", 1}, Rests: {"idle", 1},
-	CannotBeSeen: {"doing what this role may not see", 1}, Comes: {"that begin and soon end", 1},
-}
-
 // problem is a server and the holding on it that is judged.
 type problem struct {
 	Holding
@@ -224,10 +189,7 @@ func (p *problem) leaked(s Session) bool {
 
 // holdings groups the sessions of programs, and the logins that don't finish, by reason and application.
 func (p *problem) holdings() []Holding {
-	roots := map[int32]bool{}
-	for _, r := range p.now.Roots() {
-		roots[r.PID] = true
-	}
+	roots := p.now.Blocks()
 	return p.group(slices.Concat(p.now.programs(), p.hanging()), func(s Session) Reason { return p.reasonFor(s, roots) })
 }
 

@@ -1,6 +1,7 @@
 package activity
 
 import (
+	"cmp"
 	"regexp"
 	"strings"
 )
@@ -29,67 +30,59 @@ func stem(name string) string {
 
 type roleIn struct{ user, database string }
 
-// usedNames are the names of the sessions that one role has in one database.
-type usedNames struct {
-	sessions map[string]int // by name
-	stems    map[string]int // names that begin so
-	small    int            // names of at most familySize sessions, without those of a family
+type nameOf struct {
+	roleIn
+	application string
 }
 
-// families maps sessions to the name by which they are judged together. Names of the configured application stay
-// unchanged.
+// families know the name by which sessions are judged together. Names of the configured application stay unchanged.
 type families struct {
-	application string
-	of          map[roleIn]*usedNames
+	names map[nameOf]string // of those that have another name than Session.Who
+	alone map[roleIn]bool   // all sessions of the role belong to one program that has a name for each process
 }
 
 func familiesOf(s Snapshot) families {
-	f := families{s.Application, map[roleIn]*usedNames{}}
-	for _, x := range s.clients(f.mayDiffer) {
-		r := roleIn{x.User, x.Database}
-		if f.of[r] == nil {
-			f.of[r] = &usedNames{sessions: map[string]int{}, stems: map[string]int{}}
+	sessions := map[roleIn]map[string]int{} // by application
+	for _, x := range s.clients(func(x Session) bool { return x.Application != "" && !x.Self && !belongs(x.Application, s.Application) }) {
+		if sessions[x.role()] == nil {
+			sessions[x.role()] = map[string]int{}
 		}
-		f.of[r].sessions[x.Application]++
+		sessions[x.role()][x.Application]++
 	}
-	for _, p := range f.of {
-		for name := range p.sessions {
-			p.stems[stem(name)]++
-		}
-		for name, n := range p.sessions {
-			if n <= familySize && !p.haveStem(name) {
-				p.small++
-			}
-		}
+	f := families{map[nameOf]string{}, map[roleIn]bool{}}
+	for role, byName := range sessions {
+		f.add(role, byName)
 	}
 	return f
 }
 
-func (f families) mayDiffer(x Session) bool {
-	return x.Application != "" && !x.Self && !belongs(x.Application, f.application)
+// add finds the families among the names that one role has in one database.
+func (f families) add(role roleIn, sessions map[string]int) {
+	stems := map[string]int{}
+	for name := range sessions {
+		stems[stem(name)]++
+	}
+	var small []string // names of at most familySize sessions, without those of a family
+	for name, n := range sessions {
+		if s := stem(name); len(s) >= leastStem && stems[s] >= familyNames {
+			f.names[nameOf{role, name}] = s + anyName
+		} else if n <= familySize {
+			small = append(small, name)
+		}
+	}
+	f.alone[role] = len(small) == len(sessions)
+	for _, name := range small {
+		if len(small) >= roleNames {
+			f.names[nameOf{role, name}] = "user " + role.user
+		}
+	}
 }
 
-// haveStem reports whether the name belongs to a family by its beginning.
-func (p *usedNames) haveStem(name string) bool {
-	s := stem(name)
-	return p != nil && len(s) >= leastStem && p.stems[s] >= familyNames
-}
-
-// alone reports whether all sessions of the role belong to one program that has a name for each process.
-func (p *usedNames) alone() bool { return p != nil && p.small == len(p.sessions) }
+func (s Session) role() roleIn { return roleIn{s.User, s.Database} }
 
 // name returns the name by which the session is judged: its application, the stem of a family with *, or its role.
 func (f families) name(x Session) string {
-	if !f.mayDiffer(x) {
-		return x.Who()
-	}
-	switch p := f.of[roleIn{x.User, x.Database}]; {
-	case p.haveStem(x.Application):
-		return stem(x.Application) + anyName
-	case p != nil && p.small >= roleNames && p.sessions[x.Application] <= familySize:
-		return "user " + x.User
-	}
-	return x.Who()
+	return cmp.Or(f.names[nameOf{x.role(), x.Application}], x.Who())
 }
 
 // anyName ends a name in a Filter that stands for all names with this beginning.

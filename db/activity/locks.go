@@ -28,6 +28,15 @@ func (s Snapshot) Roots() []Session {
 	return roots
 }
 
+// Blocks reports for each session whether it is one of Roots.
+func (s Snapshot) Blocks() map[int32]bool {
+	blocks := map[int32]bool{}
+	for _, r := range s.Roots() {
+		blocks[r.PID] = true
+	}
+	return blocks
+}
+
 // rootsOf follows BlockedBy from one session to the unblocked ones.
 func rootsOf(x Session, byPID map[int32]Session) (roots []int32) {
 	seen := map[int32]bool{x.PID: true}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -45,7 +44,7 @@ type Measurement struct {
 	done   chan struct{} // closed when the recording has ended
 	once   sync.Once
 	result Usage
-	own    []Session // the application's in the last poll
+	last   Snapshot
 }
 
 // Usage is the effect of a piece of work on the connections, as seen from the server. The fields marked "all" also
@@ -130,25 +129,21 @@ func (m *Measurement) poll(ctx context.Context, o *Observer) {
 }
 
 func (m *Measurement) count(now Snapshot) {
-	u, first := &m.result, m.result.Polls == 0
-	own := now.own()
-	known := func(s Session) bool {
-		return slices.ContainsFunc(m.own, func(x Session) bool { return x.PID == s.PID && x.Started.Equal(s.Started) })
-	}
-	u.InTxAfter = 0
+	u, own := &m.result, now.own()
+	inTx := 0
 	for _, s := range own {
-		if !first && !known(s) {
+		if s.InTransactionIdle() {
+			inTx++
+		}
+		if u.Polls > 0 && !m.last.has(s) {
 			u.Opened++
 		}
-		if s.InTransactionIdle() {
-			u.InTxAfter++
-		}
 	}
-	if first {
+	if u.Polls == 0 {
 		u.Before, u.OwnBefore = now.Slots, len(own)
 	}
-	u.After, u.OwnAfter = now.Slots, len(own)
+	u.After, u.OwnAfter, u.InTxAfter = now.Slots, len(own), inTx
 	u.Peak, u.OwnPeak, u.Waiting = max(u.Peak, now.Slots.Used), max(u.OwnPeak, len(own)), max(u.Waiting, len(now.waiting()))
-	m.own = own
+	m.last = now
 	u.Polls++
 }

@@ -86,7 +86,7 @@ func (o *Observer) Use(ctx context.Context, cfg config.Database) error {
 	if err := o.connect(ctx); refusedBy(before, cc, err) {
 		o.conn, o.outdated = before, true
 	} else if before != nil {
-		disconnect(before)
+		db.Disconnect(before)
 	}
 	return nil
 }
@@ -205,7 +205,7 @@ func (o *Observer) connect(ctx context.Context) error {
 		return err
 	}
 	if kept {
-		disconnect(o.conn)
+		db.Disconnect(o.conn)
 	}
 	o.conn, o.outdated, o.why = conn, false, nil
 	return nil
@@ -227,7 +227,7 @@ func (o *Observer) Close() {
 	if done, err := o.take(context.Background()); err == nil {
 		defer done()
 		if o.conn != nil {
-			disconnect(o.conn)
+			db.Disconnect(o.conn)
 			o.conn = nil
 		}
 	}
@@ -241,10 +241,4 @@ func (o *Observer) take(ctx context.Context) (done func(), err error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-}
-
-func disconnect(conn *pgx.Conn) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	_ = conn.Close(ctx)
 }

@@ -37,7 +37,7 @@ func (s *Snapshot) AskPgBouncer(ctx context.Context, cc *pgx.ConnConfig) error {
 	conn, err := db.Connect(ctx, cc)
 	if err == nil { // it only lets these users into its console
 		err = s.askConsole(ctx, conn)
-		_ = conn.Close(ctx)
+		db.Disconnect(conn)
 	}
 	if err != nil {
 		return fmt.Errorf("ask PgBouncer for its pools (its stats_users must list %s): %w", cc.User, err)
@@ -51,19 +51,16 @@ func (s *Snapshot) askConsole(ctx context.Context, conn *pgx.Conn) error {
 	if err != nil {
 		return err
 	}
-	used, err := consoleValue(ctx, conn, "SHOW LISTS", "used_clients")
+	lists, err := consoleValues(ctx, conn, "SHOW LISTS")
 	if err != nil {
 		return err
 	}
-	b := &bouncer{}
-	for name, value := range map[string]*int{"max_client_conn": &b.clients, "default_pool_size": &b.poolSize, "max_db_connections": &b.perDatabase} {
-		if *value, err = consoleValue(ctx, conn, "SHOW CONFIG", name); err != nil {
-			return err
-		}
+	config, err := consoleValues(ctx, conn, "SHOW CONFIG")
+	if err != nil {
+		return err
 	}
-	b.count(pools)
-	s.Pools, s.bouncer = pools, b
-	s.PoolClients = &Limit{Of: consoleName, Name: "max_client_conn", Max: b.clients, Used: max(0, used-1)} // without this one
+	s.Pools, s.bouncer = pools, bouncerOf(config, pools)
+	s.PoolClients = &Limit{Of: consoleName, Name: "max_client_conn", Max: s.bouncer.clients, Used: max(0, lists["used_clients"]-1)} // without this one
 	return nil
 }
 
@@ -76,15 +73,17 @@ type bouncer struct {
 	databases   int
 }
 
-func (b *bouncer) count(pools []Pool) {
-	databases := map[string]bool{}
+func bouncerOf(config map[string]int, pools []Pool) *bouncer {
+	byDatabase := map[string]int{}
 	for _, p := range pools {
-		if p.Database != consoleName {
-			b.pools++
-			databases[p.Database] = true
-		}
+		byDatabase[p.Database]++
 	}
-	b.pools, b.databases = max(1, b.pools), max(1, len(databases))
+	ofConsole := byDatabase[consoleName]
+	delete(byDatabase, consoleName)
+	return &bouncer{
+		clients: config["max_client_conn"], poolSize: config["default_pool_size"], perDatabase: config["max_db_connections"],
+		pools: max(1, len(pools)-ofConsole), databases: max(1, len(byDatabase)),
+	}
 }
 
 // servers returns the most connections that PgBouncer opens to the server.
@@ -96,15 +95,16 @@ func (b *bouncer) servers() int {
 	return most
 }
 
-// consoleValue returns one number of a list of names and values.
-func consoleValue(ctx context.Context, conn *pgx.Conn, show, name string) (n int, err error) {
+// consoleValues returns the numbers of a list of names and values.
+func consoleValues(ctx context.Context, conn *pgx.Conn, show string) (map[string]int, error) {
+	values := map[string]int{}
 	rows, _ := conn.Query(ctx, show) // the error comes with the rows
 	for rows.Next() {
-		if v := rows.RawValues(); len(v) > 1 && string(v[0]) == name {
-			n, _ = strconv.Atoi(string(v[1]))
+		if v := rows.RawValues(); len(v) > 1 {
+			values[string(v[0])], _ = strconv.Atoi(string(v[1])) // other values are 0
 		}
 	}
-	return n, rows.Err()
+	return values, rows.Err()
 }
 
 // scanPool uses the columns' names, because each version adds columns in between.

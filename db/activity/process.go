@@ -80,11 +80,10 @@ func (p Process) Dry() bool {
 
 // Level returns the level of the gravest finding.
 func (p Process) Level() Level {
-	level := OK
-	for _, f := range p.Findings() {
-		level = max(level, f.Level)
+	if found := p.Findings(); len(found) > 0 {
+		return found[0].Level
 	}
-	return level
+	return OK
 }
 
 // Findings judges the process, the gravest finding first.
@@ -243,7 +242,7 @@ func (p Process) stalled() *Finding {
 	if !p.hasStalled() || !wanted && p.Stalled.Duration() < stalledIdle {
 		return nil
 	}
-	f := &Finding{Level: Warning, Code: CodeStalled, steps: p.stepsForHolders(), scenario: p.scenarioOfHolders(), PIDs: p.pids(p.Holders)}
+	f := &Finding{Level: Warning, Code: CodeStalled, steps: p.stepsForHolders(), scenario: p.scenarioOfHolders(), PIDs: backends(p.Holders)}
 	f.What = fmt.Sprintf("%s, and none came back for %s: %s", p.full(), Short(p.Stalled.Duration()), p.queued())
 	if p.LostMeant > 0 {
 		f.What += fmt.Sprintf("; %s failed meanwhile", count(int(p.LostMeant), "request", "requests"))
@@ -289,17 +288,14 @@ func (p Process) lost() *Finding {
 }
 
 func (p Process) leaks() *Finding {
-	var late []db.Holder
-	for _, h := range p.Holders {
-		if p.LeakAfter > 0 && p.At.Sub(h.Since) >= p.LeakAfter.Duration() {
-			late = append(late, h)
-		}
-	}
+	late := slices.DeleteFunc(slices.Clone(p.Holders), func(h db.Holder) bool {
+		return p.LeakAfter == 0 || p.At.Sub(h.Since) < p.LeakAfter.Duration()
+	})
 	reclaimed := p.Now.Reclaimed - p.Past.Reclaimed
 	if len(late) == 0 && reclaimed <= 0 {
 		return nil
 	}
-	f := &Finding{Level: Warning, Code: CodeLeak, steps: p.stepsForHolders(), scenario: p.scenarioOfHolders(), PIDs: p.pids(late)}
+	f := &Finding{Level: Warning, Code: CodeLeak, steps: p.stepsForHolders(), scenario: p.scenarioOfHolders(), PIDs: backends(late)}
 	var text []string
 	if len(late) > 0 {
 		text = append(text, fmt.Sprintf("%s of %s out for longer than leak_after (%s)%s",
@@ -409,38 +405,37 @@ func (p Process) period() string { return "in the last " + Short(p.Within.Durati
 
 // at names the line with most leases.
 func (p Process) at() string {
-	if line, _ := p.worst(p.Holders); line != "" {
-		return ", in " + line
+	if h, _ := worst(p.Holders); h.Where != "" {
+		return ", in " + h.Where
 	}
 	return ""
 }
 
 // who names the holders, in a clause.
 func (p Process) who(holders []db.Holder) string {
-	line, n := p.worst(holders)
-	if line == "" {
+	h, n := worst(holders)
+	if h.Where == "" {
 		return ""
 	}
-	oldest := holders[slices.IndexFunc(holders, func(h db.Holder) bool { return h.Where == line })]
-	return fmt.Sprintf("; %s asked for by %s, the oldest %s ago", count(n, "was", "were"), line, Short(p.At.Sub(oldest.Since)))
+	return fmt.Sprintf("; %s asked for by %s, the oldest %s ago", count(n, "was", "were"), h.Where, Short(p.At.Sub(h.Since)))
 }
 
-// worst returns the line of code with the most leases, and how many. Of several such lines, it returns the one with the
-// oldest lease.
-func (p Process) worst(holders []db.Holder) (line string, most int) {
+// worst returns the oldest lease of the line of code with the most leases, and how many that line has. Of several such
+// lines, it takes the one with the oldest lease.
+func worst(holders []db.Holder) (oldest db.Holder, most int) {
 	n := map[string]int{}
 	for _, h := range holders {
 		n[h.Where]++
 	}
 	for _, h := range holders {
 		if n[h.Where] > most {
-			line, most = h.Where, n[h.Where]
+			oldest, most = h, n[h.Where]
 		}
 	}
-	return line, most
+	return oldest, most
 }
 
-func (p Process) pids(holders []db.Holder) (pids []int32) {
+func backends(holders []db.Holder) (pids []int32) {
 	for _, h := range holders {
 		if h.PID != 0 {
 			pids = append(pids, int32(h.PID))

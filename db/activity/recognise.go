@@ -37,10 +37,9 @@ func (p *problem) moves() bool {
 	if p.earlier == nil || len(roots) == 0 || roots[0].PID == 0 {
 		return false
 	}
-	before := p.earlier.Roots()
+	before := Snapshot{Sessions: p.earlier.Roots()}
 	span := Age(p.now.At.Sub(p.earlier.At))
-	same := func(s Session) bool { return s.PID == roots[0].PID && s.Started.Equal(roots[0].Started) }
-	return len(before) > 0 && (!slices.ContainsFunc(before, same) || roots[0].InTransaction > 0 && roots[0].InTransaction < span)
+	return len(before.Sessions) > 0 && (!before.has(roots[0]) || roots[0].InTransaction > 0 && roots[0].InTransaction < span)
 }
 
 // otherPools returns the idle pools beside the holding, if there are several services: at least two more, or one with
@@ -80,35 +79,14 @@ func (p *problem) recognise() (name, also string) {
 	if len(p.sessions) == 0 {
 		return "", ""
 	}
-	switch p.Reason {
-	case LogsIn:
-		return "", ""
-	case WaitsForLock:
-		return p.recogniseLock()
-	case LeakedTx:
-		return "leaked-transaction", ""
-	case PausesInTx:
-		return p.recognisePause()
-	case UnreadRows:
-		if p.most(func(s Session) bool { return startsWith(s.Query, "COPY") }) {
-			return "stream-holds-lease", "rows-not-closed"
-		}
-		return "rows-not-closed", "stream-holds-lease"
-	case UnsentData:
-		return "stream-holds-lease", ""
-	case SlowQuery:
-		return p.recogniseSlow()
-	case Listens:
-		return "listen-pins-slot", ""
-	case Comes:
-		return p.recogniseChurn()
-	case CannotBeSeen:
-		return "noisy-neighbour", ""
-	}
-	if p.Reason == Rests && len(p.otherPools()) > 0 {
-		return "replicas-times-pool", ""
-	}
+	return reasons[p.Reason].scenario(p)
+}
+
+// recogniseOther distinguishes scenarios of sessions that work or are idle.
+func (p *problem) recogniseOther() (name, also string) {
 	switch watches := has(p.Application, monitors) || has(p.Application, probes); {
+	case p.Reason == Rests && len(p.otherPools()) > 0:
+		return "replicas-times-pool", ""
 	case watches && p.Reason == Rests:
 		return "monitor-leaks", ""
 	case p.most(p.foreign):
@@ -117,6 +95,14 @@ func (p *problem) recognise() (name, also string) {
 		return "too-much-at-once", ""
 	}
 	return p.recogniseIdle()
+}
+
+// recogniseUnread distinguishes a slow reader of an export from a result that was left open.
+func (p *problem) recogniseUnread() (name, also string) {
+	if p.most(func(s Session) bool { return startsWith(s.Query, "COPY") }) {
+		return "stream-holds-lease", "rows-not-closed"
+	}
+	return "rows-not-closed", "stream-holds-lease"
 }
 
 func (p *problem) recogniseLock() (name, also string) {

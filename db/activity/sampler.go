@@ -6,6 +6,41 @@ import (
 	"time"
 )
 
+// Sample is one line of a monitor: the server's figures at one moment.
+type Sample struct {
+	At                time.Time `json:"at"`
+	Slots             *Slots    `json:"slots,omitempty"` // null if the server could not be polled
+	Active            int       `json:"active"`
+	Idle              int       `json:"idle"`
+	IdleInTransaction int       `json:"idle_in_transaction"`
+	Waiting           int       `json:"waiting_for_lock"` // of the active ones
+	Unseen            int       `json:"unseen"`           // client sessions whose state the role may not see
+	NewPerSecond      float64   `json:"new_per_second"`   // since the previous sample
+	Level             Level     `json:"level"`
+	Findings          []Finding `json:"findings,omitempty"`
+}
+
+// SampleOf counts a snapshot; earlier is the previous one, or nil.
+func SampleOf(now Snapshot, earlier *Snapshot, t Thresholds) Sample {
+	h := Assess(now, earlier, t)
+	s := Sample{At: now.At, Slots: &now.Slots, Unseen: h.Unseen, Level: h.Level, Findings: h.Findings}
+	if earlier != nil {
+		s.NewPerSecond = Churn(now, *earlier)
+	}
+	var g Group
+	for _, x := range now.clients(func(Session) bool { return true }) {
+		g.add(x)
+	}
+	s.Active, s.Idle, s.IdleInTransaction, s.Waiting = g.Active, g.Idle, g.IdleInTransaction, g.Waiting
+	return s
+}
+
+// SampleOfFailure returns the Sample of a failed poll.
+func SampleOfFailure(at time.Time, err error) Sample {
+	h := Unreachable(err)
+	return Sample{At: at, Level: h.Level, Findings: h.Findings}
+}
+
 // Reading is the result of one poll by a Sampler.
 type Reading struct {
 	Sample   Sample
@@ -62,18 +97,14 @@ func (s *Sampler) poll(ctx context.Context) {
 	}
 	before := s.Latest()
 	r := Reading{Snapshot: now, Err: err, Seen: before.Seen, next: make(chan struct{})}
-	if err == nil {
-		r.Seen = time.Now()
-	}
-	switch {
-	case err != nil:
-		r.Sample = SampleOfFailure(time.Now(), err)
-	case before.Err != nil || before.Sample.At.IsZero():
-		r.Sample = SampleOf(now, nil, s.thresholds())
-	default:
+	if err == nil && before.Err == nil && !before.Sample.At.IsZero() {
 		earlier := before.Snapshot // a copy: a pointer into before would keep all earlier snapshots in memory
 		r.Earlier = &earlier
-		r.Sample = SampleOf(now, r.Earlier, s.thresholds())
+	}
+	if err == nil {
+		r.Seen, r.Sample = time.Now(), SampleOf(now, r.Earlier, s.thresholds())
+	} else {
+		r.Sample = SampleOfFailure(time.Now(), err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -188,15 +188,10 @@ func waitUntil(ctx context.Context, a Access, done func(Snapshot) bool) (Snapsho
 
 // stillThere marks ended sessions as closed, and counts the others.
 func stillThere(now Snapshot, endings []Ending) (left int) {
-	there := map[int32]time.Time{}
-	for _, s := range now.Sessions {
-		there[s.PID] = s.Started
-	}
 	for i, e := range endings {
-		started, is := there[e.PID]
 		switch {
 		case e.Outcome != Signalled:
-		case is && started.Equal(e.Started):
+		case now.has(e.Session):
 			left++
 		default:
 			endings[i].Outcome = Closed

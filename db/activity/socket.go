@@ -11,13 +11,18 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"ddtb/db/localpg/system"
 )
 
 // A running server keeps a monitoring connection. Through a Unix socket it shares that connection with the same user on
@@ -38,7 +43,9 @@ func SocketDir(runtimeDir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if !info.IsDir() || !mine(info) {
+	// On Windows, where files have no owner, the temporary directory belongs to this user alone.
+	owner, known := system.Owner(info)
+	if !info.IsDir() || known && (owner != os.Getuid() || info.Mode().Perm()&0o077 != 0) {
 		return "", fmt.Errorf("%s is not a directory of this user alone (mode 0700): the monitor's socket is not put there", dir)
 	}
 	return dir, nil
@@ -55,6 +62,34 @@ func SocketDirs(runtimeDir string) (dirs []string) {
 	return dirs
 }
 
+// addressOf names the database that a login leads to. It uses the resolved login, so that a file without a host, a URL
+// and a list of hosts that lead to the same place have the same name. Two names of one server that only DNS or the
+// server can match stay different.
+func addressOf(cc *pgx.ConnConfig) string {
+	hosts := []string{hostAddress(cc.Host, cc.Port)}
+	for _, f := range cc.Fallbacks { // one for each further host, and for each way to encrypt
+		if h := hostAddress(f.Host, f.Port); !slices.Contains(hosts, h) {
+			hosts = append(hosts, h)
+		}
+	}
+	return strings.Join(hosts, ",") + "/" + cmp.Or(cc.Database, cc.User) // PostgreSQL's default is the user's name
+}
+
+// hostAddress returns HOST:PORT in one spelling. Symbolic links of a socket's directory are resolved: /var/run is one.
+func hostAddress(host string, port uint16) string {
+	if filepath.IsAbs(host) {
+		if dir, err := filepath.EvalSymlinks(host); err == nil {
+			host = dir
+		}
+		host = filepath.Clean(host)
+	} else if host = strings.ToLower(host); host == "localhost" {
+		host = "127.0.0.1"
+	} else if ip, err := netip.ParseAddr(host); err == nil {
+		host = ip.Unmap().String()
+	}
+	return net.JoinHostPort(host, strconv.Itoa(int(port)))
+}
+
 // socketPrefix returns the common prefix of the sockets for one database. Each server appends its process ID.
 func socketPrefix(dir string, cc *pgx.ConnConfig) string {
 	sum := sha256.Sum256([]byte(addressOf(cc)))
@@ -64,10 +99,12 @@ func socketPrefix(dir string, cc *pgx.ConnConfig) string {
 // Share answers polls and signals on a socket in dir until ctx ends, over the Observer's connection. It removes the
 // sockets of killed servers.
 func (o *Observer) Share(ctx context.Context, dir string) error {
-	prefix, err := o.socketPrefix(ctx, dir)
+	done, err := o.take(ctx) // Use may change the server meanwhile
 	if err != nil {
 		return err
 	}
+	prefix := socketPrefix(dir, o.cc)
+	done()
 	removeStale(ctx, prefix)
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "unix", fmt.Sprintf("%s%d.sock", prefix, os.Getpid()))
@@ -77,32 +114,22 @@ func (o *Observer) Share(ctx context.Context, dir string) error {
 	srv := &http.Server{
 		Handler: o.handler(), ReadHeaderTimeout: time.Second, ReadTimeout: pollTimeout, WriteTimeout: 2 * pollTimeout,
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	defer func() { cancel(); <-ended }()
-	go func() {
-		defer close(ended)
-		<-ctx.Done()
-		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		if srv.Shutdown(patience) != nil {
-			_ = srv.Close()
-		}
-	}()
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(l) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("share the monitoring connection: %w", err)
+	case <-ctx.Done():
+	}
+	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if srv.Shutdown(patience) != nil {
+		_ = srv.Close()
+	}
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("share the monitoring connection: %w", err)
 	}
 	return nil
-}
-
-// socketPrefix waits for its turn: Use may change the server meanwhile.
-func (o *Observer) socketPrefix(ctx context.Context, dir string) (string, error) {
-	done, err := o.take(ctx)
-	if err != nil {
-		return "", err
-	}
-	defer done()
-	return socketPrefix(dir, o.cc), nil
 }
 
 // removeStale removes the sockets on which no server answers.
@@ -127,30 +154,29 @@ const orderLimit = 64 << 10
 
 func (o *Observer) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /snapshot", func(w http.ResponseWriter, r *http.Request) {
-		s, err := o.Snapshot(r.Context())
-		reply(w, s, err)
-	})
-	mux.HandleFunc("GET /process", func(w http.ResponseWriter, _ *http.Request) {
+	mux.Handle("GET /snapshot", reply(func(r *http.Request) (any, error) { return o.Snapshot(r.Context()) }))
+	mux.Handle("GET /process", reply(func(*http.Request) (any, error) {
 		if o.Process == nil {
-			http.Error(w, "this process has no leases", http.StatusNotFound)
-			return
+			return nil, errors.New("this process has no leases")
 		}
-		reply(w, o.Process(), nil)
-	})
-	mux.HandleFunc("POST /signal", func(w http.ResponseWriter, r *http.Request) {
+		return o.Process(), nil
+	}))
+	mux.Handle("POST /signal", reply(func(r *http.Request) (any, error) {
 		var order Order
 		if err := json.NewDecoder(io.LimitReader(r.Body, orderLimit)).Decode(&order); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
+			return nil, err
 		}
-		outcome, err := o.Signal(r.Context(), order)
-		reply(w, outcome, err)
-	})
+		return o.Signal(r.Context(), order)
+	}))
 	return mux
 }
 
-func reply(w http.ResponseWriter, value any, err error) {
+// reply is a handler that returns a value as JSON.
+type reply func(*http.Request) (any, error)
+
+// ServeHTTP implements http.Handler.
+func (f reply) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	value, err := f(r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadGateway)
 		return
@@ -234,8 +260,7 @@ func (r *Remote) Signal(ctx context.Context, order Order) (outcome Outcome, err 
 }
 
 func (r *Remote) ask(ctx context.Context, method, what string, body []byte, answer any) error {
-	target := url.URL{Scheme: "http", Host: "monitor", Path: "/" + what}
-	req, err := http.NewRequestWithContext(ctx, method, target.String(), bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, "http://monitor/"+what, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}

@@ -65,13 +65,14 @@ func (p *problem) steps() []Step {
 		return []Step{p.endNothing("no session has a slot any more")}
 	}
 	name, _ := p.recognise()
-	steps := append(p.first(name), p.fix(name))
+	first := reasons[p.Reason].first(p)
+	steps := append(slices.Clone(first), p.fix(name))
 	if name == "thread-leak" && !p.own() && !p.backups() && p.now.Server.VersionNum >= closesIdle {
 		steps = append(steps, p.set("until then let the server close idle sessions", "idle_session_timeout = '10min'",
 			"a session that is idle for ten minutes is closed (57P05); a pool connects again"))
 	}
 	if name == "thread-leak" && p.judged(p.Holding) { // a switch closes the idle connections, and hurts nobody
-		steps = append([]Step{switchTo(db.Pool, "it closes these sessions, opens pool.max_size connections at most, and requests queue for them")}, p.first(name)...)
+		steps = append([]Step{switchTo(db.Pool, "it closes these sessions, opens pool.max_size connections at most, and requests queue for them")}, first...)
 	}
 	return append(steps, Step{"watch the slots come back", command("monitor --watch"), nobody})
 }
@@ -79,38 +80,22 @@ func (p *problem) steps() []Step {
 // closesIdle is the version from which on idle_session_timeout exists.
 const closesIdle = 140000
 
-// first returns what helps now.
-func (p *problem) first(scenario string) []Step {
-	switch p.Reason {
-	case LogsIn:
-		return p.stepsForLogins(p.sessions)
-	case WaitsForLock:
-		return p.firstForLock()
-	case LeakedTx:
-		return p.firstForLeak()
-	case PausesInTx:
-		return []Step{p.endNothing("these transactions are young; see how long they stay open, and on what")}
-	case UnreadRows, UnsentData:
-		return p.firstForClient()
-	case SlowQuery:
-		return p.firstForSlow()
-	case CannotBeSeen:
-		return []Step{{"let this role see what other roles' sessions do, and ask again" + p.onPrimary(), p.now.GrantReadAll(), nobody}}
-	case Comes:
-		who := p.sessions[0]
-		return []Step{p.endNothing(fmt.Sprintf("they end by themselves; find the program that connects as %s in %s from %s",
-			who.User, who.Database, cmp.Or(who.ClientAddress(), "an address that this role may not see")))}
-	case Works:
-		return []Step{p.endNothing("these sessions work; send less at once, or queue before the database")}
-	case Listens:
-		return []Step{p.endNothing("a listener that is closed misses its notifications, and most connect again at once")}
-	}
-	return p.firstForIdle(scenario)
+func (p *problem) firstForLogins() []Step { return p.stepsForLogins(p.sessions) }
+
+func (p *problem) firstForHidden() []Step {
+	return []Step{{"let this role see what other roles' sessions do, and ask again" + p.onPrimary(), p.now.GrantReadAll(), nobody}}
 }
 
-func (p *problem) firstForIdle(scenario string) []Step {
+func (p *problem) firstForChurn() []Step {
+	who := p.sessions[0]
+	return []Step{p.endNothing(fmt.Sprintf("they end by themselves; find the program that connects as %s in %s from %s",
+		who.User, who.Database, cmp.Or(who.ClientAddress(), "an address that this role may not see")))}
+}
+
+func (p *problem) firstForIdle() []Step {
 	rested, many := p.restsFor(atRest)
 	slots := p.t.OfSlots(p.now.Slots)
+	scenario, _ := p.recogniseOther()
 	switch {
 	case many == 0:
 		return []Step{p.endNothing("these sessions have rested for a moment only, so they are in use")}
@@ -545,7 +530,7 @@ func (p *problem) selector() string {
 		return " --application=" + ShellQuote(p.Application) + in
 	case s.Application == "": // many programs may have no name
 		return " --application='' --user=" + ShellQuote(s.User) + in
-	case p.family.of[roleIn{s.User, s.Database}].alone():
+	case p.family.alone[s.role()]:
 		return " --user=" + ShellQuote(s.User) + in
 	}
 	return ""

@@ -11,11 +11,11 @@ import (
 // budget returns the connection budget of the pools of automatic size: as the ddtb servers report it, or else as
 // configured; 0: not known.
 func (p *problem) budget() int {
-	budget := p.t.Budget
-	for i, x := range p.now.Processes {
-		if i == 0 {
-			budget = 0
-		}
+	if len(p.now.Processes) == 0 {
+		return p.t.Budget
+	}
+	budget := 0
+	for _, x := range p.now.Processes {
 		budget = max(budget, x.Now.Budget)
 	}
 	return budget

@@ -37,13 +37,7 @@ func (f *directory) initCluster(ctx context.Context, p programs, volatile bool) 
 	if err != nil {
 		return "", err
 	}
-	if err := f.acct.own(f.password()); err != nil { // initdb reads it
-		return "", err
-	}
-	if err := os.Mkdir(f.unfinished(), 0o700); err != nil {
-		return "", err
-	}
-	if err := f.acct.own(f.unfinished()); err != nil {
+	if err := errors.Join(f.acct.own(f.password()), f.putDir(".")); err != nil { // initdb reads the password
 		return "", err
 	}
 	args := []string{

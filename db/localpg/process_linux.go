@@ -4,7 +4,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -30,9 +29,7 @@ func processesOf(data string) []int {
 		}
 		list = append(list, entry{pid, parentIn(dir), commandIn(dir)})
 	}
-	pids = append(pids, familyOn(data, list)...)
-	slices.Sort(pids)
-	return mainFirst(slices.Compact(pids), data)
+	return mainFirst(append(pids, familyOn(data, list)...), data)
 }
 
 func worksIn(proc, data string) bool {

@@ -50,10 +50,7 @@ func (f *directory) backUp(ctx context.Context, of *Server) error {
 		return err
 	}
 	from := of.directory.data()
-	if err := f.copyFiles(from, func(path string) bool { return !strings.HasPrefix(path, wal) && path != control }); err != nil {
-		return err
-	}
-	if err := f.copyFiles(from, func(path string) bool { return path == control }); err != nil { // as the last one
+	if err := f.copyFiles(from, func(path string) bool { return !strings.HasPrefix(path, wal) }); err != nil {
 		return err
 	}
 	if err := conn.QueryRow(ctx, "SELECT pg_walfile_name(lsn), labelfile FROM "+stop).Scan(&last, &label); err != nil {
@@ -77,10 +74,7 @@ func (f *directory) backUp(ctx context.Context, of *Server) error {
 	return nil
 }
 
-const (
-	wal     = "pg_wal/"
-	control = "global/pg_control"
-)
+const wal = "pg_wal/"
 
 // Files that belong to the running server alone, and directories of which only the names are copied.
 var (

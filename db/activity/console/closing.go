@@ -151,13 +151,19 @@ func (p Printer) Sample(s activity.Sample) {
 		p.line("%s  %s  %s", at, p.styled(styleOf(s.Level), s.Level.String()), Clean(s.Findings[0].What))
 		return
 	}
-	unseen := ""
-	if s.Unseen > 0 {
-		unseen = fmt.Sprintf("  not visible %d", s.Unseen)
+	p.line("%s  %3d/%d %3.0f %%  %s%s  new %.1f/s  %s", at, s.Slots.UsedUsable(), s.Slots.Usable(), min(100, s.Slots.Utilisation()),
+		inStates(s), notVisible(s), s.NewPerSecond, p.styled(styleOf(s.Level), verdict(s)))
+}
+
+func inStates(s activity.Sample) string {
+	return fmt.Sprintf("active %d  idle %d  in transaction %d  waiting %d", s.Active, s.Idle, s.IdleInTransaction, s.Waiting)
+}
+
+func notVisible(s activity.Sample) string {
+	if s.Unseen == 0 {
+		return ""
 	}
-	p.line("%s  %3d/%d %3.0f %%  active %d  idle %d  in transaction %d  waiting %d%s  new %.1f/s  %s", at,
-		s.Slots.UsedUsable(), s.Slots.Usable(), min(100, s.Slots.Utilisation()), s.Active, s.Idle, s.IdleInTransaction, s.Waiting, unseen,
-		s.NewPerSecond, p.styled(styleOf(s.Level), verdict(s)))
+	return fmt.Sprintf("  not visible %d", s.Unseen)
 }
 
 func verdict(s activity.Sample) string {

@@ -31,17 +31,15 @@ func (p Printer) finding(f activity.Finding) {
 }
 
 func (p Printer) unjudged(h activity.Health) {
-	switch {
-	case h.Processes == 1:
-		p.line("")
-		p.Wrapped("", "The running ddtb server on this machine was asked about its own leases, and is judged too.")
-	case h.Processes > 1:
-		p.line("")
-		p.Wrapped("", fmt.Sprintf("%d running ddtb servers on this machine were asked about their own leases, and are judged too.", h.Processes))
+	if h.Processes > 0 {
+		who := "The running ddtb server on this machine was asked about its own leases, and is"
+		if h.Processes > 1 {
+			who = fmt.Sprintf("%d running ddtb servers on this machine were asked about their own leases, and are", h.Processes)
+		}
+		p.paragraph(who + " judged too.")
 	}
 	if h.Unseen > 0 {
-		p.line("")
-		p.Wrapped("", fmt.Sprintf("%d sessions of other roles could not be judged: this role may not see their state "+
+		p.paragraph(fmt.Sprintf("%d sessions of other roles could not be judged: this role may not see their state "+
 			"(pg_read_all_stats lets it). Before PostgreSQL 17, workers of their parallel queries are counted as sessions too.", h.Unseen))
 	}
 }
@@ -84,24 +82,15 @@ func (p Printer) Diagnosis(d activity.Diagnosis) {
 	if len(d.Holds) > 0 {
 		p.line("")
 		p.line("Who has the slots")
-		for i, h := range d.Holds {
-			if i == 5 {
-				p.line("  … and %d more", len(d.Holds)-i)
-				break
-			}
-			p.Wrapped("  ", Clean(h.Evidence()))
-		}
+		p.holdings(d.Holds)
 	}
 	if d.Culprit != "" {
 		p.line("")
 		p.Wrapped("The cause is   ", p.styled(bold, Clean(d.Culprit)))
 	}
-	if d.Scenario != nil {
-		p.Wrapped("It looks like  ", fmt.Sprintf("%s (scenario %d): %s",
-			p.styled(bold, d.Scenario.Name), d.Scenario.Number, d.Scenario.Cause))
-	}
+	p.scenario("It looks like  ", d.Scenario)
+	p.scenario("just as likely ", d.Also)
 	if d.Also != nil {
-		p.Wrapped("just as likely ", fmt.Sprintf("%s (scenario %d): %s", p.styled(bold, d.Also.Name), d.Also.Number, d.Also.Cause))
 		p.Wrapped("To tell        ", d.ToTell)
 	}
 	if len(d.Steps) > 0 {
@@ -110,26 +99,40 @@ func (p Printer) Diagnosis(d activity.Diagnosis) {
 		p.steps(d.Steps)
 	}
 	if d.Lab != "" {
-		p.line("")
-		p.Wrapped("", "To see it happen, and what fixes it, on a server of its own:")
+		p.paragraph("To see it happen, and what fixes it, on a server of its own:")
 		p.command("  ", d.Lab)
+	}
+}
+
+func (p Printer) scenario(first string, s *activity.Scenario) {
+	if s != nil {
+		p.Wrapped(first, fmt.Sprintf("%s (scenario %d): %s", p.styled(bold, s.Name), s.Number, s.Cause))
 	}
 }
 
 // maybeExhausted names the pools that may be exhausted inside their application, which no server shows.
 func (p Printer) maybeExhausted(pools []activity.Holding) {
-	p.line("")
-	p.Wrapped("", "A pool that is exhausted inside its application can't be seen from here: connections that are held "+
+	p.paragraph("A pool that is exhausted inside its application can't be seen from here: connections that are held " +
 		"look like connections at rest. If an application waits for its pool, ask the application.")
 	if len(pools) > 0 {
 		p.line("It may be one of these, whose sessions all rest after the same query:")
+		p.holdings(pools)
 	}
-	for i, h := range pools {
-		if i == 5 {
-			p.line("  … and %d more", len(pools)-i)
-			break
-		}
+}
+
+// holdings writes the first five.
+func (p Printer) holdings(all []activity.Holding) {
+	first := all[:min(5, len(all))]
+	for _, h := range first {
 		p.Wrapped("  ", Clean(h.Evidence()))
+	}
+	p.more("  ", len(all)-len(first))
+}
+
+// more says how many lines are left out, if any.
+func (p Printer) more(indent string, n int) {
+	if n > 0 {
+		p.line("%s… and %d more", indent, n)
 	}
 }
 
@@ -143,9 +146,7 @@ func (p Printer) services(services []activity.Service) {
 	}
 	p.line("")
 	p.table(named("Services on the server now", "addresses", "sessions"), rows)
-	if more := len(services) - len(rows); more > 0 {
-		p.line("… and %d more", more)
-	}
+	p.more("", len(services)-len(rows))
 }
 
 // Budget writes the arithmetic.
@@ -157,37 +158,32 @@ func (p Printer) Budget(b activity.Budget) {
 		p.Wrapped("  → ", b.Advice())
 	}
 	p.services(b.Services)
-	if b.Strategy == activity.Observed {
-		p.line("")
-		p.Wrapped("", "These are the sessions that are there now. A pool that grows later needs more.")
-		return
-	}
-	p.line("")
-	if b.BehindPooler() {
-		p.Wrapped("", "PgBouncer's limits bound what the server sees. The monitoring connections bypass it where direct_host says how.")
-		return
-	}
-	if b.Auto {
-		each := "one"
+	const extras = "Extras are other applications, migrations and an operator."
+	switch {
+	case b.Strategy == activity.Observed:
+		p.paragraph("These are the sessions that are there now. A pool that grows later needs more.")
+	case b.BehindPooler():
+		p.paragraph("PgBouncer's limits bound what the server sees. The monitoring connections bypass it where direct_host says how.")
+	case b.Auto:
+		each := []string{"one", "two"}[b.Beside-1]
+		p.paragraph(autoText(b) + " The monitoring connections, " + each + " for each process, come on top. " + extras)
+	default:
+		beside := "The 1 is the connection by which each replica watches the server. The 2"
 		if b.Beside > 1 {
-			each = "two"
+			beside = "The first 2 are the connections by which each replica watches the server, and compares the standby with it. The other 2"
 		}
-		p.Wrapped("", autoText(b)+" The monitoring connections, "+each+" for each process, come on top. Extras are other applications, "+
-			"migrations and an operator.")
-		return
+		p.paragraph(beside + " is a rolling deploy, in which old and new replicas run side by side. " + extras)
+		p.Wrapped("", autoText(b))
+		p.largestPool(b)
 	}
-	beside := "The 1 is the connection by which each replica watches the server. The 2"
-	if b.Beside > 1 {
-		beside = "The first 2 are the connections by which each replica watches the server, and compares the standby with it. The other 2"
-	}
-	p.Wrapped("", beside+" is a rolling deploy, in which "+
-		"old and new replicas run side by side. Extras are other applications, migrations and an operator.")
-	p.Wrapped("", autoText(b))
+}
+
+func (p Printer) largestPool(b activity.Budget) {
 	if b.FitsPool > 0 {
 		p.line("The largest pool that fits has %d connections a replica.", b.FitsPool)
-	} else {
-		p.Wrapped("", fmt.Sprintf("No pool fits: raise max_connections to %d at least, run fewer replicas, or put PgBouncer in front.", b.ToRaise))
+		return
 	}
+	p.Wrapped("", fmt.Sprintf("No pool fits: raise max_connections to %d at least, run fewer replicas, or put PgBouncer in front.", b.ToRaise))
 }
 
 // autoText says which connections pools of automatic size have, or would have.

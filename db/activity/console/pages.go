@@ -85,7 +85,7 @@ func (s *screen) details(p Printer) {
 }
 
 func (s *screen) locks(p Printer) {
-	if s.now == nil || !p.lockTree(*s.now, s.rowsShown) {
+	if !p.lockTree(s.now, s.rowsShown) {
 		p.line("No session waits for a lock.")
 	}
 }

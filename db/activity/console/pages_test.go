@@ -115,7 +115,7 @@ func TestOnlyMarkedSessionsAreAskedForAndOnlyThoseThatCanBeTouched(t *testing.T)
 	if len(s.marked) != 0 {
 		t.Errorf("esc leaves marks: %v", s.marked)
 	}
-	now := *s.now
+	now := s.now
 	press(s, "space")
 	now.Sessions = now.Sessions[:1]
 	s.take(activity.Reading{Snapshot: now, Sample: activity.SampleOf(now, nil, s.Thresholds)})

@@ -56,6 +56,12 @@ func (p Printer) Wrapped(first, text string) {
 	}
 }
 
+// paragraph writes a blank line and the text.
+func (p Printer) paragraph(text string) {
+	p.line("")
+	p.Wrapped("", text)
+}
+
 // Lines writes text as it is laid out, but splits a line that is too wide between words, and keeps its indent.
 func (p Printer) Lines(text string) {
 	text = strings.Map(visible, text) // also for a pipe: it may lead to a terminal

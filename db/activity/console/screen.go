@@ -50,8 +50,8 @@ type screen struct {
 
 	sampler *activity.Sampler
 	last    activity.Reading
-	now     *activity.Snapshot // the last successful snapshot
-	history []float64          // utilisation, the newest last
+	now     activity.Snapshot // the last successful snapshot; zero: none yet
+	history []float64         // utilisation, the newest last
 
 	sort      int // index into orders
 	reverse   bool
@@ -113,7 +113,7 @@ func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 // take stores the result of a poll.
 func (s *screen) take(r activity.Reading) {
 	if s.last = r; r.Err == nil {
-		s.now = &r.Snapshot
+		s.now = r.Snapshot
 		s.history = append(s.history, s.now.Slots.Utilisation())
 		s.history = s.history[max(0, len(s.history)-mostHistory):]
 	}
@@ -147,9 +147,9 @@ func (s *screen) key(k tea.KeyPressMsg) tea.Cmd {
 	case "pgdown":
 		s.move(s.rowsShown)
 	case "home":
-		s.move(-1 << 20)
+		s.move(-len(s.now.Sessions))
 	case "end":
-		s.move(1 << 20)
+		s.move(len(s.now.Sessions))
 	case "s":
 		s.sort = (s.sort + 1) % len(orders)
 	case "r":
@@ -273,11 +273,16 @@ func (s *screen) targets() (sessions []activity.Session) {
 		return sessions
 	}
 	for _, x := range s.now.Sessions {
-		if began, is := s.marked[x.PID]; is && began.Equal(x.Started) {
+		if s.isMarked(x) {
 			sessions = append(sessions, x)
 		}
 	}
 	return sessions
+}
+
+func (s *screen) isMarked(x activity.Session) bool {
+	began, is := s.marked[x.PID]
+	return is && began.Equal(x.Started)
 }
 
 // untouchable returns why a session can't be ended from here, or its query cancelled; "" if it can.
@@ -302,7 +307,7 @@ func (s *screen) mark() {
 		s.move(0)
 		return
 	}
-	if began, is := s.marked[x.PID]; is && began.Equal(x.Started) {
+	if s.isMarked(x) {
 		delete(s.marked, x.PID)
 	} else {
 		s.marked[x.PID] = x.Started
@@ -344,9 +349,6 @@ func rank(x activity.Session) int {
 
 // rows returns the client sessions that match the filter, in order.
 func (s *screen) rows() (rows []activity.Session) {
-	if s.now == nil {
-		return nil
-	}
 	wanted := strings.ToLower(s.filter)
 	for _, x := range s.now.Sessions {
 		text := fmt.Sprint(x.PID, x.Application, " ", x.User, " ", x.Database, " ", x.Address, " ", x.State, " ", x.Query)
@@ -354,7 +356,7 @@ func (s *screen) rows() (rows []activity.Session) {
 			rows = append(rows, x)
 		}
 	}
-	blocks := s.blocking()
+	blocks := s.now.Blocks()
 	slices.SortStableFunc(rows, func(a, b activity.Session) int {
 		c := orders[s.sort].compare(a, b)
 		if s.sort == 0 && blocks[a.PID] != blocks[b.PID] { // all others wait for these
@@ -369,18 +371,6 @@ func (s *screen) rows() (rows []activity.Session) {
 		return cmp.Or(c, cmp.Compare(a.PID, b.PID))
 	})
 	return rows
-}
-
-// blocking returns the sessions that others wait for and that wait for none.
-func (s *screen) blocking() map[int32]bool {
-	blocks := map[int32]bool{}
-	if s.now == nil {
-		return blocks
-	}
-	for _, x := range s.now.Roots() {
-		blocks[x.PID] = true
-	}
-	return blocks
 }
 
 // chosen returns the selected session, if it is among the rows.

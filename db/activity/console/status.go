@@ -76,8 +76,7 @@ func (p Printer) header(s activity.Snapshot) {
 
 func (p Printer) slots(s activity.Snapshot, level activity.Level) {
 	l := s.Slots
-	p.line("Slots  %s  %s, %d free", p.bar(l, level, p.barWidth()),
-		p.styled(styleOf(level), l.Brief()), l.Free())
+	p.line("Slots  %s  %s", p.bar(l, level, p.barWidth()), p.brief(l, level))
 	reserved := fmt.Sprintf("superuser_reserved_connections %d", s.Server.ForSuper)
 	if s.Server.VersionNum >= 160000 {
 		reserved += fmt.Sprintf(", reserved_connections %d", s.Server.ForReserved)
@@ -87,6 +86,10 @@ func (p Printer) slots(s activity.Snapshot, level activity.Level) {
 	for _, x := range s.Limits {
 		p.line("       %s %s has a limit of its own: %d of %d", x.Of, Clean(x.Name), x.Used, x.Max)
 	}
+}
+
+func (p Printer) brief(s activity.Slots, level activity.Level) string {
+	return fmt.Sprintf("%s, %d free", p.styled(styleOf(level), s.Brief()), s.Free())
 }
 
 func (p Printer) barWidth() int {
@@ -107,14 +110,13 @@ func (p Printer) states(s activity.Status) {
 
 func (p Printer) groups(title string, groups []activity.Group, name func(activity.Group) string) {
 	rows, left := [][]string{}, 0
-	for i, g := range groups {
-		if i >= mostRows {
-			left += g.Sessions
-			continue
-		}
+	for _, g := range groups[:min(mostRows, len(groups))] {
 		rows = append(rows, []string{
 			name(g), fmt.Sprint(g.Sessions), some(g.Active), some(g.Idle), some(g.IdleInTransaction), some(g.Waiting), age(g.Oldest),
 		})
+	}
+	for _, g := range groups[len(rows):] {
+		left += g.Sessions
 	}
 	p.table(named(title, "sessions", "active", "idle", "in transaction", "waiting", "oldest"), rows)
 	if left > 0 {
@@ -166,12 +168,11 @@ func (p Printer) worst(s activity.Status) {
 
 func list(pids []int32, most int) string {
 	var out []string
-	for i, pid := range pids {
-		if i == most {
-			out = append(out, "…")
-			break
-		}
+	for _, pid := range pids[:min(most, len(pids))] {
 		out = append(out, fmt.Sprint(pid))
+	}
+	if len(pids) > most {
+		out = append(out, "…")
 	}
 	return strings.Join(out, ", ")
 }
@@ -196,11 +197,8 @@ func (p Printer) pools(s activity.Status) {
 }
 
 func (p Printer) unseen(s activity.Status) {
-	if s.Unseen == 0 {
-		return
+	if s.Unseen > 0 {
+		p.paragraph(fmt.Sprintf("%d sessions belong to other roles, and %s may not see what they do. To let it:", s.Unseen, Clean(s.Role.Name)))
+		p.command("  ", Clean(s.GrantReadAll()))
 	}
-	p.line("")
-	p.Wrapped("", fmt.Sprintf("%d sessions belong to other roles, and %s may not see what they do. To let it:",
-		s.Unseen, Clean(s.Role.Name)))
-	p.command("  ", Clean(s.GrantReadAll()))
 }

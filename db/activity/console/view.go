@@ -35,34 +35,32 @@ func (s *screen) content() string {
 }
 
 func (s *screen) head(p Printer) {
-	if s.now == nil {
-		p.line("ddtb db-connections monitor")
-	} else {
+	seen := !s.now.At.IsZero()
+	if seen {
 		p.line("PostgreSQL %s at %s, database %s, as %s   %s", Clean(s.now.Server.Version), Clean(s.now.Server.Address),
 			Clean(s.now.Database), Clean(s.now.Role.Name), s.now.At.Local().Format("15:04:05"))
+	} else {
+		p.line("ddtb db-connections monitor")
 	}
-	switch {
-	case s.last.Err != nil:
+	if s.last.Err != nil {
 		p.line("%s", p.styled(red, "No answer: "+Clean(s.last.Err.Error())+"; trying again"))
-	case s.now == nil:
+	} else if !seen {
 		p.line("Connecting …")
 	}
-	if s.now == nil {
-		return
+	if seen {
+		s.figures(p)
 	}
-	l, a := s.now.Slots, s.last.Sample // of a failed poll: the last known slots
+}
+
+// figures writes the last figures; of the slots, those of the last poll that succeeded.
+func (s *screen) figures(p Printer) {
+	l, a := s.now.Slots, s.last.Sample
 	level := s.Thresholds.OfSlots(l)
-	p.line("Slots %s %s, %d free", p.bar(l, level, max(10, min(40, s.width-46))),
-		p.styled(styleOf(level), l.Brief()), l.Free())
+	p.line("Slots %s %s", p.bar(l, level, max(10, min(40, s.width-46))), p.brief(l, level))
 	if s.last.Err != nil {
 		return
 	}
-	unseen := ""
-	if a.Unseen > 0 {
-		unseen = fmt.Sprintf("  not visible %d", a.Unseen)
-	}
-	p.line("      active %d  idle %d  in transaction %d  waiting %d  new %.1f/s%s",
-		a.Active, a.Idle, a.IdleInTransaction, a.Waiting, a.NewPerSecond, unseen)
+	p.line("      %s  new %.1f/s%s", inStates(a), a.NewPerSecond, notVisible(a))
 	p.line("Past  %s", history(s.history, max(10, s.width-8)))
 	text := Words(verdict(a), max(20, s.width))
 	for _, l := range text[:min(2, len(text))] { // the blocker comes late in its sentence
@@ -86,13 +84,13 @@ func (s *screen) sessions(p Printer) {
 	all := s.rows()
 	at := s.cursor(all)
 	from := min(max(0, at-s.rowsShown/2), max(0, len(all)-s.rowsShown))
-	rows, blocks := [][]string{}, s.blocking()
+	rows, blocks := [][]string{}, s.now.Blocks()
 	for i, x := range all[from:min(len(all), from+s.rowsShown)] {
 		mark := " "
 		if from+i == at {
 			mark = ">"
 		}
-		if began, is := s.marked[x.PID]; is && began.Equal(x.Started) {
+		if s.isMarked(x) {
 			mark += "*"
 		}
 		cells := []string{
