@@ -157,7 +157,10 @@ func (r *request) postedForm(id int64) *form {
 	f.post(r.form)
 	f.Label = f.typedLabel()
 	for _, in := range f.Inlines {
-		total, err := strconv.Atoi(cmp.Or(r.form.Get(in.Prefix()+"-TOTAL_FORMS"), "0"))
+		total, err := 0, error(nil)
+		if name := in.Prefix() + "-TOTAL_FORMS"; r.form.Has(name) {
+			total, err = strconv.Atoi(r.form.Get(name))
+		}
 		if err != nil || total < 0 || total > maxInlines {
 			f.Problems = append(f.Problems, fmt.Sprintf("At most %d %s can be saved at once.", maxInlines, in.Model.Plural))
 			continue

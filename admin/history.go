@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -167,27 +166,33 @@ func (r *request) recent() ([]entry, error) {
 type historyPage struct {
 	frame
 	Entries []entry
+	Newer   int // the page with newer entries; 0: none
+	Older   int
 }
 
-// maxHistory limits the changes on the page of an object. The list of log entries has all.
-const maxHistory = 1000
-
-// history lists the latest changes of one object, oldest first, as Django does.
+// history lists the changes of one object, oldest first, as Django does.
 func (s *Site) history(r *request) error {
+	page, err := strconv.Atoi(r.QueryParam("p"))
+	if err != nil || page < 1 || page > maxPage {
+		page = 1
+	}
 	var object row
 	var entries []entry
-	err := s.DB.InTx(r.ctx, func(q db.Querier) (err error) {
+	err = s.DB.InTx(r.ctx, func(q db.Querier) (err error) {
 		if object, err = r.model.find(r.ctx, q, nil, r.id, ""); err != nil {
 			return err
 		}
-		entries, err = readEntries(r.ctx, q, ofObject+` ORDER BY l.action_time DESC, l.id DESC LIMIT $4`,
-			r.model.App.Name, r.model.Name, strconv.FormatInt(r.id, 10), maxHistory)
+		entries, err = readEntries(r.ctx, q, ofObject+` ORDER BY l.action_time, l.id LIMIT $4 OFFSET $5`,
+			r.model.App.Name, r.model.Name, strconv.FormatInt(r.id, 10), pageSize+1, (page-1)*pageSize)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	slices.Reverse(entries)
-	frame := r.frame("Change history: "+r.called(object.label), r.crumbs(&object, "History")...)
-	return r.show(http.StatusOK, "history.html", historyPage{frame, entries})
+	data := historyPage{Entries: entries, Older: page - 1}
+	data.frame = r.frame("Change history: "+r.called(object.label), r.crumbs(&object, "History")...)
+	if len(entries) > pageSize {
+		data.Entries, data.Newer = entries[:pageSize], page+1
+	}
+	return r.show(http.StatusOK, "history.html", data)
 }

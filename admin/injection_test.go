@@ -145,3 +145,9 @@ func TestABodyBeyondTheLimitIsRefused(t *testing.T) {
 	v.get("/admin/polls/question/add/").send(questionForm, "question_text", "Q", "pub_date_0", "2026-01-01", "pub_date_1", "1:00",
 		"choice_set-TOTAL_FORMS", "1001").want(http.StatusOK).says("At most 1000 choices")
 }
+
+func TestAFormWhoseRowsAreNotCountedIsNotSaved(t *testing.T) {
+	v := newSite(t).as("ada")
+	v.get("/admin/polls/question/add/").send(questionForm, "question_text", "Q", "choice_set-0-choice_text", "typed",
+		"choice_set-TOTAL_FORMS", "").want(http.StatusOK).says("At most 1000 choices")
+}
