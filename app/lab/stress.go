@@ -138,7 +138,7 @@ func (l *Lab) stress(ctx context.Context, d *db.DB, p *params, cfg config.Databa
 	wg.Wait()
 	s := &Stress{
 		Test: "pool-stress", Strategy: cfg.Strategy, Settings: SettingsOf(cfg), Private: p.private,
-		Threads: p.threads, Hold: p.hold.String(), DurationSeconds: time.Since(began).Round(time.Millisecond).Seconds(),
+		Threads: p.threads, Hold: p.hold.String(), DurationSeconds: float64(time.Since(began).Milliseconds()) / 1000,
 		Results: []string{}, Errors: []string{},
 	}
 	s.PeakConnections, s.PeakError = stopCounting()
@@ -223,5 +223,5 @@ func milliseconds(d time.Duration) float64 {
 	return float64(d.Round(10*time.Microsecond)) / float64(time.Millisecond)
 }
 
-// seconds has two decimals.
-func seconds(d time.Duration) float64 { return d.Round(10 * time.Millisecond).Seconds() }
+// seconds has two decimals: Duration.Seconds has more after rounding, as in 1.1400000000000001.
+func seconds(d time.Duration) float64 { return float64(d.Round(10*time.Millisecond)) / float64(time.Second) }

@@ -222,7 +222,7 @@ func (a *Age) Scan(v any) error {
 
 // MarshalJSON writes seconds, to the millisecond.
 func (a Age) MarshalJSON() ([]byte, error) {
-	return strconv.AppendFloat(nil, time.Duration(a).Round(time.Millisecond).Seconds(), 'f', -1, 64), nil
+	return strconv.AppendFloat(nil, float64(time.Duration(a).Round(time.Millisecond))/float64(time.Second), 'f', -1, 64), nil
 }
 
 // UnmarshalJSON reads the output of MarshalJSON.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"ddtb/config"
 	"ddtb/db/localpg"
@@ -225,6 +226,15 @@ func TestChurnCountsSessionsThatAreGoneAgain(t *testing.T) {
 			t.Errorf("%v sessions began, want %d at least", began, n)
 		}
 	})
+}
+
+func TestAnAgeIsWrittenWithThreeDecimalsAtMost(t *testing.T) {
+	for milli := range 10_000 {
+		body, err := Age(time.Duration(milli) * time.Millisecond).MarshalJSON()
+		if err != nil || len(body) > len("1.234") {
+			t.Fatalf("%d ms is %s, %v", milli, body, err)
+		}
+	}
 }
 
 func defaults() Thresholds { return ThresholdsOf(config.Monitor{}) }
