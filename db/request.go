@@ -8,14 +8,12 @@ import (
 	"sync/atomic"
 )
 
-// request is one request's use of one DB. It stays on the strategy with which it began to query, unless that is closed
-// between two of its queries, and keeps the lease if that strategy says so. It has no lock: each field belongs to the
-// goroutine that its comment names.
+// request is one request's use of one DB. A lease that it keeps between its queries stays with it when the strategy is
+// switched. It has no lock: each field belongs to the goroutine that its comment names.
 type request struct {
-	source atomic.Pointer[Source] // nil until the first query
-	begun  atomic.Bool            // it has had a lease
-	over   atomic.Bool            // it has ended: later queries with its context run outside of it
-	open   atomic.Pointer[Lease]  // its outstanding leases, newest first, linked by Lease.below
+	begun atomic.Bool           // it has had a lease
+	over  atomic.Bool           // it has ended: later queries with its context run outside of it
+	open  atomic.Pointer[Lease] // its outstanding leases, newest first, linked by Lease.below
 
 	busy  atomic.Bool // the kept lease carries a query, or is being acquired
 	kept  *Lease      // belongs to the goroutine that has set busy; nil: none
@@ -90,7 +88,6 @@ func (r *request) end() {
 	if l != nil {
 		l.Release()
 	}
-	r.source.Store(nil)
 }
 
 // current returns the context's request, or nil if there is none or it has ended.
@@ -106,59 +103,28 @@ func (d *DB) current(ctx context.Context) *request {
 // A nil r is a query outside of a request.
 func (d *DB) lease(ctx context.Context, r *request, from callSite) (*Lease, error) {
 	for !d.closed.Load() {
-		s := r.sourceOf(d)
-		if l, err := d.keptBy(r, s); l != nil || err != nil {
-			return l, err
+		s := d.now.Load()
+		first := r.holding()
+		keeps := r != nil && s.HoldsForRequest() || first != nil && first.kept
+		if keeps {
+			if l, err := r.reuse(); l != nil || err != nil {
+				return l, err
+			}
+		} else if first != nil {
+			d.reportNested(first, s)
 		}
 		l, err := s.acquire(ctx, r != nil && r.begun.Load(), from)
-		if r != nil {
-			r.acquired(l, s)
+		switch {
+		case l != nil && r != nil:
+			r.add(l, keeps)
+		case keeps:
+			r.settle()
 		}
-		if !errors.Is(err, ErrClosed) {
+		if !errors.Is(err, ErrClosed) { // otherwise the strategy was switched
 			return l, err
-		}
-		if r != nil { // the strategy was switched
-			r.source.CompareAndSwap(s, nil)
 		}
 	}
 	return nil, ErrClosed
-}
-
-// sourceOf returns the source for the next query of r.
-func (r *request) sourceOf(d *DB) *Source {
-	if r == nil {
-		return d.now.Load()
-	}
-	s := r.source.Load()
-	if s == nil {
-		s = d.now.Load()
-		r.source.CompareAndSwap(nil, s)
-	}
-	return s
-}
-
-// keptBy begins a use of the lease that r keeps, if s lets it keep one and it has one. Otherwise both results are nil.
-func (d *DB) keptBy(r *request, s *Source) (*Lease, error) {
-	if r == nil {
-		return nil, nil
-	}
-	if s.HoldsForRequest() {
-		return r.reuse()
-	}
-	if first := r.holding(); first != nil {
-		d.reportNested(first, s)
-	}
-	return nil, nil
-}
-
-// acquired takes over a new lease, or nil if there was none.
-func (r *request) acquired(l *Lease, s *Source) {
-	keeps := s.HoldsForRequest()
-	if l != nil {
-		r.add(l, keeps)
-	} else if keeps {
-		r.settle()
-	}
 }
 
 // reuse begins a use of the kept lease. Without one, both results are nil, and the caller acquires a lease to keep.
@@ -209,8 +175,11 @@ func (r *request) add(l *Lease, keeps bool) {
 	}
 }
 
-// holding returns an outstanding lease of the request, or nil.
+// holding returns an outstanding lease of the request, or nil. A nil r has none.
 func (r *request) holding() *Lease {
+	if r == nil {
+		return nil
+	}
 	for l := r.open.Load(); l != nil; l = l.below {
 		if l.state.Load() == out {
 			return l
