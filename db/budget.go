@@ -135,10 +135,7 @@ func newTickets(s Settings, q *queue, o Options) (*tickets, error) {
 	t.until, t.stop = context.WithCancel(context.Background())
 	q.waits = t.rouse
 	if t.control == nil {
-		own, err := newMonitor(s)
-		if err != nil {
-			return nil, err
-		}
+		own := &monitor{name: "monitor", settings: func() Settings { return s }}
 		t.control, t.end = own.do, own.close
 	}
 	return t, nil

@@ -29,7 +29,7 @@ const pingAfter = time.Second
 // more recently would have ended the query as well.
 const peekAfter = time.Millisecond
 
-func newConnector(s Settings, tracer pgx.QueryTracer) (*Connector, error) {
+func newConnector(s Settings, tracer Tracer) (*Connector, error) {
 	cc, err := ConnConfig(s, s.ApplicationName+"/"+s.Strategy)
 	if err != nil {
 		return nil, err
@@ -92,7 +92,7 @@ func (c *Connector) attempt(ctx context.Context) (*pgx.Conn, error) {
 	switch {
 	case err != nil:
 		c.tickets.unshare()
-		return nil, c.connectError(ctx, err)
+		return nil, connectError(ctx, c.settings.Strategy, err)
 	case c.tickets != nil:
 		conn.PgConn().CustomData()[sharedKey] = true
 	}
@@ -115,13 +115,9 @@ func (c *Connector) retry(ctx context.Context, err error, try func() error) erro
 	})
 }
 
-func (c *Connector) connectError(ctx context.Context, err error) error {
-	return connectError(ctx, c.settings.Strategy, err)
-}
-
 // CloseConn closes the connection and waits until its slot is free, for at most one second.
 func (c *Connector) CloseConn(conn *pgx.Conn) {
-	closeConn(conn)
+	Disconnect(conn)
 	c.tickets.closed(conn)
 	c.breaker.slotFreed()
 }
@@ -169,6 +165,3 @@ func Lost(conn *pgx.Conn, err error) error {
 func lostConnection(conn *pgx.Conn, err error) *ConnError {
 	return &ConnError{Cause: causeOfLoss(err), Server: ServerOf(conn), Sent: true, Err: err, stack: callers()}
 }
-
-// Disconnect closes a connection that Connect made, and waits until its slot is free, for at most one second.
-func Disconnect(conn *pgx.Conn) { closeConn(conn) }

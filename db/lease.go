@@ -81,7 +81,7 @@ func (l *Lease) Release() {
 		return
 	}
 	if was := l.state.Swap(released); was == reclaimed || was == overdue { // the lease has ended already; its holder comes now
-		closeConn(l.conn) // the socket is closed already: this marks the driver's side
+		Disconnect(l.conn) // the socket is closed already: this marks the driver's side
 	}
 }
 

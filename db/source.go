@@ -75,11 +75,7 @@ func NewSource(s Settings, o Options) (*Source, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	src := &Source{settings: s, spec: spec, options: o}
-	var tracer pgx.QueryTracer
-	if o.Tracer != nil {
-		tracer = o.Tracer
-	}
-	if src.conns, err = newConnector(s, tracer); err != nil {
+	if src.conns, err = newConnector(s, o.Tracer); err != nil {
 		return nil, err
 	}
 	src.queue.size, src.queue.maxWaiting, src.queue.timeout = spec.Size(s), s.Pool.MaxWaiting, spec.Timeout(s)
