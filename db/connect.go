@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Connector makes and closes the connections of one Source. Every attempt passes the breaker.
@@ -73,12 +74,10 @@ func (c *Connector) prepare(ctx context.Context, cc *pgx.ConnConfig, shared bool
 // failure is a *ConnError, or ctx's error if the caller's context was cancelled.
 func (c *Connector) Connect(ctx context.Context) (*pgx.Conn, error) {
 	conn, err := c.attempt(ctx)
-	if err != nil {
-		err = c.retry(ctx, err, func() (err error) {
-			conn, err = c.attempt(ctx)
-			return err
-		})
-	}
+	err = c.retry(ctx, err, func() (err error) {
+		conn, err = c.attempt(ctx)
+		return err
+	})
 	return conn, err
 }
 
@@ -103,7 +102,7 @@ func (c *Connector) attempt(ctx context.Context) (*pgx.Conn, error) {
 // one. The next attempt is made for the lease.
 var errRetired = errors.New("the pool was replaced")
 
-// retry runs try, which connects, after it failed with err: until it succeeds, fails permanently, the circuit opens, or
+// retry runs try, which connects, again if it failed with err: until it succeeds, fails permanently, the circuit opens, or
 // ctx ends.
 func (c *Connector) retry(ctx context.Context, err error, try func() error) error {
 	return retry(ctx, firstBackoff, mostBackoff, err, try, func(err error) bool {
@@ -163,5 +162,9 @@ func Lost(conn *pgx.Conn, err error) error {
 
 // lostConnection returns the error of a statement under which the connection was lost.
 func lostConnection(conn *pgx.Conn, err error) *ConnError {
-	return &ConnError{Cause: causeOfLoss(err), Server: ServerOf(conn), Sent: true, Err: err, stack: callers()}
+	cause := ServerUnavailable
+	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
+		cause = causeOfAnswer(pe)
+	}
+	return &ConnError{Cause: cause, Server: ServerOf(conn), Sent: true, Err: err, stack: callers()}
 }
