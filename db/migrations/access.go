@@ -88,12 +88,7 @@ func checkAccess(ctx context.Context, q db.Querier, privileges []string) error {
 }
 
 // mayWork checks that all tables are there and that the role may do everything that the program does.
-func mayWork(ctx context.Context, cfg db.Settings) error {
-	conn, err := connectToMigrate(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	defer db.Disconnect(conn)
+func mayWork(ctx context.Context, conn *pgx.Conn) error {
 	if err := checkMissing(ctx, conn); err != nil {
 		return err
 	}
@@ -123,20 +118,17 @@ func explain(ctx context.Context, cfg db.Settings, err error) error {
 	case pe.Code != pgerrcode.InsufficientPrivilege && pe.Code != pgerrcode.InvalidSchemaName && pe.Code != pgerrcode.UndefinedTable:
 		return err
 	}
-	conn, failed := connectToMigrate(ctx, cfg)
-	if failed != nil {
-		return err
-	}
-	defer db.Disconnect(conn)
 	e := &AccessError{Err: err}
 	var schema, path string // schema is "" if no schema of the path exists
 	var owners []string
 	var mayCreate bool
-	failed = conn.QueryRow(ctx, `SELECT current_user, current_setting('search_path'), coalesce(current_schema(), ''),
-		coalesce(has_schema_privilege(current_schema(), 'CREATE'), true),
-		ARRAY(SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class
-			WHERE oid IN (SELECT to_regclass(name) FROM unnest(ARRAY[`+tables+`]) name)
-			AND NOT pg_has_role(relowner, 'USAGE'))::text[]`).Scan(&e.Role, &path, &schema, &mayCreate, &owners)
+	failed := connected(ctx, cfg, func(conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, `SELECT current_user, current_setting('search_path'), coalesce(current_schema(), ''),
+			coalesce(has_schema_privilege(current_schema(), 'CREATE'), true),
+			ARRAY(SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class
+				WHERE oid IN (SELECT to_regclass(name) FROM unnest(ARRAY[`+tables+`]) name)
+				AND NOT pg_has_role(relowner, 'USAGE'))::text[]`).Scan(&e.Role, &path, &schema, &mayCreate, &owners)
+	})
 	switch {
 	case failed != nil:
 		return err

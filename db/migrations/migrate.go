@@ -56,7 +56,6 @@ func Up(ctx context.Context, cfg db.Settings) ([]Step, error) {
 		results, err := p.Up(ctx)
 		if partial, ok := errors.AsType[*goose.PartialError](err); ok {
 			results = partial.Applied
-			err = fmt.Errorf("%s: %w", path.Base(partial.Failed.Source.Path), partial.Err)
 		}
 		for _, r := range results {
 			applied = append(applied, migrationOf(r))
@@ -64,7 +63,7 @@ func Up(ctx context.Context, cfg db.Settings) ([]Step, error) {
 		return err
 	})
 	if err == nil {
-		err = mayWork(ctx, cfg)
+		err = connected(ctx, cfg, func(conn *pgx.Conn) error { return mayWork(ctx, conn) })
 	}
 	return applied, explain(ctx, cfg, err)
 }
@@ -81,11 +80,9 @@ func Down(ctx context.Context, cfg db.Settings) (Step, error) {
 	var undone Step
 	err := migrating(ctx, cfg, func(p *goose.Provider) error {
 		r, err := p.Down(ctx)
-		switch partial, ok := errors.AsType[*goose.PartialError](err); {
+		switch {
 		case errors.Is(err, goose.ErrNoNextVersion):
 			return ErrNone
-		case ok:
-			return fmt.Errorf("%s: %w", path.Base(partial.Failed.Source.Path), partial.Err)
 		case err != nil:
 			return err
 		}
@@ -96,18 +93,15 @@ func Down(ctx context.Context, cfg db.Settings) (Step, error) {
 }
 
 func refuseDjangos(ctx context.Context, cfg db.Settings) error {
-	conn, err := connectToMigrate(ctx, cfg)
-	if err != nil {
+	return connected(ctx, cfg, func(conn *pgx.Conn) error {
+		var shared bool
+		err := conn.QueryRow(ctx, "SELECT to_regclass('django_migrations') IS NOT NULL").Scan(&shared)
+		if err == nil && shared {
+			err = fmt.Errorf("a Django application shares the database %q (it has a table django_migrations): "+
+				"taking a migration back would drop its tables and rows; drop by hand what is ddtb's alone", cfg.Name)
+		}
 		return err
-	}
-	defer db.Disconnect(conn)
-	var shared bool
-	err = conn.QueryRow(ctx, "SELECT to_regclass('django_migrations') IS NOT NULL").Scan(&shared)
-	if err == nil && shared {
-		err = fmt.Errorf("a Django application shares the database %q (it has a table django_migrations): "+
-			"taking a migration back would drop its tables and rows; drop by hand what is ddtb's alone", cfg.Name)
-	}
-	return err
+	})
 }
 
 func migrationOf(r *goose.MigrationResult) Step {
@@ -116,22 +110,26 @@ func migrationOf(r *goose.MigrationResult) Step {
 
 // Status lists the steps that this program knows and those that were applied to the database, by version. It changes
 // nothing.
-func Status(ctx context.Context, cfg db.Settings) ([]Step, error) {
-	conn, err := connectToMigrate(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	defer db.Disconnect(conn)
-	steps, err := migrationStatus(ctx, conn)
+func Status(ctx context.Context, cfg db.Settings) (steps []Step, err error) {
+	err = connected(ctx, cfg, func(conn *pgx.Conn) error {
+		steps, err = migrationStatus(ctx, conn)
+		return err
+	})
 	return steps, explain(ctx, cfg, err)
 }
 
-func connectToMigrate(ctx context.Context, cfg db.Settings) (*pgx.Conn, error) {
+// connected runs fn on a connection that bypasses the pooler.
+func connected(ctx context.Context, cfg db.Settings, fn func(*pgx.Conn) error) error {
 	cc, err := migrationConn(cfg)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return db.Connect(ctx, cc)
+	conn, err := db.Connect(ctx, cc)
+	if err != nil {
+		return err
+	}
+	defer db.Disconnect(conn)
+	return fn(conn)
 }
 
 // SchemaError means that the database is not at the migration that this program needs.
@@ -244,7 +242,7 @@ func migrating(ctx context.Context, cfg db.Settings, fn func(*goose.Provider) er
 		return fmt.Errorf("migrations need a lock that lasts for a session, which %s in transaction mode can't carry: "+
 			"set direct_host and direct_port of database %q", cfg.Pooler, cfg.Name)
 	}
-	if err := mayMigrate(ctx, cfg); err != nil {
+	if err := connected(ctx, cfg, func(conn *pgx.Conn) error { return mayMigrate(ctx, conn) }); err != nil {
 		return err
 	}
 	cc, err := migrationConn(cfg)
@@ -258,16 +256,15 @@ func migrating(ctx context.Context, cfg db.Settings, fn func(*goose.Provider) er
 	if err != nil {
 		return err
 	}
-	return fn(provider)
+	err = fn(provider)
+	if partial, ok := errors.AsType[*goose.PartialError](err); ok {
+		return fmt.Errorf("%s: %w", path.Base(partial.Failed.Source.Path), partial.Err)
+	}
+	return err
 }
 
 // mayMigrate refuses an undeclared pooler, and a database that is ahead of this program.
-func mayMigrate(ctx context.Context, cfg db.Settings) error {
-	conn, err := connectToMigrate(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	defer db.Disconnect(conn)
+func mayMigrate(ctx context.Context, conn *pgx.Conn) error {
 	if mode, err := db.PoolerOf(ctx, conn); err != nil || mode == db.TransactionPooler {
 		return cmp.Or(err, errors.New(mode.Advice()+"; migrations need direct_host and direct_port as well"))
 	}
