@@ -48,22 +48,14 @@ func (c *Connector) Config() *pgx.ConnConfig { return c.config.Copy() }
 // Prepare admits an attempt to connect, for which it may have to wait for a ticket of the budget. An error is a *ConnError.
 // The password is read during the attempt: see ConnConfig.
 func (c *Connector) Prepare(ctx context.Context, cc *pgx.ConnConfig) error {
-	return c.prepare(ctx, cc, false)
-}
-
-// prepare is Prepare. shared means that the connection is not for leases.
-func (c *Connector) prepare(ctx context.Context, cc *pgx.ConnConfig, shared bool) error {
 	if c.tickets == nil {
 		return c.breaker.admit()
 	}
-	if err := c.tickets.take(ctx, shared); err != nil {
+	if err := c.tickets.take(ctx); err != nil {
 		return err
 	}
 	if err := c.breaker.admit(); err != nil {
-		c.tickets.gaveUp()
-		if shared {
-			c.tickets.unshare()
-		}
+		c.tickets.gaveUp(ctx)
 		return err
 	}
 	cc.AfterConnect = c.tickets.hold
@@ -71,8 +63,10 @@ func (c *Connector) prepare(ctx context.Context, cc *pgx.ConnConfig, shared bool
 }
 
 // Connect makes a connection. While the server can't be reached it retries, until the circuit opens or ctx ends. A
-// failure is a *ConnError, or ctx's error if the caller's context was cancelled.
+// failure is a *ConnError, or ctx's error if the caller's context was cancelled. Under a budget, the connection counts as
+// shared: it is not for leases.
 func (c *Connector) Connect(ctx context.Context) (*pgx.Conn, error) {
+	ctx = context.WithValue(ctx, sharedAttempt{}, true)
 	conn, err := c.attempt(ctx)
 	err = c.retry(ctx, err, func() (err error) {
 		conn, err = c.attempt(ctx)
@@ -81,19 +75,14 @@ func (c *Connector) Connect(ctx context.Context) (*pgx.Conn, error) {
 	return conn, err
 }
 
-// attempt connects once. Under a budget, the connection is not for leases.
 func (c *Connector) attempt(ctx context.Context) (*pgx.Conn, error) {
 	cc := c.Config()
-	if err := c.prepare(ctx, cc, true); err != nil {
+	if err := c.Prepare(ctx, cc); err != nil {
 		return nil, err
 	}
 	conn, err := pgx.ConnectConfig(ctx, cc)
-	switch {
-	case err != nil:
-		c.tickets.unshare()
+	if err != nil {
 		return nil, connectError(ctx, c.settings.Strategy, err)
-	case c.tickets != nil:
-		conn.PgConn().CustomData()[sharedKey] = true
 	}
 	return conn, nil
 }

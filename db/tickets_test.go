@@ -14,14 +14,14 @@ func TestATicketThatAFailedAttemptGivesBackGoesToTheNextAtOnce(t *testing.T) {
 		}
 		tickets.pid = 1
 		tickets.ready = []ticket{{n: 1, pid: 1}}
-		if err := tickets.take(t.Context(), false); err != nil {
+		if err := tickets.take(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		second := make(chan error, 1)
-		go func() { second <- tickets.take(t.Context(), false) }()
+		go func() { second <- tickets.take(t.Context()) }()
 		synctest.Wait()
 		began := time.Now()
-		tickets.gaveUp()
+		tickets.gaveUp(t.Context())
 		if err := <-second; err != nil || !time.Now().Equal(began) {
 			t.Errorf("after %v: %v", time.Since(began), err)
 		}
