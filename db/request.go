@@ -63,7 +63,7 @@ func (d *DB) endForgotten(r *openRows) {
 	if stack := stackOf(r.from[:]); d.forgotten.first(stack[0]) {
 		k.log.Error("rows were left open at the end of a request, and were closed: close them in a defer, for a panic or "+
 			"a return within the loop passes by the rest",
-			"strategy", k.strategy, "line", stack[0], "stack", strings.Join(stack, " < "))
+			"line", stack[0], "stack", strings.Join(stack, " < "))
 	}
 }
 
@@ -210,7 +210,7 @@ func (d *DB) reportNested(first *Lease, s *Source) {
 	if d.nested.first(a + " " + b) {
 		s.leaks.log.Warn("a request that holds a lease asks for a second one: requests that do so can wait for each other until their timeout. "+
 			"Close the rows of the first query, or use the transaction's Querier, before the second",
-			"strategy", s.settings.Strategy, "first", a, "second", b)
+			"first", a, "second", b)
 		if d.options.OnNested != nil {
 			d.options.OnNested(a, b)
 		}
