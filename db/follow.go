@@ -13,15 +13,16 @@ import (
 // which is at most checkpoint_timeout old.
 const (
 	primarySQL = `SELECT pg_is_in_recovery(), pg_current_wal_insert_lsn()::text, (SELECT system_identifier::text FROM pg_control_system()),
-		current_database(), ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int`
+		current_database(), pg_postmaster_start_time()::text, ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int`
 	replicaSQL = `SELECT pg_is_in_recovery(), coalesce(pg_last_wal_replay_lsn(), '0/0')::text, (SELECT system_identifier::text FROM pg_control_system()),
-		current_database(), coalesce((SELECT received_tli FROM pg_stat_wal_receiver), (SELECT timeline_id FROM pg_control_checkpoint()))`
+		current_database(), pg_postmaster_start_time()::text, coalesce((SELECT received_tli FROM pg_stat_wal_receiver), (SELECT timeline_id FROM pg_control_checkpoint()))`
 )
 
 // seenServer is their result.
 type seenServer struct {
 	recovers bool
 	position Position
+	started  string // when: it distinguishes servers with the same identity
 	identity
 }
 
@@ -78,7 +79,7 @@ func ask(ctx context.Context, m *monitor, sql string) (got seenServer, err error
 		var text string
 		var timeline pgtype.Int8
 		err := conn.QueryRow(ctx, sql, pgx.QueryExecModeSimpleProtocol).
-			Scan(&got.recovers, &text, &got.system, &got.database, &timeline)
+			Scan(&got.recovers, &text, &got.system, &got.database, &got.started, &timeline)
 		got.timeline = uint32(timeline.Int64)
 		got.position, _ = ParsePosition(text)
 		return err

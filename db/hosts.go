@@ -22,17 +22,21 @@ func CheckHosts(ctx context.Context, s Settings) (all bool, err error) {
 	var primaries []string
 	var systems []string // each with its host
 	known := map[string]bool{}
+	first := func(what string) bool {
+		was := known[what]
+		known[what] = true
+		return !was
+	}
 	all = true
 	for i, one := range hosts {
 		if seen[i].system == "" {
 			all = false
 			continue
 		}
-		if !known[seen[i].system] {
-			known[seen[i].system] = true
+		if first(seen[i].system) {
 			systems = append(systems, fmt.Sprintf("%s (system identifier %s)", one, seen[i].system))
 		}
-		if !seen[i].recovers {
+		if !seen[i].recovers && first(seen[i].started) { // two names may be one server
 			primaries = append(primaries, one)
 		}
 	}

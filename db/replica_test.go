@@ -359,6 +359,7 @@ func TestHostsThatAreNotOneDatabaseAreNamed(t *testing.T) {
 		words string
 	}{
 		{"a primary and its standby", hostsOf(cfg, servers.replica.Reach(cfg)), ""},
+		{"two names of one server", hostsOf(cfg) + db.Hosts(fmt.Sprintf(",localhost:%d", cfg.Port)), ""},
 		{"one that is down", hostsOf(cfg) + ",127.0.0.1:1", ""},
 		{"another server", hostsOf(cfg, other.Reach(cfg)), "not copies of each other"},
 		{"silent ones", hostsOf(cfg) + db.Hosts(strings.Repeat(","+silent(t), 4)), ""},
