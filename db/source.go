@@ -247,13 +247,13 @@ func (s *Source) Close(ctx context.Context) error {
 
 func (s *Source) drain(ctx context.Context) error {
 	defer s.leaks.stop()
+	drained := s.queue.drained()
 	select {
-	case <-s.queue.drained():
-		return nil
+	case <-drained:
 	case <-ctx.Done():
 	}
 	select {
-	case <-s.queue.drained(): // as well
+	case <-drained: // as well
 		return nil
 	default:
 	}
@@ -264,7 +264,7 @@ func (s *Source) drain(ctx context.Context) error {
 	}
 	ends.Wait() // each is bounded in time
 	select {
-	case <-s.queue.drained():
+	case <-drained:
 	case <-time.After(resetTimeout): // a lease that was just connecting or being released
 	}
 	return ctx.Err()
