@@ -265,8 +265,8 @@ func migrating(ctx context.Context, cfg db.Settings, fn func(*goose.Provider) er
 
 // mayMigrate refuses an undeclared pooler, and a database that is ahead of this program.
 func mayMigrate(ctx context.Context, conn *pgx.Conn) error {
-	if mode, err := db.PoolerOf(ctx, conn); err != nil || mode == db.TransactionPooler {
-		return cmp.Or(err, errors.New(mode.Advice()+"; migrations need direct_host and direct_port as well"))
+	if advice, shares, err := db.UndeclaredPooler(ctx, conn); err != nil || shares {
+		return cmp.Or(err, errors.New(advice+"; migrations need direct_host and direct_port as well"))
 	}
 	steps, err := migrationStatus(ctx, conn)
 	if err != nil {
