@@ -49,7 +49,7 @@ type Step struct {
 // carry its lock.
 //
 // Tables that a Django application made first are used as they are. If their owner has not granted enough privileges on
-// them, the error is an *AccessError. If a table is missing that an earlier run made, it is a *MissingError.
+// them, or if a table is missing that an earlier run made, the error is a *Problem.
 func Up(ctx context.Context, cfg db.Settings) ([]Step, error) {
 	var applied []Step
 	err := migrating(ctx, cfg, func(p *goose.Provider) error {
@@ -132,27 +132,19 @@ func connected(ctx context.Context, cfg db.Settings, fn func(*pgx.Conn) error) e
 	return fn(conn)
 }
 
-// SchemaError means that the database is not at the migration that this program needs.
-type SchemaError struct {
-	Has   int64 // the last applied step; 0: none
-	Needs int64
+// Problem is why the database does not fit this program, with what to do about it. Its text is for the public: it names no
+// host.
+type Problem struct {
+	text       string
+	Statements []string // of SQL, which the text asks to type if the role lacks access
+	Err        error    // the server's, or nil
 }
 
-func (e *SchemaError) Error() string {
-	switch {
-	case e.Has == 0:
-		return "the database has none of ddtb's tables yet: run `ddtb migrate`"
-	case e.Has > e.Needs:
-		return fmt.Sprintf("the database is at migration %d, newer than this ddtb, which knows %d: update ddtb, "+
-			"or run `ddtb migrate down` with the newer one first", e.Has, e.Needs)
-	case e.Has == e.Needs:
-		return fmt.Sprintf("the database is at migration %d, but one before it was left out: run `ddtb migrate status`", e.Has)
-	}
-	return fmt.Sprintf("the database is at migration %d, this ddtb needs %d: run `ddtb migrate`", e.Has, e.Needs)
-}
+func (p *Problem) Error() string { return p.text }
+func (p *Problem) Unwrap() error { return p.Err }
 
-// Check returns nil if the database is at the migration that this program needs, a *SchemaError if it is not, an
-// *AccessError if the login's role may not read the tables, and a *MissingError if some are missing nevertheless.
+// Check returns nil if the database is at the migration that this program needs, the login's role may read its tables,
+// and none of them is missing. Otherwise it returns a *Problem, or why it could not find out.
 func Check(ctx context.Context, q db.Querier) error {
 	if err := checkAccess(ctx, q, reading); err != nil {
 		return err
@@ -161,25 +153,39 @@ func Check(ctx context.Context, q db.Querier) error {
 	if err != nil {
 		return err
 	}
-	pending := slices.ContainsFunc(steps, func(m Step) bool { return m.Pending })
-	if e := schemaOf(steps); pending || e.Has != e.Needs {
-		return e
+	has, needs := versions(steps)
+	text := ""
+	switch {
+	case has == 0:
+		text = "the database has none of ddtb's tables yet: run `ddtb migrate`"
+	case has > needs:
+		return newer(has, needs)
+	case has < needs:
+		text = fmt.Sprintf("the database is at migration %d, this ddtb needs %d: run `ddtb migrate`", has, needs)
+	case slices.ContainsFunc(steps, func(m Step) bool { return m.Pending }):
+		text = fmt.Sprintf("the database is at migration %d, but one before it was left out: run `ddtb migrate status`", has)
+	default:
+		return checkMissing(ctx, q)
 	}
-	return checkMissing(ctx, q)
+	return &Problem{text: text}
 }
 
-// schemaOf compares the last applied step with the last known one. Only these two are named.
-func schemaOf(steps []Step) *SchemaError {
-	e := &SchemaError{}
+func newer(has, needs int64) error {
+	return &Problem{text: fmt.Sprintf("the database is at migration %d, newer than this ddtb, which knows %d: update ddtb, "+
+		"or run `ddtb migrate down` with the newer one first", has, needs)}
+}
+
+// versions returns the last applied step, or 0, and the last one that this program knows.
+func versions(steps []Step) (has, needs int64) {
 	for _, m := range steps {
 		if !m.Pending {
-			e.Has = max(e.Has, m.Version)
+			has = max(has, m.Version)
 		}
 		if m.Name != "" {
-			e.Needs = max(e.Needs, m.Version)
+			needs = max(needs, m.Version)
 		}
 	}
-	return e
+	return has, needs
 }
 
 func migrationStatus(ctx context.Context, q db.Querier) ([]Step, error) {
@@ -272,8 +278,8 @@ func mayMigrate(ctx context.Context, conn *pgx.Conn) error {
 	if err != nil {
 		return err
 	}
-	if e := schemaOf(steps); e.Has > e.Needs {
-		return e
+	if has, needs := versions(steps); has > needs {
+		return newer(has, needs)
 	}
 	return nil
 }
