@@ -2,6 +2,7 @@ package db
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"log/slog"
 	"math"
@@ -25,9 +26,8 @@ type leaks struct {
 	mu  sync.Mutex
 	out []*Lease // unordered: each lease knows its index
 
-	done    chan struct{}
+	cancel  context.CancelFunc
 	stopped sync.WaitGroup
-	once    sync.Once
 }
 
 // holding is the part of a lease that leaks uses.
@@ -98,7 +98,9 @@ func (k *leaks) holders() []Holder {
 
 // start starts the monitoring, if any of the times is set.
 func (k *leaks) start(s *Source) {
-	k.source, k.log, k.done = s, s.options.Log.With("strategy", s.settings.Strategy), make(chan struct{})
+	var ctx context.Context
+	ctx, k.cancel = context.WithCancel(context.Background())
+	k.source, k.log = s, s.options.Log.With("strategy", s.settings.Strategy)
 	shortest := time.Duration(math.MaxInt64)
 	for _, d := range []time.Duration{s.settings.Pool.LeakAfter, s.settings.Pool.ReclaimAfter, s.settings.QueryTimeout} {
 		if d > 0 { // 0: never
@@ -106,17 +108,17 @@ func (k *leaks) start(s *Source) {
 		}
 	}
 	if shortest < math.MaxInt64 {
-		k.stopped.Go(func() { k.run(min(max(shortest/10, 5*time.Millisecond), time.Second)) })
+		k.stopped.Go(func() { k.run(ctx, min(max(shortest/10, 5*time.Millisecond), time.Second)) })
 	}
 }
 
 // run checks the leases at an interval that costs little and reacts soon enough.
-func (k *leaks) run(interval time.Duration) {
+func (k *leaks) run(ctx context.Context, interval time.Duration) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
 		select {
-		case <-k.done:
+		case <-ctx.Done():
 			return
 		case now := <-ticker.C:
 			k.check(now)
@@ -176,7 +178,7 @@ func (k *leaks) about(l *Lease) []any {
 }
 
 func (k *leaks) stop() {
-	k.once.Do(func() { close(k.done) })
+	k.cancel()
 	k.stopped.Wait()
 }
 
