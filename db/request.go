@@ -11,9 +11,8 @@ import (
 // request is one request's use of one DB. A lease that it keeps between its queries stays with it when the strategy is
 // switched. It has no lock: each field belongs to the goroutine that its comment names.
 type request struct {
-	begun atomic.Bool           // it has had a lease
-	over  atomic.Bool           // it has ended: later queries with its context run outside of it
-	open  atomic.Pointer[Lease] // its outstanding leases, newest first, linked by Lease.below
+	over atomic.Bool           // it has ended: later queries with its context run outside of it
+	open atomic.Pointer[Lease] // its outstanding leases, newest first, linked by Lease.below; nil: it has had none
 
 	busy  atomic.Bool // the kept lease carries a query, or is being acquired
 	kept  *Lease      // belongs to the goroutine that has set busy; nil: none
@@ -113,7 +112,7 @@ func (d *DB) lease(ctx context.Context, r *request, from callSite) (*Lease, erro
 		} else if first != nil {
 			d.reportNested(first, s)
 		}
-		l, err := s.acquire(ctx, r != nil && r.begun.Load(), from)
+		l, err := s.acquire(ctx, r != nil && r.open.Load() != nil, from)
 		switch {
 		case l != nil && r != nil:
 			r.add(l, keeps)
@@ -160,9 +159,6 @@ func (r *request) add(l *Lease, keeps bool) {
 	l.request, l.kept = r, keeps
 	if keeps {
 		r.kept = l
-	}
-	if !r.begun.Load() {
-		r.begun.Store(true)
 	}
 	for {
 		top := r.open.Load()
