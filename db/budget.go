@@ -124,10 +124,7 @@ type ticket struct {
 	at  time.Time
 }
 
-func newTickets(s Settings, q *queue, o Options) (*tickets, error) {
-	if s.Pooler != "" {
-		return nil, ErrPooledBudget
-	}
+func newTickets(s Settings, q *queue, o Options) *tickets {
 	t := &tickets{
 		settings: s, queue: q, log: o.Log, control: o.Control, end: func() {},
 		wake: make(chan struct{}, 1), open: map[int]bool{}, more: make(chan struct{}), shrink: func() {}, found: func() {},
@@ -138,7 +135,7 @@ func newTickets(s Settings, q *queue, o Options) (*tickets, error) {
 		own := &monitor{name: "monitor", settings: func() Settings { return s }}
 		t.control, t.end = own.do, own.close
 	}
-	return t, nil
+	return t
 }
 
 // start begins to poll: at once if the connection of control exists already, else at the first demand.

@@ -8,11 +8,13 @@ import (
 	"sync/atomic"
 )
 
-// request is one request's use of one DB. A lease that it keeps between its queries stays with it when the strategy is
-// switched. It has no lock: each field belongs to the goroutine that its comment names.
+// request is one request's use of one DB. It stays on the strategy with which it began to query, unless that is closed
+// between two of its queries, and keeps the lease if that strategy says so. It has no lock: each field belongs to the
+// goroutine that its comment names.
 type request struct {
-	over atomic.Bool           // it has ended: later queries with its context run outside of it
-	open atomic.Pointer[Lease] // its outstanding leases, newest first, linked by Lease.below; nil: it has had none
+	source atomic.Pointer[Source] // nil until the first query
+	over   atomic.Bool            // it has ended: later queries with its context run outside of it
+	open   atomic.Pointer[Lease]  // its outstanding leases, newest first, linked by Lease.below; nil: it has had none
 
 	busy  atomic.Bool // the kept lease carries a query, or is being acquired
 	kept  *Lease      // belongs to the goroutine that has set busy; nil: none
@@ -87,6 +89,7 @@ func (r *request) end() {
 	if l != nil {
 		l.Release()
 	}
+	r.source.Store(nil)
 }
 
 // current returns the context's request, or nil if there is none or it has ended.
@@ -102,14 +105,13 @@ func (d *DB) current(ctx context.Context) *request {
 // A nil r is a query outside of a request.
 func (d *DB) lease(ctx context.Context, r *request, from callSite) (*Lease, error) {
 	for !d.closed.Load() {
-		s := d.now.Load()
-		first := r.holding()
-		keeps := r != nil && s.HoldsForRequest() || first != nil && first.kept
+		s := r.sourceOf(d)
+		keeps := r != nil && s.HoldsForRequest()
 		if keeps {
 			if l, err := r.reuse(); l != nil || err != nil {
 				return l, err
 			}
-		} else if first != nil {
+		} else if first := r.holding(); first != nil {
 			d.reportNested(first, s)
 		}
 		l, err := s.acquire(ctx, r != nil && r.open.Load() != nil, from)
@@ -119,11 +121,27 @@ func (d *DB) lease(ctx context.Context, r *request, from callSite) (*Lease, erro
 		case keeps:
 			r.settle()
 		}
-		if !errors.Is(err, ErrClosed) { // otherwise the strategy was switched
+		if !errors.Is(err, ErrClosed) {
 			return l, err
+		}
+		if r != nil { // the strategy was switched
+			r.source.CompareAndSwap(s, nil)
 		}
 	}
 	return nil, ErrClosed
+}
+
+// sourceOf returns the source for the next query of r.
+func (r *request) sourceOf(d *DB) *Source {
+	if r == nil {
+		return d.now.Load()
+	}
+	s := r.source.Load()
+	if s == nil {
+		s = d.now.Load()
+		r.source.CompareAndSwap(nil, s)
+	}
+	return s
 }
 
 // reuse begins a use of the kept lease. Without one, both results are nil, and the caller acquires a lease to keep.

@@ -81,9 +81,7 @@ func NewSource(s Settings, o Options) (*Source, error) {
 	src.queue.size, src.queue.maxWaiting, src.queue.timeout = spec.Size(s), s.Pool.MaxWaiting, spec.Timeout(s)
 	if src.queue.size == Auto { // the size follows the tickets of this process
 		src.queue.size, src.queue.tickets = 0, true
-		if src.conns.tickets, err = newTickets(s, &src.queue, o); err != nil {
-			return nil, err
-		}
+		src.conns.tickets = newTickets(s, &src.queue, o)
 	}
 	if src.strategy, err = spec.New(s, src.conns); err != nil {
 		return nil, err
