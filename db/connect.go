@@ -91,8 +91,8 @@ func (c *Connector) attempt(ctx context.Context) (*pgx.Conn, error) {
 // one. The next attempt is made for the lease.
 var errRetired = errors.New("the pool was replaced")
 
-// retry runs try, which connects, again if it failed with err: until it succeeds, fails permanently, the circuit opens, or
-// ctx ends.
+// retry runs try, which connects, again if it failed with err: until it succeeds, fails permanently, the circuit opens,
+// or ctx ends.
 func (c *Connector) retry(ctx context.Context, err error, try func() error) error {
 	return retry(ctx, firstBackoff, mostBackoff, err, try, func(err error) bool {
 		if errors.Is(err, errUnpolled) { // there was no attempt, and the polls go on by themselves

@@ -125,7 +125,8 @@ func (p *pool) connect(ctx context.Context) (*pgx.Conn, error) {
 	return conn, p.explain(ctx, within, err)
 }
 
-// explain returns why there is no connection, or nil if there is one. ctx is the caller's; within also has the strategy's timeout.
+// explain returns why there is no connection, or nil if there is one. ctx is the caller's; within also has the strategy's
+// timeout.
 func (p *pool) explain(ctx, within context.Context, err error) error {
 	switch {
 	case err == nil:
