@@ -132,8 +132,8 @@ func connected(ctx context.Context, cfg db.Settings, fn func(*pgx.Conn) error) e
 	return fn(conn)
 }
 
-// Problem is why the database does not fit this program, with what to do about it. Its text is for the public: it names no
-// host.
+// Problem is why the database does not fit this program, with what to do about it. Its text is for the public: it names
+// no host.
 type Problem struct {
 	text       string
 	Statements []string // of SQL, which the text asks to type if the role lacks access
