@@ -158,14 +158,8 @@ func (r *readiness) ask(ctx context.Context) (readOnly bool, err error) {
 // detail returns the text of an error for the public. Errors about the tables are quoted. Others contain hosts and users,
 // for the log only.
 func detail(err error) string {
-	if e, is := errors.AsType[*migrations.SchemaError](err); is {
-		return e.Error()
-	}
-	if e, is := errors.AsType[*migrations.AccessError](err); is {
-		return e.Error()
-	}
-	if e, is := errors.AsType[*migrations.MissingError](err); is {
-		return e.Error()
+	if p, is := errors.AsType[*migrations.Problem](err); is {
+		return p.Error()
 	}
 	return web.ProblemOf(err).Detail
 }

@@ -28,19 +28,19 @@ func (u *undeclared) check(ctx context.Context, server *activity.Observer, cfg d
 	if u.known && u.cfg.SameServer(cfg) {
 		return u.advice
 	}
-	mode, address := db.NoPooler, ""
+	address := ""
 	if cfg.Pooler == "" {
 		err := server.Read(ctx, func(conn *pgx.Conn) (err error) {
 			address = db.ServerOf(conn)
-			mode, err = db.PoolerOf(ctx, conn)
+			advice, _, err = db.UndeclaredPooler(ctx, conn)
 			return err
 		})
 		if err != nil {
 			return "" // checked again with the next readiness
 		}
 	}
-	if u.cfg, u.known, u.advice = cfg, true, mode.Advice(); u.advice != "" {
-		u.log.WarnContext(ctx, u.advice, "server", address)
+	if u.cfg, u.known, u.advice = cfg, true, advice; advice != "" {
+		u.log.WarnContext(ctx, advice, "server", address)
 	}
-	return u.advice
+	return advice
 }

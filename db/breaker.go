@@ -158,7 +158,7 @@ func (b *breaker) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStart
 func (b *breaker) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndData) {
 	b.connecting.Add(-1)
 	if data.Err != nil {
-		b.tickets.gaveUp()
+		b.tickets.gaveUp(ctx)
 	}
 	switch {
 	case data.Err == nil:

@@ -124,10 +124,7 @@ type ticket struct {
 	at  time.Time
 }
 
-func newTickets(s Settings, q *queue, o Options) (*tickets, error) {
-	if s.Pooler != "" {
-		return nil, ErrPooledBudget
-	}
+func newTickets(s Settings, q *queue, o Options) *tickets {
 	t := &tickets{
 		settings: s, queue: q, log: o.Log, control: o.Control, end: func() {},
 		wake: make(chan struct{}, 1), open: map[int]bool{}, more: make(chan struct{}), shrink: func() {}, found: func() {},
@@ -135,13 +132,10 @@ func newTickets(s Settings, q *queue, o Options) (*tickets, error) {
 	t.until, t.stop = context.WithCancel(context.Background())
 	q.waits = t.rouse
 	if t.control == nil {
-		own, err := newMonitor(s)
-		if err != nil {
-			return nil, err
-		}
+		own := &monitor{name: "monitor", settings: func() Settings { return s }}
 		t.control, t.end = own.do, own.close
 	}
-	return t, nil
+	return t
 }
 
 // start begins to poll: at once if the connection of control exists already, else at the first demand.

@@ -27,9 +27,7 @@ func auto(budget int) func(*config.Database) {
 func openAgain(t *testing.T, cfg config.Database, o db.Options) *db.DB {
 	t.Helper()
 	d, err := db.OpenWith(cfg, o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
@@ -86,9 +84,7 @@ func held(t *testing.T, d *db.DB, n int) (release func()) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		l, err := d.Acquire(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		leases = append(leases, l)
 	}
 	return func() {
@@ -165,9 +161,7 @@ func TestASessionKeepsItsTicketWhenItIsReset(t *testing.T) {
 	change := func(sql string) (pid uint32) {
 		t.Helper()
 		l, err := d.Acquire(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		defer l.Release()
 		run(t, l.Conn(), sql)
 		return l.PID()
@@ -389,9 +383,7 @@ func TestASwitchToAutomaticSizeAndBackFailsNoRequest(t *testing.T) {
 	for _, set := range []func(*config.Database){auto(4), pool, auto(2), multiplex, auto(3)} {
 		next := cfg
 		set(&next)
-		if err := d.Switch(t.Context(), next); err != nil {
-			t.Fatal(err)
-		}
+		must(t, d.Switch(t.Context(), next))
 		dbtest.Eventually(t, "it serves", func() bool { return d.Stat().Connected > 0 })
 	}
 	dbtest.Eventually(t, "it has all", func() bool { return d.Stat().Tickets == 3 })
@@ -402,9 +394,7 @@ func TestSharedConnectionsHaveTicketsToo(t *testing.T) {
 	dbtest.NoLeaks(t)
 	d, control, cfg := open(t, func(c *config.Database) { auto(4)(c); c.Strategy = db.Multiplex })
 	var n int
-	if err := d.Read().QueryRow(t.Context(), "SELECT 1").Scan(&n); err != nil {
-		t.Fatal(err)
-	}
+	must(t, d.Read().QueryRow(t.Context(), "SELECT 1").Scan(&n))
 	release := held(t, d, 2)
 	defer release()
 	dbtest.Eventually(t, "two leases and a shared connection have tickets", func() bool {
@@ -443,9 +433,7 @@ func TestUnderABudgetTheCircuitOpensForAServerThatEndsEveryLogin(t *testing.T) {
 func hangsUp(t *testing.T) (port int) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed below
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

@@ -13,9 +13,7 @@ import (
 
 func TestCausesAreAllCauses(t *testing.T) {
 	file, err := parser.ParseFile(token.NewFileSet(), "causes.go", nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var declared []db.Cause
 	ast.Inspect(file, func(n ast.Node) bool {
 		spec, is := n.(*ast.ValueSpec)

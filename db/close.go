@@ -12,10 +12,10 @@ import (
 // closeTimeout bounds the wait for the server's side of a closed connection.
 const closeTimeout = time.Second
 
-// closeConn closes the connection and waits until the server's process has ended, that is, until its slot is free: the
-// kernel closes the socket after the backend has freed its slot. pgx, like libpq, does not wait for that, so a program
-// that reconnects at once briefly has one backend more than it counts.
-func closeConn(conn *pgx.Conn) {
+// Disconnect closes a connection that Connect made, and waits until the server's process has ended, that is, until its
+// slot is free, for at most one second: the kernel closes the socket after the backend has freed its slot. pgx, like
+// libpq, does not wait for that, so a program that reconnects at once briefly has one backend more than it counts.
+func Disconnect(conn *pgx.Conn) {
 	pc := conn.PgConn()
 	if pc.IsClosed() {
 		select {
@@ -45,7 +45,7 @@ func abort(conn *pgx.Conn) {
 	_ = socket.Close()
 }
 
-// terminate is closeConn up to the end of the server's side. pgxpool's hook BeforeClose is the other caller.
+// terminate is Disconnect up to the end of the server's side. pgxpool's hook BeforeClose is the other caller.
 func terminate(conn *pgx.Conn) {
 	pc := conn.PgConn()
 	if pc.IsClosed() {

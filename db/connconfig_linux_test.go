@@ -17,9 +17,7 @@ func TestADeadPeerIsNoticedAsKeepaliveSays(t *testing.T) {
 	cfg.Keepalive = db.Keepalive{Idle: 31 * time.Second, Interval: 7 * time.Second, Count: 4}
 	conn := connect(t, cfg)
 	raw, err := conn.PgConn().Conn().(*net.TCPConn).SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if err := raw.Control(func(fd uintptr) {
 		for option, want := range map[int]int{
 			syscall.TCP_KEEPIDLE: 31, syscall.TCP_KEEPINTVL: 7, syscall.TCP_KEEPCNT: 4, unix.TCP_USER_TIMEOUT: 1000 * (31 + 4*7),

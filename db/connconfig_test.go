@@ -26,18 +26,14 @@ import (
 func connConfig(t *testing.T, cfg config.Database) *pgx.ConnConfig {
 	t.Helper()
 	cc, err := db.ConnConfig(cfg, "ddtb/test")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return cc
 }
 
 func connect(t *testing.T, cfg config.Database) *pgx.Conn {
 	t.Helper()
 	conn, err := db.Connect(t.Context(), connConfig(t, cfg))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
 	return conn
 }
@@ -110,18 +106,14 @@ func TestANULInASettingIsRefusedBeforeAnyLogin(t *testing.T) {
 func TestAPasswordComesFromItsFile(t *testing.T) {
 	cfg := dbtest.Config(t)
 	file := filepath.Join(t.TempDir(), "password")
-	if err := os.WriteFile(file, []byte(cfg.Password.Reveal()+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(file, []byte(cfg.Password.Reveal()+"\n"), 0o600))
 	cfg.Password, cfg.PasswordFile = "", file
 	connect(t, cfg)
 	cfg.PasswordFile = file + "x"
 	if _, err := db.ConnConfig(cfg, "ddtb/test"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a file that is missing: %v", err)
 	}
-	if err := os.WriteFile(file, []byte("*:*:"+cfg.Name+":"+cfg.User+":from pgpass\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(file, []byte("*:*:"+cfg.Name+":"+cfg.User+":from pgpass\n"), 0o600))
 	t.Setenv("PGPASSFILE", file)
 	cfg.PasswordFile = ""
 	if cc := connConfig(t, cfg); cc.Password != "from pgpass" {
@@ -188,9 +180,7 @@ func TestTLSIsUsedAsSSLModeSays(t *testing.T) {
 		t.Errorf("an unknown certificate is believed: %v", err)
 	}
 	root := filepath.Join(t.TempDir(), "root.crt")
-	if err := os.WriteFile(root, certificate, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(root, certificate, 0o600))
 	t.Setenv("PGSSLROOTCERT", root)
 	connect(t, plain)
 	plain.Host = "127.0.0.1"
@@ -215,20 +205,14 @@ func enableTLS(t *testing.T, control *pgx.Conn, certificate, key []byte) {
 func selfSigned(t *testing.T) (certificate, key []byte) {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	text := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "localhost"}, DNSNames: []string{"localhost"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, text, text, k.Public(), k)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	private, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})
 }

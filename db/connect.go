@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Connector makes and closes the connections of one Source. Every attempt passes the breaker.
@@ -29,7 +30,7 @@ const pingAfter = time.Second
 // more recently would have ended the query as well.
 const peekAfter = time.Millisecond
 
-func newConnector(s Settings, tracer pgx.QueryTracer) (*Connector, error) {
+func newConnector(s Settings, tracer Tracer) (*Connector, error) {
 	cc, err := ConnConfig(s, s.ApplicationName+"/"+s.Strategy)
 	if err != nil {
 		return nil, err
@@ -47,22 +48,14 @@ func (c *Connector) Config() *pgx.ConnConfig { return c.config.Copy() }
 // Prepare admits an attempt to connect, for which it may have to wait for a ticket of the budget. An error is a *ConnError.
 // The password is read during the attempt: see ConnConfig.
 func (c *Connector) Prepare(ctx context.Context, cc *pgx.ConnConfig) error {
-	return c.prepare(ctx, cc, false)
-}
-
-// prepare is Prepare. shared means that the connection is not for leases.
-func (c *Connector) prepare(ctx context.Context, cc *pgx.ConnConfig, shared bool) error {
 	if c.tickets == nil {
 		return c.breaker.admit()
 	}
-	if err := c.tickets.take(ctx, shared); err != nil {
+	if err := c.tickets.take(ctx); err != nil {
 		return err
 	}
 	if err := c.breaker.admit(); err != nil {
-		c.tickets.gaveUp()
-		if shared {
-			c.tickets.unshare()
-		}
+		c.tickets.gaveUp(ctx)
 		return err
 	}
 	cc.AfterConnect = c.tickets.hold
@@ -70,31 +63,26 @@ func (c *Connector) prepare(ctx context.Context, cc *pgx.ConnConfig, shared bool
 }
 
 // Connect makes a connection. While the server can't be reached it retries, until the circuit opens or ctx ends. A
-// failure is a *ConnError, or ctx's error if the caller's context was cancelled.
+// failure is a *ConnError, or ctx's error if the caller's context was cancelled. Under a budget, the connection counts as
+// shared: it is not for leases.
 func (c *Connector) Connect(ctx context.Context) (*pgx.Conn, error) {
+	ctx = context.WithValue(ctx, sharedAttempt{}, true)
 	conn, err := c.attempt(ctx)
-	if err != nil {
-		err = c.retry(ctx, err, func() (err error) {
-			conn, err = c.attempt(ctx)
-			return err
-		})
-	}
+	err = c.retry(ctx, err, func() (err error) {
+		conn, err = c.attempt(ctx)
+		return err
+	})
 	return conn, err
 }
 
-// attempt connects once. Under a budget, the connection is not for leases.
 func (c *Connector) attempt(ctx context.Context) (*pgx.Conn, error) {
 	cc := c.Config()
-	if err := c.prepare(ctx, cc, true); err != nil {
+	if err := c.Prepare(ctx, cc); err != nil {
 		return nil, err
 	}
 	conn, err := pgx.ConnectConfig(ctx, cc)
-	switch {
-	case err != nil:
-		c.tickets.unshare()
-		return nil, c.connectError(ctx, err)
-	case c.tickets != nil:
-		conn.PgConn().CustomData()[sharedKey] = true
+	if err != nil {
+		return nil, connectError(ctx, c.settings.Strategy, err)
 	}
 	return conn, nil
 }
@@ -103,8 +91,8 @@ func (c *Connector) attempt(ctx context.Context) (*pgx.Conn, error) {
 // one. The next attempt is made for the lease.
 var errRetired = errors.New("the pool was replaced")
 
-// retry runs try, which connects, after it failed with err: until it succeeds, fails permanently, the circuit opens, or
-// ctx ends.
+// retry runs try, which connects, again if it failed with err: until it succeeds, fails permanently, the circuit opens,
+// or ctx ends.
 func (c *Connector) retry(ctx context.Context, err error, try func() error) error {
 	return retry(ctx, firstBackoff, mostBackoff, err, try, func(err error) bool {
 		if errors.Is(err, errUnpolled) { // there was no attempt, and the polls go on by themselves
@@ -115,13 +103,9 @@ func (c *Connector) retry(ctx context.Context, err error, try func() error) erro
 	})
 }
 
-func (c *Connector) connectError(ctx context.Context, err error) error {
-	return connectError(ctx, c.settings.Strategy, err)
-}
-
 // CloseConn closes the connection and waits until its slot is free, for at most one second.
 func (c *Connector) CloseConn(conn *pgx.Conn) {
-	closeConn(conn)
+	Disconnect(conn)
 	c.tickets.closed(conn)
 	c.breaker.slotFreed()
 }
@@ -167,8 +151,9 @@ func Lost(conn *pgx.Conn, err error) error {
 
 // lostConnection returns the error of a statement under which the connection was lost.
 func lostConnection(conn *pgx.Conn, err error) *ConnError {
-	return &ConnError{Cause: causeOfLoss(err), Server: ServerOf(conn), Sent: true, Err: err, stack: callers()}
+	cause := ServerUnavailable
+	if pe, ok := errors.AsType[*pgconn.PgError](err); ok {
+		cause = causeOfAnswer(pe)
+	}
+	return &ConnError{Cause: cause, Server: ServerOf(conn), Sent: true, Err: err, stack: callers()}
 }
-
-// Disconnect closes a connection that Connect made, and waits until its slot is free, for at most one second.
-func Disconnect(conn *pgx.Conn) { closeConn(conn) }

@@ -119,9 +119,7 @@ func TestThePackageImportsNoOtherPackageOfTheProject(t *testing.T) {
 func copyPackage(t *testing.T, dir string, without []string) {
 	t.Helper()
 	target := filepath.Join(dir, "data.base") // a path that the package can't know
-	if err := os.Mkdir(target, 0o750); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Mkdir(target, 0o750))
 	for _, name := range sources(t) {
 		if slices.ContainsFunc(without, func(part string) bool { return slices.Contains(parts[part].files, name) }) {
 			continue
@@ -144,9 +142,7 @@ func copyPackage(t *testing.T, dir string, without []string) {
 func requirements(t *testing.T) string {
 	t.Helper()
 	out, err := goCommand(t, ".", "list", "-deps", "-f", `{{with .Module}}{{if .Version}}require {{.Path}} {{.Version}}{{end}}{{end}}`, ".").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	slices.Sort(lines)
 	return strings.Join(slices.Compact(lines), "\n") + "\n"
@@ -166,9 +162,7 @@ func goCommand(t *testing.T, dir string, args ...string) *exec.Cmd {
 func sources(t *testing.T) (names []string) {
 	t.Helper()
 	all, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for _, name := range all {
 		if !strings.HasSuffix(name, "_test.go") {
 			names = append(names, name)
@@ -182,14 +176,10 @@ func imports(t *testing.T) (paths []string) {
 	t.Helper()
 	for _, name := range sources(t) {
 		f, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ImportsOnly)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		for _, spec := range f.Imports {
 			path, err := strconv.Unquote(spec.Path.Value)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			paths = append(paths, path)
 		}
 	}
@@ -199,15 +189,11 @@ func imports(t *testing.T) (paths []string) {
 func read(t *testing.T, path string) string {
 	t.Helper()
 	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return string(text)
 }
 
 func write(t *testing.T, path, text string) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(path, []byte(text), 0o600))
 }

@@ -25,9 +25,7 @@ func open(t *testing.T, set func(*config.Database)) (*db.DB, *pgx.Conn, config.D
 	cfg := dbtest.Config(t)
 	set(&cfg)
 	d, err := db.Open(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() {
 		if err := d.Close(context.Background()); err != nil {
 			t.Errorf("Close: %v", err)
@@ -58,9 +56,7 @@ func everyStrategy(t *testing.T, test func(t *testing.T, set func(*config.Databa
 
 func one(t *testing.T, q db.Querier, ctx context.Context) (n int) { //nolint:revive // t first, as in every helper here
 	t.Helper()
-	if err := q.QueryRow(ctx, "SELECT 1").Scan(&n); err != nil {
-		t.Fatal(err)
-	}
+	must(t, q.QueryRow(ctx, "SELECT 1").Scan(&n))
 	return n
 }
 
@@ -182,9 +178,7 @@ func TestATransactionIsAllOrNothing(t *testing.T) {
 				return fail
 			})
 		}
-		if err := insert(1, nil); err != nil {
-			t.Fatal(err)
-		}
+		must(t, insert(1, nil))
 		if err := insert(2, errors.New("no")); err == nil || err.Error() != "no" {
 			t.Errorf("got %v", err)
 		}
@@ -209,9 +203,7 @@ func TestASecondQueryOnAHeldLeaseIsRefusedWhileItsRowsAreOpen(t *testing.T) {
 	ctx, end := d.Begin(t.Context())
 	defer end()
 	rows, err := d.Query(ctx, "SELECT generate_series(1, 3)")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if err := d.QueryRow(ctx, "SELECT 1").Scan(new(int)); !errors.Is(err, db.ErrInUse) {
 		t.Errorf("got %v", err)
 	}
@@ -238,9 +230,7 @@ func TestAHolderIsNamedByItsLineOfCode(t *testing.T) {
 		ctx, end := d.Begin(t.Context())
 		defer end()
 		rows, err := d.Query(ctx, "SELECT 1")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		defer rows.Close()
 		hs := d.Holders()
 		if len(hs) != 1 || !strings.HasPrefix(hs[0].Where, "db_test.go:") {
@@ -252,9 +242,7 @@ func TestAHolderIsNamedByItsLineOfCode(t *testing.T) {
 func TestAPoolTimeoutSpeaksPsycopgsWords(t *testing.T) {
 	d, _, _ := open(t, func(c *config.Database) { pool(c); c.Pool.MaxSize, c.Pool.Timeout = 1, time.Second })
 	l, err := d.Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer l.Release()
 	_, err = d.Acquire(t.Context())
 	if db.CauseOf(err) != db.PoolTimeout || err.Error() != "couldn't get a connection after 1.00 sec" {
@@ -269,9 +257,7 @@ func TestAPoolTimeoutSpeaksPsycopgsWords(t *testing.T) {
 func TestAFullQueueRefusesAtOnce(t *testing.T) {
 	d, _, _ := open(t, func(c *config.Database) { pool(c); c.Pool.MaxSize, c.Pool.MaxWaiting = 1, 1 })
 	l, err := d.Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	waited := make(chan error)
 	go func() {
 		second, err := d.Acquire(context.Background())
@@ -314,9 +300,7 @@ func TestAWorkerThatIsGoneLeavesItsConnectionBehindUnlessItIsReaped(t *testing.T
 					break
 				}
 				l, err := d.Acquire(t.Context())
-				if err != nil {
-					t.Fatal(err)
-				}
+				must(t, err)
 				hold = append(hold, l)
 			}
 			for _, l := range hold {
@@ -345,9 +329,7 @@ func TestAPersistentConnectionPastItsAgeIsReplacedByItsOwnerOnly(t *testing.T) {
 	for range 2 {
 		request, end := d.Begin(client)
 		var pid int
-		if err := d.QueryRow(request, "SELECT pg_backend_pid() FROM pg_sleep(0.002)").Scan(&pid); err != nil {
-			t.Fatal(err)
-		}
+		must(t, d.QueryRow(request, "SELECT pg_backend_pid() FROM pg_sleep(0.002)").Scan(&pid))
 		pids = append(pids, pid)
 		end()
 	}
@@ -386,9 +368,7 @@ func TestASwitchFailsNoRequest(t *testing.T) {
 		next.Persistent.Reap = true
 		[]func(*config.Database){perRequest, persistent, pool, poolRequest}[i%4](&next)
 		before := done.Load()
-		if err := d.Switch(ctx, next); err != nil {
-			t.Fatal(err)
-		}
+		must(t, d.Switch(ctx, next))
 		dbtest.Eventually(t, "20 requests were served", func() bool { return done.Load() >= before+20 || ctx.Err() != nil })
 	}
 	stop()
@@ -424,9 +404,7 @@ func TestASwitchFreesTheSlotsThatTheOldStrategyTook(t *testing.T) {
 	}
 	next := cfg
 	pool(&next)
-	if err := d.Switch(t.Context(), next); err != nil {
-		t.Fatal(err)
-	}
+	must(t, d.Switch(t.Context(), next))
 	one(t, d, t.Context())
 }
 
@@ -436,9 +414,7 @@ func TestARequestUnderWayFinishesOnTheOldStrategy(t *testing.T) {
 	one(t, d, request)
 	next := cfg
 	pool(&next)
-	if err := d.Switch(t.Context(), next); err != nil {
-		t.Fatal(err)
-	}
+	must(t, d.Switch(t.Context(), next))
 	var app string
 	if err := d.QueryRow(request, "SHOW application_name").Scan(&app); err != nil || app != "ddtb/persistent" {
 		t.Errorf("application_name %q, %v", app, err)
@@ -455,14 +431,10 @@ func TestARequestGoesOnWithTheStrategyInForceOnceItsOwnIsClosed(t *testing.T) {
 	defer end()
 	one(t, d, request)
 	persistent(&cfg)
-	if err := d.Switch(t.Context(), cfg); err != nil {
-		t.Fatal(err)
-	}
+	must(t, d.Switch(t.Context(), cfg))
 	dbtest.Eventually(t, "the pool is closed", func() bool {
 		var app string
-		if err := d.QueryRow(request, "SHOW application_name").Scan(&app); err != nil {
-			t.Fatal(err)
-		}
+		must(t, d.QueryRow(request, "SHOW application_name").Scan(&app))
 		return app == "ddtb/persistent"
 	})
 }
@@ -471,9 +443,7 @@ func TestAQueryThatBeginsAsItsRequestEndsKeepsNothing(t *testing.T) {
 	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
 		d, _, _ := open(t, set)
 		request, end := d.Begin(t.Context())
-		if err := d.ExecAsItEnds(request, end, "SELECT 1"); err != nil {
-			t.Fatal(err)
-		}
+		must(t, d.ExecAsItEnds(request, end, "SELECT 1"))
 		if s := d.Stat(); s.Leases != 0 {
 			t.Errorf("%d leases are out", s.Leases)
 		}
@@ -486,9 +456,7 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 		set(&cfg)
 		before := goleak.IgnoreCurrent()
 		d, err := db.Open(t.Context(), cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		client, gone := db.WithWorker(t.Context())
 		request, end := d.Begin(client)
 		one(t, d, request)
@@ -513,9 +481,7 @@ func TestASettingMadeByAStoredFunctionDoesNotReachTheNextHolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	var tenant string
-	if err := d.QueryRow(t.Context(), "SELECT coalesce(current_setting('app.tenant', true), '')").Scan(&tenant); err != nil {
-		t.Fatal(err)
-	}
+	must(t, d.QueryRow(t.Context(), "SELECT coalesce(current_setting('app.tenant', true), '')").Scan(&tenant))
 	if tenant != "" {
 		t.Errorf("the next holder is %q", tenant)
 	}
@@ -528,9 +494,7 @@ func TestCloseTakesBackAlsoTheLeaseThatIsHandedOverMeanwhile(t *testing.T) {
 			c.Pool.MaxSize, c.PerRequest.MaxSize, c.Persistent.Workers = 1, 1, 1
 		})
 		held, err := d.Acquire(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		var second sync.WaitGroup
 		second.Go(func() {
 			l, err := d.Acquire(t.Context())
@@ -567,13 +531,9 @@ func TestTotalsKeepWhatReplacedStrategiesCountToTheEnd(t *testing.T) {
 	ctx, end := d.Begin(t.Context())
 	one(t, d, ctx) // on the first pool
 	held, err := d.Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	persistent(&cfg)
-	if err := d.Switch(t.Context(), cfg); err != nil {
-		t.Fatal(err)
-	}
+	must(t, d.Switch(t.Context(), cfg))
 	one(t, d, t.Context())
 	one(t, d, ctx) // on the first pool still, which is replaced
 	if got := d.Totals(); got["pool"].Acquired != 3 || got["persistent"].Acquired != 1 || d.Stat().Acquired != 1 {
@@ -582,13 +542,9 @@ func TestTotalsKeepWhatReplacedStrategiesCountToTheEnd(t *testing.T) {
 	end()
 	held.Release()
 	pool(&cfg)
-	if err := d.Switch(t.Context(), cfg); err != nil {
-		t.Fatal(err)
-	}
+	must(t, d.Switch(t.Context(), cfg))
 	one(t, d, t.Context())
-	if err := d.Close(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, d.Close(t.Context()))
 	got := d.Totals()
 	if p := got["pool"]; p.Acquired != 4 || p.Connects < 2 || p.Connected != p.Connects || p.Leases != 0 {
 		t.Errorf("of two pools: %+v", p)
@@ -628,9 +584,7 @@ func TestAttemptsUnderWayAndConnectionsClosedForTheirAgeAreCounted(t *testing.T)
 	one(t, d, t.Context())
 	dbtest.Eventually(t, "an idle connection is closed", func() bool { return d.Stat().IdledOut == 1 })
 	cfg.Pool.MaxIdle, cfg.Pool.MaxLifetime = time.Hour, time.Millisecond
-	if err := d.Switch(t.Context(), cfg); err != nil {
-		t.Fatal(err)
-	}
+	must(t, d.Switch(t.Context(), cfg))
 	one(t, d, t.Context())
 	dbtest.Eventually(t, "an old connection is closed", func() bool { return d.Stat().AgedOut > 0 }) // several, where a query takes longer than their lifetime to begin
 	if s := d.Stat(); s.IdledOut != 0 || s.Connecting != 0 {
@@ -639,14 +593,10 @@ func TestAttemptsUnderWayAndConnectionsClosedForTheirAgeAreCounted(t *testing.T)
 	dbtest.Eventually(t, "the pool that was replaced keeps its count", func() bool { return d.Totals()["pool"].IdledOut == 1 })
 
 	hung, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0") // accepts connections, and sends nothing
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer func() { _ = hung.Close() }()
 	cfg.Host, cfg.Port = "127.0.0.1", hung.Addr().(*net.TCPAddr).Port
-	if err := d.Switch(t.Context(), cfg); err != nil {
-		t.Fatal(err)
-	}
+	must(t, d.Switch(t.Context(), cfg))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { _, err := d.Exec(ctx, "SELECT 1"); done <- err }()

@@ -189,14 +189,10 @@ func proxied(t *testing.T, cfg *config.Database) *toxiproxy.Proxy {
 	t.Helper()
 	p := toxiproxy.NewProxy(toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop()),
 		"wire", "127.0.0.1:0", net.JoinHostPort(cfg.Host, strconv.Itoa(cfg.Port)))
-	if err := p.Start(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, p.Start())
 	t.Cleanup(p.Stop)
 	host, port, err := net.SplitHostPort(p.Listen)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	cfg.Host = host
 	if cfg.Port, err = strconv.Atoi(port); err != nil {
 		t.Fatal(err)
@@ -300,9 +296,7 @@ func newCell(t *testing.T, s *site, i int, name string, set func(*config.Databas
 	set(&cfg)
 	cfg.ApplicationName = fmt.Sprintf("cell-%d", i)
 	d, err := db.Open(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	c := &cell{site: s, name: name, bound: bound, patience: patience, db: d, app: cfg.ApplicationName + "/" + cfg.Strategy}
 	if cfg.Strategy == db.Multiplex {
 		c.shared = cfg.Multiplex.Connections
@@ -562,9 +556,7 @@ func halfOpen(t *testing.T, s *site) func() {
 	t.Helper()
 	pids := backendsOf(t, s)
 	for _, pid := range pids {
-		if err := system.Kill(pid, system.Stop); err != nil {
-			t.Fatal(err)
-		}
+		must(t, system.Kill(pid, system.Stop))
 	}
 	return func() {
 		for _, pid := range pids {
@@ -576,9 +568,7 @@ func halfOpen(t *testing.T, s *site) func() {
 func backendsOf(t *testing.T, s *site) []int {
 	t.Helper()
 	rows, err := dbtest.Control(t, s.cfg).Query(t.Context(), "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'cell-%'")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	pids, err := pgx.CollectRows(rows, pgx.RowTo[int])
 	if err != nil || len(pids) == 0 {
 		t.Fatalf("no backend to stop (%v)", err)
@@ -597,9 +587,7 @@ func hogged(t *testing.T, s *site) func() {
 		if db.CauseOf(err) == db.SlotsExhausted {
 			break
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		others = append(others, conn)
 	}
 	return func() {

@@ -13,15 +13,16 @@ import (
 // which is at most checkpoint_timeout old.
 const (
 	primarySQL = `SELECT pg_is_in_recovery(), pg_current_wal_insert_lsn()::text, (SELECT system_identifier::text FROM pg_control_system()),
-		current_database(), ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int`
+		current_database(), pg_postmaster_start_time()::text, ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int`
 	replicaSQL = `SELECT pg_is_in_recovery(), coalesce(pg_last_wal_replay_lsn(), '0/0')::text, (SELECT system_identifier::text FROM pg_control_system()),
-		current_database(), coalesce((SELECT received_tli FROM pg_stat_wal_receiver), (SELECT timeline_id FROM pg_control_checkpoint()))`
+		current_database(), pg_postmaster_start_time()::text, coalesce((SELECT received_tli FROM pg_stat_wal_receiver), (SELECT timeline_id FROM pg_control_checkpoint()))`
 )
 
 // seenServer is their result.
 type seenServer struct {
 	recovers bool
 	position Position
+	started  string // when: it distinguishes servers with the same identity
 	identity
 }
 
@@ -34,39 +35,27 @@ type identity struct {
 
 // follow polls a server over a connection of its own, until ctx ends. rush requests the next poll early.
 func follow(ctx context.Context, settings func() Settings, sql string, rush <-chan struct{}, saw func(seenServer, error)) {
-	var conn *pgx.Conn
-	var of Settings
-	disconnect := func() {
-		if conn != nil {
-			closeConn(conn)
-			conn = nil
-		}
-	}
-	defer disconnect()
+	m := followed(settings)
+	defer m.close()
 	for {
-		if now := settings(); now != of {
-			disconnect()
-			of = now
-		}
-		var got seenServer
-		var err error
-		if conn == nil {
-			conn, err = followConn(ctx, of)
-		}
-		if err == nil {
-			got, err = ask(ctx, conn, sql)
-		}
+		got, err := ask(ctx, m, sql)
 		if ctx.Err() != nil {
 			return
 		}
 		saw(got, err)
-		if err != nil {
-			disconnect()
-		}
 		if !pauseFor(ctx, replicaRush, nil) || !pauseFor(ctx, replicaPoll-replicaRush, rush) {
 			return
 		}
 	}
+}
+
+// followed returns the connection by which a server is polled.
+func followed(settings func() Settings) *monitor {
+	return &monitor{name: "replication", settings: func() Settings {
+		s := settings()
+		s.ConnectTimeout = min(s.ConnectTimeout, replicaSilence)
+		return s
+	}}
 }
 
 // pauseFor waits for d, or until rush receives. It reports false if ctx ends.
@@ -82,24 +71,18 @@ func pauseFor(ctx context.Context, d time.Duration, rush <-chan struct{}) bool {
 	return true
 }
 
-func followConn(ctx context.Context, s Settings) (*pgx.Conn, error) {
-	s.ConnectTimeout = min(s.ConnectTimeout, replicaSilence)
-	cc, err := ConnConfig(s, s.ApplicationName+"/replication")
-	if err != nil {
-		return nil, err
-	}
-	return Connect(ctx, cc)
-}
-
 // ask queries the server's position. The simple protocol also works through a pooler.
-func ask(ctx context.Context, conn *pgx.Conn, sql string) (got seenServer, err error) {
-	ctx, cancel := context.WithTimeout(ctx, replicaSilence)
-	defer cancel()
-	var text string
-	var timeline pgtype.Int8
-	err = conn.QueryRow(ctx, sql, pgx.QueryExecModeSimpleProtocol).
-		Scan(&got.recovers, &text, &got.system, &got.database, &timeline)
-	got.timeline = uint32(timeline.Int64)
-	got.position, _ = ParsePosition(text)
+func ask(ctx context.Context, m *monitor, sql string) (got seenServer, err error) {
+	err = m.do(ctx, func(conn *pgx.Conn) error {
+		ctx, cancel := context.WithTimeout(ctx, replicaSilence)
+		defer cancel()
+		var text string
+		var timeline pgtype.Int8
+		err := conn.QueryRow(ctx, sql, pgx.QueryExecModeSimpleProtocol).
+			Scan(&got.recovers, &text, &got.system, &got.database, &got.started, &timeline)
+		got.timeline = uint32(timeline.Int64)
+		got.position, _ = ParsePosition(text)
+		return err
+	})
 	return got, err
 }

@@ -22,34 +22,20 @@ func Hint(err error) string {
 	case ByPooler(pe) && pooler != "":
 		return pooler
 	case pe.Code == pgerrcode.UndefinedTable, pe.Code == pgerrcode.UndefinedColumn, pe.Code == pgerrcode.WrongObjectType:
-		return makeIt
+		return "a table was dropped, renamed or changed: `ddtb migrate` makes it, or says what is missing and what to do"
 	case pe.Code == pgerrcode.CharacterNotInRepertoire:
-		return useUTF8
+		return "a stored text is not in the database's encoding, which SQL_ASCII does not check: correct the text, " +
+			"and recreate the database with TEMPLATE template0 ENCODING 'UTF8'"
 	case pe.Code == pgerrcode.UntranslatableCharacter:
-		return hasNoSuchCharacter
-	case pe.Code == pgerrcode.InvalidPassword:
-		return setAgain
+		return "the database's encoding lacks this character: recreate the database with TEMPLATE template0 ENCODING 'UTF8'"
+	case pe.Code == pgerrcode.InvalidPassword: // the server does not say which of the two it is
+		return "the password is wrong, or it was stored with md5 and pg_hba.conf asks for scram-sha-256: `\\password ROLE` in psql sets it again"
 	case pe.Code == pgerrcode.InsufficientPrivilege && strings.HasPrefix(pe.Routine, "aclcheck_error"):
-		return grantIt
+		return "the table belongs to another role: `ddtb migrate` says which statement grants it"
 	case pe.Code == pgerrcode.InvalidAuthorizationSpecification && pe.Routine == "auth_failed" && strings.Contains(pe.Message, "Peer"):
-		return usePassword
+		// The method peer authenticates the account of the process. Translations keep the word "Peer".
+		return `at its socket the server lets in only processes that run as the account of the role's name: set host = "127.0.0.1" to log in ` +
+			`by password, or put "local all all scram-sha-256" before pg_hba.conf's first "local" line, and reload the server`
 	}
 	return ""
 }
-
-const grantIt = "the table belongs to another role: `ddtb migrate` says which statement grants it"
-
-const makeIt = "a table was dropped, renamed or changed: `ddtb migrate` makes it, or says what is missing and what to do"
-
-const hasNoSuchCharacter = "the database's encoding lacks this character: recreate the database with TEMPLATE template0 ENCODING 'UTF8'"
-
-const useUTF8 = "a stored text is not in the database's encoding, which SQL_ASCII does not check: correct the text, " +
-	"and recreate the database with TEMPLATE template0 ENCODING 'UTF8'"
-
-// setAgain is advice for a refused password. The server does not say which of the two it is.
-const setAgain = "the password is wrong, or it was stored with md5 and pg_hba.conf asks for scram-sha-256: `\\password ROLE` in psql sets it again"
-
-// usePassword is advice for pg_hba.conf's peer method at the Unix socket, which authenticates the account of the
-// process. Translations keep the word "Peer".
-const usePassword = `at its socket the server lets in only processes that run as the account of the role's name: set host = "127.0.0.1" to log in ` +
-	`by password, or put "local all all scram-sha-256" before pg_hba.conf's first "local" line, and reload the server`

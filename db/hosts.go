@@ -22,17 +22,21 @@ func CheckHosts(ctx context.Context, s Settings) (all bool, err error) {
 	var primaries []string
 	var systems []string // each with its host
 	known := map[string]bool{}
+	first := func(what string) bool {
+		was := known[what]
+		known[what] = true
+		return !was
+	}
 	all = true
 	for i, one := range hosts {
 		if seen[i].system == "" {
 			all = false
 			continue
 		}
-		if !known[seen[i].system] {
-			known[seen[i].system] = true
+		if first(seen[i].system) {
 			systems = append(systems, fmt.Sprintf("%s (system identifier %s)", one, seen[i].system))
 		}
-		if !seen[i].recovers {
+		if !seen[i].recovers && first(seen[i].started) { // two names may be one server
 			primaries = append(primaries, one)
 		}
 	}
@@ -48,28 +52,21 @@ func CheckHosts(ctx context.Context, s Settings) (all bool, err error) {
 
 // seeHosts asks each host what it is. One that does not answer is the zero value.
 func seeHosts(ctx context.Context, s Settings, hosts []string) []seenServer {
+	ctx, cancel := context.WithTimeout(ctx, hostCheck)
+	defer cancel()
 	seen := make([]seenServer, len(hosts))
 	var all sync.WaitGroup
 	for i, one := range hosts {
 		single := s
 		single.Hosts, single.TargetSessionAttrs = Hosts(one), "any"
-		all.Go(func() { seen[i] = seeHost(ctx, single) })
+		all.Go(func() {
+			m := followed(func() Settings { return single })
+			defer m.close()
+			if got, err := ask(ctx, m, replicaSQL); err == nil {
+				seen[i] = got
+			}
+		})
 	}
 	all.Wait()
-	return seen
-}
-
-func seeHost(ctx context.Context, s Settings) seenServer {
-	ctx, cancel := context.WithTimeout(ctx, hostCheck)
-	defer cancel()
-	conn, err := followConn(ctx, s)
-	if err != nil {
-		return seenServer{}
-	}
-	defer closeConn(conn)
-	seen, err := ask(ctx, conn, replicaSQL)
-	if err != nil {
-		return seenServer{}
-	}
 	return seen
 }

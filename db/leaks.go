@@ -2,8 +2,10 @@ package db
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -15,9 +17,8 @@ import (
 // leaks tracks the outstanding leases: their holders, since when, and from which line. It reports leases that are held
 // too long, reclaims them if configured, and ends queries that take longer than query_timeout, under every strategy.
 type leaks struct {
-	log                                   *slog.Logger
-	strategy                              string
-	leakAfter, reclaimAfter, queryTimeout time.Duration // 0: never
+	source *Source
+	log    *slog.Logger // names the strategy in each line
 
 	leaked, reclaimed, nested atomic.Int64
 	open                      logOnce // source lines that left a transaction open
@@ -25,9 +26,8 @@ type leaks struct {
 	mu  sync.Mutex
 	out []*Lease // unordered: each lease knows its index
 
-	done    chan struct{}
+	cancel  context.CancelFunc
 	stopped sync.WaitGroup
-	once    sync.Once
 }
 
 // holding is the part of a lease that leaks uses.
@@ -91,37 +91,34 @@ func (k *leaks) holders() []Holder {
 	hs := make([]Holder, len(ls))
 	for i, l := range ls {
 		stack := l.stack()
-		hs[i] = Holder{Since: l.since, Strategy: k.strategy, PID: l.PID(), Stack: stack, Where: stack[0]}
+		hs[i] = Holder{Since: l.since, Strategy: k.source.settings.Strategy, PID: l.PID(), Stack: stack, Where: stack[0]}
 	}
 	return hs
 }
 
 // start starts the monitoring, if any of the times is set.
 func (k *leaks) start(s *Source) {
-	k.log, k.strategy, k.done = s.options.Log, s.settings.Strategy, make(chan struct{})
-	k.leakAfter, k.reclaimAfter, k.queryTimeout = s.settings.Pool.LeakAfter, s.settings.Pool.ReclaimAfter, s.settings.QueryTimeout
-	if k.leakAfter > 0 || k.reclaimAfter > 0 || k.queryTimeout > 0 {
-		k.stopped.Go(k.run)
-	}
-}
-
-// interval returns a tenth of the shortest time, within bounds that cost little and react soon enough.
-func (k *leaks) interval() time.Duration {
-	shortest := 10 * time.Second
-	for _, d := range []time.Duration{k.leakAfter, k.reclaimAfter, k.queryTimeout} {
-		if d > 0 {
+	var ctx context.Context
+	ctx, k.cancel = context.WithCancel(context.Background())
+	k.source, k.log = s, s.options.Log.With("strategy", s.settings.Strategy)
+	shortest := time.Duration(math.MaxInt64)
+	for _, d := range []time.Duration{s.settings.Pool.LeakAfter, s.settings.Pool.ReclaimAfter, s.settings.QueryTimeout} {
+		if d > 0 { // 0: never
 			shortest = min(shortest, d)
 		}
 	}
-	return max(shortest/10, 5*time.Millisecond)
+	if shortest < math.MaxInt64 {
+		k.stopped.Go(func() { k.run(ctx, min(max(shortest/10, 5*time.Millisecond), time.Second)) })
+	}
 }
 
-func (k *leaks) run() {
-	ticker := time.NewTicker(k.interval())
+// run checks the leases at an interval that costs little and reacts soon enough.
+func (k *leaks) run(ctx context.Context, interval time.Duration) {
+	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
 		select {
-		case <-k.done:
+		case <-ctx.Done():
 			return
 		case now := <-ticker.C:
 			k.check(now)
@@ -133,14 +130,15 @@ func (k *leaks) run() {
 func (k *leaks) check(now time.Time) {
 	var ends sync.WaitGroup
 	defer ends.Wait()
+	pool, queryTimeout := k.source.settings.Pool, k.source.settings.QueryTimeout
 	for _, l := range k.list() {
 		age, query := now.Sub(l.since), l.query.Load()
 		switch {
-		case k.reclaimAfter > 0 && age >= k.reclaimAfter:
+		case pool.ReclaimAfter > 0 && age >= pool.ReclaimAfter:
 			ends.Go(func() { k.reclaim(l) })
-		case k.queryTimeout > 0 && query > 0 && ticks()-query >= int64(k.queryTimeout):
+		case queryTimeout > 0 && query > 0 && ticks()-query >= int64(queryTimeout):
 			ends.Go(func() { k.endQuery(l) })
-		case k.leakAfter > 0 && age >= k.leakAfter && l.late.CompareAndSwap(false, true):
+		case pool.LeakAfter > 0 && age >= pool.LeakAfter && l.late.CompareAndSwap(false, true):
 			k.leaked.Add(1)
 			k.log.Warn("a lease is held for long: is it a leak, a stream, or a slow request? Release it before slow work", k.about(l)...)
 		}
@@ -164,7 +162,7 @@ func (k *leaks) endQuery(l *Lease) {
 func (k *leaks) leftOpen(l *Lease) {
 	if stack := l.stack(); k.open.first(stack[0]) {
 		k.log.Warn("a transaction was left open when its lease was released, and is rolled back: use InTx",
-			"strategy", k.strategy, "line", stack[0], "stack", strings.Join(stack, " < "))
+			"line", stack[0], "stack", strings.Join(stack, " < "))
 	}
 }
 
@@ -176,14 +174,11 @@ func (k *leaks) returned(l *Lease) {
 }
 
 func (k *leaks) about(l *Lease) []any {
-	return []any{
-		"strategy", k.strategy, "held", time.Since(l.since).Round(time.Millisecond), "backend", l.PID(),
-		"stack", strings.Join(l.stack(), " < "),
-	}
+	return []any{"held", time.Since(l.since).Round(time.Millisecond), "backend", l.PID(), "stack", strings.Join(l.stack(), " < ")}
 }
 
 func (k *leaks) stop() {
-	k.once.Do(func() { close(k.done) })
+	k.cancel()
 	k.stopped.Wait()
 }
 

@@ -19,9 +19,7 @@ func openLogged(t *testing.T, set func(*config.Database)) (*db.DB, *logtest.Log)
 	set(&cfg)
 	log := &logtest.Log{}
 	d, err := db.OpenWith(cfg, db.Options{Log: slog.New(slog.NewTextHandler(log, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { _ = d.Close(context.Background()) })
 	return d, log
 }
@@ -30,9 +28,7 @@ func TestALeaseThatIsHeldForLongIsLoggedOnceAndAgainWhenItComesBack(t *testing.T
 	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
 		d, log := openLogged(t, func(c *config.Database) { set(c); c.Pool.LeakAfter = time.Second })
 		l, err := d.Acquire(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		dbtest.Eventually(t, "the leak is logged", func() bool { return log.Count("held for long: is it a leak") == 1 })
 		if log.Count("leaks_test.go:") == 0 {
 			t.Error("the line that holds it is not named")
@@ -92,9 +88,7 @@ func TestALeaseThatIsHeldTooLongIsTakenBack(t *testing.T) {
 		ctx, end := d.Begin(t.Context())
 		defer end()
 		rows, err := d.Query(ctx, "SELECT generate_series(1, 1000000)") // never closed
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		one(t, d, t.Context()) // waits until the only place is free again
 		for rows.Next() {
 		}

@@ -2,7 +2,6 @@ package db
 
 import (
 	"errors"
-	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -81,7 +80,7 @@ func (l *Lease) Release() {
 		return
 	}
 	if was := l.state.Swap(released); was == reclaimed || was == overdue { // the lease has ended already; its holder comes now
-		closeConn(l.conn) // the socket is closed already: this marks the driver's side
+		Disconnect(l.conn) // the socket is closed already: this marks the driver's side
 	}
 }
 
@@ -133,23 +132,4 @@ func (l *Lease) takenErr() error {
 		return ErrQueryTimeout
 	}
 	return nil
-}
-
-// explain adds the cause to an error of the driver.
-func (l *Lease) explain(callerGone bool, err error) error {
-	if err == nil {
-		return nil
-	}
-	switch taken := l.takenErr(); {
-	case taken != nil && errors.Is(err, taken):
-		return err // from the rows of a transaction
-	case taken != nil:
-		return fmt.Errorf("%w (%w)", taken, err)
-	}
-	if !callerGone && lost(err, l.conn.IsClosed()) {
-		ce := lostConnection(l.conn, err)
-		ce.Strategy = l.source.settings.Strategy
-		return ce
-	}
-	return err
 }

@@ -19,15 +19,11 @@ func TestAServerThatCanNotForkSaysSo(t *testing.T) {
 	cfg := s.Config(t)
 	backend := scan[int](t, s.Control(t, "postgres"), "SELECT pg_backend_pid()")
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", backend))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	_, parent, _ := strings.Cut(string(status), "PPid:\t")
 	parent, _, _ = strings.Cut(parent, "\n")
 	info, err := os.Stat("/proc/" + parent)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	owner := info.Sys().(*syscall.Stat_t)
 	limit := exec.CommandContext(t.Context(), "prlimit", "--pid", parent, "--nproc=1:")
 	if os.Getuid() == 0 { // root has no such limit, and may lack the right to set it

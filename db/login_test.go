@@ -90,9 +90,7 @@ func TestARotatedPasswordFileIsInForceAtTheNextConnection(t *testing.T) {
 			cfg.Pool.MaxLifetime, cfg.Pool.HealthCheckPeriod = time.Second, 100*time.Millisecond
 			d := openOn(t, cfg)
 			query := func() error { return ping(t, d) }
-			if err := query(); err != nil {
-				t.Fatal(err)
-			}
+			must(t, query())
 			run(t, control, "ALTER ROLE "+cfg.User+" PASSWORD 'the new one'")
 			swap(t, filepath.Join(dir, "2"), mount)
 			before := d.Stat().Connected
@@ -111,16 +109,12 @@ func TestASessionThatIsTooOldIsReplacedWithTheRotatedPassword(t *testing.T) {
 	writeFile(t, cfg.PasswordFile, cfg.Password.Reveal())
 	cfg.Pool.MaxLifetime, cfg.Pool.HealthCheckPeriod = time.Second, 100*time.Millisecond
 	d := openOn(t, cfg)
-	if err := ping(t, d); err != nil {
-		t.Fatal(err)
-	}
+	must(t, ping(t, d))
 	run(t, control, "ALTER ROLE "+cfg.User+" PASSWORD 'rotated'")
 	writeFile(t, cfg.PasswordFile, "rotated")
 	before := d.Stat().Connected
 	dbtest.Eventually(t, "the pool has replaced its connection", func() bool {
-		if err := ping(t, d); err != nil {
-			t.Fatal(err)
-		}
+		must(t, ping(t, d))
 		return d.Stat().Connected > before
 	})
 }
@@ -128,19 +122,13 @@ func TestASessionThatIsTooOldIsReplacedWithTheRotatedPassword(t *testing.T) {
 // swap lets the link lead elsewhere in one step, as Kubernetes does.
 func swap(t *testing.T, to, link string) {
 	t.Helper()
-	if err := os.Symlink(to, link+".new"); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(link+".new", link); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Symlink(to, link+".new"))
+	must(t, os.Rename(link+".new", link))
 }
 
 func writeFile(t *testing.T, path, text string) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(path, []byte(text), 0o600))
 }
 
 func TestAPasswordFileThatCantBeReadIsNamedWithTheReason(t *testing.T) {
@@ -164,19 +152,13 @@ func TestAPasswordFileThatCantBeReadIsNamedWithTheReason(t *testing.T) {
 			writeFile(t, cfg.PasswordFile, good)
 			cfg.Strategy = db.PerRequest
 			d := openOn(t, cfg)
-			if err := os.Remove(cfg.PasswordFile); err != nil {
-				t.Fatal(err)
-			}
-			if err := c.make(cfg.PasswordFile); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.Remove(cfg.PasswordFile))
+			must(t, c.make(cfg.PasswordFile))
 			err := ping(t, d)
 			if db.CauseOf(err) != db.LoginRejected || !strings.Contains(fmt.Sprint(err), c.want) {
 				t.Errorf("the error is %v", err)
 			}
-			if err := os.RemoveAll(cfg.PasswordFile); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.RemoveAll(cfg.PasswordFile))
 			writeFile(t, cfg.PasswordFile, good)
 			if err := ping(t, d); err != nil {
 				t.Errorf("with the file back: %v", err)
@@ -188,9 +170,7 @@ func TestAPasswordFileThatCantBeReadIsNamedWithTheReason(t *testing.T) {
 func openOn(t *testing.T, cfg config.Database) *db.DB {
 	t.Helper()
 	d, err := db.Open(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() {
 		if err := d.Close(context.Background()); err != nil {
 			t.Error(err)

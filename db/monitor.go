@@ -7,35 +7,48 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// monitor is the Control of a Source without Options.Control.
+// monitor keeps one connection outside of the strategies. It is the Control of a Source without Options.Control.
 type monitor struct {
-	cc   *pgx.ConnConfig
-	turn sync.Mutex
-	conn *pgx.Conn
-}
-
-func newMonitor(s Settings) (*monitor, error) {
-	cc, err := ConnConfig(s, s.ApplicationName+"/monitor")
-	return &monitor{cc: cc}, err
+	settings func() Settings // of the server, which may change between two calls
+	name     string          // in application_name, after the settings' own
+	turn     sync.Mutex
+	of       Settings
+	conn     *pgx.Conn
 }
 
 // do implements Control.
 func (m *monitor) do(ctx context.Context, f func(*pgx.Conn) error) (err error) {
 	m.turn.Lock()
 	defer m.turn.Unlock()
+	if now := m.settings(); now != m.of {
+		m.disconnect()
+		m.of = now
+	}
 	if m.conn == nil || m.conn.IsClosed() {
-		if m.conn, err = Connect(ctx, m.cc); err != nil {
-			m.conn = nil
+		if m.conn, err = m.connect(ctx); err != nil {
 			return err
 		}
 	}
 	return f(m.conn)
 }
 
+func (m *monitor) connect(ctx context.Context) (*pgx.Conn, error) {
+	cc, err := ConnConfig(m.of, m.of.ApplicationName+"/"+m.name)
+	if err != nil {
+		return nil, err
+	}
+	return Connect(ctx, cc)
+}
+
 func (m *monitor) close() {
 	m.turn.Lock()
 	defer m.turn.Unlock()
+	m.disconnect()
+}
+
+func (m *monitor) disconnect() {
 	if m.conn != nil {
-		closeConn(m.conn)
+		Disconnect(m.conn)
+		m.conn = nil
 	}
 }

@@ -1,11 +1,13 @@
 package db
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -452,7 +454,8 @@ func (m *multiplexer) statement(sql string) *muxStatement {
 	s := m.statements[sql]
 	if s == nil {
 		if len(m.statements) >= muxStatements {
-			m.drop(m.leastUsed())
+			byUse := func(a, b *muxStatement) int { return cmp.Compare(a.used, b.used) }
+			m.drop(slices.MinFunc(slices.Collect(maps.Values(m.statements)), byUse))
 		}
 		s = &muxStatement{since: time.Now()}
 		s.SQL = strings.Clone(sql)
@@ -460,15 +463,6 @@ func (m *multiplexer) statement(sql string) *muxStatement {
 	}
 	s.used = m.generation
 	return s
-}
-
-func (m *multiplexer) leastUsed() (oldest *muxStatement) {
-	for _, s := range m.statements {
-		if oldest == nil || s.used < oldest.used {
-			oldest = s
-		}
-	}
-	return oldest
 }
 
 // drop removes the statement from the cache and from the connections.

@@ -26,15 +26,11 @@ func throughPgBouncer(t *testing.T, cfg config.Database) *pgx.ConnConfig {
 		program = "/usr/sbin/pgbouncer"
 	}
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	port := l.Addr().(*net.TCPAddr).Port
 	_ = l.Close()
 	dir, err := os.MkdirTemp("", "multiplex-pgbouncer-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	files := map[string]string{
 		"users.txt": fmt.Sprintf("%q %q\n", cfg.User, cfg.Password.Reveal()),
@@ -42,9 +38,7 @@ func throughPgBouncer(t *testing.T, cfg config.Database) *pgx.ConnConfig {
 			"auth_type = scram-sha-256\nauth_file = %s/users.txt\npool_mode = transaction\ndefault_pool_size = 3\n", cfg.Host, cfg.Port, port, dir),
 	}
 	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
 	cmd := exec.Command(program, filepath.Join(dir, "pgbouncer.ini")) //nolint:noctx // it is stopped below
 	asPostgres(t, cmd, dir, files)
@@ -83,13 +77,9 @@ func asPostgres(t *testing.T, cmd *exec.Cmd, dir string, files map[string]string
 	uid, _ := strconv.Atoi(u.Uid)
 	gid, _ := strconv.Atoi(u.Gid)
 	for name := range files {
-		if err := os.Chown(filepath.Join(dir, name), uid, gid); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Chown(filepath.Join(dir, name), uid, gid))
 	}
-	if err := os.Chown(dir, uid, gid); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Chown(dir, uid, gid))
 	system.NewGroup(cmd)
 	system.RunAs(cmd, uid, gid)
 }

@@ -26,9 +26,7 @@ func muxConfig(t testing.TB, cfg config.Database) *pgx.ConnConfig {
 	t.Helper()
 	cc, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d dbname=%s user=%s password=%s sslmode=disable application_name=%s",
 		cfg.Host, cfg.Port, cfg.Name, cfg.User, cfg.Password.Reveal(), muxName))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return cc
 }
 
@@ -256,9 +254,7 @@ func TestMultiplexedRowsAreReadAsThoseOfPgx(t *testing.T) {
 	m := newMuxTest(t, db.MultiplexSettings{})
 	query := func() pgx.Rows {
 		rows, err := m.Query(t.Context(), `SELECT n AS id, NULLIF('row ' || n, 'row 2') AS text FROM generate_series(1, 3) n`)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		return rows
 	}
 	t.Run("into structs by name", func(t *testing.T) {

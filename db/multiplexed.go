@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
@@ -49,8 +50,7 @@ func init() {
 	check := spec.Check
 	spec.Check = func(s Settings) error {
 		m := s.Multiplex
-		return errors.Join(check(s), atLeast("multiplex.connections", m.Connections, 1),
-			atMost("multiplex.connections", m.Connections, 1000),
+		return errors.Join(check(s), within("multiplex.connections", m.Connections, 1, 1000),
 			atLeast("multiplex.max_in_flight", m.MaxInFlight, 1), atLeast("multiplex.max_result", m.MaxResult, 1024))
 	}
 	spec.New = func(s Settings, c *Connector) (Strategy, error) {
@@ -86,10 +86,10 @@ func (m *multiplexed) shrink() {
 
 // Retire waits for running reads until ctx ends.
 func (m *multiplexed) Retire(ctx context.Context) {
-	done := make(chan struct{})
-	go func() { defer close(done); m.pool.Retire(ctx) }()
+	var both sync.WaitGroup
+	both.Go(func() { m.pool.Retire(ctx) })
 	_ = m.shared.close(ctx) // aborted reads are retried with a lease
-	<-done
+	both.Wait()
 }
 
 func (m *multiplexed) addStat(s *Stat) {

@@ -1,11 +1,13 @@
 package db
 
 import (
+	"bytes"
 	"container/list"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -80,20 +82,8 @@ func (call *muxCall) bind(args []any) (err error) {
 
 // matches reports whether the server's latest description of the statement is the one that the call was encoded for.
 func (call *muxCall) matches() bool {
-	if len(call.params) != len(call.ParamOIDs) || len(call.fields) != len(call.Fields) || call.rowless {
-		return false
-	}
-	for i, oid := range call.params {
-		if oid != call.ParamOIDs[i] {
-			return false
-		}
-	}
-	for i, f := range call.fields {
-		if f.DataTypeOID != call.Fields[i].DataTypeOID || f.Name != call.Fields[i].Name {
-			return false
-		}
-	}
-	return true
+	same := func(a, b pgconn.FieldDescription) bool { return a.DataTypeOID == b.DataTypeOID && a.Name == b.Name }
+	return !call.rowless && slices.Equal(call.params, call.ParamOIDs) && slices.EqualFunc(call.fields, call.Fields, same)
 }
 
 // describedFields copies a row description, with the formats that the codec uses.
@@ -259,7 +249,7 @@ func (r *muxRows) value(f *pgconn.FieldDescription, raw []byte) (any, error) {
 	case f.Format == pgx.TextFormatCode:
 		return string(raw), nil
 	}
-	return append([]byte{}, raw...), nil
+	return bytes.Clone(raw), nil
 }
 
 func (r *muxRows) current() error {

@@ -44,17 +44,13 @@ func TestFourFramesLieBetweenAQueryAndTheDriver(t *testing.T) {
 			set(&cfg)
 			tracer := &pathTracer{}
 			d, err := db.OpenWith(cfg, db.Options{Tracer: tracer})
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			defer func() { _ = d.Close(context.Background()) }()
 			request, end := d.Begin(t.Context())
 			defer end()
 			for _, ctx := range []context.Context{request, t.Context()} {
 				rows, err := d.Query(ctx, "SELECT 1")
-				if err != nil {
-					t.Fatal(err)
-				}
+				must(t, err)
 				rows.Close()
 				if !slices.Equal(tracer.path, want) {
 					t.Errorf("%q\nwant %q", tracer.path, want)

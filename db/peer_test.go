@@ -14,9 +14,7 @@ func TestALoginByTheAccountThatIsRefusedSaysWhatToDoAndThatHelps(t *testing.T) {
 	cfg := s.Config(t)
 	control := dbtest.Control(t, cfg)
 	var hba string
-	if err := control.QueryRow(t.Context(), "SHOW hba_file").Scan(&hba); err != nil {
-		t.Fatal(err)
-	}
+	must(t, control.QueryRow(t.Context(), "SHOW hba_file").Scan(&hba))
 	write := func(lines ...string) {
 		t.Helper()
 		sql := "COPY (SELECT unnest(string_to_array('" + strings.Join(lines, "|") + "', '|'))) TO '" + hba + "'"
@@ -30,9 +28,7 @@ func TestALoginByTheAccountThatIsRefusedSaysWhatToDoAndThatHelps(t *testing.T) {
 		at := cfg
 		at.Host = socket
 		cc, err := db.ConnConfig(at, "peer")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		conn, err := db.Connect(t.Context(), cc)
 		if err == nil {
 			db.Disconnect(conn)

@@ -66,7 +66,6 @@ func newPool(s Settings, c *Connector) (*pool, error) {
 }
 
 func (p *pool) Acquire(ctx context.Context, l *Lease) error {
-	within := ctx
 	n := p.idle.Add(-1)
 	if n < 0 {
 		p.idle.Store(0)
@@ -76,23 +75,19 @@ func (p *pool) Acquire(ctx context.Context, l *Lease) error {
 			}
 		}
 	}
+	within := ctx
 	if n < 0 || p.rested(n, l) { // connecting, and checks, count against the timeout like the wait in the queue
 		var cancel context.CancelFunc
 		within, cancel = p.within(ctx, l)
 		defer cancel()
 	}
 	conn, err := p.pgx.Acquire(within)
-	if err != nil {
-		if within == ctx { // what was idle is lost
-			var cancel context.CancelFunc
-			within, cancel = p.within(ctx, l)
-			defer cancel()
-		}
-		err = p.retry(within, p.explain(ctx, within, err), func() (err error) {
-			if conn, err = p.pgx.Acquire(within); err != nil {
-				return p.explain(ctx, within, err)
-			}
-			return nil
+	if err != nil { // perhaps what was idle is lost
+		left, cancel := p.within(ctx, l)
+		defer cancel()
+		err = p.retry(left, p.explain(ctx, left, err), func() (err error) {
+			conn, err = p.pgx.Acquire(left)
+			return p.explain(ctx, left, err)
 		})
 	}
 	if err == nil {
@@ -127,21 +122,21 @@ func (p *pool) connect(ctx context.Context) (*pgx.Conn, error) {
 	within, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 	conn, err := p.Connect(within)
-	if err != nil {
-		err = p.explain(ctx, within, err)
-	}
-	return conn, err
+	return conn, p.explain(ctx, within, err)
 }
 
-// explain returns why there is no connection. ctx is the caller's; within also has the strategy's timeout.
+// explain returns why there is no connection, or nil if there is one. ctx is the caller's; within also has the strategy's
+// timeout.
 func (p *pool) explain(ctx, within context.Context, err error) error {
 	switch {
+	case err == nil:
+		return nil
 	case errors.Is(err, puddle.ErrClosedPool):
 		return ErrClosed
 	case within.Err() != nil && ctx.Err() == nil:
 		err = fmt.Errorf("connecting did not end within pool.timeout, %v: %w", p.timeout, err)
 	}
-	return p.connectError(ctx, err)
+	return connectError(ctx, p.settings.Strategy, err)
 }
 
 func (p *pool) Release(l *Lease) {

@@ -61,7 +61,7 @@ func poolSpec() Spec {
 			}
 		},
 		Check: func(s Settings) error {
-			size := atLeast("pool.max_size", s.Pool.MaxSize, max(1, s.Pool.MinSize))
+			size := within("pool.max_size", s.Pool.MaxSize, max(1, s.Pool.MinSize), mostSize)
 			if s.Pool.MaxSize == Auto {
 				size = nil
 				if s.Pooler != "" {
@@ -69,8 +69,7 @@ func poolSpec() Spec {
 				}
 			}
 			return errors.Join(
-				size, atMost("pool.max_size", s.Pool.MaxSize, mostSize),
-				atLeast("pool.min_size", s.Pool.MinSize, 0), atMost("pool.min_size", s.Pool.MinSize, mostSize),
+				size, within("pool.min_size", s.Pool.MinSize, 0, mostSize),
 				oneOf("pool.hold", s.Pool.Hold, HoldQuery, HoldRequest),
 				atLeast("budget", s.Budget, 0), atLeast("pool.timeout", s.Pool.Timeout, time.Millisecond),
 				atLeast("pool.max_lifetime", s.Pool.MaxLifetime, time.Millisecond),

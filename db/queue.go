@@ -298,14 +298,11 @@ func (p *pace) handedOver(now time.Time) {
 	p.last = now
 }
 
-// stalled returns how long no place has become free.
+// stalled returns how long no place has become free, once a request has waited.
 func (p *pace) stalled() time.Duration {
 	since := p.began
 	if p.last.After(since) {
 		since = p.last
-	}
-	if since.IsZero() {
-		return 0
 	}
 	return time.Since(since)
 }

@@ -131,20 +131,27 @@ func (d *DB) read(ctx context.Context, sql string, args []any, from callSite) (p
 	if err == nil {
 		rows, err = d.now.Load().readShared(ctx, sql, args)
 	}
-	if errors.Is(err, errLarge) {
-		rows, err = d.readStreamed(ctx, sql, args, from)
-	} else if rows == nil && (err == nil || errors.Is(err, errUnsuitable) || errors.Is(err, errMultiplexClosed)) {
+	if rows == nil && needsLease(err) {
 		held := errors.Is(err, errStuck)
 		rows, err = d.readLeased(ctx, sql, args, from)
 		if held && CauseOf(err) == QueueFull {
 			err = &retryError{err} // the shared connections may serve it sooner than the pool
 		}
 	}
+	if errors.Is(err, errLarge) {
+		rows, err = d.readStreamed(ctx, sql, args, from)
+	}
 	if err != nil {
 		return nil, err
 	}
 	d.outage.ended()
 	return rows, nil
+}
+
+// needsLease reports whether a read that readShared did not serve, with err, is for a lease, which may hold its result
+// in memory.
+func needsLease(err error) bool {
+	return err == nil || errors.Is(err, errMultiplexClosed) || errors.Is(err, errUnsuitable) && !errors.Is(err, errLarge)
 }
 
 // readShared runs the read on the shared connections. Both results are nil if the strategy has none.
@@ -167,16 +174,14 @@ func (s *Source) readShared(ctx context.Context, sql string, args []any) (pgx.Ro
 	return rows, err
 }
 
-// readLeased runs the read on a lease, which it releases before it returns, unless the result is too large for memory.
+// readLeased runs the read on a lease, which it releases before it returns. A result that is too large for memory is
+// errLarge.
 func (d *DB) readLeased(ctx context.Context, sql string, args []any, from callSite) (rows pgx.Rows, err error) {
 	err = d.onLease(ctx, from, func(l *Lease) (err error) {
 		defer l.done()
 		rows, err = l.buffer(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
 		return err
 	})
-	if errors.Is(err, errLarge) {
-		return d.readStreamed(ctx, sql, args, from)
-	}
 	return rows, err
 }
 
@@ -197,19 +202,11 @@ func (l *Lease) buffer(ctx context.Context, sql string, args []any) (pgx.Rows, e
 	if err != nil {
 		return nil, l.ended(ctx, pgconn.CommandTag{}, 0, err)
 	}
-	rows := &muxRows{codec: muxCodecs.Get().(*muxCodec)}
-	most, size := int(l.source.settings.Multiplex.MaxResult), 0
-	for from.Next() {
-		if rows.fields == nil {
-			rows.fields = slices.Clone(from.FieldDescriptions())
-		}
-		if rows.add(from.RawValues()); len(rows.buf) > most && most > 0 {
-			size = len(rows.buf)
-			break
-		}
-	}
-	if rows.fields == nil {
-		rows.fields = slices.Clone(from.FieldDescriptions())
+	rows := &muxRows{codec: muxCodecs.Get().(*muxCodec), fields: slices.Clone(from.FieldDescriptions())}
+	most, large := int(l.source.settings.Multiplex.MaxResult), false
+	for !large && from.Next() {
+		rows.add(from.RawValues())
+		large = len(rows.buf) > most && most > 0
 	}
 	from.Close()
 	rows.tag = from.CommandTag()
@@ -217,7 +214,7 @@ func (l *Lease) buffer(ctx context.Context, sql string, args []any) (pgx.Rows, e
 	if err == nil {
 		err = l.takenErr() // the end may be missing
 	}
-	if err == nil && size > 0 {
+	if err == nil && large {
 		err = errLarge
 	}
 	if err != nil {

@@ -23,9 +23,7 @@ func TestADeclaredReadGivesItsLeaseBackBeforeItsRowsAreScanned(t *testing.T) {
 	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
 		d, _, _ := open(t, set)
 		rows, err := d.Read().Query(t.Context(), "SELECT n, 'number ' || n FROM generate_series(1, 3) n")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if n := d.Stat().Leases; n != 0 {
 			t.Errorf("%d leases are out", n)
 		}
@@ -40,9 +38,7 @@ func TestADeclaredReadWithALargeResultIsStreamed(t *testing.T) {
 	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
 		d, _, _ := open(t, func(c *config.Database) { set(c); c.Multiplex.MaxResult = 64 << 10 })
 		rows, err := d.Read().Query(t.Context(), "SELECT n FROM generate_series(1, 100000) n")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		sum, n := 0, 0
 		if _, err := pgx.ForEachRow(rows, []any{&n}, func() error { sum += n; return nil }); err != nil || sum != 5000050000 {
 			t.Errorf("the sum is %d (%v)", sum, err)
@@ -56,14 +52,10 @@ func TestALargeResultIsReadAgainOnce(t *testing.T) {
 		run(t, control, "CREATE SEQUENCE runs; GRANT USAGE ON SEQUENCE runs TO "+pgx.Identifier{cfg.User}.Sanitize())
 		for i, want := range []int64{2, 4} {
 			rows, err := d.Read().Query(t.Context(), "SELECT nextval('runs'), repeat('x', 1000) FROM generate_series(1, 10000)")
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			rows.Close()
 			var values int64
-			if err := control.QueryRow(t.Context(), "SELECT last_value FROM runs").Scan(&values); err != nil {
-				t.Fatal(err)
-			}
+			must(t, control.QueryRow(t.Context(), "SELECT last_value FROM runs").Scan(&values))
 			if got := (values + 9999) / 10000; got > want { // under multiplex the second read is streamed at once
 				t.Errorf("it ran %d times for %d reads", got, i+1)
 			}
@@ -94,9 +86,7 @@ func TestAProcessThatStoodStillGivesUpTheRunningStatementAlone(t *testing.T) {
 		}()
 		return done
 	}
-	if err := <-run(0); err != nil {
-		t.Fatal(err)
-	}
+	must(t, <-run(0))
 	var slow, behind <-chan error
 	dbtest.Eventually(t, "one statement is sent behind another", func() bool {
 		slow, behind = run(1), run(0)
@@ -186,9 +176,7 @@ func TestARestartOfTheServerFailsNoDeclaredRead(t *testing.T) {
 				cfg := s.Config(t)
 				set(&cfg)
 				d, err := db.Open(t.Context(), cfg)
-				if err != nil {
-					t.Fatal(err)
-				}
+				must(t, err)
 				t.Cleanup(func() { _ = d.Close(context.Background()) })
 				dbtest.Eventually(t, "it works before the restart", func() bool {
 					return d.Read().QueryRow(t.Context(), "SELECT 1").Scan(new(int)) == nil
@@ -213,9 +201,7 @@ func TestASwitchInBothDirectionsFailsNoDeclaredRead(t *testing.T) {
 	stop := readers(t, d, time.Minute)
 	for range 5 {
 		for _, to := range []config.Database{other, cfg} {
-			if err := d.Switch(t.Context(), to); err != nil {
-				t.Fatal(err)
-			}
+			must(t, d.Switch(t.Context(), to))
 			one(t, d.Read(), t.Context())
 		}
 	}
@@ -276,9 +262,7 @@ func TestAReadWaitsForASilentServerNoLongerThanItMay(t *testing.T) {
 			set(&cfg)
 			cfg.Hosts, cfg.Pool.Timeout = db.Hosts(silent(t)), 500*time.Millisecond
 			d, err := db.Open(t.Context(), cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			defer func() { _ = d.Close(context.Background()) }()
 			for _, deadline := range []time.Duration{100 * time.Millisecond, time.Minute} {
 				ctx, cancel := context.WithTimeout(t.Context(), deadline)
@@ -299,9 +283,7 @@ func TestAStallOfTheServerRefusesNoReader(t *testing.T) {
 	multiplex(&cfg)
 	cfg.Pool.MaxSize, cfg.Pool.MaxWaiting = 1, 1
 	d, err := db.Open(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer func() { _ = d.Close(context.Background()) }()
 	one(t, d.Read(), t.Context())
 	stop := readers(t, d, 10*time.Second)

@@ -22,7 +22,7 @@ func causeOfConnect(err error) Cause {
 		return own
 	}
 	if pe, ok := refusalOf(err); ok {
-		return causeOfRefusal(pe)
+		return causeOfAnswer(pe)
 	}
 	err = withoutOptionalTLS(err)
 	_, secret := errors.AsType[*secretError](err)
@@ -87,9 +87,9 @@ func plainAllowed(c *pgconn.Config) bool {
 	return plain(c.Host, c.TLSConfig) || slices.ContainsFunc(c.Fallbacks, func(f *pgconn.FallbackConfig) bool { return plain(f.Host, f.TLSConfig) })
 }
 
-// causeOfRefusal returns why the server refused a login. The server answered, so only an error about its shutdown or
-// start is ServerUnavailable.
-func causeOfRefusal(pe *pgconn.PgError) Cause {
+// causeOfAnswer returns why the server refused a login or ended a session. The server answered, so only an error about
+// its shutdown or start is ServerUnavailable.
+func causeOfAnswer(pe *pgconn.PgError) Cause {
 	switch code := pe.Code; {
 	case ByPooler(pe):
 		cause, _ := ofPooler(pe)
@@ -104,27 +104,7 @@ func causeOfRefusal(pe *pgconn.PgError) Cause {
 	case pgerrcode.IsDataException(code), pgerrcode.IsSyntaxErrororAccessRuleViolation(code),
 		code == pgerrcode.CantChangeRuntimeParam:
 		return SettingRefused
-	}
-	return causeOfEnd(pe.Code)
-}
-
-// causeOfLoss returns why a working connection was lost.
-func causeOfLoss(err error) Cause {
-	pe, ok := errors.AsType[*pgconn.PgError](err)
-	switch {
-	case !ok:
-		return ServerUnavailable
-	case ByPooler(pe):
-		cause, _ := ofPooler(pe)
-		return cause
-	}
-	return causeOfEnd(pe.Code)
-}
-
-// causeOfEnd distinguishes a timeout of the server from its shutdown.
-func causeOfEnd(code string) Cause {
-	switch code {
-	case transactionTimeout, pgerrcode.IdleInTransactionSessionTimeout, pgerrcode.QueryCanceled:
+	case code == transactionTimeout, code == pgerrcode.IdleInTransactionSessionTimeout, code == pgerrcode.QueryCanceled:
 		return ServerTimeout
 	}
 	return ServerUnavailable

@@ -122,9 +122,9 @@ type replicaState struct {
 	why      string // why it may not serve reads; "" if it may
 	replayed Position
 	lag      time.Duration
-	next     chan struct{} // closed when there is a newer state
-	up       context.Context
-	down     context.CancelFunc // ends the running reads
+	next     chan struct{}      // closed when there is a newer state
+	up       context.Context    // of the running reads; nil: it has never served
+	down     context.CancelFunc // ends them
 }
 
 // UseReplica puts the replicas of the settings in force, one for each host; nil: none. A read that runs on one of the
@@ -169,7 +169,7 @@ func (all *replicas) open(s Settings) error {
 			return err
 		}
 		r := &replica{Source: source, host: net.JoinHostPort(one.Host, strconv.Itoa(one.Port)), all: all, rush: make(chan struct{}, 1)}
-		r.state.Store(newReplicaState(nil, replicaState{why: whyUnseen}))
+		r.state.Store(&replicaState{why: whyUnseen, next: make(chan struct{}), down: func() {}})
 		all.list = append(all.list, r)
 	}
 	var ctx context.Context
@@ -308,11 +308,14 @@ func whyDown(err error) string {
 // become puts the state in force. Running reads end if the replica went down or is another server.
 func (r *replica) become(now replicaState) {
 	old := r.state.Load()
-	fresh := newReplicaState(old, now)
-	r.state.Store(fresh)
+	now.next, now.up, now.down = make(chan struct{}), old.up, old.down
+	if now.why == "" && old.why != "" {
+		now.up, now.down = context.WithCancel(context.Background())
+	}
+	r.state.Store(&now)
 	close(old.next)
 	if now.why != "" {
-		old.down()
+		now.down()
 		if old.why == "" || passing(old.why) && !passing(now.why) {
 			r.options.Log.Warn("reads go past this replica", "host", r.host, "why", now.why)
 		}
@@ -330,18 +333,6 @@ const (
 
 // passing reports whether the reason is one that every replica has at first.
 func passing(why string) bool { return why == whyUnseen || why == whyNoOther || why == whyStarting }
-
-// newReplicaState keeps the context of running reads from the previous state while the replica serves.
-func newReplicaState(old *replicaState, now replicaState) *replicaState {
-	now.next = make(chan struct{})
-	if old != nil && old.up.Err() == nil {
-		now.up, now.down = old.up, old.down
-	}
-	if now.up == nil {
-		now.up, now.down = context.WithCancel(context.Background())
-	}
-	return &now
-}
 
 // has reports whether the replica serves reads and has replayed p.
 func (s *replicaState) has(p Position) bool { return s.why == "" && s.replayed >= p }
@@ -449,7 +440,7 @@ func (r *replica) lost(state *replicaState, err error) {
 // read runs the read once, by the replica's own strategy.
 func (r *replica) read(ctx context.Context, sql string, args []any, from callSite) (pgx.Rows, error) {
 	rows, err := r.readShared(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
-	if rows != nil || err != nil && !errors.Is(err, errUnsuitable) || errors.Is(err, errLarge) {
+	if rows != nil || !needsLease(err) {
 		return rows, err
 	}
 	l, err := r.acquire(ctx, false, from)

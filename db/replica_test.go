@@ -64,9 +64,7 @@ func (f *replicated) open(t *testing.T, set func(*config.Database)) *replicated 
 func openWithReplica(t *testing.T, cfg config.Database, replica *config.Database) *db.DB {
 	t.Helper()
 	d, err := db.OpenWith(cfg, db.Options{Replica: replica, Control: monitored(t, cfg)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
@@ -131,9 +129,7 @@ func TestWritersReadTheirWritesAndOthersReadFromTheReplica(t *testing.T) {
 		f := servers.open(t, set)
 		v := &visitor{}
 		for i := 1; i <= 50; i++ {
-			if err := f.vote(t, v); err != nil {
-				t.Fatal(err)
-			}
+			must(t, f.vote(t, v))
 			if n := f.read(t, v); n != i {
 				t.Errorf("after vote %d the page says %d", i, n)
 			}
@@ -266,9 +262,7 @@ func TestReplicasAreSwitchedUnderLoadAndNoReadFailsOrIsStale(t *testing.T) {
 	other.Pool.MaxSize = 5
 	for range 3 {
 		for _, to := range []*config.Database{nil, &one, &other} {
-			if err := f.UseReplica(to); err != nil {
-				t.Fatal(err)
-			}
+			must(t, f.UseReplica(to))
 			dbtest.Eventually(t, "it is in force", func() bool {
 				all := f.Replicas()
 				return to == nil && len(all) == 0 || to != nil && all[0].Serves && all[0].Reads > 0
@@ -359,6 +353,7 @@ func TestHostsThatAreNotOneDatabaseAreNamed(t *testing.T) {
 		words string
 	}{
 		{"a primary and its standby", hostsOf(cfg, servers.replica.Reach(cfg)), ""},
+		{"two names of one server", hostsOf(cfg) + db.Hosts(fmt.Sprintf(",localhost:%d", cfg.Port)), ""},
 		{"one that is down", hostsOf(cfg) + ",127.0.0.1:1", ""},
 		{"another server", hostsOf(cfg, other.Reach(cfg)), "not copies of each other"},
 		{"silent ones", hostsOf(cfg) + db.Hosts(strings.Repeat(","+silent(t), 4)), ""},
@@ -387,9 +382,7 @@ func silent(t *testing.T) string {
 	t.Helper()
 	var lc net.ListenConfig
 	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { _ = l.Close() })
 	return l.Addr().String()
 }

@@ -13,9 +13,8 @@ import (
 // goroutine that its comment names.
 type request struct {
 	source atomic.Pointer[Source] // nil until the first query
-	begun  atomic.Bool            // it has had a lease
 	over   atomic.Bool            // it has ended: later queries with its context run outside of it
-	open   atomic.Pointer[Lease]  // its outstanding leases, newest first, linked by Lease.below
+	open   atomic.Pointer[Lease]  // its outstanding leases, newest first, linked by Lease.below; nil: it has had none
 
 	busy  atomic.Bool // the kept lease carries a query, or is being acquired
 	kept  *Lease      // belongs to the goroutine that has set busy; nil: none
@@ -65,7 +64,7 @@ func (d *DB) endForgotten(r *openRows) {
 	if stack := stackOf(r.from[:]); d.forgotten.first(stack[0]) {
 		k.log.Error("rows were left open at the end of a request, and were closed: close them in a defer, for a panic or "+
 			"a return within the loop passes by the rest",
-			"strategy", k.strategy, "line", stack[0], "stack", strings.Join(stack, " < "))
+			"line", stack[0], "stack", strings.Join(stack, " < "))
 	}
 }
 
@@ -107,12 +106,20 @@ func (d *DB) current(ctx context.Context) *request {
 func (d *DB) lease(ctx context.Context, r *request, from callSite) (*Lease, error) {
 	for !d.closed.Load() {
 		s := r.sourceOf(d)
-		if l, err := d.keptBy(r, s); l != nil || err != nil {
-			return l, err
+		keeps := r != nil && s.HoldsForRequest()
+		if keeps {
+			if l, err := r.reuse(); l != nil || err != nil {
+				return l, err
+			}
+		} else if first := r.holding(); first != nil {
+			d.reportNested(first, s)
 		}
-		l, err := s.acquire(ctx, r != nil && r.begun.Load(), from)
-		if r != nil {
-			r.acquired(l, s)
+		l, err := s.acquire(ctx, r != nil && r.open.Load() != nil, from)
+		switch {
+		case l != nil && r != nil:
+			r.add(l, keeps)
+		case keeps:
+			r.settle()
 		}
 		if !errors.Is(err, ErrClosed) {
 			return l, err
@@ -135,30 +142,6 @@ func (r *request) sourceOf(d *DB) *Source {
 		r.source.CompareAndSwap(nil, s)
 	}
 	return s
-}
-
-// keptBy begins a use of the lease that r keeps, if s lets it keep one and it has one. Otherwise both results are nil.
-func (d *DB) keptBy(r *request, s *Source) (*Lease, error) {
-	if r == nil {
-		return nil, nil
-	}
-	if s.HoldsForRequest() {
-		return r.reuse()
-	}
-	if first := r.holding(); first != nil {
-		d.reportNested(first, s)
-	}
-	return nil, nil
-}
-
-// acquired takes over a new lease, or nil if there was none.
-func (r *request) acquired(l *Lease, s *Source) {
-	keeps := s.HoldsForRequest()
-	if l != nil {
-		r.add(l, keeps)
-	} else if keeps {
-		r.settle()
-	}
 }
 
 // reuse begins a use of the kept lease. Without one, both results are nil, and the caller acquires a lease to keep.
@@ -195,9 +178,6 @@ func (r *request) add(l *Lease, keeps bool) {
 	if keeps {
 		r.kept = l
 	}
-	if !r.begun.Load() {
-		r.begun.Store(true)
-	}
 	for {
 		top := r.open.Load()
 		for l.below = top; l.below != nil && l.below.state.Load() != out; {
@@ -209,8 +189,11 @@ func (r *request) add(l *Lease, keeps bool) {
 	}
 }
 
-// holding returns an outstanding lease of the request, or nil.
+// holding returns an outstanding lease of the request, or nil. A nil r has none.
 func (r *request) holding() *Lease {
+	if r == nil {
+		return nil
+	}
 	for l := r.open.Load(); l != nil; l = l.below {
 		if l.state.Load() == out {
 			return l
@@ -241,7 +224,7 @@ func (d *DB) reportNested(first *Lease, s *Source) {
 	if d.nested.first(a + " " + b) {
 		s.leaks.log.Warn("a request that holds a lease asks for a second one: requests that do so can wait for each other until their timeout. "+
 			"Close the rows of the first query, or use the transaction's Querier, before the second",
-			"strategy", s.settings.Strategy, "first", a, "second", b)
+			"first", a, "second", b)
 		if d.options.OnNested != nil {
 			d.options.OnNested(a, b)
 		}

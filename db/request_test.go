@@ -79,9 +79,7 @@ func TestAGoroutineThatReadsRowsAfterItsRequestGetsErrReclaimed(t *testing.T) {
 		d, _, _ := open(t, set)
 		ctx, end := d.Begin(t.Context())
 		rows, err := d.Query(ctx, "SELECT n, pg_sleep(n / 5000 * 60) FROM generate_series(1, 5000) n")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		read := make(chan error)
 		go func() {
 			for rows.Next() { // waits for the server when the request ends, or comes after
@@ -135,9 +133,7 @@ func TestALeaseThatIsTakenBackFreesItsPlaceWithItsBackend(t *testing.T) {
 	d, _, cfg := open(t, func(c *config.Database) { pool(c); c.Pool.MaxSize = 1; c.Pool.ReclaimAfter = 200 * time.Millisecond })
 	for range 5 {
 		held, err := d.Acquire(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		var backends int
 		if err := d.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1",
 			cfg.ApplicationName+"/pool").Scan(&backends); err != nil || backends != 1 {

@@ -121,9 +121,7 @@ func TestASessionThatIsOutdatedCostsNoError(t *testing.T) {
 				var held []*db.Lease
 				for range 2 { // two sessions know the statement
 					l, err := d.Acquire(t.Context())
-					if err != nil {
-						t.Fatal(err)
-					}
+					must(t, err)
 					held = append(held, l)
 				}
 				for _, l := range held {
@@ -170,9 +168,7 @@ func TestAQueryThatTheServerNeverAnswersEndsAfterQueryTimeout(t *testing.T) {
 	cfg := s.Config(t)
 	cfg.Strategy, cfg.Pool.MaxSize, cfg.QueryTimeout = db.Pool, 1, 300*time.Millisecond
 	d, err := db.Open(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer func() { _ = d.Close(t.Context()) }()
 	one(t, d, t.Context())
 	s.Pause(t) // the kernel still acknowledges what it gets

@@ -23,9 +23,7 @@ func TestAPoolThatWasReplacedKeepsNoLeastSize(t *testing.T) {
 	backends := func() int { return dbtest.Backends(t, control, cfg.ApplicationName+"/pool") }
 	dbtest.Eventually(t, "it has its least size", func() bool { return d.Stat().Idle == 2 })
 	perRequest(&cfg)
-	if err := d.Switch(t.Context(), cfg); err != nil {
-		t.Fatal(err)
-	}
+	must(t, d.Switch(t.Context(), cfg))
 	dbtest.Eventually(t, "that of the lease is left", func() bool { return backends() == 1 })
 	for range 10 {
 		<-time.After(period)

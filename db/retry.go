@@ -22,12 +22,8 @@ const (
 // transactions: a deadlock, or a serialization failure. run must be the whole transaction, so that a failed run leaves no
 // effect. InTx does this by itself.
 func RetryTransaction(ctx context.Context, run func() error) error {
-	err := run()
-	if err == nil {
-		return nil
-	}
 	runs := 0
-	return retry(ctx, firstPause, mostPause, err, run, func(err error) bool {
+	return retry(ctx, firstPause, mostPause, run(), run, func(err error) bool {
 		runs++
 		return runs < mostRuns && rolledBack(err)
 	})
@@ -39,7 +35,7 @@ func rolledBack(err error) bool {
 	return ok && (pe.Code == pgerrcode.DeadlockDetected || pe.Code == pgerrcode.SerializationFailure)
 }
 
-// retry runs try again after it failed with err, until it succeeds, fails permanently, or ctx ends. The pauses begin at
+// retry runs try again if it failed with err, until it succeeds, fails permanently, or ctx ends. The pauses begin at
 // first and double up to most, give or take a half. failsafe-go's retry policy would add six frames to the stack of
 // every lease.
 func retry(ctx context.Context, first, most time.Duration, err error, try func() error, passes func(error) bool) error {

@@ -34,11 +34,17 @@ func (l *Lease) failed(ctx context.Context, err error) error {
 		return nil
 	}
 	l.stale = l.stale || l.outdated(err)
-	gone := ctx.Err()
-	if gone != nil && sqlState(err) == pgerrcode.QueryCanceled && !errors.Is(err, gone) {
+	switch gone, taken := ctx.Err(), l.takenErr(); {
+	case gone != nil && sqlState(err) == pgerrcode.QueryCanceled && !errors.Is(err, gone):
 		return fmt.Errorf("%w: %w", gone, err) // it was cancelled because its caller had left
+	case taken != nil && !errors.Is(err, taken): // otherwise it is from the rows of a transaction
+		return fmt.Errorf("%w (%w)", taken, err)
+	case taken == nil && gone == nil && lost(err, l.conn.IsClosed()):
+		ce := lostConnection(l.conn, err)
+		ce.Strategy = l.source.settings.Strategy
+		return ce
 	}
-	return l.explain(gone != nil, err)
+	return err
 }
 
 // exec runs one statement.

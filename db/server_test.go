@@ -19,9 +19,7 @@ func TestOfSeveralHostsTheOneThatAnsweredIsNamed(t *testing.T) {
 	connect := func(t *testing.T, cfg db.Settings) (string, error) {
 		t.Helper()
 		cc, err := db.ConnConfig(cfg, "several")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		conn, err := db.Connect(t.Context(), cc)
 		if err != nil {
 			return "", err
@@ -48,9 +46,7 @@ func TestOfSeveralHostsTheOneThatAnsweredIsNamed(t *testing.T) {
 	})
 	t.Run("when it ends the session", func(t *testing.T) {
 		d, err := db.Open(t.Context(), cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		defer func() { _ = d.Close(t.Context()) }()
 		_, err = d.Exec(t.Context(), "SELECT pg_terminate_backend(pg_backend_pid())")
 		named(t, err, server)

@@ -1,9 +1,5 @@
 package db
 
-import (
-	"slices"
-)
-
 // budgetView is one process's view of the budget at one moment. Every process decides by the same function of it, so no
 // coordinator is needed: see change.
 type budgetView struct {
@@ -38,47 +34,30 @@ func (v budgetView) contended() bool {
 }
 
 // shares divides the budget by max-min fairness: no process gets more than it needs, and processes that get less than
-// they need get the same, give or take one. Each process gets at least one. If there are fewer tickets than processes,
+// they need get the same, give or take one. Each process gets at least one. If fewer tickets than processes need one,
 // they take turns.
 func shares(budget int, demands []int, turn int) []int {
-	n := len(demands)
-	got := make([]int, n)
-	if n == 0 {
-		return got
-	}
-	least := min(1, budget/n)
-	order := make([]int, n) // by need, the least first
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortStableFunc(order, func(a, b int) int { return max(demands[a], least) - max(demands[b], least) })
-	left := budget
-	for k, i := range order {
-		need := max(demands[i], least)
-		if level := left / (n - k); need > level {
-			divide(left, order[k:], got, turn)
-			return got
+	got, needs := make([]int, len(demands)), make([]int, len(demands))
+	var needy []int
+	for i, demand := range demands {
+		needs[i] = max(demand, min(1, budget/len(demands)))
+		if needs[i] > 0 {
+			needy = append(needy, i)
 		}
-		got[i] = need
-		left -= need
+	}
+	first := 0
+	if budget < len(needy) {
+		first = turn % len(needy) * max(1, budget)
+	}
+	for left, given := budget, -1; left > 0 && given != 0; { // each round gives one to each that needs more
+		given = 0
+		for k := range needy {
+			if i := needy[(first+k)%len(needy)]; got[i] < needs[i] && given < left {
+				got[i]++
+				given++
+			}
+		}
+		left -= given
 	}
 	return got
-}
-
-// divide gives an equal part to each process that needs more than its part, and the remainder to the first of them. If
-// the remainder is all there is, each turn begins with another process.
-func divide(tickets int, among, got []int, turn int) {
-	slices.Sort(among)
-	each, rest := tickets/len(among), tickets%len(among)
-	first := 0
-	if each == 0 {
-		first = turn * max(1, rest) % len(among)
-	}
-	for k := range among {
-		i := among[(first+k)%len(among)]
-		got[i] = each
-		if k < rest {
-			got[i]++
-		}
-	}
 }

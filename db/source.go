@@ -75,19 +75,13 @@ func NewSource(s Settings, o Options) (*Source, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	src := &Source{settings: s, spec: spec, options: o}
-	var tracer pgx.QueryTracer
-	if o.Tracer != nil {
-		tracer = o.Tracer
-	}
-	if src.conns, err = newConnector(s, tracer); err != nil {
+	if src.conns, err = newConnector(s, o.Tracer); err != nil {
 		return nil, err
 	}
 	src.queue.size, src.queue.maxWaiting, src.queue.timeout = spec.Size(s), s.Pool.MaxWaiting, spec.Timeout(s)
 	if src.queue.size == Auto { // the size follows the tickets of this process
 		src.queue.size, src.queue.tickets = 0, true
-		if src.conns.tickets, err = newTickets(s, &src.queue, o); err != nil {
-			return nil, err
-		}
+		src.conns.tickets = newTickets(s, &src.queue, o)
 	}
 	if src.strategy, err = spec.New(s, src.conns); err != nil {
 		return nil, err
@@ -251,13 +245,13 @@ func (s *Source) Close(ctx context.Context) error {
 
 func (s *Source) drain(ctx context.Context) error {
 	defer s.leaks.stop()
+	drained := s.queue.drained()
 	select {
-	case <-s.queue.drained():
-		return nil
+	case <-drained:
 	case <-ctx.Done():
 	}
 	select {
-	case <-s.queue.drained(): // as well
+	case <-drained: // as well
 		return nil
 	default:
 	}
@@ -268,7 +262,7 @@ func (s *Source) drain(ctx context.Context) error {
 	}
 	ends.Wait() // each is bounded in time
 	select {
-	case <-s.queue.drained():
+	case <-drained:
 	case <-time.After(resetTimeout): // a lease that was just connecting or being released
 	}
 	return ctx.Err()

@@ -62,9 +62,7 @@ func TestALeaseIsOfNoUseAfterItsRelease(t *testing.T) {
 	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
 		d, _, _ := open(t, set)
 		l, err := d.Acquire(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		l.Release()
 		defer func() {
 			if thrown := recover(); fmt.Sprint(thrown) != "db: Lease.Conn after Release" {
@@ -94,9 +92,7 @@ func TestAContextThatHasEndedTakesNoConnection(t *testing.T) {
 
 func TestAServerThatAnswersGarbageIsUnavailable(t *testing.T) {
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { _ = l.Close() })
 	go func() {
 		for {
@@ -113,9 +109,7 @@ func TestAServerThatAnswersGarbageIsUnavailable(t *testing.T) {
 		set(&cfg)
 		cfg.Host, cfg.Port = "127.0.0.1", l.Addr().(*net.TCPAddr).Port
 		d, err := db.Open(t.Context(), cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		defer func() { _ = d.Close(context.Background()) }()
 		if _, err := d.Exec(t.Context(), "SELECT 1"); db.CauseOf(err) != db.ServerUnavailable && db.CauseOf(err) != db.CircuitOpen {
 			t.Error(err)
@@ -128,9 +122,7 @@ func TestAConnectionThatItsHolderClosedIsNotGivenToTheNextOne(t *testing.T) {
 		d, _, _ := open(t, set)
 		for range 3 {
 			l, err := d.Acquire(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			if err := l.Conn().Close(t.Context()); err != nil {
 				t.Error(err)
 			}

@@ -40,9 +40,7 @@ func TestAServerThatComesBackIsNotStampeded(t *testing.T) {
 			c.set(&cfg)
 			cfg.ConnectTimeout, cfg.Pool.Timeout, cfg.PerRequest.Timeout = time.Minute, time.Minute, time.Minute
 			d, err := db.Open(t.Context(), cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			defer func() {
 				ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 				defer cancel()
@@ -150,9 +148,7 @@ type standIn struct {
 func listenInstead(t *testing.T, cfg config.Database) *standIn {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", net.JoinHostPort(cfg.Host, strconv.Itoa(cfg.Port)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	s := &standIn{Listener: l}
 	s.accepts.Go(func() {
 		for {
@@ -231,8 +227,6 @@ func stamp(t *testing.T, line string) time.Time {
 	t.Helper()
 	const layout = "2006-01-02 15:04:05.000 MST"
 	at, err := time.Parse(layout, line[:len(layout)])
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return at
 }

@@ -118,7 +118,7 @@ func SpecOf(s Settings) (Spec, error) {
 	}
 	err := errors.Join(
 		atLeast("connect_timeout", s.ConnectTimeout, time.Millisecond), atLeast("query_timeout", s.QueryTimeout, 0),
-		atLeast("statement_timeout", s.StatementTimeout, 0), atMost("statement_timeout", s.StatementTimeout, 24*time.Hour),
+		within("statement_timeout", s.StatementTimeout, 0, 24*time.Hour),
 		atLeast("pool.leak_after", s.Pool.LeakAfter, 0), atLeast("pool.reclaim_after", s.Pool.ReclaimAfter, 0),
 		atLeast("pool.max_waiting", s.Pool.MaxWaiting, 0),
 		oneOf("reset", s.Reset, ResetAuto, ResetAlways), oneOf("pooler", s.Pooler, PgBouncer))
@@ -139,12 +139,12 @@ func atLeast[T int | time.Duration | Bytes](key string, n, low T) error {
 	return nil
 }
 
-// atMost returns an error unless n <= high.
-func atMost[T int | time.Duration](key string, n, high T) error {
+// within returns an error unless low <= n <= high.
+func within[T int | time.Duration | Bytes](key string, n, low, high T) error {
 	if n > high {
 		return fmt.Errorf("%s is %v, and must be at most %v", key, n, high)
 	}
-	return nil
+	return atLeast(key, n, low)
 }
 
 // oneOf returns an error unless the value is empty or one of those that are allowed.

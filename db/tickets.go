@@ -13,9 +13,16 @@ import (
 
 // The tickets of a budget, as the connections of this process use them: see Auto.
 
+// sharedAttempt is the context key of an attempt to open a shared connection, which is not for leases. The driver hands
+// the context to its hooks.
+type sharedAttempt struct{}
+
+func isShared(ctx context.Context) bool { return ctx.Value(sharedAttempt{}) != nil }
+
 // take gives an attempt to connect one of the reserved tickets, or waits for one. A shared connection gets one only if
 // another is left for a lease.
-func (t *tickets) take(ctx context.Context, shared bool) error {
+func (t *tickets) take(ctx context.Context) error {
+	shared := isShared(ctx)
 	end := time.NewTimer(ticketWait)
 	defer end.Stop()
 	t.mu.Lock()
@@ -93,6 +100,9 @@ func (t *tickets) hold(ctx context.Context, pc *pgconn.PgConn) error {
 	t.open[r.n] = true
 	t.unlockLater(r)
 	pc.CustomData()[ticketKey] = r.n
+	if isShared(ctx) {
+		pc.CustomData()[sharedKey] = true
+	}
 	return nil
 }
 
@@ -112,19 +122,22 @@ func holdTicket(ctx context.Context, pc *pgconn.PgConn, r ticket) error {
 }
 
 // gaveUp takes back the ticket of an attempt to connect that failed.
-func (t *tickets) gaveUp() {
+func (t *tickets) gaveUp(ctx context.Context) {
 	if t == nil {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.connecting) == 0 {
-		return
+	if isShared(ctx) {
+		t.shared--
+		t.retake()
 	}
-	r := t.connecting[0]
-	t.connecting = t.connecting[1:]
-	if r.pid == t.pid && r.pid != 0 {
-		t.reserved(r.n)
+	if len(t.connecting) > 0 {
+		r := t.connecting[0]
+		t.connecting = t.connecting[1:]
+		if r.pid == t.pid && r.pid != 0 {
+			t.reserved(r.n)
+		}
 	}
 	t.resize()
 }
@@ -138,18 +151,6 @@ func (t *tickets) doubt() {
 	t.ready = nil
 	t.resize()
 	t.rouse()
-}
-
-// unshare corrects the count after an attempt to open a shared connection failed.
-func (t *tickets) unshare() {
-	if t == nil {
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.shared--
-	t.retake()
-	t.resize()
 }
 
 // closed records the end of a connection. Its ticket is freed when its session ends.

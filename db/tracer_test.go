@@ -20,9 +20,7 @@ func TestATracerFollowsEachAcquireConnectAndQuery(t *testing.T) {
 			cfg.Strategy, cfg.Pool.MinSize = strategy, 0
 			trace := &diary{}
 			d, err := db.OpenWith(cfg, db.Options{Tracer: trace})
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			defer func() { _ = d.Close(context.Background()) }()
 			if _, err := d.Exec(t.Context(), "SELECT 1"); err != nil {
 				t.Fatal(err)

@@ -82,9 +82,7 @@ func TestAConnectionLostUnderAStatementSaysThatItWasSent(t *testing.T) {
 		t.Errorf("%#v", err)
 	}
 	held, err := d.Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer held.Release()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -114,9 +112,7 @@ func TestCloseWithoutTimeFailsOnlyForLeasesThatAreOut(t *testing.T) {
 	pool(&cfg)
 	for range 20 {
 		d, err := db.Open(t.Context(), cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		one(t, d, t.Context())
 		if err := d.Close(ended); err != nil {
 			t.Error(err)

@@ -1,10 +1,13 @@
 package dbtest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -111,16 +114,6 @@ func (s *subject) backends() int {
 	return Backends(s, s.control, s.cfg.ApplicationName+"/"+s.cfg.Strategy)
 }
 
-// eventually waits for a condition on the server, which notices a closed socket a moment later.
-func (s *subject) eventually(what string, ok func() bool) {
-	s.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			s.Fatalf("still not so after %v: %s (%+v, %d backends)", patience, what, s.Stat(), s.backends())
-		}
-	}
-}
-
 func (s *subject) mustLeaveNothing() {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -130,7 +123,7 @@ func (s *subject) mustLeaveNothing() {
 	if st := s.Stat(); st.Open() != 0 || st.Waiting != 0 {
 		s.Errorf("after Close: %+v", st)
 	}
-	s.eventually("no backend is left after Close", func() bool { return s.backends() == 0 })
+	Eventually(s, "no backend is left after Close", func() bool { return s.backends() == 0 })
 }
 
 func connectsLate(s *subject) {
@@ -172,7 +165,8 @@ func saysWhoHolds(s *subject) {
 	if len(hs) != 1 || hs[0].PID != l.PID() || time.Since(hs[0].Since) > time.Minute {
 		s.Fatalf("holders: %+v", hs)
 	}
-	if want := "(*subject).acquire"; !contains(hs[0].Stack, want) {
+	const want = "(*subject).acquire"
+	if !slices.ContainsFunc(hs[0].Stack, func(line string) bool { return strings.HasSuffix(line, want) }) {
 		s.Errorf("the holder's stack lacks %s: %q", want, hs[0].Stack)
 	}
 }
@@ -238,15 +232,12 @@ func closesBusy(s *subject) {
 	_, err := l.Conn().Query(s.Context(), "SELECT generate_series(1, 1000000)")
 	s.must(err)
 	l.Release()
-	s.eventually("the backend of the unread result is gone", func() bool { return s.backends() == 0 })
+	Eventually(s, "the backend of the unread result is gone", func() bool { return s.backends() == 0 })
 	s.acquire(s.worker()).Release()
 }
 
 func cancelsOnServer(s *subject) {
-	at := 4
-	if s.bound > 0 {
-		at = s.bound
-	}
+	at := cmp.Or(s.bound, 4)
 	for range 3 {
 		var wg sync.WaitGroup
 		for range at {
@@ -269,11 +260,8 @@ func cancelsOnServer(s *subject) {
 			s.Errorf("%d backends, the bound is %d: %+v", s.backends(), s.bound, st)
 		}
 	}
-	s.eventually("no cancelled query runs on the server", func() bool { // without the cancellation it would run for a minute
-		var running int
-		s.must(s.control.QueryRow(s.Context(),
-			"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'active' AND query ~ '^SELECT pg_sleep'").Scan(&running))
-		return running == 0
+	Eventually(s, "no cancelled query runs on the server", func() bool { // without the cancellation it would run for a minute
+		return s.running("pg_sleep") == 0
 	})
 }
 
@@ -290,7 +278,7 @@ func recoversFromKill(s *subject) {
 	l.Release()
 	_, err := s.control.Exec(ctx, "SELECT pg_terminate_backend($1)", pid)
 	s.must(err)
-	s.eventually("the killed backend is gone", func() bool { return s.backends() == 0 })
+	Eventually(s, "the killed backend is gone", func() bool { return s.backends() == 0 })
 	failures := 0
 	for range 3 {
 		l := s.acquire(ctx)
@@ -307,7 +295,7 @@ func recoversFromKill(s *subject) {
 func reportsSlotsExhausted(s *subject) {
 	_, err := s.control.Exec(s.Context(), "ALTER DATABASE "+pgx.Identifier{s.cfg.Name}.Sanitize()+" CONNECTION LIMIT 0")
 	s.must(err)
-	s.eventually("the server refuses", func() bool { // a login that takes too long on a busy machine has another cause
+	Eventually(s, "the server refuses", func() bool { // a login that takes too long on a busy machine has another cause
 		_, err = s.Acquire(s.worker())
 		return db.CauseOf(err) == db.SlotsExhausted
 	})
@@ -316,7 +304,7 @@ func reportsSlotsExhausted(s *subject) {
 	}
 	_, err = s.control.Exec(s.Context(), "ALTER DATABASE "+pgx.Identifier{s.cfg.Name}.Sanitize()+" CONNECTION LIMIT -1")
 	s.must(err)
-	s.eventually("the next attempt is made", func() bool {
+	Eventually(s, "the next attempt is made", func() bool {
 		l, err := s.Acquire(s.worker())
 		if err == nil {
 			l.Release()
@@ -360,7 +348,7 @@ func reclaims(s *subject) {
 		_, err := l.Conn().Exec(ctx, "SELECT pg_sleep(60)")
 		failed <- err
 	}()
-	s.eventually("the query runs", func() bool { return s.running("pg_sleep") == 1 })
+	Eventually(s, "the query runs", func() bool { return s.running("pg_sleep") == 1 })
 	began := time.Now()
 	if !l.Reclaim() || l.Reclaim() {
 		s.Error("Reclaim should do it once")
@@ -395,7 +383,7 @@ func retires(s *subject) {
 	}
 	s.acquire(s.worker()).Release() // running ones may still query
 	held.Release()
-	s.eventually("nothing is kept", func() bool { return s.backends() == 0 })
+	Eventually(s, "nothing is kept", func() bool { return s.backends() == 0 })
 }
 
 func closesAnyway(s *subject) {
@@ -405,7 +393,7 @@ func closesAnyway(s *subject) {
 	if err := s.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		s.Errorf("Close with a lease out: %v", err)
 	}
-	s.eventually("its backend is gone", func() bool { return s.backends() == 0 })
+	Eventually(s, "its backend is gone", func() bool { return s.backends() == 0 })
 	l.Release()
 	s.must(s.Close(s.Context()))
 }
@@ -461,7 +449,7 @@ func servesInOrder(s *subject) {
 			}
 			served <- i
 		}()
-		s.eventually("it waits", func() bool { return s.Stat().Waiting == i+1 })
+		Eventually(s, "it waits", func() bool { return s.Stat().Waiting == i+1 })
 	}
 	if st := s.Stat(); st.OldestWait <= 0 {
 		s.Errorf("the age of the oldest waiter is missing: %+v", st)
@@ -488,7 +476,7 @@ func passesPlaceOn(s *subject) {
 				l.Release()
 			}
 		}()
-		s.eventually("it waits", func() bool { return s.Stat().Waiting == 1 })
+		Eventually(s, "it waits", func() bool { return s.Stat().Waiting == 1 })
 		go cancel()
 		held[0].Release()
 		<-done
@@ -513,7 +501,7 @@ func survivesAnything(s *subject) {
 		})
 	}
 	wg.Wait()
-	s.eventually("no lease and no waiter is left", func() bool { // the place of a lost connection is free a moment later
+	Eventually(s, "no lease and no waiter is left", func() bool { // the place of a lost connection is free a moment later
 		st := s.Stat()
 		return st.Leases == 0 && st.Waiting == 0
 	})
@@ -547,13 +535,4 @@ func (s *subject) anything(r *rand.Rand) {
 	default:
 		_, _ = l.Conn().Exec(ctx, fmt.Sprintf("SET work_mem = '%dMB'", 1+r.IntN(9)))
 	}
-}
-
-func contains(lines []string, word string) bool {
-	for _, l := range lines {
-		if len(l) >= len(word) && l[len(l)-len(word):] == word {
-			return true
-		}
-	}
-	return false
 }

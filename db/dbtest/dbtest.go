@@ -33,6 +33,20 @@ import (
 // timeout bounds each operation of the harness on a server.
 const timeout = time.Minute
 
+// bounded runs one operation of the harness on a server.
+func bounded(operation func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return operation(ctx)
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // shared is what the tests of this binary share.
 var shared struct {
 	sync.Mutex
@@ -86,7 +100,7 @@ func pristine(t testing.TB) (dir string, err error) {
 	defer lockShared(t)()
 	if shared.stopped == nil && shared.err == nil {
 		if shared.stopped, shared.err = initServer(Options{}); shared.err == nil {
-			shared.err = shared.stopped.stop()
+			shared.err = bounded(shared.stopped.pg.Stop)
 		}
 	}
 	if shared.err != nil {
@@ -121,9 +135,7 @@ func removeStale(t testing.TB) {
 		if madeByTheLiving(dir) {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), timeout)
-		err := localpg.Remove(ctx, dir)
-		cancel()
+		err := bounded(func(ctx context.Context) error { return localpg.Remove(ctx, dir) })
 		if err != nil && !errors.Is(err, localpg.ErrRunning) && !errors.Is(err, os.ErrNotExist) {
 			t.Logf("left over from a killed test: %v", err)
 		}
@@ -154,27 +166,26 @@ func Open(t testing.TB) *db.DB {
 // pg_stat_activity and to terminate sessions. It reaches the server of a test even if cfg leads through a proxy.
 func Control(t testing.TB, cfg config.Database) *pgx.Conn {
 	t.Helper()
-	return serverOf(t, cfg).connect(t, cfg.Name)
+	return serverOf(t, cfg).Control(t, cfg.Name)
 }
 
 // Backends counts the sessions of an application in the database of the control connection.
 func Backends(t testing.TB, control *pgx.Conn, application string) (n int) {
 	t.Helper()
-	if err := control.QueryRow(context.Background(), `SELECT count(*) FROM pg_stat_activity
-		WHERE datname = current_database() AND application_name = $1`, application).Scan(&n); err != nil {
-		t.Fatal(err)
-	}
-	return n
+	return sessions(t, control, "count(*)", application)
 }
 
 // KillBackends terminates the sessions of an application in the database of the control connection, and returns how
 // many. The server frees their slots a moment later.
 func KillBackends(t testing.TB, control *pgx.Conn, application string) (n int) {
 	t.Helper()
-	if err := control.QueryRow(context.Background(), `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-		WHERE datname = current_database() AND application_name = $1`, application).Scan(&n); err != nil {
-		t.Fatal(err)
-	}
+	return sessions(t, control, "count(pg_terminate_backend(pid))", application)
+}
+
+func sessions(t testing.TB, control *pgx.Conn, what, application string) (n int) {
+	t.Helper()
+	must(t, control.QueryRow(context.Background(), "SELECT "+what+` FROM pg_stat_activity
+		WHERE datname = current_database() AND application_name = $1`, application).Scan(&n))
 	return n
 }
 

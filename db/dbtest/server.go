@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
@@ -59,34 +60,29 @@ var (
 func NewServer(t testing.TB, o Options) *Server {
 	t.Helper()
 	s, err := newServer(t, o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
+	s.ownedBy(t)
+	return s
+}
+
+// ownedBy removes the server after the test.
+func (s *Server) ownedBy(t testing.TB) {
 	s.own = true
 	t.Cleanup(func() {
 		if err := s.remove(); err != nil {
 			t.Error(err)
 		}
 	})
-	return s
 }
 
 // NewReplica starts a streaming replica of a server that was started with Replicated.
 func (s *Server) NewReplica(t testing.TB) *Server {
 	t.Helper()
-	r := &Server{own: true, options: s.options}
+	r := &Server{options: s.options}
 	r.options.Dir = newDir()
 	r.options.ReplicaOf, r.options.Port, r.options.Settings = s.pg, 0, maps.Clone(s.options.Settings)
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	t.Cleanup(func() {
-		if err := r.remove(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := r.start(ctx); err != nil {
-		t.Fatal(err)
-	}
+	r.ownedBy(t)
+	must(t, bounded(r.start))
 	return r
 }
 
@@ -104,12 +100,6 @@ func (s *Server) Reach(cfg config.Database) config.Database {
 	return cfg
 }
 
-// Control is dbtest.Control on this server.
-func (s *Server) Control(t testing.TB, database string) *pgx.Conn {
-	t.Helper()
-	return s.connect(t, database)
-}
-
 func newDir() string {
 	return filepath.Join(TempDir(), fmt.Sprintf("%s%d-%d", dirPrefix, os.Getpid(), servers.Add(1)))
 }
@@ -124,12 +114,10 @@ func newServer(t testing.TB, o Options) (*Server, error) {
 		return nil, err
 	}
 	s := serverFor(o)
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	if err := s.copyFrom(ctx, from); err != nil {
+	if err := bounded(func(ctx context.Context) error { return s.copyFrom(ctx, from) }); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(s.options.Dir))
 	}
-	if err := s.start(ctx); err != nil {
+	if err := bounded(s.start); err != nil {
 		return nil, errors.Join(err, s.remove())
 	}
 	return s, nil
@@ -152,21 +140,13 @@ func (s *Server) copyFrom(ctx context.Context, dir string) error {
 func initServer(o Options) (*Server, error) {
 	s := serverFor(o)
 	s.options.Fresh = true
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	if err := s.start(ctx); err != nil {
+	if err := bounded(s.start); err != nil {
 		return nil, errors.Join(err, s.remove())
 	}
-	if err := s.makeTemplate(ctx); err != nil {
+	if err := bounded(s.makeTemplate); err != nil {
 		return nil, errors.Join(fmt.Errorf("the template of the test databases: %w", err), s.remove())
 	}
 	return s, nil
-}
-
-func (s *Server) stop() error {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	return s.pg.Stop(ctx)
 }
 
 func serverFor(o Options) *Server {
@@ -193,50 +173,47 @@ func (s *Server) makeTemplate(ctx context.Context) error {
 	if _, err := migrations.Up(ctx, cfg); err != nil {
 		return err
 	}
-	return s.exec(ctx, "ALTER DATABASE "+template+" ALLOW_CONNECTIONS false")
+	return s.exec("ALTER DATABASE " + template + " ALLOW_CONNECTIONS false")
 }
 
 // exec runs statements as a superuser, each on its own.
-func (s *Server) exec(ctx context.Context, statements ...string) error {
-	conn, err := s.pg.Connect(ctx, "postgres")
-	if err != nil {
-		return err
-	}
-	defer db.Disconnect(conn) // it waits for the slot, which the test may need
-	for _, sql := range statements {
-		if _, err := conn.Exec(ctx, sql); err != nil {
-			return fmt.Errorf("%s: %w", sql, err)
+func (s *Server) exec(statements ...string) error {
+	return bounded(func(ctx context.Context) error {
+		conn, err := s.pg.Connect(ctx, "postgres")
+		if err != nil {
+			return err
 		}
-	}
-	return nil
+		defer db.Disconnect(conn) // it waits for the slot, which the test may need
+		for _, sql := range statements {
+			if _, err := conn.Exec(ctx, sql); err != nil {
+				return fmt.Errorf("%s: %w", sql, err)
+			}
+		}
+		return nil
+	})
 }
 
 func (s *Server) remove() error {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
 	s.resume()
 	if s.pg != nil {
-		if err := s.pg.Crash(ctx); err != nil { // the data is not needed: no checkpoint
+		if err := bounded(s.pg.Crash); err != nil { // the data is not needed: no checkpoint
 			return err
 		}
 	}
-	if err := localpg.Remove(ctx, s.options.Dir); !errors.Is(err, os.ErrNotExist) {
-		return err
+	err := bounded(func(ctx context.Context) error { return localpg.Remove(ctx, s.options.Dir) })
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // Config is dbtest.Config on this server.
 func (s *Server) Config(t testing.TB) config.Database {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
 	name, password := fmt.Sprintf("test_%d", databases.Add(1)), rand.Text()
-	if err := s.exec(ctx,
+	must(t, s.exec(
 		"CREATE ROLE "+name+" LOGIN PASSWORD '"+password+"' IN ROLE "+owner,
-		"CREATE DATABASE "+name+" TEMPLATE "+template+" OWNER "+name); err != nil {
-		t.Fatal(err)
-	}
+		"CREATE DATABASE "+name+" TEMPLATE "+template+" OWNER "+name))
 	homes.Store(name, s)
 	t.Cleanup(func() { s.drop(t, name) })
 	cfg, way := config.Default().Databases["default"], s.pg.Config(name)
@@ -250,11 +227,9 @@ func (s *Server) drop(t testing.TB, name string) {
 	if s.own {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
 	err := errors.New("never tried")
-	for in := true; in && ctx.Err() == nil; in = isInUse(err) {
-		err = s.exec(ctx, // PostgreSQL 12 lacks WITH (FORCE): these are its steps
+	for end, in := time.Now().Add(timeout), true; in && time.Now().Before(end); in = isInUse(err) {
+		err = s.exec( // PostgreSQL 12 lacks WITH (FORCE): these are its steps
 			"ALTER ROLE "+name+" NOLOGIN",
 			"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+name+"'",
 			"DROP DATABASE IF EXISTS "+name, "DROP ROLE "+name)
@@ -274,13 +249,9 @@ func isInUse(err error) bool {
 func (s *Server) Open(t testing.TB) *db.DB {
 	t.Helper()
 	d, err := db.Open(context.Background(), s.Config(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), timeout)
-		defer cancel()
-		if err := d.Close(ctx); err != nil {
+		if err := bounded(d.Close); err != nil {
 			t.Error(err)
 		}
 	})
@@ -296,19 +267,15 @@ func serverOf(t testing.TB, cfg config.Database) *Server {
 	return s.(*Server)
 }
 
-func (s *Server) connect(t testing.TB, database string) *pgx.Conn {
+// Control is dbtest.Control on this server.
+func (s *Server) Control(t testing.TB, database string) *pgx.Conn {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	conn, err := s.pg.Connect(ctx, database)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), timeout)
-		defer cancel()
-		_ = conn.Close(ctx) // the test may have terminated it
-	})
+	var conn *pgx.Conn
+	must(t, bounded(func(ctx context.Context) (err error) {
+		conn, err = s.pg.Connect(ctx, database)
+		return err
+	}))
+	t.Cleanup(func() { _ = bounded(conn.Close) }) // the test may have terminated it
 	return conn
 }
 
@@ -323,15 +290,11 @@ func (s *Server) Stop(t testing.TB, mode string) {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
 	end := s.pg.Stop
 	if mode == Immediate {
 		end = s.pg.Crash
 	}
-	if err := end(ctx); err != nil {
-		t.Fatal(err)
-	}
+	must(t, bounded(end))
 }
 
 // Start starts the server again, at the same address.
@@ -339,11 +302,7 @@ func (s *Server) Start(t testing.TB) {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	if err := s.start(ctx); err != nil {
-		t.Fatal(err)
-	}
+	must(t, bounded(s.start))
 }
 
 // Restart is Stop and Start.
@@ -359,9 +318,7 @@ func (s *Server) Log(t testing.TB) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	text, err := os.ReadFile(s.pg.LogFile())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return string(text)
 }
 

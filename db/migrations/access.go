@@ -13,27 +13,18 @@ import (
 	"ddtb/db"
 )
 
-// AccessError means that the login's role lacks privileges that this program needs. It names the statements that grant
-// them.
-type AccessError struct {
-	Role       string
-	What       string   // what the role can't access, as a clause
-	Statements []string // of SQL, for the owner or a superuser
-	Err        error    // the server's error, or nil
-}
-
-func (e *AccessError) Error() string {
-	text := fmt.Sprintf("the role %q can't work here: %s. As a superuser, in this database, type:", e.Role, e.What)
-	for _, s := range e.Statements {
+// noAccess returns the problem of a role that lacks privileges. what it can't access is a clause. The owner or a
+// superuser has to type the statements. err is the server's error, or nil.
+func noAccess(role, what string, statements []string, err error) *Problem {
+	text := fmt.Sprintf("the role %q can't work here: %s. As a superuser, in this database, type:", role, what)
+	for _, s := range statements {
 		text += "\n    " + s
 	}
-	if e.Err != nil {
-		text += "\nThe server said: " + e.Err.Error()
+	if err != nil {
+		text += "\nThe server said: " + err.Error()
 	}
-	return text
+	return &Problem{text, statements, err}
 }
-
-func (e *AccessError) Unwrap() error { return e.Err }
 
 // tables lists the tables that the program reads and writes, in SQL.
 const tables = `'polls_question', 'polls_choice', 'django_content_type', 'auth_permission', 'auth_group',
@@ -57,19 +48,18 @@ var (
 	working = []string{"SELECT", "INSERT", "UPDATE", "DELETE"}
 )
 
-// checkAccess returns an *AccessError if the role lacks one of the privileges on a table that this program needs.
+// checkAccess returns a *Problem if the role lacks one of the privileges on a table that this program needs.
 func checkAccess(ctx context.Context, q db.Querier, privileges []string) error {
 	rows, err := q.Query(ctx, closedSQL, privileges)
 	if err != nil {
 		return err
 	}
-	e := &AccessError{}
 	var (
 		closed, with []string
-		table        string
+		role, table  string
 		sequence     *string
 	)
-	if _, err = pgx.ForEachRow(rows, []any{&e.Role, &table, &sequence}, func() error {
+	if _, err = pgx.ForEachRow(rows, []any{&role, &table, &sequence}, func() error {
 		closed = append(closed, pgx.Identifier{table}.Sanitize())
 		if sequence != nil {
 			with = append(with, *sequence)
@@ -78,22 +68,16 @@ func checkAccess(ctx context.Context, q db.Querier, privileges []string) error {
 	}); err != nil || len(closed) == 0 {
 		return err
 	}
-	to := " TO " + pgx.Identifier{e.Role}.Sanitize() + ";"
-	e.What = "it may not read, or not change, " + strings.Join(closed, ", ")
-	e.Statements = []string{"GRANT SELECT, INSERT, UPDATE, DELETE ON " + strings.Join(closed, ", ") + to}
+	to := " TO " + pgx.Identifier{role}.Sanitize() + ";"
+	statements := []string{"GRANT SELECT, INSERT, UPDATE, DELETE ON " + strings.Join(closed, ", ") + to}
 	if len(with) > 0 {
-		e.Statements = append(e.Statements, "GRANT USAGE ON SEQUENCE "+strings.Join(with, ", ")+to)
+		statements = append(statements, "GRANT USAGE ON SEQUENCE "+strings.Join(with, ", ")+to)
 	}
-	return e
+	return noAccess(role, "it may not read, or not change, "+strings.Join(closed, ", "), statements, nil)
 }
 
 // mayWork checks that all tables are there and that the role may do everything that the program does.
-func mayWork(ctx context.Context, cfg db.Settings) error {
-	conn, err := connectToMigrate(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	defer db.Disconnect(conn)
+func mayWork(ctx context.Context, conn *pgx.Conn) error {
 	if err := checkMissing(ctx, conn); err != nil {
 		return err
 	}
@@ -108,10 +92,8 @@ func withoutSchema(role, path string, err error) error {
 			schema = one
 		}
 	}
-	return &AccessError{
-		Role: role, What: fmt.Sprintf("no schema of its search_path (%s) exists to create tables in", path), Err: err,
-		Statements: []string{"CREATE SCHEMA " + pgx.Identifier{schema}.Sanitize() + " AUTHORIZATION " + pgx.Identifier{role}.Sanitize() + ";"},
-	}
+	return noAccess(role, fmt.Sprintf("no schema of its search_path (%s) exists to create tables in", path),
+		[]string{"CREATE SCHEMA " + pgx.Identifier{schema}.Sanitize() + " AUTHORIZATION " + pgx.Identifier{role}.Sanitize() + ";"}, err)
 }
 
 // explain turns the server's refusal of a migration into the statements to run.
@@ -123,39 +105,34 @@ func explain(ctx context.Context, cfg db.Settings, err error) error {
 	case pe.Code != pgerrcode.InsufficientPrivilege && pe.Code != pgerrcode.InvalidSchemaName && pe.Code != pgerrcode.UndefinedTable:
 		return err
 	}
-	conn, failed := connectToMigrate(ctx, cfg)
-	if failed != nil {
-		return err
-	}
-	defer db.Disconnect(conn)
-	e := &AccessError{Err: err}
-	var schema, path string // schema is "" if no schema of the path exists
+	var name, schema, path string // schema is "" if no schema of the path exists
 	var owners []string
 	var mayCreate bool
-	failed = conn.QueryRow(ctx, `SELECT current_user, current_setting('search_path'), coalesce(current_schema(), ''),
-		coalesce(has_schema_privilege(current_schema(), 'CREATE'), true),
-		ARRAY(SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class
-			WHERE oid IN (SELECT to_regclass(name) FROM unnest(ARRAY[`+tables+`]) name)
-			AND NOT pg_has_role(relowner, 'USAGE'))::text[]`).Scan(&e.Role, &path, &schema, &mayCreate, &owners)
+	failed := connected(ctx, cfg, func(conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, `SELECT current_user, current_setting('search_path'), coalesce(current_schema(), ''),
+			coalesce(has_schema_privilege(current_schema(), 'CREATE'), true),
+			ARRAY(SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class
+				WHERE oid IN (SELECT to_regclass(name) FROM unnest(ARRAY[`+tables+`]) name)
+				AND NOT pg_has_role(relowner, 'USAGE'))::text[]`).Scan(&name, &path, &schema, &mayCreate, &owners)
+	})
 	switch {
 	case failed != nil:
 		return err
 	case schema == "":
-		return withoutSchema(e.Role, path, err)
+		return withoutSchema(name, path, err)
 	}
-	role := pgx.Identifier{e.Role}.Sanitize()
-	var what []string
+	role := pgx.Identifier{name}.Sanitize()
+	var what, statements []string
 	if !mayCreate {
 		what = append(what, fmt.Sprintf("it may not create tables in the schema %q (since PostgreSQL 15 only the database's owner may)", schema))
-		e.Statements = append(e.Statements, "GRANT CREATE ON SCHEMA "+pgx.Identifier{schema}.Sanitize()+" TO "+role+";")
+		statements = append(statements, "GRANT CREATE ON SCHEMA "+pgx.Identifier{schema}.Sanitize()+" TO "+role+";")
 	}
 	for _, owner := range owners {
 		what = append(what, fmt.Sprintf("tables that it has to add an index to belong to %q", owner))
-		e.Statements = append(e.Statements, "GRANT "+pgx.Identifier{owner}.Sanitize()+" TO "+role+";")
+		statements = append(statements, "GRANT "+pgx.Identifier{owner}.Sanitize()+" TO "+role+";")
 	}
 	if len(what) == 0 {
 		return err
 	}
-	e.What = strings.Join(what, ", and ")
-	return e
+	return noAccess(name, strings.Join(what, ", and "), statements, err)
 }

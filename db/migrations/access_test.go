@@ -60,9 +60,9 @@ func TestWhatTheRoleMayNotDoIsSaidAsTheStatementsToType(t *testing.T) {
 				run(t, control, strings.ReplaceAll(sql, "CURRENT_ROLE", role))
 			}
 			_, err := migrations.Up(t.Context(), cfg)
-			e, ok := errors.AsType[*migrations.AccessError](err)
+			e, ok := errors.AsType[*migrations.Problem](err)
 			if !ok {
-				t.Fatalf("no AccessError: %v", err)
+				t.Fatalf("no Problem: %v", err)
 			}
 			for _, words := range c.says {
 				if words = strings.ReplaceAll(words, "ROLE", cfg.User); !strings.Contains(err.Error(), words) {
@@ -95,9 +95,9 @@ func TestTablesThatTheRoleMayNotReadKeepTheServerFromStarting(t *testing.T) {
 	run(t, control, "REASSIGN OWNED BY ddtb_owner TO CURRENT_USER")
 	run(t, control, "SET ROLE "+pgx.Identifier{cfg.User}.Sanitize())
 	err := migrations.Check(t.Context(), control)
-	e, ok := errors.AsType[*migrations.AccessError](err)
+	e, ok := errors.AsType[*migrations.Problem](err)
 	if !ok {
-		t.Fatalf("no AccessError: %v", err)
+		t.Fatalf("no Problem: %v", err)
 	}
 	run(t, control, "RESET ROLE")
 	for _, statement := range e.Statements {

@@ -49,14 +49,13 @@ type Step struct {
 // carry its lock.
 //
 // Tables that a Django application made first are used as they are. If their owner has not granted enough privileges on
-// them, the error is an *AccessError. If a table is missing that an earlier run made, it is a *MissingError.
+// them, or if a table is missing that an earlier run made, the error is a *Problem.
 func Up(ctx context.Context, cfg db.Settings) ([]Step, error) {
 	var applied []Step
 	err := migrating(ctx, cfg, func(p *goose.Provider) error {
 		results, err := p.Up(ctx)
 		if partial, ok := errors.AsType[*goose.PartialError](err); ok {
 			results = partial.Applied
-			err = fmt.Errorf("%s: %w", path.Base(partial.Failed.Source.Path), partial.Err)
 		}
 		for _, r := range results {
 			applied = append(applied, migrationOf(r))
@@ -64,7 +63,7 @@ func Up(ctx context.Context, cfg db.Settings) ([]Step, error) {
 		return err
 	})
 	if err == nil {
-		err = mayWork(ctx, cfg)
+		err = connected(ctx, cfg, func(conn *pgx.Conn) error { return mayWork(ctx, conn) })
 	}
 	return applied, explain(ctx, cfg, err)
 }
@@ -81,11 +80,9 @@ func Down(ctx context.Context, cfg db.Settings) (Step, error) {
 	var undone Step
 	err := migrating(ctx, cfg, func(p *goose.Provider) error {
 		r, err := p.Down(ctx)
-		switch partial, ok := errors.AsType[*goose.PartialError](err); {
+		switch {
 		case errors.Is(err, goose.ErrNoNextVersion):
 			return ErrNone
-		case ok:
-			return fmt.Errorf("%s: %w", path.Base(partial.Failed.Source.Path), partial.Err)
 		case err != nil:
 			return err
 		}
@@ -96,18 +93,15 @@ func Down(ctx context.Context, cfg db.Settings) (Step, error) {
 }
 
 func refuseDjangos(ctx context.Context, cfg db.Settings) error {
-	conn, err := connectToMigrate(ctx, cfg)
-	if err != nil {
+	return connected(ctx, cfg, func(conn *pgx.Conn) error {
+		var shared bool
+		err := conn.QueryRow(ctx, "SELECT to_regclass('django_migrations') IS NOT NULL").Scan(&shared)
+		if err == nil && shared {
+			err = fmt.Errorf("a Django application shares the database %q (it has a table django_migrations): "+
+				"taking a migration back would drop its tables and rows; drop by hand what is ddtb's alone", cfg.Name)
+		}
 		return err
-	}
-	defer db.Disconnect(conn)
-	var shared bool
-	err = conn.QueryRow(ctx, "SELECT to_regclass('django_migrations') IS NOT NULL").Scan(&shared)
-	if err == nil && shared {
-		err = fmt.Errorf("a Django application shares the database %q (it has a table django_migrations): "+
-			"taking a migration back would drop its tables and rows; drop by hand what is ddtb's alone", cfg.Name)
-	}
-	return err
+	})
 }
 
 func migrationOf(r *goose.MigrationResult) Step {
@@ -116,45 +110,41 @@ func migrationOf(r *goose.MigrationResult) Step {
 
 // Status lists the steps that this program knows and those that were applied to the database, by version. It changes
 // nothing.
-func Status(ctx context.Context, cfg db.Settings) ([]Step, error) {
-	conn, err := connectToMigrate(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	defer db.Disconnect(conn)
-	steps, err := migrationStatus(ctx, conn)
+func Status(ctx context.Context, cfg db.Settings) (steps []Step, err error) {
+	err = connected(ctx, cfg, func(conn *pgx.Conn) error {
+		steps, err = migrationStatus(ctx, conn)
+		return err
+	})
 	return steps, explain(ctx, cfg, err)
 }
 
-func connectToMigrate(ctx context.Context, cfg db.Settings) (*pgx.Conn, error) {
+// connected runs fn on a connection that bypasses the pooler.
+func connected(ctx context.Context, cfg db.Settings, fn func(*pgx.Conn) error) error {
 	cc, err := migrationConn(cfg)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return db.Connect(ctx, cc)
-}
-
-// SchemaError means that the database is not at the migration that this program needs.
-type SchemaError struct {
-	Has   int64 // the last applied step; 0: none
-	Needs int64
-}
-
-func (e *SchemaError) Error() string {
-	switch {
-	case e.Has == 0:
-		return "the database has none of ddtb's tables yet: run `ddtb migrate`"
-	case e.Has > e.Needs:
-		return fmt.Sprintf("the database is at migration %d, newer than this ddtb, which knows %d: update ddtb, "+
-			"or run `ddtb migrate down` with the newer one first", e.Has, e.Needs)
-	case e.Has == e.Needs:
-		return fmt.Sprintf("the database is at migration %d, but one before it was left out: run `ddtb migrate status`", e.Has)
+	conn, err := db.Connect(ctx, cc)
+	if err != nil {
+		return err
 	}
-	return fmt.Sprintf("the database is at migration %d, this ddtb needs %d: run `ddtb migrate`", e.Has, e.Needs)
+	defer db.Disconnect(conn)
+	return fn(conn)
 }
 
-// Check returns nil if the database is at the migration that this program needs, a *SchemaError if it is not, an
-// *AccessError if the login's role may not read the tables, and a *MissingError if some are missing nevertheless.
+// Problem is why the database does not fit this program, with what to do about it. Its text is for the public: it names
+// no host.
+type Problem struct {
+	text       string
+	Statements []string // of SQL, which the text asks to type if the role lacks access
+	Err        error    // the server's, or nil
+}
+
+func (p *Problem) Error() string { return p.text }
+func (p *Problem) Unwrap() error { return p.Err }
+
+// Check returns nil if the database is at the migration that this program needs, the login's role may read its tables,
+// and none of them is missing. Otherwise it returns a *Problem, or why it could not find out.
 func Check(ctx context.Context, q db.Querier) error {
 	if err := checkAccess(ctx, q, reading); err != nil {
 		return err
@@ -163,25 +153,39 @@ func Check(ctx context.Context, q db.Querier) error {
 	if err != nil {
 		return err
 	}
-	pending := slices.ContainsFunc(steps, func(m Step) bool { return m.Pending })
-	if e := schemaOf(steps); pending || e.Has != e.Needs {
-		return e
+	has, needs := versions(steps)
+	text := ""
+	switch {
+	case has == 0:
+		text = "the database has none of ddtb's tables yet: run `ddtb migrate`"
+	case has > needs:
+		return newer(has, needs)
+	case has < needs:
+		text = fmt.Sprintf("the database is at migration %d, this ddtb needs %d: run `ddtb migrate`", has, needs)
+	case slices.ContainsFunc(steps, func(m Step) bool { return m.Pending }):
+		text = fmt.Sprintf("the database is at migration %d, but one before it was left out: run `ddtb migrate status`", has)
+	default:
+		return checkMissing(ctx, q)
 	}
-	return checkMissing(ctx, q)
+	return &Problem{text: text}
 }
 
-// schemaOf compares the last applied step with the last known one. Only these two are named.
-func schemaOf(steps []Step) *SchemaError {
-	e := &SchemaError{}
+func newer(has, needs int64) error {
+	return &Problem{text: fmt.Sprintf("the database is at migration %d, newer than this ddtb, which knows %d: update ddtb, "+
+		"or run `ddtb migrate down` with the newer one first", has, needs)}
+}
+
+// versions returns the last applied step, or 0, and the last one that this program knows.
+func versions(steps []Step) (has, needs int64) {
 	for _, m := range steps {
 		if !m.Pending {
-			e.Has = max(e.Has, m.Version)
+			has = max(has, m.Version)
 		}
 		if m.Name != "" {
-			e.Needs = max(e.Needs, m.Version)
+			needs = max(needs, m.Version)
 		}
 	}
-	return e
+	return has, needs
 }
 
 func migrationStatus(ctx context.Context, q db.Querier) ([]Step, error) {
@@ -244,7 +248,7 @@ func migrating(ctx context.Context, cfg db.Settings, fn func(*goose.Provider) er
 		return fmt.Errorf("migrations need a lock that lasts for a session, which %s in transaction mode can't carry: "+
 			"set direct_host and direct_port of database %q", cfg.Pooler, cfg.Name)
 	}
-	if err := mayMigrate(ctx, cfg); err != nil {
+	if err := connected(ctx, cfg, func(conn *pgx.Conn) error { return mayMigrate(ctx, conn) }); err != nil {
 		return err
 	}
 	cc, err := migrationConn(cfg)
@@ -258,25 +262,24 @@ func migrating(ctx context.Context, cfg db.Settings, fn func(*goose.Provider) er
 	if err != nil {
 		return err
 	}
-	return fn(provider)
+	err = fn(provider)
+	if partial, ok := errors.AsType[*goose.PartialError](err); ok {
+		return fmt.Errorf("%s: %w", path.Base(partial.Failed.Source.Path), partial.Err)
+	}
+	return err
 }
 
 // mayMigrate refuses an undeclared pooler, and a database that is ahead of this program.
-func mayMigrate(ctx context.Context, cfg db.Settings) error {
-	conn, err := connectToMigrate(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	defer db.Disconnect(conn)
-	if mode, err := db.PoolerOf(ctx, conn); err != nil || mode == db.TransactionPooler {
-		return cmp.Or(err, errors.New(mode.Advice()+"; migrations need direct_host and direct_port as well"))
+func mayMigrate(ctx context.Context, conn *pgx.Conn) error {
+	if advice, shares, err := db.UndeclaredPooler(ctx, conn); err != nil || shares {
+		return cmp.Or(err, errors.New(advice+"; migrations need direct_host and direct_port as well"))
 	}
 	steps, err := migrationStatus(ctx, conn)
 	if err != nil {
 		return err
 	}
-	if e := schemaOf(steps); e.Has > e.Needs {
-		return e
+	if has, needs := versions(steps); has > needs {
+		return newer(has, needs)
 	}
 	return nil
 }

@@ -12,48 +12,41 @@ import (
 	"ddtb/db"
 )
 
-// MissingError means that tables or columns are missing although their migrations were applied: they were dropped or
-// renamed, are in a schema that the role does not search, or something that can't be changed, such as a materialized
-// view, has their name. A view or a foreign table may stand in for a table.
-type MissingError struct {
-	Role    string
-	Tables  []string // sorted
-	Columns []string // if no table is missing: "table.column", as SQL
-	Found   []string // other columns of the first one's table, one of which may be it, renamed
-	Path    string   // the role's search_path
-	Schemas []string // others that have tables of these names
-}
+// The problem that tables or columns are missing although their migrations were applied: they were dropped or renamed,
+// are in a schema that the role does not search, or something that can't be changed, such as a materialized view, has
+// their name. A view or a foreign table may stand in for a table.
+const missing = "missing, although every migration was applied: "
 
-func (e *MissingError) Error() string {
-	if len(e.Tables) == 0 {
-		return e.columns()
+// missingTables describes missing tables. path is the role's search_path; schemas are others that have tables of these
+// names.
+func missingTables(tables []string, role, path string, schemas []string) *Problem {
+	for i, t := range tables {
+		tables[i] = pgx.Identifier{t}.Sanitize()
 	}
-	names := pgx.Identifier{e.Tables[0]}.Sanitize()
-	for _, t := range e.Tables[1:] {
-		names += ", " + pgx.Identifier{t}.Sanitize()
-	}
-	text := "missing, although every migration was applied: " + names + ". "
-	if len(e.Schemas) > 0 {
-		schema := pgx.Identifier{e.Schemas[0]}.Sanitize()
+	text := missing + strings.Join(tables, ", ") + ". "
+	if len(schemas) > 0 {
+		schema := pgx.Identifier{schemas[0]}.Sanitize()
 		text += fmt.Sprintf("The schema %s has tables of these names; to use them, type:\n    ALTER ROLE %s SET search_path = %s;\n",
-			schema, pgx.Identifier{e.Role}.Sanitize(), strings.TrimPrefix(e.Path+", "+schema, ", "))
+			schema, pgx.Identifier{role}.Sanitize(), strings.TrimPrefix(path+", "+schema, ", "))
 	}
-	return text + "Restore them from a backup. Or recreate them empty: type in this database\n    DELETE FROM " + migrationTable +
-		" WHERE version_id != 0;\nand run `ddtb migrate`, which keeps the tables that are there."
+	return &Problem{text: text + "Restore them from a backup. Or recreate them empty: type in this database\n    DELETE FROM " + migrationTable +
+		" WHERE version_id != 0;\nand run `ddtb migrate`, which keeps the tables that are there."}
 }
 
-func (e *MissingError) columns() string {
-	text := "missing, although every migration was applied: " + strings.Join(e.Columns, ", ") + ". "
-	table, column, _ := strings.Cut(e.Columns[0], ".")
-	if len(e.Found) == 0 {
-		return text + "Restore it from a backup."
+// missingColumns describes missing columns, each "table.column", as SQL. found are other columns of the first one's
+// table, one of which may be it, renamed.
+func missingColumns(columns, found []string) *Problem {
+	text := missing + strings.Join(columns, ", ") + ". "
+	table, column, _ := strings.Cut(columns[0], ".")
+	if len(found) == 0 {
+		return &Problem{text: text + "Restore it from a backup."}
 	}
-	which, name := "the column "+e.Found[0], e.Found[0]
-	if len(e.Found) > 1 {
-		which, name = "one of the columns "+strings.Join(e.Found, ", "), "ITS_NAME"
+	which, name := "the column "+found[0], found[0]
+	if len(found) > 1 {
+		which, name = "one of the columns "+strings.Join(found, ", "), "ITS_NAME"
 	}
-	return text + "If it was renamed, and is " + which + " now, name it back. Type in this database:\n    ALTER TABLE " +
-		table + " RENAME COLUMN " + name + " TO " + column + ";\nOtherwise restore it from a backup."
+	return &Problem{text: text + "If it was renamed, and is " + which + " now, name it back. Type in this database:\n    ALTER TABLE " +
+		table + " RENAME COLUMN " + name + " TO " + column + ";\nOtherwise restore it from a backup."}
 }
 
 // columns are those that the program reads or writes, of tables that are also Django's.
@@ -67,7 +60,7 @@ var columns = map[string]string{
 	"django_admin_log":    "action_time object_id object_repr action_flag change_message content_type_id user_id",
 }
 
-// checkColumns returns a *MissingError if a column is missing.
+// checkColumns returns a *Problem if a column is missing.
 func checkColumns(ctx context.Context, q db.Querier) error {
 	var of, names []string
 	for _, table := range slices.Sorted(maps.Keys(columns)) {
@@ -78,28 +71,27 @@ func checkColumns(ctx context.Context, q db.Querier) error {
 	rows, err := q.Query(ctx, `
 		WITH needed AS (SELECT t, c FROM unnest($1::text[], $2::text[]) n (t, c)),
 		present AS (SELECT t, attname::text c FROM (SELECT DISTINCT t FROM needed) n JOIN pg_attribute ON attrelid = to_regclass(t) AND attnum > 0 AND NOT attisdropped)
-		SELECT current_user, quote_ident(t) || '.' || quote_ident(c),
+		SELECT quote_ident(t) || '.' || quote_ident(c),
 			ARRAY(SELECT quote_ident(p.c) FROM present p WHERE p.t = n.t AND NOT EXISTS (SELECT FROM needed m WHERE (m.t, m.c) = (p.t, p.c)) ORDER BY 1)
 		FROM needed n WHERE NOT EXISTS (SELECT FROM present p WHERE (p.t, p.c) = (n.t, n.c)) ORDER BY 2`, of, names)
 	if err != nil {
 		return err
 	}
-	e := &MissingError{}
 	var column string
-	var found []string
-	_, err = pgx.ForEachRow(rows, []any{&e.Role, &column, &found}, func() error {
-		if e.Columns = append(e.Columns, column); len(e.Columns) == 1 {
-			e.Found = found
+	var lost, found, foundFirst []string
+	_, err = pgx.ForEachRow(rows, []any{&column, &found}, func() error {
+		if lost = append(lost, column); len(lost) == 1 {
+			foundFirst = found
 		}
 		return nil
 	})
-	if err != nil || len(e.Columns) == 0 {
+	if err != nil || len(lost) == 0 {
 		return err
 	}
-	return e
+	return missingColumns(lost, foundFirst)
 }
 
-// checkMissing returns a *MissingError if a table or a column is missing. It is of use if every migration was applied.
+// checkMissing returns a *Problem if a table or a column is missing. It is of use if every migration was applied.
 func checkMissing(ctx context.Context, q db.Querier) error {
 	rows, err := q.Query(ctx, `
 		SELECT current_user, current_setting('search_path'), name, ARRAY(SELECT nspname::text FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
@@ -109,19 +101,17 @@ func checkMissing(ctx context.Context, q db.Querier) error {
 	if err != nil {
 		return err
 	}
-	e := &MissingError{}
-	var table string
-	var schemas []string
-	_, err = pgx.ForEachRow(rows, []any{&e.Role, &e.Path, &table, &schemas}, func() error {
-		e.Tables = append(e.Tables, table)
-		e.Schemas = append(e.Schemas, schemas...)
+	var role, path, table string
+	var in, lost, schemas []string
+	_, err = pgx.ForEachRow(rows, []any{&role, &path, &table, &in}, func() error {
+		lost, schemas = append(lost, table), append(schemas, in...)
 		return nil
 	})
-	if err == nil && len(e.Tables) == 0 {
+	switch {
+	case err != nil:
+		return err
+	case len(lost) == 0:
 		return checkColumns(ctx, q)
 	}
-	if err != nil {
-		return err
-	}
-	return e
+	return missingTables(lost, role, path, schemas)
 }
