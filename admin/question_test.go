@@ -123,7 +123,7 @@ func TestALongHistoryHasPagesOldestFirst(t *testing.T) {
 	if oldest < 0 || newest < oldest || strings.Contains(first, "change 1 before now") {
 		t.Errorf("the first change is at %d, the last at %d, in %.300s", oldest, newest, first)
 	}
-	s.as("ada").get(history+"?p=2").says("change 1 before now").says("Earlier")
+	s.as("ada").get(history + "?p=2").says("change 1 before now").says("Earlier")
 }
 
 func TestASecondEditorIsToldAndOverwritesNothing(t *testing.T) {

@@ -224,4 +224,6 @@ func milliseconds(d time.Duration) float64 {
 }
 
 // seconds has two decimals: Duration.Seconds has more after rounding, as in 1.1400000000000001.
-func seconds(d time.Duration) float64 { return float64(d.Round(10*time.Millisecond)) / float64(time.Second) }
+func seconds(d time.Duration) float64 {
+	return float64(d.Round(10*time.Millisecond)) / float64(time.Second)
+}
