@@ -188,7 +188,7 @@ func (q *queue) handOver() {
 	for e := q.waiters.Front(); e != nil && q.free(); e = q.waiters.Front() {
 		q.waiters.Remove(e)
 		q.taken++
-		q.pace.handedOver(time.Now())
+		q.pace.handedOver(time.Now(), q.waiters.Len())
 		e.Value.(*waiter).place <- nil
 	}
 	if q.taken == 0 && q.idle != nil {
@@ -290,9 +290,11 @@ type pace struct {
 // paceOver is the least number of places in the average.
 const paceOver = 16
 
-func (p *pace) handedOver(now time.Time) {
+// handedOver records that a place was handed over while others waited. The average is over as many places as there are
+// waiters: so a stall of a second, once over, adds a second to the wait of the last, and not a multiple of it.
+func (p *pace) handedOver(now time.Time, waiters int) {
 	if !p.last.IsZero() {
-		p.places = min(p.places+1, max(p.size, paceOver))
+		p.places = min(p.places+1, max(p.size, paceOver, waiters))
 		p.average += (now.Sub(p.last) - p.average) / time.Duration(p.places)
 	}
 	p.last = now
