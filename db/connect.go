@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -116,7 +117,12 @@ func (c *Connector) retry(ctx context.Context, err error, try func() error) erro
 }
 
 func (c *Connector) connectError(ctx context.Context, err error) error {
-	return connectError(ctx, c.settings.Strategy, err)
+	explained := CauseOf(err) != ""
+	err = connectError(ctx, c.settings.Strategy, err)
+	if ce, ok := errors.AsType[*ConnError](err); ok && !explained && ctx.Err() != nil { // the server may be well
+		ce.Err = fmt.Errorf("connecting did not end within the time that its caller has: %w", ce.Err)
+	}
+	return err
 }
 
 // CloseConn closes the connection and waits until its slot is free, for at most one second.
