@@ -88,12 +88,17 @@ func (p *pool) Acquire(ctx context.Context, l *Lease) error {
 			within, cancel = p.within(ctx, l)
 			defer cancel()
 		}
-		err = p.retry(within, p.explain(ctx, within, err), func() (err error) {
+		again := func() (err error) {
 			if conn, err = p.pgx.Acquire(within); err != nil {
 				return p.explain(ctx, within, err)
 			}
 			return nil
-		})
+		}
+		err = p.explain(ctx, within, err)
+		if CauseOf(err) == SlotsExhausted && p.Idle() > 0 { // released while this one was refused
+			err = again()
+		}
+		err = p.retry(within, err, again)
 	}
 	if err == nil {
 		l.Attach(conn.Conn(), conn)
