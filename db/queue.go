@@ -287,7 +287,7 @@ type pace struct {
 	average time.Duration
 }
 
-// paceOver is the least number of places in the average.
+// paceOver is the least number of places in the average, once so many were handed over.
 const paceOver = 16
 
 // handedOver records that a place was handed over while others waited. The average is over as many places as there are
@@ -312,12 +312,13 @@ func (p *pace) stalled() time.Duration {
 	return time.Since(since)
 }
 
-// wait returns how long n places will take, or 0 while that is not known.
+// wait returns how long n places will take, or 0 while that is not known. It does not extrapolate beyond four times
+// what was measured: the first statements of a burst are slow, and say little about the wait of the five hundredth.
 func (p *pace) wait(n int) time.Duration {
 	if p.places < p.size {
 		return 0
 	}
-	return time.Duration(n) * p.average
+	return time.Duration(min(n, 4*p.places)) * p.average
 }
 
 // drained returns a channel that is closed when no place is taken. From then on none is given: requests get ErrClosed.

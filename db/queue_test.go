@@ -178,6 +178,18 @@ func TestAnErrorSaysForHowLongNoPlaceHasComeFree(t *testing.T) {
 }
 
 
+func TestTheFirstPlacesSayLittleAboutALongQueue(t *testing.T) {
+	p, now := pace{size: 1}, time.Now()
+	p.handedOver(now, 500)
+	p.handedOver(now.Add(50*time.Millisecond), 499) // the first statement of a new session takes longer
+	if got := p.wait(499); got != 4*50*time.Millisecond {
+		t.Errorf("one place took 50 ms, and a request behind 498 is expected to wait for %v", got)
+	}
+	if got := p.wait(3); got != 3*50*time.Millisecond {
+		t.Errorf("one place took 50 ms, and a request behind 2 is expected to wait for %v", got)
+	}
+}
+
 func TestAShortStallRefusesNoRequestOfALongQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := &queue{size: 1, timeout: 3 * time.Second}
