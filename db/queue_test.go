@@ -177,7 +177,6 @@ func TestAnErrorSaysForHowLongNoPlaceHasComeFree(t *testing.T) {
 	})
 }
 
-
 func TestTheFirstPlacesSayLittleAboutALongQueue(t *testing.T) {
 	p, now := pace{size: 1}, time.Now()
 	p.handedOver(now, 500)
