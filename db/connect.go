@@ -3,6 +3,7 @@ package db
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -82,7 +83,7 @@ func (c *Connector) attempt(ctx context.Context) (*pgx.Conn, error) {
 	}
 	conn, err := pgx.ConnectConfig(ctx, cc)
 	if err != nil {
-		return nil, connectError(ctx, c.settings.Strategy, err)
+		return nil, c.connectError(ctx, err)
 	}
 	return conn, nil
 }
@@ -101,6 +102,15 @@ func (c *Connector) retry(ctx context.Context, err error, try func() error) erro
 		cause := CauseOf(err)
 		return (cause == ServerUnavailable || cause == NoSuitableServer) && !c.breaker.circuit.IsOpen() || errors.Is(err, errLost) || errors.Is(err, errRetired)
 	})
+}
+
+func (c *Connector) connectError(ctx context.Context, err error) error {
+	explained := CauseOf(err) != ""
+	err = connectError(ctx, c.settings.Strategy, err)
+	if ce, ok := errors.AsType[*ConnError](err); ok && !explained && ctx.Err() != nil { // the server may be well
+		ce.Err = fmt.Errorf("connecting did not end within the time that its caller has: %w", ce.Err)
+	}
+	return err
 }
 
 // CloseConn closes the connection and waits until its slot is free, for at most one second.

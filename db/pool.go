@@ -85,10 +85,15 @@ func (p *pool) Acquire(ctx context.Context, l *Lease) error {
 	if err != nil { // perhaps what was idle is lost
 		left, cancel := p.within(ctx, l)
 		defer cancel()
-		err = p.retry(left, p.explain(ctx, left, err), func() (err error) {
+		again := func() (err error) {
 			conn, err = p.pgx.Acquire(left)
 			return p.explain(ctx, left, err)
-		})
+		}
+		err = p.explain(ctx, left, err)
+		if CauseOf(err) == SlotsExhausted && p.Idle() > 0 { // released while this one was refused
+			err = again()
+		}
+		err = p.retry(left, err, again)
 	}
 	if err == nil {
 		l.Attach(conn.Conn(), conn)
@@ -136,7 +141,7 @@ func (p *pool) explain(ctx, within context.Context, err error) error {
 	case within.Err() != nil && ctx.Err() == nil:
 		err = fmt.Errorf("connecting did not end within pool.timeout, %v: %w", p.timeout, err)
 	}
-	return connectError(ctx, p.settings.Strategy, err)
+	return p.connectError(ctx, err)
 }
 
 func (p *pool) Release(l *Lease) {

@@ -44,7 +44,8 @@ var poolerTexts = []struct {
 	{"query_wait_timeout", PoolerFull, "every server connection of PgBouncer's pool was busy for query_wait_timeout: SHOW POOLS on its console " +
 		"shows who waits; shorten the transactions, or raise default_pool_size"},
 	{"unsupported startup parameter", SettingRefused, setPooler},
-	{"invalid server parameter", SettingRefused, setPooler},
+	{"invalid server parameter", ServerUnavailable, "the server ended PgBouncer's connection while PgBouncer prepared it for this client; " +
+		"if every query fails so, the server refuses a setting of the login, such as PGTZ: PgBouncer's log names it"},
 	{"SSL required", TLSRefused, "PgBouncer's client_tls_sslmode asks for TLS: set sslmode"},
 	{"bouncer config error", LoginRejected, noPoolerEntry},
 	{"no such database", LoginRejected, noPoolerEntry},
@@ -62,7 +63,8 @@ var poolerTexts = []struct {
 	{"query timeout", ServerTimeout, "PgBouncer's query_timeout ended it"},
 	{"idle transaction timeout", ServerTimeout, "PgBouncer's idle_transaction_timeout ended it"},
 	{"transaction timeout", ServerTimeout, "PgBouncer's transaction_timeout ended it"},
-	{"server login has been failing", ServerUnavailable, "PgBouncer can't log in to the server: its own log says why"},
+	{"server login has been failing", ServerUnavailable, "PgBouncer can't log in to the server: its own log says why; it tries again only " +
+		"every server_login_retry, 15 s by default"},
 	{"pgbouncer cannot connect to server", ServerUnavailable, "PgBouncer can't reach the server: its own log says why"},
 }
 

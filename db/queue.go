@@ -188,7 +188,7 @@ func (q *queue) handOver() {
 	for e := q.waiters.Front(); e != nil && q.free(); e = q.waiters.Front() {
 		q.waiters.Remove(e)
 		q.taken++
-		q.pace.handedOver(time.Now())
+		q.pace.handedOver(time.Now(), q.waiters.Len())
 		e.Value.(*waiter).place <- nil
 	}
 	if q.taken == 0 && q.idle != nil {
@@ -287,12 +287,14 @@ type pace struct {
 	average time.Duration
 }
 
-// paceOver is the least number of places in the average.
+// paceOver is the least number of places in the average, once so many were handed over.
 const paceOver = 16
 
-func (p *pace) handedOver(now time.Time) {
+// handedOver records that a place was handed over while others waited. The average is over as many places as there are
+// waiters: so a stall of a second, once over, adds a second to the wait of the last, and not a multiple of it.
+func (p *pace) handedOver(now time.Time, waiters int) {
 	if !p.last.IsZero() {
-		p.places = min(p.places+1, max(p.size, paceOver))
+		p.places = min(p.places+1, max(p.size, paceOver, waiters))
 		p.average += (now.Sub(p.last) - p.average) / time.Duration(p.places)
 	}
 	p.last = now
@@ -307,12 +309,13 @@ func (p *pace) stalled() time.Duration {
 	return time.Since(since)
 }
 
-// wait returns how long n places will take, or 0 while that is not known.
+// wait returns how long n places will take, or 0 while that is not known. It does not extrapolate beyond four times
+// what was measured: the first statements of a burst are slow, and say little about the wait of the five hundredth.
 func (p *pace) wait(n int) time.Duration {
 	if p.places < p.size {
 		return 0
 	}
-	return time.Duration(n) * p.average
+	return time.Duration(min(n, 4*p.places)) * p.average
 }
 
 // drained returns a channel that is closed when no place is taken. From then on none is given: requests get ErrClosed.

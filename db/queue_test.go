@@ -177,6 +177,51 @@ func TestAnErrorSaysForHowLongNoPlaceHasComeFree(t *testing.T) {
 	})
 }
 
+func TestTheFirstPlacesSayLittleAboutALongQueue(t *testing.T) {
+	p, now := pace{size: 1}, time.Now()
+	p.handedOver(now, 500)
+	p.handedOver(now.Add(50*time.Millisecond), 499) // the first statement of a new session takes longer
+	if got := p.wait(499); got != 4*50*time.Millisecond {
+		t.Errorf("one place took 50 ms, and a request behind 498 is expected to wait for %v", got)
+	}
+	if got := p.wait(3); got != 3*50*time.Millisecond {
+		t.Errorf("one place took 50 ms, and a request behind 2 is expected to wait for %v", got)
+	}
+}
+
+func TestAShortStallRefusesNoRequestOfALongQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := &queue{size: 1, timeout: 3 * time.Second}
+		if _, err := q.acquire(t.Context(), false, time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		defer q.fail(ErrClosed)
+		served := make(chan error, 2000)
+		ask := func() {
+			go func() {
+				_, err := q.acquire(t.Context(), false, time.Time{})
+				served <- err
+			}()
+			synctest.Wait()
+		}
+		for range 100 {
+			ask()
+		}
+		for i := range 1000 { // each client asks again after its answer
+			pause := time.Millisecond
+			if i >= 100 && i%200 == 0 {
+				pause = 500 * time.Millisecond
+			}
+			<-time.After(pause)
+			q.release()
+			if err := <-served; err != nil {
+				t.Fatalf("request %d: 100 of them wait for 0.6 s, a third of the timeout is 1 s, and yet: %v", i, err)
+			}
+			ask()
+		}
+	})
+}
+
 func statOf(q *queue) (s Stat) {
 	q.stat(&s)
 	return s
@@ -186,7 +231,7 @@ func TestThePaceIsThatOfTheLastRounds(t *testing.T) {
 	p, now := pace{size: 4}, time.Now()
 	lend := func(after time.Duration) {
 		now = now.Add(after)
-		p.handedOver(now)
+		p.handedOver(now, 0)
 	}
 	for round := range 3 {
 		if got := p.wait(4); got != 0 && round < 2 {

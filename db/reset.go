@@ -116,8 +116,9 @@ func several(sql string, args []any) bool {
 }
 
 // outdated reports whether the statement failed because of state from when the session was opened: the server has
-// become a standby or read-only, or a table or a prepared statement has changed. A new connection may succeed. The
-// server rolled the statement back, so it had no effect. A connection that was opened for this lease can't be outdated.
+// become a standby or read-only, or a table, a type or a prepared statement has changed. A new connection may succeed.
+// The server rolled the statement back, so it had no effect. A connection that was opened for this lease can't be
+// outdated.
 func (l *Lease) outdated(err error) bool {
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
@@ -129,6 +130,10 @@ func (l *Lease) outdated(err error) bool {
 		"57P05": // idle_session_timeout: the session ended before this statement began
 	case pgerrcode.FeatureNotSupported:
 		if pe.Routine != "RevalidateCachedQuery" { // "cached plan must not change result type", in any language
+			return false
+		}
+	case pgerrcode.InternalError:
+		if !strings.HasPrefix(pe.Message, "cache lookup failed for type ") { // an internal error is never translated
 			return false
 		}
 	case pgerrcode.InsufficientPrivilege:

@@ -1,6 +1,7 @@
 package db_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -158,6 +159,37 @@ func TestASessionThatIsOutdatedCostsNoError(t *testing.T) {
 						t.Errorf("by %s: %v", way, err)
 					}
 				}
+			}
+		})
+	}
+}
+
+func TestATypeThatWasMadeAgainCostsNoError(t *testing.T) {
+	for way, ask := range map[string]func(context.Context, *db.DB, string, ...any) error{
+		"Query": func(ctx context.Context, d *db.DB, sql string, args ...any) error {
+			rows, _ := d.Query(ctx, sql, args...)
+			rows.Close()
+			return rows.Err()
+		},
+		"Exec": func(ctx context.Context, d *db.DB, sql string, args ...any) error {
+			_, err := d.Exec(ctx, sql, args...)
+			return err
+		},
+		"InTx": func(ctx context.Context, d *db.DB, sql string, args ...any) error {
+			return d.InTx(ctx, func(q db.Querier) error { _, err := q.Exec(ctx, sql, args...); return err })
+		},
+	} {
+		t.Run(way, func(t *testing.T) {
+			d, control, _ := open(t, func(c *config.Database) { pool(c); c.Pool.MaxSize = 1 })
+			run(t, control, "CREATE TYPE mood AS ENUM ('calm'); CREATE TABLE t (m mood); GRANT ALL ON t TO PUBLIC")
+			const statement = "SELECT count(*) FROM t WHERE m = $1"
+			if err := ask(t.Context(), d, statement, "calm"); err != nil {
+				t.Fatal(err)
+			}
+			run(t, control, "ALTER TABLE t ALTER m TYPE text; DROP TYPE mood; CREATE TYPE mood AS ENUM ('calm', 'tense'); "+
+				"ALTER TABLE t ALTER m TYPE mood USING m::mood")
+			if err := ask(t.Context(), d, statement, "calm"); err != nil {
+				t.Error(err)
 			}
 		})
 	}

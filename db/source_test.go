@@ -204,6 +204,62 @@ func TestAPoolThatCanNotGrowServesWithWhatItHas(t *testing.T) {
 	}
 }
 
+func TestAConnectionReleasedWhileAnotherIsRefusedServesTheRequest(t *testing.T) {
+	cfg := dbtest.Config(t)
+	direct := dbtest.Control(t, cfg)
+	cfg.Strategy, cfg.Pool.MaxSize = db.Pool, 2
+	wire := proxied(t, &cfg)
+	d, err := db.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = d.Close(context.Background()) }()
+	first, err := d.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, direct, fmt.Sprintf("ALTER DATABASE %s CONNECTION LIMIT 1", pgx.Identifier{cfg.Name}.Sanitize()))
+	if _, err := wire.Toxics.AddToxicJson(strings.NewReader(`{"type": "latency", "stream": "upstream", "attributes": {"latency": 100}}`)); err != nil {
+		t.Fatal(err)
+	}
+	second := make(chan error, 1)
+	go func() {
+		l, err := d.Acquire(t.Context())
+		if err == nil {
+			l.Release()
+		}
+		second <- err
+	}()
+	dbtest.Eventually(t, "the second connects", func() bool { return d.Stat().Connecting == 1 })
+	first.Release()
+	if err := <-second; err != nil {
+		t.Errorf("the pool has an idle connection, and yet: %v", err)
+	}
+}
+
+func TestACallersTimeIsNamedWhereItWasTooShortToConnect(t *testing.T) {
+	for _, name := range db.Names() {
+		t.Run(name, func(t *testing.T) {
+			cfg := dbtest.Config(t)
+			cfg.Strategy = name
+			wire := proxied(t, &cfg)
+			if _, err := wire.Toxics.AddToxicJson(strings.NewReader(`{"type": "latency", "stream": "upstream", "attributes": {"latency": 100}}`)); err != nil {
+				t.Fatal(err)
+			}
+			d, err := db.Open(t.Context(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = d.Close(context.Background()) }()
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			if _, err := d.Exec(ctx, "SELECT 1"); err == nil || !strings.Contains(err.Error(), "did not end within the time that its caller has") {
+				t.Errorf("it says: %v", err)
+			}
+		})
+	}
+}
+
 func TestAKeptConnectionIsCheckedBeforeItsFirstUseAfterAPause(t *testing.T) {
 	d, control, cfg := open(t, func(c *config.Database) { persistent(c); c.Persistent.Workers = 1 })
 	one(t, d, t.Context())

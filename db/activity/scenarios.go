@@ -82,7 +82,8 @@ func scenarioOf(name string) *Scenario {
 // apart says how to distinguish two scenarios that look alike from outside. Each pair is in alphabetical order.
 var apart = map[[2]string]string{
 	{"missed-close", "thread-leak"}: "send ten requests by one kept-alive client. If each leaves a session, a response is not closed: " +
-		"switch instrumentation and middleware off, one at a time. If one is left for all ten, it is the thread's",
+		"switch instrumentation and middleware off, one at a time. Or each request opens a pool or a client of its own: look for the " +
+		"code that does. If one is left for all ten, it is the thread's",
 	{"hidden-second-pool", "replicas-times-pool"}: "count the processes at the clients' addresses: one process with sessions under several " +
 		"names has several pools; several processes are replicas",
 	{"replicas-times-pool", "thread-leak"}: "send ten requests, one after another, and look again: a leak has more sessions than before, a pool as many",

@@ -129,14 +129,14 @@ func (p *problem) firstForLeak() []Step {
 
 // endOne ends a session that is idle, in a transaction or not.
 func (p *problem) endOne(s Session) []Step {
-	inTransaction := ""
+	inTransaction, loses := "", "its lock is released, though another session of it may still work under the lock"
 	if s.InTransactionIdle() {
-		inTransaction = "--in-transaction "
+		inTransaction, loses = "--in-transaction ", "what its transaction changed is rolled back"
 	}
 	return p.ending([]Session{s}, Step{
 		fmt.Sprintf("end %s: it does nothing, and keeps its locks", s.name()),
 		command(fmt.Sprintf("close-idle %s--older-than=0s --pid=%d", inTransaction, s.PID) + p.inDatabase(s)),
-		"the program behind it (" + s.ClientAddress() + "): what its transaction changed is rolled back",
+		"the program behind it (" + s.ClientAddress() + "): " + loses,
 	})
 }
 

@@ -127,6 +127,33 @@ time.sleep(600)
 		code: "lock-queue", culprit: "web", scenario: "lock-queue", first: "close-idle --in-transaction", mayLose: "web", better: (*stage).nobodyWaits,
 	},
 	{
+		name: "a job left its advisory lock in the session, outside of any transaction", role: closer,
+		play: func(s *stage) {
+			s.python(`
+c = psycopg2.connect(application_name="jobs")
+c.autocommit = True
+c.cursor().execute("SELECT pg_advisory_lock(7)")
+time.sleep(600)
+`)
+			eventually(s.T, "jobs has the lock, and rests", func() bool {
+				return len(s.after().clients(func(x Session) bool {
+					return x.Application == "jobs" && x.State == Idle && strings.Contains(x.Query, "pg_advisory_lock")
+				})) == 1
+			})
+			for range 3 {
+				s.psql("web", "SELECT pg_advisory_lock(7)")
+			}
+			s.waits(3)
+		},
+		code: "lock-queue", culprit: "jobs", scenario: "migrate-refused", first: "close-idle --older-than=0s", mayLose: "jobs",
+		better: func(s *stage) bool { return len(s.after().waiting()) < 3 }, // the next one has its turn
+		also: func(s *stage, d Diagnosis) {
+			if hurts := d.Steps[0].Hurts; strings.Contains(hurts, "rolled back") || !strings.Contains(hurts, "its lock is released") {
+				s.Errorf("it has no transaction, and ending it hurts %q", hurts)
+			}
+		},
+	},
+	{
 		name: "of two prepared transactions, the later one has what all wait for", role: reader,
 		play: func(s *stage) {
 			s.stock()
