@@ -390,6 +390,9 @@ func Unreachable(err error) Health {
 	switch {
 	case errors.Is(err, errNoObserver):
 		f.Do = "pass an Observer of the server with activity.WithObserver"
+	case errors.Is(err, errNoAnswer):
+		f.Do = "if this address is a pooler's, all its connections are in use: to monitor the server past it, set direct_host, or name the " +
+			"server itself with --dsn; else see whether the server's machine hangs"
 	case refused && db.CauseOf(err) == "": // the server let us in, and then refused a query
 		f.Do = cmp.Or(db.Hint(err), "the server answers, and the login works: the message says what it refuses")
 	}

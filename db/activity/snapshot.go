@@ -457,11 +457,21 @@ func withoutPasswords(query string) string {
 	return userPassword.ReplaceAllString(query, "$1***$2")
 }
 
+// errNoAnswer is the error of a query that took longer than pollTimeout. A pooler lets clients in before it has a
+// connection for them.
+var errNoAnswer = fmt.Errorf("the login worked, and no query was answered within %s", Short(pollTimeout))
+
 // Slots counts the server's slots.
 func (o *Observer) Slots(ctx context.Context) (Slots, error) {
 	var s Slots
 	err := o.Read(ctx, func(c *pgx.Conn) error {
-		return c.QueryRow(ctx, slotsSQL).Scan(&s.Max, &s.Reserved, &s.Used)
+		query, cancel := context.WithTimeout(ctx, pollTimeout)
+		defer cancel()
+		err := c.QueryRow(query, slotsSQL).Scan(&s.Max, &s.Reserved, &s.Used)
+		if err != nil && query.Err() != nil && ctx.Err() == nil {
+			return errNoAnswer
+		}
+		return err
 	})
 	if err != nil {
 		return Slots{}, fmt.Errorf("count the slots: %w", err)
