@@ -11,6 +11,9 @@ import (
 // Hint returns advice for an operator, if err is typical of an undeclared PgBouncer, is one of PgBouncer's own
 // refusals, or concerns tables that are missing or that another role owns, or peer authentication; else "".
 func Hint(err error) string {
+	if _, ok := errors.AsType[*noProcessError](err); ok {
+		return raiseProcesses
+	}
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
 		return ""
@@ -27,6 +30,12 @@ func Hint(err error) string {
 		return useUTF8
 	case pe.Code == pgerrcode.UntranslatableCharacter:
 		return hasNoSuchCharacter
+	case pe.Code == pgerrcode.OutOfMemory && strings.Contains(pe.Hint, "max_locks_per_transaction"): // a name is not translated
+		return raiseLocks
+	case pe.Code == pgerrcode.OutOfMemory:
+		return freeMemory
+	case pe.Code == pgerrcode.DiskFull:
+		return freeDisk
 	case pe.Code == pgerrcode.InvalidPassword:
 		return setAgain
 	case pe.Code == pgerrcode.InsufficientPrivilege && strings.HasPrefix(pe.Routine, "aclcheck_error"):
@@ -36,6 +45,15 @@ func Hint(err error) string {
 	}
 	return ""
 }
+
+// Advice for a server's machine that lacks something.
+const (
+	raiseLocks = "the server's table of locks is full, which is no lack of connection slots: end the program that locks thousands of tables or advisory " +
+		"locks at once, or raise max_locks_per_transaction (this needs a restart)"
+	freeMemory     = "the server's machine lacks memory: fewer connections, a smaller work_mem, or more memory"
+	freeDisk       = "the disk of the server is full: free some space there, but delete nothing in its data directory"
+	raiseProcesses = "the server's machine lacks memory for another process, or a limit on processes is reached (ulimit -u, TasksMax of systemd, pids of a container)"
+)
 
 const grantIt = "the table belongs to another role: `ddtb migrate` says which statement grants it"
 

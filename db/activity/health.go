@@ -384,7 +384,7 @@ func Unreachable(err error) Health {
 	}
 	f := Finding{
 		Level: Unknown, Code: "unreachable", What: "the server can't be monitored: " + why,
-		Do: cmp.Or(toConnect[db.CauseOf(err)], "see that the server runs and that the address and the login are right"),
+		Do: cmp.Or(toConnect[db.CauseOf(err)], db.Hint(err), "see that the server runs and that the address and the login are right"),
 	}
 	_, refused := errors.AsType[*pgconn.PgError](err)
 	switch {
