@@ -64,6 +64,10 @@ func NoAccess(err error, cc *pgx.ConnConfig, passFile string) Refusal {
 	case "InitProcess":
 		r.Means = "every slot is taken, the reserved ones too"
 		r.Ways = at.allTaken()
+	case "ProcessStartupPacket", "BackendInitialize": // from PostgreSQL 17 on
+		r.Means = "the server has as many client processes as it may, whether they have slots or not: there is a storm of attempts to connect, " +
+			"or clients that connected don't begin their login. It has none left for a superuser either"
+		r.Ways = at.noProcess()
 	case "InitPostgres":
 		r.Means, r.Ways = at.reserved(pe.Message)
 	case "CheckMyDatabase":
@@ -137,7 +141,22 @@ func (s Snapshot) allTaken() []Step {
 			Hurts:   "the client of that session, which sees a lost connection",
 		},
 		s.asSuperuser("take the freed slot, which is reserved for a superuser, and see who has the others", whoHasSlots),
-		{Do: "as the last resort, restart the server", Hurts: "all clients: each session ends, and its transaction is rolled back"},
+		lastResort,
+	}
+}
+
+var lastResort = Step{Do: "as the last resort, restart the server", Hurts: "all clients: each session ends, and its transaction is rolled back"}
+
+// noProcess lists the ways while the server starts no process for any client.
+func (s Snapshot) noProcess() []Step {
+	return []Step{
+		s.sockets("see which machines have most of the connections, and stop the program there or keep it out (a firewall),"),
+		throughServer,
+		{
+			Do:    "or wait: a client that does not begin its login is disconnected after authentication_timeout, a minute by default",
+			Hurts: nobody,
+		},
+		lastResort,
 	}
 }
 
