@@ -180,7 +180,11 @@ func (p *problem) utilisation() *Finding {
 	if level == OK {
 		return nil
 	}
-	return &Finding{Level: level, Code: "utilisation", What: p.now.Slots.String()}
+	f := &Finding{Level: level, Code: "utilisation", What: p.now.Slots.String()}
+	if p.now.Server.Pending {
+		f.What += "; max_connections was changed in a file, which takes effect when the server is restarted, unless its command line sets it"
+	}
+	return f
 }
 
 // pooler finds pools of PgBouncer whose clients wait.

@@ -79,12 +79,14 @@ type Server struct {
 	ForSuper    int       `json:"superuser_reserved_connections"`
 	ForReserved int       `json:"reserved_connections"`        // 0 before PostgreSQL 16, which introduced them
 	Keepalive   Age       `json:"tcp_keepalives_idle_seconds"` // silence after which it probes a client; 0: connected through a Unix socket
-	Superuser   string    `json:"superuser"`                   // the name of the superuser that initdb made
+	Superuser   string    `json:"superuser"`                   // the name of the superuser that initdb made; if managed, of the one who may create roles
 	ReadOnly    bool      `json:"read_only"`                   // default_transaction_read_only is on for this database and role
 	ReadOnlyBy  string    `json:"read_only_by,omitzero"`       // "role in database", "role" or "database" has the setting; "": the server, or all roles
 	SyncStandby string    `json:"synchronous_standby_names"`
 	LoginTime   Age       `json:"authentication_timeout_seconds"`
 	PassFile    string    `json:"passfile,omitzero"`           // see Observer.PassFile
+	Managed     bool      `json:"managed,omitzero"`            // a provider runs it, and nobody else can log in as its superuser
+	Pending     bool      `json:"restart_pending,omitzero"`    // max_connections was changed in a file: the next restart reads it, unless the command line sets it
 	Primary     string    `json:"primary,omitzero"`            // of a standby: host:port, if the role may see it
 	ReplayLag   Age       `json:"replay_lag_seconds,omitzero"` // of a standby: age of the last transaction that it replayed
 }
@@ -263,12 +265,16 @@ SELECT clock_timestamp(), current_setting('server_version'), current_setting('se
        current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int,
        coalesce(current_setting('reserved_connections', true)::int, 0),
        current_setting('tcp_keepalives_idle')::float8,
-       coalesce((SELECT rolname::text FROM pg_roles WHERE oid = 10), 'postgres'),
+       coalesce(CASE WHEN made.managed THEN (SELECT rolname::text FROM pg_roles m WHERE m.rolcanlogin AND m.rolcreaterole AND NOT m.rolsuper
+                                             ORDER BY m.oid <> r.oid, m.oid LIMIT 1) END, made.rolname, 'postgres'), coalesce(made.managed, false),
+       (SELECT pending_restart FROM pg_settings WHERE name = 'max_connections'),
        ` + readOnlySQL + `, ` + readOnlyBySQL + `, current_setting('synchronous_standby_names'),
        (SELECT setting::float8 FROM pg_settings WHERE name = 'authentication_timeout'),
        r.rolname::text, r.rolsuper, has.reads, has.signals, has.reserved,
        (SELECT coalesce(sum((to_jsonb(d) ->> 'sessions')::bigint), 0)::bigint FROM pg_stat_database d)
-FROM pg_roles r,
+FROM pg_roles r
+     LEFT JOIN (SELECT rolname::text, rolname IN ('rdsadmin', 'cloudsqladmin', 'alloydbadmin', 'azuresu', 'azure_superuser', 'cloud_admin',
+                                                  'supabase_admin') AS managed FROM pg_roles WHERE oid = 10) made ON true,
      (SELECT coalesce(bool_or(rolname = 'pg_read_all_stats'), false) AS reads,
              coalesce(bool_or(rolname = 'pg_signal_backend'), false) AS signals,
              coalesce(bool_or(rolname = 'pg_use_reserved_connections'), false) AS reserved
@@ -393,7 +399,7 @@ func address(cc *pgx.ConnConfig) string {
 func read(ctx context.Context, c *pgx.Conn) (s Snapshot, err error) {
 	err = c.QueryRow(ctx, serverSQL).Scan(&s.At, &s.Server.Version, &s.Server.VersionNum,
 		&s.Server.Started, &s.Server.Standby, &s.Database, &s.Slots.Max, &s.Server.ForSuper, &s.Server.ForReserved, &s.Server.Keepalive,
-		&s.Server.Superuser, &s.Server.ReadOnly, &s.Server.ReadOnlyBy, &s.Server.SyncStandby, &s.Server.LoginTime,
+		&s.Server.Superuser, &s.Server.Managed, &s.Server.Pending, &s.Server.ReadOnly, &s.Server.ReadOnlyBy, &s.Server.SyncStandby, &s.Server.LoginTime,
 		&s.Role.Name, &s.Role.Superuser, &s.Role.ReadsAll, &s.Role.Signals, &s.Role.UsesReserved, &s.EverConnects)
 	if err != nil {
 		return s, err
