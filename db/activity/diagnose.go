@@ -52,6 +52,7 @@ const (
 	Works        Reason = "working"
 	Rests        Reason = "idle"
 	CannotBeSeen Reason = "not-visible" // by this role
+	NotTracked   Reason = "not-tracked" // by the server: track_activities is off
 	Comes        Reason = "short-lived" // of an application whose sessions begin and end too fast
 )
 
@@ -66,7 +67,7 @@ var reasons = map[Reason]struct {
 	PausesInTx: {"idle in a transaction", 2}, UnreadRows: {"with rows that the client does not read", 3},
 	UnsentData: {"waiting for data that the client does not send", 3}, SlowQuery: {"running a slow query", 3},
 	Listens: {"listening for notifications", 1}, Works: {"working", 1}, Rests: {"idle", 1},
-	CannotBeSeen: {"doing what this role may not see", 1}, Comes: {"that begin and soon end", 1},
+	CannotBeSeen: {"doing what this role may not see", 1}, NotTracked: {"doing what the server does not record (track_activities is off)", 1}, Comes: {"that begin and soon end", 1},
 }
 
 // problem is a server and the holding on it that is judged.
@@ -199,6 +200,8 @@ func (p *problem) reasonFor(s Session, roots map[int32]bool) Reason {
 		return Comes
 	case s.Hidden:
 		return CannotBeSeen
+	case s.State == disabled:
+		return NotTracked
 	case p.leaked(s):
 		return LeakedTx
 	case s.InTransactionIdle():
@@ -256,9 +259,17 @@ func (p *problem) group(sessions []Session, reason func(Session) Reason) []Holdi
 	weight := func(h Holding) int { return reasons[h.Reason].gravity * total[h.Reason] }
 	slices.SortFunc(out, func(a, b Holding) int {
 		return cmp.Or(cmp.Compare(weight(b), weight(a)), cmp.Compare(a.Reason, b.Reason), cmp.Compare(p.surplus(b), p.surplus(a)),
-			cmp.Compare(b.Sessions, a.Sessions), cmp.Compare(a.Application, b.Application))
+			cmp.Compare(ofForeignTables(a), ofForeignTables(b)), cmp.Compare(b.Sessions, a.Sessions), cmp.Compare(a.Application, b.Application))
 	})
 	return out
+}
+
+// ofForeignTables sorts the sessions of postgres_fdw last: each is the consequence of another one, perhaps on this server.
+func ofForeignTables(h Holding) int {
+	if h.Application == "postgres_fdw" {
+		return 1
+	}
+	return 0
 }
 
 // surplus counts the sessions that have been idle for long. A pool in use has idle sessions too, but each for a moment.
@@ -298,9 +309,9 @@ func (h *Holding) add(s Session) {
 	h.sessions = append(h.sessions, s)
 }
 
-// compare counts what changed since the earlier snapshot, if there is one.
+// compare counts what changed since the earlier snapshot, if there is one and the states are known.
 func (h *Holding) compare(now Snapshot, earlier *Snapshot) {
-	if earlier == nil {
+	if earlier == nil || h.Reason == CannotBeSeen || h.Reason == NotTracked {
 		return
 	}
 	h.compared = true

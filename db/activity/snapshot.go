@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -143,6 +144,7 @@ const (
 	IdleInTransaction   = "idle in transaction"
 	IdleInTransactionEr = "idle in transaction (aborted)"
 	starting            = "starting"
+	disabled            = "disabled" // by track_activities
 )
 
 // Session is one backend. Fields that the role may not see are empty, and Hidden is set.
@@ -194,12 +196,17 @@ func (s Session) InTransactionIdle() bool {
 	return s.State == IdleInTransaction || s.State == IdleInTransactionEr
 }
 
-// Who returns the application's name, or another name if it has none.
+// drivers are names that drivers give to every program: the role says which program it is.
+var drivers = []string{"PostgreSQL JDBC Driver", "r2dbc-postgresql", "vertx-pg-client", "postgres.js"}
+
+// Who returns the application's name, or another name if it has none of its own.
 func (s Session) Who() string {
 	switch {
+	case slices.Contains(drivers, s.Application) && s.User != "":
+		return s.Application + " as " + s.User
 	case s.Application != "":
 		return s.Application
-	case s.User != "":
+	case s.User != "" && s.Client():
 		return "user " + s.User
 	case s.LogsIn():
 		return "an unknown client"

@@ -96,6 +96,12 @@ func (p *problem) first(scenario string) []Step {
 		return p.firstForSlow()
 	case CannotBeSeen:
 		return []Step{{"let this role see what other roles' sessions do, and ask again" + p.onPrimary(), p.now.GrantReadAll(), nobody}}
+	case NotTracked:
+		user, _ := p.user()
+		return []Step{{
+			"let the server record what they do, and ask again (for new sessions of role " + user + ")" + p.onPrimary(),
+			p.now.onPrimary("ALTER ROLE " + quoted(user) + " SET track_activities = on"), nobody,
+		}}
 	case Comes:
 		who := p.sessions[0]
 		return []Step{p.endNothing(fmt.Sprintf("they end by themselves; find the program that connects as %s in %s from %s",
@@ -108,7 +114,20 @@ func (p *problem) first(scenario string) []Step {
 	return p.firstForIdle(scenario)
 }
 
+// inOneDatabase returns the problem in the database that has most of its sessions, and how a sentence names that
+// database: no command reaches more than one.
+func (p *problem) inOneDatabase() (one *problem, where string) {
+	databases := groups(p.sessions, func(s Session) Group { return Group{Database: s.Database} })
+	if len(databases) < 2 {
+		return p, ""
+	}
+	most, h := databases[0], p.Holding
+	h.sessions = slices.DeleteFunc(slices.Clone(p.sessions), func(s Session) bool { return s.Database != most.Database })
+	return p.of(h), fmt.Sprintf(" in database %s, the one of %d with most of them,", most.Database, len(databases))
+}
+
 func (p *problem) firstForIdle(scenario string) []Step {
+	p, where := p.inOneDatabase()
 	rested, many := p.restsFor(atRest)
 	slots := p.t.OfSlots(p.now.Slots)
 	switch {
@@ -120,7 +139,7 @@ func (p *problem) firstForIdle(scenario string) []Step {
 		return []Step{p.endNothing("other programs have the same role, and no filter tells their sessions apart")}
 	}
 	return p.ending(p.sessions, Step{
-		fmt.Sprintf("close the %d that have been idle for %s (it shows them first, and asks)", many, rested),
+		fmt.Sprintf("close the %d%s that have been idle for %s (it shows them first, and asks)", many, where, rested),
 		command("close-idle --older-than=" + rested + p.selector()),
 		"the programs of these sessions: a pool connects again; one without a handler for a lost connection may end, " +
 			"or fail once with 57P01",
@@ -131,12 +150,13 @@ func (p *problem) firstForLeak() []Step {
 	if p.backups() {
 		return []Step{p.endNothing("the transaction is that of a backup, whose other sessions read what it sees")}
 	}
+	p, where := p.inOneDatabase()
 	rested, many := p.restsFor(leaked)
 	if p.selector() == "" {
 		return p.endOne(p.longest(inState))
 	}
 	return p.ending(p.sessions, Step{
-		fmt.Sprintf("end the %d transactions that have been idle for %s (it shows them first, and asks)", many, rested),
+		fmt.Sprintf("end the %d transactions%s that have been idle for %s (it shows them first, and asks)", many, where, rested),
 		command("close-idle --in-transaction --older-than=" + rested + p.selector()),
 		p.Application + ": what these transactions changed is rolled back, and idle sessions of it are closed too",
 	})
@@ -260,6 +280,8 @@ func (p *problem) firstForLock() []Step {
 		return p.stepsForPreparedLock()
 	case !root.Client() && strings.HasSuffix(root.Query, "(to prevent wraparound)"):
 		return []Step{p.endNothing(root.name() + " prevents a wraparound, so it does not make way: let it finish, and try later what waits for it")}
+	case !root.Client() && !root.Hidden && root.Kind != AutovacuumWorker:
+		return p.stepsForWorker(root)
 	case !root.Client():
 		return []Step{p.endNothing(root.name() + " is the server's own work; it makes way by itself unless it prevents a wraparound")}
 	case root.Hidden:
@@ -277,6 +299,22 @@ func (p *problem) firstForLock() []Step {
 	default:
 		return p.cancel(root, fmt.Sprintf("cancel the one query that all wait for (%s), if it is not worth the wait", root.name()),
 			"the client that sent it: it fails with 57014, and its transaction is rolled back")
+	}
+}
+
+// stepsForWorker are those for a process of the server without a client that is not of autovacuum, such as the one that
+// applies a subscription.
+func (p *problem) stepsForWorker(root Session) []Step {
+	of := fmt.Sprintf(" FROM pg_stat_activity WHERE pid = %d", root.PID)
+	return []Step{
+		{
+			fmt.Sprintf("see what %s does: it is a process of the server, and makes way when its transaction ends", root.name()),
+			p.now.psql(p.now.Server.Superuser, "SELECT backend_type, wait_event_type, wait_event, xact_start, query"+of), nobody,
+		},
+		{
+			"if it is stuck, end it", p.now.psql(p.now.Server.Superuser, "SELECT pg_terminate_backend(pid)"+of),
+			"what its transaction changed is rolled back; a subscription's worker starts again with the same transaction",
+		},
 	}
 }
 
@@ -543,6 +581,8 @@ func (p *problem) selector() string {
 	switch {
 	case p.Application == s.Application && s.Application != "", strings.HasSuffix(p.Application, anyName):
 		return " --application=" + ShellQuote(p.Application) + in
+	case p.Application == s.Who() && slices.Contains(drivers, s.Application):
+		return " --application=" + ShellQuote(s.Application) + " --user=" + ShellQuote(s.User) + in
 	case s.Application == "": // many programs may have no name
 		return " --application='' --user=" + ShellQuote(s.User) + in
 	case p.family.of[roleIn{s.User, s.Database}].alone():
