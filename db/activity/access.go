@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -73,9 +74,14 @@ func NoAccess(err error, cc *pgx.ConnConfig, passFile string) Refusal {
 	case "CheckMyDatabase":
 		r.Means = "this database has reached a limit of its own; the server may have slots left"
 		r.Ways = at.limitDoors("database", at.Database)
+		return r
 	case "InitializeSessionUserId":
 		r.Means = "this role has reached a limit of its own; the server may have slots left"
 		r.Ways = at.limitDoors("role", at.Role.Name)
+		return r
+	}
+	if at.hosted() {
+		r.Ways = at.hostedTaken()
 	}
 	return r
 }
@@ -130,11 +136,37 @@ func (s Snapshot) ordinaryTaken() []Step {
 	}
 }
 
+// providers end the host names of servers to whose machine nobody but the provider has access.
+var providers = []string{
+	".rds.amazonaws.com", ".rds.amazonaws.com.cn", ".postgres.database.azure.com", ".neon.tech", ".supabase.co", ".supabase.com",
+	".aivencloud.com", ".ondigitalocean.com",
+}
+
+func (s Snapshot) hosted() bool {
+	host, _ := s.host()
+	return slices.ContainsFunc(providers, func(end string) bool { return strings.HasSuffix(strings.TrimSuffix(host, "."), end) })
+}
+
+// hostedTaken lists the ways into a full server of a provider.
+func (s Snapshot) hostedTaken() []Step {
+	return []Step{
+		{
+			Do:      "as the administrator that the provider gave you, for whom some providers reserve slots, see who has them ($ADMIN stands for its name)",
+			Command: "psql" + s.at() + ` -U "$ADMIN" -d ` + ShellQuote(cmp.Or(s.Database, "postgres")) + " -c " + ShellQuote(whoHasSlots),
+		},
+		throughServer,
+		stopOne,
+		{Do: "as the last resort, restart the server in the provider's console", Hurts: lastResort.Hurts},
+	}
+}
+
+var stopOne = Step{Do: "stop one process of an application: the server frees its slots at once", Hurts: "those whom that process serves"}
+
 // allTaken lists the ways while no role can log in, superusers included.
 func (s Snapshot) allTaken() []Step {
 	return []Step{
 		throughServer,
-		{Do: "stop one process of an application: the server frees its slots at once", Hurts: "those whom that process serves"},
+		stopOne,
 		{
 			Do:      "if none can be stopped, end the oldest idle session from a shell of the database's machine (Linux, with no other PostgreSQL), never with kill -9",
 			Command: "sudo kill $(pgrep -o -f '^postgres: .* idle *$')",
