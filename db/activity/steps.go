@@ -305,14 +305,14 @@ func (p *problem) firstForLock() []Step {
 // stepsForWorker are those for a process of the server without a client that is not of autovacuum, such as the one that
 // applies a subscription.
 func (p *problem) stepsForWorker(root Session) []Step {
-	of := fmt.Sprintf(" FROM pg_stat_activity WHERE pid = %d", root.PID)
+	from := fmt.Sprintf(" FROM pg_stat_activity WHERE pid = %d", root.PID)
 	return []Step{
 		{
 			fmt.Sprintf("see what %s does: it is a process of the server, and makes way when its transaction ends", root.name()),
-			p.now.psql(p.now.Server.Superuser, "SELECT backend_type, wait_event_type, wait_event, xact_start, query"+of), nobody,
+			p.now.psql(p.now.Server.Superuser, "SELECT backend_type, wait_event_type, wait_event, xact_start, query"+from), nobody,
 		},
 		{
-			"if it is stuck, end it", p.now.psql(p.now.Server.Superuser, "SELECT pg_terminate_backend(pid)"+of),
+			"if it is stuck, end it", p.now.psql(p.now.Server.Superuser, "SELECT pg_terminate_backend(pid)"+from),
 			"what its transaction changed is rolled back; a subscription's worker starts again with the same transaction",
 		},
 	}
@@ -353,6 +353,11 @@ func (p *problem) stepsForPooler(pool Pool) []Step {
 	switch {
 	case free == 0:
 		return []Step{p.endNothing("the pool can't grow, for the server has no slot left; find who else has them")}
+	case servers == 0:
+		return []Step{{
+			"see why the pool has no connection at all: its database is paused or disabled there (RESUME, or ENABLE, ends that), or logins fail " +
+				"(see PgBouncer's log)", p.now.console("SHOW DATABASES"), nobody,
+		}}
 	case what == "pool" && servers != b.poolSize:
 		return []Step{{
 			fmt.Sprintf("see why the pool does not have the %d connections of default_pool_size: its database's pool_size or max_db_connections, "+
