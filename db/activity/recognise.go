@@ -10,6 +10,12 @@ import (
 // culprit is the application at fault. For a lock queue it is the application whose statement all others queue behind,
 // or the one that all wait for, not the waiting ones. If several pools are idle, it is all of them.
 func (p *problem) culprit() string {
+	if p.Reason == WaitsForLock && p.now.replayed(p.now.Roots()) {
+		if s, ok := p.now.inReplaysWay(); ok {
+			return s.Who()
+		}
+		return Session{Kind: Startup}.Who()
+	}
 	if roots := p.now.Roots(); p.Reason == WaitsForLock && len(roots) > 0 {
 		head, freed := p.now.queueHead()
 		if freed > 0 && !p.leaked(roots[0]) {

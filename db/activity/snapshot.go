@@ -135,6 +135,7 @@ const (
 	ClientBackend    = "client backend" // has a slot; no other kind does
 	WALSender        = "walsender"      // of replication: counts against max_wal_senders
 	AutovacuumWorker = "autovacuum worker"
+	Startup          = "startup" // of a standby: it replays the primary's changes, with their locks
 )
 
 // The states of a Session.
@@ -210,6 +211,8 @@ func (s Session) Who() string {
 		return "user " + s.User
 	case s.LogsIn():
 		return "an unknown client"
+	case s.Kind == Startup:
+		return "the replay of the primary's changes"
 	}
 	return s.Kind
 }
@@ -312,7 +315,7 @@ backends AS (
            ELSE 'background' END) AS kind
   FROM known k LEFT JOIN pg_stat_replication s ON s.pid = k.pid)`
 
-// sessionsSQL leaves out processes that belong to no client: writers, launchers, workers without a database. Ages are
+// sessionsSQL leaves out processes that belong to no client and block none: writers, launchers, workers without a database. Ages are
 // computed on the server, so that its clock need not agree with ours. pg_blocking_pids locks the lock tables, so it is
 // only called for the sessions that have waited longest.
 const sessionsSQL = backendsSQL + `,
@@ -343,7 +346,7 @@ FROM backends a
   CROSS JOIN LATERAL (SELECT coalesce(pg_has_role(current_user, a.usesysid, 'USAGE'), false)
     OR NOT coalesce(r.rolsuper, false) AND pg_has_role(current_user, 'pg_signal_backend', 'USAGE')
     OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS end_it) may
-WHERE a.kind = 'client backend' OR a.datid IS NOT NULL OR a.usesysid IS NOT NULL
+WHERE a.kind IN ('client backend', 'startup') OR a.datid IS NOT NULL OR a.usesysid IS NOT NULL
 ORDER BY a.backend_start NULLS LAST, a.process`
 
 const limitsSQL = `

@@ -259,6 +259,8 @@ func (p *problem) longest(age func(Session) Age) Session {
 func (p *problem) firstForLock() []Step {
 	roots := p.now.Roots()
 	switch {
+	case p.now.replayed(roots):
+		return p.stepsForReplay()
 	case p.moves():
 		return []Step{p.endNothing("the queue moves: another session has the lock than a second ago, so each gets its turn")}
 	case len(roots) == 0:
@@ -300,6 +302,21 @@ func (p *problem) firstForLock() []Step {
 		return p.cancel(root, fmt.Sprintf("cancel the one query that all wait for (%s), if it is not worth the wait", root.name()),
 			"the client that sent it: it fails with 57014, and its transaction is rolled back")
 	}
+}
+
+// stepsForReplay are for a standby. The server itself cancels what is in the way of replay, after
+// max_standby_streaming_delay.
+func (p *problem) stepsForReplay() []Step {
+	const why = "all wait for the replay of a change that locks the table"
+	s, ok := p.now.inReplaysWay()
+	switch {
+	case !ok:
+		return []Step{p.endNothing(why + ": the transaction that made it is still open on the primary" + p.primary() + "; look for it there")}
+	case s.InTransactionIdle():
+		return p.endOne(s)
+	}
+	return p.cancel(s, fmt.Sprintf("%s, and replay most likely waits for the oldest query here: cancel that, if it is not worth the wait (%s, for %s)",
+		why, s.name(), Short(s.InTransaction.Duration())), "the client that sent it: it fails with 57014")
 }
 
 // stepsForWorker are those for a process of the server without a client that is not of autovacuum, such as the one that
@@ -439,6 +456,12 @@ func (p *problem) fix(scenario string) Step {
 	}
 	switch scenario {
 	case "lock-queue":
+		if p.now.replayed(p.now.Roots()) {
+			return Step{
+				"let this standby cancel sooner what is in the way of replay", p.now.setSystem("max_standby_streaming_delay = '10s'"),
+				"queries here that need longer, and conflict with a change of the primary: they fail with 40001",
+			}
+		}
 		if p.moves() {
 			return Step{"make the transaction that holds the lock shorter, and let it touch the contended row last", command("status"), nobody}
 		}
