@@ -122,6 +122,11 @@ time.sleep(600)
 			better: func(st *stage) bool { return len(st.after().waiting()) == 0 },
 		},
 		{
+			name: "the same, seen by a role that may end nobody's session", role: reader,
+			play: blocksReplay(primary), code: "lock-queue", culprit: "report", scenario: "lock-queue", first: "as a superuser", mayLose: "report",
+			better: func(st *stage) bool { return len(st.after().waiting()) == 0 },
+		},
+		{
 			name: "the same, seen by an ordinary role",
 			play: blocksReplay(primary), code: "lock-queue", culprit: "report", scenario: "lock-queue", first: "cancel that", mayLose: "report",
 			better: func(st *stage) bool { return len(st.after().waiting()) == 0 },

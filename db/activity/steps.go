@@ -309,14 +309,22 @@ func (p *problem) firstForLock() []Step {
 func (p *problem) stepsForReplay() []Step {
 	const why = "all wait for the replay of a change that locks the table"
 	s, ok := p.now.inReplaysWay()
-	switch {
-	case !ok:
+	if !ok {
 		return []Step{p.endNothing(why + ": the transaction that made it is still open on the primary" + p.primary() + "; look for it there")}
-	case s.InTransactionIdle():
-		return p.endOne(s)
 	}
-	return p.cancel(s, fmt.Sprintf("%s, and replay most likely waits for the oldest query here: cancel that, if it is not worth the wait (%s, for %s)",
+	steps := p.cancel(s, fmt.Sprintf("%s, and replay most likely waits for the oldest query here: cancel that, if it is not worth the wait (%s, for %s)",
 		why, s.name(), Short(s.InTransaction.Duration())), "the client that sent it: it fails with 57014")
+	if s.InTransactionIdle() {
+		steps = p.endOne(s)
+	}
+	if s.MayEnd || s.Superuser {
+		return steps
+	}
+	end := steps[len(steps)-1]
+	return []Step{{
+		"as a superuser, for a right that is granted on the primary arrives by replay only: " + end.Do,
+		p.now.endSQL([]Session{s}, s.State == Active), end.Hurts,
+	}}
 }
 
 // stepsForWorker are those for a process of the server without a client that is not of autovacuum, such as the one that
