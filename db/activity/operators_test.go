@@ -42,11 +42,11 @@ func TestTheDoctorIsRightAboutProgramsThatShareANameOrHaveMany(t *testing.T) {
 			})),
 		},
 		{
-			"transactions that failed and were not rolled back", "shop/pool", "leaked-transaction", nothing,
+			"transactions that failed and were not rolled back", "shop/pool", "leaked-transaction", "end nothing",
 			of(many(90, in(IdleInTransactionEr, 3*time.Second))),
 		},
 		{
-			"reports on foreign tables of the same server", "reports", "call-inside-transaction", nothing, of(
+			"reports on foreign tables of the same server", "reports", "call-inside-transaction", "end nothing", of(
 				many(40, with(in(IdleInTransaction, 3*time.Second), func(x *Session) { x.Application = "postgres_fdw" })),
 				many(40, with(in(IdleInTransaction, 3*time.Second), func(x *Session) { x.Application = "reports" })),
 			),
