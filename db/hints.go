@@ -9,7 +9,8 @@ import (
 )
 
 // Hint returns advice for an operator, if err is typical of an undeclared PgBouncer, is one of PgBouncer's own
-// refusals, or concerns tables that are missing or that another role owns, or peer authentication; else "".
+// refusals, or concerns tables that are missing or that another role owns, peer authentication, or memory, processes or disk
+// space that the server lacks; else "".
 func Hint(err error) string {
 	if _, ok := errors.AsType[*noProcessError](err); ok {
 		return raiseProcesses

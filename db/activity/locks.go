@@ -55,11 +55,11 @@ func (s Snapshot) replayed(roots []Session) bool {
 	if len(roots) > 0 {
 		return roots[0].Kind == Startup
 	}
-	known := func(x Session) bool {
-		return len(x.BlockedBy) == 0 || slices.ContainsFunc(s.Sessions, func(y Session) bool { return slices.Contains(x.BlockedBy, y.PID) })
+	blocked := s.clients(func(x Session) bool { return len(x.BlockedBy) > 0 })
+	byKnown := func(x Session) bool {
+		return slices.ContainsFunc(s.Sessions, func(y Session) bool { return slices.Contains(x.BlockedBy, y.PID) })
 	}
-	waiting := s.waiting()
-	return s.Server.Standby && len(waiting) > 0 && !slices.ContainsFunc(waiting, known)
+	return s.Server.Standby && len(blocked) > 0 && !slices.ContainsFunc(blocked, byKnown)
 }
 
 // inReplaysWay returns the session whose transaction is the oldest of those that wait for no lock: replay most likely waits

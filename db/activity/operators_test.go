@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// The sessions of a tenant, or of a database of its own, are small in number each.
+// spread are n sessions like x, each changed by its number.
 func spread(n int, x Session, change func(*Session, int)) (sessions []Session) {
 	for i := range n {
 		sessions = append(sessions, with(x, func(x *Session) { change(x, i) }))

@@ -310,7 +310,7 @@ func (p *problem) stepsForReplay() []Step {
 	const why = "all wait for the replay of a change that locks the table"
 	s, ok := p.now.inReplaysWay()
 	if !ok {
-		return []Step{p.endNothing(why + ": the transaction that made it is still open on the primary" + p.primary() + "; look for it there")}
+		return []Step{p.endNothing(why + ": look on the primary" + p.primary() + " for the open transaction that made it, or here, as a role that sees all, for an old query")}
 	}
 	steps := p.cancel(s, fmt.Sprintf("%s, and replay most likely waits for the oldest query here: cancel that, if it is not worth the wait (%s, for %s)",
 		why, s.name(), Short(s.InTransaction.Duration())), "the client that sent it: it fails with 57014")
