@@ -98,6 +98,8 @@ func unavailableSentence(e *ConnError) string {
 		return "The name of the database server can't be resolved: it is misspelt in the configuration, or the name service has a fault."
 	case noProcess:
 		return "The database server can't start a process for another connection: it lacks memory, or has reached a limit on processes."
+	case pgerrcode.IsInsufficientResources(e.SQLState()):
+		return "The database server lacks memory, disk space or another resource for this session."
 	case errors.Is(e, errNotPostgres):
 		return "What answers at the address of the database is not PostgreSQL: an administrator has to check the host and the port."
 	case ByPooler(e):

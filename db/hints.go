@@ -9,8 +9,13 @@ import (
 )
 
 // Hint returns advice for an operator, if err is typical of an undeclared PgBouncer, is one of PgBouncer's own
-// refusals, or concerns tables that are missing or that another role owns, or peer authentication; else "".
+// refusals, or concerns tables that are missing or that another role owns, peer authentication, or memory, processes or disk
+// space that the server lacks; else "".
 func Hint(err error) string {
+	if _, ok := errors.AsType[*noProcessError](err); ok {
+		return "the server's machine lacks memory for another process, or a limit on processes is reached " +
+			"(ulimit -u, TasksMax of systemd, pids of a container)"
+	}
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
 		return ""
@@ -28,6 +33,13 @@ func Hint(err error) string {
 			"and recreate the database with TEMPLATE template0 ENCODING 'UTF8'"
 	case pe.Code == pgerrcode.UntranslatableCharacter:
 		return "the database's encoding lacks this character: recreate the database with TEMPLATE template0 ENCODING 'UTF8'"
+	case pe.Code == pgerrcode.OutOfMemory && strings.Contains(pe.Hint, "max_locks_per_transaction"): // a name is not translated
+		return "the server's table of locks is full, which is no lack of connection slots: end the program that locks thousands of tables or " +
+			"advisory locks at once, or raise max_locks_per_transaction (this needs a restart)"
+	case pe.Code == pgerrcode.OutOfMemory:
+		return "the server's machine lacks memory: fewer connections, a smaller work_mem, or more memory"
+	case pe.Code == pgerrcode.DiskFull:
+		return "the disk of the server is full: free some space there, but delete nothing in its data directory"
 	case pe.Code == pgerrcode.InvalidPassword: // the server does not say which of the two it is
 		return "the password is wrong, or it was stored with md5 and pg_hba.conf asks for scram-sha-256: `\\password ROLE` in psql sets it again"
 	case pe.Code == pgerrcode.InsufficientPrivilege && strings.HasPrefix(pe.Routine, "aclcheck_error"):

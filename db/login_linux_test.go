@@ -37,4 +37,7 @@ func TestAServerThatCanNotForkSaysSo(t *testing.T) {
 	if !ok || !strings.Contains(ce.Cause.Spec().Sentence(ce), "can't start a process") || !ce.Cause.Passes() || !strings.Contains(err.Error(), "could not fork") {
 		t.Errorf("%v", err)
 	}
+	if hint := db.Hint(err); !strings.Contains(hint, "limit on processes") {
+		t.Errorf("the hint is %q", hint)
+	}
 }

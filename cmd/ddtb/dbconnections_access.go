@@ -114,12 +114,23 @@ func (d *connections) connConfig() (*pgx.ConnConfig, error) {
 // parse reads the DSN of a flag.
 func (d *connections) parse(flag, dsn string) (*pgx.ConnConfig, error) {
 	cc, err := pgx.ParseConfig(dsn)
-	if err != nil { // its text may contain parts of the password
+	if err != nil || misread(cc) { // its text may contain parts of the password
 		return nil, usage("--%s can't be read: %s", flag, dsnForms)
 	}
 	db.Complete(cc, d.application())
 	cc.ConnectTimeout = cmp.Or(cc.ConnectTimeout, d.database().ConnectTimeout)
 	return cc, nil
+}
+
+// misread reports whether a DSN was read as something else than was meant: a URL of another kind, such as a driver's
+// jdbc:…, as keywords, or the end of a password as the host.
+func misread(cc *pgx.ConnConfig) bool {
+	for key := range cc.RuntimeParams {
+		if strings.ContainsAny(key, ":/?") {
+			return true
+		}
+	}
+	return strings.ContainsAny(cc.Host, "@#?")
 }
 
 // application is the application_name of this run.

@@ -401,9 +401,15 @@ func TestAnyServerCanBeNamedOnTheCommandLine(t *testing.T) {
 			t.Errorf("%d, %s%s", code, out, err)
 		}
 	}
-	broken := strings.Replace(dsn, "@", "%@", 1)
-	if code, out, err := o.runs("--dsn", broken, "status"); code != exitUsage || !strings.Contains(err, "percent-encoded") {
-		t.Errorf("%d, %s%s", code, out, err)
+	for _, broken := range []string{
+		strings.Replace(dsn, "@", "%@", 1),
+		strings.Replace(dsn, "@", "@rest#of it@", 1),
+		"jdbc:postgresql://127.0.0.1/app?user=app",
+	} {
+		code, out, err := o.runs("--dsn", broken, "status")
+		if code != exitUsage || !strings.Contains(err, "percent-encoded") || strings.Contains(err, "rest") {
+			t.Errorf("%d, %s%s", code, out, err)
+		}
 	}
 }
 

@@ -223,6 +223,36 @@ func hung(t *testing.T, _ *machine, s *dbtest.Server, cfg config.Database) strin
 	return web.ProblemOf(err).Detail
 }
 
+// locked is the page when a program has so many locks that a session can't begin.
+func locked(t *testing.T, _ *machine, _ *dbtest.Server, cfg config.Database) string {
+	lockAll(t, cfg)
+	return web.ProblemOf(asked(t, cfg)).Detail
+}
+
+func lockedForTheDoctor(t *testing.T, m *machine, _ *dbtest.Server, cfg config.Database) string {
+	lockAll(t, cfg)
+	o := m.run("", "db-connections", "doctor")
+	return o.out + o.err
+}
+
+// lockAll takes advisory locks until the server has room for no other. The session keeps them after the error.
+func lockAll(t *testing.T, cfg config.Database) {
+	t.Helper()
+	cc, err := db.ConnConfig(cfg, "locks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := db.Connect(t.Context(), cc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Disconnect(conn) })
+	dbtest.Eventually(t, "a session can't begin", func() bool {
+		_, _ = conn.Exec(t.Context(), "SELECT pg_advisory_lock(n) FROM generate_series(1, 1000000) n") // until it fails
+		return asked(t, cfg) != nil
+	})
+}
+
 // crowded is the page when every slot of the server is taken.
 func crowded(t *testing.T, _ *machine, s *dbtest.Server, cfg config.Database) string {
 	for {

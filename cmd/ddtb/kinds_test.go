@@ -41,6 +41,8 @@ var kinds = []struct {
 		{fault: "it has another host's certificate", says: "db.CertificateRejected", by: "db/connconfig_test.go TestTLSIsUsedAsSSLModeSays"},
 		{fault: "it is a web server", says: "not PostgreSQL: an administrator has to check the host and the port", got: greeted("HTTP/1.1 400 Bad Request\r\n\r\n")},
 		{fault: "it is a mail server", says: "not PostgreSQL: an administrator has to check the host and the port", got: greeted("220 mail.example.org ESMTP\r\n")},
+		{fault: "its table of locks is full", says: "lacks memory, disk space", got: hurt(dbtest.Options{MaxConnections: 10, Settings: map[string]string{"max_locks_per_transaction": "10"}}, locked)},
+		{fault: "its table of locks is full, in the doctor", says: "raise max_locks_per_transaction", got: hurt(dbtest.Options{MaxConnections: 10, Settings: map[string]string{"max_locks_per_transaction": "10"}}, lockedForTheDoctor)},
 		{fault: "it can't start a process", says: "can't start a process", by: "db/login_linux_test.go TestAServerThatCanNotForkSaysSo"},
 	}},
 	{"a server that did not answer is reported as something else", []member{

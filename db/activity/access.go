@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -64,14 +65,23 @@ func NoAccess(err error, cc *pgx.ConnConfig, passFile string) Refusal {
 	case "InitProcess":
 		r.Means = "every slot is taken, the reserved ones too"
 		r.Ways = at.allTaken()
+	case "ProcessStartupPacket", "BackendInitialize": // from PostgreSQL 17 on
+		r.Means = "the server has as many client processes as it may, whether they have slots or not: there is a storm of attempts to connect, " +
+			"or clients that connected don't begin their login. It has none left for a superuser either"
+		r.Ways = at.noProcess()
 	case "InitPostgres":
 		r.Means, r.Ways = at.reserved(pe.Message)
 	case "CheckMyDatabase":
 		r.Means = "this database has reached a limit of its own; the server may have slots left"
 		r.Ways = at.limitDoors("database", at.Database)
+		return r
 	case "InitializeSessionUserId":
 		r.Means = "this role has reached a limit of its own; the server may have slots left"
 		r.Ways = at.limitDoors("role", at.Role.Name)
+		return r
+	}
+	if at.hosted() {
+		r.Ways = at.hostedTaken()
 	}
 	return r
 }
@@ -126,18 +136,59 @@ func (s Snapshot) ordinaryTaken() []Step {
 	}
 }
 
+// providers end the host names of servers to whose machine nobody but the provider has access.
+var providers = []string{
+	".rds.amazonaws.com", ".rds.amazonaws.com.cn", ".postgres.database.azure.com", ".neon.tech", ".supabase.co", ".supabase.com",
+	".aivencloud.com", ".ondigitalocean.com",
+}
+
+func (s Snapshot) hosted() bool {
+	host, _ := s.host()
+	return slices.ContainsFunc(providers, func(end string) bool { return strings.HasSuffix(strings.TrimSuffix(host, "."), end) })
+}
+
+// hostedTaken lists the ways into a full server of a provider.
+func (s Snapshot) hostedTaken() []Step {
+	return []Step{
+		{
+			Do:      "as the administrator that the provider gave you, for whom some providers reserve slots, see who has them ($ADMIN stands for its name)",
+			Command: "psql" + s.at() + ` -U "$ADMIN" -d ` + ShellQuote(cmp.Or(s.Database, "postgres")) + " -c " + ShellQuote(whoHasSlots),
+		},
+		throughServer,
+		stopOne,
+		{Do: "as the last resort, restart the server in the provider's console", Hurts: lastResort.Hurts},
+	}
+}
+
+var stopOne = Step{Do: "stop one process of an application: the server frees its slots at once", Hurts: "those whom that process serves"}
+
 // allTaken lists the ways while no role can log in, superusers included.
 func (s Snapshot) allTaken() []Step {
 	return []Step{
 		throughServer,
-		{Do: "stop one process of an application: the server frees its slots at once", Hurts: "those whom that process serves"},
+		stopOne,
 		{
 			Do:      "if none can be stopped, end the oldest idle session from a shell of the database's machine (Linux, with no other PostgreSQL), never with kill -9",
 			Command: "sudo kill $(pgrep -o -f '^postgres: .* idle *$')",
 			Hurts:   "the client of that session, which sees a lost connection",
 		},
 		s.asSuperuser("take the freed slot, which is reserved for a superuser, and see who has the others", whoHasSlots),
-		{Do: "as the last resort, restart the server", Hurts: "all clients: each session ends, and its transaction is rolled back"},
+		lastResort,
+	}
+}
+
+var lastResort = Step{Do: "as the last resort, restart the server", Hurts: "all clients: each session ends, and its transaction is rolled back"}
+
+// noProcess lists the ways while the server starts no process for any client.
+func (s Snapshot) noProcess() []Step {
+	return []Step{
+		s.sockets("see which machines have most of the connections, and stop the program there or keep it out (a firewall),"),
+		throughServer,
+		{
+			Do:    "or wait: a client that does not begin its login is disconnected after authentication_timeout, a minute by default",
+			Hurts: nobody,
+		},
+		lastResort,
 	}
 }
 

@@ -65,3 +65,23 @@ func TestAWayInAsSuperuserIsForItsServer(t *testing.T) {
 		}
 	}
 }
+
+func TestNobodyIsSentToTheMachineOfAProvider(t *testing.T) {
+	for _, host := range []string{"shop.abc123.eu-west-1.rds.amazonaws.com", "shop.postgres.database.azure.com"} {
+		cc, err := pgx.ParseConfig("host=" + host + " port=5432 user=www dbname=shop sslmode=disable")
+		must(t, err)
+		for _, routine := range []string{"InitPostgres", "InitProcess", "BackendInitialize"} {
+			t.Run(host+" "+routine, func(t *testing.T) {
+				ways := NoAccess(&pgconn.PgError{Code: "53300", Routine: routine}, cc, "").Ways
+				if !strings.HasPrefix(ways[0].Command, "psql -h "+host+` -p 5432 -U "$ADMIN" -d shop `) {
+					t.Error(ways[0])
+				}
+				for _, way := range ways {
+					if strings.Contains(way.String(), "sudo") || strings.Contains(way.String(), "machine, ") || strings.Contains(way.String(), "ss -") {
+						t.Error(way)
+					}
+				}
+			})
+		}
+	}
+}

@@ -43,8 +43,12 @@ func (s Snapshot) onPrimaryAs(role, sql string) string {
 	return s.psql(role, sql)
 }
 
-// setSystem returns a setting of this server alone, which takes effect at once.
+// setSystem returns a setting of this server alone, which takes effect at once. A managed server refuses ALTER SYSTEM: then
+// it is a comment.
 func (s Snapshot) setSystem(setting string) string {
+	if s.Server.Managed {
+		return "# where the provider of this server has its parameters: " + setting
+	}
 	return s.psql(s.Server.Superuser, "ALTER SYSTEM SET "+setting) + " -c 'SELECT pg_reload_conf()'"
 }
 

@@ -164,6 +164,8 @@ func (p *problem) reasonFor(s Session, roots map[int32]bool) Reason {
 		return Comes
 	case s.Hidden:
 		return CannotBeSeen
+	case s.State == disabled:
+		return NotTracked
 	case p.leaked(s):
 		return LeakedTx
 	case s.InTransactionIdle():
@@ -218,9 +220,17 @@ func (p *problem) group(sessions []Session, reason func(Session) Reason) []Holdi
 	weight := func(h Holding) int { return reasons[h.Reason].gravity * total[h.Reason] }
 	slices.SortFunc(out, func(a, b Holding) int {
 		return cmp.Or(cmp.Compare(weight(b), weight(a)), cmp.Compare(a.Reason, b.Reason), cmp.Compare(p.surplus(b), p.surplus(a)),
-			cmp.Compare(b.Sessions, a.Sessions), cmp.Compare(a.Application, b.Application))
+			cmp.Compare(ofForeignTables(a), ofForeignTables(b)), cmp.Compare(b.Sessions, a.Sessions), cmp.Compare(a.Application, b.Application))
 	})
 	return out
+}
+
+// ofForeignTables sorts the sessions of postgres_fdw last: each is the consequence of another one, perhaps on this server.
+func ofForeignTables(h Holding) int {
+	if h.Application == "postgres_fdw" {
+		return 1
+	}
+	return 0
 }
 
 // surplus counts the sessions that have been idle for long. A pool in use has idle sessions too, but each for a moment.
@@ -260,9 +270,9 @@ func (h *Holding) add(s Session) {
 	h.sessions = append(h.sessions, s)
 }
 
-// compare counts what changed since the earlier snapshot, if there is one.
+// compare counts what changed since the earlier snapshot, if there is one and the states are known.
 func (h *Holding) compare(now Snapshot, earlier *Snapshot) {
-	if earlier == nil {
+	if earlier == nil || h.Reason == CannotBeSeen || h.Reason == NotTracked {
 		return
 	}
 	h.compared = true

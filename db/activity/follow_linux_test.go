@@ -116,7 +116,10 @@ func (s *stage) restore() {
 		"ALTER DATABASE elsewhere CONNECTION LIMIT -1", "ALTER DATABASE wall RESET ALL", "DROP ROLE IF EXISTS its_own",
 		"REVOKE pg_read_all_stats, pg_signal_backend FROM app", "REVOKE pg_signal_backend FROM reader",
 	} {
-		if standby && !strings.Contains(sql, "SYSTEM") { // it is stored on the primary
+		switch {
+		case standby && strings.Contains(sql, "SYSTEM"): // its connection to the primary is stored so, too
+			sql = "ALTER SYSTEM RESET max_standby_streaming_delay"
+		case standby && !strings.Contains(sql, "reload"): // it is stored on the primary
 			continue
 		}
 		if _, err := conn.Exec(ctx, sql); err != nil {

@@ -180,7 +180,11 @@ func (p *problem) utilisation() *Finding {
 	if level == OK {
 		return nil
 	}
-	return &Finding{Level: level, Code: "utilisation", What: p.now.Slots.String()}
+	f := &Finding{Level: level, Code: "utilisation", What: p.now.Slots.String()}
+	if p.now.Server.Pending {
+		f.What += "; max_connections was changed in a file, which takes effect when the server is restarted, unless its command line sets it"
+	}
+	return f
 }
 
 // pooler finds pools of PgBouncer whose clients wait.
@@ -208,6 +212,9 @@ func (p *problem) pooler() *Finding {
 			count(worst.ClientWaiting, "client waits", "clients wait"), worst.Database, worst.User, Short(worst.MaxWait.Duration()),
 			worst.servers(), worst.ServerActive),
 		culprit: "PgBouncer's pool " + worst.Database + " as " + worst.User, scenario: "too-much-at-once",
+	}
+	if worst.servers() == 0 {
+		f.scenario = ""
 	}
 	if len(p.all) > 0 && slices.Contains([]Reason{WaitsForLock, Blocks, LeakedTx, WaitsForSync}, p.all[0].Reason) {
 		f.culprit, f.PIDs = "", p.all[0].PIDs // a larger pool would only wait for the same
@@ -384,12 +391,15 @@ func Unreachable(err error) Health {
 	}
 	f := Finding{
 		Level: Unknown, Code: "unreachable", What: "the server can't be monitored: " + why,
-		Do: cmp.Or(toConnect[db.CauseOf(err)], "see that the server runs and that the address and the login are right"),
+		Do: cmp.Or(toConnect[db.CauseOf(err)], db.Hint(err), "see that the server runs and that the address and the login are right"),
 	}
 	_, refused := errors.AsType[*pgconn.PgError](err)
 	switch {
 	case errors.Is(err, errNoObserver):
 		f.Do = "pass an Observer of the server with activity.WithObserver"
+	case errors.Is(err, errNoAnswer):
+		f.Do = "if this address is a pooler's, all its connections are in use: to monitor the server past it, set direct_host, or name the " +
+			"server itself with --dsn; else see whether the server's machine hangs"
 	case refused && db.CauseOf(err) == "": // the server let us in, and then refused a query
 		f.Do = cmp.Or(db.Hint(err), "the server answers, and the login works: the message says what it refuses")
 	}

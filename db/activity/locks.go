@@ -58,6 +58,29 @@ func rootsOf(x Session, byPID map[int32]Session) (roots []int32) {
 	return roots
 }
 
+// replayed reports whether the root of a lock queue is the replay of the primary's changes. Its process is hidden from an
+// ordinary role.
+func (s Snapshot) replayed(roots []Session) bool {
+	if len(roots) > 0 {
+		return roots[0].Kind == Startup
+	}
+	blocked := s.clients(func(x Session) bool { return len(x.BlockedBy) > 0 })
+	byKnown := func(x Session) bool {
+		return slices.ContainsFunc(s.Sessions, func(y Session) bool { return slices.Contains(x.BlockedBy, y.PID) })
+	}
+	return s.Server.Standby && len(blocked) > 0 && !slices.ContainsFunc(blocked, byKnown)
+}
+
+// inReplaysWay returns the session whose transaction is the oldest of those that wait for no lock: replay most likely waits
+// for it.
+func (s Snapshot) inReplaysWay() (oldest Session, ok bool) {
+	working := s.longestFirst(func(x Session) Age { return x.InTransaction }, func(x Session) bool { return !x.Self && !x.Waits && x.InTransaction > 0 })
+	if len(working) == 0 {
+		return Session{}, false
+	}
+	return working[0], true
+}
+
 // holdsAdvisoryLock reports whether all that wait directly for the session wait for an advisory lock.
 func (s Snapshot) holdsAdvisoryLock(root Session) bool {
 	behind := s.clients(func(x Session) bool { return slices.Contains(x.BlockedBy, root.PID) })

@@ -18,6 +18,7 @@ const (
 	Works        Reason = "working"
 	Rests        Reason = "idle"
 	CannotBeSeen Reason = "not-visible" // by this role
+	NotTracked   Reason = "not-tracked" // by the server: track_activities is off
 	Comes        Reason = "short-lived" // of an application whose sessions begin and end too fast
 )
 
@@ -47,6 +48,7 @@ var reasons = map[Reason]struct {
 	Works:        {"working", 1, (*problem).recogniseOther, onlyLook("these sessions work; send less at once, or queue before the database")},
 	Rests:        {"idle", 1, (*problem).recogniseOther, (*problem).firstForIdle},
 	CannotBeSeen: {"doing what this role may not see", 1, looksLike("noisy-neighbour"), (*problem).firstForHidden},
+	NotTracked:   {"doing what the server does not record (track_activities is off)", 1, looksLike(""), (*problem).firstForUntracked},
 	Comes:        {"that begin and soon end", 1, (*problem).recogniseChurn, (*problem).firstForChurn},
 }
 

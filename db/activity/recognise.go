@@ -10,6 +10,12 @@ import (
 // culprit is the application at fault. For a lock queue it is the application whose statement all others queue behind,
 // or the one that all wait for, not the waiting ones. If several pools are idle, it is all of them.
 func (p *problem) culprit() string {
+	if p.Reason == WaitsForLock && p.now.replayed(p.now.Roots()) {
+		if s, ok := p.now.inReplaysWay(); ok {
+			return s.Who()
+		}
+		return Session{Kind: Startup}.Who()
+	}
 	if roots := p.now.Roots(); p.Reason == WaitsForLock && len(roots) > 0 {
 		head, freed := p.now.queueHead()
 		if freed > 0 && !p.leaked(roots[0]) {
@@ -22,7 +28,10 @@ func (p *problem) culprit() string {
 	}
 	if others := p.otherPools(); p.Reason == Rests && len(others) > 0 {
 		names := p.Application
-		for _, h := range others {
+		for i, h := range others {
+			if i == mostNames {
+				return names + ", …"
+			}
 			names += ", " + h.Application
 		}
 		return names
@@ -43,11 +52,11 @@ func (p *problem) moves() bool {
 }
 
 // otherPools returns the idle pools beside the holding, if there are several services: at least two more, or one with
-// another role or from another address. Together they have all slots.
+// another role or from another address. Together they have all slots. A pool for each tenant may be small.
 func (p *problem) otherPools() (others []Holding) {
 	elsewhere := false
 	for _, h := range p.all {
-		if h.Reason == Rests && h.Application != p.Application && h.Sessions >= leastPool && 2*h.Sessions >= p.Sessions {
+		if h.Reason == Rests && h.Application != p.Application && h.Sessions >= min(leastPool, p.Sessions) && 2*h.Sessions >= p.Sessions {
 			others = append(others, h)
 			elsewhere = elsewhere || h.sessions[0].User != p.sessions[0].User || h.sessions[0].Address != p.sessions[0].Address
 		}
@@ -120,6 +129,8 @@ func (p *problem) recogniseLock() (name, also string) {
 // recognisePause distinguishes scenarios of young transactions that do something other than query.
 func (p *problem) recognisePause() (name, also string) {
 	switch {
+	case p.most(func(s Session) bool { return s.State == IdleInTransactionEr }): // nothing but ROLLBACK is possible in it
+		return "leaked-transaction", ""
 	case p.most(func(s Session) bool { return startsWith(s.Query, "FETCH") || startsWith(s.Query, "DECLARE") }):
 		return "stream-holds-lease", "call-inside-transaction"
 	case p.own() && p.t.Own > 0 && p.Sessions >= p.t.Own: // the whole pool at once

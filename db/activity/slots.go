@@ -34,8 +34,8 @@ func (s Slots) Brief() string {
 
 // String returns the slots as a sentence.
 func (s Slots) String() string {
-	text := fmt.Sprintf("%d of %d usable slots are used (%.0f %%), %d are free",
-		s.UsedUsable(), s.Usable(), min(100, s.Utilisation()), s.Free())
+	text := fmt.Sprintf("%d of %d usable slots are used (%.0f %%), %s free",
+		s.UsedUsable(), s.Usable(), min(100, s.Utilisation()), count(s.Free(), "is", "are"))
 	if more := s.Used - s.UsedUsable(); more > 0 {
 		text += fmt.Sprintf("; %d of %d reserved ones are used too", more, s.Reserved)
 	}

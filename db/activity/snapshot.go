@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -79,12 +80,14 @@ type Server struct {
 	ForSuper    int       `json:"superuser_reserved_connections"`
 	ForReserved int       `json:"reserved_connections"`        // 0 before PostgreSQL 16, which introduced them
 	Keepalive   Age       `json:"tcp_keepalives_idle_seconds"` // silence after which it probes a client; 0: connected through a Unix socket
-	Superuser   string    `json:"superuser"`                   // the name of the superuser that initdb made
+	Superuser   string    `json:"superuser"`                   // the name of the superuser that initdb made; if managed, of the one who may create roles
 	ReadOnly    bool      `json:"read_only"`                   // default_transaction_read_only is on for this database and role
 	ReadOnlyBy  string    `json:"read_only_by,omitzero"`       // "role in database", "role" or "database" has the setting; "": the server, or all roles
 	SyncStandby string    `json:"synchronous_standby_names"`
 	LoginTime   Age       `json:"authentication_timeout_seconds"`
 	PassFile    string    `json:"passfile,omitzero"`           // see Observer.PassFile
+	Managed     bool      `json:"managed,omitzero"`            // a provider runs it, and nobody else can log in as its superuser
+	Pending     bool      `json:"restart_pending,omitzero"`    // max_connections was changed in a file: the next restart reads it, unless the command line sets it
 	Primary     string    `json:"primary,omitzero"`            // of a standby: host:port, if the role may see it
 	ReplayLag   Age       `json:"replay_lag_seconds,omitzero"` // of a standby: age of the last transaction that it replayed
 }
@@ -132,6 +135,7 @@ const (
 	ClientBackend    = "client backend" // has a slot; no other kind does
 	WALSender        = "walsender"      // of replication: counts against max_wal_senders
 	AutovacuumWorker = "autovacuum worker"
+	Startup          = "startup" // of a standby: it replays the primary's changes, with their locks
 )
 
 // The states of a Session.
@@ -141,6 +145,7 @@ const (
 	IdleInTransaction   = "idle in transaction"
 	IdleInTransactionEr = "idle in transaction (aborted)"
 	starting            = "starting"
+	disabled            = "disabled" // by track_activities
 )
 
 // Session is one backend. Fields that the role may not see are empty, and Hidden is set.
@@ -192,15 +197,22 @@ func (s Session) InTransactionIdle() bool {
 	return s.State == IdleInTransaction || s.State == IdleInTransactionEr
 }
 
-// Who returns the application's name, or another name if it has none.
+// drivers are names that drivers give to every program: the role says which program it is.
+var drivers = []string{"PostgreSQL JDBC Driver", "r2dbc-postgresql", "vertx-pg-client", "postgres.js"}
+
+// Who returns the application's name, or another name if it has none of its own.
 func (s Session) Who() string {
 	switch {
+	case slices.Contains(drivers, s.Application) && s.User != "":
+		return s.Application + " as " + s.User
 	case s.Application != "":
 		return s.Application
-	case s.User != "":
+	case s.User != "" && s.Client():
 		return "user " + s.User
 	case s.LogsIn():
 		return "an unknown client"
+	case s.Kind == Startup:
+		return "the replay of the primary's changes"
 	}
 	return s.Kind
 }
@@ -263,12 +275,16 @@ SELECT clock_timestamp(), current_setting('server_version'), current_setting('se
        current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int,
        coalesce(current_setting('reserved_connections', true)::int, 0),
        current_setting('tcp_keepalives_idle')::float8,
-       coalesce((SELECT rolname::text FROM pg_roles WHERE oid = 10), 'postgres'),
+       coalesce(CASE WHEN made.managed THEN (SELECT rolname::text FROM pg_roles m WHERE m.rolcanlogin AND m.rolcreaterole AND NOT m.rolsuper
+                                             ORDER BY m.oid <> r.oid, m.oid LIMIT 1) END, made.rolname, 'postgres'), coalesce(made.managed, false),
+       (SELECT pending_restart FROM pg_settings WHERE name = 'max_connections'),
        ` + readOnlySQL + `, ` + readOnlyBySQL + `, current_setting('synchronous_standby_names'),
        (SELECT setting::float8 FROM pg_settings WHERE name = 'authentication_timeout'),
        r.rolname::text, r.rolsuper, has.reads, has.signals, has.reserved,
        (SELECT coalesce(sum((to_jsonb(d) ->> 'sessions')::bigint), 0)::bigint FROM pg_stat_database d)
-FROM pg_roles r,
+FROM pg_roles r
+     LEFT JOIN (SELECT rolname::text, rolname IN ('rdsadmin', 'cloudsqladmin', 'alloydbadmin', 'azuresu', 'azure_superuser', 'cloud_admin',
+                                                  'supabase_admin') AS managed FROM pg_roles WHERE oid = 10) made ON true,
      (SELECT coalesce(bool_or(rolname = 'pg_read_all_stats'), false) AS reads,
              coalesce(bool_or(rolname = 'pg_signal_backend'), false) AS signals,
              coalesce(bool_or(rolname = 'pg_use_reserved_connections'), false) AS reserved
@@ -299,7 +315,7 @@ backends AS (
            ELSE 'background' END) AS kind
   FROM known k LEFT JOIN pg_stat_replication s ON s.pid = k.pid)`
 
-// sessionsSQL leaves out processes that belong to no client: writers, launchers, workers without a database. Ages are
+// sessionsSQL leaves out processes that belong to no client and block none: writers, launchers, workers without a database. Ages are
 // computed on the server, so that its clock need not agree with ours. pg_blocking_pids locks the lock tables, so it is
 // only called for the sessions that have waited longest.
 const sessionsSQL = backendsSQL + `,
@@ -330,7 +346,7 @@ FROM backends a
   CROSS JOIN LATERAL (SELECT coalesce(pg_has_role(current_user, a.usesysid, 'USAGE'), false)
     OR NOT coalesce(r.rolsuper, false) AND pg_has_role(current_user, 'pg_signal_backend', 'USAGE')
     OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS end_it) may
-WHERE a.kind = 'client backend' OR a.datid IS NOT NULL OR a.usesysid IS NOT NULL
+WHERE a.kind IN ('client backend', 'startup') OR a.datid IS NOT NULL OR a.usesysid IS NOT NULL
 ORDER BY a.backend_start NULLS LAST, a.process`
 
 const limitsSQL = `
@@ -393,7 +409,7 @@ func address(cc *pgx.ConnConfig) string {
 func read(ctx context.Context, c *pgx.Conn) (s Snapshot, err error) {
 	err = c.QueryRow(ctx, serverSQL).Scan(&s.At, &s.Server.Version, &s.Server.VersionNum,
 		&s.Server.Started, &s.Server.Standby, &s.Database, &s.Slots.Max, &s.Server.ForSuper, &s.Server.ForReserved, &s.Server.Keepalive,
-		&s.Server.Superuser, &s.Server.ReadOnly, &s.Server.ReadOnlyBy, &s.Server.SyncStandby, &s.Server.LoginTime,
+		&s.Server.Superuser, &s.Server.Managed, &s.Server.Pending, &s.Server.ReadOnly, &s.Server.ReadOnlyBy, &s.Server.SyncStandby, &s.Server.LoginTime,
 		&s.Role.Name, &s.Role.Superuser, &s.Role.ReadsAll, &s.Role.Signals, &s.Role.UsesReserved, &s.EverConnects)
 	if err != nil {
 		return s, err
@@ -457,11 +473,21 @@ func withoutPasswords(query string) string {
 	return userPassword.ReplaceAllString(query, "$1***$2")
 }
 
+// errNoAnswer is the error of a query that took longer than pollTimeout. A pooler lets clients in before it has a
+// connection for them.
+var errNoAnswer = fmt.Errorf("the login worked, and no query was answered within %s", Short(pollTimeout))
+
 // Slots counts the server's slots.
 func (o *Observer) Slots(ctx context.Context) (Slots, error) {
 	var s Slots
 	err := o.Read(ctx, func(c *pgx.Conn) error {
-		return c.QueryRow(ctx, slotsSQL).Scan(&s.Max, &s.Reserved, &s.Used)
+		query, cancel := context.WithTimeout(ctx, pollTimeout)
+		defer cancel()
+		err := c.QueryRow(query, slotsSQL).Scan(&s.Max, &s.Reserved, &s.Used)
+		if err != nil && query.Err() != nil && ctx.Err() == nil {
+			return errNoAnswer
+		}
+		return err
 	})
 	if err != nil {
 		return Slots{}, fmt.Errorf("count the slots: %w", err)

@@ -30,6 +30,7 @@ func standbyOf(t *testing.T, primary *server) *standby {
 		Dir: dir, Volatile: true, MaxConnections: maxConnections, ReplicaOf: primary.Server,
 		Settings: map[string]string{ // as on the primary, at least
 			"max_prepared_transactions": "5", "wal_level": "logical", "max_wal_senders": "5", "cluster_name": standbyName,
+			"max_standby_streaming_delay": "-1", // queries are never cancelled for replay
 		},
 	}}
 	s.start(t)
@@ -116,6 +117,21 @@ time.sleep(600)
 			},
 		},
 		{
+			name: "replay of a change waits for a report, and everybody for replay", role: closer,
+			play: blocksReplay(primary), code: "lock-queue", culprit: "report", scenario: "lock-queue", first: "cancel that", mayLose: "report",
+			better: func(st *stage) bool { return len(st.after().waiting()) == 0 },
+		},
+		{
+			name: "the same, seen by a role that may end nobody's session", role: reader,
+			play: blocksReplay(primary), code: "lock-queue", culprit: "report", scenario: "lock-queue", first: "as a superuser", mayLose: "report",
+			better: func(st *stage) bool { return len(st.after().waiting()) == 0 },
+		},
+		{
+			name: "the same, seen by an ordinary role",
+			play: blocksReplay(primary), code: "lock-queue", culprit: "report", scenario: "lock-queue", first: "cancel that", mayLose: "report",
+			better: func(st *stage) bool { return len(st.after().waiting()) == 0 },
+		},
+		{
 			name: "its replay stands still", role: reader,
 			play: func(st *stage) {
 				control := st.control("postgres")
@@ -136,6 +152,26 @@ time.sleep(600)
 		t.Run(x.name, func(t *testing.T) { (&stage{t, s.server}).check(x) })
 	}
 	(&stage{t, primary}).restore()
+}
+
+// blocksReplay alters a table on the primary that a report on the standby reads.
+func blocksReplay(primary *server) func(*stage) {
+	return func(st *stage) {
+		on := primary.session(st.T, app, "wall", "migrate")
+		exec(st.T, on, "DROP TABLE IF EXISTS goods; CREATE TABLE goods (n int); INSERT INTO goods VALUES (1)")
+		eventually(st.T, "the standby has the table", func() bool { return st.succeeds("SELECT FROM goods") })
+		st.psql("report", "SELECT n, pg_sleep(600) FROM goods")
+		st.appears("report", 1)
+		exec(st.T, on, "ALTER TABLE goods ADD COLUMN m int")
+		must(st.T, on.Close(st.Context()))
+		eventually(st.T, "replay waits", func() bool {
+			return slices.ContainsFunc(st.after().Sessions, func(x Session) bool { return x.Kind == Startup && x.Wait == "Lock/relation" })
+		})
+		for range 3 {
+			st.psql("web", "SELECT count(*) FROM goods")
+		}
+		st.waits(3)
+	}
 }
 
 func TestStatusListsTheStandbysThatTheRoleMaySee(t *testing.T) {

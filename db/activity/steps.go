@@ -86,16 +86,37 @@ func (p *problem) firstForHidden() []Step {
 	return []Step{{"let this role see what other roles' sessions do, and ask again" + p.onPrimary(), p.now.GrantReadAll(), nobody}}
 }
 
+func (p *problem) firstForUntracked() []Step {
+	user, _ := p.user()
+	return []Step{{
+		"let the server record what they do, and ask again (for new sessions of role " + user + ")" + p.onPrimary(),
+		p.now.onPrimary("ALTER ROLE " + quoted(user) + " SET track_activities = on"), nobody,
+	}}
+}
+
 func (p *problem) firstForChurn() []Step {
 	who := p.sessions[0]
 	return []Step{p.endNothing(fmt.Sprintf("they end by themselves; find the program that connects as %s in %s from %s",
 		who.User, who.Database, cmp.Or(who.ClientAddress(), "an address that this role may not see")))}
 }
 
+// inOneDatabase returns the problem in the database that has most of its sessions, and how a sentence names that
+// database: no command reaches more than one.
+func (p *problem) inOneDatabase() (one *problem, where string) {
+	databases := groups(p.sessions, func(s Session) Group { return Group{Database: s.Database} })
+	if len(databases) < 2 {
+		return p, ""
+	}
+	most, h := databases[0], p.Holding
+	h.sessions = slices.DeleteFunc(slices.Clone(p.sessions), func(s Session) bool { return s.Database != most.Database })
+	return p.of(h), fmt.Sprintf(" in database %s, the one of %d with most of them,", most.Database, len(databases))
+}
+
 func (p *problem) firstForIdle() []Step {
+	scenario, _ := p.recogniseOther()
+	p, where := p.inOneDatabase()
 	rested, many := p.restsFor(atRest)
 	slots := p.t.OfSlots(p.now.Slots)
-	scenario, _ := p.recogniseOther()
 	switch {
 	case many == 0:
 		return []Step{p.endNothing("these sessions have rested for a moment only, so they are in use")}
@@ -105,7 +126,7 @@ func (p *problem) firstForIdle() []Step {
 		return []Step{p.endNothing("other programs have the same role, and no filter tells their sessions apart")}
 	}
 	return p.ending(p.sessions, Step{
-		fmt.Sprintf("close the %d that have been idle for %s (it shows them first, and asks)", many, rested),
+		fmt.Sprintf("close the %d%s that have been idle for %s (it shows them first, and asks)", many, where, rested),
 		command("close-idle --older-than=" + rested + p.selector()),
 		"the programs of these sessions: a pool connects again; one without a handler for a lost connection may end, " +
 			"or fail once with 57P01",
@@ -116,12 +137,13 @@ func (p *problem) firstForLeak() []Step {
 	if p.backups() {
 		return []Step{p.endNothing("the transaction is that of a backup, whose other sessions read what it sees")}
 	}
+	p, where := p.inOneDatabase()
 	rested, many := p.restsFor(leaked)
 	if p.selector() == "" {
 		return p.endOne(p.longest(inState))
 	}
 	return p.ending(p.sessions, Step{
-		fmt.Sprintf("end the %d transactions that have been idle for %s (it shows them first, and asks)", many, rested),
+		fmt.Sprintf("end the %d transactions%s that have been idle for %s (it shows them first, and asks)", many, where, rested),
 		command("close-idle --in-transaction --older-than=" + rested + p.selector()),
 		p.Application + ": what these transactions changed is rolled back, and idle sessions of it are closed too",
 	})
@@ -224,6 +246,8 @@ func (p *problem) longest(age func(Session) Age) Session {
 func (p *problem) firstForLock() []Step {
 	roots := p.now.Roots()
 	switch {
+	case p.now.replayed(roots):
+		return p.stepsForReplay()
 	case p.moves():
 		return []Step{p.endNothing("the queue moves: another session has the lock than a second ago, so each gets its turn")}
 	case len(roots) == 0:
@@ -245,6 +269,8 @@ func (p *problem) firstForLock() []Step {
 		return p.stepsForPreparedLock()
 	case !root.Client() && strings.HasSuffix(root.Query, "(to prevent wraparound)"):
 		return []Step{p.endNothing(root.name() + " prevents a wraparound, so it does not make way: let it finish, and try later what waits for it")}
+	case !root.Client() && !root.Hidden && root.Kind != AutovacuumWorker:
+		return p.stepsForWorker(root)
 	case !root.Client():
 		return []Step{p.endNothing(root.name() + " is the server's own work; it makes way by itself unless it prevents a wraparound")}
 	case root.Hidden:
@@ -262,6 +288,45 @@ func (p *problem) firstForLock() []Step {
 	default:
 		return p.cancel(root, fmt.Sprintf("cancel the one query that all wait for (%s), if it is not worth the wait", root.name()),
 			"the client that sent it: it fails with 57014, and its transaction is rolled back")
+	}
+}
+
+// stepsForReplay are for a standby. The server itself cancels what is in the way of replay, after
+// max_standby_streaming_delay.
+func (p *problem) stepsForReplay() []Step {
+	const why = "all wait for the replay of a change that locks the table"
+	s, ok := p.now.inReplaysWay()
+	if !ok {
+		return []Step{p.endNothing(why + ": look on the primary" + p.primary() + " for the open transaction that made it, or here, as a role that sees all, for an old query")}
+	}
+	steps := p.cancel(s, fmt.Sprintf("%s, and replay most likely waits for the oldest query here: cancel that, if it is not worth the wait (%s, for %s)",
+		why, s.name(), Short(s.InTransaction.Duration())), "the client that sent it: it fails with 57014")
+	if s.InTransactionIdle() {
+		steps = p.endOne(s)
+	}
+	if s.MayEnd || s.Superuser {
+		return steps
+	}
+	end := steps[len(steps)-1]
+	return []Step{{
+		"as a superuser, for a right that is granted on the primary arrives by replay only: " + end.Do,
+		p.now.endSQL([]Session{s}, s.State == Active), end.Hurts,
+	}}
+}
+
+// stepsForWorker are those for a process of the server without a client that is not of autovacuum, such as the one that
+// applies a subscription.
+func (p *problem) stepsForWorker(root Session) []Step {
+	from := fmt.Sprintf(" FROM pg_stat_activity WHERE pid = %d", root.PID)
+	return []Step{
+		{
+			fmt.Sprintf("see what %s does: it is a process of the server, and makes way when its transaction ends", root.name()),
+			p.now.psql(p.now.Server.Superuser, "SELECT backend_type, wait_event_type, wait_event, xact_start, query"+from), nobody,
+		},
+		{
+			"if it is stuck, end it", p.now.psql(p.now.Server.Superuser, "SELECT pg_terminate_backend(pid)"+from),
+			"what its transaction changed is rolled back; a subscription's worker starts again with the same transaction",
+		},
 	}
 }
 
@@ -300,6 +365,11 @@ func (p *problem) stepsForPooler(pool Pool) []Step {
 	switch {
 	case free == 0:
 		return []Step{p.endNothing("the pool can't grow, for the server has no slot left; find who else has them")}
+	case servers == 0:
+		return []Step{{
+			"see why the pool has no connection at all: its database is paused or disabled there (RESUME, or ENABLE, ends that), or logins fail " +
+				"(see PgBouncer's log)", p.now.console("SHOW DATABASES"), nobody,
+		}}
 	case what == "pool" && servers != b.poolSize:
 		return []Step{{
 			fmt.Sprintf("see why the pool does not have the %d connections of default_pool_size: its database's pool_size or max_db_connections, "+
@@ -381,6 +451,12 @@ func (p *problem) fix(scenario string) Step {
 	}
 	switch scenario {
 	case "lock-queue":
+		if p.now.replayed(p.now.Roots()) {
+			return Step{
+				"let this standby cancel sooner what is in the way of replay", p.now.setSystem("max_standby_streaming_delay = '10s'"),
+				"queries here that need longer, and conflict with a change of the primary: they fail with 40001",
+			}
+		}
 		if p.moves() {
 			return Step{"make the transaction that holds the lock shorter, and let it touch the contended row last", command("status"), nobody}
 		}
@@ -528,6 +604,8 @@ func (p *problem) selector() string {
 	switch {
 	case p.Application == s.Application && s.Application != "", strings.HasSuffix(p.Application, anyName):
 		return " --application=" + ShellQuote(p.Application) + in
+	case p.Application == s.Who() && slices.Contains(drivers, s.Application):
+		return " --application=" + ShellQuote(s.Application) + " --user=" + ShellQuote(s.User) + in
 	case s.Application == "": // many programs may have no name
 		return " --application='' --user=" + ShellQuote(s.User) + in
 	case p.family.alone[s.role()]:
