@@ -104,11 +104,17 @@ func (c *Connector) retry(ctx context.Context, err error, try func() error) erro
 	})
 }
 
+// connectError is the function of that name, and says whose time was too short: the server may be well.
 func (c *Connector) connectError(ctx context.Context, err error) error {
-	explained := CauseOf(err) != ""
+	_, answered := refusalOf(err)
+	late := ctx.Err() != nil && !answered && CauseOf(err) == ""
 	err = connectError(ctx, c.settings.Strategy, err)
-	if ce, ok := errors.AsType[*ConnError](err); ok && !explained && ctx.Err() != nil { // the server may be well
-		ce.Err = fmt.Errorf("connecting did not end within the time that its caller has: %w", ce.Err)
+	if ce, ok := errors.AsType[*ConnError](err); ok && late && ce.Cause == ServerUnavailable {
+		whose := "the time that its caller has"
+		if own, ok := errors.AsType[poolTimeout](context.Cause(ctx)); ok {
+			whose = own.Error()
+		}
+		ce.Err = fmt.Errorf("connecting did not end within %s: %w", whose, ce.Err)
 	}
 	return err
 }

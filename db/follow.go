@@ -43,6 +43,9 @@ func follow(ctx context.Context, settings func() Settings, sql string, rush <-ch
 			return
 		}
 		saw(got, err)
+		if err != nil { // with another connection it may reach another server
+			m.close()
+		}
 		if !pauseFor(ctx, replicaRush, nil) || !pauseFor(ctx, replicaPoll-replicaRush, rush) {
 			return
 		}

@@ -87,6 +87,7 @@ func (p *pool) Acquire(ctx context.Context, l *Lease) error {
 		defer cancel()
 		again := func() (err error) {
 			conn, err = p.pgx.Acquire(left)
+			p.idle.Store(0) // it may have counted this connection
 			return p.explain(ctx, left, err)
 		}
 		err = p.explain(ctx, left, err)
@@ -124,7 +125,7 @@ func (p *pool) within(ctx context.Context, l *Lease) (context.Context, context.C
 
 // connect makes a connection within the timeout, outside of pgxpool.
 func (p *pool) connect(ctx context.Context) (*pgx.Conn, error) {
-	within, cancel := context.WithTimeout(ctx, p.timeout)
+	within, cancel := context.WithTimeoutCause(ctx, p.timeout, poolTimeout(p.timeout))
 	defer cancel()
 	conn, err := p.Connect(within)
 	return conn, p.explain(ctx, within, err)
@@ -139,10 +140,15 @@ func (p *pool) explain(ctx, within context.Context, err error) error {
 	case errors.Is(err, puddle.ErrClosedPool):
 		return ErrClosed
 	case within.Err() != nil && ctx.Err() == nil:
-		err = fmt.Errorf("connecting did not end within pool.timeout, %v: %w", p.timeout, err)
+		err = fmt.Errorf("connecting did not end within %w: %w", poolTimeout(p.timeout), err)
 	}
 	return p.connectError(ctx, err)
 }
+
+// poolTimeout is the cause of the end of an attempt to connect that no caller bounds.
+type poolTimeout time.Duration
+
+func (t poolTimeout) Error() string { return "pool.timeout, " + time.Duration(t).String() }
 
 func (p *pool) Release(l *Lease) {
 	if p.retired.Load() || p.tickets.unwanted(l.conn) || !l.Reusable() {

@@ -157,13 +157,14 @@ func (q *queue) wait(ctx context.Context, w *waiter, e *list.Element) (time.Dura
 }
 
 // refuses reports whether a newcomer may not wait. As many requests as there are places may always wait, so that the
-// pace is measured again. The lock is held.
+// pace is measured again. The pace is not extrapolated beyond four times what was measured: the first statements of a burst
+// are slow, and say little about the wait of the five hundredth. The lock is held.
 func (q *queue) refuses(urgent bool) bool {
 	n := q.waiters.Len()
 	if q.maxWaiting > 0 && n >= q.maxWaiting {
 		return true
 	}
-	return q.timeout > 0 && n >= q.size && !urgent && q.pace.wait(n+1) > q.timeout/fullFactor
+	return q.timeout > 0 && n >= q.size && !urgent && q.pace.wait(min(n+1, 4*q.pace.places)) > q.timeout/fullFactor
 }
 
 // free reports whether there is a free place. The lock is held.
@@ -309,13 +310,12 @@ func (p *pace) stalled() time.Duration {
 	return time.Since(since)
 }
 
-// wait returns how long n places will take, or 0 while that is not known. It does not extrapolate beyond four times
-// what was measured: the first statements of a burst are slow, and say little about the wait of the five hundredth.
+// wait returns how long n places will take, or 0 while that is not known.
 func (p *pace) wait(n int) time.Duration {
 	if p.places < p.size {
 		return 0
 	}
-	return time.Duration(min(n, 4*p.places)) * p.average
+	return time.Duration(n) * p.average
 }
 
 // drained returns a channel that is closed when no place is taken. From then on none is given: requests get ErrClosed.

@@ -178,14 +178,21 @@ func TestAnErrorSaysForHowLongNoPlaceHasComeFree(t *testing.T) {
 }
 
 func TestTheFirstPlacesSayLittleAboutALongQueue(t *testing.T) {
-	p, now := pace{size: 1}, time.Now()
-	p.handedOver(now, 500)
-	p.handedOver(now.Add(50*time.Millisecond), 499) // the first statement of a new session takes longer
-	if got := p.wait(499); got != 4*50*time.Millisecond {
-		t.Errorf("one place took 50 ms, and a request behind 498 is expected to wait for %v", got)
+	q, now := &queue{size: 1, timeout: 10 * time.Second, pace: pace{size: 1}}, time.Now()
+	for range 499 {
+		q.waiters.PushBack(&waiter{since: now})
 	}
-	if got := p.wait(3); got != 3*50*time.Millisecond {
-		t.Errorf("one place took 50 ms, and a request behind 2 is expected to wait for %v", got)
+	q.pace.handedOver(now, 500)
+	q.pace.handedOver(now.Add(50*time.Millisecond), 499) // the first statement of a new session takes longer
+	if q.refuses(false) {
+		t.Error("one place took 50 ms, and a request behind 499 is refused")
+	}
+	for range 100 {
+		now = now.Add(50 * time.Millisecond)
+		q.pace.handedOver(now, 499)
+	}
+	if !q.refuses(false) {
+		t.Error("100 places took 50 ms each, and a request behind 499 is not refused")
 	}
 }
 

@@ -131,15 +131,15 @@ func (d *DB) read(ctx context.Context, sql string, args []any, from callSite) (p
 	if err == nil {
 		rows, err = d.now.Load().readShared(ctx, sql, args)
 	}
+	held := errors.Is(err, errStuck)
 	if rows == nil && needsLease(err) {
-		held := errors.Is(err, errStuck)
 		rows, err = d.readLeased(ctx, sql, args, from)
-		if held && CauseOf(err) == QueueFull {
-			err = &retryError{err} // the shared connections may serve it sooner than the pool
-		}
 	}
 	if errors.Is(err, errLarge) {
 		rows, err = d.readStreamed(ctx, sql, args, from)
+	}
+	if held && CauseOf(err) == QueueFull {
+		err = &retryError{err} // the shared connections may serve it sooner than the pool
 	}
 	if err != nil {
 		return nil, err
