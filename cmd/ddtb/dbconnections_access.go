@@ -130,7 +130,7 @@ func misread(cc *pgx.ConnConfig) bool {
 			return true
 		}
 	}
-	return strings.ContainsAny(cc.Host, "@#?")
+	return !strings.HasPrefix(cc.Host, "/") && strings.ContainsAny(cc.Host, "@#?")
 }
 
 // application is the application_name of this run.

@@ -65,7 +65,7 @@ func NoAccess(err error, cc *pgx.ConnConfig, passFile string) Refusal {
 	case "InitProcess":
 		r.Means = "every slot is taken, the reserved ones too"
 		r.Ways = at.allTaken()
-	case "ProcessStartupPacket", "BackendInitialize": // from PostgreSQL 17 on
+	case "ProcessStartupPacket", "BackendInitialize": // the second from PostgreSQL 17 on
 		r.Means = "the server has as many client processes as it may, whether they have slots or not: there is a storm of attempts to connect, " +
 			"or clients that connected don't begin their login. It has none left for a superuser either"
 		r.Ways = at.noProcess()
@@ -74,14 +74,9 @@ func NoAccess(err error, cc *pgx.ConnConfig, passFile string) Refusal {
 	case "CheckMyDatabase":
 		r.Means = "this database has reached a limit of its own; the server may have slots left"
 		r.Ways = at.limitDoors("database", at.Database)
-		return r
 	case "InitializeSessionUserId":
 		r.Means = "this role has reached a limit of its own; the server may have slots left"
 		r.Ways = at.limitDoors("role", at.Role.Name)
-		return r
-	}
-	if at.hosted() {
-		r.Ways = at.hostedTaken()
 	}
 	return r
 }
@@ -101,8 +96,14 @@ const superuser = "postgres"
 // asSuperuser runs a statement as the server's superuser, for whom the last slots are reserved: with the passwords of a
 // private server, and else through the socket of a packaged one.
 //
-// It needs psql alone: the account may not run this program, or find it.
+// It needs psql alone: the account may not run this program, or find it. At a provider it is the administrator.
 func (s Snapshot) asSuperuser(do, sql string) Step {
+	if s.hosted() {
+		return Step{
+			Do:      "as the administrator that the provider gave you ($ADMIN stands for its name), " + do,
+			Command: "psql" + s.at() + ` -U "$ADMIN" -d ` + ShellQuote(cmp.Or(s.Database, "postgres")) + " -c " + ShellQuote(sql),
+		}
+	}
 	host, port := s.host()
 	machine := "on the database's machine"
 	if !strings.HasPrefix(host, "/") {
@@ -129,6 +130,11 @@ var throughServer = Step{
 
 // ordinaryTaken lists the ways while only superusers have slots left.
 func (s Snapshot) ordinaryTaken() []Step {
+	if s.hosted() {
+		return []Step{
+			s.asSuperuser("see who has the slots: some providers reserve a few for it", whoHasSlots), throughServer, stopOne, lastResort,
+		}
+	}
 	return []Step{
 		s.asSuperuser("see who has the slots, as a superuser, for whom some are reserved", whoHasSlots),
 		throughServer,
@@ -147,23 +153,13 @@ func (s Snapshot) hosted() bool {
 	return slices.ContainsFunc(providers, func(end string) bool { return strings.HasSuffix(strings.TrimSuffix(host, "."), end) })
 }
 
-// hostedTaken lists the ways into a full server of a provider.
-func (s Snapshot) hostedTaken() []Step {
-	return []Step{
-		{
-			Do:      "as the administrator that the provider gave you, for whom some providers reserve slots, see who has them ($ADMIN stands for its name)",
-			Command: "psql" + s.at() + ` -U "$ADMIN" -d ` + ShellQuote(cmp.Or(s.Database, "postgres")) + " -c " + ShellQuote(whoHasSlots),
-		},
-		throughServer,
-		stopOne,
-		{Do: "as the last resort, restart the server in the provider's console", Hurts: lastResort.Hurts},
-	}
-}
-
 var stopOne = Step{Do: "stop one process of an application: the server frees its slots at once", Hurts: "those whom that process serves"}
 
 // allTaken lists the ways while no role can log in, superusers included.
 func (s Snapshot) allTaken() []Step {
+	if s.hosted() {
+		return []Step{throughServer, stopOne, s.asSuperuser("take the freed slot, and see who has the others", whoHasSlots), lastResort}
+	}
 	return []Step{
 		throughServer,
 		stopOne,
@@ -225,12 +221,10 @@ func (r Refusal) Complete(complete func(command string) string) Refusal {
 }
 
 func (s Snapshot) limitDoors(of, name string) []Step {
+	raise := fmt.Sprintf("ALTER %s %s CONNECTION LIMIT -1", strings.ToUpper(of), quoted(cmp.Or(name, "name")))
 	return []Step{
 		s.asSuperuser("see who has them, as a superuser, who has no such limit", whoHasSlots),
-		{
-			Do:      fmt.Sprintf("raise the limit of %s %s, which takes effect at once", of, name),
-			Command: s.psql(superuser, fmt.Sprintf("ALTER %s %s CONNECTION LIMIT -1", strings.ToUpper(of), quoted(cmp.Or(name, "name")))),
-		},
+		s.asSuperuser(fmt.Sprintf("raise the limit of %s %s, which takes effect at once", of, name), raise),
 	}
 }
 

@@ -92,7 +92,7 @@ func (s Snapshot) psql(role, sql string) string {
 	login := ""
 	if host, _ := s.host(); s.Server.PassFile != "" {
 		login = "PGPASSFILE=" + ShellQuote(s.Server.PassFile) + " "
-	} else if strings.HasPrefix(host, "/") && role == superuser && s.Role.Name != role {
+	} else if strings.HasPrefix(host, "/") && role == superuser && s.Role.Name != role && !s.Server.Managed {
 		login = "sudo -u postgres "
 	}
 	return login + "psql" + s.at() + " -U " + ShellQuote(role) + " -d " + ShellQuote(cmp.Or(s.Database, "postgres")) + " -c " + ShellQuote(sql)

@@ -3,6 +3,7 @@ package activity
 import (
 	"cmp"
 	"slices"
+	"strings"
 )
 
 // Roots returns the sessions that others wait for and that wait for no lock themselves, the one with the longest queue
@@ -71,15 +72,25 @@ func (s Snapshot) replayed(roots []Session) bool {
 	return s.Server.Standby && len(blocked) > 0 && !slices.ContainsFunc(blocked, byKnown)
 }
 
-// inReplaysWay returns the session whose transaction is the oldest of those that wait for no lock: replay most likely waits
-// for it.
+// inReplaysWay returns the session that replay most likely waits for: of those in the same database that wait for no lock,
+// the one whose transaction is the oldest, if it is older than the waits behind replay. There is none if replay waits for no
+// lock, because it has that of a transaction that is open on the primary, nor if sessions are hidden: it may be one of them.
 func (s Snapshot) inReplaysWay() (oldest Session, ok bool) {
-	working := s.longestFirst(func(x Session) Age { return x.InTransaction }, func(x Session) bool { return !x.Self && !x.Waits && x.InTransaction > 0 })
-	if len(working) == 0 {
+	waiting := s.waiting()
+	if roots := s.Roots(); len(waiting) == 0 || len(roots) > 0 && !strings.HasPrefix(roots[0].Wait, "Lock/") || s.hides() {
 		return Session{}, false
 	}
-	return working[0], true
+	older := s.longestFirst(func(x Session) Age { return x.InTransaction }, func(x Session) bool {
+		return !x.Self && !x.Waits && x.Database == waiting[0].Database && x.InTransaction > waiting[0].Waited
+	})
+	if len(older) == 0 {
+		return Session{}, false
+	}
+	return older[0], true
 }
+
+// hides reports whether this role does not see what a client's session does.
+func (s Snapshot) hides() bool { return len(s.clients(func(x Session) bool { return x.Hidden })) > 0 }
 
 // holdsAdvisoryLock reports whether all that wait directly for the session wait for an advisory lock.
 func (s Snapshot) holdsAdvisoryLock(root Session) bool {

@@ -83,8 +83,11 @@ func (p *problem) refusedLogin() *Finding {
 	}
 }
 
-// sockets lists the clients' addresses with the system's means.
+// sockets lists the clients' addresses with the system's means, for which a provider has its own.
 func (s Snapshot) sockets(do string) Step {
+	if s.Server.Managed || s.hosted() {
+		return Step{Do: do + " by what the provider shows of its network", Hurts: nobody}
+	}
 	_, port, _ := net.SplitHostPort(s.Server.Address) // empty if there is none
 	return Step{do + " on the database's machine", "ss -Htn state established '( sport = :" + port + " )'", nobody}
 }

@@ -275,8 +275,9 @@ SELECT clock_timestamp(), current_setting('server_version'), current_setting('se
        current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int,
        coalesce(current_setting('reserved_connections', true)::int, 0),
        current_setting('tcp_keepalives_idle')::float8,
-       coalesce(CASE WHEN made.managed THEN (SELECT rolname::text FROM pg_roles m WHERE m.rolcanlogin AND m.rolcreaterole AND NOT m.rolsuper
-                                             ORDER BY m.oid <> r.oid, m.oid LIMIT 1) END, made.rolname, 'postgres'), coalesce(made.managed, false),
+       coalesce(CASE WHEN made.managed THEN (SELECT rolname::text FROM pg_roles m
+                                             WHERE m.rolcanlogin AND m.rolcreaterole AND NOT m.rolsuper AND m.rolname !~ '^(rds|cloudsql|alloydb|azure)'
+                                             ORDER BY m.oid <> r.oid, m.rolname <> 'postgres', m.oid LIMIT 1) END, made.rolname, 'postgres'), coalesce(made.managed, false),
        (SELECT pending_restart FROM pg_settings WHERE name = 'max_connections'),
        ` + readOnlySQL + `, ` + readOnlyBySQL + `, current_setting('synchronous_standby_names'),
        (SELECT setting::float8 FROM pg_settings WHERE name = 'authentication_timeout'),

@@ -132,6 +132,24 @@ time.sleep(600)
 			better: func(st *stage) bool { return len(st.after().waiting()) == 0 },
 		},
 		{
+			name: "replay has the lock of a change that is open on the primary, and a report is in nobody's way", role: closer,
+			play: func(st *stage) {
+				on := primary.session(st.T, app, "wall", "migrate")
+				exec(st.T, on, "DROP TABLE IF EXISTS goods; CREATE TABLE goods (n int)")
+				eventually(st.T, "the standby has the table", func() bool { return st.succeeds("SELECT FROM goods") })
+				st.psql("report", "SELECT pg_sleep(600)")
+				st.appears("report", 1)
+				exec(st.T, on, "BEGIN; ALTER TABLE goods ADD COLUMN m int")
+				st.Cleanup(func() { must(st.T, on.Close(context.Background())) })
+				eventually(st.T, "replay has the lock", func() bool { return !st.succeeds("SET lock_timeout = 1; SELECT FROM goods") })
+				for range 3 {
+					st.psql("web", "SELECT count(*) FROM goods")
+				}
+				st.waits(3)
+			},
+			code: "lock-queue", culprit: "the replay of the primary's changes", scenario: "lock-queue", first: nothing, better: always,
+		},
+		{
 			name: "its replay stands still", role: reader,
 			play: func(st *stage) {
 				control := st.control("postgres")

@@ -66,7 +66,10 @@ func (p *problem) steps() []Step {
 	}
 	name, _ := p.recognise()
 	first := reasons[p.Reason].first(p)
-	steps := append(slices.Clone(first), p.fix(name))
+	steps := slices.Clone(first)
+	if p.Reason != NotTracked { // nothing is known yet
+		steps = append(steps, p.fix(name))
+	}
 	if name == "thread-leak" && !p.own() && !p.backups() && p.now.Server.VersionNum >= closesIdle {
 		steps = append(steps, p.set("until then let the server close idle sessions", "idle_session_timeout = '10min'",
 			"a session that is idle for ten minutes is closed (57P05); a pool connects again"))
@@ -88,6 +91,9 @@ func (p *problem) firstForHidden() []Step {
 
 func (p *problem) firstForUntracked() []Step {
 	user, _ := p.user()
+	if p.now.Server.Managed { // which refuses the other command
+		return []Step{{"let the server record what sessions do, and ask again", p.now.setSystem("track_activities = on"), nobody}}
+	}
 	return []Step{{
 		"let the server record what they do, and ask again (for new sessions of role " + user + ")" + p.onPrimary(),
 		p.now.onPrimary("ALTER ROLE " + quoted(user) + " SET track_activities = on"), nobody,
@@ -206,6 +212,8 @@ func (p *problem) signalling(sessions []Session, s Step, cancel bool) []Step {
 	switch {
 	case may:
 		return []Step{s}
+	case super && p.now.Server.Managed:
+		return []Step{p.endNothing("only the provider of this server may end a session of its superuser")}
 	case super:
 		return []Step{{
 			fmt.Sprintf("as a superuser, for %s may not end a superuser's session: %s", p.now.Role.Name, s.Do),
@@ -296,8 +304,13 @@ func (p *problem) firstForLock() []Step {
 func (p *problem) stepsForReplay() []Step {
 	const why = "all wait for the replay of a change that locks the table"
 	s, ok := p.now.inReplaysWay()
-	if !ok {
-		return []Step{p.endNothing(why + ": look on the primary" + p.primary() + " for the open transaction that made it, or here, as a role that sees all, for an old query")}
+	switch {
+	case !ok && p.now.hides():
+		return []Step{{why + ": let this role see what is in its way, and ask again" + p.onPrimary(), p.now.GrantReadAll(), nobody}}
+	case !ok:
+		return []Step{p.endNothing(why + ": look on the primary" + p.primary() + " for the open transaction that made it")}
+	case has(s.Application, backups):
+		return []Step{p.endNothing(why + ", and replay most likely waits for a backup, " + s.name() + ": let it finish")}
 	}
 	steps := p.cancel(s, fmt.Sprintf("%s, and replay most likely waits for the oldest query here: cancel that, if it is not worth the wait (%s, for %s)",
 		why, s.name(), Short(s.InTransaction.Duration())), "the client that sent it: it fails with 57014")
@@ -317,7 +330,7 @@ func (p *problem) stepsForReplay() []Step {
 // stepsForWorker are those for a process of the server without a client that is not of autovacuum, such as the one that
 // applies a subscription.
 func (p *problem) stepsForWorker(root Session) []Step {
-	from := fmt.Sprintf(" FROM pg_stat_activity WHERE pid = %d", root.PID)
+	from := fmt.Sprintf(" FROM pg_stat_activity WHERE pid = %d AND backend_type = '%s'", root.PID, strings.ReplaceAll(root.Kind, "'", "''"))
 	return []Step{
 		{
 			fmt.Sprintf("see what %s does: it is a process of the server, and makes way when its transaction ends", root.name()),
@@ -365,10 +378,10 @@ func (p *problem) stepsForPooler(pool Pool) []Step {
 	switch {
 	case free == 0:
 		return []Step{p.endNothing("the pool can't grow, for the server has no slot left; find who else has them")}
-	case servers == 0:
+	case servers == 0 && what == "pool":
 		return []Step{{
-			"see why the pool has no connection at all: its database is paused or disabled there (RESUME, or ENABLE, ends that), or logins fail " +
-				"(see PgBouncer's log)", p.now.console("SHOW DATABASES"), nobody,
+			"see why the pool has no connection at all: its database is paused or disabled there (RESUME, or ENABLE, ends that), " +
+				"max_user_connections is reached, or logins fail (see PgBouncer's log)", p.now.console("SHOW DATABASES"), nobody,
 		}}
 	case what == "pool" && servers != b.poolSize:
 		return []Step{{
@@ -447,11 +460,14 @@ func (p *problem) stepsForLimit(l Limit) []Step {
 // fix returns how to prevent a recurrence.
 func (p *problem) fix(scenario string) Step {
 	if has(p.culprit(), backups) {
-		return p.endNothing("a limit would end the backup; let it run when the server has little else to do, or on a standby")
+		return p.endNothing("a limit would end the backup; let it run when the server has little else to do, or on a standby that serves nobody")
 	}
 	switch scenario {
 	case "lock-queue":
 		if p.now.replayed(p.now.Roots()) {
+			if _, ok := p.now.inReplaysWay(); !ok {
+				return Step{"on the primary, make transactions short that change a table: their lock holds here too", command("status"), nobody}
+			}
 			return Step{
 				"let this standby cancel sooner what is in the way of replay", p.now.setSystem("max_standby_streaming_delay = '10s'"),
 				"queries here that need longer, and conflict with a change of the primary: they fail with 40001",
