@@ -306,6 +306,23 @@ func TestAReadThatRecoveryCancelsIsAnsweredByThePrimary(t *testing.T) {
 	}
 }
 
+func TestThePrimaryIsFollowedAgainAfterItsRestart(t *testing.T) {
+	servers := newServers(t)
+	f := servers.open(t, pool)
+	both, to := f.cfg, f.replica.Reach(f.cfg)
+	both.Hosts = hostsOf(f.cfg, to)
+	d := openWithReplica(t, both, &to)
+	dbtest.Eventually(t, "the replica serves", func() bool { return d.Replicas()[0].Serves })
+	servers.primary.Stop(t, dbtest.Fast)
+	dbtest.Eventually(t, "the replica was taken for the primary", func() bool {
+		return strings.Contains(f.replica.Log(t), "recovery is in progress")
+	})
+	servers.primary.Start(t)
+	run(t, f.standby, "SELECT pg_wal_replay_pause()")
+	run(t, servers.primary.Control(t, f.cfg.Name), "INSERT INTO counter VALUES (1)")
+	dbtest.Eventually(t, "the replica is behind", func() bool { return d.Replicas()[0].Lag > 0 })
+}
+
 func TestAForgedPositionCostsAFewMilliseconds(t *testing.T) {
 	f := newFleet(t, pool)
 	for _, p := range []db.Position{db.Unknown, db.Unknown - 1} {
