@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -117,7 +118,11 @@ func (c *cli) labRun(ctx context.Context, o labRun, names []string) error {
 		}
 	}
 	if o.json {
-		if err := console.JSON(c.out, map[string]any{"scenarios": results, "server": results[0].Server}); err != nil {
+		server := ""
+		for _, r := range results {
+			server = cmp.Or(server, r.Server) // "" of one that could not be run
+		}
+		if err := console.JSON(c.out, map[string]any{"scenarios": results, "server": server}); err != nil {
 			return err
 		}
 	}
