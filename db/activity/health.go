@@ -213,13 +213,14 @@ func (p *problem) pooler() *Finding {
 			worst.servers(), worst.ServerActive),
 		culprit: "PgBouncer's pool " + worst.Database + " as " + worst.User, scenario: "too-much-at-once",
 	}
+	if worst.servers() == 0 && !p.databaseFull(worst) { // no larger pool helps
+		f.scenario = ""
+	}
 	if len(p.all) > 0 && slices.Contains([]Reason{WaitsForLock, Blocks, LeakedTx, WaitsForSync}, p.all[0].Reason) {
 		f.culprit, f.PIDs = "", p.all[0].PIDs // a larger pool would only wait for the same
 		return f
 	}
-	if f.steps = p.stepsForPooler(worst); worst.servers() == 0 && len(f.steps) == 1 { // no larger pool helps
-		f.scenario = ""
-	}
+	f.steps = p.stepsForPooler(worst)
 	return f
 }
 

@@ -316,6 +316,7 @@ func TestAPoolOfPgBouncerGrowsByTheSettingThatBoundsIt(t *testing.T) {
 		"ten pools and ten free slots":    {[]Pool{pool("a", 5)}, bouncer{poolSize: 5, pools: 10, databases: 10}, 10, "SET default_pool_size = 6"},
 		"ten pools and few free slots":    {[]Pool{pool("a", 5)}, bouncer{poolSize: 5, pools: 10, databases: 10}, 9, "a larger size of its own in pgbouncer.ini"},
 		"the connections of its database": {[]Pool{pool("a", 10), pool("b", 10)}, bouncer{poolSize: 20, perDatabase: 20, pools: 2, databases: 1}, 50, "SET max_db_connections = 24"},
+		"none left of its database":       {[]Pool{pool("a", 0), pool("b", 20)}, bouncer{poolSize: 20, perDatabase: 20, pools: 2, databases: 1}, 50, "SET max_db_connections = 24"},
 		"a database that is paused":       {[]Pool{pool("a", 0)}, bouncer{poolSize: 20, pools: 1, databases: 1}, 50, "RESUME"},
 		"another setting":                 {[]Pool{pool("a", 10)}, bouncer{poolSize: 20, pools: 1, databases: 1}, 50, "SHOW DATABASES"},
 	} {

@@ -133,20 +133,9 @@ time.sleep(600)
 		},
 		{
 			name: "replay has the lock of a change that is open on the primary, and a report is in nobody's way", role: closer,
-			play: func(st *stage) {
-				on := primary.session(st.T, app, "wall", "migrate")
-				exec(st.T, on, "DROP TABLE IF EXISTS goods; CREATE TABLE goods (n int)")
-				eventually(st.T, "the standby has the table", func() bool { return st.succeeds("SELECT FROM goods") })
-				st.psql("report", "SELECT pg_sleep(600)")
-				st.appears("report", 1)
-				exec(st.T, on, "BEGIN; ALTER TABLE goods ADD COLUMN m int")
-				st.Cleanup(func() { must(st.T, on.Close(context.Background())) })
-				eventually(st.T, "replay has the lock", func() bool { return !st.succeeds("SET lock_timeout = 1; SELECT FROM goods") })
-				for range 3 {
-					st.psql("web", "SELECT count(*) FROM goods")
-				}
-				st.waits(3)
-			},
+			play: behindReplay(primary, "SELECT pg_sleep(600)", "BEGIN; ALTER TABLE goods ADD COLUMN m int", func(st *stage) bool {
+				return !st.succeeds("SET lock_timeout = 1; SELECT FROM goods")
+			}),
 			code: "lock-queue", culprit: "the replay of the primary's changes", scenario: "lock-queue", first: nothing, better: always,
 		},
 		{
@@ -174,17 +163,23 @@ time.sleep(600)
 
 // blocksReplay alters a table on the primary that a report on the standby reads.
 func blocksReplay(primary *server) func(*stage) {
+	return behindReplay(primary, "SELECT n, pg_sleep(600) FROM goods", "ALTER TABLE goods ADD COLUMN m int", func(st *stage) bool {
+		return slices.ContainsFunc(st.after().Sessions, func(x Session) bool { return x.Kind == Startup && x.Wait == "Lock/relation" })
+	})
+}
+
+// behindReplay changes a table on the primary while a report runs on the standby, and three clients queue behind the
+// replay of that change once it has arrived.
+func behindReplay(primary *server, report, change string, arrived func(*stage) bool) func(*stage) {
 	return func(st *stage) {
 		on := primary.session(st.T, app, "wall", "migrate")
 		exec(st.T, on, "DROP TABLE IF EXISTS goods; CREATE TABLE goods (n int); INSERT INTO goods VALUES (1)")
 		eventually(st.T, "the standby has the table", func() bool { return st.succeeds("SELECT FROM goods") })
-		st.psql("report", "SELECT n, pg_sleep(600) FROM goods")
+		st.psql("report", report)
 		st.appears("report", 1)
-		exec(st.T, on, "ALTER TABLE goods ADD COLUMN m int")
-		must(st.T, on.Close(st.Context()))
-		eventually(st.T, "replay waits", func() bool {
-			return slices.ContainsFunc(st.after().Sessions, func(x Session) bool { return x.Kind == Startup && x.Wait == "Lock/relation" })
-		})
+		exec(st.T, on, change)
+		st.Cleanup(func() { must(st.T, on.Close(context.Background())) })
+		eventually(st.T, "replay has come to the change", func() bool { return arrived(st) })
 		for range 3 {
 			st.psql("web", "SELECT count(*) FROM goods")
 		}

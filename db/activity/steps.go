@@ -371,7 +371,7 @@ func (p *problem) stepsForPooler(pool Pool) []Step {
 	free, servers := p.now.Slots.Free(), pool.servers()
 	b := cmp.Or(p.now.bouncer, &bouncer{poolSize: servers, pools: 1})
 	setting, what, size, sharing := "default_pool_size", "pool", servers, b.pools
-	if servers < b.poolSize && b.perDatabase > 0 && p.pooled(pool.Database) >= b.perDatabase {
+	if p.databaseFull(pool) {
 		setting, what, size, sharing = "max_db_connections", "database", b.perDatabase, b.databases
 	}
 	more := min(pool.ClientWaiting, max(1, free/2), free/sharing)
@@ -404,6 +404,12 @@ func (p *problem) stepsForPooler(pool Pool) []Step {
 				"or until it disconnects (session)", command("status"), nobody,
 		},
 	}
+}
+
+// databaseFull reports whether max_db_connections, and not the pool's size, leaves the pool no further connection.
+func (p *problem) databaseFull(pool Pool) bool {
+	b := p.now.bouncer
+	return b != nil && b.perDatabase > 0 && pool.servers() < b.poolSize && p.pooled(pool.Database) >= b.perDatabase
 }
 
 // pooled returns how many connections PgBouncer has to a database.
