@@ -37,11 +37,11 @@ const fullFor = 100 * time.Millisecond
 // opens the circuit, or one that is not the primary yet. A server that answers, with full slots or a wrong password, is
 // reachable. Under a budget, a new monitoring connection closes the circuit: it has found the server.
 type breaker struct {
-	*Connector
-	circuit circuitbreaker.CircuitBreaker[any]
-	silence time.Duration // an attempt that took less was ended by its caller's timeout, not by the server's silence
-	full    atomic.Pointer[full]
-	last    atomic.Pointer[ConnError] // the error of an open circuit, with why the last attempt found no server
+	connector *Connector
+	circuit   circuitbreaker.CircuitBreaker[any]
+	silence   time.Duration // an attempt that took less was ended by its caller's timeout, not by the server's silence
+	full      atomic.Pointer[full]
+	last      atomic.Pointer[ConnError] // the error of an open circuit, with why the last attempt found no server
 }
 
 // full records the server's answer that it has no slot.
@@ -54,7 +54,7 @@ type full struct {
 // newBreaker returns the breaker of c. It records the attempts as the driver's tracer, before any other tracer.
 func newBreaker(c *Connector) *breaker {
 	b := &breaker{
-		Connector: c, silence: min(time.Second, c.config.ConnectTimeout*9/10),
+		connector: c, silence: min(time.Second, c.config.ConnectTimeout*9/10),
 		circuit: circuitbreaker.NewBuilder[any]().
 			WithFailureThreshold(openAfter).WithSuccessThreshold(1).
 			WithDelay(openFor).WithJitterFactor(0.2).Build(),
@@ -67,10 +67,10 @@ func newBreaker(c *Connector) *breaker {
 	return b
 }
 
-// admit lets an attempt through, or returns when the next may be made. A refusal takes no stack trace and no time.
+// admit lets an attempt through, or returns when the next may be made. A refusal records no stack and does not wait.
 func (b *breaker) admit() error {
 	if f := b.full.Load(); f != nil {
-		next := &full{time.Now().Add(fullFor), f.err, f.server} // the other attempts wait for this one
+		next := &full{time.Now().Add(fullFor), f.err, f.server} // meanwhile others are refused
 		if wait := time.Until(f.until); wait > 0 || !b.full.CompareAndSwap(f, next) {
 			return b.isFull(f, wait)
 		}
@@ -97,7 +97,7 @@ func (b *breaker) refuses() error {
 }
 
 func (b *breaker) isFull(f *full, wait time.Duration) error {
-	return &ConnError{Cause: SlotsExhausted, Strategy: b.settings.Strategy, Server: f.server, RetryAfter: wait, Err: f.err}
+	return &ConnError{Cause: SlotsExhausted, Strategy: b.connector.settings.Strategy, Server: f.server, RetryAfter: wait, Err: f.err}
 }
 
 func (b *breaker) isOpen(wait time.Duration) error {
@@ -118,10 +118,10 @@ func (b *breaker) ended(cause Cause, err error) {
 	switch cause {
 	case ServerUnavailable, NoSuitableServer:
 		why := fmt.Errorf("the last attempts to connect found no usable server: %v", clean(err)) //nolint:errorlint // its type is of no use
-		b.last.Store(&ConnError{Cause: CircuitOpen, Opened: cause, Strategy: b.settings.Strategy, Err: why})
+		b.last.Store(&ConnError{Cause: CircuitOpen, Opened: cause, Strategy: b.connector.settings.Strategy, Err: why})
 		b.circuit.RecordFailure()
-		if b.tickets != nil {
-			b.tickets.doubt()
+		if b.connector.tickets != nil {
+			b.connector.tickets.doubt()
 		}
 		return
 	case SlotsExhausted:
@@ -149,20 +149,20 @@ type attemptKey struct{}
 
 // TraceConnectStart is part of pgx.ConnectTracer.
 func (b *breaker) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
-	b.connects.Add(1)
-	b.connecting.Add(1)
+	b.connector.connects.Add(1)
+	b.connector.connecting.Add(1)
 	return context.WithValue(ctx, attemptKey{}, time.Now())
 }
 
 // TraceConnectEnd is part of pgx.ConnectTracer.
 func (b *breaker) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndData) {
-	b.connecting.Add(-1)
+	b.connector.connecting.Add(-1)
 	if data.Err != nil {
-		b.tickets.gaveUp(ctx)
+		b.connector.tickets.gaveUp(ctx)
 	}
 	switch {
 	case data.Err == nil:
-		b.connected.Add(1)
+		b.connector.connected.Add(1)
 		data.Conn.PgConn().CustomData()[opened] = time.Now()
 		b.ended("", nil)
 	case b.callersOwn(ctx, data.Err):

@@ -5,15 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Auto is the PoolSettings.MaxSize that leaves the size to the budget: all processes that use the same database share
@@ -70,74 +67,6 @@ var (
 var ErrPooledBudget = errors.New(`max_size = "auto" keeps its tickets in sessions, which a pooler in transaction mode ` +
 	`can't carry: set pool.max_size to a number; the pooler's own limit, max_db_connections, is the budget there`)
 
-// tickets are the budget's tickets as one Source uses them.
-type tickets struct {
-	settings Settings
-	control  Control
-	end      func() // closes the connection of control, if control is our own
-	log      *slog.Logger
-	queue    *queue
-	shrink   func() // closes connections that are unwanted
-	found    func() // is called when a new monitoring connection has found the server
-
-	wake   chan struct{}
-	until  context.Context // ends with close
-	stop   context.CancelFunc
-	loop   sync.WaitGroup
-	closes sync.Once
-
-	// Only the loop uses these.
-	session   *pgconn.PgConn // of control; it holds the locks
-	published int
-	unsure    []int // demands that may be published, after a failure; nil: only published
-	recent    int   // the demand at the previous poll
-	measured  time.Time
-	others    int // sessions without a ticket, at the last measurement
-	usable    int
-	failing   time.Time // since when control has failed
-	starved   time.Time // since when this process has had no ticket
-	logged    time.Time // when this was last logged
-
-	mu         sync.Mutex
-	pid        uint32        // of session
-	ready      []ticket      // reserved and not yet used
-	connecting []ticket      // of attempts to connect; any attempt may use any of them
-	locked     []int         // not needed any more, and still locked by ours: see unlock
-	open       map[int]bool  // held by sessions of the pool
-	shared     int           // how many of those in use or connecting are not for leases
-	excess     int           // how many connections for leases to close
-	surplus    int           // how many shared connections to close
-	short      int           // attempts to connect that wait for a ticket
-	wanted     int           // how many of them are for shared connections
-	more       chan struct{} // closed when tickets were reserved
-	budget     int           // in force; 0 until the first poll
-	free       int
-	lastOthers int // tickets of other processes
-	processes  int
-	failed     error // why control can't be used
-}
-
-// ticket is a ticket that the session of a monitoring connection has reserved.
-type ticket struct {
-	n   int
-	pid uint32
-	at  time.Time
-}
-
-func newTickets(s Settings, q *queue, o Options) *tickets {
-	t := &tickets{
-		settings: s, queue: q, log: o.Log, control: o.Control, end: func() {},
-		wake: make(chan struct{}, 1), open: map[int]bool{}, more: make(chan struct{}), shrink: func() {}, found: func() {},
-	}
-	t.until, t.stop = context.WithCancel(context.Background())
-	q.waits = t.rouse
-	if t.control == nil {
-		own := &monitor{name: "monitor", settings: func() Settings { return s }}
-		t.control, t.end = own.do, own.close
-	}
-	return t
-}
-
 // start begins to poll: at once if the connection of control exists already, else at the first demand.
 func (t *tickets) start(shared bool) {
 	if shared {
@@ -183,7 +112,7 @@ func (t *tickets) poll() (pause, next time.Duration) {
 	demand := t.demand()
 	short := false
 	err := t.control(ctx, func(c *pgx.Conn) (err error) {
-		short, err = t.at(ctx, c, demand)
+		short, err = t.pollSession(ctx, c, demand)
 		return err
 	})
 	if err != nil {
@@ -241,12 +170,12 @@ func (t *tickets) demand() int {
 	t.recent = now
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if shared := t.shared + t.wanted; shared > 0 {
+	if shared := t.shared + t.sharedWaiting; shared > 0 {
 		demand = max(1, demand) + shared // see take
 	}
 	demand = max(demand, t.settings.Pool.MinSize, min(1, t.total()))
-	if t.short > 0 {
-		demand = max(demand, t.total()-len(t.ready)+t.short)
+	if t.attemptsWaiting > 0 {
+		demand = max(demand, t.total()-len(t.ready)+t.attemptsWaiting)
 	}
 	return demand
 }
@@ -257,13 +186,13 @@ func (t *tickets) total() int { return len(t.ready) + len(t.connecting) + len(t.
 // resize sets the number of leases that the queue allows. A shared connection that waits for a ticket has precedence over
 // all leases but one. The lock is held.
 func (t *tickets) resize() {
-	leases := max(0, t.total()-t.shared-t.excess)
-	t.queue.resize(leases - min(t.wanted, max(0, leases-1)))
+	leases := max(0, t.total()-t.shared-t.closeLeased)
+	t.queue.resize(leases - min(t.sharedWaiting, max(0, leases-1)))
 }
 
-// at polls, decides and acts in the session of the monitoring connection. It reports whether this process needs more
-// tickets than it has.
-func (t *tickets) at(ctx context.Context, c *pgx.Conn, demand int) (short bool, err error) {
+// pollSession polls in the session of the monitoring connection, and reserves or gives up tickets there. It reports whether
+// this process needs more tickets than it has.
+func (t *tickets) pollSession(ctx context.Context, c *pgx.Conn, demand int) (short bool, err error) {
 	if err := t.enter(ctx, c); err != nil {
 		return false, err
 	}
@@ -295,8 +224,17 @@ func (t *tickets) at(ctx context.Context, c *pgx.Conn, demand int) (short bool, 
 	return v.held+got < demand, nil
 }
 
-// settle records the outcome of a poll. It reports whether connections have to be closed. Reserved tickets are given up
-// first, then connections for leases, then shared ones: the last ticket is for a lease.
+// giveUp divides n tickets to give up: first reserved ones, then those of connections for leases, then those of shared
+// connections. The last ticket is for a lease: one of the first two kinds is kept, and where there is none, a shared one more
+// is given up.
+func giveUp(n, reserved, leased, shared int) (fromReserved, fromLeased, fromShared int) {
+	fromShared = min(shared, max(0, n-(reserved+leased-1)))
+	n = max(0, n-fromShared)
+	fromReserved = min(n, reserved)
+	return fromReserved, n - fromReserved, fromShared
+}
+
+// settle records the outcome of a poll. It reports whether connections have to be closed.
 func (t *tickets) settle(v budgetView, change, got int) (shrink bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -306,20 +244,18 @@ func (t *tickets) settle(v budgetView, change, got int) (shrink bool) {
 			over++
 		}
 	}
-	giving := max(0, -change)
-	t.surplus = max(0, min(t.shared, giving+1-(t.total()-t.shared)))
-	giving = max(0, giving-t.surplus)
-	kept := len(t.ready) - min(giving, len(t.ready))
-	t.excess = max(over, giving-(len(t.ready)-kept))
+	reserved, leased, shared := giveUp(max(0, -change), len(t.ready), t.total()-t.shared-len(t.ready), t.shared)
+	t.closeLeased, t.closeShared = max(over, leased), shared
+	kept := len(t.ready) - reserved
 	t.unlockLater(t.ready[kept:]...)
 	t.ready = t.ready[:kept]
-	if t.wanted > 0 && change <= 0 && kept == 0 && t.total()-t.shared-t.excess > 1 {
-		t.excess++ // its ticket is for a shared connection
+	if t.sharedWaiting > 0 && change <= 0 && kept == 0 && t.total()-t.shared-t.closeLeased > 1 {
+		t.closeLeased++ // its ticket is for a shared connection
 	}
 	t.budget, t.free, t.processes = v.budget, max(0, v.free-got), len(v.demands)
 	t.lastOthers = max(0, v.budget-t.free-t.total())
 	t.resize()
-	return t.excess > 0 || t.surplus > 0
+	return t.closeLeased > 0 || t.closeShared > 0
 }
 
 // enter detects a new session: the tickets reserved in the previous one are lost.
@@ -334,11 +270,11 @@ func (t *tickets) enter(ctx context.Context, c *pgx.Conn) error {
 	if shared {
 		return &ConnError{Cause: SettingRefused, Strategy: t.settings.Strategy, Err: ErrPooledBudget}
 	}
-	t.session, t.published, t.unsure, t.measured = c.PgConn(), 0, nil, time.Time{}
+	t.session, t.published, t.mayBePublished, t.measured = c.PgConn(), 0, nil, time.Time{}
 	t.found()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.pid, t.ready, t.locked = c.PgConn().PID(), nil, nil
+	t.pid, t.ready, t.toUnlock = c.PgConn().PID(), nil, nil
 	t.resize()
 	return nil
 }
@@ -346,11 +282,11 @@ func (t *tickets) enter(ctx context.Context, c *pgx.Conn) error {
 // publish publishes the demand to the other processes. A process without tickets and demand does not count as a
 // process.
 func (t *tickets) publish(ctx context.Context, c *pgx.Conn, demand int) error {
-	if t.unsure != nil {
-		if err := unlockAll(ctx, c, DemandClass, t.unsure); err != nil {
+	if t.mayBePublished != nil {
+		if err := unlockAll(ctx, c, DemandClass, t.mayBePublished); err != nil {
 			return err
 		}
-		t.published, t.unsure = 0, nil
+		t.published, t.mayBePublished = 0, nil
 	}
 	if demand == t.published {
 		return nil
@@ -358,7 +294,7 @@ func (t *tickets) publish(ctx context.Context, c *pgx.Conn, demand int) error {
 	_, err := c.Exec(ctx, `SELECT CASE WHEN $2 > 0 THEN pg_try_advisory_lock_shared($1::int, $2::int) END,
 		CASE WHEN $3 > 0 THEN pg_advisory_unlock_shared($1::int, $3::int) END`, DemandClass, demand, t.published)
 	if err != nil {
-		t.unsure = []int{t.published, demand}
+		t.mayBePublished = []int{t.published, demand}
 		return err
 	}
 	t.published = demand
@@ -377,8 +313,8 @@ func (t *tickets) unlock(ctx context.Context, c *pgx.Conn) error {
 		}
 		t.resize()
 	}
-	numbers := t.locked
-	t.locked = nil
+	numbers := t.toUnlock
+	t.toUnlock = nil
 	t.mu.Unlock()
 	if len(numbers) == 0 {
 		return nil
@@ -386,7 +322,7 @@ func (t *tickets) unlock(ctx context.Context, c *pgx.Conn) error {
 	err := unlockAll(ctx, c, TicketClass, numbers)
 	if err != nil { // the session still holds some, unless it was lost
 		t.mu.Lock()
-		t.locked = append(t.locked, numbers...)
+		t.toUnlock = append(t.toUnlock, numbers...)
 		t.mu.Unlock()
 	}
 	return err
@@ -400,7 +336,7 @@ func unlockAll(ctx context.Context, c *pgx.Conn, class int, numbers []int) error
 // unlockLater leaves our locks on these tickets to the next unlock. The lock is held.
 func (t *tickets) unlockLater(reserved ...ticket) {
 	for _, r := range reserved {
-		t.locked = append(t.locked, r.n)
+		t.toUnlock = append(t.toUnlock, r.n)
 	}
 }
 
@@ -518,7 +454,7 @@ func (t *tickets) reserve(ctx context.Context, c *pgx.Conn, budget int, taken ma
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err != nil { // any of them may be locked, unless the session was lost
-		t.locked = append(t.locked, free...)
+		t.toUnlock = append(t.toUnlock, free...)
 		return 0, err
 	}
 	for _, n := range numbers {

@@ -64,10 +64,8 @@ func (c *Connector) Prepare(ctx context.Context, cc *pgx.ConnConfig) error {
 }
 
 // Connect makes a connection. While the server can't be reached it retries, until the circuit opens or ctx ends. A
-// failure is a *ConnError, or ctx's error if the caller's context was cancelled. Under a budget, the connection counts as
-// shared: it is not for leases.
+// failure is a *ConnError, or ctx's error if the caller's context was cancelled.
 func (c *Connector) Connect(ctx context.Context) (*pgx.Conn, error) {
-	ctx = context.WithValue(ctx, sharedAttempt{}, true)
 	conn, err := c.attempt(ctx)
 	err = c.retry(ctx, err, func() (err error) {
 		conn, err = c.attempt(ctx)
@@ -88,8 +86,8 @@ func (c *Connector) attempt(ctx context.Context) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// errRetired is the error of an attempt to connect for a pool that keeps no connections, and whose lease expected an idle
-// one. The next attempt is made for the lease.
+// errRetired refuses pgxpool's own attempt to refill a retired pool. A lease that waited for it tries again, and then
+// connects.
 var errRetired = errors.New("the pool was replaced")
 
 // retry runs try, which connects, again if it failed with err: until it succeeds, fails permanently, the circuit opens,
@@ -104,7 +102,8 @@ func (c *Connector) retry(ctx context.Context, err error, try func() error) erro
 	})
 }
 
-// connectError is the function of that name, and says whose time was too short: the server may be well.
+// connectError is the package's connectError. If the attempt ran out of time, its text also says which limit ended it, since
+// the server may be well.
 func (c *Connector) connectError(ctx context.Context, err error) error {
 	_, answered := refusalOf(err)
 	late := ctx.Err() != nil && !answered && CauseOf(err) == ""

@@ -25,7 +25,7 @@ var parts = map[string]struct{ files, lines []string }{
 	"multiplex": {
 		[]string{
 			"multiplexed.go", "multiplex.go", "multiplexconn.go", "multiplexrows.go", "read.go",
-			"replica.go", "follow.go", "position.go", "hosts.go",
+			"replica.go", "serverpoll.go", "position.go", "hosts.go",
 		},
 		[]string{"settings.go:Multiplex", "db.go:outage", "db.go:replicas"},
 	},

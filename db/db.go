@@ -29,7 +29,7 @@ var ErrClosed = errors.New("the database was closed")
 // DB is one database, accessed through the strategy in force, which may be switched at any time. It is safe for
 // concurrent use.
 type DB struct {
-	now       atomic.Pointer[Source]
+	source    atomic.Pointer[Source] // the strategy in force
 	closed    atomic.Bool
 	switches  sync.Mutex      // one switch at a time
 	lifetime  context.Context // ends when Close has no more time for outstanding leases
@@ -57,7 +57,7 @@ func OpenWith(s Settings, o Options) (*DB, error) {
 		return nil, err
 	}
 	d.lifetime, d.abort = context.WithCancel(context.Background())
-	d.now.Store(source)
+	d.source.Store(source)
 	d.replicas.Store(&replicas{})
 	err = d.UseReplica(o.Replica) // starts its replicas
 	if err != nil {
@@ -77,27 +77,27 @@ func (d *DB) newSource(s Settings) (*Source, error) {
 // Failing returns when and how the last attempt to get a connection from the server failed, if no lease has been given
 // since. A queue that is full or too slow does not count: it serves other requests.
 func (d *DB) Failing() (at time.Time, err error) {
-	if f := d.now.Load().failing.Load(); f != nil {
+	if f := d.source.Load().failing.Load(); f != nil {
 		return f.at, f.err
 	}
 	return time.Time{}, nil
 }
 
 // Config returns the settings in force.
-func (d *DB) Config() Settings { return d.now.Load().settings }
+func (d *DB) Config() Settings { return d.source.Load().settings }
 
 // Stat returns the figures of the strategy in force.
-func (d *DB) Stat() Stat { return d.now.Load().Stat() }
+func (d *DB) Stat() Stat { return d.source.Load().Stat() }
 
 // Holders lists the outstanding leases of the strategy in force, oldest first.
-func (d *DB) Holders() []Holder { return d.now.Load().Holders() }
+func (d *DB) Holders() []Holder { return d.source.Load().Holders() }
 
 // Totals returns the counters since Open, by strategy. It covers the strategy in force and those that it has replaced.
 func (d *DB) Totals() map[string]Stat {
 	d.totals.Lock()
 	defer d.totals.Unlock()
 	sums := maps.Clone(d.finished)
-	for _, s := range append(d.old[:len(d.old):len(d.old)], d.now.Load()) {
+	for _, s := range append(d.old[:len(d.old):len(d.old)], d.source.Load()) {
 		sums[s.settings.Strategy] = sums[s.settings.Strategy].plus(s.Stat())
 	}
 	return sums
@@ -106,7 +106,7 @@ func (d *DB) Totals() map[string]Stat {
 func (d *DB) replace(old, by *Source) {
 	d.totals.Lock()
 	defer d.totals.Unlock()
-	d.now.Store(by)
+	d.source.Store(by)
 	d.old = append(d.old, old)
 }
 
@@ -126,7 +126,7 @@ func (d *DB) Switch(ctx context.Context, s Settings) error {
 	if d.closed.Load() {
 		return ErrClosed
 	}
-	old := d.now.Load()
+	old := d.source.Load()
 	if s == old.settings {
 		return nil
 	}
@@ -152,7 +152,7 @@ func (d *DB) Close(ctx context.Context) error {
 	defer d.abort()
 	defer d.replicas.Load().close(ctx)
 	defer context.AfterFunc(ctx, d.abort)()
-	err := d.now.Load().Close(ctx)
+	err := d.source.Load().Close(ctx)
 	d.draining.Wait()
 	return err
 }
@@ -160,7 +160,7 @@ func (d *DB) Close(ctx context.Context) error {
 // Acquire returns a lease of the strategy in force. The lease ends with Release and no sooner, even if the request
 // ends.
 func (d *DB) Acquire(ctx context.Context) (*Lease, error) {
-	d.mark(ctx) // for replicas
+	d.mayWrite(ctx)
 	return d.lease(ctx, nil, caller())
 }
 
@@ -168,7 +168,7 @@ func (d *DB) Acquire(ctx context.Context) (*Lease, error) {
 // outdated, it is run once more on a new connection.
 func (d *DB) onLease(ctx context.Context, from callSite, run func(*Lease) error) error {
 	for again := false; ; again = true {
-		l, err := d.lease(ctx, d.current(ctx), from)
+		l, err := d.lease(ctx, d.requestOf(ctx), from)
 		if err != nil {
 			return err
 		}
@@ -181,7 +181,7 @@ func (d *DB) onLease(ctx context.Context, from callSite, run func(*Lease) error)
 
 // Exec is part of Querier.
 func (d *DB) Exec(ctx context.Context, sql string, args ...any) (tag pgconn.CommandTag, err error) {
-	d.mark(ctx) // for replicas
+	d.mayWrite(ctx)
 	err = d.onLease(ctx, caller(), func(l *Lease) (err error) {
 		tag, err = l.exec(ctx, sql, args)
 		return err
@@ -191,7 +191,7 @@ func (d *DB) Exec(ctx context.Context, sql string, args ...any) (tag pgconn.Comm
 
 // Query is part of Querier. The lease is released when the rows are closed or read to their end.
 func (d *DB) Query(ctx context.Context, sql string, args ...any) (rows pgx.Rows, err error) {
-	d.mark(ctx) // for replicas
+	d.mayWrite(ctx)
 	from := caller()
 	err = d.onLease(ctx, from, func(l *Lease) (err error) {
 		rows, err = l.open(ctx, sql, args, from) //nolint:sqlclosecheck // the caller closes them
@@ -217,7 +217,7 @@ func (d *DB) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 //
 //go:noinline // in its caller, fn's frame would bear the caller's name in stacks, with a line of this file
 func (d *DB) InTx(ctx context.Context, fn func(Querier) error) error {
-	d.mark(ctx) // for replicas
+	d.mayWrite(ctx)
 	from := caller()
 	return RetryTransaction(ctx, func() error {
 		return d.onLease(ctx, from, func(l *Lease) error { return l.transact(ctx, fn) })

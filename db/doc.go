@@ -10,13 +10,16 @@
 //	                  per-request       persistent         pool               multiplex
 //	connects          each request      each worker        up to max_size     connections, for all reads;
 //	                                                                          as pool for the rest
-//	backends at most  requests at once  workers ever, or   max_size, or a     connections + max_size,
-//	                                    N with workers=N   share of a budget  or a share of a budget
+//	backends at most  requests at once  workers that ever  max_size, or a     connections + max_size,
+//	                                    connected, or N    share of a budget  or a share of a budget
+//	                                    with workers=N
 //	requests wait     never, or up to   never, or up to    in a queue, up to  as pool, except for reads
 //	                  timeout           30 s               timeout
-//	a lease lasts     for the request   forever; with      for the query      reads need none
-//	                                    reap, for its
-//	                                    worker
+//	a lease lasts     for the request   for the request    for the query, or  as pool; reads
+//	                                                       request with hold  need none
+//	a connection      for the request   forever; with      up to              up to max_lifetime
+//	lasts                               reap, as long as   max_lifetime
+//	                                    its worker
 //	200 clients in    0 refused         105 refused        0 refused          0 refused
 //	turn, 100 slots   peak 2            peak 96            peak 2             peak 2
 //	40 clients at     fails when there  as per-request     waits              waits
@@ -78,7 +81,7 @@
 //	persistent     persistent.go, persistentsettings.go, worker.go   Persistent in settings.go
 //	multiplex and  multiplexed.go, multiplex.go, multiplexconn.go,   Multiplex in settings.go,
 //	DB.Read        multiplexrows.go, read.go, replica.go,            outage and replicas in db.go, Options.Replica
-//	               follow.go, position.go, hosts.go
+//	               serverpoll.go, position.go, hosts.go
 //
 // Keep pool.go and poolsettings.go: the settings also bound the queue and the leak detection.
 //
@@ -89,7 +92,7 @@
 //	DB.Query              db.go         one query; InTx and Exec go the same way
 //	 DB.onLease           db.go         runs it, and once more if the session proved outdated
 //	  DB.lease            request.go    the request's lease (DB.Begin), if it keeps one; else a new one
-//	   Source.acquire     source.go     a place in the queue (queue.go), listed with its caller's stack (leaks.go)
+//	   Source.acquire     source.go     a place in the queue (queue.go); listed with its caller's stack (leaks.go)
 //	    Strategy.Acquire  pool.go, …    a kept connection, or a new one through the breaker (breaker.go, connect.go)
 //
 // The way back begins in Lease.done: the query has ended, and its request does not keep the lease.

@@ -60,7 +60,7 @@ func seeHosts(ctx context.Context, s Settings, hosts []string) []seenServer {
 		single := s
 		single.Hosts, single.TargetSessionAttrs = Hosts(one), "any"
 		all.Go(func() {
-			m := followed(func() Settings { return single })
+			m := newPollConn(func() Settings { return single })
 			defer m.close()
 			if got, err := ask(ctx, m, replicaSQL); err == nil {
 				seen[i] = got

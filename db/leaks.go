@@ -14,9 +14,9 @@ import (
 	"time"
 )
 
-// leaks tracks the outstanding leases: their holders, since when, and from which line. It reports leases that are held
-// too long, reclaims them if configured, and ends queries that take longer than query_timeout, under every strategy.
-type leaks struct {
+// outstanding lists the outstanding leases of a Source, and watches them under every strategy: it reports leases that are
+// held too long as leaks, reclaims them if configured, and ends queries that take longer than query_timeout.
+type outstanding struct {
 	source *Source
 	log    *slog.Logger // names the strategy in each line
 
@@ -30,12 +30,12 @@ type leaks struct {
 	stopped sync.WaitGroup
 }
 
-// holding is the part of a lease that leaks uses.
-type holding struct {
-	index int32       // in leaks.out
-	late  atomic.Bool // it was reported
-	from  callSite
-	query atomic.Int64 // when the running query began, in ticks; 0: none
+// tracking is the part of a lease that outstanding uses.
+type tracking struct {
+	index       int32       // in outstanding.out
+	leakCounted atomic.Bool // it has been counted as a leak, or must not be any more
+	from        callSite
+	query       atomic.Int64 // when the running query began, in ticks; 0: none
 }
 
 // callSite is the stack of the caller that requests a lease, from its innermost frame. It is resolved only when it is
@@ -58,14 +58,14 @@ type Holder struct {
 }
 
 // add lists the lease. From now on it is visible, even while it is still connecting.
-func (k *leaks) add(l *Lease) {
+func (k *outstanding) add(l *Lease) {
 	k.mu.Lock()
 	l.index = int32(len(k.out))
 	k.out = append(k.out, l)
 	k.mu.Unlock()
 }
 
-func (k *leaks) remove(l *Lease) {
+func (k *outstanding) remove(l *Lease) {
 	k.mu.Lock()
 	last := int32(len(k.out)) - 1
 	k.out[l.index] = k.out[last]
@@ -76,7 +76,7 @@ func (k *leaks) remove(l *Lease) {
 }
 
 // list returns a copy of the list of outstanding leases, oldest first.
-func (k *leaks) list() []*Lease {
+func (k *outstanding) list() []*Lease {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	ls := slices.Clone(k.out)
@@ -86,7 +86,7 @@ func (k *leaks) list() []*Lease {
 	return ls
 }
 
-func (k *leaks) holders() []Holder {
+func (k *outstanding) holders() []Holder {
 	ls := k.list()
 	hs := make([]Holder, len(ls))
 	for i, l := range ls {
@@ -97,7 +97,7 @@ func (k *leaks) holders() []Holder {
 }
 
 // start starts the monitoring, if any of the times is set.
-func (k *leaks) start(s *Source) {
+func (k *outstanding) start(s *Source) {
 	var ctx context.Context
 	ctx, k.cancel = context.WithCancel(context.Background())
 	k.source, k.log = s, s.options.Log.With("strategy", s.settings.Strategy)
@@ -113,7 +113,7 @@ func (k *leaks) start(s *Source) {
 }
 
 // run checks the leases at an interval that costs little and reacts soon enough.
-func (k *leaks) run(ctx context.Context, interval time.Duration) {
+func (k *outstanding) run(ctx context.Context, interval time.Duration) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
@@ -127,7 +127,7 @@ func (k *leaks) run(ctx context.Context, interval time.Duration) {
 }
 
 // check reports leaks, and reclaims leases that are due, concurrently: a dead connection delays no other.
-func (k *leaks) check(now time.Time) {
+func (k *outstanding) check(now time.Time) {
 	var ends sync.WaitGroup
 	defer ends.Wait()
 	pool, queryTimeout := k.source.settings.Pool, k.source.settings.QueryTimeout
@@ -138,28 +138,28 @@ func (k *leaks) check(now time.Time) {
 			ends.Go(func() { k.reclaim(l) })
 		case queryTimeout > 0 && query > 0 && ticks()-query >= int64(queryTimeout):
 			ends.Go(func() { k.endQuery(l) })
-		case pool.LeakAfter > 0 && age >= pool.LeakAfter && l.late.CompareAndSwap(false, true):
+		case pool.LeakAfter > 0 && age >= pool.LeakAfter && l.leakCounted.CompareAndSwap(false, true):
 			k.leaked.Add(1)
 			k.log.Warn("a lease is held for long: is it a leak, a stream, or a slow request? Release it before slow work", k.about(l)...)
 		}
 	}
 }
 
-func (k *leaks) reclaim(l *Lease) {
+func (k *outstanding) reclaim(l *Lease) {
 	if l.Reclaim() {
 		k.reclaimed.Add(1)
 		k.log.Error("a lease was taken back: its holder kept it for too long", k.about(l)...)
 	}
 }
 
-func (k *leaks) endQuery(l *Lease) {
+func (k *outstanding) endQuery(l *Lease) {
 	if l.seize(overdue) {
 		k.log.Error("a query took longer than query_timeout, and was ended", k.about(l)...)
 	}
 }
 
 // leftOpen logs a transaction that was begun by a statement of its own and not ended, once for each source line.
-func (k *leaks) leftOpen(l *Lease) {
+func (k *outstanding) leftOpen(l *Lease) {
 	if stack := l.stack(); k.open.first(stack[0]) {
 		k.log.Warn("a transaction was left open when its lease was released, and is rolled back: use InTx",
 			"line", stack[0], "stack", strings.Join(stack, " < "))
@@ -167,17 +167,17 @@ func (k *leaks) leftOpen(l *Lease) {
 }
 
 // returned logs the return of a lease that was reported.
-func (k *leaks) returned(l *Lease) {
-	if l.late.Load() {
+func (k *outstanding) returned(l *Lease) {
+	if l.leakCounted.Load() {
 		k.log.Info("the lease that was held for long was released", "held", time.Since(l.since).Round(time.Millisecond), "backend", l.PID())
 	}
 }
 
-func (k *leaks) about(l *Lease) []any {
+func (k *outstanding) about(l *Lease) []any {
 	return []any{"held", time.Since(l.since).Round(time.Millisecond), "backend", l.PID(), "stack", strings.Join(l.stack(), " < ")}
 }
 
-func (k *leaks) stop() {
+func (k *outstanding) stop() {
 	k.cancel()
 	k.stopped.Wait()
 }

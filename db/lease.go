@@ -25,7 +25,7 @@ type Lease struct {
 	pid   atomic.Uint32
 	rows  atomic.Pointer[openRows] // the open result
 	below *Lease                   // in request.open
-	holding
+	tracking
 }
 
 // The states of a lease. It goes from acquiring to out. From there it goes straight to released, or through reclaimed
@@ -79,7 +79,7 @@ func (l *Lease) Release() {
 	if l.end(out, released, Strategy.Release) {
 		return
 	}
-	if was := l.state.Swap(released); was == reclaimed || was == overdue { // the lease has ended already; its holder comes now
+	if was := l.state.Swap(released); was == reclaimed || was == overdue { // it was taken from its holder, which now releases it
 		Disconnect(l.conn) // the socket is closed already: this marks the driver's side
 	}
 }
@@ -104,13 +104,13 @@ func (l *Lease) end(from, to int32, detach func(Strategy, *Lease)) bool {
 		return false
 	}
 	if to == released {
-		l.source.leaks.returned(l)
+		l.source.leases.returned(l)
 	}
 	if to != released || l.conn == nil || !l.conn.IsClosed() {
 		l.takeBack(detach)
 		return true
 	}
-	l.late.Store(true) // it is no leak while it waits for the server
+	l.leakCounted.Store(true) // its holder has released it; closing takes up to a second, and is no leak
 	go l.takeBack(detach)
 	return true
 }
@@ -119,7 +119,7 @@ func (l *Lease) end(from, to int32, detach func(Strategy, *Lease)) bool {
 func (l *Lease) takeBack(detach func(Strategy, *Lease)) {
 	s := l.source
 	detach(s.strategy, l)
-	s.leaks.remove(l)
+	s.leases.remove(l)
 	s.queue.release()
 }
 

@@ -19,19 +19,19 @@ import (
 )
 
 const (
-	muxStatements = 256                    // prepared at a time on each connection
-	muxAttempts   = 5                      // of one query, after failures that other queries caused
-	muxStuck      = 100 * time.Millisecond // a statement that runs longer has the connection to itself
-	muxSlow       = 50 * time.Millisecond  // a statement that runs longer, and longer than most, is slow
-	muxSlowRuns   = 20                     // two slow runs within that many runs prove that a statement is slow
-	muxMinBan     = time.Second            // how long a slow statement is unsuitable, doubled each time
-	muxMaxBan     = 10 * time.Minute
-	muxRedial     = time.Second // after a failed connect, if another connection serves
-	muxCancel     = 2 * time.Second
-	muxOutdated   = time.Second // a description younger than this is trusted
-	muxAhead      = 4           // a batch is written when at most 1/muxAhead of the statements in flight are at the server
-	muxBuffer     = 1 << 20     // bytes: a larger buffer is not kept
-	muxHint       = 16 << 10
+	muxStatements   = 256                    // prepared at a time on each connection
+	muxAttempts     = 5                      // of one query, after failures that other queries caused
+	muxStuck        = 100 * time.Millisecond // a statement that runs longer has the connection to itself
+	muxSlow         = 50 * time.Millisecond  // a statement that runs longer, and longer than most, is slow
+	muxSlowRuns     = 20                     // two slow runs within that many runs prove that a statement is slow
+	muxMinExclusion = time.Second            // how long a slow statement is unsuitable, doubled each time
+	muxMaxExclusion = 10 * time.Minute
+	muxRedial       = time.Second // after a failed connect, if another connection serves
+	muxCancel       = 2 * time.Second
+	muxOutdated     = time.Second // a description younger than this is trusted
+	muxAhead        = 4           // a batch is written when at most 1/muxAhead of the statements in flight are at the server
+	muxBuffer       = 1 << 20     // bytes: a larger buffer is not kept
+	muxHint         = 16 << 10    // bytes: the largest buffer to allocate ahead of a result
 )
 
 // errUnsuitable reports that a query needs a connection of its own. Its result is too large (errLarge), its statement
@@ -54,28 +54,16 @@ func lostShared(cause error) error {
 	return &ConnError{Cause: ServerUnavailable, Strategy: Multiplex, Err: cause}
 }
 
-// retryError is internal to query: the query has to be sent again, for a reason that lies outside of it.
-type retryError struct{ cause error }
-
-func (e *retryError) Error() string { return "multiplex: retry: " + e.cause.Error() }
-func (e *retryError) Unwrap() error { return e.cause }
-
 var (
 	errMoved = &retryError{errors.New("a statement ahead of this one holds up the connection")}
 	errStale = &retryError{errors.New("the types of the statement have changed")}
 )
 
-// retryable reports whether the query failed for a reason that lies outside of it, other than a ConnError.
-func retryable(err error) bool {
-	_, again := errors.AsType[*retryError](err)
-	return again
-}
-
 // multiplexer sends the reads of any number of callers over a few shared connections. Each read has its own Sync, and
 // does not wait for the answers to earlier reads. Connections are made when they are needed.
 //
-// One lock guards the multiplexer, its connections' queues and its statements. The code never waits while it holds the
-// lock.
+// One lock guards the multiplexer, its connections' queues and its statements. Functions that need it say so; the others
+// take it themselves. The code never waits while it holds the lock.
 type multiplexer struct {
 	settings   MultiplexSettings
 	connect    func(context.Context) (*pgx.Conn, error)
@@ -227,6 +215,7 @@ func (m *multiplexer) do(ctx context.Context, call *muxCall) error {
 	return call.err
 }
 
+// submit sends the call, or lets it wait for room. The lock is held.
 func (m *multiplexer) submit(call *muxCall) error {
 	switch {
 	case m.closing:
@@ -254,7 +243,7 @@ func (m *multiplexer) submit(call *muxCall) error {
 	return nil
 }
 
-// answer ends the wait of the call's caller, once.
+// answer ends the wait of the call's caller, once. The lock is held.
 func (m *multiplexer) answer(call *muxCall, err error) {
 	if call.gone {
 		return
@@ -267,7 +256,8 @@ func (m *multiplexer) answer(call *muxCall, err error) {
 	}
 }
 
-// pick returns the connection with the fewest statements in flight, or nil if none has room.
+// pick returns the connection with the fewest statements in flight, or nil if none has room. The lock is
+// held.
 func (m *multiplexer) pick() (best *muxConn) {
 	room := m.settings.MaxInFlight
 	if m.pooled {
@@ -282,7 +272,7 @@ func (m *multiplexer) pick() (best *muxConn) {
 }
 
 // stuck reports whether a slow statement holds up every connection that is available now, or none is and the next needs
-// a ticket.
+// a ticket. The lock is held.
 func (m *multiplexer) stuck() bool {
 	for _, c := range m.conns {
 		if !c.stuck && !c.closed || c.closed && !m.ticketed {
@@ -292,7 +282,8 @@ func (m *multiplexer) stuck() bool {
 	return m.ticketed || len(m.conns) > 0 && m.dials == 0 && !m.canGrow()
 }
 
-// whyStuck returns errStuck, or errUnsuitable if no connection is open, and the next needs a ticket.
+// whyStuck returns errStuck, or errUnsuitable if no connection is open, and the next needs a ticket. The lock is
+// held.
 func (m *multiplexer) whyStuck() error {
 	if slices.ContainsFunc(m.conns, func(c *muxConn) bool { return !c.closed }) {
 		return errStuck
@@ -300,7 +291,7 @@ func (m *multiplexer) whyStuck() error {
 	return errUnsuitable
 }
 
-// grow makes another connection, if the settings allow one.
+// grow makes another connection, if the settings allow one. The lock is held.
 func (m *multiplexer) grow() {
 	if m.canGrow() {
 		m.dials++
@@ -308,6 +299,7 @@ func (m *multiplexer) grow() {
 	}
 }
 
+// canGrow reports whether another connection may be made now. The lock is held.
 func (m *multiplexer) canGrow() bool {
 	room := !m.closed && len(m.conns)+m.dials < m.settings.Connections && (m.dials == 0 || !m.ticketed)
 	return room && (len(m.conns) == 0 || m.dialAfter.IsZero() || time.Now().After(m.dialAfter))
@@ -351,7 +343,7 @@ func (m *multiplexer) connection() (conn *pgx.Conn, shared bool, err error) {
 	return conn, shared, nil
 }
 
-// dispatch sends waiting calls, in order, as far as there is room.
+// dispatch sends waiting calls, in order, as far as there is room. The lock is held.
 func (m *multiplexer) dispatch() {
 	for m.waiting.Len() > 0 {
 		c := m.pick()
@@ -374,7 +366,7 @@ func (m *multiplexer) dispatch() {
 	}
 }
 
-// refuse answers every waiting call with err.
+// refuse answers every waiting call with err. The lock is held.
 func (m *multiplexer) refuse(err error) {
 	for m.waiting.Len() > 0 {
 		m.answer(m.waiting.Remove(m.waiting.Front()).(*muxCall), err)
@@ -436,19 +428,19 @@ func (m *multiplexer) refresh(outdated func(*pgx.Conn) bool) {
 type muxStatement struct {
 	pgconn.StatementDescription
 	named, described bool
-	rowless          bool // it returns no rows, so it isn't a read
-	dropped          bool // no longer in the cache
-	changed          bool // its description is wrong, so its answers can't be read
-	since            time.Time
+	rowless          bool      // it returns no rows, so it isn't a read
+	dropped          bool      // no longer in the cache
+	changed          bool      // its description is wrong, so its answers can't be read
+	since            time.Time // when it was first used
 	used             uint64
-	size             atomic.Int64 // bytes of a recent result
-	slowAt           time.Time
-	debt             int
-	ban              time.Duration
-	banned           time.Time // until when
+	size             atomic.Int64  // bytes of a recent result
+	slowAt           time.Time     // when a slow run was last recorded
+	slowScore        int           // rises by muxSlowRuns with each slow run, falls by 1 with each other
+	excludedFor      time.Duration // the length of its last exclusion; 0: none lately
+	excludedUntil    time.Time
 }
 
-// statement returns the cached statement of sql. A new one replaces the least recently used.
+// statement returns the cached statement of sql. A new one replaces the least recently used. The lock is held.
 func (m *multiplexer) statement(sql string) *muxStatement {
 	m.generation++
 	s := m.statements[sql]
@@ -465,7 +457,7 @@ func (m *multiplexer) statement(sql string) *muxStatement {
 	return s
 }
 
-// drop removes the statement from the cache and from the connections.
+// drop removes the statement from the cache and from the connections. The lock is held.
 func (m *multiplexer) drop(s *muxStatement) {
 	if s.dropped {
 		return
@@ -478,7 +470,7 @@ func (m *multiplexer) drop(s *muxStatement) {
 }
 
 // name names the statement before it is sent for the first time. The same name always means the same text, even if an
-// undeclared pooler shares the server's session with other clients.
+// undeclared pooler shares the server's session with other clients. The lock is held.
 func (m *multiplexer) name(s *muxStatement) {
 	if s.named = true; !m.pooled {
 		sum := sha256.Sum256([]byte(s.SQL))
@@ -486,51 +478,53 @@ func (m *multiplexer) name(s *muxStatement) {
 	}
 }
 
-// unsuitable returns why the statement needs a connection of its own, or nil. After a first ban, the machine may have
-// stalled.
+// unsuitable returns why the statement needs a connection of its own, or nil. The first exclusion of a statement gives
+// errStuck, because the machine may have stalled rather than the statement. The lock is held.
 func (s *muxStatement) unsuitable() error {
-	banned := s.ban > 0 && time.Now().Before(s.banned)
+	excluded := s.excludedFor > 0 && time.Now().Before(s.excludedUntil)
 	switch {
-	case s.rowless, banned && s.ban > muxMinBan:
+	case s.rowless, excluded && s.excludedFor > muxMinExclusion:
 		return errUnsuitable
-	case banned:
+	case excluded:
 		return errStuck
 	}
 	return nil
 }
 
-// judge records how long the server took. A statement that is slow twice within muxSlowRuns runs is banned.
-func (m *multiplexer) judge(s *muxStatement, began time.Time, took time.Duration) {
+// recordRun records how long the server took. A statement that is slow twice within muxSlowRuns runs is excluded from the
+// shared connections for a while. The lock is held.
+func (m *multiplexer) recordRun(s *muxStatement, began time.Time, took time.Duration) {
 	if took > muxSlow && took > 10*m.pace {
-		m.slow(s, began)
+		m.recordSlowRun(s, began)
 		return
 	}
 	m.pace += (took - m.pace) / 64
-	if s.debt = max(s.debt-1, 0); s.debt == 0 {
-		s.ban = 0
+	if s.slowScore = max(s.slowScore-1, 0); s.slowScore == 0 {
+		s.excludedFor = 0
 	}
 }
 
-// slow counts a slow run. Overlapping slow runs count once: the whole machine may have stalled.
-func (m *multiplexer) slow(s *muxStatement, began time.Time) {
+// recordSlowRun counts a slow run that began then. Overlapping slow runs count once: the whole machine may have stalled.
+// The lock is held.
+func (m *multiplexer) recordSlowRun(s *muxStatement, began time.Time) {
 	if began.Before(s.slowAt) {
 		return
 	}
 	s.slowAt = time.Now()
-	if s.debt += muxSlowRuns; s.debt <= muxSlowRuns {
+	if s.slowScore += muxSlowRuns; s.slowScore <= muxSlowRuns {
 		return
 	}
-	s.debt = muxSlowRuns
-	s.ban = min(max(2*s.ban, muxMinBan), muxMaxBan)
-	s.banned = s.slowAt.Add(s.ban)
+	s.slowScore = muxSlowRuns
+	s.excludedFor = min(max(2*s.excludedFor, muxMinExclusion), muxMaxExclusion)
+	s.excludedUntil = s.slowAt.Add(s.excludedFor)
 }
 
-// acquit ends the ban of a statement that was fast on a connection of its own: the machine had stalled, not the
-// statement.
-func (m *multiplexer) acquit(sql string) {
+// readmit ends the first exclusion of a statement that was fast on a connection of its own: the machine had stalled, not
+// the statement.
+func (m *multiplexer) readmit(sql string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if s := m.statements[sql]; s != nil && s.ban == muxMinBan {
-		s.banned, s.debt = time.Time{}, 0
+	if s := m.statements[sql]; s != nil && s.excludedFor == muxMinExclusion {
+		s.excludedUntil, s.slowScore = time.Time{}, 0
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -70,9 +71,10 @@ func pooled(ctx context.Context, conn *pgx.Conn) (bool, error) {
 	return throughPooler(ctx, conn)
 }
 
+// inFlight returns how many statements were sent and not yet answered. The lock is held.
 func (c *muxConn) inFlight() int { return len(c.queue) - c.head }
 
-// send queues the call and gives its messages to the writer.
+// send queues the call and gives its messages to the writer. The lock is held.
 func (c *muxConn) send(call *muxCall) {
 	s := call.muxStatement
 	if !s.named {
@@ -106,7 +108,7 @@ func (c *muxConn) send(call *muxCall) {
 	c.rouse()
 }
 
-// rouse wakes the writer if there is a batch to write.
+// rouse wakes the writer if there is a batch to write. The lock is held.
 func (c *muxConn) rouse() {
 	if !c.writing && c.ready() {
 		c.writing = true
@@ -114,19 +116,21 @@ func (c *muxConn) rouse() {
 	}
 }
 
-// ready reports whether the server will soon be idle. Until then, calls are collected for one packet.
+// ready reports whether the server will soon be idle. Until then, calls are collected for one packet. The lock is
+// held.
 func (c *muxConn) ready() bool {
 	return c.unsent > 0 && c.inFlight()-c.unsent <= c.inFlight()/muxAhead
 }
 
-// encode appends a message. It can't fail: the limit is a gigabyte, and query enforces a lower one.
+// encode appends a message. It can't fail: the limit is a gigabyte, and query enforces a lower one. The lock
+// is held.
 func (c *muxConn) encode(msg pgproto3.FrontendMessage) {
 	if out, err := msg.Encode(c.out); err == nil {
 		c.out = out
 	}
 }
 
-// deallocate closes the prepared statement with the next batch, after the calls that use it.
+// deallocate closes the prepared statement with the next batch, after the calls that use it. The lock is held.
 func (c *muxConn) deallocate(s *muxStatement) {
 	if c.prepared[s] != 0 {
 		delete(c.prepared, s)
@@ -170,7 +174,7 @@ func (c *muxConn) interrupt(after time.Duration) {
 	_ = c.conn.PgConn().Conn().SetDeadline(time.Now().Add(after)) // a closed connection has ended already
 }
 
-// retire answers every call with cause. The reader then closes the connection.
+// retire answers every call with cause. The reader then closes the connection. The lock is held.
 func (c *muxConn) retire(cause error) {
 	if c.closed {
 		return
@@ -183,7 +187,7 @@ func (c *muxConn) retire(cause error) {
 }
 
 // retireAged reports whether nothing more may be sent. At the end of its lifetime a connection is closed, as soon as it
-// has answered everything.
+// has answered everything. The lock is held.
 func (c *muxConn) retireAged() bool {
 	if c.closed || c.until.IsZero() || time.Now().Before(c.until) {
 		return c.closed
@@ -221,7 +225,7 @@ func (c *muxConn) check() {
 			m.answer(call, errMoved)
 		}
 		if head := c.queue[c.head]; head.gone {
-			m.slow(head.muxStatement, c.since)
+			m.recordSlowRun(head.muxStatement, c.since)
 			c.retire(errMoved)
 		}
 		m.dispatch()
@@ -255,11 +259,11 @@ func (c *muxConn) serve() {
 	m.dispatch()
 }
 
-// fail answers the calls of a lost connection.
+// fail answers the calls of a lost connection. The lock is held.
 func (c *muxConn) fail(err error) {
 	cause := lostShared(err)
 	if _, large := errors.AsType[*pgproto3.ExceededMaxBodyLenErr](err); large && c.inFlight() > 0 && !c.closed {
-		c.m.slow(c.queue[c.head].muxStatement, c.since)
+		c.m.recordSlowRun(c.queue[c.head].muxStatement, c.since)
 		c.m.answer(c.queue[c.head], errLarge)
 		cause = errMoved
 	}
@@ -354,7 +358,7 @@ func (c *muxConn) row(call *muxCall, values [][]byte) {
 	call.overflow, call.rows.buf = true, nil
 	c.m.mu.Lock()
 	defer c.m.mu.Unlock()
-	c.m.slow(call.muxStatement, c.since)
+	c.m.recordSlowRun(call.muxStatement, c.since)
 	c.m.answer(call, errLarge)
 }
 
@@ -367,7 +371,7 @@ func (c *muxConn) complete(call *muxCall, status byte) (next *muxCall, err error
 		return nil, c.cause
 	}
 	if call.rows != nil && !call.overflow {
-		m.judge(call.muxStatement, c.since, now.Sub(c.since))
+		m.recordRun(call.muxStatement, c.since, now.Sub(c.since))
 	}
 	c.since, c.stuck = now, false
 	c.queue[c.head] = nil
@@ -376,7 +380,7 @@ func (c *muxConn) complete(call *muxCall, status byte) (next *muxCall, err error
 	} else if c.head > 1024 {
 		c.queue, c.head = slices.Delete(c.queue, 0, c.head), 0
 	}
-	m.answer(call, m.verdict(c, call))
+	m.answer(call, m.outcome(c, call))
 	c.rouse()
 	c.retireAged()
 	if m.waiting.Len() > 0 {
@@ -391,10 +395,11 @@ func (c *muxConn) complete(call *muxCall, status byte) (next *muxCall, err error
 	return next, nil
 }
 
-// verdict returns the error for the caller of a completed call; nil: it gets its rows.
-func (m *multiplexer) verdict(c *muxConn, call *muxCall) error {
+// outcome returns the error for the caller of a completed call; nil: it gets its rows. It also records what the answer says
+// about the statement. The lock is held.
+func (m *multiplexer) outcome(c *muxConn, call *muxCall) error {
 	s := call.muxStatement
-	if lost := call.failure != nil && call.failure.Code == "26000"; lost || call.parse && !call.parsed {
+	if lost := call.failure != nil && call.failure.Code == pgerrcode.InvalidSQLStatementName; lost || call.parse && !call.parsed {
 		if c.prepared[s] == call.prepared { // it was not prepared again
 			delete(c.prepared, s)
 		}
@@ -404,7 +409,7 @@ func (m *multiplexer) verdict(c *muxConn, call *muxCall) error {
 	}
 	switch {
 	case call.failure != nil:
-		return m.failed(call)
+		return m.failure(call)
 	case call.overflow:
 		return errLarge
 	case !s.described:
@@ -424,9 +429,9 @@ func (m *multiplexer) verdict(c *muxConn, call *muxCall) error {
 	return nil
 }
 
-// failed distinguishes errors of the query itself from those that an outdated prepared statement may cause. The latter
-// are worth a retry with a fresh statement.
-func (m *multiplexer) failed(call *muxCall) error {
+// failure distinguishes errors of the query itself from those that an outdated prepared statement may cause. The latter
+// are worth a retry with a fresh statement, and the outdated one is dropped. The lock is held.
+func (m *multiplexer) failure(call *muxCall) error {
 	s, code := call.muxStatement, call.failure.Code
 	lost := unprepared(call.failure)
 	if !lost && (!s.described || call.fresh) {
@@ -435,8 +440,8 @@ func (m *multiplexer) failed(call *muxCall) error {
 		}
 		return call.failure
 	}
-	if lost || strings.HasPrefix(code, "42") || code == "22P03" || code == "XX000" {
-		m.pooled = m.pooled || code == "42P05"
+	if lost || strings.HasPrefix(code, "42") || code == pgerrcode.InvalidBinaryRepresentation || code == pgerrcode.InternalError {
+		m.pooled = m.pooled || code == pgerrcode.DuplicatePreparedStatement
 		s.changed = true
 		m.drop(s)
 		return &retryError{call.failure}
@@ -447,5 +452,9 @@ func (m *multiplexer) failed(call *muxCall) error {
 // unprepared reports whether the error concerns the prepared statement, not the query: it was lost, its name is taken,
 // its result type changed, or its number of columns differs from the recent description.
 func unprepared(e *pgconn.PgError) bool {
-	return e.Code == "26000" || e.Code == "08P01" || e.Code == "42P05" || e.Code == "0A000" && e.Routine == "RevalidateCachedQuery"
+	switch e.Code {
+	case pgerrcode.InvalidSQLStatementName, pgerrcode.ProtocolViolation, pgerrcode.DuplicatePreparedStatement:
+		return true
+	}
+	return e.Code == pgerrcode.FeatureNotSupported && e.Routine == "RevalidateCachedQuery"
 }

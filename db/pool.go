@@ -21,8 +21,8 @@ type pool struct {
 	*Connector
 	pgx     *pgxpool.Pool
 	timeout time.Duration
-	idle    atomic.Int64   // idle connections of pgxpool, except for any that it is closing at this moment
-	used    []atomic.Int64 // by index, from the one idle for longest: when the lease began that had it last, see rested
+	idle    atomic.Int64   // at most the number of idle connections: 0 again whenever pgxpool may have closed one
+	began   []atomic.Int64 // began[i] is when the last lease of the i-th idle connection began, see mayCheck
 	retired atomic.Bool
 }
 
@@ -41,13 +41,13 @@ func newPool(s Settings, c *Connector) (*pool, error) {
 	pc.MaxConnIdleTime, pc.HealthCheckPeriod = s.Pool.MaxIdle, s.Pool.HealthCheckPeriod
 	pc.PingTimeout = s.ConnectTimeout
 	pc.BeforeConnect = func(ctx context.Context, cc *pgx.ConnConfig) error {
-		if p.refuses(ctx) {
+		if p.refillsRetired(ctx) {
 			return errRetired
 		}
 		return c.Prepare(ctx, cc)
 	}
 	pc.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-		if p.refuses(ctx) { // retired meanwhile
+		if p.refillsRetired(ctx) { // retired meanwhile
 			c.beforeClose(conn) // pgxpool closes it without
 			return errRetired
 		}
@@ -60,7 +60,7 @@ func newPool(s Settings, c *Connector) (*pool, error) {
 		p.idle.Store(0) // the closed connection may have been idle
 		c.beforeClose(conn)
 	}
-	p.used = make([]atomic.Int64, pc.MaxConns)
+	p.began = make([]atomic.Int64, pc.MaxConns)
 	p.pgx, err = pgxpool.NewWithConfig(context.Background(), pc)
 	return p, err
 }
@@ -76,25 +76,14 @@ func (p *pool) Acquire(ctx context.Context, l *Lease) error {
 		}
 	}
 	within := ctx
-	if n < 0 || p.rested(n, l) { // connecting, and checks, count against the timeout like the wait in the queue
+	if n < 0 || p.mayCheck(n, l) { // connecting, and checks, count against the timeout like the wait in the queue
 		var cancel context.CancelFunc
 		within, cancel = p.within(ctx, l)
 		defer cancel()
 	}
 	conn, err := p.pgx.Acquire(within)
-	if err != nil { // perhaps what was idle is lost
-		left, cancel := p.within(ctx, l)
-		defer cancel()
-		again := func() (err error) {
-			conn, err = p.pgx.Acquire(left)
-			p.idle.Store(0) // it may have counted this connection
-			return p.explain(ctx, left, err)
-		}
-		err = p.explain(ctx, left, err)
-		if CauseOf(err) == SlotsExhausted && p.Idle() > 0 { // released while this one was refused
-			err = again()
-		}
-		err = p.retry(left, err, again)
+	if err != nil {
+		conn, err = p.acquireAgain(ctx, l, err)
 	}
 	if err == nil {
 		l.Attach(conn.Conn(), conn)
@@ -102,16 +91,35 @@ func (p *pool) Acquire(ctx context.Context, l *Lease) error {
 	return err
 }
 
-// rested reports whether pgxpool may check the n-th idle connection, because it was idle for pingAfter: pgxpool hands out
-// the one that was used last. rested reads no clock, and the half is for the time until pgxpool reads it.
-func (p *pool) rested(n int64, l *Lease) bool {
+// acquireAgain repeats an acquire that failed with err, perhaps because the idle connection was lost, within what is left
+// of the timeout.
+func (p *pool) acquireAgain(ctx context.Context, l *Lease, err error) (conn *pgxpool.Conn, _ error) {
+	left, cancel := p.within(ctx, l)
+	defer cancel()
+	again := func() (err error) {
+		conn, err = p.pgx.Acquire(left)
+		p.idle.Store(0) // it may have counted this connection
+		return p.explain(ctx, left, err)
+	}
+	err = p.explain(ctx, left, err)
+	if CauseOf(err) == SlotsExhausted && p.Idle() > 0 { // released while this one was refused
+		err = again()
+	}
+	return conn, p.retry(left, err, again)
+}
+
+// mayCheck reports whether pgxpool may check the n-th idle connection, which it hands out next, because that was idle for
+// pingAfter. Instead of reading the clock, it compares when the two leases began. Half of pingAfter allows for the time
+// until pgxpool reads the clock.
+func (p *pool) mayCheck(n int64, l *Lease) bool {
 	return l.since.Sub(started)-time.Duration(p.lastUse(n).Load()) > pingAfter/2
 }
 
-func (p *pool) lastUse(n int64) *atomic.Int64 { return &p.used[min(max(n, 0), int64(len(p.used))-1)] }
+func (p *pool) lastUse(n int64) *atomic.Int64 { return &p.began[min(max(n, 0), int64(len(p.began))-1)] }
 
-// refuses reports whether the attempt to connect is for the least size of a retired pool.
-func (p *pool) refuses(ctx context.Context) bool {
+// refillsRetired reports whether pgxpool makes this attempt to connect by itself, to keep min_size, although the pool is
+// retired.
+func (p *pool) refillsRetired(ctx context.Context) bool {
 	return p.retired.Load() && ctx.Value(leaseKey{}) == nil
 }
 
@@ -123,9 +131,10 @@ func (p *pool) within(ctx context.Context, l *Lease) (context.Context, context.C
 	return context.WithDeadline(context.WithValue(ctx, leaseKey{}, l), l.since.Add(p.timeout-l.waited))
 }
 
-// connect makes a connection within the timeout, outside of pgxpool.
+// connect makes a connection that reads share, within the timeout and outside of pgxpool. Under a budget, its ticket is not
+// for a lease.
 func (p *pool) connect(ctx context.Context) (*pgx.Conn, error) {
-	within, cancel := context.WithTimeoutCause(ctx, p.timeout, poolTimeout(p.timeout))
+	within, cancel := context.WithTimeoutCause(context.WithValue(ctx, sharedAttempt{}, true), p.timeout, poolTimeout(p.timeout))
 	defer cancel()
 	conn, err := p.Connect(within)
 	return conn, p.explain(ctx, within, err)

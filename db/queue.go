@@ -17,7 +17,7 @@ type queue struct {
 	maxWaiting int           // protects memory; 0: no bound
 	timeout    time.Duration // of one waiter; 0: as long as its context allows
 	tickets    bool          // size follows the tickets of the budget, see resize
-	waits      func()        // called with the lock held when a request begins to wait; nil: not called
+	onWait     func()        // called with the lock held when a request begins to wait; nil: not called
 
 	mu      sync.Mutex
 	taken   int         // places in use
@@ -49,7 +49,7 @@ const fullFactor = 3
 // waited before: it is then first in the queue.
 func (q *queue) acquire(ctx context.Context, urgent bool, since time.Time) (time.Duration, error) {
 	if ctx.Err() != nil {
-		return 0, q.gaveUp(ctx, 0)
+		return 0, tooLate(ctx)
 	}
 	q.mu.Lock()
 	if q.closed {
@@ -69,17 +69,17 @@ func (q *queue) acquire(ctx context.Context, urgent bool, since time.Time) (time
 		return 0, err
 	}
 	w := &waiter{since: cmp.Or(since, time.Now()), place: make(chan error, 1)}
-	e := q.line(w, !since.IsZero())
+	e := q.enqueue(w, !since.IsZero())
 	q.mu.Unlock()
 	return q.wait(ctx, w, e)
 }
 
-// line adds w to the end of the queue, or to the front. The lock is held.
-func (q *queue) line(w *waiter, front bool) *list.Element {
+// enqueue adds w to the end of the queue, or to the front. The lock is held.
+func (q *queue) enqueue(w *waiter, front bool) *list.Element {
 	if q.waiters.Len() == 0 {
-		q.pace = pace{size: q.size, began: w.since}
+		q.pace = pace{round: q.size, began: w.since}
 		if q.tickets {
-			q.pace.size = max(q.size, paceOver) // a few places say little about the pace with more tickets
+			q.pace.round = max(q.size, paceOver) // a few places say little about the pace with more tickets
 		}
 	}
 	var e *list.Element
@@ -91,8 +91,8 @@ func (q *queue) line(w *waiter, front bool) *list.Element {
 	if q.timeout > 0 && (q.waiters.Len() == 1 || front) {
 		q.arm(w.since)
 	}
-	if q.waits != nil {
-		q.waits()
+	if q.onWait != nil {
+		q.onWait()
 	}
 	return e
 }
@@ -164,7 +164,7 @@ func (q *queue) refuses(urgent bool) bool {
 	if q.maxWaiting > 0 && n >= q.maxWaiting {
 		return true
 	}
-	return q.timeout > 0 && n >= q.size && !urgent && q.pace.wait(min(n+1, 4*q.pace.places)) > q.timeout/fullFactor
+	return q.timeout > 0 && n >= q.size && !urgent && q.pace.wait(min(n+1, 4*q.pace.handovers)) > q.timeout/fullFactor
 }
 
 // free reports whether there is a free place. The lock is held.
@@ -184,7 +184,8 @@ func (q *queue) releaseLocked() {
 	q.handOver()
 }
 
-// handOver gives the free places to waiters. The lock is held.
+// handOver gives the free places to waiters. It closes the queue if no place is taken and drained was called. The lock is
+// held.
 func (q *queue) handOver() {
 	for e := q.waiters.Front(); e != nil && q.free(); e = q.waiters.Front() {
 		q.waiters.Remove(e)
@@ -238,7 +239,8 @@ func (q *queue) failLocked(err error) {
 	}
 }
 
-// close ends the queue when no place is taken. Without places, requests may still wait. The lock is held.
+// close ends the queue. No place is taken, but a queue without places may have waiters: they get ErrClosed. The lock is
+// held.
 func (q *queue) close() {
 	q.closed = true
 	if q.growth != nil {
@@ -281,11 +283,11 @@ func (q *queue) grow() {
 // so that a pool that has just begun to connect does not look slow. It is known after one round of all places, since
 // places that were taken together are freed together.
 type pace struct {
-	size    int
-	began   time.Time // when the first in the queue began to wait
-	last    time.Time
-	places  int
-	average time.Duration
+	round     int       // the number of places: so many handovers are one round
+	began     time.Time // when the first in the queue began to wait
+	last      time.Time // when a place was last handed over
+	handovers int       // in the average
+	average   time.Duration
 }
 
 // paceOver is the least number of places in the average, once so many were handed over.
@@ -295,8 +297,8 @@ const paceOver = 16
 // waiters: so a stall of a second, once over, adds a second to the wait of the last, and not a multiple of it.
 func (p *pace) handedOver(now time.Time, waiters int) {
 	if !p.last.IsZero() {
-		p.places = min(p.places+1, max(p.size, paceOver, waiters))
-		p.average += (now.Sub(p.last) - p.average) / time.Duration(p.places)
+		p.handovers = min(p.handovers+1, max(p.round, paceOver, waiters))
+		p.average += (now.Sub(p.last) - p.average) / time.Duration(p.handovers)
 	}
 	p.last = now
 }
@@ -312,7 +314,7 @@ func (p *pace) stalled() time.Duration {
 
 // wait returns how long n places will take, or 0 while that is not known.
 func (p *pace) wait(n int) time.Duration {
-	if p.places < p.size {
+	if p.handovers < p.round {
 		return 0
 	}
 	return time.Duration(n) * p.average
@@ -359,11 +361,16 @@ func (q *queue) connError(cause Cause, waited time.Duration) *ConnError {
 	}
 }
 
+// tooLate is the error of a request that had no time left when it asked.
+func tooLate(ctx context.Context) error {
+	return fmt.Errorf("asked for a connection too late: %w", ctx.Err())
+}
+
 // gaveUp distinguishes a cancelled caller from one whose deadline passed while all places were taken: only the second
-// is a failure of the queue. The lock is held, unless waited is 0.
+// is a failure of the queue. The lock is held.
 func (q *queue) gaveUp(ctx context.Context, waited time.Duration) error {
 	if waited == 0 {
-		return fmt.Errorf("asked for a connection too late: %w", ctx.Err())
+		return tooLate(ctx)
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return fmt.Errorf("gave up waiting for a connection: %w", ctx.Err())

@@ -178,7 +178,7 @@ func TestAnErrorSaysForHowLongNoPlaceHasComeFree(t *testing.T) {
 }
 
 func TestTheFirstPlacesSayLittleAboutALongQueue(t *testing.T) {
-	q, now := &queue{size: 1, timeout: 10 * time.Second, pace: pace{size: 1}}, time.Now()
+	q, now := &queue{size: 1, timeout: 10 * time.Second, pace: pace{round: 1}}, time.Now()
 	for range 499 {
 		q.waiters.PushBack(&waiter{since: now})
 	}
@@ -235,7 +235,7 @@ func statOf(q *queue) (s Stat) {
 }
 
 func TestThePaceIsThatOfTheLastRounds(t *testing.T) {
-	p, now := pace{size: 4}, time.Now()
+	p, now := pace{round: 4}, time.Now()
 	lend := func(after time.Duration) {
 		now = now.Add(after)
 		p.handedOver(now, 0)

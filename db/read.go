@@ -48,6 +48,19 @@ func (r reader) query(ctx context.Context, sql string, args []any, from callSite
 	return rows, nil
 }
 
+// retryError means that the read was not at fault and may be sent again. The multiplexer does so a few times; DB.Read
+// retries what is left.
+type retryError struct{ cause error }
+
+func (e *retryError) Error() string { return "multiplex: retry: " + e.cause.Error() }
+func (e *retryError) Unwrap() error { return e.cause }
+
+// retryable reports whether err is a retryError, or wraps one.
+func retryable(err error) bool {
+	_, again := errors.AsType[*retryError](err)
+	return again
+}
+
 // heldUpFor is how long a read is retried while the shared connections are held up and the pool's queue is full. A
 // machine seldom stalls for longer.
 const heldUpFor = time.Second
@@ -59,7 +72,7 @@ func (d *DB) retryRead(ctx context.Context, sql string, args []any, from callSit
 		if retryable(err) && CauseOf(err) == QueueFull {
 			return time.Since(failed) < heldUpFor && ctx.Err() == nil
 		}
-		if d.now.Load().conns.connected.Load() > 0 { // for a statement that was no read, perhaps
+		if d.source.Load().conns.connected.Load() > 0 { // a statement that was no read may have reached the server
 			d.outage.up.Store(true)
 		}
 		return d.outage.passes(ctx, err)
@@ -129,7 +142,7 @@ func (d *DB) read(ctx context.Context, sql string, args []any, from callSite) (p
 		return rows, err
 	}
 	if err == nil {
-		rows, err = d.now.Load().readShared(ctx, sql, args)
+		rows, err = d.source.Load().readShared(ctx, sql, args)
 	}
 	held := errors.Is(err, errStuck)
 	if rows == nil && needsLease(err) {
@@ -212,7 +225,7 @@ func (l *Lease) buffer(ctx context.Context, sql string, args []any) (pgx.Rows, e
 	rows.tag = from.CommandTag()
 	err = l.ended(ctx, rows.tag, len(rows.fields), from.Err())
 	if err == nil {
-		err = l.takenErr() // the end may be missing
+		err = l.takenErr() // a connection taken from its holder can look like a normal end of the rows
 	}
 	if err == nil && large {
 		err = errLarge
@@ -222,7 +235,7 @@ func (l *Lease) buffer(ctx context.Context, sql string, args []any) (pgx.Rows, e
 		return nil, err
 	}
 	if m, ok := l.source.strategy.(*multiplexed); ok && time.Duration(ticks()-began) < muxSlow {
-		m.shared.acquit(sql)
+		m.shared.readmit(sql)
 	}
 	return rows, nil
 }

@@ -174,10 +174,10 @@ func (all *replicas) open(s Settings) error {
 	}
 	var ctx context.Context
 	ctx, all.stop = context.WithCancel(context.Background())
-	all.ended.Go(func() { follow(ctx, all.db.Config, primarySQL, nil, all.sawPrimary) })
+	all.ended.Go(func() { pollServer(ctx, all.db.Config, primarySQL, nil, all.sawPrimary) })
 	for _, r := range all.list {
 		all.ended.Go(func() {
-			follow(ctx, func() Settings { return r.settings }, replicaSQL, r.rush, r.saw)
+			pollServer(ctx, func() Settings { return r.settings }, replicaSQL, r.rush, r.saw)
 		})
 	}
 	return nil
@@ -185,7 +185,7 @@ func (all *replicas) open(s Settings) error {
 
 // eachHost returns the settings of each single host.
 func eachHost(s Settings) (each []Settings) {
-	s.TargetSessionAttrs = "any"                         // follow finds out the server's role
+	s.TargetSessionAttrs = "any"                         // pollServer finds out the server's role
 	s.Pool.Timeout = min(s.Pool.Timeout, replicaSilence) // the primary may have a place sooner
 	if s.Hosts == "" {
 		return []Settings{s}
@@ -258,7 +258,7 @@ func (all *replicas) lagOf(replayed Position) time.Duration {
 // saw decides whether a replica may serve. If it is no replica any more, or is down, its connections are closed: they are
 // dead, or hold slots of a server that has other work now.
 func (r *replica) saw(got seenServer, err error) {
-	now := r.judge(got, err)
+	now := r.assess(got, err)
 	if now.why == "" || now.lag > r.all.maxLag || r.Stat().Open() == 0 {
 		return
 	}
@@ -267,8 +267,8 @@ func (r *replica) saw(got seenServer, err error) {
 	r.strategy.Refresh(ctx)
 }
 
-// judge puts the replica's state in force, as it was seen.
-func (r *replica) judge(got seenServer, err error) replicaState {
+// assess derives the replica's state from what was seen, and puts it in force.
+func (r *replica) assess(got seenServer, err error) replicaState {
 	r.all.mu.Lock()
 	defer r.all.mu.Unlock()
 	now := replicaState{replayed: got.position}
@@ -337,8 +337,8 @@ func passing(why string) bool { return why == whyUnseen || why == whyNoOther || 
 // has reports whether the replica serves reads and has replayed p.
 func (s *replicaState) has(p Position) bool { return s.why == "" && s.replayed >= p }
 
-// mark records that the request may write from now on.
-func (d *DB) mark(ctx context.Context) {
+// mayWrite records that the request may write from now on: its reads need the primary.
+func (d *DB) mayWrite(ctx context.Context) {
 	if r, ok := ctx.Value(requestKey{d}).(*request); ok {
 		r.wrote.Store(true)
 	}

@@ -18,7 +18,7 @@ type request struct {
 
 	busy  atomic.Bool // the kept lease carries a query, or is being acquired
 	kept  *Lease      // belongs to the goroutine that has set busy; nil: none
-	leave atomic.Bool // release everything as soon as it is not busy
+	leave atomic.Bool // release the kept lease as soon as it is not busy
 
 	seen  atomic.Uint64 // the Position that its caller follows
 	wrote atomic.Bool   // it may have written: its reads need the primary
@@ -46,7 +46,7 @@ func (d *DB) Begin(ctx context.Context) (_ context.Context, end func()) {
 			}
 		}
 		ends.Wait() // each is bounded in time
-		r.end()
+		r.releaseKept()
 	}
 }
 
@@ -56,8 +56,8 @@ func (d *DB) endForgotten(r *openRows) {
 	if !r.abort() {
 		return // its holder, or the leak detection, was faster
 	}
-	k := &r.lease.source.leaks
-	if r.lease.late.CompareAndSwap(false, true) { // otherwise it was counted when it became late
+	k := &r.lease.source.leases
+	if r.lease.leakCounted.CompareAndSwap(false, true) { // otherwise the leak detection has counted it
 		k.leaked.Add(1)
 	}
 	k.reclaimed.Add(1)
@@ -69,15 +69,15 @@ func (d *DB) endForgotten(r *openRows) {
 }
 
 // Release releases the request's lease before its end, ahead of work that needs no database: hashing a password,
-// rendering, calling another server. The next query acquires a new lease.
+// rendering, calling another server. Open rows keep theirs. The next query acquires a new lease.
 func (d *DB) Release(ctx context.Context) {
 	if r, ok := ctx.Value(requestKey{d}).(*request); ok {
-		r.end()
+		r.releaseKept()
 	}
 }
 
-// end releases what the request has, now or as soon as it is not busy.
-func (r *request) end() {
+// releaseKept releases the lease that the request keeps, now or as soon as it is not busy.
+func (r *request) releaseKept() {
 	r.leave.Store(true)
 	if !r.busy.CompareAndSwap(false, true) {
 		return // the busy goroutine calls it again
@@ -92,8 +92,8 @@ func (r *request) end() {
 	r.source.Store(nil)
 }
 
-// current returns the context's request, or nil if there is none or it has ended.
-func (d *DB) current(ctx context.Context) *request {
+// requestOf returns the context's request, or nil if there is none or it has ended.
+func (d *DB) requestOf(ctx context.Context) *request {
 	r, _ := ctx.Value(requestKey{d}).(*request)
 	if r == nil || r.over.Load() {
 		return nil
@@ -111,7 +111,7 @@ func (d *DB) lease(ctx context.Context, r *request, from callSite) (*Lease, erro
 			if l, err := r.reuse(); l != nil || err != nil {
 				return l, err
 			}
-		} else if first := r.holding(); first != nil {
+		} else if first := r.holds(); first != nil {
 			d.reportNested(first, s)
 		}
 		l, err := s.acquire(ctx, r != nil && r.open.Load() != nil, from)
@@ -134,11 +134,11 @@ func (d *DB) lease(ctx context.Context, r *request, from callSite) (*Lease, erro
 // sourceOf returns the source for the next query of r.
 func (r *request) sourceOf(d *DB) *Source {
 	if r == nil {
-		return d.now.Load()
+		return d.source.Load()
 	}
 	s := r.source.Load()
 	if s == nil {
-		s = d.now.Load()
+		s = d.source.Load()
 		r.source.CompareAndSwap(nil, s)
 	}
 	return s
@@ -168,7 +168,7 @@ func (r *request) reuse() (*Lease, error) {
 func (r *request) settle() {
 	r.busy.Store(false)
 	if r.leave.Load() || r.over.Load() {
-		r.end()
+		r.releaseKept()
 	}
 }
 
@@ -189,8 +189,8 @@ func (r *request) add(l *Lease, keeps bool) {
 	}
 }
 
-// holding returns an outstanding lease of the request, or nil. A nil r has none.
-func (r *request) holding() *Lease {
+// holds returns an outstanding lease of the request, or nil. A nil r has none.
+func (r *request) holds() *Lease {
 	if r == nil {
 		return nil
 	}
@@ -219,10 +219,10 @@ func (l *Lease) done() {
 // reportNested reports a request that holds a lease and asks for a second: N such requests on a pool of N wait for each
 // other until their timeout. It reports before the wait.
 func (d *DB) reportNested(first *Lease, s *Source) {
-	s.leaks.nested.Add(1)
+	s.leases.nested.Add(1)
 	a, b := first.stack()[0], stackOf(callers())[0]
 	if d.nested.first(a + " " + b) {
-		s.leaks.log.Warn("a request that holds a lease asks for a second one: requests that do so can wait for each other until their timeout. "+
+		s.leases.log.Warn("a request that holds a lease asks for a second one: requests that do so can wait for each other until their timeout. "+
 			"Close the rows of the first query, or use the transaction's Querier, before the second",
 			"first", a, "second", b)
 		if d.options.OnNested != nil {

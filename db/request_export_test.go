@@ -4,7 +4,7 @@ import "context"
 
 // ExecAsItEnds executes sql in the request of ctx, which ends between the query's beginning and its request for a lease.
 func (d *DB) ExecAsItEnds(ctx context.Context, end func(), sql string) error {
-	r := d.current(ctx)
+	r := d.requestOf(ctx)
 	end()
 	l, err := d.lease(ctx, r, caller())
 	if err == nil {

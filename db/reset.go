@@ -32,7 +32,7 @@ func (l *Lease) Reusable() bool {
 		return false
 	}
 	if pc.TxStatus() != 'I' {
-		l.source.leaks.leftOpen(l)
+		l.source.leases.leftOpen(l)
 	} else if !l.dirty && l.source.settings.Reset != ResetAlways {
 		return true
 	}

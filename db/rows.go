@@ -123,7 +123,7 @@ func (r *openRows) finish() {
 	}
 	r.lease.dirty = r.lease.dirty || r.mixed
 	if r.err == nil {
-		r.err = r.lease.takenErr() // its end may be missing
+		r.err = r.lease.takenErr() // a connection taken from its holder can look like a normal end of the rows
 	}
 	if r.inTx {
 		r.lease.query.Store(0)
@@ -152,7 +152,7 @@ func (r *openRows) Next() bool {
 	if r.done {
 		return false
 	}
-	if (r.peeked || r.Rows.Next()) && r.lease.takenErr() == nil { // otherwise the socket is read elsewhere too, and the data has gaps
+	if (r.peeked || r.Rows.Next()) && r.lease.takenErr() == nil { // otherwise Reclaim reads from the same socket, and the rows may have gaps
 		r.peeked = false
 		return true
 	}

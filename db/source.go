@@ -48,7 +48,7 @@ type Source struct {
 	strategy Strategy
 	conns    *Connector
 	queue    queue
-	leaks    leaks
+	leases   outstanding
 	options  Options
 
 	acquired  atomic.Int64
@@ -93,7 +93,7 @@ func NewSource(s Settings, o Options) (*Source, error) {
 		t.found = src.conns.breaker.circuit.Close
 		t.start(o.Control != nil)
 	}
-	src.leaks.start(src)
+	src.leases.start(src)
 	return src, nil
 }
 
@@ -114,8 +114,8 @@ func (s *Source) acquire(ctx context.Context, urgent bool, from callSite) (l *Le
 	var since time.Time // when it began to wait, if it has to wait again
 	var full error      // why it has to wait again
 	for {
-		waited, err := s.queue.acquire(ctx, urgent, since)
-		if err != nil {
+		var waited time.Duration
+		if waited, err = s.queue.acquire(ctx, urgent, since); err != nil {
 			if CauseOf(err) == PoolTimeout && full != nil {
 				err = full // it waited for a slot
 			}
@@ -124,8 +124,8 @@ func (s *Source) acquire(ctx context.Context, urgent bool, from callSite) (l *Le
 		if since.IsZero() {
 			s.acquired.Add(1)
 		}
-		l := &Lease{source: s, since: began.Add(waited), waited: waited, holding: holding{from: from}}
-		s.leaks.add(l) // from here on, Lease.end returns the place
+		l = &Lease{source: s, since: began.Add(waited), waited: waited, tracking: tracking{from: from}}
+		s.leases.add(l) // from here on, Lease.end returns the place
 		if err = s.strategy.Acquire(ctx, l); err == nil {
 			s.succeeded()
 			return l, nil
@@ -204,7 +204,7 @@ func (s *Source) refresh() {
 func (s *Source) HoldsForRequest() bool { return s.spec.HoldsForRequest(s.settings) }
 
 // Holders lists the outstanding leases, oldest first. It needs no connection.
-func (s *Source) Holders() []Holder { return s.leaks.holders() }
+func (s *Source) Holders() []Holder { return s.leases.holders() }
 
 // Stat returns a snapshot. It needs no connection.
 func (s *Source) Stat() Stat {
@@ -212,7 +212,7 @@ func (s *Source) Stat() Stat {
 	st := Stat{
 		Strategy: s.settings.Strategy, Idle: s.strategy.Idle(), Acquired: s.acquired.Load(),
 		Connecting: int(c.connecting.Load()), Connects: c.connects.Load(), Connected: c.connected.Load(),
-		Leaked: s.leaks.leaked.Load(), Reclaimed: s.leaks.reclaimed.Load(), Nested: s.leaks.nested.Load(),
+		Leaked: s.leases.leaked.Load(), Reclaimed: s.leases.reclaimed.Load(), Nested: s.leases.nested.Load(),
 	}
 	if own, ok := s.strategy.(interface{ addStat(*Stat) }); ok {
 		own.addStat(&st)
@@ -244,7 +244,7 @@ func (s *Source) Close(ctx context.Context) error {
 }
 
 func (s *Source) drain(ctx context.Context) error {
-	defer s.leaks.stop()
+	defer s.leases.stop()
 	drained := s.queue.drained()
 	select {
 	case <-drained:
@@ -257,7 +257,7 @@ func (s *Source) drain(ctx context.Context) error {
 	}
 	s.ending.Store(true)
 	var ends sync.WaitGroup
-	for _, l := range s.leaks.list() {
+	for _, l := range s.leases.list() {
 		ends.Go(func() { l.Reclaim() })
 	}
 	ends.Wait() // each is bounded in time

@@ -4,14 +4,83 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// The tickets of a budget, as the connections of this process use them: see Auto.
+// tickets are the budget's tickets as one Source uses them: see Auto. This file has what its connections do with them, and
+// budget.go the polls of the server.
+type tickets struct {
+	settings Settings
+	control  Control
+	end      func() // closes the connection of control, if control is our own
+	log      *slog.Logger
+	queue    *queue
+	shrink   func() // closes connections that are unwanted
+	found    func() // is called when a new monitoring connection has found the server
+
+	wake   chan struct{}
+	until  context.Context // ends with close
+	stop   context.CancelFunc
+	loop   sync.WaitGroup
+	closes sync.Once
+
+	// Only the loop uses these.
+	session        *pgconn.PgConn // of control; it holds the locks
+	published      int
+	mayBePublished []int // demands, after a failure; nil: only published
+	recent         int   // the demand at the previous poll
+	measured       time.Time
+	others         int // sessions without a ticket, at the last measurement
+	usable         int
+	failing        time.Time // since when control has failed
+	starved        time.Time // since when this process has had no ticket
+	logged         time.Time // when this was last logged
+
+	mu              sync.Mutex
+	pid             uint32        // of session
+	ready           []ticket      // reserved and not yet used
+	connecting      []ticket      // of attempts to connect; any attempt may use any of them
+	toUnlock        []int         // not needed any more, and still locked by our session: see unlock
+	open            map[int]bool  // held by sessions of the pool
+	shared          int           // how many of those in use or connecting are not for leases
+	closeLeased     int           // how many connections for leases are to be closed
+	closeShared     int           // how many shared connections are to be closed
+	attemptsWaiting int           // attempts to connect that wait for a ticket
+	sharedWaiting   int           // how many of them are for shared connections
+	more            chan struct{} // closed when tickets were reserved
+	budget          int           // in force; 0 until the first poll
+	free            int
+	lastOthers      int // tickets of other processes
+	processes       int
+	failed          error // why control can't be used
+}
+
+// ticket is a lock of the budget that the session of a monitoring connection holds until a new connection takes it over.
+type ticket struct {
+	n   int       // its number
+	pid uint32    // of the session
+	at  time.Time // when it was reserved
+}
+
+func newTickets(s Settings, q *queue, o Options) *tickets {
+	t := &tickets{
+		settings: s, queue: q, log: o.Log, control: o.Control, end: func() {},
+		wake: make(chan struct{}, 1), open: map[int]bool{}, more: make(chan struct{}), shrink: func() {}, found: func() {},
+	}
+	t.until, t.stop = context.WithCancel(context.Background())
+	q.onWait = t.rouse
+	if t.control == nil {
+		own := &monitor{name: "monitor", settings: func() Settings { return s }}
+		t.control, t.end = own.do, own.close
+	}
+	return t
+}
 
 // sharedAttempt is the context key of an attempt to open a shared connection, which is not for leases. The driver hands
 // the context to its hooks.
@@ -28,7 +97,7 @@ func (t *tickets) take(ctx context.Context) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for waits := false; ; waits = true {
-		if len(t.ready) > 0 && (!shared || t.total()-t.shared-t.excess > 1) {
+		if len(t.ready) > 0 && (!shared || t.total()-t.shared-t.closeLeased > 1) {
 			t.connecting = append(t.connecting, t.ready[0])
 			t.ready = t.ready[1:]
 			if shared {
@@ -41,8 +110,8 @@ func (t *tickets) take(ctx context.Context) error {
 			return t.failed
 		}
 		if !waits {
-			t.waits(shared, 1)
-			defer t.waits(shared, -1)
+			t.countWaiting(shared, 1)
+			defer t.countWaiting(shared, -1)
 		}
 		more, budget := t.more, t.budget
 		t.mu.Unlock()
@@ -55,11 +124,11 @@ func (t *tickets) take(ctx context.Context) error {
 	}
 }
 
-// waits counts the attempts to connect that wait for a ticket. The lock is held.
-func (t *tickets) waits(shared bool, n int) {
-	t.short += n
+// countWaiting counts n more attempts to connect that wait for a ticket. The lock is held.
+func (t *tickets) countWaiting(shared bool, n int) {
+	t.attemptsWaiting += n
 	if shared {
-		t.wanted += n
+		t.sharedWaiting += n
 		t.resize()
 	}
 }
@@ -172,21 +241,21 @@ func (t *tickets) drop(conn *pgx.Conn) {
 	}
 	delete(data, ticketKey)
 	delete(t.open, n)
-	left := t.leftOver(data)
+	left := t.toClose(data)
 	*left = max(0, *left-1)
-	if left == &t.surplus {
+	if data[sharedKey] != nil {
 		t.shared--
 		t.retake()
 	}
 	t.resize()
 }
 
-// leftOver is how many connections to close of the kind that has this custom data. The lock is held.
-func (t *tickets) leftOver(data map[string]any) *int {
+// toClose is the count of connections to close of the kind that has this custom data. The lock is held.
+func (t *tickets) toClose(data map[string]any) *int {
 	if data[sharedKey] != nil {
-		return &t.surplus
+		return &t.closeShared
 	}
-	return &t.excess
+	return &t.closeLeased
 }
 
 // unwanted reports whether a connection must be closed, once it is released or if it is shared, so that another process
@@ -199,7 +268,7 @@ func (t *tickets) unwanted(conn *pgx.Conn) bool {
 	defer t.mu.Unlock()
 	data := conn.PgConn().CustomData()
 	n, has := data[ticketKey].(int)
-	if !has || *t.leftOver(data) == 0 && n <= t.budget {
+	if !has || *t.toClose(data) == 0 && n <= t.budget {
 		return false
 	}
 	t.drop(conn)

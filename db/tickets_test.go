@@ -45,3 +45,21 @@ func TestASharedConnectionThatIsNotMadeLeavesItsTicketForALease(t *testing.T) {
 		}
 	})
 }
+
+func TestTheLastTicketThatAProcessKeepsIsForALease(t *testing.T) {
+	for name, c := range map[string]struct{ n, reserved, leased, shared, fromReserved, fromLeased, fromShared int }{
+		"nothing to give up":               {n: 0, reserved: 1, leased: 2, shared: 2},
+		"reserved ones first":              {n: 2, reserved: 3, leased: 2, shared: 2, fromReserved: 2},
+		"then those of leases":             {n: 3, reserved: 2, leased: 4, shared: 2, fromReserved: 2, fromLeased: 1},
+		"then shared ones, all but one":    {n: 4, reserved: 1, leased: 2, shared: 3, fromReserved: 1, fromLeased: 1, fromShared: 2},
+		"all of them":                      {n: 5, reserved: 1, leased: 2, shared: 2, fromReserved: 1, fromLeased: 2, fromShared: 2},
+		"a shared one where no other kind": {n: 0, shared: 2, fromShared: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			reserved, leased, shared := giveUp(c.n, c.reserved, c.leased, c.shared)
+			if reserved != c.fromReserved || leased != c.fromLeased || shared != c.fromShared {
+				t.Errorf("gave up %d reserved, %d leased, %d shared; want %d, %d, %d", reserved, leased, shared, c.fromReserved, c.fromLeased, c.fromShared)
+			}
+		})
+	}
+}

@@ -25,9 +25,9 @@ func (l *Lease) inTx(ctx context.Context, fn func(Querier) error) error {
 	if err != nil {
 		return err
 	}
-	committed := false
+	commitSent := false
 	defer func() {
-		if committed {
+		if commitSent {
 			return
 		}
 		if l.conn.PgConn().IsBusy() { // rows left open: pgx would abandon the connection without waiting for its backend
@@ -42,7 +42,7 @@ func (l *Lease) inTx(ctx context.Context, fn func(Querier) error) error {
 	if err := fn(transaction{l, tx}); err != nil {
 		return err
 	}
-	committed = true // or failed, or unknown: a rollback would help in none of these cases
+	commitSent = true // whatever comes of it, a rollback would not help
 	l.began()
 	return tx.Commit(ctx)
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// The queries of follow. The timeline distinguishes servers that were one server before a failover. The WAL receiver's
+// The queries of pollServer. The timeline distinguishes servers that were one server before a failover. The WAL receiver's
 // timeline is current, and visible to members of pg_monitor. Otherwise the timeline of the last restart point is used,
 // which is at most checkpoint_timeout old.
 const (
@@ -18,7 +18,7 @@ const (
 		current_database(), pg_postmaster_start_time()::text, coalesce((SELECT received_tli FROM pg_stat_wal_receiver), (SELECT timeline_id FROM pg_control_checkpoint()))`
 )
 
-// seenServer is their result.
+// seenServer is the result of primarySQL or replicaSQL.
 type seenServer struct {
 	recovers bool
 	position Position
@@ -33,9 +33,9 @@ type identity struct {
 	timeline uint32
 }
 
-// follow polls a server over a connection of its own, until ctx ends. rush requests the next poll early.
-func follow(ctx context.Context, settings func() Settings, sql string, rush <-chan struct{}, saw func(seenServer, error)) {
-	m := followed(settings)
+// pollServer polls a server over a connection of its own, until ctx ends. rush requests the next poll early.
+func pollServer(ctx context.Context, settings func() Settings, sql string, rush <-chan struct{}, saw func(seenServer, error)) {
+	m := newPollConn(settings)
 	defer m.close()
 	for {
 		got, err := ask(ctx, m, sql)
@@ -52,8 +52,8 @@ func follow(ctx context.Context, settings func() Settings, sql string, rush <-ch
 	}
 }
 
-// followed returns the connection by which a server is polled.
-func followed(settings func() Settings) *monitor {
+// newPollConn returns the connection by which a server is polled.
+func newPollConn(settings func() Settings) *monitor {
 	return &monitor{name: "replication", settings: func() Settings {
 		s := settings()
 		s.ConnectTimeout = min(s.ConnectTimeout, replicaSilence)
