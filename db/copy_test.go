@@ -27,7 +27,7 @@ var parts = map[string]struct{ files, lines []string }{
 			"multiplexed.go", "multiplex.go", "multiplexconn.go", "multiplexrows.go", "read.go",
 			"replica.go", "serverpoll.go", "position.go", "hosts.go",
 		},
-		[]string{"settings.go:Multiplex", "db.go:outage", "db.go:replicas"},
+		[]string{"settings.go:Multiplex", "db.go:outage", "db.go:replicas", "db.go:UseReplica", "db.go:mayWrite"},
 	},
 }
 

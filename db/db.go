@@ -59,7 +59,7 @@ func OpenWith(s Settings, o Options) (*DB, error) {
 	d.lifetime, d.abort = context.WithCancel(context.Background())
 	d.source.Store(source)
 	d.replicas.Store(&replicas{})
-	err = d.UseReplica(o.Replica) // starts its replicas
+	err = d.UseReplica(o.Replica)
 	if err != nil {
 		return nil, errors.Join(err, d.Close(d.lifetime))
 	}

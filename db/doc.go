@@ -80,8 +80,8 @@
 //	per-request    perrequest.go                                     PerRequest in settings.go
 //	persistent     persistent.go, persistentsettings.go, worker.go   Persistent in settings.go
 //	multiplex and  multiplexed.go, multiplex.go, multiplexconn.go,   Multiplex in settings.go,
-//	DB.Read        multiplexrows.go, read.go, replica.go,            outage and replicas in db.go, Options.Replica
-//	               serverpoll.go, position.go, hosts.go
+//	DB.Read        multiplexrows.go, read.go, replica.go,            outage, replicas, UseReplica and mayWrite in
+//	               serverpoll.go, position.go, hosts.go              db.go, Options.Replica
 //
 // Keep pool.go and poolsettings.go: the settings also bound the queue and the leak detection.
 //
