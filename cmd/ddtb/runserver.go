@@ -56,7 +56,7 @@ func (c *cli) runserver(ctx context.Context, load loader) error {
 	if err != nil {
 		return err
 	}
-	if err := namesADatabase(cfg); err != nil {
+	if err := requireDatabaseSection(cfg); err != nil {
 		return err
 	}
 	c.mayTake(cfg.Server.ShutdownTimeout)
@@ -72,17 +72,17 @@ func (c *cli) runserver(ctx context.Context, load loader) error {
 	return c.serve(ctx, l, cfg, load, c.suggestions(cfg, l.Addr(), ""))
 }
 
-// checkDatabase rejects a configuration that names no database, and a database with an incompatible schema. It runs at
-// start and at each reload.
+// checkDatabase rejects a configuration without a database section, and a database with an incompatible schema. It runs
+// at start and at each reload.
 func (c *cli) checkDatabase(ctx context.Context, cfg *config.Config) error {
-	if err := namesADatabase(cfg); err != nil {
+	if err := requireDatabaseSection(cfg); err != nil {
 		return err
 	}
 	return c.checkSchema(ctx, cfg)
 }
 
-// namesADatabase rejects a configuration in which only defaults say where the database is.
-func namesADatabase(cfg *config.Config) error {
+// requireDatabaseSection rejects a configuration that sets no key of [databases].
+func requireDatabaseSection(cfg *config.Config) error {
 	for key := range cfg.Origins {
 		if strings.HasPrefix(key, "databases.") {
 			return nil
