@@ -743,7 +743,7 @@ func TestTheMonitoringConnectionOutlivesALoginThatFindsItsTableLocked(t *testing
 	s.reconfigure(func(d *config.Database) { d.Pool.Timeout = 100 * time.Millisecond })
 	control := dbtest.Control(t, s.cfg.Databases["default"])
 	backend := func() (pid int) {
-		if err := s.Server().Do(t.Context(), func(c *pgx.Conn) error {
+		if err := s.Monitor().Do(t.Context(), func(c *pgx.Conn) error {
 			return c.QueryRow(t.Context(), "SELECT pg_backend_pid()").Scan(&pid)
 		}); err != nil {
 			t.Error(err)
@@ -762,7 +762,7 @@ func TestTheMonitoringConnectionOutlivesALoginThatFindsItsTableLocked(t *testing
 	s.sql(control, `LOCK TABLE auth_user`)
 	looked := make(chan error, 1)
 	go func() { // another login takes the turn until most of the wait of the first is over
-		looked <- s.Server().Do(t.Context(), func(c *pgx.Conn) error {
+		looked <- s.Monitor().Do(t.Context(), func(c *pgx.Conn) error {
 			_, err := c.Exec(t.Context(), "SELECT pg_sleep(1.9)")
 			return err
 		})

@@ -55,7 +55,7 @@ func (a *App) readyz(c echo.Context) error {
 // readiness also checks how requests fare. A stalled pool is unready until a lease is released.
 type readiness struct {
 	db       *db.DB
-	server   *activity.Observer
+	monitor  *activity.Observer
 	pooler   undeclared
 	leases   *activity.ProcessMonitor
 	stopping atomic.Bool
@@ -119,7 +119,7 @@ func (r *readiness) check(ctx context.Context) Ready {
 		r.served = r.asked
 	}
 	r.last = Ready{Ready: err == nil || r.bears(err), ReadOnly: readOnly}
-	warnings := []string{r.pooler.check(ctx, r.server, r.db.Config())}
+	warnings := []string{r.pooler.check(ctx, r.monitor, r.db.Config())}
 	if readOnly {
 		warnings = append(warnings, onlyReads)
 	}
@@ -132,7 +132,7 @@ func (r *readiness) check(ctx context.Context) Ready {
 
 // ask returns why requests that need the database fail, and whether it takes no changes.
 func (r *readiness) ask(ctx context.Context) (readOnly bool, err error) {
-	err = r.server.Read(ctx, func(c *pgx.Conn) (err error) {
+	err = r.monitor.Read(ctx, func(c *pgx.Conn) (err error) {
 		if err := migrations.Check(ctx, c); err != nil {
 			return err
 		}

@@ -58,7 +58,7 @@ var pages = web.MustTemplates(templateFS, template.FuncMap{
 type Options struct {
 	DB      *db.DB
 	Users   *auth.Service
-	Server  *activity.Observer // the monitoring connection
+	Monitor *activity.Observer // of the database server
 	Sampler *activity.Sampler
 	Process func() activity.Process // the state of this process's leases
 	Config  *config.Config

@@ -96,7 +96,7 @@ func pidOf(text string) (int, error) {
 func (b *Board) session(ctx context.Context, pid int) (*activity.Session, error) {
 	ctx, cancel := context.WithTimeout(ctx, findTimeout)
 	defer cancel()
-	now, err := b.Server.Snapshot(ctx)
+	now, err := b.Monitor.Snapshot(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("find session %d: %w", pid, unanswered(err))
 	}
@@ -159,7 +159,7 @@ func (b *Board) carryOut(ctx context.Context, user *auth.User, order activity.Or
 	if x != nil {
 		what += fmt.Sprintf(" of %s, user %s, from %s", cmp.Or(x.Application, "(no name)"), x.User, cmp.Or(x.ClientAddress(), "an unknown address"))
 		var err error
-		if outcome, err = b.Server.Signal(ctx, order); err != nil {
+		if outcome, err = b.Monitor.Signal(ctx, order); err != nil {
 			return unanswered(err)
 		}
 	}

@@ -119,7 +119,7 @@ const recordTimeout = 3 * time.Second // for the history entry
 func (b *Board) record(ctx context.Context, user *auth.User, object, message string) (unrecorded string) {
 	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
-	err := b.Server.Do(ctx, func(conn *pgx.Conn) error { return b.Record(ctx, conn, user, object, message) })
+	err := b.Monitor.Do(ctx, func(conn *pgx.Conn) error { return b.Record(ctx, conn, user, object, message) })
 	if err == nil {
 		return ""
 	}

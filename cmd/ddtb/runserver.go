@@ -214,7 +214,7 @@ func (c *cli) stateDir() string {
 func (c *cli) shareMonitor(ctx context.Context, a *app.App) {
 	dir, err := activity.SocketDir(c.environment("XDG_RUNTIME_DIR"))
 	if err == nil {
-		err = a.Server().Share(ctx, dir)
+		err = a.Monitor().Share(ctx, dir)
 	}
 	if err != nil {
 		c.log.Warn("db-connections can't use this server's connection when no slot is left", "error", err)
