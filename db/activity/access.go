@@ -14,8 +14,8 @@ import (
 	"ddtb/db"
 )
 
-// Access says by which right the snapshot's connection has its slot, which matters when no ordinary slot is left.
-func (s Snapshot) Access() string {
+// AccessPath says by which right the snapshot's connection has its slot, which matters when no ordinary slot is left.
+func (s Snapshot) AccessPath() string {
 	others := s.Slots.Used - 1
 	const kept = "an ordinary slot, taken before they ran out"
 	switch {

@@ -20,13 +20,14 @@ type Process struct {
 	Past        db.Stat // Now, as it was Within ago
 	Within      Age
 
-	Stalled     Age   // how long every lease has been in use with none given; 0 if not so
-	LostMeant   int64 // requests that failed without a lease in that time
-	LostLately  int64 // the same within recently
-	Failure     *ConnectFailure
-	Holders     []db.Holder // of leases, the oldest first, at most mostHolders
-	LeakAfter   Age         // 0: long leases are not reported
-	KeepsLeases bool        // a request keeps its lease to its end
+	Stalled Age // how long every lease has been in use with none given; 0 if not so
+	// These were named otherwise in JSON before, and the server that is asked may be older than the command.
+	FailedSinceStall int64 `json:"LostMeant"`  // requests that failed without a lease in that time
+	FailedRecently   int64 `json:"LostLately"` // the same in the last 15 s
+	Failure          *ConnectFailure
+	Holders          []db.Holder // of leases, the oldest first, at most mostHolders
+	LeakAfter        Age         // 0: long leases are not reported
+	KeepsLeases      bool        // a request keeps its lease to its end
 
 	Replicas []ReplicaUse // the configured ones
 }
@@ -75,7 +76,7 @@ const (
 // failed since. Dry stays true until a lease is released. So a balancer that stopped sending requests does not resume
 // too soon. Under multiplex, reads need no lease and still work.
 func (p Process) Dry() bool {
-	return p.hasStalled() && p.LostMeant > 0 && p.Now.Shared == 0
+	return p.hasStalled() && p.FailedSinceStall > 0 && p.Now.Shared == 0
 }
 
 // Level returns the level of the gravest finding.
@@ -238,14 +239,14 @@ func switchTo(strategy, why string) Step {
 }
 
 func (p Process) stalled() *Finding {
-	wanted := p.Now.Waiting > 0 || p.LostMeant > 0
+	wanted := p.Now.Waiting > 0 || p.FailedSinceStall > 0
 	if !p.hasStalled() || !wanted && p.Stalled.Duration() < stalledIdle {
 		return nil
 	}
 	f := &Finding{Level: Warning, Code: CodeStalled, steps: p.stepsForHolders(), scenario: p.scenarioOfHolders(), PIDs: backends(p.Holders)}
 	f.What = fmt.Sprintf("%s, and none came back for %s: %s", p.full(), Short(p.Stalled.Duration()), p.queued())
-	if p.LostMeant > 0 {
-		f.What += fmt.Sprintf("; %s failed meanwhile", count(int(p.LostMeant), "request", "requests"))
+	if p.FailedSinceStall > 0 {
+		f.What += fmt.Sprintf("; %s failed meanwhile", count(int(p.FailedSinceStall), "request", "requests"))
 	}
 	if wanted {
 		f.Level = Critical
@@ -276,7 +277,7 @@ func (p Process) lost() *Finding {
 		What: fmt.Sprintf("%s of %s failed %s because no lease came free: %d waited in vain, %d were refused at once",
 			count(int(timedOut+refused), "request", "requests"), p.name(), p.period(), timedOut, refused),
 	}
-	if p.LostLately > 0 {
+	if p.FailedRecently > 0 {
 		f.Level = Critical
 	} else {
 		f.What += fmt.Sprintf("; none in the last %s", Short(recently))

@@ -75,7 +75,7 @@ func TestASamplerTellsThatItCanNotLook(t *testing.T) {
 	o, err := NewObserver(cfg)
 	must(t, err)
 	defer o.Close()
-	s := &Sampler{access: o, thresholds: defaults, latest: Reading{next: make(chan struct{})}}
+	s := &Sampler{poller: o, thresholds: defaults, latest: Reading{next: make(chan struct{})}}
 	s.poll(t.Context())
 	if r := s.Latest(); r.Err == nil || r.Sample.Level != Unknown || r.Sample.Slots != nil {
 		t.Errorf("%+v", r.Sample)
