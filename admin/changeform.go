@@ -114,9 +114,9 @@ func (r *request) loadInline(q db.Querier, in *formInline, parent int64, lock st
 	return nil
 }
 
-// save saves a new or an edited row, and redirects, or returns the form.
-func (s *Site) save(r *request) error {
-	f, err := r.save()
+// saveForm saves a new or an edited row, and redirects, or returns the form.
+func (s *Site) saveForm(r *request) error {
+	f, err := r.store()
 	switch {
 	case err == nil:
 		return r.afterSave(f)
