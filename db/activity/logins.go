@@ -104,7 +104,7 @@ func (p *problem) stepsForLogins(seen []Session) []Step {
 	if p.now.Server.VersionNum >= seesLogins {
 		steps = append(steps, Step{
 			"end those that have hung for five seconds",
-			p.now.psql(p.now.Server.Superuser, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "+
+			p.now.psqlAsSuperuser("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity " +
 				"WHERE state = 'starting' AND backend_start < now() - interval '5 seconds'"),
 			"a client that was about to finish a slow login",
 		})

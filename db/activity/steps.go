@@ -120,20 +120,20 @@ func (p *problem) inOneDatabase() (one *problem, where string) {
 
 func (p *problem) firstForIdle() []Step {
 	scenario, _ := p.recogniseOther()
-	p, where := p.inOneDatabase()
-	rested, many := p.restsFor(atRest)
+	one, where := p.inOneDatabase()
+	rested, many := one.restsFor(atRest)
 	slots := p.t.OfSlots(p.now.Slots)
 	switch {
 	case many == 0:
 		return []Step{p.endNothing("these sessions have rested for a moment only, so they are in use")}
 	case slots < Critical && scenario == "replicas-times-pool":
 		return []Step{p.endNothing("pools at rest open again what is closed")}
-	case p.selector() == "":
+	case one.selector() == "":
 		return []Step{p.endNothing("other programs have the same role, and no filter tells their sessions apart")}
 	}
-	return p.ending(p.sessions, Step{
+	return one.ending(one.sessions, Step{
 		fmt.Sprintf("close the %d%s that have been idle for %s (it shows them first, and asks)", many, where, rested),
-		command("close-idle --older-than=" + rested + p.selector()),
+		command("close-idle --older-than=" + rested + one.selector()),
 		"the programs of these sessions: a pool connects again; one without a handler for a lost connection may end, " +
 			"or fail once with 57P01",
 	})
@@ -143,15 +143,15 @@ func (p *problem) firstForLeak() []Step {
 	if p.backups() {
 		return []Step{p.endNothing("the transaction is that of a backup, whose other sessions read what it sees")}
 	}
-	p, where := p.inOneDatabase()
-	rested, many := p.restsFor(leaked)
-	if p.selector() == "" {
-		return p.endOne(p.longest(inState))
+	one, where := p.inOneDatabase()
+	rested, many := one.restsFor(leaked)
+	if one.selector() == "" {
+		return one.endOne(one.longest(inState))
 	}
-	return p.ending(p.sessions, Step{
+	return one.ending(one.sessions, Step{
 		fmt.Sprintf("end the %d transactions%s that have been idle for %s (it shows them first, and asks)", many, where, rested),
-		command("close-idle --in-transaction --older-than=" + rested + p.selector()),
-		p.Application + ": what these transactions changed is rolled back, and idle sessions of it are closed too",
+		command("close-idle --in-transaction --older-than=" + rested + one.selector()),
+		one.Application + ": what these transactions changed is rolled back, and idle sessions of it are closed too",
 	})
 }
 
@@ -334,10 +334,10 @@ func (p *problem) stepsForWorker(root Session) []Step {
 	return []Step{
 		{
 			fmt.Sprintf("see what %s does: it is a process of the server, and makes way when its transaction ends", root.name()),
-			p.now.psql(p.now.Server.Superuser, "SELECT backend_type, wait_event_type, wait_event, xact_start, query"+from), nobody,
+			p.now.psqlAsSuperuser("SELECT backend_type, wait_event_type, wait_event, xact_start, query" + from), nobody,
 		},
 		{
-			"if it is stuck, end it", p.now.psql(p.now.Server.Superuser, "SELECT pg_terminate_backend(pid)"+from),
+			"if it is stuck, end it", p.now.psqlAsSuperuser("SELECT pg_terminate_backend(pid)" + from),
 			"what its transaction changed is rolled back; a subscription's worker starts again with the same transaction",
 		},
 	}
@@ -357,10 +357,10 @@ func (p *problem) stepsForPrepared(x Prepared) []Step {
 	return []Step{
 		{
 			fmt.Sprintf("ask the transaction manager of %s what shall become of '%s': it may still commit it", x.Owner, x.GID),
-			here.psql(here.Server.Superuser, "SELECT gid, prepared, owner, database FROM pg_prepared_xacts ORDER BY prepared"), nobody,
+			here.psqlAsSuperuser("SELECT gid, prepared, owner, database FROM pg_prepared_xacts ORDER BY prepared"), nobody,
 		},
 		{
-			"if the manager does not know it any more, roll it back", here.psql(here.Server.Superuser, "ROLLBACK PREPARED "+literal),
+			"if the manager does not know it any more, roll it back", here.psqlAsSuperuser("ROLLBACK PREPARED " + literal),
 			"its application: what it changed is lost, while other databases of the same transaction may have committed",
 		},
 	}
@@ -436,8 +436,7 @@ func (p *problem) stepsForPoolerClients(l Limit) []Step {
 func (p *problem) stepsForSync() []Step {
 	return []Step{
 		{
-			"bring the standby back; these are connected", p.now.psql(p.now.Server.Superuser,
-				"SELECT application_name, state, sync_state FROM pg_stat_replication"), nobody,
+			"bring the standby back; these are connected", p.now.psqlAsSuperuser("SELECT application_name, state, sync_state FROM pg_stat_replication"), nobody,
 		},
 		{
 			"if it stays away, commit without it", p.now.setSystem("synchronous_standby_names = ''"),
