@@ -200,7 +200,7 @@ func TestACommandWhoseOutputNobodyReadsEndsAfterItsSignal(t *testing.T) {
 		if code != exitFailed {
 			t.Errorf("exit code %d", code)
 		}
-	case <-time.After(stopWithin + 2*time.Second):
+	case <-time.After(defaultStopWithin + 2*time.Second):
 		t.Error("it goes on")
 	}
 }
