@@ -393,7 +393,7 @@ func TestNoMoreThanAHundredWatchAndOfOneUserNoMoreThanTwenty(t *testing.T) {
 		}
 	}
 	last := s.login("ada")
-	if a := s.get(eventStream, "Cookie", last); a.StatusCode != 503 || a.header("Retry-After") == "" || !strings.Contains(a.body, "As many watch") {
+	if a := s.get(eventStream, "Cookie", last); a.StatusCode != 503 || a.header("Retry-After") == "" || !strings.Contains(a.body, "maximum of 100 viewers") {
 		t.Errorf("the 101st: %s\n%s", a.Status, a.body)
 	}
 	if st := s.DB().Stat(); st.Leases > 0 || st.Open() > 2 {

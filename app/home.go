@@ -82,7 +82,7 @@ func (a *App) home(c echo.Context) error {
 func (a *App) trouble() string {
 	switch p := a.leases.Now(); {
 	case p.Dry():
-		return fmt.Sprintf("All %d database connections of this application are out, and none comes back: pages that need one fail.", p.Now.Size)
+		return fmt.Sprintf("All %d database connections of this application are in use, and none has been released: pages that need one fail.", p.Now.Size)
 	case p.Failure != nil && !p.Failure.Over:
 		return web.ProblemOf(&db.ConnError{Cause: p.Failure.Cause}).Detail
 	}

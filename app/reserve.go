@@ -39,7 +39,7 @@ func (r *reserve) inTx(ctx context.Context, fn func(context.Context, db.Querier)
 	case r.place <- struct{}{}:
 		defer func() { <-r.place }()
 	case <-inLine.Done():
-		return fault.New(fault.Busy, "Others ask over the one connection that is left. Try again in a moment.")
+		return fault.New(fault.Busy, "The one remaining database connection is in use. Try again in a moment.")
 	}
 	// A client that disconnects must not cancel a query on that connection: canceling closes it.
 	kept := context.WithoutCancel(ctx)
