@@ -242,7 +242,7 @@ func (e event) waits(t *testing.T) (longest time.Duration, asked int) {
 	return longest, asked
 }
 
-func TestTheDashboardTellsPercentilesOfTheWaitsUnderTheSettingsInForce(t *testing.T) {
+func TestTheDashboardShowsPercentilesOfTheWaitsUnderTheCurrentSettings(t *testing.T) {
 	t.Parallel()
 	const timeout = 300 * time.Millisecond
 	s := newBoard(t, func(c *config.Config) {
@@ -421,7 +421,7 @@ func (l tight) Accept() (net.Conn, error) {
 	return c, err
 }
 
-func TestWhoDoesNotReadIsDroppedAndHoldsNobodyUp(t *testing.T) {
+func TestAViewerThatDoesNotReadIsDroppedAndDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	s := newBoard(t, nil)
 	cookie := s.login("ada")
@@ -823,7 +823,7 @@ func TestTheDashboardGoesOnWhileTheServerHangs(t *testing.T) {
 	v.until("the server is seen again", func(e event) bool { return e.kind == "now" && e.last("used") != nil })
 }
 
-func TestASwitchThatCannotBeRecordedIsMadeAndTold(t *testing.T) {
+func TestASwitchThatCanNotBeRecordedIsMadeAndThePageSaysSo(t *testing.T) {
 	t.Parallel()
 	s := newBoard(t, nil)
 	s.sql(dbtest.Control(t, s.cfg.Databases["default"]), `ALTER TABLE django_admin_log RENAME TO elsewhere`)

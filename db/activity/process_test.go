@@ -135,7 +135,7 @@ func TestEveryScenarioOfAProcessIsPlayedByTheLab(t *testing.T) {
 	}
 }
 
-func TestAProcessThatServesNobodyIsWorseThanItsServer(t *testing.T) {
+func TestAProcessThatServesNoRequestIsWorseThanItsServer(t *testing.T) {
 	dry := Process{Application: "shop", PID: 7, Now: db.Stat{Size: 1, Leases: 1, Waiting: 1}, Stalled: seconds(5), FailedSinceStall: 1}
 	if h := (Health{}).With(dry); h.Level != Critical || h.Processes != 1 || !h.Findings[0].AboutProcess() {
 		t.Errorf("%+v", h)

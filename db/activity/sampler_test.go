@@ -69,7 +69,7 @@ func TestASamplerGoesOnWhenItsSessionIsEndedAndStopsItsReaders(t *testing.T) {
 	}
 }
 
-func TestASamplerTellsThatItCanNotLook(t *testing.T) {
+func TestASamplerReportsThatItCanNotPoll(t *testing.T) {
 	cfg := servers[0].config(app, "wall")
 	cfg.Port = 1 // no server listens there
 	o, err := NewObserver(cfg)

@@ -117,7 +117,7 @@ func TestTheKeptConnectionSeesAFullServerAndOutlivesARestart(t *testing.T) {
 	})
 }
 
-func TestTheDoorToAFullServerIsTold(t *testing.T) {
+func TestAFullServerNamesTheWaysToConnect(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
 		s.fill(t, other, "crowd")
 		o := s.observer(t, app)
@@ -151,7 +151,7 @@ func TestTheDoorToAFullServerIsTold(t *testing.T) {
 	})
 }
 
-func TestLimitsOfADatabaseAndARoleAreToldFromAFullServer(t *testing.T) {
+func TestLimitsOfADatabaseAndARoleAreNotTakenForAFullServer(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
 		control := s.session(t, localpg.Superuser, "postgres", "control")
 		for limited, want := range map[string]string{"DATABASE wall": "this database", "ROLE app": "this role"} {

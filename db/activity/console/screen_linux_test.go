@@ -96,7 +96,7 @@ func watching(t *testing.T, cfg config.Database) (term *terminal, ended <-chan e
 	return term, done
 }
 
-func TestSeveralMarkedSessionsAreEndedTogetherAndNobodyElse(t *testing.T) {
+func TestSeveralMarkedSessionsAreEndedTogetherAndNoOther(t *testing.T) {
 	dbtest.NoLeaks(t)
 	cfg := dbtest.NewServer(t, dbtest.Options{}).Config(t)
 	control := dbtest.Control(t, cfg)
