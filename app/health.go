@@ -80,9 +80,10 @@ type refusal struct {
 	detail string
 }
 
-// failed notes a request that failed with err. Others may succeed, so the server stays ready. A refusal for want of a
-// connection is not noted: the next check finds its cause, and it may happen thousands of times a second.
-func (r *readiness) failed(err error) {
+// noteLastingRefusal remembers a failure that only a person can end. Other requests may succeed, so the server stays
+// ready. A refusal for want of a connection is not noted: the next check finds its cause, and it may happen thousands of
+// times a second.
+func (r *readiness) noteLastingRefusal(err error) {
 	if db.CauseOf(err) != "" {
 		return
 	}
@@ -118,7 +119,7 @@ func (r *readiness) check(ctx context.Context) Ready {
 	if err == nil {
 		r.served = r.asked
 	}
-	r.last = Ready{Ready: err == nil || r.bears(err), ReadOnly: readOnly}
+	r.last = Ready{Ready: err == nil || r.servesWithoutPrimary(err), ReadOnly: readOnly}
 	warnings := []string{r.pooler.check(ctx, r.monitor, r.db.Config())}
 	if readOnly {
 		warnings = append(warnings, onlyReads)
@@ -164,9 +165,10 @@ func detail(err error) string {
 	return web.ProblemOf(err).Detail
 }
 
-// bears reports whether requests can be served although the primary is lost: a replica serves reads, or a failover to
-// another host is expected. If all processes called themselves unready at once, a balancer would refuse every request.
-func (r *readiness) bears(err error) bool {
+// servesWithoutPrimary reports whether requests can be served although the primary is lost: a replica serves reads, or a
+// failover to another host is expected. If all processes called themselves unready at once, a balancer would refuse every
+// request.
+func (r *readiness) servesWithoutPrimary(err error) bool {
 	switch db.CauseOf(err) {
 	case db.ServerUnavailable, db.NoSuitableServer, db.CircuitOpen:
 	default:

@@ -108,7 +108,7 @@ func (b *Board) session(ctx context.Context, pid int) (*activity.Session, error)
 }
 
 // lastEnding returns the last action on a session while the page shows it, or nil.
-func (b *Board) lastEnding() *deed {
+func (b *Board) lastEnding() *action {
 	if d := b.ended.Load(); d != nil && time.Since(d.At) < endedFor {
 		return d
 	}
@@ -163,7 +163,7 @@ func (b *Board) carryOut(ctx context.Context, user *auth.User, order activity.Or
 			return unanswered(err)
 		}
 	}
-	done := deed{At: time.Now(), Sentence: user.Username + " " + what}
+	done := action{At: time.Now(), Sentence: user.Username + " " + what}
 	if outcome == activity.Cancelled || outcome == activity.Signalled {
 		done.Unrecorded = b.record(ctx, user, fmt.Sprintf("Session %d", order.PID), upper(what)+".")
 	} else {
