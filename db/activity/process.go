@@ -222,8 +222,9 @@ func (p Process) stepsForFailure() []Step {
 		return []Step{doctor, {"make pool.max_size so small that all processes fit together", command("budget"), nobody}}
 	case db.CircuitOpen, db.ServerUnavailable:
 		return []Step{{
-			"start the database server, or see why it does not answer; the application tries again by itself, and recovers with it",
-			command("doctor"), nobody,
+			Do:      "start the database server, or see why it does not answer; the application tries again by itself, and recovers with it",
+			Command: command("doctor"),
+			Hurts:   nobody,
 		}}
 	case db.PoolerFull:
 		return []Step{{"look at PgBouncer's pools: who waits, and for what", command("doctor"), nobody}}
@@ -234,7 +235,9 @@ func (p Process) stepsForFailure() []Step {
 // switchTo is a switch of the strategy, which takes effect at once.
 func switchTo(strategy, why string) Step {
 	return Step{
-		fmt.Sprintf("switch the strategy to %q: %s", strategy, why), "ddtb strategy " + strategy, "nobody: requests finish with the connections that they hold",
+		Do:      fmt.Sprintf("switch the strategy to %q: %s", strategy, why),
+		Command: "ddtb strategy " + strategy,
+		Hurts:   "nobody: requests finish with the connections that they hold",
 	}
 }
 
@@ -344,18 +347,19 @@ func (p Process) unusedReplicas() *Finding {
 // stepsForHolders are for leases that are not released.
 func (p Process) stepsForHolders() []Step {
 	steps := []Step{{
-		"release the lease on every way out, and before slow work" + p.at() + "; close rows that are not read to their end", "", nobody,
+		Do:    "release the lease on every way out, and before slow work" + p.at() + "; close rows that are not read to their end",
+		Hurts: nobody,
 	}}
 	if p.hasStalled() {
 		steps = append(steps, Step{
-			`to serve requests meanwhile, save another strategy or pool.max_size, on the dashboard under "Strategy" or in the ` +
+			Do: `to serve requests meanwhile, save another strategy or pool.max_size, on the dashboard under "Strategy" or in the ` +
 				"configuration file: that brings a new pool at once",
-			"", "nobody; the leases that are out keep their slots until they come back",
+			Hurts: "nobody; the leases that are out keep their slots until they come back",
 		})
 	}
 	return append(steps, Step{
-		`until the code is fixed, set reclaim_after = "30s" under [databases.default.pool]: a lease that is out for longer is taken back`,
-		"", "a request that still uses such a lease: its next query fails",
+		Do:    `until the code is fixed, set reclaim_after = "30s" under [databases.default.pool]: a lease that is out for longer is taken back`,
+		Hurts: "a request that still uses such a lease: its next query fails",
 	})
 }
 
@@ -364,11 +368,14 @@ func (p Process) stepsForLoad() []Step {
 	var steps []Step
 	if p.KeepsLeases && p.Now.Strategy == db.Pool {
 		steps = append(steps, Step{
-			`set hold = "query" under [databases.default.pool]: a request then gives its lease back between two queries`, "", nobody,
+			Do:    `set hold = "query" under [databases.default.pool]: a request then gives its lease back between two queries`,
+			Hurts: nobody,
 		})
 	}
 	steps = append(steps, Step{
-		"make the work on a lease shorter" + p.at() + ": the slowest queries first", command("status"), nobody,
+		Do:      "make the work on a lease shorter" + p.at() + ": the slowest queries first",
+		Command: command("status"),
+		Hurts:   nobody,
 	})
 	if p.Now.Strategy == db.Pool {
 		steps = append(steps,
