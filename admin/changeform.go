@@ -114,9 +114,9 @@ func (r *request) loadInline(q db.Querier, in *formInline, parent int64, lock st
 	return nil
 }
 
-// save saves a new or an edited row, and redirects, or returns the form.
-func (s *Site) save(r *request) error {
-	f, err := r.save()
+// saveForm saves a new or an edited row, and redirects, or returns the form.
+func (s *Site) saveForm(r *request) error {
+	f, err := r.store()
 	switch {
 	case err == nil:
 		return r.afterSave(f)
@@ -161,7 +161,7 @@ func (r *request) unsaved(f *form, err error) error {
 		kept += ", but for the password, which is never shown again"
 	}
 	if ce, ok := errors.AsType[*db.ConnError](err); ok && ce.Sent {
-		f.Problems = append(f.Problems, "This may be saved or not: the connection to the database was lost meanwhile. "+kept+
+		f.Problems = append(f.Problems, "This may or may not have been saved: the connection to the database was lost meanwhile. "+kept+
 			": check the list before you save it again.")
 	} else {
 		f.Problems = append(f.Problems, "This is not saved. "+p.Detail+" "+kept+": save again in a moment.")

@@ -15,22 +15,23 @@ import (
 // errConflict means that someone else has saved what this form would overwrite; the form shows both versions.
 var errConflict = errors.New("changed meanwhile")
 
-// conflicts compares the form with the stored rows, reports whether someone else has edited the same, and marks it.
-func (f *form) conflicts() bool {
-	conflict := f.compare()
+// markConflicts compares the form with the stored rows. It marks what someone else has edited too, and reports whether
+// there is any.
+func (f *form) markConflicts() bool {
+	conflict := f.formRow.markConflicts()
 	for _, in := range f.Inlines {
-		conflict = in.conflicts() || conflict
+		conflict = in.markConflicts() || conflict
 	}
 	return conflict
 }
 
-func (in *formInline) conflicts() (conflict bool) {
+func (in *formInline) markConflicts() (conflict bool) {
 	rows := in.Rows
 	in.Rows = nil
 	for _, row := range rows {
 		switch {
 		case row.ID == row.stored.id:
-			conflict = row.compare() || conflict
+			conflict = row.markConflicts() || conflict
 		case row.Delete || !row.touched():
 			continue // deleted by both
 		default:
@@ -43,14 +44,15 @@ func (in *formInline) conflicts() (conflict bool) {
 	return conflict
 }
 
-// compare treats every edit of a row to be deleted as a conflict, except of volatile fields.
-func (row *formRow) compare() (conflict bool) {
+// markConflicts compares each posted field with the stored value, and shows both on a conflict. In a row to be deleted,
+// any change by someone else is a conflict, except of volatile fields.
+func (row *formRow) markConflicts() (conflict bool) {
 	for _, ff := range row.Inputs {
 		now := row.stored.values[ff.Name]
 		switch {
 		case row.ID == 0 || !ff.Posted:
 		case !row.Delete:
-			conflict = ff.compare(now) || conflict
+			conflict = ff.markConflict(now) || conflict
 		case ff.Initial != nil && !ff.Volatile && ff.mine(now) != *ff.Initial:
 			ff.takeOver(now)
 			row.Problem = "Someone changed this meanwhile. Delete it all the same?"
@@ -60,9 +62,9 @@ func (row *formRow) compare() (conflict bool) {
 	return conflict
 }
 
-// compare detects a lost update: the database has neither the value that the form showed at first, nor the one that it
+// markConflict detects a lost update: the database has neither the value that the form showed at first, nor the one that it
 // would write. Then the field shows both. An untouched volatile field is no conflict.
-func (ff *formField) compare(now any) (conflict bool) {
+func (ff *formField) markConflict(now any) (conflict bool) {
 	mine, stored := ff.mine(ff.Value), ff.mine(now)
 	initial := ff.Initial
 	ff.Initial = &stored

@@ -178,7 +178,7 @@ func (r *request) deleteRows(ids []int64) (d *deletion, err error) {
 		return remove(r.ctx, q, r.model.Table, "id", d.ids)
 	})
 	if err == nil {
-		r.site.saved(r.model)
+		r.site.forgetUsers(r.model)
 	}
 	return d, err
 }

@@ -238,7 +238,7 @@ func (row *formRow) fill(stored row) {
 // set gives the field a value, and its inputs the same.
 func (ff *formField) set(value any) { ff.Value, ff.Raw = value, ff.raw(ff.text(value)) }
 
-// attach sets a Many's options. Others are a mistake.
+// attach sets a Many's options. A posted id that is not an option is a mistake of the field.
 func (ff *formField) attach(r *request, options []option) {
 	ff.Options = options
 	for i, o := range options {

@@ -175,7 +175,7 @@ func TestOnesOwnPasswordIsChangedAndOtherSessionsEnd(t *testing.T) {
 	elsewhere.get("/admin/").want(http.StatusFound)
 }
 
-func TestWhoIsNoStaffIsAskedForAnotherAccount(t *testing.T) {
+func TestAUserWhoIsNotStaffIsAskedForAnotherAccount(t *testing.T) {
 	s := newSite(t)
 	s.addStaff("bob")
 	v := s.as("bob")

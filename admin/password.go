@@ -93,7 +93,7 @@ func (s *Site) setPassword(r *request) error {
 	if err != nil {
 		return err
 	}
-	s.saved(user)
+	s.forgetUsers(user)
 	r.notify(message{
 		Class: "good", Before: "Password changed successfully for “", Object: target.Username,
 		Path: user.path(target.ID, "change"), After: "”. Their sessions have ended.",

@@ -126,7 +126,7 @@ func TestALongHistoryHasPagesOldestFirst(t *testing.T) {
 	s.as("ada").get(history + "?p=2").says("change 1 before now").says("Earlier")
 }
 
-func TestASecondEditorIsToldAndOverwritesNothing(t *testing.T) {
+func TestASecondEditorSeesTheConflictAndOverwritesNothing(t *testing.T) {
 	s := newSite(t)
 	id := s.addQuestion("Text", day("2026-11-01"), "A", "B")
 	s.addStaff("bob", "polls.change_question", "polls.change_choice", "polls.add_choice", "polls.delete_choice")
@@ -149,7 +149,7 @@ func TestASecondEditorIsToldAndOverwritesNothing(t *testing.T) {
 	}
 }
 
-func TestEditsThatCollideAreToldInEachWay(t *testing.T) {
+func TestEachWayInWhichEditsCollideIsShown(t *testing.T) {
 	for name, c := range map[string]struct {
 		theirs string   // meanwhile
 		mine   []string // fields
@@ -439,7 +439,7 @@ func TestAllPagesCanBeSelectedButNotTooMuch(t *testing.T) {
 	}
 }
 
-func TestADateThatIsNoneDoesNotWidenWhatIsDeleted(t *testing.T) {
+func TestAnInvalidDateDoesNotWidenWhatIsDeleted(t *testing.T) {
 	s := newSite(t)
 	s.addQuestion("Q", day("2026-03-03"))
 	v := s.as("ada")
@@ -515,7 +515,7 @@ func TestASaveThatADeadlockUndidIsMadeAgainByItself(t *testing.T) {
 	}
 }
 
-func TestAConflictIsToldAlsoWhenADeadlockUndidTheFirstLook(t *testing.T) {
+func TestAConflictIsShownAlsoAfterADeadlockUndidTheFirstRead(t *testing.T) {
 	s := newSite(t)
 	id := s.addQuestion("Old?", time.Now(), "First", "Second")
 	ann, bob := s.as("ada"), s.as("ada")

@@ -230,7 +230,7 @@ func cut(s string, n int) string {
 	return s
 }
 
-// errGone means that the page's row does not exist: the handler's answer is gone.
+// errGone means that the page's row does not exist. Site.model answers it by calling request.gone.
 var errGone = fault.New(fault.NotFound, "It was deleted meanwhile.")
 
 // gone redirects to the index with the message that the object does not exist, as Django does.

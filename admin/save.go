@@ -17,9 +17,9 @@ import (
 // errInvalid means that the input has a mistake. The form describes it.
 var errInvalid = errors.New("invalid")
 
-// save writes a posted form, its inlines and the history in one transaction. After errConflict, errGone and errInvalid
+// store writes a posted form, its inlines and the history in one transaction. After errConflict, errGone and errInvalid
 // nothing was written, and the form describes the problem.
-func (r *request) save() (*form, error) {
+func (r *request) store() (*form, error) {
 	f := r.postedForm(r.id)
 	if r.model.prepare != nil && f.valid() {
 		if err := r.model.prepare(r, f); err != nil {
@@ -36,19 +36,19 @@ func (r *request) save() (*form, error) {
 		if !f.valid() {
 			return errInvalid
 		}
-		if f.conflicts() {
+		if f.markConflicts() {
 			return r.explainConflict(q, f)
 		}
 		return r.write(q, f)
 	})
 	if err == nil {
-		r.site.saved(r.model)
+		r.site.forgetUsers(r.model)
 	}
 	return f, f.explain(err)
 }
 
-// saved makes a change of users, groups or permissions effective at once.
-func (s *Site) saved(m *Model) {
+// forgetUsers makes a change of users, groups or permissions effective at once.
+func (s *Site) forgetUsers(m *Model) {
 	if m.App == authApp {
 		s.Users.Forget()
 	}

@@ -178,7 +178,7 @@ func TestADeletedUserTakesSessionsAndHistoryAlong(t *testing.T) {
 	}
 }
 
-func TestTheHistoryIsListedAndNobodyEditsIt(t *testing.T) {
+func TestTheHistoryIsListedAndCanNotBeEdited(t *testing.T) {
 	s := newSite(t)
 	v := s.as("ada")
 	v.get("/admin/polls/question/add/").send(questionForm, "question_text", "Q", "pub_date_0", "2026-01-01", "pub_date_1", "1:00")

@@ -66,7 +66,7 @@ func TestABalancerIsRememberedWhileItAsks(t *testing.T) {
 	}
 }
 
-func TestABalancerIsToldToTakeBackADrainInItsFirstSecondsAlone(t *testing.T) {
+func TestTheAgentTakesBackADrainOnlyInABalancersFirstSeconds(t *testing.T) {
 	g := &agent{ready: &readiness{asked: time.Now().Add(time.Hour), last: Ready{Ready: true}}}
 	g.share.Store(75)
 	for since, want := range map[time.Duration]string{0: "up ready 75%", peerFor + time.Second: "up 75%"} {

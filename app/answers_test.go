@@ -114,7 +114,7 @@ func TestWhatTheDatabaseSaysIsAnsweredHonestly(t *testing.T) {
 	}}})
 }
 
-func TestAStatementThatTakesLongerThanItMayIsStoppedAndToldSo(t *testing.T) {
+func TestAStatementOverItsTimeoutIsStoppedAndThePageSaysSo(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *config.Config) {
 		setDatabase(c, func(d *config.Database) { d.StatementTimeout = 100 * time.Millisecond })

@@ -35,7 +35,7 @@ type App struct {
 	cfg     *config.Config
 	log     *slog.Logger
 	db      *db.DB
-	server  *activity.Observer
+	monitor *activity.Observer
 	sampler *activity.Sampler
 	leases  *activity.ProcessMonitor
 	hosts   hostWatch
@@ -54,9 +54,9 @@ type App struct {
 	ids     *requestIDs
 	echo    *echo.Echo
 
-	looks     singleflight.Group // of the start page at the server's slots
-	patterns  map[string]bool    // of the routes; written only while they are bound
-	switching sync.Mutex         // held by each change of the database settings, so that none overwrites another
+	slotQueries singleflight.Group // shares one query of the slots among start pages
+	patterns    map[string]bool    // of the routes; written only while they are bound
+	switching   sync.Mutex         // held by each change of the database settings, so that none overwrites another
 }
 
 // Options are settings of the process. All are optional.
@@ -91,7 +91,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, o Options) (
 	a.addPages()
 	if a.agent, err = listenAgent(ctx, cfg.Server.AgentAddr, a.ready, a.db.Stat); err == nil {
 		a.hosts.check(ctx, cfg.Databases["default"])
-		err = a.checkBudget(ctx, a.server, cfg)
+		err = a.checkBudget(ctx, a.monitor, cfg)
 	}
 	if err != nil {
 		return nil, errors.Join(err, a.Close(ctx))
@@ -130,9 +130,9 @@ func open(ctx context.Context, cfg *config.Config, log *slog.Logger, o Options) 
 	leases := activity.StartProcessMonitor(d)
 	observer.Process = leases.Now
 	a := &App{
-		o: o, cfg: cfg, log: log, db: d, server: observer, leases: leases, report: reporter, count: count, trace: traces,
+		o: o, cfg: cfg, log: log, db: d, monitor: observer, leases: leases, report: reporter, count: count, trace: traces,
 		sampler: activity.StartSampler(observer, cfg.Monitor.Interval, thresholds(cfg, d)), hosts: hostWatch{log: log},
-		ready: &readiness{db: d, server: observer, leases: leases, pooler: undeclared{log: log}},
+		ready: &readiness{db: d, monitor: observer, leases: leases, pooler: undeclared{log: log}},
 	}
 	a.count.FollowDB(d)
 	a.count.FollowProcess(leases.Now)
@@ -143,11 +143,11 @@ func open(ctx context.Context, cfg *config.Config, log *slog.Logger, o Options) 
 
 // addPages makes what serves requests.
 func (a *App) addPages() {
-	cfg, reserve := a.cfg, func() auth.Runner { return newReserve(a.server).inTx }
+	cfg, reserve := a.cfg, func() auth.Runner { return newReserve(a.monitor).inTx }
 	a.guard, a.ids, a.patterns = web.NewGuard(cfg.Server.BaseURL, cfg.Server.AllowedHosts...), newRequestIDs(), map[string]bool{}
 	a.users = auth.New(a.db, cfg.Admin, reserve())
 	a.polls = polls.New(polls.NewStore(a.db), time.Now)
-	a.lab = lab.New(a.db, a.server, cfg.Test, cfg.Sentry, a.log)
+	a.lab = lab.New(a.db, a.monitor, cfg.Test, cfg.Sentry, a.log)
 	a.scenes = labsite.New(a.lab.Enabled, a.o.Complete, a.log)
 	a.admin = admin.New(admin.Options{
 		DB: a.db, Users: a.users, Log: a.log, Links: []web.Link{{Path: dashboard.Path, Text: "Connections"}}, Report: a.failed,
@@ -159,7 +159,7 @@ func (a *App) addPages() {
 		},
 	})
 	a.board = dashboard.New(dashboard.Options{
-		DB: a.db, Users: a.users, Server: a.server, Sampler: a.sampler, Process: a.leases.Now, Config: cfg,
+		DB: a.db, Users: a.users, Monitor: a.monitor, Sampler: a.sampler, Process: a.leases.Now, Config: cfg,
 		Waits: a.count.Acquires().Waits, Testing: a.lab.Enabled, Log: a.log, Complete: a.o.Complete,
 		Switch: a.switchByHand, ViewReserve: reserve(), ChangeReserve: reserve(), Record: admin.Record,
 	})
@@ -176,10 +176,10 @@ func thresholds(cfg *config.Config, d *db.DB) func() activity.Thresholds {
 
 // checkBudget runs for each new configuration, and at start, where it opens the monitoring connection: later all slots may
 // be taken. It fails if strict_budget is set and the configuration allows more connections than the server has slots.
-func (a *App) checkBudget(ctx context.Context, server *activity.Observer, cfg *config.Config) error {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+func (a *App) checkBudget(ctx context.Context, monitor *activity.Observer, cfg *config.Config) error {
+	ctx, cancel := context.WithTimeout(ctx, slotsTimeout)
 	defer cancel()
-	budget, err := server.CheckBudget(ctx, cfg)
+	budget, err := monitor.CheckBudget(ctx, cfg)
 	switch _, refused := errors.AsType[*activity.BudgetError](err); {
 	case refused:
 		return err
@@ -189,7 +189,7 @@ func (a *App) checkBudget(ctx context.Context, server *activity.Observer, cfg *c
 		a.log.WarnContext(ctx, budget.String())
 	}
 	if err == nil {
-		a.ready.pooler.check(ctx, server, cfg.Databases["default"])
+		a.ready.pooler.check(ctx, monitor, cfg.Databases["default"])
 	}
 	return nil
 }
@@ -201,22 +201,22 @@ func (a *App) checkNewBudget(ctx context.Context, cfg *config.Config) error {
 		cfg.Server.Replicas == a.cfg.Server.Replicas && cfg.Server.StrictBudget == a.cfg.Server.StrictBudget {
 		return nil
 	}
-	server := a.server
+	monitor := a.monitor
 	if !database.SameServer(a.db.Config()) {
 		var err error
-		if server, err = activity.NewObserver(database); err != nil {
+		if monitor, err = activity.NewObserver(database); err != nil {
 			return fmt.Errorf("database settings: %w", err)
 		}
-		defer server.Close()
+		defer monitor.Close()
 	}
-	return a.checkBudget(ctx, server, cfg)
+	return a.checkBudget(ctx, monitor, cfg)
 }
 
 // DB returns the application's database.
 func (a *App) DB() *db.DB { return a.db }
 
-// Server returns the monitor of the database server. It has its own connection.
-func (a *App) Server() *activity.Observer { return a.server }
+// Monitor returns the monitor of the database server. It has its own connection.
+func (a *App) Monitor() *activity.Observer { return a.monitor }
 
 // Reconfigure applies a new configuration as far as possible without a restart: the database, its strategy and sizes,
 // its replicas, and the test endpoints. No request fails. restart names the other sections that changed.
@@ -239,7 +239,7 @@ func (a *App) Reconfigure(ctx context.Context, cfg *config.Config) (restart []st
 	if err != nil {
 		return nil, errors.Join(err, a.db.UseReplica(before))
 	}
-	if err := a.server.Use(ctx, database); err != nil {
+	if err := a.monitor.Use(ctx, database); err != nil {
 		return nil, err
 	}
 	a.lab.Configure(cfg.Test)
@@ -275,7 +275,7 @@ func (a *App) Close(ctx context.Context) error {
 		func() error { a.agent.Close(); return nil },
 		func() error { a.scenes.Close(); return nil },
 		func() error { return a.closeDB(ctx) },
-		func() error { a.closeMonitor(); return nil },
+		func() error { a.stopMonitoring(); return nil },
 		func() error { return a.trace.Close(ctx) },
 		func() error { return a.report.Close(ctx) },
 	}
@@ -285,7 +285,7 @@ func (a *App) Close(ctx context.Context) error {
 		wg.Go(func() { errs[i] = part() })
 	}
 	wg.Wait()
-	a.server.Close() // last: the pool's tickets are held on it
+	a.monitor.Close() // last: the pool's tickets are held on it
 	return errors.Join(errs...)
 }
 
@@ -297,7 +297,7 @@ func (a *App) closeDB(ctx context.Context) error {
 	return nil
 }
 
-func (a *App) closeMonitor() {
+func (a *App) stopMonitoring() {
 	a.leases.Stop()
 	a.hosts.close()
 	a.board.Close()

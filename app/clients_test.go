@@ -309,7 +309,7 @@ func TestAStopIsSeenByBalancersBeforeItCutsAnything(t *testing.T) {
 	}
 }
 
-func TestAServerThatNobodyUsesStopsAtOnce(t *testing.T) {
+func TestAnUnusedServerStopsAtOnce(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	began := time.Now()

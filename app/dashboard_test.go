@@ -242,7 +242,7 @@ func (e event) waits(t *testing.T) (longest time.Duration, asked int) {
 	return longest, asked
 }
 
-func TestTheDashboardTellsPercentilesOfTheWaitsUnderTheSettingsInForce(t *testing.T) {
+func TestTheDashboardShowsPercentilesOfTheWaitsUnderTheCurrentSettings(t *testing.T) {
 	t.Parallel()
 	const timeout = 300 * time.Millisecond
 	s := newBoard(t, func(c *config.Config) {
@@ -393,7 +393,7 @@ func TestNoMoreThanAHundredWatchAndOfOneUserNoMoreThanTwenty(t *testing.T) {
 		}
 	}
 	last := s.login("ada")
-	if a := s.get(eventStream, "Cookie", last); a.StatusCode != 503 || a.header("Retry-After") == "" || !strings.Contains(a.body, "As many watch") {
+	if a := s.get(eventStream, "Cookie", last); a.StatusCode != 503 || a.header("Retry-After") == "" || !strings.Contains(a.body, "maximum of 100 viewers") {
 		t.Errorf("the 101st: %s\n%s", a.Status, a.body)
 	}
 	if st := s.DB().Stat(); st.Leases > 0 || st.Open() > 2 {
@@ -421,7 +421,7 @@ func (l tight) Accept() (net.Conn, error) {
 	return c, err
 }
 
-func TestWhoDoesNotReadIsDroppedAndHoldsNobodyUp(t *testing.T) {
+func TestAViewerThatDoesNotReadIsDroppedAndDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	s := newBoard(t, nil)
 	cookie := s.login("ada")
@@ -743,7 +743,7 @@ func TestTheMonitoringConnectionOutlivesALoginThatFindsItsTableLocked(t *testing
 	s.reconfigure(func(d *config.Database) { d.Pool.Timeout = 100 * time.Millisecond })
 	control := dbtest.Control(t, s.cfg.Databases["default"])
 	backend := func() (pid int) {
-		if err := s.Server().Do(t.Context(), func(c *pgx.Conn) error {
+		if err := s.Monitor().Do(t.Context(), func(c *pgx.Conn) error {
 			return c.QueryRow(t.Context(), "SELECT pg_backend_pid()").Scan(&pid)
 		}); err != nil {
 			t.Error(err)
@@ -762,7 +762,7 @@ func TestTheMonitoringConnectionOutlivesALoginThatFindsItsTableLocked(t *testing
 	s.sql(control, `LOCK TABLE auth_user`)
 	looked := make(chan error, 1)
 	go func() { // another login takes the turn until most of the wait of the first is over
-		looked <- s.Server().Do(t.Context(), func(c *pgx.Conn) error {
+		looked <- s.Monitor().Do(t.Context(), func(c *pgx.Conn) error {
 			_, err := c.Exec(t.Context(), "SELECT pg_sleep(1.9)")
 			return err
 		})
@@ -823,7 +823,7 @@ func TestTheDashboardGoesOnWhileTheServerHangs(t *testing.T) {
 	v.until("the server is seen again", func(e event) bool { return e.kind == "now" && e.last("used") != nil })
 }
 
-func TestASwitchThatCannotBeRecordedIsMadeAndTold(t *testing.T) {
+func TestASwitchThatCanNotBeRecordedIsMadeAndThePageSaysSo(t *testing.T) {
 	t.Parallel()
 	s := newBoard(t, nil)
 	s.sql(dbtest.Control(t, s.cfg.Databases["default"]), `ALTER TABLE django_admin_log RENAME TO elsewhere`)

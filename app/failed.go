@@ -17,7 +17,7 @@ const mostHolders = 20
 func (a *App) failed(c echo.Context, err error) {
 	a.count.Failed(err)
 	a.board.Failed(c.Path(), err)
-	a.ready.failed(err)
+	a.ready.noteLastingRefusal(err)
 	if a.report == nil {
 		return // the rest names each holder's source lines, which costs more than the refusal itself
 	}

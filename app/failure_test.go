@@ -128,7 +128,7 @@ func TestAFailoverThatIsExpectedDoesNotMakeTheProcessUnready(t *testing.T) {
 	s.mustRecover()
 }
 
-func TestAWrongPasswordIsToldApart(t *testing.T) {
+func TestAWrongPasswordHasItsOwnSentence(t *testing.T) {
 	t.Parallel()
 	cfg := dbtest.Config(t)
 	cfg.Password = "not the password"
@@ -197,7 +197,7 @@ func TestAClientThatHangsUpInTheQueueIsNoFailure(t *testing.T) {
 	}
 }
 
-func TestARequestThatWaitedTooLongOrFoundTheQueueFullIsToldSo(t *testing.T) {
+func TestARequestThatWaitedTooLongOrFoundTheQueueFullGetsThatReason(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *config.Config) {
 		setDatabase(c, func(d *config.Database) {
@@ -291,7 +291,7 @@ func TestAPanicAfterTheResponseHasBegunCutsIt(t *testing.T) {
 	}
 }
 
-func TestALeakIsToldInTheLogWithItsLineOfCode(t *testing.T) {
+func TestALeakIsLoggedWithItsLineOfCode(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *config.Config) {
 		setDatabase(c, func(d *config.Database) { pool(d); d.Pool.LeakAfter = 100 * time.Millisecond })

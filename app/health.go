@@ -55,7 +55,7 @@ func (a *App) readyz(c echo.Context) error {
 // readiness also checks how requests fare. A stalled pool is unready until a lease is released.
 type readiness struct {
 	db       *db.DB
-	server   *activity.Observer
+	monitor  *activity.Observer
 	pooler   undeclared
 	leases   *activity.ProcessMonitor
 	stopping atomic.Bool
@@ -80,9 +80,10 @@ type refusal struct {
 	detail string
 }
 
-// failed notes a request that failed with err. Others may succeed, so the server stays ready. A refusal for want of a
-// connection is not noted: the next check finds its cause, and it may happen thousands of times a second.
-func (r *readiness) failed(err error) {
+// noteLastingRefusal remembers a failure that only a person can end. Other requests may succeed, so the server stays
+// ready. A refusal for want of a connection is not noted: the next check finds its cause, and it may happen thousands of
+// times a second.
+func (r *readiness) noteLastingRefusal(err error) {
 	if db.CauseOf(err) != "" {
 		return
 	}
@@ -118,8 +119,8 @@ func (r *readiness) check(ctx context.Context) Ready {
 	if err == nil {
 		r.served = r.asked
 	}
-	r.last = Ready{Ready: err == nil || r.bears(err), ReadOnly: readOnly}
-	warnings := []string{r.pooler.check(ctx, r.server, r.db.Config())}
+	r.last = Ready{Ready: err == nil || r.servesWithoutPrimary(err), ReadOnly: readOnly}
+	warnings := []string{r.pooler.check(ctx, r.monitor, r.db.Config())}
 	if readOnly {
 		warnings = append(warnings, onlyReads)
 	}
@@ -132,7 +133,7 @@ func (r *readiness) check(ctx context.Context) Ready {
 
 // ask returns why requests that need the database fail, and whether it takes no changes.
 func (r *readiness) ask(ctx context.Context) (readOnly bool, err error) {
-	err = r.server.Read(ctx, func(c *pgx.Conn) (err error) {
+	err = r.monitor.Read(ctx, func(c *pgx.Conn) (err error) {
 		if err := migrations.Check(ctx, c); err != nil {
 			return err
 		}
@@ -164,9 +165,10 @@ func detail(err error) string {
 	return web.ProblemOf(err).Detail
 }
 
-// bears reports whether requests can be served although the primary is lost: a replica serves reads, or a failover to
-// another host is expected. If all processes called themselves unready at once, a balancer would refuse every request.
-func (r *readiness) bears(err error) bool {
+// servesWithoutPrimary reports whether requests can be served although the primary is lost: a replica serves reads, or a
+// failover to another host is expected. If all processes called themselves unready at once, a balancer would refuse every
+// request.
+func (r *readiness) servesWithoutPrimary(err error) bool {
 	switch db.CauseOf(err) {
 	case db.ServerUnavailable, db.NoSuitableServer, db.CircuitOpen:
 	default:

@@ -28,7 +28,8 @@ var (
 	pages = web.MustTemplates(templateFS, template.FuncMap{"static": files.URL})
 )
 
-const lookTimeout = 2 * time.Second
+// slotsTimeout limits a query of the server's slots.
+const slotsTimeout = 2 * time.Second
 
 // connectionInfo is a summary of the application's connections, for JSON.
 func (a *App) connectionInfo(ctx context.Context) (map[string]any, activity.Slots) {
@@ -45,10 +46,10 @@ func (a *App) connectionInfo(ctx context.Context) (map[string]any, activity.Slot
 
 // slots queries the server once for all requests that wait: they share one connection with readiness and the dashboard.
 func (a *App) slots(ctx context.Context) (activity.Slots, error) {
-	slots, err, _ := a.looks.Do("", func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
+	slots, err, _ := a.slotQueries.Do("", func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), slotsTimeout)
 		defer cancel()
-		slots, err := a.server.Slots(ctx)
+		slots, err := a.monitor.Slots(ctx)
 		if err != nil {
 			a.log.WarnContext(ctx, "the start page can't show the server's slots", "error", err)
 		}
@@ -81,7 +82,7 @@ func (a *App) home(c echo.Context) error {
 func (a *App) trouble() string {
 	switch p := a.leases.Now(); {
 	case p.Dry():
-		return fmt.Sprintf("All %d database connections of this application are out, and none comes back: pages that need one fail.", p.Now.Size)
+		return fmt.Sprintf("All %d database connections of this application are in use, and none has been released: pages that need one fail.", p.Now.Size)
 	case p.Failure != nil && !p.Failure.Over:
 		return web.ProblemOf(&db.ConnError{Cause: p.Failure.Cause}).Detail
 	}

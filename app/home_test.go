@@ -23,7 +23,7 @@ func TestACrowdOnTheStartPageQueriesTheServerOnce(t *testing.T) {
 	}
 	const crowd = 10
 	var visitors sync.WaitGroup
-	err := s.Server().Read(t.Context(), func(*pgx.Conn) error { // meanwhile nobody else has the connection
+	err := s.Monitor().Read(t.Context(), func(*pgx.Conn) error { // meanwhile nobody else has the connection
 		for range crowd {
 			visitors.Go(func() {
 				if a := s.get("/"); a.StatusCode != http.StatusOK {

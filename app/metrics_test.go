@@ -59,7 +59,7 @@ func (s *site) eventually(name string, ok func(float64) bool) {
 
 func is(want float64) func(float64) bool { return func(got float64) bool { return got == want } }
 
-func TestMetricsTellOfEachRequestByItsPattern(t *testing.T) {
+func TestMetricsCountEachRequestByItsPattern(t *testing.T) {
 	underEachStrategy(t, []promise{{"once, with the code that the client got", func(t *testing.T, s *site) {
 		for range 3 {
 			s.get("/polls/1/")
@@ -161,7 +161,7 @@ func TestMetricsAnswerWhileEverySlotIsTaken(t *testing.T) {
 	}
 }
 
-func TestMetricsTellThatTheServerCanNotBeSeen(t *testing.T) {
+func TestMetricsReportThatTheServerCanNotBePolled(t *testing.T) {
 	t.Parallel()
 	server := dbtest.NewServer(t, dbtest.Options{})
 	s := siteOn(t, server.Config(t), func(c *config.Config) { c.Monitor.Interval = 100 * time.Millisecond })
@@ -180,7 +180,7 @@ func TestMetricsTellThatTheServerCanNotBeSeen(t *testing.T) {
 	s.eventually("ddtb_monitor_age_seconds", func(age float64) bool { return age < 0.5 })
 }
 
-func TestMetricsTellOfSessionsAndWhatTheyDo(t *testing.T) {
+func TestMetricsCountSessionsByWhatTheyDo(t *testing.T) {
 	t.Parallel()
 	s := siteOn(t, dbtest.Config(t), func(c *config.Config) { c.Monitor.Interval = 100 * time.Millisecond })
 	dbtest.Control(t, s.cfg.Databases["default"]) // a superuser's, of which the application's role sees little
@@ -209,7 +209,7 @@ func TestMetricsTellOfSessionsAndWhatTheyDo(t *testing.T) {
 	s.eventually("ddtb_oldest_idle_in_transaction_seconds", func(age float64) bool { return age < 0.5 })
 }
 
-func TestMetricsTellWhoWaitsLeaksAndIsRefused(t *testing.T) {
+func TestMetricsCountWaitsLeaksAndRefusals(t *testing.T) {
 	t.Parallel()
 	s := siteOn(t, dbtest.Config(t), func(c *config.Config) {
 		setDatabase(c, func(d *config.Database) {
@@ -289,7 +289,7 @@ func (s *site) mustNotGoBackwards(before series) series {
 	return now
 }
 
-func TestMetricsTellAnAnswerThatWasCutFromOneThatNobodyWaitedFor(t *testing.T) {
+func TestMetricsDistinguishACutAnswerFromAClientThatLeft(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
 	s.AddPage("/begins", func(c echo.Context) error {

@@ -22,7 +22,7 @@ type undeclared struct {
 
 // check queries the server over the open monitoring connection, unless the answer is known. It returns the setting that
 // an operator should add, or "". It logs a new answer.
-func (u *undeclared) check(ctx context.Context, server *activity.Observer, cfg db.Settings) (advice string) {
+func (u *undeclared) check(ctx context.Context, monitor *activity.Observer, cfg db.Settings) (advice string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.known && u.cfg.SameServer(cfg) {
@@ -30,7 +30,7 @@ func (u *undeclared) check(ctx context.Context, server *activity.Observer, cfg d
 	}
 	address := ""
 	if cfg.Pooler == "" {
-		err := server.Read(ctx, func(conn *pgx.Conn) (err error) {
+		err := monitor.Read(ctx, func(conn *pgx.Conn) (err error) {
 			address = db.ServerOf(conn)
 			advice, _, err = db.UndeclaredPooler(ctx, conn)
 			return err

@@ -15,8 +15,8 @@ import (
 // reserve provides the monitoring connection to the few queries that must work when no other connection is available, such
 // as a staff login during an outage. Each use has its own reserve, so that one does not block another.
 type reserve struct {
-	server *activity.Observer
-	place  chan struct{} // holds a token while in use
+	monitor *activity.Observer
+	place   chan struct{} // holds a token while in use
 }
 
 const (
@@ -26,8 +26,8 @@ const (
 	mostTime  = 10 * statement         // longer than one use takes: a closed connection can't be reopened
 )
 
-func newReserve(server *activity.Observer) *reserve {
-	return &reserve{server: server, place: make(chan struct{}, 1)}
+func newReserve(monitor *activity.Observer) *reserve {
+	return &reserve{monitor: monitor, place: make(chan struct{}, 1)}
 }
 
 // inTx runs fn in a transaction. It runs it again if the connection was dead. It returns Busy if the connection is in
@@ -39,13 +39,13 @@ func (r *reserve) inTx(ctx context.Context, fn func(context.Context, db.Querier)
 	case r.place <- struct{}{}:
 		defer func() { <-r.place }()
 	case <-inLine.Done():
-		return fault.New(fault.Busy, "Others ask over the one connection that is left. Try again in a moment.")
+		return fault.New(fault.Busy, "The one remaining database connection is in use. Try again in a moment.")
 	}
 	// A client that disconnects must not cancel a query on that connection: canceling closes it.
 	kept := context.WithoutCancel(ctx)
 	turn, cancel := context.WithTimeout(kept, turnFor)
 	defer cancel()
-	return r.server.Do(turn, func(conn *pgx.Conn) error {
+	return r.monitor.Do(turn, func(conn *pgx.Conn) error {
 		// The limit starts now, after the wait for the turn, so that the server times out first.
 		ctx, cancel := context.WithTimeout(kept, mostTime)
 		defer cancel()

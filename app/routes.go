@@ -17,10 +17,7 @@ import (
 	"ddtb/polls"
 )
 
-const (
-	get  = http.MethodGet
-	post = http.MethodPost
-)
+const get = http.MethodGet
 
 // route is one address. A GET route also answers HEAD. An address that ends in a slash is also reached without it.
 type route struct {
@@ -43,12 +40,6 @@ const (
 func (a *App) table() []route {
 	table := []route{
 		{get, "/", a.home, direct},
-		{get, polls.ListRoute, a.polls.List, page},
-		{get, polls.DetailRoute, a.polls.Detail, page},
-		{get, polls.ResultsRoute, a.polls.Results, page},
-		{get, polls.VoteRoute, a.polls.NoVote, page},
-		{post, polls.VoteRoute, a.polls.Vote, page},
-
 		{get, "/healthz", a.healthz, direct},
 		{get, "/readyz", a.readyz, direct},
 		{get, "/metrics", a.count.Handler(a.log), direct},
@@ -57,6 +48,9 @@ func (a *App) table() []route {
 	}
 	for path, h := range a.lab.Routes(a.guard.OwnHost) {
 		table = append(table, route{get, path, h, direct})
+	}
+	for _, r := range a.polls.Routes() {
+		table = append(table, route{r.Method, r.Path, r.Handler, page})
 	}
 	for _, r := range slices.Concat(a.scenes.Routes(), a.board.Routes()) {
 		table = append(table, route{r.Method, r.Path, r.Handler, live})

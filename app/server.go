@@ -34,7 +34,7 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 // it. The first share is of the whole; each other share is of the remaining time.
 const (
 	drainShare    = 0.2  // requests are served with "Connection: close"
-	toldShare     = 0.4  // the same, if a balancer polls the agent
+	balancerShare = 0.4  // the same, if a balancer polls the agent
 	requestsShare = 0.6  // running requests may finish
 	closeShare    = 0.75 // mails, events and traces may be sent
 	stopShare     = 0.9  // after it, parts that still hang are abandoned
@@ -132,7 +132,7 @@ func (s *serving) drain(began time.Time, total time.Duration) {
 	least := s.cfg.Server.Drain
 	most := max(least, min(time.Duration(drainShare*float64(total)), maxDrain))
 	if s.agent.expected() {
-		most = max(most, time.Duration(toldShare*float64(total)))
+		most = max(most, time.Duration(balancerShare*float64(total)))
 	}
 	tick := time.NewTicker(drainCheck)
 	defer tick.Stop()

@@ -162,7 +162,7 @@ func TestAChangeOfTheCollectorNeedsARestart(t *testing.T) {
 	}
 }
 
-func TestACollectorAndASentryThatAreNotThereHoldUpNobody(t *testing.T) {
+func TestAMissingCollectorAndSentryDelayNoRequest(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, func(c *config.Config) {
 		c.Tracing.Endpoint, c.Sentry.DSN, c.Sentry.TracesSampleRate = "http://127.0.0.1:1", "http://thekey@127.0.0.1:1/7", 1

@@ -182,7 +182,7 @@ func TestTheMonitorIsNoSessionToEnd(t *testing.T) {
 		t.Errorf("the list has the monitor:\n%s", list)
 	}
 	var pid int
-	err := s.Server().Do(t.Context(), func(c *pgx.Conn) error { pid = int(c.PgConn().PID()); return nil })
+	err := s.Monitor().Do(t.Context(), func(c *pgx.Conn) error { pid = int(c.PgConn().PID()); return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

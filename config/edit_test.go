@@ -34,7 +34,7 @@ func TestADatabaseIsEditedByTheRulesOfTheFile(t *testing.T) {
 	}
 }
 
-func TestAnEditWithMistakesTellsEachAtItsKey(t *testing.T) {
+func TestAnEditReportsEachMistakeAtItsKey(t *testing.T) {
 	d := config.Default().Databases["default"]
 	d.Password = "hunter2"
 	after, problems := config.Edit(d, map[string]string{

@@ -223,7 +223,7 @@ func TestMistakesOfDatabaseURL(t *testing.T) {
 		"postgres://u:12/hunter2@h/n":           brokenURL,
 		"postgres://u:a?hunter=2@h/n":           brokenURL,
 		"postgres://u:hunter2":                  "databases.default.port: " + hidden + "a whole number from 1 to 65535",
-		"postgres://u:p@h1:1,h2:hunter2/n":      "databases.default.hosts: " + hidden + formats["hosts"].says,
+		"postgres://u:p@h1:1,h2:hunter2/n":      "databases.default.hosts: " + hidden + formats["hosts"].description,
 		"postgres://h1,h2,h3/n?port=1,2":        "there are 3 hosts and 2 ports: write one port for all, or one for each",
 		"postgres://h/n?sslcrl=hunter2":         "parameter sslcrl can't be honoured: remove it",
 		"postgres://h/n?gssencmode=require":     "parameter gssencmode can't be honoured: remove it, or set it to disable",

@@ -20,8 +20,8 @@ func plain(s string) bool { return utf8.ValidString(s) && !strings.ContainsFunc(
 
 // A format is a rule for a string, and its description after "allowed is ".
 type format struct {
-	is   func(string) bool
-	says string
+	allows      func(string) bool
+	description string
 }
 
 var formats = map[string]format{

@@ -137,7 +137,7 @@ func (l *loader) warn(format string, args ...any) {
 	l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf(format, args...))
 }
 
-// set sets the key to a value from a file.
+// set stores a value, from any source, in the type that TOML gives it.
 func (l *loader) set(k *key, found any, o Origin) {
 	if problem := k.set(found); problem != "" {
 		l.fail(o, k.name, "%s", problem)
@@ -154,7 +154,7 @@ func (l *loader) setOrigin(name string, o Origin) {
 	l.cfg.Origins[name] = o
 }
 
-// setText sets the key to text from another source.
+// setText stores text, such as that of a variable or a flag. Empty text sets nothing.
 func (l *loader) setText(name, text string, o Origin) {
 	if text != "" {
 		l.set(l.byName[name], l.byName[name].parse(text), o)

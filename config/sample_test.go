@@ -38,7 +38,7 @@ func TestSampleHasEveryKeyWithItsDefault(t *testing.T) {
 	}
 }
 
-func TestSampleTellsEveryBound(t *testing.T) {
+func TestTheSampleNamesEveryBound(t *testing.T) {
 	comments := commentsOfSample()
 	for _, k := range newLoader(Options{}).keys {
 		for _, word := range boundsOf(k) {

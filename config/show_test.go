@@ -47,7 +47,7 @@ func TestWhatIsShownLoadsAgain(t *testing.T) {
 	equal(t, "what was loaded again", values(*again), values(*c))
 }
 
-func TestShowTellsEveryOrigin(t *testing.T) {
+func TestShowNamesEveryOrigin(t *testing.T) {
 	c := mustLoad(t, everything, "DB_MAX_CONNS=7")
 	name := func(path string) {
 		for key, o := range c.Origins {

@@ -18,13 +18,14 @@ import (
 //	string             the allowed words, "pool|persistent"; without a "|", the name of a format
 //	list of strings    the format of each item
 
-// A scale is a type with bounds: as a number, and described. The number of a duration is in nanoseconds.
-type scale struct {
-	of   func(found any) (x float64, is bool)
-	says string
+// numeric says how a value of one type becomes a number for the bounds, and how a message describes it. The number of a
+// duration is in nanoseconds.
+type numeric struct {
+	toNumber    func(found any) (x float64, ok bool)
+	description string
 }
 
-var scales = map[reflect.Type]scale{
+var numerics = map[reflect.Type]numeric{
 	reflect.TypeFor[int](): {func(found any) (float64, bool) {
 		n, is := found.(int64)
 		return float64(n), is
@@ -63,7 +64,7 @@ const autoWord = "auto"
 
 func (k *key) field() reflect.Value { return reflect.ValueOf(k.target).Elem() }
 
-// set stores a value from a file, or returns the problem and stores nothing.
+// set stores a value, from any source, in the type that TOML gives it. Or it returns the problem, and stores nothing.
 func (k *key) set(found any) (problem string) {
 	var value any
 	valid := false
@@ -84,7 +85,7 @@ func (k *key) set(found any) (problem string) {
 			value = strings.Join(list, ",")
 		}
 	default:
-		value, valid = k.scaled(found)
+		value, valid = k.bounded(found)
 	}
 	if !valid {
 		return k.refuse(found)
@@ -93,9 +94,9 @@ func (k *key) set(found any) (problem string) {
 	return ""
 }
 
-// scaled converts a value within the bounds, or an allowed word, to a number.
-func (k *key) scaled(found any) (x float64, valid bool) {
-	if x, valid = scales[k.field().Type()].of(found); valid && k.within(x) {
+// bounded converts a value within the bounds, or an allowed word, to a number.
+func (k *key) bounded(found any) (x float64, valid bool) {
+	if x, valid = numerics[k.field().Type()].toNumber(found); valid && k.within(x) {
 		return x, true
 	}
 	word := strings.ToLower(fmt.Sprint(found)) // Python's None too
@@ -139,9 +140,9 @@ func (k *key) within(x float64) bool {
 		if !is {
 			high = low
 		}
-		of := scales[k.field().Type()].of
-		least, isLeast := of(k.parse(low))
-		most, isMost := of(k.parse(high))
+		toNumber := numerics[k.field().Type()].toNumber
+		least, isLeast := toNumber(k.parse(low))
+		most, isMost := toNumber(k.parse(high))
 		if isLeast && isMost && least <= x && x <= most {
 			return true
 		}
@@ -173,7 +174,7 @@ func (k *key) fits(s string) bool {
 	if k.secret() && strings.ContainsRune(s, 0) || !k.secret() && !plain(s) {
 		return false
 	}
-	return formats[k.allow].is(s)
+	return formats[k.allow].allows(s)
 }
 
 func (k *key) words() ([]string, bool) {
@@ -201,11 +202,11 @@ func (k *key) unshown() string {
 }
 
 func (k *key) allowed() string {
-	if s, is := scales[k.field().Type()]; is {
+	if n, is := numerics[k.field().Type()]; is {
 		if numbers, auto := strings.CutPrefix(k.allow, autoWord+"|"); auto {
-			return strconv.Quote(autoWord) + ", or " + s.says + ranges(numbers)
+			return strconv.Quote(autoWord) + ", or " + n.description + ranges(numbers)
 		}
-		return s.says + ranges(k.allow)
+		return n.description + ranges(k.allow)
 	}
 	switch k.target.(type) {
 	case *bool:
@@ -218,7 +219,7 @@ func (k *key) allowed() string {
 	if words, is := k.words(); is {
 		return oneOf(words)
 	}
-	return formats[k.allow].says
+	return formats[k.allow].description
 }
 
 // ranges formats "0|1ms..24h" as "0, or from 1ms to 24h".

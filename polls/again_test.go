@@ -42,7 +42,7 @@ func (s *site) notes() (n int) {
 	return n
 }
 
-func TestEachRenderingOfAFormHasAVoteTokenOfItsOwnWhichNobodyKeeps(t *testing.T) {
+func TestEachRenderingOfAFormHasItsOwnVoteTokenAndIsNotCached(t *testing.T) {
 	s := newSite(t)
 	q, ids := s.ask("Anyone?", time.Hour, "Me")
 	seen := map[string]bool{}
@@ -83,7 +83,7 @@ func TestAVoteThatIsSentAgainCountsOnceAndIsAnsweredAlike(t *testing.T) {
 	}
 }
 
-func TestATokenThatIsNoneIsNoVote(t *testing.T) {
+func TestAnInvalidTokenIsRejected(t *testing.T) {
 	s := newSite(t)
 	q, ids := s.ask("Anyone?", time.Hour, "Me")
 	good := polls.NewToken().String()

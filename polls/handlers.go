@@ -57,6 +57,17 @@ func New(store *Store, now func() time.Time) *Handlers {
 	return h
 }
 
+// Routes returns the addresses of the pages for the application's table, which redirects to the final slash.
+func (h *Handlers) Routes() []web.Route {
+	return []web.Route{
+		web.Get("/polls/", h.List),
+		web.Get("/polls/:id/", h.Detail),
+		web.Get("/polls/:id/results/", h.Results),
+		web.Post("/polls/:id/vote/", h.Vote),
+		web.Get("/polls/:id/vote/", h.NoVote), // shows the form again
+	}
+}
+
 // item is a question in the list.
 type item struct {
 	ID      int64

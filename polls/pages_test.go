@@ -142,7 +142,7 @@ func TestTheResultsShowVotesSharesAndABarForEachChoice(t *testing.T) {
 	}
 }
 
-func TestTheResultsBeforeTheFirstVoteLeadNobody(t *testing.T) {
+func TestTheResultsBeforeTheFirstVoteHaveNoLeader(t *testing.T) {
 	s := newSite(t)
 	q, _ := s.ask("Anyone?", time.Hour, "Me", "You")
 	page := s.page("/polls/%d/results/", q)

@@ -75,13 +75,5 @@ func (q Question) Share(c Choice) string {
 	}
 }
 
-// The routes of the pages: ":id" stands for an id. Each ends in a slash; the same address without it redirects to it.
-const (
-	ListRoute    = "/polls/"
-	DetailRoute  = "/polls/:id/"
-	ResultsRoute = "/polls/:id/results/"
-	VoteRoute    = "/polls/:id/vote/" // POST only
-)
-
 // Path returns the address of the question's page.
 func (q Question) Path() string { return fmt.Sprintf("/polls/%d/", q.ID) }

@@ -40,12 +40,12 @@ func siteOn(t *testing.T, d *db.DB) *site {
 	h := polls.New(polls.NewStore(d), func() time.Time { return now })
 	e := echo.New()
 	e.HTTPErrorHandler = web.HandleErrors(slog.New(slog.DiscardHandler), nil)
-	read := []string{http.MethodGet, http.MethodHead}
-	e.Match(read, polls.ListRoute, h.List)
-	e.Match(read, polls.DetailRoute, h.Detail)
-	e.Match(read, polls.ResultsRoute, h.Results)
-	e.POST(polls.VoteRoute, h.Vote)
-	e.Match(read, "/static/*", web.Static(polls.Static))
+	for _, r := range append(h.Routes(), web.Get("/static/*", web.Static(polls.Static))) {
+		e.Add(r.Method, r.Path, r.Handler)
+		if r.Method == http.MethodGet {
+			e.HEAD(r.Path, r.Handler)
+		}
+	}
 	srv := httptest.NewServer(e)
 	t.Cleanup(srv.Close)
 	return &site{t, d, srv.URL}

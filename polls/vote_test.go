@@ -151,11 +151,15 @@ func TestAHundredVotesAtOnceCountAsExactlyAHundred(t *testing.T) {
 	}
 }
 
-func TestVotingIsOnlyByPOST(t *testing.T) {
+func TestAGETOfTheVotingAddressShowsTheFormAndCountsNoVote(t *testing.T) {
 	s := newSite(t)
 	q, ids := s.ask("Anyone?", time.Hour, "Me")
-	if a := s.get("/polls/%d/vote/?choice=%d", q, ids[0]); a.status != http.StatusMethodNotAllowed {
-		t.Errorf("GET: %d", a.status)
+	a := s.page("/polls/%d/vote/?choice=%d", q, ids[0])
+	if got := a.text("[role=alert]"); got != "You didn't select a choice." {
+		t.Errorf("got the message %q", got)
+	}
+	if got := a.Find(`form input[type="radio"]`).Length(); got != 1 {
+		t.Errorf("the form has %d choices, want 1", got)
 	}
 	if len(s.votes()) != 0 {
 		t.Error("a GET counted as a vote")

@@ -95,7 +95,7 @@ func TestASuperuserIsRefusedForAWeakPasswordABadNameOrOneThatIsTaken(t *testing.
 	}
 }
 
-func TestALoginThatFailsDoesNotTellWhichPartWasWrong(t *testing.T) {
+func TestAFailedLoginDoesNotRevealWhichPartWasWrong(t *testing.T) {
 	s, d := open(t)
 	exec(t, d, `INSERT INTO auth_user (username, password, is_superuser, is_staff, is_active, first_name, last_name, email, date_joined)
 		SELECT n, password, false, n <> 'visitor', n <> 'gone', '', '', '', now() FROM auth_user, unnest(ARRAY['visitor', 'gone']) n`)

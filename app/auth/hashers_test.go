@@ -41,7 +41,7 @@ func TestEveryHasherOfDjangoIsChecked(t *testing.T) {
 	}
 }
 
-func TestTheLogSaysWhyALoginWasRefusedAndThePersonIsNotTold(t *testing.T) {
+func TestTheLogSaysWhyALoginWasRefusedAndThePageDoesNot(t *testing.T) {
 	s, d := open(t)
 	for name, c := range map[string]struct{ set, user, reason string }{
 		"no such user":               {"", "s3cr3t", "there is no such user"},

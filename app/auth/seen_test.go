@@ -99,7 +99,7 @@ func TestARevocationElsewhereIsSeenWithinThirtySeconds(t *testing.T) {
 	}
 }
 
-func TestAnUnknownOrEmptySecretIsNobody(t *testing.T) {
+func TestAnUnknownOrEmptySecretIdentifiesNoUser(t *testing.T) {
 	s, d, secret, _ := small(t)
 	for _, other := range []string{"", "x", secret + "A", secret[1:], "AAAA" + secret[4:], "\x00", string(make([]byte, 10_000))} {
 		if u := who(t, s, other); u != nil {

@@ -149,7 +149,7 @@ func (b *Board) apply(
 	}
 	b.feed.publish()
 	changes := differences(before, after)
-	done := deed{At: time.Now(), Sentence: user.Username + " switched " + changes}
+	done := action{At: time.Now(), Sentence: user.Username + " switched " + changes}
 	done.Unrecorded = b.record(ctx, user, "The strategy of database connections", "Switched "+changes+", until the next restart or change of the file.")
 	b.switched.Store(&switched{done, after})
 	b.Log.InfoContext(ctx, "the database settings were switched by hand, until the next restart or change of the file",
@@ -159,14 +159,14 @@ func (b *Board) apply(
 
 // switched is the last switch made here.
 type switched struct {
-	deed
+	action
 	to config.Database
 }
 
 // lastSwitch returns the switch that is in effect, or nil.
-func (b *Board) lastSwitch() *deed {
+func (b *Board) lastSwitch() *action {
 	if s := b.switched.Load(); s != nil && s.to == b.DB.Config() {
-		return &s.deed
+		return &s.action
 	}
 	return nil
 }

@@ -12,7 +12,7 @@
 //   - Memory is bounded: a quarter of an hour of figures, 50 failures, 100 viewers, 20 per user.
 //   - Data from the database, such as an application's name, reach the page as text.
 //
-// The server formats the figures, in picture.go and, for the tables under the charts, in history.go. Page and events use
+// The server formats the figures, in view.go and, for the tables under the charts, in history.go. Page and events use
 // the same text. The page is complete without JavaScript; the script only replaces texts and cells.
 //
 // The package does not depend on polls, or on how the strategies work.
@@ -58,7 +58,7 @@ var pages = web.MustTemplates(templateFS, template.FuncMap{
 type Options struct {
 	DB      *db.DB
 	Users   *auth.Service
-	Server  *activity.Observer // the monitoring connection
+	Monitor *activity.Observer // of the database server
 	Sampler *activity.Sampler
 	Process func() activity.Process // the state of this process's leases
 	Config  *config.Config
@@ -89,7 +89,7 @@ type Board struct {
 
 	switching sync.Mutex // one switch at a time
 	switched  atomic.Pointer[switched]
-	ended     atomic.Pointer[deed] // the last action on a session
+	ended     atomic.Pointer[action] // the last action on a session
 }
 
 // New makes the dashboard. It follows the sampler until Close.

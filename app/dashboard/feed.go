@@ -42,7 +42,7 @@ type event struct {
 	next     chan struct{} // closed when there is a newer event
 	connects meter
 	history  history
-	picture  func() picture
+	view     func() view
 	now      func() []byte
 	whole    func() []byte
 }
@@ -125,7 +125,7 @@ func (f *feed) event() *event {
 
 // newEvent describes the last reading with this process's current figures. The caller holds f.mu.
 func (f *feed) newEvent(before *event) *event {
-	s := snapshot{
+	s := readings{
 		Reading: f.reading, late: time.Since(f.heard) >= f.limit, at: time.Now(), stat: f.o.DB.Stat(), cfg: f.o.DB.Config(),
 		monitor: f.o.Config.Monitor,
 	}
@@ -136,12 +136,12 @@ func (f *feed) newEvent(before *event) *event {
 		s.budget = activity.PlanBudget(s.cfg, f.o.DB.Replica() != nil, f.o.Config.Server.Replicas, s.Snapshot.Extras(), s.Snapshot.Slots)
 	}
 	e.history = before.history.with(&s)
-	e.picture = sync.OnceValue(func() picture {
-		p := f.render(s)
+	e.view = sync.OnceValue(func() view {
+		v := f.render(s)
 		for _, c := range charts {
-			p.Tables[c.table()] = e.history.rows(c.Lines, e.id)
+			v.Tables[c.table()] = e.history.rows(c.Lines, e.id)
 		}
-		return p
+		return v
 	})
 	e.now = sync.OnceValue(func() []byte { return e.frame("now", e.history.newest()) })
 	e.whole = sync.OnceValue(func() []byte { return e.frame("history", e.history) })
@@ -150,13 +150,13 @@ func (f *feed) newEvent(before *event) *event {
 
 // sent is the JSON of an event.
 type sent struct {
-	picture
+	view
 	Columns history `json:"columns"` // of the charts; of "now" the newest point
 }
 
 // frame encodes the event for the wire.
 func (e *event) frame(kind string, columns history) []byte {
-	body, err := json.Marshal(sent{e.picture(), columns})
+	body, err := json.Marshal(sent{e.view(), columns})
 	if err != nil {
 		panic(err) // none of its types can fail
 	}

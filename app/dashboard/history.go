@@ -12,7 +12,7 @@ type history map[string][]*float64
 
 // with returns the history and one more point. Of the oldest points it keeps at most pointsKept. h does not change, but
 // only one history may follow it.
-func (h history) with(s *snapshot) history {
+func (h history) with(s *readings) history {
 	next := history{}
 	for _, l := range lines {
 		c := h[l.Name]

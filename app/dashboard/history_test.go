@@ -11,8 +11,8 @@ import (
 )
 
 // at is a snapshot of that second, with as many leases. The server is not seen.
-func at(second int) *snapshot {
-	return &snapshot{at: time.Date(2026, 1, 1, 12, 0, second, 0, time.UTC), stat: db.Stat{Leases: second}}
+func at(second int) *readings {
+	return &readings{at: time.Date(2026, 1, 1, 12, 0, second, 0, time.UTC), stat: db.Stat{Leases: second}}
 }
 
 var leasesAndUsed = []line{{Name: "leases"}, {Name: "used"}}

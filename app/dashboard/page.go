@@ -15,7 +15,7 @@ type head struct {
 	Num  bool // numeric: aligned right
 }
 
-// heads are the columns of each table in the picture.
+// heads are the columns of each table in the view.
 var heads = map[string][]head{
 	"states": {{Text: "State"}, {"Sessions", true}},
 	"applications": {
@@ -49,19 +49,19 @@ type tableView struct {
 }
 
 type pageData struct {
-	picture
+	view
 	User    *auth.User
 	Charts  []chart
 	Script  string // the charts, for the script
 	Control *form  // nil: not a superuser
-	Switch  *deed
-	Ended   *deed
+	Switch  *action
+	Ended   *action
 	File    string // the configuration file
 	Testing bool
 	Points  int // the number of points in the charts
 }
 
-// Table returns the picture's table with that name. label describes it to screen readers.
+// Table returns the view's table with that name. label describes it to screen readers.
 func (p pageData) Table(name, label string) tableView {
 	return tableView{Name: name, Label: label, Heads: heads[name], Rows: p.Tables[name]}
 }
@@ -99,7 +99,7 @@ func (b *Board) show(c echo.Context, user *auth.User) error {
 func (b *Board) render(c echo.Context, user *auth.User, control *form) error {
 	c.Response().Header().Set(echo.HeaderCacheControl, "no-store") // after logout, Back must not show it
 	data := pageData{
-		picture: b.feed.event().picture(), User: user, Charts: charts, Script: chartsJSON(), Control: control,
+		view: b.feed.event().view(), User: user, Charts: charts, Script: chartsJSON(), Control: control,
 		Switch: b.lastSwitch(), Ended: b.lastEnding(), File: b.Options.Config.File, Testing: b.Testing(), Points: pointsKept,
 	}
 	if !user.Superuser {

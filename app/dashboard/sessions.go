@@ -96,7 +96,7 @@ func pidOf(text string) (int, error) {
 func (b *Board) session(ctx context.Context, pid int) (*activity.Session, error) {
 	ctx, cancel := context.WithTimeout(ctx, findTimeout)
 	defer cancel()
-	now, err := b.Server.Snapshot(ctx)
+	now, err := b.Monitor.Snapshot(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("find session %d: %w", pid, unanswered(err))
 	}
@@ -108,7 +108,7 @@ func (b *Board) session(ctx context.Context, pid int) (*activity.Session, error)
 }
 
 // lastEnding returns the last action on a session while the page shows it, or nil.
-func (b *Board) lastEnding() *deed {
+func (b *Board) lastEnding() *action {
 	if d := b.ended.Load(); d != nil && time.Since(d.At) < endedFor {
 		return d
 	}
@@ -159,11 +159,11 @@ func (b *Board) carryOut(ctx context.Context, user *auth.User, order activity.Or
 	if x != nil {
 		what += fmt.Sprintf(" of %s, user %s, from %s", cmp.Or(x.Application, "(no name)"), x.User, cmp.Or(x.ClientAddress(), "an unknown address"))
 		var err error
-		if outcome, err = b.Server.Signal(ctx, order); err != nil {
+		if outcome, err = b.Monitor.Signal(ctx, order); err != nil {
 			return unanswered(err)
 		}
 	}
-	done := deed{At: time.Now(), Sentence: user.Username + " " + what}
+	done := action{At: time.Now(), Sentence: user.Username + " " + what}
 	if outcome == activity.Cancelled || outcome == activity.Signalled {
 		done.Unrecorded = b.record(ctx, user, fmt.Sprintf("Session %d", order.PID), upper(what)+".")
 	} else {

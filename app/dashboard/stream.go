@@ -144,7 +144,7 @@ func (v *viewers) enter(user int64) (leave func(), err error) {
 		return nil, fault.New(fault.Busy, "You watch the dashboard in %d windows already. Close one that you do not need.", maxPerUser)
 	case len(v.users) >= maxViewers:
 		return nil, fault.New(fault.Busy,
-			"As many watch the dashboard as may. Close it where it is not needed, or load the page now and then.")
+			"The dashboard already has its maximum of %d viewers. Close a window that you don't need, or reload this page from time to time.", maxViewers)
 	}
 	v.users = append(v.users, user)
 	return func() { v.leave(user) }, nil

@@ -106,8 +106,8 @@ func toLogin(c echo.Context) error {
 	return c.Redirect(http.StatusFound, "/admin/login/?"+url.Values{"next": {next.String()}}.Encode())
 }
 
-// deed is what a superuser did here.
-type deed struct {
+// action is what a superuser did here.
+type action struct {
 	At         time.Time
 	Sentence   string // "ada terminated session 123"
 	Unrecorded string // why it is missing from the history; "": it is recorded
@@ -115,11 +115,11 @@ type deed struct {
 
 const recordTimeout = 3 * time.Second // for the history entry
 
-// record writes a deed into the history, over the monitoring connection. It returns why it could not, or "".
+// record writes an action into the history, over the monitoring connection. It returns why it could not, or "".
 func (b *Board) record(ctx context.Context, user *auth.User, object, message string) (unrecorded string) {
 	ctx, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
-	err := b.Server.Do(ctx, func(conn *pgx.Conn) error { return b.Record(ctx, conn, user, object, message) })
+	err := b.Monitor.Do(ctx, func(conn *pgx.Conn) error { return b.Record(ctx, conn, user, object, message) })
 	if err == nil {
 		return ""
 	}

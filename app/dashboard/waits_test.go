@@ -62,7 +62,7 @@ func TestLookingAtWaitsOftenKeepsFewMarks(t *testing.T) {
 	}
 }
 
-func TestAWaitIsToldByItsBound(t *testing.T) {
+func TestAWaitIsShownAsItsUpperBound(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		100 * time.Microsecond: "0.1 ms", 1400 * time.Microsecond: "1.4 ms", 25 * time.Millisecond: "25 ms", 900 * time.Millisecond: "900 ms",
 		time.Second: "1 s", 11 * time.Second: "11 s", 1100 * time.Millisecond: "1.1 s", 1000 * time.Second: "1000 s",

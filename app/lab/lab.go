@@ -28,12 +28,12 @@ import (
 
 // Lab runs the test endpoints over the application's database.
 type Lab struct {
-	db     *db.DB
-	server *activity.Observer
-	log    *slog.Logger
-	limits atomic.Pointer[config.Test]
-	sentry config.Sentry // the application's; without a DSN, experiments use a stand-in
-	turn   chan struct{} // one run at a time
+	db      *db.DB
+	monitor *activity.Observer
+	log     *slog.Logger
+	limits  atomic.Pointer[config.Test]
+	sentry  config.Sentry // the application's; without a DSN, experiments use a stand-in
+	turn    chan struct{} // one run at a time
 
 	mu      sync.Mutex
 	leaked  map[*db.Lease]func() // the deliberate leaks, with the function that reclaims each
@@ -41,8 +41,8 @@ type Lab struct {
 }
 
 // New makes the lab. The events of experiments go to the application's Sentry, if it has one.
-func New(d *db.DB, server *activity.Observer, cfg config.Test, events config.Sentry, log *slog.Logger) *Lab {
-	l := &Lab{db: d, server: server, sentry: events, log: log, turn: make(chan struct{}, 1), leaked: map[*db.Lease]func(){}}
+func New(d *db.DB, monitor *activity.Observer, cfg config.Test, events config.Sentry, log *slog.Logger) *Lab {
+	l := &Lab{db: d, monitor: monitor, sentry: events, log: log, turn: make(chan struct{}, 1), leaked: map[*db.Lease]func(){}}
 	l.Configure(cfg)
 	return l
 }

@@ -205,7 +205,7 @@ func (l *Lab) countPeak(ctx context.Context, application string) (stop func() (i
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil {
-			n, err := l.server.Backends(ctx, application)
+			n, err := l.monitor.Backends(ctx, application)
 			switch {
 			case err == nil:
 				peak = max(peak, n)

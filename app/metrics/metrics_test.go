@@ -76,14 +76,14 @@ func TestTenThousandApplicationsAreTwentyAndTheOthers(t *testing.T) {
 	}
 }
 
-func TestAStateIsToldAlsoWhenItIsNobodys(t *testing.T) {
+func TestAnEmptyStateIsAlsoExported(t *testing.T) {
 	mustHave(t, told(t, activity.Snapshot{Sessions: []activity.Session{{Kind: activity.ClientBackend, Hidden: true}, {Kind: "walsender"}}}),
 		`ddtb_sessions{state="active"} 0`, `ddtb_sessions{state="idle"} 0`, `ddtb_sessions{state="idle in transaction"} 0`,
 		`ddtb_sessions{state="idle in transaction (aborted)"} 0`, `ddtb_sessions{state="not visible"} 1`,
 		`ddtb_oldest_idle_in_transaction_seconds 0`, `ddtb_sessions_waiting_for_lock 0`)
 }
 
-func TestFailuresAreToldByTheirCause(t *testing.T) {
+func TestFailuresAreCountedByCause(t *testing.T) {
 	m := New("test")
 	for _, c := range db.Causes {
 		m.Failed(fmt.Errorf("latest polls: %w", &db.ConnError{Cause: c.Cause}))
@@ -101,7 +101,7 @@ func TestFailuresAreToldByTheirCause(t *testing.T) {
 	mustHave(t, text, `ddtb_failures_total{cause="internal error"} 2`)
 }
 
-func TestTheEndOfAnAcquireIsToldByItsCause(t *testing.T) {
+func TestTheEndOfAnAcquireIsCountedByCause(t *testing.T) {
 	m := New("test")
 	for _, err := range []error{
 		nil, nil, &db.ConnError{Cause: db.PoolTimeout}, &db.ConnError{Cause: db.ServerUnavailable, Err: context.DeadlineExceeded},

@@ -21,7 +21,7 @@ func waitsOf(all ...time.Duration) Waits {
 	return w.now()
 }
 
-func TestStepsGrowByASixthAtMostAndHoldWhatPrometheusIsTold(t *testing.T) {
+func TestBoundsGrowByASixthAtMostAndIncludeTheExportedOnes(t *testing.T) {
 	for i, bound := range bounds[1:] {
 		if before := bounds[i]; bound <= before || 6*bound > 7*before {
 			t.Errorf("%v after %v", bound, before)
@@ -107,7 +107,7 @@ func TestWaitsOfRealAcquiresAreCountedByTheStrategyThatWasAsked(t *testing.T) {
 	}
 }
 
-func TestPrometheusIsToldTheBoundsThatItAlwaysWas(t *testing.T) {
+func TestTheExportedBoundsStayTheSame(t *testing.T) {
 	m := New("test")
 	for _, d := range []time.Duration{0, 100 * time.Microsecond, 20 * time.Millisecond, 10001 * time.Millisecond, time.Minute} {
 		m.acquires.took.with("pool").add(d)

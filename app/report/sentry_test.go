@@ -178,7 +178,7 @@ func TestASentryThatIsDeadLosesNoMail(t *testing.T) {
 	equal(t, "mails", len(out.subjects()), 1)
 }
 
-func TestADSNThatIsNoneIsRefusedWithoutQuotingIt(t *testing.T) {
+func TestAnInvalidDSNIsRefusedWithoutQuotingIt(t *testing.T) {
 	for _, dsn := range []string{"https://thekey@", "thekey", "https://thekey@host:port/1", "ftp://thekey@host/1", "https://host/1", "https://the key@host/1%"} {
 		_, err := New(Options{Sentry: config.Sentry{DSN: config.Secret(dsn)}})
 		if err == nil {

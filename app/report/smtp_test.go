@@ -684,7 +684,7 @@ func TestARefusalForGoodIsNotTriedAgainThoughTheServerHangsUp(t *testing.T) {
 	equal(t, "recipients for another try", len(mail.to), 0)
 }
 
-func TestARecipientThatIsRefusedForNowMakesNobodyGetTheMailTwice(t *testing.T) {
+func TestATemporarilyRefusedRecipientMakesNoOtherGetTheMailTwice(t *testing.T) {
 	refusals := 2
 	server := &mailServer{refuse: func(step, arg string) error {
 		if step == "rcpt" && strings.HasPrefix(arg, "grey@") && refusals > 0 {

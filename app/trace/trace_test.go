@@ -123,7 +123,7 @@ func mustNest(t *testing.T, c *tracetest.Collector) {
 	}
 }
 
-func TestAnAcquireThatFailsTellsItsCause(t *testing.T) {
+func TestTheSpanOfAFailedAcquireHasItsCause(t *testing.T) {
 	c := tracetest.New(t)
 	x, _ := begin(t, c.URL, 1)
 	request(t.Context(), x, http.StatusServiceUnavailable, nil, func(ctx context.Context) {
@@ -212,7 +212,7 @@ func TestACollectorThatHangsHoldsUpNeitherRequestsNorTheEnd(t *testing.T) {
 	}
 }
 
-func TestACollectorThatRefusesIsToldOfOnceWithoutTheKey(t *testing.T) {
+func TestACollectorThatRefusesIsLoggedOnceWithoutTheKey(t *testing.T) {
 	c := tracetest.New(t)
 	c.Status.Store(http.StatusForbidden)
 	x, log := begin(t, c.URL, 1)

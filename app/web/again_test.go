@@ -223,7 +223,7 @@ func TestAFormIsKeptUpToTheLimitOfTheBody(t *testing.T) {
 	}
 }
 
-func TestAHandlerReadsAKeptFormAsIfNobodyKeptIt(t *testing.T) {
+func TestAHandlerReadsAKeptFormAsAnyOther(t *testing.T) {
 	e := echo.New()
 	e.Use(web.KeepForms)
 	e.POST("/", func(c echo.Context) error {

@@ -129,9 +129,9 @@ func (p Problem) forChange(c echo.Context) Problem {
 	case !p.unsure || c.Request().Method != http.MethodPost:
 	case c.Get(countsOnceKey) != nil:
 		p.Detail = strings.TrimSuffix(p.Detail, checkFirst)
-		p.Advice = "This may have been counted or not. Send it again in a moment: it counts only once."
+		p.Advice = "This may or may not have been counted. Send it again in a moment: it counts only once."
 	case !strings.HasSuffix(p.Detail, checkFirst):
-		p.Advice = "This change may have been made or not: check that before you send it again."
+		p.Advice = "This change may or may not have been made: check that before you send it again."
 	}
 	return p
 }

@@ -218,7 +218,7 @@ func TestAnErrorIsAProblemDocumentForWhoAsksForJSON(t *testing.T) {
 	}
 }
 
-func TestWhatIsToldAsABugIsWhatIsAnsweredAsOne(t *testing.T) {
+func TestWhatIsReportedAsABugIsAnsweredAsOne(t *testing.T) {
 	for name, want := range answers {
 		if fault.KindOf(want.err) == fault.Busy {
 			continue // not reported
@@ -229,7 +229,7 @@ func TestWhatIsToldAsABugIsWhatIsAnsweredAsOne(t *testing.T) {
 	}
 }
 
-func TestTheLogTellsOfAMissingConnectionWithTheNumbersThatMatter(t *testing.T) {
+func TestAMissingConnectionIsLoggedWithTheNumbersThatMatter(t *testing.T) {
 	_, line := fail(t, &db.ConnError{
 		Cause: db.PoolTimeout, Strategy: "pool", Waited: time.Second, Size: 3, Leases: 3, Waiting: 9,
 		Err: &pgconn.PgError{Code: "53300"},

@@ -55,7 +55,7 @@ func (c *cli) configCheck(ctx context.Context, connect bool) error {
 // sayChecked says what the file is good for. Without a database there may be a mistake, but none that can be found.
 func (c *cli) sayChecked(cfg *config.Config) {
 	path, _ := c.options().Path()
-	named := namesDatabase(cfg)
+	named := locatesDatabase(cfg)
 	switch {
 	case cfg.File == "" && named:
 		c.say("No mistake. There is no file %s:\nevery value is a default or from the environment.\n", path)

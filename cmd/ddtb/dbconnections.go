@@ -37,7 +37,7 @@ type connections struct {
 
 	cfg     *config.Config
 	printer console.Printer
-	access  activity.Access
+	poller  activity.Poller
 	reached *pgx.ConnConfig // the server of this run
 	refused error           // why it is reached through a running server
 	close   func()

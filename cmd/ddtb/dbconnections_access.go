@@ -34,14 +34,14 @@ func (d *connections) open(ctx context.Context) error {
 	d.reached = cc
 	o := activity.NewObserverWith(cc, d.database().ApplicationName)
 	o.PassFile = d.passFile()
-	d.access, d.close = o, o.Close
+	d.poller, d.close = o, o.Close
 	for try := 1; ; try++ {
 		_, err = o.Slots(ctx)
 		if db.CauseOf(err) != db.SlotsExhausted {
 			return err
 		}
 		if r, none := activity.FindShared(ctx, d.socketDirs(), cc); none == nil {
-			d.access, d.refused = r, err
+			d.poller, d.refused = r, err
 			return nil
 		}
 		if try == tries {
@@ -67,18 +67,18 @@ func (d *connections) socketDirs() []string {
 	return activity.SocketDirs(d.environment("XDG_RUNTIME_DIR"))
 }
 
-// lasting is the access of a monitor, which outlives the server whose connection it uses: if that fails, or no slot is
+// lasting is the poller of `monitor`, which outlives the server whose connection it uses: if that fails, or no slot is
 // left, it opens another. A signal need not wait for that.
 type lasting struct {
 	*connections
 	mu  sync.Mutex
-	now activity.Access // where signals go; while another is opened, still the earlier one
+	now activity.Poller // where signals go; while another is opened, still the earlier one
 }
 
-// Snapshot is part of activity.Access. It is called by one goroutine at a time.
+// Snapshot is part of activity.Poller. It is called by one goroutine at a time.
 func (l *lasting) Snapshot(ctx context.Context) (activity.Snapshot, error) {
-	s, err := l.access.Snapshot(ctx)
-	if _, remote := l.access.(*activity.Remote); err == nil || !remote && db.CauseOf(err) != db.SlotsExhausted {
+	s, err := l.poller.Snapshot(ctx)
+	if _, remote := l.poller.(*activity.Remote); err == nil || !remote && db.CauseOf(err) != db.SlotsExhausted {
 		return s, err
 	}
 	l.close()
@@ -86,12 +86,12 @@ func (l *lasting) Snapshot(ctx context.Context) (activity.Snapshot, error) {
 		return s, err
 	}
 	l.mu.Lock()
-	l.now = l.access
+	l.now = l.poller
 	l.mu.Unlock()
-	return l.access.Snapshot(ctx)
+	return l.poller.Snapshot(ctx)
 }
 
-// Signal is part of activity.Access.
+// Signal is part of activity.Poller.
 func (l *lasting) Signal(ctx context.Context, order activity.Order) (activity.Outcome, error) {
 	l.mu.Lock()
 	now := l.now

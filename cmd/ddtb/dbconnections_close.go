@@ -55,7 +55,7 @@ func (d *connections) forceClose(ctx context.Context) error {
 
 // end lists the sessions that match the filter, asks for confirmation, ends them, and reports the result.
 func (d *connections) end(ctx context.Context, what string) error {
-	s, err := d.access.Snapshot(ctx)
+	s, err := d.poller.Snapshot(ctx)
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func (d *connections) end(ctx context.Context, what string) error {
 	if err := d.confirm(ctx, fmt.Sprintf("End %s?", sessions(len(plan.Sessions))), "add --yes to end them, or --dry-run to only list them"); err != nil {
 		return err
 	}
-	done, err := activity.End(ctx, d.access, plan, d.filter)
+	done, err := activity.End(ctx, d.poller, plan, d.filter)
 	if d.asJSON {
 		err = cmp.Or(err, d.json(done))
 	} else {
@@ -107,7 +107,7 @@ func (d *connections) cancel(ctx context.Context) error {
 	if d.filter.PID == 0 {
 		return usage("which session? --pid=N; `ddtb db-connections status` and doctor name them")
 	}
-	s, err := d.access.Snapshot(ctx)
+	s, err := d.poller.Snapshot(ctx)
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func (d *connections) cancel(ctx context.Context) error {
 	if err := d.confirm(ctx, "Cancel this query?", "add --yes to cancel it"); err != nil {
 		return err
 	}
-	done, err := activity.Cancel(ctx, d.access, x, d.filter.Superusers)
+	done, err := activity.Cancel(ctx, d.poller, x, d.filter.Superusers)
 	if err != nil {
 		return err
 	}

@@ -24,15 +24,15 @@ func (d *connections) monitor(ctx context.Context) error {
 	if d.interval < leastInterval {
 		return usage("--interval must be %v at least", leastInterval)
 	}
-	access := &lasting{connections: d, now: d.access}
+	poller := &lasting{connections: d, now: d.poller}
 	if d.watch && !d.asJSON && isTerminal(d.in) && isTerminal(d.out) && d.environment("TERM") != "dumb" {
 		return console.Watch{
-			Access: access, Thresholds: d.thresholds(), Interval: d.interval,
+			Poller: poller, Thresholds: d.thresholds(), Interval: d.interval,
 			In: d.in, Out: below(d.out),
 			Environ: d.environ, Colour: d.printer.Colour,
 		}.Run(ctx)
 	}
-	sampler := activity.StartSampler(access, d.interval, d.thresholds)
+	sampler := activity.StartSampler(poller, d.interval, d.thresholds)
 	defer sampler.Stop()
 	for r, err := sampler.Next(ctx, activity.Reading{}); err == nil; r, err = sampler.Next(ctx, r) {
 		if err := d.print(r.Sample); err != nil || !d.watch {

@@ -23,7 +23,7 @@ func (d *connections) thresholds() activity.Thresholds {
 }
 
 func (d *connections) status(ctx context.Context) error {
-	s, err := d.access.Snapshot(ctx)
+	s, err := d.poller.Snapshot(ctx)
 	if err != nil {
 		return err
 	}
@@ -36,7 +36,7 @@ func (d *connections) status(ctx context.Context) error {
 // pollTwice takes two snapshots, to detect what shows only over time. It adds PgBouncer's pools and the
 // leases of running ddtb servers.
 func (d *connections) pollTwice(ctx context.Context) (now activity.Snapshot, earlier *activity.Snapshot, err error) {
-	now, earlier, err = activity.PollTwice(ctx, d.access)
+	now, earlier, err = activity.PollTwice(ctx, d.poller)
 	if err != nil {
 		return now, earlier, err
 	}
@@ -147,7 +147,7 @@ func (d *connections) budget(ctx context.Context) error {
 	if d.replicas < 0 {
 		return usage("--replicas must be 1 at least")
 	}
-	s, err := d.access.Snapshot(ctx)
+	s, err := d.poller.Snapshot(ctx)
 	if err != nil {
 		return err
 	}

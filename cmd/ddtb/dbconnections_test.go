@@ -529,7 +529,7 @@ func TestAMonitorOutlivesTheServerWhoseConnectionItUses(t *testing.T) {
 	_ = r.Close()
 }
 
-func TestTheBudgetsExitCodeTellsWhetherItFits(t *testing.T) {
+func TestTheBudgetsExitCodeReportsWhetherItFits(t *testing.T) {
 	o := newOperator(t)
 	code, out, _ := o.runs("budget")
 	if code != exitFailed || !strings.Contains(out, "Does not fit  1 × (10 + 1) × 2 while deploying + 1 extras = 23, of 7 usable slots") {

@@ -21,7 +21,7 @@ func (m *machine) limited(files int, args ...string) *process {
 	return m.startAs(nil, "/bin/sh", append([]string{"-c", script, os.Args[0], asDDTB}, args...)...)
 }
 
-func TestMoreClientsThanFilesAreServedAndNobodySaysThatTheDatabaseIsDown(t *testing.T) {
+func TestMoreClientsThanFilesAreServedAndNoPageBlamesTheDatabase(t *testing.T) {
 	t.Parallel()
 	m, _ := withDatabase(t)
 	m.run("", "loaddemo").must(exitFine)

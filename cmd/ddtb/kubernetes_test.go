@@ -43,7 +43,7 @@ type (
 					MaxUnavailable int `yaml:"maxUnavailable"`
 				} `yaml:"rollingUpdate"`
 			}
-			Template template
+			Template podTemplate
 		}
 	}
 	job struct {
@@ -51,7 +51,7 @@ type (
 		Spec   struct {
 			BackoffLimit          int `yaml:"backoffLimit"`
 			ActiveDeadlineSeconds int `yaml:"activeDeadlineSeconds"`
-			Template              template
+			Template              podTemplate
 		}
 	}
 	service struct {
@@ -73,7 +73,7 @@ type (
 			Selector                   selector
 		}
 	}
-	template struct {
+	podTemplate struct {
 		Metadata metadata
 		Spec     struct {
 			TerminationGracePeriodSeconds int    `yaml:"terminationGracePeriodSeconds"`

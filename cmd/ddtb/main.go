@@ -23,7 +23,7 @@ import (
 	"ddtb/db/activity/console"
 )
 
-// Exit codes, as defined in design.md.
+// Exit codes. `db-connections health` has its own: see activity.Level.
 const (
 	exitFine        = 0
 	exitFailed      = 1
@@ -58,8 +58,8 @@ type cli struct {
 // How long a command may take to end after the first signal, unless it sets its own limit, and how long writing the
 // last log lines may then take.
 const (
-	stopWithin = 5 * time.Second
-	flushTime  = 300 * time.Millisecond
+	defaultStopWithin = 5 * time.Second
+	flushTime         = 300 * time.Millisecond
 )
 
 // run runs the command and returns its exit code. After the first signal it returns in bounded time, even if the
@@ -73,7 +73,7 @@ func (c *cli) run(ctx context.Context, args []string) int {
 	defer log.close(flushTime)
 	c.err = log
 	c.out = &output{w: c.out, colour: isTerminal(c.out)}
-	c.stopWithin.Store(int64(stopWithin))
+	c.stopWithin.Store(int64(defaultStopWithin))
 	ended := make(chan int, 1)
 	go func() { ended <- c.execute(ctx, args) }()
 	select {

@@ -330,7 +330,7 @@ func TestAWrongCommandLineIsExitCode2WithTheWayToHelp(t *testing.T) {
 	m.run("", "migrate", "stauts").must(exitUsage)
 }
 
-func TestHelpTellsOfEveryFlag(t *testing.T) {
+func TestHelpListsEveryFlag(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
 	m.run("").must(exitFine, "Start with `ddtb run`")
@@ -396,7 +396,7 @@ func TestConfigShowsChecksAndBeginsTheFile(t *testing.T) {
 	}
 }
 
-func TestEveryMistakeInTheConfigurationIsToldWithItsPlace(t *testing.T) {
+func TestEveryMistakeInTheConfigurationIsReportedWithItsPlace(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
 	m.write("[databases.default]\nname = \"polls\"\nstrategie = \"pool\"\nport = 70000\n[test]\nenabled = \"yes\"\n")
@@ -425,7 +425,7 @@ func TestAServerAsksForAFreeAddress(t *testing.T) {
 	m.run("", "runserver", "70000").must(exitFailed, "70000")
 }
 
-func TestHealthcheckTellsWhetherAServerIsThere(t *testing.T) {
+func TestHealthcheckReportsWhetherAServerAnswers(t *testing.T) {
 	t.Parallel()
 	m, _ := withDatabase(t)
 	p := m.serving("runserver", "127.0.0.1:0")

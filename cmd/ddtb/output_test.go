@@ -79,7 +79,7 @@ func (s *stuck) Write(p []byte) (int, error) {
 	return s.Log.Write(p)
 }
 
-func TestALogThatNobodyReadsHoldsNobodyUpAndCountsWhatItDropped(t *testing.T) {
+func TestAnUnreadLogBlocksNothingAndCountsWhatItDropped(t *testing.T) {
 	s := &stuck{read: make(chan struct{})}
 	l := newLogSink(s)
 	line := []byte(strings.Repeat("-", 1023) + "\n")
@@ -127,7 +127,7 @@ func fill(t *testing.T, w *os.File) {
 	}
 }
 
-func TestAServerWhoseLogNobodyReadsAnswersAndStops(t *testing.T) {
+func TestAServerWithAnUnreadLogAnswersAndStops(t *testing.T) {
 	t.Parallel()
 	m, _ := withDatabase(t, "[test]\nenabled = true\n[server]\nshutdown_timeout = \"3s\"")
 	p := m.intoAPipe("runserver", "127.0.0.1:0")
@@ -187,7 +187,7 @@ func silentServer(t *testing.T) (port int) {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-func TestACommandWhoseOutputNobodyReadsEndsAfterItsSignal(t *testing.T) {
+func TestACommandWithUnreadOutputEndsAfterItsSignal(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
 	c := &cli{in: strings.NewReader(""), out: &stuck{read: make(chan struct{})}, err: io.Discard, environ: m.environ()}
@@ -200,7 +200,7 @@ func TestACommandWhoseOutputNobodyReadsEndsAfterItsSignal(t *testing.T) {
 		if code != exitFailed {
 			t.Errorf("exit code %d", code)
 		}
-	case <-time.After(stopWithin + 2*time.Second):
+	case <-time.After(defaultStopWithin + 2*time.Second):
 		t.Error("it goes on")
 	}
 }

@@ -269,7 +269,7 @@ func TestStatusSaysWhomPgBouncerMustListIfItIsNotAllowedToSeeThePools(t *testing
 	m.run("", "db-connections", "status").must(exitFine, "Slots", "its stats_users must list "+cfg.User)
 }
 
-func TestTheEyeSeesThroughPgBouncerWhereThereIsNoOtherWay(t *testing.T) {
+func TestTheMonitorPollsThroughPgBouncerWhereThereIsNoOtherWay(t *testing.T) {
 	t.Parallel()
 	m, direct := withDatabase(t)
 	cfg := newBouncer(m, direct).cfg

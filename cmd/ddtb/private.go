@@ -28,7 +28,7 @@ func (c *cli) loadForServer() (*config.Config, error) {
 func (c *cli) loadWithPrivate(other string) (*config.Config, error) {
 	o := c.options()
 	cfg, err := c.load(o)
-	if err != nil || namesDatabase(cfg) {
+	if err != nil || locatesDatabase(cfg) {
 		return cfg, err
 	}
 	standard, _ := c.privateDir("") // without a home there is none
@@ -79,9 +79,9 @@ func place(login config.Database) []config.Flag {
 	return flags
 }
 
-// namesDatabase reports whether the configuration names a database or its server. Both are empty in the file that `ddtb
-// run` writes.
-func namesDatabase(cfg *config.Config) bool {
+// locatesDatabase reports whether the configuration names a database, a user or a server. All are empty in the file that
+// `ddtb run` writes.
+func locatesDatabase(cfg *config.Config) bool {
 	d := cfg.Databases["default"]
 	return d.Name != "" || d.User != "" || d.Host != "" || len(d.Hosts) > 0
 }

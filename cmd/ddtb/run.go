@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	_ "embed"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
+	"text/template"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -66,19 +68,11 @@ func (c *cli) runAll(ctx context.Context, f runFlags) (err error) {
 	if f.addr != "" {
 		o.Flags = append(o.Flags, config.Flag{Name: "--addr", Key: "server.addr", Value: address(f.addr)})
 	}
-	if err := c.ensureConfigFile(o); err != nil {
-		return err
-	}
-	cfg, err := c.load(o)
-	if err != nil {
-		return err
-	}
-	l, err := app.Listen(ctx, cfg.Server.Addr) // first: it fails most often, and at once
+	l, err := c.listenConfigured(ctx, o) // first: it fails most often, and at once
 	if err != nil {
 		return err
 	}
 	defer func() { _ = l.Close() }()
-	c.mayTake(cfg.Server.ShutdownTimeout + stopTimeout) // the private PostgreSQL stops after the server
 	dir, err := c.privateDir(f.data)
 	if err != nil {
 		return err
@@ -88,9 +82,7 @@ func (c *cli) runAll(ctx context.Context, f runFlags) (err error) {
 		return err
 	}
 	defer func() {
-		patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-		defer cancel()
-		if err = errors.Join(err, pg.Stop(patience)); err == nil {
+		if err = errors.Join(err, stopPrivate(ctx, pg)); err == nil {
 			again := c.program() + " run" + f.again(c, dir)
 			c.print("Stopped. The data stays in %s\nTo go on with it: %s\nTo start anew:    %s --fresh\n", dir, again, again)
 		}
@@ -101,24 +93,50 @@ func (c *cli) runAll(ctx context.Context, f runFlags) (err error) {
 	}
 	o.Flags = append(o.Flags, place(login)...)
 	load := func() (*config.Config, error) { return c.loadWithTests(o) }
-	if cfg, err = load(); err != nil {
-		return err
-	}
-	admin, err := c.prepare(ctx, cfg, filepath.Join(dir, "admin.password"))
+	cfg, err := load()
 	if err != nil {
 		return err
 	}
+	password, err := c.prepare(ctx, cfg, filepath.Join(dir, "admin.password"))
+	if err != nil {
+		return err
+	}
+	if f.data != "" {
+		c.noteDir(dir)
+	}
+	here := c.suggestions(cfg, l.Addr(), dir)
+	c.welcome(cfg, l.Addr(), pg, password, dir, f.again(c, dir), here)
+	return c.whileRunning(ctx, pg, func(ctx context.Context) error { return c.serve(ctx, l, cfg, load, here) })
+}
+
+// listenConfigured opens the address of the configuration, for which it writes the reference file if there is none.
+func (c *cli) listenConfigured(ctx context.Context, o config.Options) (net.Listener, error) {
+	if err := c.ensureConfigFile(o); err != nil {
+		return nil, err
+	}
+	cfg, err := c.load(o)
+	if err != nil {
+		return nil, err
+	}
+	c.mayTake(cfg.Server.ShutdownTimeout + stopTimeout) // the private PostgreSQL stops after the server
+	return app.Listen(ctx, cfg.Server.Addr)
+}
+
+// stopPrivate stops the private PostgreSQL, also after the end of ctx.
+func stopPrivate(ctx context.Context, pg *localpg.Server) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	return pg.Stop(ctx)
+}
+
+// whileRunning runs serve while the private PostgreSQL runs or can be started again.
+func (c *cli) whileRunning(ctx context.Context, pg *localpg.Server, serve func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var background sync.WaitGroup
 	defer background.Wait()
 	defer cancel(nil)
 	background.Go(func() { cancel(c.keepRunning(ctx, pg)) })
-	if f.data != "" {
-		c.noteDir(dir)
-	}
-	here := c.suggestions(cfg, l.Addr(), dir)
-	c.welcome(cfg, l.Addr(), pg, admin, dir, f.again(c, dir), here)
-	err = c.serve(ctx, l, cfg, load, here)
+	err := serve(ctx)
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
 	}
@@ -191,8 +209,8 @@ func (c *cli) loadWithTests(o config.Options) (*config.Config, error) {
 	return cfg, nil
 }
 
-// prepare creates tables, a few polls, and an admin user. It returns how to sign in as that user.
-func (c *cli) prepare(ctx context.Context, cfg *config.Config, passwordFile string) (admin string, err error) {
+// prepare creates tables, a few polls, and an admin user. It returns that user's password, or where it is.
+func (c *cli) prepare(ctx context.Context, cfg *config.Config, passwordFile string) (password string, err error) {
 	database := cfg.Databases["default"]
 	if _, err := migrations.Up(ctx, database); err != nil {
 		return "", err
@@ -201,10 +219,10 @@ func (c *cli) prepare(ctx context.Context, cfg *config.Config, passwordFile stri
 		if _, err := polls.NewStore(d).LoadDemo(ctx, time.Now()); err != nil {
 			return err
 		}
-		admin, err = ensureAdmin(ctx, auth.New(d, cfg.Admin, nil), passwordFile)
+		password, err = ensureAdmin(ctx, auth.New(d, cfg.Admin, nil), passwordFile)
 		return err
 	})
-	return admin, err
+	return password, err
 }
 
 // ensureAdmin creates the user admin with a random password, once. The password is kept in a file readable only by the
@@ -241,41 +259,41 @@ func (c *cli) configFlag() string {
 	return " --config " + activity.ShellQuote(c.file)
 }
 
-func (c *cli) welcome(cfg *config.Config, addr net.Addr, pg *localpg.Server, admin, dir, again string, s suggester) {
-	dsn := privateDSN(cfg.Databases["default"])
-	c.print(`
-ddtb is running. Ctrl-C stops it.
+//go:embed welcome.txt
+var welcomeText string
 
-  Lab     %[1]s/lab/     %[16]d ways to run out of connections
-  Polls   %[1]s/polls/
-  Admin   %[1]s/admin/
-          user %[2]s, %[3]s
+var welcomeTemplate = template.Must(template.New("welcome").Parse(welcomeText))
 
-PostgreSQL %[4]s is on 127.0.0.1:%[5]d with max_connections = 100.
-  Data    %[6]s
-          %[17]ssince %[7]s; it stays. To start anew:
-            %[8]s run --fresh%[9]s
-  DSN     %[10]s
-  psql    %[11]s
-  See it  %[12]s
-
-The strategy is "%[13]s"; all settings are in
-  %[14]s
-See it fail, and see it fixed, in another terminal:
-  %[15]s persistent
-  ab -q -n 200 %[1]s/polls/     # over 90 "Non-2xx responses"
-  %[15]s pool
-  ab -q -n 200 %[1]s/polls/     # none
-
-`, "http://"+clickable(addr), demoAdmin, admin, pg.Version(), pg.Port(), dir, localpg.Since(dir).Format(time.DateOnly), s.program, again,
-		dsn, "PGPASSFILE="+activity.ShellQuote(s.passFile)+" psql "+dsn, s.complete("ddtb db-connections")+" status", cfg.Databases["default"].Strategy, cfg.File, s.complete("ddtb strategy"),
-		len(scenarios.All()), whyHere(dir))
+// welcome is the data of welcome.txt: where everything is, and the commands to try.
+type welcome struct {
+	URL            string
+	Scenarios      int
+	User, Password string // Password says where it is, or what it is
+	PostgreSQL     string // its version
+	Port           int
+	Dir, Since     string // of the data
+	SystemDir      bool   // Dir is not in root's home, although root runs this
+	Run, Flags     string // the command that starts this server again
+	DSN            string
+	Psql           string
+	Status         string
+	Strategy       string
+	File           string // of the configuration
+	Switch         string
 }
 
-// whyHere says why root's data is not in root's home, if it is not.
-func whyHere(dir string) string {
-	if dir != localpg.SystemDir {
-		return ""
-	}
-	return "not in root's home, which is closed to PostgreSQL's own user;\n          "
+func (c *cli) welcome(cfg *config.Config, addr net.Addr, pg *localpg.Server, password, dir, flags string, s suggester) {
+	dsn := privateDSN(cfg.Databases["default"])
+	_ = welcomeTemplate.Execute(c.out, welcome{
+		URL: "http://" + clickable(addr), Scenarios: len(scenarios.All()),
+		User: demoAdmin, Password: password,
+		PostgreSQL: pg.Version(), Port: pg.Port(),
+		Dir: dir, Since: localpg.Since(dir).Format(time.DateOnly), SystemDir: dir == localpg.SystemDir,
+		Run: s.program + " run", Flags: flags,
+		DSN:      dsn,
+		Psql:     "PGPASSFILE=" + activity.ShellQuote(s.passFile) + " psql " + dsn,
+		Status:   s.complete("ddtb db-connections") + " status",
+		Strategy: cfg.Databases["default"].Strategy, File: cfg.File,
+		Switch: s.complete("ddtb strategy"),
+	})
 }

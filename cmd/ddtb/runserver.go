@@ -56,7 +56,7 @@ func (c *cli) runserver(ctx context.Context, load loader) error {
 	if err != nil {
 		return err
 	}
-	if err := namesADatabase(cfg); err != nil {
+	if err := requireDatabaseSection(cfg); err != nil {
 		return err
 	}
 	c.mayTake(cfg.Server.ShutdownTimeout)
@@ -72,17 +72,17 @@ func (c *cli) runserver(ctx context.Context, load loader) error {
 	return c.serve(ctx, l, cfg, load, c.suggestions(cfg, l.Addr(), ""))
 }
 
-// checkDatabase rejects a configuration that names no database, and a database with an incompatible schema. It runs at
-// start and at each reload.
+// checkDatabase rejects a configuration without a database section, and a database with an incompatible schema. It runs
+// at start and at each reload.
 func (c *cli) checkDatabase(ctx context.Context, cfg *config.Config) error {
-	if err := namesADatabase(cfg); err != nil {
+	if err := requireDatabaseSection(cfg); err != nil {
 		return err
 	}
 	return c.checkSchema(ctx, cfg)
 }
 
-// namesADatabase rejects a configuration in which only defaults say where the database is.
-func namesADatabase(cfg *config.Config) error {
+// requireDatabaseSection rejects a configuration that sets no key of [databases].
+func requireDatabaseSection(cfg *config.Config) error {
 	for key := range cfg.Origins {
 		if strings.HasPrefix(key, "databases.") {
 			return nil
@@ -214,7 +214,7 @@ func (c *cli) stateDir() string {
 func (c *cli) shareMonitor(ctx context.Context, a *app.App) {
 	dir, err := activity.SocketDir(c.environment("XDG_RUNTIME_DIR"))
 	if err == nil {
-		err = a.Server().Share(ctx, dir)
+		err = a.Monitor().Share(ctx, dir)
 	}
 	if err != nil {
 		c.log.Warn("db-connections can't use this server's connection when no slot is left", "error", err)

@@ -58,7 +58,7 @@ func TestAPoolerThatIsNotDeclaredIsSeenAtTheStart(t *testing.T) {
 	})
 }
 
-func TestAPoolerThatMayBeInSessionModeIsToldOfWithThatCondition(t *testing.T) {
+func TestAPoolerThatMayBeInSessionModeIsReportedWithThatCondition(t *testing.T) {
 	t.Parallel()
 	m, _ := undeclared(t, "session")
 	m.serving("runserver", "127.0.0.1:0").logs(1, "level=WARN", "unless its pool_mode is session")

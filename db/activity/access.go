@@ -14,8 +14,8 @@ import (
 	"ddtb/db"
 )
 
-// Access says by which right the snapshot's connection has its slot, which matters when no ordinary slot is left.
-func (s Snapshot) Access() string {
+// AccessPath says by which right the snapshot's connection has its slot, which matters when no ordinary slot is left.
+func (s Snapshot) AccessPath() string {
 	others := s.Slots.Used - 1
 	const kept = "an ordinary slot, taken before they ran out"
 	switch {
@@ -73,10 +73,10 @@ func NoAccess(err error, cc *pgx.ConnConfig, passFile string) Refusal {
 		r.Means, r.Ways = at.reserved(pe.Message)
 	case "CheckMyDatabase":
 		r.Means = "this database has reached a limit of its own; the server may have slots left"
-		r.Ways = at.limitDoors("database", at.Database)
+		r.Ways = at.stepsForOwnLimit("database", at.Database)
 	case "InitializeSessionUserId":
 		r.Means = "this role has reached a limit of its own; the server may have slots left"
-		r.Ways = at.limitDoors("role", at.Role.Name)
+		r.Ways = at.stepsForOwnLimit("role", at.Role.Name)
 	}
 	return r
 }
@@ -115,8 +115,9 @@ func (s Snapshot) asSuperuser(do, sql string) Step {
 	if s.Server.Address = host; port != "" {
 		s.Server.Address = net.JoinHostPort(host, port)
 	}
-	s.Database, s.Role.Name = "postgres", "" // of another account than this run's
-	return Step{Do: machine + ", " + do, Command: s.psql(superuser, sql)}
+	s.Database = "postgres"
+	login := psqlLogin{role: superuser, passFile: s.Server.PassFile, sudo: true} // whoever runs it, and not only this run's role
+	return Step{Do: machine + ", " + do, Command: s.psql(login, sql)}
 }
 
 // whoHasSlots lists the sessions in groups, the largest first, with the logins that pg_stat_activity does not show.
@@ -220,7 +221,7 @@ func (r Refusal) Complete(complete func(command string) string) Refusal {
 	return r
 }
 
-func (s Snapshot) limitDoors(of, name string) []Step {
+func (s Snapshot) stepsForOwnLimit(of, name string) []Step {
 	raise := fmt.Sprintf("ALTER %s %s CONNECTION LIMIT -1", strings.ToUpper(of), quoted(cmp.Or(name, "name")))
 	return []Step{
 		s.asSuperuser("see who has them, as a superuser, who has no such limit", whoHasSlots),

@@ -66,7 +66,7 @@ func TestAWayInAsSuperuserIsForItsServer(t *testing.T) {
 	}
 }
 
-func TestNobodyIsSentToTheMachineOfAProvider(t *testing.T) {
+func TestNoStepNeedsTheMachineOfAProvider(t *testing.T) {
 	for _, host := range []string{"shop.abc123.eu-west-1.rds.amazonaws.com", "shop.postgres.database.azure.com"} {
 		cc, err := pgx.ParseConfig("host=" + host + " port=5432 user=www dbname=shop sslmode=disable")
 		must(t, err)

@@ -16,7 +16,7 @@ const glance = 50 * time.Millisecond
 
 // PollTwice takes two snapshots, a second apart, for properties that only show over time. earlier is nil if ctx leaves
 // no time for it. In between it polls repeatedly, for sessions that begin and soon end: they are in now.Came.
-func PollTwice(ctx context.Context, a Access) (now Snapshot, earlier *Snapshot, err error) {
+func PollTwice(ctx context.Context, a Poller) (now Snapshot, earlier *Snapshot, err error) {
 	first, err := a.Snapshot(ctx)
 	if err != nil {
 		return Snapshot{}, nil, err

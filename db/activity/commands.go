@@ -23,7 +23,7 @@ func (s Snapshot) endSQL(sessions []Session, cancel bool) string {
 	for i, x := range sessions {
 		pid[i] = fmt.Sprint(x.PID)
 	}
-	return s.psql(s.Server.Superuser, fmt.Sprintf("SELECT pid, %s(pid) FROM pg_stat_activity WHERE pid IN (%s) AND state = '%s'",
+	return s.psqlAsSuperuser(fmt.Sprintf("SELECT pid, %s(pid) FROM pg_stat_activity WHERE pid IN (%s) AND state = '%s'",
 		f, strings.Join(pid, ", "), sessions[0].State))
 }
 
@@ -40,7 +40,7 @@ func (s Snapshot) onPrimaryAs(role, sql string) string {
 	if s.Server.Standby {
 		s.Server.Address = s.Server.Primary
 	}
-	return s.psql(role, sql)
+	return s.psql(s.login(role), sql)
 }
 
 // setSystem returns a setting of this server alone, which takes effect at once. A managed server refuses ALTER SYSTEM: then
@@ -49,7 +49,7 @@ func (s Snapshot) setSystem(setting string) string {
 	if s.Server.Managed {
 		return "# where the provider of this server has its parameters: " + setting
 	}
-	return s.psql(s.Server.Superuser, "ALTER SYSTEM SET "+setting) + " -c 'SELECT pg_reload_conf()'"
+	return s.psqlAsSuperuser("ALTER SYSTEM SET "+setting) + " -c 'SELECT pg_reload_conf()'"
 }
 
 // command returns a command of ours.
@@ -86,17 +86,36 @@ func (s Snapshot) host() (host, port string) {
 	return host, port
 }
 
-// psql returns the command that runs a statement on this server as that role. Through the socket, PostgreSQL's packages
-// authenticate the superuser by its account name; a private server has a file with its passwords.
-func (s Snapshot) psql(role, sql string) string {
-	login := ""
-	if host, _ := s.host(); s.Server.PassFile != "" {
-		login = "PGPASSFILE=" + ShellQuote(s.Server.PassFile) + " "
-	} else if strings.HasPrefix(host, "/") && role == superuser && s.Role.Name != role && !s.Server.Managed {
-		login = "sudo -u postgres "
-	}
-	return login + "psql" + s.at() + " -U " + ShellQuote(role) + " -d " + ShellQuote(cmp.Or(s.Database, "postgres")) + " -c " + ShellQuote(sql)
+// psqlLogin is how psql logs in.
+type psqlLogin struct {
+	role     string
+	passFile string // "": none
+	sudo     bool   // by the superuser's account, without a passFile
 }
+
+// login returns how this run's account logs in as that role. Through the socket, PostgreSQL's packages authenticate the
+// superuser by its account name; a private server has a file with its passwords.
+func (s Snapshot) login(role string) psqlLogin {
+	host, _ := s.host()
+	return psqlLogin{
+		role: role, passFile: s.Server.PassFile,
+		sudo: strings.HasPrefix(host, "/") && role == superuser && s.Role.Name != role && !s.Server.Managed,
+	}
+}
+
+// psql returns the command that runs a statement on this server.
+func (s Snapshot) psql(login psqlLogin, sql string) string {
+	before := ""
+	switch {
+	case login.passFile != "":
+		before = "PGPASSFILE=" + ShellQuote(login.passFile) + " "
+	case login.sudo:
+		before = "sudo -u postgres "
+	}
+	return before + "psql" + s.at() + " -U " + ShellQuote(login.role) + " -d " + ShellQuote(cmp.Or(s.Database, "postgres")) + " -c " + ShellQuote(sql)
+}
+
+func (s Snapshot) psqlAsSuperuser(sql string) string { return s.psql(s.login(s.Server.Superuser), sql) }
 
 // GrantReadAll returns the command that lets the monitoring role see what other roles' sessions do.
 func (s Snapshot) GrantReadAll() string {

@@ -37,19 +37,29 @@ type Holding struct {
 // problem is a server and the holding on it that is judged.
 type problem struct {
 	Holding
-	now     Snapshot
-	earlier *Snapshot
-	all     []Holding
-	family  families
-	churn   float64         // short-lived sessions a second
-	comes   map[string]bool // the applications, as in a Holding, of those that were seen
-	t       Thresholds
+	now            Snapshot
+	earlier        *Snapshot
+	all            []Holding
+	family         families
+	churn          float64         // short-lived sessions a second
+	shortLivedApps map[string]bool // the applications, as in a Holding, of those that were seen, if there are many
+	t              Thresholds
 }
 
 // examine groups the sessions into holdings. The problem's holding is the worst one, if there is any.
 func examine(now Snapshot, earlier *Snapshot, t Thresholds) *problem {
 	p := &problem{now: now, earlier: earlier, t: t}
-	gone := p.shortLived()
+	if earlier != nil {
+		p.churn = turnover(now, *earlier)
+	}
+	var gone []Session
+	if p.churn >= t.Churn && p.churn > 0 {
+		gone = shortLived(now, *earlier)
+	}
+	seen := now
+	seen.Sessions = slices.Concat(now.Sessions, gone)
+	p.family = familiesOf(seen)
+	p.shortLivedApps = p.family.namesOf(gone)
 	p.all = p.holdings()
 	if come := p.comers(gone); len(come) > 0 {
 		p.all = append(come, slices.DeleteFunc(p.all, func(h Holding) bool { return h.Reason == Comes })...)
@@ -108,26 +118,14 @@ func (p *problem) recogniseHeld() (name, also string) {
 	return "", ""
 }
 
-// shortLived measures the churn, and returns the sessions seen to begin and end, if there are many.
-func (p *problem) shortLived() (gone []Session) {
-	seen := p.now
-	if p.earlier != nil {
-		p.churn = turnover(p.now, *p.earlier)
-	}
-	if p.churn >= p.t.Churn && p.churn > 0 {
-		gone = slices.DeleteFunc(ended(p.now, *p.earlier), func(s Session) bool { return p.now.IsMonitor(s) || s.LogsIn() })
-		seen.Sessions = slices.Concat(seen.Sessions, gone)
-	}
-	p.family, p.comes = familiesOf(seen), map[string]bool{}
-	for _, s := range gone {
-		p.comes[p.family.name(s)] = true
-	}
-	return gone
+// shortLived returns the sessions of programs that were seen to begin and end.
+func shortLived(now, earlier Snapshot) []Session {
+	return slices.DeleteFunc(ended(now, earlier), func(s Session) bool { return now.IsMonitor(s) || s.LogsIn() })
 }
 
 // isComing reports whether the session is one of many short-lived ones of its application.
 func (p *problem) isComing(s Session) bool {
-	return s.Age.Duration() < youngest && p.comes[p.family.name(s)]
+	return s.Age.Duration() < youngest && p.shortLivedApps[p.family.name(s)]
 }
 
 // comers returns the short-lived sessions by application, if they are the worst problem. After a restart many begin and

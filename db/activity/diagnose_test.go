@@ -192,7 +192,7 @@ func TestTheDoctorBlamesNobodyWhenAllIsWell(t *testing.T) {
 	}
 }
 
-func TestAnOperatorsLookFromPostgreSQLsOwnDatabaseMakesNobodyANeighbour(t *testing.T) {
+func TestADiagnosisFromTheDatabasePostgresFindsNoNeighbour(t *testing.T) {
 	s := of(oneByOne(many(80, with(in(Idle, 10*time.Minute), func(x *Session) { x.Application = "web" }))))
 	s.Database = "postgres"
 	if d := Diagnose(s, nil, defaults()); d.Scenario.Name != "thread-leak" ||
@@ -267,7 +267,7 @@ func TestEveryScenarioIsDescribed(t *testing.T) {
 	}
 }
 
-func TestTheDoctorsFirstStepFreesALockQueueAndNobodyElse(t *testing.T) {
+func TestTheDoctorsFirstStepFreesALockQueueAndEndsNothingElse(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
 		owner := s.session(t, app, "wall", "report")
 		exec(t, owner, "CREATE TABLE IF NOT EXISTS stock (n int)")
@@ -307,7 +307,7 @@ func TestTheDoctorsFirstStepFreesALockQueueAndNobodyElse(t *testing.T) {
 	})
 }
 
-func TestShortSessionsThatNobodySawAreAStampedeOnlyAfterARestart(t *testing.T) {
+func TestUnseenShortSessionsAreAStampedeOnlyAfterARestart(t *testing.T) {
 	for up, want := range map[time.Duration]*Scenario{time.Minute: scenarioOf("reconnect-stampede"), time.Hour: nil} {
 		before, now := of(), of()
 		now.At, now.EverConnects = before.At.Add(time.Second), before.EverConnects+30
@@ -319,7 +319,7 @@ func TestShortSessionsThatNobodySawAreAStampedeOnlyAfterARestart(t *testing.T) {
 	}
 }
 
-func TestALoginUnderWayIsNobodysSessionUntilItHangs(t *testing.T) {
+func TestALoginIsNoFindingUntilItHangs(t *testing.T) {
 	logins := func(age time.Duration) Snapshot {
 		return of(many(9, Session{Kind: ClientBackend, State: starting, Age: Age(age)}))
 	}

@@ -80,6 +80,15 @@ func (f families) add(role roleIn, sessions map[string]int) {
 
 func (s Session) role() roleIn { return roleIn{s.User, s.Database} }
 
+// namesOf returns the set of the sessions' names.
+func (f families) namesOf(sessions []Session) map[string]bool {
+	names := map[string]bool{}
+	for _, s := range sessions {
+		names[f.name(s)] = true
+	}
+	return names
+}
+
 // name returns the name by which the session is judged: its application, the stem of a family with *, or its role.
 func (f families) name(x Session) string {
 	return cmp.Or(f.names[nameOf{x.role(), x.Application}], x.Who())

@@ -98,15 +98,16 @@ func (p *problem) stepsForLogins(seen []Session) []Step {
 		find = Step{"find the programs at the addresses above, and stop them or keep them out (a firewall, pg_hba.conf)", command("status"), nobody}
 	}
 	steps := []Step{find, {
-		"let the server give up sooner on a login (new ones have it, those that hang end within " + Short(p.now.Server.LoginTime.Duration()) + ")",
-		p.now.setSystem("authentication_timeout = '10s'"), "clients that need more than ten seconds to log in",
+		Do:      "let the server give up sooner on a login (new ones have it, those that hang end within " + Short(p.now.Server.LoginTime.Duration()) + ")",
+		Command: p.now.setSystem("authentication_timeout = '10s'"),
+		Hurts:   "clients that need more than ten seconds to log in",
 	}}
 	if p.now.Server.VersionNum >= seesLogins {
 		steps = append(steps, Step{
-			"end those that have hung for five seconds",
-			p.now.psql(p.now.Server.Superuser, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "+
+			Do: "end those that have hung for five seconds",
+			Command: p.now.psqlAsSuperuser("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity " +
 				"WHERE state = 'starting' AND backend_start < now() - interval '5 seconds'"),
-			"a client that was about to finish a slow login",
+			Hurts: "a client that was about to finish a slow login",
 		})
 	}
 	return steps

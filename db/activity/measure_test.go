@@ -10,7 +10,7 @@ import (
 	"ddtb/db/localpg"
 )
 
-func TestAMeasurementTellsWhatWorkLeavesOpen(t *testing.T) {
+func TestAMeasurementReportsWhatWorkLeavesOpen(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
 		o := s.observer(t, app)
 		ctx := WithObserver(t.Context(), o)

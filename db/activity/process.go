@@ -20,13 +20,14 @@ type Process struct {
 	Past        db.Stat // Now, as it was Within ago
 	Within      Age
 
-	Stalled     Age   // how long every lease has been in use with none given; 0 if not so
-	LostMeant   int64 // requests that failed without a lease in that time
-	LostLately  int64 // the same within recently
-	Failure     *ConnectFailure
-	Holders     []db.Holder // of leases, the oldest first, at most mostHolders
-	LeakAfter   Age         // 0: long leases are not reported
-	KeepsLeases bool        // a request keeps its lease to its end
+	Stalled Age // how long every lease has been in use with none given; 0 if not so
+	// These were named otherwise in JSON before, and the server that is asked may be older than the command.
+	FailedSinceStall int64 `json:"LostMeant"`  // requests that failed without a lease in that time
+	FailedRecently   int64 `json:"LostLately"` // the same in the last 15 s
+	Failure          *ConnectFailure
+	Holders          []db.Holder // of leases, the oldest first, at most mostHolders
+	LeakAfter        Age         // 0: long leases are not reported
+	KeepsLeases      bool        // a request keeps its lease to its end
 
 	Replicas []ReplicaUse // the configured ones
 }
@@ -75,7 +76,7 @@ const (
 // failed since. Dry stays true until a lease is released. So a balancer that stopped sending requests does not resume
 // too soon. Under multiplex, reads need no lease and still work.
 func (p Process) Dry() bool {
-	return p.hasStalled() && p.LostMeant > 0 && p.Now.Shared == 0
+	return p.hasStalled() && p.FailedSinceStall > 0 && p.Now.Shared == 0
 }
 
 // Level returns the level of the gravest finding.
@@ -221,8 +222,9 @@ func (p Process) stepsForFailure() []Step {
 		return []Step{doctor, {"make pool.max_size so small that all processes fit together", command("budget"), nobody}}
 	case db.CircuitOpen, db.ServerUnavailable:
 		return []Step{{
-			"start the database server, or see why it does not answer; the application tries again by itself, and recovers with it",
-			command("doctor"), nobody,
+			Do:      "start the database server, or see why it does not answer; the application tries again by itself, and recovers with it",
+			Command: command("doctor"),
+			Hurts:   nobody,
 		}}
 	case db.PoolerFull:
 		return []Step{{"look at PgBouncer's pools: who waits, and for what", command("doctor"), nobody}}
@@ -233,19 +235,21 @@ func (p Process) stepsForFailure() []Step {
 // switchTo is a switch of the strategy, which takes effect at once.
 func switchTo(strategy, why string) Step {
 	return Step{
-		fmt.Sprintf("switch the strategy to %q: %s", strategy, why), "ddtb strategy " + strategy, "nobody: requests finish with the connections that they hold",
+		Do:      fmt.Sprintf("switch the strategy to %q: %s", strategy, why),
+		Command: "ddtb strategy " + strategy,
+		Hurts:   "nobody: requests finish with the connections that they hold",
 	}
 }
 
 func (p Process) stalled() *Finding {
-	wanted := p.Now.Waiting > 0 || p.LostMeant > 0
+	wanted := p.Now.Waiting > 0 || p.FailedSinceStall > 0
 	if !p.hasStalled() || !wanted && p.Stalled.Duration() < stalledIdle {
 		return nil
 	}
 	f := &Finding{Level: Warning, Code: CodeStalled, steps: p.stepsForHolders(), scenario: p.scenarioOfHolders(), PIDs: backends(p.Holders)}
 	f.What = fmt.Sprintf("%s, and none came back for %s: %s", p.full(), Short(p.Stalled.Duration()), p.queued())
-	if p.LostMeant > 0 {
-		f.What += fmt.Sprintf("; %s failed meanwhile", count(int(p.LostMeant), "request", "requests"))
+	if p.FailedSinceStall > 0 {
+		f.What += fmt.Sprintf("; %s failed meanwhile", count(int(p.FailedSinceStall), "request", "requests"))
 	}
 	if wanted {
 		f.Level = Critical
@@ -276,7 +280,7 @@ func (p Process) lost() *Finding {
 		What: fmt.Sprintf("%s of %s failed %s because no lease came free: %d waited in vain, %d were refused at once",
 			count(int(timedOut+refused), "request", "requests"), p.name(), p.period(), timedOut, refused),
 	}
-	if p.LostLately > 0 {
+	if p.FailedRecently > 0 {
 		f.Level = Critical
 	} else {
 		f.What += fmt.Sprintf("; none in the last %s", Short(recently))
@@ -343,18 +347,19 @@ func (p Process) unusedReplicas() *Finding {
 // stepsForHolders are for leases that are not released.
 func (p Process) stepsForHolders() []Step {
 	steps := []Step{{
-		"release the lease on every way out, and before slow work" + p.at() + "; close rows that are not read to their end", "", nobody,
+		Do:    "release the lease on every way out, and before slow work" + p.at() + "; close rows that are not read to their end",
+		Hurts: nobody,
 	}}
 	if p.hasStalled() {
 		steps = append(steps, Step{
-			`to serve requests meanwhile, save another strategy or pool.max_size, on the dashboard under "Strategy" or in the ` +
+			Do: `to serve requests meanwhile, save another strategy or pool.max_size, on the dashboard under "Strategy" or in the ` +
 				"configuration file: that brings a new pool at once",
-			"", "nobody; the leases that are out keep their slots until they come back",
+			Hurts: "nobody; the leases that are out keep their slots until they come back",
 		})
 	}
 	return append(steps, Step{
-		`until the code is fixed, set reclaim_after = "30s" under [databases.default.pool]: a lease that is out for longer is taken back`,
-		"", "a request that still uses such a lease: its next query fails",
+		Do:    `until the code is fixed, set reclaim_after = "30s" under [databases.default.pool]: a lease that is out for longer is taken back`,
+		Hurts: "a request that still uses such a lease: its next query fails",
 	})
 }
 
@@ -363,11 +368,14 @@ func (p Process) stepsForLoad() []Step {
 	var steps []Step
 	if p.KeepsLeases && p.Now.Strategy == db.Pool {
 		steps = append(steps, Step{
-			`set hold = "query" under [databases.default.pool]: a request then gives its lease back between two queries`, "", nobody,
+			Do:    `set hold = "query" under [databases.default.pool]: a request then gives its lease back between two queries`,
+			Hurts: nobody,
 		})
 	}
 	steps = append(steps, Step{
-		"make the work on a lease shorter" + p.at() + ": the slowest queries first", command("status"), nobody,
+		Do:      "make the work on a lease shorter" + p.at() + ": the slowest queries first",
+		Command: command("status"),
+		Hurts:   nobody,
 	})
 	if p.Now.Strategy == db.Pool {
 		steps = append(steps,

@@ -39,7 +39,7 @@ func TestTheVerdictOnAProcessFollowsFromItsFigures(t *testing.T) {
 		"no lease comes back, and requests fail": {
 			Process: Process{
 				Now: db.Stat{Size: 5, Leases: 5, Waiting: 8, OldestWait: 7 * time.Second, TimedOut: 58}, Within: seconds(60),
-				Stalled: seconds(28), LostMeant: 58, LostLately: 8, Holders: holders(5, 28*time.Second),
+				Stalled: seconds(28), FailedSinceStall: 58, FailedRecently: 8, Holders: holders(5, 28*time.Second),
 			},
 			want:  []string{"critical pool-stalled", "critical requests-lost"},
 			says:  "all 5 leases of shop are out, and none came back for 28s: 8 requests wait, the first for 7s; 58 requests failed meanwhile",
@@ -135,8 +135,8 @@ func TestEveryScenarioOfAProcessIsPlayedByTheLab(t *testing.T) {
 	}
 }
 
-func TestAProcessThatServesNobodyIsWorseThanItsServer(t *testing.T) {
-	dry := Process{Application: "shop", PID: 7, Now: db.Stat{Size: 1, Leases: 1, Waiting: 1}, Stalled: seconds(5), LostMeant: 1}
+func TestAProcessThatServesNoRequestIsWorseThanItsServer(t *testing.T) {
+	dry := Process{Application: "shop", PID: 7, Now: db.Stat{Size: 1, Leases: 1, Waiting: 1}, Stalled: seconds(5), FailedSinceStall: 1}
 	if h := (Health{}).With(dry); h.Level != Critical || h.Processes != 1 || !h.Findings[0].AboutProcess() {
 		t.Errorf("%+v", h)
 	}
@@ -168,7 +168,7 @@ func TestAPoolThatIsDryStaysDryUntilALeaseComesBack(t *testing.T) {
 		if _, err := d.Acquire(t.Context()); db.CauseOf(err) != db.PoolTimeout {
 			t.Fatal(err)
 		}
-		if p := m.Now(); p.Dry() || p.LostMeant != 1 || p.LostLately != 1 || p.Stalled == 0 {
+		if p := m.Now(); p.Dry() || p.FailedSinceStall != 1 || p.FailedRecently != 1 || p.Stalled == 0 {
 			t.Errorf("at first: %+v", p)
 		}
 		dir := shortTempDir(t)

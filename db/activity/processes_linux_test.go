@@ -15,7 +15,7 @@ import (
 )
 
 // The sockets of this test send nothing. Each is a process of the server, and none has a slot.
-func TestAServerWithoutAProcessForAnybodySendsNobodyToTheSuperuser(t *testing.T) {
+func TestAServerThatStartsNoProcessSuggestsNoSuperuserLogin(t *testing.T) {
 	for _, newest := range []bool{false, true} {
 		s, err := startServer(t.Context(), fmt.Sprintf("processes-%v", newest), newest)
 		must(t, err)

@@ -96,14 +96,14 @@ func (m *ProcessMonitor) Now() Process {
 	p := Process{
 		At: at, PID: os.Getpid(), Application: m.settings.ApplicationName,
 		Now: now.stat, Past: past.stat, Within: Age(at.Sub(past.at)),
-		LostLately: lost(now.stat) - lost(m.before(at.Add(-recently)).stat),
-		LeakAfter:  Age(m.settings.Pool.LeakAfter),
+		FailedRecently: lost(now.stat) - lost(m.before(at.Add(-recently)).stat),
+		LeakAfter:      Age(m.settings.Pool.LeakAfter),
 	}
 	if spec, ok := db.Lookup(m.settings.Strategy); ok {
 		p.KeepsLeases = spec.HoldsForRequest(m.settings)
 	}
 	if !m.stalled.at.IsZero() {
-		p.Stalled, p.LostMeant = Age(at.Sub(m.stalled.at)), lost(now.stat)-lost(m.stalled.stat)
+		p.Stalled, p.FailedSinceStall = Age(at.Sub(m.stalled.at)), lost(now.stat)-lost(m.stalled.stat)
 	}
 	p.Holders = m.db.Holders()
 	p.Holders = p.Holders[:min(len(p.Holders), mostHolders)]

@@ -23,7 +23,7 @@ func (p *problem) refusesWrites() *Finding {
 		f.culprit = "the setting default_transaction_read_only"
 		f.steps = []Step{{
 			Do: "allow writes again, unless they were switched off on purpose; it takes effect in new sessions",
-			Command: p.now.psql(p.now.Server.Superuser, "SET default_transaction_read_only = off") + // the next statement is a write
+			Command: p.now.psqlAsSuperuser("SET default_transaction_read_only = off") + // the next statement is a write
 				" -c " + ShellQuote("ALTER "+p.readOnlyOwner()+" SET default_transaction_read_only = off"),
 			Hurts: nobody,
 		}}
@@ -90,7 +90,7 @@ func (p *problem) walSlots() *Finding {
 	}
 	slices.SortStableFunc(dead, func(a, b WALSlot) int { return cmp.Compare(b.Retained, a.Retained) })
 	sql := "SELECT pg_drop_replication_slot('" + strings.ReplaceAll(dead[0].Name, "'", "''") + "')"
-	drop := Step{"drop the slot if its reader never comes back", p.now.psql(p.now.Server.Superuser, sql), "its reader, which must be built anew"}
+	drop := Step{"drop the slot if its reader never comes back", p.now.psqlAsSuperuser(sql), "its reader, which must be built anew"}
 	f := &Finding{Level: Warning, Code: "replication-slot", culprit: "the reader of replication slot " + dead[0].Name}
 	if dead[0].Status == "lost" {
 		f.What = fmt.Sprintf("replication slot %s is lost: the server keeps no WAL for it any more, and its reader can't go on", dead[0].Name)

@@ -52,10 +52,10 @@ type Reading struct {
 	next chan struct{} // closed when there is a newer reading
 }
 
-// Sampler polls the server at one interval, over one Access, for any number of readers. Their number does not change the
+// Sampler polls the server at one interval, over one Poller, for any number of readers. Their number does not change the
 // server's load. A slow reader misses readings and delays no other.
 type Sampler struct {
-	access     Access
+	poller     Poller
 	thresholds func() Thresholds
 
 	mu     sync.Mutex
@@ -66,9 +66,9 @@ type Sampler struct {
 }
 
 // StartSampler polls at once, and then every interval, until Stop. Each poll is judged by the thresholds of its moment.
-func StartSampler(a Access, interval time.Duration, thresholds func() Thresholds) *Sampler {
+func StartSampler(a Poller, interval time.Duration, thresholds func() Thresholds) *Sampler {
 	ctx, stop := context.WithCancel(context.Background())
-	s := &Sampler{access: a, thresholds: thresholds, stop: stop, latest: Reading{next: make(chan struct{})}}
+	s := &Sampler{poller: a, thresholds: thresholds, stop: stop, latest: Reading{next: make(chan struct{})}}
 	s.stopped.Go(func() {
 		s.poll(ctx)
 		every(ctx, interval, func() { s.poll(ctx) })
@@ -91,7 +91,7 @@ func every(ctx context.Context, interval time.Duration, f func()) {
 }
 
 func (s *Sampler) poll(ctx context.Context) {
-	now, err := s.access.Snapshot(ctx)
+	now, err := s.poller.Snapshot(ctx)
 	if ctx.Err() != nil {
 		return
 	}

@@ -69,13 +69,13 @@ func TestASamplerGoesOnWhenItsSessionIsEndedAndStopsItsReaders(t *testing.T) {
 	}
 }
 
-func TestASamplerTellsThatItCanNotLook(t *testing.T) {
+func TestASamplerReportsThatItCanNotPoll(t *testing.T) {
 	cfg := servers[0].config(app, "wall")
 	cfg.Port = 1 // no server listens there
 	o, err := NewObserver(cfg)
 	must(t, err)
 	defer o.Close()
-	s := &Sampler{access: o, thresholds: defaults, latest: Reading{next: make(chan struct{})}}
+	s := &Sampler{poller: o, thresholds: defaults, latest: Reading{next: make(chan struct{})}}
 	s.poll(t.Context())
 	if r := s.Latest(); r.Err == nil || r.Sample.Level != Unknown || r.Sample.Slots != nil {
 		t.Errorf("%+v", r.Sample)

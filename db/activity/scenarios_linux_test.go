@@ -192,7 +192,7 @@ var scenes = []scene{
 	},
 }
 
-func TestTheDoctorTellsRealSessionsApart(t *testing.T) {
+func TestTheDoctorDistinguishesRealSessions(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
 		for _, scene := range scenes {
 			t.Run(scene.scenario+" of "+scene.culprit, func(t *testing.T) {

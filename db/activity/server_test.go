@@ -251,7 +251,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func snapshot(t *testing.T, a Access) Snapshot {
+func snapshot(t *testing.T, a Poller) Snapshot {
 	t.Helper()
 	s, err := a.Snapshot(t.Context())
 	must(t, err)
@@ -259,7 +259,7 @@ func snapshot(t *testing.T, a Access) Snapshot {
 }
 
 // pollUntil looks until the snapshot is as the test needs it.
-func pollUntil(t *testing.T, a Access, what string, ok func(Snapshot) bool) (s Snapshot) {
+func pollUntil(t *testing.T, a Poller, what string, ok func(Snapshot) bool) (s Snapshot) {
 	t.Helper()
 	eventually(t, what, func() bool {
 		s = snapshot(t, a)

@@ -81,8 +81,8 @@ func (o *Observer) Signal(ctx context.Context, order Order) (Outcome, error) {
 	return Signalled, nil
 }
 
-// Access polls and ends sessions: an Observer with its own connection, or a Remote with that of a running server.
-type Access interface {
+// Poller polls and ends sessions: an Observer with its own connection, or a Remote with that of a running server.
+type Poller interface {
 	Snapshot(ctx context.Context) (Snapshot, error)
 	Signal(ctx context.Context, order Order) (Outcome, error)
 }
@@ -127,7 +127,7 @@ const endWait = 5 * time.Second
 
 // End ends the sessions of a plan, each only if the filter still matches it, and waits until their slots are free. The
 // report contains the failures; the error is that of the last poll.
-func End(ctx context.Context, a Access, plan Closing, f Filter) (Closing, error) {
+func End(ctx context.Context, a Poller, plan Closing, f Filter) (Closing, error) {
 	plan.DryRun = false
 	for i := range plan.Sessions {
 		e := &plan.Sessions[i]
@@ -149,7 +149,7 @@ func End(ctx context.Context, a Access, plan Closing, f Filter) (Closing, error)
 
 // Cancel cancels the query that a session ran at the snapshot, and waits until it has ended. A session that waits for
 // its client (Client/ClientWrite) does not react: the outcome is StillRuns, and it must be terminated.
-func Cancel(ctx context.Context, a Access, x Session, superusers bool) (Ending, error) {
+func Cancel(ctx context.Context, a Poller, x Session, superusers bool) (Ending, error) {
 	e := Ending{Session: x}
 	var err error
 	e.Outcome, err = a.Signal(ctx, Order{Cancel: true, PID: x.PID, Started: x.Started, States: []string{Active}, Superusers: superusers})
@@ -171,7 +171,7 @@ func Cancel(ctx context.Context, a Access, x Session, superusers bool) (Ending, 
 }
 
 // waitUntil polls until done returns true, or endWait has passed. It returns the last snapshot.
-func waitUntil(ctx context.Context, a Access, done func(Snapshot) bool) (Snapshot, error) {
+func waitUntil(ctx context.Context, a Poller, done func(Snapshot) bool) (Snapshot, error) {
 	end := time.Now().Add(endWait)
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		now, err := a.Snapshot(ctx)

@@ -108,8 +108,8 @@ func TestTheKeptConnectionSeesAFullServerAndOutlivesARestart(t *testing.T) {
 		o := s.observer(t, app)
 		snapshot(t, o)
 		s.fill(t, other, "crowd")
-		if now := snapshot(t, o); now.Access() != "an ordinary slot, taken before they ran out" {
-			t.Errorf("the access is %q", now.Access())
+		if now := snapshot(t, o); now.AccessPath() != "an ordinary slot, taken before they ran out" {
+			t.Errorf("the access is %q", now.AccessPath())
 		}
 		superuser := s.session(t, localpg.Superuser, "postgres", "control")
 		exec(t, superuser, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name IN ('crowd', 'shop/monitor')")
@@ -117,7 +117,7 @@ func TestTheKeptConnectionSeesAFullServerAndOutlivesARestart(t *testing.T) {
 	})
 }
 
-func TestTheDoorToAFullServerIsTold(t *testing.T) {
+func TestAFullServerNamesTheWaysToConnect(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
 		s.fill(t, other, "crowd")
 		o := s.observer(t, app)
@@ -136,12 +136,12 @@ func TestTheDoorToAFullServerIsTold(t *testing.T) {
 			if r := fmt.Sprint(NoAccess(err, nil, "")); !strings.Contains(r, "GRANT pg_use_reserved_connections") || strings.Contains(r, "SET reserved_connections") {
 				t.Errorf("what is reserved is to be reserved: %s", r)
 			}
-			if now := snapshot(t, s.observer(t, invited)); !strings.Contains(now.Access(), "pg_use_reserved_connections") {
-				t.Errorf("the access is %q", now.Access())
+			if now := snapshot(t, s.observer(t, invited)); !strings.Contains(now.AccessPath(), "pg_use_reserved_connections") {
+				t.Errorf("the access is %q", now.AccessPath())
 			}
 		}
-		if now := snapshot(t, s.observer(t, localpg.Superuser)); !strings.Contains(now.Access(), "superuser") {
-			t.Errorf("the access is %q", now.Access())
+		if now := snapshot(t, s.observer(t, localpg.Superuser)); !strings.Contains(now.AccessPath(), "superuser") {
+			t.Errorf("the access is %q", now.AccessPath())
 		}
 		s.fill(t, localpg.Superuser, "more")
 		_, err = s.observer(t, localpg.Superuser).Snapshot(t.Context())
@@ -151,7 +151,7 @@ func TestTheDoorToAFullServerIsTold(t *testing.T) {
 	})
 }
 
-func TestLimitsOfADatabaseAndARoleAreToldFromAFullServer(t *testing.T) {
+func TestLimitsOfADatabaseAndARoleAreNotTakenForAFullServer(t *testing.T) {
 	onEach(t, func(t *testing.T, s *server) {
 		control := s.session(t, localpg.Superuser, "postgres", "control")
 		for limited, want := range map[string]string{"DATABASE wall": "this database", "ROLE app": "this role"} {

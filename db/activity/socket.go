@@ -223,7 +223,7 @@ func FindShared(ctx context.Context, dirs []string, cc *pgx.ConnConfig) (*Remote
 	return nil, ErrNotShared
 }
 
-// Snapshot is part of Access.
+// Snapshot is part of Poller.
 func (r *Remote) Snapshot(ctx context.Context) (s Snapshot, err error) {
 	err = r.ask(ctx, http.MethodGet, "snapshot", nil, &s)
 	s.Through = r.path
@@ -249,7 +249,7 @@ func AskProcesses(ctx context.Context, dirs []string, cc *pgx.ConnConfig) (all [
 	return all
 }
 
-// Signal is part of Access.
+// Signal is part of Poller.
 func (r *Remote) Signal(ctx context.Context, order Order) (outcome Outcome, err error) {
 	body, err := json.Marshal(order)
 	if err != nil {

@@ -35,7 +35,7 @@ func TestARunningServerLendsItsConnectionWhenNoSlotIsLeft(t *testing.T) {
 		}
 		exec(t, s.session(t, app, "wall", "shop/pool"), "SELECT 1")
 		s.fill(t, other, "crowd")
-		if now := snapshot(t, r); now.Slots.Free() != 0 || now.Through == "" || now.Access() == "an ordinary slot" {
+		if now := snapshot(t, r); now.Slots.Free() != 0 || now.Through == "" || now.AccessPath() == "an ordinary slot" {
 			t.Errorf("%+v through %q", now.Slots, now.Through)
 		}
 		f := Filter{Application: "shop"}

@@ -51,7 +51,7 @@ const unseenState = "not visible"
 
 // Summarise counts a snapshot.
 func Summarise(s Snapshot) Status {
-	st := Status{Snapshot: s, Access: s.Access()}
+	st := Status{Snapshot: s, Access: s.AccessPath()}
 	for _, p := range s.Processes {
 		st.Replicas = append(st.Replicas, p.Replicas...)
 	}

@@ -68,10 +68,10 @@ func (p *problem) steps() []Step {
 	first := reasons[p.Reason].first(p)
 	steps := slices.Clone(first)
 	if p.Reason != NotTracked { // nothing is known yet
-		steps = append(steps, p.fix(name))
+		steps = append(steps, p.stepToPrevent(name))
 	}
 	if name == "thread-leak" && !p.own() && !p.backups() && p.now.Server.VersionNum >= closesIdle {
-		steps = append(steps, p.set("until then let the server close idle sessions", "idle_session_timeout = '10min'",
+		steps = append(steps, p.stepToSet("until then let the server close idle sessions", "idle_session_timeout = '10min'",
 			"a session that is idle for ten minutes is closed (57P05); a pool connects again"))
 	}
 	if name == "thread-leak" && p.judged(p.Holding) { // a switch closes the idle connections, and hurts nobody
@@ -95,8 +95,9 @@ func (p *problem) firstForUntracked() []Step {
 		return []Step{{"let the server record what sessions do, and ask again", p.now.setSystem("track_activities = on"), nobody}}
 	}
 	return []Step{{
-		"let the server record what they do, and ask again (for new sessions of role " + user + ")" + p.onPrimary(),
-		p.now.onPrimary("ALTER ROLE " + quoted(user) + " SET track_activities = on"), nobody,
+		Do:      "let the server record what they do, and ask again (for new sessions of role " + user + ")" + p.onPrimary(),
+		Command: p.now.onPrimary("ALTER ROLE " + quoted(user) + " SET track_activities = on"),
+		Hurts:   nobody,
 	}}
 }
 
@@ -120,21 +121,21 @@ func (p *problem) inOneDatabase() (one *problem, where string) {
 
 func (p *problem) firstForIdle() []Step {
 	scenario, _ := p.recogniseOther()
-	p, where := p.inOneDatabase()
-	rested, many := p.restsFor(atRest)
+	one, where := p.inOneDatabase()
+	rested, many := one.restsFor(atRest)
 	slots := p.t.OfSlots(p.now.Slots)
 	switch {
 	case many == 0:
 		return []Step{p.endNothing("these sessions have rested for a moment only, so they are in use")}
 	case slots < Critical && scenario == "replicas-times-pool":
 		return []Step{p.endNothing("pools at rest open again what is closed")}
-	case p.selector() == "":
+	case one.selector() == "":
 		return []Step{p.endNothing("other programs have the same role, and no filter tells their sessions apart")}
 	}
-	return p.ending(p.sessions, Step{
-		fmt.Sprintf("close the %d%s that have been idle for %s (it shows them first, and asks)", many, where, rested),
-		command("close-idle --older-than=" + rested + p.selector()),
-		"the programs of these sessions: a pool connects again; one without a handler for a lost connection may end, " +
+	return one.stepsToEnd(one.sessions, Step{
+		Do:      fmt.Sprintf("close the %d%s that have been idle for %s (it shows them first, and asks)", many, where, rested),
+		Command: command("close-idle --older-than=" + rested + one.selector()),
+		Hurts: "the programs of these sessions: a pool connects again; one without a handler for a lost connection may end, " +
 			"or fail once with 57P01",
 	})
 }
@@ -143,28 +144,28 @@ func (p *problem) firstForLeak() []Step {
 	if p.backups() {
 		return []Step{p.endNothing("the transaction is that of a backup, whose other sessions read what it sees")}
 	}
-	p, where := p.inOneDatabase()
-	rested, many := p.restsFor(leaked)
-	if p.selector() == "" {
-		return p.endOne(p.longest(inState))
+	one, where := p.inOneDatabase()
+	rested, many := one.restsFor(leaked)
+	if one.selector() == "" {
+		return one.stepsToEndIdle(one.longest(inState))
 	}
-	return p.ending(p.sessions, Step{
-		fmt.Sprintf("end the %d transactions%s that have been idle for %s (it shows them first, and asks)", many, where, rested),
-		command("close-idle --in-transaction --older-than=" + rested + p.selector()),
-		p.Application + ": what these transactions changed is rolled back, and idle sessions of it are closed too",
+	return one.stepsToEnd(one.sessions, Step{
+		Do:      fmt.Sprintf("end the %d transactions%s that have been idle for %s (it shows them first, and asks)", many, where, rested),
+		Command: command("close-idle --in-transaction --older-than=" + rested + one.selector()),
+		Hurts:   one.Application + ": what these transactions changed is rolled back, and idle sessions of it are closed too",
 	})
 }
 
-// endOne ends a session that is idle, in a transaction or not.
-func (p *problem) endOne(s Session) []Step {
+// stepsToEndIdle end a session that is idle, in a transaction or not.
+func (p *problem) stepsToEndIdle(s Session) []Step {
 	inTransaction, loses := "", "its lock is released, though another session of it may still work under the lock"
 	if s.InTransactionIdle() {
 		inTransaction, loses = "--in-transaction ", "what its transaction changed is rolled back"
 	}
-	return p.ending([]Session{s}, Step{
-		fmt.Sprintf("end %s: it does nothing, and keeps its locks", s.name()),
-		command(fmt.Sprintf("close-idle %s--older-than=0s --pid=%d", inTransaction, s.PID) + p.inDatabase(s)),
-		"the program behind it (" + s.ClientAddress() + "): " + loses,
+	return p.stepsToEnd([]Session{s}, Step{
+		Do:      fmt.Sprintf("end %s: it does nothing, and keeps its locks", s.name()),
+		Command: command(fmt.Sprintf("close-idle %s--older-than=0s --pid=%d", inTransaction, s.PID) + p.inDatabase(s)),
+		Hurts:   "the program behind it (" + s.ClientAddress() + "): " + loses,
 	})
 }
 
@@ -178,11 +179,11 @@ func (p *problem) firstForClient() []Step {
 	if p.backups() {
 		return []Step{p.endNothing("a backup reads as fast as it can write; see that its disk is not full")}
 	}
-	return p.ending([]Session{worst}, Step{
-		fmt.Sprintf("if its client at %s has stopped %s, end the session that has waited longest (%s, for %s); cancelling has no effect there",
+	return p.stepsToEnd([]Session{worst}, Step{
+		Do: fmt.Sprintf("if its client at %s has stopped %s, end the session that has waited longest (%s, for %s); cancelling has no effect there",
 			worst.ClientAddress(), stopped, worst.name(), Short(worst.InQuery.Duration())),
-		command(fmt.Sprintf("force-close --pid=%d", worst.PID) + p.inDatabase(worst)),
-		"that client: " + fails,
+		Command: command(fmt.Sprintf("force-close --pid=%d", worst.PID) + p.inDatabase(worst)),
+		Hurts:   "that client: " + fails,
 	})
 }
 
@@ -191,19 +192,20 @@ func (p *problem) firstForSlow() []Step {
 	if p.backups() {
 		return []Step{p.endNothing("a backup takes its time")}
 	}
-	return p.cancel(worst, fmt.Sprintf("cancel the query that runs longest (%s, for %s); its session stays", worst.name(), Short(worst.InQuery.Duration())),
+	return p.stepsToCancel(worst, fmt.Sprintf("cancel the query that runs longest (%s, for %s); its session stays", worst.name(), Short(worst.InQuery.Duration())),
 		"the client that sent it: it fails with 57014")
 }
 
-func (p *problem) cancel(s Session, do, hurts string) []Step {
-	return p.signalling([]Session{s}, Step{do, command(fmt.Sprintf("cancel --pid=%d", s.PID)), hurts}, true)
+func (p *problem) stepsToCancel(s Session, do, hurts string) []Step {
+	return p.stepsToSignal([]Session{s}, Step{do, command(fmt.Sprintf("cancel --pid=%d", s.PID)), hurts}, true)
 }
 
-// ending is a step that ends sessions as the monitoring role, preceded by a step that grants the right if that role
-// lacks it.
-func (p *problem) ending(sessions []Session, s Step) []Step { return p.signalling(sessions, s, false) }
+// stepsToEnd end sessions as the monitoring role. If that role lacks the right, a step before grants it.
+func (p *problem) stepsToEnd(sessions []Session, s Step) []Step {
+	return p.stepsToSignal(sessions, s, false)
+}
 
-func (p *problem) signalling(sessions []Session, s Step, cancel bool) []Step {
+func (p *problem) stepsToSignal(sessions []Session, s Step, cancel bool) []Step {
 	super := slices.ContainsFunc(sessions, func(x Session) bool { return x.Superuser })
 	may := !slices.ContainsFunc(sessions, func(x Session) bool { return !x.MayEnd })
 	if super {
@@ -216,8 +218,9 @@ func (p *problem) signalling(sessions []Session, s Step, cancel bool) []Step {
 		return []Step{p.endNothing("only the provider of this server may end a session of its superuser")}
 	case super:
 		return []Step{{
-			fmt.Sprintf("as a superuser, for %s may not end a superuser's session: %s", p.now.Role.Name, s.Do),
-			p.now.endSQL(sessions, cancel), s.Hurts,
+			Do:      fmt.Sprintf("as a superuser, for %s may not end a superuser's session: %s", p.now.Role.Name, s.Do),
+			Command: p.now.endSQL(sessions, cancel),
+			Hurts:   s.Hurts,
 		}}
 	}
 	grant := "GRANT pg_signal_backend TO " + quoted(p.now.Role.Name)
@@ -262,7 +265,7 @@ func (p *problem) firstForLock() []Step {
 		return []Step{p.endNothing("the locks changed hands meanwhile; see who waits")}
 	}
 	if head, freed := p.now.queueHead(); freed > 0 {
-		steps := p.cancel(head,
+		steps := p.stepsToCancel(head,
 			fmt.Sprintf("cancel the statement that waits first (%s: %s): %s behind it, and %s is not in their way",
 				head.name(), FirstWords(head.Query, 40), count(freed, "session waits", "sessions wait"), roots[0].name()),
 			"the client that sent it: it fails with 57014, has changed nothing, and can be tried again")
@@ -270,7 +273,7 @@ func (p *problem) firstForLock() []Step {
 			return steps
 		}
 		known := func(s Step) bool { return slices.Contains(steps, s) } // both may need the same right
-		return append(steps, slices.DeleteFunc(p.endOne(roots[0]), known)...)
+		return append(steps, slices.DeleteFunc(p.stepsToEndIdle(roots[0]), known)...)
 	}
 	switch root := roots[0]; {
 	case root.PID == 0:
@@ -284,17 +287,17 @@ func (p *problem) firstForLock() []Step {
 	case root.Hidden:
 		return []Step{{"let this role see what " + root.name() + " does, and ask again" + p.onPrimary(), p.now.GrantReadAll(), nobody}}
 	case root.State == Idle || root.InTransactionIdle(): // idle: usually a session's advisory lock
-		return p.endOne(root)
+		return p.stepsToEndIdle(root)
 	case p.now.holdsAdvisoryLock(root):
-		return append([]Step{p.endNothing(root.name() + " has an advisory lock, by which programs take turns: let it finish")}, p.ending([]Session{root}, Step{
-			fmt.Sprintf("if it is stuck, end its session (%s): cancelling its query may leave it the lock, which belongs to the session", root.name()),
-			command(fmt.Sprintf("force-close --pid=%d", root.PID) + p.inDatabase(root)),
-			"the program behind it (" + root.ClientAddress() + "): its query fails, and what its transaction changed is rolled back",
+		return append([]Step{p.endNothing(root.name() + " has an advisory lock, by which programs take turns: let it finish")}, p.stepsToEnd([]Session{root}, Step{
+			Do:      fmt.Sprintf("if it is stuck, end its session (%s): cancelling its query may leave it the lock, which belongs to the session", root.name()),
+			Command: command(fmt.Sprintf("force-close --pid=%d", root.PID) + p.inDatabase(root)),
+			Hurts:   "the program behind it (" + root.ClientAddress() + "): its query fails, and what its transaction changed is rolled back",
 		})...)
 	case has(root.Application, backups):
 		return []Step{p.endNothing(root.name() + " is a backup: let it finish, and try later what waits for it")}
 	default:
-		return p.cancel(root, fmt.Sprintf("cancel the one query that all wait for (%s), if it is not worth the wait", root.name()),
+		return p.stepsToCancel(root, fmt.Sprintf("cancel the one query that all wait for (%s), if it is not worth the wait", root.name()),
 			"the client that sent it: it fails with 57014, and its transaction is rolled back")
 	}
 }
@@ -312,18 +315,19 @@ func (p *problem) stepsForReplay() []Step {
 	case has(s.Application, backups):
 		return []Step{p.endNothing(why + ", and replay most likely waits for a backup, " + s.name() + ": let it finish")}
 	}
-	steps := p.cancel(s, fmt.Sprintf("%s, and replay most likely waits for the oldest query here: cancel that, if it is not worth the wait (%s, for %s)",
+	steps := p.stepsToCancel(s, fmt.Sprintf("%s, and replay most likely waits for the oldest query here: cancel that, if it is not worth the wait (%s, for %s)",
 		why, s.name(), Short(s.InTransaction.Duration())), "the client that sent it: it fails with 57014")
 	if s.InTransactionIdle() {
-		steps = p.endOne(s)
+		steps = p.stepsToEndIdle(s)
 	}
 	if s.MayEnd || s.Superuser {
 		return steps
 	}
 	end := steps[len(steps)-1]
 	return []Step{{
-		"as a superuser, for a right that is granted on the primary arrives by replay only: " + end.Do,
-		p.now.endSQL([]Session{s}, s.State == Active), end.Hurts,
+		Do:      "as a superuser, for a right that is granted on the primary arrives by replay only: " + end.Do,
+		Command: p.now.endSQL([]Session{s}, s.State == Active),
+		Hurts:   end.Hurts,
 	}}
 }
 
@@ -333,12 +337,14 @@ func (p *problem) stepsForWorker(root Session) []Step {
 	from := fmt.Sprintf(" FROM pg_stat_activity WHERE pid = %d AND backend_type = '%s'", root.PID, strings.ReplaceAll(root.Kind, "'", "''"))
 	return []Step{
 		{
-			fmt.Sprintf("see what %s does: it is a process of the server, and makes way when its transaction ends", root.name()),
-			p.now.psql(p.now.Server.Superuser, "SELECT backend_type, wait_event_type, wait_event, xact_start, query"+from), nobody,
+			Do:      fmt.Sprintf("see what %s does: it is a process of the server, and makes way when its transaction ends", root.name()),
+			Command: p.now.psqlAsSuperuser("SELECT backend_type, wait_event_type, wait_event, xact_start, query" + from),
+			Hurts:   nobody,
 		},
 		{
-			"if it is stuck, end it", p.now.psql(p.now.Server.Superuser, "SELECT pg_terminate_backend(pid)"+from),
-			"what its transaction changed is rolled back; a subscription's worker starts again with the same transaction",
+			Do:      "if it is stuck, end it",
+			Command: p.now.psqlAsSuperuser("SELECT pg_terminate_backend(pid)" + from),
+			Hurts:   "what its transaction changed is rolled back; a subscription's worker starts again with the same transaction",
 		},
 	}
 }
@@ -356,12 +362,14 @@ func (p *problem) stepsForPrepared(x Prepared) []Step {
 	literal := "'" + strings.ReplaceAll(x.GID, "'", "''") + "'"
 	return []Step{
 		{
-			fmt.Sprintf("ask the transaction manager of %s what shall become of '%s': it may still commit it", x.Owner, x.GID),
-			here.psql(here.Server.Superuser, "SELECT gid, prepared, owner, database FROM pg_prepared_xacts ORDER BY prepared"), nobody,
+			Do:      fmt.Sprintf("ask the transaction manager of %s what shall become of '%s': it may still commit it", x.Owner, x.GID),
+			Command: here.psqlAsSuperuser("SELECT gid, prepared, owner, database FROM pg_prepared_xacts ORDER BY prepared"),
+			Hurts:   nobody,
 		},
 		{
-			"if the manager does not know it any more, roll it back", here.psql(here.Server.Superuser, "ROLLBACK PREPARED "+literal),
-			"its application: what it changed is lost, while other databases of the same transaction may have committed",
+			Do:      "if the manager does not know it any more, roll it back",
+			Command: here.psqlAsSuperuser("ROLLBACK PREPARED " + literal),
+			Hurts:   "its application: what it changed is lost, while other databases of the same transaction may have committed",
 		},
 	}
 }
@@ -380,15 +388,18 @@ func (p *problem) stepsForPooler(pool Pool) []Step {
 		return []Step{p.endNothing("the pool can't grow, for the server has no slot left; find who else has them")}
 	case servers == 0 && what == "pool":
 		return []Step{{
-			"see why the pool has no connection at all: its database is paused or disabled there (RESUME, or ENABLE, ends that), " +
-				"max_user_connections is reached, or logins fail (see PgBouncer's log)", p.now.console("SHOW DATABASES"), nobody,
+			Do: "see why the pool has no connection at all: its database is paused or disabled there (RESUME, or ENABLE, ends that), " +
+				"max_user_connections is reached, or logins fail (see PgBouncer's log)",
+			Command: p.now.console("SHOW DATABASES"),
+			Hurts:   nobody,
 		}}
 	case what == "pool" && servers != b.poolSize:
 		return []Step{{
-			fmt.Sprintf("see why the pool does not have the %d connections of default_pool_size: its database's pool_size or max_db_connections, "+
+			Do: fmt.Sprintf("see why the pool does not have the %d connections of default_pool_size: its database's pool_size or max_db_connections, "+
 				"max_user_connections, reserve_pool_size, or logins that fail (see PgBouncer's log); the server has %s free",
 				b.poolSize, count(free, "slot", "slots")),
-			p.now.console("SHOW DATABASES"), nobody,
+			Command: p.now.console("SHOW DATABASES"),
+			Hurts:   nobody,
 		}}
 	case more == 0:
 		return []Step{p.endNothing(fmt.Sprintf("%s holds for each of %d, and the server has %s free; give %s %s a larger size of its own in pgbouncer.ini",
@@ -400,8 +411,10 @@ func (p *problem) stepsForPooler(pool Pool) []Step {
 		{do, p.now.console(fmt.Sprintf("SET %s = %d", setting, size+more)), "nobody, but the server has that much more to do at once"},
 		{"see that nobody waits any more", p.now.console("SHOW POOLS"), nobody},
 		{
-			"if they still wait, make transactions shorter: a client keeps its connection until its transaction ends (pool_mode = transaction), " +
-				"or until it disconnects (session)", command("status"), nobody,
+			Do: "if they still wait, make transactions shorter: a client keeps its connection until its transaction ends (pool_mode = transaction), " +
+				"or until it disconnects (session)",
+			Command: command("status"),
+			Hurts:   nobody,
 		},
 	}
 }
@@ -426,9 +439,10 @@ func (p *problem) stepsForPoolerClients(l Limit) []Step {
 	return []Step{
 		{"see which programs have them", p.now.console("SHOW CLIENTS"), nobody},
 		{
-			fmt.Sprintf("let PgBouncer have %d clients; this needs one of admin_users, and for good %s in pgbouncer.ini and as many file descriptors "+
+			Do: fmt.Sprintf("let PgBouncer have %d clients; this needs one of admin_users, and for good %s in pgbouncer.ini and as many file descriptors "+
 				"(ulimit -n)", 2*l.Max, l.Name),
-			p.now.console(fmt.Sprintf("SET %s = %d", l.Name, 2*l.Max)), "nobody: the server's connections stay as many as the pools allow",
+			Command: p.now.console(fmt.Sprintf("SET %s = %d", l.Name, 2*l.Max)),
+			Hurts:   "nobody: the server's connections stay as many as the pools allow",
 		},
 	}
 }
@@ -436,12 +450,14 @@ func (p *problem) stepsForPoolerClients(l Limit) []Step {
 func (p *problem) stepsForSync() []Step {
 	return []Step{
 		{
-			"bring the standby back; these are connected", p.now.psql(p.now.Server.Superuser,
-				"SELECT application_name, state, sync_state FROM pg_stat_replication"), nobody,
+			Do:      "bring the standby back; these are connected",
+			Command: p.now.psqlAsSuperuser("SELECT application_name, state, sync_state FROM pg_stat_replication"),
+			Hurts:   nobody,
 		},
 		{
-			"if it stays away, commit without it", p.now.setSystem("synchronous_standby_names = ''"),
-			"durability: until it is set again, a commit is on this machine only. Cancelling a commit would do the same without saying so to others",
+			Do:      "if it stays away, commit without it",
+			Command: p.now.setSystem("synchronous_standby_names = ''"),
+			Hurts:   "durability: until it is set again, a commit is on this machine only. Cancelling a commit would do the same without saying so to others",
 		},
 	}
 }
@@ -459,12 +475,14 @@ func (p *problem) stepsForLimit(l Limit) []Step {
 	sql := fmt.Sprintf("ALTER %s %s CONNECTION LIMIT %d", strings.ToUpper(l.Of), quoted(l.Name), most)
 	smaller.Do = "or " + smaller.Do
 	return []Step{{
-		"raise the limit, which takes effect at once" + p.onPrimary(), p.now.onPrimary(sql), "nobody now; fewer slots are left for others",
+		Do:      "raise the limit, which takes effect at once" + p.onPrimary(),
+		Command: p.now.onPrimary(sql),
+		Hurts:   "nobody now; fewer slots are left for others",
 	}, smaller}
 }
 
-// fix returns how to prevent a recurrence.
-func (p *problem) fix(scenario string) Step {
+// stepToPrevent says how to prevent a recurrence.
+func (p *problem) stepToPrevent(scenario string) Step {
 	if has(p.culprit(), backups) {
 		return p.endNothing("a limit would end the backup; let it run when the server has little else to do, or on a standby that serves nobody")
 	}
@@ -475,57 +493,61 @@ func (p *problem) fix(scenario string) Step {
 				return Step{"on the primary, make transactions short that change a table: their lock holds here too", command("status"), nobody}
 			}
 			return Step{
-				"let this standby cancel sooner what is in the way of replay", p.now.setSystem("max_standby_streaming_delay = '10s'"),
-				"queries here that need longer, and conflict with a change of the primary: they fail with 40001",
+				Do:      "let this standby cancel sooner what is in the way of replay",
+				Command: p.now.setSystem("max_standby_streaming_delay = '10s'"),
+				Hurts:   "queries here that need longer, and conflict with a change of the primary: they fail with 40001",
 			}
 		}
 		if p.moves() {
 			return Step{"make the transaction that holds the lock shorter, and let it touch the contended row last", command("status"), nobody}
 		}
-		return p.set("bound how long anything waits for a lock, migrations above all, and try again later", "lock_timeout = '2s'",
+		return p.stepToSet("bound how long anything waits for a lock, migrations above all, and try again later", "lock_timeout = '2s'",
 			"what waits longer fails with 55P03, and must be tried again")
 	case "leaked-transaction":
-		return p.set("let the server end such transactions; then find the code that returns without COMMIT or ROLLBACK",
+		return p.stepToSet("let the server end such transactions; then find the code that returns without COMMIT or ROLLBACK",
 			"idle_in_transaction_session_timeout = '1min'", "a transaction that pauses for a minute is rolled back, and its session closed")
 	case "call-inside-transaction", "nested-acquire":
-		return p.set("move the call before BEGIN or after COMMIT; until then bound it",
+		return p.stepToSet("move the call before BEGIN or after COMMIT; until then bound it",
 			"idle_in_transaction_session_timeout = '30s'", "a transaction that pauses for half a minute is rolled back, and its session closed")
 	case "stream-holds-lease":
 		if p.Reason == UnsentData {
 			return Step{
-				"let the program have its rows before it begins to send them; statement_timeout has no effect while the server waits for a client",
-				command("status"), nobody,
+				Do:      "let the program have its rows before it begins to send them; statement_timeout has no effect while the server waits for a client",
+				Command: command("status"),
+				Hurts:   nobody,
 			}
 		}
-		return p.set("read into memory or a file first, or give streams a pool of their own; bound how long one may take",
+		return p.stepToSet("read into memory or a file first, or give streams a pool of their own; bound how long one may take",
 			"statement_timeout = '5min'", "a statement over five minutes fails with 57014")
 	case "cancel-snowball":
-		return p.set("let a client that gives up cancel its query, and bound every query on the server, below what clients wait for",
+		return p.stepToSet("let a client that gives up cancel its query, and bound every query on the server, below what clients wait for",
 			"statement_timeout = '10s'", "a statement over ten seconds fails with 57014, reports and backups of the role too")
 	case "slow-query-pile-up":
-		return p.set("bound every query, then find out why it is slow (EXPLAIN ANALYZE)",
+		return p.stepToSet("bound every query, then find out why it is slow (EXPLAIN ANALYZE)",
 			"statement_timeout = '10s'", "a statement over ten seconds fails with 57014, reports and backups of the role too")
 	case "half-open":
 		return Step{
-			fmt.Sprintf("let the server find out sooner that a client is gone: it asks after %s of silence (tcp_keepalives_idle)",
+			Do: fmt.Sprintf("let the server find out sooner that a client is gone: it asks after %s of silence (tcp_keepalives_idle)",
 				Short(cmp.Or(p.now.Server.Keepalive.Duration(), 2*time.Hour))),
-			p.now.setSystem("tcp_keepalives_idle = 60"), nobody,
+			Command: p.now.setSystem("tcp_keepalives_idle = 60"),
+			Hurts:   nobody,
 		}
 	case "probe-connects":
 		return Step{
-			"let the probe ask the application, or keep one connection; a probe of the server itself needs no login: pg_isready",
-			"pg_isready" + p.now.at(), nobody,
+			Do:      "let the probe ask the application, or keep one connection; a probe of the server itself needs no login: pg_isready",
+			Command: "pg_isready" + p.now.at(),
+			Hurts:   nobody,
 		}
 	case "monitor-leaks":
-		return p.bound("let the monitoring keep one connection; bound it meanwhile", 3)
+		return p.stepToLimit("let the monitoring keep one connection; bound it meanwhile", 3)
 	case "noisy-neighbour":
-		return p.bound("bound what the other application may have, so that some slots are left for this one", max(1, p.now.Slots.Usable()/2))
+		return p.stepToLimit("bound what the other application may have, so that some slots are left for this one", max(1, p.now.Slots.Usable()/2))
 	}
-	return p.fixInProgram(scenario)
+	return p.stepToPreventInProgram(scenario)
 }
 
-// fixInProgram is a fix that needs a change of the program's code or configuration, not a statement.
-func (p *problem) fixInProgram(scenario string) Step {
+// stepToPreventInProgram is stepToPrevent by a change of the program's code or configuration, not a statement.
+func (p *problem) stepToPreventInProgram(scenario string) Step {
 	pool := p.poolSetting()
 	switch scenario {
 	case "migrate-refused":
@@ -558,14 +580,15 @@ func (p *problem) poolSetting() string {
 	return text
 }
 
-// set returns a setting of the culprit's role, never of all clients. A superuser's role is not changed either: backups
+// stepToSet makes a setting of the culprit's role, never of all clients. A superuser's role is not changed either: backups
 // and migrations may have it too.
-func (p *problem) set(do, setting, hurts string) Step {
+func (p *problem) stepToSet(do, setting, hurts string) Step {
 	user, super := p.user()
 	if super {
 		return Step{
-			fmt.Sprintf("%s: it logs in as the superuser %s, so give it a role of its own, with this setting%s", do, user, p.onPrimary()),
-			p.now.onPrimary("CREATE ROLE its_own LOGIN; ALTER ROLE its_own SET " + setting), nobody,
+			Do:      fmt.Sprintf("%s: it logs in as the superuser %s, so give it a role of its own, with this setting%s", do, user, p.onPrimary()),
+			Command: p.now.onPrimary("CREATE ROLE its_own LOGIN; ALTER ROLE its_own SET " + setting),
+			Hurts:   nobody,
 		}
 	}
 	role := p.now.Server.Superuser
@@ -573,9 +596,9 @@ func (p *problem) set(do, setting, hurts string) Step {
 		role = p.now.Role.Name
 	}
 	return Step{
-		fmt.Sprintf("%s (for new sessions of every program of role %s)%s", do, user, p.onPrimary()),
-		p.now.onPrimaryAs(role, "ALTER ROLE "+quoted(user)+" SET "+setting),
-		"every program of role " + user + ": " + hurts,
+		Do:      fmt.Sprintf("%s (for new sessions of every program of role %s)%s", do, user, p.onPrimary()),
+		Command: p.now.onPrimaryAs(role, "ALTER ROLE "+quoted(user)+" SET "+setting),
+		Hurts:   "every program of role " + user + ": " + hurts,
 	}
 }
 
@@ -586,8 +609,8 @@ func (p *problem) onPrimary() string {
 	return "; on the primary" + p.primary() + ", for this is a standby"
 }
 
-// bound limits the culprit's connections only: those of its role, or of its database if no other application uses it.
-func (p *problem) bound(do string, n int) Step {
+// stepToLimit limits the culprit's connections only: those of its role, or of its database if no other application uses it.
+func (p *problem) stepToLimit(do string, n int) Step {
 	mine := func(x Session) bool {
 		return slices.ContainsFunc(p.sessions, func(s Session) bool { return s.PID == x.PID })
 	}

@@ -61,16 +61,18 @@ func (p *problem) stepsForUnusedTickets(unused []Session) []Step {
 	mine := slices.DeleteFunc(slices.Clone(unused), func(s Session) bool { return p.family.name(s) != p.family.name(unused[0]) })
 	q := p.of(Holding{Reason: Rests, Application: p.family.name(unused[0]), Sessions: len(mine), sessions: mine})
 	find := Step{
-		"see why their process does not return them (stopped, or its monitoring connection is cut off): it is at " + addressesOf(mine),
-		command("status"), nobody,
+		Do:      "see why their process does not return them (stopped, or its monitoring connection is cut off): it is at " + addressesOf(mine),
+		Command: command("status"),
+		Hurts:   nobody,
 	}
 	if q.selector() == "" {
-		return append(q.endOne(mine[0]), find)
+		return append(q.stepsToEndIdle(mine[0]), find)
 	}
 	rested, many := q.restsFor(atRest)
-	return append(q.ending(mine, Step{
-		fmt.Sprintf("close the %d that have been idle for %s: each frees its ticket at once (it shows them first, and asks)", many, rested),
-		command("close-idle --older-than=" + rested + q.selector()), "the process of these sessions: its pool connects again as soon as it gets tickets",
+	return append(q.stepsToEnd(mine, Step{
+		Do:      fmt.Sprintf("close the %d that have been idle for %s: each frees its ticket at once (it shows them first, and asks)", many, rested),
+		Command: command("close-idle --older-than=" + rested + q.selector()),
+		Hurts:   "the process of these sessions: its pool connects again as soon as it gets tickets",
 	}), find)
 }
 

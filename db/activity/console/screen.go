@@ -17,7 +17,7 @@ import (
 
 // Watch configures the full screen.
 type Watch struct {
-	Access     activity.Access
+	Poller     activity.Poller
 	Thresholds activity.Thresholds
 	Interval   time.Duration
 	In         io.Reader
@@ -31,7 +31,7 @@ func (w Watch) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := newScreen(ctx, w)
-	s.sampler = activity.StartSampler(w.Access, w.Interval, func() activity.Thresholds { return w.Thresholds })
+	s.sampler = activity.StartSampler(w.Poller, w.Interval, func() activity.Thresholds { return w.Thresholds })
 	defer s.sampler.Stop()
 	p := tea.NewProgram(s, tea.WithInput(w.In), tea.WithOutput(w.Out),
 		tea.WithEnvironment(w.Environ), tea.WithoutSignalHandler())
@@ -202,9 +202,9 @@ func (s *screen) signal(q *question) (endings []activity.Ending) {
 	for _, x := range q.sessions {
 		e, err := activity.Ending{Session: x}, error(nil)
 		if q.cancel {
-			e, err = activity.Cancel(s.ctx, s.Access, x, true)
+			e, err = activity.Cancel(s.ctx, s.Poller, x, true)
 		} else {
-			e.Outcome, err = s.Access.Signal(s.ctx, activity.Order{PID: x.PID, Started: x.Started, States: []string{x.State}, Superusers: true})
+			e.Outcome, err = s.Poller.Signal(s.ctx, activity.Order{PID: x.PID, Started: x.Started, States: []string{x.State}, Superusers: true})
 		}
 		if err != nil {
 			e.Outcome, e.Error = activity.Failed, err.Error()

@@ -89,14 +89,14 @@ func watching(t *testing.T, cfg config.Database) (term *terminal, ended <-chan e
 	done := make(chan error, 1)
 	go func() {
 		done <- Watch{
-			Access: o, Thresholds: activity.ThresholdsOf(configMonitor), Interval: 100 * time.Millisecond,
+			Poller: o, Thresholds: activity.ThresholdsOf(configMonitor), Interval: 100 * time.Millisecond,
 			In: tty, Out: tty, Environ: []string{"TERM=xterm-256color"}, Colour: true,
 		}.Run(t.Context())
 	}()
 	return term, done
 }
 
-func TestSeveralMarkedSessionsAreEndedTogetherAndNobodyElse(t *testing.T) {
+func TestSeveralMarkedSessionsAreEndedTogetherAndNoOther(t *testing.T) {
 	dbtest.NoLeaks(t)
 	cfg := dbtest.NewServer(t, dbtest.Options{}).Config(t)
 	control := dbtest.Control(t, cfg)
@@ -124,7 +124,7 @@ func TestTheFullScreenEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- Watch{Access: o, Thresholds: activity.ThresholdsOf(configMonitor), Interval: time.Hour, In: tty, Out: tty, Environ: []string{"TERM=xterm"}}.Run(ctx)
+		ended <- Watch{Poller: o, Thresholds: activity.ThresholdsOf(configMonitor), Interval: time.Hour, In: tty, Out: tty, Environ: []string{"TERM=xterm"}}.Run(ctx)
 	}()
 	term.waitFor("this monitor")
 	cancel()

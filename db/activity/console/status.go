@@ -82,7 +82,7 @@ func (p Printer) slots(s activity.Snapshot, level activity.Level) {
 		reserved += fmt.Sprintf(", reserved_connections %d", s.Server.ForReserved)
 	}
 	p.Wrapped("       ", fmt.Sprintf("max_connections %d, of which reserved %d (%s)", l.Max, l.Reserved, reserved))
-	p.Wrapped("       ", "this view uses "+Clean(s.Access()))
+	p.Wrapped("       ", "this view uses "+Clean(s.AccessPath()))
 	for _, x := range s.Limits {
 		p.line("       %s %s has a limit of its own: %d of %d", x.Of, Clean(x.Name), x.Used, x.Max)
 	}

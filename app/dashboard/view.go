@@ -13,8 +13,8 @@ import (
 	"ddtb/db/activity"
 )
 
-// snapshot is the data of one snapshot.
-type snapshot struct {
+// readings are the figures that one event shows.
+type readings struct {
 	activity.Reading
 	late bool // the server's answer is overdue
 	at   time.Time
@@ -28,8 +28,8 @@ type snapshot struct {
 	budget  activity.Budget
 }
 
-// picture is the formatted text of one snapshot.
-type picture struct {
+// view is the formatted text of the readings.
+type view struct {
 	Level  string                `json:"level"` // ok, warning, critical or unknown
 	Class  string                `json:"class"` // of the note that says so
 	Texts  map[string]string     `json:"texts"`
@@ -40,29 +40,29 @@ type picture struct {
 }
 
 // seen reports whether there is a recent, successful reading of the server.
-func (s *snapshot) seen() bool { return !s.late && s.Err == nil && s.Sample.Slots != nil }
+func (s *readings) seen() bool { return !s.late && s.Err == nil && s.Sample.Slots != nil }
 
-// render formats the snapshot.
-func (f *feed) render(s snapshot) picture {
-	p := picture{Texts: map[string]string{"at": clock(s.at)}, Tables: map[string][][]string{}}
-	p.judge(&s, f.diagnose(&s))
-	p.server(&s)
-	p.process(&s)
-	p.holders(f.o.DB.Holders(), &s)
-	p.replicas(f.o.DB.Replicas())
+// render formats the readings.
+func (f *feed) render(s readings) view {
+	v := view{Texts: map[string]string{"at": clock(s.at)}, Tables: map[string][][]string{}}
+	v.judge(&s, f.diagnose(&s))
+	v.server(&s)
+	v.process(&s)
+	v.holders(f.o.DB.Holders(), &s)
+	v.replicas(f.o.DB.Replicas())
 	byCause, oneByOne, total := f.failures.words()
-	p.Texts["failures"] = total
-	p.Texts["failures_more"] = "since the start"
+	v.Texts["failures"] = total
+	v.Texts["failures_more"] = "since the start"
 	if len(oneByOne) > 0 {
-		p.Texts["failures_more"] = "the last at " + oneByOne[0][0] + ": " + oneByOne[0][1]
+		v.Texts["failures_more"] = "the last at " + oneByOne[0][0] + ": " + oneByOne[0][1]
 	}
-	p.Tables["causes"] = orNone(byCause, "No request has failed since the start.")
-	p.Tables["failures"] = orNone(oneByOne, "No request has failed since the start.")
-	return p
+	v.Tables["causes"] = orNone(byCause, "No request has failed since the start.")
+	v.Tables["failures"] = orNone(oneByOne, "No request has failed since the start.")
+	return v
 }
 
 // judge summarizes the health of server and process in a sentence, and lists causes and steps.
-func (p *picture) judge(s *snapshot, d activity.Diagnosis) {
+func (v *view) judge(s *readings, d activity.Diagnosis) {
 	h, text := d.Health, "No problem found, on the server or in this process."
 	switch {
 	case s.Sample.At.IsZero():
@@ -77,19 +77,19 @@ func (p *picture) judge(s *snapshot, d activity.Diagnosis) {
 		}
 		text = first
 	}
-	p.Level, p.Class = h.Level.String(), classes[h.Level]
-	p.Texts["level"], p.Texts["verdict"] = upper(p.Level), text
+	v.Level, v.Class = h.Level.String(), classes[h.Level]
+	v.Texts["level"], v.Texts["verdict"] = upper(v.Level), text
 	if h.Level == activity.OK {
-		p.Texts["level"] = "OK"
+		v.Texts["level"] = "OK"
 	}
-	p.diagnosis, p.Findings = d, findingsHTML(d, false)
+	v.diagnosis, v.Findings = d, findingsHTML(d, false)
 	for i, f := range h.Findings {
-		p.Texts[fmt.Sprintf("finding_%d", i)] = sentence(f)
+		v.Texts[fmt.Sprintf("finding_%d", i)] = sentence(f)
 	}
 }
 
 // diagnose returns the same diagnosis as `ddtb db-connections doctor`, for the server and this process.
-func (f *feed) diagnose(s *snapshot) (d activity.Diagnosis) {
+func (f *feed) diagnose(s *readings) (d activity.Diagnosis) {
 	process := f.o.Process()
 	switch {
 	case s.Sample.At.IsZero() || s.late:
@@ -105,23 +105,23 @@ func (f *feed) diagnose(s *snapshot) (d activity.Diagnosis) {
 }
 
 // server formats the server's figures.
-func (p *picture) server(s *snapshot) {
+func (v *view) server(s *readings) {
 	if !s.seen() {
 		for _, name := range []string{"slots", "new"} {
-			p.Texts[name], p.Texts[name+"_more"] = "–", "not known now"
+			v.Texts[name], v.Texts[name+"_more"] = "–", "not known now"
 		}
-		p.Texts["budget"] = "The budget is not known while the server can’t be polled."
+		v.Texts["budget"] = "The budget is not known while the server can’t be polled."
 		for _, name := range []string{"states", "applications", "sessions"} {
-			p.Tables[name] = orNone(nil, "Not known now.")
+			v.Tables[name] = orNone(nil, "Not known now.")
 		}
 		return
 	}
 	slots, status := *s.Sample.Slots, activity.Summarise(s.Snapshot)
-	p.Texts["slots"] = fmt.Sprintf("%d of %d", slots.Used, slots.Usable())
-	p.Texts["slots_more"] = fmt.Sprintf("%d free; %d more reserved of %d", slots.Free(), slots.Reserved, slots.Max)
-	p.Texts["new"] = strconv.FormatFloat(s.Sample.NewPerSecond, 'f', 1, 64)
-	p.Texts["new_more"] = fmt.Sprintf("a second on the server; this process tried %.1f", s.connects)
-	p.Texts["budget"] = upper(s.budget.String()) + "."
+	v.Texts["slots"] = fmt.Sprintf("%d of %d", slots.Used, slots.Usable())
+	v.Texts["slots_more"] = fmt.Sprintf("%d free; %d more reserved of %d", slots.Free(), slots.Reserved, slots.Max)
+	v.Texts["new"] = strconv.FormatFloat(s.Sample.NewPerSecond, 'f', 1, 64)
+	v.Texts["new_more"] = fmt.Sprintf("a second on the server; this process tried %.1f", s.connects)
+	v.Texts["budget"] = upper(s.budget.String()) + "."
 	var states, applications [][]string
 	for _, c := range status.States {
 		states = append(states, []string{c.Name, strconv.Itoa(c.Count)})
@@ -132,50 +132,50 @@ func (p *picture) server(s *snapshot) {
 			strconv.Itoa(g.IdleInTransaction), strconv.Itoa(g.Waiting), activity.Short(g.Oldest.Duration()),
 		})
 	}
-	p.Tables["states"] = states
-	p.Tables["applications"] = atMost(applications, mostRows, "applications")
-	p.Tables["sessions"] = orNone(atMost(sessionRows(s.Snapshot), mostSessions, "sessions"), "No client has a session.")
+	v.Tables["states"] = states
+	v.Tables["applications"] = atMost(applications, mostRows, "applications")
+	v.Tables["sessions"] = orNone(atMost(sessionRows(s.Snapshot), mostSessions, "sessions"), "No client has a session.")
 }
 
 // process formats this process's figures.
-func (p *picture) process(s *snapshot) {
+func (v *view) process(s *readings) {
 	st := s.stat
-	p.Texts["strategy"] = st.Strategy
-	p.Texts["leases"] = fmt.Sprintf("%d of %d", st.Leases, st.Size)
+	v.Texts["strategy"] = st.Strategy
+	v.Texts["leases"] = fmt.Sprintf("%d of %d", st.Leases, st.Size)
 	if st.Size == 0 {
-		p.Texts["leases"] = strconv.Itoa(st.Leases)
+		v.Texts["leases"] = strconv.Itoa(st.Leases)
 	}
-	p.Texts["leases_more"] = fmt.Sprintf("of the strategy %s; %d idle connections kept", st.Strategy, st.Idle)
+	v.Texts["leases_more"] = fmt.Sprintf("of the strategy %s; %d idle connections kept", st.Strategy, st.Idle)
 	if st.Budget > 0 {
-		p.Texts["leases_more"] += fmt.Sprintf("; of %d tickets %d own, %d others', %d free",
+		v.Texts["leases_more"] += fmt.Sprintf("; of %d tickets %d own, %d others', %d free",
 			st.Budget, st.Tickets, st.TicketsOthers, st.TicketsFree)
 	}
-	p.Texts["waiting"], p.Texts["waiting_more"] = strconv.Itoa(st.Waiting), "no request waits for a lease"
+	v.Texts["waiting"], v.Texts["waiting_more"] = strconv.Itoa(st.Waiting), "no request waits for a lease"
 	if st.Waiting > 0 {
-		p.Texts["waiting_more"] = "the first for " + activity.Short(st.OldestWait)
+		v.Texts["waiting_more"] = "the first for " + activity.Short(st.OldestWait)
 	}
-	p.Texts["waits"], p.Texts["waits_more"] = s.waits.words()
-	p.Tables["counters"] = nil
+	v.Texts["waits"], v.Texts["waits_more"] = s.waits.words()
+	v.Tables["counters"] = nil
 	for _, f := range db.Figures {
 		if f.Title != "" {
-			p.Tables["counters"] = append(p.Tables["counters"], []string{f.Title, strconv.FormatFloat(f.Value(&st), 'f', -1, 64)})
+			v.Tables["counters"] = append(v.Tables["counters"], []string{f.Title, strconv.FormatFloat(f.Value(&st), 'f', -1, 64)})
 		}
 	}
-	p.Tables["settings"] = nil
+	v.Tables["settings"] = nil
 	spec, _ := db.Lookup(st.Strategy)
 	for _, x := range spec.Show(s.cfg) {
-		p.Tables["settings"] = append(p.Tables["settings"], []string{x.Key, x.Text()})
+		v.Tables["settings"] = append(v.Tables["settings"], []string{x.Key, x.Text()})
 	}
 }
 
 // replicas lists the servers of reads. Without replicas the table is omitted.
-func (p *picture) replicas(all []db.ReplicaStat) {
+func (v *view) replicas(all []db.ReplicaStat) {
 	for _, r := range all {
 		state := "serves"
 		if !r.Serves {
 			state = "passed by: " + r.Why
 		}
-		p.Tables["replicas"] = append(p.Tables["replicas"], []string{
+		v.Tables["replicas"] = append(v.Tables["replicas"], []string{
 			r.Host, activity.Short(r.Lag), strconv.FormatInt(r.Reads, 10), strconv.FormatInt(r.Failed+r.Behind, 10), state,
 		})
 	}
@@ -185,7 +185,7 @@ func (p *picture) replicas(all []db.ReplicaStat) {
 const mostRows = 25
 
 // holders lists the leases, oldest first, with the server's view of each backend.
-func (p *picture) holders(hs []db.Holder, s *snapshot) {
+func (v *view) holders(hs []db.Holder, s *readings) {
 	states := map[string]string{}
 	if s.seen() {
 		for _, x := range s.Snapshot.Sessions {
@@ -200,7 +200,7 @@ func (p *picture) holders(hs []db.Holder, s *snapshot) {
 		}
 		rows = append(rows, []string{activity.Short(s.at.Sub(h.Since)), h.Where, pid, cmp.Or(states[pid], "–")})
 	}
-	p.Tables["holders"] = orNone(atMost(rows, mostRows, "holders"), "No request holds a lease.")
+	v.Tables["holders"] = orNone(atMost(rows, mostRows, "holders"), "No request holds a lease.")
 }
 
 func atMost(rows [][]string, n int, what string) [][]string {

@@ -121,7 +121,7 @@ func TestABugIsOnePageOneMailAndOneEventWithItsLine(t *testing.T) {
 	}
 }
 
-func TestAPasswordThatAReloadBringsIsToldToNobody(t *testing.T) {
+func TestAReloadedPasswordIsNeverSent(t *testing.T) {
 	t.Parallel()
 	set, mails, events := withListeners(t)
 	s := siteOn(t, dbtest.Config(t), set)
@@ -274,7 +274,7 @@ func TestAStreamThatHoldsALeaseIsFlaggedWithItsLine(t *testing.T) {
 	close(goOn)
 	wg.Wait()
 	dbtest.Eventually(t, "the log says that it came back", func() bool { return s.log.Count("the lease that was held for long was released") == 1 })
-	if lines := flagged(); len(lines) != 1 || !strings.Contains(lines[0], "telling_test.go:") || !strings.Contains(lines[0], "streamWithOpenRows") ||
+	if lines := flagged(); len(lines) != 1 || !strings.Contains(lines[0], "reports_test.go:") || !strings.Contains(lines[0], "streamWithOpenRows") ||
 		s.DB().Stat().Leaked != 1 {
 		t.Errorf("%d leaks are counted, and flagged are %q", s.DB().Stat().Leaked, lines)
 	}
