@@ -52,7 +52,7 @@ var mailTemplates = template.Must(template.New("").Funcs(template.FuncMap{
 func (r *Reporter) newMail(n *notice) *mail {
 	m := &mail{notice: n, Title: n.Cause}
 	if n.Over {
-		m.Title = "Recovered: connections again after " + duration(n.Last.Sub(n.Since)) + ", " + requests(n.Pending) + " failed"
+		m.Title = "Recovered: connections again after " + duration(n.Served.Sub(n.Since)) + ", " + requests(n.Pending) + " failed"
 		return r.write(m, "recovery", "foot")
 	}
 	again := !n.Reported.IsZero()
