@@ -26,7 +26,7 @@ func (a *App) failed(c echo.Context, err error) {
 		Request: report.RequestOf(c.Request(), c.Path(), c.RealIP(), c.Response().Header().Get(echo.HeaderXRequestID)),
 	}
 	if last := a.sampler.Latest(); last.Err == nil && last.Sample.Slots != nil {
-		in.Slots = fmt.Sprintf("%v, counted %.1f s before", last.Sample.Slots, time.Since(last.Seen).Seconds())
+		in.Slots = fmt.Sprintf("%.1f s before the failure, %s", time.Since(last.Seen).Seconds(), last.Sample.Slots.Brief())
 	}
 	holders := a.db.Holders()
 	for _, h := range holders[:min(len(holders), mostHolders)] {

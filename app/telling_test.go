@@ -177,7 +177,7 @@ func TestTheMailAboutAPoolThatIsOutNamesTheLineThatWaitedTheHolderAndTheServersS
 	dbtest.Eventually(t, "one mail and one event come", func() bool { return len(mails.all()) == 1 && len(events.Items("event")) == 1 })
 	mail := strings.ReplaceAll(mails.all()[0], "=\r\n", "")
 	for _, words := range []string{
-		"line: store.go:", "\r\n    handlers.go:", "holder: 0.", "telling_test.go:", "usable slots are used (", "; 1 of 1 leases were out, and 0 other requests waited",
+		"line: store.go:", "\r\n    handlers.go:", "holder: 0.", "telling_test.go:", "s before the failure, ", " usable used (", "; 1 of 1 leases were out, and 0 other requests waited",
 	} {
 		if !strings.Contains(strings.ReplaceAll(mail, "=3D", "="), words) {
 			t.Errorf("the mail lacks %q:\n%s", words, mail)
@@ -187,7 +187,7 @@ func TestTheMailAboutAPoolThatIsOutNamesTheLineThatWaitedTheHolderAndTheServersS
 	if f := innermost(t, e); f != "(*Store).Latest" {
 		t.Errorf("the event's innermost function is %q", f)
 	}
-	if !strings.Contains(string(e), "usable slots are used") || strings.Contains(string(e), `"sqlstate":""`) {
+	if !strings.Contains(string(e), "usable used (") || strings.Contains(string(e), `"sqlstate":""`) {
 		t.Errorf("the event's figures: %s", e)
 	}
 }

@@ -27,7 +27,7 @@ type Incident struct {
 	Request Request
 
 	// The state of the database, as far as known without a query.
-	Slots   string   // of the server: "97 of 97 usable slots are used"
+	Slots   string   // of the server: "0.8 s before the failure, 97 of 97 usable used (100 %)"
 	Holders []string // "12.3 s  store.go:42 polls.(*Store).Latest", oldest first; 20 are kept
 }
 
