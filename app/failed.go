@@ -25,8 +25,8 @@ func (a *App) failed(c echo.Context, err error) {
 		Err:     err,
 		Request: report.RequestOf(c.Request(), c.Path(), c.RealIP(), c.Response().Header().Get(echo.HeaderXRequestID)),
 	}
-	if s := a.db.Stat(); s.Size > 0 {
-		in.Slots = fmt.Sprintf("%d of %d leases of the strategy %s are out, waiting for one: %d", s.Leases, s.Size, s.Strategy, s.Waiting)
+	if last := a.sampler.Latest(); last.Err == nil && last.Sample.Slots != nil {
+		in.Slots = fmt.Sprintf("%.1f s before the failure, %s", time.Since(last.Seen).Seconds(), last.Sample.Slots.Brief())
 	}
 	holders := a.db.Holders()
 	for _, h := range holders[:min(len(holders), mostHolders)] {

@@ -160,6 +160,38 @@ func TestTwoHundredFailuresAreTwoHundredHonestAnswersOneMailAndOneEvent(t *testi
 	}
 }
 
+func TestTheMailAboutAPoolThatIsOutNamesTheLineThatWaitedTheHolderAndTheServersSlots(t *testing.T) {
+	t.Parallel()
+	set, mails, events := withListeners(t)
+	s := siteOn(t, dbtest.Config(t), func(c *config.Config) {
+		set(c)
+		setDatabase(c, func(d *config.Database) { pool(d); d.Pool.MaxSize, d.Pool.Timeout = 1, 100*time.Millisecond })
+	})
+	dbtest.Eventually(t, "the slots are counted", func() bool { return s.metrics()["ddtb_slots_used"] > 0 })
+	lease, err := s.DB().Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lease.Release()
+	mustContain(t, s.get("/polls/"), 503, "pool timeout")
+	dbtest.Eventually(t, "one mail and one event come", func() bool { return len(mails.all()) == 1 && len(events.Items("event")) == 1 })
+	mail := strings.ReplaceAll(mails.all()[0], "=\r\n", "")
+	for _, words := range []string{
+		"line: store.go:", "\r\n    handlers.go:", "holder: 0.", "telling_test.go:", "s before the failure, ", " usable used (", "; 1 of 1 leases were out, and 0 other requests waited",
+	} {
+		if !strings.Contains(strings.ReplaceAll(mail, "=3D", "="), words) {
+			t.Errorf("the mail lacks %q:\n%s", words, mail)
+		}
+	}
+	e := events.Items("event")[0].Payload
+	if f := innermost(t, e); f != "(*Store).Latest" {
+		t.Errorf("the event's innermost function is %q", f)
+	}
+	if !strings.Contains(string(e), "usable used (") || strings.Contains(string(e), `"sqlstate":""`) {
+		t.Errorf("the event's figures: %s", e)
+	}
+}
+
 // manyTimes asks n times, 20 at a time, each on a connection of its own.
 func (s *site) manyTimes(n int, path string, look func(answer)) {
 	s.t.Helper()

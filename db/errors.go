@@ -59,7 +59,7 @@ func (e *ConnError) Unwrap() error { return e.Err }
 func (e *ConnError) SQLState() string { return sqlState(e.Err) }
 
 // StackTrace returns the stack of the caller that requested the connection, as runtime.Callers gives it, for error
-// reports.
+// reports. It is nil for what was refused at once.
 func (e *ConnError) StackTrace() []uintptr { return e.stack }
 
 // callers returns the stack of the code that makes a ConnError.

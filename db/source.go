@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -119,7 +120,7 @@ func (s *Source) acquire(ctx context.Context, urgent bool, from callSite) (l *Le
 			if CauseOf(err) == PoolTimeout && full != nil {
 				err = full // it waited for a slot
 			}
-			return nil, s.failed(ctx, err)
+			return nil, s.failed(ctx, from, err)
 		}
 		if since.IsZero() {
 			s.acquired.Add(1)
@@ -133,7 +134,7 @@ func (s *Source) acquire(ctx context.Context, urgent bool, from callSite) (l *Le
 		again := s.waitsAgain(ctx, err)
 		l.end(acquiring, released, func(Strategy, *Lease) {})
 		if !again {
-			return nil, s.failed(ctx, err)
+			return nil, s.failed(ctx, from, err)
 		}
 		since, full = began, err
 	}
@@ -174,13 +175,16 @@ func (s *Source) succeeded() {
 }
 
 // failed completes an error. It also records the last failure to get a connection from the server.
-func (s *Source) failed(ctx context.Context, err error) error {
+func (s *Source) failed(ctx context.Context, from callSite, err error) error {
 	ce, ok := errors.AsType[*ConnError](err)
 	if !ok {
 		return err
 	}
 	if ce.Strategy == "" {
 		ce.Strategy = s.settings.Strategy
+	}
+	if ce.Cause == PoolTimeout && ce.stack == nil { // a refusal, which may come thousands of times a second, has none
+		ce.stack = slices.Clone(from[:])
 	}
 	if ce.Cause != QueueFull && ce.Cause != PoolTimeout && ctx.Err() == nil { // otherwise the caller may have run out of time
 		s.failing.Store(&failing{time.Now(), err})

@@ -34,7 +34,7 @@ func sessionRows(now activity.Snapshot) (rows [][]string) {
 	for _, x := range sessions {
 		rows = append(rows, []string{
 			strconv.Itoa(int(x.PID)), cmp.Or(x.Application, "(no name)"), x.User + "@" + x.Database, x.ClientAddress(),
-			sessionState(x), activity.Short(x.InState.Duration()), activity.FirstWords(x.Query, mostQuery),
+			sessionState(x), age(x.InState), activity.FirstWords(x.Query, mostQuery),
 		})
 	}
 	return rows

@@ -129,12 +129,20 @@ func (v *view) server(s *readings) {
 	for _, g := range status.Applications {
 		applications = append(applications, []string{
 			cmp.Or(g.Name, "(no name)"), strconv.Itoa(g.Sessions), strconv.Itoa(g.Active), strconv.Itoa(g.Idle),
-			strconv.Itoa(g.IdleInTransaction), strconv.Itoa(g.Waiting), activity.Short(g.Oldest.Duration()),
+			strconv.Itoa(g.IdleInTransaction), strconv.Itoa(g.Waiting), age(g.Oldest),
 		})
 	}
 	v.Tables["states"] = states
 	v.Tables["applications"] = atMost(applications, mostRows, "applications")
 	v.Tables["sessions"] = orNone(atMost(sessionRows(s.Snapshot), mostSessions, "sessions"), "No client has a session.")
+}
+
+// age formats an age. Sessions whose age this role may not see have none.
+func age(a activity.Age) string {
+	if a == 0 {
+		return "–"
+	}
+	return activity.Short(a.Duration())
 }
 
 // process formats this process's figures.

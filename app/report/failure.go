@@ -27,7 +27,7 @@ type Incident struct {
 	Request Request
 
 	// The state of the database, as far as known without a query.
-	Slots   string   // "97 of 97 usable slots are taken"
+	Slots   string   // of the server: "0.8 s before the failure, 97 of 97 usable used (100 %)"
 	Holders []string // "12.3 s  store.go:42 polls.(*Store).Latest", oldest first; 20 are kept
 }
 
@@ -143,11 +143,24 @@ func newFailure(in Incident) *failure {
 	if ce, ok := errors.AsType[*db.ConnError](in.Err); ok {
 		f.Opened, f.Strategy, f.Server, f.Limit = string(ce.Opened), ce.Strategy, line(ce.Server), ce.Limit()
 		if ce.Leases > 0 || ce.Waiting > 0 || ce.Waited > 0 {
-			f.Waiting = fmt.Sprintf("it waited %.2f s; %d of %d leases were out (0: no bound), and %d other requests waited",
-				ce.Waited.Seconds(), ce.Leases, ce.Size, ce.Waiting)
+			f.Waiting = fmt.Sprintf("it waited %.2f s; %s were out, and %s waited", ce.Waited.Seconds(), leases(ce), others(ce.Waiting))
 		}
 	}
 	return f
+}
+
+func leases(ce *db.ConnError) string {
+	if ce.Size == 0 {
+		return fmt.Sprintf("%d leases", ce.Leases)
+	}
+	return fmt.Sprintf("%d of %d leases", ce.Leases, ce.Size)
+}
+
+func others(waiting int) string {
+	if waiting == 1 {
+		return "1 other request"
+	}
+	return fmt.Sprintf("%d other requests", waiting)
 }
 
 // Lines are the error and its stack, for a mail.

@@ -130,6 +130,15 @@ func TestEveryCauseHasItsAdvice(t *testing.T) {
 	}
 }
 
+func TestAMailsHTMLShowsTheTextAndNoMarkupOfAStranger(t *testing.T) {
+	r := newReporter(Options{BaseURL: "https://polls.example.org", Hostname: "web1"})
+	in := Incident{Err: WithStack(errors.New("<img src=x>\n& more")), Request: Request{Method: "GET", Path: "/polls/<b>/", UserAgent: "`<i>`"}}
+	m := r.newMail(&notice{group: group{Cause: string(db.SlotsExhausted), Pending: 1, Example: newFailure(in)}})
+	contains(t, "the HTML", m.html(), ">slots exhausted</h1>", ">What to do</h2>", "<code>ddtb db-connections doctor</code>",
+		"<div>request: GET /polls/&lt;b&gt;/</div>", "<div>&lt;img src=x&gt;</div>", "<code>&lt;i&gt;</code>", "<hr><div>ddtb on web1, https://polls.example.org</div>")
+	lacks(t, "the HTML", m.html(), "<img", "<b>", "<i>")
+}
+
 func TestTheCommandsThatAMailAdvisesAreCompleted(t *testing.T) {
 	r := newReporter(Options{Complete: func(text string) string {
 		return strings.ReplaceAll(text, "`ddtb ", "`/opt/ddtb --dsn 'postgres://app@127.0.0.1:5432/app?passfile=/x/pgpass' ")

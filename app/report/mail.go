@@ -6,9 +6,11 @@ import (
 	"crypto/rand"
 	_ "embed" // mail.txt
 	"fmt"
+	"html"
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"text/template"
 	"time"
@@ -52,7 +54,7 @@ var mailTemplates = template.Must(template.New("").Funcs(template.FuncMap{
 func (r *Reporter) newMail(n *notice) *mail {
 	m := &mail{notice: n, Title: n.Cause}
 	if n.Over {
-		m.Title = "Recovered: connections again after " + duration(n.Last.Sub(n.Since)) + ", " + requests(n.Pending) + " failed"
+		m.Title = "Recovered: connections again after " + duration(n.Served.Sub(n.Since)) + ", " + requests(n.Pending) + " failed"
 		return r.write(m, "recovery", "foot")
 	}
 	again := !n.Reported.IsZero()
@@ -120,7 +122,30 @@ func (m *mail) msg(to ...string) (*gomail.Msg, error) {
 	out.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834: no out-of-office answers
 	out.SetGenHeader("X-Auto-Response-Suppress", "All")  // the same for Exchange
 	out.SetBodyString(gomail.TypeTextPlain, m.text)
+	out.AddAlternativeString(gomail.TypeTextHTML, m.html())
 	return out, nil
+}
+
+var quotedCommand = regexp.MustCompile("`([^`]+)`")
+
+// html is the text for a program that shows HTML: its headings stand out, and its commands can be copied.
+func (m *mail) html() string {
+	var b strings.Builder
+	b.WriteString(`<!DOCTYPE html><html lang="en"><body style="font:15px/1.5 sans-serif;white-space:pre-wrap;overflow-wrap:anywhere">`)
+	text, foot, _ := strings.Cut(m.text, "\n-- \n")
+	for i, line := range strings.Split(strings.TrimSpace(text), "\n") {
+		escaped := quotedCommand.ReplaceAllString(html.EscapeString(strings.TrimPrefix(line, "  ")), "<code>$1</code>")
+		switch {
+		case i == 0:
+			fmt.Fprintf(&b, "<h1 style=\"font-size:20px\">%s</h1>", escaped)
+		case strings.HasPrefix(line, " "):
+			fmt.Fprintf(&b, "<div>%s</div>", escaped)
+		case line != "":
+			fmt.Fprintf(&b, "<h2 style=\"font-size:16px;margin:20px 0 4px\">%s</h2>", escaped)
+		}
+	}
+	fmt.Fprintf(&b, "<hr><div>%s</div></body></html>\n", html.EscapeString(strings.TrimSpace(foot)))
+	return b.String()
 }
 
 // sender sends a mail. After a failure, m.to contains the recipients for the next attempt.

@@ -9,7 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"mime"
-	"mime/quotedprintable"
+	"mime/multipart"
 	"net"
 	netmail "net/mail"
 	"strings"
@@ -141,7 +141,7 @@ func lacks(t testing.TB, what, got string, secrets ...string) {
 type received struct {
 	subject, from, to, id string
 	header                netmail.Header
-	text                  string
+	text, html            string
 }
 
 func parse(t testing.TB, raw []byte) received {
@@ -155,11 +155,22 @@ func parse(t testing.TB, raw []byte) received {
 		t.Fatal(err)
 	}
 	out := received{subject: subject, from: m.Header.Get("From"), to: m.Header.Get("To"), id: m.Header.Get("Message-ID"), header: m.Header}
-	body, err := io.ReadAll(quotedprintable.NewReader(m.Body))
+	_, params, err := mime.ParseMediaType(m.Header.Get("Content-Type"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	out.text = string(body)
+	parts := multipart.NewReader(m.Body, params["boundary"])
+	for _, to := range []*string{&out.text, &out.html} {
+		part, err := parts.NextPart() // decodes quoted-printable
+		if err != nil {
+			t.Fatalf("%v in\n%s", err, raw)
+		}
+		body, err := io.ReadAll(part)
+		if err != nil {
+			t.Fatal(err)
+		}
+		*to = string(body)
+	}
 	return out
 }
 

@@ -172,6 +172,9 @@ func (r *Reporter) drain(ctx context.Context) error {
 				g.done(false)
 			}
 			r.unsaved = true
+			if r.mails == 1 {
+				return fmt.Errorf("1 mail was not sent before the stop: %w", ctx.Err())
+			}
 			return fmt.Errorf("%d mails were not sent before the stop: %w", r.mails, ctx.Err())
 		}
 	}

@@ -103,13 +103,25 @@ func (c *SentryClient) captureNotice(hostname string, n *notice) {
 		e.Request = &sentry.Request{
 			Method: f.Method, URL: f.Path, QueryString: f.Query, Headers: map[string]string{"User-Agent": f.UserAgent},
 		}
-		e.Contexts["database"] = sentry.Context{
-			"strategy": f.Strategy, "slots": f.Slots, "waiting": f.Waiting, "holders": strings.Join(f.Holders, "\n"), "sqlstate": f.SQLState,
-		}
+		e.Contexts["database"] = f.database()
 		e.Contexts["error"] = sentry.Context{"type": f.Type}
 		e.Exception[0].Value, e.Exception[0].Stacktrace = f.Text, f.sentryStack()
 	}
 	c.client.CaptureEvent(e, &sentry.EventHint{Context: context.Background()}, nil)
+}
+
+// database is what is known of the database.
+func (f *failure) database() sentry.Context {
+	known := sentry.Context{}
+	for name, value := range map[string]string{
+		"server": f.Server, "strategy": f.Strategy, "slots": f.Slots, "waiting": f.Waiting,
+		"holders": strings.Join(f.Holders, "\n"), "sqlstate": f.SQLState,
+	} {
+		if value != "" {
+			known[name] = value
+		}
+	}
+	return known
 }
 
 // sentryStack is outermost first, as Sentry expects, with our own lines marked.

@@ -336,7 +336,7 @@ func TestNoSecretIsSent(t *testing.T) {
 	shut(t, r)
 	_, payload := one(t, sink, "event")
 	mail := server.latest(t)
-	for what, told := range map[string]string{"the event": payload, "the text": mail.text} {
+	for what, told := range map[string]string{"the event": payload, "the text": mail.text, "the HTML": mail.html} {
 		lacks(t, what, told, "mail-pass-1", "form-pass-2", "mallory-0", "query-tok-3", "4711", "header-tok-4", "cookie-", "url-pass-7", "pass word", "%2Fpass",
 			"kv-pass-8", "json 9", "basic-12", "rest-13", "quoted key 14", "slot-pass-15", "holder-tok-16", "later-pass", "thekey")
 		contains(t, what, told, "page=2", "/admin/login/", "user=www")

@@ -267,7 +267,7 @@ func TestTheMailOfAnEndIsSentAfterThatOfTheBeginning(t *testing.T) {
 	})
 	equal(t, "mails", server.count(), 2)
 	equal(t, "the first", parse(t, server.mails[0]).subject, "[ddtb] pool timeout on /polls/ (web1)")
-	equal(t, "the second", parse(t, server.mails[1]).subject, "[ddtb] Recovered: connections again after 0s, 1 request failed (web1)")
+	equal(t, "the second", parse(t, server.mails[1]).subject, "[ddtb] Recovered: connections again after 1s, 1 request failed (web1)")
 }
 
 func TestAMailKeepsItsIdFromTryToTry(t *testing.T) {
