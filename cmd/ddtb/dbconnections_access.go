@@ -114,7 +114,7 @@ func (d *connections) connConfig() (*pgx.ConnConfig, error) {
 // parse reads the DSN of a flag.
 func (d *connections) parse(flag, dsn string) (*pgx.ConnConfig, error) {
 	if err := db.CheckFiles(); err != nil {
-		return nil, err
+		return nil, usage("%v", err)
 	}
 	cc, err := pgx.ParseConfig(dsn)
 	if err != nil || misread(cc) { // its text may contain parts of the password
