@@ -43,6 +43,9 @@ func ConnConfig(cfg Settings, application string) (*pgx.ConnConfig, error) {
 	if strings.ContainsRune(secret.Reveal()+application, 0) { // the driver checks what it parses below
 		return nil, fmt.Errorf("connecting to database %q: its password or application name contains a NUL character, which PostgreSQL can't take", cfg.Name)
 	}
+	if err := CheckFiles(cfg.SSLRootCert, cfg.SSLCert, cfg.SSLKey); err != nil {
+		return nil, fmt.Errorf("connecting to database %q: %w", cfg.Name, err)
+	}
 	host, port := cfg.Hosts.keywords(cfg.Host, cfg.Port)
 	cc, err := pgx.ParseConfig(keywords([][2]string{
 		{"host", host},

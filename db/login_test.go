@@ -167,6 +167,44 @@ func TestAPasswordFileThatCantBeReadIsNamedWithTheReason(t *testing.T) {
 	}
 }
 
+// Without the check, the driver waits for the pipe's other end, and reads the large file whole.
+func TestAFileThatTheDriverReadsWithoutAnEndIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	pipe, large := filepath.Join(dir, "pipe"), filepath.Join(dir, "large")
+	must(t, makePipe(pipe))
+	writeFile(t, large, "")
+	must(t, os.Truncate(large, 5<<20))
+	for path, want := range map[string]string{
+		pipe:        pipe + " is not a regular file",
+		"/dev/zero": "/dev/zero is not a regular file",
+		large:       large + " is larger than 4194304 bytes",
+	} {
+		for _, name := range []string{"PGPASSFILE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY"} {
+			t.Run(name+" "+filepath.Base(path), func(t *testing.T) {
+				t.Setenv(name, path)
+				mustRefuseFile(t, config.Database{SSLMode: "require"}, name+": "+want)
+			})
+		}
+		t.Run("sslrootcert "+filepath.Base(path), func(t *testing.T) {
+			mustRefuseFile(t, config.Database{SSLMode: "verify-ca", SSLRootCert: path}, want)
+		})
+		t.Run("sslkey "+filepath.Base(path), func(t *testing.T) {
+			mustRefuseFile(t, config.Database{SSLMode: "require", SSLCert: "postgresql.crt", SSLKey: path}, want)
+		})
+	}
+	t.Run("PGPASSFILE /dev/null holds no password", func(t *testing.T) {
+		t.Setenv("PGPASSFILE", os.DevNull)
+		connConfig(t, config.Database{})
+	})
+}
+
+func mustRefuseFile(t *testing.T, cfg config.Database, want string) {
+	t.Helper()
+	if _, err := db.ConnConfig(cfg, "ddtb/test"); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("the error is %v, want %q", err, want)
+	}
+}
+
 func openOn(t *testing.T, cfg config.Database) *db.DB {
 	t.Helper()
 	d, err := db.Open(t.Context(), cfg)

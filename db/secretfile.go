@@ -44,6 +44,38 @@ func ReadFile(path string, limit int64) ([]byte, fs.FileMode, error) {
 	return content, info.Mode(), nil
 }
 
+// maxDriverFile bounds a file that the driver reads, in bytes. A bundle of all public authorities has 200 KB.
+const maxDriverFile = 4 << 20
+
+// CheckFiles returns an error if the driver would read one of the files that libpq's variables name, or one of more,
+// without an end: a pipe, a device, or more than 4 MiB. What the driver can't read at all is left to it.
+func CheckFiles(more ...string) error {
+	for _, name := range []string{"PGPASSFILE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY"} {
+		if err := checkFile(os.Getenv(name)); err != nil {
+			return fmt.Errorf("environment variable %s: %w", name, err)
+		}
+	}
+	for _, path := range more {
+		if err := checkFile(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkFile(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil || info.IsDir() || path == os.DevNull: // the driver sees at once that it can't use it
+		return nil
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s is not a regular file: name one", path)
+	case info.Size() > maxDriverFile:
+		return fmt.Errorf("%s is larger than %d bytes: it can't be the right file", path, maxDriverFile)
+	}
+	return nil
+}
+
 // ReadSecret reads a file that holds one secret, of at most 64 KiB, as ReadFile does. Its errors name the path.
 func ReadSecret(path string) (Secret, fs.FileMode, error) {
 	content, mode, err := ReadFile(path, maxSecret)

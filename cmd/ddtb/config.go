@@ -92,7 +92,19 @@ func (c *cli) checkLogin(ctx context.Context, d config.Database) error {
 		return fmt.Errorf("the login works, and a query fails: %w", err)
 	}
 	c.say("Logged in as %s to database %s of PostgreSQL %s on %s.\n", user, database, version, conn.PgConn().Conn().RemoteAddr())
-	return nil
+	return c.warnOfPooler(ctx, d, conn)
+}
+
+// warnOfPooler warns if a pooler answers that d does not name.
+func (c *cli) warnOfPooler(ctx context.Context, d config.Database, conn *pgx.Conn) error {
+	if d.Pooler != "" {
+		return nil
+	}
+	advice, _, err := db.UndeclaredPooler(ctx, conn)
+	if err == nil && advice != "" {
+		c.log.WarnContext(ctx, advice)
+	}
+	return err
 }
 
 func (c *cli) configShow() error {

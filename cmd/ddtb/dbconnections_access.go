@@ -113,6 +113,9 @@ func (d *connections) connConfig() (*pgx.ConnConfig, error) {
 
 // parse reads the DSN of a flag.
 func (d *connections) parse(flag, dsn string) (*pgx.ConnConfig, error) {
+	if err := db.CheckFiles(); err != nil {
+		return nil, usage("%v", err)
+	}
 	cc, err := pgx.ParseConfig(dsn)
 	if err != nil || misread(cc) { // its text may contain parts of the password
 		return nil, usage("--%s can't be read: %s", flag, dsnForms)

@@ -51,6 +51,7 @@ func TestAPoolerThatIsNotDeclaredIsSeenAtTheStart(t *testing.T) {
 		t.Errorf("/readyz: %d, %s, %v", status, body, err)
 	}
 	m.run("", "migrate").must(exitFailed, `pooler = "pgbouncer"`)
+	m.run("", "config", "check", "--connect").must(exitFine, "Logged in", `pooler = \"pgbouncer\"`)
 	m.configure(b.cfg, `pooler = "pgbouncer"`)
 	dbtest.Eventually(t, "the warning goes with its reason", func() bool {
 		_, body := p.page("/readyz")
@@ -61,6 +62,7 @@ func TestAPoolerThatIsNotDeclaredIsSeenAtTheStart(t *testing.T) {
 func TestAPoolerThatMayBeInSessionModeIsReportedWithThatCondition(t *testing.T) {
 	t.Parallel()
 	m, _ := undeclared(t, "session")
+	m.run("", "config", "check", "--connect").must(exitFine, "Logged in", "unless its pool_mode is session")
 	m.serving("runserver", "127.0.0.1:0").logs(1, "level=WARN", "unless its pool_mode is session")
 }
 
