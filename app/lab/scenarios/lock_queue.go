@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"ddtb/app/lab/scene"
@@ -45,15 +46,30 @@ func lockQueueWorks(s *scene.Stage) scene.Request {
 
 // siteDuringMigration has a report as its first request, a migration as its second, and page views as the rest.
 func siteDuringMigration(s *scene.Stage, migrate func(context.Context, *pgxpool.Pool) error) scene.Request {
-	pool := s.Pool(10)
+	pool, reading := s.Pool(10), make(chan struct{})
 	return func(ctx context.Context, n int) error {
 		switch n {
 		case 0:
-			_, err := pool.Exec(ctx, "BEGIN; SELECT count(*) FROM polls; SELECT pg_sleep(1.5); COMMIT")
-			return err
+			return report(ctx, pool, reading)
 		case 1:
-			return migrate(ctx, pool)
+			select {
+			case <-reading: // connecting may take longer than the time between two requests
+				return migrate(ctx, pool)
+			case <-ctx.Done():
+				return ctx.Err()
+			}
 		}
 		return ordinary(ctx, pool)
 	}
+}
+
+// report reads the table in a long transaction, and closes reading once it has the lock.
+func report(ctx context.Context, pool *pgxpool.Pool, reading chan<- struct{}) error {
+	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		if err := latestPolls(ctx, tx); err != nil {
+			return err
+		}
+		close(reading)
+		return slowly(ctx, tx, 1500*time.Millisecond)
+	})
 }
