@@ -29,7 +29,7 @@ func (s *Site) toChange(r *request) error { return r.to(r.model.path(r.id, "chan
 
 func (s *Site) addForm(r *request) error {
 	f := r.newForm(0)
-	if err := r.readOptions(s.DB, f); err != nil {
+	if err := r.readOptions(s.DB.Read(), f); err != nil {
 		return err
 	}
 	return r.showForm(http.StatusOK, f)
@@ -37,19 +37,13 @@ func (s *Site) addForm(r *request) error {
 
 // changeForm shows a row. It is read-only if this user may change others but not this one.
 func (s *Site) changeForm(r *request) error {
-	var f *form
-	err := s.DB.InTx(r.ctx, func(q db.Querier) error {
-		f = r.newForm(r.id)
-		err := r.load(q, f, "")
-		if fault.KindOf(err) != fault.Forbidden {
-			return err
-		}
+	f := r.newForm(r.id)
+	err := r.load(s.DB.Read(), f, "")
+	if fault.KindOf(err) == fault.Forbidden {
 		for _, ff := range f.Inputs {
 			ff.Fixed, ff.May = true, false
 		}
-		return nil
-	})
-	if err != nil {
+	} else if err != nil {
 		return err
 	}
 	return r.showForm(http.StatusOK, f)

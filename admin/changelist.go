@@ -47,7 +47,7 @@ func (s *Site) changelist(r *request) error {
 	if !ok {
 		return r.to(r.model.path() + "?" + notUnderstood + "=1")
 	}
-	if err := l.read(r.ctx, s.DB); err != nil {
+	if err := l.read(r.ctx, s.DB.Read()); err != nil {
 		return err
 	}
 	verb := "view"

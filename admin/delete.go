@@ -112,12 +112,8 @@ func (s *Site) confirmDelete(r *request) error {
 	return r.confirm([]int64{r.id}, deletePage{Back: r.model.path(r.id, "change") + r.preserved()})
 }
 
-func (r *request) confirm(ids []int64, p deletePage) error {
-	err := r.site.DB.InTx(r.ctx, func(q db.Querier) (err error) {
-		p.deletion, err = r.collect(q, ids, "")
-		return err
-	})
-	if err != nil {
+func (r *request) confirm(ids []int64, p deletePage) (err error) {
+	if p.deletion, err = r.collect(r.site.DB.Read(), ids, ""); err != nil {
 		return err
 	}
 	crumbs := r.crumbs(nil, "Delete multiple objects")

@@ -144,7 +144,7 @@ func readEntries(ctx context.Context, q db.Querier, where string, args ...any) (
 }
 
 func (r *request) recent() ([]entry, error) {
-	entries, err := readEntries(r.ctx, r.site.DB,
+	entries, err := readEntries(r.ctx, r.site.DB.Read(),
 		`WHERE l.user_id = $1 ORDER BY l.action_time DESC, l.id DESC LIMIT 10`, r.user.ID)
 	if err != nil {
 		return nil, fmt.Errorf("recent actions: %w", err)
@@ -176,16 +176,13 @@ func (s *Site) history(r *request) error {
 	if err != nil || page < 1 || page > maxPage {
 		page = 1
 	}
-	var object row
-	var entries []entry
-	err = s.DB.InTx(r.ctx, func(q db.Querier) (err error) {
-		if object, err = r.model.find(r.ctx, q, nil, r.id, ""); err != nil {
-			return err
-		}
-		entries, err = readEntries(r.ctx, q, ofObject+` ORDER BY l.action_time, l.id LIMIT $4 OFFSET $5`,
-			r.model.App.Name, r.model.Name, strconv.FormatInt(r.id, 10), pageSize+1, (page-1)*pageSize)
+	q := s.DB.Read()
+	object, err := r.model.find(r.ctx, q, nil, r.id, "")
+	if err != nil {
 		return err
-	})
+	}
+	entries, err := readEntries(r.ctx, q, ofObject+` ORDER BY l.action_time, l.id LIMIT $4 OFFSET $5`,
+		r.model.App.Name, r.model.Name, strconv.FormatInt(r.id, 10), pageSize+1, (page-1)*pageSize)
 	if err != nil {
 		return err
 	}

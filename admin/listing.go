@@ -36,9 +36,9 @@ func thousands(n int64) string {
 const countedUpTo = 10_000
 
 // read reads one page of the list, and what surrounds it. A list that fits a page needs no other query: its rows give
-// their number and dates. For any other list one transaction reads the rest, so that it waits for one more lease only.
-func (l *changelist) read(ctx context.Context, d *db.DB) (err error) {
-	if l.rows, err = l.readPage(ctx, d.Read()); err != nil {
+// their number and dates. q is for declared reads.
+func (l *changelist) read(ctx context.Context, q db.Querier) (err error) {
+	if l.rows, err = l.readPage(ctx, q); err != nil {
 		return err
 	}
 	complete := l.page == 1 && len(l.rows) < pageSize
@@ -46,28 +46,19 @@ func (l *changelist) read(ctx context.Context, d *db.DB) (err error) {
 		l.Matches = count{N: int64(len(l.rows))}
 		l.Total, l.steps = l.Matches, l.stepsOf(l.rows)
 	}
-	related := l.Model.relatedFilters()
-	if complete && !l.Filtered() && len(related) == 0 {
-		return nil
-	}
-	return d.InTx(ctx, func(q db.Querier) error {
-		if err := l.readOptions(ctx, q, related); err != nil {
-			return err
-		}
-		if complete && !l.Filtered() {
-			return nil
-		}
-		if l.Total, err = countRows(ctx, q, l.Model, &where{}); err != nil || complete {
-			return err
-		}
-		if l.Matches = l.Total; l.Filtered() {
-			if l.Matches, err = countRows(ctx, q, l.Model, &l.where); err != nil {
-				return err
-			}
-		}
-		l.steps, err = l.readSteps(ctx, q)
+	if err = l.readOptions(ctx, q, l.Model.relatedFilters()); err != nil || complete && !l.Filtered() {
 		return err
-	})
+	}
+	if l.Total, err = countRows(ctx, q, l.Model, &where{}); err != nil || complete {
+		return err
+	}
+	if l.Matches = l.Total; l.Filtered() {
+		if l.Matches, err = countRows(ctx, q, l.Model, &l.where); err != nil {
+			return err
+		}
+	}
+	l.steps, err = l.readSteps(ctx, q)
+	return err
 }
 
 func (l *changelist) readPage(ctx context.Context, q db.Querier) ([]row, error) {

@@ -57,7 +57,7 @@ func (s *Site) passwordDone(r *request) error {
 }
 
 func (s *Site) setPasswordForm(r *request) error {
-	target, err := r.passwordTarget(s.DB)
+	target, err := r.passwordTarget(s.DB.Read())
 	if err != nil {
 		return err
 	}

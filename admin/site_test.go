@@ -33,10 +33,12 @@ const password = "correct horse battery"
 // site is the admin over HTTP on a database of its own, with the superuser "ada".
 type site struct {
 	*httptest.Server
-	t     testing.TB
-	db    *db.DB
-	users *auth.Service
-	told  atomic.Int32 // failures that forms came back with
+	t      testing.TB
+	db     *db.DB
+	users  *auth.Service
+	told   atomic.Int32  // failures that forms came back with
+	begun  atomic.Int32  // requests
+	within time.Duration // the deadline of a request; 0: none
 }
 
 func newSite(t testing.TB) *site {
@@ -69,6 +71,12 @@ func (s *site) echo() *echo.Echo {
 		return func(c echo.Context) error {
 			ctx, end := s.db.Begin(c.Request().Context())
 			defer end()
+			if s.within > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, s.within)
+				defer cancel()
+			}
+			s.begun.Add(1)
 			c.SetRequest(c.Request().WithContext(ctx))
 			return next(c)
 		}

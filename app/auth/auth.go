@@ -18,7 +18,7 @@
 // no query, such as the dashboard. UserFrom reads the cache. Recheck does not: every change must use it, or
 // RecheckThrough. So only reading is affected: a logout, or a change of a password or permission, takes effect at once
 // on this process. After a change on another process or by SQL, pages can still be read for 30 seconds, or for ten
-// minutes while the database is unavailable.
+// minutes while the database is unavailable. Where a replica serves reads, its lag is added.
 //
 // # Why not a session library
 //

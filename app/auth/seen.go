@@ -108,11 +108,11 @@ func (s *Service) user(ctx context.Context, key secretHash) (*User, error) {
 		return known.user, nil
 	}
 	if known.user == nil {
-		return s.ask(ctx, s.db, key, epoch)
+		return s.ask(ctx, s.db.Read(), key, epoch)
 	}
 	soon, cancel := context.WithTimeout(ctx, tryFor)
 	defer cancel()
-	u, err := s.ask(soon, s.db, key, epoch)
+	u, err := s.ask(soon, s.db.Read(), key, epoch)
 	if err == nil || ctx.Err() != nil || !cannotAsk(err) {
 		return u, err
 	}
