@@ -51,7 +51,7 @@ var kinds = []struct {
 		{fault: "its socket is missing", says: "does not answer, or is restarting", got: page(func(c *config.Database) { c.Host = "/nonexistent" })},
 		{fault: "its socket's path is too long", says: "use a shorter directory", got: check(func(c *config.Database) { c.Host = "/" + strings.Repeat("d", 120) })},
 		{fault: "it restarts after it refused optional TLS", says: "unavailable", by: "db/faults_test.go TestEveryStrategyOutlivesEveryFault"},
-		{fault: "it hangs during a query", says: "check first whether it was made", got: hurt(dbtest.Options{}, hung)},
+		{fault: "it hangs during a query", says: "did not answer in time", got: hurt(dbtest.Options{}, hung)},
 		{fault: "of several hosts, some are silent", says: "silent ones", by: "db/replica_test.go TestHostsThatAreNotOneDatabaseAreNamed"},
 	}},
 	{"a session keeps what changed since it was opened", []member{
