@@ -143,9 +143,8 @@ func (r *readiness) ask(ctx context.Context) (readOnly bool, err error) {
 	at, failed := r.db.Failing()
 	now := r.leases.Now()
 	switch {
-	case errors.Is(err, context.DeadlineExceeded) && db.CauseOf(err) == "": // the monitoring connection is there, and silent
-		err = &db.ConnError{Cause: db.ServerUnavailable, Err: err}
 	case err != nil:
+		err = monitorError(err)
 	case time.Since(at) < failsFor:
 		err = failed
 	case now.Dry():
@@ -154,6 +153,15 @@ func (r *readiness) ask(ctx context.Context) (readOnly bool, err error) {
 		}
 	}
 	return readOnly, err
+}
+
+// monitorError returns the error of a query over the monitoring connection. Where that is there and silent, the server is
+// unavailable.
+func monitorError(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) && db.CauseOf(err) == "" {
+		return &db.ConnError{Cause: db.ServerUnavailable, Err: err}
+	}
+	return err
 }
 
 // detail returns the text of an error for the public. Errors about the tables are quoted. Others contain hosts and users,

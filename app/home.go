@@ -35,11 +35,12 @@ const slotsTimeout = 2 * time.Second
 func (a *App) connectionInfo(ctx context.Context) (map[string]any, activity.Slots) {
 	cfg, stat := a.db.Config(), a.db.Stat()
 	info := map[string]any{"database": cfg.Name, "strategy": cfg.Strategy, "settings": lab.SettingsOf(cfg)}
+	addFigures(info, db.Figures, &stat)
 	slots, err := a.slots(ctx)
 	if err != nil {
-		info["error"] = web.ProblemOf(err).Detail // the error contains the server's name, which belongs in the log
+		info["error"] = web.ProblemOf(monitorError(err)).Detail // the error contains the server's name, which belongs in the log
+		return info, slots
 	}
-	addFigures(info, db.Figures, &stat)
 	addFigures(info, activity.Figures, &activity.Status{Snapshot: activity.Snapshot{Slots: slots}})
 	return info, slots
 }

@@ -41,3 +41,18 @@ func TestACrowdOnTheStartPageQueriesTheServerOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestTheStartPageOfASilentServerSaysSoWithoutFigures(t *testing.T) {
+	t.Parallel()
+	server := dbtest.NewServer(t, dbtest.Options{})
+	s := siteOn(t, server.Config(t), nil)
+	mustContain(t, s.get("/"), http.StatusOK, `"max_connections"`)
+	server.Pause(t)
+	for _, accepted := range []string{"application/json", "text/html"} {
+		a := s.get("/", "Accept", accepted)
+		mustContain(t, a, http.StatusOK, "The database server does not answer, or is restarting.")
+		if strings.Contains(a.body, "If it was a change") || strings.Contains(a.body, `"max_connections"`) {
+			t.Errorf("%s: it advises the sender of a change, or has figures that nobody counted:\n%s", accepted, a.body)
+		}
+	}
+}

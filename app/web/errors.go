@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -112,10 +111,8 @@ var outOfFiles = Problem{
 // late is a deadline that ended a request.
 var late = Problem{
 	Status: http.StatusServiceUnavailable, Title: "This took too long", RetryAfter: retryAfter, unsure: true,
-	Detail: "The database did not answer in time, so this request was abandoned." + checkFirst,
+	Detail: "The database did not answer in time, so this request was abandoned.",
 }
-
-const checkFirst = " If it was a change, check first whether it was made."
 
 const countsOnceKey = "ddtb.counts-once"
 
@@ -128,9 +125,8 @@ func (p Problem) forChange(c echo.Context) Problem {
 	switch {
 	case !p.unsure || c.Request().Method != http.MethodPost:
 	case c.Get(countsOnceKey) != nil:
-		p.Detail = strings.TrimSuffix(p.Detail, checkFirst)
 		p.Advice = "This may or may not have been counted. Send it again in a moment: it counts only once."
-	case !strings.HasSuffix(p.Detail, checkFirst):
+	default:
 		p.Advice = "This change may or may not have been made: check that before you send it again."
 	}
 	return p

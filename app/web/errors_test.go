@@ -67,7 +67,7 @@ var answers = map[string]struct {
 		"No database connection: server unavailable", "can't be resolved", "1", slog.LevelWarn,
 	},
 	"a query that was given up": {
-		fmt.Errorf("latest polls: %w", db.ErrQueryTimeout), 503, "This took too long", "check first whether it was made", "1", slog.LevelWarn,
+		fmt.Errorf("latest polls: %w", db.ErrQueryTimeout), 503, "This took too long", "did not answer in time", "1", slog.LevelWarn,
 	},
 	"a table that is missing": {
 		&pgconn.PgError{Code: "42P01", Message: secret}, 503, "The database is incomplete", "is missing from the database", "", slog.LevelError,
@@ -123,7 +123,7 @@ var answers = map[string]struct {
 		&pgconn.PgError{Code: "53200", Message: secret}, 503, "The database is short of memory", "too little memory", "1", slog.LevelWarn,
 	},
 	"a deadline": {
-		fmt.Errorf("sessions of %s: %w", secret, gocontext.DeadlineExceeded), 503, "This took too long", "check first whether it was made", "1", slog.LevelWarn,
+		fmt.Errorf("sessions of %s: %w", secret, gocontext.DeadlineExceeded), 503, "This took too long", "did not answer in time", "1", slog.LevelWarn,
 	},
 	"a bug":                          {errors.New(secret), 500, "Internal Server Error", "has been logged", "", slog.LevelError},
 	"a bug that says so":             {fault.New(fault.Internal, secret), 500, "Internal Server Error", "has been logged", "", slog.LevelError},
@@ -215,6 +215,20 @@ func TestAnErrorIsAProblemDocumentForWhoAsksForJSON(t *testing.T) {
 				t.Errorf("it tells what only the log should: %s", rec.Body)
 			}
 		})
+	}
+}
+
+func TestTheSenderOfAChangeAloneIsAskedToCheckWhetherItWasMade(t *testing.T) {
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		for _, accepted := range []string{"text/html", "application/json"} {
+			c, rec := context(t, "/polls/")
+			c.Request().Method = method
+			c.Request().Header.Set("Accept", accepted)
+			web.HandleErrors(slog.New(slog.DiscardHandler), nil)(db.ErrQueryTimeout, c)
+			if asks := strings.Contains(rec.Body.String(), "check"); asks != (method == http.MethodPost) {
+				t.Errorf("%s as %s:\n%s", method, accepted, rec.Body)
+			}
+		}
 	}
 }
 

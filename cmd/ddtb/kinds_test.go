@@ -51,7 +51,7 @@ var kinds = []struct {
 		{fault: "its socket is missing", wantText: "does not answer, or is restarting", play: page(func(c *config.Database) { c.Host = "/nonexistent" })},
 		{fault: "its socket's path is too long", wantText: "use a shorter directory", play: check(func(c *config.Database) { c.Host = "/" + strings.Repeat("d", 120) })},
 		{fault: "it restarts after it refused optional TLS", wantText: "unavailable", coveredBy: "db/faults_test.go TestEveryStrategyOutlivesEveryFault"},
-		{fault: "it hangs during a query", wantText: "check first whether it was made", play: hurt(dbtest.Options{}, hung)},
+		{fault: "it hangs during a query", wantText: "did not answer in time", play: hurt(dbtest.Options{}, hung)},
 		{fault: "of several hosts, some are silent", wantText: "silent ones", coveredBy: "db/replica_test.go TestHostsThatAreNotOneDatabaseAreNamed"},
 	}},
 	{"a session keeps what changed since it was opened", []member{

@@ -231,10 +231,17 @@ func ofForeignTables(h Holding) int {
 	return 0
 }
 
-// surplus counts the sessions that have been idle for long. A pool in use has idle sessions too, but each for a moment.
+// surplus counts the sessions that have been idle for long, or were used once and not again. A pool in use has idle
+// sessions too, but each for a moment.
 func (p *problem) surplus(h Holding) int {
-	return h.count(func(s Session) bool { return s.State == Idle && s.InState.Duration() >= p.t.Idle })
+	return h.count(func(s Session) bool {
+		rested := s.InState.Duration()
+		return s.State == Idle && (rested >= p.t.Idle || s.usedOnce() && rested >= atRest[len(atRest)-1])
+	})
 }
+
+// usedOnce reports whether the session was used only when it began.
+func (s Session) usedOnce() bool { return s.Query != "" && s.Age-s.InState < seconds(2) }
 
 // maybeExhausted returns pools whose connections all seem to be acquired inside the application: idle, or idle in
 // transaction, with the same last query. The server sees no difference between these and an idle pool.

@@ -223,14 +223,17 @@ func (p Process) stepsForFailure() []Step {
 	case db.CircuitOpen, db.ServerUnavailable:
 		return []Step{{
 			Do:      "start the database server, or see why it does not answer; the application tries again by itself, and recovers with it",
-			Command: command("doctor"),
+			Command: connects,
 			Hurts:   nobody,
 		}}
 	case db.PoolerFull:
 		return []Step{{"look at PgBouncer's pools: who waits, and for what", command("doctor"), nobody}}
 	}
-	return []Step{{"compare the configuration with what the server allows, then save it: no restart is needed", "ddtb config check", nobody}}
+	return []Step{{"compare the configuration with what the server allows, then save it: no restart is needed", connects, nobody}}
 }
+
+// connects is the command that logs in once, and prints the error.
+const connects = "ddtb config check --connect"
 
 // switchTo is a switch of the strategy, which takes effect at once.
 func switchTo(strategy, why string) Step {

@@ -95,8 +95,8 @@ func TestTheVerdictOnAProcessFollowsFromItsFigures(t *testing.T) {
 		},
 		"the server is down": {
 			Process: Process{Failure: &ConnectFailure{Cause: db.CircuitOpen, Ago: seconds(2)}},
-			want:    []string{"critical no-connection"}, says: "circuit open, last 2s ago", first: "start the database server",
-			lab: "ddtb lab run no-recovery",
+			want:    []string{"critical no-connection"}, says: "circuit open, last 2s ago",
+			first: "recovers with it: `ddtb config check --connect`", lab: "ddtb lab run no-recovery",
 		},
 		"the server was down": {
 			Process: Process{Failure: &ConnectFailure{Cause: db.ServerUnavailable, Ago: seconds(20), Over: true}},
@@ -104,7 +104,7 @@ func TestTheVerdictOnAProcessFollowsFromItsFigures(t *testing.T) {
 		},
 		"the login is refused": {
 			Process: Process{Failure: &ConnectFailure{Cause: db.LoginRejected}},
-			want:    []string{"critical no-connection"}, first: "ddtb config check",
+			want:    []string{"critical no-connection"}, first: "ddtb config check --connect",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -180,7 +180,6 @@ func (p *problem) foreign(s Session) bool {
 // recogniseIdle distinguishes scenarios that all end in idle sessions.
 func (p *problem) recogniseIdle() (name, also string) {
 	addresses := groups(p.sessions, func(s Session) Group { return Group{Address: s.Address} })
-	usedOnce := func(s Session) bool { return s.Query != "" && s.Age-s.InState < seconds(2) }
 	switch {
 	case p.most(func(s Session) bool { return strings.Contains(strings.ToLower(s.Query), "advisory_lock") }):
 		return "migrate-refused", "lock-queue" // they retry instead of waiting in the server
@@ -192,9 +191,9 @@ func (p *problem) recogniseIdle() (name, also string) {
 		return "replicas-times-pool", ""
 	case !p.own() && p.besideOurs():
 		return "hidden-second-pool", "replicas-times-pool"
-	case p.most(usedOnce) && len(p.sessions) >= 5 && p.openedTogether():
+	case p.most(Session.usedOnce) && len(p.sessions) >= 5 && p.openedTogether():
 		return "replicas-times-pool", "thread-leak"
-	case p.most(usedOnce) && len(p.sessions) >= 5:
+	case p.most(Session.usedOnce) && len(p.sessions) >= 5:
 		return "thread-leak", "missed-close"
 	case p.secondPool():
 		return "hidden-second-pool", "replicas-times-pool"

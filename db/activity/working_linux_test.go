@@ -215,6 +215,31 @@ time.sleep(600)
 		code: "utilisation", culprit: "jobs", scenario: "thread-leak", first: "--application=jobs", mayLose: "jobs",
 	},
 	{
+		name: "a leak filled the server a moment ago, beside a small pool that has rested for longer", role: closer,
+		play: func(s *stage) {
+			s.python(fmt.Sprintf(`
+def opened(application, n):
+    made = [psycopg2.connect(application_name=application) for _ in range(n)]
+    for conn in made:
+        conn.autocommit = True
+        conn.cursor().execute("SELECT 1")
+    return made
+pool = opened("small", 2)
+time.sleep(20)
+leaked = opened("leaky", %d)
+time.sleep(600)
+`, s.usable()-5))
+			s.sessions("leaky", s.usable()-5)
+		},
+		code: "utilisation", culprit: "leaky", scenario: "thread-leak", first: "--application=leaky", mayLose: "leaky",
+		tune: func(t *Thresholds) { t.Idle = 15 * time.Second },
+		also: func(s *stage, d Diagnosis) {
+			if longest := d.Holds[0].Longest.Duration(); longest >= 15*time.Second {
+				s.Errorf("the doctor was right only when the leaked sessions had rested for %s", longest)
+			}
+		},
+	},
+	{
 		name: "all sessions compute, which is no leak", role: closer,
 		play: func(s *stage) {
 			s.pgbench("SELECT count(*) FROM generate_series(1, 100000) a, generate_series(1, 100000) b;\n", "-c", fmt.Sprint(s.usable()-2), "-j", "2")
