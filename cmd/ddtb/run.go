@@ -266,6 +266,8 @@ See it fail, and see it fixed, in another terminal:
   ab -q -n 200 %[1]s/polls/     # over 90 "Non-2xx responses"
   %[15]s pool
   ab -q -n 200 %[1]s/polls/     # none
+Run a pool of three dry; 12 of 15 get no connection within 10 s:
+  curl '%[1]s/test/pool-stress?strategy=pool&max_size=3'
 
 `, "http://"+clickable(addr), demoAdmin, admin, pg.Version(), pg.Port(), dir, localpg.Since(dir).Format(time.DateOnly), s.program, again,
 		dsn, "PGPASSFILE="+activity.ShellQuote(s.passFile)+" psql "+dsn, s.complete("ddtb db-connections")+" status", cfg.Databases["default"].Strategy, cfg.File, s.complete("ddtb strategy"),
