@@ -158,6 +158,26 @@ func TestEveryPageIsAccessibleAndFitsThePhone(t *testing.T) {
 	b.MustSuitEverybody("admin-mistakes")
 }
 
+func TestADateIsOnOneLineOnThePhone(t *testing.T) {
+	s := newSite(t)
+	path := change(s.fill())
+	b := s.open()
+	b.LookAs(webtest.Look{Width: 360, Scheme: "light"})
+	for _, path := range []string{"/admin/polls/question/", strings.Replace(path, "change", "history", 1)} {
+		b.Visit(path)
+		lines := webtest.Value[int](b, `(() => {
+			const date = document.createRange();
+			const text = document.createTreeWalker(document.querySelector("td time, th time"), NodeFilter.SHOW_TEXT).nextNode();
+			date.setStart(text, 0);
+			date.setEnd(text, "2006-01-02".length);
+			return date.getClientRects().length;
+		})()`)
+		if lines != 1 {
+			t.Errorf("%s breaks a date into %d lines", path, lines)
+		}
+	}
+}
+
 // fill puts in what makes pages look as in life, and returns a question.
 func (s *site) fill() (id int64) {
 	v := s.as("ada")

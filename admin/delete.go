@@ -126,7 +126,7 @@ func (r *request) confirm(ids []int64, p deletePage) (err error) {
 	p.Model, p.Possible = r.model, len(p.Missing) == 0 && p.Kept == ""
 	title := "Are you sure?"
 	if !p.Possible {
-		title = "Cannot delete " + r.model.Plural
+		title = "Cannot delete " + r.model.noun(int64(len(ids)))
 	}
 	p.frame = r.frame(title, crumbs...)
 	return r.show(http.StatusOK, "delete.html", p)

@@ -109,7 +109,7 @@ func TestRepeatedFailuresAreSlowedDown(t *testing.T) {
 		v.post("/admin/login/", url.Values{"username": {"ada"}, "password": {"wrong"}}).want(http.StatusOK)
 	}
 	p := v.post("/admin/login/", url.Values{"username": {"ada"}, "password": {password}}).want(http.StatusTooManyRequests)
-	p.says("Too many failed logins. Try again in")
+	p.says("Too many failed logins. Try again in 1 second.")
 	if p.Header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	}

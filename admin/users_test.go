@@ -161,7 +161,7 @@ func TestLockedPermissionsStayWhenOthersAreEdited(t *testing.T) {
 func TestNobodyDeletesTheirOwnAccount(t *testing.T) {
 	s := newSite(t)
 	v := s.as("ada")
-	v.get(userPath(s, "ada", "delete")).want(http.StatusOK).says("You can’t delete the account that you are signed in with.")
+	v.get(userPath(s, "ada", "delete")).want(http.StatusOK).says("Cannot delete user You can’t delete the account that you are signed in with.")
 	v.post(userPath(s, "ada", "delete"), nil).want(http.StatusForbidden)
 }
 

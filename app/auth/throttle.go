@@ -90,9 +90,12 @@ func (t *throttle) begin(username, address string, now time.Time) (*attempt, err
 	defer t.mu.Unlock()
 	wait := max(t.wait(a.pair, now), t.wait(a.address, now))
 	if wait > 0 {
-		seconds := math.Ceil(wait.Seconds())
+		seconds, unit := math.Ceil(wait.Seconds()), "seconds"
+		if seconds == 1 {
+			unit = "second"
+		}
 		return nil, fault.Wrap(fault.TooManyTries, &SlowedError{wait},
-			fmt.Sprintf("Too many failed logins. Try again in %.0f seconds.", seconds))
+			fmt.Sprintf("Too many failed logins. Try again in %.0f %s.", seconds, unit))
 	}
 	t.count(a.pair, freeTries, now)
 	t.count(a.address, freeTriesAddress, now)

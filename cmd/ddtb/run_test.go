@@ -77,7 +77,7 @@ func TestRunBringsEverythingOnANewMachine(t *testing.T) {
 		}
 	}
 	told := p.log.String()
-	for _, w := range []string{"Wrote " + m.file, "Data    " + data, "all settings are in\n  " + m.file, p.url + "/lab/", "user admin, password ", `The strategy is "pool"`, "ab -q -n 200 " + p.url + "/polls/"} {
+	for _, w := range []string{"Wrote " + m.file, "Data    " + data, "all settings are in\n  " + m.file, p.url + "/lab/", "user admin, password ", `The strategy is "pool"`, "ab -q -n 200 " + p.url + "/polls/", "curl '" + p.url + "/test/pool-stress?"} {
 		if !strings.Contains(told, w) {
 			t.Errorf("the welcome lacks %q:\n%s", w, told)
 		}
