@@ -46,7 +46,8 @@ type DB struct {
 	finished map[string]Stat // the counters of closed sources, by strategy
 }
 
-// Open returns a DB with the strategy that the settings name. It connects at the first query.
+// Open returns a DB with the strategy that the settings name. It connects at the first query, so the context, which callers
+// of pgxpool.New have at hand, is not used.
 func Open(_ context.Context, s Settings) (*DB, error) { return OpenWith(s, Options{}) }
 
 // OpenWith is Open with options.
