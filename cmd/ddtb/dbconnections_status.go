@@ -141,6 +141,7 @@ func (d *connections) budgetOf(s activity.Snapshot) activity.Budget {
 func (d *connections) budgetFlags(f *pflag.FlagSet) {
 	f.IntVar(&d.replicas, "replicas", 0, "how many processes share the database (default: server.replicas)")
 	f.IntVar(&d.extras, "extras", -1, "slots that others need (default: those that others have now, and one)")
+	f.Lookup("extras").DefValue = "0" // else the help prints -1 as well
 }
 
 func (d *connections) budget(ctx context.Context) error {

@@ -183,9 +183,12 @@ func (c *cli) options(flags ...config.Flag) config.Options {
 	return config.Options{File: c.file, Environ: c.environ, Flags: flags}
 }
 
-// load reads the configuration and prints its warnings once.
+// load reads the configuration and prints its warnings once. A mistake in a flag is wrong usage.
 func (c *cli) load(o config.Options) (*config.Config, error) {
 	cfg, err := config.Load(o)
+	if found, ok := errors.AsType[config.Mistakes](err); ok && slices.ContainsFunc(found, func(m *config.Mistake) bool { return m.Flag != "" }) {
+		return nil, &exitError{exitUsage, err}
+	}
 	if err != nil {
 		return nil, err
 	}

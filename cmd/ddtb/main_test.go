@@ -326,6 +326,8 @@ func TestAWrongCommandLineIsExitCode2WithTheWayToHelp(t *testing.T) {
 	for _, command := range []string{"strategy --addr :99999", "strategy pool --addr 0", "healthcheck 99999"} {
 		m.run("", strings.Fields(command)...).must(exitUsage, "is not HOST:PORT or a port alone, from 1 to 65535")
 	}
+	m.run("", "run", "--addr", "nowhere").must(exitUsage, "--addr", `found "nowhere"`)
+	m.run("", "runserver", "nowhere").must(exitUsage, "ADDR", `found "nowhere"`)
 	m.run("", "config").must(exitUsage, "ddtb config [command]", "check", "show", "init")
 	m.run("", "migrate", "stauts").must(exitUsage)
 }
