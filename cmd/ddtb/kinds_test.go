@@ -117,6 +117,9 @@ var kinds = []struct {
 		{fault: "a login", says: "the password is wrong", by: "app/auth/hashers_test.go TestTheLogSaysWhyALoginWasRefusedAndThePersonIsNotTold"},
 	}},
 	{"a known error of the set-up without the way out", []member{
+		{fault: "nobody listens, to migrate", says: "What to do: see that the server runs", got: command(func(c *config.Database) { c.Host, c.Port = "127.0.0.1", 1 }, "migrate")},
+		{fault: "a wrong password, what to do", says: "What to do: the server answers: correct the user, the password", got: check(func(c *config.Database) { c.Password = "not the password" })},
+		{fault: "no slot is left, to loaddemo", says: "db-connections doctor", got: after(command(nil, "loaddemo"), "ALTER ROLE $ROLE CONNECTION LIMIT 0")},
 		{fault: "a database that does not exist", says: "does not exist", got: check(func(c *config.Database) { c.Name = "nothing" })},
 		{fault: "the page of such a database", says: "has to create it, or to correct its name", got: page(func(c *config.Database) { c.Name = "nothing" })},
 		{fault: "a database that was closed", says: "accepts no connections at the moment", got: closed},
