@@ -182,7 +182,7 @@ func TestALoginWithoutAnEndIsRefused(t *testing.T) {
 		_, err = c.Write([]byte("R\x00\x00\x00\x08\x00\x00\x00\x00"))
 		for i := 0; err == nil; i++ {
 			status := fmt.Sprintf("setting%d\x00%0*d\x00", i, 1000, i)
-			_, err = c.Write(append(binary.BigEndian.AppendUint32([]byte("S"), uint32(len(status)+4)), status...)) //nolint:gosec // about 1000
+			_, err = c.Write(append(binary.BigEndian.AppendUint32([]byte("S"), uint32(len(status)+4)), status...))
 		}
 		_ = c.Close()
 	}()
