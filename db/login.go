@@ -1,6 +1,7 @@
 package db
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -18,6 +19,8 @@ type loginReader struct {
 	attempt *pgconn.Config
 	head    [9]byte // type, length and kind of the message
 	n       int     // bytes of head received
+	login   []byte  // what came before the server was ready
+	ready   bool
 }
 
 // The kinds of authentication requests that ask for a password.
@@ -35,7 +38,26 @@ func (r *loginReader) Read(p []byte) (int, error) {
 			return 0, refused
 		}
 	}
+	if r.endless(p[:n]) {
+		return 0, errNotPostgres
+	}
 	return n, err
+}
+
+// longestLogin limits what a server sends before it is ready for queries, in bytes. PostgreSQL and PgBouncer send less
+// than a hundredth of it; the driver would keep every setting of an endless stream.
+const longestLogin = 256 << 10
+
+// endless adds text to the login, and reports whether that is too long.
+func (r *loginReader) endless(text []byte) bool {
+	if r.ready {
+		return false
+	}
+	r.login = append(r.login, text...)
+	if r.ready = bytes.Contains(r.login, []byte("Z\x00\x00\x00\x05I")); r.ready {
+		r.login = nil
+	}
+	return len(r.login) > longestLogin
 }
 
 // errNoPassword means that the server asks for a password. It would refuse an empty one, as if it were wrong.

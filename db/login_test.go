@@ -2,7 +2,9 @@ package db_test
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -164,6 +166,29 @@ func TestAPasswordFileThatCantBeReadIsNamedWithTheReason(t *testing.T) {
 				t.Errorf("with the file back: %v", err)
 			}
 		})
+	}
+}
+
+func TestALoginWithoutAnEndIsRefused(t *testing.T) {
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	must(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		_, _ = c.Read(make([]byte, 1<<10)) // the startup message
+		_, err = c.Write([]byte("R\x00\x00\x00\x08\x00\x00\x00\x00"))
+		for i := 0; err == nil; i++ {
+			status := fmt.Sprintf("setting%d\x00%0*d\x00", i, 1000, i)
+			_, err = c.Write(append(binary.BigEndian.AppendUint32([]byte("S"), uint32(len(status)+4)), status...))
+		}
+		_ = c.Close()
+	}()
+	cfg := config.Database{Host: "127.0.0.1", Port: l.Addr().(*net.TCPAddr).Port, SSLMode: "disable", ConnectTimeout: 20 * time.Second}
+	if _, err := db.Connect(t.Context(), connConfig(t, cfg)); err == nil || !strings.Contains(err.Error(), "is not PostgreSQL") {
+		t.Errorf("the error is %v", err)
 	}
 }
 

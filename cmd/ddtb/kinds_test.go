@@ -117,6 +117,9 @@ var kinds = []struct {
 		{fault: "a login", wantText: "the password is wrong", coveredBy: "app/auth/hashers_test.go TestTheLogSaysWhyALoginWasRefusedAndThePageDoesNot"},
 	}},
 	{"a known error of the set-up without the way out", []member{
+		{fault: "nobody listens, to migrate", wantText: "What to do: see that the server runs", play: command(func(c *config.Database) { c.Host, c.Port = "127.0.0.1", 1 }, "migrate")},
+		{fault: "a wrong password, what to do", wantText: "What to do: the server answers: correct the user, the password", play: check(func(c *config.Database) { c.Password = "not the password" })},
+		{fault: "no slot is left, to loaddemo", wantText: "db-connections doctor", play: after(command(nil, "loaddemo"), "ALTER ROLE $ROLE CONNECTION LIMIT 0")},
 		{fault: "a database that does not exist", wantText: "does not exist", play: check(func(c *config.Database) { c.Name = "nothing" })},
 		{fault: "the page of such a database", wantText: "has to create it, or to correct its name", play: page(func(c *config.Database) { c.Name = "nothing" })},
 		{fault: "a database that was closed", wantText: "accepts no connections at the moment", play: closed},

@@ -20,6 +20,7 @@ import (
 
 	"ddtb/config"
 	"ddtb/db"
+	"ddtb/db/activity"
 	"ddtb/db/activity/console"
 )
 
@@ -118,13 +119,26 @@ func (c *cli) execute(ctx context.Context, args []string) int {
 
 // complain prints an error. Further lines are indented, so that a server's text can't be mistaken for ours.
 func (c *cli) complain(err error, hint string) {
-	text := err.Error()
-	if advice := db.Hint(err); !strings.Contains(text, advice) {
-		text += "\nWhat to do: " + advice
+	const toDo = "\nWhat to do: "
+	text, advice := err.Error(), adviceOn(err)
+	if !strings.Contains(text, toDo) && !strings.Contains(text, advice) {
+		text += toDo + advice
 	}
 	text = strings.ReplaceAll(c.suggester().complete(text), "\r", "\n")
 	p := console.Printer{W: c.err, Width: width(c.screen)}
 	p.Lines("ddtb: " + strings.ReplaceAll(text, "\n", "\n  ") + hint + "\n")
+}
+
+// adviceOn returns what to do about an error of the database, or "".
+func adviceOn(err error) string {
+	ce, is := errors.AsType[*db.ConnError](err)
+	switch {
+	case !is:
+		return db.Hint(err)
+	case ce.Cause == db.SlotsExhausted:
+		return "`ddtb db-connections doctor` says who has the slots, or which ways in there are"
+	}
+	return activity.Unreachable(err).Findings[0].Do
 }
 
 // exitError ends the command with a specific exit code. Without err, everything has been printed.

@@ -67,7 +67,7 @@ func strategyList() string {
 
 func (c *cli) showStrategy(ctx context.Context, cfg *config.Config, addr string) error {
 	c.say("configured   %s\n", cfg.Databases["default"].Strategy)
-	inForce := "no server answers on " + addr
+	inForce := "no ddtb server answers on " + addr
 	if s, err := askServer(ctx, addr); err == nil {
 		inForce = s.Info.Strategy
 	}
@@ -97,7 +97,7 @@ func (c *cli) switchStrategy(ctx context.Context, cfg *config.Config, addr, name
 		return err
 	}
 	if down != nil {
-		c.say("%s: strategy = %q. No server answers on %s: it holds from the next start.\n", cfg.File, name, addr)
+		c.say("%s: strategy = %q. No ddtb server answers on %s: it holds from the next start.\n", cfg.File, name, addr)
 		return nil
 	}
 	return c.awaitStrategy(ctx, cfg.File, addr, server.Info.Strategy, name)

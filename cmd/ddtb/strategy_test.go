@@ -13,8 +13,8 @@ func TestAStrategyThatCannotBeSwitchedSaysWhy(t *testing.T) {
 	m.run("", append([]string{"strategy", "poool"}, addr...)...).must(exitUsage, `no strategy "poool"`, "per-request")
 	m.run("", append([]string{"strategy", "pool"}, addr...)...).must(exitFailed, "no configuration file")
 	m.run("", "config", "init").must(exitFine)
-	m.run("", append([]string{"strategy", "persistent"}, addr...)...).must(exitFine, "No server answers on 127.0.0.1:1", "next start")
-	m.run("", append([]string{"strategy"}, addr...)...).must(exitFine, "configured   persistent", "no server answers")
+	m.run("", append([]string{"strategy", "persistent"}, addr...)...).must(exitFine, "No ddtb server answers on 127.0.0.1:1", "next start")
+	m.run("", append([]string{"strategy"}, addr...)...).must(exitFine, "configured   persistent", "no ddtb server answers")
 	override := []string{"DDTB_DATABASES_DEFAULT_STRATEGY=pool"}
 	m.runWith(override, "", append([]string{"strategy", "per-request"}, addr...)...).
 		must(exitFailed, "environment variable DDTB_DATABASES_DEFAULT_STRATEGY", "overrides")
