@@ -119,9 +119,10 @@ type tickets struct {
 
 // ticket is a ticket that the session of a monitoring connection has reserved.
 type ticket struct {
-	n   int
-	pid uint32
-	at  time.Time
+	n    int
+	pid  uint32
+	at   time.Time
+	lost bool // a new session did not find it held by pid
 }
 
 func newTickets(s Settings, q *queue, o Options) *tickets {
@@ -529,7 +530,7 @@ func (t *tickets) reserve(ctx context.Context, c *pgx.Conn, budget int, taken ma
 
 // reserved makes a ticket available that the monitoring session holds. The lock is held.
 func (t *tickets) reserved(n int) {
-	t.ready = append(t.ready, ticket{n, t.pid, time.Now()})
+	t.ready = append(t.ready, ticket{n: n, pid: t.pid, at: time.Now()})
 	t.retake()
 }
 

@@ -80,7 +80,7 @@ func (t *tickets) await(ctx context.Context, more <-chan struct{}, end <-chan ti
 }
 
 // hold takes the ticket over into a new session. The monitoring connection must still hold it: otherwise another
-// process may have it.
+// process may have it, or this is another server that takes writes, and the driver tries the next host.
 func (t *tickets) hold(ctx context.Context, pc *pgconn.PgConn) error {
 	t.mu.Lock()
 	r := t.connecting[0]
@@ -91,7 +91,7 @@ func (t *tickets) hold(ctx context.Context, pc *pgconn.PgConn) error {
 	defer t.mu.Unlock()
 	if err != nil {
 		if errors.Is(err, errLost) {
-			r.pid = 0
+			r.lost = true
 			t.rouse()
 		}
 		t.connecting = append(t.connecting, r) // the caller calls gaveUp
@@ -135,7 +135,11 @@ func (t *tickets) gaveUp(ctx context.Context) {
 	if len(t.connecting) > 0 {
 		r := t.connecting[0]
 		t.connecting = t.connecting[1:]
-		if r.pid == t.pid && r.pid != 0 {
+		switch {
+		case r.pid != t.pid:
+		case r.lost:
+			t.unlockLater(r)
+		default:
 			t.reserved(r.n)
 		}
 	}
