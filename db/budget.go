@@ -465,7 +465,7 @@ func (t *tickets) reserve(ctx context.Context, c *pgx.Conn, budget int, taken ma
 
 // reserved makes a ticket available that the monitoring session holds. The lock is held.
 func (t *tickets) reserved(n int) {
-	t.ready = append(t.ready, ticket{n, t.pid, time.Now()})
+	t.ready = append(t.ready, ticket{n: n, pid: t.pid, at: time.Now()})
 	t.retake()
 }
 

@@ -59,7 +59,15 @@ func (c *Connector) Prepare(ctx context.Context, cc *pgx.ConnConfig) error {
 		c.tickets.gaveUp(ctx)
 		return err
 	}
-	cc.AfterConnect = c.tickets.hold
+	suitable := c.config.ValidateConnect
+	cc.ValidateConnect = func(ctx context.Context, pc *pgconn.PgConn) error {
+		if suitable != nil {
+			if err := suitable(ctx, pc); err != nil {
+				return err
+			}
+		}
+		return c.tickets.hold(ctx, pc)
+	}
 	return nil
 }
 

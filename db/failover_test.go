@@ -50,6 +50,33 @@ func TestWritesGoOnWithinASecondOfThePromotion(t *testing.T) {
 	}
 }
 
+// The hosts' first server is the second primary: every attempt to connect finds it first.
+func TestABudgetIsKeptOnItsServerWhileAnotherHostTakesWritesToo(t *testing.T) {
+	servers := newServers(t)
+	cfg := servers.open(t, perRequest).cfg // both servers have the database
+	auto(4)(&cfg)
+	cfg.Pool.Timeout = 3 * time.Second
+	cfg.Hosts, cfg.TargetSessionAttrs = hostsOf(servers.replica.Reach(cfg), cfg), "read-write"
+	standby, control := servers.replica.Control(t, "postgres"), dbtest.Control(t, cfg)
+	d := openAgain(t, cfg, db.Options{})
+	held(t, d, 1)()
+	run(t, standby, "SELECT pg_promote()")
+	for range 3 {
+		release := held(t, d, 4)
+		if n := dbtest.Backends(t, control, cfg.ApplicationName+"/pool"); n != 4 {
+			t.Errorf("%d of 4 connections are to the server that keeps the budget", n)
+		}
+		release()
+		dbtest.KillBackends(t, control, cfg.ApplicationName+"/pool")
+		dbtest.Eventually(t, "they have ended", func() bool { return dbtest.Backends(t, control, cfg.ApplicationName+"/pool") == 0 })
+		<-time.After(2 * time.Millisecond) // the socket of a connection used within the last millisecond is not checked
+	}
+	const all = "SELECT count(DISTINCT objid) FROM pg_locks WHERE locktype = 'advisory' AND classid::bigint = $1"
+	if n := scan[int](t, control, all, db.TicketClass); n > 4 {
+		t.Errorf("%d tickets are locked, of a budget of 4", n)
+	}
+}
+
 func hostsOf(servers ...config.Database) (list db.Hosts) {
 	for _, s := range servers {
 		list += db.Hosts("," + net.JoinHostPort(s.Host, strconv.Itoa(s.Port)))

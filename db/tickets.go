@@ -63,9 +63,10 @@ type tickets struct {
 
 // ticket is a lock of the budget that the session of a monitoring connection holds until a new connection takes it over.
 type ticket struct {
-	n   int       // its number
-	pid uint32    // of the session
-	at  time.Time // when it was reserved
+	n    int       // its number
+	pid  uint32    // of the session
+	at   time.Time // when it was reserved
+	lost bool      // a new session did not find it held by pid
 }
 
 func newTickets(s Settings, q *queue, o Options) *tickets {
@@ -149,7 +150,7 @@ func (t *tickets) await(ctx context.Context, more <-chan struct{}, end <-chan ti
 }
 
 // hold takes the ticket over into a new session. The monitoring connection must still hold it: otherwise another
-// process may have it.
+// process may have it, or this is another server that takes writes, and the driver tries the next host.
 func (t *tickets) hold(ctx context.Context, pc *pgconn.PgConn) error {
 	t.mu.Lock()
 	r := t.connecting[0]
@@ -160,7 +161,7 @@ func (t *tickets) hold(ctx context.Context, pc *pgconn.PgConn) error {
 	defer t.mu.Unlock()
 	if err != nil {
 		if errors.Is(err, errLost) {
-			r.pid = 0
+			r.lost = true
 			t.rouse()
 		}
 		t.connecting = append(t.connecting, r) // the caller calls gaveUp
@@ -204,7 +205,11 @@ func (t *tickets) gaveUp(ctx context.Context) {
 	if len(t.connecting) > 0 {
 		r := t.connecting[0]
 		t.connecting = t.connecting[1:]
-		if r.pid == t.pid && r.pid != 0 {
+		switch {
+		case r.pid != t.pid:
+		case r.lost:
+			t.unlockLater(r)
+		default:
 			t.reserved(r.n)
 		}
 	}

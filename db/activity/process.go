@@ -343,7 +343,7 @@ func (p Process) unusedReplicas() *Finding {
 		Level: Warning, Code: CodeReplica, scenario: "fleet-failover",
 		What: fmt.Sprintf("%s reads from the primary in place of %s: %s",
 			p.name(), count(len(text), "replica", "replicas"), strings.Join(text, ", ")),
-		steps: []Step{{"let the replica run and catch up: it is used again within a second", "", nobody}},
+		steps: []Step{{"let the replica run, follow this primary and catch up: then it is used within a second; or take it out of [databases.replica]", "", nobody}},
 	}
 }
 

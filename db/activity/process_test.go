@@ -76,6 +76,11 @@ func TestTheVerdictOnAProcessFollowsFromItsFigures(t *testing.T) {
 			want: []string{"warning replica-unused"}, lab: "ddtb lab run fleet-failover",
 			says: "shop reads from the primary in place of 1 replica: r1:5432 (it is 12s behind, and max_lag is 5s)",
 		},
+		"a replica was promoted, and will never catch up": {
+			Process: Process{Replicas: []ReplicaUse{{Host: "r1:5432", Why: "it is not a standby: it was promoted, or is another server"}}},
+			want:    []string{"warning replica-unused"}, says: "it was promoted", first: "or take it out of [databases.replica]",
+			lab: "ddtb lab run fleet-failover",
+		},
 		"the slots are used up by a connection for each worker": {
 			Process: Process{
 				Now: db.Stat{Strategy: db.Persistent, Connects: 9, Connected: 2, Connecting: 1}, Past: db.Stat{Connects: 2, Connected: 2},

@@ -37,8 +37,12 @@ func Find(name string) (*scene.Scenario, error) {
 	nearest := slices.MinFunc(all, func(a, b *scene.Scenario) int {
 		return levenshtein.ComputeDistance(name, a.Name) - levenshtein.ComputeDistance(name, b.Name)
 	})
+	part := slices.IndexFunc(all, func(s *scene.Scenario) bool { return len(name) > 3 && strings.Contains(s.Name, name) })
+	if part >= 0 {
+		nearest = all[part]
+	}
 	suggestion := ""
-	if levenshtein.ComputeDistance(name, nearest.Name) <= max(len(name), len(nearest.Name))/2 {
+	if part >= 0 || levenshtein.ComputeDistance(name, nearest.Name) <= max(len(name), len(nearest.Name))/2 {
 		suggestion = fmt.Sprintf("did you mean %q? ", nearest.Name)
 	}
 	if len(name) > 40 {

@@ -104,7 +104,7 @@ func TestAScenarioIsFoundByItsNumber(t *testing.T) {
 func TestAnUnknownNameGetsTheNearest(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{
-		"thread-leaks": "thread-leak", "mailstorm": "mail-storm", strings.Repeat("x", 10_000): "x…\": `ddtb lab list`",
+		"thread-leaks": "thread-leak", "nested": "\"nested-acquire\"", "stampede": "\"reconnect-stampede\"", "mailstorm": "mail-storm", strings.Repeat("x", 10_000): "x…\": `ddtb lab list`",
 		"": "\"\": `ddtb lab list`", "31": "\"31\": `ddtb lab list`", "zebra": "\"zebra\": `ddtb lab list`",
 	} {
 		_, err := scenarios.Find(name)
