@@ -19,7 +19,8 @@ const outageFor = 3 * time.Second
 // session, and may run twice. In return
 //
 //   - a read whose connection is lost, or whose server restarts, is retried: until the deadline of its context or,
-//     without one, for 3 seconds after the server was lost. A server that has never answered is not waited for;
+//     without one, for 3 seconds after the server was lost, unless the time for a connection passed in vain. A server
+//     that has never answered is not waited for;
 //   - the lease is released before the rows are scanned: they are complete in memory, up to multiplex.max_result; a
 //     larger result is streamed, as by DB.Query;
 //   - under Multiplex it needs no lease at all.
@@ -113,6 +114,9 @@ func (o *outage) passes(ctx context.Context, err error) bool {
 	}
 	if _, limited := ctx.Deadline(); limited {
 		return ctx.Err() == nil
+	}
+	if ce, ok := errors.AsType[*ConnError](err); ok && ce.inVain {
+		return false
 	}
 	now := ticks()
 	o.since.CompareAndSwap(0, now)
