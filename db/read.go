@@ -115,11 +115,11 @@ func (o *outage) passes(ctx context.Context, err error) bool {
 	if _, limited := ctx.Deadline(); limited {
 		return ctx.Err() == nil
 	}
+	now := ticks()
+	o.since.CompareAndSwap(0, now)
 	if ce, ok := errors.AsType[*ConnError](err); ok && ce.inVain {
 		return false
 	}
-	now := ticks()
-	o.since.CompareAndSwap(0, now)
 	return ctx.Err() == nil && now-o.since.Load() < int64(outageFor)
 }
 
