@@ -71,15 +71,25 @@ func (c *Connector) Prepare(ctx context.Context, cc *pgx.ConnConfig) error {
 	return nil
 }
 
-// Connect makes a connection. While the server can't be reached it retries, until the circuit opens or ctx ends. A
-// failure is a *ConnError, or ctx's error if the caller's context was cancelled.
+// Connect makes a connection. While the server can't be reached it retries, until the circuit opens, ConnectTimeout has
+// passed, or ctx ends. A failure is a *ConnError, or ctx's error if the caller's context was cancelled.
 func (c *Connector) Connect(ctx context.Context) (*pgx.Conn, error) {
+	within, cancel := context.WithTimeout(ctx, c.settings.ConnectTimeout)
+	defer cancel()
 	conn, err := c.attempt(ctx)
-	err = c.retry(ctx, err, func() (err error) {
+	err = c.retry(within, err, func() (err error) {
 		conn, err = c.attempt(ctx)
 		return err
 	})
-	return conn, err
+	return conn, inVain(ctx, within, err)
+}
+
+// inVain marks the error of a search for a connection that took all of its time, and did not end by its caller's ctx.
+func inVain(ctx, within context.Context, err error) error {
+	if ce, ok := errors.AsType[*ConnError](err); ok && within.Err() != nil && ctx.Err() == nil {
+		ce.inVain = true
+	}
+	return err
 }
 
 func (c *Connector) attempt(ctx context.Context) (*pgx.Conn, error) {

@@ -32,7 +32,8 @@ type ConnError struct {
 	Sent       bool          // the connection was lost under a statement or a commit: a change may or may not have been made
 	Err        error         // the driver's error, or nil
 
-	stack []uintptr
+	stack  []uintptr
+	inVain bool // the search for a connection took all of its time: a read does not begin it again
 }
 
 // Error begins with psycopg_pool's wording where there is one, since people search for it.

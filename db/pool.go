@@ -151,7 +151,7 @@ func (p *pool) explain(ctx, within context.Context, err error) error {
 	case within.Err() != nil && ctx.Err() == nil:
 		err = fmt.Errorf("connecting did not end within %w: %w", poolTimeout(p.timeout), err)
 	}
-	return p.connectError(ctx, err)
+	return inVain(ctx, within, p.connectError(ctx, err))
 }
 
 // poolTimeout is the cause of the end of an attempt to connect that no caller bounds.

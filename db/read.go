@@ -19,7 +19,8 @@ const outageFor = 3 * time.Second
 // session, and may run twice. In return
 //
 //   - a read whose connection is lost, or whose server restarts, is retried: until the deadline of its context or,
-//     without one, for 3 seconds after the server was lost. A server that has never answered is not waited for;
+//     without one, for 3 seconds after the server was lost, unless the time for a connection passed in vain. A server
+//     that has never answered is not waited for;
 //   - the lease is released before the rows are scanned: they are complete in memory, up to multiplex.max_result; a
 //     larger result is streamed, as by DB.Query;
 //   - under Multiplex it needs no lease at all.
@@ -129,6 +130,9 @@ func (o *outage) passes(ctx context.Context, err error) bool {
 	}
 	now := ticks()
 	o.since.CompareAndSwap(0, now)
+	if ce, ok := errors.AsType[*ConnError](err); ok && ce.inVain {
+		return false
+	}
 	return ctx.Err() == nil && now-o.since.Load() < int64(outageFor)
 }
 

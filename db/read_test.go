@@ -277,6 +277,39 @@ func TestAReadWaitsForASilentServerNoLongerThanItMay(t *testing.T) {
 	}
 }
 
+func TestAReadWaitsForAServerThatFellSilentAsLongAsForOneConnection(t *testing.T) {
+	for name, c := range map[string]struct {
+		set  func(*config.Database)
+		most time.Duration // the time for a connection
+	}{
+		"pool": {pool, time.Second}, "multiplex": {multiplex, time.Second},
+		"per-request": {perRequest, 3 * time.Second}, "persistent": {persistent, 3 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := dbtest.NewServer(t, dbtest.Options{})
+			cfg := server.Config(t)
+			c.set(&cfg)
+			cfg.SSLMode, cfg.QueryTimeout, cfg.Multiplex.Connections = "disable", time.Second, 1
+			cfg.Pool.Timeout, cfg.ConnectTimeout = time.Second, 3*time.Second
+			d, err := db.Open(t.Context(), cfg)
+			must(t, err)
+			defer func() { _ = d.Close(context.Background()) }()
+			one(t, d.Read(), t.Context())
+			server.Pause(t)
+			defer server.Resume(t)
+			lost := cfg.QueryTimeout + 2*time.Second // to find a connection silent, and to end it
+			for i, most := range []time.Duration{c.most + lost, c.most + lost, c.most} {
+				began := time.Now()
+				_, err = d.Read().Exec(t.Context(), "SELECT 1")
+				if took := time.Since(began); err == nil || took > most+800*time.Millisecond {
+					t.Errorf("read %d: after %v: %v", i+1, took, err)
+				}
+			}
+		})
+	}
+}
+
 func TestAStallOfTheServerRefusesNoReader(t *testing.T) {
 	server := dbtest.NewServer(t, dbtest.Options{})
 	cfg := server.Config(t)
