@@ -118,7 +118,7 @@ func several(sql string, args []any) bool {
 // outdated reports whether the statement failed because of state from when the session was opened: the server has
 // become a standby or read-only, or a table, a type or a prepared statement has changed. A new connection may succeed.
 // The server rolled the statement back, so it had no effect. A connection that was opened for this lease can't be
-// outdated.
+// outdated, except for a table that changed after the statement was prepared on it.
 func (l *Lease) outdated(err error) bool {
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
@@ -129,9 +129,7 @@ func (l *Lease) outdated(err error) bool {
 	case pgerrcode.ReadOnlySQLTransaction, pgerrcode.InvalidSQLStatementName, pgerrcode.DuplicatePreparedStatement,
 		"57P05": // idle_session_timeout: the session ended before this statement began
 	case pgerrcode.FeatureNotSupported:
-		if pe.Routine != "RevalidateCachedQuery" { // "cached plan must not change result type", in any language
-			return false
-		}
+		return pe.Routine == "RevalidateCachedQuery" // "cached plan must not change result type", in any language
 	case pgerrcode.InternalError:
 		if !strings.HasPrefix(pe.Message, "cache lookup failed for type ") { // an internal error is never translated
 			return false

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"ddtb/config"
 	"ddtb/db"
@@ -161,6 +164,45 @@ func TestASessionThatIsOutdatedCostsNoError(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Even a new session is outdated if its statement was prepared just before the change.
+func TestATableThatChangesWhileAStatementBeginsCostsNoError(t *testing.T) {
+	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+		cfg := dbtest.Config(t)
+		set(&cfg)
+		control := dbtest.Control(t, cfg)
+		run(t, control, "CREATE TABLE t (a varchar(200)); GRANT ALL ON t TO PUBLIC")
+		change := &changer{change: func() { run(t, control, "ALTER TABLE t ALTER a TYPE varchar(400)") }}
+		d, err := db.OpenWith(cfg, db.Options{Tracer: change})
+		must(t, err)
+		t.Cleanup(func() { _ = d.Close(context.Background()) })
+		rows, _ := d.Query(t.Context(), "SELECT * FROM t") // Exec would not prepare it
+		rows.Close()
+		if err := rows.Err(); err != nil {
+			t.Error(err)
+		}
+		if change.prepared.Load() != 2 {
+			t.Errorf("prepared %d times, want 2: before the change and after it", change.prepared.Load())
+		}
+	})
+}
+
+// changer is a Tracer that makes its change after the first statement was prepared.
+type changer struct {
+	diary
+	prepared atomic.Int32
+	change   func()
+}
+
+func (c *changer) TracePrepareStart(ctx context.Context, _ *pgx.Conn, _ pgx.TracePrepareStartData) context.Context {
+	return ctx
+}
+
+func (c *changer) TracePrepareEnd(context.Context, *pgx.Conn, pgx.TracePrepareEndData) {
+	if c.prepared.Add(1) == 1 {
+		c.change()
 	}
 }
 
