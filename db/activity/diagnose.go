@@ -216,12 +216,21 @@ func (p *problem) group(sessions []Session, reason func(Session) Reason) []Holdi
 		out = append(out, *h)
 	}
 	weight := func(h Holding) int { return reasons[h.Reason].gravity * total[h.Reason] }
+	blame := func(h Holding) int { // a small pool at rest does not fill a server
+		if surplus := p.surplus(h); blameFrom*surplus >= len(sessions) {
+			return surplus
+		}
+		return 0
+	}
 	slices.SortFunc(out, func(a, b Holding) int {
-		return cmp.Or(cmp.Compare(weight(b), weight(a)), cmp.Compare(a.Reason, b.Reason), cmp.Compare(p.surplus(b), p.surplus(a)),
+		return cmp.Or(cmp.Compare(weight(b), weight(a)), cmp.Compare(a.Reason, b.Reason), cmp.Compare(blame(b), blame(a)),
 			cmp.Compare(ofForeignTables(a), ofForeignTables(b)), cmp.Compare(b.Sessions, a.Sessions), cmp.Compare(a.Application, b.Application))
 	})
 	return out
 }
+
+// blameFrom: idle sessions of one application are named before a pool in use if they are at least this part of all.
+const blameFrom = 4
 
 // ofForeignTables sorts the sessions of postgres_fdw last: each is the consequence of another one, perhaps on this server.
 func ofForeignTables(h Holding) int {

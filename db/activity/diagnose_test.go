@@ -38,6 +38,14 @@ func TestTheDoctorKnowsTheScenariosByTheirLook(t *testing.T) {
 			of(many(40, in(Idle, time.Second)), many(35, with(in(Idle, time.Second), func(x *Session) { x.Application = "jobs" }))),
 		},
 		{
+			"replicas-times-pool", "web", "status", // a pool in use beside a small one at rest
+			of(
+				many(30, with(in(Active, time.Millisecond), func(x *Session) { x.Application = "web" })),
+				many(45, with(in(Idle, 100*time.Millisecond), func(x *Session) { x.Application = "web" })),
+				many(10, with(in(Idle, 7*time.Minute), func(x *Session) { x.Address = "10.0.0.9" })),
+			),
+		},
+		{
 			"noisy-neighbour", "it's theirs", `close-idle --older-than=5m --application='it'\''s theirs' --database=elsewhere`,
 			of(many(80, with(in(Idle, time.Hour), func(x *Session) { x.Application, x.Database = "it's theirs", "elsewhere" }))),
 		},
