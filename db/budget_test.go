@@ -181,6 +181,27 @@ func TestASessionKeepsItsTicketWhenItIsReset(t *testing.T) {
 	}
 }
 
+// The driver takes the primary after it has refused it once, without asking again.
+func TestEachConnectionHasATicketWhereAStandbyIsPreferredAndNoneIsThere(t *testing.T) {
+	d, control, cfg := open(t, func(c *config.Database) {
+		auto(2)(c)
+		c.TargetSessionAttrs = "prefer-standby"
+	})
+	for range 4 {
+		held(t, d, 2)()
+		if n := d.Stat().Tickets; n != 2 {
+			t.Errorf("%d tickets for 2 connections", n)
+		}
+		dbtest.KillBackends(t, control, cfg.ApplicationName+"/pool")
+		dbtest.Eventually(t, "they have ended", func() bool { return dbtest.Backends(t, control, cfg.ApplicationName+"/pool") == 0 })
+		<-time.After(2 * time.Millisecond) // the socket of a connection used within the last millisecond is not checked
+	}
+	const tickets = "SELECT count(DISTINCT objid) FROM pg_locks WHERE locktype = 'advisory' AND classid::bigint = $1"
+	dbtest.Eventually(t, "no lock is left beside those of the pool", func() bool {
+		return scan[int](t, control, tickets, db.TicketClass) <= 2
+	})
+}
+
 func TestTheBudgetIsKeptWithoutTheMonitoringConnection(t *testing.T) {
 	dbtest.NoLeaks(t)
 	d, control, cfg := open(t, auto(3))

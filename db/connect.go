@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,37 +60,63 @@ func (c *Connector) Prepare(ctx context.Context, cc *pgx.ConnConfig) error {
 		c.tickets.gaveUp(ctx)
 		return err
 	}
-	suitable := c.config.ValidateConnect
+	c.holdTicket(cc)
+	return nil
+}
+
+// holdTicket lets the new session take its ticket while the driver still chooses among hosts: one that does not keep the
+// budget is not chosen.
+func (c *Connector) holdTicket(cc *pgx.ConnConfig) {
+	suitable, dial, at, lost := cc.ValidateConnect, cc.DialFunc, "", ""
+	cc.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if at = addr; addr == lost { // the driver would log in again, without TLS
+			return nil, errLost
+		}
+		return dial(ctx, network, addr)
+	}
 	cc.ValidateConnect = func(ctx context.Context, pc *pgconn.PgConn) error {
 		if suitable != nil {
 			if err := suitable(ctx, pc); err != nil {
 				return err
 			}
 		}
-		return c.tickets.hold(ctx, pc)
+		err := c.tickets.hold(ctx, pc)
+		if errors.Is(err, errLost) {
+			lost = at
+		}
+		return err
 	}
-	return nil
+	cc.AfterConnect = func(ctx context.Context, pc *pgconn.PgConn) error { // a host that is only not preferred was not validated
+		if pc.CustomData()[ticketKey] == nil {
+			return c.tickets.hold(ctx, pc)
+		}
+		return nil
+	}
 }
 
 // Connect makes a connection. While the server can't be reached it retries, until the circuit opens, ConnectTimeout has
-// passed, or ctx ends. A failure is a *ConnError, or ctx's error if the caller's context was cancelled.
+// passed for each host, or ctx ends. A failure is a *ConnError, or ctx's error if the caller's context was cancelled.
 func (c *Connector) Connect(ctx context.Context) (*pgx.Conn, error) {
-	within, cancel := context.WithTimeout(ctx, c.settings.ConnectTimeout)
+	began := time.Now()
+	within, cancel := context.WithTimeout(ctx, c.settings.ConnectTimeout*time.Duration(max(1, len(c.settings.Hosts.List()))))
 	defer cancel()
 	conn, err := c.attempt(ctx)
 	err = c.retry(within, err, func() (err error) {
 		conn, err = c.attempt(ctx)
 		return err
 	})
-	return conn, inVain(ctx, within, err)
+	return conn, inVain(ctx, within, began, err)
 }
 
 // inVain marks the error of a search for a connection that took all of its time, and did not end by its caller's ctx.
-func inVain(ctx, within context.Context, err error) error {
-	if ce, ok := errors.AsType[*ConnError](err); ok && within.Err() != nil && ctx.Err() == nil {
-		ce.inVain = true
+func inVain(ctx, within context.Context, began time.Time, err error) error {
+	ce, ok := errors.AsType[*ConnError](err)
+	if !ok || within.Err() == nil || ctx.Err() != nil {
+		return err
 	}
-	return err
+	marked := *ce // others may have the error too
+	marked.inVain = time.Since(began)
+	return &marked
 }
 
 func (c *Connector) attempt(ctx context.Context) (*pgx.Conn, error) {

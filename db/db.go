@@ -173,6 +173,7 @@ func (d *DB) onLease(ctx context.Context, from callSite, run func(*Lease) error)
 		if err != nil {
 			return err
 		}
+		l.again = again
 		if err = run(l); err == nil || !l.stale || again {
 			return err
 		}

@@ -33,7 +33,7 @@ type ConnError struct {
 	Err        error         // the driver's error, or nil
 
 	stack  []uintptr
-	inVain bool // the search for a connection took all of its time: a read does not begin it again
+	inVain time.Duration // of a search for a connection that took all of its time: a read does not begin it again
 }
 
 // Error begins with psycopg_pool's wording where there is one, since people search for it.
@@ -60,7 +60,7 @@ func (e *ConnError) Unwrap() error { return e.Err }
 func (e *ConnError) SQLState() string { return sqlState(e.Err) }
 
 // StackTrace returns the stack of the caller that requested the connection, as runtime.Callers gives it, for error
-// reports. It is nil for what was refused at once.
+// reports. It may be nil: a refusal records none.
 func (e *ConnError) StackTrace() []uintptr { return e.stack }
 
 // callers returns the stack of the code that makes a ConnError.

@@ -99,13 +99,14 @@ func (p *pool) acquireAgain(ctx context.Context, l *Lease, err error) (conn *pgx
 	again := func() (err error) {
 		conn, err = p.pgx.Acquire(left)
 		p.idle.Store(0) // it may have counted this connection
-		return p.explain(ctx, left, err)
+		return p.explain(ctx, left, l.since, err)
 	}
-	err = p.explain(ctx, left, err)
+	err = p.explain(ctx, left, l.since, err)
 	if CauseOf(err) == SlotsExhausted && p.Idle() > 0 { // released while this one was refused
 		err = again()
 	}
-	return conn, p.retry(left, err, again)
+	err = p.retry(left, err, again)
+	return conn, err
 }
 
 // mayCheck reports whether pgxpool may check the n-th idle connection, which it hands out next, because that was idle for
@@ -134,15 +135,16 @@ func (p *pool) within(ctx context.Context, l *Lease) (context.Context, context.C
 // connect makes a connection that reads share, within the timeout and outside of pgxpool. Under a budget, its ticket is not
 // for a lease.
 func (p *pool) connect(ctx context.Context) (*pgx.Conn, error) {
+	began := time.Now()
 	within, cancel := context.WithTimeoutCause(context.WithValue(ctx, sharedAttempt{}, true), p.timeout, poolTimeout(p.timeout))
 	defer cancel()
 	conn, err := p.Connect(within)
-	return conn, p.explain(ctx, within, err)
+	return conn, p.explain(ctx, within, began, err)
 }
 
 // explain returns why there is no connection, or nil if there is one. ctx is the caller's; within also has the strategy's
 // timeout.
-func (p *pool) explain(ctx, within context.Context, err error) error {
+func (p *pool) explain(ctx, within context.Context, began time.Time, err error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -151,7 +153,7 @@ func (p *pool) explain(ctx, within context.Context, err error) error {
 	case within.Err() != nil && ctx.Err() == nil:
 		err = fmt.Errorf("connecting did not end within %w: %w", poolTimeout(p.timeout), err)
 	}
-	return inVain(ctx, within, p.connectError(ctx, err))
+	return inVain(ctx, within, began, p.connectError(ctx, err))
 }
 
 // poolTimeout is the cause of the end of an attempt to connect that no caller bounds.

@@ -36,9 +36,10 @@ func (r reader) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, e
 }
 
 func (r reader) query(ctx context.Context, sql string, args []any, from callSite) (pgx.Rows, error) {
+	began := time.Now()
 	rows, err := r.db.read(ctx, sql, args, from)
 	if err != nil {
-		rows, err = r.db.retryRead(ctx, sql, args, from, err)
+		rows, err = r.db.retryRead(ctx, sql, args, from, began, err)
 	}
 	if again, ok := errors.AsType[*retryError](err); ok && CauseOf(err) != "" {
 		err = again.cause
@@ -67,7 +68,7 @@ func retryable(err error) bool {
 const heldUpFor = time.Second
 
 // retryRead retries a failed read until it succeeds, or the outage lasts too long.
-func (d *DB) retryRead(ctx context.Context, sql string, args []any, from callSite, err error) (rows pgx.Rows, _ error) {
+func (d *DB) retryRead(ctx context.Context, sql string, args []any, from callSite, began time.Time, err error) (rows pgx.Rows, _ error) {
 	failed := time.Now()
 	passes := func(err error) bool {
 		if retryable(err) && CauseOf(err) == QueueFull {
@@ -76,7 +77,7 @@ func (d *DB) retryRead(ctx context.Context, sql string, args []any, from callSit
 		if d.source.Load().conns.connected.Load() > 0 { // a statement that was no read may have reached the server
 			d.outage.up.Store(true)
 		}
-		return d.outage.passes(ctx, err)
+		return d.outage.passes(ctx, began, err)
 	}
 	err = retry(ctx, firstBackoff, mostBackoff/4, err, func() (err error) {
 		rows, err = d.read(ctx, sql, args, from) //nolint:sqlclosecheck // the caller closes them
@@ -117,8 +118,8 @@ func (o *outage) ended() {
 	}
 }
 
-// passes reports whether a read that failed with err is worth a retry.
-func (o *outage) passes(ctx context.Context, err error) bool {
+// passes reports whether a read that began then and failed with err is worth a retry.
+func (o *outage) passes(ctx context.Context, began time.Time, err error) bool {
 	if cause := CauseOf(err); cause != ServerUnavailable && cause != CircuitOpen && !retryable(err) {
 		return false
 	}
@@ -130,7 +131,7 @@ func (o *outage) passes(ctx context.Context, err error) bool {
 	}
 	now := ticks()
 	o.since.CompareAndSwap(0, now)
-	if ce, ok := errors.AsType[*ConnError](err); ok && ce.inVain {
+	if ce, ok := errors.AsType[*ConnError](err); ok && ce.inVain > 0 && time.Since(began) >= ce.inVain*9/10 { // it was this read's search
 		return false
 	}
 	return ctx.Err() == nil && now-o.since.Load() < int64(outageFor)

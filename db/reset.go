@@ -118,7 +118,7 @@ func several(sql string, args []any) bool {
 // outdated reports whether the statement failed because of state from when the session was opened: the server has
 // become a standby or read-only, or a table, a type or a prepared statement has changed. A new connection may succeed.
 // The server rolled the statement back, so it had no effect. A connection that was opened for this lease can't be
-// outdated, except for a table that changed after the statement was prepared on it.
+// outdated, except by a table that changed after the statement was prepared on it: that is worth one more run.
 func (l *Lease) outdated(err error) bool {
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
@@ -129,7 +129,9 @@ func (l *Lease) outdated(err error) bool {
 	case pgerrcode.ReadOnlySQLTransaction, pgerrcode.InvalidSQLStatementName, pgerrcode.DuplicatePreparedStatement,
 		"57P05": // idle_session_timeout: the session ended before this statement began
 	case pgerrcode.FeatureNotSupported:
-		return pe.Routine == "RevalidateCachedQuery" // "cached plan must not change result type", in any language
+		if pe.Routine != "RevalidateCachedQuery" { // "cached plan must not change result type", in any language
+			return false
+		}
 	case pgerrcode.InternalError:
 		if !strings.HasPrefix(pe.Message, "cache lookup failed for type ") { // an internal error is never translated
 			return false
@@ -141,7 +143,8 @@ func (l *Lease) outdated(err error) bool {
 	default:
 		return false
 	}
-	if at, _ := data[opened].(time.Time); !at.Before(l.since) {
+	at, _ := data[opened].(time.Time)
+	if !at.Before(l.since) && (l.again || pe.Code != pgerrcode.FeatureNotSupported) {
 		l.source.futile.Store(ticks() + int64(futileFor))
 		return false
 	}
