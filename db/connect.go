@@ -67,9 +67,9 @@ func (c *Connector) Prepare(ctx context.Context, cc *pgx.ConnConfig) error {
 // holdTicket lets the new session take its ticket while the driver still chooses among hosts: one that does not keep the
 // budget is not chosen.
 func (c *Connector) holdTicket(cc *pgx.ConnConfig) {
-	suitable, dial, at, lost := cc.ValidateConnect, cc.DialFunc, "", ""
+	suitable, dial, lost := cc.ValidateConnect, cc.DialFunc, ""
 	cc.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if at = addr; addr == lost { // the driver would log in again, without TLS
+		if addr == lost { // the driver would log in again, without TLS
 			return nil, errLost
 		}
 		return dial(ctx, network, addr)
@@ -82,7 +82,7 @@ func (c *Connector) holdTicket(cc *pgx.ConnConfig) {
 		}
 		err := c.tickets.hold(ctx, pc)
 		if errors.Is(err, errLost) {
-			lost = at
+			lost = pc.Conn().RemoteAddr().String()
 		}
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -56,11 +57,14 @@ func TestABudgetIsKeptOnItsServerWhileAnotherHostTakesWritesToo(t *testing.T) {
 	cfg := servers.open(t, perRequest).cfg // both servers have the database
 	auto(4)(&cfg)
 	cfg.Pool.Timeout = 3 * time.Second
-	cfg.Hosts, cfg.TargetSessionAttrs = hostsOf(servers.replica.Reach(cfg), cfg), "read-write"
+	cfg.Hosts, cfg.TargetSessionAttrs, cfg.SSLMode = hostsOf(servers.replica.Reach(cfg), cfg), "read-write", "prefer"
 	standby, control := servers.replica.Control(t, "postgres"), dbtest.Control(t, cfg)
 	d := openAgain(t, cfg, db.Options{})
 	held(t, d, 1)()
 	run(t, standby, "SELECT pg_promote()")
+	certificate, key := selfSigned(t)
+	run(t, standby, "ALTER SYSTEM SET log_connections = on")
+	enableTLS(t, standby, certificate, key)
 	for range 3 {
 		release := held(t, d, 4)
 		if n := dbtest.Backends(t, control, cfg.ApplicationName+"/pool"); n != 4 {
@@ -74,6 +78,11 @@ func TestABudgetIsKeptOnItsServerWhileAnotherHostTakesWritesToo(t *testing.T) {
 	const all = "SELECT count(DISTINCT objid) FROM pg_locks WHERE locktype = 'advisory' AND classid::bigint = $1"
 	if n := scan[int](t, control, all, db.TicketClass); n > 4 {
 		t.Errorf("%d tickets are locked, of a budget of 4", n)
+	}
+	for line := range strings.Lines(servers.replica.Log(t)) { // pgx logs in without TLS after most failures with it
+		if strings.Contains(line, "connection authorized") && strings.Contains(line, cfg.ApplicationName+"/pool") && !strings.Contains(line, "SSL enabled") {
+			t.Error("a login without TLS to a server that has it: " + line)
+		}
 	}
 }
 
