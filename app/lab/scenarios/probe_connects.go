@@ -41,6 +41,9 @@ func probeConnectsWorks(s *scene.Stage) scene.Request {
 	countSessions(s)
 	return func(ctx context.Context, _ int) error {
 		_, err := pool.Exec(ctx, "SELECT 1") // also says whether the pool itself can serve
+		if err != nil {
+			s.Count(1) // a probe that fails is no better than one that connects
+		}
 		return err
 	}
 }
