@@ -177,7 +177,7 @@ func TestTheMailAboutAPoolThatIsOutNamesTheLineThatWaitedTheHolderAndTheServersS
 	dbtest.Eventually(t, "one mail and one event come", func() bool { return len(mails.all()) == 1 && len(events.Items("event")) == 1 })
 	mail := strings.ReplaceAll(mails.all()[0], "=\r\n", "")
 	for _, words := range []string{
-		"line: store.go:", "\r\n    handlers.go:", "holder: 0.", "telling_test.go:", "s before the failure, ", " usable used (", "; 1 of 1 leases were out, and 0 other requests waited",
+		"line: store.go:", "\r\n    handlers.go:", "holder: ", "reports_test.go:", "s before the failure, ", " usable used (", "; 1 of 1 leases were out, and 0 other requests waited",
 	} {
 		if !strings.Contains(strings.ReplaceAll(mail, "=3D", "="), words) {
 			t.Errorf("the mail lacks %q:\n%s", words, mail)
