@@ -100,19 +100,22 @@ func (s *Service) forget(secret string) {
 	}
 }
 
-// user returns the session's user, from the cache or with a limited number of queries.
-func (s *Service) user(ctx context.Context, key secretHash) (*User, error) {
+// user returns the session's user, from the cache or with a limited number of queries. A query is sent once if there is
+// another way to answer: a cached user, or that of the caller.
+func (s *Service) user(ctx context.Context, key secretHash, once bool) (*User, error) {
 	now := s.now()
 	known, epoch := s.seen.at(key, now)
 	if known.user != nil && (now.Sub(known.checked) < fresh || now.Before(known.retry)) {
 		return known.user, nil
 	}
-	if known.user == nil {
+	if known.user == nil && once {
+		return s.ask(ctx, s.db, key, epoch)
+	} else if known.user == nil {
 		return s.ask(ctx, s.db.Read(), key, epoch)
 	}
 	soon, cancel := context.WithTimeout(ctx, tryFor)
 	defer cancel()
-	u, err := s.ask(soon, s.db.Read(), key, epoch)
+	u, err := s.ask(soon, s.db, key, epoch)
 	if err == nil || ctx.Err() != nil || !cannotAsk(err) {
 		return u, err
 	}
