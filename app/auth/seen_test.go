@@ -148,6 +148,53 @@ func TestASessionLastsItsAgeThoughTheClocksOfServerAndDatabaseDiffer(t *testing.
 	}
 }
 
+func TestNoReplicaUndoesAChangeThatWasMadeHere(t *testing.T) {
+	primary := dbtest.NewServer(t, dbtest.Replicated())
+	cfg := primary.Config(t)
+	standby := primary.NewReplica(t)
+	replica := standby.Reach(cfg)
+	replica.MaxLag = 10 * time.Minute
+	d, err := db.OpenWith(cfg, db.Options{Replica: &replica})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, secret, forward := signedIn(t, d)
+	who := func() *auth.User { // in a request of a client without a position
+		ctx, end := d.Begin(t.Context())
+		defer end()
+		u, err := auth.UserFrom(auth.WithSecret(ctx, s, secret))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u
+	}
+	there := standby.Control(t, cfg.Name)
+	dbtest.Eventually(t, "the replica has the session", func() bool {
+		var n int
+		err := there.QueryRow(t.Context(), `SELECT count(*) FROM ddtb_session`).Scan(&n)
+		return err == nil && n == 1 && d.Replicas()[0].Serves
+	})
+	if u := who(); u == nil || d.Replicas()[0].Reads != 1 {
+		t.Fatalf("the replica answered %d reads, the last with %v", d.Replicas()[0].Reads, u)
+	}
+	if _, err := there.Exec(t.Context(), `SELECT pg_wal_replay_pause()`); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, d, `UPDATE auth_user SET is_active = false`)
+	s.Forget()
+	if u := who(); u != nil {
+		t.Errorf("still %v", u)
+	}
+	forward(19 * time.Minute)
+	if u := who(); u != nil {
+		t.Errorf("while the replica may lag, it is asked again: %v", u)
+	}
+	forward(time.Minute)
+	if who() == nil {
+		t.Error("the replica, which has the session, is never asked again")
+	}
+}
+
 func TestALookupWithAnotherWayToAnswerIsNotRetriedInAnOutage(t *testing.T) {
 	server := dbtest.NewServer(t, dbtest.Options{})
 	d, err := db.Open(t.Context(), server.Config(t))
