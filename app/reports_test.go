@@ -165,7 +165,7 @@ func TestTheMailAboutAPoolThatIsOutNamesTheLineThatWaitedTheHolderAndTheServersS
 	set, mails, events := withListeners(t)
 	s := siteOn(t, dbtest.Config(t), func(c *config.Config) {
 		set(c)
-		setDatabase(c, func(d *config.Database) { pool(d); d.Pool.MaxSize, d.Pool.Timeout = 1, 100*time.Millisecond })
+		setDatabase(c, func(d *config.Database) { pool(d); d.Pool.MaxSize, d.Pool.Timeout = 1, time.Second })
 	})
 	dbtest.Eventually(t, "the slots are counted", func() bool { return s.metrics()["ddtb_slots_used"] > 0 })
 	lease, err := s.DB().Acquire(t.Context())
