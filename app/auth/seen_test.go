@@ -177,9 +177,11 @@ func TestNoReplicaUndoesAChangeThatWasMadeHere(t *testing.T) {
 	if u := who(); u == nil || d.Replicas()[0].Reads != 1 {
 		t.Fatalf("the replica answered %d reads, the last with %v", d.Replicas()[0].Reads, u)
 	}
-	if _, err := there.Exec(t.Context(), `SELECT pg_wal_replay_pause()`); err != nil {
-		t.Fatal(err)
-	}
+	dbtest.Eventually(t, "the replica stands still", func() bool {
+		var state string
+		err := there.QueryRow(t.Context(), `SELECT pg_get_wal_replay_pause_state() FROM pg_wal_replay_pause()`).Scan(&state)
+		return err == nil && state == "paused"
+	})
 	exec(t, d, `UPDATE auth_user SET is_active = false`)
 	s.Forget()
 	if u := who(); u != nil {
