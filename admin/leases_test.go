@@ -11,7 +11,7 @@ import (
 	"ddtb/db/dbtest"
 )
 
-func TestAListTakesNoMoreLeasesThanItNeeds(t *testing.T) {
+func TestAListTakesOneLeaseForEachOfItsQueries(t *testing.T) {
 	cfg := dbtest.Config(t)
 	cfg.Pool.Hold = db.HoldQuery
 	s := newSiteOn(t, cfg)
