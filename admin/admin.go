@@ -7,8 +7,8 @@
 //   - SQL consists of constants, quoted identifiers from the declarations, and parameters.
 //   - No input is lost: after a mistake, a conflict or a missing connection the form returns filled in.
 //   - No change is overwritten unseen: a form carries the values that it showed, and reports those that have changed.
-//   - A row, its inlines and the history are saved in one transaction. Besides the lookup of the user, a page waits for a
-//     lease at most twice.
+//   - A row, its inlines and the history are saved in one transaction. Besides the lookups of the user, a change waits for
+//     a lease at most twice. A page that only reads may need a lease for each of its queries.
 //
 // It is stricter than Django's admin in these points. Only a superuser can change or create a superuser. Granting or
 // revoking a permission, or a group, requires having its permissions. Setting a user's password requires all

@@ -112,8 +112,18 @@ func (s *Site) confirmDelete(r *request) error {
 	return r.confirm([]int64{r.id}, deletePage{Back: r.model.path(r.id, "change") + r.preserved()})
 }
 
-func (r *request) confirm(ids []int64, p deletePage) (err error) {
-	if p.deletion, err = r.collect(r.site.DB.Read(), ids, ""); err != nil {
+func (r *request) confirm(ids []int64, p deletePage) error {
+	collect := func(q db.Querier) (err error) {
+		p.deletion, err = r.collect(q, ids, "")
+		return err
+	}
+	var err error
+	if r.isPost() { // there may be many rows, each of which is checked: by one lease
+		err = r.site.DB.InTx(r.ctx, collect)
+	} else {
+		err = collect(r.site.DB.Read())
+	}
+	if err != nil {
 		return err
 	}
 	crumbs := r.crumbs(nil, "Delete multiple objects")

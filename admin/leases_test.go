@@ -1,14 +1,17 @@
 package admin_test
 
 import (
+	"fmt"
 	"net/http"
+	"net/url"
+	"strconv"
 	"testing"
 
 	"ddtb/db"
 	"ddtb/db/dbtest"
 )
 
-func TestAListTakesNoMoreLeasesThanItNeeds(t *testing.T) {
+func TestAListTakesOneLeaseForEachOfItsQueries(t *testing.T) {
 	cfg := dbtest.Config(t)
 	cfg.Pool.Hold = db.HoldQuery
 	s := newSiteOn(t, cfg)
@@ -29,5 +32,25 @@ func TestAListTakesNoMoreLeasesThanItNeeds(t *testing.T) {
 				t.Errorf("it took %d leases, want %d", got, want)
 			}
 		})
+	}
+}
+
+func TestABulkDeletionIsConfirmedOnOneLease(t *testing.T) {
+	cfg := dbtest.Config(t)
+	cfg.Pool.Hold = db.HoldQuery
+	s := newSiteOn(t, cfg)
+	s.addStaff("helper", "auth.view_user", "auth.delete_user")
+	chosen := url.Values{"action": {"delete_selected"}}
+	for i := range 5 {
+		name := fmt.Sprint("user", i)
+		s.addStaff(name)
+		chosen.Add("_selected_action", strconv.FormatInt(ask[int64](s, `SELECT id FROM auth_user WHERE username = $1`, name), 10))
+	}
+	v := s.as("helper")
+	v.get("/admin/") // the user is remembered
+	before := s.db.Stat().Acquired
+	v.post("/admin/auth/user/", chosen).want(http.StatusOK).says("Users: 5")
+	if got := s.db.Stat().Acquired - before; got != 2 { // and the check of the user
+		t.Errorf("it took %d leases, want 2", got)
 	}
 }

@@ -27,7 +27,7 @@ type loginPage struct {
 // loginForm shows the login. A signed-in user is redirected.
 func (s *Site) loginForm(r *request) error {
 	next := safeNext(r.QueryParam("next"))
-	u, err := auth.UserFrom(r.ctx)
+	u, err := auth.UserOnce(r.ctx)
 	if err == nil && u != nil && u.Staff { // despite an error the form can be shown
 		return r.to(s.landing(next))
 	}

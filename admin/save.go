@@ -47,7 +47,7 @@ func (r *request) store() (*form, error) {
 	return f, f.explain(err)
 }
 
-// forgetUsers makes a change of users, groups or permissions effective at once.
+// forgetUsers makes a change of users, groups or permissions effective at once on this process: see package auth.
 func (s *Site) forgetUsers(m *Model) {
 	if m.App == authApp {
 		s.Users.Forget()

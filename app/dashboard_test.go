@@ -895,3 +895,20 @@ func TestViewersAskForTheirRightsOneAfterAnother(t *testing.T) {
 		t.Errorf("a change of a group and 20 viewers of one session made %d attempts to connect", asked)
 	}
 }
+
+func TestTheDashboardOfALostServerDoesNotWaitForItToIdentifyAVisitor(t *testing.T) {
+	t.Parallel()
+	server := dbtest.NewServer(t, dbtest.Options{})
+	s := boardOn(t, server.Config(t), nil)
+	cookie := s.login("ada") // not cached yet
+	server.Stop(t, "fast")
+	dbtest.Eventually(t, "no connection is attempted", func() bool {
+		_, err := s.DB().Exec(t.Context(), "SELECT")
+		return db.CauseOf(err) == db.CircuitOpen
+	})
+	began := time.Now()
+	mustContain(t, s.get(connections, "Cookie", cookie), http.StatusServiceUnavailable)
+	if took := time.Since(began); took > 1900*time.Millisecond { // 2 s is the limit of a lookup
+		t.Errorf("it took %s", took)
+	}
+}

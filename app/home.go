@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"embed"
+	"errors"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -38,11 +39,19 @@ func (a *App) connectionInfo(ctx context.Context) (map[string]any, activity.Slot
 	addFigures(info, db.Figures, &stat)
 	slots, err := a.slots(ctx)
 	if err != nil {
-		info["error"] = web.ProblemOf(monitorError(err)).Detail // the error contains the server's name, which belongs in the log
+		info["error"] = missingFigures(err)
 		return info, slots
 	}
 	addFigures(info, activity.Figures, &activity.Status{Snapshot: activity.Snapshot{Slots: slots}})
 	return info, slots
+}
+
+// missingFigures returns why the server's slots are unknown. The error contains the server's name, which belongs in the log.
+func missingFigures(err error) string {
+	if errors.Is(err, activity.ErrBusy) {
+		return "The monitoring connection is in use by another query, which waits for a lock, or the database server does not answer."
+	}
+	return web.ProblemOf(monitorError(err)).Detail
 }
 
 // slots queries the server once for all requests that wait: they share one connection with readiness and the dashboard.

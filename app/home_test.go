@@ -50,9 +50,22 @@ func TestTheStartPageOfASilentServerSaysSoWithoutFigures(t *testing.T) {
 	server.Pause(t)
 	for _, accepted := range []string{"application/json", "text/html"} {
 		a := s.get("/", "Accept", accepted)
-		mustContain(t, a, http.StatusOK, "The database server does not answer, or is restarting.")
+		mustContain(t, a, http.StatusOK, "he database server does not answer") // also if another query waits for it first
 		if strings.Contains(a.body, "If it was a change") || strings.Contains(a.body, `"max_connections"`) {
 			t.Errorf("%s: it advises the sender of a change, or has figures that nobody counted:\n%s", accepted, a.body)
 		}
 	}
+}
+
+func TestTheStartPageSaysThatTheMonitoringConnectionIsBusy(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	err := s.Monitor().Read(t.Context(), func(*pgx.Conn) error { // it keeps the connection of a server that answers
+		mustContain(t, s.get("/"), http.StatusOK, "The monitoring connection is in use by another query")
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustContain(t, s.get("/"), http.StatusOK, `"max_connections"`)
 }

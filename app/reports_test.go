@@ -165,7 +165,7 @@ func TestTheMailAboutAPoolThatIsOutNamesTheLineThatWaitedTheHolderAndTheServersS
 	set, mails, events := withListeners(t)
 	s := siteOn(t, dbtest.Config(t), func(c *config.Config) {
 		set(c)
-		setDatabase(c, func(d *config.Database) { pool(d); d.Pool.MaxSize, d.Pool.Timeout = 1, 100*time.Millisecond })
+		setDatabase(c, func(d *config.Database) { pool(d); d.Pool.MaxSize, d.Pool.Timeout = 1, time.Second })
 	})
 	dbtest.Eventually(t, "the slots are counted", func() bool { return s.metrics()["ddtb_slots_used"] > 0 })
 	lease, err := s.DB().Acquire(t.Context())
@@ -177,7 +177,7 @@ func TestTheMailAboutAPoolThatIsOutNamesTheLineThatWaitedTheHolderAndTheServersS
 	dbtest.Eventually(t, "one mail and one event come", func() bool { return len(mails.all()) == 1 && len(events.Items("event")) == 1 })
 	mail := strings.ReplaceAll(mails.all()[0], "=\r\n", "")
 	for _, words := range []string{
-		"line: store.go:", "\r\n    handlers.go:", "holder: 0.", "telling_test.go:", "s before the failure, ", " usable used (", "; 1 of 1 leases were out, and 0 other requests waited",
+		"line: store.go:", "\r\n    handlers.go:", "holder: ", "reports_test.go:", "s before the failure, ", " usable used (", "; 1 of 1 leases were out, and 0 other requests waited",
 	} {
 		if !strings.Contains(strings.ReplaceAll(mail, "=3D", "="), words) {
 			t.Errorf("the mail lacks %q:\n%s", words, mail)

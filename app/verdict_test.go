@@ -45,7 +45,7 @@ func TestADryPoolIsSaidEverywhere(t *testing.T) {
 	})
 	t.Run("the start page, without a line of code", func(t *testing.T) {
 		a := s.get("/", "Accept", "text/html")
-		if mustContain(t, a, 200, "All 2 database connections of this application are out"); strings.Contains(a.body, "_test.go") {
+		if mustContain(t, a, 200, "All 2 database connections of this application are in use, and none has been released"); strings.Contains(a.body, "_test.go") {
 			t.Errorf("a stranger reads:\n%s", a.body)
 		}
 	})
@@ -174,11 +174,11 @@ func (s *site) question(path, cookie string) url.Values {
 
 func TestTheMonitorIsNoSessionToEnd(t *testing.T) {
 	t.Parallel()
-	s := newBoard(t, nil)
+	s := newBoard(t, func(c *config.Config) { setDatabase(c, func(d *config.Database) { d.ApplicationName = "monitored" }) })
 	ada := s.login("ada")
-	page := s.until(ada, "the server was looked at", func(a answer) bool { return strings.Contains(a.body, "/monitor") })
+	page := s.until(ada, "the server was looked at", func(a answer) bool { return strings.Contains(a.body, "monitored/monitor") })
 	_, list, _ := strings.Cut(page.body, `data-table="sessions"`)
-	if list, _, _ = strings.Cut(list, "</table>"); strings.Contains(list, "/monitor") {
+	if list, _, _ = strings.Cut(list, "</table>"); strings.Contains(list, "monitored/monitor") {
 		t.Errorf("the list has the monitor:\n%s", list)
 	}
 	var pid int

@@ -15,7 +15,7 @@
 //
 // The user of a session is cached for 30 seconds, for at most 1,000 sessions, so that most pages need no query for it.
 // While no connection is available, a cached entry is used for up to ten minutes, so that staff can use pages that need
-// no query, such as the dashboard. UserFrom reads the cache. Recheck does not: every change must use it, or
+// no query, such as the dashboard. UserFrom and UserOnce read the cache. Recheck does not: every change must use it, or
 // RecheckThrough. So only reading is affected: a logout, or a change of a password or permission, takes effect at once
 // on this process. After a change on another process or by SQL, pages can still be read for 30 seconds, or for ten
 // minutes while the database is unavailable. Where a replica serves reads, its lag is added.

@@ -75,12 +75,18 @@ func (s *Service) withSecret(ctx context.Context, secret string) context.Context
 
 // UserFrom returns the request's user, or nil if not signed in. It is for pages that only read: the result may be up to
 // 30 seconds old. The error is the database's.
-func UserFrom(ctx context.Context) (*User, error) {
+func UserFrom(ctx context.Context) (*User, error) { return userFrom(ctx, false) }
+
+// UserOnce is UserFrom for callers that can do without the answer: during an outage it fails at once, where UserFrom
+// retries its query.
+func UserOnce(ctx context.Context) (*User, error) { return userFrom(ctx, true) }
+
+func userFrom(ctx context.Context, once bool) (*User, error) {
 	v := visitOf(ctx)
 	if v.secret == "" {
 		return nil, nil
 	}
-	return v.service.user(ctx, v.key)
+	return v.service.user(ctx, v.key, once)
 }
 
 // Ended queries the username of the request's session if it ended because the password hash changed: by a new password,

@@ -233,7 +233,7 @@ func TestOneCustomersIPv6IsOneAddress(t *testing.T) {
 func TestAnAnswerFromBeforeARevocationIsNotRemembered(t *testing.T) {
 	c, key := newSeen(), secretHash{1}
 	_, epoch := c.at(key, time.Now())
-	c.forget(key) // a logout, while the answer was under way
+	c.forget(key, time.Now()) // a logout, while the answer was under way
 	c.put(key, sighting{user: &User{}, checked: time.Now(), expires: time.Now().Add(time.Hour)}, epoch)
 	if got, _ := c.at(key, time.Now()); got.user != nil {
 		t.Error("it is")

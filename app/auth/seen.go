@@ -20,9 +20,10 @@ const (
 
 // seen caches users by the hash of their session's secret.
 type seen struct {
-	mu    sync.Mutex
-	users map[secretHash]sighting
-	epoch int // incremented to invalidate results of running queries
+	mu        sync.Mutex
+	users     map[secretHash]sighting
+	epoch     int       // incremented to invalidate results of running queries
+	forgotten time.Time // when it was last incremented
 }
 
 type sighting struct {
@@ -79,40 +80,68 @@ func (c *seen) put(key secretHash, got sighting, epoch int) {
 	}
 }
 
-func (c *seen) forget(key secretHash) {
+func (c *seen) forget(key secretHash, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.users, key)
-	c.epoch++
+	c.invalidate(now)
 }
 
-// Forget invalidates all cached sessions: call it after users, groups or permissions were changed.
-func (s *Service) Forget() {
-	s.seen.mu.Lock()
-	defer s.seen.mu.Unlock()
-	clear(s.seen.users)
-	s.seen.epoch++
+func (c *seen) forgetAll(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.users)
+	c.invalidate(now)
 }
+
+func (c *seen) invalidate(now time.Time) {
+	c.epoch++
+	c.forgotten = now
+}
+
+// forgot reports whether a session was invalidated within the time before now.
+func (c *seen) forgot(within time.Duration, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return now.Sub(c.forgotten) < within
+}
+
+// Forget invalidates all cached sessions: call it after users, groups or permissions were changed. Sessions are then
+// looked up on the primary until every replica in service has replayed the change.
+func (s *Service) Forget() { s.seen.forgetAll(s.now()) }
 
 func (s *Service) forget(secret string) {
 	if key, ok := hashSecret(secret); ok {
-		s.seen.forget(key)
+		s.seen.forget(key, s.now())
 	}
 }
 
-// user returns the session's user, from the cache or with a limited number of queries.
-func (s *Service) user(ctx context.Context, key secretHash) (*User, error) {
+// reads returns the Querier for declared reads of sessions, or the primary's if a replica may lack a change that was made
+// here.
+func (s *Service) reads(now time.Time) db.Querier {
+	lag := s.db.MaxLag()
+	if lag > 0 && s.seen.forgot(max(time.Minute, 2*lag), now) { // after it every replica in service has replayed it
+		return s.db
+	}
+	return s.db.Read()
+}
+
+// user returns the session's user, from the cache or with a limited number of queries. A query is sent once if there is
+// another way to answer: a cached user, or that of the caller.
+func (s *Service) user(ctx context.Context, key secretHash, once bool) (*User, error) {
 	now := s.now()
 	known, epoch := s.seen.at(key, now)
 	if known.user != nil && (now.Sub(known.checked) < fresh || now.Before(known.retry)) {
 		return known.user, nil
 	}
-	if known.user == nil {
-		return s.ask(ctx, s.db.Read(), key, epoch)
+	if known.user == nil && once {
+		return s.ask(ctx, s.db, key, epoch)
+	} else if known.user == nil {
+		return s.ask(ctx, s.reads(now), key, epoch)
 	}
 	soon, cancel := context.WithTimeout(ctx, tryFor)
 	defer cancel()
-	u, err := s.ask(soon, s.db.Read(), key, epoch)
+	u, err := s.ask(soon, s.db, key, epoch)
 	if err == nil || ctx.Err() != nil || !cannotAsk(err) {
 		return u, err
 	}

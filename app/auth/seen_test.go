@@ -30,6 +30,13 @@ func small(t *testing.T) (s *auth.Service, d *db.DB, secret string, forward func
 	if err != nil {
 		t.Fatal(err)
 	}
+	s, secret, forward = signedIn(t, d)
+	return s, d, secret, forward
+}
+
+// signedIn is a service with a signed-in superuser on d, which it closes, and a clock to turn.
+func signedIn(t *testing.T, d *db.DB) (s *auth.Service, secret string, forward func(time.Duration)) {
+	t.Helper()
 	t.Cleanup(func() { _ = d.Close(context.Background()) })
 	s = auth.New(d, config.Admin{SessionAge: time.Hour}, nil)
 	now := time.Now()
@@ -37,7 +44,7 @@ func small(t *testing.T) (s *auth.Service, d *db.DB, secret string, forward func
 	if _, err := s.CreateSuperuser(t.Context(), "ada", "", good); err != nil {
 		t.Fatal(err)
 	}
-	return s, d, login(t, s, good).Secret, func(by time.Duration) { now = now.Add(by) }
+	return s, login(t, s, good).Secret, func(by time.Duration) { now = now.Add(by) }
 }
 
 // exhaust holds the only lease until back is called.
@@ -138,5 +145,83 @@ func TestASessionLastsItsAgeThoughTheClocksOfServerAndDatabaseDiffer(t *testing.
 				t.Error("it does not end")
 			}
 		})
+	}
+}
+
+func TestNoReplicaUndoesAChangeThatWasMadeHere(t *testing.T) {
+	primary := dbtest.NewServer(t, dbtest.Replicated())
+	cfg := primary.Config(t)
+	standby := primary.NewReplica(t)
+	replica := standby.Reach(cfg)
+	replica.MaxLag = 10 * time.Minute
+	d, err := db.OpenWith(cfg, db.Options{Replica: &replica})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, secret, forward := signedIn(t, d)
+	who := func() *auth.User { // in a request of a client without a position
+		ctx, end := d.Begin(t.Context())
+		defer end()
+		u, err := auth.UserFrom(auth.WithSecret(ctx, s, secret))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u
+	}
+	there := standby.Control(t, cfg.Name)
+	dbtest.Eventually(t, "the replica has the session", func() bool {
+		var n int
+		err := there.QueryRow(t.Context(), `SELECT count(*) FROM ddtb_session`).Scan(&n)
+		return err == nil && n == 1 && d.Replicas()[0].Serves
+	})
+	if u := who(); u == nil || d.Replicas()[0].Reads != 1 {
+		t.Fatalf("the replica answered %d reads, the last with %v", d.Replicas()[0].Reads, u)
+	}
+	dbtest.Eventually(t, "the replica stands still", func() bool {
+		var state string
+		err := there.QueryRow(t.Context(), `SELECT pg_get_wal_replay_pause_state() FROM pg_wal_replay_pause()`).Scan(&state)
+		return err == nil && state == "paused"
+	})
+	exec(t, d, `UPDATE auth_user SET is_active = false`)
+	s.Forget()
+	if u := who(); u != nil {
+		t.Errorf("still %v", u)
+	}
+	forward(19 * time.Minute)
+	if u := who(); u != nil {
+		t.Errorf("while the replica may lag, it is asked again: %v", u)
+	}
+	forward(time.Minute)
+	if who() == nil {
+		t.Error("the replica, which has the session, is never asked again")
+	}
+}
+
+func TestALookupWithAnotherWayToAnswerIsNotRetriedInAnOutage(t *testing.T) {
+	server := dbtest.NewServer(t, dbtest.Options{})
+	d, err := db.Open(t.Context(), server.Config(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, secret, forward := signedIn(t, d)
+	who(t, s, secret)
+	server.Stop(t, "fast")
+	dbtest.Eventually(t, "no connection is attempted", func() bool {
+		_, err := d.Exec(t.Context(), "SELECT")
+		return db.CauseOf(err) == db.CircuitOpen
+	})
+	forward(time.Minute)
+	began := time.Now()
+	if who(t, s, secret) == nil {
+		t.Error("the cached user is not used")
+	}
+	if took := time.Since(began); took > 900*time.Millisecond { // as long as a retry would take
+		t.Errorf("with a cached user it took %s", took)
+	}
+	s.Forget()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if _, err := auth.UserOnce(auth.WithSecret(ctx, s, secret)); db.CauseOf(err) == "" || ctx.Err() != nil {
+		t.Errorf("UserOnce: %v, and its context: %v", err, ctx.Err())
 	}
 }

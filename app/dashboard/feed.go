@@ -36,7 +36,7 @@ type feed struct {
 	ended sync.WaitGroup
 }
 
-// event is one snapshot in two encodings: for viewers that got the previous event, and for those that did not.
+// event is the readings of one moment in two encodings: for viewers that got the previous event, and for those that did not.
 type event struct {
 	id       int64         // the number of events, and so of points, ever made
 	next     chan struct{} // closed when there is a newer event

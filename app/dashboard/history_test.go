@@ -10,7 +10,7 @@ import (
 	"ddtb/db"
 )
 
-// at is a snapshot of that second, with as many leases. The server is not seen.
+// at returns the readings of that second, with as many leases. The server is not seen.
 func at(second int) *readings {
 	return &readings{at: time.Date(2026, 1, 1, 12, 0, second, 0, time.UTC), stat: db.Stat{Leases: second}}
 }

@@ -116,7 +116,7 @@ func (b *Board) viewer(ctx context.Context, r *http.Request, again bool) (*auth.
 	began := time.Now()
 	limited, cancel := context.WithTimeout(ctx, askTimeout) // longer than auth tries before it uses its cache
 	defer cancel()
-	user, err := auth.UserFrom(b.Users.With(limited, r))
+	user, err := auth.UserOnce(b.Users.With(limited, r))
 	if ctx.Err() == nil && (err != nil || time.Since(began) > askSlow) {
 		b.askNext = time.Now().Add(askPause)
 	}

@@ -57,7 +57,7 @@ func (b *Board) forSuperusers(action string, next page) echo.HandlerFunc {
 func (b *Board) user(ctx context.Context, change bool) (*auth.User, error) {
 	soon, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	user, err := auth.UserFrom(soon)
+	user, err := auth.UserOnce(soon)
 	recheck := err != nil || change && user != nil && user.Superuser
 	switch {
 	case !recheck:

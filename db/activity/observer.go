@@ -233,12 +233,16 @@ func (o *Observer) Close() {
 	}
 }
 
+// ErrBusy means that another query had the connection until the caller's context ended. It is returned with the context's
+// error.
+var ErrBusy = errors.New("the monitoring connection is in use by another query")
+
 // take waits for this caller's turn, which ends with done.
 func (o *Observer) take(ctx context.Context) (done func(), err error) {
 	select {
 	case <-o.turn:
 		return func() { o.turn <- struct{}{} }, nil
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, fmt.Errorf("%w: %w", ErrBusy, ctx.Err())
 	}
 }

@@ -106,7 +106,7 @@ func (s *Site) show(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	user, err := auth.UserFrom(c.Request().Context())
+	user, err := auth.UserOnce(c.Request().Context())
 	staff := err == nil && user != nil && user.Staff // if the user can't be checked, the page is read-only
 	queue := s.runner.queue()
 	live, _ := s.runner.picture(x.Name)
