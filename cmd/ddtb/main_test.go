@@ -423,8 +423,8 @@ func TestAServerAsksForAFreeAddress(t *testing.T) {
 	if _, err := os.Stat(m.home + "/pg"); !os.IsNotExist(err) {
 		t.Errorf("run made its data before it looked at the address: %v", err)
 	}
-	m.run("", "runserver", "localhost").must(exitFailed, "server.addr", "HOST:PORT")
-	m.run("", "runserver", "70000").must(exitFailed, "70000")
+	m.run("", "runserver", "localhost").must(exitUsage, "server.addr", "HOST:PORT")
+	m.run("", "runserver", "70000").must(exitUsage, "70000")
 }
 
 func TestHealthcheckReportsWhetherAServerAnswers(t *testing.T) {
