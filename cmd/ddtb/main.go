@@ -132,11 +132,14 @@ func (c *cli) complain(err error, hint string) {
 // adviceOn returns what to do about an error of the database, or "".
 func adviceOn(err error) string {
 	ce, is := errors.AsType[*db.ConnError](err)
+	hint := db.Hint(err)
 	switch {
-	case !is:
-		return db.Hint(err)
+	case !is || hint != "": // the cause's general advice may contradict it
+		return hint
 	case ce.Cause == db.SlotsExhausted:
 		return "`ddtb db-connections doctor` says who has the slots, or which ways in there are"
+	case ce.Cause == db.PoolerFull: // Unreachable's advice is for commands that monitor
+		return "the pooler is full: end some of its clients, or raise the limit that the message names"
 	}
 	return activity.Unreachable(err).Findings[0].Do
 }
