@@ -203,7 +203,7 @@ func (c *cli) options(flags ...config.Flag) config.Options {
 // load reads the configuration and prints its warnings once. A mistake in a flag is wrong usage.
 func (c *cli) load(o config.Options) (*config.Config, error) {
 	cfg, err := config.Load(o)
-	if found, ok := errors.AsType[config.Mistakes](err); ok && slices.ContainsFunc(found, func(m *config.Mistake) bool { return m.Flag != "" }) {
+	if found, ok := errors.AsType[config.Mistakes](err); ok && slices.ContainsFunc(found, byFlag) {
 		return nil, &exitError{exitUsage, err}
 	}
 	if err != nil {
@@ -217,6 +217,9 @@ func (c *cli) load(o config.Options) (*config.Config, error) {
 	}
 	return cfg, nil
 }
+
+// byFlag reports whether the mistake is in a flag that was given.
+func byFlag(m *config.Mistake) bool { return m.Flag != "" && m.Flag != privateLogin }
 
 // environment returns a variable of the process, for the few uses outside the configuration.
 func (c *cli) environment(name string) string {

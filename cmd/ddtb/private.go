@@ -66,6 +66,9 @@ func (c *cli) noteDir(dir string) {
 	}
 }
 
+// privateLogin names the private PostgreSQL as the origin of settings, in place of a flag that was given.
+const privateLogin = "ddtb run"
+
 // place returns flags that override the configured database with the private PostgreSQL's login.
 func place(login config.Database) []config.Flag {
 	var flags []config.Flag
@@ -74,7 +77,7 @@ func place(login config.Database) []config.Flag {
 		"host": login.Host, "port": strconv.Itoa(login.Port), "sslmode": login.SSLMode,
 		"pooler": "", "direct_host": "",
 	} {
-		flags = append(flags, config.Flag{Name: "ddtb run", Key: "databases.default." + key, Value: value})
+		flags = append(flags, config.Flag{Name: privateLogin, Key: "databases.default." + key, Value: value})
 	}
 	return flags
 }
