@@ -242,7 +242,9 @@ func ofForeignTables(h Holding) int {
 }
 
 // restsLong reports whether the session has been idle for long. A pool in use has idle sessions too, but each for a moment.
-func (p *problem) restsLong(s Session) bool { return s.State == Idle && s.InState.Duration() >= p.t.Idle }
+func (p *problem) restsLong(s Session) bool {
+	return s.State == Idle && s.InState.Duration() >= p.t.Idle
+}
 
 // restsAfterOne reports whether the session was used only when it began, and rests since.
 func (s Session) restsAfterOne() bool {
