@@ -113,7 +113,7 @@ func (d *connections) connConfig() (*pgx.ConnConfig, error) {
 
 // parse reads the DSN of a flag.
 func (d *connections) parse(flag, dsn string) (*pgx.ConnConfig, error) {
-	if err := db.CheckFiles(); err != nil {
+	if err := db.CheckFilesOf(dsn); err != nil {
 		return nil, usage("%v", err)
 	}
 	cc, err := pgx.ParseConfig(dsn)
