@@ -280,6 +280,7 @@ type welcome struct {
 	Strategy       string
 	File           string // of the configuration
 	Switch         string
+	TestEndpoints  bool
 }
 
 func (c *cli) welcome(cfg *config.Config, addr net.Addr, pg *localpg.Server, password, dir, flags string, s suggester) {
@@ -294,6 +295,6 @@ func (c *cli) welcome(cfg *config.Config, addr net.Addr, pg *localpg.Server, pas
 		Psql:     "PGPASSFILE=" + activity.ShellQuote(s.passFile) + " psql " + dsn,
 		Status:   s.complete("ddtb db-connections") + " status",
 		Strategy: cfg.Databases["default"].Strategy, File: cfg.File,
-		Switch: s.complete("ddtb strategy"),
+		Switch: s.complete("ddtb strategy"), TestEndpoints: cfg.Test.Enabled,
 	})
 }

@@ -77,7 +77,7 @@ func TestRunBringsEverythingOnANewMachine(t *testing.T) {
 		}
 	}
 	told := p.log.String()
-	for _, w := range []string{"Wrote " + m.file, "Data    " + data, "all settings are in\n  " + m.file, p.url + "/lab/", "user admin, password ", `The strategy is "pool"`, "ab -q -n 200 " + p.url + "/polls/", "curl '" + p.url + "/test/pool-stress?"} {
+	for _, w := range []string{"Wrote " + m.file, "Data    " + data, "all settings are in\n  " + m.file, p.url + "/lab/", "user admin, password ", `The strategy is "pool"`, "ab -q -n 200 " + p.url + "/polls/", "within 2 s:\n  curl '" + p.url + "/test/pool-stress?threads=15&strategy=pool&max_size=3&timeout=2s'\n"} {
 		if !strings.Contains(told, w) {
 			t.Errorf("the welcome lacks %q:\n%s", w, told)
 		}
@@ -218,9 +218,13 @@ func read(t *testing.T, file string) string {
 func TestTheCommandsThatRunPrintsReachItsOwnServerAndData(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
+	m.write("[test]\nenabled = false\n")
 	data := filepath.Join(m.home, "elsewhere")
 	p := m.serving("run", "--addr", "127.0.0.1:0", "--data", data)
 	welcome := p.log.String()
+	if strings.Contains(welcome, "/test/") {
+		t.Errorf("it names an endpoint that is off:\n%s", welcome)
+	}
 	if w := "run --fresh --addr 127.0.0.1:0 --data " + data; !strings.Contains(welcome, w) {
 		t.Errorf("the welcome lacks %q:\n%s", w, welcome)
 	}
