@@ -142,6 +142,9 @@ func (d *connections) application() string { return d.database().ApplicationName
 // fail reports why the server could not be inspected.
 func (d *connections) fail(ctx context.Context, a action, err error) error {
 	f := activity.Failure{Error: err.Error(), Health: activity.Unreachable(err)}
+	if do := d.privateStopped(err); do != "" {
+		f.Health.Findings[0].Do = do
+	}
 	if a.name == "health" || a.name == "doctor" {
 		f.Health = f.Health.With(d.askProcesses(ctx)...)
 	}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,6 +53,7 @@ type cli struct {
 	began   bool      // the command line was parsed
 	screen  io.Writer // the terminal that err is; nil: none
 	warned  []string
+	again   string // the command that starts the private PostgreSQL, if that is meant and it does not run
 
 	stopWithin atomic.Int64 // in nanoseconds, after the first signal
 }
@@ -120,7 +122,7 @@ func (c *cli) execute(ctx context.Context, args []string) int {
 // complain prints an error. Further lines are indented, so that a server's text can't be mistaken for ours.
 func (c *cli) complain(err error, hint string) {
 	const toDo = "\nWhat to do: "
-	text, advice := err.Error(), adviceOn(err)
+	text, advice := err.Error(), cmp.Or(c.privateStopped(err), adviceOn(err))
 	if !strings.Contains(text, toDo) && !strings.Contains(text, advice) {
 		text += toDo + advice
 	}

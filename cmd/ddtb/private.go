@@ -6,6 +6,8 @@ import (
 	"strconv"
 
 	"ddtb/config"
+	"ddtb/db"
+	"ddtb/db/activity"
 	"ddtb/db/localpg"
 )
 
@@ -21,7 +23,24 @@ func (c *cli) privateDir(data string) (string, error) {
 // server of a running `ddtb run`: the one in the default directory, or else the last one that was started with --data.
 func (c *cli) loadForServer() (*config.Config, error) {
 	last, _ := os.ReadFile(c.lastDirFile()) // without it there was none
-	return c.loadWithPrivate(string(last))
+	cfg, err := c.loadWithPrivate(string(last))
+	if err == nil && !locatesDatabase(cfg) {
+		c.again = c.startsPrivate(string(last))
+	}
+	return cfg, err
+}
+
+// startsPrivate returns the command that starts the private server again, with its data in the default directory or in
+// other; "": there is no data.
+func (c *cli) startsPrivate(other string) string {
+	standard, err := c.privateDir("")
+	switch {
+	case err == nil && !localpg.Since(standard).IsZero():
+		return "ddtb run"
+	case other != "" && !localpg.Since(other).IsZero():
+		return "ddtb run --data " + activity.ShellQuote(other)
+	}
+	return ""
 }
 
 // loadWithPrivate is loadForServer with the directory of another private server; "": there is none.
@@ -43,6 +62,15 @@ func (c *cli) loadWithPrivate(other string) (*config.Config, error) {
 		}
 	}
 	return cfg, nil
+}
+
+// privateStopped returns what to do if err means that no server answers, where the private one of `ddtb run` is meant
+// and it is stopped; else "".
+func (c *cli) privateStopped(err error) string {
+	if c.again == "" || db.CauseOf(err) != db.ServerUnavailable {
+		return ""
+	}
+	return "no server is configured, and the private one of `ddtb run` is stopped: start it with `" + c.again + "`"
 }
 
 // lastDirFile returns the path of the file that names the directory of the private server that was started last with

@@ -89,6 +89,8 @@ func TestRunBringsEverythingOnANewMachine(t *testing.T) {
 		second.must(exitFailed, "already running", data)
 		m.in(t).start("run", "--addr", strings.TrimPrefix(p.url, "http://"), "--data", data+"2").ends().
 			must(exitFailed, "is taken by another program")
+		m.in(t).start("run", "--addr", strings.TrimPrefix(p.url, "http://")).ends().
+			must(exitFailed, "is taken by another program", "It may be the `ddtb run` that is running with the data in "+data)
 	})
 	t.Run("db-connections finds its PostgreSQL", func(t *testing.T) {
 		m.in(t).run("", "db-connections", "status").must(exitFine, "database ddtb, seen as ddtb")
@@ -112,6 +114,10 @@ func TestRunBringsEverythingOnANewMachine(t *testing.T) {
 		}
 		if alive(server) {
 			t.Error("its PostgreSQL is still there")
+		}
+		for _, command := range []string{"db-connections status", "config check --connect", "migrate status"} {
+			m.in(t).runWith([]string{"PGPORT=1"}, "", strings.Fields(command)...). // none of this machine's own listens there
+												must(exitFailed, "the private one of `ddtb run` is stopped: start it with `ddtb run`\n")
 		}
 	})
 	t.Run("after kill -9 it takes over, and the data stays", func(t *testing.T) {
