@@ -70,7 +70,7 @@ func (c *cli) privateStopped(err error) string {
 	if c.again == "" || db.CauseOf(err) != db.ServerUnavailable {
 		return ""
 	}
-	return "no server is configured, and the private one of `ddtb run` is stopped: start it with `" + c.again + "`"
+	return "no server is configured, and the private PostgreSQL is stopped: start it with `" + c.again + "`"
 }
 
 // lastDirFile returns the path of the file that names the directory of the private server that was started last with

@@ -116,8 +116,8 @@ func TestRunBringsEverythingOnANewMachine(t *testing.T) {
 			t.Error("its PostgreSQL is still there")
 		}
 		for _, command := range []string{"db-connections status", "config check --connect", "migrate status"} {
-			m.in(t).runWith([]string{"PGPORT=1"}, "", strings.Fields(command)...). // none of this machine's own listens there
-												must(exitFailed, "the private one of `ddtb run` is stopped: start it with `ddtb run`\n")
+			o := m.in(t).runWith([]string{"PGPORT=1"}, "", strings.Fields(command)...) // none of this machine's own listens there
+			o.must(exitFailed, "the private PostgreSQL is stopped: start it with `ddtb run`\n")
 		}
 	})
 	t.Run("after kill -9 it takes over, and the data stays", func(t *testing.T) {
