@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -425,6 +426,18 @@ func TestAServerAsksForAFreeAddress(t *testing.T) {
 	}
 	m.run("", "runserver", "localhost").must(exitUsage, "server.addr", "HOST:PORT")
 	m.run("", "runserver", "70000").must(exitUsage, "70000")
+}
+
+func TestAMistakeInThePrivateLoginIsNoWrongUsage(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]bool{"--addr": true, privateLogin: false} {
+		c := &cli{environ: []string{"HOME=" + t.TempDir()}}
+		_, err := c.load(c.options(config.Flag{Name: name, Key: "databases.default.port", Value: "70000"}))
+		ee, is := errors.AsType[*exitError](err)
+		if err == nil || (is && ee.code == exitUsage) != want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 func TestHealthcheckReportsWhetherAServerAnswers(t *testing.T) {
