@@ -24,7 +24,7 @@ build: ## bin/ddtb, one static file
 # the strategies, their queue and their switch. For all tests under it, which takes half an hour: make race.
 SHARED := EveryAnswer|WhatOneCaller|Switch|Closing
 
-test: ## all tests, on a real PostgreSQL; as root or by sudo it installs what they need (ARGS="-run Pool")
+test: ## all tests, on a real PostgreSQL; as root or by a sudo that asks for no password it installs what they need (ARGS="-run Pool")
 	.ci/setup || true
 	$(GO) test -p 3 -timeout 25m $(ARGS) ./...
 	CGO_ENABLED=1 $(GO) test -race -timeout 15m -run '$(SHARED)' $(ARGS) ./db

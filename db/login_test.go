@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -217,10 +218,63 @@ func TestAFileThatTheDriverReadsWithoutAnEndIsRefused(t *testing.T) {
 			mustRefuseFile(t, config.Database{SSLMode: "require", SSLCert: "postgresql.crt", SSLKey: path}, want)
 		})
 	}
+	t.Run("PGSERVICEFILE", func(t *testing.T) {
+		t.Setenv("PGSERVICEFILE", pipe)
+		connConfig(t, config.Database{}) // without a service it is not read
+		t.Setenv("PGSERVICE", "polls")
+		mustRefuseFile(t, config.Database{}, "PGSERVICEFILE: "+pipe+" is not a regular file")
+	})
+	t.Run("~/.pgpass", func(t *testing.T) {
+		t.Setenv("HOME", dir)
+		must(t, makePipe(filepath.Join(dir, ".pgpass")))
+		mustRefuseFile(t, config.Database{}, ".pgpass is not a regular file")
+		t.Setenv("PGPASSFILE", os.DevNull)
+		connConfig(t, config.Database{})
+	})
+	t.Run("a variable that the configuration overrides", func(t *testing.T) {
+		t.Setenv("PGSSLROOTCERT", pipe)
+		connConfig(t, config.Database{Host: "127.0.0.1", SSLMode: "require", SSLRootCert: "system"})
+	})
 	t.Run("PGPASSFILE /dev/null holds no password", func(t *testing.T) {
 		t.Setenv("PGPASSFILE", os.DevNull)
 		connConfig(t, config.Database{})
 	})
+}
+
+func TestAFileThatAConnectionStringNamesIsCheckedToo(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a b")
+	must(t, os.Mkdir(dir, 0o700))
+	pipe := filepath.Join(dir, "it's")
+	must(t, makePipe(pipe))
+	quoted := strings.ReplaceAll(pipe, "'", `\'`)
+	for _, name := range []string{"passfile", "sslrootcert", "sslcert", "sslkey", "service=polls&servicefile"} {
+		t.Run(name, func(t *testing.T) {
+			keywords := strings.ReplaceAll(name, "&", " ")
+			for _, dsn := range []string{
+				"postgres://app:x@127.0.0.1/wall?sslmode=require&" + name + "=" + url.PathEscape(pipe),
+				"host=127.0.0.1 password='a b' " + keywords + " = '" + quoted + "' user=app",
+				"host=127.0.0.1 " + keywords + "=" + strings.ReplaceAll(quoted, " ", `\ `),
+			} {
+				if err := db.CheckFilesOf(dsn); err == nil || !strings.Contains(err.Error(), pipe+" is not a regular file") {
+					t.Errorf("%s: %v", dsn, err)
+				}
+			}
+		})
+	}
+	t.Setenv("PGPASSFILE", pipe)
+	t.Setenv("PGSSLCERT", pipe)
+	for dsn, refused := range map[string]bool{
+		"host=127.0.0.1":                             true,
+		"passfile=/dev/null sslmode=disable":         false,
+		"postgres:///?passfile=&sslmode=disable":     false,
+		"passfile=/dev/null sslmode=require":         true,
+		"passfile=/dev/null sslcert='' sslkey=''":    false,
+		"password='x passfile=/dev/null' sslcert=''": true,
+	} {
+		if err := db.CheckFilesOf(dsn); (err != nil) != refused {
+			t.Errorf("%s: %v", dsn, err)
+		}
+	}
 }
 
 func mustRefuseFile(t *testing.T, cfg config.Database, want string) {

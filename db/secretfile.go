@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 )
@@ -47,20 +50,79 @@ func ReadFile(path string, limit int64) ([]byte, fs.FileMode, error) {
 // maxDriverFile bounds a file that the driver reads, in bytes. A bundle of all public authorities has 200 KB.
 const maxDriverFile = 4 << 20
 
-// CheckFiles returns an error if the driver would read one of the files that libpq's variables name, or one of more,
-// without an end: a pipe, a device, or more than 4 MiB. What the driver can't read at all is left to it.
-func CheckFiles(more ...string) error {
-	for _, name := range []string{"PGPASSFILE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY"} {
-		if err := checkFile(os.Getenv(name)); err != nil { //nolint:forbidigo // the driver reads the same variables by itself
-			return fmt.Errorf("environment variable %s: %w", name, err)
+// driverFiles are the settings that name files which the driver reads, with their variables and default files in ~.
+var driverFiles = []struct{ key, variable, standard string }{
+	{"passfile", "PGPASSFILE", ".pgpass"},
+	{"servicefile", "PGSERVICEFILE", ".pg_service.conf"},
+	{"sslrootcert", "PGSSLROOTCERT", ".postgresql/root.crt"},
+	{"sslcert", "PGSSLCERT", ".postgresql/postgresql.crt"},
+	{"sslkey", "PGSSLKEY", ".postgresql/postgresql.key"},
+}
+
+// CheckFiles returns an error if the driver may read a file without an end: a pipe, a device, or more than 4 MiB. The
+// files are those given, or else those of libpq's variables, or else the default ones. What the driver can't read at all
+// is left to it.
+func CheckFiles(rootCert, cert, key string) error {
+	given := map[string]string{"sslrootcert": rootCert, "sslcert": cert, "sslkey": key}
+	return checkFiles(func(name string) (string, bool) { return given[name], given[name] != "" })
+}
+
+// CheckFilesOf is CheckFiles for a connection string, as a URL or as keywords, and the files that it names. Those named
+// by the service that it may name are not checked.
+func CheckFilesOf(dsn string) error {
+	given := settingsOf(dsn)
+	return checkFiles(func(name string) (string, bool) {
+		path, is := given[name]
+		return path, is || given["sslmode"] == "disable" && (name == "sslcert" || name == "sslkey") // it reads sslrootcert even so
+	})
+}
+
+func checkFiles(given func(name string) (path string, is bool)) error {
+	home, _ := os.UserHomeDir() // without one there are no default files
+	service, _ := given("service")
+	for _, f := range driverFiles {
+		path, is := given(f.key)
+		variable := os.Getenv(f.variable) //nolint:forbidigo // the driver reads the same variables by itself
+		switch {
+		case f.key == "servicefile" && service == "" && os.Getenv("PGSERVICE") == "": //nolint:forbidigo // as above
+			continue
+		case is:
+		case variable != "":
+			if err := checkFile(variable); err != nil {
+				return fmt.Errorf("environment variable %s: %w", f.variable, err)
+			}
+		case home != "":
+			path = filepath.Join(home, f.standard)
 		}
-	}
-	for _, path := range more {
 		if err := checkFile(path); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// keyword is one setting of a connection string of keywords, with its value quoted or not.
+var keyword = regexp.MustCompile(`([^\s=]+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s\\]|\\.)*))`)
+
+var escaped = regexp.MustCompile(`\\(.)`)
+
+// settingsOf returns the settings of a connection string, which the driver will read in the same way. Of a URL, it
+// returns those after the question mark.
+func settingsOf(dsn string) map[string]string {
+	settings := map[string]string{}
+	if strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://") {
+		_, query, _ := strings.Cut(dsn, "?")
+		for setting := range strings.SplitSeq(query, "&") {
+			name, value, _ := strings.Cut(setting, "=")
+			name, _ = url.PathUnescape(name) // the driver refuses what isn't one
+			settings[name], _ = url.PathUnescape(strings.TrimSpace(value))
+		}
+		return settings
+	}
+	for _, found := range keyword.FindAllStringSubmatch(dsn, -1) {
+		settings[found[1]] = escaped.ReplaceAllString(found[2]+found[3], "$1")
+	}
+	return settings
 }
 
 func checkFile(path string) error {

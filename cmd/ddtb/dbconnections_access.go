@@ -113,7 +113,7 @@ func (d *connections) connConfig() (*pgx.ConnConfig, error) {
 
 // parse reads the DSN of a flag.
 func (d *connections) parse(flag, dsn string) (*pgx.ConnConfig, error) {
-	if err := db.CheckFiles(); err != nil {
+	if err := db.CheckFilesOf(dsn); err != nil {
 		return nil, usage("%v", err)
 	}
 	cc, err := pgx.ParseConfig(dsn)
@@ -142,6 +142,9 @@ func (d *connections) application() string { return d.database().ApplicationName
 // fail reports why the server could not be inspected.
 func (d *connections) fail(ctx context.Context, a action, err error) error {
 	f := activity.Failure{Error: err.Error(), Health: activity.Unreachable(err)}
+	if do := d.privateStopped(err); do != "" {
+		f.Health.Findings[0].Do = do
+	}
 	if a.name == "health" || a.name == "doctor" {
 		f.Health = f.Health.With(d.askProcesses(ctx)...)
 	}
@@ -165,7 +168,7 @@ func (d *connections) fail(ctx context.Context, a action, err error) error {
 		}
 	case a.name == "health", f.Health.Processes > 0:
 		d.printer.Health(f.Health)
-	case ctx.Err() == nil:
+	case ctx.Err() == nil && !strings.Contains(err.Error(), f.Health.Findings[0].Do):
 		failed.err = fmt.Errorf("%w\nWhat to do: %s", err, f.Health.Findings[0].Do)
 	default:
 		failed.err = err

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,6 +53,7 @@ type cli struct {
 	began   bool      // the command line was parsed
 	screen  io.Writer // the terminal that err is; nil: none
 	warned  []string
+	again   string // the command that starts the private PostgreSQL, if that is meant and it does not run
 
 	stopWithin atomic.Int64 // in nanoseconds, after the first signal
 }
@@ -120,7 +122,7 @@ func (c *cli) execute(ctx context.Context, args []string) int {
 // complain prints an error. Further lines are indented, so that a server's text can't be mistaken for ours.
 func (c *cli) complain(err error, hint string) {
 	const toDo = "\nWhat to do: "
-	text, advice := err.Error(), adviceOn(err)
+	text, advice := err.Error(), cmp.Or(c.privateStopped(err), adviceOn(err))
 	if !strings.Contains(text, toDo) && !strings.Contains(text, advice) {
 		text += toDo + advice
 	}
@@ -132,11 +134,14 @@ func (c *cli) complain(err error, hint string) {
 // adviceOn returns what to do about an error of the database, or "".
 func adviceOn(err error) string {
 	ce, is := errors.AsType[*db.ConnError](err)
+	hint := db.Hint(err)
 	switch {
-	case !is:
-		return db.Hint(err)
+	case !is || hint != "": // the cause's general advice may contradict it
+		return hint
 	case ce.Cause == db.SlotsExhausted:
 		return "`ddtb db-connections doctor` says who has the slots, or which ways in there are"
+	case ce.Cause == db.PoolerFull: // Unreachable's advice is for commands that monitor
+		return "the pooler is full: end some of its clients, or raise the limit that the message names"
 	}
 	return activity.Unreachable(err).Findings[0].Do
 }
@@ -200,7 +205,7 @@ func (c *cli) options(flags ...config.Flag) config.Options {
 // load reads the configuration and prints its warnings once. A mistake in a flag is wrong usage.
 func (c *cli) load(o config.Options) (*config.Config, error) {
 	cfg, err := config.Load(o)
-	if found, ok := errors.AsType[config.Mistakes](err); ok && slices.ContainsFunc(found, func(m *config.Mistake) bool { return m.Flag != "" }) {
+	if found, ok := errors.AsType[config.Mistakes](err); ok && slices.ContainsFunc(found, byFlag) {
 		return nil, &exitError{exitUsage, err}
 	}
 	if err != nil {
@@ -214,6 +219,9 @@ func (c *cli) load(o config.Options) (*config.Config, error) {
 	}
 	return cfg, nil
 }
+
+// byFlag reports whether the mistake is in a flag that was given.
+func byFlag(m *config.Mistake) bool { return m.Flag != "" && m.Flag != privateLogin }
 
 // environment returns a variable of the process, for the few uses outside the configuration.
 func (c *cli) environment(name string) string {

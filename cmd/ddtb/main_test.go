@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -423,8 +424,20 @@ func TestAServerAsksForAFreeAddress(t *testing.T) {
 	if _, err := os.Stat(m.home + "/pg"); !os.IsNotExist(err) {
 		t.Errorf("run made its data before it looked at the address: %v", err)
 	}
-	m.run("", "runserver", "localhost").must(exitFailed, "server.addr", "HOST:PORT")
-	m.run("", "runserver", "70000").must(exitFailed, "70000")
+	m.run("", "runserver", "localhost").must(exitUsage, "server.addr", "HOST:PORT")
+	m.run("", "runserver", "70000").must(exitUsage, "70000")
+}
+
+func TestAMistakeInThePrivateLoginIsNoWrongUsage(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]bool{"--addr": true, privateLogin: false} {
+		c := &cli{environ: []string{"HOME=" + t.TempDir()}}
+		_, err := c.load(c.options(config.Flag{Name: name, Key: "databases.default.port", Value: "70000"}))
+		ee, is := errors.AsType[*exitError](err)
+		if err == nil || (is && ee.code == exitUsage) != want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 func TestHealthcheckReportsWhetherAServerAnswers(t *testing.T) {

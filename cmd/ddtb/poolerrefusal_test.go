@@ -10,6 +10,7 @@ import (
 	"ddtb/app/web"
 	"ddtb/config"
 	"ddtb/db"
+	"ddtb/db/activity"
 	"ddtb/db/dbtest"
 )
 
@@ -77,6 +78,12 @@ func TestEachRefusalOfARealPgBouncerHasItsCauseItsSentenceAndItsHint(t *testing.
 			})
 			if db.CauseOf(err) != c.cause || !strings.Contains(db.Hint(err), c.hint) {
 				t.Errorf("cause %q, hint %q: %v", db.CauseOf(err), db.Hint(err), err)
+			}
+			if advice := adviceOn(err); advice != db.Hint(err) {
+				t.Errorf("a command advises %q, and the message %q", advice, db.Hint(err))
+			}
+			if do := activity.Unreachable(err).Findings[0].Do; c.cause == db.SettingRefused && do != db.Hint(err) {
+				t.Errorf("the monitor advises %q, and the message %q", do, db.Hint(err))
 			}
 			if p := web.ProblemOf(err); !strings.Contains(p.Detail, c.sentence) || (p.RetryAfter > 0) != c.cause.Passes() {
 				t.Errorf("%+v", p)

@@ -6,6 +6,8 @@ import (
 	"strconv"
 
 	"ddtb/config"
+	"ddtb/db"
+	"ddtb/db/activity"
 	"ddtb/db/localpg"
 )
 
@@ -21,7 +23,24 @@ func (c *cli) privateDir(data string) (string, error) {
 // server of a running `ddtb run`: the one in the default directory, or else the last one that was started with --data.
 func (c *cli) loadForServer() (*config.Config, error) {
 	last, _ := os.ReadFile(c.lastDirFile()) // without it there was none
-	return c.loadWithPrivate(string(last))
+	cfg, err := c.loadWithPrivate(string(last))
+	if err == nil && !locatesDatabase(cfg) {
+		c.again = c.startsPrivate(string(last))
+	}
+	return cfg, err
+}
+
+// startsPrivate returns the command that starts the private server again, with its data in the default directory or in
+// other; "": there is no data.
+func (c *cli) startsPrivate(other string) string {
+	standard, err := c.privateDir("")
+	switch {
+	case err == nil && !localpg.Since(standard).IsZero():
+		return "ddtb run"
+	case other != "" && !localpg.Since(other).IsZero():
+		return "ddtb run --data " + activity.ShellQuote(other)
+	}
+	return ""
 }
 
 // loadWithPrivate is loadForServer with the directory of another private server; "": there is none.
@@ -45,6 +64,15 @@ func (c *cli) loadWithPrivate(other string) (*config.Config, error) {
 	return cfg, nil
 }
 
+// privateStopped returns what to do if err means that no server answers, where the private one of `ddtb run` is meant
+// and it is stopped; else "".
+func (c *cli) privateStopped(err error) string {
+	if c.again == "" || db.CauseOf(err) != db.ServerUnavailable {
+		return ""
+	}
+	return "no server is configured, and the private PostgreSQL is stopped: start it with `" + c.again + "`"
+}
+
 // lastDirFile returns the path of the file that names the directory of the private server that was started last with
 // --data. It is "" if there is no home.
 func (c *cli) lastDirFile() string {
@@ -66,6 +94,9 @@ func (c *cli) noteDir(dir string) {
 	}
 }
 
+// privateLogin names the private PostgreSQL as the origin of settings, in place of a flag that was given.
+const privateLogin = "ddtb run"
+
 // place returns flags that override the configured database with the private PostgreSQL's login.
 func place(login config.Database) []config.Flag {
 	var flags []config.Flag
@@ -74,7 +105,7 @@ func place(login config.Database) []config.Flag {
 		"host": login.Host, "port": strconv.Itoa(login.Port), "sslmode": login.SSLMode,
 		"pooler": "", "direct_host": "",
 	} {
-		flags = append(flags, config.Flag{Name: "ddtb run", Key: "databases.default." + key, Value: value})
+		flags = append(flags, config.Flag{Name: privateLogin, Key: "databases.default." + key, Value: value})
 	}
 	return flags
 }

@@ -68,15 +68,15 @@ func (c *cli) runAll(ctx context.Context, f runFlags) (err error) {
 	if f.addr != "" {
 		o.Flags = append(o.Flags, config.Flag{Name: "--addr", Key: "server.addr", Value: address(f.addr)})
 	}
-	l, err := c.listenConfigured(ctx, o) // first: it fails most often, and at once
-	if err != nil {
-		return err
-	}
-	defer func() { _ = l.Close() }()
 	dir, err := c.privateDir(f.data)
 	if err != nil {
 		return err
 	}
+	l, err := c.listenConfigured(ctx, o, dir) // first: it fails most often, and at once
+	if err != nil {
+		return err
+	}
+	defer func() { _ = l.Close() }()
 	pg, err := localpg.Start(ctx, localpg.Options{Dir: dir, Fresh: f.fresh, Logger: c.log})
 	if err != nil {
 		return err
@@ -109,8 +109,9 @@ func (c *cli) runAll(ctx context.Context, f runFlags) (err error) {
 	return c.whileRunning(ctx, pg, func(ctx context.Context) error { return c.serve(ctx, l, cfg, load, here) })
 }
 
-// listenConfigured opens the address of the configuration, for which it writes the reference file if there is none.
-func (c *cli) listenConfigured(ctx context.Context, o config.Options) (net.Listener, error) {
+// listenConfigured opens the address of the configuration, for which it writes the reference file if there is none. Its
+// error names a `ddtb run` that has the data of dir.
+func (c *cli) listenConfigured(ctx context.Context, o config.Options, dir string) (net.Listener, error) {
 	if err := c.ensureConfigFile(o); err != nil {
 		return nil, err
 	}
@@ -119,7 +120,14 @@ func (c *cli) listenConfigured(ctx context.Context, o config.Options) (net.Liste
 		return nil, err
 	}
 	c.mayTake(cfg.Server.ShutdownTimeout + stopTimeout) // the private PostgreSQL stops after the server
-	return app.Listen(ctx, cfg.Server.Addr)
+	l, err := app.Listen(ctx, cfg.Server.Addr)
+	if err == nil {
+		return l, nil
+	}
+	if _, running := localpg.Running(dir, demoDatabase, demoRole); running {
+		err = fmt.Errorf("%w\nIt may be the `ddtb run` that is running with the data in %s", err, dir)
+	}
+	return nil, err
 }
 
 // stopPrivate stops the private PostgreSQL, also after the end of ctx.
@@ -280,6 +288,7 @@ type welcome struct {
 	Strategy       string
 	File           string // of the configuration
 	Switch         string
+	TestEndpoints  bool
 }
 
 func (c *cli) welcome(cfg *config.Config, addr net.Addr, pg *localpg.Server, password, dir, flags string, s suggester) {
@@ -294,6 +303,6 @@ func (c *cli) welcome(cfg *config.Config, addr net.Addr, pg *localpg.Server, pas
 		Psql:     "PGPASSFILE=" + activity.ShellQuote(s.passFile) + " psql " + dsn,
 		Status:   s.complete("ddtb db-connections") + " status",
 		Strategy: cfg.Databases["default"].Strategy, File: cfg.File,
-		Switch: s.complete("ddtb strategy"),
+		Switch: s.complete("ddtb strategy"), TestEndpoints: cfg.Test.Enabled,
 	})
 }

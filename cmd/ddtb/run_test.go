@@ -77,7 +77,7 @@ func TestRunBringsEverythingOnANewMachine(t *testing.T) {
 		}
 	}
 	told := p.log.String()
-	for _, w := range []string{"Wrote " + m.file, "Data    " + data, "all settings are in\n  " + m.file, p.url + "/lab/", "user admin, password ", `The strategy is "pool"`, "ab -q -n 200 " + p.url + "/polls/", "curl '" + p.url + "/test/pool-stress?"} {
+	for _, w := range []string{"Wrote " + m.file, "Data    " + data, "all settings are in\n  " + m.file, p.url + "/lab/", "user admin, password ", `The strategy is "pool"`, "ab -q -n 200 " + p.url + "/polls/", "within 2 s:\n  curl '" + p.url + "/test/pool-stress?threads=15&strategy=pool&max_size=3&timeout=2s'\n"} {
 		if !strings.Contains(told, w) {
 			t.Errorf("the welcome lacks %q:\n%s", w, told)
 		}
@@ -89,6 +89,8 @@ func TestRunBringsEverythingOnANewMachine(t *testing.T) {
 		second.must(exitFailed, "already running", data)
 		m.in(t).start("run", "--addr", strings.TrimPrefix(p.url, "http://"), "--data", data+"2").ends().
 			must(exitFailed, "is taken by another program")
+		m.in(t).start("run", "--addr", strings.TrimPrefix(p.url, "http://")).ends().
+			must(exitFailed, "is taken by another program", "It may be the `ddtb run` that is running with the data in "+data)
 	})
 	t.Run("db-connections finds its PostgreSQL", func(t *testing.T) {
 		m.in(t).run("", "db-connections", "status").must(exitFine, "database ddtb, seen as ddtb")
@@ -112,6 +114,10 @@ func TestRunBringsEverythingOnANewMachine(t *testing.T) {
 		}
 		if alive(server) {
 			t.Error("its PostgreSQL is still there")
+		}
+		for _, command := range []string{"db-connections status", "config check --connect", "migrate status"} {
+			o := m.in(t).runWith([]string{"PGPORT=1"}, "", strings.Fields(command)...) // none of this machine's own listens there
+			o.must(exitFailed, "the private PostgreSQL is stopped: start it with `ddtb run`\n")
 		}
 	})
 	t.Run("after kill -9 it takes over, and the data stays", func(t *testing.T) {
@@ -218,9 +224,13 @@ func read(t *testing.T, file string) string {
 func TestTheCommandsThatRunPrintsReachItsOwnServerAndData(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
+	m.write("[test]\nenabled = false\n")
 	data := filepath.Join(m.home, "elsewhere")
 	p := m.serving("run", "--addr", "127.0.0.1:0", "--data", data)
 	welcome := p.log.String()
+	if strings.Contains(welcome, "/test/") {
+		t.Errorf("it names an endpoint that is off:\n%s", welcome)
+	}
 	if w := "run --fresh --addr 127.0.0.1:0 --data " + data; !strings.Contains(welcome, w) {
 		t.Errorf("the welcome lacks %q:\n%s", w, welcome)
 	}

@@ -29,6 +29,9 @@ var suggested = regexp.MustCompile("(^|`)ddtb (run|runserver|strategy|migrate|lo
 // complete returns the text with the program and the flags in each of its commands. A command that has them stays as it
 // is.
 func (s suggester) complete(text string) string {
+	if strings.Contains(s.flags["db-connections"], " --dsn ") { // another server than the configured one, which only this command reaches
+		text = strings.ReplaceAll(text, "ddtb config check --connect", "ddtb db-connections status")
+	}
 	var b strings.Builder
 	end := 0
 	for _, at := range suggested.FindAllStringSubmatchIndex(text, -1) {

@@ -185,7 +185,7 @@ func (s *stranger) mustFit(t *testing.T, line, typed, until string) {
 var ownLine = regexp.MustCompile(`\r\x1b\[K|Username: `)
 
 // toCopy matches commands and log lines, which are not wrapped.
-var toCopy = regexp.MustCompile(`\bddtb (run|db-connections) -|\bpsql (-h|postgres:)|^time=`)
+var toCopy = regexp.MustCompile(`\bddtb (run|db-connections) -|\bpsql (-h|postgres:)|\bcurl 'http:|^time=`)
 
 // isToCopy reports whether a line is a command, a log line, or one word.
 func isToCopy(line string) bool {

@@ -216,14 +216,15 @@ func (p *problem) group(sessions []Session, reason func(Session) Reason) []Holdi
 		out = append(out, *h)
 	}
 	weight := func(h Holding) int { return reasons[h.Reason].gravity * total[h.Reason] }
-	blame := func(h Holding) int { // a small pool at rest does not fill a server
-		if surplus := p.surplus(h); blameFrom*surplus >= len(sessions) {
-			return surplus
+	blame := func(h Holding, surplus func(Session) bool) int { // a small pool at rest does not fill a server
+		if n := h.count(surplus); blameFrom*n >= len(sessions) {
+			return n
 		}
 		return 0
 	}
 	slices.SortFunc(out, func(a, b Holding) int {
-		return cmp.Or(cmp.Compare(weight(b), weight(a)), cmp.Compare(a.Reason, b.Reason), cmp.Compare(blame(b), blame(a)),
+		return cmp.Or(cmp.Compare(weight(b), weight(a)), cmp.Compare(a.Reason, b.Reason),
+			cmp.Compare(blame(b, p.restsLong), blame(a, p.restsLong)), cmp.Compare(blame(b, Session.restsAfterOne), blame(a, Session.restsAfterOne)),
 			cmp.Compare(ofForeignTables(a), ofForeignTables(b)), cmp.Compare(b.Sessions, a.Sessions), cmp.Compare(a.Application, b.Application))
 	})
 	return out
@@ -240,13 +241,14 @@ func ofForeignTables(h Holding) int {
 	return 0
 }
 
-// surplus counts the sessions that have been idle for long, or were used once and not again. A pool in use has idle
-// sessions too, but each for a moment.
-func (p *problem) surplus(h Holding) int {
-	return h.count(func(s Session) bool {
-		rested := s.InState.Duration()
-		return s.State == Idle && (rested >= p.t.Idle || s.usedOnce() && rested >= atRest[len(atRest)-1])
-	})
+// restsLong reports whether the session has been idle for long. A pool in use has idle sessions too, but each for a moment.
+func (p *problem) restsLong(s Session) bool {
+	return s.State == Idle && s.InState.Duration() >= p.t.Idle
+}
+
+// restsAfterOne reports whether the session was used only when it began, and rests since.
+func (s Session) restsAfterOne() bool {
+	return s.State == Idle && s.usedOnce() && s.InState.Duration() >= atRest[len(atRest)-1]
 }
 
 // usedOnce reports whether the session was used only when it began.

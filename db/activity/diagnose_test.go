@@ -46,6 +46,13 @@ func TestTheDoctorKnowsTheScenariosByTheirLook(t *testing.T) {
 			),
 		},
 		{
+			"hidden-second-pool", "leaky", "close-idle --older-than=5m --application=leaky", // beside a pool that was warmed a moment ago
+			of(
+				many(30, with(in(Idle, 10*time.Minute), func(x *Session) { x.Application = "leaky" })),
+				many(60, with(in(Idle, 5*time.Second), func(x *Session) { x.Application, x.Age = "web", x.InState+1 })),
+			),
+		},
+		{
 			"noisy-neighbour", "it's theirs", `close-idle --older-than=5m --application='it'\''s theirs' --database=elsewhere`,
 			of(many(80, with(in(Idle, time.Hour), func(x *Session) { x.Application, x.Database = "it's theirs", "elsewhere" }))),
 		},

@@ -21,7 +21,7 @@ type Process struct {
 	Within      Age
 
 	Stalled Age // how long every lease has been in use with none given; 0 if not so
-	// These were named otherwise in JSON before, and the server that is asked may be older than the command.
+	// In JSON they keep their earlier names: the server that is asked may be older than the command.
 	FailedSinceStall int64 `json:"LostMeant"`  // requests that failed without a lease in that time
 	FailedRecently   int64 `json:"LostLately"` // the same in the last 15 s
 	Failure          *ConnectFailure
