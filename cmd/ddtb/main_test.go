@@ -124,8 +124,8 @@ func (m *machine) environ() []string {
 	environ := []string{
 		"HOME=" + m.home, "XDG_CONFIG_HOME=" + filepath.Dir(m.file), "XDG_RUNTIME_DIR=" + m.home, "XDG_DATA_HOME=" + m.home + "/share",
 	}
-	for _, v := range os.Environ() { // where PostgreSQL's programs are
-		if strings.HasPrefix(v, "PATH=") {
+	for _, v := range os.Environ() { // where PostgreSQL's programs are, and where the lab's server is
+		if strings.HasPrefix(v, "PATH=") || strings.HasPrefix(v, "TMPDIR=") {
 			environ = append(environ, v)
 		}
 	}
