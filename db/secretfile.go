@@ -102,9 +102,9 @@ func checkFiles(given func(name string) (path string, is bool)) error {
 }
 
 // keyword is one setting of a connection string of keywords, with its value quoted or not.
-var keyword = regexp.MustCompile(`([^\s=]+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s\\]|\\.)*))`)
+var keyword = regexp.MustCompile(`(?s)([^\s=]+)\s*=\s*(?:'((?:[^'\\]|\\.)*)'|((?:[^\s\\]|\\.)*))`)
 
-var escaped = regexp.MustCompile(`\\(.)`)
+var escaped = regexp.MustCompile(`(?s)\\(.)`)
 
 // settingsOf returns the settings of a connection string, which the driver will read in the same way. Of a URL, it
 // returns those after the question mark.

@@ -241,7 +241,8 @@ func ofForeignTables(h Holding) int {
 	return 0
 }
 
-// restsLong reports whether the session has been idle for long. A pool in use has idle sessions too, but each for a moment.
+// restsLong reports whether the session has been idle for long. A pool in use has idle sessions too, but each for a
+// moment.
 func (p *problem) restsLong(s Session) bool {
 	return s.State == Idle && s.InState.Duration() >= p.t.Idle
 }
