@@ -21,7 +21,7 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	l, err := lc.Listen(ctx, "tcp", addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("%s is taken by another program: stop that one, or choose another address (HOST:PORT; port 0 takes a free one)", addr)
+		return nil, takenError(addr)
 	case errors.Is(err, syscall.EACCES):
 		return nil, fmt.Errorf("no permission to listen on %s: ports below 1024 are for root, choose another with --addr HOST:PORT", addr)
 	case err != nil:
@@ -29,6 +29,15 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	}
 	return l, nil
 }
+
+// takenError is the error of an address that another program has.
+type takenError string
+
+func (e takenError) Error() string {
+	return string(e) + " is taken by another program: stop that one, or choose another address (HOST:PORT; port 0 takes a free one)"
+}
+
+func (e takenError) Unwrap() error { return syscall.EADDRINUSE }
 
 // How shutdown_timeout is divided. Serve always returns within it, whatever hangs, because the process is killed after
 // it. The first share is of the whole; each other share is of the remaining time.

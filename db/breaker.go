@@ -170,25 +170,10 @@ func (b *breaker) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndD
 			b.circuit.RecordFailure() // otherwise the one trial would count as running forever
 		}
 	case errors.Is(data.Err, errLost):
-		if other := besideLost(data.Err); other != nil {
-			b.ended(causeOfConnect(other), other)
-		} else {
-			b.circuit.RecordSuccess() // the server is reachable and has slots
-		}
+		b.circuit.RecordSuccess() // a server is reachable and has slots
 	default:
 		b.ended(causeOfConnect(data.Err), data.Err)
 	}
-}
-
-// besideLost returns the error of the first host that might have been the right one, and failed for another reason than a
-// lost ticket, or nil.
-func besideLost(err error) error {
-	for _, attempt := range attempts(err) {
-		if !errors.Is(attempt, errLost) && causeOfConnect(attempt) != NoSuitableServer {
-			return attempt
-		}
-	}
-	return nil
 }
 
 // TraceQueryStart is part of pgx.QueryTracer, which pgx requires of every tracer.

@@ -67,9 +67,9 @@ func (c *Connector) Prepare(ctx context.Context, cc *pgx.ConnConfig) error {
 // holdTicket lets the new session take its ticket while the driver still chooses among hosts: one that does not keep the
 // budget is not chosen.
 func (c *Connector) holdTicket(cc *pgx.ConnConfig) {
-	suitable, dial, lost := cc.ValidateConnect, cc.DialFunc, ""
+	suitable, dial, lost := cc.ValidateConnect, cc.DialFunc, map[string]bool{}
 	cc.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if addr == lost { // the driver would log in again, without TLS
+		if lost[addr] { // the driver would log in again, without TLS
 			return nil, errLost
 		}
 		return dial(ctx, network, addr)
@@ -82,15 +82,17 @@ func (c *Connector) holdTicket(cc *pgx.ConnConfig) {
 		}
 		err := c.tickets.hold(ctx, pc)
 		if errors.Is(err, errLost) {
-			lost = pc.Conn().RemoteAddr().String()
+			lost[pc.Conn().RemoteAddr().String()] = true
 		}
 		return err
 	}
 	cc.AfterConnect = func(ctx context.Context, pc *pgconn.PgConn) error { // a host that is only not preferred was not validated
-		if pc.CustomData()[ticketKey] == nil {
-			return c.tickets.hold(ctx, pc)
+		if pc.CustomData()[ticketKey] != nil {
+			return nil
 		}
-		return nil
+		ctx, cancel := context.WithTimeout(ctx, cc.ConnectTimeout) // the driver bounds ValidateConnect alone
+		defer cancel()
+		return c.tickets.hold(ctx, pc)
 	}
 }
 

@@ -41,7 +41,7 @@ func Hint(err error) string {
 	case pe.Code == pgerrcode.DiskFull:
 		return "the disk of the server is full: free some space there, but delete nothing in its data directory"
 	case pe.Code == pgerrcode.InvalidPassword: // the server does not say which of the two it is
-		return "the password is wrong, or it was stored with md5 and pg_hba.conf asks for scram-sha-256: `\\password ROLE` in psql sets it again"
+		return "the user or the password is wrong, or the password was stored with md5 and pg_hba.conf asks for scram-sha-256: `\\password ROLE` in psql sets it again"
 	case pe.Code == pgerrcode.InsufficientPrivilege && strings.HasPrefix(pe.Routine, "aclcheck_error"):
 		return "the table belongs to another role: `ddtb migrate` says which statement grants it"
 	case pe.Code == pgerrcode.InvalidAuthorizationSpecification && pe.Routine == "auth_failed" && strings.Contains(pe.Message, "Peer"):

@@ -26,9 +26,15 @@ const outageFor = 3 * time.Second
 //   - under Multiplex it needs no lease at all.
 //
 // Rows support pgx's own types, not those registered on a connection.
-func (d *DB) Read() Querier { return reader{d} }
+func (d *DB) Read() Querier { return reader{db: d} }
 
-type reader struct{ db *DB }
+// ReadOnce is Read without its retry, for a caller that has another way to answer.
+func (d *DB) ReadOnce() Querier { return reader{db: d, once: true} }
+
+type reader struct {
+	db   *DB
+	once bool
+}
 
 // Query is part of Querier.
 func (r reader) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
@@ -38,7 +44,7 @@ func (r reader) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, e
 func (r reader) query(ctx context.Context, sql string, args []any, from callSite) (pgx.Rows, error) {
 	began := time.Now()
 	rows, err := r.db.read(ctx, sql, args, from)
-	if err != nil {
+	if err != nil && !r.once {
 		rows, err = r.db.retryRead(ctx, sql, args, from, began, err)
 	}
 	if again, ok := errors.AsType[*retryError](err); ok && CauseOf(err) != "" {

@@ -144,7 +144,11 @@ func (l *Lease) outdated(err error) bool {
 		return false
 	}
 	at, _ := data[opened].(time.Time)
-	if !at.Before(l.since) && (l.again || pe.Code != pgerrcode.FeatureNotSupported) {
+	fresh := !at.Before(l.since)
+	if pe.Code == pgerrcode.FeatureNotSupported {
+		return !fresh || !l.again
+	}
+	if fresh {
 		l.source.futile.Store(ticks() + int64(futileFor))
 		return false
 	}

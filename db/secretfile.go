@@ -79,12 +79,12 @@ func CheckFilesOf(dsn string) error {
 
 func checkFiles(given func(name string) (path string, is bool)) error {
 	home, _ := os.UserHomeDir() // without one there are no default files
-	service, _ := given("service")
+	_, service := given("service")
 	for _, f := range driverFiles {
 		path, is := given(f.key)
 		variable := os.Getenv(f.variable) //nolint:forbidigo // the driver reads the same variables by itself
 		switch {
-		case f.key == "servicefile" && service == "" && os.Getenv("PGSERVICE") == "": //nolint:forbidigo // as above
+		case f.key == "servicefile" && !service && os.Getenv("PGSERVICE") == "": //nolint:forbidigo // as above
 			continue
 		case is:
 		case variable != "":
@@ -111,7 +111,11 @@ var escaped = regexp.MustCompile(`(?s)\\(.)`)
 func settingsOf(dsn string) map[string]string {
 	settings := map[string]string{}
 	if strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://") {
-		_, query, _ := strings.Cut(dsn, "?")
+		_, rest, _ := strings.Cut(dsn, "://")
+		if login, host, found := strings.Cut(rest, "@"); found && !strings.Contains(login, "/") {
+			rest = host // a password may have a question mark
+		}
+		_, query, _ := strings.Cut(rest, "?")
 		for setting := range strings.SplitSeq(query, "&") {
 			name, value, _ := strings.Cut(setting, "=")
 			name, _ = url.PathUnescape(name) // the driver refuses what isn't one
@@ -125,10 +129,16 @@ func settingsOf(dsn string) map[string]string {
 	return settings
 }
 
+// isNull reports whether the file is the null device, by whatever name: the driver reads it as empty.
+func isNull(file os.FileInfo) bool {
+	null, err := os.Stat(os.DevNull)
+	return err == nil && os.SameFile(file, null)
+}
+
 func checkFile(path string) error {
 	info, err := os.Stat(path) //nolint:gosec // an operator names it, and the driver opens it
 	switch {
-	case err != nil || info.IsDir() || path == os.DevNull: // the driver sees at once that it can't use it
+	case err != nil || info.IsDir() || isNull(info): // the driver sees at once that it can't use it
 		return nil
 	case !info.Mode().IsRegular():
 		return fmt.Errorf("%s is not a regular file: name one", path)

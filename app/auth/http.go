@@ -77,8 +77,7 @@ func (s *Service) withSecret(ctx context.Context, secret string) context.Context
 // 30 seconds old. The error is the database's.
 func UserFrom(ctx context.Context) (*User, error) { return userFrom(ctx, false) }
 
-// UserOnce is UserFrom for callers that can do without the answer: during an outage it fails at once, where UserFrom
-// retries its query.
+// UserOnce is UserFrom for callers that can do without the answer: it does not retry its query during an outage.
 func UserOnce(ctx context.Context) (*User, error) { return userFrom(ctx, true) }
 
 func userFrom(ctx context.Context, once bool) (*User, error) {

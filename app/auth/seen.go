@@ -117,11 +117,13 @@ func (s *Service) forget(secret string) {
 }
 
 // reads returns the Querier for declared reads of sessions, or the primary's if a replica may lack a change that was made
-// here.
-func (s *Service) reads(now time.Time) db.Querier {
-	lag := s.db.MaxLag()
-	if lag > 0 && s.seen.forgot(max(time.Minute, 2*lag), now) { // after it every replica in service has replayed it
+// here. once means that a failed read is not retried.
+func (s *Service) reads(now time.Time, once bool) db.Querier {
+	switch lag := s.db.MaxLag(); {
+	case lag > 0 && s.seen.forgot(max(time.Minute, 2*lag), now): // after it every replica in service has replayed it
 		return s.db
+	case once:
+		return s.db.ReadOnce()
 	}
 	return s.db.Read()
 }
@@ -134,14 +136,13 @@ func (s *Service) user(ctx context.Context, key secretHash, once bool) (*User, e
 	if known.user != nil && (now.Sub(known.checked) < fresh || now.Before(known.retry)) {
 		return known.user, nil
 	}
-	if known.user == nil && once {
-		return s.ask(ctx, s.db, key, epoch)
-	} else if known.user == nil {
-		return s.ask(ctx, s.reads(now), key, epoch)
+	q := s.reads(now, once || known.user != nil)
+	if known.user == nil {
+		return s.ask(ctx, q, key, epoch)
 	}
 	soon, cancel := context.WithTimeout(ctx, tryFor)
 	defer cancel()
-	u, err := s.ask(soon, s.db, key, epoch)
+	u, err := s.ask(soon, q, key, epoch)
 	if err == nil || ctx.Err() != nil || !cannotAsk(err) {
 		return u, err
 	}

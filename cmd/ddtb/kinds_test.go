@@ -119,6 +119,7 @@ var kinds = []struct {
 	{"a known error of the set-up without the way out", []member{
 		{fault: "nobody listens, to migrate", wantText: "What to do: see that the server runs", play: command(func(c *config.Database) { c.Host, c.Port = "127.0.0.1", 1 }, "migrate")},
 		{fault: "a role that may not log in, what to do", wantText: "What to do: the server answers: correct the user, the password", play: checkAfter("ALTER ROLE %s NOLOGIN")},
+		{fault: "a user who does not exist", wantText: "the user or the password is wrong", play: check(func(c *config.Database) { c.User = "nobody" })},
 		{fault: "no slot is left, to loaddemo", wantText: "db-connections doctor", play: after(command(nil, "loaddemo"), "ALTER ROLE $ROLE CONNECTION LIMIT 0")},
 		{fault: "a database that does not exist", wantText: "does not exist", play: check(func(c *config.Database) { c.Name = "nothing" })},
 		{fault: "the page of such a database", wantText: "has to create it, or to correct its name", play: page(func(c *config.Database) { c.Name = "nothing" })},

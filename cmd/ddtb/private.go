@@ -1,9 +1,12 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"ddtb/config"
 	"ddtb/db"
@@ -64,10 +67,11 @@ func (c *cli) loadWithPrivate(other string) (*config.Config, error) {
 	return cfg, nil
 }
 
-// privateStopped returns what to do if err means that no server answers, where the private one of `ddtb run` is meant
-// and it is stopped; else "".
+// privateStopped returns what to do if no server answered at all, where the private one of `ddtb run` is meant and it is
+// stopped; else "".
 func (c *cli) privateStopped(err error) string {
-	if c.again == "" || db.CauseOf(err) != db.ServerUnavailable {
+	_, answered := errors.AsType[*pgconn.PgError](err)
+	if c.again == "" || answered || db.CauseOf(err) != db.ServerUnavailable {
 		return ""
 	}
 	return "no server is configured, and the private PostgreSQL is stopped: start it with `" + c.again + "`"

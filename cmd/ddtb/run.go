@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"text/template"
 	"time"
 
@@ -124,8 +125,8 @@ func (c *cli) listenConfigured(ctx context.Context, o config.Options, dir string
 	if err == nil {
 		return l, nil
 	}
-	if _, running := localpg.Running(dir, demoDatabase, demoRole); running {
-		err = fmt.Errorf("%w\nIt may be the `ddtb run` that is running with the data in %s", err, dir)
+	if _, running := localpg.Running(dir, demoDatabase, demoRole); running && errors.Is(err, syscall.EADDRINUSE) {
+		err = fmt.Errorf("%w\nIt may be the ddtb run that is running with the data in %s", err, dir)
 	}
 	return nil, err
 }
@@ -303,6 +304,6 @@ func (c *cli) welcome(cfg *config.Config, addr net.Addr, pg *localpg.Server, pas
 		Psql:     "PGPASSFILE=" + activity.ShellQuote(s.passFile) + " psql " + dsn,
 		Status:   s.complete("ddtb db-connections") + " status",
 		Strategy: cfg.Databases["default"].Strategy, File: cfg.File,
-		Switch: s.complete("ddtb strategy"), TestEndpoints: cfg.Test.Enabled,
+		Switch: s.complete("ddtb strategy"), TestEndpoints: cfg.Test.Enabled && cfg.Test.MaxThreads >= 15 && cfg.Test.MaxHold >= 2*time.Second,
 	})
 }

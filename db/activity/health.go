@@ -400,7 +400,7 @@ func Unreachable(err error) Health {
 	case errors.Is(err, errNoAnswer):
 		f.Do = "if this address is a pooler's, all its connections are in use: to monitor the server past it, set direct_host, or name the " +
 			"server itself with --dsn; else see whether the server's machine hangs"
-	case db.CauseOf(err) == db.SettingRefused && db.Hint(err) != "": // a pooler refuses it, not the server
+	case db.CauseOf(err) != db.PoolerFull && db.ByPooler(err) && db.Hint(err) != "": // the general advice is about the server
 		f.Do = db.Hint(err)
 	case refused && db.CauseOf(err) == "": // the server let us in, and then refused a query
 		f.Do = cmp.Or(db.Hint(err), "the server answers, and the login works: the message says what it refuses")
