@@ -114,8 +114,10 @@ func (m *muxTest) exec(sql string) {
 func (m *muxTest) echo(n int) {
 	m.Helper()
 	got, err := muxNumber(context.Background(), m.Multiplexer, `SELECT $1::int`, n)
-	for began := time.Now(); errors.Is(err, db.ErrUnsuitable) && time.Since(began) < 5*time.Second; {
+	if errors.Is(err, db.ErrUnsuitable) {
 		m.aside.Add(1)
+	}
+	for began := time.Now(); errors.Is(err, db.ErrUnsuitable) && time.Since(began) < 5*time.Second; {
 		<-time.After(10 * time.Millisecond) // as long as a lease might take: the statement may be unsuitable for a second
 		got, err = muxNumber(context.Background(), m.Multiplexer, `SELECT $1::int`, n)
 	}

@@ -90,7 +90,7 @@ func TestRunBringsEverythingOnANewMachine(t *testing.T) {
 		m.in(t).start("run", "--addr", strings.TrimPrefix(p.url, "http://"), "--data", data+"2").ends().
 			must(exitFailed, "is taken by another program")
 		m.in(t).start("run", "--addr", strings.TrimPrefix(p.url, "http://")).ends().
-			must(exitFailed, "is taken by another program", "It may be the `ddtb run` that is running with the data in "+data)
+			must(exitFailed, "is taken by another program", "It may be the ddtb run that is running with the data in "+data)
 	})
 	t.Run("db-connections finds its PostgreSQL", func(t *testing.T) {
 		m.in(t).run("", "db-connections", "status").must(exitFine, "database ddtb, seen as ddtb")
