@@ -169,7 +169,7 @@ func (d *connections) fail(ctx context.Context, a action, err error) error {
 	case a.name == "health", f.Health.Processes > 0:
 		d.printer.Health(f.Health)
 	case ctx.Err() == nil && !strings.Contains(err.Error(), f.Health.Findings[0].Do):
-		failed.err = fmt.Errorf("%w\nWhat to do: %s", err, f.Health.Findings[0].Do)
+		failed.err = fmt.Errorf("%w%s%s", err, nextStep, f.Health.Findings[0].Do)
 	default:
 		failed.err = err
 	}

@@ -119,12 +119,14 @@ func (c *cli) execute(ctx context.Context, args []string) int {
 	return code
 }
 
+// nextStep comes before the advice in an error's text.
+const nextStep = "\nWhat to do: "
+
 // complain prints an error. Further lines are indented, so that a server's text can't be mistaken for ours.
 func (c *cli) complain(err error, hint string) {
-	const toDo = "\nWhat to do: "
 	text, advice := err.Error(), cmp.Or(c.privateStopped(err), adviceOn(err))
-	if !strings.Contains(text, toDo) && !strings.Contains(text, advice) {
-		text += toDo + advice
+	if !strings.Contains(text, nextStep) && !strings.Contains(text, advice) {
+		text += nextStep + advice
 	}
 	text = strings.ReplaceAll(c.suggester().complete(text), "\r", "\n")
 	p := console.Printer{W: c.err, Width: width(c.screen)}
