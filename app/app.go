@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/labstack/echo/v4"
 	"golang.org/x/sync/singleflight" // shares a query with a result among the requests that wait for it
@@ -146,7 +145,7 @@ func (a *App) addPages() {
 	cfg, reserve := a.cfg, func() auth.Runner { return newReserve(a.monitor).inTx }
 	a.guard, a.ids, a.patterns = web.NewGuard(cfg.Server.BaseURL, cfg.Server.AllowedHosts...), newRequestIDs(), map[string]bool{}
 	a.users = auth.New(a.db, cfg.Admin, reserve())
-	a.polls = polls.New(polls.NewStore(a.db), time.Now)
+	a.polls = polls.New(polls.NewStore(a.db))
 	a.lab = lab.New(a.db, a.monitor, cfg.Test, cfg.Sentry, a.log)
 	a.scenes = labsite.New(a.lab.Enabled, a.o.Complete, a.log)
 	a.admin = admin.New(admin.Options{

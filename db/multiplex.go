@@ -56,6 +56,7 @@ func lostShared(cause error) error {
 
 var (
 	errMoved = &retryError{errors.New("a statement ahead of this one holds up the connection")}
+	errAlone = &retryError{errors.New("the shared statement failed")}
 	errStale = &retryError{errors.New("the types of the statement have changed")}
 )
 
@@ -110,9 +111,9 @@ func (m *multiplexer) query(ctx context.Context, sql string, args []any) (pgx.Ro
 	if err != nil {
 		return nil, err
 	}
-	for range muxAttempts {
+	for i := range muxAttempts {
 		var rows *muxRows
-		rows, err = m.attempt(ctx, sql, args)
+		rows, err = m.attempt(ctx, sql, args, i > 0)
 		if err == nil {
 			return rows, nil
 		}
@@ -142,13 +143,14 @@ func rewritten(ctx context.Context, sql string, args []any) (string, []any, erro
 	return sql, args, nil
 }
 
-func (m *multiplexer) attempt(ctx context.Context, sql string, args []any) (*muxRows, error) {
+// attempt runs the read once. alone means that it shares no answer with other callers.
+func (m *multiplexer) attempt(ctx context.Context, sql string, args []any, alone bool) (*muxRows, error) {
 	s, fresh, err := m.describe(ctx, sql)
 	if err != nil {
 		return nil, err
 	}
 	call := newMuxCall(s)
-	call.fresh, call.rows = fresh, &muxRows{fields: s.Fields, codec: muxCodecs.Get().(*muxCodec)}
+	call.alone, call.fresh, call.rows = alone, fresh, &muxRows{fields: s.Fields, codec: muxCodecs.Get().(*muxCodec)}
 	if err := call.bind(args); err != nil {
 		call.rows.codec.release()
 		m.outdated(s)
@@ -201,18 +203,26 @@ func (m *multiplexer) do(ctx context.Context, call *muxCall) error {
 		return call.err
 	case <-ctx.Done():
 	}
-	err = ctx.Err()
 	m.mu.Lock()
-	if call.place != nil {
-		m.waiting.Remove(call.place)
-		if errors.Is(err, context.DeadlineExceeded) {
-			err = &ConnError{Cause: PoolTimeout, Strategy: Multiplex, Waited: time.Since(call.queued), Waiting: m.waiting.Len(), Err: err}
-		}
-	}
-	m.answer(call, err)
+	m.answer(call, m.leave(call, ctx.Err()))
 	m.mu.Unlock()
 	<-call.done
 	return call.err
+}
+
+// leave gives up a wait whose context ended with err, and returns the error for the caller. The lock is held.
+func (m *multiplexer) leave(call *muxCall, err error) error {
+	if !call.waits() {
+		return err
+	}
+	if call.first == nil && call.joined == nil {
+		m.waiting.Remove(call.place)
+		call.withdraw()
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return &ConnError{Cause: PoolTimeout, Strategy: Multiplex, Waited: time.Since(call.queued), Waiting: m.waiting.Len(), Err: err}
+	}
+	return err
 }
 
 // submit sends the call, or lets it wait for room. The lock is held.
@@ -222,6 +232,10 @@ func (m *multiplexer) submit(call *muxCall) error {
 		return errMultiplexClosed
 	case call.dropped:
 		return errStale
+	case call.join():
+		call.queued = time.Now()
+		m.unanswered++
+		return nil
 	}
 	if m.waiting.Len() == 0 {
 		if c := m.pick(); c != nil {
@@ -240,7 +254,27 @@ func (m *multiplexer) submit(call *muxCall) error {
 	m.unanswered++
 	call.queued = time.Now()
 	call.place = m.waiting.PushBack(call)
+	call.offer()
 	return nil
+}
+
+// settle answers the call, and those that share its answer. If the server reports an error, they are retried alone, since
+// an error may be due to chance. The lock is held.
+func (m *multiplexer) settle(call *muxCall, err error) {
+	call.withdraw()
+	shared := err
+	if _, failed := err.(*pgconn.PgError); failed { //nolint:errorlint // never wrapped
+		shared = errAlone
+	}
+	for other, next := call.joined, (*muxCall)(nil); other != nil; other = next {
+		if err == nil {
+			other.rows.buf, other.rows.left, other.rows.tag = call.rows.buf, call.rows.left, call.rows.tag
+		}
+		next = other.joined
+		m.answer(other, shared) // its memory may be used again from now on
+	}
+	call.joined = nil
+	m.answer(call, err)
 }
 
 // answer ends the wait of the call's caller, once. The lock is held.
@@ -352,7 +386,7 @@ func (m *multiplexer) dispatch() {
 		}
 		call := m.waiting.Remove(m.waiting.Front()).(*muxCall)
 		if call.place = nil; call.dropped {
-			m.answer(call, errStale)
+			m.settle(call, errStale)
 		} else {
 			c.send(call)
 		}
@@ -369,7 +403,7 @@ func (m *multiplexer) dispatch() {
 // refuse answers every waiting call with err. The lock is held.
 func (m *multiplexer) refuse(err error) {
 	for m.waiting.Len() > 0 {
-		m.answer(m.waiting.Remove(m.waiting.Front()).(*muxCall), err)
+		m.settle(m.waiting.Remove(m.waiting.Front()).(*muxCall), err)
 	}
 }
 
@@ -431,6 +465,7 @@ type muxStatement struct {
 	rowless          bool      // it returns no rows, so it isn't a read
 	dropped          bool      // no longer in the cache
 	changed          bool      // its description is wrong, so its answers can't be read
+	offered          *muxCall  // see offer
 	since            time.Time // when it was first used
 	used             uint64
 	size             atomic.Int64  // bytes of a recent result

@@ -130,8 +130,10 @@ func (m *muxFuzz) disturb(seed uint64) func() {
 func (m *muxFuzz) operation(r *rand.Rand, n int) {
 	number := fmt.Sprintf(`SELECT $1::int /* %d */`, n/500) // a text that was slow because the machine is busy is replaced
 	switch k := r.IntN(1000); {
-	case k < 400:
+	case k < 200:
 		m.wants(context.Background(), n, "", number, n)
+	case k < 400: // several ask the same
+		m.wants(context.Background(), n/16, "", number, n/16)
 	case k < 550:
 		m.wants(context.Background(), n%1000, "", `SELECT v FROM t WHERE id = $1`, n%1000)
 	case k < 600:

@@ -105,6 +105,7 @@ func (c *muxConn) send(call *muxCall) {
 	}
 	c.queue = append(c.queue, call)
 	c.unsent++
+	call.offer()
 	c.rouse()
 }
 
@@ -161,6 +162,9 @@ func (c *muxConn) batch() []byte {
 		c.writing = false
 		return nil
 	}
+	for _, call := range c.queue[len(c.queue)-c.unsent:] {
+		call.withdraw()
+	}
 	c.unsent = 0
 	c.out, c.spare = c.spare[:0], batch
 	if cap(batch) > muxBuffer {
@@ -181,7 +185,7 @@ func (c *muxConn) retire(cause error) {
 	}
 	c.closed, c.cause = true, cause
 	for _, call := range c.queue[c.head:] {
-		c.m.answer(call, cause)
+		c.m.settle(call, cause)
 	}
 	c.interrupt(0)
 }
@@ -222,9 +226,9 @@ func (c *muxConn) check() {
 	if left <= 0 {
 		left, c.stuck = muxStuck, true
 		for _, call := range c.queue[c.head+1:] {
-			m.answer(call, errMoved)
+			m.settle(call, errMoved)
 		}
-		if head := c.queue[c.head]; head.gone {
+		if head := c.queue[c.head]; head.abandoned() {
 			m.recordSlowRun(head.muxStatement, c.since)
 			c.retire(errMoved)
 		}
@@ -264,7 +268,7 @@ func (c *muxConn) fail(err error) {
 	cause := lostShared(err)
 	if _, large := errors.AsType[*pgproto3.ExceededMaxBodyLenErr](err); large && c.inFlight() > 0 && !c.closed {
 		c.m.recordSlowRun(c.queue[c.head].muxStatement, c.since)
-		c.m.answer(c.queue[c.head], errLarge)
+		c.m.settle(c.queue[c.head], errLarge)
 		cause = errMoved
 	}
 	c.retire(cause)
@@ -359,7 +363,7 @@ func (c *muxConn) row(call *muxCall, values [][]byte) {
 	c.m.mu.Lock()
 	defer c.m.mu.Unlock()
 	c.m.recordSlowRun(call.muxStatement, c.since)
-	c.m.answer(call, errLarge)
+	c.m.settle(call, errLarge)
 }
 
 // complete answers the call and returns the one behind it, if any.
@@ -380,7 +384,7 @@ func (c *muxConn) complete(call *muxCall, status byte) (next *muxCall, err error
 	} else if c.head > 1024 {
 		c.queue, c.head = slices.Delete(c.queue, 0, c.head), 0
 	}
-	m.answer(call, m.outcome(c, call))
+	m.settle(call, m.outcome(c, call))
 	c.rouse()
 	c.retireAged()
 	if m.waiting.Len() > 0 {

@@ -11,7 +11,8 @@ import (
 
 // Multiplex is the name of the strategy that sends declared reads, those through DB.Read, over a few connections that
 // all requests share. Each read has its own Sync, and does not wait for the answers to earlier reads. 500 readers at
-// once need two slots. Transactions and all other statements use leases of a pool, by its settings.
+// once need two slots. Reads of the same statement and arguments that wait to be sent are sent once, and share the
+// answer. Transactions and all other statements use leases of a pool, by its settings.
 //
 // Under a budget, a shared connection gets a ticket only if another is left for leases. Until one is open, reads use the
 // pool.

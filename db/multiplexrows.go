@@ -22,11 +22,14 @@ import (
 // of its connection until the call is answered.
 type muxCall struct {
 	place  *list.Element // in the list of waiting calls
-	queued time.Time     // when it joined them
+	queued time.Time     // when it began to wait
 	gone   bool          // answered, or the caller left
 	err    error
+	first  *muxCall // the call whose answer it shares; nil: it has its own
+	joined *muxCall // a call that shares this one's answer, or that of the same first; the next has joined that one
 
 	*muxStatement
+	alone    bool   // it shares no answer
 	fresh    bool   // the statement was described just now for this caller
 	prepared uint64 // the number of the Parse message that prepared the statement on this connection
 	parse    bool   // this call sends the Parse message
@@ -57,6 +60,52 @@ func (call *muxCall) release() {
 	if cap(call.message) <= 4096 {
 		muxCalls.Put(call)
 	}
+}
+
+// offer lets calls of the same arguments share this one's answer until it is written: no statement has begun, so the
+// answer is new enough for each of them. The lock is held.
+func (call *muxCall) offer() {
+	if call.rows != nil && !call.alone {
+		call.offered = call
+	}
+}
+
+// withdraw ends the offer. The lock is held.
+func (call *muxCall) withdraw() {
+	if call.offered == call {
+		call.offered = nil
+	}
+}
+
+// join accepts an offer, if there is one of the same arguments. The lock is held.
+func (call *muxCall) join() bool {
+	first := call.offered
+	if first == nil || call.rows == nil || call.alone || !bytes.Equal(call.message, first.message) {
+		return false
+	}
+	call.first, call.joined, first.joined = first, first.joined, call
+	return true
+}
+
+// waits reports whether its caller waits for room. The lock is held.
+func (call *muxCall) waits() bool {
+	switch {
+	case call.gone: // its first may have a new caller by now
+		return false
+	case call.first != nil:
+		return call.first.place != nil
+	}
+	return call.place != nil
+}
+
+// abandoned reports whether every caller that waits for the call's answer has left. The lock is held.
+func (call *muxCall) abandoned() bool {
+	for ; call != nil; call = call.joined {
+		if !call.gone {
+			return false
+		}
+	}
+	return true
 }
 
 // bind encodes the messages that run the statement with these arguments.

@@ -23,7 +23,8 @@ const outageFor = 3 * time.Second
 //     that has never answered is not waited for;
 //   - the lease is released before the rows are scanned: they are complete in memory, up to multiplex.max_result; a
 //     larger result is streamed, as by DB.Query;
-//   - under Multiplex it needs no lease at all.
+//   - under Multiplex it needs no lease at all, and callers that ask the same at the same time may share an answer. Its
+//     statement began after each of them asked. So a function such as random gives them the same value.
 //
 // Rows support pgx's own types, not those registered on a connection.
 func (d *DB) Read() Querier { return reader{db: d} }

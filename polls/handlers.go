@@ -39,7 +39,6 @@ const listed = 5
 // Handlers are the pages. They return database errors unchanged, for the central error handler.
 type Handlers struct {
 	store *Store
-	now   func() time.Time
 	list  *web.Memo
 	forms [formMemos]*web.Memo // by the question's number, modulo
 	mark  Token                // stands for the token in a cached form; never sent
@@ -48,9 +47,9 @@ type Handlers struct {
 // formMemos is how many forms are cached. Questions with the same number modulo formMemos share one place.
 const formMemos = 16
 
-// New makes the pages over a store. now decides what is published; use time.Now.
-func New(store *Store, now func() time.Time) *Handlers {
-	h := &Handlers{store: store, now: now, list: pages.Memo("list.html"), mark: newToken()}
+// New makes the pages over a store.
+func New(store *Store) *Handlers {
+	h := &Handlers{store: store, list: pages.Memo("list.html"), mark: newToken()}
 	for i := range h.forms {
 		h.forms[i] = pages.Memo("detail.html")
 	}
@@ -87,11 +86,11 @@ func (l list) Items() []item { return l.items[:l.n] }
 
 // List shows the newest questions.
 func (h *Handlers) List(c echo.Context) error {
-	now := h.now()
-	questions, err := h.store.Latest(c.Request().Context(), now, listed)
+	questions, err := h.store.Latest(c.Request().Context(), listed)
 	if err != nil {
 		return err
 	}
+	now := time.Now()
 	var shown list
 	for i, q := range questions {
 		shown.items[i] = item{q.ID, q.Text, q.PubDate, q.WasPublishedRecently(now)}
@@ -138,7 +137,7 @@ func (h *Handlers) Vote(c echo.Context) error {
 	if b.token != (Token{}) {
 		web.CountsOnce(c)
 	}
-	counted, err := h.store.Vote(c.Request().Context(), h.now(), id, b.choice, b.token)
+	counted, err := h.store.Vote(c.Request().Context(), id, b.choice, b.token)
 	if err != nil {
 		return err
 	}
@@ -172,5 +171,5 @@ func (h *Handlers) question(c echo.Context) (Question, error) {
 	if err != nil {
 		return Question{}, err
 	}
-	return h.store.Published(c.Request().Context(), h.now(), id)
+	return h.store.Published(c.Request().Context(), id)
 }

@@ -37,7 +37,7 @@ func newSite(t *testing.T) *site {
 
 func siteOn(t *testing.T, d *db.DB) *site {
 	t.Helper()
-	h := polls.New(polls.NewStore(d), func() time.Time { return now })
+	h := polls.New(polls.NewStore(d))
 	e := echo.New()
 	e.HTTPErrorHandler = web.HandleErrors(slog.New(slog.DiscardHandler), nil)
 	for _, r := range append(h.Routes(), web.Get("/static/*", web.Static(polls.Static))) {

@@ -3,7 +3,6 @@ package polls
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -12,8 +11,9 @@ import (
 	"ddtb/db"
 )
 
-// Store accesses the polls in PostgreSQL. Each method for a page is one query on one lease. The caller passes the
-// current time.
+// Store accesses the polls in PostgreSQL. Each method for a page is one query on one lease. The server's clock decides
+// which questions are published: it is the same for every process, and readers of one page ask the same, so that under
+// db.Multiplex they can share an answer.
 type Store struct{ db *db.DB }
 
 // NewStore makes a store on a migrated database.
@@ -23,13 +23,13 @@ func NewStore(d *db.DB) *Store { return &Store{d} }
 const latestSQL = `
 SELECT id, coalesce(question_text, ''), pub_date
 FROM polls_question
-WHERE pub_date <= $1
+WHERE pub_date <= now()
 ORDER BY pub_date DESC, id DESC
-LIMIT $2`
+LIMIT $1`
 
 // Latest returns the newest n published questions, newest first, without their choices.
-func (s *Store) Latest(ctx context.Context, now time.Time, n int) ([]Question, error) {
-	rows, err := s.db.Read().Query(ctx, latestSQL, now, n)
+func (s *Store) Latest(ctx context.Context, n int) ([]Question, error) {
+	rows, err := s.db.Read().Query(ctx, latestSQL, n)
 	if err != nil {
 		return nil, fmt.Errorf("latest polls: %w", err)
 	}
@@ -47,12 +47,12 @@ func (s *Store) Latest(ctx context.Context, now time.Time, n int) ([]Question, e
 const publishedSQL = `
 SELECT q.id, coalesce(q.question_text, ''), q.pub_date, c.id, coalesce(c.choice_text, ''), coalesce(c.votes, 0)
 FROM polls_question q LEFT JOIN polls_choice c ON c.question_id = q.id
-WHERE q.id = $1::bigint AND q.pub_date <= $2
+WHERE q.id = $1::bigint AND q.pub_date <= now()
 ORDER BY c.id`
 
 // Published returns the question with its choices. An unpublished or missing question is fault.NotFound.
-func (s *Store) Published(ctx context.Context, now time.Time, id int64) (Question, error) {
-	rows, err := s.db.Read().Query(ctx, publishedSQL, id, now)
+func (s *Store) Published(ctx context.Context, id int64) (Question, error) {
+	rows, err := s.db.Read().Query(ctx, publishedSQL, id)
 	if err != nil {
 		return Question{}, fmt.Errorf("poll %d: %w", id, err)
 	}
@@ -87,10 +87,10 @@ const voteSQL = `
 WITH open AS (
     SELECT c.id
     FROM polls_choice c JOIN polls_question q ON q.id = c.question_id
-    WHERE c.id = $1::bigint AND q.id = $2::bigint AND q.pub_date <= $3
+    WHERE c.id = $1::bigint AND q.id = $2::bigint AND q.pub_date <= now()
 ), fresh AS (
     INSERT INTO ddtb_vote (token, choice_id, at)
-    SELECT $4::uuid, id, $3 FROM open
+    SELECT $3::uuid, id, now() FROM open
     ON CONFLICT DO NOTHING
     RETURNING choice_id
 ), counted AS (
@@ -100,7 +100,7 @@ WITH open AS (
 ), forgotten AS (
     DELETE FROM ddtb_vote WHERE (token, choice_id) IN (
         SELECT token, choice_id FROM ddtb_vote
-        WHERE at < $3 - interval '1 day' ORDER BY at LIMIT 2 FOR UPDATE SKIP LOCKED
+        WHERE at < now() - interval '1 day' ORDER BY at LIMIT 2 FOR UPDATE SKIP LOCKED
     )
 )
 SELECT EXISTS (SELECT FROM counted) OR EXISTS (SELECT FROM open) AND NOT EXISTS (SELECT FROM fresh)`
@@ -109,12 +109,12 @@ SELECT EXISTS (SELECT FROM counted) OR EXISTS (SELECT FROM open) AND NOT EXISTS 
 // vote is counted: now, or earlier with the same token. A token is remembered for at least a day. The zero token means
 // a form without one, and is never a repetition. A vote that the server rolled back because of a conflict at the same
 // row is retried.
-func (s *Store) Vote(ctx context.Context, now time.Time, question, choice int64, token Token) (counted bool, err error) {
+func (s *Store) Vote(ctx context.Context, question, choice int64, token Token) (counted bool, err error) {
 	if token == (Token{}) {
 		token = newToken()
 	}
 	err = db.RetryTransaction(ctx, func() error {
-		return s.db.QueryRow(ctx, voteSQL, choice, question, now, pgtype.UUID{Bytes: token, Valid: true}).Scan(&counted)
+		return s.db.QueryRow(ctx, voteSQL, choice, question, pgtype.UUID{Bytes: token, Valid: true}).Scan(&counted)
 	})
 	if err != nil {
 		return false, fmt.Errorf("vote for choice %d of poll %d: %w", choice, question, err)

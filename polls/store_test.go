@@ -52,7 +52,7 @@ func TestTheListReadsAHandfulOfRowsAmongManyThroughTheIndex(t *testing.T) {
 		Plan plan
 	}
 	var text []byte
-	err := d.QueryRow(t.Context(), "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) "+polls.LatestSQL, now, 5).Scan(&text)
+	err := d.QueryRow(t.Context(), "EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) "+polls.LatestSQL, 5).Scan(&text)
 	if err == nil {
 		err = json.Unmarshal(text, &plan)
 	}
@@ -195,9 +195,9 @@ func TestWithoutADatabaseEveryPageIsUnavailableAndTheCauseIsKept(t *testing.T) {
 		}
 	}
 	store := polls.NewStore(s.db)
-	_, latest := store.Latest(t.Context(), now, 5)
-	_, published := store.Published(t.Context(), now, 1)
-	_, vote := store.Vote(t.Context(), now, 1, 1, polls.NewToken())
+	_, latest := store.Latest(t.Context(), 5)
+	_, published := store.Published(t.Context(), 1)
+	_, vote := store.Vote(t.Context(), 1, 1, polls.NewToken())
 	_, demo := store.LoadDemo(t.Context(), now)
 	for name, err := range map[string]error{
 		"latest": latest, "published": published, "vote": vote, "demo": demo, "many": store.LoadMany(t.Context(), now, 1),
@@ -246,11 +246,11 @@ func TestDeclaredReadsWorkWhereNothingMayBeWritten(t *testing.T) {
 	}
 	t.Cleanup(func() { _, _ = writable.Close(context.Background()), d.Close(context.Background()) })
 	store := polls.NewStore(d)
-	questions, err := store.Latest(t.Context(), now, 5)
+	questions, err := store.Latest(t.Context(), 5)
 	if err != nil || len(questions) == 0 {
 		t.Fatalf("the list: %d questions, %v", len(questions), err)
 	}
-	if _, err := store.Published(t.Context(), now, questions[0].ID); err != nil {
+	if _, err := store.Published(t.Context(), questions[0].ID); err != nil {
 		t.Errorf("a question: %v", err)
 	}
 	_, err = d.Read().Exec(t.Context(), "UPDATE polls_choice SET votes = votes + 1")
