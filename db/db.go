@@ -165,19 +165,23 @@ func (d *DB) Acquire(ctx context.Context) (*Lease, error) {
 	return d.lease(ctx, nil, caller())
 }
 
+// mostSessions is on how many sessions a statement is run, as long as each proves outdated: a migration of several steps
+// may change a table between any two.
+const mostSessions = 4
+
 // onLease runs one query or one transaction, which ends its use of the lease. If that failed because the session is
-// outdated, it is run once more on a new connection.
+// outdated, it is run again on another one.
 func (d *DB) onLease(ctx context.Context, from callSite, run func(*Lease) error) error {
-	for again := false; ; again = true {
+	for sessions := 1; ; sessions++ {
 		l, err := d.lease(ctx, d.requestOf(ctx), from)
 		if err != nil {
 			return err
 		}
-		l.again = again
-		if err = run(l); err == nil || !l.stale || again {
+		l.last = sessions == mostSessions
+		if err = run(l); err == nil || !l.stale || l.last {
 			return err
 		}
-		l.source.refresh()
+		l.source.refresh(l)
 	}
 }
 

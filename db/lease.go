@@ -20,7 +20,7 @@ type Lease struct {
 	kept  bool // the request keeps it between its queries
 	dirty bool // the holder may have changed the session
 	stale bool // the session must not be used again
-	again bool // its query runs for the second time
+	last  bool // its query is not run again on another session
 
 	state atomic.Int32
 	pid   atomic.Uint32

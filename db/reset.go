@@ -118,7 +118,7 @@ func several(sql string, args []any) bool {
 // outdated reports whether the statement failed because of state from when the session was opened: the server has
 // become a standby or read-only, or a table, a type or a prepared statement has changed. A new connection may succeed.
 // The server rolled the statement back, so it had no effect. A connection that was opened for this lease can't be
-// outdated, except by a table that changed after the statement was prepared on it: that is worth one more run.
+// outdated, except by a table that changed after the statement was prepared on it: that is worth another run.
 func (l *Lease) outdated(err error) bool {
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	if !ok {
@@ -143,16 +143,21 @@ func (l *Lease) outdated(err error) bool {
 	default:
 		return false
 	}
-	at, _ := data[opened].(time.Time)
-	fresh := !at.Before(l.since)
+	fresh := !openedAt(l.conn).Before(l.since)
 	if pe.Code == pgerrcode.FeatureNotSupported {
-		return !fresh || !l.again
+		return !fresh || !l.last
 	}
 	if fresh {
 		l.source.futile.Store(ticks() + int64(futileFor))
 		return false
 	}
 	return ticks() > l.source.futile.Load()
+}
+
+// openedAt returns when the session was opened.
+func openedAt(conn *pgx.Conn) time.Time {
+	at, _ := conn.PgConn().CustomData()[opened].(time.Time)
+	return at
 }
 
 // futileFor is how long no session is replaced after a new one failed in the same way: a new session would not help.

@@ -3,7 +3,9 @@ package db_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -165,6 +167,38 @@ func TestASessionThatIsOutdatedCostsNoError(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A migration of several steps makes the sessions outdated again that replaced the first ones.
+func TestTablesThatChangeAgainAndAgainCostNoError(t *testing.T) {
+	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
+		d, control, _ := open(t, set)
+		run(t, control, "CREATE TABLE t (a varchar(200)); INSERT INTO t VALUES ('x'); GRANT ALL ON t TO PUBLIC")
+		stop := make(chan struct{})
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					rows, _ := d.Read().Query(t.Context(), "SELECT * FROM t")
+					rows.Close()
+					if err := rows.Err(); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		for n := range 10 {
+			run(t, control, fmt.Sprintf("ALTER TABLE t ALTER a TYPE varchar(%d)", 201+n))
+			time.Sleep(50 * time.Millisecond)
+		}
+		close(stop)
+		wg.Wait()
+	})
 }
 
 // Even a new session is outdated if its statement was prepared just before the change.

@@ -53,7 +53,7 @@ type Source struct {
 	options  Options
 
 	acquired  atomic.Int64
-	refreshed atomic.Int64 // when outdated sessions were last closed, in ticks
+	refreshed atomic.Int64 // when outdated sessions were last closed, since the program started
 	futile    atomic.Int64 // until then a new session would be outdated too, in ticks
 	ending    atomic.Bool  // closing, and out of time: a new lease is reclaimed at once
 	failing   atomic.Pointer[failing]
@@ -192,11 +192,11 @@ func (s *Source) failed(ctx context.Context, from callSite, err error) error {
 	return err
 }
 
-// refresh closes sessions that are as old as one that proved outdated, before they are used again. It does so at most
-// once a second.
-func (s *Source) refresh() {
-	now, last := ticks(), s.refreshed.Load()
-	if now-last < int64(time.Second) || !s.refreshed.CompareAndSwap(last, now) {
+// refresh closes the sessions that are as old as l's, which proved outdated, before they are used again, unless that has
+// been done since l's was opened.
+func (s *Source) refresh(l *Lease) {
+	last := s.refreshed.Load()
+	if int64(openedAt(l.conn).Sub(started)) < last || !s.refreshed.CompareAndSwap(last, int64(time.Since(started))) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
