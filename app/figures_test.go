@@ -25,6 +25,7 @@ ddtb_build_info gauge
 ddtb_connects_total counter
 ddtb_failures_total counter
 ddtb_finding_level gauge
+ddtb_joined_reads_total counter
 ddtb_leaked_leases_total counter
 ddtb_mails_total counter
 ddtb_monitor_age_seconds gauge

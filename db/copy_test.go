@@ -24,7 +24,7 @@ var parts = map[string]struct{ files, lines []string }{
 	"persistent":  {[]string{"persistent.go", "persistentsettings.go", "worker.go"}, []string{"settings.go:Persistent"}},
 	"multiplex": {
 		[]string{
-			"multiplexed.go", "multiplex.go", "multiplexconn.go", "multiplexrows.go", "read.go",
+			"multiplexed.go", "multiplex.go", "multiplexconn.go", "multiplexjoin.go", "multiplexrows.go", "read.go",
 			"replica.go", "serverpoll.go", "position.go", "hosts.go",
 		},
 		[]string{"settings.go:Multiplex", "db.go:outage", "db.go:replicas", "db.go:UseReplica", "db.go:mayWrite"},

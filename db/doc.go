@@ -80,8 +80,8 @@
 //	per-request    perrequest.go                                     PerRequest in settings.go
 //	persistent     persistent.go, persistentsettings.go, worker.go   Persistent in settings.go
 //	multiplex and  multiplexed.go, multiplex.go, multiplexconn.go,   Multiplex in settings.go,
-//	DB.Read        multiplexrows.go, read.go, replica.go,            outage, replicas, UseReplica and mayWrite in
-//	               serverpoll.go, position.go, hosts.go              db.go, Options.Replica
+//	DB.Read        multiplexjoin.go, multiplexrows.go, read.go,      outage, replicas, UseReplica and mayWrite in
+//	               replica.go, serverpoll.go, position.go, hosts.go  db.go, Options.Replica
 //
 // Keep pool.go and poolsettings.go: the settings also bound the queue and the leak detection.
 //
@@ -90,7 +90,7 @@
 // There are four frames between [DB.Query] and the driver's own Acquire:
 //
 //	DB.Query              db.go         one query; InTx and Exec go the same way
-//	 DB.onLease           db.go         runs it, and once more if the session proved outdated
+//	 DB.onLease           db.go         runs it, and again if the session proved outdated
 //	  DB.lease            request.go    the request's lease (DB.Begin), if it keeps one; else a new one
 //	   Source.acquire     source.go     a place in the queue (queue.go); listed with its caller's stack (leaks.go)
 //	    Strategy.Acquire  pool.go, …    a kept connection, or a new one through the breaker (breaker.go, connect.go)

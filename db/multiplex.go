@@ -56,7 +56,6 @@ func lostShared(cause error) error {
 
 var (
 	errMoved = &retryError{errors.New("a statement ahead of this one holds up the connection")}
-	errAlone = &retryError{errors.New("the shared statement failed")}
 	errStale = &retryError{errors.New("the types of the statement have changed")}
 )
 
@@ -82,7 +81,10 @@ type multiplexer struct {
 	dials      int
 	dialAfter  time.Time
 	waiting    list.List // of *muxCall, for which no connection has room
+	waiters    int       // their callers
+	offers     map[muxKey]*muxCall
 	unanswered int
+	joined     int64
 	statements map[string]*muxStatement
 	generation uint64
 	pooled     bool          // a pooler shares the server's sessions: see func pooled
@@ -97,7 +99,7 @@ type multiplexer struct {
 func newMultiplexer(s MultiplexSettings, connect func(context.Context) (*pgx.Conn, error), closeConn func(*pgx.Conn)) *multiplexer {
 	m := &multiplexer{
 		settings: s, connect: connect, closeConn: closeConn,
-		idle: make(chan struct{}), statements: map[string]*muxStatement{},
+		idle: make(chan struct{}), statements: map[string]*muxStatement{}, offers: map[muxKey]*muxCall{},
 	}
 	m.dialing, m.stop = context.WithCancel(context.Background())
 	return m
@@ -111,15 +113,18 @@ func (m *multiplexer) query(ctx context.Context, sql string, args []any) (pgx.Ro
 	if err != nil {
 		return nil, err
 	}
-	for i := range muxAttempts {
+	alone := false
+	for range muxAttempts {
 		var rows *muxRows
-		rows, err = m.attempt(ctx, sql, args, i > 0)
+		rows, err = m.attempt(ctx, sql, args, alone)
 		if err == nil {
 			return rows, nil
 		}
-		if _, again := err.(*retryError); !again { //nolint:errorlint // never wrapped
+		again, ok := err.(*retryError) //nolint:errorlint // never wrapped
+		if !ok {
 			return nil, err
 		}
+		alone = alone || again == errAlone
 	}
 	if pe, ok := errors.AsType[*pgconn.PgError](err); ok && !unprepared(pe) {
 		return nil, pe
@@ -143,14 +148,14 @@ func rewritten(ctx context.Context, sql string, args []any) (string, []any, erro
 	return sql, args, nil
 }
 
-// attempt runs the read once. alone means that it shares no answer with other callers.
+// attempt runs the read once. alone: it shares no answer with other callers.
 func (m *multiplexer) attempt(ctx context.Context, sql string, args []any, alone bool) (*muxRows, error) {
-	s, fresh, err := m.describe(ctx, sql)
+	s, fresh, err := m.describe(ctx, sql, alone)
 	if err != nil {
 		return nil, err
 	}
-	call := newMuxCall(s)
-	call.alone, call.fresh, call.rows = alone, fresh, &muxRows{fields: s.Fields, codec: muxCodecs.Get().(*muxCodec)}
+	call := newMuxCall(s, alone)
+	call.fresh, call.rows = fresh, &muxRows{fields: s.Fields, codec: muxCodecs.Get().(*muxCodec)}
 	if err := call.bind(args); err != nil {
 		call.rows.codec.release()
 		m.outdated(s)
@@ -177,7 +182,7 @@ func (m *multiplexer) outdated(s *muxStatement) {
 }
 
 // describe returns the statement of sql. At its first use it asks the server for the statement's types.
-func (m *multiplexer) describe(ctx context.Context, sql string) (s *muxStatement, fresh bool, err error) {
+func (m *multiplexer) describe(ctx context.Context, sql string, alone bool) (s *muxStatement, fresh bool, err error) {
 	m.mu.Lock()
 	s = m.statement(sql)
 	described, err := s.described, s.unsuitable()
@@ -185,7 +190,7 @@ func (m *multiplexer) describe(ctx context.Context, sql string) (s *muxStatement
 	if described || err != nil {
 		return s, false, err
 	}
-	return s, true, m.do(ctx, newMuxCall(s))
+	return s, true, m.do(ctx, newMuxCall(s, alone))
 }
 
 func (m *multiplexer) do(ctx context.Context, call *muxCall) error {
@@ -210,21 +215,6 @@ func (m *multiplexer) do(ctx context.Context, call *muxCall) error {
 	return call.err
 }
 
-// leave gives up a wait whose context ended with err, and returns the error for the caller. The lock is held.
-func (m *multiplexer) leave(call *muxCall, err error) error {
-	if !call.waits() {
-		return err
-	}
-	if call.first == nil && call.joined == nil {
-		m.waiting.Remove(call.place)
-		call.withdraw()
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		return &ConnError{Cause: PoolTimeout, Strategy: Multiplex, Waited: time.Since(call.queued), Waiting: m.waiting.Len(), Err: err}
-	}
-	return err
-}
-
 // submit sends the call, or lets it wait for room. The lock is held.
 func (m *multiplexer) submit(call *muxCall) error {
 	switch {
@@ -232,49 +222,31 @@ func (m *multiplexer) submit(call *muxCall) error {
 		return errMultiplexClosed
 	case call.dropped:
 		return errStale
-	case call.join():
-		call.queued = time.Now()
-		m.unanswered++
+	}
+	var c *muxConn
+	if m.waiting.Len() == 0 {
+		c = m.pick()
+	}
+	idle := c != nil && c.inFlight() == 0
+	if m.join(call, idle) {
 		return nil
 	}
-	if m.waiting.Len() == 0 {
-		if c := m.pick(); c != nil {
-			if len(c.queue) > c.head {
-				m.grow()
-			}
-			m.unanswered++
-			c.send(call)
-			return nil
-		}
+	if !idle {
+		m.grow()
 	}
-	m.grow()
-	if m.stuck() {
+	if c == nil && m.stuck() {
 		return m.whyStuck()
 	}
 	m.unanswered++
+	if c != nil {
+		c.send(call)
+		return nil
+	}
+	m.waiters++
 	call.queued = time.Now()
 	call.place = m.waiting.PushBack(call)
-	call.offer()
+	m.offer(call)
 	return nil
-}
-
-// settle answers the call, and those that share its answer. If the server reports an error, they are retried alone, since
-// an error may be due to chance. The lock is held.
-func (m *multiplexer) settle(call *muxCall, err error) {
-	call.withdraw()
-	shared := err
-	if _, failed := err.(*pgconn.PgError); failed { //nolint:errorlint // never wrapped
-		shared = errAlone
-	}
-	for other, next := call.joined, (*muxCall)(nil); other != nil; other = next {
-		if err == nil {
-			other.rows.buf, other.rows.left, other.rows.tag = call.rows.buf, call.rows.left, call.rows.tag
-		}
-		next = other.joined
-		m.answer(other, shared) // its memory may be used again from now on
-	}
-	call.joined = nil
-	m.answer(call, err)
 }
 
 // answer ends the wait of the call's caller, once. The lock is held.
@@ -295,7 +267,7 @@ func (m *multiplexer) answer(call *muxCall, err error) {
 func (m *multiplexer) pick() (best *muxConn) {
 	room := m.settings.MaxInFlight
 	if m.pooled {
-		room = 1
+		room = min(1, room)
 	}
 	for _, c := range m.conns {
 		if n := c.inFlight(); !c.stuck && !c.retireAged() && n < room && (best == nil || n < best.inFlight()) {
@@ -384,8 +356,7 @@ func (m *multiplexer) dispatch() {
 		if c == nil {
 			break
 		}
-		call := m.waiting.Remove(m.waiting.Front()).(*muxCall)
-		if call.place = nil; call.dropped {
+		if call := m.unqueue(); call.dropped {
 			m.settle(call, errStale)
 		} else {
 			c.send(call)
@@ -403,7 +374,7 @@ func (m *multiplexer) dispatch() {
 // refuse answers every waiting call with err. The lock is held.
 func (m *multiplexer) refuse(err error) {
 	for m.waiting.Len() > 0 {
-		m.settle(m.waiting.Remove(m.waiting.Front()).(*muxCall), err)
+		m.settle(m.unqueue(), err)
 	}
 }
 
@@ -417,6 +388,7 @@ func (m *multiplexer) addStat(s *Stat) {
 	}
 	s.Shared = len(m.conns) + m.dials
 	s.AgedOut += m.agedOut
+	s.Joined = m.joined
 }
 
 // close accepts no more queries, waits for those in flight until ctx ends, and closes the connections. It returns ctx's
@@ -465,7 +437,6 @@ type muxStatement struct {
 	rowless          bool      // it returns no rows, so it isn't a read
 	dropped          bool      // no longer in the cache
 	changed          bool      // its description is wrong, so its answers can't be read
-	offered          *muxCall  // see offer
 	since            time.Time // when it was first used
 	used             uint64
 	size             atomic.Int64  // bytes of a recent result

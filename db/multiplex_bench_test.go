@@ -23,8 +23,8 @@ const latestQuestions = `SELECT id, question_text FROM polls_question WHERE pub_
 // reading is one way to run a read: its query, and what to do when that is unsuitable.
 type reading func(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 
-// BenchmarkMultiplex runs the list of polls over two shared connections and over a pgxpool of eight, in turn, and
-// reports the ratio of the two rates: go test ./db -run - -bench 'Multiplex$' -benchtime 20x
+// BenchmarkMultiplex runs a list of polls over two shared connections and over a pgxpool of eight, in turn, and
+// reports the ratio of the two rates. Every query has an argument of its own, so that none shares its answer: go test ./db -run - -bench 'Multiplex$' -benchtime 20x
 func BenchmarkMultiplex(b *testing.B) {
 	cfg, pool, m := multiplexBench(b)
 	_ = cfg

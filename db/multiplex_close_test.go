@@ -77,8 +77,8 @@ func (m *muxTest) callerWaitsAndLeaves(attempt int) bool {
 		})
 		return ended
 	}
-	sleep := fmt.Sprintf(`SELECT pg_sleep(0.05) /* %d */`, attempt)
-	first, _ := query(m.Context(), sleep), query(m.Context(), sleep)
+	sleep := func(n int) string { return fmt.Sprintf(`SELECT pg_sleep(0.05) /* %d, %d */`, attempt, n) }
+	first, _ := query(m.Context(), sleep(1)), query(m.Context(), sleep(2))
 	if !m.seen(func(s db.Stat) bool { return s.InFlight == 2 }, first) {
 		return false
 	}

@@ -28,8 +28,33 @@ func (m *multiplexer) Freeze(d time.Duration) {
 	<-time.After(d)
 }
 
+// Hold lets every call wait until release.
+func (m *multiplexer) Hold() (release func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	most := m.settings.MaxInFlight
+	m.settings.MaxInFlight = 0
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.settings.MaxInFlight = most
+		m.dispatch()
+	}
+}
+
+// Offers returns how many calls can be joined.
+func (m *multiplexer) Offers() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.offers)
+}
+
 // SetTimeout sets the time limit of one statement.
-func (m *multiplexer) SetTimeout(d time.Duration) { m.timeout = d }
+func (m *multiplexer) SetTimeout(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.timeout = d
+}
 
 func (m *multiplexer) Close(ctx context.Context) error { return m.close(ctx) }
 
@@ -37,7 +62,7 @@ func (m *multiplexer) Stat() (s Stat) {
 	m.addStat(&s)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s.Waiting = m.waiting.Len()
+	s.Waiting = m.waiters
 	return s
 }
 

@@ -66,8 +66,8 @@ func everyAnswerIsForItsCaller(t *testing.T, cfg config.Database, cc *pgx.ConnCo
 		}
 		wg.Wait()
 	})
-	t.Logf("%d answers, %d errors, %d left, %d unsuitable, %d asked again",
-		m.answered.Load(), m.failed.Load(), m.left.Load(), m.unsuitable.Load(), m.lost.Load())
+	t.Logf("%d answers, %d shared, %d errors, %d left, %d unsuitable, %d asked again",
+		m.answered.Load(), m.Stat().Joined, m.failed.Load(), m.left.Load(), m.unsuitable.Load(), m.lost.Load())
 	if !m.enough() {
 		t.Error("too few of a kind for the test to prove anything")
 	}
@@ -83,7 +83,7 @@ func (m *muxFuzz) goesOn(n int64) bool {
 // enough reports whether there were enough operations of each kind.
 func (m *muxFuzz) enough() bool {
 	total := int64(*muxOperations)
-	return m.answered.Load() >= total/4 && m.failed.Load() >= total/20 && m.left.Load() >= total/50
+	return m.answered.Load() >= total/4 && m.failed.Load() >= total/20 && m.left.Load() >= total/50 && m.Stat().Joined >= total/100
 }
 
 // during1 runs disturb beside f, over and over.
@@ -132,8 +132,8 @@ func (m *muxFuzz) operation(r *rand.Rand, n int) {
 	switch k := r.IntN(1000); {
 	case k < 200:
 		m.wants(context.Background(), n, "", number, n)
-	case k < 400: // several ask the same
-		m.wants(context.Background(), n/16, "", number, n/16)
+	case k < 400: // many ask the same
+		m.wants(context.Background(), n/64, "", fmt.Sprintf(`SELECT $1::int + 0 /* %d */`, n/500), n/64)
 	case k < 550:
 		m.wants(context.Background(), n%1000, "", `SELECT v FROM t WHERE id = $1`, n%1000)
 	case k < 600:

@@ -91,7 +91,7 @@ func (c *muxConn) send(call *muxCall) {
 			c.prepared[s] = prepared
 		}
 	}
-	call.prepared = prepared
+	call.prepared, call.conn = prepared, c
 	if call.verify {
 		c.encode(&pgproto3.Describe{ObjectType: 'S', Name: s.Name})
 	}
@@ -105,7 +105,7 @@ func (c *muxConn) send(call *muxCall) {
 	}
 	c.queue = append(c.queue, call)
 	c.unsent++
-	call.offer()
+	c.m.offer(call)
 	c.rouse()
 }
 
@@ -163,7 +163,7 @@ func (c *muxConn) batch() []byte {
 		return nil
 	}
 	for _, call := range c.queue[len(c.queue)-c.unsent:] {
-		call.withdraw()
+		c.m.withdraw(call)
 	}
 	c.unsent = 0
 	c.out, c.spare = c.spare[:0], batch
@@ -228,7 +228,7 @@ func (c *muxConn) check() {
 		for _, call := range c.queue[c.head+1:] {
 			m.settle(call, errMoved)
 		}
-		if head := c.queue[c.head]; head.abandoned() {
+		if head := c.queue[c.head]; head.callers == 0 {
 			m.recordSlowRun(head.muxStatement, c.since)
 			c.retire(errMoved)
 		}
@@ -307,7 +307,12 @@ func (c *muxConn) read() error {
 func (c *muxConn) first() *muxCall {
 	c.m.mu.Lock()
 	defer c.m.mu.Unlock()
-	if c.inFlight() == 0 {
+	return c.running()
+}
+
+// running returns the first call that was written and has no answer, or nil. The lock is held.
+func (c *muxConn) running() *muxCall {
+	if c.inFlight() <= c.unsent {
 		return nil
 	}
 	return c.queue[c.head]
@@ -355,6 +360,9 @@ func (c *muxConn) row(call *muxCall, values [][]byte) {
 	if call.overflow {
 		return
 	}
+	if call.rows.buf == nil {
+		call.rows.buf = make([]byte, 0, call.size.Load())
+	}
 	call.rows.add(values)
 	if Bytes(len(call.rows.buf)) <= c.m.settings.MaxResult {
 		return
@@ -393,10 +401,7 @@ func (c *muxConn) complete(call *muxCall, status byte) (next *muxCall, err error
 	if status != 'I' {
 		return nil, errors.New("a statement left a transaction open")
 	}
-	if c.inFlight() > 0 {
-		next = c.queue[c.head]
-	}
-	return next, nil
+	return c.running(), nil
 }
 
 // outcome returns the error for the caller of a completed call; nil: it gets its rows. It also records what the answer says

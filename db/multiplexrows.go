@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"reflect"
 	"slices"
 	"sync"
@@ -18,24 +19,29 @@ import (
 )
 
 // muxCall is one statement on its way to the server and back to its caller. The multiplexer's lock guards the fields of
-// the first group. Those of the second group belong to the caller until the call is submitted, and then to the reader
-// of its connection until the call is answered.
+// the first group. Those of the second don't change after the call is submitted. Those of the third belong to the caller
+// until then, and later to the reader of the connection, until the call is answered. A call that has joined another
+// gets the other's rows with the lock held.
 type muxCall struct {
-	place  *list.Element // in the list of waiting calls
-	queued time.Time     // when it began to wait
-	gone   bool          // answered, or the caller left
-	err    error
-	first  *muxCall // the call whose answer it shares; nil: it has its own
-	joined *muxCall // a call that shares this one's answer, or that of the same first; the next has joined that one
+	place   *list.Element // in the list of waiting calls
+	queued  time.Time     // when it began to wait
+	conn    *muxConn      // on which it was sent; nil: it waits
+	gone    bool          // answered, or the caller left
+	err     error
+	first   *muxCall // the call that it has joined; nil: none
+	next    *muxCall // in the list of the calls that share an answer, which begins at their first
+	callers int      // of a first: those that wait for the answer, its own included
 
 	*muxStatement
-	alone    bool   // it shares no answer
-	fresh    bool   // the statement was described just now for this caller
-	prepared uint64 // the number of the Parse message that prepared the statement on this connection
-	parse    bool   // this call sends the Parse message
-	parsed   bool   // the server accepted it
-	verify   bool   // the server describes the statement, perhaps again
-	message  []byte
+	alone   bool   // it shares no answer
+	message []byte // empty: it only describes
+	hash    uint64 // of message
+
+	fresh    bool     // the statement was described just now for this caller
+	prepared uint64   // the number of the Parse message that prepared the statement on this connection
+	parse    bool     // this call sends the Parse message
+	parsed   bool     // the server accepted it
+	verify   bool     // the server describes the statement, perhaps again
 	rows     *muxRows // nil: the call only describes
 	params   []uint32 // the server's description of the statement
 	fields   []pgconn.FieldDescription
@@ -48,64 +54,18 @@ type muxCall struct {
 
 var muxCalls = sync.Pool{New: func() any { return &muxCall{done: make(chan struct{}, 1)} }}
 
-func newMuxCall(s *muxStatement) *muxCall {
+func newMuxCall(s *muxStatement, alone bool) *muxCall {
 	call := muxCalls.Get().(*muxCall)
-	call.muxStatement = s
+	call.muxStatement, call.alone, call.callers = s, alone, 1
 	return call
 }
 
-// release makes the call's memory available to the next query. Its connection must no longer refer to it.
+// release makes the call's memory available to the next query. No connection, offer or other call must refer to it.
 func (call *muxCall) release() {
 	*call = muxCall{done: call.done, message: call.message[:0]}
 	if cap(call.message) <= 4096 {
 		muxCalls.Put(call)
 	}
-}
-
-// offer lets calls of the same arguments share this one's answer until it is written: no statement has begun, so the
-// answer is new enough for each of them. The lock is held.
-func (call *muxCall) offer() {
-	if call.rows != nil && !call.alone {
-		call.offered = call
-	}
-}
-
-// withdraw ends the offer. The lock is held.
-func (call *muxCall) withdraw() {
-	if call.offered == call {
-		call.offered = nil
-	}
-}
-
-// join accepts an offer, if there is one of the same arguments. The lock is held.
-func (call *muxCall) join() bool {
-	first := call.offered
-	if first == nil || call.rows == nil || call.alone || !bytes.Equal(call.message, first.message) {
-		return false
-	}
-	call.first, call.joined, first.joined = first, first.joined, call
-	return true
-}
-
-// waits reports whether its caller waits for room. The lock is held.
-func (call *muxCall) waits() bool {
-	switch {
-	case call.gone: // its first may have a new caller by now
-		return false
-	case call.first != nil:
-		return call.first.place != nil
-	}
-	return call.place != nil
-}
-
-// abandoned reports whether every caller that waits for the call's answer has left. The lock is held.
-func (call *muxCall) abandoned() bool {
-	for ; call != nil; call = call.joined {
-		if !call.gone {
-			return false
-		}
-	}
-	return true
 }
 
 // bind encodes the messages that run the statement with these arguments.
@@ -125,7 +85,7 @@ func (call *muxCall) bind(args []any) (err error) {
 		return err
 	}
 	call.message, err = (&pgproto3.Execute{}).Encode(call.message)
-	call.rows.buf = make([]byte, 0, call.size.Load())
+	call.hash = maphash.Bytes(muxSeed, call.message)
 	return err
 }
 
@@ -319,7 +279,7 @@ func (r *muxRows) fail(err error) error {
 	return err
 }
 
-// RawValues returns the bytes of the current row.
+// RawValues returns the bytes of the current row. They are not to be changed: other callers may have the same memory.
 func (r *muxRows) RawValues() [][]byte {
 	if r.codec == nil {
 		return nil

@@ -23,8 +23,9 @@ const outageFor = 3 * time.Second
 //     that has never answered is not waited for;
 //   - the lease is released before the rows are scanned: they are complete in memory, up to multiplex.max_result; a
 //     larger result is streamed, as by DB.Query;
-//   - under Multiplex it needs no lease at all, and callers that ask the same at the same time may share an answer. Its
-//     statement began after each of them asked. So a function such as random gives them the same value.
+//   - under Multiplex it needs no lease at all, and callers that ask the same at the same time may share an answer, whose
+//     statement began after each of them asked. A function such as random then gives them the same value, and they must
+//     not change the bytes of a value that pgx does not copy.
 //
 // Rows support pgx's own types, not those registered on a connection.
 func (d *DB) Read() Querier { return reader{db: d} }

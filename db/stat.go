@@ -25,6 +25,7 @@ type Stat struct {
 	OldestWait time.Duration // how long the first in the queue has waited; 0 without a queue
 
 	Reads     int64         // declared reads on shared connections
+	Joined    int64         // of these, those that shared the answer to another one
 	Acquired  int64         // leases that got a place, including those whose connection failed
 	Waited    int64         // leases that had to wait
 	WaitTotal time.Duration // total wait of these leases
@@ -96,6 +97,7 @@ var Figures = []Figure[Stat]{
 	{Name: "ddtb_oldest_wait_seconds", Help: "How long the first of them has waited.", Gauge: func(s *Stat) float64 { return s.OldestWait.Seconds() }},
 
 	{Name: "ddtb_shared_reads_total", Title: "Reads on shared connections", Help: "Reads that needed no lease.", Counter: func(s *Stat) *int64 { return &s.Reads }},
+	{Name: "ddtb_joined_reads_total", Title: "… of these with another one's answer", Help: "Reads that asked the same as one that waited, and shared its answer.", Counter: func(s *Stat) *int64 { return &s.Joined }},
 	{Title: "Leases given out", Counter: func(s *Stat) *int64 { return &s.Acquired }},
 	{Name: "pgxpool_empty_acquire", Title: "… of these after a wait", Help: "Leases that had to be waited for.", Counter: func(s *Stat) *int64 { return &s.Waited }},
 	{Name: "pgxpool_empty_acquire_wait_time_ns", Help: "Nanoseconds that they were waited for.", Counter: func(s *Stat) *int64 { return (*int64)(&s.WaitTotal) }},

@@ -19,6 +19,7 @@ func ReadBallot(contentType, body string) (choice int64, token Token, complaint 
 }
 
 const (
-	LatestSQL = latestSQL
-	MaxForm   = maxForm
+	LatestSQL    = latestSQL
+	PublishedSQL = publishedSQL
+	MaxForm      = maxForm
 )

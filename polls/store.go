@@ -11,9 +11,9 @@ import (
 	"ddtb/db"
 )
 
-// Store accesses the polls in PostgreSQL. Each method for a page is one query on one lease. The server's clock decides
-// which questions are published: it is the same for every process, and readers of one page ask the same, so that under
-// db.Multiplex they can share an answer.
+// Store accesses the polls in PostgreSQL. Each method for a page is one query on one lease. The clock of the server that
+// answers decides which questions are published. So all readers of a page ask the same, and can share an answer under
+// db.Multiplex.
 type Store struct{ db *db.DB }
 
 // NewStore makes a store on a migrated database.

@@ -258,3 +258,36 @@ func TestDeclaredReadsWorkWhereNothingMayBeWritten(t *testing.T) {
 		t.Errorf("a read that writes: %v", err)
 	}
 }
+
+// In a transaction the server's clock stands still.
+func TestAQuestionIsPublishedFromTheMicrosecondOfItsDate(t *testing.T) {
+	d := dbtest.Open(t)
+	for offset, want := range map[string]int{"0 s": 1, "-1 us": 1, "1 us": 0} {
+		err := d.InTx(t.Context(), func(q db.Querier) error {
+			var id int64
+			err := q.QueryRow(t.Context(), `INSERT INTO polls_question (question_text, pub_date) VALUES ('Now?', now() + $1::interval) RETURNING id`, offset).Scan(&id)
+			if err != nil {
+				return err
+			}
+			for sql, arg := range map[string]any{polls.LatestSQL: 5, polls.PublishedSQL: id} {
+				rows, err := q.Query(t.Context(), sql, arg)
+				if err != nil {
+					return err
+				}
+				found := 0
+				for rows.Next() {
+					found++
+				}
+				if rows.Close(); found != want || rows.Err() != nil {
+					t.Errorf("%s after now: %d rows, %v, by%s", offset, found, rows.Err(), sql)
+				}
+			}
+			return errRollBack
+		})
+		if !errors.Is(err, errRollBack) {
+			t.Error(err)
+		}
+	}
+}
+
+var errRollBack = errors.New("roll back")

@@ -1,0 +1,111 @@
+package db
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"hash/maphash"
+	"time"
+
+	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Reads that wait together and ask the same are sent once. A call that waits, or whose message is not yet written, is an
+// offer: a call with an equal message may join it, and shares its answer. The statement has not begun by then, so the
+// answer is as new as one of its own. All functions here need the multiplexer's lock.
+
+// errAlone is for the calls that joined one whose statement failed.
+var errAlone = &retryError{errors.New("the shared statement failed")}
+
+// muxKey finds an offer. Equal messages have equal keys.
+type muxKey struct {
+	statement *muxStatement
+	hash      uint64
+}
+
+var muxSeed = maphash.MakeSeed()
+
+func (call *muxCall) key() muxKey { return muxKey{call.muxStatement, call.hash} }
+
+// offer lets other calls join this one, until withdraw.
+func (m *multiplexer) offer(call *muxCall) {
+	if !call.alone {
+		m.offers[call.key()] = call
+	}
+}
+
+func (m *multiplexer) withdraw(call *muxCall) {
+	if key := call.key(); m.offers[key] == call {
+		delete(m.offers, key)
+	}
+}
+
+// join accepts an offer, if there is one. If a connection is idle, it accepts only an offer that is just being written:
+// another may have to wait for slow statements.
+func (m *multiplexer) join(call *muxCall, idle bool) bool {
+	first := m.offers[call.key()]
+	if first == nil || call.alone || idle && !first.conn.writing || !bytes.Equal(call.message, first.message) {
+		return false
+	}
+	call.first, call.next, first.next = first, first.next, call
+	first.callers++
+	m.unanswered++
+	m.joined++
+	if first.place != nil {
+		m.waiters++
+		call.queued = time.Now()
+	}
+	return true
+}
+
+// settle answers the call and those that have joined it. If the server reports an error, which may be due to chance, the
+// others are retried alone; not if the statement was cancelled, since it may have taken all of their time.
+func (m *multiplexer) settle(call *muxCall, err error) {
+	m.withdraw(call)
+	shared := err
+	if pe, ok := err.(*pgconn.PgError); ok && pe.Code != pgerrcode.QueryCanceled { //nolint:errorlint // never wrapped
+		shared = errAlone
+	}
+	for other := call.next; other != nil; {
+		next := other.next
+		if err == nil && call.rows != nil {
+			other.rows.buf, other.rows.left, other.rows.tag = call.rows.buf, call.rows.left, call.rows.tag
+		}
+		m.answer(other, shared) // its memory may serve another query from now on
+		other = next
+	}
+	call.next, call.callers = nil, 0
+	m.answer(call, err)
+}
+
+// leave ends the wait of a caller whose context ended with err. It returns the error for the caller. A waiting call that
+// every caller has left is not sent.
+func (m *multiplexer) leave(call *muxCall, err error) error {
+	if call.gone { // the memory of its first may serve another query by now
+		return err
+	}
+	first := cmp.Or(call.first, call)
+	first.callers--
+	if first.place == nil {
+		return err
+	}
+	m.waiters--
+	if first.callers == 0 {
+		m.waiting.Remove(first.place)
+		m.withdraw(first)
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = &ConnError{Cause: PoolTimeout, Strategy: Multiplex, Waited: time.Since(call.queued), Waiting: m.waiters, Err: err}
+	}
+	return err
+}
+
+// unqueue removes the first of the waiting calls from the list.
+func (m *multiplexer) unqueue() *muxCall {
+	call := m.waiting.Remove(m.waiting.Front()).(*muxCall)
+	call.place = nil
+	m.waiters -= call.callers
+	return call
+}
