@@ -64,7 +64,7 @@ var poolerTexts = []struct {
 	{"idle transaction timeout", ServerTimeout, "PgBouncer's idle_transaction_timeout ended it"},
 	{"transaction timeout", ServerTimeout, "PgBouncer's transaction_timeout ended it"},
 	{"server login has been failing", ServerUnavailable, "PgBouncer can't log in to the server: its own log says why; it tries again only " +
-		"every server_login_retry, 15 s by default"},
+		"every server_login_retry, 15 s by default: set it to 1"},
 	{"pgbouncer cannot connect to server", ServerUnavailable, "PgBouncer can't reach the server: its own log says why"},
 }
 
