@@ -44,8 +44,9 @@ type Handlers struct {
 	mark  Token                // stands for the token in a cached form; never sent
 }
 
-// formMemos is how many forms are cached. Questions with the same number modulo formMemos share one place.
-const formMemos = 16
+// formMemos is how many forms are cached, of about 3 KB each. Questions with the same number modulo formMemos share one
+// place.
+const formMemos = 256
 
 // New makes the pages over a store.
 func New(store *Store) *Handlers {

@@ -10,12 +10,14 @@ import (
 
 // Memo caches a page that many request and few change. It is rendered again only if its data differ from the last time:
 // comparing is ten times faster than executing the template. The caller supplies current data for each request, so the
-// page is never stale.
+// page is never stale. A page above 64 KiB is not kept.
 type Memo struct {
 	pages *Templates
 	page  string
 	last  atomic.Pointer[rendered]
 }
+
+const mostMemo = 64 << 10
 
 type rendered struct {
 	view view
@@ -62,7 +64,9 @@ func (m *Memo) html(c echo.Context, data any) ([]byte, error) {
 			return nil, err
 		}
 		last = &rendered{v, buf.Bytes()}
-		m.last.Store(last)
+		if buf.Len() <= mostMemo {
+			m.last.Store(last)
+		}
 	}
 	return last.html, nil
 }

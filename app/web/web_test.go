@@ -178,7 +178,8 @@ func TestAMemoExecutesAgainOnlyWhenWhatItShowsDiffers(t *testing.T) {
 	memo := set.Memo("page.html")
 	site := web.Site{Name: "A site", Nav: []web.Link{{Path: "/a/", Text: "A"}}}
 	with, without := site.On, func(*echo.Echo) {}
-	executions = 0 // MustTemplates tries each page
+	tooLong := strings.Repeat("x", 70_000) // the page is not kept, and the one before is
+	executions = 0                         // MustTemplates tries each page
 	for i, step := range []struct {
 		path string
 		on   func(*echo.Echo)
@@ -194,6 +195,9 @@ func TestAMemoExecutesAgainOnlyWhenWhatItShowsDiffers(t *testing.T) {
 		{"/b/", with, nil, 5},
 		{"/b/", without, nil, 6},
 		{"/a/", with, []string{"x"}, 7},
+		{"/a/", with, []string{tooLong}, 8},
+		{"/a/", with, []string{tooLong}, 9},
+		{"/a/", with, []string{"x"}, 9},
 	} {
 		c, rec := context(t, step.path)
 		step.on(c.Echo())
