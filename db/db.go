@@ -165,8 +165,8 @@ func (d *DB) Acquire(ctx context.Context) (*Lease, error) {
 	return d.lease(ctx, nil, caller())
 }
 
-// mostSessions is on how many sessions a statement is run, as long as each proves outdated: a migration of several steps
-// may change a table between any two.
+// mostSessions bounds the runs of one query or one transaction, each on another session: a migration of several steps may
+// change a table between any two.
 const mostSessions = 4
 
 // onLease runs one query or one transaction, which ends its use of the lease. If that failed because the session is
@@ -177,11 +177,12 @@ func (d *DB) onLease(ctx context.Context, from callSite, run func(*Lease) error)
 		if err != nil {
 			return err
 		}
-		l.last = sessions == mostSessions
-		if err = run(l); err == nil || !l.stale || l.last {
+		final := sessions == mostSessions
+		l.final = final
+		if err = run(l); err == nil || !l.stale || final {
 			return err
 		}
-		l.source.refresh(l)
+		l.source.refresh(l.opened)
 	}
 }
 
@@ -217,8 +218,9 @@ func (d *DB) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 
 // InTx runs fn in one transaction on one lease. The transaction is committed if fn returns nil, else rolled back. fn
 // must query through the Querier that it is given: d would need a second lease while fn holds the first. fn is run
-// again if the server rolled the transaction back because of concurrent transactions on the same rows, or refused it
-// because the session is outdated. So its effects besides its queries must be repeatable. Between two runs no lease is
+// again if the server rolled the transaction back because of concurrent transactions on the same rows, up to nine times,
+// or refused it because the session is outdated, up to three times for each. So its effects besides its queries must be
+// repeatable. Between two runs no lease is
 // held, unless the strategy keeps it for the request.
 //
 //go:noinline // in its caller, fn's frame would bear the caller's name in stacks, with a line of this file

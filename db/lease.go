@@ -14,13 +14,14 @@ type Lease struct {
 	request *request // nil: outside of a request
 	conn    *pgx.Conn
 	owner   any           // what the strategy needs to take the connection back
+	opened  time.Time     // when its session was opened, once that has proved outdated
 	waited  time.Duration // in the queue
 	since   time.Time     // when it got its place
 
 	kept  bool // the request keeps it between its queries
 	dirty bool // the holder may have changed the session
 	stale bool // the session must not be used again
-	last  bool // its query is not run again on another session
+	final bool // its query is not run again on another session, even if this one is outdated
 
 	state atomic.Int32
 	pid   atomic.Uint32

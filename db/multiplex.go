@@ -83,10 +83,11 @@ type multiplexer struct {
 	waiting    list.List // of *muxCall, for which no connection has room
 	waiters    int       // their callers
 	offers     map[muxKey]*muxCall
-	unanswered int
-	joined     int64
+	unanswered int   // calls whose callers have no answer
+	joined     int64 // answers that were those to other calls
 	statements map[string]*muxStatement
 	generation uint64
+	stuckAfter time.Duration // see muxStuck
 	pooled     bool          // a pooler shares the server's sessions: see func pooled
 	pace       time.Duration // the usual duration of a statement
 	agedOut    int64         // connections closed at the end of their lifetime
@@ -100,6 +101,7 @@ func newMultiplexer(s MultiplexSettings, connect func(context.Context) (*pgx.Con
 	m := &multiplexer{
 		settings: s, connect: connect, closeConn: closeConn,
 		idle: make(chan struct{}), statements: map[string]*muxStatement{}, offers: map[muxKey]*muxCall{},
+		stuckAfter: muxStuck,
 	}
 	m.dialing, m.stop = context.WithCancel(context.Background())
 	return m
@@ -114,7 +116,7 @@ func (m *multiplexer) query(ctx context.Context, sql string, args []any) (pgx.Ro
 		return nil, err
 	}
 	alone := false
-	for range muxAttempts {
+	for n := 0; n < muxAttempts; n++ {
 		var rows *muxRows
 		rows, err = m.attempt(ctx, sql, args, alone)
 		if err == nil {
@@ -124,7 +126,10 @@ func (m *multiplexer) query(ctx context.Context, sql string, args []any) (pgx.Ro
 		if !ok {
 			return nil, err
 		}
-		alone = alone || again == errAlone
+		if again == errAlone {
+			alone = true
+			n = 0 // the others' attempt is not its own
+		}
 	}
 	if pe, ok := errors.AsType[*pgconn.PgError](err); ok && !unprepared(pe) {
 		return nil, pe
@@ -227,11 +232,10 @@ func (m *multiplexer) submit(call *muxCall) error {
 	if m.waiting.Len() == 0 {
 		c = m.pick()
 	}
-	idle := c != nil && c.inFlight() == 0
-	if m.join(call, idle) {
+	if m.join(call, c) {
 		return nil
 	}
-	if !idle {
+	if c == nil || c.inFlight() > 0 {
 		m.grow()
 	}
 	if c == nil && m.stuck() {
@@ -267,10 +271,10 @@ func (m *multiplexer) answer(call *muxCall, err error) {
 func (m *multiplexer) pick() (best *muxConn) {
 	room := m.settings.MaxInFlight
 	if m.pooled {
-		room = min(1, room)
+		room = min(room, 1)
 	}
 	for _, c := range m.conns {
-		if n := c.inFlight(); !c.stuck && !c.retireAged() && n < room && (best == nil || n < best.inFlight()) {
+		if n := c.inFlight(); !c.stuck && !c.mute && !c.retireAged() && n < room && (best == nil || n < best.inFlight()) {
 			best = c
 		}
 	}

@@ -42,6 +42,13 @@ func (m *multiplexer) Hold() (release func()) {
 	}
 }
 
+// SetPatience sets how long a statement may run before the calls behind it are moved.
+func (m *multiplexer) SetPatience(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stuckAfter = d
+}
+
 // Offers returns how many calls can be joined.
 func (m *multiplexer) Offers() int {
 	m.mu.Lock()

@@ -39,6 +39,7 @@ type muxConn struct {
 	armed      bool
 	until      time.Time // the end of its lifetime; zero: none
 	stuck      bool      // the head has run longer than muxStuck: nothing more is sent
+	mute       bool      // the writer has ended: nothing more is sent
 	closed     bool      // nothing more is sent or answered
 	cause      error
 }
@@ -100,7 +101,7 @@ func (c *muxConn) send(call *muxCall) {
 		c.since = time.Now()
 		if !c.armed {
 			c.armed = true
-			c.timer.Reset(muxStuck)
+			c.timer.Reset(c.m.stuckAfter)
 		}
 	}
 	c.queue = append(c.queue, call)
@@ -146,9 +147,25 @@ func (c *muxConn) write() {
 		for batch := c.batch(); batch != nil; batch = c.batch() {
 			if _, err := c.conn.PgConn().Conn().Write(batch); err != nil {
 				c.interrupt(time.Second) // until then the reader may find the cause
-				return                   // the other calls are answered at the end
+				c.silence()
+				return // the other calls are answered at the end
 			}
 		}
+	}
+}
+
+// silence ends the sending after a failed write.
+func (c *muxConn) silence() {
+	c.m.mu.Lock()
+	defer c.m.mu.Unlock()
+	c.mute = true
+	c.withdrawAll()
+}
+
+// withdrawAll ends the offers of the calls that are not yet written. The lock is held.
+func (c *muxConn) withdrawAll() {
+	for _, call := range c.queue[len(c.queue)-c.unsent:] {
+		c.m.withdraw(call)
 	}
 }
 
@@ -162,9 +179,7 @@ func (c *muxConn) batch() []byte {
 		c.writing = false
 		return nil
 	}
-	for _, call := range c.queue[len(c.queue)-c.unsent:] {
-		c.m.withdraw(call)
-	}
+	c.withdrawAll()
 	c.unsent = 0
 	c.out, c.spare = c.spare[:0], batch
 	if cap(batch) > muxBuffer {
@@ -222,9 +237,9 @@ func (c *muxConn) check() {
 		c.retire(ErrQueryTimeout)
 		return
 	}
-	left := muxStuck - took
+	left := m.stuckAfter - took
 	if left <= 0 {
-		left, c.stuck = muxStuck, true
+		left, c.stuck = m.stuckAfter, true
 		for _, call := range c.queue[c.head+1:] {
 			m.settle(call, errMoved)
 		}
@@ -266,9 +281,9 @@ func (c *muxConn) serve() {
 // fail answers the calls of a lost connection. The lock is held.
 func (c *muxConn) fail(err error) {
 	cause := lostShared(err)
-	if _, large := errors.AsType[*pgproto3.ExceededMaxBodyLenErr](err); large && c.inFlight() > 0 && !c.closed {
-		c.m.recordSlowRun(c.queue[c.head].muxStatement, c.since)
-		c.m.settle(c.queue[c.head], errLarge)
+	if _, large := errors.AsType[*pgproto3.ExceededMaxBodyLenErr](err); large && c.running() != nil && !c.closed {
+		c.m.recordSlowRun(c.running().muxStatement, c.since)
+		c.m.settle(c.running(), errLarge)
 		cause = errMoved
 	}
 	c.retire(cause)

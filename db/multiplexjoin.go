@@ -42,17 +42,19 @@ func (m *multiplexer) withdraw(call *muxCall) {
 	}
 }
 
-// join accepts an offer, if there is one. If a connection is idle, it accepts only an offer that is just being written:
-// another may have to wait for slow statements.
-func (m *multiplexer) join(call *muxCall, idle bool) bool {
+// join accepts an offer, if there is one that will not be written later than the call itself would be: on c, the connection
+// for the call, or at once on another. c is nil if the call would wait.
+func (m *multiplexer) join(call *muxCall, c *muxConn) bool {
 	first := m.offers[call.key()]
-	if first == nil || call.alone || idle && !first.conn.writing || !bytes.Equal(call.message, first.message) {
+	if first == nil || call.alone || !bytes.Equal(call.message, first.message) {
+		return false
+	}
+	if c != nil && c != first.conn && (first.conn == nil || !first.conn.ready()) {
 		return false
 	}
 	call.first, call.next, first.next = first, first.next, call
 	first.callers++
 	m.unanswered++
-	m.joined++
 	if first.place != nil {
 		m.waiters++
 		call.queued = time.Now()
@@ -60,17 +62,19 @@ func (m *multiplexer) join(call *muxCall, idle bool) bool {
 	return true
 }
 
-// settle answers the call and those that have joined it. If the server reports an error, which may be due to chance, the
-// others are retried alone; not if the statement was cancelled, since it may have taken all of their time.
+// settle answers the call and those that have joined it. A server's error goes to the call itself, since it may be due to
+// chance. The others ask again, alone. But a statement that was cancelled, or waited for a lock in vain, has taken their
+// time too.
 func (m *multiplexer) settle(call *muxCall, err error) {
 	m.withdraw(call)
 	shared := err
-	if pe, ok := err.(*pgconn.PgError); ok && pe.Code != pgerrcode.QueryCanceled { //nolint:errorlint // never wrapped
+	if pe, ok := err.(*pgconn.PgError); ok && pe.Code != pgerrcode.QueryCanceled && pe.Code != pgerrcode.LockNotAvailable { //nolint:errorlint // never wrapped
 		shared = errAlone
 	}
 	for other := call.next; other != nil; {
 		next := other.next
-		if err == nil && call.rows != nil {
+		if err == nil && call.rows != nil && !other.gone {
+			m.joined++
 			other.rows.buf, other.rows.left, other.rows.tag = call.rows.buf, call.rows.left, call.rows.tag
 		}
 		m.answer(other, shared) // its memory may serve another query from now on

@@ -25,7 +25,7 @@ import (
 type muxCall struct {
 	place   *list.Element // in the list of waiting calls
 	queued  time.Time     // when it began to wait
-	conn    *muxConn      // on which it was sent; nil: it waits
+	conn    *muxConn      // on which it was sent; nil: it waits, or has joined another
 	gone    bool          // answered, or the caller left
 	err     error
 	first   *muxCall // the call that it has joined; nil: none

@@ -138,26 +138,22 @@ func (l *Lease) outdated(err error) bool {
 		}
 	case pgerrcode.InsufficientPrivilege:
 		if data[wasReset] == nil {
+			l.source.futile.Store(ticks() + int64(futileFor)) // the privilege is missing indeed
 			return false
 		}
 	default:
 		return false
 	}
-	fresh := !openedAt(l.conn).Before(l.since)
+	l.opened, _ = data[opened].(time.Time)
+	fresh := !l.opened.Before(l.since)
 	if pe.Code == pgerrcode.FeatureNotSupported {
-		return !fresh || !l.last
+		return !fresh || !l.final
 	}
 	if fresh {
 		l.source.futile.Store(ticks() + int64(futileFor))
 		return false
 	}
 	return ticks() > l.source.futile.Load()
-}
-
-// openedAt returns when the session was opened.
-func openedAt(conn *pgx.Conn) time.Time {
-	at, _ := conn.PgConn().CustomData()[opened].(time.Time)
-	return at
 }
 
 // futileFor is how long no session is replaced after a new one failed in the same way: a new session would not help.

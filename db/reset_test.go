@@ -170,35 +170,46 @@ func TestASessionThatIsOutdatedCostsNoError(t *testing.T) {
 }
 
 // A migration of several steps makes the sessions outdated again that replaced the first ones.
-func TestTablesThatChangeAgainAndAgainCostNoError(t *testing.T) {
-	everyStrategy(t, func(t *testing.T, set func(*config.Database)) {
-		d, control, _ := open(t, set)
-		run(t, control, "CREATE TABLE t (a varchar(200)); INSERT INTO t VALUES ('x'); GRANT ALL ON t TO PUBLIC")
-		stop := make(chan struct{})
-		var wg sync.WaitGroup
-		for range 8 {
-			wg.Go(func() {
-				for {
-					select {
-					case <-stop:
-						return
-					default:
-					}
-					rows, _ := d.Read().Query(t.Context(), "SELECT * FROM t")
-					rows.Close()
-					if err := rows.Err(); err != nil {
-						t.Error(err)
-					}
-				}
-			})
+func TestATableThatChangesAgainAndAgainCostsNoError(t *testing.T) {
+	const sessions = 12
+	d, control, _ := open(t, func(c *config.Database) { pool(c); c.Pool.MaxSize = sessions })
+	run(t, control, "CREATE TABLE t (a varchar(200)); INSERT INTO t VALUES ('x'); GRANT ALL ON t TO PUBLIC")
+	ask := func(sleep float64) {
+		rows, _ := d.Query(t.Context(), "SELECT *, pg_sleep($1) FROM t", sleep)
+		rows.Close()
+		if err := rows.Err(); err != nil {
+			t.Error(err)
 		}
-		for n := range 10 {
-			run(t, control, fmt.Sprintf("ALTER TABLE t ALTER a TYPE varchar(%d)", 201+n))
-			time.Sleep(50 * time.Millisecond)
+	}
+	for step := range 4 {
+		var all sync.WaitGroup
+		for range sessions { // so that each session knows the statement
+			all.Go(func() { ask(0.2) })
 		}
-		close(stop)
-		wg.Wait()
-	})
+		all.Wait()
+		before := d.Stat().Connects
+		run(t, control, fmt.Sprintf("ALTER TABLE t ALTER a TYPE varchar(%d)", 201+step))
+		for range sessions {
+			ask(0)
+		}
+		if opened := d.Stat().Connects - before; opened < 1 || opened > sessions {
+			t.Errorf("step %d: %d sessions were opened", step, opened)
+		}
+	}
+}
+
+// What no session may do is no reason to open new ones.
+func TestAMissingPrivilegeReplacesNoSessionForLong(t *testing.T) {
+	d, control, _ := open(t, func(c *config.Database) { pool(c); c.Pool.MaxSize = 3; c.Reset = db.ResetAlways })
+	run(t, control, "CREATE TABLE t (a int); REVOKE ALL ON t FROM PUBLIC")
+	for range 100 {
+		if _, err := d.Exec(t.Context(), "SELECT * FROM t"); err == nil {
+			t.Fatal("the role may read the table: the test proves nothing")
+		}
+	}
+	if n := d.Stat().Connects; n > 6 {
+		t.Errorf("%d connects", n)
+	}
 }
 
 // Even a new session is outdated if its statement was prepared just before the change.

@@ -53,9 +53,10 @@ type Source struct {
 	options  Options
 
 	acquired  atomic.Int64
-	refreshed atomic.Int64 // when outdated sessions were last closed, since the program started
 	futile    atomic.Int64 // until then a new session would be outdated too, in ticks
-	ending    atomic.Bool  // closing, and out of time: a new lease is reclaimed at once
+	refreshes sync.Mutex
+	refreshed time.Time   // when outdated sessions were last closed
+	ending    atomic.Bool // closing, and out of time: a new lease is reclaimed at once
 	failing   atomic.Pointer[failing]
 }
 
@@ -192,13 +193,19 @@ func (s *Source) failed(ctx context.Context, from callSite, err error) error {
 	return err
 }
 
-// refresh closes the sessions that are as old as l's, which proved outdated, before they are used again, unless that has
-// been done since l's was opened.
-func (s *Source) refresh(l *Lease) {
-	last := s.refreshed.Load()
-	if int64(openedAt(l.conn).Sub(started)) < last || !s.refreshed.CompareAndSwap(last, int64(time.Since(started))) {
+// refreshEvery is the least time between two refreshes: where every new session is soon outdated too, replacing them all
+// would be the next problem.
+const refreshEvery = 100 * time.Millisecond
+
+// refresh closes all sessions that were opened before now: idle ones at once, the others at their release. Reads that share
+// connections are sent again. It does nothing if that was done after the given session was opened, or a moment ago.
+func (s *Source) refresh(opened time.Time) {
+	s.refreshes.Lock()
+	defer s.refreshes.Unlock()
+	if opened.Before(s.refreshed) || time.Since(s.refreshed) < refreshEvery {
 		return
 	}
+	s.refreshed = time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	s.strategy.Refresh(ctx)

@@ -43,18 +43,18 @@ type tickets struct {
 	logged         time.Time // when this was last logged
 
 	mu              sync.Mutex
-	pid             uint32        // of session
-	ready           []ticket      // reserved and not yet used
-	connecting      []ticket      // of attempts to connect; any attempt may use any of them
-	toUnlock        []int         // not needed any more, and still locked by our session: see unlock
-	open            map[int]bool  // held by sessions of the pool
-	shared          int           // how many of those in use or connecting are not for leases
-	closeLeased     int           // how many connections for leases are to be closed
-	closeShared     int           // how many shared connections are to be closed
-	attemptsWaiting int           // attempts to connect that wait for a ticket
-	sharedWaiting   int           // how many of them are for shared connections
-	more            chan struct{} // closed when tickets were reserved
-	budget          int           // in force; 0 until the first poll
+	pid             uint32                 // of session
+	ready           []ticket               // reserved and not yet used
+	connecting      []ticket               // of attempts to connect; any attempt may use any of them
+	toUnlock        []int                  // not needed any more, and still locked by our session: see unlock
+	open            map[int]*pgconn.PgConn // the sessions of the pool that hold them
+	shared          int                    // how many of those in use or connecting are not for leases
+	closeLeased     int                    // how many connections for leases are to be closed
+	closeShared     int                    // how many shared connections are to be closed
+	attemptsWaiting int                    // attempts to connect that wait for a ticket
+	sharedWaiting   int                    // how many of them are for shared connections
+	more            chan struct{}          // closed when tickets were reserved
+	budget          int                    // in force; 0 until the first poll
 	free            int
 	lastOthers      int // tickets of other processes
 	processes       int
@@ -72,7 +72,7 @@ type ticket struct {
 func newTickets(s Settings, q *queue, o Options) *tickets {
 	t := &tickets{
 		settings: s, queue: q, log: o.Log, control: o.Control, end: func() {},
-		wake: make(chan struct{}, 1), open: map[int]bool{}, more: make(chan struct{}), shrink: func() {}, found: func() {},
+		wake: make(chan struct{}, 1), open: map[int]*pgconn.PgConn{}, more: make(chan struct{}), shrink: func() {}, found: func() {},
 	}
 	t.until, t.stop = context.WithCancel(context.Background())
 	q.onWait = t.rouse
@@ -167,7 +167,7 @@ func (t *tickets) hold(ctx context.Context, pc *pgconn.PgConn) error {
 		t.connecting = append(t.connecting, r) // the caller calls gaveUp
 		return err
 	}
-	t.open[r.n] = true
+	t.open[r.n] = pc
 	t.unlockLater(r)
 	pc.CustomData()[ticketKey] = r.n
 	if isShared(ctx) {
@@ -240,12 +240,11 @@ func (t *tickets) closed(conn *pgx.Conn) {
 // drop is closed, with the lock held.
 func (t *tickets) drop(conn *pgx.Conn) {
 	data := conn.PgConn().CustomData()
-	n, has := data[ticketKey].(int)
-	if !has {
+	n, _ := data[ticketKey].(int)
+	if t.open[n] != conn.PgConn() {
 		return
 	}
-	delete(data, ticketKey)
-	delete(t.open, n)
+	delete(t.open, n) // data don't change: a holder may be reading them
 	left := t.toClose(data)
 	*left = max(0, *left-1)
 	if data[sharedKey] != nil {
@@ -272,8 +271,8 @@ func (t *tickets) unwanted(conn *pgx.Conn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	data := conn.PgConn().CustomData()
-	n, has := data[ticketKey].(int)
-	if !has || *t.toClose(data) == 0 && n <= t.budget {
+	n, _ := data[ticketKey].(int)
+	if t.open[n] != conn.PgConn() || *t.toClose(data) == 0 && n <= t.budget {
 		return false
 	}
 	t.drop(conn)
@@ -282,6 +281,6 @@ func (t *tickets) unwanted(conn *pgx.Conn) bool {
 
 // Keys of a connection's custom data.
 const (
-	ticketKey = "db.ticket" // int
+	ticketKey = "db.ticket" // int: the ticket that the session was opened with
 	sharedKey = "db.shared" // bool: the connection is not for leases
 )

@@ -91,7 +91,7 @@ func (h *Handlers) List(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	now := time.Now()
+	now := time.Now() // not the database's: a difference of the clocks only delays or prolongs "New"
 	var shown list
 	for i, q := range questions {
 		shown.items[i] = item{q.ID, q.Text, q.PubDate, q.WasPublishedRecently(now)}
