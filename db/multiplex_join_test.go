@@ -25,11 +25,18 @@ const (
 func joinTest(t *testing.T, sql string, s db.MultiplexSettings) *muxTest {
 	t.Helper()
 	m := newMuxTest(t, s)
-	m.SetPatience(time.Minute) // on a busy machine any statement may take long
 	m.exec(`CREATE SEQUENCE ran; GRANT ALL ON SEQUENCE ran TO PUBLIC`)
 	if got := <-m.ask(t.Context(), sql); got != "1 <nil>" {
 		t.Fatal(got)
 	}
+	return m
+}
+
+// patientTest is joinTest without the limit for slow statements: on a busy machine any may take long.
+func patientTest(t *testing.T, sql string, s db.MultiplexSettings) *muxTest {
+	t.Helper()
+	m := joinTest(t, sql, s)
+	m.SetPatience(time.Minute)
 	return m
 }
 
@@ -83,7 +90,7 @@ func says(want string) func(string) bool {
 }
 
 func TestReadsOfTheSameThatWaitTogetherAreSentOnce(t *testing.T) {
-	m := joinTest(t, counted, db.MultiplexSettings{})
+	m := patientTest(t, counted, db.MultiplexSettings{})
 	m.each(m.together(t.Context(), 100, counted), is("2 <nil>"))
 	if s := m.Stat(); s.Joined != 99 || s.Waiting != 0 || m.Offers() != 0 {
 		t.Errorf("%+v, %d offers", s, m.Offers())
@@ -166,7 +173,7 @@ func TestAReadSeesWhatWasWrittenBeforeItBegan(t *testing.T) {
 
 func TestAnErrorByChanceIsThatOfOneCaller(t *testing.T) {
 	failing := `SELECT 1 + 0 / (nextval('ran')::int - 2)` // fails the second time, when it is shared
-	m := joinTest(t, failing, db.MultiplexSettings{})
+	m := patientTest(t, failing, db.MultiplexSettings{})
 	failed := 0
 	m.each(m.together(t.Context(), 50, failing), func(got string) bool {
 		if strings.Contains(got, "22012") {
@@ -189,7 +196,7 @@ func TestTheOthersKeepTheAnswerOfACallerWhoLeft(t *testing.T) {
 		}
 	}
 	t.Run("before it was sent", func(t *testing.T) {
-		m := joinTest(t, counted, db.MultiplexSettings{})
+		m := patientTest(t, counted, db.MultiplexSettings{})
 		ctx, leave := context.WithCancel(t.Context())
 		release := m.Hold()
 		first := m.ask(ctx, counted)
@@ -203,7 +210,6 @@ func TestTheOthersKeepTheAnswerOfACallerWhoLeft(t *testing.T) {
 	})
 	t.Run("while it runs", func(t *testing.T) {
 		m := joinTest(t, locked, db.MultiplexSettings{})
-		m.SetPatience(db.MultiplexStuckAfter)
 		m.exec(`SELECT pg_advisory_lock(7)`)
 		ctx, leave := context.WithCancel(t.Context())
 		release := m.Hold()
@@ -222,7 +228,7 @@ func TestTheOthersKeepTheAnswerOfACallerWhoLeft(t *testing.T) {
 
 func TestAReadThatEveryCallerHasLeft(t *testing.T) {
 	t.Run("is not sent", func(t *testing.T) {
-		m := joinTest(t, counted, db.MultiplexSettings{})
+		m := patientTest(t, counted, db.MultiplexSettings{})
 		release := m.Hold()
 		var answers []<-chan string
 		var leave []context.CancelFunc
@@ -243,7 +249,6 @@ func TestAReadThatEveryCallerHasLeft(t *testing.T) {
 	})
 	t.Run("is cancelled", func(t *testing.T) {
 		m := joinTest(t, locked, db.MultiplexSettings{})
-		m.SetPatience(db.MultiplexStuckAfter)
 		m.exec(`SELECT pg_advisory_lock(7)`)
 		ctx, leave := context.WithCancel(t.Context())
 		answers := m.together(ctx, 5, locked)
@@ -255,7 +260,7 @@ func TestAReadThatEveryCallerHasLeft(t *testing.T) {
 }
 
 func TestACallerWhoseTimeEndsWhileItWaitsForAnothersReadIsToldSo(t *testing.T) {
-	m := joinTest(t, counted, db.MultiplexSettings{})
+	m := patientTest(t, counted, db.MultiplexSettings{})
 	release := m.Hold()
 	first := m.ask(t.Context(), counted)
 	m.waits(1)
@@ -292,7 +297,6 @@ func TestWhatEndsASharedReadEndsTheWaitOfAll(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := joinTest(t, locked, db.MultiplexSettings{})
-			m.SetPatience(db.MultiplexStuckAfter)
 			m.exec(`SELECT pg_advisory_lock(7)`)
 			answers := m.together(t.Context(), 5, locked)
 			m.runs(1)
@@ -303,7 +307,7 @@ func TestWhatEndsASharedReadEndsTheWaitOfAll(t *testing.T) {
 	}
 	t.Run("a result that is too large", func(t *testing.T) {
 		const large = `SELECT 1 FROM generate_series(1, CASE nextval('ran') WHEN 1 THEN 1 ELSE 1000 END)`
-		m := joinTest(t, large, db.MultiplexSettings{MaxResult: 4000})
+		m := patientTest(t, large, db.MultiplexSettings{MaxResult: 4000})
 		m.each(m.together(t.Context(), 5, large), says(db.ErrUnsuitable.Error()))
 	})
 	t.Run("a type that has changed", func(t *testing.T) {
@@ -353,7 +357,7 @@ func TestEveryCallerReadsAllOfASharedResult(t *testing.T) {
 func TestAReadDoesNotJoinOneThatWaitsBehindASlowStatement(t *testing.T) {
 	for name, early := range map[string]bool{"the other connection is busy": true, "the other connection is idle": false} {
 		t.Run(name, func(t *testing.T) {
-			m := joinTest(t, counted, db.MultiplexSettings{Connections: 2})
+			m := patientTest(t, counted, db.MultiplexSettings{Connections: 2})
 			for i := range 20 { // until the first read is behind the slow statement
 				sleeps := fmt.Sprintf(`SELECT %d FROM pg_sleep($1)`, i) // a text of its own, which is not known to be slow
 				<-m.ask(t.Context(), sleeps, 0.0)
