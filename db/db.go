@@ -118,9 +118,9 @@ func (d *DB) finish(s *Source) {
 	d.finished[s.settings.Strategy] = d.finished[s.settings.Strategy].plus(s.Stat())
 }
 
-// Switch puts the strategy of the settings in force. A request that holds a lease finishes with it. The connections of
-// the old strategy are closed as they are released, and its idle ones before the new strategy begins, so that a server
-// whose slots they filled has room. Switch does nothing if the settings are already in force.
+// Switch puts the strategy of the settings in force. A request that holds a lease, or waits for one, finishes with the old
+// strategy. Its connections are closed as they are released and no request waits for them, and its idle ones before the
+// new strategy begins, so that a server whose slots they filled has room. Switch does nothing if the settings are already in force.
 func (d *DB) Switch(ctx context.Context, s Settings) error {
 	d.switches.Lock()
 	defer d.switches.Unlock()

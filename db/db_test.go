@@ -386,6 +386,27 @@ func TestASwitchFailsNoRequest(t *testing.T) {
 	}
 }
 
+func TestRequestsThatWaitedAtASwitchShareTheConnectionsThatThereWere(t *testing.T) {
+	d, control, cfg := open(t, func(c *config.Database) { pool(c); c.Pool.MaxSize = 2 })
+	var wg sync.WaitGroup
+	for range 40 {
+		wg.Go(func() {
+			if _, err := d.Exec(t.Context(), "SELECT pg_sleep(0.05)"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	dbtest.Eventually(t, "38 wait", func() bool { return d.Stat().Waiting == 38 })
+	next := cfg
+	perRequest(&next)
+	must(t, d.Switch(t.Context(), next))
+	wg.Wait()
+	if n := d.Totals()[db.Pool].Connects; n != 2 {
+		t.Errorf("%d connections were made", n)
+	}
+	dbtest.Eventually(t, "none is left", func() bool { return dbtest.Backends(t, control, cfg.ApplicationName+"/pool") == 0 })
+}
+
 func TestASwitchFreesTheSlotsThatTheOldStrategyTook(t *testing.T) {
 	d, control, cfg := open(t, persistent)
 	if _, err := control.Exec(t.Context(), "ALTER DATABASE "+pgx.Identifier{cfg.Name}.Sanitize()+" CONNECTION LIMIT 10"); err != nil {

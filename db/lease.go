@@ -75,6 +75,9 @@ func (l *Lease) Conn() *pgx.Conn {
 // PID returns the process ID of the backend; 0 while connecting.
 func (l *Lease) PID() uint32 { return l.pid.Load() }
 
+// awaited reports whether a request waits for a lease of the same source.
+func (l *Lease) awaited() bool { return l.source.queue.waiting() > 0 }
+
 // Release releases the lease. It may be called twice, and after a Reclaim. If the connection is lost, its place is free
 // when the server's side has ended too, or after a second. Release does not wait for that.
 func (l *Lease) Release() {

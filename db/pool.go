@@ -161,14 +161,20 @@ type poolTimeout time.Duration
 
 func (t poolTimeout) Error() string { return "pool.timeout, " + time.Duration(t).String() }
 
+// Release keeps connections even after Retire while requests of before still wait: otherwise each of them would connect
+// anew.
 func (p *pool) Release(l *Lease) {
-	if p.retired.Load() || p.tickets.unwanted(l.conn) || !l.Reusable() {
+	over := p.retired.Load() && !l.awaited()
+	if over || p.tickets.unwanted(l.conn) || !l.Reusable() {
 		p.CloseConn(l.conn) // pgxpool drops a closed connection
 	} else {
 		n := p.idle.Add(1)
 		p.lastUse(n - 1).Store(int64(l.since.Sub(started)))
 	}
 	l.owner.(*pgxpool.Conn).Release()
+	if over && p.Idle() > 0 { // kept for a request that needed it no more
+		p.Retire(context.Background())
+	}
 }
 
 func (p *pool) Forget(l *Lease) {

@@ -235,7 +235,8 @@ func (s *Source) Stat() Stat {
 	return st
 }
 
-// Retire closes every idle connection, and keeps none from then on: the connection of a lease is closed at its release.
+// Retire closes every idle connection, and keeps none from then on: the connection of a lease is closed at its release,
+// unless a request waits for it.
 // Retire returns when the server has freed the slots, or ctx ends.
 func (s *Source) Retire(ctx context.Context) { s.strategy.Retire(ctx) }
 
