@@ -220,7 +220,7 @@ func TestTheOthersKeepTheAnswerOfACallerWhoLeft(t *testing.T) {
 		release()
 		m.runs(1)
 		leaves(t, m, first, leave)
-		time.Sleep(3 * db.MultiplexStuckAfter) // it is slow, but has callers
+		<-time.After(3 * db.MultiplexStuckAfter) // it is slow, but has callers
 		m.exec(`SELECT pg_advisory_unlock(7)`)
 		m.each(others, is("2 <nil>"))
 	})
@@ -372,7 +372,7 @@ func TestAReadDoesNotJoinOneThatWaitsBehindASlowStatement(t *testing.T) {
 				if early {
 					<-short
 				}
-				time.Sleep(100 * time.Millisecond)
+				<-time.After(100 * time.Millisecond)
 				behind, served, slept := len(first) == 0, len(second) == 1, len(slow) == 1
 				<-slow
 				<-first

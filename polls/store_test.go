@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgerrcode"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"ddtb/app/fault"
@@ -274,12 +275,9 @@ func TestAQuestionIsPublishedFromTheMicrosecondOfItsDate(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				found := 0
-				for rows.Next() {
-					found++
-				}
-				if rows.Close(); found != want || rows.Err() != nil {
-					t.Errorf("%s after now: %d rows, %v, by%s", offset, found, rows.Err(), sql)
+				found, err := pgx.CollectRows(rows, pgx.RowToMap)
+				if err != nil || len(found) != want {
+					t.Errorf("%s after now: %d rows, %v, by%s", offset, len(found), err, sql)
 				}
 			}
 			return errRollBack
