@@ -119,8 +119,8 @@ func (d *DB) finish(s *Source) {
 }
 
 // Switch puts the strategy of the settings in force. A request that holds a lease, or waits for one, finishes with the old
-// strategy. Its connections are closed as they are released and no request waits for them, and its idle ones before the
-// new strategy begins, so that a server whose slots they filled has room. Switch does nothing if the settings are already in force.
+// strategy. The idle connections of the old strategy are closed before the new one begins, so that a server whose slots they
+// filled has room; the others at their release, unless a request waits for one. Switch does nothing if the settings are already in force.
 func (d *DB) Switch(ctx context.Context, s Settings) error {
 	d.switches.Lock()
 	defer d.switches.Unlock()
@@ -182,7 +182,7 @@ func (d *DB) onLease(ctx context.Context, from callSite, run func(*Lease) error)
 		if err = run(l); err == nil || !l.stale || final {
 			return err
 		}
-		l.source.refresh(l.opened)
+		l.source.refresh(l.opened, sessions == mostSessions-1)
 	}
 }
 

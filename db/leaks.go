@@ -86,6 +86,18 @@ func (k *outstanding) list() []*Lease {
 	return ls
 }
 
+// connected returns how many leases have a connection.
+func (k *outstanding) connected() (n int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, l := range k.out {
+		if l.state.Load() == out {
+			n++
+		}
+	}
+	return n
+}
+
 func (k *outstanding) holders() []Holder {
 	ls := k.list()
 	hs := make([]Holder, len(ls))

@@ -128,7 +128,7 @@ func (m *multiplexer) query(ctx context.Context, sql string, args []any) (pgx.Ro
 		}
 		if again == errAlone {
 			alone = true
-			n = 0 // the others' attempt is not its own
+			n = -1 // the others' attempt is not its own
 		}
 	}
 	if pe, ok := errors.AsType[*pgconn.PgError](err); ok && !unprepared(pe) {

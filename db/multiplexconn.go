@@ -38,7 +38,7 @@ type muxConn struct {
 	timer      *time.Timer
 	armed      bool
 	until      time.Time // the end of its lifetime; zero: none
-	stuck      bool      // the head has run longer than muxStuck: nothing more is sent
+	stuck      bool      // the head has run longer than m.stuckAfter: nothing more is sent
 	mute       bool      // the writer has ended: nothing more is sent
 	closed     bool      // nothing more is sent or answered
 	cause      error

@@ -42,14 +42,14 @@ func (m *multiplexer) withdraw(call *muxCall) {
 	}
 }
 
-// join accepts an offer, if there is one that will not be written later than the call itself would be: on c, the connection
-// for the call, or at once on another. c is nil if the call would wait.
+// join accepts an offer, if there is one that need not wait longer than the call itself would: it is on c, the connection
+// for the call, or on one whose server has nothing else to do. c is nil if the call would wait.
 func (m *multiplexer) join(call *muxCall, c *muxConn) bool {
 	first := m.offers[call.key()]
 	if first == nil || call.alone || !bytes.Equal(call.message, first.message) {
 		return false
 	}
-	if c != nil && c != first.conn && (first.conn == nil || !first.conn.ready()) {
+	if c != nil && c != first.conn && (first.conn == nil || first.conn.running() != nil) {
 		return false
 	}
 	call.first, call.next, first.next = first, first.next, call
@@ -63,8 +63,8 @@ func (m *multiplexer) join(call *muxCall, c *muxConn) bool {
 }
 
 // settle answers the call and those that have joined it. A server's error goes to the call itself, since it may be due to
-// chance. The others ask again, alone. But a statement that was cancelled, or waited for a lock in vain, has taken their
-// time too.
+// chance. The others ask again, alone. But a statement that was cancelled, or did not get its lock, has usually taken
+// their time too.
 func (m *multiplexer) settle(call *muxCall, err error) {
 	m.withdraw(call)
 	shared := err

@@ -161,8 +161,7 @@ type poolTimeout time.Duration
 
 func (t poolTimeout) Error() string { return "pool.timeout, " + time.Duration(t).String() }
 
-// Release keeps connections even after Retire while requests of before still wait: otherwise each of them would connect
-// anew.
+// Release keeps connections after Retire too, while requests wait: otherwise each of them would connect anew.
 func (p *pool) Release(l *Lease) {
 	over := p.retired.Load() && !l.awaited()
 	if over || p.tickets.unwanted(l.conn) || !l.Reusable() {
@@ -172,9 +171,6 @@ func (p *pool) Release(l *Lease) {
 		p.lastUse(n - 1).Store(int64(l.since.Sub(started)))
 	}
 	l.owner.(*pgxpool.Conn).Release()
-	if over && p.Idle() > 0 { // kept for a request that needed it no more
-		p.Retire(context.Background())
-	}
 }
 
 func (p *pool) Forget(l *Lease) {

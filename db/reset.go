@@ -124,7 +124,7 @@ func (l *Lease) outdated(err error) bool {
 	if !ok {
 		return false
 	}
-	data := l.conn.PgConn().CustomData()
+	data, futile := l.conn.PgConn().CustomData(), &l.source.futile
 	switch pe.Code {
 	case pgerrcode.ReadOnlySQLTransaction, pgerrcode.InvalidSQLStatementName, pgerrcode.DuplicatePreparedStatement,
 		"57P05": // idle_session_timeout: the session ended before this statement began
@@ -137,8 +137,9 @@ func (l *Lease) outdated(err error) bool {
 			return false
 		}
 	case pgerrcode.InsufficientPrivilege:
-		if data[wasReset] == nil {
-			l.source.futile.Store(ticks() + int64(futileFor)) // the privilege is missing indeed
+		futile = &l.source.denied
+		if data[wasReset] == nil { // no reset took the privilege
+			futile.Store(ticks() + int64(futileFor))
 			return false
 		}
 	default:
@@ -150,10 +151,10 @@ func (l *Lease) outdated(err error) bool {
 		return !fresh || !l.final
 	}
 	if fresh {
-		l.source.futile.Store(ticks() + int64(futileFor))
+		futile.Store(ticks() + int64(futileFor))
 		return false
 	}
-	return ticks() > l.source.futile.Load()
+	return ticks() > futile.Load()
 }
 
 // futileFor is how long no session is replaced after a new one failed in the same way: a new session would not help.

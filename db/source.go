@@ -54,6 +54,8 @@ type Source struct {
 
 	acquired  atomic.Int64
 	futile    atomic.Int64 // until then a new session would be outdated too, in ticks
+	denied    atomic.Int64 // the same for privileges that a reset may have taken
+	retired   atomic.Bool
 	refreshes sync.Mutex
 	refreshed time.Time   // when outdated sessions were last closed
 	ending    atomic.Bool // closing, and out of time: a new lease is reclaimed at once
@@ -173,10 +175,12 @@ func (s *Source) succeeded() {
 	if s.failing.Load() != nil {
 		s.failing.Store(nil)
 	}
+	s.sweep()
 }
 
 // failed completes an error. It also records the last failure to get a connection from the server.
 func (s *Source) failed(ctx context.Context, from callSite, err error) error {
+	s.sweep()
 	ce, ok := errors.AsType[*ConnError](err)
 	if !ok {
 		return err
@@ -198,12 +202,19 @@ func (s *Source) failed(ctx context.Context, from callSite, err error) error {
 const refreshEvery = 100 * time.Millisecond
 
 // refresh closes all sessions that were opened before now: idle ones at once, the others at their release. Reads that share
-// connections are sent again. It does nothing if that was done after the given session was opened, or a moment ago.
-func (s *Source) refresh(opened time.Time) {
+// connections are sent again. It does nothing if that was done after the given session was opened. It also does nothing if
+// it was done a moment ago, or waits for the moment to pass if it must.
+func (s *Source) refresh(opened time.Time, must bool) {
 	s.refreshes.Lock()
 	defer s.refreshes.Unlock()
-	if opened.Before(s.refreshed) || time.Since(s.refreshed) < refreshEvery {
+	if opened.Before(s.refreshed) {
 		return
+	}
+	if soon := refreshEvery - time.Since(s.refreshed); soon > 0 {
+		if !must {
+			return
+		}
+		<-time.After(soon)
 	}
 	s.refreshed = time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
@@ -235,10 +246,28 @@ func (s *Source) Stat() Stat {
 	return st
 }
 
-// Retire closes every idle connection, and keeps none from then on: the connection of a lease is closed at its release,
-// unless a request waits for it.
+// Retire closes every idle connection. From then on it keeps none for later: the connection of a lease is closed at its
+// release, unless the strategy keeps it for a request that waits.
 // Retire returns when the server has freed the slots, or ctx ends.
-func (s *Source) Retire(ctx context.Context) { s.strategy.Retire(ctx) }
+func (s *Source) Retire(ctx context.Context) {
+	s.retired.Store(true)
+	s.strategy.Retire(ctx)
+}
+
+// sweep closes what a retired strategy has kept for requests that no longer wait. It does nothing while one of them has its
+// place and is about to take a connection, after which sweep is called again.
+func (s *Source) sweep() {
+	if !s.retired.Load() || s.strategy.Idle() == 0 {
+		return
+	}
+	var st Stat
+	s.queue.stat(&st)
+	if st.Waiting == 0 && st.Leases == s.leases.connected() {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		s.strategy.Retire(ctx)
+	}
+}
 
 // Close retires the strategy and waits for the outstanding leases. If ctx ends first, they are reclaimed from their
 // holders. Afterwards no connection is left. It may be called twice.

@@ -167,6 +167,9 @@ func (t *tickets) hold(ctx context.Context, pc *pgconn.PgConn) error {
 		t.connecting = append(t.connecting, r) // the caller calls gaveUp
 		return err
 	}
+	if old := t.open[r.n]; old != nil { // the server has ended its session, and this side has not noticed
+		t.drop(old)
+	}
 	t.open[r.n] = pc
 	t.unlockLater(r)
 	pc.CustomData()[ticketKey] = r.n
@@ -234,17 +237,17 @@ func (t *tickets) closed(conn *pgx.Conn) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.drop(conn)
+	t.drop(conn.PgConn())
 }
 
 // drop is closed, with the lock held.
-func (t *tickets) drop(conn *pgx.Conn) {
-	data := conn.PgConn().CustomData()
+func (t *tickets) drop(pc *pgconn.PgConn) {
+	data := pc.CustomData() // not changed here: a holder may be reading them
 	n, _ := data[ticketKey].(int)
-	if t.open[n] != conn.PgConn() {
+	if t.open[n] != pc {
 		return
 	}
-	delete(t.open, n) // data don't change: a holder may be reading them
+	delete(t.open, n)
 	left := t.toClose(data)
 	*left = max(0, *left-1)
 	if data[sharedKey] != nil {
@@ -275,7 +278,7 @@ func (t *tickets) unwanted(conn *pgx.Conn) bool {
 	if t.open[n] != conn.PgConn() || *t.toClose(data) == 0 && n <= t.budget {
 		return false
 	}
-	t.drop(conn)
+	t.drop(conn.PgConn())
 	return true
 }
 
