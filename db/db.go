@@ -182,7 +182,7 @@ func (d *DB) onLease(ctx context.Context, from callSite, run func(*Lease) error)
 		if err = run(l); err == nil || !l.stale || final {
 			return err
 		}
-		l.source.refresh(l.opened, sessions == mostSessions-1)
+		l.source.refresh(ctx, l.opened, sessions == mostSessions-1)
 	}
 }
 

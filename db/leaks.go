@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -108,23 +107,20 @@ func (k *outstanding) holders() []Holder {
 	return hs
 }
 
-// start starts the monitoring, if any of the times is set.
+// start starts the monitoring, at an interval that costs little and reacts soon enough.
 func (k *outstanding) start(s *Source) {
 	var ctx context.Context
 	ctx, k.cancel = context.WithCancel(context.Background())
 	k.source, k.log = s, s.options.Log.With("strategy", s.settings.Strategy)
-	shortest := time.Duration(math.MaxInt64)
+	interval := time.Second
 	for _, d := range []time.Duration{s.settings.Pool.LeakAfter, s.settings.Pool.ReclaimAfter, s.settings.QueryTimeout} {
 		if d > 0 { // 0: never
-			shortest = min(shortest, d)
+			interval = min(interval, max(d/10, 5*time.Millisecond))
 		}
 	}
-	if shortest < math.MaxInt64 {
-		k.stopped.Go(func() { k.run(ctx, min(max(shortest/10, 5*time.Millisecond), time.Second)) })
-	}
+	k.stopped.Go(func() { k.run(ctx, interval) })
 }
 
-// run checks the leases at an interval that costs little and reacts soon enough.
 func (k *outstanding) run(ctx context.Context, interval time.Duration) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
@@ -134,6 +130,7 @@ func (k *outstanding) run(ctx context.Context, interval time.Duration) {
 			return
 		case now := <-ticker.C:
 			k.check(now)
+			k.source.sweep()
 		}
 	}
 }

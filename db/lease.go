@@ -126,7 +126,6 @@ func (l *Lease) takeBack(detach func(Strategy, *Lease)) {
 	detach(s.strategy, l)
 	s.leases.remove(l)
 	s.queue.release()
-	s.sweep()
 }
 
 // takenErr returns why the lease was taken from its holder, or nil.

@@ -361,7 +361,7 @@ func TestAReadDoesNotJoinOneThatWaitsBehindASlowStatement(t *testing.T) {
 			for i := range 20 { // until the first read is behind the slow statement
 				sleeps := fmt.Sprintf(`SELECT %d FROM pg_sleep($1)`, i) // a text of its own, which is not known to be slow
 				<-m.ask(t.Context(), sleeps, 0.0)
-				slow, short := m.ask(t.Context(), sleeps, 0.5), m.ask(t.Context(), sleeps, 0.1)
+				slow, short := m.ask(t.Context(), sleeps, 1.0), m.ask(t.Context(), sleeps, 0.1)
 				dbtest.Eventually(t, "both run", func() bool { return m.count(`wait_event = 'PgSleep'`) == 2 || len(slow) > 0 })
 				first := m.ask(t.Context(), counted)
 				dbtest.Eventually(t, "the read is sent", func() bool { return m.Stat().InFlight == 3 || len(slow) > 0 })

@@ -161,7 +161,8 @@ type poolTimeout time.Duration
 
 func (t poolTimeout) Error() string { return "pool.timeout, " + time.Duration(t).String() }
 
-// Release keeps connections after Retire too, while requests wait: otherwise each of them would connect anew.
+// Release keeps connections after Retire too, while requests wait: otherwise each of them would connect anew. Source.sweep
+// closes what is kept too long.
 func (p *pool) Release(l *Lease) {
 	over := p.retired.Load() && !l.awaited()
 	if over || p.tickets.unwanted(l.conn) || !l.Reusable() {
@@ -184,9 +185,10 @@ func (p *pool) Refresh(context.Context) { p.pgx.Reset() }
 
 func (p *pool) Retire(ctx context.Context) {
 	p.retired.Store(true)
-	idle := p.pgx.AcquireAllIdle(ctx)
-	p.destroy(ctx, idle)
+	p.closeIdle(ctx)
 }
+
+func (p *pool) closeIdle(ctx context.Context) { p.destroy(ctx, p.pgx.AcquireAllIdle(ctx)) }
 
 // shrink closes idle connections for which the budget no longer has a ticket.
 func (p *pool) shrink() {

@@ -175,12 +175,10 @@ func (s *Source) succeeded() {
 	if s.failing.Load() != nil {
 		s.failing.Store(nil)
 	}
-	s.sweep()
 }
 
 // failed completes an error. It also records the last failure to get a connection from the server.
 func (s *Source) failed(ctx context.Context, from callSite, err error) error {
-	s.sweep()
 	ce, ok := errors.AsType[*ConnError](err)
 	if !ok {
 		return err
@@ -204,7 +202,7 @@ const refreshEvery = 100 * time.Millisecond
 // refresh closes all sessions that were opened before now: idle ones at once, the others at their release. Reads that share
 // connections are sent again. It does nothing if that was done after the given session was opened. It also does nothing if
 // it was done a moment ago, or waits for the moment to pass if it must.
-func (s *Source) refresh(opened time.Time, must bool) {
+func (s *Source) refresh(ctx context.Context, opened time.Time, must bool) {
 	s.refreshes.Lock()
 	defer s.refreshes.Unlock()
 	if opened.Before(s.refreshed) {
@@ -214,12 +212,16 @@ func (s *Source) refresh(opened time.Time, must bool) {
 		if !must {
 			return
 		}
-		<-time.After(soon)
+		select {
+		case <-time.After(soon):
+		case <-ctx.Done():
+			return
+		}
 	}
 	s.refreshed = time.Now()
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
-	s.strategy.Refresh(ctx)
+	s.strategy.Refresh(within)
 }
 
 // HoldsForRequest reports whether a request keeps its lease from its first query to its end.
@@ -250,14 +252,15 @@ func (s *Source) Stat() Stat {
 // release, unless the strategy keeps it for a request that waits.
 // Retire returns when the server has freed the slots, or ctx ends.
 func (s *Source) Retire(ctx context.Context) {
-	s.retired.Store(true)
 	s.strategy.Retire(ctx)
+	s.retired.Store(true)
 }
 
-// sweep closes what a retired strategy has kept for requests that no longer wait. It does nothing while one of them has its
-// place and is about to take a connection, after which sweep is called again.
+// sweep closes the idle connections that a retired pool has kept for requests that no longer wait. It does nothing while a
+// request has its place and is about to take one.
 func (s *Source) sweep() {
-	if !s.retired.Load() || s.strategy.Idle() == 0 {
+	p, ok := s.strategy.(interface{ closeIdle(context.Context) })
+	if !ok || !s.retired.Load() {
 		return
 	}
 	var st Stat
@@ -265,7 +268,7 @@ func (s *Source) sweep() {
 	if st.Waiting == 0 && st.Leases == s.leases.connected() {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
-		s.strategy.Retire(ctx)
+		p.closeIdle(ctx)
 	}
 }
 

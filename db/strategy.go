@@ -25,8 +25,8 @@ type Strategy interface {
 	// Refresh closes the idle connections. Connections in use are closed at their release. No connection made before
 	// Refresh is used again.
 	Refresh(ctx context.Context)
-	// Retire is Refresh, and from then on no connection is kept, unless a request waits for it; then Retire is called
-	// again later. It returns when the server has freed the slots, or ctx ends.
+	// Retire is Refresh, and from then on no connection is kept for long. It returns when the server has freed the
+	// slots, or ctx ends.
 	Retire(ctx context.Context)
 	// Close stops what New started. No lease is outstanding.
 	Close()

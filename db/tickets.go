@@ -43,18 +43,18 @@ type tickets struct {
 	logged         time.Time // when this was last logged
 
 	mu              sync.Mutex
-	pid             uint32                 // of session
-	ready           []ticket               // reserved and not yet used
-	connecting      []ticket               // of attempts to connect; any attempt may use any of them
-	toUnlock        []int                  // not needed any more, and still locked by our session: see unlock
-	open            map[int]*pgconn.PgConn // the sessions of the pool that hold them
-	shared          int                    // how many of those in use or connecting are not for leases
-	closeLeased     int                    // how many connections for leases are to be closed
-	closeShared     int                    // how many shared connections are to be closed
-	attemptsWaiting int                    // attempts to connect that wait for a ticket
-	sharedWaiting   int                    // how many of them are for shared connections
-	more            chan struct{}          // closed when tickets were reserved
-	budget          int                    // in force; 0 until the first poll
+	pid             uint32               // of session
+	ready           []ticket             // reserved and not yet used
+	connecting      []ticket             // of attempts to connect; any attempt may use any of them
+	toUnlock        []int                // not needed any more, and still locked by our session: see unlock
+	open            map[int]ticketHolder // by ticket
+	shared          int                  // how many of those in use or connecting are not for leases
+	closeLeased     int                  // how many connections for leases are to be closed
+	closeShared     int                  // how many shared connections are to be closed
+	attemptsWaiting int                  // attempts to connect that wait for a ticket
+	sharedWaiting   int                  // how many of them are for shared connections
+	more            chan struct{}        // closed when tickets were reserved
+	budget          int                  // in force; 0 until the first poll
 	free            int
 	lastOthers      int // tickets of other processes
 	processes       int
@@ -72,7 +72,7 @@ type ticket struct {
 func newTickets(s Settings, q *queue, o Options) *tickets {
 	t := &tickets{
 		settings: s, queue: q, log: o.Log, control: o.Control, end: func() {},
-		wake: make(chan struct{}, 1), open: map[int]*pgconn.PgConn{}, more: make(chan struct{}), shrink: func() {}, found: func() {},
+		wake: make(chan struct{}, 1), open: map[int]ticketHolder{}, more: make(chan struct{}), shrink: func() {}, found: func() {},
 	}
 	t.until, t.stop = context.WithCancel(context.Background())
 	q.onWait = t.rouse
@@ -167,15 +167,13 @@ func (t *tickets) hold(ctx context.Context, pc *pgconn.PgConn) error {
 		t.connecting = append(t.connecting, r) // the caller calls gaveUp
 		return err
 	}
-	if old := t.open[r.n]; old != nil { // the server has ended its session, and this side has not noticed
-		t.drop(old)
+	if old, has := t.open[r.n]; has { // that session has lost its ticket, and this side has not noticed
+		t.forget(r.n, old)
 	}
-	t.open[r.n] = pc
+	t.open[r.n] = ticketHolder{pc, isShared(ctx)}
+	t.resize()
 	t.unlockLater(r)
 	pc.CustomData()[ticketKey] = r.n
-	if isShared(ctx) {
-		pc.CustomData()[sharedKey] = true
-	}
 	return nil
 }
 
@@ -237,29 +235,38 @@ func (t *tickets) closed(conn *pgx.Conn) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.drop(conn.PgConn())
+	if n, has := t.ticketOf(conn); has {
+		t.forget(n, t.open[n])
+	}
 }
 
-// drop is closed, with the lock held.
-func (t *tickets) drop(pc *pgconn.PgConn) {
-	data := pc.CustomData() // not changed here: a holder may be reading them
-	n, _ := data[ticketKey].(int)
-	if t.open[n] != pc {
-		return
-	}
+// ticketHolder is a session of the pool that holds a ticket.
+type ticketHolder struct {
+	*pgconn.PgConn
+	shared bool // it is not for leases
+}
+
+// ticketOf returns the ticket that the connection holds. The lock is held.
+func (t *tickets) ticketOf(conn *pgx.Conn) (n int, has bool) {
+	n, _ = conn.PgConn().CustomData()[ticketKey].(int)
+	return n, t.open[n].PgConn == conn.PgConn()
+}
+
+// forget frees the ticket. The lock is held.
+func (t *tickets) forget(n int, holder ticketHolder) {
 	delete(t.open, n)
-	left := t.toClose(data)
+	left := t.toClose(holder)
 	*left = max(0, *left-1)
-	if data[sharedKey] != nil {
+	if holder.shared {
 		t.shared--
 		t.retake()
 	}
 	t.resize()
 }
 
-// toClose is the count of connections to close of the kind that has this custom data. The lock is held.
-func (t *tickets) toClose(data map[string]any) *int {
-	if data[sharedKey] != nil {
+// toClose is the count of connections to close of the holder's kind. The lock is held.
+func (t *tickets) toClose(holder ticketHolder) *int {
+	if holder.shared {
 		return &t.closeShared
 	}
 	return &t.closeLeased
@@ -273,17 +280,13 @@ func (t *tickets) unwanted(conn *pgx.Conn) bool {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	data := conn.PgConn().CustomData()
-	n, _ := data[ticketKey].(int)
-	if t.open[n] != conn.PgConn() || *t.toClose(data) == 0 && n <= t.budget {
+	n, has := t.ticketOf(conn)
+	if !has || *t.toClose(t.open[n]) == 0 && n <= t.budget {
 		return false
 	}
-	t.drop(conn.PgConn())
+	t.forget(n, t.open[n])
 	return true
 }
 
-// Keys of a connection's custom data.
-const (
-	ticketKey = "db.ticket" // int: the ticket that the session was opened with
-	sharedKey = "db.shared" // bool: the connection is not for leases
-)
+// ticketKey is the key of a connection's custom data for the ticket with which it was opened, an int.
+const ticketKey = "db.ticket"
