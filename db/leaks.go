@@ -14,7 +14,8 @@ import (
 )
 
 // outstanding lists the outstanding leases of a Source, and watches them under every strategy: it reports leases that are
-// held too long as leaks, reclaims them if configured, and ends queries that take longer than query_timeout.
+// held too long as leaks, reclaims them if configured, and ends queries that take longer than query_timeout. It also calls
+// Source.sweep.
 type outstanding struct {
 	source *Source
 	log    *slog.Logger // names the strategy in each line

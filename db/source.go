@@ -257,7 +257,7 @@ func (s *Source) Retire(ctx context.Context) {
 }
 
 // sweep closes the idle connections that a retired pool has kept for requests that no longer wait. It does nothing while a
-// request has its place and is about to take one.
+// request has its place and is about to take one; a request that gets its place at this very moment connects anew.
 func (s *Source) sweep() {
 	p, ok := s.strategy.(interface{ closeIdle(context.Context) })
 	if !ok || !s.retired.Load() {

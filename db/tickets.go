@@ -252,7 +252,7 @@ func (t *tickets) ticketOf(conn *pgx.Conn) (n int, has bool) {
 	return n, t.open[n].PgConn == conn.PgConn()
 }
 
-// forget frees the ticket. The lock is held.
+// forget no longer counts the ticket. The lock is held.
 func (t *tickets) forget(n int, holder ticketHolder) {
 	delete(t.open, n)
 	left := t.toClose(holder)
