@@ -119,8 +119,9 @@ func (d *DB) finish(s *Source) {
 }
 
 // Switch puts the strategy of the settings in force. A request that holds a lease, or waits for one, finishes with the old
-// strategy. The idle connections of the old strategy are closed before the new one begins, so that a server whose slots they
-// filled has room; the others at their release, unless a request waits for one. Switch does nothing if the settings are already in force.
+// strategy. The idle connections of the old strategy are closed before the new one begins, so that a server whose slots
+// they filled has room; the others at their release, unless a request waits for one. Switch does nothing if the settings
+// are already in force.
 func (d *DB) Switch(ctx context.Context, s Settings) error {
 	d.switches.Lock()
 	defer d.switches.Unlock()
@@ -220,8 +221,7 @@ func (d *DB) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 // must query through the Querier that it is given: d would need a second lease while fn holds the first. fn is run
 // again if the server rolled the transaction back because of concurrent transactions on the same rows, up to nine times,
 // or refused it because the session is outdated, up to three times for each. So its effects besides its queries must be
-// repeatable. Between two runs no lease is
-// held, unless the strategy keeps it for the request.
+// repeatable. Between two runs no lease is held, unless the strategy keeps it for the request.
 //
 //go:noinline // in its caller, fn's frame would bear the caller's name in stacks, with a line of this file
 func (d *DB) InTx(ctx context.Context, fn func(Querier) error) error {

@@ -55,7 +55,7 @@ type Source struct {
 	acquired  atomic.Int64
 	futile    atomic.Int64 // until then a new session would be outdated too, in ticks
 	denied    atomic.Int64 // the same for privileges that a reset may have taken
-	retired   atomic.Bool
+	retired   atomic.Bool  // its idle connections are for requests of before only: see sweep
 	refreshes sync.Mutex
 	refreshed time.Time   // when outdated sessions were last closed
 	ending    atomic.Bool // closing, and out of time: a new lease is reclaimed at once
