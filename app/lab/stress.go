@@ -196,23 +196,24 @@ func (s *Stress) summarize(threads []thread) {
 // countEvery is the interval between counts of the backends. It is shorter than the hold of any useful run.
 const countEvery = 25 * time.Millisecond
 
-// countPeak counts the application's backends on the server until stop is called. stop returns the maximum.
+// countPeak counts the application's backends on the server until stop is called, and at least once. stop returns the
+// maximum.
 func (l *Lab) countPeak(ctx context.Context, application string) (stop func() (int, string)) {
-	ctx, cancel := context.WithCancel(ctx)
+	counting, cancel := context.WithCancel(ctx)
 	var peak int
 	var why string
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for ctx.Err() == nil {
-			n, err := l.monitor.Backends(ctx, application)
+		for again := true; again; again = counting.Err() == nil {
+			n, err := l.monitor.Backends(ctx, application) // a count that has begun when the run ends is of use
 			switch {
 			case err == nil:
 				peak = max(peak, n)
 			case ctx.Err() == nil:
 				why = err.Error()
 			}
-			pause(ctx, countEvery)
+			pause(counting, countEvery)
 		}
 	}()
 	return func() (int, string) { cancel(); <-done; return peak, why }
