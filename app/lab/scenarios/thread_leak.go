@@ -23,7 +23,7 @@ var _ = add(scene.Scenario{
 	SQL: `SELECT application_name, client_addr, count(*), min(state_change) AS idle_since
 FROM pg_stat_activity WHERE state = 'idle' GROUP BY 1, 2 ORDER BY 3 DESC;`,
 	Recipe: "leaks", Threads: scene.Threads("django-commons/django-debug-toolbar#1799", "wagtail/wagtail#1242"),
-	Slots: 97, Load: scene.Load{Requests: 200, Every: 10 * time.Millisecond, Patience: 5 * time.Second},
+	Slots: 97, Load: scene.Load{Requests: 200, Every: 25 * time.Millisecond, Patience: 10 * time.Second},
 	Fails: threadLeakFails, Works: threadLeakWorks,
 })
 
