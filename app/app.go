@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/labstack/echo/v4"
 	"golang.org/x/sync/singleflight" // shares a query with a result among the requests that wait for it
@@ -173,10 +174,13 @@ func thresholds(cfg *config.Config, d *db.DB) func() activity.Thresholds {
 	}
 }
 
+// budgetTimeout limits the query of the server's slots at the start and at a reload.
+const budgetTimeout = 5 * time.Second
+
 // checkBudget runs for each new configuration, and at start, where it opens the monitoring connection: later all slots may
 // be taken. It fails if strict_budget is set and the configuration allows more connections than the server has slots.
 func (a *App) checkBudget(ctx context.Context, monitor *activity.Observer, cfg *config.Config) error {
-	ctx, cancel := context.WithTimeout(ctx, slotsTimeout)
+	ctx, cancel := context.WithTimeout(ctx, budgetTimeout)
 	defer cancel()
 	budget, err := monitor.CheckBudget(ctx, cfg)
 	switch _, refused := errors.AsType[*activity.BudgetError](err); {

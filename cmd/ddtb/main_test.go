@@ -151,7 +151,9 @@ func (m *machine) runWith(environ []string, stdin string, args ...string) outcom
 	m.Helper()
 	var out, err bytes.Buffer
 	c := &cli{in: strings.NewReader(stdin), out: &out, err: &err, environ: append(m.environ(), environ...)}
-	o := outcome{m.T, args, c.run(m.Context(), args), out.String(), err.String()}
+	ctx, cancel := context.WithTimeout(m.Context(), 5*time.Minute) // a server that should not have started would not end
+	defer cancel()
+	o := outcome{m.T, args, c.run(ctx, args), out.String(), err.String()}
 	m.mustKeepSecrets(o.out + o.err)
 	return o
 }
