@@ -281,7 +281,10 @@ func (t *tickets) unwanted(conn *pgx.Conn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n, has := t.ticketOf(conn)
-	if !has || *t.toClose(t.open[n]) == 0 && n <= t.budget {
+	if !has { // its session lost the lock, and another session has it now
+		return true
+	}
+	if *t.toClose(t.open[n]) == 0 && n <= t.budget {
 		return false
 	}
 	t.forget(n, t.open[n])
