@@ -181,8 +181,15 @@ func (s *Site) history(r *request) error {
 	if err != nil {
 		return err
 	}
-	entries, err := readEntries(r.ctx, q, ofObject+` ORDER BY l.action_time, l.id LIMIT $4 OFFSET $5`,
-		r.model.App.Name, r.model.Name, strconv.FormatInt(r.id, 10), pageSize+1, (page-1)*pageSize)
+	of := func(page int) ([]entry, error) {
+		return readEntries(r.ctx, q, ofObject+` ORDER BY l.action_time, l.id LIMIT $4 OFFSET $5`,
+			r.model.App.Name, r.model.Name, strconv.FormatInt(r.id, 10), pageSize+1, (page-1)*pageSize)
+	}
+	entries, err := of(page)
+	if err == nil && len(entries) == 0 && page > 1 { // beyond the end
+		page = 1
+		entries, err = of(page)
+	}
 	if err != nil {
 		return err
 	}

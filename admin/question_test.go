@@ -124,6 +124,7 @@ func TestALongHistoryHasPagesOldestFirst(t *testing.T) {
 		t.Errorf("the first change is at %d, the last at %d, in %.300s", oldest, newest, first)
 	}
 	s.as("ada").get(history + "?p=2").says("change 1 before now").says("Earlier")
+	s.as("ada").get(history + "?p=99").says("change 101 before now")
 }
 
 func TestASecondEditorSeesTheConflictAndOverwritesNothing(t *testing.T) {
