@@ -156,6 +156,7 @@ func TestAServerThatHangsIsGivenUpAfterTheConnectTimeout(t *testing.T) {
 		t.Error(err)
 	}
 	s.Resume(t)
+	cfg.ConnectTimeout = time.Minute
 	connect(t, cfg)
 }
 

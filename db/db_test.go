@@ -627,7 +627,7 @@ func TestAttemptsUnderWayAndConnectionsClosedForTheirAgeAreCounted(t *testing.T)
 	hung, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0") // accepts connections, and sends nothing
 	must(t, err)
 	defer func() { _ = hung.Close() }()
-	cfg.Host, cfg.Port = "127.0.0.1", hung.Addr().(*net.TCPAddr).Port
+	cfg.Host, cfg.Port, cfg.ConnectTimeout = "127.0.0.1", hung.Addr().(*net.TCPAddr).Port, time.Second
 	must(t, d.Switch(t.Context(), cfg))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

@@ -130,8 +130,8 @@ func lock(t *testing.T, control *pgx.Conn) {
 }
 
 func TestALeaseThatIsTakenBackFreesItsPlaceWithItsBackend(t *testing.T) {
-	d, _, cfg := open(t, func(c *config.Database) { pool(c); c.Pool.MaxSize = 1; c.Pool.ReclaimAfter = 200 * time.Millisecond })
-	for range 5 {
+	d, _, cfg := open(t, func(c *config.Database) { pool(c); c.Pool.MaxSize = 1; c.Pool.ReclaimAfter = time.Second })
+	for range 3 {
 		held, err := d.Acquire(t.Context())
 		must(t, err)
 		var backends int

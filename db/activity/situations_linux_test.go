@@ -460,6 +460,9 @@ func (s *stage) look(o *Observer) (now Snapshot, earlier *Snapshot) {
 func (x situation) tuned() Thresholds {
 	t := defaults()
 	t.Idle, t.Restarted = 2*time.Second, 0
+	if x.code == "" {
+		t.Idle = time.Minute // who has nothing to do is still well on a machine that takes long to look
+	}
 	if x.tune != nil {
 		x.tune(&t)
 	}

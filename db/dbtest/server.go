@@ -45,6 +45,8 @@ type Server struct {
 	options localpg.Options
 	own     bool // of one test: its databases are not dropped one by one
 
+	idle chan *pgx.Conn // superuser's, unless the server is of one test: each test makes and drops a database
+
 	mu     sync.Mutex
 	pg     *localpg.Server
 	paused []int // processes
@@ -68,6 +70,7 @@ func NewServer(t testing.TB, o Options) *Server {
 // ownedBy removes the server after the test.
 func (s *Server) ownedBy(t testing.TB) {
 	s.own = true
+	s.disconnect()
 	t.Cleanup(func() {
 		if err := s.remove(); err != nil {
 			t.Error(err)
@@ -150,7 +153,7 @@ func initServer(o Options) (*Server, error) {
 }
 
 func serverFor(o Options) *Server {
-	return &Server{options: localpg.Options{
+	return &Server{idle: make(chan *pgx.Conn, 1), options: localpg.Options{
 		Dir: newDir(), Volatile: true, MaxConnections: o.MaxConnections, Settings: maps.Clone(o.Settings),
 	}}
 }
@@ -179,11 +182,11 @@ func (s *Server) makeTemplate(ctx context.Context) error {
 // exec runs statements as a superuser, each on its own.
 func (s *Server) exec(statements ...string) error {
 	return bounded(func(ctx context.Context) error {
-		conn, err := s.pg.Connect(ctx, "postgres")
+		conn, err := s.superuser(ctx)
 		if err != nil {
 			return err
 		}
-		defer db.Disconnect(conn) // it waits for the slot, which the test may need
+		defer s.put(conn)
 		for _, sql := range statements {
 			if _, err := conn.Exec(ctx, sql); err != nil {
 				return fmt.Errorf("%s: %w", sql, err)
@@ -193,7 +196,36 @@ func (s *Server) exec(statements ...string) error {
 	})
 }
 
+// superuser returns a connection to the database postgres.
+func (s *Server) superuser(ctx context.Context) (*pgx.Conn, error) {
+	select {
+	case conn := <-s.idle:
+		return conn, nil
+	default:
+		return s.pg.Connect(ctx, "postgres")
+	}
+}
+
+// put keeps a connection, or closes it.
+func (s *Server) put(conn *pgx.Conn) {
+	if !s.own && !conn.IsClosed() {
+		select {
+		case s.idle <- conn:
+			return
+		default:
+		}
+	}
+	db.Disconnect(conn) // it waits for the slot, which the test may need
+}
+
+func (s *Server) disconnect() {
+	for len(s.idle) > 0 {
+		db.Disconnect(<-s.idle)
+	}
+}
+
 func (s *Server) remove() error {
+	s.disconnect()
 	s.resume()
 	if s.pg != nil {
 		if err := bounded(s.pg.Crash); err != nil { // the data is not needed: no checkpoint
@@ -219,6 +251,7 @@ func (s *Server) Config(t testing.TB) config.Database {
 	cfg, way := config.Default().Databases["default"], s.pg.Config(name)
 	cfg.Name, cfg.User, cfg.Password = name, name, config.Secret(password)
 	cfg.Host, cfg.Port, cfg.SSLMode = way.Host, way.Port, way.SSLMode
+	cfg.ConnectTimeout = patience // tests of a silent server set their own
 	return cfg
 }
 
