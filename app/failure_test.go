@@ -306,7 +306,7 @@ func TestCloseTakesBackWhatIsStillOut(t *testing.T) {
 	dbtest.NoLeaks(t)
 	s := newSite(t, func(c *config.Config) {
 		setDatabase(c, func(d *config.Database) { pool(d); d.Pool.MaxSize = 3 })
-		c.Server.ShutdownTimeout = time.Second
+		c.Server.ShutdownTimeout = 4 * time.Second // a seventh of it is for closing by force
 	})
 	control := dbtest.Control(t, s.cfg.Databases["default"])
 	mustContain(t, s.get("/test/connection-leak?count=2&reclaim=50s"), 200, "leaked a connection")

@@ -65,7 +65,8 @@ func TestARunCountsOnTheServerAndAtTheClient(t *testing.T) {
 		if r.Error != "" || !r.OK() || !r.Reproduced || !r.Fixed {
 			t.Fatalf("%+v", r)
 		}
-		if f := r.Failure; f.Value != 4 || f.Of != 10 || f.Peak != 6 || f.Slots != 6 || f.SQLStates["53300"] != 4 || f.Served != 6 {
+		// Two logins at the same moment may refuse each other the last slot.
+		if f := r.Failure; f.Value+f.Served != 10 || f.Of != 10 || f.Peak != f.Served || f.Slots != 6 || f.SQLStates["53300"] != f.Value || f.Served < 5 || f.Served > 6 {
 			t.Errorf("the failure: %+v", f)
 		}
 		if f := r.Fix; f.Value != 0 || f.Peak > 2 || f.Peak < 1 || len(f.SQLStates) != 0 || f.Served != 10 {
@@ -81,7 +82,7 @@ func TestAVerdictCanFail(t *testing.T) {
 	s := server
 	t.Run("without the fix it is not fixed", func(t *testing.T) {
 		r := s.Run(t.Context(), scenario(), scene.Plan{WithoutTheFix: true})
-		if r.OK() || r.Fixed || r.Fix.Value != 4 || r.Verdict() != "reproduced; not fixed" {
+		if r.OK() || r.Fixed || r.Fix.Value < 4 || r.Verdict() != "reproduced; not fixed" {
 			t.Errorf("%s: %+v", r.Verdict(), r.Fix)
 		}
 	})
