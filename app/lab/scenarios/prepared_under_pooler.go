@@ -25,7 +25,7 @@ var _ = add(scene.Scenario{
 	SQL: `SELECT name, statement, prepare_time FROM pg_prepared_statements; -- through the pooler, a few times:
 -- the answers differ, because each may come from another server connection`,
 	Recipe: "pooler", Threads: scene.Threads("jackc/pgx#602", "pgbouncer/pgbouncer#1118"),
-	Load:  scene.Load{Requests: 150, Burst: 5, Every: 25 * time.Millisecond},
+	Load:  scene.Load{Requests: 150, Burst: 5, Every: 25 * time.Millisecond, Patience: 10 * time.Second},
 	Value: scene.Counted, // not every failure is one of these: without the fix only those count, and with it all
 	Fails: preparedUnderPoolerFails, Works: preparedUnderPoolerWorks,
 })
