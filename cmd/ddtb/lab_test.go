@@ -101,7 +101,7 @@ func TestTheLabStopsWithinASecondAndLeavesNothing(t *testing.T) {
 	dbtest.Eventually(t, "its server has started again, with other slots", func() bool { return len(labsOf(t, p.cmd.Process.Pid)) == 1 })
 	began := time.Now()
 	p.stop(syscall.SIGINT)
-	if code := p.cmd.ProcessState.ExitCode(); code != exitInterrupted || time.Since(began) > 2*time.Second { // a busy machine gets twice the time
+	if code := p.cmd.ProcessState.ExitCode(); code != exitInterrupted || time.Since(began) > 5*time.Second { // a busy machine gets more time
 		t.Errorf("exit code %d after %v: %s", code, time.Since(began), p.log)
 	}
 	if dirs := labsOf(t, p.cmd.Process.Pid); len(dirs) != 0 {
