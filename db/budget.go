@@ -255,7 +255,8 @@ func (t *tickets) settle(v budgetView, change, got int) (shrink bool) {
 	t.budget, t.free, t.processes = v.budget, max(0, v.free-got), len(v.demands)
 	t.lastOthers = max(0, v.budget-t.free-t.total())
 	t.resize()
-	return t.closeLeased > 0 || t.closeShared > 0
+	shrink, t.orphaned = t.closeLeased > 0 || t.closeShared > 0 || t.orphaned, false
+	return shrink
 }
 
 // enter detects a new session: the tickets reserved in the previous one are lost.

@@ -3,6 +3,7 @@ package db_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"strings"
@@ -179,6 +180,20 @@ func TestASessionKeepsItsTicketWhenItIsReset(t *testing.T) {
 	} else if fourth := change("SELECT 1"); fourth == third {
 		t.Error("a session without its ticket was used again")
 	}
+}
+
+func TestASessionWhoseTicketAnotherOneHasIsClosed(t *testing.T) {
+	d, control, cfg := open(t, auto(2))
+	l, err := d.Acquire(t.Context())
+	must(t, err)
+	ticket := scan[int](t, control, "SELECT objid::int FROM pg_locks WHERE locktype = 'advisory' AND classid::bigint = $1 AND pid = $2", db.TicketClass, l.PID())
+	l.Release()
+	run(t, control, fmt.Sprintf("SELECT pg_advisory_lock(%d, %d)", db.TicketClass, 3-ticket)) // the other one
+	if _, err := d.Exec(t.Context(), "SELECT pg_advisory_unlock_all()"); err != nil {         // the session's next lease does not notice
+		t.Fatal(err)
+	}
+	held(t, d, 2)()
+	dbtest.Eventually(t, "one session is left", func() bool { return dbtest.Backends(t, control, cfg.ApplicationName+"/pool") == 1 })
 }
 
 // The driver takes the primary after it has refused it once, without asking again.

@@ -51,6 +51,7 @@ type tickets struct {
 	shared          int                  // how many of those in use or connecting are not for leases
 	closeLeased     int                  // how many connections for leases are to be closed
 	closeShared     int                  // how many shared connections are to be closed
+	orphaned        bool                 // a session has lost its ticket to another one of this pool, and is to be closed
 	attemptsWaiting int                  // attempts to connect that wait for a ticket
 	sharedWaiting   int                  // how many of them are for shared connections
 	more            chan struct{}        // closed when tickets were reserved
@@ -169,6 +170,7 @@ func (t *tickets) hold(ctx context.Context, pc *pgconn.PgConn) error {
 	}
 	if old, has := t.open[r.n]; has { // that session has lost its ticket, and this side has not noticed
 		t.forget(r.n, old)
+		t.orphaned = true
 	}
 	t.open[r.n] = ticketHolder{pc, isShared(ctx)}
 	t.resize()
@@ -272,8 +274,8 @@ func (t *tickets) toClose(holder ticketHolder) *int {
 	return &t.closeLeased
 }
 
-// unwanted reports whether a connection must be closed, once it is released or if it is shared, so that another process
-// can have its ticket. If so, the ticket no longer counts.
+// unwanted reports whether a connection must be closed, once it is released or if it is shared: another process is to have
+// its ticket, which no longer counts, or another session of this pool has it.
 func (t *tickets) unwanted(conn *pgx.Conn) bool {
 	if t == nil {
 		return false
@@ -281,7 +283,7 @@ func (t *tickets) unwanted(conn *pgx.Conn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n, has := t.ticketOf(conn)
-	if !has { // its session lost the lock, and another session has it now
+	if !has {
 		return true
 	}
 	if *t.toClose(t.open[n]) == 0 && n <= t.budget {
