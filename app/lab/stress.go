@@ -196,27 +196,41 @@ func (s *Stress) summarize(threads []thread) {
 // countEvery is the interval between counts of the backends. It is shorter than the hold of any useful run.
 const countEvery = 25 * time.Millisecond
 
+// lastCount is how long a count that has begun may outlast the run.
+const lastCount = 2 * time.Second
+
 // countPeak counts the application's backends on the server until stop is called, and at least once. stop returns the
-// maximum.
+// maximum, and why it may have been missed.
 func (l *Lab) countPeak(ctx context.Context, application string) (stop func() (int, string)) {
-	counting, cancel := context.WithCancel(ctx)
+	running, end := context.WithCancel(ctx)
+	counting, giveUp := context.WithCancel(ctx)
 	var peak int
-	var why string
+	why := "the run ended before the server had counted"
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for again := true; again; again = counting.Err() == nil {
-			n, err := l.monitor.Backends(ctx, application) // a count that has begun when the run ends is of use
+		for again := true; again; again = running.Err() == nil {
+			n, err := l.monitor.Backends(counting, application)
 			switch {
-			case err == nil:
-				peak = max(peak, n)
-			case ctx.Err() == nil:
+			case err != nil && ctx.Err() == nil:
 				why = err.Error()
+			case err == nil && running.Err() == nil:
+				why = ""
 			}
-			pause(counting, countEvery)
+			peak = max(peak, n)
+			pause(running, countEvery)
 		}
 	}()
-	return func() (int, string) { cancel(); <-done; return peak, why }
+	return func() (int, string) {
+		end()
+		select {
+		case <-done:
+		case <-time.After(lastCount):
+		}
+		giveUp()
+		<-done
+		return peak, why
+	}
 }
 
 // milliseconds has two decimals.
