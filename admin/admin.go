@@ -43,7 +43,7 @@ var templateFS embed.FS
 // Files are the admin's static files, for web.Static.
 var Files = web.MustFiles("admin", staticFS)
 
-var pages = web.MustTemplates(templateFS, template.FuncMap{"static": Files.URL, "path": (*Model).path, "title": capitalized})
+var pages = web.MustTemplates(templateFS, template.FuncMap{"static": Files.URL, "path": (*Model).path, "title": web.Capitalized})
 
 // Options are what the admin needs. All are required, except Links.
 type Options struct {

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"ddtb/app/fault"
+	"ddtb/app/web"
 	"ddtb/db"
 )
 
@@ -49,7 +50,7 @@ func (r *request) collect(q db.Querier, ids []int64, lock string) (*deletion, er
 	for _, row := range rows {
 		d.ids = append(d.ids, row.id)
 		d.Objects = append(d.Objects, object{
-			Kind: capitalized(m.Singular), Label: row.label, Path: m.path(row.id, "change"), ID: row.id,
+			Kind: web.Capitalized(m.Singular), Label: row.label, Path: m.path(row.id, "change"), ID: row.id,
 		})
 	}
 	r.count(d, m, int64(len(rows)))
@@ -71,7 +72,7 @@ func (r *request) collect(q db.Querier, ids []int64, lock string) (*deletion, er
 // count adds n rows of a model. They require permission to delete them. A user's history is deleted with the user: it is
 // read-only for everyone, so only the permission counts.
 func (r *request) count(d *deletion, m *Model, n int64) {
-	d.Counts = append(d.Counts, objectCount{capitalized(m.noun(n)), n})
+	d.Counts = append(d.Counts, objectCount{web.Capitalized(m.noun(n)), n})
 	if !r.user.Can(m.permission(actionDelete)) {
 		d.Missing = append(d.Missing, m.Singular)
 	}
@@ -92,7 +93,7 @@ func (r *request) collectRelated(q db.Querier, d *deletion, rel Relation) error 
 	rows, err := rel.Model.read(r.ctx, q, nil, rel.Column, condition+" ORDER BY t.id LIMIT $2", d.ids, maxListed)
 	for _, row := range rows {
 		i := slices.Index(d.ids, row.parent)
-		d.Objects[i].With = append(d.Objects[i].With, object{Kind: capitalized(rel.Model.Singular), Label: row.label})
+		d.Objects[i].With = append(d.Objects[i].With, object{Kind: web.Capitalized(rel.Model.Singular), Label: row.label})
 	}
 	d.More += n - int64(len(rows))
 	return err

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"ddtb/app/auth"
+	"ddtb/app/web"
 	"ddtb/db"
 )
 
@@ -80,7 +81,7 @@ func readable(text string) string {
 	for _, c := range changes {
 		for _, verb := range []string{added, edited, deleted} {
 			if what, ok := c[verb]; ok {
-				sentences = append(sentences, what.sentence(capitalized(verb)))
+				sentences = append(sentences, what.sentence(web.Capitalized(verb)))
 			}
 		}
 	}
@@ -153,7 +154,7 @@ func (r *request) recent() ([]entry, error) {
 		e := &entries[i]
 		for _, m := range models {
 			if m.App.Name == e.App && m.Name == e.Name {
-				e.Kind = capitalized(m.Singular)
+				e.Kind = web.Capitalized(m.Singular)
 				if id, err := strconv.ParseInt(e.ObjectID, 10, 64); err == nil && e.Flag != flagDeletion && r.can(m, actionView) {
 					e.Path = m.path(id, "change")
 				}

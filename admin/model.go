@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"ddtb/app/auth"
+	"ddtb/app/web"
 	"ddtb/db"
 )
 
@@ -135,7 +136,7 @@ func (m *Model) field(name string) *Field {
 
 // Title returns the field's label in Django's form: "pub_date" is "Pub date".
 func (f *Field) Title() string {
-	return cmp.Or(f.Label, capitalized(strings.ReplaceAll(f.Name, "_", " ")))
+	return cmp.Or(f.Label, web.Capitalized(strings.ReplaceAll(f.Name, "_", " ")))
 }
 
 func (m *Model) formFields() []*Field {
@@ -175,11 +176,4 @@ func (m *Model) relations() []Relation {
 		}
 	}
 	return append(all, m.Cascade...)
-}
-
-func capitalized(s string) string {
-	if s == "" {
-		return s
-	}
-	return strings.ToUpper(s[:1]) + s[1:]
 }

@@ -108,7 +108,7 @@ func (r *request) allowed(action string) error {
 		return nil
 	}
 	if r.model.ReadOnly && action != actionView {
-		return fault.New(fault.Forbidden, "%s are only shown here: no one adds, changes or deletes them.", capitalized(r.model.Plural))
+		return fault.New(fault.Forbidden, "%s are only shown here: no one adds, changes or deletes them.", web.Capitalized(r.model.Plural))
 	}
 	return fault.New(fault.Forbidden,
 		"You don’t have permission to %s %s. Ask a superuser for it.", action, r.model.Plural)
@@ -206,7 +206,7 @@ func (r *request) show(status int, page string, data any) error {
 func (r *request) crumbs(object *row, below string) []web.Link {
 	crumbs := []web.Link{
 		{Path: root + r.model.App.Name + "/", Text: r.model.App.Title},
-		{Path: r.model.path(), Text: capitalized(r.model.Plural)},
+		{Path: r.model.path(), Text: web.Capitalized(r.model.Plural)},
 	}
 	if object != nil {
 		crumbs = append(crumbs, web.Link{Path: r.model.path(object.id, "change"), Text: cut(r.called(object.label), 40)})
@@ -236,7 +236,7 @@ var errGone = fault.New(fault.NotFound, "It was deleted meanwhile.")
 // gone redirects to the index with the message that the object does not exist, as Django does.
 func (r *request) gone() error {
 	r.notify(message{
-		Class: "warn", Before: capitalized(r.model.Singular) + " with ID “", Object: cut(r.Param("id"), 41),
+		Class: "warn", Before: web.Capitalized(r.model.Singular) + " with ID “", Object: cut(r.Param("id"), 41),
 		After: "” doesn’t exist. Perhaps it was deleted?",
 	})
 	return r.to(root)

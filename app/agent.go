@@ -14,6 +14,7 @@ import (
 
 	"ddtb/app/web"
 	"ddtb/db"
+	"ddtb/db/activity"
 )
 
 // agent answers HAProxy's agent-check. Each connection gets one line and is closed.
@@ -69,7 +70,7 @@ func listenAgent(ctx context.Context, addr string, ready *readiness, stat func()
 	g.ctx, g.close = context.WithCancel(context.Background())
 	g.ended.Go(g.accept)
 	var own load
-	g.ended.Go(func() { every(g.ctx, loadEvery, func() { g.share.Store(own.weight(g.stat())) }) })
+	g.ended.Go(func() { activity.Every(g.ctx, loadEvery, func() { g.share.Store(own.weight(g.stat())) }) })
 	return g, nil
 }
 

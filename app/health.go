@@ -144,7 +144,7 @@ func (r *readiness) ask(ctx context.Context) (readOnly bool, err error) {
 	now := r.leases.Now()
 	switch {
 	case err != nil:
-		err = monitorError(err)
+		err = activity.Unanswered(err)
 	case time.Since(at) < failsFor:
 		err = failed
 	case now.Dry():
@@ -153,15 +153,6 @@ func (r *readiness) ask(ctx context.Context) (readOnly bool, err error) {
 		}
 	}
 	return readOnly, err
-}
-
-// monitorError returns the error of a query over the monitoring connection. Where that is there and silent, the server is
-// unavailable.
-func monitorError(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) && db.CauseOf(err) == "" {
-		return &db.ConnError{Cause: db.ServerUnavailable, Err: err}
-	}
-	return err
 }
 
 // detail returns the text of an error for the public. Errors about the tables are quoted. Others contain hosts and users,

@@ -51,7 +51,7 @@ func missingFigures(err error) string {
 	if errors.Is(err, activity.ErrBusy) {
 		return "The monitoring connection is in use by another query, which waits for a lock, or the database server does not answer."
 	}
-	return web.ProblemOf(monitorError(err)).Detail
+	return web.ProblemOf(activity.Unanswered(err)).Detail
 }
 
 // slots queries the server once for all requests that wait: they share one connection with readiness and the dashboard.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"ddtb/db"
+	"ddtb/db/activity"
 )
 
 // hostWatch checks whether all hosts of the configuration are one database: after a failover there may be a second
@@ -49,7 +50,7 @@ func (w *hostWatch) check(ctx context.Context, s db.Settings) {
 func (w *hostWatch) start(settings func() db.Settings, interval time.Duration) {
 	ctx, stop := context.WithCancel(context.Background())
 	w.stop = stop
-	w.stopped.Go(func() { every(ctx, hostPolls*interval, func() { w.check(ctx, settings()) }) })
+	w.stopped.Go(func() { activity.Every(ctx, hostPolls*interval, func() { w.check(ctx, settings()) }) })
 }
 
 func (w *hostWatch) close() {
@@ -57,18 +58,4 @@ func (w *hostWatch) close() {
 		w.stop()
 	}
 	w.stopped.Wait()
-}
-
-// every calls f at an interval until ctx ends.
-func every(ctx context.Context, interval time.Duration, f func()) {
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			f()
-		}
-	}
 }

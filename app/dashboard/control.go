@@ -12,6 +12,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"ddtb/app/auth"
+	"ddtb/app/web"
 	"ddtb/config"
 	"ddtb/db"
 )
@@ -71,7 +72,7 @@ func (b *Board) newForm(texts, problems map[string]string) *form {
 		if !is {
 			text = config.Text(cfg, x.Key)
 		}
-		return field{x, text, upper(problems[x.Key])}
+		return field{x, text, web.Capitalized(problems[x.Key])}
 	}
 	f.Strategy = fill(db.Setting{Key: strategyKey, Choices: db.Names()})
 	for _, spec := range db.Strategies() {

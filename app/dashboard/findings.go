@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"ddtb/app/web"
 	"ddtb/db/activity"
 )
 
@@ -63,4 +64,4 @@ func findingsHTML(d activity.Diagnosis, whole bool) template.HTML {
 	return template.HTML(b.String()) //nolint:gosec // escaped by the template that made it
 }
 
-func sentence(f activity.Finding) string { return upper(f.What) + "." }
+func sentence(f activity.Finding) string { return web.Capitalized(f.What) + "." }

@@ -7,6 +7,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"ddtb/app/auth"
+	"ddtb/app/web"
 )
 
 // head is a column's head.
@@ -83,7 +84,7 @@ func (p pageData) Under(c chart) tableView {
 	t := p.Table(c.table(), c.Title+", the most in each span of time")
 	t.Heads = []head{{Text: "Until"}}
 	for _, l := range c.Lines {
-		t.Heads = append(t.Heads, head{upper(l.Name), true})
+		t.Heads = append(t.Heads, head{web.Capitalized(l.Name), true})
 	}
 	return t
 }

@@ -13,6 +13,7 @@ import (
 
 	"ddtb/app/auth"
 	"ddtb/app/fault"
+	"ddtb/app/web"
 	"ddtb/db/activity"
 )
 
@@ -98,7 +99,7 @@ func (b *Board) session(ctx context.Context, pid int) (*activity.Session, error)
 	defer cancel()
 	now, err := b.Monitor.Snapshot(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("find session %d: %w", pid, unanswered(err))
+		return nil, fmt.Errorf("find session %d: %w", pid, activity.Unanswered(err))
 	}
 	i := slices.IndexFunc(now.Sessions, func(x activity.Session) bool { return int(x.PID) == pid && endable(now, x) })
 	if i < 0 {
@@ -160,12 +161,12 @@ func (b *Board) carryOut(ctx context.Context, user *auth.User, order activity.Or
 		what += fmt.Sprintf(" of %s, user %s, from %s", cmp.Or(x.Application, "(no name)"), x.User, cmp.Or(x.ClientAddress(), "an unknown address"))
 		var err error
 		if outcome, err = b.Monitor.Signal(ctx, order); err != nil {
-			return unanswered(err)
+			return activity.Unanswered(err)
 		}
 	}
 	done := action{At: time.Now(), Sentence: user.Username + " " + what}
 	if outcome == activity.Cancelled || outcome == activity.Signalled {
-		done.Unrecorded = b.record(ctx, user, fmt.Sprintf("Session %d", order.PID), upper(what)+".")
+		done.Unrecorded = b.record(ctx, user, fmt.Sprintf("Session %d", order.PID), web.Capitalized(what)+".")
 	} else {
 		done.Sentence = "Nothing was done: " + cmp.Or(whyNothing[outcome], string(outcome))
 	}

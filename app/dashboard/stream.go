@@ -15,6 +15,7 @@ import (
 	"ddtb/app/auth"
 	"ddtb/app/fault"
 	"ddtb/app/web"
+	"ddtb/db/activity"
 )
 
 const (
@@ -35,7 +36,7 @@ func (b *Board) stream(c echo.Context) error {
 	user, err := b.viewer(ctx, c.Request(), false)
 	switch {
 	case err != nil:
-		return fmt.Errorf("identify a viewer of the dashboard: %w", unanswered(err))
+		return fmt.Errorf("identify a viewer of the dashboard: %w", activity.Unanswered(err))
 	case user == nil:
 		return echo.NewHTTPError(http.StatusUnauthorized)
 	case !user.Staff:

@@ -15,6 +15,7 @@ import (
 	"ddtb/app/auth"
 	"ddtb/app/fault"
 	"ddtb/db"
+	"ddtb/db/activity"
 )
 
 // Who may view and change what, and the record of changes.
@@ -79,15 +80,7 @@ func (b *Board) user(ctx context.Context, change bool) (*auth.User, error) {
 	case err == nil:
 		err = failed
 	}
-	return nil, unanswered(err)
-}
-
-// unanswered translates an exceeded time limit: the server is too slow, or earlier checks are.
-func unanswered(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) && db.CauseOf(err) == "" {
-		return &db.ConnError{Cause: db.ServerUnavailable, Err: err}
-	}
-	return err
+	return nil, activity.Unanswered(err)
 }
 
 // mostTyped is the maximum size of typed values in an address, in bytes: proxies refuse a much longer request line.

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"html/template"
 	"strconv"
-	"strings"
 	"time"
 
+	"ddtb/app/web"
 	"ddtb/config"
 	"ddtb/db"
 	"ddtb/db/activity"
@@ -78,7 +78,7 @@ func (v *view) judge(s *readings, d activity.Diagnosis) {
 		text = first
 	}
 	v.Level, v.Class = h.Level.String(), classes[h.Level]
-	v.Texts["level"], v.Texts["verdict"] = upper(v.Level), text
+	v.Texts["level"], v.Texts["verdict"] = web.Capitalized(v.Level), text
 	if h.Level == activity.OK {
 		v.Texts["level"] = "OK"
 	}
@@ -121,7 +121,7 @@ func (v *view) server(s *readings) {
 	v.Texts["slots_more"] = fmt.Sprintf("%d free; %d more reserved of %d", slots.Free(), slots.Reserved, slots.Max)
 	v.Texts["new"] = strconv.FormatFloat(s.Sample.NewPerSecond, 'f', 1, 64)
 	v.Texts["new_more"] = fmt.Sprintf("a second on the server; this process tried %.1f", s.connects)
-	v.Texts["budget"] = upper(s.budget.String()) + "."
+	v.Texts["budget"] = web.Capitalized(s.budget.String()) + "."
 	var states, applications [][]string
 	for _, c := range status.States {
 		states = append(states, []string{c.Name, strconv.Itoa(c.Count)})
@@ -228,10 +228,3 @@ func orNone(rows [][]string, sentence string) [][]string {
 
 // clock formats a time of day in UTC, as everywhere on the page.
 func clock(t time.Time) string { return t.UTC().Format(time.TimeOnly) }
-
-func upper(s string) string {
-	if s == "" {
-		return ""
-	}
-	return strings.ToUpper(s[:1]) + s[1:]
-}

@@ -131,3 +131,11 @@ func Cut(text string) string {
 	}
 	return strings.ToValidUTF8(text[:maxCut], "") + "…" // without half a letter
 }
+
+// Capitalized returns a sentence's or a label's text with a capital first letter.
+func Capitalized(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
+}

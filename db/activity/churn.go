@@ -27,7 +27,7 @@ func PollTwice(ctx context.Context, a Poller) (now Snapshot, earlier *Snapshot, 
 	came := map[int32]Session{} // the number of slots and of polls bounds it
 	watching, stop := context.WithTimeout(ctx, churnSpan)
 	defer stop()
-	every(watching, glance, func() {
+	Every(watching, glance, func() {
 		if now, err := a.Snapshot(ctx); err == nil {
 			now.newcomers(first.At, came)
 		}

@@ -98,7 +98,7 @@ func Monitor(ctx context.Context, name string) *Measurement {
 	m.poll(ctx, o)
 	go func() {
 		defer close(m.done)
-		every(watching, watchEvery, func() { m.poll(watching, o) })
+		Every(watching, watchEvery, func() { m.poll(watching, o) })
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), pollTimeout)
 		defer cancel()
 		m.poll(last, o)

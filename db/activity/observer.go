@@ -237,6 +237,15 @@ func (o *Observer) Close() {
 // error.
 var ErrBusy = errors.New("the monitoring connection is in use by another query")
 
+// Unanswered returns the error of a query over the monitoring connection, for people: if its time ran out, the server is
+// unavailable.
+func Unanswered(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) && db.CauseOf(err) == "" {
+		return &db.ConnError{Cause: db.ServerUnavailable, Err: err}
+	}
+	return err
+}
+
 // take waits for this caller's turn, which ends with done.
 func (o *Observer) take(ctx context.Context) (done func(), err error) {
 	select {

@@ -47,7 +47,7 @@ func StartProcessMonitor(d *db.DB) *ProcessMonitor {
 	ctx, stop := context.WithCancel(context.Background())
 	m := &ProcessMonitor{db: d, stop: stop}
 	m.Now()
-	m.stopped.Go(func() { every(ctx, pollEvery, func() { m.Now() }) })
+	m.stopped.Go(func() { Every(ctx, pollEvery, func() { m.Now() }) })
 	return m
 }
 

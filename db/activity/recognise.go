@@ -27,14 +27,7 @@ func (p *problem) culprit() string {
 		return roots[0].Who()
 	}
 	if others := p.otherPools(); p.Reason == Rests && len(others) > 0 {
-		names := p.Application
-		for i, h := range others {
-			if i == mostNames {
-				return names + ", …"
-			}
-			names += ", " + h.Application
-		}
-		return names
+		return p.Application + ", " + names(others, func(h Holding) string { return h.Application })
 	}
 	return p.Application
 }

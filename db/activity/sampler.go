@@ -71,13 +71,13 @@ func StartSampler(a Poller, interval time.Duration, thresholds func() Thresholds
 	s := &Sampler{poller: a, thresholds: thresholds, stop: stop, latest: Reading{next: make(chan struct{})}}
 	s.stopped.Go(func() {
 		s.poll(ctx)
-		every(ctx, interval, func() { s.poll(ctx) })
+		Every(ctx, interval, func() { s.poll(ctx) })
 	})
 	return s
 }
 
-// every calls f at an interval until ctx ends.
-func every(ctx context.Context, interval time.Duration, f func()) {
+// Every calls f at an interval until ctx ends.
+func Every(ctx context.Context, interval time.Duration, f func()) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {

@@ -461,7 +461,7 @@ func (x situation) tuned() Thresholds {
 	t := defaults()
 	t.Idle, t.Restarted = 2*time.Second, 0
 	if x.code == "" {
-		t.Idle = time.Minute // who has nothing to do is still well on a machine that takes long to look
+		t.Idle = time.Minute // a session at rest is not to blame because the machine was slow to look
 	}
 	if x.tune != nil {
 		x.tune(&t)

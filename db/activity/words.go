@@ -78,13 +78,13 @@ func (s Snapshot) onlySelf(l Limit) bool {
 // mostNames bounds how many names a sentence lists.
 const mostNames = 5
 
-// names lists groups of sessions, as many as a sentence can take.
-func names(groups []Group, name func(Group) string) string {
+// names lists items by their names, as many as a sentence can take.
+func names[T any](items []T, name func(T) string) string {
 	text := []string{}
-	for _, g := range groups[:min(len(groups), mostNames)] {
-		text = append(text, name(g))
+	for _, x := range items[:min(len(items), mostNames)] {
+		text = append(text, name(x))
 	}
-	if len(groups) > mostNames {
+	if len(items) > mostNames {
 		text = append(text, "…")
 	}
 	return strings.Join(text, ", ")
