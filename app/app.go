@@ -174,7 +174,7 @@ func thresholds(cfg *config.Config, d *db.DB) func() activity.Thresholds {
 	}
 }
 
-// budgetTimeout limits the query of the server's slots at the start and at a reload.
+// budgetTimeout limits checkBudget, with its connecting.
 const budgetTimeout = 5 * time.Second
 
 // checkBudget runs for each new configuration, and at start, where it opens the monitoring connection: later all slots may

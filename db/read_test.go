@@ -260,7 +260,7 @@ func TestAReadWaitsForASilentServerNoLongerThanItMay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := dbtest.Config(t)
 			set(&cfg)
-			cfg.Hosts, cfg.Pool.Timeout = db.Hosts(silent(t)), 500*time.Millisecond
+			cfg.Hosts, cfg.Pool.Timeout, cfg.ConnectTimeout = db.Hosts(silent(t)), 500*time.Millisecond, 5*time.Second
 			d, err := db.Open(t.Context(), cfg)
 			must(t, err)
 			defer func() { _ = d.Close(context.Background()) }()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,10 +23,13 @@ func TestTheLabRunsAScenarioAndProvesItsFix(t *testing.T) {
 	if o.code != exitFine {
 		t.Fatalf("exit code %d\n%s\n%s", o.code, o.out, o.err)
 	}
-	for _, words := range []string{"100 of 100 mails sent (53300)", "of 100 mails sent (53300)", "peak 20 of 20", "reproduced; fixed by one mail"} {
+	for _, words := range []string{"100 of 100 mails sent (53300)", "peak 20 of 20", "reproduced; fixed by one mail"} {
 		if !strings.Contains(o.out, words) {
 			t.Errorf("it does not say %q:\n%s", words, o.out)
 		}
+	}
+	if !regexp.MustCompile(`fix +[12] of 100 mails sent`).MatchString(o.out) { // a second one on a slow machine
+		t.Errorf("the fix does not send one mail:\n%s", o.out)
 	}
 	mustFit(t, o.out)
 	page, err := os.ReadFile(report)
@@ -92,7 +96,7 @@ func TestTheLabRefusesWhatItCanNotRun(t *testing.T) {
 	}
 }
 
-func TestTheLabStopsWithinASecondAndLeavesNothing(t *testing.T) {
+func TestTheLabStopsSoonAndLeavesNothing(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
 	report := filepath.Join(m.home, "report.html")

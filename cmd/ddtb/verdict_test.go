@@ -45,7 +45,7 @@ func TestHealthAndDoctorAskARunningServerAboutItsOwnLeases(t *testing.T) {
 func (o *operator) lendsItsWord() (dry func() (release func())) {
 	o.Helper()
 	cfg := o.cfg
-	cfg.Strategy, cfg.Pool.MaxSize, cfg.Pool.MinSize, cfg.Pool.Timeout = db.Pool, 1, 0, 100*time.Millisecond
+	cfg.Strategy, cfg.Pool.MaxSize, cfg.Pool.MinSize, cfg.Pool.Timeout = db.Pool, 1, 0, 2*time.Second
 	d, err := db.Open(o.Context(), cfg)
 	o.must(err)
 	m := activity.StartProcessMonitor(d)

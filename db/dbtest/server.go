@@ -45,7 +45,7 @@ type Server struct {
 	options localpg.Options
 	own     bool // of one test: its databases are not dropped one by one
 
-	idle chan *pgx.Conn // superuser's, unless the server is of one test: each test makes and drops a database
+	idle chan *pgx.Conn // a superuser's connection for the next exec; none on a server of one test
 
 	mu     sync.Mutex
 	pg     *localpg.Server
@@ -200,10 +200,13 @@ func (s *Server) exec(statements ...string) error {
 func (s *Server) superuser(ctx context.Context) (*pgx.Conn, error) {
 	select {
 	case conn := <-s.idle:
-		return conn, nil
+		if conn.Ping(ctx) == nil {
+			return conn, nil
+		}
+		db.Disconnect(conn)
 	default:
-		return s.pg.Connect(ctx, "postgres")
 	}
+	return s.pg.Connect(ctx, "postgres")
 }
 
 // put keeps a connection, or closes it.
@@ -251,7 +254,7 @@ func (s *Server) Config(t testing.TB) config.Database {
 	cfg, way := config.Default().Databases["default"], s.pg.Config(name)
 	cfg.Name, cfg.User, cfg.Password = name, name, config.Secret(password)
 	cfg.Host, cfg.Port, cfg.SSLMode = way.Host, way.Port, way.SSLMode
-	cfg.ConnectTimeout = patience // tests of a silent server set their own
+	cfg.ConnectTimeout = patience // for slow machines; a test of a server that does not answer needs a shorter one
 	return cfg
 }
 
