@@ -62,6 +62,9 @@ func (s *Stress) page(threads []thread) result {
 		Lines: append(append([]string{}, s.Errors...), s.Results...), Most: max(s.WaitsMS.Max/1000, 0.001),
 		Next: []web.Link{{Path: "/lab/slow-query-pile-up/", Text: "See in the lab how a pool fills up, and what helps"}, toDashboard},
 	}
+	if s.PeakError != "" {
+		r.Shows += " There may have been more connections: " + s.PeakError + "."
+	}
 	for i, t := range threads {
 		r.Waits = append(r.Waits, wait{fmt.Sprintf("Thread %d", i), seconds(t.waited), t.err != nil})
 	}

@@ -200,22 +200,19 @@ const countEvery = 25 * time.Millisecond
 const lastCount = 2 * time.Second
 
 // countPeak counts the application's backends on the server until stop is called, and at least once. stop returns the
-// maximum, and why it may have been missed.
+// maximum, and why it may have been missed: the last count that failed.
 func (l *Lab) countPeak(ctx context.Context, application string) (stop func() (int, string)) {
 	running, end := context.WithCancel(ctx)
 	counting, giveUp := context.WithCancel(ctx)
 	var peak int
-	why := "the run ended before the server had counted"
+	var why string
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for again := true; again; again = running.Err() == nil {
 			n, err := l.monitor.Backends(counting, application)
-			switch {
-			case err != nil && ctx.Err() == nil:
+			if err != nil && ctx.Err() == nil {
 				why = err.Error()
-			case err == nil && running.Err() == nil:
-				why = ""
 			}
 			peak = max(peak, n)
 			pause(running, countEvery)
@@ -223,13 +220,15 @@ func (l *Lab) countPeak(ctx context.Context, application string) (stop func() (i
 	}()
 	return func() (int, string) {
 		end()
+		defer giveUp()
 		select {
 		case <-done:
+			return peak, why
 		case <-time.After(lastCount):
 		}
 		giveUp()
 		<-done
-		return peak, why
+		return peak, "the server did not answer the last count in time"
 	}
 }
 
