@@ -27,7 +27,7 @@ var _ = add(scene.Scenario{
 	SQL: `SELECT current_setting('max_connections') AS max, count(*) AS used
 FROM pg_stat_activity WHERE backend_type = 'client backend'; -- events leave no trace here`,
 	Recipe: "reporting", Threads: scene.Threads("apache/superset#7165"), Of: 2,
-	Load:  scene.Load{Requests: outage + hitByBug, Every: 8 * time.Millisecond, Patience: 5 * time.Second},
+	Load:  scene.Load{Requests: outage + hitByBug, Every: 8 * time.Millisecond, Patience: 30 * time.Second},
 	Setup: func(s *scene.Stage) { s.Fill(20) },
 	Value: scene.Counted, Fails: eventQuotaBurnedFails, Works: eventQuotaBurnedWorks,
 })

@@ -20,7 +20,7 @@ var _ = add(scene.Scenario{
 	SQL: `SELECT current_setting('max_connections') AS max, count(*) AS used
 FROM pg_stat_activity WHERE backend_type = 'client backend'; -- mails leave no trace here`,
 	Recipe: "reporting", Threads: scene.Threads("debusine#795", "EbookFoundation/regluit#1127"), Tolerated: 2,
-	Load:  scene.Load{Requests: 100, Every: 8 * time.Millisecond, Patience: 5 * time.Second},
+	Load:  scene.Load{Requests: 100, Every: 8 * time.Millisecond, Patience: 30 * time.Second},
 	Setup: func(s *scene.Stage) { s.Fill(20) },
 	Value: scene.Counted, Fails: mailStormFails, Works: mailStormWorks,
 })
