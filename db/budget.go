@@ -20,9 +20,10 @@ import (
 // budget). Each connection of the pool holds one in its session, so the ticket is free as soon as the server's process
 // has ended, even if the client crashed. No heartbeat, expiry or coordinator is needed. A process reserves the ticket
 // before it connects, in the session of its monitoring connection. The new session then takes it over. So no
-// more connections than the budget are in use. In two cases the server lists one more for a moment: a backend that ends
-// frees its ticket before it leaves the list; and a session whose reservation was lost with the monitoring connection is
-// refused, and closed, once it has logged in. The monitoring connection, one for each process, is additional.
+// more connections than the budget are in use. In three cases the server lists one more for a moment: a backend that ends
+// frees its ticket before it leaves the list; a session whose reservation was lost with the monitoring connection is
+// refused, and closed, once it has logged in; and a session whose holder has unlocked its ticket is closed when another one
+// of its process has that. The monitoring connection, one for each process, is additional.
 //
 // Each process publishes how many connections it needs, as another advisory lock, (DemandClass, need), of its
 // monitoring connection. From these demands, every process computes the fair shares in the same way.
@@ -214,11 +215,12 @@ func (t *tickets) pollSession(ctx context.Context, c *pgx.Conn, demand int) (sho
 		}
 	}
 	shrink := t.settle(v, change, got)
-	if err := t.unlock(ctx, c); err != nil {
-		return false, err
-	}
-	if shrink {
+	err = t.unlock(ctx, c)
+	if shrink { // even so: the next poll may not ask for it
 		t.shrink()
+	}
+	if err != nil {
+		return false, err
 	}
 	t.warn(ctx, c, v)
 	return v.held+got < demand, nil
