@@ -20,8 +20,9 @@ run: build ## everything on a new machine: a private PostgreSQL, demo polls and 
 build: ## bin/ddtb, one static file
 	CGO_ENABLED=0 $(GO) build $(BUILD) -o bin/ddtb ./cmd/ddtb
 
-# Two packages at a time keep two cores busy; with more, tests miss their deadlines on a slow machine. The race detector then runs where requests share memory:
-# the strategies, their queue and their switch. For all tests under it, which takes half an hour: make race.
+# Two packages at a time keep two cores busy; with more, tests miss their deadlines on a slow machine. The race detector
+# then runs where requests share memory: the strategies, their queue and their switch. For all tests under it, which takes
+# half an hour: make race.
 SHARED := EveryAnswer|WhatOneCaller|Switch|Closing
 
 test: ## all tests, on a real PostgreSQL; as root or by a sudo that asks for no password it installs what they need (ARGS="-run Pool")

@@ -174,7 +174,7 @@ func thresholds(cfg *config.Config, d *db.DB) func() activity.Thresholds {
 	}
 }
 
-// budgetTimeout limits checkBudget, with its connecting.
+// budgetTimeout limits checkBudget, including the login.
 const budgetTimeout = 5 * time.Second
 
 // checkBudget runs for each new configuration, and at start, where it opens the monitoring connection: later all slots may

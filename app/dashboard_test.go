@@ -251,10 +251,7 @@ func TestTheDashboardShowsPercentilesOfTheWaitsUnderTheCurrentSettings(t *testin
 	cookie := s.login("ada")
 	v := s.watch(cookie)
 	v.mustNext()
-	lease, err := s.DB().Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	lease := s.mustAcquire()
 	for range 3 {
 		if _, err := s.DB().Acquire(t.Context()); db.CauseOf(err) != db.PoolTimeout {
 			t.Fatal(err)
@@ -751,13 +748,7 @@ func TestTheMonitoringConnectionOutlivesALoginThatFindsItsTableLocked(t *testing
 		return pid
 	}
 	before := backend()
-	var lease *db.Lease
-	dbtest.Eventually(t, "the pool has connected in time", func() (ok bool) {
-		var err error
-		lease, err = s.DB().Acquire(t.Context())
-		return err == nil
-	})
-	defer lease.Release()
+	defer s.mustAcquire().Release()
 	s.sql(control, `BEGIN`)
 	s.sql(control, `LOCK TABLE auth_user`)
 	looked := make(chan error, 1)

@@ -205,11 +205,7 @@ func TestARequestThatWaitedTooLongOrFoundTheQueueFullGetsThatReason(t *testing.T
 			d.Pool.MaxSize, d.Pool.MaxWaiting, d.Pool.Timeout = 1, 1, 300*time.Millisecond
 		})
 	})
-	lease, err := s.DB().Acquire(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lease.Release()
+	defer s.mustAcquire().Release()
 	mustContain(t, s.get("/polls/"), 503, "All database connections of this application (1) were busy for 0.30 seconds.")
 	if s.log.Count("level=WARN", `cause="pool timeout"`, "waited=300ms", "leases=1", "size=1", "waiting=0") != 1 {
 		t.Errorf("the log does not tell:\n%s", s.log)

@@ -77,8 +77,8 @@ const pagesOfAB = 2000
 
 var refusedByAB = regexp.MustCompile(`Non-2xx responses: +(\d+)`)
 
-// askByAB has ab, whose processor time is not ours, ask eight at a time, over connections that it keeps. So many must be
-// refused.
+// askByAB has ab, whose processor time is not ours, ask eight at a time, over connections that it keeps. refused is how many
+// pages must be refused.
 func askByAB(b *testing.B, url string, refused int) {
 	out, err := exec.CommandContext(b.Context(), "ab", "-q", "-k", "-n", strconv.Itoa(pagesOfAB), "-c", "8", "-H", "Accept: text/html", url).CombinedOutput()
 	if err != nil {
@@ -105,8 +105,8 @@ func cpuOf(do func()) time.Duration {
 	return used() - before
 }
 
-// cpuOfBackends returns the processor time of the server's backends since they began. Of logins that fail there is none:
-// with no slot left, that is one in 100 ms. It needs PostgreSQL 14 or later.
+// cpuOfBackends returns the processor time of the server's backends since they began. It lacks that of failed logins: about
+// one in 100 ms while no slot is left.
 func cpuOfBackends(b *testing.B, superuser *pgx.Conn) (used time.Duration) {
 	if err := superuser.QueryRow(b.Context(), `SELECT sum(split_part(pg_read_file('/proc/' || pid || '/schedstat', 0, 100, true), ' ', 1)::bigint)
 		FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()`).Scan(&used); err != nil {

@@ -155,6 +155,17 @@ func (s *site) in(t *testing.T) *site {
 	return &part
 }
 
+// mustAcquire tries until the pool has connected within its timeout, which is short in some tests.
+func (s *site) mustAcquire() (l *db.Lease) {
+	s.t.Helper()
+	dbtest.Eventually(s.t, "the pool has connected in time", func() bool {
+		var err error
+		l, err = s.DB().Acquire(s.t.Context())
+		return err == nil
+	})
+	return l
+}
+
 // loadDemo bypasses the application, so that its figures don't change.
 func (s *site) loadDemo() {
 	s.t.Helper()

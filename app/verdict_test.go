@@ -26,10 +26,7 @@ func TestADryPoolIsSaidEverywhere(t *testing.T) {
 	cookie := s.login("ada")
 	var leases []*db.Lease
 	for range 2 {
-		l, err := s.DB().Acquire(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		l := s.mustAcquire()
 		defer l.Release()
 		leases = append(leases, l)
 	}
@@ -64,7 +61,7 @@ func TestADryPoolIsSaidEverywhere(t *testing.T) {
 func (s *site) mustDiagnose(cookie string) {
 	s.t.Helper()
 	a := s.get(connections, "Cookie", cookie)
-	mustContain(s.t, a, 200, "Critical", "All 2 leases", "verdict_test.go", "Switch the strategy", `href="/lab/rows-not-closed/"`, "bin/ddtb lab run rows-not-closed")
+	mustContain(s.t, a, 200, "Critical", "All 2 leases", "site_test.go", "Switch the strategy", `href="/lab/rows-not-closed/"`, "bin/ddtb lab run rows-not-closed")
 	if n := strings.Count(a.body, "release the lease on every way out"); n != 1 {
 		s.t.Errorf("the first step is there %d times", n)
 	}

@@ -162,7 +162,7 @@ func Example_multiplex() {
 // A request that waits longer than the timeout, or would have to, gets a ConnError with its cause.
 func ExampleConnError() {
 	d, end := exampleDB(func(s *db.Settings) {
-		s.Pool.MaxSize, s.Pool.MaxWaiting, s.Pool.Timeout = 1, 1, 100*time.Millisecond
+		s.Pool.MaxSize, s.Pool.MaxWaiting, s.Pool.Timeout = 1, 1, time.Second
 	})
 	defer end()
 	ctx := context.Background()

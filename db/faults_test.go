@@ -341,7 +341,7 @@ func (c *cell) request(client int, query func(context.Context) error) string {
 
 // read reads over the shared connections. Unlike another query it is tried again, until its deadline.
 func (c *cell) read(ctx context.Context) error {
-	if !c.fault.keeps { // under one that keeps connections nothing is tried again, and giving a read up may cost its connection
+	if !c.fault.keeps { // under a fault that keeps connections nothing is tried again, and giving a read up may cost its connection
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Second)
 		defer cancel()

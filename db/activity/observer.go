@@ -237,8 +237,8 @@ func (o *Observer) Close() {
 // error.
 var ErrBusy = errors.New("the monitoring connection is in use by another query")
 
-// Unanswered returns the error of a query over the monitoring connection, for people: if its time ran out, the server is
-// unavailable.
+// Unanswered returns err or, if time ran out, that the server is unavailable. It is for queries over the monitoring
+// connection, and for checks of who is asking.
 func Unanswered(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) && db.CauseOf(err) == "" {
 		return &db.ConnError{Cause: db.ServerUnavailable, Err: err}
