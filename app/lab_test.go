@@ -158,7 +158,7 @@ func TestATestInABrowserShowsThatItRunsAndThenItsResult(t *testing.T) {
 	s := newBoard(t, nil)
 	b := webtest.Open(t, s.url)
 	b.LookAs(webtest.Look{Width: 360, Scheme: "dark"})
-	const path = "/test/pool-stress?threads=4&strategy=pool&max_size=3&timeout=500ms&hold="
+	const path = "/test/pool-stress?threads=4&strategy=pool&max_size=3&timeout=3s&hold="
 	b.Visit(path + "50s")
 	b.MustSay("The test is running")
 	b.MustSay(path + "50s\n") // without what the page adds
@@ -169,7 +169,7 @@ func TestATestInABrowserShowsThatItRunsAndThenItsResult(t *testing.T) {
 	dbtest.Eventually(t, "the test runs", func() bool { return backends() == 3 })
 	b.Visit("/test/")
 	dbtest.Eventually(t, "the test ended with its page", func() bool { return backends() == 0 })
-	b.Visit(path + "1s")
+	b.Visit(path + "4s")
 	b.Until(`!!document.body?.innerText?.includes("3 got one, 1 did not")`)
 	for _, l := range webtest.Looks {
 		b.LookAs(l)

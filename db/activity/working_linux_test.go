@@ -225,16 +225,16 @@ def opened(application, n):
         conn.cursor().execute("SELECT 1")
     return made
 pool = opened("small", 2)
-time.sleep(20)
+time.sleep(30)
 leaked = opened("leaky", %d)
 time.sleep(600)
 `, s.usable()-5))
 			s.sessions("leaky", s.usable()-5)
 		},
 		code: "utilisation", culprit: "leaky", scenario: "thread-leak", first: "--application=leaky", mayLose: "leaky",
-		tune: func(t *Thresholds) { t.Idle = 15 * time.Second },
+		tune: func(t *Thresholds) { t.Idle = 27 * time.Second },
 		also: func(s *stage, d Diagnosis) {
-			if longest := d.Holds[0].Longest.Duration(); longest >= 15*time.Second {
+			if longest := d.Holds[0].Longest.Duration(); longest >= 27*time.Second {
 				s.Errorf("the doctor was right only when the leaked sessions had rested for %s", longest)
 			}
 		},
