@@ -17,7 +17,7 @@ var _ = add(scene.Scenario{
 	SQL: `SELECT application_name, usename, count(*) FROM pg_stat_activity
 WHERE backend_type = 'client backend' GROUP BY 1, 2 ORDER BY 3 DESC;`,
 	Recipe: "leaks", Threads: scene.Threads("prometheus-community/postgres_exporter#941", "ankane/pghero#253"), Of: 40,
-	Load:  scene.Load{Requests: 80, Every: 15 * time.Millisecond},
+	Load:  scene.Load{Requests: 80, Every: 15 * time.Millisecond, Patience: 5 * time.Second},
 	Fails: monitorLeaksFails, Works: monitorLeaksWorks,
 })
 

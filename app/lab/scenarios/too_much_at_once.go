@@ -22,7 +22,7 @@ var _ = add(scene.Scenario{
 	SQL: `SELECT count(*) AS used, current_setting('max_connections') AS max
 FROM pg_stat_activity WHERE backend_type = 'client backend';`,
 	Recipe: "pool", Threads: scene.Threads("debusine#795"),
-	Slots: 22, Load: scene.Load{Requests: 120, Burst: 40, Every: time.Second, Patience: 3 * time.Second},
+	Slots: 22, Load: scene.Load{Requests: 120, Burst: 40, Every: time.Second, Patience: 6 * time.Second},
 	Fails: tooMuchAtOnceFails, Works: tooMuchAtOnceWorks,
 })
 
@@ -39,7 +39,7 @@ func tooMuchAtOnceFails(s *scene.Stage) scene.Request {
 
 func tooMuchAtOnceWorks(s *scene.Stage) scene.Request {
 	d := s.DB(func(c *config.Database) {
-		c.Strategy, c.Pool.MaxSize, c.Pool.Timeout = "pool", 18, 2*time.Second
+		c.Strategy, c.Pool.MaxSize, c.Pool.Timeout = "pool", 18, 5*time.Second
 	})
 	return func(ctx context.Context, _ int) error {
 		_, err := d.Exec(ctx, "SELECT pg_sleep(0.4)") // waits for one of 18 connections
