@@ -21,7 +21,7 @@ var _ = add(scene.Scenario{
 		"A vote that was acknowledged but is not on the new primary counts too: with a synchronous standby there is none; with an asynchronous one, the votes of the last moment can be lost.",
 	SQL:    `SELECT pg_is_in_recovery() AS standby, current_setting('transaction_read_only') AS read_only;`,
 	Recipe: "recovery", Threads: scene.Threads("gpustack/gpustack#6107", "brettwooldridge/HikariCP#1802", "npgsql/efcore.pg#1306"),
-	Load:      scene.Load{Requests: 200, Every: 20 * time.Millisecond, Patience: time.Second},
+	Load:      scene.Load{Requests: 200, Every: 20 * time.Millisecond, Patience: 5 * time.Second},
 	Tolerated: 50, Value: scene.Counted, Fails: fleetFailoverFails, Works: fleetFailoverWorks,
 })
 
