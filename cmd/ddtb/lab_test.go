@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,13 +22,10 @@ func TestTheLabRunsAScenarioAndProvesItsFix(t *testing.T) {
 	if o.code != exitFine {
 		t.Fatalf("exit code %d\n%s\n%s", o.code, o.out, o.err)
 	}
-	for _, words := range []string{"100 of 100 mails sent (53300)", "peak 20 of 20", "reproduced; fixed by one mail"} {
+	for _, words := range []string{"100 of 100 mails sent (53300)", "  1 of 100 mails sent (53300)", "peak 20 of 20", "reproduced; fixed by one mail"} {
 		if !strings.Contains(o.out, words) {
 			t.Errorf("it does not say %q:\n%s", words, o.out)
 		}
-	}
-	if !regexp.MustCompile(`fix +[12] of 100 mails sent`).MatchString(o.out) { // a second one on a slow machine
-		t.Errorf("the fix does not send one mail:\n%s", o.out)
 	}
 	mustFit(t, o.out)
 	page, err := os.ReadFile(report)
