@@ -22,8 +22,8 @@ import (
 // before it connects, in the session of its monitoring connection. The new session then takes it over. So no
 // more connections than the budget are in use. In three cases the server lists one more for a moment: a backend that ends
 // frees its ticket before it leaves the list; a session whose reservation was lost with the monitoring connection is
-// refused, and closed, once it has logged in; and a session whose holder has unlocked its ticket is closed when another one
-// of its process has that. The monitoring connection, one for each process, is additional.
+// refused, and closed, once it has logged in; and a session whose holder has unlocked its ticket is closed, at its release,
+// when another one of its process has that. The monitoring connection, one for each process, is additional.
 //
 // Each process publishes how many connections it needs, as another advisory lock, (DemandClass, need), of its
 // monitoring connection. From these demands, every process computes the fair shares in the same way.
