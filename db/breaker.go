@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/failsafe-go/failsafe-go/circuitbreaker" // provides the circuit breaker, with half-open trials and jitter
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/multitracer"
 )
 
 // The circuit opens after openAfter consecutive attempts that found no server. It then lets one attempt through every
@@ -20,13 +18,6 @@ import (
 const (
 	openAfter = 5
 	openFor   = 500 * time.Millisecond
-)
-
-// The waits between the attempts of one request: 50 ms, doubled up to 1 s, with a jitter of a half. With openAfter
-// attempts that is about 0.7 s. A server that only restarts is usually back by then.
-const (
-	firstBackoff = 50 * time.Millisecond
-	mostBackoff  = time.Second
 )
 
 // fullFor is how long no attempt is made after the server had no slot, give or take a half, unless one of our own
@@ -51,20 +42,13 @@ type full struct {
 	server string    // the server
 }
 
-// newBreaker returns the breaker of c. It records the attempts as the driver's tracer, before any other tracer.
 func newBreaker(c *Connector) *breaker {
-	b := &breaker{
+	return &breaker{
 		connector: c, silence: min(time.Second, c.config.ConnectTimeout*9/10),
 		circuit: circuitbreaker.NewBuilder[any]().
 			WithFailureThreshold(openAfter).WithSuccessThreshold(1).
 			WithDelay(openFor).WithJitterFactor(0.2).Build(),
 	}
-	if c.config.Tracer == nil {
-		c.config.Tracer = b
-	} else {
-		c.config.Tracer = multitracer.New(b, c.config.Tracer)
-	}
-	return b
 }
 
 // admit lets an attempt through, or returns when the next may be made. A refusal records no stack and does not wait.
@@ -113,16 +97,31 @@ func (b *breaker) slotFreed() {
 	}
 }
 
-// ended records how an attempt ended: by its cause, "" for success, and by the server's error.
-func (b *breaker) ended(cause Cause, err error) {
+// ended records how an attempt ended.
+func (b *breaker) ended(ctx context.Context, err error) {
+	switch {
+	case err == nil:
+		b.slotFreed()
+		b.circuit.RecordSuccess()
+	case b.callersOwn(ctx, err):
+		if b.circuit.IsHalfOpen() {
+			b.circuit.RecordFailure() // otherwise the one trial would count as running forever
+		}
+	case errors.Is(err, errLost):
+		b.circuit.RecordSuccess() // a server is reachable and has slots
+	default:
+		b.failed(causeOfConnect(err), err)
+	}
+}
+
+// failed records the cause for which an attempt failed, with the server's error.
+func (b *breaker) failed(cause Cause, err error) {
 	switch cause {
 	case ServerUnavailable, NoSuitableServer:
 		why := fmt.Errorf("the last attempts to connect found no usable server: %v", clean(err)) //nolint:errorlint // its type is of no use
 		b.last.Store(&ConnError{Cause: CircuitOpen, Opened: cause, Strategy: b.connector.settings.Strategy, Err: why})
 		b.circuit.RecordFailure()
-		if b.connector.tickets != nil {
-			b.connector.tickets.doubt()
-		}
+		b.connector.tickets.doubt()
 		return
 	case SlotsExhausted:
 		until := time.Now().Add(fullFor/2 + rand.N(fullFor)) //nolint:gosec // a jitter is no secret
@@ -133,9 +132,6 @@ func (b *breaker) ended(cause Cause, err error) {
 	b.circuit.RecordSuccess()
 }
 
-// breaker is the driver's tracer of every attempt, including those that pgxpool makes in the background.
-var _ pgx.ConnectTracer = (*breaker)(nil)
-
 // callersOwn reports whether an attempt ended because its caller ran out of time. The network may notice the caller's
 // deadline a moment before the context does.
 func (b *breaker) callersOwn(ctx context.Context, err error) bool {
@@ -144,42 +140,3 @@ func (b *breaker) callersOwn(ctx context.Context, err error) bool {
 	began, _ := ctx.Value(attemptKey{}).(time.Time)
 	return timedOut && time.Since(began) < b.silence
 }
-
-type attemptKey struct{}
-
-// TraceConnectStart is part of pgx.ConnectTracer.
-func (b *breaker) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
-	b.connector.connects.Add(1)
-	b.connector.connecting.Add(1)
-	return context.WithValue(ctx, attemptKey{}, time.Now())
-}
-
-// TraceConnectEnd is part of pgx.ConnectTracer.
-func (b *breaker) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndData) {
-	b.connector.connecting.Add(-1)
-	if data.Err != nil {
-		b.connector.tickets.gaveUp(ctx)
-	}
-	switch {
-	case data.Err == nil:
-		b.connector.connected.Add(1)
-		data.Conn.PgConn().CustomData()[opened] = time.Now()
-		b.ended("", nil)
-	case b.callersOwn(ctx, data.Err):
-		if b.circuit.IsHalfOpen() {
-			b.circuit.RecordFailure() // otherwise the one trial would count as running forever
-		}
-	case errors.Is(data.Err, errLost):
-		b.circuit.RecordSuccess() // a server is reachable and has slots
-	default:
-		b.ended(causeOfConnect(data.Err), data.Err)
-	}
-}
-
-// TraceQueryStart is part of pgx.QueryTracer, which pgx requires of every tracer.
-func (b *breaker) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	return ctx
-}
-
-// TraceQueryEnd is part of pgx.QueryTracer.
-func (b *breaker) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}

@@ -69,8 +69,14 @@ var ErrPooledBudget = errors.New(`max_size = "auto" keeps its tickets in session
 	`can't carry: set pool.max_size to a number; the pooler's own limit, max_db_connections, is the budget there`)
 
 // start begins to poll: at once if the connection of control exists already, else at the first demand.
-func (t *tickets) start(shared bool) {
-	if shared {
+func (t *tickets) start(s Strategy) {
+	if t == nil {
+		return
+	}
+	if p, ok := s.(interface{ shrink() }); ok {
+		t.shrink = p.shrink
+	}
+	if t.own == nil {
 		t.rouse()
 	}
 	t.loop.Go(t.run)
@@ -159,14 +165,14 @@ func (t *tickets) fails(ctx context.Context, err error) {
 	none := t.total() == 0
 	t.mu.Unlock()
 	if lasts && none {
-		t.queue.fail(ce)
+		t.places.fail(ce)
 	}
 }
 
 // demand returns how many connections are needed: the most at once since the previous poll, or in the interval before
 // it.
 func (t *tickets) demand() int {
-	now := t.queue.demand()
+	now := t.places.demand()
 	demand := max(now, t.recent)
 	t.recent = now
 	t.mu.Lock()
@@ -188,7 +194,7 @@ func (t *tickets) total() int { return len(t.ready) + len(t.connecting) + len(t.
 // all leases but one. The lock is held.
 func (t *tickets) resize() {
 	leases := max(0, t.total()-t.shared-t.closeLeased)
-	t.queue.resize(leases - min(t.sharedWaiting, max(0, leases-1)))
+	t.places.resize(leases - min(t.sharedWaiting, max(0, leases-1)))
 }
 
 // pollSession polls in the session of the monitoring connection, and reserves or gives up tickets there. It reports whether
@@ -308,7 +314,7 @@ func (t *tickets) publish(ctx context.Context, c *pgx.Conn, demand int) error {
 // ticket for a lease is kept beside shared connections.
 func (t *tickets) unlock(ctx context.Context, c *pgx.Conn) error {
 	t.mu.Lock()
-	if t.queue.waiting() == 0 {
+	if t.places.waiting() == 0 {
 		least := min(1, t.shared)
 		for len(t.ready) > 0 && t.total()-t.shared > least && time.Since(t.ready[0].at) > budgetEvery {
 			t.unlockLater(t.ready[0])
@@ -508,6 +514,9 @@ func (t *tickets) holders(ctx context.Context, c *pgx.Conn) (names string) {
 
 // close stops the polls and releases the reserved tickets. Connections keep their tickets until they are closed.
 func (t *tickets) close() {
+	if t == nil {
+		return
+	}
 	t.closes.Do(func() {
 		t.stop()
 		t.loop.Wait()
@@ -526,12 +535,17 @@ func (t *tickets) close() {
 				return errors.Join(t.publish(ctx, c, 0), t.unlock(ctx, c))
 			})
 		}
-		t.end()
+		if t.own != nil {
+			t.own.close()
+		}
 	})
 }
 
 // addStat adds the figures of the last poll.
 func (t *tickets) addStat(s *Stat) {
+	if t == nil {
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.Budget, s.Tickets, s.TicketsFree, s.TicketsOthers = t.budget, t.total(), t.free, t.lastOthers

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,13 +31,20 @@ const pingAfter = time.Second
 // more recently would have ended the query as well.
 const peekAfter = time.Millisecond
 
-func newConnector(s Settings, tracer Tracer) (*Connector, error) {
+// The waits between the attempts of one request: 50 ms, doubled up to 1 s, with a jitter of a half. Before
+// the circuit opens, that is about 0.7 s. A server that only restarts is usually back by then.
+const (
+	firstBackoff = 50 * time.Millisecond
+	mostBackoff  = time.Second
+)
+
+func newConnector(s Settings) (*Connector, error) {
 	cc, err := ConnConfig(s, s.ApplicationName+"/"+s.Strategy)
 	if err != nil {
 		return nil, err
 	}
 	c := &Connector{settings: s, config: cc}
-	cc.Tracer = tracer
+	cc.Tracer = attemptCounter{c}
 	c.breaker = newBreaker(c)
 	return c, nil
 }
@@ -50,9 +56,6 @@ func (c *Connector) Config() *pgx.ConnConfig { return c.config.Copy() }
 // Prepare admits an attempt to connect, for which it may have to wait for a ticket of the budget. An error is a *ConnError.
 // The password is read during the attempt: see ConnConfig.
 func (c *Connector) Prepare(ctx context.Context, cc *pgx.ConnConfig) error {
-	if c.tickets == nil {
-		return c.breaker.admit()
-	}
 	if err := c.tickets.take(ctx); err != nil {
 		return err
 	}
@@ -60,40 +63,8 @@ func (c *Connector) Prepare(ctx context.Context, cc *pgx.ConnConfig) error {
 		c.tickets.gaveUp(ctx)
 		return err
 	}
-	c.holdTicket(cc)
+	c.tickets.heldBy(cc)
 	return nil
-}
-
-// holdTicket lets the new session take its ticket while the driver still chooses among hosts: one that does not keep the
-// budget is not chosen.
-func (c *Connector) holdTicket(cc *pgx.ConnConfig) {
-	suitable, dial, lost := cc.ValidateConnect, cc.DialFunc, map[string]bool{}
-	cc.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if lost[addr] { // the driver would log in again, without TLS
-			return nil, errLost
-		}
-		return dial(ctx, network, addr)
-	}
-	cc.ValidateConnect = func(ctx context.Context, pc *pgconn.PgConn) error {
-		if suitable != nil {
-			if err := suitable(ctx, pc); err != nil {
-				return err
-			}
-		}
-		err := c.tickets.hold(ctx, pc)
-		if errors.Is(err, errLost) {
-			lost[pc.Conn().RemoteAddr().String()] = true
-		}
-		return err
-	}
-	cc.AfterConnect = func(ctx context.Context, pc *pgconn.PgConn) error { // a host that is only not preferred was not validated
-		if pc.CustomData()[ticketKey] != nil {
-			return nil
-		}
-		ctx, cancel := context.WithTimeout(ctx, cc.ConnectTimeout) // the driver bounds ValidateConnect alone
-		defer cancel()
-		return c.tickets.hold(ctx, pc)
-	}
 }
 
 // Connect makes a connection. While the server can't be reached it retries, until the circuit opens, ConnectTimeout has
@@ -141,11 +112,18 @@ var errRetired = errors.New("the pool was replaced")
 // or ctx ends.
 func (c *Connector) retry(ctx context.Context, err error, try func() error) error {
 	return retry(ctx, firstBackoff, mostBackoff, err, try, func(err error) bool {
-		if errors.Is(err, errUnpolled) { // there was no attempt, and the polls go on by themselves
+		switch {
+		case errors.Is(err, errUnpolled): // there was no attempt, and the polls go on by themselves
+			return false
+		case errors.Is(err, errLost):
+			return true
+		case errors.Is(err, errRetired):
+			return true
+		case c.breaker.circuit.IsOpen():
 			return false
 		}
 		cause := CauseOf(err)
-		return (cause == ServerUnavailable || cause == NoSuitableServer) && !c.breaker.circuit.IsOpen() || errors.Is(err, errLost) || errors.Is(err, errRetired)
+		return cause == ServerUnavailable || cause == NoSuitableServer
 	})
 }
 

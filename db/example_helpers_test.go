@@ -2,7 +2,6 @@ package db_test
 
 import (
 	"context"
-	"log/slog"
 	"testing"
 
 	"ddtb/db"
@@ -33,16 +32,16 @@ func (e *exampleTB) end() {
 
 // exampleDB opens an empty database on a real PostgreSQL, with the default settings after set.
 func exampleDB(set func(*db.Settings)) (*db.DB, func()) {
-	d, _, end := exampleWith(set, nil)
+	d, _, end := exampleWith(set, db.Options{})
 	return d, end
 }
 
-// exampleWith is exampleDB with a log, and what its helpers need.
-func exampleWith(set func(*db.Settings), log *slog.Logger) (*db.DB, *exampleTB, func()) {
+// exampleWith is exampleDB with options, and what its helpers need.
+func exampleWith(set func(*db.Settings), o db.Options) (*db.DB, *exampleTB, func()) {
 	tb := &exampleTB{}
 	s := dbtest.Config(tb)
 	set(&s)
-	d, err := db.OpenWith(s, db.Options{Log: log})
+	d, err := db.OpenWith(s, o)
 	if err != nil {
 		panic(err)
 	}

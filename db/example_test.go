@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"ddtb/db"
@@ -102,7 +103,7 @@ func Example_persistent() {
 	for _, reap := range []bool{false, true} {
 		d, tb, end := exampleWith(func(s *db.Settings) {
 			s.Strategy, s.Persistent.Reap = db.Persistent, reap
-		}, nil)
+		}, db.Options{})
 		for range 5 {
 			worker, leaves := db.WithWorker(context.Background()) // like a client's TCP connection
 			ctx, done := d.Begin(worker)
@@ -222,7 +223,7 @@ func ExampleCause_circuitOpen() {
 func ExampleDB_Holders() {
 	log := &logtest.Log{}
 	d, tb, end := exampleWith(func(s *db.Settings) { s.Pool.LeakAfter = 100 * time.Millisecond },
-		slog.New(slog.NewTextHandler(log, nil)))
+		db.Options{Log: slog.New(slog.NewTextHandler(log, nil))})
 	defer end()
 	lease, err := d.Acquire(context.Background())
 	if err != nil {
@@ -269,7 +270,7 @@ func ExampleLease_Reusable() {
 
 // A declared read whose connection is lost is retried. A statement that may change data is not.
 func ExampleDB_Read() {
-	d, tb, end := exampleWith(func(s *db.Settings) { s.Pool.MaxSize = 1 }, nil)
+	d, tb, end := exampleWith(func(s *db.Settings) { s.Pool.MaxSize = 1 }, db.Options{})
 	defer end()
 	control := dbtest.Control(tb, d.Config())
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second) // the limit for retries
@@ -328,6 +329,37 @@ func ExampleDB_InTx() {
 	pe, ok := errors.AsType[*pgconn.PgError](err)
 	fmt.Println(ok && pe.Code == "23514", n, "votes")
 	// Output: true 0 votes
+}
+
+// printer is a Tracer. One that makes spans for OpenTelemetry has the same methods.
+type printer struct{}
+
+func (printer) TraceAcquire(_ context.Context, strategy string) func(error) {
+	fmt.Println("a lease by", strategy)
+	return func(err error) { fmt.Println("given:", err == nil) }
+}
+
+func (printer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, q pgx.TraceQueryStartData) context.Context {
+	fmt.Println("query:", q.SQL)
+	return ctx
+}
+
+func (printer) TraceQueryEnd(_ context.Context, _ *pgx.Conn, q pgx.TraceQueryEndData) {
+	fmt.Println("answer:", q.CommandTag)
+}
+
+// A Tracer follows each request for a lease, and each query.
+func ExampleTracer() {
+	d, _, end := exampleWith(func(*db.Settings) {}, db.Options{Tracer: printer{}})
+	defer end()
+	if _, err := d.Exec(context.Background(), "SELECT 1"); err != nil {
+		fmt.Println(err)
+	}
+	// Output:
+	// a lease by pool
+	// given: true
+	// query: SELECT 1
+	// answer: SELECT 1
 }
 
 // Switch changes the strategy while requests run. A request that holds a lease finishes on the old one.

@@ -14,9 +14,9 @@ type Lease struct {
 	request *request // nil: outside of a request
 	conn    *pgx.Conn
 	owner   any           // what the strategy needs to take the connection back
-	opened  time.Time     // when its session was opened, once that has proved outdated
+	opened  int64         // when its session was opened, in ticks, once that has proved outdated
 	waited  time.Duration // in the queue
-	since   time.Time     // when it got its place
+	since   int64         // when it got its place, in ticks
 
 	kept  bool // the request keeps it between its queries
 	dirty bool // the holder may have changed the session
@@ -27,7 +27,9 @@ type Lease struct {
 	pid   atomic.Uint32
 	rows  atomic.Pointer[openRows] // the open result
 	below *Lease                   // in request.open
-	tracking
+	index int32                    // in leases.out
+	from  callSite                 // which requested it
+	watched
 }
 
 // The states of a lease. It goes from acquiring to out. From there it goes straight to released, or through reclaimed
@@ -61,6 +63,9 @@ func (l *Lease) Attach(conn *pgx.Conn, owner any) {
 // called.
 func (l *Lease) Owner() any { return l.owner }
 
+// age returns how long ago it got its place.
+func (l *Lease) age() time.Duration { return time.Duration(ticks() - l.since) }
+
 // Conn returns the connection itself, for what a Querier can't do. The caller can change anything in the session, so
 // the session is reset at the release. Conn panics after Release, because another holder may have the connection by
 // then.
@@ -75,8 +80,17 @@ func (l *Lease) Conn() *pgx.Conn {
 // PID returns the process ID of the backend; 0 while connecting.
 func (l *Lease) PID() uint32 { return l.pid.Load() }
 
+// Reusable reports whether the connection may serve another holder. It rolls back an open transaction and resets a changed
+// session before. A connection for which it reports false must be closed.
+func (l *Lease) Reusable() bool {
+	pc := l.conn.PgConn()
+	usable := !pc.IsClosed() && !pc.IsBusy() && !l.stale
+	usable = usable && l.clean()
+	return usable && pc.TxStatus() == 'I'
+}
+
 // awaited reports whether a request waits for a lease of the same source.
-func (l *Lease) awaited() bool { return l.source.queue.waiting() > 0 }
+func (l *Lease) awaited() bool { return l.source.places.waiting() > 0 }
 
 // Release releases the lease. It may be called twice, and after a Reclaim. If the connection is lost, its place is free
 // when the server's side has ended too, or after a second. Release does not wait for that.
@@ -108,9 +122,7 @@ func (l *Lease) end(from, to int32, detach func(Strategy, *Lease)) bool {
 	if !l.state.CompareAndSwap(from, to) {
 		return false
 	}
-	if to == released {
-		l.source.leases.returned(l)
-	}
+	l.source.leaks.ended(l, to)
 	if to != released || l.conn == nil || !l.conn.IsClosed() {
 		l.takeBack(detach)
 		return true
@@ -125,7 +137,7 @@ func (l *Lease) takeBack(detach func(Strategy, *Lease)) {
 	s := l.source
 	detach(s.strategy, l)
 	s.leases.remove(l)
-	s.queue.release()
+	s.places.release()
 }
 
 // takenErr returns why the lease was taken from its holder, or nil.

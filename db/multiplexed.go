@@ -60,7 +60,8 @@ func init() {
 			return nil, err
 		}
 		m := newMultiplexer(s.Multiplex, p.connect, c.CloseConn)
-		m.timeout, m.lifetime, m.ticketed = s.QueryTimeout, s.Pool.MaxLifetime, c.tickets != nil
+		m.timeout, m.lifetime = s.QueryTimeout, s.Pool.MaxLifetime
+		m.ticketed = c.tickets != nil
 		return &multiplexed{pool: p, shared: m}, nil
 	}
 	Register(spec)

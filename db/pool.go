@@ -22,7 +22,7 @@ type pool struct {
 	pgx     *pgxpool.Pool
 	timeout time.Duration
 	idle    atomic.Int64   // at most the number of idle connections: 0 again whenever pgxpool may have closed one
-	began   []atomic.Int64 // began[i] is when the last lease of the i-th idle connection began, see mayCheck
+	began   []atomic.Int64 // began[i] is when the last lease of the i-th idle connection began, in ticks: see mayCheck
 	retired atomic.Bool
 }
 
@@ -99,9 +99,9 @@ func (p *pool) acquireAgain(ctx context.Context, l *Lease, err error) (conn *pgx
 	again := func() (err error) {
 		conn, err = p.pgx.Acquire(left)
 		p.idle.Store(0) // it may have counted this connection
-		return p.explain(ctx, left, l.since, err)
+		return p.explain(ctx, left, timeOf(l.since), err)
 	}
-	err = p.explain(ctx, left, l.since, err)
+	err = p.explain(ctx, left, timeOf(l.since), err)
 	if CauseOf(err) == SlotsExhausted && p.Idle() > 0 { // released while this one was refused
 		err = again()
 	}
@@ -113,7 +113,7 @@ func (p *pool) acquireAgain(ctx context.Context, l *Lease, err error) (conn *pgx
 // pingAfter. Instead of reading the clock, it compares when the two leases began. Half of pingAfter allows for the time
 // until pgxpool reads the clock.
 func (p *pool) mayCheck(n int64, l *Lease) bool {
-	return l.since.Sub(started)-time.Duration(p.lastUse(n).Load()) > pingAfter/2
+	return time.Duration(l.since-p.lastUse(n).Load()) > pingAfter/2
 }
 
 func (p *pool) lastUse(n int64) *atomic.Int64 { return &p.began[min(max(n, 0), int64(len(p.began))-1)] }
@@ -129,14 +129,15 @@ type leaseKey struct{}
 
 // within bounds ctx by what is left of the timeout.
 func (p *pool) within(ctx context.Context, l *Lease) (context.Context, context.CancelFunc) {
-	return context.WithDeadline(context.WithValue(ctx, leaseKey{}, l), l.since.Add(p.timeout-l.waited))
+	return context.WithDeadline(context.WithValue(ctx, leaseKey{}, l), timeOf(l.since).Add(p.timeout-l.waited))
 }
 
 // connect makes a connection that reads share, within the timeout and outside of pgxpool. Under a budget, its ticket is not
 // for a lease.
 func (p *pool) connect(ctx context.Context) (*pgx.Conn, error) {
 	began := time.Now()
-	within, cancel := context.WithTimeoutCause(context.WithValue(ctx, sharedAttempt{}, true), p.timeout, poolTimeout(p.timeout))
+	ctx = withoutLease(ctx)
+	within, cancel := context.WithTimeoutCause(ctx, p.timeout, poolTimeout(p.timeout))
 	defer cancel()
 	conn, err := p.Connect(within)
 	return conn, p.explain(ctx, within, began, err)
@@ -164,12 +165,14 @@ func (t poolTimeout) Error() string { return "pool.timeout, " + time.Duration(t)
 // Release keeps connections after Retire too, while requests wait: otherwise each of them would connect anew. Source.sweep
 // closes what is kept too long.
 func (p *pool) Release(l *Lease) {
-	over := p.retired.Load() && !l.awaited()
-	if over || p.tickets.unwanted(l.conn) || !l.Reusable() {
+	over := p.retired.Load()
+	over = over && !l.awaited()
+	over = over || p.tickets.unwanted(l.conn)
+	if over || !l.Reusable() {
 		p.CloseConn(l.conn) // pgxpool drops a closed connection
 	} else {
 		n := p.idle.Add(1)
-		p.lastUse(n - 1).Store(int64(l.since.Sub(started)))
+		p.lastUse(n - 1).Store(l.since)
 	}
 	l.owner.(*pgxpool.Conn).Release()
 }
@@ -198,9 +201,9 @@ func (p *pool) shrink() {
 	for _, c := range p.pgx.AcquireAllIdle(ctx) {
 		if p.tickets.unwanted(c.Conn()) {
 			surplus = append(surplus, c)
-		} else {
-			c.Release()
+			continue
 		}
+		c.Release()
 	}
 	p.destroy(ctx, surplus)
 }

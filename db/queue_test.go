@@ -9,7 +9,7 @@ import (
 
 func TestARequestThatWouldBeServedTooLateIsRefusedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := &queue{size: 1, timeout: 3 * time.Second}
+		q := &places{size: 1, queue: queue{timeout: 3 * time.Second}}
 		if _, err := q.acquire(t.Context(), false, time.Time{}); err != nil {
 			t.Fatal(err)
 		}
@@ -65,7 +65,7 @@ func TestARequestThatWouldBeServedTooLateIsRefusedAtOnce(t *testing.T) {
 
 func TestARequestThatFoundNoSlotWaitsFirstInLineForAPlaceOfAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := &queue{size: 3, timeout: 3 * time.Second}
+		q := &places{size: 3, queue: queue{timeout: 3 * time.Second}}
 		began := time.Now()
 		for range 3 {
 			if _, err := q.acquire(t.Context(), false, time.Time{}); err != nil {
@@ -112,7 +112,7 @@ func TestARequestThatFoundNoSlotWaitsFirstInLineForAPlaceOfAnother(t *testing.T)
 
 func TestADrainedQueueHasNoLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := &queue{size: 2, timeout: 3 * time.Second}
+		q := &places{size: 2, queue: queue{timeout: 3 * time.Second}}
 		for range 2 {
 			if _, err := q.acquire(t.Context(), false, time.Time{}); err != nil {
 				t.Fatal(err)
@@ -132,7 +132,7 @@ func TestADrainedQueueHasNoLimit(t *testing.T) {
 
 func TestAWaiterGivesUpAfterTheTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := &queue{size: 1, timeout: 3 * time.Second}
+		q := &places{size: 1, queue: queue{timeout: 3 * time.Second}}
 		if _, err := q.acquire(t.Context(), false, time.Time{}); err != nil {
 			t.Fatal(err)
 		}
@@ -154,7 +154,7 @@ func TestAWaiterGivesUpAfterTheTimeout(t *testing.T) {
 
 func TestAnErrorSaysForHowLongNoPlaceHasComeFree(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := &queue{size: 2, timeout: 3 * time.Second}
+		q := &places{size: 2, queue: queue{timeout: 3 * time.Second}}
 		for range 2 {
 			if _, err := q.acquire(t.Context(), false, time.Time{}); err != nil {
 				t.Fatal(err)
@@ -178,7 +178,7 @@ func TestAnErrorSaysForHowLongNoPlaceHasComeFree(t *testing.T) {
 }
 
 func TestTheFirstPlacesSayLittleAboutALongQueue(t *testing.T) {
-	q, now := &queue{size: 1, timeout: 10 * time.Second, pace: pace{round: 1}}, time.Now()
+	q, now := &places{size: 1, queue: queue{timeout: 10 * time.Second, pace: pace{round: 1}}}, time.Now()
 	for range 499 {
 		q.waiters.PushBack(&waiter{since: now})
 	}
@@ -198,7 +198,7 @@ func TestTheFirstPlacesSayLittleAboutALongQueue(t *testing.T) {
 
 func TestAShortStallRefusesNoRequestOfALongQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := &queue{size: 1, timeout: 3 * time.Second}
+		q := &places{size: 1, queue: queue{timeout: 3 * time.Second}}
 		if _, err := q.acquire(t.Context(), false, time.Time{}); err != nil {
 			t.Fatal(err)
 		}
@@ -229,8 +229,8 @@ func TestAShortStallRefusesNoRequestOfALongQueue(t *testing.T) {
 	})
 }
 
-func statOf(q *queue) (s Stat) {
-	q.stat(&s)
+func statOf(q *places) (s Stat) {
+	q.addStat(&s)
 	return s
 }
 

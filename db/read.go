@@ -186,14 +186,9 @@ func (s *Source) readShared(ctx context.Context, sql string, args []any) (pgx.Ro
 	if !ok {
 		return nil, nil
 	}
-	tracer := s.options.Tracer
-	if tracer != nil {
-		ctx = tracer.TraceQueryStart(ctx, nil, pgx.TraceQueryStartData{SQL: sql, Args: args})
-	}
+	ctx = s.options.traceRead(ctx, sql, args)
 	rows, err := m.shared.query(ctx, sql, args)
-	if tracer != nil {
-		tracer.TraceQueryEnd(ctx, nil, pgx.TraceQueryEndData{Err: err})
-	}
+	s.options.readTraced(ctx, err)
 	if err == nil {
 		m.reads.Add(1)
 	}
@@ -222,11 +217,11 @@ func (d *DB) readStreamed(ctx context.Context, sql string, args []any, from call
 
 // buffer reads the whole result into memory.
 func (l *Lease) buffer(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
-	l.began()
-	began := l.query.Load()
+	began := ticks()
+	l.query.Store(began)
 	from, err := l.conn.Query(ctx, sql, args...)
 	if err != nil {
-		return nil, l.ended(ctx, pgconn.CommandTag{}, 0, err)
+		return nil, l.ended(ctx, err)
 	}
 	rows := &muxRows{codec: muxCodecs.Get().(*muxCodec), fields: slices.Clone(from.FieldDescriptions())}
 	most, large := int(l.source.settings.Multiplex.MaxResult), false
@@ -236,7 +231,8 @@ func (l *Lease) buffer(ctx context.Context, sql string, args []any) (pgx.Rows, e
 	}
 	from.Close()
 	rows.tag = from.CommandTag()
-	err = l.ended(ctx, rows.tag, len(rows.fields), from.Err())
+	l.noteQuery(false, rows.tag, len(rows.fields), from.Err())
+	err = l.ended(ctx, from.Err())
 	if err == nil {
 		err = l.takenErr() // a connection taken from its holder can look like a normal end of the rows
 	}

@@ -3,7 +3,6 @@ package db
 import (
 	"context"
 	"errors"
-	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -50,21 +49,10 @@ func (d *DB) Begin(ctx context.Context) (_ context.Context, end func()) {
 	}
 }
 
-// endForgotten reclaims the lease of a result that was left open. Each source line that leaves one open is reported
-// once.
+// endForgotten reclaims the lease of a result that was left open.
 func (d *DB) endForgotten(r *openRows) {
-	if !r.abort() {
-		return // its holder, or the leak detection, was faster
-	}
-	k := &r.lease.source.leases
-	if r.lease.leakCounted.CompareAndSwap(false, true) { // otherwise the leak detection has counted it
-		k.leaked.Add(1)
-	}
-	k.reclaimed.Add(1)
-	if stack := stackOf(r.from[:]); d.forgotten.first(stack[0]) {
-		k.log.Error("rows were left open at the end of a request, and were closed: close them in a defer, for a panic or "+
-			"a return within the loop passes by the rest",
-			"line", stack[0], "stack", strings.Join(stack, " < "))
+	if r.abort() { // otherwise its holder, or the leak detection, was faster
+		d.reportForgotten(r)
 	}
 }
 
@@ -219,10 +207,10 @@ func (l *Lease) done() {
 // reportNested reports a request that holds a lease and asks for a second: N such requests on a pool of N wait for each
 // other until their timeout. It reports before the wait.
 func (d *DB) reportNested(first *Lease, s *Source) {
-	s.leases.nested.Add(1)
+	s.nested.Add(1)
 	a, b := first.stack()[0], stackOf(callers())[0]
 	if d.nested.first(a + " " + b) {
-		s.leases.log.Warn("a request that holds a lease asks for a second one: requests that do so can wait for each other until their timeout. "+
+		s.log.Warn("a request that holds a lease asks for a second one: requests that do so can wait for each other until their timeout. "+
 			"Close the rows of the first query, or use the transaction's Querier, before the second",
 			"first", a, "second", b)
 		if d.options.OnNested != nil {

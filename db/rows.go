@@ -14,17 +14,9 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// began records that a query is running, for query_timeout.
-func (l *Lease) began() { l.query.Store(ticks()) }
-
-// ended records how a statement ended: whether its session is unchanged, and whether it is outdated. It returns the
-// error with its cause.
-func (l *Lease) ended(ctx context.Context, tag pgconn.CommandTag, columns int, err error) error {
+// ended records that a statement ended. It returns the error with its cause.
+func (l *Lease) ended(ctx context.Context, err error) error {
 	l.query.Store(0)
-	if err == nil {
-		l.dirty = l.dirty || !leavesSession(tag, columns)
-		return nil
-	}
 	return l.failed(ctx, err)
 }
 
@@ -50,23 +42,23 @@ func (l *Lease) failed(ctx context.Context, err error) error {
 // exec runs one statement.
 func (l *Lease) exec(ctx context.Context, sql string, args []any) (pgconn.CommandTag, error) {
 	defer l.done()
-	l.began()
+	l.query.Store(ticks())
 	tag, err := l.conn.Exec(ctx, sql, args...)
-	err = l.ended(ctx, tag, 1, err)
-	l.dirty = l.dirty || several(sql, args) || tag.Select() && createsTable(sql)
-	return tag, err
+	l.noteExec(sql, args, tag, err)
+	return tag, l.ended(ctx, err)
 }
 
 // open runs one query up to its first row.
 func (l *Lease) open(ctx context.Context, sql string, args []any, from callSite) (pgx.Rows, error) {
-	l.began()
+	l.query.Store(ticks())
 	rows, err := l.conn.Query(ctx, sql, args...)
 	if err != nil {
-		err = l.ended(ctx, pgconn.CommandTag{}, 0, err)
+		err = l.ended(ctx, err)
 		l.done()
 		return nil, err
 	}
-	r := &openRows{Rows: rows, ctx: ctx, lease: l, from: from, mixed: several(sql, args)}
+	r := &openRows{Rows: rows, ctx: ctx, lease: l, from: from}
+	r.mixed = several(sql, args)
 	if l.request != nil {
 		l.rows.Store(r)
 		if l.request.over.Load() {
@@ -118,10 +110,11 @@ func (r *openRows) finish() {
 	r.fields = slices.Clone(r.Rows.FieldDescriptions())
 	r.Rows.Close()
 	r.done = true
-	if r.err = r.Rows.Err(); r.err == nil || !r.inTx {
-		r.err = r.lease.ended(r.ctx, r.Rows.CommandTag(), len(r.fields), r.err)
+	r.err = r.Rows.Err()
+	r.lease.noteQuery(r.mixed, r.Rows.CommandTag(), len(r.fields), r.err)
+	if !r.inTx {
+		r.err = r.lease.ended(r.ctx, r.err)
 	}
-	r.lease.dirty = r.lease.dirty || r.mixed
 	if r.err == nil {
 		r.err = r.lease.takenErr() // a connection taken from its holder can look like a normal end of the rows
 	}

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // Options are the options of a DB or a Source.
@@ -31,14 +29,6 @@ type Options struct {
 	Control Control
 }
 
-// Tracer records the operations of a DB as spans. If it implements pgx.ConnectTracer, it records the attempts to
-// connect too. Its methods are called while a request waits, and must not block.
-type Tracer interface {
-	pgx.QueryTracer
-	// TraceAcquire is called when a lease is requested. end is called once, when the lease was given or refused.
-	TraceAcquire(ctx context.Context, strategy string) (end func(error))
-}
-
 // Source gives out leases by one strategy. A lease is a place in the queue and a connection; its release gives both
 // back. Every Source passes dbtest.Conformance on a real PostgreSQL, which is the complete form of this contract.
 //
@@ -48,16 +38,20 @@ type Source struct {
 	spec     Spec
 	strategy Strategy
 	conns    *Connector
-	queue    queue
-	leases   outstanding
+	places   places
+	leases   leases
+	leaks    leakWatch
 	options  Options
 
+	log       *slog.Logger // names the strategy in each line
 	acquired  atomic.Int64
+	nested    atomic.Int64
+	leftOpen  logOnce      // source lines that left a transaction open
 	futile    atomic.Int64 // until then a new session would be outdated too, in ticks
 	denied    atomic.Int64 // the same for privileges that a reset may have taken
 	retired   atomic.Bool  // its idle connections are for requests of before only: see sweep
 	refreshes sync.Mutex
-	refreshed time.Time   // when outdated sessions were last closed
+	refreshed int64       // when outdated sessions were last closed, in ticks
 	ending    atomic.Bool // closing, and out of time: a new lease is reclaimed at once
 	failing   atomic.Pointer[failing]
 }
@@ -78,26 +72,19 @@ func NewSource(s Settings, o Options) (*Source, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	src := &Source{settings: s, spec: spec, options: o}
-	if src.conns, err = newConnector(s, o.Tracer); err != nil {
+	src := &Source{settings: s, spec: spec, options: o, log: o.Log.With("strategy", s.Strategy)}
+	if src.conns, err = newConnector(s); err != nil {
 		return nil, err
 	}
-	src.queue.size, src.queue.maxWaiting, src.queue.timeout = spec.Size(s), s.Pool.MaxWaiting, spec.Timeout(s)
-	if src.queue.size == Auto { // the size follows the tickets of this process
-		src.queue.size, src.queue.tickets = 0, true
-		src.conns.tickets = newTickets(s, &src.queue, o)
-	}
+	src.conns.traceWith(o.Tracer)
+	src.places.size = spec.Size(s)
+	src.places.maxWaiting, src.places.timeout = s.Pool.MaxWaiting, spec.Timeout(s)
+	src.keepBudget()
 	if src.strategy, err = spec.New(s, src.conns); err != nil {
 		return nil, err
 	}
-	if t := src.conns.tickets; t != nil {
-		if p, ok := src.strategy.(interface{ shrink() }); ok {
-			t.shrink = p.shrink
-		}
-		t.found = src.conns.breaker.circuit.Close
-		t.start(o.Control != nil)
-	}
-	src.leases.start(src)
+	src.conns.tickets.start(src.strategy)
+	src.leaks.start(src)
 	return src, nil
 }
 
@@ -110,16 +97,13 @@ func (s *Source) Acquire(ctx context.Context) (*Lease, error) {
 // acquire takes a place in the queue, then a connection for it. If the server has no slot for another connection, it
 // waits for one of the existing connections. urgent means that the request has had a lease already.
 func (s *Source) acquire(ctx context.Context, urgent bool, from callSite) (l *Lease, err error) {
-	began := time.Now()
-	if s.options.Tracer != nil || s.options.OnAcquire != nil {
-		end := s.observe(ctx, began)
-		defer func() { end(err) }()
-	}
+	began := ticks()
+	defer s.observe(ctx, began).ended(&err)
 	var since time.Time // when it began to wait, if it has to wait again
 	var full error      // why it has to wait again
 	for {
 		var waited time.Duration
-		if waited, err = s.queue.acquire(ctx, urgent, since); err != nil {
+		if waited, err = s.places.acquire(ctx, urgent, since); err != nil {
 			if CauseOf(err) == PoolTimeout && full != nil {
 				err = full // it waited for a slot
 			}
@@ -128,7 +112,7 @@ func (s *Source) acquire(ctx context.Context, urgent bool, from callSite) (l *Le
 		if since.IsZero() {
 			s.acquired.Add(1)
 		}
-		l = &Lease{source: s, since: began.Add(waited), waited: waited, tracking: tracking{from: from}}
+		l = &Lease{source: s, since: began + int64(waited), waited: waited, from: from}
 		s.leases.add(l) // from here on, Lease.end returns the place
 		if err = s.strategy.Acquire(ctx, l); err == nil {
 			s.succeeded()
@@ -139,35 +123,20 @@ func (s *Source) acquire(ctx context.Context, urgent bool, from callSite) (l *Le
 		if !again {
 			return nil, s.failed(ctx, from, err)
 		}
-		since, full = began, err
-	}
-}
-
-// observe begins the options' hooks of an acquire. Its result is called once, with the outcome.
-func (s *Source) observe(ctx context.Context, began time.Time) func(error) {
-	end := func(error) {}
-	if s.options.Tracer != nil {
-		end = s.options.Tracer.TraceAcquire(ctx, s.settings.Strategy)
-	}
-	return func(err error) {
-		if errors.Is(err, ErrClosed) { // a switch: the query goes to the strategy in force
-			end(nil)
-			return
-		}
-		if s.options.OnAcquire != nil {
-			s.options.OnAcquire(s.settings.Strategy, time.Since(began), err)
-		}
-		end(err)
+		since, full = timeOf(began), err
 	}
 }
 
 // waitsAgain reports whether a request that got a place, but no connection, may wait for another place: the next ticket
 // brings one, or the next release of another request's lease.
 func (s *Source) waitsAgain(ctx context.Context, err error) bool {
-	if errors.Is(err, errNoTicket) {
+	switch {
+	case errors.Is(err, errNoTicket):
 		return ctx.Err() == nil
+	case CauseOf(err) == SlotsExhausted:
+		return s.places.stopGrowing()
 	}
-	return CauseOf(err) == SlotsExhausted && s.queue.stopGrowing()
+	return false
 }
 
 // succeeded records that a lease was given.
@@ -195,35 +164,6 @@ func (s *Source) failed(ctx context.Context, from callSite, err error) error {
 	return err
 }
 
-// refreshEvery is the least time between two refreshes: where every new session is soon outdated too, replacing them all
-// would be the next problem.
-const refreshEvery = 100 * time.Millisecond
-
-// refresh closes all sessions that were opened before now: idle ones at once, the others at their release. Reads that share
-// connections are sent again. It does nothing if that was done after the given session was opened. It also does nothing if
-// it was done a moment ago, or waits for the moment to pass if it must.
-func (s *Source) refresh(ctx context.Context, opened time.Time, must bool) {
-	s.refreshes.Lock()
-	defer s.refreshes.Unlock()
-	if opened.Before(s.refreshed) {
-		return
-	}
-	if soon := refreshEvery - time.Since(s.refreshed); soon > 0 {
-		if !must {
-			return
-		}
-		select {
-		case <-time.After(soon):
-		case <-ctx.Done():
-			return
-		}
-	}
-	s.refreshed = time.Now()
-	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
-	defer cancel()
-	s.strategy.Refresh(within)
-}
-
 // HoldsForRequest reports whether a request keeps its lease from its first query to its end.
 func (s *Source) HoldsForRequest() bool { return s.spec.HoldsForRequest(s.settings) }
 
@@ -236,15 +176,14 @@ func (s *Source) Stat() Stat {
 	st := Stat{
 		Strategy: s.settings.Strategy, Idle: s.strategy.Idle(), Acquired: s.acquired.Load(),
 		Connecting: int(c.connecting.Load()), Connects: c.connects.Load(), Connected: c.connected.Load(),
-		Leaked: s.leases.leaked.Load(), Reclaimed: s.leases.reclaimed.Load(), Nested: s.leases.nested.Load(),
+		Nested: s.nested.Load(),
 	}
+	s.leaks.addStat(&st)
 	if own, ok := s.strategy.(interface{ addStat(*Stat) }); ok {
 		own.addStat(&st)
 	}
-	s.queue.stat(&st)
-	if t := c.tickets; t != nil {
-		t.addStat(&st)
-	}
+	s.places.addStat(&st)
+	c.tickets.addStat(&st)
 	return st
 }
 
@@ -264,7 +203,7 @@ func (s *Source) sweep() {
 		return
 	}
 	var st Stat
-	s.queue.stat(&st)
+	s.places.addStat(&st)
 	if st.Waiting == 0 && st.Leases == s.leases.connected() {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 		defer cancel()
@@ -277,9 +216,7 @@ func (s *Source) sweep() {
 func (s *Source) Close(ctx context.Context) error {
 	s.Retire(ctx)
 	err := s.drain(ctx)
-	if s.conns.tickets != nil {
-		s.conns.tickets.close()
-	}
+	s.conns.tickets.close()
 	s.strategy.Close()
 	if err != nil {
 		return fmt.Errorf("leases were still out, and were taken back: %w", err)
@@ -288,8 +225,8 @@ func (s *Source) Close(ctx context.Context) error {
 }
 
 func (s *Source) drain(ctx context.Context) error {
-	defer s.leases.stop()
-	drained := s.queue.drained()
+	defer s.leaks.stop()
+	drained := s.places.drained()
 	select {
 	case <-drained:
 	case <-ctx.Done():
@@ -307,7 +244,7 @@ func (s *Source) drain(ctx context.Context) error {
 	ends.Wait() // each is bounded in time
 	select {
 	case <-drained:
-	case <-time.After(resetTimeout): // a lease that was just connecting or being released
+	case <-time.After(2 * time.Second): // a lease that was just connecting or being released
 	}
 	return ctx.Err()
 }

@@ -121,7 +121,8 @@ func SpecOf(s Settings) (Spec, error) {
 		within("statement_timeout", s.StatementTimeout, 0, 24*time.Hour),
 		atLeast("pool.leak_after", s.Pool.LeakAfter, 0), atLeast("pool.reclaim_after", s.Pool.ReclaimAfter, 0),
 		atLeast("pool.max_waiting", s.Pool.MaxWaiting, 0),
-		oneOf("reset", s.Reset, ResetAuto, ResetAlways), oneOf("pooler", s.Pooler, PgBouncer))
+		oneOf("reset", s.Reset, ResetAuto, ResetAlways),
+		oneOf("pooler", s.Pooler, PgBouncer))
 	if spec.Check != nil {
 		err = errors.Join(spec.Check(s), err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strconv"
 	"sync"
 	"time"
@@ -18,9 +19,9 @@ import (
 type tickets struct {
 	settings Settings
 	control  Control
-	end      func() // closes the connection of control, if control is our own
+	own      *monitor // whose connection control provides; nil: control is the caller's
 	log      *slog.Logger
-	queue    *queue
+	places   *places
 	shrink   func() // closes connections that are unwanted
 	found    func() // is called when a new monitoring connection has found the server
 
@@ -70,16 +71,26 @@ type ticket struct {
 	lost bool      // a new session did not find it held by pid
 }
 
-func newTickets(s Settings, q *queue, o Options) *tickets {
+// keepBudget lets the number of places follow the tickets of this process, if the settings say so.
+func (s *Source) keepBudget() {
+	if s.places.size != Auto {
+		return
+	}
+	s.places.size, s.places.tickets = 0, true
+	s.conns.tickets = newTickets(s.settings, &s.places, s.options)
+	s.conns.tickets.found = s.conns.breaker.circuit.Close
+}
+
+func newTickets(s Settings, p *places, o Options) *tickets {
 	t := &tickets{
-		settings: s, queue: q, log: o.Log, control: o.Control, end: func() {},
+		settings: s, places: p, log: o.Log, control: o.Control,
 		wake: make(chan struct{}, 1), open: map[int]ticketHolder{}, more: make(chan struct{}), shrink: func() {}, found: func() {},
 	}
 	t.until, t.stop = context.WithCancel(context.Background())
-	q.onWait = t.rouse
+	p.onWait = t.rouse
 	if t.control == nil {
-		own := &monitor{name: "monitor", settings: func() Settings { return s }}
-		t.control, t.end = own.do, own.close
+		t.own = &monitor{name: "monitor", settings: func() Settings { return s }}
+		t.control = t.own.do
 	}
 	return t
 }
@@ -88,11 +99,19 @@ func newTickets(s Settings, q *queue, o Options) *tickets {
 // the context to its hooks.
 type sharedAttempt struct{}
 
+// withoutLease returns the context of an attempt to open a shared connection.
+func withoutLease(ctx context.Context) context.Context {
+	return context.WithValue(ctx, sharedAttempt{}, true)
+}
+
 func isShared(ctx context.Context) bool { return ctx.Value(sharedAttempt{}) != nil }
 
 // take gives an attempt to connect one of the reserved tickets, or waits for one. A shared connection gets one only if
 // another is left for a lease.
 func (t *tickets) take(ctx context.Context) error {
+	if t == nil {
+		return nil
+	}
 	shared := isShared(ctx)
 	end := time.NewTimer(ticketWait)
 	defer end.Stop()
@@ -147,6 +166,41 @@ func (t *tickets) await(ctx context.Context, more <-chan struct{}, end <-chan ti
 		return &ConnError{
 			Cause: SlotsExhausted, Strategy: t.settings.Strategy, Err: fmt.Errorf("%w (the budget is %d)", errNoTicket, budget),
 		}
+	}
+}
+
+// heldBy lets the new session take its ticket while the driver still chooses among hosts: one that does not keep the
+// budget is not chosen.
+func (t *tickets) heldBy(cc *pgx.ConnConfig) {
+	if t == nil {
+		return
+	}
+	suitable, dial, lost := cc.ValidateConnect, cc.DialFunc, map[string]bool{}
+	cc.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if lost[addr] { // the driver would log in again, without TLS
+			return nil, errLost
+		}
+		return dial(ctx, network, addr)
+	}
+	cc.ValidateConnect = func(ctx context.Context, pc *pgconn.PgConn) error {
+		if suitable != nil {
+			if err := suitable(ctx, pc); err != nil {
+				return err
+			}
+		}
+		err := t.hold(ctx, pc)
+		if errors.Is(err, errLost) {
+			lost[pc.Conn().RemoteAddr().String()] = true
+		}
+		return err
+	}
+	cc.AfterConnect = func(ctx context.Context, pc *pgconn.PgConn) error { // a host that is only not preferred was not validated
+		if pc.CustomData()[ticketKey] != nil {
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(ctx, cc.ConnectTimeout) // the driver bounds ValidateConnect alone
+		defer cancel()
+		return t.hold(ctx, pc)
 	}
 }
 
@@ -222,6 +276,9 @@ func (t *tickets) gaveUp(ctx context.Context) {
 // doubt gives up the reserved tickets, because an attempt to connect found no server: after a failover they are those of
 // another. The next poll finds the server in force.
 func (t *tickets) doubt() {
+	if t == nil {
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.unlockLater(t.ready...)
@@ -295,3 +352,17 @@ func (t *tickets) unwanted(conn *pgx.Conn) bool {
 
 // ticketKey is the key of a connection's custom data for the ticket with which it was opened, an int.
 const ticketKey = "db.ticket"
+
+// errLocks is why a session can't be reset.
+var errLocks = errors.New("the session has advisory locks beside its ticket, or no ticket")
+
+// onlyTicket returns an error unless the session's ticket is its only advisory lock.
+func onlyTicket(ctx context.Context, conn *pgx.Conn, n int) error {
+	var mine, all int
+	err := conn.QueryRow(ctx, `SELECT count(*) FILTER (WHERE classid::bigint = $1 AND objid::bigint = $2 AND objsubid = 2), count(*)
+		FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()`, pgx.QueryExecModeExec, int64(TicketClass), int64(n)).Scan(&mine, &all)
+	if err == nil && (mine != 1 || all != 1) {
+		err = errLocks
+	}
+	return err
+}

@@ -9,7 +9,7 @@ import (
 
 func TestATicketThatAFailedAttemptGivesBackGoesToTheNextAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tickets := newTickets(Settings{Strategy: Pool}, &queue{tickets: true}, Options{})
+		tickets := newTickets(Settings{Strategy: Pool}, &places{tickets: true}, Options{})
 		tickets.pid = 1
 		tickets.ready = []ticket{{n: 1, pid: 1}}
 		if err := tickets.take(t.Context()); err != nil {
@@ -28,7 +28,7 @@ func TestATicketThatAFailedAttemptGivesBackGoesToTheNextAtOnce(t *testing.T) {
 
 func TestASharedConnectionThatIsNotMadeLeavesItsTicketForALease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := &queue{tickets: true}
+		q := &places{tickets: true}
 		tickets := newTickets(Settings{Strategy: Multiplex}, q, Options{})
 		tickets.pid = 1
 		tickets.ready = []ticket{{n: 1, pid: 1}, {n: 2, pid: 1}}

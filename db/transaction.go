@@ -20,7 +20,7 @@ func (l *Lease) transact(ctx context.Context, fn func(Querier) error) error {
 }
 
 func (l *Lease) inTx(ctx context.Context, fn func(Querier) error) error {
-	l.began()
+	l.query.Store(ticks())
 	tx, err := l.conn.Begin(ctx)
 	if err != nil {
 		return err
@@ -43,7 +43,7 @@ func (l *Lease) inTx(ctx context.Context, fn func(Querier) error) error {
 		return err
 	}
 	commitSent = true // whatever comes of it, a rollback would not help
-	l.began()
+	l.query.Store(ticks())
 	return tx.Commit(ctx)
 }
 
@@ -54,21 +54,23 @@ type transaction struct {
 }
 
 func (t transaction) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	t.lease.began()
+	t.lease.query.Store(ticks())
 	defer t.lease.query.Store(0)
 	tag, err := t.tx.Exec(ctx, sql, args...)
-	t.lease.dirty = t.lease.dirty || err == nil && !leavesSession(tag, 1) || several(sql, args) || tag.Select() && createsTable(sql)
+	t.lease.noteExec(sql, args, tag, err)
 	return tag, err
 }
 
 func (t transaction) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	t.lease.began()
+	t.lease.query.Store(ticks())
 	rows, err := t.tx.Query(ctx, sql, args...)
 	if err != nil { // the driver's rows are incomplete then, and panic
 		t.lease.query.Store(0)
 		return errRows{err}, err
 	}
-	return &openRows{Rows: rows, ctx: ctx, lease: t.lease, mixed: several(sql, args), inTx: true}, nil
+	r := &openRows{Rows: rows, ctx: ctx, lease: t.lease, inTx: true}
+	r.mixed = several(sql, args)
+	return r, nil
 }
 
 func (t transaction) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
