@@ -7,8 +7,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// attemptCounter counts the attempts to connect of one Connector. It is the driver's tracer, so it sees those that pgxpool makes in
-// the background as well.
+// attemptCounter follows the attempts to connect of one Connector: it counts them, stamps the new connections, and tells the
+// breaker and the budget how each ended. It is the driver's tracer, so it sees those that pgxpool makes in the background as
+// well.
 type attemptCounter struct{ *Connector }
 
 var _ pgx.ConnectTracer = attemptCounter{}

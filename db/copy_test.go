@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,27 +23,28 @@ import (
 	"testing"
 	"time"
 
+	"ddtb/db"
 	"ddtb/db/dbtest"
 )
 
-// parts are what a copy may leave out, with their files. What names them in the files that stay goes as the package's comment
-// says: see omit.
+// parts are what a copy may leave out, with their files, by the names of the table in doc.go. See omit for the lines that name
+// them in the files that stay.
 var parts = map[string][]string{
 	"per-request": {"perrequest.go"},
 	"persistent":  {"persistent.go", "persistentsettings.go", "worker.go"},
-	"multiplex": {
+	"multiplex, Read": {
 		"multiplexed.go", "multiplex.go", "multiplexconn.go", "multiplexjoin.go", "multiplexrows.go", "read.go",
 		"replica.go", "serverpoll.go", "position.go", "hosts.go",
 	},
-	"queue":   {"queue.go", "budget.go", "tickets.go"},
-	"budget":  {"budget.go", "tickets.go"},
-	"breaker": {"breaker.go"},
-	"leaks":   {"leaks.go"},
-	"reset":   {"reset.go"},
-	"tracing": {"trace.go"},
+	"queue and budget": {"queue.go", "budget.go", "tickets.go"},
+	"budget alone":     {"budget.go", "tickets.go"},
+	"circuit breaker":  {"breaker.go"},
+	"leak detection":   {"leaks.go"},
+	"session reset":    {"reset.go"},
+	"tracing":          {"trace.go"},
 }
 
-// program uses a copy: a pool with its queue, a query, and the line that holds a lease.
+// program uses a copy: a pool, a query, the line that holds a lease, and a request for which none is left.
 const program = `package main
 
 import (
@@ -50,6 +52,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"time"
 
 	db "example.com/shop/data.base"
 )
@@ -74,7 +77,16 @@ func main() {
 		panic(err)
 	}
 	defer lease.Release()
-	fmt.Println(answer, d.Config().Strategy, d.Holders()[0].Where, len(db.Names()))
+	where := d.Holders()[0].Where
+	other, err := d.Acquire(ctx)
+	if err != nil {
+		panic(err)
+	}
+	defer other.Release()
+	short, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
+	defer cancel()
+	_, err = d.Exec(short, "SELECT 1")
+	fmt.Println(answer, d.Config().Strategy, where, len(db.Names()), db.CauseOf(err))
 }
 `
 
@@ -82,36 +94,46 @@ func TestTheFilesOfThisPackageWorkWhenTheyAreCopiedAlone(t *testing.T) {
 	t.Parallel() // it builds, and waits for nothing else
 	cfg := dbtest.Config(t)
 	holder := 1 + strings.Count(program[:strings.Index(program, "d.Acquire")], "\n")
-	everything := slices.Collect(maps.Keys(parts))
-	cases := map[string][]string{"all of them": nil, "the pool alone": everything}
-	for _, part := range everything {
-		cases["without "+part] = []string{part}
-	}
-	for name, without := range cases {
+	for name, c := range map[string]struct {
+		without    []string
+		strategies int
+		third      db.Cause
+	}{
+		"all of them":       {nil, 4, db.PoolTimeout},
+		"without the queue": {[]string{"queue and budget"}, 4, db.QueueFull},
+		"the pool alone":    {slices.Collect(maps.Keys(parts)), 1, db.QueueFull},
+	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			copyPackage(t, dir, without)
+			copyPackage(t, dir, c.without)
 			write(t, filepath.Join(dir, "main.go"), program)
 			run := goCommand(t, dir, "run", "-gcflags=-N -l", "-ldflags=-s -w", ".") // builds faster, and runs once
 			run.Env = append(run.Env, "DB_HOST="+cfg.Host, "DB_PORT="+strconv.Itoa(cfg.Port), "DB_NAME="+cfg.Name,
 				"DB_USER="+cfg.User, "DB_PASSWORD="+cfg.Password.Reveal())
 			out, err := run.CombinedOutput()
-			if want := fmt.Sprintf("42 pool main.go:%d main.main %d\n", holder, remaining(without)); err != nil || string(out) != want {
+			if want := fmt.Sprintf("42 pool main.go:%d main.main %d %s\n", holder, c.strategies, c.third); err != nil || string(out) != want {
 				t.Errorf("%v: %q, want %q", err, out, want)
 			}
 		})
 	}
 }
 
-// remaining returns how many strategies there are without some parts.
-func remaining(without []string) int {
-	n := 4
-	for _, part := range []string{"per-request", "persistent", "multiplex"} {
-		if slices.Contains(without, part) {
-			n--
-		}
+func TestEachPartCanBeLeftOut(t *testing.T) {
+	doc := read(t, "doc.go")
+	for part, files := range parts {
+		t.Run(part, func(t *testing.T) {
+			more := copyPackage(t, t.TempDir(), []string{part})
+			row := regexp.MustCompile(`(?m)^//\t` + part + ` +(\S+).* (\d+)$`).FindStringSubmatch(doc)
+			if row == nil || strings.TrimSuffix(row[1], ",") != files[0] || row[2] != strconv.Itoa(more) {
+				t.Errorf("its files begin with %s, and %d other lines go; doc.go says %q", files[0], more, row)
+			}
+			for _, file := range files {
+				if !strings.Contains(doc, file) {
+					t.Errorf("doc.go does not name %s", file)
+				}
+			}
+		})
 	}
-	return n
 }
 
 func TestThePackageImportsNoOtherPackageOfTheProject(t *testing.T) {
@@ -122,41 +144,51 @@ func TestThePackageImportsNoOtherPackageOfTheProject(t *testing.T) {
 	}
 }
 
-// copyPackage makes dir a module with a copy of the package, and a go.mod that requires what the package needs.
-func copyPackage(t *testing.T, dir string, without []string) {
+// copyPackage makes dir a module with a copy of the package, and a go.mod that requires what the package needs. It returns how
+// many lines were left out besides the files.
+func copyPackage(t *testing.T, dir string, without []string) (lines int) {
 	t.Helper()
 	target := filepath.Join(dir, "data.base") // a path that the package can't know
 	must(t, os.Mkdir(target, 0o750))
 	write(t, filepath.Join(dir, "go.mod"), "module example.com/shop\n\ngo 1.26.0\n\n"+requirements(t))
 	write(t, filepath.Join(dir, "go.sum"), read(t, "../go.sum"))
 	for _, name := range sources(t) {
-		if !slices.ContainsFunc(without, func(part string) bool { return slices.Contains(parts[part], name) }) {
-			write(t, filepath.Join(target, name), read(t, name))
+		write(t, filepath.Join(target, name), read(t, name))
+	}
+	for _, part := range without {
+		for _, file := range parts[part] {
+			if err := os.Remove(filepath.Join(target, file)); err != nil && len(without) == 1 { // others may have removed it
+				t.Error(err)
+			}
 		}
 	}
 	if len(without) > 0 {
-		omit(t, target)
+		lines = omit(t, target)
 	}
+	return lines
 }
 
-// omit deletes the lines of which the compiler complains, until there are none.
-func omit(t *testing.T, dir string) {
+// omit deletes the lines of which the compiler complains, until there are none, and returns how many.
+func omit(t *testing.T, dir string) (deleted int) {
 	t.Helper()
 	for range 10 {
 		wrong := complaints(t, dir)
 		if len(wrong) == 0 {
-			return
+			return deleted
 		}
 		for path, numbers := range wrong {
 			lines := strings.Split(read(t, path), "\n")
+			before := len(lines)
 			slices.Sort(numbers)
 			for _, n := range slices.Backward(slices.Compact(numbers)) {
 				lines = slices.Delete(lines, n-1, endOf(lines, n-1))
 			}
+			deleted += before - len(lines)
 			write(t, path, strings.Join(lines, "\n"))
 		}
 	}
 	t.Fatal("the compiler still complains")
+	return deleted
 }
 
 // complaints returns the numbers of the lines that don't compile, by file.
@@ -174,8 +206,10 @@ func complaints(t *testing.T, dir string) map[string][]int {
 		must(t, err)
 		files = append(files, f)
 	}
+	exports, err := compiled()
+	must(t, err)
 	checker := types.Config{
-		Importer: importer.ForCompiler(set, "gc", func(path string) (io.ReadCloser, error) { return os.Open(compiled()[path]) }),
+		Importer: importer.ForCompiler(set, "gc", func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) }),
 		Error: func(err error) {
 			if e, ok := errors.AsType[types.Error](err); ok {
 				at := set.Position(e.Pos)
@@ -188,17 +222,14 @@ func complaints(t *testing.T, dir string) map[string][]int {
 }
 
 // compiled returns the files with the compiled packages that the package imports, by path.
-var compiled = sync.OnceValue(func() map[string]string {
+var compiled = sync.OnceValues(func() (map[string]string, error) {
 	out, err := exec.CommandContext(context.Background(), "go", "list", "-export", "-deps", "-f", "{{.ImportPath}} {{.Export}}", ".").Output()
-	if err != nil {
-		panic(err)
-	}
 	files := map[string]string{}
 	for line := range strings.Lines(string(out)) {
 		path, file, _ := strings.Cut(strings.TrimSpace(line), " ")
 		files[path] = file
 	}
-	return files
+	return files, err
 })
 
 // endOf returns where the line ends, with the block or the case that it begins.

@@ -3,7 +3,7 @@
 // imports pgx and a few libraries, and no other package of this project.
 //
 // A slot is one of the server's max_connections. A lease is one connection in the hands of one holder. A place is the
-// right to a lease, which the queue gives out. A ticket is the right to a slot where many processes share a budget.
+// right to a lease. A ticket is the right to a slot where many processes share a budget.
 //
 // # The strategies
 //
@@ -76,25 +76,32 @@
 //
 // You can leave out what you don't need. Delete the files of the part. Then delete each line of which the compiler complains,
 // with the block or the case that the line begins, until there is none. A test does just that, for each part and for all of
-// them together, and runs a program with what is left:
+// them together:
 //
-//	part              files                                              other lines
-//	per-request       perrequest.go                                      2
-//	persistent        persistent.go, persistentsettings.go, worker.go    2
-//	multiplex and     multiplexed.go, multiplex.go, multiplexconn.go,    11
-//	DB.Read           multiplexjoin.go, multiplexrows.go, read.go,
-//	                  replica.go, serverpoll.go, position.go, hosts.go
-//	queue and budget  queue.go, budget.go, tickets.go                    71
-//	budget alone      budget.go, tickets.go                              58
-//	circuit breaker   breaker.go                                         15
-//	leak detection    leaks.go                                           21
-//	session reset     reset.go                                           9
-//	tracing           trace.go                                           5
+//	part               files                                              other lines
+//	per-request        perrequest.go                                      2
+//	persistent         persistent.go, persistentsettings.go, worker.go    2
+//	multiplex, Read    multiplexed.go, multiplex.go, multiplexconn.go,    11
+//	                   multiplexjoin.go, multiplexrows.go, read.go,
+//	                   replica.go, serverpoll.go, position.go, hosts.go
+//	queue and budget   queue.go, budget.go, tickets.go                    68
+//	budget alone       budget.go, tickets.go                              55
+//	circuit breaker    breaker.go                                         15
+//	leak detection     leaks.go                                           21
+//	session reset      reset.go                                           9
+//	tracing            trace.go                                           5
 //
-// Without the queue, a request that finds no free place is refused at once. Without the leak detection there is no
-// query_timeout. Without the session reset, a connection with an open transaction is closed, and a changed session goes to the
-// next holder. Without all of these parts, a pool of 4,300 lines is left of 8,800. Half of it is what every strategy needs:
-// libpq's settings, the causes of failures, rows that release their lease.
+// What is left does this:
+//
+//   - Without the queue, a request that finds no free place is refused at once.
+//   - Without the leak detection, leases have no query_timeout, and after a Switch the replaced pool keeps its idle connections
+//     until its last lease has ended.
+//   - Without the session reset, a connection with an open transaction is closed, and a changed session goes to the next
+//     holder.
+//   - Settings and Options of a part that is gone do nothing. Options.OnAcquire goes with tracing.
+//
+// Without all of these parts, a pool of 4,300 lines is left of 8,800. Half of it is what every strategy needs: libpq's
+// settings, the causes of failures, rows that release their lease.
 //
 // # How a statement gets its connection
 //

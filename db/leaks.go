@@ -44,15 +44,15 @@ func (w *leakWatch) run(ctx context.Context, interval time.Duration) {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-ticker.C:
-			w.check(now)
+		case <-ticker.C:
+			w.check()
 			w.source.sweep()
 		}
 	}
 }
 
 // check reports leaks, and reclaims leases that are due, concurrently: a dead connection delays no other.
-func (w *leakWatch) check(now time.Time) {
+func (w *leakWatch) check() {
 	var ends sync.WaitGroup
 	defer ends.Wait()
 	pool, queryTimeout := w.source.settings.Pool, w.source.settings.QueryTimeout

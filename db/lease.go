@@ -117,7 +117,7 @@ func (l *Lease) seize(state int32) bool {
 }
 
 // end is the one way to end a lease. One of its callers moves the state away from acquiring or out, and reports true.
-// That one alone detaches the connection and returns the place in the queue.
+// That one alone detaches the connection and returns the place.
 func (l *Lease) end(from, to int32, detach func(Strategy, *Lease)) bool {
 	if !l.state.CompareAndSwap(from, to) {
 		return false

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -72,6 +73,17 @@ type multiplexed struct {
 	*pool
 	shared *multiplexer
 	reads  atomic.Int64
+}
+
+// connect makes a connection that reads share, within the timeout and outside of pgxpool. Under a budget, its ticket is not
+// for a lease.
+func (p *pool) connect(ctx context.Context) (*pgx.Conn, error) {
+	began := time.Now()
+	ctx = withoutLease(ctx)
+	within, cancel := context.WithTimeoutCause(ctx, p.timeout, poolTimeout(p.timeout))
+	defer cancel()
+	conn, err := p.Connect(within)
+	return conn, p.explain(ctx, within, began, err)
 }
 
 // Refresh also closes the shared connections. Running reads are sent again on new ones.

@@ -52,7 +52,7 @@ func (p *places) acquire(ctx context.Context, urgent bool, since time.Time) (tim
 	return 0, err
 }
 
-// free reports whether there is a free place. Then no request waits. The lock is held.
+// free reports whether there is a free place. Outside of freed, no request waits then. The lock is held.
 func (p *places) free() bool { return p.unbounded() || p.taken < min(cmp.Or(p.limit, p.size), p.size) }
 
 func (p *places) unbounded() bool { return p.size == 0 && !p.tickets }

@@ -132,17 +132,6 @@ func (p *pool) within(ctx context.Context, l *Lease) (context.Context, context.C
 	return context.WithDeadline(context.WithValue(ctx, leaseKey{}, l), timeOf(l.since).Add(p.timeout-l.waited))
 }
 
-// connect makes a connection that reads share, within the timeout and outside of pgxpool. Under a budget, its ticket is not
-// for a lease.
-func (p *pool) connect(ctx context.Context) (*pgx.Conn, error) {
-	began := time.Now()
-	ctx = withoutLease(ctx)
-	within, cancel := context.WithTimeoutCause(ctx, p.timeout, poolTimeout(p.timeout))
-	defer cancel()
-	conn, err := p.Connect(within)
-	return conn, p.explain(ctx, within, began, err)
-}
-
 // explain returns why there is no connection, or nil if there is one. ctx is the caller's; within also has the strategy's
 // timeout.
 func (p *pool) explain(ctx, within context.Context, began time.Time, err error) error {
@@ -192,21 +181,6 @@ func (p *pool) Retire(ctx context.Context) {
 }
 
 func (p *pool) closeIdle(ctx context.Context) { p.destroy(ctx, p.pgx.AcquireAllIdle(ctx)) }
-
-// shrink closes idle connections for which the budget no longer has a ticket.
-func (p *pool) shrink() {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	var surplus []*pgxpool.Conn
-	for _, c := range p.pgx.AcquireAllIdle(ctx) {
-		if p.tickets.unwanted(c.Conn()) {
-			surplus = append(surplus, c)
-			continue
-		}
-		c.Release()
-	}
-	p.destroy(ctx, surplus)
-}
 
 func (p *pool) destroy(ctx context.Context, idle []*pgxpool.Conn) {
 	p.idle.Store(0) // it may have counted these connections

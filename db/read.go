@@ -231,8 +231,8 @@ func (l *Lease) buffer(ctx context.Context, sql string, args []any) (pgx.Rows, e
 	}
 	from.Close()
 	rows.tag = from.CommandTag()
-	l.noteQuery(false, rows.tag, len(rows.fields), from.Err())
 	err = l.ended(ctx, from.Err())
+	l.noteQuery(false, rows.tag, len(rows.fields), from.Err())
 	if err == nil {
 		err = l.takenErr() // a connection taken from its holder can look like a normal end of the rows
 	}

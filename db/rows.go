@@ -44,8 +44,9 @@ func (l *Lease) exec(ctx context.Context, sql string, args []any) (pgconn.Comman
 	defer l.done()
 	l.query.Store(ticks())
 	tag, err := l.conn.Exec(ctx, sql, args...)
+	explained := l.ended(ctx, err)
 	l.noteExec(sql, args, tag, err)
-	return tag, l.ended(ctx, err)
+	return tag, explained
 }
 
 // open runs one query up to its first row.
@@ -110,11 +111,11 @@ func (r *openRows) finish() {
 	r.fields = slices.Clone(r.Rows.FieldDescriptions())
 	r.Rows.Close()
 	r.done = true
-	r.err = r.Rows.Err()
-	r.lease.noteQuery(r.mixed, r.Rows.CommandTag(), len(r.fields), r.err)
-	if !r.inTx {
-		r.err = r.lease.ended(r.ctx, r.err)
+	err := r.Rows.Err()
+	if r.err = err; !r.inTx {
+		r.err = r.lease.ended(r.ctx, err)
 	}
+	r.lease.noteQuery(r.mixed, r.Rows.CommandTag(), len(r.fields), err)
 	if r.err == nil {
 		r.err = r.lease.takenErr() // a connection taken from its holder can look like a normal end of the rows
 	}

@@ -29,7 +29,7 @@ type Options struct {
 	Control Control
 }
 
-// Source gives out leases by one strategy. A lease is a place in the queue and a connection; its release gives both
+// Source gives out leases by one strategy. A lease is a place and a connection; its release gives both
 // back. Every Source passes dbtest.Conformance on a real PostgreSQL, which is the complete form of this contract.
 //
 // Bounded leases are given out first come, first served. A request that gave up while it waited leaves nothing behind.
@@ -94,7 +94,7 @@ func (s *Source) Acquire(ctx context.Context) (*Lease, error) {
 	return s.acquire(ctx, false, caller())
 }
 
-// acquire takes a place in the queue, then a connection for it. If the server has no slot for another connection, it
+// acquire takes a place, for which it may have to wait in the queue, then a connection. If the server has no slot for another connection, it
 // waits for one of the existing connections. urgent means that the request has had a lease already.
 func (s *Source) acquire(ctx context.Context, urgent bool, from callSite) (l *Lease, err error) {
 	began := ticks()

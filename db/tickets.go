@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // tickets are the budget's tickets as one Source uses them: see Auto. This file has what its connections do with them, and
@@ -348,6 +349,21 @@ func (t *tickets) unwanted(conn *pgx.Conn) bool {
 	}
 	t.forget(n, t.open[n])
 	return true
+}
+
+// shrink closes idle connections for which the budget no longer has a ticket.
+func (p *pool) shrink() {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	var surplus []*pgxpool.Conn
+	for _, c := range p.pgx.AcquireAllIdle(ctx) {
+		if p.tickets.unwanted(c.Conn()) {
+			surplus = append(surplus, c)
+			continue
+		}
+		c.Release()
+	}
+	p.destroy(ctx, surplus)
 }
 
 // ticketKey is the key of a connection's custom data for the ticket with which it was opened, an int.

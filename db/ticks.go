@@ -8,5 +8,5 @@ var started = time.Now()
 // clock would not do: when it is set forward by an hour, every running query would exceed query_timeout.
 func ticks() int64 { return int64(time.Since(started) + time.Hour) }
 
-// timeOf returns the time of ticks.
-func timeOf(ticks int64) time.Time { return started.Add(time.Duration(ticks) - time.Hour) }
+// timeOf returns the time of n ticks, by the wall clock of now: it may have been set since the program started.
+func timeOf(n int64) time.Time { return time.Now().Add(time.Duration(n - ticks())) }
