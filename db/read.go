@@ -40,7 +40,7 @@ type reader struct {
 
 // Query is part of Querier.
 func (r reader) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	return r.query(ctx, sql, args, caller())
+	return r.query(ctx, sql, args, line())
 }
 
 func (r reader) query(ctx context.Context, sql string, args []any, from callSite) (pgx.Rows, error) {
@@ -96,13 +96,13 @@ func (d *DB) retryRead(ctx context.Context, sql string, args []any, from callSit
 
 // QueryRow is part of Querier.
 func (r reader) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	rows, _ := r.query(ctx, sql, args, caller()) // the result carries the error too
+	rows, _ := r.query(ctx, sql, args, line()) // the result carries the error too
 	return row{rows}
 }
 
 // Exec is part of Querier. It reads the rows and drops them.
 func (r reader) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	rows, err := r.query(ctx, sql, args, caller())
+	rows, err := r.query(ctx, sql, args, line())
 	if err != nil {
 		return pgconn.CommandTag{}, err
 	}
@@ -223,7 +223,9 @@ func (l *Lease) buffer(ctx context.Context, sql string, args []any) (pgx.Rows, e
 	if err != nil {
 		return nil, l.ended(ctx, err)
 	}
-	rows := &muxRows{codec: muxCodecs.Get().(*muxCodec), fields: slices.Clone(from.FieldDescriptions())}
+	rows := &muxRows{
+		codec: muxCodecs.Get().(*muxCodec), fields: slices.Clone(from.FieldDescriptions()), buf: make([]byte, 0, 512),
+	}
 	most, large := int(l.source.settings.Multiplex.MaxResult), false
 	for !large && from.Next() {
 		rows.add(from.RawValues())

@@ -156,7 +156,8 @@ func (s *Source) failed(ctx context.Context, from callSite, err error) error {
 		ce.Strategy = s.settings.Strategy
 	}
 	if ce.Cause == PoolTimeout && ce.stack == nil { // a refusal, which may come thousands of times a second, has none
-		ce.stack = slices.Clone(from[:])
+		stack := callers()
+		ce.stack = stack[max(0, slices.Index(stack, from[0])):] // from its caller on
 	}
 	if ce.Cause != QueueFull && ce.Cause != PoolTimeout && ctx.Err() == nil { // otherwise the caller may have run out of time
 		s.failing.Store(&failing{time.Now(), err})
