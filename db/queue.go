@@ -27,8 +27,9 @@ type queue struct {
 
 // waiter is a request in the queue.
 type waiter struct {
-	since time.Time
-	place chan error // buffered: nil with a place, or why there is none
+	since  time.Time
+	waited time.Duration // until it got a place
+	place  chan error    // buffered: nil with a place, or why there is none
 }
 
 // fullFactor: a newcomer is refused if a third of the timeout would pass before its turn. A page of two queries waits
@@ -115,14 +116,10 @@ func (p *places) wait(ctx context.Context, w *waiter, e *list.Element) (time.Dur
 		}
 		return waited, p.gaveUp(ctx, waited)
 	}
-	waited := time.Since(w.since)
-	if err == nil {
-		p.mu.Lock()
-		p.waited++
-		p.waitTotal += waited
-		p.mu.Unlock()
+	if err != nil {
+		return time.Since(w.since), err
 	}
-	return waited, err
+	return w.waited, nil
 }
 
 // refuses reports whether a newcomer may not wait. As many requests as there are places may always wait, so that the
@@ -141,8 +138,12 @@ func (p *places) handOver() {
 	for e := p.waiters.Front(); e != nil && p.free(); e = p.waiters.Front() {
 		p.waiters.Remove(e)
 		p.taken++
-		p.pace.handedOver(time.Now(), p.waiters.Len())
-		e.Value.(*waiter).place <- nil
+		w, now := e.Value.(*waiter), time.Now()
+		p.pace.handedOver(now, p.waiters.Len())
+		w.waited = now.Sub(w.since)
+		p.waited++
+		p.waitTotal += w.waited
+		w.place <- nil
 	}
 }
 
