@@ -52,7 +52,8 @@ func (a *App) readyz(c echo.Context) error {
 
 // readiness queries the server over the open monitoring connection, at most once per askEvery. Probes that connect, or
 // frequent probes, would add to the load that they report. That connection works even when no other can be opened, so
-// readiness also checks how requests fare. A stalled pool is unready until a lease is released.
+// readiness also checks how requests fare, and for a few seconds goes by that alone while another query has the connection. A
+// stalled pool is unready until a lease is released.
 type readiness struct {
 	db       *db.DB
 	monitor  *activity.Observer
@@ -63,7 +64,7 @@ type readiness struct {
 	mu       sync.Mutex
 	asked    time.Time
 	last     Ready
-	served   time.Time // when the server was last found ready
+	served   time.Time // when the server last said that it is ready
 }
 
 const (
@@ -71,6 +72,7 @@ const (
 	askTimeout = 2 * time.Second
 	failsFor   = 3 * time.Second // how long a failed request counts: a balancer may send no other to try
 	warnsFor   = time.Minute     // how long a refusal that only a person can end is a warning
+	busyFor    = 5 * time.Second // how long another query may have the monitoring connection, while no request fails
 	outageFor  = 3 * time.Second // how long a failover may take, in which requests wait or are retried
 )
 
@@ -116,9 +118,6 @@ func (r *readiness) check(ctx context.Context) Ready {
 	defer cancel()
 	readOnly, err := r.ask(ctx)
 	r.asked = time.Now()
-	if err == nil {
-		r.served = r.asked
-	}
 	r.last = Ready{Ready: err == nil || r.servesWithoutPrimary(err), ReadOnly: readOnly}
 	warnings := []string{r.pooler.check(ctx, r.monitor, r.db.Config())}
 	if readOnly {
@@ -140,6 +139,10 @@ func (r *readiness) ask(ctx context.Context) (readOnly bool, err error) {
 		readOnly, err = activity.ReadOnly(ctx, c)
 		return err
 	})
+	busy := errors.Is(err, activity.ErrBusy) && time.Since(r.served) < busyFor
+	if busy {
+		readOnly, err = r.last.ReadOnly, nil
+	}
 	at, failed := r.db.Failing()
 	now := r.leases.Now()
 	switch {
@@ -151,6 +154,8 @@ func (r *readiness) ask(ctx context.Context) (readOnly bool, err error) {
 		err = &db.ConnError{
 			Cause: db.PoolTimeout, Waited: now.Stalled.Duration(), Size: now.Now.Size, Leases: now.Now.Leases, Waiting: now.Now.Waiting,
 		}
+	case !busy:
+		r.served = time.Now()
 	}
 	return readOnly, err
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -68,4 +69,20 @@ func TestTheStartPageSaysThatTheMonitoringConnectionIsBusy(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustContain(t, s.get("/"), http.StatusOK, `"max_connections"`)
+}
+
+func TestABusyMonitoringConnectionMakesTheServerUnreadyOnlyIfThatLasts(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	mustContain(t, s.get("/readyz"), http.StatusOK, `"ready":true`)
+	err := s.Monitor().Read(t.Context(), func(*pgx.Conn) error { // it keeps the connection of a server that answers
+		<-time.After(time.Second) // the answer of before is given for so long
+		mustContain(t, s.get("/readyz"), http.StatusOK, `"ready":true`)
+		dbtest.Eventually(t, "it is unready", func() bool { return s.get("/readyz").StatusCode == http.StatusServiceUnavailable })
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dbtest.Eventually(t, "it is ready again", func() bool { return s.get("/readyz").StatusCode == http.StatusOK })
 }
