@@ -1,6 +1,10 @@
 package app_test
 
 import (
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -18,7 +22,7 @@ import (
 
 // BenchmarkRefusedCPU measures the processor time of a page that is refused at once, relative to one that is served: to
 // that of the application and PostgreSQL, and to that of the application alone. The goal of the first is 0.25 for each
-// cause.
+// cause. constant-of-served is what net/http takes for the same response and the same limits of time, if it is a constant.
 func BenchmarkRefusedCPU(b *testing.B) {
 	served := siteOn(b, dbtest.Config(b), func(c *config.Config) { setDatabase(c, pool) })
 	served.loadDemo()
@@ -58,18 +62,34 @@ func BenchmarkRefusedCPU(b *testing.B) {
 	for _, c := range cases {
 		b.Run(string(c.cause), func(b *testing.B) {
 			defer c.prepare(c.site)()
-			var refused, application, server time.Duration
+			same := constant(b, c.site.get("/polls/", "Accept", "text/html"))
+			var refused, fixed, application, server time.Duration
 			for b.Loop() {
 				refused += cpuOf(func() { askByAB(b, c.site.url+"/polls/", pagesOfAB) })
+				fixed += cpuOf(func() { askByAB(b, same+"/", pagesOfAB) })
 				before := cpuOfBackends(b, database)
 				application += cpuOf(func() { askByAB(b, served.url+"/polls/", 0) })
 				server += cpuOfBackends(b, database) - before
 			}
 			b.ReportMetric(refused.Seconds()/(application+server).Seconds(), "of-served")
 			b.ReportMetric(refused.Seconds()/application.Seconds(), "of-served-without-postgres")
+			b.ReportMetric(fixed.Seconds()/(application+server).Seconds(), "constant-of-served")
 			b.ReportMetric(0, "ns/op")
 		})
 	}
+}
+
+// constant serves an answer that was given before, and returns where.
+func constant(b *testing.B, a answer) (url string) {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		maps.Copy(w.Header(), a.Header)
+		w.WriteHeader(a.StatusCode)
+		_, _ = io.WriteString(w, a.body)
+	}))
+	s.Config.ReadHeaderTimeout, s.Config.ReadTimeout, s.Config.WriteTimeout = 10*time.Second, 30*time.Second, 3*time.Minute
+	s.Start()
+	b.Cleanup(s.Close)
+	return s.URL
 }
 
 // pagesOfAB is how many pages ab asks for: the clock of a process's time is coarse.
