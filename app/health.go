@@ -64,7 +64,8 @@ type readiness struct {
 	mu       sync.Mutex
 	asked    time.Time
 	last     Ready
-	served   time.Time // when the server last said that it is ready
+	served   time.Time // when the server was last found ready
+	busy     time.Time // since when checks have found the connection in use; zero: the last one did not
 }
 
 const (
@@ -72,7 +73,7 @@ const (
 	askTimeout = 2 * time.Second
 	failsFor   = 3 * time.Second // how long a failed request counts: a balancer may send no other to try
 	warnsFor   = time.Minute     // how long a refusal that only a person can end is a warning
-	busyFor    = 5 * time.Second // how long another query may have the monitoring connection, while no request fails
+	busyFor    = 3 * time.Second // how long checks may find the monitoring connection in use, while no request fails
 	outageFor  = 3 * time.Second // how long a failover may take, in which requests wait or are retried
 )
 
@@ -118,6 +119,9 @@ func (r *readiness) check(ctx context.Context) Ready {
 	defer cancel()
 	readOnly, err := r.ask(ctx)
 	r.asked = time.Now()
+	if err == nil {
+		r.served = r.asked
+	}
 	r.last = Ready{Ready: err == nil || r.servesWithoutPrimary(err), ReadOnly: readOnly}
 	warnings := []string{r.pooler.check(ctx, r.monitor, r.db.Config())}
 	if readOnly {
@@ -132,15 +136,18 @@ func (r *readiness) check(ctx context.Context) Ready {
 
 // ask returns why requests that need the database fail, and whether it takes no changes.
 func (r *readiness) ask(ctx context.Context) (readOnly bool, err error) {
+	began := time.Now()
 	err = r.monitor.Read(ctx, func(c *pgx.Conn) (err error) {
+		if time.Since(began) > askTimeout/2 { // a query that runs out of time loses the connection
+			return activity.ErrBusy
+		}
 		if err := migrations.Check(ctx, c); err != nil {
 			return err
 		}
 		readOnly, err = activity.ReadOnly(ctx, c)
 		return err
 	})
-	busy := errors.Is(err, activity.ErrBusy) && time.Since(r.served) < busyFor
-	if busy {
+	if r.forgives(err) {
 		readOnly, err = r.last.ReadOnly, nil
 	}
 	at, failed := r.db.Failing()
@@ -154,10 +161,21 @@ func (r *readiness) ask(ctx context.Context) (readOnly bool, err error) {
 		err = &db.ConnError{
 			Cause: db.PoolTimeout, Waited: now.Stalled.Duration(), Size: now.Now.Size, Leases: now.Now.Leases, Waiting: now.Now.Waiting,
 		}
-	case !busy:
-		r.served = time.Now()
 	}
 	return readOnly, err
+}
+
+// forgives reports whether the check failed only because another query has the connection, and has not had it for long. The
+// check before must have succeeded.
+func (r *readiness) forgives(err error) bool {
+	switch {
+	case !errors.Is(err, activity.ErrBusy):
+		r.busy = time.Time{}
+		return false
+	case r.busy.IsZero():
+		r.busy = time.Now()
+	}
+	return r.last.Ready && r.last.Cause == "" && time.Since(r.busy) < busyFor
 }
 
 // detail returns the text of an error for the public. Errors about the tables are quoted. Others contain hosts and users,

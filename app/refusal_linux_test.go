@@ -87,6 +87,7 @@ func constant(b *testing.B, a answer) (url string) {
 		_, _ = io.WriteString(w, a.body)
 	}))
 	s.Config.ReadHeaderTimeout, s.Config.ReadTimeout, s.Config.WriteTimeout = 10*time.Second, 30*time.Second, 3*time.Minute
+	s.Config.IdleTimeout = 2 * time.Minute
 	s.Start()
 	b.Cleanup(s.Close)
 	return s.URL

@@ -163,7 +163,7 @@ func (d *DB) Close(ctx context.Context) error {
 // ends.
 func (d *DB) Acquire(ctx context.Context) (*Lease, error) {
 	d.mayWrite(ctx)
-	return d.lease(ctx, nil, caller())
+	return d.lease(ctx, nil, caller(allFrames))
 }
 
 // mostSessions bounds the runs of one query or one transaction, each on another session: a migration of several steps may
@@ -190,7 +190,7 @@ func (d *DB) onLease(ctx context.Context, from callSite, run func(*Lease) error)
 // Exec is part of Querier.
 func (d *DB) Exec(ctx context.Context, sql string, args ...any) (tag pgconn.CommandTag, err error) {
 	d.mayWrite(ctx)
-	err = d.onLease(ctx, caller(), func(l *Lease) (err error) {
+	err = d.onLease(ctx, caller(allFrames), func(l *Lease) (err error) {
 		tag, err = l.exec(ctx, sql, args)
 		return err
 	})
@@ -200,7 +200,7 @@ func (d *DB) Exec(ctx context.Context, sql string, args ...any) (tag pgconn.Comm
 // Query is part of Querier. The lease is released when the rows are closed or read to their end.
 func (d *DB) Query(ctx context.Context, sql string, args ...any) (rows pgx.Rows, err error) {
 	d.mayWrite(ctx)
-	from := caller()
+	from := caller(allFrames)
 	err = d.onLease(ctx, from, func(l *Lease) (err error) {
 		rows, err = l.open(ctx, sql, args, from) //nolint:sqlclosecheck // the caller closes them
 		return err
@@ -226,7 +226,7 @@ func (d *DB) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
 //go:noinline // in its caller, fn's frame would bear the caller's name in stacks, with a line of this file
 func (d *DB) InTx(ctx context.Context, fn func(Querier) error) error {
 	d.mayWrite(ctx)
-	from := caller()
+	from := caller(allFrames)
 	return RetryTransaction(ctx, func() error {
 		return d.onLease(ctx, from, func(l *Lease) error { return l.transact(ctx, fn) })
 	})

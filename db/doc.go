@@ -94,8 +94,8 @@
 // What is left does this:
 //
 //   - Without the queue, a request that finds no free place is refused at once.
-//   - Without the leak detection, leases have no query_timeout, and after a Switch the replaced pool keeps its idle connections
-//     until its last lease has ended.
+//   - Without the leak detection, leases have no query_timeout. After a Switch, the replaced pool keeps the connections that it
+//     kept for waiting requests until its last lease has ended.
 //   - Without the session reset, a connection with an open transaction is closed, and a changed session goes to the next
 //     holder.
 //   - Settings and Options of a part that is gone do nothing. Options.OnAcquire goes with tracing.

@@ -20,17 +20,14 @@ type leases struct {
 // shown. Unwinding it is the largest part of the cost of a lease, so it is short, and taken close to the caller.
 type callSite [4]uintptr
 
-// caller returns the call site of the method that calls it.
-func caller() (from callSite) {
-	runtime.Callers(3, from[:])
+// caller returns so many frames of the call site of the method that calls it.
+func caller(frames int) (from callSite) {
+	runtime.Callers(3, from[:frames])
 	return from
 }
 
-// line is caller with the innermost frame alone, which costs half. It is for a read, whose lease ends before it returns.
-func line() (from callSite) {
-	runtime.Callers(3, from[:1])
-	return from
-}
+// allFrames are the frames of a call site whose lease may be held for long.
+const allFrames = len(callSite{})
 
 // Holder describes the holder of a lease: since when, from which line, and which backend serves it.
 type Holder struct {

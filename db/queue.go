@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,8 +22,8 @@ type queue struct {
 	expiry  *time.Timer
 	pace    pace // of the places that become free while a request waits
 
-	waited, timedOut int64
-	waitTotal        time.Duration
+	waited, waitTotal atomic.Int64 // not under the lock
+	timedOut          int64
 }
 
 // waiter is a request in the queue.
@@ -119,6 +120,8 @@ func (p *places) wait(ctx context.Context, w *waiter, e *list.Element) (time.Dur
 	if err != nil {
 		return time.Since(w.since), err
 	}
+	p.waited.Add(1)
+	p.waitTotal.Add(int64(w.waited))
 	return w.waited, nil
 }
 
@@ -141,8 +144,6 @@ func (p *places) handOver() {
 		w, now := e.Value.(*waiter), time.Now()
 		p.pace.handedOver(now, p.waiters.Len())
 		w.waited = now.Sub(w.since)
-		p.waited++
-		p.waitTotal += w.waited
 		w.place <- nil
 	}
 }
@@ -253,7 +254,8 @@ func (p *pace) wait(n int) time.Duration {
 
 // addQueueStat adds the queue's figures. The lock is held.
 func (p *places) addQueueStat(s *Stat) {
-	s.Waiting, s.OldestWait, s.Waited, s.WaitTotal, s.TimedOut = p.waiters.Len(), p.oldestWait(), p.waited, p.waitTotal, p.timedOut
+	s.Waiting, s.OldestWait, s.TimedOut = p.waiters.Len(), p.oldestWait(), p.timedOut
+	s.Waited, s.WaitTotal = p.waited.Load(), time.Duration(p.waitTotal.Load())
 }
 
 // describeWait adds the queue's figures to an error. The lock is held.

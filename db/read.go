@@ -38,9 +38,17 @@ type reader struct {
 	once bool
 }
 
+// frames returns how many frames of its caller a read records: one, which costs half, unless the request keeps the lease.
+func (r reader) frames() int {
+	if r.db.source.Load().HoldsForRequest() {
+		return allFrames
+	}
+	return 1
+}
+
 // Query is part of Querier.
 func (r reader) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	return r.query(ctx, sql, args, line())
+	return r.query(ctx, sql, args, caller(r.frames()))
 }
 
 func (r reader) query(ctx context.Context, sql string, args []any, from callSite) (pgx.Rows, error) {
@@ -96,13 +104,13 @@ func (d *DB) retryRead(ctx context.Context, sql string, args []any, from callSit
 
 // QueryRow is part of Querier.
 func (r reader) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	rows, _ := r.query(ctx, sql, args, line()) // the result carries the error too
+	rows, _ := r.query(ctx, sql, args, caller(r.frames())) // the result carries the error too
 	return row{rows}
 }
 
 // Exec is part of Querier. It reads the rows and drops them.
 func (r reader) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	rows, err := r.query(ctx, sql, args, line())
+	rows, err := r.query(ctx, sql, args, caller(r.frames()))
 	if err != nil {
 		return pgconn.CommandTag{}, err
 	}

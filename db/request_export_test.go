@@ -6,7 +6,7 @@ import "context"
 func (d *DB) ExecAsItEnds(ctx context.Context, end func(), sql string) error {
 	r := d.requestOf(ctx)
 	end()
-	l, err := d.lease(ctx, r, caller())
+	l, err := d.lease(ctx, r, caller(allFrames))
 	if err == nil {
 		_, err = l.exec(ctx, sql, nil)
 	}

@@ -35,13 +35,13 @@ type Options struct {
 // Bounded leases are given out first come, first served. A request that gave up while it waited leaves nothing behind.
 type Source struct {
 	settings Settings
-	spec     Spec
 	strategy Strategy
 	conns    *Connector
 	places   places
 	leases   leases
 	leaks    leakWatch
 	options  Options
+	holds    bool // HoldsForRequest
 
 	log       *slog.Logger // names the strategy in each line
 	acquired  atomic.Int64
@@ -72,7 +72,7 @@ func NewSource(s Settings, o Options) (*Source, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	src := &Source{settings: s, spec: spec, options: o, log: o.Log.With("strategy", s.Strategy)}
+	src := &Source{settings: s, options: o, holds: spec.HoldsForRequest(s), log: o.Log.With("strategy", s.Strategy)}
 	if src.conns, err = newConnector(s); err != nil {
 		return nil, err
 	}
@@ -91,7 +91,7 @@ func NewSource(s Settings, o Options) (*Source, error) {
 // Acquire waits for a lease until ctx ends or the strategy's timeout passes. A failure is a *ConnError that names the
 // cause, ctx's error if the caller's context was cancelled, or ErrClosed.
 func (s *Source) Acquire(ctx context.Context) (*Lease, error) {
-	return s.acquire(ctx, false, caller())
+	return s.acquire(ctx, false, caller(allFrames))
 }
 
 // acquire takes a place, for which it may have to wait in the queue, then a connection. If the server has no slot for another connection, it
@@ -166,7 +166,7 @@ func (s *Source) failed(ctx context.Context, from callSite, err error) error {
 }
 
 // HoldsForRequest reports whether a request keeps its lease from its first query to its end.
-func (s *Source) HoldsForRequest() bool { return s.spec.HoldsForRequest(s.settings) }
+func (s *Source) HoldsForRequest() bool { return s.holds }
 
 // Holders lists the outstanding leases, oldest first. It needs no connection.
 func (s *Source) Holders() []Holder { return s.leases.holders() }
