@@ -75,9 +75,23 @@ func TestABusyMonitoringConnectionMakesTheServerUnreadyOnlyIfThatLasts(t *testin
 	t.Parallel()
 	s := newSite(t, nil)
 	mustContain(t, s.get("/readyz"), http.StatusOK, `"ready":true`)
-	err := s.Monitor().Read(t.Context(), func(*pgx.Conn) error { // it keeps the connection of a server that answers
-		<-time.After(time.Second) // the answer of before is given for so long
+	query := make(chan error, 1)
+	go func() {
+		query <- s.Monitor().Read(t.Context(), func(*pgx.Conn) error { // of a server that answers
+			<-time.After(4 * time.Second)
+			return nil
+		})
+	}()
+	for len(query) == 0 {
+		<-time.After(100 * time.Millisecond)
 		mustContain(t, s.get("/readyz"), http.StatusOK, `"ready":true`)
+	}
+	if err := <-query; err != nil {
+		t.Fatal(err)
+	}
+	<-time.After(time.Second) // the last answer is given for so long
+	mustContain(t, s.get("/readyz"), http.StatusOK, `"ready":true`)
+	err := s.Monitor().Read(t.Context(), func(*pgx.Conn) error {
 		dbtest.Eventually(t, "it is unready", func() bool { return s.get("/readyz").StatusCode == http.StatusServiceUnavailable })
 		return nil
 	})
