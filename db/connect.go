@@ -31,8 +31,8 @@ const pingAfter = time.Second
 // more recently would have ended the query as well.
 const peekAfter = time.Millisecond
 
-// The waits between the attempts of one request: 50 ms, doubled up to 1 s, with a jitter of a half. Before
-// the circuit opens, that is about 0.7 s. A server that only restarts is usually back by then.
+// The waits between the attempts of one request: 50 ms, doubled up to 1 s, with a jitter of a half. Before the circuit opens,
+// that is about 0.7 s. A server that only restarts is usually back by then.
 const (
 	firstBackoff = 50 * time.Millisecond
 	mostBackoff  = time.Second
