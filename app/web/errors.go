@@ -44,6 +44,7 @@ type Problem struct {
 	Advice     string        `json:"-"` // whether waiting helps, for a page; "": not known
 
 	unsure bool // a change may have been made
+	logged bool // the log has a line with the request's id
 }
 
 // statusClientGone is nginx's status for a client that closed the connection before its response. It is only logged.
@@ -224,7 +225,7 @@ func (h *errorHandler) handle(err error, c echo.Context) {
 		h.log.ErrorContext(ctx, "the response had begun, and was cut", logAttrs(c, c.Response().Status, err)...)
 		panic(http.ErrAbortHandler) // net/http closes the connection: the client sees an incomplete response
 	}
-	h.logProblem(ctx, c, p, err)
+	p.logged = h.logProblem(ctx, c, p, err)
 	if werr := p.write(c); werr != nil && !writeFailed(werr) {
 		h.log.ErrorContext(ctx, "could not write the error page", "error", werr)
 		http.Error(c.Response(), lastResort, http.StatusInternalServerError)
@@ -252,21 +253,23 @@ func writeFailed(err error) bool {
 	return ok && oe.Op == "write" && db.CauseOf(err) == ""
 }
 
-func (h *errorHandler) logProblem(ctx context.Context, c echo.Context, p Problem, err error) {
+// logProblem reports whether it logged a line with the request's id.
+func (h *errorHandler) logProblem(ctx context.Context, c echo.Context, p Problem, err error) bool {
 	level := p.level(err)
 	if !h.log.Enabled(ctx, level) {
-		return
+		return false
 	}
 	if level == slog.LevelWarn || p.Status == http.StatusServiceUnavailable {
-		kind := kindOfLine{p.Title, string(p.Cause), sqlState(err)}
-		more := func(count int) {
-			h.log.Log(context.WithoutCancel(ctx), level, kind.title+": more of them within a second", "status", p.Status, "cause", kind.cause, "sqlstate", kind.sqlState, "count", count)
-		}
-		if !h.quiet.first(kind, more) {
-			return
+		if !h.quiet.first(kindOfLine{level, p.Status, p.Title, string(p.Cause), sqlState(err)}, h.logMore) {
+			return false
 		}
 	}
 	h.log.Log(ctx, level, p.Title, logAttrs(c, p.Status, err)...)
+	return true
+}
+
+func (h *errorHandler) logMore(k kindOfLine, count int) {
+	h.log.Log(context.Background(), k.level, k.title+": more of them within a second", "status", k.status, "cause", k.cause, "sqlstate", k.sqlState, "count", count)
 }
 
 // level returns the log level of the problem. A client's error is for debugging. A refusal that may be a mistake in the
@@ -317,9 +320,11 @@ func SetRetryAfter(c echo.Context, after time.Duration) {
 	c.Response().Header().Set(echo.HeaderRetryAfter, strconv.Itoa(max(1, int(math.Ceil(after.Seconds())))))
 }
 
+var noStore = []string{"no-store"}
+
 func (p Problem) write(c echo.Context) error {
 	h := c.Response().Header()
-	h.Set(echo.HeaderCacheControl, "no-store")
+	h[echo.HeaderCacheControl] = noStore
 	if p.RetryAfter > 0 {
 		SetRetryAfter(c, p.RetryAfter)
 	}
@@ -337,21 +342,17 @@ func (p Problem) write(c echo.Context) error {
 	page := struct {
 		Problem
 		Again *again
-		ID    string // the request's id, if the log has a line with it
+		ID    string // the request's id, if it leads to a line of the log
 	}{p, form, ""}
-	id := h.Get(echo.HeaderXRequestID)
 	if refusal := refusals[p.Cause]; refusal != nil && form == nil {
-		page.RetryAfter, page.ID = retryAfter, idMark // otherwise the page would be rendered for each request
-		return refusal.RenderWith(c, p.Status, page, idMark, id)
+		page.RetryAfter, page.logged = retryAfter, false // otherwise the page would be rendered anew again and again
+		return refusal.Render(c, p.Status, page)
 	}
-	if p.Status >= http.StatusInternalServerError {
-		page.ID = id
+	if p.logged && p.Status >= http.StatusInternalServerError {
+		page.ID = h.Get(echo.HeaderXRequestID)
 	}
 	return errorPages.Render(c, p.Status, "error.html", page)
 }
-
-// idMark is a placeholder for the request's id in a page that is rendered once for many requests. It can't equal an id.
-const idMark = "~the-id-of-the-request~"
 
 // refusals are the pages of causes that refuse requests at once. Each is rendered once, so that a refusal costs a
 // fraction of serving a request.

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"log/slog"
 	"sync"
 	"time"
 )
@@ -13,7 +14,11 @@ type quietLog struct {
 }
 
 // kindOfLine identifies a kind of line. It must not contain text from a client.
-type kindOfLine struct{ title, cause, sqlState string }
+type kindOfLine struct {
+	level                  slog.Level
+	status                 int
+	title, cause, sqlState string
+}
 
 const (
 	quietFor = time.Second
@@ -22,7 +27,7 @@ const (
 
 // first reports whether a line of this kind must be logged now. If not, more is called within a second with the number
 // of such lines.
-func (q *quietLog) first(kind kindOfLine, more func(count int)) bool {
+func (q *quietLog) first(kind kindOfLine, more func(kind kindOfLine, count int)) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	n, quiet := q.kinds[kind]
@@ -40,7 +45,7 @@ func (q *quietLog) first(kind kindOfLine, more func(count int)) bool {
 	return true
 }
 
-func (q *quietLog) summarize(kind kindOfLine, more func(count int)) {
+func (q *quietLog) summarize(kind kindOfLine, more func(kind kindOfLine, count int)) {
 	q.mu.Lock()
 	n := q.kinds[kind]
 	if n == 0 {
@@ -51,6 +56,6 @@ func (q *quietLog) summarize(kind kindOfLine, more func(count int)) {
 	}
 	q.mu.Unlock()
 	if n > 0 {
-		more(n)
+		more(kind, n)
 	}
 }
