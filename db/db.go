@@ -172,7 +172,7 @@ const mostSessions = 4
 
 // onLease runs one query or one transaction, which ends its use of the lease. If that failed because the session is
 // outdated, it is run again on another one.
-func (d *DB) onLease(ctx context.Context, from callSite, run func(*Lease) error) error {
+func (d *DB) onLease(ctx context.Context, from callSite, run func(*Lease) (outdated bool, _ error)) error {
 	for sessions := 1; ; sessions++ {
 		l, err := d.lease(ctx, d.requestOf(ctx), from)
 		if err != nil {
@@ -180,7 +180,8 @@ func (d *DB) onLease(ctx context.Context, from callSite, run func(*Lease) error)
 		}
 		final := sessions == mostSessions
 		l.final = final
-		if err = run(l); err == nil || !l.stale || final {
+		outdated, err := run(l)
+		if err == nil || !outdated || final {
 			return err
 		}
 		l.source.refresh(ctx, l.opened, sessions == mostSessions-1)
@@ -190,9 +191,9 @@ func (d *DB) onLease(ctx context.Context, from callSite, run func(*Lease) error)
 // Exec is part of Querier.
 func (d *DB) Exec(ctx context.Context, sql string, args ...any) (tag pgconn.CommandTag, err error) {
 	d.mayWrite(ctx)
-	err = d.onLease(ctx, caller(allFrames), func(l *Lease) (err error) {
-		tag, err = l.exec(ctx, sql, args)
-		return err
+	err = d.onLease(ctx, caller(allFrames), func(l *Lease) (outdated bool, err error) {
+		tag, outdated, err = l.exec(ctx, sql, args)
+		return outdated, err
 	})
 	return tag, err
 }
@@ -201,9 +202,9 @@ func (d *DB) Exec(ctx context.Context, sql string, args ...any) (tag pgconn.Comm
 func (d *DB) Query(ctx context.Context, sql string, args ...any) (rows pgx.Rows, err error) {
 	d.mayWrite(ctx)
 	from := caller(allFrames)
-	err = d.onLease(ctx, from, func(l *Lease) (err error) {
-		rows, err = l.open(ctx, sql, args, from) //nolint:sqlclosecheck // the caller closes them
-		return err
+	err = d.onLease(ctx, from, func(l *Lease) (outdated bool, err error) {
+		rows, outdated, err = l.open(ctx, sql, args, from) //nolint:sqlclosecheck // the caller closes them
+		return outdated, err
 	})
 	if err != nil {
 		return errRows{err}, err
@@ -228,6 +229,6 @@ func (d *DB) InTx(ctx context.Context, fn func(Querier) error) error {
 	d.mayWrite(ctx)
 	from := caller(allFrames)
 	return RetryTransaction(ctx, func() error {
-		return d.onLease(ctx, from, func(l *Lease) error { return l.transact(ctx, fn) })
+		return d.onLease(ctx, from, func(l *Lease) (bool, error) { return l.transact(ctx, fn) })
 	})
 }

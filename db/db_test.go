@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"go.uber.org/goleak"
 
 	"ddtb/config"
@@ -209,6 +210,35 @@ func TestASecondQueryOnAHeldLeaseIsRefusedWhileItsRowsAreOpen(t *testing.T) {
 	}
 	rows.Close()
 	one(t, d, ctx)
+}
+
+func TestWhatOneCallerOfARequestsLeaseFindsOutdatedDoesNotRunTheOthersStatementAgain(t *testing.T) {
+	d, control, _ := open(t, poolRequest)
+	run(t, control, "CREATE SEQUENCE runs; GRANT ALL ON runs TO PUBLIC")
+	one(t, d, t.Context()) // so that the request's session is not new, and may be outdated
+	ctx, end := d.Begin(t.Context())
+	defer end()
+	one(t, d, ctx)
+	ended := make(chan error)
+	go func() {
+		_, err := d.Exec(ctx, "DO $$ BEGIN PERFORM nextval('runs'), pg_sleep(0.2); RAISE unique_violation; END $$")
+		ended <- err
+	}()
+	dbtest.Eventually(t, "the first statement runs", func() bool {
+		return scan[int](t, control, "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'DO %'") == 1
+	})
+	second := db.ErrInUse
+	for errors.Is(second, db.ErrInUse) {
+		_, second = d.Exec(ctx, "DO $$ BEGIN RAISE SQLSTATE '57P05'; END $$") // as if the session had been idle for too long
+	}
+	for _, err := range []error{<-ended, second} {
+		if _, ok := errors.AsType[*pgconn.PgError](err); !ok {
+			t.Error(err)
+		}
+	}
+	if n := scan[int](t, control, "SELECT last_value FROM runs"); n != 1 {
+		t.Errorf("the first statement ran %d times", n)
+	}
 }
 
 func TestALostConnectionIsReportedAsServerUnavailableAndTheRequestGoesOn(t *testing.T) {

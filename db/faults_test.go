@@ -200,6 +200,23 @@ func proxied(t *testing.T, cfg *config.Database) *toxiproxy.Proxy {
 	return p
 }
 
+func TestAPoolsTimeoutBoundsTheSearchForAServerThatWasJustLost(t *testing.T) {
+	var wire *toxiproxy.Proxy
+	d, _, _ := open(t, func(c *config.Database) {
+		pool(c)
+		wire = proxied(t, c)
+		c.Pool.Timeout, c.ConnectTimeout = 500*time.Millisecond, 20*time.Second
+	})
+	one(t, d, t.Context())
+	must(t, wire.Update(&toxiproxy.Proxy{Listen: wire.Listen, Upstream: silent(t), Enabled: true})) // it closes what is open
+	<-time.After(50 * time.Millisecond)                                                             // the connection was in use a moment ago
+	began := time.Now()
+	_, err := d.Exec(t.Context(), "SELECT 1")
+	if took := time.Since(began); db.CauseOf(err) != db.ServerUnavailable || took > 10*time.Second {
+		t.Errorf("%v after %v", err, took)
+	}
+}
+
 // countBackends counts those of each strategy on the server, past the wire, whenever the server answers, until counted
 // is called, which judges.
 func (s *site) countBackends(t *testing.T) (counted func()) {

@@ -45,21 +45,23 @@ func (p *places) enter(ctx context.Context, since time.Time) (time.Duration, err
 	return p.wait(ctx, w, e)
 }
 
-// enqueue adds w to the end of the queue, or to the front. The lock is held.
-func (p *places) enqueue(w *waiter, front bool) *list.Element {
+// enqueue adds w to the queue: at its end, or before those that began to wait later if it has waited before. The lock is held.
+func (p *places) enqueue(w *waiter, again bool) *list.Element {
 	if p.waiters.Len() == 0 {
 		p.pace = pace{round: p.size, began: w.since}
 		if p.tickets {
 			p.pace.round = max(p.size, paceOver) // a few places say little about the pace with more tickets
 		}
 	}
-	var e *list.Element
-	if front {
-		e = p.waiters.PushFront(w)
-	} else {
-		e = p.waiters.PushBack(w)
+	e := p.waiters.PushBack(w)
+	if again {
+		next := p.waiters.Front()
+		for next.Value.(*waiter).since.Before(w.since) { // few have waited for longer
+			next = next.Next()
+		}
+		p.waiters.MoveBefore(e, next)
 	}
-	if p.timeout > 0 && (p.waiters.Len() == 1 || front) {
+	if p.timeout > 0 && e == p.waiters.Front() {
 		p.arm(w.since)
 	}
 	if p.onWait != nil {
@@ -105,9 +107,10 @@ func (p *places) wait(ctx context.Context, w *waiter, e *list.Element) (time.Dur
 		defer p.mu.Unlock()
 		select {
 		case err = <-w.place:
-			if err == nil {
-				p.releaseLocked()
+			if err != nil {
+				return time.Since(w.since), err
 			}
+			p.releaseLocked()
 		default:
 			p.waiters.Remove(e)
 		}
@@ -236,13 +239,7 @@ func (p *pace) handedOver(now time.Time, waiters int) {
 }
 
 // stalled returns how long no place has become free, once a request has waited.
-func (p *pace) stalled() time.Duration {
-	since := p.began
-	if p.last.After(since) {
-		since = p.last
-	}
-	return time.Since(since)
-}
+func (p *pace) stalled() time.Duration { return time.Since(cmp.Or(p.last, p.began)) }
 
 // wait returns how long n places will take, or 0 while that is not known.
 func (p *pace) wait(n int) time.Duration {

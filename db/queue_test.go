@@ -1,7 +1,9 @@
 package db
 
 import (
+	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -107,6 +109,70 @@ func TestARequestThatFoundNoSlotWaitsFirstInLineForAPlaceOfAnother(t *testing.T)
 			t.Error("no other request has a place, but this one shall wait for one")
 		}
 		q.release()
+	})
+}
+
+func TestRequestsThatWaitAgainKeepTheirOrderAndTheirTimeout(t *testing.T) {
+	for name, release := range map[string]bool{"served": true, "timed out": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				q := &places{size: 1, queue: queue{timeout: 10 * time.Second}}
+				began := time.Now()
+				if _, err := q.acquire(t.Context(), false, time.Time{}); err != nil {
+					t.Fatal(err)
+				}
+				<-time.After(8 * time.Second)
+				ends := make(chan string, 3)
+				ask := func(name string, since time.Time) {
+					go func() {
+						_, err := q.acquire(t.Context(), false, since)
+						ends <- name
+						if err == nil {
+							q.release()
+						}
+					}()
+					synctest.Wait()
+				}
+				ask("new", time.Time{})
+				ask("old", began)
+				ask("younger", began.Add(7*time.Second))
+				if release {
+					q.release()
+				}
+				for i, want := range []string{"old", "younger", "new"} {
+					if got := <-ends; got != want {
+						t.Errorf("%d: %s, want %s", i, got, want)
+					}
+					if d := time.Since(began); !release && d != []time.Duration{10 * time.Second, 17 * time.Second, 18 * time.Second}[i] {
+						t.Errorf("%s gave up after %v", want, d)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestAWaitThatEndsForTwoReasonsCountsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := &places{size: 1, queue: queue{timeout: 3 * time.Second}}
+		if _, err := q.acquire(t.Context(), false, time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		const waiters = 100 // which reason is first is chance
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		var asking sync.WaitGroup
+		for range waiters {
+			asking.Go(func() {
+				if _, err := q.acquire(ctx, true, time.Time{}); CauseOf(err) != PoolTimeout {
+					t.Error(err)
+				}
+			})
+		}
+		asking.Wait()
+		if s := statOf(q); s.TimedOut != waiters {
+			t.Errorf("%d of %d timed out", s.TimedOut, waiters)
+		}
 	})
 }
 

@@ -206,19 +206,19 @@ func (s *Source) readShared(ctx context.Context, sql string, args []any) (pgx.Ro
 // readLeased runs the read on a lease, which it releases before it returns. A result that is too large for memory is
 // errLarge.
 func (d *DB) readLeased(ctx context.Context, sql string, args []any, from callSite) (rows pgx.Rows, err error) {
-	err = d.onLease(ctx, from, func(l *Lease) (err error) {
-		defer l.done()
+	err = d.onLease(ctx, from, func(l *Lease) (outdated bool, err error) {
+		defer func() { outdated = l.done() }()
 		rows, err = l.buffer(ctx, sql, args) //nolint:sqlclosecheck // the caller closes them
-		return err
+		return false, err
 	})
 	return rows, err
 }
 
 // readStreamed runs the read on a lease that the rows release.
 func (d *DB) readStreamed(ctx context.Context, sql string, args []any, from callSite) (rows pgx.Rows, err error) {
-	err = d.onLease(ctx, from, func(l *Lease) (err error) {
-		rows, err = l.open(ctx, sql, args, from) //nolint:sqlclosecheck // the caller closes them
-		return err
+	err = d.onLease(ctx, from, func(l *Lease) (outdated bool, err error) {
+		rows, outdated, err = l.open(ctx, sql, args, from) //nolint:sqlclosecheck // the caller closes them
+		return outdated, err
 	})
 	return rows, err
 }

@@ -139,20 +139,17 @@ func (r *request) reuse() (*Lease, error) {
 		return nil, ErrInUse
 	}
 	l := r.kept
-	if l == nil {
+	if l == nil || l.takenErr() == nil {
 		return l, nil
 	}
 	taken := l.takenErr() // before the release, after which it is nil
-	if taken == nil {
-		return l, nil
-	}
 	r.kept = nil
 	r.settle()
 	l.Release()
 	return nil, taken
 }
 
-// settle ends the use of the kept lease. A query that was about to begin at the end of the request runs after it.
+// settle ends the use of the kept lease, and releases it if the request has ended or Release was called meanwhile.
 func (r *request) settle() {
 	r.busy.Store(false)
 	if r.leave.Load() || r.over.Load() {
@@ -191,17 +188,20 @@ func (r *request) holds() *Lease {
 }
 
 // done ends one query or transaction: the lease is released, unless its request keeps it. A broken connection is not
-// kept: the request's next query gets another.
-func (l *Lease) done() {
+// kept: the request's next query gets another. done reports whether the session is outdated; afterwards the lease may
+// belong to another goroutine of the request.
+func (l *Lease) done() (outdated bool) {
+	outdated = l.stale
 	if !l.kept {
 		l.Release()
-		return
+		return outdated
 	}
-	if l.stale || l.conn.IsClosed() && l.takenErr() == nil {
+	if outdated || l.conn.IsClosed() && l.takenErr() == nil {
 		l.request.kept = nil
 		l.Release()
 	}
 	l.request.settle()
+	return outdated
 }
 
 // reportNested reports a request that holds a lease and asks for a second: N such requests on a pool of N wait for each

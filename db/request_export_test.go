@@ -8,7 +8,7 @@ func (d *DB) ExecAsItEnds(ctx context.Context, end func(), sql string) error {
 	end()
 	l, err := d.lease(ctx, r, caller(allFrames))
 	if err == nil {
-		_, err = l.exec(ctx, sql, nil)
+		_, _, err = l.exec(ctx, sql, nil)
 	}
 	return err
 }

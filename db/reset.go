@@ -71,10 +71,9 @@ func reset(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// noteExec records whether a statement without rows may have changed the session. The columns of its result, if it has one,
-// are unknown.
-func (l *Lease) noteExec(sql string, args []any, tag pgconn.CommandTag, err error) {
-	l.noteQuery(several(sql, args) || tag.Select() && createsTable(sql), tag, 1, err)
+// noteExec is noteQuery for Exec, which does not see the columns of a result: a SELECT is judged by its text.
+func (l *Lease) noteExec(sql string, tag pgconn.CommandTag, err error) {
+	l.noteQuery(several(sql) || tag.Select() && createsTable(sql), tag, 1, err)
 }
 
 // noteQuery records whether a query may have changed the session. mixed means that it may be several statements, of which
@@ -103,7 +102,8 @@ func createsTable(sql string) bool {
 	return strings.Contains(sql, "INTO") || strings.Contains(sql, "CREATE") || strings.Contains(sql, "EXECUTE")
 }
 
-// several reports whether sql may hold more than one statement: only the last one's tag is known then.
-func several(sql string, args []any) bool {
-	return len(args) == 0 && strings.IndexByte(strings.TrimRight(sql, "; \t\r\n"), ';') >= 0
+// several reports whether sql may hold more than one statement: only the last one's tag is known then. With arguments it
+// may too, because some of them are options of pgx.
+func several(sql string) bool {
+	return strings.IndexByte(strings.TrimRight(sql, "; \t\r\n"), ';') >= 0
 }

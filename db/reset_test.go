@@ -74,6 +74,39 @@ func TestOnlyStatementsThatMayChangeTheSessionCostAReset(t *testing.T) {
 	}
 }
 
+// pgx takes its options as arguments: a statement that has some may still be several.
+func TestSeveralStatementsWithOptionsOfPgxCostAReset(t *testing.T) {
+	const sql = "SET work_mem = '1MB'; SELECT 1"
+	exec := func(option any) func(context.Context, db.Querier) error {
+		return func(ctx context.Context, q db.Querier) error { _, err := q.Exec(ctx, sql, option); return err }
+	}
+	for name, do := range map[string]func(context.Context, db.Querier) error{
+		"Exec with a mode":        exec(pgx.QueryExecModeExec),
+		"Exec with no named args": exec(pgx.NamedArgs{}),
+		"Query by the simple protocol": func(ctx context.Context, q db.Querier) error {
+			rows, _ := q.Query(ctx, sql, pgx.QueryExecModeSimpleProtocol)
+			rows.Close()
+			return rows.Err()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, way := range []string{"by itself", "InTx"} {
+				d, _, _ := open(t, onePool)
+				switch way {
+				case "by itself":
+					must(t, do(t.Context(), d))
+				case "InTx":
+					must(t, d.InTx(t.Context(), func(q db.Querier) error { return do(t.Context(), q) }))
+				}
+				var now string
+				if err := d.QueryRow(t.Context(), "SHOW work_mem").Scan(&now); err != nil || now != "4MB" {
+					t.Errorf("%s: the next holder has %q (%v)", way, now, err)
+				}
+			}
+		})
+	}
+}
+
 func TestResetAlwaysSeesWhatAFunctionChanged(t *testing.T) {
 	d, _, _ := open(t, func(c *config.Database) { onePool(c); c.Reset = db.ResetAlways })
 	if _, err := d.Exec(t.Context(), "SELECT set_config('a.b', 'c', false)"); err != nil {

@@ -39,34 +39,34 @@ func (l *Lease) failed(ctx context.Context, err error) error {
 	return err
 }
 
-// exec runs one statement.
-func (l *Lease) exec(ctx context.Context, sql string, args []any) (pgconn.CommandTag, error) {
-	defer l.done()
+// exec runs one statement and ends the use of the lease.
+func (l *Lease) exec(ctx context.Context, sql string, args []any) (_ pgconn.CommandTag, outdated bool, _ error) {
+	defer func() { outdated = l.done() }()
 	l.query.Store(ticks())
 	tag, err := l.conn.Exec(ctx, sql, args...)
 	explained := l.ended(ctx, err)
-	l.noteExec(sql, args, tag, err)
-	return tag, explained
+	l.noteExec(sql, tag, err)
+	return tag, false, explained
 }
 
-// open runs one query up to its first row.
-func (l *Lease) open(ctx context.Context, sql string, args []any, from callSite) (pgx.Rows, error) {
+// open runs one query up to its first row. The end of the rows ends the use of the lease.
+func (l *Lease) open(ctx context.Context, sql string, args []any, from callSite) (_ pgx.Rows, outdated bool, _ error) {
 	l.query.Store(ticks())
 	rows, err := l.conn.Query(ctx, sql, args...)
 	if err != nil {
 		err = l.ended(ctx, err)
-		l.done()
-		return nil, err
+		return nil, l.done(), err
 	}
 	r := &openRows{Rows: rows, ctx: ctx, lease: l, from: from}
-	r.mixed = several(sql, args)
+	r.mixed = several(sql)
 	if l.request != nil {
 		l.rows.Store(r)
 		if l.request.over.Load() {
 			r.abort()
 		}
 	}
-	return r, r.peek()
+	outdated, err = r.peek()
+	return r, outdated, err
 }
 
 // openRows is a result that keeps its lease until it is read to its end, fails, or is closed. The error is explained
@@ -90,23 +90,23 @@ type openRows struct {
 
 // peek reads the first row. It returns the error of a query that failed because its session is outdated; every other
 // error is left to Err.
-func (r *openRows) peek() error {
+func (r *openRows) peek() (outdated bool, _ error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.done && r.Rows.Next() {
 		r.peeked = true
-		return nil
+		return false, nil
 	}
-	if r.finish(); r.lease.stale {
-		return r.err
+	if r.finish() {
+		return true, r.err
 	}
-	return nil
+	return false, nil
 }
 
-// finish ends the result. The lock is held.
-func (r *openRows) finish() {
+// finish ends the result, and with it the use of the lease. The lock is held.
+func (r *openRows) finish() (outdated bool) {
 	if r.done {
-		return
+		return false
 	}
 	r.fields = slices.Clone(r.Rows.FieldDescriptions())
 	r.Rows.Close()
@@ -121,10 +121,10 @@ func (r *openRows) finish() {
 	}
 	if r.inTx {
 		r.lease.query.Store(0)
-		return
+		return false
 	}
 	r.lease.rows.CompareAndSwap(r, nil)
-	r.lease.done()
+	return r.lease.done()
 }
 
 func (r *openRows) Close() {

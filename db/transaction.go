@@ -11,12 +11,12 @@ import (
 // rollbackTimeout bounds the rollback of a transaction whose own context may have ended.
 const rollbackTimeout = 2 * time.Second
 
-// transact runs fn in a transaction and releases the lease.
-func (l *Lease) transact(ctx context.Context, fn func(Querier) error) error {
-	defer l.done()
-	err := l.inTx(ctx, fn)
+// transact runs fn in a transaction and ends the use of the lease.
+func (l *Lease) transact(ctx context.Context, fn func(Querier) error) (outdated bool, err error) {
+	defer func() { outdated = l.done() }()
+	err = l.inTx(ctx, fn)
 	l.query.Store(0)
-	return l.failed(ctx, err)
+	return false, l.failed(ctx, err)
 }
 
 func (l *Lease) inTx(ctx context.Context, fn func(Querier) error) error {
@@ -57,7 +57,7 @@ func (t transaction) Exec(ctx context.Context, sql string, args ...any) (pgconn.
 	t.lease.query.Store(ticks())
 	defer t.lease.query.Store(0)
 	tag, err := t.tx.Exec(ctx, sql, args...)
-	t.lease.noteExec(sql, args, tag, err)
+	t.lease.noteExec(sql, tag, err)
 	return tag, err
 }
 
@@ -69,7 +69,7 @@ func (t transaction) Query(ctx context.Context, sql string, args ...any) (pgx.Ro
 		return errRows{err}, err
 	}
 	r := &openRows{Rows: rows, ctx: ctx, lease: t.lease, inTx: true}
-	r.mixed = several(sql, args)
+	r.mixed = several(sql)
 	return r, nil
 }
 
