@@ -81,7 +81,7 @@ func (c *Connector) Connect(ctx context.Context) (*pgx.Conn, error) {
 	return conn, inVain(ctx, within, began, err)
 }
 
-// inVain marks the error of a search for a connection that took all of its time, and did not end by its caller's ctx.
+// inVain marks the error of a search for a connection that used up its own time limit, and not its caller's.
 func inVain(ctx, within context.Context, began time.Time, err error) error {
 	ce, ok := errors.AsType[*ConnError](err)
 	if !ok || within.Err() == nil || ctx.Err() != nil {

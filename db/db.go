@@ -15,7 +15,8 @@ import (
 )
 
 // Querier runs SQL on a connection that the implementation chooses. A failure to get the connection, or its loss, is a
-// *ConnError. Every other error is the driver's own. When the context ends, the query is cancelled on the server and
+// *ConnError, unless the caller's context was cancelled. Other errors are the driver's own, or ErrQueryTimeout, ErrReclaimed,
+// ErrInUse and ErrClosed. When the context ends, the query is cancelled on the server and
 // returns once that is done, or after one second if the server or the network does not respond.
 type Querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
@@ -46,8 +47,9 @@ type DB struct {
 	finished map[string]Stat // the counters of closed sources, by strategy
 }
 
-// Open returns a DB with the strategy that the settings name. It connects at the first query, so the context, which callers
-// of pgxpool.New have at hand, is not used.
+// Open returns a DB with the strategy that the settings name. It does not wait for the server: connections are made when
+// queries need them, and those for min_size, a budget and replicas in the background, from now on. The context is not used;
+// it is here because pgxpool.New has one.
 func Open(_ context.Context, s Settings) (*DB, error) { return OpenWith(s, Options{}) }
 
 // OpenWith is Open with options.

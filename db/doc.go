@@ -42,8 +42,13 @@
 //
 // # Taking it home
 //
-// Copy the files of this directory, without tests and subdirectories, to a directory of your module. `go mod tidy` adds
-// pgx and the few libraries. ExampleOpen in example_test.go is a whole program:
+// Copy the files of this directory, without tests and subdirectories, to a directory of your module, which then needs Go
+// 1.26:
+//
+//	mkdir db && cp ../ddtb/db/*.go db/ && rm db/*_test.go && go mod tidy
+//
+// `go mod tidy` adds pgx and the few libraries, in their newest versions. This project's go.mod has those with which it is
+// tested. A program then has these lines:
 //
 //	s := db.DefaultSettings() // the strategy pool, with its queue
 //	s.Host, s.Name, s.User, s.PasswordFile = "127.0.0.1", "shop", "shop", "/run/secrets/shop"
@@ -65,6 +70,9 @@
 // [ConnError] has the cause, with a sentence for visitors, and RetryAfter if it is known:
 //
 //	err := d.Read().QueryRow(r.Context(), "SELECT name FROM products WHERE id = $1", id).Scan(&name)
+//	if r.Context().Err() != nil { // the client has gone
+//		return
+//	}
 //	if ce, ok := errors.AsType[*db.ConnError](err); ok {
 //		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(ce.RetryAfter.Seconds())))))
 //		http.Error(w, ce.Cause.Spec().Sentence(ce), http.StatusServiceUnavailable)
@@ -75,8 +83,8 @@
 //	}
 //
 // You can leave out what you don't need. Delete the files of the part. Then delete each line of which the compiler complains,
-// with the block or the case that the line begins, until there is none. A test does just that, for each part and for all of
-// them together:
+// with the block or the case that the line begins, until there is none. Then run gofmt and `go mod tidy`. A test does just
+// that, for each part and for all of them together:
 //
 //	part               files                                              other lines
 //	per-request        perrequest.go                                      2
@@ -94,11 +102,13 @@
 // What is left does this:
 //
 //   - Without the queue, a request that finds no free place is refused at once.
+//   - Without the circuit breaker, each request tries to connect by itself while the server is away, and keeps its place
+//     meanwhile. Others are refused or time out, and not every read survives a restart.
 //   - Without the leak detection, leases have no query_timeout. After a Switch, the replaced pool keeps the connections that it
 //     kept for waiting requests until its last lease has ended.
 //   - Without the session reset, a connection with an open transaction is closed, and a changed session goes to the next
 //     holder.
-//   - Settings and Options of a part that is gone do nothing. Options.OnAcquire goes with tracing.
+//   - Settings and Options of a part that is gone do nothing. Options.OnAcquire is never called without tracing.
 //
 // Without all of these parts, a pool with half of the lines is left. Nearly half of those are what every strategy needs:
 // libpq's settings, the causes of failures, rows that release their lease. What stays names a part in lines of their own, some
@@ -134,7 +144,8 @@
 //   - The next holder finds no open transaction and no changed session. [ResetAuto] lists what it does not detect.
 //   - A failure to get a connection, or its loss, is a [ConnError] with one [Cause], found by SQLSTATE and error type.
 //   - Every wait is bounded: for a lease by the strategy's timeout, for an answer by QueryTimeout. A request that would
-//     wait too long is refused at once, as soon as the pace is known: a burst on a cold pool waits for its timeout.
+//     probably wait for more than a third of the timeout is refused at once: a page of several queries waits several times.
+//     The pace is measured while requests wait, so the first of a burst may wait for their whole timeout.
 //
 // # From 4 to 10,000 processes
 //

@@ -33,7 +33,7 @@ type ConnError struct {
 	Err        error         // the driver's error, or nil
 
 	stack  []uintptr
-	inVain time.Duration // of a search for a connection that took all of its time: a read does not begin it again
+	inVain time.Duration // how long a search for a connection took that used up its time limit; else 0
 }
 
 // Error begins with psycopg_pool's wording where there is one, since people search for it.

@@ -102,8 +102,8 @@ func (d *DB) reportForgotten(r *openRows) {
 	}
 	w.reclaimed.Add(1)
 	if stack := stackOf(r.from[:]); d.forgotten.first(stack[0]) {
-		w.source.log.Error("rows were left open at the end of a request, and were closed: close them in a defer, for a panic or "+
-			"a return within the loop passes by the rest",
+		w.source.log.Error("rows were left open at the end of a request, and were closed: close them with defer, since a panic or "+
+			"a return inside the loop skips a Close that comes after it",
 			"line", stack[0], "stack", strings.Join(stack, " < "))
 	}
 }

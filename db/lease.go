@@ -99,7 +99,7 @@ func (l *Lease) Release() {
 		return
 	}
 	if was := l.state.Swap(released); was == reclaimed || was == overdue { // it was taken from its holder, which now releases it
-		Disconnect(l.conn) // the socket is closed already: this marks the driver's side
+		Disconnect(l.conn) // seize closes the socket, or has closed it: this marks the driver's side
 	}
 }
 

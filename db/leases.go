@@ -96,18 +96,16 @@ func (l *Lease) stack() []string { return stackOf(l.from[:]) }
 func stackOf(pcs []uintptr) []string {
 	var lines []string
 	frames := runtime.CallersFrames(pcs)
-	for {
-		f, more := frames.Next()
-		if f.Function != "" && !ownFrame(f) {
+	for more := true; more; {
+		var f runtime.Frame
+		if f, more = frames.Next(); f.Function != "" && !ownFrame(f) {
 			lines = append(lines, fmt.Sprintf("%s:%d %s", base(f.File), f.Line, base(f.Function)))
 		}
-		if !more && len(lines) == 0 {
-			return []string{"unknown"}
-		}
-		if !more {
-			return lines
-		}
 	}
+	if len(lines) == 0 {
+		return []string{"unknown"}
+	}
+	return lines
 }
 
 // ownPackage is this package's path with a dot, wherever it was copied to.

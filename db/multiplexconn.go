@@ -61,10 +61,10 @@ func newMuxConn(m *multiplexer, conn *pgx.Conn, pooled bool) *muxConn {
 	return c
 }
 
-// pooled reports whether a pooler stands between: either the settings name one, or the answering process is not the one
-// that accepted the login. A pooler forwards a statement in parts, and finds its end only by the ReadyForQuery before
-// it. PgBouncer 1.18 sent parts of a pipelined statement to another server, whose client then received its error. So
-// behind a pooler each connection carries one statement at a time, and nothing stays prepared.
+// pooled reports whether there is a pooler: the settings name one, or the process that answers is not the one that accepted
+// the login. A pooler can mix up pipelined statements: PgBouncer 1.18 sent parts of one to another server, and that
+// server's client received its error. So behind a pooler each connection carries one statement at a time, and nothing stays
+// prepared.
 func pooled(ctx context.Context, conn *pgx.Conn) (bool, error) {
 	if conn.Config().DefaultQueryExecMode != pgx.QueryExecModeCacheStatement {
 		return true, nil
@@ -124,8 +124,7 @@ func (c *muxConn) ready() bool {
 	return c.unsent > 0 && c.inFlight()-c.unsent <= c.inFlight()/muxAhead
 }
 
-// encode appends a message. It can't fail: the limit is a gigabyte, and query enforces a lower one. The lock
-// is held.
+// encode appends a message. One of more than a gigabyte is left out, and the server rejects what follows. The lock is held.
 func (c *muxConn) encode(msg pgproto3.FrontendMessage) {
 	if out, err := msg.Encode(c.out); err == nil {
 		c.out = out

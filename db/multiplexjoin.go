@@ -62,9 +62,9 @@ func (m *multiplexer) join(call *muxCall, c *muxConn) bool {
 	return true
 }
 
-// settle answers the call and those that have joined it. A server's error goes to the call itself, since it may be due to
-// chance. The others ask again, alone. But a statement that was cancelled, or did not get its lock, has usually taken
-// their time too.
+// settle answers the call and those that have joined it. A server's error goes only to the call that was sent, because it
+// may not happen again: those that joined it are sent again, each alone. Two errors go to all of them, a cancelled statement
+// and a lock timeout, because they have usually used up the time of the others too.
 func (m *multiplexer) settle(call *muxCall, err error) {
 	m.withdraw(call)
 	shared := err

@@ -66,8 +66,8 @@ const futileFor = 5 * time.Second
 const refreshEvery = 100 * time.Millisecond
 
 // refresh closes all sessions that were opened before now: idle ones at once, the others at their release. Reads that share
-// connections are sent again. It does nothing if that was done after the given session was opened. It also does nothing if
-// it was done a moment ago, or waits for the moment to pass if it must.
+// connections are sent again. It does nothing if that was done after the given session was opened. Within refreshEvery of the
+// last time it does nothing either, unless it must: then it waits for the rest of that time first.
 func (s *Source) refresh(ctx context.Context, opened int64, must bool) {
 	s.refreshes.Lock()
 	defer s.refreshes.Unlock()

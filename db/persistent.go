@@ -60,7 +60,7 @@ func (p *persistent) Acquire(ctx context.Context, l *Lease) error {
 			return err
 		}
 		if p.settings.Reap && worker != nil {
-			k.unreap = context.AfterFunc(worker, func() { p.reap(k) })
+			k.unreap = context.AfterFunc(worker, func() { p.reap(worker) })
 		}
 	}
 	l.Attach(k.conn, k)
@@ -119,16 +119,10 @@ func (p *persistent) keep(k *kept) bool {
 	return true
 }
 
-// reap is the first fix: when its worker ends, the connection is closed. A connection in use is closed after its lease.
-func (p *persistent) reap(k *kept) {
-	p.mu.Lock()
-	i := slices.Index(p.idle[k.worker], k)
-	if i >= 0 {
-		delete(p.idle, k.worker)
-	}
-	p.mu.Unlock()
-	if i >= 0 {
-		p.CloseConn(k.conn)
+// reap is the first fix: when its worker ends, the idle connection is closed. A connection in use is closed after its lease.
+func (p *persistent) reap(worker context.Context) {
+	if k := p.take(worker); k != nil {
+		p.drop(k)
 	}
 }
 

@@ -27,12 +27,7 @@ func init() {
 		SizeKey:         "persistent.workers",
 		Backends:        func(s Settings) int { return s.Persistent.Workers },
 		HoldsForRequest: func(Settings) bool { return true },
-		Timeout: func(s Settings) time.Duration {
-			if s.Persistent.Workers == 0 {
-				return 0
-			}
-			return gunicornTimeout
-		},
+		Timeout:         func(Settings) time.Duration { return gunicornTimeout },
 		Show: func(s Settings) []Setting {
 			p := s.Persistent
 			return []Setting{

@@ -87,8 +87,8 @@ func (p *places) resize(size int) {
 	p.freed()
 }
 
-// close gives no more places. None is taken, but where there are none, requests may wait: they get ErrClosed. The lock is
-// held.
+// close ends the handing out of places. None is in use. Requests can still wait, for the first ticket of a budget: they get
+// ErrClosed. The lock is held.
 func (p *places) close() {
 	p.closed = true
 	if p.growth != nil {

@@ -9,7 +9,7 @@ import (
 type PoolSettings struct {
 	MinSize           int           `toml:"min_size" allow:"0..10000"`
 	MaxSize           int           `toml:"max_size" allow:"auto|1..10000"` // Auto: its share of Settings.Budget
-	Timeout           time.Duration `toml:"timeout" allow:"1ms..10m"`       // how long a request waits for a lease
+	Timeout           time.Duration `toml:"timeout" allow:"1ms..10m"`       // how long a request waits for a lease; if it would wait for a third of it, it is refused at once
 	MaxWaiting        int           `toml:"max_waiting" allow:"0..1000000"` // only protects memory; 0: no bound
 	MaxLifetime       time.Duration `toml:"max_lifetime" allow:"1s..720h"`
 	MaxIdle           time.Duration `toml:"max_idle" allow:"1s..720h"`

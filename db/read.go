@@ -16,11 +16,11 @@ import (
 const outageFor = 3 * time.Second
 
 // Read returns the Querier for declared reads: one statement, outside of a transaction, that changes nothing, needs no
-// session, and may run twice. In return
+// session, and may run twice. Nothing checks that: a statement that writes is run, perhaps twice. In return
 //
 //   - a read whose connection is lost, or whose server restarts, is retried: until the deadline of its context or,
-//     without one, for 3 seconds after the server was lost, unless the time for a connection passed in vain. A server
-//     that has never answered is not waited for;
+//     without one, for 3 seconds after the server was lost. Without a deadline, a read that has spent its whole time limit
+//     on one search for a connection does not begin another. No read is retried before the server has answered once;
 //   - the lease is released before the rows are scanned: they are complete in memory, up to multiplex.max_result; a
 //     larger result is streamed, as by DB.Query;
 //   - under Multiplex it needs no lease at all, and callers that ask the same at the same time may share an answer, whose

@@ -8,15 +8,15 @@ import (
 )
 
 // request is one request's use of one DB. It stays on the strategy with which it began to query, unless that is closed
-// between two of its queries, and keeps the lease if that strategy says so. It has no lock: each field belongs to the
-// goroutine that its comment names.
+// between two of its queries, and keeps the lease if that strategy says so. It has no lock: kept
+// belongs to the goroutine that has set busy, and the other fields are atomic.
 type request struct {
 	source atomic.Pointer[Source] // nil until the first query
 	over   atomic.Bool            // it has ended: later queries with its context run outside of it
 	open   atomic.Pointer[Lease]  // its outstanding leases, newest first, linked by Lease.below; nil: it has had none
 
 	busy  atomic.Bool // the kept lease carries a query, or is being acquired
-	kept  *Lease      // belongs to the goroutine that has set busy; nil: none
+	kept  *Lease      // nil: none
 	leave atomic.Bool // release the kept lease as soon as it is not busy
 
 	seen  atomic.Uint64 // the Position that its caller follows
@@ -41,18 +41,15 @@ func (d *DB) Begin(ctx context.Context) (_ context.Context, end func()) {
 		var ends sync.WaitGroup
 		for l := r.open.Load(); l != nil; l = l.below {
 			if rows := l.rows.Load(); rows != nil {
-				ends.Go(func() { d.endForgotten(rows) })
+				ends.Go(func() {
+					if rows.abort() { // otherwise its holder, or the leak detection, was faster
+						d.reportForgotten(rows)
+					}
+				})
 			}
 		}
 		ends.Wait() // each is bounded in time
 		r.releaseKept()
-	}
-}
-
-// endForgotten reclaims the lease of a result that was left open.
-func (d *DB) endForgotten(r *openRows) {
-	if r.abort() { // otherwise its holder, or the leak detection, was faster
-		d.reportForgotten(r)
 	}
 }
 

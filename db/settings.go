@@ -31,10 +31,11 @@ type Settings struct {
 	ConnectTimeout   time.Duration `toml:"connect_timeout" allow:"100ms..5m"`
 	Keepalive        Keepalive     `toml:"keepalive"`
 	StatementTimeout time.Duration `toml:"statement_timeout" allow:"0|1ms..24h"` // ended by the server; 0: the server's own setting
-	QueryTimeout     time.Duration `toml:"query_timeout" allow:"0|1s..24h"`      // ended by this process, if the server stops responding; 0: never
+	QueryTimeout     time.Duration `toml:"query_timeout" allow:"0|1s..24h"`      // ended by this process, with its connection; 0: never
+
+	Hosts Hosts `toml:"hosts" allow:"hosts"` // tried in turn, instead of Host and Port
 
 	// libpq's parameters of these names. Empty ones are left to libpq's variables and default files.
-	Hosts              Hosts  `toml:"hosts" allow:"hosts"` // tried in turn, instead of Host and Port
 	TargetSessionAttrs string `toml:"target_session_attrs" allow:"any|read-write|read-only|primary|standby|prefer-standby"`
 	SSLRootCert        string `toml:"sslrootcert" allow:"path"` // or "system"
 	SSLCert            string `toml:"sslcert" allow:"path"`
@@ -149,8 +150,10 @@ type Keepalive struct {
 	Count    int           `toml:"count" allow:"1..100"`
 }
 
-// DefaultSettings returns the default settings: the strategy pool with 10 connections. Each strategy's defaults come
-// from its own file.
+// DefaultSettings returns the default settings: the strategy pool, with 10 connections, a timeout of 10 s, at most 10,000
+// waiting requests, and a report of leases that are held for over a minute. A connect may take 5 s, a query a minute. The
+// port is 5432, TLS is preferred, and the application's name is "ddtb": set your own. Each strategy's defaults come from its
+// own file.
 func DefaultSettings() Settings {
 	return Settings{
 		Port:               5432,
@@ -183,10 +186,10 @@ func (s Settings) SameServer(other Settings) bool {
 	return session(s) == session(other)
 }
 
-// Direct returns settings that bypass the pooler, if they say how. They are for operations that a pooler in transaction
+// Direct returns settings that bypass the pooler, if there is one and they say how. They are for operations that a pooler in transaction
 // mode can't carry: session locks, session settings, LISTEN.
 func Direct(s Settings) Settings {
-	if s.DirectHost != "" {
+	if s.Pooler != "" && s.DirectHost != "" {
 		s.Host, s.Port, s.Hosts, s.Pooler = s.DirectHost, s.DirectPort, "", ""
 	}
 	return s

@@ -62,8 +62,8 @@ type failing struct {
 	err error
 }
 
-// NewSource returns a Source with the strategy that the settings name. It connects at the first request for a lease. An
-// error names the setting that is wrong.
+// NewSource returns a Source with the strategy that the settings name. It does not wait for the server: see Open. An error
+// names the setting that is wrong.
 func NewSource(s Settings, o Options) (*Source, error) {
 	spec, err := SpecOf(s)
 	if err != nil {
@@ -94,8 +94,8 @@ func (s *Source) Acquire(ctx context.Context) (*Lease, error) {
 	return s.acquire(ctx, false, caller(allFrames))
 }
 
-// acquire takes a place, for which it may have to wait in the queue, then a connection. If the server has no slot for another connection, it
-// waits for one of the existing connections. urgent means that the request has had a lease already.
+// acquire takes a place, for which it may have to wait in the queue, then a connection. If the server has no slot for
+// another connection, it waits for one of the existing connections. urgent means that the request has had a lease already.
 func (s *Source) acquire(ctx context.Context, urgent bool, from callSite) (l *Lease, err error) {
 	began := ticks()
 	defer s.observe(ctx, began).ended(&err)
@@ -213,7 +213,7 @@ func (s *Source) sweep() {
 }
 
 // Close retires the strategy and waits for the outstanding leases. If ctx ends first, they are reclaimed from their
-// holders. Afterwards no connection is left. It may be called twice.
+// holders; the last connections may then close a second or two after Close has returned. It may be called twice.
 func (s *Source) Close(ctx context.Context) error {
 	s.Retire(ctx)
 	err := s.drain(ctx)
