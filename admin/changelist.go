@@ -184,11 +184,8 @@ func (c *Column) cell(f *Field, value any, now time.Time) template.HTML {
 	if t, ok := value.(time.Time); ok {
 		return template.HTML(t.UTC().Format(timeCell)) //nolint:gosec // digits in a constant
 	}
-	text := strings.TrimSpace(f.text(value))
-	if text == "" {
-		text = "-"
-	}
-	return template.HTML(template.HTMLEscapeString(text)) //nolint:gosec // escaped
+	text := template.HTMLEscapeString(cmp.Or(strings.TrimSpace(f.text(value)), "-"))
+	return template.HTML(text) //nolint:gosec // escaped
 }
 
 // ShowAll returns the query of a page with all matches, "" if there are too many or they fit a page.

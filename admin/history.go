@@ -46,10 +46,7 @@ type changed struct {
 func (r *request) note(q db.Querier, flag int, id int64, label string, changes []change) error {
 	text := ""
 	if flag != flagDeletion {
-		body, err := json.Marshal(append([]change{}, changes...))
-		if err != nil {
-			return err
-		}
+		body, _ := json.Marshal(append([]change{}, changes...)) // none of its types can fail
 		text = string(body)
 	}
 	return writeEntry(r.ctx, q, strconv.FormatInt(id, 10), cut(label, 200), flag, text, r.model.App.Name, r.model.Name, r.user.ID)

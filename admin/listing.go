@@ -46,7 +46,7 @@ func (l *changelist) read(ctx context.Context, q db.Querier) (err error) {
 		l.Matches = count{N: int64(len(l.rows))}
 		l.Total, l.steps = l.Matches, l.stepsOf(l.rows)
 	}
-	if err = l.readOptions(ctx, q, l.Model.relatedFilters()); err != nil || complete && !l.Filtered() {
+	if err = l.readOptions(ctx, q); err != nil || complete && !l.Filtered() {
 		return err
 	}
 	if l.Total, err = countRows(ctx, q, l.Model, &where{}); err != nil || complete {
@@ -107,20 +107,14 @@ func countRows(ctx context.Context, q db.Querier, m *Model, w *where) (count, er
 // maxOptions limits the links of a filter by a relation.
 const maxOptions = 50
 
-// relatedFilters returns the filters whose choices are rows of another table.
-func (m *Model) relatedFilters() []*Field {
-	var fields []*Field
-	for _, name := range m.Filters {
-		if f := m.field(name); f.Kind == Many || f.Kind == Reference {
-			fields = append(fields, f)
-		}
-	}
-	return fields
-}
-
-func (l *changelist) readOptions(ctx context.Context, q db.Querier, filters []*Field) error {
+// readOptions reads the choices of the filters that are rows of another table.
+func (l *changelist) readOptions(ctx context.Context, q db.Querier) error {
 	l.options = map[string][]option{}
-	for _, f := range filters {
+	for _, name := range l.Model.Filters {
+		f := l.Model.field(name)
+		if f.Kind != Many && f.Kind != Reference {
+			continue
+		}
 		options, err := f.options(ctx, q)
 		if err != nil {
 			return fmt.Errorf("choices of %s: %w", f.Name, err)

@@ -27,10 +27,7 @@ func (r *request) notify(m message) {
 	if len(m.Object) > 600 { // a cookie is limited to 4 KB
 		m.Object = strings.ToValidUTF8(m.Object[:600], "") + "…"
 	}
-	body, err := json.Marshal(m)
-	if err != nil {
-		return
-	}
+	body, _ := json.Marshal(m) // none of its types can fail
 	b64 := base64.RawURLEncoding
 	r.setMessage(b64.EncodeToString(body)+"."+b64.EncodeToString(r.sign(body)), 0)
 }

@@ -129,39 +129,31 @@ func Secret(ctx context.Context) string { return visitOf(ctx).secret }
 func (s *Service) SignIn(c echo.Context, username, password string) error {
 	ctx := c.Request().Context()
 	session, err := s.Login(ctx, username, password, c.RealIP(), Secret(ctx))
-	if err != nil {
-		return err
-	}
-	setCookie(c, session)
-	return nil
+	return setCookie(c, session, err)
 }
 
 // SignOut ends the request's session, and removes its cookie.
 func (s *Service) SignOut(c echo.Context) error {
 	ctx := c.Request().Context()
-	if err := s.Logout(ctx, Secret(ctx)); err != nil {
-		return err
-	}
-	setCookie(c, Session{Expires: time.Unix(1, 0)})
-	return nil
+	return setCookie(c, Session{Expires: time.Unix(1, 0)}, s.Logout(ctx, Secret(ctx)))
 }
 
 // ChangeOwnPassword is ChangePassword for the request's user, who stays signed in with a new cookie.
 func (s *Service) ChangeOwnPassword(c echo.Context, u *User, old, password string) error {
 	session, err := s.ChangePassword(c.Request().Context(), u, old, password, c.RealIP())
+	return setCookie(c, session, err)
+}
+
+// setCookie sets the session's cookie, unless there is an error, which it returns. The cookie uses SameSite Lax: with Strict,
+// a link in a mail would open signed out. It is Secure if the client uses TLS.
+func setCookie(c echo.Context, session Session, err error) error {
 	if err != nil {
 		return err
 	}
-	setCookie(c, session)
-	return nil
-}
-
-// setCookie uses SameSite Lax: with Strict, a link in a mail would open signed out. The cookie is Secure if the client
-// uses TLS.
-func setCookie(c echo.Context, session Session) {
 	c.SetCookie(&http.Cookie{
 		Name: cookieName(c.Request()), Value: session.Secret, Path: "/", Expires: session.Expires,
 		MaxAge:   int(time.Until(session.Expires).Seconds()), // for a browser whose clock is wrong
 		HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: OverTLS(c.Request()),
 	})
+	return nil
 }

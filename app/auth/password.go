@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
@@ -145,10 +144,7 @@ func parsePBKDF2(newHash func() hash.Hash, rest string) (func(string) []byte, []
 		return nil, nil
 	}
 	return func(password string) []byte {
-		derived, err := pbkdf2.Key(newHash, password, []byte(parts[1]), iterations, len(key))
-		if err != nil { // FIPS mode rejects short passwords and salts
-			return nil
-		}
+		derived, _ := pbkdf2.Key(newHash, password, []byte(parts[1]), iterations, len(key)) // nil if FIPS mode rejects it as too short
 		return derived
 	}, key
 }
@@ -168,10 +164,7 @@ func parseScrypt(rest string) (func(string) []byte, []byte) {
 		return nil, nil
 	}
 	return func(password string) []byte {
-		derived, err := scrypt.Key([]byte(password), []byte(parts[1]), n, r, p, len(key))
-		if err != nil { // can't happen: the parameters are within its bounds
-			return nil
-		}
+		derived, _ := scrypt.Key([]byte(password), []byte(parts[1]), n, r, p, len(key)) // the parameters are within its bounds
 		return derived
 	}, key
 }
@@ -193,8 +186,7 @@ func parseBcrypt(prepare func(string) []byte, rest string) (func(string) []byte,
 }
 
 func hexOfSHA256(password string) []byte {
-	sum := sha256.Sum256([]byte(password))
-	return []byte(hex.EncodeToString(sum[:]))
+	return fmt.Appendf(nil, "%x", sha256.Sum256([]byte(password)))
 }
 
 // first72 returns the bytes that bcrypt uses.

@@ -2,6 +2,7 @@ package dashboard
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -56,11 +57,7 @@ func (f *failures) add(at time.Time, route string, err error) {
 func (f *failures) words() (byCause, oneByOne [][]string, total string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	tallies := make([]tally, 0, len(f.byCause))
-	for _, t := range f.byCause {
-		tallies = append(tallies, t)
-	}
-	slices.SortFunc(tallies, func(a, b tally) int {
+	tallies := slices.SortedFunc(maps.Values(f.byCause), func(a, b tally) int {
 		return cmp.Or(cmp.Compare(b.count, a.count), cmp.Compare(a.last.cause, b.last.cause))
 	})
 	for _, t := range tallies {

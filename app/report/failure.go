@@ -143,7 +143,7 @@ func newFailure(in Incident) *failure {
 	if ce, ok := errors.AsType[*db.ConnError](in.Err); ok {
 		f.Opened, f.Strategy, f.Server, f.Limit = string(ce.Opened), ce.Strategy, line(ce.Server), ce.Limit()
 		if ce.Leases > 0 || ce.Waiting > 0 || ce.Waited > 0 {
-			f.Waiting = fmt.Sprintf("it waited %.2f s; %s were out, and %s waited", ce.Waited.Seconds(), leases(ce), others(ce.Waiting))
+			f.Waiting = fmt.Sprintf("it waited %.2f s; %s were out, and %s waited", ce.Waited.Seconds(), leases(ce), count(ce.Waiting, "other request"))
 		}
 	}
 	return f
@@ -156,11 +156,12 @@ func leases(ce *db.ConnError) string {
 	return fmt.Sprintf("%d of %d leases", ce.Leases, ce.Size)
 }
 
-func others(waiting int) string {
-	if waiting == 1 {
-		return "1 other request"
+// count is "1 request" or "2 requests".
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
 	}
-	return fmt.Sprintf("%d other requests", waiting)
+	return fmt.Sprintf("%d %s", n, what)
 }
 
 // Lines are the error and its stack, for a mail.

@@ -83,13 +83,8 @@ func (f *stateFile) save(s *state) (ok bool) {
 	if f.path == "" {
 		return true
 	}
-	data, err := json.Marshal(s)
-	return f.within(func() error {
-		if err != nil {
-			return err
-		}
-		return replaceFile(f.path, data)
-	})
+	data, _ := json.Marshal(s) // none of its types can fail
+	return f.within(func() error { return replaceFile(f.path, data) })
 }
 
 // replaceFile always uses the same temporary name: a process that is repeatedly killed here leaves only one file.

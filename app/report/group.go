@@ -106,9 +106,7 @@ func (g *group) done(sent bool) {
 		g.Pending += n.Pending
 		g.Captured = n.Pending
 		g.First = n.First
-		if g.Example == nil {
-			g.Example = n.Example
-		}
+		g.Example = cmp.Or(g.Example, n.Example)
 	}
 	g.sending = nil
 }

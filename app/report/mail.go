@@ -41,7 +41,7 @@ var mailText string
 var mailTemplates = template.Must(template.New("").Funcs(template.FuncMap{
 	"clock":    func(t time.Time) string { return t.Format("2006-01-02 15:04:05 MST") },
 	"duration": duration,
-	"requests": requests,
+	"requests": func(n int) string { return count(n, "request") },
 	"fact": func(name, value string) string { // a line, or nothing
 		if value = strings.TrimSpace(value); value == "" {
 			return ""
@@ -54,7 +54,7 @@ var mailTemplates = template.Must(template.New("").Funcs(template.FuncMap{
 func (r *Reporter) newMail(n *notice) *mail {
 	m := &mail{notice: n, Title: n.Cause}
 	if n.Over {
-		m.Title = "Recovered: connections again after " + duration(n.Served.Sub(n.Since)) + ", " + requests(n.Pending) + " failed"
+		m.Title = "Recovered: connections again after " + duration(n.Served.Sub(n.Since)) + ", " + count(n.Pending, "request") + " failed"
 		return r.write(m, "recovery", "foot")
 	}
 	again := !n.Reported.IsZero()
@@ -92,13 +92,6 @@ func (r *Reporter) write(m *mail, parts ...string) *mail {
 	m.text = r.o.Complete(r.scrub.clean(m.Title + "\n" + text.String())) // in this order: a completed command has no secret, but an address
 	m.id, m.date, m.to = rand.Text()+"@"+r.o.Hostname, time.Now(), r.o.Mail.Admins
 	return m
-}
-
-func requests(n int) string {
-	if n == 1 {
-		return "1 request"
-	}
-	return fmt.Sprintf("%d requests", n)
 }
 
 // duration is "10m", not "10m0s".

@@ -30,7 +30,7 @@ type SentryClient struct {
 }
 
 // NewSentryClient makes a client with its own connection and queue. Close it. Secrets are removed from everything sent,
-// as are likely secrets. change may change the library's options; nil changes nothing.
+// as are likely secrets. change may change the library's options.
 func NewSentryClient(cfg config.Sentry, change func(*sentry.ClientOptions), secrets ...config.Secret) (*SentryClient, error) {
 	return newSentryClient(cfg, change, newScrubber(append(secrets, cfg.DSN)))
 }
@@ -51,9 +51,7 @@ func newSentryClient(cfg config.Sentry, change func(*sentry.ClientOptions), scru
 		EnableTracing: cfg.TracesSampleRate > 0, TracesSampleRate: cfg.TracesSampleRate,
 		BeforeSend: clean, BeforeSendTransaction: clean,
 	}
-	if change != nil {
-		change(&o)
-	}
+	change(&o)
 	client, err := sentry.NewClient(o)
 	if err != nil {
 		cancel()

@@ -300,14 +300,6 @@ type secondsValue struct{ *time.Duration }
 
 func (v secondsValue) Type() string { return "duration" }
 
-// String returns the value for the help.
-func (v secondsValue) String() string {
-	if v.Duration == nil {
-		return "0s"
-	}
-	return v.Duration.String()
-}
-
 // Set implements pflag.Value.
 func (v secondsValue) Set(s string) error {
 	if s != "" && strings.Trim(s, "0123456789.") == "" {

@@ -101,12 +101,8 @@ func (l *lasting) Signal(ctx context.Context, order activity.Order) (activity.Ou
 
 // connConfig returns the server of --dsn, or the configured one without its pooler.
 func (d *connections) connConfig() (*pgx.ConnConfig, error) {
-	cfg := d.database()
 	if d.dsn == "" {
-		if cfg.Pooler != "" {
-			cfg = db.Direct(cfg)
-		}
-		return db.ConnConfig(cfg, d.application())
+		return db.ConnConfig(db.Direct(d.database()), d.application())
 	}
 	return d.parse("dsn", d.dsn)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -126,9 +127,7 @@ func (d *connections) budgetOf(s activity.Snapshot) activity.Budget {
 	if d.dsn != "" && d.replicas == 0 && d.extras < 0 {
 		return activity.ObservedBudget(s)
 	}
-	if d.replicas == 0 {
-		d.replicas = d.cfg.Server.Replicas
-	}
+	d.replicas = cmp.Or(d.replicas, d.cfg.Server.Replicas)
 	if d.extras < 0 {
 		d.extras = s.Extras()
 	}

@@ -110,11 +110,7 @@ func (c *cli) migrateStatus(ctx context.Context, d config.Database) error {
 		if !m.Pending {
 			applied = "applied " + m.AppliedAt.Format(time.DateTime)
 		}
-		name := m.Name
-		if name == "" {
-			name = fmt.Sprintf("%05d (of a newer ddtb)", m.Version)
-		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\n", name, applied)
+		_, _ = fmt.Fprintf(w, "%s\t%s\n", cmp.Or(m.Name, fmt.Sprintf("%05d (of a newer ddtb)", m.Version)), applied)
 	}
 	return w.Flush()
 }

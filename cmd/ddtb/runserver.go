@@ -65,20 +65,11 @@ func (c *cli) runserver(ctx context.Context, load loader) error {
 		return err
 	}
 	defer func() { _ = l.Close() }()
-	if err := c.checkDatabase(ctx, cfg); err != nil {
+	if err := c.checkSchema(ctx, cfg); err != nil {
 		return err
 	}
 	c.say("ddtb serves on http://%s/ with the strategy %s. Ctrl-C stops it.\n", clickable(l.Addr()), cfg.Databases["default"].Strategy)
 	return c.serve(ctx, l, cfg, load, c.suggestions(cfg, l.Addr(), ""))
-}
-
-// checkDatabase rejects a configuration without a database section, and a database with an incompatible schema. It runs
-// at start and at each reload.
-func (c *cli) checkDatabase(ctx context.Context, cfg *config.Config) error {
-	if err := requireDatabaseSection(cfg); err != nil {
-		return err
-	}
-	return c.checkSchema(ctx, cfg)
 }
 
 // requireDatabaseSection rejects a configuration that sets no key of [databases].
@@ -233,7 +224,9 @@ func (c *cli) reconfigure(ctx context.Context, a *app.App, before *config.Config
 		return before
 	}
 	old := a.DB().Config()
-	err = c.checkDatabase(ctx, cfg)
+	if err = requireDatabaseSection(cfg); err == nil {
+		err = c.checkSchema(ctx, cfg)
+	}
 	if ctx.Err() != nil { // the server stops
 		return before
 	}

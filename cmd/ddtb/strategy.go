@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -41,10 +42,7 @@ fails.
 			if err != nil {
 				return err
 			}
-			if addr == "" {
-				addr = cfg.Server.Addr
-			}
-			if addr, err = reachable(address(addr)); err != nil {
+			if addr, err = reachable(address(cmp.Or(addr, cfg.Server.Addr))); err != nil {
 				return err
 			}
 			if len(args) == 0 {

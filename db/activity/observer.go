@@ -52,10 +52,7 @@ func NewObserver(cfg config.Database) (*Observer, error) {
 }
 
 func connConfig(cfg config.Database) (*pgx.ConnConfig, error) {
-	if cfg.Pooler != "" {
-		cfg = db.Direct(cfg)
-	}
-	return db.ConnConfig(cfg, cfg.ApplicationName+monitorSuffix)
+	return db.ConnConfig(db.Direct(cfg), cfg.ApplicationName+monitorSuffix)
 }
 
 // Use makes the Observer monitor cfg's server from the next query on. It keeps its connection if cfg reaches the same

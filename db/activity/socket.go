@@ -230,19 +230,14 @@ func (r *Remote) Snapshot(ctx context.Context) (s Snapshot, err error) {
 	return s, err
 }
 
-// Process asks the running server for the figures of its own leases.
-func (r *Remote) Process(ctx context.Context) (p Process, err error) {
-	err = r.ask(ctx, http.MethodGet, "process", nil, &p)
-	return p, err
-}
-
 // AskProcesses asks the running servers with a socket in dirs that monitor cc's database for the figures of their own
 // leases. It leaves out servers that don't answer in time, or are too old to know the request.
 func AskProcesses(ctx context.Context, dirs []string, cc *pgx.ConnConfig) (all []Process) {
 	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
 	for _, r := range remotes(dirs, cc) {
-		if p, err := r.Process(ctx); err == nil {
+		var p Process
+		if r.ask(ctx, http.MethodGet, "process", nil, &p) == nil {
 			all = append(all, p)
 		}
 	}
@@ -251,10 +246,7 @@ func AskProcesses(ctx context.Context, dirs []string, cc *pgx.ConnConfig) (all [
 
 // Signal is part of Poller.
 func (r *Remote) Signal(ctx context.Context, order Order) (outcome Outcome, err error) {
-	body, err := json.Marshal(order)
-	if err != nil {
-		return "", err
-	}
+	body, _ := json.Marshal(order) // none of its types can fail
 	err = r.ask(ctx, http.MethodPost, "signal", body, &outcome)
 	return outcome, err
 }

@@ -22,6 +22,7 @@
 package localpg
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,12 +74,8 @@ var ErrRunning = errors.New("already running")
 // Start starts the server on o.Dir's data, which it creates first if there is none. It returns when the server accepts
 // connections. The caller must call Stop.
 func Start(ctx context.Context, o Options) (*Server, error) {
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.MaxConnections == 0 {
-		o.MaxConnections = 100
-	}
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
+	o.MaxConnections = cmp.Or(o.MaxConnections, 100)
 	acct, err := serverAccount()
 	if err != nil {
 		return nil, err

@@ -65,13 +65,8 @@ type Sentry struct {
 }
 
 // Accepted returns how many accepted events contain the text.
-func (t *Sentry) Accepted(text string) (n int) {
-	for _, e := range t.sink.Items("event") {
-		if bytes.Contains(e.Payload, []byte(text)) {
-			n++
-		}
-	}
-	return n
+func (t *Sentry) Accepted(text string) int {
+	return countIf(t.sink.Items("event"), func(e envelope.Item) bool { return bytes.Contains(e.Payload, []byte(text)) })
 }
 
 // Sentry starts the stand-in. It accepts that many events, up to 200, and answers 429 to the rest.

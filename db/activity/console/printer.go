@@ -156,18 +156,7 @@ func styleOf(l activity.Level) style {
 
 // Clean removes characters that a terminal would act on: escapes, line breaks, and marks that change the direction of
 // writing.
-func Clean(s string) string {
-	s = strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsSpace(r):
-			return ' '
-		case !unicode.IsPrint(r):
-			return '·'
-		}
-		return r
-	}, s)
-	return strings.Join(strings.Fields(s), " ")
-}
+func Clean(s string) string { return strings.Map(visible, strings.Join(strings.Fields(s), " ")) }
 
 // column is a column of a table. Its cells are aligned; those of the last column are not padded.
 type column struct {
