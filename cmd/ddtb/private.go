@@ -74,7 +74,7 @@ func (c *cli) privateStopped(err error) string {
 	if c.again == "" || answered || db.CauseOf(err) != db.ServerUnavailable {
 		return ""
 	}
-	return "no server is configured, and the private PostgreSQL is stopped: start it with `" + c.again + "`"
+	return "no server is named, by DATABASE_URL or the configuration, and the private PostgreSQL is stopped: start it with `" + c.again + "`"
 }
 
 // lastDirFile returns the path of the file that names the directory of the private server that was started last with

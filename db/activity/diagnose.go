@@ -289,7 +289,7 @@ func (h *Holding) add(s Session) {
 
 // compare counts what changed since the earlier snapshot, if there is one and the states are known.
 func (h *Holding) compare(now Snapshot, earlier *Snapshot) {
-	if earlier == nil || h.Reason == CannotBeSeen || h.Reason == NotTracked {
+	if earlier == nil || h.Reason == NotTracked || h.count(func(s Session) bool { return s.Hidden }) > 0 {
 		return
 	}
 	h.compared = true

@@ -89,7 +89,7 @@ func TestTheDoctorKnowsTheScenariosByTheirLook(t *testing.T) {
 			of(many(90, in(Active, time.Millisecond))),
 		},
 		{
-			"lock-queue", "report", "close-idle --in-transaction --older-than=0s --pid=7",
+			"leaked-transaction", "report", "close-idle --in-transaction --older-than=0s --pid=7",
 			of(
 				many(1, with(in(IdleInTransaction, 20*time.Second), func(x *Session) { x.PID, x.Application = 7, "report" })),
 				many(30, with(in(Active, 10*time.Second), func(x *Session) { x.Waits, x.Waited, x.BlockedBy = true, x.InState, []int32{7} })),
@@ -140,6 +140,83 @@ func TestTheDoctorKnowsTheScenariosByTheirLook(t *testing.T) {
 		if d.Lab != "ddtb lab run "+c.scenario || d.Health.Findings[0].Do != d.Steps[0].String() {
 			t.Errorf("%s: %q; health advises %q, the doctor %q", c.scenario, d.Lab, d.Health.Findings[0].Do, d.Steps[0])
 		}
+	}
+}
+
+func TestAdviceAboutALockGoesToTheRoleThatItConcerns(t *testing.T) {
+	root := func(s Session) Session {
+		s.PID, s.Application, s.User = 7, "billing", "billing"
+		return s
+	}
+	waits := func(n int, first, behind int32, wait string) []Session {
+		sessions := many(n, with(in(Active, 10*time.Second), func(x *Session) {
+			x.Application, x.User, x.Waits, x.Waited, x.Wait, x.BlockedBy = "web", "app", true, x.InState, wait, []int32{behind}
+		}))
+		for i := range sessions {
+			sessions[i].PID = first + int32(i)
+		}
+		return sessions
+	}
+	paused := root(in(IdleInTransaction, 20*time.Second))
+	migration := waits(1, 8, 7, "Lock/relation")
+	migration[0].Application, migration[0].User = "migrate", "dba"
+	for name, c := range map[string]struct {
+		now           Snapshot
+		culprit       string
+		first, second string // of the steps
+		setting       string
+	}{
+		"a transaction pauses, and rows of it are wanted": {
+			of([]Session{paused}, waits(4, 100, 7, "Lock/transactionid")), "billing",
+			"--pid=7", "", `ALTER ROLE "billing" SET idle_in_transaction_session_timeout`,
+		},
+		"a query works, and rows of it are wanted": {
+			of([]Session{root(in(Active, 20*time.Second))}, waits(4, 100, 7, "Lock/transactionid")), "billing",
+			"cancel --pid=7", "", `ALTER ROLE "app" SET lock_timeout`,
+		},
+		"a migration waits for a paused transaction, and all others for it": {
+			of([]Session{paused}, migration, waits(4, 100, 8, "Lock/relation")), "migrate",
+			"cancel --pid=8", "", `ALTER ROLE "dba" SET lock_timeout`,
+		},
+		"a migration waits, and others wait for the paused transaction itself": {
+			of([]Session{paused}, migration, waits(4, 100, 8, "Lock/relation"), waits(5, 200, 7, "Lock/transactionid")), "billing",
+			"cancel --pid=8", "--pid=7", `ALTER ROLE "billing" SET idle_in_transaction_session_timeout`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := Diagnose(c.now, nil, defaults())
+			if d.Culprit != c.culprit || !strings.HasSuffix(d.Steps[0].Command, c.first) || !strings.HasSuffix(d.Steps[1].Command, c.second) && c.second != "" {
+				t.Errorf("%s: %q", d.Culprit, d.Steps)
+			}
+			if !slices.ContainsFunc(d.Steps, func(s Step) bool { return strings.Contains(s.Command, c.setting) }) {
+				t.Errorf("%q lacks %s", d.Steps, c.setting)
+			}
+			if last := d.Steps[len(d.Steps)-1]; last.Do != "watch the waits end" {
+				t.Errorf("the last step is %q", last)
+			}
+		})
+	}
+}
+
+func TestWhatIsHiddenNeitherMovesNorRests(t *testing.T) {
+	before := of(many(1, Session{Kind: ClientBackend, Hidden: true, Application: "billing"}), many(3, with(in(Active, 10*time.Second), func(x *Session) {
+		x.Waits, x.Waited, x.BlockedBy = true, x.InState, []int32{1}
+	})))
+	before.Sessions[0].PID = 1
+	now := before
+	now.At = before.At.Add(time.Second)
+	for _, h := range Diagnose(now, &before, defaults()).Holds {
+		if h.Application == "billing" && strings.Contains(h.Evidence(), "moved") {
+			t.Error(h.Evidence())
+		}
+	}
+}
+
+func TestARaisedLimitLeavesRoom(t *testing.T) {
+	s := of(many(5, with(in(Active, time.Second), func(x *Session) { x.User = "app" })))
+	s.Limits = []Limit{{Of: "role", Name: "app", Used: 5, Max: 3}}
+	if d := Diagnose(s, nil, defaults()); !strings.Contains(d.Steps[0].Command, `ALTER ROLE "app" CONNECTION LIMIT 10`) {
+		t.Errorf("%q", d.Steps)
 	}
 }
 

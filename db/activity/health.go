@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -391,7 +393,7 @@ func Unreachable(err error) Health {
 	}
 	f := Finding{
 		Level: Unknown, Code: "unreachable", What: "the server can't be monitored: " + why,
-		Do: cmp.Or(toConnect[db.CauseOf(err)], db.Hint(err), "see that the server runs and that the address and the login are right"),
+		Do: cmp.Or(toConnect[db.CauseOf(err)], db.Hint(err), toReach(err)),
 	}
 	_, refused := errors.AsType[*pgconn.PgError](err)
 	switch {
@@ -422,6 +424,22 @@ var toConnect = map[db.Cause]string{
 	db.TLSRefused:       "the server answers: set an sslmode that it offers (pg_hba.conf and the server's setting ssl), with sslcert and sslkey if it asks for them",
 	db.CertificateRejected: "the server answers: set sslrootcert to the authority of its certificate, and connect to a host name that the certificate has; " +
 		"if the server does not trust ours, correct sslcert and sslkey",
+}
+
+// toReach says what to do if no server answered.
+func toReach(err error) string {
+	_, name := errors.AsType[*net.DNSError](err)
+	wait, ok := errors.AsType[net.Error](err)
+	switch {
+	case name:
+		return "the host's name can't be resolved: correct it, or see why the name service does not know it"
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT):
+		return "nothing listens there: see that the server runs (systemctl status postgresql), and that the host and the port are right"
+	case ok && wait.Timeout():
+		return "the address does not answer in time: see whether the server is suspended or its machine overloaded (ps -C postgres -o pid,stat,args; " +
+			"T is stopped), or whether a firewall drops what is sent"
+	}
+	return "see that the server runs and that the address and the login are right"
 }
 
 // CheckHealth polls the server twice, a second apart, or once if ctx has less time, and returns the verdict. If the

@@ -174,7 +174,7 @@ func (p Process) unconnected() *Finding {
 // seenWith marks a failure for want of a slot as over if the server has many free slots by now. No request may have
 // tried since.
 func (f *ConnectFailure) seenWith(slots Slots) *ConnectFailure {
-	if f == nil || f.Over || f.Limit != db.ServerLimit || slots.Free()*10 < slots.Usable() {
+	if f == nil || f.Over || f.Limit != db.ServerLimit || slots.Max == 0 || slots.Free()*10 < slots.Usable() {
 		return f
 	}
 	over := *f

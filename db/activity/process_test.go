@@ -11,6 +11,13 @@ import (
 	"ddtb/db"
 )
 
+func TestAFailureForWantOfASlotIsNotOverWhileTheSlotsAreNotKnown(t *testing.T) {
+	f := &ConnectFailure{Cause: db.SlotsExhausted, Limit: db.ServerLimit}
+	if f.seenWith(Slots{}).Over || !f.seenWith(Slots{Max: 100, Used: 10}).Over {
+		t.Error("unknown slots count as free, or free ones do not")
+	}
+}
+
 func TestTheVerdictOnAProcessFollowsFromItsFigures(t *testing.T) {
 	at := time.Now()
 	holders := func(n int, age time.Duration) (hs []db.Holder) {

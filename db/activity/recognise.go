@@ -17,8 +17,7 @@ func (p *problem) culprit() string {
 		return Session{Kind: Startup}.Who()
 	}
 	if roots := p.now.Roots(); p.Reason == WaitsForLock && len(roots) > 0 {
-		head, freed := p.now.queueHead()
-		if freed > 0 && !p.leaked(roots[0]) {
+		if head, freed := p.now.queueHead(); freed > 0 && !p.idles(roots[0], freed) {
 			return head.Who()
 		}
 		if waiting := p.now.waiting(); has(roots[0].Application, backups) && len(waiting) > 0 {
@@ -27,9 +26,15 @@ func (p *problem) culprit() string {
 		return roots[0].Who()
 	}
 	if others := p.otherPools(); p.Reason == Rests && len(others) > 0 {
-		return p.Application + ", " + names(others, func(h Holding) string { return h.Application })
+		return p.Application + ", " + Names(others, mostNames, func(h Holding) string { return h.Application })
 	}
 	return p.Application
+}
+
+// idles reports whether the root of a lock queue does nothing, and is in the way of more than the head of the queue, which
+// freed others wait behind.
+func (p *problem) idles(root Session, freed int) bool {
+	return p.leaked(root) || root.InTransactionIdle() && len(p.now.waiting()) > freed+1
 }
 
 // moves reports whether a lock queue moves: all wait for another session or another transaction than in the earlier
@@ -110,9 +115,12 @@ func (p *problem) recogniseUnread() (name, also string) {
 func (p *problem) recogniseLock() (name, also string) {
 	waiting := p.now.waiting()
 	other := slices.DeleteFunc(slices.Clone(waiting), func(s Session) bool { return s.Wait == "Lock/advisory" })
+	_, freed := p.now.queueHead()
 	switch roots := p.now.Roots(); {
 	case 2*len(other) < len(waiting):
 		return "migrate-refused", "lock-queue"
+	case len(roots) > 0 && roots[0].InTransactionIdle() && freed == 0: // there is no queue: all wait for this one
+		return "leaked-transaction", "call-inside-transaction"
 	case len(roots) > 0 && roots[0].InTransactionIdle():
 		return "lock-queue", "leaked-transaction"
 	}

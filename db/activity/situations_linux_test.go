@@ -151,7 +151,7 @@ time.sleep(600)
 				s.psql("shop/pool", "UPDATE stock SET text = 'ours' WHERE n = 1")
 			}
 		},
-		code: "lock-queue", culprit: "web", scenario: "lock-queue", first: "GRANT pg_signal_backend", mayLose: "web",
+		code: "lock-queue", culprit: "web", scenario: "leaked-transaction", first: "GRANT pg_signal_backend", mayLose: "web",
 		better: func(s *stage) bool { return len(s.after().waiting()) == 0 },
 	},
 	{
@@ -162,13 +162,13 @@ time.sleep(600)
 	{
 		name: "a superuser left the transaction open that all wait for", role: reader,
 		play: func(s *stage) { s.superuserBlocks() },
-		code: "lock-queue", culprit: "dba", scenario: "lock-queue", first: "as a superuser", mayLose: "dba",
+		code: "lock-queue", culprit: "dba", scenario: "leaked-transaction", first: "as a superuser", mayLose: "dba",
 		better: func(s *stage) bool { return len(s.after().waiting()) == 0 },
 	},
 	{
 		name: "a superuser left it open, and a superuser looks", role: localpg.Superuser,
 		play: func(s *stage) { s.superuserBlocks() },
-		code: "lock-queue", culprit: "dba", scenario: "lock-queue", first: "--superusers", mayLose: "dba",
+		code: "lock-queue", culprit: "dba", scenario: "leaked-transaction", first: "--superusers", mayLose: "dba",
 		better: func(s *stage) bool { return len(s.after().waiting()) == 0 },
 	},
 	{

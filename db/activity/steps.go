@@ -77,7 +77,11 @@ func (p *problem) steps() []Step {
 	if name == "thread-leak" && p.judged(p.Holding) { // a switch closes the idle connections, and hurts nobody
 		steps = append([]Step{switchTo(db.Pool, "it closes these sessions, opens pool.max_size connections at most, and requests queue for them")}, first...)
 	}
-	return append(steps, Step{"watch the slots come back", command("monitor --watch"), nobody})
+	back := "slots come back"
+	if p.Reason == WaitsForLock {
+		back = "waits end"
+	}
+	return append(steps, Step{"watch the " + back, command("monitor --watch"), nobody})
 }
 
 // closesIdle is the version from which on idle_session_timeout exists.
@@ -266,10 +270,10 @@ func (p *problem) firstForLock() []Step {
 	}
 	if head, freed := p.now.queueHead(); freed > 0 {
 		steps := p.stepsToCancel(head,
-			fmt.Sprintf("cancel the statement that waits first (%s: %s): %s behind it, and %s is not in their way",
+			fmt.Sprintf("cancel the statement that waits first (%s: %s): %s for it alone, and not for %s",
 				head.name(), FirstWords(head.Query, 40), count(freed, "session waits", "sessions wait"), roots[0].name()),
 			"the client that sent it: it fails with 57014, has changed nothing, and can be tried again")
-		if !p.leaked(roots[0]) {
+		if !p.idles(roots[0], freed) {
 			return steps
 		}
 		known := func(s Step) bool { return slices.Contains(steps, s) } // both may need the same right
@@ -468,7 +472,8 @@ func (p *problem) stepsForLimit(l Limit) []Step {
 		return []Step{{"let the monitoring keep one connection; its limit leaves the other slots to the applications", command("status"), nobody}}
 	}
 	smaller := Step{"make the pools of " + name + " smaller", command("status"), nobody}
-	most := min(2*max(1, l.Max), l.Max+p.now.Slots.Free())
+	used := max(1, l.Max, l.Used) // more than the limit, if that was lowered, or has exempted a superuser
+	most := min(2*used, used+p.now.Slots.Free())
 	if most <= l.Max {
 		return []Step{smaller}
 	}
@@ -501,7 +506,15 @@ func (p *problem) stepToPrevent(scenario string) Step {
 		if p.moves() {
 			return Step{"make the transaction that holds the lock shorter, and let it touch the contended row last", command("status"), nobody}
 		}
-		return p.stepToSet("bound how long anything waits for a lock, migrations above all, and try again later", "lock_timeout = '2s'",
+		role := p.user
+		_, freed := p.now.queueHead()
+		if roots := p.now.Roots(); len(roots) > 0 && roots[0].InTransactionIdle() && p.idles(roots[0], freed) {
+			return p.stepToPrevent("leaked-transaction")
+		}
+		if freed == 0 { // the culprit itself waits for nothing
+			role = func() (string, bool) { return roleOf(p.now.waiting()) }
+		}
+		return p.stepToSetFor(role, "bound how long anything waits for a lock, migrations above all, and try again later", "lock_timeout = '2s'",
 			"what waits longer fails with 55P03, and must be tried again")
 	case "leaked-transaction":
 		return p.stepToSet("let the server end such transactions; then find the code that returns without COMMIT or ROLLBACK",
@@ -583,7 +596,11 @@ func (p *problem) poolSetting() string {
 // stepToSet makes a setting of the culprit's role, never of all clients. A superuser's role is not changed either: backups
 // and migrations may have it too.
 func (p *problem) stepToSet(do, setting, hurts string) Step {
-	user, super := p.user()
+	return p.stepToSetFor(p.user, do, setting, hurts)
+}
+
+func (p *problem) stepToSetFor(role func() (name string, super bool), do, setting, hurts string) Step {
+	user, super := role()
 	if super {
 		return Step{
 			Do:      fmt.Sprintf("%s: it logs in as the superuser %s, so give it a role of its own, with this setting%s", do, user, p.onPrimary()),
@@ -591,13 +608,13 @@ func (p *problem) stepToSet(do, setting, hurts string) Step {
 			Hurts:   nobody,
 		}
 	}
-	role := p.now.Server.Superuser
+	as := p.now.Server.Superuser
 	if p.now.Role.Superuser || p.now.Role.Name == user {
-		role = p.now.Role.Name
+		as = p.now.Role.Name
 	}
 	return Step{
 		Do:      fmt.Sprintf("%s (for new sessions of every program of role %s)%s", do, user, p.onPrimary()),
-		Command: p.now.onPrimaryAs(role, "ALTER ROLE "+quoted(user)+" SET "+setting),
+		Command: p.now.onPrimaryAs(as, "ALTER ROLE "+quoted(user)+" SET "+setting),
 		Hurts:   "every program of role " + user + ": " + hurts,
 	}
 }
@@ -638,8 +655,13 @@ func (p *problem) user() (name string, super bool) {
 	if len(mine) == 0 { // a family has many names
 		mine = p.sessions
 	}
-	name = groups(mine, func(s Session) Group { return Group{User: s.User} })[0].User
-	return name, slices.ContainsFunc(mine, func(s Session) bool { return s.User == name && s.Superuser })
+	return roleOf(mine)
+}
+
+// roleOf returns the role of most of the sessions, and whether it is a superuser.
+func roleOf(sessions []Session) (name string, super bool) {
+	name = groups(sessions, func(s Session) Group { return Group{User: s.User} })[0].User
+	return name, slices.ContainsFunc(sessions, func(s Session) bool { return s.User == name && s.Superuser })
 }
 
 // selector limits a command to the culprit's sessions; "" if no filter does.

@@ -78,13 +78,13 @@ func (s Snapshot) onlySelf(l Limit) bool {
 // mostNames bounds how many names a sentence lists.
 const mostNames = 5
 
-// names lists items by their names, as many as a sentence can take.
-func names[T any](items []T, name func(T) string) string {
+// Names lists items by their names, so many at most.
+func Names[T any](items []T, most int, name func(T) string) string {
 	text := []string{}
-	for _, x := range items[:min(len(items), mostNames)] {
+	for _, x := range items[:min(len(items), most)] {
 		text = append(text, name(x))
 	}
-	if len(items) > mostNames {
+	if len(items) > most {
 		text = append(text, "…")
 	}
 	return strings.Join(text, ", ")
@@ -92,7 +92,7 @@ func names[T any](items []T, name func(T) string) string {
 
 // holders names the applications that have the connections that a limit counts, the largest first.
 func (s Snapshot) holders(l Limit) string {
-	return names(s.byApplication(l), func(g Group) string { return fmt.Sprintf("%s: %d", cmp.Or(g.Name, "no name"), g.Sessions) })
+	return Names(s.byApplication(l), mostNames, func(g Group) string { return fmt.Sprintf("%s: %d", cmp.Or(g.Name, "no name"), g.Sessions) })
 }
 
 // largest returns the application with most of the connections that a limit counts.
@@ -111,7 +111,7 @@ func (s Snapshot) byApplication(l Limit) []Group {
 // addressesOf returns the sessions' client machines, with the number of sessions of each, the largest first.
 func addressesOf(sessions []Session) string {
 	all := groups(sessions, func(x Session) Group { return Group{Address: cmp.Or(x.Address, "local")} })
-	return names(all, func(g Group) string { return fmt.Sprintf("%s (%d)", g.Address, g.Sessions) })
+	return Names(all, mostNames, func(g Group) string { return fmt.Sprintf("%s (%d)", g.Address, g.Sessions) })
 }
 
 func count(n int, one, many string) string {

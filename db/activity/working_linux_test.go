@@ -124,7 +124,7 @@ time.sleep(600)
 			}
 			s.waits(3)
 		},
-		code: "lock-queue", culprit: "web", scenario: "lock-queue", first: "close-idle --in-transaction", mayLose: "web", better: (*stage).nobodyWaits,
+		code: "lock-queue", culprit: "web", scenario: "leaked-transaction", first: "close-idle --in-transaction", mayLose: "web", better: (*stage).nobodyWaits,
 	},
 	{
 		name: "a job left its advisory lock in the session, outside of any transaction", role: closer,

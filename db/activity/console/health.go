@@ -10,18 +10,24 @@ import (
 // Health writes the verdict, the reasons and what to do. The first line is for a monitoring system.
 func (p Printer) Health(h activity.Health) {
 	verdict := p.styled(styleOf(h.Level), strings.ToUpper(h.Level.String()))
+	slots := h.Slots.String()
 	switch {
-	case len(h.Findings) > 0 && h.Findings[0].AboutProcess(): // the slots are not the problem
+	case h.Slots.Max == 0 && len(h.Findings) > 0: // they could not be counted
 		p.Wrapped(verdict+"  ", Clean(h.Findings[0].What))
-	case h.Slots.Max > 0:
-		p.Wrapped(verdict+"  ", h.Slots.String())
+	case len(h.Findings) > 0 && h.Findings[0].Code != "utilisation": // they are not the problem
+		p.Wrapped(verdict+"  ", Clean(h.Findings[0].What)+"; "+slots)
 	default:
-		p.line("%s  the slots could not be counted", verdict)
+		p.Wrapped(verdict+"  ", slots)
 	}
 	for _, f := range h.Findings {
 		p.line("")
 		p.finding(f)
-		p.Wrapped("          → ", f.Do)
+		if steps := f.Steps(); len(steps) > 0 && steps[0].Command != "" {
+			p.Wrapped("          → ", Clean(steps[0].Do))
+			p.command("            ", Clean(steps[0].Command))
+		} else {
+			p.Wrapped("          → ", f.Do)
+		}
 	}
 	p.unjudged(h)
 }
@@ -39,8 +45,12 @@ func (p Printer) unjudged(h activity.Health) {
 		p.paragraph(who + " judged too.")
 	}
 	if h.Unseen > 0 {
-		p.paragraph(fmt.Sprintf("%d sessions of other roles could not be judged: this role may not see their state "+
-			"(pg_read_all_stats lets it). Before PostgreSQL 17, workers of their parallel queries are counted as sessions too.", h.Unseen))
+		sessions := fmt.Sprintf("%d sessions of other roles", h.Unseen)
+		if h.Unseen == 1 {
+			sessions = "1 session of another role"
+		}
+		p.paragraph(sessions + " could not be judged: this role may not see the state " +
+			"(pg_read_all_stats lets it). Before PostgreSQL 17, workers of parallel queries are counted as sessions too.")
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 
 	"ddtb/db/activity"
 )
@@ -167,14 +166,7 @@ func (p Printer) worst(s activity.Status) {
 }
 
 func list(pids []int32, most int) string {
-	var out []string
-	for _, pid := range pids[:min(most, len(pids))] {
-		out = append(out, fmt.Sprint(pid))
-	}
-	if len(pids) > most {
-		out = append(out, "…")
-	}
-	return strings.Join(out, ", ")
+	return activity.Names(pids, most, func(pid int32) string { return fmt.Sprint(pid) })
 }
 
 func (p Printer) pools(s activity.Status) {
