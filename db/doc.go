@@ -70,7 +70,7 @@
 // [ConnError] has the cause, with a sentence for visitors, and RetryAfter if it is known:
 //
 //	err := d.Read().QueryRow(r.Context(), "SELECT name FROM products WHERE id = $1", id).Scan(&name)
-//	if r.Context().Err() != nil { // the client has gone
+//	if err != nil && errors.Is(r.Context().Err(), context.Canceled) { // the client has gone
 //		return
 //	}
 //	if ce, ok := errors.AsType[*db.ConnError](err); ok {

@@ -27,7 +27,7 @@ type places struct {
 
 // acquire takes a place and returns how long that took. urgent is for a request that has had a lease already: it may wait
 // for the whole timeout, since its work would be lost otherwise. since is when the request began to wait, if it has
-// waited before: it is then first in the queue.
+// waited before: it then comes before those that began later.
 func (p *places) acquire(ctx context.Context, urgent bool, since time.Time) (time.Duration, error) {
 	if ctx.Err() != nil {
 		return 0, tooLate(ctx)

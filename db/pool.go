@@ -110,10 +110,10 @@ func (p *pool) acquireAgain(ctx context.Context, l *Lease, err error) (conn *pgx
 }
 
 // mayCheck reports whether pgxpool may check the n-th idle connection, which it hands out next, and may have to connect
-// if that fails: if it was idle for peekAfter. Instead of reading the clock, it compares when the two leases began, which is
-// more than the connection was idle.
+// if that fails: if it was idle for peekAfter. Instead of reading the clock, it compares when the two leases began. Half of
+// peekAfter allows for the time until pgxpool reads the clock.
 func (p *pool) mayCheck(n int64, l *Lease) bool {
-	return time.Duration(l.since-p.lastUse(n).Load()) > peekAfter
+	return time.Duration(l.since-p.lastUse(n).Load()) > peekAfter/2
 }
 
 func (p *pool) lastUse(n int64) *atomic.Int64 { return &p.began[min(max(n, 0), int64(len(p.began))-1)] }

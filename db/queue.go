@@ -107,10 +107,11 @@ func (p *places) wait(ctx context.Context, w *waiter, e *list.Element) (time.Dur
 		defer p.mu.Unlock()
 		select {
 		case err = <-w.place:
-			if err != nil {
+			if err == nil {
+				p.releaseLocked()
+			} else if CauseOf(err) == PoolTimeout { // counted already
 				return time.Since(w.since), err
 			}
-			p.releaseLocked()
 		default:
 			p.waiters.Remove(e)
 		}

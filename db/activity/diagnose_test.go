@@ -182,6 +182,14 @@ func TestAdviceAboutALockGoesToTheRoleThatItConcerns(t *testing.T) {
 			of([]Session{paused}, migration, waits(4, 100, 8, "Lock/relation"), waits(5, 200, 7, "Lock/transactionid")), "billing",
 			"cancel --pid=8", "--pid=7", `ALTER ROLE "billing" SET idle_in_transaction_session_timeout`,
 		},
+		"the same, but the other waits are for somebody else": {
+			of([]Session{paused}, migration, waits(4, 100, 8, "Lock/relation"), waits(1, 200, 100, "Lock/transactionid")), "migrate",
+			"cancel --pid=8", "", `ALTER ROLE "dba" SET lock_timeout`,
+		},
+		"a migration waits for a backup": {
+			of([]Session{with(paused, func(x *Session) { x.Application = "pg_dump" })}, migration), "migrate",
+			"status", "", `ALTER ROLE "dba" SET lock_timeout`,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := Diagnose(c.now, nil, defaults())
@@ -195,6 +203,31 @@ func TestAdviceAboutALockGoesToTheRoleThatItConcerns(t *testing.T) {
 				t.Errorf("the last step is %q", last)
 			}
 		})
+	}
+}
+
+func TestAMovingQueueIsNoLeak(t *testing.T) {
+	turn := func(pid int32, at time.Time) Snapshot {
+		s := of(many(1, with(in(IdleInTransaction, 100*time.Millisecond), func(x *Session) { x.PID, x.InTransaction = pid, x.InState })),
+			many(4, with(in(Active, 10*time.Second), func(x *Session) {
+				x.Waits, x.Waited, x.Wait, x.BlockedBy = true, x.InState, "Lock/transactionid", []int32{pid}
+			})))
+		s.Sessions[0].PID, s.At = pid, at
+		return s
+	}
+	before := turn(7, time.Now())
+	d := Diagnose(turn(8, before.At.Add(time.Second)), &before, defaults())
+	if d.Scenario.Name != "lock-queue" || !strings.Contains(d.Steps[0].Do, "the queue moves") || !strings.Contains(d.Steps[1].Do, "shorter") {
+		t.Errorf("%+v: %q", d.Scenario, d.Steps)
+	}
+}
+
+func TestAProcessWithoutAClientMayBeTheOnlyOneThatWaits(t *testing.T) {
+	slow := with(in(Active, 2*time.Minute), func(x *Session) { x.PID = 7 })
+	s := of([]Session{slow})
+	s.Sessions = append(s.Sessions, Session{PID: 8, Kind: AutovacuumWorker, Waits: true, Wait: "Lock/relation", BlockedBy: []int32{7}, InQuery: Age(time.Minute)})
+	if d := Diagnose(s, nil, defaults()); d.Health.Findings[0].Code != "long-query" || len(d.Steps) < 2 {
+		t.Errorf("%+v", d)
 	}
 }
 
@@ -217,6 +250,12 @@ func TestARaisedLimitLeavesRoom(t *testing.T) {
 	s.Limits = []Limit{{Of: "role", Name: "app", Used: 5, Max: 3}}
 	if d := Diagnose(s, nil, defaults()); !strings.Contains(d.Steps[0].Command, `ALTER ROLE "app" CONNECTION LIMIT 10`) {
 		t.Errorf("%q", d.Steps)
+	}
+	s.Slots.Used = s.Slots.Max
+	for _, step := range Diagnose(s, nil, defaults()).Steps {
+		if strings.Contains(step.Command, "CONNECTION LIMIT") {
+			t.Errorf("without a free slot: %q", step)
+		}
 	}
 }
 

@@ -429,13 +429,14 @@ var toConnect = map[db.Cause]string{
 // toReach says what to do if no server answered.
 func toReach(err error) string {
 	_, name := errors.AsType[*net.DNSError](err)
+	op, dialed := errors.AsType[*net.OpError](err)
 	wait, ok := errors.AsType[net.Error](err)
 	switch {
 	case name:
 		return "the host's name can't be resolved: correct it, or see why the name service does not know it"
-	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT):
+	case dialed && op.Op == "dial" && (errors.Is(op, syscall.ECONNREFUSED) || errors.Is(op, syscall.ENOENT)):
 		return "nothing listens there: see that the server runs (systemctl status postgresql), and that the host and the port are right"
-	case ok && wait.Timeout():
+	case ok && wait.Timeout() && db.CauseOf(err) == db.ServerUnavailable:
 		return "the address does not answer in time: see whether the server is suspended or its machine overloaded (ps -C postgres -o pid,stat,args; " +
 			"T is stopped), or whether a firewall drops what is sent"
 	}

@@ -1,10 +1,13 @@
 package activity
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -352,5 +355,28 @@ func TestAPoolOfPgBouncerIsTroubleByHowLongItsClientsWait(t *testing.T) {
 		if h.Level != c.level || c.says != "" && !strings.Contains(h.Findings[0].What, c.says) {
 			t.Errorf("%s: %v, %+v", name, h.Level, h.Findings)
 		}
+	}
+}
+
+func TestAdviceToReachAServerFollowsFromHowItFailed(t *testing.T) {
+	unavailable := func(err error) error { return &db.ConnError{Cause: db.ServerUnavailable, Err: err} }
+	dial := func(err error) error { return &net.OpError{Op: "dial", Net: "tcp", Err: err} }
+	for name, c := range map[string]struct {
+		err  error
+		says string
+	}{
+		"nobody listens":       {unavailable(dial(syscall.ECONNREFUSED)), "nothing listens there"},
+		"there is no socket":   {unavailable(dial(syscall.ENOENT)), "nothing listens there"},
+		"no name":              {unavailable(dial(&net.DNSError{Err: "no such host", Name: "db"})), "name can't be resolved"},
+		"it says nothing":      {unavailable(context.DeadlineExceeded), "does not answer in time"},
+		"a file is missing":    {fmt.Errorf("unable to read CA file: %w", syscall.ENOENT), "see that the server runs"},
+		"the monitor is busy":  {ErrBusy, "see that the server runs"},
+		"anything else failed": {unavailable(errors.New("closed")), "see that the server runs"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if do := Unreachable(c.err).Findings[0].Do; !strings.Contains(do, c.says) {
+				t.Errorf("%v: %q", c.err, do)
+			}
+		})
 	}
 }

@@ -17,7 +17,7 @@ func (p *problem) culprit() string {
 		return Session{Kind: Startup}.Who()
 	}
 	if roots := p.now.Roots(); p.Reason == WaitsForLock && len(roots) > 0 {
-		if head, freed := p.now.queueHead(); freed > 0 && !p.idles(roots[0], freed) {
+		if head, freed := p.now.queueHead(); freed > 0 && !p.idles(roots[0], head) {
 			return head.Who()
 		}
 		if waiting := p.now.waiting(); has(roots[0].Application, backups) && len(waiting) > 0 {
@@ -31,10 +31,17 @@ func (p *problem) culprit() string {
 	return p.Application
 }
 
-// idles reports whether the root of a lock queue does nothing, and is in the way of more than the head of the queue, which
-// freed others wait behind.
-func (p *problem) idles(root Session, freed int) bool {
-	return p.leaked(root) || root.InTransactionIdle() && len(p.now.waiting()) > freed+1
+// idles reports whether the root of a lock queue does nothing, for long or while more than the head of the queue waits for it.
+func (p *problem) idles(root, head Session) bool {
+	if has(root.Application, backups) || !root.InTransactionIdle() {
+		return false
+	}
+	for _, s := range p.now.waiting() {
+		if s.PID != head.PID && slices.Contains(s.BlockedBy, root.PID) {
+			return true
+		}
+	}
+	return p.leaked(root)
 }
 
 // moves reports whether a lock queue moves: all wait for another session or another transaction than in the earlier
@@ -115,11 +122,11 @@ func (p *problem) recogniseUnread() (name, also string) {
 func (p *problem) recogniseLock() (name, also string) {
 	waiting := p.now.waiting()
 	other := slices.DeleteFunc(slices.Clone(waiting), func(s Session) bool { return s.Wait == "Lock/advisory" })
-	_, freed := p.now.queueHead()
+	head, freed := p.now.queueHead()
 	switch roots := p.now.Roots(); {
 	case 2*len(other) < len(waiting):
 		return "migrate-refused", "lock-queue"
-	case len(roots) > 0 && roots[0].InTransactionIdle() && freed == 0: // there is no queue: all wait for this one
+	case len(roots) > 0 && freed == 0 && p.idles(roots[0], head) && !p.moves(): // there is no queue: all wait for this one
 		return "leaked-transaction", "call-inside-transaction"
 	case len(roots) > 0 && roots[0].InTransactionIdle():
 		return "lock-queue", "leaked-transaction"

@@ -273,7 +273,7 @@ func (p *problem) firstForLock() []Step {
 			fmt.Sprintf("cancel the statement that waits first (%s: %s): %s for it alone, and not for %s",
 				head.name(), FirstWords(head.Query, 40), count(freed, "session waits", "sessions wait"), roots[0].name()),
 			"the client that sent it: it fails with 57014, has changed nothing, and can be tried again")
-		if !p.idles(roots[0], freed) {
+		if !p.idles(roots[0], head) {
 			return steps
 		}
 		known := func(s Step) bool { return slices.Contains(steps, s) } // both may need the same right
@@ -288,6 +288,8 @@ func (p *problem) firstForLock() []Step {
 		return p.stepsForWorker(root)
 	case !root.Client():
 		return []Step{p.endNothing(root.name() + " is the server's own work; it makes way by itself unless it prevents a wraparound")}
+	case has(root.Application, backups):
+		return []Step{p.endNothing(root.name() + " is a backup: let it finish, and try later what waits for it")}
 	case root.Hidden:
 		return []Step{{"let this role see what " + root.name() + " does, and ask again" + p.onPrimary(), p.now.GrantReadAll(), nobody}}
 	case root.State == Idle || root.InTransactionIdle(): // idle: usually a session's advisory lock
@@ -298,8 +300,6 @@ func (p *problem) firstForLock() []Step {
 			Command: command(fmt.Sprintf("force-close --pid=%d", root.PID) + p.inDatabase(root)),
 			Hurts:   "the program behind it (" + root.ClientAddress() + "): its query fails, and what its transaction changed is rolled back",
 		})...)
-	case has(root.Application, backups):
-		return []Step{p.endNothing(root.name() + " is a backup: let it finish, and try later what waits for it")}
 	default:
 		return p.stepsToCancel(root, fmt.Sprintf("cancel the one query that all wait for (%s), if it is not worth the wait", root.name()),
 			"the client that sent it: it fails with 57014, and its transaction is rolled back")
@@ -474,7 +474,7 @@ func (p *problem) stepsForLimit(l Limit) []Step {
 	smaller := Step{"make the pools of " + name + " smaller", command("status"), nobody}
 	used := max(1, l.Max, l.Used) // more than the limit, if that was lowered, or has exempted a superuser
 	most := min(2*used, used+p.now.Slots.Free())
-	if most <= l.Max {
+	if most <= used {
 		return []Step{smaller}
 	}
 	sql := fmt.Sprintf("ALTER %s %s CONNECTION LIMIT %d", strings.ToUpper(l.Of), quoted(l.Name), most)
@@ -507,12 +507,12 @@ func (p *problem) stepToPrevent(scenario string) Step {
 			return Step{"make the transaction that holds the lock shorter, and let it touch the contended row last", command("status"), nobody}
 		}
 		role := p.user
-		_, freed := p.now.queueHead()
-		if roots := p.now.Roots(); len(roots) > 0 && roots[0].InTransactionIdle() && p.idles(roots[0], freed) {
+		head, freed := p.now.queueHead()
+		if roots := p.now.Roots(); len(roots) > 0 && p.idles(roots[0], head) {
 			return p.stepToPrevent("leaked-transaction")
 		}
-		if freed == 0 { // the culprit itself waits for nothing
-			role = func() (string, bool) { return roleOf(p.now.waiting()) }
+		if waiting := p.now.waiting(); freed == 0 && len(waiting) > 0 { // the culprit itself waits for nothing
+			role = func() (string, bool) { return roleOf(waiting) }
 		}
 		return p.stepToSetFor(role, "bound how long anything waits for a lock, migrations above all, and try again later", "lock_timeout = '2s'",
 			"what waits longer fails with 55P03, and must be tried again")
