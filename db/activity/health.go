@@ -435,7 +435,7 @@ func toReach(err error) string {
 	case name:
 		return "the host's name can't be resolved: correct it, or see why the name service does not know it"
 	case dialed && op.Op == "dial" && (errors.Is(op, syscall.ECONNREFUSED) || errors.Is(op, syscall.ENOENT)):
-		return "nothing listens there: see that the server runs (systemctl status postgresql), and that the host and the port are right"
+		return "see that the server runs (systemctl status postgresql), and that the host and the port are right: nothing listens there"
 	case ok && wait.Timeout() && db.CauseOf(err) == db.ServerUnavailable:
 		return "the address does not answer in time: see whether the server is suspended or its machine overloaded (ps -C postgres -o pid,stat,args; " +
 			"T is stopped), or whether a firewall drops what is sent"

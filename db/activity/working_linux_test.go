@@ -219,10 +219,11 @@ time.sleep(600)
 		play: func(s *stage) {
 			s.python(fmt.Sprintf(`
 def opened(application, n):
-    made = [psycopg2.connect(application_name=application) for _ in range(n)]
-    for conn in made:
-        conn.autocommit = True
-        conn.cursor().execute("SELECT 1")
+    made = []
+    for _ in range(n): # each is used at once, however slow the machine is
+        made.append(psycopg2.connect(application_name=application))
+        made[-1].autocommit = True
+        made[-1].cursor().execute("SELECT 1")
     return made
 pool = opened("small", 2)
 time.sleep(30)
