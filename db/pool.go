@@ -109,11 +109,13 @@ func (p *pool) acquireAgain(ctx context.Context, l *Lease, err error) (conn *pgx
 	return conn, err
 }
 
-// mayCheck reports whether pgxpool may check the n-th idle connection, which it hands out next, and may have to connect
-// if that fails: if it was idle for peekAfter. Instead of reading the clock, it compares when the two leases began. Half of
-// peekAfter allows for the time until pgxpool reads the clock.
+// mayCheck reports whether pgxpool may check the n-th idle connection, which it hands out next, and that, or the attempt to
+// connect if it fails, may take longer than the timeout. Instead of reading the clock, it compares when the two leases began.
+// The halves allow for the time until pgxpool reads the clock. A bound costs every lease of a busy pool half a microsecond,
+// so there is none for a peek if a whole attempt to connect still fits.
 func (p *pool) mayCheck(n int64, l *Lease) bool {
-	return time.Duration(l.since-p.lastUse(n).Load()) > peekAfter/2
+	idle := time.Duration(l.since - p.lastUse(n).Load())
+	return idle > pingAfter/2 || idle > peekAfter/2 && l.waited+p.config.ConnectTimeout > p.timeout
 }
 
 func (p *pool) lastUse(n int64) *atomic.Int64 { return &p.began[min(max(n, 0), int64(len(p.began))-1)] }
