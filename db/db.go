@@ -16,8 +16,8 @@ import (
 
 // Querier runs SQL on a connection that the implementation chooses. A failure to get the connection, or its loss, is a
 // *ConnError, unless the caller's context has ended. Other errors are the driver's own, or ErrQueryTimeout, ErrReclaimed,
-// ErrInUse and ErrClosed. When the context ends, the query is cancelled on the server and
-// returns once that is done, or after one second if the server or the network does not respond.
+// ErrInUse and ErrClosed. When the context ends, the query is cancelled on the server and returns once that is done, or after
+// one second if the server or the network does not respond.
 type Querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)

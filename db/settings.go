@@ -186,8 +186,8 @@ func (s Settings) SameServer(other Settings) bool {
 	return session(s) == session(other)
 }
 
-// Direct returns settings that bypass the pooler, if there is one and they say how. They are for operations that a pooler in transaction
-// mode can't carry: session locks, session settings, LISTEN.
+// Direct returns settings that bypass the pooler, if there is one and they say how. They are for operations that a pooler in
+// transaction mode can't carry: session locks, session settings, LISTEN.
 func Direct(s Settings) Settings {
 	if s.Pooler != "" && s.DirectHost != "" {
 		s.Host, s.Port, s.Hosts, s.Pooler = s.DirectHost, s.DirectPort, "", ""

@@ -89,7 +89,7 @@ func NewSource(s Settings, o Options) (*Source, error) {
 }
 
 // Acquire waits for a lease until ctx ends or the strategy's timeout passes. A failure is a *ConnError that names the
-// cause, ctx's error if the caller's context was cancelled, or ErrClosed.
+// cause, ctx's error if ctx was cancelled or had ended before, or ErrClosed.
 func (s *Source) Acquire(ctx context.Context) (*Lease, error) {
 	return s.acquire(ctx, false, caller(allFrames))
 }

@@ -44,7 +44,6 @@ type Problem struct {
 	Advice     string        `json:"-"` // whether waiting helps, for a page; "": not known
 
 	unsure bool // a change may have been made
-	logged bool // the log has a line with the request's id
 }
 
 // statusClientGone is nginx's status for a client that closed the connection before its response. It is only logged.
@@ -225,8 +224,8 @@ func (h *errorHandler) handle(err error, c echo.Context) {
 		h.log.ErrorContext(ctx, "the response had begun, and was cut", logAttrs(c, c.Response().Status, err)...)
 		panic(http.ErrAbortHandler) // net/http closes the connection: the client sees an incomplete response
 	}
-	p.logged = h.logProblem(ctx, c, p, err)
-	if werr := p.write(c); werr != nil && !writeFailed(werr) {
+	logged := h.logProblem(ctx, c, p, err)
+	if werr := p.write(c, logged); werr != nil && !writeFailed(werr) {
 		h.log.ErrorContext(ctx, "could not write the error page", "error", werr)
 		http.Error(c.Response(), lastResort, http.StatusInternalServerError)
 	}
@@ -322,7 +321,8 @@ func SetRetryAfter(c echo.Context, after time.Duration) {
 
 var noStore = []string{"no-store"}
 
-func (p Problem) write(c echo.Context) error {
+// write sends the response. logged means that the log has a line with the request's id.
+func (p Problem) write(c echo.Context, logged bool) error {
 	h := c.Response().Header()
 	h[echo.HeaderCacheControl] = noStore
 	if p.RetryAfter > 0 {
@@ -345,10 +345,10 @@ func (p Problem) write(c echo.Context) error {
 		ID    string // the request's id, if it leads to a line of the log
 	}{p, form, ""}
 	if refusal := refusals[p.Cause]; refusal != nil && form == nil {
-		page.RetryAfter, page.logged = retryAfter, false // otherwise the page would be rendered anew again and again
+		page.RetryAfter = retryAfter // otherwise the page would be rendered for each request
 		return refusal.Render(c, p.Status, page)
 	}
-	if p.logged && p.Status >= http.StatusInternalServerError {
+	if logged && p.Status >= http.StatusInternalServerError {
 		page.ID = h.Get(echo.HeaderXRequestID)
 	}
 	return errorPages.Render(c, p.Status, "error.html", page)

@@ -125,7 +125,7 @@ const counted = 2 << 10
 var htmlType = []string{echo.MIMETextHTMLCharsetUTF8}
 
 // write leaves the length of a short page to net/http. A refusal would otherwise have a ninth header, for which the map of
-// headers and net/http's copy of it have to grow: a twentieth of the cost of a refusal.
+// headers and net/http's copy of it have to grow: a few hundredths of the cost of a refusal.
 func write(c echo.Context, status int, html []byte) error {
 	r := c.Response()
 	r.Header()[echo.HeaderContentType] = htmlType

@@ -472,7 +472,7 @@ func (p *problem) stepsForLimit(l Limit) []Step {
 		return []Step{{"let the monitoring keep one connection; its limit leaves the other slots to the applications", command("status"), nobody}}
 	}
 	smaller := Step{"make the pools of " + name + " smaller", command("status"), nobody}
-	used := max(1, l.Max, l.Used) // more than the limit, if that was lowered, or has exempted a superuser
+	used := max(1, l.Max, l.Used) // above the limit if that was lowered, or if some are a superuser's
 	most := min(2*used, used+p.now.Slots.Free())
 	if most <= used {
 		return []Step{smaller}
@@ -506,15 +506,15 @@ func (p *problem) stepToPrevent(scenario string) Step {
 		if p.moves() {
 			return Step{"make the transaction that holds the lock shorter, and let it touch the contended row last", command("status"), nobody}
 		}
-		role := p.user
+		user, super := p.user()
 		head, freed := p.now.queueHead()
 		if roots := p.now.Roots(); len(roots) > 0 && p.idles(roots[0], head) {
 			return p.stepToPrevent("leaked-transaction")
 		}
 		if waiting := p.now.waiting(); freed == 0 && len(waiting) > 0 { // the culprit itself waits for nothing
-			role = func() (string, bool) { return roleOf(waiting) }
+			user, super = roleOf(waiting)
 		}
-		return p.stepToSetFor(role, "bound how long anything waits for a lock, migrations above all, and try again later", "lock_timeout = '2s'",
+		return p.stepToSetFor(user, super, "bound how long anything waits for a lock, migrations above all, and try again later", "lock_timeout = '2s'",
 			"what waits longer fails with 55P03, and must be tried again")
 	case "leaked-transaction":
 		return p.stepToSet("let the server end such transactions; then find the code that returns without COMMIT or ROLLBACK",
@@ -596,11 +596,11 @@ func (p *problem) poolSetting() string {
 // stepToSet makes a setting of the culprit's role, never of all clients. A superuser's role is not changed either: backups
 // and migrations may have it too.
 func (p *problem) stepToSet(do, setting, hurts string) Step {
-	return p.stepToSetFor(p.user, do, setting, hurts)
+	user, super := p.user()
+	return p.stepToSetFor(user, super, do, setting, hurts)
 }
 
-func (p *problem) stepToSetFor(role func() (name string, super bool), do, setting, hurts string) Step {
-	user, super := role()
+func (p *problem) stepToSetFor(user string, super bool, do, setting, hurts string) Step {
 	if super {
 		return Step{
 			Do:      fmt.Sprintf("%s: it logs in as the superuser %s, so give it a role of its own, with this setting%s", do, user, p.onPrimary()),

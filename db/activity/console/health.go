@@ -26,7 +26,7 @@ func (p Printer) Health(h activity.Health) {
 			p.Wrapped("          → ", Clean(steps[0].Do))
 			p.command("            ", Clean(steps[0].Command))
 		} else {
-			p.Wrapped("          → ", f.Do)
+			p.Wrapped("          → ", Clean(f.Do))
 		}
 	}
 	p.unjudged(h)
