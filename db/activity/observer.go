@@ -204,7 +204,7 @@ func (o *Observer) connect(ctx context.Context) error {
 	if kept {
 		db.Disconnect(o.conn)
 	}
-	o.conn, o.outdated, o.why = conn, false, nil
+	o.conn, o.outdated, o.failed, o.why = conn, false, time.Time{}, nil
 	return nil
 }
 

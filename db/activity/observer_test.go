@@ -86,3 +86,11 @@ func TestAnObserverRunsAgainOnlyWhatReads(t *testing.T) {
 		t.Errorf("as a read, after %d runs: %v", runs, err)
 	}
 }
+
+func TestAConnectionThatIsLostSoonAfterAFailureIsOpenedAgain(t *testing.T) {
+	o := servers[0].observer(t, app)
+	o.failed, o.why = time.Now().Add(-retryLost), &db.ConnError{Cause: db.ServerUnavailable}
+	snapshot(t, o)
+	must(t, o.conn.Close(t.Context()))
+	snapshot(t, o)
+}
