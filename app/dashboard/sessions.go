@@ -133,7 +133,10 @@ func (b *Board) endSession(c echo.Context, user *auth.User) error {
 	return c.Redirect(http.StatusSeeOther, Path+"#ended")
 }
 
-// orderOf parses the form. The session must still be the one that was shown: its pid may have been reused.
+const notWhole = "The form is not whole. Choose the session from the list again."
+
+// orderOf parses the form. The session must still be the one that was shown, for its pid may have been reused, and a query
+// that is cancelled must be the one that was shown.
 func orderOf(c echo.Context) (order activity.Order, verb string, err error) {
 	pid, err := pidOf(c.FormValue("pid"))
 	if err != nil {
@@ -142,11 +145,14 @@ func orderOf(c echo.Context) (order activity.Order, verb string, err error) {
 	order.PID = int32(pid)
 	order.Started, err = time.Parse(time.RFC3339Nano, c.FormValue("started"))
 	if err != nil {
-		return order, "", fault.Wrap(fault.Invalid, err, "The form is not whole. Choose the session from the list again.")
+		return order, "", fault.Wrap(fault.Invalid, err, notWhole)
 	}
 	switch c.FormValue("do") {
 	case "cancel":
 		order.Cancel, order.States = true, []string{activity.Active}
+		if order.Since, err = time.Parse(time.RFC3339Nano, c.FormValue("since")); err != nil {
+			return order, "", fault.Wrap(fault.Invalid, err, notWhole)
+		}
 		return order, "cancelled the query of", nil
 	case "terminate":
 		return order, "terminated", nil

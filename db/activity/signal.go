@@ -20,6 +20,7 @@ type Order struct {
 	Started    time.Time `json:"started"` // of the session: its PID may have been reused
 	States     []string  `json:"states"`  // the allowed states; none: any
 	Resting    Age       `json:"resting_seconds"`
+	Since      time.Time `json:"since,omitzero"` // with States: its state has not changed after this; zero: at any time
 	Superusers bool      `json:"superusers"`
 }
 
@@ -47,7 +48,8 @@ FROM (SELECT a.pid,
         a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
         AND ($6 OR NOT coalesce(r.rolsuper, false))
         AND (cardinality($4::text[]) = 0
-             OR a.state = ANY ($4::text[]) AND a.state_change <= clock_timestamp() - $5::float8 * interval '1 second') AS fits
+             OR coalesce(a.state, '') = ANY ($4::text[]) AND coalesce(a.state_change, a.backend_start)
+                <= least(clock_timestamp() - $5::float8 * interval '1 second', nullif($7::timestamptz, '0001-01-01 00:00+00'))) AS fits
       FROM pg_stat_activity a LEFT JOIN pg_roles r ON r.oid = a.usesysid
       WHERE a.pid = $2 AND a.backend_start = $3) chosen`
 
@@ -61,7 +63,7 @@ func (o *Observer) Signal(ctx context.Context, order Order) (Outcome, error) {
 	}
 	err := o.Do(ctx, func(c *pgx.Conn) error {
 		return c.QueryRow(ctx, signalSQL, order.Cancel, order.PID, order.Started, order.States,
-			order.Resting.Duration().Seconds(), order.Superusers).Scan(&fits, &done)
+			order.Resting.Duration().Seconds(), order.Superusers, order.Since).Scan(&fits, &done)
 	})
 	pe, refused := errors.AsType[*pgconn.PgError](err)
 	switch {
@@ -152,7 +154,9 @@ func End(ctx context.Context, a Poller, plan Closing, f Filter) (Closing, error)
 func Cancel(ctx context.Context, a Poller, x Session, superusers bool) (Ending, error) {
 	e := Ending{Session: x}
 	var err error
-	e.Outcome, err = a.Signal(ctx, Order{Cancel: true, PID: x.PID, Started: x.Started, States: []string{Active}, Superusers: superusers})
+	e.Outcome, err = a.Signal(ctx, Order{
+		Cancel: true, PID: x.PID, Started: x.Started, States: []string{Active}, Since: x.Since(), Superusers: superusers,
+	})
 	if err != nil || e.Outcome != Cancelled {
 		return e, err
 	}

@@ -195,3 +195,44 @@ func TestCancelEndsTheQueryAndKeepsTheSession(t *testing.T) {
 		exec(t, conn, "SELECT 1")
 	})
 }
+
+func TestCancelSparesAQueryThatBeganAfterTheOneThatWasShown(t *testing.T) {
+	onEach(t, func(t *testing.T, s *server) {
+		o := s.observer(t, app)
+		conn := s.session(t, app, "wall", "shop/pool")
+		shown := func() (x Session, ended chan struct{}) {
+			ended = make(chan struct{})
+			go func() {
+				defer close(ended)
+				_, _ = conn.Exec(context.Background(), "SELECT pg_sleep(60)")
+			}()
+			return find(t, pollUntil(t, o, "it runs", func(now Snapshot) bool { return find(t, now, "shop/pool").State == Active }), "shop/pool"), ended
+		}
+		cancels := func(x Session, want Outcome) {
+			if e, err := Cancel(t.Context(), o, x, false); err != nil || e.Outcome != want {
+				t.Errorf("%s, %v; want %s", e.Outcome, err, want)
+			}
+		}
+		first, ended := shown()
+		cancels(first, Cancelled)
+		<-ended
+		second, ended := shown()
+		cancels(first, Changed)
+		cancels(second, Cancelled)
+		<-ended
+	})
+}
+
+func TestASessionOfUnknownStateIsNotSignalledForAState(t *testing.T) {
+	onEach(t, func(t *testing.T, s *server) {
+		conn := s.session(t, localpg.Superuser, "wall", "quiet")
+		exec(t, conn, "SET track_activities = off")
+		o := s.observer(t, localpg.Superuser)
+		x := find(t, snapshot(t, o), "quiet")
+		outcome, err := o.Signal(t.Context(), Order{PID: x.PID, Started: x.Started, States: []string{Idle}, Superusers: true})
+		if err != nil || outcome != Changed {
+			t.Errorf("in state %q: %v, %v", x.State, outcome, err)
+		}
+		exec(t, conn, "SELECT 1")
+	})
+}

@@ -184,6 +184,12 @@ func (s Session) LogsIn() bool { return s.Client() && s.State == starting }
 // Listens reports whether the session waits for notifications: it is idle, and its last statement was LISTEN.
 func (s Session) Listens() bool { return s.State == Idle && startsWith(s.Query, "LISTEN") }
 
+// Since returns when the session came into its state, by the server's clock, or up to a few milliseconds later.
+func (s Session) Since() time.Time {
+	const rounded = 10 * time.Millisecond // the two ages were read one after the other, and JSON has milliseconds
+	return s.Started.Add((s.Age - s.InState).Duration() + rounded)
+}
+
 // ClientAddress returns its client's address and port, to find the program on its machine.
 func (s Session) ClientAddress() string {
 	if s.Port <= 0 {
