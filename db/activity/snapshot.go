@@ -2,6 +2,7 @@ package activity
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"regexp"
@@ -10,7 +11,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgerrcode"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"ddtb/db"
 )
@@ -384,10 +387,14 @@ SELECT coalesce((SELECT json_agg(p) FROM (
          ORDER BY slot_name LIMIT 100) s), '[]'),
        coalesce((SELECT json_agg(x) FROM (
          SELECT coalesce(application_name, '') AS name, coalesce(state, '') AS state, coalesce(sync_state, '') AS sync,
-                coalesce(extract(epoch FROM replay_lag), 0) AS replay_lag_seconds
-         FROM pg_stat_replication ORDER BY pid LIMIT 100) x), '[]'),
-       coalesce((SELECT sender_host || ':' || sender_port FROM pg_stat_wal_receiver), ''),
-       CASE WHEN pg_is_in_recovery() AND pg_last_wal_receive_lsn() IS DISTINCT FROM pg_last_wal_replay_lsn()
+                coalesce(extract(epoch FROM CASE WHEN replay_lsn IS NOT NULL THEN replay_lag END), 0) AS replay_lag_seconds
+         FROM pg_stat_replication ORDER BY pid LIMIT 100) x), '[]')`
+
+// standbySQL finds a standby's primary, and how far it is behind. Amazon Aurora's readers replay nothing, and refuse it
+// (dalibo/pg_activity#301).
+const standbySQL = `
+SELECT coalesce((SELECT sender_host || ':' || sender_port FROM pg_stat_wal_receiver), ''),
+       CASE WHEN pg_last_wal_receive_lsn() IS DISTINCT FROM pg_last_wal_replay_lsn()
          THEN coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 0) ELSE 0 END::float8`
 
 // pollTimeout bounds one poll. If a server needs longer, more queries would only add to its load.
@@ -430,12 +437,19 @@ func read(ctx context.Context, c *pgx.Conn) (s Snapshot, err error) {
 	if s.Limits, err = pgx.CollectRows(rows, pgx.RowToStructByPos[Limit]); err != nil {
 		return s, err
 	}
-	err = c.QueryRow(ctx, replicationSQL).Scan(&s.Prepared, &s.WALSlots, &s.Replication, &s.Server.Primary, &s.Server.ReplayLag)
+	err = c.QueryRow(ctx, replicationSQL).Scan(&s.Prepared, &s.WALSlots, &s.Replication)
 	if err != nil {
 		return s, err
 	}
 	s.count()
 	err = c.QueryRow(ctx, ticketsSQL, int64(db.TicketClass), int64(db.DemandClass)).Scan(&s.Tickets.Held, &s.Tickets.Processes, &s.Tickets.Needed, &s.Tickets.PIDs)
+	if err != nil || !s.Server.Standby {
+		return s, err
+	}
+	err = c.QueryRow(ctx, standbySQL).Scan(&s.Server.Primary, &s.Server.ReplayLag) // last: an error may end the transaction
+	if pe, is := errors.AsType[*pgconn.PgError](err); is && pe.Code == pgerrcode.FeatureNotSupported {
+		err = nil
+	}
 	return s, err
 }
 

@@ -3,11 +3,15 @@ package activity
 import (
 	"context"
 	"fmt"
+	"os"
+	osexec "os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"ddtb/db"
 	"ddtb/db/localpg"
@@ -195,6 +199,29 @@ func TestStatusListsTheStandbysThatTheRoleMaySee(t *testing.T) {
 		if out := st.types(role, "ddtb db-connections status", ""); !strings.Contains(out, want) || strings.Contains(out, ", ,") {
 			t.Errorf("to %s:\n%s", role, out)
 		}
+	}
+}
+
+func TestAReaderThatReplaysNothingIsNotBehind(t *testing.T) {
+	primary := servers[0]
+	ctx, cancel := context.WithCancel(t.Context())
+	receiver := osexec.CommandContext(ctx, "pg_receivewal", "-s", "1", "-D", t.TempDir(), "-h", "127.0.0.1", "-p", fmt.Sprint(primary.Port()), "-U", localpg.Superuser)
+	receiver.Env = append(os.Environ(), "PGPASSWORD="+primary.Config("").Password.Reveal())
+	receiver.Stderr = t.Output()
+	must(t, receiver.Start())
+	defer func() { cancel(); _ = receiver.Wait() }()
+	writer := primary.session(t, app, "wall", "writer")
+	o := primary.observer(t, closer)
+	eventually(t, "the server counts a lag", func() bool {
+		_, err := writer.Exec(t.Context(), "CREATE TABLE IF NOT EXISTS written (n int); DROP TABLE written")
+		must(t, err)
+		var lags bool
+		return o.Read(t.Context(), func(c *pgx.Conn) error {
+			return c.QueryRow(t.Context(), "SELECT coalesce(max(replay_lag) > '0.1s', false) FROM pg_stat_replication").Scan(&lags)
+		}) == nil && lags
+	})
+	if now := snapshot(t, o); len(now.Replication) != 1 || now.Replication[0].Lag != 0 {
+		t.Errorf("%+v", now.Replication)
 	}
 }
 
