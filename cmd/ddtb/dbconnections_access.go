@@ -199,6 +199,7 @@ func (d *connections) sameServer(text string) string {
 		}
 	}
 	s := d.suggester()
+	s.byDSN = d.dsn != ""
 	s.flags = map[string]string{"db-connections": more}
 	return s.complete(text)
 }

@@ -20,7 +20,7 @@ type suggester struct {
 	config   string            // the flag --config of every command, with a space before it
 	flags    map[string]string // of each subcommand in place of config, each with a space before it
 	passFile string            // see activity.Observer.PassFile
-	private  bool              // only db-connections, with its flags, reaches the database
+	byDSN    bool              // only db-connections, with its flags, reaches the database
 }
 
 // suggested is a command of ours, alone or quoted in a sentence.
@@ -30,7 +30,7 @@ var suggested = regexp.MustCompile("(^|`)ddtb (run|runserver|strategy|migrate|lo
 // complete returns the text with the program and the flags in each of its commands. A command that has them stays as it
 // is.
 func (s suggester) complete(text string) string {
-	if s.private { // this would log in to the configured database
+	if s.byDSN { // this would log in to the configured database
 		text = strings.ReplaceAll(text, "ddtb config check --connect", "ddtb db-connections status")
 	}
 	var b strings.Builder
@@ -64,7 +64,7 @@ func (c *cli) suggestions(cfg *config.Config, addr net.Addr, private string) sug
 	if private != "" {
 		s.passFile = localpg.PassFile(private)
 		dsn := c.dsnFlag(cfg.Databases["default"], s.passFile)
-		s.flags["db-connections"], s.private = s.config+dsn, dsn != ""
+		s.flags["db-connections"], s.byDSN = s.config+dsn, dsn != ""
 	}
 	return s
 }

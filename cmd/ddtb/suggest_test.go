@@ -3,7 +3,7 @@ package main
 import "testing"
 
 func TestASuggestedCommandReachesItsServer(t *testing.T) {
-	r := suggester{program: "./bin/ddtb", config: " --config x", private: true, flags: map[string]string{
+	r := suggester{program: "./bin/ddtb", config: " --config x", byDSN: true, flags: map[string]string{
 		"db-connections": " --dsn @/a/ddtb.dsn", "strategy": " --addr 127.0.0.1:9000",
 	}}
 	for given, want := range map[string]string{

@@ -53,6 +53,9 @@ func familiesOf(s Snapshot) families {
 	for role, byName := range sessions {
 		f.add(role, byName)
 	}
+	for _, x := range s.own() {
+		f.alone[x.role()] = false
+	}
 	return f
 }
 

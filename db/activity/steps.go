@@ -126,18 +126,18 @@ func (p *problem) inOneDatabase() (one *problem, where string) {
 func (p *problem) firstForIdle() []Step {
 	scenario, _ := p.recogniseOther()
 	one, where := p.inOneDatabase()
-	rested, many := one.restsFor(atRest)
+	rested, resting := one.restsFor(atRest)
 	slots := p.t.OfSlots(p.now.Slots)
 	switch {
-	case many == 0:
+	case len(resting) == 0:
 		return []Step{p.endNothing("these sessions have rested for a moment only, so they are in use")}
 	case slots < Critical && scenario == "replicas-times-pool":
 		return []Step{p.endNothing("pools at rest open again what is closed")}
 	case one.selector() == "":
-		return []Step{p.endNothing("other programs have the same role, and no filter tells their sessions apart")}
+		return []Step{p.endNothing("no filter tells these sessions from those of other programs")}
 	}
-	return one.stepsToEnd(one.sessions, Step{
-		Do:      fmt.Sprintf("close the %d%s that have been idle for %s (it shows them first, and asks)", many, where, rested),
+	return one.stepsToEnd(resting, Step{
+		Do:      fmt.Sprintf("close the %d%s that have been idle for %s (it shows them first, and asks)", len(resting), where, rested),
 		Command: command("close-idle --older-than=" + rested + one.selector()),
 		Hurts: "the programs of these sessions: a pool connects again; one without a handler for a lost connection may end, " +
 			"or fail once with 57P01",
@@ -149,12 +149,12 @@ func (p *problem) firstForLeak() []Step {
 		return []Step{p.endNothing("the transaction is that of a backup, whose other sessions read what it sees")}
 	}
 	one, where := p.inOneDatabase()
-	rested, many := one.restsFor(leaked)
+	rested, resting := one.restsFor(leaked)
 	if one.selector() == "" {
 		return one.stepsToEndIdle(one.longest(inState))
 	}
-	return one.stepsToEnd(one.sessions, Step{
-		Do:      fmt.Sprintf("end the %d transactions%s that have been idle for %s (it shows them first, and asks)", many, where, rested),
+	return one.stepsToEnd(resting, Step{
+		Do:      fmt.Sprintf("end the %d transactions%s that have been idle for %s (it shows them first, and asks)", len(resting), where, rested),
 		Command: command("close-idle --in-transaction --older-than=" + rested + one.selector()),
 		Hurts:   one.Application + ": what these transactions changed is rolled back, and idle sessions of it are closed too",
 	})
@@ -239,16 +239,16 @@ var (
 	leaked = []time.Duration{5 * time.Minute, time.Minute, 30 * time.Second, 0}
 )
 
-// restsFor returns the longest time for which at least half of the sessions have been idle, and how many have. Sessions
+// restsFor returns the longest time for which at least half of the sessions have been idle, and those that have. Sessions
 // that are reused within seconds are not surplus, so they are left alone.
-func (p *problem) restsFor(times []time.Duration) (rested string, sessions int) {
+func (p *problem) restsFor(times []time.Duration) (rested string, resting []Session) {
 	for i, d := range times {
-		n := p.count(func(s Session) bool { return s.InState.Duration() >= d })
-		if 2*n >= len(p.sessions) || i == len(times)-1 {
-			return Short(d), n
+		resting = slices.DeleteFunc(slices.Clone(p.sessions), func(s Session) bool { return s.InState.Duration() < d })
+		if 2*len(resting) >= len(p.sessions) || i == len(times)-1 {
+			return Short(d), resting
 		}
 	}
-	return "", 0
+	return "", nil
 }
 
 // backups reports whether the sessions are those of programs that copy the whole database.
@@ -668,6 +668,12 @@ func roleOf(sessions []Session) (name string, super bool) {
 func (p *problem) selector() string {
 	s := p.sessions[0]
 	in := p.inDatabase(s)
+	chosenToo := func(x Session) bool {
+		return x.Database == s.Database && named(x.Application, p.Application) && p.family.name(x) != p.Application
+	}
+	if strings.HasSuffix(p.Application, anyName) && slices.ContainsFunc(p.now.programs(), chosenToo) {
+		return ""
+	}
 	switch {
 	case p.Application == s.Application && s.Application != "", strings.HasSuffix(p.Application, anyName):
 		return " --application=" + ShellQuote(p.Application) + in

@@ -68,9 +68,9 @@ func (p *problem) stepsForUnusedTickets(unused []Session) []Step {
 	if q.selector() == "" {
 		return append(q.stepsToEndIdle(mine[0]), find)
 	}
-	rested, many := q.restsFor(atRest)
-	return append(q.stepsToEnd(mine, Step{
-		Do:      fmt.Sprintf("close the %d that have been idle for %s: each frees its ticket at once (it shows them first, and asks)", many, rested),
+	rested, resting := q.restsFor(atRest)
+	return append(q.stepsToEnd(resting, Step{
+		Do:      fmt.Sprintf("close the %d that have been idle for %s: each frees its ticket at once (it shows them first, and asks)", len(resting), rested),
 		Command: command("close-idle --older-than=" + rested + q.selector()),
 		Hurts:   "the process of these sessions: its pool connects again as soon as it gets tickets",
 	}), find)
