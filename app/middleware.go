@@ -180,7 +180,9 @@ func (a *App) scope(next echo.HandlerFunc) echo.HandlerFunc {
 		if err := next(c); err != nil {
 			return err
 		}
-		a.report.Healthy()
+		if a.db.Connected(ctx) {
+			a.report.Healthy()
+		}
 		return nil
 	}
 }

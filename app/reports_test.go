@@ -233,6 +233,11 @@ func TestAnOutageIsTwoHundredHonestAnswersOneMailOneEventAndOneMailOfItsEnd(t *t
 	if e := string(events.Items("event")[0].Payload); !strings.Contains(e, `"cause":"slots exhausted"`) || innermost(t, []byte(e)) == "" {
 		t.Errorf("the event: %s", e)
 	}
+	mustContain(t, s.get("/admin/login/"), 200, "<h1>") // without a query, so it ends no outage
+	<-time.After(6 * time.Second)
+	if n := len(mails.all()); n != 1 {
+		t.Errorf("%d mails:\n%s", n, mails.all()[n-1])
+	}
 	s.reconfigure(pool)
 	mustContain(t, s.get("/polls/"), 200, "<h1>")
 	dbtest.Eventually(t, "its end is told", func() bool { return len(mails.all()) == 2 })

@@ -178,6 +178,9 @@ func (d *DB) read(ctx context.Context, sql string, args []any, from callSite) (p
 	if err != nil {
 		return nil, err
 	}
+	if r := d.requestOf(ctx); r != nil {
+		r.connected.Store(true)
+	}
 	d.outage.ended()
 	return rows, nil
 }
