@@ -31,6 +31,7 @@ type mail struct {
 	subject, text, id string
 	date              time.Time
 	to                []string // recipients who have not received it yet
+	refused           []error  // by recipients who will not receive it
 	reached           bool     // a recipient has received it
 	err               error    // of the last attempt
 }

@@ -37,16 +37,21 @@ type smtpBackend struct {
 func (b smtpBackend) send(ctx context.Context, m *mail) error {
 	ctx, cancel := context.WithTimeout(ctx, smtpTotal)
 	defer cancel() // closes the connection, which the library leaves open when the greeting, TLS or the login fails
-	var failed []error
+	var later []error
 	m.to = slices.DeleteFunc(slices.Clone(m.to), func(to string) bool {
 		err := b.sendTo(ctx, m, to)
-		m.reached = m.reached || err == nil
-		if err != nil {
-			failed = append(failed, fmt.Errorf("%w (to %s)", err, to))
+		switch {
+		case err == nil:
+			m.reached = true
+			return true
+		case temporary(err):
+			later = append(later, fmt.Errorf("%w (to %s)", err, to))
+			return false
 		}
-		return err == nil || !temporary(err)
+		m.refused = append(m.refused, fmt.Errorf("%w (to %s)", err, to))
+		return true
 	})
-	return errors.Join(failed...)
+	return errors.Join(append(later, m.refused...)...)
 }
 
 func (b smtpBackend) sendTo(ctx context.Context, m *mail, to string) error {

@@ -687,6 +687,9 @@ func TestARefusalForGoodIsNotTriedAgainThoughTheServerHangsUp(t *testing.T) {
 func TestATemporarilyRefusedRecipientMakesNoOtherGetTheMailTwice(t *testing.T) {
 	refusals := 2
 	server := &mailServer{refuse: func(step, arg string) error {
+		if step == "rcpt" && strings.HasPrefix(arg, "gone@") {
+			return &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "no such user"}
+		}
 		if step == "rcpt" && strings.HasPrefix(arg, "grey@") && refusals > 0 {
 			refusals--
 			return &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 7, 1}, Message: "greylisted"}
@@ -694,13 +697,16 @@ func TestATemporarilyRefusedRecipientMakesNoOtherGetTheMailTwice(t *testing.T) {
 		return nil
 	}}
 	startMailServer(t, server, nil)
+	var out console
 	synctest.Test(t, func(t *testing.T) {
 		m := server.config()
-		m.Admins = []string{"a@example.org", "grey@example.org", "b@example.org"}
-		r := open(t, Options{Mail: m})
+		m.Admins = []string{"a@example.org", "grey@example.org", "gone@example.org", "b@example.org"}
+		r := open(t, Options{Mail: m, Log: logTo(&out)})
 		r.Report(busy("/polls/"))
 		pass(time.Hour)
 		shut(t, r)
 	})
 	equal(t, "who got it", strings.Join(server.rcpts, " "), "a@example.org b@example.org grey@example.org")
+	_, end, _ := strings.Cut(out.String(), "a mail did not reach all recipients")
+	contains(t, "the last line of the log", end, "(to gone@example.org)")
 }
