@@ -221,7 +221,7 @@ async function run(form) {
   try {
     const answer = await fetch(`${form.getAttribute("action")}?${new URLSearchParams(new FormData(form))}`, {headers: {Accept: "application/json"}});
     const text = await answer.text();
-    status.textContent = `${name}: ${answer.ok ? "done" : "refused with " + answer.status}.`;
+    status.textContent = `${name}: ${answer.ok ? "done" : "answered with " + answer.status}.`;
     result.textContent = text;
     result.hidden = false;
   } catch (error) {
