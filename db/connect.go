@@ -16,6 +16,7 @@ import (
 type Connector struct {
 	settings Settings
 	config   *pgx.ConnConfig
+	longest  time.Duration // that one attempt may take, at all hosts together
 	breaker  *breaker
 	tickets  *tickets // nil: no budget
 
@@ -43,7 +44,7 @@ func newConnector(s Settings) (*Connector, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Connector{settings: s, config: cc}
+	c := &Connector{settings: s, config: cc, longest: s.ConnectTimeout * time.Duration(max(1, len(s.Hosts.List())))}
 	cc.Tracer = attemptCounter{c}
 	c.breaker = newBreaker(c)
 	return c, nil
@@ -71,7 +72,7 @@ func (c *Connector) Prepare(ctx context.Context, cc *pgx.ConnConfig) error {
 // passed for each host, or ctx ends. A failure is a *ConnError, or ctx's error if the caller's context was cancelled.
 func (c *Connector) Connect(ctx context.Context) (*pgx.Conn, error) {
 	began := time.Now()
-	within, cancel := context.WithTimeout(ctx, c.settings.ConnectTimeout*time.Duration(max(1, len(c.settings.Hosts.List()))))
+	within, cancel := context.WithTimeout(ctx, c.longest)
 	defer cancel()
 	conn, err := c.attempt(ctx)
 	err = c.retry(within, err, func() (err error) {
@@ -157,11 +158,11 @@ func (c *Connector) beforeClose(conn *pgx.Conn) {
 	c.breaker.slotFreed()
 }
 
-// closeAll closes the connections concurrently, until ctx ends.
-func (c *Connector) closeAll(ctx context.Context, conns []*pgx.Conn) {
+// closeAll closes the connections concurrently, and returns when ctx ends, at the latest.
+func closeAll[C any](ctx context.Context, conns []C, end func(C)) {
 	var wg sync.WaitGroup
 	for _, conn := range conns {
-		wg.Go(func() { c.CloseConn(conn) })
+		wg.Go(func() { end(conn) })
 	}
 	done := make(chan struct{})
 	go func() { wg.Wait(); close(done) }() // ends: closeTimeout bounds each

@@ -138,7 +138,10 @@ func (d *DB) Switch(ctx context.Context, s Settings) error {
 	if err != nil {
 		return err
 	}
-	old.Retire(ctx)
+	within, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(d.lifetime, cancel)()
+	old.Retire(within)
 	d.replace(old, next)
 	d.draining.Go(func() {
 		_ = old.Close(d.lifetime)
@@ -150,12 +153,12 @@ func (d *DB) Switch(ctx context.Context, s Settings) error {
 // Close waits for the outstanding leases and closes every connection. If ctx ends first, leases are reclaimed from
 // their holders. Later queries fail with ErrClosed. It may be called twice.
 func (d *DB) Close(ctx context.Context) error {
-	d.switches.Lock()
-	defer d.switches.Unlock()
 	d.closed.Store(true)
 	defer d.abort()
+	defer context.AfterFunc(ctx, d.abort)() // also ends a Switch that is under way
+	d.switches.Lock()
+	defer d.switches.Unlock()
 	defer d.replicas.Load().close(ctx)
-	defer context.AfterFunc(ctx, d.abort)()
 	err := d.source.Load().Close(ctx)
 	d.draining.Wait()
 	return err

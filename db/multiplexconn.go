@@ -54,10 +54,12 @@ func newMuxConn(m *multiplexer, conn *pgx.Conn, pooled bool) *muxConn {
 	}
 	c.front.SetMaxBodyLen(int(m.settings.MaxResult) + 1<<16)
 	m.pooled = m.pooled || pooled
-	c.timer = time.AfterFunc(time.Hour, c.check)
+	wait := time.Hour
 	if m.lifetime > 0 {
-		c.until = time.Now().Add(m.lifetime + rand.N(m.lifetime/10+1)) //nolint:gosec // guessing it gains nothing
+		wait = m.lifetime + rand.N(m.lifetime/10+1) //nolint:gosec // guessing it gains nothing
+		c.until = time.Now().Add(wait)
 	}
+	c.timer = time.AfterFunc(wait, c.check)
 	return c
 }
 

@@ -171,5 +171,5 @@ func (p *persistent) closeIdle(ctx context.Context, retire bool) {
 		p.idle = nil
 	}
 	p.mu.Unlock()
-	p.closeAll(ctx, conns)
+	closeAll(ctx, conns, p.CloseConn)
 }

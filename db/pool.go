@@ -24,6 +24,8 @@ type pool struct {
 	idle    atomic.Int64   // at most the number of idle connections: 0 again whenever pgxpool may have closed one
 	began   []atomic.Int64 // began[i] is when the last lease of the i-th idle connection began, in ticks: see mayCheck
 	retired atomic.Bool
+
+	refreshed atomic.Int64 // when Refresh was called last, in ticks; 0: never
 }
 
 func newPool(s Settings, c *Connector) (*pool, error) {
@@ -109,13 +111,12 @@ func (p *pool) acquireAgain(ctx context.Context, l *Lease, err error) (conn *pgx
 	return conn, err
 }
 
-// mayCheck reports whether pgxpool may check the n-th idle connection, which it hands out next, and that, or the attempt to
-// connect if it fails, may take longer than the timeout. Instead of reading the clock, it compares when the two leases began.
-// The halves allow for the time until pgxpool reads the clock. A bound costs every lease of a busy pool half a microsecond,
-// so there is none for a peek if a whole attempt to connect still fits.
+// mayCheck reports whether pgxpool may check the n-th idle connection, which it hands out next, or connect in place of it,
+// and that may take longer than the timeout. Instead of reading the clock, it compares when the two leases began. The half
+// allows for the time until pgxpool reads the clock. A bound costs every lease of a busy pool half a microsecond, so there
+// is none if a whole attempt to connect still fits.
 func (p *pool) mayCheck(n int64, l *Lease) bool {
-	idle := time.Duration(l.since - p.lastUse(n).Load())
-	return idle > pingAfter/2 || idle > peekAfter/2 && l.waited+p.config.ConnectTimeout > p.timeout
+	return time.Duration(l.since-p.lastUse(n).Load()) > pingAfter/2 || l.waited+p.longest > p.timeout
 }
 
 func (p *pool) lastUse(n int64) *atomic.Int64 { return &p.began[min(max(n, 0), int64(len(p.began))-1)] }
@@ -159,7 +160,7 @@ func (p *pool) Release(l *Lease) {
 	over := p.retired.Load()
 	over = over && !l.awaited()
 	over = over || p.tickets.unwanted(l.conn)
-	if over || !l.Reusable() {
+	if over || !l.Reusable() || p.outdated(l.conn) {
 		p.CloseConn(l.conn) // pgxpool drops a closed connection
 	} else {
 		n := p.idle.Add(1)
@@ -175,7 +176,22 @@ func (p *pool) Forget(l *Lease) {
 
 func (p *pool) Idle() int { return int(p.pgx.Stat().IdleConns()) }
 
-func (p *pool) Refresh(context.Context) { p.pgx.Reset() }
+func (p *pool) Refresh(ctx context.Context) {
+	p.refreshed.Store(ticks())
+	idle := p.pgx.AcquireAllIdle(ctx)
+	p.pgx.Reset() // for those that pgxpool has in its hands at this moment
+	p.destroy(ctx, idle)
+}
+
+// outdated reports whether the connection was opened before the last Refresh.
+func (p *pool) outdated(conn *pgx.Conn) bool {
+	since := p.refreshed.Load()
+	if since == 0 {
+		return false
+	}
+	at, _ := conn.PgConn().CustomData()[opened].(int64)
+	return at < since
+}
 
 func (p *pool) Retire(ctx context.Context) {
 	p.retired.Store(true)
@@ -186,11 +202,10 @@ func (p *pool) closeIdle(ctx context.Context) { p.destroy(ctx, p.pgx.AcquireAllI
 
 func (p *pool) destroy(ctx context.Context, idle []*pgxpool.Conn) {
 	p.idle.Store(0) // it may have counted these connections
-	conns := make([]*pgx.Conn, len(idle))
-	for i, c := range idle {
-		conns[i] = c.Hijack()
-	}
-	p.closeAll(ctx, conns)
+	closeAll(ctx, idle, func(c *pgxpool.Conn) {
+		p.CloseConn(c.Conn())
+		c.Release() // until now pgxpool counted it, so that there are never more backends than max_size
+	})
 }
 
 // Close waits for connections that are still being made, as pgxpool does.

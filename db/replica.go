@@ -355,10 +355,10 @@ func (all *replicas) choose(ctx context.Context) *replica {
 		return nil
 	}
 	seen := Position(r.seen.Load())
-	start := int(all.next.Add(1))
+	start := all.next.Add(1)
 	var first *replica
 	for i := range all.list {
-		one := all.list[(start+i)%len(all.list)]
+		one := all.list[(start+uint32(i))%uint32(len(all.list))]
 		if now := one.state.Load(); now.has(seen) {
 			return one
 		} else if now.why == "" && first == nil {

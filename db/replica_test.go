@@ -277,9 +277,18 @@ func TestReplicasAreSwitchedUnderLoadAndNoReadFailsOrIsStale(t *testing.T) {
 	if err := f.UseReplica(&wrong); err == nil || len(f.Replicas()) != 0 {
 		t.Errorf("a wrong max_lag: %v", err)
 	}
+	var left int
+	var err error
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("%d connections are left, %v", left, err)
+		}
+	})
 	dbtest.Eventually(t, "no connection to the replica is left", func() bool {
-		left := -1 // recovery may cancel the query
-		err := f.standby.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE usename = $1", f.cfg.User).Scan(&left)
+		if f.standby.IsClosed() { // recovery may cancel the query, or end its session
+			f.standby = f.replica.Control(t, f.cfg.Name)
+		}
+		err = f.standby.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE usename = $1", f.cfg.User).Scan(&left)
 		return err == nil && left == 0
 	})
 	if read, voted := stop(); read < 4 || voted < read {

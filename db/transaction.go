@@ -20,6 +20,9 @@ func (l *Lease) transact(ctx context.Context, fn func(Querier) error) (outdated 
 }
 
 func (l *Lease) inTx(ctx context.Context, fn func(Querier) error) error {
+	if err := ctx.Err(); err != nil { // pgx would close the connection
+		return err
+	}
 	l.query.Store(ticks())
 	tx, err := l.conn.Begin(ctx)
 	if err != nil {
@@ -41,6 +44,12 @@ func (l *Lease) inTx(ctx context.Context, fn func(Querier) error) error {
 	l.query.Store(0)
 	if err := fn(transaction{l, tx}); err != nil {
 		return err
+	}
+	switch { // in both, pgx would close the connection, and its backend might run on
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case l.conn.PgConn().IsBusy():
+		return ErrInUse
 	}
 	commitSent = true // whatever comes of it, a rollback would not help
 	l.query.Store(ticks())

@@ -142,3 +142,75 @@ func TestRowsOfATransactionEndWhenItsLeaseIsTakenBack(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestATransactionThatCanNotCommitLeavesNoBackendAtWork(t *testing.T) {
+	d, control, cfg := open(t, pool)
+	err := d.InTx(t.Context(), func(q db.Querier) error {
+		_, err := q.Query(t.Context(), "SELECT CASE WHEN g = 10000 THEN pg_sleep(600)::text ELSE 'x' END FROM generate_series(1, 10000) g") //nolint:sqlclosecheck // the mistake
+		return err
+	})
+	if !errors.Is(err, db.ErrInUse) {
+		t.Error(err)
+	}
+	if n := dbtest.Backends(t, control, cfg.ApplicationName+"/pool"); n > 0 {
+		t.Errorf("%d backends run on", n)
+	}
+}
+
+func TestATransactionWhoseContextHasEndedKeepsItsConnection(t *testing.T) {
+	d, _, _ := open(t, poolRequest)
+	ctx, end := d.Begin(t.Context())
+	defer end()
+	pid := func() (pid int) {
+		must(t, d.QueryRow(ctx, "SELECT pg_backend_pid()").Scan(&pid))
+		return pid
+	}
+	before := pid()
+	for name, early := range map[string]bool{"before it": true, "before its commit": false} {
+		gone, cancel := context.WithCancel(ctx)
+		if early {
+			cancel()
+		}
+		err := d.InTx(gone, func(q db.Querier) error {
+			one(t, q, gone)
+			cancel()
+			return nil
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if now := pid(); now != before {
+			t.Errorf("%s: backend %d, then %d", name, before, now)
+		}
+	}
+}
+
+func TestCloseKeepsToItsContextWhileAStrategyIsReplaced(t *testing.T) {
+	cfg := dbtest.Config(t)
+	cfg.Strategy = db.Multiplex
+	d, err := db.Open(t.Context(), cfg)
+	must(t, err)
+	control := dbtest.Control(t, cfg)
+	read := make(chan error, 1)
+	go func() {
+		_, err := d.Read().Exec(context.Background(), "SELECT pg_sleep(20)")
+		read <- err
+	}()
+	dbtest.Eventually(t, "a read is under way", func() bool {
+		return scan[int](t, control, "SELECT count(*)::int FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()") == 1
+	})
+	go func() {
+		next := cfg
+		perRequest(&next)
+		_ = d.Switch(context.Background(), next)
+	}()
+	<-time.After(100 * time.Millisecond) // so that the switch waits
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	_ = d.Close(ctx)
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	<-read
+}
