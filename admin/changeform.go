@@ -133,9 +133,14 @@ func (r *request) rescue(f *form) error {
 	}
 	f.ID = 0
 	for _, in := range f.Inlines {
-		in.Rows = slices.DeleteFunc(in.Rows, func(row *formRow) bool { return len(row.editable()) == 0 })
+		in.Rows = slices.DeleteFunc(in.Rows, func(row *formRow) bool {
+			return row.Delete || len(row.editable()) == 0 || !in.CanAdd && !row.touched()
+		})
 		for _, row := range in.Rows {
-			row.ID, row.CanDelete, row.Delete = 0, false, false
+			row.ID, row.CanDelete = 0, false
+			if !in.CanAdd {
+				row.Problem = fmt.Sprintf(leftOut, in.Model.Singular)
+			}
 		}
 	}
 	f.Notices = []string{fmt.Sprintf("Someone deleted this %s while you were editing it. What you typed is below: "+

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"ddtb/db"
 )
@@ -38,11 +39,16 @@ func (in *formInline) markConflicts() (conflict bool) {
 			row.ID, row.CanDelete, conflict = 0, false, true
 			row.Problem = fmt.Sprintf("Someone deleted this %s meanwhile. Saving adds it again; "+
 				"empty its fields to leave it out.", in.Model.Singular)
+			if !in.CanAdd {
+				row.Problem = fmt.Sprintf(leftOut, in.Model.Singular)
+			}
 		}
 		in.Rows = append(in.Rows, row)
 	}
 	return conflict
 }
+
+const leftOut = "Someone deleted this %s meanwhile, and you may not add one: saving leaves it out."
 
 // markConflicts compares each posted field with the stored value, and shows both on a conflict. In a row to be deleted,
 // any change by someone else is a conflict, except of volatile fields.
@@ -75,8 +81,22 @@ func (ff *formField) markConflict(now any) (conflict bool) {
 		ff.takeOver(now)
 		return !ff.Volatile
 	}
-	ff.Theirs = cmp.Or(ff.text(now), "nothing")
+	ff.Theirs = cmp.Or(ff.described(now), "nothing")
 	return true
+}
+
+// described returns the value as people read it.
+func (ff *formField) described(value any) string {
+	if ff.Kind != Many {
+		return ff.text(value)
+	}
+	var labels []string
+	for _, o := range ff.Options {
+		if slices.Contains(idsOf(value), o.ID) {
+			labels = append(labels, o.Label)
+		}
+	}
+	return strings.Join(labels, ", ")
 }
 
 // takeOver gives an untouched field the value in the database.
@@ -98,12 +118,12 @@ func (r *request) explainConflict(q db.Querier, f *form) error {
 	if err != nil {
 		return err
 	}
-	who := "Someone"
-	if len(last) > 0 {
-		who = fmt.Sprintf("%s (%s UTC)", last[0].User, last[0].Time.Format(momentForm))
+	who := ""
+	if len(last) > 0 { // perhaps of long ago: not every change is in the history
+		who = fmt.Sprintf(" The last change in its history is by %s (%s UTC).", last[0].User, last[0].Time.Format(momentForm))
 	}
-	f.Notices = []string{fmt.Sprintf("%s changed this %s while you were editing it. Nothing of yours is saved yet: "+
-		"where you both changed something, your version is in the field and theirs is shown beside it; "+
-		"everything else is as it is now. Save again to keep what you see.", who, f.Model.Singular)}
+	f.Notices = []string{fmt.Sprintf("This %s was changed while you were editing it.%s Nothing of yours is saved yet: "+
+		"where both changed something, your version is in the field and the stored one is shown beside it; "+
+		"everything else is as it is now. Save again to keep what you see.", f.Model.Singular, who)}
 	return errConflict
 }

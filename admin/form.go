@@ -229,8 +229,15 @@ func (row *formRow) blank() bool {
 func (row *formRow) fill(stored row) {
 	row.stored, row.Label = stored, stored.label
 	for _, ff := range row.Inputs {
+		now := stored.values[ff.Name]
 		if !ff.Posted {
-			ff.takeOver(stored.values[ff.Name])
+			ff.takeOver(now)
+			continue
+		}
+		for _, o := range ff.Options { // a browser sends no locked box
+			if o.Locked && slices.Contains(idsOf(now), o.ID) {
+				ff.Raw = append(ff.Raw, strconv.FormatInt(o.ID, 10))
+			}
 		}
 	}
 }

@@ -57,6 +57,10 @@ func (l *changelist) read(ctx context.Context, q db.Querier) (err error) {
 			return err
 		}
 	}
+	if l.all && (l.Matches.guessed || l.Matches.N > showAllMax) { // too many by now: pages, as in Django
+		l.all, l.page, l.rows = false, 1, l.rows[:min(len(l.rows), pageSize)]
+		l.params.Del("all")
+	}
 	l.steps, err = l.readSteps(ctx, q)
 	return err
 }

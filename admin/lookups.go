@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"ddtb/app/web"
 )
@@ -82,7 +83,7 @@ func (l *changelist) parseParam(name, value string) bool {
 
 func (l *changelist) parseSearch(text string) bool {
 	words := searchWords(text)
-	if len(l.Model.Search) == 0 || len(text) > maxSearch || !web.IsText(text) || len(words) > maxWords {
+	if len(l.Model.Search) == 0 || utf8.RuneCountInString(text) > maxSearch || !web.IsText(text) || len(words) > maxWords {
 		return false
 	}
 	l.Search = text

@@ -206,6 +206,20 @@ func TestNoRowGetsLostWhenAnotherOneWentMeanwhile(t *testing.T) {
 	}
 }
 
+func TestAnEditOfADeletedChoiceThatCanNotBeAddedIsSaidToBeLost(t *testing.T) {
+	s := newSite(t)
+	s.addStaff("bob", "polls.change_question", "polls.add_question", "polls.change_choice")
+	for _, meanwhile := range []string{
+		`DELETE FROM polls_choice WHERE choice_text = 'A'`,
+		`WITH c AS (DELETE FROM polls_choice) DELETE FROM polls_question`,
+	} {
+		form := s.as("bob").get(change(s.addQuestion("Text", day("2026-11-01"), "A", "B")))
+		s.exec(meanwhile)
+		told := form.send(questionForm, "choice_set-0-choice_text", "A mine").want(http.StatusConflict).says("saving leaves it out")
+		told.send(questionForm).want(http.StatusFound)
+	}
+}
+
 func TestWhatWasTypedForADeletedQuestionCanBeSavedAsANewOne(t *testing.T) {
 	s := newSite(t)
 	id := s.addQuestion("Text", day("2026-11-01"), "A")
@@ -217,6 +231,16 @@ func TestWhatWasTypedForADeletedQuestionCanBeSavedAsANewOne(t *testing.T) {
 	if got := ask[string](s, `SELECT question_text || choice_text FROM polls_question q JOIN polls_choice c ON c.question_id = q.id`); got != "TypedA" {
 		t.Errorf("saved %q", got)
 	}
+	t.Run("without choices that were to be deleted", func(t *testing.T) {
+		id := s.addQuestion("Text", day("2026-11-01"), "Stays", "Goes")
+		form := s.as("ada").get(change(id))
+		s.exec(`DELETE FROM polls_choice`)
+		s.exec(`DELETE FROM polls_question`)
+		form.send(questionForm, "choice_set-1-DELETE", "on").want(http.StatusConflict).send(questionForm).want(http.StatusFound)
+		if got := ask[string](s, `SELECT string_agg(choice_text, ',') FROM polls_choice`); got != "Stays" {
+			t.Errorf("saved %s", got)
+		}
+	})
 	t.Run("without choices that this user could only read", func(t *testing.T) {
 		id := s.addQuestion("Text", day("2026-11-01"), "Read only")
 		s.addStaff("bob", "polls.change_question", "polls.add_question", "polls.view_choice")
@@ -424,6 +448,11 @@ func TestALongListHasPagesOfAHundred(t *testing.T) {
 		t.Errorf("all are %d", len(rows))
 	}
 	v.get("/admin/polls/question/?p=9").want(http.StatusOK).says("Go to the first page")
+	s.exec(`INSERT INTO polls_question (question_text, pub_date) SELECT 'Q' || n, '2026-01-01' FROM generate_series(151, 250) n`)
+	many := v.get("/admin/polls/question/?all=1")
+	if rows, last := many.column(0), many.Find(`a[href="?p=3"]`).Length(); len(rows) != 100 || last == 0 {
+		t.Errorf("of 250, %d rows, and %d links to the last page", len(rows), last)
+	}
 }
 
 func TestAllPagesCanBeSelectedButNotTooMuch(t *testing.T) {
@@ -451,6 +480,15 @@ func TestAnInvalidDateDoesNotWidenWhatIsDeleted(t *testing.T) {
 	}
 	if n := ask[int](s, `SELECT count(*) FROM polls_question`); n != 1 {
 		t.Error("it was deleted")
+	}
+}
+
+func TestASearchHasAsManyCharactersInAnyWriting(t *testing.T) {
+	s := newSite(t)
+	text := strings.Repeat("я", 150)
+	s.addQuestion(text, day("2026-11-01"))
+	if rows := s.as("ada").get("/admin/polls/question/?q=" + url.QueryEscape(text)).want(http.StatusOK).column(0); len(rows) != 1 {
+		t.Errorf("%d rows", len(rows))
 	}
 }
 

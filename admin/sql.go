@@ -97,7 +97,12 @@ func (m *Model) read(
 
 // find reads one row by id, locked if lock is "FOR NO KEY UPDATE" or similar. It returns errGone if there is none.
 func (m *Model) find(ctx context.Context, q db.Querier, fields []*Field, id int64, lock string) (row, error) {
-	rows, err := m.read(ctx, q, fields, "id", "WHERE t.id = $1::bigint "+lock, id)
+	if lock != "" { // by itself: a statement that waited for a lock sees other tables as they were before
+		if _, err := q.Exec(ctx, "SELECT FROM "+ident(m.Table)+" t WHERE t.id = $1::bigint "+lock, id); err != nil {
+			return row{}, fmt.Errorf("lock a %s: %w", m.Singular, err)
+		}
+	}
+	rows, err := m.read(ctx, q, fields, "id", "WHERE t.id = $1::bigint", id)
 	if err != nil {
 		return row{}, err
 	}

@@ -7,6 +7,9 @@ import (
 	"testing"
 
 	"github.com/PuerkitoBio/goquery"
+
+	"ddtb/db"
+	"ddtb/db/dbtest"
 )
 
 const userForm = "#user_form"
@@ -156,6 +159,55 @@ func TestLockedPermissionsStayWhenOthersAreEdited(t *testing.T) {
 		JOIN auth_user u ON u.id = user_id WHERE username = 'bob'`); got != "delete_question,view_choice" {
 		t.Errorf("bob has %s", got)
 	}
+}
+
+func TestLockedPermissionsStayTickedAfterAMistake(t *testing.T) {
+	s := newSite(t)
+	s.addStaff("helper", "auth.change_user")
+	s.addStaff("bob", "polls.delete_question")
+	told := s.as("helper").get(userPath(s, "bob", "change")).send(userForm, "username", "").want(http.StatusOK).says("This field is required.")
+	locked := told.Find(`input[name="user_permissions"][disabled][value="` + permissionID(s, "delete_question") + `"]`)
+	if _, ticked := locked.Attr("checked"); locked.Length() != 1 || !ticked {
+		t.Errorf("%d boxes, ticked: %v", locked.Length(), ticked)
+	}
+}
+
+func TestAPermissionThatWasRevokedDuringASaveStaysRevoked(t *testing.T) {
+	s := newSite(t)
+	s.addStaff("bob", "polls.delete_question")
+	mine := s.as("ada").get(userPath(s, "bob", "change"))
+	told := make(chan *page)
+	err := s.db.InTx(t.Context(), func(q db.Querier) error {
+		_, err := q.Exec(t.Context(), "SELECT FROM auth_user WHERE username = 'bob' FOR UPDATE")
+		if err != nil {
+			return err
+		}
+		if _, err = q.Exec(t.Context(), "DELETE FROM auth_user_user_permissions"); err != nil {
+			return err
+		}
+		go func() { told <- mine.send(userForm, "+user_permissions", permissionID(s, "view_question")) }()
+		dbtest.Eventually(t, "the save waits", func() bool {
+			return ask[bool](s, "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')")
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	(<-told).want(http.StatusConflict).says("Saved by someone else meanwhile: nothing")
+	if n := ask[int](s, "SELECT count(*) FROM auth_user_user_permissions"); n != 0 {
+		t.Errorf("bob has %d permissions", n)
+	}
+}
+
+func TestAConflictNamesPermissions(t *testing.T) {
+	s := newSite(t)
+	s.exec(`INSERT INTO auth_group (name) VALUES ('Editors')`)
+	path := "/admin/auth/group/" + ask[string](s, `SELECT id::text FROM auth_group`) + "/change/"
+	mine, theirs := s.as("ada").get(path), s.as("ada").get(path)
+	theirs.send("#group_form", "permissions", permissionID(s, "add_question")).want(http.StatusFound)
+	mine.send("#group_form", "permissions", permissionID(s, "view_question")).want(http.StatusConflict).
+		says("Saved by someone else meanwhile: Can add question")
 }
 
 func TestNobodyDeletesTheirOwnAccount(t *testing.T) {
