@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -53,7 +52,7 @@ func (s *Site) login(r *request) error {
 		return r.to(s.landing(p.Next))
 	case known && problem.Kind == fault.TooManyTries:
 		status = http.StatusTooManyRequests
-		r.slowedDown(err)
+		web.SetRetryAfter(r.Context, problem.RetryAfter)
 	case !errors.Is(err, auth.ErrWrongLogin):
 		return err
 	}
@@ -78,15 +77,6 @@ func (s *Site) landing(next string) string {
 		return next
 	}
 	return cmp.Or(s.Urgent(), root)
-}
-
-// slowedDown sets Retry-After for the client.
-func (r *request) slowedDown(err error) {
-	after := 5 * time.Second
-	if slow, ok := errors.AsType[*auth.SlowedError](err); ok {
-		after = slow.After
-	}
-	web.SetRetryAfter(r.Context, after)
 }
 
 func (r *request) showLogin(status int, p loginPage) error {

@@ -39,7 +39,7 @@ func (s *Site) changePassword(r *request) error {
 	case ok && known.Kind == fault.Invalid:
 		return r.showPassword(http.StatusOK, passwordPage{New: known.Public})
 	case ok && known.Kind == fault.TooManyTries:
-		r.slowedDown(err)
+		web.SetRetryAfter(r.Context, known.RetryAfter)
 		return r.showPassword(http.StatusTooManyRequests, passwordPage{Problem: known.Public})
 	}
 	return err

@@ -58,7 +58,7 @@ func newSiteOn(t testing.TB, cfg config.Database) *site {
 		s.Close()
 		_ = d.Close(context.Background())
 	})
-	if _, err := s.users.CreateSuperuser(t.Context(), "ada", "ada@example.org", password); err != nil {
+	if _, err := s.users.CreateSuperuser(t.Context(), "ada", "ada@example.org", password, false); err != nil {
 		t.Fatal(err)
 	}
 	return s

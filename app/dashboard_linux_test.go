@@ -40,7 +40,7 @@ func benchmarkDashboard(b *testing.B, viewers int) {
 	cookies := []string{s.login("ada")}
 	for i := range viewers / 20 { // one user may watch in 20 windows
 		name := fmt.Sprintf("ada%d", i)
-		if _, err := s.accounts().CreateSuperuser(b.Context(), name, "", testPassword); err != nil {
+		if _, err := s.accounts().CreateSuperuser(b.Context(), name, "", testPassword, false); err != nil {
 			b.Fatal(err)
 		}
 		cookies = append(cookies, s.login(name))

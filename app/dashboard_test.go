@@ -44,7 +44,7 @@ func boardOn(t testing.TB, cfg config.Database, set func(*config.Config)) *site 
 		}
 	})
 	s.loadDemo()
-	if _, err := s.accounts().CreateSuperuser(t.Context(), "ada", "", testPassword); err != nil {
+	if _, err := s.accounts().CreateSuperuser(t.Context(), "ada", "", testPassword, false); err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -72,7 +72,7 @@ func (s *site) login(name string) (cookie string) {
 // addStaff creates a user with access to the admin and no permissions.
 func (s *site) addStaff(control *pgx.Conn, name string) {
 	s.t.Helper()
-	if _, err := s.accounts().CreateSuperuser(s.t.Context(), name, "", testPassword); err != nil {
+	if _, err := s.accounts().CreateSuperuser(s.t.Context(), name, "", testPassword, false); err != nil {
 		s.t.Fatal(err)
 	}
 	s.sql(control, `UPDATE auth_user SET is_superuser = false WHERE username = $1`, name)

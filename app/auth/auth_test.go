@@ -27,7 +27,7 @@ func open(t *testing.T) (*auth.Service, *db.DB) {
 	t.Helper()
 	d := dbtest.Open(t)
 	s := auth.New(d, config.Admin{SessionAge: time.Hour}, nil)
-	if _, err := s.CreateSuperuser(t.Context(), "ada", "ada@example.org", good); err != nil {
+	if _, err := s.CreateSuperuser(t.Context(), "ada", "ada@example.org", good, false); err != nil {
 		t.Fatal(err)
 	}
 	return s, d
@@ -85,7 +85,7 @@ func TestASuperuserIsRefusedForAWeakPasswordABadNameOrOneThatIsTaken(t *testing.
 		{"ada", "", good, fault.Conflict, "taken"},
 		{"ａｄａ", "", good, fault.Conflict, "taken"}, // NFKC makes it "ada"
 	} {
-		_, err := s.CreateSuperuser(t.Context(), c.name, c.email, c.password)
+		_, err := s.CreateSuperuser(t.Context(), c.name, c.email, c.password, false)
 		if fault.KindOf(err) != c.kind || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%q %q: got %v", c.name, c.email, err)
 		}
@@ -241,8 +241,8 @@ func TestFailuresSlowDownTheirAddressAndNotTheOwnerElsewhere(t *testing.T) {
 		}
 	}
 	_, err := s.Login(t.Context(), "ada", good, here, "")
-	slow, ok := errors.AsType[*auth.SlowedError](err)
-	if fault.KindOf(err) != fault.TooManyTries || !ok || slow.After <= 0 || slow.After > 5*time.Minute {
+	slow, ok := errors.AsType[*fault.Error](err)
+	if !ok || slow.Kind != fault.TooManyTries || slow.RetryAfter <= 0 || slow.RetryAfter > 5*time.Minute {
 		t.Errorf("the sixth from here: %v", err)
 	}
 	if _, err := s.Login(t.Context(), "ada", good, there, ""); err != nil {
@@ -309,7 +309,7 @@ func TestNoLeaseIsHeldWhileAPasswordIsHashed(t *testing.T) {
 	}
 	defer d.Close(context.WithoutCancel(t.Context()))
 	s := auth.New(d, config.Admin{SessionAge: time.Hour}, nil)
-	if _, err := s.CreateSuperuser(t.Context(), "ada", "", good); err != nil {
+	if _, err := s.CreateSuperuser(t.Context(), "ada", "", good, false); err != nil {
 		t.Fatal(err)
 	}
 	entered, leave := auth.OccupyHasher(s)

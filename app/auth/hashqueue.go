@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	"ddtb/app/fault"
 )
@@ -30,7 +31,10 @@ type hashTurn struct {
 	answer    chan error // nil: it is its turn
 }
 
-var errTooManySignIn = fault.New(fault.TooManyTries, "Too many people are signing in at this moment. Try again in a few seconds.")
+var errTooManySignIn = &fault.Error{
+	Kind: fault.TooManyTries, RetryAfter: 5 * time.Second,
+	Public: "Too many people are signing in at this moment. Try again in a few seconds.",
+}
 
 // enter waits for a turn. It fails if too many are waiting and none of them is more suspect.
 func (h *hasher) enter(ctx context.Context, suspicion int) error {

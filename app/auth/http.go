@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -96,11 +95,8 @@ func Ended(ctx context.Context) (username string) {
 	if v.secret == "" {
 		return ""
 	}
-	_, _, err := load(ctx, v.service.db, v.key)
-	if ended, ok := errors.AsType[*endedError](err); ok {
-		return ended.username
-	}
-	return ""
+	_, _, username, _ = load(ctx, v.service.db, v.key)
+	return username
 }
 
 // Recheck returns the request's user from the database: for every change.

@@ -125,8 +125,8 @@ func TestTheDelayGrowsIsBoundedAndEnds(t *testing.T) {
 	th, now := newThrottle(), time.Unix(0, 0)
 	wait := func() time.Duration {
 		_, err := th.begin("ada", "192.0.2.1", now)
-		if slow, ok := errors.AsType[*SlowedError](err); ok {
-			return slow.After
+		if slow, ok := errors.AsType[*fault.Error](err); ok {
+			return slow.RetryAfter
 		}
 		return 0
 	}

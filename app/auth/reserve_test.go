@@ -28,7 +28,7 @@ func exhausted(t *testing.T) (with func(reserve auth.Runner) *auth.Service, over
 	with = func(reserve auth.Runner) *auth.Service {
 		return auth.New(d, config.Admin{SessionAge: time.Hour}, reserve)
 	}
-	if _, err := with(nil).CreateSuperuser(t.Context(), "ada", "", good); err != nil {
+	if _, err := with(nil).CreateSuperuser(t.Context(), "ada", "", good, false); err != nil {
 		t.Fatal(err)
 	}
 	lease, err := d.Acquire(t.Context())

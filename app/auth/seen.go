@@ -158,8 +158,8 @@ func cannotAsk(err error) bool {
 // ask looks up the session in the database, and caches the result.
 func (s *Service) ask(ctx context.Context, q db.Querier, key secretHash, epoch int) (*User, error) {
 	now := s.now() // before the query: the result is at least this new
-	u, left, err := load(ctx, q, key)
-	if _, ended := errors.AsType[*endedError](err); err != nil && !ended {
+	u, left, _, err := load(ctx, q, key)
+	if err != nil {
 		return nil, err
 	}
 	s.seen.put(key, sighting{user: u, checked: now, expires: now.Add(left)}, epoch)

@@ -41,7 +41,7 @@ func signedIn(t *testing.T, d *db.DB) (s *auth.Service, secret string, forward f
 	s = auth.New(d, config.Admin{SessionAge: time.Hour}, nil)
 	now := time.Now()
 	auth.SetClock(s, func() time.Time { return now })
-	if _, err := s.CreateSuperuser(t.Context(), "ada", "", good); err != nil {
+	if _, err := s.CreateSuperuser(t.Context(), "ada", "", good, false); err != nil {
 		t.Fatal(err)
 	}
 	return s, login(t, s, good).Secret, func(by time.Duration) { now = now.Add(by) }

@@ -57,14 +57,11 @@ func RefusalReason(err error) (username, reason string) {
 	if e, ok := errors.AsType[*refusedError](err); ok {
 		return e.username, e.reason
 	}
-	if e, ok := errors.AsType[*SlowedError](err); ok {
-		return "", e.Error()
-	}
 	return "", err.Error()
 }
 
 // Login starts a session for a staff member, and ends the session with the secret old, if any. It returns
-// ErrWrongLogin, or TooManyTries around a SlowedError after repeated failures of this name from this address.
+// ErrWrongLogin, or TooManyTries after repeated failures of this name from this address.
 func (s *Service) Login(ctx context.Context, username, password, address, old string) (Session, error) {
 	username = NormalUsername(username)
 	if ValidateUsername(username) != "" { // PostgreSQL could not compare it, or the throttle would store a megabyte
@@ -212,28 +209,21 @@ func (s *Service) changePassword(ctx context.Context, u *User, old, password str
 	return session, err
 }
 
-// endedError means that a session ended because its user's password hash has changed since the login.
-type endedError struct{ username string }
-
-func (e *endedError) Error() string {
-	return "the password hash of " + e.username + " has changed since the login"
-}
-
-// load queries the session's user, and how long the session lasts by the database's clock: nil if there is none. An ended
-// session is an *endedError.
-func load(ctx context.Context, q db.Querier, key secretHash) (*User, time.Duration, error) {
-	var left float64 // in seconds
+// load queries the session's user, and how long the session lasts by the database's clock: nil if there is none. ended is
+// the username if it ended because the password hash has changed since the login.
+func load(ctx context.Context, q db.Querier, key secretHash) (u *User, left time.Duration, ended string, err error) {
+	var seconds float64
 	var unchanged bool
-	u, err := scanUser(q.QueryRow(ctx, `SELECT `+userSQL+`, extract(epoch FROM s.expires - now())::float8, s.password_mark = sha256(convert_to(u.password, 'UTF8'))
+	u, err = scanUser(q.QueryRow(ctx, `SELECT `+userSQL+`, extract(epoch FROM s.expires - now())::float8, s.password_mark = sha256(convert_to(u.password, 'UTF8'))
 		FROM ddtb_session s JOIN auth_user u ON u.id = s.user_id
-		WHERE s.secret_hash = $1 AND s.expires > now() AND u.is_active`, key[:]), &left, &unchanged)
+		WHERE s.secret_hash = $1 AND s.expires > now() AND u.is_active`, key[:]), &seconds, &unchanged)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		return nil, 0, nil
+		return nil, 0, "", nil
 	case err != nil:
-		return nil, 0, fmt.Errorf("look up a session: %w", err)
+		return nil, 0, "", fmt.Errorf("look up a session: %w", err)
 	case !unchanged:
-		return nil, 0, &endedError{u.Username}
+		return nil, 0, u.Username, nil
 	}
-	return u, time.Duration(left * float64(time.Second)), nil
+	return u, time.Duration(seconds * float64(time.Second)), "", nil
 }

@@ -2,7 +2,6 @@ package auth
 
 import (
 	"errors"
-	"fmt"
 	"math"
 	"net/netip"
 	"sync"
@@ -19,13 +18,6 @@ const (
 	forgetAfter      = time.Hour
 	maxTracked       = 10_000 // names and addresses; of more, old ones are evicted, see put
 )
-
-// SlowedError means that a login was not tried because too many have failed.
-type SlowedError struct{ After time.Duration }
-
-func (e *SlowedError) Error() string {
-	return fmt.Sprintf("too many failed logins: wait %s", e.After.Round(time.Second))
-}
 
 // throttle counts failed logins in memory. An attempt counts as failed from its start, so that concurrent attempts
 // can't bypass the limit.
@@ -63,8 +55,8 @@ type attempt struct {
 	suspicion int
 }
 
-// try runs an attempt to sign in, unless too many have failed: then it returns a fault around a SlowedError. An attempt
-// that fails for another reason than what was typed does not count.
+// try runs an attempt to sign in, unless too many have failed: then it returns TooManyTries. An attempt that fails
+// for another reason than what was typed does not count.
 func (t *throttle) try(
 	username, address string, now time.Time, attempt func(suspicion int) (Session, error),
 ) (Session, error) {
@@ -82,7 +74,7 @@ func (t *throttle) try(
 	return session, err
 }
 
-// begin starts a login attempt, or returns a fault around a SlowedError.
+// begin starts a login attempt, or returns TooManyTries.
 func (t *throttle) begin(username, address string, now time.Time) (*attempt, error) {
 	address = network(address)
 	a := &attempt{t: t, pair: address + " " + username, address: address, now: now}
@@ -94,8 +86,9 @@ func (t *throttle) begin(username, address string, now time.Time) (*attempt, err
 		if seconds == 1 {
 			unit = "second"
 		}
-		return nil, fault.Wrap(fault.TooManyTries, &SlowedError{wait},
-			fmt.Sprintf("Too many failed logins. Try again in %.0f %s.", seconds, unit))
+		slow := fault.New(fault.TooManyTries, "Too many failed logins. Try again in %.0f %s.", seconds, unit)
+		slow.RetryAfter = wait
+		return nil, slow
 	}
 	t.count(a.pair, freeTries, now)
 	t.count(a.address, freeTriesAddress, now)

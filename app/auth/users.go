@@ -92,22 +92,9 @@ func one(row pgx.Row) (*User, error) {
 }
 
 // CreateSuperuser creates a user with all permissions, and returns their id. An invalid username or password is
-// Invalid, with all mistakes; a username that exists is Conflict.
-func (s *Service) CreateSuperuser(ctx context.Context, username, email, password string) (id int64, err error) {
-	return s.createSuperuser(ctx, username, email, func(u User) (string, error) { return s.HashPassword(ctx, password, u) })
-}
-
-// CreateSuperuserAnyway is CreateSuperuser with a password that may be weak, but not empty or longer than MaxPassword.
-func (s *Service) CreateSuperuserAnyway(ctx context.Context, username, email, password string) (id int64, err error) {
-	if password == "" || len(password) > MaxPassword {
-		return s.CreateSuperuser(ctx, username, email, password) // which says why not
-	}
-	return s.createSuperuser(ctx, username, email, func(User) (string, error) { return s.hasher.hash(ctx, password) })
-}
-
-func (s *Service) createSuperuser(
-	ctx context.Context, username, email string, hashed func(User) (string, error),
-) (id int64, err error) {
+// Invalid, with all mistakes; a username that exists is Conflict. weak allows a weak password, but none that is empty or
+// longer than MaxPassword.
+func (s *Service) CreateSuperuser(ctx context.Context, username, email, password string, weak bool) (id int64, err error) {
 	u := User{Username: NormalUsername(username), Email: NormalEmail(email)}
 	if problem := ValidateUsername(u.Username); problem != "" {
 		return 0, fault.New(fault.Invalid, "Username: %s", problem)
@@ -115,7 +102,12 @@ func (s *Service) createSuperuser(
 	if !ValidEmail(u.Email) {
 		return 0, fault.New(fault.Invalid, "Enter a valid email address.")
 	}
-	hash, err := hashed(u)
+	var hash string
+	if weak && password != "" && len(password) <= MaxPassword {
+		hash, err = s.hasher.hash(ctx, password)
+	} else {
+		hash, err = s.HashPassword(ctx, password, u)
+	}
 	if err != nil {
 		return 0, err
 	}

@@ -6,21 +6,22 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
-// Kind is the kind of a failure, as far as the response depends on it.
+// Kind is the kind of a failure, as far as the response depends on it: the status that app/web gives it.
 type Kind int
 
-// The kinds, and the status of each in app/web.
+// The kinds.
 const (
-	Internal     Kind = iota // 500: a bug, or anything else
-	Invalid                  // 400: a parameter or a form is malformed
-	Forbidden                // 403: the user is known, and not allowed
-	NotFound                 // 404
-	Conflict                 // 409: someone else changed the row, or a constraint forbids it
-	TooLarge                 // 413: the body exceeds its limit
-	TooManyTries             // 429: rate limited
-	Busy                     // 503: a deliberate limit on concurrent use; nothing is wrong
+	Invalid      Kind = 400 // a parameter or a form is malformed
+	Forbidden    Kind = 403 // the user is known, and not allowed
+	NotFound     Kind = 404
+	Conflict     Kind = 409 // someone else changed the row, or a constraint forbids it
+	TooLarge     Kind = 413 // the body exceeds its limit
+	TooManyTries Kind = 429 // rate limited
+	Internal     Kind = 500 // a bug, or anything else
+	Busy         Kind = 503 // a deliberate limit on concurrent use; nothing is wrong
 )
 
 // Error carries two messages: Public for the user, Err for the log.
@@ -28,6 +29,8 @@ type Error struct {
 	Kind   Kind
 	Public string // one sentence without secrets: what happened, and what to do
 	Err    error  // the private cause, or nil
+
+	RetryAfter time.Duration // of TooManyTries: not before
 }
 
 // New returns an error of the kind with a public message.

@@ -61,7 +61,7 @@ func ProblemOf(err error) Problem {
 		return unavailable(ce)
 	}
 	if fe, ok := errors.AsType[*fault.Error](err); ok && fe.Kind != fault.Internal {
-		p := plain(statuses[fe.Kind], fe.Public)
+		p := plain(int(fe.Kind), fe.Public)
 		if fe.Kind == fault.Busy {
 			p.RetryAfter = retryAfter
 		}
@@ -147,17 +147,6 @@ func (p Problem) passes() bool { return p.Status == http.StatusServiceUnavailabl
 
 func plain(status int, detail string) Problem {
 	return Problem{Status: status, Title: http.StatusText(status), Detail: detail}
-}
-
-// statuses are the statuses of faults, but for Internal.
-var statuses = map[fault.Kind]int{
-	fault.Invalid:      http.StatusBadRequest,
-	fault.Forbidden:    http.StatusForbidden,
-	fault.NotFound:     http.StatusNotFound,
-	fault.Conflict:     http.StatusConflict,
-	fault.TooLarge:     http.StatusRequestEntityTooLarge,
-	fault.TooManyTries: http.StatusTooManyRequests,
-	fault.Busy:         http.StatusServiceUnavailable,
 }
 
 func httpSentence(status int) string {

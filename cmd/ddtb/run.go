@@ -244,7 +244,7 @@ func ensureAdmin(ctx context.Context, users *auth.Service, passwordFile string) 
 	if err := os.WriteFile(passwordFile, []byte(password+"\n"), 0o600); err != nil {
 		return "", fmt.Errorf("keep the admin's password: %w", err)
 	}
-	_, err = users.CreateSuperuser(ctx, demoAdmin, "", password)
+	_, err = users.CreateSuperuser(ctx, demoAdmin, "", password, false)
 	return "password " + password, err
 }
 

@@ -106,12 +106,8 @@ func (c *cli) createSilently(ctx context.Context, users *auth.Service, private b
 	if username == "" || password == "" {
 		return errors.New("--noinput needs --username or DJANGO_SUPERUSER_USERNAME, and DJANGO_SUPERUSER_PASSWORD in the environment")
 	}
-	create := users.CreateSuperuser
 	problems := auth.ValidatePassword(password, auth.User{Username: auth.NormalUsername(username), Email: email})
-	if len(problems) > 0 && private {
-		create = users.CreateSuperuserAnyway
-	}
-	_, err := create(ctx, username, email, password)
+	_, err := users.CreateSuperuser(ctx, username, email, password, private)
 	if err == nil && len(problems) > 0 {
 		c.log.Warn("the password is weak; it is accepted since server.addr is on the loopback interface", "problems", strings.Join(problems, " "))
 	}
@@ -145,7 +141,7 @@ func (c *cli) createAsking(ctx context.Context, users *auth.Service, username, e
 	if err != nil {
 		return err
 	}
-	if _, err := users.CreateSuperuserAnyway(ctx, username, email, password); err != nil {
+	if _, err := users.CreateSuperuser(ctx, username, email, password, true); err != nil {
 		return err
 	}
 	c.say("Superuser %s was made.\n", username)
