@@ -37,6 +37,19 @@ func TestSecretsNeverPrint(t *testing.T) {
 	equal(t, "the secret itself", Secret(secret).Reveal(), secret)
 }
 
+func TestAMistakeShowsNoURL(t *testing.T) {
+	const user = "postgres://ops:hunter2@h:5432/wall"
+	for name, content := range map[string]string{
+		"the endpoint of traces": "[tracing]\nendpoint = 'http://ops:hunter2@otel:4318'", "a host": "[databases.default]\nhost = '" + user + "'",
+		"a list of hosts": "[databases.default]\nhosts = ['ops:hunter2@h']", "the address of the site": "[server]\nbase_url = 'https://h/?key=hunter2'",
+		"a name": "[databases.default]\nname = '" + user + strings.Repeat("x", 40) + "'",
+	} {
+		if _, err := load(t, content); err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {

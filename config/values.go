@@ -183,8 +183,8 @@ func (k *key) words() ([]string, bool) {
 
 // refuse describes the value found and the allowed ones. It never shows a secret.
 func (k *key) refuse(found any) string {
-	if k.secret() {
-		return k.unshown()
+	if text, is := found.(string); k.secret() || is && strings.ContainsAny(text, "@?") && !strings.HasPrefix(k.allow, "mail") {
+		return k.unshown() // perhaps a URL with a password or a token
 	}
 	message := fmt.Sprintf("found %s; allowed is %s", describe(found), k.allowed())
 	if text, is := found.(string); is {
