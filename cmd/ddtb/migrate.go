@@ -67,36 +67,38 @@ func (c *cli) migrateUp(ctx context.Context, d config.Database) error {
 }
 
 func (c *cli) migrateDown(ctx context.Context, d config.Database, yes bool) error {
+	var newest int64 // any
 	if !yes {
-		if err := c.confirmDown(ctx, d); err != nil {
+		var err error
+		if newest, err = c.confirmDown(ctx, d); err != nil {
 			return err
 		}
 	}
-	m, err := migrations.Down(ctx, d)
+	m, err := migrations.Down(ctx, d, newest)
 	if err == nil {
 		c.say("Took back %s\n", m.Name)
 	}
 	return err
 }
 
-// confirmDown asks whether the newest migration may go, if there is one.
-func (c *cli) confirmDown(ctx context.Context, d config.Database) error {
+// confirmDown asks whether the newest migration may go, if there is one, and returns its version.
+func (c *cli) confirmDown(ctx context.Context, d config.Database) (version int64, err error) {
 	steps, err := migrations.Status(ctx, d)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	steps = slices.DeleteFunc(steps, func(m migrations.Step) bool { return m.Pending })
 	if len(steps) == 0 {
-		return migrations.ErrNone
+		return 0, migrations.ErrNone
 	}
 	newest := steps[len(steps)-1]
 	cc, err := db.ConnConfig(db.Direct(d), d.ApplicationName)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	c.say("Database %s on %s port %d:\nthis takes back %s, and drops what it made with all data in it.\n",
 		cc.Database, cc.Host, cc.Port, cmp.Or(newest.Name, fmt.Sprint(newest.Version)))
-	return c.confirm(ctx, "Go on?", "nothing was changed", "add --yes to take it back")
+	return newest.Version, c.confirm(ctx, "Go on?", "nothing was changed", "add --yes to take it back")
 }
 
 func (c *cli) migrateStatus(ctx context.Context, d config.Database) error {

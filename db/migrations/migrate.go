@@ -71,16 +71,23 @@ func Up(ctx context.Context, cfg db.Settings) ([]Step, error) {
 // ErrNone is the error of Down if there is no step to revert.
 var ErrNone = errors.New("the database is at no migration: there is nothing to take back")
 
-// Down reverts the last step, with the data in its tables, and returns which one it was. The tables of polls and users
+// Down reverts the last step, with the data in its tables, and returns which one it was. A version other
+// than 0 is the one to revert: if another process has reverted it meanwhile, Down reverts nothing. The tables of polls and users
 // are also Django's: in a database that a Django application has used (django_migrations) Down reverts nothing.
-func Down(ctx context.Context, cfg db.Settings) (Step, error) {
+func Down(ctx context.Context, cfg db.Settings, version int64) (Step, error) {
 	if err := refuseDjangos(ctx, cfg); err != nil {
 		return Step{}, err
 	}
 	var undone Step
 	err := migrating(ctx, cfg, func(p *goose.Provider) error {
-		r, err := p.Down(ctx)
+		take := p.Down
+		if version != 0 { // goose looks again under its lock
+			take = func(ctx context.Context) (*goose.MigrationResult, error) { return p.ApplyVersion(ctx, version, false) }
+		}
+		r, err := take(ctx)
 		switch {
+		case errors.Is(err, goose.ErrNotApplied):
+			return fmt.Errorf("migration %d was taken back meanwhile: nothing was changed", version)
 		case errors.Is(err, goose.ErrNoNextVersion):
 			return ErrNone
 		case err != nil:

@@ -178,12 +178,12 @@ func TestDownTakesBackOneStepAtATime(t *testing.T) {
 	steps := status(t, cfg)
 	slices.Reverse(steps)
 	for _, step := range steps {
-		undone, err := migrations.Down(t.Context(), cfg)
+		undone, err := migrations.Down(t.Context(), cfg, 0)
 		if err != nil || undone.Version != step.Version || undone.Name != step.Name {
 			t.Fatalf("undone %+v, %v; the last was %+v", undone, err, step)
 		}
 	}
-	if undone, err := migrations.Down(t.Context(), cfg); !errors.Is(err, migrations.ErrNone) {
+	if undone, err := migrations.Down(t.Context(), cfg, 0); !errors.Is(err, migrations.ErrNone) {
 		t.Errorf("with nothing left it took back %+v, %v", undone, err)
 	}
 	if applied, err := migrations.Up(t.Context(), cfg); err != nil || len(applied) != len(steps) {
@@ -191,11 +191,29 @@ func TestDownTakesBackOneStepAtATime(t *testing.T) {
 	}
 }
 
+func TestDownTakesBackNoOtherStepThanTheOneThatWasAskedFor(t *testing.T) {
+	cfg := dbtest.Config(t)
+	steps := status(t, cfg)
+	newest := steps[len(steps)-1]
+	if undone, err := migrations.Down(t.Context(), cfg, newest.Version); err != nil || undone.Version != newest.Version {
+		t.Fatalf("%+v, %v", undone, err)
+	}
+	before := status(t, cfg)
+	if undone, err := migrations.Down(t.Context(), cfg, newest.Version); err == nil || !strings.Contains(err.Error(), "was taken back meanwhile") {
+		t.Errorf("a second time: %+v, %v", undone, err)
+	}
+	for i, step := range status(t, cfg) {
+		if step.Pending != before[i].Pending {
+			t.Errorf("%s: pending %v", step.Name, step.Pending)
+		}
+	}
+}
+
 func TestDownTakesBackNothingThatDjangoShares(t *testing.T) {
 	cfg := dbtest.Config(t)
 	control := dbtest.Control(t, cfg)
 	run(t, control, "CREATE TABLE django_migrations ()")
-	if undone, err := migrations.Down(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "Django") {
+	if undone, err := migrations.Down(t.Context(), cfg, 0); err == nil || !strings.Contains(err.Error(), "Django") {
 		t.Errorf("undone %+v, %v", undone, err)
 	}
 	if err := migrations.Check(t.Context(), control); err != nil {
@@ -236,7 +254,7 @@ func TestASchemaThatIsNotTheProgramsIsReported(t *testing.T) {
 	says("migration 99999", "newer", "update ddtb")
 	for name, act := range map[string]func() error{
 		"up":   func() error { _, err := migrations.Up(t.Context(), cfg); return err },
-		"down": func() error { _, err := migrations.Down(t.Context(), cfg); return err },
+		"down": func() error { _, err := migrations.Down(t.Context(), cfg, 0); return err },
 	} {
 		if err := act(); err == nil || !strings.Contains(err.Error(), "newer") {
 			t.Errorf("%s on a newer database: %v", name, err)
