@@ -85,6 +85,8 @@ func (c *cli) checkLogin(ctx context.Context, d config.Database) error {
 		return fmt.Errorf("the login fails: %w", err)
 	}
 	defer db.Disconnect(conn)
+	ctx, cancel := context.WithTimeout(ctx, schemaTimeout)
+	defer cancel()
 	var user, database, version string
 	err = conn.QueryRow(ctx, "SELECT current_user, current_database(), current_setting('server_version')",
 		pgx.QueryExecModeSimpleProtocol).Scan(&user, &database, &version)

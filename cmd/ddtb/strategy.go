@@ -88,6 +88,10 @@ func (c *cli) switchStrategy(ctx context.Context, cfg *config.Config, addr, name
 		return fmt.Errorf("the server on %s does not read %s, so nothing was written: name its file with --config, "+
 			"or switch on its dashboard, http://%s/admin/connections/", addr, cfg.File, addr)
 	}
+	if now := server.Info.Strategy; down == nil && now != name && cfg.Databases["default"].Strategy == name && cfg.Origins[strategyKey].File != "" {
+		return fmt.Errorf("%s says %q already, and the server on %s uses %q: somebody switched it on its dashboard, so switch it "+
+			"back on http://%s/admin/connections/ or restart it; or it refused the file, and its log says why", cfg.File, name, addr, now, addr)
+	}
 	if err := config.SetText(cfg.File, strategyKey, name); err != nil {
 		return err
 	}
