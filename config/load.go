@@ -181,7 +181,8 @@ func (l *loader) expand(path string, k *key, o Origin) string {
 func (l *loader) readFlags() {
 	l.layer++
 	for _, f := range l.options.Flags {
-		l.setText(f.Key, f.Value, Origin{Flag: f.Name})
+		k := l.byName[f.Key]
+		l.set(k, k.parse(f.Value), Origin{Flag: f.Name})
 	}
 }
 

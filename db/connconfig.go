@@ -43,6 +43,10 @@ func ConnConfig(cfg Settings, application string) (*pgx.ConnConfig, error) {
 	if strings.ContainsRune(secret.Reveal()+application, 0) { // the driver checks what it parses below
 		return nil, fmt.Errorf("connecting to database %q: its password or application name contains a NUL character, which PostgreSQL can't take", cfg.Name)
 	}
+	var noTLS [][2]string
+	if cfg.SSLMode == "disable" { // else a root certificate, also the environment's, may turn TLS on
+		cfg.SSLRootCert, noTLS = "", [][2]string{{"sslrootcert", ""}}
+	}
 	if err := CheckFiles(cfg.SSLRootCert, cfg.SSLCert, cfg.SSLKey); err != nil {
 		return nil, fmt.Errorf("connecting to database %q: %w", cfg.Name, err)
 	}
@@ -56,7 +60,7 @@ func ConnConfig(cfg Settings, application string) (*pgx.ConnConfig, error) {
 		{"sslmode", cmp.Or(cfg.SSLMode, "prefer")},
 		{"connect_timeout", "0"}, // set below: here it allows whole seconds only
 		{"target_session_attrs", cmp.Or(cfg.TargetSessionAttrs, "any")},
-	}) + optional([][2]string{
+	}) + keywords(noTLS) + optional([][2]string{
 		{"sslrootcert", cfg.SSLRootCert},
 		{"sslcert", cfg.SSLCert},
 		{"sslkey", cfg.SSLKey},

@@ -59,6 +59,17 @@ func TestTheEnvironmentDoesNotReachAConnectionASecondTime(t *testing.T) {
 	}
 }
 
+func TestARootCertificateTurnsNoTLSOn(t *testing.T) {
+	for _, root := range []string{"system", "/missing.pem"} {
+		t.Setenv("PGSSLROOTCERT", root)
+		cfg := db.DefaultSettings()
+		cfg.Host, cfg.SSLMode, cfg.SSLRootCert = "127.0.0.1", "disable", root
+		if cc, err := db.ConnConfig(cfg, "a"); err != nil || cc.TLSConfig != nil {
+			t.Errorf("%s: %v, %v", root, cc, err)
+		}
+	}
+}
+
 func TestWithoutAHostTheMachinesOwnSocketIsMeant(t *testing.T) {
 	cc := connConfig(t, config.Database{Name: "a", User: "b"})
 	if !filepath.IsAbs(cc.Host) && cc.Host != "localhost" {

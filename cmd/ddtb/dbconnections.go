@@ -196,8 +196,19 @@ func onlyFlagsOf(cmd *cobra.Command, a action) (err error) {
 	return err
 }
 
+// unknown gives an error before the verdict the code that monitoring plugins have for it.
+func unknown(err error) error {
+	if e, is := errors.AsType[*exitError](err); err == nil || is && e.err == nil {
+		return err
+	}
+	return &exitError{int(activity.Unknown), err}
+}
+
 // startWith is start; an application given as "" means the sessions without a name.
-func (d *connections) startWith(cmd *cobra.Command, a action) error {
+func (d *connections) startWith(cmd *cobra.Command, a action) (err error) {
+	if a.name == "health" {
+		defer func() { err = unknown(err) }()
+	}
 	f := cmd.Flags().Lookup("application")
 	d.filter.Nameless = f != nil && f.Changed && d.filter.Application == ""
 	// An unset variable must not mean all sessions, or another server.

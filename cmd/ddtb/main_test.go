@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -24,6 +25,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"ddtb/config"
+	"ddtb/db"
 	"ddtb/db/dbtest"
 	"ddtb/db/logtest"
 )
@@ -440,6 +442,31 @@ func TestAMistakeInThePrivateLoginIsNoWrongUsage(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+func TestThePrivateLoginKeepsNothingOfTheConfiguredOne(t *testing.T) {
+	t.Parallel()
+	c := &cli{log: slog.New(slog.DiscardHandler), environ: []string{
+		"HOME=" + t.TempDir(), "DATABASE_URL=postgres://u@db.prod/wall?sslmode=require&channel_binding=require&target_session_attrs=standby&options=-c%20geqo%3Doff",
+		"DDTB_DATABASES_DEFAULT_POOLER=pgbouncer", "DDTB_DATABASES_DEFAULT_DIRECT_HOST=db.prod",
+	}}
+	login := config.Database{Name: "ddtb", User: "ddtb", Host: "127.0.0.1", Port: 1, SSLMode: "disable", ChannelBinding: "disable"}
+	cfg, err := c.load(c.options(place(login)...))
+	must(t, err)
+	d := cfg.Databases["default"]
+	if d.Pooler != "" || db.Direct(d).Host != "127.0.0.1" || d.SSLMode != "disable" || d.ChannelBinding != "disable" || d.TargetSessionAttrs != "any" || d.Options != "" {
+		t.Errorf("%+v", d)
+	}
+}
+
+func TestHealthIsUnknownWhereItCanNotBeJudged(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.run("", "db-connections", "health", "--dsn", "").must(3, "--dsn")
+	m.run("", "db-connections", "status", "--dsn", "").must(exitUsage, "--dsn")
+	must(t, os.MkdirAll(filepath.Dir(m.file), 0o700))
+	must(t, os.WriteFile(m.file, []byte("[server]\nadr = 1\n"), 0o600))
+	m.run("", "db-connections", "health").must(3, "adr")
 }
 
 func TestHealthcheckReportsWhetherAServerAnswers(t *testing.T) {

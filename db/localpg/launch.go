@@ -129,11 +129,14 @@ func (s *Server) waitReady(ctx context.Context) error {
 			pe.Code != pgerrcode.TooManyConnections {
 			return fmt.Errorf("the server on %s does not let its superuser in: %w", s.address(), err)
 		}
+		if _, tried := errors.AsType[*pgconn.ConnectError](err); !tried { // the login is wrong, or its environment
+			return err
+		}
 		select {
 		case <-s.process.done:
 			return fmt.Errorf("the server ended at once (%v)", s.process.cmd.ProcessState)
 		case <-ctx.Done():
-			return fmt.Errorf("the server on %s did not answer: %w", s.address(), context.Cause(ctx))
+			return fmt.Errorf("the server on %s did not answer: %w: %w", s.address(), context.Cause(ctx), err)
 		case <-time.After(pause):
 		}
 	}
