@@ -33,9 +33,10 @@ type bothTracers struct {
 }
 
 // TraceAcquire implements db.Tracer. Spans end in the reverse order, because they nest.
-func (b bothTracers) TraceAcquire(ctx context.Context, strategy string) (end func(error)) {
-	endSentry, endTrace := b.sentry.TraceAcquire(ctx, strategy), b.traces.TraceAcquire(ctx, strategy)
-	return func(err error) {
+func (b bothTracers) TraceAcquire(ctx context.Context, strategy string) (_ context.Context, end func(error)) {
+	ctx, endSentry := b.sentry.TraceAcquire(ctx, strategy)
+	ctx, endTrace := b.traces.TraceAcquire(ctx, strategy)
+	return ctx, func(err error) {
 		endTrace(err)
 		endSentry(err)
 	}

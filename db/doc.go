@@ -97,7 +97,7 @@
 //	circuit breaker    breaker.go                                         15
 //	leak detection     leaks.go                                           21
 //	session reset      reset.go                                           9
-//	tracing            trace.go                                           5
+//	tracing            trace.go                                           6
 //
 // What is left does this:
 //

@@ -334,9 +334,9 @@ func ExampleDB_InTx() {
 // printer is a Tracer. One that makes spans for OpenTelemetry has the same methods.
 type printer struct{}
 
-func (printer) TraceAcquire(_ context.Context, strategy string) func(error) {
+func (printer) TraceAcquire(ctx context.Context, strategy string) (context.Context, func(error)) {
 	fmt.Println("a lease by", strategy)
-	return func(err error) { fmt.Println("given:", err == nil) }
+	return ctx, func(err error) { fmt.Println("given:", err == nil) }
 }
 
 func (printer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, q pgx.TraceQueryStartData) context.Context {

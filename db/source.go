@@ -98,7 +98,8 @@ func (s *Source) Acquire(ctx context.Context) (*Lease, error) {
 // another connection, it waits for one of the existing connections. urgent means that the request has had a lease already.
 func (s *Source) acquire(ctx context.Context, urgent bool, from callSite) (l *Lease, err error) {
 	began := ticks()
-	defer s.observe(ctx, began).ended(&err)
+	ctx, o := s.observe(ctx, began)
+	defer o.ended(&err)
 	var since time.Time // when it began to wait, if it has to wait again
 	var full error      // why it has to wait again
 	for {

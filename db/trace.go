@@ -13,8 +13,9 @@ import (
 // connect too. Its methods are called while a request waits, and must not block.
 type Tracer interface {
 	pgx.QueryTracer
-	// TraceAcquire is called when a lease is requested. end is called once, when the lease was given or refused.
-	TraceAcquire(ctx context.Context, strategy string) (end func(error))
+	// TraceAcquire is called when a lease is requested. What happens until end is called has the returned context. end is
+	// called once, when the lease was given or refused.
+	TraceAcquire(ctx context.Context, strategy string) (_ context.Context, end func(error))
 }
 
 // traceWith lets the tracer, if there is one, record what the driver does.
@@ -31,15 +32,16 @@ type observed struct {
 	end    func(error)
 }
 
-// observe begins the hooks of an acquire.
-func (s *Source) observe(ctx context.Context, began int64) observed {
+// observe begins the hooks of an acquire, which has the returned context.
+func (s *Source) observe(ctx context.Context, began int64) (context.Context, observed) {
 	switch t := s.options.Tracer; {
 	case t != nil:
-		return observed{s, began, t.TraceAcquire(ctx, s.settings.Strategy)}
+		ctx, end := t.TraceAcquire(ctx, s.settings.Strategy)
+		return ctx, observed{s, began, end}
 	case s.options.OnAcquire != nil:
-		return observed{s, began, func(error) {}}
+		return ctx, observed{s, began, func(error) {}}
 	}
-	return observed{}
+	return ctx, observed{}
 }
 
 // ended ends the hooks, with the outcome of the acquire.

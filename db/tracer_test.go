@@ -59,9 +59,9 @@ func (d *diary) entries() []string {
 	return slices.Clone(d.list)
 }
 
-func (d *diary) TraceAcquire(_ context.Context, strategy string) func(error) {
+func (d *diary) TraceAcquire(ctx context.Context, strategy string) (context.Context, func(error)) {
 	d.write("acquire by " + strategy)
-	return func(err error) {
+	return ctx, func(err error) {
 		if err != nil {
 			d.write("not acquired")
 			return

@@ -281,7 +281,7 @@ func TestATraceHasSpansOfAcquireAndQuery(t *testing.T) {
 	r := open(t, Options{Mail: mailTo("none"), Sentry: cfg})
 	ctx, finish := r.StartRequest(t.Context(), "GET", "/polls/")
 	var tracer pgx.QueryTracer = Tracer{}
-	end := Tracer{}.TraceAcquire(ctx, "pool")
+	_, end := Tracer{}.TraceAcquire(ctx, "pool")
 	end(nil)
 	q := tracer.TraceQueryStart(ctx, nil, pgx.TraceQueryStartData{SQL: "SELECT 1 WHERE $1", Args: []any{"my secret argument"}})
 	tracer.TraceQueryEnd(q, nil, pgx.TraceQueryEndData{Err: errors.New("x")})
@@ -300,7 +300,8 @@ func TestWithoutTracingNothingIsTraced(t *testing.T) {
 	r := open(t, Options{Mail: mailTo("none"), Sentry: cfg})
 	ctx, finish := r.StartRequest(t.Context(), "GET", "/polls/")
 	equal(t, "the context", ctx, t.Context())
-	Tracer{}.TraceAcquire(ctx, "pool")(nil)
+	_, end := Tracer{}.TraceAcquire(ctx, "pool")
+	end(nil)
 	equal(t, "the query's context", Tracer{}.TraceQueryStart(ctx, nil, pgx.TraceQueryStartData{}), ctx)
 	Tracer{}.TraceQueryEnd(ctx, nil, pgx.TraceQueryEndData{})
 	finish(200)

@@ -29,17 +29,14 @@ func (r *Reporter) StartRequest(ctx context.Context, method, route string) (_ co
 type Tracer struct{}
 
 // TraceAcquire starts the span of a wait for a lease. end ends it.
-func (Tracer) TraceAcquire(ctx context.Context, strategy string) (end func(error)) {
+func (Tracer) TraceAcquire(ctx context.Context, strategy string) (_ context.Context, end func(error)) {
 	if sentry.SpanFromContext(ctx) == nil {
-		return func(error) {}
+		return ctx, func(error) {}
 	}
 	span := sentry.StartSpan(ctx, "db.acquire", sentry.WithDescription("a connection by "+strategy))
 	span.SetTag("strategy", strategy)
-	return func(err error) { finish(span, err) }
+	return span.Context(), func(err error) { finish(span, err) }
 }
-
-// querySpan is the key of the span that TraceQueryStart began, since pgx hands its context to TraceQueryEnd.
-type querySpan struct{}
 
 // TraceQueryStart starts the span of a query. Its description is the SQL text, which contains no parameters.
 func (Tracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
@@ -48,12 +45,12 @@ func (Tracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQu
 	}
 	span := sentry.StartSpan(ctx, "db.sql.query", sentry.WithDescription(cut(data.SQL, maxText)))
 	span.SetData("db.system", "postgresql")
-	return context.WithValue(span.Context(), querySpan{}, span)
+	return span.Context()
 }
 
 // TraceQueryEnd ends the span of a query.
 func (Tracer) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryEndData) {
-	if span, ok := ctx.Value(querySpan{}).(*sentry.Span); ok {
+	if span := sentry.SpanFromContext(ctx); span != nil {
 		finish(span, data.Err)
 	}
 }

@@ -19,7 +19,6 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -107,11 +106,6 @@ func (t *Tracing) Close(ctx context.Context) error {
 	return nil
 }
 
-// requestKey is the context key of the request, with which a connect finds the acquire that it is part of.
-type requestKey struct{}
-
-type request struct{ acquiring atomic.Pointer[trace.Span] }
-
 // StartRequest starts the span of a request. Its header may continue an existing trace. Call finish with the status of
 // the response, after the request has released its lease. If the request is not sampled, it costs about a microsecond;
 // on a nil Tracing, nothing.
@@ -125,7 +119,7 @@ func (t *Tracing) StartRequest(ctx context.Context, header http.Header, method, 
 		return ctx, func(int) { span.End() }
 	}
 	span.SetAttributes(attribute.String("http.request.method", method), attribute.String("http.route", route))
-	return context.WithValue(ctx, requestKey{}, &request{}), func(status int) {
+	return ctx, func(status int) {
 		span.SetAttributes(attribute.Int("http.response.status_code", status))
 		if status >= http.StatusInternalServerError {
 			span.SetStatus(codes.Error, "")

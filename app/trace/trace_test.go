@@ -130,7 +130,7 @@ func TestTheSpanOfAFailedAcquireHasItsCause(t *testing.T) {
 		for _, err := range []error{
 			&db.ConnError{Cause: db.PoolTimeout}, context.Canceled, context.DeadlineExceeded, errors.New("secret"), &pgconn.PgError{Code: "42P01"},
 		} {
-			x.TraceAcquire(ctx, "pool")(err)
+			acquire(ctx, x, err)
 		}
 		q := x.TraceQueryStart(ctx, nil, pgx.TraceQueryStartData{SQL: "  "})
 		x.TraceQueryEnd(q, nil, pgx.TraceQueryEndData{})
@@ -171,7 +171,7 @@ func TestATraceparentIsFollowed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := tracetest.New(t)
 			x, _ := begin(t, c.URL, tt.rate)
-			request(t.Context(), x, http.StatusOK, tt.header, func(ctx context.Context) { x.TraceAcquire(ctx, "pool")(nil) })
+			request(t.Context(), x, http.StatusOK, tt.header, func(ctx context.Context) { acquire(ctx, x, nil) })
 			end(t, x)
 			spans := c.Named("GET /polls/")
 			if (len(spans) == 1) != tt.traced || len(c.Spans()) != 2*len(spans) {
@@ -200,7 +200,7 @@ func TestACollectorThatHangsHoldsUpNeitherRequestsNorTheEnd(t *testing.T) {
 	dbtest.NoLeaks(t)
 	x, _ := begin(t, hung(t), 1)
 	for range 10_000 { // five times what the queue takes
-		request(t.Context(), x, http.StatusOK, nil, func(ctx context.Context) { x.TraceAcquire(ctx, "pool")(nil) })
+		request(t.Context(), x, http.StatusOK, nil, func(ctx context.Context) { acquire(ctx, x, nil) })
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -258,4 +258,9 @@ func BenchmarkRequest(b *testing.B) {
 	ctx, cancel := context.WithCancel(b.Context())
 	cancel()
 	_ = sampled.Close(ctx)
+}
+
+func acquire(ctx context.Context, x *trace.Tracing, err error) {
+	_, end := x.TraceAcquire(ctx, "pool")
+	end(err)
 }

@@ -21,63 +21,42 @@ var (
 var postgresql = attribute.String("db.system.name", "postgresql")
 
 // TraceAcquire starts the span of a wait for a lease. end ends it.
-func (t *Tracing) TraceAcquire(ctx context.Context, strategy string) (end func(error)) {
-	r, _ := ctx.Value(requestKey{}).(*request)
-	if r == nil {
-		return func(error) {}
+func (t *Tracing) TraceAcquire(ctx context.Context, strategy string) (_ context.Context, end func(error)) {
+	if !trace.SpanFromContext(ctx).IsRecording() {
+		return ctx, func(error) {}
 	}
-	_, span := t.tracer.Start(ctx, "db.acquire", trace.WithAttributes(attribute.String("ddtb.strategy", strategy)))
-	r.acquiring.Store(&span)
-	return func(err error) {
-		r.acquiring.CompareAndSwap(&span, nil)
-		finish(span, err)
-	}
+	ctx, span := t.tracer.Start(ctx, "db.acquire", trace.WithAttributes(attribute.String("ddtb.strategy", strategy)))
+	return ctx, func(err error) { finish(span, err) }
 }
 
 // TraceConnectStart starts the span of a connection attempt, inside that of the lease it is made for. A pool's
 // background attempts have no span.
 func (t *Tracing) TraceConnectStart(ctx context.Context, _ pgx.TraceConnectStartData) context.Context {
-	r, _ := ctx.Value(requestKey{}).(*request)
-	if r == nil {
-		return ctx
-	}
-	within := ctx
-	if acquire := r.acquiring.Load(); acquire != nil {
-		within = trace.ContextWithSpan(ctx, *acquire)
-	}
-	_, span := t.tracer.Start(within, "db.connect", trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(postgresql))
-	return context.WithValue(ctx, connectKey{}, span)
+	return t.start(ctx, "db.connect", postgresql)
 }
 
 // TraceConnectEnd ends the span of an attempt to connect.
 func (t *Tracing) TraceConnectEnd(ctx context.Context, data pgx.TraceConnectEndData) {
-	if span, ok := ctx.Value(connectKey{}).(trace.Span); ok {
-		finish(span, data.Err)
-	}
+	finish(trace.SpanFromContext(ctx), data.Err)
 }
 
 // TraceQueryStart starts the span of a query, with its text, which contains no parameters.
 func (t *Tracing) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	if ctx.Value(requestKey{}) == nil {
-		return ctx
-	}
-	_, span := t.tracer.Start(ctx, verb(data.SQL), trace.WithSpanKind(trace.SpanKindClient),
-		trace.WithAttributes(postgresql, attribute.String("db.query.text", strings.TrimSpace(data.SQL))))
-	return context.WithValue(ctx, queryKey{}, span)
+	return t.start(ctx, verb(data.SQL), postgresql, attribute.String("db.query.text", strings.TrimSpace(data.SQL)))
 }
 
 // TraceQueryEnd ends the span of a query.
 func (t *Tracing) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryEndData) {
-	if span, ok := ctx.Value(queryKey{}).(trace.Span); ok {
-		finish(span, data.Err)
-	}
+	finish(trace.SpanFromContext(ctx), data.Err)
 }
 
-// The keys of the spans in pgx's contexts between start and end.
-type (
-	connectKey struct{}
-	queryKey   struct{}
-)
+// start starts a span in a request that is traced. Otherwise the context's span records nothing, not even its end.
+func (t *Tracing) start(ctx context.Context, name string, attributes ...attribute.KeyValue) context.Context {
+	if trace.SpanFromContext(ctx).IsRecording() {
+		ctx, _ = t.tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attributes...))
+	}
+	return ctx
+}
 
 // verb returns the first word of a statement, for the name of its span.
 func verb(sql string) string {
