@@ -80,20 +80,13 @@ type subject struct {
 func (s *subject) open() *db.Source {
 	s.Helper()
 	strategy, err := db.NewSource(s.cfg, db.Options{})
-	s.must(err)
+	must(s, err)
 	s.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		_ = strategy.Close(ctx)
 	})
 	return strategy
-}
-
-func (s *subject) must(err error) {
-	s.Helper()
-	if err != nil {
-		s.Fatal(err)
-	}
 }
 
 // worker returns a context that a worker of its own serves, as for a request. It ends with the test.
@@ -106,7 +99,7 @@ func (s *subject) worker() context.Context {
 func (s *subject) acquire(ctx context.Context) *db.Lease {
 	s.Helper()
 	l, err := s.Acquire(ctx)
-	s.must(err)
+	must(s, err)
 	return l
 }
 
@@ -121,7 +114,7 @@ func (s *subject) mustLeaveNothing() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	_ = s.Close(ctx)
-	s.must(ctx.Err())
+	must(s, ctx.Err())
 	if st := s.Stat(); st.Open() != 0 || st.Waiting != 0 {
 		s.Errorf("after Close: %+v", st)
 	}
@@ -139,7 +132,7 @@ func namesItself(s *subject) {
 	l := s.acquire(s.worker())
 	defer l.Release()
 	var name string
-	s.must(l.Conn().QueryRow(s.Context(), "SHOW application_name").Scan(&name))
+	must(s, l.Conn().QueryRow(s.Context(), "SHOW application_name").Scan(&name))
 	if want := s.cfg.ApplicationName + "/" + s.cfg.Strategy; name != want {
 		s.Errorf("application_name is %q, want %q", name, want)
 	}
@@ -186,10 +179,10 @@ func rollsBack(s *subject) {
 	ctx := s.worker()
 	l := s.acquire(ctx)
 	_, err := l.Conn().Exec(ctx, "BEGIN; CREATE TABLE left_open (n int)")
-	s.must(err)
+	must(s, err)
 	l.Release()
 	var found *string
-	s.must(s.control.QueryRow(ctx, "SELECT to_regclass('left_open')::text").Scan(&found))
+	must(s, s.control.QueryRow(ctx, "SELECT to_regclass('left_open')::text").Scan(&found))
 	if found != nil {
 		s.Error("the table of an unfinished transaction is there")
 	}
@@ -217,7 +210,7 @@ func resetsSession(s *subject) {
 	var workMem, ab, app string
 	var temp *string
 	var prepared, locks, channels int
-	s.must(l.Conn().QueryRow(ctx, `SELECT current_setting('work_mem'), coalesce(current_setting('a.b', true), ''),
+	must(s, l.Conn().QueryRow(ctx, `SELECT current_setting('work_mem'), coalesce(current_setting('a.b', true), ''),
 		current_setting('application_name'), to_regclass('pg_temp.mine')::text,
 		(SELECT count(*) FROM pg_prepared_statements WHERE name = 'p'),
 		(SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 42 AND pid = pg_backend_pid()),
@@ -232,7 +225,7 @@ func resetsSession(s *subject) {
 func closesBusy(s *subject) {
 	l := s.acquire(s.worker())
 	_, err := l.Conn().Query(s.Context(), "SELECT generate_series(1, 1000000)")
-	s.must(err)
+	must(s, err)
 	l.Release()
 	Eventually(s, "the backend of the unread result is gone", func() bool { return s.backends() == 0 })
 	s.acquire(s.worker()).Release()
@@ -279,7 +272,7 @@ func recoversFromKill(s *subject) {
 	pid := l.PID()
 	l.Release()
 	_, err := s.control.Exec(ctx, "SELECT pg_terminate_backend($1)", pid)
-	s.must(err)
+	must(s, err)
 	Eventually(s, "the killed backend is gone", func() bool { return s.backends() == 0 })
 	failures := 0
 	for range 3 {
@@ -296,7 +289,7 @@ func recoversFromKill(s *subject) {
 
 func reportsSlotsExhausted(s *subject) {
 	_, err := s.control.Exec(s.Context(), "ALTER DATABASE "+pgx.Identifier{s.cfg.Name}.Sanitize()+" CONNECTION LIMIT 0")
-	s.must(err)
+	must(s, err)
 	Eventually(s, "the server refuses", func() bool { // a login that takes too long on a busy machine has another cause
 		_, err = s.Acquire(s.worker())
 		return db.CauseOf(err) == db.SlotsExhausted
@@ -305,7 +298,7 @@ func reportsSlotsExhausted(s *subject) {
 		s.Errorf("SQLSTATE is not 53300: %v", err)
 	}
 	_, err = s.control.Exec(s.Context(), "ALTER DATABASE "+pgx.Identifier{s.cfg.Name}.Sanitize()+" CONNECTION LIMIT -1")
-	s.must(err)
+	must(s, err)
 	Eventually(s, "the next attempt is made", func() bool {
 		l, err := s.Acquire(s.worker())
 		if err == nil {
@@ -371,7 +364,7 @@ func reclaims(s *subject) {
 
 func (s *subject) running(word string) (n int) {
 	s.Helper()
-	s.must(s.control.QueryRow(s.Context(), `SELECT count(*) FROM pg_stat_activity
+	must(s, s.control.QueryRow(s.Context(), `SELECT count(*) FROM pg_stat_activity
 		WHERE datname = current_database() AND state = 'active' AND pid <> pg_backend_pid() AND query LIKE '%'||$1||'%'`, word).Scan(&n))
 	return n
 }
@@ -397,7 +390,7 @@ func closesAnyway(s *subject) {
 	}
 	Eventually(s, "its backend is gone", func() bool { return s.backends() == 0 })
 	l.Release()
-	s.must(s.Close(s.Context()))
+	must(s, s.Close(s.Context()))
 }
 
 func keepsBound(s *subject) {
