@@ -133,7 +133,8 @@ func (f *feed) newEvent(before *event) *event {
 	s.connects = e.connects.perSecond
 	s.waits = f.waits.recent(s.at, s.cfg)
 	if s.seen() {
-		s.budget = activity.PlanBudget(s.cfg, f.o.DB.Replica() != nil, f.o.Config.Server.Replicas, s.Snapshot.Extras(), s.Snapshot.Slots)
+		s.budget = activity.PlanBudget(s.cfg, f.o.DB.Replica() != nil, f.o.Config.Server.Replicas, s.Snapshot.Extras(), s.Snapshot.Slots).
+			Within(s.Snapshot, s.cfg)
 	}
 	e.history = before.history.with(&s)
 	e.view = sync.OnceValue(func() view {

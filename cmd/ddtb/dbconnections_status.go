@@ -132,7 +132,7 @@ func (d *connections) budgetOf(s activity.Snapshot) activity.Budget {
 		d.extras = s.Extras()
 	}
 	_, standby := d.cfg.Databases["replica"]
-	b := activity.PlanBudget(d.database(), standby, d.replicas, d.extras, s.Slots).Through(s)
+	b := activity.PlanBudget(d.database(), standby, d.replicas, d.extras, s.Slots).Within(s, d.database()).Through(s)
 	b.Services = s.Services()
 	return b
 }

@@ -33,6 +33,7 @@ type Budget struct {
 
 	Auto       bool      `json:"auto"`        // the size of the pools is db.Auto
 	AutoBudget int       `json:"auto_budget"` // of all processes together, if Auto is or were true
+	LimitedBy  *Limit    `json:"limited_by"`  // a limit of the role or the database that the processes exceed; null: none
 	Services   []Service `json:"services"`    // that have sessions on the server now
 	pooled     bool      // behind PgBouncer
 	bouncer    *bouncer  // its limits, which bound the connections to the server; nil: the pools connect to it
@@ -112,6 +113,23 @@ func PlanBudget(cfg config.Database, standby bool, replicas, extras int, s Slots
 	}
 	return b
 }
+
+// Within returns b under the limits that s has for cfg's role and database. Behind a pooler it is b: the sessions are the
+// pooler's.
+func (b Budget) Within(s Snapshot, cfg config.Database) Budget {
+	for _, l := range s.Limits {
+		own := l.Of == "role" && l.Name == cmp.Or(cfg.User, s.Role.Name) || l.Of == "database" && l.Name == cmp.Or(cfg.Name, s.Database)
+		if !own || cfg.Pooler != "" || b.own() <= l.Max || b.LimitedBy != nil && b.LimitedBy.Max <= l.Max {
+			continue
+		}
+		b.Fits, b.LimitedBy = false, &l
+		b.FitsPool = min(b.FitsPool, max(0, l.Max/(b.Replicas*Deploying)-b.Beside))
+	}
+	return b
+}
+
+// own returns how many connections the processes need during a deployment.
+func (b Budget) own() int { return b.Needed - b.Extras }
 
 // Through returns b behind the PgBouncer whose pools s has: the server sees PgBouncer's connections instead of the
 // pools', and the pools are its clients. Without a PgBouncer it is b.
@@ -240,7 +258,12 @@ const mostTerms = 5
 // Advice returns what to change; "" if it fits.
 func (b Budget) Advice() string {
 	var do []string
-	switch fitting := b.Usable - b.Extras - b.Replicas*b.Beside*Deploying; {
+	most := b.Usable - b.Extras
+	if b.LimitedBy != nil {
+		most = min(most, b.LimitedBy.Max)
+		do = append(do, fmt.Sprintf("raise the limit of %s %s from %d to %d at least", b.LimitedBy.Of, b.LimitedBy.Name, b.LimitedBy.Max, b.own()))
+	}
+	switch fitting := most - b.Replicas*b.Beside*Deploying; {
 	case b.Fits:
 		return ""
 	case b.Strategy == Observed:
@@ -316,7 +339,7 @@ func (o *Observer) CheckBudget(ctx context.Context, c *config.Config) (Budget, e
 		return Budget{}, err
 	}
 	_, standby := c.Databases["replica"]
-	b := PlanBudget(c.Databases["default"], standby, c.Server.Replicas, now.Extras(), now.Slots)
+	b := PlanBudget(c.Databases["default"], standby, c.Server.Replicas, now.Extras(), now.Slots).Within(now, c.Databases["default"])
 	if !b.Fits && c.Server.StrictBudget {
 		return b, &BudgetError{b}
 	}

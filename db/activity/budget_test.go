@@ -58,6 +58,32 @@ func TestTheBudgetIsThatOfARollingDeploy(t *testing.T) {
 	}
 }
 
+func TestTheBudgetIsWithinTheLimitsOfTheRoleAndTheDatabase(t *testing.T) {
+	s := Snapshot{Slots: Slots{Max: 100, Reserved: 3}, Database: "wall", Role: Role{Name: "app"}, Limits: []Limit{
+		{Of: "role", Name: "app", Max: 20}, {Of: "role", Name: "other", Max: 1}, {Of: "database", Name: "wall", Max: 30}, {Of: "database", Name: "elsewhere", Max: 1},
+	}}
+	pool := func(n int) config.Database {
+		return config.Database{Strategy: db.Pool, Pool: db.PoolSettings{MaxSize: n}}
+	}
+	auto := pool(db.Auto)
+	auto.Budget = 30
+	behind := pool(10)
+	behind.Pooler = db.PgBouncer
+	for name, c := range map[string]struct {
+		cfg    config.Database
+		advice string
+	}{
+		"it fits":         {pool(9), ""},
+		"beyond the role": {pool(10), "raise the limit of role app from 20 to 22 at least; or set pool.max_size to 9 at most; or run fewer"},
+		"a shared budget": {auto, "raise the limit of role app from 20 to 32 at least; or set fleet.budget to 18 at most; or run fewer"},
+		"behind a pooler": {behind, ""},
+	} {
+		if b := PlanBudget(c.cfg, false, 1, 1, s.Slots).Within(s, c.cfg); !strings.HasPrefix(b.Advice(), c.advice) || b.Fits != (c.advice == "") {
+			t.Errorf("%s: fits %t, %q", name, b.Fits, b.Advice())
+		}
+	}
+}
+
 func TestBehindPgBouncerItsLimitsAreTheBudget(t *testing.T) {
 	now := Snapshot{Slots: Slots{Max: 100, Reserved: 3}}
 	for name, c := range map[string]struct {

@@ -29,7 +29,7 @@ func TestTheFieldsInJSONAreStable(t *testing.T) {
 		{Finding{PIDs: []int32{1}}, "code do level pids what"},
 		{Diagnosis{}, "also culprit health holds lab maybe_exhausted_pools scenario steps to_tell"},
 		{Holding{}, "application began longest_seconds moved pids reason sessions"},
-		{Budget{}, "auto auto_budget beside extras fits fits_pool max_connections max_connections_needed needed pool replicas services strategy usable"},
+		{Budget{}, "auto auto_budget beside extras fits fits_pool limited_by max_connections max_connections_needed needed pool replicas services strategy usable"},
 		{Closing{}, "dry_run listeners sessions slots_after slots_before superusers unseen"},
 		{SampleOf(now, nil, defaults()), "active at idle idle_in_transaction level new_per_second slots unseen waiting_for_lock"},
 		{NoAccess(errors.New("full"), nil, ""), "doors means message"},
