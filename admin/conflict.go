@@ -123,7 +123,7 @@ func (r *request) explainConflict(q db.Querier, f *form) error {
 		who = fmt.Sprintf(" The last change in its history is by %s (%s UTC).", last[0].User, last[0].Time.Format(momentForm))
 	}
 	f.Notices = []string{fmt.Sprintf("This %s was changed while you were editing it.%s Nothing of yours is saved yet: "+
-		"where both changed something, your version is in the field and the stored one is shown beside it; "+
+		"where you changed the same field, your version is in it and the stored one is shown beside it; "+
 		"everything else is as it is now. Save again to keep what you see.", f.Model.Singular, who)}
 	return errConflict
 }

@@ -144,6 +144,42 @@ func TestASuperuserEndsSessionsWhileEverySlotIsTaken(t *testing.T) {
 	mustContain(t, s.get(question, "Cookie", ada), 200, "It has ended")
 }
 
+func TestTheDashboardCancelsTheQueryThatItShowed(t *testing.T) {
+	t.Parallel()
+	cfg := dbtest.Config(t)
+	s := boardOn(t, cfg, func(c *config.Config) { setDatabase(c, pool) })
+	ada, victim := s.login("ada"), s.victim(cfg)
+	sleep := func() (ended chan error) {
+		ended = make(chan error, 1)
+		go func() {
+			_, err := victim.Exec(context.Background(), "SELECT pg_sleep(60)")
+			ended <- err
+		}()
+		return ended
+	}
+	path := fmt.Sprintf("%ssession/?pid=%d", connections, victim.PgConn().PID())
+	shown := func() url.Values {
+		s.until(ada, "its query is listed", func(answer) bool { return strings.Contains(s.get(path, "Cookie", ada).body, "Cancel its query") })
+		form := s.question(path, ada)
+		form.Set("do", "cancel")
+		return form
+	}
+	first := sleep()
+	old := shown()
+	s.post(connections+"session/", old, "Cookie", ada)
+	if err := <-first; err == nil {
+		t.Error("it was not cancelled")
+	}
+	second := sleep()
+	now := shown()
+	s.post(connections+"session/", old, "Cookie", ada)
+	mustContain(t, s.get(connections, "Cookie", ada), 200, "Nothing was done")
+	s.post(connections+"session/", now, "Cookie", ada)
+	if err := <-second; err == nil {
+		t.Error("the second one was not cancelled")
+	}
+}
+
 // victim is a session of the application's role that runs nothing.
 func (s *site) victim(cfg config.Database) *pgx.Conn {
 	s.t.Helper()

@@ -364,7 +364,8 @@ func (l *loader) warnOfVoid(prefix string, d *Database) {
 		l.warn("%sstatement_timeout (%s) has no effect: a pooler refuses it at the login, so it is not sent. Use ALTER ROLE … SET "+
 			"statement_timeout in the database instead.", prefix, l.cfg.Origins[prefix+"statement_timeout"])
 	}
-	if d.Pooler == "" && (l.isSet(prefix+"direct_host") || l.isSet(prefix+"direct_port")) {
+	byFlag := l.cfg.Origins[prefix+"pooler"].Flag != "" // the private server's login, in place of the configured one
+	if d.Pooler == "" && !byFlag && (l.isSet(prefix+"direct_host") || l.isSet(prefix+"direct_port")) {
 		l.warn("%sdirect_host and direct_port have no effect without pooler.", prefix)
 	}
 	for _, void := range []struct{ key, strategy, instead string }{

@@ -29,8 +29,8 @@ const cancelTimeout = time.Second
 // libpq's semantics: without a host it uses the machine's own socket, without a password it reads PGPASSFILE or
 // ~/.pgpass, sslmode "prefer" falls back, several hosts are tried in turn. Settings in cfg override the environment,
 // although the driver reads it too: package config has already applied it, with the right precedence. If cfg leaves
-// sslrootcert, sslcert, sslkey, channel_binding or options empty, libpq's variable or default file applies. PGTZ also
-// applies, except behind a pooler.
+// sslrootcert, sslcert, sslkey, channel_binding or options empty, libpq's variable or default file applies; with
+// sslmode "disable" no root certificate is read. PGTZ also applies, except behind a pooler.
 //
 // Each connection reads PasswordFile again, and prepares the password as the server's authentication method requires.
 //

@@ -16,7 +16,7 @@ import (
 type Connector struct {
 	settings Settings
 	config   *pgx.ConnConfig
-	longest  time.Duration // that one attempt may take, at all hosts together
+	longest  time.Duration // ConnectTimeout for each host; pgx takes longer where a name has several addresses
 	breaker  *breaker
 	tickets  *tickets // nil: no budget
 

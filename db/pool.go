@@ -16,7 +16,7 @@ import (
 const Pool = "pool"
 
 // pool wraps pgxpool. Source gives out no more leases than pgxpool has connections, so a request waits inside pgxpool
-// only while its connection is being made.
+// only while its connection is being made, or an old one in its place is being closed.
 type pool struct {
 	*Connector
 	pgx     *pgxpool.Pool
@@ -58,6 +58,7 @@ func newPool(s Settings, c *Connector) (*pool, error) {
 	pc.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool {
 		return p.IdleDuration > pingAfter || p.IdleDuration > peekAfter && unread(p.Conn)
 	}
+	pc.PrepareConn = func(_ context.Context, conn *pgx.Conn) (bool, error) { return !p.outdated(conn), nil }
 	pc.BeforeClose = func(conn *pgx.Conn) {
 		p.idle.Store(0) // the closed connection may have been idle
 		c.beforeClose(conn)
@@ -159,8 +160,8 @@ func (t poolTimeout) Error() string { return "pool.timeout, " + time.Duration(t)
 func (p *pool) Release(l *Lease) {
 	over := p.retired.Load()
 	over = over && !l.awaited()
-	over = over || p.tickets.unwanted(l.conn)
-	if over || !l.Reusable() || p.outdated(l.conn) {
+	over = over || p.outdated(l.conn) || p.tickets.unwanted(l.conn)
+	if over || !l.Reusable() {
 		p.CloseConn(l.conn) // pgxpool drops a closed connection
 	} else {
 		n := p.idle.Add(1)
@@ -177,9 +178,8 @@ func (p *pool) Forget(l *Lease) {
 func (p *pool) Idle() int { return int(p.pgx.Stat().IdleConns()) }
 
 func (p *pool) Refresh(ctx context.Context) {
-	p.refreshed.Store(ticks())
-	idle := p.pgx.AcquireAllIdle(ctx)
-	p.pgx.Reset() // for those that pgxpool has in its hands at this moment
+	idle := p.allIdle(ctx)     // before the mark: after it, pgxpool closes them by itself, and nobody waits for that
+	p.refreshed.Store(ticks()) // those that pgxpool has in its hands at this moment are closed when they are next acquired
 	p.destroy(ctx, idle)
 }
 
@@ -198,7 +198,13 @@ func (p *pool) Retire(ctx context.Context) {
 	p.closeIdle(ctx)
 }
 
-func (p *pool) closeIdle(ctx context.Context) { p.destroy(ctx, p.pgx.AcquireAllIdle(ctx)) }
+func (p *pool) closeIdle(ctx context.Context) { p.destroy(ctx, p.allIdle(ctx)) }
+
+// allIdle acquires the idle connections, which no lease counts on any more.
+func (p *pool) allIdle(ctx context.Context) []*pgxpool.Conn {
+	p.idle.Store(0)
+	return p.pgx.AcquireAllIdle(ctx)
+}
 
 func (p *pool) destroy(ctx context.Context, idle []*pgxpool.Conn) {
 	p.idle.Store(0) // it may have counted these connections

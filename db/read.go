@@ -164,6 +164,9 @@ func (d *DB) read(ctx context.Context, sql string, args []any, from callSite) (p
 	}
 	if err == nil {
 		rows, err = d.source.Load().readShared(ctx, sql, args)
+		if r := d.requestOf(ctx); r != nil && rows != nil {
+			r.connected.Store(true)
+		}
 	}
 	held := errors.Is(err, errStuck)
 	if rows == nil && needsLease(err) {
@@ -177,9 +180,6 @@ func (d *DB) read(ctx context.Context, sql string, args []any, from callSite) (p
 	}
 	if err != nil {
 		return nil, err
-	}
-	if r := d.requestOf(ctx); r != nil {
-		r.connected.Store(true)
 	}
 	d.outage.ended()
 	return rows, nil

@@ -154,6 +154,9 @@ In trouble, begin with: ddtb db-connections doctor`,
 				return errors.Join(noCommand(cmd, []string{chosen}), usage("the actions are %s", strings.Join(names, ", ")))
 			}
 			if err := onlyFlagsOf(cmd, actions[i]); err != nil {
+				if actions[i].name == "health" {
+					err = unknown(err)
+				}
 				return err
 			}
 			return d.startWith(cmd, actions[i])

@@ -107,7 +107,7 @@ func place(login config.Database) []config.Flag {
 	for key, value := range map[string]string{
 		"name": login.Name, "user": login.User, "password_file": login.PasswordFile,
 		"host": login.Host, "port": strconv.Itoa(login.Port), "sslmode": login.SSLMode,
-		"pooler": "", "channel_binding": login.ChannelBinding, "target_session_attrs": "any", "options": "",
+		"pooler": "", "channel_binding": login.ChannelBinding, "target_session_attrs": "any", "options": login.Options,
 	} {
 		flags = append(flags, config.Flag{Name: privateLogin, Key: "databases.default." + key, Value: value})
 	}

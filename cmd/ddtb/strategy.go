@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -88,7 +89,9 @@ func (c *cli) switchStrategy(ctx context.Context, cfg *config.Config, addr, name
 		return fmt.Errorf("the server on %s does not read %s, so nothing was written: name its file with --config, "+
 			"or switch on its dashboard, http://%s/admin/connections/", addr, cfg.File, addr)
 	}
-	if now := server.Info.Strategy; down == nil && now != name && cfg.Databases["default"].Strategy == name && cfg.Origins[strategyKey].File != "" {
+	info, _ := os.Stat(cfg.File)
+	settled := info != nil && time.Since(info.ModTime()) > inForceWithin // otherwise a change may be under way
+	if now := server.Info.Strategy; down == nil && settled && now != name && cfg.Databases["default"].Strategy == name && cfg.Origins[strategyKey].File != "" {
 		return fmt.Errorf("%s says %q already, and the server on %s uses %q: somebody switched it on its dashboard, so switch it "+
 			"back on http://%s/admin/connections/ or restart it; or it refused the file, and its log says why", cfg.File, name, addr, now, addr)
 	}

@@ -77,7 +77,7 @@ func (c *cli) dsnFlag(login config.Database, passFile string) string {
 			return ""
 		}
 	}
-	return " --dsn " + activity.ShellQuote(privateDSN(login)+"?sslmode=disable&passfile="+strings.ReplaceAll(url.QueryEscape(passFile), "%2F", "/"))
+	return " --dsn " + activity.ShellQuote(privateDSN(login)+"?sslmode=disable&channel_binding=disable&passfile="+strings.ReplaceAll(url.QueryEscape(passFile), "%2F", "/"))
 }
 
 // privateDSN returns the address of the private PostgreSQL for psql, without its password.

@@ -62,7 +62,7 @@ func TestOnAManagedServerTheCommandsAreForARoleThatCanLogIn(t *testing.T) {
 func TestAReaderThatRefusesToTellItsReplayIsRead(t *testing.T) {
 	primary := servers[0]
 	made := primary.session(t, localpg.Superuser, "wall", "made")
-	exec(t, made, `CREATE SCHEMA aurora;
+	exec(t, made, `CREATE SCHEMA aurora; GRANT USAGE ON SCHEMA aurora TO app;
 		CREATE FUNCTION aurora.pg_last_wal_receive_lsn() RETURNS pg_lsn STABLE LANGUAGE plpgsql
 		AS $$ BEGIN RAISE feature_not_supported; END $$;
 		ALTER ROLE app IN DATABASE wall SET search_path = aurora, pg_catalog, public`)

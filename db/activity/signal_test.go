@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"testing"
+	"time"
 
 	"ddtb/db/localpg"
 )
@@ -229,7 +230,7 @@ func TestASessionOfUnknownStateIsNotSignalledForAState(t *testing.T) {
 		exec(t, conn, "SET track_activities = off")
 		o := s.observer(t, localpg.Superuser)
 		x := find(t, snapshot(t, o), "quiet")
-		outcome, err := o.Signal(t.Context(), Order{PID: x.PID, Started: x.Started, States: []string{Idle}, Superusers: true})
+		outcome, err := o.Signal(t.Context(), Order{PID: x.PID, Started: x.Started, States: []string{disabled}, Resting: Age(time.Hour), Superusers: true})
 		if err != nil || outcome != Changed {
 			t.Errorf("in state %q: %v, %v", x.State, outcome, err)
 		}

@@ -189,7 +189,9 @@ func (s *Server) Config(database string) config.Database {
 func (s *Server) login(database, role, password, file string) config.Database {
 	return config.Database{
 		Name: database, User: role, Password: config.Secret(password), PasswordFile: file,
-		Host: "127.0.0.1", Port: s.port, SSLMode: "disable", ChannelBinding: "disable", // the loopback interface needs no TLS, and there is no certificate
+		Host: "127.0.0.1", Port: s.port,
+		SSLMode: "disable", ChannelBinding: "disable", // the loopback interface needs no TLS, and there is no certificate
+		Options:         " ", // none, whatever PGOPTIONS says
 		ApplicationName: "ddtb", ConnectTimeout: 30 * time.Second,
 	}
 }

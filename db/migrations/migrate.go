@@ -72,7 +72,7 @@ func Up(ctx context.Context, cfg db.Settings) ([]Step, error) {
 var ErrNone = errors.New("the database is at no migration: there is nothing to take back")
 
 // Down reverts the last step, with the data in its tables, and returns which one it was. A version other
-// than 0 is the one to revert: if another process has reverted it meanwhile, Down reverts nothing. The tables of polls and users
+// than 0 is the one to revert: if it is not the last any more, Down reverts nothing. The tables of polls and users
 // are also Django's: in a database that a Django application has used (django_migrations) Down reverts nothing.
 func Down(ctx context.Context, cfg db.Settings, version int64) (Step, error) {
 	if err := refuseDjangos(ctx, cfg); err != nil {
@@ -82,12 +82,17 @@ func Down(ctx context.Context, cfg db.Settings, version int64) (Step, error) {
 	err := migrating(ctx, cfg, func(p *goose.Provider) error {
 		take := p.Down
 		if version != 0 { // goose looks again under its lock
-			take = func(ctx context.Context) (*goose.MigrationResult, error) { return p.ApplyVersion(ctx, version, false) }
+			take = func(ctx context.Context) (*goose.MigrationResult, error) {
+				if last, err := p.GetDBVersion(ctx); err != nil || last != version {
+					return nil, cmp.Or(err, goose.ErrNotApplied)
+				}
+				return p.ApplyVersion(ctx, version, false)
+			}
 		}
 		r, err := take(ctx)
 		switch {
 		case errors.Is(err, goose.ErrNotApplied):
-			return fmt.Errorf("migration %d was taken back meanwhile: nothing was changed", version)
+			return fmt.Errorf("migration %d was taken back meanwhile, or another one was applied: nothing was changed", version)
 		case errors.Is(err, goose.ErrNoNextVersion):
 			return ErrNone
 		case err != nil:

@@ -52,7 +52,7 @@ func (p Printer) Cancelled(e activity.Ending, terminate string) {
 	case activity.Refused:
 		p.mayNot()
 	case activity.Changed:
-		p.Wrapped("", "It runs no query any more, or belongs to a superuser: --superusers includes it.")
+		p.Wrapped("", "The query that was shown has ended, or the session belongs to a superuser: --superusers includes it.")
 	}
 }
 
