@@ -286,3 +286,21 @@ func TestTheBudgetCountsWhatAProcessWithAStandbyHasOnThePrimary(t *testing.T) {
 		t.Errorf("%s; want %s", b.Sum(), want)
 	}
 }
+
+// TestAReaderThatRefusesToTellItsReplayIsRead has functions refuse as Amazon Aurora's do.
+func TestAReaderThatRefusesToTellItsReplayIsRead(t *testing.T) {
+	primary := servers[0]
+	made := primary.session(t, localpg.Superuser, "wall", "made")
+	exec(t, made, `CREATE SCHEMA aurora; GRANT USAGE ON SCHEMA aurora TO app;
+		CREATE FUNCTION aurora.pg_last_wal_receive_lsn() RETURNS pg_lsn STABLE LANGUAGE plpgsql
+		AS $$ BEGIN RAISE feature_not_supported; END $$;
+		ALTER ROLE app IN DATABASE wall SET search_path = aurora, pg_catalog, public`)
+	defer exec(t, made, "ALTER ROLE app IN DATABASE wall RESET search_path; DROP SCHEMA aurora CASCADE")
+	s := standbyOf(t, primary)
+	s.streams(t)
+	for name, on := range map[string]*server{"the writer": primary, "a reader": s.server} {
+		if now := snapshot(t, on.observer(t, app)); now.Slots.Used == 0 || now.Tickets.Held != 0 || now.Server.ReplayLag != 0 {
+			t.Errorf("%s: %+v", name, now)
+		}
+	}
+}
