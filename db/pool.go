@@ -112,12 +112,13 @@ func (p *pool) acquireAgain(ctx context.Context, l *Lease, err error) (conn *pgx
 	return conn, err
 }
 
-// mayCheck reports whether pgxpool may check the n-th idle connection, which it hands out next, or connect in place of it,
-// and that may take longer than the timeout. Instead of reading the clock, it compares when the two leases began. The half
-// allows for the time until pgxpool reads the clock. A bound costs every lease of a busy pool half a microsecond, so there
-// is none if a whole attempt to connect still fits.
+// mayCheck reports whether pgxpool may check the n-th idle connection, which it hands out next, and that, or the attempt to
+// connect if it fails, may take longer than the timeout. Instead of reading the clock, it compares when the two leases began.
+// The halves allow for the time until pgxpool reads the clock. A bound costs every lease of a busy pool a microsecond, so
+// there is none for a peek if a whole attempt to connect still fits.
 func (p *pool) mayCheck(n int64, l *Lease) bool {
-	return time.Duration(l.since-p.lastUse(n).Load()) > pingAfter/2 || l.waited+p.longest > p.timeout
+	idle := time.Duration(l.since - p.lastUse(n).Load())
+	return idle > pingAfter/2 || idle > peekAfter/2 && l.waited+p.longest > p.timeout
 }
 
 func (p *pool) lastUse(n int64) *atomic.Int64 { return &p.began[min(max(n, 0), int64(len(p.began))-1)] }
