@@ -69,10 +69,10 @@ func (l *changelist) Filtered() bool { return len(l.where.conditions) > 0 }
 func (l *changelist) with(changes ...string) string {
 	q := maps.Clone(l.params)
 	q.Del("p")
-	for i := 0; i < len(changes); i += 2 {
-		q.Set(changes[i], changes[i+1])
-		if changes[i+1] == "" {
-			q.Del(changes[i])
+	for change := range slices.Chunk(changes, 2) {
+		q.Set(change[0], change[1])
+		if change[1] == "" {
+			q.Del(change[0])
 		}
 	}
 	return "?" + q.Encode()
@@ -211,9 +211,9 @@ func (l *changelist) Pages() []choiceLink {
 	here := min(l.page, last)
 	numbers := []int{1, 2, here - 2, here - 1, here, here + 1, here + 2, last - 1, last}
 	numbers = slices.DeleteFunc(numbers, func(n int) bool { return n < 1 || n > last })
-	slices.Sort(numbers)
+	numbers = slices.Compact(slices.Sorted(slices.Values(numbers)))
 	var links []choiceLink
-	for i, n := range slices.Compact(numbers) {
+	for i, n := range numbers {
 		if i > 0 && n > numbers[i-1]+1 {
 			links = append(links, choiceLink{Text: "…"})
 		}

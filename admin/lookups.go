@@ -202,12 +202,12 @@ func (l *changelist) addLookup(f *Field, lookup, value string) bool {
 		l.where.and(condition)
 		return ok
 	}
-	no := ""
-	if lookup == "isnull" && isNull(value) {
-		no, value = "NOT ", "0"
+	exists := "EXISTS"
+	if lookup == "isnull" && isNull(value) { // null means: there is no related row
+		exists, value = "NOT EXISTS", "0"
 	}
 	condition, ok := l.compare(f.Kind, "p."+ident(f.Pairs.Other), lookup, value)
-	l.where.and(fmt.Sprintf("%sEXISTS (SELECT FROM %s p WHERE p.%s = t.id AND %s)", no, ident(f.Pairs.Table), ident(f.Pairs.Own), condition))
+	l.where.and(fmt.Sprintf("%s (SELECT FROM %s p WHERE p.%s = t.id AND %s)", exists, ident(f.Pairs.Table), ident(f.Pairs.Own), condition))
 	return ok
 }
 
@@ -263,7 +263,7 @@ func (l *changelist) comparePart(column, part, value string) (condition string, 
 		return fmt.Sprintf("(%s AT TIME ZONE 'UTC')::date = %s::date", column, l.where.param(t)), ok && t.Year() > 0
 	}
 	n, ok := numberOperand(value)
-	return fmt.Sprintf("extract(%s FROM %s AT TIME ZONE 'UTC') = %s::bigint", part, column, l.where.param(n)), ok
+	return fmt.Sprintf("floor(extract(%s FROM %s AT TIME ZONE 'UTC')) = %s::bigint", part, column, l.where.param(n)), ok
 }
 
 // operands has the SQL type for comparing a kind, and the conversion from text. Other kinds can't be queried, such as a

@@ -34,7 +34,7 @@ func mostClients(limit uint64) int {
 type listener struct {
 	net.Listener
 	places chan struct{} // nil: no limit
-	full   atomic.Bool   // clients wait for a place: responses close their connections
+	full   atomic.Bool   // a client had to wait, and since then few places were free: responses close their connections
 	closed chan struct{}
 	once   sync.Once
 
@@ -140,7 +140,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		n, err = c.Conn.Read(p)
 	}
 	if errors.Is(err, io.EOF) {
-		return 0, c.keepBack(err)
+		return 0, c.holdBack(err)
 	}
 	return n, err
 }
@@ -152,9 +152,11 @@ func (c *conn) lift() bool {
 	return !c.aborted && !c.closed && c.Conn.SetReadDeadline(time.Time{}) == nil
 }
 
-func (c *conn) keepBack(err error) error {
+// holdBack returns err, the end of the file, after halfClosedFor, for the client may still read the response. It returns
+// earlier when the request is answered or the connection closed.
+func (c *conn) holdBack(err error) error {
 	c.mu.Lock()
-	if c.aborted {
+	if c.aborted || c.closed {
 		c.mu.Unlock()
 		return os.ErrDeadlineExceeded
 	}

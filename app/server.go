@@ -40,7 +40,7 @@ func (e takenError) Error() string {
 func (e takenError) Unwrap() error { return syscall.EADDRINUSE }
 
 // How shutdown_timeout is divided. Serve always returns within it, whatever hangs, because the process is killed after
-// it. The first share is of the whole; each other share is of the remaining time.
+// it. The first two shares are of the whole; the others are of what the drain has left.
 const (
 	drainShare    = 0.2  // requests are served with "Connection: close"
 	balancerShare = 0.4  // the same, if a balancer polls the agent

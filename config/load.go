@@ -229,27 +229,28 @@ func isFor(d *Database) func(*pgpassfile.Entry) bool {
 // readPasswordFile sets the password from the file, unless a later layer sets the password itself: then the file is not
 // used.
 func (l *loader) readPasswordFile(name string, password *Secret, file *string) {
-	path, used, other := *file, name+"_file", name
-	if path == "" {
-		return
-	}
-	if *password != "" {
-		if l.cfg.Origins[name].layer > l.cfg.Origins[used].layer {
-			used, other, *file = other, used, ""
-		}
-		l.warn("%s is set (%s) and so is %s (%s): the former is used; remove one.", used, l.cfg.Origins[used], other, l.cfg.Origins[other])
-	}
+	fileKey := name + "_file"
 	if *file == "" {
 		return
 	}
-	text, mode, err := db.ReadSecret(path)
-	if err != nil {
-		l.fail(l.cfg.Origins[used], used, "%v", err)
+	if *password != "" {
+		used, other := fileKey, name
+		if l.cfg.Origins[name].layer > l.cfg.Origins[fileKey].layer {
+			used, other, *file = name, fileKey, ""
+		}
+		l.warn("%s is set (%s) and so is %s (%s): the former is used; remove one.", used, l.cfg.Origins[used], other, l.cfg.Origins[other])
+	}
+	if *file == "" { // the password itself is used
 		return
 	}
-	l.warnReadable(path, mode)
+	text, mode, err := db.ReadSecret(*file)
+	if err != nil {
+		l.fail(l.cfg.Origins[fileKey], fileKey, "%v", err)
+		return
+	}
+	l.warnReadable(*file, mode)
 	*password = text
-	l.cfg.Origins[name] = Origin{File: path}
+	l.cfg.Origins[name] = Origin{File: *file}
 }
 
 // warnReadable warns about a file with a password that other users can read.
@@ -431,10 +432,7 @@ func (l *loader) conflict(name, other, format string, args ...any) {
 
 // failUnlessRefused reports a mistake involving the keys, unless one has been rejected: then it has no value to check.
 func (l *loader) failUnlessRefused(o Origin, name, message string, keys ...string) {
-	for _, m := range l.mistakes {
-		if slices.Contains(keys, m.Key) {
-			return
-		}
+	if !slices.ContainsFunc(l.mistakes, func(m *Mistake) bool { return slices.Contains(keys, m.Key) }) {
+		l.fail(o, name, "%s", message)
 	}
-	l.fail(o, name, "%s", message)
 }

@@ -31,7 +31,7 @@ func (a attemptCounter) TraceConnectEnd(ctx context.Context, data pgx.TraceConne
 		a.connected.Add(1)
 		data.Conn.PgConn().CustomData()[opened] = ticks()
 	} else {
-		a.tickets.gaveUp(ctx)
+		a.tickets.takeBack(ctx)
 	}
 	a.breaker.ended(ctx, data.Err)
 }

@@ -53,10 +53,12 @@ func newBreaker(c *Connector) *breaker {
 
 // admit lets an attempt through, or returns when the next may be made. A refusal records no stack and does not wait.
 func (b *breaker) admit() error {
-	if f := b.full.Load(); f != nil {
-		next := &full{time.Now().Add(fullFor), f.err, f.server} // meanwhile others are refused
-		if wait := time.Until(f.until); wait > 0 || !b.full.CompareAndSwap(f, next) {
+	for f := b.full.Load(); f != nil; f = b.full.Load() {
+		if wait := time.Until(f.until); wait > 0 {
 			return b.isFull(f, wait)
+		}
+		if b.full.CompareAndSwap(f, &full{time.Now().Add(fullFor), f.err, f.server}) {
+			break // this attempt is let through; meanwhile others are refused
 		}
 	}
 	if b.circuit.TryAcquirePermit() {

@@ -61,10 +61,10 @@ func (c *Connector) Prepare(ctx context.Context, cc *pgx.ConnConfig) error {
 		return err
 	}
 	if err := c.breaker.admit(); err != nil {
-		c.tickets.gaveUp(ctx)
+		c.tickets.takeBack(ctx)
 		return err
 	}
-	c.tickets.heldBy(cc)
+	c.tickets.holdDuring(cc)
 	return nil
 }
 

@@ -95,7 +95,7 @@ func (m *multiplexed) Refresh(ctx context.Context) {
 // shrink also closes shared connections. Running reads are sent again.
 func (m *multiplexed) shrink() {
 	m.pool.shrink()
-	m.shared.refresh(m.tickets.unwanted)
+	m.shared.refresh(m.tickets.revoke)
 }
 
 // Retire waits for running reads until ctx ends.

@@ -118,7 +118,8 @@ func (p *pool) acquireAgain(ctx context.Context, l *Lease, err error) (conn *pgx
 // there is none for a peek if a whole attempt to connect still fits.
 func (p *pool) mayCheck(n int64, l *Lease) bool {
 	idle := time.Duration(l.since - p.lastUse(n).Load())
-	return idle > pingAfter/2 || idle > peekAfter/2 && l.waited+p.longest > p.timeout
+	late := idle > peekAfter/2 || l.waited > 0 // a waiter may wake up late
+	return idle > pingAfter/2 || late && l.waited+p.longest > p.timeout
 }
 
 func (p *pool) lastUse(n int64) *atomic.Int64 { return &p.began[min(max(n, 0), int64(len(p.began))-1)] }
@@ -161,7 +162,7 @@ func (t poolTimeout) Error() string { return "pool.timeout, " + time.Duration(t)
 func (p *pool) Release(l *Lease) {
 	over := p.retired.Load()
 	over = over && !l.awaited()
-	over = over || p.outdated(l.conn) || p.tickets.unwanted(l.conn)
+	over = over || p.outdated(l.conn) || p.tickets.revoke(l.conn)
 	if over || !l.Reusable() {
 		p.CloseConn(l.conn) // pgxpool drops a closed connection
 	} else {

@@ -99,34 +99,33 @@ func (p *places) expire() {
 // wait waits until there is a place, the timeout has passed, or ctx ends. A place that arrives while the waiter gives
 // up goes to the next waiter.
 func (p *places) wait(ctx context.Context, w *waiter, e *list.Element) (time.Duration, error) {
-	var err error
 	select {
-	case err = <-w.place:
+	case err := <-w.place:
+		if err != nil {
+			return time.Since(w.since), err
+		}
+		p.waited.Add(1)
+		p.waitTotal.Add(int64(w.waited))
+		return w.waited, nil
 	case <-ctx.Done():
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		select {
-		case err = <-w.place:
-			if err == nil {
-				p.releaseLocked()
-			} else if CauseOf(err) == PoolTimeout { // counted already
-				return time.Since(w.since), err
-			}
-		default:
-			p.waiters.Remove(e)
-		}
-		waited := time.Since(w.since)
-		if end, ok := ctx.Deadline(); ok {
-			waited = max(0, min(waited, end.Sub(w.since))) // the time it had, as for the queue's own timeout
-		}
-		return waited, p.gaveUp(ctx, waited)
 	}
-	if err != nil {
-		return time.Since(w.since), err
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case err := <-w.place:
+		if err == nil {
+			p.releaseLocked()
+		} else if CauseOf(err) == PoolTimeout { // counted already
+			return time.Since(w.since), err
+		}
+	default:
+		p.waiters.Remove(e)
 	}
-	p.waited.Add(1)
-	p.waitTotal.Add(int64(w.waited))
-	return w.waited, nil
+	waited := time.Since(w.since)
+	if end, ok := ctx.Deadline(); ok {
+		waited = max(0, min(waited, end.Sub(w.since))) // the time it had, as for the queue's own timeout
+	}
+	return waited, p.gaveUp(ctx, waited)
 }
 
 // refuses reports whether a newcomer may not wait. As many requests as there are places may always wait, so that the

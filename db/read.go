@@ -134,7 +134,8 @@ func (o *outage) ended() {
 	}
 }
 
-// passes reports whether a read that began then and failed with err is worth a retry.
+// passes reports whether a read that began then and failed with err is worth a retry. The failure begins the outage, if
+// none is recorded.
 func (o *outage) passes(ctx context.Context, began time.Time, err error) bool {
 	if cause := CauseOf(err); cause != ServerUnavailable && cause != CircuitOpen && !retryable(err) {
 		return false
@@ -147,7 +148,7 @@ func (o *outage) passes(ctx context.Context, began time.Time, err error) bool {
 	}
 	now := ticks()
 	o.since.CompareAndSwap(0, now)
-	if ce, ok := errors.AsType[*ConnError](err); ok && ce.inVain > 0 && time.Since(began) >= ce.inVain*9/10 { // it was this read's search
+	if ce, ok := errors.AsType[*ConnError](err); ok && ce.inVain > 0 && time.Since(began) >= ce.inVain*9/10 { // this read has spent a whole search's time itself
 		return false
 	}
 	return ctx.Err() == nil && now-o.since.Load() < int64(outageFor)
@@ -185,8 +186,8 @@ func (d *DB) read(ctx context.Context, sql string, args []any, from callSite) (p
 	return rows, nil
 }
 
-// needsLease reports whether a read that readShared did not serve, with err, is for a lease, which may hold its result
-// in memory.
+// needsLease reports whether a read that readShared did not serve, for the reason err, goes to a lease next, which may hold
+// its result in memory. A result that is too large for memory does not: it is streamed.
 func needsLease(err error) bool {
 	return err == nil || errors.Is(err, errMultiplexClosed) || errors.Is(err, errUnsuitable) && !errors.Is(err, errLarge)
 }
@@ -230,22 +231,22 @@ func (d *DB) readStreamed(ctx context.Context, sql string, args []any, from call
 func (l *Lease) buffer(ctx context.Context, sql string, args []any) (pgx.Rows, error) {
 	began := ticks()
 	l.query.Store(began)
-	from, err := l.conn.Query(ctx, sql, args...)
+	result, err := l.conn.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, l.ended(ctx, err)
 	}
 	rows := &muxRows{
-		codec: muxCodecs.Get().(*muxCodec), fields: slices.Clone(from.FieldDescriptions()), buf: make([]byte, 0, 512),
+		codec: muxCodecs.Get().(*muxCodec), fields: slices.Clone(result.FieldDescriptions()), buf: make([]byte, 0, 512),
 	}
 	most, large := int(l.source.settings.Multiplex.MaxResult), false
-	for !large && from.Next() {
-		rows.add(from.RawValues())
+	for !large && result.Next() {
+		rows.add(result.RawValues())
 		large = len(rows.buf) > most && most > 0
 	}
-	from.Close()
-	rows.tag = from.CommandTag()
-	err = l.ended(ctx, from.Err())
-	l.noteQuery(false, rows.tag, len(rows.fields), from.Err())
+	result.Close()
+	rows.tag = result.CommandTag()
+	err = l.ended(ctx, result.Err())
+	l.noteQuery(false, rows.tag, len(rows.fields), result.Err())
 	if err == nil {
 		err = l.takenErr() // a connection taken from its holder can look like a normal end of the rows
 	}

@@ -94,11 +94,10 @@ type replicas struct {
 	stop     context.CancelFunc
 	ended    sync.WaitGroup
 
-	mu       sync.Mutex
-	primary  identity
-	first    Position // of the primary, after opened
-	history  []sample // of the primary, oldest first
-	lastSeen Position
+	mu      sync.Mutex
+	primary identity
+	first   Position // of the primary, after opened
+	history []sample // of the primary, oldest first
 }
 
 // sample is the primary's position at one time.
@@ -226,18 +225,17 @@ func (all *replicas) sawPrimary(got seenServer, err error) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	if all.primary != got.identity {
-		all.primary, all.history, all.lastSeen = got.identity, nil, 0
+		all.primary, all.history = got.identity, nil
 	}
 	if all.first == 0 {
 		all.first = got.position
 	}
 	now := time.Now()
-	if got.position == all.lastSeen {
-		return
-	}
-	all.lastSeen = got.position
-	if n := len(all.history); n > 0 && now.Sub(all.history[n-1].at) < all.maxLag/(replicaHistory/2) {
-		return // a later position at an earlier time would make the lag look too long
+	if n := len(all.history); n > 0 {
+		last := all.history[n-1]
+		if got.position == last.position || now.Sub(last.at) < all.maxLag/(replicaHistory/2) {
+			return // a later poll records it: a later position at an earlier time would make the lag look too long
+		}
 	}
 	all.history = append(all.history, sample{now, got.position})
 	if len(all.history) > replicaHistory {
@@ -276,7 +274,7 @@ func (r *replica) assess(got seenServer, err error) replicaState {
 	case err != nil:
 		now.why = "down: " + whyDown(err)
 	case primary == identity{}:
-		now.why = whyNoOther
+		now.why = whyNoPrimary
 	case !got.recovers:
 		now.why = "it is not a standby: it was promoted, or is another server"
 	case got.system != primary.system:
@@ -305,7 +303,7 @@ func whyDown(err error) string {
 	return err.Error()
 }
 
-// become puts the state in force. Running reads end if the replica went down or is another server.
+// become puts the state in force. If the replica may no longer serve, its running reads end, and the primary answers them.
 func (r *replica) become(now replicaState) {
 	old := r.state.Load()
 	now.next, now.up, now.down = make(chan struct{}), old.up, old.down
@@ -326,13 +324,13 @@ func (r *replica) become(now replicaState) {
 
 // Why a replica does not serve at first.
 const (
-	whyUnseen   = "not seen yet"
-	whyNoOther  = "the primary was not seen yet, so nothing can be compared"
-	whyStarting = "it has not replayed yet what was written before this process used it"
+	whyUnseen    = "not seen yet"
+	whyNoPrimary = "the primary was not seen yet, so nothing can be compared"
+	whyStarting  = "it has not replayed yet what was written before this process used it"
 )
 
 // passing reports whether the reason is one that every replica has at first.
-func passing(why string) bool { return why == whyUnseen || why == whyNoOther || why == whyStarting }
+func passing(why string) bool { return why == whyUnseen || why == whyNoPrimary || why == whyStarting }
 
 // has reports whether the replica serves reads and has replayed p.
 func (s *replicaState) has(p Position) bool { return s.why == "" && s.replayed >= p }
@@ -365,35 +363,38 @@ func (all *replicas) choose(ctx context.Context) *replica {
 			first = one
 		}
 	}
-	if first != nil && first.waitFor(ctx, seen) {
-		return first
+	if first != nil {
+		if first.waitFor(ctx, seen) {
+			return first
+		}
+		first.behind.Add(1)
 	}
 	return nil
 }
 
 // waitFor waits up to replicaWait for the replica to replay the position.
 func (r *replica) waitFor(ctx context.Context, p Position) bool {
-	if p != Unknown {
-		t := time.NewTimer(replicaWait)
-		defer t.Stop()
-		for now := r.state.Load(); now.why == ""; now = r.state.Load() {
-			if now.has(p) {
-				return true
-			}
-			select {
-			case r.rush <- struct{}{}:
-			default:
-			}
-			select {
-			case <-now.next:
-				continue
-			case <-t.C:
-			case <-ctx.Done():
-			}
-			break
+	if p == Unknown {
+		return false
+	}
+	t := time.NewTimer(replicaWait)
+	defer t.Stop()
+	for now := r.state.Load(); now.why == ""; now = r.state.Load() {
+		if now.has(p) {
+			return true
+		}
+		select {
+		case r.rush <- struct{}{}:
+		default:
+		}
+		select {
+		case <-now.next:
+		case <-t.C:
+			return false
+		case <-ctx.Done():
+			return false
 		}
 	}
-	r.behind.Add(1)
 	return false
 }
 
@@ -418,7 +419,7 @@ func (all *replicas) read(ctx context.Context, sql string, args []any, from call
 		return nil, false, err
 	case ctx.Err() != nil:
 		return nil, true, err
-	case sqlState(err) == pgerrcode.QueryCanceled && state.up.Err() == nil: // statement_timeout: the primary's is no longer
+	case sqlState(err) == pgerrcode.QueryCanceled && state.up.Err() == nil: // statement_timeout: the primary's is usually the same
 		return nil, true, err
 	}
 	r.failed.Add(1)

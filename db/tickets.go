@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -23,7 +24,7 @@ type tickets struct {
 	own      *monitor // whose connection control provides; nil: control is the caller's
 	log      *slog.Logger
 	places   *places
-	shrink   func() // closes connections that are unwanted
+	shrink   func() // closes connections whose tickets are revoked
 	found    func() // is called when a new monitoring connection has found the server
 
 	wake   chan struct{}
@@ -170,9 +171,9 @@ func (t *tickets) await(ctx context.Context, more <-chan struct{}, end <-chan ti
 	}
 }
 
-// heldBy lets the new session take its ticket while the driver still chooses among hosts: one that does not keep the
-// budget is not chosen.
-func (t *tickets) heldBy(cc *pgx.ConnConfig) {
+// holdDuring lets the attempt of cc take its ticket over while the driver still chooses among hosts: one that does not
+// keep the budget is not chosen.
+func (t *tickets) holdDuring(cc *pgx.ConnConfig) {
 	if t == nil {
 		return
 	}
@@ -220,7 +221,7 @@ func (t *tickets) hold(ctx context.Context, pc *pgconn.PgConn) error {
 			r.lost = true
 			t.rouse()
 		}
-		t.connecting = append(t.connecting, r) // the caller calls gaveUp
+		t.connecting = append(t.connecting, r) // the caller calls takeBack
 		return err
 	}
 	if old, has := t.open[r.n]; has { // that session has lost its ticket, and this side has not noticed
@@ -249,8 +250,8 @@ func holdTicket(ctx context.Context, pc *pgconn.PgConn, r ticket) error {
 	return nil
 }
 
-// gaveUp takes back the ticket of an attempt to connect that failed.
-func (t *tickets) gaveUp(ctx context.Context) {
+// takeBack takes back the ticket of an attempt to connect that failed.
+func (t *tickets) takeBack(ctx context.Context) {
 	if t == nil {
 		return
 	}
@@ -261,10 +262,11 @@ func (t *tickets) gaveUp(ctx context.Context) {
 		t.retake()
 	}
 	if len(t.connecting) > 0 {
-		r := t.connecting[0]
-		t.connecting = t.connecting[1:]
+		i := max(0, slices.IndexFunc(t.connecting, func(r ticket) bool { return r.lost || r.pid != t.pid })) // what no attempt can hold
+		r := t.connecting[i]
+		t.connecting = slices.Delete(t.connecting, i, i+1)
 		switch {
-		case r.pid != t.pid:
+		case r.pid != t.pid: // that session has ended, and its locks with it
 		case r.lost:
 			t.unlockLater(r)
 		default:
@@ -332,9 +334,9 @@ func (t *tickets) toClose(holder ticketHolder) *int {
 	return &t.closeLeased
 }
 
-// unwanted reports whether a connection must be closed, once it is released or if it is shared: another process is to have
-// its ticket, which no longer counts, or another session of this pool has it.
-func (t *tickets) unwanted(conn *pgx.Conn) bool {
+// revoke takes its ticket from a connection that is released or shared, if another process is to have it, or another session
+// of this pool has it. It reports whether the caller must close the connection.
+func (t *tickets) revoke(conn *pgx.Conn) bool {
 	if t == nil {
 		return false
 	}
@@ -356,8 +358,8 @@ func (p *pool) shrink() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	var surplus []*pgxpool.Conn
-	for _, c := range p.pgx.AcquireAllIdle(ctx) {
-		if p.tickets.unwanted(c.Conn()) {
+	for _, c := range p.allIdle(ctx) {
+		if p.tickets.revoke(c.Conn()) {
 			surplus = append(surplus, c)
 			continue
 		}

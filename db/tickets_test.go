@@ -19,7 +19,7 @@ func TestATicketThatAFailedAttemptGivesBackGoesToTheNextAtOnce(t *testing.T) {
 		go func() { second <- tickets.take(t.Context()) }()
 		synctest.Wait()
 		began := time.Now()
-		tickets.gaveUp(t.Context())
+		tickets.takeBack(t.Context())
 		if err := <-second; err != nil || !time.Now().Equal(began) {
 			t.Errorf("after %v: %v", time.Since(began), err)
 		}
@@ -39,7 +39,7 @@ func TestASharedConnectionThatIsNotMadeLeavesItsTicketForALease(t *testing.T) {
 		if q.size != 1 {
 			t.Errorf("meanwhile %d leases are allowed, want the one that is left", q.size)
 		}
-		tickets.gaveUp(shared)
+		tickets.takeBack(shared)
 		if q.size != 2 || tickets.shared != 0 {
 			t.Errorf("afterwards %d leases are allowed, and %d connections count as shared", q.size, tickets.shared)
 		}

@@ -185,7 +185,7 @@ func TestAServerWithoutFreeSlotsIsReportedWithItsSQLState(t *testing.T) {
 	t.Parallel()
 	server := dbtest.NewServer(t, dbtest.Options{MaxConnections: 10})
 	s := siteOn(t, server.Config(t), perRequest)
-	run := answer[lab.Stress](s, "/test/pool-stress?threads=20&hold=1s")
+	run := answer[lab.Stress](s, "/test/pool-stress?threads=20&hold=5s") // on a busy machine the last thread connects late
 	if run.Failures == 0 || run.Successes == 0 || run.Successes > 10-3-1 {
 		t.Errorf("%d succeeded, %d failed", run.Successes, run.Failures)
 	}

@@ -141,7 +141,9 @@ func (s *state) due(key string, now time.Time, lim config.MailLimit) *notice {
 	case window && g.Pending == 0 && g.Failed == nil:
 		delete(s.Groups, key)
 		return nil
-	case !over && (g.Pending == 0 || !window) || !s.allowed(now, lim):
+	case !over && (g.Pending == 0 || !window): // nothing is due
+		return nil
+	case !s.allowed(now, lim): // which also forgets notices that are an hour old
 		return nil
 	}
 	n := g.notice(key, now, lim.Window, over)

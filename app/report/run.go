@@ -98,7 +98,7 @@ func (r *Reporter) deliver(m *mail) {
 		}
 		r.o.Log.WarnContext(r.cut, "a mail was not accepted and will be sent again", "subject", m.subject, "try", try, "error", r.said(m.err))
 		select {
-		case <-time.After(time.Duration(float64(pause) * (0.8 + 0.4*rand.Float64()))): //nolint:gosec // jitter is no secret
+		case <-time.After(pause*4/5 + rand.N(pause*2/5)): //nolint:gosec // jitter is no secret
 		case <-r.hurried.Done():
 		}
 	}

@@ -108,10 +108,11 @@ server restarts. Without --watch it is one line.`,
 		name: "budget", short: "Check that the fleet's pools fit into the server's slots",
 		flags: (*connections).budgetFlags, run: (*connections).budget,
 		long: `Check replicas × (pool + 1) × 2 while deploying + extras against the usable
-slots, and say which pool size fits. It lists the services that have sessions
-now. With --dsn, where the configured pools are another server's, it checks
-those sessions instead: all services, and the largest once more while it is
-deployed. Exit code 1 when it does not fit.`,
+slots, and without the extras against the role's and the database's own limit,
+and say which pool size fits. It lists the services that have sessions now.
+With --dsn, where the configured pools are another server's, it checks those
+sessions instead, without these limits: all services, and the largest once
+more while it is deployed. Exit code 1 when it does not fit.`,
 	},
 }
 

@@ -466,6 +466,7 @@ func TestHealthIsUnknownWhereItCanNotBeJudged(t *testing.T) {
 	m.run("", "db-connections", "status", "--dsn", "").must(exitUsage, "--dsn")
 	m.run("", "db-connections", "health", "--wach").must(3, "--wach")
 	m.run("", "db-connections", "--action=health", "--older-than=5s").must(3, "--older-than")
+	m.run("", "db-connections", "--action=health", "--wach").must(3, "--wach")
 	must(t, os.MkdirAll(filepath.Dir(m.file), 0o700))
 	must(t, os.WriteFile(m.file, []byte("[server]\nadr = 1\n"), 0o600))
 	m.run("", "db-connections", "health").must(3, "adr")

@@ -165,9 +165,11 @@ const (
 func (c *cli) keepRunning(ctx context.Context, pg *localpg.Server) error {
 	for restarts, began := 0, time.Now(); ; restarts++ {
 		select {
-		case <-ctx.Done():
-			return nil
 		case <-pg.Done():
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil { // also if both have ended
+			return nil
 		}
 		if time.Since(began) > steadyAfter {
 			restarts = 0
@@ -176,11 +178,10 @@ func (c *cli) keepRunning(ctx context.Context, pg *localpg.Server) error {
 			return fmt.Errorf("the private PostgreSQL ended again, after %d restarts; its log is %s", restarts, pg.LogFile())
 		}
 		c.log.Warn("the private PostgreSQL ended; it is started again", "log", pg.LogFile())
-		if err := pg.Restart(ctx); err == nil {
-			began = time.Now()
-		} else if ctx.Err() == nil {
+		err := pg.Restart(ctx)
+		began = time.Now()
+		if err != nil && ctx.Err() == nil {
 			c.log.Error("the private PostgreSQL does not start", "error", err)
-			began = time.Now() // it did not run
 			select {
 			case <-time.After(restartPause):
 			case <-ctx.Done():

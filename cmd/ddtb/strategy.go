@@ -89,11 +89,13 @@ func (c *cli) switchStrategy(ctx context.Context, cfg *config.Config, addr, name
 		return fmt.Errorf("the server on %s does not read %s, so nothing was written: name its file with --config, "+
 			"or switch on its dashboard, http://%s/admin/connections/", addr, cfg.File, addr)
 	}
+	now, already := server.Info.Strategy, cfg.Databases["default"].Strategy == name && cfg.Origins[strategyKey].File != ""
+	differs := fmt.Errorf("%s says %q already, and the server on %s uses %q: somebody switched it on its dashboard, so switch it "+
+		"back on http://%s/admin/connections/ or restart it; or it refused the file, and its log says why", cfg.File, name, addr, now, addr)
 	info, _ := os.Stat(cfg.File)
 	settled := info != nil && time.Since(info.ModTime()) > inForceWithin // otherwise a change may be under way
-	if now := server.Info.Strategy; down == nil && settled && now != name && cfg.Databases["default"].Strategy == name && cfg.Origins[strategyKey].File != "" {
-		return fmt.Errorf("%s says %q already, and the server on %s uses %q: somebody switched it on its dashboard, so switch it "+
-			"back on http://%s/admin/connections/ or restart it; or it refused the file, and its log says why", cfg.File, name, addr, now, addr)
+	if down == nil && now != name && already && settled {
+		return differs
 	}
 	if err := config.SetText(cfg.File, strategyKey, name); err != nil {
 		return err
@@ -105,7 +107,11 @@ func (c *cli) switchStrategy(ctx context.Context, cfg *config.Config, addr, name
 		c.say("%s: strategy = %q. No ddtb server answers on %s: it holds from the next start.\n", cfg.File, name, addr)
 		return nil
 	}
-	return c.awaitStrategy(ctx, cfg.File, addr, server.Info.Strategy, name)
+	err := c.awaitStrategy(ctx, cfg.File, addr, now, name)
+	if err != nil && already && ctx.Err() == nil {
+		return differs
+	}
+	return err
 }
 
 // awaitStrategy returns when the running server, which uses the strategy now, uses the one of that name.

@@ -14,7 +14,8 @@ import (
 // Deploying is the factor by which a rolling deployment multiplies the replicas: for a while old and new ones run.
 const Deploying = 2
 
-// Budget is the fleet's arithmetic: replicas × (pool + 1) × 2 + extras, compared with the usable slots. The 1 is the
+// Budget is the fleet's arithmetic: replicas × (pool + 1) × 2 + extras, compared with the usable slots, and by Within with
+// the limits of the role and the database. The 1 is the
 // monitoring connection of each replica; it is 2 if the replicas also read from a standby, because they compare its
 // position with the primary's. The 2 is a rolling deployment. Pools of automatic size need their budget +
 // replicas × 2 + extras.
@@ -118,12 +119,15 @@ func PlanBudget(cfg config.Database, standby bool, replicas, extras int, s Slots
 // pooler's.
 func (b Budget) Within(s Snapshot, cfg config.Database) Budget {
 	for _, l := range s.Limits {
-		own := l.Of == "role" && l.Name == cmp.Or(cfg.User, s.Role.Name) || l.Of == "database" && l.Name == cmp.Or(cfg.Name, s.Database)
-		if !own || cfg.Pooler != "" || b.own() <= l.Max || b.LimitedBy != nil && b.LimitedBy.Max <= l.Max {
+		role := l.Of == "role" && l.Name == cmp.Or(cfg.User, s.Role.Name)
+		database := l.Of == "database" && l.Name == cmp.Or(cfg.Name, s.Database) && !s.Role.Superuser // for whom it does not hold
+		if !role && !database || cfg.Pooler != "" {
 			continue
 		}
-		b.Fits, b.LimitedBy = false, &l
 		b.FitsPool = min(b.FitsPool, max(0, l.Max/(b.Replicas*Deploying)-b.Beside))
+		if b.own() > l.Max && (b.LimitedBy == nil || l.Max < b.LimitedBy.Max) {
+			b.Fits, b.LimitedBy = false, &l
+		}
 	}
 	return b
 }
@@ -137,7 +141,7 @@ func (b Budget) Through(s Snapshot) Budget {
 	if s.bouncer == nil || b.Strategy == Observed || b.Auto {
 		return b
 	}
-	b.pooled, b.bouncer = true, s.bouncer
+	b.pooled, b.bouncer, b.LimitedBy = true, s.bouncer, nil
 	b.Needed = b.bouncer.servers() + b.Replicas*Deploying + b.Extras
 	b.ToRaise = b.Needed + s.Slots.Reserved
 	b.FitsPool = b.bouncer.clients / (b.Replicas * Deploying)

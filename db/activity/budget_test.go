@@ -75,10 +75,15 @@ func TestTheBudgetIsWithinTheLimitsOfTheRoleAndTheDatabase(t *testing.T) {
 	}{
 		"it fits":         {pool(9), ""},
 		"beyond the role": {pool(10), "raise the limit of role app from 20 to 22 at least; or set pool.max_size to 9 at most; or run fewer"},
+		"no bound":        {config.Database{Strategy: db.Persistent}, "set persistent.workers to 9 at most; or run fewer"},
 		"a shared budget": {auto, "raise the limit of role app from 20 to 32 at least; or set fleet.budget to 18 at most; or run fewer"},
 		"behind a pooler": {behind, ""},
 	} {
-		if b := PlanBudget(c.cfg, false, 1, 1, s.Slots).Within(s, c.cfg); !strings.HasPrefix(b.Advice(), c.advice) || b.Fits != (c.advice == "") {
+		b := PlanBudget(c.cfg, false, 1, 1, s.Slots).Within(s, c.cfg)
+		if c.cfg.Pooler == "" && b.FitsPool != 9 {
+			t.Errorf("%s: a pool of %d fits", name, b.FitsPool)
+		}
+		if !strings.HasPrefix(b.Advice(), c.advice) || b.Fits != (c.advice == "") {
 			t.Errorf("%s: fits %t, %q", name, b.Fits, b.Advice())
 		}
 	}

@@ -253,7 +253,7 @@ func (s *Server) Config(t testing.TB) config.Database {
 	t.Cleanup(func() { s.drop(t, name) })
 	cfg, way := config.Default().Databases["default"], s.pg.Config(name)
 	cfg.Name, cfg.User, cfg.Password = name, name, config.Secret(password)
-	cfg.Host, cfg.Port, cfg.SSLMode = way.Host, way.Port, way.SSLMode
+	cfg.Host, cfg.Port, cfg.SSLMode, cfg.ChannelBinding = way.Host, way.Port, way.SSLMode, way.ChannelBinding
 	cfg.ConnectTimeout = patience // for slow machines; a test of a server that does not answer needs a shorter one
 	return cfg
 }

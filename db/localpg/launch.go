@@ -35,7 +35,7 @@ func (s *Server) launch(ctx context.Context) error {
 		if err := s.directory.noteRun(s.port); err != nil {
 			return err
 		}
-		if err = s.launchSoon(ctx); err == nil {
+		if err = s.launchPatiently(ctx); err == nil {
 			return nil
 		}
 		if s.options.Port != 0 || isFree(s.port) { // the port was not the reason
@@ -50,8 +50,8 @@ func (s *Server) launch(ctx context.Context) error {
 // the process list.
 const detachPatience = 5 * time.Second
 
-// launchSoon retries while the server refuses because of processes that takeOver has just killed.
-func (s *Server) launchSoon(ctx context.Context) error {
+// launchPatiently retries while the server refuses because of processes that takeOver has just killed.
+func (s *Server) launchPatiently(ctx context.Context) error {
 	for end := time.Now().Add(detachPatience); ; {
 		err := s.launchOnce(ctx)
 		if err == nil || time.Now().After(end) || !strings.Contains(err.Error(), "pre-existing shared memory block") {
@@ -184,7 +184,8 @@ func lastLines(name string, began int64) string {
 		return ""
 	}
 	defer func() { _ = f.Close() }()
-	text, _ := io.ReadAll(io.NewSectionReader(f, began, 64<<10)) // any readable part is enough
+	end, _ := f.Seek(0, io.SeekEnd)
+	text, _ := io.ReadAll(io.NewSectionReader(f, max(began, end-64<<10), 64<<10)) // any readable part is enough
 	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
 	if lines[0] == "" {
 		return ""

@@ -127,7 +127,7 @@ func (s *Server) Restart(ctx context.Context) error {
 		return err
 	}
 	ended := s.process
-	err := s.launchSoon(ctx)
+	err := s.launchPatiently(ctx)
 	if err != nil {
 		s.process = ended // for Stop
 	}

@@ -72,7 +72,7 @@ func Up(ctx context.Context, cfg db.Settings) ([]Step, error) {
 var ErrNone = errors.New("the database is at no migration: there is nothing to take back")
 
 // Down reverts the last step, with the data in its tables, and returns which one it was. A version other
-// than 0 is the one to revert: if it is not the last any more, Down reverts nothing. The tables of polls and users
+// than 0 is the one to revert: if it is not the last any more when Down begins, Down reverts nothing. The tables of polls and users
 // are also Django's: in a database that a Django application has used (django_migrations) Down reverts nothing.
 func Down(ctx context.Context, cfg db.Settings, version int64) (Step, error) {
 	if err := refuseDjangos(ctx, cfg); err != nil {
@@ -81,7 +81,7 @@ func Down(ctx context.Context, cfg db.Settings, version int64) (Step, error) {
 	var undone Step
 	err := migrating(ctx, cfg, func(p *goose.Provider) error {
 		take := p.Down
-		if version != 0 { // goose looks again under its lock
+		if version != 0 { // goose looks again under its lock, but only whether this one is still applied
 			take = func(ctx context.Context) (*goose.MigrationResult, error) {
 				if last, err := p.GetDBVersion(ctx); err != nil || last != version {
 					return nil, cmp.Or(err, goose.ErrNotApplied)

@@ -89,16 +89,20 @@ func (t *tally) outcome() *Outcome {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	slices.Sort(t.latencies)
-	o := &Outcome{
+	return &Outcome{
 		SQLStates: t.states, Timeouts: t.timeouts, Served: t.served, Refused: len(t.failed),
-		P50: quantile(t.latencies, 0.50), P99: quantile(t.latencies, 0.99),
+		P50: quantile(t.latencies, 0.50), P99: quantile(t.latencies, 0.99), Message: mostFrequent(t.messages),
 	}
-	for m, n := range t.messages {
-		if best := t.messages[o.Message]; n > best || n == best && m < o.Message {
-			o.Message = m
+}
+
+// mostFrequent returns the key with the highest count, the first in order among equals, or "".
+func mostFrequent(counts map[string]int) (most string) {
+	for key, n := range counts {
+		if n > counts[most] || n == counts[most] && key < most {
+			most = key
 		}
 	}
-	return o
+	return most
 }
 
 // countIf counts the elements for which is returns true.

@@ -60,22 +60,22 @@ func (s *Server) half(ctx context.Context, sc *Scenario, name string, v Variant,
 			p.Observe(name, x)
 		}
 	}}
-	closed := sync.OnceFunc(func() { stage.close(cancel) })
-	defer closed()
+	end := sync.OnceFunc(func() { stage.close(cancel) })
+	defer end()
 	if sc.Setup != nil {
 		sc.Setup(stage)
 	}
 	request := v(stage)
-	if stage.err == nil {
+	if stage.failure() == nil {
 		stage.play(sc.Load, request)
 	}
 	o := stage.outcome(sc)
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("stopped: %w", err)
 	}
-	closed()
-	if stage.err != nil {
-		return nil, stage.err
+	end()
+	if err := stage.failure(); err != nil {
+		return nil, err
 	}
 	return o, nil
 }

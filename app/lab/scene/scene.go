@@ -134,14 +134,7 @@ type Outcome struct {
 }
 
 // State returns the most frequent error code of the server, or "".
-func (o *Outcome) State() (code string) {
-	for c, n := range o.SQLStates {
-		if n > o.SQLStates[code] || n == o.SQLStates[code] && c < code {
-			code = c
-		}
-	}
-	return code
-}
+func (o *Outcome) State() string { return mostFrequent(o.SQLStates) }
 
 // Result is the result of a run.
 type Result struct {

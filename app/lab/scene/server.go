@@ -213,6 +213,6 @@ func (s *Server) Operator() config.Database {
 func (s *Server) config(role string) config.Database {
 	cfg, login := config.Default().Databases["default"], s.logins[role]
 	cfg.Name, cfg.User, cfg.Password = login.Name, login.User, login.Password
-	cfg.Host, cfg.Port, cfg.SSLMode = login.Host, login.Port, login.SSLMode
+	cfg.Host, cfg.Port, cfg.SSLMode, cfg.ChannelBinding = login.Host, login.Port, login.SSLMode, login.ChannelBinding
 	return cfg
 }

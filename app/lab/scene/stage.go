@@ -91,6 +91,13 @@ func (s *Stage) fail(err error) {
 	s.err = errors.Join(s.err, err)
 }
 
+// failure returns why the stage failed, or nil.
+func (s *Stage) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
 // Operate executes a statement as superuser.
 func (s *Stage) Operate(sql string) {
 	s.operate(sql, func(session *pgx.Conn) error {
@@ -122,7 +129,7 @@ func (s *Stage) Config() *pgx.ConnConfig { return s.configOf(appRole, "shop") }
 
 func (s *Stage) configOf(role, application string) *pgx.ConnConfig {
 	cfg := s.server.config(role)
-	cc, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d dbname=%s user=%s sslmode=disable application_name=%s",
+	cc, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d dbname=%s user=%s sslmode=disable sslrootcert='' channel_binding=disable options='' application_name=%s",
 		cfg.Host, cfg.Port, cfg.Name, cfg.User, application))
 	if err != nil {
 		panic(err) // it is our own text

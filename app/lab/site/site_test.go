@@ -88,7 +88,7 @@ func TestTheNumberOfViewersIsLimited(t *testing.T) {
 func TestTheReportNamesTheServerOfTheRunsThatHadOne(t *testing.T) {
 	failed, good := scene.NewResult(scenarios.All()[0]), scene.NewResult(scenarios.All()[1])
 	failed.Error, good.Server = "HAProxy is not installed", "17.2"
-	for want, results := range map[string][]*scene.Result{"on PostgreSQL 17.2, without": {failed, good}, "on PostgreSQL, without": {failed}} {
+	for want, results := range map[string][]*scene.Result{"get the same load, on PostgreSQL 17.2.": {failed, good}, "get the same load, on PostgreSQL.": {failed}} {
 		var page strings.Builder
 		if err := WriteReport(&page, results); err != nil || !strings.Contains(page.String(), want) {
 			t.Errorf("without %q: %v", want, err)

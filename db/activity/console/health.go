@@ -193,7 +193,7 @@ func (p Printer) largestPool(b activity.Budget) {
 		p.line("The largest pool that fits has %d connections a replica.", b.FitsPool)
 		return
 	}
-	p.Wrapped("", fmt.Sprintf("No pool fits: raise max_connections to %d at least, run fewer replicas, or put PgBouncer in front.", b.ToRaise))
+	p.Wrapped("", "No pool fits, not even one of a single connection.")
 }
 
 // autoText says which connections pools of automatic size have, or would have.
