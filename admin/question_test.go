@@ -483,6 +483,16 @@ func TestAnInvalidDateDoesNotWidenWhatIsDeleted(t *testing.T) {
 	}
 }
 
+func TestALookupOfASecondFindsItsFractions(t *testing.T) {
+	s := newSite(t)
+	s.addQuestion("Half past", day("2026-11-01").Add(5500*time.Millisecond))
+	for second, want := range map[string]int{"5": 1, "6": 0} {
+		if rows := s.as("ada").get("/admin/polls/question/?pub_date__second=" + second).want(http.StatusOK).column(0); len(rows) != want {
+			t.Errorf("second %s: %d rows", second, len(rows))
+		}
+	}
+}
+
 func TestASearchHasAsManyCharactersInAnyWriting(t *testing.T) {
 	s := newSite(t)
 	text := strings.Repeat("я", 150)

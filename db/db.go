@@ -186,9 +186,6 @@ func (d *DB) onLease(ctx context.Context, from callSite, run func(*Lease) (outda
 		final := sessions == mostSessions
 		l.final = final
 		outdated, err := run(l)
-		if err == nil {
-			d.outage.ended()
-		}
 		if err == nil || !outdated || final {
 			return err
 		}

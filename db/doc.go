@@ -89,7 +89,7 @@
 //	part               files                                              other lines
 //	per-request        perrequest.go                                      2
 //	persistent         persistent.go, persistentsettings.go, worker.go    2
-//	multiplex, Read    multiplexed.go, multiplex.go, multiplexconn.go,    12
+//	multiplex, Read    multiplexed.go, multiplex.go, multiplexconn.go,    11
 //	                   multiplexjoin.go, multiplexrows.go, read.go,
 //	                   replica.go, serverpoll.go, position.go, hosts.go
 //	queue and budget   queue.go, budget.go, tickets.go                    68

@@ -134,8 +134,8 @@ func (o *outage) ended() {
 	}
 }
 
-// passes reports whether a read that began then and failed with err is worth a retry. The failure begins the outage, if
-// none is recorded.
+// passes reports whether a read that began then and failed with err is worth a retry. The failure of a read
+// without a deadline begins the outage, if none is recorded.
 func (o *outage) passes(ctx context.Context, began time.Time, err error) bool {
 	if cause := CauseOf(err); cause != ServerUnavailable && cause != CircuitOpen && !retryable(err) {
 		return false

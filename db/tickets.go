@@ -262,7 +262,7 @@ func (t *tickets) takeBack(ctx context.Context) {
 		t.retake()
 	}
 	if len(t.connecting) > 0 {
-		i := max(0, slices.IndexFunc(t.connecting, func(r ticket) bool { return r.lost || r.pid != t.pid })) // what no attempt can hold
+		i := max(0, slices.IndexFunc(t.connecting, func(r ticket) bool { return r.lost || r.pid != t.pid })) // it is worth least to the other attempts
 		r := t.connecting[i]
 		t.connecting = slices.Delete(t.connecting, i, i+1)
 		switch {

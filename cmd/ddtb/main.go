@@ -112,8 +112,9 @@ func (c *cli) execute(ctx context.Context, args []string) int {
 		return exitFine
 	case !c.began:
 		c.complain(err, "\nRun `"+strings.Replace(cmd.CommandPath(), "ddtb", c.program(), 1)+" --help` for the commands and flags.")
-		asked := strings.ReplaceAll(strings.Join(args, " "), "=", " ")
-		if cmd.CommandPath() == "ddtb db-connections health" || strings.Contains(asked, "db-connections") && strings.Contains(asked, "--action health") { // wrong usage is no verdict
+		asked := strings.ReplaceAll(strings.Join(args, " ")+" ", "--action=", "--action ")
+		path := strings.TrimPrefix(cmd.CommandPath(), "ddtb ")
+		if path == "db-connections health" || path == "db-connections" && strings.Contains(asked, "--action health ") { // wrong usage is no verdict
 			return int(activity.Unknown)
 		}
 		return exitUsage

@@ -119,8 +119,10 @@ func PlanBudget(cfg config.Database, standby bool, replicas, extras int, s Slots
 // pooler's.
 func (b Budget) Within(s Snapshot, cfg config.Database) Budget {
 	for _, l := range s.Limits {
-		role := l.Of == "role" && l.Name == cmp.Or(cfg.User, s.Role.Name)
-		database := l.Of == "database" && l.Name == cmp.Or(cfg.Name, s.Database) && !s.Role.Superuser // for whom it does not hold
+		user := cmp.Or(cfg.User, s.Role.Name)
+		exempt := s.Role.Superuser && s.Role.Name == user // a database's limit does not hold for a superuser
+		role := l.Of == "role" && l.Name == user
+		database := l.Of == "database" && l.Name == cmp.Or(cfg.Name, s.Database) && !exempt
 		if !role && !database || cfg.Pooler != "" {
 			continue
 		}

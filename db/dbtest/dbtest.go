@@ -210,7 +210,11 @@ func Eventually(t testing.TB, what string, ok func() bool) {
 // t.Cleanup functions have ended. It ignores the given functions, of libraries that leave goroutines behind.
 func NoLeaks(t testing.TB, others ...string) {
 	t.Helper()
-	ignore := []goleak.Option{goleak.IgnoreCurrent(), goleak.IgnoreAnyFunction("ddtb/db/localpg.(*process).keep")}
+	ignore := []goleak.Option{
+		goleak.IgnoreCurrent(), goleak.IgnoreAnyFunction("ddtb/db/localpg.(*process).keep"),
+		// After a slow write the driver reads ahead on a connection, until its next answer.
+		goleak.IgnoreAnyFunction("github.com/jackc/pgx/v5/pgconn/internal/bgreader.(*BGReader).bgRead"),
+	}
 	for _, f := range others {
 		ignore = append(ignore, goleak.IgnoreTopFunction(f))
 	}

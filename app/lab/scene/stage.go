@@ -129,11 +129,12 @@ func (s *Stage) Config() *pgx.ConnConfig { return s.configOf(appRole, "shop") }
 
 func (s *Stage) configOf(role, application string) *pgx.ConnConfig {
 	cfg := s.server.config(role)
-	cc, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d dbname=%s user=%s sslmode=disable sslrootcert='' channel_binding=disable options='' application_name=%s",
+	cc, err := pgx.ParseConfig(fmt.Sprintf("host=%s port=%d dbname=%s user=%s sslmode=disable sslrootcert='' channel_binding=disable application_name=%s",
 		cfg.Host, cfg.Port, cfg.Name, cfg.User, application))
 	if err != nil {
 		panic(err) // it is our own text
 	}
+	delete(cc.RuntimeParams, "options") // of PGOPTIONS; a PgBouncer before 1.20 refuses even an empty one
 	cc.Password = cfg.Password.Reveal()
 	return cc
 }
