@@ -166,7 +166,7 @@ func (d *DB) read(ctx context.Context, sql string, args []any, from callSite) (p
 	if err == nil {
 		rows, err = d.source.Load().readShared(ctx, sql, args)
 		if r := d.requestOf(ctx); r != nil && rows != nil {
-			r.connected.Store(true)
+			r.shared.Store(true)
 		}
 	}
 	held := errors.Is(err, errStuck)

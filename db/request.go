@@ -19,7 +19,7 @@ type request struct {
 	kept  *Lease      // nil: none
 	leave atomic.Bool // release the kept lease as soon as it is not busy
 
-	connected atomic.Bool // it got a lease, or a read of it was answered over a shared connection
+	shared atomic.Bool // a read of it was answered over a shared connection
 
 	seen  atomic.Uint64 // the Position that its caller follows
 	wrote atomic.Bool   // it may have written: its reads need the primary
@@ -66,7 +66,7 @@ func (d *DB) Release(ctx context.Context) {
 // Connected reports whether the context's request got a connection to the primary.
 func (d *DB) Connected(ctx context.Context) bool {
 	r := d.requestOf(ctx)
-	return r != nil && r.connected.Load()
+	return r != nil && (r.open.Load() != nil || r.shared.Load())
 }
 
 // releaseKept releases the lease that the request keeps, now or as soon as it is not busy.
@@ -164,7 +164,6 @@ func (r *request) settle() {
 
 // add lists a new lease until it is released.
 func (r *request) add(l *Lease, keeps bool) {
-	r.connected.Store(true)
 	l.request, l.kept = r, keeps
 	if keeps {
 		r.kept = l
