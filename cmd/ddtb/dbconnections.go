@@ -155,9 +155,6 @@ In trouble, begin with: ddtb db-connections doctor`,
 				return errors.Join(noCommand(cmd, []string{chosen}), usage("the actions are %s", strings.Join(names, ", ")))
 			}
 			if err := onlyFlagsOf(cmd, actions[i]); err != nil {
-				if actions[i].name == "health" {
-					err = unknown(err)
-				}
 				return err
 			}
 			return d.startWith(cmd, actions[i])
@@ -200,19 +197,16 @@ func onlyFlagsOf(cmd *cobra.Command, a action) (err error) {
 	return err
 }
 
-// unknown gives an error before the verdict the code that monitoring plugins have for it.
-func unknown(err error) error {
-	if e, is := errors.AsType[*exitError](err); err == nil || is && e.err == nil {
-		return err
+// actionOf returns the action of db-connections that the command is, by its name or by --action.
+func actionOf(cmd *cobra.Command) string {
+	if f := cmd.Flags().Lookup("action"); f != nil && f.Changed {
+		return f.Value.String()
 	}
-	return &exitError{int(activity.Unknown), err}
+	return cmd.Name()
 }
 
 // startWith is start; an application given as "" means the sessions without a name.
-func (d *connections) startWith(cmd *cobra.Command, a action) (err error) {
-	if a.name == "health" {
-		defer func() { err = unknown(err) }()
-	}
+func (d *connections) startWith(cmd *cobra.Command, a action) error {
 	f := cmd.Flags().Lookup("application")
 	d.filter.Nameless = f != nil && f.Changed && d.filter.Application == ""
 	// An unset variable must not mean all sessions, or another server.

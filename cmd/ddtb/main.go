@@ -112,14 +112,12 @@ func (c *cli) execute(ctx context.Context, args []string) int {
 		return exitFine
 	case !c.began:
 		c.complain(err, "\nRun `"+strings.Replace(cmd.CommandPath(), "ddtb", c.program(), 1)+" --help` for the commands and flags.")
-		asked := strings.ReplaceAll(strings.Join(args, " ")+" ", "--action=", "--action ")
-		path := strings.TrimPrefix(cmd.CommandPath(), "ddtb ")
-		if path == "db-connections health" || path == "db-connections" && strings.Contains(asked, "--action health ") { // wrong usage is no verdict
-			return int(activity.Unknown)
-		}
-		return exitUsage
+		code = exitUsage
 	case reported:
 		c.complain(err, "")
+	}
+	if reported && actionOf(cmd) == "health" { // it has no verdict, which monitoring plugins call unknown
+		return int(activity.Unknown)
 	}
 	return code
 }
