@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -89,14 +88,6 @@ func (c *cli) switchStrategy(ctx context.Context, cfg *config.Config, addr, name
 		return fmt.Errorf("the server on %s does not read %s, so nothing was written: name its file with --config, "+
 			"or switch on its dashboard, http://%s/admin/connections/", addr, cfg.File, addr)
 	}
-	now, already := server.Info.Strategy, cfg.Databases["default"].Strategy == name && cfg.Origins[strategyKey].File != ""
-	differs := fmt.Errorf("%s says %q already, and the server on %s uses %q: somebody switched it on its dashboard, so switch it "+
-		"back on http://%s/admin/connections/ or restart it; or it refused the file, and its log says why", cfg.File, name, addr, now, addr)
-	info, _ := os.Stat(cfg.File)
-	settled := info != nil && time.Since(info.ModTime()) > inForceWithin // otherwise a change may be under way
-	if down == nil && now != name && already && settled {
-		return differs
-	}
 	if err := config.SetText(cfg.File, strategyKey, name); err != nil {
 		return err
 	}
@@ -107,9 +98,11 @@ func (c *cli) switchStrategy(ctx context.Context, cfg *config.Config, addr, name
 		c.say("%s: strategy = %q. No ddtb server answers on %s: it holds from the next start.\n", cfg.File, name, addr)
 		return nil
 	}
+	now := server.Info.Strategy
 	err := c.awaitStrategy(ctx, cfg.File, addr, now, name)
-	if err != nil && already && ctx.Err() == nil {
-		return differs
+	if err != nil && ctx.Err() == nil && cfg.Databases["default"].Strategy == name && cfg.Origins[strategyKey].File != "" { // the file has not changed
+		return fmt.Errorf("%s said %q already, and the server on %s uses %q: somebody switched it on its dashboard, so switch it "+
+			"back on http://%s/admin/connections/ or restart it; or it refused the file, and its log says why", cfg.File, name, addr, now, addr)
 	}
 	return err
 }
