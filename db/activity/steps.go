@@ -671,10 +671,9 @@ func (p *problem) selector() string {
 	chosenToo := func(x Session) bool {
 		return x.Database == s.Database && named(x.Application, p.Application) && p.family.name(x) != p.Application
 	}
-	if strings.HasSuffix(p.Application, anyName) && slices.ContainsFunc(p.now.programs(), chosenToo) {
-		return ""
-	}
 	switch {
+	case strings.HasSuffix(p.Application, anyName) && slices.ContainsFunc(p.now.programs(), chosenToo):
+		return ""
 	case p.Application == s.Application && s.Application != "", strings.HasSuffix(p.Application, anyName):
 		return " --application=" + ShellQuote(p.Application) + in
 	case p.Application == s.Who() && slices.Contains(drivers, s.Application):

@@ -71,9 +71,9 @@ func Up(ctx context.Context, cfg db.Settings) ([]Step, error) {
 // ErrNone is the error of Down if there is no step to revert.
 var ErrNone = errors.New("the database is at no migration: there is nothing to take back")
 
-// Down reverts the last step, with the data in its tables, and returns which one it was. A version other
-// than 0 is the one to revert: if it is not the last any more when Down begins, Down reverts nothing. The tables of polls and users
-// are also Django's: in a database that a Django application has used (django_migrations) Down reverts nothing.
+// Down reverts the last step, with the data in its tables, and returns which one it was. A version other than 0 is the one
+// to revert: if it is not the last any more when Down begins, Down reverts nothing. The tables of polls and users are also
+// Django's: in a database that a Django application has used (django_migrations) Down reverts nothing.
 func Down(ctx context.Context, cfg db.Settings, version int64) (Step, error) {
 	if err := refuseDjangos(ctx, cfg); err != nil {
 		return Step{}, err
