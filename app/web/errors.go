@@ -62,6 +62,7 @@ func ProblemOf(err error) Problem {
 	}
 	if fe, ok := errors.AsType[*fault.Error](err); ok && fe.Kind != fault.Internal {
 		p := plain(int(fe.Kind), fe.Public)
+		p.RetryAfter = fe.RetryAfter
 		if fe.Kind == fault.Busy {
 			p.RetryAfter = retryAfter
 		}

@@ -86,6 +86,9 @@ var answers = map[string]struct {
 		fmt.Errorf("form: %w", &http.MaxBytesError{Limit: 1}), 413, "Request Entity Too Large", "1 MB", "", slog.LevelDebug,
 	},
 	"too many tries": {fault.New(fault.TooManyTries, "Wait."), 429, "Too Many Requests", "Wait.", "", slog.LevelWarn},
+	"and for how long": {
+		&fault.Error{Kind: fault.TooManyTries, Public: "Wait.", RetryAfter: 5 * time.Second}, 429, "Too Many Requests", "Wait.", "5", slog.LevelWarn,
+	},
 	"a file that can't be opened": {
 		&db.ConnError{Cause: db.ServerUnavailable, Err: fmt.Errorf("dial: %w", syscall.EMFILE)}, 503, "Too many open files", "is not the cause", "1", slog.LevelWarn,
 	},
