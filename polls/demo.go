@@ -106,33 +106,3 @@ var demo = []demoQuestion{
 		{"Yes", 0}, {"No", 0},
 	}},
 }
-
-const manySQL = `
-WITH question AS (
-    INSERT INTO polls_question (question_text, pub_date)
-    SELECT 'Question ' || n || ' of many: is it so?', $1::timestamptz - n * interval '1 minute'
-    FROM generate_series($2::int, $3::int) n
-    RETURNING id
-)
-INSERT INTO polls_choice (choice_text, votes, question_id)
-SELECT answer.text, (question.id::bigint * answer.factor) % 1000, question.id
-FROM question, (VALUES ('Yes', 7919), ('No', 4813), ('It depends', 1597)) AS answer (text, factor)`
-
-// manyAtOnce limits a transaction of LoadMany: its locks, and the rows lost by an interruption.
-const manyAtOnce = 20_000
-
-// LoadMany adds n questions of three choices each, for benchmarks. They are published a minute apart, the last one now.
-// After an interruption, completed batches stay.
-func (s *Store) LoadMany(ctx context.Context, now time.Time, n int) error {
-	for first := 1; first <= n; first += manyAtOnce {
-		last := min(first+manyAtOnce-1, n)
-		if _, err := s.db.Exec(ctx, manySQL, now, first, last); err != nil {
-			return fmt.Errorf("load questions %d to %d of %d: %w", first, last, n, err)
-		}
-	}
-	// Otherwise the planner assumes small tables until autovacuum runs.
-	if _, err := s.db.Exec(ctx, `ANALYZE polls_question, polls_choice`); err != nil {
-		return fmt.Errorf("analyze the polls after loading %d: %w", n, err)
-	}
-	return nil
-}

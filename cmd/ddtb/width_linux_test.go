@@ -30,7 +30,7 @@ var commandLines = map[string][]struct{ args, typed, until string }{
 	"ddtb migrate up":      {{}},
 	"ddtb migrate down":    {{typed: "n\n"}},
 	"ddtb migrate status":  {{}},
-	"ddtb loaddemo":        {{}, {}, {args: "--questions=-1"}, {args: "--questions x"}},
+	"ddtb loaddemo":        {{}, {}},
 	"ddtb createsuperuser": {{}, {args: "--noinput"}, {args: "--username bad/name"}, {typed: "bad name\nada\n\nada\nada\nn\n" + goodPassword + "\n" + goodPassword + "\n"}},
 	"ddtb changepassword":  {{args: strings.Repeat("u", 150)}, {}},
 	"ddtb db-connections": {
