@@ -50,7 +50,7 @@ func TestEveryStrategyKeepsTheContract(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel() // it waits for the server more than it works
-			dbtest.Conformance(t, s.bound, s.set)
+			conformance(t, s.bound, s.set)
 		})
 	}
 }

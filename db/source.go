@@ -30,7 +30,7 @@ type Options struct {
 }
 
 // Source gives out leases by one strategy. A lease is a place and a connection; its release gives both
-// back. Every Source passes dbtest.Conformance on a real PostgreSQL, which is the complete form of this contract.
+// back. contract_test.go is the complete form of this contract: every Source passes it on a real PostgreSQL.
 //
 // Bounded leases are given out first come, first served. A request that gave up while it waited leaves nothing behind.
 type Source struct {

@@ -1,4 +1,4 @@
-package dbtest
+package db_test
 
 import (
 	"cmp"
@@ -18,16 +18,18 @@ import (
 
 	"ddtb/config"
 	"ddtb/db"
+	"ddtb/db/dbtest"
 )
 
-// Conformance tests the contract of db.Source. Each strategy passes it on a real PostgreSQL. set chooses the strategy
+// conformance tests the contract of db.Source. Each strategy passes it on a real PostgreSQL. set chooses the strategy
 // and its settings in an otherwise complete configuration. bound is how many leases it gives out at once; 0: no bound.
-func Conformance(t *testing.T, bound int, set func(*config.Database)) {
-	cfg := Config(t)
+func conformance(t *testing.T, bound int, set func(*config.Database)) {
+	const patience = time.Minute // it costs time only where a test fails
+	cfg := dbtest.Config(t)
 	cfg.Pool.Timeout, cfg.PerRequest.Timeout = patience, patience
 	set(&cfg)
-	control := Control(t, cfg)
-	for i, c := range conformance {
+	control := dbtest.Control(t, cfg)
+	for i, c := range contract {
 		if c.bounded && bound == 0 {
 			continue
 		}
@@ -41,7 +43,7 @@ func Conformance(t *testing.T, bound int, set func(*config.Database)) {
 	}
 }
 
-var conformance = []struct {
+var contract = []struct {
 	promise string
 	bounded bool // only for strategies with a bound
 	check   func(*subject)
@@ -106,7 +108,7 @@ func (s *subject) acquire(ctx context.Context) *db.Lease {
 // backends counts the strategy's sessions on the server.
 func (s *subject) backends() int {
 	s.Helper()
-	return Backends(s, s.control, s.cfg.ApplicationName+"/"+s.cfg.Strategy)
+	return dbtest.Backends(s, s.control, s.cfg.ApplicationName+"/"+s.cfg.Strategy)
 }
 
 func (s *subject) mustLeaveNothing() {
@@ -118,7 +120,7 @@ func (s *subject) mustLeaveNothing() {
 	if st := s.Stat(); st.Open() != 0 || st.Waiting != 0 {
 		s.Errorf("after Close: %+v", st)
 	}
-	Eventually(s, "no backend is left after Close", func() bool { return s.backends() == 0 })
+	dbtest.Eventually(s, "no backend is left after Close", func() bool { return s.backends() == 0 })
 }
 
 func connectsLate(s *subject) {
@@ -227,7 +229,7 @@ func closesBusy(s *subject) {
 	_, err := l.Conn().Query(s.Context(), "SELECT generate_series(1, 1000000)")
 	must(s, err)
 	l.Release()
-	Eventually(s, "the backend of the unread result is gone", func() bool { return s.backends() == 0 })
+	dbtest.Eventually(s, "the backend of the unread result is gone", func() bool { return s.backends() == 0 })
 	s.acquire(s.worker()).Release()
 }
 
@@ -255,7 +257,7 @@ func cancelsOnServer(s *subject) {
 			s.Errorf("%d backends, the bound is %d: %+v", s.backends(), s.bound, st)
 		}
 	}
-	Eventually(s, "no cancelled query runs on the server", func() bool { // without the cancellation it would run for a minute
+	dbtest.Eventually(s, "no cancelled query runs on the server", func() bool { // without the cancellation it would run for a minute
 		return s.running("pg_sleep") == 0
 	})
 }
@@ -273,7 +275,7 @@ func recoversFromKill(s *subject) {
 	l.Release()
 	_, err := s.control.Exec(ctx, "SELECT pg_terminate_backend($1)", pid)
 	must(s, err)
-	Eventually(s, "the killed backend is gone", func() bool { return s.backends() == 0 })
+	dbtest.Eventually(s, "the killed backend is gone", func() bool { return s.backends() == 0 })
 	failures := 0
 	for range 3 {
 		l := s.acquire(ctx)
@@ -290,7 +292,7 @@ func recoversFromKill(s *subject) {
 func reportsSlotsExhausted(s *subject) {
 	_, err := s.control.Exec(s.Context(), "ALTER DATABASE "+pgx.Identifier{s.cfg.Name}.Sanitize()+" CONNECTION LIMIT 0")
 	must(s, err)
-	Eventually(s, "the server refuses", func() bool { // a login that takes too long on a busy machine has another cause
+	dbtest.Eventually(s, "the server refuses", func() bool { // a login that takes too long on a busy machine has another cause
 		_, err = s.Acquire(s.worker())
 		return db.CauseOf(err) == db.SlotsExhausted
 	})
@@ -299,7 +301,7 @@ func reportsSlotsExhausted(s *subject) {
 	}
 	_, err = s.control.Exec(s.Context(), "ALTER DATABASE "+pgx.Identifier{s.cfg.Name}.Sanitize()+" CONNECTION LIMIT -1")
 	must(s, err)
-	Eventually(s, "the next attempt is made", func() bool {
+	dbtest.Eventually(s, "the next attempt is made", func() bool {
 		l, err := s.Acquire(s.worker())
 		if err == nil {
 			l.Release()
@@ -343,7 +345,7 @@ func reclaims(s *subject) {
 		_, err := l.Conn().Exec(ctx, "SELECT pg_sleep(60)")
 		failed <- err
 	}()
-	Eventually(s, "the query runs", func() bool { return s.running("pg_sleep") == 1 })
+	dbtest.Eventually(s, "the query runs", func() bool { return s.running("pg_sleep") == 1 })
 	began := time.Now()
 	if !l.Reclaim() || l.Reclaim() {
 		s.Error("Reclaim should do it once")
@@ -378,7 +380,7 @@ func retires(s *subject) {
 	}
 	s.acquire(s.worker()).Release() // running ones may still query
 	held.Release()
-	Eventually(s, "nothing is kept", func() bool { return s.backends() == 0 })
+	dbtest.Eventually(s, "nothing is kept", func() bool { return s.backends() == 0 })
 }
 
 func closesAnyway(s *subject) {
@@ -388,7 +390,7 @@ func closesAnyway(s *subject) {
 	if err := s.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		s.Errorf("Close with a lease out: %v", err)
 	}
-	Eventually(s, "its backend is gone", func() bool { return s.backends() == 0 })
+	dbtest.Eventually(s, "its backend is gone", func() bool { return s.backends() == 0 })
 	l.Release()
 	must(s, s.Close(s.Context()))
 }
@@ -444,7 +446,7 @@ func servesInOrder(s *subject) {
 			}
 			served <- i
 		}()
-		Eventually(s, "it waits", func() bool { return s.Stat().Waiting == i+1 })
+		dbtest.Eventually(s, "it waits", func() bool { return s.Stat().Waiting == i+1 })
 	}
 	if st := s.Stat(); st.OldestWait <= 0 {
 		s.Errorf("the age of the oldest waiter is missing: %+v", st)
@@ -471,7 +473,7 @@ func passesPlaceOn(s *subject) {
 				l.Release()
 			}
 		}()
-		Eventually(s, "it waits", func() bool { return s.Stat().Waiting == 1 })
+		dbtest.Eventually(s, "it waits", func() bool { return s.Stat().Waiting == 1 })
 		go cancel()
 		held[0].Release()
 		<-done
@@ -499,7 +501,7 @@ func survivesAnything(s *subject) {
 		})
 	}
 	wg.Wait()
-	Eventually(s, "no lease and no waiter is left", func() bool { // the place of a lost connection is free a moment later
+	dbtest.Eventually(s, "no lease and no waiter is left", func() bool { // the place of a lost connection is free a moment later
 		st := s.Stat()
 		return st.Leases == 0 && st.Waiting == 0
 	})
