@@ -62,7 +62,7 @@ var addresses = []struct {
 
 	{"/healthz", "", 200, textType, "ok", false},
 	{"/readyz", "", 200, jsonType, `"ready":true`, false},
-	{"/metrics", "", 200, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores", "ddtb_build_info", false},
+	{"/metrics", "", 200, "text/plain; version=0.0.4; charset=utf-8", "ddtb_build_info", false},
 	{"/static/polls/style.css", "", 200, "text/css; charset=utf-8", "{", false},
 	{"/static/web/ddtb.css", "", 200, "text/css; charset=utf-8", "{", false},
 	{"/static/admin/admin.js", "", 200, "text/javascript; charset=utf-8", "", false},

@@ -7,7 +7,10 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,10 +35,15 @@ func told(t *testing.T, s activity.Snapshot) string {
 
 func scrape(t testing.TB, m *Metrics) string {
 	t.Helper()
+	return scrapeBy(t, m.Handler(slog.New(slog.NewTextHandler(t.Output(), nil))))
+}
+
+func scrapeBy(t testing.TB, handler echo.HandlerFunc) string {
+	t.Helper()
 	answer := httptest.NewRecorder()
 	c := echo.New().NewContext(httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil), answer)
-	if err := m.Handler(slog.New(slog.NewTextHandler(t.Output(), nil)))(c); err != nil || answer.Code != http.StatusOK {
-		t.Fatalf("%v, %d\n%s", err, answer.Code, answer.Body)
+	if err := handler(c); err != nil || answer.Code != http.StatusOK {
+		t.Errorf("%v, %d\n%s", err, answer.Code, answer.Body)
 	}
 	return answer.Body.String()
 }
@@ -135,6 +143,33 @@ func TestTheServerIsReportedAsSoonAsItIsSeen(t *testing.T) {
 	m := New("test")
 	m.FollowServer(s)
 	dbtest.Eventually(t, "it has seen the server", func() bool { return strings.Contains(scrape(t, m), "\nddtb_monitor_up 1\n") })
+}
+
+func TestScrapesThatWaitShareARenderingThatBeginsAfterThem(t *testing.T) {
+	m := New("test")
+	var renderings, asked atomic.Int64
+	m.registry.MustRegister(collector(func(out chan<- prometheus.Metric) {
+		renderings.Add(1)
+		d := prometheus.NewDesc("asked", "Scrapes so far.", nil, nil)
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(asked.Load()))
+	}))
+	handler := m.Handler(slog.New(slog.NewTextHandler(t.Output(), nil)))
+	began := time.Now()
+	var crowd sync.WaitGroup
+	for range 500 {
+		crowd.Go(func() {
+			mine := asked.Add(1)
+			_, figure, _ := strings.Cut(scrapeBy(t, handler), "\nasked ")
+			figure, _, _ = strings.Cut(figure, "\n")
+			if n, err := strconv.ParseInt(figure, 10, 64); err != nil || n < mine {
+				t.Errorf("the figure is %q, and it was scrape %d", figure, mine)
+			}
+		})
+	}
+	crowd.Wait()
+	if n, most := renderings.Load(), 2+int64(time.Since(began)/renderEvery); n > most || n > 250 {
+		t.Errorf("%d renderings for 500 scrapes, want at most %d", n, most)
+	}
 }
 
 func BenchmarkRequest(b *testing.B) {
