@@ -107,7 +107,7 @@ func TestABugIsOnePageOneMailAndOneEventWithItsLine(t *testing.T) {
 			s.AddPage("/panic/of-the-runtime", func(c echo.Context) error { panics["/panic/of-the-runtime"](s, c); return nil })
 			a := s.get(c.path, "Accept", "text/html")
 			mustContain(t, a, 500, "Something went wrong on our side")
-			dbtest.Eventually(t, "one mail and one event come", func() bool { return len(mails.all()) == 1 && events.Total() == 1 })
+			dbtest.Eventually(t, "one mail and one event come", func() bool { return len(mails.all()) == 1 && len(events.Items("")) == 1 })
 			if f := innermost(t, events.Items("event")[0].Payload); !strings.Contains(f, c.function) {
 				t.Errorf("the event's innermost function is %q", f)
 			}
@@ -131,8 +131,8 @@ func TestAReloadedPasswordIsNeverSent(t *testing.T) {
 	if err := s.stop(); err != nil {
 		t.Error(err)
 	}
-	if len(mails.all()) != 1 || events.Total() != 1 {
-		t.Fatalf("%d mails and %d events", len(mails.all()), events.Total())
+	if len(mails.all()) != 1 || len(events.Items("")) != 1 {
+		t.Fatalf("%d mails and %d events", len(mails.all()), len(events.Items("")))
 	}
 	told := strings.ReplaceAll(mails.all()[0], "=\r\n", "") + string(events.Items("event")[0].Payload)
 	if strings.Contains(told, "later-pass") || strings.Count(told, "they know [redacted]") < 2 { // mail and event
@@ -152,7 +152,7 @@ func TestTwoHundredFailuresAreTwoHundredHonestAnswersOneMailAndOneEvent(t *testi
 	if err := s.stop(); err != nil { // which sends what is to be sent
 		t.Error(err)
 	}
-	if m, e := len(mails.all()), events.Total(); m != 1 || e != 1 {
+	if m, e := len(mails.all()), len(events.Items("")); m != 1 || e != 1 {
 		t.Errorf("%d mails and %d events", m, e)
 	}
 	if n := s.log.Count("level=ERROR", "path=/error/"); n != 200 {
@@ -174,7 +174,7 @@ func TestTheMailAboutAPoolThatIsOutNamesTheLineThatWaitedTheHolderAndTheServersS
 	}
 	defer lease.Release()
 	mustContain(t, s.get("/polls/"), 503, "pool timeout")
-	dbtest.Eventually(t, "one mail and one event come", func() bool { return len(mails.all()) == 1 && len(events.Items("event")) == 1 })
+	dbtest.Eventually(t, "one mail and one event come", func() bool { return len(mails.all()) == 1 && len(events.Items("")) == 1 })
 	mail := strings.ReplaceAll(mails.all()[0], "=\r\n", "")
 	for _, words := range []string{
 		"line: store.go:", "\r\n    handlers.go:", "holder: ", "reports_test.go:", "s before the failure, ", " usable used (", "; 1 of 1 leases were out, and 0 other requests waited",
@@ -223,7 +223,7 @@ func TestAnOutageIsTwoHundredHonestAnswersOneMailOneEventAndOneMailOfItsEnd(t *t
 		t.Fatalf("%d were served", len(taken))
 	}
 	s.manyTimes(200, "/polls/", func(a answer) { mustBeExhausted(t, a) })
-	dbtest.Eventually(t, "somebody is told", func() bool { return len(mails.all()) == 1 && len(events.Items("event")) == 1 })
+	dbtest.Eventually(t, "somebody is told", func() bool { return len(mails.all()) == 1 && len(events.Items("")) == 1 })
 	first := strings.ReplaceAll(mails.all()[0], "=\r\n", "")
 	for _, words := range []string{"Subject: [ddtb] slots exhausted on /polls/", "To: <ops@example.org>", "`bin/ddtb db-connections doctor`"} {
 		if !strings.Contains(first, words) {
@@ -249,7 +249,7 @@ func TestAnOutageIsTwoHundredHonestAnswersOneMailOneEventAndOneMailOfItsEnd(t *t
 	if err := s.stop(); err != nil {
 		t.Error(err)
 	}
-	if m, e := len(mails.all()), events.Total(); m != 2 || e != 1 {
+	if m, e := len(mails.all()), len(events.Items("")); m != 2 || e != 1 {
 		t.Errorf("%d mails and %d events", m, e)
 	}
 }

@@ -4,8 +4,6 @@
 package envelope
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,50 +25,26 @@ const (
 	maxItems = 200     // that a Sink keeps: the latest
 )
 
-// Parse reads one envelope: a line with its header, then for each item a line with its header, and its payload,
-// which has the length that the header says, or goes to the end of its line.
+// Parse reads one envelope: a header, then a header and a payload for each item. All are JSON: sentry-go sends nothing
+// else without attachments.
 func Parse(r io.Reader) (items []Item, err error) {
-	in := bufio.NewReader(io.LimitReader(r, maxBody))
-	var header struct {
-		Type   string
-		Length *int
-	}
-	if err := readHeader(in, &header); err != nil {
+	in := json.NewDecoder(r)
+	var header struct{ Type string }
+	if err := in.Decode(&header); err != nil {
 		return nil, fmt.Errorf("the envelope's header: %w", err)
 	}
 	for {
-		header.Length = nil
-		if err := readHeader(in, &header); errors.Is(err, io.EOF) {
+		header.Type = ""
+		if err := in.Decode(&header); errors.Is(err, io.EOF) {
 			return items, nil
 		} else if err != nil {
 			return nil, fmt.Errorf("the header of item %d: %w", len(items), err)
 		}
-		var payload []byte
-		if header.Length == nil {
-			payload, _ = in.ReadBytes('\n') // the last line may lack its end
-			payload = bytes.TrimSuffix(payload, []byte("\n"))
-		} else if *header.Length < 0 || *header.Length > maxBody {
-			return nil, fmt.Errorf("item %d has a length of %d", len(items), *header.Length)
-		} else {
-			payload = make([]byte, *header.Length)
-			if _, err := io.ReadFull(in, payload); err != nil {
-				return nil, fmt.Errorf("item %d, %q: %w", len(items), header.Type, err)
-			}
+		var payload json.RawMessage
+		if err := in.Decode(&payload); err != nil {
+			return nil, fmt.Errorf("item %d, %q: %w", len(items), header.Type, err)
 		}
 		items = append(items, Item{header.Type, payload})
-	}
-}
-
-// readHeader reads the next line that is not empty.
-func readHeader(in *bufio.Reader, into any) error {
-	for {
-		text, err := in.ReadBytes('\n')
-		if text = bytes.TrimSpace(text); len(text) > 0 {
-			return json.Unmarshal(text, into)
-		}
-		if err != nil {
-			return err
-		}
 	}
 }
 
@@ -82,7 +56,6 @@ type Sink struct {
 
 	mu    sync.Mutex
 	items []Item
-	total int
 }
 
 func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -90,7 +63,7 @@ func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	items, err := Parse(r.Body)
+	items, err := Parse(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
@@ -116,13 +89,12 @@ func (s *Sink) keep(items []Item) bool {
 	if s.Quota > 0 && len(s.of("event")) >= s.Quota {
 		return false
 	}
-	s.total += len(items)
 	s.items = append(s.items, items...)
 	s.items = append([]Item(nil), s.items[max(0, len(s.items)-maxItems):]...)
 	return true
 }
 
-// Items are the kept ones of the type, as "event" or "transaction", oldest first.
+// Items are the kept ones of the type, as "event" or "transaction", oldest first; "": all.
 func (s *Sink) Items(kind string) []Item {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -132,16 +104,9 @@ func (s *Sink) Items(kind string) []Item {
 // of is Items for a caller that holds the lock.
 func (s *Sink) of(kind string) (out []Item) {
 	for _, i := range s.items {
-		if i.Type == kind {
+		if kind == "" || i.Type == kind {
 			out = append(out, i)
 		}
 	}
 	return out
-}
-
-// Total is the number of items that ever came.
-func (s *Sink) Total() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.total
 }
