@@ -115,9 +115,8 @@ func (s Snapshot) asSuperuser(do, sql string) Step {
 	if s.Server.Address = host; port != "" {
 		s.Server.Address = net.JoinHostPort(host, port)
 	}
-	s.Database = "postgres"
-	login := psqlLogin{role: superuser, passFile: s.Server.PassFile, sudo: true} // whoever runs it, and not only this run's role
-	return Step{Do: machine + ", " + do, Command: s.psql(login, sql)}
+	s.Database, s.Role.Name = "postgres", "" // whoever runs it, and not this run's role
+	return Step{Do: machine + ", " + do, Command: s.psql(superuser, sql)}
 }
 
 // whoHasSlots lists the sessions in groups, the largest first, with the logins that pg_stat_activity does not show.

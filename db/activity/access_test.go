@@ -55,9 +55,10 @@ func TestAWayInAsSuperuserIsForItsServer(t *testing.T) {
 	for name, c := range map[string]struct{ host, passFile, begins string }{
 		"a server that listens on the network": {"db", "", "sudo -u postgres psql -h /var/run/postgresql -p 5433 -U postgres "},
 		"a server with a socket of its own":    {"/run/pg", "", "sudo -u postgres psql -h /run/pg -p 5433 -U postgres "},
+		"the login of the superuser itself":    {"/run/pg user=postgres", "", "sudo -u postgres psql -h /run/pg -p 5433 -U postgres "},
 		"a private server":                     {"127.0.0.1", "/a dir/pgpass", "PGPASSFILE='/a dir/pgpass' psql -h 127.0.0.1 -p 5433 -U postgres "},
 	} {
-		cc, err := pgx.ParseConfig("host=" + c.host + " port=5433 user=www dbname=shop sslmode=disable")
+		cc, err := pgx.ParseConfig("port=5433 user=www dbname=shop sslmode=disable host=" + c.host)
 		must(t, err)
 		full := &pgconn.PgError{Code: "53300", Routine: "InitPostgres", Message: "remaining connection slots are reserved"}
 		if got := NoAccess(full, cc, c.passFile).Ways[0].Command; !strings.HasPrefix(got, c.begins) {

@@ -40,7 +40,7 @@ func (s Snapshot) onPrimaryAs(role, sql string) string {
 	if s.Server.Standby {
 		s.Server.Address = s.Server.Primary
 	}
-	return s.psql(s.login(role), sql)
+	return s.psql(role, sql)
 }
 
 // setSystem returns a setting of this server alone, which takes effect at once. A managed server refuses ALTER SYSTEM: then
@@ -69,13 +69,13 @@ func FirstWords(query string, most int) string {
 // at returns the options that direct PostgreSQL's programs to this server.
 func (s Snapshot) at() string {
 	host, port := s.host()
-	switch {
-	case host == "":
-		return ""
-	case port == "":
-		return " -h " + ShellQuote(host)
+	if host != "" {
+		host = " -h " + ShellQuote(host)
 	}
-	return " -h " + ShellQuote(host) + " -p " + port
+	if port != "" {
+		port = " -p " + port
+	}
+	return host + port
 }
 
 func (s Snapshot) host() (host, port string) {
@@ -86,36 +86,21 @@ func (s Snapshot) host() (host, port string) {
 	return host, port
 }
 
-// psqlLogin is how psql logs in.
-type psqlLogin struct {
-	role     string
-	passFile string // "": none
-	sudo     bool   // by the superuser's account, without a passFile
-}
-
-// login returns how this run's account logs in as that role. Through the socket, PostgreSQL's packages authenticate the
-// superuser by its account name; a private server has a file with its passwords.
-func (s Snapshot) login(role string) psqlLogin {
+// psql returns the command that runs a statement on this server as that role. Through the socket, PostgreSQL's packages
+// authenticate the superuser by its account name; a private server has a file with its passwords.
+func (s Snapshot) psql(role, sql string) string {
 	host, _ := s.host()
-	return psqlLogin{
-		role: role, passFile: s.Server.PassFile,
-		sudo: strings.HasPrefix(host, "/") && role == superuser && s.Role.Name != role && !s.Server.Managed,
-	}
-}
-
-// psql returns the command that runs a statement on this server.
-func (s Snapshot) psql(login psqlLogin, sql string) string {
 	before := ""
 	switch {
-	case login.passFile != "":
-		before = "PGPASSFILE=" + ShellQuote(login.passFile) + " "
-	case login.sudo:
+	case s.Server.PassFile != "":
+		before = "PGPASSFILE=" + ShellQuote(s.Server.PassFile) + " "
+	case strings.HasPrefix(host, "/") && role == superuser && s.Role.Name != role && !s.Server.Managed:
 		before = "sudo -u postgres "
 	}
-	return before + "psql" + s.at() + " -U " + ShellQuote(login.role) + " -d " + ShellQuote(cmp.Or(s.Database, "postgres")) + " -c " + ShellQuote(sql)
+	return before + "psql" + s.at() + " -U " + ShellQuote(role) + " -d " + ShellQuote(cmp.Or(s.Database, "postgres")) + " -c " + ShellQuote(sql)
 }
 
-func (s Snapshot) psqlAsSuperuser(sql string) string { return s.psql(s.login(s.Server.Superuser), sql) }
+func (s Snapshot) psqlAsSuperuser(sql string) string { return s.psql(s.Server.Superuser, sql) }
 
 // GrantReadAll returns the command that lets the monitoring role see what other roles' sessions do.
 func (s Snapshot) GrantReadAll() string {

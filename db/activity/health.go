@@ -2,7 +2,6 @@ package activity
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -441,14 +440,4 @@ func toReach(err error) string {
 			"T is stopped), or whether a firewall drops what is sent"
 	}
 	return "see that the server runs and that the address and the login are right"
-}
-
-// CheckHealth polls the server twice, a second apart, or once if ctx has less time, and returns the verdict. If the
-// poll failed, the Level is that of Unreachable, and the Finding says why.
-func (o *Observer) CheckHealth(ctx context.Context, t Thresholds) Health {
-	now, earlier, err := PollTwice(ctx, o)
-	if err != nil {
-		return Unreachable(err)
-	}
-	return Assess(now, earlier, t)
 }

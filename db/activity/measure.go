@@ -34,7 +34,11 @@ func CheckHealth(ctx context.Context) Health {
 	if err != nil {
 		return Unreachable(err)
 	}
-	return o.CheckHealth(ctx, ThresholdsOf(config.Monitor{}))
+	now, earlier, err := PollTwice(ctx, o)
+	if err != nil {
+		return Unreachable(err)
+	}
+	return Assess(now, earlier, ThresholdsOf(config.Monitor{}))
 }
 
 // Measurement records the server's sessions while a piece of work runs. See Monitor.

@@ -129,7 +129,7 @@ func TestAFullServerNamesTheWaysToConnect(t *testing.T) {
 		if r := NoAccess(err, nil, ""); !strings.Contains(r.Means, left) || len(r.Ways) == 0 {
 			t.Errorf("an ordinary role is told %+v (%v)", r, err)
 		}
-		if h := o.CheckHealth(t.Context(), defaults()); h.Level != Critical {
+		if h := CheckHealth(WithObserver(t.Context(), o)); h.Level != Critical {
 			t.Errorf("the verdict without access is %v", h.Level)
 		}
 		if s.reserved {
