@@ -117,18 +117,18 @@ func (t *lockTree) add(x activity.Session, depth int) {
 		return
 	}
 	t.placed[x.PID] = true
-	text := strings.Repeat("  ", depth)
+	indent := strings.Repeat("  ", depth)
 	if depth > 0 {
-		text += "└ "
+		indent += "└ "
 	}
-	text += Clean(x.Describe())
+	text := x.Describe()
 	if x.Waits {
 		text += ", waits " + age(x.Waited) + " for " + cmp.Or(strings.TrimPrefix(x.Wait, "Lock/"), "a lock")
 	}
 	if x.Query != "" {
-		text += ": " + Clean(x.Query)
+		text += ": " + x.Query
 	}
-	t.lines = append(t.lines, text)
+	t.lines = append(t.lines, indent+Clean(text))
 	for _, y := range t.now.Sessions {
 		if slices.Contains(y.BlockedBy, x.PID) && t.nearest(y) == x.PID {
 			t.add(y, depth+1)

@@ -52,6 +52,17 @@ func TestATreeOfLocksLongerThanTheScreenSaysHowMuchIsMissing(t *testing.T) {
 	}
 }
 
+func TestATreeOfLocksHasNoTextOfTheServerRaw(t *testing.T) {
+	s := queue(200, 24)
+	for i := range s.now.Sessions {
+		s.now.Sessions[i].Wait = "Lock/\x1b]0;owned\aevent"
+	}
+	press(s, "l")
+	if text := s.content(); strings.Contains(text, "\x1b]") || !strings.Contains(text, "event") {
+		t.Errorf("%q", text)
+	}
+}
+
 func TestWithoutLocksTheTreeSaysSo(t *testing.T) {
 	s := queue(80, 24)
 	s.now.Sessions = s.now.Sessions[:1]
