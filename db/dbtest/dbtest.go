@@ -6,6 +6,8 @@
 // the tests fail with the name of the package to install; no test is skipped. Nothing is left behind: the next test
 // binary removes what a killed one has left.
 //
+// The contract that each strategy must keep is not here but among the tests of db, its one caller (contract_test.go).
+//
 // It is for tests only: only _test files may import it.
 package dbtest
 
