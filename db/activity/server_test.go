@@ -24,6 +24,7 @@ var servers []*server
 
 type server struct {
 	*localpg.Server
+	options  localpg.Options // for another start, at the same address
 	name     string
 	reserved bool // knows reserved_connections
 }
@@ -91,7 +92,8 @@ func startServer(ctx context.Context, dir string, newest bool) (*server, error) 
 	if err != nil {
 		return nil, err
 	}
-	s := &server{Server: pg, name: "PostgreSQL " + pg.Version(), reserved: newest}
+	o.Port = pg.Port()
+	s := &server{Server: pg, options: o, name: "PostgreSQL " + pg.Version(), reserved: newest}
 	return s, s.prepare(ctx)
 }
 

@@ -20,24 +20,21 @@ import (
 // standbyName is the standby's cluster_name, which is the application_name of its walreceiver.
 const standbyName = "standby_1"
 
-// standby is a server that streams from the first one.
-type standby struct {
-	*server
-	options localpg.Options
-}
-
-// standbyOf starts one.
-func standbyOf(t *testing.T, primary *server) *standby {
+// standbyOf starts a server that streams from the primary. It restarts the primary, whose sessions end.
+func standbyOf(t *testing.T, primary *server) *server {
 	t.Helper()
 	dir := filepath.Join(testDir, "standby", t.Name())
-	s := &standby{options: localpg.Options{
+	s := &server{name: "a standby", options: localpg.Options{
 		Dir: dir, Volatile: true, MaxConnections: maxConnections, ReplicaOf: primary.Server,
 		Settings: map[string]string{ // as on the primary, at least
 			"max_prepared_transactions": "5", "wal_level": "logical", "max_wal_senders": "5", "cluster_name": standbyName,
 			"max_standby_streaming_delay": "-1", // queries are never cancelled for replay
+			"wal_retrieve_retry_interval": "100ms",
 		},
 	}}
+	must(t, primary.Stop(t.Context()))
 	s.start(t)
+	primary.start(t)
 	t.Cleanup(func() {
 		ctx := context.Background()
 		if err := s.Crash(ctx); err != nil {
@@ -50,16 +47,15 @@ func standbyOf(t *testing.T, primary *server) *standby {
 	return s
 }
 
-func (s *standby) start(t *testing.T) {
+func (s *server) start(t *testing.T) {
 	t.Helper()
 	pg, err := localpg.Start(t.Context(), s.options)
 	must(t, err)
-	s.server = &server{Server: pg, name: "a standby"}
-	s.options.Port = pg.Port()
+	s.Server, s.options.Port = pg, pg.Port()
 }
 
 // streams waits until the standby has all that the primary wrote, and knows where the primary is.
-func (s *standby) streams(t *testing.T) {
+func (s *server) streams(t *testing.T) {
 	t.Helper()
 	o := s.observer(t, localpg.Superuser)
 	pollUntil(t, o, "it streams", func(now Snapshot) bool {
@@ -160,7 +156,7 @@ time.sleep(600)
 			tune: func(t *Thresholds) { t.Lag = 10 * time.Millisecond },
 		},
 	} {
-		t.Run(x.name, func(t *testing.T) { (&stage{t, s.server}).check(x) })
+		t.Run(x.name, func(t *testing.T) { (&stage{t, s}).check(x) })
 	}
 	(&stage{t, primary}).restore()
 }
@@ -290,15 +286,15 @@ func TestTheBudgetCountsWhatAProcessWithAStandbyHasOnThePrimary(t *testing.T) {
 // TestAReaderThatRefusesToTellItsReplayIsRead has functions refuse as Amazon Aurora's do.
 func TestAReaderThatRefusesToTellItsReplayIsRead(t *testing.T) {
 	primary := servers[0]
-	made := primary.session(t, localpg.Superuser, "wall", "made")
-	exec(t, made, `CREATE SCHEMA aurora; GRANT USAGE ON SCHEMA aurora TO app;
+	exec(t, primary.session(t, localpg.Superuser, "wall", "made"), `CREATE SCHEMA aurora; GRANT USAGE ON SCHEMA aurora TO app;
 		CREATE FUNCTION aurora.pg_last_wal_receive_lsn() RETURNS pg_lsn STABLE LANGUAGE plpgsql
 		AS $$ BEGIN RAISE feature_not_supported; END $$;
 		ALTER ROLE app IN DATABASE wall SET search_path = aurora, pg_catalog, public`)
-	defer exec(t, made, "ALTER ROLE app IN DATABASE wall RESET search_path; DROP SCHEMA aurora CASCADE")
 	s := standbyOf(t, primary)
+	defer exec(t, primary.session(t, localpg.Superuser, "wall", "made"),
+		"ALTER ROLE app IN DATABASE wall RESET search_path; DROP SCHEMA aurora CASCADE")
 	s.streams(t)
-	for name, on := range map[string]*server{"the writer": primary, "a reader": s.server} {
+	for name, on := range map[string]*server{"the writer": primary, "a reader": s} {
 		if now := snapshot(t, on.observer(t, app)); now.Slots.Used == 0 || now.Tickets.Held != 0 || now.Server.ReplayLag != 0 {
 			t.Errorf("%s: %+v", name, now)
 		}

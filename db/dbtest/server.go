@@ -78,14 +78,16 @@ func (s *Server) ownedBy(t testing.TB) {
 	})
 }
 
-// NewReplica starts a streaming replica of a server that was started with Replicated.
+// NewReplica starts a streaming replica of a server that was started with Replicated. It restarts that server.
 func (s *Server) NewReplica(t testing.TB) *Server {
 	t.Helper()
 	r := &Server{options: s.options}
 	r.options.Dir = newDir()
 	r.options.ReplicaOf, r.options.Port, r.options.Settings = s.pg, 0, maps.Clone(s.options.Settings)
 	r.ownedBy(t)
+	s.Stop(t, Fast)
 	must(t, bounded(r.start))
+	s.Start(t)
 	return r
 }
 

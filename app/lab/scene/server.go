@@ -26,9 +26,10 @@ const (
 	stopPatience = 10 * time.Second
 )
 
-// settings are the server's. A standby can follow a server with these.
+// settings are the server's. A standby can follow a server with these, and finds it soon after it has started.
 var settings = map[string]string{
 	"superuser_reserved_connections": reserved, "wal_level": "replica", "max_wal_senders": "4",
+	"wal_retrieve_retry_interval": "100ms",
 }
 
 // Server is the lab's private PostgreSQL. It starts at the first run, and serves one run at a time.

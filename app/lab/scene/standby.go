@@ -2,6 +2,7 @@ package scene
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -29,7 +30,7 @@ func (s *Stage) Standby() *Standby {
 	return b
 }
 
-// start restarts the server so that a commit waits for a standby, and starts the standby on a copy of its data.
+// start starts the standby on a copy of the server's data, and restarts the server so that a commit waits for it.
 func (b *Standby) start(ctx context.Context, server *Server) error {
 	b.stage.Afterwards(server.withoutStandby)
 	server.options.Settings = maps.Clone(settings)
@@ -38,17 +39,17 @@ func (b *Standby) start(ctx context.Context, server *Server) error {
 	if err := server.pg.Stop(ctx); err != nil { // in order, so that the new table is on disk
 		return err
 	}
-	if err := server.restart(ctx); err != nil {
-		return err
-	}
 	options := server.options
 	options.Dir, options.Port, options.Settings, options.ReplicaOf = filepath.Join(server.dir, "standby"), 0, settings, server.pg
 	b.stage.Afterwards(func() { _ = os.RemoveAll(options.Dir) })
 	var err error
 	if b.pg, err = localpg.Start(ctx, options); err != nil {
-		return err
+		return errors.Join(err, server.restart(ctx))
 	}
 	b.stage.Afterwards(func() { _ = b.pg.Crash(context.WithoutCancel(ctx)) })
+	if err := server.restart(ctx); err != nil {
+		return err
+	}
 	return until(ctx, "it does not follow", func(ctx context.Context) (follows bool, err error) {
 		err = server.session.QueryRow(ctx, "SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'").Scan(&follows)
 		return follows, err
