@@ -248,9 +248,13 @@ func (s *Server) remove() error {
 func (s *Server) Config(t testing.TB) config.Database {
 	t.Helper()
 	name, password := fmt.Sprintf("test_%d", databases.Add(1)), rand.Text()
+	strategy := ""
+	if s.pg.Version() >= "15" { // else it writes the template to the WAL, which takes longer
+		strategy = " STRATEGY FILE_COPY"
+	}
 	must(t, s.exec(
 		"CREATE ROLE "+name+" LOGIN PASSWORD '"+password+"' IN ROLE "+owner,
-		"CREATE DATABASE "+name+" TEMPLATE "+template+" OWNER "+name))
+		"CREATE DATABASE "+name+" TEMPLATE "+template+" OWNER "+name+strategy))
 	homes.Store(name, s)
 	t.Cleanup(func() { s.drop(t, name) })
 	cfg, way := config.Default().Databases["default"], s.pg.Config(name)
