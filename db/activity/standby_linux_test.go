@@ -33,8 +33,8 @@ func standbyOf(t *testing.T, primary *server) *server {
 		},
 	}}
 	must(t, primary.Stop(t.Context()))
+	defer primary.start(t) // also if the standby does not start: the other tests need it
 	s.start(t)
-	primary.start(t)
 	t.Cleanup(func() {
 		ctx := context.Background()
 		if err := s.Crash(ctx); err != nil {
