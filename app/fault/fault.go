@@ -30,7 +30,7 @@ type Error struct {
 	Public string // one sentence without secrets: what happened, and what to do
 	Err    error  // the private cause, or nil
 
-	RetryAfter time.Duration // when the same may succeed; 0: not said
+	RetryAfter time.Duration // after it the same may succeed; 0: not said
 }
 
 // New returns an error of the kind with a public message.
