@@ -21,7 +21,9 @@ func BenchmarkSlots(b *testing.B) {
 	for _, strategy := range []string{db.PerRequest, db.Persistent, db.Pool, db.Multiplex} {
 		b.Run(strategy, func(b *testing.B) {
 			cfg := server.Config(b)
-			s := siteOn(b, cfg, func(c *config.Config) { setDatabase(c, func(d *config.Database) { d.Strategy = strategy }) })
+			s := siteOn(b, cfg, func(c *config.Config) {
+				setDatabase(c, func(d *config.Database) { byDefault(d); d.Strategy = strategy })
+			})
 			s.loadDemo()
 			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}}
 			defer client.CloseIdleConnections()
