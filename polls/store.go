@@ -31,13 +31,18 @@ LIMIT $1`
 func (s *Store) Latest(ctx context.Context, n int) ([]Question, error) {
 	rows, err := s.db.Read().Query(ctx, latestSQL, n)
 	if err != nil {
-		return nil, fmt.Errorf("latest polls: %w", err)
+		return nil, &queryError{"latest polls", 0, err}
 	}
-	questions, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (q Question, err error) {
-		return q, row.Scan(&q.ID, &q.Text, &q.PubDate)
+	var (
+		q         Question
+		questions = make([]Question, 0, n)
+	)
+	_, err = pgx.ForEachRow(rows, []any{&q.ID, &q.Text, &q.PubDate}, func() error {
+		questions = append(questions, q)
+		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("latest polls: %w", err)
+		return nil, &queryError{"latest polls", 0, err}
 	}
 	return questions, nil
 }
@@ -54,7 +59,7 @@ ORDER BY c.id`
 func (s *Store) Published(ctx context.Context, id int64) (Question, error) {
 	rows, err := s.db.Read().Query(ctx, publishedSQL, id)
 	if err != nil {
-		return Question{}, fmt.Errorf("poll %d: %w", id, err)
+		return Question{}, &queryError{"poll", id, err}
 	}
 	var (
 		q        Question
@@ -70,7 +75,7 @@ func (s *Store) Published(ctx context.Context, id int64) (Question, error) {
 		return nil
 	})
 	if err != nil {
-		return Question{}, fmt.Errorf("poll %d: %w", id, err)
+		return Question{}, &queryError{"poll", id, err}
 	}
 	if found.RowsAffected() == 0 {
 		return Question{}, fault.New(fault.NotFound, "There is no poll with the number %d.", id)
@@ -121,3 +126,19 @@ func (s *Store) Vote(ctx context.Context, question, choice int64, token Token) (
 	}
 	return counted, nil
 }
+
+// queryError composes its text when that is read. Most refusals are only counted.
+type queryError struct {
+	what string
+	id   int64 // 0: none
+	err  error
+}
+
+func (e *queryError) Error() string {
+	if e.id == 0 {
+		return e.what + ": " + e.err.Error()
+	}
+	return fmt.Sprintf("%s %d: %v", e.what, e.id, e.err)
+}
+
+func (e *queryError) Unwrap() error { return e.err }
