@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -20,7 +21,8 @@ type queue struct {
 	waiters list.List // of *waiter, the oldest first
 	peak    int       // the most places in use or waited for at once, since the last call of demand
 	expiry  *time.Timer
-	pace    pace // of the places that become free while a request waits
+	pace    pace      // of the places that become free while a request waits
+	used    sync.Pool // of *waiter: those that got a place
 
 	waited, waitTotal atomic.Int64 // not under the lock
 	timedOut          int64
@@ -39,7 +41,11 @@ const fullFactor = 3
 
 // enter lets a request wait for a place. It releases the lock, which is held.
 func (p *places) enter(ctx context.Context, since time.Time) (time.Duration, error) {
-	w := &waiter{since: cmp.Or(since, time.Now()), place: make(chan error, 1)}
+	w, ok := p.used.Get().(*waiter)
+	if !ok {
+		w = &waiter{place: make(chan error, 1)}
+	}
+	w.since = cmp.Or(since, time.Now())
 	e := p.enqueue(w, !since.IsZero())
 	p.mu.Unlock()
 	return p.wait(ctx, w, e)
@@ -104,9 +110,11 @@ func (p *places) wait(ctx context.Context, w *waiter, e *list.Element) (time.Dur
 		if err != nil {
 			return time.Since(w.since), err
 		}
+		waited := w.waited
+		p.used.Put(w)
 		p.waited.Add(1)
-		p.waitTotal.Add(int64(w.waited))
-		return w.waited, nil
+		p.waitTotal.Add(int64(waited))
+		return waited, nil
 	case <-ctx.Done():
 	}
 	p.mu.Lock()
