@@ -117,46 +117,107 @@ func (l *listener) Close() error {
 }
 
 // conn is a client's connection. While a request is answered, net/http reads one byte ahead to detect a closed
-// connection, and cancels the request when that read fails. Two failures don't mean that the client is gone: end of
-// file from a client that still reads, and the deadline for reading the request. conn holds those back.
+// connection, and cancels the request when that read fails. The end of file does not mean that the client is gone, for it may
+// still read: conn holds it back.
 type conn struct {
 	net.Conn
 	leave func()             // nil: no limit
 	gone  context.CancelFunc // ends the client's worker; nil: it has none
 
-	mu      sync.Mutex
-	aborted bool          // net/http ended its read: the request is answered
-	wake    chan struct{} // wakes the read that is held back; closed by abort and Close
-	closed  bool
+	mu               sync.Mutex
+	reading, writing deadline
+	wake             chan struct{} // wakes the read that is held back; closed at the end of the request, and by Close
+	closed           bool
+}
+
+// deadline is when reading or writing ends. net/http sets the two eight times for each request, and each time would cost a
+// timer: together more than 1 % of the time that a page takes. So a deadline that is set later leaves the socket's as it is.
+// When a read or a write fails because of the socket's, it gets the next one, and the read or the write goes on.
+type deadline struct {
+	due    time.Time // in force; zero: none
+	socket time.Time // the socket's, never later than due; zero: none
+}
+
+// headerFor is how long the socket's deadline lasts after a response: then the deadline for the next request's header, which
+// is never earlier, needs no timer either.
+const headerFor = readHeaderTimeout
+
+// move sets the deadline in force. set sets that of the socket.
+func (d *deadline) move(t time.Time, set func(time.Time) error) error {
+	d.due = t
+	if !d.socket.IsZero() && (t.IsZero() || !t.Before(d.socket)) {
+		return nil
+	}
+	d.socket = t
+	return set(t)
+}
+
+// passed reports whether the deadline in force has passed.
+func (d *deadline) passed(now time.Time) bool { return !d.due.IsZero() && !now.Before(d.due) }
+
+// next sets the socket's next deadline, after its last one has passed. net/http ends its read ahead with one in the past,
+// which stays until then: the client is busy. Another means that the client is quiet, and that no timer should wake it.
+func (d *deadline) next(now time.Time, set func(time.Time) error) error {
+	busy, soon := d.socket.Before(longAgo), now.Add(headerFor)
+	d.socket = d.due
+	if busy && (d.due.IsZero() || soon.Before(d.due)) {
+		d.socket = soon
+	}
+	return set(d.socket)
 }
 
 // Read implements net.Conn.
-func (c *conn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if err == nil || n > 0 || len(p) != 1 { // the read ahead, and only that, is of one byte
-		return n, err
-	}
-	for errors.Is(err, os.ErrDeadlineExceeded) && c.lift() {
+func (c *conn) Read(p []byte) (n int, err error) {
+	for {
 		n, err = c.Conn.Read(p)
+		if err == nil || n > 0 {
+			return n, err
+		}
+		if err = c.unlessMoved(err, &c.reading, c.Conn.SetReadDeadline); err != nil {
+			break
+		}
 	}
-	if errors.Is(err, io.EOF) {
+	if len(p) == 1 && errors.Is(err, io.EOF) { // the read ahead, and only that, is of one byte
 		return 0, c.holdBack(err)
 	}
-	return n, err
+	return 0, err
 }
 
-// lift removes the deadline for reading the request after it was read. It reports whether it did.
-func (c *conn) lift() bool {
+// Write implements net.Conn.
+func (c *conn) Write(p []byte) (n int, err error) {
+	for {
+		m, err := c.Conn.Write(p[n:])
+		if n += m; err == nil {
+			return n, nil
+		}
+		if err = c.unlessMoved(err, &c.writing, c.Conn.SetWriteDeadline); err != nil {
+			return n, err
+		}
+	}
+}
+
+// unlessMoved returns err, or nil if it only means that the socket's deadline has passed, and not yet the one in force.
+func (c *conn) unlessMoved(err error, d *deadline, set func(time.Time) error) error {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return !c.aborted && !c.closed && c.Conn.SetReadDeadline(time.Time{}) == nil
+	now := time.Now()
+	switch {
+	case c.closed:
+		return net.ErrClosed
+	case d.passed(now):
+		return err
+	}
+	return d.next(now, set)
 }
 
 // holdBack returns err, the end of the file, after halfClosedFor, for the client may still read the response. It returns
 // earlier when the request is answered or the connection closed.
 func (c *conn) holdBack(err error) error {
 	c.mu.Lock()
-	if c.aborted || c.closed {
+	if c.answered() || c.closed {
 		c.mu.Unlock()
 		return os.ErrDeadlineExceeded
 	}
@@ -173,18 +234,33 @@ func (c *conn) holdBack(err error) error {
 	}
 }
 
-// longAgo is later than the deadline with which net/http ends a read, and earlier than any real one.
+// longAgo is later than the deadline with which net/http ends its read ahead, and earlier than any real one.
 var longAgo = time.Unix(1<<20, 0)
+
+// answered reports whether net/http has ended its read ahead: the request is answered. The caller holds c.mu.
+func (c *conn) answered() bool { return !c.reading.due.IsZero() && c.reading.due.Before(longAgo) }
 
 // SetReadDeadline implements net.Conn.
 func (c *conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.aborted = !t.IsZero() && t.Before(longAgo)
-	if c.aborted {
+	err := c.reading.move(t, c.Conn.SetReadDeadline)
+	if c.answered() {
 		c.release()
 	}
-	return c.Conn.SetReadDeadline(t)
+	return err
+}
+
+// SetWriteDeadline implements net.Conn.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.writing.move(t, c.Conn.SetWriteDeadline)
+}
+
+// SetDeadline implements net.Conn.
+func (c *conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
 // Close implements net.Conn.

@@ -2,12 +2,15 @@ package app
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -138,6 +141,122 @@ func TestARequestOutlivesTheTimeForReadingItButNotItsClient(t *testing.T) {
 	_ = c.Close() // with a reset: the client is gone
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("it goes on without its client: %v", err)
+	}
+}
+
+// pair is a *conn and the client's side of it.
+func pair(t *testing.T) (*conn, *net.TCPConn) {
+	t.Helper()
+	l, err := Listen(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	client := dial(t, l.Addr().String())
+	c, err := bound(l, 0, nil).Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c.(*conn), client
+}
+
+func TestADeadlineThatIsMovedIsTheOneInForce(t *testing.T) {
+	const soon, late = 50 * time.Millisecond, 5 * time.Second
+	full := bytes.Repeat([]byte("each byte arrives once, and in its place. "), 1<<20) // more than the buffers of a connection hold
+	read := func(server *conn) (string, error) {
+		p := make([]byte, 8)
+		n, err := server.Read(p)
+		return string(p[:n]), err
+	}
+	send := func(client *net.TCPConn) (string, error) {
+		_, err := client.Write([]byte("12345678"))
+		return "12345678", err
+	}
+	write := func(server *conn) (string, error) {
+		n, err := server.Write(full)
+		return string(full[:n]), errors.Join(err, server.Close())
+	}
+	receive := func(client *net.TCPConn) (string, error) {
+		all, err := io.ReadAll(client)
+		return string(all), err
+	}
+	for _, c := range []struct {
+		name string
+		set  func(*conn, time.Time) error
+		use  func(*conn) (string, error)
+		end  func(client *net.TCPConn) (string, error) // ends the use without the deadline
+	}{
+		{"reading", (*conn).SetReadDeadline, read, send},
+		{"writing", (*conn).SetWriteDeadline, write, receive},
+		{"both, reading", (*conn).SetDeadline, read, send},
+		{"both, writing", (*conn).SetDeadline, write, receive},
+	} {
+		for _, move := range []struct {
+			name string
+			to   []time.Duration // from now; 0: none
+			ends time.Duration   // 0: not before the other side acts
+		}{
+			{"earlier", []time.Duration{late, soon}, soon},
+			{"later", []time.Duration{soon, late}, 0},
+			{"lifted", []time.Duration{soon, 0}, 0},
+			{"lifted and set", []time.Duration{late, 0, soon}, soon},
+			{"passed, and later", []time.Duration{-late, late}, 0},
+			{"ended, and lifted", []time.Duration{late, sinceEver, 0}, 0},
+			{"ended, and moved", []time.Duration{late, sinceEver, 0, soon}, soon},
+			{"ended", []time.Duration{late, sinceEver}, sinceEver},
+		} {
+			t.Run(c.name+" "+move.name, func(t *testing.T) {
+				server, client := pair(t)
+				for _, d := range move.to {
+					at := time.Time{}
+					if d != 0 {
+						at = time.Now().Add(d)
+					}
+					if err := c.set(server, at); err != nil {
+						t.Fatal(err)
+					}
+				}
+				began, sent, ended := time.Now(), "", make(chan error, 1)
+				if move.ends == 0 {
+					time.AfterFunc(2*soon, func() {
+						var err error
+						sent, err = c.end(client)
+						ended <- err
+					})
+				}
+				got, err := c.use(server)
+				took := time.Since(began)
+				if move.ends == 0 {
+					if err := errors.Join(err, server.Close(), <-ended); got != sent || err != nil && !errors.Is(err, net.ErrClosed) {
+						t.Errorf("ended after %v by %v, with %d bytes for %d", took, err, len(got), len(sent))
+					}
+				} else if !errors.Is(err, os.ErrDeadlineExceeded) || took < move.ends-time.Millisecond || took > late/2 {
+					t.Errorf("ended after %v by %v", took, err)
+				}
+			})
+		}
+	}
+}
+
+// sinceEver is as long as the past of the deadline with which net/http ends its read ahead.
+const sinceEver = -100 * 365 * 24 * time.Hour
+
+func TestAQuietClientIsWokenOnceAtMost(t *testing.T) {
+	var set []time.Time
+	socket := func(t time.Time) error { set = append(set, t); return nil }
+	now := time.Now()
+	d := deadline{socket: now.Add(sinceEver)} // as after a response
+	idle := now.Add(2 * time.Minute)
+	if err := errors.Join(d.move(time.Time{}, socket), d.move(idle, socket), d.next(now, socket), d.move(now.Add(headerFor), socket)); err != nil {
+		t.Fatal(err)
+	}
+	d.due = idle // it sent nothing, and had none of that
+	if err := d.next(now.Add(headerFor), socket); err != nil {
+		t.Fatal(err)
+	}
+	if want := []time.Time{now.Add(headerFor), idle}; !slices.Equal(set, want) {
+		t.Errorf("%v, want %v", set, want)
 	}
 }
 

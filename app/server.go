@@ -57,6 +57,9 @@ const (
 	drainCheck = 20 * time.Millisecond
 )
 
+// readHeaderTimeout is how long a client may take to send the header of a request.
+const readHeaderTimeout = 10 * time.Second
+
 // Serve answers requests on l until ctx ends. Then /readyz fails, Serve continues briefly until clients and balancers
 // notice, waits for running requests, and closes what New started, all within shutdown_timeout.
 func (a *App) Serve(ctx context.Context, l net.Listener) error {
@@ -64,7 +67,7 @@ func (a *App) Serve(ctx context.Context, l net.Listener) error {
 	s := &serving{App: a, clients: clients, listener: bounded}
 	server := &http.Server{
 		Handler:           s,
-		ReadHeaderTimeout: 10 * time.Second,
+		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      3 * time.Minute, // of a response without a deadline of its own
 		IdleTimeout:       2 * time.Minute,
