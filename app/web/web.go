@@ -215,7 +215,10 @@ func wants(c echo.Context) (json, html float64) {
 func weight(params string) float64 {
 	for p := range strings.SplitSeq(params, ";") {
 		name, value, _ := strings.Cut(strings.TrimSpace(p), "=")
-		if q, err := strconv.ParseFloat(value, 64); err == nil && strings.EqualFold(name, "q") {
+		if !strings.EqualFold(name, "q") {
+			continue
+		}
+		if q, err := strconv.ParseFloat(value, 64); err == nil {
 			return q
 		}
 	}
