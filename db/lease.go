@@ -24,7 +24,6 @@ type Lease struct {
 	final bool // its query is not run again on another session, even if this one is outdated
 
 	state atomic.Int32
-	pid   atomic.Uint32
 	rows  atomic.Pointer[openRows] // the open result
 	below *Lease                   // in request.open
 	index int32                    // in leases.out
@@ -52,7 +51,6 @@ var ErrQueryTimeout = errors.New("the query took longer than query_timeout, and 
 // Attach gives the lease its connection. It is for a Strategy's Acquire; owner is for its Release.
 func (l *Lease) Attach(conn *pgx.Conn, owner any) {
 	l.conn, l.owner = conn, owner
-	l.pid.Store(conn.PgConn().PID())
 	l.state.Store(out)
 	if l.source.ending.Load() {
 		l.Reclaim()
@@ -78,7 +76,12 @@ func (l *Lease) Conn() *pgx.Conn {
 }
 
 // PID returns the process ID of the backend; 0 while connecting.
-func (l *Lease) PID() uint32 { return l.pid.Load() }
+func (l *Lease) PID() uint32 {
+	if l.state.Load() == acquiring || l.conn == nil {
+		return 0
+	}
+	return l.conn.PgConn().PID()
+}
 
 // Reusable reports whether the connection may serve another holder. It rolls back an open transaction and resets a changed
 // session before. A connection for which it reports false must be closed.
