@@ -24,8 +24,8 @@
 //	turn, 100 slots   peak 2            peak 96            peak 2             peak 2
 //	40 clients at     fails when there  as per-request     waits              waits
 //	once              are fewer slots
-//	500 clients at    20-70 % refused   70 % refused       0 refused          0 refused
-//	once, 22 slots    25 pages/s        115 pages/s        9,500 pages/s      17,500 pages/s
+//	500 clients at    61-75 % refused   91-96 % refused    0 refused          0 refused
+//	once, 22 slots    23 pages/s        170 pages/s        7,400 pages/s      14,000 pages/s
 //	cost of a lease   a new backend     nothing            about 1 µs         no lease for a read
 //	                  and a login: 4 ms
 //	is not for        many requests     clients that come  –                  slow statements, large
