@@ -130,9 +130,10 @@ type conn struct {
 	closed           bool
 }
 
-// deadline is when reading or writing ends. net/http sets the two eight times for each request, and each time would cost a
-// timer: together more than 1 % of the time that a page takes. So a deadline that is set later leaves the socket's as it is.
-// When a read or a write fails because of the socket's, it gets the next one, and the read or the write goes on.
+// deadline is when reading or writing ends. net/http sets the two deadlines eight times in all for each request, and six of
+// those would start, move or stop a timer: more than 1 % of the time that a page takes. So a deadline that is moved to a later
+// time, or lifted, leaves the socket's as it is. When a read or a write fails because of the socket's, it gets the next one,
+// and the read or the write goes on.
 type deadline struct {
 	due    time.Time // in force; zero: none
 	socket time.Time // the socket's, never later than due; zero: none
@@ -155,8 +156,9 @@ func (d *deadline) move(t time.Time, set func(time.Time) error) error {
 // passed reports whether the deadline in force has passed.
 func (d *deadline) passed(now time.Time) bool { return !d.due.IsZero() && !now.Before(d.due) }
 
-// next sets the socket's next deadline, after its last one has passed. net/http ends its read ahead with one in the past,
-// which stays until then: the client is busy. Another means that the client is quiet, and that no timer should wake it.
+// next sets the socket's next deadline, after its last one has passed. If that was the one in the past with which net/http
+// ends its read ahead, a request has just been answered, and another one is likely soon: the socket gets headerFor. Otherwise
+// it gets the one in force, so that a quiet client is not woken again.
 func (d *deadline) next(now time.Time, set func(time.Time) error) error {
 	busy, soon := d.socket.Before(longAgo), now.Add(headerFor)
 	d.socket = d.due
