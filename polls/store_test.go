@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -169,12 +170,12 @@ func TestWithoutADatabaseEveryPageIsUnavailableAndTheCauseIsKept(t *testing.T) {
 	_, published := store.Published(t.Context(), 1)
 	_, vote := store.Vote(t.Context(), 1, 1, polls.NewToken())
 	_, demo := store.LoadDemo(t.Context(), now)
-	for name, err := range map[string]error{
-		"latest": latest, "published": published, "vote": vote, "demo": demo,
+	for what, err := range map[string]error{
+		"latest polls: ": latest, "poll 1: ": published, "vote for choice 1 of poll 1: ": vote, "load the demo polls: ": demo,
 	} {
 		cause := db.CauseOf(err) // after a few attempts, no more are made
-		if cause != db.ServerUnavailable && cause != db.CircuitOpen || fault.KindOf(err) != fault.Internal {
-			t.Errorf("%s: %v", name, err)
+		if cause != db.ServerUnavailable && cause != db.CircuitOpen || fault.KindOf(err) != fault.Internal || !strings.HasPrefix(err.Error(), what) {
+			t.Errorf("not %q: %v", what, err)
 		}
 	}
 }
