@@ -118,7 +118,8 @@ func (l *listener) Close() error {
 
 // conn is a client's connection. While a request is answered, net/http reads one byte ahead to detect a closed
 // connection, and cancels the request when that read fails. The end of file does not mean that the client is gone, for it may
-// still read: conn holds it back.
+// still read: conn holds it back. The deadline for reading the request does not end the read ahead: since Go 1.26 net/http
+// lifts it.
 type conn struct {
 	net.Conn
 	leave func()             // nil: no limit
